@@ -1,0 +1,39 @@
+//! The list of the plugins.
+
+use rscni::{Cni, Error, Plugin, Reply, Request};
+
+/// A plugin of this crate.
+pub struct Entry {
+    /// Its name, the `type` that configurations say.
+    pub name: &'static str,
+    /// What it does, in one line.
+    pub about: &'static str,
+    plugin: &'static (dyn Cni + Sync),
+}
+
+/// Every plugin, by name.
+pub const ALL: &[Entry] = &[];
+
+/// The plugin of that name.
+pub fn find(name: &str) -> Option<&'static Entry> {
+    ALL.iter().find(|entry| entry.name == name)
+}
+
+impl Entry {
+    /// Answers the call that this process was started with.
+    ///
+    /// # Errors
+    /// The error that was told to the caller on stdout.
+    pub fn run(&self) -> Result<(), Error> {
+        self.skeleton().run(self.plugin)
+    }
+
+    /// Answers `request` in this process.
+    pub fn reply(&self, request: &Request) -> Reply {
+        self.skeleton().reply(self.plugin, request)
+    }
+
+    fn skeleton(&self) -> Plugin {
+        Plugin::default().msg(format!("CNI plugin {} (rscni {}): {}", self.name, env!("CARGO_PKG_VERSION"), self.about))
+    }
+}

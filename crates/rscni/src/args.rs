@@ -1,0 +1,317 @@
+//! A validated call, as a plugin receives it (spec: "Parameters").
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::conf::{NetConf, read_as};
+use crate::{Error, SpecVersion};
+
+/// What a plugin is called with. The skeleton has validated it: names follow the spec's rules, and what the command
+/// requires is there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Args {
+    /// `CNI_CONTAINERID`; empty for GC and STATUS.
+    pub container_id: String,
+    /// `CNI_NETNS`; none for GC and STATUS, and for a DEL after the container is gone.
+    pub netns: Option<PathBuf>,
+    /// `CNI_IFNAME`; empty for GC and STATUS.
+    pub ifname: String,
+    /// `CNI_ARGS` as it came; [`cni_args`](Args::cni_args) has it parsed.
+    pub args: Option<String>,
+    /// `CNI_PATH`: where plugins are looked for.
+    pub path: Vec<PathBuf>,
+    /// The configuration from stdin; there for every command that calls a plugin.
+    pub config: Option<NetConf>,
+    /// The bytes of stdin, which a delegated plugin gets unchanged.
+    pub stdin: Vec<u8>,
+    /// Whether `CNI_NETNS_OVERRIDE` allows the plugin's own network namespace.
+    pub netns_override: bool,
+}
+
+impl Args {
+    /// The configuration.
+    ///
+    /// # Errors
+    /// [`Error::InvalidNetworkConfig`] if there is none, which the skeleton never lets happen.
+    pub fn conf(&self) -> Result<&NetConf, Error> {
+        self.config.as_ref().ok_or_else(|| Error::InvalidNetworkConfig("there is no network configuration".into()))
+    }
+
+    /// The version of the configuration; 0.1.0 without one.
+    pub fn version(&self) -> SpecVersion {
+        self.config.as_ref().map_or_else(SpecVersion::default, |conf| conf.cni_version)
+    }
+
+    /// `CNI_NETNS`, for commands that need it.
+    ///
+    /// # Errors
+    /// [`Error::InvalidEnvValue`] if it is not set.
+    pub fn require_netns(&self) -> Result<&std::path::Path, Error> {
+        self.netns.as_deref().ok_or_else(|| Error::InvalidEnvValue("CNI_NETNS must be set".into()))
+    }
+
+    /// `CNI_ARGS`, parsed.
+    ///
+    /// # Errors
+    /// [`Error::InvalidEnvValue`] if a pair is not of the form `KEY=VALUE`, or `IgnoreUnknown` is not a boolean.
+    pub fn cni_args(&self) -> Result<CniArgs, Error> {
+        self.args.as_deref().map_or_else(|| Ok(CniArgs::default()), CniArgs::parse)
+    }
+
+    /// `args.cni` of the configuration: structured arguments that are meant for every plugin.
+    pub fn args_cni(&self) -> Option<&Map<String, Value>> {
+        self.config.as_ref().and_then(NetConf::args_cni)
+    }
+
+    /// `runtimeConfig`, with the well-known capabilities typed.
+    ///
+    /// # Errors
+    /// [`Error::InvalidNetworkConfig`], naming the capability whose value is not of its shape.
+    pub fn runtime_config(&self) -> Result<RuntimeConfig, Error> {
+        match &self.config {
+            Some(conf) => read_as(&conf.runtime_config, "runtimeConfig"),
+            None => Ok(RuntimeConfig::default()),
+        }
+    }
+}
+
+/// The pairs of `CNI_ARGS`, `KEY=VALUE` divided by `;`.
+///
+/// By convention a plugin refuses keys that it does not know, unless the caller sets `IgnoreUnknown=1`:
+///
+/// ```
+/// use rscni::CniArgs;
+///
+/// let args = CniArgs::parse("IP=10.0.0.5;K8S_POD_NAME=web;IgnoreUnknown=1")?;
+/// args.refuse_unknown(&["IP"])?;
+/// assert_eq!(args.get("IP"), Some("10.0.0.5"));
+/// # Ok::<(), rscni::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CniArgs {
+    pairs: Vec<(String, String)>,
+    ignore_unknown: bool,
+}
+
+impl CniArgs {
+    /// Parses the text of `CNI_ARGS`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidEnvValue`] if a pair is not of the form `KEY=VALUE`, or `IgnoreUnknown` is not a boolean.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let mut args = Self::default();
+        for pair in text.split(';').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(|| {
+                Error::InvalidEnvValue(format!("CNI_ARGS: {pair:?} is not a pair of the form KEY=VALUE"))
+            })?;
+            if key == "IgnoreUnknown" {
+                args.ignore_unknown = parse_bool(value).ok_or_else(|| {
+                    Error::InvalidEnvValue(format!("CNI_ARGS: IgnoreUnknown={value} must be 0, 1, true or false"))
+                })?;
+            } else {
+                args.pairs.push((key.into(), value.into()));
+            }
+        }
+        Ok(args)
+    }
+
+    /// The value of a key; the last one if it stands there more than once.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.pairs.iter().rev().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
+    }
+
+    /// All pairs in their order, without `IgnoreUnknown`.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// Whether the caller said `IgnoreUnknown`.
+    pub fn ignores_unknown(&self) -> bool {
+        self.ignore_unknown
+    }
+
+    /// Refuses keys other than `known`, unless the caller said `IgnoreUnknown`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidEnvValue`], naming the unknown keys.
+    pub fn refuse_unknown(&self, known: &[&str]) -> Result<(), Error> {
+        let unknown: Vec<_> = self.pairs().map(|(key, _)| key).filter(|key| !known.contains(key)).collect();
+        if unknown.is_empty() || self.ignore_unknown {
+            return Ok(());
+        }
+        Err(Error::InvalidEnvValue(format!(
+            "CNI_ARGS: unknown {}; known are {}, others need IgnoreUnknown=1",
+            unknown.join(", "),
+            known.join(", ")
+        )))
+    }
+}
+
+/// A boolean as Go's tools write it in variables.
+pub(crate) fn parse_bool(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" => Some(true),
+        "0" | "false" => Some(false),
+        _ => None,
+    }
+}
+
+/// `runtimeConfig` with the capabilities of the conventions typed, and all others in `custom`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RuntimeConfig {
+    /// Host ports that lead into the container.
+    pub port_mappings: Vec<PortMapping>,
+    /// Ranges to allocate from: per address a set of ranges.
+    pub ip_ranges: Vec<Vec<IpRange>>,
+    /// Limits of the container's traffic.
+    pub bandwidth: Option<Bandwidth>,
+    /// DNS settings.
+    pub dns: Option<RuntimeDns>,
+    /// Addresses for the container, with or without prefix length.
+    pub ips: Vec<String>,
+    /// Hardware address for the container's interface.
+    pub mac: Option<String>,
+    /// GUID for an InfiniBand interface.
+    #[serde(rename = "infinibandGUID")]
+    pub infiniband_guid: Option<String>,
+    /// The device that belongs to the network, a PCI address for instance.
+    #[serde(rename = "deviceID")]
+    pub device_id: Option<String>,
+    /// Names for the container in this network.
+    pub aliases: Vec<String>,
+    /// The container's cgroup.
+    pub cgroup_path: Option<String>,
+    /// Every other capability.
+    #[serde(flatten)]
+    pub custom: Map<String, Value>,
+}
+
+/// A port of the host that leads into the container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PortMapping {
+    /// Port on the host.
+    pub host_port: u16,
+    /// Port in the container.
+    pub container_port: u16,
+    /// `tcp`, `udp` or `sctp`, in any case; empty means tcp.
+    pub protocol: String,
+    /// The host address that it is bound to; empty means all.
+    #[serde(rename = "hostIP")]
+    pub host_ip: String,
+}
+
+/// A range of addresses: a subnet, or a part of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct IpRange {
+    /// The subnet.
+    pub subnet: String,
+    /// First address of the range.
+    pub range_start: Option<String>,
+    /// Last address of the range.
+    pub range_end: Option<String>,
+    /// The gateway.
+    pub gateway: Option<String>,
+}
+
+/// Limits of a container's traffic: rates in bits per second, bursts in bits.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Bandwidth {
+    /// Rate into the container.
+    pub ingress_rate: u64,
+    /// Burst into the container.
+    pub ingress_burst: u64,
+    /// Rate out of the container.
+    pub egress_rate: u64,
+    /// Burst out of the container.
+    pub egress_burst: u64,
+}
+
+/// DNS settings as the `dns` capability has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct RuntimeDns {
+    /// Name servers.
+    pub servers: Vec<String>,
+    /// Search domains.
+    pub searches: Vec<String>,
+    /// Resolver options.
+    pub options: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn pairs_of_cni_args_are_found_by_key() {
+        let args = CniArgs::parse("FOO=BAR;ABC=123;FOO=last;E=;Q=a=b;").unwrap();
+        assert_eq!(args.get("FOO"), Some("last"));
+        assert_eq!((args.get("E"), args.get("Q"), args.get("foo")), (Some(""), Some("a=b"), None));
+        assert_eq!(args.pairs().count(), 5);
+        assert!(CniArgs::parse("").unwrap().pairs().next().is_none());
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_unless_they_may_be_ignored() {
+        let error = CniArgs::parse("IP=1;K8S_POD=x").unwrap().refuse_unknown(&["IP"]).unwrap_err();
+        assert!(error.code() == 4 && error.details().contains("K8S_POD"), "{error}");
+        for yes in ["1", "true", "True"] {
+            let args = CniArgs::parse(&format!("IgnoreUnknown={yes};K8S_POD=x")).unwrap();
+            assert!(args.ignores_unknown());
+            args.refuse_unknown(&[]).unwrap();
+        }
+        assert!(CniArgs::parse("IgnoreUnknown=0;X=1").unwrap().refuse_unknown(&[]).is_err());
+    }
+
+    #[test]
+    fn malformed_cni_args_are_code_4() {
+        for bad in ["x", "=1", "IgnoreUnknown=maybe", "A=1;;b"] {
+            assert_eq!(CniArgs::parse(bad).unwrap_err().code(), 4, "{bad}");
+        }
+    }
+
+    #[test]
+    fn well_known_capabilities_are_typed() {
+        let conf = NetConf {
+            runtime_config: json!({
+                "portMappings": [{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": "127.0.0.1" }],
+                "ipRanges": [[{ "subnet": "10.1.0.0/16", "rangeStart": "10.1.0.9", "gateway": "10.1.0.254" }]],
+                "bandwidth": { "ingressRate": 2048, "ingressBurst": 1600, "egressRate": 4096, "egressBurst": 1600 },
+                "dns": { "searches": ["a"], "servers": ["8.8.8.8"] }, "ips": ["10.0.0.2/24"],
+                "mac": "c2:11:22:33:44:55", "infinibandGUID": "c2:11:22:33:44:55:66:77", "deviceID": "0000:04:00.5",
+                "aliases": ["db"], "cgroupPath": "/k", "sample": { "x": 1 }
+            })
+            .as_object()
+            .cloned()
+            .unwrap(),
+            ..NetConf::default()
+        };
+        let runtime = Args { config: Some(conf), ..Args::default() }.runtime_config().unwrap();
+        assert_eq!((runtime.port_mappings[0].host_port, runtime.port_mappings[0].container_port), (8080, 80));
+        assert_eq!(runtime.port_mappings[0].host_ip, "127.0.0.1");
+        assert_eq!(runtime.ip_ranges[0][0].range_start.as_deref(), Some("10.1.0.9"));
+        assert_eq!(runtime.bandwidth.unwrap().egress_rate, 4096);
+        assert_eq!(runtime.dns.unwrap().servers, ["8.8.8.8"]);
+        assert_eq!(runtime.ips, ["10.0.0.2/24"]);
+        assert_eq!(runtime.mac.as_deref(), Some("c2:11:22:33:44:55"));
+        assert_eq!(runtime.infiniband_guid.as_deref(), Some("c2:11:22:33:44:55:66:77"));
+        assert_eq!(runtime.device_id.as_deref(), Some("0000:04:00.5"));
+        assert_eq!(runtime.aliases, ["db"]);
+        assert_eq!(runtime.cgroup_path.as_deref(), Some("/k"));
+        assert_eq!(runtime.custom.keys().collect::<Vec<_>>(), ["sample"]);
+    }
+
+    #[test]
+    fn a_capability_of_the_wrong_shape_is_code_7() {
+        let runtime_config = json!({ "portMappings": [{ "hostPort": 70000 }] }).as_object().cloned().unwrap();
+        let args = Args { config: Some(NetConf { runtime_config, ..NetConf::default() }), ..Args::default() };
+        assert_eq!(args.runtime_config().unwrap_err().code(), 7);
+    }
+}

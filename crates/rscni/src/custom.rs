@@ -1,0 +1,82 @@
+//! The map of the keys that the library does not know.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
+
+/// The keys of a configuration that are not the protocol's, in the order in which they stood.
+///
+/// It reads like the `HashMap<String, Value>` that it dereferences to; written out, the keys keep their order.
+/// [`NetConf::custom_as`](crate::NetConf::custom_as) reads it into a struct.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Custom {
+    values: HashMap<String, Value>,
+    order: Vec<String>,
+}
+
+impl Custom {
+    /// Keys and values in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.order.iter().filter_map(|key| self.values.get_key_value(key))
+    }
+
+    /// Sets a key; a new one comes last.
+    pub fn insert(&mut self, key: impl Into<String>, value: impl Into<Value>) -> Option<Value> {
+        let key = key.into();
+        let previous = self.values.insert(key.clone(), value.into());
+        if previous.is_none() {
+            self.order.push(key);
+        }
+        previous
+    }
+
+    /// The same as a JSON object.
+    pub fn to_map(&self) -> Map<String, Value> {
+        self.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+}
+
+impl Deref for Custom {
+    type Target = HashMap<String, Value>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.values
+    }
+}
+
+impl<K: Into<String>, V: Into<Value>> FromIterator<(K, V)> for Custom {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
+        let mut custom = Self::default();
+        for (key, value) in pairs {
+            custom.insert(key, value);
+        }
+        custom
+    }
+}
+
+impl From<Map<String, Value>> for Custom {
+    fn from(map: Map<String, Value>) -> Self {
+        map.into_iter().collect()
+    }
+}
+
+impl Serialize for Custom {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_keep_their_order_and_a_changed_one_its_place() {
+        let mut custom: Custom = [("z", 1), ("a", 2), ("m", 3)].into_iter().collect();
+        assert_eq!(custom.insert("a", 5), Some(2.into()));
+        assert_eq!(serde_json::to_string(&custom).unwrap(), r#"{"z":1,"a":5,"m":3}"#);
+        assert_eq!((custom.len(), &custom["m"]), (3, &Value::from(3)));
+    }
+}

@@ -1,0 +1,245 @@
+//! What can go wrong, and how it is told to the caller.
+
+use serde::{Deserialize, Serialize};
+
+use crate::SpecVersion;
+
+/// An error of a CNI call, one variant per code of the spec (section "Error").
+///
+/// The text says what was being done, to what, and what to do about it. On the wire the variant becomes `code` and
+/// `msg`, the text becomes `details`.
+///
+/// ```
+/// use rscni::Error;
+///
+/// let error = Error::InvalidNetworkConfig("cniOutput must name a directory".into());
+/// assert_eq!(error.code(), 7);
+/// assert_eq!(error.to_string(), "invalid network configuration: cniOutput must name a directory");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// 1: the configuration's `cniVersion` is not one that the plugin supports, or the command does not exist in it.
+    IncompatibleVersion(String),
+    /// 2: a key of the configuration is not supported. The text names the key and its value.
+    UnsupportedNetworkConfiguration(String),
+    /// 3: the container is not known. Tells the runtime that no DEL is needed.
+    NotExist(String),
+    /// 4: `CNI_*` variables are missing or invalid. The text names them.
+    InvalidEnvValue(String),
+    /// 5: reading or writing failed.
+    IOFailure(String),
+    /// 6: something could not be decoded, the configuration for instance.
+    FailedToDecode(String),
+    /// 7: the configuration is well-formed but not valid.
+    InvalidNetworkConfig(String),
+    /// 8: `CNI_NETNS` is not a network namespace that a container can have.
+    InvalidNetns(String),
+    /// 11: a passing condition; the runtime should try again.
+    TryAgainLater(String),
+    /// 50: STATUS: the plugin cannot service ADD.
+    PluginNotAvailable(String),
+    /// 51: STATUS: as 50, and existing containers may have limited connectivity.
+    PluginNotAvailableLimitedConnectivity(String),
+    /// 999: a fault of the plugin itself.
+    Internal(String),
+    /// A plugin's own error: code (100 and up), short message, details.
+    ///
+    /// The error of a delegated plugin is carried in this variant whatever its code, so that it is passed on as it
+    /// came.
+    Custom(u32, String, String),
+}
+
+impl Error {
+    /// The code of the error reply.
+    pub fn code(&self) -> u32 {
+        match self {
+            Self::IncompatibleVersion(_) => 1,
+            Self::UnsupportedNetworkConfiguration(_) => 2,
+            Self::NotExist(_) => 3,
+            Self::InvalidEnvValue(_) => 4,
+            Self::IOFailure(_) => 5,
+            Self::FailedToDecode(_) => 6,
+            Self::InvalidNetworkConfig(_) => 7,
+            Self::InvalidNetns(_) => 8,
+            Self::TryAgainLater(_) => 11,
+            Self::PluginNotAvailable(_) => 50,
+            Self::PluginNotAvailableLimitedConnectivity(_) => 51,
+            Self::Internal(_) => 999,
+            Self::Custom(code, _, _) => *code,
+        }
+    }
+
+    /// The short message of the error reply.
+    pub fn msg(&self) -> &str {
+        match self {
+            Self::IncompatibleVersion(_) => "incompatible CNI version",
+            Self::UnsupportedNetworkConfiguration(_) => "unsupported field in network configuration",
+            Self::NotExist(_) => "container unknown or does not exist",
+            Self::InvalidEnvValue(_) => "invalid environment variables",
+            Self::IOFailure(_) => "I/O failure",
+            Self::FailedToDecode(_) => "failed to decode content",
+            Self::InvalidNetworkConfig(_) => "invalid network configuration",
+            Self::InvalidNetns(_) => "invalid network namespace",
+            Self::TryAgainLater(_) => "try again later",
+            Self::PluginNotAvailable(_) => "plugin not available",
+            Self::PluginNotAvailableLimitedConnectivity(_) => {
+                "plugin not available, existing containers may have limited connectivity"
+            }
+            Self::Internal(_) => "internal error",
+            Self::Custom(_, msg, _) => msg,
+        }
+    }
+
+    /// The text: what happened, to what, and what to do.
+    pub fn details(&self) -> &str {
+        match self {
+            Self::IncompatibleVersion(text)
+            | Self::UnsupportedNetworkConfiguration(text)
+            | Self::NotExist(text)
+            | Self::InvalidEnvValue(text)
+            | Self::IOFailure(text)
+            | Self::FailedToDecode(text)
+            | Self::InvalidNetworkConfig(text)
+            | Self::InvalidNetns(text)
+            | Self::TryAgainLater(text)
+            | Self::PluginNotAvailable(text)
+            | Self::PluginNotAvailableLimitedConnectivity(text)
+            | Self::Internal(text)
+            | Self::Custom(_, _, text) => text,
+        }
+    }
+
+    /// The same error with `context` before its text: `bridge: make veth: …`.
+    #[must_use]
+    pub fn context(mut self, context: impl std::fmt::Display) -> Self {
+        let text = self.details_mut();
+        *text = if text.is_empty() { context.to_string() } else { format!("{context}: {text}") };
+        self
+    }
+
+    fn details_mut(&mut self) -> &mut String {
+        match self {
+            Self::IncompatibleVersion(text)
+            | Self::UnsupportedNetworkConfiguration(text)
+            | Self::NotExist(text)
+            | Self::InvalidEnvValue(text)
+            | Self::IOFailure(text)
+            | Self::FailedToDecode(text)
+            | Self::InvalidNetworkConfig(text)
+            | Self::InvalidNetns(text)
+            | Self::TryAgainLater(text)
+            | Self::PluginNotAvailable(text)
+            | Self::PluginNotAvailableLimitedConnectivity(text)
+            | Self::Internal(text)
+            | Self::Custom(_, _, text) => text,
+        }
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.msg(), self.details()) {
+            (msg, "") => f.write_str(msg),
+            ("", details) => f.write_str(details),
+            (msg, details) => write!(f, "{msg}: {details}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        Self::IOFailure(error.to_string())
+    }
+}
+
+impl From<serde_json::Error> for Error {
+    fn from(error: serde_json::Error) -> Self {
+        if error.is_io() { Self::IOFailure(error.to_string()) } else { Self::FailedToDecode(error.to_string()) }
+    }
+}
+
+impl From<&Error> for u32 {
+    fn from(error: &Error) -> Self {
+        error.code()
+    }
+}
+
+/// An error as it stands on stdout (spec: "Error").
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ErrorReply {
+    /// The version in use. Go's plugins leave it out.
+    #[serde(default)]
+    pub cni_version: String,
+    /// The code.
+    pub code: u32,
+    /// The short message.
+    #[serde(default)]
+    pub msg: String,
+    /// The longer text.
+    #[serde(default)]
+    pub details: String,
+}
+
+impl ErrorReply {
+    /// The reply that tells `error` to a caller that speaks `version`.
+    pub fn new(error: &Error, version: SpecVersion) -> Self {
+        Self {
+            cni_version: version.to_string(),
+            code: error.code(),
+            msg: error.msg().to_owned(),
+            details: error.details().to_owned(),
+        }
+    }
+}
+
+impl From<ErrorReply> for Error {
+    /// Keeps code, message and details as they came.
+    fn from(reply: ErrorReply) -> Self {
+        Self::Custom(reply.code, reply.msg, reply.details)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variant_has_the_code_of_the_spec() {
+        let t = || "t".to_owned();
+        let codes = [
+            (Error::IncompatibleVersion(t()), 1),
+            (Error::UnsupportedNetworkConfiguration(t()), 2),
+            (Error::NotExist(t()), 3),
+            (Error::InvalidEnvValue(t()), 4),
+            (Error::IOFailure(t()), 5),
+            (Error::FailedToDecode(t()), 6),
+            (Error::InvalidNetworkConfig(t()), 7),
+            (Error::InvalidNetns(t()), 8),
+            (Error::TryAgainLater(t()), 11),
+            (Error::PluginNotAvailable(t()), 50),
+            (Error::PluginNotAvailableLimitedConnectivity(t()), 51),
+            (Error::Internal(t()), 999),
+            (Error::Custom(123, "m".into(), t()), 123),
+        ];
+        for (error, code) in codes {
+            assert_eq!(error.code(), code, "{error:?}");
+            assert_eq!(error.details(), "t");
+            assert_eq!(error.clone().context("c").details(), "c: t");
+            let passed_on = Error::from(ErrorReply::new(&error, SpecVersion::LATEST));
+            assert_eq!(
+                (passed_on.code(), passed_on.msg(), passed_on.details()),
+                (error.code(), error.msg(), error.details())
+            );
+        }
+    }
+
+    #[test]
+    fn errors_of_io_and_serde_get_their_codes() {
+        assert_eq!(Error::from(std::io::Error::other("disk")).code(), 5);
+        assert_eq!(Error::from(serde_json::from_str::<u8>("{").unwrap_err()).code(), 6);
+    }
+}

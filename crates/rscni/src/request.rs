@@ -1,0 +1,160 @@
+//! What goes into a plugin and what comes out of it, as plain values (spec: "Section 2: Execution Protocol").
+//!
+//! [`Request`] and [`Reply`] are all that the dispatcher knows of the world; the process's environment and streams
+//! are read and written here, and nowhere else.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use crate::Error;
+
+/// The operation that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Add a container to a network.
+    Add,
+    /// Remove it.
+    Del,
+    /// See that it is as ADD left it.
+    Check,
+    /// Remove what belongs to attachments that are no longer valid.
+    Gc,
+    /// Say whether ADD could be serviced.
+    Status,
+    /// Say which versions are supported.
+    Version,
+}
+
+impl Command {
+    /// As it stands in `CNI_COMMAND`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Add => "ADD",
+            Self::Del => "DEL",
+            Self::Check => "CHECK",
+            Self::Gc => "GC",
+            Self::Status => "STATUS",
+            Self::Version => "VERSION",
+        }
+    }
+
+    /// The variables, other than `CNI_COMMAND`, without which the command cannot be run.
+    pub const fn required_variables(self) -> &'static [&'static str] {
+        match self {
+            Self::Add | Self::Check => &["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"],
+            Self::Del => &["CNI_CONTAINERID", "CNI_IFNAME"],
+            Self::Gc => &["CNI_PATH"],
+            Self::Status | Self::Version => &[],
+        }
+    }
+
+    /// Whether it concerns one attachment, and so has a container id and an interface name.
+    pub const fn has_attachment(self) -> bool {
+        matches!(self, Self::Add | Self::Del | Self::Check)
+    }
+}
+
+impl std::str::FromStr for Command {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        [Self::Add, Self::Del, Self::Check, Self::Gc, Self::Status, Self::Version]
+            .into_iter()
+            .find(|command| command.as_str() == text)
+            .ok_or_else(|| {
+                Error::InvalidEnvValue(format!("CNI_COMMAND={text:?} must be ADD, DEL, CHECK, GC, STATUS or VERSION"))
+            })
+    }
+}
+
+impl std::fmt::Display for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A call of a plugin: the `CNI_*` variables and the bytes of stdin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// The variables whose names start with `CNI_`.
+    pub vars: BTreeMap<String, OsString>,
+    /// The configuration.
+    pub stdin: Vec<u8>,
+    /// Whether `CNI_NETNS` is the network namespace that the plugin itself runs in.
+    pub netns_is_own: bool,
+}
+
+impl Request {
+    /// The call that this process was started with. Stdin is read only where the command has a configuration.
+    ///
+    /// # Errors
+    /// [`Error::IOFailure`] if stdin cannot be read.
+    pub fn from_process() -> Result<Self, Error> {
+        let vars = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+            .filter(|(name, _)| name.starts_with("CNI_"))
+            .collect();
+        let mut request = Self::new(vars, Vec::new());
+        if request.wants_stdin() {
+            std::io::stdin()
+                .lock()
+                .read_to_end(&mut request.stdin)
+                .map_err(|e| Error::IOFailure(format!("read the network configuration from stdin: {e}")))?;
+        }
+        Ok(request)
+    }
+
+    /// A call with these variables and this configuration, made from this process.
+    pub fn new(vars: BTreeMap<String, OsString>, stdin: Vec<u8>) -> Self {
+        let netns_is_own = vars.get("CNI_NETNS").is_some_and(|path| is_own_netns(Path::new(path)));
+        Self { vars, stdin, netns_is_own }
+    }
+
+    fn wants_stdin(&self) -> bool {
+        self.vars.get("CNI_COMMAND").is_some_and(|command| !command.is_empty() && command != "VERSION")
+    }
+}
+
+/// Whether `path` is the network namespace of this thread. Where there are none, on other systems, it is not.
+fn is_own_netns(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (std::fs::metadata(path), std::fs::metadata("/proc/thread-self/ns/net")) {
+        (Ok(theirs), Ok(own)) => (theirs.dev(), theirs.ino()) == (own.dev(), own.ino()),
+        _ => false,
+    }
+}
+
+/// What a plugin answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// The result or the error reply; empty where the spec wants silence.
+    pub stdout: Vec<u8>,
+    /// Text for people.
+    pub stderr: String,
+    /// The error, if the call failed.
+    pub error: Option<Error>,
+}
+
+impl Reply {
+    /// The exit status: 0 for success, 1 for failure.
+    pub fn exit_code(&self) -> u8 {
+        u8::from(self.error.is_some())
+    }
+
+    /// Writes the reply to this process's streams.
+    ///
+    /// # Errors
+    /// The call's own error, or [`Error::IOFailure`] if a stream cannot be written.
+    pub fn emit(self) -> Result<(), Error> {
+        // A plugin whose stderr is closed has still done its work.
+        let _ = std::io::stderr().write_all(self.stderr.as_bytes());
+        let mut stdout = std::io::stdout().lock();
+        let written = stdout.write_all(&self.stdout).and_then(|()| stdout.flush());
+        match self.error {
+            Some(error) => Err(error),
+            None => written.map_err(|e| Error::IOFailure(format!("write the reply to stdout: {e}"))),
+        }
+    }
+}
