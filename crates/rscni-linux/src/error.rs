@@ -1,0 +1,207 @@
+//! What can go wrong when talking to the kernel, said so that an operator knows what to do.
+//!
+//! Every error names what was being done and to which object; what the kernel answered follows.
+//! Which of these become which CNI error code is decided by the caller: this crate knows nothing of CNI.
+
+use std::{borrow::Cow, io};
+
+use nix::errno::Errno;
+
+/// The result of everything in this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A failed operation: what was being done, to what, and what the kernel said.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The kernel refused a netlink request.
+    #[error("{action}: {}{}", kernel_said(*errno), explanation(*errno, extack.as_deref()))]
+    Netlink {
+        /// What was being done, such as `create veth vethab12 with peer eth0`.
+        action: String,
+        /// The error number, positive as in `errno(3)`.
+        errno: i32,
+        /// The kernel's own words (`NLMSGERR_ATTR_MSG`), where it gave any.
+        extack: Option<String>,
+    },
+    /// A system call failed.
+    #[error("{action}: {}", io_said(source))]
+    Io {
+        /// What was being done, such as `open network namespace /run/netns/a`.
+        action: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The thing asked for does not exist (any more).
+    #[error("{what} does not exist")]
+    NotFound {
+        /// What was looked for, such as `interface eth0`.
+        what: String,
+    },
+    /// The caller asked for something that cannot be.
+    #[error("{what}: {reason}")]
+    Invalid {
+        /// The value or object in question.
+        what: String,
+        /// Why it cannot be used.
+        reason: String,
+    },
+    /// The kernel's answer could not be understood.
+    #[error("{action}: cannot read the kernel's answer: {reason}")]
+    Decode {
+        /// What was being done.
+        action: String,
+        /// Which part of the answer was wrong.
+        reason: String,
+    },
+    /// A state that was waited for did not come.
+    #[error("{what} did not happen in time")]
+    Timeout {
+        /// What was waited for.
+        what: String,
+    },
+}
+
+impl Error {
+    /// The error number that the kernel gave, if it was the kernel that refused.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Netlink { errno, .. } => Some(*errno),
+            Self::Io { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+
+    /// The object is there already (`EEXIST`).
+    pub fn is_exists(&self) -> bool {
+        self.errno() == Some(Errno::EEXIST as i32)
+    }
+
+    /// The object, or one that it needs, is not there
+    /// (`ENODEV`, `ENOENT`, `ENXIO`, `ESRCH`, `EADDRNOTAVAIL` or [`Error::NotFound`]).
+    pub fn is_not_found(&self) -> bool {
+        const ABSENT: [Errno; 5] = [
+            Errno::ENODEV,
+            Errno::ENOENT,
+            Errno::ENXIO,
+            // Deleting a route that is not there.
+            Errno::ESRCH,
+            // Deleting an address that is not there.
+            Errno::EADDRNOTAVAIL,
+        ];
+        matches!(self, Self::NotFound { .. })
+            || self
+                .errno()
+                .is_some_and(|errno| ABSENT.iter().any(|absent| *absent as i32 == errno))
+    }
+
+    /// The object is in use (`EBUSY`).
+    pub fn is_busy(&self) -> bool {
+        self.errno() == Some(Errno::EBUSY as i32)
+    }
+
+    /// The caller may not do this (`EPERM`, `EACCES`).
+    pub fn is_permission(&self) -> bool {
+        matches!(self.errno(), Some(errno) if errno == Errno::EPERM as i32 || errno == Errno::EACCES as i32)
+    }
+
+    /// The kernel cannot do this (`EOPNOTSUPP`).
+    pub fn is_unsupported(&self) -> bool {
+        self.errno() == Some(Errno::EOPNOTSUPP as i32)
+    }
+
+    pub(crate) fn io(action: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::Io {
+            action: action.into(),
+            source: source.into(),
+        }
+    }
+
+    pub(crate) fn invalid(what: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Invalid {
+            what: what.into(),
+            reason: reason.into(),
+        }
+    }
+
+    pub(crate) fn not_found(what: impl Into<String>) -> Self {
+        Self::NotFound { what: what.into() }
+    }
+
+    pub(crate) fn decode(action: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Decode {
+            action: action.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// `Operation not permitted (EPERM)`: the words for people, the name for search engines.
+fn kernel_said(errno: i32) -> String {
+    match Errno::from_raw(errno) {
+        Errno::UnknownErrno => format!("error {errno}"),
+        known => format!("{} ({known:?})", known.desc()),
+    }
+}
+
+fn io_said(error: &io::Error) -> Cow<'static, str> {
+    match error.raw_os_error() {
+        Some(errno) => kernel_said(errno).into(),
+        None => error.to_string().into(),
+    }
+}
+
+/// What follows the error's name: the kernel's own words, or what is usually missing.
+fn explanation(errno: i32, extack: Option<&str>) -> String {
+    match extack {
+        Some(words) => format!("; {words}"),
+        None if errno == Errno::EPERM as i32 => "; CAP_NET_ADMIN is needed".to_owned(),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(errno: Errno, extack: Option<&str>) -> Error {
+        Error::Netlink {
+            action: "attach vethab12cd34 to cni0".to_owned(),
+            errno: errno as i32,
+            extack: extack.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn an_error_says_what_was_done_to_what_and_what_is_missing() {
+        assert_eq!(
+            refused(Errno::EPERM, None).to_string(),
+            "attach vethab12cd34 to cni0: Operation not permitted (EPERM); CAP_NET_ADMIN is needed"
+        );
+    }
+
+    #[test]
+    fn the_kernels_own_words_are_shown() {
+        assert!(
+            refused(Errno::EINVAL, Some("Device can not be enslaved while up"))
+                .to_string()
+                .ends_with("(EINVAL); Device can not be enslaved while up")
+        );
+    }
+
+    #[test]
+    fn errors_can_be_asked_what_they_mean() {
+        assert!(refused(Errno::EEXIST, None).is_exists());
+        assert!(refused(Errno::ENODEV, None).is_not_found());
+        assert!(Error::not_found("interface eth0").is_not_found());
+        assert!(refused(Errno::EBUSY, None).is_busy());
+        assert!(refused(Errno::EPERM, None).is_permission());
+        assert!(!refused(Errno::EPERM, None).is_exists());
+        let gone = Error::io("open a", io::Error::from_raw_os_error(Errno::ENOENT as i32));
+        assert!(gone.is_not_found());
+        assert_eq!(
+            gone.to_string(),
+            "open a: No such file or directory (ENOENT)"
+        );
+    }
+}

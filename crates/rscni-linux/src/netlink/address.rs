@@ -1,0 +1,168 @@
+//! Addresses of links, as `ip addr` shows and changes them.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{
+        AddressAttribute, AddressFlags as KernelFlags, AddressHeaderFlags, AddressMessage,
+        AddressScope,
+    },
+};
+
+use super::{Netlink, Request, attributes};
+use crate::Result;
+
+const HEADER: usize = 8;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_FLAGS: u16 = 8;
+
+/// How an address is added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AddressFlags {
+    /// Use it at once, without looking for another host that has it (IPv6 duplicate address detection).
+    pub nodad: bool,
+    /// Do not add the route to its prefix.
+    pub noprefixroute: bool,
+}
+
+/// An address of a link.
+#[allow(clippy::struct_excessive_bools, reason = "they are the kernel's flags")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Address {
+    /// The index of its link.
+    pub index: u32,
+    /// The address with its prefix length.
+    pub net: IpNet,
+    /// The other end's address on a point-to-point link.
+    pub peer: Option<IpAddr>,
+    /// Its scope: 0 global, 253 link, 254 host.
+    pub scope: u8,
+    /// Duplicate address detection has not finished: it cannot be used yet.
+    pub tentative: bool,
+    /// Duplicate address detection found another host that has it.
+    pub dadfailed: bool,
+    /// It was added without duplicate address detection.
+    pub nodad: bool,
+    /// It is one more of a subnet that the link has an address of already.
+    pub secondary: bool,
+    /// It does not expire.
+    pub permanent: bool,
+}
+
+impl Request {
+    /// See [`Netlink::add_address`].
+    #[must_use]
+    pub fn add_address(index: u32, net: IpNet, flags: AddressFlags) -> Self {
+        let mut kernel = KernelFlags::empty();
+        kernel.set(KernelFlags::Nodad, flags.nodad && net.addr().is_ipv6());
+        kernel.set(KernelFlags::Noprefixroute, flags.noprefixroute);
+        let mut message = message(index, net);
+        if flags.nodad && net.addr().is_ipv6() {
+            message.header.flags = AddressHeaderFlags::Nodad;
+        }
+        if !kernel.is_empty() {
+            message.attributes.push(AddressAttribute::Flags(kernel));
+        }
+        // A /31 and a /32 have no broadcast address.
+        if let IpNet::V4(v4) = net
+            && v4.prefix_len() < 31
+        {
+            let broadcast = AddressAttribute::Broadcast(v4.broadcast());
+            message.attributes.push(broadcast);
+        }
+        Self::new(
+            RouteNetlinkMessage::NewAddress(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+            format!("add address {net} to #{index}"),
+        )
+    }
+
+    /// See [`Netlink::del_address`].
+    #[must_use]
+    pub fn del_address(index: u32, net: IpNet) -> Self {
+        Self::new(
+            RouteNetlinkMessage::DelAddress(message(index, net)),
+            0,
+            format!("remove address {net} from #{index}"),
+        )
+    }
+}
+
+fn message(index: u32, net: IpNet) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = match net {
+        IpNet::V4(_) => AddressFamily::Inet,
+        IpNet::V6(_) => AddressFamily::Inet6,
+    };
+    message.header.prefix_len = net.prefix_len();
+    message.header.index = index;
+    if net.addr().is_loopback() {
+        message.header.scope = AddressScope::Host;
+    }
+    message.attributes = vec![
+        AddressAttribute::Local(net.addr()),
+        AddressAttribute::Address(net.addr()),
+    ];
+    message
+}
+
+impl Netlink {
+    /// The addresses of one link, IPv4 and IPv6. The kernel picks them out, however many links there are.
+    pub fn addresses(&mut self, index: u32) -> Result<Vec<Address>> {
+        let mut message = AddressMessage::default();
+        message.header.index = index;
+        let message = RouteNetlinkMessage::GetAddress(message);
+        let action = format!("list the addresses of interface {index}");
+        self.socket
+            .dump(&action, NLM_F_DUMP, &message, |_, payload| {
+                // Kernels before 4.20 send those of all links.
+                Ok(Address::parse(payload).filter(|address| address.index == index))
+            })
+    }
+
+    /// All addresses of the namespace. Its cost grows with the host.
+    pub fn all_addresses(&mut self) -> Result<Vec<Address>> {
+        let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        self.socket
+            .dump("list addresses", NLM_F_DUMP, &message, |_, payload| {
+                Ok(Address::parse(payload))
+            })
+    }
+}
+
+impl Address {
+    /// `None` for what is neither IPv4 nor IPv6.
+    fn parse(payload: &[u8]) -> Option<Self> {
+        let [_, prefix_len, flags, scope, i0, i1, i2, i3] = *payload.first_chunk::<HEADER>()?;
+        let mut flags = u32::from(flags);
+        let mut address = None;
+        let mut local = None;
+        for (kind, value) in attributes(payload, HEADER) {
+            match kind {
+                IFA_ADDRESS => address = value.ip(),
+                IFA_LOCAL => local = value.ip(),
+                IFA_FLAGS => flags = value.u32(),
+                _ => {}
+            }
+        }
+        // On a point-to-point link IFA_ADDRESS is the other end; IPv6 sends IFA_LOCAL only there.
+        let net = IpNet::new(local.or(address)?, prefix_len).ok()?;
+        let flags = KernelFlags::from_bits_retain(flags);
+        Some(Self {
+            index: u32::from_ne_bytes([i0, i1, i2, i3]),
+            net,
+            peer: address.filter(|peer| *peer != net.addr()),
+            scope,
+            tentative: flags.contains(KernelFlags::Tentative),
+            dadfailed: flags.contains(KernelFlags::Dadfailed),
+            nodad: flags.contains(KernelFlags::Nodad),
+            secondary: flags.contains(KernelFlags::Secondary),
+            permanent: flags.contains(KernelFlags::Permanent),
+        })
+    }
+}

@@ -1,0 +1,112 @@
+//! Reading the attributes of an answer: what is asked for is taken, the rest is passed over.
+
+use std::net::IpAddr;
+
+/// The two highest bits of an attribute's type are flags (nested, network byte order).
+const TYPE_MASK: u16 = 0x3fff;
+const HEADER: usize = 4;
+
+/// The attributes after a header of `header` bytes. An attribute that is cut off ends the list.
+pub(crate) fn attributes(payload: &[u8], header: usize) -> Attributes<'_> {
+    Attributes(payload.get(header..).unwrap_or_default())
+}
+
+/// See [`attributes`].
+#[derive(Debug, Clone)]
+pub(crate) struct Attributes<'a>(&'a [u8]);
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = (u16, Value<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let [l0, l1, k0, k1] = *self.0.first_chunk()?;
+        let length = usize::from(u16::from_ne_bytes([l0, l1]));
+        let value = self.0.get(HEADER..length)?;
+        self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((u16::from_ne_bytes([k0, k1]) & TYPE_MASK, Value(value)))
+    }
+}
+
+/// The bytes of one attribute, and how to read them.
+///
+/// A number that has not the length it should have reads as zero: the kernel does not send such.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Value<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Value<'a> {
+    fn array<const N: usize>(self) -> [u8; N] {
+        self.0.first_chunk().copied().unwrap_or([0; N])
+    }
+
+    pub(crate) fn u8(self) -> u8 {
+        u8::from_ne_bytes(self.array())
+    }
+
+    pub(crate) fn bool(self) -> bool {
+        self.u8() != 0
+    }
+
+    pub(crate) fn u16(self) -> u16 {
+        u16::from_ne_bytes(self.array())
+    }
+
+    pub(crate) fn u32(self) -> u32 {
+        u32::from_ne_bytes(self.array())
+    }
+
+    pub(crate) fn i32(self) -> i32 {
+        i32::from_ne_bytes(self.array())
+    }
+
+    /// Text up to its NUL. Names in the kernel are bytes; what is not UTF-8 is shown as well as it can be.
+    pub(crate) fn string(self) -> String {
+        let end = self.0.iter().position(|byte| *byte == 0);
+        String::from_utf8_lossy(&self.0[..end.unwrap_or(self.0.len())]).into_owned()
+    }
+
+    /// An IPv4 or IPv6 address, told apart by its length.
+    pub(crate) fn ip(self) -> Option<IpAddr> {
+        if let Ok(v4) = <[u8; 4]>::try_from(self.0) {
+            return Some(v4.into());
+        }
+        <[u8; 16]>::try_from(self.0).ok().map(IpAddr::from)
+    }
+
+    /// What follows the first `skipped` bytes.
+    pub(crate) fn rest(self, skipped: usize) -> Self {
+        Self(self.0.get(skipped..).unwrap_or_default())
+    }
+
+    pub(crate) fn nested(self) -> Attributes<'a> {
+        attributes(self.0, 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_read_with_their_padding_and_without_their_flags() {
+        let bytes = [
+            5, 0, 1, 0x80, 7, 0, 0, 0, // type 1, nested flag, one byte and three of padding
+            8, 0, 2, 0, 1, 2, 3, 4,
+        ];
+        let read: Vec<(u16, &[u8])> = attributes(&bytes, 0).map(|(k, v)| (k, v.0)).collect();
+        assert_eq!(read, [(1, &[7][..]), (2, &[1, 2, 3, 4][..])]);
+    }
+
+    #[test]
+    fn a_cut_off_attribute_ends_the_list() {
+        assert_eq!(attributes(&[8, 0, 1, 0, 1], 0).count(), 0);
+        assert_eq!(attributes(&[0, 0, 1, 0, 1], 0).count(), 0);
+        assert_eq!(attributes(&[1], 0).count(), 0);
+        assert_eq!(attributes(&[1], 16).count(), 0);
+    }
+
+    #[test]
+    fn text_ends_at_its_nul() {
+        assert_eq!(Value(b"eth0\0\0").string(), "eth0");
+        assert_eq!(Value(b"eth0").string(), "eth0");
+    }
+}

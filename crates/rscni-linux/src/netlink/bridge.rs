@@ -1,0 +1,156 @@
+//! Bridges and their ports: reading what they are set to, and setting a port's flags as `bridge link set` does.
+
+use netlink_packet_core::DefaultNla;
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    link::{LinkAttribute, LinkMessage, LinkProtoInfoBridge},
+};
+
+use super::{Attributes, Request};
+
+const IFLA_BR_VLAN_FILTERING: u16 = 7;
+const IFLA_BR_VLAN_DEFAULT_PVID: u16 = 39;
+
+const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_BRPORT_LEARNING: u16 = 8;
+const IFLA_BRPORT_UNICAST_FLOOD: u16 = 9;
+const IFLA_BRPORT_MCAST_FLOOD: u16 = 27;
+const IFLA_BRPORT_BCAST_FLOOD: u16 = 30;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
+
+/// What a bridge is set to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct BridgeInfo {
+    /// Whether it keeps VLANs apart.
+    pub vlan_filtering: bool,
+    /// The VLAN that ports are put into by themselves; 0 for none.
+    pub vlan_default_pvid: u16,
+}
+
+impl BridgeInfo {
+    pub(super) fn parse(data: Attributes<'_>) -> Self {
+        let mut info = Self::default();
+        for (kind, value) in data {
+            match kind {
+                IFLA_BR_VLAN_FILTERING => info.vlan_filtering = value.bool(),
+                IFLA_BR_VLAN_DEFAULT_PVID => info.vlan_default_pvid = value.u16(),
+                _ => {}
+            }
+        }
+        info
+    }
+}
+
+/// What a port of a bridge is set to.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "they are the kernel's switches"
+)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct BridgePortInfo {
+    /// Whether packets may leave through the port they came by.
+    pub hairpin: bool,
+    /// Whether it is kept apart from the other isolated ports.
+    pub isolated: bool,
+    /// Whether the bridge learns addresses from it.
+    pub learning: bool,
+    /// Whether packets for unknown addresses leave through it.
+    pub flood: bool,
+}
+
+impl BridgePortInfo {
+    pub(super) fn parse(data: Attributes<'_>) -> Self {
+        let mut info = Self::default();
+        for (kind, value) in data {
+            match kind {
+                IFLA_BRPORT_MODE => info.hairpin = value.bool(),
+                IFLA_BRPORT_ISOLATED => info.isolated = value.bool(),
+                IFLA_BRPORT_LEARNING => info.learning = value.bool(),
+                IFLA_BRPORT_UNICAST_FLOOD => info.flood = value.bool(),
+                _ => {}
+            }
+        }
+        info
+    }
+}
+
+/// What to set on a port of a bridge; what is `None` stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BridgePort {
+    /// Packets may leave through the port they came by.
+    pub hairpin: Option<bool>,
+    /// It is kept apart from the other isolated ports.
+    pub isolated: Option<bool>,
+    /// The bridge learns addresses from it.
+    pub learning: Option<bool>,
+    /// Packets for unknown addresses leave through it.
+    pub flood: Option<bool>,
+    /// Multicast packets that nobody asked for leave through it.
+    pub mcast_flood: Option<bool>,
+    /// Broadcasts leave through it.
+    pub bcast_flood: Option<bool>,
+}
+
+impl Request {
+    /// See [`Netlink::set_bridge_port`](super::Netlink::set_bridge_port).
+    #[must_use]
+    pub fn set_bridge_port(index: u32, port: &BridgePort) -> Self {
+        let flags = [
+            (IFLA_BRPORT_MODE, "hairpin", port.hairpin),
+            (IFLA_BRPORT_ISOLATED, "isolated", port.isolated),
+            (IFLA_BRPORT_LEARNING, "learning", port.learning),
+            (IFLA_BRPORT_UNICAST_FLOOD, "flood", port.flood),
+            (IFLA_BRPORT_MCAST_FLOOD, "mcast_flood", port.mcast_flood),
+            (IFLA_BRPORT_BCAST_FLOOD, "bcast_flood", port.bcast_flood),
+        ];
+        let mut names = Vec::new();
+        let mut info = Vec::new();
+        for (kind, name, value) in flags {
+            if let Some(on) = value {
+                let value = vec![u8::from(on)];
+                info.push(LinkProtoInfoBridge::Other(DefaultNla::new(kind, value)));
+                names.push(format!("{name} {}", if on { "on" } else { "off" }));
+            }
+        }
+        let mut message = LinkMessage::default();
+        message.header.interface_family = AddressFamily::Bridge;
+        message.header.index = index;
+        message.attributes = vec![LinkAttribute::ProtoInfoBridge(info)];
+        Self::new(
+            RouteNetlinkMessage::SetLink(message),
+            0,
+            format!("set bridge port #{index} {}", names.join(" ")),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::NetlinkSerializable;
+
+    use super::*;
+
+    #[test]
+    fn port_flags_are_nested_as_the_kernel_wants_them() {
+        let port = BridgePort {
+            hairpin: Some(true),
+            isolated: Some(false),
+            ..BridgePort::default()
+        };
+        let request = Request::set_bridge_port(5, &port);
+        assert_eq!(request.action, "set bridge port #5 hairpin on isolated off");
+        let mut bytes = vec![0; request.message.buffer_len()];
+        request.message.serialize(&mut bytes);
+        assert_eq!(bytes[0], 7, "AF_BRIDGE");
+        assert_eq!(
+            bytes[16..],
+            [
+                20, 0, 12, 0x80, // IFLA_PROTINFO, nested
+                5, 0, 4, 0, 1, 0, 0, 0, // IFLA_BRPORT_MODE
+                5, 0, 33, 0, 0, 0, 0, 0, // IFLA_BRPORT_ISOLATED
+            ]
+        );
+    }
+}

@@ -1,0 +1,343 @@
+//! Links, as `ip link` shows and changes them. How each kind of link is made is in [`kind`](super::kind).
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use netlink_packet_core::NLM_F_DUMP;
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage},
+};
+
+use super::{Attributes, BridgeInfo, BridgePortInfo, Netlink, OrAbsent, Request, attributes};
+use crate::{Error, MacAddr, Netns, Result};
+
+pub(super) const LINK_HEADER: usize = 16;
+
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
+const IFLA_TXQLEN: u16 = 13;
+const IFLA_OPERSTATE: u16 = 16;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_PROMISCUITY: u16 = 30;
+const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_ALLMULTI: u16 = 61;
+
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
+
+/// A link as the kernel describes it.
+#[allow(clippy::struct_excessive_bools, reason = "they are the kernel's flags")]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Link {
+    /// The number by which the kernel knows it, within its namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its hardware address, if that is an Ethernet address.
+    pub mac: Option<MacAddr>,
+    /// The largest packet it carries.
+    pub mtu: u32,
+    /// Its kind, such as `veth` or `bridge`; a physical device has none.
+    pub kind: Option<String>,
+    /// The index of the bridge, bond or VRF that it belongs to.
+    pub master: Option<u32>,
+    /// The text that `ip link set ... alias` gave it.
+    pub alias: Option<String>,
+    /// Whether it is switched on (`IFF_UP`).
+    pub up: bool,
+    /// Whether it is on and has a carrier (`IFF_RUNNING`).
+    pub running: bool,
+    /// Its state in the words of RFC 2863.
+    pub operstate: OperState,
+    /// Whether it is a loopback.
+    pub loopback: bool,
+    /// Whether it was told to take in all packets (`IFF_PROMISC`, as `ip link set ... promisc on` sets it).
+    pub promisc: bool,
+    /// How many users have asked it to take in all packets, a bridge or a packet capture included.
+    pub promiscuity: u32,
+    /// Whether it takes in all multicast packets.
+    pub allmulticast: bool,
+    /// The index of the link it stands on or, for a veth, of its peer; in the namespace `peer_netnsid`.
+    pub peer_index: Option<u32>,
+    /// The namespace of that link, if it is another one, as this namespace numbers it.
+    pub peer_netnsid: Option<i32>,
+    /// How many packets wait at most.
+    pub txqlen: u32,
+    /// What a bridge is set to.
+    pub bridge: Option<BridgeInfo>,
+    /// What a bridge's port is set to.
+    pub bridge_port: Option<BridgePortInfo>,
+}
+
+/// The operational state of a link (`IFLA_OPERSTATE`, RFC 2863).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum OperState {
+    /// The driver does not say; a loopback that works says this.
+    #[default]
+    Unknown,
+    /// Some part is missing.
+    NotPresent,
+    /// Off, or without a carrier.
+    Down,
+    /// The link below it is down.
+    LowerLayerDown,
+    /// Under test.
+    Testing,
+    /// Waiting for something outside.
+    Dormant,
+    /// Ready for packets.
+    Up,
+}
+
+impl From<u8> for OperState {
+    fn from(state: u8) -> Self {
+        match state {
+            1 => Self::NotPresent,
+            2 => Self::Down,
+            3 => Self::LowerLayerDown,
+            4 => Self::Testing,
+            5 => Self::Dormant,
+            6 => Self::Up,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+impl Link {
+    pub(super) fn parse(payload: &[u8]) -> Result<Self> {
+        let header: &[u8; LINK_HEADER] = payload
+            .first_chunk()
+            .ok_or_else(|| Error::decode("read a link", "its header is cut off"))?;
+        let [.., i0, i1, i2, i3, f0, f1, f2, f3, _, _, _, _] = *header;
+        let flags = LinkFlags::from_bits_retain(u32::from_ne_bytes([f0, f1, f2, f3]));
+        let mut link = Self {
+            index: u32::from_ne_bytes([i0, i1, i2, i3]),
+            up: flags.contains(LinkFlags::Up),
+            running: flags.contains(LinkFlags::Running),
+            loopback: flags.contains(LinkFlags::Loopback),
+            promisc: flags.contains(LinkFlags::Promisc),
+            ..Self::default()
+        };
+        for (kind, value) in attributes(payload, LINK_HEADER) {
+            match kind {
+                IFLA_ADDRESS => link.mac = MacAddr::from_bytes(value.0),
+                IFLA_IFNAME => link.name = value.string(),
+                IFLA_MTU => link.mtu = value.u32(),
+                IFLA_LINK => link.peer_index = Some(value.u32()).filter(|index| *index != 0),
+                IFLA_MASTER => link.master = Some(value.u32()).filter(|index| *index != 0),
+                IFLA_TXQLEN => link.txqlen = value.u32(),
+                IFLA_OPERSTATE => link.operstate = value.u8().into(),
+                IFLA_IFALIAS => link.alias = Some(value.string()),
+                IFLA_PROMISCUITY => link.promiscuity = value.u32(),
+                IFLA_LINK_NETNSID => link.peer_netnsid = Some(value.i32()),
+                IFLA_ALLMULTI => link.allmulticast = value.u32() != 0,
+                IFLA_LINKINFO => link.parse_info(value.nested()),
+                _ => {}
+            }
+        }
+        Ok(link)
+    }
+
+    fn parse_info(&mut self, info: Attributes<'_>) {
+        let mut slave_kind = None;
+        for (kind, value) in info {
+            match kind {
+                IFLA_INFO_KIND => self.kind = Some(value.string()),
+                IFLA_INFO_DATA if self.kind.as_deref() == Some("bridge") => {
+                    self.bridge = Some(BridgeInfo::parse(value.nested()));
+                }
+                IFLA_INFO_SLAVE_KIND => slave_kind = Some(value.string()),
+                IFLA_INFO_SLAVE_DATA if slave_kind.as_deref() == Some("bridge") => {
+                    self.bridge_port = Some(BridgePortInfo::parse(value.nested()));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What to change of a link; what is `None` stays as it is.
+#[derive(Debug, Clone, Default)]
+pub struct LinkChange<'a> {
+    /// Switch it on or off.
+    pub up: Option<bool>,
+    /// Set its MTU.
+    pub mtu: Option<u32>,
+    /// Set its hardware address.
+    pub mac: Option<MacAddr>,
+    /// Make it a port of the bridge (bond, VRF) with this index; 0 takes it out of the one it is in.
+    pub master: Option<u32>,
+    /// Set its alias; the empty text removes it.
+    pub alias: Option<String>,
+    /// Rename it.
+    pub name: Option<String>,
+    /// Have it take in all packets, or no longer.
+    pub promisc: Option<bool>,
+    /// Have it take in all multicast packets, or no longer.
+    pub allmulticast: Option<bool>,
+    /// Set the length of its queue.
+    pub txqlen: Option<u32>,
+    /// Move it into this namespace (where it gets the `name` given here).
+    pub netns: Option<&'a Netns>,
+}
+
+impl LinkChange<'_> {
+    fn apply(&self, message: &mut LinkMessage) {
+        let flags = [
+            (self.up, LinkFlags::Up),
+            (self.promisc, LinkFlags::Promisc),
+            (self.allmulticast, LinkFlags::Allmulti),
+        ];
+        for (wanted, flag) in flags {
+            if let Some(on) = wanted {
+                message.header.change_mask |= flag;
+                message.header.flags.set(flag, on);
+            }
+        }
+        let attributes = [
+            self.netns
+                .map(|netns| LinkAttribute::NetNsFd(netns.as_fd().as_raw_fd())),
+            self.name.clone().map(LinkAttribute::IfName),
+            self.mac
+                .map(|mac| LinkAttribute::Address(mac.as_bytes().to_vec())),
+            self.mtu.map(LinkAttribute::Mtu),
+            self.master.map(LinkAttribute::Controller),
+            self.alias.clone().map(LinkAttribute::IfAlias),
+            self.txqlen.map(LinkAttribute::TxQueueLen),
+        ];
+        message.attributes.extend(attributes.into_iter().flatten());
+    }
+
+    /// The change to the link `#index` in words.
+    fn describe(&self, index: u32) -> String {
+        let switch = |what: &str, on: bool| format!("turn {what} of #{index} {}", on_off(on));
+        let steps = [
+            self.netns
+                .map(|netns| format!("move #{index} to {}", netns.path().display())),
+            self.name
+                .as_ref()
+                .map(|name| format!("rename #{index} to {name}")),
+            self.mac
+                .map(|mac| format!("set the address of #{index} to {mac}")),
+            self.mtu
+                .map(|mtu| format!("set the MTU of #{index} to {mtu}")),
+            self.master.map(|master| match master {
+                0 => format!("detach #{index}"),
+                _ => format!("attach #{index} to #{master}"),
+            }),
+            self.alias
+                .as_ref()
+                .map(|_| format!("set the alias of #{index}")),
+            self.txqlen
+                .map(|length| format!("set the queue length of #{index} to {length}")),
+            self.promisc.map(|on| switch("promiscuous mode", on)),
+            self.allmulticast.map(|on| switch("all-multicast mode", on)),
+            self.up
+                .map(|up| format!("set #{index} {}", if up { "up" } else { "down" })),
+        ];
+        let steps: Vec<String> = steps.into_iter().flatten().collect();
+        steps.join(", ")
+    }
+}
+
+fn on_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
+impl Request {
+    /// See [`Netlink::set_link`].
+    #[must_use]
+    pub fn set_link(index: u32, change: &LinkChange<'_>) -> Self {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        change.apply(&mut message);
+        let message = RouteNetlinkMessage::SetLink(message);
+        Self::new(message, 0, change.describe(index))
+    }
+
+    /// See [`Netlink::del_link`].
+    #[must_use]
+    pub fn del_link(index: u32) -> Self {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        let message = RouteNetlinkMessage::DelLink(message);
+        Self::new(message, 0, format!("delete #{index}"))
+    }
+}
+
+/// A lookup that leaves out what nobody reads here: the counters.
+fn get(attribute: Option<LinkAttribute>, index: u32) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes.extend(attribute);
+    message
+        .attributes
+        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    RouteNetlinkMessage::GetLink(message)
+}
+
+/// Looking links up.
+impl Netlink {
+    /// The link called `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if there is none.
+    pub fn link_by_name(&mut self, name: &str) -> Result<Link> {
+        self.find_link(name)?
+            .ok_or_else(|| Error::not_found(format!("interface {name}")))
+    }
+
+    /// The link with this index.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if there is none.
+    pub fn link_by_index(&mut self, index: u32) -> Result<Link> {
+        let action = format!("look up interface {index}");
+        self.socket
+            .get(&action, &get(None, index), |_, payload| {
+                Link::parse(payload)
+            })
+            .or_absent()?
+            .ok_or_else(|| Error::not_found(format!("interface {index}")))
+    }
+
+    /// The link called `name`, or `None`.
+    pub fn find_link(&mut self, name: &str) -> Result<Option<Link>> {
+        let action = format!("look up interface {name}");
+        let message = get_by_name(name);
+        self.socket
+            .get(&action, &message, |_, payload| Link::parse(payload))
+            .or_absent()
+    }
+
+    /// All links of the namespace. Its cost grows with the host: for garbage collection and for people.
+    pub fn links(&mut self) -> Result<Vec<Link>> {
+        self.socket.dump(
+            "list interfaces",
+            NLM_F_DUMP,
+            &get(None, 0),
+            |_, payload| Link::parse(payload).map(Some),
+        )
+    }
+
+    /// All links with this alias. It looks at every link, see [`Netlink::links`].
+    pub fn links_by_alias(&mut self, alias: &str) -> Result<Vec<Link>> {
+        let mut links = self.links()?;
+        links.retain(|link| link.alias.as_deref() == Some(alias));
+        Ok(links)
+    }
+}
+
+pub(super) fn get_by_name(name: &str) -> RouteNetlinkMessage {
+    get(Some(LinkAttribute::IfName(name.to_owned())), 0)
+}

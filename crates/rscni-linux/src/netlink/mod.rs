@@ -1,0 +1,72 @@
+//! rtnetlink: links, addresses, routes and neighbours, as `ip` and `bridge` manage them.
+//!
+//! [`Netlink`] is a socket that stays in the namespace it was opened in: a caller that works on the host and
+//! in a container opens one for each, and no thread moves for the rest of the call.
+//!
+//! Requests are built from the typed messages of `netlink-packet-route`. Answers are read attribute by
+//! attribute, taking what is needed: one attribute of a foreign driver that a typed parser does not know must
+//! not hide a link.
+
+mod address;
+mod attribute;
+mod bridge;
+mod kind;
+mod link;
+mod neighbour;
+mod request;
+mod route;
+mod settle;
+mod socket;
+mod vlan;
+
+pub use self::{
+    address::{Address, AddressFlags},
+    bridge::{BridgeInfo, BridgePort, BridgePortInfo},
+    kind::{Bridge, Dummy, NewLink, Veth},
+    link::{Link, LinkChange, OperState},
+    neighbour::Neighbour,
+    request::{Batch, Request},
+    route::{Family, Route, RouteFilter, RouteType},
+    vlan::{Vlan, VlanOwner},
+};
+pub(crate) use self::{
+    attribute::{Attributes, attributes},
+    socket::Socket,
+};
+use crate::{Error, Netns, Result};
+
+/// An rtnetlink socket. It stays in the namespace it was opened in.
+#[derive(Debug)]
+pub struct Netlink {
+    socket: Socket,
+}
+
+impl Netlink {
+    /// Opens a socket in the calling thread's namespace.
+    pub fn open() -> Result<Self> {
+        Ok(Self {
+            socket: Socket::open(netlink_sys::protocols::NETLINK_ROUTE)?,
+        })
+    }
+
+    /// Opens a socket in `netns`; the calling thread stays where it is.
+    pub fn open_in(netns: &Netns) -> Result<Self> {
+        Ok(Self {
+            socket: Socket::open_in(netns, netlink_sys::protocols::NETLINK_ROUTE)?,
+        })
+    }
+}
+
+/// For lookups: what is not there is no error but `None`.
+trait OrAbsent<T> {
+    fn or_absent(self) -> Result<Option<T>>;
+}
+
+impl<T> OrAbsent<T> for Result<T> {
+    fn or_absent(self) -> Result<Option<T>> {
+        match self {
+            Err(error) if Error::is_not_found(&error) => Ok(None),
+            outcome => outcome.map(Some),
+        }
+    }
+}

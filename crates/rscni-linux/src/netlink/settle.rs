@@ -1,0 +1,83 @@
+//! Waiting until what was set up can be used: a carrier, and IPv6 addresses past duplicate address detection.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use ipnet::IpNet;
+
+use super::{Link, Netlink, OperState};
+use crate::{Error, Result};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+impl Netlink {
+    /// Waits until the link has a carrier and packets can go through it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] if it has none within `limit`; [`Error::NotFound`] if the link goes away.
+    pub fn wait_until_up(&mut self, index: u32, limit: Duration) -> Result<Link> {
+        poll(
+            limit,
+            || {
+                let link = self.link_by_index(index)?;
+                // Loopback and some drivers never say `Up`.
+                let ready =
+                    link.running && matches!(link.operstate, OperState::Up | OperState::Unknown);
+                Ok(ready.then_some(link))
+            },
+            || format!("interface {index} coming up"),
+        )
+    }
+
+    /// Waits until none of the link's IPv6 addresses is tentative any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if another host on the link has one of the addresses; [`Error::Timeout`] if the
+    /// kernel has not decided within `limit`.
+    pub fn settle_addresses(&mut self, index: u32, limit: Duration) -> Result<()> {
+        poll(
+            limit,
+            || {
+                let addresses = self.addresses(index)?;
+                if let Some(duplicate) = addresses.iter().find(|address| address.dadfailed) {
+                    return Err(duplicate_address(duplicate.net));
+                }
+                let settled = addresses.iter().all(|address| !address.tentative);
+                Ok(settled.then_some(()))
+            },
+            || format!("duplicate address detection on interface {index}"),
+        )
+    }
+}
+
+fn duplicate_address(net: IpNet) -> Error {
+    Error::invalid(
+        format!("address {net}"),
+        "another host on the link has it (duplicate address detection failed)",
+    )
+}
+
+fn poll<T>(
+    limit: Duration,
+    mut ready: impl FnMut() -> Result<Option<T>>,
+    what: impl FnOnce() -> String,
+) -> Result<T> {
+    let deadline = Instant::now() + limit;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        if let Some(value) = ready()? {
+            return Ok(value);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Error::Timeout { what: what() });
+        }
+        thread::sleep(pause.min(left));
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}

@@ -1,0 +1,343 @@
+//! A netlink socket: many requests out in one `send`, the answers read into one buffer that is kept.
+//!
+//! It knows the envelope (headers, acknowledgements, dumps) and nothing of what is inside: rtnetlink and
+//! nftables both stand on it.
+
+use std::{io, ops::ControlFlow};
+
+use netlink_packet_core::{
+    NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
+    NetlinkBuffer, NetlinkSerializable, NlasIterator, parse_i32, parse_string,
+};
+use netlink_sys::Socket as Raw;
+
+use crate::{Error, Netns, Result};
+
+/// The kernel fills at most 32 KiB per datagram of a dump, so no answer is ever cut.
+const BUFFER: usize = 32 * 1024;
+const HEADER: usize = 16;
+/// A dump that other changes keep interrupting is given up after this many attempts.
+const DUMP_ATTEMPTS: usize = 20;
+
+const NLMSGERR_ATTR_MSG: u16 = 1;
+const NLMSG_ALIGN: usize = 4;
+
+/// What the kernel refused, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) errno: i32,
+    pub(crate) extack: Option<String>,
+}
+
+impl Refusal {
+    pub(crate) fn during(self, action: impl Into<String>) -> Error {
+        Error::Netlink {
+            action: action.into(),
+            errno: self.errno,
+            extack: self.extack,
+        }
+    }
+}
+
+/// One message of an answer.
+#[derive(Debug)]
+pub(crate) enum Answer<'a> {
+    /// The request was carried out.
+    Ack,
+    /// It was not.
+    Refused(Refusal),
+    /// The end of a dump.
+    Done,
+    /// An object.
+    Object { kind: u16, payload: &'a [u8] },
+}
+
+/// What came of a dump that was read to its end.
+enum Dump {
+    Complete,
+    /// Something changed underneath: some objects may be missing or doubled.
+    Interrupted,
+    Refused(Refusal),
+}
+
+#[derive(Debug)]
+pub(crate) struct Socket {
+    raw: Raw,
+    outgoing: Vec<u8>,
+    incoming: Vec<u8>,
+    sequence: u32,
+    strict: bool,
+}
+
+impl Socket {
+    /// A socket in the calling thread's namespace.
+    pub(crate) fn open(protocol: isize) -> Result<Self> {
+        let failed = |error| Error::io("open a netlink socket", error);
+        let raw = Raw::new(protocol).map_err(failed)?;
+        // Both options exist since Linux 4.12 and only make errors better to read: older kernels do without.
+        let _ = raw.set_cap_ack(true);
+        let _ = raw.set_ext_ack(true);
+        Ok(Self {
+            raw,
+            outgoing: Vec::new(),
+            incoming: Vec::with_capacity(BUFFER),
+            sequence: 0,
+            strict: false,
+        })
+    }
+
+    /// A socket in `netns`, whichever namespace the caller is in.
+    pub(crate) fn open_in(netns: &Netns, protocol: isize) -> Result<Self> {
+        netns.enter(|| Self::open(protocol))?
+    }
+
+    /// Adds a message to what the next [`Socket::send`] sends. Gives the message's sequence number.
+    pub(crate) fn queue(&mut self, flags: u16, message: &impl NetlinkSerializable) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        let start = self.outgoing.len();
+        let length = HEADER + message.buffer_len();
+        self.outgoing
+            .resize(start + length.next_multiple_of(NLMSG_ALIGN), 0);
+        let mut buffer = NetlinkBuffer::new(&mut self.outgoing[start..start + length]);
+        buffer.set_length(u32::try_from(length).unwrap_or(u32::MAX));
+        buffer.set_message_type(message.message_type());
+        buffer.set_flags(flags | NLM_F_REQUEST);
+        buffer.set_sequence_number(self.sequence);
+        message.serialize(buffer.payload_mut());
+        self.sequence
+    }
+
+    /// Sends everything queued, as one datagram.
+    pub(crate) fn send(&mut self) -> io::Result<()> {
+        let sent = retry(|| self.raw.send(&self.outgoing, 0));
+        self.outgoing.clear();
+        sent.map(drop)
+    }
+
+    /// Hands the answers to the messages `first..=last` to `handle`, with the sequence number of the message
+    /// that each answers, until it breaks. What still arrives for earlier requests is dropped.
+    pub(crate) fn receive<B>(
+        &mut self,
+        first: u32,
+        last: u32,
+        mut handle: impl FnMut(u32, u16, Answer<'_>) -> ControlFlow<B>,
+    ) -> io::Result<B> {
+        let span = last.wrapping_sub(first);
+        loop {
+            self.incoming.clear();
+            // MSG_TRUNC makes the kernel tell the true length of what did not fit.
+            let length = retry(|| self.raw.recv(&mut self.incoming, MSG_TRUNC))?;
+            if length > self.incoming.len() {
+                return Err(invalid_data("a message is longer than the buffer"));
+            }
+            let mut rest = &self.incoming[..];
+            while !rest.is_empty() {
+                let message = NetlinkBuffer::new_checked(rest)
+                    .map_err(|error| invalid_data(&error.to_string()))?;
+                let sequence = message.sequence_number();
+                let flags = message.flags();
+                let end = (message.length() as usize).next_multiple_of(NLMSG_ALIGN);
+                let answer = parse(message.message_type(), flags, message.payload())?;
+                rest = rest.get(end..).unwrap_or_default();
+                if sequence.wrapping_sub(first) > span {
+                    continue;
+                }
+                if let ControlFlow::Break(value) = handle(sequence, flags, answer) {
+                    return Ok(value);
+                }
+            }
+        }
+    }
+
+    /// Sends one request and gives the object that answers it to `read`.
+    pub(crate) fn get<T>(
+        &mut self,
+        action: &str,
+        message: &impl NetlinkSerializable,
+        read: impl FnOnce(u16, &[u8]) -> Result<T>,
+    ) -> Result<T> {
+        let sequence = self.queue(0, message);
+        self.send().map_err(|error| Error::io(action, error))?;
+        self.answer(action, sequence, sequence, read)
+    }
+
+    /// Waits for the one object that answers the messages `first..=last`, or for the first refusal.
+    pub(crate) fn answer<T>(
+        &mut self,
+        action: &str,
+        first: u32,
+        last: u32,
+        read: impl FnOnce(u16, &[u8]) -> Result<T>,
+    ) -> Result<T> {
+        let mut read = Some(read);
+        let mut refused = None;
+        self.receive(first, last, |sequence, _, answer| match answer {
+            Answer::Refused(refusal) => {
+                let refusal = refused.take().unwrap_or(refusal);
+                if sequence == last {
+                    return ControlFlow::Break(Err(refusal.during(action)));
+                }
+                refused = Some(refusal);
+                ControlFlow::Continue(())
+            }
+            Answer::Object { kind, payload } => match (refused.take(), read.take()) {
+                (Some(refusal), _) => ControlFlow::Break(Err(refusal.during(action))),
+                (None, Some(read)) => ControlFlow::Break(read(kind, payload)),
+                (None, None) => ControlFlow::Continue(()),
+            },
+            Answer::Ack | Answer::Done => ControlFlow::Continue(()),
+        })
+        .map_err(|error| Error::io(action, error))?
+    }
+
+    /// Sends one dump request and gives every object of the answer to `read`.
+    ///
+    /// When the kernel says that something changed in between, the dump is done again, so what comes back is
+    /// one consistent picture. `flags` is `NLM_F_DUMP` and whatever else the request needs.
+    pub(crate) fn dump<T>(
+        &mut self,
+        action: &str,
+        flags: u16,
+        message: &impl NetlinkSerializable,
+        mut read: impl FnMut(u16, &[u8]) -> Result<Option<T>>,
+    ) -> Result<Vec<T>> {
+        if !self.strict {
+            // Since Linux 4.20. Without it the kernel ignores the filter, and the callers filter again anyway.
+            let _ = self.raw.set_netlink_get_strict_chk(true);
+            self.strict = true;
+        }
+        for _ in 0..DUMP_ATTEMPTS {
+            let mut objects = Vec::new();
+            let mut failure = None;
+            let mut interrupted = false;
+            let sequence = self.queue(flags, message);
+            self.send().map_err(|error| Error::io(action, error))?;
+            let outcome = self
+                .receive(sequence, sequence, |_, flags, answer| {
+                    interrupted |= flags & NLM_F_DUMP_INTR != 0;
+                    match answer {
+                        Answer::Object { kind, payload } => {
+                            // The dump is read to its end even if one object is bad: the socket goes on being used.
+                            match read(kind, payload) {
+                                Ok(object) => objects.extend(object),
+                                Err(error) => failure = failure.take().or(Some(error)),
+                            }
+                            ControlFlow::Continue(())
+                        }
+                        Answer::Ack => ControlFlow::Continue(()),
+                        Answer::Refused(refusal) => ControlFlow::Break(Dump::Refused(refusal)),
+                        Answer::Done if interrupted => ControlFlow::Break(Dump::Interrupted),
+                        Answer::Done => ControlFlow::Break(Dump::Complete),
+                    }
+                })
+                .map_err(|error| Error::io(action, error))?;
+            match (outcome, failure) {
+                (Dump::Interrupted, _) => {}
+                (Dump::Refused(refusal), _) => return Err(refusal.during(action)),
+                (Dump::Complete, Some(error)) => return Err(error),
+                (Dump::Complete, None) => return Ok(objects),
+            }
+        }
+        Err(Error::Timeout {
+            what: format!("{action}: an answer that no other change interrupts"),
+        })
+    }
+}
+
+/// `MSG_TRUNC` of `recv(2)`.
+const MSG_TRUNC: i32 = 0x20;
+
+fn parse(kind: u16, flags: u16, payload: &[u8]) -> io::Result<Answer<'_>> {
+    if kind != NLMSG_ERROR && kind != NLMSG_DONE {
+        return Ok(Answer::Object { kind, payload });
+    }
+    // A bare NLMSG_DONE without a code is allowed.
+    let code = match payload.get(..4) {
+        Some(code) => parse_i32(code).map_err(|error| invalid_data(&error.to_string()))?,
+        None if kind == NLMSG_DONE => 0,
+        None => return Err(invalid_data("an error message without a code")),
+    };
+    if code >= 0 {
+        return Ok(if kind == NLMSG_DONE {
+            Answer::Done
+        } else {
+            Answer::Ack
+        });
+    }
+    // After the code of an error come the header of what failed and, unless it was capped, all of it.
+    let echoed = if kind == NLMSG_DONE {
+        0
+    } else if flags & NLM_F_CAPPED != 0 {
+        HEADER
+    } else {
+        payload
+            .get(4..)
+            .and_then(|header| header.first_chunk())
+            .map_or(HEADER, |length| u32::from_ne_bytes(*length) as usize)
+    };
+    let details = payload.get(4 + echoed.next_multiple_of(NLMSG_ALIGN)..);
+    let extack = details
+        .filter(|_| flags & NLM_F_ACK_TLVS != 0)
+        .and_then(|details| {
+            NlasIterator::new(details)
+                .flatten()
+                .find(|attribute| attribute.kind() == NLMSGERR_ATTR_MSG)
+                .and_then(|attribute| parse_string(attribute.value()).ok())
+        });
+    Ok(Answer::Refused(Refusal {
+        errno: -code,
+        extack,
+    }))
+}
+
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+fn invalid_data(reason: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_carries_the_kernels_words_whether_capped_or_not() {
+        let mut capped = (-1_i32).to_ne_bytes().to_vec();
+        capped.extend(24_u32.to_ne_bytes());
+        capped.extend([0; 12]);
+        let mut whole = capped.clone();
+        whole.extend([0xaa; 8]);
+        let words = [9_u8, 0, 1, 0, b'n', b'o', b'p', b'e', 0, 0, 0, 0];
+        capped.extend(words);
+        whole.extend(words);
+        for (flags, payload) in [
+            (NLM_F_CAPPED | NLM_F_ACK_TLVS, capped),
+            (NLM_F_ACK_TLVS, whole),
+        ] {
+            let Answer::Refused(refusal) = parse(NLMSG_ERROR, flags, &payload).unwrap() else {
+                panic!("not understood as a refusal");
+            };
+            assert_eq!(refusal.errno, 1);
+            assert_eq!(refusal.extack.as_deref(), Some("nope"));
+        }
+    }
+
+    #[test]
+    fn a_truncated_error_is_no_panic() {
+        assert!(parse(NLMSG_ERROR, 0, &[1]).is_err());
+        for length in 0..40 {
+            let mut payload = vec![0xff; length];
+            if let Some(size) = payload.get_mut(4..8) {
+                size.copy_from_slice(&[0xff, 0xff, 0, 0]);
+            }
+            let _ = parse(NLMSG_ERROR, NLM_F_ACK_TLVS, &payload);
+        }
+    }
+}

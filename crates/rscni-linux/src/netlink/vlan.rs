@@ -1,0 +1,231 @@
+//! The VLANs of a bridge and its ports, as `bridge vlan` manages them.
+
+use std::ops::RangeInclusive;
+
+use netlink_packet_core::NLM_F_DUMP;
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    link::{
+        AfSpecBridge, BridgeFlag, BridgeVlanInfo, BridgeVlanInfoFlags, LinkAttribute,
+        LinkExtentMask, LinkMessage,
+    },
+};
+
+use super::{Netlink, Request, attributes, link::LINK_HEADER};
+use crate::Result;
+
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
+
+/// One VLAN of a port, or several that follow each other and are alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vlan {
+    /// The VLAN numbers, from 1 to 4094.
+    pub ids: RangeInclusive<u16>,
+    /// Packets that come in untagged belong to it. Only for a single VLAN.
+    pub pvid: bool,
+    /// Its packets leave untagged.
+    pub untagged: bool,
+}
+
+impl Vlan {
+    /// A VLAN whose packets are tagged.
+    pub fn tagged(id: u16) -> Self {
+        Self::trunk(id..=id)
+    }
+
+    /// A range of VLANs whose packets are tagged.
+    pub fn trunk(ids: RangeInclusive<u16>) -> Self {
+        Self {
+            ids,
+            pvid: false,
+            untagged: false,
+        }
+    }
+
+    /// The VLAN of a port that knows nothing of VLANs.
+    pub fn access(id: u16) -> Self {
+        Self {
+            ids: id..=id,
+            pvid: true,
+            untagged: true,
+        }
+    }
+}
+
+/// Whose VLANs are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VlanOwner {
+    /// Those of a port (`bridge vlan ... master`, which is what `bridge` does when it is not told).
+    Port,
+    /// Those of the bridge itself, as if it were a port of its own (`bridge vlan ... self`).
+    Bridge,
+}
+
+impl Request {
+    /// See [`Netlink::add_vlans`].
+    #[must_use]
+    pub fn add_vlans(index: u32, vlans: &[Vlan], owner: VlanOwner) -> Self {
+        Self::new(
+            RouteNetlinkMessage::SetLink(message(index, vlans, owner)),
+            0,
+            format!("add VLAN {} to #{index}", list(vlans)),
+        )
+    }
+
+    /// See [`Netlink::del_vlans`].
+    #[must_use]
+    pub fn del_vlans(index: u32, vlans: &[Vlan], owner: VlanOwner) -> Self {
+        Self::new(
+            RouteNetlinkMessage::DelLink(message(index, vlans, owner)),
+            0,
+            format!("remove VLAN {} from #{index}", list(vlans)),
+        )
+    }
+}
+
+fn list(vlans: &[Vlan]) -> String {
+    let ranges: Vec<String> = vlans
+        .iter()
+        .map(|vlan| match (vlan.ids.start(), vlan.ids.end()) {
+            (start, end) if start == end => start.to_string(),
+            (start, end) => format!("{start}-{end}"),
+        })
+        .collect();
+    ranges.join(",")
+}
+
+fn message(index: u32, vlans: &[Vlan], owner: VlanOwner) -> LinkMessage {
+    let mut spec = Vec::new();
+    if owner == VlanOwner::Bridge {
+        spec.push(AfSpecBridge::Flags(BridgeFlag::LowerDev));
+    }
+    for vlan in vlans {
+        let mut flags = BridgeVlanInfoFlags::empty();
+        flags.set(BridgeVlanInfoFlags::Pvid, vlan.pvid);
+        flags.set(BridgeVlanInfoFlags::Untagged, vlan.untagged);
+        let (start, end) = (*vlan.ids.start(), *vlan.ids.end());
+        let mut push = |vid, extra| {
+            let flags = flags | extra;
+            spec.push(AfSpecBridge::VlanInfo(BridgeVlanInfo { flags, vid }));
+        };
+        if start == end {
+            push(start, BridgeVlanInfoFlags::empty());
+        } else {
+            push(start, BridgeVlanInfoFlags::RangeBegin);
+            push(end, BridgeVlanInfoFlags::RangeEnd);
+        }
+    }
+    let mut message = LinkMessage::default();
+    message.header.interface_family = AddressFamily::Bridge;
+    message.header.index = index;
+    message.attributes = vec![LinkAttribute::AfSpecBridge(spec)];
+    message
+}
+
+impl Netlink {
+    /// The VLANs of a port, or of a bridge itself, as `bridge vlan show dev` shows them.
+    ///
+    /// The kernel can only list those of all ports; the answer is filtered here.
+    pub fn vlans(&mut self, index: u32) -> Result<Vec<Vlan>> {
+        let mut message = LinkMessage::default();
+        message.header.interface_family = AddressFamily::Bridge;
+        message.attributes = vec![LinkAttribute::ExtMask(vec![
+            LinkExtentMask::BrvlanCompressed,
+        ])];
+        let message = RouteNetlinkMessage::GetLink(message);
+        let vlans = self
+            .socket
+            .dump("list VLANs", NLM_F_DUMP, &message, |_, payload| {
+                Ok(parse(payload, index))
+            })?;
+        Ok(vlans.into_iter().flatten().collect())
+    }
+}
+
+fn parse(payload: &[u8], wanted: u32) -> Option<Vec<Vlan>> {
+    let index = u32::from_ne_bytes(*payload.get(4..)?.first_chunk()?);
+    if index != wanted {
+        return None;
+    }
+    let mut vlans = Vec::new();
+    let mut begin = None;
+    let spec = attributes(payload, LINK_HEADER).filter(|(kind, _)| *kind == IFLA_AF_SPEC);
+    for (kind, value) in spec.flat_map(|(_, value)| value.nested()) {
+        let (IFLA_BRIDGE_VLAN_INFO, [f0, f1, v0, v1]) = (kind, value.0) else {
+            continue;
+        };
+        let flags = BridgeVlanInfoFlags::from_bits_retain(u16::from_ne_bytes([*f0, *f1]));
+        let vid = u16::from_ne_bytes([*v0, *v1]);
+        if flags.contains(BridgeVlanInfoFlags::RangeBegin) {
+            begin = Some(vid);
+            continue;
+        }
+        vlans.push(Vlan {
+            ids: begin.take().unwrap_or(vid)..=vid,
+            pvid: flags.contains(BridgeVlanInfoFlags::Pvid),
+            untagged: flags.contains(BridgeVlanInfoFlags::Untagged),
+        });
+    }
+    Some(vlans)
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::NetlinkSerializable;
+
+    use super::*;
+
+    fn encoded(request: &Request) -> Vec<u8> {
+        let mut bytes = vec![0; request.message.buffer_len()];
+        request.message.serialize(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn an_access_port_and_a_trunk_are_written_as_bridge_writes_them() {
+        let vlans = [Vlan::access(100), Vlan::trunk(200..=299)];
+        let request = Request::add_vlans(5, &vlans, VlanOwner::Port);
+        assert_eq!(request.action, "add VLAN 100,200-299 to #5");
+        let bytes = encoded(&request);
+        assert_eq!(bytes[0], 7, "AF_BRIDGE");
+        assert_eq!(bytes[4..8], 5_u32.to_ne_bytes());
+        let attributes: Vec<(u16, &[u8])> = attributes(&bytes, LINK_HEADER)
+            .flat_map(|(kind, value)| {
+                assert_eq!(kind, IFLA_AF_SPEC);
+                value.nested()
+            })
+            .map(|(kind, value)| (kind, value.0))
+            .collect();
+        assert_eq!(
+            attributes,
+            [
+                (2, &[0b0110, 0, 100, 0][..]),
+                (2, &[0b1000, 0, 200, 0][..]),
+                (2, &[0b1_0000, 0, 43, 1][..]),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_bridges_own_vlans_are_asked_for_with_the_self_flag() {
+        let bytes = encoded(&Request::del_vlans(
+            5,
+            &[Vlan::tagged(1)],
+            VlanOwner::Bridge,
+        ));
+        let flags = attributes(&bytes, LINK_HEADER)
+            .flat_map(|(_, value)| value.nested())
+            .find(|(kind, _)| *kind == 0)
+            .map(|(_, value)| value.u16());
+        assert_eq!(flags, Some(2));
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let vlans = vec![Vlan::access(100), Vlan::trunk(200..=299), Vlan::tagged(7)];
+        let bytes = encoded(&Request::add_vlans(5, &vlans, VlanOwner::Port));
+        assert_eq!(parse(&bytes, 5), Some(vlans));
+        assert_eq!(parse(&bytes, 6), None);
+    }
+}

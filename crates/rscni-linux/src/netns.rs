@@ -1,0 +1,206 @@
+//! Network namespaces: open one, make one, run something inside one.
+//!
+//! The calling thread never changes its namespace. What has to happen inside another one happens on a
+//! short-lived thread; what only needs a socket there (see [`Netlink::open_in`](crate::Netlink::open_in))
+//! keeps the socket and lets the thread go.
+
+use std::{
+    fs::File,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    panic,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use nix::sched::{CloneFlags, unshare};
+use rustix::{
+    fs::{Mode, OFlags, PROC_SUPER_MAGIC, fstat, fstatfs, open},
+    io::Errno,
+    mount::{UnmountFlags, mount_bind, unmount},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
+
+use crate::{Error, Result};
+
+const OWN: &str = "/proc/thread-self/ns/net";
+/// The magic number of the file system that holds namespaces (`NSFS_MAGIC` in `linux/magic.h`).
+const NSFS_MAGIC: u64 = 0x6e73_6673;
+
+/// A network namespace that is held open: it stays alive as long as this value does.
+#[derive(Debug)]
+pub struct Netns {
+    fd: OwnedFd,
+    path: Option<PathBuf>,
+}
+
+impl Netns {
+    /// Opens the namespace that `path` names, such as `/run/netns/a` or `/proc/1/ns/net`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] when nothing is there, [`Error::Invalid`] when what is there is no namespace.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let fd =
+            open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(
+                |errno| match errno {
+                    Errno::NOENT | Errno::NOTDIR => {
+                        Error::not_found(format!("network namespace {}", path.display()))
+                    }
+                    errno => Error::io(format!("open network namespace {}", path.display()), errno),
+                },
+            )?;
+        let file_system = fstatfs(&fd)
+            .map_err(|errno| Error::io(format!("examine {}", path.display()), errno))?
+            .f_type;
+        // Before Linux 3.19 namespaces were files of procfs.
+        let magic = u64::try_from(file_system).unwrap_or_default();
+        if magic != NSFS_MAGIC && file_system != PROC_SUPER_MAGIC {
+            return Err(Error::invalid(
+                path.display().to_string(),
+                "not a network namespace",
+            ));
+        }
+        Ok(Self {
+            fd,
+            path: Some(path.to_owned()),
+        })
+    }
+
+    /// Opens the namespace of the calling thread.
+    pub fn current() -> Result<Self> {
+        // The path means something else to every thread, so it is not kept.
+        Ok(Self {
+            path: None,
+            ..Self::open(OWN)?
+        })
+    }
+
+    /// Makes a namespace that has no name. It lives until this value is dropped and nothing else uses it.
+    pub fn create() -> Result<Self> {
+        on_new_thread("create a network namespace", || {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| {
+                Error::io("create a network namespace", std::io::Error::from(errno))
+            })?;
+            Self::current()
+        })?
+    }
+
+    /// Gives the namespace a name: mounts it on `path`, a file made for that, as `ip netns add` does.
+    ///
+    /// # Errors
+    ///
+    /// When the file exists already, or the mount is refused (it needs `CAP_SYS_ADMIN`). No file is left then.
+    pub fn bind(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let failed = |error: std::io::Error| {
+            Error::io(
+                format!("bind network namespace to {}", path.display()),
+                error,
+            )
+        };
+        File::create_new(path).map_err(failed)?;
+        let own = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        mount_bind(own, path).map_err(|errno| {
+            // The mount's error matters more than one about the file we just made.
+            let _ = std::fs::remove_file(path);
+            failed(errno.into())
+        })
+    }
+
+    /// Takes away the name that [`Netns::bind`] gave.
+    pub fn unbind(path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let failed = |error: std::io::Error| {
+            Error::io(
+                format!("unbind network namespace {}", path.display()),
+                error,
+            )
+        };
+        unmount(path, UnmountFlags::DETACH).map_err(|errno| failed(errno.into()))?;
+        std::fs::remove_file(path).map_err(failed)
+    }
+
+    /// Runs `f` inside the namespace, on a thread that lives only for this.
+    ///
+    /// A panic in `f` goes on in the caller.
+    pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
+        let action = || format!("enter network namespace {}", self.path().display());
+        on_new_thread(&action(), || {
+            move_into_link_name_space(self.as_fd(), Some(LinkNameSpaceType::Network))
+                .map_err(|errno| Error::io(action(), errno))?;
+            Ok(f())
+        })?
+    }
+
+    /// A path by which this process, and others that may look into it, can open the namespace:
+    /// the one it was opened by, or `/proc/<pid>/fd/<n>`.
+    pub fn path(&self) -> PathBuf {
+        match &self.path {
+            Some(path) => path.clone(),
+            None => format!("/proc/{}/fd/{}", std::process::id(), self.fd.as_raw_fd()).into(),
+        }
+    }
+
+    /// Whether both are the same namespace, whatever paths they were opened by.
+    pub fn is_same(&self, other: &Self) -> Result<bool> {
+        let identity = |netns: &Self| {
+            fstat(netns)
+                .map(|stat| (stat.st_dev, stat.st_ino))
+                .map_err(|errno| {
+                    let path = netns.path();
+                    Error::io(
+                        format!("examine network namespace {}", path.display()),
+                        errno,
+                    )
+                })
+        };
+        Ok(identity(self)? == identity(other)?)
+    }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn on_new_thread<T: Send>(action: &str, f: impl FnOnce() -> T + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new()
+            .name("netns".to_owned())
+            .spawn_scoped(scope, f)
+            .map_err(|error| Error::io(format!("{action}: start a thread"), error))?;
+        thread
+            .join()
+            .or_else(|panicked| panic::resume_unwind(panicked))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_that_is_gone_is_not_found() {
+        let error = Netns::open("/run/netns/no-such-namespace").unwrap_err();
+        assert!(matches!(error, Error::NotFound { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_namespace_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = Netns::open(file.path()).unwrap_err();
+        assert!(matches!(error, Error::Invalid { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_namespace_is_the_same_by_any_path() {
+        let own = Netns::current().unwrap();
+        assert!(
+            own.is_same(&Netns::open("/proc/self/ns/net").unwrap())
+                .unwrap()
+        );
+        assert!(own.is_same(&Netns::open(own.path()).unwrap()).unwrap());
+    }
+}

@@ -1,0 +1,68 @@
+//! Namespaces: making, naming, entering.
+
+mod support;
+
+use rscni_linux::{Error, Netlink, Netns};
+use support::{ip, private_network, run};
+
+#[test]
+fn a_thread_that_enters_a_namespace_comes_back_by_itself() {
+    private_network(|| {
+        let before = Netns::current().unwrap();
+        let netns = Netns::create().unwrap();
+        assert!(!netns.is_same(&before).unwrap());
+        let inside = netns.enter(Netns::current).unwrap().unwrap();
+        assert!(inside.is_same(&netns).unwrap());
+        assert!(Netns::current().unwrap().is_same(&before).unwrap());
+    });
+}
+
+#[test]
+fn a_namespace_without_a_name_can_be_opened_by_its_path() {
+    private_network(|| {
+        let netns = Netns::create().unwrap();
+        let again = Netns::open(netns.path()).unwrap();
+        assert!(again.is_same(&netns).unwrap());
+        let path = netns.path();
+        let list = run("nsenter", &format!("--net={} ip -br link", path.display()));
+        assert!(
+            list.starts_with("lo ") && list.lines().count() == 1,
+            "{list}"
+        );
+    });
+}
+
+#[test]
+fn a_namespace_is_named_and_unnamed() {
+    private_network(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a");
+        let netns = Netns::create().unwrap();
+        netns.bind(&path).unwrap();
+        assert!(Netns::open(&path).unwrap().is_same(&netns).unwrap());
+        assert!(netns.bind(&path).unwrap_err().is_exists());
+        Netns::unbind(&path).unwrap();
+        let gone = Netns::open(&path).unwrap_err();
+        assert!(matches!(gone, Error::NotFound { .. }), "{gone}");
+    });
+}
+
+#[test]
+fn a_socket_stays_in_the_namespace_it_was_opened_in() {
+    private_network(|| {
+        ip("link add only-here type bridge");
+        let netns = Netns::create().unwrap();
+        let mut here = Netlink::open().unwrap();
+        let mut there = Netlink::open_in(&netns).unwrap();
+        assert!(here.find_link("only-here").unwrap().is_some());
+        assert!(there.find_link("only-here").unwrap().is_none());
+    });
+}
+
+#[test]
+fn another_kind_of_namespace_cannot_be_entered() {
+    private_network(|| {
+        let other = Netns::open("/proc/self/ns/uts").unwrap();
+        assert!(other.enter(|| ()).is_err());
+    });
+}

@@ -1,0 +1,64 @@
+//! Runs a test in user, network and mount namespaces of its own.
+//!
+//! A user namespace can only be made by a process with one thread, which a test binary is not. So a test runs
+//! this binary again, under `unshare`, for that one test.
+
+use std::{
+    env,
+    process::{Command, Stdio},
+};
+
+const INSIDE: &str = "RSCNI_LINUX_TEST_INSIDE";
+
+/// Runs `body` in a private network, as root of it. Fails if there is none to be had.
+pub(crate) fn private_network(body: impl FnOnce()) {
+    if env::var_os(INSIDE).is_some() {
+        ip("link set lo up");
+        body();
+        return;
+    }
+    let name = std::thread::current()
+        .name()
+        .expect("a test has a name")
+        .to_owned();
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "--mount", "--"])
+        .arg(env::current_exe().expect("a test is a file"))
+        .args(["--exact", &name, "--nocapture", "--test-threads=1"])
+        .env(INSIDE, "1")
+        .stdin(Stdio::null())
+        .output()
+        .expect("unshare(1) of util-linux is needed to make a private network");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{name} in a private network: {}\n{text}\n{errors}",
+        output.status
+    );
+}
+
+/// Runs `ip` with these words, which must succeed, and gives what it prints.
+pub(crate) fn ip(words: &str) -> String {
+    run("ip", words)
+}
+
+/// Runs a tool with these words, which must succeed, and gives what it prints.
+pub(crate) fn run(tool: &str, words: &str) -> String {
+    let output = Command::new(tool)
+        .args(words.split_whitespace())
+        .output()
+        .unwrap_or_else(|error| panic!("{tool}: {error}"));
+    assert!(
+        output.status.success(),
+        "{tool} {words}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("tools print text")
+}
+
+/// Runs a tool and reads what it prints as JSON.
+#[allow(dead_code, reason = "not every test binary reads JSON")]
+pub(crate) fn json(tool: &str, words: &str) -> serde_json::Value {
+    serde_json::from_str(&run(tool, words)).expect("the tool prints JSON")
+}
