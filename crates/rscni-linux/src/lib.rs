@@ -4,6 +4,7 @@ mod error;
 mod mac;
 pub mod netlink;
 mod netns;
+pub mod nft;
 
 pub use crate::{
     error::{Error, Result},
@@ -14,4 +15,5 @@ pub use crate::{
         RouteFilter, RouteType, Veth, Vlan, VlanOwner,
     },
     netns::Netns,
+    nft::Nft,
 };
