@@ -399,7 +399,7 @@ fn rules_are_found_by_comment_and_deleted_by_handle() {
         let rules = nft.rules(&table, "rules").unwrap();
         let comments: Vec<&str> = rules
             .iter()
-            .flat_map(|rule| rule.comment.as_deref())
+            .filter_map(|rule| rule.comment.as_deref())
             .collect();
         assert_eq!(comments, ["first", "second", "third"]);
         assert_eq!(rules[0].jump_target.as_deref(), Some("other"));
@@ -418,7 +418,7 @@ fn rules_are_found_by_comment_and_deleted_by_handle() {
             .rules(&table, "rules")
             .unwrap()
             .into_iter()
-            .flat_map(|rule| rule.verdict)
+            .filter_map(|rule| rule.verdict)
             .collect();
         let jump = Verdict::Jump("other".to_owned());
         assert_eq!(verdicts, [jump, Verdict::Return, Verdict::Drop]);
