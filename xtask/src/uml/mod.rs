@@ -3,7 +3,7 @@
 //!
 //! For link kinds and options that the running kernel may lack: dummy, 802.1Q, ipvlan, macvlan, vrf, bridge VLAN
 //! filtering. It needs no root and no network. This module is the outside: it boots the kernel, shows what comes
-//! out and enforces the time limit. [`init`] is the inside, [`tests`] finds the test programs that belong here.
+//! out and enforces the time limit. [`mod@init`] is the inside, [`tests`] finds the test programs that belong here.
 //!
 //! # What it is like in there
 //!
