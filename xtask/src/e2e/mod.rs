@@ -101,8 +101,10 @@ fn build_and_install(directory: &Path) -> Result<PathBuf> {
     program::foreground(program::cargo().args(["build", "--quiet", "--package", "rscni-cli"]))?;
     let plugins = directory.join("plugins");
     std::fs::create_dir(&plugins).with_context(|| format!("make {}", plugins.display()))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    let rscni = program::workspace_root().join(target).join("debug/rscni");
+    // Cargo puts it where it has put this program.
+    let rscni = std::env::current_exe()
+        .context("find this program's file")?
+        .with_file_name("rscni");
     program::capture(
         std::process::Command::new(&rscni)
             .arg("install")
