@@ -89,7 +89,11 @@ impl Step {
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let (steps, left_out) = plan(&options.only, program::is_root())?;
     for step in &steps {
-        packages::ensure(step.headline(), step.packages())?;
+        if let Err(error) = packages::ensure(step.headline(), step.packages()) {
+            eprintln!("error: {error:#}");
+            println!("rscni: FAILED before the first step: Debian packages are missing");
+            return Ok(ExitCode::FAILURE);
+        }
     }
     let mut tally = Tally::default();
     for (index, step) in steps.iter().enumerate() {

@@ -101,7 +101,7 @@ fn missing(packages: &[Package], exists: impl Fn(&str) -> bool) -> Vec<&'static 
 
 fn what_to_type(what_for: &str, list: &str) -> String {
     format!(
-        "{what_for} needs Debian packages that are not installed: {list}\n\
+        "{what_for}: these Debian packages are missing: {list}\n\
          Type this, then start again:\n\n    \
          sudo apt-get update && sudo apt-get install -y --no-install-recommends {list}\n"
     )
@@ -131,7 +131,11 @@ mod tests {
     #[test]
     fn an_ordinary_user_is_told_the_exact_command() {
         let message = what_to_type("User-Mode Linux", "user-mode-linux kmod");
-        assert!(message.contains("User-Mode Linux needs"));
+        assert!(
+            message.contains(
+                "User-Mode Linux: these Debian packages are missing: user-mode-linux kmod"
+            )
+        );
         assert!(
             message.contains("apt-get install -y --no-install-recommends user-mode-linux kmod")
         );

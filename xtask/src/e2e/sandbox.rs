@@ -16,6 +16,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::mount::{MountFlags, mount, mount_bind, mount_bind_recursive};
@@ -47,6 +48,9 @@ pub(super) fn command() -> Result<Command> {
     Ok(command)
 }
 
+/// A hang must become a failure; a run takes a small part of this.
+const TIME_LIMIT: Duration = Duration::from_secs(300);
+
 /// Furnishes the namespaces.
 pub(super) fn enter(directory: &Path, plugins: [&PathBuf; 2]) -> Result<Node> {
     if !rustix::process::getpid().is_init() {
@@ -55,6 +59,12 @@ pub(super) fn enter(directory: &Path, plugins: [&PathBuf; 2]) -> Result<Node> {
             super::INSIDE
         );
     }
+    std::thread::spawn(|| {
+        std::thread::sleep(TIME_LIMIT);
+        println!("FAILED  not done after {} seconds", TIME_LIMIT.as_secs());
+        // As the first process it takes all the others along.
+        std::process::exit(1);
+    });
     let [tested, go] = [("tested", plugins[0]), ("go", plugins[1])].map(|(name, set)| {
         // A place of its own for each set, as the mounts below hide some of the places they come from.
         let place = directory.join(name);
