@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::json;
@@ -99,7 +100,18 @@ fn live(containerd: &Containerd, id: &str, after: fn(&Host) -> Result<()>) -> Re
         String::from_utf8_lossy(&output.stderr)
     );
     seen_outside.context("while the container ran")?;
-    after(&host).context("after the container had ended")
+    in_the_end(|| after(&host)).context("after the container had ended")
+}
+
+/// A link whose namespace has ended goes a moment later, when the kernel gets to it.
+fn in_the_end(check: impl Fn() -> Result<()>) -> Result<()> {
+    for _ in 0..50 {
+        if check().is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    check()
 }
 
 /// What the container said up to its last word.
