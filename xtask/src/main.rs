@@ -1,2 +1,58 @@
-//! Under construction.
-fn main() {}
+//! The project's own tasks, as `cargo xtask TASK`.
+//!
+//! This file only names the tasks; each has a module of its own:
+//!
+//! - [`check`]: `cargo xtask test`, everything that CI checks, step by step.
+//! - [`e2e`]: the end-to-end run with containerd, runc and the Go plugins.
+//! - [`uml`]: run a program inside User-Mode Linux.
+//!
+//! [`packages`] installs the Debian packages that a task needs, [`program`] starts other programs,
+//! and [`tally`] counts the tests that they report.
+
+mod check;
+mod e2e;
+mod packages;
+mod program;
+mod tally;
+mod uml;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own tasks", version)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Check everything that CI checks: format, lint, docs, tests, User-Mode Linux, end to end.
+    Test(check::Options),
+    /// Run containers with containerd and runc on the plugins, and hand over to and from the Go plugins (root).
+    E2e(e2e::Options),
+    /// Run a command inside User-Mode Linux, which has the link kinds that the running kernel may lack.
+    Uml(uml::Options),
+    /// The first process inside User-Mode Linux.
+    #[command(hide = true, name = uml::INIT)]
+    UmlInit(uml::InitOptions),
+    /// The end-to-end run, once it has its private namespaces.
+    #[command(hide = true, name = e2e::INSIDE)]
+    E2eInside(e2e::InsideOptions),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().task {
+        Task::Test(options) => check::run(&options),
+        Task::E2e(options) => e2e::run(&options),
+        Task::Uml(options) => uml::run(&options),
+        Task::UmlInit(options) => uml::init(&options),
+        Task::E2eInside(options) => e2e::run_inside(&options),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

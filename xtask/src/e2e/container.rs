@@ -1,0 +1,206 @@
+//! A container started by `ctr run --cni`, looked at from inside and outside, and what is left when it has ended.
+
+use std::io::{BufRead, BufReader};
+use std::net::Ipv4Addr;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde_json::json;
+
+use super::containerd::Containerd;
+use super::leftovers::{self, Host};
+use super::{PluginSet, image, report, sandbox};
+use crate::program;
+use crate::tally::Tally;
+
+const NETWORK: &str = "e2e";
+const BRIDGE: &str = "e2e0";
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
+
+/// What the container does: look at its own network, reach the gateway, stay until it is killed.
+const SCRIPT: &str = "ip -o -4 address show dev eth0; ip route; ping -c 2 -W 5 10.88.0.1; echo READY; exec sleep 120";
+
+/// Runs the container once on each set of plugins.
+///
+/// `ctr run` gives DEL no namespace, and then version 1.1 of the Go plugins leaves its NAT entries behind. So those
+/// are not held against them; against ours they are.
+pub(super) fn run(
+    node: &sandbox::Node,
+    go: &PluginSet,
+    tested: &PluginSet,
+    tally: &mut Tally,
+) -> Result<()> {
+    let list = std::path::Path::new(sandbox::NETWORKS).join("10-e2e.conflist");
+    std::fs::write(&list, network().to_string())
+        .with_context(|| format!("write {}", list.display()))?;
+    let containerd = Containerd::start(&node.directory)?;
+    let after_go: fn(&Host) -> Result<()> = Host::nothing_left_but_nat;
+    for (set, after) in [(go, after_go), (tested, Host::nothing_left)] {
+        leftovers::forget_nat()?;
+        sandbox::use_plugins(&set.directory)?;
+        let id = format!("container-on-{}", set.name);
+        let outcome = live(&containerd, &id, after)
+            .map_err(|error| anyhow!("{error:#}\n{}", containerd.last_words()));
+        report(
+            tally,
+            &format!("ctr run --cni on the plugins of {}", set.name),
+            outcome,
+        );
+    }
+    Ok(())
+}
+
+/// The same list for both sets.
+fn network() -> serde_json::Value {
+    json!({
+        "cniVersion": "1.0.0",
+        "name": NETWORK,
+        "plugins": [{
+            "type": "bridge",
+            "bridge": BRIDGE,
+            "isGateway": true,
+            "ipMasq": true,
+            "ipam": {
+                "type": "host-local",
+                "ranges": [[{"subnet": "10.88.0.0/24", "gateway": GATEWAY.to_string()}]],
+                "routes": [{"dst": "0.0.0.0/0"}],
+            },
+        }],
+    })
+}
+
+fn live(containerd: &Containerd, id: &str, after: fn(&Host) -> Result<()>) -> Result<()> {
+    let mut ctr = containerd
+        .ctr()
+        .args(["run", "--rm", "--cni", "--snapshotter", "native"])
+        .args([image::NAME, id, "/bin/sh", "-c", SCRIPT])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("start ctr")?;
+    let said = until_ready(&mut ctr)?;
+    let address = seen_inside(&said).with_context(|| format!("the container said:\n{said}"))?;
+    // The name that go-cni gives the container: containerd's namespace and the id.
+    let host = Host::new(NETWORK, &format!("default-{id}"), vec![address.into()]);
+    let seen_outside = seen_outside(&host);
+
+    program::capture(
+        containerd
+            .ctr()
+            .args(["task", "kill", "--signal", "SIGKILL", id]),
+    )?;
+    let output = ctr.wait_with_output().context("wait for ctr")?;
+    // `ctr run` ends with the code of the container: 137 is the SIGKILL just sent.
+    ensure!(
+        output.status.code() == Some(137),
+        "ctr run ended with {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    seen_outside.context("while the container ran")?;
+    in_the_end(|| after(&host)).context("after the container had ended")
+}
+
+/// A link whose namespace has ended goes a moment later, when the kernel gets to it.
+fn in_the_end(check: impl Fn() -> Result<()>) -> Result<()> {
+    for _ in 0..50 {
+        if check().is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    check()
+}
+
+/// What the container said up to its last word.
+fn until_ready(ctr: &mut Child) -> Result<String> {
+    let stdout = ctr.stdout.as_mut().expect("stdout was piped");
+    let mut said = String::new();
+    for line in BufReader::new(stdout).lines() {
+        let line = line.context("read the container's output")?;
+        if line == "READY" {
+            return Ok(said);
+        }
+        said.push_str(&line);
+        said.push('\n');
+    }
+    let mut errors = String::new();
+    if let Some(stderr) = ctr.stderr.as_mut() {
+        std::io::Read::read_to_string(stderr, &mut errors).context("read what ctr says")?;
+    }
+    let status = ctr.wait().context("wait for ctr")?;
+    bail!("ctr run ended early with {status}:\n{said}{errors}")
+}
+
+/// From inside: an address from the range, a default route through the gateway, and the gateway answers.
+fn seen_inside(said: &str) -> Result<Ipv4Addr> {
+    let address = said
+        .split_whitespace()
+        .skip_while(|word| *word != "inet")
+        .nth(1)
+        .and_then(|address| address.strip_suffix("/24"))
+        .and_then(|address| address.parse::<Ipv4Addr>().ok())
+        .context("eth0 has no IPv4 address with /24")?;
+    ensure!(
+        address.octets()[..3] == GATEWAY.octets()[..3] && address != GATEWAY,
+        "{address} is no address for a container in 10.88.0.0/24"
+    );
+    ensure!(
+        said.contains(&format!("default via {GATEWAY} dev eth0")),
+        "no default route via {GATEWAY}"
+    );
+    ensure!(
+        said.contains(" 0% packet loss"),
+        "the gateway does not answer every ping"
+    );
+    Ok(address)
+}
+
+/// From outside: the address is noted, a veth hangs on the bridge, and something masquerades.
+fn seen_outside(host: &Host) -> Result<()> {
+    ensure!(
+        !host.address_files()?.is_empty(),
+        "host-local noted no address"
+    );
+    let ports = program::capture(
+        Command::new("ip").args(["-o", "link", "show", "master", BRIDGE, "type", "veth"]),
+    )?;
+    ensure!(
+        ports.lines().count() == 1,
+        "not one veth on {BRIDGE} but:\n{ports}"
+    );
+    ensure!(
+        !host.nat_entries()?.is_empty(),
+        "no NAT entry for the container"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAID: &str = "2: eth0    inet 10.88.0.5/24 brd 10.88.0.255 scope global eth0\n\
+                        default via 10.88.0.1 dev eth0 \n2 packets transmitted, 2 packets received, 0% packet loss\n";
+
+    #[test]
+    fn a_container_with_address_route_and_answers_is_fine() {
+        assert_eq!(seen_inside(SAID).unwrap(), Ipv4Addr::new(10, 88, 0, 5));
+    }
+
+    #[test]
+    fn a_container_that_lacks_any_of_them_is_not() {
+        for (from, to) in [
+            ("10.88.0.5", "10.99.0.5"),
+            ("default via", "10.0.0.0/8 via"),
+            (" 0% packet", " 100% packet"),
+        ] {
+            assert!(
+                seen_inside(&SAID.replace(from, to)).is_err(),
+                "{from} -> {to}"
+            );
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! `cargo xtask e2e`: the plugins under a real container runtime, and beside the Go plugins. Needs root.
+//!
+//! Two parts, in one private node made of namespaces ([`sandbox`]), so that the host's network, its containerd and
+//! its CNI state are never touched:
+//!
+//! - [`container`]: Debian's containerd and runc start a container on the plugins, and it reaches its gateway.
+//!   First on the Go plugins, so that a fault of the machine is not taken for one of ours, then on ours.
+//! - [`handover`]: what one set of plugins added, the other checks and deletes.
+//!
+//! What has to be gone at the end of each is known to [`leftovers`]; [`image`] makes the container's image, [`cni`]
+//! calls plugins as a runtime does.
+
+mod cni;
+mod container;
+mod containerd;
+mod handover;
+mod image;
+mod leftovers;
+mod sandbox;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use crate::tally::Tally;
+use crate::{packages, program};
+
+/// The name of the hidden task.
+pub(crate) const INSIDE: &str = "e2e-inside";
+
+/// Which plugins to run with.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// The directory of the plugins under test [default: build the workspace's binary and install it].
+    #[arg(long, value_name = "DIR")]
+    plugins: Option<PathBuf>,
+    /// The directory of the Go plugins to compare with.
+    #[arg(long, value_name = "DIR", default_value = GO_PLUGINS)]
+    go_plugins: PathBuf,
+}
+
+/// Where Debian's package puts them.
+const GO_PLUGINS: &str = "/usr/lib/cni";
+
+/// What the inside needs to know.
+#[derive(clap::Args)]
+pub(crate) struct InsideOptions {
+    /// A directory for everything that the run writes.
+    directory: PathBuf,
+    plugins: PathBuf,
+    go_plugins: PathBuf,
+}
+
+/// A set of plugins, under the name that messages give it.
+#[derive(Clone)]
+struct PluginSet {
+    name: &'static str,
+    directory: PathBuf,
+}
+
+/// The task.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    if !program::is_root() {
+        bail!("the end-to-end run starts containerd, and that needs root");
+    }
+    packages::ensure("the end-to-end run", packages::FOR_E2E)?;
+    run_with(options, &mut |_| ())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The step of `cargo xtask test`; each line of the output is handed to `on_line`.
+pub(crate) fn run_default(on_line: &mut dyn FnMut(&str)) -> Result<()> {
+    let options = Options {
+        plugins: None,
+        go_plugins: GO_PLUGINS.into(),
+    };
+    run_with(&options, on_line)
+}
+
+fn run_with(options: &Options, on_line: &mut dyn FnMut(&str)) -> Result<()> {
+    let directory = tempfile::Builder::new()
+        .prefix("rscni-e2e-")
+        .tempdir_in("/tmp")
+        .context("make a directory for the end-to-end run in /tmp")?;
+    let plugins = match &options.plugins {
+        Some(plugins) => plugins.clone(),
+        None => build_and_install(directory.path())?,
+    };
+    let mut inside = sandbox::command()?;
+    inside.arg(INSIDE).arg(directory.path());
+    for set in [&plugins, &options.go_plugins] {
+        inside.arg(absolute(set)?);
+    }
+    program::watched(&mut inside, on_line)
+        .map_err(|_| anyhow::anyhow!("the end-to-end run failed, see above"))
+}
+
+/// Builds the binary and lets it install itself, as an operator would.
+fn build_and_install(directory: &Path) -> Result<PathBuf> {
+    program::foreground(program::cargo().args(["build", "--quiet", "--package", "rscni-cli"]))?;
+    let plugins = directory.join("plugins");
+    std::fs::create_dir(&plugins).with_context(|| format!("make {}", plugins.display()))?;
+    // Cargo puts it where it has put this program.
+    let rscni = std::env::current_exe()
+        .context("find this program's file")?
+        .with_file_name("rscni");
+    program::capture(
+        std::process::Command::new(&rscni)
+            .arg("install")
+            .arg(&plugins),
+    )?;
+    if !plugins.join("bridge").exists() {
+        bail!(
+            "`{} install` put no plugin `bridge` into {}",
+            rscni.display(),
+            plugins.display()
+        );
+    }
+    Ok(plugins)
+}
+
+fn absolute(directory: &Path) -> Result<PathBuf> {
+    directory
+        .canonicalize()
+        .with_context(|| format!("find the directory of plugins {}", directory.display()))
+}
+
+/// Both parts, in the private node.
+pub(crate) fn run_inside(options: &InsideOptions) -> Result<ExitCode> {
+    let node = sandbox::enter(&options.directory, [&options.plugins, &options.go_plugins])?;
+    let [tested, go] = &node.plugins;
+    let tested = PluginSet {
+        name: "rscni",
+        directory: tested.clone(),
+    };
+    let go = PluginSet {
+        name: "go",
+        directory: go.clone(),
+    };
+    let mut tally = Tally::default();
+    container::run(&node, &go, &tested, &mut tally)?;
+    handover::run(&go, &tested, &mut tally);
+    println!("end to end: {tally}");
+    Ok(if tally.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// One line per case, and below it why it failed.
+fn report(tally: &mut Tally, case: &str, outcome: Result<()>) {
+    match outcome {
+        Ok(()) => {
+            tally.passed += 1;
+            println!("ok      {case}");
+        }
+        Err(error) => {
+            tally.failed += 1;
+            println!("FAILED  {case}");
+            for line in format!("{error:#}").lines() {
+                println!("          {line}");
+            }
+        }
+    }
+}

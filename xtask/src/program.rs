@@ -1,0 +1,105 @@
+//! Starts other programs and says what went wrong in terms of the command that was typed.
+//!
+//! It knows nothing of what the programs do; what their output means is left to the caller.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// The command as one would type it, for messages.
+pub(crate) fn shown(command: &Command) -> String {
+    std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(OsStr::to_string_lossy)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Runs a program whose output is of interest only if it fails, and gives what it wrote to stdout.
+pub(crate) fn capture(command: &mut Command) -> Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("start `{}`", shown(command)))?;
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "`{}` failed ({}):\n{}{}",
+            shown(command),
+            output.status,
+            stdout,
+            stderr
+        );
+    }
+    Ok(stdout)
+}
+
+/// Runs a program in the foreground: what it says is for the person who typed the task.
+pub(crate) fn foreground(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("start `{}`", shown(command)))?;
+    succeeded(command, status)
+}
+
+/// Like [`foreground`], and hands each line of stdout to `on_line` after showing it.
+pub(crate) fn watched(command: &mut Command, mut on_line: impl FnMut(&str)) -> Result<()> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("start `{}`", shown(command)))?;
+    let stdout = child.stdout.take().expect("stdout was piped just above");
+    show_lines(stdout, &mut on_line)?;
+    let status = child
+        .wait()
+        .with_context(|| format!("wait for `{}`", shown(command)))?;
+    succeeded(command, status)
+}
+
+/// Copies lines to stdout until the stream ends. A test may print any bytes, so they are not taken to be UTF-8.
+pub(crate) fn show_lines(stream: impl std::io::Read, on_line: &mut dyn FnMut(&str)) -> Result<()> {
+    let mut stream = BufReader::new(stream);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if stream.read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&line);
+        print!("{text}");
+        on_line(text.trim_end());
+    }
+}
+
+/// The cargo that this task was started by.
+pub(crate) fn cargo() -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(workspace_root());
+    command
+}
+
+/// The directory of the workspace's Cargo.toml.
+pub(crate) fn workspace_root() -> PathBuf {
+    let xtask = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    xtask
+        .parent()
+        .expect("xtask is a folder of the workspace")
+        .to_path_buf()
+}
+
+/// Whether the tasks may do what only root may do on the host.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn succeeded(command: &Command, status: ExitStatus) -> Result<()> {
+    if !status.success() {
+        bail!("`{}` failed ({status})", shown(command));
+    }
+    Ok(())
+}

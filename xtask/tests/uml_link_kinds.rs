@@ -1,0 +1,92 @@
+//! User-Mode Linux has what the plugins' own tests go there for.
+//!
+//! Should a distribution's kernel lose a link kind, this says so in plain words before they fail in theirs.
+
+use std::process::Command;
+
+fn ip(arguments: &str) -> String {
+    let output = Command::new("ip")
+        .args(arguments.split_whitespace())
+        .output()
+        .expect("start ip");
+    assert!(
+        output.status.success(),
+        "ip {arguments}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Makes a device of the kind, sees that the kernel shows it as one, and deletes it.
+fn has_kind(kind: &str, add: &str) {
+    let name = format!("k-{kind}");
+    ip(&format!(
+        "link add {} name {name} type {add}",
+        parent_for(kind)
+    ));
+    let shown = ip(&format!("-details link show {name}"));
+    ip(&format!("link delete {name}"));
+    assert!(shown.contains(kind), "not shown as {kind}: {shown}");
+}
+
+fn parent_for(kind: &str) -> String {
+    if !["vlan", "ipvlan", "macvlan"].contains(&kind) {
+        return String::new();
+    }
+    let parent = format!("p-{kind}");
+    ip(&format!("link add {parent} type dummy"));
+    format!("link {parent}")
+}
+
+#[test]
+fn dummy() {
+    has_kind("dummy", "dummy");
+}
+
+#[test]
+fn vlan_802_1q() {
+    has_kind("vlan", "vlan protocol 802.1Q id 5");
+}
+
+#[test]
+fn ipvlan() {
+    has_kind("ipvlan", "ipvlan mode l2");
+}
+
+#[test]
+fn macvlan() {
+    has_kind("macvlan", "macvlan mode bridge");
+}
+
+#[test]
+fn vrf() {
+    has_kind("vrf", "vrf table 10");
+}
+
+#[test]
+fn bridge_with_vlan_filtering() {
+    ip("link add br-vlan type bridge vlan_filtering 1 vlan_default_pvid 0");
+    let shown = ip("-details link show br-vlan");
+    assert!(shown.contains("vlan_filtering 1"), "{shown}");
+}
+
+#[test]
+fn packets_cross_a_veth_pair_between_two_namespaces() {
+    for name in ["east", "west"] {
+        ip(&format!("netns add {name}"));
+    }
+    ip("link add v0 netns east type veth peer name v0 netns west");
+    for (name, address) in [("east", "10.9.0.1/24"), ("west", "10.9.0.2/24")] {
+        ip(&format!("-n {name} address add {address} dev v0"));
+        ip(&format!("-n {name} link set v0 up"));
+        ip(&format!("-n {name} link set lo up"));
+    }
+    // A neighbour is found only if its answer came back over the pair.
+    let east_asks = "netns exec east bash -c";
+    let status = Command::new("ip")
+        .args(east_asks.split_whitespace())
+        .arg("echo hello > /dev/udp/10.9.0.2/9; for i in {1..50}; do ip neigh | grep -q lladdr && exit 0; sleep 0.1; done; exit 1")
+        .status()
+        .expect("start ip");
+    assert!(status.success(), "no answer over the veth pair");
+}
