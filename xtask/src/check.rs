@@ -68,13 +68,7 @@ impl Step {
             Self::Lint => lint(),
             Self::Docs => program::foreground(
                 program::cargo()
-                    .args([
-                        "doc",
-                        "--quiet",
-                        "--workspace",
-                        "--all-features",
-                        "--no-deps",
-                    ])
+                    .args(["doc", "--quiet", "--workspace", "--all-features", "--no-deps"])
                     .env("RUSTDOCFLAGS", "-D warnings"),
             ),
             Self::Tests => cargo_test(&["--lib", "--bins", "--tests", "--examples"], tally),
@@ -121,11 +115,7 @@ fn plan(only: &[Step], is_root: bool) -> Result<(Vec<Step>, Option<Step>)> {
     }
     let wanted = |step: &Step| only.is_empty() || only.contains(step);
     let left_out = (only.is_empty() && !is_root).then_some(Step::E2e);
-    let steps = Step::value_variants()
-        .iter()
-        .copied()
-        .filter(|step| wanted(step) && Some(*step) != left_out)
-        .collect();
+    let steps = Step::value_variants().iter().copied().filter(|step| wanted(step) && Some(*step) != left_out).collect();
     Ok((steps, left_out))
 }
 
@@ -134,40 +124,24 @@ fn success(only: &[Step], left_out: Option<Step>) -> String {
         [] => "all steps passed".to_owned(),
         some => format!(
             "passed, of all steps only: {}",
-            some.iter()
-                .map(|step| step.headline())
-                .collect::<Vec<_>>()
-                .join(", ")
+            some.iter().map(|step| step.headline()).collect::<Vec<_>>().join(", ")
         ),
     };
     match left_out {
         None => format!("rscni: {passed}"),
-        Some(step) => format!(
-            "rscni: {passed}, {} left out: it needs root",
-            step.headline()
-        ),
+        Some(step) => format!("rscni: {passed}, {} left out: it needs root", step.headline()),
     }
 }
 
 fn failure(step: Step) -> String {
     let name = step.to_possible_value().expect("no step is hidden");
-    format!(
-        "rscni: FAILED at the step {} (again: cargo xtask test --only {})",
-        step.headline(),
-        name.get_name()
-    )
+    format!("rscni: FAILED at the step {} (again: cargo xtask test --only {})", step.headline(), name.get_name())
 }
 
 /// `--all-targets` leaves out targets with `test = false`, so the tests for User-Mode Linux are named.
 fn lint() -> Result<()> {
     let mut command = program::cargo();
-    command.args([
-        "clippy",
-        "--quiet",
-        "--workspace",
-        "--all-features",
-        "--all-targets",
-    ]);
+    command.args(["clippy", "--quiet", "--workspace", "--all-features", "--all-targets"]);
     for target in uml::test_targets()? {
         command.args(["--test", &target.name]);
     }
@@ -177,9 +151,7 @@ fn lint() -> Result<()> {
 fn cargo_test(targets: &[&str], tally: &mut Tally) -> Result<()> {
     // All of them, even after a failure: one run then shows everything there is to put right.
     program::watched(
-        program::cargo()
-            .args(["test", "--workspace", "--all-features", "--no-fail-fast"])
-            .args(targets),
+        program::cargo().args(["test", "--workspace", "--all-features", "--no-fail-fast"]).args(targets),
         |line| tally.read(line),
     )
 }
@@ -215,10 +187,7 @@ mod tests {
     fn a_chosen_step_is_the_only_one_and_the_last_line_does_not_claim_more() {
         let (steps, left_out) = plan(&[Step::Lint], false).unwrap();
         assert_eq!(steps, [Step::Lint]);
-        assert_eq!(
-            success(&[Step::Lint], left_out),
-            "rscni: passed, of all steps only: lint"
-        );
+        assert_eq!(success(&[Step::Lint], left_out), "rscni: passed, of all steps only: lint");
     }
 
     #[test]

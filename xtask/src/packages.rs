@@ -19,51 +19,24 @@ pub(crate) struct Package {
     witnesses: &'static [&'static str],
 }
 
-const IPROUTE2: Package = Package {
-    name: "iproute2",
-    witnesses: &["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip"],
-};
+const IPROUTE2: Package = Package { name: "iproute2", witnesses: &["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip"] };
 
 /// What a run in User-Mode Linux needs. The kernel in there calls kmod's modprobe for a link kind it lacks.
 pub(crate) const FOR_UML: &[Package] = &[
-    Package {
-        name: "user-mode-linux",
-        witnesses: &["/usr/bin/linux.uml"],
-    },
-    Package {
-        name: "kmod",
-        witnesses: &["/usr/sbin/modprobe", "/sbin/modprobe"],
-    },
+    Package { name: "user-mode-linux", witnesses: &["/usr/bin/linux.uml"] },
+    Package { name: "kmod", witnesses: &["/usr/sbin/modprobe", "/sbin/modprobe"] },
     IPROUTE2,
 ];
 
 /// What the end-to-end run needs.
 pub(crate) const FOR_E2E: &[Package] = &[
-    Package {
-        name: "containerd",
-        witnesses: &["/usr/bin/containerd"],
-    },
-    Package {
-        name: "runc",
-        witnesses: &["/usr/sbin/runc", "/usr/bin/runc"],
-    },
+    Package { name: "containerd", witnesses: &["/usr/bin/containerd"] },
+    Package { name: "runc", witnesses: &["/usr/sbin/runc", "/usr/bin/runc"] },
     // A witness of its own: the package `busybox` has the same program, but linked to a C library.
-    Package {
-        name: "busybox-static",
-        witnesses: &["/var/lib/dpkg/info/busybox-static.list"],
-    },
-    Package {
-        name: "containernetworking-plugins",
-        witnesses: &["/usr/lib/cni/bridge"],
-    },
-    Package {
-        name: "iptables",
-        witnesses: &["/usr/sbin/iptables", "/sbin/iptables"],
-    },
-    Package {
-        name: "nftables",
-        witnesses: &["/usr/sbin/nft", "/sbin/nft"],
-    },
+    Package { name: "busybox-static", witnesses: &["/var/lib/dpkg/info/busybox-static.list"] },
+    Package { name: "containernetworking-plugins", witnesses: &["/usr/lib/cni/bridge"] },
+    Package { name: "iptables", witnesses: &["/usr/sbin/iptables", "/sbin/iptables"] },
+    Package { name: "nftables", witnesses: &["/usr/sbin/nft", "/sbin/nft"] },
     IPROUTE2,
 ];
 
@@ -82,9 +55,7 @@ pub(crate) fn ensure(what_for: &str, packages: &[Package]) -> Result<()> {
         .and_then(|_| {
             // A package that would push out one of the machine's own is not worth it: stop and say so.
             program::capture(
-                apt_get()
-                    .args(["install", "--yes", "--no-install-recommends", "--no-remove"])
-                    .args(&missing),
+                apt_get().args(["install", "--yes", "--no-install-recommends", "--no-remove"]).args(&missing),
             )
         })
         .with_context(|| format!("install the Debian packages {list} for {what_for}"))?;
@@ -109,9 +80,7 @@ fn what_to_type(what_for: &str, list: &str) -> String {
 
 fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
-    command
-        .arg("--quiet=2")
-        .env("DEBIAN_FRONTEND", "noninteractive");
+    command.arg("--quiet=2").env("DEBIAN_FRONTEND", "noninteractive");
     command
 }
 
@@ -121,8 +90,7 @@ mod tests {
 
     #[test]
     fn a_package_is_missing_only_when_none_of_its_witnesses_is_there() {
-        let only_docker_s_runc =
-            |file: &str| file == "/usr/bin/runc" || file == "/usr/bin/containerd";
+        let only_docker_s_runc = |file: &str| file == "/usr/bin/runc" || file == "/usr/bin/containerd";
         let missing = missing(FOR_E2E, only_docker_s_runc);
         assert!(!missing.contains(&"runc") && !missing.contains(&"containerd"));
         assert!(missing.contains(&"busybox-static"));
@@ -131,13 +99,7 @@ mod tests {
     #[test]
     fn an_ordinary_user_is_told_the_exact_command() {
         let message = what_to_type("User-Mode Linux", "user-mode-linux kmod");
-        assert!(
-            message.contains(
-                "User-Mode Linux: these Debian packages are missing: user-mode-linux kmod"
-            )
-        );
-        assert!(
-            message.contains("apt-get install -y --no-install-recommends user-mode-linux kmod")
-        );
+        assert!(message.contains("User-Mode Linux: these Debian packages are missing: user-mode-linux kmod"));
+        assert!(message.contains("apt-get install -y --no-install-recommends user-mode-linux kmod"));
     }
 }

@@ -20,43 +20,27 @@ pub(crate) fn shown(command: &Command) -> String {
 
 /// Runs a program whose output is of interest only if it fails, and gives what it wrote to stdout.
 pub(crate) fn capture(command: &mut Command) -> Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("start `{}`", shown(command)))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("start `{}`", shown(command)))?;
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "`{}` failed ({}):\n{}{}",
-            shown(command),
-            output.status,
-            stdout,
-            stderr
-        );
+        bail!("`{}` failed ({}):\n{}{}", shown(command), output.status, stdout, stderr);
     }
     Ok(stdout)
 }
 
 /// Runs a program in the foreground: what it says is for the person who typed the task.
 pub(crate) fn foreground(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("start `{}`", shown(command)))?;
+    let status = command.status().with_context(|| format!("start `{}`", shown(command)))?;
     succeeded(command, status)
 }
 
 /// Like [`foreground`], and hands each line of stdout to `on_line` after showing it.
 pub(crate) fn watched(command: &mut Command, mut on_line: impl FnMut(&str)) -> Result<()> {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("start `{}`", shown(command)))?;
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("start `{}`", shown(command)))?;
     let stdout = child.stdout.take().expect("stdout was piped just above");
     show_lines(stdout, &mut on_line)?;
-    let status = child
-        .wait()
-        .with_context(|| format!("wait for `{}`", shown(command)))?;
+    let status = child.wait().with_context(|| format!("wait for `{}`", shown(command)))?;
     succeeded(command, status)
 }
 
@@ -86,10 +70,7 @@ pub(crate) fn cargo() -> Command {
 /// The directory of the workspace's Cargo.toml.
 pub(crate) fn workspace_root() -> PathBuf {
     let xtask = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    xtask
-        .parent()
-        .expect("xtask is a folder of the workspace")
-        .to_path_buf()
+    xtask.parent().expect("xtask is a folder of the workspace").to_path_buf()
 }
 
 /// Whether the tasks may do what only root may do on the host.

@@ -5,25 +5,15 @@
 use std::process::Command;
 
 fn ip(arguments: &str) -> String {
-    let output = Command::new("ip")
-        .args(arguments.split_whitespace())
-        .output()
-        .expect("start ip");
-    assert!(
-        output.status.success(),
-        "ip {arguments}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = Command::new("ip").args(arguments.split_whitespace()).output().expect("start ip");
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Makes a device of the kind, sees that the kernel shows it as one, and deletes it.
 fn has_kind(kind: &str, add: &str) {
     let name = format!("k-{kind}");
-    ip(&format!(
-        "link add {} name {name} type {add}",
-        parent_for(kind)
-    ));
+    ip(&format!("link add {} name {name} type {add}", parent_for(kind)));
     let shown = ip(&format!("-details link show {name}"));
     ip(&format!("link delete {name}"));
     assert!(shown.contains(kind), "not shown as {kind}: {shown}");

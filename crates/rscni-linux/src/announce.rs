@@ -27,24 +27,16 @@ const ALL_NODES_MAC: MacAddr = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
 /// [`Error::Invalid`] if the link is none of Ethernet; [`Error::Io`] when a frame cannot be sent, such as on a
 /// link that is down.
 pub fn announce(netns: &Netns, link: &Link, addresses: &[IpAddr]) -> Result<()> {
-    let mac = link.mac.ok_or_else(|| {
-        Error::invalid(
-            format!("interface {}", link.name),
-            "it has no Ethernet address to announce",
-        )
-    })?;
+    let mac = link
+        .mac
+        .ok_or_else(|| Error::invalid(format!("interface {}", link.name), "it has no Ethernet address to announce"))?;
     netns.enter(|| send(link, mac, addresses))?
 }
 
 fn send(link: &Link, mac: MacAddr, addresses: &[IpAddr]) -> Result<()> {
     // Without a protocol it receives nothing.
-    let socket = socket_with(
-        AddressFamily::PACKET,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .map_err(|errno| Error::io("open a packet socket", errno))?;
+    let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)
+        .map_err(|errno| Error::io("open a packet socket", errno))?;
     for address in addresses {
         let frames = match address {
             // Some hosts learn from requests, some from replies.
@@ -53,9 +45,8 @@ fn send(link: &Link, mac: MacAddr, addresses: &[IpAddr]) -> Result<()> {
         };
         for frame in frames {
             let target = packet_address::PacketAddress::new(link.index);
-            sendto(&socket, &frame, SendFlags::empty(), &target).map_err(|errno| {
-                Error::io(format!("announce {address} on {}", link.name), errno)
-            })?;
+            sendto(&socket, &frame, SendFlags::empty(), &target)
+                .map_err(|errno| Error::io(format!("announce {address} on {}", link.name), errno))?;
         }
     }
     Ok(())
@@ -77,11 +68,7 @@ fn arp(operation: u16, mac: MacAddr, address: Ipv4Addr) -> Vec<u8> {
     frame.extend(mac.as_bytes());
     frame.extend(address.octets());
     // In a reply the target is the sender once more.
-    let target = if operation == ARP_REPLY {
-        mac
-    } else {
-        MacAddr::default()
-    };
+    let target = if operation == ARP_REPLY { mac } else { MacAddr::default() };
     frame.extend(target.as_bytes());
     frame.extend(address.octets());
     frame
@@ -117,15 +104,8 @@ fn neighbour_advertisement(mac: MacAddr, address: Ipv6Addr) -> Vec<u8> {
 
 /// The Internet checksum (RFC 1071).
 fn checksum(bytes: &[u8]) -> u16 {
-    let mut sum: u32 = bytes
-        .chunks(2)
-        .map(|pair| {
-            u32::from(u16::from_be_bytes([
-                pair[0],
-                pair.get(1).copied().unwrap_or(0),
-            ]))
-        })
-        .sum();
+    let mut sum: u32 =
+        bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -170,10 +150,7 @@ mod packet_address {
     // SAFETY: `with_sockaddr` gives a pointer to a whole `PacketAddress`, laid out as `struct sockaddr_ll` and
     // initialised, with its true length; it is borrowed, and so valid, for the whole call.
     unsafe impl SocketAddrArg for PacketAddress {
-        unsafe fn with_sockaddr<R>(
-            &self,
-            f: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R,
-        ) -> R {
+        unsafe fn with_sockaddr<R>(&self, f: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R) -> R {
             const LENGTH: SocketAddrLen = 20;
             const { assert!(size_of::<PacketAddress>() == LENGTH as usize) };
             f(std::ptr::from_ref(self).cast(), LENGTH)
@@ -187,10 +164,7 @@ mod tests {
 
     #[test]
     fn the_checksum_is_that_of_rfc_1071() {
-        assert_eq!(
-            checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]),
-            !0xddf2
-        );
+        assert_eq!(checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), !0xddf2);
         assert_eq!(checksum(&[1]), !0x0100);
     }
 

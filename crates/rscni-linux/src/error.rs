@@ -90,9 +90,7 @@ impl Error {
             Errno::EADDRNOTAVAIL,
         ];
         matches!(self, Self::NotFound { .. })
-            || self
-                .errno()
-                .is_some_and(|errno| ABSENT.iter().any(|absent| *absent as i32 == errno))
+            || self.errno().is_some_and(|errno| ABSENT.iter().any(|absent| *absent as i32 == errno))
     }
 
     /// The object is in use (`EBUSY`).
@@ -111,17 +109,11 @@ impl Error {
     }
 
     pub(crate) fn io(action: impl Into<String>, source: impl Into<io::Error>) -> Self {
-        Self::Io {
-            action: action.into(),
-            source: source.into(),
-        }
+        Self::Io { action: action.into(), source: source.into() }
     }
 
     pub(crate) fn invalid(what: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Invalid {
-            what: what.into(),
-            reason: reason.into(),
-        }
+        Self::Invalid { what: what.into(), reason: reason.into() }
     }
 
     pub(crate) fn not_found(what: impl Into<String>) -> Self {
@@ -129,10 +121,7 @@ impl Error {
     }
 
     pub(crate) fn decode(action: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Decode {
-            action: action.into(),
-            reason: reason.into(),
-        }
+        Self::Decode { action: action.into(), reason: reason.into() }
     }
 }
 
@@ -199,9 +188,6 @@ mod tests {
         assert!(!refused(Errno::EPERM, None).is_exists());
         let gone = Error::io("open a", io::Error::from_raw_os_error(Errno::ENOENT as i32));
         assert!(gone.is_not_found());
-        assert_eq!(
-            gone.to_string(),
-            "open a: No such file or directory (ENOENT)"
-        );
+        assert_eq!(gone.to_string(), "open a: No such file or directory (ENOENT)");
     }
 }

@@ -53,9 +53,8 @@ pub use crate::{
     error::{Error, Result},
     mac::MacAddr,
     netlink::{
-        Address, AddressFlags, Batch, Bridge, BridgeInfo, BridgePort, BridgePortInfo, Dummy,
-        Family, Link, LinkChange, Neighbour, Netlink, NewLink, OperState, Request, Route,
-        RouteFilter, RouteType, Veth, Vlan, VlanOwner,
+        Address, AddressFlags, Batch, Bridge, BridgeInfo, BridgePort, BridgePortInfo, Dummy, Family, Link, LinkChange,
+        Neighbour, Netlink, NewLink, OperState, Request, Route, RouteFilter, RouteType, Veth, Vlan, VlanOwner,
     },
     netns::Netns,
     nft::Nft,

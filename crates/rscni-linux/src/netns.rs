@@ -41,47 +41,30 @@ impl Netns {
     /// [`Error::NotFound`] when nothing is there, [`Error::Invalid`] when what is there is no namespace.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let fd =
-            open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(
-                |errno| match errno {
-                    Errno::NOENT | Errno::NOTDIR => {
-                        Error::not_found(format!("network namespace {}", path.display()))
-                    }
-                    errno => Error::io(format!("open network namespace {}", path.display()), errno),
-                },
-            )?;
-        let file_system = fstatfs(&fd)
-            .map_err(|errno| Error::io(format!("examine {}", path.display()), errno))?
-            .f_type;
+        let fd = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| match errno {
+            Errno::NOENT | Errno::NOTDIR => Error::not_found(format!("network namespace {}", path.display())),
+            errno => Error::io(format!("open network namespace {}", path.display()), errno),
+        })?;
+        let file_system = fstatfs(&fd).map_err(|errno| Error::io(format!("examine {}", path.display()), errno))?.f_type;
         // Before Linux 3.19 namespaces were files of procfs.
         let magic = u64::try_from(file_system).unwrap_or_default();
         if magic != NSFS_MAGIC && file_system != PROC_SUPER_MAGIC {
-            return Err(Error::invalid(
-                path.display().to_string(),
-                "not a network namespace",
-            ));
+            return Err(Error::invalid(path.display().to_string(), "not a network namespace"));
         }
-        Ok(Self {
-            fd,
-            path: Some(path.to_owned()),
-        })
+        Ok(Self { fd, path: Some(path.to_owned()) })
     }
 
     /// Opens the namespace of the calling thread.
     pub fn current() -> Result<Self> {
         // The path means something else to every thread, so it is not kept.
-        Ok(Self {
-            path: None,
-            ..Self::open(OWN)?
-        })
+        Ok(Self { path: None, ..Self::open(OWN)? })
     }
 
     /// Makes a namespace that has no name. It lives until this value is dropped and nothing else uses it.
     pub fn create() -> Result<Self> {
         on_new_thread("create a network namespace", || {
-            unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| {
-                Error::io("create a network namespace", std::io::Error::from(errno))
-            })?;
+            unshare(CloneFlags::CLONE_NEWNET)
+                .map_err(|errno| Error::io("create a network namespace", std::io::Error::from(errno)))?;
             Self::current()
         })?
     }
@@ -93,12 +76,7 @@ impl Netns {
     /// When the file exists already, or the mount is refused (it needs `CAP_SYS_ADMIN`). No file is left then.
     pub fn bind(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let failed = |error: std::io::Error| {
-            Error::io(
-                format!("bind network namespace to {}", path.display()),
-                error,
-            )
-        };
+        let failed = |error: std::io::Error| Error::io(format!("bind network namespace to {}", path.display()), error);
         File::create_new(path).map_err(failed)?;
         let own = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
         mount_bind(own, path).map_err(|errno| {
@@ -111,12 +89,7 @@ impl Netns {
     /// Takes away the name that [`Netns::bind`] gave.
     pub fn unbind(path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let failed = |error: std::io::Error| {
-            Error::io(
-                format!("unbind network namespace {}", path.display()),
-                error,
-            )
-        };
+        let failed = |error: std::io::Error| Error::io(format!("unbind network namespace {}", path.display()), error);
         unmount(path, UnmountFlags::DETACH).map_err(|errno| failed(errno.into()))?;
         std::fs::remove_file(path).map_err(failed)
     }
@@ -145,15 +118,10 @@ impl Netns {
     /// Whether both are the same namespace, whatever paths they were opened by.
     pub fn is_same(&self, other: &Self) -> Result<bool> {
         let identity = |netns: &Self| {
-            fstat(netns)
-                .map(|stat| (stat.st_dev, stat.st_ino))
-                .map_err(|errno| {
-                    let path = netns.path();
-                    Error::io(
-                        format!("examine network namespace {}", path.display()),
-                        errno,
-                    )
-                })
+            fstat(netns).map(|stat| (stat.st_dev, stat.st_ino)).map_err(|errno| {
+                let path = netns.path();
+                Error::io(format!("examine network namespace {}", path.display()), errno)
+            })
         };
         Ok(identity(self)? == identity(other)?)
     }
@@ -171,9 +139,7 @@ fn on_new_thread<T: Send>(action: &str, f: impl FnOnce() -> T + Send) -> Result<
             .name("netns".to_owned())
             .spawn_scoped(scope, f)
             .map_err(|error| Error::io(format!("{action}: start a thread"), error))?;
-        thread
-            .join()
-            .or_else(|panicked| panic::resume_unwind(panicked))
+        thread.join().or_else(|panicked| panic::resume_unwind(panicked))
     })
 }
 
@@ -197,10 +163,7 @@ mod tests {
     #[test]
     fn a_namespace_is_the_same_by_any_path() {
         let own = Netns::current().unwrap();
-        assert!(
-            own.is_same(&Netns::open("/proc/self/ns/net").unwrap())
-                .unwrap()
-        );
+        assert!(own.is_same(&Netns::open("/proc/self/ns/net").unwrap()).unwrap());
         assert!(own.is_same(&Netns::open(own.path()).unwrap()).unwrap());
     }
 }

@@ -64,11 +64,7 @@ pub fn set_in(netns: &Netns, key: &str, value: &str) -> Result<bool> {
 ///
 /// The first that fails; those after it are not set.
 pub fn set_all_in(netns: &Netns, settings: &[(&str, &str)]) -> Result<()> {
-    netns.enter(|| {
-        settings
-            .iter()
-            .try_for_each(|(key, value)| set(key, value).map(drop))
-    })?
+    netns.enter(|| settings.iter().try_for_each(|(key, value)| set(key, value).map(drop)))?
 }
 
 /// The file of a key.
@@ -122,14 +118,8 @@ mod tests {
         for (key, file) in [
             ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
             ("net/ipv4/ip_forward", "net/ipv4/ip_forward"),
-            (
-                "net/ipv4/conf/eth0.10/forwarding",
-                "net/ipv4/conf/eth0.10/forwarding",
-            ),
-            (
-                "net.ipv4.conf.eth0/10.forwarding",
-                "net/ipv4/conf/eth0.10/forwarding",
-            ),
+            ("net/ipv4/conf/eth0.10/forwarding", "net/ipv4/conf/eth0.10/forwarding"),
+            ("net.ipv4.conf.eth0/10.forwarding", "net/ipv4/conf/eth0.10/forwarding"),
         ] {
             assert_eq!(path(key).unwrap(), PathBuf::from(ROOT).join(file), "{key}");
         }

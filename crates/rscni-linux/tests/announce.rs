@@ -25,10 +25,7 @@ fn a_neighbour_learns(own: &str, addresses: &[IpAddr]) {
     let netns = Netns::create().unwrap();
     let mut host = Netlink::open().unwrap();
     let mut container = Netlink::open_in(&netns).unwrap();
-    let veth = Veth {
-        peer_netns: Some(&netns),
-        ..Veth::new("veth0", "eth0")
-    };
+    let veth = Veth { peer_netns: Some(&netns), ..Veth::new("veth0", "eth0") };
     let near = host.add_veth(&veth).unwrap().index;
     let far = container.link_by_name("eth0").unwrap();
     host.set_link(near, &UP).unwrap();
@@ -36,10 +33,7 @@ fn a_neighbour_learns(own: &str, addresses: &[IpAddr]) {
     let limit = std::time::Duration::from_secs(60);
     host.wait_until_up(near, limit).unwrap();
     container.wait_until_up(far.index, limit).unwrap();
-    let nodad = AddressFlags {
-        nodad: true,
-        ..AddressFlags::default()
-    };
+    let nodad = AddressFlags { nodad: true, ..AddressFlags::default() };
     host.add_address(near, own.parse().unwrap(), nodad).unwrap();
     // A new link's IPv6 is not ready for packets from outside before its own address is.
     host.settle_addresses(near, limit).unwrap();
@@ -54,11 +48,9 @@ fn a_neighbour_learns(own: &str, addresses: &[IpAddr]) {
     let deadline = std::time::Instant::now() + limit;
     loop {
         let known = host.neighbours(near).unwrap();
-        let learnt = addresses.iter().all(|address| {
-            known
-                .iter()
-                .any(|neighbour| neighbour.address == *address && neighbour.mac == far.mac)
-        });
+        let learnt = addresses
+            .iter()
+            .all(|address| known.iter().any(|neighbour| neighbour.address == *address && neighbour.mac == far.mac));
         if learnt {
             return;
         }
@@ -84,9 +76,6 @@ fn an_announcement_on_a_link_that_is_down_says_so() {
         let link = nl.add_veth(&Veth::new("a", "b")).unwrap();
         let netns = Netns::current().unwrap();
         let error = announce(&netns, &link, &["10.1.0.2".parse().unwrap()]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "announce 10.1.0.2 on a: Network is down (ENETDOWN)"
-        );
+        assert_eq!(error.to_string(), "announce 10.1.0.2 on a: Network is down (ENETDOWN)");
     });
 }

@@ -5,15 +5,11 @@ mod support;
 use std::{net::IpAddr, time::Duration};
 
 use rscni_linux::{
-    AddressFlags, Bridge, BridgePort, Error, Family, LinkChange, MacAddr, Netlink, Netns, Route,
-    RouteFilter, Veth,
+    AddressFlags, Bridge, BridgePort, Error, Family, LinkChange, MacAddr, Netlink, Netns, Route, RouteFilter, Veth,
 };
 use support::{json, private_network};
 
-const NODAD: AddressFlags = AddressFlags {
-    nodad: true,
-    noprefixroute: false,
-};
+const NODAD: AddressFlags = AddressFlags { nodad: true, noprefixroute: false };
 
 fn net(text: &str) -> ipnet::IpNet {
     text.parse().unwrap()
@@ -24,10 +20,7 @@ fn addr(text: &str) -> IpAddr {
 }
 
 fn up() -> LinkChange<'static> {
-    LinkChange {
-        up: Some(true),
-        ..LinkChange::default()
-    }
+    LinkChange { up: Some(true), ..LinkChange::default() }
 }
 
 /// A veth from here to a new namespace, both ends up and settled.
@@ -35,10 +28,7 @@ fn pair() -> (Netlink, u32, Netns, Netlink, u32) {
     let netns = Netns::create().unwrap();
     let mut host = Netlink::open().unwrap();
     let mut container = Netlink::open_in(&netns).unwrap();
-    let veth = Veth {
-        peer_netns: Some(&netns),
-        ..Veth::new("veth0", "eth0")
-    };
+    let veth = Veth { peer_netns: Some(&netns), ..Veth::new("veth0", "eth0") };
     let near = host.add_veth(&veth).unwrap().index;
     let far = container.link_by_name("eth0").unwrap().index;
     host.set_link(near, &up()).unwrap();
@@ -97,18 +87,10 @@ fn a_name_that_is_taken_is_told_apart_and_left_alone() {
     private_network(|| {
         let mut nl = Netlink::open().unwrap();
         nl.add_bridge(&Bridge::new("cni0")).unwrap();
-        let taken = Veth {
-            alias: Some("mine".to_owned()),
-            ..Veth::new("cni0", "peer")
-        };
+        let taken = Veth { alias: Some("mine".to_owned()), ..Veth::new("cni0", "peer") };
         let error = nl.add_veth(&taken).unwrap_err();
         assert!(error.is_exists(), "{error}");
-        assert!(
-            error
-                .to_string()
-                .starts_with("create veth cni0 with peer peer: File exists (EEXIST)"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("create veth cni0 with peer peer: File exists (EEXIST)"), "{error}");
         assert_eq!(nl.link_by_name("cni0").unwrap().alias, None);
         assert!(nl.find_link("peer").unwrap().is_none());
     });
@@ -133,10 +115,7 @@ fn an_error_names_the_links_and_gives_the_kernels_words() {
         let mut nl = Netlink::open().unwrap();
         let a = nl.add_bridge(&Bridge::new("br-a")).unwrap().index;
         let b = nl.add_bridge(&Bridge::new("br-b")).unwrap().index;
-        let attach = LinkChange {
-            master: Some(a),
-            ..LinkChange::default()
-        };
+        let attach = LinkChange { master: Some(a), ..LinkChange::default() };
         let error = nl.set_link(b, &attach).unwrap_err();
         let Error::Netlink { action, extack, .. } = &error else {
             panic!("{error}");
@@ -168,12 +147,8 @@ fn a_link_is_changed_in_one_message() {
         assert_eq!((link.mtu, link.mac, link.txqlen), (1300, Some(mac), 77));
         assert_eq!(link.alias.as_deref(), Some("other"));
         assert!(link.up && link.promisc && link.promiscuity == 1 && link.allmulticast);
-        let off = LinkChange {
-            up: Some(false),
-            promisc: Some(false),
-            alias: Some(String::new()),
-            ..LinkChange::default()
-        };
+        let off =
+            LinkChange { up: Some(false), promisc: Some(false), alias: Some(String::new()), ..LinkChange::default() };
         nl.set_link(link.index, &off).unwrap();
         let link = nl.link_by_index(link.index).unwrap();
         assert!(!link.up && !link.promisc);
@@ -189,11 +164,7 @@ fn a_link_moves_to_a_namespace_under_a_new_name() {
         let netns = Netns::create().unwrap();
         let mut nl = Netlink::open().unwrap();
         let link = nl.add_veth(&Veth::new("a", "b")).unwrap();
-        let change = LinkChange {
-            netns: Some(&netns),
-            name: Some("eth0".to_owned()),
-            ..LinkChange::default()
-        };
+        let change = LinkChange { netns: Some(&netns), name: Some("eth0".to_owned()), ..LinkChange::default() };
         nl.set_link(link.index, &change).unwrap();
         assert!(nl.find_link("a").unwrap().is_none());
         let mut inside = Netlink::open_in(&netns).unwrap();
@@ -206,27 +177,17 @@ fn port_flags_are_set_and_read_back() {
     private_network(|| {
         let mut nl = Netlink::open().unwrap();
         let bridge = nl.add_bridge(&Bridge::new("cni0")).unwrap();
-        let veth = Veth {
-            master: Some(bridge.index),
-            ..Veth::new("a", "b")
-        };
+        let veth = Veth { master: Some(bridge.index), ..Veth::new("a", "b") };
         let port = nl.add_veth(&veth).unwrap().index;
-        let flags = BridgePort {
-            hairpin: Some(true),
-            isolated: Some(true),
-            learning: Some(false),
-            ..BridgePort::default()
-        };
+        let flags =
+            BridgePort { hairpin: Some(true), isolated: Some(true), learning: Some(false), ..BridgePort::default() };
         nl.set_bridge_port(port, &flags).unwrap();
         let info = nl.link_by_index(port).unwrap().bridge_port.unwrap();
         assert!(info.hairpin && info.isolated && !info.learning && info.flood);
         let shown = &json("bridge", "-j -d link show dev a")[0];
         assert_eq!(shown["hairpin"], true);
         assert_eq!(shown["isolated"], true);
-        let detach = LinkChange {
-            master: Some(0),
-            ..LinkChange::default()
-        };
+        let detach = LinkChange { master: Some(0), ..LinkChange::default() };
         nl.set_link(port, &detach).unwrap();
         assert_eq!(nl.link_by_index(port).unwrap().master, None);
     });
@@ -242,15 +203,9 @@ fn addresses_are_added_listed_and_removed() {
         assert!(again.is_exists(), "{again}");
         let addresses = nl.addresses(eth0).unwrap();
         assert!(addresses.iter().all(|address| address.index == eth0));
-        let v4 = addresses
-            .iter()
-            .find(|address| address.net == net("10.1.0.2/24"))
-            .unwrap();
+        let v4 = addresses.iter().find(|address| address.net == net("10.1.0.2/24")).unwrap();
         assert!(v4.permanent && !v4.tentative);
-        let v6 = addresses
-            .iter()
-            .find(|address| address.net == net("fd00::2/64"))
-            .unwrap();
+        let v6 = addresses.iter().find(|address| address.net == net("fd00::2/64")).unwrap();
         assert!(v6.nodad && !v6.tentative, "it can be used at once");
         nl.settle_addresses(eth0, Duration::from_secs(30)).unwrap();
         nl.wait_until_up(eth0, Duration::from_secs(30)).unwrap();
@@ -265,8 +220,7 @@ fn an_ipv4_address_gets_the_broadcast_address_of_its_net() {
     private_network(|| {
         let mut nl = Netlink::open().unwrap();
         let link = nl.add_bridge(&Bridge::new("br")).unwrap().index;
-        nl.add_address(link, net("10.1.2.3/24"), AddressFlags::default())
-            .unwrap();
+        nl.add_address(link, net("10.1.2.3/24"), AddressFlags::default()).unwrap();
         let shown = &json("ip", "-j addr show br")[0]["addr_info"][0];
         assert_eq!(shown["broadcast"], "10.1.2.255");
         assert_eq!(shown["local"], "10.1.2.3");
@@ -297,17 +251,10 @@ fn routes_are_added_listed_looked_up_and_removed() {
             table: Some(1000),
             ..Route::new(net("10.3.0.0/16"))
         });
-        batch.add_route(&Route {
-            gateway: Some(addr("fd00::1")),
-            ..Route::new(net("10.4.0.0/16"))
-        });
+        batch.add_route(&Route { gateway: Some(addr("fd00::1")), ..Route::new(net("10.4.0.0/16")) });
         batch.commit().unwrap();
 
-        let main = RouteFilter {
-            table: Some(254),
-            oif: Some(eth0),
-            ..RouteFilter::default()
-        };
+        let main = RouteFilter { table: Some(254), oif: Some(eth0), ..RouteFilter::default() };
         let routes = nl.routes(main).unwrap();
         let to = |dst: &str| {
             let dst = net(dst);
@@ -323,35 +270,23 @@ fn routes_are_added_listed_looked_up_and_removed() {
         assert_eq!(direct.priority, Some(7));
         assert_eq!(direct.src, Some(addr("10.1.0.2")));
 
-        let other = RouteFilter {
-            table: Some(1000),
-            family: Some(Family::V4),
-            ..RouteFilter::default()
-        };
+        let other = RouteFilter { table: Some(1000), family: Some(Family::V4), ..RouteFilter::default() };
         let listed = nl.routes(other).unwrap();
         assert_eq!(listed.len(), 1);
         assert!(listed[0].onlink);
-        let empty = RouteFilter {
-            table: Some(2000),
-            ..RouteFilter::default()
-        };
+        let empty = RouteFilter { table: Some(2000), ..RouteFilter::default() };
         assert_eq!(nl.routes(empty).unwrap(), []);
 
         let route = nl.route_to(addr("10.2.3.4")).unwrap().unwrap();
         assert_eq!(route.oif, Some(eth0));
         let again = nl.add_route(&Route::default_via(addr("10.1.0.3")));
         assert!(again.unwrap_err().is_exists());
-        nl.replace_route(&Route::default_via(addr("10.1.0.3")))
-            .unwrap();
+        nl.replace_route(&Route::default_via(addr("10.1.0.3"))).unwrap();
         nl.del_route(&Route::default_via(addr("10.1.0.3"))).unwrap();
         let gone = nl.del_route(&Route::default_via(addr("10.1.0.3")));
         let gone = gone.unwrap_err();
         assert!(gone.is_not_found());
-        assert!(
-            gone.to_string()
-                .starts_with("remove default route via 10.1.0.3: "),
-            "{gone}"
-        );
+        assert!(gone.to_string().starts_with("remove default route via 10.1.0.3: "), "{gone}");
         assert_eq!(nl.route_to(addr("192.0.2.99")).unwrap(), None);
     });
 }
@@ -366,9 +301,7 @@ fn a_batch_names_the_request_that_was_refused_and_the_socket_stays_usable() {
         batch.add_neighbour(eth0, addr("10.1.0.1"), MacAddr([2, 0, 0, 0, 0, 9]));
         let error = batch.commit().unwrap_err();
         assert!(
-            error.to_string().starts_with(
-                "add default route via 192.0.2.1: Network is unreachable (ENETUNREACH)"
-            ),
+            error.to_string().starts_with("add default route via 192.0.2.1: Network is unreachable (ENETUNREACH)"),
             "{error}"
         );
         let neighbours = nl.neighbours(eth0).unwrap();
@@ -402,10 +335,7 @@ fn without_the_capability_the_error_says_what_is_missing() {
         drop_capabilities();
         let error = nl.add_bridge(&Bridge::new("cni0")).unwrap_err();
         assert!(error.is_permission(), "{error}");
-        assert_eq!(
-            error.to_string(),
-            "create bridge cni0: Operation not permitted (EPERM); CAP_NET_ADMIN is needed"
-        );
+        assert_eq!(error.to_string(), "create bridge cni0: Operation not permitted (EPERM); CAP_NET_ADMIN is needed");
     });
 }
 

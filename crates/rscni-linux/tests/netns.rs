@@ -25,10 +25,7 @@ fn a_namespace_without_a_name_can_be_opened_by_its_path() {
         assert!(again.is_same(&netns).unwrap());
         let path = netns.path();
         let list = run("nsenter", &format!("--net={} ip -br link", path.display()));
-        assert!(
-            list.starts_with("lo ") && list.lines().count() == 1,
-            "{list}"
-        );
+        assert!(list.starts_with("lo ") && list.lines().count() == 1, "{list}");
     });
 }
 

@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use rscni_linux::{
     Error, MacAddr, Netns,
     nft::{
-        BaseChain, CtState, Data, DataType, Element, Family, Field, Hook, NatFlags, Nft, Policy,
-        Rule, Set, Table, Value, ValueType, Verdict,
+        BaseChain, CtState, Data, DataType, Element, Family, Field, Hook, NatFlags, Nft, Policy, Rule, Set, Table,
+        Value, ValueType, Verdict,
     },
 };
 use support::{private_network, run};
@@ -34,10 +34,7 @@ fn ruleset() -> String {
 fn shows(expected: &[&str]) {
     let ruleset = ruleset();
     for line in expected {
-        assert!(
-            ruleset.lines().any(|shown| shown == *line),
-            "{line:?} is not in:\n{ruleset}"
-        );
+        assert!(ruleset.lines().any(|shown| shown == *line), "{line:?} is not in:\n{ruleset}");
     }
 }
 
@@ -93,12 +90,7 @@ fn a_table_with_everything_is_made_in_one_transaction_and_deleted() {
         assert_eq!(chain.priority, Some(100));
         assert_eq!(chain.policy, Some(Policy::Accept));
         assert_eq!(chain.kind.as_deref(), Some("nat"));
-        let names: Vec<String> = nft
-            .chains(&table)
-            .unwrap()
-            .into_iter()
-            .map(|chain| chain.name)
-            .collect();
+        let names: Vec<String> = nft.chains(&table).unwrap().into_iter().map(|chain| chain.name).collect();
         assert_eq!(names, ["postrouting", "masquerade"]);
         let mut tx = nft.transaction();
         tx.del_table(&table);
@@ -120,9 +112,7 @@ fn a_transaction_that_fails_changes_nothing_and_names_what_failed() {
         let error = tx.commit().unwrap_err();
         assert!(error.is_not_found(), "{error}");
         assert!(
-            error
-                .to_string()
-                .starts_with("add rule to chain ip cni a: No such file or directory (ENOENT)"),
+            error.to_string().starts_with("add rule to chain ip cni a: No such file or directory (ENOENT)"),
             "{error}"
         );
         assert_eq!(ruleset(), "");
@@ -172,25 +162,17 @@ fn matches_of_ip_read_as_they_should() {
             &mut nft,
             &table,
             &[
-                Rule::new()
-                    .eq(Field::Iifname, Value::ifname("eth0"))
-                    .accept(),
+                Rule::new().eq(Field::Iifname, Value::ifname("eth0")).accept(),
                 Rule::new().ne(Field::Oifname, Value::ifname("cni0")).drop(),
                 v4().eq(Field::IpSaddr, addr("10.0.0.1")).return_(),
                 v6().in_net(Field::Ip6Daddr, net("fd00::/8")).counter(),
                 tcp().eq(Field::Dport, Value::port(80)).accept(),
-                tcp()
-                    .range(Field::Sport, Value::port(1000), Value::port(2000))
-                    .accept(),
-                Rule::new()
-                    .ct_state(CtState::ESTABLISHED | CtState::RELATED)
-                    .accept(),
+                tcp().range(Field::Sport, Value::port(1000), Value::port(2000)).accept(),
+                Rule::new().ct_state(CtState::ESTABLISHED | CtState::RELATED).accept(),
                 Rule::new().any_of(Field::CtStatus, 0x20).accept(),
                 Rule::new().masked(Field::Mark, 0x2000, 0x2000).accept(),
                 Rule::new().eq(Field::CtMark, Value::number(7)).accept(),
-                Rule::new()
-                    .eq(Field::FibDaddrType, Value::number(2))
-                    .accept(),
+                Rule::new().eq(Field::FibDaddrType, Value::number(2)).accept(),
                 Rule::new().set_mark(0x2000, 0x2000),
                 Rule::new().set_mark(u32::MAX, 5),
                 Rule::new().set_ct_mark(9),
@@ -229,14 +211,8 @@ fn matches_of_frames_read_as_they_should() {
             &mut nft,
             &table,
             &[
-                Rule::new()
-                    .eq(Field::Iifname, Value::ifname("veth0"))
-                    .ne(Field::EtherSaddr, mac)
-                    .drop(),
-                Rule::new()
-                    .eq(Field::EtherType, Value::ether_type(0x0806))
-                    .ne(Field::ArpSaddrEther, mac)
-                    .drop(),
+                Rule::new().eq(Field::Iifname, Value::ifname("veth0")).ne(Field::EtherSaddr, mac).drop(),
+                Rule::new().eq(Field::EtherType, Value::ether_type(0x0806)).ne(Field::ArpSaddrEther, mac).drop(),
                 Rule::new()
                     .eq(Field::Protocol, Value::ether_type(0x0806))
                     .ne(Field::ArpSaddrIp, addr("10.0.0.1"))
@@ -264,22 +240,11 @@ fn nat_statements_read_as_they_should() {
         tx.add_chain(&table, "out", Some(&BaseChain::srcnat()));
         let tcp = || Rule::new().eq(Field::L4proto, Value::byte(TCP));
         let plain = NatFlags::default();
-        let random = NatFlags {
-            fully_random: true,
-            ..plain
-        };
+        let random = NatFlags { fully_random: true, ..plain };
         tx.add_rule(&table, "in", &tcp().dnat(addr("10.0.0.2"), Some(80), plain));
-        tx.add_rule(
-            &table,
-            "in",
-            &Rule::new().dnat(addr("fd00::2"), None, plain),
-        );
+        tx.add_rule(&table, "in", &Rule::new().dnat(addr("fd00::2"), None, plain));
         tx.add_rule(&table, "in", &tcp().redirect(Some(81), plain));
-        tx.add_rule(
-            &table,
-            "out",
-            &Rule::new().snat(addr("10.0.0.3"), None, random),
-        );
+        tx.add_rule(&table, "out", &Rule::new().snat(addr("10.0.0.3"), None, random));
         tx.add_rule(&table, "out", &Rule::new().masquerade(random));
         tx.commit().unwrap();
         shows(&[
@@ -301,8 +266,7 @@ fn port_maps_and_verdict_maps_read_as_they_should() {
         let ports = Set::map("ports", [ValueType::InetProto, ValueType::InetService], to);
         let jumps = Set::map("jumps", [ValueType::Ifname], DataType::Verdict);
         let hosts = Set::new("hosts", [ValueType::Ipv4Addr]).with_intervals();
-        let pairs =
-            Set::new("pairs", [ValueType::Ipv4Addr, ValueType::InetService]).with_intervals();
+        let pairs = Set::new("pairs", [ValueType::Ipv4Addr, ValueType::InetService]).with_intervals();
         let key = Value::concat([Value::byte(TCP), Value::port(8080)]);
         let target = Value::concat([Value::from(Ipv4Addr::new(10, 0, 0, 2)), Value::port(80)]);
         let mut tx = nft.transaction();
@@ -312,9 +276,7 @@ fn port_maps_and_verdict_maps_read_as_they_should() {
         for set in [&ports, &jumps, &hosts, &pairs] {
             tx.add_set(&table, set);
         }
-        let forward = Element::new(key.clone())
-            .data(target.clone())
-            .comment("net, id");
+        let forward = Element::new(key.clone()).data(target.clone()).comment("net, id");
         tx.add_element(&table, "ports", &forward);
         let jump = Element::new(Value::ifname("eth0")).data(Verdict::Jump("other".to_owned()));
         tx.add_element(&table, "jumps", &jump);
@@ -326,19 +288,13 @@ fn port_maps_and_verdict_maps_read_as_they_should() {
         tx.add_element(&table, "pairs", &range);
         let fields = [Field::L4proto, Field::Dport];
         tx.add_rule(&table, "in", &Rule::new().dnat_map(&fields, "ports", false));
-        tx.add_rule(
-            &table,
-            "in",
-            &Rule::new().verdict_map(&[Field::Iifname], "jumps"),
-        );
+        tx.add_rule(&table, "in", &Rule::new().verdict_map(&[Field::Iifname], "jumps"));
         let member = Rule::new().in_set(&[Field::IpSaddr], "hosts").accept();
         tx.add_rule(&table, "in", &member);
         let stranger = Rule::new().not_in_set(&[Field::IpSaddr], "hosts").accept();
         tx.add_rule(&table, "in", &stranger);
-        let pair = Rule::new()
-            .eq(Field::L4proto, Value::byte(TCP))
-            .in_set(&[Field::IpSaddr, Field::Dport], "pairs")
-            .accept();
+        let pair =
+            Rule::new().eq(Field::L4proto, Value::byte(TCP)).in_set(&[Field::IpSaddr, Field::Dport], "pairs").accept();
         tx.add_rule(&table, "in", &pair);
         tx.commit().unwrap();
         shows(&[
@@ -354,26 +310,17 @@ fn port_maps_and_verdict_maps_read_as_they_should() {
             "ip saddr . tcp dport @pairs accept",
         ]);
         let rules = ruleset();
-        assert!(
-            rules.contains("dnat ip to meta l4proto . th dport map @ports"),
-            "{rules}"
-        );
+        assert!(rules.contains("dnat ip to meta l4proto . th dport map @ports"), "{rules}");
 
         let found = nft.get_element(&table, "ports", &key).unwrap().unwrap();
         assert_eq!(found.comment.as_deref(), Some("net, id"));
         assert!(found.has_key(&key));
-        assert_eq!(
-            found.data,
-            Some(Data::Value(Value::bytes(target.as_bytes())))
-        );
+        assert_eq!(found.data, Some(Data::Value(Value::bytes(target.as_bytes()))));
         let other = Value::concat([Value::byte(TCP), Value::port(8081)]);
         assert_eq!(nft.get_element(&table, "ports", &other).unwrap(), None);
         assert_eq!(nft.get_element(&table, "none", &other).unwrap(), None);
         let jumps = nft.elements(&table, "jumps").unwrap();
-        assert_eq!(
-            jumps[0].data,
-            Some(Data::Verdict(Verdict::Jump("other".to_owned())))
-        );
+        assert_eq!(jumps[0].data, Some(Data::Verdict(Verdict::Jump("other".to_owned()))));
         assert_eq!(nft.elements(&table, "none").unwrap(), []);
     });
 }
@@ -383,43 +330,24 @@ fn rules_are_found_by_comment_and_deleted_by_handle() {
     private_network(|| {
         let mut nft = Nft::open().unwrap();
         let table = table_with_chain(&mut nft, Family::Ip);
-        add_rules(
-            &mut nft,
-            &table,
-            &[
-                Rule::new().accept().comment("second"),
-                Rule::new().drop().comment("third"),
-            ],
-        );
+        add_rules(&mut nft, &table, &[Rule::new().accept().comment("second"), Rule::new().drop().comment("third")]);
         let mut tx = nft.transaction();
         tx.add_chain(&table, "other", None);
         let first = Rule::new().jump("other").comment("first");
         tx.insert_rule(&table, "rules", &first, None);
         tx.commit().unwrap();
         let rules = nft.rules(&table, "rules").unwrap();
-        let comments: Vec<&str> = rules
-            .iter()
-            .filter_map(|rule| rule.comment.as_deref())
-            .collect();
+        let comments: Vec<&str> = rules.iter().filter_map(|rule| rule.comment.as_deref()).collect();
         assert_eq!(comments, ["first", "second", "third"]);
         assert_eq!(rules[0].jump_target.as_deref(), Some("other"));
         assert_eq!(rules[1].verdict, Some(Verdict::Accept));
         assert_eq!(rules[1].expressions[0].name, "immediate");
         let mut tx = nft.transaction();
-        tx.insert_rule(
-            &table,
-            "rules",
-            &Rule::new().return_(),
-            Some(rules[2].handle),
-        );
+        tx.insert_rule(&table, "rules", &Rule::new().return_(), Some(rules[2].handle));
         tx.del_rule(&table, "rules", rules[1].handle);
         tx.commit().unwrap();
-        let verdicts: Vec<_> = nft
-            .rules(&table, "rules")
-            .unwrap()
-            .into_iter()
-            .filter_map(|rule| rule.verdict)
-            .collect();
+        let verdicts: Vec<_> =
+            nft.rules(&table, "rules").unwrap().into_iter().filter_map(|rule| rule.verdict).collect();
         let jump = Verdict::Jump("other".to_owned());
         assert_eq!(verdicts, [jump, Verdict::Return, Verdict::Drop]);
         assert_eq!(nft.rules(&table, "none").unwrap(), []);

@@ -29,10 +29,7 @@ fn a_setting_that_is_right_is_not_written() {
 fn an_interface_may_have_a_dot_in_its_name() {
     private_network(|| {
         ip("link add eth0.10 type bridge");
-        for key in [
-            "net/ipv4/conf/eth0.10/forwarding",
-            "net.ipv4.conf.eth0/10.forwarding",
-        ] {
+        for key in ["net/ipv4/conf/eth0.10/forwarding", "net.ipv4.conf.eth0/10.forwarding"] {
             assert_eq!(sysctl::get(key).unwrap(), "0", "{key}");
         }
         sysctl::set("net/ipv6/conf/eth0.10/disable_ipv6", "1").unwrap();
@@ -45,11 +42,7 @@ fn an_interface_may_have_a_dot_in_its_name() {
 fn several_settings_stop_at_the_first_that_fails() {
     private_network(|| {
         let netns = Netns::create().unwrap();
-        let settings = [
-            ("net/ipv4/ip_forward", "1"),
-            ("net/ipv4/none", "1"),
-            ("net/ipv6/conf/all/forwarding", "1"),
-        ];
+        let settings = [("net/ipv4/ip_forward", "1"), ("net/ipv4/none", "1"), ("net/ipv6/conf/all/forwarding", "1")];
         let error = sysctl::set_all_in(&netns, &settings).unwrap_err();
         assert!(matches!(error, Error::NotFound { .. }), "{error}");
         assert_eq!(error.to_string(), "sysctl net/ipv4/none does not exist");
@@ -63,9 +56,6 @@ fn several_settings_stop_at_the_first_that_fails() {
 fn a_value_that_the_kernel_refuses_is_an_error() {
     private_network(|| {
         let error = sysctl::set("net/ipv4/ip_forward", "maybe").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "set sysctl net/ipv4/ip_forward: Invalid argument (EINVAL)"
-        );
+        assert_eq!(error.to_string(), "set sysctl net/ipv4/ip_forward: Invalid argument (EINVAL)");
     });
 }

@@ -6,8 +6,19 @@
 
 #![forbid(unsafe_code)]
 
+mod bridge;
+mod failure;
+mod host;
+mod ipam;
 mod linked;
+mod loopback;
+mod masquerade;
+mod nftable;
+mod owner;
+mod ptp;
 mod registry;
+mod sandbox;
+mod undo;
 
 pub use linked::Linked;
 pub use registry::{ALL, Entry, find};

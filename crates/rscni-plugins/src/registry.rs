@@ -1,5 +1,8 @@
 //! The list of the plugins.
 
+use crate::bridge::Bridge;
+use crate::loopback::Loopback;
+use crate::ptp::Ptp;
 use rscni::{Cni, Error, Plugin, Reply, Request};
 
 /// A plugin of this crate.
@@ -12,7 +15,11 @@ pub struct Entry {
 }
 
 /// Every plugin, by name.
-pub const ALL: &[Entry] = &[];
+pub const ALL: &[Entry] = &[
+    Entry { name: "bridge", about: "a veth pair whose host end is a port of a bridge", plugin: &Bridge },
+    Entry { name: "loopback", about: "switches the container's lo on", plugin: &Loopback },
+    Entry { name: "ptp", about: "a veth pair, with a route to the container on the host", plugin: &Ptp },
+];
 
 /// The plugin of that name.
 pub fn find(name: &str) -> Option<&'static Entry> {

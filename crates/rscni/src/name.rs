@@ -28,18 +28,25 @@ pub fn check_network_name(name: &str) -> Result<(), Error> {
 /// # Errors
 /// [`Error::InvalidEnvValue`].
 pub fn check_interface_name(name: &str) -> Result<(), Error> {
-    let problem = if name.is_empty() {
-        "is empty"
+    match interface_name_problem(name) {
+        None => Ok(()),
+        Some(problem) => Err(Error::InvalidEnvValue(format!("CNI_IFNAME={name:?} {problem}"))),
+    }
+}
+
+/// What is wrong with an interface name, as the end of a sentence; none if the kernel takes it.
+pub fn interface_name_problem(name: &str) -> Option<&'static str> {
+    if name.is_empty() {
+        Some("is empty")
     } else if name.len() > 15 {
-        "is longer than the 15 bytes that the kernel allows"
+        Some("is longer than the 15 bytes that the kernel allows")
     } else if name == "." || name == ".." {
-        "is not a name that the kernel allows"
+        Some("is not a name that the kernel allows")
     } else if name.contains(|c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace()) {
-        "holds a character that the kernel does not allow (/, :, white space)"
+        Some("holds a character that the kernel does not allow (/, :, white space)")
     } else {
-        return Ok(());
-    };
-    Err(Error::InvalidEnvValue(format!("CNI_IFNAME={name:?} {problem}")))
+        None
+    }
 }
 
 /// Checks a plugin's `type`: a plain file name.

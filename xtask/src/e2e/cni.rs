@@ -52,16 +52,8 @@ impl Attachment<'_> {
         self.list["plugins"].as_array().map_or(&[], Vec::as_slice)
     }
 
-    fn call(
-        &self,
-        set: &PluginSet,
-        command: &str,
-        plugin: &Value,
-        previous: Option<&Value>,
-    ) -> Result<String> {
-        let kind = plugin["type"]
-            .as_str()
-            .context("a plugin in the list has no type")?;
+    fn call(&self, set: &PluginSet, command: &str, plugin: &Value, previous: Option<&Value>) -> Result<String> {
+        let kind = plugin["type"].as_str().context("a plugin in the list has no type")?;
         let doing = || format!("{command} by {} ({kind})", set.name);
         let mut config = plugin.clone();
         for key in ["cniVersion", "name"] {
@@ -89,12 +81,7 @@ impl Attachment<'_> {
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
             let stderr = String::from_utf8_lossy(&output.stderr);
-            bail!(
-                "{} failed: {} {}",
-                doing(),
-                error_reply(&stdout),
-                stderr.trim()
-            );
+            bail!("{} failed: {} {}", doing(), error_reply(&stdout), stderr.trim());
         }
         Ok(stdout)
     }
@@ -102,12 +89,8 @@ impl Attachment<'_> {
 
 /// The addresses that a result gives the container.
 pub(super) fn addresses(result: &Value) -> Vec<IpAddr> {
-    let ips = result["ips"]
-        .as_array()
-        .map_or(&[] as &[Value], Vec::as_slice);
-    ips.iter()
-        .filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok())
-        .collect()
+    let ips = result["ips"].as_array().map_or(&[] as &[Value], Vec::as_slice);
+    ips.iter().filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok()).collect()
 }
 
 fn error_reply(stdout: &str) -> String {
@@ -115,9 +98,7 @@ fn error_reply(stdout: &str) -> String {
     match (&reply["code"], &reply["msg"]) {
         (Value::Number(code), Value::String(message)) => {
             let details = reply["details"].as_str().unwrap_or_default();
-            format!("code {code}: {message} {details}")
-                .trim_end()
-                .to_owned()
+            format!("code {code}: {message} {details}").trim_end().to_owned()
         }
         _ => format!("no error reply on stdout but {stdout:?}"),
     }
@@ -131,10 +112,7 @@ mod tests {
     fn an_error_reply_is_shown_by_code_message_and_details() {
         let reply = r#"{"code": 7, "msg": "bad", "details": "no subnet"}"#;
         assert_eq!(error_reply(reply), "code 7: bad no subnet");
-        assert_eq!(
-            error_reply("oops"),
-            r#"no error reply on stdout but "oops""#
-        );
+        assert_eq!(error_reply("oops"), r#"no error reply on stdout but "oops""#);
     }
 
     #[test]

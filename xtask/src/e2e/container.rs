@@ -25,28 +25,17 @@ const SCRIPT: &str = "ip -o -4 address show dev eth0; ip route; ping -c 2 -W 5 1
 ///
 /// `ctr run` gives DEL no namespace, and then version 1.1 of the Go plugins leaves its NAT entries behind. So those
 /// are not held against them; against ours they are.
-pub(super) fn run(
-    node: &sandbox::Node,
-    go: &PluginSet,
-    tested: &PluginSet,
-    tally: &mut Tally,
-) -> Result<()> {
+pub(super) fn run(node: &sandbox::Node, go: &PluginSet, tested: &PluginSet, tally: &mut Tally) -> Result<()> {
     let list = std::path::Path::new(sandbox::NETWORKS).join("10-e2e.conflist");
-    std::fs::write(&list, network().to_string())
-        .with_context(|| format!("write {}", list.display()))?;
+    std::fs::write(&list, network().to_string()).with_context(|| format!("write {}", list.display()))?;
     let containerd = Containerd::start(&node.directory)?;
     let after_go: fn(&Host) -> Result<()> = Host::nothing_left_but_nat;
     for (set, after) in [(go, after_go), (tested, Host::nothing_left)] {
         leftovers::forget_nat()?;
         sandbox::use_plugins(&set.directory)?;
         let id = format!("container-on-{}", set.name);
-        let outcome = live(&containerd, &id, after)
-            .map_err(|error| anyhow!("{error:#}\n{}", containerd.last_words()));
-        report(
-            tally,
-            &format!("ctr run --cni on the plugins of {}", set.name),
-            outcome,
-        );
+        let outcome = live(&containerd, &id, after).map_err(|error| anyhow!("{error:#}\n{}", containerd.last_words()));
+        report(tally, &format!("ctr run --cni on the plugins of {}", set.name), outcome);
     }
     Ok(())
 }
@@ -86,11 +75,7 @@ fn live(containerd: &Containerd, id: &str, after: fn(&Host) -> Result<()>) -> Re
     let host = Host::new(NETWORK, &format!("default-{id}"), vec![address.into()]);
     let seen_outside = seen_outside(&host);
 
-    program::capture(
-        containerd
-            .ctr()
-            .args(["task", "kill", "--signal", "SIGKILL", id]),
-    )?;
+    program::capture(containerd.ctr().args(["task", "kill", "--signal", "SIGKILL", id]))?;
     let output = ctr.wait_with_output().context("wait for ctr")?;
     // `ctr run` ends with the code of the container: 137 is the SIGKILL just sent.
     ensure!(
@@ -147,34 +132,17 @@ fn seen_inside(said: &str) -> Result<Ipv4Addr> {
         address.octets()[..3] == GATEWAY.octets()[..3] && address != GATEWAY,
         "{address} is no address for a container in 10.88.0.0/24"
     );
-    ensure!(
-        said.contains(&format!("default via {GATEWAY} dev eth0")),
-        "no default route via {GATEWAY}"
-    );
-    ensure!(
-        said.contains(" 0% packet loss"),
-        "the gateway does not answer every ping"
-    );
+    ensure!(said.contains(&format!("default via {GATEWAY} dev eth0")), "no default route via {GATEWAY}");
+    ensure!(said.contains(" 0% packet loss"), "the gateway does not answer every ping");
     Ok(address)
 }
 
 /// From outside: the address is noted, a veth hangs on the bridge, and something masquerades.
 fn seen_outside(host: &Host) -> Result<()> {
-    ensure!(
-        !host.address_files()?.is_empty(),
-        "host-local noted no address"
-    );
-    let ports = program::capture(
-        Command::new("ip").args(["-o", "link", "show", "master", BRIDGE, "type", "veth"]),
-    )?;
-    ensure!(
-        ports.lines().count() == 1,
-        "not one veth on {BRIDGE} but:\n{ports}"
-    );
-    ensure!(
-        !host.nat_entries()?.is_empty(),
-        "no NAT entry for the container"
-    );
+    ensure!(!host.address_files()?.is_empty(), "host-local noted no address");
+    let ports = program::capture(Command::new("ip").args(["-o", "link", "show", "master", BRIDGE, "type", "veth"]))?;
+    ensure!(ports.lines().count() == 1, "not one veth on {BRIDGE} but:\n{ports}");
+    ensure!(!host.nat_entries()?.is_empty(), "no NAT entry for the container");
     Ok(())
 }
 
@@ -192,15 +160,10 @@ mod tests {
 
     #[test]
     fn a_container_that_lacks_any_of_them_is_not() {
-        for (from, to) in [
-            ("10.88.0.5", "10.99.0.5"),
-            ("default via", "10.0.0.0/8 via"),
-            (" 0% packet", " 100% packet"),
-        ] {
-            assert!(
-                seen_inside(&SAID.replace(from, to)).is_err(),
-                "{from} -> {to}"
-            );
+        for (from, to) in
+            [("10.88.0.5", "10.99.0.5"), ("default via", "10.0.0.0/8 via"), (" 0% packet", " 100% packet")]
+        {
+            assert!(seen_inside(&SAID.replace(from, to)).is_err(), "{from} -> {to}");
         }
     }
 }

@@ -23,15 +23,10 @@ impl Containerd {
     pub(super) fn start(directory: &Path) -> Result<Self> {
         let directory = directory.join("containerd");
         fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
-        let this = Self {
-            socket: directory.join("containerd.sock"),
-            log: directory.join("log"),
-        };
+        let this = Self { socket: directory.join("containerd.sock"), log: directory.join("log") };
         let config = directory.join("config.toml");
-        fs::write(&config, this.config(&directory))
-            .with_context(|| format!("write {}", config.display()))?;
-        let log =
-            File::create(&this.log).with_context(|| format!("create {}", this.log.display()))?;
+        fs::write(&config, this.config(&directory)).with_context(|| format!("write {}", config.display()))?;
+        let log = File::create(&this.log).with_context(|| format!("create {}", this.log.display()))?;
         let mut daemon = Command::new("containerd")
             .arg("--config")
             .arg(&config)
@@ -43,12 +38,8 @@ impl Containerd {
         this.wait_until_it_answers(&mut daemon)?;
         let archive = directory.join("image.tar");
         image::write(&archive)?;
-        program::capture(
-            this.ctr()
-                .args(["image", "import", "--snapshotter", "native"])
-                .arg(&archive),
-        )
-        .with_context(|| this.last_words())?;
+        program::capture(this.ctr().args(["image", "import", "--snapshotter", "native"]).arg(&archive))
+            .with_context(|| this.last_words())?;
         Ok(this)
     }
 
@@ -88,17 +79,12 @@ impl Containerd {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(status) = daemon.try_wait().context("wait for containerd")? {
-                bail!(
-                    "containerd ended at its start ({status}); {}",
-                    self.last_words()
-                );
+                bail!("containerd ended at its start ({status}); {}", self.last_words());
             }
             match program::capture(self.ctr().arg("version")) {
                 Ok(_) => return Ok(()),
                 Err(error) if Instant::now() > deadline => {
-                    return Err(
-                        error.context(format!("containerd does not answer; {}", self.last_words()))
-                    );
+                    return Err(error.context(format!("containerd does not answer; {}", self.last_words())));
                 }
                 Err(_) => std::thread::sleep(Duration::from_millis(100)),
             }

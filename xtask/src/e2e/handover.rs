@@ -118,24 +118,12 @@ impl Case<'_> {
     ) -> Result<()> {
         let masquerades = self.list["plugins"][0]["ipMasq"] == true;
         let after_add = || format!("after ADD by {}", self.first.name);
-        ensure!(
-            is_loopback || !host.address_files()?.is_empty(),
-            "{}: no address file",
-            after_add()
-        );
-        ensure!(
-            !masquerades || !host.nat_entries()?.is_empty(),
-            "{}: no NAT entry",
-            after_add()
-        );
+        ensure!(is_loopback || !host.address_files()?.is_empty(), "{}: no address file", after_add());
+        ensure!(!masquerades || !host.nat_entries()?.is_empty(), "{}: no NAT entry", after_add());
 
         attachment.check(self.second, result)?;
         attachment.del(self.second, result)?;
-        let gone = if self.nat_has_to_go {
-            host.nothing_left()
-        } else {
-            host.nothing_left_but_nat()
-        };
+        let gone = if self.nat_has_to_go { host.nothing_left() } else { host.nothing_left_but_nat() };
         gone.and_then(|()| container.has_only_a_silent_lo())
             .with_context(|| format!("after DEL by {}", self.second.name))
     }
@@ -150,21 +138,13 @@ struct Container {
 impl Container {
     fn new(name: &str) -> Result<Self> {
         program::capture(Command::new("ip").args(["netns", "add", name]))?;
-        Ok(Self {
-            name: name.to_owned(),
-            netns: PathBuf::from("/run/netns").join(name),
-        })
+        Ok(Self { name: name.to_owned(), netns: PathBuf::from("/run/netns").join(name) })
     }
 
     fn has_only_a_silent_lo(&self) -> Result<()> {
-        let links =
-            program::capture(Command::new("ip").args(["-n", &self.name, "-o", "link", "show"]))?;
-        let is_as_new =
-            links.lines().count() == 1 && links.contains("LOOPBACK") && !links.contains("UP");
-        ensure!(
-            is_as_new,
-            "the container's links are not as in a new namespace:\n{links}"
-        );
+        let links = program::capture(Command::new("ip").args(["-n", &self.name, "-o", "link", "show"]))?;
+        let is_as_new = links.lines().count() == 1 && links.contains("LOOPBACK") && !links.contains("UP");
+        ensure!(is_as_new, "the container's links are not as in a new namespace:\n{links}");
         Ok(())
     }
 }

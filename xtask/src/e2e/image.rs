@@ -36,8 +36,7 @@ pub(super) fn write(archive: &Path) -> Result<()> {
         "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
     }))?;
     let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
-    entry["annotations"] =
-        json!({"io.containerd.image.name": NAME, "org.opencontainers.image.ref.name": "latest"});
+    entry["annotations"] = json!({"io.containerd.image.name": NAME, "org.opencontainers.image.ref.name": "latest"});
     let index = serde_json::to_vec(&json!({"schemaVersion": 2, "manifests": [entry]}))?;
 
     let file = File::create(archive).with_context(|| format!("create {}", archive.display()))?;
@@ -45,20 +44,14 @@ pub(super) fn write(archive: &Path) -> Result<()> {
     put(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     put(&mut tar, "index.json", &index)?;
     for blob in [&config, &manifest, &layer] {
-        put(
-            &mut tar,
-            &digest(blob).replacen("sha256:", "blobs/sha256/", 1),
-            blob,
-        )?;
+        put(&mut tar, &digest(blob).replacen("sha256:", "blobs/sha256/", 1), blob)?;
     }
-    tar.finish()
-        .with_context(|| format!("write {}", archive.display()))
+    tar.finish().with_context(|| format!("write {}", archive.display()))
 }
 
 fn layer() -> Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
-    tar.append_path_with_name(BUSYBOX, "bin/busybox")
-        .with_context(|| format!("read {BUSYBOX}"))?;
+    tar.append_path_with_name(BUSYBOX, "bin/busybox").with_context(|| format!("read {BUSYBOX}"))?;
     for applet in APPLETS {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
@@ -73,8 +66,7 @@ fn put(tar: &mut tar::Builder<File>, name: &str, content: &[u8]) -> Result<()> {
     let mut header = tar::Header::new_gnu();
     header.set_size(content.len() as u64);
     header.set_mode(0o644);
-    tar.append_data(&mut header, name, content)
-        .with_context(|| format!("put {name} into the image"))
+    tar.append_data(&mut header, name, content).with_context(|| format!("put {name} into the image"))
 }
 
 fn descriptor(media_type: &str, blob: &[u8]) -> Value {

@@ -19,11 +19,7 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn new(network: &str, container_id: &str, addresses: Vec<IpAddr>) -> Self {
-        Self {
-            network: network.to_owned(),
-            container_id: container_id.to_owned(),
-            addresses,
-        }
+        Self { network: network.to_owned(), container_id: container_id.to_owned(), addresses }
     }
 
     /// Every kind of thing, with all that is left in one message.
@@ -46,9 +42,7 @@ impl Host {
         };
         let mut files = Vec::new();
         for entry in entries {
-            let path = entry
-                .with_context(|| format!("list {}", directory.display()))?
-                .path();
+            let path = entry.with_context(|| format!("list {}", directory.display()))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             if name.parse::<IpAddr>().is_ok() {
                 files.push(format!("the address file {}", path.display()));
@@ -73,8 +67,7 @@ impl Host {
 
     fn is_named_in(&self, line: &str) -> bool {
         let is_own_chain = line.contains("CNI-") && !line.contains("CNI-HOSTPORT");
-        let mut words =
-            line.split(|letter: char| !(letter.is_ascii_hexdigit() || ".:".contains(letter)));
+        let mut words = line.split(|letter: char| !(letter.is_ascii_hexdigit() || ".:".contains(letter)));
         is_own_chain
             || line.contains(&self.container_id)
             || words.any(|word| word.parse().is_ok_and(|ip| self.addresses.contains(&ip)))
@@ -82,8 +75,7 @@ impl Host {
 
     fn links_and_addresses(&self) -> Result<Vec<String>> {
         let mut left = self.address_files()?;
-        let links =
-            program::capture(Command::new("ip").args(["-o", "link", "show", "type", "veth"]))?;
+        let links = program::capture(Command::new("ip").args(["-o", "link", "show", "type", "veth"]))?;
         left.extend(links.lines().map(|link| format!("the link {link}")));
         Ok(left)
     }
@@ -101,11 +93,7 @@ pub(super) fn forget_nat() -> Result<()> {
 }
 
 fn nothing(left: &[String]) -> Result<()> {
-    ensure!(
-        left.is_empty(),
-        "left behind: {}",
-        left.join("\nleft behind: ")
-    );
+    ensure!(left.is_empty(), "left behind: {}", left.join("\nleft behind: "));
     Ok(())
 }
 
@@ -115,11 +103,7 @@ mod tests {
 
     #[test]
     fn a_rule_is_the_container_s_if_it_names_its_id_its_address_or_a_chain_of_its_own() {
-        let host = Host::new(
-            "net",
-            "default-web",
-            vec!["10.1.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
-        );
+        let host = Host::new("net", "default-web", vec!["10.1.0.2".parse().unwrap(), "fd00::2".parse().unwrap()]);
         for line in [
             r#"counter jump CNI-8ab3 comment "name: \"net\" id: \"other\"""#,
             r#"masquerade comment "default-web""#,
@@ -129,12 +113,9 @@ mod tests {
         ] {
             assert!(host.is_named_in(line), "{line}");
         }
-        for line in [
-            "ip saddr 10.1.0.20 masquerade",
-            "ip6 saddr fd00::20",
-            "chain POSTROUTING {",
-            "-A CNI-HOSTPORT-MASQ",
-        ] {
+        for line in
+            ["ip saddr 10.1.0.20 masquerade", "ip6 saddr fd00::20", "chain POSTROUTING {", "-A CNI-HOSTPORT-MASQ"]
+        {
             assert!(!host.is_named_in(line), "{line}");
         }
     }

@@ -71,10 +71,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
 /// The step of `cargo xtask test`; each line of the output is handed to `on_line`.
 pub(crate) fn run_default(on_line: &mut dyn FnMut(&str)) -> Result<()> {
-    let options = Options {
-        plugins: None,
-        go_plugins: GO_PLUGINS.into(),
-    };
+    let options = Options { plugins: None, go_plugins: GO_PLUGINS.into() };
     run_with(&options, on_line)
 }
 
@@ -92,8 +89,7 @@ fn run_with(options: &Options, on_line: &mut dyn FnMut(&str)) -> Result<()> {
     for set in [&plugins, &options.go_plugins] {
         inside.arg(absolute(set)?);
     }
-    program::watched(&mut inside, on_line)
-        .map_err(|_| anyhow::anyhow!("the end-to-end run failed, see above"))
+    program::watched(&mut inside, on_line).map_err(|_| anyhow::anyhow!("the end-to-end run failed, see above"))
 }
 
 /// Builds the binary and lets it install itself, as an operator would.
@@ -102,51 +98,29 @@ fn build_and_install(directory: &Path) -> Result<PathBuf> {
     let plugins = directory.join("plugins");
     std::fs::create_dir(&plugins).with_context(|| format!("make {}", plugins.display()))?;
     // Cargo puts it where it has put this program.
-    let rscni = std::env::current_exe()
-        .context("find this program's file")?
-        .with_file_name("rscni");
-    program::capture(
-        std::process::Command::new(&rscni)
-            .arg("install")
-            .arg(&plugins),
-    )?;
+    let rscni = std::env::current_exe().context("find this program's file")?.with_file_name("rscni");
+    program::capture(std::process::Command::new(&rscni).arg("install").arg(&plugins))?;
     if !plugins.join("bridge").exists() {
-        bail!(
-            "`{} install` put no plugin `bridge` into {}",
-            rscni.display(),
-            plugins.display()
-        );
+        bail!("`{} install` put no plugin `bridge` into {}", rscni.display(), plugins.display());
     }
     Ok(plugins)
 }
 
 fn absolute(directory: &Path) -> Result<PathBuf> {
-    directory
-        .canonicalize()
-        .with_context(|| format!("find the directory of plugins {}", directory.display()))
+    directory.canonicalize().with_context(|| format!("find the directory of plugins {}", directory.display()))
 }
 
 /// Both parts, in the private node.
 pub(crate) fn run_inside(options: &InsideOptions) -> Result<ExitCode> {
     let node = sandbox::enter(&options.directory, [&options.plugins, &options.go_plugins])?;
     let [tested, go] = &node.plugins;
-    let tested = PluginSet {
-        name: "rscni",
-        directory: tested.clone(),
-    };
-    let go = PluginSet {
-        name: "go",
-        directory: go.clone(),
-    };
+    let tested = PluginSet { name: "rscni", directory: tested.clone() };
+    let go = PluginSet { name: "go", directory: go.clone() };
     let mut tally = Tally::default();
     container::run(&node, &go, &tested, &mut tally)?;
     handover::run(&go, &tested, &mut tally);
     println!("end to end: {tally}");
-    Ok(if tally.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// One line per case, and below it why it failed.

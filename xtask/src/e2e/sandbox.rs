@@ -54,10 +54,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(300);
 /// Furnishes the namespaces.
 pub(super) fn enter(directory: &Path, plugins: [&PathBuf; 2]) -> Result<Node> {
     if !rustix::process::getpid().is_init() {
-        bail!(
-            "{} is started by `cargo xtask e2e` and does nothing elsewhere",
-            super::INSIDE
-        );
+        bail!("{} is started by `cargo xtask e2e` and does nothing elsewhere", super::INSIDE);
     }
     std::thread::spawn(|| {
         std::thread::sleep(TIME_LIMIT);
@@ -88,10 +85,7 @@ pub(super) fn enter(directory: &Path, plugins: [&PathBuf; 2]) -> Result<Node> {
     program::capture(Command::new("ip").args(["link", "set", "lo", "up"]))?;
     // A runtime's node forwards between its containers; the plugins see to the rest themselves.
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("turn on forwarding")?;
-    Ok(Node {
-        directory: directory.to_path_buf(),
-        plugins: [tested?, go?],
-    })
+    Ok(Node { directory: directory.to_path_buf(), plugins: [tested?, go?] })
 }
 
 /// Makes a set of plugins the one that `ctr run --cni` finds.
@@ -99,8 +93,7 @@ pub(super) fn use_plugins(set: &Path) -> Result<()> {
     if Path::new(PLUGINS).is_symlink() {
         fs::remove_file(PLUGINS).with_context(|| format!("remove {PLUGINS}"))?;
     }
-    std::os::unix::fs::symlink(set, PLUGINS)
-        .with_context(|| format!("link {PLUGINS} to {}", set.display()))
+    std::os::unix::fs::symlink(set, PLUGINS).with_context(|| format!("link {PLUGINS} to {}", set.display()))
 }
 
 fn renew_sys(kept: &Path) -> Result<()> {
@@ -108,13 +101,11 @@ fn renew_sys(kept: &Path) -> Result<()> {
     let has_groups = fs::read_dir(CGROUP).is_ok_and(|mut entries| entries.next().is_some());
     fs::create_dir(kept).with_context(|| format!("make {}", kept.display()))?;
     if has_groups {
-        mount_bind_recursive(CGROUP, kept)
-            .with_context(|| format!("bind {CGROUP} to {}", kept.display()))?;
+        mount_bind_recursive(CGROUP, kept).with_context(|| format!("bind {CGROUP} to {}", kept.display()))?;
     }
     mounted("sysfs", Path::new("/sys"), "")?;
     if has_groups {
-        mount_bind_recursive(kept, CGROUP)
-            .with_context(|| format!("bind {} to {CGROUP}", kept.display()))
+        mount_bind_recursive(kept, CGROUP).with_context(|| format!("bind {} to {CGROUP}", kept.display()))
     } else {
         mounted("cgroup2", Path::new(CGROUP), "")
     }
@@ -128,22 +119,12 @@ fn overlay_etc(scratch: &Path) -> Result<()> {
     for directory in [&upper, &work] {
         fs::create_dir(directory).with_context(|| format!("make {}", directory.display()))?;
     }
-    let layers = format!(
-        "lowerdir=/etc,upperdir={},workdir={}",
-        upper.display(),
-        work.display()
-    );
+    let layers = format!("lowerdir=/etc,upperdir={},workdir={}", upper.display(), work.display());
     mounted("overlay", Path::new("/etc"), &layers)
 }
 
 fn mounted(kind: &str, target: &Path, options: &str) -> Result<()> {
     let data = std::ffi::CString::new(options).context("mount options with a NUL")?;
-    mount(
-        "none",
-        target,
-        kind,
-        MountFlags::empty(),
-        Some(data.as_c_str()),
-    )
-    .with_context(|| format!("mount {kind} at {} ({options})", target.display()))
+    mount("none", target, kind, MountFlags::empty(), Some(data.as_c_str()))
+        .with_context(|| format!("mount {kind} at {} ({options})", target.display()))
 }

@@ -54,20 +54,12 @@ pub(crate) fn run(options: &InitOptions) -> Result<ExitCode> {
 fn make_root(shared: &Path) -> Result<()> {
     let scratch = shared.join(SCRATCH);
     mounted("tmpfs", &scratch, "mode=755")?;
-    let (upper, work, root) = (
-        scratch.join("upper"),
-        scratch.join("work"),
-        scratch.join("root"),
-    );
+    let (upper, work, root) = (scratch.join("upper"), scratch.join("work"), scratch.join("root"));
     for directory in [&upper, &work, &root] {
         fs::create_dir(directory).with_context(|| format!("make {}", directory.display()))?;
     }
     load_overlay()?;
-    let layers = format!(
-        "lowerdir=/,upperdir={},workdir={}",
-        upper.display(),
-        work.display()
-    );
+    let layers = format!("lowerdir=/,upperdir={},workdir={}", upper.display(), work.display());
     mounted("overlay", &root, &layers)?;
 
     mounted("proc", &root.join("proc"), "")?;
@@ -94,14 +86,8 @@ fn make_root(shared: &Path) -> Result<()> {
 
 fn mounted(kind: &str, target: &Path, options: &str) -> Result<()> {
     let data = std::ffi::CString::new(options).context("mount options with a NUL")?;
-    mount(
-        "none",
-        target,
-        kind,
-        MountFlags::empty(),
-        Some(data.as_c_str()),
-    )
-    .with_context(|| format!("mount {kind} at {} ({options})", target.display()))
+    mount("none", target, kind, MountFlags::empty(), Some(data.as_c_str()))
+        .with_context(|| format!("mount {kind} at {} ({options})", target.display()))
 }
 
 fn mounted_in_new_directory(kind: &str, target: &Path, options: &str) -> Result<()> {
@@ -115,12 +101,8 @@ fn load_overlay() -> Result<()> {
     let release = release.release().to_string_lossy();
     let path = format!("{MODULES}/{release}/kernel/fs/overlayfs/overlay.ko");
     let file = File::open(&path).with_context(|| format!("open {path}"))?;
-    finit_module(
-        &file,
-        CStr::from_bytes_until_nul(b"\0").unwrap_or_default(),
-        0,
-    )
-    .with_context(|| format!("load {path}"))
+    finit_module(&file, CStr::from_bytes_until_nul(b"\0").unwrap_or_default(), 0)
+        .with_context(|| format!("load {path}"))
 }
 
 fn run_job() -> Result<()> {
@@ -135,11 +117,7 @@ fn run_job() -> Result<()> {
         "{}:/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin",
         job.environment.get("PATH").map_or("", String::as_str)
     );
-    crate::program::capture(
-        Command::new("ip")
-            .args(["link", "set", "lo", "up"])
-            .env("PATH", &path),
-    )?;
+    crate::program::capture(Command::new("ip").args(["link", "set", "lo", "up"]).env("PATH", &path))?;
     let status = Command::new(program)
         .args(arguments)
         .current_dir(&job.directory)

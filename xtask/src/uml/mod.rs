@@ -82,20 +82,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 ///
 /// The command's output (stdout and stderr are one there) is shown, and each line handed to `on_line`.
 /// A kernel that ends without a result, or is not done within five minutes, is an error.
-pub(crate) fn run_in_uml(
-    command: &[String],
-    directory: &Path,
-    on_line: &mut dyn FnMut(&str),
-) -> Result<i32> {
+pub(crate) fn run_in_uml(command: &[String], directory: &Path, on_line: &mut dyn FnMut(&str)) -> Result<i32> {
     run_in(command, directory, TIME_LIMIT, on_line)
 }
 
-fn run_in(
-    command: &[String],
-    directory: &Path,
-    limit: Duration,
-    on_line: &mut dyn FnMut(&str),
-) -> Result<i32> {
+fn run_in(command: &[String], directory: &Path, limit: Duration, on_line: &mut dyn FnMut(&str)) -> Result<i32> {
     let shared = tempfile::Builder::new()
         .prefix("rscni-uml-")
         // The kernel's command line splits at spaces, so a TMPDIR with one would not do.
@@ -106,29 +97,19 @@ fn run_in(
         // The console inside is a terminal, but the end of the line is not.
         environment.insert("TERM".to_owned(), "dumb".to_owned());
     }
-    let job = Job {
-        command: command.to_vec(),
-        directory: directory.to_path_buf(),
-        environment,
-    };
+    let job = Job { command: command.to_vec(), directory: directory.to_path_buf(), environment };
     prepare(shared.path(), &job)?;
     boot(shared.path(), limit, on_line)?;
     let code = std::fs::read_to_string(shared.path().join(EXIT_CODE));
     let Ok(code) = code else {
-        bail!(
-            "User-Mode Linux ended before the command `{}` did",
-            command.join(" ")
-        );
+        bail!("User-Mode Linux ended before the command `{}` did", command.join(" "));
     };
-    code.trim()
-        .parse()
-        .with_context(|| format!("read the exit code {code:?} of `{}`", command.join(" ")))
+    code.trim().parse().with_context(|| format!("read the exit code {code:?} of `{}`", command.join(" ")))
 }
 
 /// Variables that are not UTF-8 are of no use to a test and would not survive JSON.
 fn environment(all: impl Iterator<Item = (OsString, OsString)>) -> BTreeMap<String, String> {
-    all.filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
+    all.filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))).collect()
 }
 
 fn prepare(shared: &Path, job: &Job) -> Result<()> {
@@ -138,12 +119,7 @@ fn prepare(shared: &Path, job: &Job) -> Result<()> {
         .and_then(|()| std::fs::create_dir(shared.join(init::SCRATCH)))
         .and_then(|()| std::fs::create_dir(shared.join("uml")))
         .and_then(|()| std::fs::write(shared.join(JOB), serde_json::to_vec(job)?))
-        .with_context(|| {
-            format!(
-                "write the job for User-Mode Linux into {}",
-                shared.display()
-            )
-        })
+        .with_context(|| format!("write the job for User-Mode Linux into {}", shared.display()))
 }
 
 fn boot(shared: &Path, limit: Duration, on_line: &mut dyn FnMut(&str)) -> Result<()> {
@@ -154,13 +130,7 @@ fn boot(shared: &Path, limit: Duration, on_line: &mut dyn FnMut(&str)) -> Result
         .args(["--pdeathsig", "TERM", "linux.uml"])
         .args(["mem=1G", "rootfstype=hostfs", "rootflags=/", "ro"])
         // Only the program's own output on the console: no boot messages, no input.
-        .args([
-            "con=null",
-            "con0=null,fd:1",
-            "ssl=null",
-            "quiet",
-            "loglevel=1",
-        ])
+        .args(["con=null", "con0=null,fd:1", "ssl=null", "quiet", "loglevel=1"])
         .arg(format!("uml_dir={shared}/uml"))
         .arg(format!("init={shared}/init"))
         // What the kernel does not know are arguments of init. Not behind `--`: User-Mode Linux appends a
@@ -171,18 +141,13 @@ fn boot(shared: &Path, limit: Duration, on_line: &mut dyn FnMut(&str)) -> Result
         .stdout(Stdio::piped())
         // The kernel's own notes about the host go to stderr, and to a person they look like errors.
         .stderr(Stdio::null());
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("start `{}`", program::shown(&command)))?;
+    let mut child = command.spawn().with_context(|| format!("start `{}`", program::shown(&command)))?;
     let stdout = child.stdout.take().expect("stdout was piped just above");
     let watchdog = Watchdog::over(&child, limit);
     let shown = program::show_lines(stdout, on_line);
     let status = child.wait().context("wait for User-Mode Linux")?;
     if watchdog.struck() {
-        bail!(
-            "User-Mode Linux was not done after {} seconds and was ended",
-            limit.as_secs()
-        );
+        bail!("User-Mode Linux was not done after {} seconds and was ended", limit.as_secs());
     }
     shown.context("read the console of User-Mode Linux")?;
     if !status.success() {

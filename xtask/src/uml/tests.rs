@@ -30,14 +30,8 @@ pub(crate) struct Target {
 
 /// All test programs of the workspace that belong into User-Mode Linux.
 pub(crate) fn targets() -> Result<Vec<Target>> {
-    let metadata = program::capture(program::cargo().args([
-        "metadata",
-        "--no-deps",
-        "--format-version",
-        "1",
-    ]))?;
-    let metadata =
-        serde_json::from_str(&metadata).context("read the answer of `cargo metadata`")?;
+    let metadata = program::capture(program::cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
+    let metadata = serde_json::from_str(&metadata).context("read the answer of `cargo metadata`")?;
     find(&metadata)
 }
 
@@ -49,10 +43,7 @@ pub(crate) fn run(on_line: &mut dyn FnMut(&str)) -> Result<()> {
     }
     let mut failed = Vec::new();
     for (target, program) in build(&targets)? {
-        println!(
-            "     Running {}: {} in User-Mode Linux",
-            target.package, target.name
-        );
+        println!("     Running {}: {} in User-Mode Linux", target.package, target.name);
         let code = super::run_in_uml(&[program], &target.directory, on_line)?;
         if code != 0 {
             failed.push(target.name.as_str());
@@ -94,13 +85,7 @@ fn find(metadata: &Value) -> Result<Vec<Target>> {
 /// Builds the targets, and gives each with the path of its program.
 fn build(targets: &[Target]) -> Result<Vec<(&Target, String)>> {
     let mut command = program::cargo();
-    command.args([
-        "test",
-        "--workspace",
-        "--all-features",
-        "--no-run",
-        "--quiet",
-    ]);
+    command.args(["test", "--workspace", "--all-features", "--no-run", "--quiet"]);
     command.arg("--message-format=json-render-diagnostics");
     for target in targets {
         command.args(["--test", &target.name]);
@@ -155,37 +140,20 @@ mod unit {
 
     #[test]
     fn a_test_named_uml_is_found_with_the_directory_it_runs_in() {
-        let found = find(&metadata(
-            &json!({"name": "uml_vlan", "kind": ["test"], "test": false}),
-        ))
-        .unwrap();
-        let expected = Target {
-            name: "uml_vlan".into(),
-            package: "plug".into(),
-            directory: "/w/plug".into(),
-        };
+        let found = find(&metadata(&json!({"name": "uml_vlan", "kind": ["test"], "test": false}))).unwrap();
+        let expected = Target { name: "uml_vlan".into(), package: "plug".into(), directory: "/w/plug".into() };
         assert_eq!(found, [expected]);
     }
 
     #[test]
     fn one_that_a_plain_cargo_test_would_run_is_refused_with_what_to_add() {
-        let error = find(&metadata(
-            &json!({"name": "uml_vlan", "kind": ["test"], "test": true}),
-        ))
-        .unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("name = \"uml_vlan\"\ntest = false")
-        );
+        let error = find(&metadata(&json!({"name": "uml_vlan", "kind": ["test"], "test": true}))).unwrap_err();
+        assert!(error.to_string().contains("name = \"uml_vlan\"\ntest = false"));
     }
 
     #[test]
     fn a_library_of_that_name_is_none_of_ours() {
-        let found = find(&metadata(
-            &json!({"name": "uml_vlan", "kind": ["lib"], "test": true}),
-        ))
-        .unwrap();
+        let found = find(&metadata(&json!({"name": "uml_vlan", "kind": ["lib"], "test": true}))).unwrap();
         assert_eq!(found, []);
     }
 }

@@ -6,10 +6,7 @@ use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{
-        AddressAttribute, AddressFlags as KernelFlags, AddressHeaderFlags, AddressMessage,
-        AddressScope,
-    },
+    address::{AddressAttribute, AddressFlags as KernelFlags, AddressHeaderFlags, AddressMessage, AddressScope},
 };
 
 use super::{Netlink, Request, attributes};
@@ -104,10 +101,7 @@ fn message(index: u32, net: IpNet) -> AddressMessage {
     if net.addr().is_loopback() {
         message.header.scope = AddressScope::Host;
     }
-    message.attributes = vec![
-        AddressAttribute::Local(net.addr()),
-        AddressAttribute::Address(net.addr()),
-    ];
+    message.attributes = vec![AddressAttribute::Local(net.addr()), AddressAttribute::Address(net.addr())];
     message
 }
 
@@ -118,20 +112,16 @@ impl Netlink {
         message.header.index = index;
         let message = RouteNetlinkMessage::GetAddress(message);
         let action = format!("list the addresses of interface {index}");
-        self.socket
-            .dump(&action, NLM_F_DUMP, &message, |_, payload| {
-                // Kernels before 4.20 send those of all links.
-                Ok(Address::parse(payload).filter(|address| address.index == index))
-            })
+        self.socket.dump(&action, NLM_F_DUMP, &message, |_, payload| {
+            // Kernels before 4.20 send those of all links.
+            Ok(Address::parse(payload).filter(|address| address.index == index))
+        })
     }
 
     /// All addresses of the namespace. Its cost grows with the host.
     pub fn all_addresses(&mut self) -> Result<Vec<Address>> {
         let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        self.socket
-            .dump("list addresses", NLM_F_DUMP, &message, |_, payload| {
-                Ok(Address::parse(payload))
-            })
+        self.socket.dump("list addresses", NLM_F_DUMP, &message, |_, payload| Ok(Address::parse(payload)))
     }
 }
 

@@ -113,9 +113,8 @@ impl From<u8> for OperState {
 
 impl Link {
     pub(super) fn parse(payload: &[u8]) -> Result<Self> {
-        let header: &[u8; LINK_HEADER] = payload
-            .first_chunk()
-            .ok_or_else(|| Error::decode("read a link", "its header is cut off"))?;
+        let header: &[u8; LINK_HEADER] =
+            payload.first_chunk().ok_or_else(|| Error::decode("read a link", "its header is cut off"))?;
         let [.., i0, i1, i2, i3, f0, f1, f2, f3, _, _, _, _] = *header;
         let flags = LinkFlags::from_bits_retain(u32::from_ne_bytes([f0, f1, f2, f3]));
         let mut link = Self {
@@ -191,11 +190,8 @@ pub struct LinkChange<'a> {
 
 impl LinkChange<'_> {
     fn apply(&self, message: &mut LinkMessage) {
-        let flags = [
-            (self.up, LinkFlags::Up),
-            (self.promisc, LinkFlags::Promisc),
-            (self.allmulticast, LinkFlags::Allmulti),
-        ];
+        let flags =
+            [(self.up, LinkFlags::Up), (self.promisc, LinkFlags::Promisc), (self.allmulticast, LinkFlags::Allmulti)];
         for (wanted, flag) in flags {
             if let Some(on) = wanted {
                 message.header.change_mask |= flag;
@@ -203,11 +199,9 @@ impl LinkChange<'_> {
             }
         }
         let attributes = [
-            self.netns
-                .map(|netns| LinkAttribute::NetNsFd(netns.as_fd().as_raw_fd())),
+            self.netns.map(|netns| LinkAttribute::NetNsFd(netns.as_fd().as_raw_fd())),
             self.name.clone().map(LinkAttribute::IfName),
-            self.mac
-                .map(|mac| LinkAttribute::Address(mac.as_bytes().to_vec())),
+            self.mac.map(|mac| LinkAttribute::Address(mac.as_bytes().to_vec())),
             self.mtu.map(LinkAttribute::Mtu),
             self.master.map(LinkAttribute::Controller),
             self.alias.clone().map(LinkAttribute::IfAlias),
@@ -220,28 +214,19 @@ impl LinkChange<'_> {
     fn describe(&self, index: u32) -> String {
         let switch = |what: &str, on: bool| format!("turn {what} of #{index} {}", on_off(on));
         let steps = [
-            self.netns
-                .map(|netns| format!("move #{index} to {}", netns.path().display())),
-            self.name
-                .as_ref()
-                .map(|name| format!("rename #{index} to {name}")),
-            self.mac
-                .map(|mac| format!("set the address of #{index} to {mac}")),
-            self.mtu
-                .map(|mtu| format!("set the MTU of #{index} to {mtu}")),
+            self.netns.map(|netns| format!("move #{index} to {}", netns.path().display())),
+            self.name.as_ref().map(|name| format!("rename #{index} to {name}")),
+            self.mac.map(|mac| format!("set the address of #{index} to {mac}")),
+            self.mtu.map(|mtu| format!("set the MTU of #{index} to {mtu}")),
             self.master.map(|master| match master {
                 0 => format!("detach #{index}"),
                 _ => format!("attach #{index} to #{master}"),
             }),
-            self.alias
-                .as_ref()
-                .map(|_| format!("set the alias of #{index}")),
-            self.txqlen
-                .map(|length| format!("set the queue length of #{index} to {length}")),
+            self.alias.as_ref().map(|_| format!("set the alias of #{index}")),
+            self.txqlen.map(|length| format!("set the queue length of #{index} to {length}")),
             self.promisc.map(|on| switch("promiscuous mode", on)),
             self.allmulticast.map(|on| switch("all-multicast mode", on)),
-            self.up
-                .map(|up| format!("set #{index} {}", if up { "up" } else { "down" })),
+            self.up.map(|up| format!("set #{index} {}", if up { "up" } else { "down" })),
         ];
         let steps: Vec<String> = steps.into_iter().flatten().collect();
         steps.join(", ")
@@ -278,9 +263,7 @@ fn get(attribute: Option<LinkAttribute>, index: u32) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message.attributes.extend(attribute);
-    message
-        .attributes
-        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     RouteNetlinkMessage::GetLink(message)
 }
 
@@ -292,8 +275,7 @@ impl Netlink {
     ///
     /// [`Error::NotFound`] if there is none.
     pub fn link_by_name(&mut self, name: &str) -> Result<Link> {
-        self.find_link(name)?
-            .ok_or_else(|| Error::not_found(format!("interface {name}")))
+        self.find_link(name)?.ok_or_else(|| Error::not_found(format!("interface {name}")))
     }
 
     /// The link with this index.
@@ -304,9 +286,7 @@ impl Netlink {
     pub fn link_by_index(&mut self, index: u32) -> Result<Link> {
         let action = format!("look up interface {index}");
         self.socket
-            .get(&action, &get(None, index), |_, payload| {
-                Link::parse(payload)
-            })
+            .get(&action, &get(None, index), |_, payload| Link::parse(payload))
             .or_absent()?
             .ok_or_else(|| Error::not_found(format!("interface {index}")))
     }
@@ -315,19 +295,12 @@ impl Netlink {
     pub fn find_link(&mut self, name: &str) -> Result<Option<Link>> {
         let action = format!("look up interface {name}");
         let message = get_by_name(name);
-        self.socket
-            .get(&action, &message, |_, payload| Link::parse(payload))
-            .or_absent()
+        self.socket.get(&action, &message, |_, payload| Link::parse(payload)).or_absent()
     }
 
     /// All links of the namespace. Its cost grows with the host: for garbage collection and for people.
     pub fn links(&mut self) -> Result<Vec<Link>> {
-        self.socket.dump(
-            "list interfaces",
-            NLM_F_DUMP,
-            &get(None, 0),
-            |_, payload| Link::parse(payload).map(Some),
-        )
+        self.socket.dump("list interfaces", NLM_F_DUMP, &get(None, 0), |_, payload| Link::parse(payload).map(Some))
     }
 
     /// All links with this alias. It looks at every link, see [`Netlink::links`].

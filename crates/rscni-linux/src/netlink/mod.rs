@@ -44,16 +44,12 @@ pub struct Netlink {
 impl Netlink {
     /// Opens a socket in the calling thread's namespace.
     pub fn open() -> Result<Self> {
-        Ok(Self {
-            socket: Socket::open(netlink_sys::protocols::NETLINK_ROUTE)?,
-        })
+        Ok(Self { socket: Socket::open(netlink_sys::protocols::NETLINK_ROUTE)? })
     }
 
     /// Opens a socket in `netns`; the calling thread stays where it is.
     pub fn open_in(netns: &Netns) -> Result<Self> {
-        Ok(Self {
-            socket: Socket::open_in(netns, netlink_sys::protocols::NETLINK_ROUTE)?,
-        })
+        Ok(Self { socket: Socket::open_in(netns, netlink_sys::protocols::NETLINK_ROUTE)? })
     }
 }
 

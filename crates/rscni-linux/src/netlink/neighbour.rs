@@ -75,10 +75,9 @@ impl Netlink {
         message.attributes = vec![NeighbourAttribute::IfIndex(index)];
         let message = RouteNetlinkMessage::GetNeighbour(message);
         let action = format!("list the neighbours of interface {index}");
-        self.socket
-            .dump(&action, NLM_F_DUMP, &message, |_, payload| {
-                Ok(Neighbour::parse(payload).filter(|neighbour| neighbour.index == index))
-            })
+        self.socket.dump(&action, NLM_F_DUMP, &message, |_, payload| {
+            Ok(Neighbour::parse(payload).filter(|neighbour| neighbour.index == index))
+        })
     }
 }
 

@@ -22,11 +22,7 @@ pub struct Request {
 
 impl Request {
     pub(super) fn new(message: RouteNetlinkMessage, flags: u16, action: impl Into<String>) -> Self {
-        Self {
-            message,
-            flags,
-            action: action.into(),
-        }
+        Self { message, flags, action: action.into() }
     }
 }
 
@@ -62,11 +58,7 @@ impl Netlink {
                 if let Answer::Refused(refusal) = answer {
                     refused.get_or_insert((sequence, refusal));
                 }
-                if sequence == last {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
+                if sequence == last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
         });
         if let Err(error) = outcome {
@@ -96,10 +88,7 @@ impl Netlink {
     /// # }
     /// ```
     pub fn batch(&mut self) -> Batch<'_> {
-        Batch {
-            netlink: self,
-            requests: Vec::new(),
-        }
+        Batch { netlink: self, requests: Vec::new() }
     }
 
     /// Replaces every `#5` by the name of the interface with that index.
@@ -180,6 +169,9 @@ operations! {
     fn del_address(index: u32, net: ipnet::IpNet);
     /// Adds a route, as `ip route add`. Fails with `EEXIST` if there is one to the same destination.
     fn add_route(route: &super::Route);
+    /// Adds a route beside one to the same destination, as `ip route append`. Fails with `EEXIST` only if there is
+    /// one like it in all respects.
+    fn append_route(route: &super::Route);
     /// Adds a route in place of one to the same destination, as `ip route replace`.
     fn replace_route(route: &super::Route);
     /// Removes a route, as `ip route del`: the first that is like `route` in all that `route` says.

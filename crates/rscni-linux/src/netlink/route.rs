@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteVia},
@@ -180,10 +180,7 @@ impl Route {
 
     /// The default route of the gateway's family.
     pub fn default_via(gateway: IpAddr) -> Self {
-        Self {
-            gateway: Some(gateway),
-            ..Self::new(Family::of(&gateway).everything())
-        }
+        Self { gateway: Some(gateway), ..Self::new(Family::of(&gateway).everything()) }
     }
 
     fn message(&self) -> RouteMessage {
@@ -198,23 +195,15 @@ impl Route {
             Some(small) => small.ok(),
         };
         message.header.table = table.unwrap_or(RT_TABLE_UNSPEC);
-        let metrics: Vec<RouteMetric> = [
-            self.mtu.map(RouteMetric::Mtu),
-            self.advmss.map(RouteMetric::Advmss),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
+        let metrics: Vec<RouteMetric> =
+            [self.mtu.map(RouteMetric::Mtu), self.advmss.map(RouteMetric::Advmss)].into_iter().flatten().collect();
         let attributes = [
-            (self.dst.prefix_len() > 0)
-                .then(|| RouteAttribute::Destination(self.dst.network().into())),
+            (self.dst.prefix_len() > 0).then(|| RouteAttribute::Destination(self.dst.network().into())),
             self.gateway.map(|gateway| self.gateway_attribute(gateway)),
             self.oif.map(RouteAttribute::Oif),
             self.src.map(|src| RouteAttribute::PrefSource(src.into())),
             self.priority.map(RouteAttribute::Priority),
-            self.table
-                .filter(|_| table.is_none())
-                .map(RouteAttribute::Table),
+            self.table.filter(|_| table.is_none()).map(RouteAttribute::Table),
             (!metrics.is_empty()).then_some(RouteAttribute::Metrics(metrics)),
         ];
         message.attributes = attributes.into_iter().flatten().collect();
@@ -262,20 +251,8 @@ impl Route {
 
     /// `None` for what is neither IPv4 nor IPv6, and for the kernel's cache.
     fn parse(payload: &[u8]) -> Option<Self> {
-        let [
-            family,
-            prefix_len,
-            _,
-            _,
-            table,
-            protocol,
-            scope,
-            kind,
-            f0,
-            f1,
-            f2,
-            f3,
-        ] = *payload.first_chunk::<HEADER>()?;
+        let [family, prefix_len, _, _, table, protocol, scope, kind, f0, f1, f2, f3] =
+            *payload.first_chunk::<HEADER>()?;
         let flags = RouteFlags::from_bits_retain(u32::from_ne_bytes([f0, f1, f2, f3]));
         let everything: IpAddr = match AddressFamily::from(family) {
             AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
@@ -324,21 +301,19 @@ impl Request {
     /// See [`Netlink::add_route`].
     #[must_use]
     pub fn add_route(route: &Route) -> Self {
-        Self::new(
-            route.new_message(),
-            NLM_F_CREATE | NLM_F_EXCL,
-            route.describe("add"),
-        )
+        Self::new(route.new_message(), NLM_F_CREATE | NLM_F_EXCL, route.describe("add"))
+    }
+
+    /// See [`Netlink::append_route`].
+    #[must_use]
+    pub fn append_route(route: &Route) -> Self {
+        Self::new(route.new_message(), NLM_F_CREATE | NLM_F_APPEND, route.describe("append"))
     }
 
     /// See [`Netlink::replace_route`].
     #[must_use]
     pub fn replace_route(route: &Route) -> Self {
-        Self::new(
-            route.new_message(),
-            NLM_F_CREATE | NLM_F_REPLACE,
-            route.describe("replace"),
-        )
+        Self::new(route.new_message(), NLM_F_CREATE | NLM_F_REPLACE, route.describe("replace"))
     }
 
     /// See [`Netlink::del_route`].
@@ -375,26 +350,19 @@ impl Netlink {
     fn routes_of(&mut self, family: Family, filter: RouteFilter) -> Result<Vec<Route>> {
         let mut message = RouteMessage::default();
         message.header.address_family = family.kernel();
-        message.attributes = [
-            filter.table.map(RouteAttribute::Table),
-            filter.oif.map(RouteAttribute::Oif),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
+        message.attributes = [filter.table.map(RouteAttribute::Table), filter.oif.map(RouteAttribute::Oif)]
+            .into_iter()
+            .flatten()
+            .collect();
         let message = RouteNetlinkMessage::GetRoute(message);
         let wanted = |route: &Route| {
             filter.table.is_none_or(|table| route.table == Some(table))
                 && filter.oif.is_none_or(|oif| route.oif == Some(oif))
                 && filter.dst.is_none_or(|dst| route.dst == dst.trunc())
         };
-        let routes = self
-            .socket
-            .dump("list routes", NLM_F_DUMP, &message, |_, payload| {
-                Ok(Route::parse(payload)
-                    .filter(|_| !is_cached(payload))
-                    .filter(wanted))
-            });
+        let routes = self.socket.dump("list routes", NLM_F_DUMP, &message, |_, payload| {
+            Ok(Route::parse(payload).filter(|_| !is_cached(payload)).filter(wanted))
+        });
         // A table without routes, or a link that is gone, has none.
         Ok(routes.or_absent()?.unwrap_or_default())
     }
@@ -424,7 +392,5 @@ fn is_cached(route: &[u8]) -> bool {
     route
         .get(8..)
         .and_then(|flags| flags.first_chunk())
-        .is_some_and(|flags| {
-            RouteFlags::from_bits_retain(u32::from_ne_bytes(*flags)).contains(RouteFlags::Cloned)
-        })
+        .is_some_and(|flags| RouteFlags::from_bits_retain(u32::from_ne_bytes(*flags)).contains(RouteFlags::Cloned))
 }

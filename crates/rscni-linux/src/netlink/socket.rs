@@ -6,8 +6,8 @@
 use std::{io, ops::ControlFlow};
 
 use netlink_packet_core::{
-    NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
-    NetlinkBuffer, NetlinkSerializable, NlasIterator, parse_i32, parse_string,
+    NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
+    NetlinkSerializable, NlasIterator, parse_i32, parse_string,
 };
 use netlink_sys::{Socket as Raw, protocols::NETLINK_ROUTE};
 
@@ -31,11 +31,7 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     pub(crate) fn during(self, action: impl Into<String>) -> Error {
-        Error::Netlink {
-            action: action.into(),
-            errno: self.errno,
-            extack: self.extack,
-        }
+        Error::Netlink { action: action.into(), errno: self.errno, extack: self.extack }
     }
 }
 
@@ -97,8 +93,7 @@ impl Socket {
         self.sequence = self.sequence.wrapping_add(1);
         let start = self.outgoing.len();
         let length = HEADER + message.buffer_len();
-        self.outgoing
-            .resize(start + length.next_multiple_of(NLMSG_ALIGN), 0);
+        self.outgoing.resize(start + length.next_multiple_of(NLMSG_ALIGN), 0);
         let mut buffer = NetlinkBuffer::new(&mut self.outgoing[start..start + length]);
         buffer.set_length(u32::try_from(length).unwrap_or(u32::MAX));
         buffer.set_message_type(message.message_type());
@@ -133,8 +128,7 @@ impl Socket {
             }
             let mut rest = &self.incoming[..];
             while !rest.is_empty() {
-                let message = NetlinkBuffer::new_checked(rest)
-                    .map_err(|error| invalid_data(&error.to_string()))?;
+                let message = NetlinkBuffer::new_checked(rest).map_err(|error| invalid_data(&error.to_string()))?;
                 let sequence = message.sequence_number();
                 let flags = message.flags();
                 let end = (message.length() as usize).next_multiple_of(NLMSG_ALIGN);
@@ -239,9 +233,7 @@ impl Socket {
                 (Dump::Complete, None) => return Ok(objects),
             }
         }
-        Err(Error::Timeout {
-            what: format!("{action}: an answer that no other change interrupts"),
-        })
+        Err(Error::Timeout { what: format!("{action}: an answer that no other change interrupts") })
     }
 }
 
@@ -259,11 +251,7 @@ fn parse(kind: u16, flags: u16, payload: &[u8]) -> io::Result<Answer<'_>> {
         None => return Err(invalid_data("an error message without a code")),
     };
     if code >= 0 {
-        return Ok(if kind == NLMSG_DONE {
-            Answer::Done
-        } else {
-            Answer::Ack
-        });
+        return Ok(if kind == NLMSG_DONE { Answer::Done } else { Answer::Ack });
     }
     // After the code of an error come the header of what failed and, unless it was capped, all of it.
     let echoed = if kind == NLMSG_DONE {
@@ -278,18 +266,13 @@ fn parse(kind: u16, flags: u16, payload: &[u8]) -> io::Result<Answer<'_>> {
             .min(payload.len())
     };
     let details = payload.get(4 + echoed.next_multiple_of(NLMSG_ALIGN)..);
-    let extack = details
-        .filter(|_| flags & NLM_F_ACK_TLVS != 0)
-        .and_then(|details| {
-            NlasIterator::new(details)
-                .flatten()
-                .find(|attribute| attribute.kind() == NLMSGERR_ATTR_MSG)
-                .and_then(|attribute| parse_string(attribute.value()).ok())
-        });
-    Ok(Answer::Refused(Refusal {
-        errno: -code,
-        extack,
-    }))
+    let extack = details.filter(|_| flags & NLM_F_ACK_TLVS != 0).and_then(|details| {
+        NlasIterator::new(details)
+            .flatten()
+            .find(|attribute| attribute.kind() == NLMSGERR_ATTR_MSG)
+            .and_then(|attribute| parse_string(attribute.value()).ok())
+    });
+    Ok(Answer::Refused(Refusal { errno: -code, extack }))
 }
 
 fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
@@ -319,10 +302,7 @@ mod tests {
         let words = [9_u8, 0, 1, 0, b'n', b'o', b'p', b'e', 0, 0, 0, 0];
         capped.extend(words);
         whole.extend(words);
-        for (flags, payload) in [
-            (NLM_F_CAPPED | NLM_F_ACK_TLVS, capped),
-            (NLM_F_ACK_TLVS, whole),
-        ] {
+        for (flags, payload) in [(NLM_F_CAPPED | NLM_F_ACK_TLVS, capped), (NLM_F_ACK_TLVS, whole)] {
             let Answer::Refused(refusal) = parse(NLMSG_ERROR, flags, &payload).unwrap() else {
                 panic!("not understood as a refusal");
             };

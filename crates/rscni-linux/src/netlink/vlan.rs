@@ -5,10 +5,7 @@ use std::ops::RangeInclusive;
 use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    link::{
-        AfSpecBridge, BridgeFlag, BridgeVlanInfo, BridgeVlanInfoFlags, LinkAttribute,
-        LinkExtentMask, LinkMessage,
-    },
+    link::{AfSpecBridge, BridgeFlag, BridgeVlanInfo, BridgeVlanInfoFlags, LinkAttribute, LinkExtentMask, LinkMessage},
 };
 
 use super::{Netlink, Request, attributes, link::LINK_HEADER};
@@ -36,20 +33,12 @@ impl Vlan {
 
     /// A range of VLANs whose packets are tagged.
     pub fn trunk(ids: RangeInclusive<u16>) -> Self {
-        Self {
-            ids,
-            pvid: false,
-            untagged: false,
-        }
+        Self { ids, pvid: false, untagged: false }
     }
 
     /// The VLAN of a port that knows nothing of VLANs.
     pub fn access(id: u16) -> Self {
-        Self {
-            ids: id..=id,
-            pvid: true,
-            untagged: true,
-        }
+        Self { ids: id..=id, pvid: true, untagged: true }
     }
 }
 
@@ -130,15 +119,9 @@ impl Netlink {
     pub fn vlans(&mut self, index: u32) -> Result<Vec<Vlan>> {
         let mut message = LinkMessage::default();
         message.header.interface_family = AddressFamily::Bridge;
-        message.attributes = vec![LinkAttribute::ExtMask(vec![
-            LinkExtentMask::BrvlanCompressed,
-        ])];
+        message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::BrvlanCompressed])];
         let message = RouteNetlinkMessage::GetLink(message);
-        let vlans = self
-            .socket
-            .dump("list VLANs", NLM_F_DUMP, &message, |_, payload| {
-                Ok(parse(payload, index))
-            })?;
+        let vlans = self.socket.dump("list VLANs", NLM_F_DUMP, &message, |_, payload| Ok(parse(payload, index)))?;
         Ok(vlans.into_iter().flatten().collect())
     }
 }
@@ -199,21 +182,13 @@ mod tests {
             .collect();
         assert_eq!(
             attributes,
-            [
-                (2, &[0b0110, 0, 100, 0][..]),
-                (2, &[0b1000, 0, 200, 0][..]),
-                (2, &[0b1_0000, 0, 43, 1][..]),
-            ]
+            [(2, &[0b0110, 0, 100, 0][..]), (2, &[0b1000, 0, 200, 0][..]), (2, &[0b1_0000, 0, 43, 1][..]),]
         );
     }
 
     #[test]
     fn the_bridges_own_vlans_are_asked_for_with_the_self_flag() {
-        let bytes = encoded(&Request::del_vlans(
-            5,
-            &[Vlan::tagged(1)],
-            VlanOwner::Bridge,
-        ));
+        let bytes = encoded(&Request::del_vlans(5, &[Vlan::tagged(1)], VlanOwner::Bridge));
         let flags = attributes(&bytes, LINK_HEADER)
             .flat_map(|(_, value)| value.nested())
             .find(|(kind, _)| *kind == 0)

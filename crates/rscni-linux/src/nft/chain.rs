@@ -5,8 +5,8 @@ use netlink_packet_core::DefaultNla;
 use super::{
     Table, Transaction,
     message::{
-        NFT_MSG_DELCHAIN, NFT_MSG_DELTABLE, NFT_MSG_DESTROYCHAIN, NFT_MSG_DESTROYTABLE,
-        NFT_MSG_NEWCHAIN, NFT_MSG_NEWTABLE, nested, number, signed, string, table_name,
+        NFT_MSG_DELCHAIN, NFT_MSG_DELTABLE, NFT_MSG_DESTROYCHAIN, NFT_MSG_DESTROYTABLE, NFT_MSG_NEWCHAIN,
+        NFT_MSG_NEWTABLE, nested, number, signed, string, table_name,
     },
     transaction::{Create, Remove},
 };
@@ -46,13 +46,7 @@ impl Hook {
     }
 
     pub(super) fn from_number(number: u32) -> Option<Self> {
-        let all = [
-            Self::Prerouting,
-            Self::Input,
-            Self::Forward,
-            Self::Output,
-            Self::Postrouting,
-        ];
+        let all = [Self::Prerouting, Self::Input, Self::Forward, Self::Output, Self::Postrouting];
         all.into_iter().find(|hook| hook.number() == number)
     }
 }
@@ -75,9 +69,7 @@ impl Policy {
     }
 
     pub(super) fn from_number(number: u32) -> Option<Self> {
-        [Self::Drop, Self::Accept]
-            .into_iter()
-            .find(|policy| policy.number() == number)
+        [Self::Drop, Self::Accept].into_iter().find(|policy| policy.number() == number)
     }
 }
 
@@ -112,38 +104,24 @@ impl BaseChain {
 
     /// A base chain of this type, hook and priority.
     pub fn new(kind: impl Into<String>, hook: Hook, priority: i32) -> Self {
-        Self {
-            kind: kind.into(),
-            hook,
-            priority,
-            policy: None,
-        }
+        Self { kind: kind.into(), hook, priority, policy: None }
     }
 
     fn attributes(&self) -> Vec<DefaultNla> {
         let mut attributes = vec![
             nested(
                 NFTA_CHAIN_HOOK,
-                &[
-                    number(NFTA_HOOK_HOOKNUM, self.hook.number()),
-                    signed(NFTA_HOOK_PRIORITY, self.priority),
-                ],
+                &[number(NFTA_HOOK_HOOKNUM, self.hook.number()), signed(NFTA_HOOK_PRIORITY, self.priority)],
             ),
             string(NFTA_CHAIN_TYPE, &self.kind),
         ];
-        attributes.extend(
-            self.policy
-                .map(|policy| number(NFTA_CHAIN_POLICY, policy.number())),
-        );
+        attributes.extend(self.policy.map(|policy| number(NFTA_CHAIN_POLICY, policy.number())));
         attributes
     }
 }
 
 pub(super) fn chain_name(table: &Table, chain: &str) -> Vec<DefaultNla> {
-    vec![
-        string(NFTA_CHAIN_TABLE, &table.name),
-        string(NFTA_CHAIN_NAME, chain),
-    ]
+    vec![string(NFTA_CHAIN_TABLE, &table.name), string(NFTA_CHAIN_NAME, chain)]
 }
 
 /// Tables and chains.
@@ -160,13 +138,7 @@ impl Transaction<'_> {
 
     fn table(&mut self, table: &Table, create: Create) -> &mut Self {
         let action = format!("add table {table}");
-        self.create(
-            table,
-            NFT_MSG_NEWTABLE,
-            create,
-            vec![table_name(table)],
-            action,
-        )
+        self.create(table, NFT_MSG_NEWTABLE, create, vec![table_name(table)], action)
     }
 
     /// Deletes a table with all that is in it; it is an error (`ENOENT`) if it is not there.
@@ -193,22 +165,11 @@ impl Transaction<'_> {
     }
 
     /// Makes a chain; it is an error (`EEXIST`) if it is there.
-    pub fn create_chain(
-        &mut self,
-        table: &Table,
-        chain: &str,
-        base: Option<&BaseChain>,
-    ) -> &mut Self {
+    pub fn create_chain(&mut self, table: &Table, chain: &str, base: Option<&BaseChain>) -> &mut Self {
         self.chain(table, chain, base, Create::Exclusive)
     }
 
-    fn chain(
-        &mut self,
-        table: &Table,
-        chain: &str,
-        base: Option<&BaseChain>,
-        create: Create,
-    ) -> &mut Self {
+    fn chain(&mut self, table: &Table, chain: &str, base: Option<&BaseChain>, create: Create) -> &mut Self {
         let mut attributes = chain_name(table, chain);
         attributes.extend(base.map(BaseChain::attributes).unwrap_or_default());
         let action = format!("add chain {table} {chain}");

@@ -23,10 +23,7 @@ pub(super) const FIRST: u32 = 8;
 pub(super) type Expression = Vec<DefaultNla>;
 
 fn expression(name: &str, attributes: &[DefaultNla]) -> Expression {
-    vec![
-        string(NFTA_EXPR_NAME, name),
-        nested(NFTA_EXPR_DATA, attributes),
-    ]
+    vec![string(NFTA_EXPR_NAME, name), nested(NFTA_EXPR_DATA, attributes)]
 }
 
 /// What of a packet can be looked at, under the names of `nft`.
@@ -165,16 +162,8 @@ pub struct NatFlags {
 
 impl NatFlags {
     fn attribute(self, kind: u16, ports: bool) -> Option<DefaultNla> {
-        let flags = [
-            (ports, 0x2),
-            (self.random, 0x4),
-            (self.persistent, 0x8),
-            (self.fully_random, 0x10),
-        ];
-        let bits = flags
-            .into_iter()
-            .filter(|(set, _)| *set)
-            .fold(0, |all, (_, bit)| all | bit);
+        let flags = [(ports, 0x2), (self.random, 0x4), (self.persistent, 0x8), (self.fully_random, 0x10)];
+        let bits = flags.into_iter().filter(|(set, _)| *set).fold(0, |all, (_, bit)| all | bit);
         (bits != 0).then(|| number(kind, bits))
     }
 }
@@ -184,21 +173,12 @@ pub(super) fn load(field: Field, register: u32) -> Expression {
     let (source, length) = field.describe();
     match source {
         Source::Meta(key) => expression("meta", &[number(1, register), number(2, key)]),
-        Source::Payload(base, offset) => expression(
-            "payload",
-            &[
-                number(1, register),
-                number(2, base),
-                number(3, offset),
-                number(4, length),
-            ],
-        ),
+        Source::Payload(base, offset) => {
+            expression("payload", &[number(1, register), number(2, base), number(3, offset), number(4, length)])
+        }
         Source::Ct(key) => expression("ct", &[number(1, register), number(2, key)]),
         // 3 asks for the type of the address.
-        Source::FibAddrType(flags) => expression(
-            "fib",
-            &[number(1, register), number(2, 3), number(3, flags)],
-        ),
+        Source::FibAddrType(flags) => expression("fib", &[number(1, register), number(2, 3), number(3, flags)]),
     }
 }
 
@@ -214,27 +194,12 @@ pub(super) fn store_ct_mark(register: u32) -> Expression {
 
 /// Goes on only if the register is (or, inverted, is not) the value.
 pub(super) fn compare(register: u32, inverted: bool, value: &Value) -> Expression {
-    expression(
-        "cmp",
-        &[
-            number(1, register),
-            number(2, u32::from(inverted)),
-            data(3, value),
-        ],
-    )
+    expression("cmp", &[number(1, register), number(2, u32::from(inverted)), data(3, value)])
 }
 
 /// Goes on only if the register is (or, inverted, is not) between the values, both included.
 pub(super) fn range(register: u32, inverted: bool, from: &Value, to: &Value) -> Expression {
-    expression(
-        "range",
-        &[
-            number(1, register),
-            number(2, u32::from(inverted)),
-            data(3, from),
-            data(4, to),
-        ],
-    )
+    expression("range", &[number(1, register), number(2, u32::from(inverted)), data(3, from), data(4, to)])
 }
 
 /// `register = (register & mask) ^ xor`
@@ -280,18 +245,8 @@ pub(super) fn masquerade(flags: NatFlags) -> Expression {
 }
 
 /// Source (0) or destination (1) NAT to the address and port in these registers.
-pub(super) fn nat(
-    kind: u32,
-    v6: bool,
-    address: u32,
-    port: Option<u32>,
-    flags: NatFlags,
-) -> Expression {
-    let mut attributes = vec![
-        number(1, kind),
-        number(2, if v6 { 10 } else { 2 }),
-        number(3, address),
-    ];
+pub(super) fn nat(kind: u32, v6: bool, address: u32, port: Option<u32>, flags: NatFlags) -> Expression {
+    let mut attributes = vec![number(1, kind), number(2, if v6 { 10 } else { 2 }), number(3, address)];
     attributes.extend(port.map(|port| number(5, port)));
     attributes.extend(flags.attribute(7, port.is_some()));
     expression("nat", &attributes)
@@ -322,8 +277,5 @@ pub(super) fn read<'a>(
 
 /// `NFTA_DATA_VALUE` of what [`data`] wrote.
 pub(super) fn read_value(value: crate::netlink::Value<'_>) -> Option<&[u8]> {
-    value
-        .nested()
-        .find(|(kind, _)| *kind == NFTA_DATA_VALUE)
-        .map(|(_, value)| value.0)
+    value.nested().find(|(kind, _)| *kind == NFTA_DATA_VALUE).map(|(_, value)| value.0)
 }

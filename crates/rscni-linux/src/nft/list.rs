@@ -5,18 +5,15 @@ use netlink_packet_core::{DefaultNla, NLM_F_DUMP};
 use super::{
     Data, Family, Hook, Nft, Policy, Table, Value, Verdict, chain,
     expression::{self, read_value},
-    message::{
-        NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE, message, string,
-        unspecific,
-    },
+    message::{NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE, message, string, unspecific},
     rule::{
-        NFTA_DATA_VERDICT, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_USERDATA,
-        NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE, chain_attributes,
+        NFTA_DATA_VERDICT, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_USERDATA, NFTA_VERDICT_CHAIN,
+        NFTA_VERDICT_CODE, chain_attributes,
     },
     set::{
-        NFT_SET_ELEM_INTERVAL_END, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_FLAGS, NFTA_SET_ELEM_KEY,
-        NFTA_SET_ELEM_KEY_END, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_ELEM_LIST_SET,
-        NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_USERDATA, data, element_list,
+        NFT_SET_ELEM_INTERVAL_END, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_FLAGS, NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_KEY_END,
+        NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_USERDATA, data,
+        element_list,
     },
     userdata,
 };
@@ -103,27 +100,22 @@ impl Nft {
     /// All tables.
     pub fn tables(&mut self) -> Result<Vec<Table>> {
         let request = unspecific(NFT_MSG_GETTABLE);
-        self.socket
-            .dump("list tables", NLM_F_DUMP, &request, |_, payload| {
-                let family = payload.first().copied().and_then(Family::from_number);
-                let name = attributes(payload, HEADER)
-                    .find(|(kind, _)| *kind == NFTA_TABLE_NAME)
-                    .map(|(_, name)| name.string());
-                Ok(family
-                    .zip(name)
-                    .map(|(family, name)| Table { family, name }))
-            })
+        self.socket.dump("list tables", NLM_F_DUMP, &request, |_, payload| {
+            let family = payload.first().copied().and_then(Family::from_number);
+            let name =
+                attributes(payload, HEADER).find(|(kind, _)| *kind == NFTA_TABLE_NAME).map(|(_, name)| name.string());
+            Ok(family.zip(name).map(|(family, name)| Table { family, name }))
+        })
     }
 
     /// The chains of a table; none if the table is not there.
     pub fn chains(&mut self, table: &Table) -> Result<Vec<ChainInfo>> {
         let action = format!("list the chains of {table}");
         let request = message(table.family, NFT_MSG_GETCHAIN, Vec::new());
-        self.socket
-            .dump(&action, NLM_F_DUMP, &request, |_, payload| {
-                // The kernel lists those of all tables of the family.
-                Ok(Some(ChainInfo::parse(payload)).filter(|chain| chain.table == table.name))
-            })
+        self.socket.dump(&action, NLM_F_DUMP, &request, |_, payload| {
+            // The kernel lists those of all tables of the family.
+            Ok(Some(ChainInfo::parse(payload)).filter(|chain| chain.table == table.name))
+        })
     }
 
     /// One chain, or `None`.
@@ -131,11 +123,7 @@ impl Nft {
         let action = format!("look up chain {table} {name}");
         let attributes = chain::chain_name(table, name);
         let request = message(table.family, NFT_MSG_GETCHAIN, attributes);
-        self.socket
-            .get(&action, &request, |_, payload| {
-                Ok(ChainInfo::parse(payload))
-            })
-            .or_absent()
+        self.socket.get(&action, &request, |_, payload| Ok(ChainInfo::parse(payload))).or_absent()
     }
 
     /// The rules of one chain, in their order; none if the chain is not there.
@@ -143,29 +131,18 @@ impl Nft {
         let action = format!("list the rules of chain {table} {chain}");
         let attributes = chain_attributes(table, chain);
         let request = message(table.family, NFT_MSG_GETRULE, attributes);
-        let rules = self
-            .socket
-            .dump(&action, NLM_F_DUMP, &request, |_, payload| {
-                Ok(Some(RuleInfo::parse(payload)))
-            });
+        let rules = self.socket.dump(&action, NLM_F_DUMP, &request, |_, payload| Ok(Some(RuleInfo::parse(payload))));
         Ok(rules.or_absent()?.unwrap_or_default())
     }
 
     /// The element with this key, or `None`: a lookup that costs the same however large the set is.
-    pub fn get_element(
-        &mut self,
-        table: &Table,
-        set: &str,
-        key: &Value,
-    ) -> Result<Option<ElementInfo>> {
+    pub fn get_element(&mut self, table: &Table, set: &str, key: &Value) -> Result<Option<ElementInfo>> {
         let action = format!("look up an element of {table} {set}");
         let attributes = element_list(table, set, &[vec![data(NFTA_SET_ELEM_KEY, key)]]);
         let request = message(table.family, NFT_MSG_GETSETELEM, attributes);
         self.socket
             .get(&action, &request, |_, payload| {
-                elements(payload)
-                    .next()
-                    .ok_or_else(|| Error::decode(&action, "no element in it"))
+                elements(payload).next().ok_or_else(|| Error::decode(&action, "no element in it"))
             })
             .or_absent()
     }
@@ -173,16 +150,12 @@ impl Nft {
     /// All elements of a set; none if the set is not there. Its cost grows with the set.
     pub fn elements(&mut self, table: &Table, set: &str) -> Result<Vec<ElementInfo>> {
         let action = format!("list the elements of {table} {set}");
-        let attributes: Vec<DefaultNla> = vec![
-            string(NFTA_SET_ELEM_LIST_TABLE, &table.name),
-            string(NFTA_SET_ELEM_LIST_SET, set),
-        ];
+        let attributes: Vec<DefaultNla> =
+            vec![string(NFTA_SET_ELEM_LIST_TABLE, &table.name), string(NFTA_SET_ELEM_LIST_SET, set)];
         let request = message(table.family, NFT_MSG_GETSETELEM, attributes);
         let found = self
             .socket
-            .dump(&action, NLM_F_DUMP, &request, |_, payload| {
-                Ok(Some(elements(payload).collect::<Vec<_>>()))
-            });
+            .dump(&action, NLM_F_DUMP, &request, |_, payload| Ok(Some(elements(payload).collect::<Vec<_>>())));
         let found = found.or_absent()?.unwrap_or_default();
         Ok(found.into_iter().flatten().collect())
     }
@@ -226,21 +199,13 @@ impl ChainInfo {
 
 impl RuleInfo {
     fn parse(payload: &[u8]) -> Self {
-        let mut rule = Self {
-            handle: 0,
-            comment: None,
-            jump_target: None,
-            verdict: None,
-            expressions: Vec::new(),
-        };
+        let mut rule = Self { handle: 0, comment: None, jump_target: None, verdict: None, expressions: Vec::new() };
         for (kind, value) in attributes(payload, HEADER) {
             match kind {
                 NFTA_RULE_HANDLE => rule.handle = value.u64_be(),
                 NFTA_RULE_USERDATA => rule.comment = userdata::read_comment(value.0),
                 NFTA_RULE_EXPRESSIONS => {
-                    let expressions = value
-                        .nested()
-                        .filter_map(|(_, element)| expression::read(element.nested()));
+                    let expressions = value.nested().filter_map(|(_, element)| expression::read(element.nested()));
                     for (name, contents) in expressions {
                         rule.add_expression(name, contents);
                     }
@@ -262,10 +227,7 @@ impl RuleInfo {
             }
             self.verdict = verdict.or(self.verdict.take());
         }
-        self.expressions.push(RawExpression {
-            name,
-            attributes: contents.to_vec(),
-        });
+        self.expressions.push(RawExpression { name, attributes: contents.to_vec() });
     }
 }
 
@@ -278,13 +240,7 @@ fn elements(payload: &[u8]) -> impl Iterator<Item = ElementInfo> {
 
 impl ElementInfo {
     fn parse(element: Attributes<'_>) -> Self {
-        let mut info = Self {
-            key: Vec::new(),
-            key_end: None,
-            interval_end: false,
-            data: None,
-            comment: None,
-        };
+        let mut info = Self { key: Vec::new(), key_end: None, interval_end: false, data: None, comment: None };
         for (kind, value) in element {
             match kind {
                 NFTA_SET_ELEM_KEY => info.key = read_value(value).unwrap_or_default().to_vec(),
@@ -305,9 +261,7 @@ impl ElementInfo {
 }
 
 fn read_verdict(value: Attribute<'_>) -> Option<Verdict> {
-    let (_, verdict) = value
-        .nested()
-        .find(|(kind, _)| *kind == NFTA_DATA_VERDICT)?;
+    let (_, verdict) = value.nested().find(|(kind, _)| *kind == NFTA_DATA_VERDICT)?;
     let mut code = None;
     let mut chain = None;
     for (kind, value) in verdict.nested() {

@@ -2,8 +2,7 @@
 
 use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
 use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
-    NetfilterSubsystem,
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily, NetfilterSubsystem,
 };
 
 use super::{Family, Table};
@@ -36,29 +35,13 @@ const NFNL_SUBSYS_NFTABLES: u16 = 10;
 /// The member of every list.
 pub(super) const NFTA_LIST_ELEM: u16 = 1;
 
-pub(super) fn message(
-    family: Family,
-    message_type: u8,
-    attributes: Vec<DefaultNla>,
-) -> NetfilterMessage {
-    with_header(
-        family.proto(),
-        0,
-        NetfilterSubsystem::NfTables,
-        message_type,
-        attributes,
-    )
+pub(super) fn message(family: Family, message_type: u8, attributes: Vec<DefaultNla>) -> NetfilterMessage {
+    with_header(family.proto(), 0, NetfilterSubsystem::NfTables, message_type, attributes)
 }
 
 /// A request about all families.
 pub(super) fn unspecific(message_type: u8) -> NetfilterMessage {
-    with_header(
-        NetfilterProtoFamily::Unspec,
-        0,
-        NetfilterSubsystem::NfTables,
-        message_type,
-        Vec::new(),
-    )
+    with_header(NetfilterProtoFamily::Unspec, 0, NetfilterSubsystem::NfTables, message_type, Vec::new())
 }
 
 pub(super) fn batch_begin() -> NetfilterMessage {
@@ -70,13 +53,7 @@ pub(super) fn batch_end() -> NetfilterMessage {
 }
 
 fn batch(message_type: u8) -> NetfilterMessage {
-    with_header(
-        NetfilterProtoFamily::Unspec,
-        NFNL_SUBSYS_NFTABLES,
-        NetfilterSubsystem::None,
-        message_type,
-        Vec::new(),
-    )
+    with_header(NetfilterProtoFamily::Unspec, NFNL_SUBSYS_NFTABLES, NetfilterSubsystem::None, message_type, Vec::new())
 }
 
 fn with_header(
@@ -86,11 +63,7 @@ fn with_header(
     message_type: u8,
     attributes: Vec<DefaultNla>,
 ) -> NetfilterMessage {
-    let inner = NetfilterMessageInner::Other {
-        subsys,
-        message_type,
-        attributes,
-    };
+    let inner = NetfilterMessageInner::Other { subsys, message_type, attributes };
     NetfilterMessage::new(NetfilterHeader::new(family, 0, res_id), inner)
 }
 
@@ -120,14 +93,8 @@ pub(super) fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
 }
 
 /// A list of nested members.
-pub(super) fn list<'a>(
-    kind: u16,
-    members: impl IntoIterator<Item = &'a [DefaultNla]>,
-) -> DefaultNla {
-    let members: Vec<DefaultNla> = members
-        .into_iter()
-        .map(|member| nested(NFTA_LIST_ELEM, member))
-        .collect();
+pub(super) fn list<'a>(kind: u16, members: impl IntoIterator<Item = &'a [DefaultNla]>) -> DefaultNla {
+    let members: Vec<DefaultNla> = members.into_iter().map(|member| nested(NFTA_LIST_ELEM, member)).collect();
     nested(kind, &members)
 }
 

@@ -53,10 +53,7 @@ impl Nft {
     }
 
     fn new(socket: Socket) -> Self {
-        Self {
-            socket,
-            destroy: true,
-        }
+        Self { socket, destroy: true }
     }
 
     /// Does without the messages that came with Linux 6.3, as if the kernel were older. It need not be called
@@ -101,16 +98,8 @@ impl Family {
     }
 
     fn from_number(number: u8) -> Option<Self> {
-        let all = [
-            Self::Inet,
-            Self::Ip,
-            Self::Ip6,
-            Self::Arp,
-            Self::Bridge,
-            Self::Netdev,
-        ];
-        all.into_iter()
-            .find(|family| u8::from(family.proto()) == number)
+        let all = [Self::Inet, Self::Ip, Self::Ip6, Self::Arp, Self::Bridge, Self::Netdev];
+        all.into_iter().find(|family| u8::from(family.proto()) == number)
     }
 }
 
@@ -139,10 +128,7 @@ pub struct Table {
 impl Table {
     /// The table `name` of `family`.
     pub fn new(family: Family, name: impl Into<String>) -> Self {
-        Self {
-            family,
-            name: name.into(),
-        }
+        Self { family, name: name.into() }
     }
 }
 

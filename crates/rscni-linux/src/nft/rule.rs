@@ -8,9 +8,7 @@ use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE};
 use super::{
     Table, Transaction, Value,
     expression::{self, CtState, Expression, FIRST, Field, NatFlags, VERDICT},
-    message::{
-        NFT_MSG_DELRULE, NFT_MSG_DESTROYRULE, NFT_MSG_NEWRULE, list, long, nested, signed, string,
-    },
+    message::{NFT_MSG_DELRULE, NFT_MSG_DESTROYRULE, NFT_MSG_NEWRULE, list, long, nested, signed, string},
     transaction::Remove,
     userdata,
 };
@@ -122,19 +120,12 @@ impl Rule {
     }
 
     fn compare(self, field: Field, inverted: bool, value: &Value) -> Self {
-        self.with([
-            expression::load(field, FIRST),
-            expression::compare(FIRST, inverted, value),
-        ])
+        self.with([expression::load(field, FIRST), expression::compare(FIRST, inverted, value)])
     }
 
     /// The packet is IPv4 (or IPv6). In an `inet` table this has to come before fields of that family.
     pub fn family_of(self, address: IpAddr) -> Self {
-        let number = if address.is_ipv4() {
-            NFPROTO_IPV4
-        } else {
-            NFPROTO_IPV6
-        };
+        let number = if address.is_ipv4() { NFPROTO_IPV4 } else { NFPROTO_IPV6 };
         self.eq(Field::Nfproto, Value::byte(number))
     }
 
@@ -187,28 +178,22 @@ impl Rule {
 
     /// The field is between the two values, both included.
     pub fn range(self, field: Field, from: impl Into<Value>, to: impl Into<Value>) -> Self {
-        self.with([
-            expression::load(field, FIRST),
-            expression::range(FIRST, false, &from.into(), &to.into()),
-        ])
+        self.with([expression::load(field, FIRST), expression::range(FIRST, false, &from.into(), &to.into())])
     }
 
     /// The fields, joined, are in the set.
     pub fn in_set(self, fields: &[Field], set: &str) -> Self {
-        self.load(fields)
-            .with([expression::lookup(set, FIRST, None, false)])
+        self.load(fields).with([expression::lookup(set, FIRST, None, false)])
     }
 
     /// The fields, joined, are not in the set.
     pub fn not_in_set(self, fields: &[Field], set: &str) -> Self {
-        self.load(fields)
-            .with([expression::lookup(set, FIRST, None, true)])
+        self.load(fields).with([expression::lookup(set, FIRST, None, true)])
     }
 
     /// The verdict that the map gives for the fields (`vmap`). If it gives none, the next rule follows.
     pub fn verdict_map(self, fields: &[Field], map: &str) -> Self {
-        self.load(fields)
-            .with([expression::lookup(map, FIRST, Some(VERDICT), false)])
+        self.load(fields).with([expression::lookup(map, FIRST, Some(VERDICT), false)])
     }
 
     fn load(mut self, fields: &[Field]) -> Self {
@@ -228,10 +213,7 @@ impl Rule {
     /// Sets the packet's mark: `mark = (mark & !mask) | value`. With a mask of all ones, to `value`.
     pub fn set_mark(self, mask: u32, value: u32) -> Self {
         if mask == u32::MAX {
-            return self.with([
-                expression::immediate(FIRST, &Value::number(value)),
-                expression::store_mark(FIRST),
-            ]);
+            return self.with([expression::immediate(FIRST, &Value::number(value)), expression::store_mark(FIRST)]);
         }
         // The bits of the value are cleared before, so that xor sets them.
         let keep = !(mask | value);
@@ -244,26 +226,17 @@ impl Rule {
 
     /// Sets the connection's mark to `value`.
     pub fn set_ct_mark(self, value: u32) -> Self {
-        self.with([
-            expression::immediate(FIRST, &Value::number(value)),
-            expression::store_ct_mark(FIRST),
-        ])
+        self.with([expression::immediate(FIRST, &Value::number(value)), expression::store_ct_mark(FIRST)])
     }
 
     /// Copies the packet's mark to its connection.
     pub fn save_mark(self) -> Self {
-        self.with([
-            expression::load(Field::Mark, FIRST),
-            expression::store_ct_mark(FIRST),
-        ])
+        self.with([expression::load(Field::Mark, FIRST), expression::store_ct_mark(FIRST)])
     }
 
     /// Copies the connection's mark to the packet.
     pub fn restore_mark(self) -> Self {
-        self.with([
-            expression::load(Field::CtMark, FIRST),
-            expression::store_mark(FIRST),
-        ])
+        self.with([expression::load(Field::CtMark, FIRST), expression::store_mark(FIRST)])
     }
 
     /// Ends the rule with a verdict.
@@ -334,16 +307,12 @@ impl Rule {
     /// Its destination becomes this host, at this port if one is given.
     pub fn redirect(self, port: Option<u16>, flags: NatFlags) -> Self {
         let load = port.map(|port| expression::immediate(FIRST, &Value::port(port)));
-        self.with(load)
-            .with([expression::redirect(port.map(|_| FIRST), flags)])
+        self.with(load).with([expression::redirect(port.map(|_| FIRST), flags)])
     }
 
     fn attributes(&self, table: &Table, chain: &str) -> Result<Vec<DefaultNla>> {
         let mut attributes = chain_attributes(table, chain);
-        attributes.push(list(
-            NFTA_RULE_EXPRESSIONS,
-            self.expressions.iter().map(Vec::as_slice),
-        ));
+        attributes.push(list(NFTA_RULE_EXPRESSIONS, self.expressions.iter().map(Vec::as_slice)));
         if let Some(comment) = &self.comment {
             let comment = userdata::comment(comment)?;
             attributes.push(DefaultNla::new(NFTA_RULE_USERDATA, comment));
@@ -358,10 +327,7 @@ fn port_after(v6: bool) -> u32 {
 }
 
 pub(super) fn chain_attributes(table: &Table, chain: &str) -> Vec<DefaultNla> {
-    vec![
-        string(NFTA_RULE_TABLE, &table.name),
-        string(NFTA_RULE_CHAIN, chain),
-    ]
+    vec![string(NFTA_RULE_TABLE, &table.name), string(NFTA_RULE_CHAIN, chain)]
 }
 
 /// Rules.
@@ -372,24 +338,11 @@ impl Transaction<'_> {
     }
 
     /// Adds a rule at the beginning of a chain, or before the rule `before`.
-    pub fn insert_rule(
-        &mut self,
-        table: &Table,
-        chain: &str,
-        rule: &Rule,
-        before: Option<u64>,
-    ) -> &mut Self {
+    pub fn insert_rule(&mut self, table: &Table, chain: &str, rule: &Rule, before: Option<u64>) -> &mut Self {
         self.rule(table, chain, rule, before, NLM_F_CREATE)
     }
 
-    fn rule(
-        &mut self,
-        table: &Table,
-        chain: &str,
-        rule: &Rule,
-        position: Option<u64>,
-        flags: u16,
-    ) -> &mut Self {
+    fn rule(&mut self, table: &Table, chain: &str, rule: &Rule, position: Option<u64>, flags: u16) -> &mut Self {
         let mut attributes = match rule.attributes(table, chain) {
             Ok(attributes) => attributes,
             Err(error) => return self.fail(error),
@@ -409,13 +362,7 @@ impl Transaction<'_> {
         self.remove_rule(table, chain, handle, Remove::MayBeAbsent)
     }
 
-    fn remove_rule(
-        &mut self,
-        table: &Table,
-        chain: &str,
-        handle: u64,
-        remove: Remove,
-    ) -> &mut Self {
+    fn remove_rule(&mut self, table: &Table, chain: &str, handle: u64, remove: Remove) -> &mut Self {
         let mut attributes = chain_attributes(table, chain);
         attributes.push(long(NFTA_RULE_HANDLE, handle));
         let action = format!("delete rule {handle} of chain {table} {chain}");

@@ -6,8 +6,8 @@ use netlink_packet_core::DefaultNla;
 use super::{
     Table, Transaction, Value, Verdict,
     message::{
-        NFT_MSG_DELSET, NFT_MSG_DELSETELEM, NFT_MSG_DESTROYSET, NFT_MSG_DESTROYSETELEM,
-        NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, list, nested, number, string,
+        NFT_MSG_DELSET, NFT_MSG_DELSETELEM, NFT_MSG_DESTROYSET, NFT_MSG_DESTROYSETELEM, NFT_MSG_NEWSET,
+        NFT_MSG_NEWSETELEM, list, nested, number, string,
     },
     rule::verdict_data,
     transaction::{Create, Remove},
@@ -131,29 +131,18 @@ pub struct Set {
 impl Set {
     /// A set of single values.
     pub fn new(name: impl Into<String>, key: impl Into<Vec<ValueType>>) -> Self {
-        Self {
-            name: name.into(),
-            key: key.into(),
-            data: None,
-            interval: false,
-        }
+        Self { name: name.into(), key: key.into(), data: None, interval: false }
     }
 
     /// A map from single values.
     pub fn map(name: impl Into<String>, key: impl Into<Vec<ValueType>>, data: DataType) -> Self {
-        Self {
-            data: Some(data),
-            ..Self::new(name, key)
-        }
+        Self { data: Some(data), ..Self::new(name, key) }
     }
 
     /// The same with ranges as elements.
     #[must_use]
     pub fn with_intervals(self) -> Self {
-        Self {
-            interval: true,
-            ..self
-        }
+        Self { interval: true, ..self }
     }
 
     fn attributes(&self, table: &Table, id: u32) -> Vec<DefaultNla> {
@@ -165,10 +154,7 @@ impl Set {
             // What the kernel needs to know to look ranges up part by part.
             (self.interval && joins, NFT_SET_CONCAT),
         ];
-        let flags = flags
-            .into_iter()
-            .filter(|(set, _)| *set)
-            .fold(0, |all, (_, flag)| all | flag);
+        let flags = flags.into_iter().filter(|(set, _)| *set).fold(0, |all, (_, flag)| all | flag);
         let order = |types: &[ValueType]| match types {
             [only] => only.byte_order(),
             _ => 0,
@@ -195,11 +181,8 @@ impl Set {
             }
         }
         if self.interval && joins {
-            let lengths: Vec<[DefaultNla; 1]> = self
-                .key
-                .iter()
-                .map(|part| [number(NFTA_SET_FIELD_LEN, part.describe().1)])
-                .collect();
+            let lengths: Vec<[DefaultNla; 1]> =
+                self.key.iter().map(|part| [number(NFTA_SET_FIELD_LEN, part.describe().1)]).collect();
             let fields = list(NFTA_SET_DESC_CONCAT, lengths.iter().map(|part| &part[..]));
             attributes.push(nested(NFTA_SET_DESC, &[fields]));
         }
@@ -245,20 +228,12 @@ pub struct Element {
 impl Element {
     /// An element with this key.
     pub fn new(key: impl Into<Value>) -> Self {
-        Self {
-            key: key.into(),
-            last: None,
-            data: None,
-            comment: None,
-        }
+        Self { key: key.into(), last: None, data: None, comment: None }
     }
 
     /// All from `first` to `last`, in a set with intervals.
     pub fn range(first: impl Into<Value>, last: impl Into<Value>) -> Self {
-        Self {
-            last: Some(last.into()),
-            ..Self::new(first)
-        }
+        Self { last: Some(last.into()), ..Self::new(first) }
     }
 
     /// All addresses of a net, in a set with intervals.
@@ -269,19 +244,13 @@ impl Element {
     /// The same, giving `data`.
     #[must_use]
     pub fn data(self, data: impl Into<Data>) -> Self {
-        Self {
-            data: Some(data.into()),
-            ..self
-        }
+        Self { data: Some(data.into()), ..self }
     }
 
     /// The same with a comment.
     #[must_use]
     pub fn comment(self, comment: impl Into<String>) -> Self {
-        Self {
-            comment: Some(comment.into()),
-            ..self
-        }
+        Self { comment: Some(comment.into()), ..self }
     }
 
     /// The element as the kernel takes it: a range of single values is two elements, its first and what comes
@@ -294,10 +263,7 @@ impl Element {
                 first.push(data(NFTA_SET_ELEM_KEY_END, last));
             }
             Some(last) => rest.extend(last.next().map(|end| {
-                vec![
-                    data(NFTA_SET_ELEM_KEY, &end),
-                    number(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END),
-                ]
+                vec![data(NFTA_SET_ELEM_KEY, &end), number(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END)]
             })),
             None => {}
         }
@@ -317,24 +283,14 @@ impl Element {
 
 /// A value where the kernel wants either a value or a verdict.
 pub(super) fn data(kind: u16, value: &Value) -> DefaultNla {
-    nested(
-        kind,
-        &[DefaultNla::new(NFTA_DATA_VALUE, value.bytes.clone())],
-    )
+    nested(kind, &[DefaultNla::new(NFTA_DATA_VALUE, value.bytes.clone())])
 }
 
-pub(super) fn element_list(
-    table: &Table,
-    set: &str,
-    elements: &[Vec<DefaultNla>],
-) -> Vec<DefaultNla> {
+pub(super) fn element_list(table: &Table, set: &str, elements: &[Vec<DefaultNla>]) -> Vec<DefaultNla> {
     vec![
         string(NFTA_SET_ELEM_LIST_TABLE, &table.name),
         string(NFTA_SET_ELEM_LIST_SET, set),
-        list(
-            NFTA_SET_ELEM_LIST_ELEMENTS,
-            elements.iter().map(Vec::as_slice),
-        ),
+        list(NFTA_SET_ELEM_LIST_ELEMENTS, elements.iter().map(Vec::as_slice)),
     ]
 }
 
@@ -368,10 +324,7 @@ impl Transaction<'_> {
     }
 
     fn remove_set(&mut self, table: &Table, set: &str, remove: Remove) -> &mut Self {
-        let attributes = vec![
-            string(NFTA_SET_TABLE, &table.name),
-            string(NFTA_SET_NAME, set),
-        ];
+        let attributes = vec![string(NFTA_SET_TABLE, &table.name), string(NFTA_SET_NAME, set)];
         let action = format!("delete set {table} {set}");
         let kinds = (NFT_MSG_DELSET, NFT_MSG_DESTROYSET);
         self.remove(table, kinds, remove, attributes, action)
@@ -387,13 +340,7 @@ impl Transaction<'_> {
         self.element(table, set, element, Create::Exclusive)
     }
 
-    fn element(
-        &mut self,
-        table: &Table,
-        set: &str,
-        element: &Element,
-        create: Create,
-    ) -> &mut Self {
+    fn element(&mut self, table: &Table, set: &str, element: &Element, create: Create) -> &mut Self {
         let elements = match element.encode() {
             Ok(elements) => elements,
             Err(error) => return self.fail(error),
@@ -413,18 +360,8 @@ impl Transaction<'_> {
         self.remove_element(table, set, element, Remove::MayBeAbsent)
     }
 
-    fn remove_element(
-        &mut self,
-        table: &Table,
-        set: &str,
-        element: &Element,
-        remove: Remove,
-    ) -> &mut Self {
-        let bare = Element {
-            data: None,
-            comment: None,
-            ..element.clone()
-        };
+    fn remove_element(&mut self, table: &Table, set: &str, element: &Element, remove: Remove) -> &mut Self {
+        let bare = Element { data: None, comment: None, ..element.clone() };
         let elements = match bare.encode() {
             Ok(elements) => elements,
             Err(error) => return self.fail(error),
@@ -437,10 +374,7 @@ impl Transaction<'_> {
 
     /// Removes all elements of a set.
     pub fn flush_set(&mut self, table: &Table, set: &str) -> &mut Self {
-        let attributes = vec![
-            string(NFTA_SET_ELEM_LIST_TABLE, &table.name),
-            string(NFTA_SET_ELEM_LIST_SET, set),
-        ];
+        let attributes = vec![string(NFTA_SET_ELEM_LIST_TABLE, &table.name), string(NFTA_SET_ELEM_LIST_SET, set)];
         let action = format!("flush set {table} {set}");
         self.push(table, NFT_MSG_DELSETELEM, 0, attributes, action)
     }

@@ -65,12 +65,7 @@ pub(super) enum Remove {
 
 impl<'a> Transaction<'a> {
     pub(super) fn new(nft: &'a mut Nft) -> Self {
-        Self {
-            nft,
-            operations: Vec::new(),
-            failed: None,
-            sets: 0,
-        }
+        Self { nft, operations: Vec::new(), failed: None, sets: 0 }
     }
 
     pub(super) fn create(
@@ -166,10 +161,7 @@ impl<'a> Transaction<'a> {
                 let operation = &self.operations[*position];
                 if operation.may_be_absent && refusal.errno == Errno::ENOENT as i32 {
                     absent.push(*position);
-                } else if operation.older.is_some()
-                    && self.nft.destroy
-                    && refusal.errno == Errno::EINVAL as i32
-                {
+                } else if operation.older.is_some() && self.nft.destroy && refusal.errno == Errno::EINVAL as i32 {
                     unknown = true;
                 } else {
                     return Err(refusal.clone().during(&operation.action));
@@ -184,9 +176,7 @@ impl<'a> Transaction<'a> {
                 !absent.contains(&(position - 1))
             });
         }
-        Err(Error::Timeout {
-            what: "an nftables transaction that no other change interrupts".to_owned(),
-        })
+        Err(Error::Timeout { what: "an nftables transaction that no other change interrupts".to_owned() })
     }
 
     fn send(&mut self) -> Result<Outcome> {
@@ -199,11 +189,7 @@ impl<'a> Transaction<'a> {
         let begin = socket.queue(0, &batch_begin());
         let mut last = begin;
         for (position, operation) in self.operations.iter().enumerate() {
-            let ack = if position + 1 == self.operations.len() {
-                NLM_F_ACK
-            } else {
-                0
-            };
+            let ack = if position + 1 == self.operations.len() { NLM_F_ACK } else { 0 };
             let message = match &operation.older {
                 Some(older) if !self.nft.destroy => older,
                 _ => &operation.message,
@@ -232,11 +218,7 @@ impl<'a> Transaction<'a> {
                             all.get_or_insert(refusal);
                         }
                     }
-                    if done {
-                        ControlFlow::Break(())
-                    } else {
-                        ControlFlow::Continue(())
-                    }
+                    if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
                 })
             })
             .map_err(|error| Error::io(whole(), error))?;

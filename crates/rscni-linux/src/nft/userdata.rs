@@ -11,16 +11,10 @@ const LONGEST: usize = 128;
 /// The comment as userdata of a rule or of a set's element: text with its NUL.
 pub(super) fn comment(text: &str) -> Result<Vec<u8>> {
     if text.len() > LONGEST {
-        return Err(Error::invalid(
-            format!("comment {text:?}"),
-            format!("longer than {LONGEST} bytes"),
-        ));
+        return Err(Error::invalid(format!("comment {text:?}"), format!("longer than {LONGEST} bytes")));
     }
     if text.contains('\0') {
-        return Err(Error::invalid(
-            format!("comment {text:?}"),
-            "has a NUL byte in it",
-        ));
+        return Err(Error::invalid(format!("comment {text:?}"), "has a NUL byte in it"));
     }
     let length = u8::try_from(text.len() + 1).unwrap_or(u8::MAX);
     let mut bytes = vec![COMMENT, length];
@@ -62,10 +56,7 @@ mod tests {
 
     #[test]
     fn a_comment_after_something_else_is_found_and_nonsense_is_none() {
-        assert_eq!(
-            read_comment(b"\x07\x01x\x00\x02a\x00").as_deref(),
-            Some("a")
-        );
+        assert_eq!(read_comment(b"\x07\x01x\x00\x02a\x00").as_deref(), Some("a"));
         assert_eq!(read_comment(b"\x00\xffa"), None);
         assert_eq!(read_comment(b"\x07\x00"), None);
         assert_eq!(read_comment(b""), None);

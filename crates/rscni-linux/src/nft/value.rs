@@ -44,10 +44,7 @@ impl Value {
 
     /// The bytes as they are in the packet.
     pub fn bytes(bytes: impl Into<Vec<u8>>) -> Self {
-        Self {
-            bytes: bytes.into(),
-            parts: Vec::new(),
-        }
+        Self { bytes: bytes.into(), parts: Vec::new() }
     }
 
     /// The bytes, as the kernel has them.
@@ -61,9 +58,7 @@ impl Value {
         for value in values {
             joined.bytes.extend(value.bytes);
             let padded = joined.bytes.len().next_multiple_of(4);
-            joined
-                .parts
-                .push(padded - joined.parts.iter().sum::<usize>());
+            joined.parts.push(padded - joined.parts.iter().sum::<usize>());
             joined.bytes.resize(padded, 0);
         }
         joined
@@ -116,11 +111,7 @@ mod tests {
 
     #[test]
     fn joined_values_are_padded_to_four_bytes() {
-        let key = Value::concat([
-            Value::byte(6),
-            Value::from(Ipv4Addr::new(10, 0, 0, 1)),
-            Value::port(80),
-        ]);
+        let key = Value::concat([Value::byte(6), Value::from(Ipv4Addr::new(10, 0, 0, 1)), Value::port(80)]);
         assert_eq!(key.bytes, [6, 0, 0, 0, 10, 0, 0, 1, 0, 80, 0, 0]);
         assert_eq!(key.parts, [4, 4, 4]);
         let key = Value::concat([Value::from(MacAddr([1, 2, 3, 4, 5, 6])), Value::port(80)]);

@@ -17,10 +17,7 @@ pub(crate) fn private_network(body: impl FnOnce()) {
         body();
         return;
     }
-    let name = std::thread::current()
-        .name()
-        .expect("a test has a name")
-        .to_owned();
+    let name = std::thread::current().name().expect("a test has a name").to_owned();
     let output = Command::new("unshare")
         .args(["--user", "--map-root-user", "--net", "--mount", "--"])
         .arg(env::current_exe().expect("a test is a file"))
@@ -45,15 +42,9 @@ pub(crate) fn ip(words: &str) -> String {
 
 /// Runs a tool with these words, which must succeed, and gives what it prints.
 pub(crate) fn run(tool: &str, words: &str) -> String {
-    let output = Command::new(tool)
-        .args(words.split_whitespace())
-        .output()
-        .unwrap_or_else(|error| panic!("{tool}: {error}"));
-    assert!(
-        output.status.success(),
-        "{tool} {words}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output =
+        Command::new(tool).args(words.split_whitespace()).output().unwrap_or_else(|error| panic!("{tool}: {error}"));
+    assert!(output.status.success(), "{tool} {words}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("tools print text")
 }
 

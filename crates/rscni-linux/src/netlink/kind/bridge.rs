@@ -27,10 +27,7 @@ pub struct Bridge {
 impl Bridge {
     /// A bridge with this name and nothing else asked for.
     pub fn new(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            ..Self::default()
-        }
+        Self { name: name.into(), ..Self::default() }
     }
 }
 
@@ -49,11 +46,7 @@ impl From<&Bridge> for NewLink<'_> {
             mac: bridge.mac,
             up: bridge.up,
             data: (!data.is_empty()).then_some(InfoData::Bridge(data)),
-            ..Self::new(
-                InfoKind::Bridge,
-                &bridge.name,
-                format!("create bridge {}", bridge.name),
-            )
+            ..Self::new(InfoKind::Bridge, &bridge.name, format!("create bridge {}", bridge.name))
         }
     }
 }

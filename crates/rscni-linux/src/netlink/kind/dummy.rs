@@ -23,10 +23,7 @@ pub struct Dummy {
 impl Dummy {
     /// A dummy with this name and nothing else asked for.
     pub fn new(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            ..Self::default()
-        }
+        Self { name: name.into(), ..Self::default() }
     }
 }
 
@@ -37,11 +34,7 @@ impl From<&Dummy> for NewLink<'_> {
             mac: dummy.mac,
             alias: dummy.alias.clone(),
             up: dummy.up,
-            ..Self::new(
-                InfoKind::Dummy,
-                &dummy.name,
-                format!("create dummy {}", dummy.name),
-            )
+            ..Self::new(InfoKind::Dummy, &dummy.name, format!("create dummy {}", dummy.name))
         }
     }
 }

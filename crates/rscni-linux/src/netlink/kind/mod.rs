@@ -59,12 +59,8 @@ impl NewLink<'_> {
             message.header.flags = LinkFlags::Up;
             message.header.change_mask = LinkFlags::Up;
         }
-        message
-            .attributes
-            .extend(self.master.map(LinkAttribute::Controller));
-        message
-            .attributes
-            .extend(self.lower.map(LinkAttribute::Link));
+        message.attributes.extend(self.master.map(LinkAttribute::Controller));
+        message.attributes.extend(self.lower.map(LinkAttribute::Link));
         message.attributes.push(LinkAttribute::LinkInfo(info));
         RouteNetlinkMessage::NewLink(message)
     }
@@ -98,17 +94,10 @@ impl Netlink {
         let new = link.into();
         let first = self.socket.queue(NLM_F_CREATE | NLM_F_EXCL, &new.message());
         let last = self.socket.queue(0, &get_by_name(&new.name));
-        self.socket
-            .send()
-            .map_err(|error| crate::Error::io(&new.action, error))?;
-        let mut link = self
-            .socket
-            .answer(&new.action, first, last, |_, payload| Link::parse(payload))?;
+        self.socket.send().map_err(|error| crate::Error::io(&new.action, error))?;
+        let mut link = self.socket.answer(&new.action, first, last, |_, payload| Link::parse(payload))?;
         if new.alias.is_some() {
-            let change = LinkChange {
-                alias: new.alias,
-                ..LinkChange::default()
-            };
+            let change = LinkChange { alias: new.alias, ..LinkChange::default() };
             if let Err(error) = self.run(&Request::set_link(link.index, &change)) {
                 // The first error is the one to report.
                 let _ = self.del_link(link.index);

@@ -34,22 +34,13 @@ pub struct Veth<'a> {
 impl Veth<'_> {
     /// A pair with these names and nothing else asked for.
     pub fn new(name: impl Into<String>, peer_name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            peer_name: peer_name.into(),
-            ..Self::default()
-        }
+        Self { name: name.into(), peer_name: peer_name.into(), ..Self::default() }
     }
 }
 
 impl<'a> From<&Veth<'a>> for NewLink<'a> {
     fn from(veth: &Veth<'a>) -> Self {
-        let peer = end(
-            &veth.peer_name,
-            veth.peer_mac,
-            veth.peer_mtu.or(veth.mtu),
-            veth.peer_netns,
-        );
+        let peer = end(&veth.peer_name, veth.peer_mac, veth.peer_mtu.or(veth.mtu), veth.peer_netns);
         let action = format!("create veth {} with peer {}", veth.name, veth.peer_name);
         Self {
             alias: veth.alias.clone(),

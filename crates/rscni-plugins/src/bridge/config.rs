@@ -1,0 +1,335 @@
+//! The configuration of the bridge plugin.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+use rscni::name::interface_name_problem;
+use rscni::{Args, CNIResult, Error, NetConf, Route};
+use rscni_linux::{MacAddr, Vlan};
+use serde::Deserialize;
+
+use crate::failure::{Failure, Result};
+use crate::masquerade::Backend;
+
+/// The keys of the bridge plugin, as the Go plugin has them.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[expect(clippy::struct_excessive_bools, reason = "these are the keys of the configuration")]
+struct Keys {
+    bridge: String,
+    is_gateway: bool,
+    is_default_gateway: bool,
+    force_address: bool,
+    ip_masq_backend: Option<Backend>,
+    mtu: u32,
+    hairpin_mode: bool,
+    promisc_mode: bool,
+    vlan: u16,
+    vlan_trunk: Option<Vec<Trunk>>,
+    preserve_default_vlan: bool,
+    macspoofchk: bool,
+    enabledad: bool,
+    disable_container_interface: bool,
+    port_isolation: bool,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            bridge: "cni0".into(),
+            is_gateway: false,
+            is_default_gateway: false,
+            force_address: false,
+            ip_masq_backend: None,
+            mtu: 0,
+            hairpin_mode: false,
+            promisc_mode: false,
+            vlan: 0,
+            vlan_trunk: None,
+            preserve_default_vlan: false,
+            macspoofchk: false,
+            enabledad: false,
+            disable_container_interface: false,
+            port_isolation: false,
+        }
+    }
+}
+
+/// An entry of `vlanTrunk`: one VLAN, a range of them, or both.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Trunk {
+    #[serde(rename = "minID")]
+    min_id: Option<u16>,
+    #[serde(rename = "maxID")]
+    max_id: Option<u16>,
+    id: Option<u16>,
+}
+
+/// A validated configuration.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "these are the keys of the configuration")]
+pub(super) struct Config {
+    /// The bridge's name.
+    pub(super) bridge: String,
+    /// The bridge gets the gateway's addresses.
+    pub(super) gateway: bool,
+    /// The container gets a default route by way of the bridge.
+    pub(super) default_gateway: bool,
+    /// An address of the bridge that is in the way is replaced.
+    pub(super) force_address: bool,
+    /// Masquerade what leaves the network.
+    pub(super) masquerade: Option<Backend>,
+    /// MTU of the bridge and of both ends of the veth.
+    pub(super) mtu: Option<u32>,
+    pub(super) hairpin: bool,
+    pub(super) promisc: bool,
+    /// The VLAN of the port; none means untagged, as the bridge has it.
+    pub(super) vlan: Option<u16>,
+    /// The bridge has to filter VLANs.
+    pub(super) vlan_filtering: bool,
+    trunk: Vec<RangeInclusive<u16>>,
+    /// The VLAN that the bridge gives every port stays on it.
+    pub(super) preserve_default_vlan: bool,
+    /// Drop frames whose source is not the container's hardware address.
+    pub(super) mac_spoof_check: bool,
+    /// Wait for duplicate address detection.
+    pub(super) dad: bool,
+    /// Leave the container's end down and without addresses.
+    pub(super) disable_container_interface: bool,
+    pub(super) isolated: bool,
+    /// Hardware address for the container's end.
+    pub(super) mac: Option<MacAddr>,
+}
+
+impl Config {
+    /// Reads and validates the configuration of a call.
+    pub(super) fn new(conf: &NetConf, args: &Args) -> Result<Self> {
+        let keys: Keys = conf.custom_as()?;
+        if let Some(problem) = interface_name_problem(&keys.bridge) {
+            return Err(invalid(format!("bridge {:?} {problem}", keys.bridge)));
+        }
+        if keys.vlan > MAX_VLAN {
+            return Err(invalid(format!("vlan {} must be between 0 and {MAX_VLAN}", keys.vlan)));
+        }
+        if keys.hairpin_mode && keys.promisc_mode {
+            return Err(invalid("hairpinMode and promiscMode exclude each other: set one of them"));
+        }
+        if keys.disable_container_interface && conf.ipam_type().is_some() {
+            return Err(invalid("disableContainerInterface leaves no interface for addresses: remove ipam"));
+        }
+        let backend = keys.ip_masq_backend.unwrap_or_default();
+        Ok(Self {
+            gateway: keys.is_gateway || keys.is_default_gateway,
+            default_gateway: keys.is_default_gateway,
+            force_address: keys.force_address,
+            masquerade: conf.ip_masq.unwrap_or_default().then_some(backend),
+            mtu: Some(keys.mtu).filter(|mtu| *mtu > 0),
+            hairpin: keys.hairpin_mode,
+            promisc: keys.promisc_mode,
+            vlan: Some(keys.vlan).filter(|vlan| *vlan > 0),
+            vlan_filtering: keys.vlan > 0 || keys.vlan_trunk.is_some(),
+            trunk: trunk(&keys.vlan_trunk.unwrap_or_default())?,
+            preserve_default_vlan: keys.preserve_default_vlan,
+            mac_spoof_check: keys.macspoofchk,
+            dad: keys.enabledad,
+            disable_container_interface: keys.disable_container_interface,
+            isolated: keys.port_isolation,
+            mac: mac(conf, args)?,
+            bridge: keys.bridge,
+        })
+    }
+
+    /// The VLANs that the container's port is in, besides the default one.
+    pub(super) fn port_vlans(&self) -> Vec<Vlan> {
+        let trunk = self.trunk.iter().cloned().map(Vlan::trunk);
+        // A trunk without a VLAN of its own has VLAN 1 as its native one, as it always had.
+        let native = self.vlan.or((!self.trunk.is_empty()).then_some(1));
+        trunk.chain(native.map(Vlan::access)).collect()
+    }
+
+    /// Fills in what follows from being a gateway, and gives the addresses that the bridge should have.
+    pub(super) fn gateways(&self, result: &mut CNIResult) -> Result<Vec<IpNet>> {
+        let mut gateways = Vec::new();
+        for ip in &mut result.ips {
+            let subnet = ip.address;
+            if self.gateway && ip.gateway.is_none() {
+                ip.gateway = Some(first_host(&subnet)?);
+            }
+            let default = default_route(subnet.addr().is_ipv4());
+            if self.default_gateway && !result.routes.iter().any(|route| route.dst == default) {
+                result.routes.push(Route::new(default, ip.gateway));
+            }
+            if let (true, Some(gateway)) = (self.gateway, ip.gateway) {
+                let address = IpNet::new(gateway, subnet.prefix_len())
+                    .map_err(|_| invalid(format!("gateway {gateway} is not of the family of {subnet}")))?;
+                gateways.push(address);
+            }
+        }
+        gateways.dedup();
+        Ok(gateways)
+    }
+}
+
+const MAX_VLAN: u16 = 4094;
+
+fn default_route(v4: bool) -> IpNet {
+    if v4 { ipnet::Ipv4Net::default().into() } else { ipnet::Ipv6Net::default().into() }
+}
+
+/// The address after that of the network, which is the gateway where nothing else is said.
+fn first_host(subnet: &IpNet) -> Result<IpAddr> {
+    let next = match subnet.network() {
+        IpAddr::V4(network) => network.to_bits().checked_add(1).map(|bits| IpAddr::V4(bits.into())),
+        IpAddr::V6(network) => network.to_bits().checked_add(1).map(|bits| IpAddr::V6(bits.into())),
+    };
+    next.filter(|address| subnet.contains(address))
+        .ok_or_else(|| invalid(format!("{subnet} has no room for a gateway: give ipam a \"gateway\"")))
+}
+
+/// The hardware address that is asked for: `runtimeConfig` before `args.cni` before `CNI_ARGS`.
+fn mac(conf: &NetConf, args: &Args) -> Result<Option<MacAddr>> {
+    let cni_args = args.cni_args()?;
+    cni_args.refuse_unknown(&["MAC"])?;
+    let runtime = args.runtime_config()?.mac;
+    let by_convention = || conf.args_cni().and_then(|cni| Some(cni.get("mac")?.as_str()?.to_owned()));
+    let by_variable = || cni_args.get("MAC").map(ToOwned::to_owned);
+    let is_set = |mac: &String| !mac.is_empty();
+    match runtime.filter(is_set).or_else(|| by_convention().filter(is_set)).or_else(by_variable) {
+        None => Ok(None),
+        Some(text) => {
+            let mac: MacAddr = text.parse().map_err(|e| invalid(format!("mac: {e}")))?;
+            if mac.is_multicast() {
+                return Err(invalid(format!("mac {mac} is a group address, no interface can have it")));
+            }
+            Ok(Some(mac))
+        }
+    }
+}
+
+/// The VLANs of `vlanTrunk` in ascending order, those that follow each other as one range.
+fn trunk(entries: &[Trunk]) -> Result<Vec<RangeInclusive<u16>>> {
+    let mut ids = Vec::new();
+    for entry in entries {
+        match (entry.min_id, entry.max_id) {
+            (None, None) => {}
+            (Some(min), Some(max)) if check_id("minID", min)? <= check_id("maxID", max)? => ids.extend(min..=max),
+            (Some(min), Some(max)) => {
+                return Err(invalid(format!("vlanTrunk: minID {min} is greater than maxID {max}")));
+            }
+            _ => return Err(invalid("vlanTrunk: minID and maxID must be given together")),
+        }
+        if let Some(id) = entry.id {
+            ids.push(check_id("id", id)?);
+        }
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids.chunk_by(|a, b| a + 1 == *b).map(|run| run[0]..=run[run.len() - 1]).collect())
+}
+
+fn check_id(key: &str, id: u16) -> Result<u16> {
+    if (1..=MAX_VLAN).contains(&id) {
+        return Ok(id);
+    }
+    Err(invalid(format!("vlanTrunk: {key} {id} must be between 1 and {MAX_VLAN}")))
+}
+
+fn invalid(text: impl std::fmt::Display) -> Failure {
+    Error::InvalidNetworkConfig(format!("bridge: {text}")).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    fn config(keys: Value) -> Result<Config> {
+        read(keys, Args::default())
+    }
+
+    fn read(keys: Value, args: Args) -> Result<Config> {
+        let conf: NetConf = serde_json::from_value(keys).unwrap();
+        let args = Args { config: Some(conf.clone()), ..args };
+        Config::new(&conf, &args)
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_go_plugin() {
+        let config = config(json!({})).unwrap();
+        assert_eq!((config.bridge.as_str(), config.mtu, config.vlan), ("cni0", None, None));
+        assert!(!config.gateway && !config.vlan_filtering && config.masquerade.is_none() && !config.dad);
+        assert!(config.port_vlans().is_empty());
+    }
+
+    #[rstest]
+    #[case(json!({ "bridge": "a/b" }), "a/b")]
+    #[case(json!({ "bridge": "" }), "empty")]
+    #[case(json!({ "bridge": 1 }), "invalid type")]
+    #[case(json!({ "vlan": 4095 }), "4095")]
+    #[case(json!({ "vlan": -1 }), "-1")]
+    #[case(json!({ "mtu": -1 }), "-1")]
+    #[case(json!({ "hairpinMode": true, "promiscMode": true }), "exclude")]
+    #[case(json!({ "disableContainerInterface": true, "ipam": { "type": "static" } }), "ipam")]
+    #[case(json!({ "ipMasqBackend": "ebtables" }), "ebtables")]
+    #[case(json!({ "vlanTrunk": [{ "minID": 5 }] }), "together")]
+    #[case(json!({ "vlanTrunk": [{ "minID": 5, "maxID": 4 }] }), "greater")]
+    #[case(json!({ "vlanTrunk": [{ "id": 0 }] }), "id 0")]
+    #[case(json!({ "vlanTrunk": [{ "minID": 1, "maxID": 5000 }] }), "maxID 5000")]
+    #[case(json!({ "runtimeConfig": { "mac": "nonsense" } }), "nonsense")]
+    #[case(json!({ "runtimeConfig": { "mac": "01:00:00:00:00:00" } }), "group")]
+    fn what_cannot_be_is_refused_with_a_word_on_it(#[case] keys: Value, #[case] word: &str) {
+        let error = Error::from(config(keys).unwrap_err());
+        assert_eq!(error.code(), 7, "{error}");
+        assert!(error.details().contains(word), "{error}");
+    }
+
+    #[test]
+    fn a_trunk_is_sorted_and_joined_and_has_a_native_vlan() {
+        let entries = json!({ "vlanTrunk": [{ "id": 9 }, { "minID": 3, "maxID": 5 }, { "id": 6 }, { "id": 4 }] });
+        let vlans = config(entries).unwrap().port_vlans();
+        assert_eq!(vlans, [Vlan::trunk(3..=6), Vlan::trunk(9..=9), Vlan::access(1)]);
+        let vlans = config(json!({ "vlan": 7, "vlanTrunk": [{ "id": 9 }] })).unwrap().port_vlans();
+        assert_eq!(vlans, [Vlan::trunk(9..=9), Vlan::access(7)]);
+    }
+
+    #[test]
+    fn the_mac_comes_from_the_runtime_before_args_before_cni_args() {
+        let mut keys = json!({
+            "runtimeConfig": { "mac": "02:00:00:00:00:03" }, "args": { "cni": { "mac": "02:00:00:00:00:02" } }
+        });
+        let args = Args { args: Some("IgnoreUnknown=1;MAC=02:00:00:00:00:01;X=y".into()), ..Args::default() };
+        let mac = |keys: &Value| read(keys.clone(), args.clone()).unwrap().mac.unwrap().to_string();
+        assert_eq!(mac(&keys), "02:00:00:00:00:03");
+        keys["runtimeConfig"] = json!({});
+        assert_eq!(mac(&keys), "02:00:00:00:00:02");
+        keys["args"] = json!({});
+        assert_eq!(mac(&keys), "02:00:00:00:00:01");
+    }
+
+    #[test]
+    fn a_gateway_is_the_first_address_unless_ipam_says_otherwise() {
+        let config = config(json!({ "isDefaultGateway": true })).unwrap();
+        let mut result: CNIResult = serde_json::from_value(json!({ "ips": [
+            { "address": "10.1.0.5/16" }, { "address": "fd00::5/64", "gateway": "fd00::fe" }
+        ] }))
+        .unwrap();
+        let gateways = config.gateways(&mut result).unwrap();
+        assert_eq!(gateways.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.1.0.1/16", "fd00::fe/64"]);
+        let routes: Vec<_> = result.routes.iter().map(|r| (r.dst.to_string(), r.gw.unwrap().to_string())).collect();
+        assert_eq!(routes, [("0.0.0.0/0".into(), "10.1.0.1".into()), ("::/0".into(), "fd00::fe".into())]);
+    }
+
+    #[test]
+    fn a_default_route_that_ipam_gives_is_not_doubled() {
+        let config = config(json!({ "isDefaultGateway": true })).unwrap();
+        let mut result: CNIResult = serde_json::from_value(
+            json!({ "ips": [{ "address": "10.1.0.5/16" }], "routes": [{ "dst": "0.0.0.0/0", "gw": "10.1.0.9" }] }),
+        )
+        .unwrap();
+        config.gateways(&mut result).unwrap();
+        assert_eq!(result.routes.len(), 1);
+    }
+}

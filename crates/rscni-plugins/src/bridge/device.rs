@@ -1,0 +1,177 @@
+//! The bridge itself, its VLANs, and the interface that holds the gateway's addresses.
+
+use ipnet::IpNet;
+use rscni::{CNIResult, Error};
+use rscni_linux::{Bridge, Link, LinkChange, MacAddr, Netlink, Veth, Vlan, VlanOwner};
+
+use super::config::Config;
+use crate::failure::{Result, differs};
+use crate::host;
+use crate::owner::derived_name;
+use crate::undo::Undo;
+
+/// Finds the bridge, or makes it.
+pub(super) fn ensure(host: &mut Netlink, config: &Config, undo: &mut Undo<'_>) -> Result<Link> {
+    let bridge = match host.find_link(&config.bridge)? {
+        Some(link) => link,
+        None => make(host, config, undo)?,
+    };
+    if bridge.kind.as_deref() != Some("bridge") {
+        return Err(unusable(&bridge.name, "is an interface, but no bridge: choose another name"));
+    }
+    if config.vlan_filtering && !bridge.bridge.is_some_and(|info| info.vlan_filtering) {
+        let remedy = format!(
+            "does not filter VLANs, which vlan and vlanTrunk need: ip link set {} type bridge vlan_filtering 1",
+            bridge.name
+        );
+        return Err(unusable(&bridge.name, &remedy));
+    }
+    let change = LinkChange {
+        up: (!bridge.up).then_some(true),
+        promisc: (config.promisc && !bridge.promisc).then_some(true),
+        ..LinkChange::default()
+    };
+    if change.up.is_some() || change.promisc.is_some() {
+        host.set_link(bridge.index, &change)?;
+    }
+    Ok(bridge)
+}
+
+fn unusable(bridge: &str, problem: &str) -> crate::failure::Failure {
+    Error::InvalidNetworkConfig(format!("bridge {bridge} {problem}")).into()
+}
+
+/// Makes the bridge. Another call may make it at the same time: then that one is taken.
+fn make(host: &mut Netlink, config: &Config, undo: &mut Undo<'_>) -> Result<Link> {
+    let spec = Bridge {
+        mtu: config.mtu,
+        // A bridge that is a gateway must keep its address when ports come and go.
+        mac: if config.gateway { Some(MacAddr::random()?) } else { None },
+        up: true,
+        vlan_filtering: config.vlan_filtering.then_some(true),
+        ..Bridge::new(&config.bridge)
+    };
+    match host.add_bridge(&spec) {
+        Ok(bridge) => {
+            let index = bridge.index;
+            undo.push(move || remove_unused(index));
+            host::refuse_router_advertisements(&bridge.name);
+            Ok(bridge)
+        }
+        Err(error) if error.is_exists() => Ok(host.link_by_name(&config.bridge)?),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes a bridge that this call made, unless another one has begun to use it.
+fn remove_unused(index: u32) -> Result<()> {
+    let mut host = Netlink::open()?;
+    if host.links()?.iter().any(|link| link.master == Some(index)) {
+        return Ok(());
+    }
+    Ok(host.del_link(index)?)
+}
+
+/// Puts a port into its VLANs, and takes it out of the bridge's default one.
+pub(super) fn set_vlans(host: &mut Netlink, port: u32, vlans: &[Vlan], preserve_default: bool) -> Result<()> {
+    if vlans.is_empty() {
+        return Ok(());
+    }
+    let default = if preserve_default { Vec::new() } else { host.vlans(port)? };
+    let mut batch = host.batch();
+    if !default.is_empty() {
+        batch.del_vlans(port, &default, VlanOwner::Port);
+    }
+    batch.add_vlans(port, vlans, VlanOwner::Port);
+    Ok(batch.commit()?)
+}
+
+/// The interface that has the gateway's addresses: the bridge, or with a VLAN one that is a port of it in that VLAN.
+pub(super) fn gateway(host: &mut Netlink, bridge: &Link, config: &Config, undo: &mut Undo<'_>) -> Result<Link> {
+    let Some(vlan) = config.vlan else { return Ok(bridge.clone()) };
+    let name = vlan_interface(bridge, vlan);
+    if let Some(link) = host.find_link(&name)? {
+        return Ok(link);
+    }
+    // As the bridge, it belongs to the network: every container of the VLAN uses the one that the first made.
+    let port_name = derived_name("vlan", &[&bridge.name, &vlan.to_string()]);
+    let spec = Veth { mtu: config.mtu, master: Some(bridge.index), up: true, ..Veth::new(&port_name, &name) };
+    match host.add_veth(&spec) {
+        Ok(port) => {
+            let (port, bridge) = (port.index, bridge.index);
+            undo.push(move || remove_unused_port(port, bridge));
+            set_vlans(host, port, &[Vlan::access(vlan)], config.preserve_default_vlan)?;
+        }
+        Err(error) if error.is_exists() => {}
+        Err(error) => return Err(error.into()),
+    }
+    let link = host.link_by_name(&name)?;
+    host.set_link(link.index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
+    host::refuse_router_advertisements(&name);
+    Ok(link)
+}
+
+/// Removes a VLAN's gateway that this call made, unless other ports of the bridge may use it by now.
+fn remove_unused_port(port: u32, bridge: u32) -> Result<()> {
+    let mut host = Netlink::open()?;
+    if host.links()?.iter().filter(|link| link.master == Some(bridge)).count() > 2 {
+        // Besides this one there is only that of the container whose ADD failed, which is removed after this.
+        return Ok(());
+    }
+    Ok(host.del_link(port)?)
+}
+
+fn vlan_interface(bridge: &Link, vlan: u16) -> String {
+    format!("{}.{vlan}", bridge.name)
+}
+
+/// CHECK: the bridge is there, up, and as configured.
+pub(super) fn check(host: &mut Netlink, config: &Config) -> Result<Link> {
+    let name = &config.bridge;
+    let bridge = host.find_link(name)?.ok_or_else(|| differs(format!("bridge {name} is missing")))?;
+    if bridge.kind.as_deref() != Some("bridge") {
+        return Err(differs(format!("{name} is no bridge")));
+    }
+    if !bridge.up {
+        return Err(differs(format!("bridge {name} is down")));
+    }
+    if bridge.promisc != config.promisc {
+        return Err(differs(format!("bridge {name} has promiscuous mode {}", bridge.promisc)));
+    }
+    Ok(bridge)
+}
+
+/// CHECK: the port is in its VLANs.
+pub(super) fn check_vlans(host: &mut Netlink, port: &Link, wanted: &[Vlan]) -> Result<()> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let present = host.vlans(port.index)?;
+    for vlan in wanted {
+        let is_there =
+            |id: u16| present.iter().any(|p| p.ids.contains(&id) && (p.pvid, p.untagged) == (vlan.pvid, vlan.untagged));
+        if let Some(missing) = vlan.ids.clone().find(|id| !is_there(*id)) {
+            return Err(differs(format!("port {} is not in VLAN {missing} as ADD left it", port.name)));
+        }
+    }
+    Ok(())
+}
+
+/// CHECK: the gateway's addresses are where ADD put them.
+pub(super) fn check_gateways(host: &mut Netlink, bridge: &Link, config: &Config, result: &CNIResult) -> Result<()> {
+    let gateway = match config.vlan {
+        None => bridge.clone(),
+        Some(vlan) => {
+            let name = vlan_interface(bridge, vlan);
+            host.find_link(&name)?.ok_or_else(|| differs(format!("interface {name} is missing")))?
+        }
+    };
+    let present = host.addresses(gateway.index)?;
+    for ip in &result.ips {
+        let wanted = ip.gateway.and_then(|gateway| IpNet::new(gateway, ip.address.prefix_len()).ok());
+        if let Some(wanted) = wanted.filter(|wanted| !present.iter().any(|address| address.net == *wanted)) {
+            return Err(differs(format!("address {wanted} is missing on {}", gateway.name)));
+        }
+    }
+    Ok(())
+}

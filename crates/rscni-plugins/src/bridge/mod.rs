@@ -1,0 +1,230 @@
+//! `bridge`: a veth pair for the container, its host end a port of a bridge.
+//!
+//! The bridge is made when it is needed and stays: it belongs to the network, not to an attachment. What belongs to
+//! an attachment is the veth pair, the frame filter of `macspoofchk`, and the masquerading.
+
+mod config;
+mod device;
+mod spoof;
+
+use std::time::Duration;
+
+use rscni::{Args, CNIResult, Cni, Error, Interface, NetConf};
+use rscni_linux::{BridgePort, Link, LinkChange, Netlink, Veth, announce};
+
+use self::config::Config;
+use crate::failure::{AsFarAsPossible, Context, Result, differs};
+use crate::host;
+use crate::ipam::Ipam;
+use crate::masquerade::Masquerade;
+use crate::owner::{Owner, Stale};
+use crate::sandbox::{Reach, Sandbox, check_mac};
+use crate::undo::Undo;
+
+/// The bridge plugin.
+#[derive(Debug)]
+pub(crate) struct Bridge;
+
+/// How long the port may take to come up.
+const PORT_LIMIT: Duration = Duration::from_secs(3);
+
+impl Cni for Bridge {
+    fn add(&self, args: Args) -> std::result::Result<CNIResult, Error> {
+        Ok(add(&args)?)
+    }
+
+    fn del(&self, args: Args) -> std::result::Result<(), Error> {
+        Ok(del(&args)?)
+    }
+
+    fn check(&self, args: Args) -> std::result::Result<(), Error> {
+        Ok(check(&args)?)
+    }
+
+    fn gc(&self, args: Args) -> std::result::Result<(), Error> {
+        Ok(gc(&args)?)
+    }
+
+    fn status(&self, args: Args) -> std::result::Result<(), Error> {
+        let conf = args.conf()?;
+        Config::new(conf, &args)?;
+        Ok(Ipam::of(conf, &args).map_or(Ok(()), |ipam| ipam.status())?)
+    }
+}
+
+fn add(args: &Args) -> Result<CNIResult> {
+    let conf = args.conf()?;
+    let config = Config::new(conf, args)?;
+    let mut sandbox = Sandbox::open(args)?;
+    sandbox.refuse_taken(&args.ifname)?;
+    let owner = Owner::new(&conf.name, args);
+    let ipam = Ipam::of(conf, args);
+    let mut undo = Undo::default();
+
+    let mut result = CNIResult::default();
+    if let Some(ipam) = &ipam {
+        result = ipam.add()?;
+        undo.push(|| ipam.del());
+        for ip in &mut result.ips {
+            ip.interface = Some(CONTAINER);
+        }
+    }
+    let gateways = config.gateways(&mut result)?;
+
+    let mut host = Netlink::open()?;
+    let bridge = device::ensure(&mut host, &config, &mut undo)?;
+    let port = host::add_veth(
+        &mut host,
+        &Veth {
+            alias: Some(owner.alias()),
+            mtu: config.mtu,
+            master: Some(bridge.index),
+            up: true,
+            peer_netns: Some(&sandbox.netns),
+            peer_mac: config.mac,
+            ..Veth::new(owner.veth_name(), &args.ifname)
+        },
+        &sandbox.path,
+        &mut undo,
+    )?;
+    set_port(&mut host, &port, &config)?;
+    let inner = sandbox.netlink.link_by_name(&args.ifname)?;
+    if let (true, Some(mac)) = (config.mac_spoof_check, inner.mac) {
+        spoof::add(owner, &port.name, mac)?;
+        undo.push(move || spoof::remove(owner, Some(mac)));
+    }
+
+    let mut vlan_gateway = None;
+    if ipam.is_some() {
+        sandbox.configure(&inner, &result, Reach::Link, config.dad)?;
+        if let Some(backend) = config.masquerade {
+            let masquerade = Masquerade::new(owner, backend);
+            masquerade.add(&result)?;
+            undo.push(move || masquerade.remove(None));
+        }
+        if !gateways.is_empty() {
+            let gateway = device::gateway(&mut host, &bridge, &config, &mut undo)?;
+            host::ensure_addresses(&mut host, &gateway, &gateways, config.force_address)?;
+            vlan_gateway = Some(gateway).filter(|gateway| gateway.index != bridge.index);
+            host::enable_forwarding(&gateways)?;
+        }
+    } else if !config.disable_container_interface {
+        let up = LinkChange { up: Some(true), ..LinkChange::default() };
+        sandbox.netlink.set_link(inner.index, &up)?;
+    }
+    if !config.disable_container_interface {
+        host.wait_until_up(port.index, PORT_LIMIT).context("wait for the bridge port")?;
+        announce(&sandbox.netns, &inner, &result.ips.iter().map(|ip| ip.address.addr()).collect::<Vec<_>>())?;
+    }
+
+    // The bridge's own address can follow that of its first port.
+    let bridge = host.link_by_index(bridge.index)?;
+    let inner = Interface { sandbox: Some(sandbox.path.clone()), ..host::interface(&inner) };
+    result.interfaces = vec![host::interface(&bridge), host::interface(&port), inner];
+    result.interfaces.extend(vlan_gateway.as_ref().map(host::interface));
+    host::override_dns(&mut result, conf);
+    undo.commit();
+    Ok(result)
+}
+
+/// The place of the container's interface in the result, as the Go plugin has it: after the bridge and the port.
+const CONTAINER: u32 = 2;
+
+/// Sets what the port differs in from what the kernel makes it.
+fn set_port(host: &mut Netlink, port: &Link, config: &Config) -> Result<()> {
+    host::refuse_router_advertisements(&port.name);
+    if config.hairpin || config.isolated {
+        let wanted =
+            BridgePort { hairpin: Some(config.hairpin), isolated: Some(config.isolated), ..BridgePort::default() };
+        host.set_bridge_port(port.index, &wanted)?;
+    }
+    device::set_vlans(host, port.index, &config.port_vlans(), config.preserve_default_vlan)
+}
+
+fn del(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let owner = Owner::new(&conf.name, args);
+    let previous = conf.prev_result.as_ref();
+    let mut all = AsFarAsPossible::default();
+    // A configuration that has become invalid still says enough for this.
+    let config = Config::new(conf, args);
+    all.step(host::del_veth(owner, args));
+    if config.as_ref().is_ok_and(|config| config.mac_spoof_check) {
+        all.step(spoof::remove(owner, previous.and_then(|result| inner_mac(args, result))));
+    }
+    if conf.ip_masq.unwrap_or_default() {
+        all.step(Masquerade::new(owner, config.ok().and_then(|c| c.masquerade).unwrap_or_default()).remove(previous));
+    }
+    if let Some(ipam) = Ipam::of(conf, args) {
+        all.step(ipam.del());
+    }
+    all.finish()
+}
+
+fn inner_mac(args: &Args, result: &CNIResult) -> Option<rscni_linux::MacAddr> {
+    let interface = result.interfaces.iter().find(|i| i.name == args.ifname && i.sandbox.is_some())?;
+    interface.mac.as_ref()?.parse().ok()
+}
+
+fn check(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let config = Config::new(conf, args)?;
+    let owner = Owner::new(&conf.name, args);
+    let result = host::require_prev_result(conf)?;
+    if let Some(ipam) = Ipam::of(conf, args) {
+        ipam.check()?;
+    }
+    let mut sandbox = Sandbox::open(args)?;
+    let mut host = Netlink::open()?;
+
+    let bridge = device::check(&mut host, &config)?;
+    let inner = if config.disable_container_interface {
+        sandbox.netlink.link_by_name(&args.ifname)?
+    } else {
+        sandbox.check_veth(&args.ifname, result)?
+    };
+    let port = host::check_peer(&mut host, &inner, result)?;
+    check_port(&mut host, &port, &bridge, &config)?;
+    check_mac(&port, result.interfaces.iter().find(|i| i.name == port.name).and_then(|i| i.mac.as_deref()))?;
+    if config.mac_spoof_check {
+        spoof::check(owner, &port.name, inner.mac)?;
+    }
+    if conf.ipam_type().is_some() {
+        sandbox.check_addresses_and_routes(&inner, result)?;
+        if config.gateway {
+            device::check_gateways(&mut host, &bridge, &config, result)?;
+        }
+        if let Some(backend) = config.masquerade {
+            Masquerade::new(owner, backend).check(result)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_port(host: &mut Netlink, port: &Link, bridge: &Link, config: &Config) -> Result<()> {
+    if port.master != Some(bridge.index) {
+        return Err(differs(format!("{} is not a port of bridge {}", port.name, bridge.name)));
+    }
+    let flags = port.bridge_port.unwrap_or_default();
+    for (name, is, wanted) in
+        [("hairpin", flags.hairpin, config.hairpin), ("isolated", flags.isolated, config.isolated)]
+    {
+        if is != wanted {
+            return Err(differs(format!("port {} has {name} {is}, ADD left {wanted}", port.name)));
+        }
+    }
+    device::check_vlans(host, port, &config.port_vlans())
+}
+
+fn gc(args: &Args) -> Result<()> {
+    let conf: &NetConf = args.conf()?;
+    let stale = Stale::new(conf, host::require_valid_attachments(conf)?);
+    let mut all = AsFarAsPossible::default();
+    all.step(host::del_stale_links(&stale));
+    all.step(spoof::remove_stale(&stale));
+    all.step(Masquerade::remove_stale(&stale));
+    if let Some(ipam) = Ipam::of(conf, args) {
+        all.step(ipam.gc());
+    }
+    all.finish()
+}

@@ -1,0 +1,81 @@
+//! Failures on their way to becoming the error reply: what the kernel refused gets its CNI code here.
+
+use std::fmt::Display;
+
+use rscni::Error;
+
+/// The result of a plugin's inner steps.
+pub(crate) type Result<T> = std::result::Result<T, Failure>;
+
+/// An error of the protocol, made from whatever went wrong.
+#[derive(Debug)]
+pub(crate) struct Failure(pub(crate) Error);
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+impl From<rscni_linux::Error> for Failure {
+    fn from(error: rscni_linux::Error) -> Self {
+        Self(match error {
+            // A value that only the configuration can have brought.
+            rscni_linux::Error::Invalid { .. } => Error::InvalidNetworkConfig(error.to_string()),
+            _ => Error::IOFailure(error.to_string()),
+        })
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        failure.0
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Says what was being done when something failed.
+pub(crate) trait Context<T> {
+    fn context(self, what: impl Display) -> Result<T>;
+}
+
+impl<T, E: Into<Failure>> Context<T> for std::result::Result<T, E> {
+    fn context(self, what: impl Display) -> Result<T> {
+        self.map_err(|error| Failure(error.into().0.context(what)))
+    }
+}
+
+/// A CHECK that found something else than ADD left: what, and how it differs.
+pub(crate) fn differs(what: impl Display) -> Failure {
+    Failure(Error::Custom(CHECK_FAILED, "the attachment is not as ADD left it".into(), what.to_string()))
+}
+
+/// The code of CHECK's findings, in the range that the spec leaves to plugins.
+const CHECK_FAILED: u32 = 100;
+
+/// Does all steps and tells the first error, for DEL and GC, which go as far as they can.
+#[derive(Default)]
+pub(crate) struct AsFarAsPossible {
+    first: Option<Failure>,
+}
+
+impl AsFarAsPossible {
+    pub(crate) fn step<E: Into<Failure>>(&mut self, outcome: std::result::Result<(), E>) {
+        if let Err(error) = outcome {
+            let failure = error.into();
+            match &self.first {
+                None => self.first = Some(failure),
+                Some(_) => eprintln!("{failure}"),
+            }
+        }
+    }
+
+    pub(crate) fn finish(self) -> Result<()> {
+        self.first.map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,171 @@
+//! The host's side of an attachment: the veth pair, addresses of gateways, forwarding; and what results and
+//! configurations say about it.
+
+use ipnet::IpNet;
+use rscni::{Args, Attachment, CNIResult, Error, Interface, NetConf};
+use rscni_linux::{AddressFlags, Link, LinkChange, Netlink, Veth, sysctl};
+
+use crate::failure::{AsFarAsPossible, Result, differs};
+use crate::owner::{self, Owner, Stale};
+use crate::sandbox::{Sandbox, taken};
+use crate::undo::Undo;
+
+/// A link as results show it, on the host.
+pub(crate) fn interface(link: &Link) -> Interface {
+    Interface {
+        name: link.name.clone(),
+        mac: link.mac.map(|mac| mac.to_string()),
+        mtu: Some(link.mtu),
+        ..Interface::default()
+    }
+}
+
+/// Makes a veth pair with its peer in the container, and gives the host's end.
+pub(crate) fn add_veth(host: &mut Netlink, veth: &Veth<'_>, sandbox: &str, undo: &mut Undo<'_>) -> Result<Link> {
+    let port = match host.add_veth(veth) {
+        Ok(port) => port,
+        Err(error) if error.is_exists() && host.find_link(&veth.name)?.is_none() => {
+            return Err(taken(&veth.peer_name, sandbox));
+        }
+        Err(error) if error.is_exists() => {
+            return Err(Error::TryAgainLater(format!(
+                "the host has an interface {} of this attachment already: DEL it first",
+                veth.name
+            ))
+            .into());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let index = port.index;
+    undo.push(move || Ok(Netlink::open()?.del_link(index)?));
+    Ok(port)
+}
+
+/// Removes the veth pair of an attachment, by whomever it was made.
+///
+/// Ours is found by its name on the host. One that the Go plugins made has a random name there, so it is removed by
+/// its container's end, unless that is visibly another attachment's.
+pub(crate) fn del_veth(owner: Owner<'_>, args: &Args) -> Result<()> {
+    let mut host = Netlink::open()?;
+    if let Some(link) = host.find_link(&owner.veth_name())? {
+        return del_link(&mut host, &link);
+    }
+    let Some(mut sandbox) = Sandbox::open_if_there(args)? else { return Ok(()) };
+    let Some(inner) = sandbox.netlink.find_link(&args.ifname)? else { return Ok(()) };
+    if inner.kind.as_deref() != Some("veth") {
+        return Ok(());
+    }
+    let peer = inner.peer_index.and_then(|index| host.link_by_index(index).ok());
+    let alias = peer.and_then(|peer| peer.alias).unwrap_or_default();
+    if owner::is_owned(&alias) && alias != owner.alias() {
+        return Ok(());
+    }
+    del_link(&mut sandbox.netlink, &inner)
+}
+
+/// Removes a link; that it is gone already is as good.
+fn del_link(netlink: &mut Netlink, link: &Link) -> Result<()> {
+    match netlink.del_link(link.index) {
+        Err(error) if !error.is_not_found() => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// GC: removes the links of attachments that are no longer valid.
+pub(crate) fn del_stale_links(stale: &Stale<'_>) -> Result<()> {
+    let mut host = Netlink::open()?;
+    let mut all = AsFarAsPossible::default();
+    for link in host.links()? {
+        if link.alias.as_deref().is_some_and(|alias| stale.has_alias(alias)) {
+            all.step(del_link(&mut host, &link));
+        }
+    }
+    all.finish()
+}
+
+/// CHECK: the host's end of the container's veth, which the result must name.
+pub(crate) fn check_peer(host: &mut Netlink, inner: &Link, result: &CNIResult) -> Result<Link> {
+    let missing = || differs(format!("the host's end of {} is missing", inner.name));
+    let peer = host.link_by_index(inner.peer_index.ok_or_else(missing)?).map_err(|_| missing())?;
+    let is_peer = peer.kind.as_deref() == Some("veth") && peer.peer_index == Some(inner.index);
+    let is_named = result.interfaces.iter().any(|i| i.name == peer.name && i.sandbox.is_none());
+    if !is_peer || !is_named {
+        return Err(missing());
+    }
+    if !peer.up {
+        return Err(differs(format!("interface {} on the host is down", peer.name)));
+    }
+    Ok(peer)
+}
+
+/// Gives an interface the addresses of a gateway, which it may have already.
+///
+/// An IPv4 address of another subnet, and an IPv6 address of an overlapping one, is in the way: it is removed if
+/// `force`, else the call fails.
+pub(crate) fn ensure_addresses(host: &mut Netlink, link: &Link, wanted: &[IpNet], force: bool) -> Result<()> {
+    let mut present = host.addresses(link.index)?;
+    for net in wanted {
+        if present.iter().any(|address| address.net == *net) {
+            continue;
+        }
+        let is_in_the_way = |other: &IpNet| match (other, net) {
+            (IpNet::V4(_), IpNet::V4(_)) => !wanted.contains(other),
+            (IpNet::V6(_), IpNet::V6(_)) => other.contains(&net.addr()) || net.contains(&other.addr()),
+            _ => false,
+        };
+        for other in present.extract_if(.., |address| is_in_the_way(&address.net)) {
+            if !force {
+                return Err(Error::InvalidNetworkConfig(format!(
+                    "{} has the address {}, where the gateway {net} is to be: set forceAddress to replace it",
+                    link.name, other.net
+                ))
+                .into());
+            }
+            host.del_address(link.index, other.net)?;
+        }
+        match host.add_address(link.index, *net, AddressFlags { nodad: true, ..AddressFlags::default() }) {
+            // Another call was faster.
+            Err(error) if !error.is_exists() => return Err(error.into()),
+            _ => {}
+        }
+    }
+    // An address that follows the ports would change under the containers' feet. Setting it to what it is pins it.
+    Ok(host.set_link(link.index, &LinkChange { mac: link.mac, ..LinkChange::default() })?)
+}
+
+/// Has the host forward packets of the families of these addresses.
+pub(crate) fn enable_forwarding(addresses: &[IpNet]) -> Result<()> {
+    let families = [(true, "net/ipv4/ip_forward"), (false, "net/ipv6/conf/all/forwarding")];
+    for (v4, key) in families {
+        if addresses.iter().any(|net| net.addr().is_ipv4() == v4) {
+            sysctl::set(key, "1")?;
+        }
+    }
+    Ok(())
+}
+
+/// Keeps routers on the container's side from giving the host routes. A host without IPv6 has no such setting.
+pub(crate) fn refuse_router_advertisements(name: &str) {
+    let _ = sysctl::set(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
+}
+
+/// DNS settings of the configuration go before those of the IPAM plugin.
+pub(crate) fn override_dns(result: &mut CNIResult, conf: &NetConf) {
+    if let Some(dns) = conf.dns.as_ref().filter(|dns| !dns.is_empty()) {
+        result.dns = Some(dns.clone());
+    }
+}
+
+/// The result of the ADD, without which there is nothing to compare with (spec: "CHECK").
+pub(crate) fn require_prev_result(conf: &NetConf) -> Result<&CNIResult> {
+    conf.prev_result.as_ref().ok_or_else(|| {
+        Error::InvalidNetworkConfig("CHECK needs the prevResult that ADD gave: the runtime must pass it".into()).into()
+    })
+}
+
+/// The attachments that GC has to spare (spec: "GC"). Without the key nothing is removed: it is too much to lose.
+pub(crate) fn require_valid_attachments(conf: &NetConf) -> Result<&[Attachment]> {
+    conf.valid_attachments.as_deref().ok_or_else(|| {
+        Error::InvalidNetworkConfig("GC needs cni.dev/valid-attachments: the runtime must pass it".into()).into()
+    })
+}

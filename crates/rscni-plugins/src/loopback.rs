@@ -1,0 +1,76 @@
+//! `loopback`: switches the container's `lo` on.
+
+use rscni::{Args, CNIResult, Cni, Error, Interface, IpConfig};
+use rscni_linux::LinkChange;
+
+use crate::failure::{Result, differs};
+use crate::sandbox::Sandbox;
+
+/// The loopback plugin. `CNI_IFNAME` does not matter: there is one loopback, and its name is `lo`.
+#[derive(Debug)]
+pub(crate) struct Loopback;
+
+const LO: &str = "lo";
+
+impl Cni for Loopback {
+    fn add(&self, args: Args) -> std::result::Result<CNIResult, Error> {
+        Ok(add(&args)?)
+    }
+
+    fn del(&self, args: Args) -> std::result::Result<(), Error> {
+        Ok(del(&args)?)
+    }
+
+    fn check(&self, args: Args) -> std::result::Result<(), Error> {
+        Ok(check(&args)?)
+    }
+}
+
+fn add(args: &Args) -> Result<CNIResult> {
+    let mut sandbox = Sandbox::open(args)?;
+    let lo = sandbox.netlink.link_by_name(LO)?;
+    let foreign = sandbox.netlink.addresses(lo.index)?.into_iter().find(|address| !address.net.addr().is_loopback());
+    if let Some(foreign) = foreign {
+        let problem = format!("lo of {} has {}, which is no loopback address", sandbox.path, foreign.net);
+        return Err(Error::IOFailure(problem).into());
+    }
+    set_up(&mut sandbox, true)?;
+    if let Some(previous) = &args.conf()?.prev_result {
+        return Ok(previous.clone());
+    }
+    // The kernel adds them when it is switched on.
+    let addresses = sandbox.netlink.addresses(lo.index)?;
+    let first = |v4: bool| addresses.iter().find(|address| address.net.addr().is_ipv4() == v4);
+    Ok(CNIResult {
+        interfaces: vec![Interface {
+            name: LO.into(),
+            mac: lo.mac.map(|mac| mac.to_string()),
+            mtu: Some(lo.mtu),
+            sandbox: Some(sandbox.path),
+            ..Interface::default()
+        }],
+        ips: [first(true), first(false)]
+            .into_iter()
+            .flatten()
+            .map(|address| IpConfig { interface: Some(0), ..IpConfig::new(address.net) })
+            .collect(),
+        ..CNIResult::default()
+    })
+}
+
+fn del(args: &Args) -> Result<()> {
+    match Sandbox::open_if_there(args)? {
+        None => Ok(()),
+        Some(mut sandbox) => set_up(&mut sandbox, false),
+    }
+}
+
+fn check(args: &Args) -> Result<()> {
+    let mut sandbox = Sandbox::open(args)?;
+    if sandbox.netlink.link_by_name(LO)?.up { Ok(()) } else { Err(differs(format!("lo of {} is down", sandbox.path))) }
+}
+
+fn set_up(sandbox: &mut Sandbox, up: bool) -> Result<()> {
+    let lo = sandbox.netlink.link_by_name(LO)?.index;
+    Ok(sandbox.netlink.set_link(lo, &LinkChange { up: Some(up), ..LinkChange::default() })?)
+}

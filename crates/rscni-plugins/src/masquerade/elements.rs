@@ -1,0 +1,168 @@
+//! Masquerading as elements: a map per family from a container's address to the chain of its subnet.
+//!
+//! ```text
+//! table inet rscni {
+//!     map masquerade4 { type ipv4_addr : verdict; elements = { 10.1.0.5 comment "net id eth0" : jump masquerade-10.1.0.0/16 } }
+//!     chain postrouting {
+//!         type nat hook postrouting priority srcnat;
+//!         ip saddr vmap @masquerade4
+//!         ip6 saddr vmap @masquerade6
+//!     }
+//!     chain masquerade-10.1.0.0/16 { ip daddr 10.1.0.0/16 return; ip daddr 224.0.0.0/4 return; masquerade }
+//! }
+//! ```
+//!
+//! The chain of a subnet comes with its first container and goes with its last.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use rscni::CNIResult;
+use rscni_linux::nft::{
+    BaseChain, Data, DataType, Element, ElementInfo, Family, Field, NatFlags, Nft, Rule, Set, Table, Transaction,
+    Value, ValueType, Verdict,
+};
+
+use crate::failure::Result;
+use crate::nftable;
+use crate::owner::{Owner, Stale};
+
+const POSTROUTING: &str = "postrouting";
+
+/// What differs between the families.
+struct Kind {
+    map: &'static str,
+    key: ValueType,
+    source: Field,
+    destination: Field,
+    multicast: &'static str,
+}
+
+const V4: Kind = Kind {
+    map: "masquerade4",
+    key: ValueType::Ipv4Addr,
+    source: Field::IpSaddr,
+    destination: Field::IpDaddr,
+    multicast: "224.0.0.0/4",
+};
+
+const V6: Kind = Kind {
+    map: "masquerade6",
+    key: ValueType::Ipv6Addr,
+    source: Field::Ip6Saddr,
+    destination: Field::Ip6Daddr,
+    multicast: "ff00::/8",
+};
+
+fn kind(address: IpAddr) -> &'static Kind {
+    if address.is_ipv4() { &V4 } else { &V6 }
+}
+
+fn table() -> Table {
+    nftable::table(Family::Inet)
+}
+
+/// The chain of a subnet; nftables has no colons in names.
+fn chain(subnet: IpNet) -> String {
+    format!("masquerade-{subnet}").replace(':', "_")
+}
+
+fn skeleton(transaction: &mut Transaction<'_>) {
+    let table = table();
+    transaction.add_chain(&table, POSTROUTING, Some(&BaseChain::srcnat()));
+    for kind in [&V4, &V6] {
+        transaction.add_set(&table, &Set::map(kind.map, [kind.key], DataType::Verdict));
+        transaction.add_rule(&table, POSTROUTING, &Rule::new().verdict_map(&[kind.source], kind.map));
+    }
+}
+
+/// Adds the addresses of the result, in one transaction.
+pub(super) fn add(nft: &mut Nft, owner: Owner<'_>, result: &CNIResult) -> Result<()> {
+    let table = table();
+    let tag = owner.tag();
+    nftable::commit(nft, &table, skeleton, |transaction| {
+        for ip in &result.ips {
+            let (kind, subnet) = (kind(ip.address.addr()), ip.address.trunc());
+            let chain = chain(subnet);
+            transaction.add_chain(&table, &chain, None).flush_chain(&table, &chain);
+            let multicast = kind.multicast.parse().expect("a constant");
+            for inside in [subnet, multicast] {
+                transaction.add_rule(&table, &chain, &Rule::new().in_net(kind.destination, inside).return_());
+            }
+            transaction.add_rule(&table, &chain, &Rule::new().masquerade(NatFlags::default()));
+            let element = Element::new(ip.address.addr()).data(Verdict::Jump(chain)).comment(&tag);
+            nftable::put(transaction, &table, kind.map, &element);
+        }
+    })
+}
+
+/// Removes the attachment's elements, and the chains of subnets that have no others.
+pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, previous: Option<&CNIResult>) -> Result<()> {
+    let tag = owner.tag();
+    let addresses: Vec<IpAddr> = previous.into_iter().flat_map(|p| p.ips.iter().map(|ip| ip.address.addr())).collect();
+    remove_found(nft, |nft, kind| {
+        let of_kind = addresses.iter().filter(|address| address.is_ipv4() == (kind.key == ValueType::Ipv4Addr));
+        let keys: Vec<Value> = of_kind.map(|address| Value::from(*address)).collect();
+        if keys.is_empty() && !addresses.is_empty() {
+            return Ok(Vec::new());
+        }
+        nftable::find(nft, &table(), kind.map, &tag, &keys)
+    })
+}
+
+/// GC.
+pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
+    remove_found(nft, |nft, kind| nftable::find_stale(nft, &table(), kind.map, stale))
+}
+
+/// Removes the elements that `find` gives for each family, then the chains that nothing uses any more.
+fn remove_found(nft: &mut Nft, find: impl Fn(&mut Nft, &Kind) -> Result<Vec<ElementInfo>>) -> Result<()> {
+    let table = table();
+    let mut chains = BTreeSet::new();
+    let mut found = Vec::new();
+    for kind in [&V4, &V6] {
+        for element in find(nft, kind)? {
+            if let Some(Data::Verdict(Verdict::Jump(chain))) = &element.data {
+                chains.insert(chain.clone());
+            }
+            found.push((kind.map, Element::new(Value::bytes(element.key))));
+        }
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    let mut transaction = nft.transaction();
+    for (map, element) in &found {
+        transaction.destroy_element(&table, map, element);
+    }
+    transaction.commit()?;
+    for chain in chains {
+        let mut transaction = nft.transaction();
+        transaction.flush_chain(&table, &chain).del_chain(&table, &chain);
+        match transaction.commit() {
+            // Another container of the subnet still uses it, or another call has just removed it.
+            Err(error) if !error.is_busy() && !error.is_not_found() => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The first address of the result that is not masqueraded for this owner.
+pub(super) fn missing(nft: &mut Nft, owner: Owner<'_>, result: &CNIResult) -> Result<Option<IpAddr>> {
+    let (table, tag) = (table(), owner.tag());
+    for ip in &result.ips {
+        let address = ip.address.addr();
+        let element = nft.get_element(&table, kind(address).map, &Value::from(address))?;
+        let is_ours = element.is_some_and(|element| element.comment.as_deref() == Some(&tag));
+        // The element leads to the chain; the chain has its three rules, and the base chain its two.
+        if !is_ours
+            || nft.rules(&table, &chain(ip.address.trunc()))?.len() != 3
+            || nft.rules(&table, POSTROUTING)?.len() != 2
+        {
+            return Ok(Some(address));
+        }
+    }
+    Ok(None)
+}

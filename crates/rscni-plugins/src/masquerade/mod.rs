@@ -1,0 +1,86 @@
+//! `ipMasq`: what leaves a container's subnet gets the host's address as its source.
+//!
+//! Ours are elements in the table `inet rscni` ([`elements`]), changed over netlink. With `ipMasqBackend: iptables`
+//! the rules are those that the Go plugins make ([`iptables`]). Removal looks for both, and for what the Go plugins
+//! make with nftables ([`go_nftables`]): an attachment may be older than the node's plugins.
+
+mod elements;
+mod go_nftables;
+mod iptables;
+
+use rscni::CNIResult;
+use rscni_linux::nft::Nft;
+use serde::Deserialize;
+use sha2::{Digest, Sha512};
+
+use crate::failure::{AsFarAsPossible, Result, differs};
+use crate::owner::{Owner, Stale};
+
+/// `ipMasqBackend`: who does it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Backend {
+    /// nftables, over netlink. The default.
+    #[default]
+    Nftables,
+    /// iptables, for hosts whose other tools expect its rules.
+    Iptables,
+}
+
+/// The masquerading of one attachment.
+#[derive(Clone, Copy)]
+pub(crate) struct Masquerade<'a> {
+    owner: Owner<'a>,
+    backend: Backend,
+}
+
+impl<'a> Masquerade<'a> {
+    pub(crate) fn new(owner: Owner<'a>, backend: Backend) -> Self {
+        Self { owner, backend }
+    }
+
+    /// Masquerades what the addresses of the result send out of their subnets.
+    pub(crate) fn add(self, result: &CNIResult) -> Result<()> {
+        match self.backend {
+            Backend::Nftables => elements::add(&mut Nft::open()?, self.owner, result),
+            Backend::Iptables => iptables::add(self.owner, result),
+        }
+    }
+
+    /// Removes whatever any of the backends has for this attachment. The result of the ADD saves a search.
+    pub(crate) fn remove(self, previous: Option<&CNIResult>) -> Result<()> {
+        let mut nft = Nft::open()?;
+        let mut all = AsFarAsPossible::default();
+        all.step(elements::remove(&mut nft, self.owner, previous));
+        all.step(go_nftables::remove(&mut nft, self.owner));
+        all.step(iptables::remove(&mut nft, self.owner));
+        all.finish()
+    }
+
+    /// CHECK: each address of the result is masqueraded, by whichever backend.
+    pub(crate) fn check(self, result: &CNIResult) -> Result<()> {
+        let mut nft = Nft::open()?;
+        let Some(missing) = elements::missing(&mut nft, self.owner, result)? else { return Ok(()) };
+        if go_nftables::is_there(&mut nft, self.owner)? || iptables::is_there(&mut nft, self.owner, result)? {
+            return Ok(());
+        }
+        Err(differs(format!("masquerading of {missing} is missing")))
+    }
+
+    /// GC: removes what belongs to attachments that are no longer valid.
+    pub(crate) fn remove_stale(stale: &Stale<'_>) -> Result<()> {
+        let mut nft = Nft::open()?;
+        let mut all = AsFarAsPossible::default();
+        all.step(elements::remove_stale(&mut nft, stale));
+        all.step(go_nftables::remove_stale(&mut nft, stale));
+        all.step(iptables::remove_stale(&mut nft, stale));
+        all.finish()
+    }
+}
+
+/// The hash by which the Go plugins name what they make: the first digits of a SHA-512.
+fn go_hash(text: &str, digits: usize) -> String {
+    let mut hex: String = Sha512::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
+    hex.truncate(digits);
+    hex
+}

@@ -1,0 +1,150 @@
+//! Who owns what on the host: everything that an attachment makes there can be found from its network, container id
+//! and interface name alone.
+//!
+//! Links get a name derived from the three and an alias that spells them out; entries of nftables carry the same text
+//! as their comment. So DEL needs nothing but what it is called with, and GC can tell what belongs to whom.
+
+use rscni::{Args, Attachment, NetConf};
+use sha2::{Digest, Sha256};
+
+/// An attachment, as the owner of what it made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner<'a> {
+    pub(crate) network: &'a str,
+    pub(crate) container_id: &'a str,
+    pub(crate) ifname: &'a str,
+}
+
+/// Before the tag in a link's alias.
+const ALIAS: &str = "rscni ";
+
+/// The longest tag: nftables shows comments of up to 128 bytes.
+const LONGEST: usize = 120;
+
+impl<'a> Owner<'a> {
+    pub(crate) fn new(network: &'a str, args: &'a Args) -> Self {
+        Self { network, container_id: &args.container_id, ifname: &args.ifname }
+    }
+
+    /// The text that marks this owner's things: the three names, or hashes where those are too long.
+    ///
+    /// Names hold no spaces and no `#`, so a tag says one thing only.
+    pub(crate) fn tag(&self) -> String {
+        let tag = format!("{} {} {}", self.network, self.container_id, self.ifname);
+        if tag.len() <= LONGEST {
+            return tag;
+        }
+        format!("{} {}", hashed_network(self.network), hash(&[self.container_id, self.ifname], 32))
+    }
+
+    /// The alias of this owner's links.
+    pub(crate) fn alias(&self) -> String {
+        format!("{ALIAS}{}", self.tag())
+    }
+
+    /// The name of the host's end of this owner's veth.
+    pub(crate) fn veth_name(&self) -> String {
+        derived_name("veth", &[self.network, self.container_id, self.ifname])
+    }
+}
+
+/// An interface name made from names that are too long for one: a prefix of four letters and a hash, 15 bytes in all.
+pub(crate) fn derived_name(prefix: &str, parts: &[&str]) -> String {
+    format!("{prefix}{}", hash(parts, 11))
+}
+
+/// What tells the tags of one network that are still wanted from those that GC may remove.
+pub(crate) struct Stale<'a> {
+    network: &'a str,
+    attachments: &'a [Attachment],
+    tags: Vec<String>,
+}
+
+impl<'a> Stale<'a> {
+    /// From the attachments that the runtime says are valid.
+    pub(crate) fn new(conf: &'a NetConf, valid: &'a [Attachment]) -> Self {
+        let network = conf.name.as_str();
+        let tag = |a: &Attachment| Owner { network, container_id: &a.container_id, ifname: &a.ifname }.tag();
+        Self { network, attachments: valid, tags: valid.iter().map(tag).collect() }
+    }
+
+    /// The network whose things are looked at.
+    pub(crate) fn network(&self) -> &'a str {
+        self.network
+    }
+
+    /// The attachments that are valid.
+    pub(crate) fn valid_attachments(&self) -> &'a [Attachment] {
+        self.attachments
+    }
+
+    /// Whether the tag is of this network and of no valid attachment.
+    pub(crate) fn has_tag(&self, tag: &str) -> bool {
+        let of_network = |name: &str| tag.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '));
+        (of_network(self.network) || of_network(&hashed_network(self.network)))
+            && !self.tags.iter().any(|valid| valid == tag)
+    }
+
+    /// Whether the alias is that of a link of this network and of no valid attachment.
+    pub(crate) fn has_alias(&self, alias: &str) -> bool {
+        alias.strip_prefix(ALIAS).is_some_and(|tag| self.has_tag(tag))
+    }
+}
+
+/// Whether an alias is that of an attachment, whichever it is.
+pub(crate) fn is_owned(alias: &str) -> bool {
+    alias.starts_with(ALIAS)
+}
+
+fn hashed_network(network: &str) -> String {
+    format!("#{}", hash(&[network], 16))
+}
+
+/// The first `digits` of the hexadecimal SHA-256 of the parts.
+fn hash(parts: &[&str], digits: usize) -> String {
+    let mut sha = Sha256::new();
+    for part in parts {
+        sha.update(part.as_bytes());
+        sha.update([0]);
+    }
+    let mut hex: String = sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
+    hex.truncate(digits);
+    hex
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner<'a>(network: &'a str, container_id: &'a str) -> Owner<'a> {
+        Owner { network, container_id, ifname: "eth0" }
+    }
+
+    #[test]
+    fn names_fit_the_kernel_and_tell_owners_apart() {
+        let long = "x".repeat(200);
+        for (network, id) in [("net", "a"), ("net", &*long), (&*long, "a")] {
+            let owner = owner(network, id);
+            assert_eq!(owner.veth_name().len(), 15);
+            assert!(owner.tag().len() <= LONGEST);
+        }
+        // Parts do not run into each other.
+        assert_ne!(owner("ab", "c").veth_name(), owner("a", "bc").veth_name());
+    }
+
+    #[test]
+    fn gc_sees_what_is_of_its_network_and_not_valid() {
+        let long = "x".repeat(200);
+        let conf = NetConf { name: "net".into(), ..NetConf::default() };
+        let valid = |id: &str| Attachment { container_id: id.into(), ifname: "eth0".into() };
+        let valid = [valid("kept"), valid(&long)];
+        let stale = Stale::new(&conf, &valid);
+        assert!(stale.has_tag(&owner("net", "gone").tag()));
+        assert!(stale.has_alias(&owner("net", "gone").alias()));
+        assert!(stale.has_tag(&owner("net", &"y".repeat(200)).tag()));
+        assert!(!stale.has_tag(&owner("net", "kept").tag()));
+        assert!(!stale.has_tag(&owner("net", &long).tag()));
+        assert!(!stale.has_tag(&owner("net2", "gone").tag()));
+        assert!(!stale.has_alias("somebody's link"));
+    }
+}

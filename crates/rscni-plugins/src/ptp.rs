@@ -1,0 +1,196 @@
+//! `ptp`: a veth pair between the host and the container, with a route to the container on the host.
+//!
+//! The container reaches everything by way of the host, the other addresses of its subnet too.
+
+use ipnet::IpNet;
+use rscni::{Args, CNIResult, Cni, Error, Interface, NetConf};
+use rscni_linux::{AddressFlags, Link, Netlink, Route, RouteFilter, Veth};
+use serde::Deserialize;
+
+use crate::failure::{AsFarAsPossible, Result, differs};
+use crate::host;
+use crate::ipam::Ipam;
+use crate::masquerade::{Backend, Masquerade};
+use crate::owner::{Owner, Stale};
+use crate::sandbox::{Reach, Sandbox};
+use crate::undo::Undo;
+
+/// The ptp plugin.
+#[derive(Debug)]
+pub(crate) struct Ptp;
+
+/// The keys of the ptp plugin, as the Go plugin has them.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Keys {
+    ip_masq_backend: Option<Backend>,
+    mtu: u32,
+}
+
+impl Cni for Ptp {
+    fn add(&self, args: Args) -> std::result::Result<CNIResult, Error> {
+        Ok(add(&args)?)
+    }
+
+    fn del(&self, args: Args) -> std::result::Result<(), Error> {
+        Ok(del(&args)?)
+    }
+
+    fn check(&self, args: Args) -> std::result::Result<(), Error> {
+        Ok(check(&args)?)
+    }
+
+    fn gc(&self, args: Args) -> std::result::Result<(), Error> {
+        Ok(gc(&args)?)
+    }
+
+    fn status(&self, args: Args) -> std::result::Result<(), Error> {
+        let conf = args.conf()?;
+        conf.custom_as::<Keys>()?;
+        Ok(Ipam::required(conf, &args)?.status()?)
+    }
+}
+
+/// The place of the container's interface in the result, as the Go plugin has it: after the host's end.
+const CONTAINER: u32 = 1;
+
+fn add(args: &Args) -> Result<CNIResult> {
+    let conf = args.conf()?;
+    let keys: Keys = conf.custom_as()?;
+    let ipam = Ipam::required(conf, args)?;
+    let mut sandbox = Sandbox::open(args)?;
+    sandbox.refuse_taken(&args.ifname)?;
+    let owner = Owner::new(&conf.name, args);
+    let mut undo = Undo::default();
+
+    let mut result = ipam.add()?;
+    undo.push(|| ipam.del());
+    for ip in &mut result.ips {
+        ip.interface = Some(CONTAINER);
+    }
+    let links = host_links(&result)?;
+
+    let mut host = Netlink::open()?;
+    let outer = host::add_veth(
+        &mut host,
+        &Veth {
+            alias: Some(owner.alias()),
+            mtu: Some(keys.mtu).filter(|mtu| *mtu > 0),
+            up: true,
+            peer_netns: Some(&sandbox.netns),
+            ..Veth::new(owner.veth_name(), &args.ifname)
+        },
+        &sandbox.path,
+        &mut undo,
+    )?;
+    host::refuse_router_advertisements(&outer.name);
+    let inner = sandbox.netlink.link_by_name(&args.ifname)?;
+    sandbox.configure(&inner, &result, Reach::Gateway, false)?;
+    let mut batch = host.batch();
+    for link in &links {
+        batch.push(link.add_gateway(outer.index));
+    }
+    for link in &links {
+        batch.add_route(&link.route(outer.index));
+    }
+    batch.commit()?;
+    if conf.ip_masq.unwrap_or_default() {
+        let masquerade = Masquerade::new(owner, keys.ip_masq_backend.unwrap_or_default());
+        masquerade.add(&result)?;
+        undo.push(move || masquerade.remove(None));
+    }
+    host::enable_forwarding(&result.ips.iter().map(|ip| ip.address).collect::<Vec<_>>())?;
+
+    let inner = Interface { sandbox: Some(sandbox.path.clone()), ..host::interface(&inner) };
+    result.interfaces = vec![host::interface(&outer), inner];
+    host::override_dns(&mut result, conf);
+    undo.commit();
+    Ok(result)
+}
+
+/// One address as the host sees it: the gateway's is its own, the container's is at the end of the link.
+struct HostLink {
+    gateway: IpNet,
+    container: IpNet,
+}
+
+impl HostLink {
+    fn add_gateway(&self, index: u32) -> rscni_linux::Request {
+        let flags = AddressFlags { nodad: true, ..AddressFlags::default() };
+        rscni_linux::Request::add_address(index, self.gateway, flags)
+    }
+
+    fn route(&self, index: u32) -> Route {
+        Route { oif: Some(index), ..Route::new(self.container) }
+    }
+}
+
+fn host_links(result: &CNIResult) -> Result<Vec<HostLink>> {
+    let mut links: Vec<HostLink> = Vec::new();
+    for ip in &result.ips {
+        let gateway = ip.gateway.ok_or_else(|| {
+            Error::InvalidNetworkConfig(format!("ptp: {} has no gateway: the IPAM plugin must give one", ip.address))
+        })?;
+        links.push(HostLink { gateway: gateway.into(), container: ip.address.addr().into() });
+    }
+    Ok(links)
+}
+
+fn del(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let owner = Owner::new(&conf.name, args);
+    let mut all = AsFarAsPossible::default();
+    all.step(host::del_veth(owner, args));
+    if conf.ip_masq.unwrap_or_default() {
+        // Removal looks at both backends, so it does not matter which one is configured.
+        all.step(Masquerade::new(owner, Backend::default()).remove(conf.prev_result.as_ref()));
+    }
+    if let Some(ipam) = Ipam::of(conf, args) {
+        all.step(ipam.del());
+    }
+    all.finish()
+}
+
+fn check(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let keys: Keys = conf.custom_as()?;
+    let result = host::require_prev_result(conf)?;
+    Ipam::required(conf, args)?.check()?;
+    let mut sandbox = Sandbox::open(args)?;
+    let mut host = Netlink::open()?;
+    let inner = sandbox.check_veth(&args.ifname, result)?;
+    sandbox.check_addresses_and_routes(&inner, result)?;
+    let outer = host::check_peer(&mut host, &inner, result)?;
+    check_host(&mut host, &outer, &host_links(result)?)?;
+    if conf.ip_masq.unwrap_or_default() {
+        let backend = keys.ip_masq_backend.unwrap_or_default();
+        Masquerade::new(Owner::new(&conf.name, args), backend).check(result)?;
+    }
+    Ok(())
+}
+
+fn check_host(host: &mut Netlink, outer: &Link, links: &[HostLink]) -> Result<()> {
+    let addresses = host.addresses(outer.index)?;
+    for link in links {
+        if !addresses.iter().any(|address| address.net == link.gateway) {
+            return Err(differs(format!("address {} is missing on {}", link.gateway, outer.name)));
+        }
+        let filter = RouteFilter { dst: Some(link.container), oif: Some(outer.index), ..RouteFilter::default() };
+        if host.routes(filter)?.is_empty() {
+            return Err(differs(format!("route to {} by {} is missing on the host", link.container, outer.name)));
+        }
+    }
+    Ok(())
+}
+
+fn gc(args: &Args) -> Result<()> {
+    let conf: &NetConf = args.conf()?;
+    let stale = Stale::new(conf, host::require_valid_attachments(conf)?);
+    let mut all = AsFarAsPossible::default();
+    all.step(host::del_stale_links(&stale));
+    all.step(Masquerade::remove_stale(&stale));
+    if let Some(ipam) = Ipam::of(conf, args) {
+        all.step(ipam.gc());
+    }
+    all.finish()
+}

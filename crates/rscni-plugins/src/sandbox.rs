@@ -1,0 +1,205 @@
+//! The container's side of an attachment: its network namespace, and the addresses and routes of an interface in it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use rscni::{Args, CNIResult, Error};
+use rscni_linux::{AddressFlags, Link, LinkChange, Netlink, Netns, Route, RouteFilter, sysctl};
+
+use crate::failure::{Failure, Result, differs};
+
+/// How long duplicate address detection may take, where it is asked for.
+const DAD_LIMIT: Duration = Duration::from_secs(5);
+
+/// How the others of an address's subnet are reached.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Directly: they are on the same link.
+    Link,
+    /// By way of the gateway, as everything else is.
+    Gateway,
+}
+
+/// A container's network namespace, with a netlink socket in it.
+pub(crate) struct Sandbox {
+    pub(crate) netns: Netns,
+    pub(crate) netlink: Netlink,
+    /// `CNI_NETNS`, as it goes into results.
+    pub(crate) path: String,
+}
+
+impl Sandbox {
+    /// Opens `CNI_NETNS`, for ADD and CHECK, which cannot do without.
+    pub(crate) fn open(args: &Args) -> Result<Self> {
+        let path = args.require_netns()?;
+        let invalid = |error: rscni_linux::Error| Error::InvalidNetns(format!("CNI_NETNS: {error}"));
+        let netns = Netns::open(path).map_err(invalid)?;
+        let netlink = Netlink::open_in(&netns)?;
+        Ok(Self { netns, netlink, path: path.display().to_string() })
+    }
+
+    /// Opens `CNI_NETNS` for DEL: none if it is not given or gone.
+    pub(crate) fn open_if_there(args: &Args) -> Result<Option<Self>> {
+        match &args.netns {
+            None => Ok(None),
+            Some(path) => match Netns::open(path) {
+                // What is no namespace (any more) has none of ours in it.
+                Err(rscni_linux::Error::NotFound { .. } | rscni_linux::Error::Invalid { .. }) => Ok(None),
+                Err(error) => Err(error.into()),
+                Ok(_) => Self::open(args).map(Some),
+            },
+        }
+    }
+
+    /// Fails if the container has an interface of that name already (spec: "ADD").
+    pub(crate) fn refuse_taken(&mut self, ifname: &str) -> Result<()> {
+        match self.netlink.find_link(ifname)? {
+            None => Ok(()),
+            Some(_) => Err(taken(ifname, &self.path)),
+        }
+    }
+
+    /// Switches the interface on and gives it the addresses and routes of the result.
+    ///
+    /// With `dad` it waits until duplicate address detection has found nobody else with its IPv6 addresses.
+    pub(crate) fn configure(&mut self, link: &Link, result: &CNIResult, reach: Reach, dad: bool) -> Result<()> {
+        if result.ips.iter().any(|ip| ip.address.addr().is_ipv6()) {
+            self.enable_ipv6(&link.name, dad)?;
+        }
+        let flags = AddressFlags { nodad: !dad, noprefixroute: reach == Reach::Gateway };
+        let mut batch = self.netlink.batch();
+        batch.set_link(link.index, &LinkChange { up: Some(true), ..LinkChange::default() });
+        for ip in &result.ips {
+            batch.add_address(link.index, ip.address, flags);
+        }
+        batch.commit()?;
+        if dad {
+            self.netlink.settle_addresses(link.index, DAD_LIMIT)?;
+        }
+        let mut batch = self.netlink.batch();
+        if reach == Reach::Gateway {
+            for route in routes_by_gateway(result, link.index) {
+                batch.add_route(&route);
+            }
+        }
+        for route in kernel_routes(result, link.index) {
+            batch.append_route(&route);
+        }
+        Ok(batch.commit()?)
+    }
+
+    fn enable_ipv6(&self, ifname: &str, dad: bool) -> Result<()> {
+        let detection = if dad { "1" } else { "0" };
+        let key = |link: &str, key: &str| format!("net/ipv6/conf/{link}/{key}");
+        let settings = [
+            (key("lo", "disable_ipv6"), "0"),
+            (key(ifname, "disable_ipv6"), "0"),
+            (key(ifname, "keep_addr_on_down"), "1"),
+            (key(ifname, "accept_dad"), detection),
+            (key(ifname, "enhanced_dad"), detection),
+        ];
+        Ok(sysctl::set_all_in(&self.netns, &settings.each_ref().map(|(key, value)| (key.as_str(), *value)))?)
+    }
+
+    /// The container's end of the attachment, as CHECK wants it: there, up, a veth, with the hardware address of the
+    /// result.
+    pub(crate) fn check_veth(&mut self, ifname: &str, result: &CNIResult) -> Result<Link> {
+        let link = self
+            .netlink
+            .find_link(ifname)?
+            .ok_or_else(|| differs(format!("interface {ifname} is missing in {}", self.path)))?;
+        if link.kind.as_deref() != Some("veth") {
+            return Err(differs(format!("interface {ifname} in {} is not a veth", self.path)));
+        }
+        if !link.up {
+            return Err(differs(format!("interface {ifname} in {} is down", self.path)));
+        }
+        let expected = result
+            .interfaces
+            .iter()
+            .find(|i| i.name == ifname && i.sandbox.as_deref() == Some(&self.path))
+            .ok_or_else(|| differs(format!("prevResult has no interface {ifname} in {}", self.path)))?;
+        check_mac(&link, expected.mac.as_deref())?;
+        Ok(link)
+    }
+
+    /// Compares addresses and routes with those of the result.
+    pub(crate) fn check_addresses_and_routes(&mut self, link: &Link, result: &CNIResult) -> Result<()> {
+        let present = self.netlink.addresses(link.index)?;
+        for ip in result.container_ips(&link.name) {
+            if !present.iter().any(|address| address.net == ip.address) {
+                return Err(differs(format!("address {} is missing on {} in {}", ip.address, link.name, self.path)));
+            }
+        }
+        for route in &result.routes {
+            let filter = RouteFilter {
+                dst: Some(route.dst),
+                table: Some(route.table.unwrap_or(MAIN)),
+                ..RouteFilter::default()
+            };
+            let found = self.netlink.routes(filter)?;
+            if !found.iter().any(|r| route.gw.is_none() || r.gateway == route.gw) {
+                let via = route.gw.map(|gw| format!(" via {gw}")).unwrap_or_default();
+                return Err(differs(format!("route to {}{via} is missing in {}", route.dst, self.path)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The number of the main routing table.
+const MAIN: u32 = 254;
+
+/// The error for an interface that is there already.
+pub(crate) fn taken(ifname: &str, sandbox: &str) -> Failure {
+    Failure(Error::InvalidEnvValue(format!(
+        "CNI_IFNAME={ifname}: the container ({sandbox}) has an interface of that name already; choose another or DEL it"
+    )))
+}
+
+/// Compares a link's hardware address with that of a result.
+pub(crate) fn check_mac(link: &Link, expected: Option<&str>) -> Result<()> {
+    let Some(expected) = expected else { return Ok(()) };
+    let actual = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
+    if actual.eq_ignore_ascii_case(expected) {
+        return Ok(());
+    }
+    Err(differs(format!("interface {} has the address {actual}, ADD left {expected}", link.name)))
+}
+
+/// For each address a route to its gateway, and one to its subnet by way of it.
+fn routes_by_gateway(result: &CNIResult, index: u32) -> Vec<Route> {
+    let mut routes: Vec<Route> = Vec::new();
+    for ip in &result.ips {
+        let Some(gateway) = ip.gateway else { continue };
+        let from = |route: Route| Route { oif: Some(index), src: Some(ip.address.addr()), ..route };
+        let subnet = Route { gateway: Some(gateway), ..Route::new(ip.address.trunc()) };
+        for route in [from(Route::new(IpNet::from(gateway))), from(subnet)] {
+            // Addresses of one subnet share both; a subnet of one address needs none.
+            if route.dst.addr() != ip.address.addr() && !routes.iter().any(|other| other.dst == route.dst) {
+                routes.push(route);
+            }
+        }
+    }
+    routes
+}
+
+/// The routes of a result for the kernel; the gateway is that of the first address of the family where a route has
+/// none.
+fn kernel_routes(result: &CNIResult, index: u32) -> impl Iterator<Item = Route> {
+    result.routes.iter().map(move |route| Route {
+        gateway: route.gw.or_else(|| first_gateway(result, route.dst.addr().is_ipv4())),
+        oif: Some(index),
+        table: route.table,
+        scope: route.scope,
+        priority: route.priority,
+        mtu: route.mtu,
+        advmss: route.advmss,
+        ..Route::new(route.dst)
+    })
+}
+
+fn first_gateway(result: &CNIResult, v4: bool) -> Option<IpAddr> {
+    result.ips.iter().filter_map(|ip| ip.gateway).find(|gateway| gateway.is_ipv4() == v4)
+}
