@@ -146,16 +146,18 @@ fn value_of(bytes: &[u8]) -> String {
     let inner = in_order(bytes);
     let covered: usize = inner.iter().map(|(_, value)| (4 + value.len()).next_multiple_of(4)).sum();
     let nested = !inner.is_empty() && covered == bytes.len().next_multiple_of(4);
-    let stripped = bytes.strip_suffix(&[0]).unwrap_or(bytes);
-    let letters = stripped.split(|byte| *byte == 0).next().unwrap_or_default();
-    let is_text = letters.len() > 1
-        && letters.iter().all(u8::is_ascii_graphic)
-        && stripped[letters.len()..].iter().all(|byte| *byte == 0)
-        && bytes.len() > letters.len();
+    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let (used, padding) = bytes.split_at(end);
+    let is_text = used.len() > 1
+        && !padding.is_empty()
+        && used.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ')
+        && !used.starts_with(b" ");
     if is_text {
-        text(letters)
+        text(used)
     } else if nested {
         format!("[{}]", values(bytes))
+    } else if padding.len() > 16 {
+        hex(used) + "00.."
     } else {
         hex(bytes)
     }
@@ -196,4 +198,27 @@ fn elements(set: &[u8]) -> io::Result<Vec<String>> {
         }
     }
     Ok(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_shown_as_what_they_look_like() {
+        assert_eq!(value_of(b"eth0\0\0\0\0"), "eth0");
+        assert_eq!(value_of(&[10, 1, 0, 2]), "0a010002");
+        assert_eq!(value_of(&attribute(1, &[10, 1, 0, 2])), "[1=0a010002]");
+        let mut comment = b"name: \"net\"".to_vec();
+        comment.resize(256, 0);
+        assert_eq!(value_of(&comment), "name: \"net\"");
+        assert_eq!(value_of(&[0; 32]), "00..");
+    }
+
+    #[test]
+    fn a_comment_is_found_behind_other_user_data() {
+        assert_eq!(comment(&[2, 1, 9, 0, 3, b'n', b'a', 0]), Some("na".to_owned()));
+        assert_eq!(comment(&[2, 1, 9]), None);
+        assert_eq!(comment(&[0, 9, 1]), None);
+    }
 }
