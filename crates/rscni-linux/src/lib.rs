@@ -1,11 +1,55 @@
 //! The Linux kernel's networking as a CNI plugin needs it: network namespaces, rtnetlink, nftables, sysctl.
+//!
+//! It is synchronous, starts no helper process, and knows nothing of CNI. Names are those of `ip`, `bridge`,
+//! `nft` and `sysctl`; errors say what was being done, to which object, and what the kernel said.
+//!
+//! ```no_run
+//! use rscni_linux::{AddressFlags, LinkChange, Netlink, Netns, Route, Veth, announce};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let netns = Netns::open("/run/netns/blue")?;
+//! let mut host = Netlink::open()?;
+//! let mut container = Netlink::open_in(&netns)?;
+//! let cni0 = host.link_by_name("cni0")?.index;
+//! // One message: both ends, the peer in the container and under its final name.
+//! host.add_veth(&Veth { master: Some(cni0), up: true, peer_netns: Some(&netns), ..Veth::new("veth1a2b", "eth0") })?;
+//! let eth0 = container.link_by_name("eth0")?;
+//! // Three changes, one send, one answer.
+//! let mut batch = container.batch();
+//! batch.set_link(eth0.index, &LinkChange { up: Some(true), ..LinkChange::default() });
+//! batch.add_address(eth0.index, "10.1.0.2/24".parse()?, AddressFlags::default());
+//! batch.add_route(&Route::default_via("10.1.0.1".parse()?));
+//! batch.commit()?;
+//! announce(&netns, &eth0, &["10.1.0.2".parse()?])?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What to know
+//!
+//! **Sockets stay.** A [`Netlink`] or [`nft::Nft`] socket belongs to the namespace it was opened in. Open one
+//! for the host and one for the container; no thread has to move after that. The calling thread never moves at
+//! all: [`Netns::enter`] runs its closure on a thread of its own.
+//!
+//! **Few system calls.** A batch, and a transaction of nftables, is one `send` and, when it succeeds, one
+//! `recv`. Lookups are lookups and not lists. What has to list says in its documentation that its cost grows.
+//!
+//! **A batch is no transaction.** When the kernel refuses one request of a [`Batch`] it still carries out those
+//! after it: a caller that must leave nothing behind undoes all of them. [`nft::Transaction`] is one.
+//!
+//! **Privileges.** `CAP_NET_ADMIN` in the user namespace that owns the network namespace, `CAP_SYS_ADMIN` to
+//! enter and to name one, `CAP_NET_RAW` to announce. No root: a user namespace gives all of them.
 
+mod announce;
 mod error;
 mod mac;
 pub mod netlink;
 mod netns;
+pub mod nft;
+pub mod sysctl;
 
 pub use crate::{
+    announce::announce,
     error::{Error, Result},
     mac::MacAddr,
     netlink::{
@@ -14,4 +58,5 @@ pub use crate::{
         RouteFilter, RouteType, Veth, Vlan, VlanOwner,
     },
     netns::Netns,
+    nft::Nft,
 };

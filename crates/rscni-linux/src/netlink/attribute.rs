@@ -58,6 +58,19 @@ impl<'a> Value<'a> {
         i32::from_ne_bytes(self.array())
     }
 
+    /// nftables sends its numbers in network byte order.
+    pub(crate) fn u32_be(self) -> u32 {
+        u32::from_be_bytes(self.array())
+    }
+
+    pub(crate) fn i32_be(self) -> i32 {
+        i32::from_be_bytes(self.array())
+    }
+
+    pub(crate) fn u64_be(self) -> u64 {
+        u64::from_be_bytes(self.array())
+    }
+
     /// Text up to its NUL. Names in the kernel are bytes; what is not UTF-8 is shown as well as it can be.
     pub(crate) fn string(self) -> String {
         let end = self.0.iter().position(|byte| *byte == 0);

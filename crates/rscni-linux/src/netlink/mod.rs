@@ -30,8 +30,8 @@ pub use self::{
     vlan::{Vlan, VlanOwner},
 };
 pub(crate) use self::{
-    attribute::{Attributes, attributes},
-    socket::Socket,
+    attribute::{Attributes, Value, attributes},
+    socket::{Answer, Refusal, Socket},
 };
 use crate::{Error, Netns, Result};
 
@@ -58,7 +58,7 @@ impl Netlink {
 }
 
 /// For lookups: what is not there is no error but `None`.
-trait OrAbsent<T> {
+pub(crate) trait OrAbsent<T> {
     fn or_absent(self) -> Result<Option<T>>;
 }
 

@@ -9,7 +9,7 @@ use netlink_packet_core::{
     NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
     NetlinkBuffer, NetlinkSerializable, NlasIterator, parse_i32, parse_string,
 };
-use netlink_sys::Socket as Raw;
+use netlink_sys::{Socket as Raw, protocols::NETLINK_ROUTE};
 
 use crate::{Error, Netns, Result};
 
@@ -82,7 +82,8 @@ impl Socket {
             outgoing: Vec::new(),
             incoming: Vec::with_capacity(BUFFER),
             sequence: 0,
-            strict: false,
+            // nftables takes no strict checking.
+            strict: protocol != NETLINK_ROUTE,
         })
     }
 
@@ -274,6 +275,7 @@ fn parse(kind: u16, flags: u16, payload: &[u8]) -> io::Result<Answer<'_>> {
             .get(4..)
             .and_then(|header| header.first_chunk())
             .map_or(HEADER, |length| u32::from_ne_bytes(*length) as usize)
+            .min(payload.len())
     };
     let details = payload.get(4 + echoed.next_multiple_of(NLMSG_ALIGN)..);
     let extack = details

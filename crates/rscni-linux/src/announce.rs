@@ -1,0 +1,206 @@
+//! Telling the neighbours who has an address: gratuitous ARP for IPv4 (RFC 5227, section 3, and RFC 2002,
+//! section 4.6), unsolicited neighbour advertisements for IPv6 (RFC 4861, section 7.2.6).
+//!
+//! Neighbours that remember another hardware address for it, from a container that had it before, learn the
+//! new one at once. The frames are written whole and sent on a packet socket, so they go out even while an
+//! IPv6 address is still tentative.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sendto, socket_with};
+
+use crate::{Error, Link, MacAddr, Netns, Result};
+
+const ETHER_IPV6: u16 = 0x86dd;
+const ETHER_ARP: u16 = 0x0806;
+const ARP_REQUEST: u16 = 1;
+const ARP_REPLY: u16 = 2;
+const ICMPV6: u8 = 58;
+/// All nodes on the link, `ff02::1`, and the Ethernet group that carries it.
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+const ALL_NODES_MAC: MacAddr = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
+
+/// Announces that `link`, in `netns`, has these addresses. It needs `CAP_NET_RAW` there.
+///
+/// # Errors
+///
+/// [`Error::Invalid`] if the link is none of Ethernet; [`Error::Io`] when a frame cannot be sent, such as on a
+/// link that is down.
+pub fn announce(netns: &Netns, link: &Link, addresses: &[IpAddr]) -> Result<()> {
+    let mac = link.mac.ok_or_else(|| {
+        Error::invalid(
+            format!("interface {}", link.name),
+            "it has no Ethernet address to announce",
+        )
+    })?;
+    netns.enter(|| send(link, mac, addresses))?
+}
+
+fn send(link: &Link, mac: MacAddr, addresses: &[IpAddr]) -> Result<()> {
+    // Without a protocol it receives nothing.
+    let socket = socket_with(
+        AddressFamily::PACKET,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(|errno| Error::io("open a packet socket", errno))?;
+    for address in addresses {
+        let frames = match address {
+            // Some hosts learn from requests, some from replies.
+            IpAddr::V4(v4) => vec![arp(ARP_REQUEST, mac, *v4), arp(ARP_REPLY, mac, *v4)],
+            IpAddr::V6(v6) => vec![neighbour_advertisement(mac, *v6)],
+        };
+        for frame in frames {
+            let target = packet_address::PacketAddress::new(link.index);
+            sendto(&socket, &frame, SendFlags::empty(), &target).map_err(|errno| {
+                Error::io(format!("announce {address} on {}", link.name), errno)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn ethernet(to: MacAddr, from: MacAddr, kind: u16) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(86);
+    frame.extend(to.as_bytes());
+    frame.extend(from.as_bytes());
+    frame.extend(kind.to_be_bytes());
+    frame
+}
+
+fn arp(operation: u16, mac: MacAddr, address: Ipv4Addr) -> Vec<u8> {
+    let mut frame = ethernet(MacAddr::BROADCAST, mac, ETHER_ARP);
+    // Ethernet, IPv4, and the lengths of their addresses.
+    frame.extend([0, 1, 0x08, 0, 6, 4]);
+    frame.extend(operation.to_be_bytes());
+    frame.extend(mac.as_bytes());
+    frame.extend(address.octets());
+    // In a reply the target is the sender once more.
+    let target = if operation == ARP_REPLY {
+        mac
+    } else {
+        MacAddr::default()
+    };
+    frame.extend(target.as_bytes());
+    frame.extend(address.octets());
+    frame
+}
+
+fn neighbour_advertisement(mac: MacAddr, address: Ipv6Addr) -> Vec<u8> {
+    // Type 136, code 0, no checksum yet, flag Override.
+    let mut message = vec![136, 0, 0, 0, 0x20, 0, 0, 0];
+    message.extend(address.octets());
+    // Option 2, the sender's hardware address, one unit of eight bytes.
+    message.extend([2, 1]);
+    message.extend(mac.as_bytes());
+    let length = u16::try_from(message.len()).unwrap_or(u16::MAX);
+
+    let mut pseudo = Vec::new();
+    pseudo.extend(address.octets());
+    pseudo.extend(ALL_NODES.octets());
+    pseudo.extend(u32::from(length).to_be_bytes());
+    pseudo.extend([0, 0, 0, ICMPV6]);
+    pseudo.extend(&message);
+    message[2..4].copy_from_slice(&checksum(&pseudo).to_be_bytes());
+
+    let mut frame = ethernet(ALL_NODES_MAC, mac, ETHER_IPV6);
+    frame.extend([0x60, 0, 0, 0]);
+    frame.extend(length.to_be_bytes());
+    // A hop limit of 255 proves that it comes from this link.
+    frame.extend([ICMPV6, 255]);
+    frame.extend(address.octets());
+    frame.extend(ALL_NODES.octets());
+    frame.extend(message);
+    frame
+}
+
+/// The Internet checksum (RFC 1071).
+fn checksum(bytes: &[u8]) -> u16 {
+    let mut sum: u32 = bytes
+        .chunks(2)
+        .map(|pair| {
+            u32::from(u16::from_be_bytes([
+                pair[0],
+                pair.get(1).copied().unwrap_or(0),
+            ]))
+        })
+        .sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).unwrap_or(u16::MAX)
+}
+
+/// The one address type that rustix does not have.
+mod packet_address {
+    #![allow(
+        unsafe_code,
+        reason = "rustix takes other socket addresses only through an unsafe trait, and none of its own is a packet address"
+    )]
+
+    use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
+
+    /// `struct sockaddr_ll`: which interface a frame leaves by. The rest is in the frame.
+    #[repr(C)]
+    pub(super) struct PacketAddress {
+        family: u16,
+        protocol: u16,
+        index: u32,
+        hardware: u16,
+        kind: u8,
+        length: u8,
+        address: [u8; 8],
+    }
+
+    impl PacketAddress {
+        pub(super) fn new(index: u32) -> Self {
+            Self {
+                family: rustix::net::AddressFamily::PACKET.as_raw(),
+                protocol: 0,
+                index,
+                hardware: 0,
+                kind: 0,
+                length: 0,
+                address: [0; 8],
+            }
+        }
+    }
+
+    // SAFETY: `with_sockaddr` gives a pointer to a whole `PacketAddress`, laid out as `struct sockaddr_ll` and
+    // initialised, with its true length; it is borrowed, and so valid, for the whole call.
+    unsafe impl SocketAddrArg for PacketAddress {
+        unsafe fn with_sockaddr<R>(
+            &self,
+            f: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R,
+        ) -> R {
+            const LENGTH: SocketAddrLen = 20;
+            const { assert!(size_of::<PacketAddress>() == LENGTH as usize) };
+            f(std::ptr::from_ref(self).cast(), LENGTH)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_is_that_of_rfc_1071() {
+        assert_eq!(
+            checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]),
+            !0xddf2
+        );
+        assert_eq!(checksum(&[1]), !0x0100);
+    }
+
+    #[test]
+    fn an_arp_announcement_names_the_address_twice() {
+        let mac = MacAddr([2, 0, 0, 0, 0, 1]);
+        let frame = arp(ARP_REQUEST, mac, Ipv4Addr::new(10, 0, 0, 1));
+        assert_eq!(frame.len(), 42);
+        assert_eq!(frame[..6], [0xff; 6]);
+        assert_eq!(frame[28..32], [10, 0, 0, 1]);
+        assert_eq!(frame[38..42], [10, 0, 0, 1]);
+    }
+}

@@ -1,0 +1,233 @@
+//! Tables and chains: making and deleting them.
+
+use netlink_packet_core::DefaultNla;
+
+use super::{
+    Table, Transaction,
+    message::{
+        NFT_MSG_DELCHAIN, NFT_MSG_DELTABLE, NFT_MSG_DESTROYCHAIN, NFT_MSG_DESTROYTABLE,
+        NFT_MSG_NEWCHAIN, NFT_MSG_NEWTABLE, nested, number, signed, string, table_name,
+    },
+    transaction::{Create, Remove},
+};
+
+pub(super) const NFTA_CHAIN_TABLE: u16 = 1;
+pub(super) const NFTA_CHAIN_NAME: u16 = 3;
+pub(super) const NFTA_CHAIN_HOOK: u16 = 4;
+pub(super) const NFTA_CHAIN_POLICY: u16 = 5;
+pub(super) const NFTA_CHAIN_TYPE: u16 = 7;
+pub(super) const NFTA_HOOK_HOOKNUM: u16 = 1;
+pub(super) const NFTA_HOOK_PRIORITY: u16 = 2;
+
+/// Where in a packet's way a base chain stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Hook {
+    /// Before it is decided where the packet goes.
+    Prerouting,
+    /// On the way to this host.
+    Input,
+    /// On the way through.
+    Forward,
+    /// On the way from this host.
+    Output,
+    /// Before it leaves.
+    Postrouting,
+}
+
+impl Hook {
+    fn number(self) -> u32 {
+        match self {
+            Self::Prerouting => 0,
+            Self::Input => 1,
+            Self::Forward => 2,
+            Self::Output => 3,
+            Self::Postrouting => 4,
+        }
+    }
+
+    pub(super) fn from_number(number: u32) -> Option<Self> {
+        let all = [
+            Self::Prerouting,
+            Self::Input,
+            Self::Forward,
+            Self::Output,
+            Self::Postrouting,
+        ];
+        all.into_iter().find(|hook| hook.number() == number)
+    }
+}
+
+/// What happens to packets that no rule of a base chain decided on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Policy {
+    /// They go on.
+    Accept,
+    /// They are dropped.
+    Drop,
+}
+
+impl Policy {
+    fn number(self) -> u32 {
+        match self {
+            Self::Drop => 0,
+            Self::Accept => 1,
+        }
+    }
+
+    pub(super) fn from_number(number: u32) -> Option<Self> {
+        [Self::Drop, Self::Accept]
+            .into_iter()
+            .find(|policy| policy.number() == number)
+    }
+}
+
+/// What makes a chain a base chain: one that packets come to by themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BaseChain {
+    /// Its type: `filter`, `nat` or `route`.
+    pub kind: String,
+    /// Where it stands.
+    pub hook: Hook,
+    /// Its place among the chains of the same hook: the lowest comes first.
+    pub priority: i32,
+    /// What happens at its end; the kernel's default is to accept.
+    pub policy: Option<Policy>,
+}
+
+impl BaseChain {
+    /// Source NAT, where `nft` puts it (`priority srcnat`).
+    pub fn srcnat() -> Self {
+        Self::new("nat", Hook::Postrouting, 100)
+    }
+
+    /// Destination NAT of what comes in, where `nft` puts it (`priority dstnat`).
+    pub fn dstnat() -> Self {
+        Self::new("nat", Hook::Prerouting, -100)
+    }
+
+    /// A filter.
+    pub fn filter(hook: Hook, priority: i32) -> Self {
+        Self::new("filter", hook, priority)
+    }
+
+    /// A base chain of this type, hook and priority.
+    pub fn new(kind: impl Into<String>, hook: Hook, priority: i32) -> Self {
+        Self {
+            kind: kind.into(),
+            hook,
+            priority,
+            policy: None,
+        }
+    }
+
+    fn attributes(&self) -> Vec<DefaultNla> {
+        let mut attributes = vec![
+            nested(
+                NFTA_CHAIN_HOOK,
+                &[
+                    number(NFTA_HOOK_HOOKNUM, self.hook.number()),
+                    signed(NFTA_HOOK_PRIORITY, self.priority),
+                ],
+            ),
+            string(NFTA_CHAIN_TYPE, &self.kind),
+        ];
+        attributes.extend(
+            self.policy
+                .map(|policy| number(NFTA_CHAIN_POLICY, policy.number())),
+        );
+        attributes
+    }
+}
+
+pub(super) fn chain_name(table: &Table, chain: &str) -> Vec<DefaultNla> {
+    vec![
+        string(NFTA_CHAIN_TABLE, &table.name),
+        string(NFTA_CHAIN_NAME, chain),
+    ]
+}
+
+/// Tables and chains.
+impl Transaction<'_> {
+    /// Makes a table, unless it is there.
+    pub fn add_table(&mut self, table: &Table) -> &mut Self {
+        self.table(table, Create::Idempotent)
+    }
+
+    /// Makes a table; it is an error (`EEXIST`) if it is there.
+    pub fn create_table(&mut self, table: &Table) -> &mut Self {
+        self.table(table, Create::Exclusive)
+    }
+
+    fn table(&mut self, table: &Table, create: Create) -> &mut Self {
+        let action = format!("add table {table}");
+        self.create(
+            table,
+            NFT_MSG_NEWTABLE,
+            create,
+            vec![table_name(table)],
+            action,
+        )
+    }
+
+    /// Deletes a table with all that is in it; it is an error (`ENOENT`) if it is not there.
+    pub fn del_table(&mut self, table: &Table) -> &mut Self {
+        self.remove_table(table, Remove::Present)
+    }
+
+    /// Deletes a table with all that is in it, if it is there.
+    pub fn destroy_table(&mut self, table: &Table) -> &mut Self {
+        self.remove_table(table, Remove::MayBeAbsent)
+    }
+
+    fn remove_table(&mut self, table: &Table, remove: Remove) -> &mut Self {
+        let action = format!("delete table {table}");
+        let kinds = (NFT_MSG_DELTABLE, NFT_MSG_DESTROYTABLE);
+        self.remove(table, kinds, remove, vec![table_name(table)], action)
+    }
+
+    /// Makes a chain, unless it is there. With `base`, packets come to it by themselves.
+    ///
+    /// A chain that is there with another type, hook or priority is an error.
+    pub fn add_chain(&mut self, table: &Table, chain: &str, base: Option<&BaseChain>) -> &mut Self {
+        self.chain(table, chain, base, Create::Idempotent)
+    }
+
+    /// Makes a chain; it is an error (`EEXIST`) if it is there.
+    pub fn create_chain(
+        &mut self,
+        table: &Table,
+        chain: &str,
+        base: Option<&BaseChain>,
+    ) -> &mut Self {
+        self.chain(table, chain, base, Create::Exclusive)
+    }
+
+    fn chain(
+        &mut self,
+        table: &Table,
+        chain: &str,
+        base: Option<&BaseChain>,
+        create: Create,
+    ) -> &mut Self {
+        let mut attributes = chain_name(table, chain);
+        attributes.extend(base.map(BaseChain::attributes).unwrap_or_default());
+        let action = format!("add chain {table} {chain}");
+        self.create(table, NFT_MSG_NEWCHAIN, create, attributes, action)
+    }
+
+    /// Deletes a chain with its rules; it is an error if it is not there (`ENOENT`) or rules lead to it (`EBUSY`).
+    pub fn del_chain(&mut self, table: &Table, chain: &str) -> &mut Self {
+        self.remove_chain(table, chain, Remove::Present)
+    }
+
+    /// Deletes a chain with its rules, if it is there; it is an error if rules lead to it (`EBUSY`).
+    pub fn destroy_chain(&mut self, table: &Table, chain: &str) -> &mut Self {
+        self.remove_chain(table, chain, Remove::MayBeAbsent)
+    }
+
+    fn remove_chain(&mut self, table: &Table, chain: &str, remove: Remove) -> &mut Self {
+        let action = format!("delete chain {table} {chain}");
+        let kinds = (NFT_MSG_DELCHAIN, NFT_MSG_DESTROYCHAIN);
+        self.remove(table, kinds, remove, chain_name(table, chain), action)
+    }
+}

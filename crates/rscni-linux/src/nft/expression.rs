@@ -1,0 +1,329 @@
+//! The expressions that rules are made of, one function each.
+//!
+//! An expression loads something into a register, compares a register, or acts. Registers are numbered in words
+//! of four bytes, as the kernel has done since 4.1; a value takes as many words as it needs.
+
+use netlink_packet_core::DefaultNla;
+
+use super::{
+    Value,
+    message::{long, nested, number, string},
+    set::{NFTA_DATA_VALUE, data},
+};
+
+const NFTA_EXPR_NAME: u16 = 1;
+const NFTA_EXPR_DATA: u16 = 2;
+
+/// The register that holds the verdict.
+pub(super) const VERDICT: u32 = 0;
+/// The first word of the sixteen for data (`NFT_REG32_00`).
+pub(super) const FIRST: u32 = 8;
+
+/// One expression: its name and attributes.
+pub(super) type Expression = Vec<DefaultNla>;
+
+fn expression(name: &str, attributes: &[DefaultNla]) -> Expression {
+    vec![
+        string(NFTA_EXPR_NAME, name),
+        nested(NFTA_EXPR_DATA, attributes),
+    ]
+}
+
+/// What of a packet can be looked at, under the names of `nft`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Field {
+    /// `iifname`: the name of the interface it came in by. 16 bytes, see [`Value::ifname`].
+    Iifname,
+    /// `oifname`: the name of the interface it leaves by.
+    Oifname,
+    /// `iif`: the index of the interface it came in by.
+    Iif,
+    /// `oif`: the index of the interface it leaves by.
+    Oif,
+    /// `meta nfproto`: 2 for IPv4, 10 for IPv6. Needed before a field of IP in an `inet` table.
+    Nfproto,
+    /// `meta l4proto`: the IP protocol. Needed before a port.
+    L4proto,
+    /// `meta protocol`: the frame's type. Needed before a field of IP in a `bridge` table.
+    Protocol,
+    /// `meta mark`
+    Mark,
+    /// `ip saddr`
+    IpSaddr,
+    /// `ip daddr`
+    IpDaddr,
+    /// `ip6 saddr`
+    Ip6Saddr,
+    /// `ip6 daddr`
+    Ip6Daddr,
+    /// `th sport`: the source port of TCP, UDP, SCTP, DCCP
+    Sport,
+    /// `th dport`
+    Dport,
+    /// `ether saddr`
+    EtherSaddr,
+    /// `ether daddr`
+    EtherDaddr,
+    /// `ether type`
+    EtherType,
+    /// `arp saddr ether`: the hardware address that an ARP packet claims
+    ArpSaddrEther,
+    /// `arp saddr ip`: the address that an ARP packet claims
+    ArpSaddrIp,
+    /// `ct state`: compare it by a mask of [`CtState`]
+    CtState,
+    /// `ct status`: compare it by a mask, 0x20 is `dnat`, 0x10 `snat`
+    CtStatus,
+    /// `ct mark`
+    CtMark,
+    /// `fib daddr type`: what kind of address the destination is to this host; 2 is `local`
+    FibDaddrType,
+    /// `fib saddr type`: what kind of address the source is to this host
+    FibSaddrType,
+}
+
+/// Where a field is found.
+enum Source {
+    Meta(u32),
+    /// Base header (0 link, 1 network, 2 transport) and offset.
+    Payload(u32, u32),
+    Ct(u32),
+    FibAddrType(u32),
+}
+
+impl Field {
+    /// Where it is, and how many bytes it has.
+    fn describe(self) -> (Source, u32) {
+        use Source::{Ct, FibAddrType, Meta, Payload};
+        match self {
+            Self::Protocol => (Meta(1), 2),
+            Self::Mark => (Meta(3), 4),
+            Self::Iif => (Meta(4), 4),
+            Self::Oif => (Meta(5), 4),
+            Self::Iifname => (Meta(6), 16),
+            Self::Oifname => (Meta(7), 16),
+            Self::Nfproto => (Meta(15), 1),
+            Self::L4proto => (Meta(16), 1),
+            Self::IpSaddr => (Payload(1, 12), 4),
+            Self::IpDaddr => (Payload(1, 16), 4),
+            Self::Ip6Saddr => (Payload(1, 8), 16),
+            Self::Ip6Daddr => (Payload(1, 24), 16),
+            Self::Sport => (Payload(2, 0), 2),
+            Self::Dport => (Payload(2, 2), 2),
+            Self::EtherDaddr => (Payload(0, 0), 6),
+            Self::EtherSaddr => (Payload(0, 6), 6),
+            Self::EtherType => (Payload(0, 12), 2),
+            Self::ArpSaddrEther => (Payload(1, 8), 6),
+            Self::ArpSaddrIp => (Payload(1, 14), 4),
+            Self::CtState => (Ct(0), 4),
+            Self::CtStatus => (Ct(2), 4),
+            Self::CtMark => (Ct(3), 4),
+            Self::FibSaddrType => (FibAddrType(1), 4),
+            Self::FibDaddrType => (FibAddrType(2), 4),
+        }
+    }
+
+    /// How many registers it takes.
+    pub(super) fn words(self) -> u32 {
+        self.describe().1.div_ceil(4)
+    }
+}
+
+/// The states of a connection, as a mask for [`Field::CtState`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CtState(pub u32);
+
+impl CtState {
+    /// Belongs to no connection that makes sense.
+    pub const INVALID: Self = Self(1);
+    /// Belongs to a connection that has seen packets both ways.
+    pub const ESTABLISHED: Self = Self(2);
+    /// Begins a connection that belongs to another one.
+    pub const RELATED: Self = Self(4);
+    /// Begins a connection.
+    pub const NEW: Self = Self(8);
+}
+
+impl std::ops::BitOr for CtState {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// How addresses and ports are chosen by NAT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NatFlags {
+    /// `random`: choose ports at random.
+    pub random: bool,
+    /// `fully-random`: choose ports at random, and let none be guessed from another.
+    pub fully_random: bool,
+    /// `persistent`: give a client the same address each time.
+    pub persistent: bool,
+}
+
+impl NatFlags {
+    fn attribute(self, kind: u16, ports: bool) -> Option<DefaultNla> {
+        let flags = [
+            (ports, 0x2),
+            (self.random, 0x4),
+            (self.persistent, 0x8),
+            (self.fully_random, 0x10),
+        ];
+        let bits = flags
+            .into_iter()
+            .filter(|(set, _)| *set)
+            .fold(0, |all, (_, bit)| all | bit);
+        (bits != 0).then(|| number(kind, bits))
+    }
+}
+
+/// Loads a field into a register.
+pub(super) fn load(field: Field, register: u32) -> Expression {
+    let (source, length) = field.describe();
+    match source {
+        Source::Meta(key) => expression("meta", &[number(1, register), number(2, key)]),
+        Source::Payload(base, offset) => expression(
+            "payload",
+            &[
+                number(1, register),
+                number(2, base),
+                number(3, offset),
+                number(4, length),
+            ],
+        ),
+        Source::Ct(key) => expression("ct", &[number(1, register), number(2, key)]),
+        // 3 asks for the type of the address.
+        Source::FibAddrType(flags) => expression(
+            "fib",
+            &[number(1, register), number(2, 3), number(3, flags)],
+        ),
+    }
+}
+
+/// Writes a register into the packet's mark.
+pub(super) fn store_mark(register: u32) -> Expression {
+    expression("meta", &[number(2, 3), number(3, register)])
+}
+
+/// Writes a register into the connection's mark.
+pub(super) fn store_ct_mark(register: u32) -> Expression {
+    expression("ct", &[number(2, 3), number(4, register)])
+}
+
+/// Goes on only if the register is (or, inverted, is not) the value.
+pub(super) fn compare(register: u32, inverted: bool, value: &Value) -> Expression {
+    expression(
+        "cmp",
+        &[
+            number(1, register),
+            number(2, u32::from(inverted)),
+            data(3, value),
+        ],
+    )
+}
+
+/// Goes on only if the register is (or, inverted, is not) between the values, both included.
+pub(super) fn range(register: u32, inverted: bool, from: &Value, to: &Value) -> Expression {
+    expression(
+        "range",
+        &[
+            number(1, register),
+            number(2, u32::from(inverted)),
+            data(3, from),
+            data(4, to),
+        ],
+    )
+}
+
+/// `register = (register & mask) ^ xor`
+pub(super) fn bitwise(register: u32, mask: &[u8], xor: &[u8]) -> Expression {
+    expression(
+        "bitwise",
+        &[
+            number(1, register),
+            number(2, register),
+            number(3, u32::try_from(mask.len()).unwrap_or(u32::MAX)),
+            data(4, &Value::bytes(mask)),
+            data(5, &Value::bytes(xor)),
+        ],
+    )
+}
+
+/// Goes on only if the registers' value is in the set; with a target, puts there what the map gives.
+pub(super) fn lookup(set: &str, register: u32, target: Option<u32>, inverted: bool) -> Expression {
+    let mut attributes = vec![string(1, set), number(2, register)];
+    attributes.extend(target.map(|target| number(3, target)));
+    if inverted {
+        attributes.push(number(5, 1));
+    }
+    expression("lookup", &attributes)
+}
+
+pub(super) fn immediate(register: u32, value: &Value) -> Expression {
+    expression("immediate", &[number(1, register), data(2, value)])
+}
+
+/// Ends the rule with a verdict.
+pub(super) fn verdict(verdict: DefaultNla) -> Expression {
+    expression("immediate", &[number(1, VERDICT), nested(2, &[verdict])])
+}
+
+pub(super) fn counter() -> Expression {
+    expression("counter", &[long(1, 0), long(2, 0)])
+}
+
+pub(super) fn masquerade(flags: NatFlags) -> Expression {
+    let attributes: Vec<DefaultNla> = flags.attribute(1, false).into_iter().collect();
+    expression("masq", &attributes)
+}
+
+/// Source (0) or destination (1) NAT to the address and port in these registers.
+pub(super) fn nat(
+    kind: u32,
+    v6: bool,
+    address: u32,
+    port: Option<u32>,
+    flags: NatFlags,
+) -> Expression {
+    let mut attributes = vec![
+        number(1, kind),
+        number(2, if v6 { 10 } else { 2 }),
+        number(3, address),
+    ];
+    attributes.extend(port.map(|port| number(5, port)));
+    attributes.extend(flags.attribute(7, port.is_some()));
+    expression("nat", &attributes)
+}
+
+/// Destination NAT to this host, at the port in the register.
+pub(super) fn redirect(port: Option<u32>, flags: NatFlags) -> Expression {
+    let mut attributes: Vec<DefaultNla> = port.into_iter().map(|port| number(1, port)).collect();
+    attributes.extend(flags.attribute(3, port.is_some()));
+    expression("redir", &attributes)
+}
+
+/// The name of an expression and its attributes, as the kernel lists them.
+pub(super) fn read<'a>(
+    attributes: impl Iterator<Item = (u16, crate::netlink::Value<'a>)>,
+) -> Option<(String, &'a [u8])> {
+    let mut name = None;
+    let mut contents: &[u8] = &[];
+    for (kind, value) in attributes {
+        match kind {
+            NFTA_EXPR_NAME => name = Some(value.string()),
+            NFTA_EXPR_DATA => contents = value.0,
+            _ => {}
+        }
+    }
+    Some((name?, contents))
+}
+
+/// `NFTA_DATA_VALUE` of what [`data`] wrote.
+pub(super) fn read_value(value: crate::netlink::Value<'_>) -> Option<&[u8]> {
+    value
+        .nested()
+        .find(|(kind, _)| *kind == NFTA_DATA_VALUE)
+        .map(|(_, value)| value.0)
+}

@@ -1,0 +1,153 @@
+//! nftables over netlink: tables, chains, sets and rules, changed in one transaction.
+//!
+//! Names are those of `nft(8)`, and what is made here reads as it should in `nft list ruleset`, comments
+//! included. [`Nft`] is the socket; [`Transaction`] collects changes and commits all of them or none;
+//! [`Rule`] is put together from matches and one verdict; [`Value`] is what is compared and looked up.
+//!
+//! The envelope comes from `netlink-packet-netfilter`; the attributes are written here, because most of the
+//! expressions that NAT needs are not in that crate.
+
+mod chain;
+mod expression;
+mod list;
+mod message;
+mod rule;
+mod set;
+mod transaction;
+mod userdata;
+mod value;
+
+use std::fmt;
+
+use netlink_packet_netfilter::NetfilterProtoFamily;
+use netlink_sys::protocols::NETLINK_NETFILTER;
+
+pub use self::{
+    chain::{BaseChain, Hook, Policy},
+    expression::{CtState, Field, NatFlags},
+    list::{ChainInfo, ElementInfo, RawExpression, RuleInfo},
+    rule::{Rule, Verdict},
+    set::{Data, DataType, Element, Set, ValueType},
+    transaction::Transaction,
+    value::Value,
+};
+use crate::{Netns, Result, netlink::Socket};
+
+/// An nftables socket. It stays in the namespace it was opened in.
+#[derive(Debug)]
+pub struct Nft {
+    socket: Socket,
+    /// Whether the kernel knows the messages that delete what may be absent (since Linux 6.3).
+    destroy: bool,
+}
+
+impl Nft {
+    /// Opens a socket in the calling thread's namespace.
+    pub fn open() -> Result<Self> {
+        Socket::open(NETLINK_NETFILTER).map(Self::new)
+    }
+
+    /// Opens a socket in `netns`; the calling thread stays where it is.
+    pub fn open_in(netns: &Netns) -> Result<Self> {
+        Socket::open_in(netns, NETLINK_NETFILTER).map(Self::new)
+    }
+
+    fn new(socket: Socket) -> Self {
+        Self {
+            socket,
+            destroy: true,
+        }
+    }
+
+    /// Does without the messages that came with Linux 6.3, as if the kernel were older. It need not be called
+    /// for an older kernel: that is noticed. Tests use it.
+    pub fn assume_old_kernel(&mut self) {
+        self.destroy = false;
+    }
+
+    /// Starts a transaction.
+    pub fn transaction(&mut self) -> Transaction<'_> {
+        Transaction::new(self)
+    }
+}
+
+/// The family of a table: which packets it sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// IPv4 and IPv6.
+    Inet,
+    /// IPv4.
+    Ip,
+    /// IPv6.
+    Ip6,
+    /// ARP.
+    Arp,
+    /// Frames that cross a bridge.
+    Bridge,
+    /// Frames that enter or leave one device.
+    Netdev,
+}
+
+impl Family {
+    fn proto(self) -> NetfilterProtoFamily {
+        match self {
+            Self::Inet => NetfilterProtoFamily::Inet,
+            Self::Ip => NetfilterProtoFamily::IPv4,
+            Self::Ip6 => NetfilterProtoFamily::IPv6,
+            Self::Arp => NetfilterProtoFamily::ARP,
+            Self::Bridge => NetfilterProtoFamily::Bridge,
+            Self::Netdev => NetfilterProtoFamily::NetDev,
+        }
+    }
+
+    fn from_number(number: u8) -> Option<Self> {
+        let all = [
+            Self::Inet,
+            Self::Ip,
+            Self::Ip6,
+            Self::Arp,
+            Self::Bridge,
+            Self::Netdev,
+        ];
+        all.into_iter()
+            .find(|family| u8::from(family.proto()) == number)
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Inet => "inet",
+            Self::Ip => "ip",
+            Self::Ip6 => "ip6",
+            Self::Arp => "arp",
+            Self::Bridge => "bridge",
+            Self::Netdev => "netdev",
+        })
+    }
+}
+
+/// A table's family and name: everything else is in a table.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Table {
+    /// Which packets it sees.
+    pub family: Family,
+    /// Its name, unique in its family.
+    pub name: String,
+}
+
+impl Table {
+    /// The table `name` of `family`.
+    pub fn new(family: Family, name: impl Into<String>) -> Self {
+        Self {
+            family,
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.family, self.name)
+    }
+}

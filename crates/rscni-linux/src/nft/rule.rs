@@ -1,0 +1,432 @@
+//! Rules: matches, then what to do with the packets that all of them let through.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE};
+
+use super::{
+    Table, Transaction, Value,
+    expression::{self, CtState, Expression, FIRST, Field, NatFlags, VERDICT},
+    message::{
+        NFT_MSG_DELRULE, NFT_MSG_DESTROYRULE, NFT_MSG_NEWRULE, list, long, nested, signed, string,
+    },
+    transaction::Remove,
+    userdata,
+};
+use crate::Result;
+
+pub(super) const NFTA_RULE_TABLE: u16 = 1;
+pub(super) const NFTA_RULE_CHAIN: u16 = 2;
+pub(super) const NFTA_RULE_HANDLE: u16 = 3;
+pub(super) const NFTA_RULE_EXPRESSIONS: u16 = 4;
+pub(super) const NFTA_RULE_POSITION: u16 = 6;
+pub(super) const NFTA_RULE_USERDATA: u16 = 7;
+
+pub(super) const NFTA_DATA_VERDICT: u16 = 2;
+pub(super) const NFTA_VERDICT_CODE: u16 = 1;
+pub(super) const NFTA_VERDICT_CHAIN: u16 = 2;
+
+const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_IPV6: u8 = 10;
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It goes on.
+    Accept,
+    /// It is dropped.
+    Drop,
+    /// It goes back to the chain that it came from.
+    Return,
+    /// It goes to another chain and comes back after that.
+    Jump(String),
+    /// It goes to another chain for good.
+    Goto(String),
+}
+
+impl Verdict {
+    fn code(&self) -> i32 {
+        match self {
+            Self::Drop => 0,
+            Self::Accept => 1,
+            Self::Jump(_) => -3,
+            Self::Goto(_) => -4,
+            Self::Return => -5,
+        }
+    }
+
+    pub(super) fn from_code(code: i32, chain: Option<String>) -> Option<Self> {
+        Some(match (code, chain) {
+            (0, _) => Self::Drop,
+            (1, _) => Self::Accept,
+            (-3, Some(chain)) => Self::Jump(chain),
+            (-4, Some(chain)) => Self::Goto(chain),
+            (-5, _) => Self::Return,
+            _ => return None,
+        })
+    }
+}
+
+pub(super) fn verdict_data(verdict: &Verdict) -> DefaultNla {
+    let mut attributes = vec![signed(NFTA_VERDICT_CODE, verdict.code())];
+    if let Verdict::Jump(chain) | Verdict::Goto(chain) = verdict {
+        attributes.push(string(NFTA_VERDICT_CHAIN, chain));
+    }
+    nested(NFTA_DATA_VERDICT, &attributes)
+}
+
+/// A rule to be made. Its parts are put on in the order in which they are to be carried out.
+///
+/// ```
+/// use rscni_linux::nft::{Field, NatFlags, Rule};
+/// // ip saddr 10.1.0.0/24 ip daddr != 10.1.0.0/24 masquerade comment "net, id"
+/// let rule = Rule::new()
+///     .in_net(Field::IpSaddr, "10.1.0.0/24".parse().unwrap())
+///     .not_in_net(Field::IpDaddr, "10.1.0.0/24".parse().unwrap())
+///     .masquerade(NatFlags::default())
+///     .comment("net, id");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[must_use]
+pub struct Rule {
+    expressions: Vec<Expression>,
+    comment: Option<String>,
+}
+
+impl Rule {
+    /// A rule that matches everything and does nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A note that is listed with the rule, at most 128 bytes.
+    pub fn comment(mut self, comment: impl Into<String>) -> Self {
+        self.comment = Some(comment.into());
+        self
+    }
+
+    fn with(mut self, expressions: impl IntoIterator<Item = Expression>) -> Self {
+        self.expressions.extend(expressions);
+        self
+    }
+
+    /// The field has this value.
+    pub fn eq(self, field: Field, value: impl Into<Value>) -> Self {
+        self.compare(field, false, &value.into())
+    }
+
+    /// The field has another value.
+    pub fn ne(self, field: Field, value: impl Into<Value>) -> Self {
+        self.compare(field, true, &value.into())
+    }
+
+    fn compare(self, field: Field, inverted: bool, value: &Value) -> Self {
+        self.with([
+            expression::load(field, FIRST),
+            expression::compare(FIRST, inverted, value),
+        ])
+    }
+
+    /// The packet is IPv4 (or IPv6). In an `inet` table this has to come before fields of that family.
+    pub fn family_of(self, address: IpAddr) -> Self {
+        let number = if address.is_ipv4() {
+            NFPROTO_IPV4
+        } else {
+            NFPROTO_IPV6
+        };
+        self.eq(Field::Nfproto, Value::byte(number))
+    }
+
+    /// The address in the field is in the net.
+    pub fn in_net(self, field: Field, net: IpNet) -> Self {
+        self.net(field, false, net)
+    }
+
+    /// The address in the field is outside the net.
+    pub fn not_in_net(self, field: Field, net: IpNet) -> Self {
+        self.net(field, true, net)
+    }
+
+    fn net(self, field: Field, inverted: bool, net: IpNet) -> Self {
+        let address = Value::from(net.network());
+        if net.prefix_len() == net.max_prefix_len() {
+            return self.compare(field, inverted, &address);
+        }
+        let mask = Value::from(net.netmask());
+        self.masked_compare(field, &mask.bytes, inverted, &address)
+    }
+
+    /// Of the bits of the field that are in `mask`, at least one is set.
+    pub fn any_of(self, field: Field, mask: u32) -> Self {
+        self.masked_compare(field, &mask.to_ne_bytes(), true, &Value::number(0))
+    }
+
+    /// The bits of the field that are in `mask` are those of `value`.
+    pub fn masked(self, field: Field, mask: u32, value: u32) -> Self {
+        self.masked_compare(field, &mask.to_ne_bytes(), false, &Value::number(value))
+    }
+
+    /// The bits of the field that are in `mask` are not those of `value`.
+    pub fn not_masked(self, field: Field, mask: u32, value: u32) -> Self {
+        self.masked_compare(field, &mask.to_ne_bytes(), true, &Value::number(value))
+    }
+
+    fn masked_compare(self, field: Field, mask: &[u8], inverted: bool, value: &Value) -> Self {
+        self.with([
+            expression::load(field, FIRST),
+            expression::bitwise(FIRST, mask, &vec![0; mask.len()]),
+            expression::compare(FIRST, inverted, value),
+        ])
+    }
+
+    /// The connection is in one of these states.
+    pub fn ct_state(self, states: CtState) -> Self {
+        self.any_of(Field::CtState, states.0)
+    }
+
+    /// The field is between the two values, both included.
+    pub fn range(self, field: Field, from: impl Into<Value>, to: impl Into<Value>) -> Self {
+        self.with([
+            expression::load(field, FIRST),
+            expression::range(FIRST, false, &from.into(), &to.into()),
+        ])
+    }
+
+    /// The fields, joined, are in the set.
+    pub fn in_set(self, fields: &[Field], set: &str) -> Self {
+        self.load(fields)
+            .with([expression::lookup(set, FIRST, None, false)])
+    }
+
+    /// The fields, joined, are not in the set.
+    pub fn not_in_set(self, fields: &[Field], set: &str) -> Self {
+        self.load(fields)
+            .with([expression::lookup(set, FIRST, None, true)])
+    }
+
+    /// The verdict that the map gives for the fields (`vmap`). If it gives none, the next rule follows.
+    pub fn verdict_map(self, fields: &[Field], map: &str) -> Self {
+        self.load(fields)
+            .with([expression::lookup(map, FIRST, Some(VERDICT), false)])
+    }
+
+    fn load(mut self, fields: &[Field]) -> Self {
+        let mut register = FIRST;
+        for field in fields {
+            self.expressions.push(expression::load(*field, register));
+            register += field.words();
+        }
+        self
+    }
+
+    /// Counts packets and bytes.
+    pub fn counter(self) -> Self {
+        self.with([expression::counter()])
+    }
+
+    /// Sets the packet's mark: `mark = (mark & !mask) | value`. With a mask of all ones, to `value`.
+    pub fn set_mark(self, mask: u32, value: u32) -> Self {
+        if mask == u32::MAX {
+            return self.with([
+                expression::immediate(FIRST, &Value::number(value)),
+                expression::store_mark(FIRST),
+            ]);
+        }
+        // The bits of the value are cleared before, so that xor sets them.
+        let keep = !(mask | value);
+        self.with([
+            expression::load(Field::Mark, FIRST),
+            expression::bitwise(FIRST, &keep.to_ne_bytes(), &value.to_ne_bytes()),
+            expression::store_mark(FIRST),
+        ])
+    }
+
+    /// Sets the connection's mark to `value`.
+    pub fn set_ct_mark(self, value: u32) -> Self {
+        self.with([
+            expression::immediate(FIRST, &Value::number(value)),
+            expression::store_ct_mark(FIRST),
+        ])
+    }
+
+    /// Copies the packet's mark to its connection.
+    pub fn save_mark(self) -> Self {
+        self.with([
+            expression::load(Field::Mark, FIRST),
+            expression::store_ct_mark(FIRST),
+        ])
+    }
+
+    /// Copies the connection's mark to the packet.
+    pub fn restore_mark(self) -> Self {
+        self.with([
+            expression::load(Field::CtMark, FIRST),
+            expression::store_mark(FIRST),
+        ])
+    }
+
+    /// Ends the rule with a verdict.
+    pub fn verdict(self, verdict: &Verdict) -> Self {
+        self.with([expression::verdict(verdict_data(verdict))])
+    }
+
+    /// The packet goes on.
+    pub fn accept(self) -> Self {
+        self.verdict(&Verdict::Accept)
+    }
+
+    /// The packet is dropped.
+    pub fn drop(self) -> Self {
+        self.verdict(&Verdict::Drop)
+    }
+
+    /// The packet goes back to the chain that it came from.
+    pub fn return_(self) -> Self {
+        self.verdict(&Verdict::Return)
+    }
+
+    /// The packet goes to another chain and comes back.
+    pub fn jump(self, chain: &str) -> Self {
+        self.verdict(&Verdict::Jump(chain.to_owned()))
+    }
+
+    /// The packet goes to another chain for good.
+    pub fn goto(self, chain: &str) -> Self {
+        self.verdict(&Verdict::Goto(chain.to_owned()))
+    }
+
+    /// Its source becomes the address of the interface that it leaves by.
+    pub fn masquerade(self, flags: NatFlags) -> Self {
+        self.with([expression::masquerade(flags)])
+    }
+
+    /// Its source becomes this.
+    pub fn snat(self, address: IpAddr, port: Option<u16>, flags: NatFlags) -> Self {
+        self.nat(0, address, port, flags)
+    }
+
+    /// Its destination becomes this.
+    pub fn dnat(self, address: IpAddr, port: Option<u16>, flags: NatFlags) -> Self {
+        self.nat(1, address, port, flags)
+    }
+
+    fn nat(self, kind: u32, address: IpAddr, port: Option<u16>, flags: NatFlags) -> Self {
+        let v6 = address.is_ipv6();
+        let port_register = port_after(v6);
+        let mut rule = self.with([expression::immediate(FIRST, &address.into())]);
+        if let Some(port) = port {
+            rule = rule.with([expression::immediate(port_register, &Value::port(port))]);
+        }
+        let port = port.map(|_| port_register);
+        rule.with([expression::nat(kind, v6, FIRST, port, flags)])
+    }
+
+    /// Its destination becomes the address (`v6` says of which family) and port that the map gives for the
+    /// fields. If it gives none, the next rule follows.
+    pub fn dnat_map(self, fields: &[Field], map: &str, v6: bool) -> Self {
+        self.load(fields).with([
+            expression::lookup(map, FIRST, Some(FIRST), false),
+            expression::nat(1, v6, FIRST, Some(port_after(v6)), NatFlags::default()),
+        ])
+    }
+
+    /// Its destination becomes this host, at this port if one is given.
+    pub fn redirect(self, port: Option<u16>, flags: NatFlags) -> Self {
+        let load = port.map(|port| expression::immediate(FIRST, &Value::port(port)));
+        self.with(load)
+            .with([expression::redirect(port.map(|_| FIRST), flags)])
+    }
+
+    fn attributes(&self, table: &Table, chain: &str) -> Result<Vec<DefaultNla>> {
+        let mut attributes = chain_attributes(table, chain);
+        attributes.push(list(
+            NFTA_RULE_EXPRESSIONS,
+            self.expressions.iter().map(Vec::as_slice),
+        ));
+        if let Some(comment) = &self.comment {
+            let comment = userdata::comment(comment)?;
+            attributes.push(DefaultNla::new(NFTA_RULE_USERDATA, comment));
+        }
+        Ok(attributes)
+    }
+}
+
+/// The register that follows an address.
+fn port_after(v6: bool) -> u32 {
+    FIRST + if v6 { 4 } else { 1 }
+}
+
+pub(super) fn chain_attributes(table: &Table, chain: &str) -> Vec<DefaultNla> {
+    vec![
+        string(NFTA_RULE_TABLE, &table.name),
+        string(NFTA_RULE_CHAIN, chain),
+    ]
+}
+
+/// Rules.
+impl Transaction<'_> {
+    /// Adds a rule at the end of a chain.
+    pub fn add_rule(&mut self, table: &Table, chain: &str, rule: &Rule) -> &mut Self {
+        self.rule(table, chain, rule, None, NLM_F_CREATE | NLM_F_APPEND)
+    }
+
+    /// Adds a rule at the beginning of a chain, or before the rule `before`.
+    pub fn insert_rule(
+        &mut self,
+        table: &Table,
+        chain: &str,
+        rule: &Rule,
+        before: Option<u64>,
+    ) -> &mut Self {
+        self.rule(table, chain, rule, before, NLM_F_CREATE)
+    }
+
+    fn rule(
+        &mut self,
+        table: &Table,
+        chain: &str,
+        rule: &Rule,
+        position: Option<u64>,
+        flags: u16,
+    ) -> &mut Self {
+        let mut attributes = match rule.attributes(table, chain) {
+            Ok(attributes) => attributes,
+            Err(error) => return self.fail(error),
+        };
+        attributes.extend(position.map(|handle| long(NFTA_RULE_POSITION, handle)));
+        let action = format!("add rule to chain {table} {chain}");
+        self.push(table, NFT_MSG_NEWRULE, flags, attributes, action)
+    }
+
+    /// Deletes the rule with this handle; it is an error (`ENOENT`) if it is not there.
+    pub fn del_rule(&mut self, table: &Table, chain: &str, handle: u64) -> &mut Self {
+        self.remove_rule(table, chain, handle, Remove::Present)
+    }
+
+    /// Deletes the rule with this handle, if it is there.
+    pub fn destroy_rule(&mut self, table: &Table, chain: &str, handle: u64) -> &mut Self {
+        self.remove_rule(table, chain, handle, Remove::MayBeAbsent)
+    }
+
+    fn remove_rule(
+        &mut self,
+        table: &Table,
+        chain: &str,
+        handle: u64,
+        remove: Remove,
+    ) -> &mut Self {
+        let mut attributes = chain_attributes(table, chain);
+        attributes.push(long(NFTA_RULE_HANDLE, handle));
+        let action = format!("delete rule {handle} of chain {table} {chain}");
+        let kinds = (NFT_MSG_DELRULE, NFT_MSG_DESTROYRULE);
+        self.remove(table, kinds, remove, attributes, action)
+    }
+
+    /// Deletes all rules of a chain.
+    pub fn flush_chain(&mut self, table: &Table, chain: &str) -> &mut Self {
+        let action = format!("flush chain {table} {chain}");
+        let attributes = chain_attributes(table, chain);
+        self.push(table, NFT_MSG_DELRULE, 0, attributes, action)
+    }
+}

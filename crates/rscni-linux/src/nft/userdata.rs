@@ -1,0 +1,80 @@
+//! Comments, kept where `nft` keeps them: in bytes that the kernel stores and does not read.
+//!
+//! They are a list of (type, length, value) with one byte for each of the first two.
+
+use crate::{Error, Result};
+
+const COMMENT: u8 = 0;
+/// `nft` takes no longer one.
+const LONGEST: usize = 128;
+
+/// The comment as userdata of a rule or of a set's element: text with its NUL.
+pub(super) fn comment(text: &str) -> Result<Vec<u8>> {
+    if text.len() > LONGEST {
+        return Err(Error::invalid(
+            format!("comment {text:?}"),
+            format!("longer than {LONGEST} bytes"),
+        ));
+    }
+    if text.contains('\0') {
+        return Err(Error::invalid(
+            format!("comment {text:?}"),
+            "has a NUL byte in it",
+        ));
+    }
+    let length = u8::try_from(text.len() + 1).unwrap_or(u8::MAX);
+    let mut bytes = vec![COMMENT, length];
+    bytes.extend(text.as_bytes());
+    bytes.push(0);
+    Ok(bytes)
+}
+
+/// The comment in the userdata of a rule or element.
+pub(super) fn read_comment(mut bytes: &[u8]) -> Option<String> {
+    while let [kind, length, rest @ ..] = bytes {
+        let (value, rest) = rest.split_at_checked(usize::from(*length))?;
+        if *kind == COMMENT {
+            let text = value.strip_suffix(&[0]).unwrap_or(value);
+            return Some(String::from_utf8_lossy(text).into_owned());
+        }
+        bytes = rest;
+    }
+    None
+}
+
+/// One number, in the byte order of the host: how `nft` notes the byte order of a set's keys.
+pub(super) fn number(kind: u8, value: u32) -> Vec<u8> {
+    let mut bytes = vec![kind, 4];
+    bytes.extend(value.to_ne_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comment_is_written_as_nft_writes_it_and_read_back() {
+        let bytes = comment("net; id").unwrap();
+        assert_eq!(bytes, b"\x00\x08net; id\x00");
+        assert_eq!(read_comment(&bytes).as_deref(), Some("net; id"));
+    }
+
+    #[test]
+    fn a_comment_after_something_else_is_found_and_nonsense_is_none() {
+        assert_eq!(
+            read_comment(b"\x07\x01x\x00\x02a\x00").as_deref(),
+            Some("a")
+        );
+        assert_eq!(read_comment(b"\x00\xffa"), None);
+        assert_eq!(read_comment(b"\x07\x00"), None);
+        assert_eq!(read_comment(b""), None);
+    }
+
+    #[test]
+    fn a_comment_that_is_too_long_is_refused() {
+        assert!(comment(&"x".repeat(128)).is_ok());
+        assert!(comment(&"x".repeat(129)).is_err());
+        assert!(comment("a\0b").is_err());
+    }
+}

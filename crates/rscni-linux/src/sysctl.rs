@@ -1,0 +1,157 @@
+//! Kernel settings, as `sysctl` reads and writes them, in the files under `/proc/sys`.
+//!
+//! A key is a path (`net/ipv4/conf/eth0.10/forwarding`) or has dots (`net.ipv4.ip_forward`). With dots, as with
+//! `sysctl`, a dot within a name is written as a slash: `net.ipv4.conf.eth0/10.forwarding`. The first of the
+//! two separators that a key holds tells which way it is written.
+//!
+//! Network settings belong to a namespace: of the calling thread for [`get`] and [`set`], of any for
+//! [`get_in`] and [`set_in`].
+
+use std::{fs, io, path::PathBuf};
+
+use crate::{Error, Netns, Result};
+
+const ROOT: &str = "/proc/sys";
+
+/// The value of a setting, without the newline at its end.
+///
+/// # Errors
+///
+/// [`Error::Invalid`] for what is no key, [`Error::NotFound`] if the kernel has no such setting.
+pub fn get(key: &str) -> Result<String> {
+    let path = path(key)?;
+    match fs::read_to_string(&path) {
+        Ok(value) => Ok(value.trim_end_matches('\n').to_owned()),
+        Err(error) => Err(failed("read", key, error)),
+    }
+}
+
+/// Gives a setting a value. Nothing is written if it has that value: what is right already may be read-only.
+///
+/// Gives back whether it was written.
+///
+/// # Errors
+///
+/// As [`get`], and when the kernel refuses the value.
+pub fn set(key: &str, value: &str) -> Result<bool> {
+    let path = path(key)?;
+    // Some can be written but not read; then the write decides.
+    if get(key).is_ok_and(|current| same(&current, value)) {
+        return Ok(false);
+    }
+    // No O_CREAT: a key that is not there is an error and not a new file.
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()))
+        .map(|()| true)
+        .map_err(|error| failed("set", key, error))
+}
+
+/// [`get`], in a namespace.
+pub fn get_in(netns: &Netns, key: &str) -> Result<String> {
+    netns.enter(|| get(key))?
+}
+
+/// [`set`], in a namespace.
+pub fn set_in(netns: &Netns, key: &str, value: &str) -> Result<bool> {
+    netns.enter(|| set(key, value))?
+}
+
+/// Several settings in a namespace, in their order, with one thread for all.
+///
+/// # Errors
+///
+/// The first that fails; those after it are not set.
+pub fn set_all_in(netns: &Netns, settings: &[(&str, &str)]) -> Result<()> {
+    netns.enter(|| {
+        settings
+            .iter()
+            .try_for_each(|(key, value)| set(key, value).map(drop))
+    })?
+}
+
+/// The file of a key.
+///
+/// # Errors
+///
+/// [`Error::Invalid`] for a key that is empty, absolute, or leads out of `/proc/sys`.
+pub fn path(key: &str) -> Result<PathBuf> {
+    let invalid = |reason: &str| Err(Error::invalid(format!("sysctl {key:?}"), reason));
+    let dotted = matches!(key.find(['.', '/']), Some(first) if key.as_bytes()[first] == b'.');
+    let names: Vec<String> = if dotted {
+        key.split('.').map(|name| name.replace('/', ".")).collect()
+    } else {
+        key.split('/').map(str::to_owned).collect()
+    };
+    for name in &names {
+        if name.is_empty() {
+            return invalid("a name in it is empty");
+        }
+        if name == "." || name == ".." {
+            return invalid("it leads elsewhere");
+        }
+        if name.contains('\0') {
+            return invalid("has a NUL byte in it");
+        }
+    }
+    let mut path = PathBuf::from(ROOT);
+    path.extend(names);
+    Ok(path)
+}
+
+/// The kernel separates several numbers by tabs, people by spaces.
+fn same(current: &str, value: &str) -> bool {
+    current.split_whitespace().eq(value.split_whitespace())
+}
+
+fn failed(verb: &str, key: &str, error: io::Error) -> Error {
+    if error.kind() == io::ErrorKind::NotFound {
+        Error::not_found(format!("sysctl {key}"))
+    } else {
+        Error::io(format!("{verb} sysctl {key}"), error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_of_writing_a_key_lead_to_its_file() {
+        for (key, file) in [
+            ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
+            ("net/ipv4/ip_forward", "net/ipv4/ip_forward"),
+            (
+                "net/ipv4/conf/eth0.10/forwarding",
+                "net/ipv4/conf/eth0.10/forwarding",
+            ),
+            (
+                "net.ipv4.conf.eth0/10.forwarding",
+                "net/ipv4/conf/eth0.10/forwarding",
+            ),
+        ] {
+            assert_eq!(path(key).unwrap(), PathBuf::from(ROOT).join(file), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_key_cannot_lead_out_of_the_settings() {
+        for key in [
+            "",
+            "/",
+            "/etc/passwd",
+            "../etc/passwd",
+            "net/../../etc/passwd",
+            "net//ipv4",
+            "net..ipv4",
+            "net.//.x",
+            "net/ipv4/",
+            ".net",
+            "net/./ipv4",
+            "net\0",
+        ] {
+            assert!(matches!(path(key), Err(Error::Invalid { .. })), "{key:?}");
+        }
+    }
+}

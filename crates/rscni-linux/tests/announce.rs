@@ -1,0 +1,92 @@
+//! Announcements, as a neighbour hears them.
+
+mod support;
+
+use std::net::IpAddr;
+
+use rscni_linux::{AddressFlags, LinkChange, MacAddr, Netlink, Netns, Veth, announce, sysctl};
+use support::private_network;
+
+const UP: LinkChange<'static> = LinkChange {
+    up: Some(true),
+    mtu: None,
+    mac: None,
+    master: None,
+    alias: None,
+    name: None,
+    promisc: None,
+    allmulticast: None,
+    txqlen: None,
+    netns: None,
+};
+
+/// A neighbour that remembers another hardware address for each of `addresses` learns the announced one.
+fn a_neighbour_learns(own: &str, addresses: &[IpAddr]) {
+    let netns = Netns::create().unwrap();
+    let mut host = Netlink::open().unwrap();
+    let mut container = Netlink::open_in(&netns).unwrap();
+    let veth = Veth {
+        peer_netns: Some(&netns),
+        ..Veth::new("veth0", "eth0")
+    };
+    let near = host.add_veth(&veth).unwrap().index;
+    let far = container.link_by_name("eth0").unwrap();
+    host.set_link(near, &UP).unwrap();
+    container.set_link(far.index, &UP).unwrap();
+    let limit = std::time::Duration::from_secs(60);
+    host.wait_until_up(near, limit).unwrap();
+    container.wait_until_up(far.index, limit).unwrap();
+    let nodad = AddressFlags {
+        nodad: true,
+        ..AddressFlags::default()
+    };
+    host.add_address(near, own.parse().unwrap(), nodad).unwrap();
+    // A new link's IPv6 is not ready for packets from outside before its own address is.
+    host.settle_addresses(near, limit).unwrap();
+    // IPv4 otherwise holds on to an entry that was changed within the last second.
+    sysctl::set("net/ipv4/neigh/veth0/locktime", "0").unwrap();
+    let stale = MacAddr([2, 0, 0, 0, 0, 0x99]);
+    for address in addresses {
+        let name = format!("neigh replace {address} lladdr {stale} dev veth0 nud stale");
+        support::ip(&name);
+    }
+    announce(&netns, &far, addresses).unwrap();
+    let deadline = std::time::Instant::now() + limit;
+    loop {
+        let known = host.neighbours(near).unwrap();
+        let learnt = addresses.iter().all(|address| {
+            known
+                .iter()
+                .any(|neighbour| neighbour.address == *address && neighbour.mac == far.mac)
+        });
+        if learnt {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "{known:?}");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_neighbour_learns_of_an_ipv4_address() {
+    private_network(|| a_neighbour_learns("10.1.0.1/24", &["10.1.0.2".parse().unwrap()]));
+}
+
+#[test]
+fn a_neighbour_learns_of_an_ipv6_address() {
+    private_network(|| a_neighbour_learns("fd00::1/64", &["fd00::2".parse().unwrap()]));
+}
+
+#[test]
+fn an_announcement_on_a_link_that_is_down_says_so() {
+    private_network(|| {
+        let mut nl = Netlink::open().unwrap();
+        let link = nl.add_veth(&Veth::new("a", "b")).unwrap();
+        let netns = Netns::current().unwrap();
+        let error = announce(&netns, &link, &["10.1.0.2".parse().unwrap()]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "announce 10.1.0.2 on a: Network is down (ENETDOWN)"
+        );
+    });
+}
