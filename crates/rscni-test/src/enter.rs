@@ -55,6 +55,14 @@ pub enum EnterError {
 /// Moves this process into user, network and mount namespaces of its own, in which it is root, and gives the
 /// [`Lab`] there. There is no way back. For programs that want a private network and are no tests.
 ///
+/// ```
+/// let lab = rscni_test::enter_private_network()?;
+/// let a = lab.container("a");
+/// lab.host().ping("127.0.0.1");
+/// println!("{}", lab.snapshot());
+/// # Ok::<(), rscni_test::EnterError>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`EnterError::Threads`] if the process has started a thread, [`EnterError::Refused`] with advice if the system

@@ -20,6 +20,17 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
+/// What stands before a call of `run` is run outside and inside.
+fn is_second_process() -> bool {
+    std::env::vars().any(|(name, _)| name.starts_with("RSCNI_TEST_"))
+}
+
+/// A file that the test has in common with its second process.
+fn shared_file(name: &str) -> PathBuf {
+    let id = if is_second_process() { std::os::unix::process::parent_id() } else { std::process::id() };
+    std::env::temp_dir().join(format!("rscni-test-{id}-{name}"))
+}
+
 #[test]
 fn a_lab_starts_empty() {
     rscni_test::run(|lab| {
@@ -105,10 +116,9 @@ fn names(directory: &str) -> Vec<String> {
 
 #[test]
 fn what_lies_in_var_lib_is_still_there_inside() {
-    // Runs outside and, before the closure is called, inside: what stands before a call runs in both.
     let here = names("/var/lib");
-    let list = Path::new(env!("CARGO_TARGET_TMPDIR")).join("names-in-var-lib");
-    if !Path::new("/run/rscni-test").exists() && std::env::var_os("RSCNI_TEST_CALL").is_none() {
+    let list = shared_file("names");
+    if !is_second_process() {
         std::fs::write(&list, here.join("\n")).unwrap();
     }
     rscni_test::run(|_| {
@@ -121,6 +131,7 @@ fn what_lies_in_var_lib_is_still_there_inside() {
         let system = ["dpkg", "apk", "rpm", "pacman"].map(|name| Path::new("/var/lib").join(name));
         assert!(system.iter().all(|directory| !directory.is_dir() || full(directory)));
     });
+    std::fs::remove_file(list).unwrap();
 }
 
 #[test]
@@ -155,9 +166,7 @@ fn a_process_that_ends_before_the_closure_does_fails_the_test() {
 
 #[test]
 fn every_call_in_a_test_is_run_once() {
-    let mark = |number: u32| {
-        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("every_call_in_a_test_is_run_once.{number}"))
-    };
+    let mark = |number: u32| shared_file(&format!("mark-{number}"));
     rscni_test::run(|_| std::fs::File::create_new(mark(1)).map(drop));
     rscni_test::run(|_| std::fs::File::create_new(mark(2)).map(drop));
     std::fs::remove_file(mark(1)).unwrap();

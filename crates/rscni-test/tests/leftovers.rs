@@ -1,8 +1,10 @@
 //! What a plugin leaves behind is listed, each thing by its name.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
+use rscni_linux::nft::{BaseChain, Family, Nft, Rule, Table};
 use rscni_linux::{AddressFlags, Bridge, LinkChange, Netns, Route, Veth};
 use rscni_test::{Container, Lab};
 
@@ -118,6 +120,33 @@ fn settings_are_listed_once_and_those_of_new_links_not_at_all() {
         find(&changes, "~ host: sysctl net/ipv4/ip_forward: was 0, is 1");
         find(&changes, "~ host: sysctl net/ipv6/conf/lo/accept_ra: was 1, is 0");
         assert_eq!(changes.len(), 3, "{}", changes.join("\n"));
+    });
+}
+
+#[test]
+fn rules_are_listed_with_their_comments_and_without_their_counters() {
+    rscni_test::run(|lab| {
+        let mut nft = Nft::open().unwrap();
+        let table = Table::new(Family::Inet, "cni");
+        let before = lab.snapshot();
+        let rule = Rule::new().counter().comment("net ctr-a eth0");
+        let mut tx = nft.transaction();
+        tx.add_table(&table).add_chain(&table, "post", Some(&BaseChain::srcnat()));
+        tx.add_rule(&table, "post", &rule).add_rule(&table, "post", &rule);
+        tx.commit().unwrap();
+
+        let with_rules = lab.snapshot();
+        let expected = [
+            "+ host: nft chain inet cni post (nat hook 4 priority 100 policy accept)",
+            "+ host: nft rule inet cni post: counter # net ctr-a eth0",
+            "+ host: nft rule inet cni post: counter # net ctr-a eth0 (number 2)",
+            "+ host: nft table inet cni",
+        ];
+        assert_eq!(before.changes_to(&with_rules), expected);
+
+        let server = lab.host().serve_udp(0);
+        lab.host().udp(SocketAddr::from(([127, 0, 0, 1], server.port()))).assert_by(&server);
+        lab.assert_unchanged_since(&with_rules);
     });
 }
 
