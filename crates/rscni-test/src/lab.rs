@@ -1,0 +1,193 @@
+//! The private network as a test sees it: a host, containers, plugins, and what is there at any time.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rscni_linux::{LinkChange, Netlink, Netns};
+
+use crate::enter::{EnterError, files};
+use crate::snapshot::{self, Snapshot};
+use crate::{Container, Namespace, Plugin};
+
+/// Where `ip netns` and container runtimes keep network namespaces by name.
+pub(crate) const NAMESPACES: &str = "/run/netns";
+/// The harness's own corner, in the private `/run`.
+pub(crate) const OWN: &str = "/run/rscni-test";
+/// `lo` is the first interface of every network namespace.
+const LOOPBACK: u32 = 1;
+/// How long the kernel may take to finish what it does in the background after a namespace or a link went away.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// A private network. Everything in it is gone when the process that entered it ends.
+///
+/// All methods take `&self`, and threads may share it: that is how to test plugins that run at the same time.
+#[derive(Debug)]
+pub struct Lab {
+    host: Namespace,
+    watched: Mutex<Vec<PathBuf>>,
+}
+
+impl Lab {
+    /// The lab of this process, which is in its namespaces already.
+    pub(crate) fn new() -> Result<Self, EnterError> {
+        for path in [NAMESPACES, OWN, &format!("{OWN}/dir"), &format!("{OWN}/bin")] {
+            std::fs::create_dir_all(path).map_err(files("make", Path::new(path)))?;
+        }
+        let network = |what| move |source| EnterError::Network { what, source };
+        let host = Netns::current().map_err(network("open the own network namespace"))?;
+        let mut netlink = Netlink::open().map_err(network("open a netlink socket"))?;
+        let up = LinkChange { up: Some(true), ..LinkChange::default() };
+        netlink.set_link(LOOPBACK, &up).map_err(network("set lo up"))?;
+        Ok(Self { host: Namespace::host(host), watched: Mutex::default() })
+    }
+
+    /// The network that plugins are called in, the node's own.
+    pub fn host(&self) -> &Namespace {
+        &self.host
+    }
+
+    /// A new container: a network namespace at `/run/netns/NAME`, in which not even `lo` is up, and a container id.
+    ///
+    /// # Panics
+    ///
+    /// If there is one of that name.
+    #[track_caller]
+    pub fn container(&self, name: &str) -> Container {
+        let path = Path::new(NAMESPACES).join(name);
+        if let Err(error) = Netns::create().and_then(|netns| netns.bind(&path)) {
+            panic!("make container {name}: {error}");
+        }
+        Container::new(name, path)
+    }
+
+    /// Deletes the container's network namespace under its feet, as a runtime does that is late with DEL, or a node
+    /// that was rebooted. What was in it goes too; its end of a veth takes the host's with it a moment later.
+    ///
+    /// # Panics
+    ///
+    /// If it is gone already.
+    #[track_caller]
+    pub fn remove_namespace(&self, container: &Container) {
+        if let Err(error) = Netns::unbind(container.path()) {
+            panic!("remove the namespace of container {}: {error}", container.name());
+        }
+    }
+
+    /// The plugin in this file. It finds others in the directory of the file.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such file.
+    #[track_caller]
+    pub fn plugin(&self, program: impl AsRef<Path>) -> Plugin {
+        let program = program.as_ref();
+        assert!(program.is_file(), "plugin {}: there is no such file", program.display());
+        let mut path: Vec<_> = program.parent().map(Path::to_owned).into_iter().collect();
+        path.push(Self::bin());
+        Plugin::new(program.to_owned(), path)
+    }
+
+    /// Makes `program` available under a plugin's name, for a program that is several plugins and for plugins that
+    /// others delegate to. All that are installed find each other.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such program, or the name is taken.
+    #[track_caller]
+    pub fn install(&self, name: &str, program: impl AsRef<Path>) -> Plugin {
+        let program = program.as_ref();
+        let installed = Self::bin().join(name);
+        let linked = std::path::absolute(program).and_then(|to| std::os::unix::fs::symlink(to, &installed));
+        if let Err(error) = linked {
+            panic!("install {} as {}: {error}", program.display(), installed.display());
+        }
+        self.plugin(installed)
+    }
+
+    fn bin() -> PathBuf {
+        Path::new(OWN).join("bin")
+    }
+
+    /// A directory for the test's own files. Not part of a [`snapshot`](Self::snapshot) unless it is
+    /// [`watch`](Self::watch)ed.
+    pub fn dir(&self) -> &Path {
+        Path::new("/run/rscni-test/dir")
+    }
+
+    /// Has snapshots list the files below `dir` too, such as the `dataDir` of host-local that a test gave.
+    ///
+    /// # Panics
+    ///
+    /// If a thread panicked in the middle of this.
+    pub fn watch(&self, dir: impl AsRef<Path>) {
+        self.watched.lock().expect("the list of watched directories").push(dir.as_ref().to_owned());
+    }
+
+    /// Everything that is there now. See [`Snapshot`] for what that is.
+    ///
+    /// # Panics
+    ///
+    /// If the kernel does not tell.
+    #[track_caller]
+    pub fn snapshot(&self) -> Snapshot {
+        let watched = self.watched.lock().expect("the list of watched directories").clone();
+        match snapshot::take(&self.host, &watched) {
+            Ok(snapshot) => snapshot,
+            Err(error) => panic!("list what is there: {error}"),
+        }
+    }
+
+    /// Asserts that everything is as it was `before`. What the kernel does in the background, such as taking the
+    /// host's end of a veth away after the container's, is waited for.
+    ///
+    /// # Panics
+    ///
+    /// With each difference on a line of its own.
+    #[track_caller]
+    pub fn assert_unchanged_since(&self, before: &Snapshot) {
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            let now = self.snapshot();
+            if before.changes_to(&now).is_empty() {
+                return;
+            }
+            if Instant::now() > deadline {
+                now.assert_same(before);
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Asserts that `from` gets an answer to a ping. The same as [`Namespace::ping`].
+    #[track_caller]
+    pub fn ping(&self, from: &Namespace, to: impl std::fmt::Display) {
+        from.ping(to);
+    }
+
+    /// Asserts that `from` reaches `to` over TCP at `address` and `port`: something is made to listen there, and 64 KiB
+    /// go there and back. For more, such as an address that is translated, see [`Namespace::serve_tcp`].
+    #[track_caller]
+    pub fn tcp(&self, from: &Namespace, to: &Namespace, address: impl std::fmt::Display, port: u16) {
+        let server = to.serve_tcp(port);
+        from.tcp(socket(&address, server.port())).assert_by(&server);
+    }
+
+    /// Asserts that `from` reaches `to` over UDP at `address` and `port`. The same as [`tcp`](Self::tcp) with
+    /// [`Namespace::serve_udp`].
+    #[track_caller]
+    pub fn udp(&self, from: &Namespace, to: &Namespace, address: impl std::fmt::Display, port: u16) {
+        let server = to.serve_udp(port);
+        from.udp(socket(&address, server.port())).assert_by(&server);
+    }
+}
+
+#[track_caller]
+fn socket(address: &impl std::fmt::Display, port: u16) -> std::net::SocketAddr {
+    let text = address.to_string();
+    match text.parse::<std::net::IpAddr>() {
+        Ok(ip) => (ip, port).into(),
+        Err(error) => panic!("`{text}`: {error}"),
+    }
+}

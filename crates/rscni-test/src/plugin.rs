@@ -1,0 +1,239 @@
+//! Calls a plugin as a container runtime does: a process, variables, a configuration on stdin.
+//!
+//! Whether the answer is what the test expects is up to [`Outcome`].
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::outcome::End;
+use crate::run::PRIVATE_VARIABLES;
+use crate::{Container, Outcome};
+
+const TIME_LIMIT: Duration = Duration::from_secs(30);
+
+/// A plugin that can be called. Made by [`Lab::plugin`](crate::Lab::plugin) and [`Lab::install`](crate::Lab::install).
+#[derive(Debug, Clone)]
+pub struct Plugin {
+    program: PathBuf,
+    path: Vec<PathBuf>,
+    variables: BTreeMap<String, OsString>,
+    time_limit: Duration,
+}
+
+impl Plugin {
+    pub(crate) fn new(program: PathBuf, path: Vec<PathBuf>) -> Self {
+        Self { program, path, variables: BTreeMap::new(), time_limit: TIME_LIMIT }
+    }
+
+    /// The file that is executed.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Has it find other plugins in these directories (`CNI_PATH`) and no others.
+    #[must_use]
+    pub fn cni_path<P: Into<PathBuf>>(mut self, directories: impl IntoIterator<Item = P>) -> Self {
+        self.path = directories.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets a variable for all calls, such as `CNI_ARGS`.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.variables.insert(name.to_owned(), value.as_ref().to_owned());
+        self
+    }
+
+    /// Changes how long a call may take before the plugin is killed and the call failed; 30 seconds otherwise.
+    #[must_use]
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit = limit;
+        self
+    }
+
+    /// ADD: attach `container` to the network as `ifname`.
+    pub fn add(&self, container: &Container, ifname: &str, config: &Value) -> Outcome {
+        self.call("ADD").attachment(container, ifname).config(config).run()
+    }
+
+    /// CHECK: `config` holds the result of ADD as `prevResult`, see [`Reply::follow`](crate::Reply::follow).
+    pub fn check(&self, container: &Container, ifname: &str, config: &Value) -> Outcome {
+        self.call("CHECK").attachment(container, ifname).config(config).run()
+    }
+
+    /// DEL: detach `container` again.
+    pub fn del(&self, container: &Container, ifname: &str, config: &Value) -> Outcome {
+        self.call("DEL").attachment(container, ifname).config(config).run()
+    }
+
+    /// GC: `config` lists the attachments that are to stay as `cni.dev/valid-attachments`.
+    pub fn gc(&self, config: &Value) -> Outcome {
+        self.call("GC").config(config).run()
+    }
+
+    /// STATUS: whether the plugin is ready for ADD.
+    pub fn status(&self, config: &Value) -> Outcome {
+        self.call("STATUS").config(config).run()
+    }
+
+    /// VERSION: which versions of the specification the plugin speaks.
+    pub fn version(&self) -> Outcome {
+        self.call("VERSION").config(&json!({ "cniVersion": "1.1.0" })).run()
+    }
+
+    /// A call to be put together piece by piece, for tests of what a runtime should not do.
+    pub fn call(&self, command: &str) -> Call<'_> {
+        let mut variables = self.variables.clone();
+        variables.insert("CNI_COMMAND".to_owned(), command.into());
+        variables.insert("CNI_PATH".to_owned(), std::env::join_paths(&self.path).unwrap_or_default());
+        Call { plugin: self, variables, stdin: Vec::new() }
+    }
+}
+
+/// A call of a plugin that is being put together. Variables that are not set are not there.
+#[derive(Debug, Clone)]
+#[must_use = "call `run`"]
+pub struct Call<'a> {
+    plugin: &'a Plugin,
+    variables: BTreeMap<String, OsString>,
+    stdin: Vec<u8>,
+}
+
+impl Call<'_> {
+    /// Sets `CNI_CONTAINERID`, `CNI_NETNS` and `CNI_IFNAME`.
+    pub fn attachment(self, container: &Container, ifname: &str) -> Self {
+        self.env("CNI_CONTAINERID", container.id()).env("CNI_NETNS", container.path()).env("CNI_IFNAME", ifname)
+    }
+
+    /// Sets a variable.
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.variables.insert(name.to_owned(), value.as_ref().to_owned());
+        self
+    }
+
+    /// Leaves a variable out, such as `CNI_NETNS` of a DEL.
+    pub fn without(mut self, name: &str) -> Self {
+        self.variables.remove(name);
+        self
+    }
+
+    /// Gives the configuration on stdin.
+    pub fn config(self, config: &Value) -> Self {
+        self.stdin(config.to_string())
+    }
+
+    /// Gives these bytes on stdin, whatever they are.
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = bytes.into();
+        self
+    }
+
+    /// Starts the plugin in the calling thread's network namespace and waits for it to end and to let go of its
+    /// output, as a runtime does.
+    ///
+    /// # Panics
+    ///
+    /// If the program cannot be started.
+    #[track_caller]
+    pub fn run(self) -> Outcome {
+        let program = &self.plugin.program;
+        let mut command = Command::new(program);
+        for (name, _) in std::env::vars_os() {
+            let name_text = name.to_string_lossy();
+            if name_text.starts_with("CNI_") || name_text.starts_with(PRIVATE_VARIABLES) {
+                command.env_remove(&name);
+            }
+        }
+        // A process group, so that what a plugin has started can be killed with it.
+        command.envs(&self.variables).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) => panic!("start plugin {}: {error}", program.display()),
+        };
+        let (end, stdout, stderr) = finish(child, self.stdin.clone(), self.plugin.time_limit);
+        Outcome { program: program.clone(), variables: self.variables, stdin: self.stdin, stdout, stderr, end }
+    }
+}
+
+/// What a thread has read from a pipe so far, and whether it has come to the end.
+#[derive(Default)]
+struct Collected {
+    bytes: Vec<u8>,
+    complete: bool,
+}
+
+fn finish(mut child: Child, stdin: Vec<u8>, limit: Duration) -> (End, Vec<u8>, Vec<u8>) {
+    let deadline = Instant::now() + limit;
+    if let Some(mut pipe) = child.stdin.take() {
+        // A plugin need not read it all; what it makes of that is in its reply.
+        std::thread::spawn(move || pipe.write_all(&stdin));
+    }
+    let stdout = collect(child.stdout.take());
+    let stderr = collect(child.stderr.take());
+    let complete = || lock(&stdout).complete && lock(&stderr).complete;
+    let mut status = None;
+    let end = loop {
+        if status.is_none() {
+            status = child.try_wait().ok().flatten();
+        }
+        match status {
+            Some(status) if complete() => break End::Exited(status),
+            _ if Instant::now() >= deadline => {
+                kill(&child);
+                break overdue(status, limit);
+            }
+            _ => std::thread::sleep(Duration::from_millis(1)),
+        }
+    };
+    if status.is_none() {
+        let _ = child.wait();
+    }
+    let taken = |from: &Mutex<Collected>| std::mem::take(&mut lock(from).bytes);
+    (end, taken(&stdout), taken(&stderr))
+}
+
+fn overdue(status: Option<ExitStatus>, limit: Duration) -> End {
+    match status {
+        None => End::Overdue(format!("still running after {limit:?}; killed")),
+        Some(status) => End::Overdue(format!(
+            "{status}, but after {limit:?} something it started still held its stdout or stderr, which a runtime \
+             would wait for; killed"
+        )),
+    }
+}
+
+fn kill(child: &Child) {
+    let group = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+    if let Some(group) = group {
+        // It may have ended just now.
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+}
+
+fn collect(pipe: Option<impl Read + Send + 'static>) -> Arc<Mutex<Collected>> {
+    let collected = Arc::new(Mutex::new(Collected::default()));
+    let shared = Arc::clone(&collected);
+    std::thread::spawn(move || {
+        let mut buffer = [0; 8192];
+        if let Some(mut pipe) = pipe {
+            while let Ok(length @ 1..) = pipe.read(&mut buffer) {
+                lock(&shared).bytes.extend(&buffer[..length]);
+            }
+        }
+        lock(&shared).complete = true;
+    });
+    collected
+}
+
+fn lock(collected: &Mutex<Collected>) -> std::sync::MutexGuard<'_, Collected> {
+    collected.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

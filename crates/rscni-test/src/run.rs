@@ -1,0 +1,252 @@
+//! Runs a test in a private network of its own.
+//!
+//! A user namespace can only be entered by a process with one thread, and Rust's test runner gives every test a
+//! thread of its own. So [`run`] starts this test once more: the same executable, told to run exactly this test,
+//! behind util-linux's `unshare`. There the closure is called. The second process says in a file how the closure
+//! ended; nothing else counts as passed, least of all an exit status of a test runner that found no test.
+//! What the namespaces look like inside is up to [`crate::enter`].
+
+use std::cell::Cell;
+use std::fmt::{Debug, Display};
+use std::io::{BufRead, BufReader, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::Lab;
+use crate::enter::{enter_private_network, what_to_enable};
+
+/// Names the file in which the second process says how the closure ended. Set only in the second process.
+const VERDICT_FILE: &str = "RSCNI_TEST_VERDICT_FILE";
+/// Which of the test's calls of [`run`] the second process is for.
+const CALL: &str = "RSCNI_TEST_CALL";
+/// The prefix of the variables that are between the two processes and no business of a plugin.
+pub(crate) const PRIVATE_VARIABLES: &str = "RSCNI_TEST_";
+
+const PASSED: &str = "passed";
+const FAILED: &str = "failed\n";
+
+thread_local! {
+    /// How many times this test has called [`run`] so far.
+    static CALLS: Cell<usize> = const { Cell::new(0) };
+}
+static INSIDE: AtomicBool = AtomicBool::new(false);
+
+/// What a test's closure may return: nothing, or a `Result` whose error fails the test.
+pub trait Verdict {
+    /// `Err` with the reason if the test failed.
+    fn verdict(self) -> Result<(), String>;
+}
+
+impl Verdict for () {
+    fn verdict(self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl<E: Debug> Verdict for Result<(), E> {
+    fn verdict(self) -> Result<(), String> {
+        self.map_err(|error| format!("the test returned an error: {error:?}"))
+    }
+}
+
+/// Calls `test` in a private network: user, network and mount namespaces that nothing else is in and that are gone
+/// when it returns. The caller is root in there, whoever it is outside.
+///
+/// In a test (`#[test]`, also an rstest case, under `cargo test` or nextest) the closure runs in a second process,
+/// which runs the test from its start: what stands before the call runs in both. What the closure prints appears
+/// where the test's output does, and its panic or error fails the test. In a process with a single thread (a
+/// doctest, a `main`) the process itself moves and stays there.
+///
+/// # Panics
+///
+/// If the closure panics or returns an error, if its process ends in any other way before the closure did, and
+/// if this system does not allow user namespaces: then the message says what to enable.
+#[track_caller]
+pub fn run<R: Verdict>(test: impl FnOnce(&Lab) -> R) {
+    let call = CALLS.replace(CALLS.get() + 1);
+    if let Some(file) = std::env::var_os(VERDICT_FILE) {
+        let wanted = std::env::var(CALL).ok().and_then(|n| n.parse().ok());
+        if wanted == Some(call) {
+            call_inside(&PathBuf::from(file), test);
+        }
+        assert!(
+            !INSIDE.load(Ordering::SeqCst),
+            "rscni_test::run was called inside rscni_test::run; use the lab that is there already"
+        );
+        // An earlier call of the same test. It has its own process; this one is for a later call.
+        return;
+    }
+    if crate::enter::threads() == 1 {
+        let lab = enter_private_network().unwrap_or_else(|error| panic!("{error}"));
+        if let Err(reason) = test(&lab).verdict() {
+            panic!("{reason}");
+        }
+        return;
+    }
+    let current = std::thread::current();
+    match current.name() {
+        Some(name) if name != "main" => run_again(name, call),
+        _ => panic!(
+            "rscni_test::run must be called on the test's own thread, which bears the test's name, \
+             or in a process with a single thread"
+        ),
+    }
+}
+
+/// The second process: prepares the network, calls the closure, leaves the verdict and ends.
+fn call_inside<R: Verdict>(verdict_file: &Path, test: impl FnOnce(&Lab) -> R) -> ! {
+    INSIDE.store(true, Ordering::SeqCst);
+    // The test's process may be killed, by a time limit for one; nobody would be left to end this one.
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    let result = crate::enter::prepare().map_err(|error| error.to_string()).and_then(|lab| {
+        mark("begin", verdict_file);
+        match catch_unwind(AssertUnwindSafe(|| test(&lab).verdict())) {
+            Ok(verdict) => verdict.inspect_err(|reason| eprintln!("{reason}")),
+            Err(panic) => Err(panic_message(&*panic)),
+        }
+    });
+    let said = match &result {
+        Ok(()) => PASSED.to_owned(),
+        Err(reason) => format!("{FAILED}{reason}"),
+    };
+    std::fs::write(verdict_file, said).expect("write the test's verdict");
+    mark("end", verdict_file);
+    std::process::exit(i32::from(result.is_err()));
+}
+
+/// Says on stdout that the closure begins or has ended. What the test runner prints around it is left out of the
+/// test's output, and a daemon that still holds stdout keeps nobody waiting.
+fn mark(what: &str, verdict_file: &Path) {
+    let mut stdout = std::io::stdout();
+    let _ = stdout.write_all(marker(what, verdict_file).as_bytes());
+    let _ = stdout.flush();
+}
+
+fn marker(what: &str, verdict_file: &Path) -> String {
+    format!("\u{1}rscni-test {what} {}\n", verdict_file.display())
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_else(|| "the test panicked".to_owned())
+}
+
+/// The first process: starts the second and tells the test runner what became of it.
+#[track_caller]
+fn run_again(name: &str, call: usize) {
+    let home = tempfile::tempdir().unwrap_or_else(|error| panic!("make a temporary directory: {error}"));
+    let verdict_file = home.path().join("verdict");
+    let (status, output) = match second_process(name, call, &verdict_file) {
+        Ok(ended) => ended,
+        Err(reason) => panic!("{reason}"),
+    };
+    let said = std::fs::read_to_string(&verdict_file).unwrap_or_default();
+    drop(home);
+    if said == PASSED && status.success() {
+        return;
+    }
+    if let Some(reason) = said.strip_prefix(FAILED) {
+        // Printed already, with its place, by the process it happened in. `resume_unwind` runs no hook, so it is not
+        // printed twice, and what `should_panic(expected = ..)` looks for is there.
+        resume_unwind(Box::new(reason.to_owned()));
+    }
+    match output {
+        Output::Shown => {
+            panic!("{name}: its process ended ({status}) before the test did; its output is above")
+        }
+        Output::Unshown(text) => {
+            panic!("{name}: could not start in a private network ({status})\n{}{}", indent(&text), what_to_enable())
+        }
+    }
+}
+
+enum Output {
+    /// The closure was reached, and what was printed from there on has been printed here too.
+    Shown,
+    /// The closure was not reached. This is all that was printed.
+    Unshown(String),
+}
+
+fn second_process(name: &str, call: usize, verdict_file: &Path) -> Result<(ExitStatus, Output), String> {
+    let program = std::env::current_exe().map_err(while_("find the test's executable"))?;
+    let (reader, writer) = std::io::pipe().map_err(while_("make a pipe"))?;
+    let mut child = Command::new("unshare")
+        .args(["-U", "-r", "-n", "-m"])
+        .arg(program)
+        .args([name, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"])
+        .env(VERDICT_FILE, verdict_file)
+        .env(CALL, call.to_string())
+        .stdin(Stdio::null())
+        .stderr(writer.try_clone().map_err(while_("make a pipe"))?)
+        .stdout(writer)
+        .spawn()
+        .map_err(while_("start `unshare`, which is part of util-linux"))?;
+    let output = pass_on(BufReader::new(reader), verdict_file).map_err(while_("read the test's output"));
+    if output.is_err() {
+        let _ = child.kill();
+    }
+    let status = child.wait().map_err(while_("wait for the test's process"))?;
+    Ok((status, output?))
+}
+
+/// Prints what the closure prints, as it comes, through the test runner's own capturing.
+fn pass_on(mut from: impl BufRead, verdict_file: &Path) -> std::io::Result<Output> {
+    let begin = marker("begin", verdict_file);
+    let end = marker("end", verdict_file);
+    let mut unshown = Some(String::new());
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if from.read_until(b'\n', &mut line)? == 0 {
+            break;
+        }
+        let text = String::from_utf8_lossy(&line);
+        if let Some(before) = text.strip_suffix(&end) {
+            match &mut unshown {
+                Some(kept) => kept.push_str(before),
+                None => print!("{before}"),
+            }
+            break;
+        }
+        match &mut unshown {
+            Some(_) if text.ends_with(&begin) => unshown = None,
+            Some(kept) => kept.push_str(&text),
+            None => print!("{text}"),
+        }
+    }
+    Ok(unshown.map_or(Output::Shown, Output::Unshown))
+}
+
+fn while_<E: Display>(what: &str) -> impl Fn(E) -> String {
+    move |error| format!("{what}: {error}")
+}
+
+fn indent(text: &str) -> String {
+    text.lines().fold(String::new(), |all, line| all + "  " + line + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_stands_between_the_marks_is_passed_on() {
+        let file = Path::new("/nowhere");
+        let text = format!("running 1 test\ntest x ... {}mine\n{}ok\n", marker("begin", file), marker("end", file));
+        assert!(matches!(pass_on(text.as_bytes(), file).unwrap(), Output::Shown));
+    }
+
+    #[test]
+    fn what_was_printed_before_the_closure_is_kept_for_the_message() {
+        let file = Path::new("/nowhere");
+        let Output::Unshown(text) = pass_on(&b"unshare: not permitted\n"[..], file).unwrap() else {
+            panic!("taken for the closure's output");
+        };
+        assert_eq!(text, "unshare: not permitted\n");
+    }
+}

@@ -1,0 +1,244 @@
+//! Everything that is there at one time, and what became different between two times.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Display, Formatter, Write};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rscni_linux::Netns;
+
+use crate::lab::{NAMESPACES, OWN};
+use crate::{Namespace, inventory, ruleset};
+
+/// Everything in a [`Lab`](crate::Lab) that a plugin can leave behind, as of one moment:
+///
+/// - the network namespaces by name, and in each of them and on the host
+/// - links with their kind, state, MTU, address, master and alias; addresses; routes; policy rules; permanent
+///   neighbours; queueing disciplines
+/// - nftables tables, chains, rules, sets and what is in them, without counters
+/// - sysctls
+/// - files below `/run`, `/var/lib/cni`, `/etc/cni` and what is [watched](crate::Lab::watch), with their content
+/// - processes that a plugin started and that still run
+///
+/// Left out is what the kernel makes and takes away by itself: local routes, link-local addresses, learnt neighbours.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    items: Items,
+    ignored: Vec<String>,
+}
+
+/// What is there, and how it is: `host: link cni0` and `bridge up mtu 1500`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Items(BTreeMap<String, String>);
+
+impl Items {
+    pub(crate) fn add(&mut self, what: String, how: String) {
+        let mut key = what;
+        let plain = key.len();
+        // The same rule may be there twice.
+        for number in 2.. {
+            if !self.0.contains_key(&key) {
+                break;
+            }
+            key.truncate(plain);
+            let _ = write!(key, " (number {number})");
+        }
+        self.0.insert(key, how);
+    }
+}
+
+impl Snapshot {
+    /// Leaves what mentions `text` out of comparisons with this snapshot: what a plugin is meant to leave behind, such as
+    /// its bridge, or `ip_forward`.
+    #[must_use]
+    pub fn ignoring(mut self, text: &str) -> Self {
+        self.ignored.push(text.to_owned());
+        self
+    }
+
+    /// Asserts that everything is as it was `before`. [`Lab::assert_unchanged_since`](crate::Lab::assert_unchanged_since)
+    /// does the same and waits for what the kernel still has to do.
+    ///
+    /// # Panics
+    ///
+    /// With each difference on a line of its own.
+    #[track_caller]
+    pub fn assert_same(&self, before: &Self) {
+        let changes = before.changes_to(self);
+        assert!(
+            changes.is_empty(),
+            "not everything is as it was (+ came, - went, ~ changed):\n  {}",
+            changes.join("\n  ")
+        );
+    }
+
+    /// The differences, each on a line: `+` came, `-` went, `~` changed.
+    pub fn changes_to(&self, after: &Self) -> Vec<String> {
+        let keys: BTreeSet<_> = self.items.0.keys().chain(after.items.0.keys()).collect();
+        let mut changes = Vec::new();
+        for what in keys {
+            if self.is_consequence(after, what) {
+                continue;
+            }
+            let change = match (self.items.0.get(what), after.items.0.get(what)) {
+                (Some(then), Some(now)) if then == now => continue,
+                (Some(then), Some(now)) => {
+                    format!("~ {what}: was {}, is {}", short(then), short(now))
+                }
+                (None, Some(now)) => format!("+ {what}{}", in_brackets(now)),
+                (Some(then), None) => format!("- {what}{}", in_brackets(then)),
+                (None, None) => continue,
+            };
+            let ignored = self.ignored.iter().chain(&after.ignored).any(|text| change.contains(text));
+            if !ignored {
+                changes.push(change);
+            }
+        }
+        changes
+    }
+
+    /// Whether a difference only repeats another one: the settings of a link that came or went, everything
+    /// in a namespace that did, and what the kernel sets on every interface when forwarding as such is switched.
+    fn is_consequence(&self, after: &Self, what: &str) -> bool {
+        let Some((place, thing)) = what.split_once(": ") else {
+            return false;
+        };
+        let both = |key: &str| (self.items.0.get(key), after.items.0.get(key));
+        if matches!(both(&format!("namespace {place}")), (Some(_), None) | (None, Some(_))) {
+            return true;
+        }
+        let Some(setting) = thing.strip_prefix("sysctl ") else {
+            return false;
+        };
+        let mut parts = setting.split('/');
+        let (Some("net"), Some(family), Some("conf"), Some(interface), Some(name)) =
+            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return false;
+        };
+        let special = ["all", "default"].contains(&interface);
+        if !special && !matches!(both(&format!("{place}: link {interface}")), (Some(_), Some(_))) {
+            return true;
+        }
+        let switch = match family {
+            "ipv4" => format!("{place}: sysctl net/ipv4/ip_forward"),
+            _ => format!("{place}: sysctl net/ipv6/conf/all/forwarding"),
+        };
+        let follows = name == "forwarding" || setting == "net/ipv4/conf/all/accept_redirects";
+        let (then, now) = both(&switch);
+        follows && what != switch && then != now
+    }
+}
+
+/// One thing per line, as in messages. Sysctls are left out, for there are hundreds.
+impl Display for Snapshot {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (what, how) in &self.items.0 {
+            if !what.contains(": sysctl ") {
+                writeln!(f, "{what}{}", in_brackets(how))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn in_brackets(how: &str) -> String {
+    if how.is_empty() { String::new() } else { format!(" ({})", short(how)) }
+}
+
+fn short(how: &str) -> String {
+    const ENOUGH: usize = 160;
+    let shown: String = how.escape_debug().take(ENOUGH).collect();
+    if how.escape_debug().nth(ENOUGH).is_some() { shown + "..." } else { shown }
+}
+
+/// Lists everything there is. Files that go while they are listed count as gone.
+pub(crate) fn take(host: &Namespace, watched: &[PathBuf]) -> io::Result<Snapshot> {
+    let mut items = Items::default();
+    list_network(host, &mut items)?;
+    let mut named: Vec<_> = std::fs::read_dir(NAMESPACES)?.collect::<Result<_, _>>()?;
+    named.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in named {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        match Netns::open(entry.path()) {
+            Ok(_) => {
+                items.add(format!("namespace {name}"), String::new());
+                list_network(&Namespace::named(&name, entry.path()), &mut items)?;
+            }
+            Err(_) => items.add(format!("file {}", entry.path().display()), "no namespace".to_owned()),
+        }
+    }
+    let state = ["/run", "/var/run", "/var/lib/cni", "/etc/cni"].map(Path::new).into_iter();
+    let mut seen = BTreeSet::new();
+    for root in state.chain(watched.iter().map(PathBuf::as_path)) {
+        list_files(root, true, &mut seen, &mut items);
+    }
+    list_processes(&mut items);
+    Ok(Snapshot { items, ignored: Vec::new() })
+}
+
+fn list_network(namespace: &Namespace, items: &mut Items) -> io::Result<()> {
+    let listed = namespace.open().and_then(|netns| {
+        netns.enter(|| {
+            inventory::list(namespace.name(), items)?;
+            ruleset::list(namespace.name(), items)
+        })
+    });
+    match listed {
+        Ok(listed) => listed.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", namespace.name()))),
+        Err(error) => Err(io::Error::other(error)),
+    }
+}
+
+fn list_files(path: &Path, is_root: bool, seen: &mut BTreeSet<PathBuf>, items: &mut Items) {
+    // `/var/run` may be a name for `/run`, and a watched directory may be below either.
+    let Ok(real) = std::fs::canonicalize(path) else {
+        return;
+    };
+    let own = !is_root && [NAMESPACES, OWN].iter().any(|own| Path::new(own) == real);
+    if own || !seen.insert(real) {
+        return;
+    }
+    let mut entries: Vec<_> = std::fs::read_dir(path).into_iter().flatten().flatten().collect();
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    if entries.is_empty() && !is_root {
+        items.add(format!("directory {}", path.display()), String::new());
+    }
+    for entry in entries {
+        let (path, kind) = (entry.path(), entry.file_type());
+        let what = format!("file {}", path.display());
+        match kind {
+            Ok(kind) if kind.is_dir() => list_files(&path, false, seen, items),
+            Ok(kind) if kind.is_file() => {
+                let content = std::fs::read(&path).unwrap_or_default();
+                items.add(what, String::from_utf8_lossy(&content).into_owned());
+            }
+            Ok(kind) if kind.is_symlink() => {
+                let to = std::fs::read_link(&path).unwrap_or_default();
+                items.add(what, format!("link to {}", to.display()));
+            }
+            Ok(_) => items.add(what, "socket or device".to_owned()),
+            Err(_) => {}
+        }
+    }
+}
+
+/// Whoever is in our user namespace was started from here.
+fn list_processes(items: &mut Items) {
+    let user_namespace = |process: &Path| std::fs::read_link(process.join("ns/user")).ok();
+    let Some(own) = user_namespace(Path::new("/proc/self")) else {
+        return;
+    };
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let id = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        if id.is_none_or(|id: u32| id == std::process::id()) || user_namespace(&entry.path()).as_ref() != Some(&own) {
+            continue;
+        }
+        // One that has ended and is not waited for has no command line.
+        let command = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        let command = command.trim_end_matches('\0').replace('\0', " ");
+        if !command.is_empty() {
+            items.add(format!("process {command}"), String::new());
+        }
+    }
+}
