@@ -15,7 +15,7 @@
 //! The chain of a subnet comes with its first container and goes with its last.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use rscni::CNIResult;
@@ -32,6 +32,8 @@ const POSTROUTING: &str = "postrouting";
 
 /// What differs between the families.
 struct Kind {
+    /// An address of the family: it is what rules for one family ask for in a table of both.
+    any: IpAddr,
     map: &'static str,
     key: ValueType,
     source: Field,
@@ -40,6 +42,7 @@ struct Kind {
 }
 
 const V4: Kind = Kind {
+    any: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     map: "masquerade4",
     key: ValueType::Ipv4Addr,
     source: Field::IpSaddr,
@@ -48,6 +51,7 @@ const V4: Kind = Kind {
 };
 
 const V6: Kind = Kind {
+    any: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     map: "masquerade6",
     key: ValueType::Ipv6Addr,
     source: Field::Ip6Saddr,
@@ -73,7 +77,11 @@ fn skeleton(transaction: &mut Transaction<'_>) {
     transaction.add_chain(&table, POSTROUTING, Some(&BaseChain::srcnat()));
     for kind in [&V4, &V6] {
         transaction.add_set(&table, &Set::map(kind.map, [kind.key], DataType::Verdict));
-        transaction.add_rule(&table, POSTROUTING, &Rule::new().verdict_map(&[kind.source], kind.map));
+        transaction.add_rule(
+            &table,
+            POSTROUTING,
+            &Rule::new().family_of(kind.any).verdict_map(&[kind.source], kind.map),
+        );
     }
 }
 
@@ -88,7 +96,11 @@ pub(super) fn add(nft: &mut Nft, owner: Owner<'_>, result: &CNIResult) -> Result
             transaction.add_chain(&table, &chain, None).flush_chain(&table, &chain);
             let multicast = kind.multicast.parse().expect("a constant");
             for inside in [subnet, multicast] {
-                transaction.add_rule(&table, &chain, &Rule::new().in_net(kind.destination, inside).return_());
+                transaction.add_rule(
+                    &table,
+                    &chain,
+                    &Rule::new().family_of(kind.any).in_net(kind.destination, inside).return_(),
+                );
             }
             transaction.add_rule(&table, &chain, &Rule::new().masquerade(NatFlags::default()));
             let element = Element::new(ip.address.addr()).data(Verdict::Jump(chain)).comment(&tag);
