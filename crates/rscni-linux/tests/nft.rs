@@ -359,8 +359,9 @@ fn rules_are_found_by_comment_and_deleted_by_handle() {
 
 /// Deleting what is there and what is not, in one transaction: only the first shall matter.
 fn destroy_everything(nft: &mut Nft) {
-    let table = table_with_chain(nft, Family::Ip);
-    let none = Table::new(Family::Ip, "none");
+    // A family that User-Mode Linux has too, whose kernel is before 6.3.
+    let table = table_with_chain(nft, Family::Bridge);
+    let none = Table::new(Family::Bridge, "none");
     let set = Set::new("hosts", [ValueType::Ipv4Addr]);
     let here = Element::new(Ipv4Addr::new(10, 0, 0, 1));
     let absent = Element::new(Ipv4Addr::new(10, 0, 0, 2));

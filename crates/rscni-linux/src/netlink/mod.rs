@@ -10,6 +10,7 @@
 mod address;
 mod attribute;
 mod bridge;
+mod family;
 mod kind;
 mod link;
 mod neighbour;
@@ -22,11 +23,12 @@ mod vlan;
 pub use self::{
     address::{Address, AddressFlags},
     bridge::{BridgeInfo, BridgePort, BridgePortInfo},
+    family::Family,
     kind::{Bridge, Dummy, NewLink, Veth},
     link::{Link, LinkChange, OperState},
     neighbour::Neighbour,
     request::{Batch, Request},
-    route::{Family, Route, RouteFilter, RouteType},
+    route::{Route, RouteFilter, RouteType},
     vlan::{Vlan, VlanOwner},
 };
 pub(crate) use self::{

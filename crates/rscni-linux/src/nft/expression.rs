@@ -7,8 +7,8 @@ use netlink_packet_core::DefaultNla;
 
 use super::{
     Value,
+    element::{NFTA_DATA_VALUE, data},
     message::{long, nested, number, string},
-    set::{NFTA_DATA_VALUE, data},
 };
 
 const NFTA_EXPR_NAME: u16 = 1;

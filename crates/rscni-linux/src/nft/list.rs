@@ -4,22 +4,20 @@ use netlink_packet_core::{DefaultNla, NLM_F_DUMP};
 
 use super::{
     Data, Family, Hook, Nft, Policy, Table, Value, Verdict, chain,
-    expression::{self, read_value},
-    message::{NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE, message, string, unspecific},
-    rule::{
-        NFTA_DATA_VERDICT, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_USERDATA, NFTA_VERDICT_CHAIN,
-        NFTA_VERDICT_CODE, chain_attributes,
-    },
-    set::{
+    element::{
         NFT_SET_ELEM_INTERVAL_END, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_FLAGS, NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_KEY_END,
         NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_USERDATA, data,
         element_list,
     },
+    expression::{self, read_value},
+    message::{NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE, message, string, unspecific},
+    rule::{NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_USERDATA, chain_attributes},
     userdata,
+    verdict::read_verdict,
 };
 use crate::{
     Error, Result,
-    netlink::{Attributes, OrAbsent, Value as Attribute, attributes},
+    netlink::{Attributes, OrAbsent, attributes},
 };
 
 /// The header of netfilter's messages: family, version, resource.
@@ -258,18 +256,4 @@ impl ElementInfo {
         }
         info
     }
-}
-
-fn read_verdict(value: Attribute<'_>) -> Option<Verdict> {
-    let (_, verdict) = value.nested().find(|(kind, _)| *kind == NFTA_DATA_VERDICT)?;
-    let mut code = None;
-    let mut chain = None;
-    for (kind, value) in verdict.nested() {
-        match kind {
-            NFTA_VERDICT_CODE => code = Some(value.i32_be()),
-            NFTA_VERDICT_CHAIN => chain = Some(value.string()),
-            _ => {}
-        }
-    }
-    Verdict::from_code(code?, chain)
 }

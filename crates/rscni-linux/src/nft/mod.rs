@@ -8,6 +8,7 @@
 //! expressions that NAT needs are not in that crate.
 
 mod chain;
+mod element;
 mod expression;
 mod list;
 mod message;
@@ -16,6 +17,7 @@ mod set;
 mod transaction;
 mod userdata;
 mod value;
+mod verdict;
 
 use std::fmt;
 
@@ -24,12 +26,14 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 
 pub use self::{
     chain::{BaseChain, Hook, Policy},
+    element::{Data, Element},
     expression::{CtState, Field, NatFlags},
     list::{ChainInfo, ElementInfo, RawExpression, RuleInfo},
-    rule::{Rule, Verdict},
-    set::{Data, DataType, Element, Set, ValueType},
+    rule::Rule,
+    set::{DataType, Set, ValueType},
     transaction::Transaction,
     value::Value,
+    verdict::Verdict,
 };
 use crate::{Netns, Result, netlink::Socket};
 

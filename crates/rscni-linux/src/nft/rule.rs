@@ -6,11 +6,12 @@ use ipnet::IpNet;
 use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE};
 
 use super::{
-    Table, Transaction, Value,
+    Table, Transaction, Value, Verdict,
     expression::{self, CtState, Expression, FIRST, Field, NatFlags, VERDICT},
-    message::{NFT_MSG_DELRULE, NFT_MSG_DESTROYRULE, NFT_MSG_NEWRULE, list, long, nested, signed, string},
+    message::{NFT_MSG_DELRULE, NFT_MSG_DESTROYRULE, NFT_MSG_NEWRULE, list, long, string},
     transaction::Remove,
     userdata,
+    verdict::verdict_data,
 };
 use crate::Result;
 
@@ -21,58 +22,8 @@ pub(super) const NFTA_RULE_EXPRESSIONS: u16 = 4;
 pub(super) const NFTA_RULE_POSITION: u16 = 6;
 pub(super) const NFTA_RULE_USERDATA: u16 = 7;
 
-pub(super) const NFTA_DATA_VERDICT: u16 = 2;
-pub(super) const NFTA_VERDICT_CODE: u16 = 1;
-pub(super) const NFTA_VERDICT_CHAIN: u16 = 2;
-
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
-
-/// What becomes of a packet.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Verdict {
-    /// It goes on.
-    Accept,
-    /// It is dropped.
-    Drop,
-    /// It goes back to the chain that it came from.
-    Return,
-    /// It goes to another chain and comes back after that.
-    Jump(String),
-    /// It goes to another chain for good.
-    Goto(String),
-}
-
-impl Verdict {
-    fn code(&self) -> i32 {
-        match self {
-            Self::Drop => 0,
-            Self::Accept => 1,
-            Self::Jump(_) => -3,
-            Self::Goto(_) => -4,
-            Self::Return => -5,
-        }
-    }
-
-    pub(super) fn from_code(code: i32, chain: Option<String>) -> Option<Self> {
-        Some(match (code, chain) {
-            (0, _) => Self::Drop,
-            (1, _) => Self::Accept,
-            (-3, Some(chain)) => Self::Jump(chain),
-            (-4, Some(chain)) => Self::Goto(chain),
-            (-5, _) => Self::Return,
-            _ => return None,
-        })
-    }
-}
-
-pub(super) fn verdict_data(verdict: &Verdict) -> DefaultNla {
-    let mut attributes = vec![signed(NFTA_VERDICT_CODE, verdict.code())];
-    if let Verdict::Jump(chain) | Verdict::Goto(chain) = verdict {
-        attributes.push(string(NFTA_VERDICT_CHAIN, chain));
-    }
-    nested(NFTA_DATA_VERDICT, &attributes)
-}
 
 /// A rule to be made. Its parts are put on in the order in which they are to be carried out.
 ///

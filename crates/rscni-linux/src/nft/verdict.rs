@@ -1,0 +1,70 @@
+//! Verdicts: what becomes of a packet.
+
+use netlink_packet_core::DefaultNla;
+
+use super::message::{nested, signed, string};
+use crate::netlink::Value;
+
+const NFTA_DATA_VERDICT: u16 = 2;
+const NFTA_VERDICT_CODE: u16 = 1;
+const NFTA_VERDICT_CHAIN: u16 = 2;
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It goes on.
+    Accept,
+    /// It is dropped.
+    Drop,
+    /// It goes back to the chain that it came from.
+    Return,
+    /// It goes to another chain and comes back after that.
+    Jump(String),
+    /// It goes to another chain for good.
+    Goto(String),
+}
+
+impl Verdict {
+    fn code(&self) -> i32 {
+        match self {
+            Self::Drop => 0,
+            Self::Accept => 1,
+            Self::Jump(_) => -3,
+            Self::Goto(_) => -4,
+            Self::Return => -5,
+        }
+    }
+
+    fn from_code(code: i32, chain: Option<String>) -> Option<Self> {
+        Some(match (code, chain) {
+            (0, _) => Self::Drop,
+            (1, _) => Self::Accept,
+            (-3, Some(chain)) => Self::Jump(chain),
+            (-4, Some(chain)) => Self::Goto(chain),
+            (-5, _) => Self::Return,
+            _ => return None,
+        })
+    }
+}
+
+pub(super) fn verdict_data(verdict: &Verdict) -> DefaultNla {
+    let mut attributes = vec![signed(NFTA_VERDICT_CODE, verdict.code())];
+    if let Verdict::Jump(chain) | Verdict::Goto(chain) = verdict {
+        attributes.push(string(NFTA_VERDICT_CHAIN, chain));
+    }
+    nested(NFTA_DATA_VERDICT, &attributes)
+}
+
+pub(super) fn read_verdict(value: Value<'_>) -> Option<Verdict> {
+    let (_, verdict) = value.nested().find(|(kind, _)| *kind == NFTA_DATA_VERDICT)?;
+    let mut code = None;
+    let mut chain = None;
+    for (kind, value) in verdict.nested() {
+        match kind {
+            NFTA_VERDICT_CODE => code = Some(value.i32_be()),
+            NFTA_VERDICT_CHAIN => chain = Some(value.string()),
+            _ => {}
+        }
+    }
+    Verdict::from_code(code?, chain)
+}
