@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod host_local;
 mod linked;
 mod registry;
 

@@ -2,6 +2,8 @@
 
 use rscni::{Cni, Error, Plugin, Reply, Request};
 
+use crate::host_local::HostLocal;
+
 /// A plugin of this crate.
 pub struct Entry {
     /// Its name, the `type` that configurations say.
@@ -12,7 +14,8 @@ pub struct Entry {
 }
 
 /// Every plugin, by name.
-pub const ALL: &[Entry] = &[];
+pub const ALL: &[Entry] =
+    &[Entry { name: "host-local", about: "gives addresses from ranges of this host's own", plugin: &HostLocal }];
 
 /// The plugin of that name.
 pub fn find(name: &str) -> Option<&'static Entry> {
