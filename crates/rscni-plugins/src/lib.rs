@@ -9,6 +9,7 @@
 mod host_local;
 mod linked;
 mod registry;
+mod r#static;
 
 pub use linked::Linked;
 pub use registry::{ALL, Entry, find};

@@ -3,6 +3,7 @@
 use rscni::{Cni, Error, Plugin, Reply, Request};
 
 use crate::host_local::HostLocal;
+use crate::r#static::Static;
 
 /// A plugin of this crate.
 pub struct Entry {
@@ -14,8 +15,10 @@ pub struct Entry {
 }
 
 /// Every plugin, by name.
-pub const ALL: &[Entry] =
-    &[Entry { name: "host-local", about: "gives addresses from ranges of this host's own", plugin: &HostLocal }];
+pub const ALL: &[Entry] = &[
+    Entry { name: "host-local", about: "gives addresses from ranges of this host's own", plugin: &HostLocal },
+    Entry { name: "static", about: "gives the addresses that the configuration names", plugin: &Static },
+];
 
 /// The plugin of that name.
 pub fn find(name: &str) -> Option<&'static Entry> {
