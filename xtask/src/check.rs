@@ -55,6 +55,7 @@ impl Step {
 
     fn packages(self) -> &'static [Package] {
         match self {
+            Self::Tests => packages::FOR_TESTS,
             Self::Uml => packages::FOR_UML,
             Self::E2e => packages::FOR_E2E,
             _ => &[],

@@ -19,7 +19,13 @@ pub(crate) struct Package {
     witnesses: &'static [&'static str],
 }
 
+const GO_PLUGINS: Package = Package { name: "containernetworking-plugins", witnesses: &["/usr/lib/cni/bridge"] };
+const IPTABLES: Package = Package { name: "iptables", witnesses: &["/usr/sbin/iptables", "/sbin/iptables"] };
+const NFTABLES: Package = Package { name: "nftables", witnesses: &["/usr/sbin/nft", "/sbin/nft"] };
 const IPROUTE2: Package = Package { name: "iproute2", witnesses: &["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip"] };
+
+/// What `cargo test` needs: the plugins to hand over to and from, and tools to look with.
+pub(crate) const FOR_TESTS: &[Package] = &[GO_PLUGINS, IPTABLES, NFTABLES, IPROUTE2];
 
 /// What a run in User-Mode Linux needs. The kernel in there calls kmod's modprobe for a link kind it lacks.
 pub(crate) const FOR_UML: &[Package] = &[
@@ -34,9 +40,9 @@ pub(crate) const FOR_E2E: &[Package] = &[
     Package { name: "runc", witnesses: &["/usr/sbin/runc", "/usr/bin/runc"] },
     // A witness of its own: the package `busybox` has the same program, but linked to a C library.
     Package { name: "busybox-static", witnesses: &["/var/lib/dpkg/info/busybox-static.list"] },
-    Package { name: "containernetworking-plugins", witnesses: &["/usr/lib/cni/bridge"] },
-    Package { name: "iptables", witnesses: &["/usr/sbin/iptables", "/sbin/iptables"] },
-    Package { name: "nftables", witnesses: &["/usr/sbin/nft", "/sbin/nft"] },
+    GO_PLUGINS,
+    IPTABLES,
+    NFTABLES,
     IPROUTE2,
 ];
 

@@ -150,7 +150,14 @@ impl TryFrom<Map<String, Value>> for NetConf {
             ipam: take(&mut map, "ipam")?,
             dns: take(&mut map, "dns")?,
             prev_result: take(&mut map, "prevResult")?,
-            valid_attachments: take(&mut map, VALID_ATTACHMENTS)?,
+            valid_attachments: match map.get(VALID_ATTACHMENTS) {
+                // Go's libcni writes an empty list so. That the key is absent means something else.
+                Some(Value::Null) => {
+                    map.shift_remove(VALID_ATTACHMENTS);
+                    Some(Vec::new())
+                }
+                _ => take(&mut map, VALID_ATTACHMENTS)?,
+            },
             custom: {
                 map.shift_remove("cniVersion");
                 map.into()
@@ -238,6 +245,8 @@ mod tests {
         assert!(conf.ipam.is_some() && conf.dns.as_ref().unwrap().is_empty());
         let conf = read(&json!({ "name": "n", "ipam": null, "dns": null, "prevResult": null, "args": null }));
         assert!(conf.ipam.is_none() && conf.dns.is_none() && conf.prev_result.is_none());
+        assert_eq!(conf.valid_attachments, None);
+        assert_eq!(read(&json!({ VALID_ATTACHMENTS: null })).valid_attachments, Some(Vec::new()));
     }
 
     #[test]
