@@ -25,7 +25,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use crate::args::Args;
-use crate::plugin::{Identity, Prepared, answer_abort, failure, finish, panicked, prepare};
+use crate::plugin::{Identity, Prepared, answer_abort, deliver, failure, finish, panicked, prepare};
 use crate::request::{Command, Reply, Request};
 use crate::{CNIResult, Error, PluginInfo, SpecVersion};
 
@@ -153,12 +153,13 @@ impl Plugin<()> {
 }
 
 async fn run<P: Cni>(plugin: &P, identity: &Identity) -> Result<(), Error> {
-    answer_abort();
-    match Request::from_process() {
-        Ok(request) => reply(plugin, identity, &request).await,
+    deliver(match Request::from_process() {
+        Ok(request) => {
+            answer_abort(&request);
+            reply(plugin, identity, &request).await
+        }
         Err(error) => failure(error, SpecVersion::LATEST),
-    }
-    .emit()
+    })
 }
 
 async fn reply<P: Cni>(plugin: &P, identity: &Identity, request: &Request) -> Reply {

@@ -175,6 +175,12 @@ pub(crate) fn version_of(map: &Map<String, Value>) -> Result<SpecVersion, Error>
     }
 }
 
+/// The version in which an error is told, which may be that `stdin` is no configuration: the one that it names, if
+/// that much can be read, and the newest otherwise.
+pub(crate) fn version_for_error(stdin: &[u8]) -> SpecVersion {
+    serde_json::from_slice(stdin).ok().and_then(|map| version_of(&map).ok()).unwrap_or(SpecVersion::LATEST)
+}
+
 /// Takes a known key out of the map; absent and null are the default.
 fn take<T: DeserializeOwned + Default>(map: &mut Map<String, Value>, key: &str) -> Result<T, Error> {
     match map.shift_remove(key) {
