@@ -1,7 +1,7 @@
 //! Asynchronous plugins, on whatever executor the plugin chooses.
 //!
-//! The trait and the functions are those of the [`plugin`](crate::plugin) module with `async` before them; every line
-//! but the one that waits is shared with it. Nothing here starts or needs a particular runtime.
+//! [`Cni`] and [`Plugin`] are [`rscni::Cni`](crate::Cni) and [`rscni::Plugin`](crate::Plugin) with `async` before their
+//! functions; every line but the one that waits is shared with them. Nothing here starts or needs a particular runtime.
 //!
 //! ```no_run
 //! use rscni::async_cni::{Cni, Plugin};

@@ -3,7 +3,7 @@
 //!
 //! A call is an [`Invocation`], its end an [`Outcome`]; making the first and reading the second is pure. What lies
 //! between is the trait [`Exec`]: [`Process`] starts a program; whoever has plugins linked in turns the invocation
-//! into a [`Request`](crate::Request) instead, and the [`Reply`](crate::Reply) into an outcome.
+//! into a [`Request`] instead, and the [`Reply`] into an outcome.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
