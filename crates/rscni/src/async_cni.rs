@@ -1,7 +1,7 @@
 //! Asynchronous plugins, on whatever executor the plugin chooses.
 //!
-//! The trait and the functions are those of the [`plugin`](crate::plugin) module with `async` before them; every line
-//! but the one that waits is shared with it. Nothing here starts or needs a particular runtime.
+//! [`Cni`] and [`Plugin`] are [`rscni::Cni`](crate::Cni) and [`rscni::Plugin`](crate::Plugin) with `async` before their
+//! functions; every line but the one that waits is shared with them. Nothing here starts or needs a particular runtime.
 //!
 //! ```no_run
 //! use rscni::async_cni::{Cni, Plugin};
@@ -25,7 +25,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use crate::args::Args;
-use crate::plugin::{Identity, Prepared, answer_abort, failure, finish, panicked, prepare};
+use crate::plugin::{Identity, Prepared, answer_abort, deliver, failure, finish, panicked, prepare};
 use crate::request::{Command, Reply, Request};
 use crate::{CNIResult, Error, PluginInfo, SpecVersion};
 
@@ -153,12 +153,13 @@ impl Plugin<()> {
 }
 
 async fn run<P: Cni>(plugin: &P, identity: &Identity) -> Result<(), Error> {
-    answer_abort();
-    match Request::from_process() {
-        Ok(request) => reply(plugin, identity, &request).await,
+    deliver(match Request::from_process() {
+        Ok(request) => {
+            answer_abort(&request);
+            reply(plugin, identity, &request).await
+        }
         Err(error) => failure(error, SpecVersion::LATEST),
-    }
-    .emit()
+    })
 }
 
 async fn reply<P: Cni>(plugin: &P, identity: &Identity, request: &Request) -> Reply {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::custom::Custom;
-use crate::result::{CNIResult, Dns, object};
+use crate::result::{CNIResult, Dns, object, object_or_null};
 use crate::{Error, SpecVersion};
 
 /// A plugin's configuration: the keys that the protocol knows, typed, and all others in [`custom`](NetConf::custom).
@@ -148,7 +148,7 @@ impl TryFrom<Map<String, Value>> for NetConf {
             args: take(&mut map, "args")?,
             ip_masq: take(&mut map, "ipMasq")?,
             ipam: take(&mut map, "ipam")?,
-            dns: take(&mut map, "dns")?,
+            dns: take::<Object<Dns>>(&mut map, "dns")?.0,
             prev_result: take(&mut map, "prevResult")?,
             valid_attachments: match map.get(VALID_ATTACHMENTS) {
                 // Go's libcni writes an empty list so. That the key is absent means something else.
@@ -182,11 +182,28 @@ pub(crate) fn version_of(map: &Map<String, Value>) -> Result<SpecVersion, Error>
     }
 }
 
+/// The version in which an error is told, which may be that `stdin` is no configuration: the one that it names, if
+/// that much can be read, and the newest otherwise.
+pub(crate) fn version_for_error(stdin: &[u8]) -> SpecVersion {
+    serde_json::from_slice(stdin).ok().and_then(|map| version_of(&map).ok()).unwrap_or(SpecVersion::LATEST)
+}
+
 /// Takes a known key out of the map; absent and null are the default.
 fn take<T: DeserializeOwned + Default>(map: &mut Map<String, Value>, key: &str) -> Result<T, Error> {
     match map.shift_remove(key) {
         None | Some(Value::Null) => Ok(T::default()),
         Some(value) => serde_json::from_value(value).map_err(|e| Error::FailedToDecode(format!("key {key:?}: {e}"))),
+    }
+}
+
+/// A part that is an object or not there.
+#[derive(Deserialize)]
+#[serde(bound = "T: Deserialize<'de>")]
+struct Object<T>(#[serde(deserialize_with = "object_or_null")] Option<T>);
+
+impl<T> Default for Object<T> {
+    fn default() -> Self {
+        Self(None)
     }
 }
 

@@ -3,14 +3,15 @@
 //!
 //! A call is an [`Invocation`], its end an [`Outcome`]; making the first and reading the second is pure. What lies
 //! between is the trait [`Exec`]: [`Process`] starts a program; whoever has plugins linked in turns the invocation
-//! into a [`Request`](crate::Request) instead, and the [`Reply`](crate::Reply) into an outcome.
+//! into a [`Request`] instead, and the [`Reply`] into an outcome.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command as Program, Stdio};
+use std::process::{Child, Command as Program, Stdio};
+use std::time::Duration;
 
 use crate::error::ErrorReply;
 use crate::name::check_plugin_type;
@@ -156,7 +157,7 @@ impl Exec for Process {
             }
         }
         program.envs(&invocation.vars).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = program.spawn()?;
+        let mut child = start(&mut program)?;
         let stdin = child.stdin.take();
         let output = std::thread::scope(|scope| {
             // A plugin may answer before it has read everything, so writing must not hold up reading.
@@ -169,6 +170,19 @@ impl Exec for Process {
         })?;
         Ok(Outcome { exit: exit_of(output.status), stdout: output.stdout, stderr: output.stderr })
     }
+}
+
+/// Starts `program`; one that is just being installed, and so still open for writing, is waited for.
+fn start(program: &mut Program) -> io::Result<Child> {
+    for _ in 0..50 {
+        match program.spawn() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            started => return started,
+        }
+    }
+    program.spawn()
 }
 
 fn exit_of(status: std::process::ExitStatus) -> Exit {

@@ -6,9 +6,10 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::args::{Args, parse_bool};
-use crate::conf::NetConf;
+use crate::conf::{NetConf, version_for_error};
 use crate::error::{Error, ErrorReply};
 use crate::name::{check_container_id, check_interface_name, check_network_name};
 use crate::request::{Command, Reply, Request};
@@ -173,12 +174,13 @@ impl Plugin<()> {
 }
 
 fn run<C: Cni + ?Sized>(plugin: &C, identity: &Identity) -> Result<(), Error> {
-    answer_abort();
-    match Request::from_process() {
-        Ok(request) => reply(plugin, identity, &request),
+    deliver(match Request::from_process() {
+        Ok(request) => {
+            answer_abort(&request);
+            reply(plugin, identity, &request)
+        }
         Err(error) => failure(error, SpecVersion::LATEST),
-    }
-    .emit()
+    })
 }
 
 fn reply<C: Cni + ?Sized>(plugin: &C, identity: &Identity, request: &Request) -> Reply {
@@ -211,7 +213,7 @@ pub(crate) fn prepare(request: &Request, identity: &Identity) -> Prepared {
         Some(command) => command.to_string_lossy().parse(),
     };
     match command {
-        Err(error) => Prepared::Done(failure(error, SpecVersion::LATEST)),
+        Err(error) => Prepared::Done(failure(error, version_for_error(&request.stdin))),
         Ok(Command::Version) => Prepared::Done(Reply { stdout: identity.info.reply(), ..Reply::default() }),
         Ok(command) => match args(command, request, &identity.info) {
             Ok(args) => Prepared::Call(command, Box::new(args)),
@@ -235,16 +237,30 @@ pub(crate) fn panicked(payload: &(dyn Any + Send)) -> Error {
     Error::Internal(format!("the plugin panicked: {}", text.unwrap_or("without a message")))
 }
 
-/// Where panics abort there is nothing to catch: answers from the panic hook instead, before the process ends.
-pub(crate) fn answer_abort() {
+/// Whether this process has given its answer. There is one per process, whoever gives it.
+static ANSWERED: AtomicBool = AtomicBool::new(false);
+
+/// Where panics abort there is nothing to catch: answers `request` from the panic hook, before the process ends.
+///
+/// A panic that comes after the answer, such as that of a `main` that ends in `expect`, adds nothing to it.
+pub(crate) fn answer_abort(request: &Request) {
     if cfg!(panic = "abort") {
         let previous = std::panic::take_hook();
+        let stdin = request.stdin.clone();
         std::panic::set_hook(Box::new(move |info| {
             previous(info);
-            // The result is the error that is being written.
-            let _ = failure(panicked(info.payload()), SpecVersion::LATEST).emit();
+            if !ANSWERED.swap(true, Ordering::SeqCst) {
+                // The result is the error that is being written.
+                let _ = failure(panicked(info.payload()), version_for_error(&stdin)).emit();
+            }
         }));
     }
+}
+
+/// Gives the answer of this process.
+pub(crate) fn deliver(reply: Reply) -> Result<(), Error> {
+    ANSWERED.store(true, Ordering::SeqCst);
+    reply.emit()
 }
 
 fn about(identity: &Identity) -> Reply {
@@ -262,7 +278,7 @@ pub(crate) fn failure(error: Error, version: SpecVersion) -> Reply {
 fn args(command: Command, request: &Request, info: &PluginInfo) -> Result<Args, (Error, SpecVersion)> {
     // The configuration decides the version of every reply, so it is read first, even where another error is told.
     let config = NetConf::from_json(&request.stdin);
-    let version = config.as_ref().map_or(SpecVersion::LATEST, |conf| conf.cni_version);
+    let version = config.as_ref().map_or_else(|_| version_for_error(&request.stdin), |conf| conf.cni_version);
     validate(command, request, info, config).map_err(|error| (error, version))
 }
 

@@ -211,13 +211,13 @@ fn remove_from_each(json: &mut Map<String, Value>, list: &str, keys: &[&str]) {
 /// The union of all shapes, for reading.
 #[derive(Deserialize)]
 struct AnyShape {
-    #[serde(default, deserialize_with = "null_is_default")]
+    #[serde(default, deserialize_with = "objects")]
     interfaces: Vec<Interface>,
-    #[serde(default, deserialize_with = "null_is_default")]
+    #[serde(default, deserialize_with = "objects")]
     ips: Vec<IpConfig>,
-    #[serde(default, deserialize_with = "null_is_default")]
+    #[serde(default, deserialize_with = "objects")]
     routes: Vec<Route>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object_or_null")]
     dns: Option<Dns>,
     #[serde(default)]
     ip4: Option<legacy::Ip>,
@@ -236,6 +236,18 @@ impl TryFrom<Map<String, Value>> for CNIResult {
         }
         Ok(result)
     }
+}
+
+/// Serde takes a list for a struct, its members in order. Where the spec wants an object, nothing else will do.
+fn objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Vec<T>, D::Error> {
+    let entries = Option::<Vec<Map<String, Value>>>::deserialize(d)?.unwrap_or_default();
+    entries.into_iter().map(|entry| T::deserialize(entry).map_err(serde::de::Error::custom)).collect()
+}
+
+/// As [`objects`], for one.
+pub(crate) fn object_or_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<T>, D::Error> {
+    let object = Option::<Map<String, Value>>::deserialize(d)?;
+    object.map(|object| T::deserialize(object).map_err(serde::de::Error::custom)).transpose()
 }
 
 fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(d: D) -> Result<T, D::Error> {
@@ -366,7 +378,17 @@ mod tests {
 
     #[test]
     fn what_is_no_result_is_refused() {
-        for text in ["", "[]", "1", "{\"ips\":[{}]}", "{\"ips\":[{\"address\":\"10.0.0.300/24\"}]}", "{} {}"] {
+        for text in [
+            "",
+            "[]",
+            "1",
+            "{\"ips\":[{}]}",
+            "{\"ips\":[[null,\"10.0.0.2/24\"]]}",
+            "{\"dns\":[]}",
+            "{\"routes\":[[]]}",
+            "{\"ips\":[{\"address\":\"10.0.0.300/24\"}]}",
+            "{} {}",
+        ] {
             assert_eq!(CNIResult::from_json(text.as_bytes()).unwrap_err().code(), 6, "{text:?}");
         }
     }

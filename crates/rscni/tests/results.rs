@@ -1,0 +1,129 @@
+//! Results, whatever they are, in every version: what has been written once is read and written again the same.
+
+use std::net::IpAddr;
+
+use proptest::option::of;
+use proptest::prelude::*;
+use rscni::{CNIResult, Dns, Interface, IpConfig, IpNet, NetConf, Route, SpecVersion};
+use serde_json::{Value, json};
+
+fn address() -> impl Strategy<Value = IpAddr> {
+    any::<IpAddr>()
+}
+
+fn network() -> impl Strategy<Value = IpNet> {
+    (address(), 0..=32_u8, 0..=128_u8)
+        .prop_map(|(addr, v4, v6)| IpNet::new_assert(addr, if addr.is_ipv4() { v4 } else { v6 }))
+}
+
+/// Text that is there: an empty one is the same as none.
+fn text() -> impl Strategy<Value = String> {
+    ".{1,12}"
+}
+
+fn texts() -> impl Strategy<Value = Vec<String>> {
+    prop::collection::vec(".{0,12}", 0..3)
+}
+
+prop_compose! {
+    fn interface()(
+        name in ".{0,12}", mac in of(text()), mtu in any::<Option<u32>>(), sandbox in of(text()),
+        socket_path in of(text()), pci_id in of(text()),
+    ) -> Interface {
+        Interface { name, mac, mtu, sandbox, socket_path, pci_id }
+    }
+}
+
+prop_compose! {
+    fn ip()(interface in any::<Option<u32>>(), address in network(), gateway in of(address())) -> IpConfig {
+        IpConfig { interface, address, gateway }
+    }
+}
+
+prop_compose! {
+    fn route()(
+        dst in network(), gw in of(address()), mtu in any::<Option<u32>>(), advmss in any::<Option<u32>>(),
+        priority in any::<Option<u32>>(), table in any::<Option<u32>>(), scope in any::<Option<u8>>(),
+    ) -> Route {
+        Route { dst, gw, mtu, advmss, priority, table, scope }
+    }
+}
+
+prop_compose! {
+    fn dns()(nameservers in texts(), domain in of(text()), search in texts(), options in texts()) -> Dns {
+        Dns { nameservers, domain, search, options }
+    }
+}
+
+prop_compose! {
+    fn result()(
+        interfaces in prop::collection::vec(interface(), 0..4),
+        ips in prop::collection::vec(ip(), 0..5),
+        routes in prop::collection::vec(route(), 0..5),
+        dns in of(dns()),
+    ) -> CNIResult {
+        CNIResult { interfaces, ips, routes, dns }
+    }
+}
+
+/// Through text, as it goes from plugin to plugin.
+fn read(json: &Value) -> CNIResult {
+    CNIResult::from_json(json.to_string().as_bytes()).unwrap()
+}
+
+proptest! {
+    #[test]
+    fn what_a_version_can_hold_survives(result in result()) {
+        for version in SpecVersion::ALL {
+            let written = result.to_json(version);
+            prop_assert_eq!(&written["cniVersion"], version.as_str());
+            prop_assert_eq!(read(&written).to_json(version), written, "{}", version);
+        }
+    }
+
+    #[test]
+    fn the_newest_version_loses_nothing(result in result()) {
+        prop_assert_eq!(read(&result.to_json(SpecVersion::V1_1_0)), result);
+    }
+
+    #[test]
+    fn addresses_and_interfaces_survive_from_0_3_0_on(result in result()) {
+        for version in SpecVersion::ALL.into_iter().filter(|version| !version.has_legacy_result()) {
+            let back = read(&result.to_json(version));
+            prop_assert_eq!(&back.ips, &result.ips);
+            prop_assert_eq!(&back.dns, &result.dns);
+            let destinations = |r: &CNIResult| r.routes.iter().map(|r| (r.dst, r.gw)).collect::<Vec<_>>();
+            prop_assert_eq!(destinations(&back), destinations(&result));
+            let places = |r: &CNIResult| {
+                r.interfaces.iter().map(|i| (i.name.clone(), i.mac.clone(), i.sandbox.clone())).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(places(&back), places(&result));
+        }
+    }
+
+    #[test]
+    fn old_versions_hold_the_first_address_of_each_family(result in result()) {
+        for version in [SpecVersion::V0_1_0, SpecVersion::V0_2_0] {
+            let back = read(&result.to_json(version));
+            let first = |v4| result.ips.iter().find(move |ip| ip.address.addr().is_ipv4() == v4);
+            let expected: Vec<_> = [first(true), first(false)].into_iter().flatten().map(|ip| (ip.address, ip.gateway)).collect();
+            prop_assert_eq!(back.ips.iter().map(|ip| (ip.address, ip.gateway)).collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[test]
+    fn a_configuration_keeps_its_prev_result(result in result()) {
+        for version in SpecVersion::ALL {
+            let config = json!({ "cniVersion": version, "name": "n", "prevResult": result.to_json(version) });
+            let conf = NetConf::from_json(config.to_string().as_bytes()).unwrap();
+            prop_assert_eq!(Value::Object(conf.to_json()), config);
+        }
+    }
+
+    #[test]
+    fn reading_anything_ends_in_a_result_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        if let Err(error) = CNIResult::from_json(&bytes) {
+            prop_assert_eq!(error.code(), 6);
+        }
+    }
+}
