@@ -2,6 +2,7 @@
 //!
 //! This file only names the tasks; each has a module of its own:
 //!
+//! - [`demo`]: `cargo xtask demo`, a network with two containers to look at.
 //! - [`check`]: `cargo xtask test`, everything that CI checks, step by step.
 //! - [`e2e`]: the end-to-end run with containerd, runc and the Go plugins.
 //! - [`uml`]: run a program inside User-Mode Linux.
@@ -10,6 +11,8 @@
 //! and [`tally`] counts the tests that they report.
 
 mod check;
+mod demo;
+mod dist;
 mod e2e;
 mod packages;
 mod program;
@@ -29,6 +32,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Build a network in a private place, send packets through it, look at it, take it down.
+    Demo,
+    /// Build the one static binary, as it goes onto nodes.
+    Dist,
     /// Check everything that CI checks: format, lint, docs, tests, User-Mode Linux, end to end.
     Test(check::Options),
     /// Run containers with containerd and runc on the plugins, and hand over to and from the Go plugins (root).
@@ -45,6 +52,8 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
+        Task::Demo => demo::run(),
+        Task::Dist => dist::run(),
         Task::Test(options) => check::run(&options),
         Task::E2e(options) => e2e::run(&options),
         Task::Uml(options) => uml::run(&options),

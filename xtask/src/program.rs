@@ -29,6 +29,17 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
     Ok(stdout)
 }
 
+/// Runs a `cargo` command with `--message-format=json`, and gives the executable that it built.
+pub(crate) fn built(command: &mut Command) -> Result<PathBuf> {
+    let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("start `{}`", shown(command)))?;
+    succeeded(command, output.status)?;
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .find_map(|message| Some(message["executable"].as_str()?.into()))
+        .with_context(|| format!("`{}` built no program", shown(command)))
+}
+
 /// Runs a program in the foreground: what it says is for the person who typed the task.
 pub(crate) fn foreground(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("start `{}`", shown(command)))?;

@@ -1,0 +1,31 @@
+//! `cargo xtask dist`: the one static binary, as it goes onto nodes.
+//!
+//! The flag that links the C library in is given to the last compiler call only: procedural macros, which are built
+//! for this machine on the way, have to be shared objects.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::program;
+
+/// Builds it, makes sure that it needs no loader, and says where it is.
+pub(crate) fn run() -> Result<ExitCode> {
+    let mut command = program::cargo();
+    command.args(["rustc", "--release", "--package", "rscni-cli", "--bin", "rscni"]);
+    let output = program::built(command.args(["--message-format=json-render-diagnostics", "--"]).args(FLAGS))?;
+    ensure!(is_static(&output)?, "{} asks for a loader, so it is not static", output.display());
+    let size = std::fs::metadata(&output)?.len();
+    println!("{}: static, {} kB", output.display(), size / 1000);
+    Ok(ExitCode::SUCCESS)
+}
+
+const FLAGS: [&str; 2] = ["-C", "target-feature=+crt-static"];
+
+/// Whether an ELF file names no program interpreter.
+fn is_static(program: &Path) -> Result<bool> {
+    let headers = program::capture(Command::new("readelf").arg("--program-headers").arg(program))
+        .context("readelf (Debian package binutils) looks at what was built")?;
+    Ok(!headers.contains("INTERP"))
+}
