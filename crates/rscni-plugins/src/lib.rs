@@ -24,3 +24,8 @@ mod undo;
 
 pub use linked::Linked;
 pub use registry::{ALL, Entry, find};
+
+/// What the README shows is what happens: its Rust is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -91,3 +91,8 @@ pub mod types {
     pub use crate::error::ErrorReply;
     pub use crate::result::{CNIResult, Dns, Interface, IpConfig, Route};
 }
+
+/// What the README shows is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
