@@ -143,10 +143,11 @@ impl Config {
 
     /// The VLANs that the container's port is in, besides the default one.
     pub(super) fn port_vlans(&self) -> Vec<Vlan> {
-        let trunk = self.trunk.iter().cloned().map(Vlan::trunk);
         // A trunk without a VLAN of its own has VLAN 1 as its native one, as it always had.
         let native = self.vlan.or((!self.trunk.is_empty()).then_some(1));
-        trunk.chain(native.map(Vlan::access)).collect()
+        // That one is untagged, also where it lies within the trunk.
+        let trunk = self.trunk.iter().flat_map(|ids| without(ids, native));
+        trunk.map(Vlan::trunk).chain(native.map(Vlan::access)).collect()
     }
 
     /// Fills in what follows from being a gateway, and gives the addresses that the bridge should have.
@@ -229,6 +230,15 @@ fn trunk(entries: &[Trunk]) -> Result<Vec<RangeInclusive<u16>>> {
     Ok(ids.chunk_by(|a, b| a + 1 == *b).map(|run| run[0]..=run[run.len() - 1]).collect())
 }
 
+/// What is left of a range without one of its numbers.
+fn without(ids: &RangeInclusive<u16>, id: Option<u16>) -> Vec<RangeInclusive<u16>> {
+    let parts = match id.filter(|id| ids.contains(id)) {
+        Some(id) => vec![*ids.start()..=id - 1, id + 1..=*ids.end()],
+        None => vec![ids.clone()],
+    };
+    parts.into_iter().filter(|part| !part.is_empty()).collect()
+}
+
 fn check_id(key: &str, id: u16) -> Result<u16> {
     if (1..=MAX_VLAN).contains(&id) {
         return Ok(id);
@@ -293,6 +303,19 @@ mod tests {
         assert_eq!(vlans, [Vlan::trunk(3..=6), Vlan::trunk(9..=9), Vlan::access(1)]);
         let vlans = config(json!({ "vlan": 7, "vlanTrunk": [{ "id": 9 }] })).unwrap().port_vlans();
         assert_eq!(vlans, [Vlan::trunk(9..=9), Vlan::access(7)]);
+    }
+
+    #[rstest]
+    #[case(json!({ "vlan": 7, "vlanTrunk": [{ "minID": 5, "maxID": 9 }] }), vec![5..=6, 8..=9], 7)]
+    #[case(json!({ "vlanTrunk": [{ "minID": 1, "maxID": 4094 }] }), vec![2..=4094], 1)]
+    #[case(json!({ "vlan": 4094, "vlanTrunk": [{ "id": 4094 }] }), vec![], 4094)]
+    fn the_native_vlan_is_untagged_where_the_trunk_has_it_too(
+        #[case] keys: Value,
+        #[case] tagged: Vec<RangeInclusive<u16>>,
+        #[case] native: u16,
+    ) {
+        let expected: Vec<_> = tagged.into_iter().map(Vlan::trunk).chain([Vlan::access(native)]).collect();
+        assert_eq!(config(keys).unwrap().port_vlans(), expected);
     }
 
     #[test]
