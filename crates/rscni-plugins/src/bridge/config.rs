@@ -113,6 +113,13 @@ impl Config {
         if keys.vlan > MAX_VLAN {
             return Err(invalid(format!("vlan {} must be between 0 and {MAX_VLAN}", keys.vlan)));
         }
+        let gateway = keys.is_gateway || keys.is_default_gateway;
+        if gateway && keys.vlan > 0 {
+            let name = vlan_interface(&keys.bridge, keys.vlan);
+            if let Some(problem) = interface_name_problem(&name) {
+                return Err(invalid(format!("interface {name:?} for the gateway of VLAN {} {problem}", keys.vlan)));
+            }
+        }
         if keys.hairpin_mode && keys.promisc_mode {
             return Err(invalid("hairpinMode and promiscMode exclude each other: set one of them"));
         }
@@ -121,7 +128,7 @@ impl Config {
         }
         let backend = keys.ip_masq_backend.unwrap_or_default();
         Ok(Self {
-            gateway: keys.is_gateway || keys.is_default_gateway,
+            gateway,
             default_gateway: keys.is_default_gateway,
             force_address: keys.force_address,
             masquerade: conf.ip_masq.unwrap_or_default().then_some(backend),
@@ -174,6 +181,11 @@ impl Config {
 }
 
 const MAX_VLAN: u16 = 4094;
+
+/// The name of the interface that has the gateway's addresses in a VLAN, as the Go plugin names it.
+pub(super) fn vlan_interface(bridge: &str, vlan: u16) -> String {
+    format!("{bridge}.{vlan}")
+}
 
 fn default_route(v4: bool) -> IpNet {
     if v4 { ipnet::Ipv4Net::default().into() } else { ipnet::Ipv6Net::default().into() }
@@ -280,6 +292,7 @@ mod tests {
     #[case(json!({ "bridge": 1 }), "invalid type")]
     #[case(json!({ "vlan": 4095 }), "4095")]
     #[case(json!({ "vlan": -1 }), "-1")]
+    #[case(json!({ "bridge": "bridge-of-net", "vlan": 100, "isGateway": true }), "bridge-of-net.100")]
     #[case(json!({ "mtu": -1 }), "-1")]
     #[case(json!({ "hairpinMode": true, "promiscMode": true }), "exclude")]
     #[case(json!({ "disableContainerInterface": true, "ipam": { "type": "static" } }), "ipam")]

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use rscni::{CNIResult, Error};
 use rscni_linux::{Bridge, Link, LinkChange, MacAddr, Netlink, Veth, Vlan, VlanOwner};
 
-use super::config::Config;
+use super::config::{Config, vlan_interface};
 use crate::failure::{Result, differs};
 use crate::host;
 use crate::owner::derived_name;
@@ -89,7 +89,7 @@ pub(super) fn set_vlans(host: &mut Netlink, port: u32, vlans: &[Vlan], preserve_
 /// The interface that has the gateway's addresses: the bridge, or with a VLAN one that is a port of it in that VLAN.
 pub(super) fn gateway(host: &mut Netlink, bridge: &Link, config: &Config, undo: &mut Undo<'_>) -> Result<Link> {
     let Some(vlan) = config.vlan else { return Ok(bridge.clone()) };
-    let name = vlan_interface(bridge, vlan);
+    let name = vlan_interface(&bridge.name, vlan);
     if let Some(link) = host.find_link(&name)? {
         return Ok(link);
     }
@@ -119,10 +119,6 @@ fn remove_unused_port(port: u32, bridge: u32) -> Result<()> {
         return Ok(());
     }
     Ok(host.del_link(port)?)
-}
-
-fn vlan_interface(bridge: &Link, vlan: u16) -> String {
-    format!("{}.{vlan}", bridge.name)
 }
 
 /// CHECK: the bridge is there, up, and as configured.
@@ -162,7 +158,7 @@ pub(super) fn check_gateways(host: &mut Netlink, bridge: &Link, config: &Config,
     let gateway = match config.vlan {
         None => bridge.clone(),
         Some(vlan) => {
-            let name = vlan_interface(bridge, vlan);
+            let name = vlan_interface(&bridge.name, vlan);
             host.find_link(&name)?.ok_or_else(|| differs(format!("interface {name} is missing")))?
         }
     };
