@@ -142,6 +142,9 @@ pub(super) fn check(host: &mut Netlink, config: &Config) -> Result<Link> {
     if !bridge.up {
         return Err(differs(format!("bridge {name} is down")));
     }
+    if config.vlan_filtering && !bridge.bridge.is_some_and(|info| info.vlan_filtering) {
+        return Err(differs(format!("bridge {name} no longer filters VLANs: containers reach each other across them")));
+    }
     if bridge.promisc != config.promisc {
         return Err(differs(format!("bridge {name} has promiscuous mode {}", bridge.promisc)));
     }
