@@ -70,7 +70,9 @@ fn make_root(shared: &Path) -> Result<()> {
     mounted_in_new_directory("tmpfs", &root.join("dev/shm"), "mode=1777")?;
     // State of the host's own programs would only mislead.
     mounted_in_new_directory("tmpfs", &root.join("run"), "mode=755")?;
-    mounted_in_new_directory("tmpfs", &root.join("var/lib/cni"), "mode=755")?;
+    for directory in ["var/lib/cni", "etc/cni"] {
+        mounted_in_new_directory("tmpfs", &root.join(directory), "mode=755")?;
+    }
     // The one way back to the host: the directory of the job, writable.
     let shared_inside = root.join(SHARED.trim_start_matches('/'));
     mounted_in_new_directory("hostfs", &shared_inside, &shared.display().to_string())?;
