@@ -1,11 +1,11 @@
 //! The list of the plugins.
 
-use crate::bridge::Bridge;
-use crate::loopback::Loopback;
-use crate::ptp::Ptp;
 use rscni::{Cni, Error, Plugin, Reply, Request};
 
+use crate::bridge::Bridge;
 use crate::host_local::HostLocal;
+use crate::loopback::Loopback;
+use crate::ptp::Ptp;
 use crate::r#static::Static;
 
 /// A plugin of this crate.

@@ -151,6 +151,9 @@ fn run_again(name: &str, call: usize) {
         return;
     }
     if let Some(reason) = said.strip_prefix(FAILED) {
+        if let Output::Unshown(_) = output {
+            panic!("{name}: {reason}");
+        }
         // Printed already, with its place, by the process it happened in. `resume_unwind` runs no hook, so it is not
         // printed twice, and what `should_panic(expected = ..)` looks for is there.
         resume_unwind(Box::new(reason.to_owned()));

@@ -4,6 +4,7 @@
 
 use std::ffi::CStr;
 use std::fs::{self, File};
+use std::net::{Ipv6Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -69,7 +70,9 @@ fn make_root(shared: &Path) -> Result<()> {
     mounted_in_new_directory("tmpfs", &root.join("dev/shm"), "mode=1777")?;
     // State of the host's own programs would only mislead.
     mounted_in_new_directory("tmpfs", &root.join("run"), "mode=755")?;
-    mounted_in_new_directory("tmpfs", &root.join("var/lib/cni"), "mode=755")?;
+    for directory in ["var/lib/cni", "etc/cni"] {
+        mounted_in_new_directory("tmpfs", &root.join(directory), "mode=755")?;
+    }
     // The one way back to the host: the directory of the job, writable.
     let shared_inside = root.join(SHARED.trim_start_matches('/'));
     mounted_in_new_directory("hostfs", &shared_inside, &shared.display().to_string())?;
@@ -117,6 +120,7 @@ fn run_job() -> Result<()> {
         "{}:/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin",
         job.environment.get("PATH").map_or("", String::as_str)
     );
+    load_ipv6()?;
     crate::program::capture(Command::new("ip").args(["link", "set", "lo", "up"]).env("PATH", &path))?;
     let status = Command::new(program)
         .args(arguments)
@@ -132,6 +136,13 @@ fn run_job() -> Result<()> {
     let code = status.code().or(signal.map(|signal| 128 + signal));
     let code = code.context("the command ended neither by itself nor by a signal")?;
     fs::write(shared.join(EXIT_CODE), code.to_string()).context("write the exit code")
+}
+
+/// IPv6 is a module, which the first socket brings in; its addresses and settings then appear in every namespace
+/// that there is by then, in the middle of a test.
+fn load_ipv6() -> Result<()> {
+    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).context("load IPv6")?;
+    Ok(())
 }
 
 /// The console is a terminal and would end every line with a carriage return.

@@ -13,6 +13,7 @@
 //! name but without the entry is an error here, so that none is ever left out.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -41,10 +42,14 @@ pub(crate) fn run(on_line: &mut dyn FnMut(&str)) -> Result<()> {
     if targets.is_empty() {
         bail!("the workspace has no test target named uml_*");
     }
+    println!("   These need what the running kernel may lack, such as VLANs on bridges: each program runs in a small");
+    println!("   Linux of its own, User-Mode Linux, an ordinary process that leaves nothing here. Building them ...");
     let mut failed = Vec::new();
     for (target, program) in build(&targets)? {
         println!("     Running {}: {} in User-Mode Linux", target.package, target.name);
+        let start = Instant::now();
         let code = super::run_in_uml(&[program], &target.directory, on_line)?;
+        println!("     {} took {:.0?} with booting\n", target.name, start.elapsed());
         if code != 0 {
             failed.push(target.name.as_str());
         }

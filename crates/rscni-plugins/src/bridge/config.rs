@@ -113,6 +113,13 @@ impl Config {
         if keys.vlan > MAX_VLAN {
             return Err(invalid(format!("vlan {} must be between 0 and {MAX_VLAN}", keys.vlan)));
         }
+        let gateway = keys.is_gateway || keys.is_default_gateway;
+        if gateway && keys.vlan > 0 {
+            let name = vlan_interface(&keys.bridge, keys.vlan);
+            if let Some(problem) = interface_name_problem(&name) {
+                return Err(invalid(format!("interface {name:?} for the gateway of VLAN {} {problem}", keys.vlan)));
+            }
+        }
         if keys.hairpin_mode && keys.promisc_mode {
             return Err(invalid("hairpinMode and promiscMode exclude each other: set one of them"));
         }
@@ -121,7 +128,7 @@ impl Config {
         }
         let backend = keys.ip_masq_backend.unwrap_or_default();
         Ok(Self {
-            gateway: keys.is_gateway || keys.is_default_gateway,
+            gateway,
             default_gateway: keys.is_default_gateway,
             force_address: keys.force_address,
             masquerade: conf.ip_masq.unwrap_or_default().then_some(backend),
@@ -143,10 +150,11 @@ impl Config {
 
     /// The VLANs that the container's port is in, besides the default one.
     pub(super) fn port_vlans(&self) -> Vec<Vlan> {
-        let trunk = self.trunk.iter().cloned().map(Vlan::trunk);
         // A trunk without a VLAN of its own has VLAN 1 as its native one, as it always had.
         let native = self.vlan.or((!self.trunk.is_empty()).then_some(1));
-        trunk.chain(native.map(Vlan::access)).collect()
+        // That one is untagged, also where it lies within the trunk.
+        let trunk = self.trunk.iter().flat_map(|ids| without(ids, native));
+        trunk.map(Vlan::trunk).chain(native.map(Vlan::access)).collect()
     }
 
     /// Fills in what follows from being a gateway, and gives the addresses that the bridge should have.
@@ -173,6 +181,11 @@ impl Config {
 }
 
 const MAX_VLAN: u16 = 4094;
+
+/// The name of the interface that has the gateway's addresses in a VLAN, as the Go plugin names it.
+pub(super) fn vlan_interface(bridge: &str, vlan: u16) -> String {
+    format!("{bridge}.{vlan}")
+}
 
 fn default_route(v4: bool) -> IpNet {
     if v4 { ipnet::Ipv4Net::default().into() } else { ipnet::Ipv6Net::default().into() }
@@ -229,6 +242,15 @@ fn trunk(entries: &[Trunk]) -> Result<Vec<RangeInclusive<u16>>> {
     Ok(ids.chunk_by(|a, b| a + 1 == *b).map(|run| run[0]..=run[run.len() - 1]).collect())
 }
 
+/// What is left of a range without one of its numbers.
+fn without(ids: &RangeInclusive<u16>, id: Option<u16>) -> Vec<RangeInclusive<u16>> {
+    let parts = match id.filter(|id| ids.contains(id)) {
+        Some(id) => vec![*ids.start()..=id - 1, id + 1..=*ids.end()],
+        None => vec![ids.clone()],
+    };
+    parts.into_iter().filter(|part| !part.is_empty()).collect()
+}
+
 fn check_id(key: &str, id: u16) -> Result<u16> {
     if (1..=MAX_VLAN).contains(&id) {
         return Ok(id);
@@ -270,6 +292,7 @@ mod tests {
     #[case(json!({ "bridge": 1 }), "invalid type")]
     #[case(json!({ "vlan": 4095 }), "4095")]
     #[case(json!({ "vlan": -1 }), "-1")]
+    #[case(json!({ "bridge": "bridge-of-net", "vlan": 100, "isGateway": true }), "bridge-of-net.100")]
     #[case(json!({ "mtu": -1 }), "-1")]
     #[case(json!({ "hairpinMode": true, "promiscMode": true }), "exclude")]
     #[case(json!({ "disableContainerInterface": true, "ipam": { "type": "static" } }), "ipam")]
@@ -293,6 +316,19 @@ mod tests {
         assert_eq!(vlans, [Vlan::trunk(3..=6), Vlan::trunk(9..=9), Vlan::access(1)]);
         let vlans = config(json!({ "vlan": 7, "vlanTrunk": [{ "id": 9 }] })).unwrap().port_vlans();
         assert_eq!(vlans, [Vlan::trunk(9..=9), Vlan::access(7)]);
+    }
+
+    #[rstest]
+    #[case(json!({ "vlan": 7, "vlanTrunk": [{ "minID": 5, "maxID": 9 }] }), vec![5..=6, 8..=9], 7)]
+    #[case(json!({ "vlanTrunk": [{ "minID": 1, "maxID": 4094 }] }), vec![2..=4094], 1)]
+    #[case(json!({ "vlan": 4094, "vlanTrunk": [{ "id": 4094 }] }), vec![], 4094)]
+    fn the_native_vlan_is_untagged_where_the_trunk_has_it_too(
+        #[case] keys: Value,
+        #[case] tagged: Vec<RangeInclusive<u16>>,
+        #[case] native: u16,
+    ) {
+        let expected: Vec<_> = tagged.into_iter().map(Vlan::trunk).chain([Vlan::access(native)]).collect();
+        assert_eq!(config(keys).unwrap().port_vlans(), expected);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use rscni::{CNIResult, Error};
 use rscni_linux::{Bridge, Link, LinkChange, MacAddr, Netlink, Veth, Vlan, VlanOwner};
 
-use super::config::Config;
+use super::config::{Config, vlan_interface};
 use crate::failure::{Result, differs};
 use crate::host;
 use crate::owner::derived_name;
@@ -87,9 +87,17 @@ pub(super) fn set_vlans(host: &mut Netlink, port: u32, vlans: &[Vlan], preserve_
 }
 
 /// The interface that has the gateway's addresses: the bridge, or with a VLAN one that is a port of it in that VLAN.
-pub(super) fn gateway(host: &mut Netlink, bridge: &Link, config: &Config, undo: &mut Undo<'_>) -> Result<Link> {
+///
+/// `attached` is the container's port, on whose behalf this is.
+pub(super) fn gateway(
+    host: &mut Netlink,
+    bridge: &Link,
+    config: &Config,
+    attached: &Link,
+    undo: &mut Undo<'_>,
+) -> Result<Link> {
     let Some(vlan) = config.vlan else { return Ok(bridge.clone()) };
-    let name = vlan_interface(bridge, vlan);
+    let name = vlan_interface(&bridge.name, vlan);
     if let Some(link) = host.find_link(&name)? {
         return Ok(link);
     }
@@ -98,8 +106,8 @@ pub(super) fn gateway(host: &mut Netlink, bridge: &Link, config: &Config, undo: 
     let spec = Veth { mtu: config.mtu, master: Some(bridge.index), up: true, ..Veth::new(&port_name, &name) };
     match host.add_veth(&spec) {
         Ok(port) => {
-            let (port, bridge) = (port.index, bridge.index);
-            undo.push(move || remove_unused_port(port, bridge));
+            let (port, bridge, attached) = (port.index, bridge.index, attached.index);
+            undo.push(move || remove_unused_gateway(port, vlan, bridge, attached));
             set_vlans(host, port, &[Vlan::access(vlan)], config.preserve_default_vlan)?;
         }
         Err(error) if error.is_exists() => {}
@@ -111,18 +119,17 @@ pub(super) fn gateway(host: &mut Netlink, bridge: &Link, config: &Config, undo: 
     Ok(link)
 }
 
-/// Removes a VLAN's gateway that this call made, unless other ports of the bridge may use it by now.
-fn remove_unused_port(port: u32, bridge: u32) -> Result<()> {
+/// Removes a VLAN's gateway that this call made, unless another port has come into the VLAN by now. The container's
+/// own is removed after this.
+fn remove_unused_gateway(port: u32, vlan: u16, bridge: u32, attached: u32) -> Result<()> {
     let mut host = Netlink::open()?;
-    if host.links()?.iter().filter(|link| link.master == Some(bridge)).count() > 2 {
-        // Besides this one there is only that of the container whose ADD failed, which is removed after this.
-        return Ok(());
+    for link in host.links()? {
+        let is_other = link.master == Some(bridge) && ![port, attached].contains(&link.index);
+        if is_other && host.vlans(link.index)?.iter().any(|present| present.ids.contains(&vlan)) {
+            return Ok(());
+        }
     }
     Ok(host.del_link(port)?)
-}
-
-fn vlan_interface(bridge: &Link, vlan: u16) -> String {
-    format!("{}.{vlan}", bridge.name)
 }
 
 /// CHECK: the bridge is there, up, and as configured.
@@ -134,6 +141,9 @@ pub(super) fn check(host: &mut Netlink, config: &Config) -> Result<Link> {
     }
     if !bridge.up {
         return Err(differs(format!("bridge {name} is down")));
+    }
+    if config.vlan_filtering && !bridge.bridge.is_some_and(|info| info.vlan_filtering) {
+        return Err(differs(format!("bridge {name} no longer filters VLANs: containers reach each other across them")));
     }
     if bridge.promisc != config.promisc {
         return Err(differs(format!("bridge {name} has promiscuous mode {}", bridge.promisc)));
@@ -162,7 +172,7 @@ pub(super) fn check_gateways(host: &mut Netlink, bridge: &Link, config: &Config,
     let gateway = match config.vlan {
         None => bridge.clone(),
         Some(vlan) => {
-            let name = vlan_interface(bridge, vlan);
+            let name = vlan_interface(&bridge.name, vlan);
             host.find_link(&name)?.ok_or_else(|| differs(format!("interface {name} is missing")))?
         }
     };

@@ -103,7 +103,7 @@ fn add(args: &Args) -> Result<CNIResult> {
             undo.push(move || masquerade.remove(None));
         }
         if !gateways.is_empty() {
-            let gateway = device::gateway(&mut host, &bridge, &config, &mut undo)?;
+            let gateway = device::gateway(&mut host, &bridge, &config, &port, &mut undo)?;
             host::ensure_addresses(&mut host, &gateway, &gateways, config.force_address)?;
             vlan_gateway = Some(gateway).filter(|gateway| gateway.index != bridge.index);
             host::enable_forwarding(&gateways)?;
