@@ -217,19 +217,6 @@ fn a_test_runs_under_any_number_of_test_threads() {
 }
 
 #[test]
-fn an_ignored_test_runs_when_it_is_asked_for() {
-    let output = run_test("only_when_asked_for").arg("--ignored").output().unwrap();
-    let text = text(&output);
-    assert!(output.status.success() && text.contains("asked for it"), "{text}");
-}
-
-#[test]
-#[ignore = "run by the test an_ignored_test_runs_when_it_is_asked_for"]
-fn only_when_asked_for() {
-    rscni_test::run(|_| println!("asked for it"));
-}
-
-#[test]
 fn a_process_with_threads_cannot_move() {
     let error = rscni_test::enter_private_network().unwrap_err();
     assert!(matches!(error, rscni_test::EnterError::Threads(2..)), "{error}");

@@ -19,6 +19,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::program;
+use crate::tally::Tally;
 
 /// A test program for User-Mode Linux.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,8 +49,15 @@ pub(crate) fn run(on_line: &mut dyn FnMut(&str)) -> Result<()> {
     for (target, program) in build(&targets)? {
         println!("     Running {}: {} in User-Mode Linux", target.package, target.name);
         let start = Instant::now();
-        let code = super::run_in_uml(&[program], &target.directory, on_line)?;
+        let mut tally = Tally::default();
+        let code = super::run_in_uml(&[program], &target.directory, &mut |line| {
+            tally.read(line);
+            on_line(line);
+        })?;
         println!("     {} took {:.0?} with booting\n", target.name, start.elapsed());
+        if tally == Tally::default() {
+            bail!("{} ran no test in User-Mode Linux", target.name);
+        }
         if code != 0 {
             failed.push(target.name.as_str());
         }
