@@ -1,0 +1,184 @@
+//! The reference pages in `docs/plugins`: there is one for each plugin, and its examples work as they stand.
+//!
+//! An example is a fenced `json` block with the key `plugins`. Its network is added to a container in a private
+//! network, checked and deleted. One that follows a line `<!-- not run: REASON -->` needs something that kernels may
+//! lack: of that one only the configuration is tested, with STATUS.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use rscni_test::{Container, Lab, Plugin};
+use serde_json::{Value, json};
+
+/// The binary under test.
+const RSCNI: &str = env!("CARGO_BIN_EXE_rscni");
+
+struct Example {
+    /// File and line.
+    place: String,
+    list: Value,
+    is_run: bool,
+}
+
+impl Example {
+    fn name(&self) -> &str {
+        self.list["name"].as_str().unwrap_or_else(|| panic!("{}: no name", self.place))
+    }
+
+    fn plugins(&self) -> &[Value] {
+        self.list["plugins"].as_array().unwrap_or_else(|| panic!("{}: plugins is no array", self.place))
+    }
+
+    /// The plugins that it uses, IPAM plugins too.
+    fn types(&self) -> impl Iterator<Item = &str> {
+        self.plugins().iter().flat_map(|plugin| [plugin["type"].as_str(), plugin["ipam"]["type"].as_str()]).flatten()
+    }
+}
+
+fn pages() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/plugins")
+}
+
+/// The examples of a page. Every `json` block has to be JSON, an example or not.
+fn examples_in(page: &Path) -> Vec<Example> {
+    let text = std::fs::read_to_string(page).unwrap_or_else(|e| panic!("{}: {e}", page.display()));
+    let file = page.file_name().unwrap_or_default().display();
+    let mut examples = Vec::new();
+    let mut before = "";
+    let mut lines = text.lines().enumerate();
+    while let Some((number, line)) = lines.next() {
+        if line.trim() == "```json" {
+            let place = format!("{file}:{}", number + 1);
+            let block: Vec<_> = lines.by_ref().map(|(_, line)| line).take_while(|line| line.trim() != "```").collect();
+            let list: Value = serde_json::from_str(&block.join("\n")).unwrap_or_else(|e| panic!("{place}: {e}"));
+            if list.get("plugins").is_some() {
+                examples.push(Example { place, list, is_run: !before.starts_with("<!-- not run: ") });
+            }
+        }
+        if !line.trim().is_empty() {
+            before = line;
+        }
+    }
+    examples
+}
+
+fn all_examples() -> Vec<Example> {
+    let mut files: Vec<_> = std::fs::read_dir(pages()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files.iter().filter(|file| file.extension().is_some_and(|e| e == "md")).flat_map(|file| examples_in(file)).collect()
+}
+
+#[test]
+fn every_plugin_has_a_page_with_an_example_and_a_line_in_the_index() {
+    let index = std::fs::read_to_string(pages().join("README.md")).unwrap();
+    for plugin in rscni_plugins::ALL {
+        let page = format!("{}.md", plugin.name);
+        let examples = examples_in(&pages().join(&page));
+        let uses_it = |example: &Example| example.is_run && example.types().any(|name| name == plugin.name);
+        assert!(examples.iter().any(uses_it), "{page} has no example that is run and uses {}", plugin.name);
+        assert!(index.contains(&format!("]({page})")), "README.md has no link to {page}");
+    }
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    let headings = |text: &str| -> BTreeSet<String> {
+        let headings = text.lines().filter_map(|line| line.strip_prefix('#'));
+        // As GitHub makes anchors of them.
+        let anchor = |c: char| match c {
+            ' ' => Some('-'),
+            c if c.is_alphanumeric() || c == '-' || c == '_' => Some(c.to_ascii_lowercase()),
+            _ => None,
+        };
+        headings.map(|heading| heading.trim_start_matches('#').trim().chars().filter_map(anchor).collect()).collect()
+    };
+    for entry in std::fs::read_dir(pages()).unwrap() {
+        let page = entry.unwrap().path();
+        let text = std::fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
+            let target = if file.is_empty() { page.clone() } else { pages().join(file) };
+            let found = std::fs::read_to_string(&target);
+            let found = found.unwrap_or_else(|e| panic!("{}: link to {link}: {e}", page.display()));
+            if let Some(anchor) = anchor {
+                assert!(headings(&found).contains(anchor), "{}: link to {link}: no such heading", page.display());
+            }
+        }
+    }
+}
+
+/// `rscni ACTION NETWORK NETNS` with the plugins that are inside.
+fn rscni(lab: &Lab, action: &str, example: &Example, container: &Container) -> Output {
+    let mut command = Command::new(RSCNI);
+    command.env_clear().args([action, example.name()]).arg(container.path());
+    command.arg("--conf-dir").arg(lab.dir().join("net.d")).arg("--plugin-dir").arg(lab.dir().join("empty"));
+    command.output().unwrap()
+}
+
+#[track_caller]
+fn succeeded(example: &Example, action: &str, output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}: {action}: {}", example.place, text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// The addresses of the result's gateways that the host itself has.
+fn gateways_on_host(lab: &Lab, added: &str) -> Vec<String> {
+    let result: Value = serde_json::from_str(added).unwrap();
+    let mut netlink = lab.host().netlink();
+    let links = netlink.links().unwrap();
+    let addresses: Vec<_> = links.iter().flat_map(|link| netlink.addresses(link.index).unwrap()).collect();
+    let gateways = result["ips"].as_array().into_iter().flatten().filter_map(|ip| ip["gateway"].as_str());
+    gateways.filter(|ip| addresses.iter().any(|a| a.net.addr().to_string() == **ip)).map(Into::into).collect()
+}
+
+/// Add, look, check, delete.
+fn attach_and_detach(lab: &Lab, example: &Example, container: &Container) {
+    let added = succeeded(example, "add", &rscni(lab, "add", example, container));
+    for gateway in gateways_on_host(lab, &added) {
+        container.ping(gateway);
+    }
+    for action in ["check", "del"] {
+        assert_eq!(succeeded(example, action, &rscni(lab, action, example, container)), "", "{action}");
+    }
+}
+
+fn status(example: &Example, plugins: &[(&str, Plugin)]) {
+    for conf in example.plugins() {
+        let (_, plugin) = plugins.iter().find(|(name, _)| conf["type"] == *name).unwrap();
+        let mut conf = conf.clone();
+        conf["cniVersion"] = json!("1.1.0");
+        conf["name"] = example.name().into();
+        plugin.status(&conf).success();
+    }
+}
+
+#[test]
+fn every_example_works_and_leaves_nothing_of_an_attachment() {
+    let examples = all_examples();
+    rscni_test::run(|lab| {
+        let plugins: Vec<_> = rscni_plugins::ALL.iter().map(|p| (p.name, lab.install(p.name, RSCNI))).collect();
+        for (number, example) in examples.iter().enumerate() {
+            // Shown if it fails.
+            println!("{}", example.place);
+            status(example, &plugins);
+            if !example.is_run {
+                continue;
+            }
+            let conf_dir = lab.dir().join("net.d");
+            std::fs::create_dir_all(&conf_dir).unwrap();
+            std::fs::write(conf_dir.join(format!("{}.conflist", example.name())), example.list.to_string()).unwrap();
+            // The first attachment leaves what belongs to the network, as the pages say.
+            attach_and_detach(lab, example, &lab.container(&format!("first-{number}")));
+            let second = lab.container(&format!("second-{number}"));
+            // The kernel keeps the loopback address of a `lo` that is set down.
+            let before = lab.snapshot().ignoring("/last_reserved_ip.").ignoring(": address 127.0.0.1/8 on lo");
+            attach_and_detach(lab, example, &second);
+            lab.assert_unchanged_since(&before);
+        }
+    });
+}
