@@ -1,18 +1,23 @@
 //! Asking the IPAM plugin that a configuration names.
 
 use rscni::invoke::Delegate;
-use rscni::{Args, CNIResult, Error, NetConf};
+use rscni::{Args, CNIResult, Error, NetConf, SpecVersion};
 
 use crate::failure::Result;
 use crate::linked::Linked;
 
 /// The IPAM plugin of a configuration.
-pub(crate) struct Ipam<'a>(Delegate<'a>);
+pub(crate) struct Ipam<'a> {
+    delegate: Delegate<'a>,
+    args: &'a Args,
+    conf: &'a NetConf,
+    plugin: &'a str,
+}
 
 impl<'a> Ipam<'a> {
     /// The plugin named in `ipam.type`; none where there is no such key, which means a link without addresses.
     pub(crate) fn of(conf: &'a NetConf, args: &'a Args) -> Option<Self> {
-        conf.ipam_type().map(|plugin| Self(Delegate::new(&Linked, args, plugin)))
+        conf.ipam_type().map(|plugin| Self { delegate: Delegate::new(&Linked, args, plugin), args, conf, plugin })
     }
 
     /// The plugin named in `ipam.type`, for plugins that cannot do without.
@@ -28,7 +33,7 @@ impl<'a> Ipam<'a> {
 
     /// Reserves addresses. There is at least one in the result; nothing is held when this fails.
     pub(crate) fn add(&self) -> Result<CNIResult> {
-        let result = self.0.add()?;
+        let result = self.newest().unwrap_or_else(|| Delegate::new(&Linked, self.args, self.plugin)).add()?;
         if result.ips.is_empty() {
             self.del()?;
             return Err(Error::InvalidNetworkConfig("the IPAM plugin gave no address".into()).into());
@@ -36,19 +41,34 @@ impl<'a> Ipam<'a> {
         Ok(result)
     }
 
+    /// The same plugin, asked in the newest version, if it is linked in.
+    ///
+    /// Routes of a configuration can have a table, a metric or an MTU in every version, and the Go plugins pass them
+    /// on; but replies have those only from 1.1.0 on. Between plugins of this program none gets lost. Up to 0.2.0 a
+    /// result holds less than the newest can say, so there it stays as it is.
+    fn newest(&self) -> Option<Delegate<'a>> {
+        let is_between = self.conf.cni_version.has_chaining() && self.conf.cni_version < SpecVersion::LATEST;
+        if !is_between || !Linked::has(self.plugin, &self.args.path) {
+            return None;
+        }
+        let newest = NetConf { cni_version: SpecVersion::LATEST, ..self.conf.clone() };
+        let config = serde_json::to_vec(&newest).ok()?;
+        Some(Delegate::new(&Linked, self.args, self.plugin).with_config(config))
+    }
+
     pub(crate) fn del(&self) -> Result<()> {
-        Ok(self.0.del()?)
+        Ok(self.delegate.del()?)
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        Ok(self.0.check()?)
+        Ok(self.delegate.check()?)
     }
 
     pub(crate) fn gc(&self) -> Result<()> {
-        Ok(self.0.gc()?)
+        Ok(self.delegate.gc()?)
     }
 
     pub(crate) fn status(&self) -> Result<()> {
-        Ok(self.0.status()?)
+        Ok(self.delegate.status()?)
     }
 }

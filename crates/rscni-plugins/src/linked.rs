@@ -16,6 +16,13 @@ use crate::registry;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Linked;
 
+impl Linked {
+    /// Whether a plugin of that name, looked for in `path`, would be called in-process.
+    pub(crate) fn has(plugin: &str, path: &[PathBuf]) -> bool {
+        registry::find(plugin).is_some() && Self.find(plugin, path).is_ok_and(|program| is_this_program(&program))
+    }
+}
+
 impl Exec for Linked {
     fn find(&self, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
         match find_plugin(plugin, path) {

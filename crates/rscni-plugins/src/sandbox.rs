@@ -75,7 +75,11 @@ impl Sandbox {
         }
         batch.commit()?;
         if dad {
-            self.netlink.settle_addresses(link.index, DAD_LIMIT)?;
+            self.netlink.settle_addresses(link.index, DAD_LIMIT).map_err(|error| match error {
+                // Another host has the address. The next ADD gets another one.
+                duplicate @ rscni_linux::Error::Invalid { .. } => Error::TryAgainLater(duplicate.to_string()).into(),
+                error => Failure::from(error),
+            })?;
         }
         let mut batch = self.netlink.batch();
         if reach == Reach::Gateway {

@@ -89,7 +89,7 @@ impl NetConf {
         Self::try_from(map)
     }
 
-    /// Reads the keys of [`custom`](NetConf::custom) into a plugin's own struct.
+    /// Reads the keys of [`custom`](NetConf::custom) into a plugin's own struct. A key that is null counts as absent.
     ///
     /// # Errors
     /// [`Error::InvalidNetworkConfig`], naming the key that is missing or has the wrong type.
@@ -207,9 +207,10 @@ impl<T> Default for Object<T> {
     }
 }
 
-/// Reads a struct from a part of the configuration of plugin `owner`.
+/// Reads a struct from a part of the configuration of plugin `owner`. A key that is null counts as absent.
 pub(crate) fn read_as<T: DeserializeOwned>(part: &Map<String, Value>, owner: &str) -> Result<T, Error> {
-    T::deserialize(part).map_err(|e| Error::InvalidNetworkConfig(format!("{owner}: {e}")))
+    let given: Map<_, _> = part.iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.clone(), v.clone())).collect();
+    T::deserialize(given).map_err(|e| Error::InvalidNetworkConfig(format!("{owner}: {e}")))
 }
 
 #[cfg(test)]

@@ -209,7 +209,7 @@ fn mac(conf: &NetConf, args: &Args) -> Result<Option<MacAddr>> {
     let by_convention = || conf.args_cni().and_then(|cni| Some(cni.get("mac")?.as_str()?.to_owned()));
     let by_variable = || cni_args.get("MAC").map(ToOwned::to_owned);
     let is_set = |mac: &String| !mac.is_empty();
-    match runtime.filter(is_set).or_else(|| by_convention().filter(is_set)).or_else(by_variable) {
+    match runtime.filter(is_set).or_else(|| by_convention().filter(is_set)).or_else(|| by_variable().filter(is_set)) {
         None => Ok(None),
         Some(text) => {
             let mac: MacAddr = text.parse().map_err(|e| invalid(format!("mac: {e}")))?;

@@ -146,10 +146,10 @@ fn del(args: &Args) -> Result<()> {
     let owner = Owner::new(&conf.name, args);
     let previous = conf.prev_result.as_ref();
     let mut all = AsFarAsPossible::default();
-    // A configuration that has become invalid still says enough for this.
+    // One that has become invalid does not stop this; it may have asked for anything.
     let config = Config::new(conf, args);
     all.step(host::del_veth(owner, args));
-    if config.as_ref().is_ok_and(|config| config.mac_spoof_check) {
+    if config.as_ref().map_or(true, |config| config.mac_spoof_check) {
         all.step(spoof::remove(owner, previous.and_then(|result| inner_mac(args, result))));
     }
     if conf.ip_masq.unwrap_or_default() {
