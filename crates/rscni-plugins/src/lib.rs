@@ -9,6 +9,7 @@
 mod bridge;
 mod failure;
 mod host;
+mod host_local;
 mod ipam;
 mod linked;
 mod loopback;
@@ -18,6 +19,7 @@ mod owner;
 mod ptp;
 mod registry;
 mod sandbox;
+mod r#static;
 mod undo;
 
 pub use linked::Linked;

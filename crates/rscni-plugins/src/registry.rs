@@ -1,9 +1,12 @@
 //! The list of the plugins.
 
+use rscni::{Cni, Error, Plugin, Reply, Request};
+
 use crate::bridge::Bridge;
+use crate::host_local::HostLocal;
 use crate::loopback::Loopback;
 use crate::ptp::Ptp;
-use rscni::{Cni, Error, Plugin, Reply, Request};
+use crate::r#static::Static;
 
 /// A plugin of this crate.
 pub struct Entry {
@@ -17,8 +20,10 @@ pub struct Entry {
 /// Every plugin, by name.
 pub const ALL: &[Entry] = &[
     Entry { name: "bridge", about: "a veth pair whose host end is a port of a bridge", plugin: &Bridge },
+    Entry { name: "host-local", about: "gives addresses from ranges of this host's own", plugin: &HostLocal },
     Entry { name: "loopback", about: "switches the container's lo on", plugin: &Loopback },
     Entry { name: "ptp", about: "a veth pair, with a route to the container on the host", plugin: &Ptp },
+    Entry { name: "static", about: "gives the addresses that the configuration names", plugin: &Static },
 ];
 
 /// The plugin of that name.

@@ -1,0 +1,202 @@
+//! The configuration of host-local: the ranges, and the addresses that are asked for by name.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use rscni::{Args, Error, IpRange, NetConf, Route, SpecVersion};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::range::{RangeSet, read_address};
+
+/// Where reservations are kept unless `dataDir` says otherwise.
+const DATA_DIR: &str = "/var/lib/cni/networks";
+
+/// What host-local is configured to do.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// An attachment gets an address of each.
+    pub(crate) sets: Vec<RangeSet>,
+    pub(crate) routes: Vec<Route>,
+    /// A file to take DNS settings from.
+    pub(crate) resolv_conf: Option<PathBuf>,
+    pub(crate) data_dir: PathBuf,
+    /// Addresses that are asked for, each once.
+    pub(crate) requested: Vec<Requested>,
+}
+
+/// An address that the caller asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Requested {
+    pub(crate) address: IpAddr,
+    source: Source,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    CniArgs,
+    Args,
+    RuntimeConfig,
+}
+
+impl Source {
+    fn name(self) -> &'static str {
+        match self {
+            Self::CniArgs => "CNI_ARGS: IP",
+            Self::Args => "args.cni.ips",
+            Self::RuntimeConfig => "runtimeConfig.ips",
+        }
+    }
+
+    /// The error that this source is at fault.
+    fn refuse(self, problem: impl std::fmt::Display) -> Error {
+        let text = format!("{}: {problem}", self.name());
+        if self == Self::CniArgs { Error::InvalidEnvValue(text) } else { Error::InvalidNetworkConfig(text) }
+    }
+}
+
+impl Requested {
+    /// The error that this address cannot be had, ever.
+    pub(crate) fn refuse(&self, problem: &str) -> Error {
+        self.source.refuse(format!("{} {problem}", self.address))
+    }
+}
+
+/// The keys of `ipam`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Keys {
+    ranges: Option<Vec<Vec<IpRange>>>,
+    routes: Option<Vec<Route>>,
+    resolv_conf: Option<String>,
+    /// The single range of old configurations: its keys stand in `ipam` itself.
+    subnet: Option<String>,
+    range_start: Option<String>,
+    range_end: Option<String>,
+    gateway: Option<String>,
+}
+
+/// The keys of `runtimeConfig`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Runtime {
+    ip_ranges: Option<Vec<Vec<IpRange>>>,
+    ips: Option<Vec<String>>,
+}
+
+/// The keys of `args.cni`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ArgsCni {
+    ips: Option<Vec<String>>,
+}
+
+impl Config {
+    /// Reads and validates everything, which ADD, CHECK and STATUS do.
+    ///
+    /// # Errors
+    /// [`Error::InvalidNetworkConfig`], or [`Error::InvalidEnvValue`] where `CNI_ARGS` is at fault.
+    pub(crate) fn read(args: &Args) -> Result<Self, Error> {
+        let conf = args.conf()?;
+        let keys: Keys = section(ipam(conf)?, "ipam")?;
+        let runtime: Runtime = section(&conf.runtime_config, "runtimeConfig")?;
+        Ok(Self {
+            data_dir: data_dir(conf)?,
+            requested: requested(args, runtime.ips.unwrap_or_default())?,
+            resolv_conf: keys.resolv_conf.clone().filter(|path| !path.is_empty()).map(Into::into),
+            routes: keys.routes.clone().unwrap_or_default(),
+            sets: sets(keys, runtime.ip_ranges.unwrap_or_default(), conf.cni_version)?,
+        })
+    }
+}
+
+/// Where the reservations are. DEL and GC need to know no more, so nothing else that may be wrong with the
+/// configuration keeps them from releasing.
+///
+/// # Errors
+/// [`Error::InvalidNetworkConfig`].
+pub(crate) fn data_dir(conf: &NetConf) -> Result<PathBuf, Error> {
+    match ipam(conf)?.get("dataDir") {
+        None | Some(Value::Null) => Ok(DATA_DIR.into()),
+        Some(Value::String(path)) if path.is_empty() => Ok(DATA_DIR.into()),
+        Some(Value::String(path)) if !path.contains('\0') => Ok(path.into()),
+        Some(other) => Err(Error::InvalidNetworkConfig(format!("ipam.dataDir {other} is not a path"))),
+    }
+}
+
+fn ipam(conf: &NetConf) -> Result<&Map<String, Value>, Error> {
+    let ipam = conf.ipam.as_ref().ok_or_else(|| Error::InvalidNetworkConfig("set \"ipam\": it is missing".into()))?;
+    Ok(&ipam.custom)
+}
+
+fn section<T: DeserializeOwned>(part: &Map<String, Value>, name: &str) -> Result<T, Error> {
+    T::deserialize(part).map_err(|e| Error::InvalidNetworkConfig(format!("{name}: {e}")))
+}
+
+/// The range sets: those of the runtime first, then the single range of old configurations, then `ranges`.
+fn sets(keys: Keys, of_runtime: Vec<Vec<IpRange>>, version: SpecVersion) -> Result<Vec<RangeSet>, Error> {
+    let Keys { subnet, range_start, range_end, gateway, ranges, .. } = keys;
+    let single = subnet.map(|subnet| vec![IpRange { subnet, range_start, range_end, gateway }]);
+    let sets = of_runtime.into_iter().chain(single).chain(ranges.into_iter().flatten());
+    let sets = sets
+        .enumerate()
+        .map(|(i, set)| RangeSet::read(&set).map_err(|problem| invalid(format!("range set {i}: {problem}"))))
+        .collect::<Result<Vec<_>, _>>()?;
+    if sets.is_empty() {
+        return Err(invalid("there are no IP ranges: set ipam.ranges".into()));
+    }
+    let v4 = sets.iter().filter(|set| set.is_v4()).count();
+    if version.has_legacy_result() && (v4 > 1 || sets.len() - v4 > 1) {
+        return Err(invalid(format!(
+            "cniVersion {version} has room for one address per family: give one range set per family, or use 0.3.0"
+        )));
+    }
+    for (i, one) in sets.iter().enumerate() {
+        if let Some(j) = sets[i + 1..].iter().position(|other| one.overlaps(other)) {
+            return Err(invalid(format!(
+                "range set {i} overlaps range set {}: {one} and {}",
+                i + j + 1,
+                sets[i + j + 1]
+            )));
+        }
+    }
+    Ok(sets)
+}
+
+/// The addresses that are asked for. As with the Go plugin the three places add up.
+fn requested(args: &Args, of_runtime: Vec<String>) -> Result<Vec<Requested>, Error> {
+    let cni_args = args.cni_args()?;
+    cni_args.refuse_unknown(&["IP"])?;
+    let of_variable = cni_args.get("IP").filter(|text| !text.is_empty()).map(str::to_owned);
+    let of_args: ArgsCni = args.args_cni().map_or_else(|| Ok(ArgsCni::default()), |cni| section(cni, "args.cni"))?;
+
+    let mut requested: Vec<Requested> = Vec::new();
+    for (source, texts) in [
+        (Source::CniArgs, Vec::from_iter(of_variable)),
+        (Source::Args, of_args.ips.unwrap_or_default()),
+        (Source::RuntimeConfig, of_runtime),
+    ] {
+        for text in texts {
+            let address = read_requested(&text).map_err(|problem| source.refuse(problem))?;
+            if requested.iter().all(|other| other.address != address) {
+                requested.push(Requested { address, source });
+            }
+        }
+    }
+    Ok(requested)
+}
+
+/// Reads `ADDRESS[/PREFIX]`. The prefix length that counts is that of the range.
+fn read_requested(text: &str) -> Result<IpAddr, String> {
+    let address = match text.parse::<IpNet>() {
+        Ok(net) => Some(net.addr().to_canonical()),
+        Err(_) => read_address(text).map_err(|_| format!("{text:?} is not of the form ADDRESS[/PREFIX]"))?,
+    };
+    address.ok_or_else(|| "an address is empty".to_owned())
+}
+
+fn invalid(problem: String) -> Error {
+    Error::InvalidNetworkConfig(problem)
+}

@@ -1,0 +1,386 @@
+//! Ranges of addresses and the order in which they are handed out.
+//!
+//! Pure arithmetic: what is taken, the [store](super::store) knows. Addresses are numbers here, of 128 bits for both
+//! families, so that nothing overflows and nothing depends on how large a range is.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use rscni::IpRange;
+
+/// Addresses of one subnet, from the first to the last that may be handed out, both included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Range {
+    subnet: IpNet,
+    first: u128,
+    last: u128,
+    gateway: IpAddr,
+}
+
+impl Range {
+    /// Reads a range as it is configured, and fills in what is left out: all of the subnet, and its first address as
+    /// the gateway.
+    ///
+    /// The subnet's own address and an IPv4 subnet's broadcast address are no one's, so they are never in a range.
+    ///
+    /// # Errors
+    /// What is wrong with it, and how it could be right.
+    pub(crate) fn read(conf: &IpRange) -> Result<Self, String> {
+        let subnet = read_subnet(&conf.subnet)?;
+        let bits = subnet.max_prefix_len();
+        if subnet.prefix_len() + 2 > bits {
+            return Err(format!("subnet {subnet} is too small to allocate from: use /{} or larger", bits - 2));
+        }
+        let (network, end) = (number(subnet.network()), number(subnet.broadcast()));
+        let lowest = network + 1;
+        let highest = if is_v4(&subnet) { end - 1 } else { end };
+
+        let inside = |key: &str, text: &Option<String>| {
+            let Some(address) = read_address(text.as_deref().unwrap_or_default())
+                .map_err(|problem| format!("{key} of subnet {subnet}: {problem}"))?
+            else {
+                return Ok(None);
+            };
+            if !subnet.contains(&address) {
+                return Err(format!("{key} {address} is not in subnet {subnet}"));
+            }
+            Ok(Some(number(address)))
+        };
+        let first = inside("rangeStart", &conf.range_start)?.unwrap_or(lowest).max(lowest);
+        let last = inside("rangeEnd", &conf.range_end)?.unwrap_or(highest).min(highest);
+        if first > last {
+            return Err(format!(
+                "range {}-{} of subnet {subnet} holds no address: set rangeStart and rangeEnd further apart",
+                address(&subnet, first),
+                address(&subnet, last)
+            ));
+        }
+        let gateway = read_address(conf.gateway.as_deref().unwrap_or_default())
+            .map_err(|problem| format!("gateway of subnet {subnet}: {problem}"))?
+            .unwrap_or_else(|| address(&subnet, lowest));
+        Ok(Self { subnet, first, last, gateway })
+    }
+
+    /// The address that the containers of this range send to.
+    pub(crate) fn gateway(&self) -> IpAddr {
+        self.gateway
+    }
+
+    /// An address of this range with the subnet's prefix length.
+    pub(crate) fn with_prefix(&self, address: IpAddr) -> IpNet {
+        // The prefix length comes from a subnet of the same family, so it is always one.
+        IpNet::new(address, self.subnet.prefix_len()).unwrap_or_else(|_| address.into())
+    }
+
+    fn contains(&self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.is_v4() && (self.first..=self.last).contains(&number(address))
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        self.is_v4() == other.is_v4() && self.first <= other.last && other.first <= self.last
+    }
+
+    fn is_v4(&self) -> bool {
+        is_v4(&self.subnet)
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", address(&self.subnet, self.first), address(&self.subnet, self.last))
+    }
+}
+
+/// Ranges of one family of which an attachment gets one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RangeSet(Vec<Range>);
+
+impl RangeSet {
+    /// Reads a set as it is configured.
+    ///
+    /// # Errors
+    /// What is wrong with it, and how it could be right.
+    pub(crate) fn read(conf: &[IpRange]) -> Result<Self, String> {
+        let ranges = conf.iter().map(Range::read).collect::<Result<Vec<_>, _>>()?;
+        let Some(first) = ranges.first() else {
+            return Err("is empty: give it a range with a \"subnet\"".into());
+        };
+        if ranges.iter().any(|range| range.is_v4() != first.is_v4()) {
+            return Err("mixes IPv4 and IPv6: give each family a range set of its own".into());
+        }
+        for (i, one) in ranges.iter().enumerate() {
+            if let Some(other) = ranges[i + 1..].iter().find(|other| one.overlaps(other)) {
+                return Err(format!("has ranges that overlap: {one} and {other}"));
+            }
+        }
+        Ok(Self(ranges))
+    }
+
+    pub(crate) fn is_v4(&self) -> bool {
+        self.0.first().is_some_and(Range::is_v4)
+    }
+
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        self.0.iter().any(|one| other.0.iter().any(|two| one.overlaps(two)))
+    }
+
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        self.range_of(address).is_some()
+    }
+
+    /// The range that holds `address`.
+    pub(crate) fn range_of(&self, address: IpAddr) -> Option<&Range> {
+        self.0.iter().find(|range| range.contains(address))
+    }
+
+    /// Whether `address` is the gateway of one of the ranges, and so not to be handed out.
+    pub(crate) fn is_gateway(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|range| range.gateway == address)
+    }
+
+    /// Every address that may be handed out, once each: from the one after `last` to the end of the set, then from
+    /// its start up to `last` itself. Without `last`, or where it is not of this set, from the start.
+    ///
+    /// Lazy, since a set may be larger than any memory.
+    pub(crate) fn candidates(&self, last: Option<IpAddr>) -> impl Iterator<Item = (IpAddr, &Range)> {
+        let last = last.and_then(|last| Some((self.0.iter().position(|range| range.contains(last))?, number(last))));
+        let (at, last) = last.map_or((0, None), |(at, last)| (at, Some(last)));
+        let (before, from) = self.0.split_at(at);
+        let stretches = from.iter().chain(before).enumerate().map(move |(i, range)| {
+            let first = last.filter(|_| i == 0).unwrap_or(range.first);
+            (range, first..=range.last)
+        });
+        let rest = last.zip(from.first()).map(|(last, range)| (range, range.first..=last));
+        stretches
+            .chain(rest)
+            .flat_map(|(range, numbers)| numbers.map(move |number| (address(&range.subnet, number), range)))
+            // The walk starts with `last`; adding one to it instead could overflow.
+            .skip(last.iter().len())
+            .filter(|(address, _)| !self.is_gateway(*address))
+    }
+}
+
+impl fmt::Display for RangeSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ranges: Vec<_> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&ranges.join(","))
+    }
+}
+
+/// Reads an address. Empty text is none, as Go's tools write it; an IPv4 address mapped into IPv6 is IPv4.
+///
+/// # Errors
+/// What the text is instead.
+pub(crate) fn read_address(text: &str) -> Result<Option<IpAddr>, String> {
+    match text {
+        "" => Ok(None),
+        text => match text.parse::<IpAddr>() {
+            Ok(address) => Ok(Some(address.to_canonical())),
+            Err(_) => Err(format!("{text:?} is not an IP address")),
+        },
+    }
+}
+
+fn read_subnet(text: &str) -> Result<IpNet, String> {
+    if text.is_empty() {
+        return Err("has a range without \"subnet\": set it, as in 10.1.0.0/16".into());
+    }
+    let subnet: IpNet = text.parse().map_err(|_| format!("subnet {text:?} is not of the form ADDRESS/PREFIX"))?;
+    if subnet.addr().to_canonical() != subnet.addr() {
+        return Err(format!("subnet {subnet} is IPv4 mapped into IPv6: write it as IPv4"));
+    }
+    if subnet.addr() != subnet.network() {
+        return Err(format!("subnet {subnet} has host bits set: the network address is {}", subnet.trunc()));
+    }
+    Ok(subnet)
+}
+
+fn is_v4(subnet: &IpNet) -> bool {
+    matches!(subnet, IpNet::V4(_))
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u32::from(address).into(),
+        IpAddr::V6(address) => address.into(),
+    }
+}
+
+/// The address with that number, in the family of `subnet`.
+fn address(subnet: &IpNet, number: u128) -> IpAddr {
+    match (subnet, u32::try_from(number)) {
+        (IpNet::V4(_), Ok(number)) => Ipv4Addr::from(number).into(),
+        _ => Ipv6Addr::from(number).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+
+    fn conf(subnet: &str, first: &str, last: &str, gateway: &str) -> IpRange {
+        let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        IpRange { subnet: subnet.into(), range_start: given(first), range_end: given(last), gateway: given(gateway) }
+    }
+
+    fn set(ranges: &[(&str, &str, &str)]) -> RangeSet {
+        let ranges: Vec<_> = ranges.iter().map(|(subnet, first, last)| conf(subnet, first, last, "")).collect();
+        RangeSet::read(&ranges).unwrap()
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[rstest]
+    #[case("10.0.0.0/24", "", "", "", "10.0.0.1-10.0.0.254", "10.0.0.1")]
+    #[case("10.0.0.0/30", "", "", "", "10.0.0.1-10.0.0.2", "10.0.0.1")]
+    #[case("10.0.0.0/24", "10.0.0.10", "10.0.0.20", "10.0.0.254", "10.0.0.10-10.0.0.20", "10.0.0.254")]
+    #[case("10.0.0.0/24", "10.0.0.0", "10.0.0.255", "", "10.0.0.1-10.0.0.254", "10.0.0.1")]
+    #[case("10.0.0.0/24", "::ffff:10.0.0.7", "", "::ffff:10.0.0.9", "10.0.0.7-10.0.0.254", "10.0.0.9")]
+    #[case("10.0.0.0/24", "", "", "192.168.0.1", "10.0.0.1-10.0.0.254", "192.168.0.1")]
+    #[case("0.0.0.0/0", "", "", "", "0.0.0.1-255.255.255.254", "0.0.0.1")]
+    #[case("2001:db8:1::/48", "", "", "", "2001:db8:1::1-2001:db8:1:ffff:ffff:ffff:ffff:ffff", "2001:db8:1::1")]
+    #[case("fd00::/126", "fd00::", "", "", "fd00::1-fd00::3", "fd00::1")]
+    #[case("::/0", "", "", "", "::1-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "::1")]
+    fn what_is_left_out_is_filled_in(
+        #[case] subnet: &str,
+        #[case] first: &str,
+        #[case] last: &str,
+        #[case] gateway: &str,
+        #[case] range: &str,
+        #[case] expected_gateway: &str,
+    ) {
+        let read = Range::read(&conf(subnet, first, last, gateway)).unwrap();
+        assert_eq!((read.to_string().as_str(), read.gateway()), (range, ip(expected_gateway)));
+    }
+
+    #[rstest]
+    #[case("", "", "", "", "without \"subnet\"")]
+    #[case("10.0.0.0", "", "", "", "ADDRESS/PREFIX")]
+    #[case("10.0.0.0/33", "", "", "", "ADDRESS/PREFIX")]
+    #[case("10.0.0.0/31", "", "", "", "use /30 or larger")]
+    #[case("10.0.0.1/32", "", "", "", "use /30 or larger")]
+    #[case("fd00::/127", "", "", "", "use /126 or larger")]
+    #[case("10.0.0.1/24", "", "", "", "network address is 10.0.0.0/24")]
+    #[case("fd00::1/64", "", "", "", "network address is fd00::/64")]
+    #[case("::ffff:10.0.0.0/120", "", "", "", "write it as IPv4")]
+    #[case("10.0.0.0/24", "10.0.1.1", "", "", "rangeStart 10.0.1.1 is not in subnet")]
+    #[case("10.0.0.0/24", "", "10.0.1.1", "", "rangeEnd 10.0.1.1 is not in subnet")]
+    #[case("10.0.0.0/24", "fd00::1", "", "", "rangeStart fd00::1 is not in subnet")]
+    #[case("10.0.0.0/24", "10.0.0.20", "10.0.0.10", "", "holds no address")]
+    #[case("10.0.0.0/24", "10.0.0.255", "", "", "holds no address")]
+    #[case("10.0.0.0/24", "10.0.0.0", "10.0.0.0", "", "holds no address")]
+    #[case("10.0.0.0/24", "10.0.0.300", "", "", "\"10.0.0.300\" is not an IP address")]
+    #[case("10.0.0.0/24", "", "", "10.0.0", "gateway of subnet 10.0.0.0/24")]
+    fn a_range_that_cannot_be_is_refused(
+        #[case] subnet: &str,
+        #[case] first: &str,
+        #[case] last: &str,
+        #[case] gateway: &str,
+        #[case] problem: &str,
+    ) {
+        let error = Range::read(&conf(subnet, first, last, gateway)).unwrap_err();
+        assert!(error.contains(problem), "{error}");
+    }
+
+    #[rstest]
+    #[case(&[], "is empty")]
+    #[case(&["10.0.0.0/24", "fd00::/64"], "mixes IPv4 and IPv6")]
+    #[case(&["10.0.0.0/24", "10.0.1.0/24", "10.0.0.0/25"], "overlap: 10.0.0.1-10.0.0.254 and 10.0.0.1-10.0.0.126")]
+    #[case(&["10.0.1.0/24", "10.0.0.0/8"], "overlap")]
+    fn a_set_that_cannot_be_is_refused(#[case] subnets: &[&str], #[case] problem: &str) {
+        let ranges: Vec<_> = subnets.iter().map(|subnet| conf(subnet, "", "", "")).collect();
+        let error = RangeSet::read(&ranges).unwrap_err();
+        assert!(error.contains(problem), "{error}");
+    }
+
+    #[test]
+    fn parts_of_one_subnet_need_not_overlap() {
+        let parts = set(&[("10.0.0.0/24", "10.0.0.10", "10.0.0.20"), ("10.0.0.0/24", "10.0.0.21", "10.0.0.30")]);
+        assert_eq!(parts.to_string(), "10.0.0.10-10.0.0.20,10.0.0.21-10.0.0.30");
+        assert!(!parts.overlaps(&set(&[("10.0.0.0/24", "10.0.0.31", "")])));
+        assert!(parts.overlaps(&set(&[("10.0.0.0/24", "10.0.0.30", "")])));
+    }
+
+    #[test]
+    fn an_address_is_followed_by_the_next_one_and_the_last_by_the_first() {
+        let set = set(&[("10.0.0.0/29", "", ""), ("10.0.1.0/30", "", "")]);
+        let after = |last: Option<&str>| -> Vec<String> {
+            set.candidates(last.map(ip)).map(|(address, _)| address.to_string()).collect()
+        };
+        let all = ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.1.2"];
+        assert_eq!(after(None), all);
+        assert_eq!(after(Some("10.9.0.1")), all);
+        assert_eq!(after(Some("fd00::1")), all);
+        assert_eq!(after(Some("10.0.0.4")), ["10.0.0.5", "10.0.0.6", "10.0.1.2", "10.0.0.2", "10.0.0.3", "10.0.0.4"]);
+        assert_eq!(after(Some("10.0.0.6")), ["10.0.1.2", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"]);
+        assert_eq!(after(Some("10.0.1.2")), all);
+    }
+
+    #[test]
+    fn the_gateway_of_any_range_of_the_set_is_left_out() {
+        let set = RangeSet::read(&[
+            conf("10.0.0.0/29", "10.0.0.1", "10.0.0.3", "10.0.0.6"),
+            conf("10.0.0.0/29", "10.0.0.4", "10.0.0.6", "10.0.0.2"),
+        ]);
+        let addresses: Vec<_> = set.unwrap().candidates(None).map(|(address, _)| address.to_string()).collect();
+        assert_eq!(addresses, ["10.0.0.1", "10.0.0.3", "10.0.0.4", "10.0.0.5"]);
+    }
+
+    #[test]
+    fn a_range_of_one_address_that_is_the_gateway_gives_nothing() {
+        assert_eq!(set(&[("10.0.0.0/24", "10.0.0.1", "10.0.0.1")]).candidates(None).count(), 0);
+    }
+
+    #[test]
+    fn the_largest_ranges_are_walked_lazily_and_to_their_very_end() {
+        let set = set(&[("::/0", "", "")]);
+        let end = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
+        let next = |last| set.candidates(last).next().unwrap().0.to_string();
+        assert_eq!(next(None), "::2");
+        assert_eq!(next(Some(ip("fd00::ffff:ffff"))), "fd00::1:0:0");
+        assert_eq!(next(Some(ip("ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe"))), end);
+        assert_eq!(next(Some(ip(end))), "::2");
+        assert_eq!(set.candidates(None).next().unwrap().1.with_prefix(ip("::2")).to_string(), "::2/0");
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_and_addresses_are_the_same_thing(v4: u32, v6: u128) {
+            let (subnet4, subnet6) = ("0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap());
+            prop_assert_eq!(number(address(&subnet4, v4.into())), u128::from(v4));
+            prop_assert_eq!(number(address(&subnet6, v6)), v6);
+            prop_assert!(address(&subnet4, v4.into()).is_ipv4() && address(&subnet6, v6).is_ipv6());
+        }
+
+        #[test]
+        fn every_address_comes_exactly_once_wherever_the_walk_starts(
+            bounds in prop::collection::btree_set(1u8..=254, 2..9),
+            last: u8,
+        ) {
+            let bounds: Vec<_> = bounds.into_iter().map(|bound| format!("10.0.0.{bound}")).collect();
+            let ranges: Vec<_> =
+                bounds.chunks_exact(2).map(|pair| conf("10.0.0.0/24", &pair[0], &pair[1], "10.0.0.77")).collect();
+            let set = RangeSet::read(&ranges).unwrap();
+            let last: IpAddr = Ipv4Addr::new(10, 0, 0, last).into();
+            let walked: Vec<_> = set.candidates(Some(last)).map(|(address, _)| address).collect();
+            let distinct: BTreeSet<_> = walked.iter().copied().collect();
+            let expected: BTreeSet<IpAddr> = (0..=255)
+                .map(|host| Ipv4Addr::new(10, 0, 0, host).into())
+                .filter(|address| set.contains(*address) && *address != ip("10.0.0.77"))
+                .collect();
+            prop_assert_eq!(walked.len(), distinct.len());
+            prop_assert_eq!(&distinct, &expected);
+            if expected.contains(&last) {
+                prop_assert_eq!(walked.last(), Some(&last));
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! static: gives the addresses that the configuration names, and keeps nothing.
+//!
+//! Whether an address is free is for whoever configures it to know.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use rscni::{Args, CNIResult, Cni, Dns, Error, IpConfig, Route};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+/// The plugin.
+pub(crate) struct Static;
+
+impl Cni for Static {
+    fn add(&self, args: Args) -> Result<CNIResult, Error> {
+        let config = Config::read(&args).map_err(named)?;
+        Ok(CNIResult { ips: config.ips, routes: config.routes, dns: config.dns, ..CNIResult::default() })
+    }
+
+    fn check(&self, args: Args) -> Result<(), Error> {
+        check(&args).map_err(named)
+    }
+
+    fn del(&self, _: Args) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn status(&self, args: Args) -> Result<(), Error> {
+        Config::read(&args).map(drop).map_err(named)
+    }
+}
+
+/// Says whose error it is, since the caller is often told it by the plugin that asked for addresses.
+fn named(error: Error) -> Error {
+    error.context("static")
+}
+
+/// What an ADD with this configuration gives.
+#[derive(Debug)]
+struct Config {
+    ips: Vec<IpConfig>,
+    routes: Vec<Route>,
+    dns: Option<Dns>,
+}
+
+/// The keys of `ipam`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Keys {
+    addresses: Option<Vec<Address>>,
+    routes: Option<Vec<Route>>,
+    dns: Option<Dns>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Address {
+    address: String,
+    gateway: Option<String>,
+}
+
+/// A list of addresses from the runtime, in `args.cni` and in `runtimeConfig`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Listed {
+    ips: Option<Vec<String>>,
+}
+
+impl Config {
+    fn read(args: &Args) -> Result<Self, Error> {
+        let conf = args.conf()?;
+        let ipam =
+            conf.ipam.as_ref().ok_or_else(|| Error::InvalidNetworkConfig("set \"ipam\": it is missing".into()))?;
+        let keys: Keys = section(&ipam.custom, "ipam")?;
+        let ips = addresses(args, &keys.addresses.unwrap_or_default())?;
+        let v4 = ips.iter().filter(|ip| ip.address.addr().is_ipv4()).count();
+        if conf.cni_version.has_legacy_result() && (v4 > 1 || ips.len() - v4 > 1) {
+            return Err(Error::InvalidNetworkConfig(format!(
+                "cniVersion {} has room for one address per family: give one of each, or use 0.3.0",
+                conf.cni_version
+            )));
+        }
+        Ok(Self { ips, routes: keys.routes.unwrap_or_default(), dns: keys.dns.filter(|dns| !dns.is_empty()) })
+    }
+}
+
+/// The addresses to give. `runtimeConfig.ips` replaces all others, and `args.cni.ips` all but those; the ones of
+/// `CNI_ARGS` come after the configured ones.
+fn addresses(args: &Args, configured: &[Address]) -> Result<Vec<IpConfig>, Error> {
+    let conf = args.conf()?;
+    let of_variables = of_variables(args)?;
+    let of_args: Listed = conf.args_cni().map_or_else(|| Ok(Listed::default()), |cni| section(cni, "args.cni"))?;
+    let of_runtime: Listed = section(&conf.runtime_config, "runtimeConfig")?;
+    for (source, listed) in [("runtimeConfig.ips", of_runtime), ("args.cni.ips", of_args)] {
+        let texts = listed.ips.unwrap_or_default();
+        if !texts.is_empty() {
+            return texts
+                .iter()
+                .map(|text| read_net(text).map(IpConfig::new))
+                .collect::<Result<_, _>>()
+                .map_err(|problem| Error::InvalidNetworkConfig(format!("{source}: {problem}")));
+        }
+    }
+    let configured = configured.iter().map(|Address { address, gateway }| {
+        Ok(IpConfig {
+            gateway: gateway.as_deref().filter(|text| !text.is_empty()).map(read_address).transpose()?,
+            ..IpConfig::new(read_net(address)?)
+        })
+    });
+    let mut ips = configured
+        .collect::<Result<Vec<_>, String>>()
+        .map_err(|problem| Error::InvalidNetworkConfig(format!("ipam.addresses: {problem}")))?;
+    ips.extend(of_variables);
+    Ok(ips)
+}
+
+/// The addresses that `CNI_ARGS` has in `IP`, each with the one in `GATEWAY` that is in its subnet.
+fn of_variables(args: &Args) -> Result<Vec<IpConfig>, Error> {
+    let cni_args = args.cni_args()?;
+    cni_args.refuse_unknown(&["IP", "GATEWAY"])?;
+    let items = |key| {
+        let text = cni_args.get(key).unwrap_or_default();
+        text.split(',').map(str::trim).filter(move |_| !text.is_empty())
+    };
+    let refuse = |key| move |problem| Error::InvalidEnvValue(format!("CNI_ARGS: {key}: {problem}"));
+    let mut ips = items("IP")
+        .map(|text| read_net(text).map(IpConfig::new))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(refuse("IP"))?;
+    for text in items("GATEWAY") {
+        let gateway = read_address(text).map_err(refuse("GATEWAY"))?;
+        for ip in ips.iter_mut().filter(|ip| ip.address.contains(&gateway)) {
+            ip.gateway = Some(gateway);
+        }
+    }
+    Ok(ips)
+}
+
+/// Finds every configured address in the result of the ADD, with its gateway if it has one.
+fn check(args: &Args) -> Result<(), Error> {
+    let config = Config::read(args)?;
+    let prev = args.conf()?.prev_result.as_ref();
+    let prev = prev.ok_or_else(|| Error::InvalidNetworkConfig("CHECK needs prevResult: it is missing".into()))?;
+    for ip in &config.ips {
+        let address = ip.address.addr();
+        let Some(found) = prev.ips.iter().find(|other| other.address.addr() == address) else {
+            return Err(mismatch(args, &format!("{address} is not in prevResult")));
+        };
+        if ip.gateway.is_some() && ip.gateway != found.gateway {
+            return Err(mismatch(args, &format!("the gateway of {address} is not that of prevResult")));
+        }
+    }
+    Ok(())
+}
+
+fn mismatch(args: &Args, what: &str) -> Error {
+    let text = format!("{}: {what}: add it again, or restore the configuration that it was added with", args.ifname);
+    Error::Custom(100, "the attachment is not as ADD left it".into(), text)
+}
+
+fn section<T: DeserializeOwned>(part: &Map<String, Value>, name: &str) -> Result<T, Error> {
+    T::deserialize(part).map_err(|e| Error::InvalidNetworkConfig(format!("{name}: {e}")))
+}
+
+/// Reads `ADDRESS/PREFIX`; an IPv4 address mapped into IPv6 is IPv4.
+fn read_net(text: &str) -> Result<IpNet, String> {
+    let net = text.parse::<IpNet>().ok().and_then(|net| match net.addr().to_canonical() {
+        address if address == net.addr() => Some(net),
+        address => IpNet::new(address, net.prefix_len().checked_sub(96)?).ok(),
+    });
+    net.ok_or_else(|| format!("{text:?} is not of the form ADDRESS/PREFIX, as 10.1.0.5/16 is"))
+}
+
+fn read_address(text: &str) -> Result<IpAddr, String> {
+    text.parse::<IpAddr>().map(|address| address.to_canonical()).map_err(|_| format!("{text:?} is not an IP address"))
+}

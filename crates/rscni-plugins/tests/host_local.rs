@@ -1,0 +1,465 @@
+//! host-local, called as a runtime calls it, with reservations in a directory of the test's own.
+
+mod ipam;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use ipam::{Call, addresses};
+use rscni::SpecVersion;
+use rstest::rstest;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A network with its reservations in a directory of its own.
+struct Network {
+    dir: TempDir,
+    conf: Value,
+}
+
+impl Network {
+    fn new(version: SpecVersion, ipam: &Value) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut conf = json!({ "cniVersion": version, "name": "net", "type": "bridge", "ipam": ipam });
+        conf["ipam"]["type"] = "host-local".into();
+        conf["ipam"]["dataDir"] = dir.path().to_str().into();
+        Self { dir, conf }
+    }
+
+    fn latest(ipam: &Value) -> Self {
+        Self::new(SpecVersion::LATEST, ipam)
+    }
+
+    fn of(subnets: &[&str]) -> Self {
+        Self::latest(&json!({ "ranges": subnets.iter().map(|s| json!([{ "subnet": s }])).collect::<Vec<_>>() }))
+    }
+
+    fn call(&self, command: &str, container: &str) -> Call {
+        Call::new("host-local", command, container, &self.conf)
+    }
+
+    #[track_caller]
+    fn add(&self, container: &str) -> Vec<String> {
+        addresses(&self.call("ADD", container).ok())
+    }
+
+    fn gc(&self, valid: &Value) -> Call {
+        self.call("GC", "").key("cni.dev/valid-attachments", valid.clone())
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join("net").join(name)
+    }
+
+    fn write(&self, file: &str, content: &str) {
+        fs::create_dir_all(self.dir.path().join("net")).unwrap();
+        fs::write(self.file(file), content).unwrap();
+    }
+
+    /// The addresses that are reserved.
+    fn reserved(&self) -> Vec<String> {
+        let Ok(files) = fs::read_dir(self.dir.path().join("net")) else { return Vec::new() };
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        let own = ["lock", "last_reserved_ip.0", "last_reserved_ip.1"];
+        let mut names: Vec<_> = names.filter(|name| !own.contains(&name.as_str())).collect();
+        names.sort();
+        names
+    }
+}
+
+#[test]
+fn every_version_gets_addresses_in_its_own_shape() {
+    for version in SpecVersion::ALL {
+        let network = Network::new(
+            version,
+            &json!({
+                "ranges": [[{ "subnet": "10.1.2.0/24" }], [{ "subnet": "fd00:1::/64" }]],
+                "routes": [{ "dst": "0.0.0.0/0" }, { "dst": "10.9.0.0/16", "gw": "10.1.2.1", "mtu": 1400 }]
+            }),
+        );
+        let result = network.call("ADD", "a").ok();
+        let mut expected = json!({
+            "cniVersion": version,
+            "ips": [
+                { "address": "10.1.2.2/24", "gateway": "10.1.2.1" },
+                { "address": "fd00:1::2/64", "gateway": "fd00:1::1" }
+            ],
+            "routes": [{ "dst": "0.0.0.0/0" }, { "dst": "10.9.0.0/16", "gw": "10.1.2.1" }]
+        });
+        match version {
+            SpecVersion::V0_1_0 | SpecVersion::V0_2_0 => {
+                expected = json!({
+                    "cniVersion": version,
+                    "ip4": { "ip": "10.1.2.2/24", "gateway": "10.1.2.1", "routes": expected["routes"] },
+                    "ip6": { "ip": "fd00:1::2/64", "gateway": "fd00:1::1" }
+                });
+            }
+            SpecVersion::V0_3_0 | SpecVersion::V0_3_1 | SpecVersion::V0_4_0 => {
+                expected["ips"][0]["version"] = "4".into();
+                expected["ips"][1]["version"] = "6".into();
+            }
+            SpecVersion::V1_1_0 => expected["routes"][1]["mtu"] = 1400.into(),
+            _ => {}
+        }
+        assert_eq!(result, expected, "{version}");
+        assert_eq!(network.reserved(), ["10.1.2.2", "fd00:1::2"]);
+
+        let check = network.call("CHECK", "a").key("prevResult", result);
+        if version.has_check() {
+            check.ok();
+        } else {
+            assert_eq!(check.error().0, 1, "{version}");
+        }
+        let status = network.call("STATUS", "");
+        let gc = network.gc(&json!([{ "containerID": "a", "ifname": "eth0" }]));
+        if version.has_gc_and_status() {
+            assert_eq!((status.ok(), gc.ok()), (Value::Null, Value::Null));
+        } else {
+            assert_eq!((status.error().0, gc.error().0), (1, 1), "{version}");
+        }
+        assert_eq!(network.reserved().len(), 2);
+        assert_eq!(network.call("DEL", "a").ok(), Value::Null);
+        assert_eq!(network.call("DEL", "a").ok(), Value::Null);
+        assert!(network.reserved().is_empty());
+    }
+}
+
+#[test]
+fn an_address_that_was_given_up_is_given_again_last() {
+    let network = Network::of(&["10.0.0.0/29"]);
+    assert_eq!(network.add("a"), ["10.0.0.2/29"]);
+    for next in ["10.0.0.3/29", "10.0.0.4/29", "10.0.0.5/29", "10.0.0.6/29", "10.0.0.3/29"] {
+        assert_eq!(network.add("b"), [next]);
+        network.call("DEL", "b").ok();
+    }
+}
+
+#[test]
+fn the_old_form_with_one_range_comes_before_the_range_sets() {
+    let network = Network::latest(&json!({
+        "subnet": "10.0.0.0/24", "rangeStart": "10.0.0.10", "rangeEnd": "10.0.0.11", "gateway": "10.0.0.254",
+        "ranges": [[{ "subnet": "10.0.1.0/24" }]]
+    }));
+    let result = network.call("ADD", "a").ok();
+    assert_eq!(addresses(&result), ["10.0.0.10/24", "10.0.1.2/24"]);
+    assert_eq!(result["ips"][0]["gateway"], "10.0.0.254");
+}
+
+#[test]
+fn ranges_of_the_runtime_come_first() {
+    let network = Network::latest(&json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }]] }));
+    let ranges = json!({ "ipRanges": [[{ "subnet": "10.7.0.0/16", "rangeStart": "10.7.3.3" }]], "mac": 7 });
+    assert_eq!(
+        addresses(&network.call("ADD", "a").key("runtimeConfig", ranges.clone()).ok()),
+        ["10.7.3.3/16", "10.0.0.2/24"]
+    );
+    let network = Network::latest(&json!({}));
+    assert_eq!(addresses(&network.call("ADD", "a").key("runtimeConfig", ranges).ok()), ["10.7.3.3/16"]);
+}
+
+#[test]
+fn dns_settings_come_from_the_file_that_is_named() {
+    let mut network = Network::of(&["10.0.0.0/24"]);
+    let file = network.dir.path().join("resolv.conf");
+    network.conf["ipam"]["resolvConf"] = file.to_str().into();
+    let (code, details) = network.call("ADD", "a").error();
+    assert!(code == 5 && details.contains("resolv.conf"), "{code} {details}");
+    assert!(network.reserved().is_empty());
+    fs::write(&file, "nameserver 192.0.2.3\nsearch a b\n").unwrap();
+    assert_eq!(network.call("ADD", "a").ok()["dns"], json!({ "nameservers": ["192.0.2.3"], "search": ["a", "b"] }));
+}
+
+#[rstest]
+#[case("CNI_ARGS", "IP=10.0.0.22")]
+#[case("CNI_ARGS", "IP=10.0.0.22/8;IgnoreUnknown=1;K8S_POD_NAME=x")]
+#[case("args", r#"{ "cni": { "ips": ["10.0.0.22"] } }"#)]
+#[case("runtimeConfig", r#"{ "ips": ["::ffff:10.0.0.22"] }"#)]
+fn an_address_is_given_that_is_requested_in_one_of_three_places(#[case] place: &str, #[case] request: &str) {
+    let network = Network::of(&["10.0.0.0/24", "fd00::/64"]);
+    let call = network.call("ADD", "a");
+    let call = match place {
+        "CNI_ARGS" => call.var(place, request),
+        key => call.key(key, serde_json::from_str(request).unwrap()),
+    };
+    assert_eq!(addresses(&call.ok()), ["10.0.0.22/24", "fd00::2/64"]);
+    assert_eq!(network.add("b")[0], "10.0.0.23/24");
+}
+
+#[test]
+fn requests_from_all_places_add_up_and_the_same_one_counts_once() {
+    let network = Network::of(&["10.0.0.0/24", "fd00::/64"]);
+    let call = network
+        .call("ADD", "a")
+        .var("CNI_ARGS", "IP=10.0.0.22")
+        .key("args", json!({ "cni": { "ips": ["fd00::22/64"] } }))
+        .key("runtimeConfig", json!({ "ips": ["10.0.0.22/24", "fd00:0::22"] }));
+    assert_eq!(addresses(&call.ok()), ["10.0.0.22/24", "fd00::22/64"]);
+}
+
+#[rstest]
+#[case(json!(["10.0.0.1"]), 7, "10.0.0.1 is the gateway")]
+#[case(json!(["10.0.1.5"]), 7, "10.0.1.5 is in no range set")]
+#[case(json!(["10.0.0.0"]), 7, "10.0.0.0 is in no range set")]
+#[case(json!(["10.0.0.255"]), 7, "10.0.0.255 is in no range set")]
+#[case(json!(["10.0.0.8", "10.0.0.9"]), 7, "10.0.0.9 is a second request")]
+#[case(json!(["10.0.0.2"]), 11, "10.0.0.2 of range set 0 (10.0.0.1-10.0.0.254) is taken")]
+#[case(json!(["fd00::8", "10.0.0.2"]), 11, "10.0.0.2")]
+#[case(json!(["10.0.0.8", "fd00::2"]), 11, "fd00::2")]
+#[case(json!(["10.0.0"]), 7, "runtimeConfig.ips: \"10.0.0\"")]
+#[case(json!([""]), 7, "runtimeConfig.ips")]
+fn a_request_that_cannot_be_met_reserves_nothing(#[case] ips: Value, #[case] code: u32, #[case] problem: &str) {
+    let network = Network::of(&["10.0.0.0/24", "fd00::/64"]);
+    network.add("first");
+    let (found, details) = network.call("ADD", "a").key("runtimeConfig", json!({ "ips": ips })).error();
+    assert!(found == code && details.contains(problem), "{found} {details}");
+    assert_eq!(network.reserved(), ["10.0.0.2", "fd00::2"]);
+}
+
+#[rstest]
+#[case("IP=10.0.0", "\"10.0.0\"")]
+#[case("IP=10.9.9.9", "10.9.9.9 is in no range set")]
+#[case("GATEWAY=10.0.0.1", "unknown GATEWAY")]
+#[case("nonsense", "KEY=VALUE")]
+fn a_bad_request_in_cni_args_is_code_4(#[case] args: &str, #[case] problem: &str) {
+    let network = Network::of(&["10.0.0.0/24"]);
+    let (code, details) = network.call("ADD", "a").var("CNI_ARGS", args).error();
+    assert!(code == 4 && details.contains(problem), "{code} {details}");
+    assert!(network.reserved().is_empty());
+}
+
+#[test]
+fn an_exhausted_set_is_told_and_releases_what_the_call_had_reserved() {
+    let network = Network::of(&["fd00::/64", "10.0.0.0/30"]);
+    assert_eq!(network.add("a"), ["fd00::2/64", "10.0.0.2/30"]);
+    let (code, details) = network.call("ADD", "b").error();
+    assert!(
+        code == 11 && details.contains("no IP addresses available in range set 1 (10.0.0.1-10.0.0.2)"),
+        "{details}"
+    );
+    assert_eq!(network.reserved(), ["10.0.0.2", "fd00::2"]);
+    let (code, details) = network.call("STATUS", "").error();
+    assert!(code == 50 && details.contains("range set 1"), "{details}");
+    network.call("DEL", "a").ok();
+    network.call("STATUS", "").ok();
+    assert_eq!(network.add("b")[1], "10.0.0.2/30");
+}
+
+#[test]
+fn a_failing_write_releases_what_the_call_had_reserved() {
+    let network = Network::of(&["10.0.0.0/24", "fd00::/64"]);
+    fs::create_dir_all(network.file("last_reserved_ip.1")).unwrap();
+    let (code, details) = network.call("ADD", "a").error();
+    assert!(code == 5 && details.contains("last_reserved_ip.1"), "{code} {details}");
+    assert!(network.reserved().is_empty());
+}
+
+#[test]
+fn a_second_add_is_refused_and_leaves_the_first_alone() {
+    let network = Network::of(&["10.0.0.0/24"]);
+    network.add("a");
+    for request in ["", "IP=10.0.0.7"] {
+        let (code, details) = network.call("ADD", "a").var("CNI_ARGS", request).error();
+        assert!(code == 4 && details.contains("10.0.0.2 has been allocated to a eth0"), "{code} {details}");
+    }
+    assert_eq!(network.reserved(), ["10.0.0.2"]);
+    let other = addresses(&network.call("ADD", "a").var("CNI_IFNAME", "eth1").ok());
+    assert_eq!(other, ["10.0.0.3/24"]);
+}
+
+#[test]
+fn del_releases_the_attachments_addresses_and_no_others() {
+    let network = Network::of(&["10.0.0.0/24", "fd00::/64"]);
+    network.add("a");
+    network.add("ab");
+    network.call("ADD", "a").var("CNI_IFNAME", "eth1").ok();
+    network.call("DEL", "a").var("CNI_NETNS", "").ok();
+    assert_eq!(network.reserved(), ["10.0.0.3", "10.0.0.4", "fd00::3", "fd00::4"]);
+}
+
+#[test]
+fn del_and_gc_need_no_valid_ranges_and_make_no_directory() {
+    let mut network = Network::of(&["10.0.0.0/24"]);
+    network.call("DEL", "a").ok();
+    network.gc(&json!([])).ok();
+    assert!(!network.dir.path().join("net").exists());
+    network.add("a");
+    network.add("b");
+    network.conf["ipam"]["ranges"] = json!("oops");
+    network.call("DEL", "a").var("CNI_ARGS", "UNKNOWN=1").ok();
+    assert_eq!(network.reserved(), ["10.0.0.3"]);
+    network.gc(&json!([])).ok();
+    assert!(network.reserved().is_empty());
+}
+
+#[test]
+fn files_of_old_releases_belong_to_every_interface_of_their_container() {
+    let network = Network::of(&["10.0.0.0/24"]);
+    network.write("10.0.0.2", "a");
+    network.write("10.0.0.3", "b\n");
+    network.call("CHECK", "a").ok();
+    let (code, _) = network.call("ADD", "a").error();
+    assert_eq!(code, 4);
+    network.gc(&json!([{ "containerID": "a", "ifname": "net1" }])).ok();
+    assert_eq!(network.reserved(), ["10.0.0.2"]);
+    network.call("DEL", "a").ok();
+    assert!(network.reserved().is_empty());
+}
+
+#[test]
+fn an_old_file_stays_while_the_interface_has_one_of_its_own() {
+    let network = Network::of(&["10.0.0.0/24"]);
+    network.write("10.0.0.2", "a");
+    network.write("10.0.0.3", "a\r\neth0");
+    network.call("DEL", "a").ok();
+    assert_eq!(network.reserved(), ["10.0.0.2"]);
+}
+
+#[test]
+fn check_finds_what_is_missing() {
+    let network = Network::of(&["10.0.0.0/24", "fd00::/64"]);
+    let (code, details) = network.call("CHECK", "a").error();
+    assert!(code == 100 && details.contains("is not reserved for a eth0"), "{code} {details}");
+    assert!(!network.dir.path().join("net").exists());
+
+    let result = network.call("ADD", "a").ok();
+    fs::remove_file(network.file("fd00::2")).unwrap();
+    network.call("CHECK", "a").ok();
+    let (code, details) = network.call("CHECK", "a").key("prevResult", result.clone()).error();
+    assert!(code == 100 && details.contains("fd00::2 is not reserved for a eth0"), "{code} {details}");
+
+    fs::write(network.file("fd00::2"), "another\r\neth0").unwrap();
+    assert_eq!(network.call("CHECK", "a").key("prevResult", result).error().0, 100);
+}
+
+#[test]
+fn check_leaves_addresses_to_others_that_are_not_of_these_ranges() {
+    let network = Network::of(&["10.0.0.0/24"]);
+    network.add("a");
+    let prev = json!({
+        "interfaces": [{ "name": "cni0" }, { "name": "eth0", "sandbox": "/run/netns/none" }],
+        "ips": [
+            { "interface": 0, "address": "10.0.0.9/24" },
+            { "interface": 1, "address": "10.0.0.2/24" },
+            { "interface": 1, "address": "192.168.0.2/24" }
+        ]
+    });
+    network.call("CHECK", "a").key("prevResult", prev).ok();
+}
+
+#[test]
+fn gc_releases_what_no_valid_attachment_holds() {
+    let network = Network::of(&["10.0.0.0/24"]);
+    for container in ["a", "b", "c"] {
+        network.add(container);
+    }
+    network.write("10.0.0.77", "");
+    network.write("unrelated", "b\r\neth0");
+    let valid = json!([{ "containerID": "a", "ifname": "eth0" }, { "containerID": "b", "ifname": "eth1" }]);
+    network.gc(&valid).ok();
+    assert_eq!(network.reserved(), ["10.0.0.2", "unrelated"]);
+}
+
+#[test]
+fn gc_without_a_list_releases_nothing_and_with_an_empty_one_everything() {
+    let network = Network::of(&["10.0.0.0/24"]);
+    network.add("a");
+    let (code, details) = network.call("GC", "").error();
+    assert!(code == 7 && details.contains("cni.dev/valid-attachments"), "{code} {details}");
+    assert_eq!(network.reserved(), ["10.0.0.2"]);
+    // What libcni makes of an empty list.
+    network.gc(&Value::Null).ok();
+    assert!(network.reserved().is_empty());
+}
+
+#[test]
+fn gc_goes_on_after_a_failure_and_tells_it() {
+    let network = Network::of(&["10.0.0.0/24"]);
+    network.add("a");
+    fs::create_dir(network.file("10.0.0.9")).unwrap();
+    network.add("b");
+    let (code, details) = network.gc(&json!([])).error();
+    assert!(code == 5 && details.contains("10.0.0.9"), "{code} {details}");
+    assert_eq!(network.reserved(), ["10.0.0.9"]);
+}
+
+#[test]
+fn status_makes_nothing_and_tells_a_directory_that_cannot_be_used() {
+    let mut network = Network::of(&["10.0.0.0/24"]);
+    network.call("STATUS", "").ok();
+    assert!(!network.dir.path().join("net").exists());
+    let file = network.dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    network.conf["ipam"]["dataDir"] = file.to_str().into();
+    let (code, details) = network.call("STATUS", "").error();
+    assert!(code == 50 && details.contains("dataDir cannot be used"), "{code} {details}");
+    assert_eq!(network.call("ADD", "a").error().0, 5);
+}
+
+#[rstest]
+#[case(json!({}), "there are no IP ranges")]
+#[case(json!({ "ranges": [] }), "there are no IP ranges")]
+#[case(json!({ "ranges": [[]] }), "range set 0: is empty")]
+#[case(json!({ "ranges": [[{}]] }), "without \"subnet\"")]
+#[case(json!({ "subnet": "" }), "without \"subnet\"")]
+#[case(json!({ "ranges": [{ "subnet": "10.0.0.0/24" }] }), "ipam: ")]
+#[case(json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "10.0.0.5/24" }]] }), "range set 1: subnet")]
+#[case(json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "10.0.0.0/25" }]] }), "range set 0 overlaps range set 1")]
+#[case(json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }, { "subnet": "fd00::/64" }]] }), "mixes IPv4 and IPv6")]
+#[case(json!({ "subnet": "10.0.0.0/24", "routes": [{ "dst": "default" }] }), "ipam: ")]
+#[case(json!({ "subnet": "10.0.0.0/24", "resolvConf": 1 }), "ipam: ")]
+fn a_configuration_that_cannot_be_is_code_7(#[case] ipam: Value, #[case] problem: &str) {
+    let network = Network::latest(&ipam);
+    for command in ["ADD", "CHECK", "STATUS"] {
+        let (code, details) = network.call(command, "a").error();
+        assert!(code == 7 && details.contains(problem), "{command}: {code} {details}");
+    }
+    assert!(!network.dir.path().join("net").exists());
+}
+
+#[test]
+fn a_configuration_without_ipam_or_with_a_bad_data_dir_is_code_7() {
+    let network = Network::of(&["10.0.0.0/24"]);
+    for ipam in [Value::Null, json!({ "dataDir": 5, "subnet": "10.0.0.0/24" }), json!({ "dataDir": "/a\0b" })] {
+        for command in ["ADD", "DEL"] {
+            assert_eq!(network.call(command, "a").key("ipam", ipam.clone()).error().0, 7, "{command} {ipam}");
+        }
+    }
+}
+
+#[test]
+fn versions_with_one_address_per_family_take_one_range_set_per_family() {
+    for version in SpecVersion::ALL {
+        let two = json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "10.0.1.0/24" }]] });
+        let reply = Network::new(version, &two).call("ADD", "a").reply();
+        assert_eq!(reply.error.map(|error| error.code()), version.has_legacy_result().then_some(7), "{version}");
+    }
+}
+
+#[test]
+fn the_largest_ranges_are_no_larger_a_task() {
+    let network = Network::of(&["::/0"]);
+    network.call("STATUS", "").ok();
+    assert_eq!(network.add("a"), ["::2/0"]);
+    network.write("last_reserved_ip.0", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff");
+    assert_eq!(network.add("b"), ["::3/0"]);
+}
+
+#[test]
+fn callers_at_the_same_time_never_get_the_same_address() {
+    const CALLERS: usize = 8;
+    const EACH: usize = 15;
+    let network = Network::of(&["10.0.0.0/25", "fd00::/64"]);
+    let given: Vec<String> = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..CALLERS)
+            .map(|caller| {
+                let network = &network;
+                scope.spawn(move || (0..EACH).flat_map(|i| network.add(&format!("c{caller}-{i}"))).collect::<Vec<_>>())
+            })
+            .collect();
+        callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect()
+    });
+    assert_eq!(given.len(), 2 * CALLERS * EACH);
+    assert_eq!(given.iter().collect::<BTreeSet<_>>().len(), given.len());
+    assert_eq!(network.reserved().len(), given.len());
+}

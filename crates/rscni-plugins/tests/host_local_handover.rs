@@ -1,0 +1,145 @@
+//! host-local beside the Go plugin of that name: each takes over what the other left, and both work at once.
+//!
+//! Needs Debian's package containernetworking-plugins, and fails without it.
+
+mod ipam;
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use ipam::{Call, addresses};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const GO: &str = "/usr/lib/cni/host-local";
+
+struct Network {
+    _dir: TempDir,
+    conf: Value,
+}
+
+impl Network {
+    fn new(v4: &str) -> Self {
+        assert!(Path::new(GO).exists(), "{GO} is missing: install the package containernetworking-plugins");
+        let dir = tempfile::tempdir().unwrap();
+        let conf = json!({
+            "cniVersion": "1.0.0", "name": "net", "type": "bridge",
+            "ipam": {
+                "type": "host-local", "dataDir": dir.path(),
+                "ranges": [[{ "subnet": v4 }], [{ "subnet": "fd00:0:0:7::/64" }]]
+            }
+        });
+        Self { _dir: dir, conf }
+    }
+
+    fn ours(&self, command: &str, container: &str) -> Call {
+        Call::new("host-local", command, container, &self.conf)
+    }
+
+    /// Calls the Go plugin. An error is the reply that it printed.
+    fn go(&self, command: &str, container: &str) -> Result<Value, String> {
+        let mut child = Command::new(GO)
+            .env_clear()
+            .envs([("CNI_COMMAND", command), ("CNI_CONTAINERID", container), ("CNI_NETNS", "/run/netns/none")])
+            .envs([("CNI_IFNAME", "eth0"), ("CNI_PATH", "/usr/lib/cni")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|e| panic!("start {GO}: {e}"));
+        child.stdin.take().unwrap().write_all(self.conf.to_string().as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        Ok(serde_json::from_slice(&output.stdout).unwrap_or_default())
+    }
+}
+
+#[test]
+fn what_go_added_is_checked_and_deleted_here() {
+    let network = Network::new("10.0.0.0/29");
+    let result = network.go("ADD", "a").unwrap();
+    network.ours("CHECK", "a").key("prevResult", result).ok();
+    assert_eq!(network.ours("ADD", "a").error().0, 4);
+    network.ours("DEL", "a").ok();
+    network.go("CHECK", "a").unwrap_err();
+    assert_eq!(network.ours("CHECK", "a").error().0, 100);
+}
+
+#[test]
+fn what_was_added_here_is_checked_and_deleted_by_go() {
+    let network = Network::new("10.0.0.0/29");
+    let ours = network.ours("ADD", "a").ok();
+    network.go("CHECK", "a").unwrap();
+    let refused = network.go("ADD", "a").unwrap_err();
+    assert!(refused.contains("duplicate allocation"), "{refused}");
+    network.go("DEL", "a").unwrap();
+    let (code, _) = network.ours("CHECK", "a").key("prevResult", ours).error();
+    assert_eq!(code, 100);
+}
+
+#[test]
+fn an_address_that_go_gave_is_not_given_on_request() {
+    let network = Network::new("10.0.0.0/24");
+    network.go("ADD", "a").unwrap();
+    let (code, details) = network.ours("ADD", "b").var("CNI_ARGS", "IP=10.0.0.2").error();
+    assert!(code == 11 && details.contains("10.0.0.2"), "{code} {details}");
+    network.go("CHECK", "a").unwrap();
+    network.go("CHECK", "b").unwrap_err();
+}
+
+#[test]
+fn both_give_the_same_addresses_with_the_same_gateways() {
+    let (one, other) = (Network::new("10.0.0.0/24"), Network::new("10.0.0.0/24"));
+    assert_eq!(one.ours("ADD", "a").ok()["ips"], other.go("ADD", "a").unwrap()["ips"]);
+}
+
+#[test]
+fn the_round_goes_on_from_one_to_the_other() {
+    let network = Network::new("10.0.0.0/29");
+    let mut given = Vec::new();
+    for i in 0..5 {
+        let container = format!("c{i}");
+        let result =
+            if i % 2 == 0 { network.go("ADD", &container).unwrap() } else { network.ours("ADD", &container).ok() };
+        given.push(addresses(&result)[0].clone());
+    }
+    assert_eq!(given, ["10.0.0.2/29", "10.0.0.3/29", "10.0.0.4/29", "10.0.0.5/29", "10.0.0.6/29"]);
+    assert_eq!(network.ours("ADD", "more").error().0, 11);
+    network.go("ADD", "more").unwrap_err();
+
+    // Given up in the wrong order, taken from where the round stands.
+    network.ours("DEL", "c0").ok();
+    network.go("DEL", "c3").unwrap();
+    assert_eq!(addresses(&network.go("ADD", "d").unwrap())[0], "10.0.0.2/29");
+    assert_eq!(addresses(&network.ours("ADD", "e").ok())[0], "10.0.0.5/29");
+}
+
+#[test]
+fn processes_of_both_at_the_same_time_never_give_the_same_address() {
+    const CALLERS: usize = 3;
+    const EACH: usize = 12;
+    let network = Network::new("10.0.0.0/24");
+    let given: Vec<String> = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..2 * CALLERS)
+            .map(|caller| {
+                let network = &network;
+                scope.spawn(move || {
+                    let add = |i| {
+                        let container = format!("c{caller}-{i}");
+                        match caller % 2 {
+                            0 => network.go("ADD", &container).unwrap(),
+                            _ => network.ours("ADD", &container).ok(),
+                        }
+                    };
+                    (0..EACH).flat_map(|i| addresses(&add(i))).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect()
+    });
+    assert_eq!(given.len(), 2 * 2 * CALLERS * EACH);
+    assert_eq!(given.iter().collect::<BTreeSet<_>>().len(), given.len());
+}

@@ -1,0 +1,72 @@
+//! Calls IPAM plugins through the dispatcher, in this process.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use rscni::{Reply, Request};
+use serde_json::Value;
+
+/// One call of a plugin, for the interface `eth0` of a container unless told otherwise.
+pub(crate) struct Call {
+    plugin: &'static str,
+    vars: BTreeMap<String, OsString>,
+    conf: Value,
+}
+
+impl Call {
+    /// A call with this configuration.
+    pub(crate) fn new(plugin: &'static str, command: &str, container: &str, conf: &Value) -> Self {
+        let vars = [
+            ("CNI_COMMAND", command),
+            ("CNI_CONTAINERID", container),
+            ("CNI_NETNS", "/run/netns/none"),
+            ("CNI_IFNAME", "eth0"),
+            ("CNI_PATH", "/opt/cni/bin"),
+        ];
+        let vars = vars.map(|(name, value)| (name.to_owned(), value.into()));
+        Self { plugin, vars: vars.into(), conf: conf.clone() }
+    }
+
+    /// With another value of a variable.
+    pub(crate) fn var(mut self, name: &str, value: &str) -> Self {
+        self.vars.insert(name.into(), value.into());
+        self
+    }
+
+    /// With another value of a top-level key of the configuration.
+    pub(crate) fn key(mut self, key: &str, value: Value) -> Self {
+        self.conf[key] = value;
+        self
+    }
+
+    /// The reply.
+    pub(crate) fn reply(self) -> Reply {
+        let request = Request::new(self.vars, self.conf.to_string().into_bytes());
+        rscni_plugins::find(self.plugin).expect("the plugin is linked in").reply(&request)
+    }
+
+    /// The result, of a call that succeeds; null where there is none.
+    #[track_caller]
+    pub(crate) fn ok(self) -> Value {
+        let reply = self.reply();
+        assert!(reply.error.is_none(), "{:?}", reply.error);
+        if reply.stdout.is_empty() { Value::Null } else { serde_json::from_slice(&reply.stdout).unwrap() }
+    }
+
+    /// Code and details, of a call that fails.
+    #[track_caller]
+    pub(crate) fn error(self) -> (u32, String) {
+        let reply = self.reply();
+        let error = reply.error.expect("the call must fail");
+        let written: Value = serde_json::from_slice(&reply.stdout).unwrap();
+        assert_eq!(written["code"], error.code());
+        assert_eq!(written["details"], error.details());
+        (error.code(), error.details().to_owned())
+    }
+}
+
+/// The addresses of a result, with their prefix lengths.
+pub(crate) fn addresses(result: &Value) -> Vec<String> {
+    let ips = result["ips"].as_array().map(Vec::as_slice).unwrap_or_default();
+    ips.iter().map(|ip| ip["address"].as_str().unwrap().to_owned()).collect()
+}
