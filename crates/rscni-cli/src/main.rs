@@ -1,2 +1,51 @@
-//! Under construction.
-fn main() {}
+//! The one binary `rscni`: every plugin of `rscni-plugins`, `cnitool`, and the operator's commands.
+//!
+//! What it is depends on the name that it is called by. Under a plugin's name it is that plugin, and nothing else is
+//! even set up, since a node calls it for every container. Under the name `cnitool` it takes the command lines of
+//! Go's `cnitool`. Under any other it is `rscni`, with subcommands.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod cnitool;
+mod install;
+mod network;
+mod output;
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::ExitCode;
+
+use rscni::{Error, ErrorReply, SpecVersion};
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os();
+    let called = args.next().unwrap_or_default();
+    let name = Path::new(&called).file_name().and_then(OsStr::to_str).unwrap_or("rscni");
+    if let Some(plugin) = rscni_plugins::find(name) {
+        // The error is told to the caller on stdout.
+        return if plugin.run().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    if name == cnitool::NAME {
+        return cnitool::main();
+    }
+    // Runtimes call plugins without arguments; with some it is a person, whatever the environment may hold.
+    if args.next().is_none() && std::env::var_os("CNI_COMMAND").is_some_and(|command| !command.is_empty()) {
+        return not_a_plugin(name);
+    }
+    cli::main()
+}
+
+/// Tells a runtime that started this program as a plugin that it is none under this name.
+fn not_a_plugin(name: &str) -> ExitCode {
+    let error = Error::InvalidEnvValue(if name == "rscni" {
+        "rscni was started as a plugin under its own name: use `rscni install DIR` to get one entry for each plugin, \
+         and a plugin's name as \"type\""
+            .into()
+    } else {
+        let inside: Vec<_> = rscni_plugins::ALL.iter().map(|plugin| plugin.name).collect();
+        format!("this rscni has no plugin named {name:?}; it has {}", inside.join(", "))
+    });
+    output::json(&ErrorReply::new(&error, SpecVersion::LATEST));
+    ExitCode::FAILURE
+}

@@ -291,7 +291,7 @@ impl<'a> Delegate<'a> {
 }
 
 /// The `CNI_*` variables that say `args` to another plugin.
-fn variables(command: Command, args: &Args) -> BTreeMap<String, OsString> {
+pub(crate) fn variables(command: Command, args: &Args) -> BTreeMap<String, OsString> {
     let path = args.path.iter().map(|dir| dir.as_os_str()).collect::<Vec<_>>().join(std::ffi::OsStr::new(":"));
     let mut vars = BTreeMap::from([("CNI_COMMAND".to_owned(), command.as_str().into()), ("CNI_PATH".into(), path)]);
     let mut set = |name: &str, value: Option<OsString>| vars.extend(value.map(|value| (name.to_owned(), value)));

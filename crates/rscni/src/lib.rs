@@ -34,6 +34,7 @@
 //! another program as it is. [`Plugin::run`] is that function with the process's environment around it.
 //! On the calling side [`invoke`] is its mirror image: an [`Invocation`](invoke::Invocation) goes out, an
 //! [`Outcome`](invoke::Outcome) comes back, and the trait [`Exec`](invoke::Exec) is what lies between.
+//! [`runtime`] runs whole networks on top of that.
 //!
 //! # Versions
 //!
@@ -54,6 +55,7 @@ pub mod name;
 mod plugin;
 mod request;
 mod result;
+pub mod runtime;
 pub mod version;
 
 pub use args::{Args, Bandwidth, CniArgs, IpRange, PortMapping, RuntimeConfig, RuntimeDns};

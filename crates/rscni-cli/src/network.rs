@@ -1,0 +1,163 @@
+//! ADD, DEL and CHECK of a network by its name, as `rscni` and `cnitool` both do it.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::{Component, Path, PathBuf};
+
+use rscni::Error;
+use rscni::invoke::{Exec, Invocation, Outcome};
+use rscni::runtime::{AttachmentParams, Cache, ConfDir, NetConfList, Runtime};
+use rscni_plugins::Linked;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha512};
+
+use crate::output;
+
+/// Where network configurations are, unless said otherwise.
+pub(crate) const CONF_DIR: &str = "/etc/cni/net.d";
+
+/// What is to be done with an attachment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Add,
+    Del,
+    Check,
+}
+
+/// An attachment to a network, and where all that belongs to it is found.
+pub(crate) struct Target {
+    pub(crate) network: String,
+    pub(crate) params: AttachmentParams,
+    pub(crate) conf_dir: PathBuf,
+    pub(crate) plugin_path: Vec<PathBuf>,
+    pub(crate) cache: Cache,
+}
+
+impl Target {
+    /// Does it; the result of ADD goes to stdout.
+    pub(crate) fn run(&self, action: Action) -> Result<(), Error> {
+        let runtime = Runtime::new(Aloud(Linked), &self.plugin_path).with_cache(self.cache.clone());
+        let list = self.list(action)?;
+        match action {
+            Action::Add => {
+                runtime.add(&list, &self.params).map(|result| output::json(&result.to_json(list.cni_version)))
+            }
+            Action::Del => runtime.del(&list, &self.params).map_err(Error::from),
+            Action::Check => runtime.check(&list, &self.params),
+        }
+    }
+
+    /// The network's configuration. One whose file is gone is still good for a DEL, from the cache.
+    fn list(&self, action: Action) -> Result<NetConfList, Error> {
+        let missing = match ConfDir::load(&self.conf_dir)?.find(&self.network) {
+            Ok(list) => return Ok(list.clone()),
+            Err(error) => error,
+        };
+        let entry =
+            if action == Action::Del { self.cache.load(&self.network, &self.params).ok().flatten() } else { None };
+        entry.and_then(|entry| NetConfList::from_json(&entry.config).ok()).ok_or(missing)
+    }
+}
+
+/// Passes on to this program's stderr what plugins say there.
+struct Aloud<E>(E);
+
+impl<E: Exec> Exec for Aloud<E> {
+    fn find(&self, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
+        self.0.find(plugin, path)
+    }
+
+    fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
+        let outcome = self.0.exec(invocation)?;
+        // What plugins say to people is no part of their answer.
+        let _ = io::stderr().write_all(&outcome.stderr);
+        Ok(outcome)
+    }
+}
+
+/// The container id that `cnitool` derives from the path of a network namespace, so that one tool can detach what
+/// another attached.
+pub(crate) fn container_id(netns: &Path) -> String {
+    let digest = Sha512::digest(netns.as_os_str().as_encoded_bytes());
+    digest[..10].iter().fold("cnitool-".to_owned(), |mut id, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(id, "{byte:02x}");
+        id
+    })
+}
+
+/// A path made absolute by its text alone, as Go does it: the container id depends on it, and the namespace may be
+/// gone.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    let from_root = std::path::absolute(path)
+        .map_err(|e| Error::InvalidEnvValue(format!("network namespace {:?}: {e}", path.display())))?;
+    let mut clean = PathBuf::new();
+    for component in from_root.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                clean.pop();
+            }
+            other => clean.push(other),
+        }
+    }
+    Ok(clean)
+}
+
+/// The directories of `CNI_PATH`.
+pub(crate) fn split_path(text: &OsString) -> Vec<PathBuf> {
+    std::env::split_paths(text).filter(|dir| !dir.as_os_str().is_empty()).collect()
+}
+
+/// The pairs of `CNI_ARGS`.
+pub(crate) fn parse_args(text: &str) -> Result<Vec<(String, String)>, Error> {
+    let pairs = text.split(';').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| match pair.split_once('=') {
+            Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+            _ => Err(Error::InvalidEnvValue(format!("CNI_ARGS: {pair:?} is not a pair of the form KEY=VALUE"))),
+        })
+        .collect()
+}
+
+/// The object of `CAP_ARGS`.
+pub(crate) fn parse_cap_args(text: &str) -> Result<Map<String, Value>, Error> {
+    serde_json::from_str(text).map_err(|e| {
+        Error::InvalidEnvValue(format!("CAP_ARGS: must be a JSON object of capabilities and their values: {e}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_container_id_is_cnitools() {
+        // From `cnitool add mynet /var/run/netns/testing`.
+        assert_eq!(container_id(Path::new("/var/run/netns/testing")), "cnitool-77383ca0a0715733ca6f");
+    }
+
+    #[test]
+    fn paths_are_cleaned_as_go_cleans_them() {
+        let clean = |path: &str| absolute(Path::new(path)).unwrap();
+        assert_eq!(clean("/var//run/./netns/../netns/a/"), Path::new("/var/run/netns/a"));
+        assert_eq!(clean("/../.."), Path::new("/"));
+        assert_eq!(clean("a/../b"), std::env::current_dir().unwrap().join("b"));
+    }
+
+    #[test]
+    fn arguments_are_pairs() {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(parse_args("IgnoreUnknown=1;K=a=b;").unwrap(), [pair("IgnoreUnknown", "1"), pair("K", "a=b")]);
+        for bad in ["K", "=v", "a=1;b"] {
+            assert_eq!(parse_args(bad).unwrap_err().code(), 4, "{bad}");
+        }
+    }
+
+    #[test]
+    fn capability_arguments_are_an_object() {
+        assert_eq!(parse_cap_args(r#"{ "mac": "x" }"#).unwrap()["mac"], "x");
+        assert_eq!(parse_cap_args("[]").unwrap_err().code(), 4);
+    }
+}

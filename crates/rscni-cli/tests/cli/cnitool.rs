@@ -1,0 +1,61 @@
+//! The binary under the name `cnitool`.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use crate::world::{RSCNI, Ran, World, run};
+
+/// `cnitool` with these arguments in a mount namespace where /var/lib is empty, since it has libcni's cache there.
+fn cnitool(world: &World, arguments: &[&str], vars: &[(&str, &str)]) -> Ran {
+    let bin = world.path("cnitool");
+    if !bin.exists() {
+        std::os::unix::fs::symlink(RSCNI, &bin).unwrap();
+    }
+    let script =
+        "mount -t tmpfs tmpfs /var/lib && mkdir -p \"$0/lib\" && mount --bind \"$0/lib\" /var/lib && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-c", script]).arg(world.path("")).arg(bin).args(arguments);
+    command.env("NETCONFPATH", world.path("net.d")).env("CNI_PATH", world.path("bin"));
+    run(command.envs(vars.iter().copied()))
+}
+
+#[test]
+fn its_command_lines_are_gos() {
+    let world = World::new();
+    let netns = world.path("netns");
+    let netns = netns.to_str().unwrap();
+    let vars = [("CNI_ARGS", "IgnoreUnknown=1;K=v"), ("CAP_ARGS", r#"{"mac":"00:11"}"#), ("CNI_IFNAME", "net1")];
+    let added = cnitool(&world, &["add", "mynet", netns], &vars).succeeded();
+    assert_eq!(added.json()["ips"][0]["address"], "10.0.0.3/24");
+    cnitool(&world, &["check", "mynet", netns], &vars).succeeded();
+    cnitool(&world, &["del", "mynet", netns], &vars).succeeded();
+    assert_eq!(world.order().len(), 6);
+    let told = world.vars("ADD-first");
+    let [id, path, ifname, _, args] = told.split(' ').collect::<Vec<_>>().try_into().unwrap();
+    assert!(id.starts_with("cnitool-") && id.len() == 28, "{id}");
+    assert_eq!((path, ifname, args), (netns, "net1", "IgnoreUnknown=1;K=v"));
+    assert_eq!(world.config("ADD-second")["runtimeConfig"]["mac"], "00:11");
+    assert!(world.config("CHECK-second")["prevResult"].is_object());
+}
+
+#[test]
+fn what_it_attaches_rscni_detaches() {
+    let world = World::new();
+    cnitool(&world, &["add", "mynet", world.path("netns").to_str().unwrap(), "--ifname", "net2"], &[]).succeeded();
+    std::fs::rename(world.path("lib/cni"), world.path("cache")).unwrap();
+    world.rscni("del", "mynet", &["--ifname", "net2"]).succeeded();
+    assert_eq!(world.vars("ADD-first"), world.vars("DEL-first"));
+    assert!(world.config("DEL-first")["prevResult"].is_object());
+}
+
+#[test]
+fn errors_are_on_stderr_with_status_1() {
+    let world = World::new();
+    for arguments in [&["add", "none", "/x"][..], &["add", "mynet"], &["frobnicate"], &[]] {
+        let ran = cnitool(&world, arguments, &[]);
+        assert_eq!((ran.status, ran.stdout.as_str()), (1, ""), "{arguments:?}: {ran:?}");
+        assert!(!ran.stderr.is_empty(), "{arguments:?}");
+    }
+    let help = run(Command::new(RSCNI).arg0("cnitool").arg("--help")).succeeded();
+    assert!(help.stdout.contains("NETCONFPATH") && help.stdout.contains("check"), "{}", help.stdout);
+}

@@ -1,0 +1,160 @@
+//! `rscni install`.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
+
+use crate::world::{RSCNI, Ran, run};
+
+fn install(dir: &Path, options: &[&str]) -> Ran {
+    run(Command::new(RSCNI).arg("install").arg(dir).args(options))
+}
+
+/// What is to be there beside `rscni` itself.
+fn entries() -> Vec<&'static str> {
+    rscni_plugins::ALL.iter().map(|plugin| plugin.name).chain(["cnitool"]).collect()
+}
+
+fn names_in(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Calls an entry as a runtime asks for versions; cnitool, which is no plugin, for its own.
+fn ask(dir: &Path, name: &str) -> Result<(), String> {
+    let mut command = Command::new(dir.join(name));
+    if name == "cnitool" {
+        command.arg("--version");
+    } else {
+        command.env("CNI_COMMAND", "VERSION");
+    }
+    match command.stdin(Stdio::null()).output() {
+        Ok(output) if output.status.success() && !output.stdout.is_empty() => Ok(()),
+        other => Err(format!("{name}: {other:?}")),
+    }
+}
+
+#[test]
+fn every_entry_is_a_relative_link_to_one_program_and_works() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("opt/cni/bin");
+    let said = install(&dir, &[]).succeeded().stdout;
+    let mut expected: Vec<_> = entries().into_iter().map(String::from).collect();
+    expected.push("rscni".into());
+    expected.sort();
+    assert_eq!(names_in(&dir), expected);
+    assert_eq!(fs::read(dir.join("rscni")).unwrap(), fs::read(RSCNI).unwrap());
+    assert_eq!(fs::metadata(dir.join("rscni")).unwrap().permissions().mode() & 0o777, 0o755);
+    for name in entries() {
+        assert_eq!(fs::read_link(dir.join(name)).unwrap(), Path::new("rscni"), "{name}");
+        assert_eq!(ask(&dir, name), Ok(()));
+        assert!(said.contains(&format!("{}: a link", dir.join(name).display())), "{said}");
+    }
+}
+
+#[test]
+fn what_others_put_there_is_replaced_or_left_by_its_name() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    for name in ["cnitool", "rscni", "calico"] {
+        fs::write(dir.join(name), "old").unwrap();
+    }
+    fs::write(dir.join("target"), "of a link").unwrap();
+    fs::remove_file(dir.join("rscni")).unwrap();
+    symlink("target", dir.join("rscni")).unwrap();
+    fs::write(dir.join(".rscni-install-bridge"), "cut off").unwrap();
+    let said = install(dir, &[]).succeeded().stdout;
+    assert!(said.contains("in place of what was there") && said.contains("cut off"), "{said}");
+    assert_eq!(ask(dir, "cnitool"), Ok(()));
+    assert_eq!(fs::read_to_string(dir.join("calico")).unwrap(), "old");
+    assert_eq!(fs::read_to_string(dir.join("target")).unwrap(), "of a link");
+    assert!(names_in(dir).iter().all(|name| !name.starts_with('.')));
+
+    // From the directory into itself, as an upgrade in place does.
+    let again = run(Command::new(dir.join("rscni")).arg("install").arg(dir)).succeeded();
+    assert!(again.stdout.contains("already"), "{}", again.stdout);
+    assert_eq!(ask(dir, "cnitool"), Ok(()));
+}
+
+/// Ends what waits for it, also where the test fails.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn entries_answer_at_every_moment_while_they_are_replaced() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    install(dir, &[]).succeeded();
+    let (done, calls) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let ask_until_done = &|name| {
+        while !done.load(Ordering::Relaxed) {
+            ask(dir, name)?;
+            calls.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok::<(), String>(())
+    };
+    std::thread::scope(|scope| {
+        let askers: Vec<_> = entries().into_iter().map(|name| scope.spawn(move || ask_until_done(name))).collect();
+        let guard = Done(&done);
+        for _ in 0..10 {
+            // As other plugins would be there: whole files under each name, put there by renaming as well.
+            for name in entries() {
+                let script = "cp \"$0/rscni\" \"$0/new-$1\" && mv \"$0/new-$1\" \"$0/$1\"";
+                run(Command::new("sh").args(["-c", script]).arg(dir).arg(name)).succeeded();
+            }
+            install(dir, &[]).succeeded();
+            let before = calls.load(Ordering::Relaxed);
+            while calls.load(Ordering::Relaxed) < before + 2 && !askers.iter().any(ScopedJoinHandle::is_finished) {
+                std::thread::yield_now();
+            }
+        }
+        drop(guard);
+        for asker in askers {
+            assert_eq!(asker.join().unwrap(), Ok(()));
+        }
+    });
+}
+
+#[test]
+fn a_directory_under_a_plugins_name_is_left_alone_with_all_else() {
+    let temp = tempfile::tempdir().unwrap();
+    fs::create_dir(temp.path().join("cnitool")).unwrap();
+    let ran = install(temp.path(), &[]);
+    assert_eq!(ran.status, 1);
+    assert!(ran.stderr.contains("cnitool is a directory"), "{}", ran.stderr);
+    assert_eq!(names_in(temp.path()), ["cnitool"]);
+}
+
+#[test]
+fn only_what_is_asked_for_is_installed() {
+    let temp = tempfile::tempdir().unwrap();
+    install(temp.path(), &["--only", "cnitool"]).succeeded();
+    assert_eq!(names_in(temp.path()), ["cnitool", "rscni"]);
+    let ran = install(temp.path(), &["--only", "cnitool,flannel"]);
+    assert_eq!(ran.status, 1);
+    assert!(ran.stderr.contains("--only flannel"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_named_with_what_to_do() {
+    let temp = tempfile::tempdir().unwrap();
+    fs::write(temp.path().join("file"), "").unwrap();
+    let ran = install(&temp.path().join("file"), &[]);
+    assert_eq!(ran.status, 1);
+    assert!(ran.stderr.contains("must be a directory") && ran.stderr.contains("(code 5)"), "{}", ran.stderr);
+
+    let script = "mount -t tmpfs -o ro tmpfs \"$1\" && exec \"$0\" install \"$1\"";
+    let ran = run(Command::new("unshare").args(["-rm", "sh", "-c", script, RSCNI]).arg(temp.path()));
+    assert_eq!(ran.status, 1);
+    assert!(ran.stderr.contains("read-only: choose"), "{}", ran.stderr);
+}

@@ -1,0 +1,364 @@
+//! What a runtime remembers of an attachment between ADD and DEL, in libcni's files and format, so that a network
+//! attached by one runtime can be checked and detached by another.
+//!
+//! An entry is the file `results/<network>-<container id>-<interface>` with a JSON object of the kind `cniCacheV1`.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{AttachmentParams, NetConfList, base64};
+use crate::conf::version_of;
+use crate::name::{check_container_id, check_interface_name, check_network_name};
+use crate::{CNIResult, Error, SpecVersion};
+
+/// The entries of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cache {
+    dir: PathBuf,
+}
+
+/// An attachment as it was made.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct CacheEntry {
+    /// The network's name.
+    pub network: String,
+    /// The parameters of the ADD.
+    pub params: AttachmentParams,
+    /// The network's configuration as it was written; empty where a runtime has not kept it.
+    pub config: Vec<u8>,
+    /// The result of the chain.
+    pub result: CNIResult,
+    /// The version in which the result is kept.
+    pub version: SpecVersion,
+}
+
+impl CacheEntry {
+    /// The entry of an attachment to `list`.
+    pub fn new(list: &NetConfList, params: &AttachmentParams, result: &CNIResult) -> Self {
+        Self {
+            network: list.name.clone(),
+            params: params.clone(),
+            config: list.source().to_vec(),
+            result: result.clone(),
+            version: list.cni_version,
+        }
+    }
+
+    fn is_of(&self, network: &str, params: &AttachmentParams) -> bool {
+        self.network == network
+            && self.params.container_id == params.container_id
+            && self.params.ifname == params.ifname
+    }
+}
+
+impl Default for Cache {
+    /// The directory that libcni has, `/var/lib/cni`.
+    fn default() -> Self {
+        Self::new("/var/lib/cni")
+    }
+}
+
+impl Cache {
+    /// The cache in `dir`; it is made with the first entry.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// The file of an attachment.
+    ///
+    /// # Errors
+    /// [`Error::InvalidNetworkConfig`] or [`Error::InvalidEnvValue`] if a name is none by the spec's rules.
+    pub fn file(&self, network: &str, params: &AttachmentParams) -> Result<PathBuf, Error> {
+        check_network_name(network)?;
+        check_container_id(&params.container_id)?;
+        check_interface_name(&params.ifname)?;
+        Ok(self.results().join(format!("{network}-{}-{}", params.container_id, params.ifname)))
+    }
+
+    /// The entry of an attachment, if there is one.
+    ///
+    /// Names may hold the `-` that divides them in the file's name; an entry that turns out to be another
+    /// attachment's is none.
+    ///
+    /// # Errors
+    /// [`Error::FailedToDecode`] if it is damaged, [`Error::IOFailure`] if it cannot be read, and those of
+    /// [`file`](Self::file).
+    pub fn load(&self, network: &str, params: &AttachmentParams) -> Result<Option<CacheEntry>, Error> {
+        let file = self.file(network, params)?;
+        let bytes = match fs::read(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(|e| Error::IOFailure(format!("read {}: {e}", file.display())))?,
+        };
+        let entry = decode(&bytes, network, params).map_err(|error| error.context(file.display()))?;
+        Ok(Some(entry).filter(|entry| entry.is_of(network, params)))
+    }
+
+    /// Writes an entry. A reader sees the one before or this one, never a part.
+    ///
+    /// # Errors
+    /// [`Error::IOFailure`] if it cannot be written, and those of [`file`](Self::file).
+    pub fn store(&self, entry: &CacheEntry) -> Result<(), Error> {
+        let file = self.file(&entry.network, &entry.params)?;
+        let bytes = serde_json::to_vec(&Stored::from(entry))?;
+        self.write(&file, &bytes).map_err(|e| Error::IOFailure(format!("write {}: {e}", file.display())))
+    }
+
+    /// Removes the entry of an attachment, damaged or not, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::IOFailure`] if it cannot be removed, and those of [`file`](Self::file).
+    pub fn remove(&self, network: &str, params: &AttachmentParams) -> Result<(), Error> {
+        if let Ok(None) = self.load(network, params) {
+            return Ok(());
+        }
+        let file = self.file(network, params)?;
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::IOFailure(format!("remove {}: {error}", file.display())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn results(&self) -> PathBuf {
+        self.dir.join("results")
+    }
+
+    /// Writes a file beside the other and renames it over that. Not synced to the disk: what an entry describes does
+    /// not outlive the kernel that a crash takes down.
+    fn write(&self, file: &Path, bytes: &[u8]) -> io::Result<()> {
+        let dir = self.results();
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        let (temporary, mut open) = create_temporary(&dir)?;
+        let written = open.write_all(bytes).and_then(|()| fs::rename(&temporary, file));
+        if written.is_err() {
+            // The first error is the one to tell.
+            let _ = fs::remove_file(&temporary);
+        }
+        written
+    }
+}
+
+/// Makes a file that no one else has, whatever processes with the same id in other containers may do.
+fn create_temporary(dir: &Path) -> io::Result<(PathBuf, fs::File)> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let path = dir.join(format!(".{}.{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+        match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made.map(|file| (path, file)),
+        }
+    }
+}
+
+const KIND: &str = "cniCacheV1";
+
+/// An entry as it stands in its file.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Stored {
+    kind: String,
+    container_id: String,
+    config: Option<String>,
+    if_name: String,
+    network_name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    netns: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    cni_args: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    capability_args: Map<String, Value>,
+    #[serde(default)]
+    result: Map<String, Value>,
+}
+
+impl From<&CacheEntry> for Stored {
+    fn from(entry: &CacheEntry) -> Self {
+        let result = match entry.result.to_json(entry.version) {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        };
+        Self {
+            kind: KIND.into(),
+            container_id: entry.params.container_id.clone(),
+            config: Some(base64::encode(&entry.config)),
+            if_name: entry.params.ifname.clone(),
+            network_name: entry.network.clone(),
+            netns: entry.params.netns.as_ref().map(|path| path.to_string_lossy().into_owned()),
+            cni_args: entry.params.args.clone(),
+            capability_args: entry.params.capability_args.clone(),
+            result,
+        }
+    }
+}
+
+impl Stored {
+    fn into_entry(self) -> Result<CacheEntry, Error> {
+        let config = self.config.unwrap_or_default();
+        Ok(CacheEntry {
+            network: self.network_name,
+            params: AttachmentParams {
+                container_id: self.container_id,
+                netns: self.netns.filter(|path| !path.is_empty()).map(Into::into),
+                ifname: self.if_name,
+                args: self.cni_args,
+                capability_args: self.capability_args,
+                netns_override: false,
+            },
+            config: base64::decode(&config).ok_or_else(|| Error::FailedToDecode("config is not base64".into()))?,
+            version: version_of(&self.result)?,
+            result: serde_json::from_value(self.result.into())?,
+        })
+    }
+}
+
+/// Reads an entry; before it had kinds, libcni kept nothing but the result.
+fn decode(bytes: &[u8], network: &str, params: &AttachmentParams) -> Result<CacheEntry, Error> {
+    let map: Map<String, Value> = serde_json::from_slice(bytes)?;
+    match map.get("kind").and_then(Value::as_str) {
+        Some(KIND) => serde_json::from_value::<Stored>(map.into())?.into_entry(),
+        None if map.contains_key("cniVersion") => Ok(CacheEntry {
+            network: network.into(),
+            params: AttachmentParams {
+                container_id: params.container_id.clone(),
+                ifname: params.ifname.clone(),
+                ..AttachmentParams::default()
+            },
+            config: Vec::new(),
+            version: version_of(&map)?,
+            result: serde_json::from_value(map.into())?,
+        }),
+        kind => Err(Error::FailedToDecode(format!("an entry of kind {kind:?}, not {KIND:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::os::unix::fs::PermissionsExt;
+
+    const CONFIG: &str = r#"{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"noop"}]}"#;
+
+    fn params() -> AttachmentParams {
+        AttachmentParams {
+            args: vec![("K".into(), "v".into())],
+            capability_args: json!({ "mac": "00:11:22:33:44:55" }).as_object().unwrap().clone(),
+            ..AttachmentParams::new("box", "/run/netns/box", "eth0")
+        }
+    }
+
+    fn entry() -> CacheEntry {
+        let result = json!({ "ips": [{ "address": "10.0.0.2/24" }], "dns": {} });
+        let list = NetConfList::from_json(CONFIG.as_bytes()).unwrap();
+        CacheEntry::new(&list, &params(), &serde_json::from_value(result).unwrap())
+    }
+
+    fn with_text(text: &str) -> (tempfile::TempDir, Cache) {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path());
+        fs::create_dir(dir.path().join("results")).unwrap();
+        fs::write(cache.file("net", &params()).unwrap(), text).unwrap();
+        (dir, cache)
+    }
+
+    #[test]
+    fn an_entry_has_libcnis_place_format_and_modes() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path().join("cni"));
+        cache.store(&entry()).unwrap();
+        let file = dir.path().join("cni/results/net-box-eth0");
+        let json: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        assert_eq!(
+            json,
+            json!({
+                "kind": "cniCacheV1", "containerId": "box", "ifName": "eth0", "networkName": "net",
+                "config": base64::encode(CONFIG.as_bytes()), "netns": "/run/netns/box", "cniArgs": [["K", "v"]],
+                "capabilityArgs": { "mac": "00:11:22:33:44:55" },
+                "result": { "cniVersion": "1.0.0", "ips": [{ "address": "10.0.0.2/24" }], "dns": {} }
+            })
+        );
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o600, 0o700));
+    }
+
+    #[test]
+    fn an_entry_is_replaced_found_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path());
+        assert_eq!(cache.load("net", &params()), Ok(None));
+        assert_eq!(cache.remove("net", &params()), Ok(()));
+        let mut changed = entry();
+        cache.store(&changed).unwrap();
+        changed.params.args.clear();
+        cache.store(&changed).unwrap();
+        assert_eq!(cache.load("net", &params()), Ok(Some(changed)));
+        assert_eq!(fs::read_dir(dir.path().join("results")).unwrap().count(), 1, "no temporary file is left");
+        cache.remove("net", &params()).unwrap();
+        assert_eq!(cache.load("net", &params()), Ok(None));
+    }
+
+    #[test]
+    fn a_bare_result_of_an_old_libcni_is_understood() {
+        let (_dir, cache) =
+            with_text(r#"{ "cniVersion": "0.4.0", "ips": [{ "version": "4", "address": "10.0.0.2/24" }] }"#);
+        let entry = cache.load("net", &params()).unwrap().unwrap();
+        assert_eq!((entry.result.ips.len(), entry.version), (1, SpecVersion::V0_4_0));
+    }
+
+    #[test]
+    fn a_damaged_entry_is_named_and_can_be_removed() {
+        let whole = serde_json::to_string(&Stored::from(&entry())).unwrap();
+        for text in ["", "[]", "{}", r#"{ "kind": "other" }"#, r#"{ "kind": "cniCacheV1" }"#, &whole[..whole.len() / 2]]
+        {
+            let (_dir, cache) = with_text(text);
+            let error = cache.load("net", &params()).unwrap_err();
+            assert!(error.code() == 6 && error.details().contains("net-box-eth0"), "{text}: {error}");
+            cache.remove("net", &params()).unwrap();
+            assert_eq!(cache.load("net", &params()), Ok(None));
+        }
+    }
+
+    #[test]
+    fn an_entry_of_another_attachment_is_neither_taken_nor_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path());
+        let other = CacheEntry {
+            network: "net-box".into(),
+            params: AttachmentParams { container_id: "a".into(), ..params() },
+            ..entry()
+        };
+        cache.store(&other).unwrap();
+        let same_file = AttachmentParams { container_id: "box-a".into(), ..params() };
+        assert_eq!(cache.load("net", &same_file), Ok(None));
+        cache.remove("net", &same_file).unwrap();
+        assert_eq!(cache.load("net-box", &other.params), Ok(Some(other)));
+    }
+
+    #[test]
+    fn names_that_would_leave_the_directory_are_refused() {
+        let cache = Cache::new("/nowhere");
+        assert_eq!(cache.file("../x", &params()).unwrap_err().code(), 7);
+        for (container_id, ifname) in [("..", "eth0"), ("a/b", "eth0"), ("a", "../x")] {
+            assert_eq!(cache.file("net", &AttachmentParams::new(container_id, "/n", ifname)).unwrap_err().code(), 4);
+        }
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_entry_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path());
+        let file = cache.file("net", &params()).unwrap();
+        fs::create_dir_all(&file).unwrap();
+        let error = cache.store(&entry()).unwrap_err();
+        assert!(error.code() == 5 && error.details().contains("net-box-eth0"), "{error}");
+        assert_eq!(fs::read_dir(dir.path().join("results")).unwrap().count(), 1, "no temporary file is left");
+    }
+}

@@ -1,0 +1,77 @@
+//! The errors of an operation that goes on past failures.
+
+use std::fmt;
+
+use crate::Error;
+
+/// What went wrong, one error or several, in the order in which they happened.
+///
+/// Where one [`Error`] is wanted, it converts into one with the code of the first and the text of all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failures {
+    first: Error,
+    rest: Vec<Error>,
+}
+
+impl Failures {
+    /// Nothing, if there are none.
+    pub(super) fn of(errors: Vec<Error>) -> Result<(), Self> {
+        let mut errors = errors.into_iter();
+        errors.next().map_or(Ok(()), |first| Err(Self { first, rest: errors.collect() }))
+    }
+
+    /// Every error.
+    pub fn iter(&self) -> impl Iterator<Item = &Error> {
+        std::iter::once(&self.first).chain(&self.rest)
+    }
+}
+
+impl fmt::Display for Failures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.first)?;
+        self.rest.iter().try_for_each(|error| write!(f, "; {error}"))
+    }
+}
+
+impl std::error::Error for Failures {}
+
+impl From<Error> for Failures {
+    fn from(error: Error) -> Self {
+        Self { first: error, rest: Vec::new() }
+    }
+}
+
+impl From<Failures> for Error {
+    fn from(failures: Failures) -> Self {
+        if failures.rest.is_empty() {
+            return failures.first;
+        }
+        let texts: Vec<_> = std::iter::once(failures.first.details().to_owned())
+            .chain(failures.rest.iter().map(Error::to_string))
+            .collect();
+        Self::Custom(failures.first.code(), failures.first.msg().to_owned(), texts.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_errors_become_one_that_tells_all() {
+        let errors = vec![Error::IOFailure("a".into()), Error::Internal("b".into())];
+        let failures = Failures::of(errors).unwrap_err();
+        assert_eq!(failures.iter().count(), 2);
+        let text = "I/O failure: a; internal error: b";
+        assert_eq!(failures.to_string(), text);
+        let error = Error::from(failures);
+        assert_eq!((error.code(), error.to_string().as_str()), (5, text));
+    }
+
+    #[test]
+    fn one_error_stays_what_it_is() {
+        assert_eq!(Failures::of(vec![]), Ok(()));
+        let error = Error::TryAgainLater("a".into());
+        assert_eq!(Error::from(Failures::from(error.clone())), error);
+    }
+}

@@ -1,0 +1,96 @@
+//! What a runtime says about one attachment, beside the network (spec: "Attachment Parameters").
+
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+
+use crate::name::{check_container_id, check_interface_name};
+use crate::request::Command;
+use crate::{Args, Error};
+
+/// The parameters of one attachment. They should be the same for its ADD, CHECK and DEL.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct AttachmentParams {
+    /// The container (`CNI_CONTAINERID`).
+    pub container_id: String,
+    /// Its network namespace (`CNI_NETNS`); none only for the DEL of a container that is gone.
+    pub netns: Option<PathBuf>,
+    /// The interface to make in it (`CNI_IFNAME`).
+    pub ifname: String,
+    /// Generic arguments, key and value (`CNI_ARGS`); every plugin gets them.
+    pub args: Vec<(String, String)>,
+    /// Capability arguments; a plugin gets those that it declares, as `runtimeConfig`.
+    pub capability_args: Map<String, Value>,
+    /// Whether plugins may be given their own network namespace (`CNI_NETNS_OVERRIDE`).
+    pub netns_override: bool,
+}
+
+impl AttachmentParams {
+    /// An attachment without arguments.
+    pub fn new(container_id: impl Into<String>, netns: impl Into<PathBuf>, ifname: impl Into<String>) -> Self {
+        let (container_id, ifname) = (container_id.into(), ifname.into());
+        Self { container_id, netns: Some(netns.into()), ifname, ..Self::default() }
+    }
+
+    /// Checks what `command` needs.
+    pub(super) fn check(&self, command: Command) -> Result<(), Error> {
+        check_container_id(&self.container_id)?;
+        check_interface_name(&self.ifname)?;
+        if self.netns.is_none() && command.required_variables().contains(&"CNI_NETNS") {
+            return Err(Error::InvalidEnvValue(format!("{command} needs the container's network namespace")));
+        }
+        for (key, value) in &self.args {
+            if key.is_empty() || key.contains(['=', ';']) || value.contains(';') {
+                return Err(Error::InvalidEnvValue(format!(
+                    "argument {key:?}={value:?} cannot be written as CNI_ARGS: ';' divides pairs, '=' key and value"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The parameters as a plugin's arguments, which have all that its variables say.
+    pub(super) fn to_args(&self, path: &[PathBuf]) -> Args {
+        let pairs: Vec<_> = self.args.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        Args {
+            container_id: self.container_id.clone(),
+            netns: self.netns.clone(),
+            ifname: self.ifname.clone(),
+            args: Some(pairs.join(";")).filter(|args| !args.is_empty()),
+            path: path.to_vec(),
+            netns_override: self.netns_override,
+            ..Args::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_checked_before_any_plugin_sees_them() {
+        let good = AttachmentParams::new("id", "/run/netns/a", "eth0");
+        assert_eq!(good.check(Command::Add), Ok(()));
+        let bad = [
+            AttachmentParams { container_id: "../id".into(), ..good.clone() },
+            AttachmentParams { ifname: "a/b".into(), ..good.clone() },
+            AttachmentParams { netns: None, ..good.clone() },
+            AttachmentParams { args: vec![("K=".into(), "v".into())], ..good.clone() },
+            AttachmentParams { args: vec![("K".into(), "v;L=w".into())], ..good.clone() },
+        ];
+        for params in bad {
+            assert_eq!(params.check(Command::Add).unwrap_err().code(), 4, "{params:?}");
+        }
+        assert_eq!(AttachmentParams { netns: None, ..good }.check(Command::Del), Ok(()));
+    }
+
+    #[test]
+    fn arguments_become_cni_args() {
+        let mut params = AttachmentParams::new("id", "/run/netns/a", "eth0");
+        assert_eq!(params.to_args(&[]).args, None);
+        params.args = vec![("IgnoreUnknown".into(), "1".into()), ("IP".into(), "10.0.0.1".into())];
+        assert_eq!(params.to_args(&[]).args.as_deref(), Some("IgnoreUnknown=1;IP=10.0.0.1"));
+    }
+}
