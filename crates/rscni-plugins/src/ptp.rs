@@ -87,8 +87,11 @@ fn add(args: &Args) -> Result<CNIResult> {
     let inner = sandbox.netlink.link_by_name(&args.ifname)?;
     sandbox.configure(&inner, &result, Reach::Gateway, false)?;
     let mut batch = host.batch();
-    for link in &links {
-        batch.push(link.add_gateway(outer.index));
+    for (i, link) in links.iter().enumerate() {
+        // Several addresses may have the same gateway.
+        if !links[..i].iter().any(|earlier| earlier.gateway == link.gateway) {
+            batch.push(link.add_gateway(outer.index));
+        }
     }
     for link in &links {
         batch.add_route(&link.route(outer.index));
