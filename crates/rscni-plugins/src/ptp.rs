@@ -99,8 +99,9 @@ fn add(args: &Args) -> Result<CNIResult> {
     batch.commit()?;
     if conf.ip_masq.unwrap_or_default() {
         let masquerade = Masquerade::new(owner, keys.ip_masq_backend.unwrap_or_default());
-        masquerade.add(&result)?;
+        // Before the step itself: with iptables it is one for each family.
         undo.push(move || masquerade.remove(None));
+        masquerade.add(&result)?;
     }
     host::enable_forwarding(&result.ips.iter().map(|ip| ip.address).collect::<Vec<_>>())?;
 

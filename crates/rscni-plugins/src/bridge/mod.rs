@@ -99,8 +99,9 @@ fn add(args: &Args) -> Result<CNIResult> {
         sandbox.configure(&inner, &result, Reach::Link, config.dad)?;
         if let Some(backend) = config.masquerade {
             let masquerade = Masquerade::new(owner, backend);
-            masquerade.add(&result)?;
+            // Before the step itself: with iptables it is one for each family.
             undo.push(move || masquerade.remove(None));
+            masquerade.add(&result)?;
         }
         if !gateways.is_empty() {
             let gateway = device::gateway(&mut host, &bridge, &config, &mut undo)?;
