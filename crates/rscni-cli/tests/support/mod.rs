@@ -7,12 +7,36 @@ use std::net::IpAddr;
 use std::ops::Deref;
 
 use rscni_linux::{Link, LinkChange, Netlink};
-use rscni_test::{Container, Lab, Namespace, Outcome, Plugin, Reply};
+use rscni_test::{Container, Lab, Namespace, Outcome, Plugin, Reply, Snapshot};
 use serde_json::{Value, json};
 
 /// The subnets of most tests.
 pub(crate) const V4: &str = "10.1.0.0/24";
 pub(crate) const V6: &str = "fd01::/64";
+
+/// What belongs to no attachment and stays when the last one goes: host-local's lock and where it goes on, forwarding,
+/// and tables, sets and rules that are the same for all.
+const STAYS: [&str; 12] = [
+    "forward",
+    "/last_reserved_ip.",
+    "/lock",
+    "nft table inet rscni",
+    "nft chain inet rscni postrouting",
+    "nft rule inet rscni postrouting",
+    "nft set inet rscni masquerade",
+    "nft table bridge rscni",
+    "nft chain bridge rscni prerouting",
+    "nft rule bridge rscni prerouting",
+    "nft set bridge rscni spoof",
+    // IPv6 is switched on for `lo` of a container that gets an address of it.
+    "sysctl net/ipv6/conf/lo/disable_ipv6",
+];
+
+/// Everything that is there, for a comparison that minds what attachments leave.
+#[track_caller]
+pub(crate) fn snapshot(lab: &Lab) -> Snapshot {
+    STAYS.iter().fold(lab.snapshot(), |snapshot, text| snapshot.ignoring(text))
+}
 
 /// Every plugin of the binary, installed.
 pub(crate) fn install(lab: &Lab) {
