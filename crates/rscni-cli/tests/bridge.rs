@@ -354,7 +354,90 @@ fn twenty_containers_come_and_go_at_the_same_time() {
 }
 
 #[test]
-fn a_dead_peer_that_is_no_veth_of_ours_is_left_alone() {
+fn calls_that_fail_do_not_disturb_those_that_succeed() {
+    rscni_test::run(|lab| {
+        let good = Network::bridge(lab, &[V4, V6], &json!({ "macspoofchk": true, "ipMasq": true }));
+        let mut ipam = good.config["ipam"].clone();
+        ipam["routes"] = json!([{ "dst": "192.0.2.0/24", "gw": "203.0.113.1" }]);
+        let bad = good.with(&json!({ "ipam": ipam }));
+        let containers: Vec<_> = (0..12).map(|n| lab.container(&format!("c{n}"))).collect();
+        // Each time the bridge has gone with the last one that failed, or the subnet's chain with the last DEL.
+        std::thread::scope(|scope| {
+            for (n, container) in containers.iter().enumerate() {
+                let (good, bad) = (&good, &bad);
+                scope.spawn(move || {
+                    for _ in 0..3 {
+                        if n % 2 == 0 {
+                            bad.plugin.add(container, "eth0", &bad.config).error(5).mentions("203.0.113.1");
+                            bad.plugin.del(container, "eth0", &bad.config).success();
+                        } else {
+                            let attached = good.attach_as(container, "eth0");
+                            attached.check().success();
+                            attached.del().success();
+                        }
+                    }
+                });
+            }
+        });
+        let left = lab.snapshot().to_string();
+        assert!(!left.contains("ctr-") && !left.contains("veth") && !left.contains("masquerade-"), "{left}");
+    });
+}
+
+#[test]
+fn names_may_be_as_long_as_the_specification_allows() {
+    rscni_test::run(|lab| {
+        let name = "n".repeat(190);
+        let keys = json!({ "name": name, "macspoofchk": true, "ipMasq": true });
+        let network = Network::bridge(lab, &[V4, V6], &keys);
+        let [a, b] = ["a", "b"].map(|name| lab.container(&name.repeat(150)));
+        let [a, b] = [a, b].map(|container| network.attach_as(&container, "interface-15-cs"));
+        assert_talk(lab, &a, &b, true);
+        a.check().success();
+        network.gc(&[&b]).success();
+        assert!(a.netlink().find_link(&a.ifname).unwrap().is_none());
+        b.check().success();
+        b.del_without_result().success();
+        let left = lab.snapshot().to_string();
+        assert!(!left.contains("nft element") && !left.contains("link veth"), "{left}");
+    });
+}
+
+#[test]
+fn ipv6_works_in_a_container_that_has_it_switched_off() {
+    rscni_test::run(|lab| {
+        let network = Network::bridge(lab, &[V4, V6], &json!({}));
+        let a = lab.container("a");
+        for link in ["all", "default", "lo"] {
+            a.run(|| std::fs::write(format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6"), "1")).unwrap();
+        }
+        let a = network.attach_as(&a, "eth0");
+        a.ping("fd01::1");
+        a.check().success();
+    });
+}
+
+#[test]
+fn a_container_may_have_several_addresses_of_a_subnet() {
+    rscni_test::run(|lab| {
+        let ipam = fixed(&[
+            ("10.1.0.5/24", "10.1.0.1"),
+            ("fd01::5/64", "fd01::1"),
+            ("10.1.0.6/24", "10.1.0.1"),
+            ("fd01::6/64", "fd01::1"),
+        ]);
+        let a = Network::bridge(lab, &[], &json!({ "ipam": ipam, "ipMasq": true })).attach(lab, "a");
+        for address in ["10.1.0.5", "10.1.0.6", "fd01::5", "fd01::6"] {
+            lab.host().ping(address);
+        }
+        a.check().success();
+        a.del().success();
+        assert!(!lab.snapshot().to_string().contains("ctr-a"));
+    });
+}
+
+#[test]
+fn an_interface_of_somebody_else_is_left_alone() {
     rscni_test::run(|lab| {
         let network = Network::bridge(lab, &[V4], &json!({}));
         let a = network.attach(lab, "a");
