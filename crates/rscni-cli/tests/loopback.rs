@@ -2,6 +2,7 @@
 
 mod support;
 
+use rscni_linux::AddressFlags;
 use serde_json::json;
 
 use support::{Network, change, up};
@@ -59,7 +60,7 @@ fn a_lo_with_an_address_of_the_network_is_refused() {
         let network = Network::new(lab, "loopback", &json!({}));
         let a = lab.container("a");
         let lo = a.netlink().link_by_name("lo").unwrap().index;
-        a.netlink().add_address(lo, "10.1.0.1/32".parse().unwrap(), Default::default()).unwrap();
+        a.netlink().add_address(lo, "10.1.0.1/32".parse().unwrap(), AddressFlags::default()).unwrap();
         network.plugin.add(&a, "lo", &network.config).failure().mentions("10.1.0.1");
         assert!(!a.netlink().link_by_name("lo").unwrap().up);
     });

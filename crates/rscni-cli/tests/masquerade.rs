@@ -3,7 +3,6 @@
 mod support;
 
 use std::process::Command;
-use std::sync::Mutex;
 
 use rscni_linux::nft::{BaseChain, Element, Family, Nft, Rule, Table, Verdict};
 use rscni_linux::{AddressFlags, Netns, Route, Veth};
@@ -341,34 +340,6 @@ fn the_rules_are_as_iptables_itself_lists_those_of_the_go_plugins() {
             assert!(text.lines().any(|line| line == rule), "{rule}\n{text}");
         }
         a.del().success();
-    });
-}
-
-#[test]
-fn ten_containers_come_and_go_with_iptables_at_the_same_time() {
-    rscni_test::run(|lab| {
-        let network = network(lab, IPTABLES);
-        let names: Vec<String> = (0..10).map(|n| format!("c{n}")).collect();
-        let attached: Mutex<Vec<Attached>> = Mutex::default();
-        std::thread::scope(|scope| {
-            for name in &names {
-                scope.spawn(|| {
-                    let a = network.attach(lab, name);
-                    attached.lock().unwrap().push(a);
-                });
-            }
-        });
-        let attached = attached.into_inner().unwrap();
-        assert_eq!(attached.len(), 10);
-        std::thread::scope(|scope| {
-            for a in &attached {
-                scope.spawn(|| {
-                    a.check().success();
-                    a.del().success();
-                });
-            }
-        });
-        assert_no_rules(lab);
     });
 }
 
