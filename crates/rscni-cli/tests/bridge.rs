@@ -333,3 +333,43 @@ fn a_container_may_have_several_addresses_of_a_subnet() {
         assert!(!lab.snapshot().to_string().contains("ctr-a"));
     });
 }
+
+#[test]
+fn status_tells_whether_add_could_work() {
+    rscni_test::run(|lab| {
+        let network = Network::bridge(lab, &[V4], &json!({}));
+        network.plugin.status(&network.config).success();
+        let bad = network.with(&json!({ "ipam": host_local(&["10.1.0.0/32"]) }));
+        bad.plugin.status(&bad.config).error(7).mentions("10.1.0.0/32");
+        let bad = network.with(&json!({ "vlan": 5000 }));
+        bad.plugin.status(&bad.config).error(7).mentions("5000");
+        let bad = network.with(&json!({ "ipam": { "type": "nothing" } }));
+        bad.plugin.status(&bad.config).error(7).mentions("nothing");
+    });
+}
+
+#[test]
+fn a_second_add_of_the_same_attachment_is_refused_and_harms_nothing() {
+    rscni_test::run(|lab| {
+        let network = Network::bridge(lab, &[V4, V6], &json!({ "ipMasq": true, "macspoofchk": true }));
+        let a = network.attach(lab, "a");
+        let before = support::snapshot(lab);
+        network.plugin.add(&a, "eth0", &network.config).error(4).mentions("eth0");
+        lab.assert_unchanged_since(&before);
+        a.check().success();
+    });
+}
+
+#[test]
+fn routes_by_another_router_of_the_subnet_are_in_the_container() {
+    rscni_test::run(|lab| {
+        let mut ipam = host_local(&[V4]);
+        let route = json!({ "dst": "192.0.2.0/24", "gw": "10.1.0.9", "table": 100, "priority": 7, "mtu": 1300 });
+        ipam["routes"] = json!([{ "dst": "198.51.100.0/24", "gw": "10.1.0.9" }, route]);
+        let a = Network::bridge(lab, &[], &json!({ "ipam": ipam })).attach(lab, "a");
+        let found = a.netlink().route_to("198.51.100.1".parse().unwrap()).unwrap().unwrap();
+        assert_eq!(found.gateway, Some("10.1.0.9".parse().unwrap()));
+        assert_eq!(a.reply["routes"][1], route);
+        a.check().success();
+    });
+}

@@ -56,3 +56,19 @@ fn what_the_go_plugin_left_with_a_random_name_is_found_in_the_container() {
         assert!(lab.host().netlink().find_link("vethdeadbeef").unwrap().is_none());
     });
 }
+
+#[test]
+fn a_late_del_spares_the_next_container_at_the_same_path() {
+    rscni_test::run(|lab| {
+        let network = Network::bridge(lab, &[V4], &json!({}));
+        let old = network.attach(lab, "a");
+        lab.remove_namespace(&old);
+        let path = lab.container("a");
+        let add = network.plugin.call("ADD").attachment(&path, "eth0").env("CNI_CONTAINERID", "next");
+        let reply = add.config(&network.config).run().success();
+        old.del().success();
+        let check = network.plugin.call("CHECK").attachment(&path, "eth0").env("CNI_CONTAINERID", "next");
+        check.config(&reply.follow(&network.config)).run().success();
+        path.ping("10.1.0.1");
+    });
+}

@@ -195,3 +195,15 @@ fn a_foreign_veth_is_removed_only_if_it_is_not_visibly_of_another_attachment() {
         assert!(host.find_link("vethx").unwrap().is_none());
     });
 }
+
+#[test]
+fn addresses_outlast_a_link_that_was_down_and_routes_do_not() {
+    rscni_test::run(|lab| {
+        let a = with_route(lab, &json!({ "dst": "192.0.2.0/24" }));
+        for on in [false, true] {
+            support::change(&mut a.netlink(), "eth0", &support::up(on));
+        }
+        assert_eq!(addresses(&a, "eth0"), ["10.1.0.2/24", "fd01::2/64"]);
+        a.check_misses("route to 192.0.2.0/24");
+    });
+}
