@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::ops::Deref;
+use std::time::Duration;
 
 use rscni_linux::{Link, LinkChange, Netlink};
 use rscni_test::{Container, Lab, Namespace, Outcome, Plugin, Reply, Snapshot};
@@ -74,7 +75,8 @@ impl Network {
             install(lab);
         }
         let config = json!({ "cniVersion": "1.1.0", "name": "net", "type": plugin });
-        let plugin = lab.plugin(format!("/run/rscni-test/bin/{plugin}"));
+        // A kernel that takes many networks apart holds its lock for links for long.
+        let plugin = lab.plugin(format!("/run/rscni-test/bin/{plugin}")).time_limit(Duration::from_secs(120));
         Self { plugin, config }.with(keys)
     }
 
