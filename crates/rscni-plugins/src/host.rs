@@ -101,36 +101,51 @@ pub(crate) fn check_peer(host: &mut Netlink, inner: &Link, result: &CNIResult) -
 /// Gives an interface the addresses of a gateway, which it may have already.
 ///
 /// An IPv4 address of another subnet, and an IPv6 address of an overlapping one, is in the way: it is removed if
-/// `force`, else the call fails.
+/// `force`, else the call fails. A call that fails changes nothing.
 pub(crate) fn ensure_addresses(host: &mut Netlink, link: &Link, wanted: &[IpNet], force: bool) -> Result<()> {
-    let mut present = host.addresses(link.index)?;
-    for net in wanted {
-        if present.iter().any(|address| address.net == *net) {
-            continue;
+    let present: Vec<IpNet> = host.addresses(link.index)?.into_iter().map(|address| address.net).collect();
+    let missing: Vec<IpNet> = wanted.iter().copied().filter(|net| !present.contains(net)).collect();
+    let mut in_the_way = Vec::new();
+    for other in present.iter().filter(|other| !wanted.contains(other)) {
+        let Some(net) = missing.iter().find(|net| excludes(net, other)) else { continue };
+        if !force {
+            return Err(Error::InvalidNetworkConfig(format!(
+                "{} has the address {other}, where the gateway {net} is to be: set forceAddress to replace it",
+                link.name
+            ))
+            .into());
         }
-        let is_in_the_way = |other: &IpNet| match (other, net) {
-            (IpNet::V4(_), IpNet::V4(_)) => !wanted.contains(other),
-            (IpNet::V6(_), IpNet::V6(_)) => other.contains(&net.addr()) || net.contains(&other.addr()),
-            _ => false,
-        };
-        for other in present.extract_if(.., |address| is_in_the_way(&address.net)) {
-            if !force {
-                return Err(Error::InvalidNetworkConfig(format!(
-                    "{} has the address {}, where the gateway {net} is to be: set forceAddress to replace it",
-                    link.name, other.net
-                ))
-                .into());
-            }
-            host.del_address(link.index, other.net)?;
-        }
-        match host.add_address(link.index, *net, AddressFlags { nodad: true, ..AddressFlags::default() }) {
+        in_the_way.push(*other);
+    }
+    let mut undo = Undo::default();
+    let index = link.index;
+    for other in in_the_way {
+        host.del_address(index, other)?;
+        undo.push(move || Ok(Netlink::open()?.add_address(index, other, NODAD)?));
+    }
+    for net in missing {
+        match host.add_address(index, net, NODAD) {
+            Ok(()) => undo.push(move || Ok(Netlink::open()?.del_address(index, net)?)),
             // Another call was faster.
-            Err(error) if !error.is_exists() => return Err(error.into()),
-            _ => {}
+            Err(error) if error.is_exists() => {}
+            Err(error) => return Err(error.into()),
         }
     }
     // An address that follows the ports would change under the containers' feet. Setting it to what it is pins it.
-    Ok(host.set_link(link.index, &LinkChange { mac: link.mac, ..LinkChange::default() })?)
+    host.set_link(index, &LinkChange { mac: link.mac, ..LinkChange::default() })?;
+    undo.commit();
+    Ok(())
+}
+
+const NODAD: AddressFlags = AddressFlags { nodad: true, noprefixroute: false };
+
+/// Whether an interface is not to have both addresses.
+fn excludes(net: &IpNet, other: &IpNet) -> bool {
+    match (net, other) {
+        (IpNet::V4(_), IpNet::V4(_)) => true,
+        (IpNet::V6(_), IpNet::V6(_)) => other.contains(&net.addr()) || net.contains(&other.addr()),
+        _ => false,
+    }
 }
 
 /// Has the host forward packets of the families of these addresses.

@@ -87,8 +87,11 @@ fn add(args: &Args) -> Result<CNIResult> {
     let inner = sandbox.netlink.link_by_name(&args.ifname)?;
     sandbox.configure(&inner, &result, Reach::Gateway, false)?;
     let mut batch = host.batch();
-    for link in &links {
-        batch.push(link.add_gateway(outer.index));
+    for (i, link) in links.iter().enumerate() {
+        // Several addresses may have the same gateway.
+        if !links[..i].iter().any(|earlier| earlier.gateway == link.gateway) {
+            batch.push(link.add_gateway(outer.index));
+        }
     }
     for link in &links {
         batch.add_route(&link.route(outer.index));
@@ -96,8 +99,9 @@ fn add(args: &Args) -> Result<CNIResult> {
     batch.commit()?;
     if conf.ip_masq.unwrap_or_default() {
         let masquerade = Masquerade::new(owner, keys.ip_masq_backend.unwrap_or_default());
-        masquerade.add(&result)?;
+        // Before the step itself: with iptables it is one for each family.
         undo.push(move || masquerade.remove(None));
+        masquerade.add(&result)?;
     }
     host::enable_forwarding(&result.ips.iter().map(|ip| ip.address).collect::<Vec<_>>())?;
 

@@ -155,6 +155,9 @@ impl Sandbox {
 /// The number of the main routing table.
 const MAIN: u32 = 254;
 
+/// The scope of what is on the link itself, from which on the kernel allows no gateway.
+const SCOPE_LINK: u8 = 253;
+
 /// The error for an interface that is there already.
 pub(crate) fn taken(ifname: &str, sandbox: &str) -> Failure {
     Failure(Error::InvalidEnvValue(format!(
@@ -190,10 +193,13 @@ fn routes_by_gateway(result: &CNIResult, index: u32) -> Vec<Route> {
 }
 
 /// The routes of a result for the kernel; the gateway is that of the first address of the family where a route has
-/// none.
+/// none, unless its scope says that there is no router on the way.
 fn kernel_routes(result: &CNIResult, index: u32) -> impl Iterator<Item = Route> {
     result.routes.iter().map(move |route| Route {
-        gateway: route.gw.or_else(|| first_gateway(result, route.dst.addr().is_ipv4())),
+        gateway: route.gw.or_else(|| {
+            let is_direct = route.scope.is_some_and(|scope| scope >= SCOPE_LINK);
+            if is_direct { None } else { first_gateway(result, route.dst.addr().is_ipv4()) }
+        }),
         oif: Some(index),
         table: route.table,
         scope: route.scope,

@@ -170,9 +170,11 @@ impl Config {
                 result.routes.push(Route::new(default, ip.gateway));
             }
             if let (true, Some(gateway)) = (self.gateway, ip.gateway) {
-                let address = IpNet::new(gateway, subnet.prefix_len())
-                    .map_err(|_| invalid(format!("gateway {gateway} is not of the family of {subnet}")))?;
-                gateways.push(address);
+                let address = IpNet::new(gateway, subnet.prefix_len()).ok();
+                let address = address.filter(|_| gateway.is_ipv4() == subnet.addr().is_ipv4());
+                gateways.push(
+                    address.ok_or_else(|| invalid(format!("gateway {gateway} is not of the family of {subnet}")))?,
+                );
             }
         }
         gateways.dedup();

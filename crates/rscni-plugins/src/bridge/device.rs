@@ -33,6 +33,14 @@ pub(super) fn ensure(host: &mut Netlink, config: &Config, undo: &mut Undo<'_>) -
     };
     if change.up.is_some() || change.promisc.is_some() {
         host.set_link(bridge.index, &change)?;
+        let (index, up, promisc) = (bridge.index, change.up.map(|_| false), change.promisc.map(|_| false));
+        undo.push(move || {
+            let mut host = Netlink::open()?;
+            if is_used(&mut host, index)? {
+                return Ok(());
+            }
+            Ok(host.set_link(index, &LinkChange { up, promisc, ..LinkChange::default() })?)
+        });
     }
     Ok(bridge)
 }
@@ -66,10 +74,15 @@ fn make(host: &mut Netlink, config: &Config, undo: &mut Undo<'_>) -> Result<Link
 /// Removes a bridge that this call made, unless another one has begun to use it.
 fn remove_unused(index: u32) -> Result<()> {
     let mut host = Netlink::open()?;
-    if host.links()?.iter().any(|link| link.master == Some(index)) {
+    if is_used(&mut host, index)? {
         return Ok(());
     }
     Ok(host.del_link(index)?)
+}
+
+/// Whether a bridge has ports. That of the ADD that fails is gone by the time this is asked.
+fn is_used(host: &mut Netlink, index: u32) -> Result<bool> {
+    Ok(host.links()?.iter().any(|link| link.master == Some(index)))
 }
 
 /// Puts a port into its VLANs, and takes it out of the bridge's default one.
@@ -145,8 +158,9 @@ pub(super) fn check(host: &mut Netlink, config: &Config) -> Result<Link> {
     if config.vlan_filtering && !bridge.bridge.is_some_and(|info| info.vlan_filtering) {
         return Err(differs(format!("bridge {name} no longer filters VLANs: containers reach each other across them")));
     }
-    if bridge.promisc != config.promisc {
-        return Err(differs(format!("bridge {name} has promiscuous mode {}", bridge.promisc)));
+    // Another network of the same bridge may have asked for it; nobody can have asked that it be off.
+    if config.promisc && !bridge.promisc {
+        return Err(differs(format!("bridge {name} is not in promiscuous mode")));
     }
     Ok(bridge)
 }

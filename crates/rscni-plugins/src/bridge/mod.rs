@@ -94,19 +94,19 @@ fn add(args: &Args) -> Result<CNIResult> {
         undo.push(move || spoof::remove(owner, Some(mac)));
     }
 
-    let mut vlan_gateway = None;
+    let mut gateway_link = None;
     if ipam.is_some() {
         sandbox.configure(&inner, &result, Reach::Link, config.dad)?;
         if let Some(backend) = config.masquerade {
             let masquerade = Masquerade::new(owner, backend);
-            masquerade.add(&result)?;
+            // Before the step itself: with iptables it is one for each family.
             undo.push(move || masquerade.remove(None));
+            masquerade.add(&result)?;
         }
         if !gateways.is_empty() {
             let gateway = device::gateway(&mut host, &bridge, &config, &port, &mut undo)?;
-            host::ensure_addresses(&mut host, &gateway, &gateways, config.force_address)?;
-            vlan_gateway = Some(gateway).filter(|gateway| gateway.index != bridge.index);
             host::enable_forwarding(&gateways)?;
+            gateway_link = Some(gateway);
         }
     } else if !config.disable_container_interface {
         let up = LinkChange { up: Some(true), ..LinkChange::default() };
@@ -116,11 +116,16 @@ fn add(args: &Args) -> Result<CNIResult> {
         host.wait_until_up(port.index, PORT_LIMIT).context("wait for the bridge port")?;
         announce(&sandbox.netns, &inner, &result.ips.iter().map(|ip| ip.address.addr()).collect::<Vec<_>>())?;
     }
+    // The last step that can fail, since other containers may rely on its outcome at once.
+    if let Some(gateway) = &gateway_link {
+        host::ensure_addresses(&mut host, gateway, &gateways, config.force_address)?;
+    }
 
     // The bridge's own address can follow that of its first port.
     let bridge = host.link_by_index(bridge.index)?;
     let inner = Interface { sandbox: Some(sandbox.path.clone()), ..host::interface(&inner) };
     result.interfaces = vec![host::interface(&bridge), host::interface(&port), inner];
+    let vlan_gateway = gateway_link.filter(|gateway| gateway.index != bridge.index);
     result.interfaces.extend(vlan_gateway.as_ref().map(host::interface));
     host::override_dns(&mut result, conf);
     undo.commit();

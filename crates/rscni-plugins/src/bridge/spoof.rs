@@ -54,11 +54,9 @@ pub(super) fn remove(owner: Owner<'_>, mac: Option<MacAddr>) -> Result<()> {
     let (table, tag, port) = (table(), owner.tag(), owner.veth_name());
     let ports = nft.get_element(&table, PORTS, &Value::ifname(&port))?.filter(|p| p.comment.as_deref() == Some(&tag));
     let mut all = AsFarAsPossible::default();
-    if ports.is_some() {
-        let keys: Vec<Value> = mac.map(|mac| pair(&port, mac)).into_iter().collect();
-        let allowed = nftable::find(&mut nft, &table, ALLOWED, &tag, &keys)?;
-        all.step(remove_elements(&mut nft, ports.into_iter().collect(), allowed));
-    }
+    let keys: Vec<Value> = mac.map(|mac| pair(&port, mac)).into_iter().collect();
+    let allowed = nftable::find(&mut nft, &table, ALLOWED, &tag, &keys)?;
+    all.step(remove_elements(&mut nft, ports.into_iter().collect(), allowed));
     all.step(remove_go_chains(&mut nft, owner));
     all.finish()
 }

@@ -112,8 +112,16 @@ pub(super) fn add(nft: &mut Nft, owner: Owner<'_>, result: &CNIResult) -> Result
 /// Removes the attachment's elements, and the chains of subnets that have no others.
 pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, previous: Option<&CNIResult>) -> Result<()> {
     let tag = owner.tag();
-    let addresses: Vec<IpAddr> = previous.into_iter().flat_map(|p| p.ips.iter().map(|ip| ip.address.addr())).collect();
-    remove_found(nft, |nft, kind| {
+    let nets: Vec<IpNet> = previous.into_iter().flat_map(|p| p.ips.iter().map(|ip| ip.address)).collect();
+    let addresses: Vec<IpAddr> = nets.iter().map(IpNet::addr).collect();
+    // The element may have been removed by hand; then it does not lead to its chain.
+    let mut chains = BTreeSet::new();
+    for name in nets.iter().map(|net| chain(net.trunc())) {
+        if nft.chain(&table(), &name)?.is_some() {
+            chains.insert(name);
+        }
+    }
+    remove_found(nft, chains, |nft, kind| {
         let of_kind = addresses.iter().filter(|address| address.is_ipv4() == (kind.key == ValueType::Ipv4Addr));
         let keys: Vec<Value> = of_kind.map(|address| Value::from(*address)).collect();
         if keys.is_empty() && !addresses.is_empty() {
@@ -125,13 +133,17 @@ pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, previous: Option<&CNIResul
 
 /// GC.
 pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
-    remove_found(nft, |nft, kind| nftable::find_stale(nft, &table(), kind.map, stale))
+    remove_found(nft, BTreeSet::new(), |nft, kind| nftable::find_stale(nft, &table(), kind.map, stale))
 }
 
-/// Removes the elements that `find` gives for each family, then the chains that nothing uses any more.
-fn remove_found(nft: &mut Nft, find: impl Fn(&mut Nft, &Kind) -> Result<Vec<ElementInfo>>) -> Result<()> {
+/// Removes the elements that `find` gives for each family, then those of their chains and of `chains` that nothing
+/// uses any more.
+fn remove_found(
+    nft: &mut Nft,
+    mut chains: BTreeSet<String>,
+    find: impl Fn(&mut Nft, &Kind) -> Result<Vec<ElementInfo>>,
+) -> Result<()> {
     let table = table();
-    let mut chains = BTreeSet::new();
     let mut found = Vec::new();
     for kind in [&V4, &V6] {
         for element in find(nft, kind)? {
@@ -140,9 +152,6 @@ fn remove_found(nft: &mut Nft, find: impl Fn(&mut Nft, &Kind) -> Result<Vec<Elem
             }
             found.push((kind.map, Element::new(Value::bytes(element.key))));
         }
-    }
-    if found.is_empty() {
-        return Ok(());
     }
     let mut transaction = nft.transaction();
     for (map, element) in &found {

@@ -65,16 +65,20 @@ fn rules(owner: Owner<'_>, nets: &[IpNet], multicast: &str) -> String {
     lines.join("\n")
 }
 
-/// Whether all of a container's addresses lead to its chain.
+/// Whether all of a container's addresses lead to its chain, and the chain has a rule for each and one more.
 pub(super) fn is_there(nft: &mut Nft, owner: Owner<'_>, result: &CNIResult) -> Result<bool> {
     let name = chain(owner.network, owner.container_id);
     for (v4, _, family, _) in FAMILIES {
         let wanted = result.ips.iter().filter(|ip| ip.address.addr().is_ipv4() == v4).count();
-        let mut found = jumps(nft, family, |rule| rule.jump_target.as_deref() == Some(&name))?.len();
-        if let Some(legacy) = Legacy::in_use(v4).filter(|_| found < wanted) {
-            found += legacy.save()?.lines().filter(|line| jump_target(line) == Some(&name)).count();
+        let is_enough = |jumps: usize, rules: usize| wanted == 0 || (jumps >= wanted && rules > wanted);
+        let jumps = jumps(nft, family, |rule| rule.jump_target.as_deref() == Some(&name))?.len();
+        if is_enough(jumps, nft.rules(&table(family), &name)?.len()) {
+            continue;
         }
-        if found < wanted {
+        let Some(legacy) = Legacy::in_use(v4) else { return Ok(false) };
+        let (saved, start) = (legacy.save()?, format!("-A {name} "));
+        let jumps = saved.lines().filter(|line| jump_target(line) == Some(&name)).count();
+        if !is_enough(jumps, saved.lines().filter(|line| line.starts_with(&start)).count()) {
             return Ok(false);
         }
     }

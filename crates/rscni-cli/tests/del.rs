@@ -1,0 +1,74 @@
+//! DEL finds what is its attachment's, and only that, whatever has become of it.
+
+mod support;
+
+use rscni_linux::{Bridge, LinkChange, Veth};
+use serde_json::json;
+
+use support::{Network, V4, host_local, up};
+
+#[test]
+fn an_interface_of_somebody_else_is_left_alone() {
+    rscni_test::run(|lab| {
+        let network = Network::bridge(lab, &[V4], &json!({}));
+        let a = network.attach(lab, "a");
+        // Another network of the same host fails to attach the same interface, and the runtime cleans up.
+        let second = network.with(&json!({ "name": "net2", "ipam": host_local(&["10.2.0.0/24"]) }));
+        second.plugin.add(&a, "eth0", &second.config).error(4).mentions("eth0");
+        second.plugin.del(&a, "eth0", &second.config).success();
+        a.check().success();
+        a.ping("10.1.0.1");
+        // A bridge in the container with that name is none of ours either.
+        let b = lab.container("b");
+        b.netlink().add_bridge(&Bridge::new("eth0")).unwrap();
+        network.plugin.del(&b, "eth0", &network.config).success();
+        assert!(b.netlink().find_link("eth0").unwrap().is_some());
+    });
+}
+
+#[test]
+fn del_finds_an_attachment_whose_interface_was_removed_or_renamed_by_hand() {
+    rscni_test::run(|lab| {
+        let network = Network::bridge(lab, &[V4], &json!({}));
+        let a = network.attach(lab, "a");
+        a.netlink().del_link(a.link().index).unwrap();
+        a.del().success();
+        let b = network.attach(lab, "b");
+        let index = b.link().index;
+        b.netlink().set_link(index, &up(false)).unwrap();
+        b.netlink().set_link(index, &LinkChange { name: Some("other".into()), ..LinkChange::default() }).unwrap();
+        b.del().success();
+        assert!(b.netlink().find_link("other").unwrap().is_none());
+        assert!(!lab.snapshot().to_string().contains("10.1.0.2"), "{}", lab.snapshot());
+    });
+}
+
+#[test]
+fn what_the_go_plugin_left_with_a_random_name_is_found_in_the_container() {
+    rscni_test::run(|lab| {
+        let network = Network::bridge(lab, &[V4], &json!({}));
+        let a = lab.container("a");
+        let netns = rscni_linux::Netns::open(a.path()).unwrap();
+        let veth = Veth { peer_netns: Some(&netns), ..Veth::new("vethdeadbeef", "eth0") };
+        lab.host().netlink().add_veth(&veth).unwrap();
+        drop(netns);
+        network.plugin.del(&a, "eth0", &network.config).success();
+        assert!(lab.host().netlink().find_link("vethdeadbeef").unwrap().is_none());
+    });
+}
+
+#[test]
+fn a_late_del_spares_the_next_container_at_the_same_path() {
+    rscni_test::run(|lab| {
+        let network = Network::bridge(lab, &[V4], &json!({}));
+        let old = network.attach(lab, "a");
+        lab.remove_namespace(&old);
+        let path = lab.container("a");
+        let add = network.plugin.call("ADD").attachment(&path, "eth0").env("CNI_CONTAINERID", "next");
+        let reply = add.config(&network.config).run().success();
+        old.del().success();
+        let check = network.plugin.call("CHECK").attachment(&path, "eth0").env("CNI_CONTAINERID", "next");
+        check.config(&reply.follow(&network.config)).run().success();
+        path.ping("10.1.0.1");
+    });
+}

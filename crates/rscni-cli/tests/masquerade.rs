@@ -1,0 +1,359 @@
+//! `ipMasq`, seen from outside: who a server of another network says that it was called by.
+
+mod support;
+
+use std::process::Command;
+
+use rscni_linux::nft::{BaseChain, Element, Family, Nft, Rule, Table, Verdict};
+use rscni_linux::{AddressFlags, Netns, Route, Veth};
+use rscni_test::{Container, Lab, Namespace};
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use support::{Attached, Network, V4, V6};
+
+/// The host as the outside sees it.
+const HOST: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
+const OUTSIDE: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
+
+const NFTABLES: &str = "nftables";
+const IPTABLES: &str = "iptables";
+
+/// A machine that is reached by way of the host, and knows the way back to containers.
+fn outside(lab: &Lab) -> Container {
+    let outside = lab.container("outside");
+    let netns = Netns::open(outside.path()).unwrap();
+    let veth = Veth { up: true, peer_netns: Some(&netns), ..Veth::new("uplink", "eth0") };
+    lab.host().netlink().add_veth(&veth).unwrap();
+    for (place, name, ips) in [(lab.host(), "uplink", HOST), (&*outside, "eth0", OUTSIDE)] {
+        let mut netlink = place.netlink();
+        let index = netlink.link_by_name(name).unwrap().index;
+        netlink.set_link(index, &support::up(true)).unwrap();
+        for (ip, prefix) in ips.iter().zip([24, 64]) {
+            let flags = AddressFlags { nodad: true, ..AddressFlags::default() };
+            netlink.add_address(index, format!("{ip}/{prefix}").parse().unwrap(), flags).unwrap();
+        }
+    }
+    for ip in HOST {
+        outside.netlink().add_route(&Route::default_via(ip.parse().unwrap())).unwrap();
+    }
+    outside
+}
+
+/// A bridge network of both families whose containers reach everything.
+fn network(lab: &Lab, backend: &str) -> Network {
+    Network::bridge(lab, &[V4, V6], &json!({ "ipMasq": true, "ipMasqBackend": backend, "isDefaultGateway": true }))
+}
+
+/// Asserts that servers in `to` see `from` masqueraded, or not, in both families.
+#[track_caller]
+fn assert_seen(from: &Attached, to: &Namespace, addresses: [&str; 2], masqueraded: bool) {
+    let server = to.serve_tcp(8080);
+    for (v4, to, host) in [(true, addresses[0], HOST[0]), (false, addresses[1], HOST[1])] {
+        let target = if v4 { format!("{to}:8080") } else { format!("[{to}]:8080") };
+        let answer = from.tcp(target);
+        answer.assert_by(&server);
+        let expected = if masqueraded { host.parse().unwrap() } else { from.address(v4) };
+        assert_eq!(answer.seen_as, expected, "{} as {to} sees it", from.name());
+    }
+}
+
+/// Asserts that nothing on the host names an attachment or masquerades.
+#[track_caller]
+fn assert_no_rules(lab: &Lab) {
+    let left = lab.snapshot().to_string();
+    let is_left = |line: &&str| line.contains("ctr-") || line.contains("masquerade-") || line.contains("CNI-");
+    let left: Vec<&str> = left.lines().filter(is_left).collect();
+    assert!(left.is_empty(), "{left:#?}");
+}
+
+#[rstest]
+#[case(NFTABLES)]
+#[case(IPTABLES)]
+fn what_leaves_the_subnet_has_the_hosts_address(#[case] backend: &str) {
+    rscni_test::run(|lab| {
+        let outside = outside(lab);
+        let network = network(lab, backend);
+        let (a, b) = (network.attach(lab, "a"), network.attach(lab, "b"));
+        assert_seen(&a, &outside, OUTSIDE, true);
+        assert_seen(&a, &b, [&b.v4().to_string(), &b.v6().to_string()], false);
+        a.check().success();
+        a.del().success();
+        b.check().success();
+        assert_seen(&b, &outside, OUTSIDE, true);
+        b.del().success();
+        assert_no_rules(lab);
+    });
+}
+
+#[test]
+fn ptp_masquerades_too_and_not_within_the_subnet() {
+    rscni_test::run(|lab| {
+        let outside = outside(lab);
+        let mut ipam = support::host_local(&[V4, V6]);
+        ipam["routes"] = json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]);
+        let network = Network::ptp(lab, &[], &json!({ "ipam": ipam, "ipMasq": true }));
+        let (a, b) = (network.attach(lab, "a"), network.attach(lab, "b"));
+        assert_seen(&a, &outside, OUTSIDE, true);
+        assert_seen(&a, &b, [&b.v4().to_string(), &b.v6().to_string()], false);
+        a.check().success();
+        a.del().success();
+        b.del().success();
+        assert_no_rules(lab);
+    });
+}
+
+#[test]
+fn without_ip_masq_the_outside_sees_the_container() {
+    rscni_test::run(|lab| {
+        let outside = outside(lab);
+        let a = network(lab, NFTABLES).with(&json!({ "ipMasq": false })).attach(lab, "a");
+        assert_seen(&a, &outside, OUTSIDE, false);
+        a.del().success();
+        assert_no_rules(lab);
+    });
+}
+
+#[rstest]
+#[case(NFTABLES)]
+#[case(IPTABLES)]
+fn every_kind_of_del_removes_it(#[case] backend: &str) {
+    rscni_test::run(|lab| {
+        let network = network(lab, backend);
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| network.attach(lab, name));
+        a.del().success();
+        b.del_without_result().success();
+        c.del_without_netns().success();
+        lab.remove_namespace(&d);
+        d.del().success();
+        assert_no_rules(lab);
+        d.del().success();
+    });
+}
+
+#[rstest]
+#[case(NFTABLES)]
+#[case(IPTABLES)]
+fn a_late_del_spares_the_next_owner_of_the_address(#[case] backend: &str) {
+    rscni_test::run(|lab| {
+        let outside = outside(lab);
+        let ipam = support::fixed(&[("10.1.0.5/24", "10.1.0.1"), ("fd01::5/64", "fd01::1")]);
+        let network = network(lab, backend).with(&json!({ "ipam": ipam }));
+        let old = network.attach(lab, "old");
+        old.del().success();
+        let new = network.attach(lab, "new");
+        old.del().success();
+        old.del_without_result().success();
+        new.check().success();
+        assert_seen(&new, &outside, OUTSIDE, true);
+    });
+}
+
+#[test]
+fn an_address_whose_owner_was_never_deleted_goes_to_the_next_one() {
+    rscni_test::run(|lab| {
+        let outside = outside(lab);
+        let ipam = support::fixed(&[("10.1.0.5/24", "10.1.0.1"), ("fd01::5/64", "fd01::1")]);
+        let network = network(lab, NFTABLES).with(&json!({ "ipam": ipam }));
+        let old = network.attach(lab, "old");
+        lab.remove_namespace(&old);
+        let new = network.attach(lab, "new");
+        old.del().success();
+        new.check().success();
+        assert_seen(&new, &outside, OUTSIDE, true);
+        new.del().success();
+        assert_no_rules(lab);
+    });
+}
+
+#[test]
+fn the_chain_of_a_subnet_goes_with_its_last_container() {
+    rscni_test::run(|lab| {
+        let network = network(lab, NFTABLES);
+        let chains = || lab.snapshot().to_string().lines().filter(|l| l.contains("nft chain inet rscni masq")).count();
+        let (a, b) = (network.attach(lab, "a"), network.attach(lab, "b"));
+        assert_eq!(chains(), 2);
+        a.del().success();
+        assert_eq!(chains(), 2);
+        b.del().success();
+        assert_eq!(chains(), 0);
+    });
+}
+
+#[rstest]
+#[case(NFTABLES)]
+#[case(IPTABLES)]
+fn gc_removes_what_is_stale_and_of_this_network(#[case] backend: &str) {
+    rscni_test::run(|lab| {
+        let outside = outside(lab);
+        let network = network(lab, backend);
+        let other = network.with(&json!({
+            "name": "net2", "bridge": "br1", "ipam": support::host_local(&["10.2.0.0/24", "fd02::/64"]),
+        }));
+        let [stale, valid] = ["stale", "valid"].map(|name| network.attach(lab, name));
+        let foreign = other.attach(lab, "foreign");
+        lab.remove_namespace(&stale);
+        network.gc(&[&valid]).success();
+        let left = lab.snapshot().to_string();
+        assert!(!left.contains("ctr-stale"), "{left}");
+        for attached in [&valid, &foreign] {
+            attached.check().success();
+            assert_seen(attached, &outside, OUTSIDE, true);
+        }
+        // An attachment that still has its link is stale if the runtime says so.
+        network.gc(&[]).success();
+        assert!(valid.netlink().find_link("eth0").unwrap().is_none());
+        foreign.check().success();
+        let left = lab.snapshot().to_string();
+        assert!(!left.contains("ctr-valid"), "{left}");
+    });
+}
+
+#[test]
+fn gc_without_the_list_of_valid_attachments_removes_nothing() {
+    rscni_test::run(|lab| {
+        let network = network(lab, NFTABLES);
+        let a = network.attach(lab, "a");
+        network.plugin.gc(&network.config).error(7).mentions("cni.dev/valid-attachments");
+        a.check().success();
+    });
+}
+
+/// What the Go plugins make with nftables for a container `ctr-NAME` on `net`.
+fn add_go_rule(nft: &mut Nft, name: &str, hash: &str) {
+    let table = Table::new(Family::Inet, "cni_plugins_masquerade");
+    let rule = Rule::new()
+        .in_net(rscni_linux::nft::Field::IpSaddr, "10.1.0.9/32".parse().unwrap())
+        .masquerade(rscni_linux::nft::NatFlags::default())
+        .comment(format!("{hash}, net: net, if: eth0, id: ctr-{name}"));
+    let mut transaction = nft.transaction();
+    transaction.add_table(&table).add_chain(&table, "masq_checks", Some(&BaseChain::srcnat()));
+    transaction.add_rule(&table, "masq_checks", &rule);
+    transaction.commit().unwrap();
+}
+
+/// The first digits of the SHA-512 of a text, as `sha512sum` has it.
+fn sha512(text: &str) -> String {
+    let script = "printf %s \"$1\" | sha512sum | cut -c 1-16";
+    let output = Command::new("sh").args(["-c", script, "sh", text]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn what_the_go_plugins_left_in_nftables_goes_with_del_and_gc() {
+    rscni_test::run(|lab| {
+        let network = network(lab, NFTABLES);
+        let mut nft = Nft::open().unwrap();
+        for (net, name) in [("net", "a"), ("net", "b"), ("net", "c"), ("net2", "d")] {
+            let hash = format!("{}-{}", sha512(net), sha512(&format!("eth0:ctr-{name}")));
+            add_go_rule(&mut nft, name, &hash);
+        }
+        let rest = || {
+            let text = lab.snapshot().to_string();
+            ["a", "b", "c", "d"].into_iter().filter(|n| text.contains(&format!("ctr-{n}"))).collect::<String>()
+        };
+        assert_eq!(rest(), "abcd");
+        network.plugin.del(&lab.container("a"), "eth0", &network.config).success();
+        assert_eq!(rest(), "bcd");
+        let valid = json!([{ "containerID": "ctr-b", "ifname": "eth0" }]);
+        network.plugin.gc(&network.with(&json!({ "cni.dev/valid-attachments": valid })).config).success();
+        assert_eq!(rest(), "bd");
+    });
+}
+
+/// CHECK misses what `damage` does to a container's masquerading.
+#[track_caller]
+fn assert_checked(lab: &Lab, backend: &str, damage: &[&str]) {
+    let a = network(lab, backend).attach(lab, "a");
+    a.check().success();
+    let output = Command::new(damage[0]).args(&damage[1..]).output().unwrap();
+    assert!(output.status.success(), "{damage:?}: {}", String::from_utf8_lossy(&output.stderr));
+    a.check_misses("masquerading of");
+    a.del().success();
+    assert_no_rules(lab);
+}
+
+#[rstest]
+#[case::element("delete element inet rscni masquerade4 { 10.1.0.2 }")]
+#[case::element_of_ipv6("delete element inet rscni masquerade6 { fd01::2 }")]
+#[case::rules_of_the_subnet("flush chain inet rscni masquerade-10.1.0.0/24")]
+#[case::rules_of_all("flush chain inet rscni postrouting")]
+#[case::table("delete table inet rscni")]
+fn check_misses_what_was_removed_with_nft(#[case] damage: &str) {
+    rscni_test::run(|lab| {
+        let mut words = vec!["nft"];
+        words.push(damage);
+        if damage.contains('/') {
+            // `nft` takes no slash in a name, so it cannot be used on a chain of a subnet.
+            let a = network(lab, NFTABLES).attach(lab, "a");
+            let table = Table::new(Family::Inet, "rscni");
+            let mut nft = Nft::open().unwrap();
+            let mut transaction = nft.transaction();
+            transaction.flush_chain(&table, damage.rsplit(' ').next().unwrap());
+            transaction.commit().unwrap();
+            a.check_misses("masquerading of 10.1.0.2");
+        } else {
+            assert_checked(lab, NFTABLES, &words);
+        }
+    });
+}
+
+#[rstest]
+#[case::jump(&["iptables", "-t", "nat", "-D", "POSTROUTING", "1"])]
+#[case::jump_of_ipv6(&["ip6tables", "-t", "nat", "-D", "POSTROUTING", "1"])]
+#[case::chain(&["sh", "-c", "iptables -t nat -F $(iptables -t nat -S | sed -n 's/^-N //p')"])]
+#[case::all(&["iptables", "-t", "nat", "-F"])]
+fn check_misses_what_was_removed_with_iptables(#[case] damage: &[&str]) {
+    rscni_test::run(|lab| assert_checked(lab, IPTABLES, damage));
+}
+
+#[test]
+fn an_element_of_another_owner_is_none_of_this_one() {
+    rscni_test::run(|lab| {
+        let a = network(lab, NFTABLES).attach(lab, "a");
+        let table = Table::new(Family::Inet, "rscni");
+        let element = Element::new(a.v4()).data(Verdict::Jump("masquerade-10.1.0.0/24".into()));
+        let mut nft = Nft::open().unwrap();
+        let mut transaction = nft.transaction();
+        let foreign = element.comment("net ctr-other eth0");
+        transaction.destroy_element(&table, "masquerade4", &foreign).add_element(&table, "masquerade4", &foreign);
+        transaction.commit().unwrap();
+        a.check_misses("masquerading of 10.1.0.2");
+        a.del().success();
+        assert!(lab.snapshot().to_string().contains("ctr-other"));
+    });
+}
+
+#[test]
+fn the_rules_are_as_iptables_itself_lists_those_of_the_go_plugins() {
+    rscni_test::run(|lab| {
+        let a = network(lab, IPTABLES).attach(lab, "a");
+        let output = Command::new("iptables").args(["-t", "nat", "-S"]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let chain = text.lines().find_map(|line| line.strip_prefix("-N ")).unwrap();
+        let comment = r#"-m comment --comment "name: \"net\" id: \"ctr-a\"""#;
+        for rule in [
+            format!("-A POSTROUTING -s 10.1.0.2/32 {comment} -j {chain}"),
+            format!("-A {chain} -d 10.1.0.0/24 {comment} -j ACCEPT"),
+            format!("-A {chain} ! -d 224.0.0.0/4 {comment} -j MASQUERADE"),
+        ] {
+            assert!(text.lines().any(|line| line == rule), "{rule}\n{text}");
+        }
+        a.del().success();
+    });
+}
+
+#[test]
+fn the_configured_backend_does_not_matter_to_del() {
+    rscni_test::run(|lab| {
+        let [old, new]: [Value; 2] = [IPTABLES, NFTABLES].map(|backend| json!({ "ipMasqBackend": backend }));
+        let network = network(lab, NFTABLES);
+        for (before, after, name) in [(&old, &new, "a"), (&new, &old, "b")] {
+            let a = network.with(before).attach(lab, name);
+            let config = a.reply.follow(&network.with(after).config);
+            network.plugin.check(&a, "eth0", &config).success();
+            network.plugin.del(&a, "eth0", &config).success();
+            assert_no_rules(lab);
+        }
+    });
+}

@@ -1,0 +1,209 @@
+//! The ptp plugin, with packets.
+
+mod support;
+
+use rscni_linux::{RouteFilter, Veth};
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use support::{Attached, Network, V4, V6, addresses, assert_talk, fixed, host_link, host_local};
+
+#[rstest]
+#[case::v4(&[V4])]
+#[case::v6(&[V6])]
+#[case::dual(&[V4, V6])]
+fn two_containers_talk_by_way_of_the_host(#[case] subnets: &[&str]) {
+    rscni_test::run(|lab| {
+        support::install(lab);
+        let before = support::snapshot(lab);
+        let network = Network::ptp(lab, subnets, &json!({}));
+        let [a, b] = ["a", "b"].map(|name| network.attach(lab, name));
+        for v4 in subnets.iter().map(|subnet| subnet.contains('.')) {
+            assert_talk(lab, &a, &b, v4);
+            a.ping(a.reply.gateways().into_iter().find(|gateway| gateway.is_ipv4() == v4).unwrap());
+        }
+        a.check().success();
+        for attached in [&a, &b] {
+            attached.del().success();
+            attached.del().success();
+            lab.remove_namespace(attached);
+        }
+        lab.assert_unchanged_since(&before);
+    });
+}
+
+#[test]
+fn the_result_lists_the_host_and_the_container() {
+    rscni_test::run(|lab| {
+        let a = Network::ptp(lab, &[V4, V6], &json!({ "mtu": 1400 })).attach(lab, "a");
+        let outer = host_link(lab, &a.port_name());
+        let expected = json!([
+            { "name": outer.name, "mac": outer.mac.unwrap().to_string(), "mtu": 1400 },
+            { "name": "eth0", "mac": a.link().mac.unwrap().to_string(), "mtu": 1400, "sandbox": a.path() },
+        ]);
+        assert_eq!(a.reply["interfaces"], expected);
+        assert_eq!(a.reply["ips"][0], json!({ "interface": 1, "address": "10.1.0.2/24", "gateway": "10.1.0.1" }));
+        assert_eq!((a.link().mtu, outer.mtu), (1400, 1400));
+        assert_eq!(addresses(lab.host(), &outer.name), ["10.1.0.1/32", "fd01::1/128"]);
+    });
+}
+
+#[test]
+fn several_addresses_may_have_one_gateway() {
+    rscni_test::run(|lab| {
+        let ipam = fixed(&[("10.1.0.5/24", "10.1.0.1"), ("10.1.0.6/24", "10.1.0.1"), ("fd01::5/64", "fd01::1")]);
+        let a = Network::new(lab, "ptp", &json!({ "ipam": ipam })).attach(lab, "a");
+        for address in ["10.1.0.5", "10.1.0.6", "fd01::5"] {
+            lab.host().ping(address);
+        }
+        a.ping("10.1.0.1");
+        a.check().success();
+        a.del().success();
+    });
+}
+
+#[rstest]
+#[case::a_single_address(&[("10.1.0.5/32", "169.254.1.1"), ("fd01::5/128", "fe80::1")])]
+#[case::a_pair(&[("10.1.0.5/31", "10.1.0.4"), ("fd01::5/127", "fd01::4")])]
+fn the_smallest_subnets_work(#[case] ips: &[(&str, &str)]) {
+    rscni_test::run(|lab| {
+        let mut ipam = fixed(ips);
+        ipam["routes"] = json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]);
+        let a = Network::new(lab, "ptp", &json!({ "ipam": ipam })).attach(lab, "a");
+        lab.host().ping("10.1.0.5");
+        lab.host().ping("fd01::5");
+        a.check().success();
+        a.del().success();
+    });
+}
+
+/// A container with this route.
+fn with_route(lab: &rscni_test::Lab, route: &Value) -> Attached {
+    let mut ipam = host_local(&[V4, V6]);
+    ipam["routes"] = json!([route]);
+    Network::new(lab, "ptp", &json!({ "ipam": ipam })).attach(lab, "a")
+}
+
+#[rstest]
+#[case::by_the_gateway(json!({ "dst": "192.0.2.0/24" }), 254, Some("10.1.0.1"))]
+#[case::by_a_router_of_its_own(json!({ "dst": "192.0.2.0/24", "gw": "10.1.0.1" }), 254, Some("10.1.0.1"))]
+#[case::ipv6(json!({ "dst": "2001:db8::/32" }), 254, Some("fd01::1"))]
+#[case::small_table(json!({ "dst": "192.0.2.0/24", "table": 100 }), 100, Some("10.1.0.1"))]
+#[case::large_table(json!({ "dst": "2001:db8::/32", "table": 1000 }), 1000, Some("fd01::1"))]
+#[case::on_the_link(json!({ "dst": "192.0.2.0/24", "scope": 253 }), 254, None)]
+#[case::with_everything(
+    json!({ "dst": "192.0.2.0/24", "gw": "10.1.0.1", "mtu": 1300, "advmss": 1200, "priority": 7 }),
+    254,
+    Some("10.1.0.1")
+)]
+#[case::with_bits_of_a_host(json!({ "dst": "192.0.2.77/24" }), 254, Some("10.1.0.1"))]
+fn routes_of_ipam_are_in_the_container(#[case] route: Value, #[case] table: u32, #[case] gateway: Option<&str>) {
+    rscni_test::run(|lab| {
+        let a = with_route(lab, &route);
+        let dst: ipnet::IpNet = route["dst"].as_str().unwrap().parse().unwrap();
+        let filter = RouteFilter { dst: Some(dst.trunc()), table: Some(table), ..RouteFilter::default() };
+        let found = a.netlink().routes(filter).unwrap();
+        let [found] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(found.gateway, gateway.map(|gateway| gateway.parse().unwrap()));
+        let number = |key: &str| route[key].as_u64().map(|n| u32::try_from(n).unwrap());
+        assert_eq!((found.mtu, found.advmss), (number("mtu"), number("advmss")));
+        if let Some(priority) = number("priority") {
+            assert_eq!(found.priority, Some(priority));
+        }
+        if let Some(scope) = number("scope") {
+            assert_eq!(found.scope.map(u32::from), Some(scope));
+        }
+        assert_eq!(a.reply["routes"][0]["dst"], route["dst"]);
+        a.check().success();
+        a.netlink().del_route(found).unwrap();
+        a.check_misses(&format!("route to {dst}"));
+        a.del().success();
+    });
+}
+
+#[test]
+fn an_address_without_gateway_is_refused() {
+    rscni_test::run(|lab| {
+        let network = Network::new(lab, "ptp", &json!({ "ipam": fixed(&[("10.1.0.5/24", "")]) }));
+        let a = lab.container("a");
+        let before = lab.snapshot();
+        network.plugin.add(&a, "eth0", &network.config).error(7).mentions("gateway");
+        lab.assert_unchanged_since(&before);
+        network.plugin.del(&a, "eth0", &network.config).success();
+    });
+}
+
+#[test]
+fn ipam_is_required() {
+    rscni_test::run(|lab| {
+        let network = Network::new(lab, "ptp", &json!({}));
+        let a = lab.container("a");
+        network.plugin.add(&a, "eth0", &network.config).error(7).mentions("ipam");
+        network.plugin.status(&network.config).error(7).mentions("ipam");
+        network.plugin.del(&a, "eth0", &network.config).success();
+    });
+}
+
+#[test]
+fn a_container_on_two_networks_leaves_each_alone() {
+    rscni_test::run(|lab| {
+        let one = Network::ptp(lab, &[V4], &json!({}));
+        let two = one.with(&json!({ "name": "net2", "ipam": host_local(&["10.2.0.0/24"]) }));
+        let a1 = one.attach(lab, "a");
+        let a2 = two.attach_as(&a1, "net1");
+        two.plugin.add(&a1, "eth0", &two.config).error(4).mentions("eth0");
+        two.plugin.del(&a1, "eth0", &two.config).success();
+        a1.check().success();
+        a1.del().success();
+        a2.check().success();
+        a2.ping("10.2.0.1");
+    });
+}
+
+#[test]
+fn del_works_without_result_without_netns_and_with_netns_gone() {
+    rscni_test::run(|lab| {
+        support::install(lab);
+        let before = support::snapshot(lab);
+        let network = Network::ptp(lab, &[V4, V6], &json!({ "ipMasq": true }));
+        let [a, b, c] = ["a", "b", "c"].map(|name| network.attach(lab, name));
+        a.del_without_result().success();
+        b.del_without_netns().success();
+        lab.remove_namespace(&c);
+        c.del().success();
+        for attached in [&a, &b] {
+            lab.remove_namespace(attached);
+        }
+        lab.assert_unchanged_since(&before);
+    });
+}
+
+#[test]
+fn a_foreign_veth_is_removed_only_if_it_is_not_visibly_of_another_attachment() {
+    rscni_test::run(|lab| {
+        let network = Network::ptp(lab, &[V4], &json!({}));
+        let a = lab.container("a");
+        let netns = rscni_linux::Netns::open(a.path()).unwrap();
+        let veth = |alias: Option<String>| Veth { alias, peer_netns: Some(&netns), ..Veth::new("vethx", "eth0") };
+        let mut host = lab.host().netlink();
+        host.add_veth(&veth(Some("rscni other ctr-a eth0".into()))).unwrap();
+        network.plugin.del(&a, "eth0", &network.config).success();
+        let index = host.link_by_name("vethx").unwrap().index;
+        host.del_link(index).unwrap();
+        host.add_veth(&veth(None)).unwrap();
+        network.plugin.del(&a, "eth0", &network.config).success();
+        assert!(host.find_link("vethx").unwrap().is_none());
+    });
+}
+
+#[test]
+fn addresses_outlast_a_link_that_was_down_and_routes_do_not() {
+    rscni_test::run(|lab| {
+        let a = with_route(lab, &json!({ "dst": "192.0.2.0/24" }));
+        for on in [false, true] {
+            support::change(&mut a.netlink(), "eth0", &support::up(on));
+        }
+        assert_eq!(addresses(&a, "eth0"), ["10.1.0.2/24", "fd01::2/64"]);
+        a.check_misses("route to 192.0.2.0/24");
+    });
+}
