@@ -74,18 +74,15 @@ impl Lab {
         }
     }
 
-    /// The plugin in this file. It finds others in the directory of the file.
+    /// The plugin in this file. It finds others in the directory of the file, and those that are
+    /// [installed](Self::install).
     ///
     /// # Panics
     ///
     /// If there is no such file.
     #[track_caller]
     pub fn plugin(&self, program: impl AsRef<Path>) -> Plugin {
-        let program = program.as_ref();
-        assert!(program.is_file(), "plugin {}: there is no such file", program.display());
-        let mut path: Vec<_> = program.parent().map(Path::to_owned).into_iter().collect();
-        path.push(Self::bin());
-        Plugin::new(program.to_owned(), path)
+        Plugin::at(program).finding_others_in(Self::bin())
     }
 
     /// Makes `program` available under a plugin's name, for a program that is several plugins and for plugins that

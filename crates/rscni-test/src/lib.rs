@@ -84,6 +84,8 @@
 //!
 //! # What else there is
 //!
+//! - every version of the specification, in a line: [`Versions`]
+//! - plugins that touch no network: [`Plugin::at`] calls them where the test is
 //! - errors: `plugin.add(..).error(7).mentions("cniOutput")` asserts the code, the exit status, and that there is
 //!   exactly one JSON object with `cniVersion`, `code` and `msg`
 //! - what a runtime should not do: [`Plugin::call`] puts a call together variable by variable, with any stdin;
@@ -109,6 +111,7 @@ mod plugin;
 mod ruleset;
 mod run;
 mod snapshot;
+mod versions;
 
 pub use enter::{EnterError, enter_private_network};
 pub use exchange::{Answer, Server};
@@ -118,3 +121,4 @@ pub use outcome::{ErrorReply, Outcome, Reply};
 pub use plugin::{Call, Plugin};
 pub use run::{Verdict, run};
 pub use snapshot::Snapshot;
+pub use versions::{VERSIONS, Versions, result_in};

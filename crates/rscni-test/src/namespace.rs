@@ -238,8 +238,14 @@ impl Container {
         Self { id: format!("ctr-{name}"), namespace: Namespace::named(name, path) }
     }
 
-    /// The container id, `CNI_CONTAINERID`. Not the name of the namespace, so that a plugin that takes the one for the
-    /// other is found out.
+    /// A container that a plugin is told of, with this id and this path of its network namespace. Nothing is made;
+    /// [`Lab::container`](crate::Lab::container) does that.
+    pub fn at(id: &str, netns: impl Into<PathBuf>) -> Self {
+        Self { id: id.to_owned(), namespace: Namespace::named(id, netns.into()) }
+    }
+
+    /// The container id, `CNI_CONTAINERID`. For a [lab](crate::Lab)'s container it is not the name of the namespace, so
+    /// that a plugin that takes the one for the other is found out.
     pub fn id(&self) -> &str {
         &self.id
     }

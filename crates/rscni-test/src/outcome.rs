@@ -7,11 +7,14 @@ use std::ffi::OsString;
 use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 use std::ops::Deref;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
 use ipnet::IpNet;
 use serde_json::Value;
+
+const ABORT: i32 = rustix::process::Signal::ABORT.as_raw();
 
 /// How a call ended.
 #[derive(Debug, Clone)]
@@ -70,7 +73,7 @@ impl Outcome {
     }
 
     /// Asserts that the plugin failed with this error code and answered as the specification has it: an exit code that is
-    /// not 0, and on stdout exactly one JSON object with `cniVersion`, `code`, `msg` and, if any, `details`.
+    /// not 0 (or an abort: that is how a `main` ends that panics over the error, where panics abort), and on stdout exactly one JSON object with `cniVersion`, `code`, `msg` and, if any, `details`.
     ///
     /// # Panics
     ///
@@ -136,20 +139,17 @@ impl Outcome {
                     None => Err("its result has no `supportedVersions`".to_owned()),
                 }
             }
-            command if self.stdout.is_empty() => {
-                let _ = command;
-                Ok(Value::Null)
-            }
+            _ if self.stdout.is_empty() => Ok(Value::Null),
             command => Err(format!("{command} must print nothing on stdout")),
         }
     }
 
     fn read_error(&self) -> Result<ErrorReply, String> {
         let status = self.exited()?;
-        match status.code() {
-            None => return Err(format!("it ended with {status}")),
-            Some(0) => return Err("it succeeded".to_owned()),
-            Some(_) => {}
+        match (status.code(), status.signal()) {
+            (Some(0), _) => return Err("it succeeded".to_owned()),
+            (Some(_), _) | (None, Some(ABORT)) => {}
+            (None, _) => return Err(format!("it ended with {status}")),
         }
         let json = one_object(&self.stdout)?;
         if json["code"].as_u64().is_none_or(|code| code == 0) {

@@ -19,7 +19,8 @@ use crate::{Container, Outcome};
 
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 
-/// A plugin that can be called. Made by [`Lab::plugin`](crate::Lab::plugin) and [`Lab::install`](crate::Lab::install).
+/// A plugin that can be called. Made by [`Lab::plugin`](crate::Lab::plugin) and [`Lab::install`](crate::Lab::install),
+/// and by [`Plugin::at`] where it needs no private network.
 #[derive(Debug, Clone)]
 pub struct Plugin {
     program: PathBuf,
@@ -29,8 +30,36 @@ pub struct Plugin {
 }
 
 impl Plugin {
-    pub(crate) fn new(program: PathBuf, path: Vec<PathBuf>) -> Self {
-        Self { program, path, variables: BTreeMap::new(), time_limit: TIME_LIMIT }
+    /// The plugin in this file, to be called where the test is: for one that touches no network, and for calls that
+    /// it has to refuse. It finds others in the directory of the file.
+    ///
+    /// ```no_run
+    /// # use rscni_test::{Container, Plugin};
+    /// # use serde_json::json;
+    /// let config = json!({ "cniVersion": "1.1.0", "name": "net", "type": "my-plugin" });
+    /// let nowhere = Container::at("c1", "/nowhere/netns");
+    /// Plugin::at("/opt/cni/bin/my-plugin").add(&nowhere, "eth0", &config).error(8).mentions("/nowhere/netns");
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If there is no such file.
+    #[track_caller]
+    pub fn at(program: impl AsRef<Path>) -> Self {
+        let program = program.as_ref();
+        assert!(program.is_file(), "plugin {}: there is no such file", program.display());
+        Self {
+            program: program.to_owned(),
+            path: program.parent().map(Path::to_owned).into_iter().collect(),
+            variables: BTreeMap::new(),
+            time_limit: TIME_LIMIT,
+        }
+    }
+
+    /// The same, which looks for others in `directory` too.
+    pub(crate) fn finding_others_in(mut self, directory: PathBuf) -> Self {
+        self.path.push(directory);
+        self
     }
 
     /// The file that is executed.

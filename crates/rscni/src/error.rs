@@ -53,87 +53,58 @@ pub enum Error {
 impl Error {
     /// The code of the error reply.
     pub fn code(&self) -> u32 {
-        match self {
-            Self::IncompatibleVersion(_) => 1,
-            Self::UnsupportedNetworkConfiguration(_) => 2,
-            Self::NotExist(_) => 3,
-            Self::InvalidEnvValue(_) => 4,
-            Self::IOFailure(_) => 5,
-            Self::FailedToDecode(_) => 6,
-            Self::InvalidNetworkConfig(_) => 7,
-            Self::InvalidNetns(_) => 8,
-            Self::TryAgainLater(_) => 11,
-            Self::PluginNotAvailable(_) => 50,
-            Self::PluginNotAvailableLimitedConnectivity(_) => 51,
-            Self::Internal(_) => 999,
-            Self::Custom(code, _, _) => *code,
-        }
+        self.parts().0
     }
 
     /// The short message of the error reply.
     pub fn msg(&self) -> &str {
-        match self {
-            Self::IncompatibleVersion(_) => "incompatible CNI version",
-            Self::UnsupportedNetworkConfiguration(_) => "unsupported field in network configuration",
-            Self::NotExist(_) => "container unknown or does not exist",
-            Self::InvalidEnvValue(_) => "invalid environment variables",
-            Self::IOFailure(_) => "I/O failure",
-            Self::FailedToDecode(_) => "failed to decode content",
-            Self::InvalidNetworkConfig(_) => "invalid network configuration",
-            Self::InvalidNetns(_) => "invalid network namespace",
-            Self::TryAgainLater(_) => "try again later",
-            Self::PluginNotAvailable(_) => "plugin not available",
-            Self::PluginNotAvailableLimitedConnectivity(_) => {
-                "plugin not available, existing containers may have limited connectivity"
-            }
-            Self::Internal(_) => "internal error",
-            Self::Custom(_, msg, _) => msg,
-        }
+        self.parts().1
     }
 
     /// The text: what happened, to what, and what to do.
     pub fn details(&self) -> &str {
+        self.parts().2
+    }
+
+    /// The code, the short message and the text.
+    fn parts(&self) -> (u32, &str, &str) {
         match self {
-            Self::IncompatibleVersion(text)
-            | Self::UnsupportedNetworkConfiguration(text)
-            | Self::NotExist(text)
-            | Self::InvalidEnvValue(text)
-            | Self::IOFailure(text)
-            | Self::FailedToDecode(text)
-            | Self::InvalidNetworkConfig(text)
-            | Self::InvalidNetns(text)
-            | Self::TryAgainLater(text)
-            | Self::PluginNotAvailable(text)
-            | Self::PluginNotAvailableLimitedConnectivity(text)
-            | Self::Internal(text)
-            | Self::Custom(_, _, text) => text,
+            Self::IncompatibleVersion(text) => (1, "incompatible CNI version", text),
+            Self::UnsupportedNetworkConfiguration(text) => (2, "unsupported field in network configuration", text),
+            Self::NotExist(text) => (3, "container unknown or does not exist", text),
+            Self::InvalidEnvValue(text) => (4, "invalid environment variables", text),
+            Self::IOFailure(text) => (5, "I/O failure", text),
+            Self::FailedToDecode(text) => (6, "failed to decode content", text),
+            Self::InvalidNetworkConfig(text) => (7, "invalid network configuration", text),
+            Self::InvalidNetns(text) => (8, "invalid network namespace", text),
+            Self::TryAgainLater(text) => (11, "try again later", text),
+            Self::PluginNotAvailable(text) => (50, "plugin not available", text),
+            Self::PluginNotAvailableLimitedConnectivity(text) => {
+                (51, "plugin not available, existing containers may have limited connectivity", text)
+            }
+            Self::Internal(text) => (999, "internal error", text),
+            Self::Custom(code, msg, text) => (*code, msg, text),
         }
     }
 
     /// The same error with `context` before its text: `bridge: make veth: …`.
     #[must_use]
     pub fn context(mut self, context: impl std::fmt::Display) -> Self {
-        let text = self.details_mut();
+        let (Self::IncompatibleVersion(text)
+        | Self::UnsupportedNetworkConfiguration(text)
+        | Self::NotExist(text)
+        | Self::InvalidEnvValue(text)
+        | Self::IOFailure(text)
+        | Self::FailedToDecode(text)
+        | Self::InvalidNetworkConfig(text)
+        | Self::InvalidNetns(text)
+        | Self::TryAgainLater(text)
+        | Self::PluginNotAvailable(text)
+        | Self::PluginNotAvailableLimitedConnectivity(text)
+        | Self::Internal(text)
+        | Self::Custom(_, _, text)) = &mut self;
         *text = if text.is_empty() { context.to_string() } else { format!("{context}: {text}") };
         self
-    }
-
-    fn details_mut(&mut self) -> &mut String {
-        match self {
-            Self::IncompatibleVersion(text)
-            | Self::UnsupportedNetworkConfiguration(text)
-            | Self::NotExist(text)
-            | Self::InvalidEnvValue(text)
-            | Self::IOFailure(text)
-            | Self::FailedToDecode(text)
-            | Self::InvalidNetworkConfig(text)
-            | Self::InvalidNetns(text)
-            | Self::TryAgainLater(text)
-            | Self::PluginNotAvailable(text)
-            | Self::PluginNotAvailableLimitedConnectivity(text)
-            | Self::Internal(text)
-            | Self::Custom(_, _, text) => text,
-        }
     }
 }
 

@@ -232,7 +232,9 @@ impl<'a> Delegate<'a> {
     /// ADD. If it fails, DEL is called before the error is returned, as the spec asks.
     ///
     /// # Errors
-    /// The plugin's error as it came; [`Error::InvalidNetworkConfig`] if there is no such plugin.
+    /// The plugin's error as it came; [`Error::InvalidNetworkConfig`] if there is no such plugin,
+    /// [`Error::IOFailure`] if it cannot be started, [`Error::FailedToDecode`] if it gives no result, and
+    /// [`Error::Internal`] if it fails without an error reply.
     pub fn add(&self) -> Result<CNIResult, Error> {
         let invocation = self.invocation(Command::Add)?;
         self.exec(&invocation).and_then(|outcome| outcome.into_result(self.plugin)).inspect_err(|_| {
@@ -244,7 +246,7 @@ impl<'a> Delegate<'a> {
     /// DEL.
     ///
     /// # Errors
-    /// As [`add`](Delegate::add).
+    /// As [`add`](Delegate::add), but there is no result to be given.
     pub fn del(&self) -> Result<(), Error> {
         self.call(Command::Del)
     }
@@ -252,7 +254,7 @@ impl<'a> Delegate<'a> {
     /// CHECK.
     ///
     /// # Errors
-    /// As [`add`](Delegate::add).
+    /// As [`add`](Delegate::add), but there is no result to be given.
     pub fn check(&self) -> Result<(), Error> {
         self.call(Command::Check)
     }
@@ -260,7 +262,7 @@ impl<'a> Delegate<'a> {
     /// GC.
     ///
     /// # Errors
-    /// As [`add`](Delegate::add).
+    /// As [`add`](Delegate::add), but there is no result to be given.
     pub fn gc(&self) -> Result<(), Error> {
         self.call(Command::Gc)
     }
@@ -268,7 +270,7 @@ impl<'a> Delegate<'a> {
     /// STATUS.
     ///
     /// # Errors
-    /// As [`add`](Delegate::add).
+    /// As [`add`](Delegate::add), but there is no result to be given.
     pub fn status(&self) -> Result<(), Error> {
         self.call(Command::Status)
     }

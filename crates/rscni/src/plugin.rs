@@ -85,8 +85,9 @@ impl Cni for Functions {
 ///     Ok(CNIResult::default())
 /// }
 ///
-/// let mut plugin = Plugin::new(add, nothing, nothing, PluginInfo::default(), "a plugin that passes on");
-/// plugin.run().expect("the CNI call failed");
+/// fn main() -> Result<(), Error> {
+///     Plugin::new(add, nothing, nothing, PluginInfo::default(), "passes on what it is given").run()
+/// }
 /// ```
 ///
 /// With the trait [`Cni`]:
@@ -100,9 +101,22 @@ impl Cni for Functions {
 ///     fn del(&self, _: Args) -> Result<(), Error> { Ok(()) }
 /// }
 ///
-/// # fn main() -> Result<(), Error> {
-/// Plugin::default().msg("my plugin").run(&Mine)
-/// # }
+/// fn main() -> Result<(), Error> {
+///     Plugin::default().msg("my plugin").run(&Mine)
+/// }
+/// ```
+///
+/// The caller is told of a failure before `run` returns it. What is left for `main` is to end with a status other
+/// than 0: by returning the error, as above, or by a panic over it.
+///
+/// ```no_run
+/// # use rscni::{Args, CNIResult, Error, Plugin, PluginInfo};
+/// # fn add(_: Args) -> Result<CNIResult, Error> { Ok(CNIResult::default()) }
+/// # fn nothing(_: Args) -> Result<CNIResult, Error> { Ok(CNIResult::default()) }
+/// fn main() {
+///     let plugin = Plugin::new(add, nothing, nothing, PluginInfo::default(), "passes on what it is given");
+///     plugin.run().expect("the CNI call failed");
+/// }
 /// ```
 #[derive(Clone, Debug)]
 pub struct Plugin<F = ()> {

@@ -16,6 +16,8 @@ use crate::{Error, SpecVersion, legacy};
 ///
 /// An IPAM plugin fills `ips`, `routes` and `dns` only.
 ///
+/// Text that is optional may be empty or none: neither is written, and both are read as none.
+///
 /// Serde reads every version's shape and writes the newest one, without `cniVersion`;
 /// [`to_json`](CNIResult::to_json) writes that of a given version.
 ///
@@ -52,19 +54,19 @@ pub struct Interface {
     #[serde(default)]
     pub name: String,
     /// Its hardware address, if it has one.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "empty_is_none")]
+    #[serde(default, skip_serializing_if = "no_text", deserialize_with = "empty_is_none")]
     pub mac: Option<String>,
     /// Its MTU in bytes (1.1.0).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
     /// The isolation domain that it is in, `CNI_NETNS` as it was given; none on the host.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "empty_is_none")]
+    #[serde(default, skip_serializing_if = "no_text", deserialize_with = "empty_is_none")]
     pub sandbox: Option<String>,
     /// Absolute path of a socket that belongs to it (1.1.0).
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "empty_is_none")]
+    #[serde(default, skip_serializing_if = "no_text", deserialize_with = "empty_is_none")]
     pub socket_path: Option<String>,
     /// The platform's identifier of the PCI device behind it (1.1.0).
-    #[serde(default, rename = "pciID", skip_serializing_if = "Option::is_none", deserialize_with = "empty_is_none")]
+    #[serde(default, rename = "pciID", skip_serializing_if = "no_text", deserialize_with = "empty_is_none")]
     pub pci_id: Option<String>,
 }
 
@@ -129,7 +131,7 @@ pub struct Dns {
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub nameservers: Vec<String>,
     /// The local domain for short names.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "empty_is_none")]
+    #[serde(default, skip_serializing_if = "no_text", deserialize_with = "empty_is_none")]
     pub domain: Option<String>,
     /// Search domains, most preferred first.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
@@ -142,7 +144,8 @@ pub struct Dns {
 impl Dns {
     /// Whether nothing is set.
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        let Self { nameservers, domain, search, options } = self;
+        no_text(domain) && [nameservers, search, options].into_iter().all(Vec::is_empty)
     }
 }
 
@@ -256,6 +259,12 @@ fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(d: 
 
 fn empty_is_none<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
     Ok(Option::<String>::deserialize(d)?.filter(|text| !text.is_empty()))
+}
+
+/// What [`empty_is_none`] would read as none is not written either.
+#[expect(clippy::ref_option, reason = "serde calls it with a reference to the field")]
+fn no_text(text: &Option<String>) -> bool {
+    text.as_ref().is_none_or(String::is_empty)
 }
 
 fn negative_is_none<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u32>, D::Error> {

@@ -1,36 +1,36 @@
 //! What the plugin logs, and that it says nothing else.
 
-use rscni::SpecVersion;
-use rscni_conformance::Candidate;
+use rscni_test::Versions;
 use serde_json::json;
 
-fn logger() -> Candidate {
-    Candidate::new(env!("CARGO_BIN_EXE_logger")).key("nested", json!({ "zebra": 1, "ape": 2 }))
+fn logger() -> Versions {
+    Versions::of(env!("CARGO_BIN_EXE_logger")).key("nested", json!({ "zebra": 1, "ape": 2 }))
 }
 
 #[test]
 fn speaks_every_version() {
-    logger().speaks_every_version();
+    logger().speak();
 }
 
 #[test]
 fn logs_every_variable_and_the_configuration_of_every_command() {
-    let config = logger().config(SpecVersion::LATEST, None);
+    let config = logger().config("1.1.0", None);
     for command in ["ADD", "DEL", "CHECK", "GC", "STATUS"] {
-        let outcome = logger().call(command, &config);
+        let outcome = logger().call(command, &config).env("CNI_PATH", "/opt/cni/bin:/usr/lib/cni").run();
+        outcome.success();
         assert_eq!(
-            String::from_utf8_lossy(&outcome.stderr),
+            outcome.stderr(),
             format!(
                 r#"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAME=web
 CNI_COMMAND={command}
-CNI_CONTAINERID=conformance-1
+CNI_CONTAINERID=c1
 CNI_IFNAME=eth0
 CNI_NETNS=/nowhere/netns
 CNI_PATH=/opt/cni/bin:/usr/lib/cni
 {{
   "cniVersion": "1.1.0",
-  "name": "conformance",
-  "type": "candidate",
+  "name": "net",
+  "type": "plugin",
   "nested": {{
     "zebra": 1,
     "ape": 2

@@ -3,8 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use rscni::SpecVersion;
-use rscni_conformance::{Candidate, assert_error, assert_silent, result_in};
+use rscni_test::{Versions, result_in};
 use serde_json::Value;
 
 /// The plugin of the package that this test is compiled for.
@@ -13,10 +12,10 @@ const PROGRAM: &str = match (option_env!("CARGO_BIN_EXE_rscni-debug"), option_en
     (None, None) => panic!("the package has no debug plugin"),
 };
 
-const LATEST: SpecVersion = SpecVersion::LATEST;
+const LATEST: &str = "1.1.0";
 
-fn debug(directory: &Path) -> Candidate {
-    Candidate::new(PROGRAM).key("cniOutput", directory.to_str())
+fn debug(directory: &Path) -> Versions {
+    Versions::of(PROGRAM).key("cniOutput", directory.to_str())
 }
 
 fn names_in(directory: &Path) -> Vec<String> {
@@ -29,8 +28,8 @@ fn names_in(directory: &Path) -> Vec<String> {
 #[test]
 fn speaks_every_version() {
     let directory = tempfile::tempdir().unwrap();
-    debug(directory.path()).speaks_every_version();
-    assert_eq!(names_in(directory.path()), ["conformance-1-Add", "conformance-1-Check", "conformance-1-Del"]);
+    debug(directory.path()).speak();
+    assert_eq!(names_in(directory.path()), ["c1-Add", "c1-Check", "c1-Del"]);
 }
 
 #[test]
@@ -40,12 +39,12 @@ fn each_command_has_its_file_with_all_that_was_given() {
     let directory = directory.path().join("to/be/made");
     let config = debug(&directory).config(LATEST, Some(&result_in(LATEST)));
     for (command, name) in [("ADD", "Add"), ("DEL", "Del"), ("CHECK", "Check")] {
-        debug(&directory).call(command, &config);
+        debug(&directory).call(command, &config).env("CNI_PATH", "/opt/cni/bin:/usr/lib/cni").run().success();
         assert_eq!(
-            fs::read_to_string(directory.join(format!("conformance-1-{name}"))).unwrap(),
+            fs::read_to_string(directory.join(format!("c1-{name}"))).unwrap(),
             format!(
                 "CNI_COMMAND: {name}\n\
-                 CNI_CONTAINERID: conformance-1\n\
+                 CNI_CONTAINERID: c1\n\
                  CNI_IFNAME: eth0\n\
                  CNI_NETNS: /nowhere/netns\n\
                  CNI_PATH: /opt/cni/bin:/usr/lib/cni\n\
@@ -61,10 +60,10 @@ fn each_command_has_its_file_with_all_that_was_given() {
 fn a_file_holds_the_last_call_and_all_of_it() {
     let directory = tempfile::tempdir().unwrap();
     let long = debug(directory.path()).key("blob", "x".repeat(1 << 20));
-    for candidate in [&long, &debug(directory.path())] {
-        let config = candidate.config(LATEST, None);
-        candidate.call("ADD", &config);
-        let text = fs::read_to_string(directory.path().join("conformance-1-Add")).unwrap();
+    for plugin in [&long, &debug(directory.path())] {
+        let config = plugin.config(LATEST, None);
+        plugin.call("ADD", &config).run().success();
+        let text = fs::read_to_string(directory.path().join("c1-Add")).unwrap();
         assert_eq!(text.lines().count(), 8);
         let stdin = text.lines().find_map(|line| line.strip_prefix("STDIN_DATA: ")).unwrap();
         assert_eq!(serde_json::from_str::<Value>(stdin).unwrap(), config);
@@ -74,27 +73,25 @@ fn a_file_holds_the_last_call_and_all_of_it() {
 #[test]
 fn what_is_not_given_is_an_empty_line() {
     let directory = tempfile::tempdir().unwrap();
-    let candidate = debug(directory.path());
-    let outcome =
-        candidate.call_without(&["CNI_NETNS", "CNI_ARGS", "CNI_PATH"], "DEL", &candidate.config(LATEST, None));
-    assert_silent("DEL", &outcome);
-    let text = fs::read_to_string(directory.path().join("conformance-1-Del")).unwrap();
+    let plugin = debug(directory.path());
+    let call = plugin.call("DEL", &plugin.config(LATEST, None));
+    call.without("CNI_NETNS").without("CNI_ARGS").without("CNI_PATH").run().success();
+    let text = fs::read_to_string(directory.path().join("c1-Del")).unwrap();
     assert!(text.contains("CNI_NETNS: \nCNI_PATH: \nCNI_ARGS: \nSTDIN_DATA: {"), "{text}");
 }
 
 #[test]
 fn without_an_output_directory_it_is_misconfigured() {
-    let candidate = Candidate::new(PROGRAM);
+    let plugin = Versions::of(PROGRAM);
     for command in ["ADD", "DEL", "CHECK"] {
-        let details = assert_error(command, &candidate.call(command, &candidate.config(LATEST, None)), 7, LATEST);
-        assert!(details.contains("cniOutput"), "{details}");
+        plugin.call(command, &plugin.config(LATEST, None)).run().error(7).mentions("cniOutput");
     }
 }
 
 #[test]
 fn a_directory_that_cannot_be_written_is_an_io_failure() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let candidate = debug(file.path());
-    let details = assert_error("ADD", &candidate.call("ADD", &candidate.config(LATEST, None)), 5, LATEST);
-    assert!(details.contains(file.path().to_str().unwrap()), "{details}");
+    let plugin = debug(file.path());
+    let outcome = plugin.call("ADD", &plugin.config(LATEST, None)).run();
+    outcome.error(5).mentions(file.path().to_str().unwrap());
 }

@@ -23,7 +23,8 @@ impl Programs {
     }
 
     /// Runs make in a directory of the examples. The plugin is built for release, but without optimisations, which
-    /// take long.
+    /// take long; in a target directory of its own, as cargo may be waiting for this test; and from what the
+    /// workspace's own build has downloaded.
     fn make(&self, directory: &str, arguments: &[&str]) -> Output {
         let path = format!("{}:{}", self.0.path().display(), std::env::var("PATH").unwrap());
         let output = Command::new("make")
@@ -32,7 +33,7 @@ impl Programs {
             .env("PATH", path)
             .env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("make"))
             .envs([("CARGO_PROFILE_RELEASE_LTO", "off"), ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")])
-            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+            .envs([("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"), ("CARGO_NET_OFFLINE", "true")])
             .output()
             .expect("start make");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

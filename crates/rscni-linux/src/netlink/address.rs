@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
+    RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags as KernelFlags, AddressHeaderFlags, AddressMessage, AddressScope},
 };
 
-use super::{Netlink, Request, attributes};
+use super::{Family, Netlink, Request, attributes};
 use crate::Result;
 
 const HEADER: usize = 8;
@@ -92,10 +92,7 @@ impl Request {
 
 fn message(index: u32, net: IpNet) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = match net {
-        IpNet::V4(_) => AddressFamily::Inet,
-        IpNet::V6(_) => AddressFamily::Inet6,
-    };
+    message.header.family = Family::of(&net.addr()).kernel();
     message.header.prefix_len = net.prefix_len();
     message.header.index = index;
     if net.addr().is_loopback() {

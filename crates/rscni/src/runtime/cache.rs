@@ -9,10 +9,11 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{AttachmentParams, NetConfList, base64};
+use super::{AttachmentParams, NetConfList};
 use crate::conf::version_of;
 use crate::name::{check_container_id, check_interface_name, check_network_name};
 use crate::{CNIResult, Error, SpecVersion};
@@ -188,7 +189,7 @@ impl From<&CacheEntry> for Stored {
         Self {
             kind: KIND.into(),
             container_id: entry.params.container_id.clone(),
-            config: Some(base64::encode(&entry.config)),
+            config: Some(BASE64_STANDARD.encode(&entry.config)),
             if_name: entry.params.ifname.clone(),
             network_name: entry.network.clone(),
             netns: entry.params.netns.as_ref().map(|path| path.to_string_lossy().into_owned()),
@@ -212,7 +213,9 @@ impl Stored {
                 capability_args: self.capability_args,
                 netns_override: false,
             },
-            config: base64::decode(&config).ok_or_else(|| Error::FailedToDecode("config is not base64".into()))?,
+            config: BASE64_STANDARD
+                .decode(config)
+                .map_err(|error| Error::FailedToDecode(format!("config is not base64: {error}")))?,
             version: version_of(&self.result)?,
             result: serde_json::from_value(self.result.into())?,
         })
@@ -280,7 +283,7 @@ mod tests {
             json,
             json!({
                 "kind": "cniCacheV1", "containerId": "box", "ifName": "eth0", "networkName": "net",
-                "config": base64::encode(CONFIG.as_bytes()), "netns": "/run/netns/box", "cniArgs": [["K", "v"]],
+                "config": BASE64_STANDARD.encode(CONFIG.as_bytes()), "netns": "/run/netns/box", "cniArgs": [["K", "v"]],
                 "capabilityArgs": { "mac": "00:11:22:33:44:55" },
                 "result": { "cniVersion": "1.0.0", "ips": [{ "address": "10.0.0.2/24" }], "dns": {} }
             })
@@ -316,8 +319,11 @@ mod tests {
     #[test]
     fn a_damaged_entry_is_named_and_can_be_removed() {
         let whole = serde_json::to_string(&Stored::from(&entry())).unwrap();
-        for text in ["", "[]", "{}", r#"{ "kind": "other" }"#, r#"{ "kind": "cniCacheV1" }"#, &whole[..whole.len() / 2]]
-        {
+        let config = BASE64_STANDARD.encode(CONFIG);
+        let cut_off = whole.replace(&config, &config[..config.len() - 1]);
+        assert_ne!(cut_off, whole);
+        let other = [r#"{ "kind": "other" }"#, r#"{ "kind": "cniCacheV1" }"#];
+        for text in ["", "[]", "{}", other[0], other[1], &cut_off, &whole[..whole.len() / 2]] {
             let (_dir, cache) = with_text(text);
             let error = cache.load("net", &params()).unwrap_err();
             assert!(error.code() == 6 && error.details().contains("net-box-eth0"), "{text}: {error}");

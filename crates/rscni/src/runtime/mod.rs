@@ -22,7 +22,6 @@
 //! the [`Cache`], which it shares with Go's libcni. The caller makes and removes the network namespace, and sees to
 //! it that no two operations on the same attachment run at once.
 
-mod base64;
 mod cache;
 mod chain;
 mod conf;

@@ -1,0 +1,118 @@
+//! Plugins that speak every version, or say so. They are shell scripts, and none needs a private network.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::Command;
+
+use rscni_test::{Container, Plugin, VERSIONS, Versions, result_in};
+use serde_json::json;
+
+/// A plugin that answers as the specification has it.
+const RIGHT: &str = r#"#!/bin/sh
+input=$(cat)
+version=$(expr "$input" : '{"cniVersion":"\([^"]*\)"')
+fail() {
+    echo "{\"cniVersion\":\"$version\",\"code\":$1,\"msg\":\"failed\"}"
+    exit 1
+}
+case $version in
+    0.[1-2].0 | 0.3.[0-1]) known="ADD DEL VERSION" ;;
+    0.4.0 | 1.0.0) known="ADD DEL CHECK VERSION" ;;
+    1.1.0) known="ADD DEL CHECK GC STATUS VERSION" ;;
+esac
+case " $known " in *" $CNI_COMMAND "*) ;; *) fail 1 ;; esac
+case $CNI_COMMAND,$input in
+    VERSION,*)
+        echo '{"cniVersion":"1.1.0","supportedVersions":["0.1.0","0.2.0","0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]}' ;;
+    ADD,*prevResult*) echo "$input" | sed 's/.*"prevResult"://; s/}$//' ;;
+    ADD,*) echo "{\"cniVersion\":\"$version\"}" ;;
+esac
+"#;
+
+/// The plugin, with `from` in it changed to `to`.
+fn plugin(from: &str, to: &str) -> (tempfile::TempDir, PathBuf) {
+    assert!(RIGHT.contains(from), "{from}");
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("plugin");
+    // Written by another process: were it open in this one while another test starts something, the kernel would
+    // refuse to run it (ETXTBSY).
+    let write = ["-c", "printf %s \"$1\" >\"$0\" && chmod 755 \"$0\""];
+    let status = Command::new("sh").args(write).arg(&program).arg(RIGHT.replace(from, to)).status().unwrap();
+    assert!(status.success());
+    (directory, program)
+}
+
+#[test]
+fn a_plugin_that_speaks_every_version_passes() {
+    let (_directory, program) = plugin("", "");
+    Versions::of(program).speak();
+}
+
+#[test]
+fn a_plugin_that_must_be_chained_passes_if_the_test_says_so() {
+    let (_directory, program) = plugin("ADD,*) echo \"{\\\"cniVersion\\\":\\\"$version\\\"}\"", "ADD,*) fail 7");
+    Versions::of(&program).must_be_chained().speak();
+    assert!(complaint(&Versions::of(&program)).contains("expected success, but it ended with exit status: 1"));
+}
+
+#[test]
+fn a_plugin_that_does_not_is_found_out() {
+    for (from, to, told) in [
+        ("\"0.1.0\",\"0.2.0\"", "\"0.2.0\"", "CNI_COMMAND=VERSION"),
+        ("\"prevResult\"://; ", "\"prevResult\"://; s/2[/]16/3\\/16/; s/5[/]16/6\\/16/; ", "10.1.0.6/16"),
+        ("ADD,*) echo \"{", "ADD,*) echo \"{\\\"ips\\\":[],", "\"ips\""),
+        ("ADD,*) echo", "DEL,*) echo done ;; ADD,*) echo", "DEL must print nothing"),
+        ("0.[1-2].0 | 0.3.[0-1]) known=\"ADD", "0.[1-2].0 | 0.3.[0-1]) known=\"CHECK ADD", "CNI_COMMAND=CHECK"),
+        ("1.0.0) known=\"ADD", "1.0.0) known=\"GC ADD", "CNI_COMMAND=GC"),
+        ("    1.1.0)", "    *)", "\"cniVersion\":\"1.2.0\""),
+        ("{\\\"cniVersion\\\":\\\"$version\\\",\\\"code", "{\\\"cniVersion\\\":\\\"1.1.0\\\",\\\"code", "0.1.0"),
+    ] {
+        let (_directory, program) = plugin(from, to);
+        let text = complaint(&Versions::of(program));
+        assert!(text.contains(told), "{to}: {text}");
+    }
+}
+
+/// What an author is told whose plugin does not speak every version.
+fn complaint(versions: &Versions) -> String {
+    let panic = catch_unwind(AssertUnwindSafe(|| versions.speak())).expect_err("the plugin passed");
+    panic.downcast_ref::<String>().expect("a message").clone()
+}
+
+#[test]
+fn keys_of_the_plugin_and_a_previous_result_stand_in_the_configuration() {
+    let (_directory, program) = plugin("", "");
+    let versions = Versions::of(program).key("cniOutput", "/tmp/cni");
+    let result = result_in("0.2.0");
+    assert_eq!(
+        versions.config("0.2.0", Some(&result)),
+        json!({ "cniVersion": "0.2.0", "name": "net", "type": "plugin", "cniOutput": "/tmp/cni", "prevResult": result })
+    );
+    for version in VERSIONS {
+        assert_eq!(result_in(version)["cniVersion"], version);
+    }
+}
+
+#[test]
+fn a_plugin_can_be_called_where_the_test_is() {
+    let (directory, program) = plugin("input=$(cat)", "env | grep ^CNI_ | sort >&2; input=$(cat)");
+    let container = Container::at("c1", "/nowhere/netns");
+    let config = json!({ "cniVersion": "1.1.0", "name": "net", "type": "plugin" });
+    let outcome = Plugin::at(program).del(&container, "eth0", &config);
+    outcome.success();
+    let path = format!("CNI_PATH={}", directory.path().display());
+    let expected =
+        ["CNI_COMMAND=DEL", "CNI_CONTAINERID=c1", "CNI_IFNAME=eth0", "CNI_NETNS=/nowhere/netns", path.as_str()];
+    assert_eq!(outcome.stderr().lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn an_error_reply_before_an_abort_counts_and_before_another_signal_does_not() {
+    for (signal, counts) in [("ABRT", true), ("SEGV", false)] {
+        let (_directory, program) = plugin("exit 1", &format!("kill -{signal} $$"));
+        let config = json!({ "cniVersion": "1.3.0", "name": "net", "type": "plugin" });
+        let outcome = Plugin::at(program).status(&config);
+        let judged = catch_unwind(|| outcome.error(1).code());
+        assert_eq!(judged.is_ok(), counts, "{outcome}");
+    }
+}
