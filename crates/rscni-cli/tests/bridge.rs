@@ -373,3 +373,25 @@ fn routes_by_another_router_of_the_subnet_are_in_the_container() {
         a.check().success();
     });
 }
+
+#[test]
+fn a_route_s_table_and_metric_take_effect_in_versions_whose_results_do_not_show_them() {
+    rscni_test::run(|lab| {
+        let mut ipam = host_local(&[V4]);
+        ipam["routes"] = json!([{ "dst": "192.0.2.0/24", "table": 100, "priority": 7 }]);
+        for version in ["0.3.0", "1.0.0"] {
+            let keys = json!({ "cniVersion": version, "ipam": ipam, "isGateway": true });
+            let a = Network::bridge(lab, &[], &keys).attach(lab, &version.replace('.', "-"));
+            let filter = rscni_linux::RouteFilter { table: Some(100), ..rscni_linux::RouteFilter::default() };
+            let routes = a.netlink().routes(filter).unwrap();
+            assert_eq!(
+                routes.iter().map(|r| (r.dst.to_string(), r.priority)).collect::<Vec<_>>(),
+                [("192.0.2.0/24".into(), Some(7))]
+            );
+            assert_eq!(a.reply["routes"], json!([{ "dst": "192.0.2.0/24" }]));
+            if version == "1.0.0" {
+                a.check().success();
+            }
+        }
+    });
+}

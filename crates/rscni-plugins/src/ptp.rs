@@ -163,7 +163,7 @@ fn check(args: &Args) -> Result<()> {
     let mut sandbox = Sandbox::open(args)?;
     let mut host = Netlink::open()?;
     let inner = sandbox.check_veth(&args.ifname, result)?;
-    sandbox.check_addresses_and_routes(&inner, result)?;
+    sandbox.check_addresses_and_routes(&inner, result, conf.cni_version)?;
     let outer = host::check_peer(&mut host, &inner, result)?;
     check_host(&mut host, &outer, &host_links(result)?)?;
     if conf.ip_masq.unwrap_or_default() {

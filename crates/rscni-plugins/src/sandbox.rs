@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use rscni::{Args, CNIResult, Error};
+use rscni::{Args, CNIResult, Error, SpecVersion};
 use rscni_linux::{AddressFlags, Link, LinkChange, Netlink, Netns, Route, RouteFilter, sysctl};
 
 use crate::failure::{Failure, Result, differs};
@@ -129,7 +129,15 @@ impl Sandbox {
     }
 
     /// Compares addresses and routes with those of the result.
-    pub(crate) fn check_addresses_and_routes(&mut self, link: &Link, result: &CNIResult) -> Result<()> {
+    ///
+    /// Results have a route's table from 1.1.0 on. Before, the route may be in any.
+    pub(crate) fn check_addresses_and_routes(
+        &mut self,
+        link: &Link,
+        result: &CNIResult,
+        version: SpecVersion,
+    ) -> Result<()> {
+        let default_table = (version >= SpecVersion::V1_1_0).then_some(MAIN);
         let present = self.netlink.addresses(link.index)?;
         for ip in result.container_ips(&link.name) {
             if !present.iter().any(|address| address.net == ip.address) {
@@ -137,11 +145,8 @@ impl Sandbox {
             }
         }
         for route in &result.routes {
-            let filter = RouteFilter {
-                dst: Some(route.dst),
-                table: Some(route.table.unwrap_or(MAIN)),
-                ..RouteFilter::default()
-            };
+            let table = route.table.or(default_table);
+            let filter = RouteFilter { dst: Some(route.dst), table, ..RouteFilter::default() };
             let found = self.netlink.routes(filter)?;
             if !found.iter().any(|r| route.gw.is_none() || r.gateway == route.gw) {
                 let via = route.gw.map(|gw| format!(" via {gw}")).unwrap_or_default();

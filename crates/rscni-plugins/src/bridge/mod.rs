@@ -195,7 +195,7 @@ fn check(args: &Args) -> Result<()> {
         spoof::check(owner, &port.name, inner.mac)?;
     }
     if conf.ipam_type().is_some() {
-        sandbox.check_addresses_and_routes(&inner, result)?;
+        sandbox.check_addresses_and_routes(&inner, result, conf.cni_version)?;
         if config.gateway {
             device::check_gateways(&mut host, &bridge, &config, result)?;
         }
