@@ -27,6 +27,25 @@ fn an_interface_of_somebody_else_is_left_alone() {
 }
 
 #[test]
+fn an_interface_whose_alias_names_another_owner_is_left_alone_whatever_its_name() {
+    rscni_test::run(|lab| {
+        let network = Network::bridge(lab, &[V4], &json!({}));
+        let a = network.attach(lab, "a");
+        let port = a.reply.interfaces()[1].to_owned();
+        let mut host = lab.host().netlink();
+        let index = host.link_by_name(&port).unwrap().index;
+        let alias = |text: &str| LinkChange { alias: Some(text.into()), ..LinkChange::default() };
+        host.set_link(index, &alias("rscni net2 ctr-other eth0")).unwrap();
+        a.del().success();
+        assert!(host.find_link(&port).unwrap().is_some());
+        // Any other text says nothing about owners.
+        host.set_link(index, &alias("a note by hand")).unwrap();
+        a.del().success();
+        assert!(host.find_link(&port).unwrap().is_none());
+    });
+}
+
+#[test]
 fn del_finds_an_attachment_whose_interface_was_removed_or_renamed_by_hand() {
     rscni_test::run(|lab| {
         let network = Network::bridge(lab, &[V4], &json!({}));

@@ -34,6 +34,10 @@ pub(crate) fn add_veth(host: &mut Netlink, veth: &Veth<'_>, sandbox: &str, undo:
             ))
             .into());
         }
+        // An ADD that failed has just removed the bridge that it had made.
+        Err(error) if error.is_not_found() && veth.master.is_some() => {
+            return Err(Error::TryAgainLater(error.to_string()).into());
+        }
         Err(error) => return Err(error.into()),
     };
     let index = port.index;
@@ -46,8 +50,9 @@ pub(crate) fn add_veth(host: &mut Netlink, veth: &Veth<'_>, sandbox: &str, undo:
 /// Ours is found by its name on the host. One that the Go plugins made has a random name there, so it is removed by
 /// its container's end, unless that is visibly another attachment's.
 pub(crate) fn del_veth(owner: Owner<'_>, args: &Args) -> Result<()> {
+    let is_of_another = |alias: Option<String>| alias.is_some_and(|a| owner::is_owned(&a) && a != owner.alias());
     let mut host = Netlink::open()?;
-    if let Some(link) = host.find_link(&owner.veth_name())? {
+    if let Some(link) = host.find_link(&owner.veth_name())?.filter(|link| !is_of_another(link.alias.clone())) {
         return del_link(&mut host, &link);
     }
     let Some(mut sandbox) = Sandbox::open_if_there(args)? else { return Ok(()) };
@@ -56,8 +61,7 @@ pub(crate) fn del_veth(owner: Owner<'_>, args: &Args) -> Result<()> {
         return Ok(());
     }
     let peer = inner.peer_index.and_then(|index| host.link_by_index(index).ok());
-    let alias = peer.and_then(|peer| peer.alias).unwrap_or_default();
-    if owner::is_owned(&alias) && alias != owner.alias() {
+    if is_of_another(peer.and_then(|peer| peer.alias)) {
         return Ok(());
     }
     del_link(&mut sandbox.netlink, &inner)

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod bridge;
+mod commands;
 mod failure;
 mod host;
 mod host_local;

@@ -3,10 +3,11 @@
 //! The container reaches everything by way of the host, the other addresses of its subnet too.
 
 use ipnet::IpNet;
-use rscni::{Args, CNIResult, Cni, Error, Interface, NetConf};
+use rscni::{Args, CNIResult, Error, Interface, NetConf};
 use rscni_linux::{AddressFlags, Link, Netlink, Route, RouteFilter, Veth};
 use serde::Deserialize;
 
+use crate::commands::Commands;
 use crate::failure::{AsFarAsPossible, Result, differs};
 use crate::host;
 use crate::ipam::Ipam;
@@ -16,8 +17,7 @@ use crate::sandbox::{Reach, Sandbox};
 use crate::undo::Undo;
 
 /// The ptp plugin.
-#[derive(Debug)]
-pub(crate) struct Ptp;
+pub(crate) const PTP: Commands = Commands { add, del, check, gc, status };
 
 /// The keys of the ptp plugin, as the Go plugin has them.
 #[derive(Debug, Default, Deserialize)]
@@ -25,30 +25,6 @@ pub(crate) struct Ptp;
 struct Keys {
     ip_masq_backend: Option<Backend>,
     mtu: u32,
-}
-
-impl Cni for Ptp {
-    fn add(&self, args: Args) -> std::result::Result<CNIResult, Error> {
-        Ok(add(&args)?)
-    }
-
-    fn del(&self, args: Args) -> std::result::Result<(), Error> {
-        Ok(del(&args)?)
-    }
-
-    fn check(&self, args: Args) -> std::result::Result<(), Error> {
-        Ok(check(&args)?)
-    }
-
-    fn gc(&self, args: Args) -> std::result::Result<(), Error> {
-        Ok(gc(&args)?)
-    }
-
-    fn status(&self, args: Args) -> std::result::Result<(), Error> {
-        let conf = args.conf()?;
-        conf.custom_as::<Keys>()?;
-        Ok(Ipam::required(conf, &args)?.status()?)
-    }
 }
 
 /// The place of the container's interface in the result, as the Go plugin has it: after the host's end.
@@ -197,4 +173,10 @@ fn gc(args: &Args) -> Result<()> {
         all.step(ipam.gc());
     }
     all.finish()
+}
+
+fn status(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    conf.custom_as::<Keys>()?;
+    Ipam::required(conf, args)?.status()
 }

@@ -2,10 +2,10 @@
 
 use rscni::{Cni, Error, Plugin, Reply, Request};
 
-use crate::bridge::Bridge;
+use crate::bridge::BRIDGE;
 use crate::host_local::HostLocal;
-use crate::loopback::Loopback;
-use crate::ptp::Ptp;
+use crate::loopback::LOOPBACK;
+use crate::ptp::PTP;
 use crate::r#static::Static;
 
 /// A plugin of this crate.
@@ -19,10 +19,10 @@ pub struct Entry {
 
 /// Every plugin, by name.
 pub const ALL: &[Entry] = &[
-    Entry { name: "bridge", about: "a veth pair whose host end is a port of a bridge", plugin: &Bridge },
+    Entry { name: "bridge", about: "a veth pair whose host end is a port of a bridge", plugin: &BRIDGE },
     Entry { name: "host-local", about: "gives addresses from ranges of this host's own", plugin: &HostLocal },
-    Entry { name: "loopback", about: "switches the container's lo on", plugin: &Loopback },
-    Entry { name: "ptp", about: "a veth pair, with a route to the container on the host", plugin: &Ptp },
+    Entry { name: "loopback", about: "switches the container's lo on", plugin: &LOOPBACK },
+    Entry { name: "ptp", about: "a veth pair, with a route to the container on the host", plugin: &PTP },
     Entry { name: "static", about: "gives the addresses that the configuration names", plugin: &Static },
 ];
 

@@ -9,10 +9,11 @@ mod spoof;
 
 use std::time::Duration;
 
-use rscni::{Args, CNIResult, Cni, Error, Interface, NetConf};
+use rscni::{Args, CNIResult, Interface, NetConf};
 use rscni_linux::{BridgePort, Link, LinkChange, Netlink, Veth, announce};
 
 use self::config::Config;
+use crate::commands::Commands;
 use crate::failure::{AsFarAsPossible, Context, Result, differs};
 use crate::host;
 use crate::ipam::Ipam;
@@ -22,35 +23,10 @@ use crate::sandbox::{Reach, Sandbox, check_mac};
 use crate::undo::Undo;
 
 /// The bridge plugin.
-#[derive(Debug)]
-pub(crate) struct Bridge;
+pub(crate) const BRIDGE: Commands = Commands { add, del, check, gc, status };
 
 /// How long the port may take to come up.
 const PORT_LIMIT: Duration = Duration::from_secs(3);
-
-impl Cni for Bridge {
-    fn add(&self, args: Args) -> std::result::Result<CNIResult, Error> {
-        Ok(add(&args)?)
-    }
-
-    fn del(&self, args: Args) -> std::result::Result<(), Error> {
-        Ok(del(&args)?)
-    }
-
-    fn check(&self, args: Args) -> std::result::Result<(), Error> {
-        Ok(check(&args)?)
-    }
-
-    fn gc(&self, args: Args) -> std::result::Result<(), Error> {
-        Ok(gc(&args)?)
-    }
-
-    fn status(&self, args: Args) -> std::result::Result<(), Error> {
-        let conf = args.conf()?;
-        Config::new(conf, &args)?;
-        Ok(Ipam::of(conf, &args).map_or(Ok(()), |ipam| ipam.status())?)
-    }
-}
 
 fn add(args: &Args) -> Result<CNIResult> {
     let conf = args.conf()?;
@@ -232,4 +208,10 @@ fn gc(args: &Args) -> Result<()> {
         all.step(ipam.gc());
     }
     all.finish()
+}
+
+fn status(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    Config::new(conf, args)?;
+    Ipam::of(conf, args).map_or(Ok(()), |ipam| ipam.status())
 }
