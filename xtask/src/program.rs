@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -82,6 +82,13 @@ pub(crate) fn cargo() -> Command {
 pub(crate) fn workspace_root() -> PathBuf {
     let xtask = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     xtask.parent().expect("xtask is a folder of the workspace").to_path_buf()
+}
+
+/// Copies this program to `to`, to be started from there: building the tests may have replaced the file that it was
+/// itself started from.
+pub(crate) fn copy_self(to: &Path) -> Result<()> {
+    std::fs::copy("/proc/self/exe", to).with_context(|| format!("copy this program to {}", to.display()))?;
+    Ok(())
 }
 
 /// Whether the tasks may do what only root may do on the host.

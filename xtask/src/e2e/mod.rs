@@ -84,7 +84,7 @@ fn run_with(options: &Options, on_line: &mut dyn FnMut(&str)) -> Result<()> {
         Some(plugins) => plugins.clone(),
         None => build_and_install(directory.path())?,
     };
-    let mut inside = sandbox::command()?;
+    let mut inside = sandbox::command(directory.path())?;
     inside.arg(INSIDE).arg(directory.path());
     for set in [&plugins, &options.go_plugins] {
         inside.arg(absolute(set)?);
@@ -94,11 +94,10 @@ fn run_with(options: &Options, on_line: &mut dyn FnMut(&str)) -> Result<()> {
 
 /// Builds the binary and lets it install itself, as an operator would.
 fn build_and_install(directory: &Path) -> Result<PathBuf> {
-    program::foreground(program::cargo().args(["build", "--quiet", "--package", "rscni-cli"]))?;
+    let mut cargo = program::cargo();
+    let rscni = program::built(cargo.args(["build", "-p", "rscni-cli", "--message-format=json-render-diagnostics"]))?;
     let plugins = directory.join("plugins");
     std::fs::create_dir(&plugins).with_context(|| format!("make {}", plugins.display()))?;
-    // Cargo puts it where it has put this program.
-    let rscni = std::env::current_exe().context("find this program's file")?.with_file_name("rscni");
     program::capture(std::process::Command::new(&rscni).arg("install").arg(&plugins))?;
     if !plugins.join("bridge").exists() {
         bail!("`{} install` put no plugin `bridge` into {}", rscni.display(), plugins.display());

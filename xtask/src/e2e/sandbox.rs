@@ -35,9 +35,10 @@ pub(super) struct Node {
     pub(super) plugins: [PathBuf; 2],
 }
 
-/// This program, to be started in namespaces of its own.
-pub(super) fn command() -> Result<Command> {
-    let this_program = std::env::current_exe().context("find this program's file")?;
+/// This program, to be started in namespaces of its own; `directory` is for the run's files.
+pub(super) fn command(directory: &Path) -> Result<Command> {
+    let this_program = directory.join("xtask");
+    program::copy_self(&this_program)?;
     let mut command = Command::new("setpriv");
     command
         // With this task goes `unshare`, and with `unshare` everything in there.

@@ -113,10 +113,8 @@ fn environment(all: impl Iterator<Item = (OsString, OsString)>) -> BTreeMap<Stri
 }
 
 fn prepare(shared: &Path, job: &Job) -> Result<()> {
-    // A copy: building the tests may have replaced the file that this program was started from, and its path may
-    // have a space in it, which that in /tmp has not.
-    std::fs::copy("/proc/self/exe", shared.join("init"))
-        .and_then(|_| std::fs::create_dir(shared.join(init::SCRATCH)))
+    program::copy_self(&shared.join("init"))?;
+    std::fs::create_dir(shared.join(init::SCRATCH))
         .and_then(|()| std::fs::create_dir(shared.join("uml")))
         .and_then(|()| std::fs::write(shared.join(JOB), serde_json::to_vec(job)?))
         .with_context(|| format!("write the job for User-Mode Linux into {}", shared.display()))
