@@ -6,11 +6,17 @@
 
 #![forbid(unsafe_code)]
 
+mod attach;
 mod cli;
 mod cnitool;
+mod generate;
 mod install;
+mod netns;
 mod network;
 mod output;
+mod places;
+mod summary;
+mod table;
 
 use std::ffi::OsStr;
 use std::path::Path;

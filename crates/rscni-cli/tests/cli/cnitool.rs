@@ -51,7 +51,8 @@ fn what_it_attaches_rscni_detaches() {
 #[test]
 fn errors_are_on_stderr_with_status_1() {
     let world = World::new();
-    for arguments in [&["add", "none", "/x"][..], &["add", "mynet"], &["frobnicate"], &[]] {
+    let unknown = ["check", "mynet", "/never/attached"];
+    for arguments in [&["add", "none", "/x"][..], &unknown, &["add", "mynet"], &["frobnicate"], &[]] {
         let ran = cnitool(&world, arguments, &[]);
         assert_eq!((ran.status, ran.stdout.as_str()), (1, ""), "{arguments:?}: {ran:?}");
         assert!(!ran.stderr.is_empty(), "{arguments:?}");
