@@ -7,10 +7,13 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::attach::{Add, Attachment};
 use crate::cnitool;
+use crate::gc::Gc;
 use crate::generate::{self, Shell};
 use crate::install;
+use crate::list::List;
 use crate::network::Action;
 use crate::output;
+use crate::status::Status;
 
 /// CNI networks for containers: every reference plugin in one file, and a tool to run networks with
 ///
@@ -28,7 +31,9 @@ Examples:
   rscni plugins                            see which there are
   rscni add mynet testing --create-netns   attach /var/run/netns/testing to the network mynet of /etc/cni/net.d
   rscni check mynet testing
+  rscni ls                                 see what is attached to what
   rscni del mynet testing
+  rscni gc mynet --auto                    remove what was left by containers that are gone
   rscni add mynet testing --cap portMappings='[{\"hostPort\":8080,\"containerPort\":80,\"protocol\":\"tcp\"}]'";
 
 #[derive(Subcommand)]
@@ -42,6 +47,18 @@ enum Command {
     Del(Attachment),
     /// See that an attachment is as `add` left it
     Check(Attachment),
+    /// List attachments: of which container, with which addresses, and whether it is still there
+    Ls(List),
+    /// Remove what containers that are gone have left behind in a network
+    ///
+    /// Attachments that are not in the given set are detached, and then each plugin is told the set, to remove what
+    /// else it may hold. What was removed is printed. With --auto, take care that no other runtime uses the network
+    /// that remembers its attachments elsewhere: they would be removed.
+    Gc(Gc),
+    /// See whether networks are ready for containers
+    ///
+    /// Prints a line for each network, and ends with status 1 if one is not ready or its file cannot be read.
+    Status(Status),
     /// Put this program and an entry for each plugin (and cnitool) into a directory
     ///
     /// Every file appears whole or not at all, so it may be a directory that runtimes are using, and may hold other
@@ -75,6 +92,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Add(add) => add.run(),
         Command::Del(attachment) => attachment.run(Action::Del),
         Command::Check(attachment) => attachment.run(Action::Check),
+        Command::Ls(list) => list.run(),
+        Command::Gc(gc) => gc.run(),
+        Command::Status(status) => status.run(),
         Command::Install { dir, only } => install::install(&dir, only.as_deref(), &mut |done| output::line(&done)),
         Command::Plugins => {
             list_plugins();

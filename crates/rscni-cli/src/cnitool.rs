@@ -16,7 +16,7 @@ use crate::output;
 /// The name under which this program is cnitool.
 pub(crate) const NAME: &str = "cnitool";
 
-/// Add a network interface to a network namespace, check it, or remove it.
+/// Add a network interface to a network namespace, check it, or remove it; collect garbage, or ask for the status.
 #[derive(Parser)]
 #[command(name = NAME, version, after_help = VARIABLES, arg_required_else_help = true)]
 struct Arguments {
@@ -42,6 +42,10 @@ enum Command {
     Check(Attachment),
     /// Delete the network interface from a network namespace
     Del(Attachment),
+    /// Remove every attachment to the network, whatever the namespace, and what else its plugins hold
+    Gc(Attachment),
+    /// Ask the network's plugins whether they are ready
+    Status(Attachment),
 }
 
 #[derive(clap::Args)]
@@ -76,6 +80,8 @@ impl Arguments {
             Command::Add(attachment) => (None, attachment),
             Command::Check(attachment) => (Some(Action::Check), attachment),
             Command::Del(attachment) => (Some(Action::Del), attachment),
+            Command::Gc(attachment) => (Some(Action::Gc), attachment),
+            Command::Status(attachment) => (Some(Action::Status), attachment),
         };
         let netns = absolute(&attachment.netns)?;
         let ifname = match self.ifname.filter(|name| !name.is_empty()) {

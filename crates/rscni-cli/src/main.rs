@@ -9,12 +9,15 @@
 mod attach;
 mod cli;
 mod cnitool;
+mod gc;
 mod generate;
 mod install;
+mod list;
 mod netns;
 mod network;
 mod output;
 mod places;
+mod status;
 mod summary;
 mod table;
 

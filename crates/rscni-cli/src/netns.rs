@@ -18,6 +18,25 @@ pub(crate) fn named_dir() -> &'static Path {
     Path::new(if Path::new("/var/run").exists() { "/var/run/netns" } else { "/run/netns" })
 }
 
+/// Whether a namespace exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    There,
+    /// Nothing is there, or a file that a namespace was once mounted on.
+    Gone,
+    /// This process cannot look, for that reason.
+    Unknown(String),
+}
+
+/// Looks whether there is a namespace.
+pub(crate) fn presence(path: &Path) -> Presence {
+    match Netns::open(path) {
+        Ok(_) => Presence::There,
+        Err(rscni_linux::Error::NotFound { .. } | rscni_linux::Error::Invalid { .. }) => Presence::Gone,
+        Err(error) => Presence::Unknown(error.to_string()),
+    }
+}
+
 /// Makes a namespace under that name, and says whether there was none.
 pub(crate) fn make_if_missing(path: &Path) -> Result<bool, Error> {
     if path.exists() {

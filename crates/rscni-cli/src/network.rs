@@ -1,4 +1,4 @@
-//! ADD, DEL and CHECK of a network by its name, as `rscni` and `cnitool` both do it.
+//! The operations on a network by its name, as `rscni` and `cnitool` both do it.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -17,11 +17,13 @@ use sha2::{Digest, Sha512};
 /// Where network configurations are, unless said otherwise.
 pub(crate) const CONF_DIR: &str = "/etc/cni/net.d";
 
-/// What is to be done with an attachment.
+/// What is to be done with an attachment, or with the network that it is to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Del,
     Check,
+    Gc,
+    Status,
 }
 
 /// An attachment to a network, and where all that belongs to it is found.
@@ -67,6 +69,9 @@ impl Target {
         match action {
             Action::Del => runtime.del(&list, &self.params).map_err(Error::from),
             Action::Check => runtime.check(&list, &self.params),
+            // As cnitool does it: it knows of no attachment that is to be kept.
+            Action::Gc => runtime.gc(&list, &[]).map_err(Error::from),
+            Action::Status => runtime.status(&list),
         }
     }
 

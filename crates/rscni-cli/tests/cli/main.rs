@@ -2,9 +2,12 @@
 //! kernel's network, but for what is in `node`.
 
 mod cnitool;
+mod gc;
 mod generate;
 mod install;
+mod list;
 mod network;
 mod node;
+mod status;
 mod summary;
 mod world;

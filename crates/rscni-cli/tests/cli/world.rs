@@ -137,6 +137,26 @@ impl World {
         run(&mut self.command(action, network, options))
     }
 
+    /// `rscni` with these words, of which the first is a command that knows a cache.
+    pub(crate) fn call(&self, words: &[&str]) -> Ran {
+        run(&mut self.calling(words))
+    }
+
+    /// `rscni status` with these words behind.
+    pub(crate) fn status(&self, words: &[&str]) -> Ran {
+        let mut command = Command::new(RSCNI);
+        command.arg("status").args(words).arg("--conf-dir").arg(self.path("net.d"));
+        run(command.arg("--plugin-dir").arg(self.path("bin")))
+    }
+
+    /// The command of [`call`](Self::call).
+    pub(crate) fn calling(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(RSCNI);
+        command.args(words).arg("--cache-dir").arg(self.path("cache"));
+        command.env("NETCONFPATH", self.path("net.d")).env("CNI_PATH", self.path("bin"));
+        command
+    }
+
     /// The command of [`rscni`](Self::rscni).
     pub(crate) fn command(&self, action: &str, network: &str, options: &[&str]) -> Command {
         let mut command = Command::new(RSCNI);
