@@ -1,5 +1,6 @@
 //! The binary as people and runtimes call it. Plugins are shell scripts, and nothing needs the
-//! kernel's network, but for what is in `node`.
+//! kernel's network, but for what is in `node` and
+//! `tutorial`.
 
 mod cnitool;
 mod gc;
@@ -10,4 +11,5 @@ mod network;
 mod node;
 mod status;
 mod summary;
+mod tutorial;
 mod world;

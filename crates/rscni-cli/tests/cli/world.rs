@@ -169,7 +169,7 @@ impl World {
 
 /// Writes a program in another process: were it open in this one while another test starts something, the kernel
 /// would refuse to run it (ETXTBSY).
-fn write_program(path: &Path, text: &str) {
+pub(crate) fn write_program(path: &Path, text: &str) {
     let mut child = Command::new("sh")
         .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
         .arg(path)
