@@ -124,4 +124,13 @@ mod tests {
     fn the_definitions_hold_together() {
         Cli::command().debug_assert();
     }
+
+    #[test]
+    fn every_command_has_its_place_in_the_page_about_them() {
+        let page = include_str!("../../../docs/rscni.md");
+        for command in Cli::command().get_subcommands() {
+            let name = format!("rscni {}", command.get_name());
+            assert!(page.contains(&name), "docs/rscni.md does not say what `{name}` is for");
+        }
+    }
 }
