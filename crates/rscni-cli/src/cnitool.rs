@@ -4,17 +4,19 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use rscni::Error;
 use rscni::runtime::{AttachmentParams, Cache};
 
-use crate::network::{Action, CONF_DIR, Target, absolute, container_id, parse_args, parse_cap_args, split_path};
+use crate::network::{
+    Action, CONF_DIR, Target, absolute, container_id, is_true, parse_args, parse_cap_args, split_path,
+};
 use crate::output;
 
 /// The name under which this program is cnitool.
 pub(crate) const NAME: &str = "cnitool";
 
-/// Add a network interface to a network namespace, check it, or remove it.
+/// Add a network interface to a network namespace, check it, or remove it; collect garbage, or ask for the status.
 #[derive(Parser)]
 #[command(name = NAME, version, after_help = VARIABLES, arg_required_else_help = true)]
 struct Arguments {
@@ -40,6 +42,10 @@ enum Command {
     Check(Attachment),
     /// Delete the network interface from a network namespace
     Del(Attachment),
+    /// Remove every attachment to the network, whatever the namespace, and what else its plugins hold
+    Gc(Attachment),
+    /// Ask the network's plugins whether they are ready
+    Status(Attachment),
 }
 
 #[derive(clap::Args)]
@@ -63,34 +69,45 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
+/// The definition of the command lines.
+pub(crate) fn command() -> clap::Command {
+    Arguments::command()
+}
+
 impl Arguments {
     fn run(self) -> Result<(), Error> {
         let (action, attachment) = match self.command {
-            Command::Add(attachment) => (Action::Add, attachment),
-            Command::Check(attachment) => (Action::Check, attachment),
-            Command::Del(attachment) => (Action::Del, attachment),
+            Command::Add(attachment) => (None, attachment),
+            Command::Check(attachment) => (Some(Action::Check), attachment),
+            Command::Del(attachment) => (Some(Action::Del), attachment),
+            Command::Gc(attachment) => (Some(Action::Gc), attachment),
+            Command::Status(attachment) => (Some(Action::Status), attachment),
         };
         let netns = absolute(&attachment.netns)?;
         let ifname = match self.ifname.filter(|name| !name.is_empty()) {
             Some(name) => name,
             None => text("CNI_IFNAME")?.unwrap_or_else(|| "eth0".into()),
         };
-        let mut params = AttachmentParams::new(container_id(&netns), netns, ifname);
+        let mut params = AttachmentParams::new(container_id(&netns), &netns, ifname);
         if let Some(args) = text("CNI_ARGS")? {
             params.args = parse_args(&args)?;
         }
         if let Some(args) = text("CAP_ARGS")? {
             params.capability_args = parse_cap_args(&args)?;
         }
-        params.netns_override = text("CNI_NETNS_OVERRIDE")?.is_some_and(|text| crate::cli::is_true(&text));
+        params.netns_override = text("CNI_NETNS_OVERRIDE")?.is_some_and(|text| is_true(&text));
         let target = Target {
             network: attachment.network,
+            netns,
             params,
             conf_dir: variable("NETCONFPATH").map_or_else(|| Path::new(CONF_DIR).to_owned(), Into::into),
-            plugin_path: variable("CNI_PATH").as_ref().map(split_path).unwrap_or_default(),
+            plugin_path: variable("CNI_PATH").as_deref().map(split_path).unwrap_or_default(),
             cache: Cache::default(),
         };
-        target.run(action)
+        match action {
+            None => target.add().map(|added| output::json(&added.result.to_json(added.version))),
+            Some(action) => target.run(action),
+        }
     }
 }
 

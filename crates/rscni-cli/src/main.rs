@@ -6,11 +6,20 @@
 
 #![forbid(unsafe_code)]
 
+mod attach;
 mod cli;
 mod cnitool;
+mod gc;
+mod generate;
 mod install;
+mod list;
+mod netns;
 mod network;
 mod output;
+mod places;
+mod status;
+mod summary;
+mod table;
 
 use std::ffi::OsStr;
 use std::path::Path;

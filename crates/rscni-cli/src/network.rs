@@ -1,75 +1,121 @@
-//! ADD, DEL and CHECK of a network by its name, as `rscni` and `cnitool` both do it.
+//! The operations on a network by its name, as `rscni` and `cnitool` both do it.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
-use rscni::Error;
 use rscni::invoke::{Exec, Invocation, Outcome};
 use rscni::runtime::{AttachmentParams, Cache, ConfDir, NetConfList, Runtime};
+use rscni::{CNIResult, Error, SpecVersion};
 use rscni_plugins::Linked;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha512};
 
-use crate::output;
-
 /// Where network configurations are, unless said otherwise.
 pub(crate) const CONF_DIR: &str = "/etc/cni/net.d";
 
-/// What is to be done with an attachment.
+/// What is to be done with an attachment, or with the network that it is to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    Add,
     Del,
     Check,
+    Gc,
+    Status,
 }
 
 /// An attachment to a network, and where all that belongs to it is found.
 pub(crate) struct Target {
     pub(crate) network: String,
+    pub(crate) netns: PathBuf,
     pub(crate) params: AttachmentParams,
     pub(crate) conf_dir: PathBuf,
     pub(crate) plugin_path: Vec<PathBuf>,
     pub(crate) cache: Cache,
 }
 
+/// What an ADD gave.
+pub(crate) struct Added {
+    pub(crate) result: CNIResult,
+    /// The network's version, in which the result is to be written.
+    pub(crate) version: SpecVersion,
+    /// The plugins that were called, in their order.
+    pub(crate) steps: Vec<Step>,
+}
+
+/// One call of a plugin.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub(crate) plugin: String,
+    pub(crate) time: Duration,
+}
+
 impl Target {
-    /// Does it; the result of ADD goes to stdout.
+    /// Attaches.
+    pub(crate) fn add(&self) -> Result<Added, Error> {
+        let list = self.list(None)?;
+        let watched = Watched::default();
+        let result = self.runtime(&watched).add(&list, &self.params)?;
+        Ok(Added { result, version: list.cni_version, steps: watched.steps() })
+    }
+
+    /// Does what has no result.
     pub(crate) fn run(&self, action: Action) -> Result<(), Error> {
-        let runtime = Runtime::new(Aloud(Linked), &self.plugin_path).with_cache(self.cache.clone());
-        let list = self.list(action)?;
+        let list = self.list(Some(action))?;
+        let watched = Watched::default();
+        let runtime = self.runtime(&watched);
         match action {
-            Action::Add => {
-                runtime.add(&list, &self.params).map(|result| output::json(&result.to_json(list.cni_version)))
-            }
             Action::Del => runtime.del(&list, &self.params).map_err(Error::from),
             Action::Check => runtime.check(&list, &self.params),
+            // As cnitool does it: it knows of no attachment that is to be kept.
+            Action::Gc => runtime.gc(&list, &[]).map_err(Error::from),
+            Action::Status => runtime.status(&list),
         }
     }
 
+    fn runtime<'a>(&self, exec: &'a Watched) -> Runtime<&'a Watched> {
+        Runtime::new(exec, &self.plugin_path).with_cache(self.cache.clone())
+    }
+
     /// The network's configuration. One whose file is gone is still good for a DEL, from the cache.
-    fn list(&self, action: Action) -> Result<NetConfList, Error> {
+    fn list(&self, action: Option<Action>) -> Result<NetConfList, Error> {
         let missing = match ConfDir::load(&self.conf_dir)?.find(&self.network) {
             Ok(list) => return Ok(list.clone()),
             Err(error) => error,
         };
-        let entry =
-            if action == Action::Del { self.cache.load(&self.network, &self.params).ok().flatten() } else { None };
+        let entry = if action == Some(Action::Del) {
+            self.cache.load(&self.network, &self.params).ok().flatten()
+        } else {
+            None
+        };
         entry.and_then(|entry| NetConfList::from_json(&entry.config).ok()).ok_or(missing)
     }
 }
 
-/// Passes on to this program's stderr what plugins say there.
-struct Aloud<E>(E);
+/// Calls plugins, passes on to this program's stderr what they say there, and notes how long each takes.
+#[derive(Default)]
+pub(crate) struct Watched(Mutex<Vec<Step>>);
 
-impl<E: Exec> Exec for Aloud<E> {
+impl Watched {
+    /// The calls so far.
+    fn steps(&self) -> Vec<Step> {
+        self.0.lock().map(|steps| steps.clone()).unwrap_or_default()
+    }
+}
+
+impl Exec for &Watched {
     fn find(&self, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
-        self.0.find(plugin, path)
+        Linked.find(plugin, path)
     }
 
     fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
-        let outcome = self.0.exec(invocation)?;
+        let begin = Instant::now();
+        let outcome = Linked.exec(invocation)?;
+        if let Ok(mut steps) = self.0.lock() {
+            steps.push(Step { plugin: invocation.plugin.clone(), time: begin.elapsed() });
+        }
         // What plugins say to people is no part of their answer.
         let _ = io::stderr().write_all(&outcome.stderr);
         Ok(outcome)
@@ -106,7 +152,7 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Error> {
 }
 
 /// The directories of `CNI_PATH`.
-pub(crate) fn split_path(text: &OsString) -> Vec<PathBuf> {
+pub(crate) fn split_path(text: &OsStr) -> Vec<PathBuf> {
     std::env::split_paths(text).filter(|dir| !dir.as_os_str().is_empty()).collect()
 }
 
@@ -119,6 +165,11 @@ pub(crate) fn parse_args(text: &str) -> Result<Vec<(String, String)>, Error> {
             _ => Err(Error::InvalidEnvValue(format!("CNI_ARGS: {pair:?} is not a pair of the form KEY=VALUE"))),
         })
         .collect()
+}
+
+/// A variable's text that says yes.
+pub(crate) fn is_true(text: &str) -> bool {
+    text == "1" || text.eq_ignore_ascii_case("true")
 }
 
 /// The object of `CAP_ARGS`.

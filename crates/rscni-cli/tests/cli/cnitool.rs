@@ -49,9 +49,55 @@ fn what_it_attaches_rscni_detaches() {
 }
 
 #[test]
+fn gc_removes_every_attachment_and_status_asks_the_plugins() {
+    let world = World::new();
+    let plugins = serde_json::json!([{ "type": "first" }, { "type": "second" }]);
+    world.network(
+        "10-mynet.conflist",
+        &serde_json::json!({ "cniVersion": "1.1.0", "name": "mynet", "plugins": plugins }),
+    );
+    // Given as a path that is not clean, and collected under another.
+    let netns = format!("{}/./netns", world.path("").display());
+    cnitool(&world, &["add", "mynet", &netns], &[]).succeeded();
+    for command in ["status", "gc", "gc"] {
+        let ran = cnitool(&world, &[command, "mynet", "/anything"], &[]).succeeded();
+        assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""), "{command}");
+        assert_eq!(cnitool(&world, &[command, "mynet"], &[]).status, 1);
+    }
+    let calls =
+        ["STATUS first", "STATUS second", "DEL second", "DEL first", "GC first", "GC second", "GC first", "GC second"];
+    assert_eq!(world.order()[2..], calls);
+    assert_eq!(world.config("GC-first")["cni.dev/valid-attachments"], serde_json::json!([]));
+
+    world.plugin("first", r#"echo '{ "code": 50, "msg": "not now" }'; exit 1"#);
+    for command in ["status", "gc"] {
+        let ran = cnitool(&world, &[command, "mynet", "/anything"], &[]);
+        assert_eq!((ran.status, ran.stdout.as_str()), (1, ""), "{command}");
+        assert!(ran.stderr.contains("not now"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn what_it_attaches_rscni_lists_and_collects() {
+    let world = World::new();
+    cnitool(&world, &["add", "mynet", world.path("netns").to_str().unwrap()], &[]).succeeded();
+    std::fs::rename(world.path("lib/cni"), world.path("cache")).unwrap();
+    let listed = world.call(&["ls", "-o", "json"]).succeeded().json();
+    let id = listed["attachments"][0]["containerID"].as_str().unwrap().to_owned();
+    assert!(id.starts_with("cnitool-") && id.len() == 28, "{id}");
+    world.call(&["gc", "mynet", "--valid", &format!("{id}/eth0")]).succeeded();
+    assert_eq!(world.order().len(), 2);
+    let ran = world.call(&["gc", "mynet", "--auto"]).succeeded();
+    assert_eq!(ran.stdout, format!("removed {id}/eth0 10.0.0.3/24\n"));
+    assert_eq!(world.order()[2..], ["DEL second", "DEL first"]);
+    assert_eq!(world.vars("ADD-first"), world.vars("DEL-first"));
+}
+
+#[test]
 fn errors_are_on_stderr_with_status_1() {
     let world = World::new();
-    for arguments in [&["add", "none", "/x"][..], &["add", "mynet"], &["frobnicate"], &[]] {
+    let unknown = ["check", "mynet", "/never/attached"];
+    for arguments in [&["add", "none", "/x"][..], &unknown, &["add", "mynet"], &["frobnicate"], &[]] {
         let ran = cnitool(&world, arguments, &[]);
         assert_eq!((ran.status, ran.stdout.as_str()), (1, ""), "{arguments:?}: {ran:?}");
         assert!(!ran.stderr.is_empty(), "{arguments:?}");

@@ -1,6 +1,15 @@
-//! The binary as people and runtimes call it. Plugins are shell scripts; nothing needs the kernel's network.
+//! The binary as people and runtimes call it. Plugins are shell scripts, and nothing needs the
+//! kernel's network, but for what is in `node` and
+//! `tutorial`.
 
 mod cnitool;
+mod gc;
+mod generate;
 mod install;
+mod list;
 mod network;
+mod node;
+mod status;
+mod summary;
+mod tutorial;
 mod world;

@@ -40,6 +40,21 @@ impl Ran {
     }
 }
 
+/// Runs a command line on a terminal; what it prints on either stream comes back as stdout, with the terminal's line
+/// ends made the usual ones.
+pub(crate) fn on_terminal(command: &mut Command) -> Ran {
+    let line: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).map(quoted).collect();
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &line.join(" "), "/dev/null"]).env("TERM", "xterm");
+    script.env_remove("NO_COLOR").envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let ran = run(&mut script);
+    Ran { stdout: ran.stdout.replace("\r\n", "\n"), ..ran }
+}
+
+fn quoted(word: &std::ffi::OsStr) -> String {
+    format!("'{}'", word.to_str().unwrap().replace('\'', "'\\''"))
+}
+
 /// Runs a command without any of this process's CNI variables.
 pub(crate) fn run(command: &mut Command) -> Ran {
     for name in ["CNI_PATH", "CNI_ARGS", "CNI_IFNAME", "CNI_COMMAND", "NETCONFPATH", "CAP_ARGS"] {
@@ -119,16 +134,42 @@ impl World {
 
     /// `rscni ACTION NETWORK NETNS`, with more options behind.
     pub(crate) fn rscni(&self, action: &str, network: &str, options: &[&str]) -> Ran {
+        run(&mut self.command(action, network, options))
+    }
+
+    /// `rscni` with these words, of which the first is a command that knows a cache.
+    pub(crate) fn call(&self, words: &[&str]) -> Ran {
+        run(&mut self.calling(words))
+    }
+
+    /// `rscni status` with these words behind.
+    pub(crate) fn status(&self, words: &[&str]) -> Ran {
+        let mut command = Command::new(RSCNI);
+        command.arg("status").args(words).arg("--conf-dir").arg(self.path("net.d"));
+        run(command.arg("--plugin-dir").arg(self.path("bin")))
+    }
+
+    /// The command of [`call`](Self::call).
+    pub(crate) fn calling(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(RSCNI);
+        command.args(words).arg("--cache-dir").arg(self.path("cache"));
+        command.env("NETCONFPATH", self.path("net.d")).env("CNI_PATH", self.path("bin"));
+        command
+    }
+
+    /// The command of [`rscni`](Self::rscni).
+    pub(crate) fn command(&self, action: &str, network: &str, options: &[&str]) -> Command {
         let mut command = Command::new(RSCNI);
         command.args([action, network]).arg(self.path("netns")).args(options);
         command.arg("--conf-dir").arg(self.path("net.d")).arg("--plugin-dir").arg(self.path("bin"));
-        run(command.arg("--cache-dir").arg(self.path("cache")))
+        command.arg("--cache-dir").arg(self.path("cache"));
+        command
     }
 }
 
 /// Writes a program in another process: were it open in this one while another test starts something, the kernel
 /// would refuse to run it (ETXTBSY).
-fn write_program(path: &Path, text: &str) {
+pub(crate) fn write_program(path: &Path, text: &str) {
     let mut child = Command::new("sh")
         .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
         .arg(path)

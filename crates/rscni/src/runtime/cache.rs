@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ use serde_json::{Map, Value};
 use super::{AttachmentParams, NetConfList};
 use crate::conf::version_of;
 use crate::name::{check_container_id, check_interface_name, check_network_name};
-use crate::{CNIResult, Error, SpecVersion};
+use crate::{Attachment, CNIResult, Error, SpecVersion};
 
 /// The entries of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +39,18 @@ pub struct CacheEntry {
     pub result: CNIResult,
     /// The version in which the result is kept.
     pub version: SpecVersion,
+    /// When its file was written; none for an entry that is not from a file.
+    pub modified: Option<SystemTime>,
+}
+
+/// What a cache holds, in the order of the files' names.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct CacheListing {
+    /// The attachments.
+    pub entries: Vec<CacheEntry>,
+    /// The files that cannot be read, each with what is wrong; the text names the file.
+    pub broken: Vec<(PathBuf, Error)>,
 }
 
 impl CacheEntry {
@@ -49,7 +62,13 @@ impl CacheEntry {
             config: list.source().to_vec(),
             result: result.clone(),
             version: list.cni_version,
+            modified: None,
         }
+    }
+
+    /// The attachment, as GC names it.
+    pub fn attachment(&self) -> Attachment {
+        Attachment { container_id: self.params.container_id.clone(), ifname: self.params.ifname.clone() }
     }
 
     fn is_of(&self, network: &str, params: &AttachmentParams) -> bool {
@@ -93,12 +112,55 @@ impl Cache {
     /// [`file`](Self::file).
     pub fn load(&self, network: &str, params: &AttachmentParams) -> Result<Option<CacheEntry>, Error> {
         let file = self.file(network, params)?;
-        let bytes = match fs::read(&file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            read => read.map_err(|e| Error::IOFailure(format!("read {}: {e}", file.display())))?,
-        };
-        let entry = decode(&bytes, network, params).map_err(|error| error.context(file.display()))?;
-        Ok(Some(entry).filter(|entry| entry.is_of(network, params)))
+        let entry = read(&file, Some((network, params))).map_err(|error| error.context(file.display()))?;
+        Ok(entry.filter(|entry| entry.is_of(network, params)))
+    }
+
+    /// Every attachment that is remembered. A directory that does not exist holds none.
+    ///
+    /// Files that older releases of libcni wrote do not say whose they are, and so count as broken.
+    ///
+    /// # Errors
+    /// [`Error::IOFailure`] if the directory cannot be read.
+    pub fn list(&self) -> Result<CacheListing, Error> {
+        let mut listing = CacheListing::default();
+        for file in files(&self.results())? {
+            match read(&file, None).and_then(|entry| self.in_its_place(entry, &file)) {
+                // Removed since the directory was read.
+                Ok(None) => {}
+                Ok(Some(entry)) => listing.entries.push(entry),
+                Err(error) => {
+                    let error = error.context(file.display());
+                    listing.broken.push((file, error));
+                }
+            }
+        }
+        Ok(listing)
+    }
+
+    /// The attachments of one container, and the broken files whose names may mean it.
+    ///
+    /// # Errors
+    /// [`Error::IOFailure`] if the directory cannot be read, [`Error::InvalidEnvValue`] if that is no container's id.
+    pub fn list_of(&self, container_id: &str) -> Result<CacheListing, Error> {
+        check_container_id(container_id)?;
+        let mut listing = self.list()?;
+        let infix = format!("-{container_id}-");
+        listing.entries.retain(|entry| entry.params.container_id == container_id);
+        listing.broken.retain(|(file, _)| file.file_name().is_some_and(|name| name.to_string_lossy().contains(&infix)));
+        Ok(listing)
+    }
+
+    /// An entry that stands where its own names say; no other would be found again.
+    fn in_its_place(&self, entry: Option<CacheEntry>, file: &Path) -> Result<Option<CacheEntry>, Error> {
+        if let Some(entry) = &entry {
+            let place = self.file(&entry.network, &entry.params)?;
+            if place != file {
+                let text = format!("what it holds belongs into {}", place.display());
+                return Err(Error::FailedToDecode(text));
+            }
+        }
+        Ok(entry)
     }
 
     /// Writes an entry. A reader sees the one before or this one, never a part.
@@ -218,16 +280,39 @@ impl Stored {
                 .map_err(|error| Error::FailedToDecode(format!("config is not base64: {error}")))?,
             version: version_of(&self.result)?,
             result: serde_json::from_value(self.result.into())?,
+            modified: None,
         })
     }
 }
 
-/// Reads an entry; before it had kinds, libcni kept nothing but the result.
-fn decode(bytes: &[u8], network: &str, params: &AttachmentParams) -> Result<CacheEntry, Error> {
+/// The files of a directory in lexical order, without those that are being written.
+fn files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let list = || fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
+    let mut names = match list() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        listed => listed.map_err(|e| Error::IOFailure(format!("list {}: {e}", dir.display())))?,
+    };
+    names.retain(|name| !name.as_encoded_bytes().starts_with(b"."));
+    names.sort();
+    Ok(names.into_iter().map(|name| dir.join(name)).collect())
+}
+
+/// Reads a file, if it exists.
+fn read(file: &Path, of: Option<(&str, &AttachmentParams)>) -> Result<Option<CacheEntry>, Error> {
+    let bytes = match fs::read(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(|e| Error::IOFailure(format!("read: {e}")))?,
+    };
+    let modified = fs::metadata(file).and_then(|metadata| metadata.modified()).ok();
+    Ok(Some(CacheEntry { modified, ..decode(&bytes, of)? }))
+}
+
+/// Reads an entry; before it had kinds, libcni kept nothing but the result, and so it must be known whose that is.
+fn decode(bytes: &[u8], of: Option<(&str, &AttachmentParams)>) -> Result<CacheEntry, Error> {
     let map: Map<String, Value> = serde_json::from_slice(bytes)?;
-    match map.get("kind").and_then(Value::as_str) {
-        Some(KIND) => serde_json::from_value::<Stored>(map.into())?.into_entry(),
-        None if map.contains_key("cniVersion") => Ok(CacheEntry {
+    match (map.get("kind").and_then(Value::as_str), of) {
+        (Some(KIND), _) => serde_json::from_value::<Stored>(map.into())?.into_entry(),
+        (None, Some((network, params))) if map.contains_key("cniVersion") => Ok(CacheEntry {
             network: network.into(),
             params: AttachmentParams {
                 container_id: params.container_id.clone(),
@@ -237,8 +322,9 @@ fn decode(bytes: &[u8], network: &str, params: &AttachmentParams) -> Result<Cach
             config: Vec::new(),
             version: version_of(&map)?,
             result: serde_json::from_value(map.into())?,
+            modified: None,
         }),
-        kind => Err(Error::FailedToDecode(format!("an entry of kind {kind:?}, not {KIND:?}"))),
+        (kind, _) => Err(Error::FailedToDecode(format!("an entry of kind {kind:?}, not {KIND:?}"))),
     }
 }
 
@@ -302,7 +388,9 @@ mod tests {
         cache.store(&changed).unwrap();
         changed.params.args.clear();
         cache.store(&changed).unwrap();
-        assert_eq!(cache.load("net", &params()), Ok(Some(changed)));
+        let loaded = cache.load("net", &params()).unwrap().unwrap();
+        assert!(loaded.modified.is_some());
+        assert_eq!(CacheEntry { modified: None, ..loaded }, changed);
         assert_eq!(fs::read_dir(dir.path().join("results")).unwrap().count(), 1, "no temporary file is left");
         cache.remove("net", &params()).unwrap();
         assert_eq!(cache.load("net", &params()), Ok(None));
@@ -345,7 +433,8 @@ mod tests {
         let same_file = AttachmentParams { container_id: "box-a".into(), ..params() };
         assert_eq!(cache.load("net", &same_file), Ok(None));
         cache.remove("net", &same_file).unwrap();
-        assert_eq!(cache.load("net-box", &other.params), Ok(Some(other)));
+        assert_eq!(cache.load("net-box", &other.params).unwrap().unwrap().network, "net-box");
+        assert_eq!(cache.list().unwrap().entries[0].attachment(), other.attachment());
     }
 
     #[test]
@@ -355,6 +444,39 @@ mod tests {
         for (container_id, ifname) in [("..", "eth0"), ("a/b", "eth0"), ("a", "../x")] {
             assert_eq!(cache.file("net", &AttachmentParams::new(container_id, "/n", ifname)).unwrap_err().code(), 4);
         }
+    }
+
+    #[test]
+    fn a_listing_has_every_attachment_and_every_broken_file() {
+        let (dir, cache) = with_text("{ cut off");
+        let results = dir.path().join("results");
+        for (container_id, ifname) in [("b", "eth0"), ("a", "eth1"), ("a", "eth0")] {
+            let params = AttachmentParams { container_id: container_id.into(), ifname: ifname.into(), ..params() };
+            cache.store(&CacheEntry { params, ..entry() }).unwrap();
+        }
+        fs::write(results.join(".1.0.tmp"), "half").unwrap();
+        fs::write(results.join("net-old-eth0"), r#"{ "cniVersion": "0.4.0" }"#).unwrap();
+        fs::copy(results.join("net-a-eth0"), results.join("net-copy-eth0")).unwrap();
+        let listing = cache.list().unwrap();
+        let names = |listing: &CacheListing| -> Vec<_> {
+            listing
+                .entries
+                .iter()
+                .map(|entry| format!("{} {}", entry.params.container_id, entry.params.ifname))
+                .collect()
+        };
+        assert_eq!(names(&listing), ["a eth0", "a eth1", "b eth0"]);
+        assert!(listing.entries.iter().all(|entry| entry.modified.is_some() && entry.config == CONFIG.as_bytes()));
+        let broken: Vec<_> = listing.broken.iter().map(|(file, _)| file.strip_prefix(&results).unwrap()).collect();
+        assert_eq!(broken, ["net-box-eth0", "net-copy-eth0", "net-old-eth0"].map(Path::new));
+        for ((file, error), part) in listing.broken.iter().zip(["key must be", "belongs into", "an entry of kind None"])
+        {
+            assert!(error.details().starts_with(file.to_str().unwrap()) && error.details().contains(part), "{error}");
+        }
+        assert_eq!(names(&cache.list_of("a").unwrap()), ["a eth0", "a eth1"]);
+        assert_eq!(cache.list_of("box").unwrap().broken.len(), 1);
+        assert_eq!(cache.list_of("../a").unwrap_err().code(), 4);
+        assert_eq!(Cache::new("/nowhere").list(), Ok(CacheListing::default()));
     }
 
     #[test]

@@ -7,17 +7,18 @@
 use std::io;
 use std::path::PathBuf;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{AttachmentParams, NetConfList, PluginConf};
 use crate::invoke::{Exec, Invocation, Outcome, variables};
 use crate::request::Command;
-use crate::{Args, CNIResult, Error};
+use crate::{Args, Attachment, CNIResult, Error};
 
 /// A network, an attachment to it, and where the network's plugins are.
 pub(super) struct Chain<'a> {
     list: &'a NetConfList,
-    params: &'a AttachmentParams,
+    params: AttachmentParams,
+    valid: Option<&'a [Attachment]>,
     args: Args,
     programs: Vec<Result<PathBuf, Error>>,
 }
@@ -33,9 +34,20 @@ pub(super) trait Operation {
 
 impl<'a> Chain<'a> {
     /// Looks up every plugin, so that a missing one is known before the first is called.
-    pub(super) fn new(exec: &impl Exec, path: &[PathBuf], list: &'a NetConfList, params: &'a AttachmentParams) -> Self {
+    pub(super) fn new(exec: &impl Exec, path: &[PathBuf], list: &'a NetConfList, params: AttachmentParams) -> Self {
         let programs = list.plugins.iter().map(|plugin| exec.find(plugin.plugin_type(), path)).collect();
-        Self { list, params, args: params.to_args(path), programs }
+        let args = params.to_args(path);
+        Self { list, params, valid: None, args, programs }
+    }
+
+    /// The same for what concerns no single attachment.
+    pub(super) fn of_network(exec: &impl Exec, path: &[PathBuf], list: &'a NetConfList) -> Self {
+        Self::new(exec, path, list, AttachmentParams::default())
+    }
+
+    /// The same with the attachments that GC must leave alone.
+    pub(super) fn with_valid(self, valid: &'a [Attachment]) -> Self {
+        Self { valid: Some(valid), ..self }
     }
 
     fn len(&self) -> usize {
@@ -56,7 +68,13 @@ impl<'a> Chain<'a> {
 
     fn invocation(&self, command: Command, index: usize, previous: Option<&CNIResult>) -> Result<Invocation, Error> {
         let program = self.programs[index].clone().map_err(|error| self.context(command, index, error))?;
-        let config = request_config(self.list, &self.list.plugins[index], self.params, previous);
+        let mut config = request_config(self.list, &self.list.plugins[index], &self.params, previous);
+        if let Some(valid) = self.valid {
+            // The spec's text had the second name for a while, and plugins may know only that.
+            for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
+                config.insert(key.into(), json!(valid));
+            }
+        }
         Ok(Invocation {
             plugin: self.plugin(index).to_owned(),
             program,
@@ -179,26 +197,30 @@ pub(super) struct Each<'a> {
 }
 
 impl<'a> Each<'a> {
+    fn new(chain: &'a Chain<'a>, command: Command, left: Vec<usize>) -> Self {
+        Self { chain, command, left, current: 0, previous: None, goes_on: false, errors: Vec::new() }
+    }
+
     /// CHECK: in order, up to the first failure.
     pub(super) fn check(chain: &'a Chain<'a>, result: CNIResult) -> Self {
-        let left = (0..chain.len()).rev().collect();
-        Self {
-            chain,
-            command: Command::Check,
-            left,
-            current: 0,
-            previous: Some(result),
-            goes_on: false,
-            errors: vec![],
-        }
+        Self { previous: Some(result), ..Self::new(chain, Command::Check, (0..chain.len()).rev().collect()) }
     }
 
     /// DEL of the first `count` plugins: in reverse order, going on past failures.
     pub(super) fn del(chain: &'a Chain<'a>, count: usize, result: Option<CNIResult>) -> Self {
         // Before 0.4.0 there is no prevResult on DEL.
         let previous = result.filter(|_| chain.list.cni_version.has_check());
-        let left = (0..count).collect();
-        Self { chain, command: Command::Del, left, current: 0, previous, goes_on: true, errors: vec![] }
+        Self { previous, goes_on: true, ..Self::new(chain, Command::Del, (0..count).collect()) }
+    }
+
+    /// GC: in order, going on past failures.
+    pub(super) fn gc(chain: &'a Chain<'a>) -> Self {
+        Self { goes_on: true, ..Self::new(chain, Command::Gc, (0..chain.len()).rev().collect()) }
+    }
+
+    /// STATUS: in order, up to the first failure.
+    pub(super) fn status(chain: &'a Chain<'a>) -> Self {
+        Self::new(chain, Command::Status, (0..chain.len()).rev().collect())
     }
 
     pub(super) fn finish(self) -> Vec<Error> {

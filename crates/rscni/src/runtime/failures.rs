@@ -20,6 +20,11 @@ impl Failures {
         errors.next().map_or(Ok(()), |first| Err(Self { first, rest: errors.collect() }))
     }
 
+    /// Every error, with `context` before its text.
+    pub(super) fn in_context(self, context: impl fmt::Display) -> impl Iterator<Item = Error> {
+        std::iter::once(self.first).chain(self.rest).map(move |error| error.context(&context))
+    }
+
     /// Every error.
     pub fn iter(&self) -> impl Iterator<Item = &Error> {
         std::iter::once(&self.first).chain(&self.rest)

@@ -31,15 +31,16 @@ mod params;
 
 use std::path::PathBuf;
 
-pub use cache::{Cache, CacheEntry};
+pub use cache::{Cache, CacheEntry, CacheListing};
 pub use conf::{NetConfList, PluginConf};
 pub use conf_dir::ConfDir;
 pub use failures::Failures;
 pub use params::AttachmentParams;
 
 use crate::invoke::Exec;
+use crate::name::check_network_name;
 use crate::request::Command;
-use crate::{CNIResult, Error, SpecVersion};
+use crate::{Attachment, CNIResult, Error, SpecVersion};
 use chain::{Add, Added, Chain, Each, Operation};
 
 /// Runs the chains of networks.
@@ -85,7 +86,7 @@ impl<E: Exec> Runtime<E> {
             // A damaged entry tells of an attachment, too.
             Err(_) => true,
         };
-        let chain = Chain::new(&self.exec, &self.path, list, params);
+        let chain = Chain::new(&self.exec, &self.path, list, params.clone());
         let mut add = Add::new(&chain);
         self.drive(&mut add);
         let Added { called, result, error } = add.finish();
@@ -123,7 +124,7 @@ impl<E: Exec> Runtime<E> {
         params.check(Command::Del)?;
         let entry = self.cache.load(&list.name, params).ok().flatten();
         let params = completed(params, entry.as_ref());
-        let chain = Chain::new(&self.exec, &self.path, list, &params);
+        let chain = Chain::new(&self.exec, &self.path, list, params.clone());
         let mut del = Each::del(&chain, list.plugins.len(), entry.map(|entry| entry.result));
         self.drive(&mut del);
         Failures::of(del.finish())?;
@@ -162,10 +163,63 @@ impl<E: Exec> Runtime<E> {
             )));
         };
         let params = completed(params, Some(&entry));
-        let chain = Chain::new(&self.exec, &self.path, list, &params);
+        let chain = Chain::new(&self.exec, &self.path, list, params);
         let mut check = Each::check(&chain, entry.result);
         self.drive(&mut check);
         check.finish().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// GC: removes what belongs to attachments of a network that are not in `valid` (spec: "GC").
+    ///
+    /// Each such attachment that the cache knows is detached with DEL, in the configuration that it was made with as
+    /// far as the cache has it. Then every plugin is told which attachments are valid, if the network's version has GC.
+    /// With `disableGC` in the configuration nothing is done. A damaged entry of the cache is nobody's, and is left.
+    ///
+    /// # Errors
+    /// Every plugin's error, with its place in the chain; [`Error::IOFailure`] if the cache cannot be read.
+    pub fn gc(&self, list: &NetConfList, valid: &[Attachment]) -> Result<(), Failures> {
+        check_network_name(&list.name)?;
+        if list.disable_gc {
+            return Ok(());
+        }
+        let mut errors = Vec::new();
+        match self.cache.list() {
+            Ok(listing) => {
+                for entry in listing.entries.iter().filter(|entry| entry.network == list.name) {
+                    if !valid.contains(&entry.attachment()) {
+                        let made_with = made_with(entry, list);
+                        let failures = self.del(made_with.as_ref().unwrap_or(list), &entry.params).err();
+                        let id = &entry.params.container_id;
+                        errors.extend(failures.into_iter().flat_map(|failures| failures.in_context(id)));
+                    }
+                }
+            }
+            Err(error) => errors.push(error),
+        }
+        if list.cni_version.has_gc_and_status() {
+            let chain = Chain::of_network(&self.exec, &self.path, list).with_valid(valid);
+            let mut gc = Each::gc(&chain);
+            self.drive(&mut gc);
+            errors.extend(gc.finish());
+        }
+        Failures::of(errors)
+    }
+
+    /// STATUS: asks every plugin whether an ADD could be serviced (spec: "STATUS").
+    ///
+    /// A network whose version has no STATUS always is ready, as in libcni.
+    ///
+    /// # Errors
+    /// The first plugin's error, with its place in the chain.
+    pub fn status(&self, list: &NetConfList) -> Result<(), Error> {
+        check_network_name(&list.name)?;
+        if !list.cni_version.has_gc_and_status() {
+            return Ok(());
+        }
+        let chain = Chain::of_network(&self.exec, &self.path, list);
+        let mut status = Each::status(&chain);
+        self.drive(&mut status);
+        status.finish().into_iter().next().map_or(Ok(()), Err)
     }
 
     fn drive(&self, operation: &mut impl Operation) {
@@ -187,6 +241,13 @@ fn completed(params: &AttachmentParams, entry: Option<&CacheEntry>) -> Attachmen
         }
     }
     params
+}
+
+/// The network as it was when the attachment was made; none where the cache does not have it, or `list` has all of it.
+fn made_with(entry: &CacheEntry, list: &NetConfList) -> Option<NetConfList> {
+    let made_with = NetConfList::from_json(&entry.config).or_else(|_| NetConfList::from_plugin_json(&entry.config));
+    // What libcni keeps lacks the plugins that come from the network's folder.
+    made_with.ok().filter(|old| old.name == list.name && !list.plugins.starts_with(&old.plugins))
 }
 
 /// The error with more text at its end.

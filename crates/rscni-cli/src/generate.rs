@@ -1,0 +1,37 @@
+//! What packagers want beside the program: completions for shells, and manual pages, both from the definitions of the
+//! command lines, so that they say what the program does.
+
+use std::path::Path;
+
+use clap::{Command, ValueEnum};
+use rscni::Error;
+
+use crate::output;
+
+/// A shell that command lines can be completed in.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+/// Prints the script that completes the command.
+pub(crate) fn completions(shell: Shell, command: &mut Command) {
+    let shell = match shell {
+        Shell::Bash => clap_complete::Shell::Bash,
+        Shell::Zsh => clap_complete::Shell::Zsh,
+        Shell::Fish => clap_complete::Shell::Fish,
+    };
+    let name = command.get_name().to_owned();
+    let mut script = Vec::new();
+    clap_complete::generate(shell, command, name, &mut script);
+    output::text(&String::from_utf8_lossy(&script));
+}
+
+/// Writes the pages of the commands and of their subcommands.
+pub(crate) fn manual(dir: &Path, commands: impl IntoIterator<Item = Command>) -> Result<(), Error> {
+    let failed = |e: std::io::Error| Error::IOFailure(format!("write manual pages to {}: {e}", dir.display()));
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    commands.into_iter().try_for_each(|command| clap_mangen::generate_to(command, dir)).map_err(failed)
+}

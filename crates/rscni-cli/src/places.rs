@@ -1,0 +1,54 @@
+//! Where networks, plugins and what is remembered of attachments are: the options that several commands share.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use rscni::runtime::Cache;
+
+use crate::network::{CONF_DIR, split_path};
+
+const PLUGIN_DIR: &str = "/opt/cni/bin";
+const CACHE_DIR: &str = "/var/lib/cni";
+
+/// Where networks and plugins are.
+#[derive(clap::Args)]
+pub(crate) struct Places {
+    /// Directory of network configurations
+    #[arg(long, value_name = "DIR", env = "NETCONFPATH", hide_env_values = true, default_value = CONF_DIR)]
+    conf_dir: OsString,
+    /// Directories of plugins, divided by ':'; those inside this program need not be there
+    #[arg(long, value_name = "DIRS", env = "CNI_PATH", hide_env_values = true, default_value = PLUGIN_DIR)]
+    plugin_dir: OsString,
+}
+
+impl Places {
+    /// The directory of network configurations.
+    pub(crate) fn conf_dir(&self) -> &Path {
+        Path::new(or(&self.conf_dir, CONF_DIR))
+    }
+
+    /// The directories of plugins.
+    pub(crate) fn plugin_path(&self) -> Vec<PathBuf> {
+        split_path(or(&self.plugin_dir, PLUGIN_DIR))
+    }
+}
+
+/// Where attachments are remembered.
+#[derive(clap::Args)]
+pub(crate) struct Memory {
+    /// Directory where attachments are remembered
+    #[arg(long, value_name = "DIR", default_value = CACHE_DIR)]
+    cache_dir: PathBuf,
+}
+
+impl Memory {
+    /// What is remembered there.
+    pub(crate) fn cache(&self) -> Cache {
+        Cache::new(&self.cache_dir)
+    }
+}
+
+/// The value, unless it is empty: a variable that is set to nothing is not set.
+fn or<'a, T: AsRef<OsStr> + ?Sized>(value: &'a T, default: &'a str) -> &'a OsStr {
+    if value.as_ref().is_empty() { default.as_ref() } else { value.as_ref() }
+}

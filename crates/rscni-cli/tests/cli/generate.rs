@@ -1,0 +1,38 @@
+//! Completions and manual pages.
+
+use std::process::Command;
+
+use crate::world::{RSCNI, run};
+
+#[test]
+fn completions_know_the_commands_and_bash_takes_them() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(Command::new(RSCNI).args(["completions", shell])).succeeded().stdout;
+        assert!(script.contains("create-netns") && script.contains("install"), "{shell}: {script}");
+    }
+    // As bash calls it when Tab is pressed behind `rscni che`.
+    let typed = "eval \"$(\"$0\" completions bash)\"; COMP_WORDS=(rscni che); COMP_CWORD=1; \
+                 _rscni rscni che rscni; echo \"${COMPREPLY[@]}\"";
+    let ran = run(Command::new("bash").args(["-c", typed, RSCNI])).succeeded();
+    assert_eq!(ran.stdout.trim(), "check", "{}", ran.stderr);
+    assert_eq!(run(Command::new(RSCNI).args(["completions", "tcsh"])).status, 2);
+}
+
+#[test]
+fn there_is_a_page_for_each_command() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("man1");
+    run(Command::new(RSCNI).arg("man").arg(&dir)).succeeded();
+    for (page, text) in [
+        ("rscni.1", "Examples"),
+        ("rscni-add.1", "create\\-netns"),
+        ("cnitool.1", "NETCONFPATH"),
+        ("rscni-man.1", "DIR"),
+    ] {
+        let written = std::fs::read_to_string(dir.join(page)).unwrap();
+        assert!(written.starts_with(".ie") && written.contains(".TH ") && written.contains(text), "{page}: {written}");
+    }
+    std::fs::write(temp.path().join("file"), "").unwrap();
+    let ran = run(Command::new(RSCNI).arg("man").arg(temp.path().join("file")));
+    assert!(ran.status == 1 && ran.stderr.contains("(code 5)"), "{}", ran.stderr);
+}

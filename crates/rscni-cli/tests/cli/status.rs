@@ -1,0 +1,57 @@
+//! `rscni status`.
+
+use serde_json::json;
+
+use crate::world::World;
+
+/// Three networks: `mynet`, whose version has no STATUS, `new`, which has, and `away`, of which a plugin is missing.
+fn networks() -> World {
+    let world = World::new();
+    let list = |name: &str, plugin: &str| json!({ "cniVersion": "1.1.0", "name": name, "plugins": [{ "type": "first" }, { "type": plugin }] });
+    world.network("20-new.conflist", &list("new", "second"));
+    world.network("30-away.conflist", &list("away", "nothing"));
+    world
+}
+
+#[test]
+fn each_network_has_a_line_that_says_what_is_wrong() {
+    let world = networks();
+    let ran = world.status(&[]);
+    let lines: Vec<_> = ran.stdout.lines().collect();
+    assert_eq!((ran.status, lines.len()), (1, 3), "{ran:?}");
+    assert!(lines[0].starts_with("mynet  ready, ") && lines[0].ends_with("version 1.0.0 has no STATUS"), "{ran:?}");
+    assert_eq!(lines[1], "new    ready");
+    assert!(lines[2].starts_with("away   not ready: ") && lines[2].contains("nothing is not installed"), "{ran:?}");
+    assert!(ran.stderr.contains("not ready: 1 of 3"), "{ran:?}");
+    assert_eq!(world.order(), ["STATUS first", "STATUS second"]);
+}
+
+#[test]
+fn one_network_can_be_asked_for() {
+    let world = networks();
+    let ran = world.status(&["new"]).succeeded();
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("new  ready\n", ""));
+    world.plugin("second", r#"echo '{ "code": 51, "msg": "no route out" }'; exit 1"#);
+    let ran = world.status(&["new"]);
+    assert!(ran.status == 1 && ran.stdout.contains("no route out") && ran.stdout.contains("(code 51)"), "{ran:?}");
+    let ran = world.status(&["none"]);
+    assert!(ran.status == 1 && ran.stderr.contains("no network named"), "{ran:?}");
+}
+
+#[test]
+fn files_that_are_no_networks_are_named() {
+    let world = World::new();
+    std::fs::write(world.path("net.d/30-bad.conf"), "{ oops").unwrap();
+    let ran = world.status(&[]);
+    assert!(ran.status == 1 && ran.stdout.contains("mynet  ready"), "{ran:?}");
+    assert!(ran.stdout.lines().nth(1).unwrap().contains("30-bad.conf: key must be a string at line 1"), "{ran:?}");
+    world.status(&["mynet"]).succeeded();
+}
+
+#[test]
+fn no_network_at_all_is_not_ready() {
+    let world = World::new();
+    std::fs::remove_file(world.path("net.d/10-mynet.conflist")).unwrap();
+    let ran = world.status(&[]);
+    assert!(ran.status == 1 && ran.stderr.contains("no network configuration"), "{ran:?}");
+}
