@@ -10,11 +10,11 @@ use serde_json::json;
 
 use super::containerd::Containerd;
 use super::leftovers::{self, Host};
-use super::{PluginSet, image, report, sandbox};
+use super::{PluginSet, image, report, runtime, sandbox};
 use crate::program;
 use crate::tally::Tally;
 
-const NETWORK: &str = "e2e";
+pub(super) const NETWORK: &str = "e2e";
 const BRIDGE: &str = "e2e0";
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
 
@@ -34,9 +34,12 @@ pub(super) fn run(node: &sandbox::Node, go: &PluginSet, tested: &PluginSet, tall
         leftovers::forget_nat()?;
         sandbox::use_plugins(&set.directory)?;
         let id = format!("container-on-{}", set.name);
-        let outcome = live(&containerd, &id, after).map_err(|error| anyhow!("{error:#}\n{}", containerd.last_words()));
+        let outcome = live(&containerd, &id, |_| Ok(()), after);
+        let outcome = outcome.map_err(|error| anyhow!("{error:#}\n{}", containerd.last_words()));
         report(tally, &format!("ctr run --cni on the plugins of {}", set.name), outcome);
     }
+    let outcome = live(&containerd, "taken-over", |id| runtime::take_over(tested, id), Host::nothing_left);
+    report(tally, "what ctr attached is listed, checked and detached by rscni", outcome);
     Ok(())
 }
 
@@ -59,7 +62,13 @@ fn network() -> serde_json::Value {
     })
 }
 
-fn live(containerd: &Containerd, id: &str, after: fn(&Host) -> Result<()>) -> Result<()> {
+/// Runs a container, with `meanwhile` called with the id that containerd gives it while it runs.
+fn live(
+    containerd: &Containerd,
+    id: &str,
+    meanwhile: impl FnOnce(&str) -> Result<()>,
+    after: fn(&Host) -> Result<()>,
+) -> Result<()> {
     let mut ctr = containerd
         .ctr()
         .args(["run", "--rm", "--cni", "--snapshotter", "native"])
@@ -72,8 +81,9 @@ fn live(containerd: &Containerd, id: &str, after: fn(&Host) -> Result<()>) -> Re
     let said = until_ready(&mut ctr)?;
     let address = seen_inside(&said).with_context(|| format!("the container said:\n{said}"))?;
     // The name that go-cni gives the container: containerd's namespace and the id.
-    let host = Host::new(NETWORK, &format!("default-{id}"), vec![address.into()]);
-    let seen_outside = seen_outside(&host);
+    let container_id = format!("default-{id}");
+    let host = Host::new(NETWORK, &container_id, vec![address.into()]);
+    let seen_outside = seen_outside(&host).and_then(|()| meanwhile(&container_id));
 
     program::capture(containerd.ctr().args(["task", "kill", "--signal", "SIGKILL", id]))?;
     let output = ctr.wait_with_output().context("wait for ctr")?;

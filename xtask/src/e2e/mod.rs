@@ -16,6 +16,7 @@ mod containerd;
 mod handover;
 mod image;
 mod leftovers;
+mod runtime;
 mod sandbox;
 
 use std::path::{Path, PathBuf};

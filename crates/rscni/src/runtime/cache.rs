@@ -265,11 +265,16 @@ impl From<&CacheEntry> for Stored {
 impl Stored {
     fn into_entry(self) -> Result<CacheEntry, Error> {
         let config = self.config.unwrap_or_default();
+        let version = version_of(&self.result)?;
+        let result: CNIResult = serde_json::from_value(self.result.into())?;
+        // Before release 1.2 libcni did not keep the namespace, but results say where the interfaces are.
+        let sandbox = || result.interfaces.iter().find_map(|interface| interface.sandbox.clone());
+        let netns = self.netns.filter(|path| !path.is_empty()).or_else(sandbox);
         Ok(CacheEntry {
             network: self.network_name,
             params: AttachmentParams {
                 container_id: self.container_id,
-                netns: self.netns.filter(|path| !path.is_empty()).map(Into::into),
+                netns: netns.map(Into::into),
                 ifname: self.if_name,
                 args: self.cni_args,
                 capability_args: self.capability_args,
@@ -278,8 +283,8 @@ impl Stored {
             config: BASE64_STANDARD
                 .decode(config)
                 .map_err(|error| Error::FailedToDecode(format!("config is not base64: {error}")))?,
-            version: version_of(&self.result)?,
-            result: serde_json::from_value(self.result.into())?,
+            version,
+            result,
             modified: None,
         })
     }
