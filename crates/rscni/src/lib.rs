@@ -53,6 +53,7 @@ pub mod invoke;
 mod legacy;
 pub mod name;
 mod plugin;
+mod process;
 mod request;
 mod result;
 pub mod runtime;
