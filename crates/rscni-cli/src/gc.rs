@@ -1,6 +1,6 @@
 //! `rscni gc`: removes what containers that are gone have left behind.
 
-use rscni::runtime::{Cache, CacheEntry, ConfDir, NetConfList, Runtime};
+use rscni::runtime::{Cache, CacheEntry, ConfDir, NetConfList};
 use rscni::{Attachment, Error};
 
 use crate::list::{addresses, may_be_of};
@@ -40,7 +40,7 @@ impl Gc {
         let before = cache.list()?.entries;
         let valid = if self.auto { in_use(&cache, list)? } else { self.valid.clone() };
         let watched = Watched::default();
-        let runtime = Runtime::new(&watched, self.places.plugin_path()).with_cache(cache.clone());
+        let runtime = self.places.runtime(&watched, cache.clone());
         let outcome = runtime.gc(list, &valid);
 
         let after = cache.list()?.entries;

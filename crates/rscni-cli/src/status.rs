@@ -2,7 +2,7 @@
 
 use rscni::Error;
 use rscni::invoke::Exec;
-use rscni::runtime::{ConfDir, NetConfList, Runtime};
+use rscni::runtime::{Cache, ConfDir, NetConfList};
 
 use crate::network::Watched;
 use crate::output;
@@ -55,7 +55,7 @@ impl Status {
         for plugin in &list.plugins {
             (&watched).find(plugin.plugin_type(), &path)?;
         }
-        Runtime::new(&watched, path).status(list)
+        self.places.runtime(&watched, Cache::default()).status(list)
     }
 }
 
