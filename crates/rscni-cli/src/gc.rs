@@ -30,8 +30,7 @@ pub(crate) struct Gc {
 impl Gc {
     /// Removes, and prints what was removed.
     pub(crate) fn run(&self) -> Result<(), Error> {
-        let dir = ConfDir::load(self.places.conf_dir())?;
-        let list = dir.find(&self.network)?;
+        let list = &self.list()?;
         if list.disable_gc {
             output::line(&format!("nothing is removed: network {} has disableGC", list.name));
             return Ok(());
@@ -56,6 +55,20 @@ impl Gc {
         }
         outcome.map_err(Error::from)
     }
+
+    /// The network. One whose file is gone may have left attachments behind, which remember what it was.
+    fn list(&self) -> Result<NetConfList, Error> {
+        match ConfDir::load(self.places.conf_dir())?.find(&self.network) {
+            Ok(list) => Ok(list.clone()),
+            Err(missing) => remembered(self.memory.cache().list()?.entries, &self.network).ok_or(missing),
+        }
+    }
+}
+
+/// The network as the newest attachment to it remembers it.
+fn remembered(entries: Vec<CacheEntry>, network: &str) -> Option<NetConfList> {
+    let newest = entries.into_iter().filter(|entry| entry.network == network).max_by_key(|entry| entry.modified)?;
+    NetConfList::from_json(&newest.config).or_else(|_| NetConfList::from_plugin_json(&newest.config)).ok()
 }
 
 /// The attachments of a network whose namespaces exist, or may exist.

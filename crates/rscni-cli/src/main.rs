@@ -3,6 +3,7 @@
 //! What it is depends on the name that it is called by. Under a plugin's name it is that plugin, and nothing else is
 //! even set up, since a node calls it for every container. Under the name `cnitool` it takes the command lines of
 //! Go's `cnitool`. Under any other it is `rscni`, with subcommands.
+//! What `rscni` starts itself as, where no file has a plugin's name, is the plugin that a variable names.
 
 #![forbid(unsafe_code)]
 

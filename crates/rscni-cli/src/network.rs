@@ -143,11 +143,13 @@ impl Exec for &Watched {
 /// Names the plugin of this program that a process is to be, where its own name does not say it.
 pub(crate) const PLUGIN_VARIABLE: &str = "RSCNI_PLUGIN";
 
-/// The call as one of a process: only that can be ended at its limit. A plugin that is inside this program may be no
-/// file on disk, so its name is passed in a variable.
+/// The call as one of a process: only that can be ended at its limit. Where the plugin is inside this program and no
+/// file has its name, a variable tells it.
 fn apart(invocation: &Invocation) -> Invocation {
     let mut invocation = invocation.clone();
-    invocation.vars.insert(PLUGIN_VARIABLE.into(), invocation.plugin.clone().into());
+    if invocation.program.file_name() != Some(OsStr::new(&invocation.plugin)) {
+        invocation.vars.insert(PLUGIN_VARIABLE.into(), invocation.plugin.clone().into());
+    }
     invocation
 }
 
