@@ -12,6 +12,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+#[cfg(feature = "async")]
+pub use crate::async_exec::{AsyncExec, AsyncProcess, OnThread};
 use crate::error::ErrorReply;
 use crate::name::check_plugin_type;
 use crate::process::MAX_OUTPUT;

@@ -46,6 +46,8 @@
 mod args;
 #[cfg(feature = "async")]
 pub mod async_cni;
+#[cfg(feature = "async")]
+mod async_exec;
 mod conf;
 mod custom;
 pub mod error;

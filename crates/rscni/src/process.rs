@@ -22,7 +22,7 @@ pub(crate) const MAX_OUTPUT: usize = 16 << 20;
 pub(crate) const GRACE: Duration = Duration::from_millis(500);
 
 /// How long to wait where only looking again helps.
-const PAUSE: Duration = Duration::from_millis(5);
+pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 
 /// Starts plugins as processes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -150,14 +150,19 @@ impl Running {
     }
 
     fn has_ended(&self) -> io::Result<bool> {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        Ok(waitid(WaitId::Pid(Pid::from_child(&self.child)), options)?.is_some())
+        has_ended(Pid::from_child(&self.child))
     }
 
     fn signal(&self, signal: Signal) -> rustix::io::Result<()> {
         let kill = if self.is_group { kill_process_group } else { kill_process };
         kill(Pid::from_child(&self.child), signal)
     }
+}
+
+/// Whether a child has ended. It still has to be waited for.
+pub(crate) fn has_ended(pid: Pid) -> io::Result<bool> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    Ok(waitid(WaitId::Pid(pid), options)?.is_some())
 }
 
 /// The pipes to a plugin. None of them blocks, since a plugin may answer before it has read everything.

@@ -24,6 +24,8 @@
 //! Operations on the same attachment wait for each other, and GC and the other operations on a network do, in whatever
 //! processes they run, as long as these use the same cache. Go's libcni does not take part in that.
 
+#[cfg(feature = "async")]
+mod async_runtime;
 mod cache;
 mod chain;
 mod conf;
@@ -41,6 +43,8 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+#[cfg(feature = "async")]
+pub use async_runtime::AsyncRuntime;
 pub use cache::{Cache, CacheEntry, CacheListing};
 pub use conf::{NetConfList, PluginConf};
 pub use conf_dir::ConfDir;

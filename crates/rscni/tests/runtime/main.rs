@@ -1,5 +1,8 @@
 //! Networks whose plugins are real programs: shell scripts that hang, flood, or tell when two of them run at once.
 
+#[cfg(feature = "async")]
+mod asynchronous;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
