@@ -12,6 +12,23 @@ use crate::{Attachment, CNIResult, Error, PluginInfo};
 /// Runs the chains of networks without blocking; what each operation means is told at
 /// [`Runtime`](super::Runtime).
 ///
+/// ```no_run
+/// use rscni::invoke::AsyncProcess;
+/// use rscni::runtime::{AsyncRuntime, AttachmentParams, ConfDir};
+///
+/// # async fn attach() -> Result<(), rscni::Error> {
+/// let networks = ConfDir::load("/etc/cni/net.d".as_ref())?;
+/// let runtime = AsyncRuntime::new(AsyncProcess, ["/opt/cni/bin"]);
+/// let params = AttachmentParams::new("my-container", "/run/netns/my-container", "eth0");
+///
+/// let network = networks.find("my-network")?;
+/// let result = runtime.add(network, &params).await?;
+/// println!("{:?}", result.ips);
+/// runtime.del(network, &params).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
 /// Plugins are waited for, and other operations. The few small files of the cache are read and written in place.
 ///
 /// An operation whose future is dropped ends where it is: the plugin that runs is ended, if it is an

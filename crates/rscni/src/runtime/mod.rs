@@ -17,6 +17,10 @@
 //! # }
 //! ```
 //!
+//! The same without blocking, on tokio (feature `async`): `AsyncRuntime::new(AsyncProcess, …)`, and `.await` after each
+//! operation; the example is at `AsyncRuntime`. With no plugin installed anywhere: `Runtime::new(Linked, …)`, with
+//! `Linked` from the crate `rscni-plugins`, where its example is.
+//!
 //! [`NetConfList`] is a network, [`ConfDir`] a directory of them. [`Runtime`] runs a network's plugins through any
 //! [`Exec`]: as processes, or linked into the same program. What it must remember between ADD and DEL it keeps in
 //! the [`Cache`], which it shares with Go's libcni. The caller makes and removes the network namespace.
