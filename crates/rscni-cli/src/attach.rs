@@ -111,6 +111,7 @@ impl Attachment {
             params,
             conf_dir: self.places.conf_dir().to_owned(),
             plugin_path: self.places.plugin_path(),
+            timeout: self.places.timeout(),
             cache: self.memory.cache(),
         })
     }

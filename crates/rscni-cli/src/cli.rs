@@ -52,8 +52,10 @@ enum Command {
     /// Remove what containers that are gone have left behind in a network
     ///
     /// Attachments that are not in the given set are detached, and then each plugin is told the set, to remove what
-    /// else it may hold. What was removed is printed. With --auto, take care that no other runtime uses the network
-    /// that remembers its attachments elsewhere: they would be removed.
+    /// else it may hold. What was removed is printed. Use --auto only where every runtime that uses the network
+    /// remembers its attachments in the cache directory, and while none is attaching: all others are removed.
+    // The network first: behind --valid it would be taken for an attachment.
+    #[command(override_usage = "rscni gc [OPTIONS] <NETWORK> <--valid <CONTAINER/IFNAME>...|--auto>")]
     Gc(Gc),
     /// See whether networks are ready for containers
     ///

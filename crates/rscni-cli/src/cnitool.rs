@@ -102,6 +102,7 @@ impl Arguments {
             params,
             conf_dir: variable("NETCONFPATH").map_or_else(|| Path::new(CONF_DIR).to_owned(), Into::into),
             plugin_path: variable("CNI_PATH").as_deref().map(split_path).unwrap_or_default(),
+            timeout: None,
             cache: Cache::default(),
         };
         match action {

@@ -1,6 +1,6 @@
 //! `rscni gc`: removes what containers that are gone have left behind.
 
-use rscni::runtime::{Cache, CacheEntry, ConfDir, NetConfList, Runtime};
+use rscni::runtime::{Cache, CacheEntry, ConfDir, NetConfList};
 use rscni::{Attachment, Error};
 
 use crate::list::{addresses, may_be_of};
@@ -30,8 +30,7 @@ pub(crate) struct Gc {
 impl Gc {
     /// Removes, and prints what was removed.
     pub(crate) fn run(&self) -> Result<(), Error> {
-        let dir = ConfDir::load(self.places.conf_dir())?;
-        let list = dir.find(&self.network)?;
+        let list = &self.list()?;
         if list.disable_gc {
             output::line(&format!("nothing is removed: network {} has disableGC", list.name));
             return Ok(());
@@ -40,7 +39,7 @@ impl Gc {
         let before = cache.list()?.entries;
         let valid = if self.auto { in_use(&cache, list)? } else { self.valid.clone() };
         let watched = Watched::default();
-        let runtime = Runtime::new(&watched, self.places.plugin_path()).with_cache(cache.clone());
+        let runtime = self.places.runtime(&watched, cache.clone());
         let outcome = runtime.gc(list, &valid);
 
         let after = cache.list()?.entries;
@@ -56,6 +55,20 @@ impl Gc {
         }
         outcome.map_err(Error::from)
     }
+
+    /// The network. One whose file is gone may have left attachments behind, which remember what it was.
+    fn list(&self) -> Result<NetConfList, Error> {
+        match ConfDir::load(self.places.conf_dir())?.find(&self.network) {
+            Ok(list) => Ok(list.clone()),
+            Err(missing) => remembered(self.memory.cache().list()?.entries, &self.network).ok_or(missing),
+        }
+    }
+}
+
+/// The network as the newest attachment to it remembers it.
+fn remembered(entries: Vec<CacheEntry>, network: &str) -> Option<NetConfList> {
+    let newest = entries.into_iter().filter(|entry| entry.network == network).max_by_key(|entry| entry.modified)?;
+    NetConfList::from_json(&newest.config).or_else(|_| NetConfList::from_plugin_json(&newest.config)).ok()
 }
 
 /// The attachments of a network whose namespaces exist, or may exist.

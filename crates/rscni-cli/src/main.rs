@@ -3,6 +3,7 @@
 //! What it is depends on the name that it is called by. Under a plugin's name it is that plugin, and nothing else is
 //! even set up, since a node calls it for every container. Under the name `cnitool` it takes the command lines of
 //! Go's `cnitool`. Under any other it is `rscni`, with subcommands.
+//! What `rscni` starts itself as, where no file has a plugin's name, is the plugin that a variable names.
 
 #![forbid(unsafe_code)]
 
@@ -32,17 +33,22 @@ fn main() -> ExitCode {
     let called = args.next().unwrap_or_default();
     let name = Path::new(&called).file_name().and_then(OsStr::to_str).unwrap_or("rscni");
     if let Some(plugin) = rscni_plugins::find(name) {
-        // The error is told to the caller on stdout.
-        return if plugin.run().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        return run(plugin);
     }
     if name == cnitool::NAME {
         return cnitool::main();
     }
     // Runtimes call plugins without arguments; with some it is a person, whatever the environment may hold.
     if args.next().is_none() && std::env::var_os("CNI_COMMAND").is_some_and(|command| !command.is_empty()) {
-        return not_a_plugin(name);
+        let wanted = std::env::var(network::PLUGIN_VARIABLE).unwrap_or_default();
+        return rscni_plugins::find(&wanted).map_or_else(|| not_a_plugin(name), run);
     }
     cli::main()
+}
+
+fn run(plugin: &rscni_plugins::Entry) -> ExitCode {
+    // The error is told to the caller on stdout.
+    if plugin.run().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Tells a runtime that started this program as a plugin that it is none under this name.

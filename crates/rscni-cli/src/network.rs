@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use rscni::invoke::{Exec, Invocation, Outcome};
+use rscni::invoke::{Exec, Invocation, Outcome, Process};
 use rscni::runtime::{AttachmentParams, Cache, ConfDir, NetConfList, Runtime};
 use rscni::{CNIResult, Error, SpecVersion};
 use rscni_plugins::Linked;
@@ -33,6 +33,7 @@ pub(crate) struct Target {
     pub(crate) params: AttachmentParams,
     pub(crate) conf_dir: PathBuf,
     pub(crate) plugin_path: Vec<PathBuf>,
+    pub(crate) timeout: Option<Duration>,
     pub(crate) cache: Cache,
 }
 
@@ -76,7 +77,7 @@ impl Target {
     }
 
     fn runtime<'a>(&self, exec: &'a Watched) -> Runtime<&'a Watched> {
-        Runtime::new(exec, &self.plugin_path).with_cache(self.cache.clone())
+        runtime(exec, &self.plugin_path, self.cache.clone(), self.timeout)
     }
 
     /// The network's configuration. One whose file is gone is still good for a DEL, from the cache.
@@ -91,6 +92,20 @@ impl Target {
             None
         };
         entry.and_then(|entry| NetConfList::from_json(&entry.config).ok()).ok_or(missing)
+    }
+}
+
+/// A runtime that ends plugins at the limit, if there is one.
+pub(crate) fn runtime<'a>(
+    exec: &'a Watched,
+    path: &[PathBuf],
+    cache: Cache,
+    limit: Option<Duration>,
+) -> Runtime<&'a Watched> {
+    let runtime = Runtime::new(exec, path).with_cache(cache);
+    match limit {
+        Some(limit) => runtime.with_time_limit(limit),
+        None => runtime,
     }
 }
 
@@ -112,7 +127,10 @@ impl Exec for &Watched {
 
     fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
         let begin = Instant::now();
-        let outcome = Linked.exec(invocation)?;
+        let outcome = match invocation.time_limit {
+            None => Linked.exec(invocation)?,
+            Some(_) => Process.exec(&apart(invocation))?,
+        };
         if let Ok(mut steps) = self.0.lock() {
             steps.push(Step { plugin: invocation.plugin.clone(), time: begin.elapsed() });
         }
@@ -120,6 +138,19 @@ impl Exec for &Watched {
         let _ = io::stderr().write_all(&outcome.stderr);
         Ok(outcome)
     }
+}
+
+/// Names the plugin of this program that a process is to be, where its own name does not say it.
+pub(crate) const PLUGIN_VARIABLE: &str = "RSCNI_PLUGIN";
+
+/// The call as one of a process: only that can be ended at its limit. Where the plugin is inside this program and no
+/// file has its name, a variable tells it.
+fn apart(invocation: &Invocation) -> Invocation {
+    let mut invocation = invocation.clone();
+    if invocation.program.file_name() != Some(OsStr::new(&invocation.plugin)) {
+        invocation.vars.insert(PLUGIN_VARIABLE.into(), invocation.plugin.clone().into());
+    }
+    invocation
 }
 
 /// The container id that `cnitool` derives from the path of a network namespace, so that one tool can detach what

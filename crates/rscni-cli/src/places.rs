@@ -1,16 +1,18 @@
-//! Where networks, plugins and what is remembered of attachments are: the options that several commands share.
+//! Where networks, plugins and what is remembered of attachments are, and how long plugins may take: the options that
+//! several commands share.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rscni::runtime::Cache;
+use rscni::runtime::{Cache, Runtime};
 
-use crate::network::{CONF_DIR, split_path};
+use crate::network::{CONF_DIR, Watched, runtime, split_path};
 
 const PLUGIN_DIR: &str = "/opt/cni/bin";
 const CACHE_DIR: &str = "/var/lib/cni";
 
-/// Where networks and plugins are.
+/// Where networks and plugins are, and how long these may take.
 #[derive(clap::Args)]
 pub(crate) struct Places {
     /// Directory of network configurations
@@ -19,9 +21,17 @@ pub(crate) struct Places {
     /// Directories of plugins, divided by ':'; those inside this program need not be there
     #[arg(long, value_name = "DIRS", env = "CNI_PATH", hide_env_values = true, default_value = PLUGIN_DIR)]
     plugin_dir: OsString,
+    /// End a plugin that takes longer than this, such as 10s, with all that it has started
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    timeout: Option<Duration>,
 }
 
 impl Places {
+    /// The limit for each call of a plugin.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
     /// The directory of network configurations.
     pub(crate) fn conf_dir(&self) -> &Path {
         Path::new(or(&self.conf_dir, CONF_DIR))
@@ -30,6 +40,11 @@ impl Places {
     /// The directories of plugins.
     pub(crate) fn plugin_path(&self) -> Vec<PathBuf> {
         split_path(or(&self.plugin_dir, PLUGIN_DIR))
+    }
+
+    /// A runtime for these places, which calls plugins through `exec`.
+    pub(crate) fn runtime<'a>(&self, exec: &'a Watched, cache: Cache) -> Runtime<&'a Watched> {
+        runtime(exec, &self.plugin_path(), cache, self.timeout)
     }
 }
 
@@ -51,4 +66,33 @@ impl Memory {
 /// The value, unless it is empty: a variable that is set to nothing is not set.
 fn or<'a, T: AsRef<OsStr> + ?Sized>(value: &'a T, default: &'a str) -> &'a OsStr {
     if value.as_ref().is_empty() { default.as_ref() } else { value.as_ref() }
+}
+
+/// A time as a number and its unit.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("must be a whole number with a unit: ms, s, m or h".to_owned()),
+    };
+    let total = number.parse().ok().and_then(|number: u64| number.checked_mul(millis)).filter(|total| *total > 0);
+    total.map(Duration::from_millis).ok_or_else(|| "must be more than nothing, and no eternity".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_a_unit() {
+        assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!((duration("2m"), duration("1h")), (Ok(Duration::from_secs(120)), Ok(Duration::from_secs(3600))));
+        for bad in ["", "10", "s", "0s", "-1s", "1.5s", "10 s", "99999999999999999999s", "9999999999999999999h"] {
+            assert!(duration(bad).is_err(), "{bad:?}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use rscni::Error;
 use rscni::invoke::Exec;
-use rscni::runtime::{ConfDir, NetConfList, Runtime};
+use rscni::runtime::{Cache, ConfDir, NetConfList, PluginConf};
 
 use crate::network::Watched;
 use crate::output;
@@ -52,10 +52,21 @@ impl Status {
     /// What stands in the way of an ADD, as far as can be known without one.
     fn ask(&self, list: &NetConfList) -> Result<(), Error> {
         let (watched, path) = (Watched::default(), self.places.plugin_path());
-        for plugin in &list.plugins {
-            (&watched).find(plugin.plugin_type(), &path)?;
+        let runtime = self.places.runtime(&watched, Cache::default());
+        for name in list.plugins.iter().map(PluginConf::plugin_type) {
+            (&watched).find(name, &path)?;
+            // One that does not say its versions may support this one nevertheless.
+            let unsupported = runtime.version(name).ok().filter(|info| !info.supports(list.cni_version));
+            if let Some(info) = unsupported {
+                let known = info.supported_versions().iter().map(|version| version.as_str()).collect::<Vec<_>>();
+                return Err(Error::IncompatibleVersion(format!(
+                    "plugin {name} does not support cniVersion {}, but {}",
+                    list.cni_version,
+                    known.join(", ")
+                )));
+            }
         }
-        Runtime::new(&watched, path).status(list)
+        runtime.status(list)
     }
 }
 

@@ -13,6 +13,31 @@ use crate::registry;
 ///
 /// A plugin that is found in `CNI_PATH` wins, since an operator may have put another one there; where what is found
 /// is this very program, or nothing is found, and the name is one of [`ALL`](crate::ALL), it is called in-process.
+///
+/// So a program attaches containers to networks where no plugin is installed:
+///
+/// ```standalone_crate
+/// use rscni::runtime::{AttachmentParams, NetConfList, Runtime};
+/// use rscni_plugins::Linked;
+///
+/// # rscni_test::run(|lab| {
+/// # let container = lab.container("my-container");
+/// let network = NetConfList::from_json(br#"{ "cniVersion": "1.1.0", "name": "my-network", "plugins": [
+///     { "type": "bridge", "isGateway": true, "ipam": { "type": "host-local", "subnet": "10.1.0.0/24" } }
+/// ] }"#)?;
+/// let runtime = Runtime::new(Linked, ["/opt/cni/bin"]);
+/// let params = AttachmentParams::new("my-container", "/run/netns/my-container", "eth0");
+///
+/// let result = runtime.add(&network, &params)?;
+/// println!("{:?}", result.ips);
+/// # container.ping(result.ips[0].gateway.unwrap());
+/// runtime.del(&network, &params)?;
+/// # Ok::<(), rscni::Error>(())
+/// # });
+/// ```
+///
+/// An [`AsyncRuntime`](https://docs.rs/rscni/latest/rscni/runtime/struct.AsyncRuntime.html) calls them too, on threads
+/// that may block: `AsyncRuntime::new(OnThread(Linked), …)`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Linked;
 

@@ -10,11 +10,14 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command as Program, Stdio};
 use std::time::Duration;
 
+#[cfg(feature = "async")]
+pub use crate::async_exec::{AsyncExec, AsyncProcess, OnThread};
 use crate::error::ErrorReply;
 use crate::name::check_plugin_type;
+use crate::process::MAX_OUTPUT;
+pub use crate::process::Process;
 use crate::request::{Command, Reply, Request};
 use crate::{Args, CNIResult, Error};
 
@@ -25,10 +28,12 @@ pub struct Invocation {
     pub plugin: String,
     /// The program.
     pub program: PathBuf,
-    /// The `CNI_*` variables; a process inherits the others.
+    /// The `CNI_*` variables, and those of a trace; a process inherits the others.
     pub vars: BTreeMap<String, OsString>,
     /// The configuration.
     pub stdin: Vec<u8>,
+    /// How long it may take; none for as long as it likes.
+    pub time_limit: Option<Duration>,
 }
 
 impl From<&Invocation> for Request {
@@ -55,6 +60,10 @@ pub enum Exit {
     Status(i32),
     /// It was ended by this signal.
     Signal(i32),
+    /// It was ended by the caller, since it took longer than this.
+    TimedOut(Duration),
+    /// It was ended by the caller, since it printed more than any answer is long.
+    Flooded,
 }
 
 impl From<Reply> for Outcome {
@@ -88,19 +97,23 @@ impl Outcome {
         if self.exit == Exit::Status(0) {
             return Ok(());
         }
-        if let Ok(reply) = serde_json::from_slice::<ErrorReply>(&self.stdout) {
+        if let (Exit::Status(_) | Exit::Signal(_), Ok(reply)) =
+            (self.exit, serde_json::from_slice::<ErrorReply>(&self.stdout))
+        {
             return Err(reply.into());
         }
         let how = match self.exit {
-            Exit::Status(status) => format!("ended with status {status}"),
-            Exit::Signal(signal) => format!("was ended by signal {signal}"),
+            Exit::Status(status) => format!("ended with status {status} and gave no error reply"),
+            Exit::Signal(signal) => format!("was ended by signal {signal} and gave no error reply"),
+            Exit::TimedOut(limit) => format!("was ended since it took longer than {limit:?}"),
+            Exit::Flooded => format!("was ended since it printed more than {} MiB", MAX_OUTPUT >> 20),
         };
         let said: Vec<_> = [("stdout", excerpt(&self.stdout)), ("stderr", excerpt(&self.stderr))]
             .into_iter()
             .filter(|(_, text)| !text.is_empty())
             .map(|(stream, text)| format!("; {stream}: {text}"))
             .collect();
-        Err(Error::Internal(format!("plugin {plugin} {how} and gave no error reply{}", said.concat())))
+        Err(Error::Internal(format!("plugin {plugin} {how}{}", said.concat())))
     }
 }
 
@@ -126,6 +139,14 @@ pub trait Exec {
     /// # Errors
     /// If the plugin could not be started, or its streams not be read.
     fn exec(&self, invocation: &Invocation) -> io::Result<Outcome>;
+
+    /// The same with a limit for each call, as far as it can end a plugin; [`Process`] can.
+    fn with_time_limit(self, limit: Duration) -> TimeLimited<Self>
+    where
+        Self: Sized,
+    {
+        TimeLimited { exec: self, limit }
+    }
 }
 
 /// Finds an executable file named `plugin` in the directories of `CNI_PATH`; the first one wins.
@@ -144,52 +165,21 @@ pub fn find_plugin(plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
     })
 }
 
-/// Starts plugins as processes.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Process;
+/// A way to call plugins with a limit; made by [`Exec::with_time_limit`].
+#[derive(Clone, Copy, Debug)]
+pub struct TimeLimited<E> {
+    exec: E,
+    limit: Duration,
+}
 
-impl Exec for Process {
+impl<E: Exec> Exec for TimeLimited<E> {
+    fn find(&self, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
+        self.exec.find(plugin, path)
+    }
+
     fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
-        let mut program = Program::new(&invocation.program);
-        for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(|name| name.starts_with("CNI_") && !invocation.vars.contains_key(name)) {
-                program.env_remove(name);
-            }
-        }
-        program.envs(&invocation.vars).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = start(&mut program)?;
-        let stdin = child.stdin.take();
-        let output = std::thread::scope(|scope| {
-            // A plugin may answer before it has read everything, so writing must not hold up reading.
-            let writer = scope.spawn(|| stdin.map_or(Ok(()), |mut stdin| stdin.write_all(&invocation.stdin)));
-            let output = child.wait_with_output();
-            match writer.join() {
-                Ok(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
-                _ => output,
-            }
-        })?;
-        Ok(Outcome { exit: exit_of(output.status), stdout: output.stdout, stderr: output.stderr })
-    }
-}
-
-/// Starts `program`; one that is just being installed, and so still open for writing, is waited for.
-fn start(program: &mut Program) -> io::Result<Child> {
-    for _ in 0..50 {
-        match program.spawn() {
-            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            started => return started,
-        }
-    }
-    program.spawn()
-}
-
-fn exit_of(status: std::process::ExitStatus) -> Exit {
-    use std::os::unix::process::ExitStatusExt;
-    match (status.code(), status.signal()) {
-        (Some(code), _) => Exit::Status(code),
-        (None, signal) => Exit::Signal(signal.unwrap_or_default()),
+        let limit = invocation.time_limit.map_or(self.limit, |limit| limit.min(self.limit));
+        self.exec.exec(&Invocation { time_limit: Some(limit), ..invocation.clone() })
     }
 }
 
@@ -302,6 +292,7 @@ impl<'a> Delegate<'a> {
                 (None, Some(config)) if self.args.stdin.is_empty() => serde_json::to_vec(config)?,
                 (None, _) => self.args.stdin.clone(),
             },
+            time_limit: None,
         })
     }
 }

@@ -46,6 +46,8 @@
 mod args;
 #[cfg(feature = "async")]
 pub mod async_cni;
+#[cfg(feature = "async")]
+mod async_exec;
 mod conf;
 mod custom;
 pub mod error;
@@ -53,6 +55,7 @@ pub mod invoke;
 mod legacy;
 pub mod name;
 mod plugin;
+mod process;
 mod request;
 mod result;
 pub mod runtime;

@@ -45,6 +45,15 @@ fn what_is_said_to_be_valid_is_kept() {
 }
 
 #[test]
+fn a_network_whose_file_is_gone_is_known_from_what_was_attached() {
+    let world = attached();
+    std::fs::remove_file(world.path("net.d/10-mynet.conflist")).unwrap();
+    let ran = world.call(&["gc", "mynet", "--auto"]).succeeded();
+    assert_eq!(ran.stdout, "removed gone/eth0 10.0.0.3/24\n");
+    assert_eq!(world.order()[4..], ["DEL second", "DEL first", "GC first", "GC second"]);
+}
+
+#[test]
 fn nothing_is_done_unless_it_is_said_what_is_valid() {
     let world = attached();
     for words in [&["gc", "mynet"][..], &["gc", "mynet", "--valid"], &["gc", "mynet", "--valid", "gone"]] {

@@ -11,5 +11,6 @@ mod network;
 mod node;
 mod status;
 mod summary;
+mod timeout;
 mod tutorial;
 mod world;

@@ -51,6 +51,29 @@ fn a_namespace_is_made_where_asked_and_shared_as_ip_netns_shares_it() {
 }
 
 #[test]
+fn with_a_limit_the_plugins_inside_are_processes_of_their_own() {
+    rscni_test::run(|lab| {
+        network(lab);
+        lab.container("testing");
+        let before = lab.snapshot().ignoring("last_reserved_ip").ignoring("/lock").ignoring("forward");
+        let long = &["--timeout", "10m"];
+        rscni(lab, lab.dir(), &[&["add", "mynet", "testing"], &long[..]].concat()).succeeded();
+        rscni(lab, lab.dir(), &[&["check", "mynet", "testing"], &long[..]].concat()).succeeded();
+        rscni(lab, lab.dir(), &[&["del", "mynet", "testing"], &long[..]].concat()).succeeded();
+        lab.host().netlink().del_link(lab.host().netlink().link_by_name("cni0").unwrap().index).unwrap();
+        lab.assert_unchanged_since(&before);
+
+        // Stopped before it can do anything: the address file's lock is held by someone else.
+        let addresses = lab.dir().join("addresses/mynet");
+        std::fs::create_dir_all(&addresses).unwrap();
+        let lock = std::fs::File::create(addresses.join("lock")).unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let ran = rscni(lab, lab.dir(), &["add", "mynet", "testing", "--timeout", "1s"]);
+        assert!(ran.status == 1 && ran.stderr.contains("longer than 1s"), "{}", ran.stderr);
+    });
+}
+
+#[test]
 fn a_namespace_that_was_made_in_vain_is_removed_and_any_other_is_left() {
     rscni_test::run(|lab| {
         network(lab);

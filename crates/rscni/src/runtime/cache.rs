@@ -190,6 +190,18 @@ impl Cache {
         }
     }
 
+    /// The file whose lock keeps operations on a network apart.
+    pub(super) fn network_lock(&self, network: &str) -> Result<PathBuf, Error> {
+        check_network_name(network)?;
+        Ok(self.dir.join("locks/networks").join(network))
+    }
+
+    /// The file whose lock keeps operations on an attachment apart, or on all that share its entry's file.
+    pub(super) fn attachment_lock(&self, network: &str, params: &AttachmentParams) -> Result<PathBuf, Error> {
+        let entry = self.file(network, params)?;
+        Ok(self.dir.join("locks/attachments").join(entry.file_name().unwrap_or_default()))
+    }
+
     fn results(&self) -> PathBuf {
         self.dir.join("results")
     }

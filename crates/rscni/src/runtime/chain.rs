@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 
 use super::{AttachmentParams, NetConfList, PluginConf};
-use crate::invoke::{Exec, Invocation, Outcome, variables};
+use crate::invoke::{Invocation, Outcome, variables};
 use crate::request::Command;
 use crate::{Args, Attachment, CNIResult, Error};
 
@@ -34,15 +34,15 @@ pub(super) trait Operation {
 
 impl<'a> Chain<'a> {
     /// Looks up every plugin, so that a missing one is known before the first is called.
-    pub(super) fn new(exec: &impl Exec, path: &[PathBuf], list: &'a NetConfList, params: AttachmentParams) -> Self {
-        let programs = list.plugins.iter().map(|plugin| exec.find(plugin.plugin_type(), path)).collect();
+    pub(super) fn new(
+        find: impl Fn(&str) -> Result<PathBuf, Error>,
+        path: &[PathBuf],
+        list: &'a NetConfList,
+        params: AttachmentParams,
+    ) -> Self {
+        let programs = list.plugins.iter().map(|plugin| find(plugin.plugin_type())).collect();
         let args = params.to_args(path);
         Self { list, params, valid: None, args, programs }
-    }
-
-    /// The same for what concerns no single attachment.
-    pub(super) fn of_network(exec: &impl Exec, path: &[PathBuf], list: &'a NetConfList) -> Self {
-        Self::new(exec, path, list, AttachmentParams::default())
     }
 
     /// The same with the attachments that GC must leave alone.
@@ -80,6 +80,7 @@ impl<'a> Chain<'a> {
             program,
             vars: variables(command, &self.args),
             stdin: serde_json::to_vec(&config)?,
+            time_limit: None,
         })
     }
 

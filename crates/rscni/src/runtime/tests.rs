@@ -2,14 +2,14 @@
 
 use std::cell::RefCell;
 use std::ffi::OsString;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::lock::{Lock, Mode};
 use super::*;
 use crate::SpecVersion;
-use crate::invoke::{Exit, Invocation, Outcome, find_plugin};
+use crate::invoke::{Exit, find_plugin};
 
 /// Plugins that note how they are called. ADD adds an address with its own number in the chain, and everything
 /// succeeds, other than what is listed to fail; plugins named `missing` are not installed.
@@ -28,12 +28,18 @@ impl Exec for &Script {
         let number = self.calls.borrow().len();
         self.calls.borrow_mut().push(invocation.clone());
         let command = invocation.vars["CNI_COMMAND"].to_str().unwrap();
-        let (status, stdout) = if self.fails.contains(&(command, &invocation.plugin)) {
+        let (status, stdout) = if command == "VERSION" {
+            (0, json!({ "cniVersion": "1.0.0", "supportedVersions": ["0.4.0", "1.0.0", "2.0.0"] }))
+        } else if self.fails.contains(&(command, &invocation.plugin)) {
             (1, json!({ "code": 100 + number, "msg": "no", "details": format!("{} cannot", invocation.plugin) }))
         } else {
             (0, json!({ "cniVersion": "1.1.0", "ips": [{ "address": format!("10.0.0.{number}/24") }] }))
         };
-        let stdout = if command == "ADD" || status > 0 { stdout.to_string().into_bytes() } else { Vec::new() };
+        let stdout = if matches!(command, "ADD" | "VERSION") || status > 0 {
+            stdout.to_string().into_bytes()
+        } else {
+            Vec::new()
+        };
         Ok(Outcome { exit: Exit::Status(status), stdout, stderr: Vec::new() })
     }
 }
@@ -419,6 +425,96 @@ fn status_of_a_version_without_it_is_good() {
     let (net, script) = (Net::of_three(), Script::failing(&[("STATUS", "a")]));
     assert_eq!(net.runtime(&script).status(&net.list), Ok(()));
     assert!(script.calls().is_empty());
+}
+
+#[test]
+fn validation_asks_every_plugin_and_tells_all_that_is_wrong() {
+    let plugins = json!([
+        { "type": "a", "capabilities": { "mac": true, "ips": false } },
+        { "type": "missing" },
+        { "type": "b", "capabilities": { "dns": true, "mac": true } },
+    ]);
+    let (net, script) = (Net::new("1.1.0", &plugins), Script::default());
+    let failures = net.runtime(&script).validate(&net.list).unwrap_err();
+    let texts: Vec<_> = failures.iter().map(|error| (error.code(), error.details().to_owned())).collect();
+    assert_eq!(texts.iter().map(|(code, _)| *code).collect::<Vec<_>>(), [1, 7, 1]);
+    assert_eq!(texts[0].1, "network net: plugin 1 of 3, a: it does not support cniVersion 1.1.0, but 0.4.0, 1.0.0");
+    assert!(texts[1].1.starts_with("network net: plugin 2 of 3, missing: "), "{failures}");
+
+    let plugins = json!([plugins[0], plugins[2]]);
+    let net = Net::new("1.0.0", &plugins);
+    assert_eq!(net.runtime(&script).validate(&net.list), Ok(vec!["mac".to_owned(), "dns".to_owned()]));
+    assert_eq!(
+        net.runtime(&script).version("a").unwrap().supported_versions(),
+        [SpecVersion::V0_4_0, SpecVersion::V1_0_0]
+    );
+}
+
+#[test]
+fn every_call_carries_the_limit_and_the_trace() {
+    let (net, script) = (Net::new("1.1.0", &json!([{ "type": "a" }])), Script::default());
+    let trace = TraceContext { baggage: Some("k=v".into()), ..TraceContext::new("00-trace-span-01") };
+    let limit = Duration::from_secs(5);
+    let runtime = net.runtime(&script).with_time_limit(limit).with_trace(trace);
+    runtime.add(&net.list, &net.params).unwrap();
+    runtime.check(&net.list, &net.params).unwrap();
+    runtime.status(&net.list).unwrap();
+    runtime.version("a").unwrap();
+    runtime.gc(&net.list, &[]).unwrap();
+    let calls = script.calls.borrow();
+    assert_eq!(calls.len(), 6);
+    for call in calls.iter() {
+        assert_eq!((call.time_limit, &call.vars["TRACEPARENT"]), (Some(limit), &"00-trace-span-01".into()));
+        assert_eq!((call.vars.get("TRACESTATE"), &call.vars["BAGGAGE"]), (None, &"k=v".into()));
+    }
+}
+
+#[test]
+fn an_operation_that_is_held_up_for_too_long_says_by_what() {
+    let (net, script) = (Net::of_three(), Script::default());
+    let runtime = net.runtime(&script).with_time_limit(Duration::from_millis(20));
+    let network = net.cache.network_lock("net").unwrap();
+    let attachment = net.cache.attachment_lock("net", &net.params).unwrap();
+    let held = Lock::try_take(&attachment, Mode::Alone).unwrap();
+    let errors = [
+        runtime.add(&net.list, &net.params).unwrap_err(),
+        runtime.check(&net.list, &net.params).unwrap_err(),
+        runtime.del(&net.list, &net.params).unwrap_err().into(),
+    ];
+    for error in errors {
+        assert_eq!(error.code(), 11);
+        assert!(error.details().contains("locks/attachments/net-box-eth0"), "{error}");
+    }
+    runtime.add(&net.list, &other("other")).unwrap();
+    drop(held);
+    script.calls.take();
+    let held = Lock::try_take(&network, Mode::Shared).unwrap();
+    assert_eq!(Error::from(runtime.gc(&net.list, &[]).unwrap_err()).code(), 11);
+    runtime.add(&net.list, &net.params).unwrap();
+    drop(held);
+    script.calls.take();
+    let held = Lock::try_take(&network, Mode::Alone).unwrap();
+    let error = Error::from(runtime.del(&net.list, &net.params).unwrap_err());
+    assert!(error.code() == 11 && error.details().contains("locks/networks/net"), "{error}");
+    assert!(script.calls().is_empty());
+    drop(held);
+    runtime.del(&net.list, &net.params).unwrap();
+    assert!(!attachment.exists(), "nothing is left of an attachment that is gone");
+}
+
+#[test]
+fn only_del_and_check_go_on_where_no_lock_can_be_made() {
+    let (net, script) = (Net::of_three(), Script::default());
+    net.add();
+    std::fs::remove_dir_all(net.dir.path().join("locks")).unwrap();
+    std::fs::write(net.dir.path().join("locks"), "a file, not a directory").unwrap();
+    let runtime = net.runtime(&script);
+    assert_eq!(runtime.add(&net.list, &other("other")).unwrap_err().code(), 5);
+    assert_eq!(Error::from(runtime.gc(&net.list, &[]).unwrap_err()).code(), 5);
+    assert!(script.calls().is_empty());
+    runtime.check(&net.list, &net.params).unwrap();
+    runtime.del(&net.list, &net.params).unwrap();
+    assert!(!net.is_cached());
 }
 
 #[test]

@@ -161,6 +161,7 @@ fn a_caller_reads_the_reply_of_a_plugin_that_aborted() {
         program: Panics::Abort.program().into(),
         vars: vars.map(|(name, value)| (name.to_owned(), value.into())).into(),
         stdin: config("panic").to_string().into(),
+        time_limit: None,
     };
     let outcome = Process.exec(&invocation).unwrap();
     assert!(matches!(outcome.exit, Exit::Signal(_)), "{outcome:?}");

@@ -1,0 +1,251 @@
+//! Plugins as processes: start one, feed it, read it, and end it if it does not end itself.
+//!
+//! What is asked and what is answered is [`invoke`](crate::invoke)'s. A process that is ended is ended with all that it
+//! has started: a plugin with a time limit is the leader of a process group of its own.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
+
+use crate::invoke::{Exec, Exit, Invocation, Outcome};
+
+/// How much a plugin may print, to each stream.
+pub(crate) const MAX_OUTPUT: usize = 16 << 20;
+
+/// How long a plugin may take to clean up after it was told to end.
+pub(crate) const GRACE: Duration = Duration::from_millis(500);
+
+/// How long to wait where only looking again helps.
+pub(crate) const PAUSE: Duration = Duration::from_millis(5);
+
+/// Starts plugins as processes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Process;
+
+impl Exec for Process {
+    fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
+        let deadline = invocation.time_limit.and_then(|limit| Instant::now().checked_add(limit));
+        let child = start(&mut command(invocation), deadline)?;
+        let mut running = Running { child, is_group: invocation.time_limit.is_some() };
+        let mut streams = Streams::of(&mut running.child, &invocation.stdin);
+        let end = running.wait(&mut streams, deadline);
+        if !matches!(end, Ok(End::Itself)) {
+            running.end(&mut streams);
+        }
+        let status = running.child.wait()?;
+        let exit = match end? {
+            End::Itself => exit_of(status),
+            End::TimedOut => Exit::TimedOut(invocation.time_limit.unwrap_or_default()),
+            End::Flooded => Exit::Flooded,
+        };
+        let [stdout, stderr] = streams.outputs.map(|output| output.bytes);
+        Ok(Outcome { exit, stdout, stderr })
+    }
+}
+
+/// The program with its environment, as yet not started.
+pub(crate) fn command(invocation: &Invocation) -> Command {
+    let mut command = Command::new(&invocation.program);
+    let has = |name: &str| invocation.vars.contains_key(name);
+    for (name, _) in std::env::vars_os() {
+        // A trace that the caller names has nothing to do with the one that this process is in.
+        let is_replaced = |name: &str| {
+            name.starts_with("CNI_") || (has("TRACEPARENT") && matches!(name, "TRACEPARENT" | "TRACESTATE" | "BAGGAGE"))
+        };
+        if name.to_str().is_some_and(|name| is_replaced(name) && !has(name)) {
+            command.env_remove(name);
+        }
+    }
+    command.envs(&invocation.vars).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    if invocation.time_limit.is_some() {
+        // Only then, since the keys that end a program end just the group that the terminal knows.
+        command.process_group(0);
+    }
+    command
+}
+
+/// Starts a program; one that is just being installed, and so still open for writing, is waited for.
+fn start(command: &mut Command, deadline: Option<Instant>) -> io::Result<Child> {
+    for _ in 0..50 {
+        match command.spawn() {
+            Err(error) if is_being_installed(&error) && deadline.is_none_or(|deadline| Instant::now() < deadline) => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            started => return started,
+        }
+    }
+    command.spawn()
+}
+
+/// Whether the program is still open for writing.
+pub(crate) fn is_being_installed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ExecutableFileBusy
+}
+
+pub(crate) fn exit_of(status: ExitStatus) -> Exit {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Exit::Status(code),
+        (None, signal) => Exit::Signal(signal.unwrap_or_default()),
+    }
+}
+
+/// Why a plugin ended.
+enum End {
+    Itself,
+    TimedOut,
+    Flooded,
+}
+
+/// A plugin that has not been waited for, so that its number is that of no other process or group.
+struct Running {
+    child: Child,
+    is_group: bool,
+}
+
+impl Running {
+    /// Waits until it has ended and everything that it printed is read.
+    fn wait(&self, streams: &mut Streams, deadline: Option<Instant>) -> io::Result<End> {
+        // A plugin that has closed its streams is about to end.
+        let mut pause = Duration::from_micros(50);
+        loop {
+            let is_silent = !streams.can_print();
+            if streams.are_flooded() {
+                return Ok(End::Flooded);
+            }
+            if is_silent && (self.has_ended()? || deadline.is_none() && streams.stdin.is_none()) {
+                return Ok(End::Itself);
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return Ok(End::TimedOut);
+            }
+            if is_silent {
+                streams.pump(Some(left.map_or(pause, |left| left.min(pause))))?;
+                pause = PAUSE.min(pause * 2);
+            } else {
+                streams.pump(left)?;
+            }
+        }
+    }
+
+    /// Asks it to end, and after a while makes it.
+    fn end(&self, streams: &mut Streams) {
+        // Whom a signal does not reach has ended.
+        let _ = self.signal(Signal::TERM);
+        let begin = Instant::now();
+        while begin.elapsed() < GRACE && !streams.are_flooded() {
+            if !streams.can_print() && self.has_ended().unwrap_or(true) || streams.pump(Some(PAUSE)).is_err() {
+                break;
+            }
+        }
+        let _ = self.signal(Signal::KILL);
+        // What was printed at the end is still in the pipes; nothing is lost but that if it cannot be read.
+        let _ = streams.pump(Some(Duration::ZERO));
+    }
+
+    fn has_ended(&self) -> io::Result<bool> {
+        has_ended(Pid::from_child(&self.child))
+    }
+
+    fn signal(&self, signal: Signal) -> rustix::io::Result<()> {
+        let kill = if self.is_group { kill_process_group } else { kill_process };
+        kill(Pid::from_child(&self.child), signal)
+    }
+}
+
+/// Whether a child has ended. It still has to be waited for.
+pub(crate) fn has_ended(pid: Pid) -> io::Result<bool> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    Ok(waitid(WaitId::Pid(pid), options)?.is_some())
+}
+
+/// The pipes to a plugin. None of them blocks, since a plugin may answer before it has read everything.
+struct Streams<'a> {
+    stdin: Option<File>,
+    input: &'a [u8],
+    outputs: [Output; 2],
+}
+
+/// What a plugin has printed to a stream, and the stream while it is open.
+struct Output {
+    pipe: Option<File>,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Streams<'a> {
+    fn of(child: &mut Child, input: &'a [u8]) -> Self {
+        let stdout = child.stdout.take().map(OwnedFd::from).map(unblocked);
+        let stderr = child.stderr.take().map(OwnedFd::from).map(unblocked);
+        let outputs = [stdout, stderr].map(|pipe| Output { pipe, bytes: Vec::new() });
+        Self { stdin: child.stdin.take().map(OwnedFd::from).map(unblocked), input, outputs }
+    }
+
+    fn can_print(&self) -> bool {
+        self.outputs.iter().any(|output| output.pipe.is_some())
+    }
+
+    fn are_flooded(&self) -> bool {
+        self.outputs.iter().any(|output| output.bytes.len() > MAX_OUTPUT)
+    }
+
+    /// Waits until something can be read or written, and does it.
+    fn pump(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let outputs = self.outputs.iter().filter_map(|output| output.pipe.as_ref());
+        let mut fds: Vec<_> = outputs.map(|pipe| PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)).collect();
+        fds.extend(self.stdin.as_ref().map(|pipe| PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::OUT)));
+        // A time that cannot be told is as good as none.
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        match poll(&mut fds, timeout.as_ref()) {
+            Err(error) if error != rustix::io::Errno::INTR => return Err(error.into()),
+            _ => {}
+        }
+        self.feed()?;
+        self.outputs.iter_mut().try_for_each(Output::read)
+    }
+
+    fn feed(&mut self) -> io::Result<()> {
+        let Some(stdin) = &mut self.stdin else { return Ok(()) };
+        match stdin.write(self.input) {
+            Ok(count) => self.input = &self.input[count..],
+            // A plugin need not read its configuration.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.input = &[],
+            Err(error) if is_passing(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        if self.input.is_empty() {
+            self.stdin = None;
+        }
+        Ok(())
+    }
+}
+
+impl Output {
+    fn read(&mut self) -> io::Result<()> {
+        let Some(pipe) = &mut self.pipe else { return Ok(()) };
+        let mut buffer = vec![0; 64 << 10];
+        match pipe.read(&mut buffer) {
+            Ok(0) => self.pipe = None,
+            Ok(count) => self.bytes.extend_from_slice(&buffer[..count]),
+            Err(error) if is_passing(&error) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// This end of a pipe, which is ours alone, as one that does not block.
+fn unblocked(pipe: OwnedFd) -> File {
+    // It cannot fail on a pipe; where it did, reading would wait for as long as the plugin likes.
+    let _ = rustix::io::ioctl_fionbio(&pipe, true);
+    pipe.into()
+}

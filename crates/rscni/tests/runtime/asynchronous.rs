@@ -1,0 +1,132 @@
+//! The same without blocking.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use rscni::invoke::{AsyncExec, AsyncProcess, OnThread, Process};
+use rscni::runtime::{AsyncRuntime, Cache};
+
+use super::{AMPLE, install, installed, is_alive, network, params, wait_for};
+
+fn runtime<E: AsyncExec>(exec: E, dir: &Path) -> AsyncRuntime<E> {
+    AsyncRuntime::new(exec, [dir]).with_cache(Cache::new(dir.join("cache")))
+}
+
+/// Attaches and detaches two containers at once on several threads, in whatever way plugins are called.
+async fn attach_and_detach(exec: impl AsyncExec + Clone + Send + Sync + 'static) -> String {
+    let dir = installed(
+        "cat >$DIR/config.$CNI_CONTAINERID.$CNI_COMMAND; echo $CNI_COMMAND >>$DIR/calls.$CNI_CONTAINERID\n\
+         [ $CNI_COMMAND = VERSION ] && echo '{ \"cniVersion\": \"1.1.0\", \"supportedVersions\": [\"1.1.0\"] }'\n\
+         [ $CNI_COMMAND = ADD ] && echo '{ \"cniVersion\": \"1.1.0\", \"ips\": [{ \"address\": \"10.0.0.2/24\" }] }'\n\
+         exit 0",
+    );
+    let tasks = ["a", "b"].map(|id| {
+        let runtime = runtime(exec.clone(), dir.path());
+        tokio::spawn(async move {
+            let result = runtime.add(&network(), &params(id)).await.unwrap();
+            assert_eq!(result.ips.len(), 1);
+            runtime.check(&network(), &params(id)).await.unwrap();
+            runtime.del(&network(), &params(id)).await.unwrap();
+        })
+    });
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let runtime = runtime(exec, dir.path());
+    runtime.status(&network()).await.unwrap();
+    runtime.gc(&network(), &[]).await.unwrap();
+    assert_eq!(runtime.validate(&network()).await, Ok(Vec::new()));
+    assert_eq!(runtime.cache().list().unwrap().entries, []);
+    assert!(fs::read_to_string(dir.path().join("config.a.DEL")).unwrap().contains("prevResult"));
+    fs::read_to_string(dir.path().join("calls.a")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containers_are_attached_and_detached() {
+    assert_eq!(attach_and_detach(AsyncProcess).await, "ADD\nCHECK\nDEL\n");
+    assert_eq!(attach_and_detach(OnThread(Process)).await, "ADD\nCHECK\nDEL\n");
+}
+
+#[tokio::test]
+async fn a_plugin_that_hangs_is_ended_with_the_children_that_hang_too() {
+    let dir = installed(
+        "trap '' TERM\n\
+         echo 'waiting for the moon' >&2\n\
+         sh -c 'echo $$ >$0/child; while :; do sleep 1; done' $DIR &\n\
+         echo $$ >$DIR/own; while :; do sleep 1; done",
+    );
+    let limited = runtime(AsyncProcess, dir.path()).with_time_limit(Duration::from_secs(5));
+    let error = limited.status(&network()).await.unwrap_err();
+    for part in ["STATUS of script (plugin 1 of 1)", "took longer than 5s", "waiting for the moon"] {
+        assert!(error.details().contains(part), "{error}");
+    }
+    for file in ["child", "own"] {
+        let pid = fs::read_to_string(dir.path().join(file)).unwrap();
+        wait_for("the plugin's processes end", || !is_alive(pid.trim()));
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_whose_caller_loses_interest_is_ended() {
+    let dir = installed("sh -c 'echo $$ >$0/child.new; mv $0/child.new $0/child; sleep 1000' $DIR & wait");
+    let runtime = runtime(AsyncProcess, dir.path());
+    let child = dir.path().join("child");
+    let (network, params) = (network(), params("box"));
+    let is_started = async {
+        while !child.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        ended = runtime.add(&network, &params) => panic!("{ended:?}"),
+        () = is_started => {}
+    }
+    let pid = fs::read_to_string(child).unwrap();
+    wait_for("the plugin's processes end", || !is_alive(pid.trim()));
+    // Nor does it keep others from the attachment.
+    install(dir.path(), "exit 0");
+    runtime.with_time_limit(AMPLE).del(&network, &params).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_plugin_that_never_stops_printing_is_ended() {
+    for stream in ["", ">&2"] {
+        let dir = installed(&format!("exec yes {stream}"));
+        let error = runtime(AsyncProcess, dir.path()).status(&network()).await.unwrap_err();
+        assert!(error.details().contains("printed more than 16 MiB"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_plugin_says_and_how_it_ends_is_told() {
+    for limit in [None, Some(AMPLE)] {
+        for (script, code, told) in [
+            ("echo '{ \"code\": 7, \"msg\": \"no\", \"details\": \"why\" }'; exit 1", 7, "why"),
+            ("echo oh >&2; exit 3", 999, "ended with status 3 and gave no error reply; stderr: oh"),
+            ("kill -9 $$", 999, "was ended by signal 9"),
+        ] {
+            let dir = installed(script);
+            let mut runtime = runtime(AsyncProcess, dir.path());
+            if let Some(limit) = limit {
+                runtime = runtime.with_time_limit(limit);
+            }
+            let error = runtime.status(&network()).await.unwrap_err();
+            assert!(error.code() == code && error.details().contains(told), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_who_waits_for_another_does_not_hold_it_up() {
+    // On one thread, the second ADD must let the first one go on.
+    let dir = installed(
+        "mkdir $DIR/busy || echo overlap >>$DIR/overlap; sleep 0.05; rmdir $DIR/busy\n\
+         [ $CNI_COMMAND = ADD ] && echo '{ \"cniVersion\": \"1.1.0\" }'; exit 0",
+    );
+    let runtime = runtime(AsyncProcess, dir.path()).with_time_limit(AMPLE);
+    let (network, params) = (network(), params("box"));
+    let (first, second) = tokio::join!(runtime.add(&network, &params), runtime.add(&network, &params));
+    assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
+    assert!(!dir.path().join("overlap").exists());
+}

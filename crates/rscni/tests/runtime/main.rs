@@ -1,0 +1,237 @@
+//! Networks whose plugins are real programs: shell scripts that hang, flood, or tell when two of them run at once.
+
+#[cfg(feature = "async")]
+mod asynchronous;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rscni::invoke::{Exec, Process};
+use rscni::runtime::{AttachmentParams, Cache, NetConfList, Runtime, TraceContext};
+use rscni::{Attachment, Error};
+use tempfile::TempDir;
+
+/// How long a plugin has to end that must end by itself.
+const AMPLE: Duration = Duration::from_secs(120);
+
+/// Installs the plugin `script`, which has `$CNI_COMMAND`, and `$DIR` for its own directory.
+fn install(dir: &Path, script: &str) {
+    let file = dir.join("script");
+    fs::write(&file, format!("#!/bin/sh\nDIR={}\n{script}\n", dir.display())).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn installed(script: &str) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    install(dir.path(), script);
+    dir
+}
+
+fn network() -> NetConfList {
+    NetConfList::from_json(br#"{ "cniVersion": "1.1.0", "name": "net", "plugins": [{ "type": "script" }] }"#).unwrap()
+}
+
+fn runtime(dir: &Path) -> Runtime<Process> {
+    Runtime::new(Process, [dir]).with_cache(Cache::new(dir.join("cache")))
+}
+
+fn params(container_id: &str) -> AttachmentParams {
+    AttachmentParams::new(container_id, "/run/netns/none", "eth0")
+}
+
+/// Whether a process with this number is there and does something.
+fn is_alive(pid: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < AMPLE, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_plugin_that_hangs_is_ended_with_the_children_that_hang_too() {
+    // Both shells are deaf to the friendly signal.
+    let dir = installed(
+        "trap '' TERM\n\
+         [ $CNI_COMMAND = DEL ] && exit 0\n\
+         echo 'waiting for the moon' >&2\n\
+         sh -c 'echo $$ >$0/pids; while :; do sleep 1; done' $DIR &\n\
+         echo $$ >>$DIR/pids.own; while :; do sleep 1; done",
+    );
+    let limited = runtime(dir.path()).with_time_limit(Duration::from_secs(5));
+    let error = limited.add(&network(), &params("box")).unwrap_err();
+    for part in ["ADD of script (plugin 1 of 1)", "took longer than 5s", "waiting for the moon"] {
+        assert!(error.details().contains(part), "{error}");
+    }
+    for file in ["pids", "pids.own"] {
+        let pid = fs::read_to_string(dir.path().join(file)).unwrap();
+        wait_for("the plugin's processes end", || !is_alive(pid.trim()));
+    }
+}
+
+#[test]
+fn a_plugin_that_is_told_to_end_may_clean_up() {
+    let dir = installed("trap 'echo cleaned >$DIR/cleaned; exit 0' TERM; sleep 1000 & wait");
+    let limited = Process.with_time_limit(Duration::from_secs(3));
+    let limited = Runtime::new(limited, [dir.path()]).with_cache(Cache::new(dir.path().join("cache")));
+    assert!(limited.status(&network()).unwrap_err().details().contains("took longer than 3s"));
+    assert_eq!(fs::read_to_string(dir.path().join("cleaned")).unwrap(), "cleaned\n");
+}
+
+#[test]
+fn a_child_that_holds_the_output_open_is_not_waited_for_longer_than_the_plugin() {
+    // In a session of its own it is out of reach, and the plugin itself has ended.
+    let dir = installed("setsid sleep 30 & echo $! >$DIR/pid; exit 0");
+    let limited = runtime(dir.path()).with_time_limit(Duration::from_secs(1));
+    assert!(limited.status(&network()).unwrap_err().details().contains("took longer"));
+    let pid = fs::read_to_string(dir.path().join("pid")).unwrap();
+    Command::new("kill").arg(pid.trim()).status().unwrap();
+}
+
+#[test]
+fn a_plugin_that_never_stops_printing_is_ended() {
+    for stream in ["", ">&2"] {
+        let dir = installed(&format!("[ $CNI_COMMAND = DEL ] || exec yes {stream}"));
+        let error = runtime(dir.path()).add(&network(), &params("box")).unwrap_err();
+        assert!(error.details().contains("printed more than 16 MiB"), "{error}");
+        assert!(error.details().len() < 4096);
+    }
+}
+
+#[test]
+fn a_limit_does_not_change_what_an_honest_plugin_says() {
+    let dir = installed(
+        "cat >/dev/null; echo words >&2; echo '{ \"code\": 7, \"msg\": \"no\", \"details\": \"why\" }'; exit 1",
+    );
+    for runtime in [runtime(dir.path()), runtime(dir.path()).with_time_limit(AMPLE)] {
+        let error = runtime.status(&network()).unwrap_err();
+        assert_eq!((error.code(), error.msg()), (7, "no"));
+    }
+    install(dir.path(), "kill -9 $$");
+    let error = runtime(dir.path()).with_time_limit(AMPLE).status(&network()).unwrap_err();
+    assert!(error.details().contains("was ended by signal 9"), "{error}");
+}
+
+#[test]
+fn a_plugin_gets_the_trace_of_the_caller() {
+    let dir = installed("env | grep -E '^(TRACE|BAGGAGE)' | sort >$DIR/env; exit 0");
+    let trace = TraceContext { state: Some("vendor=1".into()), ..TraceContext::new("00-a-b-01") };
+    runtime(dir.path()).with_trace(trace).status(&network()).unwrap();
+    assert_eq!(fs::read_to_string(dir.path().join("env")).unwrap(), "TRACEPARENT=00-a-b-01\nTRACESTATE=vendor=1\n");
+}
+
+/// Names the directory in which a test that runs itself as another process does the other's part.
+const PART: &str = "RSCNI_TEST_PART";
+
+/// This program, running the test `name` alone and in its other part.
+fn part(command: &mut Command, name: &str, dir: &Path) {
+    command.args(["--exact", name, "--nocapture"]).env(PART, dir);
+}
+
+#[test]
+fn processes_that_fight_over_an_attachment_take_turns() {
+    let fight = |dir: &Path| {
+        for _ in 0..10 {
+            // Another may have attached it; what matters is that no two are at it.
+            let _ = runtime(dir).add(&network(), &params("box"));
+            runtime(dir).del(&network(), &params("box")).unwrap();
+        }
+    };
+    if let Some(dir) = std::env::var_os(PART) {
+        return fight(dir.as_ref());
+    }
+    let dir = installed(
+        "mkdir $DIR/busy || echo $CNI_COMMAND >>$DIR/overlap\n\
+         sleep 0.01\n\
+         echo $CNI_COMMAND >>$DIR/calls\n\
+         rmdir $DIR/busy\n\
+         [ $CNI_COMMAND = ADD ] && echo '{ \"cniVersion\": \"1.1.0\" }'; exit 0",
+    );
+    let children: Vec<_> = (0..2)
+        .map(|_| {
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            part(&mut command, "processes_that_fight_over_an_attachment_take_turns", dir.path());
+            command.spawn().unwrap()
+        })
+        .collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    assert_eq!(fs::read_to_string(dir.path().join("calls")).unwrap().lines().count(), 40);
+    assert!(!dir.path().join("overlap").exists());
+    assert_eq!(fs::read_dir(dir.path().join("cache/locks/attachments")).unwrap().count(), 0);
+}
+
+#[test]
+fn gc_and_concurrent_adds_take_turns() {
+    let dir = installed(
+        "if [ $CNI_COMMAND = GC ]; then\n\
+           mkdir $DIR/gc; ls $DIR | grep attaching && echo gc >>$DIR/overlap\n\
+           sleep 0.01; rmdir $DIR/gc; exit 0\n\
+         fi\n\
+         touch $DIR/attaching.$$; [ -e $DIR/gc ] && echo $CNI_COMMAND >>$DIR/overlap\n\
+         sleep 0.01; rm $DIR/attaching.$$\n\
+         [ $CNI_COMMAND = ADD ] && echo '{ \"cniVersion\": \"1.1.0\" }'; exit 0",
+    );
+    let ids = ["a", "b", "c"];
+    std::thread::scope(|scope| {
+        for id in ids {
+            let dir = dir.path();
+            scope.spawn(move || {
+                for _ in 0..5 {
+                    runtime(dir).add(&network(), &params(id)).unwrap();
+                    runtime(dir).check(&network(), &params(id)).unwrap();
+                    runtime(dir).del(&network(), &params(id)).unwrap();
+                }
+                runtime(dir).add(&network(), &params(id)).unwrap();
+            });
+        }
+        scope.spawn(|| {
+            let valid = ids.map(|id| Attachment { container_id: id.into(), ifname: "eth0".into() });
+            for _ in 0..5 {
+                runtime(dir.path()).gc(&network(), &valid).unwrap();
+            }
+        });
+    });
+    assert!(!dir.path().join("overlap").exists());
+    assert_eq!(runtime(dir.path()).cache().list().unwrap().entries.len(), ids.len(), "what is valid is left");
+    runtime(dir.path()).gc(&network(), &[]).unwrap();
+    assert_eq!(runtime(dir.path()).cache().list().unwrap().entries.len(), 0);
+}
+
+#[test]
+fn an_add_on_a_full_disk_is_undone_and_a_del_is_not_held_up() {
+    let name = "an_add_on_a_full_disk_is_undone_and_a_del_is_not_held_up";
+    if let Some(dir) = std::env::var_os(PART) {
+        let dir = Path::new(&dir);
+        let error = runtime(dir).add(&network(), &params("new")).unwrap_err();
+        assert!(matches!(error, Error::IOFailure(_)), "{error}");
+        assert!(error.details().contains("net-new-eth0") && error.details().contains("space"), "{error}");
+        assert_eq!(fs::read_to_string(dir.join("calls")).unwrap(), "ADD new\nDEL new\n");
+        runtime(dir).del(&network(), &params("old")).unwrap();
+        assert_eq!(fs::read_dir(dir.join("cache/results")).unwrap().count(), 0, "no part of an entry is left");
+        return;
+    }
+    let dir = installed(
+        "echo $CNI_COMMAND $CNI_CONTAINERID >>$DIR/calls\n\
+         [ $CNI_COMMAND = ADD ] && echo '{ \"cniVersion\": \"1.1.0\" }'; exit 0",
+    );
+    fs::create_dir(dir.path().join("cache")).unwrap();
+    let script = "mount -t tmpfs -o size=16k none $0/cache && mkdir $0/cache/results && \
+                  echo '{}' >$0/cache/results/net-old-eth0 && { cat /dev/zero >$0/cache/fill 2>/dev/null; true; } && \
+                  exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]).arg(dir.path());
+    command.arg(std::env::current_exe().unwrap());
+    part(&mut command, name, dir.path());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+}
