@@ -196,6 +196,12 @@ impl Cache {
         Ok(self.dir.join("locks/networks").join(network))
     }
 
+    /// The file whose lock says who may wait for that of the network.
+    pub(super) fn gate(&self, network: &str) -> Result<PathBuf, Error> {
+        check_network_name(network)?;
+        Ok(self.dir.join("locks/gates").join(network))
+    }
+
     /// The file whose lock keeps operations on an attachment apart, or on all that share its entry's file.
     pub(super) fn attachment_lock(&self, network: &str, params: &AttachmentParams) -> Result<PathBuf, Error> {
         let entry = self.file(network, params)?;

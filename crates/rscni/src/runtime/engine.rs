@@ -154,7 +154,7 @@ impl Engine {
         if list.disable_gc {
             return Ok(());
         }
-        let _held = self.take(waiter, &self.cache.network_lock(&list.name)?, Mode::Alone).await?;
+        let _held = self.lock_network(waiter, &list.name, Mode::Alone).await?;
         let mut errors = Vec::new();
         match self.cache.list() {
             Ok(listing) => {
@@ -249,7 +249,7 @@ impl Engine {
     /// Keeps other operations off an attachment, and GC off its network.
     async fn lock(&self, waiter: &impl Waiter, network: &str, params: &AttachmentParams) -> Result<Held, Error> {
         let attachment = self.cache.attachment_lock(network, params)?;
-        let network = self.take(waiter, &self.cache.network_lock(network)?, Mode::Shared).await?;
+        let network = self.lock_network(waiter, network, Mode::Shared).await?;
         let lock = self.take(waiter, &attachment, Mode::Alone).await?;
         Ok(Some((network, lock.removed_after(&attachment))))
     }
@@ -266,6 +266,13 @@ impl Engine {
             Err(Error::IOFailure(_)) => Ok(None),
             locked => locked,
         }
+    }
+
+    /// Takes the lock of a network. A GC that waits for it is at the gate, where those who come later wait for the GC;
+    /// on a busy node it would never have its turn otherwise.
+    async fn lock_network(&self, waiter: &impl Waiter, network: &str, mode: Mode) -> Result<Lock, Error> {
+        let _gate = self.take(waiter, &self.cache.gate(network)?, mode).await?;
+        self.take(waiter, &self.cache.network_lock(network)?, mode).await
     }
 
     async fn take(&self, waiter: &impl Waiter, path: &Path, mode: Mode) -> Result<Lock, Error> {

@@ -503,6 +503,25 @@ fn an_operation_that_is_held_up_for_too_long_says_by_what() {
 }
 
 #[test]
+fn who_comes_after_a_waiting_gc_lets_it_go_first() {
+    let net = Net::of_three();
+    let held = Lock::try_take(&net.cache.network_lock("net").unwrap(), Mode::Shared).unwrap();
+    std::thread::scope(|scope| {
+        let gc = scope.spawn(|| net.runtime(&Script::default()).gc(&net.list, &[]));
+        let gate = net.cache.gate("net").unwrap();
+        while Lock::try_take(&gate, Mode::Shared).unwrap().is_some() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let script = Script::default();
+        let runtime = net.runtime(&script).with_time_limit(Duration::from_millis(20));
+        assert_eq!(runtime.add(&net.list, &net.params).unwrap_err().code(), 11);
+        drop(held);
+        gc.join().unwrap().unwrap();
+        runtime.add(&net.list, &net.params).unwrap();
+    });
+}
+
+#[test]
 fn only_del_and_check_go_on_where_no_lock_can_be_made() {
     let (net, script) = (Net::of_three(), Script::default());
     net.add();

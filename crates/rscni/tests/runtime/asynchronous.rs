@@ -7,7 +7,7 @@ use std::time::Duration;
 use rscni::invoke::{AsyncExec, AsyncProcess, OnThread, Process};
 use rscni::runtime::{AsyncRuntime, Cache};
 
-use super::{AMPLE, install, installed, is_alive, network, params, wait_for};
+use super::{AMPLE, install, installed, is_alive, network, params, wait_for, while_being_installed};
 
 fn runtime<E: AsyncExec>(exec: E, dir: &Path) -> AsyncRuntime<E> {
     AsyncRuntime::new(exec, [dir]).with_cache(Cache::new(dir.join("cache")))
@@ -129,4 +129,12 @@ async fn one_who_waits_for_another_does_not_hold_it_up() {
     let (first, second) = tokio::join!(runtime.add(&network, &params), runtime.add(&network, &params));
     assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
     assert!(!dir.path().join("overlap").exists());
+}
+
+#[test]
+fn a_plugin_that_is_just_being_installed_is_waited_for() {
+    let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let dir = installed("exit 0");
+    let runtime = runtime(AsyncProcess, dir.path());
+    while_being_installed(dir.path(), || executor.block_on(runtime.status(&network()))).unwrap();
 }

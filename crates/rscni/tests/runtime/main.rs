@@ -119,6 +119,29 @@ fn a_limit_does_not_change_what_an_honest_plugin_says() {
     assert!(error.details().contains("was ended by signal 9"), "{error}");
 }
 
+/// Holds the plugin open for writing, as one who installs it does, until `f` has been at it for a while.
+fn while_being_installed<T>(dir: &Path, f: impl FnOnce() -> T) -> T {
+    let file = fs::File::options().append(true).open(dir.join("script")).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(file);
+        });
+        f()
+    })
+}
+
+#[test]
+fn a_plugin_that_is_just_being_installed_is_waited_for() {
+    let dir = installed("exit 0");
+    for runtime in [runtime(dir.path()), runtime(dir.path()).with_time_limit(AMPLE)] {
+        while_being_installed(dir.path(), || runtime.status(&network())).unwrap();
+    }
+    let _file = fs::File::options().append(true).open(dir.path().join("script")).unwrap();
+    let error = runtime(dir.path()).with_time_limit(Duration::from_millis(1)).status(&network()).unwrap_err();
+    assert!(error.code() == 5 && error.details().contains("busy"), "{error}");
+}
+
 #[test]
 fn a_plugin_gets_the_trace_of_the_caller() {
     let dir = installed("env | grep -E '^(TRACE|BAGGAGE)' | sort >$DIR/env; exit 0");
