@@ -53,7 +53,7 @@ enum Command {
     ///
     /// Attachments that are not in the given set are detached, and then each plugin is told the set, to remove what
     /// else it may hold. What was removed is printed. Use --auto only where every runtime that uses the network
-    /// remembers its attachments in the cache directory, and while none is attaching: all others are removed.
+    /// remembers its attachments in the cache directory, and while none but rscni attaches: all others are removed.
     // The network first: behind --valid it would be taken for an attachment.
     #[command(override_usage = "rscni gc [OPTIONS] <NETWORK> <--valid <CONTAINER/IFNAME>...|--auto>")]
     Gc(Gc),

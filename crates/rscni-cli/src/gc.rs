@@ -1,6 +1,6 @@
 //! `rscni gc`: removes what containers that are gone have left behind.
 
-use rscni::runtime::{Cache, CacheEntry, ConfDir, NetConfList};
+use rscni::runtime::{CacheEntry, CacheListing, ConfDir, NetConfList};
 use rscni::{Attachment, Error};
 
 use crate::list::{addresses, may_be_of};
@@ -36,22 +36,24 @@ impl Gc {
             return Ok(());
         }
         let cache = self.memory.cache();
-        let before = cache.list()?.entries;
-        let valid = if self.auto { in_use(&cache, list)? } else { self.valid.clone() };
         let watched = Watched::default();
         let runtime = self.places.runtime(&watched, cache.clone());
-        let outcome = runtime.gc(list, &valid);
+        let mut stale = Vec::new();
+        // What is in use is asked while nothing is being attached, so that nothing new is taken for left behind.
+        let outcome = runtime.gc_by(list, |listing| {
+            let valid = if self.auto { in_use(listing, list)? } else { self.valid.clone() };
+            let of_network = listing.entries.iter().filter(|entry| entry.network == list.name);
+            stale.extend(of_network.filter(|entry| !valid.contains(&entry.attachment())).cloned());
+            Ok(valid)
+        });
 
         let after = cache.list()?.entries;
-        let is_left = |attachment: &Attachment| {
-            after.iter().any(|entry| entry.network == list.name && entry.attachment() == *attachment)
+        let is_left = |entry: &CacheEntry| {
+            after.iter().any(|other| other.network == list.name && other.attachment() == entry.attachment())
         };
-        for entry in before.iter().filter(|entry| entry.network == list.name) {
-            let attachment = entry.attachment();
-            if !valid.contains(&attachment) && !is_left(&attachment) {
-                let name = format!("{}/{}", attachment.container_id, attachment.ifname);
-                output::line(&[vec!["removed".into(), name], addresses(entry)].concat().join(" "));
-            }
+        for entry in stale.iter().filter(|entry| !is_left(entry)) {
+            let name = format!("{}/{}", entry.params.container_id, entry.params.ifname);
+            output::line(&[vec!["removed".into(), name], addresses(entry)].concat().join(" "));
         }
         outcome.map_err(Error::from)
     }
@@ -72,8 +74,7 @@ fn remembered(entries: Vec<CacheEntry>, network: &str) -> Option<NetConfList> {
 }
 
 /// The attachments of a network whose namespaces exist, or may exist.
-fn in_use(cache: &Cache, list: &NetConfList) -> Result<Vec<Attachment>, Error> {
-    let listing = cache.list()?;
+fn in_use(listing: &CacheListing, list: &NetConfList) -> Result<Vec<Attachment>, Error> {
     let unknown: Vec<_> = listing.broken.iter().filter(|(file, _)| may_be_of(file, &list.name)).collect();
     if !unknown.is_empty() {
         // What is not in the set is cut off, and whether these should be in it cannot be known.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::engine::{Engine, Waiter};
-use super::{AttachmentParams, Cache, Failures, NetConfList, TraceContext};
+use super::{AttachmentParams, Cache, CacheListing, Failures, NetConfList, TraceContext};
 use crate::invoke::{AsyncExec, Invocation, Outcome};
 use crate::{Attachment, CNIResult, Error, PluginInfo};
 
@@ -103,6 +103,19 @@ impl<E: AsyncExec> AsyncRuntime<E> {
     /// # Errors
     /// As [`Runtime::gc`](super::Runtime::gc).
     pub async fn gc(&self, list: &NetConfList, valid: &[Attachment]) -> Result<(), Failures> {
+        self.engine.gc(&Awaiting(&self.exec), list, |_| Ok(valid.to_vec())).await
+    }
+
+    /// GC with a set that is worked out from what the cache holds, while no other operation on the network runs.
+    ///
+    /// # Errors
+    /// As [`Runtime::gc_by`](super::Runtime::gc_by).
+    pub async fn gc_by(
+        &self,
+        list: &NetConfList,
+        valid: impl FnOnce(&CacheListing) -> Result<Vec<Attachment>, Error>,
+    ) -> Result<(), Failures> {
+        let valid = |listing: &Result<CacheListing, Error>| valid(listing.as_ref().map_err(Clone::clone)?);
         self.engine.gc(&Awaiting(&self.exec), list, valid).await
     }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::chain::{Add, Added, Chain, Each, Operation};
 use super::lock::{Lock, Mode};
-use super::{AttachmentParams, Cache, CacheEntry, Failures, NetConfList, TraceContext, version};
+use super::{AttachmentParams, Cache, CacheEntry, CacheListing, Failures, NetConfList, TraceContext, version};
 use crate::invoke::{Invocation, Outcome};
 use crate::name::check_network_name;
 use crate::request::Command;
@@ -148,7 +148,7 @@ impl Engine {
         &self,
         waiter: &impl Waiter,
         list: &NetConfList,
-        valid: &[Attachment],
+        valid: impl FnOnce(&Result<CacheListing, Error>) -> Result<Vec<Attachment>, Error>,
     ) -> Result<(), Failures> {
         check_network_name(&list.name)?;
         if list.disable_gc {
@@ -156,7 +156,9 @@ impl Engine {
         }
         let _held = self.lock_network(waiter, &list.name, Mode::Alone).await?;
         let mut errors = Vec::new();
-        match self.cache.list() {
+        let listing = self.cache.list();
+        let valid = valid(&listing)?;
+        match listing {
             Ok(listing) => {
                 for entry in listing.entries.iter().filter(|entry| entry.network == list.name) {
                     if !valid.contains(&entry.attachment()) {
@@ -170,7 +172,7 @@ impl Engine {
             Err(error) => errors.push(error),
         }
         if list.cni_version.has_gc_and_status() {
-            let chain = self.chain(waiter, list, AttachmentParams::default()).with_valid(valid);
+            let chain = self.chain(waiter, list, AttachmentParams::default()).with_valid(&valid);
             let mut gc = Each::gc(&chain);
             self.drive(waiter, &mut gc).await;
             errors.extend(gc.finish());

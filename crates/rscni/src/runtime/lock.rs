@@ -2,7 +2,7 @@
 //! directory, where libcni does not look. The kernel gives a lock back when its holder dies.
 //!
 //! An operation on an attachment holds the network, shared with others, and the attachment for itself; GC holds the
-//! network for itself (spec: "Locking and ordering", "GC"). Who waits, and for how long, is left to the engine.
+//! network for itself (spec: "Lifecycle & Ordering"). Who waits, and for how long, is left to the engine.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;

@@ -151,7 +151,21 @@ impl<E: Exec> Runtime<E> {
     /// Every plugin's error, with its place in the chain; [`Error::IOFailure`] if the cache cannot be read or locked;
     /// [`Error::TryAgainLater`] if another operation takes longer than the limit.
     pub fn gc(&self, list: &NetConfList, valid: &[Attachment]) -> Result<(), Failures> {
-        ready(self.engine.gc(&Blocking(&self.exec), list, valid))
+        ready(self.engine.gc(&Blocking(&self.exec), list, |_| Ok(valid.to_vec())))
+    }
+
+    /// GC with a set that is worked out from what the cache holds, while no other operation on the network runs.
+    ///
+    /// So an attachment that is made at the same time is either in the listing, or made after GC.
+    ///
+    /// # Errors
+    /// As [`gc`](Runtime::gc), and that of `valid`; then nothing is removed.
+    pub fn gc_by(
+        &self,
+        list: &NetConfList,
+        valid: impl FnOnce(&CacheListing) -> Result<Vec<Attachment>, Error>,
+    ) -> Result<(), Failures> {
+        ready(self.engine.gc(&Blocking(&self.exec), list, |listing| valid(listing.as_ref().map_err(Clone::clone)?)))
     }
 
     /// STATUS: asks every plugin whether an ADD could be serviced (spec: "STATUS").

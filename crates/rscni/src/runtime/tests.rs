@@ -353,6 +353,25 @@ fn gc_detaches_what_is_not_valid_and_tells_the_plugins_what_is() {
 }
 
 #[test]
+fn gc_can_work_out_what_is_valid_while_nothing_else_runs() {
+    let (net, script) = (Net::new("1.1.0", &json!([{ "type": "a" }])), Script::default());
+    let runtime = net.runtime(&script);
+    runtime.add(&net.list, &net.params).unwrap();
+    runtime.add(&net.list, &other("stale")).unwrap();
+    script.calls.take();
+    let refused = runtime.gc_by(&net.list, |_| Err(Error::FailedToDecode("who is there?".into()))).unwrap_err();
+    assert_eq!(refused.iter().map(Error::details).collect::<Vec<_>>(), ["who is there?"]);
+    assert_eq!(script.calls(), [] as [&str; 0], "nothing is removed where the set is not known");
+    let keep_box = |listing: &CacheListing| {
+        let all = listing.entries.iter().map(CacheEntry::attachment);
+        Ok(all.filter(|attachment| attachment.container_id == "box").collect())
+    };
+    runtime.gc_by(&net.list, keep_box).unwrap();
+    assert_eq!(script.calls(), ["DEL a 10.0.0.1/24", "GC a none"]);
+    assert!(net.is_cached());
+}
+
+#[test]
 fn gc_goes_on_past_failures_and_tells_all() {
     let plugins = json!([{ "type": "a" }, { "type": "b" }]);
     let (net, script) = (Net::new("1.1.0", &plugins), Script::failing(&[("DEL", "b"), ("GC", "a")]));
