@@ -199,7 +199,7 @@ fn a_plugin_that_does_not_end_is_killed_with_what_it_started() {
     rscni_test::run(|lab| {
         let a = lab.container("a");
         let before = lab.snapshot().ignoring("/dir/");
-        let plugin = script(lab, "slow", "echo before >&2; sleep 1000 & sleep 1001");
+        let plugin = script(lab, "slow", "echo before >&2; sleep 60 & sleep 61");
         let plugin = plugin.time_limit(Duration::from_millis(300));
         let text = message(|| plugin.del(&a, "eth0", &config()).success());
         assert!(text.contains("still running after 300ms; killed"), "{text}");
@@ -212,10 +212,10 @@ fn a_plugin_that_does_not_end_is_killed_with_what_it_started() {
 fn a_plugin_that_leaves_its_output_open_would_hang_a_runtime() {
     rscni_test::run(|lab| {
         let a = lab.container("a");
-        let plugin = script(lab, "daemon", "sleep 1000 &").time_limit(Duration::from_millis(300));
+        let plugin = script(lab, "daemon", "sleep 5 &").time_limit(Duration::from_millis(300));
         let text = message(|| plugin.del(&a, "eth0", &config()).success());
         assert!(text.contains("something it started still held its stdout"), "{text}");
-        let plugin = script(lab, "tidy", "sleep 1000 > /dev/null 2>&1 &");
+        let plugin = script(lab, "tidy", "sleep 5 > /dev/null 2>&1 &");
         plugin.del(&a, "eth0", &config()).success();
     });
 }

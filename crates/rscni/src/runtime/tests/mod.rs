@@ -1,0 +1,112 @@
+//! Operations against plugins that follow a script: what is called, in which order, with what.
+
+mod chain;
+mod gc;
+mod network;
+
+use std::cell::RefCell;
+use std::ffi::OsString;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::lock::{Lock, Mode};
+use super::*;
+use crate::SpecVersion;
+use crate::invoke::{Exit, find_plugin};
+
+/// Plugins that note how they are called. ADD adds an address with its own number in the chain, and everything
+/// succeeds, other than what is listed to fail; plugins named `missing` are not installed.
+#[derive(Default)]
+struct Script {
+    fails: Vec<(&'static str, &'static str)>,
+    calls: RefCell<Vec<Invocation>>,
+}
+
+impl Exec for &Script {
+    fn find(&self, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
+        if plugin == "missing" { find_plugin(plugin, path) } else { Ok(Path::new("/plugins").join(plugin)) }
+    }
+
+    fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
+        let number = self.calls.borrow().len();
+        self.calls.borrow_mut().push(invocation.clone());
+        let command = invocation.vars["CNI_COMMAND"].to_str().unwrap();
+        let (status, stdout) = if command == "VERSION" {
+            (0, json!({ "cniVersion": "1.0.0", "supportedVersions": ["0.4.0", "1.0.0", "2.0.0"] }))
+        } else if self.fails.contains(&(command, &invocation.plugin)) {
+            (1, json!({ "code": 100 + number, "msg": "no", "details": format!("{} cannot", invocation.plugin) }))
+        } else {
+            (0, json!({ "cniVersion": "1.1.0", "ips": [{ "address": format!("10.0.0.{number}/24") }] }))
+        };
+        let stdout = if matches!(command, "ADD" | "VERSION") || status > 0 {
+            stdout.to_string().into_bytes()
+        } else {
+            Vec::new()
+        };
+        Ok(Outcome { exit: Exit::Status(status), stdout, stderr: Vec::new() })
+    }
+}
+
+impl Script {
+    fn failing(fails: &[(&'static str, &'static str)]) -> Self {
+        Self { fails: fails.to_vec(), ..Self::default() }
+    }
+
+    /// What was called, and the address in the `prevResult` that it got.
+    fn calls(&self) -> Vec<String> {
+        let calls = self.calls.take();
+        let told = calls.iter().map(|call| {
+            let config: Value = serde_json::from_slice(&call.stdin).unwrap();
+            let previous = config["prevResult"]["ips"][0]["address"].as_str().unwrap_or("none");
+            format!("{} {} {previous}", call.vars["CNI_COMMAND"].to_str().unwrap(), call.plugin)
+        });
+        told.collect()
+    }
+}
+
+struct Net {
+    dir: tempfile::TempDir,
+    list: NetConfList,
+    cache: Cache,
+    params: AttachmentParams,
+}
+
+impl Net {
+    fn new(version: &str, plugins: &Value) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let json = json!({ "cniVersion": version, "name": "net", "plugins": plugins });
+        Self {
+            list: NetConfList::from_json(json.to_string().as_bytes()).unwrap(),
+            cache: Cache::new(dir.path()),
+            params: AttachmentParams::new("box", "/run/netns/box", "eth0"),
+            dir,
+        }
+    }
+
+    /// A network with the plugins a, b and c.
+    fn of_three() -> Self {
+        Self::new("1.0.0", &json!([{ "type": "a" }, { "type": "b" }, { "type": "c" }]))
+    }
+
+    fn runtime<'a>(&self, script: &'a Script) -> Runtime<&'a Script> {
+        Runtime::new(script, ["/x", "/y"]).with_cache(self.cache.clone())
+    }
+
+    fn is_cached(&self) -> bool {
+        self.cache.file("net", &self.params).unwrap().exists()
+    }
+
+    fn add(&self) {
+        self.runtime(&Script::default()).add(&self.list, &self.params).unwrap();
+    }
+}
+
+/// The attachment of another container.
+fn other(container_id: &str) -> AttachmentParams {
+    AttachmentParams::new(container_id, format!("/run/netns/{container_id}"), "eth0")
+}
+
+fn valid(params: &AttachmentParams) -> Attachment {
+    Attachment { container_id: params.container_id.clone(), ifname: params.ifname.clone() }
+}
