@@ -12,7 +12,7 @@ use clap::ValueEnum;
 
 use crate::packages::{self, Package};
 use crate::tally::Tally;
-use crate::{e2e, program, uml};
+use crate::{demo, e2e, program, uml};
 
 /// What to check.
 #[derive(clap::Args)]
@@ -34,6 +34,8 @@ enum Step {
     Tests,
     /// cargo test --doc: the examples in the documentation
     Doctests,
+    /// cargo xtask demo
+    Demo,
     /// the tests that need User-Mode Linux
     Uml,
     /// containers with containerd and runc, and the handover to and from the Go plugins (root)
@@ -48,6 +50,7 @@ impl Step {
             Self::Docs => "docs",
             Self::Tests => "tests",
             Self::Doctests => "tests in the documentation",
+            Self::Demo => "the demo",
             Self::Uml => "tests in User-Mode Linux",
             Self::E2e => "end to end with containerd",
         }
@@ -74,6 +77,7 @@ impl Step {
             ),
             Self::Tests => cargo_test(&["--lib", "--bins", "--tests", "--examples"], tally),
             Self::Doctests => cargo_test(&["--doc"], tally),
+            Self::Demo => demo::run_apart(),
             Self::Uml => uml::run_tests(&mut |line| tally.read(line)),
             Self::E2e => e2e::run_default(&mut |line| tally.read(line)),
         }

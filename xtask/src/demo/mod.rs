@@ -23,6 +23,14 @@ const LIST: &str = include_str!("demo.conflist");
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Runs the demo in a process of its own, as one step of several: a process that is in a private network stays there.
+pub(crate) fn run_apart() -> Result<()> {
+    let directory = tempfile::tempdir().context("make a directory for the demo")?;
+    let this_program = directory.path().join("xtask");
+    program::copy_self(&this_program)?;
+    program::foreground(Command::new(this_program).arg("demo"))
+}
+
 /// Runs the demo.
 pub(crate) fn run() -> Result<ExitCode> {
     headline("build rscni");
@@ -160,8 +168,10 @@ fn remove_network(lab: &Lab) -> Result<()> {
     let mut transaction = nft.transaction();
     transaction.del_table(&rscni_linux::nft::Table::new(rscni_linux::nft::Family::Inet, "rscni"));
     transaction.commit()?;
-    std::fs::remove_dir_all("/var/lib/cni/networks")?;
-    std::fs::remove_dir_all("/var/lib/cni/results")?;
+    // Reservations, what is remembered of attachments, and the locks of both.
+    for entry in std::fs::read_dir("/var/lib/cni")? {
+        std::fs::remove_dir_all(entry?.path())?;
+    }
     for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
         rscni_linux::sysctl::set(key, "0")?;
     }
