@@ -33,7 +33,8 @@ impl<'a> Ipam<'a> {
 
     /// Reserves addresses. There is at least one in the result; nothing is held when this fails.
     pub(crate) fn add(&self) -> Result<CNIResult> {
-        let result = self.newest().unwrap_or_else(|| Delegate::new(&Linked, self.args, self.plugin)).add()?;
+        let newest = self.newest();
+        let result = newest.as_ref().unwrap_or(&self.delegate).add()?;
         if result.ips.is_empty() {
             self.del()?;
             return Err(Error::InvalidNetworkConfig("the IPAM plugin gave no address".into()).into());

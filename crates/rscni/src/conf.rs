@@ -94,7 +94,7 @@ impl NetConf {
     /// # Errors
     /// [`Error::InvalidNetworkConfig`], naming the key that is missing or has the wrong type.
     pub fn custom_as<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        read_as(&self.custom.to_map(), &self.r#type)
+        read_as(self.custom.iter(), &self.r#type)
     }
 
     /// The IPAM plugin's name, if there is one.
@@ -208,8 +208,12 @@ impl<T> Default for Object<T> {
 }
 
 /// Reads a struct from a part of the configuration of plugin `owner`. A key that is null counts as absent.
-pub(crate) fn read_as<T: DeserializeOwned>(part: &Map<String, Value>, owner: &str) -> Result<T, Error> {
-    let given: Map<_, _> = part.iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.clone(), v.clone())).collect();
+pub(crate) fn read_as<'a, T: DeserializeOwned>(
+    part: impl IntoIterator<Item = (&'a String, &'a Value)>,
+    owner: &str,
+) -> Result<T, Error> {
+    let given = part.into_iter().filter(|(_, value)| !value.is_null());
+    let given: Map<_, _> = given.map(|(key, value)| (key.clone(), value.clone())).collect();
     T::deserialize(given).map_err(|e| Error::InvalidNetworkConfig(format!("{owner}: {e}")))
 }
 
