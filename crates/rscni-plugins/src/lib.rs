@@ -12,6 +12,7 @@ mod failure;
 mod host;
 mod host_local;
 mod ipam;
+mod iptables;
 mod linked;
 mod loopback;
 mod masquerade;

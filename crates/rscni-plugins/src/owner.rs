@@ -5,7 +5,7 @@
 //! as their comment. So DEL needs nothing but what it is called with, and GC can tell what belongs to whom.
 
 use rscni::{Args, Attachment, NetConf};
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha512};
 
 /// An attachment, as the owner of what it made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +108,13 @@ fn hash(parts: &[&str], digits: usize) -> String {
         sha.update([0]);
     }
     let mut hex: String = sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
+    hex.truncate(digits);
+    hex
+}
+
+/// The hash by which the Go plugins name what they make: the first digits of a SHA-512.
+pub(crate) fn go_hash(text: &str, digits: usize) -> String {
+    let mut hex: String = Sha512::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     hex.truncate(digits);
     hex
 }

@@ -41,8 +41,8 @@ pub(crate) fn snapshot(lab: &Lab) -> Snapshot {
 
 /// Every plugin of the binary, installed.
 pub(crate) fn install(lab: &Lab) {
-    for name in ["bridge", "host-local", "loopback", "ptp", "static"] {
-        lab.install(name, env!("CARGO_BIN_EXE_rscni"));
+    for plugin in rscni_plugins::ALL {
+        lab.install(plugin.name, env!("CARGO_BIN_EXE_rscni"));
     }
 }
 
