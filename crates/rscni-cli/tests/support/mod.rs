@@ -15,12 +15,13 @@ use serde_json::{Value, json};
 pub(crate) const V4: &str = "10.1.0.0/24";
 pub(crate) const V6: &str = "fd01::/64";
 
-/// What belongs to no attachment and stays when the last one goes: host-local's lock and where it goes on, forwarding,
-/// and tables, sets and rules that are the same for all.
-const STAYS: [&str; 12] = [
+/// What belongs to no attachment and stays when the last one goes: host-local's lock, index and where it goes on,
+/// forwarding, and tables, sets and rules that are the same for all.
+const STAYS: [&str; 13] = [
     "forward",
     "/last_reserved_ip.",
     "/lock",
+    "/.index/",
     "nft table inet rscni",
     "nft chain inet rscni postrouting",
     "nft rule inet rscni postrouting",
