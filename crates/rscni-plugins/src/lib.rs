@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod bridge;
+mod chained;
 mod commands;
 mod failure;
 mod host;
@@ -21,6 +22,7 @@ mod owner;
 mod ptp;
 mod registry;
 mod sandbox;
+mod sbr;
 mod r#static;
 mod undo;
 

@@ -6,6 +6,7 @@ use crate::bridge::BRIDGE;
 use crate::host_local::HostLocal;
 use crate::loopback::LOOPBACK;
 use crate::ptp::PTP;
+use crate::sbr::SBR;
 use crate::r#static::Static;
 
 /// A plugin of this crate.
@@ -23,6 +24,7 @@ pub const ALL: &[Entry] = &[
     Entry { name: "host-local", about: "gives addresses from ranges of this host's own", plugin: &HostLocal },
     Entry { name: "loopback", about: "switches the container's lo on", plugin: &LOOPBACK },
     Entry { name: "ptp", about: "a veth pair, with a route to the container on the host", plugin: &PTP },
+    Entry { name: "sbr", about: "answers by the interface that the question came in by", plugin: &SBR },
     Entry { name: "static", about: "gives the addresses that the configuration names", plugin: &Static },
 ];
 

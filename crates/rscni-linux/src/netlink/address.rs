@@ -45,6 +45,8 @@ pub struct Address {
     pub dadfailed: bool,
     /// It was added without duplicate address detection.
     pub nodad: bool,
+    /// There is no route to its prefix because of it.
+    pub noprefixroute: bool,
     /// It is one more of a subnet that the link has an address of already.
     pub secondary: bool,
     /// It does not expire.
@@ -148,6 +150,7 @@ impl Address {
             tentative: flags.contains(KernelFlags::Tentative),
             dadfailed: flags.contains(KernelFlags::Dadfailed),
             nodad: flags.contains(KernelFlags::Nodad),
+            noprefixroute: flags.contains(KernelFlags::Noprefixroute),
             secondary: flags.contains(KernelFlags::Secondary),
             permanent: flags.contains(KernelFlags::Permanent),
         })

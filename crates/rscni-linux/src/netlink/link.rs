@@ -31,6 +31,8 @@ const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 
+const IFLA_VRF_TABLE: u16 = 1;
+
 /// A link as the kernel describes it.
 #[allow(clippy::struct_excessive_bools, reason = "they are the kernel's flags")]
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -70,6 +72,8 @@ pub struct Link {
     pub peer_netnsid: Option<i32>,
     /// How many packets wait at most.
     pub txqlen: u32,
+    /// The number of a VRF's table.
+    pub vrf_table: Option<u32>,
     /// What a bridge is set to.
     pub bridge: Option<BridgeInfo>,
     /// What a bridge's port is set to.
@@ -152,6 +156,10 @@ impl Link {
                 IFLA_INFO_KIND => self.kind = Some(value.string()),
                 IFLA_INFO_DATA if self.kind.as_deref() == Some("bridge") => {
                     self.bridge = Some(BridgeInfo::parse(value.nested()));
+                }
+                IFLA_INFO_DATA if self.kind.as_deref() == Some("vrf") => {
+                    self.vrf_table =
+                        value.nested().find(|(kind, _)| *kind == IFLA_VRF_TABLE).map(|(_, table)| table.u32());
                 }
                 IFLA_INFO_SLAVE_KIND => slave_kind = Some(value.string()),
                 IFLA_INFO_SLAVE_DATA if slave_kind.as_deref() == Some("bridge") => {

@@ -16,6 +16,7 @@ mod link;
 mod neighbour;
 mod request;
 mod route;
+mod rule;
 mod settle;
 mod socket;
 mod vlan;
@@ -24,11 +25,12 @@ pub use self::{
     address::{Address, AddressFlags},
     bridge::{BridgeInfo, BridgePort, BridgePortInfo},
     family::Family,
-    kind::{Bridge, Dummy, NewLink, Veth},
+    kind::{Bridge, Dummy, NewLink, Veth, Vrf},
     link::{Link, LinkChange, OperState},
     neighbour::Neighbour,
     request::{Batch, Request},
     route::{Route, RouteFilter, RouteType},
+    rule::Rule,
     vlan::{Vlan, VlanOwner},
 };
 pub(crate) use self::{

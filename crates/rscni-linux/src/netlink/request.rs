@@ -176,6 +176,10 @@ operations! {
     fn replace_route(route: &super::Route);
     /// Removes a route, as `ip route del`: the first that is like `route` in all that `route` says.
     fn del_route(route: &super::Route);
+    /// Adds a routing rule, as `ip rule add`. Fails with `EEXIST` if there is one like it of the same priority.
+    fn add_rule(rule: &super::Rule);
+    /// Removes a routing rule, as `ip rule del`; the first that is like `rule` if it has no priority.
+    fn del_rule(rule: &super::Rule);
     /// Adds or replaces a permanent neighbour entry, as `ip neigh replace ... nud permanent`.
     fn add_neighbour(index: u32, address: std::net::IpAddr, mac: crate::MacAddr);
     /// Removes a neighbour entry, as `ip neigh del`.

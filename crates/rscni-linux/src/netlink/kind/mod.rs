@@ -3,6 +3,7 @@
 mod bridge;
 mod dummy;
 mod veth;
+mod vrf;
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -12,7 +13,7 @@ use netlink_packet_route::{
     link::{InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
 };
 
-pub use self::{bridge::Bridge, dummy::Dummy, veth::Veth};
+pub use self::{bridge::Bridge, dummy::Dummy, veth::Veth, vrf::Vrf};
 use super::{Link, LinkChange, Netlink, Request, link::get_by_name};
 use crate::{MacAddr, Netns, Result};
 
