@@ -22,6 +22,7 @@ mod ptp;
 mod registry;
 mod sandbox;
 mod r#static;
+mod tuning;
 mod undo;
 
 pub use linked::Linked;

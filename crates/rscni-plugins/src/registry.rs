@@ -7,6 +7,7 @@ use crate::host_local::HostLocal;
 use crate::loopback::LOOPBACK;
 use crate::ptp::PTP;
 use crate::r#static::Static;
+use crate::tuning::TUNING;
 
 /// A plugin of this crate.
 pub struct Entry {
@@ -24,6 +25,7 @@ pub const ALL: &[Entry] = &[
     Entry { name: "loopback", about: "switches the container's lo on", plugin: &LOOPBACK },
     Entry { name: "ptp", about: "a veth pair, with a route to the container on the host", plugin: &PTP },
     Entry { name: "static", about: "gives the addresses that the configuration names", plugin: &Static },
+    Entry { name: "tuning", about: "sets sysctls, and attributes of the container's interface", plugin: &TUNING },
 ];
 
 /// The plugin of that name.
