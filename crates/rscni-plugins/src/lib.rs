@@ -24,6 +24,7 @@ mod registry;
 mod sandbox;
 mod sbr;
 mod r#static;
+mod tuning;
 mod undo;
 
 pub use linked::Linked;

@@ -8,6 +8,7 @@ use crate::loopback::LOOPBACK;
 use crate::ptp::PTP;
 use crate::sbr::SBR;
 use crate::r#static::Static;
+use crate::tuning::TUNING;
 
 /// A plugin of this crate.
 pub struct Entry {
@@ -26,6 +27,7 @@ pub const ALL: &[Entry] = &[
     Entry { name: "ptp", about: "a veth pair, with a route to the container on the host", plugin: &PTP },
     Entry { name: "sbr", about: "answers by the interface that the question came in by", plugin: &SBR },
     Entry { name: "static", about: "gives the addresses that the configuration names", plugin: &Static },
+    Entry { name: "tuning", about: "sets sysctls, and attributes of the container's interface", plugin: &TUNING },
 ];
 
 /// The plugin of that name.

@@ -119,6 +119,19 @@ impl Network {
         Attached { network: self.clone(), container: container.clone(), ifname: ifname.to_owned(), reply }
     }
 
+    /// This plugin called as the next one of the list by which `first` was attached.
+    pub(crate) fn call_after(&self, first: &Attached) -> Outcome {
+        self.plugin.add(&first.container, &first.ifname, &first.reply.follow(&self.config))
+    }
+
+    /// The container with this plugin's ADD after that by which it was attached.
+    #[track_caller]
+    pub(crate) fn after(&self, first: &Attached) -> Attached {
+        let reply = self.call_after(first).success();
+        let (container, ifname) = (first.container.clone(), first.ifname.clone());
+        Attached { network: self.clone(), container, ifname, reply }
+    }
+
     /// GC that is to spare these.
     pub(crate) fn gc(&self, valid: &[&Attached]) -> Outcome {
         let entry = |a: &&Attached| json!({ "containerID": a.container.id(), "ifname": a.ifname });

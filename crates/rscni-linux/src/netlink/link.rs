@@ -24,7 +24,6 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_PROMISCUITY: u16 = 30;
 const IFLA_LINK_NETNSID: u16 = 37;
-const IFLA_ALLMULTI: u16 = 61;
 
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
@@ -64,7 +63,7 @@ pub struct Link {
     pub promisc: bool,
     /// How many users have asked it to take in all packets, a bridge or a packet capture included.
     pub promiscuity: u32,
-    /// Whether it takes in all multicast packets.
+    /// Whether it was told to take in all multicast packets (`IFF_ALLMULTI`).
     pub allmulticast: bool,
     /// The index of the link it stands on or, for a veth, of its peer; in the namespace `peer_netnsid`.
     pub peer_index: Option<u32>,
@@ -127,6 +126,7 @@ impl Link {
             running: flags.contains(LinkFlags::Running),
             loopback: flags.contains(LinkFlags::Loopback),
             promisc: flags.contains(LinkFlags::Promisc),
+            allmulticast: flags.contains(LinkFlags::Allmulti),
             ..Self::default()
         };
         for (kind, value) in attributes(payload, LINK_HEADER) {
@@ -141,7 +141,6 @@ impl Link {
                 IFLA_IFALIAS => link.alias = Some(value.string()),
                 IFLA_PROMISCUITY => link.promiscuity = value.u32(),
                 IFLA_LINK_NETNSID => link.peer_netnsid = Some(value.i32()),
-                IFLA_ALLMULTI => link.allmulticast = value.u32() != 0,
                 IFLA_LINKINFO => link.parse_info(value.nested()),
                 _ => {}
             }
