@@ -9,6 +9,7 @@
 mod bridge;
 mod commands;
 mod failure;
+mod flannel;
 mod host;
 mod host_local;
 mod ipam;

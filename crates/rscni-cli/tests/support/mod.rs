@@ -41,7 +41,7 @@ pub(crate) fn snapshot(lab: &Lab) -> Snapshot {
 
 /// Every plugin of the binary, installed.
 pub(crate) fn install(lab: &Lab) {
-    for name in ["bridge", "host-local", "loopback", "ptp", "static"] {
+    for name in ["bridge", "flannel", "host-local", "loopback", "ptp", "static"] {
         lab.install(name, env!("CARGO_BIN_EXE_rscni"));
     }
 }
