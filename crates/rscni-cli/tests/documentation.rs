@@ -2,7 +2,8 @@
 //!
 //! An example is a fenced `json` block with the key `plugins`. Its network is added to a container in a private
 //! network, checked and deleted. One that follows a line `<!-- not run: REASON -->` needs something that kernels may
-//! lack: of that one only the configuration is tested, with STATUS.
+//! lack: of that one only the configuration is tested, with STATUS. A block of any kind that follows a line
+//! `<!-- file: PATH -->` is a file that has to be there for the examples.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -64,9 +65,27 @@ fn examples_in(page: &Path) -> Vec<Example> {
 }
 
 fn all_examples() -> Vec<Example> {
+    pages_of_plugins().iter().flat_map(|page| examples_in(page)).collect()
+}
+
+/// The files that a page wants to be there, with what is in them.
+fn files_in(page: &Path) -> Vec<(PathBuf, String)> {
+    let text = std::fs::read_to_string(page).unwrap_or_else(|e| panic!("{}: {e}", page.display()));
+    let parts = text.split("<!-- file: ").skip(1);
+    let files = parts.map(|part| {
+        let (path, rest) = part.split_once(" -->\n```").unwrap_or_else(|| panic!("{}: no block", page.display()));
+        let (_, block) = rest.split_once('\n').expect("a block has lines");
+        let (content, _) = block.split_once("```\n").unwrap_or_else(|| panic!("{}: no end", page.display()));
+        (path.into(), content.to_owned())
+    });
+    files.collect()
+}
+
+fn pages_of_plugins() -> Vec<PathBuf> {
     let mut files: Vec<_> = std::fs::read_dir(pages()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|e| e == "md"));
     files.sort();
-    files.iter().filter(|file| file.extension().is_some_and(|e| e == "md")).flat_map(|file| examples_in(file)).collect()
+    files
 }
 
 #[test]
@@ -160,7 +179,12 @@ fn status(example: &Example, plugins: &[(&str, Plugin)]) {
 #[test]
 fn every_example_works_and_leaves_nothing_of_an_attachment() {
     let examples = all_examples();
+    let files: Vec<_> = pages_of_plugins().iter().flat_map(|page| files_in(page)).collect();
     rscni_test::run(|lab| {
+        for (path, content) in &files {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
         let plugins: Vec<_> = rscni_plugins::ALL.iter().map(|p| (p.name, lab.install(p.name, RSCNI))).collect();
         for (number, example) in examples.iter().enumerate() {
             // Shown if it fails.

@@ -10,6 +10,7 @@ mod bridge;
 mod chained;
 mod commands;
 mod failure;
+mod flannel;
 mod host;
 mod host_local;
 mod ipam;
