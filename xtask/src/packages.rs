@@ -34,6 +34,16 @@ pub(crate) const FOR_UML: &[Package] = &[
     IPROUTE2,
 ];
 
+/// What upstream's test cases call.
+pub(crate) const FOR_UPSTREAM: &[Package] = &[
+    Package { name: "iputils-ping", witnesses: &["/usr/bin/ping", "/bin/ping"] },
+    Package { name: "dnsmasq-base", witnesses: &["/usr/sbin/dnsmasq"] },
+    Package { name: "dbus-daemon", witnesses: &["/usr/bin/dbus-daemon"] },
+    IPTABLES,
+    NFTABLES,
+    IPROUTE2,
+];
+
 /// What the end-to-end run needs.
 pub(crate) const FOR_E2E: &[Package] = &[
     Package { name: "containerd", witnesses: &["/usr/bin/containerd"] },
