@@ -54,8 +54,8 @@ pub use crate::{
     mac::MacAddr,
     netlink::{
         Address, AddressFlags, Batch, Bridge, BridgeInfo, BridgePort, BridgePortInfo, Dummy, Family, Link, LinkChange,
-        Neighbour, Netlink, NewLink, OperState, Request, Route, RouteFilter, RouteType, Rule, Veth, Vlan, VlanOwner,
-        Vrf,
+        Neighbour, Netlink, NewAddress, NewLink, OperState, Request, Route, RouteFilter, RouteType, Rule, Veth, Vlan,
+        VlanOwner, Vrf,
     },
     netns::Netns,
     nft::Nft,

@@ -12,6 +12,7 @@ mod commands;
 mod failure;
 mod flannel;
 mod host;
+mod host_device;
 mod host_local;
 mod ipam;
 mod iptables;

@@ -22,7 +22,7 @@ mod socket;
 mod vlan;
 
 pub use self::{
-    address::{Address, AddressFlags},
+    address::{Address, AddressFlags, NewAddress},
     bridge::{BridgeInfo, BridgePort, BridgePortInfo},
     family::Family,
     kind::{Bridge, Dummy, NewLink, Veth, Vrf},
