@@ -214,7 +214,15 @@ pub(crate) fn read_as<'a, T: DeserializeOwned>(
 ) -> Result<T, Error> {
     let given = part.into_iter().filter(|(_, value)| !value.is_null());
     let given: Map<_, _> = given.map(|(key, value)| (key.clone(), value.clone())).collect();
-    T::deserialize(given).map_err(|e| Error::InvalidNetworkConfig(format!("{owner}: {e}")))
+    T::deserialize(&given).map_err(|error| {
+        // serde names a key that is missing or unknown, but not one whose value has the wrong type.
+        let is_good_without = |key: &&String| {
+            let rest: Map<_, _> = given.iter().filter(|(k, _)| k != key).map(|(k, v)| (k.clone(), v.clone())).collect();
+            T::deserialize(rest).is_ok()
+        };
+        let key = given.keys().find(is_good_without).map(|key| format!("{key}: ")).unwrap_or_default();
+        Error::InvalidNetworkConfig(format!("{owner}: {key}{error}"))
+    })
 }
 
 #[cfg(test)]
@@ -273,11 +281,21 @@ mod tests {
 
     #[test]
     fn a_wrong_type_is_named() {
+        #[derive(Debug, Default, serde::Deserialize)]
+        #[serde(default)]
+        struct Own {
+            mtu: u32,
+            mode: String,
+        }
         let error = NetConf::from_json(br#"{ "ipMasq": "yes" }"#).unwrap_err();
         assert_eq!(error.code(), 6);
         assert!(error.details().contains("ipMasq"), "{error}");
         let error = NetConf::from_json(b"{ \"a\": 1,\n oops }").unwrap_err();
         assert!(error.details().contains("line 2 column"), "{error}");
+
+        let conf = read(&json!({ "type": "t", "mtu": "large", "mode": "a" }));
+        let error = conf.custom_as::<Own>().map(|own| (own.mtu, own.mode)).unwrap_err();
+        assert!(error.details().starts_with("t: mtu: invalid type"), "{error}");
     }
 
     #[test]
