@@ -18,6 +18,7 @@ mod ipam;
 mod iptables;
 mod linked;
 mod loopback;
+mod mac;
 mod masquerade;
 mod nftable;
 mod owner;
