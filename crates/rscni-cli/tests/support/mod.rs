@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub(crate) mod outside;
+
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::time::Duration;
