@@ -18,6 +18,7 @@ mod loopback;
 mod masquerade;
 mod nftable;
 mod owner;
+mod portmap;
 mod ptp;
 mod registry;
 mod sandbox;

@@ -5,6 +5,7 @@ use rscni::{Cni, Error, Plugin, Reply, Request};
 use crate::bridge::BRIDGE;
 use crate::host_local::HostLocal;
 use crate::loopback::LOOPBACK;
+use crate::portmap::PORTMAP;
 use crate::ptp::PTP;
 use crate::r#static::Static;
 
@@ -22,6 +23,7 @@ pub const ALL: &[Entry] = &[
     Entry { name: "bridge", about: "a veth pair whose host end is a port of a bridge", plugin: &BRIDGE },
     Entry { name: "host-local", about: "gives addresses from ranges of this host's own", plugin: &HostLocal },
     Entry { name: "loopback", about: "switches the container's lo on", plugin: &LOOPBACK },
+    Entry { name: "portmap", about: "ports of the host that lead into the container", plugin: &PORTMAP },
     Entry { name: "ptp", about: "a veth pair, with a route to the container on the host", plugin: &PTP },
     Entry { name: "static", about: "gives the addresses that the configuration names", plugin: &Static },
 ];

@@ -19,7 +19,7 @@ pub(crate) const V6: &str = "fd01::/64";
 
 /// What belongs to no attachment and stays when the last one goes: host-local's lock and where it goes on, forwarding,
 /// and tables, sets and rules that are the same for all.
-const STAYS: [&str; 12] = [
+const STAYS: [&str; 15] = [
     "forward",
     "/last_reserved_ip.",
     "/lock",
@@ -27,6 +27,9 @@ const STAYS: [&str; 12] = [
     "nft chain inet rscni postrouting",
     "nft rule inet rscni postrouting",
     "nft set inet rscni masquerade",
+    "nft chain inet rscni hostport",
+    "nft rule inet rscni hostport",
+    "nft set inet rscni hostport",
     "nft table bridge rscni",
     "nft chain bridge rscni prerouting",
     "nft rule bridge rscni prerouting",
