@@ -107,6 +107,14 @@ fn a_port_that_somebody_else_has_now() {
 #[rstest]
 #[case::rule("iptables -t nat -D $chain 1", "rules are in chain CNI-DN-")]
 #[case::rule_of_ipv6("ip6tables -t nat -D $chain6 1", "of ip6tables")]
+#[case::elsewhere(
+    "iptables -t nat -D $chain 3; iptables -t nat -A $chain -p tcp --dport 8080 -j DNAT --to-destination 10.1.0.9:80",
+    "host port 8080/tcp does not lead to 10.1.0.2, port 80"
+)]
+#[case::another_port(
+    "ip6tables -t nat -D $chain6 2; ip6tables -t nat -A $chain6 -p tcp --dport 8080 -j DNAT --to-destination [fd01::2]:81",
+    "host port 8080/tcp does not lead to fd01::2, port 80"
+)]
 #[case::jump("iptables -t nat -D CNI-HOSTPORT-DNAT 1", "rules of CNI-HOSTPORT-DNAT lead to CNI-DN-")]
 #[case::entry("iptables -t nat -F PREROUTING", "-A PREROUTING")]
 #[case::entry_of_the_host("ip6tables -t nat -F OUTPUT", "-A OUTPUT")]

@@ -1,8 +1,10 @@
 //! Host ports as the Go plugin makes them with iptables: per container a chain in the table `nat`, which is reached from
 //! `CNI-HOSTPORT-DNAT` by rules with up to 15 ports each, and chains that mark and masquerade for all of them.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
-use rscni_linux::nft::Nft;
+use rscni_linux::nft::{Nft, RuleInfo};
 
 use super::config::{Config, Mapping, Protocol};
 use crate::failure::{AsFarAsPossible, Result, differs};
@@ -98,10 +100,7 @@ impl There {
             }
         }
         for chain in [SET_MARK, MASQ] {
-            for rule in table.rules(nft, chain, |_| true)? {
-                let bytes = rule.expressions.iter().flat_map(|e| e.attributes.iter().copied()).collect();
-                there.rules.push((chain, bytes));
-            }
+            there.rules.extend(table.rules(nft, chain, |_| true)?.iter().map(|rule| (chain, bytes(rule))));
         }
         Ok(there)
     }
@@ -109,7 +108,6 @@ impl There {
     /// Whether a rule of the chain is about this mark: it has its text or, as the kernel keeps it, its four bytes.
     fn has_mark(&self, chain: &str, mark: u32) -> bool {
         let (text, bytes) = (format!("{mark:#x}/{mark:#x}"), mark.to_ne_bytes());
-        let holds = |rule: &[u8], part: &[u8]| rule.windows(part.len()).any(|window| window == part);
         self.rules.iter().any(|(of, rule)| *of == chain && (holds(rule, text.as_bytes()) || holds(rule, &bytes)))
     }
 }
@@ -157,13 +155,13 @@ fn of_container(owner: Owner<'_>, config: &Config, net: IpNet) -> Vec<String> {
         ));
     }
     let set_mark = quoted(config.set_mark_chain.as_deref().unwrap_or(SET_MARK));
-    let to = if v4 { format!("{}", net.addr()) } else { format!("[{}]", net.addr()) };
     for mapping in config.mappings.iter().filter(|mapping| mapping.is_for(v4)) {
         let address = mapping.address().map(|address| format!(" -d {address}")).unwrap_or_default();
         let base = format!("-A {chain} -p {} --dport {}{address}", mapping.protocol.name(), mapping.host_port);
         let sources = sources(config, net);
         lines.extend(sources.iter().map(|source| format!("{base} -s {source} -j {set_mark}")));
-        lines.push(format!("{base} -j DNAT --to-destination {to}:{}", mapping.container_port));
+        let to = destination(net.addr(), mapping.container_port);
+        lines.push(format!("{base} -j DNAT --to-destination {to}"));
     }
     lines
 }
@@ -199,40 +197,91 @@ fn quoted(word: &str) -> String {
 
 /// CHECK: the first thing that is missing.
 pub(super) fn check(nft: &mut Nft, owner: Owner<'_>, config: &Config, nets: &[IpNet]) -> Result<()> {
-    let name = chain(CONTAINER, owner.network, owner.container_id);
     for net in nets {
         let Some(table) = NAT.into_iter().find(|table| table.is_for(net.addr())) else { continue };
-        let is_of = |line: &String| line.starts_with(&format!("-A {name} "));
-        let wanted = of_container(owner, config, *net).iter().filter(|line| is_of(line)).count();
-        let wanted_jumps = jumps(&config.mappings).len();
-        let mut found = (
-            There::look(nft, table, false)?,
-            table.rules(nft, &name, |_| true)?.len(),
-            table.rules(nft, DNAT, |rule| rule.jump_target.as_deref() == Some(&name))?.len(),
-        );
-        if let Some(legacy) = table.legacy().filter(|_| found.1 == 0) {
-            let saved = legacy.save()?;
-            let count = |start: String| saved.lines().filter(move |line| line.starts_with(&start));
-            found = (
-                There::look(nft, table, true)?,
-                count(format!("-A {name} ")).count(),
-                count(format!("-A {DNAT} ")).filter(|line| jump_target(line) == Some(&name)).count(),
-            );
-        }
-        let (there, rules, jumps) = found;
-        let family = if table.v4 { "iptables" } else { "ip6tables" };
-        if rules < wanted {
-            return Err(differs(format!("host ports: {rules} of {wanted} rules are in chain {name} of {family}")));
-        }
-        if jumps < wanted_jumps {
-            let what = format!("{jumps} of {wanted_jumps} rules of {DNAT} lead to {name} of {family}");
-            return Err(differs(format!("host ports: {what}")));
-        }
-        if let Some(missing) = shared(&there, config).first() {
-            return Err(differs(format!("host ports: {family} lacks {missing}")));
+        let found = Found::look(nft, table, owner)?;
+        if let Some(missing) = found.missing(config, owner, *net) {
+            let family = if table.v4 { "iptables" } else { "ip6tables" };
+            return Err(differs(format!("host ports: {missing} ({family})")));
         }
     }
     Ok(())
+}
+
+/// What is there of a container.
+struct Found {
+    there: There,
+    /// What its rules have in them, as [`There`] has it.
+    rules: Vec<Vec<u8>>,
+    jumps: usize,
+}
+
+impl Found {
+    fn look(nft: &mut Nft, table: IpTable, owner: Owner<'_>) -> Result<Self> {
+        let name = chain(CONTAINER, owner.network, owner.container_id);
+        let rules: Vec<Vec<u8>> = table.rules(nft, &name, |_| true)?.iter().map(bytes).collect();
+        if let Some(legacy) = table.legacy().filter(|_| rules.is_empty()) {
+            let saved = legacy.save()?;
+            let of = |chain: &str| {
+                let start = format!("-A {chain} ");
+                saved.lines().filter(move |line| line.starts_with(&start))
+            };
+            return Ok(Self {
+                there: There::look(nft, table, true)?,
+                rules: of(&name).map(|line| line.as_bytes().to_vec()).collect(),
+                jumps: of(DNAT).filter(|line| jump_target(line) == Some(&name)).count(),
+            });
+        }
+        let jumps = table.rules(nft, DNAT, |rule| rule.jump_target.as_deref() == Some(&name))?.len();
+        Ok(Self { there: There::look(nft, table, false)?, rules, jumps })
+    }
+
+    fn missing(&self, config: &Config, owner: Owner<'_>, net: IpNet) -> Option<String> {
+        let name = chain(CONTAINER, owner.network, owner.container_id);
+        let start = format!("-A {name} ");
+        let (there, wanted) = (self.rules.len(), of_container(owner, config, net));
+        let wanted = wanted.iter().filter(|line| line.starts_with(&start)).count();
+        if there < wanted {
+            return Some(format!("{there} of {wanted} rules are in chain {name}"));
+        }
+        let is_for = |mapping: &&Mapping| mapping.is_for(net.addr().is_ipv4());
+        for mapping in config.mappings.iter().filter(is_for) {
+            let leads_there = |rule: &&Vec<u8>| leads_to(rule, net.addr(), mapping.container_port);
+            let same = config.mappings.iter().filter(is_for).filter(|m| m.container_port == mapping.container_port);
+            if self.rules.iter().filter(leads_there).count() < same.count() {
+                let to = format!("{}, port {}", net.addr(), mapping.container_port);
+                return Some(format!("{mapping} does not lead to {to} by chain {name}"));
+            }
+        }
+        let (there, wanted) = (self.jumps, jumps(&config.mappings).len());
+        if there < wanted {
+            return Some(format!("{there} of {wanted} rules of {DNAT} lead to {name}"));
+        }
+        shared(&self.there, config).first().map(|missing| format!("this is missing: {missing}"))
+    }
+}
+
+/// Whether a rule sends packets to this address and port: it has its text or, as the kernel keeps it, their bytes.
+fn leads_to(rule: &[u8], address: IpAddr, port: u16) -> bool {
+    let octets = match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    let text = format!("--to-destination {}", destination(address, port));
+    holds(rule, text.as_bytes()) || holds(rule, &octets) && holds(rule, &port.to_be_bytes())
+}
+
+fn destination(address: IpAddr, port: u16) -> String {
+    std::net::SocketAddr::new(address, port).to_string()
+}
+
+/// The attributes of all that a rule is made of.
+fn bytes(rule: &RuleInfo) -> Vec<u8> {
+    rule.expressions.iter().flat_map(|expression| expression.attributes.iter().copied()).collect()
+}
+
+fn holds(rule: &[u8], part: &[u8]) -> bool {
+    rule.windows(part.len()).any(|window| window == part)
 }
 
 pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>) -> Result<()> {
@@ -263,4 +312,67 @@ pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
         }
     }
     all.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rscni::Args;
+    use serde_json::{Value, json};
+
+    const OWNER: Owner<'_> = Owner { network: "net", container_id: "id", ifname: "eth0" };
+
+    fn lines_of(keys: &Value, net: &str) -> String {
+        let mut json = json!({ "name": "net", "type": "portmap", "backend": "iptables" });
+        json.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        let args = Args { config: Some(serde_json::from_value(json).unwrap()), ..Args::default() };
+        let config = Config::new(args.conf().unwrap(), &args).unwrap();
+        of_container(OWNER, &config, net.parse().unwrap()).join("\n")
+    }
+
+    #[test]
+    fn rules_are_those_that_the_go_plugin_makes() {
+        let mappings = json!([
+            { "hostPort": 8080, "containerPort": 80, "protocol": "tcp" },
+            { "hostPort": 53, "containerPort": 54, "protocol": "udp", "hostIP": "192.0.2.1" },
+            { "hostPort": 8081, "containerPort": 81, "protocol": "TCP", "hostIP": "2001:db8::1" },
+        ]);
+        let keys = json!({ "runtimeConfig": { "portMappings": mappings }, "conditionsV4": ["!", "-s", "192.0.2.9"] });
+        // echo -n netid | sha512sum
+        let expected = r#":CNI-DN-30e7440e95deb2a63c98a - [0:0]
+-A CNI-HOSTPORT-DNAT -m comment --comment "dnat name: \"net\" id: \"id\"" -m multiport -p tcp --destination-ports 8080,8081 "!" "-s" "192.0.2.9" -j CNI-DN-30e7440e95deb2a63c98a
+-A CNI-HOSTPORT-DNAT -m comment --comment "dnat name: \"net\" id: \"id\"" -m multiport -p udp --destination-ports 53 "!" "-s" "192.0.2.9" -j CNI-DN-30e7440e95deb2a63c98a
+-A CNI-DN-30e7440e95deb2a63c98a -p tcp --dport 8080 -s 10.1.0.0/16 -j "CNI-HOSTPORT-SETMARK"
+-A CNI-DN-30e7440e95deb2a63c98a -p tcp --dport 8080 -s 127.0.0.1 -j "CNI-HOSTPORT-SETMARK"
+-A CNI-DN-30e7440e95deb2a63c98a -p tcp --dport 8080 -j DNAT --to-destination 10.1.0.5:80
+-A CNI-DN-30e7440e95deb2a63c98a -p udp --dport 53 -d 192.0.2.1 -s 10.1.0.0/16 -j "CNI-HOSTPORT-SETMARK"
+-A CNI-DN-30e7440e95deb2a63c98a -p udp --dport 53 -d 192.0.2.1 -s 127.0.0.1 -j "CNI-HOSTPORT-SETMARK"
+-A CNI-DN-30e7440e95deb2a63c98a -p udp --dport 53 -d 192.0.2.1 -j DNAT --to-destination 10.1.0.5:54"#;
+        assert_eq!(lines_of(&keys, "10.1.0.5/16"), expected);
+        let six = lines_of(&keys, "fd01::5/64");
+        assert!(six.contains("--dport 8081 -d 2001:db8::1 -s fd01::/64 -j"), "{six}");
+        assert!(six.ends_with("--dport 8081 -d 2001:db8::1 -j DNAT --to-destination [fd01::5]:81"), "{six}");
+        assert!(!six.contains("127.0.0.1") && !six.contains("--dport 53"), "{six}");
+    }
+
+    #[test]
+    fn keys_change_who_is_marked_and_by_whom() {
+        let with = |extra: &Value| {
+            let mut keys = json!({ "runtimeConfig": { "portMappings": [{ "hostPort": 1, "containerPort": 2 }] } });
+            keys.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+            lines_of(&keys, "10.1.0.5/16")
+        };
+        assert!(!with(&json!({ "snat": false })).contains("MARK"));
+        assert!(with(&json!({ "externalSetMarkChain": "KUBE-MARK-MASQ" })).contains("-j \"KUBE-MARK-MASQ\""));
+        let all = with(&json!({ "masqAll": true }));
+        assert!(all.contains("-s 0.0.0.0/0 -j") && !all.contains("127.0.0.1"), "{all}");
+    }
+
+    #[test]
+    fn fifteen_ports_go_into_a_rule() {
+        let mappings: Vec<Value> = (1..=16).map(|port| json!({ "hostPort": port, "containerPort": 1 })).collect();
+        let lines = lines_of(&json!({ "runtimeConfig": { "portMappings": mappings } }), "10.1.0.5/16");
+        assert!(lines.contains("--destination-ports 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15  -j"), "{lines}");
+        assert!(lines.contains("--destination-ports 16  -j"), "{lines}");
+    }
 }
