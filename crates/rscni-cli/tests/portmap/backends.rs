@@ -7,9 +7,9 @@ use rscni_linux::nft::{BaseChain, Family, Field, Hook, Nft, Rule, Table};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::published::{IPTABLES, NFTABLES, assert_no_ports, bridge, publish, target, try_publish, web};
-use crate::support;
+use crate::published::{IPTABLES, NFTABLES, assert_no_ports, bridge, portmap, publish, target, try_publish, web};
 use crate::support::outside::{HOST, OUTSIDE, outside};
+use crate::support::{self, Attached};
 
 const SHORT: Duration = Duration::from_secs(1);
 
@@ -180,5 +180,52 @@ fn conditions_that_nobody_understands_fail_and_leave_nothing(
         let (_, outcome) = try_publish(lab, &link, &keys, &web());
         outcome.error(code).mentions(word.split(' ').next().unwrap());
         lab.assert_unchanged_since(&before);
+    });
+}
+
+#[test]
+fn the_old_tables_of_the_kernel_do_too() {
+    rscni_test::run(|lab| {
+        // A host whose iptables is the old one.
+        let dir = lab.dir().join("legacy");
+        std::fs::create_dir_all(&dir).unwrap();
+        for (name, program) in [
+            ("iptables-restore", "iptables-legacy-restore"),
+            ("ip6tables-restore", "ip6tables-legacy-restore"),
+            ("iptables-legacy-restore", "iptables-legacy-restore"),
+            ("ip6tables-legacy-restore", "ip6tables-legacy-restore"),
+            ("iptables-legacy-save", "iptables-legacy-save"),
+            ("ip6tables-legacy-save", "ip6tables-legacy-save"),
+        ] {
+            std::os::unix::fs::symlink(format!("/usr/sbin/{program}"), dir.join(name)).unwrap();
+        }
+        let outside = outside(lab);
+        let network = bridge(lab);
+        let publish = |name: &str, port: u16| {
+            let link = network.attach(lab, name);
+            support::change(&mut link.netlink(), "lo", &support::up(true));
+            let mappings = json!([{ "hostPort": port, "containerPort": 80 }]);
+            let mut portmap = portmap(lab, &network, &json!({ "backend": IPTABLES }), &mappings);
+            portmap.plugin = portmap.plugin.env("PATH", &dir);
+            let reply = portmap.plugin.add(&link, "eth0", &link.reply.follow(&portmap.config)).success();
+            Attached { network: portmap, container: link.container.clone(), ifname: "eth0".into(), reply }
+        };
+        let saved = |pattern: &str| run(&["iptables-legacy-save", "-t", "nat"]).matches(pattern).count();
+        let [a, b, c] = [("a", 8080), ("b", 8081), ("c", 8082)].map(|(name, port)| publish(name, port));
+        for (attached, port) in [(&a, 8080), (&b, 8081), (&c, 8082)] {
+            attached.check().success();
+            let server = attached.serve_tcp(80);
+            for address in ["192.0.2.1", "[2001:db8::1]"] {
+                outside.tcp(format!("{address}:{port}")).assert_by(&server);
+                attached.tcp(format!("{address}:{port}")).assert_by(&server);
+            }
+        }
+        assert_eq!((saved(":CNI-DN-"), saved(":CNI-HOSTPORT-"), saved("-j CNI-HOSTPORT-DNAT")), (3, 3, 2));
+        a.del().success();
+        a.check().error(100);
+        b.del_without_netns().success();
+        c.check().success();
+        c.network.gc(&[]).success();
+        assert_eq!(saved("CNI-DN-"), 0);
     });
 }
