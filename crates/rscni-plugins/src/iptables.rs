@@ -130,6 +130,16 @@ impl Legacy {
     }
 }
 
+/// Looks for the program that adds rules.
+///
+/// # Errors
+/// What to do where there is none.
+pub(crate) fn find() -> std::result::Result<(), String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = std::env::split_paths(&path).any(|dir| dir.join("iptables-restore").is_file());
+    if is_there { Ok(()) } else { Err("there is no iptables-restore in PATH: install iptables".to_owned()) }
+}
+
 /// Removes a chain and the jumps to it in the chains `from`, in both families, from nftables and from the old tables.
 pub(crate) fn remove_chain(nft: &mut Nft, tables: [IpTable; 2], from: &[&str], name: &str) -> Result<()> {
     let mut all = AsFarAsPossible::default();

@@ -22,6 +22,7 @@ mod mac;
 mod masquerade;
 mod nftable;
 mod owner;
+mod portmap;
 mod ptp;
 mod registry;
 mod sandbox;
