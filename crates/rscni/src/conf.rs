@@ -214,7 +214,17 @@ pub(crate) fn read_as<'a, T: DeserializeOwned>(
 ) -> Result<T, Error> {
     let given = part.into_iter().filter(|(_, value)| !value.is_null());
     let given: Map<_, _> = given.map(|(key, value)| (key.clone(), value.clone())).collect();
-    T::deserialize(given).map_err(|e| Error::InvalidNetworkConfig(format!("{owner}: {e}")))
+    T::deserialize(&given).map_err(|e| {
+        // The message names a key that is missing. One whose value is wrong is the one without which all is well.
+        let is_well_without = |key: &&String| {
+            T::deserialize(
+                given.iter().filter(|(k, _)| k != key).map(|(k, v)| (k.clone(), v.clone())).collect::<Map<_, _>>(),
+            )
+            .is_ok()
+        };
+        let key = given.keys().find(is_well_without).map(|key| format!("{key}: ")).unwrap_or_default();
+        Error::InvalidNetworkConfig(format!("{owner}: {key}{e}"))
+    })
 }
 
 #[cfg(test)]
@@ -224,6 +234,19 @@ mod tests {
 
     fn read(json: &Value) -> NetConf {
         NetConf::from_json(json.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_key_of_the_wrong_type_is_named() {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default)]
+        struct Keys {
+            right: u32,
+            wrong: u32,
+        }
+        let conf = read(&json!({ "cniVersion": "1.1.0", "name": "net", "type": "x", "right": 1, "wrong": "1" }));
+        let error = conf.custom_as::<Keys>().unwrap_err().to_string();
+        assert!(error.contains("x: wrong: invalid type"), "{error}");
     }
 
     #[test]
