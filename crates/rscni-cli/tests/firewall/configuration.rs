@@ -66,6 +66,25 @@ fn a_result_without_addresses_needs_no_rules() {
 }
 
 #[rstest]
+fn an_address_may_be_listed_twice(#[values(NFTABLES, IPTABLES)] backend: &str) {
+    rscni_test::run(|lab| {
+        let firewall = Network::new(lab, "firewall", &json!({ "backend": backend }));
+        let a = lab.container("a");
+        let ips = json!([{ "address": "10.1.0.2/24" }, { "address": "10.1.0.2/16" }, { "address": "fd01::2/64" }]);
+        let config = firewall.with(&json!({ "prevResult": { "cniVersion": "1.1.0", "ips": ips } })).config;
+        let reply = firewall.plugin.add(&a, "eth0", &config).success();
+        assert_eq!(reply["ips"], ips);
+        firewall.plugin.check(&a, "eth0", &config).success();
+        if backend == IPTABLES {
+            assert_eq!(run("iptables", "-S CNI-FORWARD").matches("-s 10.1.0.2/32").count(), 1);
+        }
+        firewall.plugin.del(&a, "eth0", &config).success();
+        assert!(!run("iptables", "-S").contains("10.1.0.2"));
+        assert!(!lab.snapshot().to_string().contains("ctr-a"));
+    });
+}
+
+#[rstest]
 #[case::policy(json!({ "ingressPolicy": "closed" }), "closed")]
 #[case::policy_of_another_type(json!({ "ingressPolicy": 1 }), "ingressPolicy")]
 #[case::backend_of_another_type(json!({ "backend": ["iptables"] }), "backend")]

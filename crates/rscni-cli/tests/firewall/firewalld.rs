@@ -189,6 +189,21 @@ fn policies_are_kept_with_firewalld_too(#[case] existing: &str) {
 }
 
 #[test]
+fn a_policy_that_is_older_than_those_in_iptables_counts() {
+    rscni_test::run(|lab| {
+        let bus = Bus::start(lab);
+        let _firewalld = FakeFirewalld::start(&bus);
+        let keys = json!({ "ingressPolicy": "same-bridge" });
+        let a = list(lab, &bus, 1, &keys).attach(lab, "a");
+        let iptables = list(lab, &bus, 2, &json!({ "backend": "iptables", "ingressPolicy": "same-bridge" }));
+        iptables.attach(lab, "c").check().success();
+        a.check().success();
+        run("nft", "delete element inet rscni firewall-bridges { br1 }");
+        a.check_misses("br1");
+    });
+}
+
+#[test]
 fn a_bus_that_does_not_speak_is_no_bus() {
     rscni_test::run(|lab| {
         let socket = lab.dir().join("mute");

@@ -148,9 +148,9 @@ impl<'a> Place<'a> {
     }
 }
 
-/// The host's ends of the container's links: the interfaces on the host after the first.
+/// The container's ports: so the bridge plugin lists them, after the bridge and before what is in the container.
 pub(super) fn ports(result: &CNIResult) -> Vec<&str> {
-    let others = result.interfaces.iter().skip(1).filter(|interface| interface.sandbox.is_none());
+    let others = result.interfaces.iter().skip(1).take_while(|interface| interface.sandbox.is_none());
     others.map(|interface| interface.name.as_str()).filter(|name| interface_name_problem(name).is_none()).collect()
 }
 
@@ -202,7 +202,7 @@ mod tests {
     fn a_policy_is_for_the_first_interface_which_is_the_hosts() {
         let result = |text: Value| serde_json::from_value::<CNIResult>(text).unwrap();
         let good = result(json!({ "interfaces": [
-            { "name": "br0" }, { "name": "veth1" }, { "name": "eth0", "sandbox": "/run/netns/a" },
+            { "name": "br0" }, { "name": "veth1" }, { "name": "eth0", "sandbox": "/run/netns/a" }, { "name": "br0.7" },
         ] }));
         let place = Place::new(Policy::SameBridge, &good).unwrap();
         assert_eq!((place.bridge, place.ports), ("br0", vec!["veth1"]));

@@ -121,9 +121,15 @@ fn add(args: &Args) -> Result<CNIResult> {
     Ok(result.clone())
 }
 
-/// The addresses of a result.
+/// The addresses of a result, each once.
 fn addresses(result: &CNIResult) -> Vec<IpAddr> {
-    result.ips.iter().map(|ip| ip.address.addr()).collect()
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for address in result.ips.iter().map(|ip| ip.address.addr()) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    addresses
 }
 
 fn all_of(backend: Backend, addresses: &[IpAddr]) -> Vec<Record> {
@@ -225,6 +231,10 @@ fn check(args: &Args) -> Result<()> {
             "the policy of iptables' chain FORWARD has become DROP, and the attachment was made without iptables: \
              DEL and ADD it, and set the backend to iptables if this can happen again",
         ));
+    }
+    if let (Backend::Firewalld, Some(place)) = (chosen.backend, &place) {
+        // ADD may have been before there were policies in iptables.
+        chosen.policies_by_iptables &= forward::check_policy(&mut nft, place.policy, place.bridge).is_err();
     }
     chosen.wanted(&config, addresses, place.as_ref()).check(&mut nft)?;
     if let Some(firewalld) = &mut chosen.firewalld {
