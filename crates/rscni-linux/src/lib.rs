@@ -53,9 +53,9 @@ pub use crate::{
     error::{Error, Result},
     mac::MacAddr,
     netlink::{
-        Address, AddressFlags, Batch, Bridge, BridgeInfo, BridgePort, BridgePortInfo, Dummy, Family, Link, LinkChange,
-        Neighbour, Netlink, NewLink, OperState, Request, Route, RouteFilter, RouteType, Rule, Veth, Vlan, VlanOwner,
-        Vrf,
+        Address, AddressFlags, Batch, Bridge, BridgeInfo, BridgePort, BridgePortInfo, Dummy, Family, Ifb, Link,
+        LinkChange, Neighbour, Netlink, NewAddress, NewLink, OperState, Request, Route, RouteFilter, RouteType, Rule,
+        Veth, Vlan, VlanOwner, Vrf, tc,
     },
     netns::Netns,
     nft::Nft,

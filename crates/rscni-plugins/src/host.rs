@@ -170,8 +170,8 @@ pub(crate) fn refuse_router_advertisements(name: &str) {
 
 /// DNS settings of the configuration go before those of the IPAM plugin.
 pub(crate) fn override_dns(result: &mut CNIResult, conf: &NetConf) {
-    if let Some(dns) = conf.dns.as_ref().filter(|dns| !dns.is_empty()) {
-        result.dns = Some(dns.clone());
+    if conf.dns.is_some() {
+        result.dns.clone_from(&conf.dns);
     }
 }
 

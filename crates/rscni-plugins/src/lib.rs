@@ -14,6 +14,7 @@ mod failure;
 mod firewall;
 mod flannel;
 mod host;
+mod host_device;
 mod host_local;
 mod ipam;
 mod iptables;

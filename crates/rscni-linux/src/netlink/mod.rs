@@ -19,13 +19,14 @@ mod route;
 mod rule;
 mod settle;
 mod socket;
+pub mod tc;
 mod vlan;
 
 pub use self::{
-    address::{Address, AddressFlags},
+    address::{Address, AddressFlags, NewAddress},
     bridge::{BridgeInfo, BridgePort, BridgePortInfo},
     family::Family,
-    kind::{Bridge, Dummy, NewLink, Veth, Vrf},
+    kind::{Bridge, Dummy, Ifb, NewLink, Veth, Vrf},
     link::{Link, LinkChange, OperState},
     neighbour::Neighbour,
     request::{Batch, Request},

@@ -34,6 +34,7 @@ fn add(args: &Args) -> Result<CNIResult> {
     let mut sandbox = Sandbox::open(args)?;
     sandbox.refuse_taken(&args.ifname)?;
     let owner = Owner::new(&conf.name, args);
+    Ipam::require_in_old_versions(conf)?;
     let ipam = Ipam::of(conf, args);
     let mut undo = Undo::default();
 

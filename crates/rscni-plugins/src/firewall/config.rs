@@ -3,7 +3,6 @@
 use rscni::name::interface_name_problem;
 use rscni::{CNIResult, Error, NetConf};
 use serde::Deserialize;
-use serde_json::Value;
 
 use crate::failure::{Failure, Result};
 
@@ -39,6 +38,13 @@ struct Keys {
     iptables_admin_chain_name: String,
     firewalld_zone: String,
     ingress_policy: String,
+}
+
+/// What removal needs of them.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Zone {
+    firewalld_zone: String,
 }
 
 /// A validated configuration.
@@ -103,8 +109,8 @@ impl Config {
     /// As much as can be read, for calls that remove: they do not fail because a key has become invalid.
     pub(super) fn for_removal(conf: &NetConf) -> Self {
         Self::new(conf).unwrap_or_else(|_| {
-            let zone = conf.custom.get("firewalldZone").and_then(Value::as_str);
-            let zone = zone.filter(|zone| !zone.is_empty()).unwrap_or(TRUSTED).to_owned();
+            let zone = conf.custom_as::<Zone>().unwrap_or_default().firewalld_zone;
+            let zone = if zone.is_empty() { TRUSTED.into() } else { zone };
             Self { backend: None, admin_chain: None, zone, policy: None }
         })
     }
@@ -161,7 +167,7 @@ fn invalid(what: impl Into<String>) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn config(keys: &Value) -> Result<Config> {
         let mut conf = json!({ "cniVersion": "1.1.0", "name": "net", "type": "firewall" });

@@ -2,6 +2,7 @@
 
 mod bridge;
 mod dummy;
+mod ifb;
 mod veth;
 mod vrf;
 
@@ -13,7 +14,7 @@ use netlink_packet_route::{
     link::{InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
 };
 
-pub use self::{bridge::Bridge, dummy::Dummy, veth::Veth, vrf::Vrf};
+pub use self::{bridge::Bridge, dummy::Dummy, ifb::Ifb, veth::Veth, vrf::Vrf};
 use super::{Link, LinkChange, Netlink, Request, link::get_by_name};
 use crate::{MacAddr, Netns, Result};
 
