@@ -9,7 +9,9 @@
 mod bridge;
 mod chained;
 mod commands;
+mod dbus;
 mod failure;
+mod firewall;
 mod flannel;
 mod host;
 mod host_device;

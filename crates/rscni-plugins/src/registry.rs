@@ -3,6 +3,7 @@
 use rscni::{Cni, Error, Plugin, Reply, Request};
 
 use crate::bridge::BRIDGE;
+use crate::firewall::FIREWALL;
 use crate::flannel::FLANNEL;
 use crate::host_device::HOST_DEVICE;
 use crate::host_local::HostLocal;
@@ -26,6 +27,7 @@ pub struct Entry {
 pub const ALL: &[Entry] = &[
     Entry { name: "bridge", about: "a veth pair whose host end is a port of a bridge", plugin: &BRIDGE },
     Entry { name: "flannel", about: "calls another plugin with the subnet of the flannel daemon", plugin: &FLANNEL },
+    Entry { name: "firewall", about: "lets a container's packets through the host's firewall", plugin: &FIREWALL },
     Entry { name: "host-device", about: "lends the container an interface that the host has", plugin: &HOST_DEVICE },
     Entry { name: "host-local", about: "gives addresses from ranges of this host's own", plugin: &HostLocal },
     Entry { name: "loopback", about: "switches the container's lo on", plugin: &LOOPBACK },
