@@ -6,7 +6,7 @@ use rscni::{Args, Attachment, CNIResult, Error, Interface, NetConf};
 use rscni_linux::{AddressFlags, Link, LinkChange, Netlink, Veth, sysctl};
 
 use crate::failure::{AsFarAsPossible, Result, differs};
-use crate::owner::{self, Owner, Stale};
+use crate::owner::{Owner, Stale};
 use crate::sandbox::{Sandbox, taken};
 use crate::undo::Undo;
 
@@ -50,9 +50,8 @@ pub(crate) fn add_veth(host: &mut Netlink, veth: &Veth<'_>, sandbox: &str, undo:
 /// Ours is found by its name on the host. One that the Go plugins made has a random name there, so it is removed by
 /// its container's end, unless that is visibly another attachment's.
 pub(crate) fn del_veth(owner: Owner<'_>, args: &Args) -> Result<()> {
-    let is_of_another = |alias: Option<String>| alias.is_some_and(|a| owner::is_owned(&a) && a != owner.alias());
     let mut host = Netlink::open()?;
-    if let Some(link) = host.find_link(&owner.veth_name())?.filter(|link| !is_of_another(link.alias.clone())) {
+    if let Some(link) = host.find_link(&owner.veth_name())?.filter(|link| !owner.is_another(link.alias.as_deref())) {
         return del_link(&mut host, &link);
     }
     let Some(mut sandbox) = Sandbox::open_if_there(args)? else { return Ok(()) };
@@ -61,14 +60,14 @@ pub(crate) fn del_veth(owner: Owner<'_>, args: &Args) -> Result<()> {
         return Ok(());
     }
     let peer = inner.peer_index.and_then(|index| host.link_by_index(index).ok());
-    if is_of_another(peer.and_then(|peer| peer.alias)) {
+    if peer.is_some_and(|peer| owner.is_another(peer.alias.as_deref())) {
         return Ok(());
     }
     del_link(&mut sandbox.netlink, &inner)
 }
 
 /// Removes a link; that it is gone already is as good.
-fn del_link(netlink: &mut Netlink, link: &Link) -> Result<()> {
+pub(crate) fn del_link(netlink: &mut Netlink, link: &Link) -> Result<()> {
     match netlink.del_link(link.index) {
         Err(error) if !error.is_not_found() => Err(error.into()),
         _ => Ok(()),

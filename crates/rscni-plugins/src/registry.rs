@@ -2,6 +2,7 @@
 
 use rscni::{Cni, Error, Plugin, Reply, Request};
 
+use crate::bandwidth::BANDWIDTH;
 use crate::bridge::BRIDGE;
 use crate::flannel::FLANNEL;
 use crate::host_local::HostLocal;
@@ -22,6 +23,7 @@ pub struct Entry {
 
 /// Every plugin, by name.
 pub const ALL: &[Entry] = &[
+    Entry { name: "bandwidth", about: "limits what the container sends and receives", plugin: &BANDWIDTH },
     Entry { name: "bridge", about: "a veth pair whose host end is a port of a bridge", plugin: &BRIDGE },
     Entry { name: "flannel", about: "calls another plugin with the subnet of the flannel daemon", plugin: &FLANNEL },
     Entry { name: "host-local", about: "gives addresses from ranges of this host's own", plugin: &HostLocal },
