@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use rscni_linux::{AddressFlags, Netns, Veth};
 use rscni_test::{Container, Lab, Plugin};
 use serde_json::{Value, json};
 
@@ -166,6 +167,15 @@ fn attach_and_detach(lab: &Lab, example: &Example, container: &Container) {
     }
 }
 
+/// An interface `eth1` that the host can lend, with somebody at its other end.
+fn add_device(lab: &Lab) {
+    let world = lab.container("eth1-world");
+    let netns = Netns::open(world.path()).unwrap();
+    let mut host = lab.host().netlink();
+    let device = host.add_veth(&Veth { up: true, peer_netns: Some(&netns), ..Veth::new("eth1", "eth1") }).unwrap();
+    host.add_address(device.index, "192.168.2.2/24".parse().unwrap(), AddressFlags::default()).unwrap();
+}
+
 fn status(example: &Example, plugins: &[(&str, Plugin)]) {
     for conf in example.plugins() {
         let (_, plugin) = plugins.iter().find(|(name, _)| conf["type"] == *name).unwrap();
@@ -181,6 +191,7 @@ fn every_example_works_and_leaves_nothing_of_an_attachment() {
     let examples = all_examples();
     let files: Vec<_> = pages_of_plugins().iter().flat_map(|page| files_in(page)).collect();
     rscni_test::run(|lab| {
+        add_device(lab);
         for (path, content) in &files {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, content).unwrap();

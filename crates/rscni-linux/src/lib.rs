@@ -54,9 +54,9 @@ pub use crate::{
     error::{Error, Result},
     mac::MacAddr,
     netlink::{
-        Address, AddressFlags, Batch, Bridge, BridgeInfo, BridgePort, BridgePortInfo, Dummy, Family, Ifb, Link,
-        LinkChange, Neighbour, Netlink, NewLink, OperState, Request, Route, RouteFilter, RouteType, Rule, Veth, Vlan,
-        VlanOwner, Vrf, tc,
+        Address, AddressFlags, Batch, Bridge, BridgeInfo, BridgePort, BridgePortInfo, Dummy, Family, Ifb, Ipvlan,
+        IpvlanMode, Link, LinkChange, Macvlan, MacvlanInfo, MacvlanMode, Neighbour, Netlink, NewAddress, NewLink,
+        OperState, Request, Route, RouteFilter, RouteType, Rule, Veth, Vlan, VlanLink, VlanOwner, Vrf, tc,
     },
     netns::Netns,
     nft::Nft,

@@ -31,6 +31,20 @@ impl<'a> Ipam<'a> {
         })
     }
 
+    /// Refuses a configuration without an IPAM plugin in versions whose results begin with an address.
+    ///
+    /// The Go plugins and the runtimes on libcni fail there once the container's interface is complete.
+    pub(crate) fn require_in_old_versions(conf: &NetConf) -> Result<()> {
+        if !conf.cni_version.has_legacy_result() || conf.ipam_type().is_some() {
+            return Ok(());
+        }
+        Err(Error::InvalidNetworkConfig(format!(
+            "results of cniVersion {} have an address: use 0.3.0 or newer, or set ipam",
+            conf.cni_version
+        ))
+        .into())
+    }
+
     /// Reserves addresses. There is at least one in the result; nothing is held when this fails.
     pub(crate) fn add(&self) -> Result<CNIResult> {
         let newest = self.newest();

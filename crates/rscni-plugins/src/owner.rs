@@ -42,8 +42,8 @@ impl<'a> Owner<'a> {
         format!("{ALIAS}{}", self.tag())
     }
 
-    /// Whether an alias is that of another attachment's link.
-    pub(crate) fn is_another(&self, alias: Option<&str>) -> bool {
+    /// Whether an alias says that a link is another attachment's. Any other text says nothing about owners.
+    pub(crate) fn is_contradicted_by(&self, alias: Option<&str>) -> bool {
         alias.is_some_and(|alias| alias.starts_with(ALIAS) && alias != self.alias())
     }
 

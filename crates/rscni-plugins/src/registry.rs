@@ -5,6 +5,7 @@ use rscni::{Cni, Error, Plugin, Reply, Request};
 use crate::bandwidth::BANDWIDTH;
 use crate::bridge::BRIDGE;
 use crate::flannel::FLANNEL;
+use crate::host_device::HOST_DEVICE;
 use crate::host_local::HostLocal;
 use crate::loopback::LOOPBACK;
 use crate::ptp::PTP;
@@ -26,6 +27,7 @@ pub const ALL: &[Entry] = &[
     Entry { name: "bandwidth", about: "limits what the container sends and receives", plugin: &BANDWIDTH },
     Entry { name: "bridge", about: "a veth pair whose host end is a port of a bridge", plugin: &BRIDGE },
     Entry { name: "flannel", about: "calls another plugin with the subnet of the flannel daemon", plugin: &FLANNEL },
+    Entry { name: "host-device", about: "lends the container an interface that the host has", plugin: &HOST_DEVICE },
     Entry { name: "host-local", about: "gives addresses from ranges of this host's own", plugin: &HostLocal },
     Entry { name: "loopback", about: "switches the container's lo on", plugin: &LOOPBACK },
     Entry { name: "ptp", about: "a veth pair, with a route to the container on the host", plugin: &PTP },

@@ -91,6 +91,16 @@ impl Netlink {
         Batch { netlink: self, requests: Vec::new() }
     }
 
+    /// An error about links by their numbers becomes one about their names.
+    pub(super) fn naming_links(&mut self, error: Error) -> Error {
+        match error {
+            Error::Netlink { action, errno, extack } => {
+                Error::Netlink { action: self.name_links(&action), errno, extack }
+            }
+            error => error,
+        }
+    }
+
     /// Replaces every `#5` by the name of the interface with that index.
     pub(super) fn name_links(&mut self, action: &str) -> String {
         let mut parts = action.split('#');
@@ -165,6 +175,8 @@ operations! {
     fn del_vlans(index: u32, vlans: &[super::Vlan], owner: super::VlanOwner);
     /// Adds an address with its prefix, as `ip addr add`. Fails with `EEXIST` if the link has it already.
     fn add_address(index: u32, net: ipnet::IpNet, flags: super::AddressFlags);
+    /// Adds an address as [`add_address`](Netlink::add_address) does, with its peer and its scope.
+    fn add_new_address(index: u32, address: &super::NewAddress);
     /// Removes an address, as `ip addr del`.
     fn del_address(index: u32, net: ipnet::IpNet);
     /// Adds a route, as `ip route add`. Fails with `EEXIST` if there is one to the same destination.

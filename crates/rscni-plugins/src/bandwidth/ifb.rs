@@ -93,7 +93,7 @@ pub(super) fn find(host: &mut Netlink, owner: Owner<'_>) -> Result<Option<Link>>
     if let Some(own) = host.find_link(&own_name(owner))?.filter(is_ifb) {
         return Ok(Some(own));
     }
-    Ok(host.find_link(&go_name(owner))?.filter(|link| is_ifb(link) && !owner.is_another(link.alias.as_deref())))
+    Ok(host.find_link(&go_name(owner))?.filter(|link| is_ifb(link) && !owner.is_contradicted_by(link.alias.as_deref())))
 }
 
 /// GC: removes the ifbs of attachments that are no longer valid.

@@ -25,7 +25,8 @@ pub(super) fn require(host: &mut Netlink, args: &Args, result: &CNIResult) -> Re
 /// The host's end for DEL, if it is still there and not visibly another attachment's.
 pub(super) fn find(host: &mut Netlink, args: &Args, conf: &NetConf) -> Result<Option<Link>> {
     let owner = Owner::new(&conf.name, args);
-    let is_possible = |link: &Link| link.kind.as_deref() == Some("veth") && !owner.is_another(link.alias.as_deref());
+    let is_possible =
+        |link: &Link| link.kind.as_deref() == Some("veth") && !owner.is_contradicted_by(link.alias.as_deref());
     if let Some(link) = host.find_link(&owner.veth_name())?.filter(is_possible) {
         return Ok(Some(link));
     }

@@ -9,7 +9,7 @@ mod spoof;
 
 use std::time::Duration;
 
-use rscni::{Args, CNIResult, Interface, NetConf};
+use rscni::{Args, CNIResult, Interface};
 use rscni_linux::{BridgePort, Link, LinkChange, Netlink, Veth, announce};
 
 use self::config::Config;
@@ -18,7 +18,7 @@ use crate::failure::{AsFarAsPossible, Context, Result, differs};
 use crate::host;
 use crate::ipam::Ipam;
 use crate::masquerade::Masquerade;
-use crate::owner::{Owner, Stale};
+use crate::owner::Owner;
 use crate::sandbox::{Reach, Sandbox, check_mac};
 use crate::undo::Undo;
 
@@ -34,6 +34,7 @@ fn add(args: &Args) -> Result<CNIResult> {
     let mut sandbox = Sandbox::open(args)?;
     sandbox.refuse_taken(&args.ifname)?;
     let owner = Owner::new(&conf.name, args);
+    Ipam::require_in_old_versions(conf)?;
     let ipam = Ipam::of(conf, args);
     let mut undo = Undo::default();
 
@@ -162,7 +163,7 @@ fn check(args: &Args) -> Result<()> {
     let inner = if config.disable_container_interface {
         sandbox.netlink.link_by_name(&args.ifname)?
     } else {
-        sandbox.check_veth(&args.ifname, result)?
+        sandbox.check_link(&args.ifname, "veth", result)?
     };
     let port = host::check_peer(&mut host, &inner, result)?;
     check_port(&mut host, &port, &bridge, &config)?;
@@ -198,16 +199,7 @@ fn check_port(host: &mut Netlink, port: &Link, bridge: &Link, config: &Config) -
 }
 
 fn gc(args: &Args) -> Result<()> {
-    let conf: &NetConf = args.conf()?;
-    let stale = Stale::new(conf, host::require_valid_attachments(conf)?);
-    let mut all = AsFarAsPossible::default();
-    all.step(host::del_stale_links(&stale));
-    all.step(spoof::remove_stale(&stale));
-    all.step(Masquerade::remove_stale(&stale));
-    if let Some(ipam) = Ipam::of(conf, args) {
-        all.step(ipam.gc());
-    }
-    all.finish()
+    host::gc(args, spoof::remove_stale)
 }
 
 fn status(args: &Args) -> Result<()> {

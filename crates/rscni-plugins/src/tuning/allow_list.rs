@@ -1,12 +1,12 @@
 //! The allow list of the node: which sysctls a configuration may set. Without the file it may set any.
 
+use regex_lite::Regex;
 use rscni::Error;
 
 use super::config::Sysctl;
-use super::pattern::Pattern;
 use crate::failure::Result;
 
-/// Where it is: one pattern on each line.
+/// Where it is: one regular expression on each line, found anywhere in a key.
 const FILE: &str = "/etc/cni/tuning/allowlist.conf";
 
 /// Refuses sysctls of which no line of the file matches the key, as the configuration has it.
@@ -28,8 +28,8 @@ fn check_keys(text: &str, keys: &[&str]) -> std::result::Result<(), String> {
     for key in keys {
         let mut is_allowed = false;
         for line in &lines {
-            let pattern = Pattern::parse(line).map_err(|problem| format!("{FILE}: {line}: {problem}"))?;
-            if pattern.is_found_in(key) {
+            let pattern = Regex::new(line).map_err(|problem| format!("{FILE}: {line}: {problem}"))?;
+            if pattern.is_match(key) {
                 is_allowed = true;
                 break;
             }

@@ -6,7 +6,6 @@
 mod allow_list;
 mod attributes;
 mod config;
-mod pattern;
 mod saved;
 
 use rscni::{Args, CNIResult};
