@@ -47,7 +47,10 @@ mod mac;
 pub mod netlink;
 mod netns;
 pub mod nft;
+mod packet;
 pub mod sysctl;
+mod termination;
+mod udp;
 
 pub use crate::{
     announce::announce,
@@ -60,4 +63,6 @@ pub use crate::{
     },
     netns::Netns,
     nft::Nft,
+    termination::Termination,
+    udp::{RawUdp, udp_socket_in},
 };
