@@ -1,4 +1,5 @@
-//! The Linux kernel's networking as a CNI plugin needs it: network namespaces, rtnetlink, nftables, connection tracking, sysctl.
+//! The Linux kernel's networking as a CNI plugin needs it: network namespaces, rtnetlink, traffic control, nftables,
+//! connection tracking, sysctl.
 //!
 //! It is synchronous, starts no helper process, and knows nothing of CNI. Names are those of `ip`, `bridge`,
 //! `nft` and `sysctl`; errors say what was being done, to which object, and what the kernel said.

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bandwidth;
 mod bridge;
 mod chained;
 mod commands;

@@ -2,6 +2,7 @@
 
 use rscni::{Cni, Error, Plugin, Reply, Request};
 
+use crate::bandwidth::BANDWIDTH;
 use crate::bridge::BRIDGE;
 use crate::firewall::FIREWALL;
 use crate::flannel::FLANNEL;
@@ -25,6 +26,7 @@ pub struct Entry {
 
 /// Every plugin, by name.
 pub const ALL: &[Entry] = &[
+    Entry { name: "bandwidth", about: "limits what the container sends and receives", plugin: &BANDWIDTH },
     Entry { name: "bridge", about: "a veth pair whose host end is a port of a bridge", plugin: &BRIDGE },
     Entry { name: "flannel", about: "calls another plugin with the subnet of the flannel daemon", plugin: &FLANNEL },
     Entry { name: "firewall", about: "lets a container's packets through the host's firewall", plugin: &FIREWALL },
