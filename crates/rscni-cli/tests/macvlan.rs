@@ -114,6 +114,24 @@ fn passthru_takes_the_master_and_its_hardware_address_for_one_container() {
 }
 
 #[test]
+fn a_network_that_is_down_is_no_obstacle() {
+    rscni_test::run(|lab| {
+        let outside = lan(lab);
+        ip(&outside, "link set lan0 down");
+        let a = macvlan(lab, &json!({})).attach(lab, "a");
+        ip(&outside, "link set lan0 up");
+        add_address(&outside, "lan0", "fd01::1/64");
+        a.ping("10.1.0.1");
+        a.ping("fd01::1");
+        ip(lab.host(), "link set lan0 down");
+        let b = macvlan(lab, &json!({})).attach(lab, "b");
+        ip(lab.host(), "link set lan0 up");
+        b.ping("fd01::1");
+        b.check().success();
+    });
+}
+
+#[test]
 fn without_ipam_the_link_is_only_switched_on() {
     rscni_test::run(|lab| {
         lan(lab);

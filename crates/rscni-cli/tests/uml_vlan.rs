@@ -131,7 +131,9 @@ fn neighbours_learn_of_it() {
     rscni_test::run(|lab| {
         let outside = lan(lab);
         // What the machine outside calls lan0 is in the VLAN.
+        ip(&outside, "link set lan0 down");
         ip(&outside, "link set lan0 name cable");
+        ip(&outside, "link set cable up");
         tag_as_lan0(&outside);
         container_link::tells_its_neighbours(lab, &vlan(lab, &json!({})));
     });
@@ -141,7 +143,9 @@ fn neighbours_learn_of_it() {
 fn an_address_that_another_machine_has_is_refused() {
     rscni_test::run(|lab| {
         let outside = lan(lab);
+        ip(&outside, "link set lan0 down");
         ip(&outside, "link set lan0 name cable");
+        ip(&outside, "link set cable up");
         tag_as_lan0(&outside);
         container_link::refuses_an_address_that_another_machine_has(lab, &vlan(lab, &json!({})));
     });

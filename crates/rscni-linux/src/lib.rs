@@ -42,11 +42,13 @@
 
 mod announce;
 mod error;
+mod kernel_interface;
 mod mac;
 pub mod netlink;
 mod netns;
 pub mod nft;
 pub mod sysctl;
+mod tap;
 
 pub use crate::{
     announce::announce,
@@ -55,8 +57,9 @@ pub use crate::{
     netlink::{
         Address, AddressFlags, Batch, Bridge, BridgeInfo, BridgePort, BridgePortInfo, Dummy, Family, Ipvlan,
         IpvlanMode, Link, LinkChange, Macvlan, MacvlanInfo, MacvlanMode, Neighbour, Netlink, NewLink, OperState,
-        Request, Route, RouteFilter, RouteType, Rule, Veth, Vlan, VlanLink, VlanOwner, Vrf,
+        Request, Route, RouteFilter, RouteType, Rule, TunInfo, Veth, Vlan, VlanLink, VlanOwner, Vrf,
     },
     netns::Netns,
     nft::Nft,
+    tap::Tap,
 };

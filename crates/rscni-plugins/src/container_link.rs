@@ -28,6 +28,11 @@ pub(crate) trait ContainerLink: Sized {
     /// Makes the link in the container, down and without addresses. Nothing is left if this fails.
     fn make(&self, sandbox: &mut Sandbox, ifname: &str) -> Result<Link>;
 
+    /// Whether a link is of this kind: DEL spares others.
+    fn is_this_kind(link: &Link) -> bool {
+        link.kind.as_deref() == Some(Self::KIND)
+    }
+
     /// CHECK: whether the link is as this says. That it is there, up, of its kind, and with its hardware address and
     /// MTU, is certain or looked at elsewhere.
     fn check(&self, sandbox: &mut Sandbox, link: &Link) -> Result<()>;
@@ -73,7 +78,7 @@ impl Addresses {
 
 /// The five commands of such a plugin.
 pub(crate) const fn commands<L: ContainerLink>() -> Commands {
-    Commands { add: add::<L>, del: |args| del(args, L::KIND), check: check::<L>, gc, status: status::<L> }
+    Commands { add: add::<L>, del: |args| del(args, L::is_this_kind), check: check::<L>, gc, status: status::<L> }
 }
 
 /// The place of the link in the result: it is the only one.
@@ -132,25 +137,25 @@ fn configure(sandbox: &mut Sandbox, link: &Link, result: &CNIResult, among_stran
     Ok(())
 }
 
-fn del(args: &Args, kind: &str) -> Result<()> {
+fn del(args: &Args, is_this_kind: fn(&Link) -> bool) -> Result<()> {
     let conf = args.conf()?;
     let mut all = AsFarAsPossible::default();
     if let Some(ipam) = Ipam::of(conf, args) {
         all.step(ipam.del());
     }
-    all.step(del_link(Owner::new(&conf.name, args), args, kind));
+    all.step(del_link(Owner::new(&conf.name, args), args, is_this_kind));
     all.finish()
 }
 
 /// Removes the link of an attachment, by whomever it was made: it has the name and the kind, or the alias of ours.
-fn del_link(owner: Owner<'_>, args: &Args, kind: &str) -> Result<()> {
+fn del_link(owner: Owner<'_>, args: &Args, is_this_kind: fn(&Link) -> bool) -> Result<()> {
     let Some(mut sandbox) = Sandbox::open_if_there(args)? else { return Ok(()) };
     let alias = owner.alias();
     let mut all = AsFarAsPossible::default();
     for link in sandbox.netlink.links()? {
         let is_ours = link.alias.as_ref() == Some(&alias);
         let is_named = link.name == args.ifname && !owner.is_contradicted_by(link.alias.as_deref());
-        if link.kind.as_deref() == Some(kind) && (is_ours || is_named) {
+        if is_this_kind(&link) && (is_ours || is_named) {
             all.step(host::del_link(&mut sandbox.netlink, &link));
         }
     }
@@ -166,6 +171,9 @@ fn check<L: ContainerLink>(args: &Args) -> Result<()> {
     }
     let mut sandbox = Sandbox::open(args)?;
     let link = sandbox.check_link(&args.ifname, L::KIND, result)?;
+    if !L::is_this_kind(&link) {
+        return Err(differs(format!("interface {} in {} is not a {}", link.name, sandbox.path, conf.r#type)));
+    }
     if let Some(configured) = config.mtu() {
         // A plugin after this one may have changed it, and said so.
         let wanted = sandbox.interface_in(result, &args.ifname)?.mtu.unwrap_or(configured);

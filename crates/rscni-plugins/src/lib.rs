@@ -31,6 +31,7 @@ mod registry;
 mod sandbox;
 mod sbr;
 mod r#static;
+mod tap;
 mod tuning;
 mod undo;
 mod vlan;

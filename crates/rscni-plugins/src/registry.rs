@@ -12,6 +12,7 @@ use crate::macvlan::MACVLAN;
 use crate::ptp::PTP;
 use crate::sbr::SBR;
 use crate::r#static::Static;
+use crate::tap::TAP;
 use crate::tuning::TUNING;
 use crate::vlan::VLAN;
 
@@ -44,6 +45,11 @@ pub const ALL: &[Entry] = &[
     Entry { name: "ptp", about: "a veth pair, with a route to the container on the host", plugin: &PTP },
     Entry { name: "sbr", about: "answers by the interface that the question came in by", plugin: &SBR },
     Entry { name: "static", about: "gives the addresses that the configuration names", plugin: &Static },
+    Entry {
+        name: "tap",
+        about: "an interface whose packets a program in the container reads and writes",
+        plugin: &TAP,
+    },
     Entry { name: "tuning", about: "sets sysctls, and attributes of the container's interface", plugin: &TUNING },
     Entry { name: "vlan", about: "an interface in an 802.1Q VLAN of the host's network", plugin: &VLAN },
 ];

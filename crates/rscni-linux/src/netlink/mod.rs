@@ -25,7 +25,9 @@ pub use self::{
     address::{Address, AddressFlags},
     bridge::{BridgeInfo, BridgePort, BridgePortInfo},
     family::Family,
-    kind::{Bridge, Dummy, Ipvlan, IpvlanMode, Macvlan, MacvlanInfo, MacvlanMode, NewLink, Veth, VlanLink, Vrf},
+    kind::{
+        Bridge, Dummy, Ipvlan, IpvlanMode, Macvlan, MacvlanInfo, MacvlanMode, NewLink, TunInfo, Veth, VlanLink, Vrf,
+    },
     link::{Link, LinkChange, OperState},
     neighbour::Neighbour,
     request::{Batch, Request},

@@ -4,6 +4,7 @@ mod bridge;
 mod dummy;
 mod ipvlan;
 mod macvlan;
+mod tun;
 mod veth;
 mod vlan;
 mod vrf;
@@ -22,6 +23,7 @@ pub use self::{
     dummy::Dummy,
     ipvlan::{Ipvlan, IpvlanMode},
     macvlan::{Macvlan, MacvlanInfo, MacvlanMode},
+    tun::TunInfo,
     veth::Veth,
     vlan::VlanLink,
     vrf::Vrf,
