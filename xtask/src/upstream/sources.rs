@@ -49,6 +49,13 @@ const VENDORED: [(&str, &str, &str); 3] = [
     ),
 ];
 
+/// Cases that look at iptables without asking for it, as it is upstream's default: file, text, and what it becomes.
+const DEFAULTS: [(&str, &str, &str); 1] = [(
+    "plugins/meta/portmap/portmap_integ_test.go",
+    "\"type\": \"portmap\",",
+    "\"type\": \"portmap\", \"backend\": \"iptables\",",
+)];
+
 /// Our files, and where they go.
 const ADDED: [(&str, &str); 2] = [
     ("vendor/github.com/onsi/gomega/gexec/programs.go", include_str!("go/gexec.go")),
@@ -118,6 +125,11 @@ impl Sources {
         program::capture(Command::new("cp").arg("--recursive").args(copied).arg(&copy)).context("copy the sources")?;
         for (file, begin, becomes) in VENDORED {
             ensure!(rename(&copy.join(file), begin, becomes)?, "upstream's {file} no longer has `{begin}`");
+        }
+        for (file, default, becomes) in DEFAULTS {
+            let cases = fs::read_to_string(copy.join(file)).with_context(|| format!("read {file}"))?;
+            ensure!(cases.contains(default), "upstream's {file} no longer has `{default}`");
+            fs::write(copy.join(file), cases.replace(default, becomes)).with_context(|| format!("write {file}"))?;
         }
         for (file, text) in ADDED {
             fs::write(copy.join(file), text).with_context(|| format!("write {file}"))?;
