@@ -46,16 +46,22 @@ mod mac;
 pub mod netlink;
 mod netns;
 pub mod nft;
+mod packet;
 pub mod sysctl;
+mod termination;
+mod udp;
 
 pub use crate::{
     announce::announce,
     error::{Error, Result},
     mac::MacAddr,
     netlink::{
-        Address, AddressFlags, Batch, Bridge, BridgeInfo, BridgePort, BridgePortInfo, Dummy, Family, Link, LinkChange,
-        Neighbour, Netlink, NewLink, OperState, Request, Route, RouteFilter, RouteType, Veth, Vlan, VlanOwner,
+        Address, AddressFlags, Batch, Bridge, BridgeInfo, BridgePort, BridgePortInfo, Dummy, Family, Ifb, Ipvlan,
+        IpvlanMode, Link, LinkChange, Macvlan, MacvlanInfo, MacvlanMode, Neighbour, Netlink, NewAddress, NewLink,
+        OperState, Request, Route, RouteFilter, RouteType, Rule, Veth, Vlan, VlanLink, VlanOwner, Vrf, tc,
     },
     netns::Netns,
     nft::Nft,
+    termination::Termination,
+    udp::{RawUdp, udp_socket_in},
 };

@@ -7,20 +7,27 @@
 #![forbid(unsafe_code)]
 
 mod bridge;
+mod chained;
 mod commands;
 mod failure;
+mod flannel;
 mod host;
+mod host_device;
 mod host_local;
 mod ipam;
+mod iptables;
 mod linked;
 mod loopback;
+mod mac;
 mod masquerade;
 mod nftable;
 mod owner;
 mod ptp;
 mod registry;
 mod sandbox;
+mod sbr;
 mod r#static;
+mod tuning;
 mod undo;
 
 pub use linked::Linked;

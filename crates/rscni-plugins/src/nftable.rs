@@ -17,9 +17,11 @@ pub(crate) fn table(family: Family) -> Table {
     Table::new(family, NAME)
 }
 
-/// Commits `changes`; where the table is missing, with all that is always in it.
+/// Commits `changes`; where what they need is missing, with the `skeleton`: the chains, sets and rules that are always
+/// there once the first attachment needed them.
 ///
-/// `skeleton` begins by creating the table exclusively: two calls at once do not make its rules twice.
+/// Several features share a table, each with a skeleton of its own, which must begin by creating (not adding) a chain
+/// or a set: so two calls at once do not make its rules twice.
 pub(crate) fn commit(
     nft: &mut Nft,
     table: &Table,
@@ -29,7 +31,7 @@ pub(crate) fn commit(
     let mut attempt = |with_skeleton: bool| {
         let mut transaction = nft.transaction();
         if with_skeleton {
-            transaction.create_table(table);
+            transaction.add_table(table);
             skeleton(&mut transaction);
         }
         changes(&mut transaction);

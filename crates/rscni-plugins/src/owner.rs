@@ -5,7 +5,7 @@
 //! as their comment. So DEL needs nothing but what it is called with, and GC can tell what belongs to whom.
 
 use rscni::{Args, Attachment, NetConf};
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha512};
 
 /// An attachment, as the owner of what it made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,11 @@ impl<'a> Owner<'a> {
     /// The alias of this owner's links.
     pub(crate) fn alias(&self) -> String {
         format!("{ALIAS}{}", self.tag())
+    }
+
+    /// Whether an alias says that a link is another attachment's. Any other text says nothing about owners.
+    pub(crate) fn is_contradicted_by(&self, alias: Option<&str>) -> bool {
+        alias.is_some_and(|alias| alias.starts_with(ALIAS) && alias != self.alias())
     }
 
     /// The name of the host's end of this owner's veth.
@@ -91,11 +96,6 @@ impl<'a> Stale<'a> {
     }
 }
 
-/// Whether an alias is that of an attachment, whichever it is.
-pub(crate) fn is_owned(alias: &str) -> bool {
-    alias.starts_with(ALIAS)
-}
-
 fn hashed_network(network: &str) -> String {
     format!("#{}", hash(&[network], 16))
 }
@@ -108,6 +108,13 @@ fn hash(parts: &[&str], digits: usize) -> String {
         sha.update([0]);
     }
     let mut hex: String = sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
+    hex.truncate(digits);
+    hex
+}
+
+/// The hash by which the Go plugins name what they make: the first digits of a SHA-512.
+pub(crate) fn go_hash(text: &str, digits: usize) -> String {
+    let mut hex: String = Sha512::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     hex.truncate(digits);
     hex
 }

@@ -27,7 +27,7 @@ fn skeleton(transaction: &mut Transaction<'_>) {
     let rule =
         Rule::new().in_set(&[Field::Iifname], PORTS).not_in_set(&[Field::Iifname, Field::EtherSaddr], ALLOWED).drop();
     transaction
-        .add_chain(&table, CHAIN, Some(&BaseChain::filter(Hook::Prerouting, PRIORITY)))
+        .create_chain(&table, CHAIN, Some(&BaseChain::filter(Hook::Prerouting, PRIORITY)))
         .add_set(&table, &Set::new(PORTS, [ValueType::Ifname]))
         .add_set(&table, &Set::new(ALLOWED, [ValueType::Ifname, ValueType::EtherAddr]))
         .add_rule(&table, CHAIN, &rule);

@@ -94,6 +94,11 @@ struct ArgsCni {
 }
 
 impl Config {
+    /// Whether an address is of one of the range sets.
+    pub(crate) fn has(&self, address: IpAddr) -> bool {
+        self.sets.iter().any(|set| set.contains(address))
+    }
+
     /// Reads and validates everything, which ADD, CHECK and STATUS do.
     ///
     /// # Errors

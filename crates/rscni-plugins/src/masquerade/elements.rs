@@ -74,7 +74,7 @@ fn chain(subnet: IpNet) -> String {
 
 fn skeleton(transaction: &mut Transaction<'_>) {
     let table = table();
-    transaction.add_chain(&table, POSTROUTING, Some(&BaseChain::srcnat()));
+    transaction.create_chain(&table, POSTROUTING, Some(&BaseChain::srcnat()));
     for kind in [&V4, &V6] {
         transaction.add_set(&table, &Set::map(kind.map, [kind.key], DataType::Verdict));
         transaction.add_rule(

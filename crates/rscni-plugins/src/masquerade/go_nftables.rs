@@ -4,9 +4,8 @@
 use rscni::Attachment;
 use rscni_linux::nft::{Family, Nft, RuleInfo, Table};
 
-use super::go_hash;
 use crate::failure::Result;
-use crate::owner::{Owner, Stale};
+use crate::owner::{Owner, Stale, go_hash};
 
 const CHAIN: &str = "masq_checks";
 

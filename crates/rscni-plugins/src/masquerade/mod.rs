@@ -11,7 +11,6 @@ mod iptables;
 use rscni::CNIResult;
 use rscni_linux::nft::Nft;
 use serde::Deserialize;
-use sha2::{Digest, Sha512};
 
 use crate::failure::{AsFarAsPossible, Result, differs};
 use crate::owner::{Owner, Stale};
@@ -76,11 +75,4 @@ impl<'a> Masquerade<'a> {
         all.step(iptables::remove_stale(&mut nft, stale));
         all.finish()
     }
-}
-
-/// The hash by which the Go plugins name what they make: the first digits of a SHA-512.
-fn go_hash(text: &str, digits: usize) -> String {
-    let mut hex: String = Sha512::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
-    hex.truncate(digits);
-    hex
 }

@@ -1,0 +1,203 @@
+//! Rules as iptables keeps them: for configurations that ask for iptables, and for what the Go plugins made with it.
+//!
+//! Adding runs `iptables-restore --noflush` once per family ([`IpTable::restore`]). Looking and removing need no process
+//! where iptables stands on nftables, as it does on today's distributions: its tables are nftables' tables `ip nat`,
+//! `ip6 filter` and so on. Only where the old kernel tables are in use ([`Legacy`]) its own tools are run.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::net::IpAddr;
+use std::process::{Command, Stdio};
+
+use rscni::Error;
+use rscni_linux::nft::{Family, Nft, RuleInfo, Table};
+
+use crate::failure::{AsFarAsPossible, Result};
+
+/// A table of iptables or of ip6tables.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct IpTable {
+    pub(crate) v4: bool,
+    name: &'static str,
+}
+
+impl IpTable {
+    /// The table of that name in both families.
+    pub(crate) const fn of_both_families(name: &'static str) -> [Self; 2] {
+        [Self { v4: true, name }, Self { v4: false, name }]
+    }
+
+    /// Whether rules for that address belong here.
+    pub(crate) fn is_for(self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.v4
+    }
+
+    /// The same table as nftables shows it.
+    fn table(self) -> Table {
+        Table::new(if self.v4 { Family::Ip } else { Family::Ip6 }, self.name)
+    }
+
+    /// Whether nftables has a chain of iptables of that name.
+    pub(crate) fn has_chain(self, nft: &mut Nft, chain: &str) -> Result<bool> {
+        Ok(nft.chain(&self.table(), chain)?.is_some())
+    }
+
+    /// The rules of a chain that are wanted, as nftables shows them; none where there is no such chain.
+    pub(crate) fn rules(
+        self,
+        nft: &mut Nft,
+        chain: &str,
+        is_wanted: impl Fn(&RuleInfo) -> bool,
+    ) -> Result<Vec<RuleInfo>> {
+        let mut rules = nft.rules(&self.table(), chain)?;
+        rules.retain(is_wanted);
+        Ok(rules)
+    }
+
+    /// Removes a chain, and the jumps to it in the chains `from`, in one transaction; by nftables only.
+    pub(crate) fn remove_chain(self, nft: &mut Nft, from: &[&str], chain: &str) -> Result<()> {
+        let table = self.table();
+        if !self.has_chain(nft, chain)? {
+            return Ok(());
+        }
+        let mut jumps = Vec::new();
+        for parent in from {
+            let found = self.rules(nft, parent, |rule| rule.jump_target.as_deref() == Some(chain))?;
+            jumps.extend(found.into_iter().map(|rule| (*parent, rule.handle)));
+        }
+        let mut transaction = nft.transaction();
+        for (parent, handle) in jumps {
+            transaction.destroy_rule(&table, parent, handle);
+        }
+        transaction.flush_chain(&table, chain).del_chain(&table, chain);
+        match transaction.commit() {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The old kernel table of this name, if it is in use in this namespace.
+    pub(crate) fn legacy(self) -> Option<Legacy> {
+        let (list, program) =
+            if self.v4 { ("ip_tables_names", "iptables-legacy") } else { ("ip6_tables_names", "ip6tables-legacy") };
+        let names = std::fs::read_to_string(format!("/proc/net/{list}")).unwrap_or_default();
+        names.lines().any(|name| name == self.name).then_some(Legacy { program, table: self.name })
+    }
+
+    /// Gives lines to `iptables-restore --noflush`, all at once: what is there stays, but a chain of the users that a
+    /// line `:CHAIN` names is emptied.
+    pub(crate) fn restore(self, lines: impl IntoIterator<Item = String>) -> Result<()> {
+        let program = if self.v4 { "iptables-restore" } else { "ip6tables-restore" };
+        restore(program, self.name, lines)
+    }
+}
+
+/// The rules of a host whose iptables uses the old kernel tables, which only its own tools can read.
+pub(crate) struct Legacy {
+    program: &'static str,
+    table: &'static str,
+}
+
+impl Legacy {
+    /// The table, a line per rule.
+    pub(crate) fn save(&self) -> Result<String> {
+        let name = format!("{}-save", self.program);
+        let output = Command::new(&name)
+            .args(["-t", self.table])
+            .stderr(Stdio::inherit())
+            .output()
+            .map_err(|e| Error::IOFailure(format!("{name}: {e}; the host has rules that only it can read")))?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Removes the chains that are wanted, judged by their name and the line of a jump to them in the chains `from`.
+    pub(crate) fn remove_chains(&self, from: &[&str], is_wanted: impl Fn(&str, &str) -> bool) -> Result<()> {
+        let saved = self.save()?;
+        let is_from = |line: &str| from.iter().any(|chain| line.starts_with(&format!("-A {chain} ")));
+        let jumps: Vec<(&str, &str)> = saved
+            .lines()
+            .filter(|line| is_from(line))
+            .filter_map(|line| Some((jump_target(line)?, line)))
+            .filter(|(chain, line)| is_wanted(chain, line))
+            .collect();
+        if jumps.is_empty() {
+            return Ok(());
+        }
+        let chains: BTreeSet<&str> = jumps.iter().map(|(chain, _)| *chain).collect();
+        let mut lines: Vec<String> = jumps.iter().map(|(_, line)| line.replacen("-A ", "-D ", 1)).collect();
+        lines.extend(chains.into_iter().flat_map(|chain| [format!("-F {chain}"), format!("-X {chain}")]));
+        restore(&format!("{}-restore", self.program), self.table, lines)
+    }
+}
+
+/// Removes a chain and the jumps to it in the chains `from`, in both families, from nftables and from the old tables.
+pub(crate) fn remove_chain(nft: &mut Nft, tables: [IpTable; 2], from: &[&str], name: &str) -> Result<()> {
+    let mut all = AsFarAsPossible::default();
+    for table in tables {
+        all.step(table.remove_chain(nft, from, name));
+        if let Some(legacy) = table.legacy() {
+            all.step(legacy.remove_chains(from, |chain, _| chain == name));
+        }
+    }
+    all.finish()
+}
+
+/// Whether a rule of iptables has a comment that begins so: iptables keeps it as the data of a match.
+pub(crate) fn has_comment(rule: &RuleInfo, start: &str) -> bool {
+    let holds = |bytes: &[u8]| bytes.windows(start.len()).any(|window| window == start.as_bytes());
+    rule.comment.as_deref().is_some_and(|comment| comment.starts_with(start))
+        || rule.expressions.iter().any(|expression| holds(&expression.attributes))
+}
+
+/// A comment as an argument in a line for `iptables-restore`.
+pub(crate) fn comment(text: &str) -> String {
+    format!("-m comment --comment \"{}\"", escaped(text))
+}
+
+/// Text as it stands between the quotes of a comment in the lines of `iptables-save` and `iptables-restore`.
+pub(crate) fn escaped(text: &str) -> String {
+    text.replace('"', "\\\"")
+}
+
+/// Where a rule of `iptables-save` jumps to.
+pub(crate) fn jump_target(line: &str) -> Option<&str> {
+    line.split(" -j ").nth(1)?.split(' ').next()
+}
+
+/// Gives rules to a program of iptables, all at once.
+fn restore(program: &str, table: &str, lines: impl IntoIterator<Item = String>) -> Result<()> {
+    let failed = |what: String| Error::IOFailure(format!("{program}: {what}"));
+    let mut text = format!("*{table}\n");
+    for line in lines {
+        text.push_str(&line);
+        text.push('\n');
+    }
+    text.push_str("COMMIT\n");
+    let mut child = Command::new(program)
+        .args(["--noflush", "--wait"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|e| failed(format!("{e}; install iptables, or set the backend to nftables")))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(text.as_bytes()).map_err(|e| failed(e.to_string()))?;
+    }
+    let output = child.wait_with_output().map_err(|e| failed(e.to_string()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_target_of_a_jump_is_found() {
+        let line = r#"-A POSTROUTING -s 10.1.0.5/32 -m comment --comment "x" -j CNI-1"#;
+        assert_eq!(jump_target(line), Some("CNI-1"));
+        assert_eq!(jump_target("-A POSTROUTING -s 10.0.0.1/32"), None);
+    }
+}
