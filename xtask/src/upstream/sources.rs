@@ -176,6 +176,7 @@ fn call_programs(package: &Path, plugin: &str) -> Result<()> {
         let cases = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
         if cases.contains("\npackage main\n") {
             let cases = cases.replace("(MatchError(", "(matchError(");
+            let cases = cases.replace("Expect(err.Error()).To(", "told{err}.To(");
             fs::write(&file, cases).with_context(|| format!("write {}", file.display()))?;
         }
     }
@@ -224,7 +225,7 @@ mod tests {
         fs::write(&main, "package main\n\nfunc main() { use(cmdAdd) }\n\nfunc cmdAdd(a *A) error {\n}\n").unwrap();
         fs::write(
             package.path().join("main_test.go"),
-            "\npackage main\n\nfunc cmdDel(a *A) error {\n\tExpect(err).To(MatchError(e))\n}\n",
+            "\npackage main\n\nfunc cmdDel(a *A) error {\n\tExpect(err).To(MatchError(e))\n\tExpect(err.Error()).To(Equal(e))\n}\n",
         )
         .unwrap();
         call_programs(package.path(), "bridge").unwrap();
@@ -236,7 +237,9 @@ mod tests {
         assert!(calls.contains("func cmdAdd(args *skel.CmdArgs) error { return callProgram(\"ADD\", args) }"));
         assert!(!calls.contains("func cmdDel("));
         let cases = fs::read_to_string(package.path().join("main_test.go")).unwrap();
-        assert!(cases.contains("func cmdDel(a *A) error {\n\tExpect(err).To(matchError(e))"));
+        assert!(
+            cases.contains("func cmdDel(a *A) error {\n\tExpect(err).To(matchError(e))\n\ttold{err}.To(Equal(e))\n}")
+        );
     }
 
     #[test]
