@@ -49,12 +49,19 @@ const VENDORED: [(&str, &str, &str); 3] = [
     ),
 ];
 
-/// Cases that look at iptables without asking for it, as it is upstream's default: file, text, and what it becomes.
-const DEFAULTS: [(&str, &str, &str); 1] = [(
-    "plugins/meta/portmap/portmap_integ_test.go",
-    "\"type\": \"portmap\",",
-    "\"type\": \"portmap\", \"backend\": \"iptables\",",
-)];
+/// What single cases take for granted: file, text, and what it becomes.
+const CASES: [(&str, &str, &str); 3] = [
+    // They look at iptables without asking for it, as it is upstream's default.
+    (
+        "plugins/meta/portmap/portmap_integ_test.go",
+        "\"type\": \"portmap\",",
+        "\"type\": \"portmap\", \"backend\": \"iptables\",",
+    ),
+    // Any link does, and no kernel at hand has both dummy links and iptables.
+    ("plugins/meta/firewall/firewall_iptables_test.go", "&netlink.Dummy{", "&netlink.Ifb{"),
+    // A program has to be told of the bus.
+    ("plugins/meta/firewall/firewall_firewalld_test.go", "testConn = conn\n", "testConn = conn\nsystemBus = busAddr\n"),
+];
 
 /// Our files, and where they go.
 const ADDED: [(&str, &str); 2] = [
@@ -126,10 +133,10 @@ impl Sources {
         for (file, begin, becomes) in VENDORED {
             ensure!(rename(&copy.join(file), begin, becomes)?, "upstream's {file} no longer has `{begin}`");
         }
-        for (file, default, becomes) in DEFAULTS {
+        for (file, text, becomes) in CASES {
             let cases = fs::read_to_string(copy.join(file)).with_context(|| format!("read {file}"))?;
-            ensure!(cases.contains(default), "upstream's {file} no longer has `{default}`");
-            fs::write(copy.join(file), cases.replace(default, becomes)).with_context(|| format!("write {file}"))?;
+            ensure!(cases.contains(text), "upstream's {file} no longer has `{}`", text.trim());
+            fs::write(copy.join(file), cases.replace(text, becomes)).with_context(|| format!("write {file}"))?;
         }
         for (file, text) in ADDED {
             fs::write(copy.join(file), text).with_context(|| format!("write {file}"))?;

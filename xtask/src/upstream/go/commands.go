@@ -61,6 +61,9 @@ func refuses(err any) bool {
 	return isRefusal && os.Getenv("UPSTREAM_OWN_WORDS") != ""
 }
 
+// systemBus is where programs find D-Bus. The functions would take the connection of the case.
+var systemBus string
+
 // programEnvironment is that of the test, with the variables that the spec asks for.
 func programEnvironment(command string, args *skel.CmdArgs) []string {
 	path := args.Path
@@ -78,6 +81,9 @@ func programEnvironment(command string, args *skel.CmdArgs) []string {
 		if !strings.HasPrefix(variable, "CNI_") {
 			environment = append(environment, variable)
 		}
+	}
+	if systemBus != "" {
+		environment = append(environment, "DBUS_SYSTEM_BUS_ADDRESS="+systemBus)
 	}
 	return append(environment,
 		"CNI_COMMAND="+command,
