@@ -6,10 +6,13 @@
 
 #![forbid(unsafe_code)]
 
+mod bandwidth;
 mod bridge;
 mod chained;
 mod commands;
+mod dbus;
 mod failure;
+mod firewall;
 mod flannel;
 mod host;
 mod host_device;
@@ -22,6 +25,7 @@ mod mac;
 mod masquerade;
 mod nftable;
 mod owner;
+mod portmap;
 mod ptp;
 mod registry;
 mod sandbox;

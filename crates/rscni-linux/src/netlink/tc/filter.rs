@@ -1,4 +1,4 @@
-//! Filters of the kind `u32`, which look at 32 bits of a packet at a time: `tc filter`.
+//! Filters: `tc filter`. Those of the kind `u32` look at 32 bits of a packet at a time.
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
@@ -28,6 +28,16 @@ const EGRESS_REDIRECT: u32 = 1;
 const ETH_P_ALL: u16 = 3;
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
+
+/// A filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Filter {
+    /// One of the kind `u32`.
+    U32(U32),
+    /// One of another kind.
+    Other(String),
+}
 
 /// A filter of the kind `u32`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,21 +121,24 @@ impl U32 {
         options.into_iter().flatten().map(TcOption::U32).collect()
     }
 
-    fn parse(parent: Handle, payload: &[u8]) -> Option<Self> {
+    fn parse(parent: Handle, payload: &[u8]) -> Option<Filter> {
         let [prio, protocol] = [header(payload, INFO) >> 16, header(payload, INFO) & 0xffff]
             .map(|number| u16::try_from(number).unwrap_or_default());
         let protocol = u16::from_be(protocol);
         let mut filter = Self { parent, prio, protocol, keys: Vec::new(), class: None, redirect: None };
-        let mut is_u32 = false;
+        let mut kind = String::new();
         for (number, value) in attributes(payload, HEADER) {
             match number {
-                TCA_KIND => is_u32 = value.string() == "u32",
-                TCA_OPTIONS if is_u32 => filter.parse_options(value.nested()),
+                TCA_KIND => kind = value.string(),
+                TCA_OPTIONS if kind == "u32" => filter.parse_options(value.nested()),
                 _ => {}
             }
         }
-        // What is left are the tables in which they stand.
-        (!filter.keys.is_empty()).then_some(filter)
+        match kind.as_str() {
+            // The tables in which they stand are listed too.
+            "u32" => (!filter.keys.is_empty()).then_some(Filter::U32(filter)),
+            _ => Some(Filter::Other(kind)),
+        }
     }
 
     fn parse_options(&mut self, options: Attributes<'_>) {
@@ -205,8 +218,8 @@ impl Request {
 }
 
 impl Netlink {
-    /// The filters of the kind `u32` of a link's queueing discipline.
-    pub fn filters(&mut self, index: u32, parent: Handle) -> Result<Vec<U32>> {
+    /// The filters of a link's queueing discipline.
+    pub fn filters(&mut self, index: u32, parent: Handle) -> Result<Vec<Filter>> {
         let message = message(index, parent, Handle::default(), Vec::new());
         let message = RouteNetlinkMessage::GetTrafficFilter(message);
         self.socket.dump("list filters", NLM_F_DUMP, &message, |_, payload| Ok(U32::parse(parent, payload)))

@@ -13,7 +13,7 @@ use netlink_packet_route::tc::{TcAttribute, TcHandle as Wire, TcMessage};
 
 pub use self::{
     class::HtbClass,
-    filter::{U32, U32Key},
+    filter::{Filter, U32, U32Key},
     qdisc::{Qdisc, Tbf},
 };
 
