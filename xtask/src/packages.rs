@@ -24,8 +24,10 @@ const IPTABLES: Package = Package { name: "iptables", witnesses: &["/usr/sbin/ip
 const NFTABLES: Package = Package { name: "nftables", witnesses: &["/usr/sbin/nft", "/sbin/nft"] };
 const IPROUTE2: Package = Package { name: "iproute2", witnesses: &["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip"] };
 
-/// What `cargo test` needs: the plugins to hand over to and from, and tools to look with.
-pub(crate) const FOR_TESTS: &[Package] = &[GO_PLUGINS, IPTABLES, NFTABLES, IPROUTE2];
+const DNSMASQ: Package = Package { name: "dnsmasq-base", witnesses: &["/usr/sbin/dnsmasq", "/sbin/dnsmasq"] };
+
+/// What `cargo test` needs: the plugins to hand over to and from, a DHCP server, and tools to look with.
+pub(crate) const FOR_TESTS: &[Package] = &[GO_PLUGINS, IPTABLES, NFTABLES, IPROUTE2, DNSMASQ];
 
 /// What a run in User-Mode Linux needs. The kernel in there calls kmod's modprobe for a link kind it lacks.
 pub(crate) const FOR_UML: &[Package] = &[

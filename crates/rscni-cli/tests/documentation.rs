@@ -4,6 +4,8 @@
 //! network, checked and deleted. One that follows a line `<!-- not run: REASON -->` needs something that kernels may
 //! lack: of that one only the configuration is tested, with STATUS.
 
+mod support;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -162,6 +164,8 @@ fn every_example_works_and_leaves_nothing_of_an_attachment() {
     let examples = all_examples();
     rscni_test::run(|lab| {
         let plugins: Vec<_> = rscni_plugins::ALL.iter().map(|p| (p.name, lab.install(p.name, RSCNI))).collect();
+        // The host's own network, for containers that get their addresses from there.
+        let _lan = support::dhcp::set_up(lab, &[]);
         for (number, example) in examples.iter().enumerate() {
             // Shown if it fails.
             println!("{}", example.place);

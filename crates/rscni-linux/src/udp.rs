@@ -33,14 +33,15 @@ pub struct RawUdp {
 impl RawUdp {
     /// A socket for `port` on `link`, which is in `netns`. It never blocks. It needs `CAP_NET_RAW` there.
     pub fn open_in(netns: &Netns, link: &Link, port: u16) -> Result<Self> {
-        netns.enter(|| {
-            // Without a protocol it receives nothing until the filter is in place and it is bound.
-            let socket = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking().cloexec(), None)?;
-            socket.attach_filter(&filter(port))?;
-            bind(&socket, &PacketAddress::of_protocol(link.index, ETHER_IPV4))?;
-            Ok(Self { socket, index: link.index, port })
-        })?
-        .map_err(|error: io::Error| Error::io(format!("open a packet socket on {}", link.name), error))
+        netns
+            .enter(|| {
+                // Without a protocol it receives nothing until the filter is in place and it is bound.
+                let socket = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking().cloexec(), None)?;
+                socket.attach_filter(&filter(port))?;
+                bind(&socket, &PacketAddress::of_protocol(link.index, ETHER_IPV4))?;
+                Ok(Self { socket, index: link.index, port })
+            })?
+            .map_err(|error: io::Error| Error::io(format!("open a packet socket on {}", link.name), error))
     }
 
     /// Sends `payload` from `source` to that port of everyone on the link.
@@ -81,14 +82,15 @@ impl AsFd for RawUdp {
 
 /// A UDP socket in `netns` that is bound to the interface `link` and to `local`. It never blocks.
 pub fn udp_socket_in(netns: &Netns, link: &str, local: SocketAddrV4) -> Result<UdpSocket> {
-    netns.enter(|| {
-        let socket = Socket::new(Domain::IPV4, Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
-        socket.set_reuse_address(true)?;
-        socket.bind_device(Some(link.as_bytes()))?;
-        socket.bind(&local.into())?;
-        Ok(socket.into())
-    })?
-    .map_err(|error: io::Error| Error::io(format!("open a UDP socket for {local} on {link}"), error))
+    netns
+        .enter(|| {
+            let socket = Socket::new(Domain::IPV4, Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
+            socket.set_reuse_address(true)?;
+            socket.bind_device(Some(link.as_bytes()))?;
+            socket.bind(&local.into())?;
+            Ok(socket.into())
+        })?
+        .map_err(|error: io::Error| Error::io(format!("open a UDP socket for {local} on {link}"), error))
 }
 
 /// What lets unfragmented UDP datagrams to `port` through, in the kernel's classic BPF. Packets begin with the IP header.
@@ -190,7 +192,9 @@ mod tests {
         for length in 0..whole.len() {
             assert_eq!(payload(&whole[..length], 68), None, "{length}");
         }
-        for (at, value) in [(0, 0x46), (0, 0x44), (0, 0x65), (3, 255), (6, 0x20), (7, 1), (9, 6), (24, 1), (25, 7), (25, 16)] {
+        for (at, value) in
+            [(0, 0x46), (0, 0x44), (0, 0x65), (3, 255), (6, 0x20), (7, 1), (9, 6), (24, 1), (25, 7), (25, 16)]
+        {
             let mut bad = whole.clone();
             bad[at] = value;
             assert_eq!(payload(&bad, 68), None, "byte {at} is {value}");

@@ -8,6 +8,7 @@
 
 mod bridge;
 mod commands;
+mod dhcp;
 mod failure;
 mod host;
 mod host_local;
@@ -23,6 +24,7 @@ mod sandbox;
 mod r#static;
 mod undo;
 
+pub use dhcp::Daemon as DhcpDaemon;
 pub use linked::Linked;
 pub use registry::{ALL, Entry, find};
 

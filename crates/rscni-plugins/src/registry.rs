@@ -3,6 +3,7 @@
 use rscni::{Cni, Error, Plugin, Reply, Request};
 
 use crate::bridge::BRIDGE;
+use crate::dhcp::Dhcp;
 use crate::host_local::HostLocal;
 use crate::loopback::LOOPBACK;
 use crate::ptp::PTP;
@@ -20,6 +21,7 @@ pub struct Entry {
 /// Every plugin, by name.
 pub const ALL: &[Entry] = &[
     Entry { name: "bridge", about: "a veth pair whose host end is a port of a bridge", plugin: &BRIDGE },
+    Entry { name: "dhcp", about: "gives addresses of a DHCP server, which its daemon keeps", plugin: &Dhcp },
     Entry { name: "host-local", about: "gives addresses from ranges of this host's own", plugin: &HostLocal },
     Entry { name: "loopback", about: "switches the container's lo on", plugin: &LOOPBACK },
     Entry { name: "ptp", about: "a veth pair, with a route to the container on the host", plugin: &PTP },

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub(crate) mod dhcp;
+
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::time::Duration;
@@ -41,7 +43,7 @@ pub(crate) fn snapshot(lab: &Lab) -> Snapshot {
 
 /// Every plugin of the binary, installed.
 pub(crate) fn install(lab: &Lab) {
-    for name in ["bridge", "host-local", "loopback", "ptp", "static"] {
+    for name in ["bridge", "dhcp", "host-local", "loopback", "ptp", "static"] {
         lab.install(name, env!("CARGO_BIN_EXE_rscni"));
     }
 }
