@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 pub(crate) mod dhcp;
+pub(crate) mod dhcp_server;
 
 use std::net::IpAddr;
 use std::ops::Deref;
