@@ -6,7 +6,7 @@ use std::time::Duration;
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     const UNITS: [(&str, f64); 7] =
         [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
-    let wrong = || format!("{text:?} is no time of any length: write numbers with units, such as 1m30s");
+    let wrong = || "must be more than nothing, in numbers with units (ms, s, m or h), such as 1m30s".to_owned();
     let mut seconds = 0.0;
     let mut rest = text;
     while !rest.is_empty() {

@@ -217,6 +217,20 @@ fn what_was_leased_is_given_back_from_an_interface_that_has_lost_its_address() {
 }
 
 #[test]
+fn what_was_leased_is_given_back_where_nobody_tells_the_hardware_address_of_the_server() {
+    rscni_test::run(|lab| {
+        let (_server, _daemon) = dhcp::set_up(lab, &[]);
+        let a = dhcp::network(lab, &json!({})).attach(lab, "a");
+        a.ping(dhcp::SERVER);
+        let index = a.link().index;
+        a.netlink().del_neighbour(index, dhcp::SERVER.parse().unwrap()).unwrap();
+        rscni_linux::sysctl::set(&format!("net/ipv4/conf/{}/arp_ignore", dhcp::LAN), "8").unwrap();
+        a.del().success();
+        eventually("the release", || leased(lab).is_empty().then_some(()));
+    });
+}
+
+#[test]
 fn gc_gives_back_what_no_valid_attachment_has() {
     rscni_test::run(|lab| {
         let (_server, _daemon) = dhcp::set_up(lab, &[]);

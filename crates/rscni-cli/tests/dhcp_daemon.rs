@@ -92,14 +92,14 @@ fn without_a_daemon_status_says_so_add_fails_and_del_gives_leases_back() {
 #[test]
 fn the_leases_of_containers_that_are_gone_are_not_kept() {
     rscni_test::run(|lab| {
-        let (_server, mut daemon) = dhcp::set_up(lab, &["--dhcp-option=option:T1,3"]);
+        let (_server, mut daemon) = dhcp::set_up(lab, &[]);
         let network = dhcp::network(lab, &json!({}));
         let [a, b] = ["a", "b"].map(|name| network.attach(lab, name));
         // Its interface goes with its namespace at once: nothing of the daemon is in there.
         let port = a.port_name();
         lab.remove_namespace(&a);
         eventually("the end of the link", || lab.host().netlink().find_link(&port).unwrap().is_none().then_some(()));
-        daemon.says(&format!("net/{}/eth0: the interface is gone", a.id()));
+        daemon.says(&format!("net/{}/eth0: the container is gone", a.id()));
         assert_eq!(kept(SOCKET).len(), 1);
         a.check_misses("there is no DHCP lease");
         a.del().success();
@@ -112,6 +112,18 @@ fn the_leases_of_containers_that_are_gone_are_not_kept() {
         daemon.says("0 leases kept");
         assert_eq!(kept(SOCKET).len(), 0);
         network.plugin.del(&other, "eth0", &network.config).success();
+    });
+}
+
+#[test]
+fn the_lease_of_an_interface_that_is_gone_is_not_renewed() {
+    rscni_test::run(|lab| {
+        let (_server, daemon) = dhcp::set_up(lab, &["--dhcp-option=option:T1,3"]);
+        let a = dhcp::network(lab, &json!({})).attach(lab, "a");
+        lab.host().netlink().del_link(support::host_link(lab, &a.port_name()).index).unwrap();
+        daemon.says("the interface is gone");
+        assert_eq!(kept(SOCKET).len(), 0);
+        a.del().success();
     });
 }
 

@@ -17,7 +17,7 @@ pub(crate) const SERVER: &str = "10.50.0.1";
 pub(crate) const SOCKET: &str = "/run/cni/dhcp.sock";
 
 /// How long something may take that has to happen.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until something is there.
 #[track_caller]

@@ -3,7 +3,7 @@
 //! Nothing in it waits for anything else, so a server that does not answer keeps one container waiting and no other.
 //! What is heard and when is the [`Client`]'s business; here it gets its sockets, its clock and its file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -59,7 +59,8 @@ impl Default for Daemon {
 }
 
 /// How often it is looked whether the namespaces of leases are still there.
-const SWEEP: Duration = Duration::from_secs(60);
+const SWEEP: Duration = Duration::from_secs(10);
+const CONTAINER_GONE: &str = "the container is gone";
 /// How long a plugin may take to say what it wants.
 const HEARING: Duration = Duration::from_secs(10);
 /// How long nobody is let in when that has failed, such as for want of descriptors.
@@ -85,6 +86,8 @@ impl Daemon {
             settings: self,
             store,
             holders: BTreeMap::new(),
+            wakes: BTreeSet::new(),
+            listening: BTreeSet::new(),
             plugins: BTreeMap::new(),
             next_plugin: 0,
             closed_until: Time::ZERO,
@@ -113,6 +116,8 @@ struct Holder {
     channel: Option<Channel>,
     /// The plugin that waits for the lease.
     plugin: Option<u64>,
+    /// Its time in [`Keeper::wakes`].
+    wake: Option<Time>,
 }
 
 /// A plugin that is connected.
@@ -121,12 +126,17 @@ struct Plugin {
     heard: Vec<u8>,
     /// Until when it has to have said what it wants; none if it has.
     until: Option<Time>,
+    /// The lease that it waits for.
+    waits_for: Option<Key>,
 }
 
 struct Keeper<'a> {
     settings: &'a Daemon,
     store: Store,
     holders: BTreeMap<Key, Holder>,
+    /// When which of them wants to be called, and which of them may be answered: only these are looked at.
+    wakes: BTreeSet<(Time, Key)>,
+    listening: BTreeSet<Key>,
     plugins: BTreeMap<u64, Plugin>,
     next_plugin: u64,
     closed_until: Time,
@@ -148,7 +158,9 @@ impl Keeper<'_> {
     fn resume(&mut self) -> std::result::Result<(), Error> {
         for kept in self.store.all()? {
             let client = kept.resume(self.settings.patience(), self.settings.broadcast);
-            self.holders.insert(kept.key, Holder { place: kept.place, client, channel: None, plugin: None });
+            let key = kept.key;
+            self.holders.insert(key.clone(), Holder::new(kept.place, client, None));
+            self.schedule(&key);
         }
         self.sweep();
         Ok(())
@@ -183,13 +195,14 @@ impl Keeper<'_> {
             sources.push((Source::Listener, listener.as_fd()));
         }
         sources.extend(self.plugins.iter().map(|(id, plugin)| (Source::Plugin(*id), plugin.stream.as_fd())));
-        let channels = self.holders.iter().filter_map(|(key, holder)| Some((key, holder.channel.as_ref()?)));
+        let channel = |key| self.holders.get(key)?.channel.as_ref();
+        let channels = self.listening.iter().filter_map(|key| Some((key, channel(key)?)));
         sources.extend(channels.map(|(key, channel)| (Source::Holder(key.clone()), channel.as_fd())));
 
-        let wakes = self.holders.values().filter_map(|holder| holder.client.wake());
+        let wake = self.wakes.first().map(|(wake, _)| *wake);
         let hearings = self.plugins.values().filter_map(|plugin| plugin.until);
         let opening = (!is_open).then_some(self.closed_until);
-        let next = wakes.chain(hearings).chain(opening).fold(self.sweep, Time::min);
+        let next = wake.into_iter().chain(hearings).chain(opening).fold(self.sweep, Time::min);
         let pause = next.saturating_sub(now);
         let pause = Timespec { tv_sec: pause.as_secs().cast_signed(), tv_nsec: pause.subsec_nanos().into() };
 
@@ -210,9 +223,8 @@ impl Keeper<'_> {
             self.sweep();
         }
         self.plugins.retain(|_, plugin| plugin.until.is_none_or(|until| now < until));
-        let is_due = |holder: &Holder| holder.client.wake().is_some_and(|wake| wake <= now);
-        let due: Vec<Key> = self.holders.iter().filter(|(_, h)| is_due(h)).map(|(key, _)| key.clone()).collect();
-        for key in due {
+        let due = self.wakes.iter().take_while(|(wake, _)| *wake <= now);
+        for key in due.map(|(_, key)| key.clone()).collect::<Vec<_>>() {
             self.drive(&key, None);
         }
     }
@@ -222,7 +234,7 @@ impl Keeper<'_> {
     fn sweep(&mut self) {
         let gone = self.holders.iter().filter(|(_, holder)| !holder.place.exists());
         for key in gone.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
-            self.forget(&key, "the container is gone");
+            self.forget(&key, CONTAINER_GONE);
         }
     }
 
@@ -230,7 +242,8 @@ impl Keeper<'_> {
         match listener.accept() {
             Ok(None) => {}
             Ok(Some(stream)) => {
-                let plugin = Plugin { stream, heard: Vec::new(), until: Some(now() + HEARING) };
+                let until = Some(now() + HEARING);
+                let plugin = Plugin { stream, heard: Vec::new(), until, waits_for: None };
                 self.plugins.insert(self.next_plugin, plugin);
                 self.next_plugin += 1;
             }
@@ -250,9 +263,7 @@ impl Keeper<'_> {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
             // It has gone, or says more than there is to say: nobody waits for the lease any more.
             _ => {
-                self.plugins.remove(&id);
-                let abandoned = self.holders.iter().find(|(_, holder)| holder.plugin == Some(id));
-                if let Some(key) = abandoned.map(|(key, _)| key.clone()) {
+                if let Some(key) = self.plugins.remove(&id).and_then(|plugin| plugin.waits_for) {
                     self.release(&key, "nobody waits for it any more");
                 }
                 return;
@@ -327,8 +338,10 @@ impl Keeper<'_> {
             Identity { mac, largest, client_id: key.client_id(), wishes, broadcast: self.settings.broadcast };
         let client = Client::new(identity, self.settings.patience(), random, now());
         log(format_args!("{key}: asking for an address"));
-        let holder = Holder { place, client, channel: None, plugin: Some(plugin) };
-        self.holders.insert(key.clone(), holder);
+        self.holders.insert(key.clone(), Holder::new(place, client, Some(plugin)));
+        if let Some(plugin) = self.plugins.get_mut(&plugin) {
+            plugin.waits_for = Some(key.clone());
+        }
         self.drive(key, None);
         Ok(None)
     }
@@ -367,7 +380,8 @@ impl Keeper<'_> {
                 Step::Wait => break,
                 Step::Send(bytes, way) => match holder.send(&bytes, way) {
                     Ok(true) => {}
-                    Ok(false) => return self.forget(key, "the interface is gone"),
+                    Ok(false) if holder.place.exists() => return self.forget(key, "the interface is gone"),
+                    Ok(false) => return self.forget(key, CONTAINER_GONE),
                     // It is sent again when nobody answers.
                     Err(failure) => log(format_args!("{key}: {failure}")),
                 },
@@ -386,6 +400,21 @@ impl Keeper<'_> {
         {
             holder.channel = None;
         }
+        self.schedule(key);
+    }
+
+    /// Notes when a client wants to be called, and whether it may be answered.
+    fn schedule(&mut self, key: &Key) {
+        let Some(holder) = self.holders.get_mut(key) else { return };
+        let wake = holder.client.wake();
+        if let Some(before) = std::mem::replace(&mut holder.wake, wake) {
+            self.wakes.remove(&(before, key.clone()));
+        }
+        self.wakes.extend(wake.map(|wake| (wake, key.clone())));
+        match holder.channel {
+            Some(_) => self.listening.insert(key.clone()),
+            None => self.listening.remove(key),
+        };
     }
 
     /// Writes a lease down and tells the plugin that waits for it.
@@ -426,6 +455,10 @@ impl Keeper<'_> {
     /// Forgets a client. A plugin that waits for it is told why.
     fn forget(&mut self, key: &Key, why: &str) {
         let Some(holder) = self.holders.remove(key) else { return };
+        self.listening.remove(key);
+        if let Some(wake) = holder.wake {
+            self.wakes.remove(&(wake, key.clone()));
+        }
         log(format_args!("{key}: {why}"));
         if let Err(error) = self.store.remove(key) {
             log(format_args!("{key}: {error}"));
@@ -442,6 +475,10 @@ impl Keeper<'_> {
 }
 
 impl Holder {
+    fn new(place: Place, client: Client, plugin: Option<u64>) -> Self {
+        Self { place, client, channel: None, plugin, wake: None }
+    }
+
     /// Sends a message on a socket of the right kind; false if the interface is gone.
     fn send(&mut self, message: &[u8], way: Way) -> Result<bool> {
         if !self.channel.as_ref().is_some_and(|channel| channel.is_for(way)) {

@@ -3,7 +3,7 @@
 //! Nothing here keeps a namespace alive but an open [`Channel`], and that is there only while an answer may arrive.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
@@ -73,17 +73,27 @@ impl Place {
     /// Gives the client's lease back, if it has one and the interface is still there.
     pub(super) fn release(&self, client: &Client) -> Result<()> {
         let Some((message, from, to)) = client.release() else { return Ok(()) };
+        let Some((netns, mut netlink, link)) = self.open()? else { return Ok(()) };
+        // The link may be gone a moment later: a packet that would have to wait until its next station is known, or one
+        // of an interface without the address, goes to all stations at once.
         let routed = Way::Routed { from, to };
-        // Without the address on the interface there is no way for packets but the one to all stations.
-        let (channel, way) = match Channel::open(self, routed) {
-            Ok(channel) => (channel, routed),
-            Err(_) => (Channel::open(self, Way::Broadcast { from })?, Way::Broadcast { from }),
-        };
-        match channel {
-            Some(channel) => channel.send(&message, way),
-            None => Ok(()),
+        if knows_way(&mut netlink, &link, to)?
+            && let Ok(channel) = Channel::open_on(&netns, &link, routed)
+        {
+            return channel.send(&message, routed);
         }
+        let all = Way::Broadcast { from };
+        Channel::open_on(&netns, &link, all)?.send(&message, all)
     }
+}
+
+/// Whether the hardware address is known that a packet to the server goes to.
+fn knows_way(netlink: &mut Netlink, link: &Link, to: Ipv4Addr) -> Result<bool> {
+    let Some(route) = netlink.route_to(to.into())?.filter(|route| route.oif == Some(link.index)) else {
+        return Ok(false);
+    };
+    let next = route.gateway.unwrap_or(to.into());
+    Ok(netlink.neighbours(link.index)?.iter().any(|station| station.address == next && station.mac.is_some()))
 }
 
 fn identity(netns: &Netns) -> Result<(u64, u64)> {
@@ -104,12 +114,16 @@ impl Channel {
     /// Opens what a message needs to go this way; `None` if the interface is gone.
     pub(super) fn open(place: &Place, way: Way) -> Result<Option<Self>> {
         let Some((netns, _, link)) = place.open()? else { return Ok(None) };
-        Ok(Some(match way {
-            Way::Broadcast { .. } => Self::Raw(RawUdp::open_in(&netns, &link, CLIENT_PORT)?),
+        Self::open_on(&netns, &link, way).map(Some)
+    }
+
+    fn open_on(netns: &Netns, link: &Link, way: Way) -> Result<Self> {
+        Ok(match way {
+            Way::Broadcast { .. } => Self::Raw(RawUdp::open_in(netns, link, CLIENT_PORT)?),
             Way::Routed { from, .. } => {
-                Self::Routed(udp_socket_in(&netns, &link.name, SocketAddrV4::new(from, CLIENT_PORT))?)
+                Self::Routed(udp_socket_in(netns, &link.name, SocketAddrV4::new(from, CLIENT_PORT))?)
             }
-        }))
+        })
     }
 
     /// Whether messages can go this way.
