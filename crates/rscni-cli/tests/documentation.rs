@@ -6,6 +6,8 @@
 //! and here only its configuration is tested, with STATUS. So is that of one after `<!-- not run: REASON -->`, anywhere.
 //! A block of any kind that follows a line `<!-- file: PATH -->` is a file that has to be there for the examples.
 
+mod support;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -237,6 +239,8 @@ fn every_example_works_and_leaves_nothing_of_an_attachment() {
         }
         add_uplink(lab);
         let plugins: Vec<_> = rscni_plugins::ALL.iter().map(|p| (p.name, lab.install(p.name, RSCNI))).collect();
+        // The host's own network, for containers that get their addresses from there.
+        let _lan = support::dhcp::set_up(lab, &[]);
         for (number, example) in examples.iter().enumerate() {
             // Shown if it fails.
             println!("{}", example.place);

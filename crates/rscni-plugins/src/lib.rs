@@ -12,6 +12,7 @@ mod chained;
 mod commands;
 mod container_link;
 mod dbus;
+mod dhcp;
 mod dummy;
 mod failure;
 mod firewall;
@@ -41,6 +42,7 @@ mod tuning;
 mod undo;
 mod vlan;
 
+pub use dhcp::Daemon as DhcpDaemon;
 pub use linked::Linked;
 pub use registry::{ALL, Entry, find};
 

@@ -4,6 +4,7 @@ use rscni::{Cni, Error, Plugin, Reply, Request};
 
 use crate::bandwidth::BANDWIDTH;
 use crate::bridge::BRIDGE;
+use crate::dhcp::Dhcp;
 use crate::dummy::DUMMY;
 use crate::firewall::FIREWALL;
 use crate::flannel::FLANNEL;
@@ -41,6 +42,7 @@ pub const ALL: &[Entry] = &[
         about: "an interface that leads nowhere, for the container's own addresses",
         plugin: &DUMMY,
     },
+    Entry { name: "dhcp", about: "gives addresses of a DHCP server, which its daemon keeps", plugin: &Dhcp },
     Entry { name: "host-local", about: "gives addresses from ranges of this host's own", plugin: &HostLocal },
     Entry { name: "ipvlan", about: "an interface with own addresses on the host's network", plugin: &IPVLAN },
     Entry { name: "loopback", about: "switches the container's lo on", plugin: &LOOPBACK },
