@@ -6,6 +6,7 @@
 //! - [`check`]: `cargo xtask test`, everything that CI checks, step by step.
 //! - [`e2e`]: the end-to-end run with containerd, runc and the Go plugins.
 //! - [`uml`]: run a program inside User-Mode Linux.
+//! - [`upstream`]: the Go plugins' own test cases, run against our programs.
 //!
 //! [`packages`] installs the Debian packages that a task needs, [`program`] starts other programs,
 //! and [`tally`] counts the tests that they report.
@@ -18,6 +19,7 @@ mod packages;
 mod program;
 mod tally;
 mod uml;
+mod upstream;
 
 use std::process::ExitCode;
 
@@ -42,12 +44,17 @@ enum Task {
     E2e(e2e::Options),
     /// Run a command inside User-Mode Linux, which has the link kinds that the running kernel may lack.
     Uml(uml::Options),
+    /// Run the Go plugins' own test cases against our programs, and compare.
+    Upstream(upstream::Options),
     /// The first process inside User-Mode Linux.
     #[command(hide = true, name = uml::INIT)]
     UmlInit(uml::InitOptions),
     /// The end-to-end run, once it has its private namespaces.
     #[command(hide = true, name = e2e::INSIDE)]
     E2eInside(e2e::InsideOptions),
+    /// A suite of upstream's, once it is inside User-Mode Linux.
+    #[command(hide = true, name = upstream::INSIDE)]
+    UpstreamInside(upstream::InsideOptions),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +66,8 @@ fn main() -> ExitCode {
         Task::Uml(options) => uml::run(&options),
         Task::UmlInit(options) => uml::init(&options),
         Task::E2eInside(options) => e2e::run_inside(&options),
+        Task::Upstream(options) => upstream::run(&options),
+        Task::UpstreamInside(options) => upstream::run_inside(&options),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -25,13 +25,25 @@ const NFTABLES: Package = Package { name: "nftables", witnesses: &["/usr/sbin/nf
 const IPROUTE2: Package = Package { name: "iproute2", witnesses: &["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip"] };
 const STRACE: Package = Package { name: "strace", witnesses: &["/usr/bin/strace"] };
 
-/// What `cargo test` needs: the plugins to hand over to and from, and tools to look with.
-pub(crate) const FOR_TESTS: &[Package] = &[GO_PLUGINS, IPTABLES, NFTABLES, IPROUTE2, STRACE];
+const DBUS: Package = Package { name: "dbus-daemon", witnesses: &["/usr/bin/dbus-daemon"] };
+
+/// What `cargo test` needs: the plugins to hand over to and from, tools to look with, and a message bus.
+pub(crate) const FOR_TESTS: &[Package] = &[GO_PLUGINS, IPTABLES, NFTABLES, IPROUTE2, STRACE, DBUS];
 
 /// What a run in User-Mode Linux needs. The kernel in there calls kmod's modprobe for a link kind it lacks.
 pub(crate) const FOR_UML: &[Package] = &[
     Package { name: "user-mode-linux", witnesses: &["/usr/bin/linux.uml"] },
     Package { name: "kmod", witnesses: &["/usr/sbin/modprobe", "/sbin/modprobe"] },
+    IPROUTE2,
+];
+
+/// What upstream's test cases call.
+pub(crate) const FOR_UPSTREAM: &[Package] = &[
+    Package { name: "iputils-ping", witnesses: &["/usr/bin/ping", "/bin/ping"] },
+    Package { name: "dnsmasq-base", witnesses: &["/usr/sbin/dnsmasq"] },
+    DBUS,
+    IPTABLES,
+    NFTABLES,
     IPROUTE2,
 ];
 

@@ -53,6 +53,19 @@ fn this_binarys_own_host_local_is_no_process(#[values("bridge", "ptp")] plugin: 
 }
 
 #[test]
+fn neither_are_the_plugins_that_flannel_calls() {
+    rscni_test::run(|lab| {
+        std::fs::create_dir("/run/flannel").unwrap();
+        let lease = "FLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET=10.1.0.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=false\n";
+        std::fs::write("/run/flannel/subnet.env", lease).unwrap();
+        let network = Network::new(lab, "flannel", &json!({}));
+        for command in ["ADD", "DEL"] {
+            assert_eq!(started(lab, &network, command), [""; 0], "{command}");
+        }
+    });
+}
+
+#[test]
 fn it_is_called_where_cni_path_has_none() {
     rscni_test::run(|lab| {
         let mut network = Network::bridge(lab, &[V4], &json!({}));

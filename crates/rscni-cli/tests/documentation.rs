@@ -2,12 +2,14 @@
 //!
 //! An example is a fenced `json` block with the key `plugins`. Its network is added to a container in a private
 //! network, checked and deleted. One that follows a line `<!-- not run: REASON -->` needs something that kernels may
-//! lack: of that one only the configuration is tested, with STATUS.
+//! lack: of that one only the configuration is tested, with STATUS. A block of any kind that follows a line
+//! `<!-- file: PATH -->` is a file that has to be there for the examples.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use rscni_linux::{AddressFlags, Netns, Veth};
 use rscni_test::{Container, Lab, Plugin};
 use serde_json::{Value, json};
 
@@ -64,9 +66,27 @@ fn examples_in(page: &Path) -> Vec<Example> {
 }
 
 fn all_examples() -> Vec<Example> {
+    pages_of_plugins().iter().flat_map(|page| examples_in(page)).collect()
+}
+
+/// The files that a page wants to be there, with what is in them.
+fn files_in(page: &Path) -> Vec<(PathBuf, String)> {
+    let text = std::fs::read_to_string(page).unwrap_or_else(|e| panic!("{}: {e}", page.display()));
+    let parts = text.split("<!-- file: ").skip(1);
+    let files = parts.map(|part| {
+        let (path, rest) = part.split_once(" -->\n```").unwrap_or_else(|| panic!("{}: no block", page.display()));
+        let (_, block) = rest.split_once('\n').expect("a block has lines");
+        let (content, _) = block.split_once("```\n").unwrap_or_else(|| panic!("{}: no end", page.display()));
+        (path.into(), content.to_owned())
+    });
+    files.collect()
+}
+
+fn pages_of_plugins() -> Vec<PathBuf> {
     let mut files: Vec<_> = std::fs::read_dir(pages()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|e| e == "md"));
     files.sort();
-    files.iter().filter(|file| file.extension().is_some_and(|e| e == "md")).flat_map(|file| examples_in(file)).collect()
+    files
 }
 
 #[test]
@@ -147,6 +167,15 @@ fn attach_and_detach(lab: &Lab, example: &Example, container: &Container) {
     }
 }
 
+/// An interface `eth1` that the host can lend, with somebody at its other end.
+fn add_device(lab: &Lab) {
+    let world = lab.container("eth1-world");
+    let netns = Netns::open(world.path()).unwrap();
+    let mut host = lab.host().netlink();
+    let device = host.add_veth(&Veth { up: true, peer_netns: Some(&netns), ..Veth::new("eth1", "eth1") }).unwrap();
+    host.add_address(device.index, "192.168.2.2/24".parse().unwrap(), AddressFlags::default()).unwrap();
+}
+
 fn status(example: &Example, plugins: &[(&str, Plugin)]) {
     for conf in example.plugins() {
         let (_, plugin) = plugins.iter().find(|(name, _)| conf["type"] == *name).unwrap();
@@ -160,7 +189,13 @@ fn status(example: &Example, plugins: &[(&str, Plugin)]) {
 #[test]
 fn every_example_works_and_leaves_nothing_of_an_attachment() {
     let examples = all_examples();
+    let files: Vec<_> = pages_of_plugins().iter().flat_map(|page| files_in(page)).collect();
     rscni_test::run(|lab| {
+        add_device(lab);
+        for (path, content) in &files {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
         let plugins: Vec<_> = rscni_plugins::ALL.iter().map(|p| (p.name, lab.install(p.name, RSCNI))).collect();
         for (number, example) in examples.iter().enumerate() {
             // Shown if it fails.
@@ -176,7 +211,11 @@ fn every_example_works_and_leaves_nothing_of_an_attachment() {
             attach_and_detach(lab, example, &lab.container(&format!("first-{number}")));
             let second = lab.container(&format!("second-{number}"));
             // The kernel keeps the loopback address of a `lo` that is set down.
-            let before = lab.snapshot().ignoring("/last_reserved_ip.").ignoring(": address 127.0.0.1/8 on lo");
+            let before = lab
+                .snapshot()
+                .ignoring("/last_reserved_ip.")
+                .ignoring("/.index/")
+                .ignoring(": address 127.0.0.1/8 on lo");
             attach_and_detach(lab, example, &second);
             lab.assert_unchanged_since(&before);
         }

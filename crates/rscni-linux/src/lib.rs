@@ -1,4 +1,5 @@
-//! The Linux kernel's networking as a CNI plugin needs it: network namespaces, rtnetlink, nftables, connection tracking, sysctl.
+//! The Linux kernel's networking as a CNI plugin needs it: network namespaces, rtnetlink, traffic control, nftables,
+//! connection tracking, sysctl.
 //!
 //! It is synchronous, starts no helper process, and knows nothing of CNI. Names are those of `ip`, `bridge`,
 //! `nft` and `sysctl`; errors say what was being done, to which object, and what the kernel said.
@@ -47,7 +48,10 @@ mod mac;
 pub mod netlink;
 mod netns;
 pub mod nft;
+mod packet;
 pub mod sysctl;
+mod termination;
+mod udp;
 
 pub use crate::{
     announce::announce,
@@ -55,9 +59,12 @@ pub use crate::{
     error::{Error, Result},
     mac::MacAddr,
     netlink::{
-        Address, AddressFlags, Batch, Bridge, BridgeInfo, BridgePort, BridgePortInfo, Dummy, Family, Link, LinkChange,
-        Neighbour, Netlink, NewLink, OperState, Request, Route, RouteFilter, RouteType, Veth, Vlan, VlanOwner,
+        Address, AddressFlags, Batch, Bridge, BridgeInfo, BridgePort, BridgePortInfo, Dummy, Family, Ifb, Ipvlan,
+        IpvlanMode, Link, LinkChange, Macvlan, MacvlanInfo, MacvlanMode, Neighbour, Netlink, NewAddress, NewLink,
+        OperState, Request, Route, RouteFilter, RouteType, Rule, Veth, Vlan, VlanLink, VlanOwner, Vrf, tc,
     },
     netns::Netns,
     nft::Nft,
+    termination::Termination,
+    udp::{RawUdp, udp_socket_in},
 };

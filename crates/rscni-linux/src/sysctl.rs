@@ -34,17 +34,26 @@ pub fn get(key: &str) -> Result<String> {
 ///
 /// As [`get`], and when the kernel refuses the value.
 pub fn set(key: &str, value: &str) -> Result<bool> {
-    let path = path(key)?;
     // Some can be written but not read; then the write decides.
     if get(key).is_ok_and(|current| same(&current, value)) {
         return Ok(false);
     }
+    write(key, value).map(|()| true)
+}
+
+/// Writes a setting whatever its value is. Some pass it on, such as `net/ipv6/conf/all/disable_ipv6`, which sets that
+/// of every interface.
+///
+/// # Errors
+///
+/// As [`set`].
+pub fn write(key: &str, value: &str) -> Result<()> {
+    let path = path(key)?;
     // No O_CREAT: a key that is not there is an error and not a new file.
     fs::OpenOptions::new()
         .write(true)
         .open(&path)
         .and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()))
-        .map(|()| true)
         .map_err(|error| failed("set", key, error))
 }
 
@@ -96,8 +105,8 @@ pub fn path(key: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The kernel separates several numbers by tabs, people by spaces.
-fn same(current: &str, value: &str) -> bool {
+/// Whether two values are the same. The kernel separates several numbers by tabs, people by spaces.
+pub fn same(current: &str, value: &str) -> bool {
     current.split_whitespace().eq(value.split_whitespace())
 }
 

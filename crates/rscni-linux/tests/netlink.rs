@@ -5,7 +5,8 @@ mod support;
 use std::{net::IpAddr, time::Duration};
 
 use rscni_linux::{
-    AddressFlags, Bridge, BridgePort, Error, Family, LinkChange, MacAddr, Netlink, Netns, Route, RouteFilter, Veth,
+    AddressFlags, Bridge, BridgePort, Error, Family, LinkChange, MacAddr, Netlink, Netns, Route, RouteFilter, Rule,
+    Veth,
 };
 use support::{json, private_network};
 
@@ -347,4 +348,54 @@ fn drop_capabilities() {
         inheritable: CapabilitySet::empty(),
     };
     set_capabilities(None, none).unwrap();
+}
+
+#[test]
+fn rules_are_added_listed_and_removed() {
+    private_network(|| {
+        let mut nl = Netlink::open().unwrap();
+        let before = nl.rules().unwrap();
+        assert!(before.iter().any(|rule| rule.src == net("::/0") && rule.table == 254));
+        let wanted = [
+            Rule::new(net("10.1.0.2/32"), 100),
+            Rule { priority: Some(7), ..Rule::new(net("fd01::2/128"), 70_000) },
+            Rule { priority: Some(8), ..Rule::new(net("0.0.0.0/0"), 101) },
+        ];
+        for rule in &wanted {
+            nl.add_rule(rule).unwrap();
+        }
+        assert!(nl.add_rule(&wanted[1]).unwrap_err().is_exists());
+        let shown = json("ip", "-j rule show from 10.1.0.2");
+        assert_eq!((&shown[0]["src"], &shown[0]["table"]), (&"10.1.0.2".into(), &"100".into()));
+        let shown = json("ip", "-j -6 rule show priority 7");
+        assert_eq!((&shown[0]["src"], &shown[0]["table"]), (&"fd01::2".into(), &"70000".into()));
+        let listed: Vec<Rule> = nl.rules().unwrap().into_iter().filter(|rule| !before.contains(rule)).collect();
+        assert_eq!(listed.len(), 3);
+        for rule in &wanted {
+            let is_like = |other: &&Rule| other.src == rule.src && other.table == rule.table && !other.has_more;
+            let found = listed.iter().find(is_like).unwrap();
+            nl.del_rule(&Rule { priority: found.priority, ..rule.clone() }).unwrap();
+        }
+        assert_eq!(nl.rules().unwrap(), before);
+        assert!(nl.del_rule(&wanted[0]).unwrap_err().is_not_found());
+    });
+}
+
+#[test]
+fn rules_that_say_more_are_told_from_those_that_do_not() {
+    private_network(|| {
+        let mut nl = Netlink::open().unwrap();
+        for more in
+            ["to 10.9.0.0/16", "fwmark 5", "iif lo", "oif lo", "tos 0x10", "ipproto tcp", "uidrange 0-0", "dport 80"]
+        {
+            let arguments = format!("rule add from 10.1.0.2 {more} lookup 100");
+            assert!(std::process::Command::new("ip").args(arguments.split(' ')).status().unwrap().success(), "{more}");
+        }
+        for other in ["rule add not from 10.1.0.2 lookup 100", "rule add from 10.1.0.2 blackhole"] {
+            assert!(std::process::Command::new("ip").args(other.split(' ')).status().unwrap().success(), "{other}");
+        }
+        let rules: Vec<Rule> = nl.rules().unwrap().into_iter().filter(|rule| rule.src == net("10.1.0.2/32")).collect();
+        assert_eq!(rules.len(), 10);
+        assert!(rules.iter().all(|rule| rule.has_more), "{rules:?}");
+    });
 }

@@ -6,15 +6,22 @@
 
 #![forbid(unsafe_code)]
 
+mod bandwidth;
 mod bridge;
+mod chained;
 mod commands;
+mod dbus;
 mod failure;
+mod firewall;
+mod flannel;
 mod host;
+mod host_device;
 mod host_local;
 mod ipam;
 mod iptables;
 mod linked;
 mod loopback;
+mod mac;
 mod masquerade;
 mod nftable;
 mod owner;
@@ -22,7 +29,9 @@ mod portmap;
 mod ptp;
 mod registry;
 mod sandbox;
+mod sbr;
 mod r#static;
+mod tuning;
 mod undo;
 
 pub use linked::Linked;

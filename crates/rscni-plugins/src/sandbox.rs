@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use rscni::{Args, CNIResult, Error, SpecVersion};
+use rscni::{Args, CNIResult, Error, Interface, SpecVersion};
 use rscni_linux::{AddressFlags, Link, LinkChange, Netlink, Netns, Route, RouteFilter, sysctl};
+use rustix::fs::{FlockOperation, flock};
 
 use crate::failure::{Failure, Result, differs};
 
@@ -50,6 +51,13 @@ impl Sandbox {
                 Ok(_) => Self::open(args).map(Some),
             },
         }
+    }
+
+    /// Waits until no other plugin that takes this lock works in the namespace, and keeps it as long as this value is
+    /// there. It is the lock that the Go plugins take.
+    pub(crate) fn lock(&self) -> Result<()> {
+        flock(&self.netns, FlockOperation::LockExclusive)
+            .map_err(|errno| Error::IOFailure(format!("lock {}: {errno}", self.path)).into())
     }
 
     /// Fails if the container has an interface of that name already (spec: "ADD").
@@ -106,38 +114,40 @@ impl Sandbox {
         Ok(sysctl::set_all_in(&self.netns, &settings.each_ref().map(|(key, value)| (key.as_str(), *value)))?)
     }
 
-    /// The container's end of the attachment, as CHECK wants it: there, up, a veth, with the hardware address of the
-    /// result.
-    pub(crate) fn check_veth(&mut self, ifname: &str, result: &CNIResult) -> Result<Link> {
+    /// The container's interface, as CHECK wants it: there, up, of this kind, with the hardware address of the result.
+    pub(crate) fn check_link(&mut self, ifname: &str, kind: &str, result: &CNIResult) -> Result<Link> {
         let link = self
             .netlink
             .find_link(ifname)?
             .ok_or_else(|| differs(format!("interface {ifname} is missing in {}", self.path)))?;
-        if link.kind.as_deref() != Some("veth") {
-            return Err(differs(format!("interface {ifname} in {} is not a veth", self.path)));
+        if link.kind.as_deref() != Some(kind) {
+            return Err(differs(format!("interface {ifname} in {} is not a {kind}", self.path)));
         }
         if !link.up {
             return Err(differs(format!("interface {ifname} in {} is down", self.path)));
         }
-        let expected = result
-            .interfaces
-            .iter()
-            .find(|i| i.name == ifname && i.sandbox.as_deref() == Some(&self.path))
-            .ok_or_else(|| differs(format!("prevResult has no interface {ifname} in {}", self.path)))?;
-        check_mac(&link, expected.mac.as_deref())?;
+        check_mac(&link, self.interface_in(result, ifname)?.mac.as_deref())?;
         Ok(link)
+    }
+
+    /// What a result says of the container's interface, for CHECK.
+    pub(crate) fn interface_in<'r>(&self, result: &'r CNIResult, ifname: &str) -> Result<&'r Interface> {
+        let mut interfaces = result.interfaces.iter();
+        interfaces
+            .find(|i| i.name == ifname && i.sandbox.as_deref() == Some(&self.path))
+            .ok_or_else(|| differs(format!("prevResult has no interface {ifname} in {}", self.path)))
     }
 
     /// Compares addresses and routes with those of the result.
     ///
-    /// Results have a route's table from 1.1.0 on. Before, the route may be in any.
+    /// Results have a route's table from 1.1.0 on. Before, the route may be in any. One without a table may have been
+    /// moved from the main table to another by a plugin after the one that made it, as sbr and vrf do.
     pub(crate) fn check_addresses_and_routes(
         &mut self,
         link: &Link,
         result: &CNIResult,
         version: SpecVersion,
     ) -> Result<()> {
-        let default_table = (version >= SpecVersion::V1_1_0).then_some(MAIN);
         let present = self.netlink.addresses(link.index)?;
         for ip in result.container_ips(&link.name) {
             if !present.iter().any(|address| address.net == ip.address) {
@@ -145,10 +155,15 @@ impl Sandbox {
             }
         }
         for route in &result.routes {
-            let table = route.table.or(default_table);
-            let filter = RouteFilter { dst: Some(route.dst), table, ..RouteFilter::default() };
+            let filter = RouteFilter { dst: Some(route.dst), table: route.table, ..RouteFilter::default() };
+            let may_be_in = |r: &Route| {
+                route.table.is_some()
+                    || version < SpecVersion::V1_1_0
+                    || r.table == Some(MAIN)
+                    || r.oif == Some(link.index)
+            };
             let found = self.netlink.routes(filter)?;
-            if !found.iter().any(|r| route.gw.is_none() || r.gateway == route.gw) {
+            if !found.iter().any(|r| may_be_in(r) && (route.gw.is_none() || r.gateway == route.gw)) {
                 let via = route.gw.map(|gw| format!(" via {gw}")).unwrap_or_default();
                 return Err(differs(format!("route to {}{via} is missing in {}", route.dst, self.path)));
             }

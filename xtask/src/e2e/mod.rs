@@ -94,7 +94,7 @@ fn run_with(options: &Options, on_line: &mut dyn FnMut(&str)) -> Result<()> {
 }
 
 /// Builds the binary and lets it install itself, as an operator would.
-fn build_and_install(directory: &Path) -> Result<PathBuf> {
+pub(crate) fn build_and_install(directory: &Path) -> Result<PathBuf> {
     let mut cargo = program::cargo();
     let rscni = program::built(cargo.args(["build", "-p", "rscni-cli", "--message-format=json-render-diagnostics"]))?;
     let plugins = directory.join("plugins");

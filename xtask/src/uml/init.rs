@@ -40,7 +40,9 @@ pub(crate) fn run(options: &InitOptions) -> Result<ExitCode> {
     if !rustix::process::getpid().is_init() {
         bail!("{INIT} is the first process of User-Mode Linux and does nothing elsewhere");
     }
-    if let Err(error) = make_root(&options.shared).and_then(|()| run_job()) {
+    if let Err(error) =
+        read_job(&options.shared).and_then(|job| make_root(&options.shared, &job).and_then(|()| run_job(&job)))
+    {
         println!("error: inside User-Mode Linux: {error:#}");
     }
     // The console is slow: what is still on its way when the power goes would be lost.
@@ -52,7 +54,7 @@ pub(crate) fn run(options: &InitOptions) -> Result<ExitCode> {
 }
 
 /// Puts an overlay in memory over the host's files and the usual file systems into it, and makes that the root.
-fn make_root(shared: &Path) -> Result<()> {
+fn make_root(shared: &Path, job: &Job) -> Result<()> {
     let scratch = shared.join(SCRATCH);
     mounted("tmpfs", &scratch, "mode=755")?;
     let (upper, work, root) = (scratch.join("upper"), scratch.join("work"), scratch.join("root"));
@@ -73,9 +75,13 @@ fn make_root(shared: &Path) -> Result<()> {
     for directory in ["var/lib/cni", "etc/cni"] {
         mounted_in_new_directory("tmpfs", &root.join(directory), "mode=755")?;
     }
-    // The one way back to the host: the directory of the job, writable.
+    // The ways back to the host: the directory of the job, and that which the job names, writable.
     let shared_inside = root.join(SHARED.trim_start_matches('/'));
     mounted_in_new_directory("hostfs", &shared_inside, &shared.display().to_string())?;
+    if let Some(kept) = &job.kept {
+        let inside = root.join(kept.strip_prefix("/").unwrap_or(kept));
+        mounted_in_new_directory("hostfs", &inside, &kept.display().to_string())?;
+    }
     // The kernel asks modprobe for what it lacks, and modprobe looks here.
     let modules = root.join("lib/modules");
     fs::create_dir_all(&modules).context("make /lib/modules")?;
@@ -108,10 +114,12 @@ fn load_overlay() -> Result<()> {
         .with_context(|| format!("load {path}"))
 }
 
-fn run_job() -> Result<()> {
-    let shared = Path::new(SHARED);
+fn read_job(shared: &Path) -> Result<Job> {
     let job = fs::read(shared.join(JOB)).context("read the job")?;
-    let job: Job = serde_json::from_slice(&job).context("read the job")?;
+    serde_json::from_slice(&job).context("read the job")
+}
+
+fn run_job(job: &Job) -> Result<()> {
     leave_line_ends_alone()?;
     let Some((program, arguments)) = job.command.split_first() else {
         bail!("the job has no command");
@@ -135,7 +143,7 @@ fn run_job() -> Result<()> {
     let signal = std::os::unix::process::ExitStatusExt::signal(&status);
     let code = status.code().or(signal.map(|signal| 128 + signal));
     let code = code.context("the command ended neither by itself nor by a signal")?;
-    fs::write(shared.join(EXIT_CODE), code.to_string()).context("write the exit code")
+    fs::write(Path::new(SHARED).join(EXIT_CODE), code.to_string()).context("write the exit code")
 }
 
 /// IPv6 is a module, which the first socket brings in; its addresses and settings then appear in every namespace

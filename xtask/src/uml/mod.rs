@@ -63,6 +63,8 @@ struct Job {
     command: Vec<String>,
     directory: PathBuf,
     environment: BTreeMap<String, String>,
+    /// A directory in which what the command writes is to stay.
+    kept: Option<PathBuf>,
 }
 
 /// The names of the files in the directory that both sides see.
@@ -74,7 +76,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     packages::ensure("User-Mode Linux", packages::FOR_UML)?;
     let directory = std::env::current_dir().context("find the current directory")?;
     let limit = Duration::from_secs(options.limit);
-    let code = run_in(&options.command, &directory, limit, &mut |_| ())?;
+    let code = run_in(&options.command, &directory, None, limit, &mut |_| ())?;
     Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
@@ -83,10 +85,17 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 /// The command's output (stdout and stderr are one there) is shown, and each line handed to `on_line`.
 /// A kernel that ends without a result, or is not done within five minutes, is an error.
 pub(crate) fn run_in_uml(command: &[String], directory: &Path, on_line: &mut dyn FnMut(&str)) -> Result<i32> {
-    run_in(command, directory, TIME_LIMIT, on_line)
+    run_in(command, directory, None, TIME_LIMIT, on_line)
 }
 
-fn run_in(command: &[String], directory: &Path, limit: Duration, on_line: &mut dyn FnMut(&str)) -> Result<i32> {
+/// The same with a time limit; what the command writes into the directory `kept` stays.
+pub(crate) fn run_in(
+    command: &[String],
+    directory: &Path,
+    kept: Option<&Path>,
+    limit: Duration,
+    on_line: &mut dyn FnMut(&str),
+) -> Result<i32> {
     let shared = tempfile::Builder::new()
         .prefix("rscni-uml-")
         // The kernel's command line splits at spaces, so a TMPDIR with one would not do.
@@ -97,7 +106,12 @@ fn run_in(command: &[String], directory: &Path, limit: Duration, on_line: &mut d
         // The console inside is a terminal, but the end of the line is not.
         environment.insert("TERM".to_owned(), "dumb".to_owned());
     }
-    let job = Job { command: command.to_vec(), directory: directory.to_path_buf(), environment };
+    let job = Job {
+        command: command.to_vec(),
+        directory: directory.to_path_buf(),
+        environment,
+        kept: kept.map(Path::to_path_buf),
+    };
     prepare(shared.path(), &job)?;
     boot(shared.path(), limit, on_line)?;
     let code = std::fs::read_to_string(shared.path().join(EXIT_CODE));

@@ -55,7 +55,8 @@ fn with_a_limit_the_plugins_inside_are_processes_of_their_own() {
     rscni_test::run(|lab| {
         network(lab);
         lab.container("testing");
-        let before = lab.snapshot().ignoring("last_reserved_ip").ignoring("/lock").ignoring("forward");
+        let before =
+            lab.snapshot().ignoring("last_reserved_ip").ignoring("/lock").ignoring("/.index/").ignoring("forward");
         let long = &["--timeout", "10m"];
         rscni(lab, lab.dir(), &[&["add", "mynet", "testing"], &long[..]].concat()).succeeded();
         rscni(lab, lab.dir(), &[&["check", "mynet", "testing"], &long[..]].concat()).succeeded();

@@ -17,12 +17,13 @@ use serde_json::{Value, json};
 pub(crate) const V4: &str = "10.1.0.0/24";
 pub(crate) const V6: &str = "fd01::/64";
 
-/// What belongs to no attachment and stays when the last one goes: host-local's lock and where it goes on, forwarding,
-/// and tables, sets and rules that are the same for all.
-const STAYS: [&str; 15] = [
+/// What belongs to no attachment and stays when the last one goes: host-local's lock, index and where it goes on,
+/// forwarding, and tables, sets and rules that are the same for all.
+const STAYS: &[&str] = &[
     "forward",
     "/last_reserved_ip.",
     "/lock",
+    "/.index/",
     "nft table inet rscni",
     "nft chain inet rscni postrouting",
     "nft rule inet rscni postrouting",
@@ -30,6 +31,9 @@ const STAYS: [&str; 15] = [
     "nft chain inet rscni hostport",
     "nft rule inet rscni hostport",
     "nft set inet rscni hostport",
+    "nft chain inet rscni firewall-admin",
+    "nft set inet rscni firewall",
+    "nft set bridge rscni firewall",
     "nft table bridge rscni",
     "nft chain bridge rscni prerouting",
     "nft rule bridge rscni prerouting",
@@ -121,6 +125,19 @@ impl Network {
     pub(crate) fn attach_as(&self, container: &Container, ifname: &str) -> Attached {
         let reply = self.plugin.add(container, ifname, &self.config).success();
         Attached { network: self.clone(), container: container.clone(), ifname: ifname.to_owned(), reply }
+    }
+
+    /// This plugin called as the next one of the list by which `first` was attached.
+    pub(crate) fn call_after(&self, first: &Attached) -> Outcome {
+        self.plugin.add(&first.container, &first.ifname, &first.reply.follow(&self.config))
+    }
+
+    /// The container with this plugin's ADD after that by which it was attached.
+    #[track_caller]
+    pub(crate) fn after(&self, first: &Attached) -> Attached {
+        let reply = self.call_after(first).success();
+        let (container, ifname) = (first.container.clone(), first.ifname.clone());
+        Attached { network: self.clone(), container, ifname, reply }
     }
 
     /// GC that is to spare these.

@@ -8,7 +8,10 @@ use netlink_packet_route::{
     link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage},
 };
 
-use super::{Attributes, BridgeInfo, BridgePortInfo, Netlink, OrAbsent, Request, attributes};
+use super::{
+    Attributes, BridgeInfo, BridgePortInfo, IpvlanMode, MacvlanInfo, Netlink, OrAbsent, Request, attributes,
+    kind::parse_vlan_id,
+};
 use crate::{Error, MacAddr, Netns, Result};
 
 pub(super) const LINK_HEADER: usize = 16;
@@ -24,12 +27,13 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_PROMISCUITY: u16 = 30;
 const IFLA_LINK_NETNSID: u16 = 37;
-const IFLA_ALLMULTI: u16 = 61;
 
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
+
+const IFLA_VRF_TABLE: u16 = 1;
 
 /// A link as the kernel describes it.
 #[allow(clippy::struct_excessive_bools, reason = "they are the kernel's flags")]
@@ -42,6 +46,8 @@ pub struct Link {
     pub name: String,
     /// Its hardware address, if that is an Ethernet address.
     pub mac: Option<MacAddr>,
+    /// Its hardware address as bytes, whatever kind of address that is.
+    pub hardware_address: Vec<u8>,
     /// The largest packet it carries.
     pub mtu: u32,
     /// Its kind, such as `veth` or `bridge`; a physical device has none.
@@ -62,7 +68,7 @@ pub struct Link {
     pub promisc: bool,
     /// How many users have asked it to take in all packets, a bridge or a packet capture included.
     pub promiscuity: u32,
-    /// Whether it takes in all multicast packets.
+    /// Whether it was told to take in all multicast packets (`IFF_ALLMULTI`).
     pub allmulticast: bool,
     /// The index of the link it stands on or, for a veth, of its peer; in the namespace `peer_netnsid`.
     pub peer_index: Option<u32>,
@@ -70,10 +76,18 @@ pub struct Link {
     pub peer_netnsid: Option<i32>,
     /// How many packets wait at most.
     pub txqlen: u32,
+    /// The number of a VRF's table.
+    pub vrf_table: Option<u32>,
     /// What a bridge is set to.
     pub bridge: Option<BridgeInfo>,
     /// What a bridge's port is set to.
     pub bridge_port: Option<BridgePortInfo>,
+    /// What a macvlan is set to.
+    pub macvlan: Option<MacvlanInfo>,
+    /// The mode of an ipvlan.
+    pub ipvlan_mode: Option<IpvlanMode>,
+    /// The number of an 802.1Q link.
+    pub vlan_id: Option<u16>,
 }
 
 /// The operational state of a link (`IFLA_OPERSTATE`, RFC 2863).
@@ -123,11 +137,15 @@ impl Link {
             running: flags.contains(LinkFlags::Running),
             loopback: flags.contains(LinkFlags::Loopback),
             promisc: flags.contains(LinkFlags::Promisc),
+            allmulticast: flags.contains(LinkFlags::Allmulti),
             ..Self::default()
         };
         for (kind, value) in attributes(payload, LINK_HEADER) {
             match kind {
-                IFLA_ADDRESS => link.mac = MacAddr::from_bytes(value.0),
+                IFLA_ADDRESS => {
+                    link.mac = MacAddr::from_bytes(value.0);
+                    link.hardware_address = value.0.to_vec();
+                }
                 IFLA_IFNAME => link.name = value.string(),
                 IFLA_MTU => link.mtu = value.u32(),
                 IFLA_LINK => link.peer_index = Some(value.u32()).filter(|index| *index != 0),
@@ -137,7 +155,6 @@ impl Link {
                 IFLA_IFALIAS => link.alias = Some(value.string()),
                 IFLA_PROMISCUITY => link.promiscuity = value.u32(),
                 IFLA_LINK_NETNSID => link.peer_netnsid = Some(value.i32()),
-                IFLA_ALLMULTI => link.allmulticast = value.u32() != 0,
                 IFLA_LINKINFO => link.parse_info(value.nested()),
                 _ => {}
             }
@@ -150,15 +167,27 @@ impl Link {
         for (kind, value) in info {
             match kind {
                 IFLA_INFO_KIND => self.kind = Some(value.string()),
-                IFLA_INFO_DATA if self.kind.as_deref() == Some("bridge") => {
-                    self.bridge = Some(BridgeInfo::parse(value.nested()));
-                }
+                IFLA_INFO_DATA => self.parse_data(value.nested()),
                 IFLA_INFO_SLAVE_KIND => slave_kind = Some(value.string()),
                 IFLA_INFO_SLAVE_DATA if slave_kind.as_deref() == Some("bridge") => {
                     self.bridge_port = Some(BridgePortInfo::parse(value.nested()));
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// The kind comes first, and what it says about itself after it.
+    fn parse_data(&mut self, mut data: Attributes<'_>) {
+        match self.kind.as_deref() {
+            Some("bridge") => self.bridge = Some(BridgeInfo::parse(data)),
+            Some("macvlan") => self.macvlan = Some(MacvlanInfo::parse(data)),
+            Some("ipvlan") => self.ipvlan_mode = IpvlanMode::parse(data),
+            Some("vlan") => self.vlan_id = parse_vlan_id(data),
+            Some("vrf") => {
+                self.vrf_table = data.find(|(kind, _)| *kind == IFLA_VRF_TABLE).map(|(_, table)| table.u32());
+            }
+            _ => {}
         }
     }
 }

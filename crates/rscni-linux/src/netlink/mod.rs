@@ -16,19 +16,22 @@ mod link;
 mod neighbour;
 mod request;
 mod route;
+mod rule;
 mod settle;
 mod socket;
+pub mod tc;
 mod vlan;
 
 pub use self::{
-    address::{Address, AddressFlags},
+    address::{Address, AddressFlags, NewAddress},
     bridge::{BridgeInfo, BridgePort, BridgePortInfo},
     family::Family,
-    kind::{Bridge, Dummy, NewLink, Veth},
+    kind::{Bridge, Dummy, Ifb, Ipvlan, IpvlanMode, Macvlan, MacvlanInfo, MacvlanMode, NewLink, Veth, VlanLink, Vrf},
     link::{Link, LinkChange, OperState},
     neighbour::Neighbour,
     request::{Batch, Request},
     route::{Route, RouteFilter, RouteType},
+    rule::Rule,
     vlan::{Vlan, VlanOwner},
 };
 pub(crate) use self::{

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    netlink::{Attributes, OrAbsent, attributes},
+    netlink::{self, Attributes, OrAbsent, attributes},
 };
 
 /// The header of netfilter's messages: family, version, resource.
@@ -73,6 +73,25 @@ pub struct RawExpression {
     pub name: String,
     /// Its attributes.
     pub attributes: Vec<u8>,
+}
+
+impl RawExpression {
+    /// The bytes of the attribute of this type, or of one within it: a path of types, from the outside in.
+    pub fn attribute(&self, path: &[u16]) -> Option<&[u8]> {
+        path.iter().try_fold(&self.attributes[..], |bytes, wanted| {
+            attributes(bytes, 0).find(|(kind, _)| kind == wanted).map(|(_, value)| value.0)
+        })
+    }
+
+    /// The attribute as a number, which nftables keeps in network byte order.
+    pub fn number(&self, path: &[u16]) -> Option<u32> {
+        Some(u32::from_be_bytes(self.attribute(path)?.try_into().ok()?))
+    }
+
+    /// The attribute as text, without its NUL.
+    pub fn text(&self, path: &[u16]) -> Option<String> {
+        self.attribute(path).map(|bytes| netlink::Value(bytes).string())
+    }
 }
 
 /// An element that is there.
@@ -281,5 +300,27 @@ impl ElementInfo {
             }
         }
         info
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attribute_within_another_is_found_by_its_path() {
+        let expression = RawExpression {
+            name: "cmp".into(),
+            // cmp: register 8, operator 1, the value 10.1.0.5 within the data
+            attributes: [
+                &[8, 0, 1, 0, 0, 0, 0, 8, 8, 0, 2, 0, 0, 0, 0, 1][..],
+                &[12, 0, 3, 0x80, 8, 0, 1, 0, 10, 1, 0, 5],
+            ]
+            .concat(),
+        };
+        assert_eq!(expression.number(&[2]), Some(1));
+        assert_eq!(expression.attribute(&[3, 1]), Some(&[10, 1, 0, 5][..]));
+        assert_eq!(expression.attribute(&[4]), None);
+        assert_eq!(expression.attribute(&[3, 2]), None);
     }
 }

@@ -8,9 +8,11 @@
 //! | `config` | the keys of the configuration, validated |
 //! | `range` | which addresses there are, and in what order they are tried |
 //! | `store` | which are taken, and by whom: the directory that the Go plugin shares |
+//! | `index` | the same as `store`, in a form in which nothing has to be walked |
 //! | `resolv_conf` | DNS settings from a file |
 
 mod config;
+mod index;
 mod range;
 mod resolv_conf;
 mod store;
@@ -21,7 +23,7 @@ use std::net::IpAddr;
 use rscni::{Args, CNIResult, Cni, Error, IpConfig};
 
 use self::config::{Config, Requested};
-use self::range::RangeSet;
+use self::range::{RangeSet, Stretch};
 use self::store::{Holder, Reservation, Store};
 use crate::failure::{AsFarAsPossible, differs};
 use crate::host::require_valid_attachments;
@@ -62,14 +64,12 @@ fn add(args: &Args) -> Result<CNIResult, Error> {
     let requests = assign(&config)?;
 
     let store = Store::create(&config.data_dir, &args.conf()?.name)?;
-    let reservations = store.reservations()?;
-    refuse_second(args, &config, &store, &reservations)?;
-    let taken: HashSet<_> = reservations.iter().map(|reservation| reservation.address).collect();
+    refuse_second(args, &config, &store)?;
 
-    let mut undo = Undo { store: &store, reserved: Vec::new() };
+    let mut undo = Undo { args, store: &store, reserved: Vec::new() };
     let mut ips = Vec::new();
     for (index, (set, request)) in config.sets.iter().zip(requests).enumerate() {
-        let turn = Turn { args, store: &store, taken: &taken, index, set };
+        let turn = Turn { args, store: &store, index, set };
         let (reservation, ip) = match request {
             Some(request) => turn.take_requested(request)?,
             None => turn.take_next()?,
@@ -83,15 +83,18 @@ fn add(args: &Args) -> Result<CNIResult, Error> {
 
 /// Releases what a failed ADD has reserved, and nothing else that the attachment may hold.
 struct Undo<'a> {
+    args: &'a Args,
     store: &'a Store,
     reserved: Vec<Reservation>,
 }
 
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
+        let (container_id, ifname) = (self.args.container_id.clone(), self.args.ifname.clone());
+        let holder = Holder::Attachment { container_id, ifname };
         for reservation in &self.reserved {
             // The ADD fails already, with the error that matters; DEL and GC find what is left.
-            let _ = self.store.release(reservation);
+            let _ = self.store.release(reservation, Some(&holder));
         }
     }
 }
@@ -114,10 +117,10 @@ fn assign(config: &Config) -> Result<Vec<Option<&Requested>>, Error> {
 }
 
 /// Refuses an attachment that holds an address of these sets already.
-fn refuse_second(args: &Args, config: &Config, store: &Store, reservations: &[Reservation]) -> Result<(), Error> {
-    let of_sets = reservations.iter().filter(|r| config.sets.iter().any(|set| set.contains(r.address)));
-    let held = store.held_by(&args.container_id, &args.ifname, of_sets);
-    match held.own.iter().chain(&held.of_container).next() {
+fn refuse_second(args: &Args, config: &Config, store: &Store) -> Result<(), Error> {
+    let held = store.held_by(&args.container_id, &args.ifname)?;
+    let mut of_sets = held.own.iter().chain(&held.of_container).filter(|r| config.has(r.address));
+    match of_sets.next() {
         None => Ok(()),
         Some(reservation) => Err(Error::InvalidEnvValue(format!(
             "{} has been allocated to {} {} before, duplicate allocation is not allowed: DEL it first",
@@ -130,7 +133,6 @@ fn refuse_second(args: &Args, config: &Config, store: &Store, reservations: &[Re
 struct Turn<'a> {
     args: &'a Args,
     store: &'a Store,
-    taken: &'a HashSet<IpAddr>,
     index: usize,
     set: &'a RangeSet,
 }
@@ -150,10 +152,22 @@ impl Turn<'_> {
     }
 
     fn take_next(&self) -> Result<(Reservation, IpConfig), Error> {
-        let free = self.set.candidates(self.store.last_reserved(self.index));
-        for (address, _) in free.filter(|(address, _)| !self.taken.contains(address)) {
-            if let Some(taken) = self.take(address)? {
-                return Ok(taken);
+        loop {
+            for stretch in self.set.stretches(self.store.last_reserved(self.index)) {
+                let mut rest = Some(stretch);
+                while let Some(stretch) = rest {
+                    let Some(free) = self.store.first_free(stretch)? else { break };
+                    let address = stretch.address(free);
+                    if !self.set.is_gateway(address)
+                        && let Some(taken) = self.take(address)?
+                    {
+                        return Ok(taken);
+                    }
+                    rest = (free < stretch.last).then(|| Stretch { first: free + 1, ..stretch });
+                }
+            }
+            if !self.store.doubt()? {
+                break;
             }
         }
         Err(Error::TryAgainLater(exhausted(self.index, self.set)))
@@ -182,13 +196,12 @@ fn check(args: &Args) -> Result<(), Error> {
     let held: HashSet<_> = match Store::open(&config.data_dir, &conf.name)? {
         None => HashSet::new(),
         Some(store) => {
-            let held = store.held_by(&args.container_id, &args.ifname, &store.reservations()?);
+            let held = store.held_by(&args.container_id, &args.ifname)?;
             held.own.into_iter().chain(held.of_container).map(|reservation| reservation.address).collect()
         }
     };
     let of_result = conf.prev_result.iter().flat_map(|prev| prev.container_ips(&args.ifname));
-    let mut of_sets =
-        of_result.map(|ip| ip.address.addr()).filter(|ip| config.sets.iter().any(|set| set.contains(*ip)));
+    let mut of_sets = of_result.map(|ip| ip.address.addr()).filter(|ip| config.has(*ip));
     let missing = match of_sets.find(|address| !held.contains(address)) {
         Some(address) => address.to_string(),
         None if held.is_empty() => "an address".to_owned(),
@@ -201,12 +214,17 @@ fn check(args: &Args) -> Result<(), Error> {
 fn del(args: &Args) -> Result<(), Error> {
     let conf = args.conf()?;
     let Some(store) = Store::open(&config::data_dir(conf)?, &conf.name)? else { return Ok(()) };
-    let held = store.held_by(&args.container_id, &args.ifname, &store.reservations()?);
+    let held = store.held_by(&args.container_id, &args.ifname)?;
     // What stands in the container's name alone may be another interface's, as long as this one has its own.
-    let held = if held.own.is_empty() { held.of_container } else { held.own };
+    let id = args.container_id.clone();
+    let (held, holder) = if held.own.is_empty() {
+        (held.of_container, Holder::Container(id))
+    } else {
+        (held.own, Holder::Attachment { container_id: id, ifname: args.ifname.clone() })
+    };
     let mut all = AsFarAsPossible::default();
     for reservation in &held {
-        all.step(store.release(reservation));
+        all.step(store.release(reservation, Some(&holder)));
     }
     Ok(all.finish()?)
 }
@@ -226,7 +244,7 @@ fn gc(args: &Args) -> Result<(), Error> {
     let mut all = AsFarAsPossible::default();
     for reservation in store.reservations()? {
         all.step(match store.holder(&reservation) {
-            Ok(Some(holder)) if !is_valid(&holder) => store.release(&reservation),
+            Ok(Some(holder)) if !is_valid(&holder) => store.release(&reservation, Some(&holder)),
             outcome => outcome.map(drop),
         });
     }
@@ -239,7 +257,7 @@ fn status(args: &Args) -> Result<(), Error> {
         .map_err(|error| Error::PluginNotAvailable(format!("dataDir cannot be used: {}", error.details())))?
         .into_iter()
         .collect();
-    let is_full = |set: &RangeSet| set.candidates(None).all(|(address, _)| taken.contains(&address));
+    let is_full = |set: &RangeSet| set.candidates(None).all(|address| taken.contains(&address));
     match config.sets.iter().enumerate().find(|(_, set)| is_full(set)) {
         None => Ok(()),
         Some((index, set)) => Err(Error::PluginNotAvailable(exhausted(index, set))),

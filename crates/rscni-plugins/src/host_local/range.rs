@@ -52,13 +52,13 @@ impl Range {
         if first > last {
             return Err(format!(
                 "range {}-{} of subnet {subnet} holds no address: set rangeStart and rangeEnd further apart",
-                address(&subnet, first),
-                address(&subnet, last)
+                address(is_v4(&subnet), first),
+                address(is_v4(&subnet), last)
             ));
         }
         let gateway = read_address(conf.gateway.as_deref().unwrap_or_default())
             .map_err(|problem| format!("gateway of subnet {subnet}: {problem}"))?
-            .unwrap_or_else(|| address(&subnet, lowest));
+            .unwrap_or_else(|| address(is_v4(&subnet), lowest));
         Ok(Self { subnet, first, last, gateway })
     }
 
@@ -77,6 +77,10 @@ impl Range {
         address.is_ipv4() == self.is_v4() && (self.first..=self.last).contains(&number(address))
     }
 
+    fn stretch(&self) -> Stretch {
+        Stretch { v4: self.is_v4(), first: self.first, last: self.last }
+    }
+
     fn overlaps(&self, other: &Self) -> bool {
         self.is_v4() == other.is_v4() && self.first <= other.last && other.first <= self.last
     }
@@ -88,7 +92,7 @@ impl Range {
 
 impl fmt::Display for Range {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", address(&self.subnet, self.first), address(&self.subnet, self.last))
+        write!(f, "{}-{}", address(self.is_v4(), self.first), address(self.is_v4(), self.last))
     }
 }
 
@@ -139,25 +143,45 @@ impl RangeSet {
         self.0.iter().any(|range| range.gateway == address)
     }
 
-    /// Every address that may be handed out, once each: from the one after `last` to the end of the set, then from
-    /// its start up to `last` itself. Without `last`, or where it is not of this set, from the start.
+    /// The stretches in which addresses are looked for, in this order: from the one after `last` to the end of the
+    /// set, then from its start up to `last` itself. Without `last`, or where it is not of this set, from the start.
     ///
-    /// Lazy, since a set may be larger than any memory.
-    pub(crate) fn candidates(&self, last: Option<IpAddr>) -> impl Iterator<Item = (IpAddr, &Range)> {
-        let last = last.and_then(|last| Some((self.0.iter().position(|range| range.contains(last))?, number(last))));
-        let (at, last) = last.map_or((0, None), |(at, last)| (at, Some(last)));
+    /// Together they hold every address of the set once, gateways too.
+    pub(crate) fn stretches(&self, last: Option<IpAddr>) -> Vec<Stretch> {
+        let position = last.and_then(|last| self.0.iter().position(|range| range.contains(last)));
+        let (at, last) = position.zip(last.map(number)).map_or((0, None), |(at, last)| (at, Some(last)));
         let (before, from) = self.0.split_at(at);
-        let stretches = from.iter().chain(before).enumerate().map(move |(i, range)| {
-            let first = last.filter(|_| i == 0).unwrap_or(range.first);
-            (range, first..=range.last)
-        });
-        let rest = last.zip(from.first()).map(|(last, range)| (range, range.first..=last));
+        let mut stretches: Vec<Stretch> = from.iter().chain(before).map(Range::stretch).collect();
+        if let Some((last, all)) = last.zip(stretches.first().copied()) {
+            match last.checked_add(1).filter(|next| *next <= all.last) {
+                Some(next) => stretches[0].first = next,
+                None => drop(stretches.remove(0)),
+            }
+            stretches.push(Stretch { last, ..all });
+        }
         stretches
-            .chain(rest)
-            .flat_map(|(range, numbers)| numbers.map(move |number| (address(&range.subnet, number), range)))
-            // The walk starts with `last`; adding one to it instead could overflow.
-            .skip(last.iter().len())
-            .filter(|(address, _)| !self.is_gateway(*address))
+    }
+
+    /// Every address that may be handed out, once each, in that order. Lazy, since a set may be larger than any memory.
+    pub(crate) fn candidates(&self, last: Option<IpAddr>) -> impl Iterator<Item = IpAddr> {
+        let all = self.stretches(last).into_iter();
+        all.flat_map(|stretch| (stretch.first..=stretch.last).map(move |number| stretch.address(number)))
+            .filter(|address| !self.is_gateway(*address))
+    }
+}
+
+/// Addresses in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stretch {
+    pub(crate) v4: bool,
+    pub(crate) first: u128,
+    pub(crate) last: u128,
+}
+
+impl Stretch {
+    /// The address with that number.
+    pub(crate) fn address(&self, number: u128) -> IpAddr {
+        address(self.v4, number)
     }
 }
 
@@ -200,17 +224,18 @@ fn is_v4(subnet: &IpNet) -> bool {
     matches!(subnet, IpNet::V4(_))
 }
 
-fn number(address: IpAddr) -> u128 {
+/// An address as a number.
+pub(crate) fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u32::from(address).into(),
         IpAddr::V6(address) => address.into(),
     }
 }
 
-/// The address with that number, in the family of `subnet`.
-fn address(subnet: &IpNet, number: u128) -> IpAddr {
-    match (subnet, u32::try_from(number)) {
-        (IpNet::V4(_), Ok(number)) => Ipv4Addr::from(number).into(),
+/// The address with that number, of the family.
+pub(crate) fn address(v4: bool, number: u128) -> IpAddr {
+    match u32::try_from(number) {
+        Ok(number) if v4 => Ipv4Addr::from(number).into(),
         _ => Ipv6Addr::from(number).into(),
     }
 }
@@ -313,7 +338,7 @@ mod tests {
     fn an_address_is_followed_by_the_next_one_and_the_last_by_the_first() {
         let set = set(&[("10.0.0.0/29", "", ""), ("10.0.1.0/30", "", "")]);
         let after = |last: Option<&str>| -> Vec<String> {
-            set.candidates(last.map(ip)).map(|(address, _)| address.to_string()).collect()
+            set.candidates(last.map(ip)).map(|address| address.to_string()).collect()
         };
         let all = ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.1.2"];
         assert_eq!(after(None), all);
@@ -330,7 +355,7 @@ mod tests {
             conf("10.0.0.0/29", "10.0.0.1", "10.0.0.3", "10.0.0.6"),
             conf("10.0.0.0/29", "10.0.0.4", "10.0.0.6", "10.0.0.2"),
         ]);
-        let addresses: Vec<_> = set.unwrap().candidates(None).map(|(address, _)| address.to_string()).collect();
+        let addresses: Vec<_> = set.unwrap().candidates(None).map(|address| address.to_string()).collect();
         assert_eq!(addresses, ["10.0.0.1", "10.0.0.3", "10.0.0.4", "10.0.0.5"]);
     }
 
@@ -343,21 +368,20 @@ mod tests {
     fn the_largest_ranges_are_walked_lazily_and_to_their_very_end() {
         let set = set(&[("::/0", "", "")]);
         let end = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
-        let next = |last| set.candidates(last).next().unwrap().0.to_string();
+        let next = |last| set.candidates(last).next().unwrap().to_string();
         assert_eq!(next(None), "::2");
         assert_eq!(next(Some(ip("fd00::ffff:ffff"))), "fd00::1:0:0");
         assert_eq!(next(Some(ip("ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe"))), end);
         assert_eq!(next(Some(ip(end))), "::2");
-        assert_eq!(set.candidates(None).next().unwrap().1.with_prefix(ip("::2")).to_string(), "::2/0");
+        assert_eq!(set.range_of(ip("::2")).unwrap().with_prefix(ip("::2")).to_string(), "::2/0");
     }
 
     proptest! {
         #[test]
         fn numbers_and_addresses_are_the_same_thing(v4: u32, v6: u128) {
-            let (subnet4, subnet6) = ("0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap());
-            prop_assert_eq!(number(address(&subnet4, v4.into())), u128::from(v4));
-            prop_assert_eq!(number(address(&subnet6, v6)), v6);
-            prop_assert!(address(&subnet4, v4.into()).is_ipv4() && address(&subnet6, v6).is_ipv6());
+            prop_assert_eq!(number(address(true, v4.into())), u128::from(v4));
+            prop_assert_eq!(number(address(false, v6)), v6);
+            prop_assert!(address(true, v4.into()).is_ipv4() && address(false, v6).is_ipv6());
         }
 
         #[test]
@@ -370,7 +394,7 @@ mod tests {
                 bounds.chunks_exact(2).map(|pair| conf("10.0.0.0/24", &pair[0], &pair[1], "10.0.0.77")).collect();
             let set = RangeSet::read(&ranges).unwrap();
             let last: IpAddr = Ipv4Addr::new(10, 0, 0, last).into();
-            let walked: Vec<_> = set.candidates(Some(last)).map(|(address, _)| address).collect();
+            let walked: Vec<_> = set.candidates(Some(last)).collect();
             let distinct: BTreeSet<_> = walked.iter().copied().collect();
             let expected: BTreeSet<IpAddr> = (0..=255)
                 .map(|host| Ipv4Addr::new(10, 0, 0, host).into())

@@ -7,8 +7,11 @@
 //!
 //! A reservation is written under another name first and linked to its own when it is complete, so that no one ever
 //! sees half of one: a process that is killed leaves either all of a reservation or nothing of it.
-//! Which addresses there are to reserve is the business of [`range`](super::range).
+//! Which addresses there are to reserve is the business of [`range`](super::range). The directory is what counts; so
+//! that no call has to walk it, an [`Index`] says the same faster. Where none can be had the directory is walked.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fs::{DirBuilder, File};
 use std::io::{Read, Write};
 use std::net::IpAddr;
@@ -21,6 +24,9 @@ use rscni::name::check_network_name;
 use rustix::fs::{Access, AtFlags, Dir, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::index::Index;
+use super::range::Stretch;
+
 const LOCK: &str = "lock";
 /// A reservation that is being written. No address, so no one takes it for one.
 const DRAFT: &str = ".reservation";
@@ -31,6 +37,16 @@ pub(crate) struct Store {
     path: PathBuf,
     dir: OwnedFd,
     _lock: OwnedFd,
+    books: RefCell<Books>,
+}
+
+/// From where it is known what is taken.
+#[derive(Debug)]
+enum Books {
+    /// The index, and whether it has to be sealed.
+    Index(Index, bool),
+    /// The names in the directory.
+    List(HashSet<IpAddr>),
 }
 
 /// A file that reserves an address.
@@ -51,6 +67,14 @@ pub(crate) enum Holder {
 }
 
 impl Holder {
+    /// What stands in the file.
+    fn content(&self) -> String {
+        match self {
+            Self::Attachment { container_id, ifname } => format!("{container_id}\r\n{ifname}"),
+            Self::Container(id) => id.clone(),
+        }
+    }
+
     /// Reads the content of a file.
     fn parse(content: &str) -> Self {
         let content = content.trim();
@@ -78,7 +102,7 @@ impl Store {
     pub(crate) fn create(data_dir: &Path, network: &str) -> Result<Self, Error> {
         let path = directory(data_dir, network)?;
         DirBuilder::new().recursive(true).mode(0o755).create(&path).map_err(|e| failure("make", &path, &e))?;
-        Self::lock(path)
+        Self::lock(data_dir, path, network)
     }
 
     /// Opens and locks the directory of `network`, if there is one.
@@ -89,11 +113,11 @@ impl Store {
         let path = directory(data_dir, network)?;
         match path.metadata() {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            _ => Self::lock(path).map(Some),
+            _ => Self::lock(data_dir, path, network).map(Some),
         }
     }
 
-    fn lock(path: PathBuf) -> Result<Self, Error> {
+    fn lock(data_dir: &Path, path: PathBuf, network: &str) -> Result<Self, Error> {
         let dir = open_directory(&path).map_err(|e| failure("open", &path, &e))?;
         // Go's flags and mode: read-only, since flock wants no more.
         let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::CLOEXEC;
@@ -101,7 +125,60 @@ impl Store {
             .map_err(|e| failure("open", &path.join(LOCK), &e))?;
         rustix::io::retry_on_intr(|| rustix::fs::flock(&lock, FlockOperation::LockExclusive))
             .map_err(|e| failure("lock", &path.join(LOCK), &e))?;
-        Ok(Self { path, dir, _lock: lock })
+        let books = RefCell::new(Books::List(HashSet::new()));
+        let store = Self { path, dir, _lock: lock, books };
+        match Index::open(data_dir, network, &store.dir) {
+            Ok((index, true)) => *store.books.borrow_mut() = Books::Index(index, false),
+            Ok((index, false)) => store.fill(index)?,
+            Err(_) => store.list_only()?,
+        }
+        Ok(store)
+    }
+
+    /// Makes the index anew from the directory.
+    fn fill(&self, mut index: Index) -> Result<(), Error> {
+        let mut fill = || {
+            index.clear()?;
+            for reservation in list(&self.dir)? {
+                if reservation.file != reservation.address.to_string() {
+                    // Only the directory knows how it is spelled.
+                    return Err(std::io::Error::other(reservation.file));
+                }
+                let holder = self.read(&reservation.file).ok().map(|content| Holder::parse(&content).content());
+                index.insert(holder.as_deref(), reservation.address)?;
+            }
+            Ok(())
+        };
+        if fill().is_err() {
+            return self.list_only();
+        }
+        *self.books.borrow_mut() = Books::Index(index, true);
+        Ok(())
+    }
+
+    fn list_only(&self) -> Result<(), Error> {
+        let taken = self.reservations()?.into_iter().map(|reservation| reservation.address).collect();
+        *self.books.borrow_mut() = Books::List(taken);
+        Ok(())
+    }
+
+    /// Asks or changes the index. If that fails the directory is walked from here on.
+    fn with_index<T>(
+        &self,
+        changes: bool,
+        f: impl FnOnce(&mut Index) -> std::io::Result<T>,
+    ) -> Result<Option<T>, Error> {
+        let outcome = match &mut *self.books.borrow_mut() {
+            Books::List(_) => return Ok(None),
+            Books::Index(index, has_changed) => {
+                *has_changed |= changes;
+                f(index)
+            }
+        };
+        match outcome {
+            Ok(found) => Ok(Some(found)),
+            Err(_) => self.list_only().map(|()| None),
+        }
     }
 
     /// Every reservation, in no order. Reads names only.
@@ -124,26 +201,55 @@ impl Store {
         }
     }
 
-    /// Which of `reservations` an attachment holds. What cannot be read is not its.
-    pub(crate) fn held_by<'a>(
-        &self,
-        container_id: &str,
-        ifname: &str,
-        reservations: impl IntoIterator<Item = &'a Reservation>,
-    ) -> Held {
+    /// What an attachment holds. What cannot be read is not its.
+    ///
+    /// # Errors
+    /// [`Error::IOFailure`].
+    pub(crate) fn held_by(&self, container_id: &str, ifname: &str) -> Result<Held, Error> {
+        let own = Holder::Attachment { container_id: container_id.into(), ifname: ifname.into() };
+        let of_container = Holder::Container(container_id.into());
+        let find = |index: &mut Index| Ok([index.find(&own.content())?, index.find(&of_container.content())?].concat());
+        let candidates = match self.with_index(false, find)? {
+            Some(found) => found.into_iter().map(Reservation::of).collect(),
+            None => self.reservations()?,
+        };
         let mut held = Held::default();
-        for reservation in reservations {
-            match self.holder(reservation) {
-                Ok(Some(Holder::Attachment { container_id: id, ifname: name }))
-                    if id == container_id && name == ifname =>
-                {
-                    held.own.push(reservation.clone());
-                }
-                Ok(Some(Holder::Container(id))) if id == container_id => held.of_container.push(reservation.clone()),
+        for reservation in candidates {
+            match self.holder(&reservation) {
+                Ok(Some(holder)) if holder == own => held.own.push(reservation),
+                Ok(Some(holder)) if holder == of_container => held.of_container.push(reservation),
                 _ => {}
             }
         }
-        held
+        Ok(held)
+    }
+
+    /// The first address of a stretch, from number `first` on, that seems to be free: [`Store::reserve`] says whether
+    /// it is.
+    ///
+    /// # Errors
+    /// [`Error::IOFailure`].
+    pub(crate) fn first_free(&self, stretch: Stretch) -> Result<Option<u128>, Error> {
+        let Stretch { v4, first, last } = stretch;
+        if let Some(found) = self.with_index(false, |index| index.first_free(v4, first, last))? {
+            return Ok(found);
+        }
+        match &*self.books.borrow() {
+            Books::List(taken) => Ok((first..=last).find(|number| !taken.contains(&stretch.address(*number)))),
+            Books::Index(..) => Ok(Some(first)),
+        }
+    }
+
+    /// Looks at the directory itself where the index has shown nothing free; says whether that may change anything.
+    ///
+    /// # Errors
+    /// [`Error::IOFailure`].
+    pub(crate) fn doubt(&self) -> Result<bool, Error> {
+        let is_indexed = matches!(&*self.books.borrow(), Books::Index(..));
+        if is_indexed {
+            self.list_only()?;
+        }
+        Ok(is_indexed)
     }
 
     /// The address that range set `set` gave last, where that is known.
@@ -163,10 +269,11 @@ impl Store {
         ifname: &str,
         set: usize,
     ) -> Result<Option<Reservation>, Error> {
-        let reservation = Reservation { address, file: address.to_string() };
+        let reservation = Reservation::of(address);
         let path = self.path.join(&reservation.file);
+        let holder = Holder::Attachment { container_id: container_id.into(), ifname: ifname.into() };
         let written = self
-            .write_draft(&format!("{container_id}\r\n{ifname}"))
+            .write_draft(&holder.content())
             .and_then(|()| Ok(rustix::fs::linkat(&self.dir, DRAFT, &self.dir, &reservation.file, AtFlags::empty())?));
         // A draft that stays is in no one's way, the next reservation replaces it.
         let _ = rustix::fs::unlinkat(&self.dir, DRAFT, AtFlags::empty());
@@ -176,9 +283,10 @@ impl Store {
             Err(e) => return Err(failure("write", &path, &e)),
         }
         if let Err(e) = self.write_last_reserved(set, address) {
-            let _ = self.release(&reservation);
+            let _ = self.release(&reservation, Some(&holder));
             return Err(failure("write", &self.path.join(last_reserved_file(set)), &e));
         }
+        self.with_index(true, |index| index.insert(Some(&holder.content()), address))?;
         Ok(Some(reservation))
     }
 
@@ -186,11 +294,14 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::IOFailure`].
-    pub(crate) fn release(&self, reservation: &Reservation) -> Result<(), Error> {
+    pub(crate) fn release(&self, reservation: &Reservation, holder: Option<&Holder>) -> Result<(), Error> {
         match rustix::fs::unlinkat(&self.dir, &reservation.file, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(e) => Err(failure("remove", &self.path.join(&reservation.file), &e)),
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(failure("remove", &self.path.join(&reservation.file), &e)),
         }
+        let holder = holder.map(Holder::content);
+        self.with_index(true, |index| index.remove(holder.as_deref(), reservation.address))?;
+        Ok(())
     }
 
     fn write_draft(&self, content: &str) -> std::io::Result<()> {
@@ -219,6 +330,22 @@ impl Store {
         let mut content = Vec::new();
         File::from(rustix::fs::openat(&self.dir, file, flags, Mode::empty())?).read_to_end(&mut content)?;
         Ok(String::from_utf8_lossy(&content).into_owned())
+    }
+}
+
+impl Drop for Store {
+    /// Leaves an index that describes the directory. One that cannot be sealed does not, and will be made anew.
+    fn drop(&mut self) {
+        if let Books::Index(index, true) = &*self.books.borrow() {
+            let _ = index.seal(&self.dir);
+        }
+    }
+}
+
+impl Reservation {
+    /// The reservation of an address, in the usual spelling.
+    fn of(address: IpAddr) -> Self {
+        Self { address, file: address.to_string() }
     }
 }
 
@@ -355,9 +482,10 @@ mod tests {
         #[case] own: usize,
         #[case] of_container: usize,
     ) {
-        let store = Store::create(data_dir.path(), "net").unwrap();
+        fs::create_dir(data_dir.path().join("net")).unwrap();
         fs::write(data_dir.path().join("net/10.0.0.2"), content).unwrap();
-        let held = store.held_by("id", "eth0", &store.reservations().unwrap());
+        let store = Store::create(data_dir.path(), "net").unwrap();
+        let held = store.held_by("id", "eth0").unwrap();
         assert_eq!((held.own.len(), held.of_container.len()), (own, of_container));
     }
 
@@ -370,8 +498,8 @@ mod tests {
         let reservations = store.reservations().unwrap();
         assert_eq!(addresses(&reservations), ["10.0.0.2", "fd00::2", "fd00::3"]);
         for reservation in &reservations {
-            store.release(reservation).unwrap();
-            store.release(reservation).unwrap();
+            store.release(reservation, None).unwrap();
+            store.release(reservation, None).unwrap();
         }
         assert!(store.reservations().unwrap().is_empty());
         assert!(data_dir.path().join("net/x").exists());
@@ -391,7 +519,7 @@ mod tests {
         .unwrap();
         let reservations = store.reservations().unwrap();
         assert_eq!(addresses(&reservations), ["10.0.0.2", "10.0.0.3"]);
-        assert!(store.held_by("id", "eth0", &reservations).own.is_empty());
+        assert!(store.held_by("id", "eth0").unwrap().own.is_empty());
         assert_eq!(store.reserve(ip("10.0.0.3"), "id", "eth0", 0).unwrap(), None);
     }
 

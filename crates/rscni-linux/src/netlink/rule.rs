@@ -1,0 +1,139 @@
+//! Routing rules, as `ip rule` shows and changes them: which packets are routed by which table.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    route::RouteProtocol,
+    rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
+};
+
+use super::{Family, Netlink, Request, attributes};
+use crate::Result;
+
+const HEADER: usize = 12;
+const FRA_DST: u16 = 1;
+const FRA_SRC: u16 = 2;
+const FRA_IIFNAME: u16 = 3;
+const FRA_PRIORITY: u16 = 6;
+const FRA_FWMARK: u16 = 10;
+const FRA_TUN_ID: u16 = 12;
+const FRA_TABLE: u16 = 15;
+const FRA_OIFNAME: u16 = 17;
+const FRA_L3MDEV: u16 = 19;
+const FRA_UID_RANGE: u16 = 20;
+const FRA_IP_PROTO: u16 = 22;
+const FRA_SPORT_RANGE: u16 = 23;
+const FRA_DPORT_RANGE: u16 = 24;
+
+const FR_ACT_TO_TBL: u8 = 1;
+const RT_TABLE_UNSPEC: u8 = 0;
+
+/// A rule that has packets from a source routed by a table: `ip rule add from SRC lookup TABLE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Where the packets come from; all of a family are `0.0.0.0/0` or `::/0`.
+    pub src: IpNet,
+    /// The table that they are routed by.
+    pub table: u32,
+    /// Its place among the rules: the lowest is looked at first. By default it goes before all but that of `local`.
+    pub priority: Option<u32>,
+    /// Whether it says more than this: selects by something else too, or does not look up a table. Such a rule is
+    /// listed, and cannot be added or removed here.
+    pub has_more: bool,
+}
+
+impl Rule {
+    /// `from SRC lookup TABLE`.
+    pub fn new(src: impl Into<IpNet>, table: u32) -> Self {
+        Self { src: src.into(), table, priority: None, has_more: false }
+    }
+
+    fn message(&self) -> RuleMessage {
+        let mut message = RuleMessage::default();
+        message.header.family = Family::of(&self.src.addr()).kernel();
+        message.header.src_len = self.src.prefix_len();
+        message.header.action = RuleAction::ToTable;
+        // The header has room for small numbers only; the attribute counts.
+        message.header.table = u8::try_from(self.table).unwrap_or(RT_TABLE_UNSPEC);
+        let attributes = [
+            (self.src.prefix_len() > 0).then(|| RuleAttribute::Source(self.src.network())),
+            self.priority.map(RuleAttribute::Priority),
+            Some(RuleAttribute::Table(self.table)),
+        ];
+        message.attributes = attributes.into_iter().flatten().collect();
+        message
+    }
+
+    fn describe(&self, verb: &str) -> String {
+        format!("{verb} rule from {} lookup {}", self.src, self.table)
+    }
+
+    /// `None` for what is neither IPv4 nor IPv6.
+    fn parse(payload: &[u8]) -> Option<Self> {
+        let [family, dst_len, src_len, tos, table, _, _, action, f0, f1, f2, f3] = *payload.first_chunk::<HEADER>()?;
+        let mut src: IpAddr = match AddressFamily::from(family) {
+            AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+            AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+            _ => return None,
+        };
+        let is_inverted = RuleFlags::from_bits_retain(u32::from_ne_bytes([f0, f1, f2, f3])).contains(RuleFlags::Invert);
+        let mut has_more = dst_len != 0 || tos != 0 || action != FR_ACT_TO_TBL || is_inverted;
+        let mut table = u32::from(table);
+        // The kernel leaves out a priority of zero.
+        let mut priority = 0;
+        for (kind, value) in attributes(payload, HEADER) {
+            match kind {
+                FRA_SRC => src = value.ip()?,
+                FRA_PRIORITY => priority = value.u32(),
+                FRA_TABLE => table = value.u32(),
+                FRA_DST | FRA_IIFNAME | FRA_OIFNAME | FRA_UID_RANGE | FRA_SPORT_RANGE | FRA_DPORT_RANGE => {
+                    has_more = true;
+                }
+                FRA_FWMARK => has_more |= value.u32() != 0,
+                FRA_TUN_ID | FRA_L3MDEV | FRA_IP_PROTO => has_more |= value.0.iter().any(|byte| *byte != 0),
+                _ => {}
+            }
+        }
+        Some(Self { src: IpNet::new(src, src_len).ok()?, table, priority: Some(priority), has_more })
+    }
+}
+
+impl Request {
+    /// See [`Netlink::add_rule`].
+    #[must_use]
+    pub fn add_rule(rule: &Rule) -> Self {
+        let mut message = rule.message();
+        message.attributes.push(RuleAttribute::Protocol(RouteProtocol::Boot));
+        Self::new(RouteNetlinkMessage::NewRule(message), NLM_F_CREATE | NLM_F_EXCL, rule.describe("add"))
+    }
+
+    /// See [`Netlink::del_rule`].
+    #[must_use]
+    pub fn del_rule(rule: &Rule) -> Self {
+        Self::new(RouteNetlinkMessage::DelRule(rule.message()), 0, rule.describe("remove"))
+    }
+}
+
+impl Netlink {
+    /// All rules of the namespace, IPv4 first, each family in the order in which the kernel looks at them.
+    pub fn rules(&mut self) -> Result<Vec<Rule>> {
+        let mut rules = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            let mut message = RuleMessage::default();
+            message.header.family = family.kernel();
+            let message = RouteNetlinkMessage::GetRule(message);
+            let listed = self.socket.dump("list rules", NLM_F_DUMP, &message, |_, payload| Ok(Rule::parse(payload)));
+            match listed {
+                Ok(listed) => rules.extend(listed),
+                // A kernel without IPv6.
+                Err(error)
+                    if error.is_unsupported() || error.errno() == Some(nix::errno::Errno::EAFNOSUPPORT as i32) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(rules)
+    }
+}

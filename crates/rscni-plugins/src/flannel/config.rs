@@ -1,0 +1,111 @@
+//! The keys of flannel, and the configuration that the other plugin gets: the keys of `delegate`, and those that flannel
+//! sets.
+
+use rscni::{Error, NetConf, Route};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::subnet::Subnet;
+use crate::failure::Result;
+
+/// Where the daemon writes what it has leased.
+const SUBNET_FILE: &str = "/run/flannel/subnet.env";
+
+/// Where configurations are kept from ADD to DEL.
+const DATA_DIR: &str = "/var/lib/cni/flannel";
+
+/// The keys of the flannel plugin, as Go's has them.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Keys {
+    subnet_file: String,
+    data_dir: String,
+    delegate: Map<String, Value>,
+}
+
+/// What flannel is configured to do.
+pub(super) struct Config {
+    pub(super) subnet_file: String,
+    pub(super) data_dir: String,
+    delegate: Map<String, Value>,
+}
+
+impl Config {
+    /// Reads the keys.
+    ///
+    /// # Errors
+    /// [`Error::InvalidNetworkConfig`] if one has the wrong type.
+    pub(super) fn new(conf: &NetConf) -> Result<Self> {
+        let keys: Keys = conf.custom_as()?;
+        let or = |path: String, default: &str| if path.is_empty() { default.to_owned() } else { path };
+        Ok(Self {
+            subnet_file: or(keys.subnet_file, SUBNET_FILE),
+            data_dir: or(keys.data_dir, DATA_DIR),
+            delegate: keys.delegate,
+        })
+    }
+
+    /// Refuses what `delegate` must not say. DEL and GC do without: it is no reason to leave something behind.
+    ///
+    /// # Errors
+    /// [`Error::InvalidNetworkConfig`].
+    pub(super) fn validate(&self) -> Result<()> {
+        let refuse = |problem: &str| Err(Error::InvalidNetworkConfig(format!("flannel: delegate {problem}")).into());
+        if self.delegate.contains_key("name") || self.delegate.contains_key("ipam") {
+            return refuse(
+                "must not have \"name\" or \"ipam\": flannel sets them; \"ipam\" can stand beside \"delegate\"",
+            );
+        }
+        match self.delegate.get("type") {
+            None | Some(Value::String(_)) => Ok(()),
+            Some(_) => refuse("must have a string as \"type\": the name of a plugin"),
+        }
+    }
+
+    /// The other plugin's configuration. Without a subnet it is good for DEL and GC only.
+    ///
+    /// # Errors
+    /// [`Error::InvalidNetworkConfig`] if `ipam.routes` are none, [`Error::FailedToDecode`] if a key of `delegate` that
+    /// every plugin has is of the wrong type.
+    pub(super) fn delegated(&self, conf: &NetConf, subnet: Option<&Subnet>) -> Result<NetConf> {
+        let mut map = self.delegate.clone();
+        map.insert("name".into(), conf.name.as_str().into());
+        if !map.get("type").is_some_and(Value::is_string) {
+            map.insert("type".into(), "bridge".into());
+        }
+        if let Some(subnet) = subnet {
+            default(&mut map, "ipMasq", !subnet.ip_masq);
+            default(&mut map, "mtu", subnet.mtu);
+        }
+        if map["type"] == "bridge" {
+            default(&mut map, "isGateway", true);
+        }
+        if !conf.runtime_config.is_empty() {
+            map.insert("runtimeConfig".into(), conf.runtime_config.clone().into());
+        }
+        map.insert("cniVersion".into(), conf.cni_version.as_str().into());
+        map.insert("ipam".into(), ipam(conf, subnet)?.into());
+        Ok(NetConf::try_from(map)?)
+    }
+}
+
+fn default(map: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
+    if !map.contains_key(key) {
+        map.insert(key.into(), value.into());
+    }
+}
+
+/// `ipam` as configured, with the host's subnets for its ranges and routes to the networks of all hosts.
+fn ipam(conf: &NetConf, subnet: Option<&Subnet>) -> Result<Map<String, Value>> {
+    let mut map = conf.ipam.as_ref().map(|ipam| ipam.custom.clone()).unwrap_or_default();
+    map.insert("type".into(), conf.ipam_type().unwrap_or("host-local").into());
+    let Some(subnet) = subnet else { return Ok(map) };
+    let ranges = subnet.subnets.iter().map(|subnet| json!([{ "subnet": subnet }]));
+    map.insert("ranges".into(), ranges.collect());
+    let routes = map.remove("routes").filter(|routes| !routes.is_null()).unwrap_or_else(|| json!([]));
+    Vec::<Route>::deserialize(&routes)
+        .map_err(|error| Error::InvalidNetworkConfig(format!("flannel: ipam.routes: {error}")))?;
+    let networks = subnet.networks.iter().map(|network| json!({ "dst": network }));
+    map.insert("routes".into(), routes.as_array().into_iter().flatten().cloned().chain(networks).collect());
+    Ok(map)
+}

@@ -1,0 +1,152 @@
+//! `flannel`: hands an attachment to another plugin, `bridge` as a rule, with the subnet that the flannel daemon has
+//! leased for this host.
+//!
+//! The other plugin's configuration is made at ADD and kept on disk, where Go's plugin of this name keeps it too: the
+//! subnet may be another one by the time of DEL.
+//!
+//! | module | has |
+//! |---|---|
+//! | `config` | the keys, and the other plugin's configuration made of them |
+//! | `subnet` | the daemon's file |
+//! | `saved` | the configurations on disk |
+
+mod config;
+mod saved;
+mod subnet;
+
+use std::collections::HashSet;
+
+use rscni::invoke::Delegate;
+use rscni::{Args, CNIResult, Error, NetConf};
+
+use self::config::Config;
+use self::saved::{Content, Saved};
+use self::subnet::Subnet;
+use crate::commands::Commands;
+use crate::failure::{AsFarAsPossible, Result, differs};
+use crate::host;
+use crate::linked::Linked;
+use crate::sandbox::Sandbox;
+use crate::undo::Undo;
+
+/// The flannel plugin.
+pub(crate) const FLANNEL: Commands = Commands { add, del, check, gc, status };
+
+fn add(args: &Args) -> Result<CNIResult> {
+    let conf = args.conf()?;
+    let config = Config::new(conf)?;
+    config.validate()?;
+    let delegated = config.delegated(conf, Some(&Subnet::read(&config.subnet_file)?))?;
+    // The other plugin would refuse it too; but then it is told to DEL, and that would be what is there already.
+    Sandbox::open(args)?.refuse_taken(&args.ifname)?;
+    let saved = Saved::of(&config.data_dir, &args.container_id);
+    let earlier = saved.bytes()?;
+    let mut undo = Undo::default();
+    // Before the step itself: it may end half way.
+    undo.push(|| saved.restore(earlier));
+    saved.write(&delegated)?;
+    let result = delegate(args, &delegated)?.add()?;
+    undo.commit();
+    Ok(result)
+}
+
+/// The other plugin, ready to be called.
+fn delegate<'a>(args: &'a Args, delegated: &'a NetConf) -> Result<Delegate<'a>> {
+    let config = serde_json::to_vec(delegated).map_err(Error::from)?;
+    Ok(Delegate::new(&Linked, args, &delegated.r#type).with_config(config))
+}
+
+fn del(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let config = Config::new(conf)?;
+    let saved = Saved::of(&config.data_dir, &args.container_id);
+    let content = saved.read(&conf.name)?;
+    let delegated = match &content {
+        Content::Ours(delegated) => of_call(delegated, conf),
+        // A second DEL, an ADD that got nowhere, or a second interface of the container. What is known without the
+        // file is enough for our own plugins, told to look for everything; others may want the subnet.
+        Content::Missing | Content::Broken | Content::OfAnother => {
+            let delegated = config.delegated(conf, None)?;
+            if !Linked::has(&delegated.r#type, &args.path) {
+                return if matches!(content, Content::Broken) { saved.remove() } else { Ok(()) };
+            }
+            NetConf { ip_masq: Some(true), ..of_call(&delegated, conf) }
+        }
+    };
+    delegate(args, &delegated)?.del()?;
+    match content {
+        Content::Ours(_) | Content::Broken => saved.remove(),
+        Content::Missing | Content::OfAnother => Ok(()),
+    }
+}
+
+/// The configuration as it was at ADD, with what belongs to the call: the version may have gone up since.
+fn of_call(delegated: &NetConf, conf: &NetConf) -> NetConf {
+    NetConf {
+        cni_version: conf.cni_version,
+        prev_result: conf.prev_result.clone(),
+        valid_attachments: conf.valid_attachments.clone(),
+        ..delegated.clone()
+    }
+}
+
+fn check(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let config = Config::new(conf)?;
+    config.validate()?;
+    host::require_prev_result(conf)?;
+    let saved = Saved::of(&config.data_dir, &args.container_id);
+    let Content::Ours(delegated) = saved.read(&conf.name)? else {
+        return Err(differs(format!("{saved} with the configuration of the ADD is missing")));
+    };
+    delegate(args, &of_call(&delegated, conf))?.check().map_err(Into::into)
+}
+
+/// GC of the other plugin: with today's configuration, and with those of attachments that are no longer valid, where
+/// they were made with another.
+fn gc(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let valid: HashSet<&str> =
+        host::require_valid_attachments(conf)?.iter().map(|attachment| attachment.container_id.as_str()).collect();
+    let config = Config::new(conf)?;
+    let for_gc = |delegated: &NetConf| {
+        let delegated = of_call(delegated, conf);
+        NetConf { runtime_config: serde_json::Map::new(), ..delegated }
+    };
+    let mut all = AsFarAsPossible::default();
+    let mut groups: Vec<(NetConf, Vec<Saved>)> = Vec::new();
+    match config.delegated(conf, Subnet::read(&config.subnet_file).ok().as_ref()) {
+        Ok(today) => groups.push((for_gc(&today), Vec::new())),
+        Err(failure) => all.step(Err(failure)),
+    }
+    for saved in saved::list(&config.data_dir)?.into_iter().filter(|saved| !valid.contains(saved.container_id())) {
+        match saved.read(&conf.name) {
+            Ok(Content::Ours(delegated)) => {
+                let delegated = for_gc(&delegated);
+                match groups.iter_mut().find(|(other, _)| *other == delegated) {
+                    Some((_, of_it)) => of_it.push(saved),
+                    None => groups.push((delegated, vec![saved])),
+                }
+            }
+            outcome => all.step(outcome.map(drop)),
+        }
+    }
+    for (delegated, stale) in groups {
+        match delegate(args, &delegated).and_then(|delegate| Ok(delegate.gc()?)) {
+            Ok(()) => stale.iter().for_each(|saved| all.step(saved.remove())),
+            // What is saved is what the next GC does it with.
+            failed => all.step(failed),
+        }
+    }
+    all.finish()
+}
+
+fn status(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let config = Config::new(conf)?;
+    config.validate()?;
+    let subnet = Subnet::read(&config.subnet_file)
+        .map_err(|failure| Error::PluginNotAvailable(Error::from(failure).details().to_owned()))?;
+    let delegated = config.delegated(conf, Some(&subnet))?;
+    Ok(delegate(args, &delegated)?.status()?)
+}

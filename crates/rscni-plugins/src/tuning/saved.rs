@@ -1,0 +1,259 @@
+//! The file in which the attributes of before are kept: `<dataDir>/<container id>_<ifname>.json`, with the keys that
+//! the Go plugin writes. One of ours, `rscni`, tells GC whose it is, and DEL which link it is about.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rscni::{Args, Error};
+use rscni_linux::Link;
+use serde::{Deserialize, Serialize};
+
+use super::attributes::Attributes;
+use crate::failure::{AsFarAsPossible, Failure, Result};
+use crate::owner::{Owner, Stale};
+
+/// What the file holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct State {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    mac: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    promisc: Option<bool>,
+    #[serde(skip_serializing_if = "is_zero")]
+    mtu: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allmulti: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tx_q_len: Option<u32>,
+    /// Not there in a file of the Go plugin, which passes over it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rscni: Option<About>,
+}
+
+/// Whose attributes a file holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct About {
+    owner: String,
+    index: u32,
+    peer: Option<u32>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl State {
+    /// The attributes of the owner's link.
+    pub(super) fn new(attributes: Attributes, owner: Owner<'_>, link: &Link) -> Self {
+        let about = About { owner: owner.tag(), index: link.index, peer: link.peer_index };
+        Self { rscni: Some(about), ..Self::from(attributes) }
+    }
+
+    pub(super) fn attributes(&self) -> Attributes {
+        Attributes {
+            mac: self.mac.parse().ok(),
+            promisc: self.promisc,
+            mtu: Some(self.mtu).filter(|mtu| *mtu != 0),
+            allmulti: self.allmulti,
+            txqlen: self.tx_q_len,
+        }
+    }
+
+    /// Whether it is visibly somebody else's, whose names run together to the same.
+    pub(super) fn is_of_another(&self, owner: Owner<'_>) -> bool {
+        self.rscni.as_ref().is_some_and(|about| about.owner != owner.tag())
+    }
+
+    /// Whether the link can be the one that it is about, and not one that has come in its place.
+    pub(super) fn is_about(&self, link: &Link) -> bool {
+        self.rscni.as_ref().is_none_or(|about| about.index == link.index && about.peer == link.peer_index)
+    }
+}
+
+impl From<Attributes> for State {
+    fn from(attributes: Attributes) -> Self {
+        Self {
+            mac: attributes.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+            promisc: attributes.promisc,
+            mtu: attributes.mtu.unwrap_or_default(),
+            allmulti: attributes.allmulti,
+            tx_q_len: attributes.txqlen,
+            rscni: None,
+        }
+    }
+}
+
+/// The file of an attachment.
+#[derive(Clone, Debug)]
+pub(super) struct Saved {
+    path: PathBuf,
+}
+
+impl Saved {
+    /// Both names have been validated: they hold no slash.
+    pub(super) fn new(data_dir: &Path, args: &Args) -> Self {
+        Self { path: data_dir.join(format!("{}_{}.json", args.container_id, args.ifname)) }
+    }
+
+    pub(super) fn path(&self) -> impl std::fmt::Display {
+        self.path.display()
+    }
+
+    /// What was saved: nothing if there is no file, or one that nobody can have written.
+    pub(super) fn read(&self) -> Result<Option<State>> {
+        Ok(self.content()?.map(|content| serde_json::from_slice(&content).unwrap_or_default()))
+    }
+
+    fn content(&self) -> Result<Option<Vec<u8>>> {
+        match fs::read(&self.path) {
+            Ok(content) => Ok(Some(content)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("read", &self.path, &error)),
+        }
+    }
+
+    /// Writes the file, and gives what it held.
+    ///
+    /// What an earlier plugin of the same list has saved of the same link stays: that was the value of before.
+    pub(super) fn write(&self, state: &State) -> Result<Option<Vec<u8>>> {
+        let previous = self.content()?;
+        let earlier: State =
+            previous.as_deref().and_then(|content| serde_json::from_slice(content).ok()).unwrap_or_default();
+        let mut state = state.clone();
+        if earlier.rscni == state.rscni {
+            state = State { rscni: state.rscni.clone(), ..earlier.attributes().or(&state.attributes()).into() };
+        }
+        let dir = self.path.parent().unwrap_or(Path::new("/"));
+        DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(|error| failed("make", dir, &error))?;
+        let mut content = Vec::new();
+        let formatter = serde_json::ser::PrettyFormatter::with_indent(b" ");
+        let mut serializer = serde_json::Serializer::with_formatter(&mut content, formatter);
+        state.serialize(&mut serializer).map_err(|error| Error::Internal(format!("write as JSON: {error}")))?;
+        if let Err(failure) = self.put(&content) {
+            // The first error is the one to report.
+            let _ = self.put_back(previous);
+            return Err(failure);
+        }
+        Ok(previous)
+    }
+
+    fn put(&self, content: &[u8]) -> Result<()> {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&self.path)
+            .and_then(|mut file| file.write_all(content))
+            .map_err(|error| failed("write", &self.path, &error))
+    }
+
+    /// Has the file hold what it held before.
+    pub(super) fn put_back(&self, previous: Option<Vec<u8>>) -> Result<()> {
+        match previous {
+            Some(content) => self.put(&content),
+            None => self.remove(),
+        }
+    }
+
+    /// Removes the file, which may be gone.
+    pub(super) fn remove(&self) -> Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(failed("remove", &self.path, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// GC: removes the files of attachments that are no longer valid. Of a file of the Go plugin nothing tells of
+    /// which network it is, so those stay.
+    pub(super) fn remove_stale(data_dir: &Path, stale: &Stale<'_>) -> Result<()> {
+        let entries = match fs::read_dir(data_dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(|error| failed("list", data_dir, &error))?,
+        };
+        let mut all = AsFarAsPossible::default();
+        for entry in entries {
+            let path = entry.map_err(|error| failed("list", data_dir, &error))?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            let saved = Self { path };
+            match saved.read() {
+                Ok(Some(State { rscni: Some(about), .. })) if stale.has_tag(&about.owner) => all.step(saved.remove()),
+                outcome => all.step(outcome.map(drop)),
+            }
+        }
+        all.finish()
+    }
+}
+
+fn failed(verb: &str, path: &Path, error: &std::io::Error) -> Failure {
+    Error::IOFailure(format!("{verb} {}: {error}", path.display())).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn saved(dir: &Path) -> Saved {
+        let args = Args { container_id: "ctr-a".into(), ifname: "eth0".into(), ..Args::default() };
+        Saved::new(dir, &args)
+    }
+
+    fn owner(network: &str) -> Owner<'_> {
+        Owner { network, container_id: "ctr-a", ifname: "eth0" }
+    }
+
+    fn state(attributes: Attributes) -> State {
+        State::new(attributes, owner("net"), &Link::default())
+    }
+
+    #[test]
+    fn the_file_is_as_the_go_plugin_writes_it_but_for_a_key_of_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let attributes = Attributes {
+            mac: Some("02:00:00:00:00:01".parse().unwrap()),
+            promisc: Some(false),
+            mtu: Some(1500),
+            allmulti: Some(true),
+            txqlen: Some(0),
+        };
+        saved(dir.path()).write(&State { rscni: None, ..state(attributes.clone()) }).unwrap();
+        let text = fs::read_to_string(dir.path().join("ctr-a_eth0.json")).unwrap();
+        let expected = "{\n \"mac\": \"02:00:00:00:00:01\",\n \"promisc\": false,\n \"mtu\": 1500,\n \
+                        \"allmulti\": true,\n \"txQLen\": 0\n}";
+        assert_eq!(text, expected);
+        let read = saved(dir.path()).read().unwrap().unwrap();
+        assert_eq!(read.attributes(), attributes);
+        assert!(!read.is_of_another(owner("other")));
+    }
+
+    #[test]
+    fn a_second_plugin_of_the_list_keeps_what_was_before_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let mtu = |mtu| Attributes { mtu: Some(mtu), ..Attributes::default() };
+        assert_eq!(saved(dir.path()).write(&state(mtu(1500))).unwrap(), None);
+        let second = Attributes { txqlen: Some(1000), ..mtu(1400) };
+        let first = saved(dir.path()).write(&state(second)).unwrap();
+        let read = || saved(dir.path()).read().unwrap().unwrap();
+        assert_eq!(read().attributes(), Attributes { txqlen: Some(1000), ..mtu(1500) });
+        saved(dir.path()).put_back(first).unwrap();
+        assert_eq!(read().attributes(), mtu(1500));
+        // What somebody else has left is no value of before.
+        fs::write(dir.path().join("ctr-a_eth0.json"), r#"{ "mtu": 9000 }"#).unwrap();
+        saved(dir.path()).write(&state(mtu(1400))).unwrap();
+        assert_eq!(read().attributes(), mtu(1400));
+    }
+
+    #[test]
+    fn a_file_is_about_one_link_of_one_owner() {
+        let state = state(Attributes::default());
+        assert!(state.is_about(&Link::default()) && !state.is_of_another(owner("net")));
+        assert!(state.is_of_another(owner("other")));
+    }
+}

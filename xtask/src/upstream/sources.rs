@@ -1,0 +1,236 @@
+//! Upstream's sources: the copy that is edited so that plugins are programs, and what is built from it.
+//!
+//! The edits are renames (`cmdAdd` becomes `originalCmdAdd`) and files of our own that hold what is called instead
+//! (`go/`). No text of upstream's is kept here.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{Prepared, Suite};
+use crate::program;
+
+/// A checkout and the Go toolchain to build it with.
+pub(super) struct Sources {
+    directory: PathBuf,
+    go: PathBuf,
+}
+
+/// A Go package with a test suite.
+pub(super) struct Package {
+    /// The plugin that it is about.
+    pub(super) plugin: String,
+    /// Its directory, within the sources.
+    directory: PathBuf,
+}
+
+/// What is copied; the rest is not needed to build.
+const COPIED: [&str; 5] = ["go.mod", "go.sum", "pkg", "plugins", "vendor"];
+
+/// What is said where there are no sources.
+const HOW_TO_GET: &str = "upstream's tests need upstream's sources, say where with --sources DIR or UPSTREAM_SOURCES:\n\n    \
+                          git clone https://github.com/containernetworking/plugins\n";
+
+/// The commands of a plugin, and the functions that upstream has for them.
+const COMMANDS: [(&str, &str); 5] =
+    [("ADD", "cmdAdd"), ("DEL", "cmdDel"), ("CHECK", "cmdCheck"), ("GC", "cmdGC"), ("STATUS", "cmdStatus")];
+
+/// Functions of vendored packages that start programs: file, what begins their definition, and what it becomes.
+const VENDORED: [(&str, &str, &str); 3] = [
+    ("vendor/github.com/onsi/gomega/gexec/build.go", "func Build(", "func originalBuild("),
+    ("vendor/github.com/onsi/gomega/gexec/session.go", "func Start(", "func originalStart("),
+    (
+        "vendor/github.com/containernetworking/cni/pkg/invoke/raw_exec.go",
+        "func (e *RawExec) ExecPlugin(",
+        "func (e *RawExec) originalExecPlugin(",
+    ),
+];
+
+/// Our files, and where they go.
+const ADDED: [(&str, &str); 2] = [
+    ("vendor/github.com/onsi/gomega/gexec/programs.go", include_str!("go/gexec.go")),
+    ("vendor/github.com/containernetworking/cni/pkg/invoke/programs.go", include_str!("go/invoke.go")),
+];
+
+/// Our file in each plugin's package: the functions that are called instead of the renamed ones.
+const CALLS: &str = include_str!("go/commands.go");
+
+impl Sources {
+    /// The checkout that was named, or that the environment names.
+    pub(super) fn find(named: Option<&Path>, go: &Path) -> Result<Self> {
+        let variable = || std::env::var_os("UPSTREAM_SOURCES").map(PathBuf::from);
+        let Some(directory) = named.map(Path::to_path_buf).or_else(variable) else { bail!("{HOW_TO_GET}") };
+        if !directory.join("plugins/main/bridge").is_dir() || !directory.join("vendor").is_dir() {
+            bail!("{} is no checkout of the Go plugins. {HOW_TO_GET}", directory.display());
+        }
+        let directory = directory.canonicalize().with_context(|| format!("find {}", directory.display()))?;
+        let sources = Self { directory, go: go.to_path_buf() };
+        sources
+            .go_version()
+            .context("upstream's tests need a Go toolchain (https://go.dev/dl), say where with --go")?;
+        Ok(sources)
+    }
+
+    /// Which version the sources are.
+    pub(super) fn version(&self) -> Result<String> {
+        let mut git = Command::new("git");
+        git.arg("-C").arg(&self.directory).args(["describe", "--tags", "--always", "--dirty"]);
+        Ok(format!(
+            "containernetworking/plugins {}",
+            program::capture(&mut git).context("find upstream's version")?.trim()
+        ))
+    }
+
+    /// Which version the toolchain is.
+    pub(super) fn go_version(&self) -> Result<String> {
+        Ok(program::capture(Command::new(&self.go).arg("version"))?.trim().to_owned())
+    }
+
+    /// The packages of plugins that have tests.
+    pub(super) fn packages(&self) -> Result<Vec<Package>> {
+        let mut packages = Vec::new();
+        for kind in ["main", "ipam", "meta"] {
+            let parent = Path::new("plugins").join(kind);
+            for name in names_in(&self.directory.join(&parent))? {
+                let directory = parent.join(&name);
+                let has_tests =
+                    names_in(&self.directory.join(&directory))?.iter().any(|file| file.ends_with("_test.go"));
+                if has_tests {
+                    packages.push(Package { plugin: name, directory });
+                }
+            }
+        }
+        Ok(packages)
+    }
+
+    /// Builds upstream's plugins as they are, and the test suites in an edited copy.
+    pub(super) fn prepare(&self, scratch: &Path, packages: &[Package], ours: &Path) -> Result<Prepared> {
+        let [copy, theirs, tools, programs] = ["sources", "theirs", "tools", "suites"].map(|name| scratch.join(name));
+        self.build(&self.directory, &["build"], &theirs, &["./plugins/...".to_owned()])?;
+        let echo = ["server", "client"].map(|name| format!("./pkg/testutils/echo/{name}"));
+        self.build(&self.directory, &["build"], &tools, &echo)?;
+
+        fs::create_dir(&copy).with_context(|| format!("make {}", copy.display()))?;
+        let copied = COPIED.map(|name| self.directory.join(name));
+        program::capture(Command::new("cp").arg("--recursive").args(copied).arg(&copy)).context("copy the sources")?;
+        for (file, begin, becomes) in VENDORED {
+            ensure!(rename(&copy.join(file), begin, becomes)?, "upstream's {file} no longer has `{begin}`");
+        }
+        for (file, text) in ADDED {
+            fs::write(copy.join(file), text).with_context(|| format!("write {file}"))?;
+        }
+        for package in packages {
+            call_programs(&copy.join(&package.directory), &package.plugin)?;
+        }
+        let directories: Vec<String> = packages.iter().map(|p| format!("./{}", p.directory.display())).collect();
+        self.build(&copy, &["test", "-c"], &programs, &directories)?;
+        let suites = packages.iter().map(|package| Suite {
+            plugin: package.plugin.clone(),
+            program: programs.join(format!("{}.test", package.plugin)),
+            directory: copy.join(&package.directory),
+        });
+        Ok(Prepared { suites: suites.collect(), tools, theirs, ours: ours.to_path_buf() })
+    }
+
+    fn build(&self, directory: &Path, command: &[&str], into: &Path, packages: &[String]) -> Result<()> {
+        fs::create_dir_all(into).with_context(|| format!("make {}", into.display()))?;
+        let mut go = Command::new(&self.go);
+        go.args(command).args(["-mod=vendor", "-trimpath", "-o"]).arg(into.join("")).args(packages);
+        go.current_dir(directory).env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local");
+        program::capture(&mut go)?;
+        Ok(())
+    }
+}
+
+/// Has the command functions of a plugin's package start the program instead, and the cases take its words for errors.
+fn call_programs(package: &Path, plugin: &str) -> Result<()> {
+    let mut text = format!("{CALLS}\nconst pluginUnderTest = \"{plugin}\"\n");
+    for file in names_in(package)?.iter().filter(|name| is_program_source(name)) {
+        for (command, function) in COMMANDS {
+            let original = format!("original{}", capitalised(function));
+            if rename(&package.join(file), &format!("func {function}("), &format!("func {original}("))? {
+                write!(
+                    text,
+                    "\nfunc {function}(args *skel.CmdArgs) error {{ return callProgram(\"{command}\", args) }}\n"
+                )?;
+            }
+        }
+    }
+    for file in names_in(package)?.iter().filter(|name| name.ends_with("_test.go")) {
+        let file = package.join(file);
+        let cases = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        if cases.contains("\npackage main\n") {
+            let cases = cases.replace("(MatchError(", "(matchError(");
+            fs::write(&file, cases).with_context(|| format!("write {}", file.display()))?;
+        }
+    }
+    let file = package.join("programs_test.go");
+    fs::write(&file, text).with_context(|| format!("write {}", file.display()))
+}
+
+fn is_program_source(name: &str) -> bool {
+    name.strip_suffix(".go").is_some_and(|stem| !stem.ends_with("_test"))
+}
+
+/// Renames the function whose definition begins so; gives whether there is one.
+fn rename(file: &Path, begin: &str, becomes: &str) -> Result<bool> {
+    let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    let renamed = text.replacen(&format!("\n{begin}"), &format!("\n{becomes}"), 1);
+    if renamed == text {
+        return Ok(false);
+    }
+    fs::write(file, renamed).with_context(|| format!("write {}", file.display()))?;
+    Ok(true)
+}
+
+fn capitalised(name: &str) -> String {
+    let mut letters = name.chars();
+    letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect()
+}
+
+/// The names in a directory, sorted.
+fn names_in(directory: &Path) -> Result<Vec<String>> {
+    let read = || -> std::io::Result<Vec<String>> {
+        fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    };
+    let mut names = read().with_context(|| format!("list {}", directory.display()))?;
+    names.sort();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_functions_of_a_plugin_become_calls_of_its_program_and_nothing_else_changes() {
+        let package = tempfile::tempdir().unwrap();
+        let main = package.path().join("main.go");
+        fs::write(&main, "package main\n\nfunc main() { use(cmdAdd) }\n\nfunc cmdAdd(a *A) error {\n}\n").unwrap();
+        fs::write(
+            package.path().join("main_test.go"),
+            "\npackage main\n\nfunc cmdDel(a *A) error {\n\tExpect(err).To(MatchError(e))\n}\n",
+        )
+        .unwrap();
+        call_programs(package.path(), "bridge").unwrap();
+
+        let main = fs::read_to_string(main).unwrap();
+        assert_eq!(main, "package main\n\nfunc main() { use(cmdAdd) }\n\nfunc originalCmdAdd(a *A) error {\n}\n");
+        let calls = fs::read_to_string(package.path().join("programs_test.go")).unwrap();
+        assert!(calls.contains("const pluginUnderTest = \"bridge\""));
+        assert!(calls.contains("func cmdAdd(args *skel.CmdArgs) error { return callProgram(\"ADD\", args) }"));
+        assert!(!calls.contains("func cmdDel("));
+        let cases = fs::read_to_string(package.path().join("main_test.go")).unwrap();
+        assert!(cases.contains("func cmdDel(a *A) error {\n\tExpect(err).To(matchError(e))"));
+    }
+
+    #[test]
+    fn where_there_are_no_sources_it_is_said_what_to_get() {
+        let empty = tempfile::tempdir().unwrap();
+        let error = Sources::find(Some(empty.path()), Path::new("go")).err().unwrap();
+        assert!(error.to_string().contains("git clone https://github.com/containernetworking/plugins"));
+    }
+}
