@@ -1,4 +1,4 @@
-//! The Linux kernel's networking as a CNI plugin needs it: network namespaces, rtnetlink, nftables, sysctl.
+//! The Linux kernel's networking as a CNI plugin needs it: network namespaces, rtnetlink, nftables, connection tracking, sysctl.
 //!
 //! It is synchronous, starts no helper process, and knows nothing of CNI. Names are those of `ip`, `bridge`,
 //! `nft` and `sysctl`; errors say what was being done, to which object, and what the kernel said.
@@ -41,22 +41,29 @@
 //! enter and to name one, `CAP_NET_RAW` to announce. No root: a user namespace gives all of them.
 
 mod announce;
+pub mod conntrack;
 mod error;
 mod mac;
 pub mod netlink;
 mod netns;
 pub mod nft;
+mod packet;
 pub mod sysctl;
+mod termination;
+mod udp;
 
 pub use crate::{
     announce::announce,
+    conntrack::Conntrack,
     error::{Error, Result},
     mac::MacAddr,
     netlink::{
-        Address, AddressFlags, Batch, Bridge, BridgeInfo, BridgePort, BridgePortInfo, Dummy, Family, Ifb, Link,
-        LinkChange, Neighbour, Netlink, NewAddress, NewLink, OperState, Request, Route, RouteFilter, RouteType, Rule,
-        Veth, Vlan, VlanOwner, Vrf, tc,
+        Address, AddressFlags, Batch, Bridge, BridgeInfo, BridgePort, BridgePortInfo, Dummy, Family, Ifb, Ipvlan,
+        IpvlanMode, Link, LinkChange, Macvlan, MacvlanInfo, MacvlanMode, Neighbour, Netlink, NewAddress, NewLink,
+        OperState, Request, Route, RouteFilter, RouteType, Rule, Veth, Vlan, VlanLink, VlanOwner, Vrf, tc,
     },
     netns::Netns,
     nft::Nft,
+    termination::Termination,
+    udp::{RawUdp, udp_socket_in},
 };

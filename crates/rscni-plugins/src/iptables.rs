@@ -152,6 +152,16 @@ impl Legacy {
     }
 }
 
+/// Looks for the program that adds rules.
+///
+/// # Errors
+/// What to do where there is none.
+pub(crate) fn find() -> std::result::Result<(), String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = std::env::split_paths(&path).any(|dir| dir.join("iptables-restore").is_file());
+    if is_there { Ok(()) } else { Err("there is no iptables-restore in PATH: install iptables".to_owned()) }
+}
+
 /// Keeps other calls on this host from adding to chains that all share, until it is dropped: iptables has no way to
 /// add what is missing and nothing else.
 ///

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use rscni::{Args, CNIResult, Error, SpecVersion};
+use rscni::{Args, CNIResult, Error, Interface, SpecVersion};
 use rscni_linux::{AddressFlags, Link, LinkChange, Netlink, Netns, Route, RouteFilter, sysctl};
 use rustix::fs::{FlockOperation, flock};
 
@@ -114,26 +114,28 @@ impl Sandbox {
         Ok(sysctl::set_all_in(&self.netns, &settings.each_ref().map(|(key, value)| (key.as_str(), *value)))?)
     }
 
-    /// The container's end of the attachment, as CHECK wants it: there, up, a veth, with the hardware address of the
-    /// result.
-    pub(crate) fn check_veth(&mut self, ifname: &str, result: &CNIResult) -> Result<Link> {
+    /// The container's interface, as CHECK wants it: there, up, of this kind, with the hardware address of the result.
+    pub(crate) fn check_link(&mut self, ifname: &str, kind: &str, result: &CNIResult) -> Result<Link> {
         let link = self
             .netlink
             .find_link(ifname)?
             .ok_or_else(|| differs(format!("interface {ifname} is missing in {}", self.path)))?;
-        if link.kind.as_deref() != Some("veth") {
-            return Err(differs(format!("interface {ifname} in {} is not a veth", self.path)));
+        if link.kind.as_deref() != Some(kind) {
+            return Err(differs(format!("interface {ifname} in {} is not a {kind}", self.path)));
         }
         if !link.up {
             return Err(differs(format!("interface {ifname} in {} is down", self.path)));
         }
-        let expected = result
-            .interfaces
-            .iter()
-            .find(|i| i.name == ifname && i.sandbox.as_deref() == Some(&self.path))
-            .ok_or_else(|| differs(format!("prevResult has no interface {ifname} in {}", self.path)))?;
-        check_mac(&link, expected.mac.as_deref())?;
+        check_mac(&link, self.interface_in(result, ifname)?.mac.as_deref())?;
         Ok(link)
+    }
+
+    /// What a result says of the container's interface, for CHECK.
+    pub(crate) fn interface_in<'r>(&self, result: &'r CNIResult, ifname: &str) -> Result<&'r Interface> {
+        let mut interfaces = result.interfaces.iter();
+        interfaces
+            .find(|i| i.name == ifname && i.sandbox.as_deref() == Some(&self.path))
+            .ok_or_else(|| differs(format!("prevResult has no interface {ifname} in {}", self.path)))
     }
 
     /// Compares addresses and routes with those of the result.

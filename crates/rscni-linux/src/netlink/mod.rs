@@ -26,7 +26,7 @@ pub use self::{
     address::{Address, AddressFlags, NewAddress},
     bridge::{BridgeInfo, BridgePort, BridgePortInfo},
     family::Family,
-    kind::{Bridge, Dummy, Ifb, NewLink, Veth, Vrf},
+    kind::{Bridge, Dummy, Ifb, Ipvlan, IpvlanMode, Macvlan, MacvlanInfo, MacvlanMode, NewLink, Veth, VlanLink, Vrf},
     link::{Link, LinkChange, OperState},
     neighbour::Neighbour,
     request::{Batch, Request},

@@ -91,6 +91,16 @@ impl Netlink {
         Batch { netlink: self, requests: Vec::new() }
     }
 
+    /// An error about links by their numbers becomes one about their names.
+    pub(super) fn naming_links(&mut self, error: Error) -> Error {
+        match error {
+            Error::Netlink { action, errno, extack } => {
+                Error::Netlink { action: self.name_links(&action), errno, extack }
+            }
+            error => error,
+        }
+    }
+
     /// Replaces every `#5` by the name of the interface with that index.
     pub(super) fn name_links(&mut self, action: &str) -> String {
         let mut parts = action.split('#');

@@ -10,8 +10,12 @@ use super::{
         element_list,
     },
     expression::{self, read_value},
-    message::{NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE, message, string, unspecific},
+    message::{
+        NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETSET, NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE, message, string,
+        table_name, unspecific,
+    },
     rule::{NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_USERDATA, chain_attributes},
+    set::{NFTA_SET_NAME, NFTA_SET_TABLE},
     userdata,
     verdict::read_verdict,
 };
@@ -113,6 +117,17 @@ impl ElementInfo {
     }
 }
 
+impl RuleInfo {
+    /// Whether it looks something up in this set or map.
+    pub fn looks_up(&self, set: &str) -> bool {
+        const NFTA_LOOKUP_SET: u16 = 1;
+        let names = |expression: &RawExpression| {
+            attributes(&expression.attributes, 0).any(|(kind, value)| kind == NFTA_LOOKUP_SET && value.string() == set)
+        };
+        self.expressions.iter().any(|expression| expression.name == "lookup" && names(expression))
+    }
+}
+
 impl Nft {
     /// All tables.
     pub fn tables(&mut self) -> Result<Vec<Table>> {
@@ -150,6 +165,17 @@ impl Nft {
         let request = message(table.family, NFT_MSG_GETRULE, attributes);
         let rules = self.socket.dump(&action, NLM_F_DUMP, &request, |_, payload| Ok(Some(RuleInfo::parse(payload))));
         Ok(rules.or_absent()?.unwrap_or_default())
+    }
+
+    /// The names of a table's sets and maps; none if the table is not there.
+    pub fn sets(&mut self, table: &Table) -> Result<Vec<String>> {
+        let action = format!("list the sets of {table}");
+        let request = message(table.family, NFT_MSG_GETSET, vec![table_name(table)]);
+        let sets = self.socket.dump(&action, NLM_F_DUMP, &request, |_, payload| {
+            let text = |wanted| attributes(payload, HEADER).find(|(kind, _)| *kind == wanted).map(|(_, v)| v.string());
+            Ok(text(NFTA_SET_NAME).filter(|_| text(NFTA_SET_TABLE).as_ref() == Some(&table.name)))
+        });
+        Ok(sets.or_absent()?.unwrap_or_default())
     }
 
     /// The element with this key, or `None`: a lookup that costs the same however large the set is.

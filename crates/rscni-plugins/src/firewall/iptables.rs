@@ -311,6 +311,3 @@ pub(super) fn has_policies(nft: &mut Nft) -> Result<bool> {
     }
     Ok(false)
 }
-
-/// The programs that adding needs.
-pub(super) const PROGRAMS: [&str; 2] = ["iptables-restore", "ip6tables-restore"];
