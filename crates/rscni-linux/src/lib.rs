@@ -1,5 +1,5 @@
 //! The Linux kernel's networking as a CNI plugin needs it: network namespaces, rtnetlink, traffic control, nftables,
-//! sysctl.
+//! connection tracking, sysctl.
 //!
 //! It is synchronous, starts no helper process, and knows nothing of CNI. Names are those of `ip`, `bridge`,
 //! `nft` and `sysctl`; errors say what was being done, to which object, and what the kernel said.
@@ -42,6 +42,7 @@
 //! enter and to name one, `CAP_NET_RAW` to announce. No root: a user namespace gives all of them.
 
 mod announce;
+pub mod conntrack;
 mod error;
 mod mac;
 pub mod netlink;
@@ -54,6 +55,7 @@ mod udp;
 
 pub use crate::{
     announce::announce,
+    conntrack::Conntrack,
     error::{Error, Result},
     mac::MacAddr,
     netlink::{

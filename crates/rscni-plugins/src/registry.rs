@@ -4,10 +4,12 @@ use rscni::{Cni, Error, Plugin, Reply, Request};
 
 use crate::bandwidth::BANDWIDTH;
 use crate::bridge::BRIDGE;
+use crate::firewall::FIREWALL;
 use crate::flannel::FLANNEL;
 use crate::host_device::HOST_DEVICE;
 use crate::host_local::HostLocal;
 use crate::loopback::LOOPBACK;
+use crate::portmap::PORTMAP;
 use crate::ptp::PTP;
 use crate::sbr::SBR;
 use crate::r#static::Static;
@@ -27,9 +29,11 @@ pub const ALL: &[Entry] = &[
     Entry { name: "bandwidth", about: "limits what the container sends and receives", plugin: &BANDWIDTH },
     Entry { name: "bridge", about: "a veth pair whose host end is a port of a bridge", plugin: &BRIDGE },
     Entry { name: "flannel", about: "calls another plugin with the subnet of the flannel daemon", plugin: &FLANNEL },
+    Entry { name: "firewall", about: "lets a container's packets through the host's firewall", plugin: &FIREWALL },
     Entry { name: "host-device", about: "lends the container an interface that the host has", plugin: &HOST_DEVICE },
     Entry { name: "host-local", about: "gives addresses from ranges of this host's own", plugin: &HostLocal },
     Entry { name: "loopback", about: "switches the container's lo on", plugin: &LOOPBACK },
+    Entry { name: "portmap", about: "ports of the host that lead into the container", plugin: &PORTMAP },
     Entry { name: "ptp", about: "a veth pair, with a route to the container on the host", plugin: &PTP },
     Entry { name: "sbr", about: "answers by the interface that the question came in by", plugin: &SBR },
     Entry { name: "static", about: "gives the addresses that the configuration names", plugin: &Static },
