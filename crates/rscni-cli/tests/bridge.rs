@@ -203,6 +203,23 @@ fn without_ipam_there_is_a_link_and_no_address(#[case] ipam: Value) {
     });
 }
 
+#[rstest]
+#[case::no_ipam(json!({}))]
+#[case::disabled(json!({ "disableContainerInterface": true, "isGateway": false }))]
+fn versions_whose_results_begin_with_an_address_need_ipam(
+    #[values("0.1.0", "0.2.0")] version: &str,
+    #[case] keys: Value,
+) {
+    rscni_test::run(|lab| {
+        let network = Network::bridge(lab, &[], &keys).with(&json!({ "cniVersion": version }));
+        let a = lab.container("a");
+        let before = lab.snapshot();
+        network.plugin.add(&a, "eth0", &network.config).error(7).mentions(version).mentions("ipam");
+        lab.assert_unchanged_since(&before);
+        network.plugin.del(&a, "eth0", &network.config).success();
+    });
+}
+
 #[test]
 fn the_hardware_address_comes_from_the_runtime_from_args_or_from_cni_args() {
     rscni_test::run(|lab| {
@@ -231,7 +248,15 @@ fn dns_of_the_network_goes_before_that_of_ipam() {
         assert_eq!(a.reply["dns"], json!({ "nameservers": ["10.1.0.53"], "search": ["ipam"] }));
         a.del().success();
         let dns = json!({ "dns": { "domain": "net" } });
-        assert_eq!(network.with(&dns).attach_as(&a, "eth0").reply["dns"], dns["dns"]);
+        let with_dns = network.with(&dns).attach_as(&a, "eth0");
+        assert_eq!(with_dns.reply["dns"], dns["dns"]);
+        with_dns.del().success();
+        // An empty list says that there is nothing; an empty object says nothing.
+        let empty_list = network.with(&json!({ "dns": { "nameservers": [] } })).attach_as(&a, "eth0");
+        assert!(empty_list.reply["dns"].get("search").is_none(), "{:?}", empty_list.reply["dns"]);
+        empty_list.del().success();
+        let empty = network.with(&json!({ "dns": {} })).attach_as(&a, "eth0");
+        assert_eq!(empty.reply["dns"]["search"], json!(["ipam"]));
     });
 }
 

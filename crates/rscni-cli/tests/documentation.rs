@@ -202,6 +202,15 @@ fn add_uplink(lab: &Lab) {
     host.add_route(&Route::default_via("198.51.100.1".parse().unwrap())).unwrap();
 }
 
+/// An interface `eth1` that the host can lend, with somebody at its other end.
+fn add_device(lab: &Lab) {
+    let world = lab.container("eth1-world");
+    let netns = Netns::open(world.path()).unwrap();
+    let mut host = lab.host().netlink();
+    let device = host.add_veth(&Veth { up: true, peer_netns: Some(&netns), ..Veth::new("eth1", "eth1") }).unwrap();
+    host.add_address(device.index, "192.168.2.2/24".parse().unwrap(), AddressFlags::default()).unwrap();
+}
+
 fn status(example: &Example, plugins: &[(&str, Plugin)]) {
     for conf in example.plugins() {
         let (_, plugin) = plugins.iter().find(|(name, _)| conf["type"] == *name).unwrap();
@@ -221,6 +230,7 @@ fn every_example_works_and_leaves_nothing_of_an_attachment() {
         let _ = Command::new("modprobe").arg("tun").status();
     }
     rscni_test::run(|lab| {
+        add_device(lab);
         for (path, content) in &files {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, content).unwrap();

@@ -9,7 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sendto, socket_with};
 
-use crate::{Error, Link, MacAddr, Netns, Result, kernel_interface::PacketAddress};
+use crate::packet::{PacketAddress, checksum};
+use crate::{Error, Link, MacAddr, Netns, Result};
 
 const ETHER_IPV6: u16 = 0x86dd;
 const ETHER_ARP: u16 = 0x0806;
@@ -44,7 +45,7 @@ fn send(link: &Link, mac: MacAddr, addresses: &[IpAddr]) -> Result<()> {
             IpAddr::V6(v6) => vec![neighbour_advertisement(mac, *v6)],
         };
         for frame in frames {
-            let target = PacketAddress::new(link.index);
+            let target = PacketAddress::of_frame(link.index);
             sendto(&socket, &frame, SendFlags::empty(), &target)
                 .map_err(|errno| Error::io(format!("announce {address} on {}", link.name), errno))?;
         }
@@ -102,25 +103,9 @@ fn neighbour_advertisement(mac: MacAddr, address: Ipv6Addr) -> Vec<u8> {
     frame
 }
 
-/// The Internet checksum (RFC 1071).
-fn checksum(bytes: &[u8]) -> u16 {
-    let mut sum: u32 =
-        bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))).sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !u16::try_from(sum).unwrap_or(u16::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_checksum_is_that_of_rfc_1071() {
-        assert_eq!(checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), !0xddf2);
-        assert_eq!(checksum(&[1]), !0x0100);
-    }
 
     #[test]
     fn an_arp_announcement_names_the_address_twice() {

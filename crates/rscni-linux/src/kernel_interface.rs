@@ -10,8 +10,11 @@ use rustix::{
     net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque},
 };
 
-/// `struct sockaddr_ll`: which interface a frame leaves by. The rest is in the frame.
+use crate::MacAddr;
+
+/// `struct sockaddr_ll`: an interface and, where the kernel is to write the link's header, what belongs into it.
 #[repr(C)]
+#[derive(Default)]
 pub(crate) struct PacketAddress {
     family: u16,
     protocol: u16,
@@ -23,16 +26,21 @@ pub(crate) struct PacketAddress {
 }
 
 impl PacketAddress {
-    pub(crate) fn new(index: u32) -> Self {
-        Self {
-            family: rustix::net::AddressFamily::PACKET.as_raw(),
-            protocol: 0,
-            index,
-            hardware: 0,
-            kind: 0,
-            length: 0,
-            address: [0; 8],
-        }
+    /// The interface that a frame leaves by. The rest is in the frame.
+    pub(crate) fn of_frame(index: u32) -> Self {
+        Self { family: rustix::net::AddressFamily::PACKET.as_raw(), index, ..Self::default() }
+    }
+
+    /// The interface for packets of this Ethernet type, to listen to them.
+    pub(crate) fn of_protocol(index: u32, ethernet_type: u16) -> Self {
+        Self { protocol: ethernet_type.to_be(), ..Self::of_frame(index) }
+    }
+
+    /// A station behind the interface, to send it packets of this Ethernet type.
+    pub(crate) fn of_station(index: u32, ethernet_type: u16, mac: MacAddr) -> Self {
+        let mut address = [0; 8];
+        address[..6].copy_from_slice(mac.as_bytes());
+        Self { length: 6, address, ..Self::of_protocol(index, ethernet_type) }
     }
 }
 

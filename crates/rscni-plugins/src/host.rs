@@ -82,10 +82,14 @@ pub(crate) fn gc(args: &Args, others: impl FnOnce(&Stale<'_>) -> Result<()>) -> 
     let conf = args.conf()?;
     let stale = Stale::new(conf, require_valid_attachments(conf)?);
     let mut all = AsFarAsPossible::default();
+    let (before, after) = Ipam::before_and_after_link(conf, args);
+    if let Some(ipam) = before {
+        all.step(ipam.gc());
+    }
     all.step(del_stale_links(&stale));
     all.step(others(&stale));
     all.step(Masquerade::remove_stale(&stale));
-    if let Some(ipam) = Ipam::of(conf, args) {
+    if let Some(ipam) = after {
         all.step(ipam.gc());
     }
     all.finish()
@@ -186,8 +190,8 @@ pub(crate) fn refuse_router_advertisements(name: &str) {
 
 /// DNS settings of the configuration go before those of the IPAM plugin.
 pub(crate) fn override_dns(result: &mut CNIResult, conf: &NetConf) {
-    if let Some(dns) = conf.dns.as_ref().filter(|dns| !dns.is_empty()) {
-        result.dns = Some(dns.clone());
+    if conf.dns.is_some() {
+        result.dns.clone_from(&conf.dns);
     }
 }
 

@@ -20,6 +20,16 @@ impl<'a> Ipam<'a> {
         conf.ipam_type().map(|plugin| Self { delegate: Delegate::new(&Linked, args, plugin), args, conf, plugin })
     }
 
+    /// The same plugin at the place that DEL and GC have to ask it: before the link goes, or after it. One of the two is
+    /// none.
+    ///
+    /// An address is free only when nobody uses it any more. But what a DHCP server has leased is given back to it
+    /// through the link.
+    pub(crate) fn before_and_after_link(conf: &'a NetConf, args: &'a Args) -> (Option<Self>, Option<Self>) {
+        let ipam = Self::of(conf, args);
+        if conf.ipam_type() == Some("dhcp") { (ipam, None) } else { (None, ipam) }
+    }
+
     /// The plugin named in `ipam.type`, for plugins that cannot do without.
     pub(crate) fn required(conf: &'a NetConf, args: &'a Args) -> Result<Self> {
         Self::of(conf, args).ok_or_else(|| {
@@ -29,6 +39,20 @@ impl<'a> Ipam<'a> {
             ))
             .into()
         })
+    }
+
+    /// Refuses a configuration without an IPAM plugin in versions whose results begin with an address.
+    ///
+    /// The Go plugins and the runtimes on libcni fail there once the container's interface is complete.
+    pub(crate) fn require_in_old_versions(conf: &NetConf) -> Result<()> {
+        if !conf.cni_version.has_legacy_result() || conf.ipam_type().is_some() {
+            return Ok(());
+        }
+        Err(Error::InvalidNetworkConfig(format!(
+            "results of cniVersion {} have an address: use 0.3.0 or newer, or set ipam",
+            conf.cni_version
+        ))
+        .into())
     }
 
     /// Reserves addresses. There is at least one in the result; nothing is held when this fails.

@@ -6,14 +6,18 @@
 
 #![forbid(unsafe_code)]
 
+mod bandwidth;
 mod bridge;
 mod chained;
 mod commands;
 mod container_link;
+mod dbus;
 mod dummy;
 mod failure;
+mod firewall;
 mod flannel;
 mod host;
+mod host_device;
 mod host_local;
 mod ipam;
 mod iptables;
@@ -26,6 +30,7 @@ mod masquerade;
 mod master;
 mod nftable;
 mod owner;
+mod portmap;
 mod ptp;
 mod registry;
 mod sandbox;

@@ -2,13 +2,17 @@
 
 use rscni::{Cni, Error, Plugin, Reply, Request};
 
+use crate::bandwidth::BANDWIDTH;
 use crate::bridge::BRIDGE;
 use crate::dummy::DUMMY;
+use crate::firewall::FIREWALL;
 use crate::flannel::FLANNEL;
+use crate::host_device::HOST_DEVICE;
 use crate::host_local::HostLocal;
 use crate::ipvlan::IPVLAN;
 use crate::loopback::LOOPBACK;
 use crate::macvlan::MACVLAN;
+use crate::portmap::PORTMAP;
 use crate::ptp::PTP;
 use crate::sbr::SBR;
 use crate::r#static::Static;
@@ -27,6 +31,7 @@ pub struct Entry {
 
 /// Every plugin, by name.
 pub const ALL: &[Entry] = &[
+    Entry { name: "bandwidth", about: "limits what the container sends and receives", plugin: &BANDWIDTH },
     Entry { name: "bridge", about: "a veth pair whose host end is a port of a bridge", plugin: &BRIDGE },
     Entry { name: "flannel", about: "calls another plugin with the subnet of the flannel daemon", plugin: &FLANNEL },
     Entry {
@@ -34,6 +39,8 @@ pub const ALL: &[Entry] = &[
         about: "an interface that leads nowhere, for the container's own addresses",
         plugin: &DUMMY,
     },
+    Entry { name: "firewall", about: "lets a container's packets through the host's firewall", plugin: &FIREWALL },
+    Entry { name: "host-device", about: "lends the container an interface that the host has", plugin: &HOST_DEVICE },
     Entry { name: "host-local", about: "gives addresses from ranges of this host's own", plugin: &HostLocal },
     Entry { name: "ipvlan", about: "an interface with own addresses on the host's network", plugin: &IPVLAN },
     Entry { name: "loopback", about: "switches the container's lo on", plugin: &LOOPBACK },
@@ -42,6 +49,7 @@ pub const ALL: &[Entry] = &[
         about: "an interface with an own hardware address on the host's network",
         plugin: &MACVLAN,
     },
+    Entry { name: "portmap", about: "ports of the host that lead into the container", plugin: &PORTMAP },
     Entry { name: "ptp", about: "a veth pair, with a route to the container on the host", plugin: &PTP },
     Entry { name: "sbr", about: "answers by the interface that the question came in by", plugin: &SBR },
     Entry { name: "static", about: "gives the addresses that the configuration names", plugin: &Static },

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use rscni::{Args, CNIResult, Cni, Dns, Error, IpConfig, Route};
+use rscni::{Args, CNIResult, Cni, Dns, Error, IpConfig, Route, any_case};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -162,7 +162,7 @@ fn mismatch(args: &Args, what: &str) -> Error {
 }
 
 fn section<T: DeserializeOwned>(part: &Map<String, Value>, name: &str) -> Result<T, Error> {
-    T::deserialize(part).map_err(|e| Error::InvalidNetworkConfig(format!("{name}: {e}")))
+    any_case::from_value(part.clone()).map_err(|e| Error::InvalidNetworkConfig(format!("{name}: {e}")))
 }
 
 /// Reads `ADDRESS/PREFIX`; an IPv4 address mapped into IPv6 is IPv4.

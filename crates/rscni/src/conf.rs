@@ -5,8 +5,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::any_case;
 use crate::custom::Custom;
-use crate::result::{CNIResult, Dns, object, object_or_null};
+use crate::result::{CNIResult, Dns, object};
 use crate::{Error, SpecVersion};
 
 /// A plugin's configuration: the keys that the protocol knows, typed, and all others in [`custom`](NetConf::custom).
@@ -44,7 +45,8 @@ pub struct NetConf {
     pub ip_masq: Option<bool>,
     /// Address management.
     pub ipam: Option<Ipam>,
-    /// DNS settings to put into the result.
+    /// DNS settings to put into the result, over those of the IPAM plugin. An object without a list or a domain, as
+    /// `{}`, is none; one with an empty list is settings, which say that there are no servers.
     pub dns: Option<Dns>,
     /// The result of the plugin before in the chain (ADD), or of the whole ADD (DEL, CHECK).
     pub prev_result: Option<CNIResult>,
@@ -56,9 +58,10 @@ pub struct NetConf {
 
 /// The `ipam` part of a configuration. `{}` means: none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Map<String, Value>")]
 pub struct Ipam {
     /// The IPAM plugin; empty for none.
-    #[serde(default, rename = "type", skip_serializing_if = "String::is_empty")]
+    #[serde(rename = "type", skip_serializing_if = "String::is_empty")]
     pub r#type: String,
     /// Every other key, in the order in which they stood.
     #[serde(flatten)]
@@ -125,13 +128,21 @@ impl NetConf {
         }
         map.extend(self.ip_masq.map(|masq| ("ipMasq".to_owned(), masq.into())));
         map.extend(self.ipam.as_ref().map(|ipam| ("ipam".to_owned(), object(ipam).into())));
-        map.extend(self.dns.as_ref().map(|dns| ("dns".to_owned(), object(dns).into())));
+        map.extend(self.dns.as_ref().map(|dns| ("dns".to_owned(), dns_object(dns))));
         map.extend(self.custom.to_map());
         map.extend(self.prev_result.as_ref().map(|prev| ("prevResult".to_owned(), prev.to_json(self.cni_version))));
         if let Some(valid) = &self.valid_attachments {
             map.insert(VALID_ATTACHMENTS.into(), valid.iter().map(object).collect::<Value>());
         }
         map
+    }
+}
+
+impl TryFrom<Map<String, Value>> for Ipam {
+    type Error = Error;
+
+    fn try_from(mut map: Map<String, Value>) -> Result<Self, Error> {
+        Ok(Self { r#type: take(&mut map, "type")?, custom: map })
     }
 }
 
@@ -148,7 +159,7 @@ impl TryFrom<Map<String, Value>> for NetConf {
             args: take(&mut map, "args")?,
             ip_masq: take(&mut map, "ipMasq")?,
             ipam: take(&mut map, "ipam")?,
-            dns: take::<Object<Dns>>(&mut map, "dns")?.0,
+            dns: take_dns(&mut map)?,
             prev_result: take(&mut map, "prevResult")?,
             valid_attachments: match map.get(VALID_ATTACHMENTS) {
                 // Go's libcni writes an empty list so. That the key is absent means something else.
@@ -159,7 +170,7 @@ impl TryFrom<Map<String, Value>> for NetConf {
                 _ => take(&mut map, VALID_ATTACHMENTS)?,
             },
             custom: {
-                map.shift_remove("cniVersion");
+                any_case::take(&mut map, "cniVersion");
                 map.into()
             },
         })
@@ -174,7 +185,7 @@ impl Serialize for NetConf {
 
 /// The version of a configuration: 0.1.0 where it says nothing (spec: "Version considerations").
 pub(crate) fn version_of(map: &Map<String, Value>) -> Result<SpecVersion, Error> {
-    match map.get("cniVersion") {
+    match any_case::get(map, "cniVersion") {
         None | Some(Value::Null) => Ok(SpecVersion::default()),
         Some(Value::String(text)) if text.is_empty() => Ok(SpecVersion::default()),
         Some(Value::String(text)) => text.parse(),
@@ -190,21 +201,27 @@ pub(crate) fn version_for_error(stdin: &[u8]) -> SpecVersion {
 
 /// Takes a known key out of the map; absent and null are the default.
 fn take<T: DeserializeOwned + Default>(map: &mut Map<String, Value>, key: &str) -> Result<T, Error> {
-    match map.shift_remove(key) {
+    match any_case::take(map, key) {
         None | Some(Value::Null) => Ok(T::default()),
-        Some(value) => serde_json::from_value(value).map_err(|e| Error::FailedToDecode(format!("key {key:?}: {e}"))),
+        Some(value) => any_case::from_value(value).map_err(|e| Error::FailedToDecode(format!("key {key:?}: {e}"))),
     }
 }
 
-/// A part that is an object or not there.
-#[derive(Deserialize)]
-#[serde(bound = "T: Deserialize<'de>")]
-struct Object<T>(#[serde(deserialize_with = "object_or_null")] Option<T>);
+/// Takes the DNS settings, if there are any: see [`NetConf::dns`].
+fn take_dns(map: &mut Map<String, Value>) -> Result<Option<Dns>, Error> {
+    let dns: Map<String, Value> = take(map, "dns")?;
+    let any_is_set = dns.values().any(|value| !value.is_null() && value != "");
+    let dns = any_case::from_value(dns).map_err(|e| Error::FailedToDecode(format!("key \"dns\": {e}")))?;
+    Ok(Some(dns).filter(|_| any_is_set))
+}
 
-impl<T> Default for Object<T> {
-    fn default() -> Self {
-        Self(None)
+/// The DNS settings as they are read again.
+fn dns_object(dns: &Dns) -> Value {
+    let mut settings = object(dns);
+    if settings.is_empty() {
+        settings.insert("nameservers".into(), Value::Array(Vec::new()));
     }
+    settings.into()
 }
 
 /// Reads a struct from a part of the configuration of plugin `owner`. A key that is null counts as absent.
@@ -212,15 +229,15 @@ pub(crate) fn read_as<'a, T: DeserializeOwned>(
     part: impl IntoIterator<Item = (&'a String, &'a Value)>,
     owner: &str,
 ) -> Result<T, Error> {
-    let given = part.into_iter().filter(|(_, value)| !value.is_null());
-    let given: Map<_, _> = given.map(|(key, value)| (key.clone(), value.clone())).collect();
-    T::deserialize(&given).map_err(|error| {
+    let given: Vec<_> = part.into_iter().filter(|(_, value)| !value.is_null()).collect();
+    let read = |without: Option<&String>| {
+        let rest = given.iter().filter(|(key, _)| Some(*key) != without);
+        any_case::from_value(rest.map(|(key, value)| ((*key).clone(), (*value).clone())).collect::<Map<_, _>>())
+    };
+    read(None).map_err(|error| {
         // serde names a key that is missing or unknown, but not one whose value has the wrong type.
-        let is_good_without = |key: &&String| {
-            let rest: Map<_, _> = given.iter().filter(|(k, _)| k != key).map(|(k, v)| (k.clone(), v.clone())).collect();
-            T::deserialize(rest).is_ok()
-        };
-        let key = given.keys().find(is_good_without).map(|key| format!("{key}: ")).unwrap_or_default();
+        let culprit = given.iter().find(|(key, _)| read(Some(key)).is_ok());
+        let key = culprit.map(|(key, _)| format!("{key}: ")).unwrap_or_default();
         Error::InvalidNetworkConfig(format!("{owner}: {key}{error}"))
     })
 }
@@ -232,6 +249,19 @@ mod tests {
 
     fn read(json: &Value) -> NetConf {
         NetConf::from_json(json.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_key_of_the_wrong_type_is_named() {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default)]
+        struct Keys {
+            right: u32,
+            wrong: u32,
+        }
+        let conf = read(&json!({ "cniVersion": "1.1.0", "name": "net", "type": "x", "right": 1, "wrong": "1" }));
+        let error = conf.custom_as::<Keys>().unwrap_err().to_string();
+        assert!(error.contains("x: wrong: invalid type"), "{error}");
     }
 
     #[test]
@@ -270,13 +300,38 @@ mod tests {
 
     #[test]
     fn absent_empty_and_null_parts_are_fine() {
-        let conf = read(&json!({ "name": "n", "ipam": {}, "dns": {} }));
+        let conf = read(&json!({ "name": "n", "ipam": {}, "dns": { "domain": "", "search": null } }));
         assert_eq!((conf.cni_version, conf.ipam_type()), (SpecVersion::V0_1_0, None));
-        assert!(conf.ipam.is_some() && conf.dns.as_ref().unwrap().is_empty());
+        assert!(conf.ipam.is_some() && conf.dns.is_none());
         let conf = read(&json!({ "name": "n", "ipam": null, "dns": null, "prevResult": null, "args": null }));
         assert!(conf.ipam.is_none() && conf.dns.is_none() && conf.prev_result.is_none());
         assert_eq!(conf.valid_attachments, None);
         assert_eq!(read(&json!({ VALID_ATTACHMENTS: null })).valid_attachments, Some(Vec::new()));
+    }
+
+    #[test]
+    fn an_empty_list_of_dns_settings_is_a_setting() {
+        let json = json!({ "cniVersion": "1.1.0", "name": "n", "dns": { "nameservers": [] } });
+        let conf = read(&json);
+        assert!(conf.dns.as_ref().unwrap().is_empty());
+        assert_eq!(Value::Object(conf.to_json()), json);
+    }
+
+    #[test]
+    fn keys_are_read_in_any_case() {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Keys {
+            is_gateway: bool,
+        }
+        let conf = read(&json!({
+            "CNIVersion": "1.0.0", "Name": "n", "ipmasq": true, "RuntimeConfig": { "a": 1 }, "isgateway": true,
+            "IPAM": { "Type": "static" }, "DNS": { "Domain": "x" },
+        }));
+        assert_eq!((conf.cni_version, &*conf.name, conf.ip_masq), (SpecVersion::V1_0_0, "n", Some(true)));
+        assert_eq!((conf.ipam_type(), conf.runtime_config.len()), (Some("static"), 1));
+        assert_eq!(conf.dns.clone().unwrap().domain.as_deref(), Some("x"));
+        assert!(conf.custom_as::<Keys>().unwrap().is_gateway);
     }
 
     #[test]

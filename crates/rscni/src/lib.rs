@@ -43,6 +43,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod any_case;
 mod args;
 #[cfg(feature = "async")]
 pub mod async_cni;

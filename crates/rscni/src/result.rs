@@ -248,7 +248,7 @@ fn objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Vec<T
 }
 
 /// As [`objects`], for one.
-pub(crate) fn object_or_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<T>, D::Error> {
+fn object_or_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<T>, D::Error> {
     let object = Option::<Map<String, Value>>::deserialize(d)?;
     object.map(|object| T::deserialize(object).map_err(serde::de::Error::custom)).transpose()
 }

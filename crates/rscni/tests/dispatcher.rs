@@ -469,7 +469,7 @@ fn bytes_that_are_no_text_are_an_error_where_they_matter() {
 #[test]
 fn keys_of_others_reach_the_plugin_in_their_order() {
     let text = concat!(
-        r#"{"cniVersion":"1.1.0","name":"net","type":"t","ipam":{},"dns":{},"#,
+        r#"{"cniVersion":"1.1.0","name":"net","type":"t","ipam":{},"dns":{"search":["x"]},"#,
         r#""zebra":1,"do":"tell","ape":{"y":[1,2.5,null],"x":18446744073709551615},"Mouse":"é\n"}"#
     );
     for command in COMMANDS {

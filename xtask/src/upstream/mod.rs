@@ -69,7 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     for suite in &prepared.suites {
         let [theirs, ours] = [Set::Theirs, Set::Ours].map(|set| {
             println!("running {} with {set}", suite.plugin);
-            suite::run(suite, &prepared.tools, prepared.plugins(set), place, directory)
+            suite::run(suite, &prepared, set, place, directory)
         });
         table.add(&suite.plugin, &theirs?, &ours?);
     }

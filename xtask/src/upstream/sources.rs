@@ -145,7 +145,7 @@ impl Sources {
     }
 }
 
-/// Has the command functions of a plugin's package start the program instead.
+/// Has the command functions of a plugin's package start the program instead, and the cases take its words for errors.
 fn call_programs(package: &Path, plugin: &str) -> Result<()> {
     let mut text = format!("{CALLS}\nconst pluginUnderTest = \"{plugin}\"\n");
     for file in names_in(package)?.iter().filter(|name| is_program_source(name)) {
@@ -157,6 +157,14 @@ fn call_programs(package: &Path, plugin: &str) -> Result<()> {
                     "\nfunc {function}(args *skel.CmdArgs) error {{ return callProgram(\"{command}\", args) }}\n"
                 )?;
             }
+        }
+    }
+    for file in names_in(package)?.iter().filter(|name| name.ends_with("_test.go")) {
+        let file = package.join(file);
+        let cases = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        if cases.contains("\npackage main\n") {
+            let cases = cases.replace("(MatchError(", "(matchError(");
+            fs::write(&file, cases).with_context(|| format!("write {}", file.display()))?;
         }
     }
     let file = package.join("programs_test.go");
@@ -202,7 +210,11 @@ mod tests {
         let package = tempfile::tempdir().unwrap();
         let main = package.path().join("main.go");
         fs::write(&main, "package main\n\nfunc main() { use(cmdAdd) }\n\nfunc cmdAdd(a *A) error {\n}\n").unwrap();
-        fs::write(package.path().join("main_test.go"), "package main\n\nfunc cmdDel(a *A) error {\n}\n").unwrap();
+        fs::write(
+            package.path().join("main_test.go"),
+            "\npackage main\n\nfunc cmdDel(a *A) error {\n\tExpect(err).To(MatchError(e))\n}\n",
+        )
+        .unwrap();
         call_programs(package.path(), "bridge").unwrap();
 
         let main = fs::read_to_string(main).unwrap();
@@ -211,6 +223,8 @@ mod tests {
         assert!(calls.contains("const pluginUnderTest = \"bridge\""));
         assert!(calls.contains("func cmdAdd(args *skel.CmdArgs) error { return callProgram(\"ADD\", args) }"));
         assert!(!calls.contains("func cmdDel("));
+        let cases = fs::read_to_string(package.path().join("main_test.go")).unwrap();
+        assert!(cases.contains("func cmdDel(a *A) error {\n\tExpect(err).To(matchError(e))"));
     }
 
     #[test]

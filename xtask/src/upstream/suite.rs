@@ -14,6 +14,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Prepared;
 use crate::{program, uml};
 
 /// The name of the hidden task.
@@ -68,6 +69,8 @@ struct Job {
     suite: Suite,
     tools: PathBuf,
     plugins: PathBuf,
+    /// Errors may be told in other words than upstream's.
+    own_words: bool,
     scratch: PathBuf,
 }
 
@@ -95,12 +98,17 @@ cd $1
 shift
 exec \"$@\"";
 
-/// Runs a suite with the plugins in a directory. `scratch` is for files.
-pub(super) fn run(suite: &Suite, tools: &Path, plugins: &Path, place: Place, scratch: &Path) -> Result<Vec<Case>> {
+/// Runs a suite with a set of plugins. `scratch` is for files.
+pub(super) fn run(suite: &Suite, prepared: &Prepared, set: Set, place: Place, scratch: &Path) -> Result<Vec<Case>> {
+    if !prepared.plugins(set).join(&suite.plugin).exists() {
+        println!("there is no plugin {} among {set}", suite.plugin);
+        return Ok(Vec::new());
+    }
     let job = Job {
         suite: suite.clone(),
-        tools: tools.to_path_buf(),
-        plugins: plugins.to_path_buf(),
+        tools: prepared.tools.clone(),
+        plugins: prepared.plugins(set).to_path_buf(),
+        own_words: matches!(set, Set::Ours),
         scratch: scratch.to_path_buf(),
     };
     if place == Place::RunningKernel {
@@ -176,6 +184,9 @@ impl Job {
             .env("UPSTREAM_TOOLS", &self.tools)
             .env("PATH", self.path()?)
             .stdin(Stdio::null());
+        if self.own_words {
+            command.env("UPSTREAM_OWN_WORDS", "1");
+        }
         let output = command.output().with_context(|| format!("start the suite of {}", self.suite.plugin))?;
         if file.exists() {
             return Report::read(&file).map(Some);

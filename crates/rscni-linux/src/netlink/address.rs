@@ -26,6 +26,34 @@ pub struct AddressFlags {
     pub noprefixroute: bool,
 }
 
+/// An address to be added, with all that can be said of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewAddress {
+    /// The address with its prefix length.
+    pub net: IpNet,
+    /// The other end's address on a point-to-point link.
+    pub peer: Option<IpAddr>,
+    /// Its scope; by default what follows from the address.
+    pub scope: Option<u8>,
+    /// How it is added.
+    pub flags: AddressFlags,
+}
+
+impl NewAddress {
+    /// The address alone.
+    pub fn new(net: IpNet) -> Self {
+        Self { net, peer: None, scope: None, flags: AddressFlags::default() }
+    }
+}
+
+impl From<&Address> for NewAddress {
+    /// As the link has it.
+    fn from(address: &Address) -> Self {
+        let flags = AddressFlags { nodad: address.nodad, noprefixroute: address.noprefixroute };
+        Self { net: address.net, peer: address.peer, scope: Some(address.scope), flags }
+    }
+}
+
 /// An address of a link.
 #[allow(clippy::struct_excessive_bools, reason = "they are the kernel's flags")]
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,10 +85,23 @@ impl Request {
     /// See [`Netlink::add_address`].
     #[must_use]
     pub fn add_address(index: u32, net: IpNet, flags: AddressFlags) -> Self {
+        Self::add_new_address(index, &NewAddress { flags, ..NewAddress::new(net) })
+    }
+
+    /// See [`Netlink::add_new_address`].
+    #[must_use]
+    pub fn add_new_address(index: u32, address: &NewAddress) -> Self {
+        let NewAddress { net, peer, scope, flags } = *address;
         let mut kernel = KernelFlags::empty();
         kernel.set(KernelFlags::Nodad, flags.nodad && net.addr().is_ipv6());
         kernel.set(KernelFlags::Noprefixroute, flags.noprefixroute);
         let mut message = message(index, net);
+        if let Some(peer) = peer {
+            message.attributes = vec![AddressAttribute::Local(net.addr()), AddressAttribute::Address(peer)];
+        }
+        if let Some(scope) = scope {
+            message.header.scope = scope.into();
+        }
         if flags.nodad && net.addr().is_ipv6() {
             message.header.flags = AddressHeaderFlags::Nodad;
         }
@@ -70,6 +111,7 @@ impl Request {
         // A /31 and a /32 have no broadcast address.
         if let IpNet::V4(v4) = net
             && v4.prefix_len() < 31
+            && peer.is_none()
         {
             let broadcast = AddressAttribute::Broadcast(v4.broadcast());
             message.attributes.push(broadcast);

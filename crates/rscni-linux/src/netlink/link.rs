@@ -46,6 +46,8 @@ pub struct Link {
     pub name: String,
     /// Its hardware address, if that is an Ethernet address.
     pub mac: Option<MacAddr>,
+    /// Its hardware address as bytes, whatever kind of address that is.
+    pub hardware_address: Vec<u8>,
     /// The largest packet it carries.
     pub mtu: u32,
     /// Its kind, such as `veth` or `bridge`; a physical device has none.
@@ -142,7 +144,10 @@ impl Link {
         };
         for (kind, value) in attributes(payload, LINK_HEADER) {
             match kind {
-                IFLA_ADDRESS => link.mac = MacAddr::from_bytes(value.0),
+                IFLA_ADDRESS => {
+                    link.mac = MacAddr::from_bytes(value.0);
+                    link.hardware_address = value.0.to_vec();
+                }
                 IFLA_IFNAME => link.name = value.string(),
                 IFLA_MTU => link.mtu = value.u32(),
                 IFLA_LINK => link.peer_index = Some(value.u32()).filter(|index| *index != 0),

@@ -19,14 +19,16 @@ mod route;
 mod rule;
 mod settle;
 mod socket;
+pub mod tc;
 mod vlan;
 
 pub use self::{
-    address::{Address, AddressFlags},
+    address::{Address, AddressFlags, NewAddress},
     bridge::{BridgeInfo, BridgePort, BridgePortInfo},
     family::Family,
     kind::{
-        Bridge, Dummy, Ipvlan, IpvlanMode, Macvlan, MacvlanInfo, MacvlanMode, NewLink, TunInfo, Veth, VlanLink, Vrf,
+        Bridge, Dummy, Ifb, Ipvlan, IpvlanMode, Macvlan, MacvlanInfo, MacvlanMode, NewLink, TunInfo, Veth, VlanLink,
+        Vrf,
     },
     link::{Link, LinkChange, OperState},
     neighbour::Neighbour,

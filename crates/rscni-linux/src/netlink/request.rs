@@ -175,6 +175,8 @@ operations! {
     fn del_vlans(index: u32, vlans: &[super::Vlan], owner: super::VlanOwner);
     /// Adds an address with its prefix, as `ip addr add`. Fails with `EEXIST` if the link has it already.
     fn add_address(index: u32, net: ipnet::IpNet, flags: super::AddressFlags);
+    /// Adds an address as [`add_address`](Netlink::add_address) does, with its peer and its scope.
+    fn add_new_address(index: u32, address: &super::NewAddress);
     /// Removes an address, as `ip addr del`.
     fn del_address(index: u32, net: ipnet::IpNet);
     /// Adds a route, as `ip route add`. Fails with `EEXIST` if there is one to the same destination.
@@ -190,6 +192,14 @@ operations! {
     fn add_rule(rule: &super::Rule);
     /// Removes a routing rule, as `ip rule del`; the first that is like `rule` if it has no priority.
     fn del_rule(rule: &super::Rule);
+    /// Adds a queueing discipline, as `tc qdisc add`. Fails with `EEXIST` if there is one that somebody has put there.
+    fn add_qdisc(index: u32, parent: super::tc::Handle, handle: super::tc::Handle, qdisc: &super::tc::Qdisc);
+    /// Deletes a queueing discipline with its classes and filters, as `tc qdisc del`.
+    fn del_qdisc(index: u32, parent: super::tc::Handle);
+    /// Adds a class to `htb`, as `tc class add`.
+    fn add_htb_class(index: u32, class: &super::tc::HtbClass);
+    /// Adds a filter, as `tc filter add`.
+    fn add_filter(index: u32, filter: &super::tc::U32);
     /// Adds or replaces a permanent neighbour entry, as `ip neigh replace ... nud permanent`.
     fn add_neighbour(index: u32, address: std::net::IpAddr, mac: crate::MacAddr);
     /// Removes a neighbour entry, as `ip neigh del`.

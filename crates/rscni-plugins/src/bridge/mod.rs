@@ -34,18 +34,9 @@ fn add(args: &Args) -> Result<CNIResult> {
     let mut sandbox = Sandbox::open(args)?;
     sandbox.refuse_taken(&args.ifname)?;
     let owner = Owner::new(&conf.name, args);
+    Ipam::require_in_old_versions(conf)?;
     let ipam = Ipam::of(conf, args);
     let mut undo = Undo::default();
-
-    let mut result = CNIResult::default();
-    if let Some(ipam) = &ipam {
-        result = ipam.add()?;
-        undo.push(|| ipam.del());
-        for ip in &mut result.ips {
-            ip.interface = Some(CONTAINER);
-        }
-    }
-    let gateways = config.gateways(&mut result)?;
 
     let mut host = Netlink::open()?;
     let bridge = device::ensure(&mut host, &config, &mut undo)?;
@@ -69,6 +60,17 @@ fn add(args: &Args) -> Result<CNIResult> {
         spoof::add(owner, &port.name, mac)?;
         undo.push(move || spoof::remove(owner, Some(mac)));
     }
+
+    // The link is there first, for an IPAM plugin that asks a server behind it.
+    let mut result = CNIResult::default();
+    if let Some(ipam) = &ipam {
+        result = ipam.add()?;
+        undo.push(|| ipam.del());
+        for ip in &mut result.ips {
+            ip.interface = Some(CONTAINER);
+        }
+    }
+    let gateways = config.gateways(&mut result)?;
 
     let mut gateway_link = None;
     if ipam.is_some() {
@@ -129,6 +131,10 @@ fn del(args: &Args) -> Result<()> {
     let mut all = AsFarAsPossible::default();
     // One that has become invalid does not stop this; it may have asked for anything.
     let config = Config::new(conf, args);
+    let (before, after) = Ipam::before_and_after_link(conf, args);
+    if let Some(ipam) = before {
+        all.step(ipam.del());
+    }
     all.step(host::del_veth(owner, args));
     if config.as_ref().map_or(true, |config| config.mac_spoof_check) {
         all.step(spoof::remove(owner, previous.and_then(|result| inner_mac(args, result))));
@@ -136,7 +142,7 @@ fn del(args: &Args) -> Result<()> {
     if conf.ip_masq.unwrap_or_default() {
         all.step(Masquerade::new(owner, config.ok().and_then(|c| c.masquerade).unwrap_or_default()).remove(previous));
     }
-    if let Some(ipam) = Ipam::of(conf, args) {
+    if let Some(ipam) = after {
         all.step(ipam.del());
     }
     all.finish()

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use rscni::{Args, Error, IpRange, NetConf, Route, SpecVersion};
+use rscni::{Args, Error, IpRange, NetConf, Route, SpecVersion, any_case};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -137,7 +137,7 @@ fn ipam(conf: &NetConf) -> Result<&Map<String, Value>, Error> {
 }
 
 fn section<T: DeserializeOwned>(part: &Map<String, Value>, name: &str) -> Result<T, Error> {
-    T::deserialize(part).map_err(|e| Error::InvalidNetworkConfig(format!("{name}: {e}")))
+    any_case::from_value(part.clone()).map_err(|e| Error::InvalidNetworkConfig(format!("{name}: {e}")))
 }
 
 /// The range sets: those of the runtime first, then the single range of old configurations, then `ranges`.

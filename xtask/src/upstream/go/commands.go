@@ -13,6 +13,8 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/onsi/ginkgo/v2"
+	"github.com/onsi/gomega"
+	gomegatypes "github.com/onsi/gomega/types"
 )
 
 // callProgram is what the plugin's command functions do under test: it runs the plugin's program as a runtime would,
@@ -38,6 +40,20 @@ func callProgram(command string, args *skel.CmdArgs) error {
 		return fmt.Errorf("%s %s failed without an error reply: %q", pluginUnderTest, command, out.String())
 	}
 	return reply
+}
+
+// matchError is MatchError, for programs that say in words of their own what they refuse: the code tells that it is a
+// refusal, and neither a failure on the way (5) nor a fault of the plugin (999).
+func matchError(expected any, description ...any) gomegatypes.GomegaMatcher {
+	exact := gomega.MatchError(expected, description...)
+	if os.Getenv("UPSTREAM_OWN_WORDS") == "" {
+		return exact
+	}
+	refuses := func(actual any) bool {
+		reply, isReply := actual.(*types.Error)
+		return isReply && reply.Msg != "" && reply.Code != 0 && reply.Code != 5 && reply.Code != 999
+	}
+	return gomega.Or(exact, gomega.WithTransform(refuses, gomega.BeTrue()))
 }
 
 // programEnvironment is that of the test, with the variables that the spec asks for.

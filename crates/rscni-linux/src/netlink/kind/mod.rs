@@ -2,6 +2,7 @@
 
 mod bridge;
 mod dummy;
+mod ifb;
 mod ipvlan;
 mod macvlan;
 mod tun;
@@ -21,6 +22,7 @@ pub(super) use self::vlan::parse_id as parse_vlan_id;
 pub use self::{
     bridge::Bridge,
     dummy::Dummy,
+    ifb::Ifb,
     ipvlan::{Ipvlan, IpvlanMode},
     macvlan::{Macvlan, MacvlanInfo, MacvlanMode},
     tun::TunInfo,
