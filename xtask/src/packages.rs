@@ -23,9 +23,13 @@ const GO_PLUGINS: Package = Package { name: "containernetworking-plugins", witne
 const IPTABLES: Package = Package { name: "iptables", witnesses: &["/usr/sbin/iptables", "/sbin/iptables"] };
 const NFTABLES: Package = Package { name: "nftables", witnesses: &["/usr/sbin/nft", "/sbin/nft"] };
 const IPROUTE2: Package = Package { name: "iproute2", witnesses: &["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip"] };
+const STRACE: Package = Package { name: "strace", witnesses: &["/usr/bin/strace"] };
 
-/// What `cargo test` needs: the plugins to hand over to and from, and tools to look with.
-pub(crate) const FOR_TESTS: &[Package] = &[GO_PLUGINS, IPTABLES, NFTABLES, IPROUTE2];
+const DBUS: Package = Package { name: "dbus-daemon", witnesses: &["/usr/bin/dbus-daemon"] };
+const DNSMASQ: Package = Package { name: "dnsmasq-base", witnesses: &["/usr/sbin/dnsmasq", "/sbin/dnsmasq"] };
+
+/// What `cargo test` needs: the plugins to hand over to and from, tools to look with, a message bus, a DHCP server.
+pub(crate) const FOR_TESTS: &[Package] = &[GO_PLUGINS, IPTABLES, NFTABLES, IPROUTE2, STRACE, DBUS, DNSMASQ];
 
 /// What a run in User-Mode Linux needs. The kernel in there calls kmod's modprobe for a link kind it lacks.
 pub(crate) const FOR_UML: &[Package] = &[
@@ -38,7 +42,7 @@ pub(crate) const FOR_UML: &[Package] = &[
 pub(crate) const FOR_UPSTREAM: &[Package] = &[
     Package { name: "iputils-ping", witnesses: &["/usr/bin/ping", "/bin/ping"] },
     Package { name: "dnsmasq-base", witnesses: &["/usr/sbin/dnsmasq"] },
-    Package { name: "dbus-daemon", witnesses: &["/usr/bin/dbus-daemon"] },
+    DBUS,
     IPTABLES,
     NFTABLES,
     IPROUTE2,

@@ -5,40 +5,15 @@ mod support;
 use std::process::Command;
 
 use rscni_linux::nft::{BaseChain, Element, Family, Nft, Rule, Table, Verdict};
-use rscni_linux::{AddressFlags, Netns, Route, Veth};
-use rscni_test::{Container, Lab, Namespace};
+use rscni_test::{Lab, Namespace};
 use rstest::rstest;
 use serde_json::{Value, json};
 
+use support::outside::{HOST, OUTSIDE, outside};
 use support::{Attached, Network, V4, V6};
-
-/// The host as the outside sees it.
-const HOST: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
-const OUTSIDE: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
 
 const NFTABLES: &str = "nftables";
 const IPTABLES: &str = "iptables";
-
-/// A machine that is reached by way of the host, and knows the way back to containers.
-fn outside(lab: &Lab) -> Container {
-    let outside = lab.container("outside");
-    let netns = Netns::open(outside.path()).unwrap();
-    let veth = Veth { up: true, peer_netns: Some(&netns), ..Veth::new("uplink", "eth0") };
-    lab.host().netlink().add_veth(&veth).unwrap();
-    for (place, name, ips) in [(lab.host(), "uplink", HOST), (&*outside, "eth0", OUTSIDE)] {
-        let mut netlink = place.netlink();
-        let index = netlink.link_by_name(name).unwrap().index;
-        netlink.set_link(index, &support::up(true)).unwrap();
-        for (ip, prefix) in ips.iter().zip([24, 64]) {
-            let flags = AddressFlags { nodad: true, ..AddressFlags::default() };
-            netlink.add_address(index, format!("{ip}/{prefix}").parse().unwrap(), flags).unwrap();
-        }
-    }
-    for ip in HOST {
-        outside.netlink().add_route(&Route::default_via(ip.parse().unwrap())).unwrap();
-    }
-    outside
-}
 
 /// A bridge network of both families whose containers reach everything.
 fn network(lab: &Lab, backend: &str) -> Network {

@@ -9,6 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sendto, socket_with};
 
+use crate::kernel_interface::PacketAddress;
+use crate::packet::checksum;
 use crate::{Error, Link, MacAddr, Netns, Result};
 
 const ETHER_IPV6: u16 = 0x86dd;
@@ -44,7 +46,7 @@ fn send(link: &Link, mac: MacAddr, addresses: &[IpAddr]) -> Result<()> {
             IpAddr::V6(v6) => vec![neighbour_advertisement(mac, *v6)],
         };
         for frame in frames {
-            let target = packet_address::PacketAddress::new(link.index);
+            let target = PacketAddress::of_frame(link.index);
             sendto(&socket, &frame, SendFlags::empty(), &target)
                 .map_err(|errno| Error::io(format!("announce {address} on {}", link.name), errno))?;
         }
@@ -102,71 +104,9 @@ fn neighbour_advertisement(mac: MacAddr, address: Ipv6Addr) -> Vec<u8> {
     frame
 }
 
-/// The Internet checksum (RFC 1071).
-fn checksum(bytes: &[u8]) -> u16 {
-    let mut sum: u32 =
-        bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))).sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !u16::try_from(sum).unwrap_or(u16::MAX)
-}
-
-/// The one address type that rustix does not have.
-mod packet_address {
-    #![allow(
-        unsafe_code,
-        reason = "rustix takes other socket addresses only through an unsafe trait, and none of its own is a packet address"
-    )]
-
-    use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
-
-    /// `struct sockaddr_ll`: which interface a frame leaves by. The rest is in the frame.
-    #[repr(C)]
-    pub(super) struct PacketAddress {
-        family: u16,
-        protocol: u16,
-        index: u32,
-        hardware: u16,
-        kind: u8,
-        length: u8,
-        address: [u8; 8],
-    }
-
-    impl PacketAddress {
-        pub(super) fn new(index: u32) -> Self {
-            Self {
-                family: rustix::net::AddressFamily::PACKET.as_raw(),
-                protocol: 0,
-                index,
-                hardware: 0,
-                kind: 0,
-                length: 0,
-                address: [0; 8],
-            }
-        }
-    }
-
-    // SAFETY: `with_sockaddr` gives a pointer to a whole `PacketAddress`, laid out as `struct sockaddr_ll` and
-    // initialised, with its true length; it is borrowed, and so valid, for the whole call.
-    unsafe impl SocketAddrArg for PacketAddress {
-        unsafe fn with_sockaddr<R>(&self, f: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R) -> R {
-            const LENGTH: SocketAddrLen = 20;
-            const { assert!(size_of::<PacketAddress>() == LENGTH as usize) };
-            f(std::ptr::from_ref(self).cast(), LENGTH)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_checksum_is_that_of_rfc_1071() {
-        assert_eq!(checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), !0xddf2);
-        assert_eq!(checksum(&[1]), !0x0100);
-    }
 
     #[test]
     fn an_arp_announcement_names_the_address_twice() {

@@ -1,4 +1,5 @@
-//! The Linux kernel's networking as a CNI plugin needs it: network namespaces, rtnetlink, nftables, sysctl.
+//! The Linux kernel's networking as a CNI plugin needs it: network namespaces, rtnetlink, traffic control, nftables,
+//! connection tracking, sysctl.
 //!
 //! It is synchronous, starts no helper process, and knows nothing of CNI. Names are those of `ip`, `bridge`,
 //! `nft` and `sysctl`; errors say what was being done, to which object, and what the kernel said.
@@ -41,22 +42,32 @@
 //! enter and to name one, `CAP_NET_RAW` to announce. No root: a user namespace gives all of them.
 
 mod announce;
+pub mod conntrack;
 mod error;
+mod kernel_interface;
 mod mac;
 pub mod netlink;
 mod netns;
 pub mod nft;
+mod packet;
 pub mod sysctl;
+mod tap;
+mod termination;
+mod udp;
 
 pub use crate::{
     announce::announce,
+    conntrack::Conntrack,
     error::{Error, Result},
     mac::MacAddr,
     netlink::{
-        Address, AddressFlags, Batch, Bridge, BridgeInfo, BridgePort, BridgePortInfo, Dummy, Family, Link, LinkChange,
-        Neighbour, Netlink, NewAddress, NewLink, OperState, Request, Route, RouteFilter, RouteType, Rule, Veth, Vlan,
-        VlanOwner, Vrf,
+        Address, AddressFlags, Batch, Bridge, BridgeInfo, BridgePort, BridgePortInfo, Dummy, Family, Ifb, Ipvlan,
+        IpvlanMode, Link, LinkChange, Macvlan, MacvlanInfo, MacvlanMode, Neighbour, Netlink, NewAddress, NewLink,
+        OperState, Request, Route, RouteFilter, RouteType, Rule, TunInfo, Veth, Vlan, VlanLink, VlanOwner, Vrf, tc,
     },
     netns::Netns,
     nft::Nft,
+    tap::Tap,
+    termination::Termination,
+    udp::{RawUdp, udp_socket_in},
 };

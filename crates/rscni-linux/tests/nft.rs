@@ -258,6 +258,46 @@ fn nat_statements_read_as_they_should() {
 }
 
 #[test]
+fn a_net_is_cut_out_of_an_address_and_looked_up_with_other_fields() {
+    private_network(|| {
+        let mut nft = Nft::open().unwrap();
+        let table = table_with_chain(&mut nft, Family::Inet);
+        let (v4, v6) = (net("10.1.0.0/24"), net("fd01::/64"));
+        let mut tx = nft.transaction();
+        let port = [ValueType::InetProto, ValueType::InetService];
+        tx.add_set(&table, &Set::new("from4", [ValueType::Ipv4Addr, port[0], port[1]]));
+        tx.add_set(&table, &Set::new("from6", [ValueType::Ipv6Addr, port[0], port[1]]));
+        tx.add_set(&table, &Set::new("all", port));
+        tx.commit().unwrap();
+        let fields = [Field::L4proto, Field::Dport];
+        let rule = |any: IpAddr, source, like, set| Rule::new().family_of(any).net_in_set(source, like, &fields, set);
+        add_rules(
+            &mut nft,
+            &table,
+            &[
+                rule(v4.addr(), Field::IpSaddr, v4, "from4").accept(),
+                rule(v6.addr(), Field::Ip6Saddr, v6, "from6").accept(),
+                rule(v4.addr(), Field::IpSaddr, net("10.1.0.5/32"), "from4").accept(),
+                rule(v4.addr(), Field::IpSaddr, net("0.0.0.0/0"), "all").accept(),
+            ],
+        );
+        shows(&[
+            "ip saddr & 255.255.255.0 . meta l4proto . th dport @from4 accept",
+            "ip6 saddr & ffff:ffff:ffff:ffff:: . meta l4proto . th dport @from6 accept",
+            "ip saddr . meta l4proto . th dport @from4 accept",
+            "meta nfproto ipv4 meta l4proto . th dport @all accept",
+        ]);
+        let mut sets = nft.sets(&table).unwrap();
+        sets.sort();
+        assert_eq!(sets, ["all", "from4", "from6"]);
+        assert!(nft.sets(&Table::new(Family::Inet, "none")).unwrap().is_empty());
+        let rules = nft.rules(&table, "rules").unwrap();
+        let lookups: Vec<usize> = (0..rules.len()).filter(|i| rules[*i].looks_up("from4")).collect();
+        assert_eq!(lookups, [0, 2]);
+    });
+}
+
+#[test]
 fn port_maps_and_verdict_maps_read_as_they_should() {
     private_network(|| {
         let mut nft = Nft::open().unwrap();

@@ -6,7 +6,9 @@ use rscni::{Args, Attachment, CNIResult, Error, Interface, NetConf};
 use rscni_linux::{AddressFlags, Link, LinkChange, Netlink, Veth, sysctl};
 
 use crate::failure::{AsFarAsPossible, Result, differs};
-use crate::owner::{self, Owner, Stale};
+use crate::ipam::Ipam;
+use crate::masquerade::Masquerade;
+use crate::owner::{Owner, Stale};
 use crate::sandbox::{Sandbox, taken};
 use crate::undo::Undo;
 
@@ -50,9 +52,9 @@ pub(crate) fn add_veth(host: &mut Netlink, veth: &Veth<'_>, sandbox: &str, undo:
 /// Ours is found by its name on the host. One that the Go plugins made has a random name there, so it is removed by
 /// its container's end, unless that is visibly another attachment's.
 pub(crate) fn del_veth(owner: Owner<'_>, args: &Args) -> Result<()> {
-    let is_of_another = |alias: Option<String>| alias.is_some_and(|a| owner::is_owned(&a) && a != owner.alias());
+    let is_of_another = |link: &Link| owner.is_contradicted_by(link.alias.as_deref());
     let mut host = Netlink::open()?;
-    if let Some(link) = host.find_link(&owner.veth_name())?.filter(|link| !is_of_another(link.alias.clone())) {
+    if let Some(link) = host.find_link(&owner.veth_name())?.filter(|link| !is_of_another(link)) {
         return del_link(&mut host, &link);
     }
     let Some(mut sandbox) = Sandbox::open_if_there(args)? else { return Ok(()) };
@@ -61,22 +63,40 @@ pub(crate) fn del_veth(owner: Owner<'_>, args: &Args) -> Result<()> {
         return Ok(());
     }
     let peer = inner.peer_index.and_then(|index| host.link_by_index(index).ok());
-    if is_of_another(peer.and_then(|peer| peer.alias)) {
+    if peer.as_ref().is_some_and(is_of_another) {
         return Ok(());
     }
     del_link(&mut sandbox.netlink, &inner)
 }
 
 /// Removes a link; that it is gone already is as good.
-fn del_link(netlink: &mut Netlink, link: &Link) -> Result<()> {
+pub(crate) fn del_link(netlink: &mut Netlink, link: &Link) -> Result<()> {
     match netlink.del_link(link.index) {
         Err(error) if !error.is_not_found() => Err(error.into()),
         _ => Ok(()),
     }
 }
 
+/// GC of a plugin with veth pairs and masquerading, and what else it holds on the host: `others` removes that.
+pub(crate) fn gc(args: &Args, others: impl FnOnce(&Stale<'_>) -> Result<()>) -> Result<()> {
+    let conf = args.conf()?;
+    let stale = Stale::new(conf, require_valid_attachments(conf)?);
+    let mut all = AsFarAsPossible::default();
+    let (before, after) = Ipam::before_and_after_link(conf, args);
+    if let Some(ipam) = before {
+        all.step(ipam.gc());
+    }
+    all.step(del_stale_links(&stale));
+    all.step(others(&stale));
+    all.step(Masquerade::remove_stale(&stale));
+    if let Some(ipam) = after {
+        all.step(ipam.gc());
+    }
+    all.finish()
+}
+
 /// GC: removes the links of attachments that are no longer valid.
-pub(crate) fn del_stale_links(stale: &Stale<'_>) -> Result<()> {
+fn del_stale_links(stale: &Stale<'_>) -> Result<()> {
     let mut host = Netlink::open()?;
     let mut all = AsFarAsPossible::default();
     for link in host.links()? {

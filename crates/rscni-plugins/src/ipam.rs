@@ -20,6 +20,16 @@ impl<'a> Ipam<'a> {
         conf.ipam_type().map(|plugin| Self { delegate: Delegate::new(&Linked, args, plugin), args, conf, plugin })
     }
 
+    /// The same plugin at the place that DEL and GC have to ask it: before the link goes, or after it. One of the two is
+    /// none.
+    ///
+    /// An address is free only when nobody uses it any more. But what a DHCP server has leased is given back to it
+    /// through the link.
+    pub(crate) fn before_and_after_link(conf: &'a NetConf, args: &'a Args) -> (Option<Self>, Option<Self>) {
+        let ipam = Self::of(conf, args);
+        if conf.ipam_type() == Some("dhcp") { (ipam, None) } else { (None, ipam) }
+    }
+
     /// The plugin named in `ipam.type`, for plugins that cannot do without.
     pub(crate) fn required(conf: &'a NetConf, args: &'a Args) -> Result<Self> {
         Self::of(conf, args).ok_or_else(|| {

@@ -5,12 +5,14 @@
 //! `ip6 filter` and so on. Only where the old kernel tables are in use ([`Legacy`]) its own tools are run.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::Write;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
 use rscni::Error;
-use rscni_linux::nft::{Family, Nft, RuleInfo, Table};
+use rscni_linux::nft::{Family, Nft, Policy, RuleInfo, Table};
+use rustix::fs::{FlockOperation, flock};
 
 use crate::failure::{AsFarAsPossible, Result};
 
@@ -42,6 +44,11 @@ impl IpTable {
         Ok(nft.chain(&self.table(), chain)?.is_some())
     }
 
+    /// Whether a chain of iptables drops what no rule of it decides on, as nftables shows it.
+    pub(crate) fn drops(self, nft: &mut Nft, chain: &str) -> Result<bool> {
+        Ok(nft.chain(&self.table(), chain)?.is_some_and(|chain| chain.policy == Some(Policy::Drop)))
+    }
+
     /// The rules of a chain that are wanted, as nftables shows them; none where there is no such chain.
     pub(crate) fn rules(
         self,
@@ -52,6 +59,16 @@ impl IpTable {
         let mut rules = nft.rules(&self.table(), chain)?;
         rules.retain(is_wanted);
         Ok(rules)
+    }
+
+    /// Removes rules of a chain by their handles, in one transaction; by nftables only.
+    pub(crate) fn remove_rules(self, nft: &mut Nft, chain: &str, handles: &[u64]) -> Result<()> {
+        let table = self.table();
+        let mut transaction = nft.transaction();
+        for handle in handles {
+            transaction.destroy_rule(&table, chain, *handle);
+        }
+        Ok(transaction.commit()?)
     }
 
     /// Removes a chain, and the jumps to it in the chains `from`, in one transaction; by nftables only.
@@ -110,6 +127,11 @@ impl Legacy {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Gives lines to the tool that changes the table, all at once.
+    pub(crate) fn restore(&self, lines: impl IntoIterator<Item = String>) -> Result<()> {
+        restore(&format!("{}-restore", self.program), self.table, lines)
+    }
+
     /// Removes the chains that are wanted, judged by their name and the line of a jump to them in the chains `from`.
     pub(crate) fn remove_chains(&self, from: &[&str], is_wanted: impl Fn(&str, &str) -> bool) -> Result<()> {
         let saved = self.save()?;
@@ -126,8 +148,31 @@ impl Legacy {
         let chains: BTreeSet<&str> = jumps.iter().map(|(chain, _)| *chain).collect();
         let mut lines: Vec<String> = jumps.iter().map(|(_, line)| line.replacen("-A ", "-D ", 1)).collect();
         lines.extend(chains.into_iter().flat_map(|chain| [format!("-F {chain}"), format!("-X {chain}")]));
-        restore(&format!("{}-restore", self.program), self.table, lines)
+        self.restore(lines)
     }
+}
+
+/// Looks for the program that adds rules.
+///
+/// # Errors
+/// What to do where there is none.
+pub(crate) fn find() -> std::result::Result<(), String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = std::env::split_paths(&path).any(|dir| dir.join("iptables-restore").is_file());
+    if is_there { Ok(()) } else { Err("there is no iptables-restore in PATH: install iptables".to_owned()) }
+}
+
+/// Keeps other calls on this host from adding to chains that all share, until it is dropped: iptables has no way to
+/// add what is missing and nothing else.
+///
+/// The lock is on the network namespace itself, so it is the same for all who change its rules, and leaves no file.
+pub(crate) fn lock() -> Result<File> {
+    let path = "/proc/thread-self/ns/net";
+    let locked = File::open(path).and_then(|namespace| {
+        rustix::io::retry_on_intr(|| flock(&namespace, FlockOperation::LockExclusive))?;
+        Ok(namespace)
+    });
+    Ok(locked.map_err(|e| Error::IOFailure(format!("lock {path}: {e}")))?)
 }
 
 /// Removes a chain and the jumps to it in the chains `from`, in both families, from nftables and from the old tables.

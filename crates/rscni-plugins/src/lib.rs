@@ -6,29 +6,43 @@
 
 #![forbid(unsafe_code)]
 
+mod bandwidth;
 mod bridge;
 mod chained;
 mod commands;
+mod container_link;
+mod dbus;
+mod dhcp;
+mod dummy;
 mod failure;
+mod firewall;
 mod flannel;
 mod host;
 mod host_device;
 mod host_local;
 mod ipam;
 mod iptables;
+mod ipvlan;
 mod linked;
 mod loopback;
+mod mac;
+mod macvlan;
 mod masquerade;
+mod master;
 mod nftable;
 mod owner;
+mod portmap;
 mod ptp;
 mod registry;
 mod sandbox;
 mod sbr;
 mod r#static;
+mod tap;
 mod tuning;
 mod undo;
+mod vlan;
 
+pub use dhcp::Daemon as DhcpDaemon;
 pub use linked::Linked;
 pub use registry::{ALL, Entry, find};
 

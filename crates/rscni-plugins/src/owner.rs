@@ -37,9 +37,19 @@ impl<'a> Owner<'a> {
         format!("{} {}", hashed_network(self.network), hash(&[self.container_id, self.ifname], 32))
     }
 
+    /// What stands for this owner where its names are too long, such as in the name of a file: 32 hexadecimal digits.
+    pub(crate) fn digest(&self) -> String {
+        hash(&[self.network, self.container_id, self.ifname], 32)
+    }
+
     /// The alias of this owner's links.
     pub(crate) fn alias(&self) -> String {
         format!("{ALIAS}{}", self.tag())
+    }
+
+    /// Whether an alias says that a link is another attachment's. Any other text says nothing about owners.
+    pub(crate) fn is_contradicted_by(&self, alias: Option<&str>) -> bool {
+        alias.is_some_and(|alias| alias.starts_with(ALIAS) && alias != self.alias())
     }
 
     /// The name of the host's end of this owner's veth.
@@ -89,11 +99,6 @@ impl<'a> Stale<'a> {
     pub(crate) fn has_alias(&self, alias: &str) -> bool {
         alias.strip_prefix(ALIAS).is_some_and(|tag| self.has_tag(tag))
     }
-}
-
-/// Whether an alias is that of an attachment, whichever it is.
-pub(crate) fn is_owned(alias: &str) -> bool {
-    alias.starts_with(ALIAS)
 }
 
 fn hashed_network(network: &str) -> String {

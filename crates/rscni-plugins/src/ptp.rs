@@ -3,7 +3,7 @@
 //! The container reaches everything by way of the host, the other addresses of its subnet too.
 
 use ipnet::IpNet;
-use rscni::{Args, CNIResult, Error, Interface, NetConf};
+use rscni::{Args, CNIResult, Error, Interface};
 use rscni_linux::{AddressFlags, Link, Netlink, Route, RouteFilter, Veth};
 use serde::Deserialize;
 
@@ -12,7 +12,7 @@ use crate::failure::{AsFarAsPossible, Result, differs};
 use crate::host;
 use crate::ipam::Ipam;
 use crate::masquerade::{Backend, Masquerade};
-use crate::owner::{Owner, Stale};
+use crate::owner::Owner;
 use crate::sandbox::{Reach, Sandbox};
 use crate::undo::Undo;
 
@@ -138,7 +138,7 @@ fn check(args: &Args) -> Result<()> {
     Ipam::required(conf, args)?.check()?;
     let mut sandbox = Sandbox::open(args)?;
     let mut host = Netlink::open()?;
-    let inner = sandbox.check_veth(&args.ifname, result)?;
+    let inner = sandbox.check_link(&args.ifname, "veth", result)?;
     sandbox.check_addresses_and_routes(&inner, result, conf.cni_version)?;
     let outer = host::check_peer(&mut host, &inner, result)?;
     check_host(&mut host, &outer, &host_links(result)?)?;
@@ -164,15 +164,7 @@ fn check_host(host: &mut Netlink, outer: &Link, links: &[HostLink]) -> Result<()
 }
 
 fn gc(args: &Args) -> Result<()> {
-    let conf: &NetConf = args.conf()?;
-    let stale = Stale::new(conf, host::require_valid_attachments(conf)?);
-    let mut all = AsFarAsPossible::default();
-    all.step(host::del_stale_links(&stale));
-    all.step(Masquerade::remove_stale(&stale));
-    if let Some(ipam) = Ipam::of(conf, args) {
-        all.step(ipam.gc());
-    }
-    all.finish()
+    host::gc(args, |_| Ok(()))
 }
 
 fn status(args: &Args) -> Result<()> {

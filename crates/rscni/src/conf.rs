@@ -229,9 +229,17 @@ pub(crate) fn read_as<'a, T: DeserializeOwned>(
     part: impl IntoIterator<Item = (&'a String, &'a Value)>,
     owner: &str,
 ) -> Result<T, Error> {
-    let given = part.into_iter().filter(|(_, value)| !value.is_null());
-    let given: Map<_, _> = given.map(|(key, value)| (key.clone(), value.clone())).collect();
-    any_case::from_value(given).map_err(|e| Error::InvalidNetworkConfig(format!("{owner}: {e}")))
+    let given: Vec<_> = part.into_iter().filter(|(_, value)| !value.is_null()).collect();
+    let read = |without: Option<&String>| {
+        let rest = given.iter().filter(|(key, _)| Some(*key) != without);
+        any_case::from_value(rest.map(|(key, value)| ((*key).clone(), (*value).clone())).collect::<Map<_, _>>())
+    };
+    read(None).map_err(|error| {
+        // serde names a key that is missing or unknown, but not one whose value has the wrong type.
+        let culprit = given.iter().find(|(key, _)| read(Some(key)).is_ok());
+        let key = culprit.map(|(key, _)| format!("{key}: ")).unwrap_or_default();
+        Error::InvalidNetworkConfig(format!("{owner}: {key}{error}"))
+    })
 }
 
 #[cfg(test)]
@@ -241,6 +249,19 @@ mod tests {
 
     fn read(json: &Value) -> NetConf {
         NetConf::from_json(json.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_key_of_the_wrong_type_is_named() {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default)]
+        struct Keys {
+            right: u32,
+            wrong: u32,
+        }
+        let conf = read(&json!({ "cniVersion": "1.1.0", "name": "net", "type": "x", "right": 1, "wrong": "1" }));
+        let error = conf.custom_as::<Keys>().unwrap_err().to_string();
+        assert!(error.contains("x: wrong: invalid type"), "{error}");
     }
 
     #[test]
@@ -315,11 +336,21 @@ mod tests {
 
     #[test]
     fn a_wrong_type_is_named() {
+        #[derive(Debug, Default, serde::Deserialize)]
+        #[serde(default)]
+        struct Own {
+            mtu: u32,
+            mode: String,
+        }
         let error = NetConf::from_json(br#"{ "ipMasq": "yes" }"#).unwrap_err();
         assert_eq!(error.code(), 6);
         assert!(error.details().contains("ipMasq"), "{error}");
         let error = NetConf::from_json(b"{ \"a\": 1,\n oops }").unwrap_err();
         assert!(error.details().contains("line 2 column"), "{error}");
+
+        let conf = read(&json!({ "type": "t", "mtu": "large", "mode": "a" }));
+        let error = conf.custom_as::<Own>().map(|own| (own.mtu, own.mode)).unwrap_err();
+        assert!(error.details().starts_with("t: mtu: invalid type"), "{error}");
     }
 
     #[test]

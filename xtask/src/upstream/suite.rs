@@ -92,7 +92,7 @@ const FURNISH: &str = "
 set -e
 mount -t sysfs none /sys
 for directory in /run /var/lib; do mount -t tmpfs none $directory; done
-mkdir -p /run/netns $TMPDIR
+mkdir -p /run/netns $TMPDIR /var/lib/misc
 ip link set lo up
 cd $1
 shift

@@ -3,6 +3,10 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub(crate) mod dhcp;
+pub(crate) mod dhcp_server;
+pub(crate) mod outside;
+
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::time::Duration;
@@ -17,7 +21,7 @@ pub(crate) const V6: &str = "fd01::/64";
 
 /// What belongs to no attachment and stays when the last one goes: host-local's lock, index and where it goes on,
 /// forwarding, and tables, sets and rules that are the same for all.
-const STAYS: [&str; 13] = [
+const STAYS: &[&str] = &[
     "forward",
     "/last_reserved_ip.",
     "/lock",
@@ -26,6 +30,12 @@ const STAYS: [&str; 13] = [
     "nft chain inet rscni postrouting",
     "nft rule inet rscni postrouting",
     "nft set inet rscni masquerade",
+    "nft chain inet rscni hostport",
+    "nft rule inet rscni hostport",
+    "nft set inet rscni hostport",
+    "nft chain inet rscni firewall-admin",
+    "nft set inet rscni firewall",
+    "nft set bridge rscni firewall",
     "nft table bridge rscni",
     "nft chain bridge rscni prerouting",
     "nft rule bridge rscni prerouting",

@@ -58,6 +58,14 @@ impl<'a> Value<'a> {
         i32::from_ne_bytes(self.array())
     }
 
+    pub(crate) fn u64(self) -> u64 {
+        u64::from_ne_bytes(self.array())
+    }
+
+    pub(crate) fn u16_be(self) -> u16 {
+        u16::from_be_bytes(self.array())
+    }
+
     /// nftables sends its numbers in network byte order.
     pub(crate) fn u32_be(self) -> u32 {
         u32::from_be_bytes(self.array())

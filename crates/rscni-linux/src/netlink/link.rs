@@ -8,7 +8,10 @@ use netlink_packet_route::{
     link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage},
 };
 
-use super::{Attributes, BridgeInfo, BridgePortInfo, Netlink, OrAbsent, Request, attributes};
+use super::{
+    Attributes, BridgeInfo, BridgePortInfo, IpvlanMode, MacvlanInfo, Netlink, OrAbsent, Request, TunInfo, attributes,
+    kind::parse_vlan_id,
+};
 use crate::{Error, MacAddr, Netns, Result};
 
 pub(super) const LINK_HEADER: usize = 16;
@@ -79,6 +82,14 @@ pub struct Link {
     pub bridge: Option<BridgeInfo>,
     /// What a bridge's port is set to.
     pub bridge_port: Option<BridgePortInfo>,
+    /// What a macvlan is set to.
+    pub macvlan: Option<MacvlanInfo>,
+    /// The mode of an ipvlan.
+    pub ipvlan_mode: Option<IpvlanMode>,
+    /// The number of an 802.1Q link.
+    pub vlan_id: Option<u16>,
+    /// What a tun or tap is set to.
+    pub tun: Option<TunInfo>,
 }
 
 /// The operational state of a link (`IFLA_OPERSTATE`, RFC 2863).
@@ -158,19 +169,28 @@ impl Link {
         for (kind, value) in info {
             match kind {
                 IFLA_INFO_KIND => self.kind = Some(value.string()),
-                IFLA_INFO_DATA if self.kind.as_deref() == Some("bridge") => {
-                    self.bridge = Some(BridgeInfo::parse(value.nested()));
-                }
-                IFLA_INFO_DATA if self.kind.as_deref() == Some("vrf") => {
-                    self.vrf_table =
-                        value.nested().find(|(kind, _)| *kind == IFLA_VRF_TABLE).map(|(_, table)| table.u32());
-                }
+                IFLA_INFO_DATA => self.parse_data(value.nested()),
                 IFLA_INFO_SLAVE_KIND => slave_kind = Some(value.string()),
                 IFLA_INFO_SLAVE_DATA if slave_kind.as_deref() == Some("bridge") => {
                     self.bridge_port = Some(BridgePortInfo::parse(value.nested()));
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// The kind comes first, and what it says about itself after it.
+    fn parse_data(&mut self, mut data: Attributes<'_>) {
+        match self.kind.as_deref() {
+            Some("bridge") => self.bridge = Some(BridgeInfo::parse(data)),
+            Some("macvlan") => self.macvlan = Some(MacvlanInfo::parse(data)),
+            Some("ipvlan") => self.ipvlan_mode = IpvlanMode::parse(data),
+            Some("tun") => self.tun = Some(TunInfo::parse(data)),
+            Some("vlan") => self.vlan_id = parse_vlan_id(data),
+            Some("vrf") => {
+                self.vrf_table = data.find(|(kind, _)| *kind == IFLA_VRF_TABLE).map(|(_, table)| table.u32());
+            }
+            _ => {}
         }
     }
 }

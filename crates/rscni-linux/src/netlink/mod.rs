@@ -19,13 +19,17 @@ mod route;
 mod rule;
 mod settle;
 mod socket;
+pub mod tc;
 mod vlan;
 
 pub use self::{
     address::{Address, AddressFlags, NewAddress},
     bridge::{BridgeInfo, BridgePort, BridgePortInfo},
     family::Family,
-    kind::{Bridge, Dummy, NewLink, Veth, Vrf},
+    kind::{
+        Bridge, Dummy, Ifb, Ipvlan, IpvlanMode, Macvlan, MacvlanInfo, MacvlanMode, NewLink, TunInfo, Veth, VlanLink,
+        Vrf,
+    },
     link::{Link, LinkChange, OperState},
     neighbour::Neighbour,
     request::{Batch, Request},

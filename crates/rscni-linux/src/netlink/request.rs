@@ -91,6 +91,16 @@ impl Netlink {
         Batch { netlink: self, requests: Vec::new() }
     }
 
+    /// An error about links by their numbers becomes one about their names.
+    pub(super) fn naming_links(&mut self, error: Error) -> Error {
+        match error {
+            Error::Netlink { action, errno, extack } => {
+                Error::Netlink { action: self.name_links(&action), errno, extack }
+            }
+            error => error,
+        }
+    }
+
     /// Replaces every `#5` by the name of the interface with that index.
     pub(super) fn name_links(&mut self, action: &str) -> String {
         let mut parts = action.split('#');
@@ -182,6 +192,14 @@ operations! {
     fn add_rule(rule: &super::Rule);
     /// Removes a routing rule, as `ip rule del`; the first that is like `rule` if it has no priority.
     fn del_rule(rule: &super::Rule);
+    /// Adds a queueing discipline, as `tc qdisc add`. Fails with `EEXIST` if there is one that somebody has put there.
+    fn add_qdisc(index: u32, parent: super::tc::Handle, handle: super::tc::Handle, qdisc: &super::tc::Qdisc);
+    /// Deletes a queueing discipline with its classes and filters, as `tc qdisc del`.
+    fn del_qdisc(index: u32, parent: super::tc::Handle);
+    /// Adds a class to `htb`, as `tc class add`.
+    fn add_htb_class(index: u32, class: &super::tc::HtbClass);
+    /// Adds a filter, as `tc filter add`.
+    fn add_filter(index: u32, filter: &super::tc::U32);
     /// Adds or replaces a permanent neighbour entry, as `ip neigh replace ... nud permanent`.
     fn add_neighbour(index: u32, address: std::net::IpAddr, mac: crate::MacAddr);
     /// Removes a neighbour entry, as `ip neigh del`.

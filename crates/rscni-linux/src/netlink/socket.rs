@@ -6,8 +6,8 @@
 use std::{io, ops::ControlFlow};
 
 use netlink_packet_core::{
-    NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
-    NetlinkSerializable, NlasIterator, parse_i32, parse_string,
+    NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP_INTR, NLM_F_ECHO, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
+    NetlinkBuffer, NetlinkSerializable, NlasIterator, parse_i32, parse_string,
 };
 use netlink_sys::{Socket as Raw, protocols::NETLINK_ROUTE};
 
@@ -154,6 +154,29 @@ impl Socket {
         let sequence = self.queue(0, message);
         self.send().map_err(|error| Error::io(action, error))?;
         self.answer(action, sequence, sequence, read)
+    }
+
+    /// Sends one request that the kernel may carry out without an answer, and gives the object to `read` if there is
+    /// one.
+    pub(crate) fn find<T>(
+        &mut self,
+        action: &str,
+        message: &impl NetlinkSerializable,
+        read: impl Fn(u16, &[u8]) -> Result<T>,
+    ) -> Result<Option<T>> {
+        // Older kernels answer only to an echo.
+        let sequence = self.queue(NLM_F_ACK | NLM_F_ECHO, message);
+        self.send().map_err(|error| Error::io(action, error))?;
+        let mut found = None;
+        self.receive(sequence, sequence, |_, _, answer| match answer {
+            Answer::Refused(refusal) => ControlFlow::Break(Err(refusal.during(action))),
+            Answer::Object { kind, payload } => {
+                found = Some(read(kind, payload));
+                ControlFlow::Continue(())
+            }
+            Answer::Ack | Answer::Done => ControlFlow::Break(found.take().transpose()),
+        })
+        .map_err(|error| Error::io(action, error))?
     }
 
     /// Waits for the one object that answers the messages `first..=last`, or for the first refusal.

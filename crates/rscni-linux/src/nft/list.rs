@@ -10,14 +10,18 @@ use super::{
         element_list,
     },
     expression::{self, read_value},
-    message::{NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE, message, string, unspecific},
+    message::{
+        NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETSET, NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE, message, string,
+        table_name, unspecific,
+    },
     rule::{NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_USERDATA, chain_attributes},
+    set::{NFTA_SET_NAME, NFTA_SET_TABLE},
     userdata,
     verdict::read_verdict,
 };
 use crate::{
     Error, Result,
-    netlink::{Attributes, OrAbsent, attributes},
+    netlink::{self, Attributes, OrAbsent, attributes},
 };
 
 /// The header of netfilter's messages: family, version, resource.
@@ -71,6 +75,25 @@ pub struct RawExpression {
     pub attributes: Vec<u8>,
 }
 
+impl RawExpression {
+    /// The bytes of the attribute of this type, or of one within it: a path of types, from the outside in.
+    pub fn attribute(&self, path: &[u16]) -> Option<&[u8]> {
+        path.iter().try_fold(&self.attributes[..], |bytes, wanted| {
+            attributes(bytes, 0).find(|(kind, _)| kind == wanted).map(|(_, value)| value.0)
+        })
+    }
+
+    /// The attribute as a number, which nftables keeps in network byte order.
+    pub fn number(&self, path: &[u16]) -> Option<u32> {
+        Some(u32::from_be_bytes(self.attribute(path)?.try_into().ok()?))
+    }
+
+    /// The attribute as text, without its NUL.
+    pub fn text(&self, path: &[u16]) -> Option<String> {
+        self.attribute(path).map(|bytes| netlink::Value(bytes).string())
+    }
+}
+
 /// An element that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -91,6 +114,17 @@ impl ElementInfo {
     /// Whether its key is this.
     pub fn has_key(&self, key: &Value) -> bool {
         self.key == key.bytes
+    }
+}
+
+impl RuleInfo {
+    /// Whether it looks something up in this set or map.
+    pub fn looks_up(&self, set: &str) -> bool {
+        const NFTA_LOOKUP_SET: u16 = 1;
+        let names = |expression: &RawExpression| {
+            attributes(&expression.attributes, 0).any(|(kind, value)| kind == NFTA_LOOKUP_SET && value.string() == set)
+        };
+        self.expressions.iter().any(|expression| expression.name == "lookup" && names(expression))
     }
 }
 
@@ -131,6 +165,17 @@ impl Nft {
         let request = message(table.family, NFT_MSG_GETRULE, attributes);
         let rules = self.socket.dump(&action, NLM_F_DUMP, &request, |_, payload| Ok(Some(RuleInfo::parse(payload))));
         Ok(rules.or_absent()?.unwrap_or_default())
+    }
+
+    /// The names of a table's sets and maps; none if the table is not there.
+    pub fn sets(&mut self, table: &Table) -> Result<Vec<String>> {
+        let action = format!("list the sets of {table}");
+        let request = message(table.family, NFT_MSG_GETSET, vec![table_name(table)]);
+        let sets = self.socket.dump(&action, NLM_F_DUMP, &request, |_, payload| {
+            let text = |wanted| attributes(payload, HEADER).find(|(kind, _)| *kind == wanted).map(|(_, v)| v.string());
+            Ok(text(NFTA_SET_NAME).filter(|_| text(NFTA_SET_TABLE).as_ref() == Some(&table.name)))
+        });
+        Ok(sets.or_absent()?.unwrap_or_default())
     }
 
     /// The element with this key, or `None`: a lookup that costs the same however large the set is.
@@ -255,5 +300,27 @@ impl ElementInfo {
             }
         }
         info
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attribute_within_another_is_found_by_its_path() {
+        let expression = RawExpression {
+            name: "cmp".into(),
+            // cmp: register 8, operator 1, the value 10.1.0.5 within the data
+            attributes: [
+                &[8, 0, 1, 0, 0, 0, 0, 8, 8, 0, 2, 0, 0, 0, 0, 1][..],
+                &[12, 0, 3, 0x80, 8, 0, 1, 0, 10, 1, 0, 5],
+            ]
+            .concat(),
+        };
+        assert_eq!(expression.number(&[2]), Some(1));
+        assert_eq!(expression.attribute(&[3, 1]), Some(&[10, 1, 0, 5][..]));
+        assert_eq!(expression.attribute(&[4]), None);
+        assert_eq!(expression.attribute(&[3, 2]), None);
     }
 }

@@ -17,6 +17,7 @@ pub(super) const NFT_MSG_NEWRULE: u8 = 6;
 pub(super) const NFT_MSG_GETRULE: u8 = 7;
 pub(super) const NFT_MSG_DELRULE: u8 = 8;
 pub(super) const NFT_MSG_NEWSET: u8 = 9;
+pub(super) const NFT_MSG_GETSET: u8 = 10;
 pub(super) const NFT_MSG_DELSET: u8 = 11;
 pub(super) const NFT_MSG_NEWSETELEM: u8 = 12;
 pub(super) const NFT_MSG_GETSETELEM: u8 = 13;

@@ -142,13 +142,32 @@ impl Rule {
         self.load(fields).with([expression::lookup(set, FIRST, None, true)])
     }
 
+    /// The net, as long as `like`, that the address in the field is in, joined with the other fields, is in the set:
+    /// `ip saddr & 255.255.255.0 . meta l4proto . th dport @set`. If `like` is everything, the others are looked up alone.
+    pub fn net_in_set(self, field: Field, like: IpNet, others: &[Field], set: &str) -> Self {
+        let mut rule = self;
+        let mut register = FIRST;
+        if like.prefix_len() > 0 {
+            rule = rule.with([expression::load(field, FIRST)]);
+            register += field.words();
+        }
+        if (1..like.max_prefix_len()).contains(&like.prefix_len()) {
+            let mask = Value::from(like.netmask());
+            rule = rule.with([expression::bitwise(FIRST, &mask.bytes, &vec![0; mask.bytes.len()])]);
+        }
+        rule.load_at(others, register).with([expression::lookup(set, FIRST, None, false)])
+    }
+
     /// The verdict that the map gives for the fields (`vmap`). If it gives none, the next rule follows.
     pub fn verdict_map(self, fields: &[Field], map: &str) -> Self {
         self.load(fields).with([expression::lookup(map, FIRST, Some(VERDICT), false)])
     }
 
-    fn load(mut self, fields: &[Field]) -> Self {
-        let mut register = FIRST;
+    fn load(self, fields: &[Field]) -> Self {
+        self.load_at(fields, FIRST)
+    }
+
+    fn load_at(mut self, fields: &[Field], mut register: u32) -> Self {
         for field in fields {
             self.expressions.push(expression::load(*field, register));
             register += field.words();

@@ -10,6 +10,7 @@ use rscni_linux::{MacAddr, Vlan};
 use serde::Deserialize;
 
 use crate::failure::{Failure, Result};
+use crate::mac::requested_mac;
 use crate::masquerade::Backend;
 
 /// The keys of the bridge plugin, as the Go plugin has them.
@@ -143,7 +144,7 @@ impl Config {
             dad: keys.enabledad,
             disable_container_interface: keys.disable_container_interface,
             isolated: keys.port_isolation,
-            mac: mac(conf, args)?,
+            mac: requested_mac(conf, args, None)?,
             bridge: keys.bridge,
         })
     }
@@ -203,26 +204,6 @@ fn first_host(subnet: &IpNet) -> Result<IpAddr> {
         .ok_or_else(|| invalid(format!("{subnet} has no room for a gateway: give ipam a \"gateway\"")))
 }
 
-/// The hardware address that is asked for: `runtimeConfig` before `args.cni` before `CNI_ARGS`.
-fn mac(conf: &NetConf, args: &Args) -> Result<Option<MacAddr>> {
-    let cni_args = args.cni_args()?;
-    cni_args.refuse_unknown(&["MAC"])?;
-    let runtime = args.runtime_config()?.mac;
-    let by_convention = || conf.args_cni().and_then(|cni| Some(cni.get("mac")?.as_str()?.to_owned()));
-    let by_variable = || cni_args.get("MAC").map(ToOwned::to_owned);
-    let is_set = |mac: &String| !mac.is_empty();
-    match runtime.filter(is_set).or_else(|| by_convention().filter(is_set)).or_else(|| by_variable().filter(is_set)) {
-        None => Ok(None),
-        Some(text) => {
-            let mac: MacAddr = text.parse().map_err(|e| invalid(format!("mac: {e}")))?;
-            if mac.is_multicast() {
-                return Err(invalid(format!("mac {mac} is a group address, no interface can have it")));
-            }
-            Ok(Some(mac))
-        }
-    }
-}
-
 /// The VLANs of `vlanTrunk` in ascending order, those that follow each other as one range.
 fn trunk(entries: &[Trunk]) -> Result<Vec<RangeInclusive<u16>>> {
     let mut ids = Vec::new();
@@ -271,12 +252,8 @@ mod tests {
     use serde_json::{Value, json};
 
     fn config(keys: Value) -> Result<Config> {
-        read(keys, Args::default())
-    }
-
-    fn read(keys: Value, args: Args) -> Result<Config> {
         let conf: NetConf = serde_json::from_value(keys).unwrap();
-        let args = Args { config: Some(conf.clone()), ..args };
+        let args = Args { config: Some(conf.clone()), ..Args::default() };
         Config::new(&conf, &args)
     }
 
@@ -331,20 +308,6 @@ mod tests {
     ) {
         let expected: Vec<_> = tagged.into_iter().map(Vlan::trunk).chain([Vlan::access(native)]).collect();
         assert_eq!(config(keys).unwrap().port_vlans(), expected);
-    }
-
-    #[test]
-    fn the_mac_comes_from_the_runtime_before_args_before_cni_args() {
-        let mut keys = json!({
-            "runtimeConfig": { "mac": "02:00:00:00:00:03" }, "args": { "cni": { "mac": "02:00:00:00:00:02" } }
-        });
-        let args = Args { args: Some("IgnoreUnknown=1;MAC=02:00:00:00:00:01;X=y".into()), ..Args::default() };
-        let mac = |keys: &Value| read(keys.clone(), args.clone()).unwrap().mac.unwrap().to_string();
-        assert_eq!(mac(&keys), "02:00:00:00:00:03");
-        keys["runtimeConfig"] = json!({});
-        assert_eq!(mac(&keys), "02:00:00:00:00:02");
-        keys["args"] = json!({});
-        assert_eq!(mac(&keys), "02:00:00:00:00:01");
     }
 
     #[test]

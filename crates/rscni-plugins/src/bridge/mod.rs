@@ -9,7 +9,7 @@ mod spoof;
 
 use std::time::Duration;
 
-use rscni::{Args, CNIResult, Interface, NetConf};
+use rscni::{Args, CNIResult, Interface};
 use rscni_linux::{BridgePort, Link, LinkChange, Netlink, Veth, announce};
 
 use self::config::Config;
@@ -18,7 +18,7 @@ use crate::failure::{AsFarAsPossible, Context, Result, differs};
 use crate::host;
 use crate::ipam::Ipam;
 use crate::masquerade::Masquerade;
-use crate::owner::{Owner, Stale};
+use crate::owner::Owner;
 use crate::sandbox::{Reach, Sandbox, check_mac};
 use crate::undo::Undo;
 
@@ -37,16 +37,6 @@ fn add(args: &Args) -> Result<CNIResult> {
     Ipam::require_in_old_versions(conf)?;
     let ipam = Ipam::of(conf, args);
     let mut undo = Undo::default();
-
-    let mut result = CNIResult::default();
-    if let Some(ipam) = &ipam {
-        result = ipam.add()?;
-        undo.push(|| ipam.del());
-        for ip in &mut result.ips {
-            ip.interface = Some(CONTAINER);
-        }
-    }
-    let gateways = config.gateways(&mut result)?;
 
     let mut host = Netlink::open()?;
     let bridge = device::ensure(&mut host, &config, &mut undo)?;
@@ -70,6 +60,17 @@ fn add(args: &Args) -> Result<CNIResult> {
         spoof::add(owner, &port.name, mac)?;
         undo.push(move || spoof::remove(owner, Some(mac)));
     }
+
+    // The link is there first, for an IPAM plugin that asks a server behind it.
+    let mut result = CNIResult::default();
+    if let Some(ipam) = &ipam {
+        result = ipam.add()?;
+        undo.push(|| ipam.del());
+        for ip in &mut result.ips {
+            ip.interface = Some(CONTAINER);
+        }
+    }
+    let gateways = config.gateways(&mut result)?;
 
     let mut gateway_link = None;
     if ipam.is_some() {
@@ -130,6 +131,10 @@ fn del(args: &Args) -> Result<()> {
     let mut all = AsFarAsPossible::default();
     // One that has become invalid does not stop this; it may have asked for anything.
     let config = Config::new(conf, args);
+    let (before, after) = Ipam::before_and_after_link(conf, args);
+    if let Some(ipam) = before {
+        all.step(ipam.del());
+    }
     all.step(host::del_veth(owner, args));
     if config.as_ref().map_or(true, |config| config.mac_spoof_check) {
         all.step(spoof::remove(owner, previous.and_then(|result| inner_mac(args, result))));
@@ -137,7 +142,7 @@ fn del(args: &Args) -> Result<()> {
     if conf.ip_masq.unwrap_or_default() {
         all.step(Masquerade::new(owner, config.ok().and_then(|c| c.masquerade).unwrap_or_default()).remove(previous));
     }
-    if let Some(ipam) = Ipam::of(conf, args) {
+    if let Some(ipam) = after {
         all.step(ipam.del());
     }
     all.finish()
@@ -163,7 +168,7 @@ fn check(args: &Args) -> Result<()> {
     let inner = if config.disable_container_interface {
         sandbox.netlink.link_by_name(&args.ifname)?
     } else {
-        sandbox.check_veth(&args.ifname, result)?
+        sandbox.check_link(&args.ifname, "veth", result)?
     };
     let port = host::check_peer(&mut host, &inner, result)?;
     check_port(&mut host, &port, &bridge, &config)?;
@@ -199,16 +204,7 @@ fn check_port(host: &mut Netlink, port: &Link, bridge: &Link, config: &Config) -
 }
 
 fn gc(args: &Args) -> Result<()> {
-    let conf: &NetConf = args.conf()?;
-    let stale = Stale::new(conf, host::require_valid_attachments(conf)?);
-    let mut all = AsFarAsPossible::default();
-    all.step(host::del_stale_links(&stale));
-    all.step(spoof::remove_stale(&stale));
-    all.step(Masquerade::remove_stale(&stale));
-    if let Some(ipam) = Ipam::of(conf, args) {
-        all.step(ipam.gc());
-    }
-    all.finish()
+    host::gc(args, spoof::remove_stale)
 }
 
 fn status(args: &Args) -> Result<()> {

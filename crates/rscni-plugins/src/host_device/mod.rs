@@ -19,7 +19,7 @@ use crate::commands::Commands;
 use crate::failure::{AsFarAsPossible, Result, differs};
 use crate::host;
 use crate::ipam::Ipam;
-use crate::owner::{Owner, Stale, is_owned};
+use crate::owner::{Owner, Stale};
 use crate::sandbox::{Reach, Sandbox, check_mac};
 use crate::undo::Undo;
 
@@ -178,7 +178,7 @@ fn find_in(container: &mut Netlink, saved: &Saved) -> Result<Option<Link>> {
 fn give_back_of_go(conf: &NetConf, args: &Args, inside: Option<(Sandbox, Link)>) -> Result<()> {
     let config = Config::new(conf, args);
     if let Some((mut sandbox, link)) = inside {
-        let is_name = |alias: &String| rscni::name::interface_name_problem(alias).is_none() && !is_owned(alias);
+        let is_name = |alias: &String| rscni::name::interface_name_problem(alias).is_none();
         let Some(name) = link.alias.clone().filter(is_name) else { return Ok(()) };
         let is_dpdk = config.is_ok_and(|config| config.is_dpdk(&Sysfs::default()).unwrap_or_default());
         return if is_dpdk { Ok(()) } else { transfer::take(&mut sandbox.netlink, &link, &name) };

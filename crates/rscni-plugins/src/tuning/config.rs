@@ -27,6 +27,13 @@ struct Keys {
     tx_q_len: Option<u32>,
 }
 
+/// Of a configuration the sysctls alone.
+#[derive(Deserialize)]
+struct Sysctls {
+    #[expect(dead_code, reason = "reading it is what finds one that stands there twice")]
+    sysctl: Option<Pairs>,
+}
+
 /// A JSON object of texts, in its order. One that has a key twice is refused.
 #[derive(Debug, Default)]
 struct Pairs(Vec<(String, String)>);
@@ -79,8 +86,9 @@ pub(super) struct Config {
 impl Config {
     /// Reads and validates the configuration of a call.
     pub(super) fn new(conf: &NetConf, args: &Args) -> Result<Self> {
-        // From the text itself: what has been parsed before has lost a key that stands there twice.
-        let keys: Keys = serde_json::from_slice(&args.stdin).map_err(invalid)?;
+        // From the text itself: what has been parsed before has lost a sysctl that stands there twice.
+        let _: Sysctls = serde_json::from_slice(&args.stdin).map_err(invalid)?;
+        let keys: Keys = conf.custom_as()?;
         let by_args: Keys = match conf.args_cni() {
             Some(map) => Keys::deserialize(map).map_err(|error| invalid(format!("args.cni: {error}")))?,
             None => Keys::default(),
@@ -109,8 +117,13 @@ impl Config {
 /// The directory for the attributes of before. All that DEL and GC need of a configuration that may have become
 /// invalid.
 pub(super) fn data_dir(conf: &NetConf) -> PathBuf {
-    let given = conf.custom.get("dataDir").and_then(|value| value.as_str()).filter(|dir| !dir.is_empty());
-    given.unwrap_or(DATA_DIR).into()
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Key {
+        data_dir: String,
+    }
+    let Key { data_dir } = conf.custom_as().unwrap_or_default();
+    if data_dir.is_empty() { DATA_DIR.into() } else { data_dir.into() }
 }
 
 /// The hardware address that is asked for: in `args.cni` before `runtimeConfig` before `CNI_ARGS` before the key. An

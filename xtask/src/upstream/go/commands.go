@@ -45,16 +45,24 @@ func callProgram(command string, args *skel.CmdArgs) error {
 // matchError is MatchError, for programs that say in words of their own what they refuse: the code tells that it is a
 // refusal, and neither a failure on the way (5) nor a fault of the plugin (999).
 func matchError(expected any, description ...any) gomegatypes.GomegaMatcher {
-	exact := gomega.MatchError(expected, description...)
-	if os.Getenv("UPSTREAM_OWN_WORDS") == "" {
-		return exact
-	}
-	refuses := func(actual any) bool {
-		reply, isReply := actual.(*types.Error)
-		return isReply && reply.Msg != "" && reply.Code != 0 && reply.Code != 5 && reply.Code != 999
-	}
-	return gomega.Or(exact, gomega.WithTransform(refuses, gomega.BeTrue()))
+	return gomega.Or(gomega.MatchError(expected, description...), gomega.WithTransform(refuses, gomega.BeTrue()))
 }
+
+// told is Expect(err.Error()), likewise.
+type told struct{ err error }
+
+func (t told) To(matcher gomegatypes.GomegaMatcher, description ...any) bool {
+	return refuses(t.err) || gomega.Expect(t.err.Error()).To(matcher, description...)
+}
+
+func refuses(err any) bool {
+	reply, isReply := err.(*types.Error)
+	isRefusal := isReply && reply.Msg != "" && reply.Code != 0 && reply.Code != 5 && reply.Code != 999
+	return isRefusal && os.Getenv("UPSTREAM_OWN_WORDS") != ""
+}
+
+// systemBus is where programs find D-Bus. The functions would take the connection of the case.
+var systemBus string
 
 // programEnvironment is that of the test, with the variables that the spec asks for.
 func programEnvironment(command string, args *skel.CmdArgs) []string {
@@ -73,6 +81,9 @@ func programEnvironment(command string, args *skel.CmdArgs) []string {
 		if !strings.HasPrefix(variable, "CNI_") {
 			environment = append(environment, variable)
 		}
+	}
+	if systemBus != "" {
+		environment = append(environment, "DBUS_SYSTEM_BUS_ADDRESS="+systemBus)
 	}
 	return append(environment,
 		"CNI_COMMAND="+command,

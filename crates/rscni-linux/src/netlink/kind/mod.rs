@@ -2,7 +2,12 @@
 
 mod bridge;
 mod dummy;
+mod ifb;
+mod ipvlan;
+mod macvlan;
+mod tun;
 mod veth;
+mod vlan;
 mod vrf;
 
 use std::os::fd::{AsFd, AsRawFd};
@@ -13,11 +18,22 @@ use netlink_packet_route::{
     link::{InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
 };
 
-pub use self::{bridge::Bridge, dummy::Dummy, veth::Veth, vrf::Vrf};
+pub(super) use self::vlan::parse_id as parse_vlan_id;
+pub use self::{
+    bridge::Bridge,
+    dummy::Dummy,
+    ifb::Ifb,
+    ipvlan::{Ipvlan, IpvlanMode},
+    macvlan::{Macvlan, MacvlanInfo, MacvlanMode},
+    tun::TunInfo,
+    veth::Veth,
+    vlan::VlanLink,
+    vrf::Vrf,
+};
 use super::{Link, LinkChange, Netlink, Request, link::get_by_name};
 use crate::{MacAddr, Netns, Result};
 
-/// A link to be made, of any kind: made from a [`Veth`], a [`Bridge`], a [`Dummy`].
+/// A link to be made, of any kind: made from a [`Veth`], a [`Bridge`], a [`Macvlan`] and so on.
 #[derive(Debug, Clone)]
 pub struct NewLink<'a> {
     pub(super) name: String,
@@ -52,6 +68,10 @@ impl NewLink<'_> {
         }
     }
 
+    fn request(&self) -> Request {
+        Request::new(self.message(), NEW, &self.action)
+    }
+
     fn message(&self) -> RouteNetlinkMessage {
         let mut info = vec![LinkInfo::Kind(self.kind.clone())];
         info.extend(self.data.clone().map(LinkInfo::Data));
@@ -65,6 +85,17 @@ impl NewLink<'_> {
         message.attributes.push(LinkAttribute::LinkInfo(info));
         RouteNetlinkMessage::NewLink(message)
     }
+}
+
+/// The flags of a message that makes something new.
+const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
+
+/// A name that no other link has.
+fn temporary_name() -> Result<String> {
+    let mut bytes = [0; 4];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|errno| crate::Error::io("choose a random name", errno))?;
+    Ok(format!("tmp{:08x}", u32::from_ne_bytes(bytes)))
 }
 
 /// What both ends of a veth, and every other link, may have.
@@ -93,13 +124,54 @@ impl Netlink {
     /// it alone. When it is the alias that fails, the new link is deleted again.
     pub fn add_link<'a>(&mut self, link: impl Into<NewLink<'a>>) -> Result<Link> {
         let new = link.into();
-        let first = self.socket.queue(NLM_F_CREATE | NLM_F_EXCL, &new.message());
+        let first = self.socket.queue(NEW, &new.message());
         let last = self.socket.queue(0, &get_by_name(&new.name));
         self.socket.send().map_err(|error| crate::Error::io(&new.action, error))?;
-        let mut link = self.socket.answer(&new.action, first, last, |_, payload| Link::parse(payload))?;
-        if new.alias.is_some() {
-            let change = LinkChange { alias: new.alias, ..LinkChange::default() };
-            if let Err(error) = self.run(&Request::set_link(link.index, &change)) {
+        let link = self.socket.answer(&new.action, first, last, |_, payload| Link::parse(payload));
+        let link = link.map_err(|error| self.naming_links(error))?;
+        self.with_alias(link, new.alias)
+    }
+
+    /// Makes a link in another namespace, on top of one of this socket's: `ip link add link LOWER name NAME netns
+    /// NETNS type ...`. Gives it as that namespace sees it, through `inside`, a socket in `netns`.
+    ///
+    /// It has its final name from the start, unless the kernel is so old (6.1 is) that it minds an interface of that
+    /// name on this side, too: there it gets a temporary one first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Netlink::add_link`].
+    pub fn add_link_in<'a>(
+        &mut self,
+        netns: &'a Netns,
+        inside: &mut Netlink,
+        link: impl Into<NewLink<'a>>,
+    ) -> Result<Link> {
+        let mut new = NewLink { netns: Some(netns), ..link.into() };
+        let made = match self.run(&new.request()) {
+            Err(error) if error.is_exists() && self.find_link(&new.name)?.is_some() => {
+                if inside.find_link(&new.name)?.is_some() {
+                    return Err(error);
+                }
+                let name = std::mem::replace(&mut new.name, temporary_name()?);
+                self.run(&new.request())?;
+                let made = inside.link_by_name(&new.name)?;
+                let renamed = inside.set_link(made.index, &LinkChange { name: Some(name), ..LinkChange::default() });
+                renamed.and_then(|()| inside.link_by_index(made.index)).inspect_err(|_| {
+                    // The first error is the one to report.
+                    let _ = inside.del_link(made.index);
+                })
+            }
+            made => made.and_then(|()| inside.link_by_name(&new.name)),
+        };
+        inside.with_alias(made?, new.alias)
+    }
+
+    /// Gives a link that was just made its alias, or deletes it again.
+    fn with_alias(&mut self, mut link: Link, alias: Option<String>) -> Result<Link> {
+        if alias.is_some() {
+            let change = LinkChange { alias, ..LinkChange::default() };
+            if let Err(error) = self.set_link(link.index, &change) {
                 // The first error is the one to report.
                 let _ = self.del_link(link.index);
                 return Err(error);

@@ -1,0 +1,574 @@
+//! The bandwidth plugin, after bridge or ptp as in a network's list, with packets by the million.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use rscni_linux::tc::{Handle, HtbClass, Qdisc, Tbf, U32};
+use rscni_linux::{AddressFlags, Bridge, Ifb, Link, Netlink};
+use rscni_test::{Container, Lab, Outcome, Versions};
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use support::{Attached, Network, V4, V6, host_link, up};
+
+/// In bits per second; they differ, so that one cannot stand for the other.
+const INGRESS: u32 = 8_000_000;
+const EGRESS: u32 = 4_000_000;
+const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+
+/// Both limits, with bursts that are soon spent.
+fn limits() -> Value {
+    json!({ "ingressRate": INGRESS, "ingressBurst": 800_000, "egressRate": EGRESS, "egressBurst": 800_000 })
+}
+
+fn bandwidth(lab: &Lab, keys: &Value) -> Network {
+    Network::new(lab, "bandwidth", keys)
+}
+
+fn bridged(lab: &Lab, name: &str) -> Attached {
+    Network::bridge(lab, &[V4, V6], &json!({ "isDefaultGateway": true })).attach(lab, name)
+}
+
+/// The ifb that the result of an ADD names.
+fn ifb_name(a: &Attached) -> String {
+    let interfaces = a.reply.interfaces();
+    interfaces.last().filter(|name| name.starts_with("bwp")).expect("an ifb in the result").to_string()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Direction {
+    ToContainer,
+    FromContainer,
+}
+
+const BOTH: [(Direction, u32); 2] = [(Direction::ToContainer, INGRESS), (Direction::FromContainer, EGRESS)];
+
+/// How many bits per second come through a TCP connection of the container with this address of the host, after the
+/// burst is spent.
+fn throughput(lab: &Lab, container: &Container, address: IpAddr, direction: Direction) -> f64 {
+    const SPENT: Duration = Duration::from_millis(700);
+    const WINDOW: Duration = Duration::from_secs(2);
+    let listener = lab.host().run(|| TcpListener::bind((address, 0))).unwrap();
+    let to = listener.local_addr().unwrap();
+    let inside = container.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(10))).unwrap();
+    let (outside, _) = listener.accept().unwrap();
+    let (mut from, mut to) = if direction == Direction::ToContainer { (outside, inside) } else { (inside, outside) };
+    to.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    std::thread::scope(|scope| {
+        // It ends when the other side has had enough.
+        scope.spawn(move || while from.write_all(&[0; 16 * 1024]).is_ok() {});
+        let mut buffer = vec![0; 64 * 1024];
+        let mut receive_for = |time: Duration| {
+            let start = Instant::now();
+            let mut bytes = 0.0;
+            while start.elapsed() < time {
+                let length = to.read(&mut buffer).expect("packets come through");
+                bytes += f64::from(u32::try_from(length).unwrap());
+            }
+            bytes * 8.0 / start.elapsed().as_secs_f64()
+        };
+        receive_for(SPENT);
+        let rate = receive_for(WINDOW);
+        let _ = to.shutdown(Shutdown::Both);
+        drop(to);
+        rate
+    })
+}
+
+/// Asserts that a limit holds within a fifth. A busy machine has several tries.
+#[track_caller]
+fn assert_limited(lab: &Lab, container: &Container, address: &str, (direction, limit): (Direction, u32)) {
+    let limit = f64::from(limit);
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let rate = throughput(lab, container, address.parse().unwrap(), direction);
+        if (limit * 0.8..limit * 1.2).contains(&rate) {
+            return;
+        }
+        seen.push(rate);
+    }
+    panic!("{direction:?} by {address} at {limit} bit/s: {seen:?}");
+}
+
+#[track_caller]
+fn assert_unlimited(lab: &Lab, container: &Container, address: &str, (direction, limit): (Direction, u32)) {
+    let rate = throughput(lab, container, address.parse().unwrap(), direction);
+    assert!(rate > 5.0 * f64::from(limit), "{direction:?} by {address}: {rate} bit/s");
+}
+
+#[rstest]
+fn limits_hold_in_both_directions(#[values("bridge", "ptp")] plugin: &str, #[values(V4, V6)] subnet: &str) {
+    rscni_test::run(|lab| {
+        let first = match plugin {
+            "bridge" => Network::bridge(lab, &[subnet], &json!({})),
+            _ => Network::ptp(lab, &[subnet], &json!({})),
+        };
+        let first = first.attach(lab, "a");
+        let before = lab.snapshot();
+        let gateway = first.reply.gateways()[0].to_string();
+        let a = bandwidth(lab, &limits()).after(&first);
+        for limit in BOTH {
+            assert_limited(lab, &a, &gateway, limit);
+        }
+        a.check().success();
+        a.del().success();
+        for limit in BOTH {
+            assert_unlimited(lab, &a, &gateway, limit);
+        }
+        lab.assert_unchanged_since(&before);
+        a.del().success();
+        first.del().success();
+    });
+}
+
+#[test]
+fn the_runtime_may_give_the_limits_and_one_direction_may_be_free() {
+    rscni_test::run(|lab| {
+        let ingress = json!({ "ingressRate": INGRESS, "ingressBurst": 800_000 });
+        let keys = json!({ "runtimeConfig": { "bandwidth": ingress } });
+        let first = bridged(lab, "a");
+        let before = lab.snapshot();
+        let a = bandwidth(lab, &keys).after(&first);
+        assert_eq!(a.reply.json(), first.reply.json());
+        assert_limited(lab, &a, "10.1.0.1", BOTH[0]);
+        assert_unlimited(lab, &a, "10.1.0.1", BOTH[1]);
+        a.check().success();
+        a.del().success();
+        lab.assert_unchanged_since(&before);
+
+        let egress = json!({ "egressRate": EGRESS, "egressBurst": 800_000 });
+        let b = bandwidth(lab, &json!({ "runtimeConfig": { "bandwidth": egress } })).after(&bridged(lab, "b"));
+        assert_unlimited(lab, &b, "10.1.0.1", BOTH[0]);
+        assert_limited(lab, &b, "10.1.0.1", BOTH[1]);
+        b.check().success();
+    });
+}
+
+/// Addresses of the host in no subnet of the container.
+fn add_far_addresses(lab: &Lab) {
+    let lo = host_link(lab, "lo").index;
+    for address in ["192.0.2.1/32", "2001:db8::1/128"] {
+        lab.host().netlink().add_address(lo, address.parse().unwrap(), AddressFlags::default()).unwrap();
+    }
+}
+
+#[rstest]
+#[case::excluded("unshapedSubnets", ["10.1.0.1", "fd01::1"], ["192.0.2.1", "2001:db8::1"])]
+#[case::included("shapedSubnets", ["192.0.2.1", "2001:db8::1"], ["10.1.0.1", "fd01::1"])]
+fn subnets_of_the_other_side_are_told_apart(
+    #[case] key: &str,
+    #[case] limited: [&str; 2],
+    #[case] unlimited: [&str; 2],
+) {
+    rscni_test::run(|lab| {
+        let first = bridged(lab, "a");
+        add_far_addresses(lab);
+        let before = lab.snapshot();
+        let keys = json!({ key: ["192.0.2.0/24", "198.51.100.0/24", "2001:db8::/32"] });
+        let a = bandwidth(lab, &limits()).with(&keys).after(&first);
+        a.check().success();
+        for limit in BOTH {
+            for (limited, unlimited) in limited.iter().zip(unlimited) {
+                assert_limited(lab, &a, limited, limit);
+                assert_unlimited(lab, &a, unlimited, limit);
+            }
+        }
+        a.del().success();
+        lab.assert_unchanged_since(&before);
+    });
+}
+
+#[test]
+fn the_result_has_the_ifb_which_has_the_mtu_of_the_veth() {
+    rscni_test::run(|lab| {
+        let first = Network::bridge(lab, &[V4], &json!({ "mtu": 1400 })).attach(lab, "a");
+        let a = bandwidth(lab, &limits()).after(&first);
+        let ifb = host_link(lab, &ifb_name(&a));
+        // printf %s netctr-a | sha512sum
+        assert_eq!(ifb.name, "bwp0b3cbcd23807");
+        let mut expected = first.reply.json().clone();
+        let shown = json!({ "name": ifb.name, "mac": ifb.mac.unwrap().to_string(), "mtu": 1400 });
+        expected["interfaces"].as_array_mut().unwrap().push(shown);
+        assert_eq!(*a.reply.json(), expected);
+        assert_eq!((ifb.kind.as_deref(), ifb.mtu, ifb.up), (Some("ifb"), 1400, true));
+        assert_eq!(ifb.alias.as_deref(), Some("rscni net ctr-a eth0"));
+        // The plugin before it does not mind.
+        first.network.plugin.check(&a, "eth0", &a.reply.follow(&first.network.config)).success();
+    });
+}
+
+#[rstest]
+#[case(json!({}))]
+#[case(json!({ "ingressRate": 0, "ingressBurst": 0, "egressRate": 0, "egressBurst": 0 }))]
+#[case(json!({ "runtimeConfig": { "bandwidth": { "ingressRate": 0 } }, "unshapedSubnets": ["10.0.0.0/8"] }))]
+fn nothing_is_touched_if_nothing_is_asked_for(#[case] keys: Value) {
+    rscni_test::run(|lab| {
+        let first = bridged(lab, "a");
+        // Somebody's own.
+        let port = host_link(lab, &first.port_name()).index;
+        let bucket = Qdisc::Tbf(Tbf::new(1_000_000, 100_000, 25));
+        lab.host().netlink().add_qdisc(port, Handle::ROOT, Handle::new(1, 0), &bucket).unwrap();
+        let before = lab.snapshot();
+        let a = bandwidth(lab, &keys).after(&first);
+        assert_eq!(a.reply.json(), first.reply.json());
+        lab.assert_unchanged_since(&before);
+        a.check().success();
+        a.del().success();
+        lab.assert_unchanged_since(&before);
+    });
+}
+
+#[test]
+fn a_second_interface_on_the_same_network_has_its_own_limits() {
+    rscni_test::run(|lab| {
+        let network = Network::bridge(lab, &[V4], &json!({}));
+        let first = network.attach(lab, "a");
+        let second = network.attach_as(&first, "net1");
+        let bandwidth = bandwidth(lab, &limits());
+        let [one, two] = [&first, &second].map(|attached| bandwidth.after(attached));
+        assert_ne!(ifb_name(&one), ifb_name(&two));
+        for attached in [&one, &two] {
+            attached.check().success();
+        }
+        one.del().success();
+        two.check().success();
+        one.del().success();
+        two.check().success();
+        let again = bandwidth.after(&first);
+        two.del().success();
+        again.check().success();
+        again.del().success();
+        assert!(!lab.snapshot().to_string().contains("bwp"));
+    });
+}
+
+#[rstest]
+#[case::with_the_result(Attached::del)]
+#[case::without_the_result(Attached::del_without_result)]
+#[case::without_the_namespace(Attached::del_without_netns)]
+fn del_finds_what_the_attachment_has(
+    #[case] del: fn(&Attached) -> Outcome,
+    #[values("", "unshapedSubnets")] key: &str,
+) {
+    rscni_test::run(|lab| {
+        let first = bridged(lab, "a");
+        let before = lab.snapshot();
+        let keys = if key.is_empty() { json!({}) } else { json!({ key: ["192.0.2.0/24"] }) };
+        let a = bandwidth(lab, &limits()).with(&keys).after(&first);
+        for _ in 0..2 {
+            del(&a).success();
+            lab.assert_unchanged_since(&before);
+        }
+        a.ping("10.1.0.1");
+        a.ping("fd01::1");
+    });
+}
+
+#[rstest]
+fn del_cleans_up_after_a_container_that_is_gone(#[values(true, false)] has_result: bool) {
+    rscni_test::run(|lab| {
+        support::install(lab);
+        let before = support::snapshot(lab).ignoring("br0");
+        let first = bridged(lab, "a");
+        let a = bandwidth(lab, &limits()).after(&first);
+        lab.remove_namespace(&a);
+        for _ in 0..2 {
+            if has_result { a.del() } else { a.del_without_result() }.success();
+        }
+        first.del().success();
+        lab.assert_unchanged_since(&before);
+    });
+}
+
+#[test]
+fn del_takes_half_of_an_attachment_and_a_configuration_that_has_become_invalid() {
+    rscni_test::run(|lab| {
+        let first = bridged(lab, "a");
+        let before = lab.snapshot();
+        let port = first.port_name();
+        let halves: [Damage; 5] = [
+            empty_ingress,
+            |host, veth, _| host.del_qdisc(veth.index, Handle::ROOT).unwrap(),
+            |host, veth, _| host.del_qdisc(veth.index, Handle::INGRESS).unwrap(),
+            |host, _, ifb| host.del_qdisc(ifb.index, Handle::ROOT).unwrap(),
+            |host, _, ifb| host.del_link(ifb.index).unwrap(),
+        ];
+        for half in halves {
+            let a = bandwidth(lab, &limits()).after(&first);
+            half(&mut lab.host().netlink(), &host_link(lab, &port), &host_link(lab, &ifb_name(&a)));
+            a.del().success();
+            lab.assert_unchanged_since(&before);
+        }
+        let a = bandwidth(lab, &limits()).after(&first);
+        let invalid = a.network.with(&json!({ "ingressBurst": null }));
+        invalid.plugin.del(&a, "eth0", &invalid.config).success();
+        lab.assert_unchanged_since(&before);
+        // What the runtime gave is lost.
+        let a = bandwidth(lab, &json!({ "runtimeConfig": { "bandwidth": limits() } })).after(&first);
+        let lost = bandwidth(lab, &json!({}));
+        lost.plugin.del(&a, "eth0", &lost.config).success();
+        lab.assert_unchanged_since(&before);
+    });
+}
+
+#[test]
+fn an_add_that_fails_leaves_everything_as_it_was() {
+    rscni_test::run(|lab| {
+        let first = bridged(lab, "a");
+        let bandwidth = bandwidth(lab, &limits());
+        let veth = host_link(lab, &first.port_name());
+        let mut host = lab.host().netlink();
+        let fails = |code: u64, word: &str| {
+            let before = lab.snapshot();
+            bandwidth.call_after(&first).error(code).mentions(word);
+            lab.assert_unchanged_since(&before);
+        };
+        let bucket = Qdisc::Tbf(Tbf::new(1_000_000, 100_000, 25));
+        host.add_qdisc(veth.index, Handle::ROOT, Handle::new(1, 0), &bucket).unwrap();
+        fails(11, "qdisc at root already");
+        host.del_qdisc(veth.index, Handle::ROOT).unwrap();
+        // It comes after the limit of the other direction and the ifb.
+        host.add_qdisc(veth.index, Handle::INGRESS, Handle::new(0xffff, 0), &Qdisc::Ingress).unwrap();
+        fails(11, "qdisc at ingress already");
+        host.del_qdisc(veth.index, Handle::INGRESS).unwrap();
+        let a = bandwidth.after(&first);
+        fails(11, "DEL");
+        a.check().success();
+        a.del().success();
+        // Both names of the ifb are taken.
+        let names = [ifb_name(&a), {
+            host.add_link(&Ifb::new(ifb_name(&a))).unwrap();
+            let other = bandwidth.after(&first);
+            other.del().success();
+            ifb_name(&other)
+        }];
+        assert_ne!(names[0], names[1]);
+        host.add_link(&Ifb::new(&names[1])).unwrap();
+        fails(11, "ifb");
+    });
+}
+
+#[rstest]
+#[case(json!({ "ingressRate": 8000 }), "ingressBurst")]
+#[case(json!({ "egressBurst": 8000 }), "egressRate")]
+#[case(json!({ "ingressRate": 8000, "ingressBurst": 34_359_738_360_u64 }), "4 GiB")]
+#[case(json!({ "egressRate": 8000, "egressBurst": 8000, "shapedSubnets": ["x"] }), "\"x\"")]
+#[case(
+    json!({ "egressRate": 8000, "egressBurst": 8000, "shapedSubnets": ["::/0"], "unshapedSubnets": ["::/0"] }),
+    "exclude"
+)]
+fn a_configuration_that_cannot_be_is_refused(#[case] keys: Value, #[case] word: &str) {
+    rscni_test::run(|lab| {
+        let first = bridged(lab, "a");
+        let before = lab.snapshot();
+        let bandwidth = bandwidth(lab, &keys);
+        bandwidth.call_after(&first).error(7).mentions(word);
+        bandwidth.plugin.status(&bandwidth.config).error(7).mentions(word);
+        bandwidth.plugin.del(&first, "eth0", &bandwidth.config).success();
+        lab.assert_unchanged_since(&before);
+    });
+}
+
+#[test]
+fn what_is_before_it_has_to_have_made_a_veth_pair() {
+    rscni_test::run(|lab| {
+        let bandwidth = bandwidth(lab, &limits());
+        bandwidth.plugin.status(&bandwidth.config).success();
+        let first = bridged(lab, "a");
+        bandwidth.plugin.add(&first, "eth0", &bandwidth.config).error(7).mentions("prevResult");
+        bandwidth.plugin.check(&first, "eth0", &bandwidth.config).error(7).mentions("prevResult");
+        let mut config = first.reply.follow(&bandwidth.config);
+        // The result names another veth.
+        config["prevResult"]["interfaces"][1]["name"] = "veth0".into();
+        bandwidth.plugin.add(&first, "eth0", &config).error(7).mentions("veth");
+        first.netlink().add_bridge(&Bridge::new("br7")).unwrap();
+        bandwidth.plugin.add(&first, "br7", &first.reply.follow(&bandwidth.config)).error(7).mentions("br7");
+        lab.remove_namespace(&first);
+        bandwidth.call_after(&first).error(8);
+    });
+}
+
+/// What somebody does to the host's end of the veth and the ifb.
+type Damage = fn(&mut Netlink, &Link, &Link);
+
+fn empty_ingress(host: &mut Netlink, veth: &Link, _: &Link) {
+    host.del_qdisc(veth.index, Handle::INGRESS).unwrap();
+    host.add_qdisc(veth.index, Handle::INGRESS, Handle::new(0xffff, 0), &Qdisc::Ingress).unwrap();
+}
+
+fn replace(host: &mut Netlink, link: &Link, qdisc: &Qdisc) {
+    host.del_qdisc(link.index, Handle::ROOT).unwrap();
+    host.add_qdisc(link.index, Handle::ROOT, Handle::new(1, 0), qdisc).unwrap();
+}
+
+#[track_caller]
+fn assert_all_noticed(keys: &Value, damages: &[(Damage, &str)]) {
+    rscni_test::run(|lab| {
+        let first = bridged(lab, "a");
+        let port = first.port_name();
+        for (damage, word) in damages {
+            let a = bandwidth(lab, &limits()).with(keys).after(&first);
+            a.check().success();
+            damage(&mut lab.host().netlink(), &host_link(lab, &port), &host_link(lab, &ifb_name(&a)));
+            a.check_misses(word);
+            a.del().success();
+        }
+    });
+}
+
+#[test]
+fn check_names_what_somebody_has_changed() {
+    assert_all_noticed(
+        &json!({}),
+        &[
+            (|host, veth, _| host.del_qdisc(veth.index, Handle::ROOT).unwrap(), "qdisc tbf with rate 8000000 bit/s"),
+            (|host, veth, _| replace(host, veth, &Qdisc::Tbf(Tbf::new(999_999, 100_000, 25))), "rate 7999992 bit/s"),
+            (|host, veth, _| replace(host, veth, &Qdisc::Tbf(Tbf::new(1_000_000, 90_000, 25))), "burst of 90000 us"),
+            (|host, veth, _| replace(host, veth, &Qdisc::Tbf(Tbf::new(1_000_000, 100_000, 30))), "limit 130000"),
+            (|host, veth, _| replace(host, veth, &Qdisc::Htb { default: 1 }), "qdisc tbf"),
+            (|host, _, ifb| host.del_qdisc(ifb.index, Handle::ROOT).unwrap(), "missing on bwp"),
+            (|host, _, ifb| replace(host, ifb, &Qdisc::Tbf(Tbf::new(1, 1, 1))), "ADD left qdisc tbf with rate 4000000"),
+            (|host, veth, _| host.del_qdisc(veth.index, Handle::INGRESS).unwrap(), "qdisc ingress is missing on veth"),
+            (|host, _, ifb| host.del_link(ifb.index).unwrap(), "the ifb bwp0b3cbcd23807 is missing"),
+            (|host, _, ifb| host.set_link(ifb.index, &up(false)).unwrap(), "the ifb bwp0b3cbcd23807 is down"),
+            (empty_ingress, "the filter that redirects from veth"),
+            (|host, veth, _| host.set_link(veth.index, &up(false)).unwrap(), "is down"),
+        ],
+    );
+}
+
+/// Puts the classes there anew, and the filters but for one.
+fn rebuild(host: &mut Netlink, link: &Link, classes: &[HtbClass]) {
+    replace(host, link, &Qdisc::Htb { default: 48 });
+    for class in classes {
+        host.add_htb_class(link.index, class).unwrap();
+    }
+    host.add_filter(link.index, &U32::from_subnet("192.0.2.0/24".parse().unwrap(), Handle::new(1, 1))).unwrap();
+}
+
+#[test]
+fn check_names_what_somebody_has_changed_about_subnets() {
+    const SHAPED: Handle = Handle::new(1, 48);
+    assert_all_noticed(
+        &json!({ "unshapedSubnets": ["192.0.2.0/24", "2001:db8::/32"] }),
+        &[
+            (|host, veth, _| host.del_qdisc(veth.index, Handle::ROOT).unwrap(), "qdisc htb with default class 30"),
+            (|host, veth, _| replace(host, veth, &Qdisc::Htb { default: 1 }), "default class 1,"),
+            (|host, veth, _| rebuild(host, veth, &[]), "class htb 1:30 is missing on veth"),
+            (|host, veth, _| rebuild(host, veth, &[HtbClass::new(SHAPED, 5000, 5000)]), "has rate 40000 bit/s"),
+            (
+                |host, veth, _| rebuild(host, veth, &[HtbClass::new(SHAPED, 1_000_000, 100_000)]),
+                "class htb 1:1 is missing",
+            ),
+            (
+                |host, veth, _| {
+                    let unshaped = HtbClass::new(Handle::new(1, 1), 100_000_000_000, 0);
+                    rebuild(host, veth, &[HtbClass::new(SHAPED, 1_000_000, 100_000), unshaped]);
+                },
+                "the filter for 2001:db8::/32 is missing on veth",
+            ),
+            (|host, _, ifb| host.del_qdisc(ifb.index, Handle::ROOT).unwrap(), "missing on bwp"),
+        ],
+    );
+}
+
+#[test]
+fn gc_removes_the_ifbs_of_attachments_that_are_gone() {
+    rscni_test::run(|lab| {
+        let network = bandwidth(lab, &limits());
+        let [kept, gone] = ["a", "b"].map(|name| network.after(&bridged(lab, name)));
+        let other = network.with(&json!({ "name": "net2" })).after(&bridged(lab, "c"));
+        lab.remove_namespace(&gone);
+        network.gc(&[&kept]).success();
+        let exists = |a: &Attached| lab.host().netlink().find_link(&ifb_name(a)).unwrap().is_some();
+        assert!(exists(&kept) && !exists(&gone) && exists(&other));
+        kept.check().success();
+        other.check().success();
+        network.plugin.gc(&network.config).error(7).mentions("valid-attachments");
+    });
+}
+
+#[test]
+fn every_version_is_spoken() {
+    rscni_test::run(|lab| {
+        let versions = Versions::of(bandwidth(lab, &json!({})).plugin.program()).must_be_chained();
+        versions.key("cni.dev/valid-attachments", json!([])).speak();
+    });
+}
+
+#[test]
+fn limits_are_set_in_every_version() {
+    rscni_test::run(|lab| {
+        for version in VERSIONS {
+            let keys = json!({ "cniVersion": version });
+            let first = Network::bridge(lab, &[V4, V6], &keys).attach(lab, version);
+            let a = bandwidth(lab, &limits()).with(&keys).after(&first);
+            let mut expected = first.reply.json().clone();
+            if let Some(interfaces) = expected.get_mut("interfaces") {
+                let ifb = host_link(lab, &ifb_name(&a));
+                let mut shown = json!({ "name": ifb.name, "mac": ifb.mac.unwrap().to_string() });
+                if version == "1.1.0" {
+                    shown["mtu"] = 1500.into();
+                }
+                interfaces.as_array_mut().unwrap().push(shown);
+            }
+            assert_eq!(*a.reply.json(), expected, "{version}");
+            let left = lab.snapshot().to_string();
+            assert!(left.contains("qdisc tbf on bwp") && left.contains("qdisc tbf on veth"), "{left}");
+            if VERSIONS[4..].contains(&version) {
+                a.check().success();
+            }
+            a.del().success();
+            let left = lab.snapshot().to_string();
+            assert!(!left.contains("bwp") && !left.contains("qdisc"), "{left}");
+        }
+    });
+}
+
+#[rstest]
+fn either_undoes_what_the_go_plugin_or_this_one_has_done(
+    #[values(true, false)] is_ours_first: bool,
+    #[values("with_result", "without_result", "without_netns", "netns_gone")] how: &str,
+) {
+    rscni_test::run(|lab| {
+        support::install(lab);
+        let before = support::snapshot(lab).ignoring("br0");
+        let go = |plugin: &str| lab.plugin(format!("/usr/lib/cni/{plugin}")).cni_path(["/usr/lib/cni"]);
+        let mut bridge = Network::bridge(lab, &[V4], &json!({ "cniVersion": "1.0.0" }));
+        if !is_ours_first {
+            // Its veth has a random name.
+            bridge.plugin = go("bridge");
+        }
+        let first = bridge.attach(lab, "a");
+        let ours = bandwidth(lab, &limits()).with(&json!({ "cniVersion": "1.0.0" }));
+        let theirs = Network { plugin: go("bandwidth"), ..ours.clone() };
+        let (adds, deletes) = if is_ours_first { (&ours, &theirs) } else { (&theirs, &ours) };
+        let mut a = adds.after(&first);
+        a.network = deletes.clone();
+        a.check().success();
+        match how {
+            "with_result" => a.del().success(),
+            "without_result" => a.del_without_result().success(),
+            "without_netns" => {
+                let call = a.network.plugin.call("DEL").attachment(&a, "eth0").without("CNI_NETNS");
+                call.config(&a.config()).run().success()
+            }
+            _ => {
+                lab.remove_namespace(&a);
+                a.del().success()
+            }
+        };
+        let left = lab.snapshot().to_string();
+        assert!(!left.contains("bwp"), "{left}");
+        // Theirs leaves these to whoever removes the veth.
+        assert!(is_ours_first || !left.contains("qdisc"), "{left}");
+        first.del().success();
+        if how != "netns_gone" {
+            lab.remove_namespace(&first);
+        }
+        lab.assert_unchanged_since(&before);
+    });
+}

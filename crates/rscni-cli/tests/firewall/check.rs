@@ -1,0 +1,151 @@
+//! CHECK says what is missing.
+
+use rscni_linux::nft::{Family, Nft, Table};
+use rstest::rstest;
+use serde_json::json;
+
+use crate::world::{IPTABLES, List, NFTABLES, run};
+
+#[rstest]
+#[case::element("delete element inet rscni firewall4 { 10.1.0.2 }", "10.1.0.2")]
+#[case::element_of_ipv6("delete element inet rscni firewall6 { fd01::2 }", "fd01::2")]
+#[case::bridge("delete element inet rscni firewall-bridges { br1 }", "br1")]
+#[case::same_bridge("delete element inet rscni firewall-same-bridge { br1 . br1 }", "firewall-same-bridge")]
+#[case::isolated("delete element inet rscni firewall-isolated { br1 . br1 }", "firewall-isolated")]
+#[case::ports("flush set bridge rscni firewall-isolated", "port veth")]
+#[case::rules_for_ports("flush chain bridge rscni forward", "bridge rscni forward")]
+#[case::rules("flush chain inet rscni forward", "inet rscni forward")]
+#[case::table("delete table inet rscni", "10.1.0.2")]
+#[case::table_of_bridges("delete table bridge rscni", "port veth")]
+fn what_was_removed_with_nft_is_named(#[case] damage: &str, #[case] what: &str) {
+    rscni_test::run(|lab| {
+        let a = List::new(lab, 1, &json!({ "ingressPolicy": "isolated" })).attach(lab, "a");
+        a.check().success();
+        run("nft", damage);
+        a.check_misses(what);
+        a.del().success();
+        a.del().success();
+    });
+}
+
+#[test]
+fn each_rule_of_the_chain_is_missed() {
+    rscni_test::run(|lab| {
+        let table = Table::new(Family::Inet, "rscni");
+        let mut nft = Nft::open().unwrap();
+        let list = List::new(lab, 1, &json!({}));
+        for number in 0..7 {
+            let a = list.attach(lab, &format!("a{number}"));
+            a.check().success();
+            let rules = nft.rules(&table, "forward").unwrap();
+            assert_eq!(rules.len(), 7);
+            let mut transaction = nft.transaction();
+            transaction.del_rule(&table, "forward", rules[number].handle);
+            transaction.commit().unwrap();
+            a.check_misses("a rule of chain inet rscni forward is missing");
+            a.del().success();
+            run("nft", "delete table inet rscni");
+        }
+    });
+}
+
+#[test]
+fn rules_that_the_operator_adds_do_not_matter() {
+    rscni_test::run(|lab| {
+        let a = List::new(lab, 1, &json!({})).attach(lab, "a");
+        run("nft", "insert rule inet rscni forward counter");
+        run("nft", "add rule inet rscni forward iifname lo drop");
+        run("nft", "add rule inet rscni firewall-admin counter");
+        a.check().success();
+    });
+}
+
+#[test]
+fn an_address_of_another_owner_is_none_of_this_one() {
+    rscni_test::run(|lab| {
+        let a = List::new(lab, 1, &json!({ "backend": NFTABLES })).attach(lab, "a");
+        run("nft", "delete element inet rscni firewall4 { 10.1.0.2 }");
+        run("nft", r#"add element inet rscni firewall4 { 10.1.0.2 comment "other" }"#);
+        a.check_misses("other");
+        a.del().success();
+        assert!(run("nft", "list set inet rscni firewall4").contains("10.1.0.2"));
+    });
+}
+
+#[test]
+fn iptables_that_comes_later_and_drops_is_noticed() {
+    rscni_test::run(|lab| {
+        let list = List::new(lab, 1, &json!({}));
+        let a = list.attach(lab, "a");
+        run("iptables", "-A FORWARD -i nothing -j ACCEPT");
+        a.check().success();
+        run("iptables", "-P FORWARD DROP");
+        a.check_misses("FORWARD");
+        a.del().success();
+        // Again, and now with iptables.
+        let again = list.firewall.after(&a.bridge);
+        again.check().success();
+        assert!(run("iptables", "-S CNI-FORWARD").contains("10.1.0.2/32"));
+        again.del().success();
+    });
+}
+
+/// The rules that the Go plugin makes, but for the comments, in the order of `iptables -S`.
+const RULES: [&str; 8] = [
+    "FORWARD -j CNI-ISOLATION-STAGE-1",
+    "FORWARD -j CNI-FORWARD",
+    "CNI-FORWARD -j CNI-ADMIN",
+    "CNI-FORWARD -d 10.1.0.2/32 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    "CNI-FORWARD -s 10.1.0.2/32 -j ACCEPT",
+    "CNI-ISOLATION-STAGE-1 -i br1 -o br1 -j DROP",
+    "CNI-ISOLATION-STAGE-1 -i br1 ! -o br1 -j CNI-ISOLATION-STAGE-2",
+    "CNI-ISOLATION-STAGE-2 -o br1 -j DROP",
+];
+
+#[rstest]
+fn each_rule_of_iptables_is_missed(#[values("iptables", "ip6tables")] program: &str) {
+    rscni_test::run(|lab| {
+        let keys = json!({ "backend": IPTABLES, "ingressPolicy": "isolated" });
+        let list = List::new(lab, 1, &keys);
+        let mut a = list.attach(lab, "a");
+        for rule in RULES {
+            let rule = match program {
+                "iptables" => rule.to_owned(),
+                _ => rule.replace("10.1.0.2/32", "fd01::2/128"),
+            };
+            a.check().success();
+            let (chain, _) = rule.split_once(' ').unwrap();
+            let lines = run(program, &format!("-S {chain}"));
+            let number = lines.lines().filter(|line| line.starts_with("-A")).position(|l| without_comment(l) == rule);
+            let number = number.unwrap_or_else(|| panic!("{rule}\n{lines}")) + 1;
+            run(program, &format!("-D {chain} {number}"));
+            a.check_misses(&format!("{program}: the rule `-A {rule}` is missing"));
+            // An ADD puts back what is missing, where it belongs.
+            a.firewall = list.firewall.after(&a.bridge);
+        }
+        a.check().success();
+        a.del().success();
+    });
+}
+
+/// A line of `iptables -S` without `-A` and without its comment.
+fn without_comment(line: &str) -> String {
+    let line = line.trim_start_matches("-A ");
+    match (line.find(" -m comment --comment \""), line.rfind('"')) {
+        (Some(start), Some(end)) => format!("{}{}", &line[..start], &line[end + 1..]),
+        _ => line.to_owned(),
+    }
+}
+
+#[test]
+fn a_policy_that_comes_too_late_in_the_chain_is_noticed_and_put_right() {
+    rscni_test::run(|lab| {
+        let keys = json!({ "backend": IPTABLES, "ingressPolicy": "same-bridge" });
+        let list = List::new(lab, 1, &keys);
+        let a = list.attach(lab, "a");
+        run("iptables", "-D FORWARD 1");
+        run("iptables", "-A FORWARD -j CNI-ISOLATION-STAGE-1");
+        a.check_misses("is behind that of CNI-FORWARD");
+        list.firewall.after(&a.bridge).check().success();
+    });
+}

@@ -1,0 +1,168 @@
+//! The backend iptables, and the Go plugin, which has no other for its rules.
+
+use std::path::Path;
+
+use rscni_test::{Lab, Plugin};
+use rstest::rstest;
+use serde_json::json;
+
+use crate::support::{self, Network};
+use crate::world::{ENDS, IPTABLES, List, assert_does_not_reach, assert_nothing_left, assert_reaches, end, run};
+
+/// Debian's.
+const GO: &str = "/usr/lib/cni";
+
+fn go(lab: &Lab) -> Plugin {
+    lab.plugin(Path::new(GO).join("firewall")).cni_path([GO])
+}
+
+/// The newest version that both speak. The policy is one that both know.
+fn list(lab: &Lab, number: u8) -> List {
+    let version = json!({ "cniVersion": "1.0.0" });
+    let keys = json!({ "backend": IPTABLES, "ingressPolicy": "same-bridge" });
+    let list = List::new(lab, number, &keys);
+    List { bridge: list.bridge.with(&version), firewall: list.firewall.with(&version) }
+}
+
+fn with_go(lab: &Lab, list: &List) -> List {
+    List { bridge: list.bridge.clone(), firewall: Network { plugin: go(lab), ..list.firewall.clone() } }
+}
+
+#[test]
+fn the_rules_are_those_of_the_go_plugin() {
+    let mut rules = Vec::new();
+    rscni_test::run(|lab| {
+        let ours = list(lab, 1);
+        for list in [with_go(lab, &ours), ours] {
+            let a = list.attach(lab, "a");
+            rules.push(["iptables", "ip6tables"].map(|program| run(program, "-S")));
+            a.del().success();
+            a.bridge.del().success();
+            lab.remove_namespace(&a);
+            // host-local goes round.
+            std::fs::remove_dir_all("/var/lib/cni/networks/net1").unwrap();
+            for program in ["iptables", "ip6tables"] {
+                run(program, "-F");
+                run(program, "-X");
+            }
+        }
+        let [theirs, ours] = &rules[..] else { panic!("{rules:?}") };
+        assert!(ours[0].contains("10.1.0.2/32"), "{}", ours[0]);
+        // The order of chains is by time.
+        let sorted = |text: &str| {
+            let mut chains: Vec<String> = text.lines().filter(|l| l.starts_with("-N")).map(str::to_owned).collect();
+            chains.sort();
+            chains.extend(text.lines().filter(|line| line.starts_with("-A")).map(str::to_owned));
+            // What the comments name has become more since Debian's version.
+            chains.iter().map(|line| line.replace("same-bridge|isolated", "same-bridge")).collect::<Vec<_>>()
+        };
+        for (theirs, ours) in theirs.iter().zip(ours) {
+            assert_eq!(sorted(theirs), sorted(ours));
+        }
+    });
+}
+
+#[rstest]
+fn what_the_go_plugin_added_is_checked_and_removed(#[values("with_result", "without_result", "netns_gone")] how: &str) {
+    rscni_test::run(|lab| {
+        let ours = list(lab, 1);
+        let mut a = with_go(lab, &ours).attach(lab, "a");
+        a.firewall.network = ours.firewall.clone();
+        a.check().success();
+        end(lab, &a, how).success();
+        assert_nothing_left(lab, &a);
+        end(lab, &a, if how == "netns_gone" { "with_result" } else { how }).success();
+    });
+}
+
+#[test]
+fn what_was_added_here_is_checked_and_removed_by_the_go_plugin() {
+    rscni_test::run(|lab| {
+        let ours = list(lab, 1);
+        let a = ours.attach(lab, "a");
+        let theirs = go(lab);
+        theirs.check(&a, "eth0", &a.config()).success();
+        theirs.del(&a, "eth0", &a.config()).success();
+        let rules = crate::world::iptables_rules();
+        assert!(!rules.iter().any(|rule| rule.contains("10.1.0.2/") || rule.contains("fd01::2/")), "{rules:#?}");
+        // The note of whose the addresses were goes with the next that has them, or with GC.
+        ours.firewall.with(&json!({ "cniVersion": "1.1.0" })).gc(&[]).success();
+        assert_nothing_left(lab, &a);
+    });
+}
+
+#[test]
+fn bridges_of_both_are_kept_apart_by_the_same_rules() {
+    rscni_test::run(|lab| {
+        let [one, two] = [1, 2].map(|number| list(lab, number));
+        let (a, b) = (with_go(lab, &one).attach(lab, "a"), one.attach(lab, "b"));
+        let c = two.attach(lab, "c");
+        assert_reaches(lab, &a, &b);
+        assert_does_not_reach(&a, &c);
+        assert_does_not_reach(&c, &a);
+    });
+}
+
+/// Directories for `PATH` in which iptables is the one for the old kernel tables.
+fn with_legacy(lab: &Lab) -> String {
+    let dir = lab.dir().join("legacy");
+    std::fs::create_dir_all(&dir).unwrap();
+    for program in ["iptables", "ip6tables"] {
+        for tool in ["", "-restore", "-save"] {
+            let to = format!("/usr/sbin/{program}-legacy{tool}");
+            std::os::unix::fs::symlink(to, dir.join(format!("{program}{tool}"))).unwrap();
+        }
+    }
+    format!("{}:/usr/sbin:/usr/bin", dir.display())
+}
+
+#[test]
+fn the_old_kernel_tables_are_used_where_iptables_uses_them() {
+    rscni_test::run(|lab| {
+        for program in ["iptables-legacy", "ip6tables-legacy"] {
+            run(program, "-P FORWARD DROP");
+        }
+        // The host's rules are what demands it.
+        let mut list = List::new(lab, 1, &json!({ "ingressPolicy": "isolated" }));
+        list.firewall.plugin = list.firewall.plugin.env("PATH", with_legacy(lab));
+        let d = List::new(lab, 2, &json!({})).bridge.attach(lab, "d");
+        let rules = || ["iptables-legacy", "ip6tables-legacy"].map(|program| run(program, "-S")).concat();
+        for how in ENDS {
+            let (a, b) = (list.attach(lab, how), list.attach(lab, &format!("other_{how}")));
+            assert!(!run("iptables-nft", "-S").contains("CNI-FORWARD"));
+            assert_reaches(lab, &a, &d);
+            assert_does_not_reach(&d, &a);
+            a.check().success();
+            let address = format!("{}/32", a.v4());
+            assert!(rules().contains(&address));
+            let damage = format!("-D CNI-FORWARD -s {address} -j ACCEPT");
+            run("iptables-legacy", &damage);
+            a.check_misses(&format!("-s {address}"));
+            end(lab, &a, how).success();
+            assert!(!rules().contains(&address), "{}", rules());
+            b.del().success();
+        }
+        let jumps = rules().lines().filter(|line| line.ends_with("-j CNI-FORWARD")).count();
+        assert_eq!(jumps, 2, "{}", rules());
+    });
+}
+
+#[test]
+fn one_family_that_fails_takes_the_other_back() {
+    rscni_test::run(|lab| {
+        let list = List::new(lab, 1, &json!({ "backend": IPTABLES, "ingressPolicy": "isolated" }));
+        // What all share stays.
+        list.attach(lab, "first").del().success();
+        let dir = lab.dir().join("path");
+        std::fs::create_dir_all(&dir).unwrap();
+        std::os::unix::fs::symlink("/usr/sbin/iptables-restore", dir.join("iptables-restore")).unwrap();
+        let mut broken = list.firewall.clone();
+        broken.plugin = broken.plugin.env("PATH", &dir);
+        let bridge = list.bridge.attach(lab, "a");
+        let before = support::snapshot(lab);
+        broken.call_after(&bridge).error(5).mentions("ip6tables-restore");
+        lab.assert_unchanged_since(&before);
+        broken.plugin.del(&bridge, "eth0", &broken.config).success();
+        lab.assert_unchanged_since(&before);
+    });
+}

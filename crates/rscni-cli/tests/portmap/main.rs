@@ -1,0 +1,12 @@
+//! The portmap plugin, with packets.
+
+mod backends;
+mod calls;
+mod checks;
+mod handover;
+mod packets;
+mod published;
+mod sctp;
+#[path = "../support/mod.rs"]
+mod support;
+mod udp;

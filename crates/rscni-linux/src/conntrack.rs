@@ -1,0 +1,228 @@
+//! The connections that the kernel keeps track of, as `conntrack` lists and deletes them.
+//!
+//! Whether and where a connection is translated is decided by its first packet. A UDP "connection" lasts as long as
+//! packets keep coming, so it holds on to what was decided before the rules changed, until somebody deletes it.
+
+use std::net::IpAddr;
+
+use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED, NLM_F_ACK, NLM_F_DUMP};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily, NetfilterSubsystem,
+};
+use netlink_sys::protocols::NETLINK_NETFILTER;
+
+use crate::{
+    Family, Netns, Result,
+    netlink::{Answer, Attributes, Socket, attributes},
+};
+
+const IPCTNL_MSG_CT_GET: u8 = 1;
+const IPCTNL_MSG_CT_DELETE: u8 = 2;
+
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_STATUS: u16 = 3;
+const CTA_ID: u16 = 12;
+const CTA_ZONE: u16 = 18;
+const CTA_FILTER: u16 = 25;
+const CTA_FILTER_ORIG_FLAGS: u16 = 1;
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_TUPLE_PROTO: u16 = 2;
+const CTA_IP_V4_SRC: u16 = 1;
+const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
+const CTA_IP_V6_DST: u16 = 4;
+const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_SRC_PORT: u16 = 2;
+const CTA_PROTO_DST_PORT: u16 = 3;
+
+/// Which parts of the tuple a filter compares: the protocol's number and the destination port.
+const FILTER_PROTO_AND_DST_PORT: u32 = 1 << 3 | 1 << 5;
+const IPS_SRC_NAT: u32 = 0x10;
+const IPS_DST_NAT: u32 = 0x20;
+/// The header of netfilter's messages: family, version, resource.
+const HEADER: usize = 4;
+
+/// A socket to the kernel's table of connections. It stays in the namespace it was opened in.
+#[derive(Debug)]
+pub struct Conntrack {
+    socket: Socket,
+}
+
+/// One direction of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tuple {
+    /// Where packets come from.
+    pub src: IpAddr,
+    /// Where they go.
+    pub dst: IpAddr,
+    /// The IP protocol: 6 is TCP, 17 UDP, 132 SCTP.
+    pub protocol: u8,
+    /// The port they come from.
+    pub sport: u16,
+    /// The port they go to.
+    pub dport: u16,
+}
+
+/// A connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Flow {
+    /// The packets of the one who began it, as they arrive here.
+    pub original: Tuple,
+    /// The answers, as they arrive here: what they come from is where the packets were really sent.
+    pub reply: Tuple,
+    /// Its source is translated.
+    pub snat: bool,
+    /// Its destination is translated.
+    pub dnat: bool,
+    id: Vec<u8>,
+    zone: Option<Vec<u8>>,
+}
+
+impl Conntrack {
+    /// Opens a socket in the calling thread's namespace.
+    pub fn open() -> Result<Self> {
+        Ok(Self { socket: Socket::open(NETLINK_NETFILTER)? })
+    }
+
+    /// Opens a socket in `netns`; the calling thread stays where it is.
+    pub fn open_in(netns: &Netns) -> Result<Self> {
+        Ok(Self { socket: Socket::open_in(netns, NETLINK_NETFILTER)? })
+    }
+
+    /// The connections of a family and protocol that were begun to this port.
+    ///
+    /// Since Linux 5.8 the kernel selects them, so few are sent; older kernels send all.
+    pub fn flows_to(&mut self, family: Family, protocol: u8, dport: u16) -> Result<Vec<Flow>> {
+        let proto = [byte(CTA_PROTO_NUM, protocol), port(CTA_PROTO_DST_PORT, dport)];
+        let request = message(
+            family,
+            IPCTNL_MSG_CT_GET,
+            vec![
+                nested(CTA_TUPLE_ORIG, &[nested(CTA_TUPLE_PROTO, &proto)]),
+                nested(CTA_FILTER, &[flags(CTA_FILTER_ORIG_FLAGS, FILTER_PROTO_AND_DST_PORT)]),
+            ],
+        );
+        let action = format!("list the connections to port {dport}");
+        self.socket.dump(&action, NLM_F_DUMP, &request, |_, payload| {
+            Ok(Flow::parse(payload).filter(|flow| flow.original.protocol == protocol && flow.original.dport == dport))
+        })
+    }
+
+    /// Deletes a connection: its next packet begins a new one. That it is gone already is fine.
+    pub fn delete(&mut self, flow: &Flow) -> Result<()> {
+        let mut attributes = vec![flow.original.nested(CTA_TUPLE_ORIG), DefaultNla::new(CTA_ID, flow.id.clone())];
+        attributes.extend(flow.zone.clone().map(|zone| DefaultNla::new(CTA_ZONE, zone)));
+        let request = message(Family::of(&flow.original.dst), IPCTNL_MSG_CT_DELETE, attributes);
+        let action = format!("delete the connection from {} to {}", flow.original.src, flow.original.dst);
+        match self.socket.carry_out(&action, &request) {
+            Err(error) if error.is_not_found() => Ok(()),
+            outcome => outcome,
+        }
+    }
+}
+
+impl Socket {
+    /// Sends one request and waits until the kernel has carried it out.
+    fn carry_out(&mut self, action: &str, request: &NetfilterMessage) -> Result<()> {
+        use std::ops::ControlFlow::{Break, Continue};
+        let sequence = self.queue(NLM_F_ACK, request);
+        self.send()
+            .and_then(|()| {
+                self.receive(sequence, sequence, |_, _, answer| match answer {
+                    Answer::Ack => Break(Ok(())),
+                    Answer::Refused(refusal) => Break(Err(refusal.during(action))),
+                    Answer::Done | Answer::Object { .. } => Continue(()),
+                })
+            })
+            .map_err(|error| crate::Error::io(action, error))?
+    }
+}
+
+impl Flow {
+    fn parse(payload: &[u8]) -> Option<Self> {
+        let (mut original, mut reply, mut status, mut id, mut zone) = (None, None, 0, None, None);
+        for (kind, value) in attributes(payload, HEADER) {
+            match kind {
+                CTA_TUPLE_ORIG => original = Tuple::parse(value.nested()),
+                CTA_TUPLE_REPLY => reply = Tuple::parse(value.nested()),
+                CTA_STATUS => status = value.u32_be(),
+                CTA_ID => id = Some(value.0.to_vec()),
+                CTA_ZONE => zone = Some(value.0.to_vec()),
+                _ => {}
+            }
+        }
+        Some(Self {
+            original: original?,
+            reply: reply?,
+            snat: status & IPS_SRC_NAT != 0,
+            dnat: status & IPS_DST_NAT != 0,
+            id: id?,
+            zone,
+        })
+    }
+}
+
+impl Tuple {
+    /// `None` for protocols without ports.
+    fn parse(tuple: Attributes<'_>) -> Option<Self> {
+        let (mut src, mut dst, mut protocol, mut sport, mut dport) = (None, None, None, None, None);
+        for (kind, value) in tuple {
+            for (part, value) in value.nested() {
+                match (kind, part) {
+                    (CTA_TUPLE_IP, CTA_IP_V4_SRC | CTA_IP_V6_SRC) => src = value.ip(),
+                    (CTA_TUPLE_IP, CTA_IP_V4_DST | CTA_IP_V6_DST) => dst = value.ip(),
+                    (CTA_TUPLE_PROTO, CTA_PROTO_NUM) => protocol = Some(value.u8()),
+                    (CTA_TUPLE_PROTO, CTA_PROTO_SRC_PORT) => sport = Some(value.u16_be()),
+                    (CTA_TUPLE_PROTO, CTA_PROTO_DST_PORT) => dport = Some(value.u16_be()),
+                    _ => {}
+                }
+            }
+        }
+        Some(Self { src: src?, dst: dst?, protocol: protocol?, sport: sport?, dport: dport? })
+    }
+
+    fn nested(&self, kind: u16) -> DefaultNla {
+        let address = |v4: u16, v6: u16, address: IpAddr| match address {
+            IpAddr::V4(address) => DefaultNla::new(v4, address.octets().to_vec()),
+            IpAddr::V6(address) => DefaultNla::new(v6, address.octets().to_vec()),
+        };
+        let ip = [address(CTA_IP_V4_SRC, CTA_IP_V6_SRC, self.src), address(CTA_IP_V4_DST, CTA_IP_V6_DST, self.dst)];
+        let proto = [
+            byte(CTA_PROTO_NUM, self.protocol),
+            port(CTA_PROTO_SRC_PORT, self.sport),
+            port(CTA_PROTO_DST_PORT, self.dport),
+        ];
+        nested(kind, &[nested(CTA_TUPLE_IP, &ip), nested(CTA_TUPLE_PROTO, &proto)])
+    }
+}
+
+fn message(family: Family, message_type: u8, attributes: Vec<DefaultNla>) -> NetfilterMessage {
+    let family = match family {
+        Family::V4 => NetfilterProtoFamily::IPv4,
+        Family::V6 => NetfilterProtoFamily::IPv6,
+    };
+    let inner = NetfilterMessageInner::Other { subsys: NetfilterSubsystem::Conntrack, message_type, attributes };
+    NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), inner)
+}
+
+fn byte(kind: u16, number: u8) -> DefaultNla {
+    DefaultNla::new(kind, vec![number])
+}
+
+fn port(kind: u16, port: u16) -> DefaultNla {
+    DefaultNla::new(kind, port.to_be_bytes().to_vec())
+}
+
+/// Flags of filters are in the byte order of the host, unlike all else.
+fn flags(kind: u16, flags: u32) -> DefaultNla {
+    DefaultNla::new(kind, flags.to_ne_bytes().to_vec())
+}
+
+fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
+    let mut bytes = vec![0; attributes.buffer_len()];
+    attributes.emit(&mut bytes);
+    DefaultNla::new(kind | NLA_F_NESTED, bytes)
+}

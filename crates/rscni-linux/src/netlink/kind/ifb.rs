@@ -1,0 +1,36 @@
+//! An intermediate functional block, which shapes what other links redirect to it: `ip link add NAME type ifb`.
+
+use netlink_packet_route::link::InfoKind;
+
+use super::NewLink;
+
+/// An ifb to be made.
+#[derive(Debug, Clone, Default)]
+pub struct Ifb {
+    /// Its name.
+    pub name: String,
+    /// Its MTU.
+    pub mtu: Option<u32>,
+    /// Its alias.
+    pub alias: Option<String>,
+    /// Whether it is switched on at once.
+    pub up: bool,
+}
+
+impl Ifb {
+    /// An ifb with this name and nothing else asked for.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+}
+
+impl From<&Ifb> for NewLink<'_> {
+    fn from(ifb: &Ifb) -> Self {
+        Self {
+            mtu: ifb.mtu,
+            alias: ifb.alias.clone(),
+            up: ifb.up,
+            ..Self::new(InfoKind::Ifb, &ifb.name, format!("create ifb {}", ifb.name))
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The classes of `htb`: `tc class`.
+
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    tc::{TcAttribute, TcOption},
+};
+
+use super::{HANDLE, HEADER, Handle, TCA_KIND, TCA_OPTIONS, header, message, rate_spec, ticks};
+use crate::{
+    Result,
+    netlink::{Netlink, Request, attributes},
+};
+
+const TCA_HTB_PARMS: u16 = 1;
+const TCA_HTB_RATE64: u16 = 6;
+const TCA_HTB_CEIL64: u16 = 7;
+
+/// A class of `htb`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HtbClass {
+    /// Its name, in the queueing discipline of the same major number.
+    pub handle: Handle,
+    /// Its rate, in bytes per second. It borrows nothing of other classes.
+    pub rate: u64,
+    /// How long its burst takes at this rate, in ticks of 64 ns.
+    pub buffer: u32,
+}
+
+impl HtbClass {
+    /// `tc class add ... classid HANDLE htb rate RATE burst BURST`: bytes per second, bytes.
+    pub fn new(handle: Handle, rate: u64, burst: u32) -> Self {
+        Self { handle, rate, buffer: ticks(rate, burst) }
+    }
+
+    /// `struct tc_htb_opt`.
+    fn parameters(&self) -> Vec<u8> {
+        // How much it may send in one turn. What the kernel makes of a rate can be too much, of which it complains.
+        let quantum = u32::try_from(self.rate / 10).unwrap_or(u32::MAX).clamp(1600, 200_000);
+        let mut bytes = [rate_spec(self.rate); 2].concat();
+        for number in [self.buffer, self.buffer, quantum, 0, 0] {
+            bytes.extend(number.to_ne_bytes());
+        }
+        bytes
+    }
+
+    fn parse(payload: &[u8]) -> Option<Self> {
+        let mut class = Self { handle: Handle(header(payload, HANDLE)), rate: 0, buffer: 0 };
+        let mut is_htb = false;
+        for (number, value) in attributes(payload, HEADER) {
+            match number {
+                TCA_KIND => is_htb = value.string() == "htb",
+                TCA_OPTIONS => {
+                    for (number, value) in value.nested() {
+                        match number {
+                            TCA_HTB_PARMS => {
+                                class.rate = class.rate.max(value.rest(8).u32().into());
+                                class.buffer = value.rest(24).u32();
+                            }
+                            TCA_HTB_RATE64 => class.rate = value.u64(),
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        is_htb.then_some(class)
+    }
+}
+
+impl Request {
+    /// See [`Netlink::add_htb_class`].
+    #[must_use]
+    pub fn add_htb_class(index: u32, class: &HtbClass) -> Self {
+        let option = |kind, value| TcOption::Other(DefaultNla::new(kind, value));
+        let mut options = vec![option(TCA_HTB_PARMS, class.parameters())];
+        if class.rate > u32::MAX.into() {
+            options
+                .extend([TCA_HTB_RATE64, TCA_HTB_CEIL64].map(|kind| option(kind, class.rate.to_ne_bytes().to_vec())));
+        }
+        let attributes = vec![TcAttribute::Kind("htb".into()), TcAttribute::Options(options)];
+        let message = message(index, class.handle.qdisc(), class.handle, attributes);
+        let action = format!("add class htb {} to #{index}", class.handle);
+        Self::new(RouteNetlinkMessage::NewTrafficClass(message), NLM_F_CREATE | NLM_F_EXCL, action)
+    }
+}
+
+impl Netlink {
+    /// The classes of `htb` on a link.
+    pub fn htb_classes(&mut self, index: u32) -> Result<Vec<HtbClass>> {
+        let message = message(index, Handle::default(), Handle::default(), Vec::new());
+        let message = RouteNetlinkMessage::GetTrafficClass(message);
+        self.socket.dump("list classes", NLM_F_DUMP, &message, |_, payload| Ok(HtbClass::parse(payload)))
+    }
+}

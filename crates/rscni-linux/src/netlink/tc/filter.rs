@@ -1,0 +1,227 @@
+//! Filters: `tc filter`. Those of the kind `u32` look at 32 bits of a packet at a time.
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    tc::{
+        TcAction, TcActionAttribute, TcActionMirrorOption, TcActionOption, TcActionType, TcAttribute,
+        TcFilterU32Option, TcHandle as Wire, TcMirror, TcMirrorActionType, TcOption, TcU32Key, TcU32Selector,
+        TcU32SelectorFlags,
+    },
+};
+
+use super::{HEADER, Handle, INFO, TCA_KIND, TCA_OPTIONS, header, message};
+use crate::{
+    Result,
+    netlink::{Attributes, Netlink, Request, attributes},
+};
+
+const TCA_U32_CLASSID: u16 = 1;
+const TCA_U32_SEL: u16 = 5;
+const TCA_U32_ACT: u16 = 7;
+const TCA_ACT_KIND: u16 = 1;
+const TCA_ACT_OPTIONS: u16 = 2;
+const TCA_MIRRED_PARMS: u16 = 2;
+const EGRESS_REDIRECT: u32 = 1;
+
+const ETH_P_ALL: u16 = 3;
+const ETH_P_IP: u16 = 0x0800;
+const ETH_P_IPV6: u16 = 0x86dd;
+
+/// A filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Filter {
+    /// One of the kind `u32`.
+    U32(U32),
+    /// One of another kind.
+    Other(String),
+}
+
+/// A filter of the kind `u32`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct U32 {
+    /// The queueing discipline whose packets it looks at.
+    pub parent: Handle,
+    /// Those of a lower number come first. Filters of one number have one protocol.
+    pub prio: u16,
+    /// The Ethernet type of the packets; 3 for all.
+    pub protocol: u16,
+    /// What a packet has to match, all of it.
+    pub keys: Vec<U32Key>,
+    /// The class that packets go to.
+    pub class: Option<Handle>,
+    /// The link that packets are redirected to, to leave by it.
+    pub redirect: Option<u32>,
+}
+
+/// Bits that a packet has to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct U32Key {
+    /// Where, in bytes from the beginning of the header of IP.
+    pub offset: i32,
+    /// Which of the 32 bits.
+    pub mask: u32,
+    /// What they are.
+    pub value: u32,
+}
+
+impl U32 {
+    /// Redirects all packets to the link `to`: `protocol all u32 match u32 0 0 action mirred egress redirect dev TO`.
+    pub fn redirect_all(parent: Handle, to: u32) -> Self {
+        let keys = vec![U32Key { offset: 0, mask: 0, value: 0 }];
+        Self { parent, prio: 1, protocol: ETH_P_ALL, keys, class: None, redirect: Some(to) }
+    }
+
+    /// Has a class take packets from a subnet: `u32 match ip src SUBNET flowid CLASS`.
+    pub fn from_subnet(net: IpNet, class: Handle) -> Self {
+        Self::of_subnet(net, [12, 8], class)
+    }
+
+    /// Has a class take packets to a subnet: `u32 match ip dst SUBNET flowid CLASS`.
+    pub fn to_subnet(net: IpNet, class: Handle) -> Self {
+        Self::of_subnet(net, [16, 24], class)
+    }
+
+    /// With the places of the address in headers of IPv4 and IPv6.
+    fn of_subnet(net: IpNet, [offset4, offset6]: [i32; 2], class: Handle) -> Self {
+        let (prio, protocol, offset, value, mask) = match net {
+            IpNet::V4(net) => {
+                let [value, mask] = [net.network(), net.netmask()].map(|address| address.octets().to_vec());
+                (16, ETH_P_IP, offset4, value, mask)
+            }
+            IpNet::V6(net) => {
+                let [value, mask] = [net.network(), net.netmask()].map(|address| address.octets().to_vec());
+                (15, ETH_P_IPV6, offset6, value, mask)
+            }
+        };
+        let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |word| u32::from_be_bytes(*word));
+        let words = value.chunks(4).zip(mask.chunks(4)).map(|(value, mask)| (word(value), word(mask)));
+        let mut keys: Vec<_> = (offset..)
+            .step_by(4)
+            .zip(words)
+            .map(|(offset, (value, mask))| U32Key { offset, mask, value })
+            .filter(|key| key.mask != 0)
+            .collect();
+        if keys.is_empty() {
+            keys.push(U32Key { offset: 0, mask: 0, value: 0 });
+        }
+        Self { parent: class.qdisc(), prio, protocol, keys, class: Some(class), redirect: None }
+    }
+
+    fn options(&self) -> Vec<TcOption> {
+        let mut selector = TcU32Selector::default();
+        selector.flags = TcU32SelectorFlags::Terminal;
+        selector.nkeys = u8::try_from(self.keys.len()).unwrap_or(u8::MAX);
+        selector.keys = self.keys.iter().map(U32Key::encode).collect();
+        let class = self.class.map(|class| TcFilterU32Option::ClassId(Wire::from(class.0)));
+        let action = self.redirect.map(|index| TcFilterU32Option::Action(vec![redirect_to(index)]));
+        let options = [class, Some(TcFilterU32Option::Selector(selector)), action];
+        options.into_iter().flatten().map(TcOption::U32).collect()
+    }
+
+    fn parse(parent: Handle, payload: &[u8]) -> Option<Filter> {
+        let [prio, protocol] = [header(payload, INFO) >> 16, header(payload, INFO) & 0xffff]
+            .map(|number| u16::try_from(number).unwrap_or_default());
+        let protocol = u16::from_be(protocol);
+        let mut filter = Self { parent, prio, protocol, keys: Vec::new(), class: None, redirect: None };
+        let mut kind = String::new();
+        for (number, value) in attributes(payload, HEADER) {
+            match number {
+                TCA_KIND => kind = value.string(),
+                TCA_OPTIONS if kind == "u32" => filter.parse_options(value.nested()),
+                _ => {}
+            }
+        }
+        match kind.as_str() {
+            // The tables in which they stand are listed too.
+            "u32" => (!filter.keys.is_empty()).then_some(Filter::U32(filter)),
+            _ => Some(Filter::Other(kind)),
+        }
+    }
+
+    fn parse_options(&mut self, options: Attributes<'_>) {
+        for (number, value) in options {
+            match number {
+                TCA_U32_CLASSID => self.class = Some(Handle(value.u32())),
+                TCA_U32_SEL => self.keys = value.rest(16).0.chunks_exact(16).filter_map(U32Key::parse).collect(),
+                TCA_U32_ACT => {
+                    let redirects = value.nested().filter_map(|(_, action)| parse_redirect(action.nested()));
+                    self.redirect = redirects.last();
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl U32Key {
+    fn encode(&self) -> TcU32Key {
+        let mut key = TcU32Key::default();
+        key.mask = self.mask;
+        key.val = self.value;
+        key.off = self.offset;
+        key
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let word = |place: usize| bytes.get(place..)?.first_chunk::<4>().copied();
+        Some(Self {
+            mask: u32::from_be_bytes(word(0)?),
+            value: u32::from_be_bytes(word(4)?),
+            offset: i32::from_ne_bytes(word(8)?),
+        })
+    }
+}
+
+/// `action mirred egress redirect dev INDEX`.
+fn redirect_to(index: u32) -> TcAction {
+    let mut mirror = TcMirror::default();
+    mirror.generic.action = TcActionType::Stolen;
+    mirror.eaction = TcMirrorActionType::EgressRedir;
+    mirror.ifindex = index;
+    let options = vec![TcActionOption::Mirror(TcActionMirrorOption::Parms(mirror))];
+    let mut action = TcAction::default();
+    action.attributes = vec![TcActionAttribute::Kind("mirred".into()), TcActionAttribute::Options(options)];
+    action
+}
+
+/// The link that an action redirects to, if it is one that does.
+fn parse_redirect(action: Attributes<'_>) -> Option<u32> {
+    let mut is_mirred = false;
+    for (number, value) in action {
+        match number {
+            TCA_ACT_KIND => is_mirred = value.string() == "mirred",
+            TCA_ACT_OPTIONS if is_mirred => {
+                let (_, parameters) = value.nested().find(|(number, _)| *number == TCA_MIRRED_PARMS)?;
+                // After the five numbers that all actions have.
+                let (what, index) = (parameters.rest(20).u32(), parameters.rest(24).u32());
+                return (what == EGRESS_REDIRECT).then_some(index);
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+impl Request {
+    /// See [`Netlink::add_filter`].
+    #[must_use]
+    pub fn add_filter(index: u32, filter: &U32) -> Self {
+        let attributes = vec![TcAttribute::Kind("u32".into()), TcAttribute::Options(filter.options())];
+        let mut message = message(index, filter.parent, Handle::default(), attributes);
+        message.header.info = u32::from(filter.prio) << 16 | u32::from(filter.protocol.to_be());
+        let action = format!("add filter u32 to {} of #{index}", filter.parent);
+        Self::new(RouteNetlinkMessage::NewTrafficFilter(message), NLM_F_CREATE | NLM_F_EXCL, action)
+    }
+}
+
+impl Netlink {
+    /// The filters of a link's queueing discipline.
+    pub fn filters(&mut self, index: u32, parent: Handle) -> Result<Vec<Filter>> {
+        let message = message(index, parent, Handle::default(), Vec::new());
+        let message = RouteNetlinkMessage::GetTrafficFilter(message);
+        self.socket.dump("list filters", NLM_F_DUMP, &message, |_, payload| Ok(U32::parse(parent, payload)))
+    }
+}

@@ -1,0 +1,129 @@
+//! Traffic control, as `tc` manages it: queueing disciplines, the classes of one that has any, and filters.
+//!
+//! What is here is what shaping a container's traffic takes: token buckets (`tbf`), `htb`, `ingress`, and `u32`
+//! filters that redirect packets to another link or choose a class.
+
+mod class;
+mod filter;
+mod qdisc;
+
+use std::fmt;
+
+use netlink_packet_route::tc::{TcAttribute, TcHandle as Wire, TcMessage};
+
+pub use self::{
+    class::HtbClass,
+    filter::{Filter, U32, U32Key},
+    qdisc::{Qdisc, Tbf},
+};
+
+/// The length of `struct tcmsg`.
+const HEADER: usize = 20;
+
+const TCA_KIND: u16 = 1;
+const TCA_OPTIONS: u16 = 2;
+
+/// The name of a queueing discipline (`1:`) or a class (`1:30`), and the places where one can be.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Handle(u32);
+
+impl Handle {
+    /// Where packets leave a link.
+    pub const ROOT: Self = Self(u32::MAX);
+    /// Where packets come in.
+    pub const INGRESS: Self = Self(0xffff_fff1);
+
+    /// The handle `major:minor`; both are hexadecimal where people write them.
+    pub const fn new(major: u16, minor: u16) -> Self {
+        Self((major as u32) << 16 | minor as u32)
+    }
+
+    /// The queueing discipline of a class.
+    #[must_use]
+    pub const fn qdisc(self) -> Self {
+        Self(self.0 & 0xffff_0000)
+    }
+
+    /// What tells a class from the others of its queueing discipline.
+    pub const fn minor(self) -> u16 {
+        (self.0 & 0xffff) as u16
+    }
+}
+
+impl fmt::Display for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::ROOT => f.write_str("root"),
+            Self::INGRESS => f.write_str("ingress"),
+            _ if self.minor() == 0 => write!(f, "{:x}:", self.0 >> 16),
+            _ => write!(f, "{:x}:{:x}", self.0 >> 16, self.minor()),
+        }
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A message about something on the link `index`.
+fn message(index: u32, parent: Handle, handle: Handle, attributes: Vec<TcAttribute>) -> TcMessage {
+    let mut message = TcMessage::with_index(index.cast_signed());
+    message.header.parent = Wire::from(parent.0);
+    message.header.handle = Wire::from(handle.0);
+    message.attributes = attributes;
+    message
+}
+
+/// The number at this place of the header of a message.
+fn header(payload: &[u8], place: usize) -> u32 {
+    payload.get(place..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_ne_bytes(*bytes))
+}
+
+/// The places of the header's numbers.
+const HANDLE: usize = 8;
+const INFO: usize = 16;
+
+/// `struct tc_ratespec`: a rate in bytes per second, for Ethernet. One beyond 32 bits is in an attribute of its own.
+fn rate_spec(rate: u64) -> [u8; 12] {
+    const LINKLAYER_ETHERNET: u8 = 1;
+    let mut spec = [0; 12];
+    spec[1] = LINKLAYER_ETHERNET;
+    spec[8..].copy_from_slice(&u32::try_from(rate).unwrap_or(u32::MAX).to_ne_bytes());
+    spec
+}
+
+/// How long the kernel takes for `burst` bytes at `rate` bytes per second, in its ticks of 64 ns.
+///
+/// It is counted in whole microseconds, as `tc` does. The kernel keeps no more than 2^32 ns, which is what comes back
+/// for a longer time.
+fn ticks(rate: u64, burst: u32) -> u32 {
+    const LONGEST: u64 = u32::MAX as u64 / 64;
+    let microseconds = u64::from(burst) * 1_000_000 / rate.max(1);
+    let ticks = (microseconds.saturating_mul(1000) / 64).min(LONGEST);
+    u32::try_from(ticks).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handles_are_written_as_tc_writes_them() {
+        assert_eq!(Handle::new(1, 0).to_string(), "1:");
+        assert_eq!(Handle::new(0xffff, 0).to_string(), "ffff:");
+        assert_eq!(Handle::new(1, 48).to_string(), "1:30");
+        assert_eq!(Handle::new(1, 48).qdisc(), Handle::new(1, 0));
+    }
+
+    #[test]
+    fn a_burst_is_counted_in_ticks_as_tc_counts_it() {
+        // 100 KiB at 8 Mbit/s are 102400 us.
+        assert_eq!(ticks(1_000_000, 102_400), 1_600_000);
+        assert_eq!(ticks(1_250_000_000, 1500), 15);
+        assert_eq!(ticks(125_000, u32::MAX), u32::MAX / 64);
+        assert_eq!(ticks(1, 1), 15_625_000);
+        assert_eq!(ticks(u64::MAX, 1), 0);
+    }
+}

@@ -1,0 +1,204 @@
+//! UDP over IPv4 through one interface of a namespace, as a DHCP client needs it: [`RawUdp`] while the interface has
+//! no address yet, [`udp_socket_in`] when it has one.
+
+use std::{
+    io::{self, Read},
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use rustix::net::{SendFlags, bind, sendto};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+
+use crate::{Error, Link, MacAddr, Netns, Result, kernel_interface::PacketAddress, packet::checksum};
+
+const ETHER_IPV4: u16 = 0x0800;
+const UDP: u8 = 17;
+const IP_HEADER: usize = 20;
+const UDP_HEADER: usize = 8;
+
+/// Datagrams to one UDP port, read as they come from the wire, whatever address they are for. It sends to all stations.
+///
+/// The checksum of what is received is not looked at: between interfaces of one machine it is not there yet.
+#[derive(Debug)]
+pub struct RawUdp {
+    socket: Socket,
+    index: u32,
+    port: u16,
+}
+
+impl RawUdp {
+    /// A socket for `port` on `link`, which is in `netns`. It never blocks. It needs `CAP_NET_RAW` there.
+    pub fn open_in(netns: &Netns, link: &Link, port: u16) -> Result<Self> {
+        netns
+            .enter(|| {
+                // Without a protocol it receives nothing until the filter is in place and it is bound.
+                let socket = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking().cloexec(), None)?;
+                socket.attach_filter(&filter(port))?;
+                bind(&socket, &PacketAddress::of_protocol(link.index, ETHER_IPV4))?;
+                Ok(Self { socket, index: link.index, port })
+            })?
+            .map_err(|error: io::Error| Error::io(format!("open a packet socket on {}", link.name), error))
+    }
+
+    /// Sends `payload` from `source` to that port of everyone on the link.
+    pub fn broadcast(&self, source: Ipv4Addr, port: u16, payload: &[u8]) -> Result<()> {
+        let from = SocketAddrV4::new(source, self.port);
+        let to = SocketAddrV4::new(Ipv4Addr::BROADCAST, port);
+        let station = PacketAddress::of_station(self.index, ETHER_IPV4, MacAddr::BROADCAST);
+        wrap(from, to, payload)
+            .ok_or_else(|| io::ErrorKind::InvalidInput.into())
+            .and_then(|packet| Ok(sendto(&self.socket, &packet, SendFlags::empty(), &station)?))
+            .map(drop)
+            .map_err(|error: io::Error| Error::io(format!("broadcast to UDP port {port}"), error))
+    }
+
+    /// The payload of the next datagram that has arrived, in `buffer`; `None` when there is no more. What is too
+    /// long for `buffer`, or not whole, is passed over.
+    pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> Result<Option<&'a [u8]>> {
+        loop {
+            match (&self.socket).read(buffer) {
+                Ok(length) => {
+                    if let Some(range) = payload(&buffer[..length], self.port) {
+                        return Ok(Some(&buffer[range]));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io("read from a packet socket", error)),
+            }
+        }
+    }
+}
+
+impl AsFd for RawUdp {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A UDP socket in `netns` that is bound to the interface `link` and to `local`. It never blocks.
+pub fn udp_socket_in(netns: &Netns, link: &str, local: SocketAddrV4) -> Result<UdpSocket> {
+    netns
+        .enter(|| {
+            let socket = Socket::new(Domain::IPV4, Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
+            socket.set_reuse_address(true)?;
+            socket.bind_device(Some(link.as_bytes()))?;
+            socket.bind(&local.into())?;
+            Ok(socket.into())
+        })?
+        .map_err(|error: io::Error| Error::io(format!("open a UDP socket for {local} on {link}"), error))
+}
+
+/// What lets unfragmented UDP datagrams to `port` through, in the kernel's classic BPF. Packets begin with the IP header.
+fn filter(port: u16) -> [SockFilter; 9] {
+    const LOAD_BYTE: u16 = 0x30;
+    const LOAD_HALF: u16 = 0x28;
+    const LOAD_HALF_AT_X: u16 = 0x48;
+    const X_IS_IP_HEADER: u16 = 0xb1;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const JUMP_IF_SET: u16 = 0x45;
+    const RETURN: u16 = 0x06;
+    let op = SockFilter::new;
+    [
+        op(LOAD_BYTE, 0, 0, 9),
+        op(JUMP_IF_EQUAL, 0, 5, UDP.into()),
+        op(LOAD_HALF, 0, 0, 6),
+        // More fragments, or an offset.
+        op(JUMP_IF_SET, 3, 0, 0x3fff),
+        op(X_IS_IP_HEADER, 0, 0, 0),
+        op(LOAD_HALF_AT_X, 0, 0, 2),
+        op(JUMP_IF_EQUAL, 1, 0, port.into()),
+        op(RETURN, 0, 0, 0),
+        op(RETURN, 0, 0, u32::MAX),
+    ]
+}
+
+/// `payload` as an IP packet; none if it is too long for one.
+fn wrap(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Option<Vec<u8>> {
+    let udp_length = u16::try_from(UDP_HEADER + payload.len()).ok()?;
+    let length = u16::try_from(IP_HEADER + UDP_HEADER + payload.len()).ok()?;
+    let mut packet = Vec::with_capacity(length.into());
+    packet.extend([0x45, 0]);
+    packet.extend(length.to_be_bytes());
+    // No identification, not to be fragmented, 64 hops.
+    packet.extend([0, 0, 0x40, 0, 64, UDP, 0, 0]);
+    packet.extend(from.ip().octets());
+    packet.extend(to.ip().octets());
+    let sum = checksum(&packet);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+
+    let mut pseudo = packet[12..20].to_vec();
+    pseudo.extend([0, UDP]);
+    pseudo.extend(udp_length.to_be_bytes());
+    let udp = packet.len();
+    packet.extend(from.port().to_be_bytes());
+    packet.extend(to.port().to_be_bytes());
+    packet.extend(udp_length.to_be_bytes());
+    packet.extend([0, 0]);
+    packet.extend(payload);
+    pseudo.extend(&packet[udp..]);
+    // A checksum of zero would mean that there is none.
+    let sum = match checksum(&pseudo) {
+        0 => u16::MAX,
+        sum => sum,
+    };
+    packet[udp + 6..udp + 8].copy_from_slice(&sum.to_be_bytes());
+    Some(packet)
+}
+
+/// Where in an IP packet the payload of a datagram to `port` is; none if it is no whole one.
+fn payload(packet: &[u8], port: u16) -> Option<std::ops::Range<usize>> {
+    let half = |at: usize| Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]));
+    let first = *packet.first()?;
+    let udp = usize::from(first & 0x0f) * 4;
+    let end = usize::from(half(2)?);
+    let is_fragment = half(6)? & 0x3fff != 0;
+    if first >> 4 != 4 || udp < IP_HEADER || end > packet.len() || is_fragment || *packet.get(9)? != UDP {
+        return None;
+    }
+    let udp_end = udp + usize::from(half(udp + 4)?);
+    let is_whole = udp_end >= udp + UDP_HEADER && udp_end <= end;
+    (is_whole && half(udp + 2)? == port).then_some(udp + UDP_HEADER..udp_end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(payload: &[u8]) -> Vec<u8> {
+        let at = |address: [u8; 4], port| SocketAddrV4::new(address.into(), port);
+        wrap(at([10, 0, 0, 1], 67), at([255, 255, 255, 255], 68), payload).unwrap()
+    }
+
+    #[test]
+    fn a_packet_reads_back_and_its_checksums_are_right() {
+        let packet = packet(b"odd");
+        assert_eq!(&packet[payload(&packet, 68).unwrap()], b"odd");
+        assert_eq!(payload(&packet, 67), None);
+        assert_eq!(checksum(&packet[..20]), 0);
+        let mut pseudo = packet[12..20].to_vec();
+        pseudo.extend([0, UDP, 0, 11]);
+        pseudo.extend(&packet[20..]);
+        assert_eq!(checksum(&pseudo), 0);
+    }
+
+    #[test]
+    fn what_is_not_whole_is_passed_over() {
+        let whole = packet(b"payload");
+        for length in 0..whole.len() {
+            assert_eq!(payload(&whole[..length], 68), None, "{length}");
+        }
+        for (at, value) in
+            [(0, 0x46), (0, 0x44), (0, 0x65), (3, 255), (6, 0x20), (7, 1), (9, 6), (24, 1), (25, 7), (25, 16)]
+        {
+            let mut bad = whole.clone();
+            bad[at] = value;
+            assert_eq!(payload(&bad, 68), None, "byte {at} is {value}");
+        }
+        // What the link added behind the packet does not matter.
+        let mut padded = whole.clone();
+        padded.extend([0; 20]);
+        assert_eq!(payload(&padded, 68), payload(&whole, 68));
+    }
+}

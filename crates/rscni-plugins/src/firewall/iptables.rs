@@ -1,0 +1,315 @@
+//! The backend iptables: the rules that the Go plugin makes in the table `filter`, so that either finds the other's.
+//!
+//! ```text
+//! -A FORWARD -j CNI-ISOLATION-STAGE-1             only with an ingressPolicy
+//! -A FORWARD -j CNI-FORWARD
+//! -A CNI-FORWARD -j CNI-ADMIN
+//! -A CNI-FORWARD -d 10.1.0.5/32 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+//! -A CNI-FORWARD -s 10.1.0.5/32 -j ACCEPT
+//! ```
+//!
+//! What is missing is added by one `iptables-restore` per family, while a lock keeps other calls away. The Go plugin
+//! does not know that lock. Shared chains are made with `-N`, so a call that it overtakes fails as a whole and is tried
+//! again.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use rscni_linux::nft::Nft;
+
+use super::config::Policy;
+use super::saved;
+use crate::failure::{AsFarAsPossible, Result, differs};
+use crate::iptables::{self, IpTable, Legacy, comment};
+
+const FILTER: [IpTable; 2] = IpTable::of_both_families("filter");
+
+const FORWARD: &str = "FORWARD";
+const CNI_FORWARD: &str = "CNI-FORWARD";
+const STAGE_1: &str = "CNI-ISOLATION-STAGE-1";
+const STAGE_2: &str = "CNI-ISOLATION-STAGE-2";
+
+/// The operator's chain, unless the configuration names another.
+pub(super) const ADMIN: &str = "CNI-ADMIN";
+
+const ADMIN_COMMENT: &str = "CNI firewall plugin admin overrides";
+const FORWARD_COMMENT: &str = "CNI firewall plugin rules";
+const POLICY_COMMENT: &str = "CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)";
+
+/// How often to look again when somebody else changes the same chains.
+const ATTEMPTS: usize = 4;
+
+/// What is wanted in the tables.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    /// Addresses to let through, and the operator's chain that is asked before; none if another backend does that.
+    pub(super) open: Option<(&'a [IpAddr], &'a str)>,
+    /// A policy and its bridge.
+    pub(super) policy: Option<(Policy, &'a str)>,
+    /// The addresses of the attachment: what is made is made for their families.
+    pub(super) addresses: &'a [IpAddr],
+}
+
+/// A rule that is wanted: its line without comment, and how it is added where it is missing.
+struct Rule {
+    line: String,
+    chain: &'static str,
+    comment: Option<String>,
+    first: bool,
+}
+
+impl Rule {
+    fn new(chain: &'static str, rule: &str) -> Self {
+        Self { line: format!("-A {chain} {rule}"), chain, comment: None, first: false }
+    }
+
+    fn comment(self, text: impl Into<String>) -> Self {
+        Self { comment: Some(text.into()), ..self }
+    }
+
+    /// It goes before what is in its chain.
+    fn first(self) -> Self {
+        Self { first: true, ..self }
+    }
+
+    /// The line for `iptables-restore`. `position` is where rules go that are to be the first.
+    fn addition(&self, position: usize) -> String {
+        let rule = &self.line["-A ".len() + self.chain.len()..];
+        let rule = match &self.comment {
+            Some(text) => format!(" {}{rule}", comment(text)),
+            None => rule.to_owned(),
+        };
+        if self.first { format!("-I {} {position}{rule}", self.chain) } else { format!("-A {}{rule}", self.chain) }
+    }
+}
+
+/// The rules for an address.
+fn rules_of(address: IpAddr) -> [Rule; 2] {
+    let address = IpNet::from(address);
+    [
+        Rule::new(CNI_FORWARD, &format!("-d {address} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")),
+        Rule::new(CNI_FORWARD, &format!("-s {address} -j ACCEPT")),
+    ]
+}
+
+fn jump_to(chain: &str, comment: &str) -> Rule {
+    Rule::new(FORWARD, &format!("-j {chain}")).comment(comment).first()
+}
+
+impl Wanted<'_> {
+    /// The families that something is wanted in.
+    fn tables(&self) -> Vec<IpTable> {
+        let is_wanted = |table: &IpTable| {
+            (self.open.is_some() || self.policy.is_some()) && self.addresses.iter().any(|a| table.is_for(*a))
+        };
+        FILTER.into_iter().filter(is_wanted).collect()
+    }
+
+    fn chains(&self) -> Vec<&str> {
+        let open = self.open.into_iter().flat_map(|(_, admin)| [CNI_FORWARD, admin]);
+        open.chain(self.policy.into_iter().flat_map(|_| [STAGE_1, STAGE_2])).collect()
+    }
+
+    /// The rules, in the order in which they are to be added.
+    fn rules(&self, table: IpTable) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        if let Some((addresses, admin)) = self.open {
+            rules.push(jump_to(CNI_FORWARD, FORWARD_COMMENT));
+            rules.push(Rule::new(CNI_FORWARD, &format!("-j {admin}")).comment(ADMIN_COMMENT).first());
+            rules.extend(addresses.iter().filter(|a| table.is_for(**a)).flat_map(|address| rules_of(*address)));
+        }
+        if let Some((policy, bridge)) = self.policy {
+            let name = if policy == Policy::Isolated { "isolated" } else { "same-bridge" };
+            let with_name = format!("CNI firewall plugin rules (ingressPolicy: {name})");
+            rules.push(jump_to(STAGE_1, POLICY_COMMENT));
+            let out = format!("-i {bridge} ! -o {bridge} -j {STAGE_2}");
+            rules.push(Rule::new(STAGE_1, &out).comment(&with_name).first());
+            if policy == Policy::Isolated {
+                let within = format!("-i {bridge} -o {bridge} -j DROP");
+                rules.push(Rule::new(STAGE_1, &within).comment(with_name).first());
+            }
+            rules.push(Rule::new(STAGE_1, "-j RETURN").comment(POLICY_COMMENT));
+            rules.push(Rule::new(STAGE_2, &format!("-o {bridge} -j DROP")).comment(POLICY_COMMENT).first());
+            rules.push(Rule::new(STAGE_2, "-j RETURN").comment(POLICY_COMMENT));
+        }
+        rules
+    }
+
+    /// Adds what is missing.
+    pub(super) fn add(&self, nft: &mut Nft) -> Result<()> {
+        let tables = self.tables();
+        let _lock = if tables.is_empty() { None } else { Some(iptables::lock()?) };
+        for table in tables {
+            // The tools of iptables use one of the two kinds of tables, and do not tell which.
+            let mut in_nftables = table.legacy().is_none() || table.has_chain(nft, FORWARD)?;
+            for attempt in 1..=ATTEMPTS {
+                let seen = match table.legacy().filter(|_| !in_nftables) {
+                    Some(legacy) => Seen::by_legacy(&legacy)?,
+                    None => Seen::by_nftables(nft, table, &self.chains())?,
+                };
+                let lines = self.missing_lines(table, &seen);
+                match if lines.is_empty() { Ok(()) } else { table.restore(lines) } {
+                    Ok(()) => break,
+                    Err(error) if attempt == ATTEMPTS => return Err(error),
+                    Err(_) => in_nftables = !in_nftables,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What `iptables-restore` has to add to what is seen.
+    fn missing_lines(&self, table: IpTable, seen: &Seen) -> Vec<String> {
+        let chains = self.chains().into_iter().filter(|chain| !seen.has_chain(chain));
+        let mut lines: Vec<String> = chains.map(|chain| format!("-N {chain}")).collect();
+        for rule in self.rules(table) {
+            if rule.line == jump(STAGE_1) && !seen.has(&rule.line) || seen.is_late(&rule.line) {
+                lines.push(rule.addition(1));
+            } else if !seen.has(&rule.line) {
+                // Behind the jump that has to stay before it.
+                let behind = if rule.line == jump(CNI_FORWARD) { seen.position(&jump(STAGE_1)) } else { None };
+                lines.push(rule.addition(behind.map_or(1, |position| position + 1)));
+            }
+        }
+        lines
+    }
+
+    /// CHECK: everything is there, in the order that it needs.
+    pub(super) fn check(&self, nft: &mut Nft) -> Result<()> {
+        for table in self.tables() {
+            let mut missing = self.missing(table, &Seen::by_nftables(nft, table, &self.chains())?);
+            if let (Some(_), Some(legacy)) = (&missing, table.legacy()) {
+                missing = self.missing(table, &Seen::by_legacy(&legacy)?);
+            }
+            if let Some(what) = missing {
+                let program = if table.v4 { "iptables" } else { "ip6tables" };
+                return Err(differs(format!("{program}: {what}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn missing(&self, table: IpTable, seen: &Seen) -> Option<String> {
+        let rules = self.rules(table);
+        let missing = rules.iter().find(|rule| !seen.has(&rule.line));
+        let missing = missing.map(|rule| format!("the rule `{}` is missing", rule.line));
+        let is_late = || rules.iter().find(|rule| seen.is_late(&rule.line));
+        missing.or_else(|| is_late().map(|rule| format!("the rule `{}` is behind that of {CNI_FORWARD}", rule.line)))
+    }
+}
+
+/// The line of a jump from `FORWARD`.
+fn jump(chain: &str) -> String {
+    format!("-A {FORWARD} -j {chain}")
+}
+
+/// The chains that matter here, and their rules as lines.
+struct Seen {
+    chains: Vec<String>,
+    lines: Vec<String>,
+}
+
+impl Seen {
+    fn by_nftables(nft: &mut Nft, table: IpTable, chains: &[&str]) -> Result<Self> {
+        let mut seen = Self { chains: Vec::new(), lines: Vec::new() };
+        for chain in [FORWARD].iter().chain(chains) {
+            if table.has_chain(nft, chain)? {
+                seen.chains.push((*chain).to_owned());
+                let rules = table.rules(nft, chain, |_| true)?;
+                seen.lines.extend(rules.iter().map(|rule| saved::line(chain, rule)));
+            }
+        }
+        Ok(seen)
+    }
+
+    fn by_legacy(legacy: &Legacy) -> Result<Self> {
+        let saved = legacy.save()?;
+        let chains = saved.lines().filter_map(|line| line.strip_prefix(':')?.split(' ').next());
+        let lines = saved.lines().filter(|line| line.starts_with("-A "));
+        Ok(Self { chains: chains.map(str::to_owned).collect(), lines: lines.map(saved::without_comment).collect() })
+    }
+
+    fn has_chain(&self, name: &str) -> bool {
+        self.chains.iter().any(|chain| chain == name)
+    }
+
+    fn has(&self, line: &str) -> bool {
+        self.lines.iter().any(|seen| seen == line)
+    }
+
+    /// The place of a rule of `FORWARD` in its chain, from 1.
+    fn position(&self, line: &str) -> Option<usize> {
+        let start = format!("-A {FORWARD} ");
+        self.lines.iter().filter(|seen| seen.starts_with(&start)).position(|seen| seen == line).map(|index| index + 1)
+    }
+
+    /// Whether it is the jump to the policies and stands behind the one that lets packets through.
+    fn is_late(&self, line: &str) -> bool {
+        let positions = self.position(&jump(STAGE_1)).zip(self.position(&jump(CNI_FORWARD)));
+        line == jump(STAGE_1) && positions.is_some_and(|(policies, open)| policies > open)
+    }
+}
+
+/// Removes the rules of addresses, wherever iptables keeps them.
+pub(super) fn remove(nft: &mut Nft, addresses: &[IpAddr]) -> Result<()> {
+    let mut all = AsFarAsPossible::default();
+    for table in FILTER {
+        let lines: Vec<String> = addresses
+            .iter()
+            .filter(|address| table.is_for(**address))
+            .flat_map(|address| rules_of(*address))
+            .map(|rule| rule.line)
+            .collect();
+        if lines.is_empty() {
+            continue;
+        }
+        let is_wanted = |line: &str| lines.iter().any(|wanted| wanted == line);
+        let found = table.rules(nft, CNI_FORWARD, |rule| is_wanted(&saved::line(CNI_FORWARD, rule)))?;
+        let handles: Vec<u64> = found.iter().map(|rule| rule.handle).collect();
+        all.step(table.remove_rules(nft, CNI_FORWARD, &handles));
+        if let Some(legacy) = table.legacy() {
+            all.step(remove_by_legacy(&legacy, is_wanted));
+        }
+    }
+    all.finish()
+}
+
+fn remove_by_legacy(legacy: &Legacy, is_wanted: impl Fn(&str) -> bool) -> Result<()> {
+    let saved = legacy.save()?;
+    let found = saved.lines().filter(|line| is_wanted(&saved::without_comment(line)));
+    let lines: Vec<String> = found.map(|line| line.replacen("-A ", "-D ", 1)).collect();
+    if lines.is_empty() { Ok(()) } else { legacy.restore(lines) }
+}
+
+/// Whether the host's forwarding goes through a table of iptables.
+pub(super) fn is_in_use(nft: &mut Nft) -> Result<bool> {
+    for table in FILTER {
+        if table.has_chain(nft, FORWARD)? || table.legacy().is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether iptables, where it is on nftables, drops the packets of one of these addresses by default.
+pub(super) fn drops(nft: &mut Nft, addresses: &[IpAddr]) -> Result<bool> {
+    for table in FILTER {
+        if addresses.iter().any(|address| table.is_for(*address)) && table.drops(nft, FORWARD)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether there are bridges with a policy that iptables keeps apart.
+pub(super) fn has_policies(nft: &mut Nft) -> Result<bool> {
+    for table in FILTER {
+        if table.has_chain(nft, STAGE_1)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The programs that adding needs.
+pub(super) const PROGRAMS: [&str; 2] = ["iptables-restore", "ip6tables-restore"];

@@ -1,0 +1,49 @@
+//! The hardware address that somebody asks for: the runtime, or the configuration.
+
+use rscni::{Args, Error, NetConf};
+use rscni_linux::MacAddr;
+
+use crate::failure::Result;
+
+/// The hardware address for the container's interface: `runtimeConfig` before `args.cni` before `CNI_ARGS` before the
+/// plugin's own key, where it has one.
+pub(crate) fn requested_mac(conf: &NetConf, args: &Args, key: Option<String>) -> Result<Option<MacAddr>> {
+    let cni_args = args.cni_args()?;
+    cni_args.refuse_unknown(&["MAC"])?;
+    let by_convention = conf.args_cni().and_then(|cni| Some(cni.get("mac")?.as_str()?.to_owned()));
+    let by_variable = cni_args.get("MAC").map(ToOwned::to_owned);
+    let all = [args.runtime_config()?.mac, by_convention, by_variable, key];
+    let Some(text) = all.into_iter().flatten().find(|mac| !mac.is_empty()) else { return Ok(None) };
+    let invalid = |problem: String| Error::InvalidNetworkConfig(format!("{}: mac{problem}", conf.r#type));
+    let mac: MacAddr = text.parse().map_err(|error| invalid(format!(": {error}")))?;
+    if mac.is_multicast() {
+        return Err(invalid(format!(" {mac} is a group address, no interface can have it")).into());
+    }
+    Ok(Some(mac))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_mac_comes_from_the_runtime_before_args_before_cni_args_before_the_key() {
+        let mut keys = json!({
+            "runtimeConfig": { "mac": "02:00:00:00:00:04" }, "args": { "cni": { "mac": "02:00:00:00:00:03" } }
+        });
+        let mut args = Args { args: Some("IgnoreUnknown=1;MAC=02:00:00:00:00:02;X=y".into()), ..Args::default() };
+        let mac = |keys: &serde_json::Value, args: &Args| {
+            let conf: NetConf = serde_json::from_value(keys.clone()).unwrap();
+            let args = Args { config: Some(conf.clone()), ..args.clone() };
+            requested_mac(&conf, &args, Some("02:00:00:00:00:01".into())).unwrap().unwrap().to_string()
+        };
+        assert_eq!(mac(&keys, &args), "02:00:00:00:00:04");
+        keys["runtimeConfig"] = json!({ "mac": "" });
+        assert_eq!(mac(&keys, &args), "02:00:00:00:00:03");
+        keys["args"] = json!({});
+        assert_eq!(mac(&keys, &args), "02:00:00:00:00:02");
+        args.args = None;
+        assert_eq!(mac(&keys, &args), "02:00:00:00:00:01");
+    }
+}

@@ -1,0 +1,163 @@
+//! `portmap`: ports of the host that lead into the container, as `runtimeConfig.portMappings` lists them.
+//!
+//! It is chained after the plugin that makes the container's interface. Where there are no mappings it does nothing at
+//! all. Ours are elements in the table `inet rscni` ([`elements`]), changed over netlink; with `backend: iptables` the
+//! rules are those that the Go plugin makes ([`iptables`]). Removal looks for both, and for what the Go plugin makes
+//! with nftables ([`go_nftables`]): an attachment may be older than the node's plugins.
+
+mod config;
+mod elements;
+mod flows;
+mod go_nftables;
+mod iptables;
+mod localnet;
+mod names;
+mod nft_program;
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use rscni::{Args, CNIResult, Error};
+use rscni_linux::nft::Nft;
+
+use self::config::{Backend, Config, Mapping, container_nets};
+use self::elements::Removed;
+use crate::commands::Commands;
+use crate::failure::{AsFarAsPossible, Result};
+use crate::host;
+use crate::owner::{Owner, Stale};
+use crate::undo::Undo;
+
+/// The portmap plugin.
+pub(crate) const PORTMAP: Commands = Commands { add, del, check, gc, status };
+
+fn add(args: &Args) -> Result<CNIResult> {
+    let conf = args.conf()?;
+    let config = Config::new(conf, args)?;
+    let previous = conf.prev_result.as_ref().ok_or_else(|| {
+        Error::InvalidNetworkConfig(
+            "portmap must be called as a chained plugin: there is no prevResult; put it after the one that makes the \
+             interface"
+                .into(),
+        )
+    })?;
+    let nets = container_nets(previous, &args.ifname);
+    if config.mappings.is_empty() || nets.is_empty() {
+        return Ok(previous.clone());
+    }
+    let owner = Owner::new(&conf.name, args);
+    let mut undo = Undo::default();
+    // Before the step itself: with iptables it is one for each family.
+    undo.push(move || remove(owner, None).1);
+    match config.backend {
+        Backend::Nftables => elements::add(&mut Nft::open()?, owner, &config, &nets)?,
+        Backend::Iptables => iptables::add(owner, &config, &nets)?,
+    }
+    if let Some(container) = by_localhost(&config, &nets) {
+        localnet::enable(container)?;
+    }
+    flows::forget_stale(&config, nets.iter().map(|net| net.addr().is_ipv4()));
+    undo.commit();
+    Ok(previous.clone())
+}
+
+/// The container's address, if `127.0.0.1` of the host is to lead to it.
+fn by_localhost(config: &Config, nets: &[IpNet]) -> Option<IpAddr> {
+    let is_wanted = config.snat && config.mappings.iter().any(Mapping::is_for_localhost);
+    nets.iter().map(IpNet::addr).find(|address| is_wanted && address.is_ipv4())
+}
+
+/// Removes whatever any of the backends has for this attachment, and gives our elements among it. What ADD was told
+/// saves a search.
+fn remove(owner: Owner<'_>, known: Option<(&Config, &[IpNet])>) -> (Vec<Removed>, Result<()>) {
+    let mut nft = match Nft::open() {
+        Ok(nft) => nft,
+        Err(error) => return (Vec::new(), Err(error.into())),
+    };
+    let (mut all, mut removed) = (AsFarAsPossible::default(), Vec::new());
+    all.step(elements::remove(&mut nft, owner, known).map(|elements| removed = elements));
+    all.step(go_nftables::remove(&mut nft, owner.container_id));
+    all.step(iptables::remove(&mut nft, owner));
+    (removed, all.finish())
+}
+
+fn del(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    // One that has become invalid does not stop this; it may have asked for anything.
+    let config = Config::new(conf, args).ok();
+    let previous = conf.prev_result.as_ref();
+    if config.as_ref().is_some_and(|config| config.mappings.is_empty()) && previous.is_some() {
+        return Ok(());
+    }
+    let nets = previous.map(|result| container_nets(result, &args.ifname)).unwrap_or_default();
+    let known = config.as_ref().filter(|_| !nets.is_empty()).map(|config| (config, &nets[..]));
+    let (removed, outcome) = remove(Owner::new(&conf.name, args), known);
+    let mut ports: Vec<u16> = elements::udp_ports(&removed).collect();
+    ports.extend(config.iter().flat_map(flows::udp).map(|mapping| mapping.host_port));
+    forget_flows(ports, nets.iter().map(IpNet::addr), &removed);
+    outcome
+}
+
+/// Forgets the flows of UDP to what is removed, and to these addresses.
+fn forget_flows(mut ports: Vec<u16>, containers: impl Iterator<Item = IpAddr>, removed: &[Removed]) {
+    let mut containers: Vec<IpAddr> = containers.chain(removed.iter().filter_map(|r| r.container)).collect();
+    containers.sort_unstable();
+    containers.dedup();
+    ports.sort_unstable();
+    ports.dedup();
+    flows::forget_to(ports.into_iter(), &containers);
+}
+
+fn check(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let config = Config::new(conf, args)?;
+    let nets = container_nets(host::require_prev_result(conf)?, &args.ifname);
+    if config.mappings.is_empty() || nets.is_empty() {
+        return Ok(());
+    }
+    let owner = Owner::new(&conf.name, args);
+    let mut nft = Nft::open()?;
+    if let Err(differs) = check_backends(&mut nft, owner, &config, &nets) {
+        // It may have been added by the Go plugin.
+        if !go_nftables::is_there(&mut nft, owner.container_id, &config, &nets)? {
+            return Err(differs);
+        }
+    }
+    by_localhost(&config, &nets).map_or(Ok(()), localnet::check)
+}
+
+/// What ADD made is there, whichever backend it was told to use.
+fn check_backends(nft: &mut Nft, owner: Owner<'_>, config: &Config, nets: &[IpNet]) -> Result<()> {
+    let checks = match config.backend {
+        Backend::Nftables => [elements::check, iptables::check],
+        Backend::Iptables => [iptables::check, elements::check],
+    };
+    let Err(differs) = checks[0](nft, owner, config, nets) else { return Ok(()) };
+    checks[1](nft, owner, config, nets).map_err(|_| differs)
+}
+
+fn gc(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let stale = Stale::new(conf, host::require_valid_attachments(conf)?);
+    let mut nft = Nft::open()?;
+    let mut all = AsFarAsPossible::default();
+    let mut removed = Vec::new();
+    all.step(elements::remove_stale(&mut nft, &stale).map(|elements| removed = elements));
+    all.step(iptables::remove_stale(&mut nft, &stale));
+    forget_flows(elements::udp_ports(&removed).collect(), std::iter::empty(), &removed);
+    all.finish()
+}
+
+fn status(args: &Args) -> Result<()> {
+    let config = Config::new(args.conf()?, args)?;
+    let unavailable = |what: String| Error::PluginNotAvailable(format!("portmap: {what}"));
+    match config.backend {
+        Backend::Nftables => {
+            Nft::open()
+                .and_then(|mut nft| nft.tables())
+                .map_err(|error| unavailable(format!("{error}; load nf_tables, or set the backend to iptables")))?;
+        }
+        Backend::Iptables => crate::iptables::find().map_err(unavailable)?,
+    }
+    Ok(())
+}

@@ -1,0 +1,250 @@
+//! Which chains, maps and sets of nftables there are for host ports, and how they come about.
+//!
+//! ```text
+//! table inet rscni {
+//!     map hostport4     { type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service }
+//!     map hostport4_any { type inet_proto . inet_service : ipv4_addr . inet_service
+//!         elements = { tcp . 8080 comment "net id eth0" : 10.1.0.5 . 80 } }
+//!     set hostport4_any_from24_13 { type ipv4_addr . inet_proto . inet_service; elements = { 10.1.0.0 . tcp . 8080 } }
+//!     set hostport4_any_from8_13  { type ipv4_addr . inet_proto . inet_service; elements = { 127.0.0.0 . tcp . 8080 } }
+//!     chain hostports4 { dnat ip to meta l4proto . ip daddr . th dport map @hostport4; jump hostports4_any }
+//!     chain hostports4_any {
+//!         ip saddr & 255.0.0.0 . meta l4proto . th dport @hostport4_any_from8_13 meta mark set meta mark | 0x2000
+//!         ip saddr & 255.255.255.0 . meta l4proto . th dport @hostport4_any_from24_13 meta mark set meta mark | 0x2000
+//!         dnat ip to meta l4proto . th dport map @hostport4_any
+//!     }
+//!     chain hostport-prerouting { type nat hook prerouting priority dstnat; fib daddr type local jump hostports4 }
+//!     chain hostport-output     { type nat hook output priority dstnat; fib daddr type local jump hostports4 }
+//!     chain hostport-masquerade-13 { type nat hook postrouting priority srcnat
+//!         ct status dnat meta mark & 0x2000 == 0x2000 masquerade }
+//!     chain hostport-localnet { type filter hook prerouting priority mangle
+//!         iifname != "lo" ip saddr != 127.0.0.0/8 ip daddr 127.0.0.0/8 drop }
+//! }
+//! ```
+//!
+//! There are no verdicts in the maps on purpose: the kernel follows each of them whenever a rule changes, so that calls
+//! would cost more with every port. What has to be masqueraded is known by the net that a packet comes from, which is
+//! cut out of its source by a rule for each length of prefix; so rules are as few as lengths in use.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use rscni_linux::nft::{
+    BaseChain, DataType, Family, Field, Hook, NatFlags, Nft, Rule, Set, Table, Transaction, Value, ValueType,
+};
+use sha2::{Digest, Sha256};
+
+use super::config::Config;
+use crate::failure::Result;
+use crate::nftable;
+
+/// How the names of all sets and maps begin.
+pub(super) const SETS: &str = "hostport";
+/// The chains that packets come to first.
+pub(super) const ENTRIES: [&str; 2] = ["hostport-prerouting", "hostport-output"];
+/// The chain that keeps what comes by wire from the addresses of `lo`.
+pub(super) const LOCALNET: &str = "hostport-localnet";
+
+/// `fib daddr type local`
+const LOCAL: u32 = 2;
+/// `ct status dnat`
+const DNAT: u32 = 0x20;
+/// Where `nft` puts `mangle`: before connection tracking gives packets back their addresses.
+const MANGLE: i32 = -150;
+
+pub(super) fn table() -> Table {
+    nftable::table(Family::Inet)
+}
+
+/// The chain that masquerades what has the mark.
+pub(super) fn masquerade_chain(bit: u8) -> String {
+    format!("hostport-masquerade-{bit}")
+}
+
+/// What there is for one family, apart for each set of conditions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Group {
+    pub(super) v4: bool,
+    suffix: String,
+}
+
+impl Group {
+    pub(super) fn new(config: &Config, v4: bool) -> Self {
+        let conditions = config.conditions(v4).join(" ");
+        if conditions.is_empty() {
+            return Self { v4, suffix: String::new() };
+        }
+        let hash = Sha256::digest(conditions);
+        Self { v4, suffix: hash[..4].iter().fold("-".to_owned(), |text, byte| format!("{text}{byte:02x}")) }
+    }
+
+    fn family(&self) -> char {
+        if self.v4 { '4' } else { '6' }
+    }
+
+    /// The chain with the rules for mappings for one address of the host, which leads to that for all others.
+    pub(super) fn chain(&self, specific: bool) -> String {
+        let any = if specific { "" } else { "_any" };
+        format!("hostports{}{any}{}", self.family(), self.suffix)
+    }
+
+    /// The map from mappings for one address of the host, or from those for all.
+    pub(super) fn map(&self, specific: bool) -> String {
+        let any = if specific { "" } else { "_any" };
+        format!("{SETS}{}{any}{}", self.family(), self.suffix)
+    }
+
+    /// The set of mappings that are masqueraded if a packet comes from a net of the same length as this one.
+    pub(super) fn sources(&self, specific: bool, net: IpNet, bit: u8) -> String {
+        format!("{}_from{}_{bit}", self.map(specific), net.prefix_len())
+    }
+
+    /// The family of a map, and whether its mappings are for one address, from its name.
+    pub(super) fn of_map(name: &str) -> Option<(bool, bool)> {
+        let rest = name.strip_prefix(SETS)?;
+        let (v4, rest) = match rest.split_at_checked(1)? {
+            ("4", rest) => (true, rest),
+            ("6", rest) => (false, rest),
+            _ => return None,
+        };
+        (!Self::is_of_sources(name)).then(|| (v4, !rest.starts_with("_any")))
+    }
+
+    /// Whether a name is that of a set of what is masqueraded.
+    pub(super) fn is_of_sources(name: &str) -> bool {
+        name.starts_with(SETS) && name.contains("_from")
+    }
+
+    fn any(&self) -> IpAddr {
+        if self.v4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
+    }
+
+    fn address(&self) -> ValueType {
+        if self.v4 { ValueType::Ipv4Addr } else { ValueType::Ipv6Addr }
+    }
+
+    fn source(&self) -> Field {
+        if self.v4 { Field::IpSaddr } else { Field::Ip6Saddr }
+    }
+
+    fn key(&self, specific: bool) -> Vec<ValueType> {
+        let address = specific.then(|| self.address());
+        [Some(ValueType::InetProto), address, Some(ValueType::InetService)].into_iter().flatten().collect()
+    }
+
+    fn fields(&self, specific: bool) -> Vec<Field> {
+        let address = specific.then_some(if self.v4 { Field::IpDaddr } else { Field::Ip6Daddr });
+        [Some(Field::L4proto), address, Some(Field::Dport)].into_iter().flatten().collect()
+    }
+
+    /// The rule by which packets to the host come to the chain. The kernel does not let `::1` out, so it stays here.
+    fn entry(&self) -> Rule {
+        let rule = Rule::new().family_of(self.any());
+        let rule = if self.v4 { rule } else { rule.ne(Field::Ip6Daddr, IpAddr::from(Ipv6Addr::LOCALHOST)) };
+        rule.eq(Field::FibDaddrType, Value::number(LOCAL)).jump(&self.chain(true))
+    }
+
+    /// The same rule in the language of `nft`, with conditions.
+    pub(super) fn entry_text(&self, conditions: &[String]) -> String {
+        let family = if self.v4 { "meta nfproto ipv4" } else { "ip6 daddr != ::1" };
+        format!("{family} {} fib daddr type local jump {}", conditions.join(" "), self.chain(true))
+    }
+}
+
+/// Something that is there for all attachments once one needed it, and made in one transaction.
+pub(super) enum Part {
+    Maps(Group),
+    Masquerade(u8),
+    Localnet,
+    Sources(Group, IpNet, u8),
+}
+
+impl Part {
+    /// Makes each part that is missing.
+    pub(super) fn ensure(nft: &mut Nft, parts: &[Self]) -> Result<()> {
+        for part in parts {
+            let mut transaction = nft.transaction();
+            transaction.add_table(&table());
+            part.create(&mut transaction);
+            match transaction.commit() {
+                Err(error) if !error.is_exists() => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins by creating (not adding) something, so two calls at once do not make the rules twice.
+    fn create(&self, transaction: &mut Transaction<'_>) {
+        let table = &table();
+        match self {
+            Self::Maps(group) => {
+                for specific in [false, true] {
+                    transaction.create_chain(table, &group.chain(specific), None);
+                    let (name, target) = (group.map(specific), vec![group.address(), ValueType::InetService]);
+                    transaction.add_set(table, &Set::map(&name, group.key(specific), DataType::Value(target)));
+                    let forward = Rule::new().family_of(group.any());
+                    let forward = forward.dnat_map(&group.fields(specific), &name, !group.v4);
+                    transaction.add_rule(table, &group.chain(specific), &forward);
+                }
+                transaction.add_rule(table, &group.chain(true), &Rule::new().jump(&group.chain(false)));
+                let hooks = [BaseChain::dstnat(), BaseChain::new("nat", Hook::Output, -100)];
+                for (chain, base) in ENTRIES.iter().zip(hooks) {
+                    transaction.add_chain(table, chain, Some(&base));
+                    // Only `nft` understands conditions.
+                    if group.suffix.is_empty() {
+                        transaction.add_rule(table, chain, &group.entry());
+                    }
+                }
+            }
+            Self::Masquerade(bit) => {
+                let (chain, mark) = (masquerade_chain(*bit), 1 << bit);
+                transaction.create_chain(table, &chain, Some(&BaseChain::srcnat()));
+                let rule = Rule::new().any_of(Field::CtStatus, DNAT).masked(Field::Mark, mark, mark);
+                transaction.add_rule(table, &chain, &rule.masquerade(NatFlags::default()));
+            }
+            Self::Localnet => {
+                let base = BaseChain::filter(Hook::Prerouting, MANGLE);
+                transaction.create_chain(table, LOCALNET, Some(&base));
+                let rule = Rule::new().ne(Field::Iifname, Value::ifname("lo")).family_of(loopback().addr());
+                let rule = rule.not_in_net(Field::IpSaddr, loopback()).in_net(Field::IpDaddr, loopback());
+                transaction.add_rule(table, LOCALNET, &rule.drop());
+            }
+            Self::Sources(group, net, bit) => {
+                for specific in [true, false] {
+                    let (name, mut key) = (group.sources(specific, *net, *bit), group.key(specific));
+                    if net.prefix_len() > 0 {
+                        key.insert(0, group.address());
+                    }
+                    transaction.create_set(table, &Set::new(&name, key));
+                    let from = Rule::new().family_of(group.any());
+                    let from = from.net_in_set(group.source(), *net, &group.fields(specific), &name);
+                    // Before the rule that sends the packet on.
+                    transaction.insert_rule(table, &group.chain(specific), &from.set_mark(1 << bit, 1 << bit), None);
+                }
+            }
+        }
+    }
+}
+
+/// `127.0.0.0/8`
+pub(super) fn loopback() -> IpNet {
+    IpNet::new_assert(Ipv4Addr::LOCALHOST.into(), 8).trunc()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_is_told_from_other_sets_by_its_name() {
+        for (suffix, v4) in [("", true), ("", false), ("-12345678", true)] {
+            let group = Group { v4, suffix: suffix.to_owned() };
+            for specific in [true, false] {
+                assert_eq!(Group::of_map(&group.map(specific)), Some((v4, specific)));
+                assert_eq!(Group::of_map(&group.sources(specific, loopback(), 13)), None);
+            }
+        }
+        assert_eq!(Group::of_map("masquerade4"), None);
+    }
+}
