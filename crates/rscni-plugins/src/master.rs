@@ -2,7 +2,7 @@
 
 use rscni::name::interface_name_problem;
 use rscni::{Error, NetConf};
-use rscni_linux::{Link, Netlink, NewLink, RouteFilter, RouteType};
+use rscni_linux::{Link, Netlink, NewLink, Route, RouteFilter, RouteType};
 use serde::Deserialize;
 
 use crate::failure::{Failure, Result, differs};
@@ -111,7 +111,7 @@ impl Master {
             return Ok(netlink.find_link(name)?);
         }
         for everything in [ipnet::Ipv4Net::default().into(), ipnet::Ipv6Net::default().into()] {
-            let filter = RouteFilter { dst: Some(everything), table: Some(MAIN), ..RouteFilter::default() };
+            let filter = RouteFilter { dst: Some(everything), table: Some(Route::MAIN_TABLE), ..RouteFilter::default() };
             let mut routes = netlink.routes(filter)?;
             routes.retain(|route| route.kind == RouteType::Unicast);
             let best =
@@ -136,6 +136,3 @@ impl Master {
         Error::InvalidNetworkConfig(format!("{}: {problem}", self.plugin)).into()
     }
 }
-
-/// The number of the main routing table.
-const MAIN: u32 = 254;

@@ -173,7 +173,7 @@ impl Sandbox {
             let may_be_in = |r: &Route| {
                 route.table.is_some()
                     || version < SpecVersion::V1_1_0
-                    || r.table == Some(MAIN)
+                    || r.table == Some(Route::MAIN_TABLE)
                     || r.oif == Some(link.index)
             };
             let found = self.netlink.routes(filter)?;
@@ -185,9 +185,6 @@ impl Sandbox {
         Ok(())
     }
 }
-
-/// The number of the main routing table.
-const MAIN: u32 = 254;
 
 /// The scope of what is on the link itself, from which on the kernel allows no gateway.
 const SCOPE_LINK: u8 = 253;

@@ -13,7 +13,7 @@ use crate::failure::{AsFarAsPossible, Result};
 const FIRST: u32 = 100;
 /// `default`, `main` and `local`.
 const KERNELS_OWN: std::ops::RangeInclusive<u32> = 253..=255;
-pub(super) const MAIN: u32 = 254;
+pub(super) const MAIN: u32 = Route::MAIN_TABLE;
 
 /// The metric that the kernel gives an IPv6 route which names none.
 const DEFAULT_METRIC_V6: u32 = 1024;
