@@ -26,9 +26,10 @@ const IPROUTE2: Package = Package { name: "iproute2", witnesses: &["/usr/sbin/ip
 const STRACE: Package = Package { name: "strace", witnesses: &["/usr/bin/strace"] };
 
 const DBUS: Package = Package { name: "dbus-daemon", witnesses: &["/usr/bin/dbus-daemon"] };
+const DNSMASQ: Package = Package { name: "dnsmasq-base", witnesses: &["/usr/sbin/dnsmasq", "/sbin/dnsmasq"] };
 
-/// What `cargo test` needs: the plugins to hand over to and from, tools to look with, and a message bus.
-pub(crate) const FOR_TESTS: &[Package] = &[GO_PLUGINS, IPTABLES, NFTABLES, IPROUTE2, STRACE, DBUS];
+/// What `cargo test` needs: the plugins to hand over to and from, tools to look with, a message bus, a DHCP server.
+pub(crate) const FOR_TESTS: &[Package] = &[GO_PLUGINS, IPTABLES, NFTABLES, IPROUTE2, STRACE, DBUS, DNSMASQ];
 
 /// What a run in User-Mode Linux needs. The kernel in there calls kmod's modprobe for a link kind it lacks.
 pub(crate) const FOR_UML: &[Package] = &[

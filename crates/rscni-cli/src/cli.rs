@@ -7,6 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::attach::{Add, Attachment};
 use crate::cnitool;
+use crate::dhcp_daemon;
 use crate::gc::Gc;
 use crate::generate::{self, Shell};
 use crate::install;
@@ -74,6 +75,8 @@ enum Command {
     },
     /// List the plugins that are inside this program
     Plugins,
+    /// Get and keep leases for the plugin dhcp, until SIGTERM or SIGINT; the same as `dhcp daemon`
+    DhcpDaemon(dhcp_daemon::Options),
     /// Print a script that completes command lines of this program in a shell
     ///
     /// For bash: source <(rscni completions bash). For the others, write it to a file where the shell looks for such.
@@ -81,7 +84,7 @@ enum Command {
         /// The shell
         shell: Shell,
     },
-    /// Write manual pages, one for each command and one for cnitool
+    /// Write manual pages, one for each command, for cnitool and for the daemon of dhcp
     Man {
         /// The directory, such as /usr/local/share/man/man1; it is made if it is not there
         dir: PathBuf,
@@ -102,11 +105,12 @@ pub(crate) fn main() -> ExitCode {
             list_plugins();
             Ok(())
         }
+        Command::DhcpDaemon(options) => options.run(),
         Command::Completions { shell } => {
             generate::completions(shell, &mut Cli::command());
             Ok(())
         }
-        Command::Man { dir } => generate::manual(&dir, [Cli::command(), cnitool::command()]),
+        Command::Man { dir } => generate::manual(&dir, [Cli::command(), cnitool::command(), dhcp_daemon::command()]),
     };
     output::exit("rscni", outcome)
 }

@@ -1,8 +1,8 @@
 //! The one binary `rscni`: every plugin of `rscni-plugins`, `cnitool`, and the operator's commands.
 //!
 //! What it is depends on the name that it is called by. Under a plugin's name it is that plugin, and nothing else is
-//! even set up, since a node calls it for every container. Under the name `cnitool` it takes the command lines of
-//! Go's `cnitool`. Under any other it is `rscni`, with subcommands.
+//! even set up, since a node calls it for every container; `dhcp daemon` is what that plugin asks. Under the name
+//! `cnitool` it takes the command lines of Go's `cnitool`. Under any other it is `rscni`, with subcommands.
 //! What `rscni` starts itself as, where no file has a plugin's name, is the plugin that a variable names.
 
 #![forbid(unsafe_code)]
@@ -10,6 +10,8 @@
 mod attach;
 mod cli;
 mod cnitool;
+mod dhcp_daemon;
+mod duration;
 mod gc;
 mod generate;
 mod install;
@@ -33,7 +35,8 @@ fn main() -> ExitCode {
     let called = args.next().unwrap_or_default();
     let name = Path::new(&called).file_name().and_then(OsStr::to_str).unwrap_or("rscni");
     if let Some(plugin) = rscni_plugins::find(name) {
-        return run(plugin);
+        // Runtimes call plugins without arguments.
+        return if name == dhcp_daemon::NAME && args.len() > 0 { dhcp_daemon::main() } else { run(plugin) };
     }
     if name == cnitool::NAME {
         return cnitool::main();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rscni::runtime::{Cache, Runtime};
 
+use crate::duration::duration;
 use crate::network::{CONF_DIR, Watched, runtime, split_path};
 
 const PLUGIN_DIR: &str = "/opt/cni/bin";
@@ -66,33 +67,4 @@ impl Memory {
 /// The value, unless it is empty: a variable that is set to nothing is not set.
 fn or<'a, T: AsRef<OsStr> + ?Sized>(value: &'a T, default: &'a str) -> &'a OsStr {
     if value.as_ref().is_empty() { default.as_ref() } else { value.as_ref() }
-}
-
-/// A time as a number and its unit.
-fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let millis = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err("must be a whole number with a unit: ms, s, m or h".to_owned()),
-    };
-    let total = number.parse().ok().and_then(|number: u64| number.checked_mul(millis)).filter(|total| *total > 0);
-    total.map(Duration::from_millis).ok_or_else(|| "must be more than nothing, and no eternity".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_has_a_unit() {
-        assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
-        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!((duration("2m"), duration("1h")), (Ok(Duration::from_secs(120)), Ok(Duration::from_secs(3600))));
-        for bad in ["", "10", "s", "0s", "-1s", "1.5s", "10 s", "99999999999999999999s", "9999999999999999999h"] {
-            assert!(duration(bad).is_err(), "{bad:?}");
-        }
-    }
 }

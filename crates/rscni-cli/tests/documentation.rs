@@ -1,15 +1,18 @@
 //! The reference pages in `docs/plugins`: there is one for each plugin, and its examples work as they stand.
 //!
 //! An example is a fenced `json` block with the key `plugins`. Its network is added to a container in a private
-//! network, checked and deleted. One that follows a line `<!-- not run: REASON -->` needs something that kernels may
-//! lack: of that one only the configuration is tested, with STATUS. A block of any kind that follows a line
-//! `<!-- file: PATH -->` is a file that has to be there for the examples.
+//! network, checked and deleted; the host has an interface `eth0` with a default route. One that follows a line
+//! `<!-- run in User-Mode Linux: REASON -->` needs something that kernels may lack: it is run by `uml_documentation`,
+//! and here only its configuration is tested, with STATUS. So is that of one after `<!-- not run: REASON -->`, anywhere.
+//! A block of any kind that follows a line `<!-- file: PATH -->` is a file that has to be there for the examples.
+
+mod support;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use rscni_linux::{AddressFlags, Netns, Veth};
+use rscni_linux::{AddressFlags, LinkChange, Netns, Route, Veth};
 use rscni_test::{Container, Lab, Plugin};
 use serde_json::{Value, json};
 
@@ -20,7 +23,28 @@ struct Example {
     /// File and line.
     place: String,
     list: Value,
-    is_run: bool,
+    runs: Runs,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Runs {
+    Anywhere,
+    InUml,
+    Never,
+}
+
+/// Where the examples are that this program runs.
+const HERE: Runs = if env!("CARGO_CRATE_NAME").as_bytes()[0] == b'u' { Runs::InUml } else { Runs::Anywhere };
+
+impl Runs {
+    /// From the line before an example.
+    fn after(line: &str) -> Self {
+        match line {
+            line if line.starts_with("<!-- not run: ") => Self::Never,
+            line if line.starts_with("<!-- run in User-Mode Linux: ") => Self::InUml,
+            _ => Self::Anywhere,
+        }
+    }
 }
 
 impl Example {
@@ -55,7 +79,7 @@ fn examples_in(page: &Path) -> Vec<Example> {
             let block: Vec<_> = lines.by_ref().map(|(_, line)| line).take_while(|line| line.trim() != "```").collect();
             let list: Value = serde_json::from_str(&block.join("\n")).unwrap_or_else(|e| panic!("{place}: {e}"));
             if list.get("plugins").is_some() {
-                examples.push(Example { place, list, is_run: !before.starts_with("<!-- not run: ") });
+                examples.push(Example { place, list, runs: Runs::after(before) });
             }
         }
         if !line.trim().is_empty() {
@@ -95,7 +119,8 @@ fn every_plugin_has_a_page_with_an_example_and_a_line_in_the_index() {
     for plugin in rscni_plugins::ALL {
         let page = format!("{}.md", plugin.name);
         let examples = examples_in(&pages().join(&page));
-        let uses_it = |example: &Example| example.is_run && example.types().any(|name| name == plugin.name);
+        let uses_it =
+            |example: &Example| example.runs != Runs::Never && example.types().any(|name| name == plugin.name);
         assert!(examples.iter().any(uses_it), "{page} has no example that is run and uses {}", plugin.name);
         assert!(index.contains(&format!("]({page})")), "README.md has no link to {page}");
     }
@@ -176,6 +201,18 @@ fn add_device(lab: &Lab) {
     host.add_address(device.index, "192.168.2.2/24".parse().unwrap(), AddressFlags::default()).unwrap();
 }
 
+/// The interface by which the host reaches the world.
+fn add_uplink(lab: &Lab) {
+    let world = lab.container("world");
+    let netns = Netns::open(world.path()).unwrap();
+    let mut host = lab.host().netlink();
+    let uplink = host.add_veth(&Veth { up: true, peer_netns: Some(&netns), ..Veth::new("eth0", "eth0") }).unwrap();
+    let up = LinkChange { up: Some(true), ..LinkChange::default() };
+    world.netlink().set_link(world.netlink().link_by_name("eth0").unwrap().index, &up).unwrap();
+    host.add_address(uplink.index, "198.51.100.2/24".parse().unwrap(), AddressFlags::default()).unwrap();
+    host.add_route(&Route::default_via("198.51.100.1".parse().unwrap())).unwrap();
+}
+
 fn status(example: &Example, plugins: &[(&str, Plugin)]) {
     for conf in example.plugins() {
         let (_, plugin) = plugins.iter().find(|(name, _)| conf["type"] == *name).unwrap();
@@ -190,18 +227,25 @@ fn status(example: &Example, plugins: &[(&str, Plugin)]) {
 fn every_example_works_and_leaves_nothing_of_an_attachment() {
     let examples = all_examples();
     let files: Vec<_> = pages_of_plugins().iter().flat_map(|page| files_in(page)).collect();
+    if HERE == Runs::InUml {
+        // An ordinary system has taps from the start. In the private network it cannot be done any more.
+        let _ = Command::new("modprobe").arg("tun").status();
+    }
     rscni_test::run(|lab| {
         add_device(lab);
         for (path, content) in &files {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, content).unwrap();
         }
+        add_uplink(lab);
         let plugins: Vec<_> = rscni_plugins::ALL.iter().map(|p| (p.name, lab.install(p.name, RSCNI))).collect();
+        // The host's own network, for containers that get their addresses from there.
+        let _lan = support::dhcp::set_up(lab, &[]);
         for (number, example) in examples.iter().enumerate() {
             // Shown if it fails.
             println!("{}", example.place);
             status(example, &plugins);
-            if !example.is_run {
+            if example.runs != HERE {
                 continue;
             }
             let conf_dir = lab.dir().join("net.d");

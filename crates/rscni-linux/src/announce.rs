@@ -9,7 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sendto, socket_with};
 
-use crate::packet::{PacketAddress, checksum};
+use crate::kernel_interface::PacketAddress;
+use crate::packet::checksum;
 use crate::{Error, Link, MacAddr, Netns, Result};
 
 const ETHER_IPV6: u16 = 0x86dd;

@@ -44,12 +44,14 @@
 mod announce;
 pub mod conntrack;
 mod error;
+mod kernel_interface;
 mod mac;
 pub mod netlink;
 mod netns;
 pub mod nft;
 mod packet;
 pub mod sysctl;
+mod tap;
 mod termination;
 mod udp;
 
@@ -61,10 +63,11 @@ pub use crate::{
     netlink::{
         Address, AddressFlags, Batch, Bridge, BridgeInfo, BridgePort, BridgePortInfo, Dummy, Family, Ifb, Ipvlan,
         IpvlanMode, Link, LinkChange, Macvlan, MacvlanInfo, MacvlanMode, Neighbour, Netlink, NewAddress, NewLink,
-        OperState, Request, Route, RouteFilter, RouteType, Rule, Veth, Vlan, VlanLink, VlanOwner, Vrf, tc,
+        OperState, Request, Route, RouteFilter, RouteType, Rule, TunInfo, Veth, Vlan, VlanLink, VlanOwner, Vrf, tc,
     },
     netns::Netns,
     nft::Nft,
+    tap::Tap,
     termination::Termination,
     udp::{RawUdp, udp_socket_in},
 };

@@ -10,10 +10,7 @@ use std::{
 use rustix::net::{SendFlags, bind, sendto};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
-use crate::{
-    Error, Link, MacAddr, Netns, Result,
-    packet::{PacketAddress, checksum},
-};
+use crate::{Error, Link, MacAddr, Netns, Result, kernel_interface::PacketAddress, packet::checksum};
 
 const ETHER_IPV4: u16 = 0x0800;
 const UDP: u8 = 17;

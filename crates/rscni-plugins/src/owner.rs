@@ -37,6 +37,11 @@ impl<'a> Owner<'a> {
         format!("{} {}", hashed_network(self.network), hash(&[self.container_id, self.ifname], 32))
     }
 
+    /// What stands for this owner where its names are too long, such as in the name of a file: 32 hexadecimal digits.
+    pub(crate) fn digest(&self) -> String {
+        hash(&[self.network, self.container_id, self.ifname], 32)
+    }
+
     /// The alias of this owner's links.
     pub(crate) fn alias(&self) -> String {
         format!("{ALIAS}{}", self.tag())

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use rscni::{Args, CNIResult, Error, Interface, SpecVersion};
-use rscni_linux::{AddressFlags, Link, LinkChange, Netlink, Netns, Route, RouteFilter, sysctl};
+use rscni_linux::{AddressFlags, Link, LinkChange, Netlink, Netns, OperState, Route, RouteFilter, sysctl};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::failure::{Failure, Result, differs};
@@ -70,7 +70,8 @@ impl Sandbox {
 
     /// Switches the interface on and gives it the addresses and routes of the result.
     ///
-    /// With `dad` it waits until duplicate address detection has found nobody else with its IPv6 addresses.
+    /// With `dad` it waits until duplicate address detection has found nobody else with its IPv6 addresses, if there is a
+    /// carrier.
     pub(crate) fn configure(&mut self, link: &Link, result: &CNIResult, reach: Reach, dad: bool) -> Result<()> {
         if result.ips.iter().any(|ip| ip.address.addr().is_ipv6()) {
             self.enable_ipv6(&link.name, dad)?;
@@ -83,11 +84,7 @@ impl Sandbox {
         }
         batch.commit()?;
         if dad {
-            self.netlink.settle_addresses(link.index, DAD_LIMIT).map_err(|error| match error {
-                // Another host has the address. The next ADD gets another one.
-                duplicate @ rscni_linux::Error::Invalid { .. } => Error::TryAgainLater(duplicate.to_string()).into(),
-                error => Failure::from(error),
-            })?;
+            self.settle_addresses(link.index)?;
         }
         let mut batch = self.netlink.batch();
         if reach == Reach::Gateway {
@@ -99,6 +96,23 @@ impl Sandbox {
             batch.append_route(&route);
         }
         Ok(batch.commit()?)
+    }
+
+    /// Waits for duplicate address detection.
+    fn settle_addresses(&mut self, index: u32) -> Result<()> {
+        match self.netlink.settle_addresses(index, DAD_LIMIT) {
+            // Another host has the address. The next ADD gets another one.
+            Err(duplicate @ rscni_linux::Error::Invalid { .. }) => {
+                Err(Error::TryAgainLater(duplicate.to_string()).into())
+            }
+            // Without a carrier nobody can be asked. The kernel does it when there is one.
+            Err(rscni_linux::Error::Timeout { .. })
+                if self.netlink.link_by_index(index)?.operstate != OperState::Up =>
+            {
+                Ok(())
+            }
+            settled => Ok(settled?),
+        }
     }
 
     fn enable_ipv6(&self, ifname: &str, dad: bool) -> Result<()> {

@@ -44,7 +44,7 @@ pub(crate) use init::{INIT, InitOptions, run as init};
 pub(crate) use tests::{run as run_tests, targets as test_targets};
 
 /// A hang must become a failure; no test comes near this.
-const TIME_LIMIT: Duration = Duration::from_secs(300);
+const TIME_LIMIT: Duration = Duration::from_secs(900);
 
 /// What to run inside.
 #[derive(clap::Args)]

@@ -348,6 +348,23 @@ fn an_add_that_fails_half_way_leaves_nothing(#[values(NFTABLES, IPTABLES)] backe
 }
 
 #[test]
+fn conditions_without_the_program_that_knows_them_fail_and_leave_nothing() {
+    rscni_test::run(|lab| {
+        let network = bridge(lab);
+        publish(lab, &network, "first", &json!({}), &web()).ports.del().success();
+        let link = network.attach(lab, "a");
+        let mut portmap = portmap(lab, &network, &json!({ "conditionsV6": ["iif", "lo"] }), &web());
+        portmap.plugin = portmap.plugin.env("PATH", "");
+        let before = support::snapshot(lab);
+        let config = link.reply.follow(&portmap.config);
+        portmap.plugin.add(&link, "eth0", &config).error(5).mentions("install nftables");
+        lab.assert_unchanged_since(&before);
+        portmap.plugin.del(&link, "eth0", &config).success();
+        lab.assert_unchanged_since(&before);
+    });
+}
+
+#[test]
 fn iptables_works_for_one_family_only_or_not_at_all() {
     rscni_test::run(|lab| {
         let network = bridge(lab);

@@ -67,10 +67,12 @@ rule() { nft delete rule inet rscni $1 handle $(nft -a list chain inet rscni $1 
 )]
 #[case::entry("rule hostport-prerouting hostports4", "rule of hostport-prerouting that leads to hostports4")]
 #[case::entry_of_the_host("rule hostport-output hostports6", "rule of hostport-output that leads to hostports6")]
-#[case::lookup("rule hostports4 'map @hostport4_any'", "rule of hostports4 that looks up hostport4_any")]
+#[case::lookup("rule hostports4_any 'map @hostport4_any'", "rule of hostports4_any that looks up hostport4_any")]
+#[case::lookup_of_an_address("rule hostports6 'map @hostport6'", "rule of hostports6 that looks up hostport6")]
+#[case::jump("rule hostports4 'jump hostports4_any'", "rule of hostports4 that leads to hostports4_any")]
 #[case::lookup_of_sources(
-    "rule hostports6 @hostport6_any_from64_13",
-    "rule of hostports6 that looks up hostport6_any_from64_13"
+    "rule hostports6_any @hostport6_any_from64_13",
+    "rule of hostports6_any that looks up hostport6_any_from64_13"
 )]
 #[case::masquerade("rule hostport-masquerade-13 'ct status'", "rule of hostport-masquerade-13 is missing")]
 #[case::localnet("rule hostport-localnet drop", "rule of hostport-localnet is missing")]
@@ -106,7 +108,7 @@ fn a_port_that_somebody_else_has_now() {
 
 #[rstest]
 #[case::rule("iptables -t nat -D $chain 1", "rules are in chain CNI-DN-")]
-#[case::rule_of_ipv6("ip6tables -t nat -D $chain6 1", "of ip6tables")]
+#[case::rule_of_ipv6("ip6tables -t nat -D $chain6 1", "(ip6tables)")]
 #[case::elsewhere(
     "iptables -t nat -D $chain 3; iptables -t nat -A $chain -p tcp --dport 8080 -j DNAT --to-destination 10.1.0.9:80",
     "host port 8080/tcp does not lead to 10.1.0.2, port 80"

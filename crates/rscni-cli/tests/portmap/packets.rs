@@ -127,14 +127,22 @@ fn an_unspecified_address_is_all_of_its_family(#[values(NFTABLES, IPTABLES)] bac
 }
 
 #[test]
-fn the_more_specific_mapping_wins() {
+fn the_more_specific_mapping_wins_with_its_own_keys() {
     rscni_test::run(|lab| {
         let outside = outside(lab);
-        let all = publish(lab, &bridge(lab), "all", &json!({}), &json!([mapping(8080, "tcp")]));
-        let one = publish(lab, &bridge(lab), "one", &json!({}), &json!([at(HOST[0], 8080)]));
+        let network = bridge(lab);
+        let other = network.with(&json!({
+            "name": "net2", "bridge": "br1", "ipam": support::host_local(&["10.2.0.0/24", "fd02::/64"]),
+        }));
+        let all = publish(lab, &network, "all", &json!({ "masqAll": true }), &json!([mapping(8080, "tcp")]));
+        let one = publish(lab, &other, "one", &json!({}), &json!([at(HOST[0], 8080)]));
         let (in_all, in_one) = (all.serve_tcp(80), one.serve_tcp(80));
-        outside.tcp(target(HOST[0])).assert_by(&in_one);
-        outside.tcp(target(GATEWAY[0])).assert_by(&in_all);
+        let answer = outside.tcp(target(HOST[0]));
+        answer.assert_by(&in_one);
+        assert_eq!(answer.seen_as.to_string(), OUTSIDE[0]);
+        let answer = outside.tcp(target(GATEWAY[0]));
+        answer.assert_by(&in_all);
+        assert_eq!(answer.seen_as.to_string(), GATEWAY[0]);
         one.del_all();
         outside.tcp(target(HOST[0])).assert_by(&in_all);
     });

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub(crate) mod dhcp;
+pub(crate) mod dhcp_server;
 pub(crate) mod outside;
 
 use std::net::IpAddr;

@@ -9,7 +9,7 @@ use netlink_packet_route::{
 };
 
 use super::{
-    Attributes, BridgeInfo, BridgePortInfo, IpvlanMode, MacvlanInfo, Netlink, OrAbsent, Request, attributes,
+    Attributes, BridgeInfo, BridgePortInfo, IpvlanMode, MacvlanInfo, Netlink, OrAbsent, Request, TunInfo, attributes,
     kind::parse_vlan_id,
 };
 use crate::{Error, MacAddr, Netns, Result};
@@ -88,6 +88,8 @@ pub struct Link {
     pub ipvlan_mode: Option<IpvlanMode>,
     /// The number of an 802.1Q link.
     pub vlan_id: Option<u16>,
+    /// What a tun or tap is set to.
+    pub tun: Option<TunInfo>,
 }
 
 /// The operational state of a link (`IFLA_OPERSTATE`, RFC 2863).
@@ -183,6 +185,7 @@ impl Link {
             Some("bridge") => self.bridge = Some(BridgeInfo::parse(data)),
             Some("macvlan") => self.macvlan = Some(MacvlanInfo::parse(data)),
             Some("ipvlan") => self.ipvlan_mode = IpvlanMode::parse(data),
+            Some("tun") => self.tun = Some(TunInfo::parse(data)),
             Some("vlan") => self.vlan_id = parse_vlan_id(data),
             Some("vrf") => {
                 self.vrf_table = data.find(|(kind, _)| *kind == IFLA_VRF_TABLE).map(|(_, table)| table.u32());

@@ -26,7 +26,10 @@ pub use self::{
     address::{Address, AddressFlags, NewAddress},
     bridge::{BridgeInfo, BridgePort, BridgePortInfo},
     family::Family,
-    kind::{Bridge, Dummy, Ifb, Ipvlan, IpvlanMode, Macvlan, MacvlanInfo, MacvlanMode, NewLink, Veth, VlanLink, Vrf},
+    kind::{
+        Bridge, Dummy, Ifb, Ipvlan, IpvlanMode, Macvlan, MacvlanInfo, MacvlanMode, NewLink, TunInfo, Veth, VlanLink,
+        Vrf,
+    },
     link::{Link, LinkChange, OperState},
     neighbour::Neighbour,
     request::{Batch, Request},

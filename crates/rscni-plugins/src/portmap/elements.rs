@@ -91,7 +91,7 @@ fn parts(config: &Config, entries: &[Entry<'_>]) -> Vec<Part> {
         }
     };
     for entry in entries {
-        once(entry.group.chain(), Part::Maps(entry.group.clone()));
+        once(entry.group.chain(true), Part::Maps(entry.group.clone()));
         for (net, ..) in &entry.sources {
             once(masquerade_chain(config.mark_bit), Part::Masquerade(config.mark_bit));
             if entry.group.v4 {
@@ -321,18 +321,26 @@ pub(super) fn check(nft: &mut Nft, owner: Owner<'_>, config: &Config, nets: &[Ip
 
 fn check_rules(nft: &mut Nft, config: &Config, entries: &[Entry<'_>]) -> Result<()> {
     let table = table();
-    for group in groups(entries) {
-        let chain = group.chain();
-        for entry in ENTRIES {
-            if !nft.rules(&table, entry)?.iter().any(|rule| rule.jump_target.as_deref() == Some(&chain)) {
-                return Err(differs(format!("host ports: the rule of {entry} that leads to {chain} is missing")));
-            }
+    let leads = |nft: &mut Nft, from: &str, to: &str| -> Result<()> {
+        if nft.rules(&table, from)?.iter().any(|rule| rule.jump_target.as_deref() == Some(to)) {
+            return Ok(());
         }
-        let rules = nft.rules(&table, &chain)?;
-        let of_group = entries.iter().filter(|entry| entry.group == *group);
-        for set in of_group.flat_map(|e| e.sources.iter().map(|(_, set, _)| set).chain([&e.forward.0])) {
-            if !rules.iter().any(|rule| rule.looks_up(set)) {
-                return Err(differs(format!("host ports: the rule of {chain} that looks up {set} is missing")));
+        Err(differs(format!("host ports: the rule of {from} that leads to {to} is missing")))
+    };
+    for group in groups(entries) {
+        let chain = group.chain(true);
+        for from in ENTRIES {
+            leads(nft, from, &chain)?;
+        }
+        leads(nft, &chain, &group.chain(false))?;
+        for specific in [true, false] {
+            let chain = group.chain(specific);
+            let rules = nft.rules(&table, &chain)?;
+            let of_chain = entries.iter().filter(|e| e.group == *group && e.mapping.address().is_some() == specific);
+            for set in of_chain.flat_map(|e| e.sources.iter().map(|(_, set, _)| set).chain([&e.forward.0])) {
+                if !rules.iter().any(|rule| rule.looks_up(set)) {
+                    return Err(differs(format!("host ports: the rule of {chain} that looks up {set} is missing")));
+                }
             }
         }
     }

@@ -7,10 +7,10 @@
 //!         elements = { tcp . 8080 comment "net id eth0" : 10.1.0.5 . 80 } }
 //!     set hostport4_any_from24_13 { type ipv4_addr . inet_proto . inet_service; elements = { 10.1.0.0 . tcp . 8080 } }
 //!     set hostport4_any_from8_13  { type ipv4_addr . inet_proto . inet_service; elements = { 127.0.0.0 . tcp . 8080 } }
-//!     chain hostports4 {
+//!     chain hostports4 { dnat ip to meta l4proto . ip daddr . th dport map @hostport4; jump hostports4_any }
+//!     chain hostports4_any {
 //!         ip saddr & 255.0.0.0 . meta l4proto . th dport @hostport4_any_from8_13 meta mark set meta mark | 0x2000
 //!         ip saddr & 255.255.255.0 . meta l4proto . th dport @hostport4_any_from24_13 meta mark set meta mark | 0x2000
-//!         dnat ip to meta l4proto . ip daddr . th dport map @hostport4
 //!         dnat ip to meta l4proto . th dport map @hostport4_any
 //!     }
 //!     chain hostport-prerouting { type nat hook prerouting priority dstnat; fib daddr type local jump hostports4 }
@@ -82,9 +82,10 @@ impl Group {
         if self.v4 { '4' } else { '6' }
     }
 
-    /// The chain with the rules.
-    pub(super) fn chain(&self) -> String {
-        format!("hostports{}{}", self.family(), self.suffix)
+    /// The chain with the rules for mappings for one address of the host, which leads to that for all others.
+    pub(super) fn chain(&self, specific: bool) -> String {
+        let any = if specific { "" } else { "_any" };
+        format!("hostports{}{any}{}", self.family(), self.suffix)
     }
 
     /// The map from mappings for one address of the host, or from those for all.
@@ -140,13 +141,13 @@ impl Group {
     fn entry(&self) -> Rule {
         let rule = Rule::new().family_of(self.any());
         let rule = if self.v4 { rule } else { rule.ne(Field::Ip6Daddr, IpAddr::from(Ipv6Addr::LOCALHOST)) };
-        rule.eq(Field::FibDaddrType, Value::number(LOCAL)).jump(&self.chain())
+        rule.eq(Field::FibDaddrType, Value::number(LOCAL)).jump(&self.chain(true))
     }
 
     /// The same rule in the language of `nft`, with conditions.
     pub(super) fn entry_text(&self, conditions: &[String]) -> String {
         let family = if self.v4 { "meta nfproto ipv4" } else { "ip6 daddr != ::1" };
-        format!("{family} {} fib daddr type local jump {}", conditions.join(" "), self.chain())
+        format!("{family} {} fib daddr type local jump {}", conditions.join(" "), self.chain(true))
     }
 }
 
@@ -178,14 +179,15 @@ impl Part {
         let table = &table();
         match self {
             Self::Maps(group) => {
-                transaction.create_chain(table, &group.chain(), None);
-                for specific in [true, false] {
+                for specific in [false, true] {
+                    transaction.create_chain(table, &group.chain(specific), None);
                     let (name, target) = (group.map(specific), vec![group.address(), ValueType::InetService]);
                     transaction.add_set(table, &Set::map(&name, group.key(specific), DataType::Value(target)));
                     let forward = Rule::new().family_of(group.any());
                     let forward = forward.dnat_map(&group.fields(specific), &name, !group.v4);
-                    transaction.add_rule(table, &group.chain(), &forward);
+                    transaction.add_rule(table, &group.chain(specific), &forward);
                 }
+                transaction.add_rule(table, &group.chain(true), &Rule::new().jump(&group.chain(false)));
                 let hooks = [BaseChain::dstnat(), BaseChain::new("nat", Hook::Output, -100)];
                 for (chain, base) in ENTRIES.iter().zip(hooks) {
                     transaction.add_chain(table, chain, Some(&base));
@@ -217,8 +219,8 @@ impl Part {
                     transaction.create_set(table, &Set::new(&name, key));
                     let from = Rule::new().family_of(group.any());
                     let from = from.net_in_set(group.source(), *net, &group.fields(specific), &name);
-                    // Before the rules that send the packet on.
-                    transaction.insert_rule(table, &group.chain(), &from.set_mark(1 << bit, 1 << bit), None);
+                    // Before the rule that sends the packet on.
+                    transaction.insert_rule(table, &group.chain(specific), &from.set_mark(1 << bit, 1 << bit), None);
                 }
             }
         }

@@ -11,7 +11,7 @@ use crate::failure::Result;
 
 /// Has packets that meet the conditions come to the group's chain, if they do not yet.
 pub(super) fn enter(nft: &mut Nft, group: &Group, conditions: &[String]) -> Result<()> {
-    let (table, chain) = (table(), group.chain());
+    let (table, chain) = (table(), group.chain(true));
     let mut lines = Vec::new();
     for entry in ENTRIES {
         if !nft.rules(&table, entry)?.iter().any(|rule| rule.jump_target.as_deref() == Some(&chain)) {

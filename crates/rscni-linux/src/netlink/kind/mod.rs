@@ -5,6 +5,7 @@ mod dummy;
 mod ifb;
 mod ipvlan;
 mod macvlan;
+mod tun;
 mod veth;
 mod vlan;
 mod vrf;
@@ -24,6 +25,7 @@ pub use self::{
     ifb::Ifb,
     ipvlan::{Ipvlan, IpvlanMode},
     macvlan::{Macvlan, MacvlanInfo, MacvlanMode},
+    tun::TunInfo,
     veth::Veth,
     vlan::VlanLink,
     vrf::Vrf,

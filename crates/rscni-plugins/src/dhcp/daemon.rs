@@ -1,0 +1,502 @@
+//! The daemon: one loop that waits for calls of plugins, messages of servers, and the times of leases.
+//!
+//! Nothing in it waits for anything else, so a server that does not answer keeps one container waiting and no other.
+//! What is heard and when is the [`Client`]'s business; here it gets its sockets, its clock and its file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rscni::Error;
+use rscni_linux::Termination;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use super::call::{Answer, Call, Key, LONGEST, SOCKET, TO_GO};
+use super::client::{Client, Identity, Patience, Step, Time, Way};
+use super::listener::{Listener, PidFile};
+use super::message::Message;
+use super::options::Wishes;
+use super::place::{Channel, Place};
+use super::store::{Kept, Store};
+use super::{log, now, random};
+use crate::failure::Result;
+
+/// The settings of the dhcp plugin's daemon, named as the Go daemon's options.
+#[derive(Clone, Debug)]
+pub struct Daemon {
+    /// Where it listens, unless systemd hands a socket over. Leases are kept in a directory beside it.
+    pub socket_path: PathBuf,
+    /// A file for the number of the process.
+    pub pidfile: Option<PathBuf>,
+    /// What stands before the paths of the socket and of namespaces, for a daemon that sees the host's files elsewhere.
+    pub host_prefix: String,
+    /// How long an answer to one request is waited for.
+    pub timeout: Duration,
+    /// The longest pause between two attempts to get a lease.
+    pub resend_max: Duration,
+    /// When to give up getting a lease.
+    pub resend_timeout: Duration,
+    /// Whether servers are asked to answer to all stations.
+    pub broadcast: bool,
+}
+
+impl Default for Daemon {
+    fn default() -> Self {
+        Self {
+            socket_path: SOCKET.into(),
+            pidfile: None,
+            host_prefix: String::new(),
+            timeout: Duration::from_secs(10),
+            resend_max: Duration::from_secs(62),
+            resend_timeout: Duration::from_secs(208),
+            broadcast: false,
+        }
+    }
+}
+
+/// How often it is looked whether the namespaces of leases are still there.
+const SWEEP: Duration = Duration::from_secs(10);
+const CONTAINER_GONE: &str = "the container is gone";
+/// How long a plugin may take to say what it wants.
+const HEARING: Duration = Duration::from_secs(10);
+/// How long nobody is let in when that has failed, such as for want of descriptors.
+const CLOSED: Duration = Duration::from_secs(1);
+/// How many messages of one socket are read before others have their turn.
+const TURN: usize = 64;
+
+impl Daemon {
+    /// Keeps leases until SIGTERM or SIGINT. Leases stay; the next daemon goes on with them.
+    ///
+    /// # Errors
+    /// [`Error::IOFailure`] if it cannot listen, and [`Error::TryAgainLater`] if another daemon does.
+    pub fn run(&self) -> std::result::Result<(), Error> {
+        let termination = Termination::catch().map_err(crate::failure::Failure::from)?;
+        // Every container that waits takes two descriptors.
+        let limit = getrlimit(Resource::Nofile);
+        let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
+        let socket = PathBuf::from(format!("{}{}", self.host_prefix, self.socket_path.display()));
+        let store = Store::create(&socket)?;
+        let listener = Listener::open(&socket)?;
+        let _pidfile = self.pidfile.as_deref().map(PidFile::write).transpose()?;
+        let mut keeper = Keeper {
+            settings: self,
+            store,
+            holders: BTreeMap::new(),
+            wakes: BTreeSet::new(),
+            listening: BTreeSet::new(),
+            plugins: BTreeMap::new(),
+            next_plugin: 0,
+            closed_until: Time::ZERO,
+            sweep: now() + SWEEP,
+            buffer: vec![0; usize::from(u16::MAX)],
+        };
+        keeper.resume()?;
+        log(format_args!("listening at {}, {} leases kept", socket.display(), keeper.holders.len()));
+        keeper.serve(&termination, &listener)
+    }
+
+    pub(super) fn patience(&self) -> Patience {
+        Patience { timeout: self.timeout, resend_max: self.resend_max, resend_timeout: self.resend_timeout }
+    }
+
+    fn on_host(&self, path: &Path) -> PathBuf {
+        format!("{}{}", self.host_prefix, path.display()).into()
+    }
+}
+
+/// A container's interface with its client.
+struct Holder {
+    place: Place,
+    client: Client,
+    /// Open while an answer may arrive.
+    channel: Option<Channel>,
+    /// The plugin that waits for the lease.
+    plugin: Option<u64>,
+    /// Its time in [`Keeper::wakes`].
+    wake: Option<Time>,
+}
+
+/// A plugin that is connected.
+struct Plugin {
+    stream: UnixStream,
+    heard: Vec<u8>,
+    /// Until when it has to have said what it wants; none if it has.
+    until: Option<Time>,
+    /// The lease that it waits for.
+    waits_for: Option<Key>,
+}
+
+struct Keeper<'a> {
+    settings: &'a Daemon,
+    store: Store,
+    holders: BTreeMap<Key, Holder>,
+    /// When which of them wants to be called, and which of them may be answered: only these are looked at.
+    wakes: BTreeSet<(Time, Key)>,
+    listening: BTreeSet<Key>,
+    plugins: BTreeMap<u64, Plugin>,
+    next_plugin: u64,
+    closed_until: Time,
+    sweep: Time,
+    buffer: Vec<u8>,
+}
+
+/// What can be ready.
+#[derive(Clone)]
+enum Source {
+    Termination,
+    Listener,
+    Plugin(u64),
+    Holder(Key),
+}
+
+impl Keeper<'_> {
+    /// Takes over what the last daemon has left.
+    fn resume(&mut self) -> std::result::Result<(), Error> {
+        for kept in self.store.all()? {
+            let client = kept.resume(self.settings.patience(), self.settings.broadcast);
+            let key = kept.key;
+            self.holders.insert(key.clone(), Holder::new(kept.place, client, None));
+            self.schedule(&key);
+        }
+        self.sweep();
+        Ok(())
+    }
+
+    fn serve(&mut self, termination: &Termination, listener: &Listener) -> std::result::Result<(), Error> {
+        loop {
+            self.elapse();
+            for source in self.wait(termination, listener)? {
+                match source {
+                    Source::Termination => {
+                        self.plugins.values_mut().for_each(|plugin| {
+                            plugin.answer(&Error::TryAgainLater("the DHCP daemon is ending".into()).into());
+                        });
+                        log(format_args!("ending, {} leases kept", self.holders.len()));
+                        return Ok(());
+                    }
+                    Source::Listener => self.accept(listener),
+                    Source::Plugin(id) => self.hear(id),
+                    Source::Holder(key) => self.receive(&key),
+                }
+            }
+        }
+    }
+
+    /// Waits until something is ready, or it is time for something.
+    fn wait(&self, termination: &Termination, listener: &Listener) -> std::result::Result<Vec<Source>, Error> {
+        let now = now();
+        let is_open = self.closed_until <= now;
+        let mut sources = vec![(Source::Termination, termination.as_fd())];
+        if is_open {
+            sources.push((Source::Listener, listener.as_fd()));
+        }
+        sources.extend(self.plugins.iter().map(|(id, plugin)| (Source::Plugin(*id), plugin.stream.as_fd())));
+        let channel = |key| self.holders.get(key)?.channel.as_ref();
+        let channels = self.listening.iter().filter_map(|key| Some((key, channel(key)?)));
+        sources.extend(channels.map(|(key, channel)| (Source::Holder(key.clone()), channel.as_fd())));
+
+        let wake = self.wakes.first().map(|(wake, _)| *wake);
+        let hearings = self.plugins.values().filter_map(|plugin| plugin.until);
+        let opening = (!is_open).then_some(self.closed_until);
+        let next = wake.into_iter().chain(hearings).chain(opening).fold(self.sweep, Time::min);
+        let pause = next.saturating_sub(now);
+        let pause = Timespec { tv_sec: pause.as_secs().cast_signed(), tv_nsec: pause.subsec_nanos().into() };
+
+        let mut fds: Vec<_> = sources.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        match poll(&mut fds, Some(&pause)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(Error::Internal(format!("poll: {errno}"))),
+        }
+        let ready = fds.iter().map(|fd| !fd.revents().is_empty());
+        Ok(sources.iter().zip(ready).filter(|(_, ready)| *ready).map(|((source, _), _)| source.clone()).collect())
+    }
+
+    /// Does everything that it is time for.
+    fn elapse(&mut self) {
+        let now = now();
+        if self.sweep <= now {
+            self.sweep = now + SWEEP;
+            self.sweep();
+        }
+        self.plugins.retain(|_, plugin| plugin.until.is_none_or(|until| now < until));
+        let due = self.wakes.iter().take_while(|(wake, _)| *wake <= now);
+        for key in due.map(|(_, key)| key.clone()).collect::<Vec<_>>() {
+            self.drive(&key, None);
+        }
+    }
+
+    /// Ends what belongs to containers that are gone. There is no way left to give their leases back: the servers have
+    /// them back when their time is over.
+    fn sweep(&mut self) {
+        let gone = self.holders.iter().filter(|(_, holder)| !holder.place.exists());
+        for key in gone.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            self.forget(&key, CONTAINER_GONE);
+        }
+    }
+
+    fn accept(&mut self, listener: &Listener) {
+        match listener.accept() {
+            Ok(None) => {}
+            Ok(Some(stream)) => {
+                let until = Some(now() + HEARING);
+                let plugin = Plugin { stream, heard: Vec::new(), until, waits_for: None };
+                self.plugins.insert(self.next_plugin, plugin);
+                self.next_plugin += 1;
+            }
+            Err(error) => {
+                log(format_args!("accept a connection: {error}"));
+                self.closed_until = now() + CLOSED;
+            }
+        }
+    }
+
+    /// Reads what a plugin says, and does it once it is complete.
+    fn hear(&mut self, id: u64) {
+        let Some(plugin) = self.plugins.get_mut(&id) else { return };
+        let is_waiting = plugin.until.is_none();
+        match plugin.stream.read(&mut self.buffer) {
+            Ok(length) if length > 0 && !is_waiting => plugin.heard.extend(&self.buffer[..length]),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+            // It has gone, or says more than there is to say: nobody waits for the lease any more.
+            _ => {
+                if let Some(key) = self.plugins.remove(&id).and_then(|plugin| plugin.waits_for) {
+                    self.release(&key, "nobody waits for it any more");
+                }
+                return;
+            }
+        }
+        let Some(end) = plugin.heard.iter().position(|byte| *byte == b'\n') else {
+            if plugin.heard.len() > LONGEST {
+                self.plugins.remove(&id);
+            }
+            return;
+        };
+        let call = serde_json::from_slice(&plugin.heard[..end]);
+        plugin.until = None;
+        plugin.heard = Vec::new();
+        let Ok(call) = call else {
+            let _ = plugin.stream.write(TO_GO.as_bytes());
+            self.plugins.remove(&id);
+            return;
+        };
+        if let Some(answer) = self.call(call, id) {
+            self.answer(id, &answer);
+        }
+    }
+
+    /// Does what a plugin asks for. No answer means that it has to wait.
+    fn call(&mut self, call: Call, plugin: u64) -> Option<Answer> {
+        match call {
+            Call::Acquire { key, netns, wishes } => match self.acquire(&key, &netns, wishes, plugin) {
+                Ok(answer) => answer,
+                Err(failure) => Some(Error::from(failure).into()),
+            },
+            Call::Look { key } => {
+                let holder = self.holders.get(&key).filter(|holder| holder.client.is_live(now()));
+                let held = holder.and_then(|holder| holder.client.held());
+                Some(held.map_or(Answer::Done, |held| Answer::Lease(held.lease.clone())))
+            }
+            Call::Release { key } => {
+                self.release(&key, "DEL");
+                Some(Answer::Done)
+            }
+            Call::ReleaseOthers { network, valid } => {
+                let is_over = |key: &&Key| key.network == network && !valid.contains(key);
+                for key in self.holders.keys().filter(is_over).cloned().collect::<Vec<_>>() {
+                    self.release(&key, "GC");
+                }
+                Some(Answer::Done)
+            }
+            Call::Ping => Some(Answer::Done),
+        }
+    }
+
+    /// Begins to look for a lease, unless the container has one already, as after an ADD whose caller was killed.
+    fn acquire(&mut self, key: &Key, netns: &Path, wishes: Wishes, plugin: u64) -> Result<Option<Answer>> {
+        let (place, link) = Place::find(self.settings.on_host(netns), &key.ifname)?;
+        if let Some(holder) = self.holders.get(key) {
+            match holder.client.held() {
+                Some(held) if holder.place == place && holder.client.is_live(now()) => {
+                    return Ok(Some(Answer::Lease(held.lease.clone())));
+                }
+                None if holder.place == place => {
+                    return Err(Error::TryAgainLater(format!("an address for {key} is being asked for already")).into());
+                }
+                _ => self.release(key, "it is added anew"),
+            }
+        }
+        let mac = link.mac.ok_or_else(|| {
+            Error::InvalidNetworkConfig(format!("{} is no Ethernet interface, which DHCP needs", link.name))
+        })?;
+        // What every host takes, and what fits into a packet.
+        let largest = u16::try_from(link.mtu.saturating_sub(28).clamp(576, 1472)).unwrap_or(576);
+        let identity =
+            Identity { mac, largest, client_id: key.client_id(), wishes, broadcast: self.settings.broadcast };
+        let client = Client::new(identity, self.settings.patience(), random, now());
+        log(format_args!("{key}: asking for an address"));
+        self.holders.insert(key.clone(), Holder::new(place, client, Some(plugin)));
+        if let Some(plugin) = self.plugins.get_mut(&plugin) {
+            plugin.waits_for = Some(key.clone());
+        }
+        self.drive(key, None);
+        Ok(None)
+    }
+
+    /// Reads what has arrived for a client.
+    fn receive(&mut self, key: &Key) {
+        for _ in 0..TURN {
+            let Some(channel) = self.holders.get(key).and_then(|holder| holder.channel.as_ref()) else { return };
+            let message = match channel.receive(&mut self.buffer) {
+                Ok(Some(bytes)) => Message::decode(bytes),
+                Ok(None) => return,
+                Err(failure) => {
+                    // Such as that the interface was switched off. What is sent next opens another.
+                    log(format_args!("{key}: {failure}"));
+                    if let Some(holder) = self.holders.get_mut(key) {
+                        holder.channel = None;
+                    }
+                    return;
+                }
+            };
+            if let Some(message) = message {
+                self.drive(key, Some(&message));
+            }
+        }
+    }
+
+    /// Has a client take a message, and do what it is time for.
+    fn drive(&mut self, key: &Key, mut message: Option<&Message>) {
+        loop {
+            let Some(holder) = self.holders.get_mut(key) else { return };
+            let step = match message.take() {
+                Some(message) => holder.client.receive(now(), message),
+                None => holder.client.elapse(now()),
+            };
+            match step {
+                Step::Wait => break,
+                Step::Send(bytes, way) => match holder.send(&bytes, way) {
+                    Ok(true) => {}
+                    Ok(false) if holder.place.exists() => return self.forget(key, "the interface is gone"),
+                    Ok(false) => return self.forget(key, CONTAINER_GONE),
+                    // It is sent again when nobody answers.
+                    Err(failure) => log(format_args!("{key}: {failure}")),
+                },
+                Step::Bound => self.bound(key),
+                Step::Failed(why) => return self.forget(key, &why),
+                Step::Lost(why) => {
+                    if let Err(failure) = holder.place.switch_off() {
+                        log(format_args!("{key}: {failure}"));
+                    }
+                    return self.forget(key, &format!("{why}; the interface was switched off"));
+                }
+            }
+        }
+        if let Some(holder) = self.holders.get_mut(key)
+            && !holder.client.is_listening()
+        {
+            holder.channel = None;
+        }
+        self.schedule(key);
+    }
+
+    /// Notes when a client wants to be called, and whether it may be answered.
+    fn schedule(&mut self, key: &Key) {
+        let Some(holder) = self.holders.get_mut(key) else { return };
+        let wake = holder.client.wake();
+        if let Some(before) = std::mem::replace(&mut holder.wake, wake) {
+            self.wakes.remove(&(before, key.clone()));
+        }
+        self.wakes.extend(wake.map(|wake| (wake, key.clone())));
+        match holder.channel {
+            Some(_) => self.listening.insert(key.clone()),
+            None => self.listening.remove(key),
+        };
+    }
+
+    /// Writes a lease down and tells the plugin that waits for it.
+    fn bound(&mut self, key: &Key) {
+        let Some(holder) = self.holders.get_mut(key) else { return };
+        let Some(held) = holder.client.held() else { return };
+        let time = held.terms.map_or("for ever".into(), |terms| format!("for {} s", terms.expire.as_secs()));
+        log(format_args!("{key}: {} of {} {time}", held.lease.address, held.server));
+        let lease = held.lease.clone();
+        let saved = Kept::new(key, &holder.place, &holder.client, held).and_then(|kept| self.store.save(&kept));
+        let plugin = holder.plugin.take();
+        match (saved, plugin) {
+            (Ok(()), Some(plugin)) => {
+                if !self.answer(plugin, &Answer::Lease(lease)) {
+                    self.release(key, "nobody waits for it any more");
+                }
+            }
+            (Err(error), Some(plugin)) => {
+                self.release(key, "it cannot be written down");
+                self.answer(plugin, &error.into());
+            }
+            (Ok(()), None) => {}
+            // The last one on disk still has its address.
+            (Err(error), None) => log(format_args!("{key}: {error}")),
+        }
+    }
+
+    /// Gives a lease back and forgets it.
+    fn release(&mut self, key: &Key, why: &str) {
+        if let Some(holder) = self.holders.get(key) {
+            if let Err(failure) = holder.place.release(&holder.client) {
+                log(format_args!("{key}: {failure}"));
+            }
+            self.forget(key, &format!("released: {why}"));
+        }
+    }
+
+    /// Forgets a client. A plugin that waits for it is told why.
+    fn forget(&mut self, key: &Key, why: &str) {
+        let Some(holder) = self.holders.remove(key) else { return };
+        self.listening.remove(key);
+        if let Some(wake) = holder.wake {
+            self.wakes.remove(&(wake, key.clone()));
+        }
+        log(format_args!("{key}: {why}"));
+        if let Err(error) = self.store.remove(key) {
+            log(format_args!("{key}: {error}"));
+        }
+        if let Some(plugin) = holder.plugin {
+            self.answer(plugin, &Error::TryAgainLater(format!("{}: {why}", key.ifname)).into());
+        }
+    }
+
+    /// Answers a plugin, which ends the connection. Whether it was still there.
+    fn answer(&mut self, plugin: u64, answer: &Answer) -> bool {
+        self.plugins.remove(&plugin).is_some_and(|mut plugin| plugin.answer(answer))
+    }
+}
+
+impl Holder {
+    fn new(place: Place, client: Client, plugin: Option<u64>) -> Self {
+        Self { place, client, channel: None, plugin, wake: None }
+    }
+
+    /// Sends a message on a socket of the right kind; false if the interface is gone.
+    fn send(&mut self, message: &[u8], way: Way) -> Result<bool> {
+        if !self.channel.as_ref().is_some_and(|channel| channel.is_for(way)) {
+            self.channel = None;
+            self.channel = Channel::open(&self.place, way)?;
+        }
+        match &self.channel {
+            Some(channel) => channel.send(message, way).map(|()| true),
+            None => Ok(false),
+        }
+    }
+}
+
+impl Plugin {
+    fn answer(&mut self, answer: &Answer) -> bool {
+        let Ok(mut line) = serde_json::to_vec(answer) else { return false };
+        line.push(b'\n');
+        // It is far less than a socket holds, so nothing is cut off for a plugin that reads late.
+        self.stream.write(&line).is_ok_and(|written| written == line.len())
+    }
+}

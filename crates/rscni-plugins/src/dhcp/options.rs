@@ -1,0 +1,170 @@
+//! The options that a configuration has the client send and ask for, by name or number.
+
+use rscni::{CniArgs, Error};
+use serde::{Deserialize, Serialize};
+
+use super::message::code;
+
+/// The names of dhcp-options(5) that can stand for numbers: those of the Go plugin, and those that take effect here.
+const NAMES: [(&str, u8); 12] = [
+    ("dhcp-client-identifier", code::CLIENT_IDENTIFIER),
+    ("subnet-mask", code::SUBNET_MASK),
+    ("routers", code::ROUTERS),
+    ("host-name", code::HOST_NAME),
+    ("user-class", code::USER_CLASS),
+    ("vendor-class-identifier", code::VENDOR_CLASS),
+    ("domain-name-servers", code::DOMAIN_NAME_SERVERS),
+    ("domain-name", code::DOMAIN_NAME),
+    ("domain-search", code::DOMAIN_SEARCH),
+    ("static-routes", code::STATIC_ROUTES),
+    ("rfc3442-classless-static-routes", code::CLASSLESS_ROUTES),
+    ("dhcp-lease-time", code::LEASE_TIME),
+];
+
+/// What is asked for unless `skipDefault` says otherwise.
+const DEFAULT: [u8; 2] = [code::ROUTERS, code::SUBNET_MASK];
+
+/// The longest value of an option.
+const LONGEST: usize = 255;
+
+/// One entry of the key `provide`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Provide {
+    option: String,
+    value: String,
+    from_arg: String,
+}
+
+/// One entry of the key `request`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Request {
+    skip_default: bool,
+    option: String,
+}
+
+/// Options for a client, as they go to the daemon.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Wishes {
+    /// What is sent along: numbers with their values.
+    pub(crate) provide: Vec<(u8, Vec<u8>)>,
+    /// What the server is asked for.
+    pub(crate) request: Vec<u8>,
+}
+
+impl Wishes {
+    /// Those of a configuration. Values of `fromArg` are those in `CNI_ARGS`, and go before `value`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidNetworkConfig`] for an option that has no such name or number, or is the protocol's own, and for
+    /// a value that is too long.
+    pub(crate) fn new(provide: &[Provide], request: &[Request], variables: &CniArgs) -> Result<Self, Error> {
+        let mut wishes = Self::default();
+        for entry in provide {
+            let code = number(&entry.option).map_err(|problem| invalid("provide", &entry.option, &problem))?;
+            if let code::OVERLOAD
+            | code::MESSAGE_TYPE
+            | code::PARAMETER_REQUEST_LIST
+            | code::REQUESTED_ADDRESS
+            | code::SERVER_IDENTIFIER = code
+            {
+                return Err(invalid("provide", &entry.option, "the client itself sets it"));
+            }
+            let variable = variables.get(&entry.from_arg).filter(|_| !entry.from_arg.is_empty());
+            let Some(value) = variable.or(Some(&entry.value).filter(|v| !v.is_empty()).map(String::as_str)) else {
+                continue;
+            };
+            if value.len() > LONGEST {
+                return Err(invalid("provide", &entry.option, "its value is longer than 255 bytes"));
+            }
+            wishes.provide.retain(|(other, _)| *other != code);
+            wishes.provide.push((code, value.into()));
+        }
+        for entry in request.iter().filter(|entry| !entry.option.is_empty()) {
+            let code = number(&entry.option).map_err(|problem| invalid("request", &entry.option, &problem))?;
+            wishes.ask_for(code);
+        }
+        if !request.iter().any(|entry| entry.skip_default) {
+            for code in DEFAULT {
+                wishes.ask_for(code);
+            }
+        }
+        Ok(wishes)
+    }
+
+    fn ask_for(&mut self, code: u8) {
+        if !self.request.contains(&code) {
+            self.request.push(code);
+        }
+    }
+}
+
+fn number(option: &str) -> Result<u8, String> {
+    if let Some((_, code)) = NAMES.iter().find(|(name, _)| *name == option) {
+        return Ok(*code);
+    }
+    let digits = !option.is_empty() && option.bytes().all(|byte| byte.is_ascii_digit());
+    match option.parse::<u8>().ok().filter(|_| digits) {
+        Some(code::PAD | code::END) => Err("it has no value".into()),
+        Some(code) => Ok(code),
+        None => {
+            let names: Vec<_> = NAMES.iter().map(|(name, _)| *name).collect();
+            Err(format!("give a number from 1 to 254, or one of {}", names.join(", ")))
+        }
+    }
+}
+
+fn invalid(key: &str, option: &str, problem: &str) -> Error {
+    Error::InvalidNetworkConfig(format!("ipam.{key}: option {option:?}: {problem}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn wishes(provide: Value, request: Value, variables: &str) -> Result<Wishes, Error> {
+        let provide: Vec<Provide> = serde_json::from_value(provide).unwrap();
+        let request: Vec<Request> = serde_json::from_value(request).unwrap();
+        Wishes::new(&provide, &request, &CniArgs::parse(variables).unwrap())
+    }
+
+    #[test]
+    fn routers_and_the_mask_are_asked_for_unless_skipped() {
+        assert_eq!(wishes(json!([]), json!([]), "").unwrap().request, [3, 1]);
+        assert_eq!(
+            wishes(json!([]), json!([{ "option": "121" }, { "option": "routers" }]), "").unwrap().request,
+            [121, 3, 1]
+        );
+        let skipped = json!([{ "skipDefault": true }, { "option": "subnet-mask" }]);
+        assert_eq!(wishes(json!([]), skipped, "").unwrap().request, [1]);
+    }
+
+    #[test]
+    fn values_come_from_the_configuration_or_from_variables() {
+        let provide = json!([
+            { "option": "host-name", "fromArg": "K8S_POD_NAME" },
+            { "option": "60", "value": "class", "fromArg": "NOT_GIVEN" },
+            { "option": "user-class", "value": "configured", "fromArg": "CLASS" },
+            { "option": "99" },
+        ]);
+        let variables = "K8S_POD_NAME=web-0;CLASS=given;IgnoreUnknown=1";
+        let expected: [(u8, &[u8]); 3] = [(12, b"web-0"), (60, b"class"), (77, b"given")];
+        let found = wishes(provide, json!([]), variables).unwrap().provide;
+        assert_eq!(found, expected.map(|(code, value)| (code, value.to_vec())));
+    }
+
+    #[test]
+    fn options_that_are_none_are_refused() {
+        for option in ["", "no-such-option", "0", "255", "256", "-1", "+3", " 3"] {
+            let error = wishes(json!([{ "option": option, "value": "x" }]), json!([]), "").unwrap_err();
+            assert_eq!(error.code(), 7, "{option:?}");
+        }
+        assert_eq!(wishes(json!([]), json!([{ "option": "routerz" }]), "").unwrap_err().code(), 7);
+        let own = json!([{ "option": "53", "value": "x" }]);
+        assert!(wishes(own, json!([]), "").unwrap_err().details().contains("the client itself"));
+        let long = json!([{ "option": "60", "value": "x".repeat(256) }]);
+        assert!(wishes(long, json!([]), "").unwrap_err().details().contains("255 bytes"));
+    }
+}

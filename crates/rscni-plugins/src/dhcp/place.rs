@@ -1,0 +1,165 @@
+//! The interface of a container, and the ways from it onto the wire.
+//!
+//! Nothing here keeps a namespace alive but an open [`Channel`], and that is there only while an answer may arrive.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+
+use rscni::Error;
+use rscni_linux::{Link, LinkChange, Netlink, Netns, RawUdp, udp_socket_in};
+use serde::{Deserialize, Serialize};
+
+use super::client::{Client, Way};
+use super::message::{CLIENT_PORT, SERVER_PORT};
+use crate::failure::{Failure, Result};
+
+/// An interface in a namespace, and what tells them from others that come to have the same names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Place {
+    netns: PathBuf,
+    /// Device and inode of the namespace.
+    identity: (u64, u64),
+    ifname: String,
+    index: u32,
+}
+
+impl Place {
+    /// Finds the interface, and switches it on, for nothing goes through one that is off.
+    pub(super) fn find(path: PathBuf, ifname: &str) -> Result<(Self, Link)> {
+        let invalid = |error: rscni_linux::Error| Failure(Error::InvalidNetns(error.to_string()));
+        let netns = Netns::open(&path).map_err(invalid)?;
+        let mut netlink = Netlink::open_in(&netns)?;
+        let link = netlink.find_link(ifname)?.ok_or_else(|| {
+            Failure(Error::InvalidNetworkConfig(format!(
+                "there is no interface {ifname} in {}: a plugin must make it before it asks for addresses",
+                path.display()
+            )))
+        })?;
+        if !link.up {
+            netlink.set_link(link.index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
+        }
+        let identity = identity(&netns)?;
+        Ok((Self { netns: path, identity, ifname: ifname.into(), index: link.index }, link))
+    }
+
+    /// Whether the namespace is still there.
+    pub(super) fn exists(&self) -> bool {
+        self.netns().is_some()
+    }
+
+    fn netns(&self) -> Option<Netns> {
+        let netns = Netns::open(&self.netns).ok()?;
+        (identity(&netns).ok()? == self.identity).then_some(netns)
+    }
+
+    /// The namespace, a socket in it, and the interface, if all of it is still there.
+    fn open(&self) -> Result<Option<(Netns, Netlink, Link)>> {
+        let Some(netns) = self.netns() else { return Ok(None) };
+        let mut netlink = Netlink::open_in(&netns)?;
+        let link = netlink.find_link(&self.ifname)?.filter(|link| link.index == self.index);
+        Ok(link.map(|link| (netns, netlink, link)))
+    }
+
+    /// Switches the interface off: its address is not the container's any more.
+    pub(super) fn switch_off(&self) -> Result<()> {
+        if let Some((_, mut netlink, link)) = self.open()? {
+            netlink.set_link(link.index, &LinkChange { up: Some(false), ..LinkChange::default() })?;
+        }
+        Ok(())
+    }
+
+    /// Gives the client's lease back, if it has one and the interface is still there.
+    pub(super) fn release(&self, client: &Client) -> Result<()> {
+        let Some((message, from, to)) = client.release() else { return Ok(()) };
+        let Some((netns, mut netlink, link)) = self.open()? else { return Ok(()) };
+        // The link may be gone a moment later: a packet that would have to wait until its next station is known, or one
+        // of an interface without the address, goes to all stations at once.
+        let routed = Way::Routed { from, to };
+        if knows_way(&mut netlink, &link, to)?
+            && let Ok(channel) = Channel::open_on(&netns, &link, routed)
+        {
+            return channel.send(&message, routed);
+        }
+        let all = Way::Broadcast { from };
+        Channel::open_on(&netns, &link, all)?.send(&message, all)
+    }
+}
+
+/// Whether the hardware address is known that a packet to the server goes to.
+fn knows_way(netlink: &mut Netlink, link: &Link, to: Ipv4Addr) -> Result<bool> {
+    let Some(route) = netlink.route_to(to.into())?.filter(|route| route.oif == Some(link.index)) else {
+        return Ok(false);
+    };
+    let next = route.gateway.unwrap_or(to.into());
+    Ok(netlink.neighbours(link.index)?.iter().any(|station| station.address == next && station.mac.is_some()))
+}
+
+fn identity(netns: &Netns) -> Result<(u64, u64)> {
+    let stat = rustix::fs::fstat(netns).map_err(|errno| Failure(Error::IOFailure(errno.to_string())))?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+/// A socket in a container's namespace.
+#[derive(Debug)]
+pub(super) enum Channel {
+    /// To all stations, and from any, whatever addresses the interface has.
+    Raw(RawUdp),
+    /// From an address of the interface.
+    Routed(UdpSocket),
+}
+
+impl Channel {
+    /// Opens what a message needs to go this way; `None` if the interface is gone.
+    pub(super) fn open(place: &Place, way: Way) -> Result<Option<Self>> {
+        let Some((netns, _, link)) = place.open()? else { return Ok(None) };
+        Self::open_on(&netns, &link, way).map(Some)
+    }
+
+    fn open_on(netns: &Netns, link: &Link, way: Way) -> Result<Self> {
+        Ok(match way {
+            Way::Broadcast { .. } => Self::Raw(RawUdp::open_in(netns, link, CLIENT_PORT)?),
+            Way::Routed { from, .. } => {
+                Self::Routed(udp_socket_in(netns, &link.name, SocketAddrV4::new(from, CLIENT_PORT))?)
+            }
+        })
+    }
+
+    /// Whether messages can go this way.
+    pub(super) fn is_for(&self, way: Way) -> bool {
+        matches!((self, way), (Self::Raw(_), Way::Broadcast { .. }) | (Self::Routed(_), Way::Routed { .. }))
+    }
+
+    pub(super) fn send(&self, message: &[u8], way: Way) -> Result<()> {
+        match (self, way) {
+            (Self::Raw(socket), Way::Broadcast { from }) => Ok(socket.broadcast(from, SERVER_PORT, message)?),
+            (Self::Routed(socket), Way::Routed { to, .. }) => socket
+                .send_to(message, (to, SERVER_PORT))
+                .map(drop)
+                .map_err(|error| Failure(Error::IOFailure(format!("send to the DHCP server {to}: {error}")))),
+            _ => Err(Failure(Error::Internal("a socket of the wrong kind".into()))),
+        }
+    }
+
+    /// The next message that has arrived, if there is one.
+    pub(super) fn receive<'a>(&self, buffer: &'a mut [u8]) -> Result<Option<&'a [u8]>> {
+        match self {
+            Self::Raw(socket) => Ok(socket.receive(buffer)?),
+            Self::Routed(socket) => match socket.recv(buffer) {
+                Ok(length) => Ok(Some(&buffer[..length])),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
+                Err(error) => Err(Failure(error.into())),
+            },
+        }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Raw(socket) => socket.as_fd(),
+            Self::Routed(socket) => socket.as_fd(),
+        }
+    }
+}
