@@ -46,11 +46,10 @@ enum Direction {
 
 const BOTH: [(Direction, u32); 2] = [(Direction::ToContainer, INGRESS), (Direction::FromContainer, EGRESS)];
 
-/// How many bits per second come through a TCP connection of the container with this address of the host, after the
-/// burst is spent.
-fn throughput(lab: &Lab, container: &Container, address: IpAddr, direction: Direction) -> f64 {
-    const SPENT: Duration = Duration::from_millis(700);
-    const WINDOW: Duration = Duration::from_secs(2);
+/// How many bits per second come through a TCP connection of the container with this address of the host: in so many
+/// milliseconds, after so many others in which a burst is spent.
+fn throughput(lab: &Lab, container: &Container, address: &str, direction: Direction, [spent, window]: [u64; 2]) -> f64 {
+    let address: IpAddr = address.parse().unwrap();
     let listener = lab.host().run(|| TcpListener::bind((address, 0))).unwrap();
     let to = listener.local_addr().unwrap();
     let inside = container.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(10))).unwrap();
@@ -61,7 +60,8 @@ fn throughput(lab: &Lab, container: &Container, address: IpAddr, direction: Dire
         // It ends when the other side has had enough.
         scope.spawn(move || while from.write_all(&[0; 16 * 1024]).is_ok() {});
         let mut buffer = vec![0; 64 * 1024];
-        let mut receive_for = |time: Duration| {
+        let mut receive_for = |milliseconds: u64| {
+            let time = Duration::from_millis(milliseconds);
             let start = Instant::now();
             let mut bytes = 0.0;
             while start.elapsed() < time {
@@ -70,8 +70,8 @@ fn throughput(lab: &Lab, container: &Container, address: IpAddr, direction: Dire
             }
             bytes * 8.0 / start.elapsed().as_secs_f64()
         };
-        receive_for(SPENT);
-        let rate = receive_for(WINDOW);
+        receive_for(spent);
+        let rate = receive_for(window);
         let _ = to.shutdown(Shutdown::Both);
         drop(to);
         rate
@@ -84,7 +84,7 @@ fn assert_limited(lab: &Lab, container: &Container, address: &str, (direction, l
     let limit = f64::from(limit);
     let mut seen = Vec::new();
     for _ in 0..3 {
-        let rate = throughput(lab, container, address.parse().unwrap(), direction);
+        let rate = throughput(lab, container, address, direction, [700, 2000]);
         if (limit * 0.8..limit * 1.2).contains(&rate) {
             return;
         }
@@ -95,7 +95,7 @@ fn assert_limited(lab: &Lab, container: &Container, address: &str, (direction, l
 
 #[track_caller]
 fn assert_unlimited(lab: &Lab, container: &Container, address: &str, (direction, limit): (Direction, u32)) {
-    let rate = throughput(lab, container, address.parse().unwrap(), direction);
+    let rate = throughput(lab, container, address, direction, [100, 300]);
     assert!(rate > 5.0 * f64::from(limit), "{direction:?} by {address}: {rate} bit/s");
 }
 
@@ -197,6 +197,40 @@ fn the_result_has_the_ifb_which_has_the_mtu_of_the_veth() {
         assert_eq!(ifb.alias.as_deref(), Some("rscni net ctr-a eth0"));
         // The plugin before it does not mind.
         first.network.plugin.check(&a, "eth0", &a.reply.follow(&first.network.config)).success();
+    });
+}
+
+#[test]
+fn a_burst_that_the_kernel_cuts_off_is_no_difference() {
+    rscni_test::run(|lab| {
+        // What Kubernetes' runtimes give for "as much as you like".
+        let burst = i32::MAX;
+        let keys = json!({ "ingressRate": 80_000, "ingressBurst": burst, "egressRate": 80_000, "egressBurst": burst });
+        for (name, subnets) in [("a", json!({})), ("b", json!({ "shapedSubnets": ["10.0.0.0/8"] }))] {
+            let a = bandwidth(lab, &keys).with(&subnets).after(&bridged(lab, name));
+            a.check().success();
+            a.del().success();
+        }
+    });
+}
+
+#[test]
+fn a_late_del_spares_the_next_container_at_the_same_path() {
+    rscni_test::run(|lab| {
+        let network = bandwidth(lab, &limits());
+        let old = network.after(&bridged(lab, "a"));
+        lab.remove_namespace(&old);
+        let path = lab.container("a");
+        let bridge = Network::bridge(lab, &[V4, V6], &json!({ "isDefaultGateway": true }));
+        let call = |network: &Network, command: &str, config: &Value| {
+            let call = network.plugin.call(command).attachment(&path, "eth0");
+            call.env("CNI_CONTAINERID", "next").config(config).run().success()
+        };
+        let reply = call(&bridge, "ADD", &bridge.config);
+        let reply = call(&network, "ADD", &reply.follow(&network.config));
+        old.del().success();
+        old.del_without_result().success();
+        call(&network, "CHECK", &reply.follow(&network.config));
     });
 }
 

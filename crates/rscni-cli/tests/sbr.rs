@@ -149,6 +149,48 @@ fn interfaces_and_addresses_have_tables_of_their_own() {
 }
 
 #[test]
+fn calls_at_the_same_time_take_different_tables() {
+    rscni_test::run(|lab| {
+        let eth0 = first(lab).attach(lab, "a");
+        let attached: Vec<Attached> = (1..=4)
+            .map(|number| {
+                let ipam = fixed(&[(&format!("10.{number}0.0.2/24"), &format!("10.{number}0.0.1"))]);
+                let name = format!("br{number}");
+                let keys = json!({ "name": name, "bridge": name, "ipam": ipam });
+                Network::bridge(lab, &[], &keys).attach_as(&eth0.container, &format!("net{number}"))
+            })
+            .collect();
+        std::thread::scope(|scope| {
+            for net in &attached {
+                scope.spawn(|| chained(lab, net, &json!({})));
+            }
+        });
+        let mut tables: Vec<String> =
+            rules(&eth0).iter().map(|rule| rule.split(' ').next_back().unwrap().into()).collect();
+        tables.sort();
+        assert_eq!(tables, ["100", "101", "102", "103"]);
+    });
+}
+
+#[test]
+fn a_default_route_of_each_network_leads_its_own_way() {
+    rscni_test::run(|lab| {
+        let eth0 = first(lab).attach(lab, "a");
+        let before = routes(&eth0, "eth0", 254);
+        // The kernel makes one route with two ways of the two IPv6 ones.
+        let given = json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]);
+        let net1 = second(lab, &given).attach_as(&eth0.container, "net1");
+        let a = chained(lab, &net1, &json!({}));
+        assert_eq!(routes(&a, "eth0", 254), before);
+        assert_eq!(routes(&a, "net1", 254), ["fe80::/64"]);
+        assert_eq!(routes(&a, "net1", 101), ["::/0 via fd02::1", "fd02::/64", "fe80::/64"]);
+        for attached in [&a, &net1, &eth0] {
+            attached.check().success();
+        }
+    });
+}
+
+#[test]
 fn tables_that_are_in_use_are_left_alone() {
     rscni_test::run(|lab| {
         let (_, net1) = in_both(lab, "a");

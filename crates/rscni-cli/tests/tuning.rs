@@ -300,6 +300,7 @@ fn an_allow_list_that_cannot_be_read_or_understood_allows_nothing() {
 #[case::group_address(json!({ "mac": "01:00:00:00:00:00" }), 7, "group")]
 #[case::negative(json!({ "mtu": -5 }), 7, "-5")]
 #[case::data_dir(json!({ "mtu": 1400, "dataDir": "/proc/nothing" }), 5, "/proc/nothing")]
+#[case::data_dir_is_none(json!({ "mtu": 1400, "dataDir": "/proc/version" }), 5, "/proc/version")]
 fn an_add_that_fails_leaves_everything_as_it_was(#[case] keys: Value, #[case] code: u64, #[case] word: &str) {
     rscni_test::run(|lab| {
         let first = bridged(lab, "a");

@@ -399,3 +399,26 @@ fn rules_that_say_more_are_told_from_those_that_do_not() {
         assert!(rules.iter().all(|rule| rule.has_more), "{rules:?}");
     });
 }
+
+#[test]
+fn a_route_that_goes_several_ways_is_listed_once_for_each() {
+    private_network(|| {
+        let (_, _, _, mut container, far) = pair();
+        let other = container.add_bridge(&Bridge { up: true, ..Bridge::new("br0") }).unwrap().index;
+        container.add_address(far, net("fd01::2/64"), NODAD).unwrap();
+        container.add_address(other, net("fd02::2/64"), NODAD).unwrap();
+        let ways = [(far, "fd01::1"), (other, "fd02::1")];
+        for (oif, gateway) in ways {
+            container.append_route(&Route { oif: Some(oif), ..Route::default_via(addr(gateway)) }).unwrap();
+        }
+        let default = RouteFilter { dst: Some(net("::/0")), ..RouteFilter::default() };
+        for (oif, gateway) in ways {
+            let routes = container.routes(RouteFilter { oif: Some(oif), ..default }).unwrap();
+            assert_eq!(routes.iter().map(|route| route.gateway).collect::<Vec<_>>(), [Some(addr(gateway))]);
+        }
+        let first = container.routes(RouteFilter { oif: Some(far), ..default }).unwrap().remove(0);
+        container.del_route(&first).unwrap();
+        let left: Vec<_> = container.routes(default).unwrap().iter().map(|route| route.oif).collect();
+        assert_eq!(left, [Some(other)]);
+    });
+}

@@ -72,16 +72,22 @@ fn an_address_of_another_owner_is_none_of_this_one() {
     });
 }
 
-#[test]
-fn iptables_that_comes_later_and_drops_is_noticed() {
+#[rstest]
+#[case::of_ipv4("iptables")]
+#[case::of_ipv6("ip6tables")]
+#[case::in_the_old_kernel_tables("iptables-legacy")]
+fn iptables_that_comes_later_and_drops_is_noticed(#[case] program: &str) {
     rscni_test::run(|lab| {
         let list = List::new(lab, 1, &json!({}));
         let a = list.attach(lab, "a");
-        run("iptables", "-A FORWARD -i nothing -j ACCEPT");
+        run(program, "-A FORWARD -i nothing -j ACCEPT");
         a.check().success();
-        run("iptables", "-P FORWARD DROP");
+        run(program, "-P FORWARD DROP");
         a.check_misses("FORWARD");
         a.del().success();
+        if program == "iptables-legacy" {
+            return;
+        }
         // Again, and now with iptables.
         let again = list.firewall.after(&a.bridge);
         again.check().success();

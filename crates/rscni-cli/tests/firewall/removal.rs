@@ -4,7 +4,7 @@ use rstest::rstest;
 use serde_json::json;
 
 use crate::support;
-use crate::world::{ENDS, IPTABLES, List, NFTABLES, assert_nothing_left, assert_reaches, end, left};
+use crate::world::{ENDS, IPTABLES, List, NFTABLES, assert_nothing_left, assert_reaches, end, left, run};
 
 #[rstest]
 fn every_end_removes_everything(
@@ -94,6 +94,23 @@ fn a_container_on_two_networks_leaves_each_alone() {
         second.check().success();
         second.del_without_result().success();
         assert_nothing_left(lab, &second);
+    });
+}
+
+#[test]
+fn an_add_that_nftables_refuses_leaves_nothing() {
+    rscni_test::run(|lab| {
+        let list = List::new(lab, 1, &json!({ "backend": IPTABLES, "ingressPolicy": "isolated" }));
+        // Somebody has a set of that name, and it is for something else.
+        run("nft", "add table inet rscni");
+        run("nft", "add set inet rscni firewall-iptables4 { type ifname ; }");
+        let (a, b) = (list.bridge.attach(lab, "a"), list.bridge.attach(lab, "b"));
+        // What all share is made by the first, and stays.
+        list.firewall.call_after(&a).error(5).mentions("firewall-iptables4");
+        let before = support::snapshot(lab);
+        list.firewall.call_after(&b).error(5).mentions("firewall-iptables4");
+        lab.assert_unchanged_since(&before);
+        assert!(!before.to_string().contains("element bridge rscni"), "{before}");
     });
 }
 

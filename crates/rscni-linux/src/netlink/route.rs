@@ -9,16 +9,19 @@ use netlink_packet_route::{
     route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteVia},
 };
 
-use super::{Attributes, Family, Netlink, OrAbsent, Request, attributes};
+use super::{Attributes, Family, Netlink, OrAbsent, Request, Value, attributes};
 use crate::{Error, Result};
 
 const HEADER: usize = 12;
+/// What stands before the attributes of a hop of several: length, flags, weight, interface.
+const HOP_HEADER: usize = 8;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 const RTA_PREFSRC: u16 = 7;
 const RTA_METRICS: u16 = 8;
+const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
 const RTAX_MTU: u16 = 2;
@@ -216,6 +219,34 @@ impl Route {
         text
     }
 
+    /// One route for each hop, of which there are several if IPv6 routes by different links lead to one destination.
+    fn parse_all(payload: &[u8]) -> Vec<Self> {
+        let Some(route) = Self::parse(payload) else { return Vec::new() };
+        let hops = attributes(payload, HEADER).find(|(kind, _)| *kind == RTA_MULTIPATH);
+        let Some((_, Value(mut rest))) = hops else { return vec![route] };
+        let mut routes = Vec::new();
+        while let Some([l0, l1, _, _, i0, i1, i2, i3]) = rest.first_chunk::<HOP_HEADER>() {
+            let length = usize::from(u16::from_ne_bytes([*l0, *l1]));
+            let Some(hop) = rest.get(..length).filter(|hop| hop.len() >= HOP_HEADER) else { break };
+            let mut route = Self { oif: Some(u32::from_ne_bytes([*i0, *i1, *i2, *i3])), ..route.clone() };
+            for (kind, value) in attributes(hop, HOP_HEADER) {
+                route.parse_gateway(kind, value);
+            }
+            routes.push(route);
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+        routes
+    }
+
+    fn parse_gateway(&mut self, kind: u16, value: Value<'_>) {
+        match kind {
+            RTA_GATEWAY => self.gateway = value.ip(),
+            // The family comes first, in two bytes.
+            RTA_VIA => self.gateway = value.rest(2).ip(),
+            _ => {}
+        }
+    }
+
     /// `None` for what is neither IPv4 nor IPv6, and for the kernel's cache.
     fn parse(payload: &[u8]) -> Option<Self> {
         let [family, prefix_len, _, _, table, protocol, scope, kind, f0, f1, f2, f3] =
@@ -239,9 +270,7 @@ impl Route {
             match kind {
                 RTA_DST => dst = value.ip()?,
                 RTA_OIF => route.oif = Some(value.u32()),
-                RTA_GATEWAY => route.gateway = value.ip(),
-                // The family comes first, in two bytes.
-                RTA_VIA => route.gateway = value.rest(2).ip(),
+                RTA_GATEWAY | RTA_VIA => route.parse_gateway(kind, value),
                 RTA_PRIORITY => route.priority = Some(value.u32()),
                 RTA_PREFSRC => route.src = value.ip(),
                 RTA_TABLE => route.table = Some(value.u32()),
@@ -300,7 +329,7 @@ impl Request {
 
 /// Looking routes up.
 impl Netlink {
-    /// The routes that match the filter.
+    /// The routes that match the filter. One that goes several ways is listed once for each.
     pub fn routes(&mut self, filter: RouteFilter) -> Result<Vec<Route>> {
         let families = match (filter.family, filter.dst) {
             (Some(family), _) => vec![family],
@@ -328,10 +357,10 @@ impl Netlink {
                 && filter.dst.is_none_or(|dst| route.dst == dst.trunc())
         };
         let routes = self.socket.dump("list routes", NLM_F_DUMP, &message, |_, payload| {
-            Ok(Route::parse(payload).filter(|_| !is_cached(payload)).filter(wanted))
+            Ok((!is_cached(payload)).then(|| Route::parse_all(payload)))
         });
         // A table without routes, or a link that is gone, has none.
-        Ok(routes.or_absent()?.unwrap_or_default())
+        Ok(routes.or_absent()?.unwrap_or_default().into_iter().flatten().filter(wanted).collect())
     }
 
     /// The route by which a packet to `address` would leave, as `ip route get`; `None` if there is none.

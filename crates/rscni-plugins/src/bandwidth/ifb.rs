@@ -35,13 +35,9 @@ pub(super) fn add(
     shaper: &Shaper<'_>,
     undo: &mut Undo<'_>,
 ) -> Result<Link> {
-    let mut ifb = make(host, veth, owner)?;
+    let ifb = make(host, veth, owner)?;
     let index = ifb.index;
     undo.push(move || Ok(Netlink::open()?.del_link(index)?));
-    if ifb.txqlen < QUEUE_LENGTH {
-        ifb.txqlen = QUEUE_LENGTH;
-        host.set_link(index, &LinkChange { txqlen: Some(QUEUE_LENGTH), ..LinkChange::default() })?;
-    }
     host.add_qdisc(veth.index, Handle::INGRESS, INGRESS, &Qdisc::Ingress)
         .map_err(|error| in_the_way(error, veth, Handle::INGRESS))?;
     let outer = veth.index;
@@ -49,6 +45,7 @@ pub(super) fn add(
     // All of these go with the two that have been made.
     let (root, rest) = shaper.requests(index);
     let mut batch = host.batch();
+    batch.set_link(index, &LinkChange { txqlen: Some(QUEUE_LENGTH), ..LinkChange::default() });
     batch.push(root);
     for request in rest {
         batch.push(request);

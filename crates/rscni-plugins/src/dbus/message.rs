@@ -318,6 +318,23 @@ mod tests {
         assert_eq!(reply(4, false, None, "s", b"\x01\0\0\0x\0").unwrap().answers, None);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_is_read_or_refused(
+            kind in 0..5_u8,
+            order in proptest::sample::select(&[b'l', b'B'][..]),
+            fields in 0..200_u32,
+            bytes in proptest::collection::vec(0..20_u8, 0..200),
+        ) {
+            let mut start = [0; Header::LENGTH];
+            (start[0], start[1]) = (order, kind);
+            start[12..].copy_from_slice(&if order == b'l' { fields.to_le_bytes() } else { fields.to_be_bytes() });
+            if let Ok(message) = Header::decode(&start).and_then(|header| header.message(&start, &bytes)) {
+                let _ = (message.text(), message.boolean());
+            }
+        }
+    }
+
     #[test]
     fn nonsense_is_an_error_and_no_panic() {
         assert!(Header::decode(&[b'x'; 16]).is_err());

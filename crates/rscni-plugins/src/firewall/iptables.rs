@@ -291,10 +291,11 @@ pub(super) fn is_in_use(nft: &mut Nft) -> Result<bool> {
     Ok(false)
 }
 
-/// Whether iptables, where it is on nftables, drops the packets of one of these addresses by default.
+/// Whether iptables drops the packets of one of these addresses by default.
 pub(super) fn drops(nft: &mut Nft, addresses: &[IpAddr]) -> Result<bool> {
-    for table in FILTER {
-        if addresses.iter().any(|address| table.is_for(*address)) && table.drops(nft, FORWARD)? {
+    for table in FILTER.into_iter().filter(|table| addresses.iter().any(|address| table.is_for(*address))) {
+        let saved = table.legacy().map(|legacy| legacy.save()).transpose()?.unwrap_or_default();
+        if table.drops(nft, FORWARD)? || saved.lines().any(|line| line.starts_with(":FORWARD DROP ")) {
             return Ok(true);
         }
     }
@@ -310,6 +311,3 @@ pub(super) fn has_policies(nft: &mut Nft) -> Result<bool> {
     }
     Ok(false)
 }
-
-/// The programs that adding needs.
-pub(super) const PROGRAMS: [&str; 2] = ["iptables-restore", "ip6tables-restore"];

@@ -301,15 +301,8 @@ fn status(args: &Args) -> Result<()> {
     }
     let needs_iptables =
         chosen.backend == Backend::Iptables || (config.policy.is_some() && chosen.policies_by_iptables);
-    match iptables::PROGRAMS.iter().find(|program| needs_iptables && !is_installed(program)) {
-        Some(program) => {
-            Err(unavailable(format!("{program} is not installed: install iptables, or set another backend")).into())
-        }
-        None => Ok(()),
+    if needs_iptables {
+        crate::iptables::find().map_err(Error::PluginNotAvailable)?;
     }
-}
-
-fn is_installed(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| directory.join(program).exists())
+    Ok(())
 }

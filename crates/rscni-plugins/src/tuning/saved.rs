@@ -116,7 +116,7 @@ impl Saved {
     fn content(&self) -> Result<Option<Vec<u8>>> {
         match fs::read(&self.path) {
             Ok(content) => Ok(Some(content)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(failed("read", &self.path, &error)),
         }
     }
@@ -168,7 +168,7 @@ impl Saved {
     /// Removes the file, which may be gone.
     pub(super) fn remove(&self) -> Result<()> {
         match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(failed("remove", &self.path, &error)),
+            Err(error) if !is_absent(&error) => Err(failed("remove", &self.path, &error)),
             _ => Ok(()),
         }
     }
@@ -177,7 +177,7 @@ impl Saved {
     /// which network it is, so those stay.
     pub(super) fn remove_stale(data_dir: &Path, stale: &Stale<'_>) -> Result<()> {
         let entries = match fs::read_dir(data_dir) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) if is_absent(&error) => return Ok(()),
             entries => entries.map_err(|error| failed("list", data_dir, &error))?,
         };
         let mut all = AsFarAsPossible::default();
@@ -194,6 +194,11 @@ impl Saved {
         }
         all.finish()
     }
+}
+
+/// Whether there is no such file, or no directory for it.
+fn is_absent(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 fn failed(verb: &str, path: &Path, error: &std::io::Error) -> Failure {
