@@ -65,8 +65,12 @@ impl State {
     }
 
     /// Whether it is visibly somebody else's, whose names run together to the same.
+    ///
+    /// Whichever network a DEL is of, an interface of a container is one: as with the Go plugin it is enough to name it.
     pub(super) fn is_of_another(&self, owner: Owner<'_>) -> bool {
-        self.rscni.as_ref().is_some_and(|about| about.owner != owner.tag())
+        let without_network = |tag: &str| tag.split_once(' ').map(|(_, rest)| rest.to_owned());
+        let is_same = |other: &str| without_network(other) == without_network(&owner.tag());
+        self.rscni.as_ref().is_some_and(|about| !is_same(&about.owner))
     }
 
     /// Whether the link can be the one that it is about, and not one that has come in its place.
@@ -259,6 +263,8 @@ mod tests {
     fn a_file_is_about_one_link_of_one_owner() {
         let state = state(Attributes::default());
         assert!(state.is_about(&Link::default()) && !state.is_of_another(owner("net")));
-        assert!(state.is_of_another(owner("other")));
+        assert!(state.is_of_another(Owner { container_id: "ctr", ifname: "a_eth0", ..owner("net") }));
+        // A network that was renamed since the ADD.
+        assert!(!state.is_of_another(owner("other")));
     }
 }
