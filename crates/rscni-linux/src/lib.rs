@@ -41,6 +41,7 @@
 //! enter and to name one, `CAP_NET_RAW` to announce. No root: a user namespace gives all of them.
 
 mod announce;
+mod arp;
 mod error;
 mod mac;
 pub mod netlink;
@@ -53,6 +54,7 @@ mod udp;
 
 pub use crate::{
     announce::announce,
+    arp::Arp,
     error::{Error, Result},
     mac::MacAddr,
     netlink::{
