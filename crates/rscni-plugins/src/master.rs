@@ -111,7 +111,8 @@ impl Master {
             return Ok(netlink.find_link(name)?);
         }
         for everything in [ipnet::Ipv4Net::default().into(), ipnet::Ipv6Net::default().into()] {
-            let filter = RouteFilter { dst: Some(everything), table: Some(Route::MAIN_TABLE), ..RouteFilter::default() };
+            let filter =
+                RouteFilter { dst: Some(everything), table: Some(Route::MAIN_TABLE), ..RouteFilter::default() };
             let mut routes = netlink.routes(filter)?;
             routes.retain(|route| route.kind == RouteType::Unicast);
             let best =
