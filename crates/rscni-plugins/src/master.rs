@@ -2,10 +2,11 @@
 
 use rscni::name::interface_name_problem;
 use rscni::{Error, NetConf};
-use rscni_linux::{Link, Netlink, NewLink, Route, RouteFilter, RouteType};
+use rscni_linux::{Link, Netlink, NewLink, RouteFilter, RouteType};
 use serde::Deserialize;
 
 use crate::failure::{Failure, Result, differs};
+use crate::routing_table::MAIN;
 use crate::sandbox::Sandbox;
 
 #[derive(Debug, Default, Deserialize)]
@@ -111,8 +112,7 @@ impl Master {
             return Ok(netlink.find_link(name)?);
         }
         for everything in [ipnet::Ipv4Net::default().into(), ipnet::Ipv6Net::default().into()] {
-            let filter =
-                RouteFilter { dst: Some(everything), table: Some(Route::MAIN_TABLE), ..RouteFilter::default() };
+            let filter = RouteFilter { dst: Some(everything), table: Some(MAIN), ..RouteFilter::default() };
             let mut routes = netlink.routes(filter)?;
             routes.retain(|route| route.kind == RouteType::Unicast);
             let best =

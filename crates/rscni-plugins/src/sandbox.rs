@@ -9,6 +9,7 @@ use rscni_linux::{AddressFlags, Link, LinkChange, Netlink, Netns, OperState, Rou
 use rustix::fs::{FlockOperation, flock};
 
 use crate::failure::{Failure, Result, differs};
+use crate::routing_table::MAIN;
 
 /// How long duplicate address detection may take, where it is asked for.
 const DAD_LIMIT: Duration = Duration::from_secs(5);
@@ -173,7 +174,7 @@ impl Sandbox {
             let may_be_in = |r: &Route| {
                 route.table.is_some()
                     || version < SpecVersion::V1_1_0
-                    || r.table == Some(Route::MAIN_TABLE)
+                    || r.table == Some(MAIN)
                     || r.oif == Some(link.index)
             };
             let found = self.netlink.routes(filter)?;

@@ -130,9 +130,6 @@ impl Default for Route {
 }
 
 impl Route {
-    /// The number of the table `main`, where routes are that name none.
-    pub const MAIN_TABLE: u32 = 254;
-
     /// A route to `dst`, with everything else to be filled in.
     pub fn new(dst: impl Into<IpNet>) -> Self {
         Self {
