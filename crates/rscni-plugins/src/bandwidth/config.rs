@@ -1,7 +1,7 @@
 //! The configuration of bandwidth: rates and bursts, and of which subnets.
 
 use ipnet::IpNet;
-use rscni::{Error, NetConf};
+use rscni::{Error, NetConf, any_case};
 use rscni_linux::tc::Tbf;
 use serde::Deserialize;
 use serde_json::Value;
@@ -16,13 +16,9 @@ const LATENCY: u32 = 25;
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Keys {
-    #[serde(alias = "IngressRate")]
     ingress_rate: Option<u64>,
-    #[serde(alias = "IngressBurst")]
     ingress_burst: Option<u64>,
-    #[serde(alias = "EgressRate")]
     egress_rate: Option<u64>,
-    #[serde(alias = "EgressBurst")]
     egress_burst: Option<u64>,
     unshaped_subnets: Option<Vec<String>>,
     shaped_subnets: Option<Vec<String>>,
@@ -105,9 +101,8 @@ impl Config {
         let own: Keys = conf.custom_as()?;
         let runtime: Keys = match conf.runtime_config.get("bandwidth") {
             None | Some(Value::Null) => Keys::default(),
-            Some(given) => {
-                Keys::deserialize(given).map_err(|error| invalid(format!("runtimeConfig.bandwidth: {error}")))?
-            }
+            Some(given) => any_case::from_value(given.clone())
+                .map_err(|error| invalid(format!("runtimeConfig.bandwidth: {error}")))?,
         };
         let has_limits = own.limits().iter().any(Option::is_some);
         let limits = if has_limits { own.limits() } else { runtime.limits() };
