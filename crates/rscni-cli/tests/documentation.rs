@@ -6,6 +6,7 @@
 //! and here only its configuration is tested, with STATUS. So is that of one after `<!-- not run: REASON -->`, anywhere.
 //! A block of any kind that follows a line `<!-- file: PATH -->` is a file that has to be there for the examples.
 
+#[path = "support/mod.rs"]
 mod support;
 
 use std::collections::BTreeSet;
