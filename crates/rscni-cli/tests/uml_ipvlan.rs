@@ -94,6 +94,7 @@ fn it_stands_on_the_interface_of_the_plugin_before_and_takes_its_addresses() {
             "routes": [{ "dst": "192.0.2.0/24" }],
         });
         let network = ipvlan(lab, &json!({ "master": null, "ipam": null, "prevResult": previous }));
+        network.plugin.status(&network.with(&json!({ "prevResult": null })).config).success();
         let a = network.attach(lab, "a");
         assert_eq!(a.reply.interfaces(), ["eth0"]);
         assert_eq!(a.reply["ips"], previous["ips"]);

@@ -5,8 +5,8 @@ mod support;
 use std::{net::IpAddr, time::Duration};
 
 use rscni_linux::{
-    AddressFlags, Bridge, BridgePort, Error, Family, LinkChange, MacAddr, Netlink, Netns, Route, RouteFilter, Rule,
-    Veth,
+    AddressFlags, Bridge, BridgePort, Error, Family, LinkChange, MacAddr, Macvlan, MacvlanMode, Netlink, Netns, Route,
+    RouteFilter, Rule, Veth,
 };
 use support::{json, private_network};
 
@@ -420,5 +420,37 @@ fn a_route_that_goes_several_ways_is_listed_once_for_each() {
         container.del_route(&first).unwrap();
         let left: Vec<_> = container.routes(default).unwrap().iter().map(|route| route.oif).collect();
         assert_eq!(left, [Some(other)]);
+    });
+}
+
+#[test]
+fn a_macvlan_is_made_in_another_namespace_with_all_that_it_is_to_have() {
+    private_network(|| {
+        let (mut host, lower, netns, mut inside, _) = pair();
+        let macvlan = Macvlan {
+            name: "lower".to_owned(),
+            lower,
+            mode: MacvlanMode::Vepa,
+            bcqueuelen: Some(100),
+            mtu: Some(1400),
+            mac: Some("02:00:00:00:00:01".parse().unwrap()),
+        };
+        // Somebody here has its name.
+        host.set_link(lower, &LinkChange { up: Some(false), ..LinkChange::default() }).unwrap();
+        host.set_link(lower, &LinkChange { name: Some("lower".to_owned()), ..up() }).unwrap();
+        let link = host.add_link_in(&netns, &mut inside, &macvlan).unwrap();
+        assert_eq!((link.name.as_str(), link.mtu, link.mac), ("lower", 1400, macvlan.mac));
+        let info = link.macvlan.unwrap();
+        assert_eq!((info.mode, info.bcqueuelen), (MacvlanMode::Vepa, 100));
+        assert_eq!((link.peer_index, link.peer_netnsid.is_some()), (Some(lower), true));
+        assert!(host.add_link_in(&netns, &mut inside, &macvlan).unwrap_err().is_exists());
+        assert_eq!(inside.links().unwrap().len(), 3, "lo, the veth, the macvlan");
+
+        // Within one namespace, with a name that the message about it shows.
+        let own = Macvlan { name: "mac0".to_owned(), mtu: Some(9000), ..macvlan };
+        let error = host.add_link(&own).unwrap_err().to_string();
+        assert!(error.starts_with("create macvlan mac0 (vepa) on lower: "), "{error}");
+        let own = Macvlan { mtu: None, ..own };
+        assert_eq!(host.add_link(&own).unwrap().peer_netnsid, None);
     });
 }

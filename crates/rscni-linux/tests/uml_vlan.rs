@@ -1,10 +1,10 @@
-//! What not every kernel can do: bridges that keep VLANs apart, and dummy links.
+//! What not every kernel can do: bridges that keep VLANs apart, and links of the kinds dummy, ipvlan, vlan.
 //!
 //! Run in User-Mode Linux, which can: `cargo xtask test --only uml`.
 
 mod support;
 
-use rscni_linux::{Bridge, Netlink, Veth, Vlan, VlanOwner};
+use rscni_linux::{Bridge, Ipvlan, IpvlanMode, Netlink, Netns, Veth, Vlan, VlanLink, VlanOwner};
 use support::{json, private_network};
 
 fn filtering_bridge(nl: &mut Netlink, default_pvid: Option<u16>) -> (u32, u32) {
@@ -55,5 +55,27 @@ fn a_dummy_is_made_and_deleted() {
         assert_eq!(link.kind.as_deref(), Some("dummy"));
         nl.del_link(link.index).unwrap();
         assert_eq!(nl.find_link("dummy0").unwrap(), None);
+    });
+}
+
+#[test]
+fn links_on_top_of_others_are_made_in_another_namespace_though_the_name_is_taken_here() {
+    private_network(|| {
+        let mut nl = Netlink::open().unwrap();
+        let netns = Netns::create().unwrap();
+        let mut inside = Netlink::open_in(&netns).unwrap();
+        let lower = nl.add_veth(&Veth::new("eth0", "peer")).unwrap().index;
+        let ipvlan = Ipvlan { name: "eth0".to_owned(), lower, mode: IpvlanMode::L3s, mtu: Some(1400) };
+        let link = nl.add_link_in(&netns, &mut inside, &ipvlan).unwrap();
+        assert_eq!((link.name.as_str(), link.mtu, link.ipvlan_mode), ("eth0", 1400, Some(IpvlanMode::L3s)));
+        assert!(nl.add_link_in(&netns, &mut inside, &ipvlan).unwrap_err().is_exists());
+        inside.del_link(link.index).unwrap();
+
+        let vlan = VlanLink { name: "eth0".to_owned(), lower, id: 100, mtu: None };
+        let link = nl.add_link_in(&netns, &mut inside, &vlan).unwrap();
+        assert_eq!((link.name.as_str(), link.vlan_id, link.peer_index), ("eth0", Some(100), Some(lower)));
+        let other = VlanLink { name: "eth1".to_owned(), ..vlan.clone() };
+        assert!(nl.add_link_in(&netns, &mut inside, &other).unwrap_err().is_exists(), "the VLAN is in use");
+        assert_eq!(inside.links().unwrap().len(), 2, "lo and the link");
     });
 }

@@ -23,7 +23,7 @@ pub fn check_network_name(name: &str) -> Result<(), Error> {
     if is_identifier(name) { Ok(()) } else { Err(Error::InvalidNetworkConfig(format!("name {name:?} {IDENTIFIER}"))) }
 }
 
-/// Checks an interface name by the kernel's rules: 1 to 15 bytes, no `/`, `:` or white space, not `.` or `..`.
+/// Checks an interface name by the kernel's rules: 1 to 15 bytes, no `/`, `:`, `%` or white space, not `.` or `..`.
 ///
 /// # Errors
 /// [`Error::InvalidEnvValue`].
@@ -42,6 +42,8 @@ pub fn interface_name_problem(name: &str) -> Option<&'static str> {
         Some("is longer than the 15 bytes that the kernel allows")
     } else if name == "." || name == ".." {
         Some("is not a name that the kernel allows")
+    } else if name.contains('%') {
+        Some("holds a %, of which the kernel makes a number")
     } else if name.contains(|c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace()) {
         Some("holds a character that the kernel does not allow (/, :, white space)")
     } else {
@@ -92,7 +94,7 @@ mod tests {
         for good in ["eth0", "a.b", "fifteen-letters", "@x", "é"] {
             assert!(check_interface_name(good).is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", "sixteen-letters!", "a/b", "a:b", "a b", "a\tb", "a\0"] {
+        for bad in ["", ".", "..", "sixteen-letters!", "a/b", "a:b", "a b", "a\tb", "a\0", "eth%d"] {
             assert_eq!(check_interface_name(bad).unwrap_err().code(), 4, "{bad:?}");
         }
     }
