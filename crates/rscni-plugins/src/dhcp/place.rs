@@ -83,14 +83,9 @@ impl Place {
         let next = route.as_ref().and_then(|route| route.gateway).unwrap_or((*to).into());
         let is_known = route.is_some()
             && netlink.neighbours(link.index)?.iter().any(|station| station.address == next && station.mac.is_some());
-        let channel = if is_known { Channel::open_on(&netns, &link, routed).ok() } else { None };
-        let (channel, way) = match channel {
-            Some(channel) => (channel, routed),
-            None => {
-                let all = Way::Broadcast { from: *from };
-                (Channel::open_on(&netns, &link, all)?, all)
-            }
-        };
+        let all = Way::Broadcast { from: *from };
+        let open = |way| Channel::open_on(&netns, &link, way).map(|channel| (channel, way));
+        let (channel, way) = if is_known { open(routed).or_else(|_| open(all)) } else { open(all) }?;
         let arp = Arp::open_in(&netns, &link)?;
         channel.send(message, way)?;
         if let IpAddr::V4(next) = next {
