@@ -90,7 +90,7 @@ impl Daemon {
             store,
             holders: BTreeMap::new(),
             wakes: BTreeSet::new(),
-            listening: BTreeSet::new(),
+            listening: Vec::new(),
             plugins: BTreeMap::new(),
             next_plugin: 0,
             closed_until: Time::ZERO,
@@ -139,7 +139,7 @@ struct Keeper<'a> {
     holders: BTreeMap<Key, Holder>,
     /// When which of them wants to be called, and which of them may be answered: only these are looked at.
     wakes: BTreeSet<(Time, Key)>,
-    listening: BTreeSet<Key>,
+    listening: Vec<Key>,
     plugins: BTreeMap<u64, Plugin>,
     next_plugin: u64,
     closed_until: Time,
@@ -413,10 +413,10 @@ impl Keeper<'_> {
             self.wakes.remove(&(before, key.clone()));
         }
         self.wakes.extend(wake.map(|wake| (wake, key.clone())));
-        match holder.channel {
-            Some(_) => self.listening.insert(key.clone()),
-            None => self.listening.remove(key),
-        };
+        self.listening.retain(|other| other != key);
+        if holder.channel.is_some() {
+            self.listening.push(key.clone());
+        }
     }
 
     /// Writes a lease down and tells the plugin that waits for it.
@@ -475,7 +475,7 @@ impl Keeper<'_> {
     /// Forgets a client. A plugin that waits for it is told why.
     fn forget(&mut self, key: &Key, why: &str) {
         let Some(holder) = self.holders.remove(key) else { return };
-        self.listening.remove(key);
+        self.listening.retain(|other| other != key);
         if let Some(wake) = holder.wake {
             self.wakes.remove(&(wake, key.clone()));
         }

@@ -73,23 +73,15 @@ impl Place {
 
     /// Sends a message that gives a lease back, if the interface is still there, and waits until it is under way.
     ///
-    /// The link may be removed a moment later, and takes with it what has not left it. So a packet that would have to
-    /// wait until its next station is known goes to all stations, as does one of an interface without the address; and
-    /// the next station is asked for a sign of life, which comes after the packet has passed.
+    /// The link may be removed a moment later, and takes with it what has not left it. So the message goes to all
+    /// stations, as the first one of the client did: no packet has to wait for ARP, or goes to a hardware address that
+    /// the server had once. And the next station is asked for a sign of life, which comes after the message has passed.
     pub(super) fn release(&self, Release { message, from, to }: &Release) -> Result<()> {
         let Some((netns, mut netlink, link)) = self.open()? else { return Ok(()) };
-        let routed = Way::Routed { from: *from, to: *to };
         let route = netlink.route_to((*to).into())?.filter(|route| route.oif == Some(link.index));
-        let next = route.as_ref().and_then(|route| route.gateway).unwrap_or((*to).into());
-        let is_known = route.is_some()
-            && netlink.neighbours(link.index)?.iter().any(|station| station.address == next && station.mac.is_some());
-        let channel = if is_known { Channel::open_on(&netns, &link, routed).ok() } else { None };
-        let (channel, way) = if let Some(channel) = channel {
-            (channel, routed)
-        } else {
-            let all = Way::Broadcast { from: *from };
-            (Channel::open_on(&netns, &link, all)?, all)
-        };
+        let next = route.and_then(|route| route.gateway).unwrap_or((*to).into());
+        let way = Way::Broadcast { from: *from };
+        let channel = Channel::open_on(&netns, &link, way)?;
         let arp = Arp::open_in(&netns, &link)?;
         channel.send(message, way)?;
         if let IpAddr::V4(next) = next {
