@@ -14,9 +14,9 @@ use crate::packet::checksum;
 use crate::{Error, Link, MacAddr, Netns, Result};
 
 const ETHER_IPV6: u16 = 0x86dd;
-const ETHER_ARP: u16 = 0x0806;
-const ARP_REQUEST: u16 = 1;
-const ARP_REPLY: u16 = 2;
+pub(crate) const ETHER_ARP: u16 = 0x0806;
+pub(crate) const ARP_REQUEST: u16 = 1;
+pub(crate) const ARP_REPLY: u16 = 2;
 const ICMPV6: u8 = 58;
 /// All nodes on the link, `ff02::1`, and the Ethernet group that carries it.
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -42,7 +42,7 @@ fn send(link: &Link, mac: MacAddr, addresses: &[IpAddr]) -> Result<()> {
     for address in addresses {
         let frames = match address {
             // Some hosts learn from requests, some from replies.
-            IpAddr::V4(v4) => vec![arp(ARP_REQUEST, mac, *v4), arp(ARP_REPLY, mac, *v4)],
+            IpAddr::V4(v4) => vec![arp(ARP_REQUEST, mac, *v4, *v4), arp(ARP_REPLY, mac, *v4, *v4)],
             IpAddr::V6(v6) => vec![neighbour_advertisement(mac, *v6)],
         };
         for frame in frames {
@@ -62,7 +62,7 @@ fn ethernet(to: MacAddr, from: MacAddr, kind: u16) -> Vec<u8> {
     frame
 }
 
-fn arp(operation: u16, mac: MacAddr, address: Ipv4Addr) -> Vec<u8> {
+pub(crate) fn arp(operation: u16, mac: MacAddr, address: Ipv4Addr, target_address: Ipv4Addr) -> Vec<u8> {
     let mut frame = ethernet(MacAddr::BROADCAST, mac, ETHER_ARP);
     // Ethernet, IPv4, and the lengths of their addresses.
     frame.extend([0, 1, 0x08, 0, 6, 4]);
@@ -72,7 +72,7 @@ fn arp(operation: u16, mac: MacAddr, address: Ipv4Addr) -> Vec<u8> {
     // In a reply the target is the sender once more.
     let target = if operation == ARP_REPLY { mac } else { MacAddr::default() };
     frame.extend(target.as_bytes());
-    frame.extend(address.octets());
+    frame.extend(target_address.octets());
     frame
 }
 
@@ -111,7 +111,8 @@ mod tests {
     #[test]
     fn an_arp_announcement_names_the_address_twice() {
         let mac = MacAddr([2, 0, 0, 0, 0, 1]);
-        let frame = arp(ARP_REQUEST, mac, Ipv4Addr::new(10, 0, 0, 1));
+        let address = Ipv4Addr::new(10, 0, 0, 1);
+        let frame = arp(ARP_REQUEST, mac, address, address);
         assert_eq!(frame.len(), 42);
         assert_eq!(frame[..6], [0xff; 6]);
         assert_eq!(frame[28..32], [10, 0, 0, 1]);

@@ -42,6 +42,7 @@
 //! enter and to name one, `CAP_NET_RAW` to announce. No root: a user namespace gives all of them.
 
 mod announce;
+mod arp;
 pub mod conntrack;
 mod error;
 mod kernel_interface;
@@ -57,6 +58,7 @@ mod udp;
 
 pub use crate::{
     announce::announce,
+    arp::Arp,
     conntrack::Conntrack,
     error::{Error, Result},
     mac::MacAddr,

@@ -195,17 +195,6 @@ pub(crate) fn override_dns(result: &mut CNIResult, conf: &NetConf) {
     }
 }
 
-/// The result of the plugins before, for one that adds to what they made.
-pub(crate) fn require_chained(conf: &NetConf) -> Result<&CNIResult> {
-    conf.prev_result.as_ref().ok_or_else(|| {
-        Error::InvalidNetworkConfig(format!(
-            "{} needs a prevResult: put it into the list after the plugin that makes the interface",
-            conf.r#type
-        ))
-        .into()
-    })
-}
-
 /// The result of the ADD, without which there is nothing to compare with (spec: "CHECK").
 pub(crate) fn require_prev_result(conf: &NetConf) -> Result<&CNIResult> {
     conf.prev_result.as_ref().ok_or_else(|| {

@@ -34,6 +34,7 @@ mod owner;
 mod portmap;
 mod ptp;
 mod registry;
+mod routing_table;
 mod sandbox;
 mod sbr;
 mod r#static;
@@ -41,6 +42,7 @@ mod tap;
 mod tuning;
 mod undo;
 mod vlan;
+mod vrf;
 
 pub use dhcp::Daemon as DhcpDaemon;
 pub use linked::Linked;

@@ -6,6 +6,7 @@ use rscni_linux::{Link, Netlink, NewLink, RouteFilter, RouteType};
 use serde::Deserialize;
 
 use crate::failure::{Failure, Result, differs};
+use crate::routing_table::MAIN;
 use crate::sandbox::Sandbox;
 
 #[derive(Debug, Default, Deserialize)]
@@ -136,6 +137,3 @@ impl Master {
         Error::InvalidNetworkConfig(format!("{}: {problem}", self.plugin)).into()
     }
 }
-
-/// The number of the main routing table.
-const MAIN: u32 = 254;

@@ -20,6 +20,7 @@ use crate::r#static::Static;
 use crate::tap::TAP;
 use crate::tuning::TUNING;
 use crate::vlan::VLAN;
+use crate::vrf::VRF;
 
 /// A plugin of this crate.
 pub struct Entry {
@@ -62,6 +63,7 @@ pub const ALL: &[Entry] = &[
     },
     Entry { name: "tuning", about: "sets sysctls, and attributes of the container's interface", plugin: &TUNING },
     Entry { name: "vlan", about: "an interface in an 802.1Q VLAN of the host's network", plugin: &VLAN },
+    Entry { name: "vrf", about: "gives the container's interface a routing table of its own", plugin: &VRF },
 ];
 
 /// The plugin of that name.

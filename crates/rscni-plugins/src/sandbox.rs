@@ -9,6 +9,7 @@ use rscni_linux::{AddressFlags, Link, LinkChange, Netlink, Netns, OperState, Rou
 use rustix::fs::{FlockOperation, flock};
 
 use crate::failure::{Failure, Result, differs};
+use crate::routing_table::MAIN;
 
 /// How long duplicate address detection may take, where it is asked for.
 const DAD_LIMIT: Duration = Duration::from_secs(5);
@@ -185,9 +186,6 @@ impl Sandbox {
         Ok(())
     }
 }
-
-/// The number of the main routing table.
-const MAIN: u32 = 254;
 
 /// The scope of what is on the link itself, from which on the kernel allows no gateway.
 const SCOPE_LINK: u8 = 253;

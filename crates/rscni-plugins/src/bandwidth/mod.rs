@@ -15,6 +15,7 @@ use rscni_linux::tc::Handle;
 
 use self::config::{Config, Limit};
 use self::shaper::{Peer, Shaper};
+use crate::chained;
 use crate::commands::Commands;
 use crate::failure::{AsFarAsPossible, Result, differs};
 use crate::host;
@@ -38,7 +39,7 @@ fn from_container(config: &Config, limit: Limit) -> Shaper<'_> {
 fn add(args: &Args) -> Result<CNIResult> {
     let conf = args.conf()?;
     let config = Config::new(conf)?;
-    let mut result = host::require_chained(conf)?.clone();
+    let mut result = chained::require_prev_result(conf)?.clone();
     if config.is_empty() {
         return Ok(result);
     }

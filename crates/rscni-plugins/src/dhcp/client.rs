@@ -76,6 +76,16 @@ pub(crate) enum Way {
     Routed { from: Ipv4Addr, to: Ipv4Addr },
 }
 
+/// A message that gives a lease back.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Release {
+    pub(crate) message: Vec<u8>,
+    /// The address that was leased.
+    pub(crate) from: Ipv4Addr,
+    /// Its server.
+    pub(crate) to: Ipv4Addr,
+}
+
 /// A client for one address.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -350,9 +360,9 @@ impl Client {
         }
     }
 
-    /// The message that gives the lease back, with the address that it is of and its server. A server that was asked
-    /// for one may have given it, though nobody has heard of it yet.
-    pub(crate) fn release(&self) -> Option<(Vec<u8>, Ipv4Addr, Ipv4Addr)> {
+    /// The message that gives the lease back. A server that was asked for one may have given it, though nobody has heard
+    /// of it yet.
+    pub(crate) fn release(&self) -> Option<Release> {
         let (address, server) = match (&self.held, &self.state) {
             (Some(held), _) => (held.lease.address.addr(), held.server),
             (None, State::Requesting { server, address, .. }) => (*address, *server),
@@ -361,7 +371,7 @@ impl Client {
         let mut message = Message { ciaddr: address, ..self.message(Kind::Release, Duration::ZERO) };
         message.xid = (self.random)();
         message.options.set(code::SERVER_IDENTIFIER, server.octets());
-        Some((message.encode(), address, server))
+        Some(Release { message: message.encode(), from: address, to: server })
     }
 
     fn search(now: Time, give_up: Time, remark: Option<String>) -> State {
@@ -706,9 +716,9 @@ mod tests {
         let discover = sent(client.elapse(at(0))).0;
         sent(client.receive(at(0), &answer(&discover, Kind::Offer, SERVER)));
         // It may have been given by now.
-        assert_eq!(client.release().map(|(_, from, to)| (from, to)), Some((ADDRESS, SERVER)));
-        let (bytes, from, to) = bound().release().unwrap();
-        let release = Message::decode(&bytes).unwrap();
+        assert_eq!(client.release().map(|release| (release.from, release.to)), Some((ADDRESS, SERVER)));
+        let Release { message, from, to } = bound().release().unwrap();
+        let release = Message::decode(&message).unwrap();
         assert_eq!((release.kind, release.ciaddr, from, to), (Kind::Release, ADDRESS, ADDRESS, SERVER));
         assert_eq!(release.options.get(61), Some(&b"\0id/net/eth0"[..]));
         assert_eq!(release.options.address(54), Some(SERVER));

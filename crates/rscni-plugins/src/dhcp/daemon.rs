@@ -8,6 +8,8 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::slice;
+use std::thread;
 use std::time::Duration;
 
 use rscni::Error;
@@ -61,6 +63,7 @@ impl Default for Daemon {
 /// How often it is looked whether the namespaces of leases are still there.
 const SWEEP: Duration = Duration::from_secs(10);
 const CONTAINER_GONE: &str = "the container is gone";
+const NOBODY_WAITS: &str = "nobody waits for it any more";
 /// How long a plugin may take to say what it wants.
 const HEARING: Duration = Duration::from_secs(10);
 /// How long nobody is let in when that has failed, such as for want of descriptors.
@@ -264,7 +267,7 @@ impl Keeper<'_> {
             // It has gone, or says more than there is to say: nobody waits for the lease any more.
             _ => {
                 if let Some(key) = self.plugins.remove(&id).and_then(|plugin| plugin.waits_for) {
-                    self.release(&key, "nobody waits for it any more");
+                    self.release(&[key], NOBODY_WAITS, None);
                 }
                 return;
             }
@@ -301,15 +304,14 @@ impl Keeper<'_> {
                 Some(held.map_or(Answer::Done, |held| Answer::Lease(held.lease.clone())))
             }
             Call::Release { key } => {
-                self.release(&key, "DEL");
-                Some(Answer::Done)
+                self.release(&[key], "DEL", Some(plugin));
+                None
             }
             Call::ReleaseOthers { network, valid } => {
                 let is_over = |key: &&Key| key.network == network && !valid.contains(key);
-                for key in self.holders.keys().filter(is_over).cloned().collect::<Vec<_>>() {
-                    self.release(&key, "GC");
-                }
-                Some(Answer::Done)
+                let over: Vec<Key> = self.holders.keys().filter(is_over).cloned().collect();
+                self.release(&over, "GC", Some(plugin));
+                None
             }
             Call::Ping => Some(Answer::Done),
         }
@@ -326,7 +328,7 @@ impl Keeper<'_> {
                 None if holder.place == place => {
                     return Err(Error::TryAgainLater(format!("an address for {key} is being asked for already")).into());
                 }
-                _ => self.release(key, "it is added anew"),
+                _ => self.release(slice::from_ref(key), "it is added anew", None),
             }
         }
         let mac = link.mac.ok_or_else(|| {
@@ -429,11 +431,11 @@ impl Keeper<'_> {
         match (saved, plugin) {
             (Ok(()), Some(plugin)) => {
                 if !self.answer(plugin, &Answer::Lease(lease)) {
-                    self.release(key, "nobody waits for it any more");
+                    self.release(slice::from_ref(key), NOBODY_WAITS, None);
                 }
             }
             (Err(error), Some(plugin)) => {
-                self.release(key, "it cannot be written down");
+                self.release(slice::from_ref(key), "it cannot be written down", None);
                 self.answer(plugin, &error.into());
             }
             (Ok(()), None) => {}
@@ -442,13 +444,31 @@ impl Keeper<'_> {
         }
     }
 
-    /// Gives a lease back and forgets it.
-    fn release(&mut self, key: &Key, why: &str) {
-        if let Some(holder) = self.holders.get(key) {
-            if let Err(failure) = holder.place.release(&holder.client) {
-                log(format_args!("{key}: {failure}"));
+    /// Forgets clients and gives their leases back. The plugin that asked for it is told when that is done.
+    ///
+    /// It takes a moment until a message is on its way, so a thread waits for that, and no other container does.
+    fn release(&mut self, keys: &[Key], why: &str, plugin: Option<u64>) {
+        let mut releases = Vec::new();
+        for key in keys {
+            if let Some(holder) = self.holders.get(key) {
+                releases.extend(holder.client.release().map(|release| (key.clone(), holder.place.clone(), release)));
+                self.forget(key, &format!("released: {why}"));
             }
-            self.forget(key, &format!("released: {why}"));
+        }
+        let plugin = plugin.and_then(|id| self.plugins.remove(&id));
+        let work = move || {
+            for (key, place, release) in releases {
+                if let Err(failure) = place.release(&release) {
+                    log(format_args!("{key}: {failure}"));
+                }
+            }
+            if let Some(mut plugin) = plugin {
+                plugin.answer(&Answer::Done);
+            }
+        };
+        // Without a thread the connection ends, and its plugin tries again later.
+        if let Err(error) = thread::Builder::new().name("release".into()).spawn(work) {
+            log(format_args!("start a thread: {error}"));
         }
     }
 

@@ -195,9 +195,10 @@ fn gc(args: &Args) -> Result<(), Error> {
 fn release_without_daemon(socket: &Path, is_over: impl Fn(&Key) -> bool) -> Result<(), Error> {
     let Some(store) = Store::open_if_there(socket)? else { return Ok(()) };
     for kept in store.all()?.into_iter().filter(|kept| is_over(&kept.key)) {
-        if let Err(error) = kept.place.release(&kept.resume(Daemon::default().patience(), false)) {
+        let client = kept.resume(Daemon::default().patience(), false);
+        if let Some(Err(error)) = client.release().map(|release| kept.place.release(&release)) {
             // The server has it back when its time is over.
-            eprintln!("release {}: {error}", kept.key);
+            log(format_args!("release {}: {error}", kept.key));
         }
         store.remove(&kept.key)?;
     }

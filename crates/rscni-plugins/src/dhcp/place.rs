@@ -3,15 +3,16 @@
 //! Nothing here keeps a namespace alive but an open [`Channel`], and that is there only while an answer may arrive.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rscni::Error;
-use rscni_linux::{Link, LinkChange, Netlink, Netns, RawUdp, udp_socket_in};
+use rscni_linux::{Arp, Link, LinkChange, Netlink, Netns, RawUdp, udp_socket_in};
 use serde::{Deserialize, Serialize};
 
-use super::client::{Client, Way};
+use super::client::{Release, Way};
 use super::message::{CLIENT_PORT, SERVER_PORT};
 use crate::failure::{Failure, Result};
 
@@ -70,31 +71,37 @@ impl Place {
         Ok(())
     }
 
-    /// Gives the client's lease back, if it has one and the interface is still there.
-    pub(super) fn release(&self, client: &Client) -> Result<()> {
-        let Some((message, from, to)) = client.release() else { return Ok(()) };
+    /// Sends a message that gives a lease back, if the interface is still there, and waits until it is under way.
+    ///
+    /// The link may be removed a moment later, and takes with it what has not left it. So a packet that would have to
+    /// wait until its next station is known goes to all stations, as does one of an interface without the address; and
+    /// the next station is asked for a sign of life, which comes after the packet has passed.
+    pub(super) fn release(&self, Release { message, from, to }: &Release) -> Result<()> {
         let Some((netns, mut netlink, link)) = self.open()? else { return Ok(()) };
-        // The link may be gone a moment later: a packet that would have to wait until its next station is known, or one
-        // of an interface without the address, goes to all stations at once.
-        let routed = Way::Routed { from, to };
-        if knows_way(&mut netlink, &link, to)?
-            && let Ok(channel) = Channel::open_on(&netns, &link, routed)
-        {
-            return channel.send(&message, routed);
+        let routed = Way::Routed { from: *from, to: *to };
+        let route = netlink.route_to((*to).into())?.filter(|route| route.oif == Some(link.index));
+        let next = route.as_ref().and_then(|route| route.gateway).unwrap_or((*to).into());
+        let is_known = route.is_some()
+            && netlink.neighbours(link.index)?.iter().any(|station| station.address == next && station.mac.is_some());
+        let channel = if is_known { Channel::open_on(&netns, &link, routed).ok() } else { None };
+        let (channel, way) = match channel {
+            Some(channel) => (channel, routed),
+            None => {
+                let all = Way::Broadcast { from: *from };
+                (Channel::open_on(&netns, &link, all)?, all)
+            }
+        };
+        let arp = Arp::open_in(&netns, &link)?;
+        channel.send(message, way)?;
+        if let IpAddr::V4(next) = next {
+            arp.who_has(*from, next, PASSING)?;
         }
-        let all = Way::Broadcast { from };
-        Channel::open_on(&netns, &link, all)?.send(&message, all)
+        Ok(())
     }
 }
 
-/// Whether the hardware address is known that a packet to the server goes to.
-fn knows_way(netlink: &mut Netlink, link: &Link, to: Ipv4Addr) -> Result<bool> {
-    let Some(route) = netlink.route_to(to.into())?.filter(|route| route.oif == Some(link.index)) else {
-        return Ok(false);
-    };
-    let next = route.gateway.unwrap_or(to.into());
-    Ok(netlink.neighbours(link.index)?.iter().any(|station| station.address == next && station.mac.is_some()))
-}
+/// How long a packet may take to the next station and its answer back.
+const PASSING: Duration = Duration::from_millis(500);
 
 fn identity(netns: &Netns) -> Result<(u64, u64)> {
     let stat = rustix::fs::fstat(netns).map_err(|errno| Failure(Error::IOFailure(errno.to_string())))?;

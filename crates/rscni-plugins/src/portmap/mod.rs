@@ -22,6 +22,7 @@ use rscni_linux::nft::Nft;
 
 use self::config::{Backend, Config, Mapping, container_nets};
 use self::elements::Removed;
+use crate::chained;
 use crate::commands::Commands;
 use crate::failure::{AsFarAsPossible, Result};
 use crate::host;
@@ -34,13 +35,7 @@ pub(crate) const PORTMAP: Commands = Commands { add, del, check, gc, status };
 fn add(args: &Args) -> Result<CNIResult> {
     let conf = args.conf()?;
     let config = Config::new(conf, args)?;
-    let previous = conf.prev_result.as_ref().ok_or_else(|| {
-        Error::InvalidNetworkConfig(
-            "portmap must be called as a chained plugin: there is no prevResult; put it after the one that makes the \
-             interface"
-                .into(),
-        )
-    })?;
+    let previous = chained::require_prev_result(conf)?;
     let nets = container_nets(previous, &args.ifname);
     if config.mappings.is_empty() || nets.is_empty() {
         return Ok(previous.clone());

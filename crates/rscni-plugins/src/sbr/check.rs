@@ -8,6 +8,7 @@ use super::config::{Config, Tables};
 use super::tables;
 use crate::failure::{Failure, Result, differs};
 use crate::host;
+use crate::routing_table::MAIN;
 use crate::sandbox::Sandbox;
 
 pub(super) fn check(args: &Args) -> Result<()> {
@@ -28,7 +29,7 @@ pub(super) fn check(args: &Args) -> Result<()> {
         })?;
         if let Config::Tables(tables) = &config {
             let routes = tables::routes(&mut netlink, rule.table, link.index)?;
-            let main = tables::routes(&mut netlink, tables::MAIN, link.index)?;
+            let main = tables::routes(&mut netlink, MAIN, link.index)?;
             let table = Table { number: rule.table, ip, ips: &ips, tables, routes, link: &args.ifname, path: &path };
             table.check_default_route(result)?;
             table.check_subnet()?;
@@ -86,7 +87,7 @@ impl Table<'_> {
     fn check_given(&self, netlink: &mut Netlink, index: u32, result: &CNIResult, version: SpecVersion) -> Result<()> {
         for given in &result.routes {
             let route = Route { gateway: given.gw, ..Route::new(given.dst.trunc()) };
-            let is_moved = given.table.is_none_or(|table| table == tables::MAIN)
+            let is_moved = given.table.is_none_or(|table| table == MAIN)
                 && self.is_of_family(&route.dst)
                 && tables::is_route_of(&route, self.ip, self.ips)
                 && (self.tables.configured_gateway(self.ip).is_none() || route.dst.prefix_len() > 0);
@@ -97,7 +98,7 @@ impl Table<'_> {
             // Up to 1.0.0 results do not say which table a route was for.
             let filter = RouteFilter { dst: Some(route.dst), oif: Some(index), ..RouteFilter::default() };
             let is_elsewhere = version < SpecVersion::V1_1_0
-                && netlink.routes(filter)?.iter().any(|r| is_there(r) && r.table != Some(tables::MAIN));
+                && netlink.routes(filter)?.iter().any(|r| is_there(r) && r.table != Some(MAIN));
             if !is_elsewhere {
                 return Err(self.missing(route.dst, self.number));
             }
@@ -112,7 +113,7 @@ impl Table<'_> {
         }
         let hint = tables::source_hint(self.ip).filter(|_| self.tables.source_hints);
         match hint.filter(|hint| !main.iter().any(|route| route.dst == hint.dst && route.src.is_some())) {
-            Some(hint) => Err(self.missing(hint.dst, tables::MAIN)),
+            Some(hint) => Err(self.missing(hint.dst, MAIN)),
             None => Ok(()),
         }
     }

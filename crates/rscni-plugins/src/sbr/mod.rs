@@ -14,6 +14,7 @@ use self::config::{Config, Tables};
 use crate::chained;
 use crate::commands::Commands;
 use crate::failure::{AsFarAsPossible, Result};
+use crate::routing_table;
 use crate::sandbox::Sandbox;
 use crate::undo::Undo;
 
@@ -63,8 +64,8 @@ fn add_tables<'a>(
     index: u32,
     undo: &mut Undo<'a>,
 ) -> Result<()> {
-    let present = tables::routes(netlink, tables::MAIN, index)?;
-    let free = tables::free(netlink)?;
+    let present = tables::routes(netlink, routing_table::MAIN, index)?;
+    let free = routing_table::free(netlink, tables::FIRST)?;
     for (ip, table) in ips.iter().zip(free) {
         let mut batch = netlink.batch();
         for route in tables::wanted(ip, ips, tables, &present, index) {

@@ -8,12 +8,10 @@ use rscni_linux::{Netlink, Route, RouteFilter, Rule};
 
 use super::config::Tables;
 use crate::failure::{AsFarAsPossible, Result};
+use crate::routing_table::{MAIN, is_kernels_own};
 
 /// The first table that an address can get, as the Go plugin has it.
-const FIRST: u32 = 100;
-/// `default`, `main` and `local`.
-const KERNELS_OWN: std::ops::RangeInclusive<u32> = 253..=255;
-pub(super) const MAIN: u32 = 254;
+pub(super) const FIRST: u32 = 100;
 
 /// The metric that the kernel gives an IPv6 route which names none.
 const DEFAULT_METRIC_V6: u32 = 1024;
@@ -25,14 +23,7 @@ const LINK_LOCAL: IpNet = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0,
 
 /// Whether an address can get this table.
 pub(super) fn is_ours(table: u32) -> bool {
-    table >= FIRST && !KERNELS_OWN.contains(&table)
-}
-
-/// Tables that no rule leads to and no route is in, lowest first.
-pub(super) fn free(netlink: &mut Netlink) -> Result<impl Iterator<Item = u32> + use<>> {
-    let mut used: Vec<u32> = netlink.rules()?.iter().map(|rule| rule.table).collect();
-    used.extend(netlink.routes(RouteFilter::default())?.iter().filter_map(|route| route.table));
-    Ok((FIRST..).filter(move |table| is_ours(*table) && !used.contains(table)))
+    table >= FIRST && !is_kernels_own(table)
 }
 
 /// The rule for packets from this address.

@@ -106,12 +106,13 @@ impl ContainerLink for Tap {
     fn check(&self, sandbox: &mut Sandbox, link: &Link) -> Result<()> {
         let is = link.tun.unwrap_or_default();
         let show = |id: Option<u32>| id.map_or_else(|| "nobody".to_owned(), |id| id.to_string());
-        for (what, is, wanted) in [
-            ("owner", show(is.owner), show(self.owner)),
-            ("group", show(is.group), show(self.group)),
-            ("multiQueue", is.multi_queue.to_string(), self.multi_queue.to_string()),
-            ("persist", is.persist.to_string(), true.to_string()),
-        ] {
+        for (what, is, wanted) in [("owner", is.owner, self.owner), ("group", is.group, self.group)] {
+            if wanted.is_some() && is != wanted {
+                let problem = format!("tap {} has {what} {}, ADD left {}", link.name, show(is), show(wanted));
+                return Err(differs(problem));
+            }
+        }
+        for (what, is, wanted) in [("multiQueue", is.multi_queue, self.multi_queue), ("persist", is.persist, true)] {
             if is != wanted {
                 return Err(differs(format!("tap {} has {what} {is}, ADD left {wanted}", link.name)));
             }

@@ -14,6 +14,7 @@ use rscni_linux::{Link, Netlink, Netns, announce, sysctl};
 use self::attributes::Attributes;
 use self::config::{Config, Sysctl};
 use self::saved::{Saved, State};
+use crate::chained;
 use crate::commands::Commands;
 use crate::failure::{AsFarAsPossible, Result, differs};
 use crate::host;
@@ -28,7 +29,7 @@ fn add(args: &Args) -> Result<CNIResult> {
     let conf = args.conf()?;
     let config = Config::new(conf, args)?;
     allow_list::check(&config.sysctls)?;
-    let mut result = host::require_chained(conf)?.clone();
+    let mut result = chained::require_prev_result(conf)?.clone();
     if config.is_empty() {
         return Ok(result);
     }

@@ -1,0 +1,88 @@
+//! Asking a station on the link for its hardware address (RFC 826).
+//!
+//! The answer says more than the address: packets that were sent to the link before the question have got as far.
+
+use std::{
+    io::{self, Read},
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use rustix::net::{SendFlags, bind, sendto};
+use socket2::{Domain, Socket, Type};
+
+use crate::{
+    Error, Link, MacAddr, Netns, Result,
+    announce::{ARP_REPLY, ARP_REQUEST, ETHER_ARP, arp},
+    packet::PacketAddress,
+};
+
+/// A socket for questions on one link.
+#[derive(Debug)]
+pub struct Arp {
+    socket: Socket,
+    index: u32,
+    mac: MacAddr,
+}
+
+impl Arp {
+    /// A socket for `link`, which is in `netns`. It needs `CAP_NET_RAW` there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if the link is none of Ethernet; [`Error::Io`] if the socket cannot be opened.
+    pub fn open_in(netns: &Netns, link: &Link) -> Result<Self> {
+        let mac =
+            link.mac.ok_or_else(|| Error::invalid(format!("interface {}", link.name), "it has no Ethernet address"))?;
+        netns
+            .enter(|| {
+                let socket = Socket::new(Domain::PACKET, Type::RAW.cloexec(), None)?;
+                bind(&socket, &PacketAddress::of_protocol(link.index, ETHER_ARP))?;
+                Ok(Self { socket, index: link.index, mac })
+            })?
+            .map_err(|error: io::Error| Error::io(format!("open a packet socket on {}", link.name), error))
+    }
+
+    /// Asks as `source` who has `target`, and waits for the answer, at most as long as `limit`. Whether there is one.
+    pub fn who_has(&self, source: Ipv4Addr, target: Ipv4Addr, limit: Duration) -> Result<bool> {
+        let failed = |error: io::Error| Error::io(format!("ask who has {target}"), error);
+        let question = arp(ARP_REQUEST, self.mac, source, target);
+        let link = PacketAddress::of_frame(self.index);
+        sendto(&self.socket, &question, SendFlags::empty(), &link).map_err(|errno| failed(errno.into()))?;
+        let end = Instant::now() + limit;
+        let mut frame = [0; 64];
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            self.socket.set_read_timeout(Some(left)).map_err(failed)?;
+            match (&self.socket).read(&mut frame) {
+                Ok(length) if is_answer(&frame[..length], target) => return Ok(true),
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+}
+
+/// Whether an Ethernet frame is an answer of the station that has this address.
+fn is_answer(frame: &[u8], address: Ipv4Addr) -> bool {
+    frame.get(20..22) == Some(&ARP_REPLY.to_be_bytes()) && frame.get(28..32) == Some(&address.octets())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_is_that_of_the_station_that_was_asked() {
+        let [own, asked] = [1, 2].map(|last| Ipv4Addr::new(10, 0, 0, last));
+        let mac = MacAddr([2, 0, 0, 0, 0, 2]);
+        let answer = arp(ARP_REPLY, mac, asked, own);
+        assert!(is_answer(&answer, asked));
+        assert!(!is_answer(&answer, own) && !is_answer(&answer[..30], asked));
+        assert!(!is_answer(&arp(ARP_REQUEST, mac, asked, own), asked));
+    }
+}
