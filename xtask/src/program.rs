@@ -50,13 +50,16 @@ pub(crate) fn foreground(command: &mut Command) -> Result<()> {
 pub(crate) fn watched(command: &mut Command, mut on_line: impl FnMut(&str)) -> Result<()> {
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("start `{}`", shown(command)))?;
     let stdout = child.stdout.take().expect("stdout was piped just above");
-    show_lines(stdout, &mut on_line)?;
+    each_line(stdout, &mut |line| {
+        println!("{line}");
+        on_line(line);
+    })?;
     let status = child.wait().with_context(|| format!("wait for `{}`", shown(command)))?;
     succeeded(command, status)
 }
 
-/// Copies lines to stdout until the stream ends. A test may print any bytes, so they are not taken to be UTF-8.
-pub(crate) fn show_lines(stream: impl std::io::Read, on_line: &mut dyn FnMut(&str)) -> Result<()> {
+/// Hands each line to `on_line` until the stream ends. A test may print any bytes, so they are not taken to be UTF-8.
+pub(crate) fn each_line(stream: impl std::io::Read, on_line: &mut dyn FnMut(&str)) -> Result<()> {
     let mut stream = BufReader::new(stream);
     let mut line = Vec::new();
     loop {
@@ -64,9 +67,7 @@ pub(crate) fn show_lines(stream: impl std::io::Read, on_line: &mut dyn FnMut(&st
         if stream.read_until(b'\n', &mut line)? == 0 {
             return Ok(());
         }
-        let text = String::from_utf8_lossy(&line);
-        print!("{text}");
-        on_line(text.trim_end());
+        on_line(String::from_utf8_lossy(&line).trim_end());
     }
 }
 

@@ -14,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 use crate::{
     Error, Link, MacAddr, Netns, Result,
     announce::{ARP_REPLY, ARP_REQUEST, ETHER_ARP, arp},
-    packet::PacketAddress,
+    kernel_interface::PacketAddress,
 };
 
 /// A socket for questions on one link.

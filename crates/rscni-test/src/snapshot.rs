@@ -48,6 +48,16 @@ impl Items {
 }
 
 impl Snapshot {
+    /// Everything that is there in the network that this process is in, which somebody else than a
+    /// [`Lab`](crate::Lab) has made, and in the namespaces that `/run/netns` names.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not tell.
+    pub fn of_this_network() -> io::Result<Self> {
+        take(&Namespace::host(Netns::current().map_err(io::Error::other)?), &[])
+    }
+
     /// Leaves what mentions `text` out of comparisons with this snapshot: what a plugin is meant to leave behind, such as
     /// its bridge, or `ip_forward`.
     #[must_use]

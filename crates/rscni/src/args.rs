@@ -159,6 +159,9 @@ pub(crate) fn parse_bool(text: &str) -> Option<bool> {
 }
 
 /// `runtimeConfig` with the capabilities of the conventions typed, and all others in `custom`.
+///
+/// Inside a capability, names of keys may begin with a capital: that is how containerd writes them, whose types say
+/// nothing about JSON (`HostPort`, `IngressRate`, `Subnet`, `Servers`).
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RuntimeConfig {
@@ -194,13 +197,16 @@ pub struct RuntimeConfig {
 #[serde(rename_all = "camelCase", default)]
 pub struct PortMapping {
     /// Port on the host.
+    #[serde(alias = "HostPort")]
     pub host_port: u16,
     /// Port in the container.
+    #[serde(alias = "ContainerPort")]
     pub container_port: u16,
     /// `tcp`, `udp` or `sctp`, in any case; empty means tcp.
+    #[serde(alias = "Protocol")]
     pub protocol: String,
     /// The host address that it is bound to; empty means all.
-    #[serde(rename = "hostIP")]
+    #[serde(rename = "hostIP", alias = "HostIP")]
     pub host_ip: String,
 }
 
@@ -209,12 +215,16 @@ pub struct PortMapping {
 #[serde(rename_all = "camelCase", default)]
 pub struct IpRange {
     /// The subnet.
+    #[serde(alias = "Subnet")]
     pub subnet: String,
     /// First address of the range.
+    #[serde(alias = "RangeStart")]
     pub range_start: Option<String>,
     /// Last address of the range.
+    #[serde(alias = "RangeEnd")]
     pub range_end: Option<String>,
     /// The gateway.
+    #[serde(alias = "Gateway")]
     pub gateway: Option<String>,
 }
 
@@ -223,12 +233,16 @@ pub struct IpRange {
 #[serde(rename_all = "camelCase", default)]
 pub struct Bandwidth {
     /// Rate into the container.
+    #[serde(alias = "IngressRate")]
     pub ingress_rate: u64,
     /// Burst into the container.
+    #[serde(alias = "IngressBurst")]
     pub ingress_burst: u64,
     /// Rate out of the container.
+    #[serde(alias = "EgressRate")]
     pub egress_rate: u64,
     /// Burst out of the container.
+    #[serde(alias = "EgressBurst")]
     pub egress_burst: u64,
 }
 
@@ -237,10 +251,13 @@ pub struct Bandwidth {
 #[serde(default)]
 pub struct RuntimeDns {
     /// Name servers.
+    #[serde(alias = "Servers")]
     pub servers: Vec<String>,
     /// Search domains.
+    #[serde(alias = "Searches")]
     pub searches: Vec<String>,
     /// Resolver options.
+    #[serde(alias = "Options")]
     pub options: Vec<String>,
 }
 
@@ -306,6 +323,32 @@ mod tests {
         assert_eq!(runtime.aliases, ["db"]);
         assert_eq!(runtime.cgroup_path.as_deref(), Some("/k"));
         assert_eq!(runtime.custom.keys().collect::<Vec<_>>(), ["sample"]);
+    }
+
+    #[test]
+    fn capabilities_are_read_as_containerd_writes_them() {
+        let conf = NetConf {
+            runtime_config: json!({
+                "portMappings": [{ "HostPort": 8080, "ContainerPort": 80, "Protocol": "udp", "HostIP": "127.0.0.1" }],
+                "ipRanges": [[{ "Subnet": "10.1.0.0/16", "RangeStart": "10.1.0.9", "RangeEnd": "", "Gateway": "" }]],
+                "bandwidth": { "IngressRate": 1, "IngressBurst": 2, "EgressRate": 3, "EgressBurst": 4 },
+                "dns": { "Servers": ["8.8.8.8"], "Searches": ["a"], "Options": ["ndots:5"] },
+            })
+            .as_object()
+            .cloned()
+            .unwrap(),
+            ..NetConf::default()
+        };
+        let runtime = Args { config: Some(conf), ..Args::default() }.runtime_config().unwrap();
+        let mapping =
+            PortMapping { host_port: 8080, container_port: 80, protocol: "udp".into(), host_ip: "127.0.0.1".into() };
+        assert_eq!(runtime.port_mappings, [mapping]);
+        let range = &runtime.ip_ranges[0][0];
+        assert_eq!((&*range.subnet, range.range_start.as_deref()), ("10.1.0.0/16", Some("10.1.0.9")));
+        let bandwidth = Bandwidth { ingress_rate: 1, ingress_burst: 2, egress_rate: 3, egress_burst: 4 };
+        assert_eq!(runtime.bandwidth, Some(bandwidth));
+        let dns = runtime.dns.unwrap();
+        assert_eq!((&*dns.servers[0], &*dns.searches[0], &*dns.options[0]), ("8.8.8.8", "a", "ndots:5"));
     }
 
     #[test]

@@ -87,7 +87,7 @@ struct Case<'a> {
 
 impl Case<'_> {
     fn run(&self) -> Result<()> {
-        leftovers::forget_nat()?;
+        leftovers::forget()?;
         let container = Container::new(&self.container_id)?;
         let plugin = &self.list["plugins"][0];
         let is_loopback = plugin["type"] == "loopback";

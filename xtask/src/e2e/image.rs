@@ -12,6 +12,10 @@ use sha2::{Digest, Sha256};
 /// The image's name, once imported.
 pub(super) const NAME: &str = "localhost/rscni/busybox:latest";
 
+/// What a container of it does unless told otherwise: nothing, and for longer than any run takes. So it can be that
+/// of a pod, whose own container only holds the namespaces.
+const COMMAND: [&str; 2] = ["/bin/sleep", "3600"];
+
 const BUSYBOX: &str = "/usr/bin/busybox";
 const APPLETS: [&str; 5] = ["sh", "ip", "ping", "cat", "sleep"];
 
@@ -26,7 +30,7 @@ pub(super) fn write(archive: &Path) -> Result<()> {
     let config = serde_json::to_vec(&json!({
         "architecture": architecture,
         "os": "linux",
-        "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]},
+        "config": {"Env": ["PATH=/bin"], "Cmd": COMMAND},
         "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
     }))?;
     let manifest = serde_json::to_vec(&json!({

@@ -10,6 +10,9 @@ use anyhow::{Context, Result, ensure};
 
 use crate::program;
 
+/// host-local's directories.
+const NETWORKS: &str = "/var/lib/cni/networks";
+
 /// The host's side of one attachment.
 pub(super) struct Host {
     network: String,
@@ -36,7 +39,7 @@ impl Host {
 
     /// The files in which host-local notes the addresses it gave out.
     pub(super) fn address_files(&self) -> Result<Vec<String>> {
-        let directory = PathBuf::from("/var/lib/cni/networks").join(&self.network);
+        let directory = PathBuf::from(NETWORKS).join(&self.network);
         let Ok(entries) = directory.read_dir() else {
             return Ok(Vec::new());
         };
@@ -66,7 +69,7 @@ impl Host {
     }
 
     fn is_named_in(&self, line: &str) -> bool {
-        let is_own_chain = line.contains("CNI-") && !line.contains("CNI-HOSTPORT");
+        let is_own_chain = line.contains("CNI-") && !SHARED_CHAINS.iter().any(|chain| line.contains(chain));
         let mut words = line.split(|letter: char| !(letter.is_ascii_hexdigit() || ".:".contains(letter)));
         is_own_chain
             || line.contains(&self.container_id)
@@ -81,8 +84,16 @@ impl Host {
     }
 }
 
-/// Empties the NAT tables of the private node, so that a case does not answer for the one before it.
-pub(super) fn forget_nat() -> Result<()> {
+/// Chains that the Go plugins make once for all containers.
+const SHARED_CHAINS: [&str; 4] = ["CNI-HOSTPORT", "CNI-FORWARD", "CNI-ADMIN", "CNI-ISOLATION-STAGE"];
+
+/// Empties host-local's directories and the NAT tables of the private node, so that a case does not answer for the one
+/// before it.
+pub(super) fn forget() -> Result<()> {
+    match std::fs::remove_dir_all(NETWORKS) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context("empty host-local"),
+        _ => {}
+    }
     for iptables in ["iptables", "ip6tables"] {
         for what in ["--flush", "--delete-chain"] {
             program::capture(Command::new(iptables).args(["-t", "nat", what]))?;
@@ -113,9 +124,13 @@ mod tests {
         ] {
             assert!(host.is_named_in(line), "{line}");
         }
-        for line in
-            ["ip saddr 10.1.0.20 masquerade", "ip6 saddr fd00::20", "chain POSTROUTING {", "-A CNI-HOSTPORT-MASQ"]
-        {
+        for line in [
+            "ip saddr 10.1.0.20 masquerade",
+            "ip6 saddr fd00::20",
+            "chain POSTROUTING {",
+            "-A CNI-HOSTPORT-MASQ",
+            "counter jump CNI-ADMIN",
+        ] {
             assert!(!host.is_named_in(line), "{line}");
         }
     }

@@ -1,21 +1,27 @@
 //! `cargo xtask e2e`: the plugins under a real container runtime, and beside the Go plugins. Needs root.
 //!
-//! Two parts, in one private node made of namespaces ([`sandbox`]), so that the host's network, its containerd and
+//! Three parts, in one private node made of namespaces ([`sandbox`]), so that the host's network, its containerd and
 //! its CNI state are never touched:
 //!
 //! - [`container`]: Debian's containerd and runc start a container on the plugins, and it reaches its gateway.
 //!   First on the Go plugins, so that a fault of the machine is not taken for one of ours, then on ours.
+//! - [`pods`]: the same over its CRI service, as kubelet uses it.
 //! - [`handover`]: what one set of plugins added, the other checks and deletes.
 //!
-//! What has to be gone at the end of each is known to [`leftovers`]; [`image`] makes the container's image, [`cni`]
-//! calls plugins as a runtime does.
+//! What has to be gone at the end of each is known to [`leftovers`]; [`chain`] is the list of plugins, [`image`] makes
+//! the containers' image, [`cni`] calls plugins as a runtime does; [`cri`] speaks to the CRI service, over [`grpc`].
 
+mod chain;
 mod cni;
 mod container;
 mod containerd;
+mod cri;
+mod grpc;
 mod handover;
 mod image;
 mod leftovers;
+mod outside;
+mod pods;
 mod runtime;
 mod sandbox;
 
@@ -24,6 +30,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
+use self::containerd::Containerd;
 use crate::tally::Tally;
 use crate::{packages, program};
 
@@ -110,15 +117,19 @@ fn absolute(directory: &Path) -> Result<PathBuf> {
     directory.canonicalize().with_context(|| format!("find the directory of plugins {}", directory.display()))
 }
 
-/// Both parts, in the private node.
+/// All parts, in the private node.
 pub(crate) fn run_inside(options: &InsideOptions) -> Result<ExitCode> {
     let node = sandbox::enter(&options.directory, [&options.plugins, &options.go_plugins])?;
     let [tested, go] = &node.plugins;
     let tested = PluginSet { name: "rscni", directory: tested.clone() };
     let go = PluginSet { name: "go", directory: go.clone() };
     let mut tally = Tally::default();
-    container::run(&node, &go, &tested, &mut tally)?;
+    container::write_network()?;
+    pods::write_network()?;
+    let mut containerd = Containerd::start(&node.directory)?;
+    container::run(&containerd, &go, &tested, &mut tally)?;
     handover::run(&go, &tested, &mut tally);
+    pods::run(&mut containerd, &go, &tested, &mut tally)?;
     println!("end to end: {tally}");
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

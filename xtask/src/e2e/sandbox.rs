@@ -27,6 +27,9 @@ use crate::program;
 pub(super) const NETWORKS: &str = "/etc/cni/net.d";
 pub(super) const PLUGINS: &str = "/opt/cni/bin";
 
+/// Where the CRI service is told to look for the network of pods.
+pub(super) const POD_NETWORKS: &str = "/etc/cni/pods.d";
+
 /// What is in the private node.
 pub(super) struct Node {
     /// For whatever the run writes.
@@ -80,7 +83,7 @@ pub(super) fn enter(directory: &Path, plugins: [&PathBuf; 2]) -> Result<Node> {
     if usual.exists() {
         mounted("tmpfs", usual, "mode=755")?;
     }
-    for directory in [NETWORKS, "/opt/cni"] {
+    for directory in [NETWORKS, POD_NETWORKS, "/opt/cni"] {
         fs::create_dir_all(directory).with_context(|| format!("make {directory}"))?;
     }
     program::capture(Command::new("ip").args(["link", "set", "lo", "up"]))?;

@@ -76,13 +76,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     packages::ensure("User-Mode Linux", packages::FOR_UML)?;
     let directory = std::env::current_dir().context("find the current directory")?;
     let limit = Duration::from_secs(options.limit);
-    let code = run_in(&options.command, &directory, None, limit, &mut |_| ())?;
+    let code = run_in(&options.command, &directory, None, limit, &mut |line| println!("{line}"))?;
     Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 /// Runs a command inside User-Mode Linux, in the workspace's root, and gives its exit code.
 ///
-/// The command's output (stdout and stderr are one there) is shown, and each line handed to `on_line`.
+/// Each line of the command's output (stdout and stderr are one there) is handed to `on_line`.
 /// A kernel that ends without a result, or is not done within five minutes, is an error.
 pub(crate) fn run_in_uml(command: &[String], directory: &Path, on_line: &mut dyn FnMut(&str)) -> Result<i32> {
     run_in(command, directory, None, TIME_LIMIT, on_line)
@@ -156,12 +156,12 @@ fn boot(shared: &Path, limit: Duration, on_line: &mut dyn FnMut(&str)) -> Result
     let mut child = command.spawn().with_context(|| format!("start `{}`", program::shown(&command)))?;
     let stdout = child.stdout.take().expect("stdout was piped just above");
     let watchdog = Watchdog::over(&child, limit);
-    let shown = program::show_lines(stdout, on_line);
+    let read = program::each_line(stdout, on_line);
     let status = child.wait().context("wait for User-Mode Linux")?;
     if watchdog.struck() {
         bail!("User-Mode Linux was not done after {} seconds and was ended", limit.as_secs());
     }
-    shown.context("read the console of User-Mode Linux")?;
+    read.context("read the console of User-Mode Linux")?;
     if !status.success() {
         bail!("User-Mode Linux ended with {status}");
     }

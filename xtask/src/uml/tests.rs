@@ -12,8 +12,10 @@
 //! kernel without the link kind; the name makes `cargo xtask test` build it and run it inside. A file with the
 //! name but without the entry is an error here, so that none is ever left out.
 
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::{Mutex, mpsc};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -37,7 +39,8 @@ pub(crate) fn targets() -> Result<Vec<Target>> {
     find(&metadata)
 }
 
-/// Builds all of them and runs each inside; what they print is shown and handed to `on_line`.
+/// Builds all of them and runs each inside, as many at once as there are processors, since User-Mode Linux has one. What
+/// they print is shown when they have ended, and handed to `on_line`.
 pub(crate) fn run(on_line: &mut dyn FnMut(&str)) -> Result<()> {
     let targets = targets()?;
     if targets.is_empty() {
@@ -45,27 +48,59 @@ pub(crate) fn run(on_line: &mut dyn FnMut(&str)) -> Result<()> {
     }
     println!("   These need what the running kernel may lack, such as VLANs on bridges: each program runs in a small");
     println!("   Linux of its own, User-Mode Linux, an ordinary process that leaves nothing here. Building them ...");
+    let programs = build(&targets)?;
+    let waiting = Mutex::new(programs.into_iter());
+    let next = || waiting.lock().expect("no other thread panics").next();
+    let at_once = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let (done, ended) = mpsc::channel();
     let mut failed = Vec::new();
-    for (target, program) in build(&targets)? {
-        println!("     Running {}: {} in User-Mode Linux", target.package, target.name);
-        let start = Instant::now();
-        let mut tally = Tally::default();
-        let code = super::run_in_uml(&[program], &target.directory, &mut |line| {
-            tally.read(line);
-            on_line(line);
-        })?;
-        println!("     {} took {:.0?} with booting\n", target.name, start.elapsed());
-        if tally == Tally::default() {
-            bail!("{} ran no test in User-Mode Linux", target.name);
+    std::thread::scope(|scope| {
+        for done in std::iter::repeat_n(done, at_once) {
+            scope.spawn(move || {
+                while let Some((target, program)) = next() {
+                    // Nobody listens any more where an earlier one could not be run at all.
+                    let _ = done.send((target, run_one(target, program)));
+                }
+            });
         }
-        if code != 0 {
-            failed.push(target.name.as_str());
+        for (target, ran) in ended {
+            let ran = ran?;
+            println!("     Ran {}: {} in User-Mode Linux", target.package, target.name);
+            let mut tally = Tally::default();
+            for line in &ran.lines {
+                println!("{line}");
+                tally.read(line);
+                on_line(line);
+            }
+            println!("     {} took {:.0?} with booting\n", target.name, ran.took);
+            if tally == Tally::default() {
+                bail!("{} ran no test in User-Mode Linux", target.name);
+            }
+            if ran.code != 0 {
+                failed.push(target.name.as_str());
+            }
         }
-    }
+        Ok(())
+    })?;
     if !failed.is_empty() {
         bail!("failed in User-Mode Linux: {}", failed.join(", "));
     }
     Ok(())
+}
+
+/// How a test program ended, and what it printed.
+struct Ran {
+    code: i32,
+    lines: Vec<String>,
+    took: Duration,
+}
+
+fn run_one(target: &Target, program: String) -> Result<Ran> {
+    let start = Instant::now();
+    let mut lines = Vec::new();
+    let code = super::run_in_uml(&[program], &target.directory, &mut |line| lines.push(line.to_owned()))
+        .with_context(|| format!("{}, which printed:\n{}", target.name, lines.join("\n")))?;
+    Ok(Ran { code, lines, took: start.elapsed() })
 }
 
 fn find(metadata: &Value) -> Result<Vec<Target>> {

@@ -121,7 +121,7 @@ pub(super) fn run(suite: &Suite, prepared: &Prepared, set: Set, place: Place, sc
         program::copy_self(&this_program)?;
     }
     let command = [&this_program, Path::new(INSIDE), &file].map(|part| part.display().to_string());
-    let code = uml::run_in(&command, scratch, Some(scratch), UML_LIMIT, &mut |_| ())?;
+    let code = uml::run_in(&command, scratch, Some(scratch), UML_LIMIT, &mut |line| println!("{line}"))?;
     ensure!(code == 0, "the suite of {} could not be run inside User-Mode Linux", job.suite.plugin);
     serde_json::from_slice(&fs::read(&cases)?).with_context(|| format!("read {}", cases.display()))
 }

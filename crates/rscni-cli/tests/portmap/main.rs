@@ -3,6 +3,7 @@
 mod backends;
 mod calls;
 mod checks;
+mod cost;
 mod handover;
 mod packets;
 mod published;

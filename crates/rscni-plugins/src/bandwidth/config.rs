@@ -12,13 +12,17 @@ use crate::failure::{Failure, Result};
 const LATENCY: u32 = 25;
 
 /// The keys, in the configuration and in `runtimeConfig.bandwidth`. Rates are in bits per second, bursts in bits; 0 is
-/// no limit.
+/// no limit. containerd writes those of `runtimeConfig` with capitals.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Keys {
+    #[serde(alias = "IngressRate")]
     ingress_rate: Option<u64>,
+    #[serde(alias = "IngressBurst")]
     ingress_burst: Option<u64>,
+    #[serde(alias = "EgressRate")]
     egress_rate: Option<u64>,
+    #[serde(alias = "EgressBurst")]
     egress_burst: Option<u64>,
     unshaped_subnets: Option<Vec<String>>,
     shaped_subnets: Option<Vec<String>>,
@@ -167,6 +171,14 @@ mod tests {
         assert_eq!(config.ingress.unwrap().bucket(), Tbf { rate: 1_000_000, buffer: 1_600_000, limit: 127_400 });
         let config = read(&json!({ "egressRate": 8, "egressBurst": 8 })).unwrap();
         assert_eq!((config.ingress, config.egress), (None, Some(Limit { rate: 1, burst: 1 })));
+    }
+
+    #[test]
+    fn limits_of_the_runtime_are_read_as_containerd_writes_them() {
+        let given =
+            json!({ "IngressRate": 8000, "IngressBurst": 4_294_967_295_u32, "EgressRate": 0, "EgressBurst": 0 });
+        let config = read(&json!({ "runtimeConfig": { "bandwidth": given } })).unwrap();
+        assert_eq!((config.ingress, config.egress), (Some(Limit { rate: 1000, burst: 536_870_911 }), None));
     }
 
     #[rstest]

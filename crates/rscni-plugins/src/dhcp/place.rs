@@ -84,12 +84,11 @@ impl Place {
         let is_known = route.is_some()
             && netlink.neighbours(link.index)?.iter().any(|station| station.address == next && station.mac.is_some());
         let channel = if is_known { Channel::open_on(&netns, &link, routed).ok() } else { None };
-        let (channel, way) = match channel {
-            Some(channel) => (channel, routed),
-            None => {
-                let all = Way::Broadcast { from: *from };
-                (Channel::open_on(&netns, &link, all)?, all)
-            }
+        let (channel, way) = if let Some(channel) = channel {
+            (channel, routed)
+        } else {
+            let all = Way::Broadcast { from: *from };
+            (Channel::open_on(&netns, &link, all)?, all)
         };
         let arp = Arp::open_in(&netns, &link)?;
         channel.send(message, way)?;
