@@ -1,6 +1,6 @@
 //! The hardware address that somebody asks for: the runtime, or the configuration.
 
-use rscni::{Args, Error, NetConf};
+use rscni::{Args, Error, NetConf, any_case};
 use rscni_linux::MacAddr;
 
 use crate::failure::Result;
@@ -10,7 +10,7 @@ use crate::failure::Result;
 pub(crate) fn requested_mac(conf: &NetConf, args: &Args, key: Option<String>) -> Result<Option<MacAddr>> {
     let cni_args = args.cni_args()?;
     cni_args.refuse_unknown(&["MAC"])?;
-    let by_convention = conf.args_cni().and_then(|cni| Some(cni.get("mac")?.as_str()?.to_owned()));
+    let by_convention = conf.args_cni().and_then(|cni| Some(any_case::get(cni, "mac")?.as_str()?.to_owned()));
     let by_variable = cni_args.get("MAC").map(ToOwned::to_owned);
     let all = [args.runtime_config()?.mac, by_convention, by_variable, key];
     let Some(text) = all.into_iter().flatten().find(|mac| !mac.is_empty()) else { return Ok(None) };

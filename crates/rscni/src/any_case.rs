@@ -35,7 +35,7 @@ pub(crate) fn take(map: &mut Map<String, Value>, key: &str) -> Option<Value> {
 }
 
 /// The value of a key, however it is spelled.
-pub(crate) fn get<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+pub fn get<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     map.get(spelling(map, key)?)
 }
 

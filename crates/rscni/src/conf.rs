@@ -107,7 +107,7 @@ impl NetConf {
 
     /// `args.cni`, the arguments by convention that are meant for every plugin.
     pub fn args_cni(&self) -> Option<&Map<String, Value>> {
-        self.args.get("cni").and_then(Value::as_object)
+        any_case::get(&self.args, "cni").and_then(Value::as_object)
     }
 
     /// This configuration as a JSON object.

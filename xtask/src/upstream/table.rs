@@ -18,6 +18,9 @@ struct Exception {
     plugin: String,
     /// Its name, with `[*]` for the version.
     case: String,
+    /// The versions that it is about; all if there are none.
+    #[serde(default)]
+    versions: Vec<String>,
     reason: String,
 }
 
@@ -36,8 +39,14 @@ impl Exceptions {
     }
 
     fn find(&self, plugin: &str, case: &str) -> Option<&Exception> {
-        let case = without_version(case);
-        self.0.iter().find(|exception| exception.plugin == plugin && exception.case == case)
+        self.0.iter().find(|exception| exception.plugin == plugin && exception.is_about(case))
+    }
+}
+
+impl Exception {
+    fn is_about(&self, case: &str) -> bool {
+        let is_its_version = |version: &String| case.contains(&format!("[{version}]"));
+        self.case == without_version(case) && (self.versions.is_empty() || self.versions.iter().any(is_its_version))
     }
 }
 
@@ -111,7 +120,7 @@ impl Table {
             }
         }
         let all_pass = |exception: &Exception| {
-            let mut its = theirs.iter().filter(|case| without_version(&case.name) == exception.case).peekable();
+            let mut its = theirs.iter().filter(|case| exception.is_about(&case.name)).peekable();
             its.peek().is_none() || (its.all(|case| case.passed && passes_with_ours(case)))
         };
         let its_own = self.exceptions.0.iter().filter(|exception| exception.plugin == plugin);
@@ -193,6 +202,16 @@ mod tests {
         let mut needless = table(one);
         needless.add("ptp", &theirs, &theirs);
         assert!(!needless.is_as_it_should_be());
+    }
+
+    #[test]
+    fn an_exception_of_some_versions_does_not_cover_the_others() {
+        let one = r#"[{"plugin": "ptp", "case": "ptp [*] a", "versions": ["0.1.0"], "reason": "it is old"}]"#;
+        let mut table = table(one);
+        table.add("ptp", &[case("ptp [0.1.0] a", true, true)], &[]);
+        assert!(table.is_as_it_should_be());
+        table.add("ptp", &[case("ptp [0.1.0] a", true, true), case("ptp [1.0.0] a", true, true)], &[]);
+        assert!(!table.is_as_it_should_be());
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Config {
     /// The limits are those of the configuration if it has any, all four; else the runtime's. So are the subnets.
     pub(super) fn new(conf: &NetConf) -> Result<Self> {
         let own: Keys = conf.custom_as()?;
-        let runtime: Keys = match conf.runtime_config.get("bandwidth") {
+        let runtime: Keys = match any_case::get(&conf.runtime_config, "bandwidth") {
             None | Some(Value::Null) => Keys::default(),
             Some(given) => any_case::from_value(given.clone())
                 .map_err(|error| invalid(format!("runtimeConfig.bandwidth: {error}")))?,
@@ -201,6 +201,7 @@ mod tests {
     #[case(json!({ "ingressRate": 1.5 }), "1.5")]
     #[case(json!({ "ingressRate": "8" }), "string")]
     #[case(json!({ "runtimeConfig": { "bandwidth": { "egressRate": 1 } } }), "egressBurst must be set")]
+    #[case(json!({ "runtimeConfig": { "bandWidth": { "egressrate": 1 } } }), "egressBurst must be set")]
     #[case(json!({ "runtimeConfig": { "bandwidth": { "egressRate": "1" } } }), "runtimeConfig.bandwidth")]
     #[case(json!({ "runtimeConfig": { "bandwidth": [] , "x": 1 } , "egressRate": "1" }), "string")]
     #[case(json!({ "egressRate": 8000, "egressBurst": 8000, "shapedSubnets": ["10.0.0.0"] }), "10.0.0.0")]

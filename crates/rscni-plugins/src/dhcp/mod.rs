@@ -28,7 +28,7 @@ mod store;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use rscni::{Args, CNIResult, Cni, Error, NetConf};
+use rscni::{Args, CNIResult, Cni, Error, NetConf, any_case};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Deserialize;
 use serde_json::Value;
@@ -106,8 +106,7 @@ impl Keys {
     fn read(conf: &NetConf) -> Result<Self, Error> {
         let ipam =
             conf.ipam.as_ref().ok_or_else(|| Error::InvalidNetworkConfig("set \"ipam\": it is missing".into()))?;
-        serde_json::from_value(Value::Object(ipam.custom.clone()))
-            .map_err(|error| Error::InvalidNetworkConfig(format!("ipam: {error}")))
+        any_case::from_value(ipam.custom.clone()).map_err(|error| Error::InvalidNetworkConfig(format!("ipam: {error}")))
     }
 
     fn wishes(&self, args: &Args) -> Result<Wishes, Error> {
@@ -118,7 +117,7 @@ impl Keys {
 
 /// Where the daemon listens: `daemonSocketPath`. DEL needs no other key, so that it is not stopped by those.
 fn socket(conf: &NetConf) -> Result<PathBuf, Error> {
-    match conf.ipam.as_ref().and_then(|ipam| ipam.custom.get("daemonSocketPath")) {
+    match conf.ipam.as_ref().and_then(|ipam| any_case::get(&ipam.custom, "daemonSocketPath")) {
         None | Some(Value::Null) => Ok(SOCKET.into()),
         Some(Value::String(path)) if path.is_empty() => Ok(SOCKET.into()),
         Some(Value::String(path)) => Ok(path.into()),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use rscni::{Args, Error, NetConf};
+use rscni::{Args, Error, NetConf, any_case};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
@@ -90,7 +90,7 @@ impl Config {
         let _: Sysctls = serde_json::from_slice(&args.stdin).map_err(invalid)?;
         let keys: Keys = conf.custom_as()?;
         let by_args: Keys = match conf.args_cni() {
-            Some(map) => Keys::deserialize(map).map_err(|error| invalid(format!("args.cni: {error}")))?,
+            Some(map) => any_case::from_value(map.clone()).map_err(|error| invalid(format!("args.cni: {error}")))?,
             None => Keys::default(),
         };
         let promisc = by_args.promisc.or(keys.promisc);
