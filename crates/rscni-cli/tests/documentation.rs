@@ -128,6 +128,15 @@ fn every_plugin_has_a_page_with_an_example_and_a_line_in_the_index() {
 }
 
 #[test]
+fn the_readme_shows_the_plugins_that_there_are() {
+    let readme = std::fs::read_to_string(pages().join("../../README.md")).unwrap();
+    let (_, shown) = readme.split_once("$ rscni plugins\n").expect("the README shows the command");
+    let (shown, _) = shown.split_once("```").expect("the block ends");
+    let output = Command::new(RSCNI).arg("plugins").output().unwrap();
+    assert_eq!(shown, String::from_utf8_lossy(&output.stdout), "put what `rscni plugins` prints into README.md");
+}
+
+#[test]
 fn links_between_pages_lead_somewhere() {
     let headings = |text: &str| -> BTreeSet<String> {
         let headings = text.lines().filter_map(|line| line.strip_prefix('#'));

@@ -160,8 +160,8 @@ pub(crate) fn parse_bool(text: &str) -> Option<bool> {
 
 /// `runtimeConfig` with the capabilities of the conventions typed, and all others in `custom`.
 ///
-/// Inside a capability, names of keys may begin with a capital: that is how containerd writes them, whose types say
-/// nothing about JSON (`HostPort`, `IngressRate`, `Subnet`, `Servers`).
+/// Their keys come in any case: containerd, whose types say nothing about JSON, writes `HostPort`, `IngressRate`, `Subnet`
+/// and `Servers`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RuntimeConfig {
@@ -197,16 +197,13 @@ pub struct RuntimeConfig {
 #[serde(rename_all = "camelCase", default)]
 pub struct PortMapping {
     /// Port on the host.
-    #[serde(alias = "HostPort")]
     pub host_port: u16,
     /// Port in the container.
-    #[serde(alias = "ContainerPort")]
     pub container_port: u16,
     /// `tcp`, `udp` or `sctp`, in any case; empty means tcp.
-    #[serde(alias = "Protocol")]
     pub protocol: String,
     /// The host address that it is bound to; empty means all.
-    #[serde(rename = "hostIP", alias = "HostIP")]
+    #[serde(rename = "hostIP")]
     pub host_ip: String,
 }
 
@@ -215,16 +212,12 @@ pub struct PortMapping {
 #[serde(rename_all = "camelCase", default)]
 pub struct IpRange {
     /// The subnet.
-    #[serde(alias = "Subnet")]
     pub subnet: String,
     /// First address of the range.
-    #[serde(alias = "RangeStart")]
     pub range_start: Option<String>,
     /// Last address of the range.
-    #[serde(alias = "RangeEnd")]
     pub range_end: Option<String>,
     /// The gateway.
-    #[serde(alias = "Gateway")]
     pub gateway: Option<String>,
 }
 
@@ -233,16 +226,12 @@ pub struct IpRange {
 #[serde(rename_all = "camelCase", default)]
 pub struct Bandwidth {
     /// Rate into the container.
-    #[serde(alias = "IngressRate")]
     pub ingress_rate: u64,
     /// Burst into the container.
-    #[serde(alias = "IngressBurst")]
     pub ingress_burst: u64,
     /// Rate out of the container.
-    #[serde(alias = "EgressRate")]
     pub egress_rate: u64,
     /// Burst out of the container.
-    #[serde(alias = "EgressBurst")]
     pub egress_burst: u64,
 }
 
@@ -251,13 +240,10 @@ pub struct Bandwidth {
 #[serde(default)]
 pub struct RuntimeDns {
     /// Name servers.
-    #[serde(alias = "Servers")]
     pub servers: Vec<String>,
     /// Search domains.
-    #[serde(alias = "Searches")]
     pub searches: Vec<String>,
     /// Resolver options.
-    #[serde(alias = "Options")]
     pub options: Vec<String>,
 }
 
