@@ -140,9 +140,9 @@ fn only_what_is_asked_for_is_installed() {
     let temp = tempfile::tempdir().unwrap();
     install(temp.path(), &["--only", "cnitool"]).succeeded();
     assert_eq!(names_in(temp.path()), ["cnitool", "rscni"]);
-    let ran = install(temp.path(), &["--only", "cnitool,flannel"]);
+    let ran = install(temp.path(), &["--only", "cnitool,cilium"]);
     assert_eq!(ran.status, 1);
-    assert!(ran.stderr.contains("--only flannel"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("--only cilium"), "{}", ran.stderr);
 }
 
 #[test]
