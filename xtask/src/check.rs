@@ -154,12 +154,17 @@ fn lint() -> Result<()> {
 }
 
 fn cargo_test(targets: &[&str], tally: &mut Tally) -> Result<()> {
+    let mut cargo = program::cargo();
     // All of them, even after a failure: one run then shows everything there is to put right.
-    program::watched(
-        program::cargo().args(["test", "--workspace", "--all-features", "--no-fail-fast"]).args(targets),
-        |line| tally.read(line),
-    )
+    cargo.args(["test", "--workspace", "--all-features", "--no-fail-fast"]).args(targets);
+    if std::env::var_os("RUST_TEST_THREADS").is_none() {
+        cargo.env("RUST_TEST_THREADS", AT_ONCE);
+    }
+    program::watched(&mut cargo, |line| tally.read(line))
 }
+
+/// How many tests run at a time: most of the time they wait for the kernel to take namespaces apart.
+const AT_ONCE: &str = "8";
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! `cargo xtask dist`: the one static binary, as it goes onto nodes.
 //!
-//! The flag that links the C library in is given to the last compiler call only: procedural macros, which are built
-//! for this machine on the way, have to be shared objects.
+//! The flags are given to the last compiler call only, in which all code is generated: procedural macros, which are
+//! built for this machine on the way, have to be shared objects.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -21,7 +21,16 @@ pub(crate) fn run() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-const FLAGS: [&str; 2] = ["-C", "target-feature=+crt-static"];
+const FLAGS: [&str; 6] = [
+    "-C",
+    "target-feature=+crt-static",
+    // A program at a fixed address has nothing to relocate before `main`.
+    "-C",
+    "relocation-model=static",
+    // A panic aborts: nobody unwinds.
+    "-C",
+    "force-unwind-tables=no",
+];
 
 /// Whether an ELF file names no program interpreter.
 fn is_static(program: &Path) -> Result<bool> {

@@ -39,8 +39,8 @@ pub(crate) fn targets() -> Result<Vec<Target>> {
     find(&metadata)
 }
 
-/// Builds all of them and runs each inside, as many at once as there are processors, since User-Mode Linux has one. What
-/// they print is shown when they have ended, and handed to `on_line`.
+/// Builds all of them and runs each inside, several at once, since User-Mode Linux has one processor and waits a lot.
+/// What they print is shown when they have ended, and handed to `on_line`.
 pub(crate) fn run(on_line: &mut dyn FnMut(&str)) -> Result<()> {
     let targets = targets()?;
     if targets.is_empty() {
@@ -51,7 +51,7 @@ pub(crate) fn run(on_line: &mut dyn FnMut(&str)) -> Result<()> {
     let programs = build(&targets)?;
     let waiting = Mutex::new(programs.into_iter());
     let next = || waiting.lock().expect("no other thread panics").next();
-    let at_once = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let at_once = 2 * std::thread::available_parallelism().map_or(1, NonZero::get);
     let (done, ended) = mpsc::channel();
     let mut failed = Vec::new();
     std::thread::scope(|scope| {
@@ -98,7 +98,9 @@ struct Ran {
 fn run_one(target: &Target, program: String) -> Result<Ran> {
     let start = Instant::now();
     let mut lines = Vec::new();
-    let code = super::run_in_uml(&[program], &target.directory, &mut |line| lines.push(line.to_owned()))
+    // Most of the time tests wait for the kernel to take namespaces apart.
+    let command = [program, "--test-threads=4".to_owned()];
+    let code = super::run_in_uml(&command, &target.directory, &mut |line| lines.push(line.to_owned()))
         .with_context(|| format!("{}, which printed:\n{}", target.name, lines.join("\n")))?;
     Ok(Ran { code, lines, took: start.elapsed() })
 }
