@@ -285,8 +285,11 @@ fn a_net_is_cut_out_of_an_address_and_looked_up_with_other_fields() {
             "ip saddr & 255.255.255.0 . meta l4proto . th dport @from4 accept",
             "ip6 saddr & ffff:ffff:ffff:ffff:: . meta l4proto . th dport @from6 accept",
             "ip saddr . meta l4proto . th dport @from4 accept",
-            "meta nfproto ipv4 meta l4proto . th dport @all accept",
         ]);
+        // Releases of nft differ in whether they take the family for a number.
+        let all = |family: &str| format!("meta nfproto {family} meta l4proto . th dport @all accept");
+        let ruleset = ruleset();
+        assert!(ruleset.lines().any(|line| line == all("ipv4") || line == all("2")), "{ruleset}");
         let mut sets = nft.sets(&table).unwrap();
         sets.sort();
         assert_eq!(sets, ["all", "from4", "from6"]);
