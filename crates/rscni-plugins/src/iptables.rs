@@ -187,8 +187,34 @@ pub(crate) fn remove_chain(nft: &mut Nft, tables: [IpTable; 2], from: &[&str], n
     all.finish()
 }
 
+/// GC: removes the chains whose jump in the chain `from` has a comment that begins so, unless they are `valid`. A chain's
+/// name is a hash, so it is the comment that tells whose it is.
+pub(crate) fn remove_stale_chains(
+    nft: &mut Nft,
+    tables: [IpTable; 2],
+    from: &str,
+    prefix: &str,
+    comment: &str,
+    valid: &[String],
+) -> Result<()> {
+    let is_stale = |chain: &str| chain.starts_with(prefix) && !valid.iter().any(|valid| valid == chain);
+    let escaped = escaped(comment);
+    let mut all = AsFarAsPossible::default();
+    for table in tables {
+        let found = table
+            .rules(nft, from, |rule| rule.jump_target.as_deref().is_some_and(is_stale) && has_comment(rule, comment))?;
+        for chain in found.into_iter().filter_map(|rule| rule.jump_target) {
+            all.step(table.remove_chain(nft, &[from], &chain));
+        }
+        if let Some(legacy) = table.legacy() {
+            all.step(legacy.remove_chains(&[from], |chain, line| is_stale(chain) && line.contains(&escaped)));
+        }
+    }
+    all.finish()
+}
+
 /// Whether a rule of iptables has a comment that begins so: iptables keeps it as the data of a match.
-pub(crate) fn has_comment(rule: &RuleInfo, start: &str) -> bool {
+fn has_comment(rule: &RuleInfo, start: &str) -> bool {
     let holds = |bytes: &[u8]| bytes.windows(start.len()).any(|window| window == start.as_bytes());
     rule.comment.as_deref().is_some_and(|comment| comment.starts_with(start))
         || rule.expressions.iter().any(|expression| holds(&expression.attributes))
@@ -200,7 +226,7 @@ pub(crate) fn comment(text: &str) -> String {
 }
 
 /// Text as it stands between the quotes of a comment in the lines of `iptables-save` and `iptables-restore`.
-pub(crate) fn escaped(text: &str) -> String {
+fn escaped(text: &str) -> String {
     text.replace('"', "\\\"")
 }
 

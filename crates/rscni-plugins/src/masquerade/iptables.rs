@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use rscni::CNIResult;
 use rscni_linux::nft::Nft;
 
-use crate::failure::{AsFarAsPossible, Result};
+use crate::failure::Result;
 use crate::iptables::{self, IpTable, jump_target};
 use crate::owner::{Owner, Stale, go_hash};
 
@@ -73,26 +73,11 @@ pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>) -> Result<()> {
     iptables::remove_chain(nft, NAT, &[POSTROUTING], &chain(owner.network, owner.container_id))
 }
 
-/// GC. The chain's name is a hash, so it is the comment that tells whose it is.
+/// GC.
 pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
     let valid: Vec<String> =
         stale.valid_attachments().iter().map(|a| chain(stale.network(), &a.container_id)).collect();
-    let start = comment_start(stale.network());
-    let is_stale = |chain: &str| chain.starts_with("CNI-") && !valid.iter().any(|valid| valid == chain);
-    let mut all = AsFarAsPossible::default();
-    for table in NAT {
-        let found = table.rules(nft, POSTROUTING, |rule| {
-            rule.jump_target.as_deref().is_some_and(is_stale) && iptables::has_comment(rule, &start)
-        })?;
-        for chain in found.into_iter().filter_map(|rule| rule.jump_target) {
-            all.step(table.remove_chain(nft, &[POSTROUTING], &chain));
-        }
-        if let Some(legacy) = table.legacy() {
-            let escaped = iptables::escaped(&start);
-            all.step(legacy.remove_chains(&[POSTROUTING], |chain, line| is_stale(chain) && line.contains(&escaped)));
-        }
-    }
-    all.finish()
+    iptables::remove_stale_chains(nft, NAT, POSTROUTING, "CNI-", &comment_start(stale.network()), &valid)
 }
 
 #[cfg(test)]

@@ -292,26 +292,11 @@ pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>) -> Result<()> {
     all.finish()
 }
 
-/// GC. The chain's name is a hash, so it is the comment that tells whose it is.
+/// GC.
 pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
     let valid: Vec<String> =
         stale.valid_attachments().iter().map(|a| chain(CONTAINER, stale.network(), &a.container_id)).collect();
-    let start = comment_start(stale.network());
-    let is_stale = |chain: &str| chain.starts_with(CONTAINER) && !valid.iter().any(|valid| valid == chain);
-    let mut all = AsFarAsPossible::default();
-    for table in NAT {
-        let found = table.rules(nft, DNAT, |rule| {
-            rule.jump_target.as_deref().is_some_and(is_stale) && iptables::has_comment(rule, &start)
-        })?;
-        for chain in found.into_iter().filter_map(|rule| rule.jump_target) {
-            all.step(table.remove_chain(nft, &[DNAT], &chain));
-        }
-        if let Some(legacy) = table.legacy() {
-            let escaped = iptables::escaped(&start);
-            all.step(legacy.remove_chains(&[DNAT], |chain, line| is_stale(chain) && line.contains(&escaped)));
-        }
-    }
-    all.finish()
+    iptables::remove_stale_chains(nft, NAT, DNAT, CONTAINER, &comment_start(stale.network()), &valid)
 }
 
 #[cfg(test)]
