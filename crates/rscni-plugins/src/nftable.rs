@@ -4,6 +4,8 @@
 //! map, whose comment says whose it is. So packets and calls cost the same with one container or a thousand. The table
 //! and its rules stay when the last element goes, as a bridge stays without ports.
 
+use std::net::IpAddr;
+
 use rscni_linux::nft::{Element, ElementInfo, Family, Nft, Table, Transaction, Value};
 
 use crate::failure::Result;
@@ -74,4 +76,10 @@ pub(crate) fn find_stale(nft: &mut Nft, table: &Table, set: &str, stale: &Stale<
     let mut found = nft.elements(table, set)?;
     found.retain(|element| element.comment.as_deref().is_some_and(|tag| stale.has_tag(tag)));
     Ok(found)
+}
+
+/// The address that these bytes are, as the key of an element or what a rule compares with.
+pub(crate) fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = || <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
+    v4().or_else(|| <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from))
 }

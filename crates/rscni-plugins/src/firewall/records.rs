@@ -84,16 +84,10 @@ pub(super) fn of_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<Vec<Record>> 
 fn all(nft: &mut Nft, find: impl Fn(&mut Nft, &str) -> Result<Vec<ElementInfo>>) -> Result<Vec<Record>> {
     let mut records = Vec::new();
     for (backend, set) in sets() {
-        let addresses = find(nft, set)?.into_iter().filter_map(|element| address(&element.key));
+        let addresses = find(nft, set)?.into_iter().filter_map(|element| nftable::address(&element.key));
         records.extend(addresses.map(|address| Record { backend, address }));
     }
     Ok(records)
-}
-
-/// The address that is the key of an element.
-fn address(key: &[u8]) -> Option<IpAddr> {
-    let v4 = || <[u8; 4]>::try_from(key).ok().map(IpAddr::from);
-    v4().or_else(|| <[u8; 16]>::try_from(key).ok().map(IpAddr::from))
 }
 
 /// Forgets addresses. For nftables this is what ends letting them through.

@@ -4,10 +4,10 @@
 //! these lines, or in nftables, where a rule is a row of expressions. Of those only what this plugin's rules are made
 //! of is understood; anything else shows as `?`, and so is none of them.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 use rscni_linux::nft::{RawExpression, RuleInfo, Verdict};
+
+use crate::nftable::address;
 
 /// The line of a rule in nftables.
 pub(super) fn line(chain: &str, rule: &RuleInfo) -> String {
@@ -60,11 +60,6 @@ fn comparison(option: &str, cmp: &RawExpression) -> String {
         _ => None,
     };
     format!("{not} {option} {}", value.as_deref().unwrap_or("?"))
-}
-
-fn address(bytes: &[u8]) -> Option<IpAddr> {
-    let v4 = || <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
-    v4().or_else(|| <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from))
 }
 
 /// A match that the kernel has from the old tables: its name and its own structure.

@@ -13,6 +13,7 @@ use super::config::{Config, Mapping, Protocol};
 use super::names::{ENTRIES, Group, LOCALNET, Part, SETS, loopback, masquerade_chain, table};
 use super::nft_program;
 use crate::failure::{Result, differs};
+use crate::nftable;
 use crate::owner::{Owner, Stale};
 
 /// A mapping in one family, as the elements that make it up.
@@ -196,11 +197,8 @@ fn same_data(found: &ElementInfo, wanted: &Element) -> bool {
 /// The address that an element of a map leads to.
 fn target(element: &ElementInfo) -> Option<IpAddr> {
     let Some(Data::Value(value)) = &element.data else { return None };
-    let address = value.as_bytes().len().checked_sub(4).and_then(|length| value.as_bytes().get(..length))?;
-    match address.len() {
-        4 => <[u8; 4]>::try_from(address).ok().map(IpAddr::from),
-        _ => <[u8; 16]>::try_from(address).ok().map(IpAddr::from),
-    }
+    let length = value.as_bytes().len().checked_sub(4)?;
+    nftable::address(&value.as_bytes()[..length])
 }
 
 fn removed(element: &ElementInfo) -> Removed {
