@@ -14,12 +14,17 @@ pub(crate) fn requested_mac(conf: &NetConf, args: &Args, key: Option<String>) ->
     let by_variable = cni_args.get("MAC").map(ToOwned::to_owned);
     let all = [args.runtime_config()?.mac, by_convention, by_variable, key];
     let Some(text) = all.into_iter().flatten().find(|mac| !mac.is_empty()) else { return Ok(None) };
-    let invalid = |problem: String| Error::InvalidNetworkConfig(format!("{}: mac{problem}", conf.r#type));
+    parse_mac(&conf.r#type, &text).map(Some)
+}
+
+/// Reads an address that an interface can have, for the plugin of that name.
+pub(crate) fn parse_mac(plugin: &str, text: &str) -> Result<MacAddr> {
+    let invalid = |problem: String| Error::InvalidNetworkConfig(format!("{plugin}: mac{problem}"));
     let mac: MacAddr = text.parse().map_err(|error| invalid(format!(": {error}")))?;
     if mac.is_multicast() {
         return Err(invalid(format!(" {mac} is a group address, no interface can have it")).into());
     }
-    Ok(Some(mac))
+    Ok(mac)
 }
 
 #[cfg(test)]

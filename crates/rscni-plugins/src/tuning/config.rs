@@ -8,6 +8,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::attributes::Attributes;
 use crate::failure::{Failure, Result};
+use crate::mac::parse_mac;
 
 /// Where the attributes of before are kept.
 const DATA_DIR: &str = "/run/cni/tuning";
@@ -138,12 +139,7 @@ fn mac(keys: &Keys, by_args: &Keys, args: &Args) -> Result<Option<rscni_linux::M
         .or_else(|| given(runtime))
         .or_else(|| given(cni_args.get("MAC").map(Into::into)))
         .or_else(|| keys.mac.clone());
-    let Some(text) = given(text) else { return Ok(None) };
-    let mac: rscni_linux::MacAddr = text.parse().map_err(|error| invalid(format!("mac: {error}")))?;
-    if mac.is_multicast() {
-        return Err(invalid(format!("mac {mac} is a group address, no interface can have it")));
-    }
-    Ok(Some(mac))
+    given(text).map(|text| parse_mac("tuning", &text)).transpose()
 }
 
 /// The sysctls of the configuration, with those of `args.cni` in their place or after them.
