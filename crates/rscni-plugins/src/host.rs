@@ -107,15 +107,21 @@ fn del_stale_links(stale: &Stale<'_>) -> Result<()> {
     all.finish()
 }
 
+/// The link on the host that a link in the container is joined with, if it is one end of a veth.
+pub(crate) fn peer_of(host: &mut Netlink, inner: &Link) -> Result<Option<Link>> {
+    let Some(index) = inner.peer_index.filter(|_| inner.kind.as_deref() == Some("veth")) else { return Ok(None) };
+    match host.link_by_index(index) {
+        Ok(peer) => Ok(Some(peer).filter(|p| p.kind.as_deref() == Some("veth") && p.peer_index == Some(inner.index))),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// CHECK: the host's end of the container's veth, which the result must name.
 pub(crate) fn check_peer(host: &mut Netlink, inner: &Link, result: &CNIResult) -> Result<Link> {
-    let missing = || differs(format!("the host's end of {} is missing", inner.name));
-    let peer = host.link_by_index(inner.peer_index.ok_or_else(missing)?).map_err(|_| missing())?;
-    let is_peer = peer.kind.as_deref() == Some("veth") && peer.peer_index == Some(inner.index);
-    let is_named = result.interfaces.iter().any(|i| i.name == peer.name && i.sandbox.is_none());
-    if !is_peer || !is_named {
-        return Err(missing());
-    }
+    let is_named = |peer: &Link| result.interfaces.iter().any(|i| i.name == peer.name && i.sandbox.is_none());
+    let peer = peer_of(host, inner)?.filter(is_named);
+    let peer = peer.ok_or_else(|| differs(format!("the host's end of {} is missing", inner.name)))?;
     if !peer.up {
         return Err(differs(format!("interface {} on the host is down", peer.name)));
     }

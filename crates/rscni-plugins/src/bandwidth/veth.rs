@@ -4,6 +4,7 @@ use rscni::{Args, CNIResult, Error, NetConf};
 use rscni_linux::{Link, Netlink};
 
 use crate::failure::Result;
+use crate::host::peer_of;
 use crate::owner::Owner;
 use crate::sandbox::Sandbox;
 
@@ -45,16 +46,6 @@ pub(super) fn find(host: &mut Netlink, args: &Args, conf: &NetConf) -> Result<Op
         }
     }
     Ok(None)
-}
-
-/// The link on the host that a link in the container is joined with.
-fn peer_of(host: &mut Netlink, inner: &Link) -> Result<Option<Link>> {
-    let Some(index) = inner.peer_index.filter(|_| inner.kind.as_deref() == Some("veth")) else { return Ok(None) };
-    match host.link_by_index(index) {
-        Ok(peer) => Ok(Some(peer).filter(|p| p.kind.as_deref() == Some("veth") && p.peer_index == Some(inner.index))),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// Whether the result has an interface of that name on the host. Results of the first versions have no interfaces.
