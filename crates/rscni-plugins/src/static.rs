@@ -5,38 +5,27 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use rscni::{Args, CNIResult, Cni, Dns, Error, IpConfig, Route, any_case};
+use rscni::{Args, CNIResult, Dns, Error, IpConfig, Route, any_case};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::commands::IpamCommands;
 use crate::failure::differs;
 
 /// The plugin.
-pub(crate) struct Static;
+pub(crate) const STATIC: IpamCommands = IpamCommands {
+    name: "static",
+    add,
+    del: |_| Ok(()),
+    check,
+    gc: |_| Ok(()),
+    status: |args| Config::read(args).map(drop),
+};
 
-impl Cni for Static {
-    fn add(&self, args: Args) -> Result<CNIResult, Error> {
-        let config = Config::read(&args).map_err(named)?;
-        Ok(CNIResult { ips: config.ips, routes: config.routes, dns: config.dns, ..CNIResult::default() })
-    }
-
-    fn check(&self, args: Args) -> Result<(), Error> {
-        check(&args).map_err(named)
-    }
-
-    fn del(&self, _: Args) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn status(&self, args: Args) -> Result<(), Error> {
-        Config::read(&args).map(drop).map_err(named)
-    }
-}
-
-/// Says whose error it is, since the caller is often told it by the plugin that asked for addresses.
-fn named(error: Error) -> Error {
-    error.context("static")
+fn add(args: &Args) -> Result<CNIResult, Error> {
+    let config = Config::read(args)?;
+    Ok(CNIResult { ips: config.ips, routes: config.routes, dns: config.dns, ..CNIResult::default() })
 }
 
 /// What an ADD with this configuration gives.

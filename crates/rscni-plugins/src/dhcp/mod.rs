@@ -28,7 +28,7 @@ mod store;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use rscni::{Args, CNIResult, Cni, Error, NetConf, any_case};
+use rscni::{Args, CNIResult, Error, NetConf, any_case};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Deserialize;
 use serde_json::Value;
@@ -38,6 +38,7 @@ use self::client::Time;
 use self::lease::Lease;
 use self::options::{Provide, Request, Wishes};
 use self::store::Store;
+use crate::commands::IpamCommands;
 use crate::failure::differs;
 use crate::host::require_valid_attachments;
 use crate::sandbox::Sandbox;
@@ -64,34 +65,7 @@ fn log(what: std::fmt::Arguments<'_>) {
 }
 
 /// The plugin.
-pub(crate) struct Dhcp;
-
-impl Cni for Dhcp {
-    fn add(&self, args: Args) -> Result<CNIResult, Error> {
-        add(&args).map_err(named)
-    }
-
-    fn check(&self, args: Args) -> Result<(), Error> {
-        check(&args).map_err(named)
-    }
-
-    fn del(&self, args: Args) -> Result<(), Error> {
-        del(&args).map_err(named)
-    }
-
-    fn gc(&self, args: Args) -> Result<(), Error> {
-        gc(&args).map_err(named)
-    }
-
-    fn status(&self, args: Args) -> Result<(), Error> {
-        status(&args).map_err(named)
-    }
-}
-
-/// Says whose error it is, since the caller is often told it by the plugin that asked for addresses.
-fn named(error: Error) -> Error {
-    error.context("dhcp")
-}
+pub(crate) const DHCP: IpamCommands = IpamCommands { name: "dhcp", add, del, check, gc, status };
 
 /// The keys of `ipam`.
 #[derive(Debug, Default, Deserialize)]

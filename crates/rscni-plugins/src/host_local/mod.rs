@@ -20,43 +20,17 @@ mod store;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use rscni::{Args, CNIResult, Cni, Error, IpConfig};
+use rscni::{Args, CNIResult, Error, IpConfig};
 
 use self::config::{Config, Requested};
 use self::range::{RangeSet, Stretch};
 use self::store::{Holder, Reservation, Store};
+use crate::commands::IpamCommands;
 use crate::failure::{AsFarAsPossible, differs};
 use crate::host::require_valid_attachments;
 
 /// The plugin.
-pub(crate) struct HostLocal;
-
-impl Cni for HostLocal {
-    fn add(&self, args: Args) -> Result<CNIResult, Error> {
-        add(&args).map_err(named)
-    }
-
-    fn check(&self, args: Args) -> Result<(), Error> {
-        check(&args).map_err(named)
-    }
-
-    fn del(&self, args: Args) -> Result<(), Error> {
-        del(&args).map_err(named)
-    }
-
-    fn gc(&self, args: Args) -> Result<(), Error> {
-        gc(&args).map_err(named)
-    }
-
-    fn status(&self, args: Args) -> Result<(), Error> {
-        status(&args).map_err(named)
-    }
-}
-
-/// Says whose error it is, since the caller is often told it by the plugin that asked for addresses.
-fn named(error: Error) -> Error {
-    error.context("host-local")
-}
+pub(crate) const HOST_LOCAL: IpamCommands = IpamCommands { name: "host-local", add, del, check, gc, status };
 
 fn add(args: &Args) -> Result<CNIResult, Error> {
     let config = Config::read(args)?;
