@@ -12,7 +12,6 @@ use std::process::{Command, Stdio};
 
 use rscni::Error;
 use rscni_linux::nft::{Family, Nft, Policy, RuleInfo, Table};
-use rustix::fs::{FlockOperation, flock};
 
 use crate::failure::{AsFarAsPossible, Result};
 
@@ -169,7 +168,7 @@ pub(crate) fn find() -> std::result::Result<(), String> {
 pub(crate) fn lock() -> Result<File> {
     let path = "/proc/thread-self/ns/net";
     let locked = File::open(path).and_then(|namespace| {
-        rustix::io::retry_on_intr(|| flock(&namespace, FlockOperation::LockExclusive))?;
+        crate::lock::lock(&namespace)?;
         Ok(namespace)
     });
     Ok(locked.map_err(|e| Error::IOFailure(format!("lock {path}: {e}")))?)

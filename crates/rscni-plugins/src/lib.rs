@@ -24,6 +24,7 @@ mod ipam;
 mod iptables;
 mod ipvlan;
 mod linked;
+mod lock;
 mod loopback;
 mod mac;
 mod macvlan;

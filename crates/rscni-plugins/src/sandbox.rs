@@ -6,7 +6,6 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rscni::{Args, CNIResult, Error, Interface, SpecVersion};
 use rscni_linux::{AddressFlags, Link, LinkChange, Netlink, Netns, OperState, Route, RouteFilter, sysctl};
-use rustix::fs::{FlockOperation, flock};
 
 use crate::failure::{Failure, Result, differs};
 use crate::routing_table::MAIN;
@@ -57,8 +56,7 @@ impl Sandbox {
     /// Waits until no other plugin that takes this lock works in the namespace, and keeps it as long as this value is
     /// there. It is the lock that the Go plugins take.
     pub(crate) fn lock(&self) -> Result<()> {
-        flock(&self.netns, FlockOperation::LockExclusive)
-            .map_err(|errno| Error::IOFailure(format!("lock {}: {errno}", self.path)).into())
+        crate::lock::lock(&self.netns).map_err(|errno| Error::IOFailure(format!("lock {}: {errno}", self.path)).into())
     }
 
     /// Fails if the container has an interface of that name already (spec: "ADD").

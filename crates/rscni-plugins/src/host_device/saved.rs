@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use rscni::{Args, Error};
 use rscni_linux::{Address, AddressFlags, Link, NewAddress};
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
@@ -99,7 +98,8 @@ impl From<&Address> for SavedAddress {
     }
 }
 
-/// The files; their names come from the kernel, or have been checked: they are no paths. As long as this value is there, no other call moves a device.
+/// The files; their names come from the kernel, or have been checked: they are no paths. As long as this value is there,
+/// no other call moves a device.
 pub(super) struct Store {
     directory: PathBuf,
     _lock: File,
@@ -113,8 +113,7 @@ impl Store {
     fn open_in(directory: &Path) -> Result<Self> {
         fs::create_dir_all(directory).map_err(failed("make", directory))?;
         let lock = File::open(directory).map_err(failed("open", directory))?;
-        flock(&lock, FlockOperation::LockExclusive)
-            .map_err(|errno| failed("lock", directory)(std::io::Error::from(errno)))?;
+        crate::lock::lock(&lock).map_err(|errno| failed("lock", directory)(errno.into()))?;
         Ok(Self { directory: directory.to_owned(), _lock: lock })
     }
 

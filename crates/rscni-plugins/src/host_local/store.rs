@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use rscni::Error;
 use rscni::name::check_network_name;
-use rustix::fs::{Access, AtFlags, Dir, FlockOperation, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::index::Index;
@@ -123,8 +123,7 @@ impl Store {
         let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::CLOEXEC;
         let lock = rustix::fs::openat(&dir, LOCK, flags, Mode::from_raw_mode(0o750))
             .map_err(|e| failure("open", &path.join(LOCK), &e))?;
-        rustix::io::retry_on_intr(|| rustix::fs::flock(&lock, FlockOperation::LockExclusive))
-            .map_err(|e| failure("lock", &path.join(LOCK), &e))?;
+        crate::lock::lock(&lock).map_err(|e| failure("lock", &path.join(LOCK), &e))?;
         let books = RefCell::new(Books::List(HashSet::new()));
         let store = Self { path, dir, _lock: lock, books };
         match Index::open(data_dir, network, &store.dir) {
