@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sendto, socket_with};
 
+use crate::closing::ClosedLater;
 use crate::kernel_interface::PacketAddress;
 use crate::packet::checksum;
 use crate::{Error, Link, MacAddr, Netns, Result};
@@ -39,6 +40,7 @@ fn send(link: &Link, mac: MacAddr, addresses: &[IpAddr]) -> Result<()> {
     // Without a protocol it receives nothing.
     let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)
         .map_err(|errno| Error::io("open a packet socket", errno))?;
+    let socket = ClosedLater::from(socket);
     for address in addresses {
         let frames = match address {
             // Some hosts learn from requests, some from replies.
@@ -47,7 +49,7 @@ fn send(link: &Link, mac: MacAddr, addresses: &[IpAddr]) -> Result<()> {
         };
         for frame in frames {
             let target = PacketAddress::of_frame(link.index);
-            sendto(&socket, &frame, SendFlags::empty(), &target)
+            sendto(&*socket, &frame, SendFlags::empty(), &target)
                 .map_err(|errno| Error::io(format!("announce {address} on {}", link.name), errno))?;
         }
     }

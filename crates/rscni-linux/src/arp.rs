@@ -14,13 +14,14 @@ use socket2::{Domain, Socket, Type};
 use crate::{
     Error, Link, MacAddr, Netns, Result,
     announce::{ARP_REPLY, ARP_REQUEST, ETHER_ARP, arp},
+    closing::ClosedLater,
     kernel_interface::PacketAddress,
 };
 
 /// A socket for questions on one link.
 #[derive(Debug)]
 pub struct Arp {
-    socket: Socket,
+    socket: ClosedLater<Socket>,
     index: u32,
     mac: MacAddr,
 }
@@ -38,7 +39,7 @@ impl Arp {
             .enter(|| {
                 let socket = Socket::new(Domain::PACKET, Type::RAW.cloexec(), None)?;
                 bind(&socket, &PacketAddress::of_protocol(link.index, ETHER_ARP))?;
-                Ok(Self { socket, index: link.index, mac })
+                Ok(Self { socket: socket.into(), index: link.index, mac })
             })?
             .map_err(|error: io::Error| Error::io(format!("open a packet socket on {}", link.name), error))
     }
@@ -48,7 +49,7 @@ impl Arp {
         let failed = |error: io::Error| Error::io(format!("ask who has {target}"), error);
         let question = arp(ARP_REQUEST, self.mac, source, target);
         let link = PacketAddress::of_frame(self.index);
-        sendto(&self.socket, &question, SendFlags::empty(), &link).map_err(|errno| failed(errno.into()))?;
+        sendto(&*self.socket, &question, SendFlags::empty(), &link).map_err(|errno| failed(errno.into()))?;
         let end = Instant::now() + limit;
         let mut frame = [0; 64];
         loop {
@@ -57,7 +58,7 @@ impl Arp {
                 return Ok(false);
             }
             self.socket.set_read_timeout(Some(left)).map_err(failed)?;
-            match (&self.socket).read(&mut frame) {
+            match (&*self.socket).read(&mut frame) {
                 Ok(length) if is_answer(&frame[..length], target) => return Ok(true),
                 Ok(_) => {}
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}

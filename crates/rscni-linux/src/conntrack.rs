@@ -13,6 +13,7 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use crate::{
     Family, Netns, Result,
+    closing::ClosedLater,
     netlink::{Answer, Attributes, Socket, attributes},
 };
 
@@ -46,7 +47,7 @@ const HEADER: usize = 4;
 /// A socket to the kernel's table of connections. It stays in the namespace it was opened in.
 #[derive(Debug)]
 pub struct Conntrack {
-    socket: Socket,
+    socket: ClosedLater<Socket>,
 }
 
 /// One direction of a connection.
@@ -84,12 +85,12 @@ pub struct Flow {
 impl Conntrack {
     /// Opens a socket in the calling thread's namespace.
     pub fn open() -> Result<Self> {
-        Ok(Self { socket: Socket::open(NETLINK_NETFILTER)? })
+        Ok(Self { socket: Socket::open(NETLINK_NETFILTER)?.into() })
     }
 
     /// Opens a socket in `netns`; the calling thread stays where it is.
     pub fn open_in(netns: &Netns) -> Result<Self> {
-        Ok(Self { socket: Socket::open_in(netns, NETLINK_NETFILTER)? })
+        Ok(Self { socket: Socket::open_in(netns, NETLINK_NETFILTER)?.into() })
     }
 
     /// The connections of a family and protocol that were begun to this port.

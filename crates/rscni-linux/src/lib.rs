@@ -29,8 +29,8 @@
 //! # What to know
 //!
 //! **Sockets stay.** A [`Netlink`] or [`nft::Nft`] socket belongs to the namespace it was opened in. Open one
-//! for the host and one for the container; no thread has to move after that. The calling thread never moves at
-//! all: [`Netns::enter`] runs its closure on a thread of its own.
+//! for the host and one for the container; no thread has to move after that. [`Netns::enter`] moves the calling
+//! thread for as long as its closure runs, and only if it can come back.
 //!
 //! **Few system calls.** A batch, and a transaction of nftables, is one `send` and, when it succeeds, one
 //! `recv`. Lookups are lookups and not lists. What has to list says in its documentation that its cost grows.
@@ -43,6 +43,7 @@
 
 mod announce;
 mod arp;
+mod closing;
 pub mod conntrack;
 mod error;
 mod kernel_interface;

@@ -3,7 +3,11 @@
 //! It knows the envelope (headers, acknowledgements, dumps) and nothing of what is inside: rtnetlink and
 //! nftables both stand on it.
 
-use std::{io, ops::ControlFlow};
+use std::{
+    io,
+    ops::ControlFlow,
+    os::fd::{AsFd, BorrowedFd},
+};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP_INTR, NLM_F_ECHO, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
@@ -257,6 +261,12 @@ impl Socket {
             }
         }
         Err(Error::Timeout { what: format!("{action}: an answer that no other change interrupts") })
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.raw.as_fd()
     }
 }
 

@@ -35,12 +35,12 @@ pub use self::{
     value::Value,
     verdict::Verdict,
 };
-use crate::{Netns, Result, netlink::Socket};
+use crate::{Netns, Result, closing::ClosedLater, netlink::Socket};
 
 /// An nftables socket. It stays in the namespace it was opened in.
 #[derive(Debug)]
 pub struct Nft {
-    socket: Socket,
+    socket: ClosedLater<Socket>,
     /// Whether the kernel knows the messages that delete what may be absent (since Linux 6.3).
     destroy: bool,
 }
@@ -57,7 +57,7 @@ impl Nft {
     }
 
     fn new(socket: Socket) -> Self {
-        Self { socket, destroy: true }
+        Self { socket: socket.into(), destroy: true }
     }
 
     /// Does without the messages that came with Linux 6.3, as if the kernel were older. It need not be called

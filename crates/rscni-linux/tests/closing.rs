@@ -1,0 +1,39 @@
+//! Sockets that are left to the kernel to close.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use rscni_linux::{LinkChange, Netlink, Netns, Nft, Veth, announce};
+use support::private_network;
+
+/// Enough that one which stays open would show.
+const MANY: usize = 300;
+
+#[test]
+fn sockets_left_to_the_kernel_are_closed_and_keep_no_namespace_alive() {
+    private_network(|| {
+        let mut host = Netlink::open().unwrap();
+        let netns = Netns::create().unwrap();
+        let near = host.add_veth(&Veth { peer_netns: Some(&netns), ..Veth::new("near", "eth0") }).unwrap().index;
+        let mut container = Netlink::open_in(&netns).unwrap();
+        let far = container.link_by_name("eth0").unwrap();
+        let up = LinkChange { up: Some(true), ..LinkChange::default() };
+        host.set_link(near, &up).unwrap();
+        container.set_link(far.index, &up).unwrap();
+        for _ in 0..MANY {
+            announce(&netns, &far, &["10.1.0.2".parse().unwrap()]).unwrap();
+            assert!(Nft::open_in(&netns).unwrap().tables().unwrap().is_empty());
+        }
+        let open = std::fs::read_dir("/proc/self/fd").unwrap().count();
+        assert!(open < 50, "{open} files are open");
+
+        // With the last that holds the namespace, its interfaces go.
+        drop((container, netns));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while host.find_link("near").unwrap().is_some() {
+            assert!(Instant::now() < deadline, "something keeps the namespace alive");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    });
+}
