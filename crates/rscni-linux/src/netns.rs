@@ -1,8 +1,8 @@
 //! Network namespaces: open one, make one, run something inside one.
 //!
-//! The calling thread never changes its namespace. What has to happen inside another one happens on a
-//! short-lived thread; what only needs a socket there (see [`Netlink::open_in`](crate::Netlink::open_in))
-//! keeps the socket and lets the thread go.
+//! What has to happen inside another one happens between two steps of the calling thread, in and back; what only
+//! needs a socket there (see [`Netlink::open_in`](crate::Netlink::open_in)) keeps the socket. A thread that could not
+//! come back does not go: then a short-lived one does.
 
 use std::{
     fs::File,
@@ -94,16 +94,24 @@ impl Netns {
         std::fs::remove_file(path).map_err(failed)
     }
 
-    /// Runs `f` inside the namespace, on a thread that lives only for this.
+    /// Runs `f` inside the namespace.
+    ///
+    /// The calling thread is in there for as long as `f` runs. Where it would not be let back into its own namespace,
+    /// which takes `CAP_SYS_ADMIN` over that one too, `f` runs on a thread that lives only for this.
     ///
     /// A panic in `f` goes on in the caller.
     pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
-        let action = || format!("enter network namespace {}", self.path().display());
-        on_new_thread(&action(), || {
-            move_into_link_name_space(self.as_fd(), Some(LinkNameSpaceType::Network))
-                .map_err(|errno| Error::io(action(), errno))?;
-            Ok(f())
-        })?
+        let go = || {
+            move_into(self)
+                .map_err(|errno| Error::io(format!("enter network namespace {}", self.path().display()), errno))
+        };
+        let Some(way_back) = WayBack::find() else {
+            let action = format!("enter network namespace {}", self.path().display());
+            return on_new_thread(&action, || go().map(|()| f()))?;
+        };
+        go()?;
+        let _back_at_the_end = way_back;
+        Ok(f())
     }
 
     /// A path by which this process, and others that may look into it, can open the namespace:
@@ -130,6 +138,32 @@ impl Netns {
 impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+fn move_into(netns: impl AsFd) -> rustix::io::Result<()> {
+    move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
+}
+
+/// Leads the thread back into the namespace that it was in, when it is dropped.
+struct WayBack(OwnedFd);
+
+impl WayBack {
+    /// None if the thread would not be let back. To go where it is already asks for just that.
+    fn find() -> Option<Self> {
+        let own = open(OWN, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        move_into(&own).ok()?;
+        Some(Self(own))
+    }
+}
+
+impl Drop for WayBack {
+    fn drop(&mut self) {
+        if let Err(errno) = move_into(&self.0) {
+            // Whatever came next would be done to the wrong network.
+            eprintln!("return from a network namespace: {errno}");
+            std::process::abort();
+        }
     }
 }
 

@@ -18,6 +18,43 @@ fn a_thread_that_enters_a_namespace_comes_back_by_itself() {
 }
 
 #[test]
+fn a_thread_whose_work_in_a_namespace_panics_comes_back() {
+    private_network(|| {
+        let before = Netns::current().unwrap();
+        let netns = Netns::create().unwrap();
+        let panicked = std::panic::catch_unwind(|| netns.enter(|| panic!("inside")));
+        assert!(panicked.is_err());
+        assert!(Netns::current().unwrap().is_same(&before).unwrap());
+    });
+}
+
+/// Root of a user namespace of its own may enter the network namespaces that it makes, but not the one it came from.
+#[test]
+fn a_thread_that_could_not_come_back_does_not_go() {
+    const NESTED: &str = "RSCNI_LINUX_TEST_NESTED";
+    if std::env::var_os(NESTED).is_some() {
+        let before = Netns::current().unwrap();
+        assert!(before.enter(|| ()).is_err(), "this test needs a namespace that it may not enter");
+        let netns = Netns::create().unwrap();
+        let inside = netns.enter(Netns::current).unwrap().unwrap();
+        assert!(inside.is_same(&netns).unwrap());
+        assert!(Netns::current().unwrap().is_same(&before).unwrap());
+        return;
+    }
+    private_network(|| {
+        let output = std::process::Command::new("unshare")
+            .args(["--user", "--map-root-user"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "a_thread_that_could_not_come_back_does_not_go", "--nocapture", "--test-threads=1"])
+            .env(NESTED, "1")
+            .output()
+            .unwrap();
+        let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
+    });
+}
+
+#[test]
 fn a_namespace_without_a_name_can_be_opened_by_its_path() {
     private_network(|| {
         let netns = Netns::create().unwrap();
