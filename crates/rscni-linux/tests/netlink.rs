@@ -76,7 +76,9 @@ fn a_veth_is_made_with_its_peer_in_the_container() {
         assert!(near.peer_netnsid.is_some());
         assert!(!far.up);
 
+        // With more of them the kernel would wait until every processor has noticed that they are not used.
         let shown = &json("ip", "-j -d link show vethab12cd34")[0];
+        assert_eq!((&shown["num_tx_queues"], &shown["num_rx_queues"]), (&1.into(), &1.into()));
         assert_eq!(shown["ifalias"], "net/container/eth0");
         assert_eq!(shown["master"], "cni0");
         assert_eq!(host.links_by_alias("net/container/eth0").unwrap().len(), 1);

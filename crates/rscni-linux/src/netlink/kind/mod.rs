@@ -46,6 +46,10 @@ pub struct NewLink<'a> {
     /// The namespace to make it in, if not the socket's.
     pub(super) netns: Option<&'a Netns>,
     pub(super) up: bool,
+    /// Whether it is switched on once it is there.
+    pub(super) up_when_made: bool,
+    /// How many queues it has in each direction, if not as many as the kernel thinks fit.
+    pub(super) queues: Option<u32>,
     pub(super) kind: InfoKind,
     pub(super) data: Option<InfoData>,
     pub(super) action: String,
@@ -62,6 +66,8 @@ impl NewLink<'_> {
             lower: None,
             netns: None,
             up: false,
+            up_when_made: false,
+            queues: None,
             kind,
             data: None,
             action,
@@ -81,6 +87,7 @@ impl NewLink<'_> {
             message.header.change_mask = LinkFlags::Up;
         }
         message.attributes.extend(self.master.map(LinkAttribute::Controller));
+        message.attributes.extend(queues(self.queues));
         message.attributes.extend(self.lower.map(LinkAttribute::Link));
         message.attributes.push(LinkAttribute::LinkInfo(info));
         RouteNetlinkMessage::NewLink(message)
@@ -96,6 +103,10 @@ fn temporary_name() -> Result<String> {
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .map_err(|errno| crate::Error::io("choose a random name", errno))?;
     Ok(format!("tmp{:08x}", u32::from_ne_bytes(bytes)))
+}
+
+fn queues(number: Option<u32>) -> impl Iterator<Item = LinkAttribute> {
+    number.into_iter().flat_map(|n| [LinkAttribute::NumTxQueues(n), LinkAttribute::NumRxQueues(n)])
 }
 
 /// What both ends of a veth, and every other link, may have.
@@ -115,8 +126,7 @@ fn end(name: &str, mac: Option<MacAddr>, mtu: Option<u32>, netns: Option<&Netns>
 impl Netlink {
     /// Makes a link and gives it as the kernel describes it, in one exchange.
     ///
-    /// The kernel takes no alias for a new link: one that is asked for costs a second exchange. A caller that
-    /// has other changes to make can leave it out here and set it along with them.
+    /// The kernel takes no alias for a new link: one that is asked for costs a second exchange.
     ///
     /// # Errors
     ///
@@ -129,7 +139,7 @@ impl Netlink {
         self.socket.send().map_err(|error| crate::Error::io(&new.action, error))?;
         let link = self.socket.answer(&new.action, first, last, |_, payload| Link::parse(payload));
         let link = link.map_err(|error| self.naming_links(error))?;
-        self.with_alias(link, new.alias)
+        self.finish(link, new.alias, new.up_when_made)
     }
 
     /// Makes a link in another namespace, on top of one of this socket's: `ip link add link LOWER name NAME netns
@@ -164,18 +174,19 @@ impl Netlink {
             }
             made => made.and_then(|()| inside.link_by_name(&new.name)),
         };
-        inside.with_alias(made?, new.alias)
+        inside.finish(made?, new.alias, new.up_when_made)
     }
 
-    /// Gives a link that was just made its alias, or deletes it again.
-    fn with_alias(&mut self, mut link: Link, alias: Option<String>) -> Result<Link> {
-        if alias.is_some() {
-            let change = LinkChange { alias, ..LinkChange::default() };
+    /// Gives a link that was just made what it cannot be made with, or deletes it again.
+    fn finish(&mut self, mut link: Link, alias: Option<String>, up: bool) -> Result<Link> {
+        if alias.is_some() || up {
+            let change = LinkChange { alias, up: up.then_some(true), ..LinkChange::default() };
             if let Err(error) = self.set_link(link.index, &change) {
                 // The first error is the one to report.
                 let _ = self.del_link(link.index);
                 return Err(error);
             }
+            link.up |= up;
             link.alias = change.alias;
         }
         Ok(link)

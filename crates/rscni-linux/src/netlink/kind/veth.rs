@@ -3,7 +3,7 @@
 
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth};
 
-use super::{NewLink, end};
+use super::{NewLink, end, queues};
 use crate::{MacAddr, Netns};
 
 /// A veth pair to be made.
@@ -19,7 +19,7 @@ pub struct Veth<'a> {
     pub mac: Option<MacAddr>,
     /// The index of the bridge to attach the near end to.
     pub master: Option<u32>,
-    /// Whether the near end is switched on at once. The peer cannot be: the kernel refuses that.
+    /// Whether the near end is switched on. The peer cannot be: the kernel refuses that.
     pub up: bool,
     /// The name of the peer.
     pub peer_name: String,
@@ -38,16 +38,23 @@ impl Veth<'_> {
     }
 }
 
+/// The kernel makes room for one queue a processor and then uses one; and it waits until every processor has noticed
+/// that, for each end.
+const QUEUES: Option<u32> = Some(1);
+
 impl<'a> From<&Veth<'a>> for NewLink<'a> {
     fn from(veth: &Veth<'a>) -> Self {
-        let peer = end(&veth.peer_name, veth.peer_mac, veth.peer_mtu.or(veth.mtu), veth.peer_netns);
+        let mut peer = end(&veth.peer_name, veth.peer_mac, veth.peer_mtu.or(veth.mtu), veth.peer_netns);
+        peer.attributes.extend(queues(QUEUES));
         let action = format!("create veth {} with peer {}", veth.name, veth.peer_name);
         Self {
             alias: veth.alias.clone(),
             mtu: veth.mtu,
             mac: veth.mac,
             master: veth.master,
-            up: veth.up,
+            // Switched on at once, without a carrier, it would have the kernel stop its queues, and wait for that.
+            up_when_made: veth.up,
+            queues: QUEUES,
             data: Some(InfoData::Veth(InfoVeth::Peer(peer))),
             ..Self::new(InfoKind::Veth, &veth.name, action)
         }
