@@ -29,7 +29,7 @@ pub(crate) fn commit(
     table: &Table,
     skeleton: impl Fn(&mut Transaction<'_>),
     changes: impl Fn(&mut Transaction<'_>),
-) -> Result<()> {
+) -> rscni_linux::Result<()> {
     let mut attempt = |with_skeleton: bool| {
         let mut transaction = nft.transaction();
         if with_skeleton {
@@ -39,14 +39,13 @@ pub(crate) fn commit(
         changes(&mut transaction);
         transaction.commit()
     };
-    let outcome = match attempt(false) {
+    match attempt(false) {
         Err(error) if error.is_not_found() => match attempt(true) {
             Err(error) if error.is_exists() => attempt(false),
             outcome => outcome,
         },
         outcome => outcome,
-    };
-    Ok(outcome?)
+    }
 }
 
 /// Puts an element where there may be one of the same key: the address has a new owner.

@@ -4,7 +4,7 @@
 
 use ipnet::IpNet;
 use rscni::{Args, CNIResult, Error, Interface};
-use rscni_linux::{AddressFlags, Link, Netlink, Route, RouteFilter, Veth};
+use rscni_linux::{AddressFlags, Link, Netlink, Nft, Route, RouteFilter, Veth};
 use serde::Deserialize;
 
 use crate::commands::Commands;
@@ -76,7 +76,7 @@ fn add(args: &Args) -> Result<CNIResult> {
     if conf.ip_masq.unwrap_or_default() {
         let masquerade = Masquerade::new(owner, keys.ip_masq_backend.unwrap_or_default());
         // Before the step itself: with iptables it is one for each family.
-        undo.push(move || masquerade.remove(None));
+        undo.push(move || masquerade.remove(&mut Nft::open()?, None));
         masquerade.add(&result)?;
     }
     host::enable_forwarding(&result.ips.iter().map(|ip| ip.address).collect::<Vec<_>>())?;
@@ -120,11 +120,15 @@ fn del(args: &Args) -> Result<()> {
     let conf = args.conf()?;
     let owner = Owner::new(&conf.name, args);
     let mut all = AsFarAsPossible::default();
-    all.step(host::del_veth(owner, args));
+    // What nftables has goes first: while the kernel removes the link, it frees that too.
+    let mut nft = None;
     if conf.ip_masq.unwrap_or_default() {
-        // Removal looks at both backends, so it does not matter which one is configured.
-        all.step(Masquerade::new(owner, Backend::default()).remove(conf.prev_result.as_ref()));
+        all.step(Nft::open().map(|socket| nft = Some(socket)));
     }
+    if let Some(nft) = &mut nft {
+        all.step(Masquerade::new(owner, Backend::default()).remove(nft, conf.prev_result.as_ref()));
+    }
+    all.step(host::del_veth(owner, args));
     if let Some(ipam) = Ipam::of(conf, args) {
         all.step(ipam.del());
     }

@@ -10,14 +10,14 @@ mod spoof;
 use std::time::Duration;
 
 use rscni::{Args, CNIResult, Interface};
-use rscni_linux::{BridgePort, Link, LinkChange, Netlink, Veth, announce};
+use rscni_linux::{BridgePort, Link, LinkChange, Netlink, Nft, Veth, announce};
 
 use self::config::Config;
 use crate::commands::Commands;
 use crate::failure::{AsFarAsPossible, Context, Result, differs};
 use crate::host;
 use crate::ipam::Ipam;
-use crate::masquerade::Masquerade;
+use crate::masquerade::{Backend, Masquerade};
 use crate::owner::Owner;
 use crate::sandbox::{Reach, Sandbox, check_mac};
 use crate::undo::Undo;
@@ -58,7 +58,7 @@ fn add(args: &Args) -> Result<CNIResult> {
     let inner = sandbox.netlink.link_by_name(&args.ifname)?;
     if let (true, Some(mac)) = (config.mac_spoof_check, inner.mac) {
         spoof::add(owner, &port.name, mac)?;
-        undo.push(move || spoof::remove(owner, Some(mac)));
+        undo.push(move || spoof::remove(&mut Nft::open()?, owner, Some(mac)));
     }
 
     // The link is there first, for an IPAM plugin that asks a server behind it.
@@ -78,7 +78,7 @@ fn add(args: &Args) -> Result<CNIResult> {
         if let Some(backend) = config.masquerade {
             let masquerade = Masquerade::new(owner, backend);
             // Before the step itself: with iptables it is one for each family.
-            undo.push(move || masquerade.remove(None));
+            undo.push(move || masquerade.remove(&mut Nft::open()?, None));
             masquerade.add(&result)?;
         }
         if !gateways.is_empty() {
@@ -135,13 +135,20 @@ fn del(args: &Args) -> Result<()> {
     if let Some(ipam) = before {
         all.step(ipam.del());
     }
+    // What nftables has goes first: while the kernel removes the link, it frees that too.
+    let has_filter = config.as_ref().map_or(true, |config| config.mac_spoof_check);
+    let masquerade = conf.ip_masq.unwrap_or_default();
+    let mut nft = None;
+    if has_filter || masquerade {
+        all.step(Nft::open().map(|socket| nft = Some(socket)));
+    }
+    if let Some(nft) = nft.as_mut().filter(|_| has_filter) {
+        all.step(spoof::remove(nft, owner, previous.and_then(|result| inner_mac(args, result))));
+    }
+    if let Some(nft) = nft.as_mut().filter(|_| masquerade) {
+        all.step(Masquerade::new(owner, Backend::default()).remove(nft, previous));
+    }
     all.step(host::del_veth(owner, args));
-    if config.as_ref().map_or(true, |config| config.mac_spoof_check) {
-        all.step(spoof::remove(owner, previous.and_then(|result| inner_mac(args, result))));
-    }
-    if conf.ip_masq.unwrap_or_default() {
-        all.step(Masquerade::new(owner, config.ok().and_then(|c| c.masquerade).unwrap_or_default()).remove(previous));
-    }
     if let Some(ipam) = after {
         all.step(ipam.del());
     }

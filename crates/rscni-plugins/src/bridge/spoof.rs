@@ -41,23 +41,23 @@ fn pair(port: &str, mac: MacAddr) -> Value {
 pub(super) fn add(owner: Owner<'_>, port: &str, mac: MacAddr) -> Result<()> {
     let table = table();
     let tag = owner.tag();
-    nftable::commit(&mut Nft::open()?, &table, skeleton, |transaction| {
+    let outcome = nftable::commit(&mut Nft::open()?, &table, skeleton, |transaction| {
         let allowed = Element::new(pair(port, mac)).comment(&tag);
         nftable::put(transaction, &table, ALLOWED, &allowed);
         nftable::put(transaction, &table, PORTS, &Element::new(Value::ifname(port)).comment(&tag));
-    })
+    });
+    Ok(outcome?)
 }
 
 /// Removes what belongs to the attachment. The hardware address saves a search.
-pub(super) fn remove(owner: Owner<'_>, mac: Option<MacAddr>) -> Result<()> {
-    let mut nft = Nft::open()?;
+pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, mac: Option<MacAddr>) -> Result<()> {
     let (table, tag, port) = (table(), owner.tag(), owner.veth_name());
     let ports = nft.get_element(&table, PORTS, &Value::ifname(&port))?.filter(|p| p.comment.as_deref() == Some(&tag));
     let mut all = AsFarAsPossible::default();
     let keys: Vec<Value> = mac.map(|mac| pair(&port, mac)).into_iter().collect();
-    let allowed = nftable::find(&mut nft, &table, ALLOWED, &tag, &keys)?;
-    all.step(remove_elements(&mut nft, ports.into_iter().collect(), allowed));
-    all.step(remove_go_chains(&mut nft, owner));
+    let allowed = nftable::find(nft, &table, ALLOWED, &tag, &keys)?;
+    all.step(remove_elements(nft, ports.into_iter().collect(), allowed));
+    all.step(remove_go_chains(nft, owner));
     all.finish()
 }
 

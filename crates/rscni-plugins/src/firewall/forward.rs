@@ -136,11 +136,12 @@ fn elements(policy: Policy, bridge: &str) -> Vec<(&'static str, Value)> {
 /// Puts a bridge under a policy. It stays: nobody knows who else is on the bridge.
 pub(super) fn add_policy(nft: &mut Nft, policy: Policy, bridge: &str) -> Result<()> {
     let table = table();
-    nftable::commit(nft, &table, skeleton, |transaction| {
+    let outcome = nftable::commit(nft, &table, skeleton, |transaction| {
         for (set, key) in elements(policy, bridge) {
             transaction.add_element(&table, set, &Element::new(key));
         }
-    })
+    });
+    Ok(outcome?)
 }
 
 /// CHECK: the bridge is under the policy.

@@ -43,11 +43,12 @@ fn skeleton(transaction: &mut Transaction<'_>) {
 /// Keeps the ports from each other and from all others of their bridge.
 pub(super) fn add(nft: &mut Nft, owner: Owner<'_>, ports: &[&str]) -> Result<()> {
     let (table, tag) = (table(), owner.tag());
-    nftable::commit(nft, &table, skeleton, |transaction| {
+    let outcome = nftable::commit(nft, &table, skeleton, |transaction| {
         for port in ports {
             nftable::put(transaction, &table, PORTS, &Element::new(Value::ifname(port)).comment(&tag));
         }
-    })
+    });
+    Ok(outcome?)
 }
 
 /// CHECK

@@ -85,28 +85,59 @@ fn skeleton(transaction: &mut Transaction<'_>) {
     }
 }
 
+/// The rules of a subnet's chain: for what stays inside, for multicast, and for the rest.
+const CHAIN_RULES: u32 = 3;
+
+/// The last container of a subnet may take the chain along while another one comes.
+const ROUNDS: u32 = 4;
+
 /// Adds the addresses of the result, in one transaction.
+///
+/// A chain that is complete is left as it is: what a transaction replaces has to be freed, and whoever changes
+/// something next may have to wait for that.
 pub(super) fn add(nft: &mut Nft, owner: Owner<'_>, result: &CNIResult) -> Result<()> {
     let table = table();
     let tag = owner.tag();
-    nftable::commit(nft, &table, skeleton, |transaction| {
-        for ip in &result.ips {
-            let (kind, subnet) = (kind(ip.address.addr()), ip.address.trunc());
-            let chain = chain(subnet);
-            transaction.add_chain(&table, &chain, None).flush_chain(&table, &chain);
-            let multicast = kind.multicast.parse().expect("a constant");
-            for inside in [subnet, multicast] {
-                transaction.add_rule(
-                    &table,
-                    &chain,
-                    &Rule::new().family_of(kind.any).in_net(kind.destination, inside).return_(),
-                );
+    let mut rounds = 0;
+    loop {
+        let mut missing = BTreeSet::new();
+        for subnet in result.ips.iter().map(|ip| ip.address.trunc()) {
+            if !has_all_rules(nft, subnet)? {
+                missing.insert(subnet);
             }
-            transaction.add_rule(&table, &chain, &Rule::new().masquerade(NatFlags::default()));
-            let element = Element::new(ip.address.addr()).data(Verdict::Jump(chain)).comment(&tag);
-            nftable::put(transaction, &table, kind.map, &element);
         }
-    })
+        let outcome = nftable::commit(nft, &table, skeleton, |transaction| {
+            for subnet in &missing {
+                add_chain(transaction, *subnet);
+            }
+            for ip in &result.ips {
+                let (kind, chain) = (kind(ip.address.addr()), chain(ip.address.trunc()));
+                let element = Element::new(ip.address.addr()).data(Verdict::Jump(chain)).comment(&tag);
+                nftable::put(transaction, &table, kind.map, &element);
+            }
+        });
+        rounds += 1;
+        match outcome {
+            Err(error) if error.is_not_found() && rounds < ROUNDS => {}
+            outcome => return Ok(outcome?),
+        }
+    }
+}
+
+fn has_all_rules(nft: &mut Nft, subnet: IpNet) -> Result<bool> {
+    Ok(nft.rules(&table(), &chain(subnet))?.len() == CHAIN_RULES as usize)
+}
+
+fn add_chain(transaction: &mut Transaction<'_>, subnet: IpNet) {
+    let (table, chain, kind) = (table(), chain(subnet), kind(subnet.addr()));
+    let multicast = kind.multicast.parse().expect("a constant");
+    let leaves_alone = |net| Rule::new().family_of(kind.any).in_net(kind.destination, net).return_();
+    transaction
+        .add_chain(&table, &chain, None)
+        .flush_chain(&table, &chain)
+        .add_rule(&table, &chain, &leaves_alone(subnet))
+        .add_rule(&table, &chain, &leaves_alone(multicast))
+        .add_rule(&table, &chain, &Rule::new().masquerade(NatFlags::default()));
 }
 
 /// Removes the attachment's elements, and the chains of subnets that have no others.
@@ -150,24 +181,46 @@ fn remove_found(
             if let Some(Data::Verdict(Verdict::Jump(chain))) = &element.data {
                 chains.insert(chain.clone());
             }
-            found.push((kind.map, Element::new(Value::bytes(element.key))));
+            found.push((kind.map, element));
         }
     }
-    let mut transaction = nft.transaction();
-    for (map, element) in &found {
-        transaction.destroy_element(&table, map, element);
-    }
-    transaction.commit()?;
+    // The kernel counts a chain's rules and what leads to it. Asking is quicker than to be refused: that waits.
+    let mut unused = Vec::new();
     for chain in chains {
-        let mut transaction = nft.transaction();
-        transaction.flush_chain(&table, &chain).del_chain(&table, &chain);
-        match transaction.commit() {
-            // Another container of the subnet still uses it, or another call has just removed it.
+        let leads_to =
+            |element: &ElementInfo| matches!(&element.data, Some(Data::Verdict(Verdict::Jump(to))) if *to == chain);
+        let own = found.iter().filter(|(_, element)| leads_to(element)).count();
+        let rules = nft.rules(&table, &chain)?.len();
+        let uses = nft.chain(&table, &chain)?.map_or(u32::MAX, |chain| chain.uses);
+        if usize::try_from(uses).is_ok_and(|uses| uses <= own + rules) {
+            unused.push(chain);
+        }
+    }
+    match remove_together(nft, &found, &unused) {
+        // A container of the subnet has just come, or another call has removed the chain.
+        Err(error) if error.is_busy() || error.is_not_found() => {}
+        outcome => return Ok(outcome?),
+    }
+    remove_together(nft, &found, &[])?;
+    for chain in unused {
+        match remove_together(nft, &[], &[chain]) {
             Err(error) if !error.is_busy() && !error.is_not_found() => return Err(error.into()),
             _ => {}
         }
     }
     Ok(())
+}
+
+fn remove_together(nft: &mut Nft, elements: &[(&str, ElementInfo)], chains: &[String]) -> rscni_linux::Result<()> {
+    let table = table();
+    let mut transaction = nft.transaction();
+    for (map, element) in elements {
+        transaction.destroy_element(&table, map, &Element::new(Value::bytes(element.key.clone())));
+    }
+    for chain in chains {
+        transaction.flush_chain(&table, chain).del_chain(&table, chain);
+    }
+    transaction.commit()
 }
 
 /// The first address of the result that is not masqueraded for this owner.
@@ -177,11 +230,8 @@ pub(super) fn missing(nft: &mut Nft, owner: Owner<'_>, result: &CNIResult) -> Re
         let address = ip.address.addr();
         let element = nft.get_element(&table, kind(address).map, &Value::from(address))?;
         let is_ours = element.is_some_and(|element| element.comment.as_deref() == Some(&tag));
-        // The element leads to the chain; the chain has its three rules, and the base chain its two.
-        if !is_ours
-            || nft.rules(&table, &chain(ip.address.trunc()))?.len() != 3
-            || nft.rules(&table, POSTROUTING)?.len() != 2
-        {
+        // The element leads to the chain; the chain has its rules, and the base chain its two.
+        if !is_ours || !has_all_rules(nft, ip.address.trunc())? || nft.rules(&table, POSTROUTING)?.len() != 2 {
             return Ok(Some(address));
         }
     }

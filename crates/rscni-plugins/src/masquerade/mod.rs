@@ -47,12 +47,11 @@ impl<'a> Masquerade<'a> {
     }
 
     /// Removes whatever any of the backends has for this attachment. The result of the ADD saves a search.
-    pub(crate) fn remove(self, previous: Option<&CNIResult>) -> Result<()> {
-        let mut nft = Nft::open()?;
+    pub(crate) fn remove(self, nft: &mut Nft, previous: Option<&CNIResult>) -> Result<()> {
         let mut all = AsFarAsPossible::default();
-        all.step(elements::remove(&mut nft, self.owner, previous));
-        all.step(go_nftables::remove(&mut nft, self.owner));
-        all.step(iptables::remove(&mut nft, self.owner));
+        all.step(elements::remove(nft, self.owner, previous));
+        all.step(go_nftables::remove(nft, self.owner));
+        all.step(iptables::remove(nft, self.owner));
         all.finish()
     }
 
