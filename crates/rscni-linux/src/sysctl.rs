@@ -7,11 +7,17 @@
 //! Network settings belong to a namespace: of the calling thread for [`get`] and [`set`], of any for
 //! [`get_in`] and [`set_in`].
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs,
+    io::{self, Read},
+    path::PathBuf,
+};
 
 use crate::{Error, Netns, Result};
 
 const ROOT: &str = "/proc/sys";
+/// More than nearly all values have.
+const PAGE: usize = 4096;
 
 /// The value of a setting, without the newline at its end.
 ///
@@ -20,7 +26,18 @@ const ROOT: &str = "/proc/sys";
 /// [`Error::Invalid`] for what is no key, [`Error::NotFound`] if the kernel has no such setting.
 pub fn get(key: &str) -> Result<String> {
     let path = path(key)?;
-    match fs::read_to_string(&path) {
+    // The kernel gives a value in one piece, and nothing after it: one read is enough where it fits.
+    let mut value = vec![0; PAGE];
+    let read = || {
+        let mut file = fs::File::open(&path)?;
+        let length = file.read(&mut value)?;
+        value.truncate(length);
+        if length == PAGE {
+            file.read_to_end(&mut value)?;
+        }
+        String::from_utf8(value).map_err(io::Error::other)
+    };
+    match read() {
         Ok(value) => Ok(value.trim_end_matches('\n').to_owned()),
         Err(error) => Err(failed("read", key, error)),
     }

@@ -131,8 +131,8 @@ pub(crate) fn check_peer(host: &mut Netlink, inner: &Link, result: &CNIResult) -
 /// Gives an interface the addresses of a gateway, which it may have already.
 ///
 /// An IPv4 address of another subnet, and an IPv6 address of an overlapping one, is in the way: it is removed if
-/// `force`, else the call fails. A call that fails changes nothing.
-pub(crate) fn ensure_addresses(host: &mut Netlink, link: &Link, wanted: &[IpNet], force: bool) -> Result<()> {
+/// `force`, else the call fails. A call that fails changes nothing. Gives the interface as it is then.
+pub(crate) fn ensure_addresses(host: &mut Netlink, link: &Link, wanted: &[IpNet], force: bool) -> Result<Link> {
     let present: Vec<IpNet> = host.addresses(link.index)?.into_iter().map(|address| address.net).collect();
     let missing: Vec<IpNet> = wanted.iter().copied().filter(|net| !present.contains(net)).collect();
     let mut in_the_way = Vec::new();
@@ -162,9 +162,9 @@ pub(crate) fn ensure_addresses(host: &mut Netlink, link: &Link, wanted: &[IpNet]
         }
     }
     // An address that follows the ports would change under the containers' feet. Setting it to what it is pins it.
-    host.set_link(index, &LinkChange { mac: link.mac, ..LinkChange::default() })?;
+    let link = host.change_link(index, &LinkChange { mac: link.mac, ..LinkChange::default() })?;
     undo.commit();
-    Ok(())
+    Ok(link)
 }
 
 const NODAD: AddressFlags = AddressFlags { nodad: true, noprefixroute: false };
@@ -191,7 +191,7 @@ pub(crate) fn enable_forwarding(addresses: &[IpNet]) -> Result<()> {
 
 /// Keeps routers on the container's side from giving the host routes. A host without IPv6 has no such setting.
 pub(crate) fn refuse_router_advertisements(name: &str) {
-    let _ = sysctl::set(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
+    let _ = sysctl::write(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
 }
 
 /// DNS settings of the configuration go before those of the IPAM plugin.

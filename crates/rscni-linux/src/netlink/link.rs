@@ -330,6 +330,16 @@ impl Netlink {
         self.socket.get(&action, &message, |_, payload| Link::parse(payload)).or_absent()
     }
 
+    /// Changes a link and gives it as it is then, in one exchange.
+    pub fn change_link(&mut self, index: u32, change: &LinkChange<'_>) -> Result<Link> {
+        let Request { message, flags, action } = Request::set_link(index, change);
+        let first = self.socket.queue(flags, &message);
+        let last = self.socket.queue(0, &get(None, index));
+        self.socket.send().map_err(|error| Error::io(&action, error))?;
+        let link = self.socket.answer(&action, first, last, |_, payload| Link::parse(payload));
+        link.map_err(|error| self.naming_links(error))
+    }
+
     /// All links of the namespace. Its cost grows with the host: for garbage collection and for people.
     pub fn links(&mut self) -> Result<Vec<Link>> {
         self.socket.dump("list interfaces", NLM_F_DUMP, &get(None, 0), |_, payload| Link::parse(payload).map(Some))

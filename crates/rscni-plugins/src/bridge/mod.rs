@@ -95,12 +95,15 @@ fn add(args: &Args) -> Result<CNIResult> {
         announce(&sandbox.netns, &inner, &result.ips.iter().map(|ip| ip.address.addr()).collect::<Vec<_>>())?;
     }
     // The last step that can fail, since other containers may rely on its outcome at once.
-    if let Some(gateway) = &gateway_link {
-        host::ensure_addresses(&mut host, gateway, &gateways, config.force_address)?;
+    if let Some(gateway) = &mut gateway_link {
+        *gateway = host::ensure_addresses(&mut host, gateway, &gateways, config.force_address)?;
     }
 
     // The bridge's own address can follow that of its first port.
-    let bridge = host.link_by_index(bridge.index)?;
+    let bridge = match &gateway_link {
+        Some(gateway) if gateway.index == bridge.index => gateway.clone(),
+        _ => host.link_by_index(bridge.index)?,
+    };
     let inner = Interface { sandbox: Some(sandbox.path.clone()), ..host::interface(&inner) };
     result.interfaces = vec![host::interface(&bridge), host::interface(&port), inner];
     let vlan_gateway = gateway_link.filter(|gateway| gateway.index != bridge.index);

@@ -21,6 +21,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rscni_linux::sysctl;
 use rustix::fs::{CWD, Mode, OFlags, Timespec, Timestamps};
 use sha2::{Digest, Sha256};
 
@@ -80,10 +81,8 @@ impl Index {
 
     /// Takes the head in; says whether it is of this boot and of a directory modified then.
     fn read_head(&mut self, modified: [u8; 16]) -> Result<bool> {
-        let mut head = [0; HEAD];
-        if self.file.read_at(&mut head, 0)? < HEAD {
-            return Ok(false);
-        }
+        let mut head = [0; LONGEST_HEAD];
+        let length = read_up_to(&self.file, &mut head, 0)?;
         let mut head = Fields(&head);
         if head.take() != *MAGIC || head.take() != self.boot || head.take() != modified {
             return Ok(false);
@@ -91,6 +90,9 @@ impl Index {
         let (capacity, used, pages) = (head.number(), head.number(), head.number());
         let count = usize::try_from(pages).unwrap_or(usize::MAX);
         if !capacity.is_power_of_two() || capacity > LARGEST || used > capacity || count > PAGES {
+            return Ok(false);
+        }
+        if length < FIXED_HEAD + count * PAGE_NUMBER {
             return Ok(false);
         }
         (self.capacity, self.used) = (capacity, used);
@@ -106,7 +108,7 @@ impl Index {
             tv_sec: i64::try_from(now.as_secs()).map_err(Error::other)? - 1,
             tv_nsec: now.subsec_nanos().into(),
         };
-        let mut head = Vec::with_capacity(HEAD);
+        let mut head = Vec::with_capacity(FIXED_HEAD + self.pages.len() * PAGE_NUMBER);
         head.extend_from_slice(MAGIC);
         head.extend_from_slice(&self.boot);
         head.extend_from_slice(&stamp(sealed.tv_sec, sealed.tv_nsec));
@@ -116,7 +118,6 @@ impl Index {
         for page in &self.pages {
             head.extend_from_slice(&page.to_le_bytes());
         }
-        head.resize(HEAD, 0);
         self.file.write_all_at(&head, 0)?;
         let accessed = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
         Ok(rustix::fs::futimens(store, &Timestamps { last_access: accessed, last_modification: sealed })?)
@@ -333,8 +334,11 @@ impl Slot {
     }
 }
 
-/// The length of the head.
-const HEAD: usize = 8 + 16 + 16 + 3 * 8 + PAGES * 16;
+/// The length of the head, without the numbers of the pages.
+const FIXED_HEAD: usize = 8 + 16 + 16 + 3 * 8;
+/// The length of the number of a page.
+const PAGE_NUMBER: usize = 16;
+const LONGEST_HEAD: usize = FIXED_HEAD + PAGES * PAGE_NUMBER;
 
 /// Reads fields of fixed length; what is missing is zero.
 struct Fields<'a>(&'a [u8]);
@@ -353,15 +357,14 @@ impl Fields<'_> {
     }
 }
 
+/// A file gives less than it is asked for only at its end.
 fn read_up_to(file: &File, bytes: &mut [u8], at: u64) -> Result<usize> {
-    let mut read = 0;
-    while read < bytes.len() {
-        match file.read_at(&mut bytes[read..], at + read as u64)? {
-            0 => break,
-            some => read += some,
+    loop {
+        match file.read_at(bytes, at) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            outcome => return outcome,
         }
     }
-    Ok(read)
 }
 
 const PAGE_MASK: u128 = (1 << PAGE_BITS) - 1;
@@ -377,7 +380,7 @@ fn key(holder: &str) -> u64 {
 }
 
 fn this_boot() -> Result<[u8; 16]> {
-    let text = std::fs::read("/proc/sys/kernel/random/boot_id")?;
+    let text = sysctl::get("kernel/random/boot_id").map_err(Error::other)?;
     Ok(Fields(&Sha256::digest(text)).take())
 }
 

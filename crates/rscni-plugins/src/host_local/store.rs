@@ -100,9 +100,13 @@ impl Store {
     /// # Errors
     /// [`Error::IOFailure`], or [`Error::InvalidNetworkConfig`] for a network name that is not one.
     pub(crate) fn create(data_dir: &Path, network: &str) -> Result<Self, Error> {
+        if let Some(store) = Self::open(data_dir, network)? {
+            return Ok(store);
+        }
         let path = directory(data_dir, network)?;
         DirBuilder::new().recursive(true).mode(0o755).create(&path).map_err(|e| failure("make", &path, &e))?;
-        Self::lock(data_dir, path, network)
+        let dir = open_directory(&path).map_err(|e| failure("open", &path, &e))?;
+        Self::lock(data_dir, path, dir, network)
     }
 
     /// Opens and locks the directory of `network`, if there is one.
@@ -111,14 +115,14 @@ impl Store {
     /// [`Error::IOFailure`], or [`Error::InvalidNetworkConfig`] for a network name that is not one.
     pub(crate) fn open(data_dir: &Path, network: &str) -> Result<Option<Self>, Error> {
         let path = directory(data_dir, network)?;
-        match path.metadata() {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            _ => Self::lock(data_dir, path, network).map(Some),
+        match open_directory(&path) {
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(failure("open", &path, &e)),
+            Ok(dir) => Self::lock(data_dir, path, dir, network).map(Some),
         }
     }
 
-    fn lock(data_dir: &Path, path: PathBuf, network: &str) -> Result<Self, Error> {
-        let dir = open_directory(&path).map_err(|e| failure("open", &path, &e))?;
+    fn lock(data_dir: &Path, path: PathBuf, dir: OwnedFd, network: &str) -> Result<Self, Error> {
         // Go's flags and mode: read-only, since flock wants no more.
         let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::CLOEXEC;
         let lock = rustix::fs::openat(&dir, LOCK, flags, Mode::from_raw_mode(0o750))
@@ -326,8 +330,15 @@ impl Store {
     fn read(&self, file: &str) -> std::io::Result<String> {
         // Nothing but a regular file is ours; a pipe must not make us wait.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let mut content = Vec::new();
-        File::from(rustix::fs::openat(&self.dir, file, flags, Mode::empty())?).read_to_end(&mut content)?;
+        let mut file = File::from(rustix::fs::openat(&self.dir, file, flags, Mode::empty())?);
+        // Nearly always it fits, and a file gives less than it is asked for only at its end.
+        let mut content = vec![0; 512];
+        let length = file.read(&mut content)?;
+        let is_whole = length < content.len();
+        content.truncate(length);
+        if !is_whole {
+            file.read_to_end(&mut content)?;
+        }
         Ok(String::from_utf8_lossy(&content).into_owned())
     }
 }
