@@ -8,8 +8,8 @@
 //! - [`uml`]: run a program inside User-Mode Linux.
 //! - [`upstream`]: the Go plugins' own test cases, run against our programs.
 //!
-//! [`packages`] installs the Debian packages that a task needs, [`program`] starts other programs,
-//! and [`tally`] counts the tests that they report.
+//! [`packages`] installs the Debian packages that a task needs, [`program`] starts other programs, [`tracer`] watches
+//! their system calls, and [`tally`] counts the tests that they report.
 
 mod check;
 mod demo;
@@ -18,6 +18,8 @@ mod e2e;
 mod packages;
 mod program;
 mod tally;
+#[cfg(test)]
+mod tracer;
 mod uml;
 mod upstream;
 
