@@ -4,7 +4,7 @@ mod support;
 
 use std::process::Command;
 
-use rscni_linux::nft::{BaseChain, Element, Family, Nft, Rule, Table, Verdict};
+use rscni_linux::nft::{BaseChain, Element, Family, Nft, Rule, Table};
 use rscni_test::{Lab, Namespace};
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ fn assert_seen(from: &Attached, to: &Namespace, addresses: [&str; 2], masquerade
 #[track_caller]
 fn assert_no_rules(lab: &Lab) {
     let left = lab.snapshot().to_string();
-    let is_left = |line: &&str| line.contains("ctr-") || line.contains("masquerade-") || line.contains("CNI-");
+    let is_left = |line: &&str| line.contains("ctr-") || line.contains("CNI-");
     let left: Vec<&str> = left.lines().filter(is_left).collect();
     assert!(left.is_empty(), "{left:#?}");
 }
@@ -142,16 +142,27 @@ fn an_address_whose_owner_was_never_deleted_goes_to_the_next_one() {
 }
 
 #[test]
-fn the_chain_of_a_subnet_goes_with_its_last_container() {
+fn a_subnet_of_a_length_that_was_there_before_needs_no_rule_of_its_own() {
     rscni_test::run(|lab| {
-        let network = network(lab, NFTABLES);
-        let chains = || lab.snapshot().to_string().lines().filter(|l| l.contains("nft chain inet rscni masq")).count();
-        let (a, b) = (network.attach(lab, "a"), network.attach(lab, "b"));
-        assert_eq!(chains(), 2);
-        a.del().success();
-        assert_eq!(chains(), 2);
-        b.del().success();
-        assert_eq!(chains(), 0);
+        let first = network(lab, NFTABLES);
+        let second = first.with(&json!({
+            "name": "net2", "bridge": "br1", "ipam": support::host_local(&["10.2.0.0/24", "fd02::/64"]),
+        }));
+        let third = first.with(&json!({
+            "name": "net3", "bridge": "br2", "ipam": support::host_local(&["10.3.0.0/28"]),
+        }));
+        let rules = || Nft::open().unwrap().rules(&Table::new(Family::Inet, "rscni"), "masquerading").unwrap().len();
+        let a = first.attach(lab, "a");
+        let before = rules();
+        let b = second.attach(lab, "b");
+        assert_eq!(rules(), before);
+        let c = third.attach(lab, "c");
+        assert_eq!(rules(), before + 1);
+        for attached in [&a, &b, &c] {
+            attached.check().success();
+            attached.del().success();
+        }
+        assert_no_rules(lab);
     });
 }
 
@@ -251,25 +262,13 @@ fn assert_checked(lab: &Lab, backend: &str, damage: &[&str]) {
 #[rstest]
 #[case::element("delete element inet rscni masquerade4 { 10.1.0.2 }")]
 #[case::element_of_ipv6("delete element inet rscni masquerade6 { fd01::2 }")]
-#[case::rules_of_the_subnet("flush chain inet rscni masquerade-10.1.0.0/24")]
+#[case::element_of_the_subnet("delete element inet rscni masquerade4-inside-24 { 10.1.0.0 . 10.1.0.2 }")]
+#[case::rules_of_the_containers("flush chain inet rscni masquerading")]
 #[case::rules_of_all("flush chain inet rscni postrouting")]
 #[case::table("delete table inet rscni")]
 fn check_misses_what_was_removed_with_nft(#[case] damage: &str) {
     rscni_test::run(|lab| {
-        let mut words = vec!["nft"];
-        words.push(damage);
-        if damage.contains('/') {
-            // `nft` takes no slash in a name, so it cannot be used on a chain of a subnet.
-            let a = network(lab, NFTABLES).attach(lab, "a");
-            let table = Table::new(Family::Inet, "rscni");
-            let mut nft = Nft::open().unwrap();
-            let mut transaction = nft.transaction();
-            transaction.flush_chain(&table, damage.rsplit(' ').next().unwrap());
-            transaction.commit().unwrap();
-            a.check_misses("masquerading of 10.1.0.2");
-        } else {
-            assert_checked(lab, NFTABLES, &words);
-        }
+        assert_checked(lab, NFTABLES, &["nft", damage]);
     });
 }
 
@@ -287,7 +286,7 @@ fn an_element_of_another_owner_is_none_of_this_one() {
     rscni_test::run(|lab| {
         let a = network(lab, NFTABLES).attach(lab, "a");
         let table = Table::new(Family::Inet, "rscni");
-        let element = Element::new(a.v4()).data(Verdict::Jump("masquerade-10.1.0.0/24".into()));
+        let element = Element::new(a.v4());
         let mut nft = Nft::open().unwrap();
         let mut transaction = nft.transaction();
         let foreign = element.comment("net ctr-other eth0");
@@ -330,5 +329,22 @@ fn the_configured_backend_does_not_matter_to_del() {
             network.plugin.del(&a, "eth0", &config).success();
             assert_no_rules(lab);
         }
+    });
+}
+
+#[test]
+fn the_rules_can_be_saved_and_restored_with_nft() {
+    rscni_test::run(|lab| {
+        let a = network(lab, NFTABLES).attach(lab, "a");
+        let shell = |line: &str| {
+            let output = Command::new("sh").args(["-c", line]).current_dir(lab.dir()).output().unwrap();
+            assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        shell("nft list table inet rscni > saved && nft delete table inet rscni");
+        a.check_misses("masquerading of");
+        shell("nft -f saved");
+        a.check().success();
+        a.del().success();
+        assert_no_rules(lab);
     });
 }

@@ -29,6 +29,8 @@ const STAYS: &[&str] = &[
     "nft table inet rscni",
     "nft chain inet rscni postrouting",
     "nft rule inet rscni postrouting",
+    "nft chain inet rscni masquerading",
+    "nft rule inet rscni masquerading",
     "nft set inet rscni masquerade",
     "nft chain inet rscni hostport",
     "nft rule inet rscni hostport",

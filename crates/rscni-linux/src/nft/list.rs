@@ -28,7 +28,6 @@ use crate::{
 const HEADER: usize = 4;
 const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_CHAIN_HANDLE: u16 = 2;
-const NFTA_CHAIN_USE: u16 = 6;
 
 /// A chain that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,8 +47,6 @@ pub struct ChainInfo {
     pub priority: Option<i32>,
     /// The policy of a base chain.
     pub policy: Option<Policy>,
-    /// How many rules it has, and jumps that lead to it, together.
-    pub uses: u32,
 }
 
 /// A rule that is there.
@@ -217,14 +214,12 @@ impl ChainInfo {
             hook: None,
             priority: None,
             policy: None,
-            uses: 0,
         };
         for (kind, value) in attributes(payload, HEADER) {
             match kind {
                 chain::NFTA_CHAIN_TABLE => chain.table = value.string(),
                 NFTA_CHAIN_HANDLE => chain.handle = value.u64_be(),
                 chain::NFTA_CHAIN_NAME => chain.name = value.string(),
-                NFTA_CHAIN_USE => chain.uses = value.u32_be(),
                 chain::NFTA_CHAIN_TYPE => chain.kind = Some(value.string()),
                 chain::NFTA_CHAIN_POLICY => chain.policy = Policy::from_number(value.u32_be()),
                 chain::NFTA_CHAIN_HOOK => {

@@ -1,27 +1,36 @@
-//! Masquerading as elements: a map per family from a container's address to the chain of its subnet.
+//! Masquerading as elements: the containers' addresses in a set per family, and each with its subnet in another.
 //!
 //! ```text
 //! table inet rscni {
-//!     map masquerade4 { type ipv4_addr : verdict; elements = { 10.1.0.5 comment "net id eth0" : jump masquerade-10.1.0.0/16 } }
+//!     set masquerade4 { type ipv4_addr; elements = { 10.1.0.5 comment "net id eth0" } }
+//!     set masquerade4-inside-16 {
+//!         type ipv4_addr . ipv4_addr
+//!         elements = { 10.1.0.0 . 10.1.0.5 comment "net id eth0" }
+//!     }
 //!     chain postrouting {
 //!         type nat hook postrouting priority srcnat;
-//!         ip saddr vmap @masquerade4
-//!         ip6 saddr vmap @masquerade6
+//!         ip saddr @masquerade4 jump masquerading
+//!         ip6 saddr @masquerade6 jump masquerading
 //!     }
-//!     chain masquerade-10.1.0.0/16 { ip daddr 10.1.0.0/16 return; ip daddr 224.0.0.0/4 return; masquerade }
+//!     chain masquerading {
+//!         ip daddr & 255.255.0.0 . ip saddr @masquerade4-inside-16 return
+//!         ip daddr 224.0.0.0/4 return
+//!         ip6 daddr ff00::/8 return
+//!         masquerade
+//!     }
 //! }
 //! ```
 //!
-//! The chain of a subnet comes with its first container and goes with its last.
+//! Set and rule of a prefix length come with the first container whose subnet has it, and stay. No element leads to a
+//! chain: the kernel would walk all that do whenever one comes.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use rscni::CNIResult;
 use rscni_linux::nft::{
-    BaseChain, Data, DataType, Element, ElementInfo, Family, Field, NatFlags, Nft, Rule, Set, Table, Transaction,
-    Value, ValueType, Verdict,
+    BaseChain, Element, ElementInfo, Family, Field, NatFlags, Nft, Rule, Set, Table, Transaction, Value, ValueType,
+    Verdict,
 };
 
 use crate::failure::Result;
@@ -29,12 +38,15 @@ use crate::nftable;
 use crate::owner::{Owner, Stale};
 
 const POSTROUTING: &str = "postrouting";
+/// `masquerade` alone is a word that `nft` keeps for itself.
+const CHAIN: &str = "masquerading";
 
 /// What differs between the families.
 struct Kind {
     /// An address of the family: it is what rules for one family ask for in a table of both.
     any: IpAddr,
-    map: &'static str,
+    /// The set of the containers' addresses; the names of those with their subnets begin with it.
+    set: &'static str,
     key: ValueType,
     source: Field,
     destination: Field,
@@ -43,7 +55,7 @@ struct Kind {
 
 const V4: Kind = Kind {
     any: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-    map: "masquerade4",
+    set: "masquerade4",
     key: ValueType::Ipv4Addr,
     source: Field::IpSaddr,
     destination: Field::IpDaddr,
@@ -52,7 +64,7 @@ const V4: Kind = Kind {
 
 const V6: Kind = Kind {
     any: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    map: "masquerade6",
+    set: "masquerade6",
     key: ValueType::Ipv6Addr,
     source: Field::Ip6Saddr,
     destination: Field::Ip6Daddr,
@@ -67,171 +79,138 @@ fn table() -> Table {
     nftable::table(Family::Inet)
 }
 
-/// The chain of a subnet; nftables has no colons in names.
-fn chain(subnet: IpNet) -> String {
-    format!("masquerade-{subnet}").replace(':', "_")
+/// The set that has the containers of subnets with this one's prefix length.
+fn inside(subnet: IpNet) -> String {
+    format!("{}-inside-{}", kind(subnet.addr()).set, subnet.prefix_len())
 }
 
+/// The elements of a container's address, and the sets that they are in.
+fn elements(address: IpNet) -> [(String, Value); 2] {
+    let container = || Value::from(address.addr());
+    let subnet = (address.prefix_len() > 0).then(|| Value::from(address.network()));
+    let both = Value::concat(subnet.into_iter().chain([container()]));
+    [(kind(address.addr()).set.to_owned(), container()), (inside(address), both)]
+}
+
+/// What is always there once the first container needed it.
 fn skeleton(transaction: &mut Transaction<'_>) {
     let table = table();
-    transaction.create_chain(&table, POSTROUTING, Some(&BaseChain::srcnat()));
+    transaction.add_table(&table).create_chain(&table, POSTROUTING, Some(&BaseChain::srcnat()));
+    transaction.add_chain(&table, CHAIN, None);
     for kind in [&V4, &V6] {
-        transaction.add_set(&table, &Set::map(kind.map, [kind.key], DataType::Verdict));
-        transaction.add_rule(
-            &table,
-            POSTROUTING,
-            &Rule::new().family_of(kind.any).verdict_map(&[kind.source], kind.map),
-        );
+        let (of_family, multicast) = (|| Rule::new().family_of(kind.any), kind.multicast.parse().expect("a constant"));
+        let containers = of_family().in_set(&[kind.source], kind.set).verdict(&Verdict::Jump(CHAIN.into()));
+        transaction
+            .add_set(&table, &Set::new(kind.set, [kind.key]))
+            .add_rule(&table, POSTROUTING, &containers)
+            .add_rule(&table, CHAIN, &of_family().in_net(kind.destination, multicast).return_());
     }
+    transaction.add_rule(&table, CHAIN, &Rule::new().masquerade(NatFlags::default()));
 }
 
-/// The rules of a subnet's chain: for what stays inside, for multicast, and for the rest.
-const CHAIN_RULES: u32 = 3;
-
-/// The last container of a subnet may take the chain along while another one comes.
-const ROUNDS: u32 = 4;
+/// What is there once the first container of a subnet as long as this needed it.
+fn skeleton_inside(transaction: &mut Transaction<'_>, subnet: IpNet) {
+    let (table, kind, set) = (table(), kind(subnet.addr()), inside(subnet));
+    let fields = vec![kind.key; if subnet.prefix_len() > 0 { 2 } else { 1 }];
+    let rule = Rule::new().family_of(kind.any).net_in_set(kind.destination, subnet, &[kind.source], &set).return_();
+    transaction.create_set(&table, &Set::new(set, fields)).insert_rule(&table, CHAIN, &rule, None);
+}
 
 /// Adds the addresses of the result, in one transaction.
-///
-/// A chain that is complete is left as it is: what a transaction replaces has to be freed, and whoever changes
-/// something next may have to wait for that.
 pub(super) fn add(nft: &mut Nft, owner: Owner<'_>, result: &CNIResult) -> Result<()> {
-    let table = table();
-    let tag = owner.tag();
-    let mut rounds = 0;
-    loop {
-        let mut missing = BTreeSet::new();
-        for subnet in result.ips.iter().map(|ip| ip.address.trunc()) {
-            if !has_all_rules(nft, subnet)? {
-                missing.insert(subnet);
-            }
-        }
-        let outcome = nftable::commit(nft, &table, skeleton, |transaction| {
-            for subnet in &missing {
-                add_chain(transaction, *subnet);
-            }
-            for ip in &result.ips {
-                let (kind, chain) = (kind(ip.address.addr()), chain(ip.address.trunc()));
-                let element = Element::new(ip.address.addr()).data(Verdict::Jump(chain)).comment(&tag);
-                nftable::put(transaction, &table, kind.map, &element);
-            }
-        });
-        rounds += 1;
-        match outcome {
-            Err(error) if error.is_not_found() && rounds < ROUNDS => {}
-            outcome => return Ok(outcome?),
-        }
+    match put(nft, owner, result) {
+        Err(error) if error.is_not_found() => {}
+        outcome => return Ok(outcome?),
+    }
+    make(nft, skeleton)?;
+    for ip in &result.ips {
+        make(nft, |transaction| skeleton_inside(transaction, ip.address))?;
+    }
+    Ok(put(nft, owner, result)?)
+}
+
+fn put(nft: &mut Nft, owner: Owner<'_>, result: &CNIResult) -> rscni_linux::Result<()> {
+    let (table, tag) = (table(), owner.tag());
+    let mut transaction = nft.transaction();
+    for (set, key) in result.ips.iter().flat_map(|ip| elements(ip.address)) {
+        nftable::put(&mut transaction, &table, &set, &Element::new(key).comment(&tag));
+    }
+    transaction.commit()
+}
+
+/// Makes a part that begins with what may be there only once, unless it is there.
+fn make(nft: &mut Nft, part: impl FnOnce(&mut Transaction<'_>)) -> rscni_linux::Result<()> {
+    let mut transaction = nft.transaction();
+    part(&mut transaction);
+    match transaction.commit() {
+        Err(error) if error.is_exists() => Ok(()),
+        outcome => outcome,
     }
 }
 
-fn has_all_rules(nft: &mut Nft, subnet: IpNet) -> Result<bool> {
-    Ok(nft.rules(&table(), &chain(subnet))?.len() == CHAIN_RULES as usize)
-}
-
-fn add_chain(transaction: &mut Transaction<'_>, subnet: IpNet) {
-    let (table, chain, kind) = (table(), chain(subnet), kind(subnet.addr()));
-    let multicast = kind.multicast.parse().expect("a constant");
-    let leaves_alone = |net| Rule::new().family_of(kind.any).in_net(kind.destination, net).return_();
-    transaction
-        .add_chain(&table, &chain, None)
-        .flush_chain(&table, &chain)
-        .add_rule(&table, &chain, &leaves_alone(subnet))
-        .add_rule(&table, &chain, &leaves_alone(multicast))
-        .add_rule(&table, &chain, &Rule::new().masquerade(NatFlags::default()));
-}
-
-/// Removes the attachment's elements, and the chains of subnets that have no others.
+/// Removes the attachment's elements. The result of its ADD saves a search.
 pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, previous: Option<&CNIResult>) -> Result<()> {
-    let tag = owner.tag();
-    let nets: Vec<IpNet> = previous.into_iter().flat_map(|p| p.ips.iter().map(|ip| ip.address)).collect();
-    let addresses: Vec<IpAddr> = nets.iter().map(IpNet::addr).collect();
-    // The element may have been removed by hand; then it does not lead to its chain.
-    let mut chains = BTreeSet::new();
-    for name in nets.iter().map(|net| chain(net.trunc())) {
-        if nft.chain(&table(), &name)?.is_some() {
-            chains.insert(name);
+    let (table, tag) = (table(), owner.tag());
+    let mut known: Vec<_> = previous.into_iter().flat_map(|p| &p.ips).flat_map(|ip| elements(ip.address)).collect();
+    for (set, key) in &known {
+        if nft.get_element(&table, set, key)?.is_none_or(|found| found.comment.as_deref() != Some(&tag)) {
+            known.clear();
+            break;
         }
     }
-    remove_found(nft, chains, |nft, kind| {
-        let of_kind = addresses.iter().filter(|address| address.is_ipv4() == (kind.key == ValueType::Ipv4Addr));
-        let keys: Vec<Value> = of_kind.map(|address| Value::from(*address)).collect();
-        if keys.is_empty() && !addresses.is_empty() {
-            return Ok(Vec::new());
-        }
-        nftable::find(nft, &table(), kind.map, &tag, &keys)
-    })
+    if !known.is_empty() {
+        return destroy(nft, &known);
+    }
+    destroy_all(nft, |nft, set| nftable::find(nft, &table, set, &tag, &[]))
 }
 
 /// GC.
 pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
-    remove_found(nft, BTreeSet::new(), |nft, kind| nftable::find_stale(nft, &table(), kind.map, stale))
+    destroy_all(nft, |nft, set| nftable::find_stale(nft, &table(), set, stale))
 }
 
-/// Removes the elements that `find` gives for each family, then those of their chains and of `chains` that nothing
-/// uses any more.
-fn remove_found(
-    nft: &mut Nft,
-    mut chains: BTreeSet<String>,
-    find: impl Fn(&mut Nft, &Kind) -> Result<Vec<ElementInfo>>,
-) -> Result<()> {
-    let table = table();
+/// Removes what `find` gives of each set.
+fn destroy_all(nft: &mut Nft, find: impl Fn(&mut Nft, &str) -> Result<Vec<ElementInfo>>) -> Result<()> {
     let mut found = Vec::new();
-    for kind in [&V4, &V6] {
-        for element in find(nft, kind)? {
-            if let Some(Data::Verdict(Verdict::Jump(chain))) = &element.data {
-                chains.insert(chain.clone());
-            }
-            found.push((kind.map, element));
+    for set in nft.sets(&table())? {
+        if set.starts_with(V4.set) || set.starts_with(V6.set) {
+            let elements = find(nft, &set)?;
+            found.extend(elements.into_iter().map(|element| (set.clone(), Value::bytes(element.key))));
         }
     }
-    // The kernel counts a chain's rules and what leads to it. Asking is quicker than to be refused: that waits.
-    let mut unused = Vec::new();
-    for chain in chains {
-        let leads_to =
-            |element: &ElementInfo| matches!(&element.data, Some(Data::Verdict(Verdict::Jump(to))) if *to == chain);
-        let own = found.iter().filter(|(_, element)| leads_to(element)).count();
-        let rules = nft.rules(&table, &chain)?.len();
-        let uses = nft.chain(&table, &chain)?.map_or(u32::MAX, |chain| chain.uses);
-        if usize::try_from(uses).is_ok_and(|uses| uses <= own + rules) {
-            unused.push(chain);
+    destroy(nft, &found)
+}
+
+/// The kernel takes no message of any length.
+const ELEMENTS_AT_ONCE: usize = 150;
+
+fn destroy(nft: &mut Nft, elements: &[(String, Value)]) -> Result<()> {
+    for some in elements.chunks(ELEMENTS_AT_ONCE) {
+        let mut transaction = nft.transaction();
+        for (set, key) in some {
+            transaction.destroy_element(&table(), set, &Element::new(key.clone()));
         }
-    }
-    match remove_together(nft, &found, &unused) {
-        // A container of the subnet has just come, or another call has removed the chain.
-        Err(error) if error.is_busy() || error.is_not_found() => {}
-        outcome => return Ok(outcome?),
-    }
-    remove_together(nft, &found, &[])?;
-    for chain in unused {
-        match remove_together(nft, &[], &[chain]) {
-            Err(error) if !error.is_busy() && !error.is_not_found() => return Err(error.into()),
-            _ => {}
-        }
+        transaction.commit()?;
     }
     Ok(())
-}
-
-fn remove_together(nft: &mut Nft, elements: &[(&str, ElementInfo)], chains: &[String]) -> rscni_linux::Result<()> {
-    let table = table();
-    let mut transaction = nft.transaction();
-    for (map, element) in elements {
-        transaction.destroy_element(&table, map, &Element::new(Value::bytes(element.key.clone())));
-    }
-    for chain in chains {
-        transaction.flush_chain(&table, chain).del_chain(&table, chain);
-    }
-    transaction.commit()
 }
 
 /// The first address of the result that is not masqueraded for this owner.
 pub(super) fn missing(nft: &mut Nft, owner: Owner<'_>, result: &CNIResult) -> Result<Option<IpAddr>> {
     let (table, tag) = (table(), owner.tag());
+    let leading = nft.rules(&table, POSTROUTING)?;
+    let rules = nft.rules(&table, CHAIN)?;
+    let is_masquerade = rules.last().is_some_and(|rule| rule.expressions.iter().any(|e| e.name == "masq"));
     for ip in &result.ips {
         let address = ip.address.addr();
-        let element = nft.get_element(&table, kind(address).map, &Value::from(address))?;
-        let is_ours = element.is_some_and(|element| element.comment.as_deref() == Some(&tag));
-        // The element leads to the chain; the chain has its rules, and the base chain its two.
-        if !is_ours || !has_all_rules(nft, ip.address.trunc())? || nft.rules(&table, POSTROUTING)?.len() != 2 {
+        let mut is_there = is_masquerade
+            && leading.iter().any(|rule| rule.looks_up(kind(address).set))
+            && rules.iter().any(|rule| rule.looks_up(&inside(ip.address)));
+        for (set, key) in elements(ip.address) {
+            let element = nft.get_element(&table, &set, &key)?;
+            is_there &= element.is_some_and(|element| element.comment.as_deref() == Some(&tag));
+        }
+        if !is_there {
             return Ok(Some(address));
         }
     }
