@@ -376,7 +376,7 @@ fn gc_without_a_list_releases_nothing_and_with_an_empty_one_everything() {
 fn gc_goes_on_after_a_failure_and_tells_it() {
     let network = Network::of(&["10.0.0.0/24"]);
     network.add("a");
-    fs::create_dir(network.file("10.0.0.9")).unwrap();
+    fs::create_dir_all(network.file("10.0.0.9/kept")).unwrap();
     network.add("b");
     let (code, details) = network.gc(&json!([])).error();
     assert!(code == 5 && details.contains("10.0.0.9"), "{code} {details}");

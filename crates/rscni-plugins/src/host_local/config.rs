@@ -71,6 +71,9 @@ struct Keys {
     ranges: Option<Vec<Vec<IpRange>>>,
     routes: Option<Vec<Route>>,
     resolv_conf: Option<String>,
+    /// See [`reclaims_after_reboot`].
+    #[serde(rename = "reclaimAfterReboot")]
+    _reclaim_after_reboot: Option<bool>,
     /// The single range of old configurations: its keys stand in `ipam` itself.
     subnet: Option<String>,
     range_start: Option<String>,
@@ -129,6 +132,12 @@ pub(crate) fn data_dir(conf: &NetConf) -> Result<PathBuf, Error> {
         Some(Value::String(path)) if !path.contains('\0') => Ok(path.into()),
         Some(other) => Err(Error::InvalidNetworkConfig(format!("ipam.dataDir {other} is not a path"))),
     }
+}
+
+/// Whether reservations of an earlier boot are to be freed: `reclaimAfterReboot`. As with `dataDir`, nothing that is wrong
+/// keeps DEL and GC from releasing.
+pub(crate) fn reclaims_after_reboot(conf: &NetConf) -> bool {
+    ipam(conf).is_ok_and(|ipam| any_case::get(ipam, "reclaimAfterReboot") == Some(&Value::Bool(true)))
 }
 
 fn ipam(conf: &NetConf) -> Result<&Map<String, Value>, Error> {

@@ -75,29 +75,42 @@ impl Index {
             opened => opened,
         }?;
         let mut index = Self { file: file.into(), capacity: SMALLEST, used: 0, pages: Vec::new(), boot: this_boot()? };
-        let is_true = index.read_head(modified(store)?)?;
+        let is_true = index.read_head()? == Some((index.boot, modified(store)?));
         Ok((index, is_true))
     }
 
-    /// Takes the head in; says whether it is of this boot and of a directory modified then.
-    fn read_head(&mut self, modified: [u8; 16]) -> Result<bool> {
+    /// The index as the last call before the machine was booted has left it, with its mark: none if a call of this boot
+    /// has made it anew, or there is none.
+    pub(super) fn of_earlier_boot(data_dir: &Path, network: &str) -> Option<(Self, Seal)> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = rustix::fs::openat(CWD, data_dir.join(".index").join(network), flags, Mode::empty()).ok()?;
+        let boot = this_boot().ok()?;
+        let mut index = Self { file: file.into(), capacity: SMALLEST, used: 0, pages: Vec::new(), boot };
+        let (of_boot, sealed) = index.read_head().ok()??;
+        (of_boot != boot).then_some((index, Seal(sealed)))
+    }
+
+    /// Takes the head in; gives the boot that it is of, and when the directory was modified that it describes. None if it
+    /// is no head.
+    fn read_head(&mut self) -> Result<Option<([u8; 16], [u8; 16])>> {
         let mut head = [0; LONGEST_HEAD];
         let length = read_up_to(&self.file, &mut head, 0)?;
         let mut head = Fields(&head);
-        if head.take() != *MAGIC || head.take() != self.boot || head.take() != modified {
-            return Ok(false);
+        if head.take() != *MAGIC {
+            return Ok(None);
         }
+        let (boot, modified) = (head.take(), head.take());
         let (capacity, used, pages) = (head.number(), head.number(), head.number());
         let count = usize::try_from(pages).unwrap_or(usize::MAX);
         if !capacity.is_power_of_two() || capacity > LARGEST || used > capacity || count > PAGES {
-            return Ok(false);
+            return Ok(None);
         }
         if length < FIXED_HEAD + count * PAGE_NUMBER {
-            return Ok(false);
+            return Ok(None);
         }
         (self.capacity, self.used) = (capacity, used);
         self.pages = (0..count).map(|_| u128::from_le_bytes(head.take())).collect();
-        Ok(true)
+        Ok(Some((boot, modified)))
     }
 
     /// Makes the index describe the directory as it is now.
@@ -295,6 +308,24 @@ impl Index {
         let mut bytes = [0; SLOT_BYTES];
         slot.write(&mut bytes);
         self.file.write_all_at(&bytes, TABLE + at * SLOT)
+    }
+}
+
+/// When an index was sealed, as it stands in its head and as the directory's time of modification.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seal([u8; 16]);
+
+impl Seal {
+    /// Whether nobody has changed the directory since.
+    pub(super) fn is_of(self, store: &OwnedFd) -> bool {
+        modified(store).is_ok_and(|modified| modified == self.0)
+    }
+
+    /// Whether it was set after a file was last changed, in any way.
+    pub(super) fn is_after(self, file: &rustix::fs::Stat) -> bool {
+        // The time that is set is a second before that of the call.
+        let changed = i128::from_le_bytes(stamp(file.st_ctime, file.st_ctime_nsec));
+        changed <= i128::from_le_bytes(self.0) + 1_000_000_000
     }
 }
 

@@ -9,18 +9,20 @@
 //! | `range` | which addresses there are, and in what order they are tried |
 //! | `store` | which are taken, and by whom: the directory that the Go plugin shares |
 //! | `index` | the same as `store`, in a form in which nothing has to be walked |
+//! | `reboot` | which reservations are of an earlier boot |
 //! | `resolv_conf` | DNS settings from a file |
 
 mod config;
 mod index;
 mod range;
+mod reboot;
 mod resolv_conf;
 mod store;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use rscni::{Args, CNIResult, Error, IpConfig};
+use rscni::{Args, CNIResult, Error, IpConfig, NetConf};
 
 use self::config::{Config, Requested};
 use self::range::{RangeSet, Stretch};
@@ -37,7 +39,9 @@ fn add(args: &Args) -> Result<CNIResult, Error> {
     let dns = config.resolv_conf.as_deref().map(resolv_conf::read).transpose()?;
     let requests = assign(&config)?;
 
-    let store = Store::create(&config.data_dir, &args.conf()?.name)?;
+    let conf = args.conf()?;
+    reboot::reclaim(conf, &config.data_dir)?;
+    let store = Store::create(&config.data_dir, &conf.name)?;
     refuse_second(args, &config, &store)?;
 
     let mut undo = Undo { args, store: &store, reserved: Vec::new() };
@@ -167,6 +171,7 @@ fn exhausted(index: usize, set: &RangeSet) -> String {
 fn check(args: &Args) -> Result<(), Error> {
     let config = Config::read(args)?;
     let conf = args.conf()?;
+    reboot::reclaim(conf, &config.data_dir)?;
     let held: HashSet<_> = match Store::open(&config.data_dir, &conf.name)? {
         None => HashSet::new(),
         Some(store) => {
@@ -185,9 +190,16 @@ fn check(args: &Args) -> Result<(), Error> {
     Err(differs(format!("{missing} is not reserved for {id} {ifname}: DEL it and add it again")).into())
 }
 
+/// The store for calls that only release, if there is one.
+fn open(conf: &NetConf) -> Result<Option<Store>, Error> {
+    let data_dir = config::data_dir(conf)?;
+    reboot::reclaim(conf, &data_dir)?;
+    Store::open(&data_dir, &conf.name)
+}
+
 fn del(args: &Args) -> Result<(), Error> {
     let conf = args.conf()?;
-    let Some(store) = Store::open(&config::data_dir(conf)?, &conf.name)? else { return Ok(()) };
+    let Some(store) = open(conf)? else { return Ok(()) };
     let held = store.held_by(&args.container_id, &args.ifname)?;
     // What stands in the container's name alone may be another interface's, as long as this one has its own.
     let id = args.container_id.clone();
@@ -203,14 +215,13 @@ fn del(args: &Args) -> Result<(), Error> {
     Ok(all.finish()?)
 }
 
-/// Releases every reservation of the network that no valid attachment holds; those that a process left without a
-/// holder, too.
+/// Releases every reservation of the network that no valid attachment holds, and the remains of such.
 fn gc(args: &Args) -> Result<(), Error> {
     let conf = args.conf()?;
     let valid = require_valid_attachments(conf)?;
     let attachments: HashSet<_> = valid.iter().map(|a| (a.container_id.as_str(), a.ifname.as_str())).collect();
     let containers: HashSet<_> = attachments.iter().map(|(id, _)| *id).collect();
-    let Some(store) = Store::open(&config::data_dir(conf)?, &conf.name)? else { return Ok(()) };
+    let Some(store) = open(conf)? else { return Ok(()) };
     let is_valid = |holder: &Holder| match holder {
         Holder::Attachment { container_id, ifname } => attachments.contains(&(container_id.as_str(), ifname.as_str())),
         Holder::Container(id) => containers.contains(id.as_str()),
@@ -218,8 +229,9 @@ fn gc(args: &Args) -> Result<(), Error> {
     let mut all = AsFarAsPossible::default();
     for reservation in store.reservations()? {
         all.step(match store.holder(&reservation) {
-            Ok(Some(holder)) if !is_valid(&holder) => store.release(&reservation, Some(&holder)),
-            outcome => outcome.map(drop),
+            Ok(Some(holder)) if is_valid(&holder) => Ok(()),
+            Ok(holder) => store.release(&reservation, holder.as_ref()),
+            Err(error) => Err(error),
         });
     }
     Ok(all.finish()?)
@@ -227,12 +239,22 @@ fn gc(args: &Args) -> Result<(), Error> {
 
 fn status(args: &Args) -> Result<(), Error> {
     let config = Config::read(args)?;
-    let taken: HashSet<_> = store::peek(&config.data_dir, &args.conf()?.name)
-        .map_err(|error| Error::PluginNotAvailable(format!("dataDir cannot be used: {}", error.details())))?
-        .into_iter()
-        .collect();
-    let is_full = |set: &RangeSet| set.candidates(None).all(|address| taken.contains(&address));
-    match config.sets.iter().enumerate().find(|(_, set)| is_full(set)) {
+    let conf = args.conf()?;
+    let taken = |with_remains| -> Result<HashSet<_>, Error> {
+        let taken = store::peek(&config.data_dir, &conf.name, with_remains);
+        let unusable = |error: Error| Error::PluginNotAvailable(format!("dataDir cannot be used: {}", error.details()));
+        Ok(taken.map_err(unusable)?.into_iter().collect())
+    };
+    let is_full = |set: &RangeSet, taken: &HashSet<_>| set.candidates(None).all(|address| taken.contains(&address));
+    let mut all = taken(true)?;
+    if config.sets.iter().any(|set| is_full(set, &all)) {
+        // Not all of it would be in the way of an ADD.
+        all = taken(false)?;
+        for address in reboot::would_reclaim(conf, &config.data_dir)? {
+            all.remove(&address);
+        }
+    }
+    match config.sets.iter().enumerate().find(|(_, set)| is_full(set, &all)) {
         None => Ok(()),
         Some((index, set)) => Err(Error::PluginNotAvailable(exhausted(index, set))),
     }

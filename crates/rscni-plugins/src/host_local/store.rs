@@ -6,7 +6,9 @@
 //! anything holds by `flock`. Files of old releases have the container id alone.
 //!
 //! A reservation is written under another name first and linked to its own when it is complete, so that no one ever
-//! sees half of one: a process that is killed leaves either all of a reservation or nothing of it.
+//! sees half of one: a process that is killed leaves either all of a reservation or nothing of it. The Go plugin makes
+//! the file first and writes it then, and a power loss may take what is in a file; what such a call leaves behind says
+//! of nobody that he has the address. Under the lock, where nobody is in the middle of writing, it is as good as free.
 //! Which addresses there are to reserve is the business of [`range`](super::range). The directory is what counts; so
 //! that no call has to walk it, an [`Index`] says the same faster. Where none can be had the directory is walked.
 
@@ -54,7 +56,7 @@ enum Books {
 pub(crate) struct Reservation {
     pub(crate) address: IpAddr,
     /// The file's name, which may be another spelling of the address.
-    file: String,
+    pub(super) file: String,
 }
 
 /// Who holds a reservation.
@@ -68,19 +70,27 @@ pub(crate) enum Holder {
 
 impl Holder {
     /// What stands in the file.
-    fn content(&self) -> String {
+    pub(super) fn content(&self) -> String {
         match self {
             Self::Attachment { container_id, ifname } => format!("{container_id}\r\n{ifname}"),
             Self::Container(id) => id.clone(),
         }
     }
 
-    /// Reads the content of a file.
-    fn parse(content: &str) -> Self {
-        let content = content.trim();
-        match content.split_once("\r\n") {
-            Some((id, ifname)) => Self::Attachment { container_id: id.into(), ifname: ifname.into() },
-            None => Self::Container(content.into()),
+    /// Reads the content of a file; none if it is no more than the remains of one: empty, cut off before the interface's
+    /// name, or with bytes that no variable of a call can have had.
+    fn parse(content: &[u8]) -> Option<Self> {
+        let cut_off = content.ends_with(b"\r") || content.ends_with(b"\r\n");
+        let text = String::from_utf8_lossy(content);
+        let text = text.trim();
+        let (id, ifname) = text.split_once("\r\n").map_or((text, None), |(id, ifname)| (id, Some(ifname)));
+        if id.is_empty() || content.contains(&0) || id.contains(char::REPLACEMENT_CHARACTER) {
+            return None;
+        }
+        match ifname {
+            Some(ifname) => Some(Self::Attachment { container_id: id.into(), ifname: ifname.into() }),
+            None if cut_off => None,
+            None => Some(Self::Container(id.into())),
         }
     }
 }
@@ -123,11 +133,7 @@ impl Store {
     }
 
     fn lock(data_dir: &Path, path: PathBuf, dir: OwnedFd, network: &str) -> Result<Self, Error> {
-        // Go's flags and mode: read-only, since flock wants no more.
-        let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::CLOEXEC;
-        let lock = rustix::fs::openat(&dir, LOCK, flags, Mode::from_raw_mode(0o750))
-            .map_err(|e| failure("open", &path.join(LOCK), &e))?;
-        crate::lock::lock(&lock).map_err(|e| failure("lock", &path.join(LOCK), &e))?;
+        let lock = lock_directory(&dir, &path)?;
         let books = RefCell::new(Books::List(HashSet::new()));
         let store = Self { path, dir, _lock: lock, books };
         match Index::open(data_dir, network, &store.dir) {
@@ -147,8 +153,12 @@ impl Store {
                     // Only the directory knows how it is spelled.
                     return Err(std::io::Error::other(reservation.file));
                 }
-                let holder = self.read(&reservation.file).ok().map(|content| Holder::parse(&content).content());
-                index.insert(holder.as_deref(), reservation.address)?;
+                match read_holder(&self.dir, &reservation.file) {
+                    // Its turn may come.
+                    Ok(None) => {}
+                    Ok(Some(holder)) => index.insert(Some(&holder.content()), reservation.address)?,
+                    Err(_) => index.insert(None, reservation.address)?,
+                }
             }
             Ok(())
         };
@@ -159,9 +169,11 @@ impl Store {
         Ok(())
     }
 
+    /// Goes by the directory from here on.
     fn list_only(&self) -> Result<(), Error> {
-        let taken = self.reservations()?.into_iter().map(|reservation| reservation.address).collect();
-        *self.books.borrow_mut() = Books::List(taken);
+        let mut taken = self.reservations()?;
+        taken.retain(|reservation| !is_remains(&self.dir, reservation));
+        *self.books.borrow_mut() = Books::List(taken.into_iter().map(|reservation| reservation.address).collect());
         Ok(())
     }
 
@@ -192,16 +204,12 @@ impl Store {
         list(&self.dir).map_err(|e| failure("read", &self.path, &e))
     }
 
-    /// Who holds a reservation; none if it is gone, or is no file with text.
+    /// Who holds a reservation; none if it is gone, or only the remains of one.
     ///
     /// # Errors
     /// [`Error::IOFailure`].
     pub(crate) fn holder(&self, reservation: &Reservation) -> Result<Option<Holder>, Error> {
-        match self.read(&reservation.file) {
-            Ok(content) => Ok(Some(Holder::parse(&content))),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(failure("read", &self.path.join(&reservation.file), &e)),
-        }
+        read_holder(&self.dir, &reservation.file).map_err(|e| failure("read", &self.path.join(&reservation.file), &e))
     }
 
     /// What an attachment holds. What cannot be read is not its.
@@ -250,18 +258,21 @@ impl Store {
     pub(crate) fn doubt(&self) -> Result<bool, Error> {
         let is_indexed = matches!(&*self.books.borrow(), Books::Index(..));
         if is_indexed {
-            self.list_only()?;
+            // By names only: remains have come into no index.
+            let taken = self.reservations()?.into_iter().map(|reservation| reservation.address).collect();
+            *self.books.borrow_mut() = Books::List(taken);
         }
         Ok(is_indexed)
     }
 
     /// The address that range set `set` gave last, where that is known.
     pub(crate) fn last_reserved(&self, set: usize) -> Option<IpAddr> {
-        let content = self.read(&last_reserved_file(set)).ok()?;
-        content.trim().parse::<IpAddr>().ok().map(|address| address.to_canonical())
+        let content = read(&self.dir, &last_reserved_file(set)).ok()?;
+        std::str::from_utf8(&content).ok()?.trim().parse::<IpAddr>().ok().map(|address| address.to_canonical())
     }
 
-    /// Reserves an address for an attachment, as the last one of range set `set`. None if it is taken.
+    /// Reserves an address for an attachment, as the last one of range set `set`. None if it is taken; the remains of
+    /// another reservation make way.
     ///
     /// # Errors
     /// [`Error::IOFailure`]; then it is not reserved.
@@ -275,9 +286,15 @@ impl Store {
         let reservation = Reservation::of(address);
         let path = self.path.join(&reservation.file);
         let holder = Holder::Attachment { container_id: container_id.into(), ifname: ifname.into() };
-        let written = self
-            .write_draft(&holder.content())
-            .and_then(|()| Ok(rustix::fs::linkat(&self.dir, DRAFT, &self.dir, &reservation.file, AtFlags::empty())?));
+        let link = || rustix::fs::linkat(&self.dir, DRAFT, &self.dir, &reservation.file, AtFlags::empty());
+        let written = self.write_draft(&holder.content()).and_then(|()| match link() {
+            Err(Errno::EXIST) if is_remains(&self.dir, &reservation) => {
+                // What cannot be removed stays in the way.
+                let _ = remove(&self.dir, &reservation.file);
+                Ok(link()?)
+            }
+            linked => Ok(linked?),
+        });
         // A draft that stays is in no one's way, the next reservation replaces it.
         let _ = rustix::fs::unlinkat(&self.dir, DRAFT, AtFlags::empty());
         match written {
@@ -298,10 +315,7 @@ impl Store {
     /// # Errors
     /// [`Error::IOFailure`].
     pub(crate) fn release(&self, reservation: &Reservation, holder: Option<&Holder>) -> Result<(), Error> {
-        match rustix::fs::unlinkat(&self.dir, &reservation.file, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(e) => return Err(failure("remove", &self.path.join(&reservation.file), &e)),
-        }
+        remove(&self.dir, &reservation.file).map_err(|e| failure("remove", &self.path.join(&reservation.file), &e))?;
         let holder = holder.map(Holder::content);
         self.with_index(true, |index| index.remove(holder.as_deref(), reservation.address))?;
         Ok(())
@@ -326,21 +340,6 @@ impl Store {
         let file = rustix::fs::openat(&self.dir, last_reserved_file(set), flags, Mode::from_raw_mode(0o600))?;
         File::from(file).write_all(address.to_string().as_bytes())
     }
-
-    fn read(&self, file: &str) -> std::io::Result<String> {
-        // Nothing but a regular file is ours; a pipe must not make us wait.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let mut file = File::from(rustix::fs::openat(&self.dir, file, flags, Mode::empty())?);
-        // Nearly always it fits, and a file gives less than it is asked for only at its end.
-        let mut content = vec![0; 512];
-        let length = file.read(&mut content)?;
-        let is_whole = length < content.len();
-        content.truncate(length);
-        if !is_whole {
-            file.read_to_end(&mut content)?;
-        }
-        Ok(String::from_utf8_lossy(&content).into_owned())
-    }
 }
 
 impl Drop for Store {
@@ -359,11 +358,12 @@ impl Reservation {
     }
 }
 
-/// The addresses that are reserved, where nothing is to be changed or made: without the lock.
+/// The addresses that are reserved, where nothing is to be changed or made: without the lock. Reads names only, unless
+/// the remains of reservations are to be left out.
 ///
 /// # Errors
 /// [`Error::IOFailure`] if the directory, or the one that it would be made in, cannot be used.
-pub(crate) fn peek(data_dir: &Path, network: &str) -> Result<Vec<IpAddr>, Error> {
+pub(crate) fn peek(data_dir: &Path, network: &str, with_remains: bool) -> Result<Vec<IpAddr>, Error> {
     let path = directory(data_dir, network)?;
     let exists = |path: &&Path| path.as_os_str().is_empty() || path.symlink_metadata().is_ok();
     let nearest = path.ancestors().find(exists).unwrap_or(&path);
@@ -375,21 +375,82 @@ pub(crate) fn peek(data_dir: &Path, network: &str) -> Result<Vec<IpAddr>, Error>
     if nearest != path {
         return Ok(Vec::new());
     }
-    let reservations = list(&dir).map_err(|e| failure("read", &path, &e))?;
+    let mut reservations = list(&dir).map_err(|e| failure("read", &path, &e))?;
+    reservations.retain(|reservation| with_remains || !is_remains(&dir, reservation));
     Ok(reservations.into_iter().map(|reservation| reservation.address).collect())
 }
 
+/// The directory, and its lock, which is waited for.
+pub(super) fn open_locked(path: &Path) -> Result<(OwnedFd, OwnedFd), Error> {
+    let dir = open_directory(path).map_err(|e| failure("open", path, &e))?;
+    let lock = lock_directory(&dir, path)?;
+    Ok((dir, lock))
+}
+
+fn lock_directory(dir: &OwnedFd, path: &Path) -> Result<OwnedFd, Error> {
+    // Go's flags and mode: read-only, since flock wants no more.
+    let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::CLOEXEC;
+    let lock = rustix::fs::openat(dir, LOCK, flags, Mode::from_raw_mode(0o750))
+        .map_err(|e| failure("open", &path.join(LOCK), &e))?;
+    crate::lock::lock(&lock).map_err(|e| failure("lock", &path.join(LOCK), &e))?;
+    Ok(lock)
+}
+
+fn read(dir: &OwnedFd, file: &str) -> std::io::Result<Vec<u8>> {
+    // Nothing but a regular file is ours; a pipe must not make us wait.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mut file = File::from(rustix::fs::openat(dir, file, flags, Mode::empty())?);
+    // Nearly always it fits, and a file gives less than it is asked for only at its end.
+    let mut content = vec![0; 512];
+    let length = file.read(&mut content)?;
+    let is_whole = length < content.len();
+    content.truncate(length);
+    if !is_whole {
+        file.read_to_end(&mut content)?;
+    }
+    Ok(content)
+}
+
+/// Who holds the reservation in a file; none if it is gone, or only the remains of one: what [`Holder::parse`] says is
+/// none, a directory, or a link that leads nowhere. Whatever else cannot be read may be somebody's.
+pub(super) fn read_holder(dir: &OwnedFd, file: &str) -> std::io::Result<Option<Holder>> {
+    let leads_nowhere = || matches!(rustix::fs::statat(dir, file, AtFlags::empty()), Err(Errno::NOENT));
+    match read(dir, file) {
+        Ok(content) => Ok(Holder::parse(&content)),
+        Err(e) => match Errno::from_io_error(&e) {
+            Some(Errno::NOENT | Errno::ISDIR) => Ok(None),
+            Some(Errno::LOOP) if leads_nowhere() => Ok(None),
+            _ => Err(e),
+        },
+    }
+}
+
+/// Whether a file is only the remains of a reservation. Its lock has to be held: they look like one that is being
+/// written.
+fn is_remains(dir: &OwnedFd, reservation: &Reservation) -> bool {
+    matches!(read_holder(dir, &reservation.file), Ok(None))
+}
+
+/// Removes a reservation, or what stands in the place of one; that it is gone already is as good.
+pub(super) fn remove(dir: &OwnedFd, file: &str) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(dir, file, AtFlags::empty()) {
+        Err(Errno::ISDIR) => rustix::fs::unlinkat(dir, file, AtFlags::REMOVEDIR),
+        Err(Errno::NOENT) => Ok(()),
+        removed => removed,
+    }
+}
+
 /// The directory of `network`. No path is made from a name that may lead elsewhere.
-fn directory(data_dir: &Path, network: &str) -> Result<PathBuf, Error> {
+pub(super) fn directory(data_dir: &Path, network: &str) -> Result<PathBuf, Error> {
     check_network_name(network)?;
     Ok(data_dir.join(network))
 }
 
-fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
+pub(super) fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
     rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-fn list(dir: &OwnedFd) -> Result<Vec<Reservation>, Errno> {
+pub(super) fn list(dir: &OwnedFd) -> Result<Vec<Reservation>, Errno> {
     let mut reservations = Vec::new();
     for entry in Dir::read_from(dir)? {
         let entry = entry?;
@@ -486,6 +547,8 @@ mod tests {
     #[case("id\r\neth1", 0, 0)]
     #[case("id2\r\neth0", 0, 0)]
     #[case("", 0, 0)]
+    #[case("id\r\n", 0, 0)]
+    #[case("id\0\0", 0, 0)]
     fn the_holder_is_read_as_go_reads_it(
         data_dir: TempDir,
         #[case] content: &str,
@@ -516,7 +579,7 @@ mod tests {
     }
 
     #[rstest]
-    fn a_pipe_or_a_directory_in_place_of_a_file_is_no_ones_but_taken(data_dir: TempDir) {
+    fn a_pipe_or_a_directory_in_place_of_a_file_is_no_ones(data_dir: TempDir) {
         let store = Store::create(data_dir.path(), "net").unwrap();
         fs::create_dir(data_dir.path().join("net/10.0.0.2")).unwrap();
         rustix::fs::mknodat(
@@ -530,7 +593,13 @@ mod tests {
         let reservations = store.reservations().unwrap();
         assert_eq!(addresses(&reservations), ["10.0.0.2", "10.0.0.3"]);
         assert!(store.held_by("id", "eth0").unwrap().own.is_empty());
-        assert_eq!(store.reserve(ip("10.0.0.3"), "id", "eth0", 0).unwrap(), None);
+        for address in ["10.0.0.2", "10.0.0.3"] {
+            store.reserve(ip(address), "id", "eth0", 0).unwrap().unwrap();
+        }
+        // But for one in which somebody keeps something.
+        fs::create_dir_all(data_dir.path().join("net/10.0.0.4/kept")).unwrap();
+        assert_eq!(store.reserve(ip("10.0.0.4"), "id", "eth0", 0).unwrap(), None);
+        assert!(!data_dir.path().join("net").join(DRAFT).exists());
     }
 
     #[rstest]
@@ -548,7 +617,7 @@ mod tests {
     #[rstest]
     fn looking_makes_nothing(data_dir: TempDir) {
         assert!(Store::open(data_dir.path(), "net").unwrap().is_none());
-        assert!(peek(&data_dir.path().join("a/b"), "net").unwrap().is_empty());
+        assert!(peek(&data_dir.path().join("a/b"), "net", true).unwrap().is_empty());
         assert_eq!(fs::read_dir(data_dir.path()).unwrap().count(), 0);
     }
 
@@ -558,7 +627,7 @@ mod tests {
         for error in [
             Store::create(data_dir.path(), "net").unwrap_err(),
             Store::open(data_dir.path(), "net").unwrap_err(),
-            peek(data_dir.path(), "net").unwrap_err(),
+            peek(data_dir.path(), "net", true).unwrap_err(),
         ] {
             let names_it = error.details().contains(&data_dir.path().join("net").display().to_string());
             assert!(error.code() == 5 && names_it, "{error}");
@@ -572,6 +641,6 @@ mod tests {
     fn no_path_is_made_from_a_name_that_leads_elsewhere(data_dir: TempDir, #[case] name: &str) {
         assert_eq!(Store::create(data_dir.path(), name).unwrap_err().code(), 7);
         assert_eq!(Store::open(data_dir.path(), name).unwrap_err().code(), 7);
-        assert_eq!(peek(data_dir.path(), name).unwrap_err().code(), 7);
+        assert_eq!(peek(data_dir.path(), name, true).unwrap_err().code(), 7);
     }
 }

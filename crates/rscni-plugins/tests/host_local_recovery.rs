@@ -1,0 +1,285 @@
+//! What host-local does with what crashes, power losses and reboots leave in its directory.
+
+mod ipam;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ipam::{Call, addresses};
+use rstest::rstest;
+use serde_json::{Value, json};
+
+/// A network with its reservations in a directory of its own.
+struct Network {
+    dir: PathBuf,
+    conf: Value,
+}
+
+impl Network {
+    fn new(dir: &Path, subnet: &str) -> Self {
+        let ipam = json!({ "type": "host-local", "dataDir": dir, "ranges": [[{ "subnet": subnet }]] });
+        let conf = json!({ "cniVersion": "1.1.0", "name": "net", "type": "bridge", "ipam": ipam });
+        Self { dir: dir.to_owned(), conf }
+    }
+
+    fn call(&self, command: &str, container: &str) -> Call {
+        Call::new("host-local", command, container, &self.conf)
+    }
+
+    #[track_caller]
+    fn add(&self, container: &str) -> String {
+        addresses(&self.call("ADD", container).ok()).concat()
+    }
+
+    fn gc(&self, valid: &[&str]) -> Call {
+        let valid: Vec<_> = valid.iter().map(|id| json!({ "containerID": id, "ifname": "eth0" })).collect();
+        self.call("GC", "").key("cni.dev/valid-attachments", valid.into())
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.join("net").join(name)
+    }
+
+    /// As a process that does not know of the index: the Go plugin, or one that was ended.
+    fn write(&self, file: &str, content: &[u8]) {
+        fs::create_dir_all(self.dir.join("net")).unwrap();
+        fs::write(self.file(file), content).unwrap();
+    }
+
+    fn reserved(&self) -> Vec<String> {
+        let names = fs::read_dir(self.dir.join("net")).unwrap().map(|file| file.unwrap().file_name());
+        let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+        names.retain(|name| name != "lock" && name != "last_reserved_ip.0");
+        names.sort();
+        names
+    }
+}
+
+/// Makes what is not a reservation, in the place of one.
+fn make(network: &Network, kind: &str, name: &str) {
+    network.write(name, kind.as_bytes());
+    let path = network.file(name);
+    match kind {
+        "directory" => fs::remove_file(&path).and_then(|()| fs::create_dir(&path)).unwrap(),
+        "dangling" => fs::remove_file(&path).and_then(|()| symlink("nowhere", &path)).unwrap(),
+        "empty" => fs::write(&path, "").unwrap(),
+        "not text" => fs::write(&path, b"\xff\xfe\x80\r\neth0").unwrap(),
+        "zeros" => fs::write(&path, [0; 70]).unwrap(),
+        _ => {}
+    }
+}
+
+const REMAINS: [&str; 8] = ["empty", "\n", "id\r", "id\r\n", "zeros", "not text", "directory", "dangling"];
+
+#[test]
+fn remains_are_given_again_when_their_turn_comes() {
+    for kind in REMAINS {
+        let dir = tempfile::tempdir().unwrap();
+        let network = Network::new(dir.path(), "10.0.0.0/29");
+        assert_eq!(network.add("a"), "10.0.0.2/29");
+        make(&network, kind, "10.0.0.3");
+        assert_eq!(network.add("b"), "10.0.0.3/29", "{kind:?}");
+        assert_eq!(fs::read_to_string(network.file("10.0.0.3")).unwrap(), "b\r\neth0");
+        assert_eq!(network.add("c"), "10.0.0.4/29");
+        // And the books are right about all of it.
+        network.call("CHECK", "b").ok();
+        network.call("DEL", "b").ok();
+        assert_eq!(network.reserved(), ["10.0.0.2", "10.0.0.4"]);
+    }
+}
+
+#[test]
+fn remains_are_given_on_request_and_do_not_make_a_set_full() {
+    for kind in REMAINS {
+        let dir = tempfile::tempdir().unwrap();
+        let network = Network::new(dir.path(), "10.0.0.0/30");
+        make(&network, kind, "10.0.0.2");
+        network.call("STATUS", "").ok();
+        network.call("ADD", "a").var("CNI_ARGS", "IP=10.0.0.2").ok();
+        assert_eq!(network.call("STATUS", "").error().0, 50, "{kind:?}");
+        assert_eq!(network.call("ADD", "b").error().0, 11, "{kind:?}");
+    }
+}
+
+#[test]
+fn gc_removes_remains_and_nothing_that_is_valid() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Network::new(dir.path(), "10.0.0.0/24");
+    network.add("a");
+    network.write("10.0.0.10", b"old");
+    for (kind, n) in REMAINS.iter().zip(100..) {
+        make(&network, kind, &format!("10.0.0.{n}"));
+    }
+    for _ in 0..2 {
+        network.gc(&["a", "old"]).ok();
+        assert_eq!(network.reserved(), ["10.0.0.10", "10.0.0.2"]);
+    }
+}
+
+#[test]
+fn without_an_index_remains_are_given_again_too() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join(".index"), "").unwrap();
+    let network = Network::new(dir.path(), "10.0.0.0/30");
+    network.write("10.0.0.2", b"");
+    assert_eq!(network.add("a"), "10.0.0.2/30");
+    assert_eq!(network.call("ADD", "b").error().0, 11);
+}
+
+#[rstest]
+#[case::of_an_old_release(b"abc")]
+#[case::of_an_old_release_with_a_line_end(b"abc\n")]
+#[case::with_an_interface_that_is_not_text(b"abc\r\n\xff\xfe")]
+fn what_may_be_a_whole_reservation_is_never_given(#[case] content: &[u8]) {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Network::new(dir.path(), "10.0.0.0/30");
+    network.write("10.0.0.2", content);
+    assert_eq!(network.call("ADD", "b").error().0, 11);
+    assert_eq!(network.call("STATUS", "").error().0, 50);
+    assert_eq!(network.call("ADD", "b").var("CNI_ARGS", "IP=10.0.0.2").error().0, 11);
+    assert_eq!(fs::read(network.file("10.0.0.2")).unwrap(), content);
+    network.gc(&["b"]).ok();
+    assert_eq!(network.add("b"), "10.0.0.2/30");
+}
+
+#[test]
+fn a_link_to_a_file_and_a_directory_with_something_in_it_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Network::new(dir.path(), "10.0.0.0/29");
+    network.write("note", b"");
+    symlink("note", network.file("10.0.0.2")).unwrap();
+    fs::create_dir_all(network.file("10.0.0.3/kept")).unwrap();
+    assert_eq!(network.add("a"), "10.0.0.4/29");
+    for file in ["10.0.0.2", "10.0.0.3"] {
+        network.call("ADD", "b").var("CNI_ARGS", &format!("IP={file}")).error();
+        assert!(network.file(file).symlink_metadata().is_ok());
+    }
+    assert_eq!(network.gc(&["a"]).error().0, 5);
+    assert_eq!(network.reserved(), ["10.0.0.2", "10.0.0.3", "10.0.0.4", "note"]);
+}
+
+/// Has all that follows be another boot.
+fn reboot(lab: &rscni_test::Lab, name: &str) {
+    let file = lab.dir().join(format!("boot-{name}"));
+    fs::write(&file, format!("00000000-0000-0000-0000-{name:0>12}\n")).unwrap();
+    let mount = Command::new("mount").arg("--bind").arg(&file).arg("/proc/sys/kernel/random/boot_id").status();
+    assert!(mount.unwrap().success());
+}
+
+/// A network that frees what an earlier boot reserved.
+fn reclaiming(lab: &rscni_test::Lab) -> Network {
+    let mut network = Network::new(&lab.dir().join("networks"), "10.0.0.0/24");
+    network.conf["ipam"]["reclaimAfterReboot"] = true.into();
+    network
+}
+
+#[rstest]
+fn what_an_earlier_boot_reserved_is_free_after_the_first_call(#[values("ADD", "CHECK", "DEL", "GC")] first: &str) {
+    rscni_test::run(|lab| {
+        let network = reclaiming(lab);
+        assert_eq!((network.add("a"), network.add("b")), ("10.0.0.2/24".into(), "10.0.0.3/24".into()));
+        make(&network, "empty", "10.0.0.50");
+        network.call("CHECK", "a").ok();
+        reboot(lab, "2");
+        match first {
+            "ADD" => assert_eq!(network.add("a"), "10.0.0.4/24"),
+            "CHECK" => assert_eq!(network.call("CHECK", "a").error().0, 100),
+            "DEL" => drop(network.call("DEL", "c").ok()),
+            // They are not valid, whatever the runtime remembers.
+            _ => drop(network.gc(&["a", "b"]).ok()),
+        }
+        let left = if first == "ADD" { vec!["10.0.0.4"] } else { vec![] };
+        assert_eq!(network.reserved(), left);
+        // And nothing of this boot, whichever call comes next.
+        let given = network.add("d");
+        network.call("CHECK", "d").ok();
+        network.gc(&["a", "d"]).ok();
+        assert!(network.file(given.split('/').next().unwrap()).exists());
+    });
+}
+
+#[test]
+fn without_the_key_or_a_record_of_the_earlier_boot_everything_stays() {
+    rscni_test::run(|lab| {
+        let mut network = reclaiming(lab);
+        network.add("a");
+        network.conf["ipam"]["reclaimAfterReboot"] = Value::Null;
+        reboot(lab, "2");
+        network.add("b");
+        assert_eq!(network.reserved(), ["10.0.0.2", "10.0.0.3"]);
+        // The first call of an upgrade: there is no index.
+        network.conf["ipam"]["reclaimAfterReboot"] = true.into();
+        fs::remove_file(network.dir.join(".index/net")).unwrap();
+        reboot(lab, "3");
+        network.add("c");
+        assert_eq!(network.reserved(), ["10.0.0.2", "10.0.0.3", "10.0.0.4"]);
+        reboot(lab, "4");
+        network.add("d");
+        assert_eq!(network.reserved(), ["10.0.0.5"]);
+        network.conf["ipam"]["reclaimAfterReboot"] = "yes".into();
+        assert_eq!(network.call("ADD", "e").error().0, 7);
+        network.call("DEL", "d").ok();
+    });
+}
+
+#[test]
+fn what_the_go_plugin_reserved_in_this_boot_before_any_call_of_ours_stays() {
+    rscni_test::run(|lab| {
+        let network = reclaiming(lab);
+        network.add("a");
+        network.add("b");
+        reboot(lab, "2");
+        // A container that is new, and one that has its old name and address.
+        network.write("10.0.0.9", b"new\r\neth0");
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        fs::remove_file(network.file("10.0.0.3")).unwrap();
+        network.write("10.0.0.3", b"b\r\neth0");
+        assert_eq!(network.add("c"), "10.0.0.4/24");
+        assert_eq!(network.reserved(), ["10.0.0.3", "10.0.0.4", "10.0.0.9"]);
+        // They are in the index now, and go with this boot.
+        reboot(lab, "3");
+        network.call("DEL", "none").ok();
+        assert!(network.reserved().is_empty());
+    });
+}
+
+#[test]
+fn a_power_loss_that_takes_the_last_writes_of_the_index_costs_only_those() {
+    rscni_test::run(|lab| {
+        let network = reclaiming(lab);
+        network.add("a");
+        let index = network.dir.join(".index/net");
+        let written = fs::read(&index).unwrap();
+        network.add("b");
+        fs::write(&index, written).unwrap();
+        reboot(lab, "2");
+        network.add("c");
+        assert_eq!(network.reserved(), ["10.0.0.3", "10.0.0.4"]);
+        // Nothing at all is as good as no record.
+        fs::write(&index, "").unwrap();
+        reboot(lab, "3");
+        network.add("d");
+        assert_eq!(network.reserved(), ["10.0.0.3", "10.0.0.4", "10.0.0.5"]);
+    });
+}
+
+#[test]
+fn status_says_what_the_next_add_will_find_and_changes_nothing() {
+    rscni_test::run(|lab| {
+        let mut network = reclaiming(lab);
+        network.conf["ipam"]["ranges"] = json!([[{ "subnet": "10.0.0.0/30" }]]);
+        network.add("a");
+        assert_eq!(network.call("STATUS", "").error().0, 50);
+        reboot(lab, "2");
+        network.call("STATUS", "").ok();
+        assert_eq!(network.reserved(), ["10.0.0.2"]);
+        assert_eq!(network.add("b"), "10.0.0.2/30");
+        assert_eq!(network.call("STATUS", "").error().0, 50);
+        // A directory that is gone has nothing to free.
+        reboot(lab, "3");
+        fs::remove_dir_all(network.dir.join("net")).unwrap();
+        assert_eq!(network.add("c"), "10.0.0.2/30");
+    });
+}
