@@ -3,22 +3,28 @@
 //! The flags are given to the last compiler call only, in which all code is generated: procedural macros, which are
 //! built for this machine on the way, have to be shared objects.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::program;
 
-/// Builds it, makes sure that it needs no loader, and says where it is.
+/// Builds it and says where it is.
 pub(crate) fn run() -> Result<ExitCode> {
-    let mut command = program::cargo();
-    command.args(["rustc", "--release", "--package", "rscni-cli", "--bin", "rscni"]);
-    let output = program::built(command.args(["--message-format=json-render-diagnostics", "--"]).args(FLAGS))?;
-    ensure!(is_static(&output)?, "{} asks for a loader, so it is not static", output.display());
+    let output = build("release", "rscni-cli", "rscni")?;
     let size = std::fs::metadata(&output)?.len();
     println!("{}: static, {} kB", output.display(), size / 1000);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Builds a program of the workspace as a static one, and makes sure that it needs no loader.
+pub(crate) fn build(profile: &str, package: &str, program: &str) -> Result<PathBuf> {
+    let mut command = program::cargo();
+    command.args(["rustc", "--profile", profile, "--package", package, "--bin", program]);
+    let output = program::built(command.args(["--message-format=json-render-diagnostics", "--"]).args(FLAGS))?;
+    ensure!(is_static(&output)?, "{} asks for a loader, so it is not static", output.display());
+    Ok(output)
 }
 
 const FLAGS: [&str; 6] = [
