@@ -1,0 +1,156 @@
+//! Takes samples: ours, the peer and the floor in turn, in one run, so that whatever else the machine does meets all of
+//! them alike. The order turns with each round; rounds to warm up are dropped.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::call::Attachment;
+use super::cases::{Case, Side};
+use super::footprint::{self, Footprint};
+use super::statistics::Spread;
+use super::world::World;
+
+/// How many rounds are dropped, and how many are counted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rounds {
+    pub(crate) dropped: usize,
+    pub(crate) counted: usize,
+}
+
+/// An operation, and what it takes each of the contenders.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Measure {
+    pub(crate) case: String,
+    pub(crate) command: &'static str,
+    pub(crate) ours: Cost,
+    pub(crate) peer: Option<Cost>,
+    pub(crate) floor: Option<Spread>,
+}
+
+/// Time, and what does not depend on the machine's mood.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Cost {
+    pub(crate) time: Spread,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) footprint: Option<Footprint>,
+}
+
+impl Measure {
+    /// Ours as a part of the peer's.
+    pub(crate) fn ratio(&self) -> Option<f64> {
+        self.peer.as_ref().map(|peer| self.ours.time.median / peer.time.median)
+    }
+
+    /// Ours as a part of the floor's.
+    pub(crate) fn to_floor(&self) -> Option<f64> {
+        self.floor.map(|floor| self.ours.time.median / floor.median)
+    }
+}
+
+impl Measure {
+    fn note(&mut self, side: Side, footprint: Footprint) {
+        let cost = if side == Side::Peer { self.peer.as_mut() } else { Some(&mut self.ours) };
+        if let Some(cost) = cost {
+            cost.footprint = Some(footprint);
+        }
+    }
+}
+
+/// Each contender's samples.
+type Samples = Vec<(Side, Vec<Duration>)>;
+
+fn spread(samples: &Samples, side: Side) -> Option<Spread> {
+    samples.iter().find(|(of, times)| *of == side && !times.is_empty()).map(|(_, times)| Spread::of(times))
+}
+
+/// Calls `sample` for each side in each round; what it gives are the times of as many operations as it measures.
+pub(crate) fn interleaved<const N: usize>(
+    sides: &[Side],
+    rounds: Rounds,
+    mut sample: impl FnMut(Side) -> Result<[Duration; N]>,
+) -> Result<[Samples; N]> {
+    let mut all: [Samples; N] = std::array::from_fn(|_| sides.iter().map(|side| (*side, Vec::new())).collect());
+    for round in 0..rounds.dropped + rounds.counted {
+        for turn in 0..sides.len() {
+            let which = (round + turn) % sides.len();
+            let times = sample(sides[which])?;
+            if round >= rounds.dropped {
+                for (samples, time) in all.iter_mut().zip(times) {
+                    samples[which].1.push(time);
+                }
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// ADD and DEL of a case, of all who are `sides`, with what each takes beside time.
+pub(crate) fn case(
+    world: &World,
+    case: &Case,
+    rounds: Rounds,
+    sides: &[Side],
+    on: &Attachment,
+) -> Result<[Measure; 2]> {
+    let samples = interleaved(sides, rounds, |side| round(world, case, side, on))
+        .with_context(|| format!("measure {}", case.name))?;
+    let mut measures = [times(case.name, "ADD", &samples[0])?, times(case.name, "DEL", &samples[1])?];
+    for side in sides.iter().filter(|side| **side != Side::Floor) {
+        for (measure, footprint) in measures.iter_mut().zip(footprint::of(world, case, *side, on)?) {
+            measure.note(*side, footprint);
+        }
+    }
+    Ok(measures)
+}
+
+/// Both commands of one contender, once.
+pub(crate) fn round(world: &World, case: &Case, side: Side, on: &Attachment) -> Result<[Duration; 2]> {
+    let (add, answer) = world.add(case, side, on, &Value::Null)?.timed()?;
+    let (del, _) = world.del(case, side, on, &answer)?.timed()?;
+    Ok([add, del])
+}
+
+/// The start of a process that does next to nothing.
+pub(crate) fn version(world: &World, rounds: Rounds) -> Result<Measure> {
+    let sides = [Side::Ours, Side::Peer, Side::Floor];
+    let [samples] = interleaved(&sides, rounds, |side| Ok([world.version(side).timed()?.0]))?;
+    let mut measure = times("process start", "VERSION", &samples)?;
+    for side in [Side::Ours, Side::Peer] {
+        measure.note(side, footprint::of_call(&world.version(side))?.0);
+    }
+    Ok(measure)
+}
+
+/// What the samples say; what else an operation takes is noted later.
+pub(crate) fn times(case: &str, command: &'static str, samples: &Samples) -> Result<Measure> {
+    let cost = |side| spread(samples, side).map(|time| Cost { time, footprint: None });
+    Ok(Measure {
+        case: case.to_owned(),
+        command,
+        ours: cost(Side::Ours).context("ours is always measured")?,
+        peer: cost(Side::Peer),
+        floor: spread(samples, Side::Floor),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_turns_with_each_round_and_rounds_to_warm_up_are_dropped() {
+        let mut order = Vec::new();
+        let sides = [Side::Ours, Side::Peer, Side::Floor];
+        let [samples] = interleaved(&sides, Rounds { dropped: 1, counted: 2 }, |side| {
+            order.push(side.name());
+            Ok([Duration::from_micros(order.len() as u64)])
+        })
+        .unwrap();
+        assert_eq!(order, ["ours", "peer", "floor", "peer", "floor", "ours", "floor", "ours", "peer"]);
+        assert_eq!(samples[0].1, [6, 8].map(Duration::from_micros));
+        assert_eq!(samples[1].1, [4, 9].map(Duration::from_micros));
+    }
+}
