@@ -83,6 +83,11 @@ pub(crate) struct Case {
 }
 
 impl Case {
+    /// Whether its DEL removes a link.
+    pub(crate) fn makes_link(&self) -> bool {
+        matches!(self.plugin, "bridge" | "ptp")
+    }
+
     /// The configuration for a call, with names and addresses of `side`, for the attachment of that number.
     pub(crate) fn config(&self, side: Side, number: u16) -> Value {
         let mut config = (self.config)(side, number);

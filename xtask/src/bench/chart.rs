@@ -173,7 +173,7 @@ pub(crate) fn growth(curves: &[Curve]) -> String {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the width of a picture")]
     let width = (WIDTH * panels.max(2.0)) as u32;
     let mut svg = Svg::new(width, 370, "Time of a call, by what is held already (median)");
-    svg.key(16.0, 48.0, &[(OURS, "rscni"), (PEER, "Debian's Go plugins"), (GRID, "solid: ADD, dashed: DEL")]);
+    svg.key(16.0, 48.0, &[(OURS, "rscni"), (PEER, "Debian's Go plugins"), ("none", "solid: ADD, dashed: DEL")]);
     let all = curves.iter().flat_map(|curve| &curve.points).flat_map(|point| &point.measures);
     let values = all.flat_map(|m| [Some(m.ours.time.median), m.peer.as_ref().map(|peer| peer.time.median)]).flatten();
     let scale = Scale::around(values, BOTTOM, TOP);

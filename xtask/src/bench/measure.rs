@@ -1,5 +1,6 @@
 //! Takes samples: ours, the peer and the floor in turn, in one run, so that whatever else the machine does meets all of
-//! them alike. The order turns with each round; rounds to warm up are dropped.
+//! them alike. The order turns with each round, and every other round it is reversed, so that none has always the same
+//! one before it. Rounds to warm up are dropped.
 
 use std::time::Duration;
 
@@ -74,8 +75,12 @@ pub(crate) fn interleaved<const N: usize>(
 ) -> Result<[Samples; N]> {
     let mut all: [Samples; N] = std::array::from_fn(|_| sides.iter().map(|side| (*side, Vec::new())).collect());
     for round in 0..rounds.dropped + rounds.counted {
-        for turn in 0..sides.len() {
-            let which = (round + turn) % sides.len();
+        let mut order: Vec<usize> = (0..sides.len()).map(|turn| (round + turn) % sides.len()).collect();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for which in order {
+            pause(round);
             let times = sample(sides[which])?;
             if round >= rounds.dropped {
                 for (samples, time) in all.iter_mut().zip(times) {
@@ -106,9 +111,18 @@ pub(crate) fn case(
     Ok(measures)
 }
 
+/// Lets the kernel end what the call before has left to it, which would else be in the next one's time. It is not
+/// always as long: grace periods and timers end with the kernel's ticks, and all samples would begin at the same place
+/// between two of them.
+fn pause(round: usize) {
+    const TICK_AT_MOST: usize = 10;
+    std::thread::sleep(Duration::from_millis(5 + (round * 3 % TICK_AT_MOST) as u64));
+}
+
 /// Both commands of one contender, once.
-pub(crate) fn round(world: &World, case: &Case, side: Side, on: &Attachment) -> Result<[Duration; 2]> {
+fn round(world: &World, case: &Case, side: Side, on: &Attachment) -> Result<[Duration; 2]> {
     let (add, answer) = world.add(case, side, on, &Value::Null)?.timed()?;
+    pause(add.subsec_micros() as usize);
     let (del, _) = world.del(case, side, on, &answer)?.timed()?;
     Ok([add, del])
 }
@@ -149,8 +163,8 @@ mod tests {
             Ok([Duration::from_micros(order.len() as u64)])
         })
         .unwrap();
-        assert_eq!(order, ["ours", "peer", "floor", "peer", "floor", "ours", "floor", "ours", "peer"]);
-        assert_eq!(samples[0].1, [6, 8].map(Duration::from_micros));
-        assert_eq!(samples[1].1, [4, 9].map(Duration::from_micros));
+        assert_eq!(order, ["ours", "peer", "floor", "ours", "floor", "peer", "floor", "ours", "peer"]);
+        assert_eq!(samples[0].1, [4, 8].map(Duration::from_micros));
+        assert_eq!(samples[1].1, [6, 9].map(Duration::from_micros));
     }
 }
