@@ -3,7 +3,7 @@
 //! This file only names the tasks; each has a module of its own:
 //!
 //! - [`demo`]: `cargo xtask demo`, a network with two containers to look at.
-//! - [`bench`]: `cargo xtask bench`, what a call costs; and `cargo xtask counts`, the guard of counts.
+//! - [`mod@bench`]: `cargo xtask bench`, what a call costs; and `cargo xtask counts`, the guard of counts.
 //! - [`check`]: `cargo xtask test`, everything that CI checks, step by step.
 //! - [`e2e`]: the end-to-end run with containerd, runc and the Go plugins.
 //! - [`uml`]: run a program inside User-Mode Linux.

@@ -8,7 +8,7 @@
 //! | [`cases`] | what is measured, with its configuration and its limits |
 //! | [`call`] | a call of a program: timed, or traced |
 //! | [`world`] | the private network, and both sets of plugins in it |
-//! | [`measure`], [`statistics`] | interleaved samples, and what is told of them |
+//! | [`mod@measure`], [`statistics`] | interleaved samples, and what is told of them |
 //! | [`footprint`] | system calls, processes, memory, bytes |
 //! | [`held`] | the same with much held already |
 //! | [`whole`] | a hundred containers at once; a chain through a long-lived runtime |

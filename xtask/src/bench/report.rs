@@ -32,7 +32,9 @@ fn page(results: &Results) -> String {
         "# What a call costs\n\n\
          Written by `cargo xtask bench`, which measures ours, Debian's Go plugins (the peer) and the least that the kernel\n\
          needs (the floor: an empty static program, or bare netlink) in turn, in one private network. A time is that from\n\
-         the start of a process to its end: the median, and the quartiles around it.\n\n\
+         the start of a process to its end: the median, and the quartiles around it. Where there are two numbers, the first\n\
+         is ours. Memory is the most that one process of the call has at a time; written is what goes into files, pipes and\n\
+         sockets.\n\n\
          ![ours, floor and peer, by operation](operations.svg)\n\n\
          ![cost against what is held already](growth.svg)\n\n{}",
         text(results)
