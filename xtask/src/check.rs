@@ -12,7 +12,7 @@ use clap::ValueEnum;
 
 use crate::packages::{self, Package};
 use crate::tally::Tally;
-use crate::{demo, e2e, program, uml};
+use crate::{e2e, program, uml};
 
 /// What to check.
 #[derive(clap::Args)]
@@ -36,6 +36,8 @@ enum Step {
     Doctests,
     /// cargo xtask demo
     Demo,
+    /// cargo xtask counts: system calls and processes of each operation
+    Counts,
     /// the tests that need User-Mode Linux
     Uml,
     /// containers with containerd and runc, and the handover to and from the Go plugins (root)
@@ -51,6 +53,7 @@ impl Step {
             Self::Tests => "tests",
             Self::Doctests => "tests in the documentation",
             Self::Demo => "the demo",
+            Self::Counts => "counts of system calls and processes",
             Self::Uml => "tests in User-Mode Linux",
             Self::E2e => "end to end with containerd",
         }
@@ -77,7 +80,8 @@ impl Step {
             ),
             Self::Tests => cargo_test(&["--lib", "--bins", "--tests", "--examples"], tally),
             Self::Doctests => cargo_test(&["--doc"], tally),
-            Self::Demo => demo::run_apart(),
+            Self::Demo => program::apart("demo"),
+            Self::Counts => program::apart("counts"),
             Self::Uml => uml::run_tests(&mut |line| tally.read(line)),
             Self::E2e => e2e::run_default(&mut |line| tally.read(line)),
         }

@@ -3,6 +3,7 @@
 //! This file only names the tasks; each has a module of its own:
 //!
 //! - [`demo`]: `cargo xtask demo`, a network with two containers to look at.
+//! - [`mod@bench`]: `cargo xtask bench`, what a call costs; and `cargo xtask counts`, the guard of counts.
 //! - [`check`]: `cargo xtask test`, everything that CI checks, step by step.
 //! - [`e2e`]: the end-to-end run with containerd, runc and the Go plugins.
 //! - [`uml`]: run a program inside User-Mode Linux.
@@ -11,6 +12,7 @@
 //! [`packages`] installs the Debian packages that a task needs, [`program`] starts other programs, [`tracer`] watches
 //! their system calls, and [`tally`] counts the tests that they report.
 
+mod bench;
 mod check;
 mod demo;
 mod dist;
@@ -18,7 +20,6 @@ mod e2e;
 mod packages;
 mod program;
 mod tally;
-#[cfg(test)]
 mod tracer;
 mod uml;
 mod upstream;
@@ -38,6 +39,10 @@ struct Cli {
 enum Task {
     /// Build a network in a private place, send packets through it, look at it, take it down.
     Demo,
+    /// Measure what a call costs, beside the Go plugins and the least that the kernel needs.
+    Bench(bench::Options),
+    /// Count the system calls and processes of each operation, and fail if there are more than before.
+    Counts(bench::counts::Options),
     /// Build the one static binary, as it goes onto nodes.
     Dist,
     /// Check everything that CI checks: format, lint, docs, tests, User-Mode Linux, end to end.
@@ -62,6 +67,8 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Demo => demo::run(),
+        Task::Bench(options) => bench::run(&options),
+        Task::Counts(options) => bench::counts::run(&options),
         Task::Dist => dist::run(),
         Task::Test(options) => check::run(&options),
         Task::E2e(options) => e2e::run(&options),

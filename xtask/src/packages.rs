@@ -48,6 +48,9 @@ pub(crate) const FOR_UPSTREAM: &[Package] = &[
     IPROUTE2,
 ];
 
+/// What the bench needs: the plugins to compare with, and what those call.
+pub(crate) const FOR_BENCH: &[Package] = &[GO_PLUGINS, IPTABLES];
+
 /// What the end-to-end run needs.
 pub(crate) const FOR_E2E: &[Package] = &[
     Package { name: "containerd", witnesses: &["/usr/bin/containerd"] },

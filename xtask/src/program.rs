@@ -79,6 +79,13 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// git, in the workspace.
+pub(crate) fn git() -> Command {
+    let mut command = Command::new("git");
+    command.current_dir(workspace_root());
+    command
+}
+
 /// The directory of the workspace's Cargo.toml.
 pub(crate) fn workspace_root() -> PathBuf {
     let xtask = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
@@ -90,6 +97,14 @@ pub(crate) fn workspace_root() -> PathBuf {
 pub(crate) fn copy_self(to: &Path) -> Result<()> {
     std::fs::copy("/proc/self/exe", to).with_context(|| format!("copy this program to {}", to.display()))?;
     Ok(())
+}
+
+/// Runs a task in a process of its own, as one step of several: a process that moves into a private network stays there.
+pub(crate) fn apart(task: &str) -> Result<()> {
+    let directory = tempfile::tempdir().with_context(|| format!("make a directory for the task {task}"))?;
+    let this_program = directory.path().join("xtask");
+    copy_self(&this_program)?;
+    foreground(Command::new(this_program).arg(task))
 }
 
 /// Whether the tasks may do what only root may do on the host.

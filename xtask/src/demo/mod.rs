@@ -23,14 +23,6 @@ const LIST: &str = include_str!("demo.conflist");
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Runs the demo in a process of its own, as one step of several: a process that is in a private network stays there.
-pub(crate) fn run_apart() -> Result<()> {
-    let directory = tempfile::tempdir().context("make a directory for the demo")?;
-    let this_program = directory.path().join("xtask");
-    program::copy_self(&this_program)?;
-    program::foreground(Command::new(this_program).arg("demo"))
-}
-
 /// Runs the demo.
 pub(crate) fn run() -> Result<ExitCode> {
     headline("build rscni");

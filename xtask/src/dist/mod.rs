@@ -15,19 +15,39 @@ use crate::program;
 /// What the project promises: a file that is small to ship, and of which little is to be read before it runs.
 const SIZE_LIMIT: u64 = 4_000_000;
 
-/// Builds it, makes sure that it needs no loader and is small, and says where it is.
+/// Builds it, makes sure that it is small, and says where it is.
 pub(crate) fn run() -> Result<ExitCode> {
     let libc = libc();
-    let target = format!("{}-unknown-linux-{libc}", std::env::consts::ARCH);
-    let mut command = program::cargo();
-    command.args(["rustc", "--release", "--target", &target, "--package", "rscni-cli", "--bin", "rscni"]);
-    let built = program::built(command.args(["--message-format=json-render-diagnostics", "--"]).args(flags()))?;
-    ensure!(is_static(&built)?, "{} asks for a loader, so it is not static", built.display());
-    let size = std::fs::metadata(&built)?.len();
-    ensure!(is_small(size), "{} has {size} bytes; the limit is {SIZE_LIMIT}", built.display());
-    let output = place(&built, &target)?;
+    let output = build_with(libc, "rscni-cli", "rscni")?;
+    let size = std::fs::metadata(&output)?.len();
+    ensure!(is_small(size), "{} has {size} bytes; the limit is {SIZE_LIMIT}", output.display());
     println!("{}: static, with {libc}, {} kB", output.display(), size / 1000);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Builds a program of the workspace as it is built for nodes.
+pub(crate) fn build(package: &str, program: &str) -> Result<PathBuf> {
+    build_with(libc(), package, program)
+}
+
+fn build_with(libc: &str, package: &str, program: &str) -> Result<PathBuf> {
+    let target = format!("{}-unknown-linux-{libc}", std::env::consts::ARCH);
+    let built = compile(&["--release", "--target", &target], package, program, &flags())?;
+    place(&built, &target)
+}
+
+/// Builds a program as a static one, but for development: in seconds, from what the tests have built already.
+pub(crate) fn build_for_development(package: &str, program: &str) -> Result<PathBuf> {
+    let flags = ["target-feature=+crt-static", "relocation-model=static"];
+    compile(&[], package, program, &flags.map(|flag| ["-C".to_owned(), flag.to_owned()]).concat())
+}
+
+fn compile(options: &[&str], package: &str, program: &str, flags: &[String]) -> Result<PathBuf> {
+    let mut command = program::cargo();
+    command.arg("rustc").args(options).args(["--package", package, "--bin", program]);
+    let built = program::built(command.args(["--message-format=json-render-diagnostics", "--"]).args(flags))?;
+    ensure!(is_static(&built)?, "{} asks for a loader, so it is not static", built.display());
+    Ok(built)
 }
 
 /// Given to the last compiler call only, in which all code is generated.

@@ -1,0 +1,85 @@
+//! What was measured, and on what: without that, numbers say nothing.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::program;
+
+/// Programs and machine.
+#[derive(Debug, Serialize)]
+pub(crate) struct Environment {
+    pub(crate) date: String,
+    pub(crate) rscni: String,
+    pub(crate) peer: String,
+    pub(crate) iptables: String,
+    pub(crate) kernel: String,
+    pub(crate) processor: String,
+    pub(crate) processors: usize,
+    pub(crate) memory_mib: u64,
+}
+
+impl Environment {
+    pub(crate) fn read() -> Result<Self> {
+        let commit = program::capture(program::git().args(["describe", "--always", "--dirty"])).unwrap_or_default();
+        let version = env!("CARGO_PKG_VERSION");
+        Ok(Self {
+            date: first_line(&program::capture(Command::new("date").args(["--utc", "+%Y-%m-%d"]))?),
+            rscni: format!("{version} {}", commit.trim()).trim().to_owned(),
+            peer: package("containernetworking-plugins")?,
+            iptables: first_line(&program::capture(Command::new("iptables").arg("--version"))?),
+            kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            processor: field(&std::fs::read_to_string("/proc/cpuinfo")?, "model name").unwrap_or("unknown").to_owned(),
+            processors: std::thread::available_parallelism()?.get(),
+            memory_mib: memory(&std::fs::read_to_string("/proc/meminfo")?).context("read /proc/meminfo")?,
+        })
+    }
+
+    /// As a sentence for each of the two.
+    pub(crate) fn lines(&self) -> [String; 2] {
+        [
+            format!("rscni {} against containernetworking-plugins {} with {}", self.rscni, self.peer, self.iptables),
+            format!(
+                "Linux {}, {} × {}, {} MiB, {}",
+                self.kernel, self.processors, self.processor, self.memory_mib, self.date
+            ),
+        ]
+    }
+}
+
+/// The version of a Debian package; what came from elsewhere has none.
+fn package(name: &str) -> Result<String> {
+    let query = Command::new("dpkg-query").args(["--show", "--showformat=${Version}", name]).output();
+    let output = query.context("start dpkg-query")?;
+    let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    Ok(if version.is_empty() { "(not Debian's)".to_owned() } else { version })
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().trim().to_owned()
+}
+
+/// The first value of `key`, in the manner of `/proc/cpuinfo` and `/proc/meminfo`.
+fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        (name.trim() == key).then(|| value.trim())
+    })
+}
+
+fn memory(meminfo: &str) -> Option<u64> {
+    let kibibytes: u64 = field(meminfo, "MemTotal")?.split(' ').next()?.parse().ok()?;
+    Some(kibibytes / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processor_and_memory_are_read_as_the_kernel_writes_them() {
+        assert_eq!(field("processor\t: 0\nmodel name\t: A CPU @ 2GHz\n", "model name"), Some("A CPU @ 2GHz"));
+        assert_eq!(memory("MemTotal:        8048576 kB\nMemFree: 1 kB\n"), Some(7859));
+    }
+}
