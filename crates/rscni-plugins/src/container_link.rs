@@ -156,7 +156,7 @@ fn del_link(owner: Owner<'_>, args: &Args, is_this_kind: fn(&Link) -> bool) -> R
         let is_ours = link.alias.as_ref() == Some(&alias);
         let is_named = link.name == args.ifname && !owner.is_contradicted_by(link.alias.as_deref());
         if is_this_kind(&link) && (is_ours || is_named) {
-            all.step(host::del_link(&mut sandbox.netlink, &link));
+            all.step(host::del_link(&mut sandbox.netlink, Some(&sandbox.netns), &link));
         }
     }
     all.finish()

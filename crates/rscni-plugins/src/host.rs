@@ -3,12 +3,13 @@
 
 use ipnet::IpNet;
 use rscni::{Args, Attachment, CNIResult, Error, Interface, NetConf};
-use rscni_linux::{AddressFlags, Link, LinkChange, Netlink, Veth, sysctl};
+use rscni_linux::{AddressFlags, Link, LinkChange, Netlink, Netns, Veth, sysctl};
 
 use crate::failure::{AsFarAsPossible, Result, differs};
 use crate::ipam::Ipam;
 use crate::masquerade::Masquerade;
 use crate::owner::{Owner, Stale};
+use crate::registry;
 use crate::sandbox::{Sandbox, taken};
 use crate::undo::Undo;
 
@@ -55,7 +56,7 @@ pub(crate) fn del_veth(owner: Owner<'_>, args: &Args) -> Result<()> {
     let is_of_another = |link: &Link| owner.is_contradicted_by(link.alias.as_deref());
     let mut host = Netlink::open()?;
     if let Some(link) = host.find_link(&owner.veth_name())?.filter(|link| !is_of_another(link)) {
-        return del_link(&mut host, &link);
+        return del_link(&mut host, None, &link);
     }
     let Some(mut sandbox) = Sandbox::open_if_there(args)? else { return Ok(()) };
     let Some(inner) = sandbox.netlink.find_link(&args.ifname)? else { return Ok(()) };
@@ -66,12 +67,20 @@ pub(crate) fn del_veth(owner: Owner<'_>, args: &Args) -> Result<()> {
     if peer.as_ref().is_some_and(is_of_another) {
         return Ok(());
     }
-    del_link(&mut sandbox.netlink, &inner)
+    del_link(&mut sandbox.netlink, Some(&sandbox.netns), &inner)
 }
 
-/// Removes a link; that it is gone already is as good.
-pub(crate) fn del_link(netlink: &mut Netlink, link: &Link) -> Result<()> {
-    match netlink.del_link(link.index) {
+/// Removes a link of the host, or of the namespace given; that it is gone already is as good.
+///
+/// A program that goes on after the call is not kept until the kernel has freed the link.
+pub(crate) fn del_link(netlink: &mut Netlink, netns: Option<&Netns>, link: &Link) -> Result<()> {
+    let removed = if registry::process_ends_with_call() {
+        netlink.del_link(link.index)
+    } else {
+        let other = netns.map_or_else(Netlink::open, Netlink::open_in)?;
+        netlink.del_link_at_once(other, link.index)
+    };
+    match removed {
         Err(error) if !error.is_not_found() => Err(error.into()),
         _ => Ok(()),
     }
@@ -101,7 +110,7 @@ fn del_stale_links(stale: &Stale<'_>) -> Result<()> {
     let mut all = AsFarAsPossible::default();
     for link in host.links()? {
         if link.alias.as_deref().is_some_and(|alias| stale.has_alias(alias)) {
-            all.step(del_link(&mut host, &link));
+            all.step(del_link(&mut host, None, &link));
         }
     }
     all.finish()

@@ -1,5 +1,7 @@
 //! The list of the plugins.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rscni::{Cni, Error, Plugin, Reply, Request};
 
 use crate::bandwidth::BANDWIDTH;
@@ -71,12 +73,21 @@ pub fn find(name: &str) -> Option<&'static Entry> {
     ALL.iter().find(|entry| entry.name == name)
 }
 
+/// Whether this process is a plugin's, and ends when the call has been answered.
+static ENDS_WITH_CALL: AtomicBool = AtomicBool::new(false);
+
+/// Whether nothing is gained by leaving something to a thread: the process ends with the call, and not before the thread.
+pub(crate) fn process_ends_with_call() -> bool {
+    ENDS_WITH_CALL.load(Ordering::Relaxed)
+}
+
 impl Entry {
     /// Answers the call that this process was started with.
     ///
     /// # Errors
     /// The error that was told to the caller on stdout.
     pub fn run(&self) -> Result<(), Error> {
+        ENDS_WITH_CALL.store(true, Ordering::Relaxed);
         self.skeleton().run(self.plugin)
     }
 

@@ -14,6 +14,7 @@ mod family;
 mod kind;
 mod link;
 mod neighbour;
+mod removal;
 mod request;
 mod route;
 mod rule;

@@ -99,7 +99,7 @@ pub(super) fn del_stale(stale: &Stale<'_>) -> Result<()> {
     let mut all = AsFarAsPossible::default();
     let is_stale = |link: &Link| is_ifb(link) && link.alias.as_deref().is_some_and(|alias| stale.has_alias(alias));
     for link in host.links()?.into_iter().filter(is_stale) {
-        all.step(host::del_link(&mut host, &link));
+        all.step(host::del_link(&mut host, None, &link));
     }
     all.finish()
 }

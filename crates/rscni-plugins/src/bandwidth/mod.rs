@@ -88,7 +88,7 @@ fn del(args: &Args) -> Result<()> {
         found => all.step(found.map(drop)),
     }
     if let Some(ifb) = ifb {
-        all.step(host::del_link(&mut host, &ifb));
+        all.step(host::del_link(&mut host, None, &ifb));
     }
     all.finish()
 }
