@@ -20,8 +20,11 @@ pub(crate) fn run() -> Result<ExitCode> {
     let libc = libc();
     let target = format!("{}-unknown-linux-{libc}", std::env::consts::ARCH);
     let mut command = program::cargo();
-    command.args(["rustc", "--release", "--target", &target, "--package", "rscni-cli", "--bin", "rscni"]);
-    let built = program::built(command.args(["--message-format=json-render-diagnostics", "--"]).args(flags()))?;
+    command.args(["build", "--release", "--target", &target, "--package", "rscni-cli", "--bin", "rscni"]);
+    // Before all other ways to give flags, whatever the environment has. They concern the target alone: procedural
+    // macros and build scripts are built for this machine.
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags().join("\x1f"));
+    let built = program::built(command.arg("--message-format=json-render-diagnostics"))?;
     ensure!(is_static(&built)?, "{} asks for a loader, so it is not static", built.display());
     let size = std::fs::metadata(&built)?.len();
     ensure!(is_small(size), "{} has {size} bytes; the limit is {SIZE_LIMIT}", built.display());
@@ -30,22 +33,21 @@ pub(crate) fn run() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Given to the last compiler call only, in which all code is generated.
-fn flags() -> Vec<String> {
+fn flags() -> [String; 7] {
     let without_tables = program::workspace_root().join("xtask/src/dist/no_unwinding.ld");
     [
         // The default for musl.
-        "target-feature=+crt-static".into(),
+        "-Ctarget-feature=+crt-static".into(),
         // A program at a fixed address has nothing to relocate before `main`.
-        "relocation-model=static".into(),
+        "-Crelocation-model=static".into(),
         // A panic aborts: nobody unwinds. The second and third leave out the tables of code that was compiled before.
-        "force-unwind-tables=no".into(),
-        format!("link-arg=-Wl,--script={}", without_tables.display()),
-        "link-arg=-Wl,--no-eh-frame-hdr".into(),
+        "-Cforce-unwind-tables=no".into(),
+        format!("-Clink-arg=-Wl,--script={}", without_tables.display()),
+        "-Clink-arg=-Wl,--no-eh-frame-hdr".into(),
+        // Names are hashed, a few bytes each. To ask for the processor's instructions takes longer than to do without.
+        "--cfg=sha2_backend=\"soft\"".into(),
+        "--cfg=sha2_backend_soft=\"compact\"".into(),
     ]
-    .into_iter()
-    .flat_map(|flag| ["-C".into(), flag])
-    .collect()
 }
 
 /// The C library to link with: musl, unless Rust's libraries for it are neither there nor to be had.
