@@ -3,6 +3,7 @@
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use rscni::Error;
 use rscni::invoke::{Exec, Invocation, Outcome, Process, find_plugin};
@@ -67,6 +68,11 @@ impl Exec for Linked {
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
 fn is_this_program(program: &Path) -> bool {
-    let identity = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino()));
-    matches!((identity(program), identity(Path::new(THIS_PROGRAM))), (Ok(a), Ok(b)) if a == b)
+    // What a process runs stays the same, whatever becomes of the file's name.
+    static THIS: LazyLock<Option<(u64, u64)>> = LazyLock::new(|| identity(Path::new(THIS_PROGRAM)));
+    program == Path::new(THIS_PROGRAM) || THIS.is_some_and(|this| identity(program) == Some(this))
+}
+
+fn identity(program: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(program).map(|m| (m.dev(), m.ino())).ok()
 }

@@ -98,6 +98,8 @@ impl Request {
             .collect();
         let mut request = Self::new(vars, Vec::new());
         if request.wants_stdin() {
+            // Room for nearly every configuration: what grows while it is read is read in small pieces.
+            request.stdin.reserve(STDIN_ROOM);
             std::io::stdin()
                 .lock()
                 .read_to_end(&mut request.stdin)
@@ -116,6 +118,8 @@ impl Request {
         self.vars.get("CNI_COMMAND").is_some_and(|command| !command.is_empty() && command != "VERSION")
     }
 }
+
+const STDIN_ROOM: usize = 8192;
 
 /// Whether `path` is the network namespace of this thread. Where there are none, on other systems, it is not.
 fn is_own_netns(path: &Path) -> bool {

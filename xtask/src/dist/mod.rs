@@ -2,8 +2,8 @@
 //!
 //! It is linked with musl, whose start is a few system calls. glibc's asks the processor some seventy times what it can
 //! do, and in a virtual machine each of these questions goes to the hypervisor: that takes longer than all else that
-//! an operation of a plugin does in user space. Where Rust's libraries for musl cannot be had, it is linked with glibc,
-//! and says so.
+//! an operation of a plugin does in user space. Where the toolchain has no Rust libraries for musl, it is linked with
+//! glibc, and says so.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -32,58 +32,51 @@ pub(crate) fn build(package: &str, program: &str) -> Result<PathBuf> {
 
 fn build_with(libc: &str, package: &str, program: &str) -> Result<PathBuf> {
     let target = format!("{}-unknown-linux-{libc}", std::env::consts::ARCH);
-    let built = compile(&["--release", "--target", &target], package, program, &flags())?;
+    let mut command = program::cargo();
+    command.args(["build", "--release", "--target", &target, "--package", package, "--bin", program]);
+    // Before all other ways to give flags, whatever the environment has. They concern the target alone: procedural
+    // macros and build scripts are built for this machine.
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags().join("\x1f"));
+    let built = program::built(command.arg("--message-format=json-render-diagnostics"))?;
+    ensure!(is_static(&built)?, "{} asks for a loader, so it is not static", built.display());
     place(&built, &target)
 }
 
 /// Builds a program as a static one, but for development: in seconds, from what the tests have built already.
 pub(crate) fn build_for_development(package: &str, program: &str) -> Result<PathBuf> {
-    let flags = ["target-feature=+crt-static", "relocation-model=static"];
-    compile(&[], package, program, &flags.map(|flag| ["-C".to_owned(), flag.to_owned()]).concat())
-}
-
-fn compile(options: &[&str], package: &str, program: &str, flags: &[String]) -> Result<PathBuf> {
     let mut command = program::cargo();
-    command.arg("rustc").args(options).args(["--package", package, "--bin", program]);
-    let built = program::built(command.args(["--message-format=json-render-diagnostics", "--"]).args(flags))?;
+    command.args(["rustc", "--package", package, "--bin", program, "--message-format=json-render-diagnostics", "--"]);
+    let built = program::built(command.args(["-Ctarget-feature=+crt-static", "-Crelocation-model=static"]))?;
     ensure!(is_static(&built)?, "{} asks for a loader, so it is not static", built.display());
     Ok(built)
 }
 
-/// Given to the last compiler call only, in which all code is generated.
-fn flags() -> Vec<String> {
+fn flags() -> [String; 7] {
     let without_tables = program::workspace_root().join("xtask/src/dist/no_unwinding.ld");
     [
         // The default for musl.
-        "target-feature=+crt-static".into(),
+        "-Ctarget-feature=+crt-static".into(),
         // A program at a fixed address has nothing to relocate before `main`.
-        "relocation-model=static".into(),
+        "-Crelocation-model=static".into(),
         // A panic aborts: nobody unwinds. The second and third leave out the tables of code that was compiled before.
-        "force-unwind-tables=no".into(),
-        format!("link-arg=-Wl,--script={}", without_tables.display()),
-        "link-arg=-Wl,--no-eh-frame-hdr".into(),
+        "-Cforce-unwind-tables=no".into(),
+        format!("-Clink-arg=-Wl,--script={}", without_tables.display()),
+        "-Clink-arg=-Wl,--no-eh-frame-hdr".into(),
+        // Names are hashed, a few bytes each. To ask for the processor's instructions takes longer than to do without.
+        "--cfg=sha2_backend=\"soft\"".into(),
+        "--cfg=sha2_backend_soft=\"compact\"".into(),
     ]
-    .into_iter()
-    .flat_map(|flag| ["-C".into(), flag])
-    .collect()
 }
 
-/// The C library to link with: musl, unless Rust's libraries for it are neither there nor to be had.
+/// The C library to link with: musl, if the compiler in use has Rust's libraries for it.
 fn libc() -> &'static str {
     let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
     if has_libraries(&target) {
         return "musl";
     }
-    println!("installing Rust's libraries for {target}");
-    let added = program::capture(Command::new("rustup").args(["target", "add", &target]));
-    match added {
-        Ok(_) if has_libraries(&target) => return "musl",
-        Ok(_) => eprintln!("`rustup target add {target}` did not install them for the compiler in use"),
-        Err(error) => eprintln!("{error:#}"),
-    }
     eprintln!(
-        "linking with glibc instead: the program is a quarter larger, and takes some hundred microseconds more to \
-         start in a virtual machine"
+        "linking with glibc: the program is a quarter larger, and takes some hundred microseconds more to start in a \
+         virtual machine. For one with musl: rustup target add {target}"
     );
     "gnu"
 }
