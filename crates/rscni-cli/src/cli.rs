@@ -34,7 +34,9 @@ Examples:
   rscni check mynet testing
   rscni ls                                 see what is attached to what
   rscni del mynet testing
-  rscni gc mynet --auto                    remove what was left by containers that are gone
+  rscni gc --auto --dry-run                see what was left by containers that are gone
+  rscni gc mynet --auto                    remove it
+  rscni doctor                             see what is wrong with this node, and what mends it
   rscni add mynet testing --cap portMappings='[{\"hostPort\":8080,\"containerPort\":80,\"protocol\":\"tcp\"}]'";
 
 #[derive(Subcommand)]
@@ -53,10 +55,12 @@ enum Command {
     /// Remove what containers that are gone have left behind in a network
     ///
     /// Attachments that are not in the given set are detached, and then each plugin is told the set, to remove what
-    /// else it may hold. What was removed is printed. Use --auto only where every runtime that uses the network
-    /// remembers its attachments in the cache directory, and while none but rscni attaches: all others are removed.
+    /// else it may hold. What was removed is printed, with the reason; --dry-run says it before. With --auto the set is
+    /// what the cache directory remembers and has its namespace, and what has an interface in some namespace. Use it
+    /// while none but rscni attaches: what another runtime is about to attach may look like what is left behind.
     // The network first: behind --valid it would be taken for an attachment.
-    #[command(override_usage = "rscni gc [OPTIONS] <NETWORK> <--valid <CONTAINER/IFNAME>...|--auto>")]
+    #[command(override_usage = "rscni gc [OPTIONS] <NETWORK> <--valid <CONTAINER/IFNAME>...|--auto>\n       \
+                                rscni gc [OPTIONS] --auto")]
     Gc(Gc),
     /// See whether networks are ready for containers
     ///

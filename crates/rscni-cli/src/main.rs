@@ -18,6 +18,7 @@ mod install;
 mod list;
 mod netns;
 mod network;
+mod node;
 mod output;
 mod places;
 mod status;

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::range::{RangeSet, read_address};
 
 /// Where reservations are kept unless `dataDir` says otherwise.
-const DATA_DIR: &str = "/var/lib/cni/networks";
+pub(crate) const DATA_DIR: &str = "/var/lib/cni/networks";
 
 /// What host-local is configured to do.
 #[derive(Debug)]

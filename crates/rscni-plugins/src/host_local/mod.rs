@@ -31,6 +31,9 @@ use crate::commands::IpamCommands;
 use crate::failure::{AsFarAsPossible, differs};
 use crate::host::require_valid_attachments;
 
+pub(crate) use self::config::DATA_DIR;
+pub(crate) use self::store::{Content, reservations};
+
 /// The plugin.
 pub(crate) const HOST_LOCAL: IpamCommands = IpamCommands { name: "host-local", add, del, check, gc, status };
 

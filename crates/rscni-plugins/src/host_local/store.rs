@@ -423,6 +423,39 @@ pub(super) fn remove(dir: &OwnedFd, file: &str) -> Result<(), Errno> {
     }
 }
 
+/// What a file in the place of a reservation says.
+pub(crate) enum Content {
+    /// Container and interface have the address.
+    Attachment(String, String),
+    /// The container has it.
+    Container(String),
+    /// It is what is left of one.
+    Remains,
+    /// It cannot be read.
+    Unreadable(String),
+}
+
+/// The files of a network and what they say, where nothing is to be changed: without the lock.
+///
+/// # Errors
+/// [`Error::IOFailure`] if the directory cannot be read.
+pub(crate) fn reservations(data_dir: &Path, network: &str) -> Result<Vec<(PathBuf, Content)>, Error> {
+    let path = data_dir.join(network);
+    let dir = open_directory(&path).map_err(|e| failure("open", &path, &e))?;
+    let mut all = Vec::new();
+    for Reservation { file, .. } in list(&dir).map_err(|e| failure("read", &path, &e))? {
+        let content = match read_holder(&dir, &file) {
+            Ok(Some(Holder::Attachment { container_id, ifname })) => Content::Attachment(container_id, ifname),
+            Ok(Some(Holder::Container(id))) => Content::Container(id),
+            Ok(None) => Content::Remains,
+            Err(error) => Content::Unreadable(error.to_string()),
+        };
+        all.push((path.join(file), content));
+    }
+    all.sort_by(|one, other| one.0.cmp(&other.0));
+    Ok(all)
+}
+
 /// The directory of `network`. No path is made from a name that may lead elsewhere.
 pub(super) fn directory(data_dir: &Path, network: &str) -> Result<PathBuf, Error> {
     check_network_name(network)?;
