@@ -8,6 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::attach::{Add, Attachment};
 use crate::cnitool;
 use crate::dhcp_daemon;
+use crate::doctor::Doctor;
 use crate::gc::Gc;
 use crate::generate::{self, Shell};
 use crate::install;
@@ -66,6 +67,11 @@ enum Command {
     ///
     /// Prints a line for each network, and ends with status 1 if one is not ready or its file cannot be read.
     Status(Status),
+    /// Look at this node: what is wrong, why it matters, and the command that mends it
+    ///
+    /// Looks at directories, networks, plugins, the kernel, forwarding, addresses, and what is left of containers that are
+    /// gone. It changes nothing, and ends with status 1 if it finds an error.
+    Doctor(Doctor),
     /// Put this program and an entry for each plugin (and cnitool) into a directory
     ///
     /// Every file appears whole or not at all, so it may be a directory that runtimes are using, and may hold other
@@ -104,6 +110,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Ls(list) => list.run(),
         Command::Gc(gc) => gc.run(),
         Command::Status(status) => status.run(),
+        Command::Doctor(doctor) => return doctor.run().unwrap_or_else(|error| output::exit("rscni", Err(error))),
         Command::Install { dir, only } => install::install(&dir, only.as_deref(), &mut |done| output::line(&done)),
         Command::Plugins => {
             list_plugins();

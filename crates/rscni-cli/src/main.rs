@@ -11,6 +11,7 @@ mod attach;
 mod cli;
 mod cnitool;
 mod dhcp_daemon;
+mod doctor;
 mod duration;
 mod gc;
 mod generate;

@@ -6,6 +6,8 @@
 mod files;
 mod rules;
 
+pub use self::rules::drops_forwarded;
+
 use std::collections::HashSet;
 use std::fmt::{self, Display};
 use std::os::unix::fs::MetadataExt;
@@ -14,6 +16,7 @@ use std::path::{Path, PathBuf};
 use rscni::Attachment;
 use rscni_linux::{Link, Netlink, Netns};
 
+pub use crate::host_local::{Reservations, Usage, usage};
 use crate::owner::{Owner, hashed_network, untagged};
 
 /// Who holds something.

@@ -1,7 +1,8 @@
 //! The binary as people and runtimes call it. Plugins are shell scripts, and nothing needs the kernel's network, but for
-//! what is in `gc_node`, `node` and `tutorial`.
+//! what is in `doctor`, `gc_node`, `node` and `tutorial`.
 
 mod cnitool;
+mod doctor;
 mod gc;
 mod gc_node;
 mod generate;

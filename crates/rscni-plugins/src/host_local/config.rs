@@ -120,6 +120,14 @@ impl Config {
     }
 }
 
+/// The range sets of a configuration, without those that a runtime may add.
+///
+/// # Errors
+/// [`Error::InvalidNetworkConfig`].
+pub(crate) fn sets_of(conf: &NetConf) -> Result<Vec<RangeSet>, Error> {
+    sets(section(ipam(conf)?, "ipam")?, Vec::new(), conf.cni_version)
+}
+
 /// Where the reservations are. DEL and GC need to know no more, so nothing else that may be wrong with the
 /// configuration keeps them from releasing.
 ///
