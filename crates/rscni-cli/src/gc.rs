@@ -41,10 +41,8 @@ impl Gc {
         if let Some(name) = &self.network {
             return self.collect(&self.list(&dir, &cache, name)?, &cache);
         }
-        let configured = dir.networks.iter().map(|(_, list)| list.name.clone());
-        let mut names: Vec<_> = Node::look(&cache, &lists(&dir))?.networks().into_iter().chain(configured).collect();
-        names.sort();
-        names.dedup();
+        let mut names = Node::look(&cache, &lists(&dir))?.networks();
+        names.extend(dir.networks.iter().map(|(_, list)| list.name.clone()));
         let mut errors = Vec::new();
         for name in names {
             errors.extend(self.list(&dir, &cache, &name).and_then(|list| self.collect(&list, &cache)).err());
@@ -138,7 +136,7 @@ impl Gc {
             return Err(missing);
         }
         let node = Node::look(cache, &lists(dir))?;
-        if node.networks().iter().any(|marked| marked == name) { of_marks(name, &node.dirs) } else { Err(missing) }
+        if node.networks().contains(name) { of_marks(name, &node.dirs) } else { Err(missing) }
     }
 }
 

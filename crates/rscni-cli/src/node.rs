@@ -1,5 +1,6 @@
 //! What attachments hold on this node, and whether each of them is still there: what `gc` removes and `doctor` tells.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rscni::runtime::{Cache, CacheEntry, CacheListing, NetConfList};
@@ -59,12 +60,9 @@ impl Node {
     }
 
     /// The names of the networks that something is left of.
-    pub(crate) fn networks(&self) -> Vec<String> {
+    pub(crate) fn networks(&self) -> BTreeSet<String> {
         let held = self.holdings.all.iter().filter_map(|holding| holding.by.network());
-        let mut names: Vec<_> = self.listing.entries.iter().map(|entry| &*entry.network).chain(held).collect();
-        names.sort_unstable();
-        names.dedup();
-        names.into_iter().map(ToOwned::to_owned).collect()
+        self.listing.entries.iter().map(|entry| &*entry.network).chain(held).map(ToOwned::to_owned).collect()
     }
 
     /// The files of the cache that may be of the network, and cannot be read.

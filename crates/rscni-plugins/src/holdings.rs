@@ -157,6 +157,8 @@ impl Holdings {
         holdings.look_at("nftables", rules::elements);
         holdings.look_at("iptables", rules::chains);
         files::look(&mut holdings, dirs);
+        // Neither the kernel nor a directory has an order.
+        holdings.all.sort_unstable_by(|one, other| (one.kind, &one.what).cmp(&(other.kind, &other.what)));
         holdings
     }
 

@@ -39,9 +39,13 @@ fn trusted(patient: &Patient<'_>) -> Vec<PathBuf> {
         let types = patient.plugins().flat_map(|(_, plugin)| super::types(plugin));
         paths.extend(types.map(|name| dir.join(name)));
     }
-    paths.sort();
-    paths.dedup();
-    paths
+    let mut each: Vec<PathBuf> = Vec::new();
+    for path in paths {
+        if !each.contains(&path) {
+            each.push(path);
+        }
+    }
+    each
 }
 
 fn inspect(path: &Path, mode: u32, owner: u32, report: &mut Report) {

@@ -88,7 +88,8 @@ fn isolation(patient: &Patient<'_>, report: &mut Report) {
     let module = if Path::new("/proc/sys").join(key).exists() { "" } else { "modprobe br_netfilter && " };
     report.warning(
         "bridge-not-filtered",
-        "net.bridge.bridge-nf-call-iptables is not 1, and a network has ingressPolicy isolated by another firewall plugin",
+        "net.bridge.bridge-nf-call-iptables is not 1, and a network has ingressPolicy isolated by another firewall plugin"
+            .to_owned(),
         "containers on the same bridge reach each other: that plugin's rules do not see what a bridge passes on",
         Some(format!("{module}sysctl -w net.bridge.bridge-nf-call-iptables=1")),
     );

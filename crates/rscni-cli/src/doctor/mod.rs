@@ -81,27 +81,20 @@ pub(crate) struct Patient<'a> {
 }
 
 impl Report {
-    fn add(
-        &mut self,
-        id: &'static str,
-        severity: Severity,
-        what: impl Into<String>,
-        why: &'static str,
-        mend: Option<String>,
-    ) {
-        self.findings.push(Finding { id, severity, what: what.into(), why: Some(why), mend });
+    fn add(&mut self, id: &'static str, severity: Severity, what: String, why: &'static str, mend: Option<String>) {
+        self.findings.push(Finding { id, severity, what, why: Some(why), mend });
     }
 
-    fn error(&mut self, id: &'static str, what: impl Into<String>, why: &'static str, mend: Option<String>) {
+    fn error(&mut self, id: &'static str, what: String, why: &'static str, mend: Option<String>) {
         self.add(id, Severity::Error, what, why, mend);
     }
 
-    fn warning(&mut self, id: &'static str, what: impl Into<String>, why: &'static str, mend: Option<String>) {
+    fn warning(&mut self, id: &'static str, what: String, why: &'static str, mend: Option<String>) {
         self.add(id, Severity::Warning, what, why, mend);
     }
 
-    fn ok(&mut self, id: &'static str, what: impl Into<String>) {
-        self.findings.push(Finding { id, severity: Severity::Ok, what: what.into(), why: None, mend: None });
+    fn ok(&mut self, id: &'static str, what: String) {
+        self.findings.push(Finding { id, severity: Severity::Ok, what, why: None, mend: None });
     }
 
     /// Runs a check, and says that all is well if it finds nothing that is not.
@@ -109,7 +102,7 @@ impl Report {
         let before = self.findings.len();
         check(patient, self);
         if self.findings[before..].iter().all(|finding| finding.severity == Severity::Ok) {
-            self.ok(id, well);
+            self.ok(id, well.to_owned());
         }
     }
 
@@ -241,9 +234,9 @@ mod tests {
     #[test]
     fn a_finding_has_a_line_for_each_thing_that_there_is_to_say() {
         let mut report = Report::default();
-        report.ok("networks", "fine");
-        report.error("list-unreadable", "a\u{1b}b", "it is skipped", Some("mv a b".into()));
-        report.warning("range-full", "full", "no more", None);
+        report.ok("networks", "fine".into());
+        report.error("list-unreadable", "a\u{1b}b".into(), "it is skipped", Some("mv a b".into()));
+        report.warning("range-full", "full".into(), "no more", None);
         assert_eq!(
             as_text(&report, Style::default()),
             "\

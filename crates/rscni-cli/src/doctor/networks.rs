@@ -12,7 +12,7 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
     let disable = |file: &Path| format!("mv {0} {1}", quoted(file), quoted(with_suffix(file)));
     for (file, error) in &dir.broken {
         let why = "runtimes pass over it, or refuse all networks because of it";
-        report.error("list-unreadable", error.details(), why, Some(disable(file)));
+        report.error("list-unreadable", error.details().to_owned(), why, Some(disable(file)));
     }
     if patient.conf_dir.is_dir() && dir.networks.is_empty() {
         let what = format!("{} has no network configuration", patient.conf_dir.display());

@@ -1,5 +1,6 @@
 //! The plugins that the networks name: are they there, do they answer, do they support their networks' versions.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -10,11 +11,10 @@ use super::{Patient, Report, quoted};
 use crate::network::Watched;
 
 pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
-    let mut names: Vec<&str> = patient.plugins().flat_map(|(_, plugin)| super::types(plugin)).collect();
-    names.sort_unstable();
-    names.dedup();
+    let names = patient.plugins().flat_map(|(_, plugin)| super::types(plugin));
+    let names: BTreeSet<String> = names.map(ToOwned::to_owned).collect();
     let (mut ours, mut others) = (Vec::new(), Vec::new());
-    for name in names {
+    for name in names.iter().map(String::as_str) {
         match find_plugin(name, &patient.plugin_path) {
             Ok(program) => {
                 if is_this(&program) {

@@ -118,13 +118,12 @@ fn removal(patient: &Patient<'_>, file: &str) -> String {
 
 /// Addresses that several containers have at the same time.
 fn duplicates(patient: &Patient<'_>, report: &mut Report) {
-    let mut holders: BTreeMap<IpAddr, Vec<&Holding>> = BTreeMap::new();
+    let mut files: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (address, holding) in addresses(patient).filter(|(_, holding)| patient.node.state(holding) == State::InUse) {
-        holders.entry(address).or_default().push(holding);
+        files.entry(address.to_string()).or_default().push(holding.what.clone());
     }
-    for (address, holders) in holders.iter().filter(|(_, holders)| holders.len() > 1) {
-        let files: Vec<_> = holders.iter().map(|holding| &*holding.what).collect();
-        let what = format!("{address} is reserved {} times: {}", holders.len(), files.join(", "));
+    for (address, files) in files.iter().filter(|(_, files)| files.len() > 1) {
+        let what = format!("{address} is reserved {} times: {}", files.len(), files.join(", "));
         let why = "the host reaches only one of the containers: give each network ranges of its own";
         report.warning("address-duplicate", what, why, None);
     }

@@ -95,7 +95,7 @@ fn saved(
     }
 }
 
-/// The files, or the directories, in a directory, in order. Those with a dot in front are nobody's.
+/// The files, or the directories, in a directory. Those with a dot in front are nobody's.
 fn names(holdings: &mut Holdings, dir: &Path, directories: bool) -> Vec<(String, PathBuf)> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -109,6 +109,5 @@ fn names(holdings: &mut Holdings, dir: &Path, directories: bool) -> Vec<(String,
     let with_name = |entry: fs::DirEntry| Some((entry.file_name().into_string().ok()?, entry.path()));
     let mut names: Vec<_> = entries.flatten().filter_map(with_name).collect();
     names.retain(|(name, path)| !name.starts_with('.') && is_kind(path));
-    names.sort();
     names
 }

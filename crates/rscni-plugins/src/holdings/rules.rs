@@ -21,8 +21,6 @@ pub(super) fn elements() -> Result<Vec<Holding>> {
             }
         }
     }
-    // The kernel has them in no order.
-    found.sort_by(|one, other| one.what.cmp(&other.what));
     Ok(found)
 }
 

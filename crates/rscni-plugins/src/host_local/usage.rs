@@ -90,7 +90,6 @@ pub(crate) fn reservations(data_dir: &Path, network: &str) -> Result<Vec<(PathBu
         };
         all.push((path.join(file), content));
     }
-    all.sort_by(|one, other| one.0.cmp(&other.0));
     Ok(all)
 }
 
