@@ -1,5 +1,7 @@
 //! `rscni gc`: removes what containers that are gone have left behind.
 
+use std::path::PathBuf;
+
 use rscni::runtime::{AttachmentParams, Cache, CacheEntry, ConfDir, NetConfList, Runtime};
 use rscni::{Attachment, Error};
 use rscni_plugins::holdings::{DataDirs, HeldBy};
@@ -154,11 +156,17 @@ fn remembered(entries: Vec<CacheEntry>, network: &str) -> Option<NetConfList> {
 /// A network of which nothing is known but its name: every plugin that marks what it makes on the host, to have it
 /// removed, from wherever other networks have files.
 fn of_marks(name: &str, dirs: &DataDirs) -> Result<NetConfList, Error> {
-    let plugins = ["bandwidth", "firewall", "host-device", "portmap", "tuning"].map(|name| json!({ "type": name }));
+    let plugins = ["bandwidth", "firewall", "flannel", "host-device", "portmap", "tuning"];
+    let plugins = plugins.map(|name| json!({ "type": name }));
     let bridge = |ipam: Value| json!({ "type": "bridge", "ipMasq": true, "ipam": ipam });
-    let tuning = dirs.tuning.iter().map(|dir| json!({ "type": "tuning", "dataDir": dir }));
+    let with_files = |name: &'static str, dirs: &[PathBuf]| -> Vec<Value> {
+        dirs.iter().map(|dir| json!({ "type": name, "dataDir": dir })).collect()
+    };
+    let files = [with_files("tuning", &dirs.tuning), with_files("flannel", &dirs.flannel)].concat();
     let addresses = dirs.host_local.iter().map(|dir| bridge(json!({ "type": "host-local", "dataDir": dir })));
-    let all = plugins.into_iter().chain([bridge(json!({ "type": "host-local" }))]).chain(tuning).chain(addresses);
+    let sockets = dirs.dhcp_sockets.iter().map(|path| bridge(json!({ "type": "dhcp", "daemonSocketPath": path })));
+    let ipam = ["host-local", "dhcp"].map(|name| bridge(json!({ "type": name })));
+    let all = plugins.into_iter().chain(ipam).chain(files).chain(addresses).chain(sockets);
     let plugins: Vec<_> = all.collect();
     let list = json!({ "cniVersion": "1.1.0", "name": name, "plugins": plugins });
     NetConfList::from_json(list.to_string().as_bytes())

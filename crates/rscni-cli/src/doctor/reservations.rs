@@ -48,8 +48,11 @@ const DATA_DIR: &str = "/var/lib/cni/networks";
 
 fn ranges(patient: &Patient<'_>, network: &str, found: &rscni_plugins::holdings::Reservations, report: &mut Report) {
     for set in &found.sets {
-        let what =
-            || format!("network {network}: {} of {} addresses of {} are reserved", set.taken, set.size, set.range);
+        let percent = set.taken.saturating_mul(100) / set.size.max(1);
+        let what = || {
+            let (taken, size, range) = (set.taken, set.size, &set.range);
+            format!("network {network}: {taken} of {size} addresses of {range} are reserved ({percent}%)")
+        };
         let why =
             "no more containers can be attached when all are; `rscni ls` says who has them, a larger range has more";
         let mend = Some(patient.command(&format!("gc {} --auto", quoted(network))));

@@ -143,13 +143,19 @@ fn a_network_that_only_marks_tell_of_is_collected_and_so_are_all_at_once() {
             leave(&gone);
         }
         settle(lab, 0);
+        // As a network of flannel leaves it.
+        std::fs::create_dir_all("/var/lib/cni/flannel").unwrap();
+        let saved = json!({ "cniVersion": "1.1.0", "name": "old", "type": "bridge" });
+        std::fs::write("/var/lib/cni/flannel/gone-long-ago", saved.to_string()).unwrap();
         std::fs::remove_file(lab.dir().join("net.d/old.conflist")).unwrap();
         assert_eq!(rscni(lab, &["gc", "old", "--valid", "a/eth0"]).status, 1);
         assert_eq!(rscni(lab, &["gc", "unheard-of", "--auto"]).status, 1);
         let dry = rscni(lab, &["gc", "--auto", "--dry-run"]).succeeded().stdout;
         assert!(dry.contains("masquerade4 10.1.0.3 of gone-net/eth0") && dry.contains("10.2.0.3 of gone-old/eth0"));
+        assert!(dry.contains("would remove file /var/lib/cni/flannel/gone-long-ago of gone-long-ago: "), "{dry}");
         let run = rscni(lab, &["gc", "--auto"]).succeeded().stdout;
         assert_eq!(run, dry.replace("would remove ", "removed "));
+        std::fs::remove_dir("/var/lib/cni/flannel").unwrap();
         lab.assert_unchanged_since(&before);
         assert_eq!(rscni(lab, &["gc", "--auto"]).succeeded().stdout, "");
     });
