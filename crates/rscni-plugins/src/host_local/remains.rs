@@ -12,8 +12,15 @@ use super::store::{Holder, Reservation};
 pub(super) fn read(dir: &OwnedFd, file: &str) -> std::io::Result<Vec<u8>> {
     // Nothing but a regular file is ours; a pipe must not make us wait.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let mut content = Vec::new();
-    File::from(rustix::fs::openat(dir, file, flags, Mode::empty())?).read_to_end(&mut content)?;
+    let mut file = File::from(rustix::fs::openat(dir, file, flags, Mode::empty())?);
+    // Nearly always it fits, and a file gives less than it is asked for only at its end.
+    let mut content = vec![0; 512];
+    let length = file.read(&mut content)?;
+    let is_whole = length < content.len();
+    content.truncate(length);
+    if !is_whole {
+        file.read_to_end(&mut content)?;
+    }
     Ok(content)
 }
 
