@@ -109,7 +109,10 @@ fn snapshot(lab: &Lab) -> Snapshot {
 fn gc_removes_all_that_is_stale_and_only_that(#[case] plugins: Vec<Value>) {
     rscni_test::run(|lab| {
         support::install(lab);
-        lab.host().netlink().add_veth(&Veth { up: true, ..Veth::new("device", "beyond") }).unwrap();
+        let mut host = lab.host().netlink();
+        host.add_veth(&Veth { up: true, ..Veth::new("device", "beyond") }).unwrap();
+        // Without a carrier macvlan waits for one.
+        support::change(&mut host, "beyond", &support::up(true));
         std::fs::create_dir_all("/run/flannel").unwrap();
         let subnet =
             "FLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET=10.1.0.1/24\nFLANNEL_MTU=1400\nFLANNEL_IPMASQ=false\n";
@@ -130,8 +133,9 @@ fn gc_removes_all_that_is_stale_and_only_that(#[case] plugins: Vec<Value>) {
         // What belongs to the networks.
         for network in [&network, &other, &third] {
             let first = network.attach(lab, &format!("first-{}", network.list.name));
+            // With DEL, which takes links away at once, and not as the kernel gets to it.
+            network.runtime.del(&network.list, &network.params(&first)).unwrap();
             lab.remove_namespace(&first);
-            network.gc(&[]);
         }
 
         let empty = snapshot(lab);
