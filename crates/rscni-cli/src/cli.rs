@@ -8,6 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::attach::{Add, Attachment};
 use crate::cnitool;
 use crate::dhcp_daemon;
+use crate::doctor::Doctor;
 use crate::gc::Gc;
 use crate::generate::{self, Shell};
 use crate::install;
@@ -34,7 +35,9 @@ Examples:
   rscni check mynet testing
   rscni ls                                 see what is attached to what
   rscni del mynet testing
-  rscni gc mynet --auto                    remove what was left by containers that are gone
+  rscni gc --auto --dry-run                see what was left by containers that are gone
+  rscni gc mynet --auto                    remove it
+  rscni doctor                             see what is wrong with this node, and what mends it
   rscni add mynet testing --cap portMappings='[{\"hostPort\":8080,\"containerPort\":80,\"protocol\":\"tcp\"}]'";
 
 #[derive(Subcommand)]
@@ -53,15 +56,22 @@ enum Command {
     /// Remove what containers that are gone have left behind in a network
     ///
     /// Attachments that are not in the given set are detached, and then each plugin is told the set, to remove what
-    /// else it may hold. What was removed is printed. Use --auto only where every runtime that uses the network
-    /// remembers its attachments in the cache directory, and while none but rscni attaches: all others are removed.
+    /// else it may hold. What was removed is printed, with the reason; --dry-run says it before. With --auto the set is
+    /// what the cache directory remembers and has its namespace, and what has an interface in some namespace. Use it
+    /// while none but rscni attaches: what another runtime is about to attach may look like what is left behind.
     // The network first: behind --valid it would be taken for an attachment.
-    #[command(override_usage = "rscni gc [OPTIONS] <NETWORK> <--valid <CONTAINER/IFNAME>...|--auto>")]
+    #[command(override_usage = "rscni gc [OPTIONS] <NETWORK> <--valid <CONTAINER/IFNAME>...|--auto>\n       \
+                                rscni gc [OPTIONS] --auto")]
     Gc(Gc),
     /// See whether networks are ready for containers
     ///
     /// Prints a line for each network, and ends with status 1 if one is not ready or its file cannot be read.
     Status(Status),
+    /// Look at this node: what is wrong, why it matters, and the command that mends it
+    ///
+    /// Looks at directories, networks, plugins, the kernel, forwarding, addresses, and what is left of containers that are
+    /// gone. It changes nothing, and ends with status 1 if it finds an error.
+    Doctor(Doctor),
     /// Put this program and an entry for each plugin (and cnitool) into a directory
     ///
     /// Every file appears whole or not at all, so it may be a directory that runtimes are using, and may hold other
@@ -100,6 +110,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Ls(list) => list.run(),
         Command::Gc(gc) => gc.run(),
         Command::Status(status) => status.run(),
+        Command::Doctor(doctor) => return doctor.run().unwrap_or_else(|error| output::exit("rscni", Err(error))),
         Command::Install { dir, only } => install::install(&dir, only.as_deref(), &mut |done| output::line(&done)),
         Command::Plugins => {
             list_plugins();

@@ -1,26 +1,34 @@
 //! `rscni gc`: removes what containers that are gone have left behind.
 
-use rscni::runtime::{CacheEntry, CacheListing, ConfDir, NetConfList};
-use rscni::{Attachment, Error};
+use std::path::PathBuf;
 
-use crate::list::{addresses, may_be_of};
-use crate::netns::{Presence, presence};
+use rscni::runtime::{AttachmentParams, Cache, CacheEntry, ConfDir, NetConfList, Runtime};
+use rscni::{Attachment, Error};
+use rscni_plugins::holdings::{DataDirs, HeldBy};
+use serde_json::{Value, json};
+
 use crate::network::Watched;
+use crate::node::{Node, Removal, State, configuration};
 use crate::output;
 use crate::places::{Memory, Places};
+use crate::table::printable;
 
 /// What `gc` takes.
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("set").required(true).args(["valid", "auto"]))]
 pub(crate) struct Gc {
-    /// Name of a network in the configuration directory
-    network: String,
+    /// Name of a network in the configuration directory [default with --auto: every network that is known]
+    #[arg(required_unless_present = "auto")]
+    network: Option<String>,
     /// The attachments that are still in use; all others are removed
     #[arg(long, value_name = "CONTAINER/IFNAME", num_args = 1.., value_parser = attachment)]
     valid: Vec<Attachment>,
-    /// Keep the attachments that are remembered and whose network namespace still exists; all others are removed
+    /// Keep the attachments whose network namespace still exists; all others are removed
     #[arg(long)]
     auto: bool,
+    /// Say what would be removed and why, and change nothing
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     places: Places,
     #[command(flatten)]
@@ -30,65 +38,167 @@ pub(crate) struct Gc {
 impl Gc {
     /// Removes, and prints what was removed.
     pub(crate) fn run(&self) -> Result<(), Error> {
-        let list = &self.list()?;
+        let dir = ConfDir::load(self.places.conf_dir())?;
+        let cache = self.memory.cache();
+        if let Some(name) = &self.network {
+            return self.collect(&self.list(&dir, &cache, name)?, &cache);
+        }
+        let mut names = Node::look(&cache, &lists(&dir))?.networks();
+        names.extend(dir.networks.iter().map(|(_, list)| list.name.clone()));
+        let mut errors = Vec::new();
+        for name in names {
+            errors.extend(self.list(&dir, &cache, &name).and_then(|list| self.collect(&list, &cache)).err());
+        }
+        combined(errors)
+    }
+
+    /// Does it with one network.
+    fn collect(&self, list: &NetConfList, cache: &Cache) -> Result<(), Error> {
         if list.disable_gc {
             output::line(&format!("nothing is removed: network {} has disableGC", list.name));
             return Ok(());
         }
-        let cache = self.memory.cache();
+        if self.dry_run {
+            let node = Node::look(cache, &[list])?;
+            let valid = self.valid(&node, list)?;
+            for Removal { what, why } in self.removals(&node, list, &valid) {
+                output::line(&printable(&format!("would remove {what}: {why}")));
+            }
+            for what in &node.holdings.unseen {
+                output::note(&format!("cannot be looked at: {}", printable(what)));
+            }
+            return Ok(());
+        }
         let watched = Watched::default();
         let runtime = self.places.runtime(&watched, cache.clone());
-        let mut stale = Vec::new();
+        let (mut removals, mut forgotten) = (Vec::new(), Vec::new());
         // What is in use is asked while nothing is being attached, so that nothing new is taken for left behind.
         let outcome = runtime.gc_by(list, |listing| {
-            let valid = if self.auto { in_use(listing, list)? } else { self.valid.clone() };
-            let of_network = listing.entries.iter().filter(|entry| entry.network == list.name);
-            stale.extend(of_network.filter(|entry| !valid.contains(&entry.attachment())).cloned());
+            let node = Node::new(listing.clone(), &[list]);
+            let valid = self.valid(&node, list)?;
+            removals = self.removals(&node, list, &valid);
+            forgotten = only_marked(&node, list, &valid, self.auto);
             Ok(valid)
         });
+        let mut errors: Vec<_> = outcome.map_err(Error::from).err().into_iter().collect();
+        if !list.cni_version.has_gc_and_status() {
+            // No plugin was told to look for more than what the runtime remembers.
+            errors.extend(forgotten.iter().filter_map(|attachment| detach(&runtime, list, attachment).err()));
+        }
+        let after = Node::look(cache, &[list])?;
+        let left = self.removals(&after, list, &[]);
+        for Removal { what, why } in removals {
+            if !left.iter().any(|other| other.what == what) {
+                output::line(&printable(&format!("removed {what}: {why}")));
+            }
+        }
+        combined(errors)
+    }
 
-        let after = cache.list()?.entries;
-        let is_left = |entry: &CacheEntry| {
-            after.iter().any(|other| other.network == list.name && other.attachment() == entry.attachment())
+    /// The attachments that are to be kept.
+    fn valid(&self, node: &Node, list: &NetConfList) -> Result<Vec<Attachment>, Error> {
+        if !self.auto {
+            return Ok(self.valid.clone());
+        }
+        if node.has_nameless(&list.name) {
+            return Err(Error::FailedToDecode(format!(
+                "network {} has attachments that nobody remembers and whose names are too long for their marks, so \
+                 nothing was removed: name what is in use with --valid",
+                list.name
+            )));
+        }
+        let unknown: Vec<_> = node.broken(&list.name).map(Error::details).collect();
+        if unknown.is_empty() {
+            return Ok(node.in_use(&list.name));
+        }
+        // What is not in the set is cut off, and whether these should be in it cannot be known.
+        Err(Error::FailedToDecode(format!(
+            "network {} may have attachments that cannot be read, so nothing was removed: delete these files if their \
+             containers are gone, or name what is in use with --valid: {}",
+            list.name,
+            unknown.join("; ")
+        )))
+    }
+
+    fn removals(&self, node: &Node, list: &NetConfList, valid: &[Attachment]) -> Vec<Removal> {
+        node.removals(list, valid, (!self.auto).then_some("it is not named by --valid"))
+    }
+
+    /// The network. One whose file is gone may have left attachments behind, which remember what it was; or things that
+    /// have its name in their marks.
+    fn list(&self, dir: &ConfDir, cache: &Cache, name: &str) -> Result<NetConfList, Error> {
+        let missing = match dir.find(name) {
+            Ok(list) => return Ok(list.clone()),
+            Err(missing) => missing,
         };
-        for entry in stale.iter().filter(|entry| !is_left(entry)) {
-            let name = format!("{}/{}", entry.params.container_id, entry.params.ifname);
-            output::line(&[vec!["removed".into(), name], addresses(entry)].concat().join(" "));
+        if let Some(list) = remembered(cache.list()?.entries, name) {
+            return Ok(list);
         }
-        outcome.map_err(Error::from)
+        if !self.auto {
+            return Err(missing);
+        }
+        let node = Node::look(cache, &lists(dir))?;
+        if node.networks().contains(name) { of_marks(name, &node.dirs) } else { Err(missing) }
     }
+}
 
-    /// The network. One whose file is gone may have left attachments behind, which remember what it was.
-    fn list(&self) -> Result<NetConfList, Error> {
-        match ConfDir::load(self.places.conf_dir())?.find(&self.network) {
-            Ok(list) => Ok(list.clone()),
-            Err(missing) => remembered(self.memory.cache().list()?.entries, &self.network).ok_or(missing),
-        }
-    }
+/// The networks of a directory.
+pub(crate) fn lists(dir: &ConfDir) -> Vec<&NetConfList> {
+    dir.networks.iter().map(|(_, list)| list).collect()
 }
 
 /// The network as the newest attachment to it remembers it.
 fn remembered(entries: Vec<CacheEntry>, network: &str) -> Option<NetConfList> {
     let newest = entries.into_iter().filter(|entry| entry.network == network).max_by_key(|entry| entry.modified)?;
-    NetConfList::from_json(&newest.config).or_else(|_| NetConfList::from_plugin_json(&newest.config)).ok()
+    configuration(&newest)
 }
 
-/// The attachments of a network whose namespaces exist, or may exist.
-fn in_use(listing: &CacheListing, list: &NetConfList) -> Result<Vec<Attachment>, Error> {
-    let unknown: Vec<_> = listing.broken.iter().filter(|(file, _)| may_be_of(file, &list.name)).collect();
-    if !unknown.is_empty() {
-        // What is not in the set is cut off, and whether these should be in it cannot be known.
-        let files: Vec<_> = unknown.iter().map(|(_, error)| error.details()).collect();
-        return Err(Error::FailedToDecode(format!(
-            "network {} may have attachments that cannot be read, so nothing was removed: delete these files if their \
-             containers are gone, or name what is in use with --valid: {}",
-            list.name,
-            files.join("; ")
-        )));
+/// A network of which nothing is known but its name: every plugin that marks what it makes on the host, to have it
+/// removed, from wherever other networks have files.
+fn of_marks(name: &str, dirs: &DataDirs) -> Result<NetConfList, Error> {
+    let plugins = ["bandwidth", "firewall", "flannel", "host-device", "portmap", "tuning"];
+    let plugins = plugins.map(|name| json!({ "type": name }));
+    let bridge = |ipam: Value| json!({ "type": "bridge", "ipMasq": true, "ipam": ipam });
+    let with_files = |name: &'static str, dirs: &[PathBuf]| -> Vec<Value> {
+        dirs.iter().map(|dir| json!({ "type": name, "dataDir": dir })).collect()
+    };
+    let files = [with_files("tuning", &dirs.tuning), with_files("flannel", &dirs.flannel)].concat();
+    let addresses = dirs.host_local.iter().map(|dir| bridge(json!({ "type": "host-local", "dataDir": dir })));
+    let sockets = dirs.dhcp_sockets.iter().map(|path| bridge(json!({ "type": "dhcp", "daemonSocketPath": path })));
+    let ipam = ["host-local", "dhcp"].map(|name| bridge(json!({ "type": name })));
+    let all = plugins.into_iter().chain(ipam).chain(files).chain(addresses).chain(sockets);
+    let plugins: Vec<_> = all.collect();
+    let list = json!({ "cniVersion": "1.1.0", "name": name, "plugins": plugins });
+    NetConfList::from_json(list.to_string().as_bytes())
+}
+
+/// The attachments that are neither valid nor remembered, but have left something.
+fn only_marked(node: &Node, list: &NetConfList, valid: &[Attachment], auto: bool) -> Vec<Attachment> {
+    let mut found: Vec<Attachment> = Vec::new();
+    for holding in &node.holdings.all {
+        let HeldBy::Attachment { network, container_id, ifname } = &holding.by else { continue };
+        let attachment = Attachment { container_id: container_id.clone(), ifname: ifname.clone() };
+        let is_remembered = node.listing.entries.iter().any(|e| e.network == *network && e.attachment() == attachment);
+        let is_kept = valid.contains(&attachment) || auto && node.state(holding) == State::InUse;
+        if *network == list.name && !is_kept && !is_remembered && !found.contains(&attachment) {
+            found.push(attachment);
+        }
     }
-    let is_gone = |netns: &std::path::PathBuf| matches!(presence(netns), Presence::Gone);
-    let entries = listing.entries.iter().filter(|entry| entry.network == list.name);
-    Ok(entries.filter(|entry| !entry.params.netns.as_ref().is_some_and(is_gone)).map(CacheEntry::attachment).collect())
+    found
+}
+
+fn detach(runtime: &Runtime<&Watched>, list: &NetConfList, attachment: &Attachment) -> Result<(), Error> {
+    let mut params = AttachmentParams::default();
+    params.container_id.clone_from(&attachment.container_id);
+    params.ifname.clone_from(&attachment.ifname);
+    runtime.del(list, &params).map_err(Error::from)
+}
+
+fn combined(errors: Vec<Error>) -> Result<(), Error> {
+    let mut errors = errors.into_iter();
+    let Some(first) = errors.next() else { return Ok(()) };
+    let all = errors.fold(first.details().to_owned(), |all, error| format!("{all}; {}", error.details()));
+    Err(Error::Custom(first.code(), first.msg().to_owned(), all))
 }
 
 /// An attachment as `CONTAINER/IFNAME`.

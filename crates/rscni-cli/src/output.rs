@@ -56,6 +56,11 @@ pub(crate) fn line(text: &str) {
     write(format!("{text}\n").as_bytes());
 }
 
+/// Prints a line beside what was asked for.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Prints text that has its line ends.
 pub(crate) fn text(text: &str) {
     write(text.as_bytes());

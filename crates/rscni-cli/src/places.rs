@@ -10,8 +10,8 @@ use rscni::runtime::{Cache, Runtime};
 use crate::duration::duration;
 use crate::network::{CONF_DIR, Watched, runtime, split_path};
 
-const PLUGIN_DIR: &str = "/opt/cni/bin";
-const CACHE_DIR: &str = "/var/lib/cni";
+pub(crate) const PLUGIN_DIR: &str = "/opt/cni/bin";
+pub(crate) const CACHE_DIR: &str = "/var/lib/cni";
 
 /// Where networks and plugins are, and how long these may take.
 #[derive(clap::Args)]
@@ -58,6 +58,11 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
+    /// The directory.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.cache_dir
+    }
+
     /// What is remembered there.
     pub(crate) fn cache(&self) -> Cache {
         Cache::new(&self.cache_dir)

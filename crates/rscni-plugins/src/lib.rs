@@ -17,6 +17,7 @@ mod dummy;
 mod failure;
 mod firewall;
 mod flannel;
+pub mod holdings;
 mod host;
 mod host_device;
 mod host_local;

@@ -47,6 +47,11 @@ impl<'a> Owner<'a> {
         format!("{ALIAS}{}", self.tag())
     }
 
+    /// The tag in a link's alias, if it is one of ours.
+    pub(crate) fn tag_of_alias(alias: &str) -> Option<&str> {
+        alias.strip_prefix(ALIAS)
+    }
+
     /// Whether an alias says that a link is another attachment's. Any other text says nothing about owners.
     pub(crate) fn is_contradicted_by(&self, alias: Option<&str>) -> bool {
         alias.is_some_and(|alias| alias.starts_with(ALIAS) && alias != self.alias())
@@ -56,6 +61,13 @@ impl<'a> Owner<'a> {
     pub(crate) fn veth_name(&self) -> String {
         derived_name("veth", &[self.network, self.container_id, self.ifname])
     }
+}
+
+/// The owner that a tag names; none where its names were too long.
+pub(crate) fn untagged(tag: &str) -> Option<Owner<'_>> {
+    let mut names = tag.split(' ');
+    let (network, container_id, ifname) = (names.next()?, names.next()?, names.next()?);
+    (!network.starts_with('#') && names.next().is_none()).then_some(Owner { network, container_id, ifname })
 }
 
 /// An interface name made from names that are too long for one: a prefix of four letters and a hash, 15 bytes in all.
@@ -101,7 +113,8 @@ impl<'a> Stale<'a> {
     }
 }
 
-fn hashed_network(network: &str) -> String {
+/// How the tags of a network begin whose owners have names that are too long.
+pub(crate) fn hashed_network(network: &str) -> String {
     format!("#{}", hash(&[network], 16))
 }
 
@@ -139,6 +152,10 @@ mod tests {
             let owner = owner(network, id);
             assert_eq!(owner.veth_name().len(), 15);
             assert!(owner.tag().len() <= LONGEST);
+            assert_eq!(
+                untagged(&owner.tag()),
+                Some(owner).filter(|owner| owner.network.len() + owner.container_id.len() < 100)
+            );
         }
         // Parts do not run into each other.
         assert_ne!(owner("ab", "c").veth_name(), owner("a", "bc").veth_name());

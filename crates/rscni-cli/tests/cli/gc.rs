@@ -28,7 +28,8 @@ fn told(world: &World) -> Value {
 fn what_has_no_namespace_any_more_is_removed() {
     let world = attached();
     let ran = world.call(&["gc", "mynet", "--auto"]).succeeded();
-    assert_eq!(ran.stdout, "removed gone/eth0 10.0.0.3/24\n");
+    let netns = world.path("netns");
+    assert_eq!(ran.stdout, format!("removed gone/eth0 10.0.0.3/24: its namespace {} is gone\n", netns.display()));
     assert_eq!(world.order()[4..], ["DEL second", "DEL first", "GC first", "GC second"]);
     assert_eq!(told(&world), json!([{ "containerID": "there", "ifname": "eth0" }]));
     assert_eq!(left(&world), ["there"]);
@@ -39,7 +40,7 @@ fn what_has_no_namespace_any_more_is_removed() {
 fn what_is_said_to_be_valid_is_kept() {
     let world = attached();
     let ran = world.call(&["gc", "mynet", "--valid", "gone/eth0", "new/net1"]).succeeded();
-    assert_eq!(ran.stdout, "removed there/eth0 10.0.0.3/24\n");
+    assert_eq!(ran.stdout, "removed there/eth0 10.0.0.3/24: it is not named by --valid\n");
     let valid = json!([{ "containerID": "gone", "ifname": "eth0" }, { "containerID": "new", "ifname": "net1" }]);
     assert_eq!((told(&world), left(&world)), (valid, vec!["gone".to_owned()]));
 }
@@ -49,7 +50,8 @@ fn a_network_whose_file_is_gone_is_known_from_what_was_attached() {
     let world = attached();
     std::fs::remove_file(world.path("net.d/10-mynet.conflist")).unwrap();
     let ran = world.call(&["gc", "mynet", "--auto"]).succeeded();
-    assert_eq!(ran.stdout, "removed gone/eth0 10.0.0.3/24\n");
+    let netns = world.path("netns");
+    assert_eq!(ran.stdout, format!("removed gone/eth0 10.0.0.3/24: its namespace {} is gone\n", netns.display()));
     assert_eq!(world.order()[4..], ["DEL second", "DEL first", "GC first", "GC second"]);
 }
 
@@ -94,4 +96,19 @@ fn a_network_that_disables_it_is_left_alone() {
     world.network("10-mynet.conflist", &list);
     let ran = world.call(&["gc", "mynet", "--auto"]).succeeded();
     assert_eq!((ran.stdout.as_str(), world.order().len()), ("nothing is removed: network mynet has disableGC\n", 4));
+}
+
+#[test]
+fn a_dry_run_says_what_would_be_removed_and_changes_nothing() {
+    let world = attached();
+    let ran = world.call(&["gc", "mynet", "--auto", "--dry-run"]).succeeded();
+    let said = format!("would remove gone/eth0 10.0.0.3/24: its namespace {} is gone\n", world.path("netns").display());
+    assert_eq!(ran.stdout, said);
+    assert_eq!((world.order().len(), left(&world).len()), (4, 2));
+    let removed = world.call(&["gc", "mynet", "--auto"]).succeeded().stdout;
+    assert_eq!(removed, said.replace("would remove", "removed"));
+    assert_eq!(left(&world), ["there"]);
+    let ran = world.call(&["gc", "mynet", "--valid", "a/eth0", "--dry-run"]).succeeded();
+    assert_eq!(ran.stdout, "would remove there/eth0 10.0.0.3/24: it is not named by --valid\n");
+    assert_eq!(world.call(&["gc", "--valid", "a/eth0"]).status, 2);
 }

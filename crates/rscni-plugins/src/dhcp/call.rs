@@ -12,7 +12,7 @@ use super::options::Wishes;
 use crate::owner::Owner;
 
 /// Where the daemon listens if nobody says otherwise; the Go daemon's place, too.
-pub(super) const SOCKET: &str = "/run/cni/dhcp.sock";
+pub(crate) const SOCKET: &str = "/run/cni/dhcp.sock";
 
 /// The longest line.
 pub(super) const LONGEST: usize = 1 << 20;

@@ -33,7 +33,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::Deserialize;
 use serde_json::Value;
 
-use self::call::{Answer, Call, Key, Outcome, SOCKET};
+use self::call::{Answer, Call, Key, Outcome};
 use self::client::Time;
 use self::lease::Lease;
 use self::options::{Provide, Request, Wishes};
@@ -44,6 +44,9 @@ use crate::host::require_valid_attachments;
 use crate::sandbox::Sandbox;
 
 pub use self::daemon::Daemon;
+
+pub(crate) use self::call::SOCKET;
+pub(crate) use self::store::directory as leases;
 
 /// Time since the machine was booted, that of sleep included.
 fn now() -> Time {

@@ -154,7 +154,8 @@ impl Store {
     }
 }
 
-fn directory(socket: &Path) -> PathBuf {
+/// Where the leases of the daemon at a socket are.
+pub(crate) fn directory(socket: &Path) -> PathBuf {
     let mut name = socket.as_os_str().to_owned();
     name.push(".leases");
     name.into()

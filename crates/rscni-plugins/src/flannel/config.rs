@@ -12,7 +12,7 @@ use crate::failure::Result;
 const SUBNET_FILE: &str = "/run/flannel/subnet.env";
 
 /// Where configurations are kept from ADD to DEL.
-const DATA_DIR: &str = "/var/lib/cni/flannel";
+pub(crate) const DATA_DIR: &str = "/var/lib/cni/flannel";
 
 /// The keys of the flannel plugin, as Go's has them.
 #[derive(Debug, Default, Deserialize)]

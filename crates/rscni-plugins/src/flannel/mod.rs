@@ -29,6 +29,8 @@ use crate::linked::Linked;
 use crate::sandbox::Sandbox;
 use crate::undo::Undo;
 
+pub(crate) use self::config::DATA_DIR;
+
 /// The flannel plugin.
 pub(crate) const FLANNEL: Commands = Commands { add, del, check, gc, status };
 

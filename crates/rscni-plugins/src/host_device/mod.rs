@@ -23,6 +23,8 @@ use crate::owner::{Owner, Stale};
 use crate::sandbox::{Reach, Sandbox, check_mac};
 use crate::undo::Undo;
 
+pub(crate) use self::saved::DIRECTORY;
+
 /// The host-device plugin.
 pub(crate) const HOST_DEVICE: Commands = Commands { add, del, check, gc, status };
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::failure::{Failure, Result};
 
 /// Where the files are. As with the devices, nothing of it is worth keeping over a reboot.
-const DIRECTORY: &str = "/run/cni/host-device";
+pub(crate) const DIRECTORY: &str = "/run/cni/host-device";
 
 /// A device as it was on the host, and who has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

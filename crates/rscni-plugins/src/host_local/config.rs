@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::range::{RangeSet, read_address};
 
 /// Where reservations are kept unless `dataDir` says otherwise.
-const DATA_DIR: &str = "/var/lib/cni/networks";
+pub(crate) const DATA_DIR: &str = "/var/lib/cni/networks";
 
 /// What host-local is configured to do.
 #[derive(Debug)]
@@ -118,6 +118,14 @@ impl Config {
             sets: sets(keys, runtime.ip_ranges.unwrap_or_default(), conf.cni_version)?,
         })
     }
+}
+
+/// The range sets of a configuration, without those that a runtime may add.
+///
+/// # Errors
+/// [`Error::InvalidNetworkConfig`].
+pub(crate) fn sets_of(conf: &NetConf) -> Result<Vec<RangeSet>, Error> {
+    sets(section(ipam(conf)?, "ipam")?, Vec::new(), conf.cni_version)
 }
 
 /// Where the reservations are. DEL and GC need to know no more, so nothing else that may be wrong with the

@@ -82,12 +82,24 @@ impl Index {
     /// The index as the last call before the machine was booted has left it, with its mark: none if a call of this boot
     /// has made it anew, or there is none.
     pub(super) fn of_earlier_boot(data_dir: &Path, network: &str) -> Option<(Self, Seal)> {
+        let (index, of_boot, seal) = Self::look(data_dir, network)?;
+        (of_boot != index.boot).then_some((index, seal))
+    }
+
+    /// The index, if it is believed as it is, where nothing is to be changed.
+    pub(super) fn believed(data_dir: &Path, network: &str, store: &OwnedFd) -> Option<Self> {
+        let (index, of_boot, seal) = Self::look(data_dir, network)?;
+        (of_boot == index.boot && seal.is_of(store)).then_some(index)
+    }
+
+    /// Whatever index there is, and the boot that it is of.
+    fn look(data_dir: &Path, network: &str) -> Option<(Self, [u8; 16], Seal)> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = rustix::fs::openat(CWD, data_dir.join(".index").join(network), flags, Mode::empty()).ok()?;
         let boot = this_boot().ok()?;
         let mut index = Self { file: file.into(), capacity: SMALLEST, used: 0, pages: Vec::new(), boot };
         let (of_boot, sealed) = index.read_head().ok()??;
-        (of_boot != boot).then_some((index, Seal(sealed)))
+        Some((index, of_boot, Seal(sealed)))
     }
 
     /// Takes the head in; gives the boot that it is of, and when the directory was modified that it describes. None if it

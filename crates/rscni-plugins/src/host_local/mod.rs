@@ -9,15 +9,19 @@
 //! | `range` | which addresses there are, and in what order they are tried |
 //! | `store` | which are taken, and by whom: the directory that the Go plugin shares |
 //! | `index` | the same as `store`, in a form in which nothing has to be walked |
+//! | `remains` | what stands in the place of a reservation and is none |
 //! | `reboot` | which reservations are of an earlier boot |
+//! | `usage` | what is reserved and how full ranges are, for operators |
 //! | `resolv_conf` | DNS settings from a file |
 
 mod config;
 mod index;
 mod range;
 mod reboot;
+mod remains;
 mod resolv_conf;
 mod store;
+mod usage;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -30,6 +34,10 @@ use self::store::{Holder, Reservation, Store};
 use crate::commands::IpamCommands;
 use crate::failure::{AsFarAsPossible, differs};
 use crate::host::require_valid_attachments;
+
+pub(crate) use self::config::DATA_DIR;
+pub(crate) use self::usage::{Content, reservations};
+pub use self::usage::{Reservations, Usage, usage};
 
 /// The plugin.
 pub(crate) const HOST_LOCAL: IpamCommands = IpamCommands { name: "host-local", add, del, check, gc, status };

@@ -133,6 +133,11 @@ impl RangeSet {
         self.range_of(address).is_some()
     }
 
+    /// How many addresses there are, those of gateways included.
+    pub(crate) fn size(&self) -> u128 {
+        self.0.iter().fold(0, |size, range| size.saturating_add((range.last - range.first).saturating_add(1)))
+    }
+
     /// The range that holds `address`.
     pub(crate) fn range_of(&self, address: IpAddr) -> Option<&Range> {
         self.0.iter().find(|range| range.contains(address))
@@ -141,6 +146,12 @@ impl RangeSet {
     /// Whether `address` is the gateway of one of the ranges, and so not to be handed out.
     pub(crate) fn is_gateway(&self, address: IpAddr) -> bool {
         self.0.iter().any(|range| range.gateway == address)
+    }
+
+    /// The gateways of the ranges, each once.
+    pub(crate) fn gateways(&self) -> impl Iterator<Item = IpAddr> {
+        let is_first = |at: usize| !self.0[..at].iter().any(|earlier| earlier.gateway == self.0[at].gateway);
+        self.0.iter().enumerate().filter(move |(at, _)| is_first(*at)).map(|(_, range)| range.gateway)
     }
 
     /// The stretches in which addresses are looked for, in this order: from the one after `last` to the end of the

@@ -16,6 +16,7 @@ use rustix::fs::AtFlags;
 
 use super::config::reclaims_after_reboot;
 use super::index::{Index, Seal};
+use super::remains;
 use super::store::{self, Reservation};
 
 /// Frees the reservations of an earlier boot, if the configuration says so and no call of this boot has done it. It
@@ -36,7 +37,7 @@ pub(super) fn reclaim(conf: &NetConf, data_dir: &Path) -> Result<(), Error> {
     let Some((index, seal)) = Index::of_earlier_boot(data_dir, &conf.name) else { return Ok(()) };
     for reservation in earlier(&dir, &index, seal)? {
         // What cannot be removed stays taken, and is in nobody's way.
-        if let Err(error) = store::remove(&dir, &reservation.file) {
+        if let Err(error) = remains::remove(&dir, &reservation.file) {
             eprintln!("free {}, reserved before the last boot: {error}", reservation.address);
         }
     }
@@ -66,7 +67,7 @@ fn earlier(dir: &OwnedFd, index: &Index, seal: Seal) -> Result<Vec<Reservation>,
 
 fn is_earlier(dir: &OwnedFd, index: &Index, seal: Seal, reservation: &Reservation) -> bool {
     let untouched = rustix::fs::statat(dir, &reservation.file, AtFlags::SYMLINK_NOFOLLOW);
-    let Ok(Some(holder)) = store::read_holder(dir, &reservation.file) else { return false };
+    let Ok(Some(holder)) = remains::read_holder(dir, &reservation.file) else { return false };
     untouched.is_ok_and(|stat| seal.is_after(&stat))
         && index.find(&holder.content()).is_ok_and(|addresses| addresses.contains(&reservation.address))
 }

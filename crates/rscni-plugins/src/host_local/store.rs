@@ -15,7 +15,7 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fs::{DirBuilder, File};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -28,6 +28,7 @@ use rustix::io::Errno;
 
 use super::index::Index;
 use super::range::Stretch;
+use super::remains::{is_remains, read, read_holder, remove};
 
 const LOCK: &str = "lock";
 /// A reservation that is being written. No address, so no one takes it for one.
@@ -79,7 +80,7 @@ impl Holder {
 
     /// Reads the content of a file; none if it is no more than the remains of one: empty, cut off before the interface's
     /// name, or with bytes that no variable of a call can have had.
-    fn parse(content: &[u8]) -> Option<Self> {
+    pub(super) fn parse(content: &[u8]) -> Option<Self> {
         let cut_off = content.ends_with(b"\r") || content.ends_with(b"\r\n");
         let text = String::from_utf8_lossy(content);
         let text = text.trim();
@@ -396,50 +397,6 @@ fn lock_directory(dir: &OwnedFd, path: &Path) -> Result<OwnedFd, Error> {
     Ok(lock)
 }
 
-fn read(dir: &OwnedFd, file: &str) -> std::io::Result<Vec<u8>> {
-    // Nothing but a regular file is ours; a pipe must not make us wait.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let mut file = File::from(rustix::fs::openat(dir, file, flags, Mode::empty())?);
-    // Nearly always it fits, and a file gives less than it is asked for only at its end.
-    let mut content = vec![0; 512];
-    let length = file.read(&mut content)?;
-    let is_whole = length < content.len();
-    content.truncate(length);
-    if !is_whole {
-        file.read_to_end(&mut content)?;
-    }
-    Ok(content)
-}
-
-/// Who holds the reservation in a file; none if it is gone, or only the remains of one: what [`Holder::parse`] says is
-/// none, a directory, or a link that leads nowhere. Whatever else cannot be read may be somebody's.
-pub(super) fn read_holder(dir: &OwnedFd, file: &str) -> std::io::Result<Option<Holder>> {
-    let leads_nowhere = || matches!(rustix::fs::statat(dir, file, AtFlags::empty()), Err(Errno::NOENT));
-    match read(dir, file) {
-        Ok(content) => Ok(Holder::parse(&content)),
-        Err(e) => match Errno::from_io_error(&e) {
-            Some(Errno::NOENT | Errno::ISDIR) => Ok(None),
-            Some(Errno::LOOP) if leads_nowhere() => Ok(None),
-            _ => Err(e),
-        },
-    }
-}
-
-/// Whether a file is only the remains of a reservation. Its lock has to be held: they look like one that is being
-/// written.
-fn is_remains(dir: &OwnedFd, reservation: &Reservation) -> bool {
-    matches!(read_holder(dir, &reservation.file), Ok(None))
-}
-
-/// Removes a reservation, or what stands in the place of one; that it is gone already is as good.
-pub(super) fn remove(dir: &OwnedFd, file: &str) -> Result<(), Errno> {
-    match rustix::fs::unlinkat(dir, file, AtFlags::empty()) {
-        Err(Errno::ISDIR) => rustix::fs::unlinkat(dir, file, AtFlags::REMOVEDIR),
-        Err(Errno::NOENT) => Ok(()),
-        removed => removed,
-    }
-}
-
 /// The directory of `network`. No path is made from a name that may lead elsewhere.
 pub(super) fn directory(data_dir: &Path, network: &str) -> Result<PathBuf, Error> {
     check_network_name(network)?;
@@ -466,7 +423,7 @@ fn last_reserved_file(set: usize) -> String {
     format!("last_reserved_ip.{set}")
 }
 
-fn failure(verb: &str, path: &Path, error: &dyn std::fmt::Display) -> Error {
+pub(super) fn failure(verb: &str, path: &Path, error: &dyn std::fmt::Display) -> Error {
     Error::IOFailure(format!("{verb} {}: {error}", path.display()))
 }
 

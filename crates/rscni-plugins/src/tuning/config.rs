@@ -11,7 +11,7 @@ use crate::failure::{Failure, Result};
 use crate::mac::parse_mac;
 
 /// Where the attributes of before are kept.
-const DATA_DIR: &str = "/run/cni/tuning";
+pub(crate) const DATA_DIR: &str = "/run/cni/tuning";
 
 /// What a sysctl has in place of the interface's name.
 const IFNAME: &str = "IFNAME";

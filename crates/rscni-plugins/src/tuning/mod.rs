@@ -22,6 +22,8 @@ use crate::owner::{Owner, Stale};
 use crate::sandbox::Sandbox;
 use crate::undo::Undo;
 
+pub(crate) use self::config::DATA_DIR;
+
 /// The tuning plugin.
 pub(crate) const TUNING: Commands = Commands { add, del, check, gc, status };
 

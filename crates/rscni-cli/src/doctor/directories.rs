@@ -1,0 +1,79 @@
+//! Directories: are they there, and can nobody but root change what is in them.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::{Patient, Report, quoted};
+
+pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
+    if !patient.conf_dir.is_dir() {
+        let what = format!("{} is not there", patient.conf_dir.display());
+        let mend = format!("mkdir -p {}", quoted(patient.conf_dir));
+        report.error("conf-dir-missing", what, "runtimes read network configurations from it", Some(mend));
+    }
+    for dir in patient.plugin_path.iter().filter(|dir| !dir.is_dir()) {
+        report.warning(
+            "plugin-dir-missing",
+            format!("{} is not there", dir.display()),
+            "runtimes start plugins from it; this program's own work for rscni alone without it",
+            Some(format!("rscni install {}", quoted(dir))),
+        );
+    }
+    for path in trusted(patient) {
+        if let Ok(metadata) = path.metadata() {
+            inspect(&path, metadata.mode(), metadata.uid(), report);
+        }
+    }
+}
+
+/// What root acts on: whoever can change it can become root.
+fn trusted(patient: &Patient<'_>) -> Vec<PathBuf> {
+    let mut paths = vec![patient.conf_dir.to_owned(), patient.cache_dir.to_owned(), patient.cache_dir.join("results")];
+    paths.extend(patient.networks.networks.iter().map(|(file, _)| file.clone()));
+    paths.extend(patient.networks.broken.iter().map(|(file, _)| file.clone()));
+    let dirs = &patient.node.dirs;
+    paths.push("/var/lib/cni/networks".into());
+    paths.extend([&dirs.host_local, &dirs.tuning, &dirs.flannel].into_iter().flatten().cloned());
+    for dir in &patient.plugin_path {
+        paths.push(dir.clone());
+        let types = patient.plugins().flat_map(|(_, plugin)| super::types(plugin));
+        paths.extend(types.map(|name| dir.join(name)));
+    }
+    let mut each: Vec<PathBuf> = Vec::new();
+    for path in paths {
+        if !each.contains(&path) {
+            each.push(path);
+        }
+    }
+    each
+}
+
+fn inspect(path: &Path, mode: u32, owner: u32, report: &mut Report) {
+    const OTHERS_WRITE: u32 = 0o002;
+    let shown = path.display();
+    if mode & OTHERS_WRITE != 0 {
+        let what = format!("{shown} can be changed by everyone (mode {:o})", mode & 0o7777);
+        let why = "what is in it is done by root: a list can start any program, a program is started";
+        report.error("writable-by-all", what, why, Some(format!("chmod o-w {}", quoted(path))));
+    }
+    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+        let what = format!("{shown} belongs to user {owner}");
+        let why = "that user can have root do anything: a list can start any program, a program is started";
+        report.error("owner-not-root", what, why, Some(format!("chown root {}", quoted(path))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_can_change_is_told_with_what_takes_it_from_them() {
+        let mut report = Report::default();
+        inspect(Path::new("/a"), 0o40755, 0, &mut report);
+        assert!(report.findings.is_empty());
+        inspect(Path::new("/a b"), 0o40757, 4_000_000_001, &mut report);
+        let found: Vec<_> = report.findings.iter().map(|f| (f.id, f.mend.as_deref().unwrap())).collect();
+        assert_eq!(found, [("writable-by-all", "chmod o-w '/a b'"), ("owner-not-root", "chown root '/a b'")]);
+    }
+}

@@ -1,0 +1,121 @@
+//! What containers that are gone have left, in the kernel, on disk and in the cache; and the daemon that keeps leases.
+
+use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use rscni_plugins::holdings::HeldBy;
+
+use super::{Patient, Report, quoted};
+use crate::node::{State, is_there, named};
+
+pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
+    cache(patient, report);
+    holdings(patient, report);
+    for what in &patient.node.holdings.unseen {
+        report.ok("not-looked-at", format!("cannot be looked at: {what}"));
+    }
+    daemon(patient, report);
+}
+
+fn cache(patient: &Patient<'_>, report: &mut Report) {
+    let listing = &patient.node.listing;
+    for (file, error) in &listing.broken {
+        let what = format!("{} cannot be read", error.details());
+        let why = "nobody can tell what is attached, so `rscni gc --auto` removes nothing of that network";
+        report.warning("cache-unreadable", what, why, Some(format!("rm {}", quoted(file))));
+    }
+    for entry in &listing.entries {
+        let (name, network) = (named(entry), &entry.network);
+        let netns = entry.params.netns.as_deref().unwrap_or(std::path::Path::new("")).display().to_string();
+        if !is_there(entry) {
+            let what = format!("{name} is attached to {network}, and its namespace {netns} is gone");
+            let why = "its addresses and host ports stay taken until it is detached";
+            let mend = patient.command(&format!("gc {} --auto", quoted(network)));
+            report.warning("attachment-gone", what, why, Some(mend));
+        } else if patient.networks.find(network).is_err() {
+            let what =
+                format!("{name} is attached to {network}, which no file in {} defines", patient.conf_dir.display());
+            let why = "runtimes cannot check it, and some cannot detach it: `rscni del` can";
+            let (id, ifname) = (quoted(&entry.params.container_id), quoted(&entry.params.ifname));
+            let words = format!("del {} {} --container-id {id} --ifname {ifname}", quoted(network), quoted(&netns));
+            report.warning("attachment-without-network", what, why, Some(patient.command(&words)));
+        }
+    }
+}
+
+/// How many things are named before the others are only counted.
+const NAMED: usize = 3;
+
+/// What attachments that are gone hold, by kind and network.
+fn holdings(patient: &Patient<'_>, report: &mut Report) {
+    let mut orphaned: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for holding in &patient.node.holdings.all {
+        let State::Orphaned(_) = patient.node.state(holding) else { continue };
+        match (&holding.by, holding.by.network()) {
+            // Those of addresses are told with the addresses.
+            (HeldBy::Nobody { network: None }, _) => report.warning(
+                "file-cut-off",
+                format!("{} is not what a plugin writes", holding.what),
+                "a crash or a power loss has left it, and it tells of nothing that could be restored",
+                Some(format!("rm {}", quoted(&holding.what))),
+            ),
+            (HeldBy::Nobody { .. }, _) | (_, None) => {}
+            (by, Some(network)) => {
+                let what = format!("{} of {by}", holding.what);
+                orphaned.entry(format!("{} {network}", holding.kind)).or_default().push(what);
+            }
+        }
+    }
+    for (place, all) in orphaned {
+        // Names of networks have no blanks.
+        let (kind, network) = place.split_once(' ').unwrap_or_default();
+        let id = match kind {
+            "link" => "orphaned-link",
+            "element" => "orphaned-element",
+            "chain" => "orphaned-chain",
+            "address" => "orphaned-address",
+            _ => "orphaned-file",
+        };
+        let named = all[..all.len().min(NAMED)].join(", ");
+        let more = if all.len() > NAMED { format!(" and {} more", all.len() - NAMED) } else { String::new() };
+        let what = format!("network {network}: {kind} {named}{more}: the attachment is gone");
+        let why = match kind {
+            "address" => "the address is given to nobody",
+            "element" | "chain" => "packets of the next container with the address or the host port may be led astray",
+            "link" => "it is in nobody's use, and in the way of its name",
+            _ => "it is in nobody's use",
+        };
+        report.warning(id, what, why, Some(patient.command(&format!("gc {} --auto", quoted(network)))));
+    }
+}
+
+/// Where the daemon of dhcp listens by itself.
+const SOCKET: &str = "/run/cni/dhcp.sock";
+
+fn daemon(patient: &Patient<'_>, report: &mut Report) {
+    if !patient.uses("dhcp") {
+        return;
+    }
+    let mut sockets: Vec<PathBuf> = patient.node.dirs.dhcp_sockets.clone();
+    let uses_default = patient.plugins().any(|(_, plugin)| {
+        let ipam = plugin.as_map().get("ipam");
+        ipam.is_some_and(|ipam| ipam.get("type").is_some_and(|t| t == "dhcp") && ipam.get("daemonSocketPath").is_none())
+    });
+    if uses_default {
+        sockets.push(SOCKET.into());
+    }
+    sockets.dedup();
+    for socket in sockets {
+        if let Err(error) = UnixStream::connect(&socket) {
+            let mend = if std::path::Path::new("/run/systemd/system").exists() {
+                "systemctl enable --now cni-dhcp.socket".to_owned()
+            } else {
+                format!("rscni dhcp-daemon --socketpath {}", quoted(&socket))
+            };
+            let what = format!("nobody answers at {}: {error}", socket.display());
+            let why = "no container gets a lease, and those of running containers are not renewed";
+            report.error("dhcp-daemon", what, why, Some(mend));
+        }
+    }
+}

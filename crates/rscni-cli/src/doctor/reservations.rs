@@ -1,0 +1,133 @@
+//! The addresses of host-local: remains of reservations, ranges that are full, and what does not fit together.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+
+use rscni::NetConf;
+use rscni_plugins::holdings::{HeldBy, Holding, usage};
+use serde_json::Value;
+
+use super::{Patient, Report, quoted};
+use crate::node::{State, ipam_type};
+
+/// From how much of a range on it is worth to be told: nine tenths.
+const NEARLY_FULL: (u128, u128) = (9, 10);
+
+pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
+    for (list, plugin) in patient.plugins().filter(|(_, plugin)| ipam_type(plugin) == Some("host-local")) {
+        let mut conf = plugin.as_map().clone();
+        conf.insert("name".into(), list.name.clone().into());
+        conf.insert("cniVersion".into(), list.cni_version.as_str().into());
+        let conf = serde_json::from_value::<NetConf>(Value::Object(conf));
+        let looked = conf.map_err(rscni::Error::from).and_then(|conf| Ok((usage(&conf)?, conf)));
+        match looked {
+            Ok((found, conf)) => {
+                let data_dir = conf.ipam.as_ref().and_then(|ipam| ipam.custom.get("dataDir")?.as_str());
+                let data_dir = Path::new(data_dir.filter(|dir| !dir.is_empty()).unwrap_or(DATA_DIR));
+                ranges(patient, &list.name, &found, report);
+                outside(patient, &data_dir.join(&list.name), &found, report);
+                if found.index_differs {
+                    let index = data_dir.join(".index").join(&list.name);
+                    let what = format!("{} says something else than the directory that it describes", index.display());
+                    let why = "addresses may be taken for free; it is made anew when it is not there";
+                    report.error("index-differs", what, why, Some(format!("rm {}", quoted(&index))));
+                }
+            }
+            Err(error) => {
+                let what = format!("network {}: {}", list.name, error.details());
+                report.error("range-invalid", what, "every ADD to the network fails", None);
+            }
+        }
+    }
+    remains(patient, report);
+    duplicates(patient, report);
+}
+
+const DATA_DIR: &str = "/var/lib/cni/networks";
+
+fn ranges(patient: &Patient<'_>, network: &str, found: &rscni_plugins::holdings::Reservations, report: &mut Report) {
+    for set in &found.sets {
+        let percent = set.taken.saturating_mul(100) / set.size.max(1);
+        let what = || {
+            let (taken, size, range) = (set.taken, set.size, &set.range);
+            format!("network {network}: {taken} of {size} addresses of {range} are reserved ({percent}%)")
+        };
+        let why =
+            "no more containers can be attached when all are; `rscni ls` says who has them, a larger range has more";
+        let mend = Some(patient.command(&format!("gc {} --auto", quoted(network))));
+        if set.taken >= set.size {
+            report.error("range-full", what(), why, mend);
+        } else if set.taken.saturating_mul(NEARLY_FULL.1) >= set.size.saturating_mul(NEARLY_FULL.0) {
+            report.warning("range-nearly-full", what(), why, mend);
+        }
+    }
+}
+
+/// Reservations that no range has. Those of containers that are gone are told as such.
+fn outside(patient: &Patient<'_>, dir: &Path, found: &rscni_plugins::holdings::Reservations, report: &mut Report) {
+    for address in &found.outside {
+        let file = dir.join(address.to_string());
+        let in_use = addresses(patient).any(|(at, holding)| {
+            at == *address && Path::new(&holding.what) == file && patient.node.state(holding) == State::InUse
+        });
+        if in_use {
+            let what = format!("{} is in no range of its network", file.display());
+            let why =
+                "the ranges were changed since it was given: its container may not reach the gateway; attach it anew";
+            report.warning("address-outside", what, why, None);
+        }
+    }
+}
+
+/// The reservations, with their addresses.
+pub(super) fn addresses<'a>(patient: &'a Patient<'_>) -> impl Iterator<Item = (IpAddr, &'a Holding)> {
+    let of_address = patient.node.holdings.all.iter().filter(|holding| holding.kind == "address");
+    of_address.filter_map(|holding| Some((Path::new(&holding.what).file_name()?.to_str()?.parse().ok()?, holding)))
+}
+
+fn remains(patient: &Patient<'_>, report: &mut Report) {
+    for (_, holding) in addresses(patient) {
+        let file = &holding.what;
+        match &holding.by {
+            HeldBy::Nobody { .. } => report.warning(
+                "address-remains",
+                format!("{file} says of no container that it has the address"),
+                "a crash or a power loss has left it; this program gives the address again, the Go plugin never",
+                Some(removal(patient, file)),
+            ),
+            HeldBy::Unknown { why, .. } => report.warning(
+                "address-unreadable",
+                format!("{file} cannot be read: {why}"),
+                "the address is given to nobody, and GC cannot tell whose it is",
+                Some(format!("rm {}", quoted(file))),
+            ),
+            _ => {}
+        }
+    }
+}
+
+/// What removes the remains of a reservation. GC does it under the lock, so nothing that has become a reservation since
+/// is lost; where there is no GC, an empty file is looked at once more.
+fn removal(patient: &Patient<'_>, file: &str) -> String {
+    let network = Path::new(file).parent().and_then(Path::file_name).unwrap_or_default();
+    let network = network.to_string_lossy();
+    if patient.networks.find(&network).map_or(true, |list| list.cni_version.has_gc_and_status()) {
+        return patient.command(&format!("gc {} --auto", quoted(&*network)));
+    }
+    let is_empty = std::fs::metadata(file).is_ok_and(|metadata| metadata.len() == 0 || metadata.is_dir());
+    if is_empty { format!("find {} -maxdepth 0 -empty -delete", quoted(file)) } else { format!("rm {}", quoted(file)) }
+}
+
+/// Addresses that several containers have at the same time.
+fn duplicates(patient: &Patient<'_>, report: &mut Report) {
+    let mut files: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (address, holding) in addresses(patient).filter(|(_, holding)| patient.node.state(holding) == State::InUse) {
+        files.entry(address.to_string()).or_default().push(holding.what.clone());
+    }
+    for (address, files) in files.iter().filter(|(_, files)| files.len() > 1) {
+        let what = format!("{address} is reserved {} times: {}", files.len(), files.join(", "));
+        let why = "the host reaches only one of the containers: give each network ranges of its own";
+        report.warning("address-duplicate", what, why, None);
+    }
+}

@@ -1,0 +1,208 @@
+//! What attachments hold on this node, and whether each of them is still there: what `gc` removes and `doctor` tells.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use rscni::runtime::{Cache, CacheEntry, CacheListing, NetConfList};
+use rscni::{Attachment, Error};
+use rscni_plugins::holdings::{DataDirs, HeldBy, Holding, Holdings, live};
+use serde_json::Value;
+
+use crate::list::{addresses, may_be_of};
+use crate::netns::{Presence, presence};
+
+/// A node as it is at one time.
+pub(crate) struct Node {
+    pub(crate) listing: CacheListing,
+    pub(crate) holdings: Holdings,
+    /// Where plugins keep files, as all configurations together say.
+    pub(crate) dirs: DataDirs,
+    live: Vec<HeldBy>,
+}
+
+/// Whether what somebody holds is still of use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It is, or may be.
+    InUse,
+    /// It is not, and why.
+    Orphaned(String),
+}
+
+/// Something that GC removes, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Removal {
+    /// What it is, as its line says it.
+    pub(crate) what: String,
+    pub(crate) why: String,
+}
+
+impl Node {
+    /// Looks at everything. The lists say where plugins keep files.
+    ///
+    /// # Errors
+    /// If what is remembered cannot be read.
+    pub(crate) fn look(cache: &Cache, lists: &[&NetConfList]) -> Result<Self, Error> {
+        let listing = cache.list()?;
+        Ok(Self::new(listing, lists))
+    }
+
+    /// The same with what is remembered read before.
+    pub(crate) fn new(listing: CacheListing, lists: &[&NetConfList]) -> Self {
+        let mut dirs = DataDirs::default();
+        for list in lists {
+            data_dirs(list, &mut dirs);
+        }
+        for list in listing.entries.iter().filter_map(configuration) {
+            data_dirs(&list, &mut dirs);
+        }
+        Self { listing, holdings: Holdings::look(&dirs), dirs, live: live() }
+    }
+
+    /// The names of the networks that something is left of.
+    pub(crate) fn networks(&self) -> BTreeSet<String> {
+        let held = self.holdings.all.iter().filter_map(|holding| holding.by.network());
+        self.listing.entries.iter().map(|entry| &*entry.network).chain(held).map(ToOwned::to_owned).collect()
+    }
+
+    /// The files of the cache that may be of the network, and cannot be read.
+    pub(crate) fn broken(&self, network: &str) -> impl Iterator<Item = &Error> {
+        self.listing.broken.iter().filter(move |(file, _)| may_be_of(file, network)).map(|(_, error)| error)
+    }
+
+    /// The attachments of a network that are in use: those that are remembered and have their namespace, or may have it,
+    /// and those that nobody remembers, but whose interface is in a namespace.
+    pub(crate) fn in_use(&self, network: &str) -> Vec<Attachment> {
+        let of_network = self.listing.entries.iter().filter(|entry| entry.network == network);
+        let mut valid: Vec<_> = of_network.filter(|entry| is_there(entry)).map(CacheEntry::attachment).collect();
+        for by in &self.live {
+            if let HeldBy::Attachment { network: of, container_id, ifname } = by
+                && of == network
+                && !self.listing.entries.iter().any(|entry| by.is(&entry.network, &entry.attachment()))
+            {
+                valid.push(Attachment { container_id: container_id.clone(), ifname: ifname.clone() });
+            }
+        }
+        valid
+    }
+
+    /// Whether a network has attachments with an interface in some namespace that nobody remembers, and whose names
+    /// their marks do not tell.
+    pub(crate) fn has_nameless(&self, network: &str) -> bool {
+        let is_remembered =
+            |by: &HeldBy| self.listing.entries.iter().any(|entry| by.is(&entry.network, &entry.attachment()));
+        let mut nameless = self.live.iter().filter(|by| matches!(by, HeldBy::Hashed(_)) && by.is_of(network));
+        nameless.any(|by| !is_remembered(by))
+    }
+
+    /// Whether something is of use for whoever holds it.
+    pub(crate) fn state(&self, holding: &Holding) -> State {
+        let by = &holding.by;
+        match by {
+            HeldBy::Nobody { .. } => return State::Orphaned("it is what a call that was cut off has left".into()),
+            HeldBy::Unknown { .. } => return State::InUse,
+            _ => {}
+        }
+        let remembered = || self.listing.entries.iter().filter(|entry| by.is(&entry.network, &entry.attachment()));
+        if remembered().any(is_there) {
+            return State::InUse;
+        }
+        if let Some(entry) = remembered().next() {
+            return State::Orphaned(gone(entry));
+        }
+        let is_live = |live: &HeldBy| match live {
+            HeldBy::Attachment { network, container_id, ifname } => {
+                by.is(network, &Attachment { container_id: container_id.clone(), ifname: ifname.clone() })
+            }
+            other => other == by,
+        };
+        let may_be_remembered = match by.network() {
+            Some(network) => self.broken(network).next().is_some(),
+            None => !self.listing.broken.is_empty(),
+        };
+        if may_be_remembered || self.live.iter().any(is_live) {
+            return State::InUse;
+        }
+        State::Orphaned("no runtime remembers it, and its interface is in no namespace".into())
+    }
+
+    /// What GC of a network with these valid attachments removes. `why` says it of those that the node itself does not.
+    pub(crate) fn removals(&self, list: &NetConfList, valid: &[Attachment], why: Option<&str>) -> Vec<Removal> {
+        let mut removals = Vec::new();
+        for entry in &self.listing.entries {
+            if entry.network == list.name && !valid.contains(&entry.attachment()) {
+                let what = [vec![named(entry)], addresses(entry)].concat().join(" ");
+                removals.push(Removal { what, why: why.map_or_else(|| gone(entry), ToOwned::to_owned) });
+            }
+        }
+        for holding in &self.holdings.all {
+            let by = &holding.by;
+            let is_valid = valid.iter().any(|attachment| by.is(&list.name, attachment));
+            let is_removed = by.is_of(&list.name) && !is_valid && is_reached(by, list);
+            let why = match (self.state(holding), why) {
+                (State::Orphaned(why), _) => why,
+                (State::InUse, Some(why)) if !matches!(by, HeldBy::Unknown { .. }) => why.to_owned(),
+                (State::InUse, _) => continue,
+            };
+            if is_removed {
+                removals.push(Removal { what: holding.to_string(), why });
+            }
+        }
+        removals
+    }
+}
+
+/// Whether GC of a network gets at what somebody holds: before version 1.1.0 plugins have none, and it has to be
+/// detached by its full name.
+fn is_reached(by: &HeldBy, list: &NetConfList) -> bool {
+    list.cni_version.has_gc_and_status() || matches!(by, HeldBy::Attachment { .. })
+}
+
+/// Whether the namespace of an attachment exists, or may exist.
+pub(crate) fn is_there(entry: &CacheEntry) -> bool {
+    !entry.params.netns.as_deref().is_some_and(|netns| presence(netns) == Presence::Gone)
+}
+
+/// What has become of an attachment that is not there any more.
+fn gone(entry: &CacheEntry) -> String {
+    let path = entry.params.netns.as_deref().unwrap_or(Path::new("?"));
+    format!("its namespace {} is gone", path.display())
+}
+
+/// An attachment as people name it.
+pub(crate) fn named(entry: &CacheEntry) -> String {
+    format!("{}/{}", entry.params.container_id, entry.params.ifname)
+}
+
+/// The network as an attachment remembers it.
+pub(crate) fn configuration(entry: &CacheEntry) -> Option<NetConfList> {
+    NetConfList::from_json(&entry.config).or_else(|_| NetConfList::from_plugin_json(&entry.config)).ok()
+}
+
+/// Where the plugins of a list keep files, if not where they do by themselves.
+fn data_dirs(list: &NetConfList, dirs: &mut DataDirs) {
+    for plugin in &list.plugins {
+        let keys = plugin.as_map();
+        let ipam = |key: &str| path(keys.get("ipam").and_then(|ipam| ipam.get(key)));
+        match ipam_type(plugin) {
+            Some("host-local") => dirs.host_local.extend(ipam("dataDir")),
+            Some("dhcp") => dirs.dhcp_sockets.extend(ipam("daemonSocketPath")),
+            _ => {}
+        }
+        let own = path(keys.get("dataDir"));
+        match plugin.plugin_type() {
+            "tuning" => dirs.tuning.extend(own),
+            "flannel" => dirs.flannel.extend(own),
+            _ => {}
+        }
+    }
+}
+
+fn path(value: Option<&Value>) -> Option<PathBuf> {
+    value.and_then(Value::as_str).filter(|text| !text.is_empty()).map(PathBuf::from)
+}
+
+/// The IPAM plugin that a plugin asks.
+pub(crate) fn ipam_type(plugin: &rscni::runtime::PluginConf) -> Option<&str> {
+    plugin.as_map().get("ipam")?.get("type")?.as_str()
+}

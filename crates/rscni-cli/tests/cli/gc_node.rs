@@ -1,0 +1,162 @@
+//! `rscni gc` on a node with real attachments, which is a private network.
+
+use std::path::Path;
+use std::process::Command;
+
+use rscni_linux::{Netns, Veth};
+use rscni_test::{Lab, Snapshot};
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use crate::world::{RSCNI, Ran, run};
+
+fn rscni(lab: &Lab, words: &[&str]) -> Ran {
+    let mut command = Command::new(RSCNI);
+    command.args(words).env("NETCONFPATH", lab.dir().join("net.d")).env("CNI_PATH", lab.dir());
+    run(&mut command)
+}
+
+/// A network with something of every kind that an attachment holds on the host.
+fn network(lab: &Lab, version: &str, name: &str, subnet: &str) {
+    std::fs::create_dir_all(lab.dir().join("net.d")).unwrap();
+    let bridge = json!({
+        "type": "bridge", "bridge": format!("br-{name}"), "isGateway": true, "ipMasq": true, "macspoofchk": true,
+        "ipam": { "type": "host-local", "ranges": [[{ "subnet": subnet }]] },
+    });
+    let chained = [
+        json!({ "type": "portmap", "capabilities": { "portMappings": true } }),
+        json!({ "type": "bandwidth", "egressRate": 800_000, "egressBurst": 1_600_000 }),
+        json!({ "type": "tuning", "mtu": 1400, "dataDir": "/run/tuning" }),
+        json!({ "type": "firewall", "backend": "nftables", "ingressPolicy": "isolated" }),
+    ];
+    let plugins: Vec<Value> = [bridge].into_iter().chain(chained).collect();
+    let list = json!({ "cniVersion": version, "name": name, "plugins": plugins });
+    std::fs::write(lab.dir().join(format!("net.d/{name}.conflist")), list.to_string()).unwrap();
+}
+
+fn add(lab: &Lab, network: &str, container: &str, port: u16) {
+    lab.container(container);
+    let mapping = json!([{ "hostPort": port, "containerPort": 80, "protocol": "tcp" }]);
+    let cap = format!("portMappings={mapping}");
+    rscni(lab, &["add", network, container, "--container-id", container, "--cap", &cap]).succeeded();
+}
+
+fn forget(network: &str, container: &str) {
+    std::fs::remove_file(format!("/var/lib/cni/results/{network}-{container}-eth0")).unwrap();
+}
+
+fn leave(container: &str) {
+    Netns::unbind(Path::new("/run/netns").join(container)).unwrap();
+}
+
+fn snapshot(lab: &Lab) -> Snapshot {
+    let stays = ["/last_reserved_ip.", "/.index/", "/lock", "nft table", "nft chain", "nft rule", "nft set", "forward"];
+    stays.iter().fold(lab.snapshot(), |snapshot, text| snapshot.ignoring(text))
+}
+
+/// Waits until the kernel has taken the veths away whose namespaces are gone.
+fn settle(lab: &Lab, links: usize) {
+    for _ in 0..500 {
+        let all = lab.host().netlink().links().unwrap();
+        if all.iter().filter(|link| link.kind.as_deref() == Some("veth")).count() == links {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    panic!("veths stay");
+}
+
+#[rstest]
+#[case("1.1.0")]
+#[case("1.0.0")]
+fn a_dry_run_tells_what_a_run_then_removes(#[case] version: &str) {
+    rscni_test::run(|lab| {
+        network(lab, version, "net", "10.1.0.0/24");
+        network(lab, version, "other", "10.2.0.0/24");
+        add(lab, "net", "first", 8000);
+        rscni(lab, &["del", "net", "first", "--container-id", "first"]).succeeded();
+        add(lab, "net", "kept", 8001);
+        add(lab, "net", "kept-and-forgotten", 8002);
+        forget("net", "kept-and-forgotten");
+        add(lab, "other", "kept-elsewhere", 8003);
+        let before = snapshot(lab);
+        let nothing = rscni(lab, &["gc", "net", "--auto", "--dry-run"]).succeeded();
+        assert_eq!((nothing.stdout.as_str(), nothing.stderr.as_str()), ("", ""));
+
+        add(lab, "net", "gone", 8004);
+        add(lab, "net", "gone-and-forgotten", 8005);
+        forget("net", "gone-and-forgotten");
+        leave("gone");
+        leave("gone-and-forgotten");
+        settle(lab, 3);
+        if version == "1.1.0" {
+            // A link that says whose it is, with its other end nowhere but here. DEL would not know its name.
+            let alias = Some("rscni net stray eth0".to_owned());
+            lab.host().netlink().add_veth(&Veth { alias, ..Veth::new("stray", "beyond") }).unwrap();
+            std::fs::write("/var/lib/cni/networks/net/10.1.0.77", "").unwrap();
+        }
+
+        let dirty = lab.snapshot();
+        let dry = rscni(lab, &["gc", "net", "--auto", "--dry-run"]).succeeded();
+        lab.snapshot().assert_same(&dirty);
+        let forgotten = "of gone-and-forgotten/eth0: no runtime remembers it, and its interface is in no namespace\n";
+        for line in [
+            "would remove gone/eth0 10.1.0.5/24: its namespace /var/run/netns/gone is gone\n".to_owned(),
+            "would remove address /var/lib/cni/networks/net/10.1.0.5 of gone/eth0: its namespace".to_owned(),
+            format!("would remove address /var/lib/cni/networks/net/10.1.0.6 {forgotten}"),
+            format!("would remove element inet rscni masquerade4 10.1.0.6 {forgotten}"),
+            format!("would remove element inet rscni firewall4 10.1.0.6 {forgotten}"),
+            format!("would remove element inet rscni hostport4_any port 8005 {forgotten}"),
+            "would remove file /run/tuning/gone-and-forgotten_eth0.json of".to_owned(),
+            "would remove link bwp".to_owned(),
+        ] {
+            assert!(dry.stdout.contains(&line), "{line}\n{}", dry.stdout);
+        }
+        assert_eq!(dry.stdout.contains("would remove link stray (veth) of stray/eth0: no"), version == "1.1.0");
+        assert_eq!(dry.stdout.contains("10.1.0.77 of nobody: it is what a call"), version == "1.1.0");
+        assert!(!dry.stdout.contains("kept"), "{}", dry.stdout);
+
+        let run = rscni(lab, &["gc", "net", "--auto"]).succeeded();
+        assert_eq!(run.stdout, dry.stdout.replace("would remove ", "removed "));
+        lab.assert_unchanged_since(&before);
+        assert_eq!(rscni(lab, &["gc", "net", "--auto"]).succeeded().stdout, "");
+        rscni(lab, &["check", "net", "kept", "--container-id", "kept"]).succeeded();
+    });
+}
+
+#[test]
+fn a_network_that_only_marks_tell_of_is_collected_and_so_are_all_at_once() {
+    rscni_test::run(|lab| {
+        network(lab, "1.1.0", "net", "10.1.0.0/24");
+        network(lab, "1.1.0", "old", "10.2.0.0/24");
+        for (name, port) in [("net", 8000), ("old", 8001)] {
+            add(lab, name, &format!("first-{name}"), port);
+            let first = format!("first-{name}");
+            rscni(lab, &["del", name, &first, "--container-id", &first]).succeeded();
+            leave(&first);
+        }
+        let before = snapshot(lab).ignoring("/run/cni/host-device");
+        for (name, port) in [("net", 8000), ("old", 8001)] {
+            let gone = format!("gone-{name}");
+            add(lab, name, &gone, port);
+            forget(name, &gone);
+            leave(&gone);
+        }
+        settle(lab, 0);
+        // As a network of flannel leaves it.
+        std::fs::create_dir_all("/var/lib/cni/flannel").unwrap();
+        let saved = json!({ "cniVersion": "1.1.0", "name": "old", "type": "bridge" });
+        std::fs::write("/var/lib/cni/flannel/gone-long-ago", saved.to_string()).unwrap();
+        std::fs::remove_file(lab.dir().join("net.d/old.conflist")).unwrap();
+        assert_eq!(rscni(lab, &["gc", "old", "--valid", "a/eth0"]).status, 1);
+        assert_eq!(rscni(lab, &["gc", "unheard-of", "--auto"]).status, 1);
+        let dry = rscni(lab, &["gc", "--auto", "--dry-run"]).succeeded().stdout;
+        assert!(dry.contains("masquerade4 10.1.0.3 of gone-net/eth0") && dry.contains("10.2.0.3 of gone-old/eth0"));
+        assert!(dry.contains("would remove file /var/lib/cni/flannel/gone-long-ago of gone-long-ago: "), "{dry}");
+        let run = rscni(lab, &["gc", "--auto"]).succeeded().stdout;
+        assert_eq!(run, dry.replace("would remove ", "removed "));
+        std::fs::remove_dir("/var/lib/cni/flannel").unwrap();
+        lab.assert_unchanged_since(&before);
+        assert_eq!(rscni(lab, &["gc", "--auto"]).succeeded().stdout, "");
+    });
+}

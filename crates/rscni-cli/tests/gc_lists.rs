@@ -1,0 +1,180 @@
+//! GC of whole lists, by their plugins alone: the runtime has forgotten its attachments, and their namespaces are gone.
+//! What a valid attachment or another network has is spared, containers of which come at the same time.
+
+mod support;
+
+use rscni::Attachment;
+use rscni::invoke::Process;
+use rscni::runtime::{AttachmentParams, NetConfList, Runtime};
+use rscni_linux::Veth;
+use rscni_test::{Container, Lab, Snapshot};
+use rstest::rstest;
+use serde_json::{Map, Value, json};
+
+use support::{V4, V6, host_local};
+
+const BIN: &str = "/run/rscni-test/bin";
+
+/// A list of bridge, with these keys more, and these plugins after it.
+fn bridge(keys: &Value, chained: &[Value]) -> Vec<Value> {
+    let mut first = json!({ "type": "bridge", "bridge": "br0", "isGateway": true, "ipam": host_local(&[V4, V6]) });
+    first.as_object_mut().unwrap().extend(keys.as_object().cloned().unwrap_or_default());
+    [&[first], chained].concat()
+}
+
+fn portmap(backend: &str) -> Value {
+    json!({ "type": "portmap", "capabilities": { "portMappings": true }, "backend": backend })
+}
+
+fn bandwidth() -> Value {
+    json!({ "type": "bandwidth", "ingressRate": 800_000, "ingressBurst": 1_600_000, "egressRate": 800_000,
+            "egressBurst": 1_600_000 })
+}
+
+fn tuning() -> Value {
+    json!({ "type": "tuning", "mtu": 1400, "sysctl": { "net.core.somaxconn": "500" } })
+}
+
+fn flannel() -> Value {
+    json!({ "type": "flannel", "delegate": { "bridge": "br0", "isDefaultGateway": true } })
+}
+
+/// A list as a network.
+struct Network {
+    list: NetConfList,
+    runtime: Runtime<Process>,
+    port: u16,
+}
+
+impl Network {
+    fn new(name: &str, plugins: &[Value], port: u16) -> Self {
+        let list = json!({ "cniVersion": "1.1.0", "name": name, "plugins": plugins }).to_string();
+        let list = NetConfList::from_json(list.as_bytes()).unwrap();
+        Self { list, runtime: Runtime::new(Process, [BIN]), port }
+    }
+
+    fn params(&self, container: &Container) -> AttachmentParams {
+        let mut params = AttachmentParams::new(container.id(), container.path(), "eth0");
+        let port = self.port + u16::from(container.name().bytes().last().unwrap());
+        let mapping = |protocol: &str| json!({ "hostPort": port, "containerPort": 80, "protocol": protocol });
+        let mappings = ("portMappings".to_owned(), json!([mapping("tcp"), mapping("udp")]));
+        params.capability_args = Map::from_iter([mappings]);
+        params
+    }
+
+    /// A container that the runtime knows nothing of, as one whose cache was lost.
+    fn attach(&self, lab: &Lab, name: &str) -> Container {
+        let container = lab.container(name);
+        let params = self.params(&container);
+        self.runtime.add(&self.list, &params).unwrap();
+        self.runtime.cache().remove(&self.list.name, &params).unwrap();
+        container
+    }
+
+    fn gc(&self, valid: &[&Container]) {
+        let valid: Vec<_> = valid
+            .iter()
+            .map(|container| Attachment { container_id: container.id().into(), ifname: "eth0".into() })
+            .collect();
+        self.runtime.gc(&self.list, &valid).unwrap();
+    }
+}
+
+/// Everything but what belongs to no attachment, and what comes and goes with those of the third network.
+fn snapshot(lab: &Lab) -> Snapshot {
+    let others = ["/var/lib/cni/locks", "directory /run/cni/host-device", "br2"];
+    others.iter().fold(support::snapshot(lab), |snapshot, text| snapshot.ignoring(text))
+}
+
+#[rstest]
+#[case::bridge(bridge(&json!({}), &[]))]
+#[case::bridge_masquerading(bridge(&json!({ "ipMasq": true, "hairpinMode": true }), &[]))]
+#[case::bridge_masquerading_with_iptables(bridge(&json!({ "ipMasq": true, "ipMasqBackend": "iptables" }), &[]))]
+#[case::bridge_against_spoofing(bridge(&json!({ "macspoofchk": true }), &[]))]
+#[case::ptp(vec![json!({ "type": "ptp", "ipMasq": true, "ipam": host_local(&[V4, V6]) })])]
+#[case::macvlan(vec![json!({ "type": "macvlan", "master": "device", "ipam": host_local(&[V4, V6]) })])]
+#[case::portmap(bridge(&json!({}), &[portmap("nftables")]))]
+#[case::portmap_with_iptables(bridge(&json!({}), &[portmap("iptables")]))]
+#[case::bandwidth(bridge(&json!({}), &[bandwidth()]))]
+#[case::tuning(bridge(&json!({}), &[tuning()]))]
+#[case::firewall(bridge(&json!({}), &[json!({ "type": "firewall", "backend": "nftables" })]))]
+#[case::firewall_with_iptables(bridge(&json!({}), &[json!({ "type": "firewall", "backend": "iptables" })]))]
+#[case::firewall_isolated(bridge(&json!({}), &[json!({ "type": "firewall", "ingressPolicy": "isolated" })]))]
+#[case::loopback_and_sbr(bridge(&json!({}), &[json!({ "type": "loopback" }), json!({ "type": "sbr" })]))]
+#[case::flannel(vec![flannel()])]
+#[case::all(bridge(
+    &json!({ "ipMasq": true, "macspoofchk": true }),
+    &[portmap("nftables"), bandwidth(), tuning(), json!({ "type": "firewall" }), json!({ "type": "sbr" })]
+))]
+fn gc_removes_all_that_is_stale_and_only_that(#[case] plugins: Vec<Value>) {
+    rscni_test::run(|lab| {
+        support::install(lab);
+        let mut host = lab.host().netlink();
+        host.add_veth(&Veth { up: true, ..Veth::new("device", "beyond") }).unwrap();
+        // Without a carrier macvlan waits for one.
+        support::change(&mut host, "beyond", &support::up(true));
+        std::fs::create_dir_all("/run/flannel").unwrap();
+        let subnet =
+            "FLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET=10.1.0.1/24\nFLANNEL_MTU=1400\nFLANNEL_IPMASQ=false\n";
+        std::fs::write("/run/flannel/subnet.env", subnet).unwrap();
+        let network = Network::new("net", &plugins, 8000);
+        // The same plugins and the same addresses' chains, in a network whose name begins with the first one's.
+        let mut others = plugins.clone();
+        if others[0].get("ipam").is_some() {
+            others[0]["ipam"] = host_local(&["10.1.1.0/24", "fd01:1::/64"]);
+            others[0]["bridge"] = "br1".into();
+        } else {
+            others[0]["dataDir"] = "/var/lib/cni/flannel-of-another".into();
+        }
+        let other = Network::new("net-2", &others, 9000);
+        let third =
+            [json!({ "type": "bridge", "bridge": "br2", "ipMasq": true, "ipam": host_local(&["10.1.2.0/24"]) })];
+        let third = Network::new("third", &third, 0);
+        // What belongs to the networks.
+        for network in [&network, &other, &third] {
+            let first = network.attach(lab, &format!("first-{}", network.list.name));
+            // With DEL, which takes links away at once, and not as the kernel gets to it.
+            network.runtime.del(&network.list, &network.params(&first)).unwrap();
+            lab.remove_namespace(&first);
+        }
+
+        let empty = snapshot(lab);
+        let kept = network.attach(lab, "kept-a");
+        let of_other = other.attach(lab, "other-b");
+        let before = snapshot(lab);
+        for name in ["gone-c", "gone-d"] {
+            let gone = network.attach(lab, name);
+            lab.remove_namespace(&gone);
+        }
+        assert!(!before.changes_to(&snapshot(lab)).is_empty());
+
+        std::thread::scope(|scope| {
+            let comings = scope.spawn(|| {
+                for round in 0..4 {
+                    let container = lab.container(&format!("third-{round}"));
+                    let params = third.params(&container);
+                    third.runtime.add(&third.list, &params).unwrap();
+                    third.runtime.check(&third.list, &params).unwrap();
+                    third.runtime.del(&third.list, &params).unwrap();
+                    lab.remove_namespace(&container);
+                }
+            });
+            while !comings.is_finished() {
+                network.gc(&[&kept]);
+            }
+        });
+        network.gc(&[&kept]);
+        lab.assert_unchanged_since(&before);
+        network.gc(&[&kept]);
+        lab.assert_unchanged_since(&before);
+
+        // They are no longer valid either, by now.
+        for container in [&kept, &of_other] {
+            lab.remove_namespace(container);
+        }
+        network.gc(&[]);
+        other.gc(&[]);
+        network.gc(&[]);
+        lab.assert_unchanged_since(&empty);
+    });
+}

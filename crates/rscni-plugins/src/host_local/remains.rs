@@ -1,0 +1,54 @@
+//! What stands in the place of a reservation: one, or what a call that was cut off has left.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::store::{Holder, Reservation};
+
+pub(super) fn read(dir: &OwnedFd, file: &str) -> std::io::Result<Vec<u8>> {
+    // Nothing but a regular file is ours; a pipe must not make us wait.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mut file = File::from(rustix::fs::openat(dir, file, flags, Mode::empty())?);
+    // Nearly always it fits, and a file gives less than it is asked for only at its end.
+    let mut content = vec![0; 512];
+    let length = file.read(&mut content)?;
+    let is_whole = length < content.len();
+    content.truncate(length);
+    if !is_whole {
+        file.read_to_end(&mut content)?;
+    }
+    Ok(content)
+}
+
+/// Who holds the reservation in a file; none if it is gone, or only the remains of one: what [`Holder::parse`] says is
+/// none, a directory, or a link that leads nowhere. Whatever else cannot be read may be somebody's.
+pub(super) fn read_holder(dir: &OwnedFd, file: &str) -> std::io::Result<Option<Holder>> {
+    let leads_nowhere = || matches!(rustix::fs::statat(dir, file, AtFlags::empty()), Err(Errno::NOENT));
+    match read(dir, file) {
+        Ok(content) => Ok(Holder::parse(&content)),
+        Err(e) => match Errno::from_io_error(&e) {
+            Some(Errno::NOENT | Errno::ISDIR) => Ok(None),
+            Some(Errno::LOOP) if leads_nowhere() => Ok(None),
+            _ => Err(e),
+        },
+    }
+}
+
+/// Whether a file is only the remains of a reservation. Its lock has to be held: they look like one that is being
+/// written.
+pub(super) fn is_remains(dir: &OwnedFd, reservation: &Reservation) -> bool {
+    matches!(read_holder(dir, &reservation.file), Ok(None))
+}
+
+/// Removes a reservation, or what stands in the place of one; that it is gone already is as good.
+pub(super) fn remove(dir: &OwnedFd, file: &str) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(dir, file, AtFlags::empty()) {
+        Err(Errno::ISDIR) => rustix::fs::unlinkat(dir, file, AtFlags::REMOVEDIR),
+        Err(Errno::NOENT) => Ok(()),
+        removed => removed,
+    }
+}

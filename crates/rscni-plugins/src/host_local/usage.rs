@@ -1,0 +1,105 @@
+//! What is reserved, and how the ranges of a network are used, for operators' tools: without the lock, as nothing is
+//! changed.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use rscni::{Error, NetConf};
+
+use super::config;
+use super::index::Index;
+use super::range::number;
+use super::remains::{is_remains, read_holder};
+use super::store::{self, Holder, Reservation, failure, list, open_directory};
+
+/// How full a range set is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// The set, as its ranges from first to last.
+    pub range: String,
+    /// How many addresses it has for containers.
+    pub size: u128,
+    /// How many of them are reserved.
+    pub taken: u128,
+}
+
+/// What host-local keeps for a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reservations {
+    /// Each range set.
+    pub sets: Vec<Usage>,
+    /// The addresses that are reserved, and in no set.
+    pub outside: Vec<IpAddr>,
+    /// Whether the index says something else than the directory, and would be believed.
+    pub index_differs: bool,
+}
+
+/// Looks at the reservations for a plugin's configuration with `ipam`, in which `name` and `cniVersion` are set.
+///
+/// # Errors
+/// [`Error::InvalidNetworkConfig`] if the ranges are not valid, [`Error::IOFailure`] if the directory cannot be read.
+pub fn usage(conf: &NetConf) -> Result<Reservations, Error> {
+    let (sets, data_dir) = (config::sets_of(conf)?, config::data_dir(conf)?);
+    let path = store::directory(&data_dir, &conf.name)?;
+    let taken: Vec<IpAddr> = if path.is_dir() { reserved(&path)? } else { Vec::new() };
+    let index_differs = open_directory(&path).is_ok_and(|dir| {
+        let misses = |index: &Index, address: &IpAddr| {
+            let number = number(*address);
+            !matches!(index.first_free(address.is_ipv4(), number, number), Ok(None))
+        };
+        Index::believed(&data_dir, &conf.name, &dir).is_some_and(|index| taken.iter().any(|at| misses(&index, at)))
+    });
+    let of_set = |set: &super::range::RangeSet| {
+        let gateways = set.gateways().filter(|gateway| set.contains(*gateway)).count() as u128;
+        let taken = taken.iter().filter(|address| set.contains(**address) && !set.is_gateway(**address)).count();
+        Usage { range: set.to_string(), size: set.size() - gateways, taken: taken as u128 }
+    };
+    Ok(Reservations {
+        sets: sets.iter().map(of_set).collect(),
+        outside: taken.iter().filter(|address| !sets.iter().any(|set| set.contains(**address))).copied().collect(),
+        index_differs,
+    })
+}
+
+/// What a file in the place of a reservation says.
+pub(crate) enum Content {
+    /// Container and interface have the address.
+    Attachment(String, String),
+    /// The container has it.
+    Container(String),
+    /// It is what is left of one.
+    Remains,
+    /// It cannot be read.
+    Unreadable(String),
+}
+
+/// The files of a network and what they say, where nothing is to be changed: without the lock.
+///
+/// # Errors
+/// [`Error::IOFailure`] if the directory cannot be read.
+pub(crate) fn reservations(data_dir: &Path, network: &str) -> Result<Vec<(PathBuf, Content)>, Error> {
+    let path = data_dir.join(network);
+    let dir = open_directory(&path).map_err(|e| failure("open", &path, &e))?;
+    let mut all = Vec::new();
+    for Reservation { file, .. } in list(&dir).map_err(|e| failure("read", &path, &e))? {
+        let content = match read_holder(&dir, &file) {
+            Ok(Some(Holder::Attachment { container_id, ifname })) => Content::Attachment(container_id, ifname),
+            Ok(Some(Holder::Container(id))) => Content::Container(id),
+            Ok(None) => Content::Remains,
+            Err(error) => Content::Unreadable(error.to_string()),
+        };
+        all.push((path.join(file), content));
+    }
+    Ok(all)
+}
+
+/// The addresses with a file that is a reservation, or may be one: without the lock.
+///
+/// # Errors
+/// [`Error::IOFailure`] if the directory cannot be read.
+fn reserved(path: &Path) -> Result<Vec<IpAddr>, Error> {
+    let dir = open_directory(path).map_err(|e| failure("open", path, &e))?;
+    let mut all = list(&dir).map_err(|e| failure("read", path, &e))?;
+    all.retain(|reservation| !is_remains(&dir, reservation));
+    Ok(all.into_iter().map(|reservation| reservation.address).collect())
+}
