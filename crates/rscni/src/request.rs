@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use crate::Error;
 
@@ -87,7 +89,9 @@ pub struct Request {
 }
 
 impl Request {
-    /// The call that this process was started with. Stdin is read only where the command has a configuration.
+    /// The call that this process was started with. Stdin is read where the command has a configuration. VERSION has no
+    /// more than the version that its reply is to be in: nobody at a terminal is asked for that, and who writes nothing
+    /// and keeps stdin open is waited for no longer than a second.
     ///
     /// # Errors
     /// [`Error::IOFailure`] if stdin cannot be read.
@@ -97,7 +101,9 @@ impl Request {
             .filter(|(name, _)| name.starts_with("CNI_"))
             .collect();
         let mut request = Self::new(vars, Vec::new());
-        if request.wants_stdin() {
+        if request.is_version() {
+            request.stdin = stdin_within(VERSION_PATIENCE);
+        } else if request.wants_stdin() {
             std::io::stdin()
                 .lock()
                 .read_to_end(&mut request.stdin)
@@ -113,8 +119,30 @@ impl Request {
     }
 
     fn wants_stdin(&self) -> bool {
-        self.vars.get("CNI_COMMAND").is_some_and(|command| !command.is_empty() && command != "VERSION")
+        self.vars.get("CNI_COMMAND").is_some_and(|command| !command.is_empty())
     }
+
+    fn is_version(&self) -> bool {
+        self.vars.get("CNI_COMMAND").is_some_and(|command| command == "VERSION")
+    }
+}
+
+/// How long VERSION waits for its input.
+const VERSION_PATIENCE: Duration = Duration::from_secs(1);
+
+/// All of stdin, if its end comes in time.
+fn stdin_within(patience: Duration) -> Vec<u8> {
+    if std::io::stdin().is_terminal() {
+        return Vec::new();
+    }
+    let (done, read) = mpsc::channel();
+    // It goes with the process, if nothing else ends it.
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = std::io::stdin().lock().read_to_end(&mut bytes);
+        let _ = done.send(bytes);
+    });
+    read.recv_timeout(patience).unwrap_or_default()
 }
 
 /// Whether `path` is the network namespace of this thread. Where there are none, on other systems, it is not.
