@@ -27,8 +27,11 @@ pub(crate) struct Conformance {
     /// Its configuration, or a network list: then the plugins before it are called too, and it is tested on what they made
     #[arg(long, value_name = "FILE", required_unless_present = "list")]
     config: Option<PathBuf>,
-    /// A directory of plugins; may be given several times. Otherwise those of CNI_PATH, or /opt/cni/bin
-    #[arg(long, value_name = "DIR")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        help = "A directory of plugins; may be given several times. Otherwise those of CNI_PATH, or /opt/cni/bin"
+    )]
     path: Vec<PathBuf>,
     /// The name of the interface in the container
     #[arg(long, value_name = "NAME", default_value = "eth0")]
@@ -64,7 +67,7 @@ enum Format {
     Text,
     /// An object with all requirements in an array
     Json,
-    /// JUnit XML, for systems of continuous integration
+    /// XML of `JUnit`, for systems of continuous integration
     Junit,
 }
 
@@ -157,7 +160,7 @@ fn list(requirements: &[&Requirement]) {
     for requirement in requirements {
         if requirement.section != section {
             section = requirement.section;
-            output::line(&format!("{section}"));
+            output::line(section);
         }
         let (id, level, text) = (requirement.id, requirement.level.as_str(), requirement.text);
         output::line(&format!("  {id:26} {level:6} {text}"));

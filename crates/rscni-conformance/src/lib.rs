@@ -6,7 +6,7 @@
 //!
 //! [`run`] starts workers, which are this program once more ([`work`]): a process has to have one thread to enter a
 //! user namespace, and a plugin that leaves something behind spoils the world for the requirements that come after, so
-//! that a new one is made then. What comes out is a [`Report`], as text, JSON or JUnit XML.
+//! that a new one is made then. What comes out is a [`Report`], as text, JSON or `JUnit` XML.
 
 mod job;
 mod report;

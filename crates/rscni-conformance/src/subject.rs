@@ -132,9 +132,10 @@ fn find_program(plugin: &str, path: &[PathBuf]) -> Result<PathBuf, SubjectError>
     if plugin.is_empty() {
         return wrong("a plugin of the configuration has no `type`");
     }
-    let candidates = match plugin.contains('/') {
-        true => vec![PathBuf::from(plugin)],
-        false => path.iter().map(|directory| directory.join(plugin)).collect(),
+    let candidates: Vec<_> = if plugin.contains('/') {
+        vec![PathBuf::from(plugin)]
+    } else {
+        path.iter().map(|directory| directory.join(plugin)).collect()
     };
     let found = candidates.iter().find(|file| file.is_file()).and_then(|file| std::path::absolute(file).ok());
     found.ok_or_else(|| {

@@ -78,10 +78,8 @@ pub(super) fn second(world: &World, _: &str) -> Checked {
     }
     world.detach(&second)?;
     world.unchanged_since(&before, "the first attachment is as it was, and nothing is left of the second")?;
-    if let Ok(version) = world.version_since("0.4.0") {
-        if version == world.version {
-            succeeded(&world.call("CHECK", &first, first.result.as_ref()).run(), "CHECK of the first attachment")?;
-        }
+    if world.version_since("0.4.0").is_ok_and(|version| version == world.version) {
+        succeeded(&world.call("CHECK", &first, first.result.as_ref()).run(), "CHECK of the first attachment")?;
     }
     Ok(())
 }

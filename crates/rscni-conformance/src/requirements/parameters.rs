@@ -62,6 +62,7 @@ pub(super) fn ignore_unknown(world: &World, _: &str) -> Checked {
     add_and_del(world, |call| call.env("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAME=web"), "with IgnoreUnknown=1")
 }
 
+#[allow(clippy::redundant_closure_for_method_calls, reason = "the method is of a call with one certain lifetime")]
 pub(super) fn alone(world: &World, _: &str) -> Checked {
     add_and_del(world, |call| call.alone(), "in an otherwise empty environment")
 }

@@ -68,7 +68,8 @@ pub(super) fn mac(world: &World, _: &str) -> Checked {
         // Those that have none, as lo, need not say so. What has changed since, such as a bridge's, was right once.
         let has_none = is.is_empty() || is == "00:00:00:00:00:00";
         let moves = link.kind.as_deref() == Some("bridge");
-        if !said.eq_ignore_ascii_case(&is) && !(said.is_empty() && has_none) && !(moves && !said.is_empty()) {
+        let is_right = if said.is_empty() { has_none } else { moves || said.eq_ignore_ascii_case(&is) };
+        if !is_right {
             wrong.push(format!("{} has {is:?}, not {said:?}", link.name));
         }
     }
