@@ -2,7 +2,7 @@
 //!
 //! A [`Subject`] is a plugin with a configuration, and the plugins before it in its list. Every [`Requirement`] has an
 //! id, the section of the specification that it is from, and a check, which calls the plugin as a container runtime
-//! does. All of it happens in a [`World`](world): namespaces of its own, where nothing of the host can be reached.
+//! does. All of it happens in namespaces of its own, where nothing of the host can be reached.
 //!
 //! [`run`] starts workers, which are this program once more ([`work`]): a process has to have one thread to enter a
 //! user namespace, and a plugin that leaves something behind spoils the world for the requirements that come after, so
