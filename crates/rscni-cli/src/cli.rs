@@ -7,6 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::attach::{Add, Attachment};
 use crate::cnitool;
+use crate::conformance::{self, Conformance};
 use crate::dhcp_daemon;
 use crate::doctor::Doctor;
 use crate::gc::Gc;
@@ -87,6 +88,14 @@ enum Command {
     Plugins,
     /// Get and keep leases for the plugin dhcp, until SIGTERM or SIGINT; the same as `dhcp daemon`
     DhcpDaemon(dhcp_daemon::Options),
+    /// Hold a plugin, of whatever origin, against the requirements of the CNI specification
+    ///
+    /// The plugin is called in namespaces of its own, where nothing of this host can be reached; no root is needed.
+    /// Ends with status 0 if all that MUST be is met, 1 if not, and 2 if there is nothing to test.
+    Conformance(Conformance),
+    /// The part of `conformance` that is in the namespaces.
+    #[command(hide = true, name = conformance::WORKER)]
+    ConformanceWorker,
     /// Print a script that completes command lines of this program in a shell
     ///
     /// For bash: source <(rscni completions bash). For the others, write it to a file where the shell looks for such.
@@ -117,6 +126,8 @@ pub(crate) fn main() -> ExitCode {
             Ok(())
         }
         Command::DhcpDaemon(options) => options.run(),
+        Command::Conformance(options) => return options.run(),
+        Command::ConformanceWorker => return conformance::work(),
         Command::Completions { shell } => {
             generate::completions(shell, &mut Cli::command());
             Ok(())
@@ -145,7 +156,7 @@ mod tests {
     #[test]
     fn every_command_has_its_place_in_the_page_about_them() {
         let page = include_str!("../../../docs/rscni.md");
-        for command in Cli::command().get_subcommands() {
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
             let name = format!("rscni {}", command.get_name());
             assert!(page.contains(&name), "docs/rscni.md does not say what `{name}` is for");
         }

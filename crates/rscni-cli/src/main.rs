@@ -10,6 +10,7 @@
 mod attach;
 mod cli;
 mod cnitool;
+mod conformance;
 mod dhcp_daemon;
 mod doctor;
 mod duration;

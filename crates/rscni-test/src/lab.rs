@@ -143,15 +143,23 @@ impl Lab {
     /// With each difference on a line of its own.
     #[track_caller]
     pub fn assert_unchanged_since(&self, before: &Snapshot) {
-        let deadline = Instant::now() + SETTLE;
+        let changes = self.changes_since(before, SETTLE);
+        assert!(changes.is_empty(), "{}", snapshot::complaint(&changes));
+    }
+
+    /// What is different from `before`, each difference on a line, once it is nothing or `patience` is over: that is how
+    /// long the kernel may take for what it does in the background.
+    ///
+    /// # Panics
+    ///
+    /// If the kernel does not tell what is there.
+    #[track_caller]
+    pub fn changes_since(&self, before: &Snapshot, patience: Duration) -> Vec<String> {
+        let deadline = Instant::now() + patience;
         loop {
-            let now = self.snapshot();
-            if before.changes_to(&now).is_empty() {
-                return;
-            }
-            if Instant::now() > deadline {
-                now.assert_same(before);
-                return;
+            let changes = before.changes_to(&self.snapshot());
+            if changes.is_empty() || Instant::now() > deadline {
+                return changes;
             }
             std::thread::sleep(Duration::from_millis(20));
         }

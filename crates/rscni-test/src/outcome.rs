@@ -3,12 +3,12 @@
 //! An assertion that fails shows the whole call: program, variables, configuration, exit status and output.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use ipnet::IpNet;
@@ -38,6 +38,29 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// The file that was executed.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// The `CNI_*` variables, and what else was set for the call.
+    pub fn variables(&self) -> impl Iterator<Item = (&str, &OsStr)> {
+        self.variables.iter().map(|(name, value)| (name.as_str(), value.as_os_str()))
+    }
+
+    /// What the plugin was given on stdin.
+    pub fn stdin(&self) -> String {
+        String::from_utf8_lossy(&self.stdin).into_owned()
+    }
+
+    /// How it ended, in words.
+    pub fn end(&self) -> String {
+        match &self.end {
+            End::Exited(status) => status.to_string(),
+            End::Overdue(what) => what.clone(),
+        }
+    }
+
     /// What the plugin wrote to stdout.
     pub fn stdout(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
@@ -184,10 +207,7 @@ impl Display for Outcome {
         for (name, value) in &self.variables {
             writeln!(f, "  env      {name}={}", value.to_string_lossy())?;
         }
-        match &self.end {
-            End::Exited(status) => writeln!(f, "  ended    {status}")?,
-            End::Overdue(what) => writeln!(f, "  ended    {what}")?,
-        }
+        writeln!(f, "  ended    {}", self.end())?;
         for (name, bytes) in [("stdin", &self.stdin), ("stdout", &self.stdout), ("stderr", &self.stderr)] {
             let text = String::from_utf8_lossy(bytes);
             let mut label = name;

@@ -123,7 +123,7 @@ impl Plugin {
         let mut variables = self.variables.clone();
         variables.insert("CNI_COMMAND".to_owned(), command.into());
         variables.insert("CNI_PATH".to_owned(), std::env::join_paths(&self.path).unwrap_or_default());
-        Call { plugin: self, variables, stdin: Vec::new() }
+        Call { plugin: self, variables, stdin: Vec::new(), alone: false }
     }
 }
 
@@ -134,6 +134,7 @@ pub struct Call<'a> {
     plugin: &'a Plugin,
     variables: BTreeMap<String, OsString>,
     stdin: Vec<u8>,
+    alone: bool,
 }
 
 impl Call<'_> {
@@ -151,6 +152,12 @@ impl Call<'_> {
     /// Leaves a variable out, such as `CNI_NETNS` of a DEL.
     pub fn without(mut self, name: &str) -> Self {
         self.variables.remove(name);
+        self
+    }
+
+    /// Gives the plugin none of this process's variables but `PATH`, only those of the call.
+    pub fn alone(mut self) -> Self {
+        self.alone = true;
         self
     }
 
@@ -177,7 +184,8 @@ impl Call<'_> {
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             let name_text = name.to_string_lossy();
-            if name_text.starts_with("CNI_") || name_text.starts_with(PRIVATE_VARIABLES) {
+            let unwanted = self.alone && name_text != "PATH";
+            if unwanted || name_text.starts_with("CNI_") || name_text.starts_with(PRIVATE_VARIABLES) {
                 command.env_remove(&name);
             }
         }

@@ -75,11 +75,7 @@ impl Snapshot {
     #[track_caller]
     pub fn assert_same(&self, before: &Self) {
         let changes = before.changes_to(self);
-        assert!(
-            changes.is_empty(),
-            "not everything is as it was (+ came, - went, ~ changed):\n  {}",
-            changes.join("\n  ")
-        );
+        assert!(changes.is_empty(), "{}", complaint(&changes));
     }
 
     /// The differences, each on a line: `+` came, `-` went, `~` changed.
@@ -150,6 +146,11 @@ impl Display for Snapshot {
         }
         Ok(())
     }
+}
+
+/// What a test says of differences.
+pub(crate) fn complaint(changes: &[String]) -> String {
+    format!("not everything is as it was (+ came, - went, ~ changed):\n  {}", changes.join("\n  "))
 }
 
 fn in_brackets(how: &str) -> String {

@@ -228,7 +228,9 @@ pub(crate) fn prepare(request: &Request, identity: &Identity) -> Prepared {
     };
     match command {
         Err(error) => Prepared::Done(failure(error, version_for_error(&request.stdin))),
-        Ok(Command::Version) => Prepared::Done(Reply { stdout: identity.info.reply(), ..Reply::default() }),
+        Ok(Command::Version) => {
+            Prepared::Done(Reply { stdout: identity.info.reply(&request.stdin), ..Reply::default() })
+        }
         Ok(command) => match args(command, request, &identity.info) {
             Ok(args) => Prepared::Call(command, Box::new(args)),
             Err((error, version)) => Prepared::Done(failure(error, version)),

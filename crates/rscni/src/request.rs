@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::Error;
 
@@ -87,7 +89,9 @@ pub struct Request {
 }
 
 impl Request {
-    /// The call that this process was started with. Stdin is read only where the command has a configuration.
+    /// The call that this process was started with. Stdin is read to its end where there is a command. That of VERSION
+    /// is no more than the version that the reply is to be in: nobody at a terminal is asked for it, and who writes nothing
+    /// is waited for no longer than a second.
     ///
     /// # Errors
     /// [`Error::IOFailure`] if stdin cannot be read.
@@ -97,14 +101,17 @@ impl Request {
             .filter(|(name, _)| name.starts_with("CNI_"))
             .collect();
         let mut request = Self::new(vars, Vec::new());
-        if request.wants_stdin() {
-            // Room for nearly every configuration: what grows while it is read is read in small pieces.
-            request.stdin.reserve(STDIN_ROOM);
-            std::io::stdin()
-                .lock()
-                .read_to_end(&mut request.stdin)
-                .map_err(|e| Error::IOFailure(format!("read the network configuration from stdin: {e}")))?;
-        }
+        // Room for nearly every configuration: what grows while it is read is read in small pieces.
+        let stdin = &mut request.stdin;
+        let outcome = match request.vars.get("CNI_COMMAND").and_then(|command| command.to_str()) {
+            None | Some("") => Ok(0),
+            Some("VERSION") => read_in_time(stdin),
+            Some(_) => {
+                stdin.reserve(STDIN_ROOM);
+                std::io::stdin().lock().read_to_end(stdin)
+            }
+        };
+        outcome.map_err(|e| Error::IOFailure(format!("read the network configuration from stdin: {e}")))?;
         Ok(request)
     }
 
@@ -113,10 +120,25 @@ impl Request {
         let netns_is_own = vars.get("CNI_NETNS").is_some_and(|path| is_own_netns(Path::new(path)));
         Self { vars, stdin, netns_is_own }
     }
+}
 
-    fn wants_stdin(&self) -> bool {
-        self.vars.get("CNI_COMMAND").is_some_and(|command| !command.is_empty() && command != "VERSION")
+/// How long VERSION waits for its input.
+const VERSION_PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// Reads the input of VERSION: to its end, or as far as it comes in time.
+fn read_in_time(bytes: &mut Vec<u8>) -> std::io::Result<usize> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        return Ok(0);
     }
+    let mut chunk = [0; STDIN_ROOM];
+    while poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&VERSION_PATIENCE))? > 0 {
+        match stdin.lock().read(&mut chunk)? {
+            0 => break,
+            some => bytes.extend_from_slice(&chunk[..some]),
+        }
+    }
+    Ok(bytes.len())
 }
 
 const STDIN_ROOM: usize = 8192;

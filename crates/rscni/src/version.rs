@@ -142,10 +142,13 @@ impl PluginInfo {
         self.supported.contains(&version)
     }
 
-    /// The reply to VERSION (spec: "VERSION Success").
-    pub(crate) fn reply(&self) -> Vec<u8> {
-        let newest = self.supported.last().copied().unwrap_or(SpecVersion::LATEST);
-        let reply = serde_json::json!({ "cniVersion": newest, "supportedVersions": self.supported });
+    /// The reply to VERSION (spec: "VERSION Success"), in the version that the input names. One that names none gets the
+    /// newest that is supported.
+    pub(crate) fn reply(&self, stdin: &[u8]) -> Vec<u8> {
+        let input: serde_json::Value = serde_json::from_slice(stdin).unwrap_or_default();
+        let asked = input["cniVersion"].as_str().and_then(|text| text.parse().ok());
+        let version = asked.or(self.supported.last().copied()).unwrap_or(SpecVersion::LATEST);
+        let reply = serde_json::json!({ "cniVersion": version, "supportedVersions": self.supported });
         reply.to_string().into_bytes()
     }
 
@@ -198,8 +201,13 @@ mod tests {
         let since = PluginInfo::since(SpecVersion::V0_4_0);
         assert!(since.supports(SpecVersion::V1_1_0) && !since.supports(SpecVersion::V0_3_1));
         assert_eq!(
-            String::from_utf8(since.reply()).unwrap(),
+            String::from_utf8(since.reply(b"")).unwrap(),
             r#"{"cniVersion":"1.1.0","supportedVersions":["0.4.0","1.0.0","1.1.0"]}"#
         );
+        let in_version = |stdin: &str| String::from_utf8(since.reply(stdin.as_bytes())).unwrap();
+        assert!(in_version(r#"{ "cniVersion": "1.0.0" }"#).starts_with(r#"{"cniVersion":"1.0.0""#));
+        for nothing in [r#"{ "cniVersion": "9.0.0" }"#, r#"{ "cniVersion": 1 }"#, "[]"] {
+            assert!(in_version(nothing).starts_with(r#"{"cniVersion":"1.1.0""#), "{nothing}");
+        }
     }
 }
