@@ -34,7 +34,7 @@ use crate::{dist, packages, program};
 /// Where Debian has the Go plugins.
 const PEER: &str = "/usr/lib/cni";
 /// How many trials of a list and a kind they get, spread over all: each takes seconds.
-const PEER_TRIALS: usize = 5;
+const PEER_TRIALS: usize = 20;
 
 /// What is done to the plugins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
