@@ -12,7 +12,7 @@ use clap::ValueEnum;
 
 use crate::packages::{self, Package};
 use crate::tally::Tally;
-use crate::{e2e, program, uml};
+use crate::{e2e, faults, program, uml};
 
 /// What to check.
 #[derive(clap::Args)]
@@ -38,6 +38,8 @@ enum Step {
     Demo,
     /// cargo xtask counts: system calls and processes of each operation
     Counts,
+    /// cargo xtask faults: a sample of kills and failing system calls, power losses, churn
+    Faults,
     /// the tests that need User-Mode Linux
     Uml,
     /// containers with containerd and runc, and the handover to and from the Go plugins (root)
@@ -54,6 +56,7 @@ impl Step {
             Self::Doctests => "tests in the documentation",
             Self::Demo => "the demo",
             Self::Counts => "counts of system calls and processes",
+            Self::Faults => "a sample of faults",
             Self::Uml => "tests in User-Mode Linux",
             Self::E2e => "end to end with containerd",
         }
@@ -61,7 +64,7 @@ impl Step {
 
     fn packages(self) -> &'static [Package] {
         match self {
-            Self::Tests => packages::FOR_TESTS,
+            Self::Tests | Self::Faults => packages::FOR_TESTS,
             Self::Uml => packages::FOR_UML,
             Self::E2e => packages::FOR_E2E,
             _ => &[],
@@ -82,6 +85,7 @@ impl Step {
             Self::Doctests => cargo_test(&["--doc"], tally),
             Self::Demo => program::apart("demo"),
             Self::Counts => program::apart("counts"),
+            Self::Faults => faults::run_sample(&mut |line| tally.read(line)),
             Self::Uml => uml::run_tests(&mut |line| tally.read(line)),
             Self::E2e => e2e::run_default(&mut |line| tally.read(line)),
         }

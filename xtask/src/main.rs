@@ -6,6 +6,7 @@
 //! - [`mod@bench`]: `cargo xtask bench`, what a call costs; and `cargo xtask counts`, the guard of counts.
 //! - [`check`]: `cargo xtask test`, everything that CI checks, step by step.
 //! - [`e2e`]: the end-to-end run with containerd, runc and the Go plugins.
+//! - [`faults`]: kill the plugins and have their system calls fail, at every place, and look for what is left.
 //! - [`uml`]: run a program inside User-Mode Linux.
 //! - [`upstream`]: the Go plugins' own test cases, run against our programs.
 //!
@@ -17,6 +18,7 @@ mod check;
 mod demo;
 mod dist;
 mod e2e;
+mod faults;
 mod packages;
 mod program;
 mod tally;
@@ -49,6 +51,8 @@ enum Task {
     Test(check::Options),
     /// Run containers with containerd and runc on the plugins, and hand over to and from the Go plugins (root).
     E2e(e2e::Options),
+    /// Kill the plugins and have their system calls fail, at every place; nothing may be left behind.
+    Faults(faults::Options),
     /// Run a command inside User-Mode Linux, which has the link kinds that the running kernel may lack.
     Uml(uml::Options),
     /// Run the Go plugins' own test cases against our programs, and compare.
@@ -59,6 +63,9 @@ enum Task {
     /// The end-to-end run, once it has its private namespaces.
     #[command(hide = true, name = e2e::INSIDE)]
     E2eInside(e2e::InsideOptions),
+    /// The trials of one list, in a process of their own.
+    #[command(hide = true, name = faults::INSIDE)]
+    FaultsInside(faults::InsideOptions),
     /// A suite of upstream's, once it is inside User-Mode Linux.
     #[command(hide = true, name = upstream::INSIDE)]
     UpstreamInside(upstream::InsideOptions),
@@ -72,6 +79,8 @@ fn main() -> ExitCode {
         Task::Dist => dist::run(),
         Task::Test(options) => check::run(&options),
         Task::E2e(options) => e2e::run(&options),
+        Task::Faults(options) => faults::run(&options),
+        Task::FaultsInside(options) => faults::run_inside(&options),
         Task::Uml(options) => uml::run(&options),
         Task::UmlInit(options) => uml::init(&options),
         Task::E2eInside(options) => e2e::run_inside(&options),

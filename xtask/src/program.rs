@@ -48,12 +48,17 @@ pub(crate) fn foreground(command: &mut Command) -> Result<()> {
 
 /// Like [`foreground`], and hands each line of stdout to `on_line` after showing it.
 pub(crate) fn watched(command: &mut Command, mut on_line: impl FnMut(&str)) -> Result<()> {
-    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("start `{}`", shown(command)))?;
-    let stdout = child.stdout.take().expect("stdout was piped just above");
-    each_line(stdout, &mut |line| {
+    watched_quietly(command, |line| {
         println!("{line}");
         on_line(line);
-    })?;
+    })
+}
+
+/// The same, which leaves it to `on_line` whether a line is shown.
+pub(crate) fn watched_quietly(command: &mut Command, mut on_line: impl FnMut(&str)) -> Result<()> {
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("start `{}`", shown(command)))?;
+    let stdout = child.stdout.take().expect("stdout was piped just above");
+    each_line(stdout, &mut on_line)?;
     let status = child.wait().with_context(|| format!("wait for `{}`", shown(command)))?;
     succeeded(command, status)
 }

@@ -145,6 +145,9 @@ fn move_into(netns: impl AsFd) -> rustix::io::Result<()> {
     move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
 }
 
+/// How often the way back is tried, which the kernel may lack memory for.
+const WAY_BACK_ATTEMPTS: usize = 5;
+
 /// Leads the thread back into the namespace that it was in, when it is dropped.
 struct WayBack(OwnedFd);
 
@@ -159,7 +162,11 @@ impl WayBack {
 
 impl Drop for WayBack {
     fn drop(&mut self) {
-        if let Err(errno) = move_into(&self.0) {
+        // It was let back before. What is in the way, such as a lack of memory, may be there no more.
+        let again = |_| move_into(&self.0).ok();
+        if let Err(errno) = move_into(&self.0)
+            && (0..WAY_BACK_ATTEMPTS).find_map(again).is_none()
+        {
             // Whatever came next would be done to the wrong network.
             eprintln!("return from a network namespace: {errno}");
             std::process::abort();

@@ -1,7 +1,7 @@
 //! `loopback`: switches the container's `lo` on. `CNI_IFNAME` does not matter: there is one loopback.
 
 use rscni::{Args, CNIResult, Error, Interface, IpConfig};
-use rscni_linux::LinkChange;
+use rscni_linux::{Link, LinkChange};
 
 use crate::commands::Commands;
 use crate::failure::{Result, differs};
@@ -21,6 +21,15 @@ fn add(args: &Args) -> Result<CNIResult> {
         return Err(Error::IOFailure(problem).into());
     }
     set_up(&mut sandbox, true)?;
+    let result = result(args, &mut sandbox, &lo);
+    if result.is_err() && !lo.up {
+        // The error that led here is the one in the reply.
+        let _ = set_up(&mut sandbox, false);
+    }
+    result
+}
+
+fn result(args: &Args, sandbox: &mut Sandbox, lo: &Link) -> Result<CNIResult> {
     if let Some(previous) = &args.conf()?.prev_result {
         return Ok(previous.clone());
     }
@@ -32,7 +41,7 @@ fn add(args: &Args) -> Result<CNIResult> {
             name: LO.into(),
             mac: lo.mac.map(|mac| mac.to_string()),
             mtu: Some(lo.mtu),
-            sandbox: Some(sandbox.path),
+            sandbox: Some(sandbox.path.clone()),
             ..Interface::default()
         }],
         ips: [first(true), first(false)]

@@ -160,6 +160,38 @@ fn a_link_to_a_file_and_a_directory_with_something_in_it_stay() {
     assert_eq!(network.reserved(), ["10.0.0.2", "10.0.0.3", "10.0.0.4", "note"]);
 }
 
+#[rstest]
+fn the_draft_of_a_killed_add_goes_with_the_next_call(#[values("DEL", "GC", "ADD")] next: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Network::new(dir.path(), "10.0.0.0/29");
+    network.add("a");
+    network.write(".reservation", b"b\r\neth0");
+    match next {
+        "GC" => drop(network.gc(&["a"]).ok()),
+        command => drop(network.call(command, "b").ok()),
+    }
+    assert!(!network.file(".reservation").exists());
+}
+
+#[test]
+fn a_reservation_that_cannot_be_read_keeps_del_from_succeeding() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Network::new(dir.path(), "10.0.0.0/29");
+    network.add("a");
+    // The index knows whose it is; what is read through a link that leads to itself is an error.
+    let file = network.file("10.0.0.2");
+    let sealed = fs::metadata(network.file("")).unwrap().modified().unwrap();
+    let content = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    symlink("10.0.0.2", &file).unwrap();
+    fs::File::open(network.file("")).unwrap().set_modified(sealed).unwrap();
+    assert_eq!(network.call("DEL", "a").error().0, 5);
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, content).unwrap();
+    network.call("DEL", "a").ok();
+    assert!(network.reserved().is_empty());
+}
+
 /// Has all that follows be another boot.
 fn reboot(lab: &rscni_test::Lab, name: &str) {
     let file = lab.dir().join(format!("boot-{name}"));

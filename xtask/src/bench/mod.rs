@@ -25,7 +25,7 @@ mod footprint;
 mod held;
 mod limits;
 mod measure;
-mod names;
+pub(crate) mod names;
 mod report;
 mod statistics;
 mod whole;

@@ -36,10 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Call {
     /// How many calls were begun before it, by all threads and processes together.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for those who choose a call by its number"))]
     pub(crate) index: u64,
     /// The thread that makes it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for those who follow a thread"))]
     pub(crate) thread: Pid,
     /// Which: `nix::libc::SYS_openat`, ….
     pub(crate) number: i64,
@@ -53,10 +51,8 @@ pub(crate) enum Verdict {
     /// The kernel does it.
     Pass,
     /// The kernel does nothing, and the program sees this error.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for those who test what a failure leaves behind"))]
     Fail(Errno),
     /// The kernel does nothing any more: every thread and process that is traced gets a SIGKILL.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for those who test what a sudden end leaves behind"))]
     Kill,
 }
 

@@ -114,6 +114,18 @@ impl Socket {
         sent.map(drop)
     }
 
+    /// Takes the next datagram in, and gives its true length.
+    ///
+    /// The kernel has done what it was asked for, and has answered, when the request is sent. An error of the receiving
+    /// itself, such as a lack of memory, must not make that look undone: it is tried again, and stands only if there
+    /// is no answer.
+    fn receive_datagram(&mut self) -> io::Result<usize> {
+        // MSG_TRUNC makes the kernel tell the true length of what did not fit.
+        let received = retry(|| self.raw.recv(&mut self.incoming, MSG_TRUNC));
+        let again = |_| retry(|| self.raw.recv(&mut self.incoming, MSG_TRUNC | MSG_DONTWAIT)).ok();
+        received.or_else(|error| (0..RECEIVE_ATTEMPTS).find_map(again).ok_or(error))
+    }
+
     /// Hands the answers to the messages `first..=last` to `handle`, with the sequence number of the message
     /// that each answers, until it breaks. What still arrives for earlier requests is dropped.
     pub(crate) fn receive<B>(
@@ -125,8 +137,7 @@ impl Socket {
         let span = last.wrapping_sub(first);
         loop {
             self.incoming.clear();
-            // MSG_TRUNC makes the kernel tell the true length of what did not fit.
-            let length = retry(|| self.raw.recv(&mut self.incoming, MSG_TRUNC))?;
+            let length = self.receive_datagram()?;
             if length > self.incoming.len() {
                 return Err(invalid_data("a message is longer than the buffer"));
             }
@@ -270,8 +281,11 @@ impl AsFd for Socket {
     }
 }
 
-/// `MSG_TRUNC` of `recv(2)`.
+/// `MSG_TRUNC` and `MSG_DONTWAIT` of `recv(2)`.
 const MSG_TRUNC: i32 = 0x20;
+const MSG_DONTWAIT: i32 = 0x40;
+/// How often an answer is asked for again that could not be received.
+const RECEIVE_ATTEMPTS: usize = 3;
 
 fn parse(kind: u16, flags: u16, payload: &[u8]) -> io::Result<Answer<'_>> {
     if kind != NLMSG_ERROR && kind != NLMSG_DONE {

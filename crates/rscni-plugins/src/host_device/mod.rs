@@ -88,7 +88,7 @@ fn take_in<'a>(
         let store = Store::open()?;
         let mut container = Netlink::open_in(&Netns::open(path)?)?;
         if let Some(link) = transfer::locate(&mut container, &args.ifname, &to_move, taken)? {
-            transfer::take(&mut container, &link, &saved.name)?;
+            transfer::take(&mut container, &link, &saved.name, &saved.name)?;
         }
         give_back_state(&store, &saved)
     });
@@ -99,7 +99,8 @@ fn take_in<'a>(
 /// Has a device that is on the host again be as it was, and forgets it.
 fn give_back_state(store: &Store, saved: &Saved) -> Result<()> {
     let mut all = AsFarAsPossible::default();
-    all.step(transfer::restore(saved));
+    // Once more if something was in the way for a moment; what stays so must not keep the attachment for ever.
+    all.step(transfer::restore(saved).or_else(|_| transfer::restore(saved)));
     all.step(store.remove(&saved.name));
     all.finish()
 }
@@ -151,13 +152,13 @@ fn give_back_saved(store: &Store, saved: &Saved, container: Option<Netlink>) -> 
     let of_add = Netns::open(&saved.netns).and_then(|netns| Netlink::open_in(&netns)).ok();
     for mut container in container.into_iter().chain(of_add) {
         if let Some(link) = find_in(&mut container, saved)? {
-            transfer::take(&mut container, &link, &saved.name)?;
+            transfer::take(&mut container, &link, &saved.name, &saved.name)?;
             return give_back_state(store, saved);
         }
     }
     let mut host = Netlink::open()?;
     if let Some(link) = transfer::fallen_back(&mut host, saved)? {
-        transfer::rename(&mut host, &link, &saved.name)?;
+        transfer::rename(&mut host, &link, &saved.name, &saved.name)?;
         return give_back_state(store, saved);
     }
     // It was virtual and went with the namespace, or somebody has taken it away.
@@ -183,12 +184,12 @@ fn give_back_of_go(conf: &NetConf, args: &Args, inside: Option<(Sandbox, Link)>)
         let is_name = |alias: &String| rscni::name::interface_name_problem(alias).is_none();
         let Some(name) = link.alias.clone().filter(is_name) else { return Ok(()) };
         let is_dpdk = config.is_ok_and(|config| config.is_dpdk(&Sysfs::default()).unwrap_or_default());
-        return if is_dpdk { Ok(()) } else { transfer::take(&mut sandbox.netlink, &link, &name) };
+        return if is_dpdk { Ok(()) } else { transfer::take(&mut sandbox.netlink, &link, &name, "") };
     }
     let Some(name) = config.ok().and_then(|config| config.device_name().map(ToOwned::to_owned)) else { return Ok(()) };
     let mut host = Netlink::open()?;
     match transfer::fallen_back_from_go(&mut host, &name, &args.ifname)? {
-        Some(link) => transfer::rename(&mut host, &link, &name),
+        Some(link) => transfer::rename(&mut host, &link, &name, ""),
         None => Ok(()),
     }
 }

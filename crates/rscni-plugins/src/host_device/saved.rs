@@ -17,6 +17,9 @@ use crate::failure::{Failure, Result};
 /// Where the files are. As with the devices, nothing of it is worth keeping over a reboot.
 pub(crate) const DIRECTORY: &str = "/run/cni/host-device";
 
+/// How the name of a file begins that is being written. No interface has a colon in its name.
+const NEW: &str = "new:";
+
 /// A device as it was on the host, and who has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -134,7 +137,12 @@ impl Store {
         let mut all = Vec::new();
         for entry in fs::read_dir(&self.directory).map_err(failed("list", &self.directory))? {
             let entry = entry.map_err(failed("list", &self.directory))?;
-            all.extend(entry.file_name().to_str().and_then(|name| self.by_name(name)));
+            let name = entry.file_name();
+            if name.as_encoded_bytes().starts_with(NEW.as_bytes()) {
+                // Under the lock nobody is writing it: its writer did not live to rename it.
+                let _ = fs::remove_file(entry.path());
+            }
+            all.extend(name.to_str().and_then(|name| self.by_name(name)));
         }
         Ok(all)
     }
@@ -142,8 +150,7 @@ impl Store {
     pub(super) fn write(&self, saved: &Saved) -> Result<()> {
         let path = self.directory.join(&saved.name);
         let text = serde_json::to_vec(saved).map_err(|error| Error::Internal(format!("write as JSON: {error}")))?;
-        // No interface has a colon in its name.
-        let temporary = self.directory.join(format!("new:{}", saved.name));
+        let temporary = self.directory.join(format!("{NEW}{}", saved.name));
         let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, &path));
         written.map_err(|error| {
             let _ = fs::remove_file(&temporary);
@@ -197,5 +204,6 @@ mod tests {
         fs::write(dir.path().join("new:eth2"), serde_json::to_vec(&saved("net a net1", "eth2")).unwrap()).unwrap();
         assert_eq!(store.by_name("../eth1"), None);
         assert_eq!(store.all().unwrap(), []);
+        assert!(!dir.path().join("new:eth2").exists());
     }
 }

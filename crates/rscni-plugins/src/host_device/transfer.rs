@@ -36,14 +36,14 @@ pub(super) fn locate(container: &mut Netlink, ifname: &str, device: &Link, taken
     }
 }
 
-/// Takes a device out of the container and gives it its name on the host.
+/// Takes a device out of the container and gives it its name on the host, and this alias.
 ///
 /// It is renamed in the container, unless another interface there has the name: programs on the host that watch for
 /// new devices are confused by one that is renamed while they look at it.
 ///
 /// # Errors
 /// If the host has an interface of that name by now; the device stays as it is then.
-pub(super) fn take(container: &mut Netlink, link: &Link, name: &str) -> Result<()> {
+pub(super) fn take(container: &mut Netlink, link: &Link, name: &str, alias: &str) -> Result<()> {
     let mut host = Netlink::open()?;
     refuse_taken(&mut host, name)?;
     let netns = Netns::current()?;
@@ -54,7 +54,7 @@ pub(super) fn take(container: &mut Netlink, link: &Link, name: &str) -> Result<(
         container.set_link(link.index, &down)?;
         container.set_link(link.index, &rename(name))?;
     }
-    let change = LinkChange { netns: Some(&netns), alias: Some(String::new()), ..rename(name) };
+    let change = LinkChange { netns: Some(&netns), alias: Some(alias.to_owned()), ..rename(name) };
     let moved = container.set_link(link.index, &change).context(format!("take {} back from the container", link.name));
     if moved.is_err() && renamed {
         // The first error is the one to report.
@@ -98,18 +98,21 @@ pub(super) fn fallen_back_from_go(host: &mut Netlink, name: &str, ifname: &str) 
     Ok(host.links_by_alias(name)?.into_iter().find(|link| link.name != name && is_fallback(link)))
 }
 
-/// Gives a device on the host its name back.
-pub(super) fn rename(host: &mut Netlink, link: &Link, name: &str) -> Result<()> {
+/// Gives a device on the host its name back, and this alias.
+pub(super) fn rename(host: &mut Netlink, link: &Link, name: &str, alias: &str) -> Result<()> {
     if link.name != name {
         refuse_taken(host, name)?;
         host.set_link(link.index, &LinkChange { up: Some(false), ..LinkChange::default() })?;
         host.set_link(link.index, &LinkChange { name: Some(name.to_owned()), ..LinkChange::default() })?;
     }
-    Ok(host.set_link(link.index, &LinkChange { alias: Some(String::new()), ..LinkChange::default() })?)
+    if link.alias.as_deref().unwrap_or_default() == alias {
+        return Ok(());
+    }
+    Ok(host.set_link(link.index, &LinkChange { alias: Some(alias.to_owned()), ..LinkChange::default() })?)
 }
 
-/// Has a device on the host be as it was: hardware address, MTU, alias, whether it is on, addresses. What is so already
-/// is left alone.
+/// Has a device on the host be as it was: hardware address, MTU, whether it is on, addresses, alias. What is so already
+/// is left alone. The alias is the last: until then it says that not all is done.
 pub(super) fn restore(saved: &Saved) -> Result<()> {
     let mut host = Netlink::open()?;
     let link = host.link_by_name(&saved.name)?;
@@ -121,7 +124,6 @@ pub(super) fn restore(saved: &Saved) -> Result<()> {
     let changes = [
         unlike(LinkChange { mac, ..none() }, mac.is_some() && mac != link.mac),
         unlike(LinkChange { mtu: Some(saved.mtu), ..none() }, saved.mtu != link.mtu),
-        unlike(LinkChange { alias: Some(alias.clone()), ..none() }, alias != link.alias.clone().unwrap_or_default()),
         unlike(LinkChange { up: Some(saved.up), ..none() }, saved.up != link.up),
     ];
     for change in changes.into_iter().flatten() {
@@ -136,6 +138,9 @@ pub(super) fn restore(saved: &Saved) -> Result<()> {
             Err(error) if error.is_exists() => {}
             outcome => all.step(outcome),
         }
+    }
+    if alias != link.alias.unwrap_or_default() {
+        all.step(host.set_link(link.index, &LinkChange { alias: Some(alias), ..none() }));
     }
     all.finish()
 }

@@ -145,8 +145,10 @@ impl Store {
         Ok(store)
     }
 
-    /// Makes the index anew from the directory.
+    /// Makes the index anew from the directory, and removes the draft of a process that did not live to do so: it has
+    /// not sealed the index either.
     fn fill(&self, mut index: Index) -> Result<(), Error> {
+        let _ = rustix::fs::unlinkat(&self.dir, DRAFT, AtFlags::empty());
         let mut fill = || {
             index.clear()?;
             for reservation in list(&self.dir)? {
@@ -213,7 +215,7 @@ impl Store {
         read_holder(&self.dir, &reservation.file).map_err(|e| failure("read", &self.path.join(&reservation.file), &e))
     }
 
-    /// What an attachment holds. What cannot be read is not its.
+    /// What an attachment holds. What cannot be read is not its, unless the index says that it is.
     ///
     /// # Errors
     /// [`Error::IOFailure`].
@@ -221,15 +223,16 @@ impl Store {
         let own = Holder::Attachment { container_id: container_id.into(), ifname: ifname.into() };
         let of_container = Holder::Container(container_id.into());
         let find = |index: &mut Index| Ok([index.find(&own.content())?, index.find(&of_container.content())?].concat());
-        let candidates = match self.with_index(false, find)? {
-            Some(found) => found.into_iter().map(Reservation::of).collect(),
-            None => self.reservations()?,
+        let (candidates, indexed) = match self.with_index(false, find)? {
+            Some(found) => (found.into_iter().map(Reservation::of).collect(), true),
+            None => (self.reservations()?, false),
         };
         let mut held = Held::default();
         for reservation in candidates {
             match self.holder(&reservation) {
                 Ok(Some(holder)) if holder == own => held.own.push(reservation),
                 Ok(Some(holder)) if holder == of_container => held.of_container.push(reservation),
+                Err(error) if indexed => return Err(error),
                 _ => {}
             }
         }
@@ -296,8 +299,12 @@ impl Store {
             }
             linked => Ok(linked?),
         });
-        // A draft that stays is in no one's way, the next reservation replaces it.
-        let _ = rustix::fs::unlinkat(&self.dir, DRAFT, AtFlags::empty());
+        if let Err(errno) = rustix::fs::unlinkat(&self.dir, DRAFT, AtFlags::empty())
+            && errno != Errno::NOENT
+        {
+            // It is in no one's way. Without the seal the next call makes the index anew, and removes it.
+            self.list_only()?;
+        }
         match written {
             Ok(()) => {}
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Ok(None),

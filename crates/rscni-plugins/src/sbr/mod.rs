@@ -105,9 +105,18 @@ fn del(args: &Args) -> Result<()> {
     // Those that the interface has lost.
     let previous = conf.prev_result.iter().flat_map(|result| result.container_ips(&args.ifname));
     sources.extend(previous.map(|ip| IpNet::from(ip.address.addr())));
+    let rules = sandbox.netlink.rules()?;
+    if link.is_none() && sources.is_empty() {
+        // A DEL before this one has failed here, and the interface has gone since.
+        for rule in &rules {
+            if tables::leads_nowhere(&mut sandbox.netlink, rule)? {
+                sources.push(rule.src);
+            }
+        }
+    }
 
     let mut all = AsFarAsPossible::default();
-    for rule in sandbox.netlink.rules()? {
+    for rule in rules {
         if rule.has_more || !sources.contains(&rule.src) || !may_use(rule.table) {
             continue;
         }

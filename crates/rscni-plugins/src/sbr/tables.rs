@@ -31,6 +31,24 @@ pub(super) fn rule(ip: &IpConfig, table: u32) -> Rule {
     Rule::new(IpNet::from(ip.address.addr()), table)
 }
 
+/// Whether a rule is for an address that no interface has, and leads to one of our tables, with nothing in it: so that
+/// it does nothing.
+pub(super) fn leads_nowhere(netlink: &mut Netlink, rule: &Rule) -> Result<bool> {
+    if rule.has_more || !is_ours(rule.table) || rule.src.prefix_len() != rule.src.max_prefix_len() {
+        return Ok(false);
+    }
+    let in_table = RouteFilter { table: Some(rule.table), ..RouteFilter::default() };
+    if !netlink.routes(in_table)?.is_empty() {
+        return Ok(false);
+    }
+    for link in netlink.links()? {
+        if netlink.addresses(link.index)?.iter().any(|address| address.net.addr() == rule.src.addr()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// The routes of an interface in one table; those without a gateway, which others may need to reach theirs, first.
 pub(super) fn routes(netlink: &mut Netlink, table: u32, index: u32) -> Result<Vec<Route>> {
     let filter = RouteFilter { table: Some(table), oif: Some(index), ..RouteFilter::default() };

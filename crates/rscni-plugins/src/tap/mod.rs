@@ -92,7 +92,8 @@ impl ContainerLink for Tap {
             None => tap.add_in(&sandbox.netns)?,
             Some(context) => selinux::add(&tap, &sandbox.netns, context).context("selinuxContext")?,
         }
-        let link = sandbox.netlink.link_by_name(ifname)?;
+        // It is there: if it could not be asked for, once more.
+        let link = sandbox.netlink.link_by_name(ifname).or_else(|_| sandbox.netlink.link_by_name(ifname))?;
         self.set(sandbox, &link, bridge.as_ref()).inspect_err(|_| {
             // The first error is the one to report.
             let _ = sandbox.netlink.del_link(link.index);

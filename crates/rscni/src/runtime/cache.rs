@@ -3,11 +3,11 @@
 //!
 //! An entry is the file `results/<network>-<container id>-<interface>` with a JSON object of the kind `cniCacheV1`.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
@@ -178,16 +178,28 @@ impl Cache {
     /// # Errors
     /// [`Error::IOFailure`] if it cannot be removed, and those of [`file`](Self::file).
     pub fn remove(&self, network: &str, params: &AttachmentParams) -> Result<(), Error> {
+        let file = self.file(network, params)?;
         if let Ok(None) = self.load(network, params) {
+            // An ADD may have been ended before it was complete.
+            let _ = fs::remove_file(draft_of(&file));
             return Ok(());
         }
-        let file = self.file(network, params)?;
         match fs::remove_file(&file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(Error::IOFailure(format!("remove {}: {error}", file.display())))
             }
             _ => Ok(()),
         }
+    }
+
+    /// Entries that were begun and are not complete, each with the file whose lock its writer holds if it lives.
+    pub(super) fn drafts(&self) -> Vec<(PathBuf, PathBuf)> {
+        let entries = fs::read_dir(self.results()).into_iter().flatten().flatten();
+        let drafts = entries.filter_map(|entry| {
+            let name = entry.file_name().to_str()?.strip_prefix('.')?.to_owned();
+            Some((entry.path(), self.dir.join("locks/attachments").join(name)))
+        });
+        drafts.collect()
     }
 
     /// The file whose lock keeps operations on a network apart.
@@ -217,8 +229,8 @@ impl Cache {
     fn write(&self, file: &Path, bytes: &[u8]) -> io::Result<()> {
         let dir = self.results();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-        let (temporary, mut open) = create_temporary(&dir)?;
-        let written = open.write_all(bytes).and_then(|()| fs::rename(&temporary, file));
+        let temporary = draft_of(file);
+        let written = create_anew(&temporary)?.write_all(bytes).and_then(|()| fs::rename(&temporary, file));
         if written.is_err() {
             // The first error is the one to tell.
             let _ = fs::remove_file(&temporary);
@@ -227,14 +239,20 @@ impl Cache {
     }
 }
 
-/// Makes a file that no one else has, whatever processes with the same id in other containers may do.
-fn create_temporary(dir: &Path) -> io::Result<(PathBuf, fs::File)> {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
+/// Where an entry is written before it is complete. Not in anyone's way: names do not begin with a dot.
+fn draft_of(file: &Path) -> PathBuf {
+    let name = file.file_name().unwrap_or_default();
+    let mut draft = OsString::from(".");
+    draft.push(name);
+    file.with_file_name(draft)
+}
+
+/// Makes a file that has not been there: what the one before holds is of a process that was ended, or is being renamed.
+fn create_anew(path: &Path) -> io::Result<fs::File> {
     loop {
-        let path = dir.join(format!(".{}.{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
-        match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => return made.map(|file| (path, file)),
+        match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::remove_file(path)?,
+            made => return made,
         }
     }
 }

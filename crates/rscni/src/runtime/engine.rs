@@ -171,6 +171,13 @@ impl Engine {
             }
             Err(error) => errors.push(error),
         }
+        for (draft, lock) in self.cache.drafts() {
+            // Who holds the lock is writing it now.
+            if let Ok(Some(held)) = Lock::try_take(&lock, Mode::Alone) {
+                let _held = held.removed_after(&lock);
+                let _ = std::fs::remove_file(draft);
+            }
+        }
         if list.cni_version.has_gc_and_status() {
             let chain = self.chain(waiter, list, AttachmentParams::default()).with_valid(&valid);
             let mut gc = Each::gc(&chain);

@@ -172,7 +172,8 @@ impl Netlink {
                     let _ = inside.del_link(made.index);
                 })
             }
-            made => made.and_then(|()| inside.link_by_name(&new.name)),
+            // It is there: if it could not be asked for, once more.
+            made => made.and_then(|()| inside.link_by_name(&new.name).or_else(|_| inside.link_by_name(&new.name))),
         };
         inside.finish(made?, new.alias, new.up_when_made)
     }

@@ -48,6 +48,30 @@ fn gc_can_work_out_what_is_valid_while_nothing_else_runs() {
 }
 
 #[test]
+fn what_a_killed_add_had_begun_to_write_goes_with_del_and_with_gc_but_not_under_its_writers_hands() {
+    let (net, script) = (Net::new("1.1.0", &json!([{ "type": "a" }])), Script::default());
+    let runtime = net.runtime(&script);
+    let draft = net.dir.path().join("results/.net-box-eth0");
+    std::fs::create_dir(net.dir.path().join("results")).unwrap();
+    std::fs::write(&draft, "half").unwrap();
+    runtime.del(&net.list, &net.params).unwrap();
+    assert!(!draft.exists());
+
+    std::fs::write(&draft, "half").unwrap();
+    let lock = net.cache.attachment_lock("net", &net.params).unwrap();
+    let held = crate::runtime::lock::Lock::try_take(&lock, crate::runtime::lock::Mode::Alone).unwrap().unwrap();
+    runtime.gc(&net.list, &[]).unwrap();
+    assert!(draft.exists());
+    drop(held);
+    runtime.gc(&net.list, &[]).unwrap();
+    assert!(!draft.exists());
+
+    std::fs::write(&draft, "half").unwrap();
+    runtime.add(&net.list, &net.params).unwrap();
+    assert!(net.is_cached() && !draft.exists());
+}
+
+#[test]
 fn gc_goes_on_past_failures_and_tells_all() {
     let plugins = json!([{ "type": "a" }, { "type": "b" }]);
     let (net, script) = (Net::new("1.1.0", &plugins), Script::failing(&[("DEL", "b"), ("GC", "a")]));

@@ -1,0 +1,177 @@
+//! Churn: many containers come and go at once, their plugins are killed at random, and in the end there is GC.
+//!
+//! A ledger says who holds which address: from the moment an ADD has reported it until its DEL begins. An address that
+//! is reported while somebody holds it was held twice.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use rscni_test::{Container, Lab};
+use serde_json::Value;
+
+use super::call::{Added, Attachment, Caller};
+use super::injection::{Blow, Injection};
+use super::leftovers;
+use super::table::Count;
+use super::worlds::World;
+
+const CONTAINERS: usize = 200;
+const WORKERS: usize = 16;
+/// Of so many operations one is killed.
+const KILLED: u64 = 3;
+
+/// Who holds which address.
+#[derive(Default)]
+struct Ledger {
+    holders: BTreeMap<String, String>,
+    /// What was wrong.
+    wrong: Vec<String>,
+}
+
+/// Churns for that long, with a list whose range has room for all. Each operation is a trial.
+pub(super) fn run(lab: &Lab, directory: &Path, world: &World, seconds: u64) -> Result<Count> {
+    let caller = Caller { directory, world };
+    let first = lab.container("first");
+    if let Some(ended) = caller.add(&attachment(&first), None)?.failed {
+        bail!("ADD fails by itself: {}", ended.said());
+    }
+    caller.del(&attachment(&first), world.steps.len(), None, None)?;
+    lab.remove_namespace(&first);
+    let baseline = leftovers::baseline(lab);
+
+    let containers: Vec<Container> = (0..CONTAINERS).map(|number| lab.container(&format!("c{number}"))).collect();
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let (ledger, operations) = (Mutex::new(Ledger::default()), AtomicUsize::new(0));
+    let outcomes: Vec<Result<()>> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS)
+            .map(|number| {
+                let worker = Worker {
+                    caller: &caller,
+                    containers: containers.iter().skip(number).step_by(WORKERS).collect(),
+                    ledger: &ledger,
+                    operations: &operations,
+                    random: Random(number as u64 + 1),
+                };
+                scope.spawn(move || worker.run(deadline))
+            })
+            .collect();
+        workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| bail!("a worker panicked"))).collect()
+    });
+    outcomes.into_iter().collect::<Result<()>>()?;
+
+    // Most are attached, some half. Their namespaces vanish, and the runtime knows of none of them any more.
+    for container in &containers {
+        lab.remove_namespace(container);
+    }
+    let mut wrong = ledger.into_inner().expect("no worker panicked").wrong;
+    wrong.extend(caller.gc()?.iter().map(|ended| format!("GC fails: {}", ended.said())));
+    wrong.extend(leftovers::since(lab, &baseline).into_iter().map(|line| format!("after GC: {line}")));
+    let operations = operations.into_inner();
+    println!("  churn: {operations} operations on {CONTAINERS} containers by {WORKERS} workers");
+    for line in &wrong {
+        println!("  FAILED churn: {line}");
+    }
+    Ok(Count { held: operations.saturating_sub(wrong.len()), failed: wrong.len() })
+}
+
+/// The container, with a port of the host that no other has.
+fn attachment(container: &Container) -> Attachment {
+    let number = container.name().trim_start_matches('c').parse::<u16>().unwrap_or(u16::MAX / 2);
+    Attachment {
+        host_port: Some(20_000 + number),
+        container_id: container.id().to_owned(),
+        netns: Some(container.path().to_owned()),
+    }
+}
+
+struct Worker<'a> {
+    caller: &'a Caller<'a>,
+    containers: Vec<&'a Container>,
+    ledger: &'a Mutex<Ledger>,
+    operations: &'a AtomicUsize,
+    random: Random,
+}
+
+impl Worker<'_> {
+    fn run(mut self, deadline: Instant) -> Result<()> {
+        let mut attached: BTreeMap<&str, Value> = BTreeMap::new();
+        while Instant::now() < deadline {
+            let at = usize::try_from(self.random.below(self.containers.len() as u64))?;
+            let container = self.containers[at];
+            match attached.remove(container.id()) {
+                Some(result) => self.del(container, Some(&result))?,
+                None => {
+                    if let Some(result) = self.add(container)? {
+                        attached.insert(container.id(), result);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// ADD; if it fails or is killed, DEL. Gives the result if it is attached.
+    fn add(&mut self, container: &Container) -> Result<Option<Value>> {
+        self.operations.fetch_add(1, Ordering::Relaxed);
+        let on = attachment(container);
+        let mut injection = self.kill(700);
+        let added = self.caller.add(&on, injection.as_mut())?;
+        if let Added { results, failed: None } = &added
+            && let Some(result) = results.last()
+        {
+            let address = result["ips"][0]["address"].as_str().unwrap_or("no address").to_owned();
+            let mut ledger = self.ledger.lock().expect("no worker panicked");
+            if let Some(holder) = ledger.holders.insert(address.clone(), on.container_id.clone()) {
+                ledger.wrong.push(format!("{address} is given to {}, and {holder} has it", on.container_id));
+            }
+            return Ok(Some(result.clone()));
+        }
+        if let Some(ended) = added.failed.filter(|_| injection.is_none_or(|injection| injection.hit.is_none())) {
+            self.wrong(format!("ADD fails: {}", ended.said()));
+        }
+        self.del(container, None)?;
+        Ok(None)
+    }
+
+    /// DEL; if it is killed, again.
+    fn del(&mut self, container: &Container, result: Option<&Value>) -> Result<()> {
+        self.operations.fetch_add(1, Ordering::Relaxed);
+        let on = attachment(container);
+        // From here on the address may be another's.
+        self.ledger.lock().expect("no worker panicked").holders.retain(|_, holder| *holder != on.container_id);
+        let steps = self.caller.world.steps.len();
+        if let Some(mut injection) = self.kill(400) {
+            self.caller.del(&on, steps, result, Some(&mut injection))?;
+        }
+        for ended in self.caller.del(&on, steps, None, None)? {
+            self.wrong(format!("DEL fails: {}", ended.said()));
+        }
+        Ok(())
+    }
+
+    fn wrong(&self, what: String) {
+        self.ledger.lock().expect("no worker panicked").wrong.push(what);
+    }
+
+    /// A kill at one of so many calls, or none.
+    fn kill(&mut self, calls: u64) -> Option<Injection> {
+        let is_due = self.random.below(KILLED) == 0;
+        is_due.then(|| Injection::at(self.random.below(calls), Blow::Kill))
+    }
+}
+
+/// Numbers that are the same in each run (xorshift): only what the workers do to each other is a matter of chance.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}

@@ -1,0 +1,74 @@
+//! The trials of one list, in a process that is in a private network.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use rscni_test::Lab;
+
+use super::table::Count;
+use super::trial::{self, Operation, Outcome, Place, Trial};
+use super::worlds::World;
+use super::{Kind, churn, power};
+
+/// The name of the hidden task.
+pub(crate) const INSIDE: &str = "faults-inside";
+
+/// What the inside needs to know.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// The directory of the plugins.
+    directory: PathBuf,
+    #[arg(long)]
+    world: String,
+    #[arg(long)]
+    kind: Kind,
+    #[arg(long)]
+    every: usize,
+    #[arg(long)]
+    at_most: usize,
+    #[arg(long)]
+    seconds: u64,
+    #[arg(long)]
+    trial: Option<Trial>,
+}
+
+/// Tells each failure on a line or more, and in the end how many there were.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let lab = rscni_test::enter_private_network()?;
+    let world = World::named(&options.world)?;
+    let count = match options.kind {
+        Kind::Kill | Kind::Errno => trials(&lab, &world, options)?,
+        Kind::Power => power::run(&lab, &options.directory, options.every)?,
+        Kind::Churn => churn::run(&lab, &options.directory, &world.for_many(), options.seconds)?,
+    };
+    println!("{count}");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn trials(lab: &Lab, world: &World, options: &Options) -> Result<Count> {
+    let directory: &Path = &options.directory;
+    let mut place = Place::new(lab, directory, world)?;
+    let (add, del) = (place.calls(Operation::Add)?, place.calls(Operation::Del)?);
+    let all = match (options.trial, options.kind) {
+        (Some(trial), _) => vec![trial],
+        (None, Kind::Kill) => trial::kills(add.len(), del.len(), world.may_vanish),
+        (None, _) => trial::errors(&add, &del, world.may_vanish),
+    };
+    let mut count = Count::default();
+    let step = options.every.max(all.len().div_ceil(options.at_most)).max(1);
+    for trial in all.iter().step_by(step) {
+        match place.run(trial)? {
+            Outcome::Held => count.held += 1,
+            Outcome::NotReached => {}
+            Outcome::Failed { call, wrong } => {
+                count.failed += 1;
+                println!("  FAILED at {call}: cargo xtask faults --plugin {} --trial {trial}", world.name);
+                for line in wrong {
+                    println!("    {line}");
+                }
+            }
+        }
+    }
+    Ok(count)
+}

@@ -1,0 +1,38 @@
+//! What an attachment has left behind: everything that was not there when the network had no attachment.
+
+use std::time::{Duration, Instant};
+
+use rscni_test::{Lab, Snapshot};
+
+/// How long the kernel may take to finish what it does in the background after a namespace or a link went away.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// What legitimately differs from one attachment to the next: which address was given last, the index that says
+/// the same as the directory faster, and what the kernel keeps of a `lo` that was up once: its own addresses, and that IPv6
+/// was switched on for it.
+const CHANGES: [&str; 5] = [
+    "/last_reserved_ip.",
+    "/.index/",
+    "sysctl net/ipv6/conf/lo/disable_ipv6",
+    "address 127.0.0.1/8 on lo",
+    "address ::1/128 on lo",
+];
+
+/// Everything that is there in a network without attachments.
+pub(super) fn baseline(lab: &Lab) -> Snapshot {
+    CHANGES.iter().fold(lab.snapshot(), |snapshot, text| snapshot.ignoring(text))
+}
+
+/// What is there beside that, once the kernel has come to rest.
+pub(super) fn since(lab: &Lab, baseline: &Snapshot) -> Vec<String> {
+    let begin = Instant::now();
+    loop {
+        let left = baseline.changes_to(&lab.snapshot());
+        // Rules and files do not go by themselves.
+        let is_lasting = |line: &String| [": nft ", "file /var", "file /run"].iter().any(|kind| line.contains(kind));
+        if left.is_empty() || left.iter().any(is_lasting) || begin.elapsed() > SETTLE {
+            return left;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
