@@ -19,6 +19,8 @@ pub(crate) struct Footprint {
     pub(crate) page_faults: u64,
     /// The most that one of its processes has at a time, in KiB.
     pub(crate) peak_memory: u64,
+    /// The most that one of its processes has of its own, in KiB.
+    pub(crate) own_memory: u64,
     /// Into files, pipes and sockets.
     pub(crate) bytes_written: u64,
 }
@@ -40,6 +42,7 @@ pub(crate) fn of_call(call: &Call) -> Result<(Footprint, Value)> {
         threads: traced.threads,
         page_faults: traced.page_faults,
         peak_memory: traced.peak_memory,
+        own_memory: traced.own_memory,
         bytes_written: written.0,
     };
     Ok((footprint, answer))

@@ -55,7 +55,7 @@ pub(crate) fn of(results: &Results) -> Vec<Limit> {
             limits.add(format!("{name}, to ours with none"), Some(growth), GROWTH);
         }
     }
-    limits.add("peak memory of a call, to the peer, at worst".to_owned(), worst_memory(&results.measures), 0.3);
+    limits.add("own memory of a call, to the peer, at worst".to_owned(), worst_memory(&results.measures), 0.3);
     #[expect(clippy::cast_precision_loss, reason = "a size of some megabytes")]
     limits.add("disk for every plugin together, in MB".to_owned(), Some(results.disk as f64 / 1e6), 4.0);
     limits.0
@@ -87,7 +87,7 @@ impl Limits {
 fn worst_memory(measures: &[Measure]) -> Option<f64> {
     let ratio = |measure: &Measure| {
         let (ours, peer) = (measure.ours.footprint?, measure.peer.as_ref()?.footprint?);
-        Some(ours.peak_memory as f64 / peer.peak_memory as f64)
+        Some(ours.own_memory as f64 / peer.own_memory as f64)
     };
     measures.iter().filter_map(ratio).max_by(f64::total_cmp)
 }

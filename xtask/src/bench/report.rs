@@ -33,8 +33,9 @@ fn page(results: &Results) -> String {
          Written by `cargo xtask bench`, which measures ours, Debian's Go plugins (the peer) and the least that the kernel\n\
          needs (the floor: an empty static program, or bare netlink) in turn, in one private network. A time is that from\n\
          the start of a process to its end: the median, and the quartiles around it. Where there are two numbers, the first\n\
-         is ours. Memory is the most that one process of the call has at a time; written is what goes into files, pipes and\n\
-         sockets.\n\n\
+         is ours. Own memory is what one process of the call has that no file backs, so what each call at a time costs; resident\n\
+         are the pages of the program besides, which are in memory once for all calls. Both are of the largest process.\n\
+         Written is what goes into files, pipes and sockets.\n\n\
          ![ours, floor and peer, by operation](operations.svg)\n\n\
          ![cost against what is held already](growth.svg)\n\n{}",
         text(results)
@@ -62,7 +63,7 @@ pub(crate) fn text(results: &Results) -> String {
     text + &format!("\nOn disk: every plugin and cnitool in {ours:.1} MB; the peer's plugins have {peer:.1} MB.\n")
 }
 
-const OPERATION: [&str; 12] = [
+const OPERATION: [&str; 13] = [
     "operation",
     "ours",
     "peer",
@@ -73,7 +74,8 @@ const OPERATION: [&str; 12] = [
     "processes",
     "threads",
     "page faults",
-    "memory",
+    "own memory",
+    "resident",
     "written",
 ];
 
@@ -99,6 +101,7 @@ fn operation(measure: &Measure, held: Option<usize>) -> Vec<String> {
         both(|footprint| footprint.processes, ""),
         both(|footprint| footprint.threads, ""),
         both(|footprint| footprint.page_faults, ""),
+        both(|footprint| footprint.own_memory, " KiB"),
         both(|footprint| footprint.peak_memory, " KiB"),
         both(|footprint| footprint.bytes_written, " B"),
     ]

@@ -85,6 +85,8 @@ pub(crate) struct Traced {
     pub(crate) page_faults: u64,
     /// The most memory that one of the processes had at a time, in KiB.
     pub(crate) peak_memory: u64,
+    /// The most that one of the processes had of its own when it ended, in KiB: without the pages of files.
+    pub(crate) own_memory: u64,
 }
 
 /// A command that can be given to [`run`]: arguments and variables are added to it as to any other.

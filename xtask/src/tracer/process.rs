@@ -15,6 +15,12 @@ pub(super) fn peak_memory(pid: Pid) -> Option<u64> {
     status(pid, "VmHWM")
 }
 
+/// The memory that a process shares with no file, in KiB: what it has only because it runs. The rest of what is resident
+/// are pages of its program, which are in memory once, however many processes run it.
+pub(super) fn own_memory(pid: Pid) -> Option<u64> {
+    status(pid, "RssAnon")
+}
+
 /// The page faults of a process so far, without those that had to wait for a disk.
 pub(super) fn page_faults(pid: Pid) -> Option<u64> {
     let stat = std::fs::read_to_string(file(pid, "stat")).ok()?;

@@ -50,6 +50,7 @@ struct Tracees<'a> {
     started: bool,
     killed: bool,
     peaks: BTreeMap<Pid, u64>,
+    own: BTreeMap<Pid, u64>,
     faults: BTreeMap<Pid, u64>,
     faults_of_shell: u64,
     traced: Traced,
@@ -66,6 +67,7 @@ impl<'a> Tracees<'a> {
             threads: 0,
             page_faults: 0,
             peak_memory: 0,
+            own_memory: 0,
         };
         Self {
             first,
@@ -75,6 +77,7 @@ impl<'a> Tracees<'a> {
             started: false,
             killed: false,
             peaks: BTreeMap::new(),
+            own: BTreeMap::new(),
             faults: BTreeMap::new(),
             faults_of_shell: 0,
             traced,
@@ -87,6 +90,7 @@ impl<'a> Tracees<'a> {
             return Err(error);
         }
         self.traced.page_faults = self.faults.values().sum::<u64>().saturating_sub(self.faults_of_shell);
+        self.traced.own_memory = self.own.values().copied().max().unwrap_or_default();
         self.traced.peak_memory = self.peaks.values().copied().max().unwrap_or_default();
         Ok(self.traced)
     }
@@ -218,6 +222,9 @@ impl<'a> Tracees<'a> {
         let Some(process) = process::of_thread(thread) else { return };
         if let Some(peak) = process::peak_memory(thread) {
             self.peaks.entry(process).and_modify(|known| *known = peak.max(*known)).or_insert(peak);
+        }
+        if let Some(own) = process::own_memory(thread) {
+            self.own.entry(process).and_modify(|known| *known = own.max(*known)).or_insert(own);
         }
         if let Some(faults) = process::page_faults(process) {
             self.faults.entry(process).and_modify(|known| *known = faults.max(*known)).or_insert(faults);
