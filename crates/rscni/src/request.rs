@@ -131,7 +131,7 @@ fn read_in_time(bytes: &mut Vec<u8>) -> std::io::Result<usize> {
     if stdin.is_terminal() {
         return Ok(0);
     }
-    let mut chunk = [0; STDIN_ROOM];
+    let mut chunk = [0; 256];
     while poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&VERSION_PATIENCE))? > 0 {
         match stdin.lock().read(&mut chunk)? {
             0 => break,
