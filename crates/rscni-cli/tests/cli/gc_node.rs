@@ -105,6 +105,7 @@ fn a_dry_run_tells_what_a_run_then_removes(#[case] version: &str) {
             "would remove address /var/lib/cni/networks/net/10.1.0.5 of gone/eth0: its namespace".to_owned(),
             format!("would remove address /var/lib/cni/networks/net/10.1.0.6 {forgotten}"),
             format!("would remove element inet rscni masquerade4 10.1.0.6 {forgotten}"),
+            format!("would remove element inet rscni masquerade4-inside-24 10.1.0.0 . 10.1.0.6 {forgotten}"),
             format!("would remove element inet rscni firewall4 10.1.0.6 {forgotten}"),
             format!("would remove element inet rscni hostport4_any port 8005 {forgotten}"),
             "would remove file /run/tuning/gone-and-forgotten_eth0.json of".to_owned(),

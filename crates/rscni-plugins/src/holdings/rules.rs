@@ -32,6 +32,12 @@ fn shown(set: &str, element: &ElementInfo) -> String {
         let port = key.len().checked_sub(4).and_then(|at| key[at..].first_chunk());
         return format!("port {}", port.map_or(0, |port| u16::from_be_bytes(*port)));
     }
+    if set.contains("-inside-") {
+        // The subnet and the container, as `nft` shows them.
+        let length = if set.starts_with("masquerade4") { 4 } else { 16 };
+        let addresses = key.chunks(length).filter_map(nftable::address).map(|address| address.to_string());
+        return addresses.collect::<Vec<_>>().join(" . ");
+    }
     match nftable::address(key).filter(|_| set.ends_with(['4', '6'])) {
         Some(address) => address.to_string(),
         None => key.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect(),
