@@ -69,10 +69,11 @@ impl Sandbox {
 
     /// Switches the interface on and gives it the addresses and routes of the result.
     ///
-    /// With `dad` it waits until duplicate address detection has found nobody else with its IPv6 addresses, if there is a
-    /// carrier.
+    /// With `dad` it waits until duplicate address detection has found nobody else with its IPv6 addresses, if it is given
+    /// any and there is a carrier.
     pub(crate) fn configure(&mut self, link: &Link, result: &CNIResult, reach: Reach, dad: bool) -> Result<()> {
-        if result.ips.iter().any(|ip| ip.address.addr().is_ipv6()) {
+        let has_ipv6 = result.ips.iter().any(|ip| ip.address.addr().is_ipv6());
+        if has_ipv6 {
             self.enable_ipv6(&link.name, dad)?;
         }
         let flags = AddressFlags { nodad: !dad, noprefixroute: reach == Reach::Gateway };
@@ -82,7 +83,8 @@ impl Sandbox {
             batch.add_address(link.index, ip.address, flags);
         }
         batch.commit()?;
-        if dad {
+        // The kernel's own address on the link need not be waited for.
+        if dad && has_ipv6 {
             self.settle_addresses(link.index)?;
         }
         let mut batch = self.netlink.batch();
