@@ -22,7 +22,8 @@ use rustix::net::{
 /// A socket that is left to the kernel to close, when it is dropped.
 #[derive(Debug)]
 pub(crate) struct ClosedLater<T: AsFd> {
-    // Fields are dropped in this order: the socket has to be closed here before the collector finds it.
+    // Fields are dropped in this order, and so are the two: the collector, which the end of the sender calls, has to find
+    // that neither the socket nor the receiver is open here any more.
     socket: T,
     in_flight: Option<(OwnedFd, OwnedFd)>,
 }
@@ -56,11 +57,12 @@ impl<T: AsFd> Drop for ClosedLater<T> {
 
 /// Sends the socket to where nobody can receive it: in one message with the only end that could.
 fn put_in_flight(socket: &impl AsFd) -> rustix::io::Result<(OwnedFd, OwnedFd)> {
-    let (sender, receiver) = socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    // The receiver is the first, as it has the lower number: a process that is killed closes it before the sender, too.
+    let (receiver, sender) = socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     let files = [socket.as_fd(), receiver.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(&files));
     sendmsg(&sender, &[IoSlice::new(&[0])], &mut control, SendFlags::empty())?;
-    Ok((sender, receiver))
+    Ok((receiver, sender))
 }
