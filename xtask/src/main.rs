@@ -57,6 +57,9 @@ enum Task {
     Uml(uml::Options),
     /// Run the Go plugins' own test cases against our programs, and compare.
     Upstream(upstream::Options),
+    /// What becomes User-Mode Linux.
+    #[command(hide = true, name = uml::START)]
+    UmlStart(uml::StartOptions),
     /// The first process inside User-Mode Linux.
     #[command(hide = true, name = uml::INIT)]
     UmlInit(uml::InitOptions),
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         Task::Faults(options) => faults::run(&options),
         Task::FaultsInside(options) => faults::run_inside(&options),
         Task::Uml(options) => uml::run(&options),
+        Task::UmlStart(options) => uml::start(&options),
         Task::UmlInit(options) => uml::init(&options),
         Task::E2eInside(options) => e2e::run_inside(&options),
         Task::Upstream(options) => upstream::run(&options),

@@ -5,6 +5,7 @@
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::net::{Ipv6Addr, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -128,6 +129,7 @@ fn run_job(job: &Job) -> Result<()> {
         "{}:/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin",
         job.environment.get("PATH").map_or("", String::as_str)
     );
+    pass_tunables_to_modprobe()?;
     load_ipv6()?;
     crate::program::capture(Command::new("ip").args(["link", "set", "lo", "up"]).env("PATH", &path))?;
     let status = Command::new(program)
@@ -144,6 +146,16 @@ fn run_job(job: &Job) -> Result<()> {
     let code = status.code().or(signal.map(|signal| 128 + signal));
     let code = code.context("the command ended neither by itself nor by a signal")?;
     fs::write(Path::new(SHARED).join(EXIT_CODE), code.to_string()).context("write the exit code")
+}
+
+/// The kernel starts modprobe with variables of its own. It has to have that of this process, where there is one.
+fn pass_tunables_to_modprobe() -> Result<()> {
+    const SCRIPT: &str = "/run/modprobe-with-tunables";
+    let Some((name, value)) = super::start::tunables() else { return Ok(()) };
+    fs::write(SCRIPT, format!("#!/bin/sh\n{name}='{value}' exec modprobe \"$@\"\n"))
+        .and_then(|()| fs::set_permissions(SCRIPT, fs::Permissions::from_mode(0o755)))
+        .and_then(|()| fs::write("/proc/sys/kernel/modprobe", SCRIPT))
+        .context("have the kernel start modprobe with the variable GLIBC_TUNABLES")
 }
 
 /// IPv6 is a module, which the first socket brings in; its addresses and settings then appear in every namespace

@@ -22,8 +22,10 @@
 //! - Started in a user namespace that maps only the caller, it shows the host's set-user-id programs as owned by
 //!   `nobody`, and `mount`, `su` and the like then lose their root inside. So it is started without one.
 //! - It makes `~/.uml` unless told of another place by `uml_dir=`.
+//! - On a processor with AMX it ends at once, unless it is kept from asking for all registers: see [`start`].
 
 mod init;
+mod start;
 mod tests;
 
 use std::collections::BTreeMap;
@@ -41,6 +43,7 @@ use serde::{Deserialize, Serialize};
 use crate::{packages, program};
 
 pub(crate) use init::{INIT, InitOptions, run as init};
+pub(crate) use start::{START, StartOptions, run as start};
 pub(crate) use tests::{run as run_tests, targets as test_targets};
 
 /// A hang must become a failure; no test comes near this.
@@ -106,6 +109,9 @@ pub(crate) fn run_in(
         // The console inside is a terminal, but the end of the line is not.
         environment.insert("TERM".to_owned(), "dumb".to_owned());
     }
+    if let Some((name, value)) = start::tunables() {
+        environment.insert(name.to_owned(), value.to_owned());
+    }
     let job = Job {
         command: command.to_vec(),
         directory: directory.to_path_buf(),
@@ -135,9 +141,10 @@ fn prepare(shared: &Path, job: &Job) -> Result<()> {
 }
 
 fn boot(shared: &Path, limit: Duration, on_line: &mut dyn FnMut(&str)) -> Result<()> {
-    let mut command = Command::new("setpriv");
+    let mut command = Command::new(shared.join("init"));
     let shared = shared.display();
     command
+        .args([start::START, "setpriv"])
         // Should this task itself be killed, the kernel goes too.
         .args(["--pdeathsig", "TERM", "linux.uml"])
         .args(["mem=1G", "rootfstype=hostfs", "rootflags=/", "ro"])
@@ -145,8 +152,9 @@ fn boot(shared: &Path, limit: Duration, on_line: &mut dyn FnMut(&str)) -> Result
         .args(["con=null", "con0=null,fd:1", "ssl=null", "quiet", "loglevel=1"])
         .arg(format!("uml_dir={shared}/uml"))
         .arg(format!("init={shared}/init"))
-        // What the kernel does not know are arguments of init. Not behind `--`: User-Mode Linux appends a
+        // What the kernel does not know are variables of init, with a `=`, and arguments. Not behind `--`: User-Mode Linux appends a
         // `root=` of its own, which would be one of them then.
+        .args(start::tunables().map(|(name, value)| format!("{name}={value}")))
         .arg(init::INIT)
         .arg(shared.to_string())
         .stdin(Stdio::null())
