@@ -151,7 +151,7 @@ fn run_job(job: &Job) -> Result<()> {
 /// The kernel starts modprobe with variables of its own. It has to have that of this process, where there is one.
 fn pass_tunables_to_modprobe() -> Result<()> {
     const SCRIPT: &str = "/run/modprobe-with-tunables";
-    let Some((name, value)) = super::start::tunables() else { return Ok(()) };
+    let [(name, value), ..] = super::start::tunables() else { return Ok(()) };
     fs::write(SCRIPT, format!("#!/bin/sh\n{name}='{value}' exec modprobe \"$@\"\n"))
         .and_then(|()| fs::set_permissions(SCRIPT, fs::Permissions::from_mode(0o755)))
         .and_then(|()| fs::write("/proc/sys/kernel/modprobe", SCRIPT))

@@ -109,9 +109,7 @@ pub(crate) fn run_in(
         // The console inside is a terminal, but the end of the line is not.
         environment.insert("TERM".to_owned(), "dumb".to_owned());
     }
-    if let Some((name, value)) = start::tunables() {
-        environment.insert(name.to_owned(), value.to_owned());
-    }
+    environment.extend(start::tunables().iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     let job = Job {
         command: command.to_vec(),
         directory: directory.to_path_buf(),
@@ -154,7 +152,7 @@ fn boot(shared: &Path, limit: Duration, on_line: &mut dyn FnMut(&str)) -> Result
         .arg(format!("init={shared}/init"))
         // What the kernel does not know are variables of init, with a `=`, and arguments. Not behind `--`: User-Mode Linux appends a
         // `root=` of its own, which would be one of them then.
-        .args(start::tunables().map(|(name, value)| format!("{name}={value}")))
+        .args(start::tunables().iter().take(1).map(|(name, value)| format!("{name}={value}")))
         .arg(init::INIT)
         .arg(shared.to_string())
         .stdin(Stdio::null())

@@ -38,10 +38,15 @@ fn has_too_many_registers() -> bool {
     processor.lines().any(|line| line.starts_with("flags") && line.contains(" amx_tile"))
 }
 
-/// Where registers are hidden, the variable that has glibc inside leave those alone that are not kept for it.
-pub(super) fn tunables() -> Option<(&'static str, &'static str)> {
+/// Where registers are hidden, the variables that have glibc and Go's runtime inside leave those alone that are not kept
+/// for them.
+pub(super) fn tunables() -> &'static [(&'static str, &'static str)] {
     const VECTORS: &str = "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX2,-AVX,-AVX_Fast_Unaligned_Load";
-    has_too_many_registers().then_some(("GLIBC_TUNABLES", VECTORS))
+    if has_too_many_registers() {
+        &[("GLIBC_TUNABLES", VECTORS), ("GODEBUG", "cpu.all=off,asyncpreemptoff=1")]
+    } else {
+        &[]
+    }
 }
 
 /// From here on, to ask for a set of registers is an error for this process and all that it becomes and starts.
