@@ -22,7 +22,7 @@
 //! - Started in a user namespace that maps only the caller, it shows the host's set-user-id programs as owned by
 //!   `nobody`, and `mount`, `su` and the like then lose their root inside. So it is started without one.
 //! - It makes `~/.uml` unless told of another place by `uml_dir=`.
-//! - On a processor with AMX it ends at once, unless it is kept from asking for all registers: see [`start`].
+//! - On a processor with AMX it ends at once, unless it is kept from asking for all registers: see [`mod@start`].
 
 mod init;
 mod start;

@@ -96,7 +96,7 @@ struct Ran {
 }
 
 /// Runs a program until it passes: once, but for a processor of which not all registers are kept (see
-/// [`start`](super::start)). There a program may fail that cannot be told to do without them, such as what clears its
+/// [`start`](mod@super::start)). There a program may fail that cannot be told to do without them, such as what clears its
 /// environment; a test that is wrong fails each time.
 fn run_one(target: &Target, program: String) -> Result<Ran> {
     // Most of the time tests wait for the kernel to take namespaces apart.
