@@ -116,7 +116,7 @@ pub(crate) fn case(
 /// between two of them.
 fn pause(round: usize) {
     const TICK_AT_MOST: usize = 10;
-    std::thread::sleep(Duration::from_millis(25 + (round * 3 % TICK_AT_MOST) as u64));
+    std::thread::sleep(Duration::from_millis(5 + (round * 3 % TICK_AT_MOST) as u64));
 }
 
 /// Both commands of one contender, once.
