@@ -29,7 +29,7 @@ pub(crate) fn commit(
     table: &Table,
     skeleton: impl Fn(&mut Transaction<'_>),
     changes: impl Fn(&mut Transaction<'_>),
-) -> rscni_linux::Result<()> {
+) -> Result<()> {
     let mut attempt = |with_skeleton: bool| {
         let mut transaction = nft.transaction();
         if with_skeleton {
@@ -39,13 +39,14 @@ pub(crate) fn commit(
         changes(&mut transaction);
         transaction.commit()
     };
-    match attempt(false) {
+    let outcome = match attempt(false) {
         Err(error) if error.is_not_found() => match attempt(true) {
             Err(error) if error.is_exists() => attempt(false),
             outcome => outcome,
         },
         outcome => outcome,
-    }
+    };
+    Ok(outcome?)
 }
 
 /// Puts an element where there may be one of the same key: the address has a new owner.

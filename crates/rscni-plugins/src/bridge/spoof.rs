@@ -41,12 +41,11 @@ fn pair(port: &str, mac: MacAddr) -> Value {
 pub(super) fn add(owner: Owner<'_>, port: &str, mac: MacAddr) -> Result<()> {
     let table = table();
     let tag = owner.tag();
-    let outcome = nftable::commit(&mut Nft::open()?, &table, skeleton, |transaction| {
+    nftable::commit(&mut Nft::open()?, &table, skeleton, |transaction| {
         let allowed = Element::new(pair(port, mac)).comment(&tag);
         nftable::put(transaction, &table, ALLOWED, &allowed);
         nftable::put(transaction, &table, PORTS, &Element::new(Value::ifname(port)).comment(&tag));
-    });
-    Ok(outcome?)
+    })
 }
 
 /// Removes what belongs to the attachment. The hardware address saves a search.

@@ -43,12 +43,11 @@ fn skeleton(transaction: &mut Transaction<'_>) {
 /// Keeps the ports from each other and from all others of their bridge.
 pub(super) fn add(nft: &mut Nft, owner: Owner<'_>, ports: &[&str]) -> Result<()> {
     let (table, tag) = (table(), owner.tag());
-    let outcome = nftable::commit(nft, &table, skeleton, |transaction| {
+    nftable::commit(nft, &table, skeleton, |transaction| {
         for port in ports {
             nftable::put(transaction, &table, PORTS, &Element::new(Value::ifname(port)).comment(&tag));
         }
-    });
-    Ok(outcome?)
+    })
 }
 
 /// CHECK

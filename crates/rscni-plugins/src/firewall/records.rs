@@ -56,13 +56,12 @@ pub(super) fn add(nft: &mut Nft, backend: Backend, owner: Owner<'_>, addresses: 
         Backend::Nftables => forward::skeleton(transaction),
         Backend::Iptables | Backend::Firewalld => create_sets(transaction, backend),
     };
-    let outcome = nftable::commit(nft, &table, skeleton, |transaction| {
+    nftable::commit(nft, &table, skeleton, |transaction| {
         for address in addresses {
             let element = Element::new(*address).comment(&tag);
             nftable::put(transaction, &table, set(backend, address.is_ipv4()), &element);
         }
-    });
-    Ok(outcome?)
+    })
 }
 
 /// Who has the address, with this backend.
