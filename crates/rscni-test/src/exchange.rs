@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 const TCP_BYTES: usize = 64 * 1024;
 const UDP_BYTES: usize = 64;
 const ATTEMPT: Duration = Duration::from_secs(2);
+/// What an attempt gets even if patience ends before: one of a millisecond would say nothing about the network.
+const LAST_ATTEMPT: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Something in a namespace that answers, until it is dropped.
@@ -186,15 +188,32 @@ pub(crate) fn udp(to: SocketAddr, patience: Duration) -> Result<Answer, String> 
     })
 }
 
-/// Tries again until it succeeds or `patience` is over; the first packets may be lost while a link settles.
+/// Tries again until it succeeds or `patience` is over; the first packets may be lost while a link settles. The last
+/// attempt may outlast it.
 fn until<T>(patience: Duration, attempt: impl Fn(Duration) -> Result<T, String>) -> Result<T, String> {
     let deadline = Instant::now() + patience;
     loop {
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        match attempt(left.min(ATTEMPT)) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match attempt(left.clamp(LAST_ATTEMPT, ATTEMPT)) {
             Err(why) if Instant::now() >= deadline => return Err(why),
             Err(_) => std::thread::sleep(PAUSE),
             done => return done,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_attempt_is_too_short_to_learn_anything() {
+        let shortest = std::cell::Cell::new(Duration::MAX);
+        let end = until(3 * PAUSE, |left| -> Result<(), String> {
+            shortest.set(shortest.get().min(left));
+            Err("refused".to_owned())
+        });
+        assert_eq!(end.unwrap_err(), "refused");
+        assert!(shortest.get() >= LAST_ATTEMPT, "{shortest:?}");
     }
 }
