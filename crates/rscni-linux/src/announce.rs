@@ -6,6 +6,7 @@
 //! IPv6 address is still tentative.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sendto, socket_with};
 
@@ -23,37 +24,58 @@ const ICMPV6: u8 = 58;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES_MAC: MacAddr = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
 
-/// Announces that `link`, in `netns`, has these addresses. It needs `CAP_NET_RAW` there.
+/// Announces that `link`, in `netns`, has these addresses.
 ///
 /// # Errors
 ///
-/// [`Error::Invalid`] if the link is none of Ethernet; [`Error::Io`] when a frame cannot be sent, such as on a
-/// link that is down.
+/// As [`Announcer::open`] and [`Announcer::announce`].
 pub fn announce(netns: &Netns, link: &Link, addresses: &[IpAddr]) -> Result<()> {
-    let mac = link
-        .mac
-        .ok_or_else(|| Error::invalid(format!("interface {}", link.name), "it has no Ethernet address to announce"))?;
-    netns.enter(|| send(link, mac, addresses))?
+    netns.enter(Announcer::open)??.announce(link, addresses)
 }
 
-fn send(link: &Link, mac: MacAddr, addresses: &[IpAddr]) -> Result<()> {
-    // Without a protocol it receives nothing.
-    let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)
-        .map_err(|errno| Error::io("open a packet socket", errno))?;
-    let socket = ClosedLater::from(socket);
-    for address in addresses {
-        let frames = match address {
-            // Some hosts learn from requests, some from replies.
-            IpAddr::V4(v4) => vec![arp(ARP_REQUEST, mac, *v4, *v4), arp(ARP_REPLY, mac, *v4, *v4)],
-            IpAddr::V6(v6) => vec![neighbour_advertisement(mac, *v6)],
-        };
-        for frame in frames {
-            let target = PacketAddress::of_frame(link.index);
-            sendto(&*socket, &frame, SendFlags::empty(), &target)
-                .map_err(|errno| Error::io(format!("announce {address} on {}", link.name), errno))?;
-        }
+/// A packet socket for announcements. It stays in the namespace it was opened in.
+#[derive(Debug)]
+pub struct Announcer {
+    socket: ClosedLater<OwnedFd>,
+}
+
+impl Announcer {
+    /// Opens the socket in the calling thread's namespace. It needs `CAP_NET_RAW` there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when there can be no such socket.
+    pub fn open() -> Result<Self> {
+        // Without a protocol it receives nothing.
+        let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)
+            .map_err(|errno| Error::io("open a packet socket", errno))?;
+        Ok(Self { socket: socket.into() })
     }
-    Ok(())
+
+    /// Announces that `link` has these addresses.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if the link is none of Ethernet; [`Error::Io`] when a frame cannot be sent, such as on a
+    /// link that is down.
+    pub fn announce(&self, link: &Link, addresses: &[IpAddr]) -> Result<()> {
+        let no_address =
+            || Error::invalid(format!("interface {}", link.name), "it has no Ethernet address to announce");
+        let mac = link.mac.ok_or_else(no_address)?;
+        for address in addresses {
+            let frames = match address {
+                // Some hosts learn from requests, some from replies.
+                IpAddr::V4(v4) => vec![arp(ARP_REQUEST, mac, *v4, *v4), arp(ARP_REPLY, mac, *v4, *v4)],
+                IpAddr::V6(v6) => vec![neighbour_advertisement(mac, *v6)],
+            };
+            for frame in frames {
+                let target = PacketAddress::of_frame(link.index);
+                sendto(&*self.socket, &frame, SendFlags::empty(), &target)
+                    .map_err(|errno| Error::io(format!("announce {address} on {}", link.name), errno))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn ethernet(to: MacAddr, from: MacAddr, kind: u16) -> Vec<u8> {

@@ -58,7 +58,7 @@ mod termination;
 mod udp;
 
 pub use crate::{
-    announce::announce,
+    announce::{Announcer, announce},
     arp::Arp,
     conntrack::Conntrack,
     error::{Error, Result},

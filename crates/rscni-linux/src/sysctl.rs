@@ -10,8 +10,10 @@
 use std::{
     fs,
     io::{self, Read},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
+
+use rustix::fs::{Mode, OFlags};
 
 use crate::{Error, Netns, Result};
 
@@ -29,7 +31,7 @@ pub fn get(key: &str) -> Result<String> {
     // The kernel gives a value in one piece, and nothing after it: one read is enough where it fits.
     let mut value = vec![0; PAGE];
     let read = || {
-        let mut file = fs::File::open(&path)?;
+        let mut file = open(&path, OFlags::RDONLY)?;
         let length = file.read(&mut value)?;
         value.truncate(length);
         if length == PAGE {
@@ -67,11 +69,14 @@ pub fn set(key: &str, value: &str) -> Result<bool> {
 pub fn write(key: &str, value: &str) -> Result<()> {
     let path = path(key)?;
     // No O_CREAT: a key that is not there is an error and not a new file.
-    fs::OpenOptions::new()
-        .write(true)
-        .open(&path)
+    open(&path, OFlags::WRONLY)
         .and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()))
         .map_err(|error| failed("set", key, error))
+}
+
+/// Without what some C libraries do beside it.
+fn open(path: &Path, flags: OFlags) -> io::Result<fs::File> {
+    Ok(rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())?.into())
 }
 
 /// [`get`], in a namespace.

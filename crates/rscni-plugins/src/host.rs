@@ -23,11 +23,18 @@ pub(crate) fn interface(link: &Link) -> Interface {
     }
 }
 
-/// Makes a veth pair with its peer in the container, and gives the host's end.
-pub(crate) fn add_veth(host: &mut Netlink, veth: &Veth<'_>, sandbox: &str, undo: &mut Undo<'_>) -> Result<Link> {
+/// Makes a veth pair with its peer in the container, which `inside` is in, and gives the host's end.
+pub(crate) fn add_veth(
+    host: &mut Netlink,
+    veth: &Veth<'_>,
+    inside: &mut Netlink,
+    sandbox: &str,
+    undo: &mut Undo<'_>,
+) -> Result<Link> {
     let port = match host.add_veth(veth) {
         Ok(port) => port,
-        Err(error) if error.is_exists() && host.find_link(&veth.name)?.is_none() => {
+        // Asked only now, since it hardly ever is.
+        Err(error) if error.is_exists() && inside.find_link(&veth.peer_name)?.is_some() => {
             return Err(taken(&veth.peer_name, sandbox));
         }
         Err(error) if error.is_exists() => {
@@ -140,10 +147,14 @@ pub(crate) fn check_peer(host: &mut Netlink, inner: &Link, result: &CNIResult) -
 /// Gives an interface the addresses of a gateway, which it may have already.
 ///
 /// An IPv4 address of another subnet, and an IPv6 address of an overlapping one, is in the way: it is removed if
-/// `force`, else the call fails. A call that fails changes nothing. Gives the interface as it is then.
-pub(crate) fn ensure_addresses(host: &mut Netlink, link: &Link, wanted: &[IpNet], force: bool) -> Result<Link> {
+/// `force`, else the call fails. A call that fails changes nothing. Gives the interface as it is then, if it was changed:
+/// whoever gave it the addresses that it has already has pinned its own, or did not want that.
+pub(crate) fn ensure_addresses(host: &mut Netlink, link: &Link, wanted: &[IpNet], force: bool) -> Result<Option<Link>> {
     let present: Vec<IpNet> = host.addresses(link.index)?.into_iter().map(|address| address.net).collect();
     let missing: Vec<IpNet> = wanted.iter().copied().filter(|net| !present.contains(net)).collect();
+    if missing.is_empty() {
+        return Ok(None);
+    }
     let mut in_the_way = Vec::new();
     for other in present.iter().filter(|other| !wanted.contains(other)) {
         let Some(net) = missing.iter().find(|net| excludes(net, other)) else { continue };
@@ -158,6 +169,8 @@ pub(crate) fn ensure_addresses(host: &mut Netlink, link: &Link, wanted: &[IpNet]
     }
     let mut undo = Undo::default();
     let index = link.index;
+    // An address that follows the ports would change under the containers' feet. Setting it to what it is pins it.
+    let link = host.change_link(index, &LinkChange { mac: link.mac, ..LinkChange::default() })?;
     for other in in_the_way {
         host.del_address(index, other)?;
         undo.push(move || Ok(Netlink::open()?.add_address(index, other, NODAD)?));
@@ -170,10 +183,8 @@ pub(crate) fn ensure_addresses(host: &mut Netlink, link: &Link, wanted: &[IpNet]
             Err(error) => return Err(error.into()),
         }
     }
-    // An address that follows the ports would change under the containers' feet. Setting it to what it is pins it.
-    let link = host.change_link(index, &LinkChange { mac: link.mac, ..LinkChange::default() })?;
     undo.commit();
-    Ok(link)
+    Ok(Some(link))
 }
 
 const NODAD: AddressFlags = AddressFlags { nodad: true, noprefixroute: false };

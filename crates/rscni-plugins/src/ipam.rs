@@ -4,7 +4,7 @@ use rscni::invoke::Delegate;
 use rscni::{Args, CNIResult, Error, NetConf, SpecVersion};
 
 use crate::failure::Result;
-use crate::linked::Linked;
+use crate::linked::{InProcess, Linked};
 
 /// The IPAM plugin of a configuration.
 pub(crate) struct Ipam<'a> {
@@ -78,7 +78,7 @@ impl<'a> Ipam<'a> {
         }
         let newest = NetConf { cni_version: SpecVersion::LATEST, ..self.conf.clone() };
         let config = serde_json::to_vec(&newest).ok()?;
-        Some(Delegate::new(&Linked, self.args, self.plugin).with_config(config))
+        Some(Delegate::new(&InProcess, self.args, self.plugin).with_config(config))
     }
 
     pub(crate) fn del(&self) -> Result<()> {

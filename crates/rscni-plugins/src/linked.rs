@@ -65,6 +65,19 @@ impl Exec for Linked {
     }
 }
 
+/// Calls the plugins that are linked in, for one that [`Linked::has`].
+pub(crate) struct InProcess;
+
+impl Exec for InProcess {
+    fn find(&self, _: &str, _: &[PathBuf]) -> Result<PathBuf, Error> {
+        Ok(PathBuf::from(THIS_PROGRAM))
+    }
+
+    fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
+        Linked.exec(invocation)
+    }
+}
+
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
 fn is_this_program(program: &Path) -> bool {

@@ -125,16 +125,18 @@ fn hash(parts: &[&str], digits: usize) -> String {
         sha.update(part.as_bytes());
         sha.update([0]);
     }
-    let mut hex: String = sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
-    hex.truncate(digits);
-    hex
+    hexadecimal(&sha.finalize(), digits)
 }
 
 /// The hash by which the Go plugins name what they make: the first digits of a SHA-512.
 pub(crate) fn go_hash(text: &str, digits: usize) -> String {
-    let mut hex: String = Sha512::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
-    hex.truncate(digits);
-    hex
+    hexadecimal(&Sha512::digest(text), digits)
+}
+
+/// The first `digits` of bytes, written in hexadecimal.
+fn hexadecimal(bytes: &[u8], digits: usize) -> String {
+    let halves = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+    halves.take(digits).filter_map(|half| char::from_digit(half.into(), 16)).collect()
 }
 
 #[cfg(test)]

@@ -35,7 +35,6 @@ fn add(args: &Args) -> Result<CNIResult> {
     let keys: Keys = conf.custom_as()?;
     let ipam = Ipam::required(conf, args)?;
     let mut sandbox = Sandbox::open(args)?;
-    sandbox.refuse_taken(&args.ifname)?;
     let owner = Owner::new(&conf.name, args);
     let mut undo = Undo::default();
 
@@ -56,6 +55,7 @@ fn add(args: &Args) -> Result<CNIResult> {
             peer_netns: Some(&sandbox.netns),
             ..Veth::new(owner.veth_name(), &args.ifname)
         },
+        &mut sandbox.netlink,
         &sandbox.path,
         &mut undo,
     )?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use rscni::{Args, CNIResult, Error, Interface, SpecVersion};
-use rscni_linux::{AddressFlags, Link, LinkChange, Netlink, Netns, OperState, Route, RouteFilter, sysctl};
+use rscni_linux::{AddressFlags, Announcer, Link, LinkChange, Netlink, Netns, OperState, Route, RouteFilter, sysctl};
 
 use crate::failure::{Failure, Result, differs};
 use crate::routing_table::MAIN;
@@ -33,11 +33,21 @@ pub(crate) struct Sandbox {
 impl Sandbox {
     /// Opens `CNI_NETNS`, for ADD and CHECK, which cannot do without.
     pub(crate) fn open(args: &Args) -> Result<Self> {
+        Ok(Self::open_with(args, || ())?.0)
+    }
+
+    /// Opens `CNI_NETNS`, and in there what announces addresses, if that can be had: so nobody has to go there again.
+    pub(crate) fn open_to_announce(args: &Args) -> Result<(Self, rscni_linux::Result<Announcer>)> {
+        Self::open_with(args, Announcer::open)
+    }
+
+    /// Opens `CNI_NETNS`, with something else in it.
+    fn open_with<T: Send>(args: &Args, other: impl FnOnce() -> T + Send) -> Result<(Self, T)> {
         let path = args.require_netns()?;
         let invalid = |error: rscni_linux::Error| Error::InvalidNetns(format!("CNI_NETNS: {error}"));
         let netns = Netns::open(path).map_err(invalid)?;
-        let netlink = Netlink::open_in(&netns)?;
-        Ok(Self { netns, netlink, path: path.display().to_string() })
+        let (netlink, other) = netns.enter(|| (Netlink::open(), other()))?;
+        Ok((Self { netns, netlink: netlink?, path: path.display().to_string() }, other))
     }
 
     /// Opens `CNI_NETNS` for DEL: none if it is not given or gone.

@@ -10,7 +10,7 @@ mod spoof;
 use std::time::Duration;
 
 use rscni::{Args, CNIResult, Interface};
-use rscni_linux::{BridgePort, Link, LinkChange, Netlink, Nft, Veth, announce};
+use rscni_linux::{BridgePort, Link, LinkChange, Netlink, Nft, Veth};
 
 use self::config::Config;
 use crate::commands::Commands;
@@ -31,8 +31,7 @@ const PORT_LIMIT: Duration = Duration::from_secs(3);
 fn add(args: &Args) -> Result<CNIResult> {
     let conf = args.conf()?;
     let config = Config::new(conf, args)?;
-    let mut sandbox = Sandbox::open(args)?;
-    sandbox.refuse_taken(&args.ifname)?;
+    let (mut sandbox, announcer) = Sandbox::open_to_announce(args)?;
     let owner = Owner::new(&conf.name, args);
     Ipam::require_in_old_versions(conf)?;
     let ipam = Ipam::of(conf, args);
@@ -51,6 +50,7 @@ fn add(args: &Args) -> Result<CNIResult> {
             peer_mac: config.mac,
             ..Veth::new(owner.veth_name(), &args.ifname)
         },
+        &mut sandbox.netlink,
         &sandbox.path,
         &mut undo,
     )?;
@@ -73,6 +73,7 @@ fn add(args: &Args) -> Result<CNIResult> {
     let gateways = config.gateways(&mut result)?;
 
     let mut gateway_link = None;
+    let mut changed = None;
     if ipam.is_some() {
         sandbox.configure(&inner, &result, Reach::Link, config.dad)?;
         if let Some(backend) = config.masquerade {
@@ -92,21 +93,21 @@ fn add(args: &Args) -> Result<CNIResult> {
     }
     if !config.disable_container_interface {
         host.wait_until_up(port.index, PORT_LIMIT).context("wait for the bridge port")?;
-        announce(&sandbox.netns, &inner, &result.ips.iter().map(|ip| ip.address.addr()).collect::<Vec<_>>())?;
+        announcer?.announce(&inner, &result.ips.iter().map(|ip| ip.address.addr()).collect::<Vec<_>>())?;
     }
     // The last step that can fail, since other containers may rely on its outcome at once.
-    if let Some(gateway) = &mut gateway_link {
-        *gateway = host::ensure_addresses(&mut host, gateway, &gateways, config.force_address)?;
+    if let Some(gateway) = &gateway_link {
+        changed = host::ensure_addresses(&mut host, gateway, &gateways, config.force_address)?;
     }
 
     // The bridge's own address can follow that of its first port.
-    let bridge = match &gateway_link {
+    let bridge = match &changed {
         Some(gateway) if gateway.index == bridge.index => gateway.clone(),
         _ => host.link_by_index(bridge.index)?,
     };
     let inner = Interface { sandbox: Some(sandbox.path.clone()), ..host::interface(&inner) };
     result.interfaces = vec![host::interface(&bridge), host::interface(&port), inner];
-    let vlan_gateway = gateway_link.filter(|gateway| gateway.index != bridge.index);
+    let vlan_gateway = changed.or(gateway_link).filter(|gateway| gateway.index != bridge.index);
     result.interfaces.extend(vlan_gateway.as_ref().map(host::interface));
     host::override_dns(&mut result, conf);
     undo.commit();
@@ -117,8 +118,9 @@ fn add(args: &Args) -> Result<CNIResult> {
 const CONTAINER: u32 = 2;
 
 /// Sets what the port differs in from what the kernel makes it.
+///
+/// Router advertisements need not be refused: all that a port receives is the bridge's.
 fn set_port(host: &mut Netlink, port: &Link, config: &Config) -> Result<()> {
-    host::refuse_router_advertisements(&port.name);
     if config.hairpin || config.isolated {
         let wanted =
             BridgePort { hairpin: Some(config.hairpin), isolated: Some(config.isolated), ..BridgePort::default() };

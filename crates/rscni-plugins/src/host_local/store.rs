@@ -5,8 +5,8 @@
 //! name in it; `last_reserved_ip.<n>`, the address that range set `n` gave last; and `lock`, which whoever changes
 //! anything holds by `flock`. Files of old releases have the container id alone.
 //!
-//! A reservation is written under another name first and linked to its own when it is complete, so that no one ever
-//! sees half of one: a process that is killed leaves either all of a reservation or nothing of it. The Go plugin makes
+//! A reservation is written under another name first and gets its own when it is complete, so that no one ever sees half
+//! of one: a process that is killed leaves either all of a reservation or nothing of it. The Go plugin makes
 //! the file first and writes it then, and a power loss may take what is in a file; what such a call leaves behind says
 //! of nobody that he has the address. Under the lock, where nobody is in the middle of writing, it is as good as free.
 //! Which addresses there are to reserve is the business of [`range`](super::range). The directory is what counts; so
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use rscni::Error;
 use rscni::name::check_network_name;
-use rustix::fs::{Access, AtFlags, Dir, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, Dir, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::index::Index;
@@ -290,25 +290,20 @@ impl Store {
         let reservation = Reservation::of(address);
         let path = self.path.join(&reservation.file);
         let holder = Holder::Attachment { container_id: container_id.into(), ifname: ifname.into() };
-        let link = || rustix::fs::linkat(&self.dir, DRAFT, &self.dir, &reservation.file, AtFlags::empty());
-        let written = self.write_draft(&holder.content()).and_then(|()| match link() {
+        let written = self.write_draft(&holder.content()).and_then(|()| match self.publish(&reservation) {
             Err(Errno::EXIST) if is_remains(&self.dir, &reservation) => {
                 // What cannot be removed stays in the way.
                 let _ = remove(&self.dir, &reservation.file);
-                Ok(link()?)
+                Ok(self.publish(&reservation)?)
             }
-            linked => Ok(linked?),
+            published => Ok(published?),
         });
-        if let Err(errno) = rustix::fs::unlinkat(&self.dir, DRAFT, AtFlags::empty())
-            && errno != Errno::NOENT
-        {
-            // It is in no one's way. Without the seal the next call makes the index anew, and removes it.
-            self.list_only()?;
-        }
-        match written {
-            Ok(()) => {}
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Ok(None),
-            Err(e) => return Err(failure("write", &path, &e)),
+        if let Err(error) = written {
+            self.remove_draft()?;
+            return match error.kind() {
+                std::io::ErrorKind::AlreadyExists => Ok(None),
+                _ => Err(failure("write", &path, &error)),
+            };
         }
         if let Err(e) = self.write_last_reserved(set, address) {
             let _ = self.release(&reservation, Some(&holder));
@@ -327,6 +322,28 @@ impl Store {
         let holder = holder.map(Holder::content);
         self.with_index(true, |index| index.remove(holder.as_deref(), reservation.address))?;
         Ok(())
+    }
+
+    /// Gives the draft the name of its address, if no file has that.
+    fn publish(&self, reservation: &Reservation) -> Result<(), Errno> {
+        let (dir, file) = (&self.dir, &reservation.file);
+        match rustix::fs::renameat_with(dir, DRAFT, dir, file, RenameFlags::NOREPLACE) {
+            // A file system that does not know this, such as NFS.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                rustix::fs::linkat(dir, DRAFT, dir, file, AtFlags::empty())?;
+                self.remove_draft().map_err(|_| Errno::IO)
+            }
+            renamed => renamed,
+        }
+    }
+
+    /// Removes the draft. One that cannot be removed is in no one's way: without the seal the next call makes the index
+    /// anew, and removes it.
+    fn remove_draft(&self) -> Result<(), Error> {
+        match rustix::fs::unlinkat(&self.dir, DRAFT, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(_) => self.list_only(),
+        }
     }
 
     fn write_draft(&self, content: &str) -> std::io::Result<()> {
