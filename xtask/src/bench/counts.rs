@@ -65,7 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     } else {
         dist::build_for_development("rscni-cli", "rscni")?
     };
-    let programs = Programs { rscni, peer: Vec::new(), floor: None, empty: None, runtime: None };
+    let programs = Programs { rscni, peer: Vec::new(), floor: None, empty: Vec::new(), runtime: None };
     let world = World::enter(&programs)?;
     let mut counted = Counts::new();
     let mut grown = Vec::new();

@@ -12,7 +12,7 @@ use super::call::Attachment;
 use super::cases::{Case, Side};
 use super::footprint::{self, Footprint};
 use super::statistics::Spread;
-use super::world::World;
+use super::world::{EMPTY, World};
 
 /// How many rounds are dropped, and how many are counted.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +81,9 @@ pub(crate) fn interleaved<const N: usize>(
         }
         for which in order {
             pause(round);
+            if sides.len() == 1 {
+                std::thread::sleep(TURN_OF_ANOTHER);
+            }
             let times = sample(sides[which])?;
             if round >= rounds.dropped {
                 for (samples, time) in all.iter_mut().zip(times) {
@@ -119,6 +122,10 @@ fn pause(round: usize) {
     std::thread::sleep(Duration::from_millis(5 + (round * 3 % TICK_AT_MOST) as u64));
 }
 
+/// What passes between two turns of a contender while another has one. Without, its ADD would wait for what the kernel
+/// still frees of its own DEL.
+const TURN_OF_ANOTHER: Duration = Duration::from_millis(30);
+
 /// Both commands of one contender, once.
 fn round(world: &World, case: &Case, side: Side, on: &Attachment) -> Result<[Duration; 2]> {
     let (add, answer) = world.add(case, side, on, &Value::Null)?.timed()?;
@@ -127,15 +134,19 @@ fn round(world: &World, case: &Case, side: Side, on: &Attachment) -> Result<[Dur
     Ok([add, del])
 }
 
-/// The start of a process that does next to nothing.
-pub(crate) fn version(world: &World, rounds: Rounds) -> Result<Measure> {
+/// The start of a process that does next to nothing, against one that does nothing: with glibc, and with our C library.
+pub(crate) fn version(world: &World, rounds: Rounds) -> Result<[Measure; 2]> {
+    let [glibc, same] = EMPTY;
+    let call = |side, empty| if side == Side::Floor { world.empty(empty) } else { world.version(side) };
     let sides = [Side::Ours, Side::Peer, Side::Floor];
-    let [samples] = interleaved(&sides, rounds, |side| Ok([world.version(side).timed()?.0]))?;
+    let [samples] = interleaved(&sides, rounds, |side| Ok([call(side, glibc).timed()?.0]))?;
     let mut measure = times("process start", "VERSION", &samples)?;
     for side in [Side::Ours, Side::Peer] {
         measure.note(side, footprint::of_call(&world.version(side))?.0);
     }
-    Ok(measure)
+    let sides = [Side::Ours, Side::Floor];
+    let [samples] = interleaved(&sides, rounds, |side| Ok([call(side, same).timed()?.0]))?;
+    Ok([measure, times("process start, the floor with our C library", "VERSION", &samples)?])
 }
 
 /// What the samples say; what else an operation takes is noted later.

@@ -110,7 +110,7 @@ fn build() -> Result<Programs> {
         rscni: dist::build("rscni-cli", "rscni")?,
         peer,
         floor: ours("floor")?,
-        empty: ours("empty")?,
+        empty: vec![dist::build_with_glibc("bench-programs", "empty")?, dist::build("bench-programs", "empty")?],
         runtime: ours("runtime")?,
     })
 }
@@ -160,7 +160,7 @@ impl Plan {
 
 fn measure(world: &World, plan: &Plan) -> Result<(Vec<Measure>, Vec<Curve>)> {
     let on = world.attachment("bench", 0);
-    let mut measures = vec![measure::version(world, plan.rounds)?];
+    let mut measures = Vec::from(measure::version(world, plan.rounds)?);
     for case in &cases::ALL {
         println!("{}", case.name);
         let sides = [Side::Ours, Side::Peer, Side::Floor];

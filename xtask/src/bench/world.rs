@@ -18,9 +18,13 @@ pub(crate) struct Programs {
     /// Empty where the peer is not measured.
     pub(crate) peer: Vec<PathBuf>,
     pub(crate) floor: Option<PathBuf>,
-    pub(crate) empty: Option<PathBuf>,
+    /// A program that does nothing, linked as [`EMPTY`] says.
+    pub(crate) empty: Vec<PathBuf>,
     pub(crate) runtime: Option<PathBuf>,
 }
+
+/// The program that does nothing: with glibc, as a static program usually is, and with the C library that ours has.
+pub(crate) const EMPTY: [&str; 2] = ["empty-glibc", "empty"];
 
 /// The private network with everything in its place. This process is in it and stays there.
 pub(crate) struct World {
@@ -46,7 +50,7 @@ impl World {
         for plugin in &programs.peer {
             copy(plugin, &world.directory(Side::Peer))?;
         }
-        for program in [&programs.floor, &programs.empty, &programs.runtime].into_iter().flatten() {
+        for program in programs.floor.iter().chain(&programs.empty).chain(&programs.runtime) {
             copy(program, &world.directory(Side::Floor))?;
         }
         Ok(world)
@@ -110,11 +114,13 @@ impl World {
         }))
     }
 
-    /// VERSION, or for the floor a program that does nothing.
+    /// One of the programs that do nothing.
+    pub(crate) fn empty(&self, program: &str) -> Call {
+        Call::program(&self.directory(Side::Floor).join(program), &[])
+    }
+
+    /// VERSION of a side's bridge plugin.
     pub(crate) fn version(&self, side: Side) -> Call {
-        if side == Side::Floor {
-            return Call::program(&self.directory(side).join("empty"), &[]);
-        }
         Call::plugin(&self.directory(side), "bridge", "VERSION", None, &json!({"cniVersion": cases::VERSION}))
     }
 

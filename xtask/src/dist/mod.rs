@@ -30,6 +30,14 @@ pub(crate) fn build(package: &str, program: &str) -> Result<PathBuf> {
     build_with(libc(), package, program)
 }
 
+/// Builds a static program with glibc, as most static programs are. It has that in its file's name.
+pub(crate) fn build_with_glibc(package: &str, program: &str) -> Result<PathBuf> {
+    let built = build_with("gnu", package, program)?;
+    let named = built.with_file_name(format!("{program}-glibc"));
+    std::fs::rename(&built, &named).with_context(|| format!("rename {} to {}", built.display(), named.display()))?;
+    Ok(named)
+}
+
 fn build_with(libc: &str, package: &str, program: &str) -> Result<PathBuf> {
     let target = format!("{}-unknown-linux-{libc}", std::env::consts::ARCH);
     let mut command = program::cargo();
