@@ -4,10 +4,9 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use rscni_linux::Netns;
-use rscni_test::Lab;
+use rscni_test::{Lab, eventually};
 use serde_json::{Value, json};
 
 use crate::world::{RSCNI, Ran, run, write_program};
@@ -356,13 +355,7 @@ fn leave(container: &str) {
     };
     let before = veths();
     Netns::unbind(Path::new("/run/netns").join(container)).unwrap();
-    for _ in 0..500 {
-        if veths() < before {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    panic!("the veth of {container} stays");
+    eventually(&format!("the end of the veth of {container}"), || (veths() < before).then_some(()));
 }
 
 #[test]
@@ -441,12 +434,7 @@ fn the_daemon_of_dhcp() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        for _ in 0..500 {
-            if socket.exists() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        eventually("the daemon listens", || socket.exists().then_some(()));
         let after = node.find("dhcp-daemon");
         daemon.kill().unwrap();
         daemon.wait().unwrap();
