@@ -396,7 +396,7 @@ fn what_cannot_be_looked_at_is_told_and_can_be_by_one_who_may() {
         node.network("net", "10.1.0.0/24", &json!({}), &[]);
         node.add("net", "a");
         // They say that nothing is known, not that something is wrong: what helps is to be root, and no command.
-        fs::set_permissions(Path::new(RESERVATIONS).join("net"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(Path::new(RESERVATIONS).join("net"), fs::Permissions::from_mode(0o000)).unwrap();
         for (id, capabilities, told) in [
             ("not-looked-at", "-dac_override,-dac_read_search", "Permission denied"),
             ("forward-policy-unknown", "-net_admin", "Operation not permitted"),
