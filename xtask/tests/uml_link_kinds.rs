@@ -75,7 +75,10 @@ fn packets_cross_a_veth_pair_between_two_namespaces() {
     let east_asks = "netns exec east bash -c";
     let status = Command::new("ip")
         .args(east_asks.split_whitespace())
-        .arg("echo hello > /dev/udp/10.9.0.2/9; for i in {1..50}; do ip neigh | grep -q lladdr && exit 0; sleep 0.1; done; exit 1")
+        .arg(
+            "for i in {1..600}; do echo hello > /dev/udp/10.9.0.2/9; ip neigh | grep -q lladdr && exit 0; sleep 0.1; done
+            exit 1",
+        )
         .status()
         .expect("start ip");
     assert!(status.success(), "no answer over the veth pair");

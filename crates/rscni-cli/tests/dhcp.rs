@@ -3,11 +3,12 @@
 mod support;
 
 use rscni_linux::{AddressFlags, RouteFilter};
+use rscni_test::eventually;
 use rstest::rstest;
 use serde_json::json;
 
 use support::Network;
-use support::dhcp::{self, address, eventually, leased};
+use support::dhcp::{self, address, leased};
 
 #[test]
 fn a_lease_is_obtained_used_and_given_back() {
@@ -45,12 +46,18 @@ fn an_address_that_was_given_back_is_free_for_another(#[case] with_result: bool)
         let one = ["--dhcp-range=10.50.0.200,10.50.0.200,255.255.255.0,1h", "--dhcp-ignore-names"];
         dhcp::lan(lab);
         let _server = dhcp::dnsmasq_with_range(lab, &one);
-        let _daemon = dhcp::daemon(lab, &["-resendtimeout", "3s"]);
+        // One that gives up soon, for what is to be in vain.
+        let hasty = lab.dir().join("hasty.sock");
+        let (_daemon, _hasty) = (
+            dhcp::daemon(lab, &[]),
+            dhcp::daemon(lab, &["-socketpath", hasty.to_str().unwrap(), "-resendtimeout", "2s"]),
+        );
         let network = dhcp::network(lab, &json!({}));
         let a = network.attach(lab, "a");
         assert_eq!(address(&a), "10.50.0.200");
         let b = lab.container("b");
-        network.plugin.add(&b, "eth0", &network.config).error(11).mentions("no DHCP server gave an address");
+        let in_vain = dhcp::network(lab, &json!({ "daemonSocketPath": hasty }));
+        in_vain.plugin.add(&b, "eth0", &in_vain.config).error(11).mentions("no DHCP server gave an address");
         let outcome = if with_result { a.del() } else { a.del_without_result() };
         outcome.success();
         assert_eq!(address(&network.attach_as(&b, "eth0")), "10.50.0.200");

@@ -2,23 +2,24 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use rscni_test::Lab;
+use rscni_test::{Lab, eventually};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use support::dhcp::{self, Running, SOCKET, address, eventually, kept};
+use support::dhcp::{self, Running, SOCKET, address, kept};
 use support::dhcp_server::{ACK, DISCOVER, GIVEN, Heard, NAK, OFFER, RELEASE, REQUEST, Server, options, proper};
 use support::{Attached, Network};
 
 const HOUR: (u32, u32, u32) = (3600, 1800, 3150);
 
-/// A LAN with such a server, and a daemon that is not patient.
-fn set_up(lab: &Lab, answers: impl Fn(&Heard, usize) -> Vec<Vec<u8>> + Send + 'static) -> (Server, Running, Network) {
+/// A LAN with such a server, and a daemon.
+fn set_up(lab: &Lab, answers: impl Fn(&Heard) -> Vec<Vec<u8>> + Send + 'static) -> (Server, Running, Network) {
     dhcp::lan(lab);
     let server = Server::start(answers);
-    (server, dhcp::daemon(lab, &["-timeout", "1s", "-resendtimeout", "5s"]), dhcp::network(lab, &json!({})))
+    (server, dhcp::daemon(lab, &["-timeout", "1s"]), dhcp::network(lab, &json!({})))
 }
 
 fn is_up(a: &Attached) -> bool {
@@ -28,7 +29,7 @@ fn is_up(a: &Attached) -> bool {
 #[test]
 fn it_renews_from_its_address_and_gives_back_from_it() {
     rscni_test::run(|lab| {
-        let (server, _daemon, network) = set_up(lab, |heard, _| proper(heard, (60, 2, 50)));
+        let (server, _daemon, network) = set_up(lab, |heard| proper(heard, (60, 2, 50)));
         let a = network.attach(lab, "a");
         assert_eq!(address(&a), "10.50.0.9");
         let renewal = server.hears("a renewal", Heard::asks_for_more_time);
@@ -48,18 +49,21 @@ fn it_renews_from_its_address_and_gives_back_from_it() {
 fn it_rebinds_with_another_server_when_its_own_is_silent() {
     rscni_test::run(|lab| {
         // Whoever asks this one alone gets no answer. Both are at one address, but the other calls itself another.
-        let (server, daemon, network) = set_up(lab, |heard, before| match before {
-            0 | 1 => proper(heard, (30, 2, 4)),
-            // Renewing, and before T2.
-            2 | 3 if heard.asks_for_more_time() => Vec::new(),
-            _ => {
-                let mut answers = proper(heard, HOUR);
-                for answer in &mut answers {
-                    let at = answer.windows(4).rposition(|four| four == [54, 4, 10, 50]).unwrap();
-                    answer[at + 5] = 2;
-                }
-                answers
+        let asked = AtomicUsize::new(0);
+        let (server, daemon, network) = set_up(lab, move |heard| {
+            if !heard.asks_for_more_time() {
+                return proper(heard, (30, 2, 4));
             }
+            // Renewing, and before T2.
+            if asked.fetch_add(1, Ordering::SeqCst) < 2 {
+                return Vec::new();
+            }
+            let mut answers = proper(heard, HOUR);
+            for answer in &mut answers {
+                let at = answer.windows(4).rposition(|four| four == [54, 4, 10, 50]).unwrap();
+                answer[at + 5] = 2;
+            }
+            answers
         });
         let a = network.attach(lab, "a");
         daemon.says("10.50.0.9/24 of 10.50.0.2 for 3600 s");
@@ -74,7 +78,7 @@ fn it_rebinds_with_another_server_when_its_own_is_silent() {
 fn a_server_that_has_forgotten_the_lease_gives_it_again() {
     rscni_test::run(|lab| {
         let refused = AtomicUsize::new(0);
-        let (server, daemon, network) = set_up(lab, move |heard, _| {
+        let (server, daemon, network) = set_up(lab, move |heard| {
             if heard.asks_for_more_time() && refused.fetch_add(1, Ordering::SeqCst) == 0 {
                 return vec![heard.answer(NAK, [0; 4], &[])];
             }
@@ -97,10 +101,13 @@ fn a_server_that_has_forgotten_the_lease_gives_it_again() {
 #[case::another_address(ACK)]
 fn a_lease_that_is_over_takes_the_address_out_of_use(#[case] answer: u8) {
     rscni_test::run(|lab| {
-        let (_server, daemon, network) = set_up(lab, move |heard, before| match (before, answer) {
-            (0 | 1, _) => proper(heard, (10, 2, 4)),
-            (_, 0) => Vec::new(),
-            (_, NAK) if heard.asks_for_more_time() => vec![heard.answer(NAK, [0; 4], &[])],
+        // Until then the lease lasts, however long that takes.
+        let is_attached = Arc::new(AtomicBool::new(false));
+        let is_proper = Arc::clone(&is_attached);
+        let (_server, daemon, network) = set_up(lab, move |heard| match (is_proper.load(Ordering::SeqCst), answer) {
+            (false, _) => proper(heard, (10, 2, 4)),
+            (true, 0) => Vec::new(),
+            (true, NAK) if heard.asks_for_more_time() => vec![heard.answer(NAK, [0; 4], &[])],
             // What it has is 10.50.0.9, and nobody would tell the container.
             _ => {
                 let kind = if heard.kind == DISCOVER { OFFER } else { ACK };
@@ -108,6 +115,7 @@ fn a_lease_that_is_over_takes_the_address_out_of_use(#[case] answer: u8) {
             }
         });
         let a = network.attach(lab, "a");
+        is_attached.store(true, Ordering::SeqCst);
         daemon.says("the interface was switched off");
         assert!(!is_up(&a));
         assert_eq!(kept(SOCKET).len(), 0);
@@ -132,7 +140,7 @@ fn age_leases() {
 #[test]
 fn a_lease_that_was_over_while_no_daemon_ran_is_asked_for_once_more() {
     rscni_test::run(|lab| {
-        let (server, mut daemon, network) = set_up(lab, |heard, _| proper(heard, HOUR));
+        let (server, mut daemon, network) = set_up(lab, |heard| proper(heard, HOUR));
         let a = network.attach(lab, "a");
         daemon.kill();
         age_leases();
@@ -149,7 +157,7 @@ fn a_lease_that_was_over_while_no_daemon_ran_is_asked_for_once_more() {
 #[test]
 fn a_lease_that_was_over_and_is_not_given_again_is_lost() {
     rscni_test::run(|lab| {
-        let (mut server, mut daemon, network) = set_up(lab, |heard, _| proper(heard, HOUR));
+        let (mut server, mut daemon, network) = set_up(lab, |heard| proper(heard, HOUR));
         let a = network.attach(lab, "a");
         daemon.kill();
         server.stop();
@@ -168,7 +176,7 @@ fn a_container_whose_server_is_silent_keeps_no_other_waiting() {
         dhcp::lan(lab);
         // The first container to ask is the one that is not answered.
         let silenced = std::sync::OnceLock::new();
-        let server = Server::start(move |heard, _| {
+        let server = Server::start(move |heard| {
             let id = &heard.options[&61];
             if silenced.get_or_init(|| id.clone()) == id { Vec::new() } else { proper(heard, HOUR) }
         });
@@ -195,7 +203,8 @@ fn a_container_whose_server_is_silent_keeps_no_other_waiting() {
 #[case::a_refusal("refused the address that it had offered")]
 fn an_add_says_why_no_server_was_of_use(#[case] why: &'static str) {
     rscni_test::run(|lab| {
-        let (_server, _daemon, network) = set_up(lab, move |heard, _| {
+        dhcp::lan(lab);
+        let _server = Server::start(move |heard| {
             let offer = &options(&[[0, 0, 14, 16]; 3]);
             let (address, options) = match why {
                 "no subnet mask" => (GIVEN, &offer[1..]),
@@ -208,6 +217,9 @@ fn an_add_says_why_no_server_was_of_use(#[case] why: &'static str) {
                 _ => Vec::new(),
             }
         });
+        // One that gives up, though not before the server has been heard.
+        let _daemon = dhcp::daemon(lab, &["-timeout", "1s", "-resendtimeout", "8s"]);
+        let network = dhcp::network(lab, &json!({}));
         let a = lab.container("a");
         let before = support::snapshot(lab);
         network.plugin.add(&a, "eth0", &network.config).error(11).mentions(why);
@@ -247,7 +259,7 @@ fn hostile(heard: &Heard) -> Vec<Vec<u8>> {
 #[test]
 fn hostile_answers_change_nothing() {
     rscni_test::run(|lab| {
-        let (server, daemon, network) = set_up(lab, |heard, _| hostile(heard));
+        let (server, daemon, network) = set_up(lab, hostile);
         let a = network.attach(lab, "a");
         assert_eq!(address(&a), "10.50.0.9");
         a.ping(dhcp::SERVER);

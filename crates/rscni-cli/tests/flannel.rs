@@ -558,12 +558,8 @@ fn what_go_saved_and_attached_is_checked_and_deleted(#[values("with_result", "wi
                 ours.with(&json!({ "cniVersion": "1.1.0" })).gc(&[]).success()
             }
         };
-        let is_there = |lab: &Lab| lab.snapshot().to_string().contains("link veth");
-        for _ in 0..500 {
-            if is_there(lab) {
-                std::thread::sleep(std::time::Duration::from_millis(20));
-            }
-        }
+        let is_there = || lab.snapshot().to_string().contains("link veth");
+        rscni_test::eventually("the end of the link", || (!is_there()).then_some(()));
         assert_nothing_left(lab);
     });
 }

@@ -65,10 +65,8 @@ fn what_the_go_plugin_added_is_checked_and_deleted(
                 ours.with(&json!({ "cniVersion": "1.1.0" })).gc(&[]).success()
             }
         };
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while lab.snapshot().to_string().contains("link veth") && std::time::Instant::now() < deadline {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
+        let is_there = || lab.snapshot().to_string().contains("link veth");
+        rscni_test::eventually("the end of the link", || (!is_there()).then_some(()));
         assert_nothing_left(lab);
     });
 }

@@ -10,8 +10,10 @@ use rscni_linux::{AddressFlags, Announcer, Link, LinkChange, Netlink, Netns, Ope
 use crate::failure::{Failure, Result, differs};
 use crate::routing_table::MAIN;
 
-/// How long duplicate address detection may take, where it is asked for.
-const DAD_LIMIT: Duration = Duration::from_secs(5);
+/// How long it is waited for duplicate address detection, where it is asked for, if there is no carrier.
+const CARRIER_LIMIT: Duration = Duration::from_secs(5);
+/// How much longer if there is one. Two seconds would do on a machine that is not busy.
+const DAD_LIMIT: Duration = Duration::from_secs(25);
 
 /// How the others of an address's subnet are reached.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -111,16 +113,10 @@ impl Sandbox {
 
     /// Waits for duplicate address detection.
     fn settle_addresses(&mut self, index: u32) -> Result<()> {
-        match self.netlink.settle_addresses(index, DAD_LIMIT) {
+        match settle_addresses(&mut self.netlink, index) {
             // Another host has the address. The next ADD gets another one.
             Err(duplicate @ rscni_linux::Error::Invalid { .. }) => {
                 Err(Error::TryAgainLater(duplicate.to_string()).into())
-            }
-            // Without a carrier nobody can be asked. The kernel does it when there is one.
-            Err(rscni_linux::Error::Timeout { .. })
-                if self.netlink.link_by_index(index)?.operstate != OperState::Up =>
-            {
-                Ok(())
             }
             settled => Ok(settled?),
         }
@@ -194,6 +190,16 @@ impl Sandbox {
             }
         }
         Ok(())
+    }
+}
+
+/// Waits for duplicate address detection on an interface.
+pub(crate) fn settle_addresses(netlink: &mut Netlink, index: u32) -> rscni_linux::Result<()> {
+    match netlink.settle_addresses(index, CARRIER_LIMIT) {
+        // Without a carrier nobody can be asked. The kernel does it when there is one.
+        Err(rscni_linux::Error::Timeout { .. }) if netlink.link_by_index(index)?.operstate != OperState::Up => Ok(()),
+        Err(rscni_linux::Error::Timeout { .. }) => netlink.settle_addresses(index, DAD_LIMIT),
+        settled => settled,
     }
 }
 

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 const TCP_BYTES: usize = 64 * 1024;
 const UDP_BYTES: usize = 64;
 const ATTEMPT: Duration = Duration::from_secs(2);
-/// What an attempt gets even if patience ends before: one of a millisecond would say nothing about the network.
-const LAST_ATTEMPT: Duration = Duration::from_millis(500);
+/// What an attempt gets even if patience ends before. The first packet may be lost while a link settles, and TCP sends it
+/// again after a second: an attempt that is over by then says nothing about the network.
+const LAST_ATTEMPT: Duration = Duration::from_millis(1500);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Something in a namespace that answers, until it is dropped.

@@ -8,6 +8,7 @@ use rscni_linux::{LinkChange, Netlink, Netns};
 
 use crate::enter::{EnterError, files};
 use crate::snapshot::{self, Snapshot};
+use crate::wait::PATIENCE;
 use crate::{Container, Namespace, Plugin};
 
 /// Where `ip netns` and container runtimes keep network namespaces by name.
@@ -16,8 +17,6 @@ pub(crate) const NAMESPACES: &str = "/run/netns";
 pub(crate) const OWN: &str = "/run/rscni-test";
 /// `lo` is the first interface of every network namespace.
 const LOOPBACK: u32 = 1;
-/// How long the kernel may take to finish what it does in the background after a namespace or a link went away.
-const SETTLE: Duration = Duration::from_secs(10);
 
 /// A private network. Everything in it is gone when the process that entered it ends.
 ///
@@ -143,7 +142,7 @@ impl Lab {
     /// With each difference on a line of its own.
     #[track_caller]
     pub fn assert_unchanged_since(&self, before: &Snapshot) {
-        let changes = self.changes_since(before, SETTLE);
+        let changes = self.changes_since(before, PATIENCE);
         assert!(changes.is_empty(), "{}", snapshot::complaint(&changes));
     }
 
@@ -157,8 +156,9 @@ impl Lab {
     pub fn changes_since(&self, before: &Snapshot, patience: Duration) -> Vec<String> {
         let deadline = Instant::now() + patience;
         loop {
+            let is_over = Instant::now() >= deadline;
             let changes = before.changes_to(&self.snapshot());
-            if changes.is_empty() || Instant::now() > deadline {
+            if changes.is_empty() || is_over {
                 return changes;
             }
             std::thread::sleep(Duration::from_millis(20));

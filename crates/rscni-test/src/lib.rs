@@ -94,9 +94,10 @@
 //!   [`Lab::install`] gives them
 //! - what was translated on the way: [`Namespace::serve_tcp`] answers with whom it [saw](Answer::seen_as)
 //! - a look from inside: [`Namespace::run`] runs a closure, and what programs that starts, in a container
+//! - what happens in the background: [`eventually`] waits for it
 //! - programs that are no tests: [`enter_private_network`]
 //!
-//! A plugin that takes longer than 30 seconds is killed, and an assertion that fails shows the whole call. A test
+//! A plugin that takes longer than two minutes is killed, and an assertion that fails shows the whole call. A test
 //! that cannot have its namespaces fails and says what to enable; it never counts as passed.
 
 mod enter;
@@ -112,6 +113,7 @@ mod ruleset;
 mod run;
 mod snapshot;
 mod versions;
+mod wait;
 
 pub use enter::{EnterError, enter_private_network};
 pub use exchange::{Answer, Server};
@@ -122,3 +124,4 @@ pub use plugin::{Call, Plugin};
 pub use run::{Verdict, run};
 pub use snapshot::Snapshot;
 pub use versions::{VERSIONS, Versions, result_in};
+pub use wait::eventually;

@@ -11,9 +11,8 @@ use rscni_linux::{Netlink, Netns};
 
 use crate::exchange::{self, Answer, Server};
 use crate::ping;
+use crate::wait::PATIENCE;
 
-/// How long something that should be reachable may take: a busy machine, and duplicate address detection.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How long to wait for an answer that should not come.
 const IMPATIENCE: Duration = Duration::from_secs(1);
 

@@ -86,13 +86,12 @@ fn listen(socket: &UdpSocket, to: IpAddr, id: u16, until: Instant) -> io::Result
     let mut heard = Heard::Nothing;
     let mut buffer = [0; 2048];
     loop {
+        // What has come is read though the time is over: it may be this process that was held up, not the answer.
         let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(heard);
-        }
-        socket.set_read_timeout(Some(left))?;
+        socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
         let (length, from) = match socket.recv_from(&mut buffer) {
             Ok(received) => received,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && left.is_zero() => return Ok(heard),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 continue;
             }

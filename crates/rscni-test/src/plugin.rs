@@ -17,7 +17,10 @@ use crate::outcome::End;
 use crate::run::PRIVATE_VARIABLES;
 use crate::{Container, Outcome};
 
-const TIME_LIMIT: Duration = Duration::from_secs(30);
+/// A busy machine takes its time, and so does a kernel that takes many networks apart, which holds its lock for links.
+const TIME_LIMIT: Duration = Duration::from_secs(120);
+/// How long what was killed may take to let go of its output; who has left its process group may hold on to it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A plugin that can be called. Made by [`Lab::plugin`](crate::Lab::plugin) and [`Lab::install`](crate::Lab::install),
 /// and by [`Plugin::at`] where it needs no private network.
@@ -81,7 +84,8 @@ impl Plugin {
         self
     }
 
-    /// Changes how long a call may take before the plugin is killed and the call failed; 30 seconds otherwise.
+    /// Changes how long a call may take before the plugin is killed and the call failed; two minutes
+    /// otherwise.
     #[must_use]
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
@@ -226,6 +230,11 @@ fn finish(mut child: Child, stdin: Vec<u8>, limit: Duration) -> (End, Vec<u8>, V
             Some(status) if complete() => break End::Exited(status),
             _ if Instant::now() >= deadline => {
                 kill(&child);
+                // What was printed before is in the pipes, and is part of what a test is told.
+                let begin = Instant::now();
+                while !complete() && begin.elapsed() < LAST_WORDS {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
                 break overdue(status, limit);
             }
             _ => std::thread::sleep(Duration::from_millis(1)),

@@ -92,8 +92,10 @@ fn a_server_lets_go_of_its_port() {
     rscni_test::run(|lab| {
         let (a, b) = pair(lab);
         drop(b.serve_tcp(80));
-        let error = a.try_tcp("10.1.0.2:80", SHORT).unwrap_err().to_string();
-        assert!(error.starts_with("TCP from a to 10.1.0.2:80: connect: Connection refused"), "{error}");
+        rscni_test::eventually("the kernel refuses", || {
+            let error = a.try_tcp("10.1.0.2:80", SHORT).unwrap_err().to_string();
+            error.starts_with("TCP from a to 10.1.0.2:80: connect: Connection refused").then_some(())
+        });
         drop(b.serve_udp(80));
         a.try_udp("10.1.0.2:80", SHORT).unwrap_err();
     });
@@ -107,8 +109,10 @@ fn an_address_that_nobody_has_does_not_answer() {
         a.cannot_ping("fd00::9");
         // The kernel asks three times for the neighbour before it gives up, a second apart.
         a.run(|| std::fs::write("/proc/sys/net/ipv4/neigh/eth0/retrans_time_ms", "10")).unwrap();
-        let error = a.try_ping("10.1.0.9", Duration::from_secs(2)).unwrap_err().to_string();
-        assert!(error.contains("10.1.0.1 says: host unreachable"), "{error}");
+        rscni_test::eventually("the kernel gives up", || {
+            let error = a.try_ping("10.1.0.9", SHORT).unwrap_err().to_string();
+            error.contains("10.1.0.1 says: host unreachable").then_some(())
+        });
         let message = message(|| b.cannot_ping("10.1.0.1"));
         assert!(message.contains("ping from b to 10.1.0.1: an answer came"), "{message}");
     });
@@ -160,9 +164,9 @@ fn a_container_that_is_gone_is_named() {
         let message = message(|| b.ping("10.1.0.1"));
         assert!(message.starts_with("run something in b:"), "{message}");
         // The kernel takes a cable away with its other end, but takes its time.
-        while a.netlink().find_link("eth0").unwrap().is_some() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        rscni_test::eventually("the end of the cable", || {
+            a.netlink().find_link("eth0").unwrap().is_none().then_some(())
+        });
         a.cannot_ping("10.1.0.2");
     });
 }

@@ -19,7 +19,7 @@ use crate::invoke::{Exec, Exit, Invocation, Outcome};
 pub(crate) const MAX_OUTPUT: usize = 16 << 20;
 
 /// How long a plugin may take to clean up after it was told to end.
-pub(crate) const GRACE: Duration = Duration::from_millis(500);
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
 /// How long to wait where only looking again helps.
 pub(crate) const PAUSE: Duration = Duration::from_millis(5);

@@ -20,7 +20,7 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
 /// What the container does: look at its own network, reach the gateway, stay until it is killed. Since sbr has taken
 /// the routes for packets from its address alone, it says from where it pings.
 const SCRIPT: &str = "ip -o -4 address show dev eth0; ip route show table all; set -- $(ip -o -4 address show dev eth0); \
-                      ping -c 2 -W 5 -I ${4%/*} 10.88.0.1; echo READY; exec sleep 120";
+                      ping -c 2 -W 30 -I ${4%/*} 10.88.0.1; echo READY; exec sleep 300";
 
 /// Runs the container once on each set of plugins, on the Go plugins first, so that a fault of the machine is not taken
 /// for one of ours.
@@ -86,7 +86,8 @@ fn live(
 
 /// A link whose namespace has ended goes a moment later, when the kernel gets to it.
 fn in_the_end(check: impl Fn() -> Result<()>) -> Result<()> {
-    for _ in 0..50 {
+    // A minute, on a busy machine.
+    for _ in 0..600 {
         if check().is_ok() {
             return Ok(());
         }

@@ -28,8 +28,8 @@ const UDP: (u16, u16) = (5353, 53);
 /// The limits into and out of the pod, in megabits per second.
 const LIMITS: [u64; 2] = [40, 20];
 
-/// How long a packet, or the end of a pod, may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a packet, or the end of a pod, may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Writes the network, which containerd reads when it starts.
 pub(super) fn write_network() -> Result<()> {

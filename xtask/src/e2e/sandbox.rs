@@ -53,7 +53,7 @@ pub(super) fn command(directory: &Path) -> Result<Command> {
 }
 
 /// A hang must become a failure; a run takes a small part of this.
-const TIME_LIMIT: Duration = Duration::from_secs(300);
+const TIME_LIMIT: Duration = Duration::from_secs(900);
 
 /// Furnishes the namespaces.
 pub(super) fn enter(directory: &Path, plugins: [&PathBuf; 2]) -> Result<Node> {

@@ -76,4 +76,20 @@ mod tests {
         let found: Vec<_> = report.findings.iter().map(|f| (f.id, f.mend.as_deref().unwrap())).collect();
         assert_eq!(found, [("writable-by-all", "chmod o-w '/a b'"), ("owner-not-root", "chown root '/a b'")]);
     }
+
+    /// A file of somebody else needs a second user, whom the namespaces of an ordinary user's tests do not have. So the
+    /// command is run with a `chown` that notes what it is to do.
+    #[test]
+    fn the_shell_reads_the_command_that_gives_a_file_to_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("it's $HOME");
+        std::fs::write(&path, "").unwrap();
+        let mut report = Report::default();
+        inspect(&path, 0o40755, 4_000_000_001, &mut report);
+        let mend = report.findings[0].mend.as_deref().unwrap();
+        let noting = format!("chown() {{ printf '%s|' \"$@\"; }}; {mend}");
+        let output = std::process::Command::new("sh").args(["-ec", &noting]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("root|{}|", path.display()));
+    }
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use rscni::runtime::AttachmentParams;
 use rscni_plugins::holdings::HeldBy;
 
 use super::{Patient, Report, quoted};
@@ -27,9 +28,9 @@ fn cache(patient: &Patient<'_>, report: &mut Report) {
     }
     for entry in &listing.entries {
         let (name, network) = (named(entry), &entry.network);
-        let netns = entry.params.netns.as_deref().unwrap_or(std::path::Path::new("")).display().to_string();
+        let netns = entry.params.netns.as_deref().unwrap_or(Path::new(""));
         if !is_there(entry) {
-            let what = format!("{name} is attached to {network}, and its namespace {netns} is gone");
+            let what = format!("{name} is attached to {network}, and its namespace {} is gone", netns.display());
             let why = "its addresses and host ports stay taken until it is detached";
             let mend = patient.command(&format!("gc {} --auto", quoted(network)));
             report.warning("attachment-gone", what, why, Some(mend));
@@ -37,11 +38,16 @@ fn cache(patient: &Patient<'_>, report: &mut Report) {
             let what =
                 format!("{name} is attached to {network}, which no file in {} defines", patient.conf_dir.display());
             let why = "runtimes cannot check it, and some cannot detach it: `rscni del` can";
-            let (id, ifname) = (quoted(&entry.params.container_id), quoted(&entry.params.ifname));
-            let words = format!("del {} {} --container-id {id} --ifname {ifname}", quoted(network), quoted(&netns));
+            let words = attachment("del", network, netns, &entry.params);
             report.warning("attachment-without-network", what, why, Some(patient.command(&words)));
         }
     }
+}
+
+/// What this program is told to do something with an attachment.
+pub(super) fn attachment(action: &str, network: &str, netns: &Path, params: &AttachmentParams) -> String {
+    let (id, ifname) = (quoted(&params.container_id), quoted(&params.ifname));
+    format!("{action} {} {} --container-id {id} --ifname {ifname}", quoted(network), quoted(netns))
 }
 
 /// How many things are named before the others are only counted.
@@ -108,7 +114,8 @@ fn daemon(patient: &Patient<'_>, report: &mut Report) {
     sockets.dedup();
     for socket in sockets {
         if let Err(error) = UnixStream::connect(&socket) {
-            let mend = if std::path::Path::new("/run/systemd/system").exists() {
+            // The unit has a socket of its own.
+            let mend = if socket == Path::new(SOCKET) && Path::new("/run/systemd/system").exists() {
                 "systemctl enable --now cni-dhcp.socket".to_owned()
             } else {
                 format!("rscni dhcp-daemon --socketpath {}", quoted(&socket))

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use super::{Patient, Report, quoted};
 
 /// What is put behind the name of a file that is not to be read.
@@ -9,15 +11,15 @@ const DISABLED: &str = "disabled";
 
 pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
     let dir = patient.networks;
-    let disable = |file: &Path| format!("mv {0} {1}", quoted(file), quoted(with_suffix(file)));
     for (file, error) in &dir.broken {
         let why = "runtimes pass over it, or refuse all networks because of it";
         report.error("list-unreadable", error.details().to_owned(), why, Some(disable(file)));
     }
     if patient.conf_dir.is_dir() && dir.networks.is_empty() {
         let what = format!("{} has no network configuration", patient.conf_dir.display());
-        let why = "no container gets a network; docs/plugins of this program has examples for each plugin";
-        report.error("no-network", what, why, None);
+        let why =
+            "no container gets a network; this makes a bridge, docs/plugins of this program has all other plugins";
+        report.error("no-network", what, why, Some(first_network(patient.conf_dir)));
     }
     for (file, list) in &dir.networks {
         let used = dir.find(&list.name).is_ok_and(|used| std::ptr::eq(used, list));
@@ -28,8 +30,8 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
         }
         if !list.cni_version.has_check() {
             let what = format!("{}: network {} has cniVersion {}", file.display(), list.name, list.cni_version);
-            let why = "there is no CHECK, GC and STATUS in it: set cniVersion to 1.1.0 if the runtime supports that";
-            report.warning("list-old", what, why, None);
+            let why = "there is no CHECK, GC and STATUS in it; not every old runtime knows 1.1.0, though";
+            report.warning("list-old", what, why, Some(renew(file)));
         }
     }
     if let Some((file, list)) = dir.networks.first() {
@@ -48,6 +50,33 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
         let why = "it looks as if it should be a network, and is none; rename it if it is to be one";
         report.warning("list-ignored", what, why, Some(disable(&file)));
     }
+}
+
+/// What has runtimes pass over a file.
+pub(super) fn disable(file: &Path) -> String {
+    format!("mv {0} {1}", quoted(file), quoted(with_suffix(file)))
+}
+
+/// What makes a network that most nodes can do with.
+fn first_network(dir: &Path) -> String {
+    let ipam = json!({
+        "type": "host-local", "ranges": [[{ "subnet": "10.88.0.0/16" }]], "routes": [{ "dst": "0.0.0.0/0" }],
+    });
+    let bridge = json!({ "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "ipam": ipam });
+    let ports = json!({ "type": "portmap", "capabilities": { "portMappings": true } });
+    let list = json!({ "cniVersion": "1.1.0", "name": "bridge", "plugins": [bridge, ports] });
+    format!("echo {} > {}", quoted(list.to_string()), quoted(dir.join("10-bridge.conflist")))
+}
+
+/// What gives a file the newest version; one that names none has the oldest.
+fn renew(file: &Path) -> String {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let script = if text.contains("\"cniVersion\"") {
+        r#"s/("cniVersion"[[:space:]]*:[[:space:]]*)"[^"]*"/\1"1.1.0"/"#
+    } else {
+        r#"0,/\{/s//{ "cniVersion": "1.1.0",/"#
+    };
+    format!("sed -i -E {} {}", quoted(script), quoted(file))
 }
 
 fn with_suffix(file: &Path) -> PathBuf {

@@ -5,10 +5,14 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use rscni::NetConf;
+use rscni::runtime::NetConfList;
 use rscni_plugins::holdings::{HeldBy, Holding, usage};
 use serde_json::Value;
 
-use super::{Patient, Report, quoted};
+use super::kernel::routes;
+use super::left::attachment;
+use super::networks::disable;
+use super::{Patient, Report, is_on, quoted};
 use crate::node::{State, ipam_type};
 
 /// From how much of a range on it is worth to be told: nine tenths.
@@ -26,7 +30,7 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
                 let data_dir = conf.ipam.as_ref().and_then(|ipam| ipam.custom.get("dataDir")?.as_str());
                 let data_dir = Path::new(data_dir.filter(|dir| !dir.is_empty()).unwrap_or(DATA_DIR));
                 ranges(patient, &list.name, &found, report);
-                outside(patient, &data_dir.join(&list.name), &found, report);
+                outside(patient, list, &data_dir.join(&list.name), &found, report);
                 if found.index_differs {
                     let index = data_dir.join(".index").join(&list.name);
                     let what = format!("{} says something else than the directory that it describes", index.display());
@@ -36,7 +40,10 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
             }
             Err(error) => {
                 let what = format!("network {}: {}", list.name, error.details());
-                report.error("range-invalid", what, "every ADD to the network fails", None);
+                let why =
+                    "every ADD to the network fails until its ranges are right; without it others have their turn";
+                let file = patient.networks.networks.iter().find(|(_, other)| std::ptr::eq(other, list));
+                report.error("range-invalid", what, why, file.map(|(file, _)| disable(file)));
             }
         }
     }
@@ -65,17 +72,26 @@ fn ranges(patient: &Patient<'_>, network: &str, found: &rscni_plugins::holdings:
 }
 
 /// Reservations that no range has. Those of containers that are gone are told as such.
-fn outside(patient: &Patient<'_>, dir: &Path, found: &rscni_plugins::holdings::Reservations, report: &mut Report) {
+fn outside(
+    patient: &Patient<'_>,
+    list: &NetConfList,
+    dir: &Path,
+    found: &rscni_plugins::holdings::Reservations,
+    report: &mut Report,
+) {
     for address in &found.outside {
         let file = dir.join(address.to_string());
-        let in_use = addresses(patient).any(|(at, holding)| {
-            at == *address && Path::new(&holding.what) == file && patient.node.state(holding) == State::InUse
+        let in_use = addresses(patient).find(|(at, holding)| {
+            *at == *address && Path::new(&holding.what) == file && patient.node.state(holding) == State::InUse
         });
-        if in_use {
+        if let Some((_, holding)) = in_use {
             let what = format!("{} is in no range of its network", file.display());
             let why =
                 "the ranges were changed since it was given: its container may not reach the gateway; attach it anew";
-            report.warning("address-outside", what, why, None);
+            // A bridge that has the old gateway's address refuses every ADD, and nobody is to be detached in vain.
+            let is_refused =
+                list.plugins.iter().any(|p| p.plugin_type() == "bridge" && routes(p) && !is_on(p, "forceAddress"));
+            report.warning("address-outside", what, why, anew(patient, holding).filter(|_| !is_refused));
         }
     }
 }
@@ -121,13 +137,34 @@ fn removal(patient: &Patient<'_>, file: &str) -> String {
 
 /// Addresses that several containers have at the same time.
 fn duplicates(patient: &Patient<'_>, report: &mut Report) {
-    let mut files: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut all: BTreeMap<IpAddr, Vec<&Holding>> = BTreeMap::new();
     for (address, holding) in addresses(patient).filter(|(_, holding)| patient.node.state(holding) == State::InUse) {
-        files.entry(address.to_string()).or_default().push(holding.what.clone());
+        all.entry(address).or_default().push(holding);
     }
-    for (address, files) in files.iter().filter(|(_, files)| files.len() > 1) {
+    for (address, holdings) in all.iter().filter(|(_, holdings)| holdings.len() > 1) {
+        let files: Vec<_> = holdings.iter().map(|holding| holding.what.as_str()).collect();
         let what = format!("{address} is reserved {} times: {}", files.len(), files.join(", "));
-        let why = "the host reaches only one of the containers: give each network ranges of its own";
-        report.warning("address-duplicate", what, why, None);
+        let why =
+            "the host reaches only one of the containers; it comes again unless each network has ranges of its own";
+        // The others keep the address.
+        report.warning("address-duplicate", what, why, holdings.iter().rev().find_map(|last| anew(patient, last)));
     }
+}
+
+/// What attaches a container anew, which gives it another address. None where it would lose what only its runtime knows,
+/// such as host ports.
+fn anew(patient: &Patient<'_>, holding: &Holding) -> Option<String> {
+    let HeldBy::Attachment { network, container_id, ifname } = &holding.by else { return None };
+    let params = patient.node.listing.entries.iter().find_map(|entry| {
+        let is_it =
+            entry.network == *network && entry.params.container_id == *container_id && entry.params.ifname == *ifname;
+        is_it.then_some(&entry.params)
+    })?;
+    let is_defined = patient.networks.find(network).is_ok();
+    if !is_defined || !params.args.is_empty() || !params.capability_args.is_empty() {
+        return None;
+    }
+    let netns = params.netns.as_deref()?;
+    let [del, add] = ["del", "add"].map(|action| patient.command(&attachment(action, network, netns, params)));
+    Some(format!("{del} && {add}"))
 }

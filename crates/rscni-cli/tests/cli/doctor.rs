@@ -4,10 +4,9 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use rscni_linux::Netns;
-use rscni_test::Lab;
+use rscni_test::{Lab, eventually};
 use serde_json::{Value, json};
 
 use crate::world::{RSCNI, Ran, run, write_program};
@@ -98,10 +97,28 @@ impl<'a> Node<'a> {
     fn is_mended(&self, id: &str, severity: &str, what: &str) {
         let found = self.sees(id, severity, what);
         let mend = found["mend"].as_str().unwrap_or_else(|| panic!("{found:#}"));
-        let tools = format!("{}:{}", self.path("tools").display(), std::env::var("PATH").unwrap());
-        let ran = run(Command::new("sh").args(["-ec", mend]).env("PATH", tools));
+        let ran = self.mend(mend);
         assert_eq!(ran.status, 0, "{mend}: {ran:?}");
         assert_eq!(self.find(id), None, "after {mend}: {ran:?}");
+    }
+
+    /// Does what a finding says.
+    fn mend(&self, mend: &str) -> Ran {
+        let tools = format!("{}:{}", self.path("tools").display(), std::env::var("PATH").unwrap());
+        run(Command::new("sh").args(["-ec", mend]).env("PATH", tools))
+    }
+
+    /// Puts a program in the way of the system's own, which cannot do its work in here.
+    fn stand_in(&self, name: &str, script: &str) {
+        write_program(&self.path("tools").join(name), &format!("#!/bin/sh -e\n{script}\n"));
+    }
+
+    /// `doctor` of somebody without these capabilities.
+    fn findings_without(&self, capabilities: &str) -> Vec<Value> {
+        let mut command = Command::new("setpriv");
+        command.args([&format!("--bounding-set={capabilities}"), RSCNI, "doctor", "-o", "json"]);
+        let ran = run(command.env("NETCONFPATH", self.conf_dir()).env("CNI_PATH", self.bin()));
+        ran.json()["findings"].as_array().unwrap().clone()
     }
 }
 
@@ -147,9 +164,11 @@ fn directories() {
 #[test]
 fn networks() {
     in_node(|node| {
-        node.sees("no-network", "error", "has no network configuration");
+        node.is_mended("no-network", "error", "has no network configuration");
+        // And it is one that works.
+        node.add("bridge", "a");
+        node.rscni(&["del", "bridge", "a", "--container-id", "a"]).succeeded();
         node.network("net", "10.1.0.0/24", &json!({}), &[]);
-        assert_eq!(node.find("no-network"), None);
         fs::write(node.conf_dir().join("20-bad.conf"), "{ oops").unwrap();
         node.is_mended("list-unreadable", "error", "20-bad.conf: key must be a string");
         let single = json!({ "cniVersion": "1.1.0", "name": "net", "type": "loopback" });
@@ -160,7 +179,17 @@ fn networks() {
             node.is_mended("list-ignored", "warning", &format!("{name} is read by no runtime"));
         }
         node.list("70-old", &json!({ "cniVersion": "0.3.1", "name": "old", "plugins": [{ "type": "loopback" }] }));
-        node.sees("list-old", "warning", "network old has cniVersion 0.3.1");
+        node.is_mended("list-old", "warning", "network old has cniVersion 0.3.1");
+        // However it is written, and where none is named.
+        for (text, version) in [
+            (r#"{ "cniVersion" : "0.2.0", "name": "old", "plugins": [{ "type": "loopback" }] }"#, "0.2.0"),
+            (r#"{"name":"old","plugins":[{"type":"loopback"}]}"#, "0.1.0"),
+        ] {
+            fs::write(node.conf_dir().join("70-old.conflist"), text).unwrap();
+            node.is_mended("list-old", "warning", &format!("network old has cniVersion {version}"));
+            let written = fs::read_to_string(node.conf_dir().join("70-old.conflist")).unwrap();
+            assert!(serde_json::from_str::<Value>(&written).is_ok() && written.contains("1.1.0"), "{written}");
+        }
     });
 }
 
@@ -237,6 +266,14 @@ fn features_of_the_kernel() {
             .filter(|finding| finding["id"] == "kernel-feature-missing")
             .map(|finding| finding["what"].as_str().unwrap().to_owned())
             .collect();
+        // A kernel with the feature cannot be had by a command, so it is what is told that has to be right.
+        let settings = Command::new("zcat").arg("/proc/config.gz").output().unwrap();
+        let settings = String::from_utf8(settings.stdout).unwrap();
+        for what in &found {
+            let setting = what.rsplit_once(": ").and_then(|(_, rest)| rest.strip_suffix(" is off")).unwrap();
+            assert!(setting.starts_with("CONFIG_"), "{what}");
+            assert!(!settings.lines().any(|line| line.starts_with(&format!("{setting}="))), "{setting} is on");
+        }
         // Without the right to make a namespace there is no way to try.
         let mut unable = Command::new("setpriv");
         unable.args(["--bounding-set=-sys_admin", RSCNI, "doctor", "-o", "json"]);
@@ -284,21 +321,6 @@ fn forwarding() {
         node.network("net", "10.1.0.0/24", &json!({}), &[firewall]);
         assert_eq!(node.find("forward-policy-drop"), None);
         assert_eq!(node.find("bridge-not-filtered"), None);
-        fs::remove_file(node.bin().join("firewall")).unwrap();
-        symlink("/usr/lib/cni/firewall", node.bin().join("firewall")).unwrap();
-        let value = fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables");
-        if value.as_ref().is_ok_and(|value| value.trim() == "1") {
-            assert_eq!(node.find("bridge-not-filtered"), None);
-            fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0").unwrap();
-        }
-        let what = "is not 1, and a network has ingressPolicy isolated";
-        if value.is_ok() {
-            node.is_mended("bridge-not-filtered", "warning", what);
-        } else {
-            // Only the host can load what the setting belongs to.
-            let found = node.sees("bridge-not-filtered", "warning", what);
-            assert!(found["mend"].as_str().unwrap().starts_with("modprobe br_netfilter && sysctl -w "));
-        }
     });
 }
 
@@ -340,11 +362,79 @@ fn remains_and_other_reservations() {
 
         node.network("other", "10.1.0.0/24", &json!({}), &[]);
         node.add("other", "b");
-        node.sees("address-duplicate", "warning", "10.1.0.2 is reserved 2 times: /var/lib/cni/networks/net/10.1.0.2, ");
+        let twice = "10.1.0.2 is reserved 2 times: /var/lib/cni/networks/net/10.1.0.2, ";
+        node.is_mended("address-duplicate", "warning", twice);
+        // While the bridge keeps the old gateway, no ADD would succeed after the DEL.
         node.network("net", "10.7.0.0/24", &json!({}), &[]);
-        node.sees("address-outside", "warning", "net/10.1.0.2 is in no range of its network");
+        let outside = "net/10.1.0.2 is in no range of its network";
+        assert_eq!(node.sees("address-outside", "warning", outside)["mend"], Value::Null);
+        node.network("net", "10.7.0.0/24", &json!({ "forceAddress": true }), &[]);
+        node.is_mended("address-outside", "warning", outside);
+        node.rscni(&["check", "net", "a", "--container-id", "a"]).succeeded();
         node.network("net", "10.7.0.1/24", &json!({}), &[]);
-        node.sees("range-invalid", "error", "network net: range set 0: subnet");
+        node.is_mended("range-invalid", "error", "network net: range set 0: subnet");
+    });
+}
+
+#[test]
+fn what_only_the_runtime_knows_is_not_attached_anew() {
+    in_node(|node| {
+        let ports = json!({ "type": "portmap", "capabilities": { "portMappings": true } });
+        node.network("net", "10.1.0.0/24", &json!({}), std::slice::from_ref(&ports));
+        node.lab.container("a");
+        let port = r#"portMappings=[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]"#;
+        node.rscni(&["add", "net", "a", "--container-id", "a", "--cap", port]).succeeded();
+        node.network("net", "10.7.0.0/24", &json!({ "forceAddress": true }), &[ports]);
+        let found = node.sees("address-outside", "warning", "net/10.1.0.2 is in no range of its network");
+        assert_eq!(found["mend"], Value::Null);
+    });
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_told_and_can_be_by_one_who_may() {
+    in_node(|node| {
+        node.network("net", "10.1.0.0/24", &json!({}), &[]);
+        node.add("net", "a");
+        // They say that nothing is known, not that something is wrong: what helps is to be root, and no command.
+        fs::set_permissions(Path::new(RESERVATIONS).join("net"), fs::Permissions::from_mode(0o000)).unwrap();
+        for (id, capabilities, told) in [
+            ("not-looked-at", "-dac_override,-dac_read_search", "Permission denied"),
+            ("forward-policy-unknown", "-net_admin", "Operation not permitted"),
+        ] {
+            let all = node.findings_without(capabilities);
+            let found = all.iter().find(|finding| finding["id"] == id).unwrap_or_else(|| panic!("no {id}: {all:#?}"));
+            let what = found["what"].as_str().unwrap();
+            assert!(found["severity"] == "ok" && what.contains(told), "{found:#}");
+            assert_eq!((&found["why"], &found["mend"]), (&Value::Null, &Value::Null));
+            assert_eq!(node.find(id), None);
+        }
+    });
+}
+
+/// The setting belongs to a module, which only the host can load: a stand-in for `modprobe` makes it, where the files of
+/// the kernel's settings are covered up. `sysctl` is the real one.
+#[test]
+fn what_a_bridge_passes_on_itself_is_shown_to_the_rules_of_another_firewall_plugin() {
+    in_node(|node| {
+        node.network("net", "10.1.0.0/24", &json!({}), &[json!({ "type": "firewall", "ingressPolicy": "isolated" })]);
+        fs::remove_file(node.bin().join("firewall")).unwrap();
+        symlink("/usr/lib/cni/firewall", node.bin().join("firewall")).unwrap();
+        run(Command::new("mount").args(["-t", "tmpfs", "none", "/proc/sys/net"])).succeeded();
+        let setting = Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables");
+        let what = "is not 1, and a network has ingressPolicy isolated";
+        node.stand_in(
+            "modprobe",
+            "[ \"$*\" = br_netfilter ]; mkdir /proc/sys/net/bridge; echo 0 >/proc/sys/net/bridge/bridge-nf-call-iptables",
+        );
+        let loads = node.sees("bridge-not-filtered", "warning", what)["mend"].to_string();
+        assert!(loads.contains("modprobe"), "{loads}");
+        node.is_mended("bridge-not-filtered", "warning", what);
+        // Where it is loaded already.
+        fs::write(setting, "0").unwrap();
+        let switches = node.sees("bridge-not-filtered", "warning", what)["mend"].to_string();
+        assert!(!switches.contains("modprobe"), "{switches}");
+        node.is_mended("bridge-not-filtered", "warning", what);
+        assert_eq!(fs::read_to_string(setting).unwrap().trim(), "1");
     });
 }
 
@@ -356,13 +446,7 @@ fn leave(container: &str) {
     };
     let before = veths();
     Netns::unbind(Path::new("/run/netns").join(container)).unwrap();
-    for _ in 0..500 {
-        if veths() < before {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    panic!("the veth of {container} stays");
+    eventually(&format!("the end of the veth of {container}"), || (veths() < before).then_some(()));
 }
 
 #[test]
@@ -429,11 +513,10 @@ fn the_daemon_of_dhcp() {
         let socket = node.path("dhcp.sock");
         let ipam = json!({ "ipam": { "type": "dhcp", "daemonSocketPath": socket } });
         node.network("net", "10.1.0.0/24", &ipam, &[]);
+        // The unit of systemd is for another socket.
+        fs::create_dir_all("/run/systemd/system").unwrap();
         let found = node.sees("dhcp-daemon", "error", "nobody answers at");
         let mend = found["mend"].as_str().unwrap();
-        if mend.starts_with("systemctl ") {
-            return;
-        }
         let tools = format!("{}:{}", node.path("tools").display(), std::env::var("PATH").unwrap());
         let mut daemon = Command::new("sh")
             .args(["-c", &format!("exec {mend}")])
@@ -441,15 +524,36 @@ fn the_daemon_of_dhcp() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        for _ in 0..500 {
-            if socket.exists() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        eventually("the daemon listens", || socket.exists().then_some(()));
         let after = node.find("dhcp-daemon");
         daemon.kill().unwrap();
         daemon.wait().unwrap();
         assert_eq!(after, None);
+    });
+}
+
+/// Where systemd runs, its unit does it. There is none in here, so a stand-in for `systemctl` makes what systemd would:
+/// the socket that the packaged unit names, with the daemon behind it.
+#[test]
+fn the_daemon_of_dhcp_where_systemd_runs() {
+    in_node(|node| {
+        node.network("net", "10.1.0.0/24", &json!({ "ipam": { "type": "dhcp" } }), &[]);
+        fs::create_dir_all("/run/systemd/system").unwrap();
+        let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/systemd");
+        let pid = node.path("pid");
+        node.stand_in(
+            "systemctl",
+            &format!(
+                "[ \"$1 $2\" = 'enable --now' ]; [ $# = 3 ]\n\
+                 socket=$(sed -n 's/^ListenStream=//p' {}/\"$3\")\n\
+                 rscni dhcp-daemon --socketpath \"$socket\" >/dev/null 2>&1 &\n\
+                 echo $! >{}\n\
+                 while ! [ -S \"$socket\" ]; do sleep 0.1; done",
+                units.display(),
+                pid.display(),
+            ),
+        );
+        node.is_mended("dhcp-daemon", "error", "nobody answers at /run/cni/dhcp.sock");
+        run(Command::new("kill").arg(fs::read_to_string(pid).unwrap().trim())).succeeded();
     });
 }

@@ -56,14 +56,10 @@ fn snapshot(lab: &Lab) -> Snapshot {
 
 /// Waits until the kernel has taken the veths away whose namespaces are gone.
 fn settle(lab: &Lab, links: usize) {
-    for _ in 0..500 {
+    rscni_test::eventually("the end of the veths", || {
         let all = lab.host().netlink().links().unwrap();
-        if all.iter().filter(|link| link.kind.as_deref() == Some("veth")).count() == links {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    panic!("veths stay");
+        (all.iter().filter(|link| link.kind.as_deref() == Some("veth")).count() == links).then_some(())
+    });
 }
 
 #[rstest]

@@ -352,17 +352,11 @@ pub(crate) fn tells_its_neighbours(lab: &Lab, network: &Network) {
     }
     let a = attach(lab, network, "a");
     let link = lan_index(&outside);
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    loop {
+    rscni_test::eventually("the neighbour learns the hardware address", || {
         let known = outside.netlink().neighbours(link).expect("list neighbours");
-        let learnt =
-            [a.v4(), a.v6()].iter().all(|address| known.iter().any(|n| n.address == *address && n.mac == a.link().mac));
-        if learnt {
-            break;
-        }
-        assert!(std::time::Instant::now() < deadline, "{known:?}");
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+        let is_known = |address| known.iter().any(|n| n.address == address && n.mac == a.link().mac);
+        [a.v4(), a.v6()].into_iter().all(is_known).then_some(())
+    });
     assert_eq!(a.sysctl("net/ipv4/conf/eth0/arp_notify"), "1");
     assert_eq!(a.sysctl("net/ipv6/conf/eth0/ndisc_notify"), "1");
 }

@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use rscni_linux::{AddressFlags, Bridge};
-use rscni_test::Lab;
+use rscni_test::{Lab, eventually};
 use serde_json::{Value, json};
 
 use super::{Attached, Network};
@@ -15,22 +14,6 @@ pub(crate) const LAN: &str = "br-lan";
 pub(crate) const SERVER: &str = "10.50.0.1";
 /// Where the daemon listens unless it is told otherwise.
 pub(crate) const SOCKET: &str = "/run/cni/dhcp.sock";
-
-/// How long something may take that has to happen.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Waits until something is there.
-#[track_caller]
-pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < end, "{what} did not happen");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
 
 /// A program that ends with the test.
 pub(crate) struct Running {
@@ -68,11 +51,9 @@ impl Running {
 
     #[track_caller]
     pub(crate) fn says_times(&self, text: &str, times: usize) {
-        let end = Instant::now() + PATIENCE;
-        while self.log().matches(text).count() < times {
-            assert!(Instant::now() < end, "`{text}` ({times} times) is missing in:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        // When it fails, the whole log is printed as this is dropped.
+        let what = format!("{} says `{text}` ({times} times)", self.log.display());
+        eventually(&what, || (self.log().matches(text).count() >= times).then_some(()));
     }
 
     /// Kills it, so that it can clean nothing up.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::dhcp::eventually;
+use rscni_test::eventually;
 
 pub(crate) const DISCOVER: u8 = 1;
 pub(crate) const OFFER: u8 = 2;
@@ -80,8 +80,9 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Answers every message with those that `answers` makes of it, and of how many there were before, on the LAN.
-    pub(crate) fn start(answers: impl Fn(&Heard, usize) -> Vec<Vec<u8>> + Send + 'static) -> Self {
+    /// Answers every message with those that `answers` makes of it, on the LAN. What is not answered at once is sent
+    /// again, so how many there were before says nothing.
+    pub(crate) fn start(answers: impl Fn(&Heard) -> Vec<Vec<u8>> + Send + 'static) -> Self {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 67)).unwrap();
         socket.set_broadcast(true).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
@@ -94,8 +95,7 @@ impl Server {
                 while !is_over.load(Ordering::SeqCst) {
                     let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
                     let message = Heard::read(&buffer[..length], from).expect("a message of a client");
-                    let before = heard.lock().unwrap().len();
-                    for answer in answers(&message, before) {
+                    for answer in answers(&message) {
                         let to = if message.ciaddr.is_unspecified() { [10, 50, 0, 255].into() } else { message.ciaddr };
                         let _ = socket.send_to(&answer, (to, 68));
                     }

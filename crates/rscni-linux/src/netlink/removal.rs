@@ -23,6 +23,8 @@ impl Netlink {
     ///
     /// As [`Netlink::del_link`].
     pub fn del_link_at_once(&mut self, mut other: Self, index: u32) -> Result<()> {
+        // One that is gone already would be taken for one that went.
+        self.link_by_index(index)?;
         let (sender, answer) = channel();
         thread::Builder::new()
             .name("del_link".to_owned())

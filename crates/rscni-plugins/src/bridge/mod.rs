@@ -25,8 +25,8 @@ use crate::undo::Undo;
 /// The bridge plugin.
 pub(crate) const BRIDGE: Commands = Commands { add, del, check, gc, status };
 
-/// How long the port may take to come up.
-const PORT_LIMIT: Duration = Duration::from_secs(3);
+/// How long the port may take to come up: no time at all, but on a busy machine.
+const PORT_LIMIT: Duration = Duration::from_secs(30);
 
 fn add(args: &Args) -> Result<CNIResult> {
     let conf = args.conf()?;

@@ -92,7 +92,7 @@ impl Place {
 }
 
 /// How long a packet may take to the next station and its answer back.
-const PASSING: Duration = Duration::from_millis(500);
+const PASSING: Duration = Duration::from_secs(2);
 
 fn identity(netns: &Netns) -> Result<(u64, u64)> {
     let stat = rustix::fs::fstat(netns).map_err(|errno| Failure(Error::IOFailure(errno.to_string())))?;

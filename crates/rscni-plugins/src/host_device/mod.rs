@@ -29,7 +29,7 @@ pub(crate) use self::saved::DIRECTORY;
 pub(crate) const HOST_DEVICE: Commands = Commands { add, del, check, gc, status };
 
 /// How long a device may take to have a carrier, which duplicate address detection waits for.
-const CARRIER_LIMIT: Duration = Duration::from_secs(5);
+const CARRIER_LIMIT: Duration = Duration::from_secs(10);
 
 /// The place of the device in the result: it is the only one.
 const CONTAINER: u32 = 0;

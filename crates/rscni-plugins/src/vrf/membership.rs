@@ -3,18 +3,14 @@
 //! The kernel switches the interface off and on for it, so that the routes to its subnets come to be in the other
 //! table. All other routes by it are lost then, and IPv6 addresses unless `keep_addr_on_down` is set.
 
-use std::time::Duration;
-
 use rscni_linux::{Address, Link, LinkChange, Netlink, NewAddress, Route, RouteFilter};
 
 use crate::failure::{AsFarAsPossible, Result};
 use crate::routing_table::{LOCAL, MAIN};
+use crate::sandbox::settle_addresses;
 
 /// `RTPROT_KERNEL` and `RTPROT_RA`: the kernel makes these routes again, or learns them.
 const BY_THE_KERNEL: [u8; 2] = [2, 9];
-
-/// How long duplicate address detection may take, which IPv6 addresses go through again.
-const DAD_LIMIT: Duration = Duration::from_secs(5);
 
 /// What an interface has that the kernel may forget.
 #[derive(Clone)]
@@ -70,9 +66,10 @@ fn global_v6(netlink: &mut Netlink, index: u32) -> Result<Vec<Address>> {
     Ok(addresses)
 }
 
-/// Waits for duplicate address detection, as a route can name an address as its source only after that.
+/// Waits for duplicate address detection, which IPv6 addresses go through again, as a route can name an address as its
+/// source only after that.
 fn settle(netlink: &mut Netlink, index: u32) -> Result<()> {
-    match netlink.settle_addresses(index, DAD_LIMIT) {
+    match settle_addresses(netlink, index) {
         Err(rscni_linux::Error::Timeout { .. }) => Ok(()),
         outcome => Ok(outcome?),
     }

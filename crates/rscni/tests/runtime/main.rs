@@ -88,8 +88,8 @@ fn a_plugin_that_is_told_to_end_may_clean_up() {
 #[test]
 fn a_child_that_holds_the_output_open_is_not_waited_for_longer_than_the_plugin() {
     // In a session of its own it is out of reach, and the plugin itself has ended.
-    let dir = installed("setsid sleep 30 & echo $! >$DIR/pid; exit 0");
-    let limited = runtime(dir.path()).with_time_limit(Duration::from_secs(1));
+    let dir = installed("setsid sleep 1000 & echo $! >$DIR/pid; exit 0");
+    let limited = runtime(dir.path()).with_time_limit(Duration::from_secs(5));
     assert!(limited.status(&network()).unwrap_err().details().contains("took longer"));
     let pid = fs::read_to_string(dir.path().join("pid")).unwrap();
     Command::new("kill").arg(pid.trim()).status().unwrap();
