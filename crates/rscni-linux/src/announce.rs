@@ -39,7 +39,7 @@ pub fn announce(netns: &Netns, link: &Link, addresses: &[IpAddr]) -> Result<()> 
 fn send(link: &Link, mac: MacAddr, addresses: &[IpAddr]) -> Result<()> {
     // Without a protocol it receives nothing.
     let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)
-        .map_err(|errno| Error::io("open a packet socket", errno))?;
+        .map_err(|errno| Error::io_with("CAP_NET_RAW", "open a packet socket", errno))?;
     let socket = ClosedLater::from(socket);
     for address in addresses {
         let frames = match address {
