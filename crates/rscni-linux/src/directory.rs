@@ -1,9 +1,12 @@
 //! Directories whose mode is what their maker says.
 
-use std::fs::{DirBuilder, Permissions, set_permissions};
+use std::fs::{DirBuilder, Permissions, remove_dir, set_permissions};
 use std::io::{ErrorKind, Result};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
+
+/// What a mode gives to others than the owner.
+const OTHERS: u32 = 0o077;
 
 /// Makes a directory, and those that it is in (with mode 755), where they are not there yet.
 ///
@@ -14,8 +17,12 @@ use std::path::Path;
 /// As [`std::fs::create_dir_all`].
 pub fn make_directory(path: &Path, mode: u32) -> Result<()> {
     match DirBuilder::new().mode(mode).create(path) {
-        // A umask takes away, it never adds.
-        Ok(()) => set_permissions(path, Permissions::from_mode(mode)),
+        // A umask takes away, it never adds: and what is the owner's it leaves to him.
+        Ok(()) if mode & OTHERS == 0 => Ok(()),
+        Ok(()) => set_permissions(path, Permissions::from_mode(mode)).inspect_err(|_| {
+            // The first error is the one to tell.
+            let _ = remove_dir(path);
+        }),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
                 return Err(error);
