@@ -12,7 +12,7 @@ use clap::ValueEnum;
 
 use crate::packages::{self, Package};
 use crate::tally::Tally;
-use crate::{e2e, faults, program, uml};
+use crate::{e2e, faults, program, supply, uml};
 
 /// What to check.
 #[derive(clap::Args)]
@@ -30,6 +30,8 @@ enum Step {
     Lint,
     /// cargo doc, every warning an error
     Docs,
+    /// licences, sources and versions of the dependencies, by deny.toml
+    Supply,
     /// cargo test: unit and integration tests, examples
     Tests,
     /// cargo test --doc: the examples in the documentation
@@ -52,6 +54,7 @@ impl Step {
             Self::Format => "format",
             Self::Lint => "lint",
             Self::Docs => "docs",
+            Self::Supply => "licences and sources of dependencies",
             Self::Tests => "tests",
             Self::Doctests => "tests in the documentation",
             Self::Demo => "the demo",
@@ -81,6 +84,7 @@ impl Step {
                     .args(["doc", "--quiet", "--workspace", "--all-features", "--no-deps"])
                     .env("RUSTDOCFLAGS", "-D warnings"),
             ),
+            Self::Supply => supply::check(),
             Self::Tests => cargo_test(&["--lib", "--bins", "--tests", "--examples"], tally),
             Self::Doctests => cargo_test(&["--doc"], tally),
             Self::Demo => program::apart("demo"),

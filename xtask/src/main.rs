@@ -7,6 +7,7 @@
 //! - [`check`]: `cargo xtask test`, everything that CI checks, step by step.
 //! - [`e2e`]: the end-to-end run with containerd, runc and the Go plugins.
 //! - [`faults`]: kill the plugins and have their system calls fail, at every place, and look for what is left.
+//! - [`supply`]: licences, sources and versions of the dependencies.
 //! - [`uml`]: run a program inside User-Mode Linux.
 //! - [`upstream`]: the Go plugins' own test cases, run against our programs.
 //!
@@ -21,6 +22,7 @@ mod e2e;
 mod faults;
 mod packages;
 mod program;
+mod supply;
 mod tally;
 mod tracer;
 mod uml;

@@ -23,13 +23,14 @@ const GO_PLUGINS: Package = Package { name: "containernetworking-plugins", witne
 const IPTABLES: Package = Package { name: "iptables", witnesses: &["/usr/sbin/iptables", "/sbin/iptables"] };
 const NFTABLES: Package = Package { name: "nftables", witnesses: &["/usr/sbin/nft", "/sbin/nft"] };
 const IPROUTE2: Package = Package { name: "iproute2", witnesses: &["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip"] };
+const UTIL_LINUX: Package = Package { name: "util-linux", witnesses: &["/usr/bin/setpriv"] };
 const STRACE: Package = Package { name: "strace", witnesses: &["/usr/bin/strace"] };
 
 const DBUS: Package = Package { name: "dbus-daemon", witnesses: &["/usr/bin/dbus-daemon"] };
 const DNSMASQ: Package = Package { name: "dnsmasq-base", witnesses: &["/usr/sbin/dnsmasq", "/sbin/dnsmasq"] };
 
 /// What `cargo test` needs: the plugins to hand over to and from, tools to look with, a message bus, a DHCP server.
-pub(crate) const FOR_TESTS: &[Package] = &[GO_PLUGINS, IPTABLES, NFTABLES, IPROUTE2, STRACE, DBUS, DNSMASQ];
+pub(crate) const FOR_TESTS: &[Package] = &[GO_PLUGINS, IPTABLES, NFTABLES, IPROUTE2, UTIL_LINUX, STRACE, DBUS, DNSMASQ];
 
 /// What a run in User-Mode Linux needs. The kernel in there calls kmod's modprobe for a link kind it lacks.
 pub(crate) const FOR_UML: &[Package] = &[

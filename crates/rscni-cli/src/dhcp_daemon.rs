@@ -8,6 +8,8 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, Subcommand};
 use rscni::Error;
 use rscni_plugins::DhcpDaemon;
+use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs};
 
 use crate::duration::duration;
 use crate::output;
@@ -54,8 +56,30 @@ impl Options {
             resend_timeout: resendtimeout,
             broadcast,
         };
+        confine().map_err(|errno| Error::IOFailure(format!("give up capabilities: {errno}")))?;
         daemon.run()
     }
+}
+
+/// Gives up what the daemon has no use for, since it reads what anybody on a container's network may send, for as long as
+/// the node runs. It starts no programs, so none can give it back.
+fn confine() -> Result<(), Errno> {
+    let before = capabilities(None)?;
+    // To send from containers, from the port of DHCP; and to enter namespaces wherever their paths are, those of other
+    // users' processes too.
+    let kept = CapabilitySet::NET_ADMIN
+        | CapabilitySet::NET_RAW
+        | CapabilitySet::NET_BIND_SERVICE
+        | CapabilitySet::SYS_ADMIN
+        | CapabilitySet::SYS_PTRACE
+        | CapabilitySet::DAC_OVERRIDE;
+    let sets = CapabilitySets {
+        effective: before.effective & kept,
+        permitted: before.permitted & kept,
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, sets)?;
+    set_no_new_privs(true)
 }
 
 /// CNI plugin that gets addresses from a DHCP server; runtimes call it without arguments.

@@ -11,6 +11,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use rscni::Error;
+use rscni_linux::make_directory;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::cnitool;
@@ -25,7 +26,7 @@ const TEMPORARY: &str = ".rscni-install-";
 /// Installs into `dir`, and says of each step what was done.
 pub(crate) fn install(dir: &Path, only: Option<&[String]>, say: &mut dyn FnMut(String)) -> Result<(), Error> {
     let names = selected(only)?;
-    fs::create_dir_all(dir).map_err(|e| failure("make the directory", dir, &e))?;
+    make_directory(dir, 0o755).map_err(|e| failure("make the directory", dir, &e))?;
     let handle = File::open(dir).map_err(|e| failure("open", dir, &e))?;
     flock(&handle, FlockOperation::LockExclusive).map_err(|e| failure("lock", dir, &e.into()))?;
     for name in names.iter().chain(&[PROGRAM]) {

@@ -1,12 +1,11 @@
 //! Network namespaces by name, in the directory where `ip netns` keeps them and everyone looks.
 
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use rscni::Error;
-use rscni_linux::Netns;
+use rscni_linux::{Netns, make_directory};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_bind_recursive, mount_change};
@@ -67,7 +66,7 @@ pub(crate) fn unmake(path: &Path, error: Error) -> Error {
 /// Makes the directory, and a mount point of it that is shared with other mount namespaces: a name that is removed
 /// in one of them would otherwise live on in the others, and the namespace with it.
 fn prepare(dir: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+    make_directory(dir, 0o755)?;
     let handle = File::open(dir)?;
     // As `ip netns add` holds it: two at once would mount it twice.
     flock(&handle, FlockOperation::LockExclusive)?;

@@ -118,6 +118,39 @@ fn addresses_of_this_one_are_released_by_the_other_and_the_other_way_round() {
 }
 
 #[test]
+fn of_the_runtimes_environment_another_one_gets_what_the_protocol_has_and_path() {
+    rscni_test::run(|lab| {
+        let dir = noting(lab);
+        let script = format!(
+            "#!/bin/sh\ntr '\\0' '\\n' </proc/$$/environ >{0}/$CNI_COMMAND\nexec /usr/lib/cni/host-local\n",
+            dir.display()
+        );
+        std::fs::write(dir.join("host-local"), script).unwrap();
+        let network = Network::bridge(lab, &[V4], &json!({ "cniVersion": "1.0.0" }));
+        let plugin = network.plugin.cni_path([dir.as_path(), Path::new("/run/rscni-test/bin")]);
+        let container = lab.container("a");
+        for command in ["ADD", "DEL"] {
+            let call = plugin.call(command).attachment(&container, "eth0").config(&network.config);
+            let call = call.env("CNI_ARGS", "IgnoreUnknown=1").env("TRACEPARENT", "00-1-2-01").env("TOKEN", "secret");
+            call.env("LD_LIBRARY_PATH", "/nowhere").env("CNI_UNKNOWN", "x").run().success();
+            let environment = std::fs::read_to_string(dir.join(command)).unwrap();
+            let mut variables: Vec<_> = environment.lines().filter(|line| !line.starts_with("PATH=")).collect();
+            variables.sort_unstable();
+            let expected = [
+                "CNI_ARGS=IgnoreUnknown=1".to_owned(),
+                format!("CNI_COMMAND={command}"),
+                format!("CNI_CONTAINERID={}", container.id()),
+                "CNI_IFNAME=eth0".to_owned(),
+                format!("CNI_NETNS={}", container.path().display()),
+                format!("CNI_PATH={}:/run/rscni-test/bin", dir.display()),
+                "TRACEPARENT=00-1-2-01".to_owned(),
+            ];
+            assert_eq!(variables, expected, "{command}");
+        }
+    });
+}
+
+#[test]
 fn strace_shows_a_process_where_there_is_one() {
     // What the first test relies on.
     rscni_test::run(|lab| {

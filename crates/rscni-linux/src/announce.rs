@@ -48,7 +48,7 @@ impl Announcer {
     pub fn open() -> Result<Self> {
         // Without a protocol it receives nothing.
         let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)
-            .map_err(|errno| Error::io("open a packet socket", errno))?;
+            .map_err(|errno| Error::io_with("CAP_NET_RAW", "open a packet socket", errno))?;
         Ok(Self { socket: socket.into() })
     }
 

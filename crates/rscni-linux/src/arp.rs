@@ -41,7 +41,9 @@ impl Arp {
                 bind(&socket, &PacketAddress::of_protocol(link.index, ETHER_ARP))?;
                 Ok(Self { socket: socket.into(), index: link.index, mac })
             })?
-            .map_err(|error: io::Error| Error::io(format!("open a packet socket on {}", link.name), error))
+            .map_err(|error: io::Error| {
+                Error::io_with("CAP_NET_RAW", format!("open a packet socket on {}", link.name), error)
+            })
     }
 
     /// Asks as `source` who has `target`, and waits for the answer, at most as long as `limit`. Whether there is one.

@@ -112,6 +112,15 @@ impl Error {
         Self::Io { action: action.into(), source: source.into() }
     }
 
+    /// The same where the kernel asks for a capability.
+    pub(crate) fn io_with(capability: &str, action: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        let (mut action, source) = (action.into(), source.into());
+        if source.raw_os_error() == Some(Errno::EPERM as i32) {
+            action = format!("{action} ({capability} is needed)");
+        }
+        Self::Io { action, source }
+    }
+
     pub(crate) fn invalid(what: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Invalid { what: what.into(), reason: reason.into() }
     }

@@ -45,6 +45,7 @@ mod announce;
 mod arp;
 mod closing;
 pub mod conntrack;
+mod directory;
 mod error;
 mod kernel_interface;
 mod mac;
@@ -61,6 +62,7 @@ pub use crate::{
     announce::{Announcer, announce},
     arp::Arp,
     conntrack::Conntrack,
+    directory::make_directory,
     error::{Error, Result},
     mac::MacAddr,
     netlink::{

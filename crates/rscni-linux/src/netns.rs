@@ -5,8 +5,11 @@
 //! come back does not go: then a short-lived one does.
 
 use std::{
-    fs::File,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    fs::OpenOptions,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
     panic,
     path::{Path, PathBuf},
     thread,
@@ -77,7 +80,8 @@ impl Netns {
     pub fn bind(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let failed = |error: std::io::Error| Error::io(format!("bind network namespace to {}", path.display()), error);
-        File::create_new(path).map_err(failed)?;
+        // Nobody writes into it, whatever the umask is.
+        OpenOptions::new().write(true).create_new(true).mode(0o444).open(path).map_err(failed)?;
         let own = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
         mount_bind(own, path).map_err(|errno| {
             // The mount's error matters more than one about the file we just made.
@@ -102,8 +106,9 @@ impl Netns {
     /// A panic in `f` goes on in the caller.
     pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
         let go = || {
-            move_into(self)
-                .map_err(|errno| Error::io(format!("enter network namespace {}", self.path().display()), errno))
+            move_into(self).map_err(|errno| {
+                Error::io_with("CAP_SYS_ADMIN", format!("enter network namespace {}", self.path().display()), errno)
+            })
         };
         let Some(way_back) = WayBack::find() else {
             let action = format!("enter network namespace {}", self.path().display());

@@ -38,7 +38,9 @@ impl RawUdp {
                 bind(&socket, &PacketAddress::of_protocol(link.index, ETHER_IPV4))?;
                 Ok(Self { socket, index: link.index, port })
             })?
-            .map_err(|error: io::Error| Error::io(format!("open a packet socket on {}", link.name), error))
+            .map_err(|error: io::Error| {
+                Error::io_with("CAP_NET_RAW", format!("open a packet socket on {}", link.name), error)
+            })
     }
 
     /// Sends `payload` from `source` to that port of everyone on the link.

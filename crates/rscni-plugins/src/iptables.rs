@@ -151,6 +151,16 @@ impl Legacy {
     }
 }
 
+/// Whether iptables takes it for the name of a chain, and for nothing else.
+pub(crate) fn is_chain_name(name: &str) -> bool {
+    (1..=LONGEST_CHAIN).contains(&name.len())
+        && !name.starts_with(['-', '!'])
+        && !name.contains(|c: char| c.is_control() || c.is_whitespace() || matches!(c, '"' | '\\'))
+}
+
+/// The longest name of a chain of iptables.
+pub(crate) const LONGEST_CHAIN: usize = 28;
+
 /// Looks for the program that adds rules.
 ///
 /// # Errors

@@ -39,6 +39,7 @@ mod registry;
 mod routing_table;
 mod sandbox;
 mod sbr;
+mod state_file;
 mod r#static;
 mod tap;
 mod tuning;

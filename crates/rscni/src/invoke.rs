@@ -28,12 +28,28 @@ pub struct Invocation {
     pub plugin: String,
     /// The program.
     pub program: PathBuf,
-    /// The `CNI_*` variables, and those of a trace; a process inherits the others.
+    /// The `CNI_*` variables, and those of a trace.
     pub vars: BTreeMap<String, OsString>,
+    /// Which others a process has.
+    pub inherits: Inherits,
     /// The configuration.
     pub stdin: Vec<u8>,
     /// How long it may take; none for as long as it likes.
     pub time_limit: Option<Duration>,
+}
+
+/// What a plugin that is a process has of the environment of its caller, besides the variables of the call.
+///
+/// Never are `CNI_*` variables that the call does not set among them, nor those of another trace than its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Inherits {
+    /// All of it: that of a runtime was set up for its plugins too.
+    #[default]
+    Everything,
+    /// `PATH`, for the programs that a plugin runs, and the trace that the caller is in (`TRACEPARENT`, `TRACESTATE`,
+    /// `BAGGAGE`). So plugins call plugins: what the specification has a delegated plugin get is the environment of
+    /// the protocol.
+    PathAndTrace,
 }
 
 impl From<&Invocation> for Request {
@@ -183,7 +199,8 @@ impl<E: Exec> Exec for TimeLimited<E> {
     }
 }
 
-/// Another plugin, called with the environment and the configuration of this call.
+/// Another plugin, called with the `CNI_*` variables and the configuration of this call. A process has nothing else of
+/// this one's environment but [what it needs to work](Inherits::PathAndTrace).
 ///
 /// ```no_run
 /// # fn add(args: &rscni::Args) -> Result<(), rscni::Error> {
@@ -287,6 +304,7 @@ impl<'a> Delegate<'a> {
             plugin: self.plugin.to_owned(),
             program: self.exec.find(self.plugin, &self.args.path)?,
             vars: variables(command, self.args),
+            inherits: Inherits::PathAndTrace,
             stdin: match (&self.config, &self.args.config) {
                 (Some(config), _) => config.clone(),
                 (None, Some(config)) if self.args.stdin.is_empty() => serde_json::to_vec(config)?,

@@ -3,6 +3,7 @@
 //! What is asked and what is answered is [`invoke`](crate::invoke)'s. A process that is ended is ended with all that it
 //! has started: a plugin with a time limit is the leader of a process group of its own.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
 
-use crate::invoke::{Exec, Exit, Invocation, Outcome};
+use crate::invoke::{Exec, Exit, Inherits, Invocation, Outcome};
 
 /// How much a plugin may print, to each stream.
 pub(crate) const MAX_OUTPUT: usize = 16 << 20;
@@ -52,16 +53,15 @@ impl Exec for Process {
 /// The program with its environment, as yet not started.
 pub(crate) fn command(invocation: &Invocation) -> Command {
     let mut command = Command::new(&invocation.program);
-    let has = |name: &str| invocation.vars.contains_key(name);
-    for (name, _) in std::env::vars_os() {
-        // A trace that the caller names has nothing to do with the one that this process is in.
-        let is_replaced = |name: &str| {
-            name.starts_with("CNI_") || (has("TRACEPARENT") && matches!(name, "TRACEPARENT" | "TRACESTATE" | "BAGGAGE"))
-        };
-        if name.to_str().is_some_and(|name| is_replaced(name) && !has(name)) {
-            command.env_remove(name);
-        }
-    }
+    // A trace that the caller names has nothing to do with the one that this process is in.
+    let is_traced = invocation.vars.contains_key("TRACEPARENT");
+    let is_inherited = |name: &OsStr| match name.to_str() {
+        Some(name) if name.starts_with("CNI_") => false,
+        Some("TRACEPARENT" | "TRACESTATE" | "BAGGAGE") => !is_traced,
+        Some("PATH") => true,
+        _ => invocation.inherits == Inherits::Everything,
+    };
+    command.env_clear().envs(std::env::vars_os().filter(|(name, _)| is_inherited(name)));
     command.envs(&invocation.vars).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     if invocation.time_limit.is_some() {
         // Only then, since the keys that end a program end just the group that the terminal knows.

@@ -95,6 +95,19 @@ fn the_plugin_gets_this_calls_environment_and_configuration() {
     }
 }
 
+/// What this process has of its own, such as cargo's variables, is no business of the other plugin.
+#[test]
+fn of_all_other_variables_the_plugin_gets_path_and_the_trace_alone() {
+    let installed = Installed::new("tr '\\0' '\\n' </proc/$$/environ | cut -d= -f1 | sort >$DIR/names");
+    installed.ipam().del().unwrap();
+    let names = installed.read("names");
+    let others: Vec<_> = names.lines().filter(|name| !name.starts_with("CNI_")).collect();
+    let trace = ["BAGGAGE", "PATH", "TRACEPARENT", "TRACESTATE"];
+    let expected: Vec<_> = trace.into_iter().filter(|name| std::env::var_os(name).is_some()).collect();
+    assert!(std::env::vars_os().count() > expected.len() + 1 && expected.contains(&"PATH"));
+    assert_eq!(others, expected);
+}
+
 #[test]
 fn what_this_call_does_not_have_is_not_set() {
     let mut installed = Installed::new("exit 0");

@@ -4,6 +4,10 @@
 //! do, and in a virtual machine each of these questions goes to the hypervisor: that takes longer than all else that
 //! an operation of a plugin does in user space. Where the toolchain has no Rust libraries for musl, it is linked with
 //! glibc, and says so.
+//!
+//! Beside the binary lies its bill of materials ([`bom`]).
+
+mod bom;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -22,6 +26,10 @@ pub(crate) fn run() -> Result<ExitCode> {
     let size = std::fs::metadata(&output)?.len();
     ensure!(is_small(size), "{} has {size} bytes; the limit is {SIZE_LIMIT}", output.display());
     println!("{}: static, with {libc}, {} kB", output.display(), size / 1000);
+    let bill = bom::of("rscni-cli", &target(libc), &std::fs::read(&output)?)?;
+    let file = output.with_extension("cdx.json");
+    std::fs::write(&file, serde_json::to_vec_pretty(&bill)?).with_context(|| format!("write {}", file.display()))?;
+    println!("{}: what is linked into it (CycloneDX)", file.display());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -39,7 +47,7 @@ pub(crate) fn build_with_glibc(package: &str, program: &str) -> Result<PathBuf> 
 }
 
 fn build_with(libc: &str, package: &str, program: &str) -> Result<PathBuf> {
-    let target = format!("{}-unknown-linux-{libc}", std::env::consts::ARCH);
+    let target = target(libc);
     let mut command = program::cargo();
     command.args(["build", "--release", "--target", &target, "--package", package, "--bin", program]);
     // Before all other ways to give flags, whatever the environment has. They concern the target alone: procedural
@@ -57,6 +65,10 @@ pub(crate) fn build_for_development(package: &str, program: &str) -> Result<Path
     let built = program::built(command.args(["-Ctarget-feature=+crt-static", "-Crelocation-model=static"]))?;
     ensure!(is_static(&built)?, "{} asks for a loader, so it is not static", built.display());
     Ok(built)
+}
+
+fn target(libc: &str) -> String {
+    format!("{}-unknown-linux-{libc}", std::env::consts::ARCH)
 }
 
 fn flags() -> [String; 7] {

@@ -299,6 +299,9 @@ fn get(attribute: Option<LinkAttribute>, index: u32) -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetLink(message)
 }
 
+/// The longest name, in bytes (`IFNAMSIZ` without the NUL).
+const LONGEST_NAME: usize = 15;
+
 /// Looking links up.
 impl Netlink {
     /// The link called `name`.
@@ -323,8 +326,11 @@ impl Netlink {
             .ok_or_else(|| Error::not_found(format!("interface {index}")))
     }
 
-    /// The link called `name`, or `None`.
+    /// The link called `name`, or `None`; no link has a name that the kernel would read in part only.
     pub fn find_link(&mut self, name: &str) -> Result<Option<Link>> {
+        if name.contains('\0') || name.len() > LONGEST_NAME {
+            return Ok(None);
+        }
         let action = format!("look up interface {name}");
         let message = get_by_name(name);
         self.socket.get(&action, &message, |_, payload| Link::parse(payload)).or_absent()

@@ -10,6 +10,8 @@ use rscni::Error;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
+use crate::state_file;
+
 /// The first descriptor that systemd hands over (`sd_listen_fds(3)`).
 const FIRST: i32 = 3;
 /// How many plugins may wait to be heard.
@@ -110,7 +112,10 @@ impl PidFile {
         if !path.is_absolute() {
             return Err(failed(&"the path must be absolute"));
         }
-        std::fs::write(path, getpid().as_raw_nonzero().to_string()).map_err(|error| failed(&error))?;
+        // Others may read it, whatever the umask is.
+        state_file::replace(path, getpid().as_raw_nonzero().to_string().as_bytes())
+            .and_then(|file| file.set_permissions(PermissionsExt::from_mode(0o644)))
+            .map_err(|error| failed(&error))?;
         Ok(Self(path.to_owned()))
     }
 }

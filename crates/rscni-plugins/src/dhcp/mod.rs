@@ -92,11 +92,19 @@ impl Keys {
     }
 }
 
+/// The longest path of a socket, in bytes.
+const LONGEST_SOCKET: usize = 107;
+
 /// Where the daemon listens: `daemonSocketPath`. DEL needs no other key, so that it is not stopped by those.
 fn socket(conf: &NetConf) -> Result<PathBuf, Error> {
     match conf.ipam.as_ref().and_then(|ipam| any_case::get(&ipam.custom, "daemonSocketPath")) {
         None | Some(Value::Null) => Ok(SOCKET.into()),
         Some(Value::String(path)) if path.is_empty() => Ok(SOCKET.into()),
+        Some(Value::String(path)) if path.contains('\0') || path.len() > LONGEST_SOCKET => {
+            let problem =
+                format!("ipam.daemonSocketPath {path:?} is no path of a socket: up to {LONGEST_SOCKET} bytes, no NUL");
+            Err(Error::InvalidNetworkConfig(problem))
+        }
         Some(Value::String(path)) => Ok(path.into()),
         Some(_) => Err(Error::InvalidNetworkConfig("ipam.daemonSocketPath must be a string".into())),
     }

@@ -3,9 +3,7 @@
 //! They lie beside the socket, in a directory that one program at a time may use. Times count from the boot of the
 //! machine, and namespaces do not outlive it: what was written before is of no use.
 
-use std::fs::{DirBuilder, File};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +16,7 @@ use super::call::Key;
 use super::client::{Client, Held, Identity, Patience};
 use super::options::Wishes;
 use super::place::Place;
+use crate::state_file;
 
 /// A lease with all that is needed to keep it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -77,7 +76,7 @@ impl Store {
     pub(super) fn create(socket: &Path) -> Result<Self, Error> {
         let dir = directory(socket);
         let failed = failed("make", &dir);
-        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(failed)?;
+        rscni_linux::make_directory(&dir, 0o700).map_err(failed)?;
         let mut patience = PATIENCE;
         loop {
             match Self::open_if_there(socket) {
@@ -111,17 +110,7 @@ impl Store {
     /// Writes a lease; its file is always a whole one.
     pub(super) fn save(&self, kept: &Kept) -> Result<(), Error> {
         let path = self.dir.join(kept.key.file_name());
-        let temporary = path.with_extension("tmp");
-        let mut options = File::options();
-        options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)
-            .and_then(|mut file| file.write_all(&serde_json::to_vec(kept)?))
-            .and_then(|()| std::fs::rename(&temporary, &path))
-            .map_err(failed("write", &path))
+        state_file::replace(&path, &serde_json::to_vec(kept)?).map(drop).map_err(failed("write", &path))
     }
 
     /// Removes a lease, which may be gone already.
@@ -139,7 +128,7 @@ impl Store {
         let mut all = Vec::new();
         for entry in std::fs::read_dir(&self.dir).map_err(failed("list", &self.dir))? {
             let path = entry?.path();
-            let kept = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
+            let kept = state_file::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
             let is_own = |kept: &Kept| {
                 kept.boot_id == boot_id && path.file_name().is_some_and(|name| *name == *kept.key.file_name())
             };

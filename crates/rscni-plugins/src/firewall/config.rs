@@ -5,6 +5,7 @@ use rscni::{CNIResult, Error, NetConf};
 use serde::Deserialize;
 
 use crate::failure::{Failure, Result};
+use crate::iptables::{self, LONGEST_CHAIN};
 
 /// `backend`: who lets packets through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,9 +63,6 @@ pub(super) struct Config {
 /// The zone of firewalld that takes everything.
 const TRUSTED: &str = "trusted";
 
-/// The longest name of a chain of iptables.
-const LONGEST_CHAIN: usize = 28;
-
 impl Config {
     /// Reads and validates the configuration of a call.
     pub(super) fn new(conf: &NetConf) -> Result<Self> {
@@ -98,6 +96,9 @@ impl Config {
             )));
         }
         let zone = keys.firewalld_zone;
+        if !is_zone_name(&zone) {
+            return Err(invalid(format!("firewalldZone {zone:?} is no name of a zone: leave control characters out")));
+        }
         Ok(Self {
             backend,
             admin_chain: Some(admin_chain).filter(|name| !name.is_empty()),
@@ -110,7 +111,7 @@ impl Config {
     pub(super) fn for_removal(conf: &NetConf) -> Self {
         Self::new(conf).unwrap_or_else(|_| {
             let zone = conf.custom_as::<Zone>().unwrap_or_default().firewalld_zone;
-            let zone = if zone.is_empty() { TRUSTED.into() } else { zone };
+            let zone = if zone.is_empty() || !is_zone_name(&zone) { TRUSTED.into() } else { zone };
             Self { backend: None, admin_chain: None, zone, policy: None }
         })
     }
@@ -121,8 +122,13 @@ fn is_plain(name: &str) -> bool {
     !name.starts_with(['-', '.']) && name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c))
 }
 
+/// Whether a message can carry it. Which zones there are firewalld knows.
+fn is_zone_name(name: &str) -> bool {
+    name.len() <= 255 && !name.contains(char::is_control)
+}
+
 fn is_chain_name(name: &str) -> bool {
-    name.len() <= LONGEST_CHAIN && is_plain(name)
+    iptables::is_chain_name(name) && is_plain(name)
 }
 
 /// Where a policy applies, by the result of the plugins before.

@@ -1,6 +1,7 @@
 //! The keys of flannel, and the configuration that the other plugin gets: the keys of `delegate`, and those that flannel
 //! sets.
 
+use rscni::name::check_path;
 use rscni::{Error, NetConf, Route};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -34,9 +35,11 @@ impl Config {
     /// Reads the keys.
     ///
     /// # Errors
-    /// [`Error::InvalidNetworkConfig`] if one has the wrong type.
+    /// [`Error::InvalidNetworkConfig`] if one has the wrong type, or is no path.
     pub(super) fn new(conf: &NetConf) -> Result<Self> {
         let keys: Keys = conf.custom_as()?;
+        check_path("subnetFile", &keys.subnet_file)?;
+        check_path("dataDir", &keys.data_dir)?;
         let or = |path: String, default: &str| if path.is_empty() { default.to_owned() } else { path };
         Ok(Self {
             subnet_file: or(keys.subnet_file, SUBNET_FILE),

@@ -2,14 +2,14 @@
 //! them.
 
 use std::fmt::{self, Display};
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rscni::{Error, NetConf};
 
 use crate::failure::Result;
+use crate::state_file;
 
 /// The file of a container. It is there from ADD to DEL.
 pub(super) struct Saved {
@@ -50,7 +50,7 @@ impl Saved {
 
     /// What is in the file; none if there is no file.
     pub(super) fn bytes(&self) -> Result<Option<Vec<u8>>> {
-        match fs::read(&self.path) {
+        match state_file::read(&self.path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.failed("read", &error)),
@@ -72,11 +72,9 @@ impl Saved {
     fn put(&self, bytes: &[u8]) -> Result<()> {
         let write = || {
             if let Some(dir) = self.path.parent() {
-                DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+                rscni_linux::make_directory(dir, 0o700)?;
             }
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.path)?;
-            file.write_all(bytes)?;
-            file.sync_all()
+            state_file::write(&self.path, bytes)?.sync_all()
         };
         write().map_err(|error| self.failed("write", &error))
     }
@@ -107,7 +105,8 @@ pub(super) fn list(data_dir: &str) -> Result<Vec<Saved>> {
         entries => entries.and_then(Iterator::collect::<io::Result<Vec<_>>>),
     };
     let entries = entries.map_err(|error| Error::IOFailure(format!("list {data_dir}: {error}")))?;
-    let names = entries.iter().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+    let names = entries.iter().filter(|entry| !state_file::sweep(&entry.path()));
+    let names = names.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
     let names = names.filter_map(|entry| entry.file_name().into_string().ok());
     Ok(names.filter(|name| rscni::name::check_container_id(name).is_ok()).map(|id| Saved::of(data_dir, &id)).collect())
 }

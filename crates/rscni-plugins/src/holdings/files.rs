@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{DataDirs, HeldBy, Holding, Holdings};
 use crate::host_local::{self, Content};
-use crate::{dhcp, flannel, host_device, tuning};
+use crate::{dhcp, flannel, host_device, state_file, tuning};
 
 /// Looks at the directories, and at those that plugins use by themselves.
 pub(super) fn look(holdings: &mut Holdings, dirs: &DataDirs) {
@@ -20,7 +20,7 @@ pub(super) fn look(holdings: &mut Holdings, dirs: &DataDirs) {
         saved(holdings, &dir, is_json, of);
     }
     for dir in with(&[], host_device::DIRECTORY) {
-        saved(holdings, &dir, |name| !name.contains(':'), |_, json| tagged(json.get("owner")));
+        saved(holdings, &dir, |_| true, |_, json| tagged(json.get("owner")));
     }
     for dir in with(&dirs.flannel, flannel::DATA_DIR) {
         let of = |name: &str, json: &Value| {
@@ -85,7 +85,7 @@ fn saved(
     of: impl Fn(&str, &Value) -> Option<HeldBy>,
 ) {
     for (name, path) in names(holdings, dir, false).into_iter().filter(|(name, _)| is_wanted(name)) {
-        let by = match fs::read(&path).map(|bytes| serde_json::from_slice::<Value>(&bytes)) {
+        let by = match state_file::read(&path).map(|bytes| serde_json::from_slice::<Value>(&bytes)) {
             Ok(Ok(json)) => of(&name, &json),
             Ok(Err(_)) => Some(HeldBy::Nobody { network: None }),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -95,7 +95,7 @@ fn saved(
     }
 }
 
-/// The files, or the directories, in a directory. Those with a dot in front are nobody's.
+/// The files, or the directories, in a directory. Those with a dot in front are nobody's, and drafts not yet anybody's.
 fn names(holdings: &mut Holdings, dir: &Path, directories: bool) -> Vec<(String, PathBuf)> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -108,6 +108,6 @@ fn names(holdings: &mut Holdings, dir: &Path, directories: bool) -> Vec<(String,
     let is_kind = |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.is_dir() == directories);
     let with_name = |entry: fs::DirEntry| Some((entry.file_name().into_string().ok()?, entry.path()));
     let mut names: Vec<_> = entries.flatten().filter_map(with_name).collect();
-    names.retain(|(name, path)| !name.starts_with('.') && is_kind(path));
+    names.retain(|(name, path)| !name.starts_with('.') && !state_file::is_draft(name.as_ref()) && is_kind(path));
     names
 }

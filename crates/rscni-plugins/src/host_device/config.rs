@@ -1,6 +1,6 @@
 //! The keys of host-device, validated; and how the device is found that they name.
 
-use rscni::name::interface_name_problem;
+use rscni::name::{check_path, interface_name_problem};
 use rscni::{Args, Error, NetConf};
 use rscni_linux::{Link, Netlink};
 use serde::Deserialize;
@@ -73,7 +73,8 @@ impl Config {
                 .ok_or_else(|| invalid(format!("hwaddr: {text:?} is no hardware address")))
         });
         let path = given(keys.kernelpath).map(|path| {
-            if path.starts_with("/sys/devices/") && !path.split('/').any(|part| part == "..") {
+            let is_below = path.starts_with("/sys/devices/") && !path.split('/').any(|part| part == "..");
+            if is_below && check_path("kernelpath", &path).is_ok() {
                 Ok(Device::KernelPath(path))
             } else {
                 Err(invalid(format!("kernelpath: {path:?} must be absolute and begin with /sys/devices/")))

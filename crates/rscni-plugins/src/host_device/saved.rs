@@ -13,12 +13,10 @@ use rscni_linux::{Address, AddressFlags, Link, NewAddress};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
+use crate::state_file;
 
 /// Where the files are. As with the devices, nothing of it is worth keeping over a reboot.
 pub(crate) const DIRECTORY: &str = "/run/cni/host-device";
-
-/// How the name of a file begins that is being written. No interface has a colon in its name.
-const NEW: &str = "new:";
 
 /// A device as it was on the host, and who has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,18 +112,19 @@ impl Store {
     }
 
     fn open_in(directory: &Path) -> Result<Self> {
-        fs::create_dir_all(directory).map_err(failed("make", directory))?;
+        rscni_linux::make_directory(directory, 0o700).map_err(failed("make", directory))?;
         let lock = File::open(directory).map_err(failed("open", directory))?;
         crate::lock::lock(&lock).map_err(|errno| failed("lock", directory)(errno.into()))?;
         Ok(Self { directory: directory.to_owned(), _lock: lock })
     }
 
-    /// What is kept of the device. A file that cannot be read says nothing.
+    /// What is kept of the device. A file that cannot be read, or is about another one, says nothing.
     pub(super) fn by_name(&self, device: &str) -> Option<Saved> {
         if rscni::name::interface_name_problem(device).is_some() {
             return None;
         }
-        serde_json::from_slice(&fs::read(self.directory.join(device)).ok()?).ok()
+        let saved: Saved = serde_json::from_slice(&state_file::read(&self.directory.join(device)).ok()?).ok()?;
+        (saved.name == device).then_some(saved)
     }
 
     /// What is kept of the device that an attachment has. It looks at all files.
@@ -138,7 +137,7 @@ impl Store {
         for entry in fs::read_dir(&self.directory).map_err(failed("list", &self.directory))? {
             let entry = entry.map_err(failed("list", &self.directory))?;
             let name = entry.file_name();
-            if name.as_encoded_bytes().starts_with(NEW.as_bytes()) {
+            if state_file::is_draft(&name) {
                 // Under the lock nobody is writing it: its writer did not live to rename it.
                 let _ = fs::remove_file(entry.path());
             }
@@ -150,12 +149,7 @@ impl Store {
     pub(super) fn write(&self, saved: &Saved) -> Result<()> {
         let path = self.directory.join(&saved.name);
         let text = serde_json::to_vec(saved).map_err(|error| Error::Internal(format!("write as JSON: {error}")))?;
-        let temporary = self.directory.join(format!("{NEW}{}", saved.name));
-        let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, &path));
-        written.map_err(|error| {
-            let _ = fs::remove_file(&temporary);
-            failed("write", &path)(error)
-        })
+        state_file::replace(&path, &text).map(drop).map_err(failed("write", &path))
     }
 
     pub(super) fn remove(&self, device: &str) -> Result<()> {
@@ -202,7 +196,8 @@ mod tests {
         let store = Store::open_in(dir.path()).unwrap();
         fs::write(dir.path().join("eth1"), "{").unwrap();
         fs::write(dir.path().join("new:eth2"), serde_json::to_vec(&saved("net a net1", "eth2")).unwrap()).unwrap();
-        assert_eq!(store.by_name("../eth1"), None);
+        fs::copy(dir.path().join("new:eth2"), dir.path().join("eth3")).unwrap();
+        assert_eq!((store.by_name("../eth1"), store.by_name("eth3")), (None, None));
         assert_eq!(store.all().unwrap(), []);
         assert!(!dir.path().join("new:eth2").exists());
     }

@@ -94,7 +94,7 @@ pub(super) fn is_pci_address(text: &str) -> bool {
 
 /// Whether this is the name of a file, and no path.
 pub(super) fn is_plain_name(text: &str) -> bool {
-    !text.is_empty() && !matches!(text, "." | "..") && !text.contains(['/', '\0'])
+    (1..=255).contains(&text.len()) && !matches!(text, "." | "..") && !text.contains(['/', '\0'])
 }
 
 fn first_interface(device: &Path) -> Result<String> {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use rscni::name::check_path;
 use rscni::{Args, Error, IpRange, NetConf, Route, SpecVersion, any_case};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -109,6 +110,7 @@ impl Config {
     pub(crate) fn read(args: &Args) -> Result<Self, Error> {
         let conf = args.conf()?;
         let keys: Keys = section(ipam(conf)?, "ipam")?;
+        check_path("ipam.resolvConf", keys.resolv_conf.as_deref().unwrap_or_default())?;
         let runtime: Runtime = section(&conf.runtime_config, "runtimeConfig")?;
         Ok(Self {
             data_dir: data_dir(conf)?,
@@ -137,7 +139,7 @@ pub(crate) fn data_dir(conf: &NetConf) -> Result<PathBuf, Error> {
     match ipam(conf)?.get("dataDir") {
         None | Some(Value::Null) => Ok(DATA_DIR.into()),
         Some(Value::String(path)) if path.is_empty() => Ok(DATA_DIR.into()),
-        Some(Value::String(path)) if !path.contains('\0') => Ok(path.into()),
+        Some(Value::String(path)) => check_path("ipam.dataDir", path).map(|()| path.into()),
         Some(other) => Err(Error::InvalidNetworkConfig(format!("ipam.dataDir {other} is not a path"))),
     }
 }

@@ -13,11 +13,11 @@
 //! | [`BLOCK`] | [`PAGES`] pages, a block each: a bit for each of 2¹⁵ addresses in a row, taken or not |
 //! | [`TABLE`] | a hash table: who holds which address. Its slots are hints; a reservation is read before it is believed |
 
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -66,10 +66,7 @@ impl Index {
         let open = || rustix::fs::openat(CWD, path.join(network), flags, Mode::from_raw_mode(0o600));
         let file = match open() {
             Err(rustix::io::Errno::NOENT) => {
-                DirBuilder::new().mode(0o700).create(&path).or_else(|error| match error.kind() {
-                    ErrorKind::AlreadyExists => Ok(()),
-                    _ => Err(error),
-                })?;
+                rscni_linux::make_directory(&path, 0o700)?;
                 open()
             }
             opened => opened,

@@ -1,27 +1,18 @@
 //! What stands in the place of a reservation: one, or what a call that was cut off has left.
 
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::store::{Holder, Reservation};
+use crate::state_file;
 
 pub(super) fn read(dir: &OwnedFd, file: &str) -> std::io::Result<Vec<u8>> {
     // Nothing but a regular file is ours; a pipe must not make us wait.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let mut file = File::from(rustix::fs::openat(dir, file, flags, Mode::empty())?);
-    // Nearly always it fits, and a file gives less than it is asked for only at its end.
-    let mut content = vec![0; 512];
-    let length = file.read(&mut content)?;
-    let is_whole = length < content.len();
-    content.truncate(length);
-    if !is_whole {
-        file.read_to_end(&mut content)?;
-    }
-    Ok(content)
+    state_file::whole(File::from(rustix::fs::openat(dir, file, flags, Mode::empty())?))
 }
 
 /// Who holds the reservation in a file; none if it is gone, or only the remains of one: what [`Holder::parse`] says is

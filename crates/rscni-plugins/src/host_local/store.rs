@@ -14,11 +14,10 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io::Write;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rscni::Error;
@@ -115,7 +114,7 @@ impl Store {
             return Ok(store);
         }
         let path = directory(data_dir, network)?;
-        DirBuilder::new().recursive(true).mode(0o755).create(&path).map_err(|e| failure("make", &path, &e))?;
+        rscni_linux::make_directory(&path, 0o755).map_err(|e| failure("make", &path, &e))?;
         let dir = open_directory(&path).map_err(|e| failure("open", &path, &e))?;
         Self::lock(data_dir, path, dir, network)
     }
@@ -361,7 +360,7 @@ impl Store {
     }
 
     fn write_last_reserved(&self, set: usize, address: IpAddr) -> std::io::Result<()> {
-        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
+        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = rustix::fs::openat(&self.dir, last_reserved_file(set), flags, Mode::from_raw_mode(0o600))?;
         File::from(file).write_all(address.to_string().as_bytes())
     }
@@ -393,7 +392,12 @@ pub(crate) fn peek(data_dir: &Path, network: &str, with_remains: bool) -> Result
     let exists = |path: &&Path| path.as_os_str().is_empty() || path.symlink_metadata().is_ok();
     let nearest = path.ancestors().find(exists).unwrap_or(&path);
     let nearest = if nearest.as_os_str().is_empty() { Path::new(".") } else { nearest };
-    let dir = open_directory(nearest).map_err(|e| failure("open", nearest, &e))?;
+    let opened = if nearest == path {
+        open_directory(nearest)
+    } else {
+        rustix::fs::open(nearest, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    };
+    let dir = opened.map_err(|e| failure("open", nearest, &e))?;
     let access = Access::WRITE_OK | Access::EXEC_OK;
     rustix::fs::accessat(rustix::fs::CWD, nearest, access, AtFlags::EACCESS)
         .map_err(|e| failure("write into", nearest, &e))?;
@@ -413,9 +417,9 @@ pub(super) fn open_locked(path: &Path) -> Result<(OwnedFd, OwnedFd), Error> {
 }
 
 fn lock_directory(dir: &OwnedFd, path: &Path) -> Result<OwnedFd, Error> {
-    // Go's flags and mode: read-only, since flock wants no more.
-    let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::CLOEXEC;
-    let lock = rustix::fs::openat(dir, LOCK, flags, Mode::from_raw_mode(0o750))
+    // Go's flags, read-only, since flock wants no more; and a mode that no umask changes.
+    let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let lock = rustix::fs::openat(dir, LOCK, flags, Mode::from_raw_mode(0o600))
         .map_err(|e| failure("open", &path.join(LOCK), &e))?;
     crate::lock::lock(&lock).map_err(|e| failure("lock", &path.join(LOCK), &e))?;
     Ok(lock)
@@ -427,8 +431,10 @@ pub(super) fn directory(data_dir: &Path, network: &str) -> Result<PathBuf, Error
     Ok(data_dir.join(network))
 }
 
+/// Opens the directory of a network. It is none if a link stands in its place: who may write into `dataDir` could have
+/// that lead elsewhere. `dataDir` itself may be one.
 pub(super) fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
-    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
 }
 
 pub(super) fn list(dir: &OwnedFd) -> Result<Vec<Reservation>, Errno> {

@@ -8,6 +8,7 @@ use rscni::{Args, CNIResult, Error, NetConf, PortMapping};
 use serde::Deserialize;
 
 use crate::failure::{Failure, Result};
+use crate::iptables;
 
 /// The keys of the portmap plugin, as the Go plugin has them.
 #[derive(Debug, Default, Deserialize)]
@@ -149,9 +150,8 @@ impl Config {
         }
         let mark_bit = u8::try_from(keys.mark_masq_bit.unwrap_or(DEFAULT_MARK_BIT)).ok().filter(|bit| *bit < 32);
         let mark_bit = mark_bit.ok_or_else(|| invalid("markMasqBit must be from 0 to 31"))?;
-        let words = [&keys.conditions_v4, &keys.conditions_v6].into_iter().flatten().chain(&set_mark_chain);
-        if let Some(word) = words.into_iter().find(|word| word.chars().any(|c| c.is_control() || c == ';')) {
-            return Err(invalid(format!("{word:?} cannot be part of a rule")));
+        if let Some(chain) = set_mark_chain.as_ref().filter(|chain| !iptables::is_chain_name(chain)) {
+            return Err(invalid(format!("externalSetMarkChain {chain:?} is no name of a chain")));
         }
         let demands = [
             ("externalSetMarkChain", set_mark_chain.as_ref().map(|_| Backend::Iptables)),
@@ -159,6 +159,11 @@ impl Config {
             ("conditionsV6", backend_of(&keys.conditions_v6)),
         ];
         let backend = choose(keys.backend.as_deref(), demands)?;
+        // A word must not end the line that it stands in, nor make a comment of the rest: that of iptables has quotes.
+        let ends = |c: char| c.is_control() || c == ';' || c == '#' && backend == Backend::Nftables;
+        if let Some(word) = keys.conditions_v4.iter().chain(&keys.conditions_v6).find(|word| word.contains(ends)) {
+            return Err(invalid(format!("{word:?} cannot be part of a rule: leave control characters, ; and # out")));
+        }
         let mappings: Vec<Mapping> =
             args.runtime_config()?.port_mappings.iter().map(Mapping::new).collect::<Result<_>>()?;
         let config = Self {

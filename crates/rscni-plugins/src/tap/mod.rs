@@ -62,6 +62,11 @@ impl ContainerLink for Tap {
     fn new(conf: &NetConf, args: &Args) -> Result<Self> {
         let keys: Keys = conf.custom_as()?;
         let given = |text: String| Some(text).filter(|text| !text.is_empty());
+        if keys.selinux_context.contains(char::is_control) {
+            let problem =
+                format!("tap: selinuxContext {:?} is no label: leave control characters out", keys.selinux_context);
+            return Err(Error::InvalidNetworkConfig(problem).into());
+        }
         Ok(Self {
             multi_queue: keys.multi_queue,
             mtu: Some(keys.mtu).filter(|mtu| *mtu > 0),
@@ -163,6 +168,8 @@ mod tests {
     #[case(json!({ "multiQueue": 4 }), "multiQueue")]
     #[case(json!({ "mtu": -1 }), "mtu")]
     #[case(json!({ "mac": "nonsense" }), "nonsense")]
+    #[case(json!({ "selinuxContext": "system_u:object_r:tap_t\0" }), "selinuxContext")]
+    #[case(json!({ "selinuxContext": "a\nb" }), "selinuxContext")]
     fn what_cannot_be_is_refused_with_a_word_on_it(#[case] keys: Value, #[case] word: &str) {
         let error = Error::from(config(keys).unwrap_err());
         assert_eq!(error.code(), 7, "{error}");

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use rscni::name::check_path;
 use rscni::{Args, Error, NetConf, any_case};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -105,7 +106,7 @@ impl Config {
                 txqlen: by_args.tx_q_len.or(keys.tx_q_len),
             },
             sysctls: sysctls(keys.sysctl.unwrap_or_default(), by_args.sysctl.unwrap_or_default(), &args.ifname)?,
-            data_dir: data_dir(conf),
+            data_dir: data_dir(conf)?,
         })
     }
 
@@ -117,14 +118,15 @@ impl Config {
 
 /// The directory for the attributes of before. All that DEL and GC need of a configuration that may have become
 /// invalid.
-pub(super) fn data_dir(conf: &NetConf) -> PathBuf {
+pub(super) fn data_dir(conf: &NetConf) -> Result<PathBuf> {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase", default)]
     struct Key {
         data_dir: String,
     }
     let Key { data_dir } = conf.custom_as().unwrap_or_default();
-    if data_dir.is_empty() { DATA_DIR.into() } else { data_dir.into() }
+    check_path("dataDir", &data_dir)?;
+    Ok(if data_dir.is_empty() { DATA_DIR.into() } else { data_dir.into() })
 }
 
 /// The hardware address that is asked for: in `args.cni` before `runtimeConfig` before `CNI_ARGS` before the key. An

@@ -114,7 +114,7 @@ fn restore(netlink: &mut Netlink, index: u32, before: &Attributes) -> Result<()>
 
 fn del(args: &Args) -> Result<()> {
     let conf = args.conf()?;
-    let saved = Saved::new(&config::data_dir(conf), args);
+    let saved = Saved::new(&config::data_dir(conf)?, args);
     let owner = Owner::new(&conf.name, args);
     let Some(state) = saved.read()?.filter(|state| !state.is_of_another(owner)) else { return Ok(()) };
     let mut all = AsFarAsPossible::default();
@@ -176,7 +176,7 @@ fn check_attributes(link: &Link, wanted: &Attributes, sandbox: &str) -> Result<(
 fn gc(args: &Args) -> Result<()> {
     let conf = args.conf()?;
     let stale = Stale::new(conf, host::require_valid_attachments(conf)?);
-    Saved::remove_stale(&config::data_dir(conf), &stale)
+    Saved::remove_stale(&config::data_dir(conf)?, &stale)
 }
 
 fn status(args: &Args) -> Result<()> {

@@ -1,9 +1,8 @@
 //! The file in which the attributes of before are kept: `<dataDir>/<container id>_<ifname>.json`, with the keys that
 //! the Go plugin writes. One of ours, `rscni`, tells GC whose it is, and DEL which link it is about.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use rscni::{Args, Error};
@@ -13,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::attributes::Attributes;
 use crate::failure::{AsFarAsPossible, Failure, Result};
 use crate::owner::{Owner, Stale};
+use crate::state_file;
 
 /// What the file holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,7 +114,7 @@ impl Saved {
     }
 
     fn content(&self) -> Result<Option<Vec<u8>>> {
-        match fs::read(&self.path) {
+        match state_file::read(&self.path) {
             Ok(content) => Ok(Some(content)),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(failed("read", &self.path, &error)),
@@ -133,7 +133,7 @@ impl Saved {
             state = State { rscni: state.rscni.clone(), ..earlier.attributes().or(&state.attributes()).into() };
         }
         let dir = self.path.parent().unwrap_or(Path::new("/"));
-        DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(|error| failed("make", dir, &error))?;
+        rscni_linux::make_directory(dir, 0o755).map_err(|error| failed("make", dir, &error))?;
         let mut content = Vec::new();
         let formatter = serde_json::ser::PrettyFormatter::with_indent(b" ");
         let mut serializer = serde_json::Serializer::with_formatter(&mut content, formatter);
@@ -147,14 +147,7 @@ impl Saved {
     }
 
     fn put(&self, content: &[u8]) -> Result<()> {
-        OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&self.path)
-            .and_then(|mut file| file.write_all(content))
-            .map_err(|error| failed("write", &self.path, &error))
+        state_file::write(&self.path, content).map(drop).map_err(|error| failed("write", &self.path, &error))
     }
 
     /// Has the file hold what it held before.
@@ -183,7 +176,7 @@ impl Saved {
         let mut all = AsFarAsPossible::default();
         for entry in entries {
             let path = entry.map_err(|error| failed("list", data_dir, &error))?.path();
-            if path.extension().is_none_or(|extension| extension != "json") {
+            if state_file::sweep(&path) || path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
             let saved = Self { path };

@@ -5,12 +5,13 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -94,12 +95,18 @@ impl Cache {
     /// The file of an attachment.
     ///
     /// # Errors
-    /// [`Error::InvalidNetworkConfig`] or [`Error::InvalidEnvValue`] if a name is none by the spec's rules.
+    /// [`Error::InvalidNetworkConfig`] or [`Error::InvalidEnvValue`] if a name is none by the spec's rules, or all
+    /// together are longer than a file's name.
     pub fn file(&self, network: &str, params: &AttachmentParams) -> Result<PathBuf, Error> {
         check_network_name(network)?;
         check_container_id(&params.container_id)?;
         check_interface_name(&params.ifname)?;
-        Ok(self.results().join(format!("{network}-{}-{}", params.container_id, params.ifname)))
+        let name = format!("{network}-{}-{}", params.container_id, params.ifname);
+        if name.len() > LONGEST_NAME {
+            let problem = "the names of network, container and interface are too long to remember the attachment by";
+            return Err(Error::InvalidEnvValue(format!("{name}: {problem}: {LONGEST_NAME} bytes are possible")));
+        }
+        Ok(self.results().join(name))
     }
 
     /// The entry of an attachment, if there is one.
@@ -259,6 +266,9 @@ fn create_anew(path: &Path) -> io::Result<fs::File> {
 
 const KIND: &str = "cniCacheV1";
 
+/// The longest name of an entry: with a dot before it, as long as a file's may be.
+const LONGEST_NAME: usize = 254;
+
 /// An entry as it stands in its file.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -338,13 +348,21 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(names.into_iter().map(|name| dir.join(name)).collect())
 }
 
+/// Opens a file to be read. A link that somebody has put in its place is not followed, and a pipe not waited for.
+fn open(file: &Path) -> io::Result<fs::File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    fs::OpenOptions::new().read(true).custom_flags(flags).open(file)
+}
+
 /// Reads a file, if it exists.
 fn read(file: &Path, of: Option<(&str, &AttachmentParams)>) -> Result<Option<CacheEntry>, Error> {
-    let bytes = match fs::read(file) {
+    let mut bytes = Vec::new();
+    let read = open(file).and_then(|mut file| file.read_to_end(&mut bytes).map(|_| file));
+    let modified = match read {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        read => read.map_err(|e| Error::IOFailure(format!("read: {e}")))?,
+        Err(error) => return Err(Error::IOFailure(format!("read: {error}"))),
+        Ok(file) => file.metadata().and_then(|metadata| metadata.modified()).ok(),
     };
-    let modified = fs::metadata(file).and_then(|metadata| metadata.modified()).ok();
     Ok(Some(CacheEntry { modified, ..decode(&bytes, of)? }))
 }
 

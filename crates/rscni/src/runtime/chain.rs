@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 
 use super::{AttachmentParams, NetConfList, PluginConf};
-use crate::invoke::{Invocation, Outcome, variables};
+use crate::invoke::{Inherits, Invocation, Outcome, variables};
 use crate::request::Command;
 use crate::{Args, Attachment, CNIResult, Error};
 
@@ -79,6 +79,7 @@ impl<'a> Chain<'a> {
             plugin: self.plugin(index).to_owned(),
             program,
             vars: variables(command, &self.args),
+            inherits: Inherits::Everything,
             stdin: serde_json::to_vec(&config)?,
             time_limit: None,
         })

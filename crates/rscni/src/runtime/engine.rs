@@ -12,7 +12,7 @@ use serde_json::json;
 use super::chain::{Add, Added, Chain, Each, Operation};
 use super::lock::{Lock, Mode};
 use super::{AttachmentParams, Cache, CacheEntry, CacheListing, Failures, NetConfList, TraceContext, version};
-use crate::invoke::{Invocation, Outcome};
+use crate::invoke::{Inherits, Invocation, Outcome};
 use crate::name::check_network_name;
 use crate::request::Command;
 use crate::{Attachment, CNIResult, Error, PluginInfo, SpecVersion};
@@ -205,6 +205,7 @@ impl Engine {
             plugin: plugin.to_owned(),
             program: waiter.find(plugin, &self.path)?,
             vars: vars.map(|(name, value)| (name.to_owned(), value.into())).into(),
+            inherits: Inherits::Everything,
             stdin: json!({ "cniVersion": SpecVersion::LATEST }).to_string().into_bytes(),
             time_limit: None,
         };

@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 /// With whom a lock is held.
@@ -37,7 +37,10 @@ impl Lock {
             Mode::Alone => FlockOperation::NonBlockingLockExclusive,
         };
         loop {
-            let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(false).mode(0o600);
+            // A link in its place is not followed: there would be a lock elsewhere.
+            let file = options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)?;
             match flock(&file, operation) {
                 Err(Errno::WOULDBLOCK) => return Ok(None),
                 Err(Errno::INTR) => continue,

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use rscni::SpecVersion;
-use rscni::invoke::{Exec, Exit, Invocation, Process};
+use rscni::invoke::{Exec, Exit, Inherits, Invocation, Process};
 use rscni_test::{Call, Container, Outcome, Plugin, Versions, result_in};
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -160,6 +160,7 @@ fn a_caller_reads_the_reply_of_a_plugin_that_aborted() {
         plugin: "faulty".into(),
         program: Panics::Abort.program().into(),
         vars: vars.map(|(name, value)| (name.to_owned(), value.into())).into(),
+        inherits: Inherits::Everything,
         stdin: config("panic").to_string().into(),
         time_limit: None,
     };
