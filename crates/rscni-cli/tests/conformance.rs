@@ -53,7 +53,7 @@ fn failures(output: &Output) -> BTreeSet<String> {
 #[case::host_local("host-local", &["check-without-result"])]
 #[case::loopback("loopback", &["check-without-result", "check-address-gone"])]
 #[case::portmap("portmap", &[])]
-#[case::ptp("ptp", &["add-second-interface"])]
+#[case::ptp("ptp", &[])]
 #[case::fixed("static", &["check-after-del"])]
 #[case::tuning("tuning", &[])]
 fn the_plugins_of_this_program_do_what_the_specification_wants(#[case] plugin: &str, #[case] known: &[&str]) {

@@ -90,7 +90,8 @@ impl Sandbox {
         let mut batch = self.netlink.batch();
         if reach == Reach::Gateway {
             for route in routes_by_gateway(result, link.index) {
-                batch.add_route(&route);
+                // Another interface of the container may have the same: it is the host that both lead to.
+                batch.append_route(&route);
             }
         }
         for route in kernel_routes(result, link.index) {
