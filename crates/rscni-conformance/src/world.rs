@@ -225,6 +225,9 @@ impl World {
             match (error(&outcome), json_of(&outcome)) {
                 (None, Some(result)) => made.before.push(result),
                 (reply, _) => {
+                    // It may have got half way.
+                    let _ = plugin.del(&made.container, &made.ifname, &config);
+                    self.touched.set(true);
                     self.undo_before(&made);
                     let why = told(&outcome, &reply.unwrap_or_default());
                     let program = outcome.program().display();
