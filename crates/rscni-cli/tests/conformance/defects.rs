@@ -21,6 +21,7 @@ alone() { mkdir /run/busy 2>/dev/null || fail 11; sleep 0.2; real; status=$?; rm
 type Defect = (&'static str, &'static str, &'static str);
 
 /// Where a defect would be in the way of the attachments that each requirement begins with, it spares those (`first-*`).
+#[allow(clippy::needless_raw_string_hashes, reason = "all of them have one form")]
 #[rustfmt::skip]
 pub(crate) const DEFECTS: &[Defect] = &[
     ("config-malformed", "host-local", r#"[ "$config" = "{" ] && fail 7; real"#),
