@@ -2,6 +2,7 @@
 //!
 //! This file only names the tasks; each has a module of its own:
 //!
+//! - [`conformance`]: `cargo xtask conformance`, every plugin, and the Go plugins, against the specification.
 //! - [`demo`]: `cargo xtask demo`, a network with two containers to look at.
 //! - [`mod@bench`]: `cargo xtask bench`, what a call costs; and `cargo xtask counts`, the guard of counts.
 //! - [`check`]: `cargo xtask test`, everything that CI checks, step by step.
@@ -16,6 +17,7 @@
 
 mod bench;
 mod check;
+mod conformance;
 mod demo;
 mod dist;
 mod e2e;
@@ -47,6 +49,8 @@ enum Task {
     Bench(bench::Options),
     /// Count the system calls and processes of each operation, and fail if there are more than before.
     Counts(bench::counts::Options),
+    /// Hold every plugin against the specification, ours and the Go plugins, and compare.
+    Conformance(conformance::Options),
     /// Build the one static binary, as it goes onto nodes.
     Dist,
     /// Check everything that CI checks: format, lint, docs, tests, User-Mode Linux, end to end.
@@ -81,6 +85,7 @@ fn main() -> ExitCode {
         Task::Demo => demo::run(),
         Task::Bench(options) => bench::run(&options),
         Task::Counts(options) => bench::counts::run(&options),
+        Task::Conformance(options) => conformance::run(&options),
         Task::Dist => dist::run(),
         Task::Test(options) => check::run(&options),
         Task::E2e(options) => e2e::run(&options),

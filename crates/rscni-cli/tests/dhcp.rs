@@ -180,6 +180,9 @@ fn check_names_what_is_missing() {
         a.netlink().del_address(index, a.reply.ips()[0]).unwrap();
         a.check_misses(&format!("{} is leased, and not on eth0", a.reply.ips()[0]));
         a.netlink().add_address(index, a.reply.ips()[0], AddressFlags::default()).unwrap();
+        network.plugin.check(&a, "eth0", &network.config).error(7).mentions("prevResult");
+        let ipam = network.with(&json!({ "type": "dhcp" }));
+        lab.plugin("/run/rscni-test/bin/dhcp").check(&a, "eth0", &ipam.config).error(7).mentions("prevResult");
         let mut other = a.config();
         other["prevResult"]["ips"][0]["address"] = "10.50.0.77/24".into();
         network.plugin.check(&a, "eth0", &other).error(100).mentions("not in prevResult");

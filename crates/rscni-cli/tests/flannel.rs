@@ -50,7 +50,11 @@ fn saved_names(dir: &str) -> Vec<String> {
 }
 
 fn saved(container: &Container) -> Value {
-    serde_json::from_slice(&std::fs::read(Path::new(DATA_DIR).join(container.id())).unwrap()).unwrap()
+    saved_as(container.id())
+}
+
+fn saved_as(name: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(Path::new(DATA_DIR).join(name)).unwrap()).unwrap()
 }
 
 #[rstest]
@@ -82,7 +86,7 @@ fn two_containers_talk_with_addresses_of_the_lease(#[case] subnets: String) {
     });
 }
 
-/// What flannel's own plugin saves for the same keys and the same file.
+/// What flannel's own plugin saves for the same keys and the same file; but that leaves out `dns`.
 #[rstest]
 #[case::defaults(
     json!({}),
@@ -135,7 +139,7 @@ fn two_containers_talk_with_addresses_of_the_lease(#[case] subnets: String) {
 #[case::another_plugin(
     json!({ "delegate": { "type": "ptp" }, "dns": { "domain": "x" }, "args": { "cni": {} } }),
     json!({
-        "type": "ptp", "ipMasq": true, "mtu": 1450,
+        "type": "ptp", "ipMasq": true, "mtu": 1450, "dns": { "domain": "x" },
         "ipam": {
             "type": "host-local",
             "ranges": [[{ "subnet": "10.42.1.0/24" }], [{ "subnet": "fd00:42:0:1::/64" }]],
@@ -150,6 +154,7 @@ fn the_other_plugin_gets_these_keys(#[case] keys: Value, #[case] expected: Value
         let mut expected = expected.clone();
         expected["cniVersion"] = "1.1.0".into();
         expected["name"] = "net".into();
+        expected["rscni"] = json!({ "ifname": "eth0" });
         assert_eq!(saved(&a), expected);
         a.check().success();
         if let Some(mac) = keys["runtimeConfig"]["mac"].as_str() {
@@ -403,15 +408,77 @@ fn two_interfaces_and_two_networks_of_one_container_do_not_mix() {
         lease_at("/run/other", "FLANNEL_NETWORK=10.43.0.0/16\nFLANNEL_SUBNET=10.43.1.1/24\n", 1400, false);
         let keys = json!({ "name": "other", "subnetFile": "/run/other", "delegate": { "bridge": "br2" } });
         let other = network.with(&keys).attach_as(&a.container, "eth2");
-        // The file is that of the last.
-        assert_eq!(saved(&a)["name"], "other");
-        a.del().success();
-        assert_eq!(saved(&a)["name"], "other");
-        other.check().success();
+        assert_eq!(saved(&a)["name"], "net");
+        assert_eq!(saved_as(&format!("{}:eth1", a.id()))["name"], "net");
+        assert_eq!(saved_as(&format!("{}:eth2", a.id()))["name"], "other");
+        for attached in [&a, &second, &other] {
+            attached.check().success();
+        }
+        // A second DEL does not take another interface's file for its own.
+        second.del().success();
+        second.del().success();
         second.check().error(100).mentions(DATA_DIR);
-        other.del().success();
+        a.check().success();
+        other.check().success();
+        let third = network.attach_as(&a.container, "eth3");
+        a.del().success();
+        a.del().success();
+        third.check().success();
+        other.check().success();
+        for attached in [&other, &third] {
+            attached.del().success();
+        }
+        assert_nothing_left(lab);
+    });
+}
+
+#[test]
+fn gc_tells_the_interfaces_of_a_container_apart() {
+    rscni_test::run(|lab| {
+        lease(V4);
+        let network = flannel(lab, &json!({}));
+        let a = network.attach(lab, "a");
+        let second = network.attach_as(&a.container, "eth1");
+        let third = network.attach_as(&a.container, "eth2");
+        network.gc(&[&second]).success();
+        second.check().success();
+        assert_eq!(saved_names(DATA_DIR), [format!("{}:eth1", a.id())]);
+        for gone in [&a, &third] {
+            gone.check().error(100).mentions(DATA_DIR);
+        }
         second.del().success();
         assert_nothing_left(lab);
+    });
+}
+
+/// A file of Go's, or of an earlier release, does not say which interface it is about.
+#[test]
+fn a_second_interface_spares_the_file_that_go_has_saved() {
+    rscni_test::run(|lab| {
+        lease(V4);
+        let network = flannel(lab, &json!({}));
+        let a = network.attach(lab, "a");
+        let file = Path::new(DATA_DIR).join(a.id());
+        let mut go = saved(&a);
+        go.as_object_mut().unwrap().shift_remove("rscni");
+        std::fs::write(&file, go.to_string()).unwrap();
+        let second = network.attach_as(&a.container, "eth1");
+        assert_eq!(saved(&a), go);
+        second.del().success();
+        a.check().success();
+        a.del().success();
+        assert_nothing_left(lab);
+    });
+}
+
+#[test]
+fn dns_of_the_network_is_in_the_result_unless_the_other_plugin_has_its_own() {
+    rscni_test::run(|lab| {
+        lease(V4);
+        let network = flannel(lab, &json!({ "dns": { "nameservers": ["192.0.2.53"] } }));
+        assert_eq!(network.attach(lab, "a").reply["dns"], json!({ "nameservers": ["192.0.2.53"] }));
+        let own = network.with(&json!({ "delegate": { "dns": { "domain": "example.net" } } }));
+        assert_eq!(own.attach(lab, "b").reply["dns"], json!({ "domain": "example.net" }));
     });
 }
 
@@ -431,7 +498,7 @@ fn check_names_what_differs() {
         change(&mut lab.host().netlink(), &a.port_name(), &LinkChange { up: Some(false), ..LinkChange::default() });
         a.check_misses(&a.port_name());
         std::fs::remove_file(Path::new(DATA_DIR).join(a.id())).unwrap();
-        a.check_misses(&format!("{DATA_DIR}/{}", a.id()));
+        a.check_misses(DATA_DIR);
     });
 }
 

@@ -43,6 +43,33 @@ fn check_tells_that_lo_is_down() {
 }
 
 #[test]
+fn check_tells_which_address_of_the_result_is_missing() {
+    rscni_test::run(|lab| {
+        let a = Network::new(lab, "loopback", &json!({})).attach(lab, "a");
+        a.check().success();
+        let lo = a.netlink().link_by_name("lo").unwrap().index;
+        a.netlink().del_address(lo, "::1/128".parse().unwrap()).unwrap();
+        a.check_misses("::1/128");
+    });
+}
+
+#[test]
+fn check_needs_the_result_and_minds_nothing_in_it_but_lo() {
+    rscni_test::run(|lab| {
+        let network = Network::new(lab, "loopback", &json!({}));
+        let a = network.attach(lab, "a");
+        network.plugin.check(&a, "lo", &network.config).error(7).mentions("prevResult");
+        let previous = json!({
+            "cniVersion": "1.1.0",
+            "interfaces": [{ "name": "eth0", "sandbox": a.path() }],
+            "ips": [{ "address": "10.1.0.2/24", "interface": 0 }, { "address": "10.1.0.3/24" }],
+            "routes": [{ "dst": "0.0.0.0/0" }],
+        });
+        network.plugin.check(&a, "lo", &network.with(&json!({ "prevResult": previous })).config).success();
+    });
+}
+
+#[test]
 fn a_result_of_plugins_before_it_is_passed_on() {
     rscni_test::run(|lab| {
         let network = Network::new(lab, "loopback", &json!({}));

@@ -161,6 +161,38 @@ fn a_container_on_two_networks_leaves_each_alone() {
 }
 
 #[test]
+fn a_container_on_one_network_twice_is_reached_by_both_interfaces_until_one_goes() {
+    rscni_test::run(|lab| {
+        support::install(lab);
+        let mut ipam = host_local(&[V4, V6]);
+        ipam["routes"] = json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]);
+        let network = Network::ptp(lab, &[], &json!({ "ipam": ipam, "ipMasq": true }));
+        let first = network.attach(lab, "a");
+        let before = support::snapshot(lab);
+        let second = network.attach_as(&first, "net1");
+        for attached in [&first, &second] {
+            attached.check().success();
+            for v4 in [true, false] {
+                lab.host().ping(attached.address(v4));
+            }
+        }
+        second.del().success();
+        lab.assert_unchanged_since(&before);
+        first.check().success();
+        for gateway in ["10.1.0.1", "fd01::1"] {
+            first.ping(gateway);
+        }
+        // The one that goes may be the older one.
+        let second = network.attach_as(&first, "net1");
+        first.del().success();
+        second.check().success();
+        for gateway in ["10.1.0.1", "fd01::1"] {
+            second.ping(gateway);
+        }
+    });
+}
+
+#[test]
 fn del_works_without_result_without_netns_and_with_netns_gone() {
     rscni_test::run(|lab| {
         support::install(lab);

@@ -8,12 +8,12 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rscni_linux::{Dummy, LinkChange, Netlink, Netns, Veth};
+use rscni_linux::{AddressFlags, Dummy, LinkChange, Netlink, Netns, Veth};
 use rscni_test::{Call, Container, Lab, Outcome, Plugin, Snapshot, VERSIONS};
 use serde_json::{Value, json};
 
 use crate::sample::Sample;
-use crate::shape::is_since;
+use crate::shape::{addresses, is_since};
 use crate::subject::Subject;
 use crate::verdict::{Checked, Not, error, json as json_of, not_applicable, not_met, succeeded, told};
 
@@ -225,6 +225,9 @@ impl World {
             match (error(&outcome), json_of(&outcome)) {
                 (None, Some(result)) => made.before.push(result),
                 (reply, _) => {
+                    // It may have got half way.
+                    let _ = plugin.del(&made.container, &made.ifname, &config);
+                    self.touched.set(true);
                     self.undo_before(&made);
                     let why = told(&outcome, &reply.unwrap_or_default());
                     let program = outcome.program().display();
@@ -269,6 +272,9 @@ impl World {
                 "there is no JSON object on its stdout",
             );
         };
+        if self.subject.is_ipam() {
+            use_addresses(made, &result);
+        }
         made.result = Some(result);
         let mut open = self.open.borrow_mut();
         let same = |a: &&mut Attachment| a.container.id() == made.container.id() && a.ifname == made.ifname;
@@ -353,6 +359,11 @@ impl World {
         if changes.is_empty() { Ok(()) } else { not_met(expected, changes.join("\n")) }
     }
 
+    /// Nothing is other than it was, at once.
+    pub(crate) fn has_not_changed_since(&self, before: &Snapshot) -> bool {
+        self.lab.changes_since(before, Duration::ZERO).is_empty()
+    }
+
     /// What is there, without what changes with each attachment.
     pub(crate) fn snapshot(&self) -> Checked<Snapshot> {
         Ok(self.facts()?.moving.iter().fold(self.lab.snapshot(), |all, file| all.ignoring(file)))
@@ -370,7 +381,7 @@ impl World {
         let at = |namespace: &Container, name: &str| Container::at(name, namespace.path());
         let one = self.attach_in(at(&self.first, "first-1"), ifname, version).map_err(fails)?;
         let two = self.attach_in(at(&self.second, "first-2"), ifname, version);
-        let addresses = |made: &Attachment| made.result.as_ref().map(crate::shape::addresses).unwrap_or_default();
+        let addresses = |made: &Attachment| made.result.as_ref().map(addresses).unwrap_or_default();
         let (exclusive, fixed) = match two.map_err(why) {
             Ok(two) => (None, !addresses(&one).is_empty() && addresses(&one) == addresses(&two)),
             Err(why) => (Some(why), false),
@@ -417,6 +428,17 @@ fn of_version(config: &Value, version: &str, prev_result: Option<&Value>) -> Val
         config["prevResult"] = prev_result.clone();
     }
     config
+}
+
+/// Does with the addresses of an IPAM plugin what its caller does, where there is an interface.
+fn use_addresses(made: &Attachment, result: &Value) {
+    let mut netlink = made.container.netlink();
+    let Ok(Some(link)) = netlink.find_link(&made.ifname) else { return };
+    let flags = AddressFlags { nodad: true, ..AddressFlags::default() };
+    for address in addresses(result).iter().filter_map(|address| address.parse().ok()) {
+        // One that the kernel refuses is missed by the CHECK of a plugin that looks for it.
+        let _ = netlink.add_address(link.index, address, flags);
+    }
 }
 
 /// A dummy, or one end of a veth where the kernel has none; with a hardware address that stays the same. The veth's other

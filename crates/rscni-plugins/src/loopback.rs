@@ -5,6 +5,7 @@ use rscni_linux::{Link, LinkChange};
 
 use crate::commands::Commands;
 use crate::failure::{Result, differs};
+use crate::host;
 use crate::sandbox::Sandbox;
 
 /// The loopback plugin. It holds nothing that GC could remove, and depends on nothing that STATUS could report.
@@ -61,8 +62,14 @@ fn del(args: &Args) -> Result<()> {
 }
 
 fn check(args: &Args) -> Result<()> {
+    let result = host::require_prev_result(args.conf()?)?;
     let mut sandbox = Sandbox::open(args)?;
-    if sandbox.netlink.link_by_name(LO)?.up { Ok(()) } else { Err(differs(format!("lo of {} is down", sandbox.path))) }
+    let lo = sandbox.netlink.link_by_name(LO)?;
+    if !lo.up {
+        return Err(differs(format!("lo of {} is down", sandbox.path)));
+    }
+    // What a plugin before it has made is for that to check.
+    sandbox.check_addresses(&lo, result.container_ips(LO).filter(|ip| ip.interface.is_some()))
 }
 
 fn set_up(sandbox: &mut Sandbox, up: bool) -> Result<()> {

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::commands::IpamCommands;
 use crate::failure::differs;
+use crate::host::require_prev_result;
 
 /// The plugin.
 pub(crate) const STATIC: IpamCommands = IpamCommands {
@@ -131,8 +132,7 @@ fn of_variables(args: &Args) -> Result<Vec<IpConfig>, Error> {
 /// Finds every configured address in the result of the ADD, with its gateway if it has one.
 fn check(args: &Args) -> Result<(), Error> {
     let config = Config::read(args)?;
-    let prev = args.conf()?.prev_result.as_ref();
-    let prev = prev.ok_or_else(|| Error::InvalidNetworkConfig("CHECK needs prevResult: it is missing".into()))?;
+    let prev = require_prev_result(args.conf()?)?;
     for ip in &config.ips {
         let address = ip.address.addr();
         let Some(found) = prev.ips.iter().find(|other| other.address.addr() == address) else {

@@ -297,7 +297,7 @@ fn files_of_old_releases_belong_to_every_interface_of_their_container() {
     let network = Network::of(&["10.0.0.0/24"]);
     network.write("10.0.0.2", "a");
     network.write("10.0.0.3", "b\n");
-    network.call("CHECK", "a").ok();
+    network.call("CHECK", "a").key("prevResult", json!({})).ok();
     let (code, _) = network.call("ADD", "a").error();
     assert_eq!(code, 4);
     network.gc(&json!([{ "containerID": "a", "ifname": "net1" }])).ok();
@@ -318,13 +318,15 @@ fn an_old_file_stays_while_the_interface_has_one_of_its_own() {
 #[test]
 fn check_finds_what_is_missing() {
     let network = Network::of(&["10.0.0.0/24", "fd00::/64"]);
-    let (code, details) = network.call("CHECK", "a").error();
-    assert!(code == 100 && details.contains("is not reserved for a eth0"), "{code} {details}");
+    let (code, details) = network.call("CHECK", "a").key("prevResult", json!({})).error();
+    assert!(code == 100 && details.contains("an address is not reserved for a eth0"), "{code} {details}");
     assert!(!network.dir.path().join("net").exists());
 
     let result = network.call("ADD", "a").ok();
+    let (code, details) = network.call("CHECK", "a").error();
+    assert!(code == 7 && details.contains("prevResult"), "{code} {details}");
     fs::remove_file(network.file("fd00::2")).unwrap();
-    network.call("CHECK", "a").ok();
+    network.call("CHECK", "a").key("prevResult", json!({})).ok();
     let (code, details) = network.call("CHECK", "a").key("prevResult", result.clone()).error();
     assert!(code == 100 && details.contains("fd00::2 is not reserved for a eth0"), "{code} {details}");
 

@@ -160,6 +160,8 @@ impl Call<'_> {
     }
 
     /// Gives the plugin none of this process's variables but `PATH`, only those of the call.
+    ///
+    /// Those stay that tell glibc and Go's runtime which registers the processor has: User-Mode Linux may need them.
     pub fn alone(mut self) -> Self {
         self.alone = true;
         self
@@ -188,7 +190,7 @@ impl Call<'_> {
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             let name_text = name.to_string_lossy();
-            let unwanted = self.alone && name_text != "PATH";
+            let unwanted = self.alone && !["PATH", "GLIBC_TUNABLES", "GODEBUG"].contains(&&*name_text);
             if unwanted || name_text.starts_with("CNI_") || name_text.starts_with(PRIVATE_VARIABLES) {
                 command.env_remove(&name);
             }

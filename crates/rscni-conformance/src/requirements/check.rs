@@ -37,10 +37,15 @@ pub(super) fn without_result(world: &World, _: &str) -> Checked {
 }
 
 pub(super) fn after_del(world: &World, _: &str) -> Checked {
-    if world.subject.is_chained() {
-        makes_interface(world)?;
+    world.facts()?;
+    let version = world.version_since("0.4.0")?;
+    let mut made = world.prepare(world.container(&world.first, "a"), &world.subject.ifname, version)?;
+    let prepared = world.snapshot()?;
+    let outcome = world.add(&made);
+    world.note(&mut made, &outcome, "ADD")?;
+    if world.has_not_changed_since(&prepared) {
+        return not_applicable("its ADD makes nothing that could be missing after DEL");
     }
-    let made = attached(world)?;
     succeeded(&world.call("DEL", &made, made.result.as_ref()).run(), "DEL")?;
     refused(&check(world, &made), "CHECK after DEL")
 }

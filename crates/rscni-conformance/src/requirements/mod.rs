@@ -113,7 +113,7 @@ pub const ALL: &[Requirement] = &[
     row("check-link-down", Should, CHECK, "CHECK is an error while the interface is down.", check::changed, "down"),
     row("check-address-gone", Should, CHECK, "CHECK is an error after an address of the result was removed.", check::changed, "address"),
     row("check-route-gone", Should, CHECK, "CHECK is an error after a route of the result was removed.", check::changed, "route"),
-    row("check-after-del", Should, CHECK, "CHECK is an error after DEL.", check::after_del, ""),
+    row("check-after-del", Should, CHECK, "CHECK is an error after DEL, if ADD makes anything.", check::after_del, ""),
     row("check-before-0.4.0", Must, CHECK, "CHECK is error 1, or 4, in a version before 0.4.0, which has none.", version::not_before, "CHECK 0.4.0"),
 
     row("status-ready", Must, STATUS, "STATUS succeeds where ADD does.", status::ready, ""),

@@ -40,7 +40,7 @@ use self::options::{Provide, Request, Wishes};
 use self::store::Store;
 use crate::commands::IpamCommands;
 use crate::failure::differs;
-use crate::host::require_valid_attachments;
+use crate::host::{require_prev_result, require_valid_attachments};
 use crate::sandbox::Sandbox;
 
 pub use self::daemon::Daemon;
@@ -127,6 +127,7 @@ fn add(args: &Args) -> Result<CNIResult, Error> {
 fn check(args: &Args) -> Result<(), Error> {
     let conf = args.conf()?;
     Keys::read(conf)?.wishes(args)?;
+    let result = require_prev_result(conf)?;
     let key = Key::new(&conf.name, args);
     let lease = match call::ask(&socket(conf)?, &Call::Look { key: key.clone() })? {
         Outcome::Answered(Answer::Lease(lease)) => lease,
@@ -135,7 +136,7 @@ fn check(args: &Args) -> Result<(), Error> {
         }
         Outcome::NoDaemon(why) => return Err(differs(format!("the DHCP lease is not kept: {why}")).into()),
     };
-    if conf.prev_result.as_ref().is_some_and(|prev| !prev.ips.iter().any(|ip| ip.address == lease.address.into())) {
+    if !result.ips.iter().any(|ip| ip.address == lease.address.into()) {
         return Err(differs(format!("{} is leased, and not in prevResult", lease.address)).into());
     }
     Ok(check_address(args, &lease)?)

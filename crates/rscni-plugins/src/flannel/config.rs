@@ -83,6 +83,10 @@ impl Config {
         if map["type"] == "bridge" {
             default(&mut map, "isGateway", true);
         }
+        // What stands beside `delegate` is the network's, and so the result's.
+        if let Some(dns) = &conf.dns {
+            default(&mut map, "dns", serde_json::to_value(dns).map_err(Error::from)?);
+        }
         if !conf.runtime_config.is_empty() {
             map.insert("runtimeConfig".into(), conf.runtime_config.clone().into());
         }

@@ -14,8 +14,6 @@ mod config;
 mod saved;
 mod subnet;
 
-use std::collections::HashSet;
-
 use rscni::invoke::Delegate;
 use rscni::{Args, CNIResult, Error, NetConf};
 
@@ -30,6 +28,7 @@ use crate::sandbox::Sandbox;
 use crate::undo::Undo;
 
 pub(crate) use self::config::DATA_DIR;
+pub(crate) use self::saved::about;
 
 /// The flannel plugin.
 pub(crate) const FLANNEL: Commands = Commands { add, del, check, gc, status };
@@ -41,12 +40,12 @@ fn add(args: &Args) -> Result<CNIResult> {
     let delegated = config.delegated(conf, Some(&Subnet::read(&config.subnet_file)?))?;
     // The other plugin would refuse it too; but then it is told to DEL, and that would be what is there already.
     Sandbox::open(args)?.refuse_taken(&args.ifname)?;
-    let saved = Saved::of(&config.data_dir, &args.container_id);
+    let saved = Saved::to_write(&config.data_dir, args, &conf.name)?;
     let earlier = saved.bytes()?;
     let mut undo = Undo::default();
     // Before the step itself: it may end half way.
     undo.push(|| saved.restore(earlier));
-    saved.write(&delegated)?;
+    saved.write(&delegated, &args.ifname)?;
     let result = delegate(args, &delegated)?.add()?;
     undo.commit();
     Ok(result)
@@ -61,12 +60,11 @@ fn delegate<'a>(args: &'a Args, delegated: &'a NetConf) -> Result<Delegate<'a>> 
 fn del(args: &Args) -> Result<()> {
     let conf = args.conf()?;
     let config = Config::new(conf)?;
-    let saved = Saved::of(&config.data_dir, &args.container_id);
-    let content = saved.read(&conf.name)?;
+    let (saved, content) = Saved::find(&config.data_dir, args, &conf.name)?;
     let delegated = match &content {
         Content::Ours(delegated) => of_call(delegated, conf),
-        // A second DEL, an ADD that got nowhere, or a second interface of the container. What is known without the
-        // file is enough for our own plugins, told to look for everything; others may want the subnet.
+        // A second DEL, an ADD that got nowhere, or one of Go's second interfaces, which share a file. What is known
+        // without it is enough for our own plugins, told to look for everything; others may want the subnet.
         Content::Missing | Content::Broken | Content::OfAnother => {
             let delegated = config.delegated(conf, None)?;
             if !Linked::has(&delegated.r#type, &args.path) {
@@ -97,9 +95,9 @@ fn check(args: &Args) -> Result<()> {
     let config = Config::new(conf)?;
     config.validate()?;
     host::require_prev_result(conf)?;
-    let saved = Saved::of(&config.data_dir, &args.container_id);
-    let Content::Ours(delegated) = saved.read(&conf.name)? else {
-        return Err(differs(format!("{saved} with the configuration of the ADD is missing")));
+    let (_, Content::Ours(delegated)) = Saved::find(&config.data_dir, args, &conf.name)? else {
+        let dir = &config.data_dir;
+        return Err(differs(format!("the file with the configuration of the ADD is missing in {dir}")));
     };
     delegate(args, &of_call(&delegated, conf))?.check().map_err(Into::into)
 }
@@ -108,8 +106,12 @@ fn check(args: &Args) -> Result<()> {
 /// they were made with another.
 fn gc(args: &Args) -> Result<()> {
     let conf = args.conf()?;
-    let valid: HashSet<&str> =
-        host::require_valid_attachments(conf)?.iter().map(|attachment| attachment.container_id.as_str()).collect();
+    let valid = host::require_valid_attachments(conf)?;
+    // A file that does not say which interface it is about stays as long as the container has any.
+    let is_valid = |saved: &Saved, ifname: Option<&str>| {
+        let mut of_container = valid.iter().filter(|attachment| attachment.container_id == saved.container_id());
+        of_container.any(|attachment| ifname.is_none_or(|ifname| ifname == attachment.ifname))
+    };
     let config = Config::new(conf)?;
     let for_gc = |delegated: &NetConf| {
         let delegated = of_call(delegated, conf);
@@ -121,9 +123,10 @@ fn gc(args: &Args) -> Result<()> {
         Ok(today) => groups.push((for_gc(&today), Vec::new())),
         Err(failure) => all.step(Err(failure)),
     }
-    for saved in saved::list(&config.data_dir)?.into_iter().filter(|saved| !valid.contains(saved.container_id())) {
+    for saved in saved::list(&config.data_dir)? {
         match saved.read(&conf.name) {
-            Ok(Content::Ours(delegated)) => {
+            Ok((_, ifname)) if is_valid(&saved, ifname.as_deref()) => {}
+            Ok((Content::Ours(delegated), _)) => {
                 let delegated = for_gc(&delegated);
                 match groups.iter_mut().find(|(other, _)| *other == delegated) {
                     Some((_, of_it)) => of_it.push(saved),

@@ -1,20 +1,24 @@
-//! The configurations that the other plugin got at ADD, each in a file named after the container, as Go's plugin keeps
-//! them.
+//! The configurations that the other plugin got at ADD, each in a file.
+//!
+//! The first attachment of a container has the file that Go's plugin knows, which is named after the container alone. In
+//! it a key of ours says which interface it is about. Those after it have one each, with the interface in its name.
 
 use std::fmt::{self, Display};
-use std::fs;
-use std::io;
+use std::{fs, io};
 use std::path::{Path, PathBuf};
 
-use rscni::{Error, NetConf};
+use rscni::{Args, Error, NetConf};
+use serde_json::{Value, json};
 
 use crate::failure::Result;
 use crate::state_file;
 
-/// The file of a container. It is there from ADD to DEL.
+/// The file of an attachment. It is there from ADD to DEL.
 pub(super) struct Saved {
     path: PathBuf,
     container_id: String,
+    /// The interface in its name.
+    ifname: Option<String>,
 }
 
 /// What is in a file, for one network.
@@ -23,28 +27,73 @@ pub(super) enum Content {
     Missing,
     /// No configuration: the process that wrote it was ended.
     Broken,
-    /// The same container on another network. A file is named after the container alone.
+    /// The same container on another network, or by another interface.
     OfAnother,
     /// The configuration of the ADD.
     Ours(Box<NetConf>),
 }
 
+/// The key of ours in a file: an object with `ifname`. The other plugin is not told.
+const KEY: &str = "rscni";
+
 impl Saved {
-    /// The file of a container whose id has been validated.
-    pub(super) fn of(data_dir: &str, container_id: &str) -> Self {
-        Self { path: Path::new(data_dir).join(container_id), container_id: container_id.to_owned() }
+    /// The file of an attachment, and what is in it: the one that bears its interface's name, or else the container's.
+    pub(super) fn find(data_dir: &str, args: &Args, network: &str) -> Result<(Self, Content)> {
+        let own = Self::own(data_dir, args);
+        match own.read(network)?.0 {
+            Content::Missing => {}
+            content => return Ok((own, content)),
+        }
+        let shared = Self::shared(data_dir, &args.container_id);
+        let content = match shared.read(network)? {
+            (Content::Ours(_), Some(ifname)) if ifname != args.ifname => Content::OfAnother,
+            (content, _) => content,
+        };
+        Ok((shared, content))
+    }
+
+    /// The file that an ADD writes. It is nobody else's.
+    pub(super) fn to_write(data_dir: &str, args: &Args, network: &str) -> Result<Self> {
+        let own = Self::own(data_dir, args);
+        let shared = Self::shared(data_dir, &args.container_id);
+        if own.bytes()?.is_some() {
+            return Ok(own);
+        }
+        Ok(match shared.read(network)? {
+            (Content::Missing | Content::Broken, _) => shared,
+            (Content::Ours(_), Some(ifname)) if ifname == args.ifname => shared,
+            // Go's does not say which interface it is about.
+            (Content::Ours(_) | Content::OfAnother, _) => own,
+        })
+    }
+
+    fn own(data_dir: &str, args: &Args) -> Self {
+        let (container_id, ifname) = (args.container_id.clone(), args.ifname.clone());
+        // Neither name can have a colon.
+        let path = Path::new(data_dir).join(format!("{container_id}:{ifname}"));
+        Self { path, container_id, ifname: Some(ifname) }
+    }
+
+    fn shared(data_dir: &str, container_id: &str) -> Self {
+        let path = Path::new(data_dir).join(container_id);
+        Self { path, container_id: container_id.to_owned(), ifname: None }
     }
 
     pub(super) fn container_id(&self) -> &str {
         &self.container_id
     }
 
-    pub(super) fn read(&self, network: &str) -> Result<Content> {
-        let Some(bytes) = self.bytes()? else { return Ok(Content::Missing) };
+    /// What is in it, and the interface that it is about, if the file tells.
+    pub(super) fn read(&self, network: &str) -> Result<(Content, Option<String>)> {
+        let Some(bytes) = self.bytes()? else { return Ok((Content::Missing, None)) };
         Ok(match NetConf::from_json(&bytes) {
-            Err(_) => Content::Broken,
-            Ok(conf) if conf.name != network => Content::OfAnother,
-            Ok(conf) => Content::Ours(conf.into()),
+            Err(_) => (Content::Broken, None),
+            Ok(conf) if conf.name != network => (Content::OfAnother, None),
+            Ok(mut conf) => {
+                let ifname = self.ifname.clone().or_else(|| ifname_in(conf.custom.get(KEY)?));
+                conf.custom = conf.custom.iter().filter(|(key, _)| *key != KEY).map(|(k, v)| (k, v.clone())).collect();
+                (Content::Ours(conf.into()), ifname)
+            }
         })
     }
 
@@ -57,8 +106,10 @@ impl Saved {
         }
     }
 
-    pub(super) fn write(&self, delegated: &NetConf) -> Result<()> {
-        self.put(&serde_json::to_vec(delegated).map_err(Error::from)?)
+    pub(super) fn write(&self, delegated: &NetConf, ifname: &str) -> Result<()> {
+        let mut map = delegated.to_json();
+        map.insert(KEY.into(), json!({ "ifname": ifname }));
+        self.put(&serde_json::to_vec(&map).map_err(Error::from)?)
     }
 
     /// Puts back what was there before an ADD that failed.
@@ -98,15 +149,32 @@ impl Display for Saved {
     }
 }
 
-/// The files of all containers; other files in the directory are not ours.
+/// The container and, where it is told, the interface that a file is about, by its name and by what is in it; none if it
+/// is no file of ours.
+pub(crate) fn about(name: &str, content: Option<&Value>) -> Option<(String, Option<String>)> {
+    let (container_id, ifname) = name.split_once(':').map_or((name, None), |(id, ifname)| (id, Some(ifname)));
+    rscni::name::check_container_id(container_id).ok()?;
+    ifname.map(rscni::name::check_interface_name).transpose().ok()?;
+    let ifname = ifname.map(ToOwned::to_owned).or_else(|| ifname_in(content?.get(KEY)?));
+    Some((container_id.to_owned(), ifname))
+}
+
+fn ifname_in(ours: &Value) -> Option<String> {
+    Some(ours.get("ifname")?.as_str()?.to_owned())
+}
+
+/// The files of all attachments; other files in the directory are not ours.
 pub(super) fn list(data_dir: &str) -> Result<Vec<Saved>> {
     let entries = match fs::read_dir(data_dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.and_then(Iterator::collect::<io::Result<Vec<_>>>),
     };
     let entries = entries.map_err(|error| Error::IOFailure(format!("list {data_dir}: {error}")))?;
-    let names = entries.iter().filter(|entry| !state_file::sweep(&entry.path()));
-    let names = names.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
-    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
-    Ok(names.filter(|name| rscni::name::check_container_id(name).is_ok()).map(|id| Saved::of(data_dir, &id)).collect())
+    let entries = entries.iter().filter(|entry| !state_file::sweep(&entry.path()));
+    let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+    let saved = files.filter_map(|entry| {
+        let (container_id, ifname) = about(entry.file_name().to_str()?, None)?;
+        Some(Saved { path: entry.path(), container_id, ifname })
+    });
+    Ok(saved.collect())
 }

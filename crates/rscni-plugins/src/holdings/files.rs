@@ -25,9 +25,12 @@ pub(super) fn look(holdings: &mut Holdings, dirs: &DataDirs) {
     for dir in with(&dirs.flannel, flannel::DATA_DIR) {
         let of = |name: &str, json: &Value| {
             let network = json.get("name")?.as_str()?.to_owned();
-            Some(HeldBy::Container { network, container_id: name.to_owned() })
+            Some(match flannel::about(name, Some(json))? {
+                (container_id, Some(ifname)) => HeldBy::Attachment { network, container_id, ifname },
+                (container_id, None) => HeldBy::Container { network, container_id },
+            })
         };
-        saved(holdings, &dir, |name| rscni::name::check_container_id(name).is_ok(), of);
+        saved(holdings, &dir, |name| flannel::about(name, None).is_some(), of);
     }
     for socket in with(&dirs.dhcp_sockets, dhcp::SOCKET) {
         let of = |_: &str, json: &Value| {

@@ -33,7 +33,7 @@ use self::range::{RangeSet, Stretch};
 use self::store::{Holder, Reservation, Store};
 use crate::commands::IpamCommands;
 use crate::failure::{AsFarAsPossible, differs};
-use crate::host::require_valid_attachments;
+use crate::host::{require_prev_result, require_valid_attachments};
 
 pub(crate) use self::config::DATA_DIR;
 pub(crate) use self::usage::{Content, reservations};
@@ -179,6 +179,7 @@ fn exhausted(index: usize, set: &RangeSet) -> String {
 fn check(args: &Args) -> Result<(), Error> {
     let config = Config::read(args)?;
     let conf = args.conf()?;
+    let result = require_prev_result(conf)?;
     reboot::reclaim(conf, &config.data_dir)?;
     let held: HashSet<_> = match Store::open(&config.data_dir, &conf.name)? {
         None => HashSet::new(),
@@ -187,8 +188,7 @@ fn check(args: &Args) -> Result<(), Error> {
             held.own.into_iter().chain(held.of_container).map(|reservation| reservation.address).collect()
         }
     };
-    let of_result = conf.prev_result.iter().flat_map(|prev| prev.container_ips(&args.ifname));
-    let mut of_sets = of_result.map(|ip| ip.address.addr()).filter(|ip| config.has(*ip));
+    let mut of_sets = result.container_ips(&args.ifname).map(|ip| ip.address.addr()).filter(|ip| config.has(*ip));
     let missing = match of_sets.find(|address| !held.contains(address)) {
         Some(address) => address.to_string(),
         None if held.is_empty() => "an address".to_owned(),

@@ -1,0 +1,22 @@
+//! `rscni conformance` of the plugins whose link kinds many kernels lack.
+//!
+//! Run in User-Mode Linux, which has them: `cargo xtask test --only uml`.
+
+#[path = "conformance/subjects.rs"]
+mod subjects;
+
+use std::collections::BTreeSet;
+
+use subjects::{each_conforms, names};
+
+each_conforms! {
+    dummy "dummy"
+    ipvlan "ipvlan"
+    vlan "vlan"
+    vrf "vrf"
+}
+
+#[test]
+fn none_is_left_out() {
+    assert_eq!(TESTED.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>(), names(true));
+}
