@@ -4,8 +4,8 @@
 //! it a key of ours says which interface it is about. Those after it have one each, with the interface in its name.
 
 use std::fmt::{self, Display};
-use std::{fs, io};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use rscni::{Args, Error, NetConf};
 use serde_json::{Value, json};
