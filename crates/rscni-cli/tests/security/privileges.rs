@@ -13,7 +13,7 @@ use crate::support::{self, Attached, Network, V4, dhcp, host_local};
 
 /// Has the plugin called as root with these capabilities and no others.
 fn with(lab: &Lab, network: &Network, capabilities: &[&str]) -> Network {
-    let set: String = capabilities.iter().map(|name| format!(",+{}", name.to_lowercase())).collect();
+    let set = capabilities.iter().map(|name| format!(",+{}", name.to_lowercase())).collect::<Vec<_>>().concat();
     let plugin = network.config["type"].as_str().unwrap();
     let script = lab.dir().join(format!("{plugin}-with-{}", capabilities.join("-")));
     let program = network.plugin.program().display();
