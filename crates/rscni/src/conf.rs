@@ -252,6 +252,16 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_passed_on_to_the_last_digit() {
+        let text =
+            r#"{"cniVersion":"1.1.0","name":"net","own":{"x":2.666666666666666e117,"y":[0.1,18446744073709551615]}}"#;
+        let conf = NetConf::from_json(text.as_bytes()).unwrap();
+        let written = serde_json::to_string(&conf).unwrap();
+        assert_eq!(NetConf::from_json(written.as_bytes()).unwrap(), conf);
+        assert!(written.contains("2.666666666666666e+117") && written.contains("18446744073709551615"), "{written}");
+    }
+
+    #[test]
     fn every_key_survives_and_unknown_ones_keep_their_order() {
         let json = json!({
             "cniVersion": "1.1.0", "name": "net", "type": "bridge", "capabilities": { "mac": true },
