@@ -46,6 +46,8 @@ mod arp;
 mod closing;
 pub mod conntrack;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod kernel_interface;
 mod mac;
 pub mod netlink;

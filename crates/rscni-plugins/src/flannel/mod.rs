@@ -12,7 +12,7 @@
 
 mod config;
 mod saved;
-mod subnet;
+pub(crate) mod subnet;
 
 use std::collections::HashSet;
 
