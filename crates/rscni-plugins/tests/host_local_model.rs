@@ -129,10 +129,10 @@ fn content(container: u8) -> String {
 
 /// Does it to both, and holds what the plugin says against the model.
 fn take(step: Step, node: &Node, model: &mut Model) -> Result<(), TestCaseError> {
-    let none = json!({});
+    let plain = json!({});
     match step {
         Step::Add(container) => {
-            let outcome = node.call("ADD", Some(container), &none);
+            let outcome = node.call("ADD", Some(container), &plain);
             match (model.has(container), model.next()) {
                 (true, _) => prop_assert_eq!(outcome.unwrap_err().code(), 4),
                 (false, None) => prop_assert_eq!(outcome.unwrap_err().code(), 11),
@@ -146,11 +146,11 @@ fn take(step: Step, node: &Node, model: &mut Model) -> Result<(), TestCaseError>
             }
         }
         Step::Del(container) => {
-            prop_assert!(node.call("DEL", Some(container), &none).is_ok());
+            prop_assert!(node.call("DEL", Some(container), &plain).is_ok());
             model.held.retain(|_, holder| *holder != container);
         }
         Step::Check(container) => {
-            prop_assert_eq!(node.call("CHECK", Some(container), &none).is_ok(), model.has(container));
+            prop_assert_eq!(node.call("CHECK", Some(container), &plain).is_ok(), model.has(container));
         }
         Step::Gc(wanted) => {
             let is_wanted = |container: u8| wanted >> container & 1 == 1;
@@ -163,7 +163,7 @@ fn take(step: Step, node: &Node, model: &mut Model) -> Result<(), TestCaseError>
             model.held.retain(|_, holder| is_wanted(*holder));
             model.remains.clear();
         }
-        Step::Status => prop_assert_eq!(node.call("STATUS", None, &none).is_ok(), model.next().is_some()),
+        Step::Status => prop_assert_eq!(node.call("STATUS", None, &plain).is_ok(), model.next().is_some()),
         Step::TheyReserve(address, container) if !model.held.contains_key(&address) => {
             fs::write(node.file(address), content(container)).unwrap();
             model.held.insert(address, container);
@@ -180,13 +180,12 @@ fn take(step: Step, node: &Node, model: &mut Model) -> Result<(), TestCaseError>
             fs::write(node.file(address), "").unwrap();
             model.remains.insert(address);
         }
-        Step::TheyReserve(..) | Step::TheyRelease(_) | Step::Remains(_) => {}
         Step::IndexGone => drop(fs::remove_file(node.index())),
         Step::IndexBroken(byte) if node.index().exists() => {
             // Without its seal: one that has it is believed.
             fs::write(node.index(), vec![byte; 5000]).unwrap();
         }
-        Step::IndexBroken(_) => {}
+        Step::TheyReserve(..) | Step::TheyRelease(_) | Step::Remains(_) | Step::IndexBroken(_) => {}
     }
     Ok(())
 }
