@@ -3,6 +3,8 @@
 //! It is there for fuzzers and tests only, so nothing of it is part of the crate. `fuzz/` has the programs around these
 //! functions and the bytes to begin with, which the tests replay.
 
+#![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
+
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;

@@ -1,5 +1,7 @@
 //! The part of rtnetlink in [`fuzzing`](crate::fuzzing).
 
+#![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
+
 use super::socket::first_answer;
 use super::tc::{Handle, HtbClass, Qdisc, U32};
 use super::{Address, Answer, Link, Neighbour, Route, Rule, vlan};

@@ -1,5 +1,7 @@
 //! The part of nftables in [`fuzzing`](crate::fuzzing).
 
+#![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
+
 use super::list::elements;
 use super::{ChainInfo, Data, RuleInfo, Verdict, userdata, verdict};
 use crate::fuzzing::bytes;

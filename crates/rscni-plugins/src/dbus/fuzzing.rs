@@ -1,5 +1,7 @@
 //! The part of the message bus in [`fuzzing`](crate::fuzzing).
 
+#![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
+
 use super::address;
 use super::message::{Call, Header};
 

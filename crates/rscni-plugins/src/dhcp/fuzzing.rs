@@ -1,5 +1,7 @@
 //! The part of dhcp in [`fuzzing`](crate::fuzzing).
 
+#![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
+
 use std::time::Duration;
 
 use rscni::{CNIResult, SpecVersion};

@@ -1,5 +1,7 @@
 //! The part of host-local in [`fuzzing`](crate::fuzzing).
 
+#![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
+
 use std::collections::HashSet;
 use std::fs;
 use std::net::IpAddr;

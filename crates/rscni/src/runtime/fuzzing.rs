@@ -1,5 +1,7 @@
 //! The runtime's part of [`fuzzing`](crate::fuzzing).
 
+#![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
+
 use std::io;
 use std::path::PathBuf;
 
@@ -61,7 +63,7 @@ pub fn chain(data: &[u8]) {
         }
     };
     let mut params = AttachmentParams::new("id", "/run/netns/a", "eth0");
-    params.capability_args = list.plugins[0].as_map().clone();
+    params.capability_args.clone_from(list.plugins[0].as_map());
     let chain = Chain::new(|name| Ok(PathBuf::from(name)), &[], &list, params);
 
     let mut add = Add::new(&chain);
