@@ -12,7 +12,7 @@ use clap::ValueEnum;
 
 use crate::packages::{self, Package};
 use crate::tally::Tally;
-use crate::{e2e, faults, program, supply, uml};
+use crate::{e2e, faults, fuzz, program, supply, uml};
 
 /// What to check.
 #[derive(clap::Args)]
@@ -26,7 +26,7 @@ pub(crate) struct Options {
 enum Step {
     /// cargo fmt --check
     Format,
-    /// cargo clippy, every warning an error
+    /// cargo clippy, every warning an error; cargo check of the fuzzers
     Lint,
     /// cargo doc, every warning an error
     Docs,
@@ -155,14 +155,16 @@ fn failure(step: Step) -> String {
     format!("rscni: FAILED at the step {} (again: cargo xtask test --only {})", step.headline(), name.get_name())
 }
 
-/// `--all-targets` leaves out targets with `test = false`, so the tests for User-Mode Linux are named.
+/// `--all-targets` leaves out targets with `test = false`, so the tests for User-Mode Linux are named. The package of the
+/// fuzzers is no part of the workspace; that it compiles is seen apart.
 fn lint() -> Result<()> {
     let mut command = program::cargo();
     command.args(["clippy", "--quiet", "--workspace", "--all-features", "--all-targets"]);
     for target in uml::test_targets()? {
         command.args(["--test", &target.name]);
     }
-    program::foreground(command.args(["--", "-D", "warnings"]))
+    program::foreground(command.args(["--", "-D", "warnings"]))?;
+    fuzz::check()
 }
 
 fn cargo_test(targets: &[&str], tally: &mut Tally) -> Result<()> {

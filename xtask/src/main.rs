@@ -8,6 +8,7 @@
 //! - [`check`]: `cargo xtask test`, everything that CI checks, step by step.
 //! - [`e2e`]: the end-to-end run with containerd, runc and the Go plugins.
 //! - [`faults`]: kill the plugins and have their system calls fail, at every place, and look for what is left.
+//! - [`fuzz`]: run the fuzzers.
 //! - [`supply`]: licences, sources and versions of the dependencies.
 //! - [`uml`]: run a program inside User-Mode Linux.
 //! - [`upstream`]: the Go plugins' own test cases, run against our programs.
@@ -22,6 +23,7 @@ mod demo;
 mod dist;
 mod e2e;
 mod faults;
+mod fuzz;
 mod packages;
 mod program;
 mod supply;
@@ -59,6 +61,8 @@ enum Task {
     E2e(e2e::Options),
     /// Kill the plugins and have their system calls fail, at every place; nothing may be left behind.
     Faults(faults::Options),
+    /// Run the fuzzers, which need a nightly toolchain and cargo-fuzz.
+    Fuzz(fuzz::Options),
     /// Run a command inside User-Mode Linux, which has the link kinds that the running kernel may lack.
     Uml(uml::Options),
     /// Run the Go plugins' own test cases against our programs, and compare.
@@ -91,6 +95,7 @@ fn main() -> ExitCode {
         Task::E2e(options) => e2e::run(&options),
         Task::Faults(options) => faults::run(&options),
         Task::FaultsInside(options) => faults::run_inside(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Uml(options) => uml::run(&options),
         Task::UmlStart(options) => uml::start(&options),
         Task::UmlInit(options) => uml::init(&options),

@@ -71,7 +71,7 @@ impl Arp {
 }
 
 /// Whether an Ethernet frame is an answer of the station that has this address.
-fn is_answer(frame: &[u8], address: Ipv4Addr) -> bool {
+pub(crate) fn is_answer(frame: &[u8], address: Ipv4Addr) -> bool {
     frame.get(20..22) == Some(&ARP_REPLY.to_be_bytes()) && frame.get(28..32) == Some(&address.octets())
 }
 

@@ -143,7 +143,7 @@ impl Socket {
 }
 
 impl Flow {
-    fn parse(payload: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(payload: &[u8]) -> Option<Self> {
         let (mut original, mut reply, mut status, mut id, mut zone) = (None, None, 0, None, None);
         for (kind, value) in attributes(payload, HEADER) {
             match kind {
@@ -168,7 +168,7 @@ impl Flow {
 
 impl Tuple {
     /// `None` for protocols without ports.
-    fn parse(tuple: Attributes<'_>) -> Option<Self> {
+    pub(crate) fn parse(tuple: Attributes<'_>) -> Option<Self> {
         let (mut src, mut dst, mut protocol, mut sport, mut dport) = (None, None, None, None, None);
         for (kind, value) in tuple {
             for (part, value) in value.nested() {
@@ -185,7 +185,7 @@ impl Tuple {
         Some(Self { src: src?, dst: dst?, protocol: protocol?, sport: sport?, dport: dport? })
     }
 
-    fn nested(&self, kind: u16) -> DefaultNla {
+    pub(crate) fn nested(&self, kind: u16) -> DefaultNla {
         let address = |v4: u16, v6: u16, address: IpAddr| match address {
             IpAddr::V4(address) => DefaultNla::new(v4, address.octets().to_vec()),
             IpAddr::V6(address) => DefaultNla::new(v6, address.octets().to_vec()),

@@ -47,6 +47,8 @@ mod closing;
 pub mod conntrack;
 mod directory;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod kernel_interface;
 mod mac;
 pub mod netlink;

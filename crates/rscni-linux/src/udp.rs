@@ -117,7 +117,7 @@ fn filter(port: u16) -> [SockFilter; 9] {
 }
 
 /// `payload` as an IP packet; none if it is too long for one.
-fn wrap(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn wrap(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Option<Vec<u8>> {
     let udp_length = u16::try_from(UDP_HEADER + payload.len()).ok()?;
     let length = u16::try_from(IP_HEADER + UDP_HEADER + payload.len()).ok()?;
     let mut packet = Vec::with_capacity(length.into());
@@ -150,7 +150,7 @@ fn wrap(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Option<Vec<u8>>
 }
 
 /// Where in an IP packet the payload of a datagram to `port` is; none if it is no whole one.
-fn payload(packet: &[u8], port: u16) -> Option<std::ops::Range<usize>> {
+pub(crate) fn payload(packet: &[u8], port: u16) -> Option<std::ops::Range<usize>> {
     let half = |at: usize| Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]));
     let first = *packet.first()?;
     let udp = usize::from(first & 0x0f) * 4;

@@ -4,7 +4,7 @@
 //! What has no mark of its owner's network is not here: what the Go plugins make for `macspoofchk` and with nftables.
 
 mod files;
-mod rules;
+pub(crate) mod rules;
 
 pub use self::rules::drops_forwarded;
 

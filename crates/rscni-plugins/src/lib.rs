@@ -17,6 +17,8 @@ mod dummy;
 mod failure;
 mod firewall;
 mod flannel;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod holdings;
 mod host;
 mod host_device;

@@ -139,6 +139,21 @@ fn hexadecimal(bytes: &[u8], digits: usize) -> String {
     halves.take(digits).filter_map(|half| char::from_digit(half.into(), 16)).collect()
 }
 
+/// See [`fuzzing`](crate::fuzzing::saved).
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Some(owner) = untagged(&text) {
+        let tag = owner.tag();
+        assert!(tag == text || text.len() > LONGEST && tag.starts_with('#'));
+        assert_eq!(Owner::tag_of_alias(&owner.alias()), Some(&*tag));
+        assert!(!owner.is_contradicted_by(Some(&owner.alias())));
+        assert!(owner.veth_name().len() == 15 && owner.digest().len() == 32);
+    }
+    let tag = Owner::tag_of_alias(&text);
+    assert_eq!(tag.is_some(), text.starts_with(ALIAS));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,7 +31,10 @@ pub fn from_value<T: DeserializeOwned>(json: impl Into<Value>) -> Result<T, Erro
 /// Takes the value of a key, however it is spelled.
 pub(crate) fn take(map: &mut Map<String, Value>, key: &str) -> Option<Value> {
     let spelled = spelling(map, key)?.clone();
-    map.shift_remove(&spelled)
+    let value = map.shift_remove(&spelled);
+    // Other spellings were passed over. Whoever reads what is left must not take one of them for the key.
+    map.retain(|other, _| !other.eq_ignore_ascii_case(key));
+    value
 }
 
 /// The value of a key, however it is spelled.

@@ -252,6 +252,25 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_passed_on_to_the_last_digit() {
+        let text =
+            r#"{"cniVersion":"1.1.0","name":"net","own":{"x":2.666666666666666e117,"y":[0.1,18446744073709551615]}}"#;
+        let conf = NetConf::from_json(text.as_bytes()).unwrap();
+        let written = serde_json::to_string(&conf).unwrap();
+        assert_eq!(NetConf::from_json(written.as_bytes()).unwrap(), conf);
+        assert!(written.contains("2.666666666666666e+117") && written.contains("18446744073709551615"), "{written}");
+    }
+
+    #[test]
+    fn another_spelling_of_a_key_that_was_passed_over_is_not_taken_for_it_later() {
+        let text =
+            r#"{ "name": "", "Name": "x", "runtimeConfig": {}, "RuntimeConfig": { "mac": 1 }, "CNIVERSION": "0.4.0" }"#;
+        let conf = NetConf::from_json(text.as_bytes()).unwrap();
+        assert_eq!((conf.name.as_str(), conf.runtime_config.len(), conf.custom.len()), ("", 0, 0));
+        assert_eq!(NetConf::try_from(conf.to_json()).unwrap(), conf);
+    }
+
+    #[test]
     fn every_key_survives_and_unknown_ones_keep_their_order() {
         let json = json!({
             "cniVersion": "1.1.0", "name": "net", "type": "bridge", "capabilities": { "mac": true },

@@ -52,6 +52,8 @@ mod async_exec;
 mod conf;
 mod custom;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod invoke;
 mod legacy;
 pub mod name;

@@ -127,6 +127,30 @@ proptest! {
     }
 
     #[test]
+    fn old_versions_hold_the_routes_of_the_families_that_have_an_address(result in result()) {
+        for version in [SpecVersion::V0_1_0, SpecVersion::V0_2_0] {
+            let back = read(&result.to_json(version));
+            let has_address = |v4| result.ips.iter().any(|ip| ip.address.addr().is_ipv4() == v4);
+            let of = |v4| result.routes.iter().filter(move |route| route.dst.addr().is_ipv4() == v4 && has_address(v4));
+            let expected: Vec<_> = of(true).chain(of(false)).map(|route| Route::new(route.dst, route.gw)).collect();
+            prop_assert_eq!(back.routes, expected);
+            prop_assert_eq!(back.dns, without_empty_text(result.clone()).dns);
+            prop_assert_eq!(back.interfaces, []);
+        }
+    }
+
+    #[test]
+    fn on_its_way_through_any_two_versions_a_result_keeps_what_the_older_one_can_hold(result in result()) {
+        for one in SpecVersion::ALL {
+            for other in SpecVersion::ALL {
+                let arrived = read(&read(&result.to_json(one)).to_json(other));
+                let older = one.min(other);
+                prop_assert_eq!(arrived.to_json(older), result.to_json(older), "{} to {}", one, other);
+            }
+        }
+    }
+
+    #[test]
     fn a_configuration_keeps_its_prev_result(result in result()) {
         for version in SpecVersion::ALL {
             let config = json!({ "cniVersion": version, "name": "n", "prevResult": result.to_json(version) });

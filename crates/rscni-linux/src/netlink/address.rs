@@ -168,7 +168,7 @@ impl Netlink {
 
 impl Address {
     /// `None` for what is neither IPv4 nor IPv6.
-    fn parse(payload: &[u8]) -> Option<Self> {
+    pub(super) fn parse(payload: &[u8]) -> Option<Self> {
         let [_, prefix_len, flags, scope, i0, i1, i2, i3] = *payload.first_chunk::<HEADER>()?;
         let mut flags = u32::from(flags);
         let mut address = None;

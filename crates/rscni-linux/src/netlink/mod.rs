@@ -11,6 +11,8 @@ mod address;
 mod attribute;
 mod bridge;
 mod family;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod kind;
 mod link;
 mod neighbour;

@@ -82,7 +82,7 @@ impl Netlink {
 }
 
 impl Neighbour {
-    fn parse(payload: &[u8]) -> Option<Self> {
+    pub(super) fn parse(payload: &[u8]) -> Option<Self> {
         let [_, _, _, _, i0, i1, i2, i3, s0, s1, _, _] = *payload.first_chunk::<HEADER>()?;
         let mut address = None;
         let mut mac = None;

@@ -220,7 +220,7 @@ impl Route {
     }
 
     /// One route for each hop, of which there are several if IPv6 routes by different links lead to one destination.
-    fn parse_all(payload: &[u8]) -> Vec<Self> {
+    pub(super) fn parse_all(payload: &[u8]) -> Vec<Self> {
         let Some(route) = Self::parse(payload) else { return Vec::new() };
         let hops = attributes(payload, HEADER).find(|(kind, _)| *kind == RTA_MULTIPATH);
         let Some((_, Value(mut rest))) = hops else { return vec![route] };

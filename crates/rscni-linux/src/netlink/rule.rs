@@ -72,7 +72,7 @@ impl Rule {
     }
 
     /// `None` for what is neither IPv4 nor IPv6.
-    fn parse(payload: &[u8]) -> Option<Self> {
+    pub(super) fn parse(payload: &[u8]) -> Option<Self> {
         let [family, dst_len, src_len, tos, table, _, _, action, f0, f1, f2, f3] = *payload.first_chunk::<HEADER>()?;
         let mut src: IpAddr = match AddressFamily::from(family) {
             AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),

@@ -143,12 +143,8 @@ impl Socket {
             }
             let mut rest = &self.incoming[..];
             while !rest.is_empty() {
-                let message = NetlinkBuffer::new_checked(rest).map_err(|error| invalid_data(&error.to_string()))?;
-                let sequence = message.sequence_number();
-                let flags = message.flags();
-                let end = (message.length() as usize).next_multiple_of(NLMSG_ALIGN);
-                let answer = parse(message.message_type(), flags, message.payload())?;
-                rest = rest.get(end..).unwrap_or_default();
+                let (sequence, flags, answer, others) = first_answer(rest)?;
+                rest = others;
                 if sequence.wrapping_sub(first) > span {
                     continue;
                 }
@@ -287,6 +283,15 @@ const MSG_DONTWAIT: i32 = 0x40;
 /// How often an answer is asked for again that could not be received.
 const RECEIVE_ATTEMPTS: usize = 3;
 
+/// The first answer of a datagram, with its sequence number and flags, and what follows it.
+pub(super) fn first_answer(datagram: &[u8]) -> io::Result<(u32, u16, Answer<'_>, &[u8])> {
+    let message = NetlinkBuffer::new_checked(datagram).map_err(|error| invalid_data(&error.to_string()))?;
+    let (sequence, flags) = (message.sequence_number(), message.flags());
+    let end = (message.length() as usize).next_multiple_of(NLMSG_ALIGN);
+    let answer = parse(message.message_type(), flags, message.payload())?;
+    Ok((sequence, flags, answer, datagram.get(end..).unwrap_or_default()))
+}
+
 fn parse(kind: u16, flags: u16, payload: &[u8]) -> io::Result<Answer<'_>> {
     if kind != NLMSG_ERROR && kind != NLMSG_DONE {
         return Ok(Answer::Object { kind, payload });
@@ -319,7 +324,7 @@ fn parse(kind: u16, flags: u16, payload: &[u8]) -> io::Result<Answer<'_>> {
             .find(|attribute| attribute.kind() == NLMSGERR_ATTR_MSG)
             .and_then(|attribute| parse_string(attribute.value()).ok())
     });
-    Ok(Answer::Refused(Refusal { errno: -code, extack }))
+    Ok(Answer::Refused(Refusal { errno: code.saturating_neg(), extack }))
 }
 
 fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
@@ -356,6 +361,14 @@ mod tests {
             assert_eq!(refusal.errno, 1);
             assert_eq!(refusal.extack.as_deref(), Some("nope"));
         }
+    }
+
+    #[test]
+    fn a_code_that_has_no_counterpart_is_a_refusal_too() {
+        let Ok(Answer::Refused(refusal)) = parse(NLMSG_ERROR, 0, &i32::MIN.to_ne_bytes()) else {
+            panic!("not understood as a refusal");
+        };
+        assert_eq!(refusal.errno, i32::MAX);
     }
 
     #[test]

@@ -126,7 +126,7 @@ impl Netlink {
     }
 }
 
-fn parse(payload: &[u8], wanted: u32) -> Option<Vec<Vlan>> {
+pub(super) fn parse(payload: &[u8], wanted: u32) -> Option<Vec<Vlan>> {
     let index = u32::from_ne_bytes(*payload.get(4..)?.first_chunk()?);
     if index != wanted {
         return None;

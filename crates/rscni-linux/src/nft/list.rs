@@ -205,7 +205,7 @@ impl Nft {
 }
 
 impl ChainInfo {
-    fn parse(payload: &[u8]) -> Self {
+    pub(super) fn parse(payload: &[u8]) -> Self {
         let mut chain = Self {
             table: String::new(),
             name: String::new(),
@@ -241,7 +241,9 @@ impl ChainInfo {
 }
 
 impl RuleInfo {
-    fn parse(payload: &[u8]) -> Self {
+    /// Reads a rule as the kernel lists it: for tests of what is made of rules that no kernel has.
+    #[doc(hidden)]
+    pub fn parse(payload: &[u8]) -> Self {
         let mut rule = Self { handle: 0, comment: None, jump_target: None, verdict: None, expressions: Vec::new() };
         for (kind, value) in attributes(payload, HEADER) {
             match kind {
@@ -274,7 +276,7 @@ impl RuleInfo {
     }
 }
 
-fn elements(payload: &[u8]) -> impl Iterator<Item = ElementInfo> {
+pub(super) fn elements(payload: &[u8]) -> impl Iterator<Item = ElementInfo> {
     attributes(payload, HEADER)
         .filter(|(kind, _)| *kind == NFTA_SET_ELEM_LIST_ELEMENTS)
         .flat_map(|(_, list)| list.nested())

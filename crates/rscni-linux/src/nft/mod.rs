@@ -10,6 +10,8 @@
 mod chain;
 mod element;
 mod expression;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod list;
 mod message;
 mod rule;

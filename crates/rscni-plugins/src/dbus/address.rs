@@ -21,7 +21,7 @@ pub(super) fn connect(addresses: Option<&str>) -> io::Result<UnixStream> {
     Err(failed.unwrap_or_else(|| invalid("DBUS_SYSTEM_BUS_ADDRESS names no address")))
 }
 
-fn parse(address: &str) -> io::Result<SocketAddr> {
+pub(super) fn parse(address: &str) -> io::Result<SocketAddr> {
     let keys = address.strip_prefix("unix:").ok_or_else(|| invalid("only `unix:` addresses are supported"))?;
     for pair in keys.split(',') {
         match pair.split_once('=') {

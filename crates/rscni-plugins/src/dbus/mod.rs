@@ -5,6 +5,8 @@
 //! "Message Protocol".
 
 mod address;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod message;
 
 use std::fmt;

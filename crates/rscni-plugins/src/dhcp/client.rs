@@ -52,6 +52,14 @@ pub(crate) struct Held {
     pub(crate) terms: Option<Terms>,
 }
 
+impl Held {
+    /// Whether its times can be reckoned with: what is read from a file may be any number.
+    pub(super) fn has_end_in_sight(&self) -> bool {
+        let can_come = |time: Duration| self.since.checked_add(time).is_some();
+        self.terms.is_none_or(|Terms { renew, rebind, expire }| [renew, rebind, expire].into_iter().all(can_come))
+    }
+}
+
 /// What is to be done next.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {

@@ -163,22 +163,30 @@ fn names(bytes: &[u8]) -> Option<Vec<String>> {
     Some(names)
 }
 
+/// The longest name: its labels with their lengths, and an empty one at its end (RFC 1035, section 2.3.4).
+const LONGEST_NAME: usize = 255;
+
 /// The name at `at`, and where the next one begins.
 fn name_at(bytes: &[u8], mut at: usize) -> Option<(String, usize)> {
     let mut labels = Vec::new();
-    let mut next = None;
+    let (mut next, mut start, mut length_of_all) = (None, at, 0);
     loop {
         match usize::from(*bytes.get(at)?) {
             0 => return Some((labels.join("."), next.unwrap_or(at + 1))),
             length @ 1..64 => {
                 labels.push(String::from_utf8_lossy(bytes.get(at + 1..=at + length)?).into_owned());
                 at += 1 + length;
+                length_of_all += 1 + length;
+                if length_of_all >= LONGEST_NAME {
+                    return None;
+                }
             }
             high @ 192..256 => {
                 let target = (high - 192) << 8 | usize::from(*bytes.get(at + 1)?);
                 next.get_or_insert(at + 2);
-                // Only back: so it comes to an end.
-                at = Some(target).filter(|target| *target < at)?;
+                // Only to before where the labels began that led here: else they would lead here again, without end.
+                at = Some(target).filter(|target| *target < start)?;
+                start = at;
             }
             _ => return None,
         }
@@ -256,6 +264,22 @@ mod tests {
     fn the_metric_is_that_of_all_routes() {
         let lease = Lease::of(&ack(&[(3, &[10, 0, 0, 1]), (33, &[9, 0, 0, 0, 10, 0, 0, 1])])).unwrap();
         assert!(lease.result(Some(7)).routes.iter().all(|route| route.priority == Some(7)));
+    }
+
+    #[test]
+    fn names_that_lead_back_to_themselves_or_are_too_long_are_none() {
+        for to_itself in
+            [&[1, b'a', 0xc0, 0][..], &[0xc0, 0], &[1, b'a', 0, 1, b'b', 0xc0, 3], &[1, b'a', 0xc0, 4, 0xc0, 0]]
+        {
+            assert_eq!(result(&[(119, to_itself)]).get("dns"), None, "{to_itself:?}");
+        }
+        let mut name = [&[63][..], &[b'a'; 63]].concat().repeat(4);
+        name[192] = 61;
+        name.truncate(192 + 62);
+        name.push(0);
+        assert_eq!(result(&[(119, &name)])["dns"]["search"][0].as_str().map(str::len), Some(253));
+        name.splice(0..0, [1, b'b']);
+        assert_eq!(result(&[(119, &name)]).get("dns"), None);
     }
 
     #[test]

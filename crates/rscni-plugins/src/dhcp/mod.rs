@@ -18,6 +18,8 @@
 mod call;
 mod client;
 mod daemon;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod lease;
 mod listener;
 mod message;

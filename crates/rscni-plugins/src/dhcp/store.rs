@@ -32,6 +32,11 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    /// Reads a file; none if it is no lease, or has times that no lease has.
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice::<Self>(bytes).ok().filter(|kept| kept.held.has_end_in_sight())
+    }
+
     pub(super) fn new(key: &Key, place: &Place, client: &Client, held: &Held) -> Result<Self, Error> {
         let identity = client.identity();
         Ok(Self {
@@ -128,7 +133,7 @@ impl Store {
         let mut all = Vec::new();
         for entry in std::fs::read_dir(&self.dir).map_err(failed("list", &self.dir))? {
             let path = entry?.path();
-            let kept = state_file::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
+            let kept = state_file::read(&path).ok().and_then(|bytes| Kept::read(&bytes));
             let is_own = |kept: &Kept| {
                 kept.boot_id == boot_id && path.file_name().is_some_and(|name| *name == *kept.key.file_name())
             };

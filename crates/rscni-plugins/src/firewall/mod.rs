@@ -10,7 +10,7 @@ mod forward;
 mod iptables;
 mod ports;
 mod records;
-mod saved;
+pub(crate) mod saved;
 
 use std::net::IpAddr;
 

@@ -108,6 +108,19 @@ pub(super) fn without_comment(line: &str) -> String {
     format!("{before}{after}")
 }
 
+/// See [`fuzzing`](crate::fuzzing::saved).
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let rule = line("CHAIN", &RuleInfo::parse(data));
+    assert!(rule.starts_with("-A CHAIN"));
+    let text = String::from_utf8_lossy(data);
+    let without = without_comment(&text);
+    assert!(without.len() <= text.len());
+    assert!(text.contains(" -m comment --comment ") || without == text);
+    let commented = format!("-A CHAIN {} -j ACCEPT", crate::iptables::comment(&text.replace('\\', "")));
+    assert_eq!(without_comment(&commented), "-A CHAIN -j ACCEPT");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,7 +12,7 @@
 
 mod config;
 mod saved;
-mod subnet;
+pub(crate) mod subnet;
 
 use rscni::invoke::Delegate;
 use rscni::{Args, CNIResult, Error, NetConf};

@@ -78,6 +78,22 @@ impl Subnet {
     }
 }
 
+/// See [`fuzzing`](crate::fuzzing::saved).
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    use std::fmt::Write;
+    let Ok(subnet) = Subnet::parse(&String::from_utf8_lossy(data)) else { return };
+    assert!(!subnet.networks.is_empty() && !subnet.subnets.is_empty());
+    // Which family a key is for does not matter, but there is one value for each.
+    let mut text = format!("FLANNEL_MTU={}\nFLANNEL_IPMASQ={}\n", subnet.mtu, subnet.ip_masq);
+    let networks: Vec<_> = subnet.networks.iter().map(ToString::to_string).collect();
+    let _ = writeln!(text, "FLANNEL_NETWORK={}", networks.join(","));
+    for (key, subnet) in ["FLANNEL_SUBNET", "FLANNEL_IPV6_SUBNET"].iter().zip(&subnet.subnets) {
+        let _ = writeln!(text, "{key}={subnet}");
+    }
+    assert_eq!(Subnet::parse(&text), Ok(subnet));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -102,6 +102,15 @@ fn owner(bytes: &[u8]) -> Option<HeldBy> {
     Some(HeldBy::Container { network: network.to_owned(), container_id: container_id.to_owned() })
 }
 
+/// See [`fuzzing`](crate::fuzzing::saved).
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    if let Some(HeldBy::Container { network, container_id }) = owner(data) {
+        let comment = format!("name: \"{network}\" id: \"{container_id}\"");
+        assert_eq!(owner(comment.as_bytes()), owner(data));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,7 @@
 //! The device comes back with its name, its addresses, and as it was otherwise: see [`saved`].
 
 mod config;
-mod saved;
+pub(crate) mod saved;
 mod sysfs;
 mod transfer;
 

@@ -166,6 +166,15 @@ fn failed(verb: &str, path: &Path) -> impl Fn(std::io::Error) -> Failure + use<>
     move |error| Error::IOFailure(format!("{what}: {error}")).into()
 }
 
+/// See [`fuzzing`](crate::fuzzing::saved).
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let Ok(saved) = serde_json::from_slice::<Saved>(data) else { return };
+    let written = serde_json::to_vec(&saved).expect("what is saved is JSON");
+    assert_eq!(serde_json::from_slice::<Saved>(&written).expect("what was written is read"), saved);
+    assert_eq!(saved.addresses().count(), saved.addresses.len());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -56,6 +56,10 @@ pub(super) struct Index {
 }
 
 impl Index {
+    /// Where in its file it is said that it is true, and what follows is what it says.
+    #[cfg(any(test, fuzzing))]
+    pub(super) const SEAL_END: usize = 8 + 16 + 16;
+
     /// Opens the index; it has to be filled first if it does not describe the directory as it is.
     ///
     /// # Errors

@@ -15,11 +15,13 @@
 //! | `resolv_conf` | DNS settings from a file |
 
 mod config;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod index;
 mod range;
 mod reboot;
 mod remains;
-mod resolv_conf;
+pub(crate) mod resolv_conf;
 mod store;
 mod usage;
 

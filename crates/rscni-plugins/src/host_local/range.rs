@@ -387,7 +387,76 @@ mod tests {
         assert_eq!(set.range_of(ip("::2")).unwrap().with_prefix(ip("::2")).to_string(), "::2/0");
     }
 
+    /// A subnet with 4 to 64 addresses somewhere, its edges included, and bounds in it: what is configured, the number of
+    /// its first address, how many there are, the bounds as places in it.
+    type Configured = (IpRange, bool, u128, u128, Option<u128>, Option<u128>);
+
+    prop_compose! {
+        fn configured()(
+            (v4, base) in prop_oneof![
+                prop::sample::select(vec![0, 0x0a00_0000, 0x0a00_0040, 0xffff_ffc0_u32]).prop_map(|n| (true, n.into())),
+                prop::sample::select(vec![0, 0xfd00 << 112, (0xfd00 << 112) + 64, u128::MAX - 63]).prop_map(|n| (false, n)),
+            ],
+            bits in 2..=6_u32,
+            part in 0..16_u128,
+            bounds in prop::array::uniform2(prop::option::weighted(0.6, 0..64_u128)),
+        ) -> Configured {
+            let size = 1 << bits;
+            let network = base + part * size % 64;
+            let [first, last] = bounds.map(|bound| bound.map(|bound| bound % size));
+            let text = |place: Option<u128>| place.map(|place| address(v4, network + place).to_string());
+            let width = if v4 { 32 } else { 128 } - bits;
+            let subnet = format!("{}/{width}", address(v4, network));
+            let range = IpRange { subnet, range_start: text(first), range_end: text(last), gateway: None };
+            (range, v4, network, size, first, last)
+        }
+    }
+
+    /// The same by trying every address.
+    fn by_trying((_, v4, network, size, first, last): &Configured) -> Vec<u128> {
+        let is_own = |place: u128| place != 0 && (!v4 || place != size - 1);
+        let is_within = |place: u128| first.is_none_or(|first| place >= first) && last.is_none_or(|last| place <= last);
+        (0..*size).filter(|place| is_own(*place) && is_within(*place)).map(|place| network + place).collect()
+    }
+
     proptest! {
+        #[test]
+        fn a_range_has_the_addresses_that_trying_every_one_finds(configured in configured(), away in 0..4_u128) {
+            let expected = by_trying(&configured);
+            let (conf, v4, network, size, ..) = &configured;
+            let Ok(range) = Range::read(conf) else {
+                prop_assert!(expected.is_empty());
+                return Ok(());
+            };
+            prop_assert_eq!((Some(&range.first), Some(&range.last)), (expected.first(), expected.last()));
+            let set = RangeSet(vec![range]);
+            prop_assert_eq!(set.size(), expected.len() as u128);
+            // Beyond its edges too, where there is anything.
+            let end = if *v4 { u32::MAX.into() } else { u128::MAX };
+            for number in network.saturating_sub(away)..=network.saturating_add(size + away).min(end) {
+                prop_assert_eq!(set.contains(address(*v4, number)), expected.contains(&number), "{}", number);
+                prop_assert!(!set.contains(address(!v4, number & u128::from(u32::MAX))));
+            }
+            let gateway = network + 1;
+            prop_assert!(set.is_gateway(address(*v4, gateway)));
+            for last in &expected {
+                let after = expected.iter().filter(|number| *number > last);
+                let turn = after.chain(expected.iter().filter(|number| *number <= last)).filter(|n| **n != gateway);
+                let turn: Vec<_> = turn.map(|number| address(*v4, *number)).collect();
+                prop_assert_eq!(set.candidates(Some(address(*v4, *last))).collect::<Vec<_>>(), turn);
+            }
+        }
+
+        #[test]
+        fn ranges_overlap_where_trying_every_address_finds_one_of_both(one in configured(), other in configured()) {
+            let (Ok(first), Ok(second)) = (Range::read(&one.0), Range::read(&other.0)) else { return Ok(()) };
+            let both = by_trying(&one).into_iter().any(|number| one.1 == other.1 && by_trying(&other).contains(&number));
+            prop_assert_eq!(first.overlaps(&second), both);
+            prop_assert_eq!(second.overlaps(&first), both);
+            let set = RangeSet::read(&[one.0, other.0]);
+            prop_assert_eq!(set.is_ok(), !both && one.1 == other.1, "{:?}", set);
+        }
+
         #[test]
         fn numbers_and_addresses_are_the_same_thing(v4: u32, v6: u128) {
             prop_assert_eq!(number(address(true, v4.into())), u128::from(v4));

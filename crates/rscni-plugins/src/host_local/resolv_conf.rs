@@ -30,6 +30,20 @@ fn parse(text: &str) -> Dns {
     dns
 }
 
+/// See [`fuzzing`](crate::fuzzing::saved).
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let dns = parse(&String::from_utf8_lossy(data));
+    let mut text = String::new();
+    let lines = [("nameserver", &dns.nameservers), ("search", &dns.search), ("options", &dns.options)];
+    for (key, words) in lines {
+        // One line for each is what the format allows for all of them.
+        text.extend(words.iter().map(|word| format!("{key} {word}\n")));
+    }
+    text.extend(dns.domain.iter().map(|domain| format!("domain {domain}\n")));
+    assert_eq!(parse(&text), dns);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ mod flows;
 mod go_nftables;
 mod iptables;
 mod localnet;
-mod names;
+pub(crate) mod names;
 mod nft_program;
 
 use std::net::IpAddr;

@@ -232,6 +232,15 @@ pub(super) fn loopback() -> IpNet {
     IpNet::new_assert(Ipv4Addr::LOCALHOST.into(), 8).trunc()
 }
 
+/// See [`fuzzing`](crate::fuzzing::saved).
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let name = String::from_utf8_lossy(data);
+    if Group::of_map(&name).is_some() {
+        assert!(name.starts_with(SETS) && !Group::is_of_sources(&name));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@
 mod allow_list;
 mod attributes;
 mod config;
-mod saved;
+pub(crate) mod saved;
 
 use rscni::{Args, CNIResult};
 use rscni_linux::{Link, Netlink, Netns, announce, sysctl};

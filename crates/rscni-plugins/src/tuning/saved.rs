@@ -198,6 +198,27 @@ fn failed(verb: &str, path: &Path, error: &std::io::Error) -> Failure {
     Error::IOFailure(format!("{verb} {}: {error}", path.display())).into()
 }
 
+/// See [`fuzzing`](crate::fuzzing::saved).
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let Ok(state) = serde_json::from_slice::<State>(data) else { return };
+    let written = serde_json::to_vec(&state).expect("a state is JSON");
+    let read: State = serde_json::from_slice(&written).expect("what was written is read");
+    assert_eq!(read, state);
+    let of_go = State { rscni: None, ..state.clone() };
+    let attributes = State::from(of_go.attributes());
+    assert_eq!(attributes, State { mac: attributes.mac.clone(), ..of_go }, "but for what is no hardware address");
+    if let Some(owner) = state.rscni.as_ref().and_then(|about| crate::owner::untagged(&about.owner)) {
+        assert!(about_same(&state, owner));
+    }
+}
+
+/// A file is its owner's, if the owner's names are such as a call may have.
+#[cfg(any(test, fuzzing))]
+fn about_same(state: &State, owner: Owner<'_>) -> bool {
+    owner.tag().starts_with('#') || !state.is_of_another(owner)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

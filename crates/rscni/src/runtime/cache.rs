@@ -176,7 +176,7 @@ impl Cache {
     /// [`Error::IOFailure`] if it cannot be written, and those of [`file`](Self::file).
     pub fn store(&self, entry: &CacheEntry) -> Result<(), Error> {
         let file = self.file(&entry.network, &entry.params)?;
-        let bytes = serde_json::to_vec(&Stored::from(entry))?;
+        let bytes = encode(entry)?;
         self.write(&file, &bytes).map_err(|e| Error::IOFailure(format!("write {}: {e}", file.display())))
     }
 
@@ -269,7 +269,7 @@ const KIND: &str = "cniCacheV1";
 /// The longest name of an entry: with a dot before it, as long as a file's may be.
 const LONGEST_NAME: usize = 254;
 
-/// An entry as it stands in its file.
+/// The members of an entry's file.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Stored {
@@ -366,8 +366,13 @@ fn read(file: &Path, of: Option<(&str, &AttachmentParams)>) -> Result<Option<Cac
     Ok(Some(CacheEntry { modified, ..decode(&bytes, of)? }))
 }
 
+/// An entry as it stands in its file.
+pub(super) fn encode(entry: &CacheEntry) -> Result<Vec<u8>, Error> {
+    Ok(serde_json::to_vec(&Stored::from(entry))?)
+}
+
 /// Reads an entry; before it had kinds, libcni kept nothing but the result, and so it must be known whose that is.
-fn decode(bytes: &[u8], of: Option<(&str, &AttachmentParams)>) -> Result<CacheEntry, Error> {
+pub(super) fn decode(bytes: &[u8], of: Option<(&str, &AttachmentParams)>) -> Result<CacheEntry, Error> {
     let map: Map<String, Value> = serde_json::from_slice(bytes)?;
     match (map.get("kind").and_then(Value::as_str), of) {
         (Some(KIND), _) => serde_json::from_value::<Stored>(map.into())?.into_entry(),

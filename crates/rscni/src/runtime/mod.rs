@@ -36,6 +36,8 @@ mod conf;
 mod conf_dir;
 mod engine;
 mod failures;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod lock;
 mod params;
 mod trace;

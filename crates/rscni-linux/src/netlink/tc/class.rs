@@ -44,7 +44,7 @@ impl HtbClass {
         bytes
     }
 
-    fn parse(payload: &[u8]) -> Option<Self> {
+    pub(in crate::netlink) fn parse(payload: &[u8]) -> Option<Self> {
         let mut class = Self { handle: Handle(header(payload, HANDLE)), rate: 0, buffer: 0 };
         let mut is_htb = false;
         for (number, value) in attributes(payload, HEADER) {

@@ -121,7 +121,7 @@ impl U32 {
         options.into_iter().flatten().map(TcOption::U32).collect()
     }
 
-    fn parse(parent: Handle, payload: &[u8]) -> Option<Filter> {
+    pub(in crate::netlink) fn parse(parent: Handle, payload: &[u8]) -> Option<Filter> {
         let [prio, protocol] = [header(payload, INFO) >> 16, header(payload, INFO) & 0xffff]
             .map(|number| u16::try_from(number).unwrap_or_default());
         let protocol = u16::from_be(protocol);

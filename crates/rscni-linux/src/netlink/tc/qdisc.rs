@@ -123,7 +123,7 @@ impl Qdisc {
         attributes
     }
 
-    fn parse(payload: &[u8]) -> Self {
+    pub(in crate::netlink) fn parse(payload: &[u8]) -> Self {
         let mut kind = String::new();
         let mut options = Value(&[]);
         for (number, value) in attributes(payload, HEADER) {

@@ -1,0 +1,68 @@
+//! What the fuzzers call: each function takes any bytes, and panics if what must always hold does not.
+//!
+//! It is there for fuzzers and tests only, so nothing of it is part of the crate. `fuzz/` has the programs around these
+//! functions and the bytes to begin with, which the tests replay.
+
+#![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use crate::MacAddr;
+use crate::conntrack::Flow;
+use crate::netlink::attributes;
+pub use crate::netlink::fuzzing::netlink;
+pub use crate::nft::fuzzing::nft;
+use crate::{arp, udp};
+
+/// What comes from a link: datagrams, answers to ARP; and hardware addresses that are written as text.
+pub fn packets(data: &[u8]) {
+    const PORT: u16 = 68;
+    if let Some(range) = udp::payload(data, PORT) {
+        assert!(range.end <= data.len() && range.start >= 28);
+        assert_eq!(data[range.start - 6..range.start - 4], PORT.to_be_bytes());
+    }
+    let at = |address, port| SocketAddrV4::new(address, port);
+    if let Some(packet) = udp::wrap(at(Ipv4Addr::UNSPECIFIED, 67), at(Ipv4Addr::BROADCAST, PORT), data) {
+        assert_eq!(&packet[udp::payload(&packet, PORT).expect("what was wrapped is whole")], data);
+    }
+    let [asked, other] = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)];
+    assert!(!(arp::is_answer(data, asked) && arp::is_answer(data, other)));
+    if let Some(mac) = std::str::from_utf8(data).ok().and_then(|text| text.parse::<MacAddr>().ok()) {
+        assert_eq!(mac.to_string().parse::<MacAddr>().expect("what was written is read"), mac);
+    }
+}
+
+/// A connection that the kernel lists: its tuples are written as they were read.
+pub(crate) fn flow(payload: &[u8]) {
+    const KIND: u16 = 1;
+    let Some(flow) = Flow::parse(payload) else { return };
+    for tuple in [flow.original, flow.reply] {
+        let written = bytes(&[tuple.nested(KIND)]);
+        let (kind, value) = attributes(&written, 0).next().expect("an attribute was written");
+        assert_eq!((kind, crate::conntrack::Tuple::parse(value.nested())), (KIND, Some(tuple)));
+    }
+}
+
+/// Attributes as they are sent.
+pub(crate) fn bytes(attributes: &[netlink_packet_core::DefaultNla]) -> Vec<u8> {
+    use netlink_packet_core::Emitable;
+    let mut bytes = vec![0; attributes.buffer_len()];
+    attributes.emit(&mut bytes);
+    bytes
+}
+
+#[cfg(test)]
+#[path = "../../../fuzz/replay.rs"]
+mod replay;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fuzzing_began_with_holds() {
+        replay::replay("netlink", netlink);
+        replay::replay("nft", nft);
+        replay::replay("packets", packets);
+    }
+}

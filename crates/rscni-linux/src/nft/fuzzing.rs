@@ -1,0 +1,52 @@
+//! The part of nftables in [`fuzzing`](crate::fuzzing).
+
+#![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
+
+use super::list::elements;
+use super::{ChainInfo, Data, RuleInfo, Verdict, userdata, verdict};
+use crate::fuzzing::bytes;
+use crate::netlink::attributes;
+
+/// What the kernel lists: a header of four bytes, then the attributes of a chain, a rule or elements.
+pub fn nft(data: &[u8]) {
+    let _ = ChainInfo::parse(data);
+    let rule = RuleInfo::parse(data);
+    is_written_again(rule.comment.as_deref());
+    for expression in &rule.expressions {
+        for (kind, value) in attributes(&expression.attributes, 0) {
+            let found = expression.attribute(&[kind]).expect("what is listed is found");
+            // There may be several of a type.
+            assert!(found == value.0 || attributes(&expression.attributes, 0).filter(|(k, _)| *k == kind).count() > 1);
+            let inner = value.nested().next().map(|(inner, _)| inner);
+            let _ = (
+                expression.number(&[kind]),
+                expression.text(&[kind]),
+                expression.attribute(&[kind, inner.unwrap_or(1)]),
+            );
+        }
+    }
+    if let Some(Verdict::Jump(chain) | Verdict::Goto(chain)) = &rule.verdict {
+        assert!(rule.jump_target.as_ref() == Some(chain));
+    }
+    rule.verdict.iter().for_each(verdict_is_written_again);
+    for element in elements(data) {
+        is_written_again(element.comment.as_deref());
+        if let Some(Data::Verdict(verdict)) = &element.data {
+            verdict_is_written_again(verdict);
+        }
+    }
+    let comment = userdata::read_comment(data);
+    is_written_again(comment.as_deref());
+}
+
+/// A comment that `nft` would take is read as it was written.
+fn is_written_again(comment: Option<&str>) {
+    let Some((comment, Ok(bytes))) = comment.map(|comment| (comment, userdata::comment(comment))) else { return };
+    assert_eq!(userdata::read_comment(&bytes).as_deref(), Some(comment));
+}
+
+fn verdict_is_written_again(verdict: &Verdict) {
+    let written = bytes(&[super::message::nested(1, &[verdict::verdict_data(verdict)])]);
+    let (_, value) = attributes(&written, 0).next().expect("an attribute was written");
+    assert_eq!(verdict::read_verdict(value).as_ref(), Some(verdict));
+}

@@ -1,0 +1,137 @@
+//! What the fuzzers call: each function takes any bytes, and panics if what must always hold does not.
+//!
+//! It is there for fuzzers and tests only, so nothing of it is part of the crate. `fuzz/` has the programs around these
+//! functions and the bytes to begin with, which the tests replay.
+
+#![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use rscni::invoke::Outcome;
+use rscni::{Request, SpecVersion};
+use serde::Deserialize;
+use serde_json::Value;
+
+pub use crate::dbus::fuzzing::dbus;
+pub use crate::dhcp::fuzzing::dhcp;
+pub use crate::host_local::fuzzing::host_local;
+
+/// What programs and plugins keep in files, in comments and in names: what was read is written and read again.
+pub fn saved(data: &[u8]) {
+    crate::tuning::saved::fuzz(data);
+    crate::host_device::saved::fuzz(data);
+    crate::flannel::subnet::fuzz(data);
+    crate::firewall::saved::fuzz(data);
+    crate::holdings::rules::fuzz(data);
+    crate::host_local::resolv_conf::fuzz(data);
+    crate::portmap::names::fuzz(data);
+    crate::owner::fuzz(data);
+}
+
+/// A call of the plugin that the configuration names: lines of variables, an empty line, stdin. The container's
+/// namespace is not there, and so everything is read that is read before it, and little is done after that.
+///
+/// # Panics
+/// If it would be done to the host's own network. `cargo xtask fuzz` gives it one, and empty directories for what a
+/// configuration leaves where it is.
+pub fn plugins(data: &[u8]) {
+    assert!(!is_in_network_of_host(), "run it in a network namespace of its own, as `cargo xtask fuzz` does");
+    let text = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+    let end = data.windows(2).position(|two| two == b"\n\n");
+    let (head, stdin) = end.map_or((&[][..], data), |end| (&data[..end], &data[end + 2..]));
+    let Ok(mut config) = serde_json::from_slice::<Value>(stdin) else { return };
+    let place = Place::new();
+    place.keep_within(&mut config);
+    let Some(entry) = config["type"].as_str().and_then(crate::find) else { return };
+    let mut request = Request { stdin: config.to_string().into_bytes(), ..Request::default() };
+    for line in head.split(|byte| *byte == b'\n') {
+        if let Some(at) = line.iter().position(|byte| *byte == b'=') {
+            request.vars.insert(String::from_utf8_lossy(&line[..at]).into_owned(), text(&line[at + 1..]));
+        }
+    }
+    for (name, value) in [("CNI_NETNS", "/nonexistent"), ("CNI_PATH", "/nonexistent")] {
+        request.vars.insert(name.into(), value.into());
+    }
+    let reply = entry.reply(&request);
+    let command = request.vars.get("CNI_COMMAND").cloned().unwrap_or_default();
+    match (&reply.error, Outcome::from(reply.clone()).into_success(entry.name)) {
+        (None, Ok(())) if command == "ADD" => {
+            let result = Outcome::from(reply.clone()).into_result(entry.name).expect("ADD has a result");
+            let json: Value = serde_json::from_slice(&reply.stdout).expect("a result is JSON");
+            let version = SpecVersion::deserialize(&json["cniVersion"]).expect("it has a version");
+            assert_eq!(result.to_json(version), json);
+        }
+        (None, Ok(())) => assert!(command == "VERSION" || reply.stdout.is_empty()),
+        (Some(error), Err(told)) => {
+            assert_eq!((told.code(), told.msg(), told.details()), (error.code(), error.msg(), error.details()));
+            assert_ne!(error.code(), 999, "{error}");
+        }
+        (error, told) => panic!("{error:?} was told as {told:?}"),
+    }
+}
+
+/// Whether this is the network of the machine. An ordinary user cannot see that, and cannot do anything to it.
+fn is_in_network_of_host() -> bool {
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    namespace("1").is_some_and(|host| Some(host) == namespace("self"))
+}
+
+/// A directory that all paths of a configuration lead to.
+pub(crate) struct Place(pub(crate) PathBuf);
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        // Tests run in threads of one process.
+        let thread = format!("{:?}", std::thread::current().id()).replace(|c: char| !c.is_ascii_digit(), "");
+        let path = std::env::temp_dir().join(format!("rscni-fuzzing-{}-{thread}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("make a directory for files");
+        Self(path)
+    }
+
+    fn keep_within(&self, value: &mut Value) {
+        const PATHS: [&str; 4] = ["dataDir", "resolvConf", "daemonSocketPath", "subnetFile"];
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map {
+                    match PATHS.iter().find(|path| path.eq_ignore_ascii_case(key)) {
+                        Some(path) if value.is_string() => *value = self.0.join(path).to_string_lossy().into(),
+                        _ => self.keep_within(value),
+                    }
+                }
+            }
+            Value::Array(list) => list.iter_mut().for_each(|value| self.keep_within(value)),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // What is left is in nobody's way.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+#[path = "../../../fuzz/replay.rs"]
+mod replay;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fuzzing_began_with_holds() {
+        replay::replay("host_local", host_local);
+        replay::replay("dhcp", dhcp);
+        replay::replay("dbus", dbus);
+        replay::replay("saved", saved);
+    }
+
+    #[test]
+    fn what_fuzzing_of_whole_plugins_began_with_holds() {
+        rscni_test::run(|_| replay::replay("plugins", plugins));
+    }
+}

@@ -1,0 +1,146 @@
+//! `cargo xtask fuzz`: runs the fuzzers of `fuzz/`, one after the other.
+//!
+//! They are built with cargo-fuzz and a nightly toolchain, and then run as programs, in private namespaces: a plugin that
+//! is given a configuration may do what it says. What is found out on the way is kept in `fuzz/found`, which is no part
+//! of the repository, so that the next run goes on from there; input that fails is kept in `fuzz/artifacts`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::program;
+
+/// What to run, and for how long.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// How many seconds each target runs.
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    seconds: u32,
+    /// The targets to run; all of them unless given.
+    #[arg(value_name = "TARGET")]
+    targets: Vec<String>,
+}
+
+/// Builds the targets and runs them; the first finding ends it.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let fuzz = program::workspace_root().join("fuzz");
+    let targets = chosen(&all(&fuzz)?, &options.targets)?;
+    ensure_tools()?;
+    let host = host()?;
+    for target in &targets {
+        // No sanitizer: there is no unsafe code to look for, and without one it is several times as fast.
+        program::foreground(cargo_fuzz().args(["build", "--sanitizer", "none", target]).current_dir(&fuzz))?;
+    }
+    let _lab = rscni_test::enter_private_network()?;
+    for target in &targets {
+        println!("\n== {target}");
+        let program = fuzz.join("target").join(&host).join("release").join(target);
+        let [found, seeds, artifacts] = ["found", "corpus", "artifacts"].map(|name| fuzz.join(name).join(target));
+        for directory in [&found, &artifacts] {
+            std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+        }
+        let mut command = Command::new(&program);
+        // Nothing of what is on this machine: no program of iptables, for instance, which would be most of the time.
+        command.env_clear().current_dir(&fuzz).arg(format!("-artifact_prefix={}/", artifacts.display()));
+        command.args([&format!("-max_total_time={}", options.seconds), "-timeout=20", "-print_final_stats=1"]);
+        command.args([&found, &seeds]);
+        program::foreground(&mut command).with_context(|| {
+            format!("{target}: a finding, unless it says otherwise; the input is in fuzz/artifacts")
+        })?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The targets that there are, by the names of their files.
+fn all(fuzz: &Path) -> Result<Vec<String>> {
+    let directory = fuzz.join("fuzz_targets");
+    let files = std::fs::read_dir(&directory).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+    let files = files.with_context(|| format!("list {}", directory.display()))?;
+    let stem = |file: PathBuf| Some(file.file_stem()?.to_str()?.to_owned());
+    let mut names: Vec<_> = files.iter().filter_map(|file| stem(file.path())).collect();
+    names.sort();
+    Ok(names)
+}
+
+fn chosen(all: &[String], wanted: &[String]) -> Result<Vec<String>> {
+    if let Some(unknown) = wanted.iter().find(|name| !all.contains(name)) {
+        bail!("there is no target {unknown}; there are {}", all.join(", "));
+    }
+    Ok(if wanted.is_empty() { all.to_vec() } else { wanted.to_vec() })
+}
+
+fn cargo_fuzz() -> Command {
+    let mut command = Command::new("rustup");
+    // This task was started by another toolchain's cargo, which has said so in the environment.
+    command.args(["run", "nightly", "cargo", "fuzz"]).env_remove("CARGO").env_remove("RUSTFLAGS");
+    command
+}
+
+/// Says what is missing, and how it comes onto the machine.
+fn ensure_tools() -> Result<()> {
+    let runs = |command: &mut Command| program::capture(command).is_ok();
+    ensure!(
+        runs(Command::new("rustup").args(["run", "nightly", "rustc", "--version"])),
+        "fuzzing needs a nightly toolchain. Type this, then start again:\n\n    rustup toolchain install nightly\n"
+    );
+    ensure!(
+        runs(cargo_fuzz().arg("--version")),
+        "fuzzing needs cargo-fuzz. Type this, then start again:\n\n    cargo install cargo-fuzz\n"
+    );
+    ensure!(
+        runs(Command::new("c++").arg("--version")),
+        "fuzzing needs a C++ compiler, for libFuzzer: install one, the Debian package g++ for instance"
+    );
+    Ok(())
+}
+
+/// The target that cargo-fuzz builds for.
+fn host() -> Result<String> {
+    let text = program::capture(Command::new("rustup").args(["run", "nightly", "rustc", "--version", "--verbose"]))?;
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc says no host")?.to_owned())
+}
+
+/// Looks, with the toolchain that all is built with, whether the package of the fuzzers still compiles. It needs neither
+/// nightly nor a C++ compiler.
+pub(crate) fn check() -> Result<()> {
+    let mut command = program::cargo();
+    command.args(["check", "--quiet", "--locked", "--manifest-path", "fuzz/Cargo.toml"]);
+    // What cargo-fuzz sets, and what keeps libfuzzer-sys from compiling libFuzzer: nothing is linked.
+    command.env("RUSTFLAGS", "--cfg fuzzing").env("CUSTOM_LIBFUZZER_PATH", "/nonexistent/libfuzzer.a");
+    program::foreground(&mut command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_target_has_seeds_and_an_entry_in_its_package() {
+        let fuzz = program::workspace_root().join("fuzz");
+        let manifest = std::fs::read_to_string(fuzz.join("Cargo.toml")).unwrap();
+        let targets = all(&fuzz).unwrap();
+        assert!(!targets.is_empty());
+        for target in &targets {
+            assert!(manifest.contains(&format!("path = \"fuzz_targets/{target}.rs\"")), "{target}");
+            let seeds: Vec<_> = std::fs::read_dir(fuzz.join("corpus").join(target)).unwrap().collect();
+            assert!((1..=60).contains(&seeds.len()), "{target} has {} seeds", seeds.len());
+            for seed in seeds {
+                let seed = seed.unwrap();
+                assert!(seed.metadata().unwrap().len() <= 4096, "{} is no small file", seed.path().display());
+            }
+        }
+        assert_eq!(manifest.matches("[[bin]]").count(), targets.len());
+        assert_eq!(std::fs::read_dir(fuzz.join("corpus")).unwrap().count(), targets.len());
+    }
+
+    #[test]
+    fn a_target_that_is_not_there_is_refused_with_the_names_of_those_that_are() {
+        let all = ["dhcp".to_owned(), "nft".to_owned()];
+        assert_eq!(chosen(&all, &[]).unwrap(), all);
+        assert_eq!(chosen(&all, &["nft".into()]).unwrap(), ["nft"]);
+        let error = chosen(&all, &["ntf".into()]).unwrap_err().to_string();
+        assert_eq!(error, "there is no target ntf; there are dhcp, nft");
+    }
+}
