@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use rscni_test::Lab;
 
+use super::churn::Plan;
+use super::dhcp::Service;
 use super::table::Count;
 use super::trial::{self, Operation, Outcome, Place, Trial};
 use super::worlds::World;
@@ -27,20 +29,40 @@ pub(crate) struct Options {
     every: usize,
     #[arg(long)]
     at_most: usize,
+    /// Which of how many parts of the trials: `0/4`.
+    #[arg(long, value_parser = part, default_value = "0/1")]
+    part: (usize, usize),
     #[arg(long)]
     seconds: u64,
+    /// Where our runtime and plugins are.
+    #[arg(long)]
+    ours: PathBuf,
     #[arg(long)]
     trial: Option<Trial>,
+}
+
+fn part(text: &str) -> Result<(usize, usize), String> {
+    let parse = || {
+        let (part, parts) = text.split_once('/')?;
+        Some((part.parse().ok()?, parts.parse().ok()?)).filter(|(part, parts)| part < parts)
+    };
+    parse().ok_or_else(|| format!("`{text}` is not like 0/4"))
 }
 
 /// Tells each failure on a line or more, and in the end how many there were.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let lab = rscni_test::enter_private_network()?;
     let world = World::named(&options.world)?;
+    let directory = &options.directory;
+    let service = (world.name == "dhcp").then(|| Service::start(&lab, directory)).transpose()?;
     let count = match options.kind {
         Kind::Kill | Kind::Errno => trials(&lab, &world, options)?,
-        Kind::Power => power::run(&lab, &options.directory, options.every)?,
-        Kind::Churn => churn::run(&lab, &options.directory, &world.for_many(), options.seconds)?,
+        Kind::Power => power::run(&lab, directory, &options.ours, options.every)?,
+        Kind::Churn => {
+            let (containers, workers) = if service.is_some() { (60, 8) } else { (200, 16) };
+            let plan = Plan { containers, workers, daemon: service.as_ref(), gc: *directory == options.ours };
+            churn::run(&lab, directory, &world.for_many(), options.seconds, &plan)?
+        }
     };
     println!("{count}");
     Ok(ExitCode::SUCCESS)
@@ -57,12 +79,13 @@ fn trials(lab: &Lab, world: &World, options: &Options) -> Result<Count> {
     };
     let mut count = Count::default();
     let step = options.every.max(all.len().div_ceil(options.at_most)).max(1);
-    for trial in all.iter().step_by(step) {
+    let (part, parts) = options.part;
+    for trial in all.iter().step_by(step).skip(part).step_by(parts) {
         match place.run(trial)? {
-            Outcome::Held => count.held += 1,
+            Outcome::Held => count.add(&[]),
             Outcome::NotReached => {}
             Outcome::Failed { call, wrong } => {
-                count.failed += 1;
+                count.add(&wrong);
                 println!("  FAILED at {call}: cargo xtask faults --plugin {} --trial {trial}", world.name);
                 for line in wrong {
                     println!("    {line}");

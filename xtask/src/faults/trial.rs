@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::call::{Attachment, Caller, Ended};
 use super::injection::{Blow, Injection, errors_of, is_right};
-use super::leftovers;
 use super::worlds::World;
+use super::{index, leftovers};
 use crate::bench::names;
 use crate::program;
 
@@ -170,6 +170,7 @@ impl<'a> Place<'a> {
     fn add_hit(&mut self, trial: &Trial, injection: &mut Injection, wrong: &mut Vec<String>) -> Result<()> {
         let on = self.attachment(Netns::There);
         let added = self.caller.add(&on, Some(injection))?;
+        wrong.extend(index::disagreements());
         let result = added.results.last();
         match (&added.failed, trial.blow) {
             // Killed, and the kernel was faster than the program: or there was no such call.
@@ -212,6 +213,7 @@ impl<'a> Place<'a> {
         let on = self.attachment(trial.netns);
         let result = added.results.last().filter(|_| trial.index % 2 == 1);
         let failures = self.caller.del(&on, self.steps(), result, Some(injection))?;
+        wrong.extend(index::disagreements());
         if let Blow::Error(errno) = trial.blow {
             let hit = injection.hit.unwrap_or_default();
             wrong.extend(failures.iter().filter_map(|ended| judge(ended, errno, hit)));
