@@ -56,6 +56,8 @@ pub(super) struct Added {
 pub(super) struct Caller<'a> {
     pub(super) directory: &'a Path,
     pub(super) world: &'a World,
+    /// Whether DEL of a complete attachment always gets its result, as the Go plugins rely on it. Ours have to do without.
+    pub(super) needs_results: bool,
 }
 
 impl Caller<'_> {

@@ -17,9 +17,9 @@ use serde_json::Value;
 use super::call::{Added, Attachment, Caller};
 use super::dhcp::Service;
 use super::injection::{Blow, Injection};
-use super::leftovers;
 use super::table::Count;
 use super::worlds::World;
+use super::{leftovers, remains};
 
 /// Of so many operations one is killed.
 const KILLED: u64 = 3;
@@ -36,6 +36,9 @@ pub(super) struct Plan<'a> {
     pub(super) gc: bool,
 }
 
+/// The results of what is attached, by the container's id.
+type Attached = BTreeMap<String, Value>;
+
 /// Who holds which address.
 #[derive(Default)]
 struct Ledger {
@@ -46,19 +49,20 @@ struct Ledger {
 
 /// Churns for that long, with a list whose range has room for all. Each operation is a trial.
 pub(super) fn run(lab: &Lab, directory: &Path, world: &World, seconds: u64, plan: &Plan<'_>) -> Result<Count> {
-    let caller = Caller { directory, world };
+    let caller = Caller { directory, world, needs_results: !plan.gc };
     let first = lab.container("first");
-    if let Some(ended) = caller.add(&attachment(&first), None)?.failed {
+    let added = caller.add(&attachment(&first), None)?;
+    if let Some(ended) = added.failed {
         bail!("ADD fails by itself: {}", ended.said());
     }
-    caller.del(&attachment(&first), world.steps.len(), None, None)?;
+    caller.del(&attachment(&first), world.steps.len(), added.results.last(), None)?;
     lab.remove_namespace(&first);
     let baseline = leftovers::baseline(lab);
 
     let containers: Vec<Container> = (0..plan.containers).map(|number| lab.container(&format!("c{number}"))).collect();
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let (ledger, operations) = (Mutex::new(Ledger::default()), AtomicUsize::new(0));
-    let outcomes: Vec<Result<()>> = std::thread::scope(|scope| {
+    let outcomes: Vec<Result<Attached>> = std::thread::scope(|scope| {
         let mut workers: Vec<_> = (0..plan.workers)
             .map(|number| {
                 let worker = Worker {
@@ -73,13 +77,13 @@ pub(super) fn run(lab: &Lab, directory: &Path, world: &World, seconds: u64, plan
             })
             .collect();
         if let Some(daemon) = plan.daemon {
-            workers.push(scope.spawn(move || kill_now_and_then(daemon, deadline)));
+            workers.push(scope.spawn(move || kill_now_and_then(daemon, deadline).map(|()| Attached::new())));
         }
         workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| bail!("a worker panicked"))).collect()
     });
-    outcomes.into_iter().collect::<Result<()>>()?;
+    let attached: Attached = outcomes.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
 
-    // Most are attached, some half. Their namespaces vanish, and the runtime knows of none of them any more.
+    // Most are attached, some half. Their namespaces vanish, and where there is GC the runtime knows of none any more.
     for container in &containers {
         lab.remove_namespace(container);
     }
@@ -89,7 +93,8 @@ pub(super) fn run(lab: &Lab, directory: &Path, world: &World, seconds: u64, plan
         "GC"
     } else {
         for container in &containers {
-            let failures = caller.del(&attachment(container), world.steps.len(), None, None)?;
+            let result = attached.get(container.id());
+            let failures = caller.del(&attachment(container), world.steps.len(), result, None)?;
             wrong.extend(failures.iter().map(|ended| format!("the last DEL fails: {}", ended.said())));
         }
         "DEL"
@@ -97,10 +102,11 @@ pub(super) fn run(lab: &Lab, directory: &Path, world: &World, seconds: u64, plan
     wrong.extend(leftovers::since(lab, &baseline).into_iter().map(|line| format!("after {after}: {line}")));
     let operations = operations.into_inner();
     println!("  churn: {operations} operations on {} containers by {} workers", plan.containers, plan.workers);
-    let mut count = Count { held: operations.saturating_sub(wrong.len()), ..Count::default() };
+    // However much is left, there were no more trials than operations.
+    let failed = wrong.len().min(operations);
+    let count = Count { held: operations - failed, failed, left: remains::counted(&wrong) };
     for line in wrong {
         println!("  FAILED churn: {line}");
-        count.add(&[line]);
     }
     Ok(count)
 }
@@ -135,8 +141,8 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    fn run(mut self, deadline: Instant) -> Result<()> {
-        let mut attached: BTreeMap<&str, Value> = BTreeMap::new();
+    fn run(mut self, deadline: Instant) -> Result<Attached> {
+        let mut attached = Attached::new();
         while Instant::now() < deadline {
             let at = usize::try_from(self.random.below(self.containers.len() as u64))?;
             let container = self.containers[at];
@@ -144,12 +150,12 @@ impl Worker<'_> {
                 Some(result) => self.del(container, Some(&result))?,
                 None => {
                     if let Some(result) = self.add(container)? {
-                        attached.insert(container.id(), result);
+                        attached.insert(container.id().to_owned(), result);
                     }
                 }
             }
         }
-        Ok(())
+        Ok(attached)
     }
 
     /// ADD; if it fails or is killed, DEL. Gives the result if it is attached.
@@ -189,7 +195,8 @@ impl Worker<'_> {
         }
         for left in (0..PATIENCE).rev() {
             let daemon = self.daemon();
-            let failures = self.caller.del(&on, steps, None, None)?;
+            let result = result.filter(|_| self.caller.needs_results);
+            let failures = self.caller.del(&on, steps, result, None)?;
             if left > 0 && !failures.is_empty() && self.is_gone_since(daemon) {
                 continue;
             }

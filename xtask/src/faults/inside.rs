@@ -1,11 +1,12 @@
 //! The trials of one list, in a process that is in a private network.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use rscni_test::Lab;
 
+use super::call::Caller;
 use super::churn::Plan;
 use super::dhcp::Service;
 use super::table::Count;
@@ -69,8 +70,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 }
 
 fn trials(lab: &Lab, world: &World, options: &Options) -> Result<Count> {
-    let directory: &Path = &options.directory;
-    let mut place = Place::new(lab, directory, world)?;
+    let needs_results = options.directory != options.ours;
+    let mut place = Place::new(lab, Caller { directory: &options.directory, world, needs_results })?;
     let (add, del) = (place.calls(Operation::Add)?, place.calls(Operation::Del)?);
     let all = match (options.trial, options.kind) {
         (Some(trial), _) => vec![trial],

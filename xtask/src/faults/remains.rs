@@ -1,6 +1,6 @@
 //! What kinds of things a trial that failed has left or broken, for a summary of many.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a line must have for the kind, in the order in which the table names them.
 const KINDS: [(&str, &str); 16] = [
@@ -28,6 +28,15 @@ pub(super) fn kinds(wrong: &[String]) -> BTreeSet<&'static str> {
         .iter()
         .map(|line| KINDS.iter().find(|(text, _)| line.contains(text)).map_or("other", |(_, kind)| kind))
         .collect()
+}
+
+/// How many of these lines are of which kind.
+pub(super) fn counted(wrong: &[String]) -> BTreeMap<String, usize> {
+    let mut counted = BTreeMap::new();
+    for kind in wrong.iter().flat_map(|line| kinds(std::slice::from_ref(line))) {
+        *counted.entry(kind.to_owned()).or_default() += 1;
+    }
+    counted
 }
 
 /// All kinds, in order.
