@@ -198,6 +198,8 @@ impl Worker<'_> {
             let result = result.filter(|_| self.caller.needs_results);
             let failures = self.caller.del(&on, steps, result, None)?;
             if left > 0 && !failures.is_empty() && self.is_gone_since(daemon) {
+                // A daemon takes a while to come.
+                std::thread::sleep(Duration::from_millis(100));
                 continue;
             }
             for ended in &failures {

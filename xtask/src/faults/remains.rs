@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a line must have for the kind, in the order in which the table names them.
-const KINDS: [(&str, &str); 16] = [
+const KINDS: [(&str, &str); 17] = [
     ("the next ADD fails", "the next ADD fails"),
     ("DEL fails", "DEL fails"),
     ("is given", "an address given twice"),
     ("addresses can be given", "addresses lost for good"),
-    ("/var/lib/cni/networks/", "a reserved address"),
+    ("is believed and wrong", "a wrong index"),
+    ("networks/", "a reserved address"),
     (": link ", "an interface"),
     (": qdisc ", "a queueing discipline"),
     (": address ", "an interface's address"),
