@@ -56,6 +56,8 @@ pub(super) struct Added {
 pub(super) struct Caller<'a> {
     pub(super) directory: &'a Path,
     pub(super) world: &'a World,
+    /// Whether DEL of a complete attachment always gets its result, as the Go plugins rely on it. Ours have to do without.
+    pub(super) needs_results: bool,
 }
 
 impl Caller<'_> {
@@ -152,6 +154,8 @@ impl Caller<'_> {
         let mut call = tracer::command(self.directory.join(step.plugin));
         call.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         call.env("CNI_COMMAND", command).env("CNI_PATH", self.directory);
+        // In User-Mode Linux glibc may have to leave registers alone that are not kept.
+        call.envs(std::env::vars_os().filter(|(name, _)| name == "GLIBC_TUNABLES"));
         call
     }
 }

@@ -1,11 +1,14 @@
 //! The trials of one list, in a process that is in a private network.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use rscni_test::Lab;
 
+use super::call::Caller;
+use super::churn::Plan;
+use super::dhcp::Service;
 use super::table::Count;
 use super::trial::{self, Operation, Outcome, Place, Trial};
 use super::worlds::World;
@@ -27,28 +30,48 @@ pub(crate) struct Options {
     every: usize,
     #[arg(long)]
     at_most: usize,
+    /// Which of how many parts of the trials: `0/4`.
+    #[arg(long, value_parser = part, default_value = "0/1")]
+    part: (usize, usize),
     #[arg(long)]
     seconds: u64,
+    /// Where our runtime and plugins are.
+    #[arg(long)]
+    ours: PathBuf,
     #[arg(long)]
     trial: Option<Trial>,
+}
+
+fn part(text: &str) -> Result<(usize, usize), String> {
+    let parse = || {
+        let (part, parts) = text.split_once('/')?;
+        Some((part.parse().ok()?, parts.parse().ok()?)).filter(|(part, parts)| part < parts)
+    };
+    parse().ok_or_else(|| format!("`{text}` is not like 0/4"))
 }
 
 /// Tells each failure on a line or more, and in the end how many there were.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let lab = rscni_test::enter_private_network()?;
     let world = World::named(&options.world)?;
+    let directory = &options.directory;
+    let service = (world.name == "dhcp").then(|| Service::start(&lab, directory)).transpose()?;
     let count = match options.kind {
         Kind::Kill | Kind::Errno => trials(&lab, &world, options)?,
-        Kind::Power => power::run(&lab, &options.directory, options.every)?,
-        Kind::Churn => churn::run(&lab, &options.directory, &world.for_many(), options.seconds)?,
+        Kind::Power => power::run(&lab, directory, &options.ours, options.every)?,
+        Kind::Churn => {
+            let (containers, workers) = if service.is_some() { (60, 8) } else { (200, 16) };
+            let plan = Plan { containers, workers, daemon: service.as_ref(), gc: *directory == options.ours };
+            churn::run(&lab, directory, &world.for_many(), options.seconds, &plan)?
+        }
     };
     println!("{count}");
     Ok(ExitCode::SUCCESS)
 }
 
 fn trials(lab: &Lab, world: &World, options: &Options) -> Result<Count> {
-    let directory: &Path = &options.directory;
-    let mut place = Place::new(lab, directory, world)?;
+    let needs_results = options.directory != options.ours;
+    let mut place = Place::new(lab, Caller { directory: &options.directory, world, needs_results })?;
     let (add, del) = (place.calls(Operation::Add)?, place.calls(Operation::Del)?);
     let all = match (options.trial, options.kind) {
         (Some(trial), _) => vec![trial],
@@ -57,12 +80,13 @@ fn trials(lab: &Lab, world: &World, options: &Options) -> Result<Count> {
     };
     let mut count = Count::default();
     let step = options.every.max(all.len().div_ceil(options.at_most)).max(1);
-    for trial in all.iter().step_by(step) {
+    let (part, parts) = options.part;
+    for trial in all.iter().step_by(step).skip(part).step_by(parts) {
         match place.run(trial)? {
-            Outcome::Held => count.held += 1,
+            Outcome::Held => count.add(&[]),
             Outcome::NotReached => {}
             Outcome::Failed { call, wrong } => {
-                count.failed += 1;
+                count.add(&wrong);
                 println!("  FAILED at {call}: cargo xtask faults --plugin {} --trial {trial}", world.name);
                 for line in wrong {
                     println!("    {line}");

@@ -4,19 +4,22 @@ use std::time::{Duration, Instant};
 
 use rscni_test::{Lab, Snapshot};
 
+use super::index;
+
 /// How long the kernel may take on a busy machine to finish what it does in the background after a namespace or a link
 /// went away.
 const SETTLE: Duration = Duration::from_secs(60);
 
 /// What legitimately differs from one attachment to the next: which address was given last, the index that says
-/// the same as the directory faster, and what the kernel keeps of a `lo` that was up once: its own addresses, and that IPv6
-/// was switched on for it.
-const CHANGES: [&str; 5] = [
+/// the same as the directory faster, what the kernel keeps of a `lo` that was up once: its own addresses, and that IPv6
+/// was switched on for it; and the rule for VRFs that it makes with a namespace's first one.
+const CHANGES: [&str; 6] = [
     "/last_reserved_ip.",
     "/.index/",
     "sysctl net/ipv6/conf/lo/disable_ipv6",
     "address 127.0.0.1/8 on lo",
     "address ::1/128 on lo",
+    "policy rule 1000: (action 1 table 0)",
 ];
 
 /// Everything that is there in a network without attachments.
@@ -24,8 +27,14 @@ pub(super) fn baseline(lab: &Lab) -> Snapshot {
     CHANGES.iter().fold(lab.snapshot(), |snapshot, text| snapshot.ignoring(text))
 }
 
-/// What is there beside that, once the kernel has come to rest.
+/// What is there beside that, once the kernel has come to rest; and what host-local's index says that is not so.
 pub(super) fn since(lab: &Lab, baseline: &Snapshot) -> Vec<String> {
+    let mut left = at_rest(lab, baseline);
+    left.extend(index::disagreements());
+    left
+}
+
+fn at_rest(lab: &Lab, baseline: &Snapshot) -> Vec<String> {
     let begin = Instant::now();
     loop {
         let left = baseline.changes_to(&lab.snapshot());

@@ -7,14 +7,22 @@
 //! - `power` ([`power`]): the store is rebuilt from each prefix of the writes, with and without what was not synced.
 //! - `churn` ([`churn`]): many containers come and go at once, with random kills; then GC.
 //!
-//! [`call`] calls plugins, [`leftovers`] says what is left, [`table`] shows what came out.
+//! [`jobs`] makes processes of what is asked for, in User-Mode Linux where the kernel lacks a kind of link, and [`kept`]
+//! remembers what came out of each. [`call`] calls plugins, [`dhcp`] is the server and the daemon of that list,
+//! [`leftovers`] says what is left, [`index`] whether host-local's index is true, [`remains`] and [`table`] show what came
+//! out.
 
 mod call;
 mod churn;
+mod dhcp;
+mod index;
 mod injection;
 mod inside;
+mod jobs;
+mod kept;
 mod leftovers;
 mod power;
+mod remains;
 mod table;
 mod trial;
 mod worlds;
@@ -25,19 +33,18 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use self::inside::{INSIDE, Options as InsideOptions, run as run_inside};
+use self::jobs::Job;
+use self::kept::Kept;
 use self::table::{Count, Line};
 use self::trial::Trial;
 use crate::{dist, packages, program};
 
-/// Where Debian has the Go plugins.
-const PEER: &str = "/usr/lib/cni";
-/// How many trials of a list and a kind they get, spread over all: each takes seconds.
-const PEER_TRIALS: usize = 20;
-
 /// What is done to the plugins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
     /// SIGKILL at a system call.
     Kill,
@@ -47,6 +54,13 @@ pub(crate) enum Kind {
     Power,
     /// Many at once, with random kills.
     Churn,
+}
+
+impl Kind {
+    fn name(self) -> String {
+        let value = self.to_possible_value().expect("no kind is hidden");
+        value.get_name().to_owned()
+    }
 }
 
 /// What to try.
@@ -67,9 +81,15 @@ pub(crate) struct Options {
     /// One trial, as a failure names it.
     #[arg(long, value_name = "TRIAL")]
     trial: Option<Trial>,
-    /// Try Debian's Go plugins too: kills and failing calls, a few for each list.
+    /// Try Debian's Go plugins too: some kills of each list, power losses, churn.
     #[arg(long)]
     peer: bool,
+    /// How many processes try at a time; mostly they wait for the kernel [default: four for each processor].
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+    /// Keep what comes out in this file, and do not run again what it has of the same programs.
+    #[arg(long, value_name = "FILE")]
+    keep: Option<PathBuf>,
     /// Write the table into docs/faults.md.
     #[arg(long)]
     write: bool,
@@ -84,9 +104,12 @@ pub(crate) fn run_sample(on_line: &mut dyn FnMut(&str)) -> Result<()> {
         seconds: 5,
         trial: None,
         peer: false,
+        jobs: None,
+        keep: None,
         write: false,
     };
-    let count = try_all(&options)?;
+    let rscni = dist::build_for_development("rscni-cli", "rscni")?;
+    let count = try_all(&options, &rscni)?;
     on_line(&format!("faults: {} passed, {} failed", count.held, count.failed));
     ensure!(count.failed == 0, "{} trials failed", count.failed);
     Ok(())
@@ -94,109 +117,63 @@ pub(crate) fn run_sample(on_line: &mut dyn FnMut(&str)) -> Result<()> {
 
 /// The task.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    Ok(if try_all(options)?.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let rscni = dist::build("rscni-cli", "rscni")?;
+    Ok(if try_all(options, &rscni)?.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// One process: a list, what is done to it, and to whose plugins.
-#[derive(Clone)]
-struct Job {
-    world: String,
-    kind: Kind,
-    peer: bool,
-}
-
-/// Runs what the options ask for; gives how the trials of our plugins ended.
-fn try_all(options: &Options) -> Result<Count> {
+/// Runs what the options ask for with this program; gives how the trials of our plugins ended.
+fn try_all(options: &Options, rscni: &Path) -> Result<Count> {
     packages::ensure("the faults", packages::FOR_TESTS)?;
+    packages::ensure("the faults", packages::FOR_UML)?;
     let directory = tempfile::tempdir().context("make a directory for the plugins")?;
-    let rscni = dist::build_for_development("rscni-cli", "rscni")?;
     let plugins = directory.path().join("plugins");
     std::fs::create_dir(&plugins)?;
-    program::capture(Command::new(&rscni).arg("install").arg(&plugins))?;
+    program::capture(Command::new(rscni).arg("install").arg(&plugins))?;
     let this_program = directory.path().join("xtask");
     program::copy_self(&this_program)?;
-    let mut jobs = jobs(options)?;
+    let kept = Kept::open(options.keep.as_deref(), rscni)?;
+    let mut jobs = jobs::all(options)?;
     jobs.reverse();
     let jobs = Mutex::new(jobs);
-    let lines = Mutex::new(Vec::new());
+    let results = Mutex::new(Vec::new());
     let next = || jobs.lock().ok()?.pop();
+    let at_once = options.jobs.unwrap_or_else(|| 4 * std::thread::available_parallelism().map_or(1, usize::from));
     std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+        for _ in 0..at_once {
             scope.spawn(|| {
                 while let Some(job) = next() {
-                    let count = run_job(&job, options, &this_program, &plugins);
-                    let line = Line { world: job.world, kind: job.kind, peer: job.peer, count };
-                    println!("{line}");
-                    lines.lock().expect("no job panics").push(line);
+                    let count = kept.of(&job).unwrap_or_else(|| {
+                        let count = job.run(options, &this_program, &plugins);
+                        kept.add(&job, &count);
+                        println!("{job}: {} held, {} failed", count.held, count.failed);
+                        count
+                    });
+                    results.lock().expect("no job panics").push((job, count));
                 }
             });
         }
     });
-    let mut lines = lines.into_inner().expect("no job panics");
-    lines.sort_by_key(|line| (line.peer, line.kind, worlds::NAMES.iter().position(|name| *name == line.world)));
+    let lines = lines(results.into_inner().expect("no job panics"));
+    for line in &lines {
+        println!("{line}");
+    }
     println!("\n{}", table::text(&lines));
     if options.write {
-        table::write(&lines, &program::workspace_root().join("docs/faults.md"))?;
+        table::write(&lines, options.every, &program::workspace_root().join("docs/faults.md"))?;
     }
     Ok(table::sum(&lines, false))
 }
 
-fn jobs(options: &Options) -> Result<Vec<Job>> {
-    let has = |kind: Kind| options.kind.is_empty() || options.kind.contains(&kind);
-    let wanted = |name: &str| options.plugin.is_empty() || options.plugin.iter().any(|wanted| wanted == name);
-    for name in &options.plugin {
-        worlds::World::named(name)?;
-    }
-    let mut jobs = Vec::new();
-    for peer in [false, true].into_iter().filter(|peer| !peer || options.peer) {
-        // The longest first.
-        for name in worlds::NAMES.iter().rev().filter(|name| wanted(name)) {
-            let world = worlds::World::named(name)?;
-            let is_there = world.plugins().all(|plugin| Path::new(PEER).join(plugin).exists());
-            for kind in [Kind::Churn, Kind::Power, Kind::Errno, Kind::Kill] {
-                let applies = match kind {
-                    // One trial says itself what it is.
-                    Kind::Kill if options.trial.is_some() => false,
-                    Kind::Kill | Kind::Errno => true,
-                    Kind::Power => *name == "host-local",
-                    Kind::Churn => *name == "chain",
-                };
-                if applies && has(kind) && (!peer || is_there && matches!(kind, Kind::Kill | Kind::Errno)) {
-                    jobs.push(Job { world: (*name).to_owned(), kind, peer });
-                }
-            }
+/// The parts of each list and kind together, in the order of the table.
+fn lines(results: Vec<(Job, Count)>) -> Vec<Line> {
+    let mut lines: Vec<Line> = Vec::new();
+    for (job, count) in results {
+        let same = |line: &&mut Line| (&line.world, line.kind, line.peer) == (&job.world, job.kind, job.peer);
+        match lines.iter_mut().find(same) {
+            Some(line) => line.count += &count,
+            None => lines.push(Line { world: job.world, kind: job.kind, peer: job.peer, count }),
         }
     }
-    Ok(jobs)
-}
-
-fn run_job(job: &Job, options: &Options, this_program: &Path, plugins: &Path) -> Count {
-    let directory = if job.peer { PathBuf::from(PEER) } else { plugins.to_owned() };
-    let at_most = if job.peer { PEER_TRIALS } else { usize::MAX };
-    let kind = job.kind.to_possible_value().expect("no kind is hidden");
-    let mut command = Command::new(this_program);
-    command.arg(INSIDE).arg(directory).args(["--world", &job.world, "--kind", kind.get_name()]);
-    command.args([
-        "--every",
-        &options.every.to_string(),
-        "--at-most",
-        &at_most.to_string(),
-        "--seconds",
-        &options.seconds.to_string(),
-    ]);
-    if let Some(trial) = &options.trial {
-        command.args(["--trial", &trial.to_string()]);
-    }
-    let mut count = None;
-    let is_told = !job.peer || options.trial.is_some();
-    let watched = program::watched_quietly(&mut command, |line| match line.parse::<Count>() {
-        Ok(counted) => count = Some(counted),
-        Err(()) if !is_told => {}
-        Err(()) => println!("{line}"),
-    });
-    count.filter(|_| watched.is_ok()).unwrap_or_else(|| {
-        let why = watched.err().map(|error| format!("{error:#}")).unwrap_or_default();
-        println!("  {} {}: ended before its end: {why}", job.world, kind.get_name());
-        Count { failed: 1, ..Count::default() }
-    })
+    lines.sort_by_key(|line| (line.peer, line.kind, worlds::NAMES.iter().position(|name| *name == line.world)));
+    lines
 }

@@ -5,6 +5,8 @@ use rscni_linux::{LinkChange, Veth};
 use rscni_test::Lab;
 use serde_json::{Value, json};
 
+use super::dhcp;
+
 /// A plugin of a list.
 pub(super) struct Step {
     pub(super) plugin: &'static str,
@@ -22,8 +24,8 @@ pub(super) struct World {
     pub(super) may_vanish: bool,
 }
 
-/// The plugins that are tried, and the chain. Those of kinds of links that common kernels lack are not here.
-pub(super) const NAMES: [&str; 16] = [
+/// The plugins that are tried, and the chain.
+pub(super) const NAMES: [&str; 21] = [
     "loopback",
     "host-local",
     "static",
@@ -31,6 +33,9 @@ pub(super) const NAMES: [&str; 16] = [
     "bridge",
     "bridge-masquerade",
     "macvlan",
+    "ipvlan",
+    "vlan",
+    "dummy",
     "host-device",
     "portmap",
     "bandwidth",
@@ -39,8 +44,16 @@ pub(super) const NAMES: [&str; 16] = [
     "sbr",
     "flannel",
     "tap",
+    "vrf",
+    "dhcp",
     "chain",
 ];
+
+/// Those of kinds of links that common kernels lack: they are tried in User-Mode Linux.
+const IN_UML: [&str; 4] = ["ipvlan", "vlan", "dummy", "vrf"];
+
+/// Those of which many are attached at once.
+pub(super) const CHURNED: [&str; 2] = ["dhcp", "chain"];
 
 /// The name of every network.
 pub(super) const NETWORK: &str = "net";
@@ -68,6 +81,9 @@ impl World {
             "bridge" => vec![step("bridge", json!({"bridge": "br0", "isGateway": true, "ipam": host_local()}))],
             "bridge-masquerade" => vec![step("bridge", bridge())],
             "macvlan" => vec![step("macvlan", json!({"master": "up0", "ipam": host_local()}))],
+            "ipvlan" => vec![step("ipvlan", json!({"master": "up0", "ipam": host_local()}))],
+            "vlan" => vec![step("vlan", json!({"master": "up0", "vlanId": 5, "ipam": host_local()}))],
+            "dummy" => vec![step("dummy", json!({"ipam": host_local()}))],
             "host-device" => vec![step("host-device", json!({"device": "hd0", "ipam": host_local()}))],
             "portmap" => with(ptp(), "portmap", portmap()),
             "bandwidth" => with(ptp(), "bandwidth", bandwidth()),
@@ -76,6 +92,8 @@ impl World {
             "sbr" => with(ptp(), "sbr", json!({})),
             "flannel" => vec![step("flannel", json!({"delegate": {"type": "bridge", "bridge": "br0"}}))],
             "tap" => vec![step("tap", json!({"ipam": host_local()}))],
+            "vrf" => with(ptp(), "vrf", json!({"vrfname": "blue"})),
+            "dhcp" => vec![step("bridge", json!({"bridge": dhcp::LAN, "ipam": {"type": "dhcp"}}))],
             _ => vec![
                 step("bridge", bridge()),
                 step("portmap", portmap()),
@@ -90,7 +108,7 @@ impl World {
     /// Puts onto the host what the plugins want to find there, unless it is there.
     pub(super) fn furnish(&self, lab: &Lab) -> Result<()> {
         let device = match self.name {
-            "macvlan" => "up0",
+            "macvlan" | "ipvlan" | "vlan" => "up0",
             "host-device" => "hd0",
             "flannel" => {
                 std::fs::create_dir_all("/run/flannel")?;
@@ -118,6 +136,11 @@ impl World {
             }
         }
         self
+    }
+
+    /// Whether the running kernel may lack what it needs.
+    pub(super) fn needs_uml(&self) -> bool {
+        IN_UML.contains(&self.name)
     }
 
     /// The plugins of the list, in order.

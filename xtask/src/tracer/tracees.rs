@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
-use nix::libc;
 use nix::sys::ptrace::{self, Event, Options};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -36,6 +35,9 @@ pub(super) fn run(first: Pid, patience: Duration, watch: &mut dyn Watch) -> Resu
 /// Where a thread is, as far as it matters at its next stop.
 #[derive(Default)]
 struct Thread {
+    /// Whether its next stop at a call is the exit. `PTRACE_GET_SYSCALL_INFO` would say so too, but User-Mode Linux does
+    /// not have it.
+    in_call: bool,
     /// The call that it is in, and the error that the program is to see at its exit.
     call: Option<(Call, Option<Errno>)>,
 }
@@ -203,7 +205,8 @@ impl<'a> Tracees<'a> {
                 if before != thread {
                     self.threads.remove(&before);
                 }
-                self.threads.insert(thread, Thread::default());
+                // The exit of `execve` comes next.
+                self.threads.insert(thread, Thread { in_call: true, call: None });
                 if thread == self.first && !self.started {
                     self.started = true;
                     self.faults_of_shell = process::page_faults(thread).unwrap_or_default();
@@ -233,12 +236,12 @@ impl<'a> Tracees<'a> {
 
     /// A thread is at the entry or the exit of a call.
     fn call(&mut self, thread: Pid) -> Result<()> {
+        let state = self.threads.entry(thread).or_default();
+        state.in_call = !state.in_call;
         if !self.started {
             return Ok(());
         }
-        let op = ptrace::syscall_info(thread)?.op;
-        let state = self.threads.entry(thread).or_default();
-        if op == libc::PTRACE_SYSCALL_INFO_ENTRY {
+        if state.in_call {
             let registers::Entry { number, arguments } = registers::entry(thread)?;
             let call = Call { index: self.traced.calls, thread, number, arguments };
             self.traced.calls += 1;

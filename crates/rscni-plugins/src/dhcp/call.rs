@@ -116,16 +116,28 @@ pub(super) fn ask(socket: &Path, call: &Call) -> Result<Outcome, Error> {
     let mut line = serde_json::to_vec(call)?;
     line.push(b'\n');
     let mut reply = Vec::new();
-    let ended = |error| Error::TryAgainLater(format!("the DHCP daemon at {at} went away: {error}"));
-    stream.write_all(&line).map_err(ended)?;
-    BufReader::new(stream.take(LONGEST as u64)).read_until(b'\n', &mut reply).map_err(ended)?;
+    let broken = |error| broken(socket, &error);
+    stream.write_all(&line).map_err(broken)?;
+    BufReader::new(stream.take(LONGEST as u64)).read_until(b'\n', &mut reply).map_err(broken)?;
     match serde_json::from_slice(&reply) {
         Ok(Answer::Error(code, msg, details)) => Err(Error::Custom(code, msg, details)),
         Ok(answer) => Ok(Outcome::Answered(answer)),
-        Err(_) if reply.is_empty() => Err(ended(ErrorKind::UnexpectedEof.into())),
+        Err(_) if reply.is_empty() => Err(broken(ErrorKind::UnexpectedEof.into())),
         Err(_) => Err(Error::IOFailure(format!(
             "what listens at {at} is another DHCP daemon, perhaps that of the Go plugin: stop it, and start this one"
         ))),
+    }
+}
+
+/// What an error in the middle of a conversation with the daemon is: that it went away passes, for whoever keeps it
+/// starts it again.
+fn broken(socket: &Path, error: &std::io::Error) -> Error {
+    let at = socket.display();
+    match error.kind() {
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
+            Error::TryAgainLater(format!("the DHCP daemon at {at} went away: {error}"))
+        }
+        _ => Error::IOFailure(format!("talk to the DHCP daemon at {at}: {error}")),
     }
 }
 
@@ -136,6 +148,15 @@ pub(super) const TO_GO: &str =
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_daemon_that_goes_away_is_worth_another_try_and_a_call_that_is_refused_is_not() {
+        let code = |kind: ErrorKind| broken(Path::new("/run/cni/dhcp.sock"), &kind.into()).code();
+        for kind in [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe] {
+            assert_eq!(code(kind), 11);
+        }
+        assert_eq!((code(ErrorKind::PermissionDenied), code(ErrorKind::OutOfMemory)), (5, 5));
+    }
 
     #[test]
     fn the_client_identifier_is_that_of_the_go_daemon() {
