@@ -174,7 +174,7 @@ pub(crate) fn growth(curves: &[Curve]) -> String {
     let width = (WIDTH * panels.max(2.0)) as u32;
     let mut svg = Svg::new(width, 370, "Time of a call, by what is held already (median)");
     svg.key(16.0, 48.0, &[(OURS, "rscni"), (PEER, "Debian's Go plugins"), ("none", "solid: ADD, dashed: DEL")]);
-    let all = curves.iter().flat_map(|curve| &curve.points).flat_map(|point| &point.measures);
+    let all = curves.iter().flat_map(|curve| &curve.points).flat_map(|point| point.measures.iter().chain(&point.alone));
     let values = all.flat_map(|m| [Some(m.ours.time.median), m.peer.as_ref().map(|peer| peer.time.median)]).flatten();
     let scale = Scale::around(values, BOTTOM, TOP);
     let mut left = 0.0;
@@ -193,10 +193,11 @@ pub(crate) fn growth(curves: &[Curve]) -> String {
         }
         svg.text(f64::midpoint(from, to), BOTTOM + 38.0, "middle", TEXT, &format!("{} held", curve.held));
         for (command, dashes) in [(0, ""), (1, "5 4")] {
-            let points = curve.points.iter().enumerate().map(|(index, point)| (x(index), &point.measures[command]));
-            let ours: Vec<_> = points.clone().map(|(x, m)| (x, scale.place(m.ours.time.median))).collect();
-            let peer: Vec<_> =
-                points.filter_map(|(x, m)| Some((x, scale.place(m.peer.as_ref()?.time.median)))).collect();
+            let points = || curve.points.iter().enumerate().map(|(index, point)| (x(index), point));
+            let alone = points().map(|(x, point)| (x, scale.place(point.alone[command].ours.time.median)));
+            let ours: Vec<_> = alone.collect();
+            let peer = points().filter_map(|(x, point)| Some((x, point.measures[command].peer.as_ref()?)));
+            let peer: Vec<_> = peer.map(|(x, cost)| (x, scale.place(cost.time.median))).collect();
             svg.line(&ours, OURS, 2.5, dashes);
             svg.line(&peer, PEER, 2.5, dashes);
         }

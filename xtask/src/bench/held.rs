@@ -24,12 +24,15 @@ pub(crate) struct Curve {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Point {
     pub(crate) held: usize,
+    /// In turn with the peer, as far as that goes.
     pub(crate) measures: [Measure; 2],
+    /// Ours alone: a peer that reads all that is held leaves little of what ours needs in the processor's caches.
+    pub(crate) alone: [Measure; 2],
 }
 
 impl Curve {
-    pub(crate) fn at(&self, held: usize) -> Option<&[Measure; 2]> {
-        self.points.iter().find(|point| point.held == held).map(|point| &point.measures)
+    pub(crate) fn at(&self, held: usize) -> Option<&Point> {
+        self.points.iter().find(|point| point.held == held)
     }
 }
 
@@ -109,7 +112,10 @@ fn points(
         for side in sides {
             raise(*side, before, held).with_context(|| format!("hold {held} for {}", side.name()))?;
         }
-        points.push(Point { held, measures: measure::case(world, case, extent.rounds, sides, on)? });
+        let alone = measure::case(world, case, extent.rounds, &BOTH[..1], on)?;
+        let measures =
+            if sides.len() == 1 { alone.clone() } else { measure::case(world, case, extent.rounds, sides, on)? };
+        points.push(Point { held, measures, alone });
         before = held;
     }
     Ok(points)

@@ -48,13 +48,14 @@ pub(crate) fn of(results: &Results) -> Vec<Limit> {
         };
         let Some(none) = curve.at(0) else { continue };
         for (held, command) in counts.iter().flat_map(|held| [(held, 0), (held, 1)]) {
-            let Some(measure) = curve.at(*held).map(|measures| &measures[command]) else { continue };
+            let Some(point) = curve.at(*held) else { continue };
+            let measure = &point.measures[command];
             let name = format!("{} {} with {held} {}", measure.case, measure.command, curve.held);
             if let Some(at_most) = to_peer {
                 limits.add(format!("{name}, to the peer"), measure.ratio(), at_most);
             }
-            let growth = measure.ours.time.median / none[command].ours.time.median;
-            limits.add(format!("{name}, to ours with none"), Some(growth), GROWTH);
+            let [now, before] = [point, none].map(|point| point.alone[command].ours.time.median);
+            limits.add(format!("{name}, to ours with none"), Some(now / before), GROWTH);
         }
     }
     limits.add("own memory of a call, to the peer, at worst".to_owned(), worst_memory(&results.measures), 0.3);
@@ -143,10 +144,8 @@ mod tests {
 
     #[test]
     fn a_call_that_takes_more_the_more_is_held_breaks_its_limit() {
-        let point = |held, micros| Point {
-            held,
-            measures: ["ADD", "DEL"].map(|command| measure("host-local", command, [micros, 1_000_000, 1])),
-        };
+        let both = |micros| ["ADD", "DEL"].map(|command| measure("host-local", command, [micros, 1_000_000, 1]));
+        let point = |held, micros| Point { held, measures: both(micros), alone: both(micros) };
         let curve = |then| Curve { held: "reservations", points: vec![point(0, 100), point(60_000, then)] };
         assert!(broken(&results(Vec::new(), vec![curve(130)], 0)).is_empty());
         assert_eq!(

@@ -49,7 +49,11 @@ pub(crate) fn text(results: &Results) -> String {
     text += &table(&OPERATION, &results.measures.iter().map(|measure| operation(measure, None)).collect::<Vec<_>>());
     for curve in &results.curves {
         let _ = write!(text, "\n## With {} held\n\n", curve.held);
-        let rows = curve.points.iter().flat_map(|point| point.measures.iter().map(|m| operation(m, Some(point.held))));
+        let rows = curve.points.iter().flat_map(|point| {
+            let alone = point.alone.iter().filter(|_| point.measures.iter().any(|m| m.peer.is_some()));
+            let alone = alone.map(|m| operation(m, Some(&format!("{} held, alone", point.held))));
+            point.measures.iter().map(|m| operation(m, Some(&format!("{} held", point.held)))).chain(alone)
+        });
         text += &table(&OPERATION, &rows.collect::<Vec<_>>());
     }
     text += "\n## Limits\n\n";
@@ -80,7 +84,7 @@ const OPERATION: [&str; 13] = [
 ];
 
 /// A row of the table; numbers beside time are ours, then the peer's.
-fn operation(measure: &Measure, held: Option<usize>) -> Vec<String> {
+fn operation(measure: &Measure, held: Option<&str>) -> Vec<String> {
     let none = String::new;
     let ours = measure.ours.footprint;
     let peer = measure.peer.as_ref().and_then(|peer| peer.footprint);
@@ -89,7 +93,7 @@ fn operation(measure: &Measure, held: Option<usize>) -> Vec<String> {
         (Some(ours), None) => format!("{}{unit}", of(ours)),
         _ => none(),
     };
-    let held = held.map_or_else(none, |held| format!(", {held} held"));
+    let held = held.map_or_else(none, |held| format!(", {held}"));
     vec![
         format!("{} {}{held}", measure.case, measure.command),
         time(&measure.ours.time),
