@@ -25,7 +25,7 @@ pub fn make_directory(path: &Path, mode: u32) -> Result<()> {
             // Once: there are file systems that say of every directory that it cannot be, such as `/proc`.
             make_one(path, mode)
         }
-        made => made,
+        outcome => outcome,
     }
 }
 
