@@ -150,7 +150,10 @@ fn take(step: Step, node: &Node, model: &mut Model) -> Result<(), TestCaseError>
             model.held.retain(|_, holder| *holder != container);
         }
         Step::Check(container) => {
-            prop_assert_eq!(node.call("CHECK", Some(container), &plain).is_ok(), model.has(container));
+            let held = model.held.iter().filter(|(_, holder)| **holder == container);
+            let ips: Vec<_> = held.map(|(address, _)| json!({ "address": format!("10.0.0.{address}/28") })).collect();
+            let previous = json!({ "prevResult": { "cniVersion": "1.1.0", "ips": ips } });
+            prop_assert_eq!(node.call("CHECK", Some(container), &previous).is_ok(), model.has(container));
         }
         Step::Gc(wanted) => {
             let is_wanted = |container: u8| wanted >> container & 1 == 1;
