@@ -155,8 +155,11 @@ fn processes_that_still_run_are_listed() {
     rscni_test::run(|lab| {
         let before = lab.snapshot();
         let mut daemon = Command::new("sleep").arg("1234").stdout(Stdio::null()).spawn().unwrap();
-        let changes = before.changes_to(&lab.snapshot());
-        assert_eq!(changes, ["+ process sleep 1234"]);
+        // Until it has its arguments, which is after it has begun, it is none that anybody could name.
+        let expected = ["+ process sleep 1234"];
+        rscni_test::eventually("the process is listed", || {
+            (before.changes_to(&lab.snapshot()) == expected).then_some(())
+        });
         daemon.kill().unwrap();
         daemon.wait().unwrap();
         lab.assert_unchanged_since(&before);
