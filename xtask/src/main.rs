@@ -14,17 +14,20 @@
 //! - [`upstream`]: the Go plugins' own test cases, run against our programs.
 //!
 //! [`packages`] installs the Debian packages that a task needs, [`program`] starts other programs, [`tracer`] watches
-//! their system calls, and [`tally`] counts the tests that they report.
+//! their system calls, and [`tally`] counts the tests that they report. [`page`] puts tables into the documentation,
+//! [`digest`] hashes.
 
 mod bench;
 mod check;
 mod conformance;
 mod demo;
+mod digest;
 mod dist;
 mod e2e;
 mod faults;
 mod fuzz;
 mod packages;
+mod page;
 mod program;
 mod supply;
 mod tally;

@@ -19,6 +19,8 @@ pub(crate) struct Package {
     witnesses: &'static [&'static str],
 }
 
+/// Where Debian has the Go plugins.
+pub(crate) const GO_PLUGINS_DIR: &str = "/usr/lib/cni";
 const GO_PLUGINS: Package = Package { name: "containernetworking-plugins", witnesses: &["/usr/lib/cni/bridge"] };
 const IPTABLES: Package = Package { name: "iptables", witnesses: &["/usr/sbin/iptables", "/sbin/iptables"] };
 const NFTABLES: Package = Package { name: "nftables", witnesses: &["/usr/sbin/nft", "/sbin/nft"] };

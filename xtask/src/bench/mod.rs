@@ -44,6 +44,7 @@ use self::held::{Curve, Extent};
 use self::limits::Limit;
 use self::measure::{Measure, Rounds};
 use self::world::{Programs, World};
+use crate::packages::GO_PLUGINS_DIR;
 use crate::{dist, packages, program};
 
 /// How much to measure.
@@ -101,11 +102,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
 fn build() -> Result<Programs> {
     let ours = |name| dist::build("bench-programs", name).map(Some);
-    let peer = std::fs::read_dir(PEER)
-        .with_context(|| format!("list {PEER}"))?
+    let peer = std::fs::read_dir(GO_PLUGINS_DIR)
+        .with_context(|| format!("list {GO_PLUGINS_DIR}"))?
         .map(|entry| Ok(entry?.path()))
         .collect::<Result<Vec<_>>>()?;
-    ensure!(!peer.is_empty(), "{PEER} has no plugins");
+    ensure!(!peer.is_empty(), "{GO_PLUGINS_DIR} has no plugins");
     Ok(Programs {
         rscni: dist::build("rscni-cli", "rscni")?,
         peer,
@@ -114,9 +115,6 @@ fn build() -> Result<Programs> {
         runtime: ours("runtime")?,
     })
 }
-
-/// Where Debian has the Go plugins.
-const PEER: &str = "/usr/lib/cni";
 
 /// How much is measured.
 struct Plan {

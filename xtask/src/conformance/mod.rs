@@ -15,10 +15,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use self::table::Line;
+use crate::packages::GO_PLUGINS_DIR;
 use crate::{dist, packages, program, uml};
 
-/// Where Debian has the Go plugins.
-const PEER: &str = "/usr/lib/cni";
 /// What leaves something behind gets a new place for each requirement, and what fails is waited for.
 const UML_LIMIT: Duration = Duration::from_secs(3600);
 
@@ -112,7 +111,7 @@ fn jobs(options: &Options) -> Result<Vec<Job>> {
     }
     let is_wanted = |case: &Case| options.plugin.is_empty() || options.plugin.contains(&case.plugin);
     let whose = |case: Case| {
-        let is_there = options.peer && Path::new(PEER).join(&case.plugin).exists();
+        let is_there = options.peer && Path::new(GO_PLUGINS_DIR).join(&case.plugin).exists();
         let peer = is_there.then(|| Job { case: case.clone(), peer: true });
         [Job { case, peer: false }].into_iter().chain(peer)
     };
@@ -126,7 +125,7 @@ fn hold(job: &Job, place: &Place) -> Result<Line> {
     std::fs::create_dir(&directory)?;
     let (list, report) = (directory.join("list"), directory.join("report"));
     std::fs::write(&list, config.to_string())?;
-    let plugins = if job.peer { Path::new(PEER) } else { &place.plugins };
+    let plugins = if job.peer { Path::new(GO_PLUGINS_DIR) } else { &place.plugins };
     let mut command = vec![place.rscni.display().to_string(), "conformance".to_owned()];
     let path = |path: &Path| path.display().to_string();
     command.extend(["--plugin".to_owned(), plugin.clone(), "--config".to_owned(), path(&list)]);

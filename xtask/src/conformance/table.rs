@@ -6,6 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::page::replace_table;
+
 /// What came out for a plugin.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Line {
@@ -53,15 +55,10 @@ impl Display for Line {
 }
 
 const BEGIN: &str = "<!-- begin: cargo xtask conformance --peer --write -->\n";
-const END: &str = "<!-- end -->\n";
 
 /// Replaces the table in the documentation.
 pub(super) fn write(lines: &[Line], page: &Path) -> Result<()> {
-    let text = std::fs::read_to_string(page).with_context(|| format!("read {}", page.display()))?;
-    let (before, rest) = text.split_once(BEGIN).context("the page has no place for the table")?;
-    let (_, after) = rest.split_once(END).context("the table in the page has no end")?;
-    let text = format!("{before}{BEGIN}\n{}\n{END}{after}", markdown(lines));
-    std::fs::write(page, text).with_context(|| format!("write {}", page.display()))
+    replace_table(page, BEGIN, &markdown(lines))
 }
 
 fn markdown(lines: &[Line]) -> String {
@@ -83,6 +80,7 @@ fn markdown(lines: &[Line]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::page::END;
     use serde_json::json;
 
     #[test]

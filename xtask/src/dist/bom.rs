@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
+use crate::digest::sha256;
 use crate::program;
 
 const SPEC_VERSION: &str = "1.5";
@@ -101,7 +101,7 @@ fn document(
     let Some((key, root)) = crates.iter().find(|(key, _)| key.0 == package) else {
         bail!("cargo tree has left out {package} itself");
     };
-    let digest = hex(&Sha256::digest(program));
+    let digest = sha256(program);
     let mut components: Vec<Value> = crates
         .iter()
         .filter(|(other, _)| *other != key)
@@ -214,10 +214,6 @@ fn uuid(digest: &str) -> String {
     format!("{}-{}-8{}-8{}-{}", &digest[..8], &digest[8..12], &digest[13..16], &digest[17..20], &digest[20..32])
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,7 +237,7 @@ mod tests {
         let serde = bill["components"].as_array().unwrap().iter().find(|one| one["name"] == "serde").unwrap();
         assert_eq!(serde["hashes"][0]["content"].as_str().map(str::len), Some(64));
         assert_eq!(serde["licenses"][0]["expression"], "MIT OR Apache-2.0");
-        assert_eq!(bill["metadata"]["component"]["hashes"][0]["content"], hex(&Sha256::digest(b"program")));
+        assert_eq!(bill["metadata"]["component"]["hashes"][0]["content"], sha256(b"program"));
         // As it is for another program but for its hash and what is made of that.
         assert_eq!(of("rscni-cli", &target, b"program").unwrap(), bill);
         assert_ne!(of("rscni-cli", &target, b"other").unwrap(), bill);

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+
+use crate::digest::sha256;
 
 /// The image's name, once imported.
 pub(super) const NAME: &str = "localhost/rscni/busybox:latest";
@@ -78,10 +79,5 @@ fn descriptor(media_type: &str, blob: &[u8]) -> Value {
 }
 
 fn digest(blob: &[u8]) -> String {
-    use std::fmt::Write;
-    let mut text = "sha256:".to_owned();
-    for byte in Sha256::digest(blob) {
-        write!(text, "{byte:02x}").expect("a String takes everything");
-    }
-    text
+    format!("sha256:{}", sha256(blob))
 }

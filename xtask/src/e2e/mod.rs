@@ -31,6 +31,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 
 use self::containerd::Containerd;
+use crate::packages::GO_PLUGINS_DIR;
 use crate::tally::Tally;
 use crate::{packages, program};
 
@@ -44,12 +45,9 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DIR")]
     plugins: Option<PathBuf>,
     /// The directory of the Go plugins to compare with.
-    #[arg(long, value_name = "DIR", default_value = GO_PLUGINS)]
+    #[arg(long, value_name = "DIR", default_value = GO_PLUGINS_DIR)]
     go_plugins: PathBuf,
 }
-
-/// Where Debian's package puts them.
-const GO_PLUGINS: &str = "/usr/lib/cni";
 
 /// What the inside needs to know.
 #[derive(clap::Args)]
@@ -79,7 +77,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
 /// The step of `cargo xtask test`; each line of the output is handed to `on_line`.
 pub(crate) fn run_default(on_line: &mut dyn FnMut(&str)) -> Result<()> {
-    let options = Options { plugins: None, go_plugins: GO_PLUGINS.into() };
+    let options = Options { plugins: None, go_plugins: GO_PLUGINS_DIR.into() };
     run_with(&options, on_line)
 }
 

@@ -79,7 +79,7 @@ pub(super) fn enter(directory: &Path, plugins: [&PathBuf; 2]) -> Result<Node> {
         mounted("tmpfs", Path::new(empty), "mode=755")?;
     }
     overlay_etc(&directory.join("etc"))?;
-    let usual = Path::new(super::GO_PLUGINS);
+    let usual = Path::new(crate::packages::GO_PLUGINS_DIR);
     if usual.exists() {
         mounted("tmpfs", usual, "mode=755")?;
     }

@@ -10,10 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::table::Count;
 use super::worlds::{CHURNED, NAMES, World};
 use super::{INSIDE, Kind, Options};
+use crate::packages::GO_PLUGINS_DIR;
 use crate::{program, uml};
 
-/// Where Debian has the Go plugins.
-const PEER: &str = "/usr/lib/cni";
 /// How many trials of a list and a kind they get, spread over all: each takes seconds.
 const PEER_TRIALS: usize = 40;
 /// Into how many parts all trials of a list are cut.
@@ -45,7 +44,7 @@ pub(super) fn all(options: &Options) -> Result<Vec<Job>> {
     for peer in [false, true].into_iter().filter(|peer| !peer || options.peer) {
         for name in NAMES.iter().rev().filter(|name| wanted(name)) {
             let world = World::named(name)?;
-            let is_there = world.plugins().all(|plugin| Path::new(PEER).join(plugin).exists());
+            let is_there = world.plugins().all(|plugin| Path::new(GO_PLUGINS_DIR).join(plugin).exists());
             for kind in [Kind::Churn, Kind::Power, Kind::Errno, Kind::Kill] {
                 let applies = match kind {
                     // One trial says itself what it is.
@@ -105,7 +104,7 @@ impl Job {
     }
 
     fn arguments(&self, options: &Options, plugins: &Path) -> Vec<String> {
-        let directory = if self.peer { PathBuf::from(PEER) } else { plugins.to_owned() };
+        let directory = if self.peer { PathBuf::from(GO_PLUGINS_DIR) } else { plugins.to_owned() };
         let at_most = if self.peer { PEER_TRIALS } else { usize::MAX };
         let mut arguments = vec![INSIDE.to_owned(), directory.display().to_string()];
         let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);

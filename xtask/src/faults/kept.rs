@@ -1,17 +1,16 @@
 //! What came out of each process, in a file: so that a run of an hour can be made in pieces, and what was tried with a
 //! program is not mixed with what was tried with another.
 
-use std::fmt::Write as _;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::jobs::Job;
 use super::table::Count;
+use crate::digest::sha256;
 
 /// A line of the file.
 #[derive(Serialize, Deserialize)]
@@ -33,10 +32,7 @@ impl Kept {
     /// Reads what was kept.
     pub(super) fn open(path: Option<&Path>, rscni: &Path) -> Result<Self> {
         let bytes = std::fs::read(rscni).with_context(|| format!("read {}", rscni.display()))?;
-        let mut program = String::new();
-        for byte in Sha256::digest(&bytes) {
-            write!(program, "{byte:02x}")?;
-        }
+        let program = sha256(&bytes);
         let text =
             path.filter(|path| path.exists()).map(std::fs::read_to_string).transpose().context("read what was kept")?;
         let entries = text.unwrap_or_default().lines().map(serde_json::from_str).collect::<Result<_, _>>();

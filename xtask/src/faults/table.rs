@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::worlds::NAMES;
 use super::{Kind, remains};
+use crate::page::replace_table;
 
 /// How many trials there were, and how they ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,16 +116,10 @@ pub(super) fn text(lines: &[Line]) -> String {
 }
 
 const BEGIN: &str = "<!-- begin: cargo xtask faults --peer --write -->\n";
-const END: &str = "<!-- end -->\n";
 
 /// Replaces the table in the documentation.
 pub(super) fn write(lines: &[Line], every: usize, page: &Path) -> Result<()> {
-    let text = std::fs::read_to_string(page).with_context(|| format!("read {}", page.display()))?;
-    let (before, rest) = text.split_once(BEGIN).context("the page has no place for the table")?;
-    let (_, after) = rest.split_once(END).context("the table in the page has no end")?;
-    let table = markdown(lines, every);
-    let text = format!("{before}{BEGIN}\n{table}\n{END}{after}");
-    std::fs::write(page, text).with_context(|| format!("write {}", page.display()))
+    replace_table(page, BEGIN, &markdown(lines, every))
 }
 
 fn markdown(lines: &[Line], every: usize) -> String {
@@ -164,6 +159,7 @@ fn markdown(lines: &[Line], every: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::page::END;
 
     fn line(kind: Kind, peer: bool, held: usize, failed: usize) -> Line {
         Line { world: "bridge".to_owned(), kind, peer, count: count(held, failed) }
