@@ -58,6 +58,8 @@ enum Task {
     Conformance(conformance::Options),
     /// Build the one static binary, as it goes onto nodes.
     Dist,
+    /// Write down which functions the plugins run, for the linker to put together.
+    Order,
     /// Check everything that CI checks: format, lint, docs, tests, User-Mode Linux, end to end.
     Test(check::Options),
     /// Run containers with containerd and runc on the plugins, and hand over to and from the Go plugins (root).
@@ -94,6 +96,7 @@ fn main() -> ExitCode {
         Task::Counts(options) => bench::counts::run(&options),
         Task::Conformance(options) => conformance::run(&options),
         Task::Dist => dist::run(),
+        Task::Order => bench::order::run(),
         Task::Test(options) => check::run(&options),
         Task::E2e(options) => e2e::run(&options),
         Task::Faults(options) => faults::run(&options),

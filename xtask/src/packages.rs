@@ -54,6 +54,9 @@ pub(crate) const FOR_UPSTREAM: &[Package] = &[
 /// What the bench needs: the plugins to compare with, and what those call.
 pub(crate) const FOR_BENCH: &[Package] = &[GO_PLUGINS, IPTABLES];
 
+/// What shows which functions a program runs.
+pub(crate) const FOR_ORDER: &[Package] = &[Package { name: "valgrind", witnesses: &["/usr/bin/valgrind"] }, IPROUTE2];
+
 /// What the end-to-end run needs.
 pub(crate) const FOR_E2E: &[Package] = &[
     Package { name: "containerd", witnesses: &["/usr/bin/containerd"] },

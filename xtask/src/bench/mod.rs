@@ -15,6 +15,7 @@
 //! | [`limits`] | what is promised |
 //! | [`environment`], [`report`], [`chart`] | what is written |
 //! | [`counts`] | the guard: system calls and processes of each operation may not grow |
+//! | [`order`] | what the operations run, for the linker to put together |
 
 mod call;
 mod cases;
@@ -26,6 +27,7 @@ mod held;
 mod limits;
 mod measure;
 pub(crate) mod names;
+pub(crate) mod order;
 mod report;
 mod statistics;
 mod whole;

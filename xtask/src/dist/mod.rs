@@ -5,7 +5,7 @@
 //! an operation of a plugin does in user space. Where the toolchain has no Rust libraries for musl, it is linked with
 //! glibc, and says so.
 //!
-//! Beside the binary lies its bill of materials ([`bom`]).
+//! What the plugins run lies together in it (`order.ld`, which [`crate::bench::order`] writes). Beside the binary lies its bill of materials ([`bom`]).
 
 mod bom;
 
@@ -14,6 +14,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::digest::sha256;
 use crate::program;
 
 /// What the project promises: a file that is small to ship, and of which little is to be read before it runs.
@@ -46,46 +47,72 @@ pub(crate) fn build_with_glibc(package: &str, program: &str) -> Result<PathBuf> 
     Ok(named)
 }
 
+/// Builds a program as it is built for nodes, but with the names of its functions. Gives it where cargo puts it.
+pub(crate) fn build_unstripped(package: &str, program: &str) -> Result<PathBuf> {
+    built(cargo_build(&target(libc()), package, program)?.env("CARGO_PROFILE_RELEASE_STRIP", "none"))
+}
+
 fn build_with(libc: &str, package: &str, program: &str) -> Result<PathBuf> {
     let target = target(libc);
+    place(&built(&mut cargo_build(&target, package, program)?)?, &target)
+}
+
+fn cargo_build(target: &str, package: &str, program: &str) -> Result<Command> {
     let mut command = program::cargo();
-    command.args(["build", "--release", "--target", &target, "--package", package, "--bin", program]);
+    command.args(["build", "--release", "--target", target, "--package", package, "--bin", program]);
     // Before all other ways to give flags, whatever the environment has. They concern the target alone: procedural
     // macros and build scripts are built for this machine.
-    command.env("CARGO_ENCODED_RUSTFLAGS", flags().join("\x1f"));
-    let built = program::built(command.arg("--message-format=json-render-diagnostics"))?;
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags()?.join("\x1f")).arg("--message-format=json-render-diagnostics");
+    Ok(command)
+}
+
+fn built(command: &mut Command) -> Result<PathBuf> {
+    let built = program::built(command)?;
     ensure!(is_static(&built)?, "{} asks for a loader, so it is not static", built.display());
-    place(&built, &target)
+    Ok(built)
 }
 
 /// Builds a program as a static one, but for development: in seconds, from what the tests have built already.
 pub(crate) fn build_for_development(package: &str, program: &str) -> Result<PathBuf> {
     let mut command = program::cargo();
     command.args(["rustc", "--package", package, "--bin", program, "--message-format=json-render-diagnostics", "--"]);
-    let built = program::built(command.args(["-Ctarget-feature=+crt-static", "-Crelocation-model=static"]))?;
-    ensure!(is_static(&built)?, "{} asks for a loader, so it is not static", built.display());
-    Ok(built)
+    built(command.args(["-Ctarget-feature=+crt-static", "-Crelocation-model=static"]))
 }
 
 fn target(libc: &str) -> String {
     format!("{}-unknown-linux-{libc}", std::env::consts::ARCH)
 }
 
-fn flags() -> [String; 7] {
+/// Which functions the linker puts together.
+pub(crate) fn order_file() -> PathBuf {
+    program::workspace_root().join("xtask/src/dist/order.ld")
+}
+
+fn flags() -> Result<Vec<String>> {
     let without_tables = program::workspace_root().join("xtask/src/dist/no_unwinding.ld");
-    [
+    let scripts = [without_tables, order_file()];
+    let mut contents = Vec::new();
+    for script in &scripts {
+        contents.extend(std::fs::read(script).with_context(|| format!("read {}", script.display()))?);
+    }
+    Ok(vec![
         // The default for musl.
         "-Ctarget-feature=+crt-static".into(),
         // A program at a fixed address has nothing to relocate before `main`.
         "-Crelocation-model=static".into(),
         // A panic aborts: nobody unwinds. The second and third leave out the tables of code that was compiled before.
         "-Cforce-unwind-tables=no".into(),
-        format!("-Clink-arg=-Wl,--script={}", without_tables.display()),
+        format!("-Clink-arg=-Wl,--script={}", scripts[0].display()),
         "-Clink-arg=-Wl,--no-eh-frame-hdr".into(),
+        // What the plugins run is to be together. That goes by names, which in this mangling say what generics are of.
+        "-Csymbol-mangling-version=v0".into(),
+        format!("-Clink-arg=-Wl,--script={}", scripts[1].display()),
+        // Cargo does not look into the linker's scripts: with this it links again when they have changed.
+        format!("--cfg=linker_scripts=\"{}\"", sha256(&contents)),
         // Names are hashed, a few bytes each. To ask for the processor's instructions takes longer than to do without.
         "--cfg=sha2_backend=\"soft\"".into(),
         "--cfg=sha2_backend_soft=\"compact\"".into(),
-    ]
+    ])
 }
 
 /// The C library to link with: musl, if the compiler in use has Rust's libraries for it.
