@@ -130,6 +130,8 @@ impl Message {
                 options.read(bytes.get(field)?)?;
             }
         }
+        // There it says nothing.
+        options.take(code::OVERLOAD);
         let [kind] = options.take(code::MESSAGE_TYPE)?[..] else { return None };
         let message = Self {
             kind: Kind::from_number(kind)?,
@@ -244,13 +246,15 @@ mod tests {
     fn options_go_on_in_the_fields_for_names() {
         let mut bytes = Message { options: Options::default(), ..message() }.encode();
         bytes[OPTIONS + 3..OPTIONS + 7].copy_from_slice(&[code::OVERLOAD, 1, 3, code::END]);
-        bytes[108..115].copy_from_slice(&[code::ROUTERS, 4, 10, 0, 0, 1, code::END]);
+        // That there are more of them says nothing there.
+        bytes[108..118].copy_from_slice(&[code::ROUTERS, 4, 10, 0, 0, 1, code::OVERLOAD, 1, 3, code::END]);
         bytes[44..51].copy_from_slice(&[code::ROUTERS, 4, 10, 0, 0, 2, code::END]);
         let read = Message::decode(&bytes).unwrap();
         assert_eq!(
             read.options.addresses(code::ROUTERS).collect::<Vec<_>>(),
             [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)]
         );
+        assert_eq!(Message::decode(&read.encode()), Some(read));
     }
 
     #[test]
