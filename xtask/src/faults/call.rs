@@ -56,8 +56,8 @@ pub(super) struct Added {
 pub(super) struct Caller<'a> {
     pub(super) directory: &'a Path,
     pub(super) world: &'a World,
-    /// Whether DEL of a complete attachment always gets its result, as the Go plugins rely on it. Ours have to do without.
-    pub(super) needs_results: bool,
+    /// Whether they are the Go plugins, which rely on DEL of a complete attachment to get its result. Ours have to do without.
+    pub(super) is_peer: bool,
 }
 
 impl Caller<'_> {
@@ -118,7 +118,7 @@ impl Caller<'_> {
             config["cniVersion"] = "1.1.0".into();
             config["cni.dev/valid-attachments"] = Value::Array(Vec::new());
             let mut command = self.command(step, "GC");
-            let ended = run(&mut command, &config, None)?;
+            let ended = run(&mut command, &config, None, self.is_peer)?;
             if !ended.succeeded() {
                 failures.push(ended);
             }
@@ -147,7 +147,7 @@ impl Caller<'_> {
         if let Some(netns) = &on.netns {
             command.env("CNI_NETNS", netns);
         }
-        run(&mut command, &config, injection)
+        run(&mut command, &config, injection, self.is_peer)
     }
 
     fn command(&self, step: &Step, command: &str) -> Command {
@@ -161,10 +161,16 @@ impl Caller<'_> {
 }
 
 /// Runs it, under the tracer if it is watched.
-fn run(command: &mut Command, config: &Value, injection: Option<&mut Injection>) -> Result<Ended> {
+fn run(command: &mut Command, config: &Value, injection: Option<&mut Injection>, is_peer: bool) -> Result<Ended> {
     let stdin = serde_json::to_vec(config)?;
     if let Some(injection) = injection {
-        let traced = tracer::run(command, &stdin, injection)?;
+        let traced = match tracer::run(command, &stdin, injection) {
+            // Some wait for ever for what they were not told.
+            Err(error) if is_peer => {
+                return Ok(Ended { code: None, stdout: Vec::new(), stderr: format!("{error:#}").into_bytes() });
+            }
+            traced => traced?,
+        };
         injection.next_program(traced.calls);
         return Ok(Ended { code: traced.code, stdout: traced.stdout, stderr: traced.stderr });
     }

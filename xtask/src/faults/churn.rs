@@ -49,7 +49,7 @@ struct Ledger {
 
 /// Churns for that long, with a list whose range has room for all. Each operation is a trial.
 pub(super) fn run(lab: &Lab, directory: &Path, world: &World, seconds: u64, plan: &Plan<'_>) -> Result<Count> {
-    let caller = Caller { directory, world, needs_results: !plan.gc };
+    let caller = Caller { directory, world, is_peer: !plan.gc };
     let first = lab.container("first");
     let added = caller.add(&attachment(&first), None)?;
     if let Some(ended) = added.failed {
@@ -99,7 +99,9 @@ pub(super) fn run(lab: &Lab, directory: &Path, world: &World, seconds: u64, plan
         }
         "DEL"
     };
-    wrong.extend(leftovers::since(lab, &baseline).into_iter().map(|line| format!("after {after}: {line}")));
+    wrong.extend(
+        leftovers::since(lab, &baseline, caller.is_peer).into_iter().map(|line| format!("after {after}: {line}")),
+    );
     let operations = operations.into_inner();
     println!("  churn: {operations} operations on {} containers by {} workers", plan.containers, plan.workers);
     // However much is left, there were no more trials than operations.
@@ -195,7 +197,7 @@ impl Worker<'_> {
         }
         for left in (0..PATIENCE).rev() {
             let daemon = self.daemon();
-            let result = result.filter(|_| self.caller.needs_results);
+            let result = result.filter(|_| self.caller.is_peer);
             let failures = self.caller.del(&on, steps, result, None)?;
             if left > 0 && !failures.is_empty() && self.is_gone_since(daemon) {
                 // A daemon takes a while to come.

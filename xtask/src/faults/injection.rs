@@ -136,6 +136,7 @@ pub(super) fn is_right(code: u64, errno: Errno, call: i64) -> bool {
 /// Watches a run of one or more programs, and deals the blow at the call of that number.
 #[derive(Debug)]
 pub(super) struct Injection {
+    /// The number of the first call that may be hit, and by what.
     at: Option<(u64, Blow)>,
     /// How many calls the programs before this one have made.
     before: u64,
@@ -171,7 +172,7 @@ impl Watch for Injection {
         let seen = (call.number, call.arguments[0]);
         self.seen.push(seen);
         let Some((index, blow)) = self.at else { return Verdict::Pass };
-        if self.hit.is_some() || self.before + call.index != index {
+        if self.hit.is_some() || self.before + call.index < index {
             return Verdict::Pass;
         }
         match blow {
@@ -179,7 +180,7 @@ impl Watch for Injection {
                 self.hit = Some(seen);
                 Verdict::Kill
             }
-            // Where threads and processes take turns, another call may have this number today.
+            // Where threads and processes take turns, another call may have this number today: then the next one is hit.
             Blow::Error(errno) if errors_of(call.number).contains(&errno) => {
                 self.hit = Some(seen);
                 Verdict::Fail(errno)

@@ -70,8 +70,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 }
 
 fn trials(lab: &Lab, world: &World, options: &Options) -> Result<Count> {
-    let needs_results = options.directory != options.ours;
-    let mut place = Place::new(lab, Caller { directory: &options.directory, world, needs_results })?;
+    let is_peer = options.directory != options.ours;
+    let mut place = Place::new(lab, Caller { directory: &options.directory, world, is_peer })?;
     let (add, del) = (place.calls(Operation::Add)?, place.calls(Operation::Del)?);
     let all = match (options.trial, options.kind) {
         (Some(trial), _) => vec![trial],

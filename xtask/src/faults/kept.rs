@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 use super::jobs::Job;
 use super::table::Count;
 use crate::digest::sha256;
+use crate::packages::GO_PLUGINS_DIR;
 
 /// A line of the file.
 #[derive(Serialize, Deserialize)]
 struct Entry {
-    /// The hash of our program.
+    /// The hash of the program: ours, or a Go plugin.
     program: String,
     job: Job,
     count: Count,
@@ -25,33 +26,40 @@ struct Entry {
 pub(super) struct Kept {
     path: Option<PathBuf>,
     program: String,
+    peer: String,
     entries: Mutex<Vec<Entry>>,
 }
 
 impl Kept {
     /// Reads what was kept.
     pub(super) fn open(path: Option<&Path>, rscni: &Path) -> Result<Self> {
-        let bytes = std::fs::read(rscni).with_context(|| format!("read {}", rscni.display()))?;
-        let program = sha256(&bytes);
+        let hash = |program: &Path| -> Result<String> {
+            Ok(sha256(&std::fs::read(program).with_context(|| format!("read {}", program.display()))?))
+        };
+        let (program, peer) = (hash(rscni)?, hash(&Path::new(GO_PLUGINS_DIR).join("bridge"))?);
         let text =
             path.filter(|path| path.exists()).map(std::fs::read_to_string).transpose().context("read what was kept")?;
         let entries = text.unwrap_or_default().lines().map(serde_json::from_str).collect::<Result<_, _>>();
         let entries = Mutex::new(entries.context("read what was kept")?);
-        Ok(Self { path: path.map(Path::to_owned), program, entries })
+        Ok(Self { path: path.map(Path::to_owned), program, peer, entries })
     }
 
     /// What came out of this job with this program, if it was run. One that failed is run again.
     pub(super) fn of(&self, job: &Job) -> Option<Count> {
         let entries = self.entries.lock().expect("no job panics");
-        let is_it = |entry: &&Entry| entry.program == self.program && entry.job == *job;
+        let is_it = |entry: &&Entry| entry.program == self.program_of(job) && entry.job == *job;
         let found = entries.iter().rev().find(is_it).map(|entry| entry.count.clone());
         found.filter(|count| job.peer || count.failed == 0)
+    }
+
+    fn program_of(&self, job: &Job) -> &str {
+        if job.peer { &self.peer } else { &self.program }
     }
 
     /// Keeps what came out. What cannot be kept is told, and is no failure of a plugin.
     pub(super) fn add(&self, job: &Job, count: &Count) {
         let Some(path) = &self.path else { return };
-        let entry = Entry { program: self.program.clone(), job: job.clone(), count: count.clone() };
+        let entry = Entry { program: self.program_of(job).to_owned(), job: job.clone(), count: count.clone() };
         // One at a time.
         let _entries = self.entries.lock().expect("no job panics");
         let write = || -> Result<()> {

@@ -84,6 +84,9 @@ pub(crate) struct Options {
     /// Try Debian's Go plugins too: some kills of each list, power losses, churn.
     #[arg(long)]
     peer: bool,
+    /// Try the Go plugins alone.
+    #[arg(long, conflicts_with_all = ["peer", "write"])]
+    only_peer: bool,
     /// How many processes try at a time; mostly they wait for the kernel [default: four for each processor].
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
@@ -104,6 +107,7 @@ pub(crate) fn run_sample(on_line: &mut dyn FnMut(&str)) -> Result<()> {
         seconds: 5,
         trial: None,
         peer: false,
+        only_peer: false,
         jobs: None,
         keep: None,
         write: false,

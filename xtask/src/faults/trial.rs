@@ -92,13 +92,16 @@ pub(super) struct Place<'a> {
     caller: Caller<'a>,
     container: Container,
     baseline: Snapshot,
+    /// Whether CHECK agrees with an ADD that nothing has hit. Not all of the Go plugins' do.
+    has_check: bool,
 }
 
 impl<'a> Place<'a> {
     pub(super) fn new(lab: &'a Lab, caller: Caller<'a>) -> Result<Self> {
         let world = caller.world;
         world.furnish(lab)?;
-        let mut place = Self { lab, caller, container: lab.container("c"), baseline: Snapshot::default() };
+        let mut place =
+            Self { lab, caller, container: lab.container("c"), baseline: Snapshot::default(), has_check: true };
         place.rebase()?;
         Ok(place)
     }
@@ -113,6 +116,12 @@ impl<'a> Place<'a> {
         let added = self.caller.add(&on, None)?;
         if let Some(ended) = added.failed {
             bail!("ADD fails by itself: {}", ended.said());
+        }
+        let result = added.results.last();
+        let different = self.caller.check(&on, result.unwrap_or(&Value::Null))?;
+        self.has_check = different.is_none();
+        if let Some(said) = different.filter(|_| !self.caller.is_peer) {
+            bail!("CHECK fails by itself: {said}");
         }
         self.del_cleanly(&on, self.result(added.results.last(), 0))?;
         if self.caller.world.may_vanish {
@@ -148,7 +157,7 @@ impl<'a> Place<'a> {
         if trial.netns != Netns::There {
             self.renew();
         }
-        wrong.extend(leftovers::since(self.lab, &self.baseline));
+        wrong.extend(self.left());
         self.attach_again(&mut wrong)?;
         if !wrong.is_empty() {
             self.recover()?;
@@ -170,20 +179,21 @@ impl<'a> Place<'a> {
         match (&added.failed, trial.blow) {
             // Killed, and the kernel was faster than the program: or there was no such call.
             (_, Blow::Kill) => {}
+            (None, Blow::Error(_)) if !self.has_check => {}
             (None, Blow::Error(_)) => {
                 let different = self.caller.check(&on, result.unwrap_or(&Value::Null))?;
                 wrong.extend(different.map(|said| format!("ADD succeeded, CHECK says {said}")));
             }
             (Some(ended), Blow::Error(errno)) => {
                 let hit = injection.hit.unwrap_or_default();
-                wrong.extend(judge(ended, errno, hit));
+                wrong.extend(judge(ended, errno, hit, self.caller.is_peer));
                 // A plugin that fails has taken its own part back: without its DEL nothing of it may be there. One that could
                 // not tell that it has succeeded is to be undone by DEL.
                 if !is_reply(hit) {
                     for failure in self.caller.del(&on, added.results.len(), None, None)? {
                         wrong.push(format!("DEL of a plugin before it fails: {}", failure.said()));
                     }
-                    let left = leftovers::since(self.lab, &self.baseline);
+                    let left = self.left();
                     wrong.extend(left.into_iter().map(|line| format!("before DEL: {line}")));
                 }
             }
@@ -210,14 +220,14 @@ impl<'a> Place<'a> {
         wrong.extend(index::disagreements());
         if let Blow::Error(errno) = trial.blow {
             let hit = injection.hit.unwrap_or_default();
-            wrong.extend(failures.iter().filter_map(|ended| judge(ended, errno, hit)));
+            wrong.extend(failures.iter().filter_map(|ended| judge(ended, errno, hit, self.caller.is_peer)));
             if failures.is_empty() {
                 // What DEL of the container's own namespace left in it would go with that.
                 let vanished = trial.netns != Netns::There;
                 if vanished {
                     self.renew();
                 }
-                let left = leftovers::since(self.lab, &self.baseline);
+                let left = self.left();
                 wrong.extend(left.into_iter().map(|line| format!("DEL succeeded: {line}")));
                 if vanished {
                     self.vanish(trial.netns);
@@ -240,10 +250,15 @@ impl<'a> Place<'a> {
         let failures = self.caller.del(&on, self.steps(), added.results.last(), None)?;
         wrong.extend(failures.iter().map(|ended| format!("the DEL after the next ADD fails: {}", ended.said())));
         if wrong.is_empty() {
-            let left = leftovers::since(self.lab, &self.baseline);
+            let left = self.left();
             wrong.extend(left.into_iter().map(|line| format!("after the next ADD and DEL: {line}")));
         }
         Ok(())
+    }
+
+    /// What is left.
+    fn left(&self) -> Vec<String> {
+        leftovers::since(self.lab, &self.baseline, self.caller.is_peer)
     }
 
     /// After a failure: what is left goes, or else becomes part of what was there, so that the next trial is judged by
@@ -259,7 +274,7 @@ impl<'a> Place<'a> {
 
     /// What a DEL of a complete attachment is told of it: in every second trial nothing.
     fn result<'r>(&self, result: Option<&'r Value>, index: u64) -> Option<&'r Value> {
-        result.filter(|_| self.caller.needs_results || index % 2 == 1)
+        result.filter(|_| self.caller.is_peer || index % 2 == 1)
     }
 
     fn del_cleanly(&self, on: &Attachment, result: Option<&Value>) -> Result<()> {
@@ -301,8 +316,8 @@ fn is_reply((call, first): (i64, u64)) -> bool {
     first == 1 && matches!(call, nix::libc::SYS_write | nix::libc::SYS_writev)
 }
 
-/// What is wrong with the reply of a plugin that failed because of an error.
-fn judge(ended: &Ended, errno: Errno, hit: (i64, u64)) -> Option<String> {
+/// What is wrong with the reply of a plugin that failed because of an error. No error reply of a Go plugin has `cniVersion`.
+fn judge(ended: &Ended, errno: Errno, hit: (i64, u64), is_peer: bool) -> Option<String> {
     let (call, _) = hit;
     if is_reply(hit) && ended.code.is_some_and(|code| code != 0) {
         // The reply itself could not be written.
@@ -312,7 +327,7 @@ fn judge(ended: &Ended, errno: Errno, hit: (i64, u64)) -> Option<String> {
         Some(reply) if ended.code.is_some_and(|code| code != 0) => reply,
         _ => return Some(format!("no error reply of the spec: {}", ended.said())),
     };
-    let whole = reply["cniVersion"].is_string() && reply["msg"].is_string();
+    let whole = (is_peer || reply["cniVersion"].is_string()) && reply["msg"].is_string();
     match reply["code"].as_u64() {
         Some(code) if whole && is_right(code, errno, call) => None,
         Some(code) if whole => Some(format!("code {code} is not right for {errno:?}: {}", ended.said())),
@@ -379,12 +394,13 @@ mod tests {
         let ended = |code, stdout: &str| Ended { code, stdout: stdout.into(), stderr: Vec::new() };
         let whole = r#"{"cniVersion":"1.0.0","code":5,"msg":"read"}"#;
         let at = (libc::SYS_linkat, 7);
-        assert_eq!(judge(&ended(Some(1), whole), Errno::EIO, at), None);
-        assert!(judge(&ended(Some(0), whole), Errno::EIO, at).is_some());
-        assert!(judge(&ended(None, whole), Errno::EIO, at).is_some());
-        assert!(judge(&ended(Some(1), ""), Errno::EIO, at).is_some());
-        assert!(judge(&ended(Some(1), &whole.replace("cniVersion", "version")), Errno::EIO, at).is_some());
-        assert!(judge(&ended(Some(1), &whole.replace('5', "7")), Errno::EIO, at).is_some());
-        assert_eq!(judge(&ended(Some(1), ""), Errno::EIO, (libc::SYS_write, 1)), None);
+        assert_eq!(judge(&ended(Some(1), whole), Errno::EIO, at, false), None);
+        assert!(judge(&ended(Some(0), whole), Errno::EIO, at, false).is_some());
+        assert!(judge(&ended(None, whole), Errno::EIO, at, false).is_some());
+        assert!(judge(&ended(Some(1), ""), Errno::EIO, at, false).is_some());
+        assert!(judge(&ended(Some(1), &whole.replace("cniVersion", "version")), Errno::EIO, at, false).is_some());
+        assert_eq!(judge(&ended(Some(1), r#"{"code":5,"msg":"read"}"#), Errno::EIO, at, true), None);
+        assert!(judge(&ended(Some(1), &whole.replace('5', "7")), Errno::EIO, at, false).is_some());
+        assert_eq!(judge(&ended(Some(1), ""), Errno::EIO, (libc::SYS_write, 1), false), None);
     }
 }
