@@ -15,7 +15,7 @@
 //!
 //! [`packages`] installs the Debian packages that a task needs, [`program`] starts other programs, [`tracer`] watches
 //! their system calls, and [`tally`] counts the tests that they report. [`page`] puts tables into the documentation,
-//! [`digest`] hashes.
+//! [`digest`] hashes, [`pool`] shares work out among threads.
 
 mod bench;
 mod check;
@@ -28,6 +28,7 @@ mod faults;
 mod fuzz;
 mod packages;
 mod page;
+mod pool;
 mod program;
 mod supply;
 mod tally;

@@ -7,7 +7,6 @@ mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -16,7 +15,7 @@ use serde_json::Value;
 
 use self::table::Line;
 use crate::packages::GO_PLUGINS_DIR;
-use crate::{dist, packages, program, uml};
+use crate::{dist, packages, pool, program, uml};
 
 /// What leaves something behind gets a new place for each requirement, and what fails is waited for.
 const UML_LIMIT: Duration = Duration::from_secs(3600);
@@ -74,26 +73,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let place = Place { rscni, plugins, directory: directory.path().to_owned() };
 
     // The Go plugins take the longest, most of the time waiting.
-    jobs.sort_by_key(|job| (job.peer, !job.case.uml));
-    let jobs = Mutex::new(jobs);
-    let lines = Mutex::new(Vec::new());
-    let next = || jobs.lock().ok()?.pop();
-    std::thread::scope(|scope| {
-        let work = || -> Result<()> {
-            while let Some(job) = next() {
-                let start = Instant::now();
-                let line =
-                    hold(&job, &place).with_context(|| format!("{} ({})", job.case.plugin, table::whose(job.peer)))?;
-                println!("{line} in {:.0?}", start.elapsed());
-                lines.lock().expect("no job panics").push(line);
-            }
-            Ok(())
-        };
-        let count = 2 * std::thread::available_parallelism().map_or(1, usize::from);
-        let workers: Vec<_> = (0..count).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().expect("no job panics"))
+    jobs.sort_by_key(|job| (!job.peer, job.case.uml));
+    let mut lines = pool::share_out(jobs, 2 * pool::processors(), |job| {
+        let start = Instant::now();
+        let line = hold(&job, &place).with_context(|| format!("{} ({})", job.case.plugin, table::whose(job.peer)))?;
+        println!("{line} in {:.0?}", start.elapsed());
+        Ok(line)
     })?;
-    let mut lines = lines.into_inner().expect("no job panics");
     lines.sort_by_key(|line| (line.plugin.clone(), line.peer));
     if options.write {
         table::write(&lines, &program::workspace_root().join("docs/conformance.md"))?;

@@ -29,7 +29,6 @@ mod worlds;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::sync::Mutex;
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
@@ -40,7 +39,7 @@ use self::jobs::Job;
 use self::kept::Kept;
 use self::table::{Count, Line};
 use self::trial::Trial;
-use crate::{dist, packages, program};
+use crate::{dist, packages, pool, program};
 
 /// What is done to the plugins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
@@ -136,28 +135,17 @@ fn try_all(options: &Options, rscni: &Path) -> Result<Count> {
     let this_program = directory.path().join("xtask");
     program::copy_self(&this_program)?;
     let kept = Kept::open(options.keep.as_deref(), rscni)?;
-    let mut jobs = jobs::all(options)?;
-    jobs.reverse();
-    let jobs = Mutex::new(jobs);
-    let results = Mutex::new(Vec::new());
-    let next = || jobs.lock().ok()?.pop();
-    let at_once = options.jobs.unwrap_or_else(|| 4 * std::thread::available_parallelism().map_or(1, usize::from));
-    std::thread::scope(|scope| {
-        for _ in 0..at_once {
-            scope.spawn(|| {
-                while let Some(job) = next() {
-                    let count = kept.of(&job).unwrap_or_else(|| {
-                        let count = job.run(options, &this_program, &plugins);
-                        kept.add(&job, &count);
-                        println!("{job}: {} held, {} failed", count.held, count.failed);
-                        count
-                    });
-                    results.lock().expect("no job panics").push((job, count));
-                }
-            });
-        }
-    });
-    let lines = lines(results.into_inner().expect("no job panics"));
+    let at_once = options.jobs.unwrap_or_else(|| 4 * pool::processors());
+    let results = pool::share_out(jobs::all(options)?, at_once, |job| {
+        let count = kept.of(&job).unwrap_or_else(|| {
+            let count = job.run(options, &this_program, &plugins);
+            kept.add(&job, &count);
+            println!("{job}: {} held, {} failed", count.held, count.failed);
+            count
+        });
+        Ok((job, count))
+    })?;
+    let lines = lines(results);
     for line in &lines {
         println!("{line}");
     }
