@@ -62,6 +62,46 @@ fn settle(lab: &Lab, links: usize) {
     });
 }
 
+/// The number in `/proc/PID/ns/net` is given again, to a process of the host too.
+#[test]
+fn a_container_whose_process_has_its_number_taken_by_the_host_is_gone() {
+    rscni_test::run(|lab| {
+        network(lab, "1.1.0", "net", "10.1.0.0/24");
+        add(lab, "net", "first", 8000);
+        rscni(lab, &["del", "net", "first", "--container-id", "first"]).succeeded();
+        let before = snapshot(lab);
+        let host = format!("/proc/{}/ns/net", std::process::id());
+        let entry = Path::new("/var/lib/cni/results/net-gone-eth0");
+        for words in [["gc", "net", "--auto"], ["del", "net", &host]] {
+            add(lab, "net", "gone", 8001);
+            let text = std::fs::read_to_string(entry).unwrap();
+            std::fs::write(entry, text.replace("/var/run/netns/gone", &host)).unwrap();
+            leave("gone");
+            settle(lab, 0);
+            assert!(rscni(lab, &["ls"]).succeeded().stdout.contains(&format!("{host} (gone)")));
+            let words: Vec<_> = words.into_iter().chain((words[0] == "del").then_some("--container-id=gone")).collect();
+            rscni(lab, &words).succeeded();
+            snapshot(lab).assert_same(&before);
+        }
+    });
+}
+
+/// As where an operator looks from inside of a container.
+#[test]
+fn a_container_that_this_is_called_in_is_not_gone() {
+    rscni_test::run(|lab| {
+        network(lab, "1.1.0", "net", "10.1.0.0/24");
+        let container = lab.container("inside");
+        let mut inside = container.run(|| Command::new("sleep").arg("100").spawn().unwrap());
+        let path = format!("/proc/{}/ns/net", inside.id());
+        rscni(lab, &["add", "net", &path, "--container-id", "inside"]).succeeded();
+        let listed = container.run(|| rscni(lab, &["ls"])).succeeded();
+        inside.kill().unwrap();
+        inside.wait().unwrap();
+        assert!(listed.stdout.contains(&path) && !listed.stdout.contains("(gone)"), "{}", listed.stdout);
+    });
+}
+
 #[rstest]
 #[case("1.1.0")]
 #[case("1.0.0")]
