@@ -21,6 +21,8 @@ pub struct Usage {
     pub size: u128,
     /// How many of them are reserved.
     pub taken: u128,
+    /// The gateway of each range.
+    pub gateways: Vec<IpAddr>,
 }
 
 /// What host-local keeps for a network.
@@ -52,7 +54,8 @@ pub fn usage(conf: &NetConf) -> Result<Reservations, Error> {
     let of_set = |set: &super::range::RangeSet| {
         let gateways = set.gateways().filter(|gateway| set.contains(*gateway)).count() as u128;
         let taken = taken.iter().filter(|address| set.contains(**address) && !set.is_gateway(**address)).count();
-        Usage { range: set.to_string(), size: set.size() - gateways, taken: taken as u128 }
+        let size = set.size() - gateways;
+        Usage { range: set.to_string(), size, taken: taken as u128, gateways: set.gateways().collect() }
     };
     Ok(Reservations {
         sets: sets.iter().map(of_set).collect(),
