@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rscni::runtime::{Cache, CacheEntry, CacheListing, NetConfList};
 use rscni::{Attachment, Error};
 use rscni_linux::Netlink;
-use rscni_plugins::holdings::{DataDirs, HeldBy, Holding, Holdings, live};
+use rscni_plugins::holdings::{DataDirs, HeldBy, Holding, Holdings, Live, live};
 use serde_json::Value;
 
 use crate::list::{addresses, may_be_of};
@@ -57,7 +57,21 @@ impl Node {
         for list in listing.entries.iter().filter_map(configuration) {
             data_dirs(&list, &mut dirs);
         }
-        Self { listing, holdings: Holdings::look(&dirs), dirs, live: live() }
+        let holdings = Holdings::look(&dirs);
+        let Live { marked: mut live, unmarked } = live();
+        // Whose interface has no mark has a reservation of the address that it has.
+        let interface_of = |holding: &Holding| unmarked.get(&holding.address()?).cloned();
+        live.extend(holdings.all.iter().filter_map(|holding| {
+            let (by, ifname) = (holding.by.clone(), interface_of(holding)?);
+            match by {
+                HeldBy::Attachment { .. } => Some(by),
+                HeldBy::Container { network, container_id } => {
+                    Some(HeldBy::Attachment { network, container_id, ifname })
+                }
+                _ => None,
+            }
+        }));
+        Self { listing, holdings, dirs, live }
     }
 
     /// The names of the networks that something is left of.
@@ -72,7 +86,7 @@ impl Node {
     }
 
     /// The attachments of a network that are in use: those that are remembered and have their namespace, or may have it,
-    /// and those that nobody remembers, but whose interface is in a namespace.
+    /// and those that nobody remembers, but whose interface is in a namespace, by its mark or by its address.
     pub(crate) fn in_use(&self, network: &str) -> Vec<Attachment> {
         let of_network = self.listing.entries.iter().filter(|entry| entry.network == network);
         let mut valid: Vec<_> = of_network.filter(|entry| is_there(entry)).map(CacheEntry::attachment).collect();

@@ -102,8 +102,7 @@ fn outside(
 
 /// The reservations, with their addresses.
 pub(super) fn addresses<'a>(patient: &'a Patient<'_>) -> impl Iterator<Item = (IpAddr, &'a Holding)> {
-    let of_address = patient.node.holdings.all.iter().filter(|holding| holding.kind == "address");
-    of_address.filter_map(|holding| Some((Path::new(&holding.what).file_name()?.to_str()?.parse().ok()?, holding)))
+    patient.node.holdings.all.iter().filter_map(|holding| Some((holding.address()?, holding)))
 }
 
 fn remains(patient: &Patient<'_>, report: &mut Report) {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use rscni_linux::{Netns, Veth};
+use rscni_linux::{AddressFlags, Netns, Veth};
 use rscni_test::{Lab, Snapshot};
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -59,6 +59,40 @@ fn settle(lab: &Lab, links: usize) {
     rscni_test::eventually("the end of the veths", || {
         let all = lab.host().netlink().links().unwrap();
         (all.iter().filter(|link| link.kind.as_deref() == Some("veth")).count() == links).then_some(())
+    });
+}
+
+/// Another runtime's cache may be anywhere, and what the Go plugins make on the host has no mark.
+#[test]
+fn a_container_that_another_program_has_attached_is_not_gone() {
+    rscni_test::run(|lab| {
+        network(lab, "1.1.0", "net", "10.1.0.0/24");
+        for (container, ifname, mark) in [("foreign", "eth0", "foreign\r\neth0"), ("old", "net1", "old")] {
+            let namespace = lab.container(container);
+            let (net, outside) = (format!("10.1.0.{}/24", 60 + container.len()), format!("veth-{container}"));
+            lab.host()
+                .netlink()
+                .add_veth(&Veth {
+                    peer_netns: Some(&Netns::open(namespace.path()).unwrap()),
+                    ..Veth::new(&outside, ifname)
+                })
+                .unwrap();
+            let mut inside = namespace.netlink();
+            let index = inside.link_by_name(ifname).unwrap().index;
+            inside.add_address(index, net.parse().unwrap(), AddressFlags::default()).unwrap();
+            std::fs::create_dir_all("/var/lib/cni/networks/net").unwrap();
+            let address = net.strip_suffix("/24").unwrap();
+            std::fs::write(format!("/var/lib/cni/networks/net/{address}"), mark).unwrap();
+        }
+        let before = snapshot(lab);
+        assert_eq!(rscni(lab, &["gc", "--auto", "--dry-run"]).succeeded().stdout, "");
+        assert!(!rscni(lab, &["doctor"]).stdout.contains("orphaned"));
+        rscni(lab, &["gc", "--auto"]).succeeded();
+        snapshot(lab).assert_same(&before);
+        leave("foreign");
+        leave("old");
+        settle(lab, 0);
+        assert_eq!(rscni(lab, &["gc", "--auto"]).succeeded().stdout.lines().count(), 2);
     });
 }
 
