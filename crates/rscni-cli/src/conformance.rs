@@ -4,10 +4,12 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use rscni_conformance::{ALL, Entry, Report, Requirement, Result as Verdict, Subject, Wanted};
 
+use crate::duration::duration;
 use crate::network::split_path;
 use crate::output::{self, Style};
 
@@ -56,6 +58,9 @@ pub(crate) struct Conformance {
     /// Fail where something is not as it SHOULD be, too
     #[arg(long)]
     strict: bool,
+    /// End a call that takes longer than this, such as 2m [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    timeout: Option<Duration>,
     /// List the requirements, and call nothing
     #[arg(long)]
     list: bool,
@@ -96,6 +101,7 @@ impl Conformance {
             ifname: self.ifname.clone(),
             host_interfaces: self.host_interface.clone(),
             setup: self.setup.clone(),
+            time_limit: self.timeout,
         })
         .map_err(|error| about_file(&error))?;
         // Opened before anything is called, so that a report is not lost for a mistake in its name.

@@ -8,7 +8,8 @@ use rscni::Error;
 use rscni::runtime::{CacheEntry, CacheListing};
 use serde_json::{Value, json};
 
-use crate::netns::{Presence, presence};
+use crate::netns::Presence;
+use crate::node;
 use crate::output::{self, Format, Style};
 use crate::places::Memory;
 use crate::table::{Table, printable};
@@ -70,7 +71,7 @@ fn as_text(listing: &CacheListing, now: SystemTime, style: Style) -> String {
             entry.params.ifname.clone(),
             addresses(entry).join(" "),
             entry.modified.map_or_else(String::new, |made| age(now.duration_since(made).unwrap_or_default())),
-            namespace(entry.params.netns.as_ref()),
+            namespace(entry),
         ]);
     }
     let mut text = table.text(style);
@@ -82,12 +83,13 @@ fn as_text(listing: &CacheListing, now: SystemTime, style: Style) -> String {
     text
 }
 
-fn namespace(path: Option<&PathBuf>) -> String {
-    let Some(path) = path else { return "unknown".to_owned() };
-    match presence(path) {
-        Presence::There => path.display().to_string(),
-        Presence::Gone => format!("{} (gone)", path.display()),
-        Presence::Unknown(why) => format!("{} (unknown: {why})", path.display()),
+fn namespace(entry: &CacheEntry) -> String {
+    let path = entry.params.netns.as_deref().unwrap_or(Path::new("")).display();
+    match node::namespace(entry) {
+        Some(Presence::There) => path.to_string(),
+        Some(Presence::Gone) => format!("{path} (gone)"),
+        Some(Presence::Unknown(why)) => format!("{path} (unknown: {why})"),
+        None => "unknown".to_owned(),
     }
 }
 
@@ -105,7 +107,7 @@ fn age(age: Duration) -> String {
 fn as_json(listing: &CacheListing) -> Value {
     let entry = |entry: &CacheEntry| {
         let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok().map(|time| time.as_secs());
-        let exists = match entry.params.netns.as_deref().map(presence) {
+        let exists = match node::namespace(entry) {
             Some(Presence::There) => Some(true),
             Some(Presence::Gone) => Some(false),
             Some(Presence::Unknown(_)) | None => None,

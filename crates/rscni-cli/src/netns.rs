@@ -36,6 +36,14 @@ pub(crate) fn presence(path: &Path) -> Presence {
     }
 }
 
+/// Whether a path names a process by its number, and that process is in the namespace that this is called in.
+pub(crate) fn is_own_by_process(path: &Path) -> bool {
+    let number = path.strip_prefix("/proc").ok().and_then(|rest| rest.iter().next()).unwrap_or_default();
+    let is_number = !number.is_empty() && number.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+    let is_own = || Netns::open(path)?.is_same(&Netns::current()?);
+    is_number && is_own().unwrap_or_default()
+}
+
 /// Makes a namespace under that name, and says whether there was none.
 pub(crate) fn make_if_missing(path: &Path) -> Result<bool, Error> {
     if path.exists() {

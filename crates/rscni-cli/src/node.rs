@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use rscni::runtime::{Cache, CacheEntry, CacheListing, NetConfList};
 use rscni::{Attachment, Error};
-use rscni_plugins::holdings::{DataDirs, HeldBy, Holding, Holdings, live};
+use rscni_linux::Netlink;
+use rscni_plugins::holdings::{DataDirs, HeldBy, Holding, Holdings, Live, live};
 use serde_json::Value;
 
 use crate::list::{addresses, may_be_of};
-use crate::netns::{Presence, presence};
+use crate::netns::{Presence, is_own_by_process, presence};
 
 /// A node as it is at one time.
 pub(crate) struct Node {
@@ -56,7 +57,21 @@ impl Node {
         for list in listing.entries.iter().filter_map(configuration) {
             data_dirs(&list, &mut dirs);
         }
-        Self { listing, holdings: Holdings::look(&dirs), dirs, live: live() }
+        let holdings = Holdings::look(&dirs);
+        let Live { marked: mut live, unmarked } = live();
+        // Whose interface has no mark has a reservation of the address that it has.
+        let interface_of = |holding: &Holding| unmarked.get(&holding.address()?).cloned();
+        live.extend(holdings.all.iter().filter_map(|holding| {
+            let (by, ifname) = (holding.by.clone(), interface_of(holding)?);
+            match by {
+                HeldBy::Attachment { .. } => Some(by),
+                HeldBy::Container { network, container_id } => {
+                    Some(HeldBy::Attachment { network, container_id, ifname })
+                }
+                _ => None,
+            }
+        }));
+        Self { listing, holdings, dirs, live }
     }
 
     /// The names of the networks that something is left of.
@@ -71,7 +86,7 @@ impl Node {
     }
 
     /// The attachments of a network that are in use: those that are remembered and have their namespace, or may have it,
-    /// and those that nobody remembers, but whose interface is in a namespace.
+    /// and those that nobody remembers, but whose interface is in a namespace, by its mark or by its address.
     pub(crate) fn in_use(&self, network: &str) -> Vec<Attachment> {
         let of_network = self.listing.entries.iter().filter(|entry| entry.network == network);
         let mut valid: Vec<_> = of_network.filter(|entry| is_there(entry)).map(CacheEntry::attachment).collect();
@@ -160,7 +175,31 @@ fn is_reached(by: &HeldBy, list: &NetConfList) -> bool {
 
 /// Whether the namespace of an attachment exists, or may exist.
 pub(crate) fn is_there(entry: &CacheEntry) -> bool {
-    !entry.params.netns.as_deref().is_some_and(|netns| presence(netns) == Presence::Gone)
+    namespace(entry) != Some(Presence::Gone)
+}
+
+/// Whether the namespace of an attachment exists, if it is known which that is.
+///
+/// The number in `/proc/PID/ns/net` is given again, to a process of the host too: what leads into the own namespace and not
+/// to the attachment's interface leads to no container.
+pub(crate) fn namespace(entry: &CacheEntry) -> Option<Presence> {
+    let path = entry.params.netns.as_deref()?;
+    let presence = presence(path);
+    let is_given_again =
+        presence == Presence::There && is_own_by_process(path) && has_its_interface(entry).is_ok_and(|has_it| !has_it);
+    Some(if is_given_again { Presence::Gone } else { presence })
+}
+
+/// Whether one of the interfaces that the attachment made in its container is in the namespace that this is called in.
+fn has_its_interface(entry: &CacheEntry) -> Result<bool, rscni_linux::Error> {
+    let links = Netlink::open()?.links()?;
+    let inside = entry.result.interfaces.iter().filter(|interface| interface.sandbox.is_some());
+    let mut known = inside.filter_map(|interface| Some((&interface.name, interface.mac.as_ref()?)));
+    Ok(known.any(|(name, mac)| {
+        links
+            .iter()
+            .any(|link| link.name == *name && link.mac.is_some_and(|it| it.to_string().eq_ignore_ascii_case(mac)))
+    }))
 }
 
 /// What has become of an attachment that is not there any more.

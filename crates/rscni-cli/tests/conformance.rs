@@ -7,9 +7,13 @@ mod defects;
 mod subjects;
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Output;
 use std::sync::Mutex;
 
 use rstest::rstest;
+use tempfile::TempDir;
 
 use defects::DEFECTS;
 use subjects::{cases, conformance, each_conforms, entries, failures, names, node};
@@ -136,4 +140,39 @@ fn a_plugin_that_is_not_there_was_looked_for() {
     assert_eq!(output.status.code(), Some(2));
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.contains(&empty.join("bridge").display().to_string()), "{told}");
+}
+
+/// A script in the place of a plugin, and what is said of it.
+fn script(text: &str, mode: u32, options: &[&str]) -> (TempDir, Output) {
+    let (dir, config) = node("bridge");
+    let program = dir.path().join("own/bridge");
+    std::fs::create_dir(dir.path().join("own")).unwrap();
+    std::fs::write(&program, text).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(mode)).unwrap();
+    let output = conformance("bridge", &[&dir.path().join("own")], &config, options);
+    (dir, output)
+}
+
+#[rstest]
+#[case("#!/bin/sh\n", 0o644, "it is not executable")]
+#[case("#!/nowhere/sh\n", 0o755, "the interpreter that its first line names")]
+#[case("neither program nor script", 0o755, "it is for another kind of machine")]
+#[case("#!/bin/sh\nexec sleep 1000\n", 0o755, "does not answer VERSION: still running after 100ms")]
+#[case("#!/bin/sh\nexec yes\n", 0o755, "does not answer VERSION: still running after 100ms")]
+fn a_program_that_can_be_no_plugin_is_told_once(#[case] text: &str, #[case] mode: u32, #[case] told: &str) {
+    let (_dir, output) = script(text, mode, &["--timeout", "100ms"]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), stderr.lines().count()), (Some(2), 1), "{stderr}");
+    assert!(stderr.contains(told), "{stderr}");
+}
+
+#[test]
+fn what_a_plugin_has_left_running_is_ended() {
+    let text =
+        "#!/bin/sh\nsetsid sh -c 'echo $$ >> \"$0\"; exec sleep 1000' \"${0%/*}/pids\" >/dev/null 2>&1 </dev/null &\n";
+    let (dir, output) = script(text, 0o755, &["--only", "version-reply,command-unknown"]);
+    let pids = std::fs::read_to_string(dir.path().join("own/pids")).unwrap();
+    assert!(pids.lines().count() >= 2, "{output:?}");
+    let running: Vec<_> = pids.lines().filter(|pid| Path::new("/proc").join(pid).exists()).collect();
+    assert_eq!(running, [""; 0]);
 }

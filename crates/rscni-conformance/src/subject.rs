@@ -1,6 +1,7 @@
 //! What is tested: a plugin, its configuration, and the plugins before it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -20,7 +21,12 @@ pub struct Wanted {
     pub host_interfaces: Vec<String>,
     /// Commands of a shell that furnish the private host.
     pub setup: Vec<String>,
+    /// How long a call may take; half a minute unless said otherwise.
+    pub time_limit: Option<Duration>,
 }
+
+/// How long a call may take by itself.
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// A plugin to be tested, with all that its calls need.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,6 +51,8 @@ pub struct Subject {
     pub host_interfaces: Vec<String>,
     /// Commands of a shell that furnish the private host.
     pub setup: Vec<String>,
+    /// How long a call may take.
+    pub time_limit: Duration,
 }
 
 /// Why there is nothing to test.
@@ -103,7 +111,20 @@ impl Subject {
         });
         let before = before.collect::<Result<_, _>>()?;
         let (ifname, host_interfaces, setup) = (wanted.ifname, wanted.host_interfaces, wanted.setup);
-        Ok(Self { name, program, path, config, version, prev_result, before, ifname, host_interfaces, setup })
+        let time_limit = wanted.time_limit.unwrap_or(TIME_LIMIT);
+        Ok(Self {
+            name,
+            program,
+            path,
+            config,
+            version,
+            prev_result,
+            before,
+            ifname,
+            host_interfaces,
+            setup,
+            time_limit,
+        })
     }
 
     /// The IPAM plugin that the configuration names.

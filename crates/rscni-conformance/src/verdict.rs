@@ -50,7 +50,8 @@ impl CallRecord {
             let _ = write!(command, " {name}={}", quoted(&value.to_string_lossy()));
         }
         let _ = write!(command, " {}", quoted(&outcome.program().to_string_lossy()));
-        Self { command, end: outcome.end(), stdout: outcome.stdout(), stderr: outcome.stderr() }
+        let (stdout, stderr) = (shortened(outcome.stdout()), shortened(outcome.stderr()));
+        Self { command, end: outcome.end(), stdout, stderr }
     }
 }
 
@@ -78,6 +79,18 @@ pub(crate) fn not_met<T>(expected: impl Into<String>, found: impl Into<String>) 
 pub(crate) fn shown<T>(outcome: &Outcome, expected: impl Into<String>, found: impl Into<String>) -> Checked<T> {
     let call = Some(CallRecord::of(outcome));
     Err(Not::Met(Box::new(Failure { expected: expected.into(), found: found.into(), call })))
+}
+
+/// How much of what a plugin wrote a report has.
+const SHOWN: usize = 4096;
+
+/// What a plugin wrote, without what is too much for a report.
+fn shortened(text: String) -> String {
+    if text.len() <= SHOWN {
+        return text;
+    }
+    let end = (0..=SHOWN).rfind(|at| text.is_char_boundary(*at)).unwrap_or_default();
+    format!("{}… and {} bytes more", &text[..end], text.len() - end)
 }
 
 /// The JSON object on stdout, also where something else is there too: that is a requirement of its own.
@@ -155,6 +168,13 @@ fn listed(codes: &[u64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_report_has_the_beginning_of_what_is_long() {
+        assert_eq!(shortened("x".repeat(SHOWN)), "x".repeat(SHOWN));
+        let short = shortened(format!("x{}", "ä".repeat(SHOWN)));
+        assert!(short.ends_with("ä… and 4098 bytes more"), "{}", &short[SHOWN - 8..]);
+    }
 
     #[test]
     fn words_of_a_shell_are_quoted_where_they_must_be() {

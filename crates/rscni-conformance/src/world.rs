@@ -5,11 +5,13 @@
 //! then.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rscni_linux::{AddressFlags, Dummy, LinkChange, Netlink, Netns, Veth};
 use rscni_test::{Call, Container, Lab, Outcome, Plugin, Snapshot, VERSIONS};
+use rustix::io::Errno;
 use serde_json::{Value, json};
 
 use crate::sample::Sample;
@@ -91,7 +93,7 @@ impl World {
                 subject.program.display()
             ));
         }
-        let plugin = |program| Plugin::at(program).cni_path(subject.path.clone());
+        let plugin = |program| Plugin::at(program).cni_path(subject.path.clone()).time_limit(subject.time_limit);
         let before = subject.before.iter().map(|(program, config)| (plugin(program), json!(config))).collect();
         let (first, second) = (lab.container("first"), lab.container("second"));
         let mut world = Self {
@@ -115,7 +117,12 @@ impl World {
         for command in &world.subject.setup {
             set_up(command)?;
         }
-        let claimed = json_of(&world.plugin.version()).unwrap_or_default();
+        let outcome = world.plugin.call("VERSION").config(&json!({ "cniVersion": "1.1.0" })).try_run();
+        let outcome = outcome.map_err(|error| unstartable(&world.subject.program, &error))?;
+        if outcome.is_overdue() {
+            return Err(format!("{} does not answer VERSION: {}", world.subject.program.display(), outcome.end()));
+        }
+        let claimed = json_of(&outcome).unwrap_or_default();
         let claims = |version: &&str| {
             claimed["supportedVersions"].as_array().is_some_and(|all| all.iter().any(|claimed| claimed == version))
         };
@@ -454,6 +461,22 @@ fn add_host_interface(netlink: &mut Netlink, name: &str) -> rscni_linux::Result<
     let index = other.link_by_name(name)?.index;
     other.set_link(index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
     Ok(Some(world))
+}
+
+/// Why a program cannot be started, and what to do about it.
+fn unstartable(program: &Path, error: &std::io::Error) -> String {
+    let why = match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::ACCESS) => "it is not executable, or its interpreter is not: chmod 755 it".to_owned(),
+        Some(Errno::NOENT) => {
+            "the interpreter that its first line names, or the loader that it needs, is not there".to_owned()
+        }
+        Some(Errno::NOEXEC) => {
+            "it is for another kind of machine, or a script whose first line names no interpreter, as #!/bin/sh does"
+                .to_owned()
+        }
+        _ => error.to_string(),
+    };
+    format!("{} cannot be started: {why}", program.display())
 }
 
 /// Runs a command of a shell. What it starts in the background stays, in the process group of this worker.

@@ -44,7 +44,9 @@ impl Netns {
     /// [`Error::NotFound`] when nothing is there, [`Error::Invalid`] when what is there is no namespace.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let fd = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| match errno {
+        // Whatever else may be in its place makes nobody wait: a pipe would, for whoever writes into it.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let fd = open(path, flags, Mode::empty()).map_err(|errno| match errno {
             Errno::NOENT | Errno::NOTDIR => Error::not_found(format!("network namespace {}", path.display())),
             errno => Error::io(format!("open network namespace {}", path.display()), errno),
         })?;
@@ -203,6 +205,15 @@ mod tests {
     fn a_file_that_is_no_namespace_is_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = Netns::open(file.path()).unwrap_err();
+        assert!(matches!(error, Error::Invalid { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_namespace_keeps_nobody_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let error = Netns::open(pipe).unwrap_err();
         assert!(matches!(error, Error::Invalid { .. }), "{error}");
     }
 

@@ -8,8 +8,9 @@ pub(crate) mod rules;
 
 pub use self::rules::drops_forwarded;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Display};
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -149,6 +150,14 @@ impl Display for Holding {
     }
 }
 
+impl Holding {
+    /// The address that it reserves, if that is what it is.
+    pub fn address(&self) -> Option<IpAddr> {
+        let file = Path::new(&self.what).file_name().filter(|_| self.kind == "address")?;
+        file.to_str()?.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+    }
+}
+
 impl Holdings {
     /// Looks at the namespace that this is called in, and at files.
     pub fn look(dirs: &DataDirs) -> Self {
@@ -179,22 +188,36 @@ fn links() -> crate::failure::Result<Vec<Holding>> {
     Ok(Netlink::open()?.links()?.into_iter().filter_map(held).collect())
 }
 
-/// The attachments that have an interface in a namespace that can be reached: it has a name, or a process is in it.
-///
-/// A link there carries the mark itself, or is the other end of a veth on this host that does.
-pub fn live() -> Vec<HeldBy> {
-    let Ok(here) = Netlink::open().and_then(|mut host| host.links()) else { return Vec::new() };
-    let mut live = Vec::new();
+/// What interfaces there are in namespaces that can be reached: they have a name, or a process is in them.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    /// The attachments that have an interface there: a link carries the mark itself, or is the other end of a veth on this
+    /// host that does.
+    pub marked: Vec<HeldBy>,
+    /// The addresses of interfaces without a mark, as the Go plugins make them, with the interfaces' names.
+    pub unmarked: HashMap<IpAddr, String>,
+}
+
+/// Looks into all namespaces but the one that this is called in.
+pub fn live() -> Live {
+    let mut live = Live::default();
+    let Ok(here) = Netlink::open().and_then(|mut host| host.links()) else { return live };
     for netns in namespaces() {
-        let Ok(links) = Netlink::open_in(&netns).and_then(|mut netlink| netlink.links()) else { continue };
+        let Ok(mut netlink) = Netlink::open_in(&netns) else { continue };
+        let Ok(links) = netlink.links() else { continue };
         for inner in &links {
             let is_peer = |outer: &&Link| {
                 let is_veth = [inner, *outer].iter().all(|link| link.kind.as_deref() == Some("veth"));
                 is_veth && inner.peer_index == Some(outer.index) && outer.peer_index == Some(inner.index)
             };
             let outer = here.iter().find(is_peer).and_then(|outer| outer.alias.as_deref());
+            let before = live.marked.len();
             let tags = [inner.alias.as_deref(), outer].into_iter().flatten().filter_map(Owner::tag_of_alias);
-            live.extend(tags.map(HeldBy::of_tag));
+            live.marked.extend(tags.map(HeldBy::of_tag));
+            if live.marked.len() == before && !inner.loopback {
+                let addresses = netlink.addresses(inner.index).unwrap_or_default();
+                live.unmarked.extend(addresses.iter().map(|address| (address.net.addr(), inner.name.clone())));
+            }
         }
     }
     live

@@ -24,12 +24,16 @@ pub(crate) fn parse_mac(plugin: &str, text: &str) -> Result<MacAddr> {
     if mac.is_multicast() {
         return Err(invalid(format!(" {mac} is a group address, no interface can have it")).into());
     }
+    if mac == MacAddr::default() {
+        return Err(invalid(format!(" {mac} is no station's address, no interface can have it")).into());
+    }
     Ok(mac)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Failure;
     use serde_json::json;
 
     #[test]
@@ -50,5 +54,13 @@ mod tests {
         assert_eq!(mac(&keys, &args), "02:00:00:00:00:02");
         args.args = None;
         assert_eq!(mac(&keys, &args), "02:00:00:00:00:01");
+    }
+
+    #[test]
+    fn an_address_that_no_interface_can_have_is_refused_as_what_the_configuration_has_wrong() {
+        for text in ["ff:ff:ff:ff:ff:ff", "01:00:00:00:00:00", "00:00:00:00:00:00", "zz"] {
+            let Failure(error) = parse_mac("bridge", text).unwrap_err();
+            assert_eq!(error.code(), 7, "{error}");
+        }
     }
 }

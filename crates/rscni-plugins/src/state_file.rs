@@ -23,6 +23,9 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     whole(OpenOptions::new().read(true).custom_flags(flags(OFlags::NOFOLLOW | OFlags::NONBLOCK)).open(path)?)
 }
 
+/// Longer than any file that plugins keep. What is in its place may have no end, as a device.
+const LONGEST: u64 = 1 << 24;
+
 /// What is in an open file.
 pub(crate) fn whole(mut file: File) -> Result<Vec<u8>> {
     // Nearly always it fits, and a file gives less than it is asked for only at its end.
@@ -30,8 +33,8 @@ pub(crate) fn whole(mut file: File) -> Result<Vec<u8>> {
     let length = file.read(&mut content)?;
     let is_whole = length < content.len();
     content.truncate(length);
-    if !is_whole {
-        file.read_to_end(&mut content)?;
+    if !is_whole && file.take(LONGEST).read_to_end(&mut content)? as u64 == LONGEST {
+        return Err(Error::new(ErrorKind::InvalidData, "it is longer than any file of a plugin"));
     }
     Ok(content)
 }
@@ -138,6 +141,14 @@ mod tests {
         let kind = rustix::fs::FileType::Fifo;
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, rustix::fs::Mode::RUSR, 0).unwrap();
         assert_eq!(read(&pipe).unwrap(), b"");
+    }
+
+    #[test]
+    fn what_has_no_end_is_not_read_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        File::create(&file).unwrap().set_len(1 << 40).unwrap();
+        assert_eq!(read(&file).unwrap_err().kind(), ErrorKind::InvalidData);
     }
 
     #[test]

@@ -61,6 +61,11 @@ impl Outcome {
         }
     }
 
+    /// Whether the time limit ended it.
+    pub fn is_overdue(&self) -> bool {
+        matches!(self.end, End::Overdue(_))
+    }
+
     /// What the plugin wrote to stdout.
     pub fn stdout(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()

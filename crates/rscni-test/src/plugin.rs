@@ -187,6 +187,19 @@ impl Call<'_> {
     #[track_caller]
     pub fn run(self) -> Outcome {
         let program = &self.plugin.program;
+        match self.try_run() {
+            Ok(outcome) => outcome,
+            Err(error) => panic!("start plugin {}: {error}", program.display()),
+        }
+    }
+
+    /// The same where it is not certain that the program can be started.
+    ///
+    /// # Errors
+    ///
+    /// What the system says of a program that it cannot start.
+    pub fn try_run(self) -> std::io::Result<Outcome> {
+        let program = &self.plugin.program;
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             let name_text = name.to_string_lossy();
@@ -198,12 +211,8 @@ impl Call<'_> {
         // A process group, so that what a plugin has started can be killed with it.
         command.envs(&self.variables).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = match command.spawn() {
-            Ok(child) => child,
-            Err(error) => panic!("start plugin {}: {error}", program.display()),
-        };
-        let (end, stdout, stderr) = finish(child, self.stdin.clone(), self.plugin.time_limit);
-        Outcome { program: program.clone(), variables: self.variables, stdin: self.stdin, stdout, stderr, end }
+        let (end, stdout, stderr) = finish(command.spawn()?, self.stdin.clone(), self.plugin.time_limit);
+        Ok(Outcome { program: program.clone(), variables: self.variables, stdin: self.stdin, stdout, stderr, end })
     }
 }
 
@@ -267,6 +276,9 @@ fn kill(child: &Child) {
     }
 }
 
+/// As much of its output is kept: a plugin that writes without end is not to take all memory until its time is over.
+const KEPT: usize = 16 << 20;
+
 fn collect(pipe: Option<impl Read + Send + 'static>) -> Arc<Mutex<Collected>> {
     let collected = Arc::new(Mutex::new(Collected::default()));
     let shared = Arc::clone(&collected);
@@ -274,7 +286,9 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> Arc<Mutex<Collected>> {
         let mut buffer = [0; 8192];
         if let Some(mut pipe) = pipe {
             while let Ok(length @ 1..) = pipe.read(&mut buffer) {
-                lock(&shared).bytes.extend(&buffer[..length]);
+                let mut shared = lock(&shared);
+                let room = KEPT - shared.bytes.len();
+                shared.bytes.extend(&buffer[..length.min(room)]);
             }
         }
         lock(&shared).complete = true;

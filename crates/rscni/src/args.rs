@@ -14,7 +14,8 @@ use crate::{Error, SpecVersion};
 pub struct Args {
     /// `CNI_CONTAINERID`; empty for GC and STATUS.
     pub container_id: String,
-    /// `CNI_NETNS`; none for GC and STATUS, and for a DEL after the container is gone.
+    /// `CNI_NETNS`; none for GC and STATUS, and for a DEL after the container is gone, or whose path leads into the plugin's
+    /// own namespace by now.
     pub netns: Option<PathBuf>,
     /// `CNI_IFNAME`; empty for GC and STATUS.
     pub ifname: String,

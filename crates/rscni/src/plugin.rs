@@ -312,15 +312,19 @@ fn validate(
         check_container_id(&vars.container_id)?;
         check_interface_name(&vars.ifname)?;
     }
-    if matches!(command, Command::Add | Command::Del) && request.netns_is_own && !vars.netns_override {
+    let is_host = request.netns_is_own && !vars.netns_override;
+    if command == Command::Add && is_host {
         return Err(Error::InvalidNetns(format!(
             "CNI_NETNS={} is the plugin's own network namespace; give the container's, or set CNI_NETNS_OVERRIDE=1",
             vars.netns
         )));
     }
+    // `/proc/PID/ns/net` of a container that is gone leads here once a process of the host has its number. What is
+    // held outside of the container can be freed all the same, and only that.
+    let is_nowhere = vars.netns.is_empty() || (command == Command::Del && is_host);
     Ok(Args {
         container_id: vars.container_id,
-        netns: Some(vars.netns).filter(|path| !path.is_empty()).map(Into::into),
+        netns: if is_nowhere { None } else { Some(vars.netns.into()) },
         ifname: vars.ifname,
         args: vars.args,
         path: vars.path.split(':').filter(|path| !path.is_empty()).map(Into::into).collect(),

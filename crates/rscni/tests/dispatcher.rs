@@ -368,17 +368,22 @@ fn an_unknown_command_is_named() {
 
 #[test]
 fn the_own_network_namespace_is_refused_before_the_plugin_runs() {
-    for command in ["ADD", "DEL"] {
-        let own = Call::new(command).in_own_netns().config(&doing("panic"));
-        assert!(own.fails(8).contains("/nowhere/netns"));
-        for no in ["0", "false", "", "yes", "2"] {
-            own.clone().var("CNI_NETNS_OVERRIDE", no).fails(8);
-        }
-        for yes in ["1", "true", "TRUE", "True"] {
-            own.clone().var("CNI_NETNS_OVERRIDE", yes).config(&doing("nothing")).succeeds();
-        }
+    let own = Call::new("ADD").in_own_netns().config(&doing("panic"));
+    assert!(own.fails(8).contains("/nowhere/netns"));
+    for no in ["0", "false", "", "yes", "2"] {
+        own.clone().var("CNI_NETNS_OVERRIDE", no).fails(8);
+    }
+    for yes in ["1", "true", "TRUE", "True"] {
+        own.clone().var("CNI_NETNS_OVERRIDE", yes).config(&doing("nothing")).succeeds();
     }
     Call::new("CHECK").in_own_netns().succeeds();
+}
+
+#[test]
+fn del_of_a_container_whose_path_leads_to_the_own_network_namespace_is_one_without_namespace() {
+    let told = |call: Call| call.in_own_netns().config(&doing("tell")).reply().error.unwrap().msg().to_owned();
+    assert_eq!(told(Call::new("DEL")), told(Call::new("DEL").without("CNI_NETNS")));
+    assert!(told(Call::new("DEL").var("CNI_NETNS_OVERRIDE", "1")).contains("/nowhere/netns"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use rscni::runtime::AttachmentParams;
 use rscni_plugins::holdings::HeldBy;
 
 use super::{Patient, Report, quoted};
+use crate::list::may_be_of;
 use crate::node::{State, is_there, named};
 
 pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
@@ -21,10 +22,19 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
 
 fn cache(patient: &Patient<'_>, report: &mut Report) {
     let listing = &patient.node.listing;
+    let networks = patient.node.networks();
+    let mut networks: Vec<&str> = networks.iter().map(String::as_str).collect();
+    networks.extend(patient.lists().iter().map(|list| &*list.name));
     for (file, error) in &listing.broken {
-        let what = format!("{} cannot be read", error.details());
-        let why = "nobody can tell what is attached, so `rscni gc --auto` removes nothing of that network";
-        report.warning("cache-unreadable", what, why, Some(format!("rm {}", quoted(file))));
+        let what = format!("cannot be read: {}", error.details());
+        let why = if networks.iter().any(|network| may_be_of(file, network)) {
+            "nobody can tell what is attached, so `rscni gc --auto` removes nothing of that network"
+        } else {
+            "it is no attachment to a network that is known, and in the way of none: some other program has left it"
+        };
+        let is_directory = file.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
+        let rm = if is_directory { "rm -r" } else { "rm" };
+        report.warning("cache-unreadable", what, why, Some(format!("{rm} {}", quoted(file))));
     }
     for entry in &listing.entries {
         let (name, network) = (named(entry), &entry.network);

@@ -7,6 +7,7 @@ mod directories;
 mod forwarding;
 mod kernel;
 mod left;
+mod neighbours;
 mod networks;
 mod plugins;
 mod reservations;

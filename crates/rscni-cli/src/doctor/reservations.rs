@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::kernel::routes;
 use super::left::attachment;
+use super::neighbours::{self, Neighbour};
 use super::networks::disable;
 use super::{Patient, Report, is_on, quoted};
 use crate::node::{State, ipam_type};
@@ -19,6 +20,7 @@ use crate::node::{State, ipam_type};
 const NEARLY_FULL: (u128, u128) = (9, 10);
 
 pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
+    let mut all = Vec::new();
     for (list, plugin) in patient.plugins().filter(|(_, plugin)| ipam_type(plugin) == Some("host-local")) {
         let mut conf = plugin.as_map().clone();
         conf.insert("name".into(), list.name.clone().into());
@@ -30,6 +32,7 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
                 let data_dir = conf.ipam.as_ref().and_then(|ipam| ipam.custom.get("dataDir")?.as_str());
                 let data_dir = Path::new(data_dir.filter(|dir| !dir.is_empty()).unwrap_or(DATA_DIR));
                 ranges(patient, &list.name, &found, report);
+                all.extend(Neighbour::of(list, plugin, &found));
                 outside(patient, list, &data_dir.join(&list.name), &found, report);
                 if found.index_differs {
                     let index = data_dir.join(".index").join(&list.name);
@@ -47,6 +50,7 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
             }
         }
     }
+    neighbours::check(patient, &all, report);
     remains(patient, report);
     duplicates(patient, report);
 }
@@ -98,8 +102,7 @@ fn outside(
 
 /// The reservations, with their addresses.
 pub(super) fn addresses<'a>(patient: &'a Patient<'_>) -> impl Iterator<Item = (IpAddr, &'a Holding)> {
-    let of_address = patient.node.holdings.all.iter().filter(|holding| holding.kind == "address");
-    of_address.filter_map(|holding| Some((Path::new(&holding.what).file_name()?.to_str()?.parse().ok()?, holding)))
+    patient.node.holdings.all.iter().filter_map(|holding| Some((holding.address()?, holding)))
 }
 
 fn remains(patient: &Patient<'_>, report: &mut Report) {

@@ -377,6 +377,38 @@ fn remains_and_other_reservations() {
 }
 
 #[test]
+fn networks_that_are_in_each_others_way() {
+    in_node(|node| {
+        let part = |subnet: &str, start: &str, end: &str| {
+            let range = json!({ "subnet": subnet, "rangeStart": start, "rangeEnd": end });
+            json!({ "bridge": "br0", "ipam": { "type": "host-local", "ranges": [[range]] } })
+        };
+        let is_neither = || assert_eq!([node.find("range-overlap"), node.find("gateway-conflict")], [None, None]);
+        node.network("a", "10.1.0.0/24", &part("10.1.0.0/24", "10.1.0.10", "10.1.0.99"), &[]);
+        // One subnet may be divided, and what leads elsewhere is not the host's.
+        node.network("b", "10.1.0.0/24", &part("10.1.0.0/24", "10.1.0.100", "10.1.0.199"), &[]);
+        let ipam = json!({ "type": "host-local", "ranges": [[{ "subnet": "10.1.0.0/16" }]] });
+        let macvlan = json!({ "type": "macvlan", "master": "lo", "ipam": ipam });
+        node.list("c", &json!({ "cniVersion": "1.1.0", "name": "c", "plugins": [macvlan] }));
+        is_neither();
+        let overlapping = part("10.1.0.0/24", "10.1.0.90", "10.1.0.199");
+        node.network("b", "10.1.0.0/24", &overlapping, &[]);
+        node.is_mended("range-overlap", "warning", "networks a and b both give the addresses 10.1.0.90 to 10.1.0.99");
+        let elsewhere = part("10.2.0.0/24", "10.2.0.10", "10.2.0.99");
+        node.network("b", "10.2.0.0/24", &elsewhere, &[]);
+        node.add("a", "first");
+        node.lab.container("second");
+        assert_eq!(node.rscni(&["add", "b", "second"]).status, 1);
+        let conflict = "networks a and b want other gateways on bridge br0: 10.1.0.1 and 10.2.0.1";
+        node.is_mended("gateway-conflict", "error", conflict);
+        let mut forced = elsewhere.clone();
+        forced["forceAddress"] = true.into();
+        node.network("b", "10.2.0.0/24", &forced, &[]);
+        is_neither();
+    });
+}
+
+#[test]
 fn what_only_the_runtime_knows_is_not_attached_anew() {
     in_node(|node| {
         let ports = json!({ "type": "portmap", "capabilities": { "portMappings": true } });
@@ -462,7 +494,15 @@ fn what_is_remembered() {
         );
         node.add("net", "b");
         fs::write("/var/lib/cni/results/net-c-eth0", "{").unwrap();
+        let found = node.sees("cache-unreadable", "warning", "net-c-eth0: EOF while parsing");
+        assert!(found["why"].as_str().unwrap().contains("removes nothing of that network"), "{found:#}");
         node.is_mended("cache-unreadable", "warning", "net-c-eth0: EOF while parsing");
+        fs::write("/var/lib/cni/results/README", "Hands off").unwrap();
+        let found = node.sees("cache-unreadable", "warning", "README: expected value");
+        assert!(found["why"].as_str().unwrap().contains("in the way of none"), "{found:#}");
+        node.is_mended("cache-unreadable", "warning", "README: expected value");
+        fs::create_dir_all("/var/lib/cni/results/net-d-eth0/below").unwrap();
+        node.is_mended("cache-unreadable", "warning", "net-d-eth0: read: Is a directory");
         fs::remove_file(node.conf_dir().join("net.conflist")).unwrap();
         node.is_mended("attachment-without-network", "warning", "b/eth0 is attached to net, which no file in");
         assert_eq!(node.find("orphaned-address"), None);

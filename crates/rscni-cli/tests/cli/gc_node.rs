@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use rscni_linux::{Netns, Veth};
+use rscni_linux::{AddressFlags, Netns, Veth};
 use rscni_test::{Lab, Snapshot};
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -59,6 +59,80 @@ fn settle(lab: &Lab, links: usize) {
     rscni_test::eventually("the end of the veths", || {
         let all = lab.host().netlink().links().unwrap();
         (all.iter().filter(|link| link.kind.as_deref() == Some("veth")).count() == links).then_some(())
+    });
+}
+
+/// Another runtime's cache may be anywhere, and what the Go plugins make on the host has no mark.
+#[test]
+fn a_container_that_another_program_has_attached_is_not_gone() {
+    rscni_test::run(|lab| {
+        network(lab, "1.1.0", "net", "10.1.0.0/24");
+        for (container, ifname, mark) in [("foreign", "eth0", "foreign\r\neth0"), ("old", "net1", "old")] {
+            let namespace = lab.container(container);
+            let (net, outside) = (format!("10.1.0.{}/24", 60 + container.len()), format!("veth-{container}"));
+            lab.host()
+                .netlink()
+                .add_veth(&Veth {
+                    peer_netns: Some(&Netns::open(namespace.path()).unwrap()),
+                    ..Veth::new(&outside, ifname)
+                })
+                .unwrap();
+            let mut inside = namespace.netlink();
+            let index = inside.link_by_name(ifname).unwrap().index;
+            inside.add_address(index, net.parse().unwrap(), AddressFlags::default()).unwrap();
+            std::fs::create_dir_all("/var/lib/cni/networks/net").unwrap();
+            let address = net.strip_suffix("/24").unwrap();
+            std::fs::write(format!("/var/lib/cni/networks/net/{address}"), mark).unwrap();
+        }
+        let before = snapshot(lab);
+        assert_eq!(rscni(lab, &["gc", "--auto", "--dry-run"]).succeeded().stdout, "");
+        assert!(!rscni(lab, &["doctor"]).stdout.contains("orphaned"));
+        rscni(lab, &["gc", "--auto"]).succeeded();
+        snapshot(lab).assert_same(&before);
+        leave("foreign");
+        leave("old");
+        settle(lab, 0);
+        assert_eq!(rscni(lab, &["gc", "--auto"]).succeeded().stdout.lines().count(), 2);
+    });
+}
+
+/// The number in `/proc/PID/ns/net` is given again, to a process of the host too.
+#[test]
+fn a_container_whose_process_has_its_number_taken_by_the_host_is_gone() {
+    rscni_test::run(|lab| {
+        network(lab, "1.1.0", "net", "10.1.0.0/24");
+        add(lab, "net", "first", 8000);
+        rscni(lab, &["del", "net", "first", "--container-id", "first"]).succeeded();
+        let before = snapshot(lab);
+        let host = format!("/proc/{}/ns/net", std::process::id());
+        let entry = Path::new("/var/lib/cni/results/net-gone-eth0");
+        for words in [["gc", "net", "--auto"], ["del", "net", &host]] {
+            add(lab, "net", "gone", 8001);
+            let text = std::fs::read_to_string(entry).unwrap();
+            std::fs::write(entry, text.replace("/var/run/netns/gone", &host)).unwrap();
+            leave("gone");
+            settle(lab, 0);
+            assert!(rscni(lab, &["ls"]).succeeded().stdout.contains(&format!("{host} (gone)")));
+            let words: Vec<_> = words.into_iter().chain((words[0] == "del").then_some("--container-id=gone")).collect();
+            rscni(lab, &words).succeeded();
+            snapshot(lab).assert_same(&before);
+        }
+    });
+}
+
+/// As where an operator looks from inside of a container.
+#[test]
+fn a_container_that_this_is_called_in_is_not_gone() {
+    rscni_test::run(|lab| {
+        network(lab, "1.1.0", "net", "10.1.0.0/24");
+        let container = lab.container("inside");
+        let mut inside = container.run(|| Command::new("sleep").arg("100").spawn().unwrap());
+        let path = format!("/proc/{}/ns/net", inside.id());
+        rscni(lab, &["add", "net", &path, "--container-id", "inside"]).succeeded();
+        let listed = container.run(|| rscni(lab, &["ls"])).succeeded();
+        inside.kill().unwrap();
+        inside.wait().unwrap();
+        assert!(listed.stdout.contains(&path) && !listed.stdout.contains("(gone)"), "{}", listed.stdout);
     });
 }
 

@@ -15,18 +15,31 @@ pub(super) fn read(dir: &OwnedFd, file: &str) -> std::io::Result<Vec<u8>> {
     state_file::whole(File::from(rustix::fs::openat(dir, file, flags, Mode::empty())?))
 }
 
-/// Who holds the reservation in a file; none if it is gone, or only the remains of one: what [`Holder::parse`] says is
-/// none, a directory, or a link that leads nowhere. Whatever else cannot be read may be somebody's.
-pub(super) fn read_holder(dir: &OwnedFd, file: &str) -> std::io::Result<Option<Holder>> {
+/// What is in the place of a reservation.
+pub(super) enum Place {
+    Free,
+    /// What [`Holder::parse`] says is none, a directory, or a link that leads nowhere.
+    Remains,
+    Held(Holder),
+}
+
+/// Looks at the place of a reservation. Whatever cannot be read may be somebody's.
+pub(super) fn look(dir: &OwnedFd, file: &str) -> std::io::Result<Place> {
     let leads_nowhere = || matches!(rustix::fs::statat(dir, file, AtFlags::empty()), Err(Errno::NOENT));
     match read(dir, file) {
-        Ok(content) => Ok(Holder::parse(&content)),
+        Ok(content) => Ok(Holder::parse(&content).map_or(Place::Remains, Place::Held)),
         Err(e) => match Errno::from_io_error(&e) {
-            Some(Errno::NOENT | Errno::ISDIR) => Ok(None),
-            Some(Errno::LOOP) if leads_nowhere() => Ok(None),
+            Some(Errno::NOENT) => Ok(Place::Free),
+            Some(Errno::ISDIR) => Ok(Place::Remains),
+            Some(Errno::LOOP) if leads_nowhere() => Ok(Place::Remains),
             _ => Err(e),
         },
     }
+}
+
+/// Who holds the reservation in a file; none if it is gone, or only the remains of one.
+pub(super) fn read_holder(dir: &OwnedFd, file: &str) -> std::io::Result<Option<Holder>> {
+    look(dir, file).map(|place| if let Place::Held(holder) = place { Some(holder) } else { None })
 }
 
 /// Whether a file is only the remains of a reservation. Its lock has to be held: they look like one that is being

@@ -360,7 +360,8 @@ impl Store {
     }
 
     fn write_last_reserved(&self, set: usize, address: IpAddr) -> std::io::Result<()> {
-        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
+        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = rustix::fs::openat(&self.dir, last_reserved_file(set), flags, Mode::from_raw_mode(0o600))?;
         File::from(file).write_all(address.to_string().as_bytes())
     }
@@ -417,8 +418,8 @@ pub(super) fn open_locked(path: &Path) -> Result<(OwnedFd, OwnedFd), Error> {
 }
 
 fn lock_directory(dir: &OwnedFd, path: &Path) -> Result<OwnedFd, Error> {
-    // Go's flags, read-only, since flock wants no more; and a mode that no umask changes.
-    let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    // Go's flags, read-only, since flock wants no more; and a mode that no umask changes. A pipe keeps nobody waiting.
+    let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let lock = rustix::fs::openat(dir, LOCK, flags, Mode::from_raw_mode(0o600))
         .map_err(|e| failure("open", &path.join(LOCK), &e))?;
     crate::lock::lock(&lock).map_err(|e| failure("lock", &path.join(LOCK), &e))?;
@@ -463,6 +464,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use rstest::{fixture, rstest};
+    use rustix::fs::CWD;
     use tempfile::TempDir;
 
     use super::*;
@@ -563,6 +565,18 @@ mod tests {
         }
         assert!(store.reservations().unwrap().is_empty());
         assert!(data_dir.path().join("net/x").exists());
+    }
+
+    #[rstest]
+    #[case("lock", true)]
+    #[case("last_reserved_ip.0", false)]
+    fn a_pipe_in_place_of_a_file_keeps_nobody_waiting(data_dir: TempDir, #[case] file: &str, #[case] is_as_good: bool) {
+        fs::create_dir(data_dir.path().join("net")).unwrap();
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(CWD, data_dir.path().join("net").join(file), kind, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let store = Store::create(data_dir.path(), "net").unwrap();
+        assert_eq!(store.reserve(ip("10.0.0.2"), "id", "eth0", 0).is_ok(), is_as_good);
+        assert_eq!(store.reservations().unwrap().len(), usize::from(is_as_good));
     }
 
     #[rstest]

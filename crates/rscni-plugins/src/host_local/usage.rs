@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use rscni::{Error, NetConf};
+use rustix::fs::{AtFlags, statat};
 
 use super::config;
 use super::index::Index;
 use super::range::number;
-use super::remains::{is_remains, read_holder};
+use super::remains::{Place, is_remains, look};
 use super::store::{self, Holder, Reservation, failure, list, open_directory};
 
 /// How full a range set is.
@@ -21,6 +22,8 @@ pub struct Usage {
     pub size: u128,
     /// How many of them are reserved.
     pub taken: u128,
+    /// The gateway of each range.
+    pub gateways: Vec<IpAddr>,
 }
 
 /// What host-local keeps for a network.
@@ -42,23 +45,31 @@ pub fn usage(conf: &NetConf) -> Result<Reservations, Error> {
     let (sets, data_dir) = (config::sets_of(conf)?, config::data_dir(conf)?);
     let path = store::directory(&data_dir, &conf.name)?;
     let taken: Vec<IpAddr> = if path.is_dir() { reserved(&path)? } else { Vec::new() };
-    let index_differs = open_directory(&path).is_ok_and(|dir| {
-        let misses = |index: &Index, address: &IpAddr| {
-            let number = number(*address);
-            !matches!(index.first_free(address.is_ipv4(), number, number), Ok(None))
-        };
-        Index::believed(&data_dir, &conf.name, &dir).is_some_and(|index| taken.iter().any(|at| misses(&index, at)))
-    });
+    // What comes and goes meanwhile may be in the one and not yet, or no more, in the other.
+    let index_differs = (0..3).all(|_| differs(&data_dir, &conf.name, &path));
     let of_set = |set: &super::range::RangeSet| {
         let gateways = set.gateways().filter(|gateway| set.contains(*gateway)).count() as u128;
         let taken = taken.iter().filter(|address| set.contains(**address) && !set.is_gateway(**address)).count();
-        Usage { range: set.to_string(), size: set.size() - gateways, taken: taken as u128 }
+        let size = set.size() - gateways;
+        Usage { range: set.to_string(), size, taken: taken as u128, gateways: set.gateways().collect() }
     };
     Ok(Reservations {
         sets: sets.iter().map(of_set).collect(),
         outside: taken.iter().filter(|address| !sets.iter().any(|set| set.contains(**address))).copied().collect(),
         index_differs,
     })
+}
+
+/// Whether the index would be believed, and misses what the directory has.
+fn differs(data_dir: &Path, network: &str, path: &Path) -> bool {
+    let Ok(dir) = open_directory(path) else { return false };
+    let Ok(taken) = reserved(path) else { return false };
+    let misses = |index: &Index, address: &IpAddr| {
+        let number = number(*address);
+        let is_there = || statat(&dir, address.to_string(), AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        !matches!(index.first_free(address.is_ipv4(), number, number), Ok(None)) && is_there()
+    };
+    Index::believed(data_dir, network, &dir).is_some_and(|index| taken.iter().any(|at| misses(&index, at)))
 }
 
 /// What a file in the place of a reservation says.
@@ -82,10 +93,12 @@ pub(crate) fn reservations(data_dir: &Path, network: &str) -> Result<Vec<(PathBu
     let dir = open_directory(&path).map_err(|e| failure("open", &path, &e))?;
     let mut all = Vec::new();
     for Reservation { file, .. } in list(&dir).map_err(|e| failure("read", &path, &e))? {
-        let content = match read_holder(&dir, &file) {
-            Ok(Some(Holder::Attachment { container_id, ifname })) => Content::Attachment(container_id, ifname),
-            Ok(Some(Holder::Container(id))) => Content::Container(id),
-            Ok(None) => Content::Remains,
+        let content = match look(&dir, &file) {
+            // Removed since the directory was read.
+            Ok(Place::Free) => continue,
+            Ok(Place::Held(Holder::Attachment { container_id, ifname })) => Content::Attachment(container_id, ifname),
+            Ok(Place::Held(Holder::Container(id))) => Content::Container(id),
+            Ok(Place::Remains) => Content::Remains,
             Err(error) => Content::Unreadable(error.to_string()),
         };
         all.push((path.join(file), content));
@@ -102,4 +115,45 @@ fn reserved(path: &Path) -> Result<Vec<IpAddr>, Error> {
     let mut all = list(&dir).map_err(|e| failure("read", path, &e))?;
     all.retain(|reservation| !is_remains(&dir, reservation));
     Ok(all.into_iter().map(|reservation| reservation.address).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use serde_json::json;
+
+    use super::super::store::Store;
+    use super::*;
+
+    #[test]
+    fn what_comes_and_goes_while_it_is_looked_at_is_neither_remains_nor_missed_by_the_index() {
+        let dir = tempfile::tempdir().unwrap();
+        let ipam = json!({ "type": "host-local", "dataDir": dir.path(), "ranges": [[{ "subnet": "10.1.0.0/24" }]] });
+        let conf = json!({ "cniVersion": "1.1.0", "name": "net", "ipam": ipam });
+        let conf: NetConf = serde_json::from_value(conf).unwrap();
+        drop(Store::create(dir.path(), "net").unwrap());
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let take = |n| {
+                        let store = Store::create(dir.path(), "net").unwrap();
+                        store.reserve(IpAddr::from([10, 1, 0, n]), "id", "eth0", 0).unwrap().unwrap()
+                    };
+                    let all: Vec<_> = (2..20).map(take).collect();
+                    for reservation in all {
+                        Store::open(dir.path(), "net").unwrap().unwrap().release(&reservation, None).unwrap();
+                    }
+                }
+            });
+            let found = (0..500).find_map(|_| {
+                let all = reservations(dir.path(), "net").unwrap();
+                let is_remains = all.iter().any(|(_, content)| matches!(content, Content::Remains));
+                (is_remains || usage(&conf).unwrap().index_differs).then_some(is_remains)
+            });
+            is_over.store(true, Ordering::Relaxed);
+            assert_eq!(found, None);
+        });
+    }
 }

@@ -4,8 +4,12 @@
 //! that is [`ConfDir`](super::ConfDir). What a plugin's own keys mean is left to the plugin; they pass through here
 //! unchanged and in their order.
 
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use rustix::fs::OFlags;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::error::Category;
@@ -240,8 +244,19 @@ fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Error> {
     })
 }
 
+/// Longer than any configuration. What is in its place may have no end, as a device.
+const LONGEST: u64 = 1 << 24;
+
+/// What is in a file; a pipe in its place does not make anybody wait.
 fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|e| Error::IOFailure(format!("read {}: {e}", path.display())))
+    let failed = |e: std::io::Error| Error::IOFailure(format!("read {}: {e}", path.display()));
+    let mut options = OpenOptions::new();
+    let file = options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    if file.take(LONGEST).read_to_end(&mut bytes).map_err(failed)? as u64 == LONGEST {
+        return Err(Error::InvalidNetworkConfig(format!("{} is too long for a configuration", path.display())));
+    }
+    Ok(bytes)
 }
 
 /// The plugins that a folder adds to a network; none if there is no such folder.
@@ -263,6 +278,18 @@ mod tests {
         let mut json = json!({ "cniVersion": "1.0.0", "name": "net", "plugins": [{ "type": "noop" }] });
         json[key] = value;
         json
+    }
+
+    #[test]
+    fn what_has_no_end_is_no_configuration_and_a_pipe_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (long, pipe) = (dir.path().join("long.conflist"), dir.path().join("pipe.conflist"));
+        std::fs::File::create(&long).unwrap().set_len(1 << 40).unwrap();
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, rustix::fs::Mode::RUSR, 0).unwrap();
+        for file in [long, pipe] {
+            assert!(NetConfList::from_file(&file).is_err());
+        }
     }
 
     #[test]

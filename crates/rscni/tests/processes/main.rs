@@ -182,7 +182,8 @@ fn the_own_network_namespace_needs_an_override() {
             let outcome = call(&plugin, path, "").env("CNI_NETNS_OVERRIDE", value).run();
             assert_ne!(outcome.failure().code(), 999, "{outcome}");
         }
-        call(&plugin, path, "").env("CNI_COMMAND", "DEL").run().error(8);
+        // Which may be what has become of the path of a container that is gone.
+        call(&plugin, path, "").env("CNI_COMMAND", "DEL").run().success();
         call(&plugin, path, "").env("CNI_COMMAND", "CHECK").run().success();
     }
 }
