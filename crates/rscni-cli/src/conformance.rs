@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use rscni_conformance::{ALL, Entry, Report, Requirement, Result as Verdict, Subject, Wanted};
+use rscni_conformance::{ALL, Entry, Orphans, Report, Requirement, Result as Verdict, Subject, Wanted};
 
 use crate::duration::duration;
 use crate::network::split_path;
@@ -111,6 +111,7 @@ impl Conformance {
         });
         let mut file = file.transpose()?;
         let own = std::env::current_exe().map_err(|error| format!("find this program: {error}"))?;
+        let _orphans = Orphans::adopt();
         let report = rscni_conformance::run(&subject, &requirements, (&own, &[WORKER]), &mut progress)?;
         let text = self.written(&report, file.is_none());
         match &mut file {

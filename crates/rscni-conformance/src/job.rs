@@ -5,10 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process, kill_process_group, set_child_subreaper,
-    waitid, waitpid,
-};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use serde::{Deserialize, Serialize};
 
 use crate::report::{Entry, Report};
@@ -50,7 +47,6 @@ pub fn run(
     on_entry: &mut dyn FnMut(&Entry),
 ) -> Result<Report, String> {
     let mut report = Report::of(subject);
-    let _orphans = Orphans::adopt();
     let mut left: Vec<&Requirement> = requirements.to_vec();
     while let Some(&next) = left.first() {
         let before = left.len();
@@ -103,43 +99,6 @@ fn one_worker(job: &Job, worker: (&Path, &[&str]), on_said: &mut dyn FnMut(Said)
     }
     let status = child.wait().map_err(|error| failed("wait for", &error))?;
     Ok(format!("ended with {status}"))
-}
-
-/// What a worker has left running outside of its group: a plugin that makes a daemon of itself, say. It becomes a child of
-/// this process, and is ended.
-struct Orphans {
-    /// Who was a child before.
-    own: Vec<Pid>,
-}
-
-impl Orphans {
-    fn adopt() -> Self {
-        // Where that is not possible they are the system's.
-        let _ = set_child_subreaper(Some(getpid()));
-        Self { own: children() }
-    }
-}
-
-impl Drop for Orphans {
-    fn drop(&mut self) {
-        let is_orphan = |pid: &Pid| !self.own.contains(pid);
-        // The children of who is ended are next.
-        while let Some(orphan) = children().into_iter().find(is_orphan) {
-            let _ = kill_process(orphan, Signal::KILL);
-            if waitpid(Some(orphan), WaitOptions::empty()).is_err() {
-                break;
-            }
-        }
-        let _ = set_child_subreaper(None);
-    }
-}
-
-/// The children of this process, as far as the kernel tells.
-fn children() -> Vec<Pid> {
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
-    let pids = lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>());
-    pids.filter_map(Pid::from_raw).collect()
 }
 
 /// The worker's side: takes a job from stdin, enters namespaces of its own, and tells the verdicts on stdout until

@@ -9,6 +9,7 @@
 //! that a new one is made then. What comes out is a [`Report`], as text, JSON or `JUnit` XML.
 
 mod job;
+mod orphans;
 mod report;
 mod requirement;
 mod requirements;
@@ -19,6 +20,7 @@ mod verdict;
 mod world;
 
 pub use job::{run, work};
+pub use orphans::Orphans;
 pub use report::{Counts, Entry, Report, Result};
 pub use requirement::{Level, Requirement};
 pub use requirements::ALL;
