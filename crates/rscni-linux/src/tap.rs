@@ -75,7 +75,8 @@ impl Tap {
             .open(DEVICE)
             .map_err(|error| Error::io(format!("{}: open {DEVICE}", action()), error))?;
         let queues = if self.multi_queue { IFF_MULTI_QUEUE } else { 0 };
-        attach_tun(&tun, &self.name, IFF_TAP | IFF_NO_PI | queues | flags).map_err(|e| Error::io(action(), e))?;
+        attach_tun(&tun, &self.name, IFF_TAP | IFF_NO_PI | queues | flags)
+            .map_err(|e| Error::io_with("CAP_NET_ADMIN", action(), e))?;
         Ok(tun)
     }
 }

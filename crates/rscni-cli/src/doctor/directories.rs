@@ -77,8 +77,8 @@ mod tests {
         assert_eq!(found, [("writable-by-all", "chmod o-w '/a b'"), ("owner-not-root", "chown root '/a b'")]);
     }
 
-    /// A file of somebody else needs a second user, whom the namespaces of an ordinary user's tests do not have. So the
-    /// command is run with a `chown` that notes what it is to do.
+    /// A file of somebody else needs a second user, whom the namespaces of an ordinary user's tests do not have: see
+    /// `uml_security`. Here the command is run with a `chown` that notes what it is to do.
     #[test]
     fn the_shell_reads_the_command_that_gives_a_file_to_root() {
         let dir = tempfile::tempdir().unwrap();

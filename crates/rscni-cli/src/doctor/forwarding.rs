@@ -9,7 +9,7 @@ use rscni_plugins::holdings;
 
 use super::kernel::routes;
 use super::reservations::addresses;
-use super::{Patient, Report};
+use super::{Patient, Report, as_root};
 use crate::node::{State, is_there, named};
 
 pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
@@ -41,7 +41,12 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
     }
     isolation(patient, report);
     match holdings::drops_forwarded() {
-        Err(why) => report.ok("forward-policy-unknown", format!("the policy of FORWARD is not known: {why}")),
+        Err(why) => report.unknown(
+            "forward-policy-unknown",
+            format!("the policy of FORWARD is not known: {why}"),
+            "if it is DROP, packets of containers are dropped unless a rule lets them through",
+            format!("{} && {}", as_root("iptables -S FORWARD"), as_root("ip6tables -S FORWARD")),
+        ),
         Ok(programs) => {
             let unprotected = routing.iter().filter(|list| !list.plugins.iter().any(|p| p.plugin_type() == "firewall"));
             let names: Vec<_> = unprotected.map(|list| &*list.name).collect();

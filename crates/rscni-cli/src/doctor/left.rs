@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rscni::runtime::AttachmentParams;
 use rscni_plugins::holdings::HeldBy;
 
-use super::{Patient, Report, quoted};
+use super::{Patient, Report, as_root, quoted};
 use crate::list::may_be_of;
 use crate::node::{State, is_there, named};
 
@@ -15,7 +15,9 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
     cache(patient, report);
     holdings(patient, report);
     for what in &patient.node.holdings.unseen {
-        report.ok("not-looked-at", format!("cannot be looked at: {what}"));
+        let why = "what containers that are gone have left there is not told";
+        let look = as_root(&patient.command("doctor"));
+        report.unknown("not-looked-at", format!("cannot be looked at: {what}"), why, look);
     }
     daemon(patient, report);
 }

@@ -59,7 +59,7 @@ pub(crate) struct Finding {
     /// Why it matters.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<&'static str>,
-    /// The command that mends it.
+    /// The command that mends it; of what could not be found out, the one that looks.
     #[serde(skip_serializing_if = "Option::is_none")]
     mend: Option<String>,
 }
@@ -96,6 +96,11 @@ impl Report {
 
     fn ok(&mut self, id: &'static str, what: String) {
         self.findings.push(Finding { id, severity: Severity::Ok, what, why: None, mend: None });
+    }
+
+    /// What could not be found out, why that matters, and the command that does.
+    fn unknown(&mut self, id: &'static str, what: String, why: &'static str, mend: String) {
+        self.add(id, Severity::Ok, what, why, Some(mend));
     }
 
     /// Runs a check, and says that all is well if it finds nothing that is not.
@@ -148,6 +153,12 @@ fn types(plugin: &PluginConf) -> Vec<&str> {
 /// Whether a plugin's key is set to something that says yes.
 fn is_on(plugin: &PluginConf, key: &str) -> bool {
     plugin.as_map().get(key).and_then(serde_json::Value::as_bool).unwrap_or_default()
+}
+
+/// A command of root's, as somebody calls it who is not.
+fn as_root(command: &str) -> String {
+    let sudo = if rustix::process::geteuid().is_root() { "" } else { "sudo " };
+    format!("{sudo}{command}")
 }
 
 /// A path or a name as a word of a shell's command line.
