@@ -211,13 +211,13 @@ pub fn live() -> Live {
                 is_veth && inner.peer_index == Some(outer.index) && outer.peer_index == Some(inner.index)
             };
             let outer = here.iter().find(is_peer).and_then(|outer| outer.alias.as_deref());
-            let before = live.marked.len();
-            let tags = [inner.alias.as_deref(), outer].into_iter().flatten().filter_map(Owner::tag_of_alias);
-            live.marked.extend(tags.map(HeldBy::of_tag));
-            if live.marked.len() == before && !inner.loopback {
+            let aliases = [inner.alias.as_deref(), outer].into_iter().flatten();
+            let owners: Vec<_> = aliases.filter_map(Owner::tag_of_alias).map(HeldBy::of_tag).collect();
+            if owners.is_empty() && !inner.loopback {
                 let addresses = netlink.addresses(inner.index).unwrap_or_default();
                 live.unmarked.extend(addresses.iter().map(|address| (address.net.addr(), inner.name.clone())));
             }
+            live.marked.extend(owners);
         }
     }
     live

@@ -133,6 +133,12 @@ impl Patient<'_> {
         self.plugins().any(|(_, plugin)| types(plugin).contains(&name))
     }
 
+    /// What has runtimes pass over a network, one of [`lists`](Self::lists).
+    fn disabling(&self, list: &NetConfList) -> Option<String> {
+        let of_list = self.networks.networks.iter().find(|(_, other)| std::ptr::eq(other, list));
+        of_list.map(|(file, _)| networks::disable(file))
+    }
+
     /// A command of this program.
     fn command(&self, words: &str) -> String {
         format!("rscni {words}{}", self.options)

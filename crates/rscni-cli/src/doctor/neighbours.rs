@@ -1,13 +1,11 @@
 //! Networks that are in each other's way: which give the same addresses, or want other ones for the same bridge.
 
 use std::net::IpAddr;
-use std::path::Path;
 
 use rscni::runtime::{NetConfList, PluginConf};
 use rscni_plugins::holdings::Reservations;
 
 use super::kernel::routes;
-use super::networks::disable;
 use super::{Patient, Report, is_on};
 
 /// A network whose containers the host routes to, and what it has for them.
@@ -24,9 +22,7 @@ impl<'a> Neighbour<'a> {
         if !routes(plugin) {
             return None;
         }
-        let ranges = found.sets.iter().flat_map(|set| set.range.split(','));
-        let ranges = ranges.filter_map(|range| range.split_once('-'));
-        let ranges = ranges.filter_map(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?))).collect();
+        let ranges = found.sets.iter().flat_map(|set| set.ranges.clone()).collect();
         let gateways = found.sets.iter().flat_map(|set| set.gateways.clone()).collect();
         Some(Self { list, plugin, ranges, gateways })
     }
@@ -59,7 +55,7 @@ pub(super) fn check(patient: &Patient<'_>, all: &[Neighbour<'_>], report: &mut R
     for (at, second) in all.iter().enumerate() {
         for first in all[..at].iter().filter(|first| first.list.name != second.list.name) {
             let names = format!("networks {} and {}", first.list.name, second.list.name);
-            let mend = || file_of(patient, second.list).map(disable);
+            let mend = || patient.disabling(second.list);
             if let Some((from, to)) = first.overlap(second) {
                 let what = format!("{names} both give the addresses {from} to {to}");
                 let why = "two containers may get the same address, of which the host reaches one; give each network \
@@ -81,9 +77,4 @@ pub(super) fn check(patient: &Patient<'_>, all: &[Neighbour<'_>], report: &mut R
             }
         }
     }
-}
-
-fn file_of<'a>(patient: &'a Patient<'_>, list: &NetConfList) -> Option<&'a Path> {
-    let file = patient.networks.networks.iter().find(|(_, other)| std::ptr::eq(other, list));
-    file.map(|(file, _)| file.as_path())
 }

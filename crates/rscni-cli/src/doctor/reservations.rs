@@ -12,7 +12,6 @@ use serde_json::Value;
 use super::kernel::routes;
 use super::left::attachment;
 use super::neighbours::{self, Neighbour};
-use super::networks::disable;
 use super::{Patient, Report, is_on, quoted};
 use crate::node::{State, ipam_type};
 
@@ -45,8 +44,7 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
                 let what = format!("network {}: {}", list.name, error.details());
                 let why =
                     "every ADD to the network fails until its ranges are right; without it others have their turn";
-                let file = patient.networks.networks.iter().find(|(_, other)| std::ptr::eq(other, list));
-                report.error("range-invalid", what, why, file.map(|(file, _)| disable(file)));
+                report.error("range-invalid", what, why, patient.disabling(list));
             }
         }
     }

@@ -81,6 +81,11 @@ impl Range {
         Stretch { v4: self.is_v4(), first: self.first, last: self.last }
     }
 
+    fn bounds(&self) -> (IpAddr, IpAddr) {
+        let address = |number| address(self.is_v4(), number);
+        (address(self.first), address(self.last))
+    }
+
     fn overlaps(&self, other: &Self) -> bool {
         self.is_v4() == other.is_v4() && self.first <= other.last && other.first <= self.last
     }
@@ -92,7 +97,8 @@ impl Range {
 
 impl fmt::Display for Range {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", address(self.is_v4(), self.first), address(self.is_v4(), self.last))
+        let (first, last) = self.bounds();
+        write!(f, "{first}-{last}")
     }
 }
 
@@ -127,6 +133,11 @@ impl RangeSet {
 
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         self.0.iter().any(|one| other.0.iter().any(|two| one.overlaps(two)))
+    }
+
+    /// The first and the last address of each range.
+    pub(crate) fn bounds(&self) -> impl Iterator<Item = (IpAddr, IpAddr)> {
+        self.0.iter().map(Range::bounds)
     }
 
     pub(crate) fn contains(&self, address: IpAddr) -> bool {

@@ -18,6 +18,8 @@ use super::store::{self, Holder, Reservation, failure, list, open_directory};
 pub struct Usage {
     /// The set, as its ranges from first to last.
     pub range: String,
+    /// The first and the last address of each of them.
+    pub ranges: Vec<(IpAddr, IpAddr)>,
     /// How many addresses it has for containers.
     pub size: u128,
     /// How many of them are reserved.
@@ -46,12 +48,18 @@ pub fn usage(conf: &NetConf) -> Result<Reservations, Error> {
     let path = store::directory(&data_dir, &conf.name)?;
     let taken: Vec<IpAddr> = if path.is_dir() { reserved(&path)? } else { Vec::new() };
     // What comes and goes meanwhile may be in the one and not yet, or no more, in the other.
-    let index_differs = (0..3).all(|_| differs(&data_dir, &conf.name, &path));
+    let differs = |taken: &[IpAddr]| differs(&data_dir, &conf.name, &path, taken);
+    let index_differs = differs(&taken) && (0..2).all(|_| reserved(&path).is_ok_and(|taken| differs(&taken)));
     let of_set = |set: &super::range::RangeSet| {
         let gateways = set.gateways().filter(|gateway| set.contains(*gateway)).count() as u128;
         let taken = taken.iter().filter(|address| set.contains(**address) && !set.is_gateway(**address)).count();
-        let size = set.size() - gateways;
-        Usage { range: set.to_string(), size, taken: taken as u128, gateways: set.gateways().collect() }
+        Usage {
+            range: set.to_string(),
+            ranges: set.bounds().collect(),
+            size: set.size() - gateways,
+            taken: taken as u128,
+            gateways: set.gateways().collect(),
+        }
     };
     Ok(Reservations {
         sets: sets.iter().map(of_set).collect(),
@@ -60,10 +68,9 @@ pub fn usage(conf: &NetConf) -> Result<Reservations, Error> {
     })
 }
 
-/// Whether the index would be believed, and misses what the directory has.
-fn differs(data_dir: &Path, network: &str, path: &Path) -> bool {
+/// Whether the index would be believed, and misses what the directory has had and has.
+fn differs(data_dir: &Path, network: &str, path: &Path, taken: &[IpAddr]) -> bool {
     let Ok(dir) = open_directory(path) else { return false };
-    let Ok(taken) = reserved(path) else { return false };
     let misses = |index: &Index, address: &IpAddr| {
         let number = number(*address);
         let is_there = || statat(&dir, address.to_string(), AtFlags::SYMLINK_NOFOLLOW).is_ok();
