@@ -30,7 +30,7 @@ use crate::tracer::{self, Verdict, Watch};
 use crate::{dist, program};
 
 /// How many other containers there are when it is counted whether they make a difference.
-const HELD: usize = 50;
+const HELD: u16 = 50;
 
 /// What to count.
 #[derive(clap::Args)]
@@ -102,11 +102,8 @@ fn file() -> PathBuf {
 
 /// ADD and DEL of a case: where there is nothing yet, where another container is, and where many are.
 fn count_case(world: &World, case: &Case, counted: &mut Counts, grown: &mut Vec<String>) -> Result<()> {
-    let container = |n: usize| -> Result<Attachment> {
-        let name: String = case.name.chars().filter(char::is_ascii_alphanumeric).collect();
-        Ok(world.attachment(&format!("{name}{n}"), u16::try_from(n)?))
-    };
-    let (first, second) = (container(0)?, container(1)?);
+    let container = |number| world.attachment_of(case, number);
+    let (first, second) = (container(0), container(1));
     let pair = |on: &Attachment, add_name: &str, del_name: &str| -> Result<Counts> {
         let before = world.prepare(case, Side::Ours, on)?;
         let (add, answer) = count(&world.add(case, Side::Ours, on, &before)?)?;
@@ -122,10 +119,10 @@ fn count_case(world: &World, case: &Case, counted: &mut Counts, grown: &mut Vec<
     hold(&first)?;
     let with_one = pair(&second, "ADD", "DEL")?;
     for n in 2..=HELD {
-        hold(&container(n)?)?;
+        hold(&container(n))?;
     }
     // Another one: a namespace in which something was attached before is not quite as it was.
-    let with_many = pair(&container(HELD + 1)?, "ADD", "DEL")?;
+    let with_many = pair(&container(HELD + 1), "ADD", "DEL")?;
     let more = compare(&with_one, &with_many).grown;
     grown.extend(more.into_iter().map(|line| format!("with {HELD} other containers instead of one: {line}")));
     counted.extend(with_one);

@@ -1,18 +1,20 @@
 //! `cargo xtask order`: writes `order.ld`, which puts what a call runs into one place of the program.
 //!
-//! A program is read from disk, and mapped, some sixteen pages at a time. The compiler puts functions where they come: what
-//! VERSION runs, 60 kB, was spread over 20 such pieces, what an ADD of bridge runs over 37. The linker can sort them by
-//! name. The names come from callgrind, which sees every function that the operations of the bench run. In a name stands
-//! a hash of each crate with its version; the file has a `*` there, so that it is true for the next version too. A function
-//! that is no longer there does no harm, and one that is new goes where it went before: the file ages slowly. The
-//! bench shows it, by the start of a process.
+//! A program is read from disk, and mapped, some sixteen pages at a time. The compiler puts functions where they come:
+//! what VERSION runs, 60 kB, was spread over 20 such pieces, what an ADD of bridge runs over 37. The linker can sort them
+//! by name. The names come from callgrind, which sees every function that the operations of the bench run. In a name
+//! stands a hash of each crate with its version; the file has a `*` there, so that it is true for the next version too. A
+//! function that is no longer there does no harm, and one that is new goes where it went before: the file ages slowly.
+//! The bench shows it, by the start of a process.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
+use super::call::Call;
 use super::cases::{self, Case, Side};
 use super::world::{Programs, World};
 use crate::{dist, packages};
@@ -23,50 +25,41 @@ pub(crate) fn run() -> Result<ExitCode> {
     let rscni = dist::build_unstripped("rscni-cli", "rscni")?;
     let programs = Programs { rscni, peer: Vec::new(), floor: None, empty: Vec::new(), runtime: None };
     let world = World::enter(&programs)?;
-    let profile = world.lab.dir().join("callgrind.out");
-    world.version(Side::Ours).profiled(&profile)?;
-    let of_version = functions(&read(&profile)?);
-    let mut used_by: BTreeMap<String, usize> =
-        of_version.into_iter().map(|function| (function, usize::MAX / 2)).collect();
-    let mut operations = 1;
-    let mut on_profile = || -> Result<()> {
-        operations += 1;
-        for function in functions(&read(&profile)?) {
-            *used_by.entry(function).or_default() += 1;
-        }
-        Ok(())
+    let file = world.lab.dir().join("callgrind.out");
+    // That of VERSION first.
+    let mut profiles = Vec::new();
+    let mut profile = |call: &Call| -> Result<Value> {
+        let answer = call.profiled(&file)?;
+        let text = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        profiles.push(functions(&text));
+        Ok(answer)
     };
+    profile(&world.version(Side::Ours))?;
     for case in cases::ALL.iter().chain(&cases::CHAINED) {
-        profile_case(&world, case, &profile, &mut on_profile).with_context(|| format!("watch {}", case.name))?;
+        profile_case(&world, case, &mut profile).with_context(|| format!("watch {}", case.name))?;
     }
-    ensure!(used_by.len() > 100, "callgrind has seen {} functions only", used_by.len());
-    std::fs::write(dist::order_file(), script(&used_by))
-        .with_context(|| format!("write {}", dist::order_file().display()))?;
-    println!("{}: {} functions of {operations} operations", dist::order_file().display(), used_by.len());
+    let functions = in_order(&profiles);
+    ensure!(functions.len() > 100, "callgrind has seen {} functions only", functions.len());
+    let order = dist::order_file();
+    std::fs::write(&order, script(&functions)).with_context(|| format!("write {}", order.display()))?;
+    println!("{}: {} functions of {} operations", order.display(), functions.len(), profiles.len());
     Ok(ExitCode::SUCCESS)
 }
 
 /// ADD and DEL of the first container and of another one, which does not find the host as the first one did.
-fn profile_case(world: &World, case: &Case, profile: &Path, on_profile: &mut dyn FnMut() -> Result<()>) -> Result<()> {
-    let name: String = case.name.chars().filter(char::is_ascii_alphanumeric).collect();
+fn profile_case(world: &World, case: &Case, profile: &mut dyn FnMut(&Call) -> Result<Value>) -> Result<()> {
     let mut held = Vec::new();
     for number in 0..2 {
-        let on = world.attachment(&format!("{name}{number}"), number);
+        let on = world.attachment_of(case, number);
         let before = world.prepare(case, Side::Ours, &on)?;
-        let answer = world.add(case, Side::Ours, &on, &before)?.profiled(profile)?;
-        on_profile()?;
+        let answer = profile(&world.add(case, Side::Ours, &on, &before)?)?;
         held.push((on, answer));
     }
     for (on, answer) in held.iter().rev() {
-        world.del(case, Side::Ours, on, answer)?.profiled(profile)?;
-        on_profile()?;
+        profile(&world.del(case, Side::Ours, on, answer)?)?;
         world.restore(case, Side::Ours, on)?;
     }
     Ok(())
-}
-
-fn read(profile: &Path) -> Result<String> {
-    std::fs::read_to_string(profile).with_context(|| format!("read {}", profile.display()))
 }
 
 /// The functions that a profile names, as patterns of the linker.
@@ -98,17 +91,26 @@ fn pattern(name: &str) -> String {
     pattern + rest + if is_numbered { ".*" } else { "" }
 }
 
-/// The C library comes first, whose functions have no sections of their own; then what VERSION runs, which is the start of
-/// every call; then what most operations run.
-fn script(used_by: &BTreeMap<String, usize>) -> String {
-    let mut functions: Vec<_> = used_by.iter().collect();
-    functions.sort_by_key(|(_, operations)| std::cmp::Reverse(**operations));
+/// What VERSION runs, which is the start of every call; then what most operations run.
+fn in_order(profiles: &[BTreeSet<String>]) -> Vec<&str> {
+    let mut used_by: BTreeMap<&str, usize> = BTreeMap::new();
+    for function in profiles.iter().flatten() {
+        *used_by.entry(function).or_default() += 1;
+    }
+    let is_of_version = |function: &str| profiles.first().is_some_and(|version| version.contains(function));
+    let mut functions: Vec<_> = used_by.into_iter().collect();
+    functions.sort_by_key(|(function, operations)| Reverse((is_of_version(function), *operations)));
+    functions.into_iter().map(|(function, _)| function).collect()
+}
+
+/// The C library comes first, whose functions have no sections of their own.
+fn script(functions: &[&str]) -> String {
     let mut lines = vec![
         "/* Written by `cargo xtask order`: what the plugins run, side by side. See order.rs. */".to_owned(),
         "SECTIONS { .text.in_use : {".to_owned(),
         "*crt1.o(.text .text.*) *libc.a:*(.text .text.*) *(.text.main)".to_owned(),
     ];
-    lines.extend(functions.iter().map(|(function, _)| format!("*(.text.{function} .text.unlikely.{function})")));
+    lines.extend(functions.iter().map(|function| format!("*(.text.{function} .text.unlikely.{function})")));
     lines.push("} } INSERT BEFORE .text;\n".to_owned());
     lines.join("\n")
 }
@@ -134,8 +136,11 @@ mod tests {
     }
 
     #[test]
-    fn what_more_operations_use_comes_first() {
-        let text = script(&[("_Ra".to_owned(), 1), ("_Rb".to_owned(), 3)].into());
+    fn what_version_runs_comes_first_and_then_what_more_operations_run() {
+        let profiles = ["_Rz", "_Ra _Rb", "_Rb _Rz", "_Rb"].map(|run| run.split(' ').map(str::to_owned).collect());
+        let functions = in_order(&profiles);
+        assert_eq!(functions, ["_Rz", "_Rb", "_Ra"]);
+        let text = script(&functions);
         assert!(text.find(".text._Rb ").unwrap() < text.find(".text._Ra ").unwrap(), "{text}");
         assert!(text.ends_with("INSERT BEFORE .text;\n"));
     }

@@ -67,6 +67,12 @@ impl World {
         Attachment { id: container.id().to_owned(), netns: container.path().to_owned(), number }
     }
 
+    /// A new container for a case, one of several.
+    pub(crate) fn attachment_of(&self, case: &Case, number: u16) -> Attachment {
+        let name: String = case.name.chars().filter(char::is_ascii_alphanumeric).collect();
+        self.attachment(&format!("{name}{number}"), number)
+    }
+
     /// What has to be there before the ADD of a case: for a chained plugin the interface, and the result that it gets.
     pub(crate) fn prepare(&self, case: &Case, side: Side, on: &Attachment) -> Result<Value> {
         if !case.chained {

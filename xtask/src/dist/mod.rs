@@ -5,7 +5,8 @@
 //! an operation of a plugin does in user space. Where the toolchain has no Rust libraries for musl, it is linked with
 //! glibc, and says so.
 //!
-//! What the plugins run lies together in it (`order.ld`, which [`crate::bench::order`] writes). Beside the binary lies its bill of materials ([`bom`]).
+//! What the plugins run lies together in it (`order.ld`, which [`crate::bench::order`] writes). Beside the binary lies its
+//! bill of materials ([`bom`]).
 
 mod bom;
 

@@ -12,7 +12,6 @@
 //! kernel without the link kind; the name makes `cargo xtask test` build it and run it inside. A file with the
 //! name but without the entry is an error here, so that none is ever left out.
 
-use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -20,8 +19,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::program;
 use crate::tally::Tally;
+use crate::{pool, program};
 
 /// A test program for User-Mode Linux.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,7 +50,7 @@ pub(crate) fn run(on_line: &mut dyn FnMut(&str)) -> Result<()> {
     let programs = build(&targets)?;
     let waiting = Mutex::new(programs.into_iter());
     let next = || waiting.lock().expect("no other thread panics").next();
-    let at_once = 2 * std::thread::available_parallelism().map_or(1, NonZero::get);
+    let at_once = 2 * pool::processors();
     let (done, ended) = mpsc::channel();
     let mut failed = Vec::new();
     std::thread::scope(|scope| {
