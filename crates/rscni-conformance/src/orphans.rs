@@ -2,8 +2,8 @@
 
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid};
 
-/// What plugins have left running, such as one that makes a daemon of itself, once the workers that called them are gone. It
-/// becomes a child of this process, and is ended when this value is dropped.
+/// What plugins have left running, such as one that makes a daemon of itself, once the workers that called them are
+/// gone. It becomes a child of this process, and is ended when this value is dropped.
 ///
 /// So is every other child that this process has got meanwhile: it is for a process that does nothing else.
 #[derive(Debug)]

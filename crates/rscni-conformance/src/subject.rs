@@ -26,7 +26,7 @@ pub struct Wanted {
 }
 
 /// How long a call may take by itself.
-pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(30);
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// A plugin to be tested, with all that its calls need.
 #[derive(Clone, Debug, Serialize, Deserialize)]

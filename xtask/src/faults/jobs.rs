@@ -13,8 +13,7 @@ use super::{INSIDE, Kind, Options};
 use crate::packages::GO_PLUGINS_DIR;
 use crate::{program, uml};
 
-/// How many trials of a list and a kind the Go plugins get, spread over all: each takes seconds. Many of those that fail a
-/// call are not reached, since the order of their calls is not the same in each run.
+/// How many trials of a list and a kind the Go plugins get, spread over all: each takes seconds.
 const PEER_TRIALS: usize = 40;
 /// Into how many parts all trials of a list are cut.
 const PARTS: usize = 4;
