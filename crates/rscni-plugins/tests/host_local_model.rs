@@ -23,9 +23,10 @@ enum Step {
     TheyRelease(u8),
     /// A power loss, or the Go plugin in the middle of it, leaves a file without content.
     Remains(u8),
-    /// The index is gone, or is nonsense.
+    /// The index is gone, is nonsense, or is cut off.
     IndexGone,
     IndexBroken(u8),
+    IndexCut(u8),
 }
 
 const CONTAINERS: u8 = 6;
@@ -45,6 +46,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => address().prop_map(Step::Remains),
         1 => Just(Step::IndexGone),
         1 => any::<u8>().prop_map(Step::IndexBroken),
+        1 => any::<u8>().prop_map(Step::IndexCut),
     ]
 }
 
@@ -188,7 +190,13 @@ fn take(step: Step, node: &Node, model: &mut Model) -> Result<(), TestCaseError>
             // Without its seal: one that has it is believed.
             fs::write(node.index(), vec![byte; 5000]).unwrap();
         }
-        Step::TheyReserve(..) | Step::TheyRelease(_) | Step::Remains(_) | Step::IndexBroken(_) => {}
+        Step::IndexCut(part) if node.index().exists() => {
+            let index = fs::OpenOptions::new().write(true).open(node.index()).unwrap();
+            let length = index.metadata().unwrap().len();
+            index.set_len(length * u64::from(part) / 256).unwrap();
+        }
+        // Of what is not there, or is there already.
+        Step::TheyReserve(..) | Step::TheyRelease(_) | Step::Remains(_) | Step::IndexBroken(_) | Step::IndexCut(_) => {}
     }
     Ok(())
 }

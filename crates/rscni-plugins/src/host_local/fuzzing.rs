@@ -58,12 +58,15 @@ fn with_index(index: &[u8]) {
     let file = |address: IpAddr| place.0.join("net").join(address.to_string());
     drop(Store::create(&place.0, "net").expect("the store is made"));
     fs::write(file(held), "id\r\neth0").expect("a reservation is written");
-    // It becomes true, and then something else behind its head.
+    // It becomes true, and then something else behind its seal and in its table.
     drop(Store::create(&place.0, "net").expect("the store is opened"));
     let path = place.0.join(".index/net");
     let mut bytes = fs::read(&path).expect("there is an index");
-    bytes.truncate(Index::SEAL_END);
-    bytes.extend(index);
+    let (head, table) = index.split_at(index.len() / 2);
+    for (at, part) in [(Index::SEAL_END, head), (Index::TABLE_START, table)] {
+        let length = part.len().min(bytes.len() - at);
+        bytes[at..at + length].copy_from_slice(&part[..length]);
+    }
     fs::write(&path, bytes).expect("the index is written");
 
     let addresses = |store: &Store, id: &str| -> Vec<IpAddr> {

@@ -59,6 +59,9 @@ impl Index {
     /// Where in its file it is said that it is true, and what follows is what it says.
     #[cfg(any(test, fuzzing))]
     pub(super) const SEAL_END: usize = 8 + 16 + 16;
+    /// Where its hash table begins.
+    #[cfg(any(test, fuzzing))]
+    pub(super) const TABLE_START: usize = BLOCK_BYTES * (1 + PAGES);
 
     /// Opens the index; it has to be filled first if it does not describe the directory as it is.
     ///
@@ -149,9 +152,10 @@ impl Index {
         Ok(rustix::fs::futimens(store, &Timestamps { last_access: accessed, last_modification: sealed })?)
     }
 
-    /// Forgets everything.
+    /// Forgets everything. From here on the file is as long as all that it has a place for.
     pub(super) fn clear(&mut self) -> Result<()> {
         self.file.set_len(0)?;
+        self.file.set_len(TABLE + SMALLEST * SLOT)?;
         (self.capacity, self.used) = (SMALLEST, 0);
         self.pages.clear();
         Ok(())
@@ -224,8 +228,7 @@ impl Index {
     /// The first zero of a page from bit `first` on.
     fn first_zero(&self, place: u64, first: u128) -> Result<Option<u128>> {
         let mut bits = [0; BLOCK_BYTES];
-        // What is not in the file yet is zero.
-        read_up_to(&self.file, &mut bits, place)?;
+        self.file.read_exact_at(&mut bits, place)?;
         let whole = (first / 8, u8::MAX << (first % 8));
         for (at, byte) in (0..).zip(bits).skip(usize::try_from(first / 8).map_err(Error::other)?) {
             // Bits before the first that is wanted count as taken.
@@ -247,7 +250,7 @@ impl Index {
         let at = place + u64::try_from((number & PAGE_MASK) / 8).map_err(Error::other)?;
         let bit = 1 << (number % 8);
         let mut byte = [0];
-        read_up_to(&self.file, &mut byte, at)?;
+        self.file.read_exact_at(&mut byte, at)?;
         let changed = if taken { byte[0] | bit } else { byte[0] & !bit };
         if changed != byte[0] {
             self.file.write_all_at(&[changed], at)?;
@@ -313,7 +316,8 @@ impl Index {
         let count = usize::try_from(self.capacity - at).map_or(SOME, |left| left.min(SOME));
         let mut bytes = [0; SOME * SLOT_BYTES];
         let bytes = &mut bytes[..count * SLOT_BYTES];
-        read_up_to(&self.file, bytes, TABLE + at * SLOT)?;
+        // An index that was cut off says nothing about anybody.
+        self.file.read_exact_at(bytes, TABLE + at * SLOT)?;
         Ok(bytes.chunks_exact(SLOT_BYTES).map(Slot::read).collect())
     }
 
@@ -445,7 +449,7 @@ mod tests {
     use proptest::prelude::*;
     use rstest::rstest;
 
-    use super::super::range::address;
+    use super::super::range::{RangeSet, address};
     use super::super::store::Store;
     use super::*;
 
@@ -458,8 +462,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("net")).unwrap();
         let store = OwnedFd::from(File::open(dir.path().join("net")).unwrap());
-        let (index, is_true) = Index::open(dir.path(), "net", &store).unwrap();
+        let (mut index, is_true) = Index::open(dir.path(), "net", &store).unwrap();
         assert!(!is_true);
+        index.clear().unwrap();
         (dir, index)
     }
 
@@ -563,6 +568,30 @@ mod tests {
         fs::write(&path, &bytes[..100]).unwrap();
         assert!(!is_believed(dir.path()));
         assert_eq!(held("b"), ["10.0.0.3"]);
+    }
+
+    #[test]
+    fn one_that_is_cut_off_hides_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = || Store::create(dir.path(), "net").unwrap();
+        for n in 2..100 {
+            store().reserve(IpAddr::from([10, 0, 0, n]), &n.to_string(), "eth0", 0).unwrap().unwrap();
+        }
+        let path = dir.path().join(".index/net");
+        let length = fs::metadata(&path).unwrap().len();
+        let set = RangeSet::read(&[rscni::IpRange { subnet: "10.0.0.0/24".into(), ..Default::default() }]).unwrap();
+        let within_table = (TABLE..length).step_by(32 * 7);
+        for length in [0, 50, BLOCK, BLOCK + 1, 2 * BLOCK].into_iter().chain(within_table).chain([length - 1]) {
+            fs::remove_file(&path).unwrap();
+            drop(store());
+            File::options().write(true).open(&path).unwrap().set_len(length).unwrap();
+            let store = store();
+            for n in (2..100).step_by(7) {
+                assert_eq!(store.held_by(&n.to_string(), "eth0").unwrap().own.len(), 1, "{n} at {length}");
+            }
+            let stretch = set.stretches(Some([10, 0, 0, 1].into()))[0];
+            assert_eq!(store.first_free(stretch).unwrap(), Some(number([10, 0, 0, 100].into())), "{length}");
+        }
     }
 
     #[test]
