@@ -62,8 +62,8 @@ fn with_index(index: &[u8]) {
     drop(Store::create(&place.0, "net").expect("the store is opened"));
     let path = place.0.join(".index/net");
     let mut bytes = fs::read(&path).expect("there is an index");
-    let (head, table) = index.split_at(index.len() / 2);
-    for (at, part) in [(Index::SEAL_END, head), (Index::TABLE_START, table)] {
+    let (front, table) = index.split_at(index.len() / 2);
+    for (at, part) in [(Index::SEAL_END, front), (Index::TABLE_START, table)] {
         let length = part.len().min(bytes.len() - at);
         bytes[at..at + length].copy_from_slice(&part[..length]);
     }
