@@ -3,9 +3,12 @@
 //! They are built with cargo-fuzz and a nightly toolchain, and then run as programs, in private namespaces: a plugin that
 //! is given a configuration may do what it says. What is found out on the way is kept in `fuzz/found`, which is no part
 //! of the repository, so that the next run goes on from there; input that fails is kept in `fuzz/artifacts`.
+//!
+//! With `--properties` it is the property tests that are run for so long, as ordinary tests.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -17,13 +20,30 @@ pub(crate) struct Options {
     /// How many seconds each target runs.
     #[arg(long, value_name = "N", default_value_t = 60)]
     seconds: u32,
+    /// Run the property tests instead, over and over with other cases. Needs no other toolchain.
+    #[arg(long, conflicts_with = "targets")]
+    properties: bool,
     /// The targets to run; all of them unless given.
     #[arg(value_name = "TARGET")]
     targets: Vec<String>,
 }
 
+/// The property tests of what the fuzzers do not reach as well, as `cargo test` takes them: results through all versions,
+/// ranges, and host-local's store.
+const PROPERTIES: [&[&str]; 4] = [
+    &["-p", "rscni", "--test", "results"],
+    &["-p", "rscni-plugins", "--lib", "host_local::range"],
+    &["-p", "rscni-plugins", "--lib", "host_local::index"],
+    &["-p", "rscni-plugins", "--test", "host_local_model"],
+];
+/// How many cases of one of them are tried before it is looked at the time.
+const CASES: &str = "1000";
+
 /// Builds the targets and runs them; the first finding ends it.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    if options.properties {
+        return properties(options.seconds);
+    }
     let fuzz = program::workspace_root().join("fuzz");
     let targets = chosen(&all(&fuzz)?, &options.targets)?;
     ensure_tools()?;
@@ -48,6 +68,20 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         program::foreground(&mut command).with_context(|| {
             format!("{target}: a finding, unless it says otherwise; the input is in fuzz/artifacts")
         })?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Each property's tests for so long; the first finding ends it.
+fn properties(seconds: u32) -> Result<ExitCode> {
+    for test in PROPERTIES {
+        println!("\n== {}", test.join(" "));
+        let end = Instant::now() + Duration::from_secs(seconds.into());
+        while Instant::now() < end {
+            let mut command = program::cargo();
+            command.args(["test", "--quiet", "--locked", "--release"]).args(test).env("PROPTEST_CASES", CASES);
+            program::foreground(&mut command)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -133,6 +167,19 @@ mod tests {
         }
         assert_eq!(manifest.matches("[[bin]]").count(), targets.len());
         assert_eq!(std::fs::read_dir(fuzz.join("corpus")).unwrap().count(), targets.len());
+    }
+
+    #[test]
+    fn the_property_tests_are_where_it_looks_for_them() {
+        for test in PROPERTIES {
+            let [_, package, kind, name] = test else { panic!("{test:?}") };
+            let file = match *kind {
+                "--test" => format!("tests/{name}.rs"),
+                _ => format!("src/{}.rs", name.replace("::", "/")),
+            };
+            let file = program::workspace_root().join("crates").join(package).join(file);
+            assert!(std::fs::read_to_string(&file).unwrap().contains("proptest! {"), "{}", file.display());
+        }
     }
 
     #[test]
