@@ -1,4 +1,4 @@
-//! Directories: are they there, and can nobody but root change what is in them.
+//! Directories: are they there, can nobody but root change what is in them, and can the plugins write into theirs.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,53 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
             inspect(&path, metadata.mode(), metadata.uid(), report);
         }
     }
+    let mut seen = Vec::new();
+    for path in written(patient) {
+        let Some((at, metadata)) = path.ancestors().find_map(|path| Some((path, path.metadata().ok()?))) else {
+            continue;
+        };
+        // Once for each file system.
+        if !seen.contains(&metadata.dev()) {
+            seen.push(metadata.dev());
+            if let Ok(storage) = rustix::fs::statvfs(at) {
+                weigh(at, &storage, report);
+            }
+        }
+    }
+}
+
+/// Where plugins and runtimes keep what they must not lose.
+fn written(patient: &Patient<'_>) -> Vec<PathBuf> {
+    let dirs = &patient.node.dirs;
+    let of_lists = [&dirs.host_local, &dirs.tuning, &dirs.flannel].into_iter().flatten();
+    let others = ["/var/lib/cni/networks", "/run/cni"].map(PathBuf::from);
+    [patient.cache_dir.to_owned()].into_iter().chain(others).chain(of_lists.cloned()).collect()
+}
+
+fn weigh(path: &Path, storage: &rustix::fs::StatVfs, report: &mut Report) {
+    /// What a few calls need.
+    const BYTES: u64 = 256 << 10;
+    const FILES: u64 = 16;
+    let shown = path.display();
+    if storage.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+        let what = format!("{shown} is on a file system that nobody can write to");
+        let why = "an ADD fails there, and a DEL cannot give back what is kept there";
+        let mend = format!("mount -o remount,rw \"$(stat -c %m {})\"", quoted(path));
+        return report.error("storage-read-only", what, why, Some(super::as_root(&mend)));
+    }
+    let bytes = storage.f_bfree.saturating_mul(storage.f_frsize);
+    // Where files are not counted there is no end of them.
+    let short = if bytes < BYTES && storage.f_blocks > 0 {
+        format!("{} KiB", bytes >> 10)
+    } else if storage.f_ffree < FILES && storage.f_files > 0 {
+        format!("room for {} files", storage.f_ffree)
+    } else {
+        return;
+    };
+    let what = format!("the file system of {shown} has {short} left");
+    let why =
+        "an ADD fails there; `rscni gc --auto` gives back what containers that are gone hold, the rest is others'";
+    report.error("storage-full", what, why, None);
 }
 
 /// What root acts on: whoever can change it can become root.

@@ -162,6 +162,29 @@ fn directories() {
 }
 
 #[test]
+fn file_systems_that_nothing_can_be_kept_on() {
+    in_node(|node| {
+        let mount = |options: &str| {
+            fs::create_dir_all("/var/lib/cni").unwrap();
+            run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "none", "/var/lib/cni"])).succeeded();
+        };
+        node.network("net", "10.1.0.0/24", &json!({}), &[]);
+        mount("ro");
+        node.is_mended("storage-read-only", "error", "/var/lib/cni is on a file system that nobody can write to");
+        let is_full = |what: &str| assert_eq!(node.sees("storage-full", "error", what)["mend"], Value::Null);
+        mount("size=64k");
+        is_full("the file system of /var/lib/cni has 64 KiB left");
+        mount("nr_inodes=3");
+        is_full("the file system of /var/lib/cni has room for 2 files left");
+        mount("size=1m");
+        assert_eq!(node.find("storage-full"), None);
+        // Where neither is counted.
+        mount("size=0,nr_inodes=0");
+        assert_eq!(node.find("storage-full"), None);
+    });
+}
+
+#[test]
 fn networks() {
     in_node(|node| {
         node.is_mended("no-network", "error", "has no network configuration");
