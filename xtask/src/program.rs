@@ -99,8 +99,12 @@ pub(crate) fn workspace_root() -> PathBuf {
 
 /// Copies this program to `to`, to be started from there: building the tests may have replaced the file that it was
 /// itself started from.
+///
+/// It is another process that writes the copy: were it open in this one while another thread starts a program, the kernel
+/// would refuse to run it (ETXTBSY).
 pub(crate) fn copy_self(to: &Path) -> Result<()> {
-    std::fs::copy("/proc/self/exe", to).with_context(|| format!("copy this program to {}", to.display()))?;
+    let this_program = format!("/proc/{}/exe", std::process::id());
+    capture(Command::new("cp").arg(this_program).arg(to))?;
     Ok(())
 }
 
@@ -122,4 +126,25 @@ fn succeeded(command: &Command, status: ExitStatus) -> Result<()> {
         bail!("`{}` failed ({status})", shown(command));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_runs_at_once_while_other_threads_start_programs() {
+        let directory = tempfile::tempdir().unwrap();
+        let copy_and_run = |name: String| {
+            let copy = directory.path().join(name);
+            copy_self(&copy).unwrap();
+            capture(Command::new(&copy).arg("--help")).unwrap();
+            std::fs::remove_file(copy).unwrap();
+        };
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                scope.spawn(move || (0..5).for_each(|round| copy_and_run(format!("{thread}-{round}"))));
+            }
+        });
+    }
 }
