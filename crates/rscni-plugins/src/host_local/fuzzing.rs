@@ -10,7 +10,8 @@ use rscni::IpRange;
 
 use super::index::Index;
 use super::range::{RangeSet, number};
-use super::store::{Holder, Store};
+use super::reservation::Holder;
+use super::store::Store;
 use crate::fuzzing::Place;
 
 /// The content of a reservation's file; range sets as they are configured; and, after an `i`, an index.

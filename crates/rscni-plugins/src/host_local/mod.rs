@@ -8,6 +8,8 @@
 //! | `config` | the keys of the configuration, validated |
 //! | `range` | which addresses there are, and in what order they are tried |
 //! | `store` | which are taken, and by whom: the directory that the Go plugin shares |
+//! | `directory` | where that is, its lock, and the names in it |
+//! | `reservation` | the file that reserves an address, and who holds it |
 //! | `index` | the same as `store`, in a form in which nothing has to be walked |
 //! | `remains` | what stands in the place of a reservation and is none |
 //! | `reboot` | which reservations are of an earlier boot |
@@ -15,12 +17,14 @@
 //! | `resolv_conf` | DNS settings from a file |
 
 mod config;
+mod directory;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod index;
 mod range;
 mod reboot;
 mod remains;
+mod reservation;
 pub(crate) mod resolv_conf;
 mod store;
 mod usage;
@@ -32,7 +36,8 @@ use rscni::{Args, CNIResult, Error, IpConfig, NetConf};
 
 use self::config::{Config, Requested};
 use self::range::{RangeSet, Stretch};
-use self::store::{Holder, Reservation, Store};
+use self::reservation::{Holder, Reservation};
+use self::store::Store;
 use crate::commands::IpamCommands;
 use crate::failure::{AsFarAsPossible, differs};
 use crate::host::{require_prev_result, require_valid_attachments};
@@ -251,7 +256,7 @@ fn status(args: &Args) -> Result<(), Error> {
     let config = Config::read(args)?;
     let conf = args.conf()?;
     let taken = |with_remains| -> Result<HashSet<_>, Error> {
-        let taken = store::peek(&config.data_dir, &conf.name, with_remains);
+        let taken = directory::peek(&config.data_dir, &conf.name, with_remains);
         let unusable = |error: Error| Error::PluginNotAvailable(format!("dataDir cannot be used: {}", error.details()));
         Ok(taken.map_err(unusable)?.into_iter().collect())
     };

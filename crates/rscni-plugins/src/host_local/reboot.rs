@@ -16,8 +16,8 @@ use rustix::fs::AtFlags;
 
 use super::config::reclaims_after_reboot;
 use super::index::{Index, Seal};
-use super::remains;
-use super::store::{self, Reservation};
+use super::reservation::Reservation;
+use super::{directory, remains};
 
 /// Frees the reservations of an earlier boot, if the configuration says so and no call of this boot has done it. It
 /// has to be asked before the store is opened, since that makes the index anew.
@@ -28,11 +28,11 @@ pub(super) fn reclaim(conf: &NetConf, data_dir: &Path) -> Result<(), Error> {
     if !reclaims_after_reboot(conf) || Index::of_earlier_boot(data_dir, &conf.name).is_none() {
         return Ok(());
     }
-    let path = store::directory(data_dir, &conf.name)?;
+    let path = directory::path(data_dir, &conf.name)?;
     if !path.exists() {
         return Ok(());
     }
-    let (dir, _lock) = store::open_locked(&path)?;
+    let (dir, _lock) = directory::open_locked(&path)?;
     // Another call may have had the lock before.
     let Some((index, seal)) = Index::of_earlier_boot(data_dir, &conf.name) else { return Ok(()) };
     for reservation in earlier(&dir, &index, seal)? {
@@ -53,12 +53,12 @@ pub(super) fn would_reclaim(conf: &NetConf, data_dir: &Path) -> Result<Vec<IpAdd
         return Ok(Vec::new());
     }
     let Some((index, seal)) = Index::of_earlier_boot(data_dir, &conf.name) else { return Ok(Vec::new()) };
-    let Ok(dir) = store::open_directory(&store::directory(data_dir, &conf.name)?) else { return Ok(Vec::new()) };
+    let Ok(dir) = directory::open(&directory::path(data_dir, &conf.name)?) else { return Ok(Vec::new()) };
     Ok(earlier(&dir, &index, seal)?.into_iter().map(|reservation| reservation.address).collect())
 }
 
 fn earlier(dir: &OwnedFd, index: &Index, seal: Seal) -> Result<Vec<Reservation>, Error> {
-    let mut all = store::list(dir).map_err(|e| Error::IOFailure(format!("list reservations: {e}")))?;
+    let mut all = directory::list(dir).map_err(|e| Error::IOFailure(format!("list reservations: {e}")))?;
     if !seal.is_of(dir) {
         all.retain(|reservation| is_earlier(dir, index, seal, reservation));
     }

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::store::{Holder, Reservation};
+use super::reservation::{Holder, Reservation};
 use crate::state_file;
 
 pub(super) fn read(dir: &OwnedFd, file: &str) -> std::io::Result<Vec<u8>> {

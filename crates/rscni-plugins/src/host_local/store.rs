@@ -21,15 +21,15 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rscni::Error;
-use rscni::name::check_network_name;
-use rustix::fs::{Access, AtFlags, Dir, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use super::directory::{self, failure, list};
 use super::index::Index;
 use super::range::Stretch;
 use super::remains::{is_remains, read, read_holder, remove};
+use super::reservation::{Held, Holder, Reservation};
 
-const LOCK: &str = "lock";
 /// A reservation that is being written. No address, so no one takes it for one.
 const DRAFT: &str = ".reservation";
 
@@ -51,59 +51,6 @@ enum Books {
     List(HashSet<IpAddr>),
 }
 
-/// A file that reserves an address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Reservation {
-    pub(crate) address: IpAddr,
-    /// The file's name, which may be another spelling of the address.
-    pub(super) file: String,
-}
-
-/// Who holds a reservation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Holder {
-    /// An interface of a container.
-    Attachment { container_id: String, ifname: String },
-    /// A container, all of its interfaces: what old releases wrote.
-    Container(String),
-}
-
-impl Holder {
-    /// What stands in the file.
-    pub(super) fn content(&self) -> String {
-        match self {
-            Self::Attachment { container_id, ifname } => format!("{container_id}\r\n{ifname}"),
-            Self::Container(id) => id.clone(),
-        }
-    }
-
-    /// Reads the content of a file; none if it is no more than the remains of one: empty, cut off before the interface's
-    /// name, or with bytes that no variable of a call can have had.
-    pub(super) fn parse(content: &[u8]) -> Option<Self> {
-        let cut_off = content.ends_with(b"\r") || content.ends_with(b"\r\n");
-        let text = String::from_utf8_lossy(content);
-        let text = text.trim();
-        let (id, ifname) = text.split_once("\r\n").map_or((text, None), |(id, ifname)| (id, Some(ifname)));
-        if id.is_empty() || content.contains(&0) || id.contains(char::REPLACEMENT_CHARACTER) {
-            return None;
-        }
-        match ifname {
-            Some(ifname) => Some(Self::Attachment { container_id: id.into(), ifname: ifname.into() }),
-            None if cut_off => None,
-            None => Some(Self::Container(id.into())),
-        }
-    }
-}
-
-/// What an attachment holds.
-#[derive(Debug, Default)]
-pub(crate) struct Held {
-    /// In its own name.
-    pub(crate) own: Vec<Reservation>,
-    /// In the name of the container, without an interface.
-    pub(crate) of_container: Vec<Reservation>,
-}
-
 impl Store {
     /// Opens and locks the directory of `network`, and makes it where there is none.
     ///
@@ -113,9 +60,9 @@ impl Store {
         if let Some(store) = Self::open(data_dir, network)? {
             return Ok(store);
         }
-        let path = directory(data_dir, network)?;
+        let path = directory::path(data_dir, network)?;
         rscni_linux::make_directory(&path, 0o755).map_err(|e| failure("make", &path, &e))?;
-        let dir = open_directory(&path).map_err(|e| failure("open", &path, &e))?;
+        let dir = directory::open(&path).map_err(|e| failure("open", &path, &e))?;
         Self::lock(data_dir, path, dir, network)
     }
 
@@ -124,8 +71,8 @@ impl Store {
     /// # Errors
     /// [`Error::IOFailure`], or [`Error::InvalidNetworkConfig`] for a network name that is not one.
     pub(crate) fn open(data_dir: &Path, network: &str) -> Result<Option<Self>, Error> {
-        let path = directory(data_dir, network)?;
-        match open_directory(&path) {
+        let path = directory::path(data_dir, network)?;
+        match directory::open(&path) {
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(failure("open", &path, &e)),
             Ok(dir) => Self::lock(data_dir, path, dir, network).map(Some),
@@ -133,7 +80,7 @@ impl Store {
     }
 
     fn lock(data_dir: &Path, path: PathBuf, dir: OwnedFd, network: &str) -> Result<Self, Error> {
-        let lock = lock_directory(&dir, &path)?;
+        let lock = directory::lock(&dir, &path)?;
         let books = RefCell::new(Books::List(HashSet::new()));
         let store = Self { path, dir, _lock: lock, books };
         match Index::open(data_dir, network, &store.dir) {
@@ -376,86 +323,8 @@ impl Drop for Store {
     }
 }
 
-impl Reservation {
-    /// The reservation of an address, in the usual spelling.
-    fn of(address: IpAddr) -> Self {
-        Self { address, file: address.to_string() }
-    }
-}
-
-/// The addresses that are reserved, where nothing is to be changed or made: without the lock. Reads names only, unless
-/// the remains of reservations are to be left out.
-///
-/// # Errors
-/// [`Error::IOFailure`] if the directory, or the one that it would be made in, cannot be used.
-pub(crate) fn peek(data_dir: &Path, network: &str, with_remains: bool) -> Result<Vec<IpAddr>, Error> {
-    let path = directory(data_dir, network)?;
-    let exists = |path: &&Path| path.as_os_str().is_empty() || path.symlink_metadata().is_ok();
-    let nearest = path.ancestors().find(exists).unwrap_or(&path);
-    let nearest = if nearest.as_os_str().is_empty() { Path::new(".") } else { nearest };
-    let opened = if nearest == path {
-        open_directory(nearest)
-    } else {
-        rustix::fs::open(nearest, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-    };
-    let dir = opened.map_err(|e| failure("open", nearest, &e))?;
-    let access = Access::WRITE_OK | Access::EXEC_OK;
-    rustix::fs::accessat(rustix::fs::CWD, nearest, access, AtFlags::EACCESS)
-        .map_err(|e| failure("write into", nearest, &e))?;
-    if nearest != path {
-        return Ok(Vec::new());
-    }
-    let mut reservations = list(&dir).map_err(|e| failure("read", &path, &e))?;
-    reservations.retain(|reservation| with_remains || !is_remains(&dir, reservation));
-    Ok(reservations.into_iter().map(|reservation| reservation.address).collect())
-}
-
-/// The directory, and its lock, which is waited for.
-pub(super) fn open_locked(path: &Path) -> Result<(OwnedFd, OwnedFd), Error> {
-    let dir = open_directory(path).map_err(|e| failure("open", path, &e))?;
-    let lock = lock_directory(&dir, path)?;
-    Ok((dir, lock))
-}
-
-fn lock_directory(dir: &OwnedFd, path: &Path) -> Result<OwnedFd, Error> {
-    // Go's flags, read-only, since flock wants no more; and a mode that no umask changes. A pipe keeps nobody waiting.
-    let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let lock = rustix::fs::openat(dir, LOCK, flags, Mode::from_raw_mode(0o600))
-        .map_err(|e| failure("open", &path.join(LOCK), &e))?;
-    crate::lock::lock(&lock).map_err(|e| failure("lock", &path.join(LOCK), &e))?;
-    Ok(lock)
-}
-
-/// The directory of `network`. No path is made from a name that may lead elsewhere.
-pub(super) fn directory(data_dir: &Path, network: &str) -> Result<PathBuf, Error> {
-    check_network_name(network)?;
-    Ok(data_dir.join(network))
-}
-
-/// Opens the directory of a network. It is none if a link stands in its place: who may write into `dataDir` could have
-/// that lead elsewhere. `dataDir` itself may be one.
-pub(super) fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
-    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
-}
-
-pub(super) fn list(dir: &OwnedFd) -> Result<Vec<Reservation>, Errno> {
-    let mut reservations = Vec::new();
-    for entry in Dir::read_from(dir)? {
-        let entry = entry?;
-        let address = entry.file_name().to_str().ok().and_then(|name| Some((name, name.parse::<IpAddr>().ok()?)));
-        if let Some((name, address)) = address {
-            reservations.push(Reservation { address: address.to_canonical(), file: name.into() });
-        }
-    }
-    Ok(reservations)
-}
-
 fn last_reserved_file(set: usize) -> String {
     format!("last_reserved_ip.{set}")
-}
-
-pub(super) fn failure(verb: &str, path: &Path, error: &dyn std::fmt::Display) -> Error {
-    Error::IOFailure(format!("{verb} {}: {error}", path.display()))
 }
 
 #[cfg(test)]
@@ -618,7 +487,7 @@ mod tests {
     #[rstest]
     fn looking_makes_nothing(data_dir: TempDir) {
         assert!(Store::open(data_dir.path(), "net").unwrap().is_none());
-        assert!(peek(&data_dir.path().join("a/b"), "net", true).unwrap().is_empty());
+        assert!(directory::peek(&data_dir.path().join("a/b"), "net", true).unwrap().is_empty());
         assert_eq!(fs::read_dir(data_dir.path()).unwrap().count(), 0);
     }
 
@@ -628,7 +497,7 @@ mod tests {
         for error in [
             Store::create(data_dir.path(), "net").unwrap_err(),
             Store::open(data_dir.path(), "net").unwrap_err(),
-            peek(data_dir.path(), "net", true).unwrap_err(),
+            directory::peek(data_dir.path(), "net", true).unwrap_err(),
         ] {
             let names_it = error.details().contains(&data_dir.path().join("net").display().to_string());
             assert!(error.code() == 5 && names_it, "{error}");
@@ -642,6 +511,6 @@ mod tests {
     fn no_path_is_made_from_a_name_that_leads_elsewhere(data_dir: TempDir, #[case] name: &str) {
         assert_eq!(Store::create(data_dir.path(), name).unwrap_err().code(), 7);
         assert_eq!(Store::open(data_dir.path(), name).unwrap_err().code(), 7);
-        assert_eq!(peek(data_dir.path(), name, true).unwrap_err().code(), 7);
+        assert_eq!(directory::peek(data_dir.path(), name, true).unwrap_err().code(), 7);
     }
 }

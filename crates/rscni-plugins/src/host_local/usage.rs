@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use rscni::{Error, NetConf};
 use rustix::fs::{AtFlags, statat};
 
-use super::config;
+use super::directory::{failure, list};
 use super::index::Index;
 use super::range::number;
 use super::remains::{Place, is_remains, look};
-use super::store::{self, Holder, Reservation, failure, list, open_directory};
+use super::reservation::{Holder, Reservation};
+use super::{config, directory};
 
 /// How full a range set is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub struct Reservations {
 /// [`Error::InvalidNetworkConfig`] if the ranges are not valid, [`Error::IOFailure`] if the directory cannot be read.
 pub fn usage(conf: &NetConf) -> Result<Reservations, Error> {
     let (sets, data_dir) = (config::sets_of(conf)?, config::data_dir(conf)?);
-    let path = store::directory(&data_dir, &conf.name)?;
+    let path = directory::path(&data_dir, &conf.name)?;
     let taken: Vec<IpAddr> = if path.is_dir() { reserved(&path)? } else { Vec::new() };
     // What comes and goes meanwhile may be in the one and not yet, or no more, in the other.
     let differs = |taken: &[IpAddr]| differs(&data_dir, &conf.name, &path, taken);
@@ -70,7 +71,7 @@ pub fn usage(conf: &NetConf) -> Result<Reservations, Error> {
 
 /// Whether the index would be believed, and misses what the directory has had and has.
 fn differs(data_dir: &Path, network: &str, path: &Path, taken: &[IpAddr]) -> bool {
-    let Ok(dir) = open_directory(path) else { return false };
+    let Ok(dir) = directory::open(path) else { return false };
     let misses = |index: &Index, address: &IpAddr| {
         let number = number(*address);
         let is_there = || statat(&dir, address.to_string(), AtFlags::SYMLINK_NOFOLLOW).is_ok();
@@ -97,7 +98,7 @@ pub(crate) enum Content {
 /// [`Error::IOFailure`] if the directory cannot be read.
 pub(crate) fn reservations(data_dir: &Path, network: &str) -> Result<Vec<(PathBuf, Content)>, Error> {
     let path = data_dir.join(network);
-    let dir = open_directory(&path).map_err(|e| failure("open", &path, &e))?;
+    let dir = directory::open(&path).map_err(|e| failure("open", &path, &e))?;
     let mut all = Vec::new();
     for Reservation { file, .. } in list(&dir).map_err(|e| failure("read", &path, &e))? {
         let content = match look(&dir, &file) {
@@ -118,7 +119,7 @@ pub(crate) fn reservations(data_dir: &Path, network: &str) -> Result<Vec<(PathBu
 /// # Errors
 /// [`Error::IOFailure`] if the directory cannot be read.
 fn reserved(path: &Path) -> Result<Vec<IpAddr>, Error> {
-    let dir = open_directory(path).map_err(|e| failure("open", path, &e))?;
+    let dir = directory::open(path).map_err(|e| failure("open", path, &e))?;
     let mut all = list(&dir).map_err(|e| failure("read", path, &e))?;
     all.retain(|reservation| !is_remains(&dir, reservation));
     Ok(all.into_iter().map(|reservation| reservation.address).collect())
