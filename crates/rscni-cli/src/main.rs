@@ -32,6 +32,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use rscni::{Error, ErrorReply, SpecVersion};
+use rustix::fs::Mode;
+use rustix::process::umask;
 
 /// The static binary's C library is musl, whose allocator maps and unmaps a page at a time and checks each block: a third
 /// of the instructions of an ADD, and as many system calls again.
@@ -40,6 +42,7 @@ use rscni::{Error, ErrorReply, SpecVersion};
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 fn main() -> ExitCode {
+    spare_the_owner();
     let mut args = std::env::args_os();
     let called = args.next().unwrap_or_default();
     let name = Path::new(&called).file_name().and_then(OsStr::to_str).unwrap_or("rscni");
@@ -56,6 +59,13 @@ fn main() -> ExitCode {
         return rscni_plugins::find(&wanted).map_or_else(|| not_a_plugin(name), run);
     }
     cli::main()
+}
+
+/// Has the umask take nothing from the owner of a file, who could not open it again. What it takes from others it goes on
+/// to take, in programs that are started from here too.
+fn spare_the_owner() {
+    let callers = umask(Mode::RWXG | Mode::RWXO);
+    umask(callers - Mode::RWXU);
 }
 
 fn run(plugin: &rscni_plugins::Entry) -> ExitCode {

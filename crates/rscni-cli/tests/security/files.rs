@@ -37,7 +37,7 @@ fn modes(dir: &Path) -> Vec<String> {
 }
 
 #[rstest]
-fn what_plugins_keep_has_the_same_modes_whatever_the_umask(#[values("000", "077")] umask: &str) {
+fn what_plugins_keep_has_the_same_modes_whatever_the_umask(#[values("000", "077", "777")] umask: &str) {
     rscni_test::run(|lab| {
         // Short, and the same for both.
         let dir = Path::new("/run/modes");
@@ -75,7 +75,7 @@ fn what_plugins_keep_has_the_same_modes_whatever_the_umask(#[values("000", "077"
 }
 
 #[rstest]
-fn an_installation_has_the_same_modes_whatever_the_umask(#[values("000", "077")] umask: &str) {
+fn an_installation_has_the_same_modes_whatever_the_umask(#[values("000", "077", "777")] umask: &str) {
     let dir = tempfile::tempdir().unwrap();
     let script =
         format!("umask {umask}; exec {} install {}/cni/bin", env!("CARGO_BIN_EXE_rscni"), dir.path().display());
