@@ -166,6 +166,46 @@ fn a_program_that_can_be_no_plugin_is_told_once(#[case] text: &str, #[case] mode
     assert!(stderr.contains(told), "{stderr}");
 }
 
+/// It answers VERSION, and notes its calls.
+const HANGING: &str = r#"#!/bin/sh
+echo "$CNI_COMMAND" >> "${0%/*}/calls"
+[ "$CNI_COMMAND" = VERSION ] && exec echo '{"cniVersion":"1.1.0","supportedVersions":["1.0.0","1.1.0"]}'
+exec sleep 1000
+"#;
+
+#[test]
+fn a_plugin_that_hangs_is_given_up_after_three_requirements() {
+    let (dir, output) = script(HANGING, 0o755, &["--timeout", "5s", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let entries = entries(&output);
+    assert_eq!(entries.len(), rscni_conformance::ALL.len());
+    let (tried, others) = entries.split_at(3);
+    for entry in tried {
+        assert_eq!(entry["verdict"], "fail", "{entry:#}");
+        assert_eq!(entry["call"]["end"], "still running after 5s; killed", "{entry:#}");
+    }
+    for entry in others {
+        assert_eq!(entry["verdict"], "not applicable", "{entry:#}");
+        assert!(
+            entry["reason"].as_str().unwrap().starts_with("not tried: in three requirements in a row"),
+            "{entry:#}"
+        );
+    }
+    // Each of them has a worker of its own, which asks for the version first.
+    let calls = std::fs::read_to_string(dir.path().join("own/calls")).unwrap();
+    assert_eq!(calls.lines().collect::<Vec<_>>(), ["VERSION", "ADD"].repeat(3));
+}
+
+/// None of these requirements concerns a plugin whose first ADD is not answered.
+#[test]
+fn what_was_given_up_has_not_passed() {
+    let only = "add-interface,add-stdout,del-silent,del-twice";
+    let (_dir, output) = script(HANGING, 0o755, &["--timeout", "5s", "--only", only]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let last = "4 requirements: 0 passed, 0 MUST and 0 SHOULD failed, 4 not applicable";
+    assert_eq!((output.status.code(), text.lines().last()), (Some(1), Some(last)), "{text}");
+}
+
 #[test]
 fn what_a_plugin_has_left_running_is_ended() {
     let text =

@@ -8,10 +8,11 @@ use std::process::{Command, Stdio};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use serde::{Deserialize, Serialize};
 
+use crate::overdue::{self, Overdue};
 use crate::report::{Entry, Report};
 use crate::requirement::Requirement;
 use crate::subject::Subject;
-use crate::verdict::Failure;
+use crate::verdict::{Failure, not_applicable};
 use crate::world::World;
 
 /// What a worker is given on its stdin.
@@ -25,11 +26,9 @@ struct Job {
 #[derive(Serialize, Deserialize)]
 enum Said {
     /// It is in its namespaces, and calls the plugin in this version, which claims these.
-    Ready {
-        version: String,
-        supported: Vec<String>,
-    },
-    Done(Box<Entry>),
+    Ready { version: String, supported: Vec<String> },
+    /// What a requirement came to, and whether a call was overdue.
+    Done(Box<Entry>, bool),
     /// It cannot go on.
     Failed(String),
 }
@@ -48,13 +47,24 @@ pub fn run(
 ) -> Result<Report, String> {
     let mut report = Report::of(subject);
     let mut left: Vec<&Requirement> = requirements.to_vec();
+    let mut overdue = Overdue::default();
     while let Some(&next) = left.first() {
+        if overdue.is_enough() {
+            report.gave_up = true;
+            for requirement in left.drain(..) {
+                let entry = Entry::new(requirement, not_applicable(overdue::REASON));
+                on_entry(&entry);
+                report.entries.push(entry);
+            }
+            break;
+        }
         let before = left.len();
         let job = Job { subject: subject.clone(), ids: left.iter().map(|r| r.id.to_owned()).collect() };
         let end = one_worker(&job, worker, &mut |said| match said {
             Said::Ready { version, supported } => (report.version, report.supported) = (version, supported),
             Said::Failed(why) => report.failed = Some(why),
-            Said::Done(entry) => {
+            Said::Done(entry, was_overdue) => {
+                overdue.note(&entry.result, was_overdue);
                 left.retain(|requirement| requirement.id != entry.id);
                 on_entry(&entry);
                 report.entries.push(*entry);
@@ -66,6 +76,7 @@ pub fn run(
         if left.len() == before {
             let failure = Failure { expected: next.text.to_owned(), found: format!("the check {end}"), call: None };
             let entry = Entry::failed(next, failure);
+            overdue.note(&entry.result, false);
             on_entry(&entry);
             report.entries.push(entry);
             left.remove(0);
@@ -121,7 +132,7 @@ pub fn work() -> std::io::Result<()> {
         world.begin(requirement.id);
         let entry = Entry::new(requirement, (requirement.check)(&world, requirement.about));
         let is_fit = world.end();
-        say(&Said::Done(Box::new(entry)))?;
+        say(&Said::Done(Box::new(entry), world.is_overdue()))?;
         if !is_fit {
             break;
         }

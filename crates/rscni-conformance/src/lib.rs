@@ -10,6 +10,7 @@
 
 mod job;
 mod orphans;
+mod overdue;
 mod report;
 mod requirement;
 mod requirements;

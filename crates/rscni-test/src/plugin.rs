@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ pub struct Plugin {
     path: Vec<PathBuf>,
     variables: BTreeMap<String, OsString>,
     time_limit: Duration,
+    /// Shared with its copies.
+    overdue: Arc<AtomicUsize>,
 }
 
 impl Plugin {
@@ -56,6 +59,7 @@ impl Plugin {
             path: program.parent().map(Path::to_owned).into_iter().collect(),
             variables: BTreeMap::new(),
             time_limit: TIME_LIMIT,
+            overdue: Arc::default(),
         }
     }
 
@@ -90,6 +94,11 @@ impl Plugin {
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
         self
+    }
+
+    /// How many calls the time limit has ended so far, of this plugin and of its copies with other settings.
+    pub fn overdue_calls(&self) -> usize {
+        self.overdue.load(Ordering::SeqCst)
     }
 
     /// ADD: attach `container` to the network as `ifname`.
@@ -212,6 +221,9 @@ impl Call<'_> {
         command.envs(&self.variables).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let (end, stdout, stderr) = finish(command.spawn()?, self.stdin.clone(), self.plugin.time_limit);
+        if matches!(end, End::Overdue(_)) {
+            self.plugin.overdue.fetch_add(1, Ordering::SeqCst);
+        }
         Ok(Outcome { program: program.clone(), variables: self.variables, stdin: self.stdin, stdout, stderr, end })
     }
 }

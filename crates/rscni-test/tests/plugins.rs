@@ -204,7 +204,8 @@ fn a_plugin_that_does_not_end_is_killed_with_what_it_started() {
         let before = lab.snapshot().ignoring("/dir/");
         let plugin = script(lab, "slow", "echo before >&2; sleep 60 & sleep 61");
         let plugin = plugin.time_limit(LIMIT);
-        let text = message(|| plugin.del(&a, "eth0", &config()).success());
+        let text = message(|| plugin.clone().env("A", "1").del(&a, "eth0", &config()).success());
+        assert_eq!(plugin.overdue_calls(), 1);
         assert!(text.contains("still running after 5s; killed"), "{text}");
         assert!(text.contains("stderr   before"), "{text}");
         lab.assert_unchanged_since(&before);

@@ -23,6 +23,8 @@ pub struct Report {
     pub supported: Vec<String>,
     /// One for each requirement.
     pub entries: Vec<Entry>,
+    /// Whether the last of them were not tried, as too many calls were overdue.
+    pub gave_up: bool,
     /// Why there can be no report.
     pub(crate) failed: Option<String>,
 }
@@ -97,6 +99,7 @@ impl Report {
             version: String::new(),
             supported: Vec::new(),
             entries: Vec::new(),
+            gave_up: false,
             failed: None,
         }
     }

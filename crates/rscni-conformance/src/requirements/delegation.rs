@@ -44,7 +44,7 @@ impl<'a> Ipam<'a> {
         let _ = fs::remove_dir_all(&directory);
         let mut path = vec![directory.clone()];
         path.extend(world.subject.path.iter().cloned());
-        let ipam = Self { world, directory, caller: Plugin::at(&world.subject.program).cni_path(path), version };
+        let ipam = Self { world, directory, caller: world.plugin.clone().cni_path(path), version };
         let sample = world.sample()?;
         match ipam.write(&sample.result) {
             Ok(()) => Ok(ipam),

@@ -42,6 +42,8 @@ pub(crate) struct World {
     touched: Cell<bool>,
     /// The id of the requirement, of which container ids are made.
     id: Cell<&'static str>,
+    /// How many calls were overdue before it.
+    overdue: Cell<usize>,
     /// Where the host's interfaces lead.
     worlds: RefCell<Vec<Netns>>,
 }
@@ -94,6 +96,7 @@ impl World {
             kept: RefCell::default(),
             touched: Cell::new(false),
             id: Cell::new("first"),
+            overdue: Cell::new(0),
             worlds: RefCell::default(),
         };
         world.restore_host_interfaces()?;
@@ -131,10 +134,25 @@ impl World {
     /// Begins with a requirement.
     pub(crate) fn begin(&self, id: &'static str) {
         self.id.set(id);
+        self.overdue.set(self.overdue_calls());
     }
 
-    /// Removes what the check has left, and says whether the world is fit for the next one.
+    /// Whether the time limit has ended a call since the requirement began, of this plugin or of one before it.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.overdue_calls() > self.overdue.get()
+    }
+
+    fn overdue_calls(&self) -> usize {
+        let before = self.before.iter().map(|(plugin, _)| plugin);
+        before.chain([&self.plugin]).map(Plugin::overdue_calls).sum()
+    }
+
+    /// Removes what the check has left, and says whether the world is fit for the next one. Where a call was overdue it
+    /// is not, and nothing is removed: that would be waited for too.
     pub(crate) fn end(&self) -> bool {
+        if self.is_overdue() {
+            return false;
+        }
         let touched = self.touched.take() | self.detach_open();
         if self.restore_host_interfaces().is_err() {
             return false;
