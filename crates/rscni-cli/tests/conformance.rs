@@ -9,14 +9,14 @@ mod subjects;
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 
 use rstest::rstest;
 use tempfile::TempDir;
 
 use defects::DEFECTS;
-use subjects::{cases, conformance, each_conforms, entries, failures, names, node};
+use subjects::{cases, command, conformance, each_conforms, entries, failures, names, node};
 
 each_conforms! {
     bandwidth "bandwidth"
@@ -142,14 +142,21 @@ fn a_plugin_that_is_not_there_was_looked_for() {
     assert!(told.contains(&empty.join("bridge").display().to_string()), "{told}");
 }
 
-/// A script in the place of a plugin, and what is said of it.
-fn script(text: &str, mode: u32, options: &[&str]) -> (TempDir, Output) {
+/// A script in the place of a plugin, and the command that holds it against the specification.
+fn of_script(text: &str, mode: u32, options: &[&str]) -> (TempDir, Command) {
     let (dir, config) = node("bridge");
     let program = dir.path().join("own/bridge");
     std::fs::create_dir(dir.path().join("own")).unwrap();
     std::fs::write(&program, text).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(mode)).unwrap();
-    let output = conformance("bridge", &[&dir.path().join("own")], &config, options);
+    let command = command("bridge", &[&dir.path().join("own")], &config, options);
+    (dir, command)
+}
+
+/// What is said of it.
+fn script(text: &str, mode: u32, options: &[&str]) -> (TempDir, Output) {
+    let (dir, mut command) = of_script(text, mode, options);
+    let output = command.output().unwrap();
     (dir, output)
 }
 
@@ -215,4 +222,33 @@ fn what_a_plugin_has_left_running_is_ended() {
     assert!(pids.lines().count() >= 2, "{output:?}");
     let running: Vec<_> = pids.lines().filter(|pid| Path::new("/proc").join(pid).exists()).collect();
     assert_eq!(running, [""; 0]);
+}
+
+/// The processes that this one has started, and those that they have.
+fn descendants(pid: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children = children.split_whitespace().map(|child| child.parse().unwrap());
+    children.flat_map(|child| [vec![child], descendants(child)].concat()).collect()
+}
+
+/// One that has ended, and is not waited for, has no command line.
+fn is_running(pid: u32) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|command| !command.is_empty())
+}
+
+/// A worker with its guard, a plugin, and a daemon that it has started.
+#[test]
+fn of_a_run_that_was_killed_nothing_is_left() {
+    let text = HANGING
+        .replace("exec sleep", "setsid sh -c 'echo $$ > \"$0\"; exec sleep 999' \"${0%/*}/daemon\" &\nexec sleep");
+    let (dir, mut command) = of_script(&text, 0o755, &["--timeout", "1h"]);
+    let mut run = command.stdout(Stdio::null()).spawn().unwrap();
+    let daemon = rscni_test::eventually("the daemon's start", || {
+        std::fs::read_to_string(dir.path().join("own/daemon")).ok()?.trim_end().parse().ok()
+    });
+    let all = [descendants(run.id()), vec![daemon]].concat();
+    run.kill().unwrap();
+    run.wait().unwrap();
+    assert!(all.len() >= 4, "{all:?}");
+    rscni_test::eventually("their end", || (!all.iter().any(|pid| is_running(*pid))).then_some(()));
 }

@@ -1,13 +1,13 @@
 //! Workers, and the work that they are given.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use serde::{Deserialize, Serialize};
 
+use crate::guard::guard;
 use crate::overdue::{self, Overdue};
 use crate::report::{Entry, Report};
 use crate::requirement::Requirement;
@@ -15,14 +15,21 @@ use crate::subject::Subject;
 use crate::verdict::{Failure, not_applicable};
 use crate::world::World;
 
-/// What a worker is given on its stdin.
+/// What one of these processes is given on its stdin, in a line.
+#[derive(Serialize, Deserialize)]
+enum Order {
+    /// Start a worker, give it this, and see to it that nothing of it stays.
+    Guard(Job),
+    Work(Job),
+}
+
 #[derive(Serialize, Deserialize)]
 struct Job {
     subject: Subject,
     ids: Vec<String>,
 }
 
-/// What it says, a line each.
+/// What they say, a line each.
 #[derive(Serialize, Deserialize)]
 enum Said {
     /// It is in its namespaces, and calls the plugin in this version, which claims these.
@@ -31,6 +38,8 @@ enum Said {
     Done(Box<Entry>, bool),
     /// It cannot go on.
     Failed(String),
+    /// The guard: how the worker has ended.
+    Ended(String),
 }
 
 /// Holds the subject against these requirements. `worker` is a program that calls [`work`] when it is called with
@@ -60,9 +69,11 @@ pub fn run(
         }
         let before = left.len();
         let job = Job { subject: subject.clone(), ids: left.iter().map(|r| r.id.to_owned()).collect() };
-        let end = one_worker(&job, worker, &mut |said| match said {
+        let mut end = None;
+        let guard = one_worker(job, worker, &mut |said| match said {
             Said::Ready { version, supported } => (report.version, report.supported) = (version, supported),
             Said::Failed(why) => report.failed = Some(why),
+            Said::Ended(how) => end = Some(how),
             Said::Done(entry, was_overdue) => {
                 overdue.note(&entry.result, was_overdue);
                 left.retain(|requirement| requirement.id != entry.id);
@@ -74,7 +85,8 @@ pub fn run(
             return Err(why);
         }
         if left.len() == before {
-            let failure = Failure { expected: next.text.to_owned(), found: format!("the check {end}"), call: None };
+            let end = end.map_or_else(|| format!("guard ended with {guard}"), |how| format!("check ended with {how}"));
+            let failure = Failure { expected: next.text.to_owned(), found: format!("the {end}"), call: None };
             let entry = Entry::failed(next, failure);
             overdue.note(&entry.result, false);
             on_entry(&entry);
@@ -87,41 +99,49 @@ pub fn run(
     Ok(report)
 }
 
-/// Has one worker do as much as it can, and says how it ended.
-fn one_worker(job: &Job, worker: (&Path, &[&str]), on_said: &mut dyn FnMut(Said)) -> Result<String, String> {
+/// Has one worker do as much as it can, and says how its guard ended.
+fn one_worker(job: Job, worker: (&Path, &[&str]), on_said: &mut dyn FnMut(Said)) -> Result<ExitStatus, String> {
     let (program, args) = worker;
     let failed = |what: &str, error: &dyn std::fmt::Display| format!("{what} {}: {error}", program.display());
     let mut command = Command::new(program);
-    // A group of its own, so that what it leaves running can be ended.
+    // A group of its own, so that who ends the run's group leaves it the time to tidy up.
     command.args(args).process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| failed("start", &error))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        let job = serde_json::to_vec(job).map_err(|error| failed("tell", &error))?;
-        stdin.write_all(&job).map_err(|error| failed("tell", &error))?;
+    let mut guard = command.spawn().map_err(|error| failed("start", &error))?;
+    // Open until it has ended: where this process ends before, the guard notices.
+    let mut stdin = guard.stdin.take();
+    if let Some(stdin) = &mut stdin {
+        write_line(stdin, &Order::Guard(job)).map_err(|error| failed("tell", &error))?;
     }
-    for line in child.stdout.take().into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
+    for line in guard.stdout.take().into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
         let line = line.map_err(|error| failed("listen to", &error))?;
         on_said(serde_json::from_str(&line).map_err(|error| failed("understand", &error))?);
     }
-    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        // Its number is its group's until it has been waited for. Most leave nothing running in that.
-        let _ = waitid(WaitId::Pid(group), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
-        let _ = kill_process_group(group, Signal::KILL);
-    }
-    let status = child.wait().map_err(|error| failed("wait for", &error))?;
-    Ok(format!("ended with {status}"))
+    let status = guard.wait();
+    drop(stdin);
+    status.map_err(|error| failed("wait for", &error))
 }
 
-/// The worker's side: takes a job from stdin, enters namespaces of its own, and tells the verdicts on stdout until
-/// all is done or a plugin has spoilt the place.
+/// What the processes do that [`run`] starts. The first is a guard; the second, which the guard starts, is the worker. It
+/// enters namespaces of its own, and tells the verdicts on stdout until all is done or a plugin has spoilt the place.
 ///
 /// # Errors
 ///
-/// If the job cannot be read or nobody listens.
+/// If the order cannot be read, or nobody listens to the worker.
 pub fn work() -> std::io::Result<()> {
-    let mut job = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut job)?;
-    let job: Job = serde_json::from_slice(&job)?;
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    match serde_json::from_str(&line)? {
+        Order::Guard(job) => {
+            let end = guard(&as_line(&Order::Work(job))?)?;
+            // Where the run has ended, nobody is to be told.
+            let _ = say(&Said::Ended(end));
+            Ok(())
+        }
+        Order::Work(job) => work_on(job),
+    }
+}
+
+fn work_on(job: Job) -> std::io::Result<()> {
     let world = match World::enter(job.subject) {
         Ok(world) => world,
         Err(why) => return say(&Said::Failed(why)),
@@ -141,9 +161,16 @@ pub fn work() -> std::io::Result<()> {
 }
 
 fn say(said: &Said) -> std::io::Result<()> {
-    let mut line = serde_json::to_vec(said)?;
+    write_line(&mut std::io::stdout().lock(), said)
+}
+
+fn write_line(to: &mut dyn Write, what: &impl Serialize) -> std::io::Result<()> {
+    to.write_all(&as_line(what)?)?;
+    to.flush()
+}
+
+fn as_line(what: &impl Serialize) -> std::io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(what)?;
     line.push(b'\n');
-    let mut stdout = std::io::stdout().lock();
-    stdout.write_all(&line)?;
-    stdout.flush()
+    Ok(line)
 }

@@ -6,8 +6,10 @@
 //!
 //! [`run`] starts workers, which are this program once more ([`work`]): a process has to have one thread to enter a
 //! user namespace, and a plugin that leaves something behind spoils the world for the requirements that come after, so
-//! that a new one is made then. What comes out is a [`Report`], as text, JSON or `JUnit` XML.
+//! that a new one is made then. Each has a guard, another process of this program, which ends all that is left of the worker,
+//! also when the run itself is killed. What comes out is a [`Report`], as text, JSON or `JUnit` XML.
 
+mod guard;
 mod job;
 mod orphans;
 mod overdue;

@@ -39,6 +39,11 @@ pub(crate) fn node(plugin: &str) -> (TempDir, PathBuf) {
 
 /// Holds the plugin in the first of these directories that has it against the specification.
 pub(crate) fn conformance(plugin: &str, dirs: &[&Path], config: &Path, options: &[&str]) -> Output {
+    command(plugin, dirs, config, options).output().unwrap()
+}
+
+/// The command that does so.
+pub(crate) fn command(plugin: &str, dirs: &[&Path], config: &Path, options: &[&str]) -> Command {
     let case = case(plugin);
     let mut command = Command::new(RSCNI);
     command.args(["conformance", "--plugin", plugin, "--config"]).arg(config);
@@ -49,7 +54,8 @@ pub(crate) fn conformance(plugin: &str, dirs: &[&Path], config: &Path, options: 
     for own in case["options"].as_array().unwrap().iter().filter_map(Value::as_str) {
         command.arg(own.replace("DHCP_DAEMON", &daemon));
     }
-    command.args(options).output().unwrap()
+    command.args(options);
+    command
 }
 
 /// The report, which was asked for as JSON.
