@@ -1,16 +1,18 @@
 //! What the first attachments show of a plugin, and what has changed since.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rscni_test::{Container, Snapshot};
 
+use super::patience::Patience;
 use super::{Attachment, World};
 use crate::sample::Sample;
 use crate::shape::addresses;
 use crate::verdict::{Checked, Not, not_applicable, not_met};
 
-/// How long the kernel may take for what it does in the background.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait before looking once more whether everything is as it was; then twice as long, up to the longest.
+const PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(320);
 
 /// What the first attachments have shown.
 pub(crate) struct Facts {
@@ -64,13 +66,33 @@ impl World {
         {
             return not_applicable(error);
         }
-        let changes = self.lab.changes_since(before, PATIENCE);
+        let changes = self.lasting_changes_since(before);
         if changes.is_empty() { Ok(()) } else { not_met(expected, changes.join("\n")) }
     }
 
     /// Nothing is other than it was, at once.
     pub(crate) fn has_not_changed_since(&self, before: &Snapshot) -> bool {
-        self.lab.changes_since(before, Duration::ZERO).is_empty()
+        self.changes_since(before).is_empty()
+    }
+
+    /// What is different at once.
+    fn changes_since(&self, before: &Snapshot) -> Vec<String> {
+        self.lab.changes_since(before, Duration::ZERO)
+    }
+
+    /// What is different once the kernel has done what it does in the background.
+    pub(super) fn lasting_changes_since(&self, before: &Snapshot) -> Vec<String> {
+        let mut patience = Patience::begin(Instant::now());
+        // To look takes a while of a processor; what is to go goes soon, or late.
+        let mut pause = PAUSE;
+        loop {
+            let changes = self.changes_since(before);
+            if patience.is_over(&changes, Instant::now()) {
+                return changes;
+            }
+            std::thread::sleep(pause);
+            pause = (2 * pause).min(LONGEST_PAUSE);
+        }
     }
 
     /// What is there, without what changes with each attachment.
@@ -104,8 +126,12 @@ impl World {
         self.forget(&again);
         self.restore_host_interfaces()?;
         let is_moving = |change: &String| change.starts_with("~ file ");
-        let (moving, leaks): (Vec<_>, Vec<_>) =
-            self.lab.changes_since(&network, self.patience_for(&network)).into_iter().partition(is_moving);
+        // Files that change with every attachment would be waited for in vain.
+        let mut changes = self.changes_since(&network);
+        if !changes.iter().all(is_moving) {
+            changes = self.lasting_changes_since(&network);
+        }
+        let (moving, leaks): (Vec<_>, Vec<_>) = changes.into_iter().partition(is_moving);
         let file = |change: &String| change[2..].split(": was ").next().unwrap_or_default().to_owned();
         let moving: Vec<_> = moving.iter().map(file).collect();
         let baseline = moving.iter().fold(self.lab.snapshot(), |all, file| all.ignoring(file));
@@ -116,16 +142,10 @@ impl World {
     fn settled(&self) -> Snapshot {
         loop {
             let now = self.lab.snapshot();
-            std::thread::sleep(Duration::from_millis(20));
-            if self.lab.changes_since(&now, Duration::ZERO).is_empty() {
+            std::thread::sleep(PAUSE);
+            if self.changes_since(&now).is_empty() {
                 return now;
             }
         }
-    }
-
-    /// Files that change with every attachment would be waited for in vain.
-    fn patience_for(&self, before: &Snapshot) -> Duration {
-        let changes = self.lab.changes_since(before, Duration::ZERO);
-        if changes.iter().all(|change| change.starts_with("~ file ")) { Duration::ZERO } else { PATIENCE }
     }
 }

@@ -5,6 +5,7 @@
 //! then.
 
 mod facts;
+mod patience;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::path::Path;
@@ -15,7 +16,7 @@ use rscni_test::{Call, Container, Lab, Outcome, Plugin, VERSIONS};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
-use self::facts::{Facts, PATIENCE};
+use self::facts::Facts;
 use crate::sample::Sample;
 use crate::shape::{addresses, is_since};
 use crate::subject::Subject;
@@ -158,7 +159,7 @@ impl World {
             return false;
         }
         match self.facts.get() {
-            Some(Ok(facts)) => !touched || self.lab.changes_since(&facts.baseline, PATIENCE).is_empty(),
+            Some(Ok(facts)) => !touched || self.lasting_changes_since(&facts.baseline).is_empty(),
             _ => !touched,
         }
     }
