@@ -151,6 +151,7 @@ impl<'a> Ipam<'a> {
             self.stop_failing(command);
         }
         let _ = self.call("DEL", made).run();
+        self.world.touch();
         self.world.forget(made);
     }
 

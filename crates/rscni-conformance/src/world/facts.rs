@@ -67,7 +67,11 @@ impl World {
             return not_applicable(error);
         }
         let changes = self.lasting_changes_since(before);
-        if changes.is_empty() { Ok(()) } else { not_met(expected, changes.join("\n")) }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.spoilt.set(true);
+        not_met(expected, changes.join("\n"))
     }
 
     /// Nothing is other than it was, at once.

@@ -41,6 +41,8 @@ pub(crate) struct World {
     kept: RefCell<Option<Checked>>,
     /// Whether something may have come that is no attachment.
     touched: Cell<bool>,
+    /// Whether something is not as it was.
+    spoilt: Cell<bool>,
     /// The id of the requirement, of which container ids are made.
     id: Cell<&'static str>,
     /// How many calls were overdue before it.
@@ -96,6 +98,7 @@ impl World {
             open: RefCell::default(),
             kept: RefCell::default(),
             touched: Cell::new(false),
+            spoilt: Cell::new(false),
             id: Cell::new("first"),
             overdue: Cell::new(0),
             worlds: RefCell::default(),
@@ -148,10 +151,10 @@ impl World {
         before.chain([&self.plugin]).map(Plugin::overdue_calls).sum()
     }
 
-    /// Removes what the check has left, and says whether the world is fit for the next one. Where a call was overdue it
-    /// is not, and nothing is removed: that would be waited for too.
+    /// Removes what the check has left, and says whether the world is fit for the next one. Where a call was overdue, or
+    /// something is known to have been left behind, it is not, and nothing is removed: that might be waited for too.
     pub(crate) fn end(&self) -> bool {
-        if self.is_overdue() {
+        if self.is_overdue() || self.spoilt.get() {
             return false;
         }
         let touched = self.touched.take() | self.detach_open();
@@ -305,11 +308,17 @@ impl World {
         self.attach_in(self.container(&self.second, "b"), &self.subject.ifname, self.version)
     }
 
-    /// DEL of this plugin and of those before it.
+    /// DEL of this plugin and of those before it. Whether that has removed everything is looked at in the end.
     pub(crate) fn detach(&self, attachment: &Attachment) -> Checked {
         succeeded(&self.call("DEL", attachment, attachment.result.as_ref()).run(), "DEL")?;
+        self.touch();
         self.forget(attachment);
         Ok(())
+    }
+
+    /// Something may have come that has to be looked for in the end.
+    pub(crate) fn touch(&self) {
+        self.touched.set(true);
     }
 
     /// Keeps what one check has found about the requirement after it.
