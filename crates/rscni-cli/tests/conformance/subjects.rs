@@ -68,7 +68,7 @@ pub(crate) fn entries(output: &Output) -> Vec<Value> {
 
 /// The ids of what is not met, of all requirements.
 #[track_caller]
-pub(crate) fn failures(output: &Output) -> BTreeSet<String> {
+fn failures(output: &Output) -> BTreeSet<String> {
     let entries = entries(output);
     assert_eq!(entries.len(), rscni_conformance::ALL.len());
     let failed = entries.iter().filter(|entry| entry["verdict"] == "fail");
@@ -79,7 +79,7 @@ pub(crate) fn failures(output: &Output) -> BTreeSet<String> {
 #[track_caller]
 pub(crate) fn conforms(plugin: &str) {
     let (dir, config) = node(plugin);
-    let output = conformance(plugin, &[dir.path()], &config, &["--format", "json"]);
+    let output = conformance(plugin, &[dir.path()], &config, &["--format", "json", "--timeout", "10m"]);
     let of_interest = |entry: &Value| entry["verdict"] == "fail" || entry["id"] == "add-in-1.1.0";
     let told: Vec<_> = entries(&output).into_iter().filter(of_interest).collect();
     assert_eq!(failures(&output), BTreeSet::new(), "{told:#?}");
