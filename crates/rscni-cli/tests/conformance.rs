@@ -42,7 +42,7 @@ fn every_plugin_of_this_program_is_held_against_the_specification() {
     let with_configuration: BTreeSet<_> =
         cases().iter().map(|case| case["plugin"].as_str().unwrap().to_owned()).collect();
     assert_eq!(with_configuration, all);
-    // The others are tested in `uml_conformance.rs`.
+    // The others are tested in `uml_conformance.rs` and `uml_conformance_master.rs`.
     assert_eq!(TESTED.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>(), names(false));
 }
 

@@ -86,7 +86,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 /// Runs a command inside User-Mode Linux, in the workspace's root, and gives its exit code.
 ///
 /// Each line of the command's output (stdout and stderr are one there) is handed to `on_line`.
-/// A kernel that ends without a result, or is not done within five minutes, is an error.
+/// A kernel that ends without a result, or is not done within a quarter of an hour, is an error.
 pub(crate) fn run_in_uml(command: &[String], directory: &Path, on_line: &mut dyn FnMut(&str)) -> Result<i32> {
     run_in(command, directory, None, TIME_LIMIT, on_line)
 }

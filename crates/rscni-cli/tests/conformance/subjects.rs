@@ -26,6 +26,13 @@ pub(crate) fn names(uml: bool) -> BTreeSet<String> {
     of.map(|case| case["plugin"].as_str().unwrap().to_owned()).collect()
 }
 
+/// The plugins for User-Mode Linux that have a master on the host, or those that have none: two programs, which run at the
+/// same time.
+pub(crate) fn uml_names(master: bool) -> BTreeSet<String> {
+    let has_master = |name: &String| case(name)["options"].as_array().unwrap().contains(&"--host-interface".into());
+    names(true).into_iter().filter(|name| has_master(name) == master).collect()
+}
+
 /// The plugins of this program under their names, and the plugin's configuration.
 pub(crate) fn node(plugin: &str) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
