@@ -203,7 +203,8 @@ impl Index {
         }
         // At the end of its row a slot can be empty again, so that tables do not fill with what is gone.
         let is_last = self.read_slots((at + 1) & (self.capacity - 1))?[0].key == 0;
-        self.used -= u64::from(is_last);
+        // An index that says there are fewer than there are is made anew once its table is full.
+        self.used = self.used.saturating_sub(u64::from(is_last));
         self.write_slot(at, Slot { key: if is_last { 0 } else { GONE }, bytes: [0; 24] })
     }
 
