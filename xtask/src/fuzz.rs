@@ -63,6 +63,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         let mut command = Command::new(&program);
         // Nothing of what is on this machine: no program of iptables, for instance, which would be most of the time.
         command.env_clear().current_dir(&fuzz).arg(format!("-artifact_prefix={}/", artifacts.display()));
+        // This namespace's own directory in memory: on a disk, most of the time is waiting for that, and files stay behind.
+        command.env("TMPDIR", "/run");
         command.args([&format!("-max_total_time={}", options.seconds), "-timeout=20", "-print_final_stats=1"]);
         command.args([&found, &seeds]);
         program::foreground(&mut command).with_context(|| {
