@@ -53,6 +53,19 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// What an acknowledgement gives that comes `now`.
+    ///
+    /// # Errors
+    /// Why it cannot be used, in words that go on after "it".
+    fn of(message: &Message, server: Ipv4Addr, since: Time, now: Time) -> Result<Self, String> {
+        let held = Self { lease: Lease::of(message)?, server, since, terms: Terms::of(message)? };
+        if held.is_over(now) { Err("comes after the lease's end".into()) } else { Ok(held) }
+    }
+
+    fn is_over(&self, now: Time) -> bool {
+        self.terms.is_some_and(|terms| self.since + terms.expire <= now)
+    }
+
     /// Whether its times can be reckoned with: what is read from a file may be any number.
     pub(super) fn has_end_in_sight(&self) -> bool {
         let can_come = |time: Duration| self.since.checked_add(time).is_some();
@@ -175,7 +188,7 @@ impl Client {
     /// A client that had a lease when its daemon ended. One whose time is over by now is looked for once more, since
     /// its server may not have given the address to anyone else.
     pub(crate) fn resume(identity: Identity, patience: Patience, random: fn() -> u32, now: Time, held: Held) -> Self {
-        let is_over = held.terms.is_some_and(|terms| held.since + terms.expire <= now);
+        let is_over = held.is_over(now);
         let mut client = Self { held: Some(held), ..Self::new(identity, patience, random, now) };
         if !is_over {
             client.state = State::Bound;
@@ -194,8 +207,7 @@ impl Client {
 
     /// Whether the address can be used now.
     pub(crate) fn is_live(&self, now: Time) -> bool {
-        let is_over = |held: &Held| held.terms.is_some_and(|terms| held.since + terms.expire <= now);
-        !matches!(self.state, State::Over) && self.held.as_ref().is_some_and(|held| !is_over(held))
+        !matches!(self.state, State::Over) && self.held.as_ref().is_some_and(|held| !held.is_over(now))
     }
 
     /// Whether an answer may arrive.
@@ -245,7 +257,8 @@ impl Client {
             }
             State::Requesting { search, since, server, .. } if since.saturating_add(self.patience.timeout) <= now => {
                 let mut search = search.clone();
-                search.remark = Some(format!("{server} offered an address and did not answer the request for it"));
+                let unanswered = || format!("{server} offered an address and did not answer the request for it");
+                search.remark.get_or_insert_with(unanswered);
                 search.resend.next = now;
                 self.state = State::Selecting(search);
                 self.xid = (self.random)();
@@ -317,18 +330,20 @@ impl Client {
                     search.remark = Some(format!("an offer of {server} is of no use: it {problem}"));
                     return Step::Wait;
                 }
-                let (search, address) = (search.clone(), message.yiaddr);
+                let (search, address) = (Search { remark: None, ..search.clone() }, message.yiaddr);
                 self.state = State::Requesting { search, server, address, since: now, resend: Resend::at(now) };
                 self.elapse(now)
             }
             (State::Requesting { server: asked, address, since, search, .. }, Kind::Ack)
                 if *asked == server && *address == message.yiaddr =>
             {
-                match Lease::of(message).and_then(|lease| Ok((lease, Terms::of(message)?))) {
-                    Ok((lease, terms)) => {
+                match Held::of(message, server, *since, now) {
+                    Ok(given) => {
                         // What the container was told stays as it is.
-                        let lease = self.held.take().map_or(lease, |held| held.lease);
-                        self.held = Some(Held { lease, server, since: *since, terms });
+                        self.held = Some(match self.held.take() {
+                            Some(Held { lease, .. }) => Held { lease, ..given },
+                            None => given,
+                        });
                         self.state = State::Bound;
                         Step::Bound
                     }
@@ -349,7 +364,8 @@ impl Client {
                 (Some(held), Ok(terms)) if held.lease.address.addr() == message.yiaddr => {
                     *held = Held { server, since: *sent, terms, ..held.clone() };
                     self.state = State::Bound;
-                    Step::Bound
+                    // It may say that the lease is over by now.
+                    if self.is_live(now) { Step::Bound } else { self.elapse(now) }
                 }
                 _ => Step::Wait,
             },
@@ -604,6 +620,35 @@ mod tests {
         assert_eq!(client.receive(at(0), &ack), Step::Wait);
         assert_eq!(client.receive(at(0), &answer(&request, Kind::Ack, OTHER)), Step::Wait, "not the one asked");
         assert_eq!(client.receive(at(0), &answer(&request, Kind::Ack, SERVER)), Step::Bound);
+    }
+
+    #[test]
+    fn an_acknowledgement_that_comes_after_the_end_of_its_lease_is_of_no_use() {
+        let mut client = searching();
+        let discover = sent(client.elapse(at(0))).0;
+        let request = sent(client.receive(at(0), &answer(&discover, Kind::Offer, SERVER))).0;
+        let mut ack = answer(&request, Kind::Ack, SERVER);
+        ack.options.set(code::LEASE_TIME, 5_u32.to_be_bytes());
+        assert_eq!(client.receive(at(5), &ack), Step::Wait);
+        assert!(client.held().is_none() && !client.is_live(at(5)));
+        // It is asked once more, and in the end somebody learns why.
+        let why = loop {
+            let now = client.wake().unwrap();
+            if let Step::Failed(why) = client.elapse(now) {
+                break why;
+            }
+        };
+        assert!(why.ends_with("the answer of 10.0.0.1 is of no use: it comes after the lease's end"), "{why}");
+    }
+
+    #[test]
+    fn a_lease_whose_renewal_says_that_it_is_over_is_lost() {
+        let mut client = bound();
+        let renewal = sent(client.elapse(at(40))).0;
+        let mut ack = answer(&renewal, Kind::Ack, SERVER);
+        ack.options.set(code::LEASE_TIME, 5_u32.to_be_bytes());
+        let Step::Lost(why) = client.receive(at(45), &ack) else { panic!("it is held") };
+        assert!(why.contains("10.0.0.7") && !client.is_live(at(45)), "{why}");
     }
 
     #[test]
