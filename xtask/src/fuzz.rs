@@ -6,6 +6,8 @@
 //!
 //! With `--properties` it is the property tests that are run for so long, as ordinary tests.
 
+use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -52,6 +54,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         // No sanitizer: there is no unsafe code to look for, and without one it is several times as fast.
         program::foreground(cargo_fuzz().args(["build", "--sanitizer", "none", target]).current_dir(&fuzz))?;
     }
+    let words = fuzz.join("target").join("words");
+    let docs = program::workspace_root().join("docs/plugins");
+    std::fs::write(&words, dictionary(&docs)?).with_context(|| format!("write {}", words.display()))?;
     let _lab = rscni_test::enter_private_network()?;
     for target in &targets {
         println!("\n== {target}");
@@ -66,7 +71,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         // This namespace's own directory in memory: on a disk, most of the time is waiting for that, and files stay behind.
         command.env("TMPDIR", "/run");
         command.args([&format!("-max_total_time={}", options.seconds), "-timeout=20", "-print_final_stats=1"]);
-        command.args([&found, &seeds]);
+        command.arg(format!("-dict={}", words.display())).args([&found, &seeds]);
         program::foreground(&mut command).with_context(|| {
             format!("{target}: a finding, unless it says otherwise; the input is in fuzz/artifacts")
         })?;
@@ -104,6 +109,28 @@ fn chosen(all: &[String], wanted: &[String]) -> Result<Vec<String>> {
         bail!("there is no target {unknown}; there are {}", all.join(", "));
     }
     Ok(if wanted.is_empty() { all.to_vec() } else { wanted.to_vec() })
+}
+
+/// Words that the fuzzers would hardly come upon, as libFuzzer reads them: all that the documentation of the plugins
+/// names, and what may be a key of JSON as one, too.
+fn dictionary(docs: &Path) -> Result<String> {
+    let mut words = BTreeSet::new();
+    for file in std::fs::read_dir(docs).with_context(|| format!("list {}", docs.display()))? {
+        let text = std::fs::read_to_string(file?.path())?;
+        for code in text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)) {
+            words.extend([code].into_iter().chain(code.split(['.', '/', '[', ']', '='])).map(str::to_owned));
+        }
+    }
+    let mut dictionary = String::new();
+    for word in words.iter().filter(|word| (2..=40).contains(&word.len())) {
+        if word.chars().all(|c| c.is_ascii_alphanumeric()) {
+            writeln!(dictionary, r#""\"{word}\":""#)?;
+        }
+        if word.chars().all(|c| c.is_ascii_alphanumeric() || "_.:/-".contains(c)) {
+            writeln!(dictionary, "\"{word}\"")?;
+        }
+    }
+    Ok(dictionary)
 }
 
 fn cargo_fuzz() -> Command {
@@ -169,6 +196,15 @@ mod tests {
         }
         assert_eq!(manifest.matches("[[bin]]").count(), targets.len());
         assert_eq!(std::fs::read_dir(fuzz.join("corpus")).unwrap().count(), targets.len());
+    }
+
+    #[test]
+    fn the_words_to_try_are_those_of_the_plugins() {
+        let words = dictionary(&program::workspace_root().join("docs/plugins")).unwrap();
+        for word in [r#""\"ipMasq\":""#, r#""rangeStart""#, r#""10.25.0.10""#, r#""CNI-HOSTPORT-DNAT""#] {
+            assert!(words.lines().any(|line| line == word), "{word} is not in {words}");
+        }
+        assert!(words.lines().all(|line| line.is_ascii() && line.starts_with('"') && line.ends_with('"')));
     }
 
     #[test]
