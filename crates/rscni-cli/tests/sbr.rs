@@ -410,11 +410,11 @@ fn a_wrong_configuration_is_named(
     });
 }
 
-#[test]
-fn a_namespace_or_an_interface_that_is_gone_is_named() {
+#[rstest]
+fn a_namespace_or_an_interface_that_is_gone_is_named(#[values(json!({}), json!({ "table": 100 }))] keys: Value) {
     rscni_test::run(|lab| {
         let (_, net1) = in_both(lab, "a");
-        let network = sbr(lab, &json!({}));
+        let network = sbr(lab, &keys);
         let config = net1.reply.follow(&network.config);
         net1.netlink().del_link(net1.link().index).unwrap();
         network.plugin.add(&net1, "net1", &config).error(5).mentions("net1");

@@ -32,6 +32,7 @@ fn add(args: &Args) -> Result<CNIResult> {
     let ips: Vec<&IpConfig> = result.container_ips(&args.ifname).collect();
     let mut sandbox = Sandbox::open(args)?;
     sandbox.lock()?;
+    let index = sandbox.netlink.link_by_name(&args.ifname)?.index;
     let mut undo = Undo::default();
     match config {
         Config::Table(table) => {
@@ -40,7 +41,6 @@ fn add(args: &Args) -> Result<CNIResult> {
             }
         }
         Config::Tables(tables) => {
-            let index = sandbox.netlink.link_by_name(&args.ifname)?.index;
             add_tables(&mut sandbox.netlink, &sandbox.netns, &ips, &tables, index, &mut undo)?;
         }
     }
