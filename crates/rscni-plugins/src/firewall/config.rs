@@ -2,6 +2,7 @@
 
 use rscni::name::interface_name_problem;
 use rscni::{CNIResult, Error, NetConf};
+use rscni_linux::Netlink;
 use serde::Deserialize;
 
 use crate::failure::{Failure, Result};
@@ -131,6 +132,8 @@ fn is_chain_name(name: &str) -> bool {
     iptables::is_chain_name(name) && is_plain(name)
 }
 
+const NO_BRIDGE: &str = "ingressPolicy needs a bridge: put firewall into a list after the plugin `bridge`";
+
 /// Where a policy applies, by the result of the plugins before.
 #[derive(Clone, Debug)]
 pub(super) struct Place<'a> {
@@ -143,20 +146,34 @@ pub(super) struct Place<'a> {
 impl<'a> Place<'a> {
     /// The bridge is the first interface of the result: so the bridge plugin has it, and so the Go plugin takes it.
     pub(super) fn new(policy: Policy, result: &'a CNIResult) -> Result<Self> {
-        let missing = "ingressPolicy needs a bridge: put firewall into a list after the plugin `bridge`";
         let first =
-            result.interfaces.first().ok_or_else(|| invalid(format!("{missing}; prevResult has no interface")))?;
+            result.interfaces.first().ok_or_else(|| invalid(format!("{NO_BRIDGE}; prevResult has no interface")))?;
         if first.sandbox.is_some() {
-            return Err(invalid(format!("{missing}; the first interface of prevResult, {}, is no host's", first.name)));
+            return Err(invalid(format!(
+                "{NO_BRIDGE}; the first interface of prevResult, {}, is no host's",
+                first.name
+            )));
         }
         let bridge = first.name.as_str();
         if let Some(problem) = interface_name_problem(bridge) {
-            return Err(invalid(format!("{missing}; the name {bridge:?} in prevResult {problem}")));
+            return Err(invalid(format!("{NO_BRIDGE}; the name {bridge:?} in prevResult {problem}")));
         }
         if !is_plain(bridge) {
             return Err(invalid(format!("the bridge {bridge:?} has a name that no rule can be made for")));
         }
         Ok(Self { policy, bridge, ports: ports(result) })
+    }
+
+    /// Refuses an end of a veth pair, as ptp has one at that place: it is one container's, and what is made for a bridge
+    /// stays when the container goes.
+    pub(super) fn require_bridge(&self) -> Result<()> {
+        match Netlink::open()?.find_link(self.bridge)? {
+            Some(link) if link.kind.as_deref() == Some("veth") => Err(invalid(format!(
+                "{NO_BRIDGE}; the first interface of prevResult, {}, is an end of a veth pair",
+                link.name
+            ))),
+            _ => Ok(()),
+        }
     }
 }
 

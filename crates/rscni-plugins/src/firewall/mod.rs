@@ -94,6 +94,7 @@ fn add(args: &Args) -> Result<CNIResult> {
 
     // Bridges are kept apart before anything is let through.
     if let Some(place) = &place {
+        place.require_bridge()?;
         if !chosen.policies_by_iptables {
             forward::add_policy(&mut nft, place.policy, place.bridge)?;
         }
@@ -241,6 +242,7 @@ fn check(args: &Args) -> Result<()> {
         firewalld.check(&config.zone, addresses)?;
     }
     if let Some(place) = &place {
+        place.require_bridge()?;
         if !chosen.policies_by_iptables {
             forward::check_policy(&mut nft, place.policy, place.bridge)?;
         }
