@@ -236,12 +236,23 @@ pub(crate) fn comment(text: &str) -> String {
 
 /// Text as it stands between the quotes of a comment in the lines of `iptables-save` and `iptables-restore`.
 fn escaped(text: &str) -> String {
-    text.replace('"', "\\\"")
+    text.replace('\\', r"\\").replace('"', r#"\""#)
 }
 
-/// Where a rule of `iptables-save` jumps to.
+/// Where a rule of `iptables-save` jumps to. What stands between quotes, such as a comment, says nothing of it.
 pub(crate) fn jump_target(line: &str) -> Option<&str> {
-    line.split(" -j ").nth(1)?.split(' ').next()
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let mut words = line.split(|c| {
+        let was_escaped = std::mem::take(&mut is_escaped);
+        match c {
+            '\\' => is_escaped = !was_escaped,
+            '"' if !was_escaped => is_quoted = !is_quoted,
+            _ => {}
+        }
+        c == ' ' && !is_quoted
+    });
+    words.find(|word| *word == "-j")?;
+    words.next()
 }
 
 /// Gives rules to a program of iptables, all at once.
@@ -270,6 +281,16 @@ fn restore(program: &str, table: &str, lines: impl IntoIterator<Item = String>) 
     Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()).into())
 }
 
+/// See [`fuzzing`](crate::fuzzing::saved).
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Some(target) = jump_target(&text) {
+        assert!(text.contains(&format!("-j {target}")));
+    }
+    assert_eq!(jump_target(&format!("-A FORWARD {} -j CNI-1", comment(&text))), Some("CNI-1"));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,5 +300,7 @@ mod tests {
         let line = r#"-A POSTROUTING -s 10.1.0.5/32 -m comment --comment "x" -j CNI-1"#;
         assert_eq!(jump_target(line), Some("CNI-1"));
         assert_eq!(jump_target("-A POSTROUTING -s 10.0.0.1/32"), None);
+        let comment = comment(r#"was -j CNI-2, \ and " -j CNI-3 before"#);
+        assert_eq!(jump_target(&format!("-A POSTROUTING {comment} -j ACCEPT")), Some("ACCEPT"));
     }
 }
