@@ -18,7 +18,8 @@ pub use crate::dbus::fuzzing::dbus;
 pub use crate::dhcp::fuzzing::dhcp;
 pub use crate::host_local::fuzzing::host_local;
 
-/// What programs and plugins keep in files, in comments and in names: what was read is written and read again.
+/// What programs and plugins keep in files, in comments and in names: what was read is written and read again. And the list
+/// of sysctls that an administrator allows.
 pub fn saved(data: &[u8]) {
     crate::tuning::saved::fuzz(data);
     crate::host_device::saved::fuzz(data);
@@ -28,6 +29,8 @@ pub fn saved(data: &[u8]) {
     crate::host_local::resolv_conf::fuzz(data);
     crate::portmap::names::fuzz(data);
     crate::owner::fuzz(data);
+    crate::iptables::fuzz(data);
+    crate::tuning::allow_list::fuzz(data);
 }
 
 /// A call of the plugin that the configuration names: lines of variables, an empty line, stdin. The container's
@@ -44,6 +47,9 @@ pub fn plugins(data: &[u8]) {
     let Ok(mut config) = serde_json::from_slice::<Value>(stdin) else { return };
     let place = Place::new();
     place.keep_within(&mut config);
+    if config["type"] == "flannel" {
+        std::fs::write(place.0.join("subnetFile"), SUBNET_ENV).expect("write what flannel's daemon writes");
+    }
     let Some(entry) = config["type"].as_str().and_then(crate::find) else { return };
     let mut request = Request { stdin: config.to_string().into_bytes(), ..Request::default() };
     for line in head.split(|byte| *byte == b'\n') {
@@ -71,6 +77,10 @@ pub fn plugins(data: &[u8]) {
         (error, told) => panic!("{error:?} was told as {told:?}"),
     }
 }
+
+/// Without it flannel would get no further than to look for it.
+const SUBNET_ENV: &str = "FLANNEL_NETWORK=10.0.0.0/8\nFLANNEL_SUBNET=10.1.0.1/16\nFLANNEL_IPV6_NETWORK=fd00::/48\n\
+    FLANNEL_IPV6_SUBNET=fd00::1/64\nFLANNEL_MTU=1400\nFLANNEL_IPMASQ=true\n";
 
 /// Whether this is the network of the machine. An ordinary user cannot see that, and cannot do anything to it.
 fn is_in_network_of_host() -> bool {

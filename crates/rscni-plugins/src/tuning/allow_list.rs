@@ -42,6 +42,16 @@ fn check_keys(text: &str, keys: &[&str]) -> std::result::Result<(), String> {
     Ok(())
 }
 
+/// See [`fuzzing`](crate::fuzzing::saved).
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let list = String::from_utf8_lossy(data);
+    let key = "net.core.somaxconn";
+    if check_keys(&list, &[key]).is_ok() {
+        check_keys(&format!("{list}\n*"), &[key]).expect("what comes after a line that matches does not matter");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

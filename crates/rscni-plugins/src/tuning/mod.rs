@@ -3,7 +3,7 @@
 //! What the interface's attributes were before is kept in a file, from which DEL restores them: the interface may go
 //! back to the host. Sysctls go with the container.
 
-mod allow_list;
+pub(crate) mod allow_list;
 mod attributes;
 mod config;
 pub(crate) mod saved;
