@@ -137,6 +137,16 @@ fn the_result_has_the_mtu_that_the_interface_has() {
     });
 }
 
+#[rstest]
+fn the_plugin_before_does_not_miss_the_mtu_that_it_gave(#[values("0.4.0", "1.0.0", "1.1.0")] version: &str) {
+    rscni_test::run(|lab| {
+        let tap = Network::new(lab, "tap", &json!({ "cniVersion": version, "mtu": 1400 })).attach(lab, "a");
+        let a = tuning(lab, &json!({ "cniVersion": version, "mtu": 1300 })).after(&tap);
+        a.check().success();
+        tap.network.plugin.check(&tap, "eth0", &a.reply.follow(&tap.network.config)).success();
+    });
+}
+
 #[test]
 fn sysctls_are_set_in_the_container_and_nowhere_else() {
     rscni_test::run(|lab| {

@@ -4,7 +4,7 @@
 //! Such a plugin is a [`ContainerLink`]: its configuration, how its link is made, and what CHECK compares. The link is
 //! made before the IPAM plugin is asked and removed after it, since that may have to talk through it, as dhcp does.
 
-use rscni::{Args, CNIResult, Interface, NetConf};
+use rscni::{Args, CNIResult, Interface, NetConf, SpecVersion};
 use rscni_linux::{Link, LinkChange, Netlink, Netns, announce, sysctl};
 
 use crate::commands::Commands;
@@ -174,8 +174,8 @@ fn check<L: ContainerLink>(args: &Args) -> Result<()> {
     if !L::is_this_kind(&link) {
         return Err(differs(format!("interface {} in {} is not a {}", link.name, sandbox.path, conf.r#type)));
     }
-    if let Some(configured) = config.mtu() {
-        // A plugin after this one may have changed it, and said so.
+    // A plugin after this one may have changed it, and said so. Before 1.1.0 it could not say so.
+    if let Some(configured) = config.mtu().filter(|_| conf.cni_version >= SpecVersion::V1_1_0) {
         let wanted = sandbox.interface_in(result, &args.ifname)?.mtu.unwrap_or(configured);
         if link.mtu != wanted {
             return Err(differs(format!("interface {} has the MTU {}, ADD left {wanted}", link.name, link.mtu)));
