@@ -324,6 +324,29 @@ fn check_misses_what_was_changed() {
 }
 
 #[test]
+fn sbr_after_it_leads_to_the_table_of_the_vrf_and_to_no_other() {
+    rscni_test::run(|lab| {
+        world(lab, "red");
+        let a = chained(&attach(lab, &lab.container("a"), "red", "1.1.0"), &vrf(lab, &json!({ "vrfname": "red" })));
+        let number = table(&a, "red").unwrap();
+        let sbr = Network::new(lab, "sbr", &json!({}));
+        let before = lab.snapshot();
+        let config = a.reply.follow(&sbr.config);
+        sbr.plugin.add(&a, &a.ifname, &config).error(7).mentions("VRF red").mentions(&number.to_string());
+        lab.assert_unchanged_since(&before);
+        let b = chained(&a, &sbr.with(&json!({ "table": number })));
+        let rules = b.netlink().rules().unwrap();
+        assert!(
+            rules.iter().any(|rule| rule.src.to_string() == format!("{V4}/32") && rule.table == number),
+            "{rules:?}"
+        );
+        b.check().success();
+        b.del().success();
+        lab.assert_unchanged_since(&before);
+    });
+}
+
+#[test]
 fn it_must_be_chained() {
     rscni_test::run(|lab| {
         world(lab, "red");

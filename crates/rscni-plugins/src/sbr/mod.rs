@@ -7,7 +7,7 @@ mod tables;
 
 use ipnet::IpNet;
 use rscni::{Args, CNIResult, Error, IpConfig};
-use rscni_linux::{Netlink, Netns, Route};
+use rscni_linux::{Link, Netlink, Netns, Route};
 
 use self::check::check;
 use self::config::{Config, Tables};
@@ -32,7 +32,7 @@ fn add(args: &Args) -> Result<CNIResult> {
     let ips: Vec<&IpConfig> = result.container_ips(&args.ifname).collect();
     let mut sandbox = Sandbox::open(args)?;
     sandbox.lock()?;
-    let index = sandbox.netlink.link_by_name(&args.ifname)?.index;
+    let link = sandbox.netlink.link_by_name(&args.ifname)?;
     let mut undo = Undo::default();
     match config {
         Config::Table(table) => {
@@ -41,11 +41,23 @@ fn add(args: &Args) -> Result<CNIResult> {
             }
         }
         Config::Tables(tables) => {
-            add_tables(&mut sandbox.netlink, &sandbox.netns, &ips, &tables, index, &mut undo)?;
+            refuse_vrf(&mut sandbox.netlink, &link)?;
+            add_tables(&mut sandbox.netlink, &sandbox.netns, &ips, &tables, link.index, &mut undo)?;
         }
     }
     undo.commit();
     Ok(result.clone())
+}
+
+/// Refuses an interface of a VRF: its routes are in the table of that, and the kernel takes them nowhere else.
+fn refuse_vrf(netlink: &mut Netlink, link: &Link) -> Result<()> {
+    let Some(master) = link.master else { return Ok(()) };
+    let master = netlink.link_by_index(master)?;
+    let Some(table) = master.vrf_table else { return Ok(()) };
+    let (vrf, ifname) = (master.name, &link.name);
+    let problem =
+        format!("sbr: {ifname} belongs to the VRF {vrf}, which has its routes: set \"table\" to {table}, its own");
+    Err(Error::InvalidNetworkConfig(problem).into())
 }
 
 fn add_rule<'a>(netlink: &mut Netlink, netns: &'a Netns, ip: &IpConfig, table: u32, undo: &mut Undo<'a>) -> Result<()> {
