@@ -100,6 +100,24 @@ fn an_address_in_the_way_of_the_gateway_is_replaced_only_if_forced() {
 }
 
 #[test]
+fn a_link_local_gateway_is_beside_the_address_that_the_kernel_gives() {
+    rscni_test::run(|lab| {
+        let mut ipam = support::fixed(&[("fd01::5/64", "fe80::1")]);
+        ipam["routes"] = json!([{ "dst": "::/0" }]);
+        // The first one makes the bridge, which has an address of its own by the time of the second.
+        for name in ["a", "b"] {
+            let a = Network::bridge(lab, &[], &json!({ "isDefaultGateway": true, "ipam": ipam })).attach(lab, name);
+            a.check().success();
+            a.del().success();
+            let bridge = host_link(lab, "br0").index;
+            let addresses = lab.host().netlink().addresses(bridge).unwrap();
+            assert!(addresses.iter().any(|address| address.net.to_string() == "fe80::1/64"), "{addresses:?}");
+            assert!(addresses.iter().any(|address| address.net.to_string() != "fe80::1/64"), "{addresses:?}");
+        }
+    });
+}
+
+#[test]
 fn a_port_has_the_flags_that_are_asked_for() {
     rscni_test::run(|lab| {
         for (name, keys, flags) in [

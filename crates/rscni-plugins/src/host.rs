@@ -189,10 +189,12 @@ pub(crate) fn ensure_addresses(host: &mut Netlink, link: &Link, wanted: &[IpNet]
 
 const NODAD: AddressFlags = AddressFlags { nodad: true, noprefixroute: false };
 
-/// Whether an interface is not to have both addresses.
+/// Whether an interface is not to have both addresses. The kernel gives each one a link-local address, beside which others
+/// can be.
 fn excludes(net: &IpNet, other: &IpNet) -> bool {
     match (net, other) {
         (IpNet::V4(_), IpNet::V4(_)) => true,
+        (_, IpNet::V6(other)) if other.addr().is_unicast_link_local() => false,
         (IpNet::V6(_), IpNet::V6(_)) => other.contains(&net.addr()) || net.contains(&other.addr()),
         _ => false,
     }
