@@ -255,10 +255,8 @@ impl Client {
                 }
                 Step::Send(message.encode(), Way::Broadcast { from: Ipv4Addr::UNSPECIFIED })
             }
-            State::Requesting { search, since, server, .. } if since.saturating_add(self.patience.timeout) <= now => {
+            State::Requesting { search, since, .. } if since.saturating_add(self.patience.timeout) <= now => {
                 let mut search = search.clone();
-                let unanswered = || format!("{server} offered an address and did not answer the request for it");
-                search.remark.get_or_insert_with(unanswered);
                 search.resend.next = now;
                 self.state = State::Selecting(search);
                 self.xid = (self.random)();
@@ -330,7 +328,9 @@ impl Client {
                     search.remark = Some(format!("an offer of {server} is of no use: it {problem}"));
                     return Step::Wait;
                 }
-                let (search, address) = (Search { remark: None, ..search.clone() }, message.yiaddr);
+                // Until it does.
+                let remark = Some(format!("{server} offered an address and did not answer the request for it"));
+                let (search, address) = (Search { remark, ..search.clone() }, message.yiaddr);
                 self.state = State::Requesting { search, server, address, since: now, resend: Resend::at(now) };
                 self.elapse(now)
             }
