@@ -242,7 +242,6 @@ fn check(args: &Args) -> Result<()> {
         firewalld.check(&config.zone, addresses)?;
     }
     if let Some(place) = &place {
-        place.require_bridge()?;
         if !chosen.policies_by_iptables {
             forward::check_policy(&mut nft, place.policy, place.bridge)?;
         }
