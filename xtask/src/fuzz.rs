@@ -31,12 +31,13 @@ pub(crate) struct Options {
 }
 
 /// The property tests of what the fuzzers do not reach as well, as `cargo test` takes them: results through all versions,
-/// ranges, and host-local's store.
-const PROPERTIES: [&[&str]; 4] = [
+/// ranges, host-local's store, and networks as chance has them.
+const PROPERTIES: [&[&str]; 5] = [
     &["-p", "rscni", "--test", "results"],
     &["-p", "rscni-plugins", "--lib", "host_local::range"],
     &["-p", "rscni-plugins", "--lib", "host_local::index"],
     &["-p", "rscni-plugins", "--test", "host_local_model"],
+    &["-p", "rscni-plugins", "--test", "configurations"],
 ];
 /// How many cases of one of them are tried before it is looked at the time.
 const CASES: &str = "1000";
@@ -216,7 +217,7 @@ mod tests {
                 _ => format!("src/{}.rs", name.replace("::", "/")),
             };
             let file = program::workspace_root().join("crates").join(package).join(file);
-            assert!(std::fs::read_to_string(&file).unwrap().contains("proptest! {"), "{}", file.display());
+            assert!(std::fs::read_to_string(&file).unwrap().contains("proptest::prelude"), "{}", file.display());
         }
     }
 

@@ -9,7 +9,7 @@ use proptest::sample::Index;
 use proptest::test_runner::{TestError, TestRng, TestRunner};
 use rscni::SpecVersion;
 use rscni::runtime::{AttachmentParams, NetConfList, Runtime};
-use rscni_linux::{MacAddr, Netlink, Netns, Veth};
+use rscni_linux::{LinkChange, MacAddr, Netlink, Netns, Veth, sysctl};
 use rscni_plugins::Linked;
 use rscni_test::{Container, Lab};
 use serde_json::{Map, Value, json};
@@ -334,6 +334,10 @@ fn add_spare() {
     let mut netlink = Netlink::open().unwrap();
     let mac = MacAddr([2, 0, 0, 0, 0, 0x99]);
     netlink.add_link(&Veth { mac: Some(mac), up: true, ..Veth::new("spare", "spare-peer") }).unwrap();
+    // A carrier, which host-device waits for. An address of the kernel's own would come at any time.
+    sysctl::set("net/ipv6/conf/spare-peer/disable_ipv6", "1").unwrap();
+    let peer = netlink.link_by_name("spare-peer").unwrap();
+    netlink.set_link(peer.index, &LinkChange { up: Some(true), ..LinkChange::default() }).unwrap();
 }
 
 /// Whether there was an attachment in between.
