@@ -217,7 +217,8 @@ mod tests {
                 _ => format!("src/{}.rs", name.replace("::", "/")),
             };
             let file = program::workspace_root().join("crates").join(package).join(file);
-            assert!(std::fs::read_to_string(&file).unwrap().contains("proptest::prelude"), "{}", file.display());
+            let text = std::fs::read_to_string(&file).unwrap();
+            assert!(["proptest! {", "TestRunner::new("].iter().any(|way| text.contains(way)), "{}", file.display());
         }
     }
 
