@@ -388,6 +388,10 @@ fn status_tells_whether_add_could_work() {
         bad.plugin.status(&bad.config).error(7).mentions("5000");
         let bad = network.with(&json!({ "ipam": { "type": "nothing" } }));
         bad.plugin.status(&bad.config).error(7).mentions("nothing");
+        for own in ["bridge", "loopback"] {
+            let bad = network.with(&json!({ "ipam": { "type": own } }));
+            bad.plugin.status(&bad.config).error(7).mentions(&format!("{own} gives no addresses: set host-local"));
+        }
     });
 }
 

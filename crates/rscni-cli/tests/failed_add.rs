@@ -202,6 +202,8 @@ fn the_namespace_is_gone_or_none() {
 #[case::mtu_too_small(json!({ "mtu": 60 }), 5, "mtu")]
 #[case::backend(json!({ "ipMasqBackend": "ipfw" }), 7, "ipfw")]
 #[case::bridge_name(json!({ "bridge": "longer-than-names-can-be" }), 7, "longer")]
+#[case::ipam_is_itself(json!({ "ipam": { "type": "bridge" } }), 7, "bridge gives no addresses")]
+#[case::ipam_is_none(json!({ "ipam": { "type": "flannel" } }), 7, "flannel gives no addresses")]
 #[case::no_such_ipam(json!({ "ipam": { "type": "nothing" } }), 7, "nothing")]
 fn the_configuration_is_wrong(#[case] keys: Value, #[case] code: u64, #[case] word: &str) {
     rscni_test::run(|lab| {
@@ -212,6 +214,8 @@ fn the_configuration_is_wrong(#[case] keys: Value, #[case] code: u64, #[case] wo
         lab.assert_unchanged_since(&before);
         if word != "nothing" {
             network.plugin.del(&a, "eth0", &network.config).success();
+            network.gc(&[]).success();
+            lab.assert_unchanged_since(&before);
         }
     });
 }

@@ -6,6 +6,9 @@ use rscni::{Args, CNIResult, Error, NetConf, SpecVersion};
 use crate::failure::Result;
 use crate::linked::{InProcess, Linked};
 
+/// Those of this crate's plugins that are IPAM plugins. They ask no other.
+const GIVE_ADDRESSES: [&str; 3] = ["host-local", "dhcp", "static"];
+
 /// The IPAM plugin of a configuration.
 pub(crate) struct Ipam<'a> {
     delegate: Delegate<'a>,
@@ -55,8 +58,24 @@ impl<'a> Ipam<'a> {
         .into())
     }
 
+    /// Whether it is one of ours that gives no addresses, and would be called in-process. It would read the same `ipam`
+    /// and ask itself, without end.
+    fn is_no_ipam(&self) -> bool {
+        !GIVE_ADDRESSES.contains(&self.plugin) && Linked::has(self.plugin, &self.args.path)
+    }
+
+    /// Refuses one that [gives no addresses](Self::is_no_ipam). As it was never asked, DEL and GC have nothing to do.
+    fn must_be_ipam(&self) -> Result<()> {
+        if !self.is_no_ipam() {
+            return Ok(());
+        }
+        let problem = format!("ipam.type: {} gives no addresses: set {} or ", self.plugin, GIVE_ADDRESSES.join(", "));
+        Err(Error::InvalidNetworkConfig(problem + "another IPAM plugin").into())
+    }
+
     /// Reserves addresses. There is at least one in the result; nothing is held when this fails.
     pub(crate) fn add(&self) -> Result<CNIResult> {
+        self.must_be_ipam()?;
         let newest = self.newest();
         let result = newest.as_ref().unwrap_or(&self.delegate).add()?;
         if result.ips.is_empty() {
@@ -82,18 +101,20 @@ impl<'a> Ipam<'a> {
     }
 
     pub(crate) fn del(&self) -> Result<()> {
-        Ok(self.delegate.del()?)
+        if self.is_no_ipam() { Ok(()) } else { Ok(self.delegate.del()?) }
     }
 
     pub(crate) fn check(&self) -> Result<()> {
+        self.must_be_ipam()?;
         Ok(self.delegate.check()?)
     }
 
     pub(crate) fn gc(&self) -> Result<()> {
-        Ok(self.delegate.gc()?)
+        if self.is_no_ipam() { Ok(()) } else { Ok(self.delegate.gc()?) }
     }
 
     pub(crate) fn status(&self) -> Result<()> {
+        self.must_be_ipam()?;
         Ok(self.delegate.status()?)
     }
 }

@@ -194,6 +194,7 @@ pub(crate) fn leaves_nothing_when_it_fails(lab: &Lab, network: &Network) {
         (json!({ "name": "full", "ipam": full }), 11, "fd01::"),
         (json!({ "ipam": unreachable }), 5, "203.0.113.1"),
         (json!({ "ipam": { "type": "nothing" } }), 7, "nothing"),
+        (json!({ "ipam": { "type": network.config["type"] } }), 7, "gives no addresses"),
     ];
     let a = lab.container("a");
     for (keys, code, word) in cases {

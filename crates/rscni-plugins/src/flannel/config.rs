@@ -9,6 +9,9 @@ use serde_json::{Map, Value, json};
 use super::subnet::Subnet;
 use crate::failure::Result;
 
+/// This plugin's own name. It does not delegate to itself: what one call saved would be the other's.
+pub(super) const FLANNEL: &str = "flannel";
+
 /// Where the daemon writes what it has leased.
 const SUBNET_FILE: &str = "/run/flannel/subnet.env";
 
@@ -60,6 +63,7 @@ impl Config {
             );
         }
         match self.delegate.get("type") {
+            Some(Value::String(name)) if name == FLANNEL => refuse("must have another plugin than flannel as \"type\""),
             None | Some(Value::String(_)) => Ok(()),
             Some(_) => refuse("must have a string as \"type\": the name of a plugin"),
         }

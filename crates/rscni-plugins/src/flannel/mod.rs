@@ -67,7 +67,8 @@ fn del(args: &Args) -> Result<()> {
         // without it is enough for our own plugins, told to look for everything; others may want the subnet.
         Content::Missing | Content::Broken | Content::OfAnother => {
             let delegated = config.delegated(conf, None)?;
-            if !Linked::has(&delegated.r#type, &args.path) {
+            // ADD refuses flannel itself.
+            if delegated.r#type == config::FLANNEL || !Linked::has(&delegated.r#type, &args.path) {
                 return if matches!(content, Content::Broken) { saved.remove() } else { Ok(()) };
             }
             NetConf { ip_masq: Some(true), ..of_call(&delegated, conf) }
@@ -120,6 +121,8 @@ fn gc(args: &Args) -> Result<()> {
     let mut all = AsFarAsPossible::default();
     let mut groups: Vec<(NetConf, Vec<Saved>)> = Vec::new();
     match config.delegated(conf, Subnet::read(&config.subnet_file).ok().as_ref()) {
+        // ADD refuses it.
+        Ok(today) if today.r#type == config::FLANNEL => {}
         Ok(today) => groups.push((for_gc(&today), Vec::new())),
         Err(failure) => all.step(Err(failure)),
     }

@@ -10,6 +10,7 @@ use std::{fs, io};
 use rscni::{Args, Error, NetConf};
 use serde_json::{Value, json};
 
+use super::config::FLANNEL;
 use crate::failure::Result;
 use crate::state_file;
 
@@ -25,7 +26,7 @@ pub(super) struct Saved {
 pub(super) enum Content {
     /// There is no file.
     Missing,
-    /// No configuration: the process that wrote it was ended.
+    /// No configuration of another plugin: the process that wrote it was ended.
     Broken,
     /// The same container on another network, or by another interface.
     OfAnother,
@@ -89,6 +90,8 @@ impl Saved {
         Ok(match NetConf::from_json(&bytes) {
             Err(_) => (Content::Broken, None),
             Ok(conf) if conf.name != network => (Content::OfAnother, None),
+            // To delete with it would be to read it again, without end.
+            Ok(conf) if conf.r#type == FLANNEL => (Content::Broken, None),
             Ok(mut conf) => {
                 let ifname = self.ifname.clone().or_else(|| ifname_in(conf.custom.get(KEY)?));
                 conf.custom = conf.custom.iter().filter(|(key, _)| *key != KEY).map(|(k, v)| (k, v.clone())).collect();
