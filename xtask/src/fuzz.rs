@@ -73,8 +73,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         command.env("TMPDIR", "/run");
         command.args([&format!("-max_total_time={}", options.seconds), "-timeout=20", "-print_final_stats=1"]);
         command.arg(format!("-dict={}", words.display())).args([&found, &seeds]);
+        // libFuzzer notices a signal on the stack that it comes from, which must have room for that.
         program::foreground(&mut command).with_context(|| {
-            format!("{target}: a finding, unless it says otherwise; the input is in fuzz/artifacts")
+            format!(
+                "{target}: a finding, unless it says otherwise; the input is in fuzz/artifacts, or nowhere if the \
+                 stack was full"
+            )
         })?;
     }
     Ok(ExitCode::SUCCESS)
