@@ -10,6 +10,7 @@ mod left;
 mod neighbours;
 mod networks;
 mod plugins;
+mod ready;
 mod reservations;
 
 use std::fmt::Write as _;
@@ -197,6 +198,7 @@ impl Doctor {
         report.check("kernel", "the kernel has what the networks need", &patient, kernel::check);
         report.check("forwarding", "packets are forwarded where they have to be", &patient, forwarding::check);
         report.check("reservations", "addresses are reserved as they should be", &patient, reservations::check);
+        report.check("ready", "no network says that it cannot take a container", &patient, ready::check);
         report.check("left", "nothing is left of containers that are gone", &patient, left::check);
         match self.output {
             Format::Json => output::json(&json!({ "findings": report.findings })),

@@ -400,6 +400,41 @@ fn remains_and_other_reservations() {
 }
 
 #[test]
+fn networks_that_take_no_container() {
+    in_node(|node| {
+        let none = || assert_eq!(node.find("network-not-ready"), None);
+        node.network("net", "10.1.0.0/24", &json!({}), &[]);
+        none();
+        node.network("refused", "10.2.0.0/24", &json!({ "vlan": 5000 }), &[]);
+        node.is_mended("network-not-ready", "error", "network refused: STATUS of bridge (plugin 1 of 1): bridge: vlan");
+        none();
+        // What else has told of, this does not tell again.
+        node.network("wrong", "10.3.0.1/24", &json!({}), &[]);
+        node.list("missing", &json!({ "cniVersion": "1.1.0", "name": "missing", "plugins": [{ "type": "theirs" }] }));
+        for id in ["range-invalid", "plugin-missing"] {
+            node.sees(id, "error", "");
+        }
+        none();
+        fs::remove_file(node.conf_dir().join("wrong.conflist")).unwrap();
+        // A plugin's own word counts, as long as it is about what it was asked for.
+        for (code, is_told) in [(50, true), (51, true), (5, false), (4, false)] {
+            let versions = r#"{ "cniVersion": "1.1.0", "supportedVersions": ["1.1.0"] }"#;
+            let error = json!({ "cniVersion": "1.1.0", "code": code, "msg": "no", "details": "the agent is away" });
+            let script = format!(
+                "#!/bin/sh\ncat >/dev/null\n[ $CNI_COMMAND = VERSION ] && echo '{versions}' && exit\necho '{error}'\nexit 1\n"
+            );
+            write_program(&node.bin().join("theirs"), &script);
+            assert_eq!(node.find("network-not-ready").is_some(), is_told, "{code}");
+            if is_told {
+                let found = node.sees("network-not-ready", "error", "network missing: STATUS of theirs");
+                let what = found["what"].as_str().unwrap();
+                assert!(what.ends_with("the agent is away") && found["mend"].is_null(), "{found:#}");
+            }
+        }
+    });
+}
+
+#[test]
 fn networks_that_are_in_each_others_way() {
     in_node(|node| {
         let part = |subnet: &str, start: &str, end: &str| {
