@@ -16,14 +16,15 @@ mod reservations;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use rscni::Error;
-use rscni::runtime::{Cache, ConfDir, NetConfList, PluginConf};
+use rscni::runtime::{Cache, ConfDir, NetConfList, PluginConf, Runtime};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::gc::lists;
-use crate::network::CONF_DIR;
+use crate::network::{CONF_DIR, Watched, runtime};
 use crate::node::{Node, ipam_type};
 use crate::output::{self, Format, Style};
 use crate::places::{CACHE_DIR, Memory, PLUGIN_DIR, Places};
@@ -40,6 +41,9 @@ pub(crate) struct Doctor {
     #[command(flatten)]
     memory: Memory,
 }
+
+/// How long a plugin may take to answer.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -127,6 +131,11 @@ impl Patient<'_> {
     /// Every plugin of every list, with the list.
     fn plugins(&self) -> impl Iterator<Item = (&NetConfList, &PluginConf)> {
         self.networks.networks.iter().flat_map(|(_, list)| list.plugins.iter().map(move |plugin| (list, plugin)))
+    }
+
+    /// What asks the plugins.
+    fn runtime<'a>(&self, exec: &'a Watched) -> Runtime<&'a Watched> {
+        runtime(exec, &self.plugin_path, Cache::new(self.cache_dir), Some(LIMIT))
     }
 
     /// Whether a list uses a plugin, as IPAM plugin or as the one that flannel calls too.

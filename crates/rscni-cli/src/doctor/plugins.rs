@@ -5,7 +5,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rscni::invoke::find_plugin;
-use rscni::runtime::{Cache, Runtime};
 
 use super::{Patient, Report, quoted};
 use crate::network::Watched;
@@ -69,11 +68,8 @@ fn missing(patient: &Patient<'_>, name: &str, report: &mut Report) {
 
 fn answers(patient: &Patient<'_>, name: &str, program: &Path, report: &mut Report) {
     let watched = Watched::default();
-    let runtime = Runtime::new(&watched, &patient.plugin_path)
-        .with_cache(Cache::new(patient.cache_dir))
-        .with_time_limit(std::time::Duration::from_secs(10));
     let shown = program.display();
-    let info = match runtime.version(name) {
+    let info = match patient.runtime(&watched).version(name) {
         Ok(info) => info,
         Err(error) => {
             let what = format!("{shown} does not say which versions it supports: {}", error.details());

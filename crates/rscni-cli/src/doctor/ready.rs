@@ -1,19 +1,14 @@
 //! Whether the networks' plugins would take a container, as far as they say so when they are asked (STATUS).
 
-use std::time::Duration;
-
 use rscni::invoke::Exec;
-use rscni::runtime::{Cache, NetConfList};
+use rscni::runtime::NetConfList;
 
 use super::{Patient, Report, Severity, types};
-use crate::network::{Watched, runtime};
-
-/// How long a plugin may think about it.
-const LIMIT: Duration = Duration::from_secs(10);
+use crate::network::Watched;
 
 pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
     let watched = Watched::default();
-    let runtime = runtime(&watched, &patient.plugin_path, Cache::new(patient.cache_dir), Some(LIMIT));
+    let runtime = patient.runtime(&watched);
     let is_there = |list: &NetConfList| {
         let mut names = list.plugins.iter().flat_map(types);
         names.all(|name| (&watched).find(name, &patient.plugin_path).is_ok())
