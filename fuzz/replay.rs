@@ -15,7 +15,8 @@ pub(crate) fn replay(name: &str, target: fn(&[u8])) {
     files.sort();
     assert!(!files.is_empty(), "{} has no file", directory.display());
     for file in files {
-        let bytes = std::fs::read(&file).unwrap_or_else(|error| panic!("read {}: {error}", file.display()));
+        let bytes =
+            std::fs::read(&file).unwrap_or_else(|error| panic!("read {}: {error}", file.display()));
         // Shown if the test fails.
         println!("{}", file.display());
         target(&bytes);

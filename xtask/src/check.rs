@@ -4,15 +4,18 @@
 //! first step starts. Everything works for an ordinary user except the end-to-end run, which needs root: it is
 //! left out then, and the last line says so.
 
-use std::process::ExitCode;
-use std::time::Instant;
+use std::{process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use crate::packages::{self, Package};
-use crate::tally::Tally;
-use crate::{e2e, faults, fuzz, program, supply, uml};
+use crate::{
+    e2e, faults, fuzz,
+    packages::{self, Package},
+    program, supply,
+    tally::Tally,
+    uml,
+};
 
 /// What to check.
 #[derive(clap::Args)]
@@ -132,7 +135,11 @@ fn plan(only: &[Step], is_root: bool) -> Result<(Vec<Step>, Option<Step>)> {
     }
     let wanted = |step: &Step| only.is_empty() || only.contains(step);
     let left_out = (only.is_empty() && !is_root).then_some(Step::E2e);
-    let steps = Step::value_variants().iter().copied().filter(|step| wanted(step) && Some(*step) != left_out).collect();
+    let steps = Step::value_variants()
+        .iter()
+        .copied()
+        .filter(|step| wanted(step) && Some(*step) != left_out)
+        .collect();
     Ok((steps, left_out))
 }
 
@@ -152,7 +159,11 @@ fn success(only: &[Step], left_out: Option<Step>) -> String {
 
 fn failure(step: Step) -> String {
     let name = step.to_possible_value().expect("no step is hidden");
-    format!("rscni: FAILED at the step {} (again: cargo xtask test --only {})", step.headline(), name.get_name())
+    format!(
+        "rscni: FAILED at the step {} (again: cargo xtask test --only {})",
+        step.headline(),
+        name.get_name()
+    )
 }
 
 /// `--all-targets` leaves out targets with `test = false`, so the tests for User-Mode Linux are named. The package of the

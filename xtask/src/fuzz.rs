@@ -6,11 +6,13 @@
 //!
 //! With `--properties` it is the property tests that are run for so long, as ordinary tests.
 
-use std::collections::BTreeSet;
-use std::fmt::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    fmt::Write,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -53,25 +55,37 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let host = host()?;
     for target in &targets {
         // No sanitizer: there is no unsafe code to look for, and without one it is several times as fast.
-        program::foreground(cargo_fuzz().args(["build", "--sanitizer", "none", target]).current_dir(&fuzz))?;
+        program::foreground(
+            cargo_fuzz().args(["build", "--sanitizer", "none", target]).current_dir(&fuzz),
+        )?;
     }
     let words = fuzz.join("target").join("words");
     let docs = program::workspace_root().join("docs/plugins");
-    std::fs::write(&words, dictionary(&docs)?).with_context(|| format!("write {}", words.display()))?;
+    std::fs::write(&words, dictionary(&docs)?)
+        .with_context(|| format!("write {}", words.display()))?;
     let _lab = rscni_test::enter_private_network()?;
     for target in &targets {
         println!("\n== {target}");
         let program = fuzz.join("target").join(&host).join("release").join(target);
-        let [found, seeds, artifacts] = ["found", "corpus", "artifacts"].map(|name| fuzz.join(name).join(target));
+        let [found, seeds, artifacts] =
+            ["found", "corpus", "artifacts"].map(|name| fuzz.join(name).join(target));
         for directory in [&found, &artifacts] {
-            std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+            std::fs::create_dir_all(directory)
+                .with_context(|| format!("make {}", directory.display()))?;
         }
         let mut command = Command::new(&program);
         // Nothing of what is on this machine: no program of iptables, for instance, which would be most of the time.
-        command.env_clear().current_dir(&fuzz).arg(format!("-artifact_prefix={}/", artifacts.display()));
+        command
+            .env_clear()
+            .current_dir(&fuzz)
+            .arg(format!("-artifact_prefix={}/", artifacts.display()));
         // This namespace's own directory in memory: on a disk, most of the time is waiting for that, and files stay behind.
         command.env("TMPDIR", "/run");
-        command.args([&format!("-max_total_time={}", options.seconds), "-timeout=20", "-print_final_stats=1"]);
+        command.args([
+            &format!("-max_total_time={}", options.seconds),
+            "-timeout=20",
+            "-print_final_stats=1",
+        ]);
         command.arg(format!("-dict={}", words.display())).args([&found, &seeds]);
         // libFuzzer notices a signal on the stack that it comes from, which must have room for that.
         program::foreground(&mut command).with_context(|| {
@@ -91,7 +105,10 @@ fn properties(seconds: u32) -> Result<ExitCode> {
         let end = Instant::now() + Duration::from_secs(seconds.into());
         while Instant::now() < end {
             let mut command = program::cargo();
-            command.args(["test", "--quiet", "--locked", "--release"]).args(test).env("PROPTEST_CASES", CASES);
+            command
+                .args(["test", "--quiet", "--locked", "--release"])
+                .args(test)
+                .env("PROPTEST_CASES", CASES);
             program::foreground(&mut command)?;
         }
     }
@@ -101,7 +118,8 @@ fn properties(seconds: u32) -> Result<ExitCode> {
 /// The targets that there are, by the names of their files.
 fn all(fuzz: &Path) -> Result<Vec<String>> {
     let directory = fuzz.join("fuzz_targets");
-    let files = std::fs::read_dir(&directory).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+    let files =
+        std::fs::read_dir(&directory).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
     let files = files.with_context(|| format!("list {}", directory.display()))?;
     let stem = |file: PathBuf| Some(file.file_stem()?.to_str()?.to_owned());
     let mut names: Vec<_> = files.iter().filter_map(|file| stem(file.path())).collect();
@@ -123,7 +141,9 @@ fn dictionary(docs: &Path) -> Result<String> {
     for file in std::fs::read_dir(docs).with_context(|| format!("list {}", docs.display()))? {
         let text = std::fs::read_to_string(file?.path())?;
         for code in text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)) {
-            words.extend([code].into_iter().chain(code.split(['.', '/', '[', ']', '='])).map(str::to_owned));
+            words.extend(
+                [code].into_iter().chain(code.split(['.', '/', '[', ']', '='])).map(str::to_owned),
+            );
         }
     }
     let mut dictionary = String::new();
@@ -165,7 +185,13 @@ fn ensure_tools() -> Result<()> {
 
 /// The target that cargo-fuzz builds for.
 fn host() -> Result<String> {
-    let text = program::capture(Command::new("rustup").args(["run", "nightly", "rustc", "--version", "--verbose"]))?;
+    let text = program::capture(Command::new("rustup").args([
+        "run",
+        "nightly",
+        "rustc",
+        "--version",
+        "--verbose",
+    ]))?;
     let host = text.lines().find_map(|line| line.strip_prefix("host: "));
     Ok(host.context("rustc says no host")?.to_owned())
 }
@@ -176,7 +202,9 @@ pub(crate) fn check() -> Result<()> {
     let mut command = program::cargo();
     command.args(["check", "--quiet", "--locked", "--manifest-path", "fuzz/Cargo.toml"]);
     // What cargo-fuzz sets, and what keeps libfuzzer-sys from compiling libFuzzer: nothing is linked.
-    command.env("RUSTFLAGS", "--cfg fuzzing").env("CUSTOM_LIBFUZZER_PATH", "/nonexistent/libfuzzer.a");
+    command
+        .env("RUSTFLAGS", "--cfg fuzzing")
+        .env("CUSTOM_LIBFUZZER_PATH", "/nonexistent/libfuzzer.a");
     program::foreground(&mut command)
 }
 
@@ -192,11 +220,16 @@ mod tests {
         assert!(!targets.is_empty());
         for target in &targets {
             assert!(manifest.contains(&format!("path = \"fuzz_targets/{target}.rs\"")), "{target}");
-            let seeds: Vec<_> = std::fs::read_dir(fuzz.join("corpus").join(target)).unwrap().collect();
+            let seeds: Vec<_> =
+                std::fs::read_dir(fuzz.join("corpus").join(target)).unwrap().collect();
             assert!((1..=60).contains(&seeds.len()), "{target} has {} seeds", seeds.len());
             for seed in seeds {
                 let seed = seed.unwrap();
-                assert!(seed.metadata().unwrap().len() <= 4096, "{} is no small file", seed.path().display());
+                assert!(
+                    seed.metadata().unwrap().len() <= 4096,
+                    "{} is no small file",
+                    seed.path().display()
+                );
             }
         }
         assert_eq!(manifest.matches("[[bin]]").count(), targets.len());
@@ -206,10 +239,16 @@ mod tests {
     #[test]
     fn the_words_to_try_are_those_of_the_plugins() {
         let words = dictionary(&program::workspace_root().join("docs/plugins")).unwrap();
-        for word in [r#""\"ipMasq\":""#, r#""rangeStart""#, r#""10.25.0.10""#, r#""CNI-HOSTPORT-DNAT""#] {
+        for word in
+            [r#""\"ipMasq\":""#, r#""rangeStart""#, r#""10.25.0.10""#, r#""CNI-HOSTPORT-DNAT""#]
+        {
             assert!(words.lines().any(|line| line == word), "{word} is not in {words}");
         }
-        assert!(words.lines().all(|line| line.is_ascii() && line.starts_with('"') && line.ends_with('"')));
+        assert!(
+            words
+                .lines()
+                .all(|line| line.is_ascii() && line.starts_with('"') && line.ends_with('"'))
+        );
     }
 
     #[test]
@@ -222,7 +261,11 @@ mod tests {
             };
             let file = program::workspace_root().join("crates").join(package).join(file);
             let text = std::fs::read_to_string(&file).unwrap();
-            assert!(["proptest! {", "TestRunner::new("].iter().any(|way| text.contains(way)), "{}", file.display());
+            assert!(
+                ["proptest! {", "TestRunner::new("].iter().any(|way| text.contains(way)),
+                "{}",
+                file.display()
+            );
         }
     }
 

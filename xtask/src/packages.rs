@@ -5,8 +5,7 @@
 //! installed; an ordinary user is told the command to type. Rust's own components (rustfmt, clippy) come with
 //! the toolchain and are left to rustup.
 
-use std::path::Path;
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result, bail};
 
@@ -21,18 +20,23 @@ pub(crate) struct Package {
 
 /// Where Debian has the Go plugins.
 pub(crate) const GO_PLUGINS_DIR: &str = "/usr/lib/cni";
-const GO_PLUGINS: Package = Package { name: "containernetworking-plugins", witnesses: &["/usr/lib/cni/bridge"] };
-const IPTABLES: Package = Package { name: "iptables", witnesses: &["/usr/sbin/iptables", "/sbin/iptables"] };
+const GO_PLUGINS: Package =
+    Package { name: "containernetworking-plugins", witnesses: &["/usr/lib/cni/bridge"] };
+const IPTABLES: Package =
+    Package { name: "iptables", witnesses: &["/usr/sbin/iptables", "/sbin/iptables"] };
 const NFTABLES: Package = Package { name: "nftables", witnesses: &["/usr/sbin/nft", "/sbin/nft"] };
-const IPROUTE2: Package = Package { name: "iproute2", witnesses: &["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip"] };
+const IPROUTE2: Package =
+    Package { name: "iproute2", witnesses: &["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip"] };
 const UTIL_LINUX: Package = Package { name: "util-linux", witnesses: &["/usr/bin/setpriv"] };
 const STRACE: Package = Package { name: "strace", witnesses: &["/usr/bin/strace"] };
 
 const DBUS: Package = Package { name: "dbus-daemon", witnesses: &["/usr/bin/dbus-daemon"] };
-const DNSMASQ: Package = Package { name: "dnsmasq-base", witnesses: &["/usr/sbin/dnsmasq", "/sbin/dnsmasq"] };
+const DNSMASQ: Package =
+    Package { name: "dnsmasq-base", witnesses: &["/usr/sbin/dnsmasq", "/sbin/dnsmasq"] };
 
 /// What `cargo test` needs: the plugins to hand over to and from, tools to look with, a message bus, a DHCP server.
-pub(crate) const FOR_TESTS: &[Package] = &[GO_PLUGINS, IPTABLES, NFTABLES, IPROUTE2, UTIL_LINUX, STRACE, DBUS, DNSMASQ];
+pub(crate) const FOR_TESTS: &[Package] =
+    &[GO_PLUGINS, IPTABLES, NFTABLES, IPROUTE2, UTIL_LINUX, STRACE, DBUS, DNSMASQ];
 
 /// What a run in User-Mode Linux needs. The kernel in there calls kmod's modprobe for a link kind it lacks.
 pub(crate) const FOR_UML: &[Package] = &[
@@ -55,7 +59,8 @@ pub(crate) const FOR_UPSTREAM: &[Package] = &[
 pub(crate) const FOR_BENCH: &[Package] = &[GO_PLUGINS, IPTABLES];
 
 /// What shows which functions a program runs.
-pub(crate) const FOR_ORDER: &[Package] = &[Package { name: "valgrind", witnesses: &["/usr/bin/valgrind"] }, IPROUTE2];
+pub(crate) const FOR_ORDER: &[Package] =
+    &[Package { name: "valgrind", witnesses: &["/usr/bin/valgrind"] }, IPROUTE2];
 
 /// What the end-to-end run needs.
 pub(crate) const FOR_E2E: &[Package] = &[
@@ -84,7 +89,9 @@ pub(crate) fn ensure(what_for: &str, packages: &[Package]) -> Result<()> {
         .and_then(|_| {
             // A package that would push out one of the machine's own is not worth it: stop and say so.
             program::capture(
-                apt_get().args(["install", "--yes", "--no-install-recommends", "--no-remove"]).args(&missing),
+                apt_get()
+                    .args(["install", "--yes", "--no-install-recommends", "--no-remove"])
+                    .args(&missing),
             )
         })
         .with_context(|| format!("install the Debian packages {list} for {what_for}"))?;
@@ -119,7 +126,8 @@ mod tests {
 
     #[test]
     fn a_package_is_missing_only_when_none_of_its_witnesses_is_there() {
-        let only_docker_s_runc = |file: &str| file == "/usr/bin/runc" || file == "/usr/bin/containerd";
+        let only_docker_s_runc =
+            |file: &str| file == "/usr/bin/runc" || file == "/usr/bin/containerd";
         let missing = missing(FOR_E2E, only_docker_s_runc);
         assert!(!missing.contains(&"runc") && !missing.contains(&"containerd"));
         assert!(missing.contains(&"busybox-static"));
@@ -128,7 +136,13 @@ mod tests {
     #[test]
     fn an_ordinary_user_is_told_the_exact_command() {
         let message = what_to_type("User-Mode Linux", "user-mode-linux kmod");
-        assert!(message.contains("User-Mode Linux: these Debian packages are missing: user-mode-linux kmod"));
-        assert!(message.contains("apt-get install -y --no-install-recommends user-mode-linux kmod"));
+        assert!(
+            message.contains(
+                "User-Mode Linux: these Debian packages are missing: user-mode-linux kmod"
+            )
+        );
+        assert!(
+            message.contains("apt-get install -y --no-install-recommends user-mode-linux kmod")
+        );
     }
 }

@@ -49,6 +49,9 @@ mod tests {
             ensure!(job != 7, "seven");
             Ok(())
         });
-        assert_eq!((failed.unwrap_err().to_string(), done.into_inner().unwrap()), ("seven".to_owned(), 50));
+        assert_eq!(
+            (failed.unwrap_err().to_string(), done.into_inner().unwrap()),
+            ("seven".to_owned(), 50)
+        );
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! It knows nothing of what the programs do; what their output means is left to the caller.
 
-use std::ffi::OsStr;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::{
+    ffi::OsStr,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -20,7 +22,10 @@ pub(crate) fn shown(command: &Command) -> String {
 
 /// Runs a program whose output is of interest only if it fails, and gives what it wrote to stdout.
 pub(crate) fn capture(command: &mut Command) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("start `{}`", shown(command)))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("start `{}`", shown(command)))?;
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -31,7 +36,10 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
 
 /// Runs a `cargo` command with `--message-format=json`, and gives the executable that it built.
 pub(crate) fn built(command: &mut Command) -> Result<PathBuf> {
-    let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("start `{}`", shown(command)))?;
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("start `{}`", shown(command)))?;
     succeeded(command, output.status)?;
     String::from_utf8_lossy(&output.stdout)
         .lines()
@@ -56,7 +64,10 @@ pub(crate) fn watched(command: &mut Command, mut on_line: impl FnMut(&str)) -> R
 
 /// The same, which leaves it to `on_line` whether a line is shown.
 pub(crate) fn watched_quietly(command: &mut Command, mut on_line: impl FnMut(&str)) -> Result<()> {
-    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("start `{}`", shown(command)))?;
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("start `{}`", shown(command)))?;
     let stdout = child.stdout.take().expect("stdout was piped just above");
     each_line(stdout, &mut on_line)?;
     let status = child.wait().with_context(|| format!("wait for `{}`", shown(command)))?;
@@ -110,7 +121,8 @@ pub(crate) fn copy_self(to: &Path) -> Result<()> {
 
 /// Runs a task in a process of its own, as one step of several: a process that moves into a private network stays there.
 pub(crate) fn apart(task: &str) -> Result<()> {
-    let directory = tempfile::tempdir().with_context(|| format!("make a directory for the task {task}"))?;
+    let directory =
+        tempfile::tempdir().with_context(|| format!("make a directory for the task {task}"))?;
     let this_program = directory.path().join("xtask");
     copy_self(&this_program)?;
     foreground(Command::new(this_program).arg(task))
@@ -143,7 +155,9 @@ mod tests {
         };
         std::thread::scope(|scope| {
             for thread in 0..8 {
-                scope.spawn(move || (0..5).for_each(|round| copy_and_run(format!("{thread}-{round}"))));
+                scope.spawn(move || {
+                    (0..5).for_each(|round| copy_and_run(format!("{thread}-{round}")))
+                });
             }
         });
     }

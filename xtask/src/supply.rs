@@ -40,12 +40,20 @@ struct Package {
 /// Checks the dependencies of everything in the workspace, tests and tasks too.
 pub(crate) fn check() -> Result<()> {
     let path = program::workspace_root().join("deny.toml");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
     let rules = Rules::read(&text)?;
     let packages = packages()?;
     let problems = rules.problems(&packages);
-    ensure!(problems.is_empty(), "the dependencies are not as deny.toml has them:\n{}", problems.join("\n"));
-    println!("   {} crates, as deny.toml has them; advisories need a network: see CONTRIBUTING.md", packages.len());
+    ensure!(
+        problems.is_empty(),
+        "the dependencies are not as deny.toml has them:\n{}",
+        problems.join("\n")
+    );
+    println!(
+        "   {} crates, as deny.toml has them; advisories need a network: see CONTRIBUTING.md",
+        packages.len()
+    );
     Ok(())
 }
 
@@ -53,13 +61,24 @@ fn packages() -> Result<Vec<Package>> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let metadata = |more: &[&str]| {
         let mut cargo = program::cargo();
-        cargo.args(["metadata", "--format-version=1", "--locked", "--all-features", "--filter-platform", &target]);
+        cargo.args([
+            "metadata",
+            "--format-version=1",
+            "--locked",
+            "--all-features",
+            "--filter-platform",
+            &target,
+        ]);
         program::capture(cargo.args(more))
     };
     // What has been built is there. On a machine that has built nothing yet, cargo has to fetch it.
     let text = metadata(&["--offline"]).or_else(|_| metadata(&[]))?;
-    let Metadata { packages } = serde_json::from_str(&text).context("read what cargo metadata says")?;
-    ensure!(packages.iter().any(|package| package.source.is_some()), "cargo metadata says that nothing is needed");
+    let Metadata { packages } =
+        serde_json::from_str(&text).context("read what cargo metadata says")?;
+    ensure!(
+        packages.iter().any(|package| package.source.is_some()),
+        "cargo metadata says that nothing is needed"
+    );
     Ok(packages)
 }
 
@@ -70,7 +89,8 @@ impl Rules {
     /// If one of them is missing: it would be a check that nothing fails.
     fn read(text: &str) -> Result<Self> {
         let list = |section: &str, key: &str| {
-            strings(text, section, key).with_context(|| format!("deny.toml has no {key} in [{section}]"))
+            strings(text, section, key)
+                .with_context(|| format!("deny.toml has no {key} in [{section}]"))
         };
         let rules = Self {
             licenses: list("licenses", "allow")?,
@@ -78,8 +98,14 @@ impl Rules {
             skipped: list("bans", "skip")?,
             registries: list("sources", "allow-registry")?,
         };
-        ensure!(!rules.licenses.is_empty() && !rules.registries.is_empty(), "deny.toml allows nothing at all");
-        ensure!(list("sources", "allow-git")?.is_empty(), "sources that are git repositories are not checked here");
+        ensure!(
+            !rules.licenses.is_empty() && !rules.registries.is_empty(),
+            "deny.toml allows nothing at all"
+        );
+        ensure!(
+            list("sources", "allow-git")?.is_empty(),
+            "sources that are git repositories are not checked here"
+        );
         Ok(rules)
     }
 
@@ -99,17 +125,25 @@ impl Rules {
                 Some(Err(problem)) => problems.push(format!("{name} {version}: {problem}")),
                 None => problems.push(format!("{name} {version}: it does not say its licence")),
             }
-            let is_from = |registry: &String| package.source.as_deref() == Some(&*format!("registry+{registry}"));
+            let is_from = |registry: &String| {
+                package.source.as_deref() == Some(&*format!("registry+{registry}"))
+            };
             if package.source.is_some() && !self.registries.iter().any(is_from) {
                 let source = package.source.as_deref().unwrap_or_default();
-                problems.push(format!("{name} {version}: it comes from {source}, which is not allowed"));
+                problems.push(format!(
+                    "{name} {version}: it comes from {source}, which is not allowed"
+                ));
             }
             if self.banned.contains(name) {
                 problems.push(format!("{name} {version}: it is banned"));
             }
         }
         for (name, all) in versions {
-            let counted: Vec<_> = all.iter().filter(|package| !self.skips(package)).map(|one| &*one.version).collect();
+            let counted: Vec<_> = all
+                .iter()
+                .filter(|package| !self.skips(package))
+                .map(|one| &*one.version)
+                .collect();
             if counted.len() > 1 {
                 problems.push(format!("{name}: there are the versions {}", counted.join(" and ")));
             }
@@ -122,7 +156,8 @@ impl Rules {
             None => *skipped == package.name,
             Some((name, version)) => {
                 name == package.name
-                    && (version == package.version || package.version.starts_with(&format!("{version}.")))
+                    && (version == package.version
+                        || package.version.starts_with(&format!("{version}.")))
             }
         })
     }
@@ -131,9 +166,14 @@ impl Rules {
     fn allows(&self, expression: &str) -> Result<bool, String> {
         let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
         let words: Vec<&str> = spaced.split_whitespace().collect();
-        let (is_allowed, rest) =
-            self.any_of(&words).ok_or_else(|| format!("{expression:?} is no licence expression"))?;
-        if rest.is_empty() { Ok(is_allowed) } else { Err(format!("{expression:?} is no licence expression")) }
+        let (is_allowed, rest) = self
+            .any_of(&words)
+            .ok_or_else(|| format!("{expression:?} is no licence expression"))?;
+        if rest.is_empty() {
+            Ok(is_allowed)
+        } else {
+            Err(format!("{expression:?} is no licence expression"))
+        }
     }
 
     fn any_of<'a, 'w>(&self, words: &'w [&'a str]) -> Option<(bool, &'w [&'a str])> {
@@ -163,7 +203,9 @@ impl Rules {
             },
             ["OR" | "AND" | "WITH" | ")", ..] | [] => None,
             // An exception allows more, but it is another licence: cargo deny wants it listed too.
-            [license, "WITH", exception, rest @ ..] => Some((has(&format!("{license} WITH {exception}")), rest)),
+            [license, "WITH", exception, rest @ ..] => {
+                Some((has(&format!("{license} WITH {exception}")), rest))
+            }
             [license, rest @ ..] => Some((has(license), rest)),
         }
     }
@@ -172,11 +214,11 @@ impl Rules {
 /// The strings of a list in TOML as deny.toml has it; of tables in it those of their key `crate`. None if there is no
 /// such list.
 fn strings(text: &str, section: &str, key: &str) -> Option<Vec<String>> {
-    let mut lines = text.lines().map(str::trim).skip_while(|line| *line != format!("[{section}]")).skip(1);
-    let start = lines
-        .by_ref()
-        .take_while(|line| !line.starts_with('['))
-        .find_map(|line| line.strip_prefix(key)?.trim_start().strip_prefix('=')?.trim_start().strip_prefix('['))?;
+    let mut lines =
+        text.lines().map(str::trim).skip_while(|line| *line != format!("[{section}]")).skip(1);
+    let start = lines.by_ref().take_while(|line| !line.starts_with('[')).find_map(|line| {
+        line.strip_prefix(key)?.trim_start().strip_prefix('=')?.trim_start().strip_prefix('[')
+    })?;
     let mut found = Vec::new();
     let mut line = start;
     loop {
@@ -246,7 +288,9 @@ allow-git = []
         for key in ["allow = [\"MIT", "deny =", "skip =", "allow-registry", "allow-git"] {
             assert!(Rules::read(&TEXT.replace(key, "other = [\"x\"]\n")).is_err(), "{key}");
         }
-        assert!(Rules::read(&TEXT.replace("allow-git = []", "allow-git = [\"https://x\"]")).is_err());
+        assert!(
+            Rules::read(&TEXT.replace("allow-git = []", "allow-git = [\"https://x\"]")).is_err()
+        );
     }
 
     #[test]
@@ -261,7 +305,12 @@ allow-git = []
         ] {
             assert_eq!(rules().allows(good), Ok(true), "{good}");
         }
-        for bad in ["GPL-3.0", "MIT AND GPL-3.0", "Apache-2.0 WITH LLVM-exception", "MIT AND (GPL-3.0 OR LGPL-3.0)"] {
+        for bad in [
+            "GPL-3.0",
+            "MIT AND GPL-3.0",
+            "Apache-2.0 WITH LLVM-exception",
+            "MIT AND (GPL-3.0 OR LGPL-3.0)",
+        ] {
             assert_eq!(rules().allows(bad), Ok(false), "{bad}");
         }
         for none in ["", "MIT OR", "(MIT", "MIT)", "MIT Apache-2.0", "AND"] {
@@ -271,10 +320,17 @@ allow-git = []
 
     #[test]
     fn what_is_not_as_the_file_says_is_told() {
-        let good = [package("a", "1.0.0", "MIT"), package("syn", "2.1.0", "MIT"), package("syn", "3.0.0", "MIT")];
+        let good = [
+            package("a", "1.0.0", "MIT"),
+            package("syn", "2.1.0", "MIT"),
+            package("syn", "3.0.0", "MIT"),
+        ];
         assert_eq!(rules().problems(&good), [""; 0]);
         let unlicensed = Package { license: None, ..package("b", "1.0.0", "") };
-        let elsewhere = Package { source: Some("git+https://example.org/x".into()), ..package("c", "1.0.0", "MIT") };
+        let elsewhere = Package {
+            source: Some("git+https://example.org/x".into()),
+            ..package("c", "1.0.0", "MIT")
+        };
         for (bad, word) in [
             (package("a", "2.0.0", "MIT"), "versions 1.0.0 and 2.0.0"),
             (package("syn", "20.0.0", "MIT"), "versions 3.0.0 and 20.0.0"),

@@ -1,17 +1,20 @@
 //! `rscni add`, `del` and `check`: one network namespace and one network.
 
-use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+};
 
-use rscni::Error;
-use rscni::runtime::AttachmentParams;
+use rscni::{Error, runtime::AttachmentParams};
 use serde_json::{Map, Value};
 
-use crate::netns;
-use crate::network::{Action, Added, Target, absolute, container_id, is_true, parse_args, parse_cap_args};
-use crate::output::{self, Format, Style};
-use crate::places::{Memory, Places};
-use crate::summary::summary;
+use crate::{
+    netns,
+    network::{Action, Added, Target, absolute, container_id, is_true, parse_args, parse_cap_args},
+    output::{self, Format, Style},
+    places::{Memory, Places},
+    summary::summary,
+};
 
 /// What `add` takes beside the attachment.
 #[derive(clap::Args)]
@@ -58,8 +61,7 @@ pub(crate) struct Attachment {
     netns_override: Option<String>,
 }
 
-const CAP_HELP: &str =
-    "Capability argument for the plugins that take it; may be repeated, and adds to the object in $CAP_ARGS";
+const CAP_HELP: &str = "Capability argument for the plugins that take it; may be repeated, and adds to the object in $CAP_ARGS";
 const IFNAME: &str = "eth0";
 impl Add {
     /// Attaches, and prints the result.
@@ -68,13 +70,20 @@ impl Add {
         let name = self.attachment.netns.clone();
         let target = self.attachment.target()?;
         let made = self.create_netns && netns::make_if_missing(&target.netns)?;
-        let Added { result, version, steps } =
-            add(&target).map_err(|error| if made { netns::unmake(&target.netns, error) } else { error })?;
+        let Added { result, version, steps } = add(&target)
+            .map_err(|error| if made { netns::unmake(&target.netns, error) } else { error })?;
         match format {
             Format::Json => output::json(&result.to_json(version)),
             Format::Text => {
                 let name = name.to_string_lossy();
-                output::text(&summary(&name, &target.network, &target.params, &result, &steps, Style::of_stdout()));
+                output::text(&summary(
+                    &name,
+                    &target.network,
+                    &target.params,
+                    &result,
+                    &steps,
+                    Style::of_stdout(),
+                ));
             }
         }
         Ok(())
@@ -133,7 +142,10 @@ fn netns_path(text: &OsStr) -> Result<PathBuf, Error> {
         return absolute(Path::new(text));
     }
     if text.is_empty() || text == "." || text == ".." {
-        return Err(Error::InvalidNetns(format!("{:?} is neither a path nor a name", text.display())));
+        return Err(Error::InvalidNetns(format!(
+            "{:?} is neither a path nor a name",
+            text.display()
+        )));
     }
     Ok(netns::named_dir().join(text))
 }
@@ -150,8 +162,11 @@ fn capabilities(variable: Option<&str>, options: &[String]) -> Result<Map<String
             .split_once('=')
             .filter(|(key, _)| !key.is_empty())
             .ok_or_else(|| invalid("must be of the form KEY=JSON".into()))?;
-        let value = serde_json::from_str(json)
-            .map_err(|e| invalid(format!("the value is not JSON ({e}); text needs its quotes: {key}='\"{json}\"'")))?;
+        let value = serde_json::from_str(json).map_err(|e| {
+            invalid(format!(
+                "the value is not JSON ({e}); text needs its quotes: {key}='\"{json}\"'"
+            ))
+        })?;
         all.insert(key.into(), value);
     }
     Ok(all)
@@ -166,7 +181,10 @@ mod tests {
         let path = |text: &str| netns_path(OsStr::new(text)).map(|path| path.display().to_string());
         assert!(path("testing").unwrap().ends_with("/run/netns/testing"));
         assert_eq!(path("/proc/7/ns/net").unwrap(), "/proc/7/ns/net");
-        assert_eq!(path("./a").unwrap(), std::env::current_dir().unwrap().join("a").display().to_string());
+        assert_eq!(
+            path("./a").unwrap(),
+            std::env::current_dir().unwrap().join("a").display().to_string()
+        );
         for bad in ["", ".", ".."] {
             assert_eq!(path(bad).unwrap_err().code(), 8, "{bad:?}");
         }
@@ -174,7 +192,8 @@ mod tests {
 
     #[test]
     fn capability_options_add_to_the_variable() {
-        let all = capabilities(Some(r#"{ "mac": "a", "ips": [] }"#), &["mac=\"b\"".into()]).unwrap();
+        let all =
+            capabilities(Some(r#"{ "mac": "a", "ips": [] }"#), &["mac=\"b\"".into()]).unwrap();
         assert_eq!(Value::Object(all).to_string(), r#"{"mac":"b","ips":[]}"#);
         let error = capabilities(None, &["mac=00:11".into()]).unwrap_err();
         assert!(error.code() == 4 && error.details().contains(r#"mac='"00:11"'"#), "{error}");

@@ -1,22 +1,23 @@
 //! The subcommands of `rscni`: what they are called and take, and what of it goes where.
 
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::attach::{Add, Attachment};
-use crate::cnitool;
-use crate::conformance::{self, Conformance};
-use crate::dhcp_daemon;
-use crate::doctor::Doctor;
-use crate::gc::Gc;
-use crate::generate::{self, Shell};
-use crate::install;
-use crate::list::List;
-use crate::network::Action;
-use crate::output;
-use crate::status::Status;
+use crate::{
+    attach::{Add, Attachment},
+    cnitool,
+    conformance::{self, Conformance},
+    dhcp_daemon,
+    doctor::Doctor,
+    gc::Gc,
+    generate::{self, Shell},
+    install,
+    list::List,
+    network::Action,
+    output,
+    status::Status,
+};
 
 /// CNI networks for containers: every reference plugin in one file, and a tool to run networks with
 ///
@@ -61,8 +62,10 @@ enum Command {
     /// what the cache directory remembers and has its namespace, and what has an interface in some namespace. Use it
     /// while none but rscni attaches: what another runtime is about to attach may look like what is left behind.
     // The network first: behind --valid it would be taken for an attachment.
-    #[command(override_usage = "rscni gc [OPTIONS] <NETWORK> <--valid <CONTAINER/IFNAME>...|--auto>\n       \
-                                rscni gc [OPTIONS] --auto")]
+    #[command(
+        override_usage = "rscni gc [OPTIONS] <NETWORK> <--valid <CONTAINER/IFNAME>...|--auto>\n       \
+                                rscni gc [OPTIONS] --auto"
+    )]
     Gc(Gc),
     /// See whether networks are ready for containers
     ///
@@ -119,8 +122,12 @@ pub(crate) fn main() -> ExitCode {
         Command::Ls(list) => list.run(),
         Command::Gc(gc) => gc.run(),
         Command::Status(status) => status.run(),
-        Command::Doctor(doctor) => return doctor.run().unwrap_or_else(|error| output::exit("rscni", Err(error))),
-        Command::Install { dir, only } => install::install(&dir, only.as_deref(), &mut |done| output::line(&done)),
+        Command::Doctor(doctor) => {
+            return doctor.run().unwrap_or_else(|error| output::exit("rscni", Err(error)));
+        }
+        Command::Install { dir, only } => {
+            install::install(&dir, only.as_deref(), &mut |done| output::line(&done))
+        }
         Command::Plugins => {
             list_plugins();
             Ok(())
@@ -132,7 +139,9 @@ pub(crate) fn main() -> ExitCode {
             generate::completions(shell, &mut Cli::command());
             Ok(())
         }
-        Command::Man { dir } => generate::manual(&dir, [Cli::command(), cnitool::command(), dhcp_daemon::command()]),
+        Command::Man { dir } => {
+            generate::manual(&dir, [Cli::command(), cnitool::command(), dhcp_daemon::command()])
+        }
     };
     output::exit("rscni", outcome)
 }

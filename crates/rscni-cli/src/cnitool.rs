@@ -1,17 +1,24 @@
 //! The face of Go's `cnitool`: the same command lines and variables, for scripts and habits that have them.
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{CommandFactory, Parser, Subcommand};
-use rscni::Error;
-use rscni::runtime::{AttachmentParams, Cache};
-
-use crate::network::{
-    Action, CONF_DIR, Target, absolute, container_id, is_true, parse_args, parse_cap_args, split_path,
+use rscni::{
+    Error,
+    runtime::{AttachmentParams, Cache},
 };
-use crate::output;
+
+use crate::{
+    network::{
+        Action, CONF_DIR, Target, absolute, container_id, is_true, parse_args, parse_cap_args,
+        split_path,
+    },
+    output,
+};
 
 /// The name under which this program is cnitool.
 pub(crate) const NAME: &str = "cnitool";
@@ -20,7 +27,13 @@ pub(crate) const NAME: &str = "cnitool";
 #[derive(Parser)]
 #[command(name = NAME, version, after_help = VARIABLES, arg_required_else_help = true)]
 struct Arguments {
-    #[arg(short, long, global = true, value_name = "NAME", help = "Interface name [default: $CNI_IFNAME, or eth0]")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "NAME",
+        help = "Interface name [default: $CNI_IFNAME, or eth0]"
+    )]
     ifname: Option<String>,
     #[command(subcommand)]
     command: Command,
@@ -100,7 +113,8 @@ impl Arguments {
             network: attachment.network,
             netns,
             params,
-            conf_dir: variable("NETCONFPATH").map_or_else(|| Path::new(CONF_DIR).to_owned(), Into::into),
+            conf_dir: variable("NETCONFPATH")
+                .map_or_else(|| Path::new(CONF_DIR).to_owned(), Into::into),
             plugin_path: variable("CNI_PATH").as_deref().map(split_path).unwrap_or_default(),
             timeout: None,
             cache: Cache::default(),

@@ -1,17 +1,23 @@
 //! `rscni conformance`: what there is to test, and where the report goes. The tests are those of `rscni-conformance`.
 
-use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::time::Duration;
+use std::{
+    ffi::OsString,
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::ValueEnum;
-use rscni_conformance::{ALL, Entry, Orphans, Report, Requirement, Result as Verdict, Subject, Wanted};
+use rscni_conformance::{
+    ALL, Entry, Orphans, Report, Requirement, Result as Verdict, Subject, Wanted,
+};
 
-use crate::duration::duration;
-use crate::network::split_path;
-use crate::output::{self, Style};
+use crate::{
+    duration::duration,
+    network::split_path,
+    output::{self, Style},
+};
 
 /// The hidden subcommand that [`work`] is.
 pub(crate) const WORKER: &str = "conformance-worker";
@@ -112,11 +118,14 @@ impl Conformance {
         let mut file = file.transpose()?;
         let own = std::env::current_exe().map_err(|error| format!("find this program: {error}"))?;
         let _orphans = Orphans::adopt();
-        let report = rscni_conformance::run(&subject, &requirements, (&own, &[WORKER]), &mut progress)?;
+        let report =
+            rscni_conformance::run(&subject, &requirements, (&own, &[WORKER]), &mut progress)?;
         let text = self.written(&report, file.is_none());
         match &mut file {
             None => output::text(&text),
-            Some(file) => file.write_all(text.as_bytes()).map_err(|error| format!("write the report: {error}"))?,
+            Some(file) => file
+                .write_all(text.as_bytes())
+                .map_err(|error| format!("write the report: {error}"))?,
         }
         let counts = report.counts();
         let failed = counts.failed_must + if self.strict { counts.failed_should } else { 0 };
@@ -124,17 +133,26 @@ impl Conformance {
     }
 
     fn requirements(&self) -> Result<Vec<&'static Requirement>, String> {
-        if let Some(unknown) = self.only.iter().find(|id| !ALL.iter().any(|requirement| requirement.id == **id)) {
-            return Err(format!("there is no requirement {unknown}; `rscni conformance --list` shows them all"));
+        if let Some(unknown) =
+            self.only.iter().find(|id| !ALL.iter().any(|requirement| requirement.id == **id))
+        {
+            return Err(format!(
+                "there is no requirement {unknown}; `rscni conformance --list` shows them all"
+            ));
         }
-        let wanted =
-            |requirement: &&Requirement| self.only.is_empty() || self.only.iter().any(|id| id == requirement.id);
+        let wanted = |requirement: &&Requirement| {
+            self.only.is_empty() || self.only.iter().any(|id| id == requirement.id)
+        };
         Ok(ALL.iter().filter(wanted).collect())
     }
 
     fn path(&self) -> Vec<PathBuf> {
         if !self.path.is_empty() {
-            return self.path.iter().map(|dir| std::path::absolute(dir).unwrap_or_else(|_| dir.clone())).collect();
+            return self
+                .path
+                .iter()
+                .map(|dir| std::path::absolute(dir).unwrap_or_else(|_| dir.clone()))
+                .collect();
         }
         let variable = std::env::var_os("CNI_PATH").filter(|path| !path.is_empty());
         split_path(&variable.unwrap_or_else(|| OsString::from(PLUGIN_DIR)))

@@ -1,18 +1,16 @@
 //! `dhcp daemon`: the daemon of the plugin dhcp, with the command line of Go's.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::time::Duration;
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use rscni::Error;
 use rscni_plugins::DhcpDaemon;
-use rustix::io::Errno;
-use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs};
+use rustix::{
+    io::Errno,
+    thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs},
+};
 
-use crate::duration::duration;
-use crate::output;
+use crate::{duration::duration, output};
 
 /// The name under which this program is the plugin, and with an argument its daemon.
 pub(crate) const NAME: &str = "dhcp";
@@ -46,7 +44,8 @@ pub(crate) struct Options {
 impl Options {
     /// Runs the daemon until it is asked to end.
     pub(crate) fn run(self) -> Result<(), Error> {
-        let Self { pidfile, hostprefix, socketpath, broadcast, timeout, resendmax, resendtimeout } = self;
+        let Self { pidfile, hostprefix, socketpath, broadcast, timeout, resendmax, resendtimeout } =
+            self;
         let daemon = DhcpDaemon {
             socket_path: socketpath,
             pidfile,
@@ -121,13 +120,23 @@ mod tests {
     use super::*;
 
     fn options(arguments: &[&str]) -> Result<Options, clap::Error> {
-        let all = ["dhcp", "daemon"].iter().chain(arguments).map(|text| with_two_hyphens(text.into()));
-        Arguments::try_parse_from(all).map(|Arguments { command: Command::Daemon(options) }| options)
+        let all =
+            ["dhcp", "daemon"].iter().chain(arguments).map(|text| with_two_hyphens(text.into()));
+        Arguments::try_parse_from(all)
+            .map(|Arguments { command: Command::Daemon(options) }| options)
     }
 
     #[test]
     fn options_are_written_as_for_gos_daemon() {
-        let all = ["-pidfile", "/run/p", "--socketpath=/run/s", "-hostprefix=/host", "-broadcast", "-timeout", "1m30s"];
+        let all = [
+            "-pidfile",
+            "/run/p",
+            "--socketpath=/run/s",
+            "-hostprefix=/host",
+            "-broadcast",
+            "-timeout",
+            "1m30s",
+        ];
         let options = options(&all).unwrap();
         assert_eq!((options.pidfile, options.socketpath), (Some("/run/p".into()), "/run/s".into()));
         assert_eq!((options.hostprefix.as_str(), options.broadcast), ("/host", true));
@@ -136,12 +145,22 @@ mod tests {
 
     #[test]
     fn the_defaults_are_those_of_gos_daemon() {
-        let Options { pidfile, hostprefix, socketpath, broadcast, timeout, resendmax, resendtimeout } =
-            options(&[]).unwrap();
+        let Options {
+            pidfile,
+            hostprefix,
+            socketpath,
+            broadcast,
+            timeout,
+            resendmax,
+            resendtimeout,
+        } = options(&[]).unwrap();
         assert_eq!((pidfile, hostprefix.as_str(), broadcast), (None, "", false));
         let daemon = DhcpDaemon::default();
         assert_eq!(daemon.socket_path, socketpath);
-        assert_eq!((daemon.timeout, daemon.resend_max, daemon.resend_timeout), (timeout, resendmax, resendtimeout));
+        assert_eq!(
+            (daemon.timeout, daemon.resend_max, daemon.resend_timeout),
+            (timeout, resendmax, resendtimeout)
+        );
         assert!(!options(&["-broadcast=false"]).unwrap().broadcast);
     }
 }

@@ -4,12 +4,17 @@ use std::time::Duration;
 
 /// A time as Go writes it: whole numbers, each with its unit, such as `1m30s`. None is nothing.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "must be more than nothing, in whole numbers with units (ms, s, m or h), such as 1m30s".to_owned();
+    let wrong = || {
+        "must be more than nothing, in whole numbers with units (ms, s, m or h), such as 1m30s"
+            .to_owned()
+    };
     let mut millis: u64 = 0;
     let mut rest = text;
     while !rest.is_empty() {
-        let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?);
-        let (unit, after) = after.split_at(after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len()));
+        let (number, after) =
+            rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?);
+        let (unit, after) =
+            after.split_at(after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len()));
         let factor = match unit {
             "ms" => 1,
             "s" => 1000,
@@ -31,9 +36,23 @@ mod tests {
     #[test]
     fn a_time_has_a_unit() {
         let millis = |text| duration(text).map(|time| time.as_millis());
-        assert_eq!((millis("10s"), millis("250ms"), millis("2m")), (Ok(10_000), Ok(250), Ok(120_000)));
+        assert_eq!(
+            (millis("10s"), millis("250ms"), millis("2m")),
+            (Ok(10_000), Ok(250), Ok(120_000))
+        );
         assert_eq!((millis("1m30s"), millis("1h2m250ms")), (Ok(90_000), Ok(3_720_250)));
-        for bad in ["", "10", "s", "0s", "-1s", "10 s", "5x", "1.5s", "99999999999999999999s", "9999999999999999999h"] {
+        for bad in [
+            "",
+            "10",
+            "s",
+            "0s",
+            "-1s",
+            "10 s",
+            "5x",
+            "1.5s",
+            "99999999999999999999s",
+            "9999999999999999999h",
+        ] {
             assert!(duration(bad).is_err(), "{bad:?}");
         }
     }

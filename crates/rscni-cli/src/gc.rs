@@ -2,16 +2,20 @@
 
 use std::path::PathBuf;
 
-use rscni::runtime::{AttachmentParams, Cache, CacheEntry, ConfDir, NetConfList, Runtime};
-use rscni::{Attachment, Error};
+use rscni::{
+    Attachment, Error,
+    runtime::{AttachmentParams, Cache, CacheEntry, ConfDir, NetConfList, Runtime},
+};
 use rscni_plugins::holdings::{DataDirs, HeldBy};
 use serde_json::{Value, json};
 
-use crate::network::Watched;
-use crate::node::{Node, Removal, State, configuration};
-use crate::output;
-use crate::places::{Memory, Places};
-use crate::table::printable;
+use crate::{
+    network::Watched,
+    node::{Node, Removal, State, configuration},
+    output,
+    places::{Memory, Places},
+    table::printable,
+};
 
 /// What `gc` takes.
 #[derive(clap::Args)]
@@ -47,7 +51,9 @@ impl Gc {
         names.extend(dir.networks.iter().map(|(_, list)| list.name.clone()));
         let mut errors = Vec::new();
         for name in names {
-            errors.extend(self.list(&dir, &cache, &name).and_then(|list| self.collect(&list, &cache)).err());
+            errors.extend(
+                self.list(&dir, &cache, &name).and_then(|list| self.collect(&list, &cache)).err(),
+            );
         }
         combined(errors)
     }
@@ -83,7 +89,9 @@ impl Gc {
         let mut errors: Vec<_> = outcome.map_err(Error::from).err().into_iter().collect();
         if !list.cni_version.has_gc_and_status() {
             // No plugin was told to look for more than what the runtime remembers.
-            errors.extend(forgotten.iter().filter_map(|attachment| detach(&runtime, list, attachment).err()));
+            errors.extend(
+                forgotten.iter().filter_map(|attachment| detach(&runtime, list, attachment).err()),
+            );
         }
         let after = Node::look(cache, &[list])?;
         let left = self.removals(&after, list, &[]);
@@ -149,7 +157,10 @@ pub(crate) fn lists(dir: &ConfDir) -> Vec<&NetConfList> {
 
 /// The network as the newest attachment to it remembers it.
 fn remembered(entries: Vec<CacheEntry>, network: &str) -> Option<NetConfList> {
-    let newest = entries.into_iter().filter(|entry| entry.network == network).max_by_key(|entry| entry.modified)?;
+    let newest = entries
+        .into_iter()
+        .filter(|entry| entry.network == network)
+        .max_by_key(|entry| entry.modified)?;
     configuration(&newest)
 }
 
@@ -163,8 +174,12 @@ fn of_marks(name: &str, dirs: &DataDirs) -> Result<NetConfList, Error> {
         dirs.iter().map(|dir| json!({ "type": name, "dataDir": dir })).collect()
     };
     let files = [with_files("tuning", &dirs.tuning), with_files("flannel", &dirs.flannel)].concat();
-    let addresses = dirs.host_local.iter().map(|dir| bridge(json!({ "type": "host-local", "dataDir": dir })));
-    let sockets = dirs.dhcp_sockets.iter().map(|path| bridge(json!({ "type": "dhcp", "daemonSocketPath": path })));
+    let addresses =
+        dirs.host_local.iter().map(|dir| bridge(json!({ "type": "host-local", "dataDir": dir })));
+    let sockets = dirs
+        .dhcp_sockets
+        .iter()
+        .map(|path| bridge(json!({ "type": "dhcp", "daemonSocketPath": path })));
     let ipam = ["host-local", "dhcp"].map(|name| bridge(json!({ "type": name })));
     let all = plugins.into_iter().chain(ipam).chain(files).chain(addresses).chain(sockets);
     let plugins: Vec<_> = all.collect();
@@ -173,12 +188,21 @@ fn of_marks(name: &str, dirs: &DataDirs) -> Result<NetConfList, Error> {
 }
 
 /// The attachments that are neither valid nor remembered, but have left something.
-fn only_marked(node: &Node, list: &NetConfList, valid: &[Attachment], auto: bool) -> Vec<Attachment> {
+fn only_marked(
+    node: &Node,
+    list: &NetConfList,
+    valid: &[Attachment],
+    auto: bool,
+) -> Vec<Attachment> {
     let mut found: Vec<Attachment> = Vec::new();
     for holding in &node.holdings.all {
         let HeldBy::Attachment { network, container_id, ifname } = &holding.by else { continue };
         let attachment = Attachment { container_id: container_id.clone(), ifname: ifname.clone() };
-        let is_remembered = node.listing.entries.iter().any(|e| e.network == *network && e.attachment() == attachment);
+        let is_remembered = node
+            .listing
+            .entries
+            .iter()
+            .any(|e| e.network == *network && e.attachment() == attachment);
         let is_kept = valid.contains(&attachment) || auto && node.state(holding) == State::InUse;
         if *network == list.name && !is_kept && !is_remembered && !found.contains(&attachment) {
             found.push(attachment);
@@ -187,7 +211,11 @@ fn only_marked(node: &Node, list: &NetConfList, valid: &[Attachment], auto: bool
     found
 }
 
-fn detach(runtime: &Runtime<&Watched>, list: &NetConfList, attachment: &Attachment) -> Result<(), Error> {
+fn detach(
+    runtime: &Runtime<&Watched>,
+    list: &NetConfList,
+    attachment: &Attachment,
+) -> Result<(), Error> {
     let mut params = AttachmentParams::default();
     params.container_id.clone_from(&attachment.container_id);
     params.ifname.clone_from(&attachment.ifname);
@@ -197,7 +225,8 @@ fn detach(runtime: &Runtime<&Watched>, list: &NetConfList, attachment: &Attachme
 fn combined(errors: Vec<Error>) -> Result<(), Error> {
     let mut errors = errors.into_iter();
     let Some(first) = errors.next() else { return Ok(()) };
-    let all = errors.fold(first.details().to_owned(), |all, error| format!("{all}; {}", error.details()));
+    let all =
+        errors.fold(first.details().to_owned(), |all, error| format!("{all}; {}", error.details()));
     Err(Error::Custom(first.code(), first.msg().to_owned(), all))
 }
 
@@ -207,6 +236,9 @@ fn attachment(text: &str) -> Result<Attachment, String> {
         Some((id, ifname)) if !id.is_empty() && !ifname.is_empty() && !ifname.contains('/') => {
             Ok(Attachment { container_id: id.to_owned(), ifname: ifname.to_owned() })
         }
-        _ => Err("an attachment is named by its container's id and its interface, such as box/eth0".to_owned()),
+        _ => {
+            Err("an attachment is named by its container's id and its interface, such as box/eth0"
+                .to_owned())
+        }
     }
 }

@@ -31,7 +31,12 @@ pub(crate) fn completions(shell: Shell, command: &mut Command) {
 
 /// Writes the pages of the commands and of their subcommands.
 pub(crate) fn manual(dir: &Path, commands: impl IntoIterator<Item = Command>) -> Result<(), Error> {
-    let failed = |e: std::io::Error| Error::IOFailure(format!("write manual pages to {}: {e}", dir.display()));
+    let failed = |e: std::io::Error| {
+        Error::IOFailure(format!("write manual pages to {}: {e}", dir.display()))
+    };
     rscni_linux::make_directory(dir, 0o755).map_err(failed)?;
-    commands.into_iter().try_for_each(|command| clap_mangen::generate_to(command, dir)).map_err(failed)
+    commands
+        .into_iter()
+        .try_for_each(|command| clap_mangen::generate_to(command, dir))
+        .map_err(failed)
 }

@@ -5,10 +5,12 @@
 //! then renamed over the old entry, so that whoever looks finds the old one or the new one, and a plugin that is
 //! running is not disturbed.
 
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::{
+    fs::{self, File, OpenOptions, Permissions},
+    io,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink},
+    path::{Path, PathBuf},
+};
 
 use rscni::Error;
 use rscni_linux::make_directory;
@@ -24,7 +26,11 @@ const PROGRAM: &str = "rscni";
 const TEMPORARY: &str = ".rscni-install-";
 
 /// Installs into `dir`, and says of each step what was done.
-pub(crate) fn install(dir: &Path, only: Option<&[String]>, say: &mut dyn FnMut(String)) -> Result<(), Error> {
+pub(crate) fn install(
+    dir: &Path,
+    only: Option<&[String]>,
+    say: &mut dyn FnMut(String),
+) -> Result<(), Error> {
     let names = selected(only)?;
     make_directory(dir, 0o755).map_err(|e| failure("make the directory", dir, &e))?;
     let handle = File::open(dir).map_err(|e| failure("open", dir, &e))?;
@@ -58,7 +64,9 @@ fn selected(only: Option<&[String]>) -> Result<Vec<&'static str>, Error> {
     let named = only.iter().map(|name| {
         all().find(|known| known == name).ok_or_else(|| {
             let known = all().collect::<Vec<_>>().join(", ");
-            Error::InvalidEnvValue(format!("--only {name}: there is no such plugin inside; there are {known}"))
+            Error::InvalidEnvValue(format!(
+                "--only {name}: there is no such plugin inside; there are {known}"
+            ))
         })
     });
     named.collect()
@@ -111,7 +119,9 @@ fn copy_self(path: &Path) -> io::Result<()> {
 /// What could not be done, and what to do about it.
 fn failure(what: &str, path: &Path, error: &io::Error) -> Error {
     let advice = match error.kind() {
-        io::ErrorKind::PermissionDenied => "; run it as a user who may write there, root for most directories",
+        io::ErrorKind::PermissionDenied => {
+            "; run it as a user who may write there, root for most directories"
+        }
         io::ErrorKind::ReadOnlyFilesystem => {
             "; the file system is read-only: choose the directory that your container runtime is configured with \
              (bin_dir) on a writable one"
@@ -122,7 +132,9 @@ fn failure(what: &str, path: &Path, error: &io::Error) -> Error {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "; make room there, nothing was replaced by a part"
         }
-        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => "; it must be a directory, not a file",
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            "; it must be a directory, not a file"
+        }
         _ => "",
     };
     let path: PathBuf = path.into();

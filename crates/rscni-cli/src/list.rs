@@ -1,18 +1,24 @@
 //! `rscni ls`: what is attached to what, from what is remembered of attachments.
 
-use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
 
-use rscni::Error;
-use rscni::runtime::{CacheEntry, CacheListing};
+use rscni::{
+    Error,
+    runtime::{CacheEntry, CacheListing},
+};
 use serde_json::{Value, json};
 
-use crate::netns::Presence;
-use crate::node;
-use crate::output::{self, Format, Style};
-use crate::places::Memory;
-use crate::table::{Table, printable};
+use crate::{
+    netns::Presence,
+    node,
+    output::{self, Format, Style},
+    places::Memory,
+    table::{Table, printable},
+};
 
 /// What `ls` takes.
 #[derive(clap::Args)]
@@ -63,14 +69,17 @@ pub(crate) fn addresses(entry: &CacheEntry) -> Vec<String> {
 }
 
 fn as_text(listing: &CacheListing, now: SystemTime, style: Style) -> String {
-    let mut table = Table::new(["NETWORK", "CONTAINER", "INTERFACE", "ADDRESSES", "AGE", "NAMESPACE"]);
+    let mut table =
+        Table::new(["NETWORK", "CONTAINER", "INTERFACE", "ADDRESSES", "AGE", "NAMESPACE"]);
     for entry in &listing.entries {
         table.row([
             entry.network.clone(),
             entry.params.container_id.clone(),
             entry.params.ifname.clone(),
             addresses(entry).join(" "),
-            entry.modified.map_or_else(String::new, |made| age(now.duration_since(made).unwrap_or_default())),
+            entry
+                .modified
+                .map_or_else(String::new, |made| age(now.duration_since(made).unwrap_or_default())),
             namespace(entry),
         ]);
     }
@@ -106,7 +115,9 @@ fn age(age: Duration) -> String {
 
 fn as_json(listing: &CacheListing) -> Value {
     let entry = |entry: &CacheEntry| {
-        let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok().map(|time| time.as_secs());
+        let since = |time: SystemTime| {
+            time.duration_since(SystemTime::UNIX_EPOCH).ok().map(|time| time.as_secs())
+        };
         let exists = match node::namespace(entry) {
             Some(Presence::There) => Some(true),
             Some(Presence::Gone) => Some(false),
@@ -122,7 +133,8 @@ fn as_json(listing: &CacheListing) -> Value {
             "netnsExists": exists,
         })
     };
-    let broken = |(file, error): &(PathBuf, Error)| json!({ "file": file, "error": error.details() });
+    let broken =
+        |(file, error): &(PathBuf, Error)| json!({ "file": file, "error": error.details() });
     json!({
         "attachments": listing.entries.iter().map(entry).collect::<Vec<_>>(),
         "broken": listing.broken.iter().map(broken).collect::<Vec<_>>(),
@@ -135,7 +147,15 @@ mod tests {
 
     #[test]
     fn an_age_is_in_its_largest_unit() {
-        let ages = [(0, "0s"), (59, "59s"), (60, "1m"), (3599, "59m"), (3600, "1h"), (86_399, "23h"), (864_000, "10d")];
+        let ages = [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (3599, "59m"),
+            (3600, "1h"),
+            (86_399, "23h"),
+            (864_000, "10d"),
+        ];
         for (seconds, text) in ages {
             assert_eq!(age(Duration::from_secs(seconds)), text);
         }

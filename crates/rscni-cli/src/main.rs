@@ -27,13 +27,10 @@ mod status;
 mod summary;
 mod table;
 
-use std::ffi::OsStr;
-use std::path::Path;
-use std::process::ExitCode;
+use std::{ffi::OsStr, path::Path, process::ExitCode};
 
 use rscni::{Error, ErrorReply, SpecVersion};
-use rustix::fs::Mode;
-use rustix::process::umask;
+use rustix::{fs::Mode, process::umask};
 
 /// The static binary's C library is musl, whose allocator maps and unmaps a page at a time and checks each block: a third
 /// of the instructions of an ADD, and as many system calls again.
@@ -48,13 +45,19 @@ fn main() -> ExitCode {
     let name = Path::new(&called).file_name().and_then(OsStr::to_str).unwrap_or("rscni");
     if let Some(plugin) = rscni_plugins::find(name) {
         // Runtimes call plugins without arguments.
-        return if name == dhcp_daemon::NAME && args.len() > 0 { dhcp_daemon::main() } else { run(plugin) };
+        return if name == dhcp_daemon::NAME && args.len() > 0 {
+            dhcp_daemon::main()
+        } else {
+            run(plugin)
+        };
     }
     if name == cnitool::NAME {
         return cnitool::main();
     }
     // Runtimes call plugins without arguments; with some it is a person, whatever the environment may hold.
-    if args.next().is_none() && std::env::var_os("CNI_COMMAND").is_some_and(|command| !command.is_empty()) {
+    if args.next().is_none()
+        && std::env::var_os("CNI_COMMAND").is_some_and(|command| !command.is_empty())
+    {
         let wanted = std::env::var(network::PLUGIN_VARIABLE).unwrap_or_default();
         return rscni_plugins::find(&wanted).map_or_else(|| not_a_plugin(name), run);
     }

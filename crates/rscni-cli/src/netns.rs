@@ -1,14 +1,14 @@
 //! Network namespaces by name, in the directory where `ip netns` keeps them and everyone looks.
 
-use std::fs::File;
-use std::io;
-use std::path::Path;
+use std::{fs::File, io, path::Path};
 
 use rscni::Error;
 use rscni_linux::{Netns, make_directory};
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
-use rustix::mount::{MountPropagationFlags, mount_bind_recursive, mount_change};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+    mount::{MountPropagationFlags, mount_bind_recursive, mount_change},
+};
 
 /// The directory of names.
 ///
@@ -31,14 +31,17 @@ pub(crate) enum Presence {
 pub(crate) fn presence(path: &Path) -> Presence {
     match Netns::open(path) {
         Ok(_) => Presence::There,
-        Err(rscni_linux::Error::NotFound { .. } | rscni_linux::Error::Invalid { .. }) => Presence::Gone,
+        Err(rscni_linux::Error::NotFound { .. } | rscni_linux::Error::Invalid { .. }) => {
+            Presence::Gone
+        }
         Err(error) => Presence::Unknown(error.to_string()),
     }
 }
 
 /// Whether a path names a process by its number, and that process is in the namespace that this is called in.
 pub(crate) fn is_own_by_process(path: &Path) -> bool {
-    let number = path.strip_prefix("/proc").ok().and_then(|rest| rest.iter().next()).unwrap_or_default();
+    let number =
+        path.strip_prefix("/proc").ok().and_then(|rest| rest.iter().next()).unwrap_or_default();
     let is_number = !number.is_empty() && number.as_encoded_bytes().iter().all(u8::is_ascii_digit);
     let is_own = || Netns::open(path)?.is_same(&Netns::current()?);
     is_number && is_own().unwrap_or_default()
@@ -49,14 +52,18 @@ pub(crate) fn make_if_missing(path: &Path) -> Result<bool, Error> {
     if path.exists() {
         return Ok(false);
     }
-    let Some(dir) = path.parent().filter(|dir| *dir == named_dir() || *dir == Path::new("/run/netns")) else {
+    let Some(dir) =
+        path.parent().filter(|dir| *dir == named_dir() || *dir == Path::new("/run/netns"))
+    else {
         return Err(Error::InvalidNetns(format!(
             "{} does not exist, and --create-netns makes namespaces in {} only: give a name instead of a path",
             path.display(),
             named_dir().display()
         )));
     };
-    prepare(dir).map_err(|e| Error::IOFailure(format!("make {} a place for namespaces: {e}", dir.display())))?;
+    prepare(dir).map_err(|e| {
+        Error::IOFailure(format!("make {} a place for namespaces: {e}", dir.display()))
+    })?;
     let made = Netns::create().and_then(|netns| netns.bind(path));
     made.map_err(|e| Error::IOFailure(e.to_string()))?;
     Ok(true)
@@ -66,8 +73,10 @@ pub(crate) fn make_if_missing(path: &Path) -> Result<bool, Error> {
 pub(crate) fn unmake(path: &Path, error: Error) -> Error {
     match Netns::unbind(path) {
         Ok(()) => error,
-        Err(left) => error
-            .context(format!("{} was made for this and is left, since it cannot be removed ({left})", path.display())),
+        Err(left) => error.context(format!(
+            "{} was made for this and is left, since it cannot be removed ({left})",
+            path.display()
+        )),
     }
 }
 

@@ -1,15 +1,19 @@
 //! The operations on a network by its name, as `rscni` and `cnitool` both do it.
 
-use std::ffi::OsStr;
-use std::fmt::Write as _;
-use std::io::{self, Write as _};
-use std::path::{Component, Path, PathBuf};
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::{
+    ffi::OsStr,
+    fmt::Write as _,
+    io::{self, Write as _},
+    path::{Component, Path, PathBuf},
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
-use rscni::invoke::{Exec, Invocation, Outcome, Process};
-use rscni::runtime::{AttachmentParams, Cache, ConfDir, NetConfList, Runtime};
-use rscni::{CNIResult, Error, SpecVersion};
+use rscni::{
+    CNIResult, Error, SpecVersion,
+    invoke::{Exec, Invocation, Outcome, Process},
+    runtime::{AttachmentParams, Cache, ConfDir, NetConfList, Runtime},
+};
 use rscni_plugins::Linked;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha512};
@@ -167,8 +171,9 @@ pub(crate) fn container_id(netns: &Path) -> String {
 /// A path made absolute by its text alone, as Go does it: the container id depends on it, and the namespace may be
 /// gone.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Error> {
-    let from_root = std::path::absolute(path)
-        .map_err(|e| Error::InvalidEnvValue(format!("network namespace {:?}: {e}", path.display())))?;
+    let from_root = std::path::absolute(path).map_err(|e| {
+        Error::InvalidEnvValue(format!("network namespace {:?}: {e}", path.display()))
+    })?;
     let mut clean = PathBuf::new();
     for component in from_root.components() {
         match component {
@@ -193,7 +198,9 @@ pub(crate) fn parse_args(text: &str) -> Result<Vec<(String, String)>, Error> {
     pairs
         .map(|pair| match pair.split_once('=') {
             Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-            _ => Err(Error::InvalidEnvValue(format!("CNI_ARGS: {pair:?} is not a pair of the form KEY=VALUE"))),
+            _ => Err(Error::InvalidEnvValue(format!(
+                "CNI_ARGS: {pair:?} is not a pair of the form KEY=VALUE"
+            ))),
         })
         .collect()
 }
@@ -206,7 +213,9 @@ pub(crate) fn is_true(text: &str) -> bool {
 /// The object of `CAP_ARGS`.
 pub(crate) fn parse_cap_args(text: &str) -> Result<Map<String, Value>, Error> {
     serde_json::from_str(text).map_err(|e| {
-        Error::InvalidEnvValue(format!("CAP_ARGS: must be a JSON object of capabilities and their values: {e}"))
+        Error::InvalidEnvValue(format!(
+            "CAP_ARGS: must be a JSON object of capabilities and their values: {e}"
+        ))
     })
 }
 
@@ -217,7 +226,10 @@ mod tests {
     #[test]
     fn the_container_id_is_cnitools() {
         // From `cnitool add mynet /var/run/netns/testing`.
-        assert_eq!(container_id(Path::new("/var/run/netns/testing")), "cnitool-77383ca0a0715733ca6f");
+        assert_eq!(
+            container_id(Path::new("/var/run/netns/testing")),
+            "cnitool-77383ca0a0715733ca6f"
+        );
     }
 
     #[test]
@@ -231,7 +243,10 @@ mod tests {
     #[test]
     fn arguments_are_pairs() {
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-        assert_eq!(parse_args("IgnoreUnknown=1;K=a=b;").unwrap(), [pair("IgnoreUnknown", "1"), pair("K", "a=b")]);
+        assert_eq!(
+            parse_args("IgnoreUnknown=1;K=a=b;").unwrap(),
+            [pair("IgnoreUnknown", "1"), pair("K", "a=b")]
+        );
         for bad in ["K", "=v", "a=1;b"] {
             assert_eq!(parse_args(bad).unwrap_err().code(), 4, "{bad}");
         }

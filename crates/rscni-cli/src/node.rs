@@ -1,16 +1,22 @@
 //! What attachments hold on this node, and whether each of them is still there: what `gc` removes and `doctor` tells.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
-use rscni::runtime::{Cache, CacheEntry, CacheListing, NetConfList};
-use rscni::{Attachment, Error};
+use rscni::{
+    Attachment, Error,
+    runtime::{Cache, CacheEntry, CacheListing, NetConfList},
+};
 use rscni_linux::Netlink;
 use rscni_plugins::holdings::{DataDirs, HeldBy, Holding, Holdings, Live, live};
 use serde_json::Value;
 
-use crate::list::{addresses, may_be_of};
-use crate::netns::{Presence, is_own_by_process, presence};
+use crate::{
+    list::{addresses, may_be_of},
+    netns::{Presence, is_own_by_process, presence},
+};
 
 /// A node as it is at one time.
 pub(crate) struct Node {
@@ -77,25 +83,43 @@ impl Node {
     /// The names of the networks that something is left of.
     pub(crate) fn networks(&self) -> BTreeSet<String> {
         let held = self.holdings.all.iter().filter_map(|holding| holding.by.network());
-        self.listing.entries.iter().map(|entry| &*entry.network).chain(held).map(ToOwned::to_owned).collect()
+        self.listing
+            .entries
+            .iter()
+            .map(|entry| &*entry.network)
+            .chain(held)
+            .map(ToOwned::to_owned)
+            .collect()
     }
 
     /// The files of the cache that may be of the network, and cannot be read.
     pub(crate) fn broken(&self, network: &str) -> impl Iterator<Item = &Error> {
-        self.listing.broken.iter().filter(move |(file, _)| may_be_of(file, network)).map(|(_, error)| error)
+        self.listing
+            .broken
+            .iter()
+            .filter(move |(file, _)| may_be_of(file, network))
+            .map(|(_, error)| error)
     }
 
     /// The attachments of a network that are in use: those that are remembered and have their namespace, or may have it,
     /// and those that nobody remembers, but whose interface is in a namespace, by its mark or by its address.
     pub(crate) fn in_use(&self, network: &str) -> Vec<Attachment> {
         let of_network = self.listing.entries.iter().filter(|entry| entry.network == network);
-        let mut valid: Vec<_> = of_network.filter(|entry| is_there(entry)).map(CacheEntry::attachment).collect();
+        let mut valid: Vec<_> =
+            of_network.filter(|entry| is_there(entry)).map(CacheEntry::attachment).collect();
         for by in &self.live {
             if let HeldBy::Attachment { network: of, container_id, ifname } = by
                 && of == network
-                && !self.listing.entries.iter().any(|entry| by.is(&entry.network, &entry.attachment()))
+                && !self
+                    .listing
+                    .entries
+                    .iter()
+                    .any(|entry| by.is(&entry.network, &entry.attachment()))
             {
-                valid.push(Attachment { container_id: container_id.clone(), ifname: ifname.clone() });
+                valid.push(Attachment {
+                    container_id: container_id.clone(),
+                    ifname: ifname.clone(),
+                });
             }
         }
         valid
@@ -104,9 +128,11 @@ impl Node {
     /// Whether a network has attachments with an interface in some namespace that nobody remembers, and whose names
     /// their marks do not tell.
     pub(crate) fn has_nameless(&self, network: &str) -> bool {
-        let is_remembered =
-            |by: &HeldBy| self.listing.entries.iter().any(|entry| by.is(&entry.network, &entry.attachment()));
-        let mut nameless = self.live.iter().filter(|by| matches!(by, HeldBy::Hashed(_)) && by.is_of(network));
+        let is_remembered = |by: &HeldBy| {
+            self.listing.entries.iter().any(|entry| by.is(&entry.network, &entry.attachment()))
+        };
+        let mut nameless =
+            self.live.iter().filter(|by| matches!(by, HeldBy::Hashed(_)) && by.is_of(network));
         nameless.any(|by| !is_remembered(by))
     }
 
@@ -114,11 +140,15 @@ impl Node {
     pub(crate) fn state(&self, holding: &Holding) -> State {
         let by = &holding.by;
         match by {
-            HeldBy::Nobody { .. } => return State::Orphaned("it is what a call that was cut off has left".into()),
+            HeldBy::Nobody { .. } => {
+                return State::Orphaned("it is what a call that was cut off has left".into());
+            }
             HeldBy::Unknown { .. } => return State::InUse,
             _ => {}
         }
-        let remembered = || self.listing.entries.iter().filter(|entry| by.is(&entry.network, &entry.attachment()));
+        let remembered = || {
+            self.listing.entries.iter().filter(|entry| by.is(&entry.network, &entry.attachment()))
+        };
         if remembered().any(is_there) {
             return State::InUse;
         }
@@ -126,9 +156,10 @@ impl Node {
             return State::Orphaned(gone(entry));
         }
         let is_live = |live: &HeldBy| match live {
-            HeldBy::Attachment { network, container_id, ifname } => {
-                by.is(network, &Attachment { container_id: container_id.clone(), ifname: ifname.clone() })
-            }
+            HeldBy::Attachment { network, container_id, ifname } => by.is(
+                network,
+                &Attachment { container_id: container_id.clone(), ifname: ifname.clone() },
+            ),
             other => other == by,
         };
         let may_be_remembered = match by.network() {
@@ -142,12 +173,20 @@ impl Node {
     }
 
     /// What GC of a network with these valid attachments removes. `why` says it of those that the node itself does not.
-    pub(crate) fn removals(&self, list: &NetConfList, valid: &[Attachment], why: Option<&str>) -> Vec<Removal> {
+    pub(crate) fn removals(
+        &self,
+        list: &NetConfList,
+        valid: &[Attachment],
+        why: Option<&str>,
+    ) -> Vec<Removal> {
         let mut removals = Vec::new();
         for entry in &self.listing.entries {
             if entry.network == list.name && !valid.contains(&entry.attachment()) {
                 let what = [vec![named(entry)], addresses(entry)].concat().join(" ");
-                removals.push(Removal { what, why: why.map_or_else(|| gone(entry), ToOwned::to_owned) });
+                removals.push(Removal {
+                    what,
+                    why: why.map_or_else(|| gone(entry), ToOwned::to_owned),
+                });
             }
         }
         for holding in &self.holdings.all {
@@ -156,7 +195,9 @@ impl Node {
             let is_removed = by.is_of(&list.name) && !is_valid && is_reached(by, list);
             let why = match (self.state(holding), why) {
                 (State::Orphaned(why), _) => why,
-                (State::InUse, Some(why)) if !matches!(by, HeldBy::Unknown { .. }) => why.to_owned(),
+                (State::InUse, Some(why)) if !matches!(by, HeldBy::Unknown { .. }) => {
+                    why.to_owned()
+                }
                 (State::InUse, _) => continue,
             };
             if is_removed {
@@ -185,8 +226,9 @@ pub(crate) fn is_there(entry: &CacheEntry) -> bool {
 pub(crate) fn namespace(entry: &CacheEntry) -> Option<Presence> {
     let path = entry.params.netns.as_deref()?;
     let presence = presence(path);
-    let is_given_again =
-        presence == Presence::There && is_own_by_process(path) && has_its_interface(entry).is_ok_and(|has_it| !has_it);
+    let is_given_again = presence == Presence::There
+        && is_own_by_process(path)
+        && has_its_interface(entry).is_ok_and(|has_it| !has_it);
     Some(if is_given_again { Presence::Gone } else { presence })
 }
 
@@ -196,9 +238,10 @@ fn has_its_interface(entry: &CacheEntry) -> Result<bool, rscni_linux::Error> {
     let inside = entry.result.interfaces.iter().filter(|interface| interface.sandbox.is_some());
     let mut known = inside.filter_map(|interface| Some((&interface.name, interface.mac.as_ref()?)));
     Ok(known.any(|(name, mac)| {
-        links
-            .iter()
-            .any(|link| link.name == *name && link.mac.is_some_and(|it| it.to_string().eq_ignore_ascii_case(mac)))
+        links.iter().any(|link| {
+            link.name == *name
+                && link.mac.is_some_and(|it| it.to_string().eq_ignore_ascii_case(mac))
+        })
     }))
 }
 
@@ -215,7 +258,9 @@ pub(crate) fn named(entry: &CacheEntry) -> String {
 
 /// The network as an attachment remembers it.
 pub(crate) fn configuration(entry: &CacheEntry) -> Option<NetConfList> {
-    NetConfList::from_json(&entry.config).or_else(|_| NetConfList::from_plugin_json(&entry.config)).ok()
+    NetConfList::from_json(&entry.config)
+        .or_else(|_| NetConfList::from_plugin_json(&entry.config))
+        .ok()
 }
 
 /// Where the plugins of a list keep files, if not where they do by themselves.

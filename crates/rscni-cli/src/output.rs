@@ -1,7 +1,9 @@
 //! What the commands print: JSON and text on stdout, errors on stderr.
 
-use std::io::{IsTerminal, Write};
-use std::process::ExitCode;
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+};
 
 use clap::ValueEnum;
 use rscni::Error;
@@ -44,7 +46,8 @@ impl Style {
 /// Prints JSON, indented as Go's tools indent it.
 pub(crate) fn json(value: &impl serde::Serialize) {
     let mut bytes = Vec::new();
-    let mut serializer = Serializer::with_formatter(&mut bytes, PrettyFormatter::with_indent(b"    "));
+    let mut serializer =
+        Serializer::with_formatter(&mut bytes, PrettyFormatter::with_indent(b"    "));
     if value.serialize(&mut serializer).is_ok() {
         bytes.push(b'\n');
         write(&bytes);

@@ -1,14 +1,18 @@
 //! Where networks, plugins and what is remembered of attachments are, and how long plugins may take: the options that
 //! several commands share.
 
-use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use rscni::runtime::{Cache, Runtime};
 
-use crate::duration::duration;
-use crate::network::{CONF_DIR, Watched, runtime, split_path};
+use crate::{
+    duration::duration,
+    network::{CONF_DIR, Watched, runtime, split_path},
+};
 
 pub(crate) const PLUGIN_DIR: &str = "/opt/cni/bin";
 pub(crate) const CACHE_DIR: &str = "/var/lib/cni";

@@ -1,13 +1,17 @@
 //! `rscni status`: whether networks could take another container.
 
-use rscni::Error;
-use rscni::invoke::Exec;
-use rscni::runtime::{Cache, ConfDir, NetConfList, PluginConf};
+use rscni::{
+    Error,
+    invoke::Exec,
+    runtime::{Cache, ConfDir, NetConfList, PluginConf},
+};
 
-use crate::network::Watched;
-use crate::output;
-use crate::places::Places;
-use crate::table::{columns, printable};
+use crate::{
+    network::Watched,
+    output,
+    places::Places,
+    table::{columns, printable},
+};
 
 /// What `status` takes.
 #[derive(clap::Args)]
@@ -27,12 +31,17 @@ impl Status {
             None => (effective(&dir), &dir.broken[..]),
         };
         if networks.is_empty() && broken.is_empty() {
-            return Err(Error::PluginNotAvailable(format!("{} has no network configuration", dir.path.display())));
+            return Err(Error::PluginNotAvailable(format!(
+                "{} has no network configuration",
+                dir.path.display()
+            )));
         }
         let answers: Vec<_> = networks.iter().map(|list| (list, self.ask(list))).collect();
         let rows: Vec<_> = answers
             .iter()
-            .map(|(list, answer)| [list.name.clone(), answer.as_ref().map_or_else(not_ready, |()| ready(list))])
+            .map(|(list, answer)| {
+                [list.name.clone(), answer.as_ref().map_or_else(not_ready, |()| ready(list))]
+            })
             .collect();
         for line in columns(&rows) {
             output::line(&line);
@@ -44,8 +53,13 @@ impl Status {
         let bad = answers.iter().filter(|(_, answer)| answer.is_err()).count();
         match (bad, broken.len()) {
             (0, 0) => Ok(()),
-            (0, files) => Err(Error::InvalidNetworkConfig(format!("configuration files that cannot be used: {files}"))),
-            (bad, _) => Err(Error::PluginNotAvailable(format!("networks that are not ready: {bad} of {}", rows.len()))),
+            (0, files) => Err(Error::InvalidNetworkConfig(format!(
+                "configuration files that cannot be used: {files}"
+            ))),
+            (bad, _) => Err(Error::PluginNotAvailable(format!(
+                "networks that are not ready: {bad} of {}",
+                rows.len()
+            ))),
         }
     }
 
@@ -56,9 +70,14 @@ impl Status {
         for name in list.plugins.iter().map(PluginConf::plugin_type) {
             (&watched).find(name, &path)?;
             // One that does not say its versions may support this one nevertheless.
-            let unsupported = runtime.version(name).ok().filter(|info| !info.supports(list.cni_version));
+            let unsupported =
+                runtime.version(name).ok().filter(|info| !info.supports(list.cni_version));
             if let Some(info) = unsupported {
-                let known = info.supported_versions().iter().map(|version| version.as_str()).collect::<Vec<_>>();
+                let known = info
+                    .supported_versions()
+                    .iter()
+                    .map(|version| version.as_str())
+                    .collect::<Vec<_>>();
                 return Err(Error::IncompatibleVersion(format!(
                     "plugin {name} does not support cniVersion {}, but {}",
                     list.cni_version,
@@ -72,7 +91,8 @@ impl Status {
 
 /// The networks, each once: of several with a name, the one that would be used.
 fn effective(dir: &ConfDir) -> Vec<&NetConfList> {
-    let is_used = |list: &&NetConfList| dir.find(&list.name).is_ok_and(|used| std::ptr::eq(used, *list));
+    let is_used =
+        |list: &&NetConfList| dir.find(&list.name).is_ok_and(|used| std::ptr::eq(used, *list));
     dir.networks.iter().map(|(_, list)| list).filter(is_used).collect()
 }
 
@@ -80,7 +100,10 @@ fn ready(list: &NetConfList) -> String {
     if list.cni_version.has_gc_and_status() {
         return "ready".to_owned();
     }
-    format!("ready, as far as can be known: its plugins are there, but version {} has no STATUS", list.cni_version)
+    format!(
+        "ready, as far as can be known: its plugins are there, but version {} has no STATUS",
+        list.cni_version
+    )
 }
 
 fn not_ready(error: &Error) -> String {

@@ -1,14 +1,14 @@
 //! What `rscni add` tells people on a terminal: the result of an ADD, and where the time went.
 
-use std::fmt::Write as _;
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
-use rscni::CNIResult;
-use rscni::runtime::AttachmentParams;
+use rscni::{CNIResult, runtime::AttachmentParams};
 
-use crate::network::Step;
-use crate::output::Style;
-use crate::table::{columns, printable};
+use crate::{
+    network::Step,
+    output::Style,
+    table::{columns, printable},
+};
 
 /// The summary of an attachment of `netns`, as it was named, to `network`.
 pub(crate) fn summary(
@@ -19,8 +19,12 @@ pub(crate) fn summary(
     steps: &[Step],
     style: Style,
 ) -> String {
-    let mut text =
-        format!("{} is attached to {} as {}\n", printable(netns), style.bold(network), style.bold(&params.ifname));
+    let mut text = format!(
+        "{} is attached to {} as {}\n",
+        printable(netns),
+        style.bold(network),
+        style.bold(&params.ifname)
+    );
     let sections = [
         ("container", vec![params.container_id.clone()]),
         ("interfaces", columns(&interfaces(params, result))),
@@ -43,24 +47,36 @@ fn interfaces(params: &AttachmentParams, result: &CNIResult) -> Vec<[String; 4]>
     let row = |interface: &rscni::Interface| {
         let place = match &interface.sandbox {
             None => "on the host".to_owned(),
-            Some(path) if params.netns.as_deref().is_some_and(|netns| netns.as_os_str() == path.as_str()) => {
+            Some(path)
+                if params
+                    .netns
+                    .as_deref()
+                    .is_some_and(|netns| netns.as_os_str() == path.as_str()) =>
+            {
                 "in the container".to_owned()
             }
             Some(path) => format!("in {}", printable(path)),
         };
         let mtu = interface.mtu.map_or_else(String::new, |mtu| format!("mtu {mtu}"));
-        [printable(&interface.name), place, printable(interface.mac.as_deref().unwrap_or_default()), mtu]
+        [
+            printable(&interface.name),
+            place,
+            printable(interface.mac.as_deref().unwrap_or_default()),
+            mtu,
+        ]
     };
     result.interfaces.iter().map(row).collect()
 }
 
 fn addresses(result: &CNIResult) -> Vec<[String; 3]> {
     let row = |ip: &rscni::IpConfig| {
-        let interface = ip.interface.and_then(|index| result.interfaces.get(usize::try_from(index).ok()?));
+        let interface =
+            ip.interface.and_then(|index| result.interfaces.get(usize::try_from(index).ok()?));
         [
             ip.address.to_string(),
             ip.gateway.map_or_else(String::new, |gateway| format!("gateway {gateway}")),
-            interface.map_or_else(String::new, |interface| format!("on {}", printable(&interface.name))),
+            interface
+                .map_or_else(String::new, |interface| format!("on {}", printable(&interface.name))),
         ]
     };
     result.ips.iter().map(row).collect()
@@ -75,7 +91,8 @@ fn routes(result: &CNIResult) -> Vec<[String; 3]> {
             ("table", route.table),
             ("scope", route.scope.map(u32::from)),
         ];
-        let set = numbers.iter().filter_map(|(name, value)| value.map(|value| format!("{name} {value}")));
+        let set =
+            numbers.iter().filter_map(|(name, value)| value.map(|value| format!("{name} {value}")));
         [
             route.dst.to_string(),
             route.gw.map_or_else(String::new, |gateway| format!("via {gateway}")),
@@ -88,8 +105,12 @@ fn routes(result: &CNIResult) -> Vec<[String; 3]> {
 fn dns(result: &CNIResult) -> Vec<String> {
     let Some(dns) = &result.dns else { return Vec::new() };
     let domain: Vec<_> = dns.domain.iter().cloned().collect();
-    let lists =
-        [("servers", &dns.nameservers), ("domain", &domain), ("search", &dns.search), ("options", &dns.options)];
+    let lists = [
+        ("servers", &dns.nameservers),
+        ("domain", &domain),
+        ("search", &dns.search),
+        ("options", &dns.options),
+    ];
     let rows: Vec<_> = lists
         .iter()
         .filter(|(_, values)| !values.is_empty())
@@ -99,7 +120,8 @@ fn dns(result: &CNIResult) -> Vec<String> {
 }
 
 fn times(steps: &[Step]) -> Vec<[String; 2]> {
-    let mut rows: Vec<_> = steps.iter().map(|step| [printable(&step.plugin), milliseconds(step.time)]).collect();
+    let mut rows: Vec<_> =
+        steps.iter().map(|step| [printable(&step.plugin), milliseconds(step.time)]).collect();
     if rows.len() > 1 {
         rows.push(["together".into(), milliseconds(steps.iter().map(|step| step.time).sum())]);
     }
@@ -163,7 +185,14 @@ a is attached to net as eth0
     #[test]
     fn what_a_result_does_not_have_takes_no_line_and_titles_are_bold_where_asked() {
         let params = AttachmentParams::new("box", "/run/netns/a", "eth0");
-        let text = summary("a", "net", &params, &CNIResult::default(), &[step("noop", 1500)], Style { bold: true });
+        let text = summary(
+            "a",
+            "net",
+            &params,
+            &CNIResult::default(),
+            &[step("noop", 1500)],
+            Style { bold: true },
+        );
         assert_eq!(
             text,
             "a is attached to \u{1b}[1mnet\u{1b}[0m as \u{1b}[1meth0\u{1b}[0m\n  \

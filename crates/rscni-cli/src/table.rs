@@ -30,10 +30,13 @@ impl<const N: usize> Table<N> {
 
 /// Lines of cells, with two blanks between columns and none at the end of a line.
 pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let width = |column: usize| {
+        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
+    };
     let widths: [usize; N] = std::array::from_fn(width);
     let line = |row: &[String; N]| {
-        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<_> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         cells.join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect()
@@ -41,7 +44,8 @@ pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
 
 /// The text without characters that would do something to a terminal: it comes from files and from plugins.
 pub(crate) fn printable(text: &str) -> String {
-    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let shown =
+        |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(shown).collect()
 }
 
@@ -54,7 +58,14 @@ mod tests {
         let mut table = Table::new(["A", "BETA", "C"]);
         table.row(["länger".into(), "x".into(), String::new()]);
         table.row([String::new(), "\u{1b}[2J\n".into(), "y".into()]);
-        assert_eq!(table.text(Style::default()), "A       BETA         C\nlänger  x\n        \\u{1b}[2J\\n  y\n");
-        assert!(table.text(Style { bold: true }).starts_with("\u{1b}[1mA       BETA         C\u{1b}[0m\nl"));
+        assert_eq!(
+            table.text(Style::default()),
+            "A       BETA         C\nlänger  x\n        \\u{1b}[2J\\n  y\n"
+        );
+        assert!(
+            table
+                .text(Style { bold: true })
+                .starts_with("\u{1b}[1mA       BETA         C\u{1b}[0m\nl")
+        );
     }
 }

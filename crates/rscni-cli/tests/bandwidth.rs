@@ -2,12 +2,16 @@
 
 mod support;
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, Shutdown, TcpListener, TcpStream},
+    time::{Duration, Instant},
+};
 
-use rscni_linux::tc::{Handle, HtbClass, Qdisc, Tbf, U32};
-use rscni_linux::{AddressFlags, Bridge, Ifb, Link, Netlink};
+use rscni_linux::{
+    AddressFlags, Bridge, Ifb, Link, Netlink,
+    tc::{Handle, HtbClass, Qdisc, Tbf, U32},
+};
 use rscni_test::{Container, Lab, Outcome, Versions};
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -35,7 +39,11 @@ fn bridged(lab: &Lab, name: &str) -> Attached {
 /// The ifb that the result of an ADD names.
 fn ifb_name(a: &Attached) -> String {
     let interfaces = a.reply.interfaces();
-    interfaces.last().filter(|name| name.starts_with("bwp")).expect("an ifb in the result").to_string()
+    interfaces
+        .last()
+        .filter(|name| name.starts_with("bwp"))
+        .expect("an ifb in the result")
+        .to_string()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,7 +52,8 @@ enum Direction {
     FromContainer,
 }
 
-const BOTH: [(Direction, u32); 2] = [(Direction::ToContainer, INGRESS), (Direction::FromContainer, EGRESS)];
+const BOTH: [(Direction, u32); 2] =
+    [(Direction::ToContainer, INGRESS), (Direction::FromContainer, EGRESS)];
 
 /// What has come through a TCP connection so far.
 #[derive(Clone, Copy, Debug)]
@@ -70,9 +79,11 @@ fn transfer(
     let listener = lab.host().run(|| TcpListener::bind((address, 0))).unwrap();
     let to = listener.local_addr().unwrap();
     let start = Instant::now();
-    let inside = container.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(60))).unwrap();
+    let inside =
+        container.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(60))).unwrap();
     let (outside, _) = listener.accept().unwrap();
-    let (mut from, mut to) = if direction == Direction::ToContainer { (outside, inside) } else { (inside, outside) };
+    let (mut from, mut to) =
+        if direction == Direction::ToContainer { (outside, inside) } else { (inside, outside) };
     to.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     std::thread::scope(|scope| {
         // It ends when the other side has had enough.
@@ -86,7 +97,9 @@ fn transfer(
             }
             received.seconds = start.elapsed().as_secs_f64();
             match enough(received) {
-                Ok(false) if received.seconds > PATIENCE => break Err("that is not enough".to_owned()),
+                Ok(false) if received.seconds > PATIENCE => {
+                    break Err("that is not enough".to_owned());
+                }
                 Ok(false) => {}
                 end => break end,
             }
@@ -102,7 +115,12 @@ fn transfer(
 /// a while there are almost as many. A busy machine may be slower for as long as it likes: what it holds up comes later,
 /// but then no more has come in all the time.
 #[track_caller]
-fn assert_limited(lab: &Lab, container: &Container, address: &str, (direction, limit): (Direction, u32)) {
+fn assert_limited(
+    lab: &Lab,
+    container: &Container,
+    address: &str,
+    (direction, limit): (Direction, u32),
+) {
     /// What a burst may be, and the packet that is larger than what is left of it.
     const BURST: f64 = 2.0 * 800_000.0;
     const WHILE: f64 = 1.0;
@@ -129,13 +147,23 @@ fn assert_limited(lab: &Lab, container: &Container, address: &str, (direction, l
 
 /// Asserts that more comes through than five times the limit would let.
 #[track_caller]
-fn assert_unlimited(lab: &Lab, container: &Container, address: &str, (direction, limit): (Direction, u32)) {
+fn assert_unlimited(
+    lab: &Lab,
+    container: &Container,
+    address: &str,
+    (direction, limit): (Direction, u32),
+) {
     let limit = f64::from(limit);
-    transfer(lab, container, address, direction, |now| Ok(now.bits > 5.0 * limit * now.seconds.max(0.5)));
+    transfer(lab, container, address, direction, |now| {
+        Ok(now.bits > 5.0 * limit * now.seconds.max(0.5))
+    });
 }
 
 #[rstest]
-fn limits_hold_in_both_directions(#[values("bridge", "ptp")] plugin: &str, #[values(V4, V6)] subnet: &str) {
+fn limits_hold_in_both_directions(
+    #[values("bridge", "ptp")] plugin: &str,
+    #[values(V4, V6)] subnet: &str,
+) {
     rscni_test::run(|lab| {
         let first = match plugin {
             "bridge" => Network::bridge(lab, &[subnet], &json!({})),
@@ -175,7 +203,8 @@ fn the_runtime_may_give_the_limits_and_one_direction_may_be_free() {
         lab.assert_unchanged_since(&before);
 
         let egress = json!({ "egressRate": EGRESS, "egressBurst": 800_000 });
-        let b = bandwidth(lab, &json!({ "runtimeConfig": { "bandwidth": egress } })).after(&bridged(lab, "b"));
+        let b = bandwidth(lab, &json!({ "runtimeConfig": { "bandwidth": egress } }))
+            .after(&bridged(lab, "b"));
         assert_unlimited(lab, &b, "10.1.0.1", BOTH[0]);
         assert_limited(lab, &b, "10.1.0.1", BOTH[1]);
         b.check().success();
@@ -186,7 +215,10 @@ fn the_runtime_may_give_the_limits_and_one_direction_may_be_free() {
 fn add_far_addresses(lab: &Lab) {
     let lo = host_link(lab, "lo").index;
     for address in ["192.0.2.1/32", "2001:db8::1/128"] {
-        lab.host().netlink().add_address(lo, address.parse().unwrap(), AddressFlags::default()).unwrap();
+        lab.host()
+            .netlink()
+            .add_address(lo, address.parse().unwrap(), AddressFlags::default())
+            .unwrap();
     }
 }
 
@@ -241,7 +273,8 @@ fn a_burst_that_the_kernel_cuts_off_is_no_difference() {
         // What Kubernetes' runtimes give for "as much as you like".
         let burst = i32::MAX;
         let keys = json!({ "ingressRate": 80_000, "ingressBurst": burst, "egressRate": 80_000, "egressBurst": burst });
-        for (name, subnets) in [("a", json!({})), ("b", json!({ "shapedSubnets": ["10.0.0.0/8"] }))] {
+        for (name, subnets) in [("a", json!({})), ("b", json!({ "shapedSubnets": ["10.0.0.0/8"] }))]
+        {
             let a = bandwidth(lab, &keys).with(&subnets).after(&bridged(lab, name));
             a.check().success();
             a.del().success();
@@ -376,7 +409,8 @@ fn del_takes_half_of_an_attachment_and_a_configuration_that_has_become_invalid()
         invalid.plugin.del(&a, "eth0", &invalid.config).success();
         lab.assert_unchanged_since(&before);
         // What the runtime gave is lost.
-        let a = bandwidth(lab, &json!({ "runtimeConfig": { "bandwidth": limits() } })).after(&first);
+        let a =
+            bandwidth(lab, &json!({ "runtimeConfig": { "bandwidth": limits() } })).after(&first);
         let lost = bandwidth(lab, &json!({}));
         lost.plugin.del(&a, "eth0", &lost.config).success();
         lab.assert_unchanged_since(&before);
@@ -400,7 +434,8 @@ fn an_add_that_fails_leaves_everything_as_it_was() {
         fails(11, "qdisc at root already");
         host.del_qdisc(veth.index, Handle::ROOT).unwrap();
         // It comes after the limit of the other direction and the ifb.
-        host.add_qdisc(veth.index, Handle::INGRESS, Handle::new(0xffff, 0), &Qdisc::Ingress).unwrap();
+        host.add_qdisc(veth.index, Handle::INGRESS, Handle::new(0xffff, 0), &Qdisc::Ingress)
+            .unwrap();
         fails(11, "qdisc at ingress already");
         host.del_qdisc(veth.index, Handle::INGRESS).unwrap();
         let a = bandwidth.after(&first);
@@ -454,7 +489,11 @@ fn what_is_before_it_has_to_have_made_a_veth_pair() {
         config["prevResult"]["interfaces"][1]["name"] = "veth0".into();
         bandwidth.plugin.add(&first, "eth0", &config).error(7).mentions("veth");
         first.netlink().add_bridge(&Bridge::new("br7")).unwrap();
-        bandwidth.plugin.add(&first, "br7", &first.reply.follow(&bandwidth.config)).error(7).mentions("br7");
+        bandwidth
+            .plugin
+            .add(&first, "br7", &first.reply.follow(&bandwidth.config))
+            .error(7)
+            .mentions("br7");
         lab.remove_namespace(&first);
         bandwidth.call_after(&first).error(8);
     });
@@ -481,7 +520,11 @@ fn assert_all_noticed(keys: &Value, damages: &[(Damage, &str)]) {
         for (damage, word) in damages {
             let a = bandwidth(lab, &limits()).with(keys).after(&first);
             a.check().success();
-            damage(&mut lab.host().netlink(), &host_link(lab, &port), &host_link(lab, &ifb_name(&a)));
+            damage(
+                &mut lab.host().netlink(),
+                &host_link(lab, &port),
+                &host_link(lab, &ifb_name(&a)),
+            );
             a.check_misses(word);
             a.del().success();
         }
@@ -493,16 +536,40 @@ fn check_names_what_somebody_has_changed() {
     assert_all_noticed(
         &json!({}),
         &[
-            (|host, veth, _| host.del_qdisc(veth.index, Handle::ROOT).unwrap(), "qdisc tbf with rate 8000000 bit/s"),
-            (|host, veth, _| replace(host, veth, &Qdisc::Tbf(Tbf::new(999_999, 100_000, 25))), "rate 7999992 bit/s"),
-            (|host, veth, _| replace(host, veth, &Qdisc::Tbf(Tbf::new(1_000_000, 90_000, 25))), "burst of 90000 us"),
-            (|host, veth, _| replace(host, veth, &Qdisc::Tbf(Tbf::new(1_000_000, 100_000, 30))), "limit 130000"),
+            (
+                |host, veth, _| host.del_qdisc(veth.index, Handle::ROOT).unwrap(),
+                "qdisc tbf with rate 8000000 bit/s",
+            ),
+            (
+                |host, veth, _| replace(host, veth, &Qdisc::Tbf(Tbf::new(999_999, 100_000, 25))),
+                "rate 7999992 bit/s",
+            ),
+            (
+                |host, veth, _| replace(host, veth, &Qdisc::Tbf(Tbf::new(1_000_000, 90_000, 25))),
+                "burst of 90000 us",
+            ),
+            (
+                |host, veth, _| replace(host, veth, &Qdisc::Tbf(Tbf::new(1_000_000, 100_000, 30))),
+                "limit 130000",
+            ),
             (|host, veth, _| replace(host, veth, &Qdisc::Htb { default: 1 }), "qdisc tbf"),
             (|host, _, ifb| host.del_qdisc(ifb.index, Handle::ROOT).unwrap(), "missing on bwp"),
-            (|host, _, ifb| replace(host, ifb, &Qdisc::Tbf(Tbf::new(1, 1, 1))), "ADD left qdisc tbf with rate 4000000"),
-            (|host, veth, _| host.del_qdisc(veth.index, Handle::INGRESS).unwrap(), "qdisc ingress is missing on veth"),
-            (|host, _, ifb| host.del_link(ifb.index).unwrap(), "the ifb bwp0b3cbcd23807 is missing"),
-            (|host, _, ifb| host.set_link(ifb.index, &up(false)).unwrap(), "the ifb bwp0b3cbcd23807 is down"),
+            (
+                |host, _, ifb| replace(host, ifb, &Qdisc::Tbf(Tbf::new(1, 1, 1))),
+                "ADD left qdisc tbf with rate 4000000",
+            ),
+            (
+                |host, veth, _| host.del_qdisc(veth.index, Handle::INGRESS).unwrap(),
+                "qdisc ingress is missing on veth",
+            ),
+            (
+                |host, _, ifb| host.del_link(ifb.index).unwrap(),
+                "the ifb bwp0b3cbcd23807 is missing",
+            ),
+            (
+                |host, _, ifb| host.set_link(ifb.index, &up(false)).unwrap(),
+                "the ifb bwp0b3cbcd23807 is down",
+            ),
             (empty_ingress, "the filter that redirects from veth"),
             (|host, veth, _| host.set_link(veth.index, &up(false)).unwrap(), "is down"),
         ],
@@ -515,7 +582,11 @@ fn rebuild(host: &mut Netlink, link: &Link, classes: &[HtbClass]) {
     for class in classes {
         host.add_htb_class(link.index, class).unwrap();
     }
-    host.add_filter(link.index, &U32::from_subnet("192.0.2.0/24".parse().unwrap(), Handle::new(1, 1))).unwrap();
+    host.add_filter(
+        link.index,
+        &U32::from_subnet("192.0.2.0/24".parse().unwrap(), Handle::new(1, 1)),
+    )
+    .unwrap();
 }
 
 #[test]
@@ -524,10 +595,16 @@ fn check_names_what_somebody_has_changed_about_subnets() {
     assert_all_noticed(
         &json!({ "unshapedSubnets": ["192.0.2.0/24", "2001:db8::/32"] }),
         &[
-            (|host, veth, _| host.del_qdisc(veth.index, Handle::ROOT).unwrap(), "qdisc htb with default class 30"),
+            (
+                |host, veth, _| host.del_qdisc(veth.index, Handle::ROOT).unwrap(),
+                "qdisc htb with default class 30",
+            ),
             (|host, veth, _| replace(host, veth, &Qdisc::Htb { default: 1 }), "default class 1,"),
             (|host, veth, _| rebuild(host, veth, &[]), "class htb 1:30 is missing on veth"),
-            (|host, veth, _| rebuild(host, veth, &[HtbClass::new(SHAPED, 5000, 5000)]), "has rate 40000 bit/s"),
+            (
+                |host, veth, _| rebuild(host, veth, &[HtbClass::new(SHAPED, 5000, 5000)]),
+                "has rate 40000 bit/s",
+            ),
             (
                 |host, veth, _| rebuild(host, veth, &[HtbClass::new(SHAPED, 1_000_000, 100_000)]),
                 "class htb 1:1 is missing",
@@ -586,7 +663,10 @@ fn limits_are_set_in_every_version() {
             }
             assert_eq!(*a.reply.json(), expected, "{version}");
             let left = lab.snapshot().to_string();
-            assert!(left.contains("qdisc tbf on bwp") && left.contains("qdisc tbf on veth"), "{left}");
+            assert!(
+                left.contains("qdisc tbf on bwp") && left.contains("qdisc tbf on veth"),
+                "{left}"
+            );
             if VERSIONS[4..].contains(&version) {
                 a.check().success();
             }
@@ -605,7 +685,8 @@ fn either_undoes_what_the_go_plugin_or_this_one_has_done(
     rscni_test::run(|lab| {
         support::install(lab);
         let before = support::snapshot(lab).ignoring("br0");
-        let go = |plugin: &str| lab.plugin(format!("/usr/lib/cni/{plugin}")).cni_path(["/usr/lib/cni"]);
+        let go =
+            |plugin: &str| lab.plugin(format!("/usr/lib/cni/{plugin}")).cni_path(["/usr/lib/cni"]);
         let mut bridge = Network::bridge(lab, &[V4], &json!({ "cniVersion": "1.0.0" }));
         if !is_ours_first {
             // Its veth has a random name.

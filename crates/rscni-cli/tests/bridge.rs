@@ -45,7 +45,10 @@ fn the_result_lists_bridge_port_and_container() {
             { "name": "eth0", "mac": a.link().mac.unwrap().to_string(), "mtu": 1400, "sandbox": a.path() },
         ]);
         assert_eq!(a.reply["interfaces"], expected);
-        assert_eq!(a.reply["ips"], json!([{ "interface": 2, "address": "10.1.0.2/24", "gateway": "10.1.0.1" }]));
+        assert_eq!(
+            a.reply["ips"],
+            json!([{ "interface": 2, "address": "10.1.0.2/24", "gateway": "10.1.0.1" }])
+        );
         assert_eq!((a.link().mtu, port.mtu), (1400, 1400));
         assert_eq!(port.master, Some(host_link(lab, "br0").index));
         a.check().success();
@@ -66,14 +69,22 @@ fn a_bridge_that_is_no_gateway_has_no_address() {
 #[test]
 fn the_default_gateway_is_in_the_result_and_in_the_container() {
     rscni_test::run(|lab| {
-        let network = Network::bridge(lab, &[V4, V6], &json!({ "isGateway": null, "isDefaultGateway": true }));
+        let network = Network::bridge(
+            lab,
+            &[V4, V6],
+            &json!({ "isGateway": null, "isDefaultGateway": true }),
+        );
         let a = network.attach(lab, "a");
-        let expected = json!([{ "dst": "0.0.0.0/0", "gw": "10.1.0.1" }, { "dst": "::/0", "gw": "fd01::1" }]);
+        let expected =
+            json!([{ "dst": "0.0.0.0/0", "gw": "10.1.0.1" }, { "dst": "::/0", "gw": "fd01::1" }]);
         assert_eq!(a.reply["routes"], expected);
         // Addresses of the host that are in no subnet of the container.
         let lo = host_link(lab, "lo").index;
         for address in ["192.0.2.1/32", "2001:db8::1/128"] {
-            lab.host().netlink().add_address(lo, address.parse().unwrap(), AddressFlags::default()).unwrap();
+            lab.host()
+                .netlink()
+                .add_address(lo, address.parse().unwrap(), AddressFlags::default())
+                .unwrap();
         }
         a.ping("192.0.2.1");
         a.ping("2001:db8::1");
@@ -106,13 +117,20 @@ fn a_link_local_gateway_is_beside_the_address_that_the_kernel_gives() {
         ipam["routes"] = json!([{ "dst": "::/0" }]);
         // The first one makes the bridge, which has an address of its own by the time of the second.
         for name in ["a", "b"] {
-            let a = Network::bridge(lab, &[], &json!({ "isDefaultGateway": true, "ipam": ipam })).attach(lab, name);
+            let a = Network::bridge(lab, &[], &json!({ "isDefaultGateway": true, "ipam": ipam }))
+                .attach(lab, name);
             a.check().success();
             a.del().success();
             let bridge = host_link(lab, "br0").index;
             let addresses = lab.host().netlink().addresses(bridge).unwrap();
-            assert!(addresses.iter().any(|address| address.net.to_string() == "fe80::1/64"), "{addresses:?}");
-            assert!(addresses.iter().any(|address| address.net.to_string() != "fe80::1/64"), "{addresses:?}");
+            assert!(
+                addresses.iter().any(|address| address.net.to_string() == "fe80::1/64"),
+                "{addresses:?}"
+            );
+            assert!(
+                addresses.iter().any(|address| address.net.to_string() != "fe80::1/64"),
+                "{addresses:?}"
+            );
         }
     });
 }
@@ -156,7 +174,11 @@ fn promiscuous_mode_is_set_on_the_bridge_and_does_not_trouble_its_other_networks
         a.check().success();
         let b = promiscuous.with(&json!({ "promiscMode": false })).attach(lab, "b");
         b.check().success();
-        change(&mut lab.host().netlink(), "br0", &LinkChange { promisc: Some(false), ..LinkChange::default() });
+        change(
+            &mut lab.host().netlink(),
+            "br0",
+            &LinkChange { promisc: Some(false), ..LinkChange::default() },
+        );
         a.check_misses("promiscuous");
     });
 }
@@ -164,7 +186,11 @@ fn promiscuous_mode_is_set_on_the_bridge_and_does_not_trouble_its_other_networks
 #[test]
 fn an_address_that_another_has_is_refused_with_enabledad() {
     rscni_test::run(|lab| {
-        let network = Network::bridge(lab, &[], &json!({ "ipam": fixed(&[("fd01::5/64", "")]), "enabledad": true }));
+        let network = Network::bridge(
+            lab,
+            &[],
+            &json!({ "ipam": fixed(&[("fd01::5/64", "")]), "enabledad": true }),
+        );
         let first = network.attach(lab, "a");
         let link = first.link();
         let present = first.netlink().addresses(link.index).unwrap();
@@ -188,7 +214,10 @@ fn without_enabledad_addresses_can_be_used_at_once() {
             let mut netlink = place.netlink();
             let index = netlink.link_by_name(link).unwrap().index;
             let addresses = netlink.addresses(index).unwrap();
-            assert!(addresses.iter().filter(|a| a.scope == 0).all(|a| a.nodad && !a.tentative), "{addresses:?}");
+            assert!(
+                addresses.iter().filter(|a| a.scope == 0).all(|a| a.nodad && !a.tentative),
+                "{addresses:?}"
+            );
         }
     });
 }
@@ -243,12 +272,20 @@ fn the_hardware_address_comes_from_the_runtime_from_args_or_from_cni_args() {
     rscni_test::run(|lab| {
         let network = Network::bridge(lab, &[V4], &json!({}));
         let mac = |last: u8| format!("02:00:00:00:00:{last:02x}");
-        let by_runtime = network.with(&json!({ "runtimeConfig": { "mac": mac(1) } })).attach(lab, "a");
-        let by_args = network.with(&json!({ "args": { "cni": { "mac": mac(2) } } })).attach(lab, "b");
+        let by_runtime =
+            network.with(&json!({ "runtimeConfig": { "mac": mac(1) } })).attach(lab, "a");
+        let by_args =
+            network.with(&json!({ "args": { "cni": { "mac": mac(2) } } })).attach(lab, "b");
         let c = lab.container("c");
         let variables = format!("IgnoreUnknown=1;MAC={}", mac(3));
-        network.plugin.clone().env("CNI_ARGS", variables).add(&c, "eth0", &network.config).success();
-        let links = [&**by_runtime, &**by_args, &*c].map(|place| place.netlink().link_by_name("eth0").unwrap());
+        network
+            .plugin
+            .clone()
+            .env("CNI_ARGS", variables)
+            .add(&c, "eth0", &network.config)
+            .success();
+        let links = [&**by_runtime, &**by_args, &*c]
+            .map(|place| place.netlink().link_by_name("eth0").unwrap());
         assert_eq!(links.map(|link| link.mac.unwrap().to_string()), [mac(1), mac(2), mac(3)]);
         assert_eq!(by_runtime.reply["interfaces"][2]["mac"], mac(1));
         by_runtime.ping(by_args.v4());
@@ -270,7 +307,8 @@ fn dns_of_the_network_goes_before_that_of_ipam() {
         assert_eq!(with_dns.reply["dns"], dns["dns"]);
         with_dns.del().success();
         // An empty list says that there is nothing; an empty object says nothing.
-        let empty_list = network.with(&json!({ "dns": { "nameservers": [] } })).attach_as(&a, "eth0");
+        let empty_list =
+            network.with(&json!({ "dns": { "nameservers": [] } })).attach_as(&a, "eth0");
         assert!(empty_list.reply["dns"].get("search").is_none(), "{:?}", empty_list.reply["dns"]);
         empty_list.del().success();
         let empty = network.with(&json!({ "dns": {} })).attach_as(&a, "eth0");
@@ -350,7 +388,8 @@ fn ipv6_works_in_a_container_that_has_it_switched_off() {
         let network = Network::bridge(lab, &[V4, V6], &json!({}));
         let a = lab.container("a");
         for link in ["all", "default", "lo"] {
-            a.run(|| std::fs::write(format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6"), "1")).unwrap();
+            a.run(|| std::fs::write(format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6"), "1"))
+                .unwrap();
         }
         let a = network.attach_as(&a, "eth0");
         a.ping("fd01::1");
@@ -367,7 +406,8 @@ fn a_container_may_have_several_addresses_of_a_subnet() {
             ("10.1.0.6/24", "10.1.0.1"),
             ("fd01::6/64", "fd01::1"),
         ]);
-        let a = Network::bridge(lab, &[], &json!({ "ipam": ipam, "ipMasq": true })).attach(lab, "a");
+        let a =
+            Network::bridge(lab, &[], &json!({ "ipam": ipam, "ipMasq": true })).attach(lab, "a");
         for address in ["10.1.0.5", "10.1.0.6", "fd01::5", "fd01::6"] {
             lab.host().ping(address);
         }
@@ -390,7 +430,10 @@ fn status_tells_whether_add_could_work() {
         bad.plugin.status(&bad.config).error(7).mentions("nothing");
         for own in ["bridge", "loopback"] {
             let bad = network.with(&json!({ "ipam": { "type": own } }));
-            bad.plugin.status(&bad.config).error(7).mentions(&format!("{own} gives no addresses: set host-local"));
+            bad.plugin
+                .status(&bad.config)
+                .error(7)
+                .mentions(&format!("{own} gives no addresses: set host-local"));
         }
     });
 }
@@ -398,7 +441,8 @@ fn status_tells_whether_add_could_work() {
 #[test]
 fn a_second_add_of_the_same_attachment_is_refused_and_harms_nothing() {
     rscni_test::run(|lab| {
-        let network = Network::bridge(lab, &[V4, V6], &json!({ "ipMasq": true, "macspoofchk": true }));
+        let network =
+            Network::bridge(lab, &[V4, V6], &json!({ "ipMasq": true, "macspoofchk": true }));
         let a = network.attach(lab, "a");
         let before = support::snapshot(lab);
         network.plugin.add(&a, "eth0", &network.config).error(4).mentions("eth0");
@@ -429,7 +473,10 @@ fn a_route_s_table_and_metric_take_effect_in_versions_whose_results_do_not_show_
         for version in ["0.3.0", "1.0.0"] {
             let keys = json!({ "cniVersion": version, "ipam": ipam, "isGateway": true });
             let a = Network::bridge(lab, &[], &keys).attach(lab, &version.replace('.', "-"));
-            let filter = rscni_linux::RouteFilter { table: Some(100), ..rscni_linux::RouteFilter::default() };
+            let filter = rscni_linux::RouteFilter {
+                table: Some(100),
+                ..rscni_linux::RouteFilter::default()
+            };
             let routes = a.netlink().routes(filter).unwrap();
             assert_eq!(
                 routes.iter().map(|r| (r.dst.to_string(), r.priority)).collect::<Vec<_>>(),

@@ -2,8 +2,10 @@
 
 mod support;
 
-use rscni_linux::nft::{Family, Nft, Table};
-use rscni_linux::{BridgePort, LinkChange, Netlink, RouteFilter};
+use rscni_linux::{
+    BridgePort, LinkChange, Netlink, RouteFilter,
+    nft::{Family, Nft, Table},
+};
 use rscni_test::Lab;
 use rstest::rstest;
 use serde_json::json;
@@ -13,9 +15,11 @@ use support::{Attached, Network, V4, V6, change, host_link, host_local, up};
 /// A container with all that CHECK looks at.
 fn attach(lab: &Lab, plugin: &str) -> Attached {
     let mut ipam = host_local(&[V4, V6]);
-    ipam["routes"] = json!([{ "dst": "0.0.0.0/0" }, { "dst": "192.0.2.0/24" }, { "dst": "2001:db8::/32" }]);
+    ipam["routes"] =
+        json!([{ "dst": "0.0.0.0/0" }, { "dst": "192.0.2.0/24" }, { "dst": "2001:db8::/32" }]);
     let keys = json!({ "ipam": ipam, "ipMasq": true, "macspoofchk": true, "hairpinMode": true, "portIsolation": true });
-    let network = Network::new(lab, plugin, &json!({ "bridge": "br0", "isGateway": true })).with(&keys);
+    let network =
+        Network::new(lab, plugin, &json!({ "bridge": "br0", "isGateway": true })).with(&keys);
     let attached = network.attach(lab, "a");
     attached.check().success();
     attached
@@ -113,8 +117,14 @@ const BRIDGE: &[(Damage, &str)] = &[
     (|lab, _| change(&mut lab.host().netlink(), "br0", &up(false)), "bridge br0 is down"),
     (|lab, _| del_address(&mut lab.host().netlink(), "br0", "10.1.0.1/24"), "10.1.0.1/24"),
     (|lab, _| del_address(&mut lab.host().netlink(), "br0", "fd01::1/64"), "fd01::1/64"),
-    (|lab, a| set_port(lab, a, BridgePort { hairpin: Some(false), ..BridgePort::default() }), "hairpin"),
-    (|lab, a| set_port(lab, a, BridgePort { isolated: Some(false), ..BridgePort::default() }), "isolated"),
+    (
+        |lab, a| set_port(lab, a, BridgePort { hairpin: Some(false), ..BridgePort::default() }),
+        "hairpin",
+    ),
+    (
+        |lab, a| set_port(lab, a, BridgePort { isolated: Some(false), ..BridgePort::default() }),
+        "isolated",
+    ),
     (|lab, a| remac(&mut lab.host().netlink(), &a.port_name()), "veth"),
     (|_, _| remove_elements("spoof_ports"), "macspoofchk"),
     (|_, _| remove_elements("spoof_allowed"), "macspoofchk"),

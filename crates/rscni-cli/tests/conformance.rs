@@ -6,11 +6,13 @@ mod defects;
 #[path = "conformance/subjects.rs"]
 mod subjects;
 
-use std::collections::BTreeSet;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::sync::Mutex;
+use std::{
+    collections::BTreeSet,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Output, Stdio},
+    sync::Mutex,
+};
 
 use rstest::rstest;
 use tempfile::TempDir;
@@ -50,14 +52,18 @@ fn every_plugin_of_this_program_is_held_against_the_specification() {
 fn for_every_requirement_there_is_a_plugin_that_breaks_it() {
     let broken: BTreeSet<_> = DEFECTS.iter().map(|(id, ..)| *id).collect();
     assert_eq!(broken.len(), DEFECTS.len());
-    let without: Vec<_> = rscni_conformance::ALL.iter().map(|r| r.id).filter(|id| !broken.contains(id)).collect();
+    let without: Vec<_> =
+        rscni_conformance::ALL.iter().map(|r| r.id).filter(|id| !broken.contains(id)).collect();
     assert_eq!(without, [""; 0]);
 }
 
 /// One requirement is asked for at a time, of a plugin that meets it but for the defect.
 #[rstest]
-fn every_requirement_finds_the_plugin_that_breaks_it(#[values("host-local", "bridge", "ptp", "tuning")] plugin: &str) {
-    let defects: Vec<_> = DEFECTS.iter().filter(|(_, of, _)| *of == plugin).map(|defect| vec![defect]).collect();
+fn every_requirement_finds_the_plugin_that_breaks_it(
+    #[values("host-local", "bridge", "ptp", "tuning")] plugin: &str,
+) {
+    let defects: Vec<_> =
+        DEFECTS.iter().filter(|(_, of, _)| *of == plugin).map(|defect| vec![defect]).collect();
     assert_eq!(misjudged(plugin, &defects, defects::ids), [""; 0]);
 }
 
@@ -72,7 +78,11 @@ fn nothing_else_is_held_against_a_plugin_than_what_it_breaks(
 
 /// Of the requirements that are asked for, what is held against plugins with these defects and should not be, and the other
 /// way round.
-fn misjudged(plugin: &str, crowds: &[Crowd], asked: impl Fn(&Crowd) -> Vec<&'static str> + Sync) -> Vec<String> {
+fn misjudged(
+    plugin: &str,
+    crowds: &[Crowd],
+    asked: impl Fn(&Crowd) -> Vec<&'static str> + Sync,
+) -> Vec<String> {
     let (dir, config) = node(plugin);
     let left = Mutex::new(crowds.iter());
     let misjudged = Mutex::new(Vec::new());
@@ -101,7 +111,9 @@ fn what_must_be_decides_the_status_and_what_should_be_only_where_it_is_asked_for
     let (dir, config) = node("host-local");
     let broken = defects::install(&[defects::of("check-after-del")], dir.path());
     let only = ["--only", "check-after-del,version-reply"];
-    let run = |options: &[&str]| conformance("host-local", &[&broken, dir.path()], &config, &[&only, options].concat());
+    let run = |options: &[&str]| {
+        conformance("host-local", &[&broken, dir.path()], &config, &[&only, options].concat())
+    };
     let lax = run(&[]);
     assert_eq!(lax.status.code(), Some(0));
     let text = String::from_utf8(lax.stdout).unwrap();
@@ -116,7 +128,12 @@ fn what_must_be_decides_the_status_and_what_should_be_only_where_it_is_asked_for
 #[test]
 fn check_after_del_does_not_concern_a_plugin_whose_add_makes_nothing() {
     let (dir, config) = node("static");
-    let output = conformance("static", &[dir.path()], &config, &["--only", "check-after-del", "--format", "json"]);
+    let output = conformance(
+        "static",
+        &[dir.path()],
+        &config,
+        &["--only", "check-after-del", "--format", "json"],
+    );
     assert_eq!(entries(&output)[0]["verdict"], "not applicable");
 }
 
@@ -154,7 +171,11 @@ fn script(text: &str, mode: u32, options: &[&str]) -> (TempDir, Output) {
 #[case("neither program nor script", 0o755, "it is for another kind of machine")]
 #[case("#!/bin/sh\nexec sleep 1000\n", 0o755, "does not answer VERSION: still running after 100ms")]
 #[case("#!/bin/sh\nexec yes\n", 0o755, "does not answer VERSION: still running after 100ms")]
-fn a_program_that_can_be_no_plugin_is_told_once(#[case] text: &str, #[case] mode: u32, #[case] told: &str) {
+fn a_program_that_can_be_no_plugin_is_told_once(
+    #[case] text: &str,
+    #[case] mode: u32,
+    #[case] told: &str,
+) {
     let (_dir, output) = script(text, mode, &["--timeout", "100ms"]);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), stderr.lines().count()), (Some(2), 1), "{stderr}");
@@ -182,7 +203,10 @@ fn a_plugin_that_hangs_is_given_up_after_three_requirements() {
     for entry in others {
         assert_eq!(entry["verdict"], "not applicable", "{entry:#}");
         assert!(
-            entry["reason"].as_str().unwrap().starts_with("not tried: in three requirements in a row"),
+            entry["reason"]
+                .as_str()
+                .unwrap()
+                .starts_with("not tried: in three requirements in a row"),
             "{entry:#}"
         );
     }
@@ -203,18 +227,19 @@ fn what_was_given_up_has_not_passed() {
 
 #[test]
 fn what_a_plugin_has_left_running_is_ended() {
-    let text =
-        "#!/bin/sh\nsetsid sh -c 'echo $$ >> \"$0\"; exec sleep 1000' \"${0%/*}/pids\" >/dev/null 2>&1 </dev/null &\n";
+    let text = "#!/bin/sh\nsetsid sh -c 'echo $$ >> \"$0\"; exec sleep 1000' \"${0%/*}/pids\" >/dev/null 2>&1 </dev/null &\n";
     let (dir, output) = script(text, 0o755, &["--only", "version-reply,command-unknown"]);
     let pids = std::fs::read_to_string(dir.path().join("own/pids")).unwrap();
     assert!(pids.lines().count() >= 2, "{output:?}");
-    let running: Vec<_> = pids.lines().filter(|pid| Path::new("/proc").join(pid).exists()).collect();
+    let running: Vec<_> =
+        pids.lines().filter(|pid| Path::new("/proc").join(pid).exists()).collect();
     assert_eq!(running, [""; 0]);
 }
 
 /// The processes that this one has started, and those that they have.
 fn descendants(pid: u32) -> Vec<u32> {
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children =
+        std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     let children = children.split_whitespace().map(|child| child.parse().unwrap());
     children.flat_map(|child| [vec![child], descendants(child)].concat()).collect()
 }
@@ -227,8 +252,10 @@ fn is_running(pid: u32) -> bool {
 /// A worker with its guard, a plugin, and a daemon that it has started.
 #[test]
 fn of_a_run_that_was_killed_nothing_is_left() {
-    let text = HANGING
-        .replace("exec sleep", "setsid sh -c 'echo $$ > \"$0\"; exec sleep 999' \"${0%/*}/daemon\" &\nexec sleep");
+    let text = HANGING.replace(
+        "exec sleep",
+        "setsid sh -c 'echo $$ > \"$0\"; exec sleep 999' \"${0%/*}/daemon\" &\nexec sleep",
+    );
     let (dir, mut command) = of_script(&text, 0o755, &["--timeout", "1h"]);
     let mut run = command.stdout(Stdio::null()).spawn().unwrap();
     let daemon = rscni_test::eventually("the daemon's start", || {

@@ -55,7 +55,9 @@ fn del_finds_an_attachment_whose_interface_was_removed_or_renamed_by_hand() {
         let b = network.attach(lab, "b");
         let index = b.link().index;
         b.netlink().set_link(index, &up(false)).unwrap();
-        b.netlink().set_link(index, &LinkChange { name: Some("other".into()), ..LinkChange::default() }).unwrap();
+        b.netlink()
+            .set_link(index, &LinkChange { name: Some("other".into()), ..LinkChange::default() })
+            .unwrap();
         b.del().success();
         assert!(b.netlink().find_link("other").unwrap().is_none());
         assert!(!lab.snapshot().to_string().contains("10.1.0.2"), "{}", lab.snapshot());
@@ -83,10 +85,12 @@ fn a_late_del_spares_the_next_container_at_the_same_path() {
         let old = network.attach(lab, "a");
         lab.remove_namespace(&old);
         let path = lab.container("a");
-        let add = network.plugin.call("ADD").attachment(&path, "eth0").env("CNI_CONTAINERID", "next");
+        let add =
+            network.plugin.call("ADD").attachment(&path, "eth0").env("CNI_CONTAINERID", "next");
         let reply = add.config(&network.config).run().success();
         old.del().success();
-        let check = network.plugin.call("CHECK").attachment(&path, "eth0").env("CNI_CONTAINERID", "next");
+        let check =
+            network.plugin.call("CHECK").attachment(&path, "eth0").env("CNI_CONTAINERID", "next");
         check.config(&reply.follow(&network.config)).run().success();
         path.ping("10.1.0.1");
     });

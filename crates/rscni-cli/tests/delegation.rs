@@ -2,9 +2,11 @@
 
 mod support;
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use rscni_test::Lab;
 use rstest::rstest;
@@ -16,7 +18,10 @@ use support::{Network, V4, V6};
 fn noting(lab: &Lab) -> PathBuf {
     let dir = lab.dir().join("noting");
     std::fs::create_dir_all(&dir).unwrap();
-    let script = format!("#!/bin/sh\necho $CNI_COMMAND >> {}/log\nexec /usr/lib/cni/host-local\n", dir.display());
+    let script = format!(
+        "#!/bin/sh\necho $CNI_COMMAND >> {}/log\nexec /usr/lib/cni/host-local\n",
+        dir.display()
+    );
     std::fs::write(dir.join("host-local"), script).unwrap();
     std::fs::set_permissions(dir.join("host-local"), PermissionsExt::from_mode(0o755)).unwrap();
     dir
@@ -28,7 +33,8 @@ fn started(lab: &Lab, network: &Network, command: &str) -> Vec<String> {
     let program = network.plugin.program().to_str().unwrap();
     let tracer = lab.dir().join(network.config["type"].as_str().unwrap());
     // The name by which it is called is what says which plugin it is.
-    let script = format!("#!/bin/sh\nexec strace -f -qq -e trace=execve -o {} {program}\n", log.display());
+    let script =
+        format!("#!/bin/sh\nexec strace -f -qq -e trace=execve -o {} {program}\n", log.display());
     std::fs::write(&tracer, script).unwrap();
     std::fs::set_permissions(&tracer, PermissionsExt::from_mode(0o755)).unwrap();
     let plugin = lab.plugin(&tracer).cni_path(["/run/rscni-test/bin"]);
@@ -43,8 +49,7 @@ fn started(lab: &Lab, network: &Network, command: &str) -> Vec<String> {
 #[rstest]
 fn this_binarys_own_host_local_is_no_process(#[values("bridge", "ptp")] plugin: &str) {
     rscni_test::run(|lab| {
-        let keys =
-            json!({ "bridge": "br0", "isGateway": true, "ipam": support::host_local(&[V4, V6]), "ipMasq": true });
+        let keys = json!({ "bridge": "br0", "isGateway": true, "ipam": support::host_local(&[V4, V6]), "ipMasq": true });
         let network = Network::new(lab, plugin, &keys);
         for command in ["ADD", "DEL"] {
             assert_eq!(started(lab, &network, command), [""; 0], "{command}");
@@ -131,10 +136,14 @@ fn of_the_runtimes_environment_another_one_gets_what_the_protocol_has_and_path()
         let container = lab.container("a");
         for command in ["ADD", "DEL"] {
             let call = plugin.call(command).attachment(&container, "eth0").config(&network.config);
-            let call = call.env("CNI_ARGS", "IgnoreUnknown=1").env("TRACEPARENT", "00-1-2-01").env("TOKEN", "secret");
+            let call = call
+                .env("CNI_ARGS", "IgnoreUnknown=1")
+                .env("TRACEPARENT", "00-1-2-01")
+                .env("TOKEN", "secret");
             call.env("LD_LIBRARY_PATH", "/nowhere").env("CNI_UNKNOWN", "x").run().success();
             let environment = std::fs::read_to_string(dir.join(command)).unwrap();
-            let mut variables: Vec<_> = environment.lines().filter(|line| !line.starts_with("PATH=")).collect();
+            let mut variables: Vec<_> =
+                environment.lines().filter(|line| !line.starts_with("PATH=")).collect();
             variables.sort_unstable();
             let expected = [
                 "CNI_ARGS=IgnoreUnknown=1".to_owned(),
@@ -162,6 +171,9 @@ fn strace_shows_a_process_where_there_is_one() {
             .status()
             .unwrap();
         assert!(status.success());
-        assert_eq!(std::fs::read_to_string(log).unwrap().lines().filter(|l| l.contains("execve(")).count(), 2);
+        assert_eq!(
+            std::fs::read_to_string(log).unwrap().lines().filter(|l| l.contains("execve(")).count(),
+            2
+        );
     });
 }

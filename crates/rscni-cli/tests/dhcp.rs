@@ -7,8 +7,10 @@ use rscni_test::eventually;
 use rstest::rstest;
 use serde_json::json;
 
-use support::Network;
-use support::dhcp::{self, address, leased};
+use support::{
+    Network,
+    dhcp::{self, address, leased},
+};
 
 #[test]
 fn a_lease_is_obtained_used_and_given_back() {
@@ -57,7 +59,11 @@ fn an_address_that_was_given_back_is_free_for_another(#[case] with_result: bool)
         assert_eq!(address(&a), "10.50.0.200");
         let b = lab.container("b");
         let in_vain = dhcp::network(lab, &json!({ "daemonSocketPath": hasty }));
-        in_vain.plugin.add(&b, "eth0", &in_vain.config).error(11).mentions("no DHCP server gave an address");
+        in_vain
+            .plugin
+            .add(&b, "eth0", &in_vain.config)
+            .error(11)
+            .mentions("no DHCP server gave an address");
         let outcome = if with_result { a.del() } else { a.del_without_result() };
         outcome.success();
         assert_eq!(address(&network.attach_as(&b, "eth0")), "10.50.0.200");
@@ -94,8 +100,10 @@ fn options_are_sent_and_asked_for() {
                 ],
             }),
         );
-        let network =
-            Network { plugin: network.plugin.clone().env("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAME=web-0"), ..network };
+        let network = Network {
+            plugin: network.plugin.clone().env("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAME=web-0"),
+            ..network
+        };
         let a = network.attach(lab, "a");
         for said in [
             "requested options: 15:domain-name, 42:ntp-server, 3:router",
@@ -107,7 +115,8 @@ fn options_are_sent_and_asked_for() {
             server.says(said);
         }
         // The identifier of the Go plugin: type 0, then container, network and interface.
-        let id: Vec<_> = format!("\0{}/net/eth0", a.id()).bytes().map(|byte| format!("{byte:02x}")).collect();
+        let id: Vec<_> =
+            format!("\0{}/net/eth0", a.id()).bytes().map(|byte| format!("{byte:02x}")).collect();
         let leases = std::fs::read_to_string(lab.dir().join("dnsmasq.leases")).unwrap();
         assert!(leases.contains(&id.join(":")), "{leases}");
         a.del().success();
@@ -118,7 +127,10 @@ fn options_are_sent_and_asked_for() {
 fn nothing_is_asked_for_that_is_to_be_skipped() {
     rscni_test::run(|lab| {
         let (server, _daemon) = dhcp::set_up(lab, &[]);
-        let network = dhcp::network(lab, &json!({ "request": [{ "skipDefault": true, "option": "subnet-mask" }] }));
+        let network = dhcp::network(
+            lab,
+            &json!({ "request": [{ "skipDefault": true, "option": "subnet-mask" }] }),
+        );
         let a = network.attach(lab, "a");
         server.says("requested options: 1:netmask\n");
         assert_eq!((a.reply.get("routes"), a.reply["ips"][0].get("gateway")), (None, None));
@@ -140,8 +152,12 @@ fn routes_and_dns_settings_are_those_of_the_server() {
             ],
         );
         let index = lab.host().netlink().link_by_name(dhcp::LAN).unwrap().index;
-        lab.host().netlink().add_address(index, "192.0.2.1/32".parse().unwrap(), AddressFlags::default()).unwrap();
-        let request = ["rfc3442-classless-static-routes", "domain-name-servers", "15", "domain-search"];
+        lab.host()
+            .netlink()
+            .add_address(index, "192.0.2.1/32".parse().unwrap(), AddressFlags::default())
+            .unwrap();
+        let request =
+            ["rfc3442-classless-static-routes", "domain-name-servers", "15", "domain-search"];
         let request: Vec<_> = request.iter().map(|option| json!({ "option": option })).collect();
         let a = dhcp::network(lab, &json!({ "request": request, "priority": 7 })).attach(lab, "a");
         assert_eq!(
@@ -160,7 +176,10 @@ fn routes_and_dns_settings_are_those_of_the_server() {
         );
         a.ping("192.0.2.1");
         let dst = "198.51.100.0/24".parse().unwrap();
-        let [route] = &a.netlink().routes(RouteFilter { dst: Some(dst), ..RouteFilter::default() }).unwrap()[..] else {
+        let [route] =
+            &a.netlink().routes(RouteFilter { dst: Some(dst), ..RouteFilter::default() }).unwrap()
+                [..]
+        else {
             panic!("one route to {dst}");
         };
         assert_eq!((route.gateway, route.priority), (None, Some(7)));
@@ -182,7 +201,10 @@ fn check_names_what_is_missing() {
         a.netlink().add_address(index, a.reply.ips()[0], AddressFlags::default()).unwrap();
         network.plugin.check(&a, "eth0", &network.config).error(7).mentions("prevResult");
         let ipam = network.with(&json!({ "type": "dhcp" }));
-        lab.plugin("/run/rscni-test/bin/dhcp").check(&a, "eth0", &ipam.config).error(7).mentions("prevResult");
+        lab.plugin("/run/rscni-test/bin/dhcp")
+            .check(&a, "eth0", &ipam.config)
+            .error(7)
+            .mentions("prevResult");
         let mut other = a.config();
         other["prevResult"]["ips"][0]["address"] = "10.50.0.77/24".into();
         network.plugin.check(&a, "eth0", &other).error(100).mentions("not in prevResult");
@@ -202,7 +224,8 @@ fn check_names_what_is_missing() {
 fn an_add_that_fails_leaves_no_lease() {
     rscni_test::run(|lab| {
         let (server, _daemon) = dhcp::set_up(lab, &[]);
-        let network = dhcp::network(lab, &json!({})).with(&json!({ "ipMasq": true, "ipMasqBackend": "iptables" }));
+        let network = dhcp::network(lab, &json!({}))
+            .with(&json!({ "ipMasq": true, "ipMasqBackend": "iptables" }));
         let network = Network { plugin: network.plugin.clone().env("PATH", ""), ..network };
         let a = lab.container("a");
         let before = support::snapshot(lab);
@@ -303,14 +326,20 @@ fn bad_keys_are_named(#[case] keys: serde_json::Value, #[case] word: &str) {
 }
 
 #[rstest]
-fn every_version_is_spoken(#[values("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")] version: &str) {
+fn every_version_is_spoken(
+    #[values("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")] version: &str,
+) {
     rscni_test::run(|lab| {
         let (_server, _daemon) = dhcp::set_up(lab, &[]);
-        let a = dhcp::network(lab, &json!({ "priority": 5 })).with(&json!({ "cniVersion": version })).attach(lab, "a");
+        let a = dhcp::network(lab, &json!({ "priority": 5 }))
+            .with(&json!({ "cniVersion": version }))
+            .attach(lab, "a");
         assert_eq!(a.reply["cniVersion"], version);
         // The metric is in effect in all versions from which on results have lists.
-        let routes =
-            a.netlink().routes(RouteFilter { dst: Some("0.0.0.0/0".parse().unwrap()), ..RouteFilter::default() });
+        let routes = a.netlink().routes(RouteFilter {
+            dst: Some("0.0.0.0/0".parse().unwrap()),
+            ..RouteFilter::default()
+        });
         let priority = routes.unwrap()[0].priority;
         assert_eq!(priority == Some(5), !["0.1.0", "0.2.0"].contains(&version), "{priority:?}");
         a.ping(dhcp::SERVER);
@@ -327,7 +356,10 @@ fn the_go_bridge_gets_addresses_too() {
     rscni_test::run(|lab| {
         let (_server, _daemon) = dhcp::set_up(lab, &[]);
         let ours = dhcp::network(lab, &json!({})).with(&json!({ "cniVersion": "1.0.0" }));
-        let theirs = Network { plugin: lab.plugin("/usr/lib/cni/bridge").cni_path(["/run/rscni-test/bin"]), ..ours };
+        let theirs = Network {
+            plugin: lab.plugin("/usr/lib/cni/bridge").cni_path(["/run/rscni-test/bin"]),
+            ..ours
+        };
         let a = theirs.attach(lab, "a");
         a.ping(dhcp::SERVER);
         a.check().success();

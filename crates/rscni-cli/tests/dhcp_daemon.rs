@@ -2,12 +2,18 @@
 
 mod support;
 
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::{
+    io::{Read, Write},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::PermissionsExt,
+            net::{UnixListener, UnixStream},
+        },
+    },
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use rscni_test::{Lab, eventually};
 use rstest::rstest;
@@ -19,7 +25,8 @@ use support::dhcp::{self, Running, SOCKET, address, kept, leased};
 fn leases_survive_a_daemon_that_is_killed() {
     rscni_test::run(|lab| {
         let (server, mut daemon) = dhcp::set_up(lab, &["--dhcp-option=option:T1,4"]);
-        let network = dhcp::network(lab, &json!({ "provide": [{ "option": "60", "value": "kept-too" }] }));
+        let network =
+            dhcp::network(lab, &json!({ "provide": [{ "option": "60", "value": "kept-too" }] }));
         let [a, b] = ["a", "b"].map(|name| network.attach(lab, name));
         daemon.kill();
         assert_eq!(kept(SOCKET).len(), 2);
@@ -70,7 +77,11 @@ fn without_a_daemon_status_says_so_add_fails_and_del_gives_leases_back() {
         network.plugin.status(&network.config).success();
         let [a, b, c] = ["a", "b", "c"].map(|name| network.attach(lab, name));
         daemon.end();
-        network.plugin.status(&network.config).error(51).mentions("no DHCP daemon listens at /run/cni/dhcp.sock");
+        network
+            .plugin
+            .status(&network.config)
+            .error(51)
+            .mentions("no DHCP daemon listens at /run/cni/dhcp.sock");
         let d = lab.container("d");
         let before = support::snapshot(lab);
         network.plugin.add(&d, "eth0", &network.config).error(11).mentions("start `dhcp daemon`");
@@ -97,7 +108,9 @@ fn the_leases_of_containers_that_are_gone_are_not_kept() {
         // Its interface goes with its namespace at once: nothing of the daemon is in there.
         let port = a.port_name();
         lab.remove_namespace(&a);
-        eventually("the end of the link", || lab.host().netlink().find_link(&port).unwrap().is_none().then_some(()));
+        eventually("the end of the link", || {
+            lab.host().netlink().find_link(&port).unwrap().is_none().then_some(())
+        });
         daemon.says(&format!("net/{}/eth0: the container is gone", a.id()));
         assert_eq!(kept(SOCKET).len(), 1);
         a.check_misses("there is no DHCP lease");
@@ -182,7 +195,11 @@ fn activated(lab: &Lab, listener: UnixListener, environment: &str) -> Running {
     let mut command = Command::new("sh");
     let script = format!("{environment} exec /run/rscni-test/bin/dhcp daemon 3<&0 0</dev/null");
     command.arg("-c").arg(script);
-    Running::start_with(&mut command, lab.dir().join("activated.log"), OwnedFd::from(listener).into())
+    Running::start_with(
+        &mut command,
+        lab.dir().join("activated.log"),
+        OwnedFd::from(listener).into(),
+    )
 }
 
 #[test]
@@ -195,7 +212,8 @@ fn a_socket_that_systemd_hands_over_is_used_and_stays() {
         // A plugin that comes before the daemon waits for it.
         let mut early = UnixStream::connect(SOCKET).unwrap();
         early.write_all(b"\"ping\"\n").unwrap();
-        let mut daemon = activated(lab, listener.try_clone().unwrap(), "LISTEN_PID=$$ LISTEN_FDS=1");
+        let mut daemon =
+            activated(lab, listener.try_clone().unwrap(), "LISTEN_PID=$$ LISTEN_FDS=1");
         let mut answer = String::new();
         early.read_to_string(&mut answer).unwrap();
         assert_eq!(answer, "\"done\"\n");
@@ -259,7 +277,10 @@ fn the_daemon_of_the_go_plugin_and_this_one_are_told_apart() {
         dhcp::lan(lab);
         support::install(lab);
         let network = dhcp::network(lab, &json!({})).with(&json!({ "cniVersion": "1.0.0" }));
-        let mut go = Running::start(Command::new("/usr/lib/cni/dhcp").arg("daemon"), lab.dir().join("go.log"));
+        let mut go = Running::start(
+            Command::new("/usr/lib/cni/dhcp").arg("daemon"),
+            lab.dir().join("go.log"),
+        );
         eventually("the socket", || Path::new(SOCKET).exists().then_some(()));
         let a = lab.container("a");
         network.plugin.add(&a, "eth0", &network.config).failure().mentions("another DHCP daemon");
@@ -268,7 +289,10 @@ fn the_daemon_of_the_go_plugin_and_this_one_are_told_apart() {
         go.end();
         let _daemon = dhcp::daemon(lab, &[]);
         let theirs = lab.plugin("/usr/lib/cni/dhcp").cni_path(["/usr/lib/cni"]);
-        theirs.add(&a, "eth0", &network.config).failure().mentions("this is the DHCP daemon of rscni");
+        theirs
+            .add(&a, "eth0", &network.config)
+            .failure()
+            .mentions("this is the DHCP daemon of rscni");
     });
 }
 
@@ -304,7 +328,8 @@ fn many_containers_get_their_leases_at_once() {
         let network = dhcp::network(lab, &json!({}));
         let names: Vec<_> = (0..20).map(|n| format!("c{n}")).collect();
         let all: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = names.iter().map(|name| scope.spawn(|| network.attach(lab, name))).collect();
+            let threads: Vec<_> =
+                names.iter().map(|name| scope.spawn(|| network.attach(lab, name))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         let mut addresses: Vec<_> = all.iter().map(address).collect();

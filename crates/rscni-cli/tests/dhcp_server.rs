@@ -2,21 +2,30 @@
 
 mod support;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
 use rscni_test::{Lab, eventually};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use support::dhcp::{self, Running, SOCKET, address, kept};
-use support::dhcp_server::{ACK, DISCOVER, GIVEN, Heard, NAK, OFFER, RELEASE, REQUEST, Server, options, proper};
-use support::{Attached, Network};
+use support::{
+    Attached, Network,
+    dhcp::{self, Running, SOCKET, address, kept},
+    dhcp_server::{
+        ACK, DISCOVER, GIVEN, Heard, NAK, OFFER, RELEASE, REQUEST, Server, options, proper,
+    },
+};
 
 const HOUR: (u32, u32, u32) = (3600, 1800, 3150);
 
 /// A LAN with such a server, and a daemon.
-fn set_up(lab: &Lab, answers: impl Fn(&Heard) -> Vec<Vec<u8>> + Send + 'static) -> (Server, Running, Network) {
+fn set_up(
+    lab: &Lab,
+    answers: impl Fn(&Heard) -> Vec<Vec<u8>> + Send + 'static,
+) -> (Server, Running, Network) {
     dhcp::lan(lab);
     let server = Server::start(answers);
     (server, dhcp::daemon(lab, &["-timeout", "1s"]), dhcp::network(lab, &json!({})))
@@ -85,7 +94,9 @@ fn a_server_that_has_forgotten_the_lease_gives_it_again() {
             proper(heard, if heard.asks_for_more_time() { HOUR } else { (60, 2, 50) })
         });
         let a = network.attach(lab, "a");
-        let again = server.hears("another search", |heard| heard.kind == DISCOVER && heard.options.contains_key(&50));
+        let again = server.hears("another search", |heard| {
+            heard.kind == DISCOVER && heard.options.contains_key(&50)
+        });
         assert_eq!(again.options[&50], GIVEN);
         daemon.says_times("10.50.0.9/24 of 10.50.0.1", 2);
         assert!(is_up(&a));
@@ -104,16 +115,17 @@ fn a_lease_that_is_over_takes_the_address_out_of_use(#[case] answer: u8) {
         // Until then the lease lasts, however long that takes.
         let is_attached = Arc::new(AtomicBool::new(false));
         let is_proper = Arc::clone(&is_attached);
-        let (_server, daemon, network) = set_up(lab, move |heard| match (is_proper.load(Ordering::SeqCst), answer) {
-            (false, _) => proper(heard, (10, 2, 4)),
-            (true, 0) => Vec::new(),
-            (true, NAK) if heard.asks_for_more_time() => vec![heard.answer(NAK, [0; 4], &[])],
-            // What it has is 10.50.0.9, and nobody would tell the container.
-            _ => {
-                let kind = if heard.kind == DISCOVER { OFFER } else { ACK };
-                vec![heard.answer(kind, [10, 50, 0, 77], &options(&[[0, 0, 14, 16]; 3]))]
-            }
-        });
+        let (_server, daemon, network) =
+            set_up(lab, move |heard| match (is_proper.load(Ordering::SeqCst), answer) {
+                (false, _) => proper(heard, (10, 2, 4)),
+                (true, 0) => Vec::new(),
+                (true, NAK) if heard.asks_for_more_time() => vec![heard.answer(NAK, [0; 4], &[])],
+                // What it has is 10.50.0.9, and nobody would tell the container.
+                _ => {
+                    let kind = if heard.kind == DISCOVER { OFFER } else { ACK };
+                    vec![heard.answer(kind, [10, 50, 0, 77], &options(&[[0, 0, 14, 16]; 3]))]
+                }
+            });
         let a = network.attach(lab, "a");
         is_attached.store(true, Ordering::SeqCst);
         daemon.says("the interface was switched off");
@@ -146,7 +158,9 @@ fn a_lease_that_was_over_while_no_daemon_ran_is_asked_for_once_more() {
         age_leases();
         let daemon = dhcp::daemon(lab, &[]);
         daemon.says("10.50.0.9/24 of 10.50.0.1 for 3600 s");
-        let again = server.hears("another search", |heard| heard.kind == DISCOVER && heard.options.contains_key(&50));
+        let again = server.hears("another search", |heard| {
+            heard.kind == DISCOVER && heard.options.contains_key(&50)
+        });
         assert_eq!(again.options[&50], GIVEN);
         a.check().success();
         a.ping(dhcp::SERVER);

@@ -9,9 +9,11 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
 
 use rscni_linux::{AddressFlags, LinkChange, Netns, Route, Veth};
 use rscni_test::{Container, Lab, Plugin};
@@ -35,7 +37,8 @@ enum Runs {
 }
 
 /// Where the examples are that this program runs.
-const HERE: Runs = if env!("CARGO_CRATE_NAME").as_bytes()[0] == b'u' { Runs::InUml } else { Runs::Anywhere };
+const HERE: Runs =
+    if env!("CARGO_CRATE_NAME").as_bytes()[0] == b'u' { Runs::InUml } else { Runs::Anywhere };
 
 impl Runs {
     /// From the line before an example.
@@ -54,12 +57,17 @@ impl Example {
     }
 
     fn plugins(&self) -> &[Value] {
-        self.list["plugins"].as_array().unwrap_or_else(|| panic!("{}: plugins is no array", self.place))
+        self.list["plugins"]
+            .as_array()
+            .unwrap_or_else(|| panic!("{}: plugins is no array", self.place))
     }
 
     /// The plugins that it uses, IPAM plugins too.
     fn types(&self) -> impl Iterator<Item = &str> {
-        self.plugins().iter().flat_map(|plugin| [plugin["type"].as_str(), plugin["ipam"]["type"].as_str()]).flatten()
+        self.plugins()
+            .iter()
+            .flat_map(|plugin| [plugin["type"].as_str(), plugin["ipam"]["type"].as_str()])
+            .flatten()
     }
 }
 
@@ -77,8 +85,13 @@ fn examples_in(page: &Path) -> Vec<Example> {
     while let Some((number, line)) = lines.next() {
         if line.trim() == "```json" {
             let place = format!("{file}:{}", number + 1);
-            let block: Vec<_> = lines.by_ref().map(|(_, line)| line).take_while(|line| line.trim() != "```").collect();
-            let list: Value = serde_json::from_str(&block.join("\n")).unwrap_or_else(|e| panic!("{place}: {e}"));
+            let block: Vec<_> = lines
+                .by_ref()
+                .map(|(_, line)| line)
+                .take_while(|line| line.trim() != "```")
+                .collect();
+            let list: Value =
+                serde_json::from_str(&block.join("\n")).unwrap_or_else(|e| panic!("{place}: {e}"));
             if list.get("plugins").is_some() {
                 examples.push(Example { place, list, runs: Runs::after(before) });
             }
@@ -99,16 +112,19 @@ fn files_in(page: &Path) -> Vec<(PathBuf, String)> {
     let text = std::fs::read_to_string(page).unwrap_or_else(|e| panic!("{}: {e}", page.display()));
     let parts = text.split("<!-- file: ").skip(1);
     let files = parts.map(|part| {
-        let (path, rest) = part.split_once(" -->\n```").unwrap_or_else(|| panic!("{}: no block", page.display()));
+        let (path, rest) =
+            part.split_once(" -->\n```").unwrap_or_else(|| panic!("{}: no block", page.display()));
         let (_, block) = rest.split_once('\n').expect("a block has lines");
-        let (content, _) = block.split_once("```\n").unwrap_or_else(|| panic!("{}: no end", page.display()));
+        let (content, _) =
+            block.split_once("```\n").unwrap_or_else(|| panic!("{}: no end", page.display()));
         (path.into(), content.to_owned())
     });
     files.collect()
 }
 
 fn pages_of_plugins() -> Vec<PathBuf> {
-    let mut files: Vec<_> = std::fs::read_dir(pages()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(pages()).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|file| file.extension().is_some_and(|e| e == "md"));
     files.sort();
     files
@@ -120,9 +136,14 @@ fn every_plugin_has_a_page_with_an_example_and_a_line_in_the_index() {
     for plugin in rscni_plugins::ALL {
         let page = format!("{}.md", plugin.name);
         let examples = examples_in(&pages().join(&page));
-        let uses_it =
-            |example: &Example| example.runs != Runs::Never && example.types().any(|name| name == plugin.name);
-        assert!(examples.iter().any(uses_it), "{page} has no example that is run and uses {}", plugin.name);
+        let uses_it = |example: &Example| {
+            example.runs != Runs::Never && example.types().any(|name| name == plugin.name)
+        };
+        assert!(
+            examples.iter().any(uses_it),
+            "{page} has no example that is run and uses {}",
+            plugin.name
+        );
         assert!(index.contains(&format!("]({page})")), "README.md has no link to {page}");
     }
 }
@@ -133,7 +154,11 @@ fn the_readme_shows_the_plugins_that_there_are() {
     let (_, shown) = readme.split_once("$ rscni plugins\n").expect("the README shows the command");
     let (shown, _) = shown.split_once("```").expect("the block ends");
     let output = Command::new(RSCNI).arg("plugins").output().unwrap();
-    assert_eq!(shown, String::from_utf8_lossy(&output.stdout), "put what `rscni plugins` prints into README.md");
+    assert_eq!(
+        shown,
+        String::from_utf8_lossy(&output.stdout),
+        "put what `rscni plugins` prints into README.md"
+    );
 }
 
 #[test]
@@ -146,7 +171,11 @@ fn links_between_pages_lead_somewhere() {
             c if c.is_alphanumeric() || c == '-' || c == '_' => Some(c.to_ascii_lowercase()),
             _ => None,
         };
-        headings.map(|heading| heading.trim_start_matches('#').trim().chars().filter_map(anchor).collect()).collect()
+        headings
+            .map(|heading| {
+                heading.trim_start_matches('#').trim().chars().filter_map(anchor).collect()
+            })
+            .collect()
     };
     for entry in std::fs::read_dir(pages()).unwrap() {
         let page = entry.unwrap().path();
@@ -155,12 +184,17 @@ fn links_between_pages_lead_somewhere() {
             if link.contains("://") {
                 continue;
             }
-            let (file, anchor) = link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
+            let (file, anchor) =
+                link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
             let target = if file.is_empty() { page.clone() } else { pages().join(file) };
             let found = std::fs::read_to_string(&target);
             let found = found.unwrap_or_else(|e| panic!("{}: link to {link}: {e}", page.display()));
             if let Some(anchor) = anchor {
-                assert!(headings(&found).contains(anchor), "{}: link to {link}: no such heading", page.display());
+                assert!(
+                    headings(&found).contains(anchor),
+                    "{}: link to {link}: no such heading",
+                    page.display()
+                );
             }
         }
     }
@@ -172,7 +206,11 @@ fn rscni(lab: &Lab, action: &str, example: &Example, container: &Container) -> O
     command.env_clear().args([action, example.name()]).arg(container.path());
     // Without it nothing can be relied on in a User-Mode Linux that does not keep all registers.
     command.envs(std::env::var("GLIBC_TUNABLES").map(|value| ("GLIBC_TUNABLES", value)));
-    command.arg("--conf-dir").arg(lab.dir().join("net.d")).arg("--plugin-dir").arg(lab.dir().join("empty"));
+    command
+        .arg("--conf-dir")
+        .arg(lab.dir().join("net.d"))
+        .arg("--plugin-dir")
+        .arg(lab.dir().join("empty"));
     command.output().unwrap()
 }
 
@@ -188,9 +226,14 @@ fn gateways_on_host(lab: &Lab, added: &str) -> Vec<String> {
     let result: Value = serde_json::from_str(added).unwrap();
     let mut netlink = lab.host().netlink();
     let links = netlink.links().unwrap();
-    let addresses: Vec<_> = links.iter().flat_map(|link| netlink.addresses(link.index).unwrap()).collect();
-    let gateways = result["ips"].as_array().into_iter().flatten().filter_map(|ip| ip["gateway"].as_str());
-    gateways.filter(|ip| addresses.iter().any(|a| a.net.addr().to_string() == **ip)).map(Into::into).collect()
+    let addresses: Vec<_> =
+        links.iter().flat_map(|link| netlink.addresses(link.index).unwrap()).collect();
+    let gateways =
+        result["ips"].as_array().into_iter().flatten().filter_map(|ip| ip["gateway"].as_str());
+    gateways
+        .filter(|ip| addresses.iter().any(|a| a.net.addr().to_string() == **ip))
+        .map(Into::into)
+        .collect()
 }
 
 /// Add, look, check, delete.
@@ -200,7 +243,11 @@ fn attach_and_detach(lab: &Lab, example: &Example, container: &Container) {
         container.ping(gateway);
     }
     for action in ["check", "del"] {
-        assert_eq!(succeeded(example, action, &rscni(lab, action, example, container)), "", "{action}");
+        assert_eq!(
+            succeeded(example, action, &rscni(lab, action, example, container)),
+            "",
+            "{action}"
+        );
     }
 }
 
@@ -209,8 +256,11 @@ fn add_device(lab: &Lab) {
     let world = lab.container("eth1-world");
     let netns = Netns::open(world.path()).unwrap();
     let mut host = lab.host().netlink();
-    let device = host.add_veth(&Veth { up: true, peer_netns: Some(&netns), ..Veth::new("eth1", "eth1") }).unwrap();
-    host.add_address(device.index, "192.168.2.2/24".parse().unwrap(), AddressFlags::default()).unwrap();
+    let device = host
+        .add_veth(&Veth { up: true, peer_netns: Some(&netns), ..Veth::new("eth1", "eth1") })
+        .unwrap();
+    host.add_address(device.index, "192.168.2.2/24".parse().unwrap(), AddressFlags::default())
+        .unwrap();
 }
 
 /// The interface by which the host reaches the world.
@@ -218,10 +268,13 @@ fn add_uplink(lab: &Lab) {
     let world = lab.container("world");
     let netns = Netns::open(world.path()).unwrap();
     let mut host = lab.host().netlink();
-    let uplink = host.add_veth(&Veth { up: true, peer_netns: Some(&netns), ..Veth::new("eth0", "eth0") }).unwrap();
+    let uplink = host
+        .add_veth(&Veth { up: true, peer_netns: Some(&netns), ..Veth::new("eth0", "eth0") })
+        .unwrap();
     let up = LinkChange { up: Some(true), ..LinkChange::default() };
     world.netlink().set_link(world.netlink().link_by_name("eth0").unwrap().index, &up).unwrap();
-    host.add_address(uplink.index, "198.51.100.2/24".parse().unwrap(), AddressFlags::default()).unwrap();
+    host.add_address(uplink.index, "198.51.100.2/24".parse().unwrap(), AddressFlags::default())
+        .unwrap();
     host.add_route(&Route::default_via("198.51.100.1".parse().unwrap())).unwrap();
 }
 
@@ -250,7 +303,8 @@ fn every_example_works_and_leaves_nothing_of_an_attachment() {
             std::fs::write(path, content).unwrap();
         }
         add_uplink(lab);
-        let plugins: Vec<_> = rscni_plugins::ALL.iter().map(|p| (p.name, lab.install(p.name, RSCNI))).collect();
+        let plugins: Vec<_> =
+            rscni_plugins::ALL.iter().map(|p| (p.name, lab.install(p.name, RSCNI))).collect();
         // The host's own network, for containers that get their addresses from there.
         let _lan = support::dhcp::set_up(lab, &[]);
         for (number, example) in examples.iter().enumerate() {
@@ -262,7 +316,11 @@ fn every_example_works_and_leaves_nothing_of_an_attachment() {
             }
             let conf_dir = lab.dir().join("net.d");
             std::fs::create_dir_all(&conf_dir).unwrap();
-            std::fs::write(conf_dir.join(format!("{}.conflist", example.name())), example.list.to_string()).unwrap();
+            std::fs::write(
+                conf_dir.join(format!("{}.conflist", example.name())),
+                example.list.to_string(),
+            )
+            .unwrap();
             // The first attachment leaves what belongs to the network, as the pages say.
             attach_and_detach(lab, example, &lab.container(&format!("first-{number}")));
             let second = lab.container(&format!("second-{number}"));

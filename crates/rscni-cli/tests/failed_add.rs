@@ -79,7 +79,8 @@ fn no_address_is_left() {
         ipam["ranges"][1][0]["rangeEnd"] = "fd01::2".into();
         for network in networks(lab) {
             let network = network.with(&json!({ "name": network.config["type"], "ipam": ipam }));
-            let first = network.attach_as(&lab.container(network.config["type"].as_str().unwrap()), "eth0");
+            let first =
+                network.attach_as(&lab.container(network.config["type"].as_str().unwrap()), "eth0");
             let name = format!("second-{}", first.name());
             assert_fails_on(lab, &network, &lab.container(&name), 11, "fd01::");
             first.check().success();
@@ -147,7 +148,12 @@ fn a_bridge_that_was_down_is_down_again() {
 #[test]
 fn the_bridge_has_an_address_in_the_way_of_the_second_gateway() {
     rscni_test::run(|lab| {
-        let index = lab.host().netlink().add_bridge(&Bridge { up: true, ..Bridge::new("br0") }).unwrap().index;
+        let index = lab
+            .host()
+            .netlink()
+            .add_bridge(&Bridge { up: true, ..Bridge::new("br0") })
+            .unwrap()
+            .index;
         let other = "fd01::99/48".parse().unwrap();
         lab.host()
             .netlink()
@@ -160,7 +166,12 @@ fn the_bridge_has_an_address_in_the_way_of_the_second_gateway() {
 #[test]
 fn a_replaced_address_of_the_bridge_is_back_if_forwarding_cannot_be_switched_on() {
     rscni_test::run(|lab| {
-        let index = lab.host().netlink().add_bridge(&Bridge { up: true, ..Bridge::new("br0") }).unwrap().index;
+        let index = lab
+            .host()
+            .netlink()
+            .add_bridge(&Bridge { up: true, ..Bridge::new("br0") })
+            .unwrap()
+            .index;
         let other = "10.9.0.1/24".parse().unwrap();
         lab.host().netlink().add_address(index, other, AddressFlags::default()).unwrap();
         let network = networks(lab)[0].with(&json!({ "forceAddress": true }));
@@ -221,7 +232,11 @@ fn the_configuration_is_wrong(#[case] keys: Value, #[case] code: u64, #[case] wo
 }
 
 #[rstest]
-#[case::fails(r#"echo '{"cniVersion":"1.1.0","code":123,"msg":"out of luck"}'; exit 1"#, 123, "out of luck")]
+#[case::fails(
+    r#"echo '{"cniVersion":"1.1.0","code":123,"msg":"out of luck"}'; exit 1"#,
+    123,
+    "out of luck"
+)]
 #[case::fails_without_a_word("exit 3", 999, "status 3")]
 #[case::is_killed("kill -9 $$", 999, "signal 9")]
 #[case::prints_garbage("echo nonsense", 6, "fussy")]
@@ -231,8 +246,12 @@ fn the_ipam_plugin(#[case] adds: &str, #[case] code: u64, #[case] word: &str) {
     rscni_test::run(|lab| {
         for (network, name) in networks(lab).iter().zip(["a", "b"]) {
             let log = lab.dir().join(format!("{name}.log"));
-            let text = format!("echo $CNI_COMMAND >> {}\ntest $CNI_COMMAND = ADD || exit 0\n{adds}", log.display());
-            let network = script(lab, &network.with(&json!({ "ipam": { "type": "fussy" } })), "fussy", &text);
+            let text = format!(
+                "echo $CNI_COMMAND >> {}\ntest $CNI_COMMAND = ADD || exit 0\n{adds}",
+                log.display()
+            );
+            let network =
+                script(lab, &network.with(&json!({ "ipam": { "type": "fussy" } })), "fussy", &text);
             assert_fails_on(lab, &network, &lab.container(name), code, word);
             // It is asked to clean up after its failure too, and once more by the DEL.
             assert_eq!(std::fs::read_to_string(log).unwrap(), "ADD\nDEL\nDEL\n");
@@ -255,11 +274,16 @@ fn iptables_is_missing() {
 fn iptables_works_for_one_family_only() {
     rscni_test::run(|lab| {
         // The table itself stays, as that of every iptables rule does.
-        let network = Network::bridge(lab, &["10.7.0.0/24"], &json!({ "ipMasq": true, "ipMasqBackend": "iptables" }));
+        let network = Network::bridge(
+            lab,
+            &["10.7.0.0/24"],
+            &json!({ "ipMasq": true, "ipMasqBackend": "iptables" }),
+        );
         network.attach(lab, "first").del().success();
         let dir = lab.dir().join("path");
         std::fs::create_dir_all(&dir).unwrap();
-        std::os::unix::fs::symlink("/usr/sbin/iptables-restore", dir.join("iptables-restore")).unwrap();
+        std::os::unix::fs::symlink("/usr/sbin/iptables-restore", dir.join("iptables-restore"))
+            .unwrap();
         for (network, name) in networks(lab).iter().zip(["a", "b"]) {
             let keys = json!({ "ipMasqBackend": "iptables", "bridge": "br1" });
             let mut network = network.with(&keys);

@@ -2,8 +2,7 @@
 
 mod support;
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::{os::unix::fs::PermissionsExt, path::Path};
 
 use rscni_linux::LinkChange;
 use rscni_test::{Container, Lab, VERSIONS};
@@ -25,7 +24,8 @@ fn lease(subnets: &str) {
 
 fn lease_at(path: &str, subnets: &str, mtu: u32, ip_masq: bool) {
     std::fs::create_dir_all(Path::new(path).parent().unwrap()).unwrap();
-    std::fs::write(path, format!("{subnets}FLANNEL_MTU={mtu}\nFLANNEL_IPMASQ={ip_masq}\n")).unwrap();
+    std::fs::write(path, format!("{subnets}FLANNEL_MTU={mtu}\nFLANNEL_IPMASQ={ip_masq}\n"))
+        .unwrap();
 }
 
 fn flannel(lab: &Lab, keys: &Value) -> Network {
@@ -70,7 +70,10 @@ fn two_containers_talk_with_addresses_of_the_lease(#[case] subnets: String) {
         network.attach(lab, "first").del().success();
         let before = support::snapshot(lab).ignoring("netns first");
         let [a, b] = ["a", "b"].map(|name| network.attach(lab, name));
-        for v4 in [true, false].into_iter().filter(|v4| subnets.contains(if *v4 { "10.42" } else { "fd00" })) {
+        for v4 in [true, false]
+            .into_iter()
+            .filter(|v4| subnets.contains(if *v4 { "10.42" } else { "fd00" }))
+        {
             assert_talk(lab, &a, &b, v4);
             a.ping(if v4 { "10.42.1.1" } else { "fd00:42:0:1::1" });
         }
@@ -175,13 +178,20 @@ fn one_of_daemon_and_plugin_masquerades(#[case] daemon: bool, #[case] plugin: bo
         let a = network.attach(lab, "a");
         let beyond = lab.container("beyond");
         let netns = rscni_linux::Netns::open(beyond.path()).unwrap();
-        let veth = rscni_linux::Veth { peer_netns: Some(&netns), up: true, ..rscni_linux::Veth::new("uplink", "eth0") };
+        let veth = rscni_linux::Veth {
+            peer_netns: Some(&netns),
+            up: true,
+            ..rscni_linux::Veth::new("uplink", "eth0")
+        };
         let uplink = lab.host().netlink().add_veth(&veth).unwrap();
         let mut inside = beyond.netlink();
         let eth0 = inside.link_by_name("eth0").unwrap().index;
         change(&mut inside, "eth0", &up(true));
         let flags = rscni_linux::AddressFlags::default();
-        lab.host().netlink().add_address(uplink.index, "192.0.2.1/24".parse().unwrap(), flags).unwrap();
+        lab.host()
+            .netlink()
+            .add_address(uplink.index, "192.0.2.1/24".parse().unwrap(), flags)
+            .unwrap();
         inside.add_address(eth0, "192.0.2.2/24".parse().unwrap(), flags).unwrap();
         let back = rscni_linux::Route {
             gateway: Some("192.0.2.1".parse().unwrap()),
@@ -222,7 +232,11 @@ fn file_and_directory_are_where_the_keys_say() {
 #[case::delegate_is_a_list(json!({ "delegate": [] }), 7, "map")]
 #[case::routes(json!({ "ipam": { "routes": [{ "dst": "everywhere" }] } }), 7, "ipam.routes")]
 #[case::of_the_delegate(json!({ "delegate": { "hairpinMode": true, "promiscMode": true } }), 7, "promiscMode")]
-fn what_is_wrong_in_the_configuration_is_named(#[case] keys: Value, #[case] code: u64, #[case] word: &str) {
+fn what_is_wrong_in_the_configuration_is_named(
+    #[case] keys: Value,
+    #[case] code: u64,
+    #[case] word: &str,
+) {
     rscni_test::run(|lab| {
         lease(V4);
         let network = flannel(lab, &keys);
@@ -271,7 +285,12 @@ fn without_the_daemons_file_add_and_status_say_so_and_del_works(
         let network = flannel(lab, &json!({}));
         let a = lab.container("a");
         let before = lab.snapshot();
-        network.plugin.add(&a, "eth0", &network.config).error(code).mentions(word).mentions("daemon");
+        network
+            .plugin
+            .add(&a, "eth0", &network.config)
+            .error(code)
+            .mentions(word)
+            .mentions("daemon");
         network.plugin.status(&network.config).error(50).mentions(word);
         network.plugin.del(&a, "eth0", &network.config).success();
         network.gc(&[]).success();
@@ -305,7 +324,9 @@ fn an_add_that_fails_leaves_nothing() {
         lab.assert_unchanged_since(&before);
         a.check().success();
         // A route that leads nowhere is the last step but one.
-        let bad = network.with(&json!({ "ipam": { "routes": [{ "dst": "192.0.2.0/24", "gw": "203.0.113.1" }] } }));
+        let bad = network.with(
+            &json!({ "ipam": { "routes": [{ "dst": "192.0.2.0/24", "gw": "203.0.113.1" }] } }),
+        );
         let b = lab.container("b");
         let before = support::snapshot(lab);
         network.plugin.add(&b, "eth0", &bad.config).error(5).mentions("203.0.113.1");
@@ -424,8 +445,14 @@ fn two_interfaces_and_two_networks_of_one_container_do_not_mix() {
         let network = flannel(lab, &json!({}));
         let a = network.attach(lab, "a");
         let second = network.attach_as(&a.container, "eth1");
-        lease_at("/run/other", "FLANNEL_NETWORK=10.43.0.0/16\nFLANNEL_SUBNET=10.43.1.1/24\n", 1400, false);
-        let keys = json!({ "name": "other", "subnetFile": "/run/other", "delegate": { "bridge": "br2" } });
+        lease_at(
+            "/run/other",
+            "FLANNEL_NETWORK=10.43.0.0/16\nFLANNEL_SUBNET=10.43.1.1/24\n",
+            1400,
+            false,
+        );
+        let keys =
+            json!({ "name": "other", "subnetFile": "/run/other", "delegate": { "bridge": "br2" } });
         let other = network.with(&keys).attach_as(&a.container, "eth2");
         assert_eq!(saved(&a)["name"], "net");
         assert_eq!(saved_as(&format!("{}:eth1", a.id()))["name"], "net");
@@ -514,7 +541,11 @@ fn check_names_what_differs() {
         change(&mut a.netlink(), "eth0", &up(false));
         a.check_misses("eth0");
         change(&mut a.netlink(), "eth0", &up(true));
-        change(&mut lab.host().netlink(), &a.port_name(), &LinkChange { up: Some(false), ..LinkChange::default() });
+        change(
+            &mut lab.host().netlink(),
+            &a.port_name(),
+            &LinkChange { up: Some(false), ..LinkChange::default() },
+        );
         a.check_misses(&a.port_name());
         std::fs::remove_file(Path::new(DATA_DIR).join(a.id())).unwrap();
         a.check_misses(DATA_DIR);
@@ -529,10 +560,13 @@ fn gc_spares_what_is_valid_and_removes_the_rest() {
         let [kept, stale] = ["kept", "stale"].map(|name| network.attach(lab, name));
         // One that was made while configuration and lease said something else.
         lease("FLANNEL_NETWORK=10.42.0.0/16\nFLANNEL_SUBNET=10.42.9.1/24\n");
-        let old = network.with(&json!({ "delegate": { "type": "ptp" }, "ipam": { "dataDir": "/run/old" } }));
+        let old = network
+            .with(&json!({ "delegate": { "type": "ptp" }, "ipam": { "dataDir": "/run/old" } }));
         let old = old.attach(lab, "old");
         lease("FLANNEL_NETWORK=10.43.0.0/16\nFLANNEL_SUBNET=10.43.1.1/24\n");
-        let other = network.with(&json!({ "name": "other", "delegate": { "bridge": "br2" } })).attach(lab, "other");
+        let other = network
+            .with(&json!({ "name": "other", "delegate": { "bridge": "br2" } }))
+            .attach(lab, "other");
         lease(&format!("{V4}{V6}"));
         std::fs::write(Path::new(DATA_DIR).join("half-written"), "{").unwrap();
         std::fs::write(Path::new(DATA_DIR).join(".hidden"), "{").unwrap();
@@ -547,7 +581,11 @@ fn gc_spares_what_is_valid_and_removes_the_rest() {
         names.sort();
         assert_eq!(names, [".hidden", kept.id(), other.id(), "half-written"]);
         for name in ["old", "stale"] {
-            assert!(!lab.snapshot().to_string().contains(&format!("ctr-{name}")), "{}", lab.snapshot());
+            assert!(
+                !lab.snapshot().to_string().contains(&format!("ctr-{name}")),
+                "{}",
+                lab.snapshot()
+            );
         }
         other.check().success();
         network.plugin.gc(&network.config).error(7).mentions("valid-attachments");
@@ -609,7 +647,11 @@ fn what_was_added_in_one_version_is_checked_collected_and_deleted_in_another() {
         a.check().success();
         new.gc(&[&a]).success();
         assert_eq!(saved_names(DATA_DIR), [a.id()]);
-        assert!(!lab.snapshot().to_string().contains(&format!("{} eth0", b.id())), "{}", lab.snapshot());
+        assert!(
+            !lab.snapshot().to_string().contains(&format!("{} eth0", b.id())),
+            "{}",
+            lab.snapshot()
+        );
         a.del().success();
         assert_nothing_left(lab);
     });
@@ -617,10 +659,13 @@ fn what_was_added_in_one_version_is_checked_collected_and_deleted_in_another() {
 
 /// Go's plugin of flannel calls the bridge plugin beside it, with what it has saved.
 #[rstest]
-fn what_go_saved_and_attached_is_checked_and_deleted(#[values("with_result", "without_result", "gc")] how: &str) {
+fn what_go_saved_and_attached_is_checked_and_deleted(
+    #[values("with_result", "without_result", "gc")] how: &str,
+) {
     rscni_test::run(|lab| {
         lease(&format!("{V4}{V6}"));
-        let ours = flannel(lab, &json!({ "cniVersion": "1.0.0", "delegate": { "hairpinMode": true } }));
+        let ours =
+            flannel(lab, &json!({ "cniVersion": "1.0.0", "delegate": { "hairpinMode": true } }));
         let saved = json!({
             "cniVersion": "1.0.0", "hairpinMode": true, "ipMasq": true, "ipam": {
                 "ranges": [[{ "subnet": "10.42.1.0/24" }], [{ "subnet": "fd00:42:0:1::/64" }]],

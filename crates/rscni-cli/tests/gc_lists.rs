@@ -3,9 +3,11 @@
 
 mod support;
 
-use rscni::Attachment;
-use rscni::invoke::Process;
-use rscni::runtime::{AttachmentParams, NetConfList, Runtime};
+use rscni::{
+    Attachment,
+    invoke::Process,
+    runtime::{AttachmentParams, NetConfList, Runtime},
+};
 use rscni_linux::Veth;
 use rscni_test::{Container, Lab, Snapshot};
 use rstest::rstest;
@@ -56,7 +58,8 @@ impl Network {
     fn params(&self, container: &Container) -> AttachmentParams {
         let mut params = AttachmentParams::new(container.id(), container.path(), "eth0");
         let port = self.port + u16::from(container.name().bytes().last().unwrap());
-        let mapping = |protocol: &str| json!({ "hostPort": port, "containerPort": 80, "protocol": protocol });
+        let mapping =
+            |protocol: &str| json!({ "hostPort": port, "containerPort": 80, "protocol": protocol });
         let mappings = ("portMappings".to_owned(), json!([mapping("tcp"), mapping("udp")]));
         params.capability_args = Map::from_iter([mappings]);
         params
@@ -74,7 +77,10 @@ impl Network {
     fn gc(&self, valid: &[&Container]) {
         let valid: Vec<_> = valid
             .iter()
-            .map(|container| Attachment { container_id: container.id().into(), ifname: "eth0".into() })
+            .map(|container| Attachment {
+                container_id: container.id().into(),
+                ifname: "eth0".into(),
+            })
             .collect();
         self.runtime.gc(&self.list, &valid).unwrap();
     }
@@ -114,8 +120,7 @@ fn gc_removes_all_that_is_stale_and_only_that(#[case] plugins: Vec<Value>) {
         // Without a carrier macvlan waits for one.
         support::change(&mut host, "beyond", &support::up(true));
         std::fs::create_dir_all("/run/flannel").unwrap();
-        let subnet =
-            "FLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET=10.1.0.1/24\nFLANNEL_MTU=1400\nFLANNEL_IPMASQ=false\n";
+        let subnet = "FLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET=10.1.0.1/24\nFLANNEL_MTU=1400\nFLANNEL_IPMASQ=false\n";
         std::fs::write("/run/flannel/subnet.env", subnet).unwrap();
         let network = Network::new("net", &plugins, 8000);
         // The same plugins and the same addresses' chains, in a network whose name begins with the first one's.
@@ -127,8 +132,9 @@ fn gc_removes_all_that_is_stale_and_only_that(#[case] plugins: Vec<Value>) {
             others[0]["dataDir"] = "/var/lib/cni/flannel-of-another".into();
         }
         let other = Network::new("net-2", &others, 9000);
-        let third =
-            [json!({ "type": "bridge", "bridge": "br2", "ipMasq": true, "ipam": host_local(&["10.1.2.0/24"]) })];
+        let third = [
+            json!({ "type": "bridge", "bridge": "br2", "ipMasq": true, "ipam": host_local(&["10.1.2.0/24"]) }),
+        ];
         let third = Network::new("third", &third, 0);
         // What belongs to the networks.
         for network in [&network, &other, &third] {

@@ -30,7 +30,9 @@ fn go(lab: &Lab, plugin: &str) -> Plugin {
 
 fn assert_nothing_left(lab: &Lab) {
     let left = lab.snapshot().to_string();
-    let is_left = |line: &&str| ["ctr-", "CNI-", "veth", "cni-br-iface"].iter().any(|word| line.contains(word));
+    let is_left = |line: &&str| {
+        ["ctr-", "CNI-", "veth", "cni-br-iface"].iter().any(|word| line.contains(word))
+    };
     let left: Vec<&str> = left.lines().filter(is_left).collect();
     assert!(left.is_empty(), "{left:#?}");
 }
@@ -85,7 +87,9 @@ fn the_filter_of_the_go_plugin_is_checked_and_deleted() {
 }
 
 #[rstest]
-fn what_was_added_here_is_checked_and_deleted_by_the_go_plugin(#[values("bridge", "ptp")] plugin: &str) {
+fn what_was_added_here_is_checked_and_deleted_by_the_go_plugin(
+    #[values("bridge", "ptp")] plugin: &str,
+) {
     rscni_test::run(|lab| {
         let ours = network(lab, plugin);
         let a = ours.attach(lab, "a");

@@ -3,8 +3,10 @@
 
 mod support;
 
-use rscni::invoke::Process;
-use rscni::runtime::{AttachmentParams, NetConfList, Runtime};
+use rscni::{
+    invoke::Process,
+    runtime::{AttachmentParams, NetConfList, Runtime},
+};
 use rscni_linux::{LinkChange, Veth};
 use rscni_test::{Container, Lab, Snapshot};
 use rstest::rstest;
@@ -74,7 +76,8 @@ impl Handover {
         // Go's host-device leaves the name that a device had while it was away as its alias.
         let mut host = lab.host().netlink();
         let device = host.link_by_name("device").unwrap().index;
-        host.set_link(device, &LinkChange { alias: Some(String::new()), ..LinkChange::default() }).unwrap();
+        host.set_link(device, &LinkChange { alias: Some(String::new()), ..LinkChange::default() })
+            .unwrap();
         // Where host-local goes on and what it has counted, locks.
         let others = [
             "/last_reserved_ip.",
@@ -130,8 +133,11 @@ fn what_the_go_plugins_set_up_is_removed_completely(
 
 /// The device is one that goes with its namespace, so the namespace has to be there.
 #[rstest]
-fn the_device_that_the_go_plugin_moved_comes_back(#[values("with_result", "without_result")] how: &str) {
-    let plugin = json!({ "type": "host-device", "device": "device", "ipam": host_local(&[V4, V6]) });
+fn the_device_that_the_go_plugin_moved_comes_back(
+    #[values("with_result", "without_result")] how: &str,
+) {
+    let plugin =
+        json!({ "type": "host-device", "device": "device", "ipam": host_local(&[V4, V6]) });
     rscni_test::run(|lab| hand_over(lab, std::slice::from_ref(&plugin), how));
 }
 

@@ -65,7 +65,10 @@ fn check_needs_the_result_and_minds_nothing_in_it_but_lo() {
             "ips": [{ "address": "10.1.0.2/24", "interface": 0 }, { "address": "10.1.0.3/24" }],
             "routes": [{ "dst": "0.0.0.0/0" }],
         });
-        network.plugin.check(&a, "lo", &network.with(&json!({ "prevResult": previous })).config).success();
+        network
+            .plugin
+            .check(&a, "lo", &network.with(&json!({ "prevResult": previous })).config)
+            .success();
     });
 }
 
@@ -73,7 +76,8 @@ fn check_needs_the_result_and_minds_nothing_in_it_but_lo() {
 fn a_result_of_plugins_before_it_is_passed_on() {
     rscni_test::run(|lab| {
         let network = Network::new(lab, "loopback", &json!({}));
-        let previous = json!({ "cniVersion": "1.1.0", "interfaces": [{ "name": "eth0", "sandbox": "/x" }] });
+        let previous =
+            json!({ "cniVersion": "1.1.0", "interfaces": [{ "name": "eth0", "sandbox": "/x" }] });
         let chained = network.with(&json!({ "prevResult": previous }));
         let a = lab.container("a");
         assert_eq!(chained.plugin.add(&a, "eth0", &chained.config).success().json(), &previous);
@@ -87,7 +91,9 @@ fn a_lo_with_an_address_of_the_network_is_refused() {
         let network = Network::new(lab, "loopback", &json!({}));
         let a = lab.container("a");
         let lo = a.netlink().link_by_name("lo").unwrap().index;
-        a.netlink().add_address(lo, "10.1.0.1/32".parse().unwrap(), AddressFlags::default()).unwrap();
+        a.netlink()
+            .add_address(lo, "10.1.0.1/32".parse().unwrap(), AddressFlags::default())
+            .unwrap();
         network.plugin.add(&a, "lo", &network.config).failure().mentions("10.1.0.1");
         assert!(!a.netlink().link_by_name("lo").unwrap().up);
     });

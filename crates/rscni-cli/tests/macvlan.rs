@@ -8,7 +8,9 @@ use rscni_test::Lab;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use container_link::{Assertion, Damage, add_address, assert_noticed, assert_talk_and_go, ip, lan, network, remac};
+use container_link::{
+    Assertion, Damage, add_address, assert_noticed, assert_talk_and_go, ip, lan, network, remac,
+};
 use support::{Attached, Network, V4, V6, addresses, host_link, host_local, up};
 
 /// A network on `lan0`, with addresses of both families.
@@ -106,7 +108,11 @@ fn passthru_takes_the_master_and_its_hardware_address_for_one_container() {
         a.check().success();
         let b = lab.container("b");
         let before = support::snapshot(lab);
-        network.plugin.add(&b, "eth0", &network.config).error(5).mentions("create macvlan eth0 (passthru) on lan0");
+        network
+            .plugin
+            .add(&b, "eth0", &network.config)
+            .error(5)
+            .mentions("create macvlan eth0 (passthru) on lan0");
         lab.assert_unchanged_since(&before);
         a.del().success();
         network.attach_as(&b, "eth0").ping("10.1.0.1");
@@ -137,7 +143,11 @@ fn without_ipam_the_link_is_only_switched_on() {
         lan(lab);
         let network = l2(lab, &json!({}));
         let a = network.attach(lab, "a");
-        assert!(a.reply.ips().is_empty() && a.reply["interfaces"][0]["name"] == "eth0", "{}", a.reply.json());
+        assert!(
+            a.reply.ips().is_empty() && a.reply["interfaces"][0]["name"] == "eth0",
+            "{}",
+            a.reply.json()
+        );
         assert!(a.link().up && addresses(&a, "eth0").is_empty());
         a.check().success();
         add_address(&a, "eth0", "10.1.0.9/24");
@@ -245,13 +255,21 @@ fn the_length_of_the_queue_of_broadcasts_can_be_chosen() {
     "route add default via 10.1.0.1 dev lan0 metric 50",
     "route add default dev other table 99",
 ])]
-fn without_master_it_is_the_interface_of_the_default_route(#[case] address: &str, #[case] routes: &[&str]) {
+fn without_master_it_is_the_interface_of_the_default_route(
+    #[case] address: &str,
+    #[case] routes: &[&str],
+) {
     rscni_test::run(|lab| {
         let outside = lan(lab);
         let network = macvlan(lab, &json!({ "master": null }));
         let a = lab.container("a");
         let before = support::snapshot(lab);
-        network.plugin.add(&a, "eth0", &network.config).error(7).mentions("default route").mentions("set master");
+        network
+            .plugin
+            .add(&a, "eth0", &network.config)
+            .error(7)
+            .mentions("default route")
+            .mentions("set master");
         network.plugin.status(&network.config).error(50).mentions("default route");
         network.plugin.del(&a, "eth0", &network.config).success();
         lab.assert_unchanged_since(&before);
@@ -277,7 +295,11 @@ fn without_master_it_is_the_interface_of_the_default_route(#[case] address: &str
 fn the_master_can_be_in_the_container() {
     rscni_test::run(|lab| {
         lan(lab);
-        let below = Network::bridge(lab, &["10.9.0.0/24"], &json!({ "name": "below", "isDefaultGateway": true }));
+        let below = Network::bridge(
+            lab,
+            &["10.9.0.0/24"],
+            &json!({ "name": "below", "isDefaultGateway": true }),
+        );
         let [a, b] = ["a", "b"].map(|name| below.attach(lab, name));
         let before = support::snapshot(lab);
         // The host has no eth0, nor a default route.
@@ -295,7 +317,12 @@ fn the_master_can_be_in_the_container() {
             lab.assert_unchanged_since(&before);
         }
         let network = macvlan(lab, &json!({ "linkInContainer": true }));
-        network.plugin.add(&a, "net1", &network.config).error(7).mentions("lan0").mentions("in the container");
+        network
+            .plugin
+            .add(&a, "net1", &network.config)
+            .error(7)
+            .mentions("lan0")
+            .mentions("in the container");
     });
 }
 
@@ -308,7 +335,8 @@ fn one_can_stand_on_another() {
         let a = macvlan(lab, &json!({ "master": "mac0" })).attach(lab, "a");
         a.ping("10.1.0.1");
         a.check().success();
-        let inside = l2(lab, &json!({ "master": "eth0", "linkInContainer": true })).attach_as(&a, "net1");
+        let inside =
+            l2(lab, &json!({ "master": "eth0", "linkInContainer": true })).attach_as(&a, "net1");
         inside.check().success();
         inside.del().success();
         a.del().success();
@@ -338,7 +366,12 @@ fn check_notices_another_master() {
         let mac = a.link().mac.unwrap();
         ip(&a, "link del eth0");
         lab.host().netlink().add_veth(&Veth { up: true, ..Veth::new("other", "peer") }).unwrap();
-        ip(lab.host(), &format!("link add link other name eth0 address {mac} netns a type macvlan mode bridge"));
+        ip(
+            lab.host(),
+            &format!(
+                "link add link other name eth0 address {mac} netns a type macvlan mode bridge"
+            ),
+        );
         ip(&a, "link set eth0 up");
         a.check_misses("does not stand on lan0");
         let config = a.network.with(&json!({ "master": "gone0" })).config;
@@ -381,7 +414,8 @@ fn many_come_and_go_at_the_same_time() {
         let before = support::snapshot(lab);
         let names: Vec<String> = (0..12).map(|n| format!("c{n}")).collect();
         let attached: Vec<Attached> = std::thread::scope(|scope| {
-            let threads: Vec<_> = names.iter().map(|name| scope.spawn(|| network.attach(lab, name))).collect();
+            let threads: Vec<_> =
+                names.iter().map(|name| scope.spawn(|| network.attach(lab, name))).collect();
             threads.into_iter().map(|thread| thread.join().expect("an ADD")).collect()
         });
         attached[0].ping(attached[11].v6());

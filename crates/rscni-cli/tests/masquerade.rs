@@ -9,15 +9,21 @@ use rscni_test::{Lab, Namespace};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use support::outside::{HOST, OUTSIDE, outside};
-use support::{Attached, Network, V4, V6};
+use support::{
+    Attached, Network, V4, V6,
+    outside::{HOST, OUTSIDE, outside},
+};
 
 const NFTABLES: &str = "nftables";
 const IPTABLES: &str = "iptables";
 
 /// A bridge network of both families whose containers reach everything.
 fn network(lab: &Lab, backend: &str) -> Network {
-    Network::bridge(lab, &[V4, V6], &json!({ "ipMasq": true, "ipMasqBackend": backend, "isDefaultGateway": true }))
+    Network::bridge(
+        lab,
+        &[V4, V6],
+        &json!({ "ipMasq": true, "ipMasqBackend": backend, "isDefaultGateway": true }),
+    )
 }
 
 /// Asserts that servers in `to` see `from` masqueraded, or not, in both families.
@@ -151,7 +157,13 @@ fn a_subnet_of_a_length_that_was_there_before_needs_no_rule_of_its_own() {
         let third = first.with(&json!({
             "name": "net3", "bridge": "br2", "ipam": support::host_local(&["10.3.0.0/28"]),
         }));
-        let rules = || Nft::open().unwrap().rules(&Table::new(Family::Inet, "rscni"), "masquerading").unwrap().len();
+        let rules = || {
+            Nft::open()
+                .unwrap()
+                .rules(&Table::new(Family::Inet, "rscni"), "masquerading")
+                .unwrap()
+                .len()
+        };
         let a = first.attach(lab, "a");
         let before = rules();
         let b = second.attach(lab, "b");
@@ -236,13 +248,19 @@ fn what_the_go_plugins_left_in_nftables_goes_with_del_and_gc() {
         }
         let rest = || {
             let text = lab.snapshot().to_string();
-            ["a", "b", "c", "d"].into_iter().filter(|n| text.contains(&format!("ctr-{n}"))).collect::<String>()
+            ["a", "b", "c", "d"]
+                .into_iter()
+                .filter(|n| text.contains(&format!("ctr-{n}")))
+                .collect::<String>()
         };
         assert_eq!(rest(), "abcd");
         network.plugin.del(&lab.container("a"), "eth0", &network.config).success();
         assert_eq!(rest(), "bcd");
         let valid = json!([{ "containerID": "ctr-b", "ifname": "eth0" }]);
-        network.plugin.gc(&network.with(&json!({ "cni.dev/valid-attachments": valid })).config).success();
+        network
+            .plugin
+            .gc(&network.with(&json!({ "cni.dev/valid-attachments": valid })).config)
+            .success();
         assert_eq!(rest(), "bd");
     });
 }
@@ -262,7 +280,9 @@ fn assert_checked(lab: &Lab, backend: &str, damage: &[&str]) {
 #[rstest]
 #[case::element("delete element inet rscni masquerade4 { 10.1.0.2 }")]
 #[case::element_of_ipv6("delete element inet rscni masquerade6 { fd01::2 }")]
-#[case::element_of_the_subnet("delete element inet rscni masquerade4-inside-24 { 10.1.0.0 . 10.1.0.2 }")]
+#[case::element_of_the_subnet(
+    "delete element inet rscni masquerade4-inside-24 { 10.1.0.0 . 10.1.0.2 }"
+)]
 #[case::rules_of_the_containers("flush chain inet rscni masquerading")]
 #[case::rules_of_all("flush chain inet rscni postrouting")]
 #[case::table("delete table inet rscni")]
@@ -290,7 +310,11 @@ fn an_element_of_another_owner_is_none_of_this_one() {
         let mut nft = Nft::open().unwrap();
         let mut transaction = nft.transaction();
         let foreign = element.comment("net ctr-other eth0");
-        transaction.destroy_element(&table, "masquerade4", &foreign).add_element(&table, "masquerade4", &foreign);
+        transaction.destroy_element(&table, "masquerade4", &foreign).add_element(
+            &table,
+            "masquerade4",
+            &foreign,
+        );
         transaction.commit().unwrap();
         a.check_misses("masquerading of 10.1.0.2");
         a.del().success();
@@ -320,7 +344,8 @@ fn the_rules_are_as_iptables_itself_lists_those_of_the_go_plugins() {
 #[test]
 fn the_configured_backend_does_not_matter_to_del() {
     rscni_test::run(|lab| {
-        let [old, new]: [Value; 2] = [IPTABLES, NFTABLES].map(|backend| json!({ "ipMasqBackend": backend }));
+        let [old, new]: [Value; 2] =
+            [IPTABLES, NFTABLES].map(|backend| json!({ "ipMasqBackend": backend }));
         let network = network(lab, NFTABLES);
         for (before, after, name) in [(&old, &new, "a"), (&new, &old, "b")] {
             let a = network.with(before).attach(lab, name);
@@ -337,7 +362,8 @@ fn the_rules_can_be_saved_and_restored_with_nft() {
     rscni_test::run(|lab| {
         let a = network(lab, NFTABLES).attach(lab, "a");
         let shell = |line: &str| {
-            let output = Command::new("sh").args(["-c", line]).current_dir(lab.dir()).output().unwrap();
+            let output =
+                Command::new("sh").args(["-c", line]).current_dir(lab.dir()).output().unwrap();
             assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
         };
         shell("nft list table inet rscni > saved && nft delete table inet rscni");

@@ -9,10 +9,12 @@ use support::{Attached, Network, V4, V6};
 #[test]
 fn twenty_containers_come_and_go_at_the_same_time() {
     rscni_test::run(|lab| {
-        let network = Network::bridge(lab, &[V4, V6], &json!({ "macspoofchk": true, "ipMasq": true }));
+        let network =
+            Network::bridge(lab, &[V4, V6], &json!({ "macspoofchk": true, "ipMasq": true }));
         let names: Vec<String> = (0..20).map(|n| format!("c{n}")).collect();
         let attached: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = names.iter().map(|name| scope.spawn(|| network.attach(lab, name))).collect();
+            let threads: Vec<_> =
+                names.iter().map(|name| scope.spawn(|| network.attach(lab, name))).collect();
             threads.into_iter().map(|thread| thread.join().expect("an ADD")).collect()
         });
         let mut ips: Vec<_> = attached.iter().map(Attached::v4).collect();
@@ -48,7 +50,10 @@ fn calls_that_fail_do_not_disturb_those_that_succeed() {
                 scope.spawn(move || {
                     for _ in 0..3 {
                         if n % 2 == 0 {
-                            bad.plugin.add(container, "eth0", &bad.config).error(5).mentions("203.0.113.1");
+                            bad.plugin
+                                .add(container, "eth0", &bad.config)
+                                .error(5)
+                                .mentions("203.0.113.1");
                             bad.plugin.del(container, "eth0", &bad.config).success();
                         } else {
                             let attached = good.attach_as(container, "eth0");

@@ -42,7 +42,10 @@ fn the_result_lists_the_host_and_the_container() {
             { "name": "eth0", "mac": a.link().mac.unwrap().to_string(), "mtu": 1400, "sandbox": a.path() },
         ]);
         assert_eq!(a.reply["interfaces"], expected);
-        assert_eq!(a.reply["ips"][0], json!({ "interface": 1, "address": "10.1.0.2/24", "gateway": "10.1.0.1" }));
+        assert_eq!(
+            a.reply["ips"][0],
+            json!({ "interface": 1, "address": "10.1.0.2/24", "gateway": "10.1.0.1" })
+        );
         assert_eq!((a.link().mtu, outer.mtu), (1400, 1400));
         assert_eq!(addresses(lab.host(), &outer.name), ["10.1.0.1/32", "fd01::1/128"]);
     });
@@ -51,7 +54,11 @@ fn the_result_lists_the_host_and_the_container() {
 #[test]
 fn several_addresses_may_have_one_gateway() {
     rscni_test::run(|lab| {
-        let ipam = fixed(&[("10.1.0.5/24", "10.1.0.1"), ("10.1.0.6/24", "10.1.0.1"), ("fd01::5/64", "fd01::1")]);
+        let ipam = fixed(&[
+            ("10.1.0.5/24", "10.1.0.1"),
+            ("10.1.0.6/24", "10.1.0.1"),
+            ("fd01::5/64", "fd01::1"),
+        ]);
         let a = Network::new(lab, "ptp", &json!({ "ipam": ipam })).attach(lab, "a");
         for address in ["10.1.0.5", "10.1.0.6", "fd01::5"] {
             lab.host().ping(address);
@@ -97,11 +104,16 @@ fn with_route(lab: &rscni_test::Lab, route: &Value) -> Attached {
     Some("10.1.0.1")
 )]
 #[case::with_bits_of_a_host(json!({ "dst": "192.0.2.77/24" }), 254, Some("10.1.0.1"))]
-fn routes_of_ipam_are_in_the_container(#[case] route: Value, #[case] table: u32, #[case] gateway: Option<&str>) {
+fn routes_of_ipam_are_in_the_container(
+    #[case] route: Value,
+    #[case] table: u32,
+    #[case] gateway: Option<&str>,
+) {
     rscni_test::run(|lab| {
         let a = with_route(lab, &route);
         let dst: ipnet::IpNet = route["dst"].as_str().unwrap().parse().unwrap();
-        let filter = RouteFilter { dst: Some(dst.trunc()), table: Some(table), ..RouteFilter::default() };
+        let filter =
+            RouteFilter { dst: Some(dst.trunc()), table: Some(table), ..RouteFilter::default() };
         let found = a.netlink().routes(filter).unwrap();
         let [found] = &found[..] else { panic!("{found:?}") };
         assert_eq!(found.gateway, gateway.map(|gateway| gateway.parse().unwrap()));
@@ -216,7 +228,11 @@ fn a_foreign_veth_is_removed_only_if_it_is_not_visibly_of_another_attachment() {
         let network = Network::ptp(lab, &[V4], &json!({}));
         let a = lab.container("a");
         let netns = rscni_linux::Netns::open(a.path()).unwrap();
-        let veth = |alias: Option<String>| Veth { alias, peer_netns: Some(&netns), ..Veth::new("vethx", "eth0") };
+        let veth = |alias: Option<String>| Veth {
+            alias,
+            peer_netns: Some(&netns),
+            ..Veth::new("vethx", "eth0")
+        };
         let mut host = lab.host().netlink();
         host.add_veth(&veth(Some("rscni other ctr-a eth0".into()))).unwrap();
         network.plugin.del(&a, "eth0", &network.config).success();

@@ -80,7 +80,8 @@ fn replies_leave_by_the_interface_that_the_question_came_in_by(#[case] v4: bool)
     rscni_test::run(|lab| {
         let mut ipam = host_local(&["10.9.0.0/24", "fd09::/64"]);
         ipam["routes"] = json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]);
-        let client = Network::ptp(lab, &[], &json!({ "name": "outside", "ipam": ipam })).attach(lab, "client");
+        let client = Network::ptp(lab, &[], &json!({ "name": "outside", "ipam": ipam }))
+            .attach(lab, "client");
         let (eth0, net1) = in_both(lab, "a");
         client.ping(net1.address(v4));
         // From here on nothing that leaves by eth0 arrives.
@@ -105,10 +106,15 @@ fn each_address_has_a_rule_and_a_table_and_the_main_table_has_none_of_it() {
         let net1 = second(lab, &given).attach_as(&eth0.container, "net1");
         let a = chained(lab, &net1, &json!({}));
         assert_eq!(rules(&a), ["10.2.0.2/32 100", "fd02::2/128 101"]);
-        assert_eq!(routes(&a, "net1", 100), ["0.0.0.0/0 via 10.2.0.1", "10.2.0.0/24", "192.0.2.0/24 via 10.2.0.1"]);
+        assert_eq!(
+            routes(&a, "net1", 100),
+            ["0.0.0.0/0 via 10.2.0.1", "10.2.0.0/24", "192.0.2.0/24 via 10.2.0.1"]
+        );
         let v6 = ["2001:db8::/32 via fd02::7", "::/0 via fd02::1", "fd02::/64", "fe80::/64"];
         assert_eq!(routes(&a, "net1", 101), v6);
-        let copied = routes_by(&a, "net1", 101).into_iter().find(|route| route.gateway == "fd02::7".parse().ok());
+        let copied = routes_by(&a, "net1", 101)
+            .into_iter()
+            .find(|route| route.gateway == "fd02::7".parse().ok());
         assert_eq!(copied.unwrap().mtu, Some(1300));
         // Packets from a link-local address have no rule.
         assert_eq!(routes(&a, "net1", 254), ["fe80::/64"]);
@@ -125,12 +131,20 @@ fn each_address_has_a_rule_and_a_table_and_the_main_table_has_none_of_it() {
 #[test]
 fn interfaces_and_addresses_have_tables_of_their_own() {
     rscni_test::run(|lab| {
-        let addresses = [("10.1.0.5/24", "10.1.0.1"), ("10.1.0.6/24", "10.1.0.1"), ("10.7.0.5/24", "10.7.0.1")];
-        let eth0 = Network::bridge(lab, &[], &json!({ "ipam": fixed(&addresses) })).attach(lab, "a");
+        let addresses =
+            [("10.1.0.5/24", "10.1.0.1"), ("10.1.0.6/24", "10.1.0.1"), ("10.7.0.5/24", "10.7.0.1")];
+        let eth0 =
+            Network::bridge(lab, &[], &json!({ "ipam": fixed(&addresses) })).attach(lab, "a");
         let one = chained(lab, &eth0, &json!({}));
-        let two = chained(lab, &second(lab, &json!([])).attach_as(&eth0.container, "net1"), &json!({}));
-        let mut expected =
-            ["10.1.0.5/32 100", "10.1.0.6/32 101", "10.7.0.5/32 102", "10.2.0.2/32 103", "fd02::2/128 104"];
+        let two =
+            chained(lab, &second(lab, &json!([])).attach_as(&eth0.container, "net1"), &json!({}));
+        let mut expected = [
+            "10.1.0.5/32 100",
+            "10.1.0.6/32 101",
+            "10.7.0.5/32 102",
+            "10.2.0.2/32 103",
+            "fd02::2/128 104",
+        ];
         let mut found = rules(&eth0);
         found.sort();
         expected.sort_unstable();
@@ -154,7 +168,8 @@ fn calls_at_the_same_time_take_different_tables() {
         let eth0 = first(lab).attach(lab, "a");
         let attached: Vec<Attached> = (1..=4)
             .map(|number| {
-                let ipam = fixed(&[(&format!("10.{number}0.0.2/24"), &format!("10.{number}0.0.1"))]);
+                let ipam =
+                    fixed(&[(&format!("10.{number}0.0.2/24"), &format!("10.{number}0.0.1"))]);
                 let name = format!("br{number}");
                 let keys = json!({ "name": name, "bridge": name, "ipam": ipam });
                 Network::bridge(lab, &[], &keys).attach_as(&eth0.container, &format!("net{number}"))
@@ -195,7 +210,9 @@ fn tables_that_are_in_use_are_left_alone() {
     rscni_test::run(|lab| {
         let (_, net1) = in_both(lab, "a");
         let mut netlink = net1.netlink();
-        netlink.add_rule(&Rule::new("203.0.113.0/24".parse::<ipnet::IpNet>().unwrap(), 100)).unwrap();
+        netlink
+            .add_rule(&Rule::new("203.0.113.0/24".parse::<ipnet::IpNet>().unwrap(), 100))
+            .unwrap();
         let blackhole = Route {
             kind: rscni_linux::RouteType::Blackhole,
             table: Some(101),
@@ -206,7 +223,13 @@ fn tables_that_are_in_use_are_left_alone() {
         assert!(rules(&a).contains(&"10.2.0.2/32 102".to_owned()), "{:?}", rules(&a));
         a.del().success();
         assert_eq!(rules(&a), ["203.0.113.0/24 100"]);
-        assert_eq!(netlink.routes(RouteFilter { table: Some(101), ..RouteFilter::default() }).unwrap().len(), 1);
+        assert_eq!(
+            netlink
+                .routes(RouteFilter { table: Some(101), ..RouteFilter::default() })
+                .unwrap()
+                .len(),
+            1
+        );
     });
 }
 
@@ -216,7 +239,8 @@ fn tables_that_are_in_use_are_left_alone() {
 fn with_a_table_there_are_rules_and_nothing_else(#[case] table: u32) {
     rscni_test::run(|lab| {
         let eth0 = first(lab).attach(lab, "a");
-        let given = json!([{ "dst": "0.0.0.0/0", "table": table }, { "dst": "::/0", "table": table }]);
+        let given =
+            json!([{ "dst": "0.0.0.0/0", "table": table }, { "dst": "::/0", "table": table }]);
         let net1 = second(lab, &given).attach_as(&eth0.container, "net1");
         let before = [routes(&net1, "net1", 254), routes(&net1, "net1", table)];
         let a = chained(lab, &net1, &json!({ "table": table, "gateways": ["ignored"] }));
@@ -255,17 +279,27 @@ fn configured_gateways_replace_those_of_ipam_and_its_default_routes() {
 fn with_source_hints_the_main_table_keeps_the_subnets_and_says_whom_they_are_from() {
     rscni_test::run(|lab| {
         let eth0 = first(lab).attach(lab, "a");
-        let net1 = second(lab, &json!([{ "dst": "192.0.2.0/24" }])).attach_as(&eth0.container, "net1");
+        let net1 =
+            second(lab, &json!([{ "dst": "192.0.2.0/24" }])).attach_as(&eth0.container, "net1");
         let a = chained(lab, &net1, &json!({ "addSourceHints": true }));
         assert_eq!(routes(&a, "net1", 254), ["10.2.0.0/24", "fd02::/64", "fe80::/64"]);
-        for route in routes_by(&a, "net1", 254).iter().filter(|route| !route.dst.to_string().starts_with("fe80")) {
+        for route in routes_by(&a, "net1", 254)
+            .iter()
+            .filter(|route| !route.dst.to_string().starts_with("fe80"))
+        {
             assert_eq!(route.src, Some(a.address(route.dst.addr().is_ipv4())));
         }
-        assert_eq!(routes(&a, "net1", 100), ["0.0.0.0/0 via 10.2.0.1", "10.2.0.0/24", "192.0.2.0/24 via 10.2.0.1"]);
+        assert_eq!(
+            routes(&a, "net1", 100),
+            ["0.0.0.0/0 via 10.2.0.1", "10.2.0.0/24", "192.0.2.0/24 via 10.2.0.1"]
+        );
         a.ping("10.2.0.1");
         a.ping("fd02::1");
         a.check().success();
-        let hint = routes_by(&a, "net1", 254).into_iter().find(|route| route.dst.addr().is_ipv4()).unwrap();
+        let hint = routes_by(&a, "net1", 254)
+            .into_iter()
+            .find(|route| route.dst.addr().is_ipv4())
+            .unwrap();
         a.netlink().del_route(&hint).unwrap();
         a.check_misses("route to 10.2.0.0/24 by net1 is missing in table 254");
     });
@@ -278,7 +312,8 @@ fn check_misses_each_rule_and_each_route(#[case] plugin: &str) {
     rscni_test::run(|lab| {
         let eth0 = first(lab).attach(lab, "a");
         let mut ipam = host_local(&[SECOND_V4, SECOND_V6]);
-        ipam["routes"] = json!([{ "dst": "0.0.0.0/0" }, { "dst": "192.0.2.0/24" }, { "dst": "2001:db8::/32" }]);
+        ipam["routes"] =
+            json!([{ "dst": "0.0.0.0/0" }, { "dst": "192.0.2.0/24" }, { "dst": "2001:db8::/32" }]);
         let keys = json!({ "name": "second", "bridge": "br1", "isGateway": true, "ipam": ipam });
         let net1 = Network::new(lab, plugin, &keys).attach_as(&eth0.container, "net1");
         let a = chained(lab, &net1, &json!({}));
@@ -357,7 +392,14 @@ fn del_leaves_rules_that_say_more_than_a_source() {
 
 /// Asserts that ADD fails and changes nothing.
 #[track_caller]
-fn assert_fails(lab: &Lab, before: &Attached, network: &Network, result: &Value, code: u64, word: &str) {
+fn assert_fails(
+    lab: &Lab,
+    before: &Attached,
+    network: &Network,
+    result: &Value,
+    code: u64,
+    word: &str,
+) {
     let mut config = network.config.clone();
     config["prevResult"] = result.clone();
     let snapshot = lab.snapshot();
@@ -371,13 +413,17 @@ fn assert_fails(lab: &Lab, before: &Attached, network: &Network, result: &Value,
 fn an_add_that_fails_puts_all_routes_back() {
     rscni_test::run(|lab| {
         let eth0 = first(lab).attach(lab, "a");
-        let net1 = second(lab, &json!([{ "dst": "192.0.2.0/24" }])).attach_as(&eth0.container, "net1");
+        let net1 =
+            second(lab, &json!([{ "dst": "192.0.2.0/24" }])).attach_as(&eth0.container, "net1");
         // The table of the first address is made by then.
         let unreachable = sbr(lab, &json!({ "gateways": ["10.2.0.1", "2001:db8::1"] }));
         assert_fails(lab, &net1, &unreachable, net1.reply.json(), 5, "2001:db8::1");
         // The main table has lost a route by then.
         let mut result = net1.reply.json().clone();
-        result["ips"].as_array_mut().unwrap().push(json!({ "address": "10.8.0.5/24", "interface": 2 }));
+        result["ips"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({ "address": "10.8.0.5/24", "interface": 2 }));
         let hints = sbr(lab, &json!({ "addSourceHints": true }));
         assert_fails(lab, &net1, &hints, &result, 5, "10.8.0.0/24");
     });
@@ -411,7 +457,9 @@ fn a_wrong_configuration_is_named(
 }
 
 #[rstest]
-fn a_namespace_or_an_interface_that_is_gone_is_named(#[values(json!({}), json!({ "table": 100 }))] keys: Value) {
+fn a_namespace_or_an_interface_that_is_gone_is_named(
+    #[values(json!({}), json!({ "table": 100 }))] keys: Value,
+) {
     rscni_test::run(|lab| {
         let (_, net1) = in_both(lab, "a");
         let network = sbr(lab, &keys);
@@ -430,7 +478,8 @@ fn the_result_is_passed_on_in_every_version(
 ) {
     rscni_test::run(|lab| {
         let eth0 = first(lab).attach(lab, "a");
-        let net1 = second(lab, &json!([{ "dst": "192.0.2.0/24" }])).with(&json!({ "cniVersion": version }));
+        let net1 = second(lab, &json!([{ "dst": "192.0.2.0/24" }]))
+            .with(&json!({ "cniVersion": version }));
         let net1 = net1.attach_as(&eth0.container, "net1");
         let a = chained(lab, &net1, &json!({ "cniVersion": version }));
         assert_eq!(a.reply, net1.reply);

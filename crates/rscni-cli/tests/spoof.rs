@@ -16,7 +16,8 @@ fn a_container_that_changes_its_hardware_address_is_cut_off_by_macspoofchk() {
         a.check().success();
         let before = lab.snapshot();
         let own = a.link().mac;
-        let forged = LinkChange { mac: Some("02:00:00:00:00:99".parse().unwrap()), ..LinkChange::default() };
+        let forged =
+            LinkChange { mac: Some("02:00:00:00:00:99".parse().unwrap()), ..LinkChange::default() };
         change(&mut a.netlink(), "eth0", &forged);
         a.cannot_ping("10.1.0.1");
         a.cannot_ping(b.v4());

@@ -60,7 +60,10 @@ fn an_attribute_is_set_and_comes_back(#[case] keys: Value, #[values("key", "args
         let first = bridged(lab, "a");
         let before = lab.snapshot();
         let was = attributes(&first.link());
-        let tuning = tuning(lab, &if place == "key" { keys.clone() } else { json!({ "args": { "cni": keys } }) });
+        let tuning = tuning(
+            lab,
+            &if place == "key" { keys.clone() } else { json!({ "args": { "cni": keys } }) },
+        );
         let a = tuning.after(&first);
         assert_eq!(attributes(&a.link()), with(&was, &keys));
         let saved: Value = serde_json::from_slice(&std::fs::read(FILE).unwrap()).unwrap();
@@ -83,7 +86,8 @@ fn an_attribute_is_set_and_comes_back(#[case] keys: Value, #[values("key", "args
 fn what_is_on_can_be_switched_off_and_is_on_again() {
     rscni_test::run(|lab| {
         let first = bridged(lab, "a");
-        let on = LinkChange { allmulticast: Some(true), promisc: Some(true), ..LinkChange::default() };
+        let on =
+            LinkChange { allmulticast: Some(true), promisc: Some(true), ..LinkChange::default() };
         change(&mut first.netlink(), "eth0", &on);
         // promisc has no way to say off.
         let a = tuning(lab, &json!({ "allmulti": false, "promisc": false })).after(&first);
@@ -132,15 +136,19 @@ fn a_hardware_address_may_come_by_any_way(#[case] keys: Value, #[case] cni_args:
 fn the_result_has_the_mtu_that_the_interface_has() {
     rscni_test::run(|lab| {
         let a = tuning(lab, &json!({ "mtu": 1400 })).after(&bridged(lab, "a"));
-        let mtus: Vec<_> = a.reply["interfaces"].as_array().unwrap().iter().map(|i| i["mtu"].clone()).collect();
+        let mtus: Vec<_> =
+            a.reply["interfaces"].as_array().unwrap().iter().map(|i| i["mtu"].clone()).collect();
         assert_eq!(mtus, [1500, 1500, 1400]);
     });
 }
 
 #[rstest]
-fn the_plugin_before_does_not_miss_the_mtu_that_it_gave(#[values("0.4.0", "1.0.0", "1.1.0")] version: &str) {
+fn the_plugin_before_does_not_miss_the_mtu_that_it_gave(
+    #[values("0.4.0", "1.0.0", "1.1.0")] version: &str,
+) {
     rscni_test::run(|lab| {
-        let tap = Network::new(lab, "tap", &json!({ "cniVersion": version, "mtu": 1400 })).attach(lab, "a");
+        let tap = Network::new(lab, "tap", &json!({ "cniVersion": version, "mtu": 1400 }))
+            .attach(lab, "a");
         let a = tuning(lab, &json!({ "cniVersion": version, "mtu": 1300 })).after(&tap);
         a.check().success();
         tap.network.plugin.check(&tap, "eth0", &a.reply.follow(&tap.network.config)).success();
@@ -151,8 +159,9 @@ fn the_plugin_before_does_not_miss_the_mtu_that_it_gave(#[values("0.4.0", "1.0.0
 fn sysctls_are_set_in_the_container_and_nowhere_else() {
     rscni_test::run(|lab| {
         let first = bridged(lab, "a");
-        let host: Vec<_> =
-            ["net/core/somaxconn", "net/ipv4/conf/all/log_martians"].map(|key| lab.host().sysctl(key)).into();
+        let host: Vec<_> = ["net/core/somaxconn", "net/ipv4/conf/all/log_martians"]
+            .map(|key| lab.host().sysctl(key))
+            .into();
         let keys = json!({
             "sysctl": {
                 "net.core.somaxconn": "511", "net/ipv4/conf/all/log_martians": "1", "net.ipv4.conf.IFNAME.arp_filter": "1",
@@ -174,8 +183,9 @@ fn sysctls_are_set_in_the_container_and_nowhere_else() {
         ] {
             assert_eq!(setting(&a, key), value, "{key}");
         }
-        let now: Vec<_> =
-            ["net/core/somaxconn", "net/ipv4/conf/all/log_martians"].map(|key| lab.host().sysctl(key)).into();
+        let now: Vec<_> = ["net/core/somaxconn", "net/ipv4/conf/all/log_martians"]
+            .map(|key| lab.host().sysctl(key))
+            .into();
         assert_eq!(now, host);
         assert_eq!(a.reply.json(), first.reply.json());
         assert!(!Path::new(FILE).exists());
@@ -187,9 +197,13 @@ fn sysctls_are_set_in_the_container_and_nowhere_else() {
 #[test]
 fn an_interface_with_a_dot_in_its_name_has_its_sysctls() {
     rscni_test::run(|lab| {
-        let first = Network::bridge(lab, &[V4], &json!({})).attach_as(&lab.container("a"), "eth0.5");
-        let a =
-            tuning(lab, &json!({ "sysctl": { "net.ipv4.conf.IFNAME.arp_filter": "1" }, "mtu": 1400 })).after(&first);
+        let first =
+            Network::bridge(lab, &[V4], &json!({})).attach_as(&lab.container("a"), "eth0.5");
+        let a = tuning(
+            lab,
+            &json!({ "sysctl": { "net.ipv4.conf.IFNAME.arp_filter": "1" }, "mtu": 1400 }),
+        )
+        .after(&first);
         assert_eq!(setting(&a, "net/ipv4/conf/eth0.5/arp_filter"), "1");
         a.check().success();
         a.del().success();
@@ -202,7 +216,8 @@ fn nothing_is_touched_if_nothing_is_asked_for() {
     rscni_test::run(|lab| {
         let first = bridged(lab, "a");
         let before = lab.snapshot();
-        let a = tuning(lab, &json!({ "promisc": false, "mtu": 0, "mac": "", "sysctl": {} })).after(&first);
+        let a = tuning(lab, &json!({ "promisc": false, "mtu": 0, "mac": "", "sysctl": {} }))
+            .after(&first);
         assert_eq!(a.reply.json(), first.reply.json());
         a.check().success();
         lab.assert_unchanged_since(&before);
@@ -247,7 +262,10 @@ fn every_version_shows_the_new_address_where_it_shows_any() {
 /// Makes the node's allow list, on a machine that may have no `/etc/cni`.
 fn allow(text: &str) {
     if !Path::new("/etc/cni").is_dir() {
-        let status = std::process::Command::new("mount").args(["-t", "tmpfs", "none", "/etc"]).status().unwrap();
+        let status = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "none", "/etc"])
+            .status()
+            .unwrap();
         assert!(status.success());
     }
     std::fs::create_dir_all("/etc/cni/tuning").unwrap();
@@ -273,8 +291,17 @@ fn the_allow_list_says_which_sysctls_may_be_set() {
                 tuning.plugin.status(&tuning.config).success();
                 tuning.after(&first).del().success();
             } else {
-                tuning.plugin.status(&tuning.config).error(7).mentions(key).mentions("allowlist.conf");
-                tuning.call_after(&first).error(7).mentions(key).mentions("^net\\.core\\.(somaxconn|x)$");
+                tuning
+                    .plugin
+                    .status(&tuning.config)
+                    .error(7)
+                    .mentions(key)
+                    .mentions("allowlist.conf");
+                tuning
+                    .call_after(&first)
+                    .error(7)
+                    .mentions(key)
+                    .mentions("^net\\.core\\.(somaxconn|x)$");
             }
         }
         set(&first, "net/core/somaxconn", "4096");
@@ -311,7 +338,11 @@ fn an_allow_list_that_cannot_be_read_or_understood_allows_nothing() {
 #[case::negative(json!({ "mtu": -5 }), 7, "-5")]
 #[case::data_dir(json!({ "mtu": 1400, "dataDir": "/proc/nothing" }), 5, "/proc/nothing")]
 #[case::data_dir_is_none(json!({ "mtu": 1400, "dataDir": "/proc/version" }), 5, "/proc/version")]
-fn an_add_that_fails_leaves_everything_as_it_was(#[case] keys: Value, #[case] code: u64, #[case] word: &str) {
+fn an_add_that_fails_leaves_everything_as_it_was(
+    #[case] keys: Value,
+    #[case] code: u64,
+    #[case] word: &str,
+) {
     rscni_test::run(|lab| {
         let first = bridged(lab, "a");
         std::fs::create_dir_all("/run/cni/tuning").unwrap();
@@ -331,7 +362,11 @@ fn a_sysctl_that_stands_there_twice_is_refused() {
         let tuning = tuning(lab, &json!({}));
         let text = first.reply.follow(&tuning.config).to_string();
         let twice = r#"{"sysctl":{"net.core.somaxconn":"1","net.core.somaxconn":"2"},"#;
-        let call = tuning.plugin.call("ADD").attachment(&first, "eth0").stdin(text.replacen('{', twice, 1));
+        let call = tuning
+            .plugin
+            .call("ADD")
+            .attachment(&first, "eth0")
+            .stdin(text.replacen('{', twice, 1));
         call.run().error(7).mentions("duplicated");
     });
 }
@@ -364,15 +399,29 @@ fn check_names_what_somebody_has_changed() {
             (|a| set(a, "net/core/somaxconn", "513"), "sysctl net.core.somaxconn is \"513\""),
             (|a| set(a, "net/ipv4/conf/eth0/arp_filter", "0"), "net.ipv4.conf.IFNAME.arp_filter"),
             (
-                |a| adjust(a, &LinkChange { mac: "02:00:00:00:00:99".parse().ok(), ..LinkChange::default() }),
+                |a| {
+                    adjust(
+                        a,
+                        &LinkChange {
+                            mac: "02:00:00:00:00:99".parse().ok(),
+                            ..LinkChange::default()
+                        },
+                    )
+                },
                 "mac 02:00:00:00:00:99",
             ),
             (
                 |a| adjust(a, &LinkChange { promisc: Some(false), ..LinkChange::default() }),
                 "promisc false, ADD left promisc true",
             ),
-            (|a| adjust(a, &LinkChange { mtu: Some(1399), ..LinkChange::default() }), "mtu 1399, ADD left mtu 1400"),
-            (|a| adjust(a, &LinkChange { allmulticast: Some(false), ..LinkChange::default() }), "allmulti false"),
+            (
+                |a| adjust(a, &LinkChange { mtu: Some(1399), ..LinkChange::default() }),
+                "mtu 1399, ADD left mtu 1400",
+            ),
+            (
+                |a| adjust(a, &LinkChange { allmulticast: Some(false), ..LinkChange::default() }),
+                "allmulti false",
+            ),
             (|a| adjust(a, &LinkChange { txqlen: Some(5), ..LinkChange::default() }), "txQLen 5"),
             (|_| std::fs::remove_file(FILE).unwrap(), FILE),
             (|a| a.netlink().del_link(a.link().index).unwrap(), "eth0 is missing"),
@@ -395,7 +444,10 @@ fn adjust(a: &Attached, to: &LinkChange<'_>) {
 #[rstest]
 #[case::without_the_result(Attached::del_without_result, true)]
 #[case::without_the_namespace(Attached::del_without_netns, false)]
-fn del_removes_the_file_in_every_case(#[case] del: fn(&Attached) -> Outcome, #[case] restores: bool) {
+fn del_removes_the_file_in_every_case(
+    #[case] del: fn(&Attached) -> Outcome,
+    #[case] restores: bool,
+) {
     rscni_test::run(|lab| {
         let a = tuning(lab, &json!({ "mtu": 1400 })).after(&bridged(lab, "a"));
         del(&a).success();
@@ -460,7 +512,10 @@ fn two_in_one_list_restore_what_was_before_both() {
         let was = attributes(&first.link());
         let one = tuning(lab, &json!({ "mtu": 1400, "mac": MAC })).after(&first);
         let two = tuning(lab, &json!({ "mtu": 1300, "txQLen": 5 })).after(&one);
-        assert_eq!(attributes(&two.link()), with(&was, &json!({ "mac": MAC, "mtu": 1300, "txQLen": 5 })));
+        assert_eq!(
+            attributes(&two.link()),
+            with(&was, &json!({ "mac": MAC, "mtu": 1300, "txQLen": 5 }))
+        );
         two.del().success();
         one.del().success();
         assert_eq!(attributes(&one.link()), was);
@@ -479,8 +534,10 @@ fn gc_removes_the_files_of_attachments_that_are_gone() {
         std::fs::write(dir.join("notes"), "").unwrap();
         lab.remove_namespace(&gone);
         network.gc(&[&kept]).success();
-        let mut left: Vec<_> =
-            std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut left: Vec<_> = std::fs::read_dir(&dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         left.sort();
         assert_eq!(left, ["ctr-a_eth0.json", "ctr-c_eth0.json", "ctr-d_eth0.json", "notes"]);
         kept.check().success();
@@ -495,12 +552,18 @@ fn status_reads_the_configuration() {
     rscni_test::run(|lab| {
         let network = tuning(lab, &json!({ "sysctl": { "net.ipv4.conf.IFNAME.arp_filter": "1" } }));
         network.plugin.status(&network.config).success();
-        network.plugin.status(&network.with(&json!({ "mac": "x" })).config).error(7).mentions("mac");
+        network
+            .plugin
+            .status(&network.with(&json!({ "mac": "x" })).config)
+            .error(7)
+            .mentions("mac");
     });
 }
 
 #[rstest]
-fn either_undoes_what_the_go_plugin_or_this_one_has_done(#[values(true, false)] is_ours_first: bool) {
+fn either_undoes_what_the_go_plugin_or_this_one_has_done(
+    #[values(true, false)] is_ours_first: bool,
+) {
     rscni_test::run(|lab| {
         let first = Network::bridge(lab, &[V4], &json!({ "cniVersion": "1.0.0" })).attach(lab, "a");
         let was = attributes(&first.link());

@@ -59,7 +59,8 @@ fn leave_vlans(place: &Namespace, name: &str, vlans: &[Vlan]) {
 /// An 802.1Q interface on `eth0` of a container, as a router or a virtual machine host would have it.
 fn add_tagged(container: &Container, id: u16, address: &str) {
     let command = format!("link add link eth0 name eth0.{id} type vlan id {id}");
-    let output = container.run(|| std::process::Command::new("ip").args(command.split(' ')).output().unwrap());
+    let output = container
+        .run(|| std::process::Command::new("ip").args(command.split(' ')).output().unwrap());
     assert!(output.status.success(), "ip {command}: {}", String::from_utf8_lossy(&output.stderr));
     let mut netlink = container.netlink();
     let index = netlink.link_by_name(&format!("eth0.{id}")).unwrap().index;
@@ -97,7 +98,8 @@ fn a_vlan_port_leaves_the_default_vlan_unless_that_is_preserved() {
         };
         let (_, moved) = add("a", "10.1.0.2/24", json!({ "vlan": 100 }));
         assert_eq!(moved, [Vlan::access(100)]);
-        let (_, kept) = add("b", "10.1.0.3/24", json!({ "vlan": 100, "preserveDefaultVlan": true }));
+        let (_, kept) =
+            add("b", "10.1.0.3/24", json!({ "vlan": 100, "preserveDefaultVlan": true }));
         // What comes in untagged is of VLAN 100; both leave untagged.
         assert_eq!(kept, [Vlan { pvid: false, ..Vlan::access(1) }, Vlan::access(100)]);
         let (_, plain) = add("c", "10.1.0.4/24", json!({}));
@@ -150,7 +152,8 @@ fn a_trunk_with_a_vlan_has_that_as_its_native_one() {
 fn a_trunk_may_hold_every_vlan() {
     with_bridge(|lab, bridge| {
         let trunk = lab.container("trunk");
-        let config = config(json!({ "vlanTrunk": [{ "minID": 1, "maxID": 4094 }] }), &["10.1.0.1/24"]);
+        let config =
+            config(json!({ "vlanTrunk": [{ "minID": 1, "maxID": 4094 }] }), &["10.1.0.1/24"]);
         let reply = bridge.add(&trunk, "eth0", &config).success();
         assert_eq!(vlans(lab.host(), port(&reply)), [Vlan::access(1), Vlan::trunk(2..=4094)]);
         bridge.check(&trunk, "eth0", &reply.follow(&config)).success();
@@ -162,7 +165,8 @@ fn every_vlan_has_a_gateway_of_its_own() {
     with_bridge(|lab, bridge| {
         let attach = |name, vlan, addresses: &[&str]| {
             let container = lab.container(name);
-            let config = config(json!({ "vlan": vlan, "isDefaultGateway": true, "mtu": 1400 }), addresses);
+            let config =
+                config(json!({ "vlan": vlan, "isDefaultGateway": true, "mtu": 1400 }), addresses);
             let reply = bridge.add(&container, "eth0", &config).success();
             bridge.check(&container, "eth0", &reply.follow(&config)).success();
             (container, reply, config)
@@ -177,7 +181,9 @@ fn every_vlan_has_a_gateway_of_its_own() {
         assert_eq!(addresses(lab.host(), "br0"), []);
         assert_eq!(lab.host().netlink().link_by_name("br0.200").unwrap().mtu, 1400);
 
-        for (container, gateways) in [(&a, ["10.1.0.1", "fd00:1::1"]), (&c, ["10.2.0.1", "fd00:2::1"])] {
+        for (container, gateways) in
+            [(&a, ["10.1.0.1", "fd00:1::1"]), (&c, ["10.2.0.1", "fd00:2::1"])]
+        {
             for gateway in gateways {
                 container.ping(gateway);
             }
@@ -207,7 +213,10 @@ fn check_notices_what_happened_to_the_vlans_since() {
 
         for missing in [Vlan::tagged(25), Vlan::access(7)] {
             leave_vlans(lab.host(), port(&reply), std::slice::from_ref(&missing));
-            check().failure().mentions(port(&reply)).mentions(&format!("VLAN {}", missing.ids.start()));
+            check()
+                .failure()
+                .mentions(port(&reply))
+                .mentions(&format!("VLAN {}", missing.ids.start()));
             host.add_vlans(index, &[missing], VlanOwner::Port).unwrap();
             check().success();
         }
@@ -218,7 +227,13 @@ fn check_notices_what_happened_to_the_vlans_since() {
 
         let set = |filtering: &str| {
             let command = format!("link set br0 type bridge vlan_filtering {filtering}");
-            assert!(std::process::Command::new("ip").args(command.split(' ')).status().unwrap().success());
+            assert!(
+                std::process::Command::new("ip")
+                    .args(command.split(' '))
+                    .status()
+                    .unwrap()
+                    .success()
+            );
         };
         set("0");
         check().failure().mentions("br0").mentions("VLAN");
@@ -248,7 +263,8 @@ fn del_and_gc_leave_nothing_of_the_attachment() {
 
         bridge.add(&last, "eth0", &config).success();
         let mut valid = config.clone();
-        valid["cni.dev/valid-attachments"] = json!([{ "containerID": first.id(), "ifname": "eth0" }]);
+        valid["cni.dev/valid-attachments"] =
+            json!([{ "containerID": first.id(), "ifname": "eth0" }]);
         bridge.gc(&valid).success();
         lab.assert_unchanged_since(&before);
         first.ping("10.1.0.1");
@@ -273,7 +289,11 @@ fn a_bridge_that_does_not_filter_vlans_is_refused_and_left_as_it_is() {
 fn a_bridge_made_by_someone_else_may_have_another_default_vlan_or_none() {
     with_bridge(|lab, bridge| {
         for (name, default, address) in [("br5", 5, "10.1.0.2/24"), ("br-none", 0, "10.2.0.2/24")] {
-            let spec = Bridge { vlan_filtering: Some(true), vlan_default_pvid: Some(default), ..Bridge::new(name) };
+            let spec = Bridge {
+                vlan_filtering: Some(true),
+                vlan_default_pvid: Some(default),
+                ..Bridge::new(name)
+            };
             lab.host().netlink().add_bridge(&spec).unwrap();
             let container = lab.container(name);
             let config = config(json!({ "bridge": name, "vlan": 100 }), &[address]);
@@ -292,7 +312,8 @@ fn an_add_that_fails_at_its_vlans_gateway_leaves_no_gateway_although_other_vlans
         let container = lab.container("second");
         // A host that refuses IPv6 to new interfaces refuses the gateway its address.
         for interface in ["default", "br0.100"] {
-            std::fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "1").unwrap();
+            std::fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "1")
+                .unwrap();
         }
         // Forwarding is the host's affair, and stays on once a network needs it.
         let before = lab.snapshot().ignoring("forwarding");
@@ -300,7 +321,9 @@ fn an_add_that_fails_at_its_vlans_gateway_leaves_no_gateway_although_other_vlans
         bridge.add(&container, "eth0", &config(keys(200), &both)).failure().mentions("fd00:2::1");
         lab.assert_unchanged_since(&before);
         // One that is there already stays.
-        bridge.add(&container, "eth0", &config(keys(100), &["10.1.0.3/24", "fd00:1::3/64"])).failure();
+        bridge
+            .add(&container, "eth0", &config(keys(100), &["10.1.0.3/24", "fd00:1::3/64"]))
+            .failure();
         lab.assert_unchanged_since(&before);
         first.ping("10.1.0.1");
     });
@@ -312,7 +335,10 @@ fn a_bridge_name_without_room_for_the_vlan_s_gateway_is_refused() {
         let container = lab.container("a");
         let before = lab.snapshot();
         let keys = json!({ "bridge": "bridge-of-net", "vlan": 100, "isGateway": true });
-        bridge.add(&container, "eth0", &config(keys, &["10.1.0.2/24"])).error(7).mentions("bridge-of-net.100");
+        bridge
+            .add(&container, "eth0", &config(keys, &["10.1.0.2/24"]))
+            .error(7)
+            .mentions("bridge-of-net.100");
         lab.assert_unchanged_since(&before);
     });
 }
@@ -324,7 +350,14 @@ fn many_containers_attached_at_once_share_one_gateway() {
             for number in 2..8 {
                 scope.spawn(move || {
                     let keys = json!({ "vlan": 100, "isGateway": true });
-                    attach(lab, bridge, &format!("c{number}"), &format!("10.1.0.{number}/24"), keys).ping("10.1.0.1");
+                    attach(
+                        lab,
+                        bridge,
+                        &format!("c{number}"),
+                        &format!("10.1.0.{number}/24"),
+                        keys,
+                    )
+                    .ping("10.1.0.1");
                 });
             }
         });

@@ -16,5 +16,8 @@ each_conforms! {
 
 #[test]
 fn none_is_left_out() {
-    assert_eq!(TESTED.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>(), uml_names(false));
+    assert_eq!(
+        TESTED.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>(),
+        uml_names(false)
+    );
 }

@@ -10,7 +10,9 @@ use rscni_test::Lab;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use container_link::{Assertion, Damage, add_address, assert_noticed, assert_talk_and_go, ip, lan, network};
+use container_link::{
+    Assertion, Damage, add_address, assert_noticed, assert_talk_and_go, ip, lan, network,
+};
 use support::{Network, V4, V6, addresses, fixed, host_link, host_local};
 /// A network on `lan0`, with addresses of both families.
 fn ipvlan(lab: &Lab, keys: &Value) -> Network {
@@ -71,7 +73,8 @@ fn in_mode_l3_the_host_routes_to_networks_of_different_subnets() {
             ipam["routes"] = json!([{ "dst": "0.0.0.0/0", "scope": 253 }]);
             ipvlan(lab, &json!({ "mode": "l3", "ipam": ipam }))
         };
-        let [a, b] = [("a", "10.7.0.2/24"), ("b", "10.8.0.2/24")].map(|(name, ip)| with(ip).attach(lab, name));
+        let [a, b] = [("a", "10.7.0.2/24"), ("b", "10.8.0.2/24")]
+            .map(|(name, ip)| with(ip).attach(lab, name));
         support::assert_talk(lab, &a, &b, true);
         // Outside they have to be told of.
         add_address(lab.host(), "lan0", "10.1.0.9/24");
@@ -101,12 +104,17 @@ fn it_stands_on_the_interface_of_the_plugin_before_and_takes_its_addresses() {
         assert_eq!(addresses(&a, "eth0"), ["10.1.0.7/24"]);
         outside.ping("10.1.0.7");
         a.check().success();
-        let filter = RouteFilter { dst: Some("192.0.2.0/24".parse().unwrap()), ..RouteFilter::default() };
-        assert_eq!(a.netlink().routes(filter).unwrap()[0].gateway, Some("10.1.0.1".parse().unwrap()));
+        let filter =
+            RouteFilter { dst: Some("192.0.2.0/24".parse().unwrap()), ..RouteFilter::default() };
+        assert_eq!(
+            a.netlink().routes(filter).unwrap()[0].gateway,
+            Some("10.1.0.1".parse().unwrap())
+        );
         a.del().success();
         assert!(a.netlink().find_link("eth0").unwrap().is_none());
 
-        let none = json!({ "cniVersion": "1.1.0", "interfaces": [{ "name": "lan0" }, { "name": "x" }] });
+        let none =
+            json!({ "cniVersion": "1.1.0", "interfaces": [{ "name": "lan0" }, { "name": "x" }] });
         for (keys, word) in [
             (json!({ "prevResult": none, "ipam": network.config["ipam"] }), "ipam"),
             (json!({ "prevResult": none, "ipam": host_local(&[V4]) }), "2 interfaces"),
@@ -123,7 +131,9 @@ fn the_mtu_is_that_of_the_master_or_another_one() {
     rscni_test::run(|lab| {
         lan(lab);
         ip(lab.host(), "link set lan0 mtu 1450");
-        for (keys, mtu) in [(json!({}), 1450), (json!({ "mtu": 1400 }), 1400), (json!({ "mtu": 1480 }), 1480)] {
+        for (keys, mtu) in
+            [(json!({}), 1450), (json!({ "mtu": 1400 }), 1400), (json!({ "mtu": 1480 }), 1480)]
+        {
             let a = ipvlan(lab, &keys).attach(lab, &format!("a{mtu}"));
             assert_eq!(a.link().mtu, mtu);
             a.check().success();
@@ -135,7 +145,11 @@ fn the_mtu_is_that_of_the_master_or_another_one() {
 #[test]
 fn the_master_can_be_in_the_container() {
     rscni_test::run(|lab| {
-        let below = Network::bridge(lab, &["10.9.0.0/24"], &json!({ "name": "below", "isDefaultGateway": true }));
+        let below = Network::bridge(
+            lab,
+            &["10.9.0.0/24"],
+            &json!({ "name": "below", "isDefaultGateway": true }),
+        );
         let [a, b] = ["a", "b"].map(|name| below.attach(lab, name));
         for master in [json!("eth0"), json!(null)] {
             let network = ipvlan(lab, &json!({ "master": master, "linkInContainer": true }));

@@ -7,8 +7,10 @@
 mod capabilities;
 mod support;
 
-use std::os::unix::fs::{MetadataExt, chown};
-use std::process::Command;
+use std::{
+    os::unix::fs::{MetadataExt, chown},
+    process::Command,
+};
 
 use rstest::rstest;
 use serde_json::Value;
@@ -32,13 +34,20 @@ fn the_command_of_doctor_takes_a_directory_from_another_user() {
     chown(dir.path(), Some(1000), None).unwrap();
     let found = || {
         let mut doctor = Command::new(env!("CARGO_BIN_EXE_rscni"));
-        let output = doctor.args(["doctor", "-o", "json"]).env("NETCONFPATH", dir.path()).output().unwrap();
+        let output =
+            doctor.args(["doctor", "-o", "json"]).env("NETCONFPATH", dir.path()).output().unwrap();
         let json: Value = serde_json::from_slice(&output.stdout).unwrap();
         let all = json["findings"].as_array().unwrap();
         all.iter().find(|finding| finding["id"] == "owner-not-root").cloned()
     };
     let finding = found().unwrap();
     assert!(finding["what"].as_str().unwrap().ends_with("belongs to user 1000"), "{finding:#}");
-    assert!(Command::new("sh").args(["-ec", finding["mend"].as_str().unwrap()]).status().unwrap().success());
+    assert!(
+        Command::new("sh")
+            .args(["-ec", finding["mend"].as_str().unwrap()])
+            .status()
+            .unwrap()
+            .success()
+    );
     assert_eq!((found(), dir.path().metadata().unwrap().uid()), (None, 0));
 }

@@ -5,9 +5,11 @@
 mod container_link;
 mod support;
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::process::Command;
+use std::{
+    fs::File,
+    io::{Read, Write},
+    process::Command,
+};
 
 use rscni_linux::{Bridge, Netns, Tap, TunInfo};
 use rscni_test::Lab;
@@ -100,7 +102,11 @@ fn it_is_there_when_nobody_has_it_open() {
         let is = info(&a);
         assert!(is.tap && is.persist && !is.multi_queue);
         assert_eq!((is.owner, is.group), (None, None));
-        assert!(a.reply.ips().is_empty() && a.reply["interfaces"][0]["name"] == "eth0", "{}", a.reply.json());
+        assert!(
+            a.reply.ips().is_empty() && a.reply["interfaces"][0]["name"] == "eth0",
+            "{}",
+            a.reply.json()
+        );
         assert!(a.link().up && addresses(&a, "eth0").is_empty());
     });
 }
@@ -123,12 +129,18 @@ fn it_has_one_queue_or_several() {
 #[test]
 fn it_belongs_to_a_user_and_a_group() {
     with_taps(|lab| {
-        for (number, (owner, group)) in [(Some(0), None), (None, Some(0)), (Some(0), Some(0))].into_iter().enumerate() {
-            let keys = json!({ "owner": owner, "group": group, "mac": "02:00:00:00:00:01", "mtu": 1400 });
+        for (number, (owner, group)) in
+            [(Some(0), None), (None, Some(0)), (Some(0), Some(0))].into_iter().enumerate()
+        {
+            let keys =
+                json!({ "owner": owner, "group": group, "mac": "02:00:00:00:00:01", "mtu": 1400 });
             let a = l2(lab, &keys).attach(lab, &format!("a{number}"));
             let link = a.link();
             assert_eq!((info(&a).owner, info(&a).group), (owner, group));
-            assert_eq!((link.mtu, link.mac.unwrap().to_string().as_str()), (1400, "02:00:00:00:00:01"));
+            assert_eq!(
+                (link.mtu, link.mac.unwrap().to_string().as_str()),
+                (1400, "02:00:00:00:00:01")
+            );
             assert_eq!(a.reply["interfaces"][0]["mac"], "02:00:00:00:00:01");
             assert_eq!(a.reply["interfaces"][0]["mtu"], 1400);
             a.check().success();
@@ -148,7 +160,8 @@ fn it_belongs_to_a_user_and_a_group() {
 #[test]
 fn the_hardware_address_can_be_chosen_by_the_runtime() {
     with_taps(|lab| {
-        let keys = json!({ "mac": "02:00:00:00:00:01", "runtimeConfig": { "mac": "02:00:00:00:00:03" } });
+        let keys =
+            json!({ "mac": "02:00:00:00:00:01", "runtimeConfig": { "mac": "02:00:00:00:00:03" } });
         let mut network = l2(lab, &keys);
         network.plugin = network.plugin.env("CNI_ARGS", "MAC=02:00:00:00:00:02");
         assert_eq!(network.attach(lab, "a").reply["interfaces"][0]["mac"], "02:00:00:00:00:03");
@@ -163,7 +176,12 @@ fn as_a_port_of_a_bridge_it_leads_to_what_is_on_the_bridge() {
         let a = lab.container("a");
         let network = l2(lab, &json!({ "bridge": "br1" }));
         let before = support::snapshot(lab);
-        network.plugin.add(&a, "eth0", &network.config).error(7).mentions("br1").mentions("in the container");
+        network
+            .plugin
+            .add(&a, "eth0", &network.config)
+            .error(7)
+            .mentions("br1")
+            .mentions("in the container");
         lab.assert_unchanged_since(&before);
 
         a.netlink().add_bridge(&Bridge { up: true, ..Bridge::new("br1") }).unwrap();
@@ -248,9 +266,17 @@ fn with_a_label_ip_makes_the_tap() {
         let b = lab.container("b");
         let before = support::snapshot(lab);
         let without = network.plugin.clone().env("PATH", "");
-        without.add(&b, "eth0", &network.config).error(5).mentions("selinuxContext").mentions("iproute2");
+        without
+            .add(&b, "eth0", &network.config)
+            .error(5)
+            .mentions("selinuxContext")
+            .mentions("iproute2");
         let other = network.with(&json!({ "owner": 12345 }));
-        other.plugin.add(&b, "eth0", &other.config).error(5).mentions("ip could not create tap eth0");
+        other
+            .plugin
+            .add(&b, "eth0", &other.config)
+            .error(5)
+            .mentions("ip could not create tap eth0");
         lab.assert_unchanged_since(&before);
         a.del().success();
     });
@@ -261,12 +287,18 @@ fn a_label_is_refused_where_there_are_none() {
     with_taps(|lab| {
         let without = lab.dir().join("filesystems");
         std::fs::write(&without, "nodev\tproc\n\text4\n").unwrap();
-        let mount = Command::new("mount").arg("--bind").arg(&without).arg("/proc/filesystems").status();
+        let mount =
+            Command::new("mount").arg("--bind").arg(&without).arg("/proc/filesystems").status();
         assert!(mount.unwrap().success());
         let network = l2(lab, &json!({ "selinuxContext": "system_u:system_r:container_t:s0" }));
         let a = lab.container("a");
         let before = support::snapshot(lab);
-        network.plugin.add(&a, "eth0", &network.config).error(7).mentions("selinuxContext").mentions("SELinux");
+        network
+            .plugin
+            .add(&a, "eth0", &network.config)
+            .error(7)
+            .mentions("selinuxContext")
+            .mentions("SELinux");
         lab.assert_unchanged_since(&before);
         network.plugin.del(&a, "eth0", &network.config).success();
     });

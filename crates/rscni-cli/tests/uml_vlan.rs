@@ -9,7 +9,9 @@ use rscni_test::{Container, Lab};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use container_link::{Assertion, add_address, assert_noticed, assert_talk_and_go, ip, lan, network, remac};
+use container_link::{
+    Assertion, add_address, assert_noticed, assert_talk_and_go, ip, lan, network, remac,
+};
 use support::{Network, V4, V6, host_link};
 /// A network in VLAN 100 of `lan0`, with addresses of both families.
 fn vlan(lab: &Lab, keys: &Value) -> Network {
@@ -83,11 +85,19 @@ fn a_vlan_of_a_master_is_for_one_container() {
         let a = network.attach(lab, "a");
         let b = lab.container("b");
         let before = support::snapshot(lab);
-        network.plugin.add(&b, "eth0", &network.config).error(11).mentions("VLAN 100 of lan0 is in use");
+        network
+            .plugin
+            .add(&b, "eth0", &network.config)
+            .error(11)
+            .mentions("VLAN 100 of lan0 is in use");
         lab.assert_unchanged_since(&before);
         // The master's name on the host does not matter.
         ip(lab.host(), "link add eth0 type dummy");
-        network.plugin.add(&b, "eth0", &network.config).error(11).mentions("VLAN 100 of lan0 is in use");
+        network
+            .plugin
+            .add(&b, "eth0", &network.config)
+            .error(11)
+            .mentions("VLAN 100 of lan0 is in use");
         a.del().success();
         network.attach_as(&b, "eth0").check().success();
     });
@@ -98,8 +108,11 @@ fn the_mtu_is_that_of_the_master_or_a_smaller_one() {
     rscni_test::run(|lab| {
         lan(lab);
         ip(lab.host(), "link set lan0 mtu 1450");
-        for (keys, mtu) in [(json!({}), 1450), (json!({ "mtu": 1450 }), 1450), (json!({ "mtu": 1400 }), 1400)] {
-            let a = vlan(lab, &keys).attach(lab, &format!("a{}{mtu}", keys.as_object().unwrap().len()));
+        for (keys, mtu) in
+            [(json!({}), 1450), (json!({ "mtu": 1450 }), 1450), (json!({ "mtu": 1400 }), 1400)]
+        {
+            let a =
+                vlan(lab, &keys).attach(lab, &format!("a{}{mtu}", keys.as_object().unwrap().len()));
             assert_eq!(a.link().mtu, mtu);
             a.check().success();
             a.del().success();
@@ -170,7 +183,10 @@ fn check_notices_what_only_a_vlan_has() {
         let mac = a.link().mac.unwrap();
         for id in [101, 100] {
             ip(&a, "link del eth0");
-            ip(lab.host(), &format!("link add link lan0 name x address {mac} netns a type vlan id {id}"));
+            ip(
+                lab.host(),
+                &format!("link add link lan0 name x address {mac} netns a type vlan id {id}"),
+            );
             ip(&a, "link set x name eth0");
             ip(&a, "link set eth0 up");
             if id == 101 {
@@ -183,7 +199,10 @@ fn check_notices_what_only_a_vlan_has() {
         ip(lab.host(), "link add other type dummy");
         ip(lab.host(), "link set other up");
         ip(&a, "link del eth0");
-        ip(lab.host(), &format!("link add link other name x address {mac} netns a type vlan id 100"));
+        ip(
+            lab.host(),
+            &format!("link add link other name x address {mac} netns a type vlan id 100"),
+        );
         ip(&a, "link set x name eth0");
         ip(&a, "link set eth0 up");
         a.check_misses("does not stand on lan0");
@@ -217,7 +236,12 @@ fn a_master_that_is_down_is_said_to_be_so() {
         let network = vlan(lab, &json!({}));
         let a = lab.container("a");
         let before = support::snapshot(lab);
-        network.plugin.add(&a, "eth0", &network.config).error(5).mentions("eth0").mentions("ENETDOWN");
+        network
+            .plugin
+            .add(&a, "eth0", &network.config)
+            .error(5)
+            .mentions("eth0")
+            .mentions("ENETDOWN");
         lab.assert_unchanged_since(&before);
     });
 }

@@ -4,8 +4,7 @@
 
 mod support;
 
-use std::path::Path;
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use rscni_linux::{AddressFlags, Bridge, LinkChange, Route, RouteFilter, Rule, Vrf};
 use rscni_test::{Container, Lab};
@@ -20,18 +19,28 @@ const V6: &str = "fd01::2";
 
 /// A network of its own, the bridge NAME, with a router in it. All of them have the same subnets.
 fn world(lab: &Lab, name: &str) -> Attached {
-    let ipam = fixed(&[("10.1.0.1/24", ""), ("fd01::1/64", ""), ("192.0.2.1/32", ""), ("2001:db8::1/128", "")]);
+    let ipam = fixed(&[
+        ("10.1.0.1/24", ""),
+        ("fd01::1/64", ""),
+        ("192.0.2.1/32", ""),
+        ("2001:db8::1/128", ""),
+    ]);
     bridge(lab, name, &ipam, "1.1.0").attach(lab, name)
 }
 
 fn bridge(lab: &Lab, name: &str, ipam: &Value, version: &str) -> Network {
-    Network::new(lab, "bridge", &json!({ "cniVersion": version, "name": name, "bridge": name, "ipam": ipam }))
+    Network::new(
+        lab,
+        "bridge",
+        &json!({ "cniVersion": version, "name": name, "bridge": name, "ipam": ipam }),
+    )
 }
 
 /// The container in that network by the interface `NAME1`, without vrf.
 fn attach(lab: &Lab, container: &Container, name: &str, version: &str) -> Attached {
     let mut ipam = fixed(&[("10.1.0.2/24", "10.1.0.1"), ("fd01::2/64", "fd01::1")]);
-    ipam["routes"] = json!([{ "dst": "192.0.2.0/24" }, { "dst": "2001:db8::/32", "gw": "fd01::1" }]);
+    ipam["routes"] =
+        json!([{ "dst": "192.0.2.0/24" }, { "dst": "2001:db8::/32", "gw": "fd01::1" }]);
     bridge(lab, name, &ipam, version).attach_as(container, &format!("{name}1"))
 }
 
@@ -50,20 +59,25 @@ fn chained(before: &Attached, network: &Network) -> Attached {
 
 /// The routes by an interface in a table, as `DESTINATION GATEWAY`; those to subnets and beyond.
 fn routes(a: &Attached, table: u32) -> Vec<String> {
-    let filter = RouteFilter { table: Some(table), oif: Some(a.link().index), ..RouteFilter::default() };
+    let filter =
+        RouteFilter { table: Some(table), oif: Some(a.link().index), ..RouteFilter::default() };
     let routes = a.netlink().routes(filter).unwrap();
     let beyond = routes.into_iter().filter(|route| {
-        let is_own = route.dst.prefix_len() == route.dst.max_prefix_len() || route.dst.to_string() == "ff00::/8";
+        let is_own = route.dst.prefix_len() == route.dst.max_prefix_len()
+            || route.dst.to_string() == "ff00::/8";
         !is_own && route.dst.to_string() != "fe80::/64"
     });
     let mut routes: Vec<String> = beyond
-        .map(|route| format!("{} {}", route.dst, route.gateway.map_or_else(String::new, |g| g.to_string())))
+        .map(|route| {
+            format!("{} {}", route.dst, route.gateway.map_or_else(String::new, |g| g.to_string()))
+        })
         .collect();
     routes.sort();
     routes
 }
 
-const ROUTES: [&str; 4] = ["10.1.0.0/24 ", "192.0.2.0/24 10.1.0.1", "2001:db8::/32 fd01::1", "fd01::/64 "];
+const ROUTES: [&str; 4] =
+    ["10.1.0.0/24 ", "192.0.2.0/24 10.1.0.1", "2001:db8::/32 fd01::1", "fd01::/64 "];
 
 fn table(a: &Attached, name: &str) -> Option<u32> {
     a.netlink().find_link(name).unwrap().and_then(|link| link.vrf_table)
@@ -76,8 +90,11 @@ fn two_networks_with_the_same_addresses_do_not_get_in_each_others_way() {
         let a = lab.container("a");
         let [red1, blue1] = ["red", "blue"].map(|name| attach(lab, &a, name, "1.1.0"));
         // The main table knows one way to the subnet.
-        let reached = || [&red, &blue].map(|world| world.try_ping(V4, Duration::from_secs(1)).is_ok());
-        rscni_test::eventually("one of them reaches it", || reached().contains(&true).then_some(()));
+        let reached =
+            || [&red, &blue].map(|world| world.try_ping(V4, Duration::from_secs(1)).is_ok());
+        rscni_test::eventually("one of them reaches it", || {
+            reached().contains(&true).then_some(())
+        });
         let reached = reached();
         assert_ne!(reached, [true, true]);
 
@@ -95,7 +112,9 @@ fn two_networks_with_the_same_addresses_do_not_get_in_each_others_way() {
         for world in [&red, &blue] {
             let mut netlink = world.netlink();
             let index = world.link().index;
-            for (destination, source) in [("10.1.0.2/32", "192.0.2.1"), ("fd01::2/128", "2001:db8::1")] {
+            for (destination, source) in
+                [("10.1.0.2/32", "192.0.2.1"), ("fd01::2/128", "2001:db8::1")]
+            {
                 let dst: ipnet::IpNet = destination.parse().unwrap();
                 let route = Route { oif: Some(index), src: source.parse().ok(), ..Route::new(dst) };
                 netlink.add_route(&route).unwrap();
@@ -121,8 +140,20 @@ fn addresses_and_routes_are_in_the_table_of_the_vrf() {
         let router: ipnet::IpNet = "203.0.113.1/32".parse().unwrap();
         netlink.add_route(&Route { oif, ..Route::new(router) }).unwrap();
         let beyond: ipnet::IpNet = "198.51.100.0/24".parse().unwrap();
-        netlink.add_route(&Route { oif, gateway: Some(router.addr()), mtu: Some(1300), ..Route::new(beyond) }).unwrap();
-        netlink.add_route(&Route { table: Some(77), ..Route::default_via("10.1.0.1".parse().unwrap()) }).unwrap();
+        netlink
+            .add_route(&Route {
+                oif,
+                gateway: Some(router.addr()),
+                mtu: Some(1300),
+                ..Route::new(beyond)
+            })
+            .unwrap();
+        netlink
+            .add_route(&Route {
+                table: Some(77),
+                ..Route::default_via("10.1.0.1".parse().unwrap())
+            })
+            .unwrap();
         let expected: Vec<String> = ROUTES.iter().map(ToString::to_string).collect();
         let mut all = [expected, vec!["198.51.100.0/24 203.0.113.1".to_owned()]].concat();
         all.sort();
@@ -147,7 +178,8 @@ fn ipv6_addresses_stay_where_the_kernel_takes_them_away() {
     rscni_test::run(|lab| {
         let world = world(lab, "red");
         let before = attach(lab, &lab.container("a"), "red", "1.1.0");
-        before.run(|| std::fs::write("/proc/sys/net/ipv6/conf/red1/keep_addr_on_down", "0").unwrap());
+        before
+            .run(|| std::fs::write("/proc/sys/net/ipv6/conf/red1/keep_addr_on_down", "0").unwrap());
         let a = chained(&before, &vrf(lab, &json!({ "vrfname": "red" })));
         assert_eq!(addresses(&a, "red1"), ["10.1.0.2/24", "fd01::2/64"]);
         world.ping(V6);
@@ -162,7 +194,8 @@ fn a_table_is_chosen_that_nobody_uses() {
             world(lab, name);
         }
         let a = lab.container("a");
-        let [red, blue, green] = ["red", "blue", "green"].map(|name| attach(lab, &a, name, "1.1.0"));
+        let [red, blue, green] =
+            ["red", "blue", "green"].map(|name| attach(lab, &a, name, "1.1.0"));
         let mut netlink = a.netlink();
         netlink.add_rule(&Rule::new("203.0.113.0/24".parse::<ipnet::IpNet>().unwrap(), 2)).unwrap();
         netlink.add_link(&Vrf::new("other", 1)).unwrap();
@@ -180,7 +213,11 @@ fn a_table_is_chosen_that_nobody_uses() {
 #[track_caller]
 fn assert_fails(lab: &Lab, before: &Attached, network: &Network, code: u64, word: &str) {
     let snapshot = support::snapshot(lab);
-    network.plugin.add(before, &before.ifname, &before.reply.follow(&network.config)).error(code).mentions(word);
+    network
+        .plugin
+        .add(before, &before.ifname, &before.reply.follow(&network.config))
+        .error(code)
+        .mentions(word);
     lab.assert_unchanged_since(&snapshot);
 }
 
@@ -192,7 +229,13 @@ fn an_add_that_fails_leaves_all_as_it_was() {
         let mut netlink = before.netlink();
         // The kernel's own rule for VRFs stays from the first one on.
         let first = netlink.add_link(&Vrf::new("first", 500)).unwrap();
-        assert_fails(lab, &before, &vrf(lab, &json!({ "vrfname": "first", "table": 501 })), 7, "table 500");
+        assert_fails(
+            lab,
+            &before,
+            &vrf(lab, &json!({ "vrfname": "first", "table": 501 })),
+            7,
+            "table 500",
+        );
         netlink.del_link(first.index).unwrap();
         netlink.add_bridge(&Bridge::new("none")).unwrap();
         assert_fails(lab, &before, &vrf(lab, &json!({ "vrfname": "none" })), 7, "no VRF");
@@ -224,7 +267,11 @@ fn an_interface_whose_routes_cannot_be_put_back_leaves_the_vrf_again() {
         let nodad = AddressFlags { nodad: true, ..AddressFlags::default() };
         netlink.add_address(other, "fd07::7/64".parse().unwrap(), nodad).unwrap();
         let beyond: ipnet::IpNet = "2001:db8:7::/48".parse().unwrap();
-        let route = Route { gateway: "fd01::1".parse().ok(), src: "fd07::7".parse().ok(), ..Route::new(beyond) };
+        let route = Route {
+            gateway: "fd01::1".parse().ok(),
+            src: "fd07::7".parse().ok(),
+            ..Route::new(beyond)
+        };
         netlink.add_route(&route).unwrap();
         assert_fails(lab, &before, &vrf(lab, &json!({ "vrfname": "red" })), 5, "2001:db8:7::/48");
         before.check().success();
@@ -246,7 +293,11 @@ fn del_is_clean(#[values("with_result", "without_result", "released", "gone")] h
             "with_result" => red.del().success(),
             "without_result" => red.del_without_result().success(),
             "released" => {
-                change(&mut netlink, "red1", &LinkChange { master: Some(0), ..LinkChange::default() });
+                change(
+                    &mut netlink,
+                    "red1",
+                    &LinkChange { master: Some(0), ..LinkChange::default() },
+                );
                 red.del().success()
             }
             _ => {
@@ -327,17 +378,26 @@ fn check_misses_what_was_changed() {
 fn sbr_after_it_leads_to_the_table_of_the_vrf_and_to_no_other() {
     rscni_test::run(|lab| {
         world(lab, "red");
-        let a = chained(&attach(lab, &lab.container("a"), "red", "1.1.0"), &vrf(lab, &json!({ "vrfname": "red" })));
+        let a = chained(
+            &attach(lab, &lab.container("a"), "red", "1.1.0"),
+            &vrf(lab, &json!({ "vrfname": "red" })),
+        );
         let number = table(&a, "red").unwrap();
         let sbr = Network::new(lab, "sbr", &json!({}));
         let before = lab.snapshot();
         let config = a.reply.follow(&sbr.config);
-        sbr.plugin.add(&a, &a.ifname, &config).error(7).mentions("VRF red").mentions(&number.to_string());
+        sbr.plugin
+            .add(&a, &a.ifname, &config)
+            .error(7)
+            .mentions("VRF red")
+            .mentions(&number.to_string());
         lab.assert_unchanged_since(&before);
         let b = chained(&a, &sbr.with(&json!({ "table": number })));
         let rules = b.netlink().rules().unwrap();
         assert!(
-            rules.iter().any(|rule| rule.src.to_string() == format!("{V4}/32") && rule.table == number),
+            rules
+                .iter()
+                .any(|rule| rule.src.to_string() == format!("{V4}/32") && rule.table == number),
             "{rules:?}"
         );
         b.check().success();
@@ -358,7 +418,11 @@ fn it_must_be_chained() {
         let unnamed = vrf(lab, &json!({}));
         unnamed.plugin.status(&unnamed.config).error(7).mentions("vrfname");
         lab.remove_namespace(&before);
-        network.plugin.add(&before, "red1", &before.reply.follow(&network.config)).error(8).mentions("/run/netns/a");
+        network
+            .plugin
+            .add(&before, "red1", &before.reply.follow(&network.config))
+            .error(8)
+            .mentions("/run/netns/a");
     });
 }
 
@@ -368,10 +432,12 @@ fn every_version_goes_in_and_out() {
         world(lab, "red");
         for version in ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
             let before = attach(lab, &lab.container(&format!("a{version}")), "red", version);
-            let a = chained(&before, &vrf(lab, &json!({ "cniVersion": version, "vrfname": "red" })));
+            let a =
+                chained(&before, &vrf(lab, &json!({ "cniVersion": version, "vrfname": "red" })));
             assert_eq!(a.reply, before.reply);
             assert_eq!(routes(&a, 1), ROUTES, "{version}");
-            let outcomes = [a.check(), a.network.gc(&[&a]), a.network.plugin.status(&a.network.config)];
+            let outcomes =
+                [a.check(), a.network.gc(&[&a]), a.network.plugin.status(&a.network.config)];
             for (outcome, since) in outcomes.iter().zip(["0.4.0", "1.1.0", "1.1.0"]) {
                 if version >= since {
                     outcome.success();
@@ -391,7 +457,10 @@ fn it_takes_over_from_the_go_plugin_and_hands_back() {
         world(lab, "red");
         let a = lab.container("a");
         let ours = vrf(lab, &json!({ "cniVersion": "1.0.0", "vrfname": "red" }));
-        let go = Network { plugin: lab.plugin(Path::new(GO).join("vrf")).cni_path([GO]), ..ours.clone() };
+        let go = Network {
+            plugin: lab.plugin(Path::new(GO).join("vrf")).cni_path([GO]),
+            ..ours.clone()
+        };
         // Debian's release of it loses the routes.
         let addresses = fixed(&[("10.1.0.2/24", "10.1.0.1"), ("fd01::2/64", "fd01::1")]);
         let network = bridge(lab, "red", &addresses, "1.0.0");

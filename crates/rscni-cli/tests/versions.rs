@@ -71,7 +71,10 @@ fn expected(plugin: &str, version: &str, a: &Attached) -> Value {
     if let Some((index, name)) = container {
         let interfaces = a.reply["interfaces"].as_array().expect("interfaces");
         assert_eq!(interfaces.len(), index + 1);
-        assert_eq!((&interfaces[index]["name"], &interfaces[index]["sandbox"]), (&json!(name), &json!(a.path())));
+        assert_eq!(
+            (&interfaces[index]["name"], &interfaces[index]["sandbox"]),
+            (&json!(name), &json!(a.path()))
+        );
         for interface in interfaces {
             assert_eq!(interface.get("mtu").is_some(), version == "1.1.0", "{interface}");
             assert!(interface["mac"].is_string());
@@ -149,10 +152,13 @@ fn all_are_announced(#[values("bridge", "ptp", "loopback", "host-local", "static
 }
 
 #[rstest]
-fn what_was_added_in_one_version_is_checked_and_deleted_in_another(#[values("bridge", "ptp")] plugin: &str) {
+fn what_was_added_in_one_version_is_checked_and_deleted_in_another(
+    #[values("bridge", "ptp")] plugin: &str,
+) {
     rscni_test::run(|lab| {
         let before = network(lab, plugin, "0.4.0").attach(lab, "a");
-        let after = network(lab, plugin, "1.1.0").with(&json!({ "ipam": before.network.config["ipam"] }));
+        let after =
+            network(lab, plugin, "1.1.0").with(&json!({ "ipam": before.network.config["ipam"] }));
         let config = before.reply.follow(&after.config);
         after.plugin.check(&before, "eth0", &config).success();
         after.plugin.del(&before, "eth0", &config).success();

@@ -3,10 +3,12 @@
 //! A guard is a process between the run and each worker. It is told by the end of its stdin that the run has ended, also
 //! where that was killed. What a worker or a plugin leaves running becomes the guard's child, and is ended.
 
-use std::io::{Read, Write};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    io::{Read, Write},
+    os::unix::process::CommandExt,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use crate::orphans::Orphans;
 
@@ -20,7 +22,11 @@ pub(crate) fn guard(order: &[u8]) -> std::io::Result<String> {
     let _orphans = Orphans::adopt();
     let mut command = Command::new(std::env::current_exe()?);
     // A group of its own: what somebody in there sends to his group is not for the guard.
-    command.args(std::env::args_os().skip(1)).process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+        .args(std::env::args_os().skip(1))
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
     let mut worker = command.spawn()?;
     let (stdin, stdout) = (worker.stdin.take(), worker.stdout.take());
     let worker = Arc::new(Mutex::new(worker));

@@ -1,19 +1,23 @@
 //! Workers, and the work that they are given.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Command, ExitStatus, Stdio},
+};
 
 use serde::{Deserialize, Serialize};
 
-use crate::guard::guard;
-use crate::overdue::{self, Overdue};
-use crate::report::{Entry, Report};
-use crate::requirement::Requirement;
-use crate::subject::Subject;
-use crate::verdict::{Failure, not_applicable};
-use crate::world::World;
+use crate::{
+    guard::guard,
+    overdue::{self, Overdue},
+    report::{Entry, Report},
+    requirement::Requirement,
+    subject::Subject,
+    verdict::{Failure, not_applicable},
+    world::World,
+};
 
 /// What one of these processes is given on its stdin, in a line.
 #[derive(Serialize, Deserialize)]
@@ -68,10 +72,13 @@ pub fn run(
             break;
         }
         let before = left.len();
-        let job = Job { subject: subject.clone(), ids: left.iter().map(|r| r.id.to_owned()).collect() };
+        let job =
+            Job { subject: subject.clone(), ids: left.iter().map(|r| r.id.to_owned()).collect() };
         let mut end = None;
         let guard = one_worker(job, worker, &mut |said| match said {
-            Said::Ready { version, supported } => (report.version, report.supported) = (version, supported),
+            Said::Ready { version, supported } => {
+                (report.version, report.supported) = (version, supported)
+            }
             Said::Failed(why) => report.failed = Some(why),
             Said::Ended(how) => end = Some(how),
             Said::Done(entry, was_overdue) => {
@@ -85,8 +92,12 @@ pub fn run(
             return Err(why);
         }
         if left.len() == before {
-            let end = end.map_or_else(|| format!("guard ended with {guard}"), |how| format!("check ended with {how}"));
-            let failure = Failure { expected: next.text.to_owned(), found: format!("the {end}"), call: None };
+            let end = end.map_or_else(
+                || format!("guard ended with {guard}"),
+                |how| format!("check ended with {how}"),
+            );
+            let failure =
+                Failure { expected: next.text.to_owned(), found: format!("the {end}"), call: None };
             let entry = Entry::failed(next, failure);
             overdue.note(&entry.result, false);
             on_entry(&entry);
@@ -94,15 +105,22 @@ pub fn run(
             left.remove(0);
         }
     }
-    let place = |entry: &Entry| requirements.iter().position(|requirement| requirement.id == entry.id);
+    let place =
+        |entry: &Entry| requirements.iter().position(|requirement| requirement.id == entry.id);
     report.entries.sort_by_key(place);
     Ok(report)
 }
 
 /// Has one worker do as much as it can, and says how its guard ended.
-fn one_worker(job: Job, worker: (&Path, &[&str]), on_said: &mut dyn FnMut(Said)) -> Result<ExitStatus, String> {
+fn one_worker(
+    job: Job,
+    worker: (&Path, &[&str]),
+    on_said: &mut dyn FnMut(Said),
+) -> Result<ExitStatus, String> {
     let (program, args) = worker;
-    let failed = |what: &str, error: &dyn std::fmt::Display| format!("{what} {}: {error}", program.display());
+    let failed = |what: &str, error: &dyn std::fmt::Display| {
+        format!("{what} {}: {error}", program.display())
+    };
     let mut command = Command::new(program);
     // A group of its own, so that who ends the run's group leaves it the time to tidy up.
     command.args(args).process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -148,7 +166,9 @@ fn work_on(job: Job) -> std::io::Result<()> {
     };
     let supported = world.supported.iter().map(|version| (*version).to_owned()).collect();
     say(&Said::Ready { version: world.version.to_owned(), supported })?;
-    for requirement in crate::ALL.iter().filter(|requirement| job.ids.iter().any(|id| id == requirement.id)) {
+    for requirement in
+        crate::ALL.iter().filter(|requirement| job.ids.iter().any(|id| id == requirement.id))
+    {
         world.begin(requirement.id);
         let entry = Entry::new(requirement, (requirement.check)(&world, requirement.about));
         let is_fit = world.end();

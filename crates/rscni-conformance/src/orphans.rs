@@ -1,6 +1,8 @@
 //! Processes that plugins have started and left behind.
 
-use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid};
+use rustix::process::{
+    Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid,
+};
 
 /// What plugins have left running, such as one that makes a daemon of itself, once the workers that called them are
 /// gone. It becomes a child of this process, and is ended when this value is dropped.
@@ -40,6 +42,8 @@ impl Drop for Orphans {
 fn children() -> Vec<Pid> {
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
-    let pids = lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>());
+    let pids = lists.flat_map(|list| {
+        list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()
+    });
     pids.filter_map(Pid::from_raw).collect()
 }

@@ -6,7 +6,8 @@ use crate::report::Result;
 const ENOUGH: usize = 3;
 
 /// Why the others are not tried.
-pub(crate) const REASON: &str = "not tried: in three requirements in a row, a call took longer than the time limit";
+pub(crate) const REASON: &str =
+    "not tried: in three requirements in a row, a call took longer than the time limit";
 
 /// How many requirements in a row there were, up to the last one, in which a call was overdue.
 #[derive(Default)]
@@ -47,7 +48,13 @@ mod tests {
         let (late, answered, skipped) = ((none(), true), (Result::Pass, false), (none(), false));
         assert!(!enough_after(&[late.clone(), late.clone()]));
         assert!(enough_after(&[late.clone(), late.clone(), late.clone()]));
-        assert!(enough_after(&[late.clone(), skipped.clone(), late.clone(), skipped, late.clone()]));
+        assert!(enough_after(&[
+            late.clone(),
+            skipped.clone(),
+            late.clone(),
+            skipped,
+            late.clone()
+        ]));
         assert!(!enough_after(&[late.clone(), late.clone(), answered, late.clone(), late]));
     }
 }

@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::verdict::Checked;
-use crate::world::World;
+use crate::{verdict::Checked, world::World};
 
 /// How the specification words a requirement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -36,7 +36,11 @@ impl Sample {
 
     /// Where an interface of the result is: in the container, or on the host.
     pub(crate) fn place_of(&self, interface: &Value) -> &Place {
-        if interface["sandbox"].as_str().is_none_or(str::is_empty) { &self.host } else { &self.container }
+        if interface["sandbox"].as_str().is_none_or(str::is_empty) {
+            &self.host
+        } else {
+            &self.container
+        }
     }
 }
 

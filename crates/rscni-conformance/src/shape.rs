@@ -63,7 +63,10 @@ fn before_lists(result: &Value, wrong: &mut Vec<String>) {
             continue;
         }
         if net(&ip["ip"]).is_none_or(|net| net.addr().is_ipv4() != v4) {
-            wrong.push(format!("{key}.ip is {}, no address of its family with a prefix length", ip["ip"]));
+            wrong.push(format!(
+                "{key}.ip is {}, no address of its family with a prefix length",
+                ip["ip"]
+            ));
         }
         gateway(key, &ip["gateway"], wrong);
         routes(&format!("{key}.routes"), list(ip, "routes"), wrong);
@@ -96,20 +99,31 @@ fn since_lists(version: &str, result: &Value, wrong: &mut Vec<String>) {
     for (place, ip) in list(result, "ips").iter().enumerate() {
         let address = net(&ip["address"]);
         let Some(address) = address else {
-            wrong.push(format!("ips[{place}].address is {}, no address with a prefix length", ip["address"]));
+            wrong.push(format!(
+                "ips[{place}].address is {}, no address with a prefix length",
+                ip["address"]
+            ));
             continue;
         };
         let family = if address.addr().is_ipv4() { "4" } else { "6" };
         match (is_since(version, "1.0.0"), &ip["version"]) {
-            (false, said) if *said != family => wrong.push(format!("ips[{place}].version is {said}, not {family:?}")),
-            (true, said) if !said.is_null() => wrong.push(format!("ips[{place}].version exists up to 0.4.0")),
+            (false, said) if *said != family => {
+                wrong.push(format!("ips[{place}].version is {said}, not {family:?}"))
+            }
+            (true, said) if !said.is_null() => {
+                wrong.push(format!("ips[{place}].version exists up to 0.4.0"))
+            }
             _ => {}
         }
         gateway(&format!("ips[{place}]"), &ip["gateway"], wrong);
         let index = &ip["interface"];
-        let is_valid = |index: u64| usize::try_from(index).is_ok_and(|index| index < interfaces.len());
+        let is_valid =
+            |index: u64| usize::try_from(index).is_ok_and(|index| index < interfaces.len());
         if !index.is_null() && !index.as_u64().is_some_and(is_valid) {
-            wrong.push(format!("ips[{place}].interface is {index}, of {} interfaces", interfaces.len()));
+            wrong.push(format!(
+                "ips[{place}].interface is {index}, of {} interfaces",
+                interfaces.len()
+            ));
         }
     }
     routes("routes", list(result, "routes"), wrong);

@@ -1,7 +1,9 @@
 //! What is tested: a plugin, its configuration, and the plugins before it.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -80,7 +82,11 @@ impl Subject {
     /// place for it.
     pub fn find(wanted: Wanted) -> Result<Self, SubjectError> {
         let program = find_program(&wanted.plugin, &wanted.path)?;
-        let name = Path::new(&wanted.plugin).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = Path::new(&wanted.plugin)
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let mut path = wanted.path;
         if let Some(directory) = program.parent().filter(|_| wanted.plugin.contains('/')) {
             path.insert(0, directory.to_owned());
@@ -92,11 +98,15 @@ impl Subject {
         let network = file.get("name").and_then(Value::as_str).unwrap_or("conformance").to_owned();
         let mut plugins = match file.get("plugins") {
             None => vec![file],
-            Some(Value::Array(plugins)) => plugins.iter().filter_map(Value::as_object).cloned().collect(),
+            Some(Value::Array(plugins)) => {
+                plugins.iter().filter_map(Value::as_object).cloned().collect()
+            }
             Some(_) => return wrong("`plugins` of the configuration is no array"),
         };
         let Some(place) = plugins.iter().position(|plugin| is_for(plugin, &name)) else {
-            return wrong(format!("the configuration has no plugin of the type {name}, and no `ipam` of it"));
+            return wrong(format!(
+                "the configuration has no plugin of the type {name}, and no `ipam` of it"
+            ));
         };
         plugins.truncate(place + 1);
         for plugin in &mut plugins {
@@ -110,7 +120,8 @@ impl Subject {
             Ok((find_program(kind, &path)?, plugin))
         });
         let before = before.collect::<Result<_, _>>()?;
-        let (ifname, host_interfaces, setup) = (wanted.ifname, wanted.host_interfaces, wanted.setup);
+        let (ifname, host_interfaces, setup) =
+            (wanted.ifname, wanted.host_interfaces, wanted.setup);
         let time_limit = wanted.time_limit.unwrap_or(TIME_LIMIT);
         Ok(Self {
             name,
@@ -158,7 +169,10 @@ fn find_program(plugin: &str, path: &[PathBuf]) -> Result<PathBuf, SubjectError>
     } else {
         path.iter().map(|directory| directory.join(plugin)).collect()
     };
-    let found = candidates.iter().find(|file| file.is_file()).and_then(|file| std::path::absolute(file).ok());
+    let found = candidates
+        .iter()
+        .find(|file| file.is_file())
+        .and_then(|file| std::path::absolute(file).ok());
     found.ok_or_else(|| {
         let looked: Vec<_> = candidates.iter().map(|file| file.display().to_string()).collect();
         SubjectError(format!("plugin {plugin} not found: looked for {}", looked.join(", ")))
@@ -171,7 +185,12 @@ mod tests {
 
     fn find(plugin: &str, config: &str) -> Result<Subject, SubjectError> {
         let path = vec!["/nowhere".into(), "/bin".into()];
-        Subject::find(Wanted { plugin: plugin.into(), path, config: config.into(), ..Wanted::default() })
+        Subject::find(Wanted {
+            plugin: plugin.into(),
+            path,
+            config: config.into(),
+            ..Wanted::default()
+        })
     }
 
     #[test]
@@ -179,22 +198,34 @@ mod tests {
         let list = r#"{ "cniVersion": "1.0.0", "name": "net", "plugins":
             [{ "type": "cat" }, { "type": "sh", "capabilities": {}, "a": 1 }, { "type": "ls" }] }"#;
         let subject = find("sh", list).unwrap();
-        assert_eq!(serde_json::to_string(&subject.config).unwrap(), r#"{"type":"sh","a":1,"name":"net"}"#);
+        assert_eq!(
+            serde_json::to_string(&subject.config).unwrap(),
+            r#"{"type":"sh","a":1,"name":"net"}"#
+        );
         assert_eq!(subject.before.len(), 1);
         assert_eq!((subject.version.as_str(), subject.is_chained()), ("1.0.0", true));
     }
 
     #[test]
     fn an_ipam_plugin_has_the_configuration_of_who_calls_it() {
-        let subject = find("sh", r#"{ "name": "net", "type": "bridge", "ipam": { "type": "sh" } }"#).unwrap();
+        let subject =
+            find("sh", r#"{ "name": "net", "type": "bridge", "ipam": { "type": "sh" } }"#).unwrap();
         assert!(subject.is_ipam());
     }
 
     #[test]
     fn a_plugin_that_is_not_there_was_looked_for_in_places_that_are_named() {
         let error = find("no-such-plugin", "{}").unwrap_err().to_string();
-        assert!(error.contains("/nowhere/no-such-plugin") && error.contains("/bin/no-such-plugin"), "{error}");
-        assert!(find("sh", r#"{ "type": "cat" }"#).unwrap_err().to_string().contains("no plugin of the type sh"));
+        assert!(
+            error.contains("/nowhere/no-such-plugin") && error.contains("/bin/no-such-plugin"),
+            "{error}"
+        );
+        assert!(
+            find("sh", r#"{ "type": "cat" }"#)
+                .unwrap_err()
+                .to_string()
+                .contains("no plugin of the type sh")
+        );
         assert!(find("sh", "[]").unwrap_err().to_string().contains("JSON object"));
     }
 }

@@ -76,7 +76,11 @@ pub(crate) fn not_met<T>(expected: impl Into<String>, found: impl Into<String>) 
 }
 
 /// It is not met, as this call shows.
-pub(crate) fn shown<T>(outcome: &Outcome, expected: impl Into<String>, found: impl Into<String>) -> Checked<T> {
+pub(crate) fn shown<T>(
+    outcome: &Outcome,
+    expected: impl Into<String>,
+    found: impl Into<String>,
+) -> Checked<T> {
     let call = Some(CallRecord::of(outcome));
     Err(Not::Met(Box::new(Failure { expected: expected.into(), found: found.into(), call })))
 }
@@ -140,8 +144,12 @@ pub(crate) fn refused_with(outcome: &Outcome, what: &str, codes: &[u64], name: &
     let Some(reply) = error(outcome) else {
         return shown(outcome, expected, "it succeeded");
     };
-    let names_it = ["msg", "details"].iter().any(|key| reply[key].as_str().is_some_and(|text| text.contains(name)));
-    if reply["code"].as_u64().is_some_and(|code| codes.contains(&code)) && (name.is_empty() || names_it) {
+    let names_it = ["msg", "details"]
+        .iter()
+        .any(|key| reply[key].as_str().is_some_and(|text| text.contains(name)));
+    if reply["code"].as_u64().is_some_and(|code| codes.contains(&code))
+        && (name.is_empty() || names_it)
+    {
         return Ok(());
     }
     shown(outcome, expected, told(outcome, &reply))
@@ -157,7 +165,10 @@ pub(crate) fn told(outcome: &Outcome, reply: &Value) -> String {
 }
 
 fn text(reply: &Value) -> String {
-    let texts = ["msg", "details"].iter().filter_map(|key| reply[key].as_str()).filter(|text| !text.is_empty());
+    let texts = ["msg", "details"]
+        .iter()
+        .filter_map(|key| reply[key].as_str())
+        .filter(|text| !text.is_empty());
     texts.collect::<Vec<_>>().join("; ")
 }
 

@@ -5,15 +5,17 @@
 //! new one at once. The frames are written whole and sent on a packet socket, so they go out even while an
 //! IPv6 address is still tentative.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::OwnedFd;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::OwnedFd,
+};
 
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sendto, socket_with};
 
-use crate::closing::ClosedLater;
-use crate::kernel_interface::PacketAddress;
-use crate::packet::checksum;
-use crate::{Error, Link, MacAddr, Netns, Result};
+use crate::{
+    Error, Link, MacAddr, Netns, Result, closing::ClosedLater, kernel_interface::PacketAddress,
+    packet::checksum,
+};
 
 const ETHER_IPV6: u16 = 0x86dd;
 pub(crate) const ETHER_ARP: u16 = 0x0806;
@@ -47,8 +49,9 @@ impl Announcer {
     /// [`Error::Io`] when there can be no such socket.
     pub fn open() -> Result<Self> {
         // Without a protocol it receives nothing.
-        let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)
-            .map_err(|errno| Error::io_with("CAP_NET_RAW", "open a packet socket", errno))?;
+        let socket =
+            socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)
+                .map_err(|errno| Error::io_with("CAP_NET_RAW", "open a packet socket", errno))?;
         Ok(Self { socket: socket.into() })
     }
 
@@ -59,19 +62,26 @@ impl Announcer {
     /// [`Error::Invalid`] if the link is none of Ethernet; [`Error::Io`] when a frame cannot be sent, such as on a
     /// link that is down.
     pub fn announce(&self, link: &Link, addresses: &[IpAddr]) -> Result<()> {
-        let no_address =
-            || Error::invalid(format!("interface {}", link.name), "it has no Ethernet address to announce");
+        let no_address = || {
+            Error::invalid(
+                format!("interface {}", link.name),
+                "it has no Ethernet address to announce",
+            )
+        };
         let mac = link.mac.ok_or_else(no_address)?;
         for address in addresses {
             let frames = match address {
                 // Some hosts learn from requests, some from replies.
-                IpAddr::V4(v4) => vec![arp(ARP_REQUEST, mac, *v4, *v4), arp(ARP_REPLY, mac, *v4, *v4)],
+                IpAddr::V4(v4) => {
+                    vec![arp(ARP_REQUEST, mac, *v4, *v4), arp(ARP_REPLY, mac, *v4, *v4)]
+                }
                 IpAddr::V6(v6) => vec![neighbour_advertisement(mac, *v6)],
             };
             for frame in frames {
                 let target = PacketAddress::of_frame(link.index);
-                sendto(&*self.socket, &frame, SendFlags::empty(), &target)
-                    .map_err(|errno| Error::io(format!("announce {address} on {}", link.name), errno))?;
+                sendto(&*self.socket, &frame, SendFlags::empty(), &target).map_err(|errno| {
+                    Error::io(format!("announce {address} on {}", link.name), errno)
+                })?;
             }
         }
         Ok(())
@@ -86,7 +96,12 @@ fn ethernet(to: MacAddr, from: MacAddr, kind: u16) -> Vec<u8> {
     frame
 }
 
-pub(crate) fn arp(operation: u16, mac: MacAddr, address: Ipv4Addr, target_address: Ipv4Addr) -> Vec<u8> {
+pub(crate) fn arp(
+    operation: u16,
+    mac: MacAddr,
+    address: Ipv4Addr,
+    target_address: Ipv4Addr,
+) -> Vec<u8> {
     let mut frame = ethernet(MacAddr::BROADCAST, mac, ETHER_ARP);
     // Ethernet, IPv4, and the lengths of their addresses.
     frame.extend([0, 1, 0x08, 0, 6, 4]);

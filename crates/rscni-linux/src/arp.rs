@@ -33,8 +33,9 @@ impl Arp {
     ///
     /// [`Error::Invalid`] if the link is none of Ethernet; [`Error::Io`] if the socket cannot be opened.
     pub fn open_in(netns: &Netns, link: &Link) -> Result<Self> {
-        let mac =
-            link.mac.ok_or_else(|| Error::invalid(format!("interface {}", link.name), "it has no Ethernet address"))?;
+        let mac = link.mac.ok_or_else(|| {
+            Error::invalid(format!("interface {}", link.name), "it has no Ethernet address")
+        })?;
         netns
             .enter(|| {
                 let socket = Socket::new(Domain::PACKET, Type::RAW.cloexec(), None)?;
@@ -42,7 +43,11 @@ impl Arp {
                 Ok(Self { socket: socket.into(), index: link.index, mac })
             })?
             .map_err(|error: io::Error| {
-                Error::io_with("CAP_NET_RAW", format!("open a packet socket on {}", link.name), error)
+                Error::io_with(
+                    "CAP_NET_RAW",
+                    format!("open a packet socket on {}", link.name),
+                    error,
+                )
             })
     }
 
@@ -51,7 +56,8 @@ impl Arp {
         let failed = |error: io::Error| Error::io(format!("ask who has {target}"), error);
         let question = arp(ARP_REQUEST, self.mac, source, target);
         let link = PacketAddress::of_frame(self.index);
-        sendto(&*self.socket, &question, SendFlags::empty(), &link).map_err(|errno| failed(errno.into()))?;
+        sendto(&*self.socket, &question, SendFlags::empty(), &link)
+            .map_err(|errno| failed(errno.into()))?;
         let end = Instant::now() + limit;
         let mut frame = [0; 64];
         loop {
@@ -63,7 +69,11 @@ impl Arp {
             match (&*self.socket).read(&mut frame) {
                 Ok(length) if is_answer(&frame[..length], target) => return Ok(true),
                 Ok(_) => {}
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                    ) => {}
                 Err(error) => return Err(failed(error)),
             }
         }
@@ -72,7 +82,8 @@ impl Arp {
 
 /// Whether an Ethernet frame is an answer of the station that has this address.
 pub(crate) fn is_answer(frame: &[u8], address: Ipv4Addr) -> bool {
-    frame.get(20..22) == Some(&ARP_REPLY.to_be_bytes()) && frame.get(28..32) == Some(&address.octets())
+    frame.get(20..22) == Some(&ARP_REPLY.to_be_bytes())
+        && frame.get(28..32) == Some(&address.octets())
 }
 
 #[cfg(test)]

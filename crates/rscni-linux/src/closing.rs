@@ -16,7 +16,8 @@ use std::{
 };
 
 use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socketpair,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    sendmsg, socketpair,
 };
 
 /// A socket that is left to the kernel to close, when it is dropped.
@@ -58,7 +59,8 @@ impl<T: AsFd> Drop for ClosedLater<T> {
 /// Sends the socket to where nobody can receive it: in one message with the only end that could.
 fn put_in_flight(socket: &impl AsFd) -> rustix::io::Result<(OwnedFd, OwnedFd)> {
     // The receiver is the first, as it has the lower number: a process that is killed closes it before the sender, too.
-    let (receiver, sender) = socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    let (receiver, sender) =
+        socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     let files = [socket.as_fd(), receiver.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = SendAncillaryBuffer::new(&mut space);

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 
 use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED, NLM_F_ACK, NLM_F_DUMP};
 use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily, NetfilterSubsystem,
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+    NetfilterSubsystem,
 };
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
@@ -108,16 +109,19 @@ impl Conntrack {
         );
         let action = format!("list the connections to port {dport}");
         self.socket.dump(&action, NLM_F_DUMP, &request, |_, payload| {
-            Ok(Flow::parse(payload).filter(|flow| flow.original.protocol == protocol && flow.original.dport == dport))
+            Ok(Flow::parse(payload)
+                .filter(|flow| flow.original.protocol == protocol && flow.original.dport == dport))
         })
     }
 
     /// Deletes a connection: its next packet begins a new one. That it is gone already is fine.
     pub fn delete(&mut self, flow: &Flow) -> Result<()> {
-        let mut attributes = vec![flow.original.nested(CTA_TUPLE_ORIG), DefaultNla::new(CTA_ID, flow.id.clone())];
+        let mut attributes =
+            vec![flow.original.nested(CTA_TUPLE_ORIG), DefaultNla::new(CTA_ID, flow.id.clone())];
         attributes.extend(flow.zone.clone().map(|zone| DefaultNla::new(CTA_ZONE, zone)));
         let request = message(Family::of(&flow.original.dst), IPCTNL_MSG_CT_DELETE, attributes);
-        let action = format!("delete the connection from {} to {}", flow.original.src, flow.original.dst);
+        let action =
+            format!("delete the connection from {} to {}", flow.original.src, flow.original.dst);
         match self.socket.carry_out(&action, &request) {
             Err(error) if error.is_not_found() => Ok(()),
             outcome => outcome,
@@ -190,7 +194,10 @@ impl Tuple {
             IpAddr::V4(address) => DefaultNla::new(v4, address.octets().to_vec()),
             IpAddr::V6(address) => DefaultNla::new(v6, address.octets().to_vec()),
         };
-        let ip = [address(CTA_IP_V4_SRC, CTA_IP_V6_SRC, self.src), address(CTA_IP_V4_DST, CTA_IP_V6_DST, self.dst)];
+        let ip = [
+            address(CTA_IP_V4_SRC, CTA_IP_V6_SRC, self.src),
+            address(CTA_IP_V4_DST, CTA_IP_V6_DST, self.dst),
+        ];
         let proto = [
             byte(CTA_PROTO_NUM, self.protocol),
             port(CTA_PROTO_SRC_PORT, self.sport),
@@ -205,7 +212,11 @@ fn message(family: Family, message_type: u8, attributes: Vec<DefaultNla>) -> Net
         Family::V4 => NetfilterProtoFamily::IPv4,
         Family::V6 => NetfilterProtoFamily::IPv6,
     };
-    let inner = NetfilterMessageInner::Other { subsys: NetfilterSubsystem::Conntrack, message_type, attributes };
+    let inner = NetfilterMessageInner::Other {
+        subsys: NetfilterSubsystem::Conntrack,
+        message_type,
+        attributes,
+    };
     NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), inner)
 }
 

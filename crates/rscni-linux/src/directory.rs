@@ -1,9 +1,11 @@
 //! Directories whose mode is what their maker says.
 
-use std::fs::{DirBuilder, Permissions, remove_dir, set_permissions};
-use std::io::{ErrorKind, Result};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
+use std::{
+    fs::{DirBuilder, Permissions, remove_dir, set_permissions},
+    io::{ErrorKind, Result},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::Path,
+};
 
 /// What a mode gives to others than the owner.
 const OTHERS: u32 = 0o077;
@@ -49,7 +51,8 @@ mod tests {
     #[test]
     fn all_that_is_missing_is_made_and_what_is_there_stays() {
         let dir = tempfile::tempdir().unwrap();
-        let mode = |path: &str| dir.path().join(path).metadata().unwrap().permissions().mode() & 0o777;
+        let mode =
+            |path: &str| dir.path().join(path).metadata().unwrap().permissions().mode() & 0o777;
         make_directory(&dir.path().join("a/b/c"), 0o700).unwrap();
         assert_eq!(["a", "a/b", "a/b/c"].map(mode), [0o755, 0o755, 0o700]);
         make_directory(&dir.path().join("a/b"), 0o700).unwrap();

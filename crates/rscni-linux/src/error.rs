@@ -113,7 +113,11 @@ impl Error {
     }
 
     /// The same where the kernel asks for a capability.
-    pub(crate) fn io_with(capability: &str, action: impl Into<String>, source: impl Into<io::Error>) -> Self {
+    pub(crate) fn io_with(
+        capability: &str,
+        action: impl Into<String>,
+        source: impl Into<io::Error>,
+    ) -> Self {
         let (mut action, source) = (action.into(), source.into());
         if source.raw_os_error() == Some(Errno::EPERM as i32) {
             action = format!("{action} ({capability} is needed)");

@@ -7,12 +7,8 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use crate::MacAddr;
-use crate::conntrack::Flow;
-use crate::netlink::attributes;
-pub use crate::netlink::fuzzing::netlink;
-pub use crate::nft::fuzzing::nft;
-use crate::{arp, udp};
+use crate::{MacAddr, arp, conntrack::Flow, netlink::attributes, udp};
+pub use crate::{netlink::fuzzing::netlink, nft::fuzzing::nft};
 
 /// What comes from a link: datagrams, answers to ARP; and hardware addresses that are written as text.
 pub fn packets(data: &[u8]) {
@@ -22,12 +18,15 @@ pub fn packets(data: &[u8]) {
         assert_eq!(data[range.start - 6..range.start - 4], PORT.to_be_bytes());
     }
     let at = |address, port| SocketAddrV4::new(address, port);
-    if let Some(packet) = udp::wrap(at(Ipv4Addr::UNSPECIFIED, 67), at(Ipv4Addr::BROADCAST, PORT), data) {
+    if let Some(packet) =
+        udp::wrap(at(Ipv4Addr::UNSPECIFIED, 67), at(Ipv4Addr::BROADCAST, PORT), data)
+    {
         assert_eq!(&packet[udp::payload(&packet, PORT).expect("what was wrapped is whole")], data);
     }
     let [asked, other] = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)];
     assert!(!(arp::is_answer(data, asked) && arp::is_answer(data, other)));
-    if let Some(mac) = std::str::from_utf8(data).ok().and_then(|text| text.parse::<MacAddr>().ok()) {
+    if let Some(mac) = std::str::from_utf8(data).ok().and_then(|text| text.parse::<MacAddr>().ok())
+    {
         assert_eq!(mac.to_string().parse::<MacAddr>().expect("what was written is read"), mac);
     }
 }

@@ -1,6 +1,9 @@
 //! What the kernel offers and rustix has only through unsafe functions, made safe: the addresses of packet sockets, and
 //! the ioctls of `/dev/net/tun`. No other module has unsafe code.
-#![allow(unsafe_code, reason = "rustix takes other addresses and ioctls than its own only through unsafe traits")]
+#![allow(
+    unsafe_code,
+    reason = "rustix takes other addresses and ioctls than its own only through unsafe traits"
+)]
 
 use std::os::fd::AsFd;
 
@@ -47,7 +50,10 @@ impl PacketAddress {
 // SAFETY: `with_sockaddr` gives a pointer to a whole `PacketAddress`, laid out as `struct sockaddr_ll` and
 // initialised, with its true length; it is borrowed, and so valid, for the whole call.
 unsafe impl SocketAddrArg for PacketAddress {
-    unsafe fn with_sockaddr<R>(&self, f: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R) -> R {
+    unsafe fn with_sockaddr<R>(
+        &self,
+        f: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R,
+    ) -> R {
         const LENGTH: SocketAddrLen = 20;
         const { assert!(size_of::<PacketAddress>() == LENGTH as usize) };
         f(std::ptr::from_ref(self).cast(), LENGTH)
@@ -87,11 +93,15 @@ pub(crate) fn persist_tun(tun: impl AsFd) -> io::Result<()> {
 /// `TUNSETOWNER`: that user may open the interface.
 pub(crate) fn own_tun(tun: impl AsFd, user: u32) -> io::Result<()> {
     // SAFETY: this opcode takes a number.
-    unsafe { ioctl(tun, IntegerSetter::<{ opcode::write::<i32>(b'T', 204) }>::new_usize(user as usize)) }
+    unsafe {
+        ioctl(tun, IntegerSetter::<{ opcode::write::<i32>(b'T', 204) }>::new_usize(user as usize))
+    }
 }
 
 /// `TUNSETGROUP`: users of that group may open the interface.
 pub(crate) fn own_tun_by_group(tun: impl AsFd, group: u32) -> io::Result<()> {
     // SAFETY: this opcode takes a number.
-    unsafe { ioctl(tun, IntegerSetter::<{ opcode::write::<i32>(b'T', 206) }>::new_usize(group as usize)) }
+    unsafe {
+        ioctl(tun, IntegerSetter::<{ opcode::write::<i32>(b'T', 206) }>::new_usize(group as usize))
+    }
 }

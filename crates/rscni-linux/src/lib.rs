@@ -68,9 +68,10 @@ pub use crate::{
     error::{Error, Result},
     mac::MacAddr,
     netlink::{
-        Address, AddressFlags, Batch, Bridge, BridgeInfo, BridgePort, BridgePortInfo, Dummy, Family, Ifb, Ipvlan,
-        IpvlanMode, Link, LinkChange, Macvlan, MacvlanInfo, MacvlanMode, Neighbour, Netlink, NewAddress, NewLink,
-        OperState, Request, Route, RouteFilter, RouteType, Rule, TunInfo, Veth, Vlan, VlanLink, VlanOwner, Vrf, tc,
+        Address, AddressFlags, Batch, Bridge, BridgeInfo, BridgePort, BridgePortInfo, Dummy,
+        Family, Ifb, Ipvlan, IpvlanMode, Link, LinkChange, Macvlan, MacvlanInfo, MacvlanMode,
+        Neighbour, Netlink, NewAddress, NewLink, OperState, Request, Route, RouteFilter, RouteType,
+        Rule, TunInfo, Veth, Vlan, VlanLink, VlanOwner, Vrf, tc,
     },
     netns::Netns,
     nft::Nft,

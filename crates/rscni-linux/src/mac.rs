@@ -59,7 +59,8 @@ impl FromStr for MacAddr {
 
     /// Six bytes in hexadecimal, one or two digits each, with colons or with hyphens between.
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = || Error::invalid(format!("MAC address {text:?}"), "expected aa:bb:cc:dd:ee:ff");
+        let wrong =
+            || Error::invalid(format!("MAC address {text:?}"), "expected aa:bb:cc:dd:ee:ff");
         let separator = if text.contains('-') { '-' } else { ':' };
         let mut bytes = [0; 6];
         let mut parts = text.split(separator);
@@ -90,7 +91,14 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused() {
-        for text in ["", "02", "02:00:5e:10:00", "02:00:5e:10:00:01:02", "0g:00:5e:10:00:01", "+2:00:5e:10:00:01"] {
+        for text in [
+            "",
+            "02",
+            "02:00:5e:10:00",
+            "02:00:5e:10:00:01:02",
+            "0g:00:5e:10:00:01",
+            "+2:00:5e:10:00:01",
+        ] {
             assert!(text.parse::<MacAddr>().is_err(), "{text}");
         }
     }

@@ -47,10 +47,14 @@ impl Netns {
         // Whatever else may be in its place makes nobody wait: a pipe would, for whoever writes into it.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let fd = open(path, flags, Mode::empty()).map_err(|errno| match errno {
-            Errno::NOENT | Errno::NOTDIR => Error::not_found(format!("network namespace {}", path.display())),
+            Errno::NOENT | Errno::NOTDIR => {
+                Error::not_found(format!("network namespace {}", path.display()))
+            }
             errno => Error::io(format!("open network namespace {}", path.display()), errno),
         })?;
-        let file_system = fstatfs(&fd).map_err(|errno| Error::io(format!("examine {}", path.display()), errno))?.f_type;
+        let file_system = fstatfs(&fd)
+            .map_err(|errno| Error::io(format!("examine {}", path.display()), errno))?
+            .f_type;
         // Before Linux 3.19 namespaces were files of procfs.
         let magic = u64::try_from(file_system).unwrap_or_default();
         if magic != NSFS_MAGIC && file_system != PROC_SUPER_MAGIC {
@@ -68,8 +72,9 @@ impl Netns {
     /// Makes a namespace that has no name. It lives until this value is dropped and nothing else uses it.
     pub fn create() -> Result<Self> {
         on_new_thread("create a network namespace", || {
-            unshare(CloneFlags::CLONE_NEWNET)
-                .map_err(|errno| Error::io("create a network namespace", std::io::Error::from(errno)))?;
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| {
+                Error::io("create a network namespace", std::io::Error::from(errno))
+            })?;
             Self::current()
         })?
     }
@@ -81,7 +86,9 @@ impl Netns {
     /// When the file exists already, or the mount is refused (it needs `CAP_SYS_ADMIN`). No file is left then.
     pub fn bind(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let failed = |error: std::io::Error| Error::io(format!("bind network namespace to {}", path.display()), error);
+        let failed = |error: std::io::Error| {
+            Error::io(format!("bind network namespace to {}", path.display()), error)
+        };
         // Nobody writes into it, whatever the umask is.
         OpenOptions::new().write(true).create_new(true).mode(0o444).open(path).map_err(failed)?;
         let own = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
@@ -95,7 +102,9 @@ impl Netns {
     /// Takes away the name that [`Netns::bind`] gave.
     pub fn unbind(path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let failed = |error: std::io::Error| Error::io(format!("unbind network namespace {}", path.display()), error);
+        let failed = |error: std::io::Error| {
+            Error::io(format!("unbind network namespace {}", path.display()), error)
+        };
         unmount(path, UnmountFlags::DETACH).map_err(|errno| failed(errno.into()))?;
         std::fs::remove_file(path).map_err(failed)
     }
@@ -109,7 +118,11 @@ impl Netns {
     pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
         let go = || {
             move_into(self).map_err(|errno| {
-                Error::io_with("CAP_SYS_ADMIN", format!("enter network namespace {}", self.path().display()), errno)
+                Error::io_with(
+                    "CAP_SYS_ADMIN",
+                    format!("enter network namespace {}", self.path().display()),
+                    errno,
+                )
             })
         };
         let Some(way_back) = WayBack::find() else {
@@ -212,7 +225,8 @@ mod tests {
     fn a_pipe_in_the_place_of_a_namespace_keeps_nobody_waiting() {
         let dir = tempfile::tempdir().unwrap();
         let pipe = dir.path().join("pipe");
-        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, Mode::RUSR, 0)
+            .unwrap();
         let error = Netns::open(pipe).unwrap_err();
         assert!(matches!(error, Error::Invalid { .. }), "{error}");
     }

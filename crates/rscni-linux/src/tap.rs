@@ -48,13 +48,16 @@ impl Tap {
             let tun = self.attach(IFF_VNET_HDR | IFF_TUN_EXCL, "create")?;
             // As long as it is not persistent it goes when the file is closed.
             if let Some(owner) = self.owner {
-                own_tun(&tun, owner).map_err(|e| Error::io(format!("give tap {} to user {owner}", self.name), e))?;
+                own_tun(&tun, owner)
+                    .map_err(|e| Error::io(format!("give tap {} to user {owner}", self.name), e))?;
             }
             if let Some(group) = self.group {
-                own_tun_by_group(&tun, group)
-                    .map_err(|e| Error::io(format!("give tap {} to group {group}", self.name), e))?;
+                own_tun_by_group(&tun, group).map_err(|e| {
+                    Error::io(format!("give tap {} to group {group}", self.name), e)
+                })?;
             }
-            persist_tun(&tun).map_err(|e| Error::io(format!("make tap {} persistent", self.name), e))
+            persist_tun(&tun)
+                .map_err(|e| Error::io(format!("make tap {} persistent", self.name), e))
         })?
     }
 

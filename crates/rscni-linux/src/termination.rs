@@ -19,7 +19,9 @@ impl Termination {
         let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
         signals
             .thread_block()
-            .and_then(|()| SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK))
+            .and_then(|()| {
+                SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            })
             .map(Self)
             .map_err(|errno| Error::io("catch SIGTERM and SIGINT", std::io::Error::from(errno)))
     }

@@ -10,7 +10,9 @@ use std::{
 use rustix::net::{SendFlags, bind, sendto};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
-use crate::{Error, Link, MacAddr, Netns, Result, kernel_interface::PacketAddress, packet::checksum};
+use crate::{
+    Error, Link, MacAddr, Netns, Result, kernel_interface::PacketAddress, packet::checksum,
+};
 
 const ETHER_IPV4: u16 = 0x0800;
 const UDP: u8 = 17;
@@ -33,13 +35,18 @@ impl RawUdp {
         netns
             .enter(|| {
                 // Without a protocol it receives nothing until the filter is in place and it is bound.
-                let socket = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking().cloexec(), None)?;
+                let socket =
+                    Socket::new(Domain::PACKET, Type::DGRAM.nonblocking().cloexec(), None)?;
                 socket.attach_filter(&filter(port))?;
                 bind(&socket, &PacketAddress::of_protocol(link.index, ETHER_IPV4))?;
                 Ok(Self { socket, index: link.index, port })
             })?
             .map_err(|error: io::Error| {
-                Error::io_with("CAP_NET_RAW", format!("open a packet socket on {}", link.name), error)
+                Error::io_with(
+                    "CAP_NET_RAW",
+                    format!("open a packet socket on {}", link.name),
+                    error,
+                )
             })
     }
 
@@ -83,13 +90,19 @@ impl AsFd for RawUdp {
 pub fn udp_socket_in(netns: &Netns, link: &str, local: SocketAddrV4) -> Result<UdpSocket> {
     netns
         .enter(|| {
-            let socket = Socket::new(Domain::IPV4, Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
+            let socket = Socket::new(
+                Domain::IPV4,
+                Type::DGRAM.nonblocking().cloexec(),
+                Some(Protocol::UDP),
+            )?;
             socket.set_reuse_address(true)?;
             socket.bind_device(Some(link.as_bytes()))?;
             socket.bind(&local.into())?;
             Ok(socket.into())
         })?
-        .map_err(|error: io::Error| Error::io(format!("open a UDP socket for {local} on {link}"), error))
+        .map_err(|error: io::Error| {
+            Error::io(format!("open a UDP socket for {local} on {link}"), error)
+        })
 }
 
 /// What lets unfragmented UDP datagrams to `port` through, in the kernel's classic BPF. Packets begin with the IP header.
@@ -156,7 +169,12 @@ pub(crate) fn payload(packet: &[u8], port: u16) -> Option<std::ops::Range<usize>
     let udp = usize::from(first & 0x0f) * 4;
     let end = usize::from(half(2)?);
     let is_fragment = half(6)? & 0x3fff != 0;
-    if first >> 4 != 4 || udp < IP_HEADER || end > packet.len() || is_fragment || *packet.get(9)? != UDP {
+    if first >> 4 != 4
+        || udp < IP_HEADER
+        || end > packet.len()
+        || is_fragment
+        || *packet.get(9)? != UDP
+    {
         return None;
     }
     let udp_end = udp + usize::from(half(udp + 4)?);
@@ -191,9 +209,18 @@ mod tests {
         for length in 0..whole.len() {
             assert_eq!(payload(&whole[..length], 68), None, "{length}");
         }
-        for (at, value) in
-            [(0, 0x46), (0, 0x44), (0, 0x65), (3, 255), (6, 0x20), (7, 1), (9, 6), (24, 1), (25, 7), (25, 16)]
-        {
+        for (at, value) in [
+            (0, 0x46),
+            (0, 0x44),
+            (0, 0x65),
+            (3, 255),
+            (6, 0x20),
+            (7, 1),
+            (9, 6),
+            (24, 1),
+            (25, 7),
+            (25, 16),
+        ] {
             let mut bad = whole.clone();
             bad[at] = value;
             assert_eq!(payload(&bad, 68), None, "byte {at} is {value}");

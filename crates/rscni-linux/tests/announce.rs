@@ -48,9 +48,9 @@ fn a_neighbour_learns(own: &str, addresses: &[IpAddr]) {
     let deadline = std::time::Instant::now() + limit;
     loop {
         let known = host.neighbours(near).unwrap();
-        let learnt = addresses
-            .iter()
-            .all(|address| known.iter().any(|neighbour| neighbour.address == *address && neighbour.mac == far.mac));
+        let learnt = addresses.iter().all(|address| {
+            known.iter().any(|neighbour| neighbour.address == *address && neighbour.mac == far.mac)
+        });
         if learnt {
             return;
         }

@@ -15,7 +15,10 @@ fn sockets_left_to_the_kernel_are_closed_and_keep_no_namespace_alive() {
     private_network(|| {
         let mut host = Netlink::open().unwrap();
         let netns = Netns::create().unwrap();
-        let near = host.add_veth(&Veth { peer_netns: Some(&netns), ..Veth::new("near", "eth0") }).unwrap().index;
+        let near = host
+            .add_veth(&Veth { peer_netns: Some(&netns), ..Veth::new("near", "eth0") })
+            .unwrap()
+            .index;
         let mut container = Netlink::open_in(&netns).unwrap();
         let far = container.link_by_name("eth0").unwrap();
         let up = LinkChange { up: Some(true), ..LinkChange::default() };

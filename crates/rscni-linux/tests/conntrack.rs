@@ -12,14 +12,20 @@ const UDP: u8 = 17;
 /// Translates port 7 of 127.0.0.0/8 to port 8, and has the kernel keep track of connections of both families.
 fn translate() {
     let table = nft::Table::new(nft::Family::Inet, "nat");
-    let rule = nft::Rule::new().family_of(Ipv4Addr::LOCALHOST.into()).eq(nft::Field::L4proto, nft::Value::byte(UDP));
+    let rule = nft::Rule::new()
+        .family_of(Ipv4Addr::LOCALHOST.into())
+        .eq(nft::Field::L4proto, nft::Value::byte(UDP));
     let rule = rule.eq(nft::Field::Dport, nft::Value::port(7));
     let mut socket = Nft::open().unwrap();
     let mut tx = socket.transaction();
     tx.add_table(&table);
     tx.add_chain(&table, "out", Some(&nft::BaseChain::new("nat", nft::Hook::Output, -100)));
     tx.add_rule(&table, "out", &nft::Rule::new().ct_state(nft::CtState::NEW).counter());
-    tx.add_rule(&table, "out", &rule.dnat(Ipv4Addr::LOCALHOST.into(), Some(8), nft::NatFlags::default()));
+    tx.add_rule(
+        &table,
+        "out",
+        &rule.dnat(Ipv4Addr::LOCALHOST.into(), Some(8), nft::NatFlags::default()),
+    );
     tx.commit().unwrap();
 }
 
@@ -42,8 +48,14 @@ fn flows_to_a_port_are_found_and_deleted_and_others_are_not() {
         let flows = conntrack.flows_to(Family::V4, UDP, 7).unwrap();
         let [flow] = &flows[..] else { panic!("{flows:?}") };
         assert_eq!((flow.original.src, flow.original.sport), (sender.ip(), sender.port()));
-        assert_eq!((flow.original.dst, flow.original.dport, flow.original.protocol), (sender.ip(), 7, UDP));
-        assert_eq!((flow.reply.src, flow.reply.sport, flow.dnat, flow.snat), (sender.ip(), 8, true, false));
+        assert_eq!(
+            (flow.original.dst, flow.original.dport, flow.original.protocol),
+            (sender.ip(), 7, UDP)
+        );
+        assert_eq!(
+            (flow.reply.src, flow.reply.sport, flow.dnat, flow.snat),
+            (sender.ip(), 8, true, false)
+        );
         assert_eq!(conntrack.flows_to(Family::V6, UDP, 7).unwrap().len(), 1);
         assert_eq!(conntrack.flows_to(Family::V4, 6, 7).unwrap(), []);
         conntrack.delete(flow).unwrap();

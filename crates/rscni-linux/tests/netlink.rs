@@ -5,8 +5,8 @@ mod support;
 use std::{net::IpAddr, time::Duration};
 
 use rscni_linux::{
-    AddressFlags, Bridge, BridgePort, Error, Family, LinkChange, MacAddr, Macvlan, MacvlanMode, Netlink, Netns, Route,
-    RouteFilter, Rule, Veth,
+    AddressFlags, Bridge, BridgePort, Error, Family, LinkChange, MacAddr, Macvlan, MacvlanMode,
+    Netlink, Netns, Route, RouteFilter, Rule, Veth,
 };
 use support::{json, private_network};
 
@@ -93,7 +93,10 @@ fn a_name_that_is_taken_is_told_apart_and_left_alone() {
         let taken = Veth { alias: Some("mine".to_owned()), ..Veth::new("cni0", "peer") };
         let error = nl.add_veth(&taken).unwrap_err();
         assert!(error.is_exists(), "{error}");
-        assert!(error.to_string().starts_with("create veth cni0 with peer peer: File exists (EEXIST)"), "{error}");
+        assert!(
+            error.to_string().starts_with("create veth cni0 with peer peer: File exists (EEXIST)"),
+            "{error}"
+        );
         assert_eq!(nl.link_by_name("cni0").unwrap().alias, None);
         assert!(nl.find_link("peer").unwrap().is_none());
     });
@@ -150,8 +153,12 @@ fn a_link_is_changed_in_one_message() {
         assert_eq!((link.mtu, link.mac, link.txqlen), (1300, Some(mac), 77));
         assert_eq!(link.alias.as_deref(), Some("other"));
         assert!(link.up && link.promisc && link.promiscuity == 1 && link.allmulticast);
-        let off =
-            LinkChange { up: Some(false), promisc: Some(false), alias: Some(String::new()), ..LinkChange::default() };
+        let off = LinkChange {
+            up: Some(false),
+            promisc: Some(false),
+            alias: Some(String::new()),
+            ..LinkChange::default()
+        };
         nl.set_link(link.index, &off).unwrap();
         let link = nl.link_by_index(link.index).unwrap();
         assert!(!link.up && !link.promisc);
@@ -167,7 +174,11 @@ fn a_link_moves_to_a_namespace_under_a_new_name() {
         let netns = Netns::create().unwrap();
         let mut nl = Netlink::open().unwrap();
         let link = nl.add_veth(&Veth::new("a", "b")).unwrap();
-        let change = LinkChange { netns: Some(&netns), name: Some("eth0".to_owned()), ..LinkChange::default() };
+        let change = LinkChange {
+            netns: Some(&netns),
+            name: Some("eth0".to_owned()),
+            ..LinkChange::default()
+        };
         nl.set_link(link.index, &change).unwrap();
         assert!(nl.find_link("a").unwrap().is_none());
         let mut inside = Netlink::open_in(&netns).unwrap();
@@ -182,8 +193,12 @@ fn port_flags_are_set_and_read_back() {
         let bridge = nl.add_bridge(&Bridge::new("cni0")).unwrap();
         let veth = Veth { master: Some(bridge.index), ..Veth::new("a", "b") };
         let port = nl.add_veth(&veth).unwrap().index;
-        let flags =
-            BridgePort { hairpin: Some(true), isolated: Some(true), learning: Some(false), ..BridgePort::default() };
+        let flags = BridgePort {
+            hairpin: Some(true),
+            isolated: Some(true),
+            learning: Some(false),
+            ..BridgePort::default()
+        };
         nl.set_bridge_port(port, &flags).unwrap();
         let info = nl.link_by_index(port).unwrap().bridge_port.unwrap();
         assert!(info.hairpin && info.isolated && !info.learning && info.flood);
@@ -254,7 +269,8 @@ fn routes_are_added_listed_looked_up_and_removed() {
             table: Some(1000),
             ..Route::new(net("10.3.0.0/16"))
         });
-        batch.add_route(&Route { gateway: Some(addr("fd00::1")), ..Route::new(net("10.4.0.0/16")) });
+        batch
+            .add_route(&Route { gateway: Some(addr("fd00::1")), ..Route::new(net("10.4.0.0/16")) });
         batch.commit().unwrap();
 
         let main = RouteFilter { table: Some(254), oif: Some(eth0), ..RouteFilter::default() };
@@ -273,7 +289,8 @@ fn routes_are_added_listed_looked_up_and_removed() {
         assert_eq!(direct.priority, Some(7));
         assert_eq!(direct.src, Some(addr("10.1.0.2")));
 
-        let other = RouteFilter { table: Some(1000), family: Some(Family::V4), ..RouteFilter::default() };
+        let other =
+            RouteFilter { table: Some(1000), family: Some(Family::V4), ..RouteFilter::default() };
         let listed = nl.routes(other).unwrap();
         assert_eq!(listed.len(), 1);
         assert!(listed[0].onlink);
@@ -304,7 +321,9 @@ fn a_batch_names_the_request_that_was_refused_and_the_socket_stays_usable() {
         batch.add_neighbour(eth0, addr("10.1.0.1"), MacAddr([2, 0, 0, 0, 0, 9]));
         let error = batch.commit().unwrap_err();
         assert!(
-            error.to_string().starts_with("add default route via 192.0.2.1: Network is unreachable (ENETUNREACH)"),
+            error.to_string().starts_with(
+                "add default route via 192.0.2.1: Network is unreachable (ENETUNREACH)"
+            ),
             "{error}"
         );
         let neighbours = nl.neighbours(eth0).unwrap();
@@ -338,7 +357,10 @@ fn without_the_capability_the_error_says_what_is_missing() {
         drop_capabilities();
         let error = nl.add_bridge(&Bridge::new("cni0")).unwrap_err();
         assert!(error.is_permission(), "{error}");
-        assert_eq!(error.to_string(), "create bridge cni0: Operation not permitted (EPERM); CAP_NET_ADMIN is needed");
+        assert_eq!(
+            error.to_string(),
+            "create bridge cni0: Operation not permitted (EPERM); CAP_NET_ADMIN is needed"
+        );
     });
 }
 
@@ -371,10 +393,13 @@ fn rules_are_added_listed_and_removed() {
         assert_eq!((&shown[0]["src"], &shown[0]["table"]), (&"10.1.0.2".into(), &"100".into()));
         let shown = json("ip", "-j -6 rule show priority 7");
         assert_eq!((&shown[0]["src"], &shown[0]["table"]), (&"fd01::2".into(), &"70000".into()));
-        let listed: Vec<Rule> = nl.rules().unwrap().into_iter().filter(|rule| !before.contains(rule)).collect();
+        let listed: Vec<Rule> =
+            nl.rules().unwrap().into_iter().filter(|rule| !before.contains(rule)).collect();
         assert_eq!(listed.len(), 3);
         for rule in &wanted {
-            let is_like = |other: &&Rule| other.src == rule.src && other.table == rule.table && !other.has_more;
+            let is_like = |other: &&Rule| {
+                other.src == rule.src && other.table == rule.table && !other.has_more
+            };
             let found = listed.iter().find(is_like).unwrap();
             nl.del_rule(&Rule { priority: found.priority, ..rule.clone() }).unwrap();
         }
@@ -387,16 +412,34 @@ fn rules_are_added_listed_and_removed() {
 fn rules_that_say_more_are_told_from_those_that_do_not() {
     private_network(|| {
         let mut nl = Netlink::open().unwrap();
-        for more in
-            ["to 10.9.0.0/16", "fwmark 5", "iif lo", "oif lo", "tos 0x10", "ipproto tcp", "uidrange 0-0", "dport 80"]
-        {
+        for more in [
+            "to 10.9.0.0/16",
+            "fwmark 5",
+            "iif lo",
+            "oif lo",
+            "tos 0x10",
+            "ipproto tcp",
+            "uidrange 0-0",
+            "dport 80",
+        ] {
             let arguments = format!("rule add from 10.1.0.2 {more} lookup 100");
-            assert!(std::process::Command::new("ip").args(arguments.split(' ')).status().unwrap().success(), "{more}");
+            assert!(
+                std::process::Command::new("ip")
+                    .args(arguments.split(' '))
+                    .status()
+                    .unwrap()
+                    .success(),
+                "{more}"
+            );
         }
         for other in ["rule add not from 10.1.0.2 lookup 100", "rule add from 10.1.0.2 blackhole"] {
-            assert!(std::process::Command::new("ip").args(other.split(' ')).status().unwrap().success(), "{other}");
+            assert!(
+                std::process::Command::new("ip").args(other.split(' ')).status().unwrap().success(),
+                "{other}"
+            );
         }
-        let rules: Vec<Rule> = nl.rules().unwrap().into_iter().filter(|rule| rule.src == net("10.1.0.2/32")).collect();
+        let rules: Vec<Rule> =
+            nl.rules().unwrap().into_iter().filter(|rule| rule.src == net("10.1.0.2/32")).collect();
         assert_eq!(rules.len(), 10);
         assert!(rules.iter().all(|rule| rule.has_more), "{rules:?}");
     });
@@ -411,16 +454,22 @@ fn a_route_that_goes_several_ways_is_listed_once_for_each() {
         container.add_address(other, net("fd02::2/64"), NODAD).unwrap();
         let ways = [(far, "fd01::1"), (other, "fd02::1")];
         for (oif, gateway) in ways {
-            container.append_route(&Route { oif: Some(oif), ..Route::default_via(addr(gateway)) }).unwrap();
+            container
+                .append_route(&Route { oif: Some(oif), ..Route::default_via(addr(gateway)) })
+                .unwrap();
         }
         let default = RouteFilter { dst: Some(net("::/0")), ..RouteFilter::default() };
         for (oif, gateway) in ways {
             let routes = container.routes(RouteFilter { oif: Some(oif), ..default }).unwrap();
-            assert_eq!(routes.iter().map(|route| route.gateway).collect::<Vec<_>>(), [Some(addr(gateway))]);
+            assert_eq!(
+                routes.iter().map(|route| route.gateway).collect::<Vec<_>>(),
+                [Some(addr(gateway))]
+            );
         }
         let first = container.routes(RouteFilter { oif: Some(far), ..default }).unwrap().remove(0);
         container.del_route(&first).unwrap();
-        let left: Vec<_> = container.routes(default).unwrap().iter().map(|route| route.oif).collect();
+        let left: Vec<_> =
+            container.routes(default).unwrap().iter().map(|route| route.oif).collect();
         assert_eq!(left, [Some(other)]);
     });
 }
@@ -469,7 +518,8 @@ fn a_link_that_is_deleted_at_once_is_not_found_afterwards() {
         let other = Netlink::open_in(&netns).unwrap();
         assert!(container.del_link_at_once(other, far).unwrap_err().is_not_found());
         let loopback = container.link_by_name("lo").unwrap().index;
-        let refused = container.del_link_at_once(Netlink::open_in(&netns).unwrap(), loopback).unwrap_err();
+        let refused =
+            container.del_link_at_once(Netlink::open_in(&netns).unwrap(), loopback).unwrap_err();
         assert!(refused.to_string().starts_with("delete lo: "), "{refused}");
     });
 }

@@ -45,11 +45,17 @@ fn a_thread_that_could_not_come_back_does_not_go() {
         let output = std::process::Command::new("unshare")
             .args(["--user", "--map-root-user"])
             .arg(std::env::current_exe().unwrap())
-            .args(["--exact", "a_thread_that_could_not_come_back_does_not_go", "--nocapture", "--test-threads=1"])
+            .args([
+                "--exact",
+                "a_thread_that_could_not_come_back_does_not_go",
+                "--nocapture",
+                "--test-threads=1",
+            ])
             .env(NESTED, "1")
             .output()
             .unwrap();
-        let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let (text, errors) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
     });
 }

@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use rscni_linux::{
     Error, MacAddr, Netns,
     nft::{
-        BaseChain, CtState, Data, DataType, Element, Family, Field, Hook, NatFlags, Nft, Policy, Rule, Set, Table,
-        Value, ValueType, Verdict,
+        BaseChain, CtState, Data, DataType, Element, Family, Field, Hook, NatFlags, Nft, Policy,
+        Rule, Set, Table, Value, ValueType, Verdict,
     },
 };
 use support::{private_network, run};
@@ -90,7 +90,8 @@ fn a_table_with_everything_is_made_in_one_transaction_and_deleted() {
         assert_eq!(chain.priority, Some(100));
         assert_eq!(chain.policy, Some(Policy::Accept));
         assert_eq!(chain.kind.as_deref(), Some("nat"));
-        let names: Vec<String> = nft.chains(&table).unwrap().into_iter().map(|chain| chain.name).collect();
+        let names: Vec<String> =
+            nft.chains(&table).unwrap().into_iter().map(|chain| chain.name).collect();
         assert_eq!(names, ["postrouting", "masquerade"]);
         let mut tx = nft.transaction();
         tx.del_table(&table);
@@ -112,7 +113,9 @@ fn a_transaction_that_fails_changes_nothing_and_names_what_failed() {
         let error = tx.commit().unwrap_err();
         assert!(error.is_not_found(), "{error}");
         assert!(
-            error.to_string().starts_with("add rule to chain ip cni a: No such file or directory (ENOENT)"),
+            error
+                .to_string()
+                .starts_with("add rule to chain ip cni a: No such file or directory (ENOENT)"),
             "{error}"
         );
         assert_eq!(ruleset(), "");
@@ -211,8 +214,14 @@ fn matches_of_frames_read_as_they_should() {
             &mut nft,
             &table,
             &[
-                Rule::new().eq(Field::Iifname, Value::ifname("veth0")).ne(Field::EtherSaddr, mac).drop(),
-                Rule::new().eq(Field::EtherType, Value::ether_type(0x0806)).ne(Field::ArpSaddrEther, mac).drop(),
+                Rule::new()
+                    .eq(Field::Iifname, Value::ifname("veth0"))
+                    .ne(Field::EtherSaddr, mac)
+                    .drop(),
+                Rule::new()
+                    .eq(Field::EtherType, Value::ether_type(0x0806))
+                    .ne(Field::ArpSaddrEther, mac)
+                    .drop(),
                 Rule::new()
                     .eq(Field::Protocol, Value::ether_type(0x0806))
                     .ne(Field::ArpSaddrIp, addr("10.0.0.1"))
@@ -270,7 +279,9 @@ fn a_net_is_cut_out_of_an_address_and_looked_up_with_other_fields() {
         tx.add_set(&table, &Set::new("all", port));
         tx.commit().unwrap();
         let fields = [Field::L4proto, Field::Dport];
-        let rule = |any: IpAddr, source, like, set| Rule::new().family_of(any).net_in_set(source, like, &fields, set);
+        let rule = |any: IpAddr, source, like, set| {
+            Rule::new().family_of(any).net_in_set(source, like, &fields, set)
+        };
         add_rules(
             &mut nft,
             &table,
@@ -287,7 +298,8 @@ fn a_net_is_cut_out_of_an_address_and_looked_up_with_other_fields() {
             "ip saddr . meta l4proto . th dport @from4 accept",
         ]);
         // Releases of nft differ in whether they take the family for a number.
-        let all = |family: &str| format!("meta nfproto {family} meta l4proto . th dport @all accept");
+        let all =
+            |family: &str| format!("meta nfproto {family} meta l4proto . th dport @all accept");
         let ruleset = ruleset();
         assert!(ruleset.lines().any(|line| line == all("ipv4") || line == all("2")), "{ruleset}");
         let mut sets = nft.sets(&table).unwrap();
@@ -295,7 +307,8 @@ fn a_net_is_cut_out_of_an_address_and_looked_up_with_other_fields() {
         assert_eq!(sets, ["all", "from4", "from6"]);
         assert!(nft.sets(&Table::new(Family::Inet, "none")).unwrap().is_empty());
         let rules = nft.rules(&table, "rules").unwrap();
-        let lookups: Vec<usize> = (0..rules.len()).filter(|i| rules[*i].looks_up("from4")).collect();
+        let lookups: Vec<usize> =
+            (0..rules.len()).filter(|i| rules[*i].looks_up("from4")).collect();
         assert_eq!(lookups, [0, 2]);
     });
 }
@@ -309,7 +322,8 @@ fn port_maps_and_verdict_maps_read_as_they_should() {
         let ports = Set::map("ports", [ValueType::InetProto, ValueType::InetService], to);
         let jumps = Set::map("jumps", [ValueType::Ifname], DataType::Verdict);
         let hosts = Set::new("hosts", [ValueType::Ipv4Addr]).with_intervals();
-        let pairs = Set::new("pairs", [ValueType::Ipv4Addr, ValueType::InetService]).with_intervals();
+        let pairs =
+            Set::new("pairs", [ValueType::Ipv4Addr, ValueType::InetService]).with_intervals();
         let key = Value::concat([Value::byte(TCP), Value::port(8080)]);
         let target = Value::concat([Value::from(Ipv4Addr::new(10, 0, 0, 2)), Value::port(80)]);
         let mut tx = nft.transaction();
@@ -336,8 +350,10 @@ fn port_maps_and_verdict_maps_read_as_they_should() {
         tx.add_rule(&table, "in", &member);
         let stranger = Rule::new().not_in_set(&[Field::IpSaddr], "hosts").accept();
         tx.add_rule(&table, "in", &stranger);
-        let pair =
-            Rule::new().eq(Field::L4proto, Value::byte(TCP)).in_set(&[Field::IpSaddr, Field::Dport], "pairs").accept();
+        let pair = Rule::new()
+            .eq(Field::L4proto, Value::byte(TCP))
+            .in_set(&[Field::IpSaddr, Field::Dport], "pairs")
+            .accept();
         tx.add_rule(&table, "in", &pair);
         tx.commit().unwrap();
         shows(&[
@@ -373,7 +389,11 @@ fn rules_are_found_by_comment_and_deleted_by_handle() {
     private_network(|| {
         let mut nft = Nft::open().unwrap();
         let table = table_with_chain(&mut nft, Family::Ip);
-        add_rules(&mut nft, &table, &[Rule::new().accept().comment("second"), Rule::new().drop().comment("third")]);
+        add_rules(
+            &mut nft,
+            &table,
+            &[Rule::new().accept().comment("second"), Rule::new().drop().comment("third")],
+        );
         let mut tx = nft.transaction();
         tx.add_chain(&table, "other", None);
         let first = Rule::new().jump("other").comment("first");
@@ -389,8 +409,12 @@ fn rules_are_found_by_comment_and_deleted_by_handle() {
         tx.insert_rule(&table, "rules", &Rule::new().return_(), Some(rules[2].handle));
         tx.del_rule(&table, "rules", rules[1].handle);
         tx.commit().unwrap();
-        let verdicts: Vec<_> =
-            nft.rules(&table, "rules").unwrap().into_iter().filter_map(|rule| rule.verdict).collect();
+        let verdicts: Vec<_> = nft
+            .rules(&table, "rules")
+            .unwrap()
+            .into_iter()
+            .filter_map(|rule| rule.verdict)
+            .collect();
         let jump = Verdict::Jump("other".to_owned());
         assert_eq!(verdicts, [jump, Verdict::Return, Verdict::Drop]);
         assert_eq!(nft.rules(&table, "none").unwrap(), []);

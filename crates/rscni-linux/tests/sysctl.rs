@@ -42,7 +42,11 @@ fn an_interface_may_have_a_dot_in_its_name() {
 fn several_settings_stop_at_the_first_that_fails() {
     private_network(|| {
         let netns = Netns::create().unwrap();
-        let settings = [("net/ipv4/ip_forward", "1"), ("net/ipv4/none", "1"), ("net/ipv6/conf/all/forwarding", "1")];
+        let settings = [
+            ("net/ipv4/ip_forward", "1"),
+            ("net/ipv4/none", "1"),
+            ("net/ipv6/conf/all/forwarding", "1"),
+        ];
         let error = sysctl::set_all_in(&netns, &settings).unwrap_err();
         assert!(matches!(error, Error::NotFound { .. }), "{error}");
         assert_eq!(error.to_string(), "sysctl net/ipv4/none does not exist");

@@ -2,8 +2,10 @@
 
 mod support;
 
-use rscni_linux::tc::{Filter, Handle, HtbClass, Qdisc, Tbf, U32};
-use rscni_linux::{Ifb, Netlink, Veth};
+use rscni_linux::{
+    Ifb, Netlink, Veth,
+    tc::{Filter, Handle, HtbClass, Qdisc, Tbf, U32},
+};
 use support::{json, private_network, run};
 
 const FIRST: Handle = Handle::new(1, 0);
@@ -22,9 +24,14 @@ fn a_token_bucket_is_the_one_that_tc_makes() {
         assert_eq!(netlink.find_qdisc(index, Handle::ROOT).unwrap(), None);
         // Bytes per second and bytes; the last rate takes more than 32 bits.
         for (rate, burst) in [(1_000_000, 102_400), (125_000, 1514), (12_500_000_000, 50_000_000)] {
-            run("tc", &format!("qdisc add dev veth1 root tbf rate {rate}bps burst {burst}b latency 25ms"));
+            run(
+                "tc",
+                &format!("qdisc add dev veth1 root tbf rate {rate}bps burst {burst}b latency 25ms"),
+            );
             let other = netlink.link_by_name("veth1").unwrap().index;
-            let Some(Qdisc::Tbf(theirs)) = netlink.find_qdisc(other, Handle::ROOT).unwrap() else { panic!() };
+            let Some(Qdisc::Tbf(theirs)) = netlink.find_qdisc(other, Handle::ROOT).unwrap() else {
+                panic!()
+            };
             let ours = Tbf::new(rate, burst, 25);
             netlink.add_qdisc(index, Handle::ROOT, FIRST, &Qdisc::Tbf(ours)).unwrap();
             assert_eq!(netlink.find_qdisc(index, Handle::ROOT).unwrap(), Some(Qdisc::Tbf(ours)));
@@ -33,7 +40,8 @@ fn a_token_bucket_is_the_one_that_tc_makes() {
             assert!(ours.buffer.abs_diff(theirs.buffer) <= 16, "{ours:?} {theirs:?}");
             let shown = &json("tc", "-j qdisc show dev veth0")[0];
             assert_eq!((&shown["kind"], &shown["options"]["rate"]), (&"tbf".into(), &rate.into()));
-            let error = netlink.add_qdisc(index, Handle::ROOT, FIRST, &Qdisc::Tbf(ours)).unwrap_err();
+            let error =
+                netlink.add_qdisc(index, Handle::ROOT, FIRST, &Qdisc::Tbf(ours)).unwrap_err();
             assert!(error.is_exists(), "{error}");
             assert!(error.to_string().starts_with("add qdisc tbf at root of veth0: "), "{error}");
             for index in [index, other] {
@@ -84,9 +92,13 @@ fn classes_take_packets_by_their_addresses() {
     private_network(|| {
         let (mut netlink, index) = link();
         netlink.add_qdisc(index, Handle::ROOT, FIRST, &Qdisc::Htb { default: 0x30 }).unwrap();
-        assert_eq!(netlink.find_qdisc(index, Handle::ROOT).unwrap(), Some(Qdisc::Htb { default: 0x30 }));
+        assert_eq!(
+            netlink.find_qdisc(index, Handle::ROOT).unwrap(),
+            Some(Qdisc::Htb { default: 0x30 })
+        );
         let [slow, fast] = [Handle::new(1, 0x30), Handle::new(1, 1)];
-        let classes = [HtbClass::new(slow, 1_000_000, 102_400), HtbClass::new(fast, 100_000_000_000, 0)];
+        let classes =
+            [HtbClass::new(slow, 1_000_000, 102_400), HtbClass::new(fast, 100_000_000_000, 0)];
         for class in &classes {
             netlink.add_htb_class(index, class).unwrap();
         }
@@ -94,11 +106,22 @@ fn classes_take_packets_by_their_addresses() {
         netlink.add_qdisc(index, slow, Handle::new(0x30, 0), &leaf).unwrap();
         let mut found = netlink.htb_classes(index).unwrap();
         found.sort_by_key(|class| class.handle.minor());
-        assert_eq!(found.iter().map(|class| class.rate).collect::<Vec<_>>(), [100_000_000_000, 1_000_000]);
+        assert_eq!(
+            found.iter().map(|class| class.rate).collect::<Vec<_>>(),
+            [100_000_000_000, 1_000_000]
+        );
         assert_eq!(found[1], classes[0]);
         assert_eq!(netlink.find_qdisc(index, slow).unwrap(), Some(leaf));
 
-        let subnets = ["10.9.0.0/16", "10.9.1.1/32", "fd00:9::/32", "fd00::9/128", "0.0.0.0/0", "::/0", "fd00:9::/48"];
+        let subnets = [
+            "10.9.0.0/16",
+            "10.9.1.1/32",
+            "fd00:9::/32",
+            "fd00::9/128",
+            "0.0.0.0/0",
+            "::/0",
+            "fd00:9::/48",
+        ];
         let mut filters = Vec::new();
         for subnet in subnets.map(|subnet| subnet.parse().unwrap()) {
             filters.extend([U32::to_subnet(subnet, fast), U32::from_subnet(subnet, slow)]);
@@ -108,9 +131,14 @@ fn classes_take_packets_by_their_addresses() {
         }
         let found = netlink.filters(index, FIRST).unwrap();
         assert_eq!(found.len(), 2 * subnets.len());
-        assert!(filters.into_iter().all(|filter| found.contains(&Filter::U32(filter))), "{found:#?}");
+        assert!(
+            filters.into_iter().all(|filter| found.contains(&Filter::U32(filter))),
+            "{found:#?}"
+        );
         let shown = run("tc", "-p filter show dev veth0");
-        for text in ["match IP dst 10.9.0.0/16", "match IP src 10.9.0.0/16", "match IP dst 10.9.1.1/32"] {
+        for text in
+            ["match IP dst 10.9.0.0/16", "match IP src 10.9.0.0/16", "match IP dst 10.9.1.1/32"]
+        {
             assert!(shown.contains(text), "{text} in {shown}");
         }
     });

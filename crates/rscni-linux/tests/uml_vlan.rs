@@ -8,7 +8,11 @@ use rscni_linux::{Bridge, Ipvlan, IpvlanMode, Netlink, Netns, Veth, Vlan, VlanLi
 use support::{json, private_network};
 
 fn filtering_bridge(nl: &mut Netlink, default_pvid: Option<u16>) -> (u32, u32) {
-    let bridge = Bridge { vlan_filtering: Some(true), vlan_default_pvid: default_pvid, ..Bridge::new("cni0") };
+    let bridge = Bridge {
+        vlan_filtering: Some(true),
+        vlan_default_pvid: default_pvid,
+        ..Bridge::new("cni0")
+    };
     let bridge = nl.add_bridge(&bridge).unwrap();
     assert!(bridge.bridge.unwrap().vlan_filtering);
     let veth = Veth { master: Some(bridge.index), ..Veth::new("port", "peer") };
@@ -65,17 +69,27 @@ fn links_on_top_of_others_are_made_in_another_namespace_though_the_name_is_taken
         let netns = Netns::create().unwrap();
         let mut inside = Netlink::open_in(&netns).unwrap();
         let lower = nl.add_veth(&Veth::new("eth0", "peer")).unwrap().index;
-        let ipvlan = Ipvlan { name: "eth0".to_owned(), lower, mode: IpvlanMode::L3s, mtu: Some(1400) };
+        let ipvlan =
+            Ipvlan { name: "eth0".to_owned(), lower, mode: IpvlanMode::L3s, mtu: Some(1400) };
         let link = nl.add_link_in(&netns, &mut inside, &ipvlan).unwrap();
-        assert_eq!((link.name.as_str(), link.mtu, link.ipvlan_mode), ("eth0", 1400, Some(IpvlanMode::L3s)));
+        assert_eq!(
+            (link.name.as_str(), link.mtu, link.ipvlan_mode),
+            ("eth0", 1400, Some(IpvlanMode::L3s))
+        );
         assert!(nl.add_link_in(&netns, &mut inside, &ipvlan).unwrap_err().is_exists());
         inside.del_link(link.index).unwrap();
 
         let vlan = VlanLink { name: "eth0".to_owned(), lower, id: 100, mtu: None };
         let link = nl.add_link_in(&netns, &mut inside, &vlan).unwrap();
-        assert_eq!((link.name.as_str(), link.vlan_id, link.peer_index), ("eth0", Some(100), Some(lower)));
+        assert_eq!(
+            (link.name.as_str(), link.vlan_id, link.peer_index),
+            ("eth0", Some(100), Some(lower))
+        );
         let other = VlanLink { name: "eth1".to_owned(), ..vlan.clone() };
-        assert!(nl.add_link_in(&netns, &mut inside, &other).unwrap_err().is_exists(), "the VLAN is in use");
+        assert!(
+            nl.add_link_in(&netns, &mut inside, &other).unwrap_err().is_exists(),
+            "the VLAN is in use"
+        );
         assert_eq!(inside.links().unwrap().len(), 2, "lo and the link");
     });
 }

@@ -7,13 +7,15 @@
 use rscni::{Args, CNIResult, Interface, NetConf, SpecVersion};
 use rscni_linux::{Link, LinkChange, Netlink, Netns, announce, sysctl};
 
-use crate::commands::Commands;
-use crate::failure::{AsFarAsPossible, Result, differs};
-use crate::host;
-use crate::ipam::Ipam;
-use crate::owner::Owner;
-use crate::sandbox::{Reach, Sandbox};
-use crate::undo::Undo;
+use crate::{
+    commands::Commands,
+    failure::{AsFarAsPossible, Result, differs},
+    host,
+    ipam::Ipam,
+    owner::Owner,
+    sandbox::{Reach, Sandbox},
+    undo::Undo,
+};
 
 /// A validated configuration of a plugin that gives the container one link.
 pub(crate) trait ContainerLink: Sized {
@@ -65,7 +67,11 @@ pub(crate) enum Addresses {
 
 impl Addresses {
     /// The IPAM plugin, or the result to go on from where there is none.
-    fn source<'a>(self, conf: &'a NetConf, args: &'a Args) -> Result<(Option<Ipam<'a>>, CNIResult)> {
+    fn source<'a>(
+        self,
+        conf: &'a NetConf,
+        args: &'a Args,
+    ) -> Result<(Option<Ipam<'a>>, CNIResult)> {
         let previous = conf.prev_result.as_ref().filter(|result| !result.ips.is_empty());
         match (self, Ipam::of(conf, args), previous) {
             (_, Some(ipam), _) => Ok((Some(ipam), CNIResult::default())),
@@ -78,7 +84,13 @@ impl Addresses {
 
 /// The five commands of such a plugin.
 pub(crate) const fn commands<L: ContainerLink>() -> Commands {
-    Commands { add: add::<L>, del: |args| del(args, L::is_this_kind), check: check::<L>, gc, status: status::<L> }
+    Commands {
+        add: add::<L>,
+        del: |args| del(args, L::is_this_kind),
+        check: check::<L>,
+        gc,
+        status: status::<L>,
+    }
 }
 
 /// The place of the link in the result: it is the only one.
@@ -119,7 +131,12 @@ fn add<L: ContainerLink>(args: &Args) -> Result<CNIResult> {
 }
 
 /// Switches the link on, gives it what the result says, and lets the others on its segment know.
-fn configure(sandbox: &mut Sandbox, link: &Link, result: &CNIResult, among_strangers: bool) -> Result<()> {
+fn configure(
+    sandbox: &mut Sandbox,
+    link: &Link,
+    result: &CNIResult,
+    among_strangers: bool,
+) -> Result<()> {
     if !result.ips.is_empty() {
         // From now on the kernel announces by itself whenever the link comes up. It may lack one of the families.
         let [v4, v6] = ["ipv4/conf/NAME/arp_notify", "ipv6/conf/NAME/ndisc_notify"]
@@ -172,13 +189,19 @@ fn check<L: ContainerLink>(args: &Args) -> Result<()> {
     let mut sandbox = Sandbox::open(args)?;
     let link = sandbox.check_link(&args.ifname, L::KIND, result)?;
     if !L::is_this_kind(&link) {
-        return Err(differs(format!("interface {} in {} is not a {}", link.name, sandbox.path, conf.r#type)));
+        return Err(differs(format!(
+            "interface {} in {} is not a {}",
+            link.name, sandbox.path, conf.r#type
+        )));
     }
     // A plugin after this one may have changed it, and said so. Before 1.1.0 it could not say so.
     if let Some(configured) = config.mtu().filter(|_| conf.cni_version >= SpecVersion::V1_1_0) {
         let wanted = sandbox.interface_in(result, &args.ifname)?.mtu.unwrap_or(configured);
         if link.mtu != wanted {
-            return Err(differs(format!("interface {} has the MTU {}, ADD left {wanted}", link.name, link.mtu)));
+            return Err(differs(format!(
+                "interface {} has the MTU {}, ADD left {wanted}",
+                link.name, link.mtu
+            )));
         }
     }
     config.check(&mut sandbox, &link)?;

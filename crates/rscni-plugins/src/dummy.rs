@@ -3,10 +3,12 @@
 use rscni::{Args, NetConf};
 use rscni_linux::Link;
 
-use crate::commands::Commands;
-use crate::container_link::{Addresses, ContainerLink, commands};
-use crate::failure::Result;
-use crate::sandbox::Sandbox;
+use crate::{
+    commands::Commands,
+    container_link::{Addresses, ContainerLink, commands},
+    failure::Result,
+    sandbox::Sandbox,
+};
 
 /// The dummy plugin. It has no keys of its own.
 pub(crate) const DUMMY: Commands = commands::<Dummy>();

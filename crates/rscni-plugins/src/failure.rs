@@ -52,7 +52,11 @@ impl<T, E: Into<Failure>> Context<T> for std::result::Result<T, E> {
 
 /// A CHECK that found something else than ADD left: what, and how it differs.
 pub(crate) fn differs(what: impl Display) -> Failure {
-    Failure(Error::Custom(CHECK_FAILED, "the attachment is not as ADD left it".into(), what.to_string()))
+    Failure(Error::Custom(
+        CHECK_FAILED,
+        "the attachment is not as ADD left it".into(),
+        what.to_string(),
+    ))
 }
 
 /// The code of CHECK's findings, in the range that the spec leaves to plugins.

@@ -5,18 +5,13 @@
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
 
-use rscni::invoke::Outcome;
-use rscni::{Request, SpecVersion};
+use rscni::{Request, SpecVersion, invoke::Outcome};
 use serde::Deserialize;
 use serde_json::Value;
 
-pub use crate::dbus::fuzzing::dbus;
-pub use crate::dhcp::fuzzing::dhcp;
-pub use crate::host_local::fuzzing::host_local;
+pub use crate::{dbus::fuzzing::dbus, dhcp::fuzzing::dhcp, host_local::fuzzing::host_local};
 
 /// What programs and plugins keep in files, in comments and in names: what was read is written and read again. And the list
 /// of sysctls that an administrator allows.
@@ -40,7 +35,10 @@ pub fn saved(data: &[u8]) {
 /// If it would be done to the host's own network. `cargo xtask fuzz` gives it one, and empty directories for what a
 /// configuration leaves where it is.
 pub fn plugins(data: &[u8]) {
-    assert!(!is_in_network_of_host(), "run it in a network namespace of its own, as `cargo xtask fuzz` does");
+    assert!(
+        !is_in_network_of_host(),
+        "run it in a network namespace of its own, as `cargo xtask fuzz` does"
+    );
     let text = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
     let end = data.windows(2).position(|two| two == b"\n\n");
     let (head, stdin) = end.map_or((&[][..], data), |end| (&data[..end], &data[end + 2..]));
@@ -48,13 +46,16 @@ pub fn plugins(data: &[u8]) {
     let place = Place::new();
     place.keep_within(&mut config);
     if config["type"] == "flannel" {
-        std::fs::write(place.0.join("subnetFile"), SUBNET_ENV).expect("write what flannel's daemon writes");
+        std::fs::write(place.0.join("subnetFile"), SUBNET_ENV)
+            .expect("write what flannel's daemon writes");
     }
     let Some(entry) = config["type"].as_str().and_then(crate::find) else { return };
     let mut request = Request { stdin: config.to_string().into_bytes(), ..Request::default() };
     for line in head.split(|byte| *byte == b'\n') {
         if let Some(at) = line.iter().position(|byte| *byte == b'=') {
-            request.vars.insert(String::from_utf8_lossy(&line[..at]).into_owned(), text(&line[at + 1..]));
+            request
+                .vars
+                .insert(String::from_utf8_lossy(&line[..at]).into_owned(), text(&line[at + 1..]));
         }
     }
     for (name, value) in [("CNI_NETNS", "/nonexistent"), ("CNI_PATH", "/nonexistent")] {
@@ -64,14 +65,18 @@ pub fn plugins(data: &[u8]) {
     let command = request.vars.get("CNI_COMMAND").cloned().unwrap_or_default();
     match (&reply.error, Outcome::from(reply.clone()).into_success(entry.name)) {
         (None, Ok(())) if command == "ADD" => {
-            let result = Outcome::from(reply.clone()).into_result(entry.name).expect("ADD has a result");
+            let result =
+                Outcome::from(reply.clone()).into_result(entry.name).expect("ADD has a result");
             let json: Value = serde_json::from_slice(&reply.stdout).expect("a result is JSON");
             let version = SpecVersion::deserialize(&json["cniVersion"]).expect("it has a version");
             assert_eq!(result.to_json(version), json);
         }
         (None, Ok(())) => assert!(command == "VERSION" || reply.stdout.is_empty()),
         (Some(error), Err(told)) => {
-            assert_eq!((told.code(), told.msg(), told.details()), (error.code(), error.msg(), error.details()));
+            assert_eq!(
+                (told.code(), told.msg(), told.details()),
+                (error.code(), error.msg(), error.details())
+            );
             assert_ne!(error.code(), 999, "{error}");
         }
         (error, told) => panic!("{error:?} was told as {told:?}"),
@@ -94,8 +99,10 @@ pub(crate) struct Place(pub(crate) PathBuf);
 impl Place {
     pub(crate) fn new() -> Self {
         // Tests run in threads of one process.
-        let thread = format!("{:?}", std::thread::current().id()).replace(|c: char| !c.is_ascii_digit(), "");
-        let path = std::env::temp_dir().join(format!("rscni-fuzzing-{}-{thread}", std::process::id()));
+        let thread =
+            format!("{:?}", std::thread::current().id()).replace(|c: char| !c.is_ascii_digit(), "");
+        let path =
+            std::env::temp_dir().join(format!("rscni-fuzzing-{}-{thread}", std::process::id()));
         std::fs::create_dir_all(&path).expect("make a directory for files");
         Self(path)
     }
@@ -106,7 +113,9 @@ impl Place {
             Value::Object(map) => {
                 for (key, value) in map {
                     match PATHS.iter().find(|path| path.eq_ignore_ascii_case(key)) {
-                        Some(path) if value.is_string() => *value = self.0.join(path).to_string_lossy().into(),
+                        Some(path) if value.is_string() => {
+                            *value = self.0.join(path).to_string_lossy().into()
+                        }
                         _ => self.keep_within(value),
                     }
                 }

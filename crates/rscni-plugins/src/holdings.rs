@@ -8,11 +8,13 @@ pub(crate) mod rules;
 
 pub use self::rules::drops_forwarded;
 
-use std::collections::{HashMap, HashSet};
-use std::fmt::{self, Display};
-use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::{self, Display},
+    net::IpAddr,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use rscni::Attachment;
 use rscni_linux::{Link, Netlink, Netns};
@@ -120,9 +122,15 @@ impl HeldBy {
 
     /// Whether that is the mark of an attachment, or of its container.
     pub fn is(&self, of_network: &str, attachment: &Attachment) -> bool {
-        let owner = Owner { network: of_network, container_id: &attachment.container_id, ifname: &attachment.ifname };
+        let owner = Owner {
+            network: of_network,
+            container_id: &attachment.container_id,
+            ifname: &attachment.ifname,
+        };
         match self {
-            Self::Attachment { network, container_id, ifname } => owner == Owner { network, container_id, ifname },
+            Self::Attachment { network, container_id, ifname } => {
+                owner == Owner { network, container_id, ifname }
+            }
             Self::Container { network, container_id } => {
                 (owner.network, owner.container_id) == (network.as_str(), container_id.as_str())
             }
@@ -167,7 +175,9 @@ impl Holdings {
         holdings.look_at("iptables", rules::chains);
         files::look(&mut holdings, dirs);
         // Neither the kernel nor a directory has an order.
-        holdings.all.sort_unstable_by(|one, other| (one.kind, &one.what).cmp(&(other.kind, &other.what)));
+        holdings
+            .all
+            .sort_unstable_by(|one, other| (one.kind, &one.what).cmp(&(other.kind, &other.what)));
         holdings
     }
 
@@ -207,15 +217,21 @@ pub fn live() -> Live {
         let Ok(links) = netlink.links() else { continue };
         for inner in &links {
             let is_peer = |outer: &&Link| {
-                let is_veth = [inner, *outer].iter().all(|link| link.kind.as_deref() == Some("veth"));
-                is_veth && inner.peer_index == Some(outer.index) && outer.peer_index == Some(inner.index)
+                let is_veth =
+                    [inner, *outer].iter().all(|link| link.kind.as_deref() == Some("veth"));
+                is_veth
+                    && inner.peer_index == Some(outer.index)
+                    && outer.peer_index == Some(inner.index)
             };
             let outer = here.iter().find(is_peer).and_then(|outer| outer.alias.as_deref());
             let aliases = [inner.alias.as_deref(), outer].into_iter().flatten();
-            let owners: Vec<_> = aliases.filter_map(Owner::tag_of_alias).map(HeldBy::of_tag).collect();
+            let owners: Vec<_> =
+                aliases.filter_map(Owner::tag_of_alias).map(HeldBy::of_tag).collect();
             if owners.is_empty() && !inner.loopback {
                 let addresses = netlink.addresses(inner.index).unwrap_or_default();
-                live.unmarked.extend(addresses.iter().map(|address| (address.net.addr(), inner.name.clone())));
+                live.unmarked.extend(
+                    addresses.iter().map(|address| (address.net.addr(), inner.name.clone())),
+                );
             }
             live.marked.extend(owners);
         }
@@ -228,10 +244,15 @@ const NAMED: [&str; 3] = ["/run/netns", "/var/run/netns", "/run/docker/netns"];
 
 /// Every other namespace that this process may enter, once each.
 fn namespaces() -> Vec<Netns> {
-    let entries = |dir: &str| std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-    let is_process = |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes()[0].is_ascii_digit());
+    let entries = |dir: &str| {
+        std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
+    };
+    let is_process = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.as_encoded_bytes()[0].is_ascii_digit())
+    };
     let of_processes = entries("/proc").filter(is_process).map(|process| process.join("ns/net"));
-    let identity = |path: &Path| std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+    let identity =
+        |path: &Path| std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
     let mut seen: HashSet<_> = identity(Path::new("/proc/self/ns/net")).into_iter().collect();
     let all = NAMED.into_iter().flat_map(entries).chain(of_processes);
     all.filter(|path| identity(path).is_some_and(|identity| seen.insert(identity)))

@@ -5,13 +5,15 @@ use ipnet::IpNet;
 use rscni::{Args, Attachment, CNIResult, Error, Interface, NetConf};
 use rscni_linux::{AddressFlags, Link, LinkChange, Netlink, Netns, Veth, sysctl};
 
-use crate::failure::{AsFarAsPossible, Result, differs};
-use crate::ipam::Ipam;
-use crate::masquerade::Masquerade;
-use crate::owner::{Owner, Stale};
-use crate::registry;
-use crate::sandbox::{Sandbox, taken};
-use crate::undo::Undo;
+use crate::{
+    failure::{AsFarAsPossible, Result, differs},
+    ipam::Ipam,
+    masquerade::Masquerade,
+    owner::{Owner, Stale},
+    registry,
+    sandbox::{Sandbox, taken},
+    undo::Undo,
+};
 
 /// A link as results show it, on the host.
 pub(crate) fn interface(link: &Link) -> Interface {
@@ -125,9 +127,12 @@ fn del_stale_links(stale: &Stale<'_>) -> Result<()> {
 
 /// The link on the host that a link in the container is joined with, if it is one end of a veth.
 pub(crate) fn peer_of(host: &mut Netlink, inner: &Link) -> Result<Option<Link>> {
-    let Some(index) = inner.peer_index.filter(|_| inner.kind.as_deref() == Some("veth")) else { return Ok(None) };
+    let Some(index) = inner.peer_index.filter(|_| inner.kind.as_deref() == Some("veth")) else {
+        return Ok(None);
+    };
     match host.link_by_index(index) {
-        Ok(peer) => Ok(Some(peer).filter(|p| p.kind.as_deref() == Some("veth") && p.peer_index == Some(inner.index))),
+        Ok(peer) => Ok(Some(peer)
+            .filter(|p| p.kind.as_deref() == Some("veth") && p.peer_index == Some(inner.index))),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -135,9 +140,11 @@ pub(crate) fn peer_of(host: &mut Netlink, inner: &Link) -> Result<Option<Link>> 
 
 /// CHECK: the host's end of the container's veth, which the result must name.
 pub(crate) fn check_peer(host: &mut Netlink, inner: &Link, result: &CNIResult) -> Result<Link> {
-    let is_named = |peer: &Link| result.interfaces.iter().any(|i| i.name == peer.name && i.sandbox.is_none());
+    let is_named =
+        |peer: &Link| result.interfaces.iter().any(|i| i.name == peer.name && i.sandbox.is_none());
     let peer = peer_of(host, inner)?.filter(is_named);
-    let peer = peer.ok_or_else(|| differs(format!("the host's end of {} is missing", inner.name)))?;
+    let peer =
+        peer.ok_or_else(|| differs(format!("the host's end of {} is missing", inner.name)))?;
     if !peer.up {
         return Err(differs(format!("interface {} on the host is down", peer.name)));
     }
@@ -149,8 +156,14 @@ pub(crate) fn check_peer(host: &mut Netlink, inner: &Link, result: &CNIResult) -
 /// An IPv4 address of another subnet, and an IPv6 address of an overlapping one, is in the way: it is removed if
 /// `force`, else the call fails. A call that fails changes nothing. Gives the interface as it is then, if it was changed:
 /// whoever gave it the addresses that it has already has pinned its own, or did not want that.
-pub(crate) fn ensure_addresses(host: &mut Netlink, link: &Link, wanted: &[IpNet], force: bool) -> Result<Option<Link>> {
-    let present: Vec<IpNet> = host.addresses(link.index)?.into_iter().map(|address| address.net).collect();
+pub(crate) fn ensure_addresses(
+    host: &mut Netlink,
+    link: &Link,
+    wanted: &[IpNet],
+    force: bool,
+) -> Result<Option<Link>> {
+    let present: Vec<IpNet> =
+        host.addresses(link.index)?.into_iter().map(|address| address.net).collect();
     let missing: Vec<IpNet> = wanted.iter().copied().filter(|net| !present.contains(net)).collect();
     if missing.is_empty() {
         return Ok(None);
@@ -226,13 +239,19 @@ pub(crate) fn override_dns(result: &mut CNIResult, conf: &NetConf) {
 /// The result of the ADD, without which there is nothing to compare with (spec: "CHECK").
 pub(crate) fn require_prev_result(conf: &NetConf) -> Result<&CNIResult> {
     conf.prev_result.as_ref().ok_or_else(|| {
-        Error::InvalidNetworkConfig("CHECK needs the prevResult that ADD gave: the runtime must pass it".into()).into()
+        Error::InvalidNetworkConfig(
+            "CHECK needs the prevResult that ADD gave: the runtime must pass it".into(),
+        )
+        .into()
     })
 }
 
 /// The attachments that GC has to spare (spec: "GC"). Without the key nothing is removed: it is too much to lose.
 pub(crate) fn require_valid_attachments(conf: &NetConf) -> Result<&[Attachment]> {
     conf.valid_attachments.as_deref().ok_or_else(|| {
-        Error::InvalidNetworkConfig("GC needs cni.dev/valid-attachments: the runtime must pass it".into()).into()
+        Error::InvalidNetworkConfig(
+            "GC needs cni.dev/valid-attachments: the runtime must pass it".into(),
+        )
+        .into()
     })
 }

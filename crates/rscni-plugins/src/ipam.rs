@@ -1,10 +1,11 @@
 //! Asking the IPAM plugin that a configuration names.
 
-use rscni::invoke::Delegate;
-use rscni::{Args, CNIResult, Error, NetConf, SpecVersion};
+use rscni::{Args, CNIResult, Error, NetConf, SpecVersion, invoke::Delegate};
 
-use crate::failure::Result;
-use crate::linked::{InProcess, Linked};
+use crate::{
+    failure::Result,
+    linked::{InProcess, Linked},
+};
 
 /// Those of this crate's plugins that are IPAM plugins. They ask no other.
 const GIVE_ADDRESSES: [&str; 3] = ["host-local", "dhcp", "static"];
@@ -20,7 +21,12 @@ pub(crate) struct Ipam<'a> {
 impl<'a> Ipam<'a> {
     /// The plugin named in `ipam.type`; none where there is no such key, which means a link without addresses.
     pub(crate) fn of(conf: &'a NetConf, args: &'a Args) -> Option<Self> {
-        conf.ipam_type().map(|plugin| Self { delegate: Delegate::new(&Linked, args, plugin), args, conf, plugin })
+        conf.ipam_type().map(|plugin| Self {
+            delegate: Delegate::new(&Linked, args, plugin),
+            args,
+            conf,
+            plugin,
+        })
     }
 
     /// The same plugin at the place that DEL and GC have to ask it: before the link goes, or after it. One of the two is
@@ -28,7 +34,10 @@ impl<'a> Ipam<'a> {
     ///
     /// An address is free only when nobody uses it any more. But what a DHCP server has leased is given back to it
     /// through the link.
-    pub(crate) fn before_and_after_link(conf: &'a NetConf, args: &'a Args) -> (Option<Self>, Option<Self>) {
+    pub(crate) fn before_and_after_link(
+        conf: &'a NetConf,
+        args: &'a Args,
+    ) -> (Option<Self>, Option<Self>) {
         let ipam = Self::of(conf, args);
         if conf.ipam_type() == Some("dhcp") { (ipam, None) } else { (None, ipam) }
     }
@@ -69,7 +78,11 @@ impl<'a> Ipam<'a> {
         if !self.is_no_ipam() {
             return Ok(());
         }
-        let problem = format!("ipam.type: {} gives no addresses: set {} or ", self.plugin, GIVE_ADDRESSES.join(", "));
+        let problem = format!(
+            "ipam.type: {} gives no addresses: set {} or ",
+            self.plugin,
+            GIVE_ADDRESSES.join(", ")
+        );
         Err(Error::InvalidNetworkConfig(problem + "another IPAM plugin").into())
     }
 
@@ -80,7 +93,9 @@ impl<'a> Ipam<'a> {
         let result = newest.as_ref().unwrap_or(&self.delegate).add()?;
         if result.ips.is_empty() {
             self.del()?;
-            return Err(Error::InvalidNetworkConfig("the IPAM plugin gave no address".into()).into());
+            return Err(
+                Error::InvalidNetworkConfig("the IPAM plugin gave no address".into()).into()
+            );
         }
         Ok(result)
     }
@@ -91,7 +106,8 @@ impl<'a> Ipam<'a> {
     /// on; but replies have those only from 1.1.0 on. Between plugins of this program none gets lost. Up to 0.2.0 a
     /// result holds less than the newest can say, so there it stays as it is.
     fn newest(&self) -> Option<Delegate<'a>> {
-        let is_between = self.conf.cni_version.has_chaining() && self.conf.cni_version < SpecVersion::LATEST;
+        let is_between =
+            self.conf.cni_version.has_chaining() && self.conf.cni_version < SpecVersion::LATEST;
         if !is_between || !Linked::has(self.plugin, &self.args.path) {
             return None;
         }

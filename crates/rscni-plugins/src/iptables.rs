@@ -4,11 +4,13 @@
 //! where iptables stands on nftables, as it does on today's distributions: its tables are nftables' tables `ip nat`,
 //! `ip6 filter` and so on. Only where the old kernel tables are in use ([`Legacy`]) its own tools are run.
 
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::Write;
-use std::net::IpAddr;
-use std::process::{Command, Stdio};
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::Write,
+    net::IpAddr,
+    process::{Command, Stdio},
+};
 
 use rscni::Error;
 use rscni_linux::nft::{Family, Nft, Policy, RuleInfo, Table};
@@ -78,7 +80,8 @@ impl IpTable {
         }
         let mut jumps = Vec::new();
         for parent in from {
-            let found = self.rules(nft, parent, |rule| rule.jump_target.as_deref() == Some(chain))?;
+            let found =
+                self.rules(nft, parent, |rule| rule.jump_target.as_deref() == Some(chain))?;
             jumps.extend(found.into_iter().map(|rule| (*parent, rule.handle)));
         }
         let mut transaction = nft.transaction();
@@ -94,8 +97,11 @@ impl IpTable {
 
     /// The old kernel table of this name, if it is in use in this namespace.
     pub(crate) fn legacy(self) -> Option<Legacy> {
-        let (list, program) =
-            if self.v4 { ("ip_tables_names", "iptables-legacy") } else { ("ip6_tables_names", "ip6tables-legacy") };
+        let (list, program) = if self.v4 {
+            ("ip_tables_names", "iptables-legacy")
+        } else {
+            ("ip6_tables_names", "ip6tables-legacy")
+        };
         let names = std::fs::read_to_string(format!("/proc/net/{list}")).unwrap_or_default();
         names.lines().any(|name| name == self.name).then_some(Legacy { program, table: self.name })
     }
@@ -122,7 +128,9 @@ impl Legacy {
             .args(["-t", self.table])
             .stderr(Stdio::inherit())
             .output()
-            .map_err(|e| Error::IOFailure(format!("{name}: {e}; the host has rules that only it can read")))?;
+            .map_err(|e| {
+                Error::IOFailure(format!("{name}: {e}; the host has rules that only it can read"))
+            })?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
@@ -132,9 +140,14 @@ impl Legacy {
     }
 
     /// Removes the chains that are wanted, judged by their name and the line of a jump to them in the chains `from`.
-    pub(crate) fn remove_chains(&self, from: &[&str], is_wanted: impl Fn(&str, &str) -> bool) -> Result<()> {
+    pub(crate) fn remove_chains(
+        &self,
+        from: &[&str],
+        is_wanted: impl Fn(&str, &str) -> bool,
+    ) -> Result<()> {
         let saved = self.save()?;
-        let is_from = |line: &str| from.iter().any(|chain| line.starts_with(&format!("-A {chain} ")));
+        let is_from =
+            |line: &str| from.iter().any(|chain| line.starts_with(&format!("-A {chain} ")));
         let jumps: Vec<(&str, &str)> = saved
             .lines()
             .filter(|line| is_from(line))
@@ -145,8 +158,11 @@ impl Legacy {
             return Ok(());
         }
         let chains: BTreeSet<&str> = jumps.iter().map(|(chain, _)| *chain).collect();
-        let mut lines: Vec<String> = jumps.iter().map(|(_, line)| line.replacen("-A ", "-D ", 1)).collect();
-        lines.extend(chains.into_iter().flat_map(|chain| [format!("-F {chain}"), format!("-X {chain}")]));
+        let mut lines: Vec<String> =
+            jumps.iter().map(|(_, line)| line.replacen("-A ", "-D ", 1)).collect();
+        lines.extend(
+            chains.into_iter().flat_map(|chain| [format!("-F {chain}"), format!("-X {chain}")]),
+        );
         self.restore(lines)
     }
 }
@@ -168,7 +184,11 @@ pub(crate) const LONGEST_CHAIN: usize = 28;
 pub(crate) fn find() -> std::result::Result<(), String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let is_there = std::env::split_paths(&path).any(|dir| dir.join("iptables-restore").is_file());
-    if is_there { Ok(()) } else { Err("there is no iptables-restore in PATH: install iptables".to_owned()) }
+    if is_there {
+        Ok(())
+    } else {
+        Err("there is no iptables-restore in PATH: install iptables".to_owned())
+    }
 }
 
 /// Keeps other calls on this host from adding to chains that all share, until it is dropped: iptables has no way to
@@ -185,7 +205,12 @@ pub(crate) fn lock() -> Result<File> {
 }
 
 /// Removes a chain and the jumps to it in the chains `from`, in both families, from nftables and from the old tables.
-pub(crate) fn remove_chain(nft: &mut Nft, tables: [IpTable; 2], from: &[&str], name: &str) -> Result<()> {
+pub(crate) fn remove_chain(
+    nft: &mut Nft,
+    tables: [IpTable; 2],
+    from: &[&str],
+    name: &str,
+) -> Result<()> {
     let mut all = AsFarAsPossible::default();
     for table in tables {
         all.step(table.remove_chain(nft, from, name));
@@ -206,17 +231,23 @@ pub(crate) fn remove_stale_chains(
     comment: &str,
     valid: &[String],
 ) -> Result<()> {
-    let is_stale = |chain: &str| chain.starts_with(prefix) && !valid.iter().any(|valid| valid == chain);
+    let is_stale =
+        |chain: &str| chain.starts_with(prefix) && !valid.iter().any(|valid| valid == chain);
     let escaped = escaped(comment);
     let mut all = AsFarAsPossible::default();
     for table in tables {
-        let found = table
-            .rules(nft, from, |rule| rule.jump_target.as_deref().is_some_and(is_stale) && has_comment(rule, comment))?;
+        let found = table.rules(nft, from, |rule| {
+            rule.jump_target.as_deref().is_some_and(is_stale) && has_comment(rule, comment)
+        })?;
         for chain in found.into_iter().filter_map(|rule| rule.jump_target) {
             all.step(table.remove_chain(nft, &[from], &chain));
         }
         if let Some(legacy) = table.legacy() {
-            all.step(legacy.remove_chains(&[from], |chain, line| is_stale(chain) && line.contains(&escaped)));
+            all.step(
+                legacy.remove_chains(&[from], |chain, line| {
+                    is_stale(chain) && line.contains(&escaped)
+                }),
+            );
         }
     }
     all.finish()

@@ -4,11 +4,13 @@ use rscni::{Args, CNIResult, NetConf};
 use rscni_linux::{IpvlanMode, Link};
 use serde::Deserialize;
 
-use crate::commands::Commands;
-use crate::container_link::{Addresses, ContainerLink, commands};
-use crate::failure::{Result, differs};
-use crate::master::Master;
-use crate::sandbox::Sandbox;
+use crate::{
+    commands::Commands,
+    container_link::{Addresses, ContainerLink, commands},
+    failure::{Result, differs},
+    master::Master,
+    sandbox::Sandbox,
+};
 
 /// The ipvlan plugin.
 pub(crate) const IPVLAN: Commands = commands::<Ipvlan>();
@@ -36,9 +38,9 @@ impl Ipvlan {
         if let (None, Some(previous)) = (&master.name, &self.previous) {
             let [interface] = &previous.interfaces[..] else {
                 let number = previous.interfaces.len();
-                return Err(
-                    master.invalid(&format!("prevResult has {number} interfaces, not one to stand on: set master"))
-                );
+                return Err(master.invalid(&format!(
+                    "prevResult has {number} interfaces, not one to stand on: set master"
+                )));
             };
             master.name = Some(interface.name.clone());
         }
@@ -62,14 +64,22 @@ impl ContainerLink for Ipvlan {
     fn make(&self, sandbox: &mut Sandbox, ifname: &str) -> Result<Link> {
         let master = self.master()?;
         let lower = master.find(sandbox)?.index;
-        let ipvlan = rscni_linux::Ipvlan { name: ifname.to_owned(), lower, mode: self.mode, mtu: master.mtu };
+        let ipvlan = rscni_linux::Ipvlan {
+            name: ifname.to_owned(),
+            lower,
+            mode: self.mode,
+            mtu: master.mtu,
+        };
         Ok(master.add(sandbox, &ipvlan)?)
     }
 
     fn check(&self, sandbox: &mut Sandbox, link: &Link) -> Result<()> {
         match link.ipvlan_mode.filter(|mode| *mode != self.mode) {
             None => self.master.check(sandbox, link),
-            Some(mode) => Err(differs(format!("interface {} is in mode {mode}, ADD left {}", link.name, self.mode))),
+            Some(mode) => Err(differs(format!(
+                "interface {} is in mode {mode}, ADD left {}",
+                link.name, self.mode
+            ))),
         }
     }
 
@@ -109,7 +119,8 @@ mod tests {
         let both = json!({ "prevResult": previous(&["ens0"]), "master": "ens1" });
         assert_eq!(master(both).unwrap().unwrap(), "ens1");
         for interfaces in [&[][..], &["ens0", "ens1"]] {
-            let error = Error::from(master(json!({ "prevResult": previous(interfaces) })).unwrap_err());
+            let error =
+                Error::from(master(json!({ "prevResult": previous(interfaces) })).unwrap_err());
             assert_eq!(error.code(), 7);
             assert!(error.details().contains("set master"), "{error}");
         }

@@ -1,12 +1,16 @@
 //! Calling plugins of this crate without starting a process.
 
-use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::{
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
 
-use rscni::Error;
-use rscni::invoke::{Exec, Invocation, Outcome, Process, find_plugin};
+use rscni::{
+    Error,
+    invoke::{Exec, Invocation, Outcome, Process, find_plugin},
+};
 
 use crate::registry;
 
@@ -45,7 +49,8 @@ pub struct Linked;
 impl Linked {
     /// Whether a plugin of that name, looked for in `path`, would be called in-process.
     pub(crate) fn has(plugin: &str, path: &[PathBuf]) -> bool {
-        registry::find(plugin).is_some() && Self.find(plugin, path).is_ok_and(|program| is_this_program(&program))
+        registry::find(plugin).is_some()
+            && Self.find(plugin, path).is_ok_and(|program| is_this_program(&program))
     }
 }
 
@@ -59,7 +64,9 @@ impl Exec for Linked {
 
     fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
         match registry::find(&invocation.plugin) {
-            Some(entry) if is_this_program(&invocation.program) => Ok(entry.reply(&invocation.into()).into()),
+            Some(entry) if is_this_program(&invocation.program) => {
+                Ok(entry.reply(&invocation.into()).into())
+            }
             _ => Process.exec(invocation),
         }
     }

@@ -2,8 +2,10 @@
 
 use std::os::fd::AsFd;
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::{Result, retry_on_intr};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::{Result, retry_on_intr},
+};
 
 /// Waits until nobody else has the file locked, and keeps it until it is closed. A signal does not end the wait.
 pub(crate) fn lock(file: impl AsFd) -> Result<()> {

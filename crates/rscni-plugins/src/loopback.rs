@@ -3,22 +3,30 @@
 use rscni::{Args, CNIResult, Error, Interface, IpConfig};
 use rscni_linux::{Link, LinkChange};
 
-use crate::commands::Commands;
-use crate::failure::{Result, differs};
-use crate::host;
-use crate::sandbox::Sandbox;
+use crate::{
+    commands::Commands,
+    failure::{Result, differs},
+    host,
+    sandbox::Sandbox,
+};
 
 /// The loopback plugin. It holds nothing that GC could remove, and depends on nothing that STATUS could report.
-pub(crate) const LOOPBACK: Commands = Commands { add, del, check, gc: |_| Ok(()), status: |_| Ok(()) };
+pub(crate) const LOOPBACK: Commands =
+    Commands { add, del, check, gc: |_| Ok(()), status: |_| Ok(()) };
 
 const LO: &str = "lo";
 
 fn add(args: &Args) -> Result<CNIResult> {
     let mut sandbox = Sandbox::open(args)?;
     let lo = sandbox.netlink.link_by_name(LO)?;
-    let foreign = sandbox.netlink.addresses(lo.index)?.into_iter().find(|address| !address.net.addr().is_loopback());
+    let foreign = sandbox
+        .netlink
+        .addresses(lo.index)?
+        .into_iter()
+        .find(|address| !address.net.addr().is_loopback());
     if let Some(foreign) = foreign {
-        let problem = format!("lo of {} has {}, which is no loopback address", sandbox.path, foreign.net);
+        let problem =
+            format!("lo of {} has {}, which is no loopback address", sandbox.path, foreign.net);
         return Err(Error::IOFailure(problem).into());
     }
     set_up(&mut sandbox, true)?;

@@ -7,10 +7,15 @@ use crate::failure::Result;
 
 /// The hardware address for the container's interface: `runtimeConfig` before `args.cni` before `CNI_ARGS` before the
 /// plugin's own key, where it has one.
-pub(crate) fn requested_mac(conf: &NetConf, args: &Args, key: Option<String>) -> Result<Option<MacAddr>> {
+pub(crate) fn requested_mac(
+    conf: &NetConf,
+    args: &Args,
+    key: Option<String>,
+) -> Result<Option<MacAddr>> {
     let cni_args = args.cni_args()?;
     cni_args.refuse_unknown(&["MAC"])?;
-    let by_convention = conf.args_cni().and_then(|cni| Some(any_case::get(cni, "mac")?.as_str()?.to_owned()));
+    let by_convention =
+        conf.args_cni().and_then(|cni| Some(any_case::get(cni, "mac")?.as_str()?.to_owned()));
     let by_variable = cni_args.get("MAC").map(ToOwned::to_owned);
     let all = [args.runtime_config()?.mac, by_convention, by_variable, key];
     let Some(text) = all.into_iter().flatten().find(|mac| !mac.is_empty()) else { return Ok(None) };
@@ -25,7 +30,9 @@ pub(crate) fn parse_mac(plugin: &str, text: &str) -> Result<MacAddr> {
         return Err(invalid(format!(" {mac} is a group address, no interface can have it")).into());
     }
     if mac == MacAddr::default() {
-        return Err(invalid(format!(" {mac} is no station's address, no interface can have it")).into());
+        return Err(
+            invalid(format!(" {mac} is no station's address, no interface can have it")).into()
+        );
     }
     Ok(mac)
 }
@@ -41,11 +48,17 @@ mod tests {
         let mut keys = json!({
             "runtimeConfig": { "mac": "02:00:00:00:00:04" }, "args": { "cni": { "mac": "02:00:00:00:00:03" } }
         });
-        let mut args = Args { args: Some("IgnoreUnknown=1;MAC=02:00:00:00:00:02;X=y".into()), ..Args::default() };
+        let mut args = Args {
+            args: Some("IgnoreUnknown=1;MAC=02:00:00:00:00:02;X=y".into()),
+            ..Args::default()
+        };
         let mac = |keys: &serde_json::Value, args: &Args| {
             let conf: NetConf = serde_json::from_value(keys.clone()).unwrap();
             let args = Args { config: Some(conf.clone()), ..args.clone() };
-            requested_mac(&conf, &args, Some("02:00:00:00:00:01".into())).unwrap().unwrap().to_string()
+            requested_mac(&conf, &args, Some("02:00:00:00:00:01".into()))
+                .unwrap()
+                .unwrap()
+                .to_string()
         };
         assert_eq!(mac(&keys, &args), "02:00:00:00:00:04");
         keys["runtimeConfig"] = json!({ "mac": "" });

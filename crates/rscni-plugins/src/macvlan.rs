@@ -4,12 +4,14 @@ use rscni::{Args, NetConf};
 use rscni_linux::{Link, MacAddr, MacvlanMode};
 use serde::Deserialize;
 
-use crate::commands::Commands;
-use crate::container_link::{Addresses, ContainerLink, commands};
-use crate::failure::{Result, differs};
-use crate::mac::requested_mac;
-use crate::master::Master;
-use crate::sandbox::Sandbox;
+use crate::{
+    commands::Commands,
+    container_link::{Addresses, ContainerLink, commands},
+    failure::{Result, differs},
+    mac::requested_mac,
+    master::Master,
+    sandbox::Sandbox,
+};
 
 /// The macvlan plugin.
 pub(crate) const MACVLAN: Commands = commands::<Macvlan>();
@@ -63,10 +65,16 @@ impl ContainerLink for Macvlan {
     fn check(&self, sandbox: &mut Sandbox, link: &Link) -> Result<()> {
         let is = link.macvlan.unwrap_or_default();
         if is.mode != self.mode {
-            return Err(differs(format!("interface {} is in mode {}, ADD left {}", link.name, is.mode, self.mode)));
+            return Err(differs(format!(
+                "interface {} is in mode {}, ADD left {}",
+                link.name, is.mode, self.mode
+            )));
         }
         if let Some(wanted) = self.bcqueuelen.filter(|wanted| *wanted != is.bcqueuelen) {
-            let problem = format!("interface {} has bcqueuelen {}, ADD left {wanted}", link.name, is.bcqueuelen);
+            let problem = format!(
+                "interface {} has bcqueuelen {}, ADD left {wanted}",
+                link.name, is.bcqueuelen
+            );
             return Err(differs(problem));
         }
         self.master.check(sandbox, link)
@@ -99,7 +107,9 @@ mod tests {
 
     #[test]
     fn defaults_are_those_of_the_go_plugin() {
-        for keys in [json!({}), json!({ "master": "", "mode": "", "mtu": 0, "mac": "", "bcqueuelen": 0 })] {
+        for keys in
+            [json!({}), json!({ "master": "", "mode": "", "mtu": 0, "mac": "", "bcqueuelen": 0 })]
+        {
             let config = config(keys).unwrap();
             assert_eq!((config.master.name, config.master.mtu, config.mac), (None, None, None));
             assert_eq!((config.mode, config.bcqueuelen), (MacvlanMode::Bridge, None));

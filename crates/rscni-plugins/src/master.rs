@@ -1,13 +1,14 @@
 //! The interface that a macvlan, an ipvlan or an 802.1Q link stands on: the keys `master`, `linkInContainer` and `mtu`.
 
-use rscni::name::interface_name_problem;
-use rscni::{Error, NetConf};
+use rscni::{Error, NetConf, name::interface_name_problem};
 use rscni_linux::{Link, Netlink, NewLink, RouteFilter, RouteType};
 use serde::Deserialize;
 
-use crate::failure::{Failure, Result, differs};
-use crate::routing_table::MAIN;
-use crate::sandbox::Sandbox;
+use crate::{
+    failure::{Failure, Result, differs},
+    routing_table::MAIN,
+    sandbox::Sandbox,
+};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -59,14 +60,21 @@ impl Master {
         match self.mtu.filter(|mtu| *mtu > master.mtu) {
             None => Ok(()),
             Some(mtu) => {
-                let problem = format!("mtu {mtu} is larger than the {} of its master {}", master.mtu, master.name);
+                let problem = format!(
+                    "mtu {mtu} is larger than the {} of its master {}",
+                    master.mtu, master.name
+                );
                 Err(self.invalid(&problem))
             }
         }
     }
 
     /// Makes a link in the container.
-    pub(crate) fn add<'a>(&self, sandbox: &'a mut Sandbox, link: impl Into<NewLink<'a>>) -> rscni_linux::Result<Link> {
+    pub(crate) fn add<'a>(
+        &self,
+        sandbox: &'a mut Sandbox,
+        link: impl Into<NewLink<'a>>,
+    ) -> rscni_linux::Result<Link> {
         if self.in_container {
             sandbox.netlink.add_link(link)
         } else {
@@ -80,7 +88,8 @@ impl Master {
         if self.name.is_none() {
             return Ok(());
         }
-        let master = self.look_up(&mut self.netlink(sandbox)?)?.ok_or_else(|| differs(self.missing()))?;
+        let master =
+            self.look_up(&mut self.netlink(sandbox)?)?.ok_or_else(|| differs(self.missing()))?;
         // On top of one of its own kind it stands where that one stands.
         let is_same_kind = master.kind == link.kind;
         let lower = if is_same_kind { master.peer_index } else { Some(master.index) };
@@ -88,7 +97,10 @@ impl Master {
         if link.peer_index == lower && (is_here || is_same_kind) {
             return Ok(());
         }
-        Err(differs(format!("interface {} in {} does not stand on {}", link.name, sandbox.path, master.name)))
+        Err(differs(format!(
+            "interface {} in {} does not stand on {}",
+            link.name, sandbox.path, master.name
+        )))
     }
 
     /// STATUS: the interface is there. In a container it can only be looked for when there is one.
@@ -98,7 +110,10 @@ impl Master {
         }
         match self.look_up(&mut Netlink::open()?)? {
             Some(master) => self.require_mtu_fits(&master),
-            None => Err(Error::PluginNotAvailable(format!("{}: {}", self.plugin, self.missing())).into()),
+            None => {
+                Err(Error::PluginNotAvailable(format!("{}: {}", self.plugin, self.missing()))
+                    .into())
+            }
         }
     }
 
@@ -112,11 +127,14 @@ impl Master {
             return Ok(netlink.find_link(name)?);
         }
         for everything in [ipnet::Ipv4Net::default().into(), ipnet::Ipv6Net::default().into()] {
-            let filter = RouteFilter { dst: Some(everything), table: Some(MAIN), ..RouteFilter::default() };
+            let filter =
+                RouteFilter { dst: Some(everything), table: Some(MAIN), ..RouteFilter::default() };
             let mut routes = netlink.routes(filter)?;
             routes.retain(|route| route.kind == RouteType::Unicast);
-            let best =
-                routes.iter().filter(|route| route.oif.is_some()).min_by_key(|route| route.priority.unwrap_or(0));
+            let best = routes
+                .iter()
+                .filter(|route| route.oif.is_some())
+                .min_by_key(|route| route.priority.unwrap_or(0));
             if let Some(index) = best.and_then(|route| route.oif) {
                 return Ok(Some(netlink.link_by_index(index)?));
             }
@@ -127,8 +145,12 @@ impl Master {
     fn missing(&self) -> String {
         let place = if self.in_container { "in the container" } else { "on the host" };
         match &self.name {
-            Some(name) => format!("there is no interface {name} {place}: set master to one that is there"),
-            None => format!("there is no default route {place} to take the interface of: set master"),
+            Some(name) => {
+                format!("there is no interface {name} {place}: set master to one that is there")
+            }
+            None => {
+                format!("there is no default route {place} to take the interface of: set master")
+            }
         }
     }
 

@@ -8,8 +8,7 @@ use std::net::IpAddr;
 
 use rscni_linux::nft::{Element, ElementInfo, Family, Nft, Table, Transaction, Value};
 
-use crate::failure::Result;
-use crate::owner::Stale;
+use crate::{failure::Result, owner::Stale};
 
 /// The name of our tables.
 const NAME: &str = "rscni";
@@ -58,7 +57,13 @@ pub(crate) fn put(transaction: &mut Transaction<'_>, table: &Table, set: &str, e
 ///
 /// Those with the keys given are looked up one by one. If none of them is the owner's, or there are no keys, the
 /// whole set is read: that costs more with every container, and is for calls without a `prevResult`.
-pub(crate) fn find(nft: &mut Nft, table: &Table, set: &str, tag: &str, keys: &[Value]) -> Result<Vec<ElementInfo>> {
+pub(crate) fn find(
+    nft: &mut Nft,
+    table: &Table,
+    set: &str,
+    tag: &str,
+    keys: &[Value],
+) -> Result<Vec<ElementInfo>> {
     let mut found = Vec::new();
     for key in keys {
         let element = nft.get_element(table, set, key)?;
@@ -72,7 +77,12 @@ pub(crate) fn find(nft: &mut Nft, table: &Table, set: &str, tag: &str, keys: &[V
 }
 
 /// The elements of a set that GC may remove.
-pub(crate) fn find_stale(nft: &mut Nft, table: &Table, set: &str, stale: &Stale<'_>) -> Result<Vec<ElementInfo>> {
+pub(crate) fn find_stale(
+    nft: &mut Nft,
+    table: &Table,
+    set: &str,
+    stale: &Stale<'_>,
+) -> Result<Vec<ElementInfo>> {
     let mut found = nft.elements(table, set)?;
     found.retain(|element| element.comment.as_deref().is_some_and(|tag| stale.has_tag(tag)));
     Ok(found)

@@ -67,7 +67,11 @@ impl<'a> Owner<'a> {
 pub(crate) fn untagged(tag: &str) -> Option<Owner<'_>> {
     let mut names = tag.split(' ');
     let (network, container_id, ifname) = (names.next()?, names.next()?, names.next()?);
-    (!network.starts_with('#') && names.next().is_none()).then_some(Owner { network, container_id, ifname })
+    (!network.starts_with('#') && names.next().is_none()).then_some(Owner {
+        network,
+        container_id,
+        ifname,
+    })
 }
 
 /// An interface name made from names that are too long for one: a prefix of four letters and a hash, 15 bytes in all.
@@ -86,7 +90,9 @@ impl<'a> Stale<'a> {
     /// From the attachments that the runtime says are valid.
     pub(crate) fn new(conf: &'a NetConf, valid: &'a [Attachment]) -> Self {
         let network = conf.name.as_str();
-        let tag = |a: &Attachment| Owner { network, container_id: &a.container_id, ifname: &a.ifname }.tag();
+        let tag = |a: &Attachment| {
+            Owner { network, container_id: &a.container_id, ifname: &a.ifname }.tag()
+        };
         Self { network, attachments: valid, tags: valid.iter().map(tag).collect() }
     }
 
@@ -102,7 +108,8 @@ impl<'a> Stale<'a> {
 
     /// Whether the tag is of this network and of no valid attachment.
     pub(crate) fn has_tag(&self, tag: &str) -> bool {
-        let of_network = |name: &str| tag.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '));
+        let of_network =
+            |name: &str| tag.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '));
         (of_network(self.network) || of_network(&hashed_network(self.network)))
             && !self.tags.iter().any(|valid| valid == tag)
     }

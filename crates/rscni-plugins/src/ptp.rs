@@ -7,14 +7,16 @@ use rscni::{Args, CNIResult, Error, Interface};
 use rscni_linux::{AddressFlags, Link, Netlink, Nft, Route, RouteFilter, Veth};
 use serde::Deserialize;
 
-use crate::commands::Commands;
-use crate::failure::{AsFarAsPossible, Result, differs};
-use crate::host;
-use crate::ipam::Ipam;
-use crate::masquerade::{Backend, Masquerade};
-use crate::owner::Owner;
-use crate::sandbox::{Reach, Sandbox};
-use crate::undo::Undo;
+use crate::{
+    commands::Commands,
+    failure::{AsFarAsPossible, Result, differs},
+    host,
+    ipam::Ipam,
+    masquerade::{Backend, Masquerade},
+    owner::Owner,
+    sandbox::{Reach, Sandbox},
+    undo::Undo,
+};
 
 /// The ptp plugin.
 pub(crate) const PTP: Commands = Commands { add, del, check, gc, status };
@@ -109,7 +111,10 @@ fn host_links(result: &CNIResult) -> Result<Vec<HostLink>> {
     let mut links: Vec<HostLink> = Vec::new();
     for ip in &result.ips {
         let gateway = ip.gateway.ok_or_else(|| {
-            Error::InvalidNetworkConfig(format!("ptp: {} has no gateway: the IPAM plugin must give one", ip.address))
+            Error::InvalidNetworkConfig(format!(
+                "ptp: {} has no gateway: the IPAM plugin must give one",
+                ip.address
+            ))
         })?;
         links.push(HostLink { gateway: gateway.into(), container: ip.address.addr().into() });
     }
@@ -159,9 +164,16 @@ fn check_host(host: &mut Netlink, outer: &Link, links: &[HostLink]) -> Result<()
         if !addresses.iter().any(|address| address.net == link.gateway) {
             return Err(differs(format!("address {} is missing on {}", link.gateway, outer.name)));
         }
-        let filter = RouteFilter { dst: Some(link.container), oif: Some(outer.index), ..RouteFilter::default() };
+        let filter = RouteFilter {
+            dst: Some(link.container),
+            oif: Some(outer.index),
+            ..RouteFilter::default()
+        };
         if host.routes(filter)?.is_empty() {
-            return Err(differs(format!("route to {} by {} is missing on the host", link.container, outer.name)));
+            return Err(differs(format!(
+                "route to {} by {} is missing on the host",
+                link.container, outer.name
+            )));
         }
     }
     Ok(())

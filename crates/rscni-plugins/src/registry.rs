@@ -4,25 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rscni::{Cni, Error, Plugin, Reply, Request};
 
-use crate::bandwidth::BANDWIDTH;
-use crate::bridge::BRIDGE;
-use crate::dhcp::DHCP;
-use crate::dummy::DUMMY;
-use crate::firewall::FIREWALL;
-use crate::flannel::FLANNEL;
-use crate::host_device::HOST_DEVICE;
-use crate::host_local::HOST_LOCAL;
-use crate::ipvlan::IPVLAN;
-use crate::loopback::LOOPBACK;
-use crate::macvlan::MACVLAN;
-use crate::portmap::PORTMAP;
-use crate::ptp::PTP;
-use crate::sbr::SBR;
-use crate::r#static::STATIC;
-use crate::tap::TAP;
-use crate::tuning::TUNING;
-use crate::vlan::VLAN;
-use crate::vrf::VRF;
+use crate::{
+    bandwidth::BANDWIDTH, bridge::BRIDGE, dhcp::DHCP, dummy::DUMMY, firewall::FIREWALL,
+    flannel::FLANNEL, host_device::HOST_DEVICE, host_local::HOST_LOCAL, ipvlan::IPVLAN,
+    loopback::LOOPBACK, macvlan::MACVLAN, portmap::PORTMAP, ptp::PTP, sbr::SBR, r#static::STATIC,
+    tap::TAP, tuning::TUNING, vlan::VLAN, vrf::VRF,
+};
 
 /// A plugin of this crate.
 pub struct Entry {
@@ -35,37 +22,97 @@ pub struct Entry {
 
 /// Every plugin, by name.
 pub const ALL: &[Entry] = &[
-    Entry { name: "bandwidth", about: "limits what the container sends and receives", plugin: &BANDWIDTH },
-    Entry { name: "bridge", about: "a veth pair whose host end is a port of a bridge", plugin: &BRIDGE },
-    Entry { name: "dhcp", about: "gives addresses of a DHCP server, which its daemon keeps", plugin: &DHCP },
+    Entry {
+        name: "bandwidth",
+        about: "limits what the container sends and receives",
+        plugin: &BANDWIDTH,
+    },
+    Entry {
+        name: "bridge",
+        about: "a veth pair whose host end is a port of a bridge",
+        plugin: &BRIDGE,
+    },
+    Entry {
+        name: "dhcp",
+        about: "gives addresses of a DHCP server, which its daemon keeps",
+        plugin: &DHCP,
+    },
     Entry {
         name: "dummy",
         about: "an interface that leads nowhere, for the container's own addresses",
         plugin: &DUMMY,
     },
-    Entry { name: "firewall", about: "lets a container's packets through the host's firewall", plugin: &FIREWALL },
-    Entry { name: "flannel", about: "calls another plugin with the subnet of the flannel daemon", plugin: &FLANNEL },
-    Entry { name: "host-device", about: "lends the container an interface that the host has", plugin: &HOST_DEVICE },
-    Entry { name: "host-local", about: "gives addresses from ranges of this host's own", plugin: &HOST_LOCAL },
-    Entry { name: "ipvlan", about: "an interface with own addresses on the host's network", plugin: &IPVLAN },
+    Entry {
+        name: "firewall",
+        about: "lets a container's packets through the host's firewall",
+        plugin: &FIREWALL,
+    },
+    Entry {
+        name: "flannel",
+        about: "calls another plugin with the subnet of the flannel daemon",
+        plugin: &FLANNEL,
+    },
+    Entry {
+        name: "host-device",
+        about: "lends the container an interface that the host has",
+        plugin: &HOST_DEVICE,
+    },
+    Entry {
+        name: "host-local",
+        about: "gives addresses from ranges of this host's own",
+        plugin: &HOST_LOCAL,
+    },
+    Entry {
+        name: "ipvlan",
+        about: "an interface with own addresses on the host's network",
+        plugin: &IPVLAN,
+    },
     Entry { name: "loopback", about: "switches the container's lo on", plugin: &LOOPBACK },
     Entry {
         name: "macvlan",
         about: "an interface with an own hardware address on the host's network",
         plugin: &MACVLAN,
     },
-    Entry { name: "portmap", about: "ports of the host that lead into the container", plugin: &PORTMAP },
-    Entry { name: "ptp", about: "a veth pair, with a route to the container on the host", plugin: &PTP },
-    Entry { name: "sbr", about: "answers by the interface that the question came in by", plugin: &SBR },
-    Entry { name: "static", about: "gives the addresses that the configuration names", plugin: &STATIC },
+    Entry {
+        name: "portmap",
+        about: "ports of the host that lead into the container",
+        plugin: &PORTMAP,
+    },
+    Entry {
+        name: "ptp",
+        about: "a veth pair, with a route to the container on the host",
+        plugin: &PTP,
+    },
+    Entry {
+        name: "sbr",
+        about: "answers by the interface that the question came in by",
+        plugin: &SBR,
+    },
+    Entry {
+        name: "static",
+        about: "gives the addresses that the configuration names",
+        plugin: &STATIC,
+    },
     Entry {
         name: "tap",
         about: "an interface whose packets a program in the container reads and writes",
         plugin: &TAP,
     },
-    Entry { name: "tuning", about: "sets sysctls, and attributes of the container's interface", plugin: &TUNING },
-    Entry { name: "vlan", about: "an interface in an 802.1Q VLAN of the host's network", plugin: &VLAN },
-    Entry { name: "vrf", about: "gives the container's interface a routing table of its own", plugin: &VRF },
+    Entry {
+        name: "tuning",
+        about: "sets sysctls, and attributes of the container's interface",
+        plugin: &TUNING,
+    },
+    Entry {
+        name: "vlan",
+        about: "an interface in an 802.1Q VLAN of the host's network",
+        plugin: &VLAN,
+    },
+    Entry {
+        name: "vrf",
+        about: "gives the container's interface a routing table of its own",
+        plugin: &VRF,
+    },
 ];
 
 /// The plugin of that name.
@@ -97,6 +144,11 @@ impl Entry {
     }
 
     fn skeleton(&self) -> Plugin {
-        Plugin::default().msg(format!("CNI plugin {} (rscni {}): {}", self.name, env!("CARGO_PKG_VERSION"), self.about))
+        Plugin::default().msg(format!(
+            "CNI plugin {} (rscni {}): {}",
+            self.name,
+            env!("CARGO_PKG_VERSION"),
+            self.about
+        ))
     }
 }

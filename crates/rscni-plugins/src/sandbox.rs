@@ -1,14 +1,18 @@
 //! The container's side of an attachment: its network namespace, and the addresses and routes of an interface in it.
 
-use std::net::IpAddr;
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 use rscni::{Args, CNIResult, Error, Interface, IpConfig, SpecVersion};
-use rscni_linux::{AddressFlags, Announcer, Link, LinkChange, Netlink, Netns, OperState, Route, RouteFilter, sysctl};
+use rscni_linux::{
+    AddressFlags, Announcer, Link, LinkChange, Netlink, Netns, OperState, Route, RouteFilter,
+    sysctl,
+};
 
-use crate::failure::{Failure, Result, differs};
-use crate::routing_table::MAIN;
+use crate::{
+    failure::{Failure, Result, differs},
+    routing_table::MAIN,
+};
 
 /// How long it is waited for duplicate address detection, where it is asked for, if there is no carrier.
 const CARRIER_LIMIT: Duration = Duration::from_secs(5);
@@ -46,7 +50,8 @@ impl Sandbox {
     /// Opens `CNI_NETNS`, with something else in it.
     fn open_with<T: Send>(args: &Args, other: impl FnOnce() -> T + Send) -> Result<(Self, T)> {
         let path = args.require_netns()?;
-        let invalid = |error: rscni_linux::Error| Error::InvalidNetns(format!("CNI_NETNS: {error}"));
+        let invalid =
+            |error: rscni_linux::Error| Error::InvalidNetns(format!("CNI_NETNS: {error}"));
         let netns = Netns::open(path).map_err(invalid)?;
         let (netlink, other) = netns.enter(|| (Netlink::open(), other()))?;
         Ok((Self { netns, netlink: netlink?, path: path.display().to_string() }, other))
@@ -58,7 +63,9 @@ impl Sandbox {
             None => Ok(None),
             Some(path) => match Netns::open(path) {
                 // What is no namespace (any more) has none of ours in it.
-                Err(rscni_linux::Error::NotFound { .. } | rscni_linux::Error::Invalid { .. }) => Ok(None),
+                Err(rscni_linux::Error::NotFound { .. } | rscni_linux::Error::Invalid { .. }) => {
+                    Ok(None)
+                }
                 Err(error) => Err(error.into()),
                 Ok(_) => Self::open(args).map(Some),
             },
@@ -68,7 +75,8 @@ impl Sandbox {
     /// Waits until no other plugin that takes this lock works in the namespace, and keeps it as long as this value is
     /// there. It is the lock that the Go plugins take.
     pub(crate) fn lock(&self) -> Result<()> {
-        crate::lock::lock(&self.netns).map_err(|errno| Error::IOFailure(format!("lock {}: {errno}", self.path)).into())
+        crate::lock::lock(&self.netns)
+            .map_err(|errno| Error::IOFailure(format!("lock {}: {errno}", self.path)).into())
     }
 
     /// Fails if the container has an interface of that name already (spec: "ADD").
@@ -83,7 +91,13 @@ impl Sandbox {
     ///
     /// With `dad` it waits until duplicate address detection has found nobody else with its IPv6 addresses, if it is given
     /// any and there is a carrier.
-    pub(crate) fn configure(&mut self, link: &Link, result: &CNIResult, reach: Reach, dad: bool) -> Result<()> {
+    pub(crate) fn configure(
+        &mut self,
+        link: &Link,
+        result: &CNIResult,
+        reach: Reach,
+        dad: bool,
+    ) -> Result<()> {
         let has_ipv6 = result.ips.iter().any(|ip| ip.address.addr().is_ipv6());
         if has_ipv6 {
             self.enable_ipv6(&link.name, dad)?;
@@ -133,11 +147,19 @@ impl Sandbox {
             (key(ifname, "accept_dad"), detection),
             (key(ifname, "enhanced_dad"), detection),
         ];
-        Ok(sysctl::set_all_in(&self.netns, &settings.each_ref().map(|(key, value)| (key.as_str(), *value)))?)
+        Ok(sysctl::set_all_in(
+            &self.netns,
+            &settings.each_ref().map(|(key, value)| (key.as_str(), *value)),
+        )?)
     }
 
     /// The container's interface, as CHECK wants it: there, up, of this kind, with the hardware address of the result.
-    pub(crate) fn check_link(&mut self, ifname: &str, kind: &str, result: &CNIResult) -> Result<Link> {
+    pub(crate) fn check_link(
+        &mut self,
+        ifname: &str,
+        kind: &str,
+        result: &CNIResult,
+    ) -> Result<Link> {
         let link = self
             .netlink
             .find_link(ifname)?
@@ -153,11 +175,17 @@ impl Sandbox {
     }
 
     /// What a result says of the container's interface, for CHECK.
-    pub(crate) fn interface_in<'r>(&self, result: &'r CNIResult, ifname: &str) -> Result<&'r Interface> {
+    pub(crate) fn interface_in<'r>(
+        &self,
+        result: &'r CNIResult,
+        ifname: &str,
+    ) -> Result<&'r Interface> {
         let mut interfaces = result.interfaces.iter();
         interfaces
             .find(|i| i.name == ifname && i.sandbox.as_deref() == Some(&self.path))
-            .ok_or_else(|| differs(format!("prevResult has no interface {ifname} in {}", self.path)))
+            .ok_or_else(|| {
+                differs(format!("prevResult has no interface {ifname} in {}", self.path))
+            })
     }
 
     /// Finds addresses of a result on the interface.
@@ -169,7 +197,10 @@ impl Sandbox {
         let present = self.netlink.addresses(link.index)?;
         match ips.find(|ip| !present.iter().any(|there| there.net == ip.address)) {
             None => Ok(()),
-            Some(ip) => Err(differs(format!("address {} is missing on {} in {}", ip.address, link.name, self.path))),
+            Some(ip) => Err(differs(format!(
+                "address {} is missing on {} in {}",
+                ip.address, link.name, self.path
+            ))),
         }
     }
 
@@ -185,7 +216,8 @@ impl Sandbox {
     ) -> Result<()> {
         self.check_addresses(link, result.container_ips(&link.name))?;
         for route in &result.routes {
-            let filter = RouteFilter { dst: Some(route.dst), table: route.table, ..RouteFilter::default() };
+            let filter =
+                RouteFilter { dst: Some(route.dst), table: route.table, ..RouteFilter::default() };
             let may_be_in = |r: &Route| {
                 route.table.is_some()
                     || version < SpecVersion::V1_1_0
@@ -193,9 +225,13 @@ impl Sandbox {
                     || r.oif == Some(link.index)
             };
             let found = self.netlink.routes(filter)?;
-            if !found.iter().any(|r| may_be_in(r) && (route.gw.is_none() || r.gateway == route.gw)) {
+            if !found.iter().any(|r| may_be_in(r) && (route.gw.is_none() || r.gateway == route.gw))
+            {
                 let via = route.gw.map(|gw| format!(" via {gw}")).unwrap_or_default();
-                return Err(differs(format!("route to {}{via} is missing in {}", route.dst, self.path)));
+                return Err(differs(format!(
+                    "route to {}{via} is missing in {}",
+                    route.dst, self.path
+                )));
             }
         }
         Ok(())
@@ -206,7 +242,11 @@ impl Sandbox {
 pub(crate) fn settle_addresses(netlink: &mut Netlink, index: u32) -> rscni_linux::Result<()> {
     match netlink.settle_addresses(index, CARRIER_LIMIT) {
         // Without a carrier nobody can be asked. The kernel does it when there is one.
-        Err(rscni_linux::Error::Timeout { .. }) if netlink.link_by_index(index)?.operstate != OperState::Up => Ok(()),
+        Err(rscni_linux::Error::Timeout { .. })
+            if netlink.link_by_index(index)?.operstate != OperState::Up =>
+        {
+            Ok(())
+        }
         Err(rscni_linux::Error::Timeout { .. }) => netlink.settle_addresses(index, DAD_LIMIT),
         settled => settled,
     }
@@ -241,7 +281,9 @@ fn routes_by_gateway(result: &CNIResult, index: u32) -> Vec<Route> {
         let subnet = Route { gateway: Some(gateway), ..Route::new(ip.address.trunc()) };
         for route in [from(Route::new(IpNet::from(gateway))), from(subnet)] {
             // Addresses of one subnet share both; a subnet of one address needs none.
-            if route.dst.addr() != ip.address.addr() && !routes.iter().any(|other| other.dst == route.dst) {
+            if route.dst.addr() != ip.address.addr()
+                && !routes.iter().any(|other| other.dst == route.dst)
+            {
                 routes.push(route);
             }
         }

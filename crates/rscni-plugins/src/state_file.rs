@@ -3,12 +3,14 @@
 //! No link is followed at the end of a path: who may write into such a directory could have one lead elsewhere. Modes
 //! do not depend on the umask of whoever calls. What a file is replaced by is whole before it has the file's name.
 
-use std::ffi::{OsStr, OsString};
-use std::fs::{File, OpenOptions};
-use std::io::{Error, ErrorKind, Read, Result, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{
+    ffi::{OsStr, OsString},
+    fs::{File, OpenOptions},
+    io::{Error, ErrorKind, Read, Result, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use rustix::fs::OFlags;
 
@@ -20,7 +22,12 @@ const ABANDONED: Duration = Duration::from_secs(60);
 
 /// What is in a regular file; a pipe in its place does not make anybody wait.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
-    whole(OpenOptions::new().read(true).custom_flags(flags(OFlags::NOFOLLOW | OFlags::NONBLOCK)).open(path)?)
+    whole(
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(flags(OFlags::NOFOLLOW | OFlags::NONBLOCK))
+            .open(path)?,
+    )
 }
 
 /// Longer than any file that plugins keep. What is in its place may have no end, as a device.
@@ -75,7 +82,8 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<File> {
 /// Removes a draft whose writer did not live to rename it. Gives whether the file is a draft at all.
 pub(crate) fn sweep(path: &Path) -> bool {
     let is_draft = path.file_name().is_some_and(is_draft);
-    let age = || path.symlink_metadata().and_then(|metadata| metadata.modified()).ok()?.elapsed().ok();
+    let age =
+        || path.symlink_metadata().and_then(|metadata| metadata.modified()).ok()?.elapsed().ok();
     if is_draft && age().is_some_and(|age| age > ABANDONED) {
         // Somebody else may have done so.
         let _ = std::fs::remove_file(path);
@@ -112,8 +120,10 @@ mod tests {
     use super::*;
 
     fn entries(dir: &Path) -> Vec<String> {
-        let mut names: Vec<_> =
-            std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -164,7 +174,8 @@ mod tests {
     #[test]
     fn only_a_draft_that_is_old_is_swept() {
         let dir = tempfile::tempdir().unwrap();
-        let [young, old, other] = ["new:young", "new:old", "other"].map(|name| dir.path().join(name));
+        let [young, old, other] =
+            ["new:young", "new:old", "other"].map(|name| dir.path().join(name));
         for file in [&young, &old, &other] {
             File::create(file).unwrap();
         }

@@ -6,13 +6,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use rscni::{Args, CNIResult, Dns, Error, IpConfig, Route, any_case};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::commands::IpamCommands;
-use crate::failure::differs;
-use crate::host::require_prev_result;
+use crate::{commands::IpamCommands, failure::differs, host::require_prev_result};
 
 /// The plugin.
 pub(crate) const STATIC: IpamCommands = IpamCommands {
@@ -26,7 +23,12 @@ pub(crate) const STATIC: IpamCommands = IpamCommands {
 
 fn add(args: &Args) -> Result<CNIResult, Error> {
     let config = Config::read(args)?;
-    Ok(CNIResult { ips: config.ips, routes: config.routes, dns: config.dns, ..CNIResult::default() })
+    Ok(CNIResult {
+        ips: config.ips,
+        routes: config.routes,
+        dns: config.dns,
+        ..CNIResult::default()
+    })
 }
 
 /// What an ADD with this configuration gives.
@@ -62,8 +64,10 @@ struct Listed {
 impl Config {
     fn read(args: &Args) -> Result<Self, Error> {
         let conf = args.conf()?;
-        let ipam =
-            conf.ipam.as_ref().ok_or_else(|| Error::InvalidNetworkConfig("set \"ipam\": it is missing".into()))?;
+        let ipam = conf
+            .ipam
+            .as_ref()
+            .ok_or_else(|| Error::InvalidNetworkConfig("set \"ipam\": it is missing".into()))?;
         let keys: Keys = section(&ipam.custom, "ipam")?;
         let ips = addresses(args, &keys.addresses.unwrap_or_default())?;
         let v4 = ips.iter().filter(|ip| ip.address.addr().is_ipv4()).count();
@@ -73,7 +77,11 @@ impl Config {
                 conf.cni_version
             )));
         }
-        Ok(Self { ips, routes: keys.routes.unwrap_or_default(), dns: keys.dns.filter(|dns| !dns.is_empty()) })
+        Ok(Self {
+            ips,
+            routes: keys.routes.unwrap_or_default(),
+            dns: keys.dns.filter(|dns| !dns.is_empty()),
+        })
     }
 }
 
@@ -82,7 +90,8 @@ impl Config {
 fn addresses(args: &Args, configured: &[Address]) -> Result<Vec<IpConfig>, Error> {
     let conf = args.conf()?;
     let of_variables = of_variables(args)?;
-    let of_args: Listed = conf.args_cni().map_or_else(|| Ok(Listed::default()), |cni| section(cni, "args.cni"))?;
+    let of_args: Listed =
+        conf.args_cni().map_or_else(|| Ok(Listed::default()), |cni| section(cni, "args.cni"))?;
     let of_runtime: Listed = section(&conf.runtime_config, "runtimeConfig")?;
     for (source, listed) in [("runtimeConfig.ips", of_runtime), ("args.cni.ips", of_args)] {
         let texts = listed.ips.unwrap_or_default();
@@ -96,7 +105,11 @@ fn addresses(args: &Args, configured: &[Address]) -> Result<Vec<IpConfig>, Error
     }
     let configured = configured.iter().map(|Address { address, gateway }| {
         Ok(IpConfig {
-            gateway: gateway.as_deref().filter(|text| !text.is_empty()).map(read_address).transpose()?,
+            gateway: gateway
+                .as_deref()
+                .filter(|text| !text.is_empty())
+                .map(read_address)
+                .transpose()?,
             ..IpConfig::new(read_net(address)?)
         })
     });
@@ -139,19 +152,26 @@ fn check(args: &Args) -> Result<(), Error> {
             return Err(mismatch(args, &format!("{address} is not in prevResult")));
         };
         if ip.gateway.is_some() && ip.gateway != found.gateway {
-            return Err(mismatch(args, &format!("the gateway of {address} is not that of prevResult")));
+            return Err(mismatch(
+                args,
+                &format!("the gateway of {address} is not that of prevResult"),
+            ));
         }
     }
     Ok(())
 }
 
 fn mismatch(args: &Args, what: &str) -> Error {
-    differs(format!("{}: {what}: add it again, or restore the configuration that it was added with", args.ifname))
-        .into()
+    differs(format!(
+        "{}: {what}: add it again, or restore the configuration that it was added with",
+        args.ifname
+    ))
+    .into()
 }
 
 fn section<T: DeserializeOwned>(part: &Map<String, Value>, name: &str) -> Result<T, Error> {
-    any_case::from_value(part.clone()).map_err(|e| Error::InvalidNetworkConfig(format!("{name}: {e}")))
+    any_case::from_value(part.clone())
+        .map_err(|e| Error::InvalidNetworkConfig(format!("{name}: {e}")))
 }
 
 /// Reads `ADDRESS/PREFIX`; an IPv4 address mapped into IPv6 is IPv4.
@@ -164,5 +184,7 @@ fn read_net(text: &str) -> Result<IpNet, String> {
 }
 
 fn read_address(text: &str) -> Result<IpAddr, String> {
-    text.parse::<IpAddr>().map(|address| address.to_canonical()).map_err(|_| format!("{text:?} is not an IP address"))
+    text.parse::<IpAddr>()
+        .map(|address| address.to_canonical())
+        .map_err(|_| format!("{text:?} is not an IP address"))
 }

@@ -48,7 +48,10 @@ mod tests {
                 let seen = &seen;
                 undo.push(move || {
                     seen.borrow_mut().push(step);
-                    Err(rscni::Error::Internal("an undo that fails does not stop the others".into()).into())
+                    Err(rscni::Error::Internal(
+                        "an undo that fails does not stop the others".into(),
+                    )
+                    .into())
                 });
             }
             if commit {

@@ -4,11 +4,13 @@ use rscni::{Args, Error, NetConf};
 use rscni_linux::{Link, VlanLink};
 use serde::Deserialize;
 
-use crate::commands::Commands;
-use crate::container_link::{Addresses, ContainerLink, commands};
-use crate::failure::{Failure, Result, differs};
-use crate::master::Master;
-use crate::sandbox::Sandbox;
+use crate::{
+    commands::Commands,
+    container_link::{Addresses, ContainerLink, commands},
+    failure::{Failure, Result, differs},
+    master::Master,
+    sandbox::Sandbox,
+};
 
 /// The vlan plugin.
 pub(crate) const VLAN: Commands = commands::<Vlan>();
@@ -48,7 +50,12 @@ impl ContainerLink for Vlan {
     fn make(&self, sandbox: &mut Sandbox, ifname: &str) -> Result<Link> {
         let master = self.master.find(sandbox)?;
         self.master.require_mtu_fits(&master)?;
-        let vlan = VlanLink { name: ifname.to_owned(), lower: master.index, id: self.id, mtu: self.master.mtu };
+        let vlan = VlanLink {
+            name: ifname.to_owned(),
+            lower: master.index,
+            id: self.id,
+            mtu: self.master.mtu,
+        };
         self.master.add(sandbox, &vlan).map_err(|error| match error {
             // An interface has one link for each VLAN.
             taken if taken.is_exists() => Failure(Error::TryAgainLater(format!(
@@ -62,7 +69,10 @@ impl ContainerLink for Vlan {
     fn check(&self, sandbox: &mut Sandbox, link: &Link) -> Result<()> {
         match link.vlan_id.filter(|id| *id != self.id) {
             None => self.master.check(sandbox, link),
-            Some(id) => Err(differs(format!("interface {} is of VLAN {id}, ADD left {}", link.name, self.id))),
+            Some(id) => Err(differs(format!(
+                "interface {} is of VLAN {id}, ADD left {}",
+                link.name, self.id
+            ))),
         }
     }
 

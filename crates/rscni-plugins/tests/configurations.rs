@@ -1,14 +1,17 @@
 //! Networks as chance has them, for real: what ADD has made, CHECK finds as it should be; and of an ADD that fails, and
 //! after a DEL, nothing is left.
 
-use std::path::Path;
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use proptest::prelude::*;
-use proptest::sample::Index;
-use proptest::test_runner::{TestError, TestRng, TestRunner};
-use rscni::SpecVersion;
-use rscni::runtime::{AttachmentParams, NetConfList, Runtime};
+use proptest::{
+    prelude::*,
+    sample::Index,
+    test_runner::{TestError, TestRng, TestRunner},
+};
+use rscni::{
+    SpecVersion,
+    runtime::{AttachmentParams, NetConfList, Runtime},
+};
 use rscni_linux::{LinkChange, MacAddr, Netlink, Netns, Veth, sysctl};
 use rscni_plugins::Linked;
 use rscni_test::{Container, Lab};
@@ -28,9 +31,11 @@ type Keys = &'static [(&'static str, Values)];
 const FLAG: Values = (&["true", "false"], &[r#""yes""#]);
 const MAC: Values = (&[r#""02:00:00:00:00:07""#, r#""""#], &[r#""01:00:5e:00:00:01""#, r#""x""#]);
 const MTU: Values = (&["0", "1280", "1400", "9000"], &["68", "65535", "65536", "-1"]);
-const BACKEND: Values = (&[r#""nftables""#, r#""nftables""#, r#""iptables""#], &[r#""""#, r#""x""#]);
+const BACKEND: Values =
+    (&[r#""nftables""#, r#""nftables""#, r#""iptables""#], &[r#""""#, r#""x""#]);
 const DNS: Values = (&["{}", r#"{ "nameservers": ["10.0.0.53"], "search": ["a.b"] }"#], &["[]"]);
-const SUBNETS: Values = (&[r#"["10.9.0.0/16"]"#, r#"["fd09::/64", "10.8.0.0/16"]"#, "[]"], &[r#"["10.9.0.0/33"]"#]);
+const SUBNETS: Values =
+    (&[r#"["10.9.0.0/16"]"#, r#"["fd09::/64", "10.8.0.0/16"]"#, "[]"], &[r#"["10.9.0.0/33"]"#]);
 const RATE: Values = (&["0", "8000", "8000000"], &["8", "-1", "18446744073709551615"]);
 const BURST: Values = (&["80000", "8000000"], &["0", "8", "34359738368"]);
 const MASTER: Values = (&[r#""spare""#], &[r#""absent""#, r#""lo""#]);
@@ -80,7 +85,14 @@ const INTERFACES: &[(&str, Keys)] = &[
             ("vlan", (&["0", "100"], &["1", "4094", "4095", "-1"])),
             (
                 "vlanTrunk",
-                (&["[]"], &[r#"[{ "id": 5 }]"#, r#"[{ "minID": 1, "maxID": 4094 }]"#, r#"[{ "minID": 9 }]"#]),
+                (
+                    &["[]"],
+                    &[
+                        r#"[{ "id": 5 }]"#,
+                        r#"[{ "minID": 1, "maxID": 4094 }]"#,
+                        r#"[{ "minID": 9 }]"#,
+                    ],
+                ),
             ),
             ("preserveDefaultVlan", FLAG),
             ("macspoofchk", FLAG),
@@ -107,7 +119,13 @@ const INTERFACES: &[(&str, Keys)] = &[
         "host-device",
         &[
             ("device", (&[r#""spare""#], &[r#""absent""#, r#""lo""#])),
-            ("hwaddr", (&[r#""02:00:00:00:00:99""#, r#""0200.0000.0099""#], &[r#""02-00-00-00-00-98""#, r#""x""#])),
+            (
+                "hwaddr",
+                (
+                    &[r#""02:00:00:00:00:99""#, r#""0200.0000.0099""#],
+                    &[r#""02-00-00-00-00-98""#, r#""x""#],
+                ),
+            ),
             ("kernelpath", (&[r#""/sys/devices/virtual/net/spare""#], &[r#""/sys/devices/../x""#])),
             ("DPDKMode", (&["false"], &["true"])),
         ],
@@ -161,7 +179,10 @@ const CHAINED: &[(&str, Keys)] = &[
             ("externalSetMarkChain", (&[], &[r#""KUBE-MARK-MASQ""#, r#""a b""#])),
             (
                 "conditionsV4",
-                (&[r#"["ip", "saddr", "!=", "192.0.2.1"]"#], &[r#"["!", "-s", "192.0.2.1"]"#, r#"["x"]"#]),
+                (
+                    &[r#"["ip", "saddr", "!=", "192.0.2.1"]"#],
+                    &[r#"["!", "-s", "192.0.2.1"]"#, r#"["x"]"#],
+                ),
             ),
         ],
     ),
@@ -195,7 +216,10 @@ const CHAINED: &[(&str, Keys)] = &[
             (
                 "sysctl",
                 (
-                    &[r#"{ "net.ipv4.conf.IFNAME.arp_filter": "1" }"#, r#"{ "net.ipv4.conf.IFNAME.rp_filter": "2" }"#],
+                    &[
+                        r#"{ "net.ipv4.conf.IFNAME.arp_filter": "1" }"#,
+                        r#"{ "net.ipv4.conf.IFNAME.rp_filter": "2" }"#,
+                    ],
                     &[
                         r#"{ "net.ipv4.conf.IFNAME.arp_filter": "1", "net.ipv4.conf.eth0.log_martians": "x" }"#,
                         r#"{ "kernel.hostname": "x" }"#,
@@ -238,20 +262,34 @@ const CAPABILITIES: Keys = &[
             ],
         ),
     ),
-    ("bandwidth", (&[r#"{ "ingressRate": 8000, "ingressBurst": 80000 }"#, "{}"], &[r#"{ "ingressRate": 8000 }"#])),
+    (
+        "bandwidth",
+        (
+            &[r#"{ "ingressRate": 8000, "ingressBurst": 80000 }"#, "{}"],
+            &[r#"{ "ingressRate": 8000 }"#],
+        ),
+    ),
     ("mac", MAC),
-    ("ips", (&[r#"["10.1.0.9/24"]"#, "[]"], &[r#"["10.1.0.9", "fd01::9"]"#, r#"["192.0.2.1/24"]"#])),
-    ("ipRanges", (&[r#"[[{ "subnet": "10.5.0.0/24" }]]"#], &[r#"[[{ "subnet": "10.5.0.1/24" }]]"#])),
+    (
+        "ips",
+        (&[r#"["10.1.0.9/24"]"#, "[]"], &[r#"["10.1.0.9", "fd01::9"]"#, r#"["192.0.2.1/24"]"#]),
+    ),
+    (
+        "ipRanges",
+        (&[r#"[[{ "subnet": "10.5.0.0/24" }]]"#], &[r#"[[{ "subnet": "10.5.0.1/24" }]]"#]),
+    ),
 ];
 
 /// Mostly what is right: of a configuration with several things that are wrong, only the first one matters.
 fn value((right, wrong): Values) -> impl Strategy<Value = &'static str> {
-    (any::<Index>(), prop::bool::weighted(0.06))
-        .prop_map(move |(index, is_wrong)| *index.get(if is_wrong || right.is_empty() { wrong } else { right }))
+    (any::<Index>(), prop::bool::weighted(0.06)).prop_map(move |(index, is_wrong)| {
+        *index.get(if is_wrong || right.is_empty() { wrong } else { right })
+    })
 }
 
 fn of(keys: Keys, often: f64) -> impl Strategy<Value = Map<String, Value>> {
-    let entries: Vec<_> = keys.iter().map(|(_, values)| prop::option::weighted(often, value(*values))).collect();
+    let entries: Vec<_> =
+        keys.iter().map(|(_, values)| prop::option::weighted(often, value(*values))).collect();
     entries.prop_map(move |chosen| {
         let entries = keys.iter().zip(chosen).filter_map(|((key, _), value)| Some((*key, value?)));
         entries.map(|(key, value)| (key.to_owned(), serde_json::from_str(value).unwrap())).collect()
@@ -281,8 +319,10 @@ fn case(has_more: bool) -> impl Strategy<Value = Case> {
         interfaces.extend(MORE);
     }
     let interface = prop::sample::select(interfaces).prop_flat_map(plugin);
-    let chained: Vec<_> = CHAINED.iter().map(|chained| prop::option::weighted(0.25, plugin(*chained))).collect();
-    let versions = prop::sample::select(&["0.2.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0", "1.1.0"][..]);
+    let chained: Vec<_> =
+        CHAINED.iter().map(|chained| prop::option::weighted(0.25, plugin(*chained))).collect();
+    let versions =
+        prop::sample::select(&["0.2.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0", "1.1.0"][..]);
     let ipam = prop::option::weighted(0.95, value(IPAM));
     (interface, ipam, chained, versions, of(CAPABILITIES, 0.2), any::<bool>()).prop_map(
         |(mut interface, ipam, chained, version, capability_args, is_gone)| {
@@ -291,8 +331,13 @@ fn case(has_more: bool) -> impl Strategy<Value = Case> {
             }
             // The device would go with the namespace: this one is no real one.
             let is_gone = is_gone && interface["type"] != "host-device";
-            let plugins: Vec<_> = [interface].into_iter().chain(chained.into_iter().flatten()).collect();
-            Case { list: json!({ "cniVersion": version, "name": "net", "plugins": plugins }), capability_args, is_gone }
+            let plugins: Vec<_> =
+                [interface].into_iter().chain(chained.into_iter().flatten()).collect();
+            Case {
+                list: json!({ "cniVersion": version, "name": "net", "plugins": plugins }),
+                capability_args,
+                is_gone,
+            }
         },
     )
 }
@@ -319,7 +364,12 @@ fn holds(lab: &Lab, case: &Case) -> Result<(), TestCaseError> {
     let before = if case.is_gone { before.ignoring("namespace second") } else { before };
     let has_added = attach_and_detach(lab, &container, &list, case)?;
     let changes = lab.changes_since(&before, PATIENCE);
-    prop_assert!(changes.is_empty(), "{} has left\n{}", if has_added { "DEL" } else { "ADD" }, changes.join("\n"));
+    prop_assert!(
+        changes.is_empty(),
+        "{} has left\n{}",
+        if has_added { "DEL" } else { "ADD" },
+        changes.join("\n")
+    );
     Ok(())
 }
 
@@ -333,7 +383,9 @@ fn has_more() -> bool {
 fn add_spare() {
     let mut netlink = Netlink::open().unwrap();
     let mac = MacAddr([2, 0, 0, 0, 0, 0x99]);
-    netlink.add_link(&Veth { mac: Some(mac), up: true, ..Veth::new("spare", "spare-peer") }).unwrap();
+    netlink
+        .add_link(&Veth { mac: Some(mac), up: true, ..Veth::new("spare", "spare-peer") })
+        .unwrap();
     // A carrier, which host-device waits for. An address of the kernel's own would come at any time.
     sysctl::set("net/ipv6/conf/spare-peer/disable_ipv6", "1").unwrap();
     let peer = netlink.link_by_name("spare-peer").unwrap();
@@ -341,7 +393,12 @@ fn add_spare() {
 }
 
 /// Whether there was an attachment in between.
-fn attach_and_detach(lab: &Lab, container: &Container, list: &NetConfList, case: &Case) -> Result<bool, TestCaseError> {
+fn attach_and_detach(
+    lab: &Lab,
+    container: &Container,
+    list: &NetConfList,
+    case: &Case,
+) -> Result<bool, TestCaseError> {
     let runtime = Runtime::new(Linked, ["/nowhere"]);
     let mut params = AttachmentParams::new(container.id(), container.path(), "eth0");
     params.capability_args.clone_from(&case.capability_args);

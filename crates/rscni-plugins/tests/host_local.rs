@@ -2,9 +2,7 @@
 
 mod ipam;
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::PathBuf;
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use ipam::{Call, addresses};
 use rscni::SpecVersion;
@@ -21,7 +19,8 @@ struct Network {
 impl Network {
     fn new(version: SpecVersion, ipam: &Value) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut conf = json!({ "cniVersion": version, "name": "net", "type": "bridge", "ipam": ipam });
+        let mut conf =
+            json!({ "cniVersion": version, "name": "net", "type": "bridge", "ipam": ipam });
         conf["ipam"]["type"] = "host-local".into();
         conf["ipam"]["dataDir"] = dir.path().to_str().into();
         Self { dir, conf }
@@ -32,7 +31,9 @@ impl Network {
     }
 
     fn of(subnets: &[&str]) -> Self {
-        Self::latest(&json!({ "ranges": subnets.iter().map(|s| json!([{ "subnet": s }])).collect::<Vec<_>>() }))
+        Self::latest(
+            &json!({ "ranges": subnets.iter().map(|s| json!([{ "subnet": s }])).collect::<Vec<_>>() }),
+        )
     }
 
     fn call(&self, command: &str, container: &str) -> Call {
@@ -149,13 +150,17 @@ fn the_old_form_with_one_range_comes_before_the_range_sets() {
 #[test]
 fn ranges_of_the_runtime_come_first() {
     let network = Network::latest(&json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }]] }));
-    let ranges = json!({ "ipRanges": [[{ "subnet": "10.7.0.0/16", "rangeStart": "10.7.3.3" }]], "mac": 7 });
+    let ranges =
+        json!({ "ipRanges": [[{ "subnet": "10.7.0.0/16", "rangeStart": "10.7.3.3" }]], "mac": 7 });
     assert_eq!(
         addresses(&network.call("ADD", "a").key("runtimeConfig", ranges.clone()).ok()),
         ["10.7.3.3/16", "10.0.0.2/24"]
     );
     let network = Network::latest(&json!({}));
-    assert_eq!(addresses(&network.call("ADD", "a").key("runtimeConfig", ranges).ok()), ["10.7.3.3/16"]);
+    assert_eq!(
+        addresses(&network.call("ADD", "a").key("runtimeConfig", ranges).ok()),
+        ["10.7.3.3/16"]
+    );
 }
 
 #[test]
@@ -167,7 +172,10 @@ fn dns_settings_come_from_the_file_that_is_named() {
     assert!(code == 5 && details.contains("resolv.conf"), "{code} {details}");
     assert!(network.reserved().is_empty());
     fs::write(&file, "nameserver 192.0.2.3\nsearch a b\n").unwrap();
-    assert_eq!(network.call("ADD", "a").ok()["dns"], json!({ "nameservers": ["192.0.2.3"], "search": ["a", "b"] }));
+    assert_eq!(
+        network.call("ADD", "a").ok()["dns"],
+        json!({ "nameservers": ["192.0.2.3"], "search": ["a", "b"] })
+    );
 }
 
 #[rstest]
@@ -175,7 +183,10 @@ fn dns_settings_come_from_the_file_that_is_named() {
 #[case("CNI_ARGS", "IP=10.0.0.22/8;IgnoreUnknown=1;K8S_POD_NAME=x")]
 #[case("args", r#"{ "cni": { "ips": ["10.0.0.22"] } }"#)]
 #[case("runtimeConfig", r#"{ "ips": ["::ffff:10.0.0.22"] }"#)]
-fn an_address_is_given_that_is_requested_in_one_of_three_places(#[case] place: &str, #[case] request: &str) {
+fn an_address_is_given_that_is_requested_in_one_of_three_places(
+    #[case] place: &str,
+    #[case] request: &str,
+) {
     let network = Network::of(&["10.0.0.0/24", "fd00::/64"]);
     let call = network.call("ADD", "a");
     let call = match place {
@@ -208,10 +219,15 @@ fn requests_from_all_places_add_up_and_the_same_one_counts_once() {
 #[case(json!(["10.0.0.8", "fd00::2"]), 11, "fd00::2")]
 #[case(json!(["10.0.0"]), 7, "runtimeConfig.ips: \"10.0.0\"")]
 #[case(json!([""]), 7, "runtimeConfig.ips")]
-fn a_request_that_cannot_be_met_reserves_nothing(#[case] ips: Value, #[case] code: u32, #[case] problem: &str) {
+fn a_request_that_cannot_be_met_reserves_nothing(
+    #[case] ips: Value,
+    #[case] code: u32,
+    #[case] problem: &str,
+) {
     let network = Network::of(&["10.0.0.0/24", "fd00::/64"]);
     network.add("first");
-    let (found, details) = network.call("ADD", "a").key("runtimeConfig", json!({ "ips": ips })).error();
+    let (found, details) =
+        network.call("ADD", "a").key("runtimeConfig", json!({ "ips": ips })).error();
     assert!(found == code && details.contains(problem), "{found} {details}");
     assert_eq!(network.reserved(), ["10.0.0.2", "fd00::2"]);
 }
@@ -234,7 +250,8 @@ fn an_exhausted_set_is_told_and_releases_what_the_call_had_reserved() {
     assert_eq!(network.add("a"), ["fd00::2/64", "10.0.0.2/30"]);
     let (code, details) = network.call("ADD", "b").error();
     assert!(
-        code == 11 && details.contains("no IP addresses available in range set 1 (10.0.0.1-10.0.0.2)"),
+        code == 11
+            && details.contains("no IP addresses available in range set 1 (10.0.0.1-10.0.0.2)"),
         "{details}"
     );
     assert_eq!(network.reserved(), ["10.0.0.2", "fd00::2"]);
@@ -260,7 +277,10 @@ fn a_second_add_is_refused_and_leaves_the_first_alone() {
     network.add("a");
     for request in ["", "IP=10.0.0.7"] {
         let (code, details) = network.call("ADD", "a").var("CNI_ARGS", request).error();
-        assert!(code == 4 && details.contains("10.0.0.2 has been allocated to a eth0"), "{code} {details}");
+        assert!(
+            code == 4 && details.contains("10.0.0.2 has been allocated to a eth0"),
+            "{code} {details}"
+        );
     }
     assert_eq!(network.reserved(), ["10.0.0.2"]);
     let other = addresses(&network.call("ADD", "a").var("CNI_IFNAME", "eth1").ok());
@@ -319,7 +339,10 @@ fn an_old_file_stays_while_the_interface_has_one_of_its_own() {
 fn check_finds_what_is_missing() {
     let network = Network::of(&["10.0.0.0/24", "fd00::/64"]);
     let (code, details) = network.call("CHECK", "a").key("prevResult", json!({})).error();
-    assert!(code == 100 && details.contains("an address is not reserved for a eth0"), "{code} {details}");
+    assert!(
+        code == 100 && details.contains("an address is not reserved for a eth0"),
+        "{code} {details}"
+    );
     assert!(!network.dir.path().join("net").exists());
 
     let result = network.call("ADD", "a").ok();
@@ -328,7 +351,10 @@ fn check_finds_what_is_missing() {
     fs::remove_file(network.file("fd00::2")).unwrap();
     network.call("CHECK", "a").key("prevResult", json!({})).ok();
     let (code, details) = network.call("CHECK", "a").key("prevResult", result.clone()).error();
-    assert!(code == 100 && details.contains("fd00::2 is not reserved for a eth0"), "{code} {details}");
+    assert!(
+        code == 100 && details.contains("fd00::2 is not reserved for a eth0"),
+        "{code} {details}"
+    );
 
     fs::write(network.file("fd00::2"), "another\r\neth0").unwrap();
     assert_eq!(network.call("CHECK", "a").key("prevResult", result).error().0, 100);
@@ -357,7 +383,8 @@ fn gc_releases_what_no_valid_attachment_holds() {
     }
     network.write("10.0.0.77", "");
     network.write("unrelated", "b\r\neth0");
-    let valid = json!([{ "containerID": "a", "ifname": "eth0" }, { "containerID": "b", "ifname": "eth1" }]);
+    let valid =
+        json!([{ "containerID": "a", "ifname": "eth0" }, { "containerID": "b", "ifname": "eth1" }]);
     network.gc(&valid).ok();
     assert_eq!(network.reserved(), ["10.0.0.2", "unrelated"]);
 }
@@ -422,9 +449,17 @@ fn a_configuration_that_cannot_be_is_code_7(#[case] ipam: Value, #[case] problem
 #[test]
 fn a_configuration_without_ipam_or_with_a_bad_data_dir_is_code_7() {
     let network = Network::of(&["10.0.0.0/24"]);
-    for ipam in [Value::Null, json!({ "dataDir": 5, "subnet": "10.0.0.0/24" }), json!({ "dataDir": "/a\0b" })] {
+    for ipam in [
+        Value::Null,
+        json!({ "dataDir": 5, "subnet": "10.0.0.0/24" }),
+        json!({ "dataDir": "/a\0b" }),
+    ] {
         for command in ["ADD", "DEL"] {
-            assert_eq!(network.call(command, "a").key("ipam", ipam.clone()).error().0, 7, "{command} {ipam}");
+            assert_eq!(
+                network.call(command, "a").key("ipam", ipam.clone()).error().0,
+                7,
+                "{command} {ipam}"
+            );
         }
     }
 }
@@ -432,9 +467,14 @@ fn a_configuration_without_ipam_or_with_a_bad_data_dir_is_code_7() {
 #[test]
 fn versions_with_one_address_per_family_take_one_range_set_per_family() {
     for version in SpecVersion::ALL {
-        let two = json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "10.0.1.0/24" }]] });
+        let two =
+            json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "10.0.1.0/24" }]] });
         let reply = Network::new(version, &two).call("ADD", "a").reply();
-        assert_eq!(reply.error.map(|error| error.code()), version.has_legacy_result().then_some(7), "{version}");
+        assert_eq!(
+            reply.error.map(|error| error.code()),
+            version.has_legacy_result().then_some(7),
+            "{version}"
+        );
     }
 }
 
@@ -456,7 +496,11 @@ fn callers_at_the_same_time_never_get_the_same_address() {
         let callers: Vec<_> = (0..CALLERS)
             .map(|caller| {
                 let network = &network;
-                scope.spawn(move || (0..EACH).flat_map(|i| network.add(&format!("c{caller}-{i}"))).collect::<Vec<_>>())
+                scope.spawn(move || {
+                    (0..EACH)
+                        .flat_map(|i| network.add(&format!("c{caller}-{i}")))
+                        .collect::<Vec<_>>()
+                })
             })
             .collect();
         callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect()

@@ -4,10 +4,12 @@
 
 mod ipam;
 
-use std::collections::BTreeSet;
-use std::io::Write;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::{
+    collections::BTreeSet,
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use ipam::{Call, addresses};
 use serde_json::{Value, json};
@@ -22,7 +24,10 @@ struct Network {
 
 impl Network {
     fn new(v4: &str) -> Self {
-        assert!(Path::new(GO).exists(), "{GO} is missing: install the package containernetworking-plugins");
+        assert!(
+            Path::new(GO).exists(),
+            "{GO} is missing: install the package containernetworking-plugins"
+        );
         let dir = tempfile::tempdir().unwrap();
         let conf = json!({
             "cniVersion": "1.0.0", "name": "net", "type": "bridge",
@@ -42,7 +47,11 @@ impl Network {
     fn go(&self, command: &str, container: &str) -> Result<Value, String> {
         let mut child = Command::new(GO)
             .env_clear()
-            .envs([("CNI_COMMAND", command), ("CNI_CONTAINERID", container), ("CNI_NETNS", "/run/netns/none")])
+            .envs([
+                ("CNI_COMMAND", command),
+                ("CNI_CONTAINERID", container),
+                ("CNI_NETNS", "/run/netns/none"),
+            ])
             .envs([("CNI_IFNAME", "eth0"), ("CNI_PATH", "/usr/lib/cni")])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -103,8 +112,11 @@ fn the_round_goes_on_from_one_to_the_other() {
     let mut given = Vec::new();
     for i in 0..5 {
         let container = format!("c{i}");
-        let result =
-            if i % 2 == 0 { network.go("ADD", &container).unwrap() } else { network.ours("ADD", &container).ok() };
+        let result = if i % 2 == 0 {
+            network.go("ADD", &container).unwrap()
+        } else {
+            network.ours("ADD", &container).ok()
+        };
         given.push(addresses(&result)[0].clone());
     }
     assert_eq!(given, ["10.0.0.2/29", "10.0.0.3/29", "10.0.0.4/29", "10.0.0.5/29", "10.0.0.6/29"]);

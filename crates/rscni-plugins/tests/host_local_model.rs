@@ -1,9 +1,11 @@
 //! host-local against a model: whatever calls there are, and whatever others do to the directory in between, an attachment
 //! gets the address whose turn it is, and the directory says the same as the model. The index has to follow all of it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::PathBuf;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+};
 
 use proptest::prelude::*;
 use rscni::{Error, Request};
@@ -67,7 +69,9 @@ impl Model {
     fn next(&self) -> Option<u8> {
         let last = self.last.unwrap_or_default();
         let after = ADDRESSES.filter(|address| *address > last);
-        after.chain(ADDRESSES.filter(|address| *address <= last)).find(|address| !self.held.contains_key(address))
+        after
+            .chain(ADDRESSES.filter(|address| *address <= last))
+            .find(|address| !self.held.contains_key(address))
     }
 }
 
@@ -94,13 +98,16 @@ impl Node {
             "ipam": { "type": "host-local", "subnet": "10.0.0.0/28", "dataDir": self.0.path() }
         });
         config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let mut vars = vec![("CNI_COMMAND", command.to_owned()), ("CNI_PATH", "/nonexistent".into())];
+        let mut vars =
+            vec![("CNI_COMMAND", command.to_owned()), ("CNI_PATH", "/nonexistent".into())];
         if let Some(container) = container {
             let names = [("CNI_CONTAINERID", id(container)), ("CNI_IFNAME", "eth0".into())];
             vars.extend(names.into_iter().chain([("CNI_NETNS", "/run/netns/none".into())]));
         }
         let vars = vars.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-        let reply = rscni_plugins::find("host-local").unwrap().reply(&Request::new(vars, config.to_string().into()));
+        let reply = rscni_plugins::find("host-local")
+            .unwrap()
+            .reply(&Request::new(vars, config.to_string().into()));
         match reply.error {
             Some(error) => Err(error),
             None => Ok(serde_json::from_slice(&reply.stdout).unwrap_or_default()),
@@ -139,7 +146,8 @@ fn take(step: Step, node: &Node, model: &mut Model) -> Result<(), TestCaseError>
                 (true, _) => prop_assert_eq!(outcome.unwrap_err().code(), 4),
                 (false, None) => prop_assert_eq!(outcome.unwrap_err().code(), 11),
                 (false, Some(next)) => {
-                    let expected = json!([{ "address": format!("10.0.0.{next}/28"), "gateway": "10.0.0.1" }]);
+                    let expected =
+                        json!([{ "address": format!("10.0.0.{next}/28"), "gateway": "10.0.0.1" }]);
                     prop_assert_eq!(&outcome.unwrap()["ips"], &expected);
                     model.held.insert(next, container);
                     model.remains.remove(&next);
@@ -153,9 +161,14 @@ fn take(step: Step, node: &Node, model: &mut Model) -> Result<(), TestCaseError>
         }
         Step::Check(container) => {
             let held = model.held.iter().filter(|(_, holder)| **holder == container);
-            let ips: Vec<_> = held.map(|(address, _)| json!({ "address": format!("10.0.0.{address}/28") })).collect();
+            let ips: Vec<_> = held
+                .map(|(address, _)| json!({ "address": format!("10.0.0.{address}/28") }))
+                .collect();
             let previous = json!({ "prevResult": { "cniVersion": "1.1.0", "ips": ips } });
-            prop_assert_eq!(node.call("CHECK", Some(container), &previous).is_ok(), model.has(container));
+            prop_assert_eq!(
+                node.call("CHECK", Some(container), &previous).is_ok(),
+                model.has(container)
+            );
         }
         Step::Gc(wanted) => {
             let is_wanted = |container: u8| wanted >> container & 1 == 1;
@@ -168,7 +181,9 @@ fn take(step: Step, node: &Node, model: &mut Model) -> Result<(), TestCaseError>
             model.held.retain(|_, holder| is_wanted(*holder));
             model.remains.clear();
         }
-        Step::Status => prop_assert_eq!(node.call("STATUS", None, &plain).is_ok(), model.next().is_some()),
+        Step::Status => {
+            prop_assert_eq!(node.call("STATUS", None, &plain).is_ok(), model.next().is_some())
+        }
         Step::TheyReserve(address, container) if !model.held.contains_key(&address) => {
             fs::write(node.file(address), content(container)).unwrap();
             model.held.insert(address, container);
@@ -196,7 +211,11 @@ fn take(step: Step, node: &Node, model: &mut Model) -> Result<(), TestCaseError>
             index.set_len(length * u64::from(part) / 256).unwrap();
         }
         // Of what is not there, or is there already.
-        Step::TheyReserve(..) | Step::TheyRelease(_) | Step::Remains(_) | Step::IndexBroken(_) | Step::IndexCut(_) => {}
+        Step::TheyReserve(..)
+        | Step::TheyRelease(_)
+        | Step::Remains(_)
+        | Step::IndexBroken(_)
+        | Step::IndexCut(_) => {}
     }
     Ok(())
 }

@@ -2,10 +2,12 @@
 
 mod ipam;
 
-use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use ipam::{Call, addresses};
 use rstest::rstest;
@@ -19,7 +21,8 @@ struct Network {
 
 impl Network {
     fn new(dir: &Path, subnet: &str) -> Self {
-        let ipam = json!({ "type": "host-local", "dataDir": dir, "ranges": [[{ "subnet": subnet }]] });
+        let ipam =
+            json!({ "type": "host-local", "dataDir": dir, "ranges": [[{ "subnet": subnet }]] });
         let conf = json!({ "cniVersion": "1.1.0", "name": "net", "type": "bridge", "ipam": ipam });
         Self { dir: dir.to_owned(), conf }
     }
@@ -34,7 +37,8 @@ impl Network {
     }
 
     fn gc(&self, valid: &[&str]) -> Call {
-        let valid: Vec<_> = valid.iter().map(|id| json!({ "containerID": id, "ifname": "eth0" })).collect();
+        let valid: Vec<_> =
+            valid.iter().map(|id| json!({ "containerID": id, "ifname": "eth0" })).collect();
         self.call("GC", "").key("cni.dev/valid-attachments", valid.into())
     }
 
@@ -49,7 +53,8 @@ impl Network {
     }
 
     fn reserved(&self) -> Vec<String> {
-        let names = fs::read_dir(self.dir.join("net")).unwrap().map(|file| file.unwrap().file_name());
+        let names =
+            fs::read_dir(self.dir.join("net")).unwrap().map(|file| file.unwrap().file_name());
         let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
         names.retain(|name| name != "lock" && name != "last_reserved_ip.0");
         names.sort();
@@ -71,7 +76,8 @@ fn make(network: &Network, kind: &str, name: &str) {
     }
 }
 
-const REMAINS: [&str; 8] = ["empty", "\n", "id\r", "id\r\n", "zeros", "not text", "directory", "dangling"];
+const REMAINS: [&str; 8] =
+    ["empty", "\n", "id\r", "id\r\n", "zeros", "not text", "directory", "dangling"];
 
 #[test]
 fn remains_are_given_again_when_their_turn_comes() {
@@ -196,7 +202,11 @@ fn a_reservation_that_cannot_be_read_keeps_del_from_succeeding() {
 fn reboot(lab: &rscni_test::Lab, name: &str) {
     let file = lab.dir().join(format!("boot-{name}"));
     fs::write(&file, format!("00000000-0000-0000-0000-{name:0>12}\n")).unwrap();
-    let mount = Command::new("mount").arg("--bind").arg(&file).arg("/proc/sys/kernel/random/boot_id").status();
+    let mount = Command::new("mount")
+        .arg("--bind")
+        .arg(&file)
+        .arg("/proc/sys/kernel/random/boot_id")
+        .status();
     assert!(mount.unwrap().success());
 }
 
@@ -208,16 +218,23 @@ fn reclaiming(lab: &rscni_test::Lab) -> Network {
 }
 
 #[rstest]
-fn what_an_earlier_boot_reserved_is_free_after_the_first_call(#[values("ADD", "CHECK", "DEL", "GC")] first: &str) {
+fn what_an_earlier_boot_reserved_is_free_after_the_first_call(
+    #[values("ADD", "CHECK", "DEL", "GC")] first: &str,
+) {
     rscni_test::run(|lab| {
         let network = reclaiming(lab);
-        assert_eq!((network.add("a"), network.add("b")), ("10.0.0.2/24".into(), "10.0.0.3/24".into()));
+        assert_eq!(
+            (network.add("a"), network.add("b")),
+            ("10.0.0.2/24".into(), "10.0.0.3/24".into())
+        );
         make(&network, "empty", "10.0.0.50");
         network.call("CHECK", "a").key("prevResult", json!({})).ok();
         reboot(lab, "2");
         match first {
             "ADD" => assert_eq!(network.add("a"), "10.0.0.4/24"),
-            "CHECK" => assert_eq!(network.call("CHECK", "a").key("prevResult", json!({})).error().0, 100),
+            "CHECK" => {
+                assert_eq!(network.call("CHECK", "a").key("prevResult", json!({})).error().0, 100)
+            }
             "DEL" => drop(network.call("DEL", "c").ok()),
             // They are not valid, whatever the runtime remembers.
             _ => drop(network.gc(&["a", "b"]).ok()),

@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use rscni::invoke::OnThread;
-use rscni::runtime::{AsyncRuntime, AttachmentParams, NetConfList, Runtime};
-use rscni::{Attachment, CNIResult, Error};
+use rscni::{
+    Attachment, CNIResult, Error,
+    invoke::OnThread,
+    runtime::{AsyncRuntime, AttachmentParams, NetConfList, Runtime},
+};
 use rscni_plugins::Linked;
 use rscni_test::{Container, Lab};
 
@@ -47,7 +49,9 @@ fn bridge_and_host_local_need_no_file_and_move_no_thread() {
             assert_connected(lab, container, &result);
             runtime.check(&network, &params(container)).unwrap();
         }
-        runtime.gc(&network, &[Attachment { container_id: b.id().into(), ifname: "eth0".into() }]).unwrap();
+        runtime
+            .gc(&network, &[Attachment { container_id: b.id().into(), ifname: "eth0".into() }])
+            .unwrap();
         assert_eq!(runtime.check(&network, &params(&a)).unwrap_err().code(), 3);
         runtime.check(&network, &params(&b)).unwrap();
         runtime.del(&network, &params(&b)).unwrap();
@@ -64,9 +68,11 @@ fn a_runtime_that_does_not_block_calls_them_on_threads() {
         let [a, b] = ["a", "b"].map(|name| lab.container(name));
         executor
             .block_on(async {
-                let (runtime, network) = (AsyncRuntime::new(OnThread(Linked), ["/nowhere"]), network());
+                let (runtime, network) =
+                    (AsyncRuntime::new(OnThread(Linked), ["/nowhere"]), network());
                 let [of_a, of_b] = [&a, &b].map(params);
-                let (result_a, result_b) = tokio::join!(runtime.add(&network, &of_a), runtime.add(&network, &of_b));
+                let (result_a, result_b) =
+                    tokio::join!(runtime.add(&network, &of_a), runtime.add(&network, &of_b));
                 assert_connected(lab, &a, &result_a.unwrap());
                 assert_connected(lab, &b, &result_b.unwrap());
                 runtime.check(&network, &of_a).await?;

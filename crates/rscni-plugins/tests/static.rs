@@ -24,7 +24,8 @@ fn configured() -> Value {
 #[test]
 fn every_version_gets_the_configured_addresses_in_its_own_shape() {
     for version in SpecVersion::ALL {
-        let with = |command| call(command, &configured()).key("cniVersion", version.as_str().into());
+        let with =
+            |command| call(command, &configured()).key("cniVersion", version.as_str().into());
         let result = with("ADD").ok();
         if version.has_legacy_result() {
             assert_eq!(result["ip4"]["ip"], "10.10.0.1/24");
@@ -33,7 +34,10 @@ fn every_version_gets_the_configured_addresses_in_its_own_shape() {
         } else {
             assert_eq!(addresses(&result), ["10.10.0.1/24", "fd00::1/64"]);
             assert_eq!(result["ips"][0]["gateway"], "10.10.0.254");
-            assert_eq!(result["routes"][1]["table"], if version.has_gc_and_status() { json!(7) } else { Value::Null });
+            assert_eq!(
+                result["routes"][1]["table"],
+                if version.has_gc_and_status() { json!(7) } else { Value::Null }
+            );
         }
         assert_eq!(result["dns"], configured()["dns"]);
         let check = with("CHECK").key("prevResult", result);
@@ -54,10 +58,12 @@ fn every_version_gets_the_configured_addresses_in_its_own_shape() {
 
 #[test]
 fn addresses_of_cni_args_come_after_the_configured_ones_with_their_gateways() {
-    let add = call("ADD", &configured()).var("CNI_ARGS", "IP=10.10.0.7/24, 11.11.0.1/24;GATEWAY=10.10.0.9,11.11.0.9");
+    let add = call("ADD", &configured())
+        .var("CNI_ARGS", "IP=10.10.0.7/24, 11.11.0.1/24;GATEWAY=10.10.0.9,11.11.0.9");
     let result = add.ok();
     assert_eq!(addresses(&result), ["10.10.0.1/24", "fd00::1/64", "10.10.0.7/24", "11.11.0.1/24"]);
-    let gateways: Vec<_> = result["ips"].as_array().unwrap().iter().map(|ip| ip["gateway"].as_str()).collect();
+    let gateways: Vec<_> =
+        result["ips"].as_array().unwrap().iter().map(|ip| ip["gateway"].as_str()).collect();
     assert_eq!(gateways, [Some("10.10.0.254"), None, Some("10.10.0.9"), Some("11.11.0.9")]);
 }
 
@@ -69,17 +75,23 @@ fn addresses_of_args_replace_all_before_and_those_of_the_runtime_replace_them() 
             .key("args", json!({ "cni": { "ips": ["10.2.2.42/24", "2001:db8::5/64"] } }))
     };
     assert_eq!(addresses(&add().ok()), ["10.2.2.42/24", "2001:db8::5/64"]);
-    let result = add().key("runtimeConfig", json!({ "ips": ["::ffff:10.3.3.3/120"], "mac": 7 })).ok();
+    let result =
+        add().key("runtimeConfig", json!({ "ips": ["::ffff:10.3.3.3/120"], "mac": 7 })).ok();
     assert_eq!(addresses(&result), ["10.3.3.3/24"]);
     assert_eq!(result["routes"].as_array().map(Vec::len), Some(2));
-    let empty = add().key("runtimeConfig", json!({ "ips": [] })).key("args", json!({ "cni": { "ips": null } }));
+    let empty = add()
+        .key("runtimeConfig", json!({ "ips": [] }))
+        .key("args", json!({ "cni": { "ips": null } }));
     assert_eq!(addresses(&empty.ok()), ["10.10.0.1/24", "fd00::1/64", "10.10.0.7/24"]);
 }
 
 #[test]
 fn a_configured_address_that_is_replaced_need_not_be_valid() {
     let add = call("ADD", &json!({ "addresses": [{ "address": "" }] }));
-    assert_eq!(addresses(&add.key("runtimeConfig", json!({ "ips": ["10.3.3.3/24"] })).ok()), ["10.3.3.3/24"]);
+    assert_eq!(
+        addresses(&add.key("runtimeConfig", json!({ "ips": ["10.3.3.3/24"] })).ok()),
+        ["10.3.3.3/24"]
+    );
 }
 
 #[test]
@@ -106,7 +118,11 @@ fn a_configuration_that_cannot_be_is_code_7(#[case] ipam: Value, #[case] problem
 #[rstest]
 #[case("args", json!({ "cni": { "ips": ["10.0.0.1"] } }), "args.cni.ips: \"10.0.0.1\"")]
 #[case("runtimeConfig", json!({ "ips": ["10.0.0.1"] }), "runtimeConfig.ips: \"10.0.0.1\"")]
-fn an_address_of_the_runtime_needs_a_prefix(#[case] key: &str, #[case] value: Value, #[case] problem: &str) {
+fn an_address_of_the_runtime_needs_a_prefix(
+    #[case] key: &str,
+    #[case] value: Value,
+    #[case] problem: &str,
+) {
     let (code, details) = call("ADD", &configured()).key(key, value).error();
     assert!(code == 7 && details.contains(problem), "{code} {details}");
 }
@@ -123,8 +139,9 @@ fn bad_cni_args_are_code_4(#[case] args: &str, #[case] problem: &str) {
 #[test]
 fn versions_with_one_address_per_family_take_one_per_family() {
     for version in SpecVersion::ALL {
-        let add =
-            call("ADD", &configured()).var("CNI_ARGS", "IP=11.11.0.1/24").key("cniVersion", version.as_str().into());
+        let add = call("ADD", &configured())
+            .var("CNI_ARGS", "IP=11.11.0.1/24")
+            .key("cniVersion", version.as_str().into());
         let code = add.reply().error.map(|error| error.code());
         assert_eq!(code, version.has_legacy_result().then_some(7), "{version}");
     }

@@ -4,14 +4,18 @@
 //! in memory, `/etc/cni` too where there is one, and `/sys` shows this network. Everything else, the
 //! executables and the home directories among them, stays where it is. How a test gets here is up to [`crate::run()`].
 
-use std::fmt::Write;
-use std::io;
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::{
+    fmt::Write,
+    io,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+};
 
 use nix::sched::CloneFlags;
-use rustix::fs::{Mode, OFlags};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind_recursive, mount_change};
+use rustix::{
+    fs::{Mode, OFlags},
+    mount::{MountFlags, MountPropagationFlags, mount, mount_bind_recursive, mount_change},
+};
 
 use crate::Lab;
 
@@ -20,7 +24,9 @@ use crate::Lab;
 #[non_exhaustive]
 pub enum EnterError {
     /// The process has more than one thread, and the kernel moves only whole processes into a user namespace.
-    #[error("enter a private network: this process has {0} threads; call this first, while there is one")]
+    #[error(
+        "enter a private network: this process has {0} threads; call this first, while there is one"
+    )]
     Threads(usize),
     /// The kernel refused the namespaces.
     #[error("enter a private network: {what}: {source}\n{advice}")]
@@ -73,15 +79,18 @@ pub fn enter_private_network() -> Result<Lab, EnterError> {
         return Err(EnterError::Threads(threads));
     }
     let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
-    nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
-        .map_err(|errno| refused("make user, network and mount namespaces", errno.into()))?;
+    nix::sched::unshare(
+        CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS,
+    )
+    .map_err(|errno| refused("make user, network and mount namespaces", errno.into()))?;
     // The kernel lets a group be mapped without privilege only after setgroups is given up.
     for (file, text) in [
         ("/proc/self/setgroups", "deny".to_owned()),
         ("/proc/self/uid_map", format!("0 {} 1", user.as_raw())),
         ("/proc/self/gid_map", format!("0 {} 1", group.as_raw())),
     ] {
-        std::fs::write(file, text).map_err(|source| refused("become root in the user namespace", source))?;
+        std::fs::write(file, text)
+            .map_err(|source| refused("become root in the user namespace", source))?;
     }
     prepare()
 }
@@ -97,8 +106,11 @@ fn refused(what: &'static str, source: io::Error) -> EnterError {
 
 /// Which settings of this system may be in the way of a user namespace, and what to do about them.
 pub(crate) fn what_to_enable() -> String {
-    let setting =
-        |name: &str| std::fs::read_to_string(Path::new("/proc/sys").join(name)).map(|text| text.trim().to_owned()).ok();
+    let setting = |name: &str| {
+        std::fs::read_to_string(Path::new("/proc/sys").join(name))
+            .map(|text| text.trim().to_owned())
+            .ok()
+    };
     let mut advice = String::new();
     for (name, bad, good) in [
         ("kernel/unprivileged_userns_clone", "0", "1"),
@@ -137,7 +149,13 @@ pub(crate) fn prepare() -> Result<Lab, EnterError> {
     }
     // Where the outer mount of /sys is masked, in most containers, the kernel refuses a new one. What little of a
     // plugin reads /sys does without.
-    let _ = mount("sysfs", "/sys", "sysfs", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None);
+    let _ = mount(
+        "sysfs",
+        "/sys",
+        "sysfs",
+        MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+        None,
+    );
     Lab::new()
 }
 
@@ -177,17 +195,24 @@ fn in_memory(path: &Path) -> Result<(), EnterError> {
 /// Covers a directory with one in memory that holds the same things, mounted from beneath it. An overlay would do the
 /// same where the file system below allows one; this works on all of them.
 fn make_writable(path: &Path) -> Result<(), EnterError> {
-    let below = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|errno| files("open", path)(errno.into()))?;
+    let below =
+        rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| files("open", path)(errno.into()))?;
     let under = PathBuf::from(format!("/proc/self/fd/{}", below.as_raw_fd()));
     let held = entries(path)?;
     in_memory(path)?;
     for Entry { name, kind } in held {
         let (from, to) = (under.join(&name), path.join(&name));
         match kind {
-            Kind::Link => std::fs::read_link(&from).and_then(|target| std::os::unix::fs::symlink(target, &to)),
-            Kind::Directory => std::fs::create_dir(&to).and_then(|()| Ok(mount_bind_recursive(&from, &to)?)),
-            Kind::File => std::fs::write(&to, "").and_then(|()| Ok(mount_bind_recursive(&from, &to)?)),
+            Kind::Link => {
+                std::fs::read_link(&from).and_then(|target| std::os::unix::fs::symlink(target, &to))
+            }
+            Kind::Directory => {
+                std::fs::create_dir(&to).and_then(|()| Ok(mount_bind_recursive(&from, &to)?))
+            }
+            Kind::File => {
+                std::fs::write(&to, "").and_then(|()| Ok(mount_bind_recursive(&from, &to)?))
+            }
         }
         .map_err(files("keep in sight", &to))?;
     }

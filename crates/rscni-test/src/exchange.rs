@@ -1,12 +1,16 @@
 //! TCP and UDP between two places: a server that says who it is and whom it saw, and a client that believes nothing
 //! but its own bytes coming back.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::{
+    io::{self, ErrorKind, Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
 /// More than a segment, so that a wrong MTU or checksum shows.
 const TCP_BYTES: usize = 64 * 1024;
@@ -89,7 +93,11 @@ impl Server {
         }))
     }
 
-    fn start(name: &str, port: u16, serve: impl FnOnce(&str, &AtomicBool) + Send + 'static) -> Self {
+    fn start(
+        name: &str,
+        port: u16,
+        serve: impl FnOnce(&str, &AtomicBool) + Send + 'static,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (for_thread, named) = (Arc::clone(&stop), name.to_owned());
         let thread = std::thread::spawn(move || serve(&named, &for_thread));
@@ -137,19 +145,29 @@ fn question(length: usize) -> Vec<u8> {
     let mut state = u64::from(std::process::id()) << 32 | NEXT.fetch_add(1, Ordering::Relaxed);
     (0..length)
         .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             state.to_be_bytes()[0]
         })
         .collect()
 }
 
 fn understand(answer: &[u8], question: &[u8]) -> Result<Answer, String> {
-    let end = answer.iter().position(|byte| *byte == b'\n').ok_or("the answer is from no server of ours")?;
+    let end = answer
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .ok_or("the answer is from no server of ours")?;
     let (introduction, rest) = (String::from_utf8_lossy(&answer[..end]), &answer[end + 1..]);
     if rest != question {
-        return Err(format!("{} of {} bytes came back, or others than were sent", rest.len(), question.len()));
+        return Err(format!(
+            "{} of {} bytes came back, or others than were sent",
+            rest.len(),
+            question.len()
+        ));
     }
-    let (server, seen_as) = introduction.rsplit_once(' ').ok_or("the answer is from no server of ours")?;
+    let (server, seen_as) =
+        introduction.rsplit_once(' ').ok_or("the answer is from no server of ours")?;
     let seen_as = seen_as.parse().map_err(|_| "the answer is from no server of ours")?;
     Ok(Answer { server: server.to_owned(), seen_as })
 }
@@ -172,7 +190,8 @@ pub(crate) fn tcp(to: SocketAddr, patience: Duration) -> Result<Answer, String> 
 
 /// Asks over UDP from the calling thread's namespace.
 pub(crate) fn udp(to: SocketAddr, patience: Duration) -> Result<Answer, String> {
-    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let any: IpAddr =
+        if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     until(patience, |left| {
         let say = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
         let question = question(UDP_BYTES);
@@ -191,7 +210,10 @@ pub(crate) fn udp(to: SocketAddr, patience: Duration) -> Result<Answer, String> 
 
 /// Tries again until it succeeds or `patience` is over; the first packets may be lost while a link settles. The last
 /// attempt may outlast it.
-fn until<T>(patience: Duration, attempt: impl Fn(Duration) -> Result<T, String>) -> Result<T, String> {
+fn until<T>(
+    patience: Duration,
+    attempt: impl Fn(Duration) -> Result<T, String>,
+) -> Result<T, String> {
     let deadline = Instant::now() + patience;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

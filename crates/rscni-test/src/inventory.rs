@@ -4,16 +4,20 @@
 //! What the kernel makes by itself and takes away by itself (local routes, link-local addresses, learnt neighbours,
 //! default queueing) is left out: nobody has to clean it up, and it comes at no fixed time.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
-use std::io;
-use std::net::{IpAddr, Ipv6Addr};
-use std::path::Path;
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    io,
+    net::{IpAddr, Ipv6Addr},
+    path::Path,
+};
 
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use crate::netlink::{Attributes, attributes, dump, hex, text, u16_at, u32_at};
-use crate::snapshot::Items;
+use crate::{
+    netlink::{Attributes, attributes, dump, hex, text, u16_at, u32_at},
+    snapshot::Items,
+};
 
 const GET_LINK: u16 = 18;
 const GET_ADDRESS: u16 = 22;
@@ -34,8 +38,10 @@ type Names = BTreeMap<u32, String>;
 /// Adds what is in the calling thread's network namespace, which messages call `place`.
 pub(crate) fn list(place: &str, items: &mut Items) -> io::Result<()> {
     let links = dump(NETLINK_ROUTE, GET_LINK, &[0; 16])?;
-    let names: Names =
-        links.iter().filter_map(|link| Some((u32_at(link, 4)?, text(attributes(link.get(16..)?).get(&3)?)))).collect();
+    let names: Names = links
+        .iter()
+        .filter_map(|link| Some((u32_at(link, 4)?, text(attributes(link.get(16..)?).get(&3)?))))
+        .collect();
     let mut add = |found: Option<(String, String)>| {
         if let Some((what, how)) = found {
             items.add(format!("{place}: {what}"), how);
@@ -64,7 +70,9 @@ pub(crate) fn list(place: &str, items: &mut Items) -> io::Result<()> {
 fn link(message: &[u8], names: &Names) -> Option<(String, String)> {
     let attributes = attributes(message.get(16..)?);
     let flags = u32_at(message, 8)?;
-    let kind = attributes.get(&18).and_then(|info| crate::netlink::attributes(info).get(&1).map(|kind| text(kind)));
+    let kind = attributes
+        .get(&18)
+        .and_then(|info| crate::netlink::attributes(info).get(&1).map(|kind| text(kind)));
     let kind = kind.unwrap_or_else(|| "device".to_owned());
     let mut how = kind.clone();
     for (bit, name) in [(0x1, "up"), (0x100, "promisc"), (0x200, "allmulti"), (0x80, "noarp")] {
@@ -217,7 +225,10 @@ fn sysctls() -> Vec<(String, String)> {
     for directory in ["net/ipv4/conf", "net/ipv6/conf"] {
         let interfaces = std::fs::read_dir(Path::new("/proc/sys").join(directory));
         for interface in interfaces.into_iter().flatten().flatten() {
-            read_settings(&format!("{directory}/{}", interface.file_name().to_string_lossy()), &mut found);
+            read_settings(
+                &format!("{directory}/{}", interface.file_name().to_string_lossy()),
+                &mut found,
+            );
         }
     }
     found

@@ -1,15 +1,19 @@
 //! The private network as a test sees it: a host, containers, plugins, and what is there at any time.
 
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::{
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use rscni_linux::{LinkChange, Netlink, Netns};
 
-use crate::enter::{EnterError, files};
-use crate::snapshot::{self, Snapshot};
-use crate::wait::PATIENCE;
-use crate::{Container, Namespace, Plugin};
+use crate::{
+    Container, Namespace, Plugin,
+    enter::{EnterError, files},
+    snapshot::{self, Snapshot},
+    wait::PATIENCE,
+};
 
 /// Where `ip netns` and container runtimes keep network namespaces by name.
 pub(crate) const NAMESPACES: &str = "/run/netns";
@@ -94,7 +98,8 @@ impl Lab {
     pub fn install(&self, name: &str, program: impl AsRef<Path>) -> Plugin {
         let program = program.as_ref();
         let installed = Self::bin().join(name);
-        let linked = std::path::absolute(program).and_then(|to| std::os::unix::fs::symlink(to, &installed));
+        let linked =
+            std::path::absolute(program).and_then(|to| std::os::unix::fs::symlink(to, &installed));
         if let Err(error) = linked {
             panic!("install {} as {}: {error}", program.display(), installed.display());
         }
@@ -174,7 +179,13 @@ impl Lab {
     /// Asserts that `from` reaches `to` over TCP at `address` and `port`: something is made to listen there, and 64 KiB
     /// go there and back. For more, such as an address that is translated, see [`Namespace::serve_tcp`].
     #[track_caller]
-    pub fn tcp(&self, from: &Namespace, to: &Namespace, address: impl std::fmt::Display, port: u16) {
+    pub fn tcp(
+        &self,
+        from: &Namespace,
+        to: &Namespace,
+        address: impl std::fmt::Display,
+        port: u16,
+    ) {
         let server = to.serve_tcp(port);
         from.tcp(socket(&address, server.port())).assert_by(&server);
     }
@@ -182,7 +193,13 @@ impl Lab {
     /// Asserts that `from` reaches `to` over UDP at `address` and `port`. The same as [`tcp`](Self::tcp) with
     /// [`Namespace::serve_udp`].
     #[track_caller]
-    pub fn udp(&self, from: &Namespace, to: &Namespace, address: impl std::fmt::Display, port: u16) {
+    pub fn udp(
+        &self,
+        from: &Namespace,
+        to: &Namespace,
+        address: impl std::fmt::Display,
+        port: u16,
+    ) {
         let server = to.serve_udp(port);
         from.udp(socket(&address, server.port())).assert_by(&server);
     }

@@ -1,17 +1,21 @@
 //! A place in the private network that packets start from and arrive at: the host, or a container.
 
-use std::fmt::Display;
-use std::net::{IpAddr, SocketAddr};
-use std::ops::Deref;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    fmt::Display,
+    net::{IpAddr, SocketAddr},
+    ops::Deref,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use rscni_linux::{Netlink, Netns};
 
-use crate::exchange::{self, Answer, Server};
-use crate::ping;
-use crate::wait::PATIENCE;
+use crate::{
+    exchange::{self, Answer, Server},
+    ping,
+    wait::PATIENCE,
+};
 
 /// How long to wait for an answer that should not come.
 const IMPATIENCE: Duration = Duration::from_secs(1);
@@ -187,7 +191,11 @@ impl Namespace {
     ///
     /// [`Unreachable`] with the reason of the last attempt.
     #[track_caller]
-    pub fn try_tcp(&self, address: impl Display, patience: Duration) -> Result<Answer, Unreachable> {
+    pub fn try_tcp(
+        &self,
+        address: impl Display,
+        patience: Duration,
+    ) -> Result<Answer, Unreachable> {
         let to: SocketAddr = parse("an IP address with a port", &address);
         self.run(|| exchange::tcp(to, patience)).map_err(self.unreachable("TCP", to))
     }
@@ -208,12 +216,20 @@ impl Namespace {
     ///
     /// [`Unreachable`] with the last reason.
     #[track_caller]
-    pub fn try_udp(&self, address: impl Display, patience: Duration) -> Result<Answer, Unreachable> {
+    pub fn try_udp(
+        &self,
+        address: impl Display,
+        patience: Duration,
+    ) -> Result<Answer, Unreachable> {
         let to: SocketAddr = parse("an IP address with a port", &address);
         self.run(|| exchange::udp(to, patience)).map_err(self.unreachable("UDP", to))
     }
 
-    fn unreachable(&self, what: &'static str, to: impl Display) -> impl FnOnce(String) -> Unreachable {
+    fn unreachable(
+        &self,
+        what: &'static str,
+        to: impl Display,
+    ) -> impl FnOnce(String) -> Unreachable {
         let (from, to) = (self.name.clone(), to.to_string());
         move |why| Unreachable { what, from, to, why }
     }

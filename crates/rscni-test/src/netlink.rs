@@ -3,9 +3,7 @@
 //! On purpose not through `rscni-linux`: the list of what a plugin left behind must not depend on the code that the
 //! plugin was written with, and must not pass over a kind of rule or link that this code does not know.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
-use std::io;
+use std::{collections::BTreeMap, fmt::Write, io};
 
 use netlink_sys::Socket;
 

@@ -2,14 +2,16 @@
 //!
 //! An assertion that fails shows the whole call: program, variables, configuration, exit status and output.
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
-use std::fmt::{self, Display, Formatter};
-use std::net::IpAddr;
-use std::ops::Deref;
-use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    fmt::{self, Display, Formatter},
+    net::IpAddr,
+    ops::Deref,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+};
 
 use ipnet::IpNet;
 use serde_json::Value;
@@ -114,7 +116,11 @@ impl Outcome {
         });
         match reply {
             Ok(reply) if reply.code() == code => reply,
-            Ok(reply) => panic!("expected error {code}, but it was {}: {}\n{self}", reply.code(), reply.msg()),
+            Ok(reply) => panic!(
+                "expected error {code}, but it was {}: {}\n{self}",
+                reply.code(),
+                reply.msg()
+            ),
             Err(why) => panic!("expected error {code}, but {why}\n{self}"),
         }
     }
@@ -157,7 +163,9 @@ impl Outcome {
                 match json["cniVersion"].as_str() {
                     // Before there were versions in results, one without was 0.1.0.
                     said if said.unwrap_or("0.1.0") == wanted => Ok(json),
-                    said => Err(format!("its result has cniVersion {said:?}; the configuration has {wanted:?}")),
+                    said => Err(format!(
+                        "its result has cniVersion {said:?}; the configuration has {wanted:?}"
+                    )),
                 }
             }
             "VERSION" => {
@@ -213,7 +221,9 @@ impl Display for Outcome {
             writeln!(f, "  env      {name}={}", value.to_string_lossy())?;
         }
         writeln!(f, "  ended    {}", self.end())?;
-        for (name, bytes) in [("stdin", &self.stdin), ("stdout", &self.stdout), ("stderr", &self.stderr)] {
+        for (name, bytes) in
+            [("stdin", &self.stdin), ("stdout", &self.stdout), ("stderr", &self.stderr)]
+        {
             let text = String::from_utf8_lossy(bytes);
             let mut label = name;
             for line in text.lines() {
@@ -272,7 +282,8 @@ impl Reply {
     /// `ips` since 0.3.0, `ip4` and `ip6` before.
     fn ip_entries(&self, key: &str, legacy_key: &str) -> Vec<&str> {
         let now = self["ips"].as_array().into_iter().flatten().filter_map(|ip| ip[key].as_str());
-        let before = ["ip4", "ip6"].into_iter().filter_map(|family| self[family][legacy_key].as_str());
+        let before =
+            ["ip4", "ip6"].into_iter().filter_map(|family| self[family][legacy_key].as_str());
         now.chain(before).collect()
     }
 

@@ -1,9 +1,11 @@
 //! ICMP echo over a raw socket, which needs no setting and, unlike a datagram socket, hears the ICMP errors too.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::atomic::{AtomicU16, Ordering},
+    time::{Duration, Instant},
+};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 
@@ -91,8 +93,15 @@ fn listen(socket: &UdpSocket, to: IpAddr, id: u16, until: Instant) -> io::Result
         socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
         let (length, from) = match socket.recv_from(&mut buffer) {
             Ok(received) => received,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && left.is_zero() => return Ok(heard),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && left.is_zero() => {
+                return Ok(heard);
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) =>
+            {
                 continue;
             }
             Err(error) => return Err(error),
@@ -195,7 +204,10 @@ mod tests {
         packet.extend([3, 1, 0, 0]);
         for length in 0..packet.len() {
             assert!(matches!(read(&packet[..length], to, to, 7), Heard::Nothing));
-            assert!(matches!(read(&packet[..length], to, Ipv6Addr::LOCALHOST.into(), 7), Heard::Nothing));
+            assert!(matches!(
+                read(&packet[..length], to, Ipv6Addr::LOCALHOST.into(), 7),
+                Heard::Nothing
+            ));
         }
     }
 }

@@ -2,21 +2,23 @@
 //!
 //! Whether the answer is what the test expects is up to [`Outcome`].
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
-use std::io::{Read, Write};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    io::{Read, Write},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
-use crate::outcome::End;
-use crate::run::PRIVATE_VARIABLES;
-use crate::{Container, Outcome};
+use crate::{Container, Outcome, outcome::End, run::PRIVATE_VARIABLES};
 
 /// A busy machine takes its time, and so does a kernel that takes many networks apart, which holds its lock for links.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
@@ -135,7 +137,8 @@ impl Plugin {
     pub fn call(&self, command: &str) -> Call<'_> {
         let mut variables = self.variables.clone();
         variables.insert("CNI_COMMAND".to_owned(), command.into());
-        variables.insert("CNI_PATH".to_owned(), std::env::join_paths(&self.path).unwrap_or_default());
+        variables
+            .insert("CNI_PATH".to_owned(), std::env::join_paths(&self.path).unwrap_or_default());
         Call { plugin: self, variables, stdin: Vec::new(), alone: false }
     }
 }
@@ -153,7 +156,9 @@ pub struct Call<'a> {
 impl Call<'_> {
     /// Sets `CNI_CONTAINERID`, `CNI_NETNS` and `CNI_IFNAME`.
     pub fn attachment(self, container: &Container, ifname: &str) -> Self {
-        self.env("CNI_CONTAINERID", container.id()).env("CNI_NETNS", container.path()).env("CNI_IFNAME", ifname)
+        self.env("CNI_CONTAINERID", container.id())
+            .env("CNI_NETNS", container.path())
+            .env("CNI_IFNAME", ifname)
     }
 
     /// Sets a variable.
@@ -212,19 +217,29 @@ impl Call<'_> {
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             let name_text = name.to_string_lossy();
-            let unwanted = self.alone && !["PATH", "GLIBC_TUNABLES", "GODEBUG"].contains(&&*name_text);
-            if unwanted || name_text.starts_with("CNI_") || name_text.starts_with(PRIVATE_VARIABLES) {
+            let unwanted =
+                self.alone && !["PATH", "GLIBC_TUNABLES", "GODEBUG"].contains(&&*name_text);
+            if unwanted || name_text.starts_with("CNI_") || name_text.starts_with(PRIVATE_VARIABLES)
+            {
                 command.env_remove(&name);
             }
         }
         // A process group, so that what a plugin has started can be killed with it.
         command.envs(&self.variables).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let (end, stdout, stderr) = finish(command.spawn()?, self.stdin.clone(), self.plugin.time_limit);
+        let (end, stdout, stderr) =
+            finish(command.spawn()?, self.stdin.clone(), self.plugin.time_limit);
         if matches!(end, End::Overdue(_)) {
             self.plugin.overdue.fetch_add(1, Ordering::SeqCst);
         }
-        Ok(Outcome { program: program.clone(), variables: self.variables, stdin: self.stdin, stdout, stderr, end })
+        Ok(Outcome {
+            program: program.clone(),
+            variables: self.variables,
+            stdin: self.stdin,
+            stdout,
+            stderr,
+            end,
+        })
     }
 }
 

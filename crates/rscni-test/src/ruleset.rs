@@ -3,13 +3,14 @@
 //! An expression is shown by its name and its values, whatever expression it is; counters, handles and timers, which
 //! change by themselves, are left out.
 
-use std::fmt::Write;
-use std::io;
+use std::{fmt::Write, io};
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
-use crate::netlink::{attribute, attributes, dump, hex, list as in_order, text, u32_at};
-use crate::snapshot::Items;
+use crate::{
+    netlink::{attribute, attributes, dump, hex, list as in_order, text, u32_at},
+    snapshot::Items,
+};
 
 const NFTABLES: u16 = 10 << 8;
 const GET_TABLE: u16 = NFTABLES + 1;
@@ -37,8 +38,10 @@ pub(crate) fn list(place: &str, items: &mut Items) -> io::Result<()> {
         let found = attributes(message.get(4..).unwrap_or_default());
         let mut how = found.get(&7).map(|kind| text(kind)).unwrap_or_default();
         if let Some(hook) = found.get(&4).map(|hook| attributes(hook)) {
-            let value = |kind| hook.get(&kind).and_then(|value: &&[u8]| u32_at(value, 0)).map(u32::from_be);
-            let (hook, priority) = (value(1).unwrap_or_default(), value(2).unwrap_or_default().cast_signed());
+            let value =
+                |kind| hook.get(&kind).and_then(|value: &&[u8]| u32_at(value, 0)).map(u32::from_be);
+            let (hook, priority) =
+                (value(1).unwrap_or_default(), value(2).unwrap_or_default().cast_signed());
             let _ = write!(how, " hook {hook} priority {priority}");
         }
         if let Some(policy) = found.get(&5).and_then(|policy| u32_at(policy, 0)).map(u32::from_be) {
@@ -85,7 +88,10 @@ fn list_legacy(place: &str, items: &mut Items) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
             tables => {
                 tables?.lines().for_each(|table| {
-                    items.add(format!("{place}: legacy {family}tables table {table}"), String::new());
+                    items.add(
+                        format!("{place}: legacy {family}tables table {table}"),
+                        String::new(),
+                    );
                 });
             }
         }
@@ -117,7 +123,8 @@ fn named(message: &[u8], names: &[u16]) -> (&'static str, String) {
         _ => "?",
     };
     let found = attributes(message.get(4..).unwrap_or_default());
-    let names: Vec<_> = names.iter().filter_map(|kind| found.get(kind)).map(|name| text(name)).collect();
+    let names: Vec<_> =
+        names.iter().filter_map(|kind| found.get(kind)).map(|name| text(name)).collect();
     (family, names.join(" "))
 }
 
@@ -137,8 +144,10 @@ fn expressions(list: &[u8]) -> String {
 
 /// Values by their numbers, nested ones too.
 fn values(bytes: &[u8]) -> String {
-    let shown: Vec<_> =
-        in_order(bytes).into_iter().map(|(kind, value)| format!("{kind}={}", value_of(value))).collect();
+    let shown: Vec<_> = in_order(bytes)
+        .into_iter()
+        .map(|(kind, value)| format!("{kind}={}", value_of(value)))
+        .collect();
     shown.join(" ")
 }
 
@@ -190,7 +199,9 @@ fn elements(set: &[u8]) -> io::Result<Vec<String>> {
             let element = attributes(element);
             let parts: Vec<_> = [(1, "key"), (10, "to"), (2, "data")]
                 .into_iter()
-                .filter_map(|(kind, name)| Some(format!("{name} {}", value_of(element.get(&kind)?))))
+                .filter_map(|(kind, name)| {
+                    Some(format!("{name} {}", value_of(element.get(&kind)?)))
+                })
                 .collect();
             let comment = element.get(&6).and_then(|data| comment(data));
             let comment = comment.map(|text| format!(" # {text}")).unwrap_or_default();

@@ -6,16 +6,20 @@
 //! ended; nothing else counts as passed, least of all an exit status of a test runner that found no test.
 //! What the namespaces look like inside is up to [`crate::enter`].
 
-use std::cell::Cell;
-use std::fmt::{Debug, Display};
-use std::io::{BufRead, BufReader, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    cell::Cell,
+    fmt::{Debug, Display},
+    io::{BufRead, BufReader, Write},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
-use crate::Lab;
-use crate::enter::{enter_private_network, what_to_enable};
+use crate::{
+    Lab,
+    enter::{enter_private_network, what_to_enable},
+};
 
 /// Names the file in which the second process says how the closure ended. Set only in the second process.
 const VERDICT_FILE: &str = "RSCNI_TEST_VERDICT_FILE";
@@ -139,7 +143,8 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 /// The first process: starts the second and tells the test runner what became of it.
 #[track_caller]
 fn run_again(name: &str, call: usize) {
-    let home = tempfile::tempdir().unwrap_or_else(|error| panic!("make a temporary directory: {error}"));
+    let home =
+        tempfile::tempdir().unwrap_or_else(|error| panic!("make a temporary directory: {error}"));
     let verdict_file = home.path().join("verdict");
     let (status, output) = match second_process(name, call, &verdict_file) {
         Ok(ended) => ended,
@@ -163,7 +168,11 @@ fn run_again(name: &str, call: usize) {
             panic!("{name}: its process ended ({status}) before the test did; its output is above")
         }
         Output::Unshown(text) => {
-            panic!("{name}: could not start in a private network ({status})\n{}{}", indent(&text), what_to_enable())
+            panic!(
+                "{name}: could not start in a private network ({status})\n{}{}",
+                indent(&text),
+                what_to_enable()
+            )
         }
     }
 }
@@ -175,7 +184,11 @@ enum Output {
     Unshown(String),
 }
 
-fn second_process(name: &str, call: usize, verdict_file: &Path) -> Result<(ExitStatus, Output), String> {
+fn second_process(
+    name: &str,
+    call: usize,
+    verdict_file: &Path,
+) -> Result<(ExitStatus, Output), String> {
     let program = std::env::current_exe().map_err(while_("find the test's executable"))?;
     let (reader, writer) = std::io::pipe().map_err(while_("make a pipe"))?;
     let mut child = Command::new("unshare")
@@ -189,7 +202,8 @@ fn second_process(name: &str, call: usize, verdict_file: &Path) -> Result<(ExitS
         .stdout(writer)
         .spawn()
         .map_err(while_("start `unshare`, which is part of util-linux"))?;
-    let output = pass_on(BufReader::new(reader), verdict_file).map_err(while_("read the test's output"));
+    let output =
+        pass_on(BufReader::new(reader), verdict_file).map_err(while_("read the test's output"));
     if output.is_err() {
         let _ = child.kill();
     }
@@ -240,7 +254,11 @@ mod tests {
     #[test]
     fn only_what_stands_between_the_marks_is_passed_on() {
         let file = Path::new("/nowhere");
-        let text = format!("running 1 test\ntest x ... {}mine\n{}ok\n", marker("begin", file), marker("end", file));
+        let text = format!(
+            "running 1 test\ntest x ... {}mine\n{}ok\n",
+            marker("begin", file),
+            marker("end", file)
+        );
         assert!(matches!(pass_on(text.as_bytes(), file).unwrap(), Output::Shown));
     }
 

@@ -1,14 +1,19 @@
 //! Everything that is there at one time, and what became different between two times.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Display, Formatter, Write};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::{self, Display, Formatter, Write},
+    io,
+    path::{Path, PathBuf},
+};
 
 use rscni_linux::Netns;
 
-use crate::lab::{NAMESPACES, OWN};
-use crate::{Namespace, inventory, ruleset};
+use crate::{
+    Namespace, inventory,
+    lab::{NAMESPACES, OWN},
+    ruleset,
+};
 
 /// Everything in a [`Lab`](crate::Lab) that a plugin can leave behind, as of one moment:
 ///
@@ -95,7 +100,8 @@ impl Snapshot {
                 (Some(then), None) => format!("- {what}{}", in_brackets(then)),
                 (None, None) => continue,
             };
-            let ignored = self.ignored.iter().chain(&after.ignored).any(|text| change.contains(text));
+            let ignored =
+                self.ignored.iter().chain(&after.ignored).any(|text| change.contains(text));
             if !ignored {
                 changes.push(change);
             }
@@ -176,7 +182,9 @@ pub(crate) fn take(host: &Namespace, watched: &[PathBuf]) -> io::Result<Snapshot
                 items.add(format!("namespace {name}"), String::new());
                 list_network(&Namespace::named(&name, entry.path()), &mut items)?;
             }
-            Err(_) => items.add(format!("file {}", entry.path().display()), "no namespace".to_owned()),
+            Err(_) => {
+                items.add(format!("file {}", entry.path().display()), "no namespace".to_owned())
+            }
         }
     }
     let state = ["/run", "/var/run", "/var/lib/cni", "/etc/cni"].map(Path::new).into_iter();
@@ -196,7 +204,9 @@ fn list_network(namespace: &Namespace, items: &mut Items) -> io::Result<()> {
         })
     });
     match listed {
-        Ok(listed) => listed.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", namespace.name()))),
+        Ok(listed) => listed.map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", namespace.name()))
+        }),
         Err(error) => Err(io::Error::other(error)),
     }
 }
@@ -242,7 +252,9 @@ fn list_processes(items: &mut Items) {
     };
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let id = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        if id.is_none_or(|id: u32| id == std::process::id()) || user_namespace(&entry.path()).as_ref() != Some(&own) {
+        if id.is_none_or(|id: u32| id == std::process::id())
+            || user_namespace(&entry.path()).as_ref() != Some(&own)
+        {
             continue;
         }
         // One that has ended and is not waited for has no command line.

@@ -1,7 +1,9 @@
 //! How a test gets into its private network, and how what happens there comes out again.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
 
 const RENDEZVOUS: &str = "LAB_RENDEZVOUS";
 
@@ -26,7 +28,8 @@ fn is_second_process() -> bool {
 
 /// A file that the test has in common with its second process.
 fn shared_file(name: &str) -> PathBuf {
-    let id = if is_second_process() { std::os::unix::process::parent_id() } else { std::process::id() };
+    let id =
+        if is_second_process() { std::os::unix::process::parent_id() } else { std::process::id() };
     std::env::temp_dir().join(format!("rscni-test-{id}-{name}"))
 }
 
@@ -37,7 +40,8 @@ fn a_lab_starts_empty() {
         let start = lab.snapshot().to_string();
         // Some kernels put a tunnel or two into every network, switched off.
         let tunnel = |line: &str| line.starts_with("host: link ") && !line.contains(" up ");
-        let given = |line: &str| line.contains("policy rule") || line.contains("(link to ") || tunnel(line);
+        let given =
+            |line: &str| line.contains("policy rule") || line.contains("(link to ") || tunnel(line);
         let things: Vec<_> = start.lines().filter(|line| !given(line)).collect();
         assert_eq!(things.len(), 3, "{start}");
         assert!(things[0].starts_with("host: address 127.0.0.1/8 on lo"), "{start}");
@@ -52,7 +56,8 @@ fn a_lab_starts_empty() {
             meet(Path::new(&place));
         }
         let end = lab.snapshot().to_string();
-        let files: Vec<_> = end.lines().filter(|line| line.starts_with("file") && line.contains("state")).collect();
+        let files: Vec<_> =
+            end.lines().filter(|line| line.starts_with("file") && line.contains("state")).collect();
         assert_eq!(files.len(), 3, "{end}");
         assert_eq!(end.lines().filter(|line| line.starts_with("namespace")).count(), 1, "{end}");
     });
@@ -61,7 +66,9 @@ fn a_lab_starts_empty() {
 /// Waits until two have come to this place.
 fn meet(place: &Path) {
     std::fs::write(place.join(std::process::id().to_string()), "").unwrap();
-    rscni_test::eventually("the other comes", || (std::fs::read_dir(place).unwrap().count() >= 2).then_some(()));
+    rscni_test::eventually("the other comes", || {
+        (std::fs::read_dir(place).unwrap().count() >= 2).then_some(())
+    });
 }
 
 #[test]
@@ -109,7 +116,8 @@ fn the_file_system_stays_where_plugins_and_tests_are() {
 
 fn names(directory: &str) -> Vec<String> {
     let entries = std::fs::read_dir(directory).unwrap();
-    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
 }
@@ -120,7 +128,9 @@ fn what_lies_in_var_lib_is_still_there_inside() {
     let list = shared_file("names");
     rscni_test::run(|_| {
         std::fs::write(&list, names("/var/lib").join("\n")).unwrap();
-        let full = |directory: &Path| std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
+        let full = |directory: &Path| {
+            std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
+        };
         let system = ["dpkg", "apk", "rpm", "pacman"].map(|name| Path::new("/var/lib").join(name));
         assert!(system.iter().all(|directory| !directory.is_dir() || full(directory)));
     });
@@ -134,7 +144,10 @@ fn what_lies_in_var_lib_is_still_there_inside() {
         assert!(inside.contains(&name.as_str()), "{name} is missing in {inside:?}");
     }
     for name in inside.iter().filter(|name| **name != "cni") {
-        assert!(before.iter().chain(&after).any(|known| known == name), "{name} is in none of {before:?}, {after:?}");
+        assert!(
+            before.iter().chain(&after).any(|known| known == name),
+            "{name} is in none of {before:?}, {after:?}"
+        );
     }
 }
 
@@ -196,7 +209,11 @@ fn the_closure_s_output_is_the_test_s_output() {
     let text = text(&output);
     assert!(output.status.success(), "{text}");
     assert_eq!(text.matches("a lab for ").count(), 1, "{text}");
-    assert_eq!(text.matches("running 1 test").count(), 1, "the second test runner is not to be seen: {text}");
+    assert_eq!(
+        text.matches("running 1 test").count(),
+        1,
+        "the second test runner is not to be seen: {text}"
+    );
 }
 
 #[test]

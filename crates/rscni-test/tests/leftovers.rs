@@ -1,18 +1,24 @@
 //! What a plugin leaves behind is listed, each thing by its name.
 
-use std::fs;
-use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::{
+    fs,
+    net::SocketAddr,
+    process::{Command, Stdio},
+};
 
-use rscni_linux::nft::{BaseChain, Family, Nft, Rule, Table};
-use rscni_linux::{AddressFlags, Bridge, LinkChange, Netns, Route, Veth};
+use rscni_linux::{
+    AddressFlags, Bridge, LinkChange, Netns, Route, Veth,
+    nft::{BaseChain, Family, Nft, Rule, Table},
+};
 use rscni_test::{Container, Lab};
 
 /// A veth from the host into the container, up on both ends and with an address on the host's.
 fn attach(lab: &Lab, container: &Container) {
     let mut netlink = lab.host().netlink();
     let peer = Netns::open(container.path()).unwrap();
-    netlink.add_veth(&Veth { peer_netns: Some(&peer), up: true, ..Veth::new("veth-a", "eth0") }).unwrap();
+    netlink
+        .add_veth(&Veth { peer_netns: Some(&peer), up: true, ..Veth::new("veth-a", "eth0") })
+        .unwrap();
     let index = netlink.link_by_name("veth-a").unwrap().index;
     netlink.add_address(index, "10.1.0.1/24".parse().unwrap(), AddressFlags::default()).unwrap();
     let mut inside = container.netlink();
@@ -50,7 +56,9 @@ fn links_addresses_and_routes_are_listed_where_they_are() {
         route.gateway = Some("10.1.0.2".parse().unwrap());
         route.oif = Some(index);
         netlink.add_route(&route).unwrap();
-        netlink.add_neighbour(index, "10.1.0.9".parse().unwrap(), "02:00:00:00:00:09".parse().unwrap()).unwrap();
+        netlink
+            .add_neighbour(index, "10.1.0.9".parse().unwrap(), "02:00:00:00:00:09".parse().unwrap())
+            .unwrap();
 
         let changes = before.changes_to(&lab.snapshot());
         for start in [

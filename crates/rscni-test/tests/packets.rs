@@ -1,7 +1,9 @@
 //! Packets between containers: that they are seen when they pass, and missed when they do not.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use rscni_linux::{AddressFlags, LinkChange, Veth};
@@ -69,7 +71,10 @@ fn an_answer_says_who_answered_and_whom_it_saw() {
         let (tcp, udp) = (b.serve_tcp(80), b.serve_udp(80));
         assert_eq!((tcp.port(), udp.port()), (80, 80));
         for answer in [a.tcp("10.1.0.2:80"), a.udp("10.1.0.2:80")] {
-            assert_eq!((answer.server.as_str(), answer.seen_as.to_string().as_str()), ("b", "10.1.0.1"));
+            assert_eq!(
+                (answer.server.as_str(), answer.seen_as.to_string().as_str()),
+                ("b", "10.1.0.1")
+            );
         }
         assert_eq!(a.tcp("[fd00::2]:80").seen_as.to_string(), "fd00::1");
     });
@@ -94,7 +99,9 @@ fn a_server_lets_go_of_its_port() {
         drop(b.serve_tcp(80));
         rscni_test::eventually("the kernel refuses", || {
             let error = a.try_tcp("10.1.0.2:80", SHORT).unwrap_err().to_string();
-            error.starts_with("TCP from a to 10.1.0.2:80: connect: Connection refused").then_some(())
+            error
+                .starts_with("TCP from a to 10.1.0.2:80: connect: Connection refused")
+                .then_some(())
         });
         drop(b.serve_udp(80));
         a.try_udp("10.1.0.2:80", SHORT).unwrap_err();
@@ -148,7 +155,8 @@ fn what_runs_in_a_container_is_inside_and_the_caller_is_not() {
         let (a, _b) = pair(lab);
         let own = || std::fs::read_link("/proc/thread-self/ns/net").unwrap();
         assert_ne!(a.run(own), own());
-        let interfaces = a.run(|| std::process::Command::new("cat").arg("/proc/net/dev").output()).unwrap();
+        let interfaces =
+            a.run(|| std::process::Command::new("cat").arg("/proc/net/dev").output()).unwrap();
         assert!(String::from_utf8_lossy(&interfaces.stdout).contains("eth0"));
         assert_eq!(a.sysctl("net/ipv4/conf/eth0/forwarding"), "0");
     });

@@ -1,10 +1,12 @@
 //! Plugins that are called: what they are given, and what is held against what they answer. The plugins here are
 //! shell scripts that answer rightly and wrongly.
 
-use std::os::unix::fs::PermissionsExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::Command;
-use std::time::Duration;
+use std::{
+    os::unix::fs::PermissionsExt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::Command,
+    time::Duration,
+};
 
 use rscni_test::{Lab, Plugin};
 use serde_json::{Value, json};
@@ -36,7 +38,11 @@ fn message<T>(panics: impl FnOnce() -> T) -> String {
 #[test]
 fn a_plugin_gets_the_variables_of_its_call_and_no_others() {
     rscni_test::run(|lab| {
-        let plugin = script(lab, "env", "cat > ${0%/*}/stdin; env | grep ^CNI_ | sort > ${0%/*}/env; env >&2");
+        let plugin = script(
+            lab,
+            "env",
+            "cat > ${0%/*}/stdin; env | grep ^CNI_ | sort > ${0%/*}/env; env >&2",
+        );
         let a = lab.container("a");
         let outcome = plugin.env("CNI_ARGS", "K=V").del(&a, "eth0", &config());
         outcome.success();
@@ -101,7 +107,9 @@ fn a_result_can_be_read_in_every_version() {
             "ip4": { "ip": "10.1.0.2/24", "gateway": "10.1.0.1", "routes": [{ "dst": "0.0.0.0/0" }] },
             "ip6": { "ip": "fd00::2/64" },
         });
-        let reply = says(lab, &before, 0).add(&a, "eth0", &json!({ "name": "net", "type": "says" })).success();
+        let reply = says(lab, &before, 0)
+            .add(&a, "eth0", &json!({ "name": "net", "type": "says" }))
+            .success();
         assert_eq!((reply.ips().len(), reply.gateways().len(), reply.routes().len()), (2, 1, 1));
     });
 }
@@ -137,7 +145,8 @@ fn success_that_is_not_as_the_specification_has_it_fails() {
 fn a_failed_assertion_shows_the_whole_call() {
     rscni_test::run(|lab| {
         let a = lab.container("a");
-        let plugin = script(lab, "loud", "cat > /dev/null; echo the log >&2; echo the output; exit 3");
+        let plugin =
+            script(lab, "loud", "cat > /dev/null; echo the log >&2; echo the output; exit 3");
         let text = message(|| plugin.add(&a, "eth0", &config()).success());
         for part in [
             "plugin   /run/rscni-test/dir/loud",
@@ -180,7 +189,11 @@ fn an_error_that_is_not_as_the_specification_has_it_fails() {
         wrong(json!({ "cniVersion": "1.1.0", "code": 7, "msg": "m" }), 0, "it succeeded");
         wrong(json!({ "cniVersion": "1.1.0", "msg": "m" }), 1, "no `code`");
         wrong(json!({ "cniVersion": "1.1.0", "code": 7 }), 1, "no `msg`");
-        wrong(json!({ "cniVersion": "1.1.0", "code": 7, "msg": "m", "details": 1 }), 1, "are no text");
+        wrong(
+            json!({ "cniVersion": "1.1.0", "code": 7, "msg": "m", "details": 1 }),
+            1,
+            "are no text",
+        );
         let unversioned = json!({ "code": 7, "msg": "m" });
         wrong(unversioned.clone(), 1, "no `cniVersion`");
         assert_eq!(says(lab, &unversioned, 1).add(&a, "eth0", &config()).failure().code(), 7);
@@ -239,7 +252,8 @@ fn a_plugin_need_not_read_its_configuration() {
 #[test]
 fn installed_plugins_find_each_other_by_name() {
     rscni_test::run(|lab| {
-        let program = script(lab, "multi", "cat > /dev/null; echo \"${0##*/}\" >&2; ls \"$CNI_PATH\" >&2");
+        let program =
+            script(lab, "multi", "cat > /dev/null; echo \"${0##*/}\" >&2; ls \"$CNI_PATH\" >&2");
         lab.install("ipam", program.program());
         let main = lab.install("main", program.program()).cni_path(["/run/rscni-test/bin"]);
         let outcome = main.call("STATUS").config(&config()).run();

@@ -1,8 +1,10 @@
 //! Plugins that speak every version, or say so. They are shell scripts, and none needs a private network.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
-use std::process::Command;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    process::Command,
+};
 
 use rscni_test::{Container, Plugin, VERSIONS, Versions, result_in};
 use serde_json::json;
@@ -37,7 +39,8 @@ fn plugin(from: &str, to: &str) -> (tempfile::TempDir, PathBuf) {
     // Written by another process: were it open in this one while another test starts something, the kernel would
     // refuse to run it (ETXTBSY).
     let write = ["-c", "printf %s \"$1\" >\"$0\" && chmod 755 \"$0\""];
-    let status = Command::new("sh").args(write).arg(&program).arg(RIGHT.replace(from, to)).status().unwrap();
+    let status =
+        Command::new("sh").args(write).arg(&program).arg(RIGHT.replace(from, to)).status().unwrap();
     assert!(status.success());
     (directory, program)
 }
@@ -50,22 +53,38 @@ fn a_plugin_that_speaks_every_version_passes() {
 
 #[test]
 fn a_plugin_that_must_be_chained_passes_if_the_test_says_so() {
-    let (_directory, program) = plugin("ADD,*) echo \"{\\\"cniVersion\\\":\\\"$version\\\"}\"", "ADD,*) fail 7");
+    let (_directory, program) =
+        plugin("ADD,*) echo \"{\\\"cniVersion\\\":\\\"$version\\\"}\"", "ADD,*) fail 7");
     Versions::of(&program).must_be_chained().speak();
-    assert!(complaint(&Versions::of(&program)).contains("expected success, but it ended with exit status: 1"));
+    assert!(
+        complaint(&Versions::of(&program))
+            .contains("expected success, but it ended with exit status: 1")
+    );
 }
 
 #[test]
 fn a_plugin_that_does_not_is_found_out() {
     for (from, to, told) in [
         ("\"0.1.0\",\"0.2.0\"", "\"0.2.0\"", "CNI_COMMAND=VERSION"),
-        ("\"prevResult\"://; ", "\"prevResult\"://; s/2[/]16/3\\/16/; s/5[/]16/6\\/16/; ", "10.1.0.6/16"),
+        (
+            "\"prevResult\"://; ",
+            "\"prevResult\"://; s/2[/]16/3\\/16/; s/5[/]16/6\\/16/; ",
+            "10.1.0.6/16",
+        ),
         ("ADD,*) echo \"{", "ADD,*) echo \"{\\\"ips\\\":[],", "\"ips\""),
         ("ADD,*) echo", "DEL,*) echo done ;; ADD,*) echo", "DEL must print nothing"),
-        ("0.[1-2].0 | 0.3.[0-1]) known=\"ADD", "0.[1-2].0 | 0.3.[0-1]) known=\"CHECK ADD", "CNI_COMMAND=CHECK"),
+        (
+            "0.[1-2].0 | 0.3.[0-1]) known=\"ADD",
+            "0.[1-2].0 | 0.3.[0-1]) known=\"CHECK ADD",
+            "CNI_COMMAND=CHECK",
+        ),
         ("1.0.0) known=\"ADD", "1.0.0) known=\"GC ADD", "CNI_COMMAND=GC"),
         ("    1.1.0)", "    *)", "\"cniVersion\":\"1.2.0\""),
-        ("{\\\"cniVersion\\\":\\\"$version\\\",\\\"code", "{\\\"cniVersion\\\":\\\"1.1.0\\\",\\\"code", "0.1.0"),
+        (
+            "{\\\"cniVersion\\\":\\\"$version\\\",\\\"code",
+            "{\\\"cniVersion\\\":\\\"1.1.0\\\",\\\"code",
+            "0.1.0",
+        ),
     ] {
         let (_directory, program) = plugin(from, to);
         let text = complaint(&Versions::of(program));
@@ -101,8 +120,13 @@ fn a_plugin_can_be_called_where_the_test_is() {
     let outcome = Plugin::at(program).del(&container, "eth0", &config);
     outcome.success();
     let path = format!("CNI_PATH={}", directory.path().display());
-    let expected =
-        ["CNI_COMMAND=DEL", "CNI_CONTAINERID=c1", "CNI_IFNAME=eth0", "CNI_NETNS=/nowhere/netns", path.as_str()];
+    let expected = [
+        "CNI_COMMAND=DEL",
+        "CNI_CONTAINERID=c1",
+        "CNI_IFNAME=eth0",
+        "CNI_NETNS=/nowhere/netns",
+        path.as_str(),
+    ];
     assert_eq!(outcome.stderr().lines().collect::<Vec<_>>(), expected);
 }
 

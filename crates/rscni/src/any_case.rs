@@ -3,9 +3,13 @@
 //! The Go plugins read their configuration so, and there are configurations that rely on it. A key in its own spelling
 //! goes before the others.
 
-use serde::de::value::{MapDeserializer, SeqDeserializer};
-use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
-use serde::forward_to_deserialize_any;
+use serde::{
+    de::{
+        DeserializeOwned, Deserializer, IntoDeserializer, Visitor,
+        value::{MapDeserializer, SeqDeserializer},
+    },
+    forward_to_deserialize_any,
+};
 use serde_json::{Error, Map, Value};
 
 /// Reads a value from JSON in which the keys of structs may be spelled in any case.
@@ -60,7 +64,8 @@ impl<'de> Deserializer<'de> for AnyCase {
                 list.end().map(|()| value)
             }
             Value::Object(map) => {
-                let mut map = MapDeserializer::new(map.into_iter().map(|(key, value)| (key, AnyCase(value))));
+                let mut map =
+                    MapDeserializer::new(map.into_iter().map(|(key, value)| (key, AnyCase(value))));
                 let value = visitor.visit_map(&mut map)?;
                 map.end().map(|()| value)
             }
@@ -88,7 +93,11 @@ impl<'de> Deserializer<'de> for AnyCase {
         if self.0.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -172,8 +181,13 @@ mod tests {
 
     #[test]
     fn what_has_the_wrong_type_is_an_error() {
-        for json in [json!({ "mtu": "x" }), json!({ "mtu": -1 }), json!({ "portMappings": [{}] }), json!([1]), json!(1)]
-        {
+        for json in [
+            json!({ "mtu": "x" }),
+            json!({ "mtu": -1 }),
+            json!({ "portMappings": [{}] }),
+            json!([1]),
+            json!(1),
+        ] {
             assert!(from_value::<Keys>(json.clone()).is_err(), "{json}");
         }
     }

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::conf::{NetConf, read_as};
-use crate::{Error, SpecVersion};
+use crate::{
+    Error, SpecVersion,
+    conf::{NetConf, read_as},
+};
 
 /// What a plugin is called with. The skeleton has validated it: names follow the spec's rules, and what the command
 /// requires is there.
@@ -37,7 +39,9 @@ impl Args {
     /// # Errors
     /// [`Error::InvalidNetworkConfig`] if there is none, which the skeleton never lets happen.
     pub fn conf(&self) -> Result<&NetConf, Error> {
-        self.config.as_ref().ok_or_else(|| Error::InvalidNetworkConfig("there is no network configuration".into()))
+        self.config
+            .as_ref()
+            .ok_or_else(|| Error::InvalidNetworkConfig("there is no network configuration".into()))
     }
 
     /// The version of the configuration; 0.1.0 without one.
@@ -104,12 +108,17 @@ impl CniArgs {
     pub fn parse(text: &str) -> Result<Self, Error> {
         let mut args = Self::default();
         for pair in text.split(';').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(|| {
-                Error::InvalidEnvValue(format!("CNI_ARGS: {pair:?} is not a pair of the form KEY=VALUE"))
-            })?;
+            let (key, value) =
+                pair.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(|| {
+                    Error::InvalidEnvValue(format!(
+                        "CNI_ARGS: {pair:?} is not a pair of the form KEY=VALUE"
+                    ))
+                })?;
             if key == "IgnoreUnknown" {
                 args.ignore_unknown = parse_bool(value).ok_or_else(|| {
-                    Error::InvalidEnvValue(format!("CNI_ARGS: IgnoreUnknown={value} must be 0, 1, true or false"))
+                    Error::InvalidEnvValue(format!(
+                        "CNI_ARGS: IgnoreUnknown={value} must be 0, 1, true or false"
+                    ))
                 })?;
             } else {
                 args.pairs.push((key.into(), value.into()));
@@ -138,7 +147,8 @@ impl CniArgs {
     /// # Errors
     /// [`Error::InvalidEnvValue`], naming the unknown keys.
     pub fn refuse_unknown(&self, known: &[&str]) -> Result<(), Error> {
-        let unknown: Vec<_> = self.pairs().map(|(key, _)| key).filter(|key| !known.contains(key)).collect();
+        let unknown: Vec<_> =
+            self.pairs().map(|(key, _)| key).filter(|key| !known.contains(key)).collect();
         if unknown.is_empty() || self.ignore_unknown {
             return Ok(());
         }
@@ -298,7 +308,10 @@ mod tests {
             ..NetConf::default()
         };
         let runtime = Args { config: Some(conf), ..Args::default() }.runtime_config().unwrap();
-        assert_eq!((runtime.port_mappings[0].host_port, runtime.port_mappings[0].container_port), (8080, 80));
+        assert_eq!(
+            (runtime.port_mappings[0].host_port, runtime.port_mappings[0].container_port),
+            (8080, 80)
+        );
         assert_eq!(runtime.port_mappings[0].host_ip, "127.0.0.1");
         assert_eq!(runtime.ip_ranges[0][0].range_start.as_deref(), Some("10.1.0.9"));
         assert_eq!(runtime.bandwidth.unwrap().egress_rate, 4096);
@@ -327,21 +340,36 @@ mod tests {
             ..NetConf::default()
         };
         let runtime = Args { config: Some(conf), ..Args::default() }.runtime_config().unwrap();
-        let mapping =
-            PortMapping { host_port: 8080, container_port: 80, protocol: "udp".into(), host_ip: "127.0.0.1".into() };
+        let mapping = PortMapping {
+            host_port: 8080,
+            container_port: 80,
+            protocol: "udp".into(),
+            host_ip: "127.0.0.1".into(),
+        };
         assert_eq!(runtime.port_mappings, [mapping]);
         let range = &runtime.ip_ranges[0][0];
-        assert_eq!((&*range.subnet, range.range_start.as_deref()), ("10.1.0.0/16", Some("10.1.0.9")));
-        let bandwidth = Bandwidth { ingress_rate: 1, ingress_burst: 2, egress_rate: 3, egress_burst: 4 };
+        assert_eq!(
+            (&*range.subnet, range.range_start.as_deref()),
+            ("10.1.0.0/16", Some("10.1.0.9"))
+        );
+        let bandwidth =
+            Bandwidth { ingress_rate: 1, ingress_burst: 2, egress_rate: 3, egress_burst: 4 };
         assert_eq!(runtime.bandwidth, Some(bandwidth));
         let dns = runtime.dns.unwrap();
-        assert_eq!((&*dns.servers[0], &*dns.searches[0], &*dns.options[0]), ("8.8.8.8", "a", "ndots:5"));
+        assert_eq!(
+            (&*dns.servers[0], &*dns.searches[0], &*dns.options[0]),
+            ("8.8.8.8", "a", "ndots:5")
+        );
     }
 
     #[test]
     fn a_capability_of_the_wrong_shape_is_code_7() {
-        let runtime_config = json!({ "portMappings": [{ "hostPort": 70000 }] }).as_object().cloned().unwrap();
-        let args = Args { config: Some(NetConf { runtime_config, ..NetConf::default() }), ..Args::default() };
+        let runtime_config =
+            json!({ "portMappings": [{ "hostPort": 70000 }] }).as_object().cloned().unwrap();
+        let args = Args {
+            config: Some(NetConf { runtime_config, ..NetConf::default() }),
+            ..Args::default()
+        };
         assert_eq!(args.runtime_config().unwrap_err().code(), 7);
     }
 }

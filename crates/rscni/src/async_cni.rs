@@ -19,18 +19,25 @@
 //! }
 //! ```
 
-use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
-use std::task::Poll;
+use std::{
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    task::Poll,
+};
 
-use crate::args::Args;
-use crate::plugin::{Identity, Prepared, answer_abort, deliver, failure, finish, panicked, prepare};
-use crate::request::{Command, Reply, Request};
-use crate::{CNIResult, Error, PluginInfo, SpecVersion};
+use crate::{
+    CNIResult, Error, PluginInfo, SpecVersion,
+    args::Args,
+    plugin::{Identity, Prepared, answer_abort, deliver, failure, finish, panicked, prepare},
+    request::{Command, Reply, Request},
+};
 
 /// An asynchronous plugin; what each command means is told at [`rscni::Cni`](crate::Cni).
-#[expect(async_fn_in_trait, reason = "the plugin's own main awaits it, so no bound on the future is wanted")]
+#[expect(
+    async_fn_in_trait,
+    reason = "the plugin's own main awaits it, so no bound on the future is wanted"
+)]
 pub trait Cni {
     /// ADD: attach the container.
     async fn add(&self, args: Args) -> Result<CNIResult, Error>;
@@ -99,7 +106,10 @@ where
 {
     /// A plugin made of three functions, `async fn` or such as return a boxed future.
     pub fn new(add: A, del: D, check: C, info: PluginInfo, about: impl Into<String>) -> Self {
-        Self { functions: Functions { add, del, check }, identity: Identity { info, about: about.into() } }
+        Self {
+            functions: Functions { add, del, check },
+            identity: Identity { info, about: about.into() },
+        }
     }
 
     /// Answers the call that this process was started with.

@@ -2,19 +2,25 @@
 //!
 //! [`AsyncExec`] is [`Exec`] with `async` before it; what is asked and answered, and when a plugin is ended, is the same.
 
-use std::io;
-use std::path::PathBuf;
-use std::process::ExitStatus;
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    path::PathBuf,
+    process::ExitStatus,
+    time::{Duration, Instant},
+};
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStdin, Command};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    process::{Child, ChildStdin, Command},
+    time::{sleep, timeout},
+};
 
-use crate::Error;
-use crate::invoke::{Exec, Exit, Invocation, Outcome, find_plugin};
-use crate::process::{self, GRACE, MAX_OUTPUT, PAUSE};
+use crate::{
+    Error,
+    invoke::{Exec, Exit, Invocation, Outcome, find_plugin},
+    process::{self, GRACE, MAX_OUTPUT, PAUSE},
+};
 
 /// A way from an invocation to its outcome that does not block.
 pub trait AsyncExec {
@@ -50,7 +56,9 @@ impl<E: Exec + Clone + Send + Sync + 'static> AsyncExec for OnThread<E> {
 
     async fn exec(&self, invocation: Invocation) -> io::Result<Outcome> {
         let exec = self.0.clone();
-        tokio::task::spawn_blocking(move || exec.exec(&invocation)).await.map_err(io::Error::other)?
+        tokio::task::spawn_blocking(move || exec.exec(&invocation))
+            .await
+            .map_err(io::Error::other)?
     }
 }
 

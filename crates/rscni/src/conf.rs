@@ -1,14 +1,14 @@
 //! The configuration of one plugin, as it arrives on stdin (spec: "Deriving request configuration from plugin
 //! configuration").
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::any_case;
-use crate::custom::Custom;
-use crate::result::{CNIResult, Dns, object};
-use crate::{Error, SpecVersion};
+use crate::{
+    Error, SpecVersion, any_case,
+    custom::Custom,
+    result::{CNIResult, Dns, object},
+};
 
 /// A plugin's configuration: the keys that the protocol knows, typed, and all others in [`custom`](NetConf::custom).
 ///
@@ -87,8 +87,9 @@ impl NetConf {
     /// [`Error::FailedToDecode`] with line and column if it is no JSON object or a known key has the wrong type;
     /// [`Error::IncompatibleVersion`] if `cniVersion` is none of the spec's.
     pub fn from_json(bytes: &[u8]) -> Result<Self, Error> {
-        let map: Map<String, Value> = serde_json::from_slice(bytes)
-            .map_err(|e| Error::FailedToDecode(format!("network configuration is not a JSON object: {e}")))?;
+        let map: Map<String, Value> = serde_json::from_slice(bytes).map_err(|e| {
+            Error::FailedToDecode(format!("network configuration is not a JSON object: {e}"))
+        })?;
         Self::try_from(map)
     }
 
@@ -119,9 +120,11 @@ impl NetConf {
                 map.insert(key.into(), text.as_str().into());
             }
         }
-        for (key, part) in
-            [("capabilities", &self.capabilities), ("runtimeConfig", &self.runtime_config), ("args", &self.args)]
-        {
+        for (key, part) in [
+            ("capabilities", &self.capabilities),
+            ("runtimeConfig", &self.runtime_config),
+            ("args", &self.args),
+        ] {
             if !part.is_empty() {
                 map.insert(key.into(), part.clone().into());
             }
@@ -130,7 +133,11 @@ impl NetConf {
         map.extend(self.ipam.as_ref().map(|ipam| ("ipam".to_owned(), object(ipam).into())));
         map.extend(self.dns.as_ref().map(|dns| ("dns".to_owned(), dns_object(dns))));
         map.extend(self.custom.to_map());
-        map.extend(self.prev_result.as_ref().map(|prev| ("prevResult".to_owned(), prev.to_json(self.cni_version))));
+        map.extend(
+            self.prev_result
+                .as_ref()
+                .map(|prev| ("prevResult".to_owned(), prev.to_json(self.cni_version))),
+        );
         if let Some(valid) = &self.valid_attachments {
             map.insert(VALID_ATTACHMENTS.into(), valid.iter().map(object).collect::<Value>());
         }
@@ -189,21 +196,30 @@ pub(crate) fn version_of(map: &Map<String, Value>) -> Result<SpecVersion, Error>
         None | Some(Value::Null) => Ok(SpecVersion::default()),
         Some(Value::String(text)) if text.is_empty() => Ok(SpecVersion::default()),
         Some(Value::String(text)) => text.parse(),
-        Some(other) => Err(Error::FailedToDecode(format!("cniVersion must be a string, not {other}"))),
+        Some(other) => {
+            Err(Error::FailedToDecode(format!("cniVersion must be a string, not {other}")))
+        }
     }
 }
 
 /// The version in which an error is told, which may be that `stdin` is no configuration: the one that it names, if
 /// that much can be read, and the newest otherwise.
 pub(crate) fn version_for_error(stdin: &[u8]) -> SpecVersion {
-    serde_json::from_slice(stdin).ok().and_then(|map| version_of(&map).ok()).unwrap_or(SpecVersion::LATEST)
+    serde_json::from_slice(stdin)
+        .ok()
+        .and_then(|map| version_of(&map).ok())
+        .unwrap_or(SpecVersion::LATEST)
 }
 
 /// Takes a known key out of the map; absent and null are the default.
-fn take<T: DeserializeOwned + Default>(map: &mut Map<String, Value>, key: &str) -> Result<T, Error> {
+fn take<T: DeserializeOwned + Default>(
+    map: &mut Map<String, Value>,
+    key: &str,
+) -> Result<T, Error> {
     match any_case::take(map, key) {
         None | Some(Value::Null) => Ok(T::default()),
-        Some(value) => any_case::from_value(value).map_err(|e| Error::FailedToDecode(format!("key {key:?}: {e}"))),
+        Some(value) => any_case::from_value(value)
+            .map_err(|e| Error::FailedToDecode(format!("key {key:?}: {e}"))),
     }
 }
 
@@ -211,7 +227,8 @@ fn take<T: DeserializeOwned + Default>(map: &mut Map<String, Value>, key: &str) 
 fn take_dns(map: &mut Map<String, Value>) -> Result<Option<Dns>, Error> {
     let dns: Map<String, Value> = take(map, "dns")?;
     let any_is_set = dns.values().any(|value| !value.is_null() && value != "");
-    let dns = any_case::from_value(dns).map_err(|e| Error::FailedToDecode(format!("key \"dns\": {e}")))?;
+    let dns = any_case::from_value(dns)
+        .map_err(|e| Error::FailedToDecode(format!("key \"dns\": {e}")))?;
     Ok(Some(dns).filter(|_| any_is_set))
 }
 
@@ -232,7 +249,9 @@ pub(crate) fn read_as<'a, T: DeserializeOwned>(
     let given: Vec<_> = part.into_iter().filter(|(_, value)| !value.is_null()).collect();
     let read = |without: Option<&String>| {
         let rest = given.iter().filter(|(key, _)| Some(*key) != without);
-        any_case::from_value(rest.map(|(key, value)| ((*key).clone(), (*value).clone())).collect::<Map<_, _>>())
+        any_case::from_value(
+            rest.map(|(key, value)| ((*key).clone(), (*value).clone())).collect::<Map<_, _>>(),
+        )
     };
     read(None).map_err(|error| {
         // serde names a key that is missing or unknown, but not one whose value has the wrong type.
@@ -253,18 +272,19 @@ mod tests {
 
     #[test]
     fn numbers_are_passed_on_to_the_last_digit() {
-        let text =
-            r#"{"cniVersion":"1.1.0","name":"net","own":{"x":2.666666666666666e117,"y":[0.1,18446744073709551615]}}"#;
+        let text = r#"{"cniVersion":"1.1.0","name":"net","own":{"x":2.666666666666666e117,"y":[0.1,18446744073709551615]}}"#;
         let conf = NetConf::from_json(text.as_bytes()).unwrap();
         let written = serde_json::to_string(&conf).unwrap();
         assert_eq!(NetConf::from_json(written.as_bytes()).unwrap(), conf);
-        assert!(written.contains("2.666666666666666e+117") && written.contains("18446744073709551615"), "{written}");
+        assert!(
+            written.contains("2.666666666666666e+117") && written.contains("18446744073709551615"),
+            "{written}"
+        );
     }
 
     #[test]
     fn another_spelling_of_a_key_that_was_passed_over_is_not_taken_for_it_later() {
-        let text =
-            r#"{ "name": "", "Name": "x", "runtimeConfig": {}, "RuntimeConfig": { "mac": 1 }, "CNIVERSION": "0.4.0" }"#;
+        let text = r#"{ "name": "", "Name": "x", "runtimeConfig": {}, "RuntimeConfig": { "mac": 1 }, "CNIVERSION": "0.4.0" }"#;
         let conf = NetConf::from_json(text.as_bytes()).unwrap();
         assert_eq!((conf.name.as_str(), conf.runtime_config.len(), conf.custom.len()), ("", 0, 0));
         assert_eq!(NetConf::try_from(conf.to_json()).unwrap(), conf);
@@ -282,7 +302,10 @@ mod tests {
         });
         let conf = read(&json);
         assert_eq!(Value::Object(conf.to_json()), json);
-        assert_eq!(conf.custom.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["zebra", "ape", "big", "half"]);
+        assert_eq!(
+            conf.custom.iter().map(|(key, _)| key).collect::<Vec<_>>(),
+            ["zebra", "ape", "big", "half"]
+        );
         let text = serde_json::to_string(&conf).unwrap();
         assert!(text.find("zebra") < text.find("ape"));
         assert!(text.contains(r#"{"type":"host-local","z":1,"a":2}"#));
@@ -296,8 +319,7 @@ mod tests {
                 "routes": [{ "dst": "0.0.0.0/0", "gw": "10.0.0.1" }], "dns": { "domain": "x" }
             }))
             .unwrap();
-            let json =
-                json!({ "cniVersion": version, "name": "n", "type": "t", "prevResult": result.to_json(version) });
+            let json = json!({ "cniVersion": version, "name": "n", "type": "t", "prevResult": result.to_json(version) });
             let conf = read(&json);
             assert_eq!(conf.prev_result.as_ref(), Some(&result), "{version}");
             assert_eq!(Value::Object(conf.to_json()), json, "{version}");
@@ -306,10 +328,13 @@ mod tests {
 
     #[test]
     fn absent_empty_and_null_parts_are_fine() {
-        let conf = read(&json!({ "name": "n", "ipam": {}, "dns": { "domain": "", "search": null } }));
+        let conf =
+            read(&json!({ "name": "n", "ipam": {}, "dns": { "domain": "", "search": null } }));
         assert_eq!((conf.cni_version, conf.ipam_type()), (SpecVersion::V0_1_0, None));
         assert!(conf.ipam.is_some() && conf.dns.is_none());
-        let conf = read(&json!({ "name": "n", "ipam": null, "dns": null, "prevResult": null, "args": null }));
+        let conf = read(
+            &json!({ "name": "n", "ipam": null, "dns": null, "prevResult": null, "args": null }),
+        );
         assert!(conf.ipam.is_none() && conf.dns.is_none() && conf.prev_result.is_none());
         assert_eq!(conf.valid_attachments, None);
         assert_eq!(read(&json!({ VALID_ATTACHMENTS: null })).valid_attachments, Some(Vec::new()));
@@ -334,7 +359,10 @@ mod tests {
             "CNIVersion": "1.0.0", "Name": "n", "ipmasq": true, "RuntimeConfig": { "a": 1 }, "isgateway": true,
             "IPAM": { "Type": "static" }, "DNS": { "Domain": "x" },
         }));
-        assert_eq!((conf.cni_version, &*conf.name, conf.ip_masq), (SpecVersion::V1_0_0, "n", Some(true)));
+        assert_eq!(
+            (conf.cni_version, &*conf.name, conf.ip_masq),
+            (SpecVersion::V1_0_0, "n", Some(true))
+        );
         assert_eq!((conf.ipam_type(), conf.runtime_config.len()), (Some("static"), 1));
         assert_eq!(conf.dns.clone().unwrap().domain.as_deref(), Some("x"));
         assert!(conf.custom_as::<Keys>().unwrap().is_gateway);

@@ -1,7 +1,6 @@
 //! The map of the keys that the library does not know.
 
-use std::collections::HashMap;
-use std::ops::Deref;
+use std::{collections::HashMap, ops::Deref};
 
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};

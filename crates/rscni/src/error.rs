@@ -70,7 +70,9 @@ impl Error {
     fn parts(&self) -> (u32, &str, &str) {
         match self {
             Self::IncompatibleVersion(text) => (1, "incompatible CNI version", text),
-            Self::UnsupportedNetworkConfiguration(text) => (2, "unsupported field in network configuration", text),
+            Self::UnsupportedNetworkConfiguration(text) => {
+                (2, "unsupported field in network configuration", text)
+            }
             Self::NotExist(text) => (3, "container unknown or does not exist", text),
             Self::InvalidEnvValue(text) => (4, "invalid environment variables", text),
             Self::IOFailure(text) => (5, "I/O failure", text),
@@ -79,9 +81,11 @@ impl Error {
             Self::InvalidNetns(text) => (8, "invalid network namespace", text),
             Self::TryAgainLater(text) => (11, "try again later", text),
             Self::PluginNotAvailable(text) => (50, "plugin not available", text),
-            Self::PluginNotAvailableLimitedConnectivity(text) => {
-                (51, "plugin not available, existing containers may have limited connectivity", text)
-            }
+            Self::PluginNotAvailableLimitedConnectivity(text) => (
+                51,
+                "plugin not available, existing containers may have limited connectivity",
+                text,
+            ),
             Self::Internal(text) => (999, "internal error", text),
             Self::Custom(code, msg, text) => (*code, msg, text),
         }
@@ -128,7 +132,11 @@ impl From<std::io::Error> for Error {
 
 impl From<serde_json::Error> for Error {
     fn from(error: serde_json::Error) -> Self {
-        if error.is_io() { Self::IOFailure(error.to_string()) } else { Self::FailedToDecode(error.to_string()) }
+        if error.is_io() {
+            Self::IOFailure(error.to_string())
+        } else {
+            Self::FailedToDecode(error.to_string())
+        }
     }
 }
 

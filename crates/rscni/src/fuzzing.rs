@@ -5,16 +5,16 @@
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::invoke::{Exit, Outcome};
 pub use crate::runtime::fuzzing::{cache, chain, network};
 use crate::{
-    Args, CNIResult, Cni, Command, Error, ErrorReply, NetConf, Plugin, PluginInfo, Reply, Request, SpecVersion,
+    Args, CNIResult, Cni, Command, Error, ErrorReply, NetConf, Plugin, PluginInfo, Reply, Request,
+    SpecVersion,
+    invoke::{Exit, Outcome},
 };
 
 /// A result in any version's shape: it survives in every version that can hold it.
@@ -30,7 +30,11 @@ pub fn result(data: &[u8]) {
         let read = through(&result, version);
         assert_eq!(read.to_json(version), written, "{version}");
         for newer in SpecVersion::ALL.into_iter().filter(|newer| *newer > version) {
-            assert_eq!(through(&read, newer).to_json(version), written, "{version} by way of {newer}");
+            assert_eq!(
+                through(&read, newer).to_json(version),
+                written,
+                "{version} by way of {newer}"
+            );
         }
     }
 }
@@ -50,7 +54,8 @@ pub fn configuration(data: &[u8]) {
     let text = serde_json::to_vec(&conf).expect("a configuration is JSON");
     let read = NetConf::from_json(&text).expect("what was written is read");
     // An old version's shape may hold less of the previous result.
-    let shape = |conf: &NetConf| conf.prev_result.as_ref().map(|result| result.to_json(conf.cni_version));
+    let shape =
+        |conf: &NetConf| conf.prev_result.as_ref().map(|result| result.to_json(conf.cni_version));
     assert_eq!(shape(&read), shape(&conf));
     let without = |conf: NetConf| NetConf { prev_result: None, ..conf };
     assert_eq!(without(read.clone()), without(conf));
@@ -65,7 +70,9 @@ pub fn dispatcher(data: &[u8]) {
     let mut request = Request { stdin: stdin.to_vec(), ..Request::default() };
     for line in head.split(|byte| *byte == b'\n') {
         let (name, value) = split(line, b"=");
-        request.vars.insert(String::from_utf8_lossy(name).into_owned(), OsString::from_vec(value.to_vec()));
+        request
+            .vars
+            .insert(String::from_utf8_lossy(name).into_owned(), OsString::from_vec(value.to_vec()));
     }
     request.netns_is_own = request.vars.contains_key("NETNS_IS_OWN");
     for info in [PluginInfo::default(), PluginInfo::since(SpecVersion::V0_4_0)] {
@@ -91,7 +98,10 @@ impl Obedient {
         let orders: Orders = args.conf()?.custom_as()?;
         match orders.error {
             Some(reply) => Err(reply.into()),
-            None => Ok(orders.result.or_else(|| args.conf().ok()?.prev_result.clone()).unwrap_or_default()),
+            None => Ok(orders
+                .result
+                .or_else(|| args.conf().ok()?.prev_result.clone())
+                .unwrap_or_default()),
         }
     }
 }
@@ -126,20 +136,33 @@ fn is_as_the_spec_says(request: &Request, info: &PluginInfo, reply: &Reply) {
     let outcome = Outcome::from(reply.clone());
     let json: Value = serde_json::from_slice(&reply.stdout).unwrap_or_default();
     match (&command, &reply.error) {
-        (None, error) => assert!(error.is_none() && reply.stdout.is_empty() && !reply.stderr.is_empty()),
+        (None, error) => {
+            assert!(error.is_none() && reply.stdout.is_empty() && !reply.stderr.is_empty())
+        }
         (_, Some(error)) => {
             let told: ErrorReply = serde_json::from_slice(&reply.stdout).expect("an error is told");
-            assert_eq!((told.code, &*told.msg, &*told.details), (error.code(), error.msg(), error.details()));
-            assert_eq!(outcome.into_success("a").unwrap_err(), told.into(), "and read as it was told");
+            assert_eq!(
+                (told.code, &*told.msg, &*told.details),
+                (error.code(), error.msg(), error.details())
+            );
+            assert_eq!(
+                outcome.into_success("a").unwrap_err(),
+                told.into(),
+                "and read as it was told"
+            );
         }
         (Some(Ok(Command::Add)), None) => {
             let result = outcome.into_result("a").expect("ADD has a result");
-            let version = json["cniVersion"].as_str().and_then(|text| text.parse().ok()).expect("it has a version");
+            let version = json["cniVersion"]
+                .as_str()
+                .and_then(|text| text.parse().ok())
+                .expect("it has a version");
             assert!(info.supports(version));
             assert_eq!(result.to_json(version), json, "and nothing else");
         }
         (Some(Ok(Command::Version)), None) => {
-            let versions: Vec<SpecVersion> = Deserialize::deserialize(&json["supportedVersions"]).expect("versions");
+            let versions: Vec<SpecVersion> =
+                Deserialize::deserialize(&json["supportedVersions"]).expect("versions");
             assert_eq!(versions, info.supported_versions());
         }
         (Some(Ok(_)), None) => assert!(reply.stdout.is_empty(), "no other command has a result"),
@@ -151,7 +174,9 @@ fn is_as_the_spec_says(request: &Request, info: &PluginInfo, reply: &Reply) {
     let version: SpecVersion =
         json["cniVersion"].as_str().and_then(|text| text.parse().ok()).expect("it has a version");
     let asked = serde_json::from_slice::<Value>(&request.stdin).ok();
-    let asked = asked.as_ref().and_then(|stdin| stdin.get("cniVersion")?.as_str()?.parse::<SpecVersion>().ok());
+    let asked = asked
+        .as_ref()
+        .and_then(|stdin| stdin.get("cniVersion")?.as_str()?.parse::<SpecVersion>().ok());
     assert!(asked.is_none_or(|asked| asked == version), "{version} instead of the configuration's");
 }
 
@@ -161,12 +186,17 @@ pub fn outcome(data: &[u8]) {
     let said = serde_json::from_slice::<ErrorReply>(&outcome.stdout).ok();
     let success = outcome.clone().into_success("a");
     assert_eq!(success.is_ok(), outcome.exit == Exit::Status(0));
-    if let (Err(error), Some(said), Exit::Status(_) | Exit::Signal(_)) = (&success, said, outcome.exit) {
+    if let (Err(error), Some(said), Exit::Status(_) | Exit::Signal(_)) =
+        (&success, said, outcome.exit)
+    {
         assert_eq!(*error, Error::from(said), "the plugin's own error is passed on as it came");
     }
     if let Err(error) = &success {
-        let told = serde_json::to_vec(&ErrorReply::new(error, SpecVersion::LATEST)).expect("an error can be told");
-        let again = Outcome { exit: Exit::Status(1), stdout: told, stderr: Vec::new() }.into_success("b").unwrap_err();
+        let told = serde_json::to_vec(&ErrorReply::new(error, SpecVersion::LATEST))
+            .expect("an error can be told");
+        let again = Outcome { exit: Exit::Status(1), stdout: told, stderr: Vec::new() }
+            .into_success("b")
+            .unwrap_err();
         assert_eq!(
             (again.code(), again.msg(), again.details()),
             (error.code(), error.msg(), error.details()),

@@ -5,21 +5,25 @@
 //! between is the trait [`Exec`]: [`Process`] starts a program; whoever has plugins linked in turns the invocation
 //! into a [`Request`] instead, and the [`Reply`] into an outcome.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    ffi::OsString,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 #[cfg(feature = "async")]
 pub use crate::async_exec::{AsyncExec, AsyncProcess, OnThread};
-use crate::error::ErrorReply;
-use crate::name::check_plugin_type;
-use crate::process::MAX_OUTPUT;
 pub use crate::process::Process;
-use crate::request::{Command, Reply, Request};
-use crate::{Args, CNIResult, Error};
+use crate::{
+    Args, CNIResult, Error,
+    error::ErrorReply,
+    name::check_plugin_type,
+    process::MAX_OUTPUT,
+    request::{Command, Reply, Request},
+};
 
 /// One call of a plugin, ready to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +88,11 @@ pub enum Exit {
 
 impl From<Reply> for Outcome {
     fn from(reply: Reply) -> Self {
-        Self { exit: Exit::Status(reply.exit_code().into()), stdout: reply.stdout, stderr: reply.stderr.into_bytes() }
+        Self {
+            exit: Exit::Status(reply.exit_code().into()),
+            stdout: reply.stdout,
+            stderr: reply.stderr.into_bytes(),
+        }
     }
 }
 
@@ -96,9 +104,12 @@ impl Outcome {
     pub fn into_result(self, plugin: &str) -> Result<CNIResult, Error> {
         self.check_exit(plugin)?;
         if self.stdout.trim_ascii().is_empty() {
-            return Err(Error::FailedToDecode(format!("plugin {plugin} succeeded, but printed no result")));
+            return Err(Error::FailedToDecode(format!(
+                "plugin {plugin} succeeded, but printed no result"
+            )));
         }
-        CNIResult::from_json(&self.stdout).map_err(|error| error.context(format!("plugin {plugin}")))
+        CNIResult::from_json(&self.stdout)
+            .map_err(|error| error.context(format!("plugin {plugin}")))
     }
 
     /// The end of a command that has no result.
@@ -122,7 +133,9 @@ impl Outcome {
             Exit::Status(status) => format!("ended with status {status} and gave no error reply"),
             Exit::Signal(signal) => format!("was ended by signal {signal} and gave no error reply"),
             Exit::TimedOut(limit) => format!("was ended since it took longer than {limit:?}"),
-            Exit::Flooded => format!("was ended since it printed more than {} MiB", MAX_OUTPUT >> 20),
+            Exit::Flooded => {
+                format!("was ended since it printed more than {} MiB", MAX_OUTPUT >> 20)
+            }
         };
         let said: Vec<_> = [("stdout", excerpt(&self.stdout)), ("stderr", excerpt(&self.stderr))]
             .into_iter()
@@ -172,12 +185,15 @@ pub trait Exec {
 pub fn find_plugin(plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
     use std::os::unix::fs::PermissionsExt;
     check_plugin_type(plugin)?;
-    let is_executable =
-        |file: &Path| std::fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
+    let is_executable = |file: &Path| {
+        std::fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+    };
     path.iter().map(|dir| dir.join(plugin)).find(|file| is_executable(file)).ok_or_else(|| {
         let dirs = path.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", ");
         let place = if dirs.is_empty() { "CNI_PATH, which is empty".to_owned() } else { dirs };
-        Error::InvalidNetworkConfig(format!("plugin {plugin} is not installed: no executable of that name in {place}"))
+        Error::InvalidNetworkConfig(format!(
+            "plugin {plugin} is not installed: no executable of that name in {place}"
+        ))
     })
 }
 
@@ -244,10 +260,12 @@ impl<'a> Delegate<'a> {
     /// [`Error::Internal`] if it fails without an error reply.
     pub fn add(&self) -> Result<CNIResult, Error> {
         let invocation = self.invocation(Command::Add)?;
-        self.exec(&invocation).and_then(|outcome| outcome.into_result(self.plugin)).inspect_err(|_| {
-            // The first error is the one to tell.
-            let _ = self.del();
-        })
+        self.exec(&invocation).and_then(|outcome| outcome.into_result(self.plugin)).inspect_err(
+            |_| {
+                // The first error is the one to tell.
+                let _ = self.del();
+            },
+        )
     }
 
     /// DEL.
@@ -288,7 +306,11 @@ impl<'a> Delegate<'a> {
 
     fn exec(&self, invocation: &Invocation) -> Result<Outcome, Error> {
         let outcome = self.exec.exec(invocation).map_err(|error| {
-            Error::IOFailure(format!("start plugin {} ({}): {error}", self.plugin, invocation.program.display()))
+            Error::IOFailure(format!(
+                "start plugin {} ({}): {error}",
+                self.plugin,
+                invocation.program.display()
+            ))
         })?;
         // What a delegated plugin says to people goes where this plugin's words go.
         let _ = io::stderr().write_all(&outcome.stderr);
@@ -317,9 +339,19 @@ impl<'a> Delegate<'a> {
 
 /// The `CNI_*` variables that say `args` to another plugin.
 pub(crate) fn variables(command: Command, args: &Args) -> BTreeMap<String, OsString> {
-    let path = args.path.iter().map(|dir| dir.as_os_str()).collect::<Vec<_>>().join(std::ffi::OsStr::new(":"));
-    let mut vars = BTreeMap::from([("CNI_COMMAND".to_owned(), command.as_str().into()), ("CNI_PATH".into(), path)]);
-    let mut set = |name: &str, value: Option<OsString>| vars.extend(value.map(|value| (name.to_owned(), value)));
+    let path = args
+        .path
+        .iter()
+        .map(|dir| dir.as_os_str())
+        .collect::<Vec<_>>()
+        .join(std::ffi::OsStr::new(":"));
+    let mut vars = BTreeMap::from([
+        ("CNI_COMMAND".to_owned(), command.as_str().into()),
+        ("CNI_PATH".into(), path),
+    ]);
+    let mut set = |name: &str, value: Option<OsString>| {
+        vars.extend(value.map(|value| (name.to_owned(), value)))
+    };
     set("CNI_CONTAINERID", Some(&args.container_id).filter(|id| !id.is_empty()).map(Into::into));
     set("CNI_IFNAME", Some(&args.ifname).filter(|name| !name.is_empty()).map(Into::into));
     set("CNI_NETNS", args.netns.clone().map(Into::into));

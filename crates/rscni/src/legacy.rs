@@ -13,7 +13,11 @@ use crate::result::{CNIResult, IpConfig, Route, address_or_empty, object};
 pub(crate) struct Ip {
     #[serde(rename = "ip")]
     address: IpNet,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "address_or_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "address_or_empty"
+    )]
     gateway: Option<IpAddr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     routes: Option<Vec<Route>>,
@@ -29,9 +33,17 @@ impl Ip {
     fn of_family(result: &CNIResult, v4: bool) -> Option<Self> {
         let is_family = |net: &IpNet| net.addr().is_ipv4() == v4;
         let ip = result.ips.iter().find(|ip| is_family(&ip.address))?;
-        let routes: Vec<_> =
-            result.routes.iter().filter(|r| is_family(&r.dst)).map(|r| Route::new(r.dst, r.gw)).collect();
-        Some(Self { address: ip.address, gateway: ip.gateway, routes: Some(routes).filter(|r| !r.is_empty()) })
+        let routes: Vec<_> = result
+            .routes
+            .iter()
+            .filter(|r| is_family(&r.dst))
+            .map(|r| Route::new(r.dst, r.gw))
+            .collect();
+        Some(Self {
+            address: ip.address,
+            gateway: ip.gateway,
+            routes: Some(routes).filter(|r| !r.is_empty()),
+        })
     }
 }
 

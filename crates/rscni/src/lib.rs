@@ -92,10 +92,12 @@ pub mod async_skel {
 
 /// The types of calls, configurations and results, under the name that earlier releases had for them.
 pub mod types {
-    pub use crate::args::{Args, PortMapping, RuntimeConfig};
-    pub use crate::conf::{Ipam, NetConf};
-    pub use crate::error::ErrorReply;
-    pub use crate::result::{CNIResult, Dns, Interface, IpConfig, Route};
+    pub use crate::{
+        args::{Args, PortMapping, RuntimeConfig},
+        conf::{Ipam, NetConf},
+        error::ErrorReply,
+        result::{CNIResult, Dns, Interface, IpConfig, Route},
+    };
 }
 
 /// What the README shows is compiled with the tests.

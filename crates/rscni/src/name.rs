@@ -76,10 +76,13 @@ const NBSP: u8 = 0xa0;
 /// [`Error::InvalidNetworkConfig`] if it holds NUL, or is longer than the kernel allows.
 pub fn check_path(key: &str, path: &str) -> Result<(), Error> {
     if path.contains('\0') {
-        return Err(Error::InvalidNetworkConfig(format!("{key} {path:?} is not a path: remove the NUL character")));
+        return Err(Error::InvalidNetworkConfig(format!(
+            "{key} {path:?} is not a path: remove the NUL character"
+        )));
     }
     if path.len() > LONGEST_PATH {
-        let problem = format!("{key} is {} bytes long: a path has up to {LONGEST_PATH}", path.len());
+        let problem =
+            format!("{key} is {} bytes long: a path has up to {LONGEST_PATH}", path.len());
         return Err(Error::InvalidNetworkConfig(problem));
     }
     Ok(())
@@ -91,9 +94,13 @@ pub fn check_path(key: &str, path: &str) -> Result<(), Error> {
 /// [`Error::InvalidNetworkConfig`] if it is empty, `.` or `..`, or holds a path separator or a control character.
 pub fn check_plugin_type(name: &str) -> Result<(), Error> {
     if name.is_empty() {
-        return Err(Error::InvalidNetworkConfig("the plugin has no type: set \"type\" to a plugin's name".into()));
+        return Err(Error::InvalidNetworkConfig(
+            "the plugin has no type: set \"type\" to a plugin's name".into(),
+        ));
     }
-    if matches!(name, "." | "..") || name.contains(|c: char| matches!(c, '/' | '\\') || c.is_control()) {
+    if matches!(name, "." | "..")
+        || name.contains(|c: char| matches!(c, '/' | '\\') || c.is_control())
+    {
         return Err(Error::InvalidNetworkConfig(format!(
             "type {name:?} is not the name of a plugin: it must be a file name, without a path"
         )));
@@ -101,11 +108,14 @@ pub fn check_plugin_type(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-const IDENTIFIER: &str = "must start with a letter or digit and go on with letters, digits, '_', '.' or '-'";
+const IDENTIFIER: &str =
+    "must start with a letter or digit and go on with letters, digits, '_', '.' or '-'";
 
 fn identifier_problem(name: &str) -> Option<&'static str> {
     if name.len() > LONGEST_IDENTIFIER {
-        return Some("is longer than 200 bytes: give it a shorter one, since files are named after it");
+        return Some(
+            "is longer than 200 bytes: give it a shorter one, since files are named after it",
+        );
     }
     let is_identifier = name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
@@ -124,7 +134,9 @@ mod tests {
         let longest = "x".repeat(LONGEST_IDENTIFIER);
         assert!(check_container_id(&longest).is_ok() && check_network_name(&longest).is_ok());
         let longer = longest + "x";
-        for bad in ["", ".", "..", "-a", "_a", "a/b", "../a", "a b", "a\n", "a\0", "é", "a;b", &longer] {
+        for bad in
+            ["", ".", "..", "-a", "_a", "a/b", "../a", "a b", "a\n", "a\0", "é", "a;b", &longer]
+        {
             assert_eq!(check_container_id(bad).unwrap_err().code(), 4, "{bad:?}");
             assert_eq!(check_network_name(bad).unwrap_err().code(), 7, "{bad:?}");
         }
@@ -135,7 +147,20 @@ mod tests {
         for good in ["eth0", "a.b", "fifteen-letters", "@x", "é"] {
             assert!(check_interface_name(good).is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", "sixteen-letters!", "a/b", "a:b", "a b", "a\tb", "a\nb", "a\0", "eth%d", "à"] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "sixteen-letters!",
+            "a/b",
+            "a:b",
+            "a b",
+            "a\tb",
+            "a\nb",
+            "a\0",
+            "eth%d",
+            "à",
+        ] {
             assert_eq!(check_interface_name(bad).unwrap_err().code(), 4, "{bad:?}");
         }
     }

@@ -4,17 +4,21 @@
 //! [`run`](Plugin::run)), or an asynchronous one ([`async_cni`](crate::async_cni), with the feature `async`).
 //! All of them go through [`prepare`] and [`finish`], which validate the call and shape the reply, and do no I/O.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
-use crate::args::{Args, parse_bool};
-use crate::conf::{NetConf, version_for_error};
-use crate::error::{Error, ErrorReply};
-use crate::name::{check_container_id, check_interface_name, check_network_name};
-use crate::request::{Command, Reply, Request};
-use crate::result::CNIResult;
-use crate::version::{PluginInfo, SpecVersion};
+use crate::{
+    args::{Args, parse_bool},
+    conf::{NetConf, version_for_error},
+    error::{Error, ErrorReply},
+    name::{check_container_id, check_interface_name, check_network_name},
+    request::{Command, Reply, Request},
+    result::CNIResult,
+    version::{PluginInfo, SpecVersion},
+};
 
 /// A plugin, as a type with state.
 ///
@@ -133,8 +137,17 @@ pub(crate) struct Identity {
 
 impl Plugin<Functions> {
     /// A plugin made of three functions; GC and STATUS succeed without doing anything.
-    pub fn new(add: CmdFn, del: CmdFn, check: CmdFn, info: PluginInfo, about: impl Into<String>) -> Self {
-        Self { functions: Functions { add, del, check }, identity: Identity { info, about: about.into() } }
+    pub fn new(
+        add: CmdFn,
+        del: CmdFn,
+        check: CmdFn,
+        info: PluginInfo,
+        about: impl Into<String>,
+    ) -> Self {
+        Self {
+            functions: Functions { add, del, check },
+            identity: Identity { info, about: about.into() },
+        }
     }
 
     /// Answers the call that this process was started with.
@@ -228,9 +241,10 @@ pub(crate) fn prepare(request: &Request, identity: &Identity) -> Prepared {
     };
     match command {
         Err(error) => Prepared::Done(failure(error, version_for_error(&request.stdin))),
-        Ok(Command::Version) => {
-            Prepared::Done(Reply { stdout: identity.info.reply(&request.stdin), ..Reply::default() })
-        }
+        Ok(Command::Version) => Prepared::Done(Reply {
+            stdout: identity.info.reply(&request.stdin),
+            ..Reply::default()
+        }),
         Ok(command) => match args(command, request, &identity.info) {
             Ok(args) => Prepared::Call(command, Box::new(args)),
             Err((error, version)) => Prepared::Done(failure(error, version)),
@@ -241,7 +255,9 @@ pub(crate) fn prepare(request: &Request, identity: &Identity) -> Prepared {
 /// Shapes the reply to a call.
 pub(crate) fn finish(version: SpecVersion, outcome: Result<Option<CNIResult>, Error>) -> Reply {
     match outcome {
-        Ok(Some(result)) => Reply { stdout: result.to_json(version).to_string().into_bytes(), ..Reply::default() },
+        Ok(Some(result)) => {
+            Reply { stdout: result.to_json(version).to_string().into_bytes(), ..Reply::default() }
+        }
         Ok(None) => Reply::default(),
         Err(error) => failure(error, version),
     }
@@ -249,7 +265,10 @@ pub(crate) fn finish(version: SpecVersion, outcome: Result<Option<CNIResult>, Er
 
 /// The error that stands for a panic.
 pub(crate) fn panicked(payload: &(dyn Any + Send)) -> Error {
-    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let text = payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     Error::Internal(format!("the plugin panicked: {}", text.unwrap_or("without a message")))
 }
 
@@ -281,7 +300,11 @@ pub(crate) fn deliver(reply: Reply) -> Result<(), Error> {
 
 fn about(identity: &Identity) -> Reply {
     let separator = if identity.about.is_empty() { "" } else { "\n" };
-    let stderr = format!("{}{separator}CNI protocol versions supported: {}\n", identity.about, identity.info.list());
+    let stderr = format!(
+        "{}{separator}CNI protocol versions supported: {}\n",
+        identity.about,
+        identity.info.list()
+    );
     Reply { stderr, ..Reply::default() }
 }
 
@@ -291,10 +314,15 @@ pub(crate) fn failure(error: Error, version: SpecVersion) -> Reply {
 }
 
 /// Builds the arguments of a call. An error comes with the version that its reply is to be in.
-fn args(command: Command, request: &Request, info: &PluginInfo) -> Result<Args, (Error, SpecVersion)> {
+fn args(
+    command: Command,
+    request: &Request,
+    info: &PluginInfo,
+) -> Result<Args, (Error, SpecVersion)> {
     // The configuration decides the version of every reply, so it is read first, even where another error is told.
     let config = NetConf::from_json(&request.stdin);
-    let version = config.as_ref().map_or_else(|_| version_for_error(&request.stdin), |conf| conf.cni_version);
+    let version =
+        config.as_ref().map_or_else(|_| version_for_error(&request.stdin), |conf| conf.cni_version);
     validate(command, request, info, config).map_err(|error| (error, version))
 }
 
@@ -366,10 +394,15 @@ struct Variables {
 
 impl Variables {
     fn read(command: Command, request: &Request) -> Result<Self, Error> {
-        let is_missing = |name: &&&str| request.vars.get(**name).is_none_or(|value| value.is_empty());
-        let missing: Vec<_> = command.required_variables().iter().filter(is_missing).copied().collect();
+        let is_missing =
+            |name: &&&str| request.vars.get(**name).is_none_or(|value| value.is_empty());
+        let missing: Vec<_> =
+            command.required_variables().iter().filter(is_missing).copied().collect();
         if !missing.is_empty() {
-            return Err(Error::InvalidEnvValue(format!("{command} needs {}: set it", missing.join(", "))));
+            return Err(Error::InvalidEnvValue(format!(
+                "{command} needs {}: set it",
+                missing.join(", ")
+            )));
         }
         let get = |name: &str| match request.vars.get(name) {
             None => Ok(None),
@@ -386,7 +419,8 @@ impl Variables {
             ifname: of_attachment("CNI_IFNAME")?.unwrap_or_default(),
             args: of_attachment("CNI_ARGS")?.filter(|args| !args.is_empty()),
             path: get("CNI_PATH")?.unwrap_or_default(),
-            netns_override: get("CNI_NETNS_OVERRIDE")?.is_some_and(|text| parse_bool(&text) == Some(true)),
+            netns_override: get("CNI_NETNS_OVERRIDE")?
+                .is_some_and(|text| parse_bool(&text) == Some(true)),
         })
     }
 }

@@ -3,16 +3,22 @@
 //! What is asked and what is answered is [`invoke`](crate::invoke)'s. A process that is ended is ended with all that it
 //! has started: a plugin with a time limit is the leader of a process group of its own.
 
-use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io::{self, Read, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::{CommandExt, ExitStatusExt},
+    },
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid},
+};
 
 use crate::invoke::{Exec, Exit, Inherits, Invocation, Outcome};
 
@@ -62,7 +68,11 @@ pub(crate) fn command(invocation: &Invocation) -> Command {
         _ => invocation.inherits == Inherits::Everything,
     };
     command.env_clear().envs(std::env::vars_os().filter(|(name, _)| is_inherited(name)));
-    command.envs(&invocation.vars).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .envs(&invocation.vars)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     if invocation.time_limit.is_some() {
         // Only then, since the keys that end a program end just the group that the terminal knows.
         command.process_group(0);
@@ -74,7 +84,10 @@ pub(crate) fn command(invocation: &Invocation) -> Command {
 fn start(command: &mut Command, deadline: Option<Instant>) -> io::Result<Child> {
     for _ in 0..50 {
         match command.spawn() {
-            Err(error) if is_being_installed(&error) && deadline.is_none_or(|deadline| Instant::now() < deadline) => {
+            Err(error)
+                if is_being_installed(&error)
+                    && deadline.is_none_or(|deadline| Instant::now() < deadline) =>
+            {
                 std::thread::sleep(Duration::from_millis(100));
             }
             started => return started,
@@ -140,7 +153,9 @@ impl Running {
         let _ = self.signal(Signal::TERM);
         let begin = Instant::now();
         while begin.elapsed() < GRACE && !streams.are_flooded() {
-            if !streams.can_print() && self.has_ended().unwrap_or(true) || streams.pump(Some(PAUSE)).is_err() {
+            if !streams.can_print() && self.has_ended().unwrap_or(true)
+                || streams.pump(Some(PAUSE)).is_err()
+            {
                 break;
             }
         }
@@ -197,8 +212,11 @@ impl<'a> Streams<'a> {
     /// Waits until something can be read or written, and does it.
     fn pump(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let outputs = self.outputs.iter().filter_map(|output| output.pipe.as_ref());
-        let mut fds: Vec<_> = outputs.map(|pipe| PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)).collect();
-        fds.extend(self.stdin.as_ref().map(|pipe| PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::OUT)));
+        let mut fds: Vec<_> =
+            outputs.map(|pipe| PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)).collect();
+        fds.extend(
+            self.stdin.as_ref().map(|pipe| PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::OUT)),
+        );
         // A time that cannot be told is as good as none.
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         match poll(&mut fds, timeout.as_ref()) {

@@ -3,10 +3,12 @@
 //! [`Request`] and [`Reply`] are all that the dispatcher knows of the world; the process's environment and streams
 //! are read and written here, and nowhere else.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::io::{IsTerminal, Read, Write};
-use std::path::Path;
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    io::{IsTerminal, Read, Write},
+    path::Path,
+};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -66,7 +68,9 @@ impl std::str::FromStr for Command {
             .into_iter()
             .find(|command| command.as_str() == text)
             .ok_or_else(|| {
-                Error::InvalidEnvValue(format!("CNI_COMMAND={text:?} must be ADD, DEL, CHECK, GC, STATUS or VERSION"))
+                Error::InvalidEnvValue(format!(
+                    "CNI_COMMAND={text:?} must be ADD, DEL, CHECK, GC, STATUS or VERSION"
+                ))
             })
     }
 }
@@ -111,7 +115,9 @@ impl Request {
                 std::io::stdin().lock().read_to_end(stdin)
             }
         };
-        outcome.map_err(|e| Error::IOFailure(format!("read the network configuration from stdin: {e}")))?;
+        outcome.map_err(|e| {
+            Error::IOFailure(format!("read the network configuration from stdin: {e}"))
+        })?;
         Ok(request)
     }
 
@@ -180,7 +186,9 @@ impl Reply {
         let written = stdout.write_all(&self.stdout).and_then(|()| stdout.flush());
         match self.error {
             Some(error) => Err(error),
-            None => written.map_err(|e| Error::IOFailure(format!("write the reply to stdout: {e}"))),
+            None => {
+                written.map_err(|e| Error::IOFailure(format!("write the reply to stdout: {e}")))
+            }
         }
     }
 }

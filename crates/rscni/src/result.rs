@@ -66,7 +66,12 @@ pub struct Interface {
     #[serde(default, skip_serializing_if = "no_text", deserialize_with = "empty_is_none")]
     pub socket_path: Option<String>,
     /// The platform's identifier of the PCI device behind it (1.1.0).
-    #[serde(default, rename = "pciID", skip_serializing_if = "no_text", deserialize_with = "empty_is_none")]
+    #[serde(
+        default,
+        rename = "pciID",
+        skip_serializing_if = "no_text",
+        deserialize_with = "empty_is_none"
+    )]
     pub pci_id: Option<String>,
 }
 
@@ -76,12 +81,20 @@ pub struct IpConfig {
     /// Index into [`CNIResult::interfaces`] of the interface that has it.
     ///
     /// Up to 0.4.0 some plugins write -1 for "unknown"; that is read as none.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "negative_is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "negative_is_none"
+    )]
     pub interface: Option<u32>,
     /// The address with its prefix length.
     pub address: IpNet,
     /// The default gateway of its subnet.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "address_or_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "address_or_empty"
+    )]
     pub gateway: Option<IpAddr>,
 }
 
@@ -98,7 +111,11 @@ pub struct Route {
     /// The destination.
     pub dst: IpNet,
     /// The next hop; without it the gateway of the addresses may be used.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "address_or_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "address_or_empty"
+    )]
     pub gw: Option<IpAddr>,
     /// Path MTU in bytes (1.1.0).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -155,7 +172,8 @@ impl CNIResult {
     /// # Errors
     /// [`Error::FailedToDecode`] if it is no JSON object of any version's shape.
     pub fn from_json(bytes: &[u8]) -> Result<Self, Error> {
-        serde_json::from_slice(bytes).map_err(|e| Error::FailedToDecode(format!("result of a plugin: {e}")))
+        serde_json::from_slice(bytes)
+            .map_err(|e| Error::FailedToDecode(format!("result of a plugin: {e}")))
     }
 
     /// This result in the shape of `version`, with its `cniVersion`.
@@ -233,7 +251,8 @@ impl TryFrom<Map<String, Value>> for CNIResult {
 
     fn try_from(map: Map<String, Value>) -> Result<Self, serde_json::Error> {
         let any = AnyShape::deserialize(Value::Object(map))?;
-        let mut result = Self { interfaces: any.interfaces, ips: any.ips, routes: any.routes, dns: any.dns };
+        let mut result =
+            Self { interfaces: any.interfaces, ips: any.ips, routes: any.routes, dns: any.dns };
         for ip in any.ip4.into_iter().chain(any.ip6) {
             ip.add_to(&mut result);
         }
@@ -244,16 +263,23 @@ impl TryFrom<Map<String, Value>> for CNIResult {
 /// Serde takes a list for a struct, its members in order. Where the spec wants an object, nothing else will do.
 fn objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Vec<T>, D::Error> {
     let entries = Option::<Vec<Map<String, Value>>>::deserialize(d)?.unwrap_or_default();
-    entries.into_iter().map(|entry| T::deserialize(entry).map_err(serde::de::Error::custom)).collect()
+    entries
+        .into_iter()
+        .map(|entry| T::deserialize(entry).map_err(serde::de::Error::custom))
+        .collect()
 }
 
 /// As [`objects`], for one.
-fn object_or_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<T>, D::Error> {
+fn object_or_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    d: D,
+) -> Result<Option<T>, D::Error> {
     let object = Option::<Map<String, Value>>::deserialize(d)?;
     object.map(|object| T::deserialize(object).map_err(serde::de::Error::custom)).transpose()
 }
 
-fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(d: D) -> Result<T, D::Error> {
+fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    d: D,
+) -> Result<T, D::Error> {
     Ok(Option::deserialize(d)?.unwrap_or_default())
 }
 
@@ -269,13 +295,17 @@ fn no_text(text: &Option<String>) -> bool {
 
 fn negative_is_none<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u32>, D::Error> {
     match Option::<i64>::deserialize(d)? {
-        Some(index) if index >= 0 => u32::try_from(index).map(Some).map_err(serde::de::Error::custom),
+        Some(index) if index >= 0 => {
+            u32::try_from(index).map(Some).map_err(serde::de::Error::custom)
+        }
         _ => Ok(None),
     }
 }
 
 /// Go writes an absent address as an empty string in places.
-pub(crate) fn address_or_empty<'de, D: Deserializer<'de>>(d: D) -> Result<Option<IpAddr>, D::Error> {
+pub(crate) fn address_or_empty<'de, D: Deserializer<'de>>(
+    d: D,
+) -> Result<Option<IpAddr>, D::Error> {
     empty_is_none(d)?.map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()
 }
 
@@ -381,7 +411,8 @@ mod tests {
                 { "address": "10.0.0.4/24" }
             ]
         }));
-        let addresses: Vec<_> = result.container_ips("eth0").map(|ip| ip.address.addr().to_string()).collect();
+        let addresses: Vec<_> =
+            result.container_ips("eth0").map(|ip| ip.address.addr().to_string()).collect();
         assert_eq!(addresses, ["10.0.0.2", "10.0.0.4"]);
     }
 

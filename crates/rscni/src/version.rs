@@ -3,8 +3,7 @@
 //! A version here is a version of the *specification*. The Go library has release numbers of its own (1.2.3, 1.3.0);
 //! they are not spec versions, and a configuration that names one is refused with code 1.
 
-use std::fmt;
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -35,8 +34,15 @@ pub enum SpecVersion {
 
 impl SpecVersion {
     /// Every version, oldest first.
-    pub const ALL: [Self; 7] =
-        [Self::V0_1_0, Self::V0_2_0, Self::V0_3_0, Self::V0_3_1, Self::V0_4_0, Self::V1_0_0, Self::V1_1_0];
+    pub const ALL: [Self; 7] = [
+        Self::V0_1_0,
+        Self::V0_2_0,
+        Self::V0_3_0,
+        Self::V0_3_1,
+        Self::V0_4_0,
+        Self::V1_0_0,
+        Self::V1_1_0,
+    ];
 
     /// The newest version, 1.1.0.
     pub const LATEST: Self = Self::V1_1_0;
@@ -148,7 +154,8 @@ impl PluginInfo {
         let input: serde_json::Value = serde_json::from_slice(stdin).unwrap_or_default();
         let asked = input["cniVersion"].as_str().and_then(|text| text.parse().ok());
         let version = asked.or(self.supported.last().copied()).unwrap_or(SpecVersion::LATEST);
-        let reply = serde_json::json!({ "cniVersion": version, "supportedVersions": self.supported });
+        let reply =
+            serde_json::json!({ "cniVersion": version, "supportedVersions": self.supported });
         reply.to_string().into_bytes()
     }
 
@@ -188,7 +195,8 @@ mod tests {
 
     #[test]
     fn abilities_come_with_the_version_that_brought_them() {
-        let with = |f: fn(SpecVersion) -> bool| SpecVersion::ALL.into_iter().filter(|v| f(*v)).count();
+        let with =
+            |f: fn(SpecVersion) -> bool| SpecVersion::ALL.into_iter().filter(|v| f(*v)).count();
         assert_eq!(with(SpecVersion::has_legacy_result), 2);
         assert_eq!(with(SpecVersion::has_chaining), 5);
         assert_eq!(with(SpecVersion::has_check), 3);

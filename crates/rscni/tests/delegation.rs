@@ -1,11 +1,11 @@
 //! Delegation to real programs: shell scripts that answer as the test says, or do not answer at all.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
-use rscni::invoke::{Delegate, Exec, Process};
-use rscni::{Args, CNIResult, Command, Error, NetConf, SpecVersion};
+use rscni::{
+    Args, CNIResult, Command, Error, NetConf, SpecVersion,
+    invoke::{Delegate, Exec, Process},
+};
 use rstest::rstest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -33,8 +33,7 @@ impl Installed {
         );
         fs::write(&file, text).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
-        let config =
-            r#"{ "cniVersion": "1.1.0", "name": "net", "type": "main", "ipam": { "type": "ipam" }, "z": 1, "a": 2 }"#;
+        let config = r#"{ "cniVersion": "1.1.0", "name": "net", "type": "main", "ipam": { "type": "ipam" }, "z": 1, "a": 2 }"#;
         let args = Args {
             container_id: "c1".into(),
             netns: Some("/nowhere/netns".into()),
@@ -73,7 +72,8 @@ impl Installed {
 
 #[test]
 fn the_plugin_gets_this_calls_environment_and_configuration() {
-    let installed = Installed::new("cat >$DIR/stdin.$CNI_COMMAND; [ $CNI_COMMAND = ADD ] && echo '{}' || true");
+    let installed =
+        Installed::new("cat >$DIR/stdin.$CNI_COMMAND; [ $CNI_COMMAND = ADD ] && echo '{}' || true");
     let ipam = installed.ipam();
     ipam.add().unwrap();
     ipam.check().unwrap();
@@ -98,12 +98,14 @@ fn the_plugin_gets_this_calls_environment_and_configuration() {
 /// What this process has of its own, such as cargo's variables, is no business of the other plugin.
 #[test]
 fn of_all_other_variables_the_plugin_gets_path_and_the_trace_alone() {
-    let installed = Installed::new("tr '\\0' '\\n' </proc/$$/environ | cut -d= -f1 | sort >$DIR/names");
+    let installed =
+        Installed::new("tr '\\0' '\\n' </proc/$$/environ | cut -d= -f1 | sort >$DIR/names");
     installed.ipam().del().unwrap();
     let names = installed.read("names");
     let others: Vec<_> = names.lines().filter(|name| !name.starts_with("CNI_")).collect();
     let trace = ["BAGGAGE", "PATH", "TRACEPARENT", "TRACESTATE"];
-    let expected: Vec<_> = trace.into_iter().filter(|name| std::env::var_os(name).is_some()).collect();
+    let expected: Vec<_> =
+        trace.into_iter().filter(|name| std::env::var_os(name).is_some()).collect();
     assert!(std::env::vars_os().count() > expected.len() + 1 && expected.contains(&"PATH"));
     assert_eq!(others, expected);
 }
@@ -155,7 +157,10 @@ fn an_error_is_passed_on_as_it_came() {
             Error::Custom(11, "pool is empty".into(), "10.1.0.0/30".into()),
         ),
         // As Go's plugins write it.
-        (r#"{ "code": 999, "msg": "no space" }"#, Error::Custom(999, "no space".into(), String::new())),
+        (
+            r#"{ "code": 999, "msg": "no space" }"#,
+            Error::Custom(999, "no space".into(), String::new()),
+        ),
     ] {
         let installed = Installed::failing(reply);
         let ipam = installed.ipam();
@@ -172,7 +177,8 @@ fn an_add_that_fails_is_undone() {
     assert_eq!(installed.ipam().add().unwrap_err().msg(), "half way");
     assert_eq!(installed.commands(), ["ADD", "DEL"]);
     // The undoing may fail as well; the first error is told.
-    let installed = Installed::new(r#"echo "{ \"code\": 100, \"msg\": \"$CNI_COMMAND failed\" }"; exit 1"#);
+    let installed =
+        Installed::new(r#"echo "{ \"code\": 100, \"msg\": \"$CNI_COMMAND failed\" }"; exit 1"#);
     assert_eq!(installed.ipam().add().unwrap_err().msg(), "ADD failed");
     // An answer that cannot be read may stand for an address that is taken.
     let installed = Installed::answering("garbage");
@@ -187,11 +193,20 @@ fn an_add_that_fails_is_undone() {
 #[rstest]
 #[case::nothing("exit 1", "status 1")]
 #[case::garbage("echo garbage; exit 3", "status 3 and gave no error reply; stdout: garbage")]
-#[case::another_document("echo '{ \"ips\": [] }'; exit 1", "no error reply; stdout: { \"ips\": [] }")]
-#[case::only_stderr("echo 'panic: oh' >&2; exit 2", "status 2 and gave no error reply; stderr: panic: oh")]
+#[case::another_document(
+    "echo '{ \"ips\": [] }'; exit 1",
+    "no error reply; stdout: { \"ips\": [] }"
+)]
+#[case::only_stderr(
+    "echo 'panic: oh' >&2; exit 2",
+    "status 2 and gave no error reply; stderr: panic: oh"
+)]
 #[case::killed("kill -9 $$", "signal 9")]
 #[case::bytes("printf '\\377\\376'; exit 1", "stdout: \u{fffd}\u{fffd}")]
-fn a_plugin_that_ends_without_an_error_reply_is_an_internal_error(#[case] script: &str, #[case] told: &str) {
+fn a_plugin_that_ends_without_an_error_reply_is_an_internal_error(
+    #[case] script: &str,
+    #[case] told: &str,
+) {
     let installed = Installed::new(script);
     for error in [installed.ipam().add().unwrap_err(), installed.ipam().del().unwrap_err()] {
         assert_eq!(error.code(), 999);
@@ -217,7 +232,8 @@ fn a_success_without_a_result_is_a_failed_add(#[case] script: &str) {
 #[test]
 fn output_without_measure_is_read_and_an_excerpt_told() {
     // More than any pipe holds, in both streams at once.
-    let flood = "head -c 4000000 /dev/zero | tr '\\0' x; head -c 4000000 /dev/zero | tr '\\0' y >&2;";
+    let flood =
+        "head -c 4000000 /dev/zero | tr '\\0' x; head -c 4000000 /dev/zero | tr '\\0' y >&2;";
     let flooding = Installed::new(&format!("{flood} exit 1"));
     // Not through `del`, which would pass all that on to the stderr of the tests.
     let outcome = Process.exec(&flooding.ipam().invocation(Command::Del).unwrap()).unwrap();
@@ -225,10 +241,12 @@ fn output_without_measure_is_read_and_an_excerpt_told() {
     let error = outcome.into_success("ipam").unwrap_err();
     assert_eq!(error.code(), 999);
     assert!(error.details().len() < 4096, "{}", error.details().len());
-    let routes: Vec<_> =
-        (0..60_000).map(|n: u32| json!({ "dst": format!("10.{}.{}.0/24", n >> 8, n & 255) })).collect();
+    let routes: Vec<_> = (0..60_000)
+        .map(|n: u32| json!({ "dst": format!("10.{}.{}.0/24", n >> 8, n & 255) }))
+        .collect();
     let installed = Installed::new("cat $DIR/result");
-    fs::write(installed.directory.path().join("result"), json!({ "routes": routes }).to_string()).unwrap();
+    fs::write(installed.directory.path().join("result"), json!({ "routes": routes }).to_string())
+        .unwrap();
     assert_eq!(installed.ipam().add().unwrap().routes.len(), 60_000);
 }
 
@@ -238,7 +256,8 @@ fn a_plugin_need_not_read_its_configuration() {
     let megabytes = json!({ "blob": "x".repeat(4 << 20) }).to_string().into_bytes();
     installed.ipam().with_config(megabytes.clone()).add().unwrap();
     // Nor read it before it answers.
-    let installed = Installed::new("head -c 4000000 /dev/zero | tr '\\0' ' '; cat >/dev/null; echo '{}'");
+    let installed =
+        Installed::new("head -c 4000000 /dev/zero | tr '\\0' ' '; cat >/dev/null; echo '{}'");
     installed.ipam().with_config(megabytes).add().unwrap();
 }
 
@@ -252,7 +271,13 @@ fn a_plugin_need_not_read_its_configuration() {
 fn what_is_no_installed_plugin_is_refused(#[case] plugin: &str, #[case] told: &str) {
     let installed = Installed::answering("{}");
     let delegate = Delegate::new(&Process, &installed.args, plugin);
-    let outcomes = [delegate.add().map(drop), delegate.del(), delegate.check(), delegate.gc(), delegate.status()];
+    let outcomes = [
+        delegate.add().map(drop),
+        delegate.del(),
+        delegate.check(),
+        delegate.gc(),
+        delegate.status(),
+    ];
     for outcome in outcomes {
         let error = outcome.unwrap_err();
         assert_eq!(error.code(), 7);
@@ -269,11 +294,14 @@ fn the_first_executable_in_the_path_is_called() {
     fs::create_dir(directory.path().join("ipam")).unwrap();
     fs::copy("/bin/false", second.path().join("ipam")).unwrap();
     let own = installed.directory.path();
-    let path: Vec<PathBuf> = [not_executable.path(), directory.path(), own, second.path()].map(Into::into).into();
+    let path: Vec<PathBuf> =
+        [not_executable.path(), directory.path(), own, second.path()].map(Into::into).into();
     let args = Args { path, ..installed.args.clone() };
     Delegate::new(&Process, &args, "ipam").add().unwrap();
     let args = Args { path: Vec::new(), ..args };
-    assert!(Delegate::new(&Process, &args, "ipam").add().unwrap_err().details().contains("CNI_PATH"));
+    assert!(
+        Delegate::new(&Process, &args, "ipam").add().unwrap_err().details().contains("CNI_PATH")
+    );
 }
 
 #[test]
@@ -288,7 +316,8 @@ fn a_program_that_cannot_be_started_is_an_io_failure() {
 #[test]
 fn a_plugin_that_is_being_written_is_waited_for() {
     let installed = Installed::answering("{}");
-    let file = fs::File::options().append(true).open(installed.directory.path().join("ipam")).unwrap();
+    let file =
+        fs::File::options().append(true).open(installed.directory.path().join("ipam")).unwrap();
     std::thread::scope(|scope| {
         let add = scope.spawn(|| installed.ipam().add());
         std::thread::sleep(std::time::Duration::from_millis(150));

@@ -2,8 +2,10 @@
 //!
 //! Every call in this file goes to the same plugin written in the three styles, and they have to agree.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt,
+};
 
 use rscni::{Args, CNIResult, Error, Plugin, PluginInfo, Reply, Request, SpecVersion};
 use rstest::rstest;
@@ -24,7 +26,10 @@ fn act(args: Args) -> Result<CNIResult, Error> {
         // The way to see what the plugin was given, for all commands.
         Some("tell") => Err(Error::Custom(
             200,
-            format!("{} {:?} {} {:?} {:?}", args.container_id, args.netns, args.ifname, args.args, args.path),
+            format!(
+                "{} {:?} {} {:?} {:?}",
+                args.container_id, args.netns, args.ifname, args.args, args.path
+            ),
             serde_json::to_string(conf)?,
         )),
         _ => Ok(conf.prev_result.clone().unwrap_or_default()),
@@ -61,9 +66,11 @@ fn in_trait_style(info: PluginInfo, request: &Request) -> Reply {
 
 #[cfg(feature = "async")]
 mod asynchronous {
-    use std::future::Future;
-    use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
+    use std::{
+        future::Future,
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
 
     use super::*;
 
@@ -97,11 +104,16 @@ mod asynchronous {
     }
 
     pub(crate) fn in_trait_style(info: PluginInfo, request: &Request) -> Reply {
-        block_on(rscni::async_cni::Plugin::default().msg(ABOUT).versions(info).reply(&Style, request))
+        block_on(
+            rscni::async_cni::Plugin::default().msg(ABOUT).versions(info).reply(&Style, request),
+        )
     }
 
     pub(crate) fn in_function_style(info: PluginInfo, request: &Request) -> Reply {
-        block_on(rscni::async_cni::Plugin::new(act_later, act_later, act_later, info, ABOUT).reply(request))
+        block_on(
+            rscni::async_cni::Plugin::new(act_later, act_later, act_later, info, ABOUT)
+                .reply(request),
+        )
     }
 
     /// The least of executors: the library needs none in particular.
@@ -135,7 +147,8 @@ impl Call {
         ];
         let vars = vars.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         let request = Request { vars, stdin: Vec::new(), netns_is_own: false };
-        Self { request, info: PluginInfo::default() }.config(&json!({ "cniVersion": "1.1.0", "name": "net" }))
+        Self { request, info: PluginInfo::default() }
+            .config(&json!({ "cniVersion": "1.1.0", "name": "net" }))
     }
 
     fn var(mut self, name: &str, value: impl Into<OsString>) -> Self {
@@ -169,18 +182,36 @@ impl Call {
 
     /// The reply, which is the same in all styles.
     fn reply(&self) -> Reply {
-        let command = self.request.vars.get("CNI_COMMAND").and_then(|command| command.to_str()).unwrap_or_default();
+        let command = self
+            .request
+            .vars
+            .get("CNI_COMMAND")
+            .and_then(|command| command.to_str())
+            .unwrap_or_default();
         let reply = in_trait_style(self.info.clone(), &self.request);
         // With functions, GC and STATUS succeed whatever the plugin would do.
-        let told = matches!(command, "GC" | "STATUS") && reply.error.as_ref().is_some_and(|e| e.code() >= 11);
+        let told = matches!(command, "GC" | "STATUS")
+            && reply.error.as_ref().is_some_and(|e| e.code() >= 11);
         if !told {
-            assert_eq!(in_function_style(self.info.clone(), &self.request), reply, "functions against trait");
+            assert_eq!(
+                in_function_style(self.info.clone(), &self.request),
+                reply,
+                "functions against trait"
+            );
         }
         #[cfg(feature = "async")]
         {
-            assert_eq!(asynchronous::in_trait_style(self.info.clone(), &self.request), reply, "async against sync");
+            assert_eq!(
+                asynchronous::in_trait_style(self.info.clone(), &self.request),
+                reply,
+                "async against sync"
+            );
             if !told {
-                assert_eq!(asynchronous::in_function_style(self.info.clone(), &self.request), reply, "async functions");
+                assert_eq!(
+                    asynchronous::in_function_style(self.info.clone(), &self.request),
+                    reply,
+                    "async functions"
+                );
             }
         }
         reply
@@ -237,7 +268,11 @@ fn a_command_needs_its_variables_and_no_others(#[case] command: &str, #[case] re
     } else {
         let details = none.fails(4);
         for name in ALL {
-            assert_eq!(details.contains(name), required.contains(&name), "all missing ones at once: {details}");
+            assert_eq!(
+                details.contains(name),
+                required.contains(&name),
+                "all missing ones at once: {details}"
+            );
         }
     }
 }
@@ -247,7 +282,9 @@ fn names_are_validated_before_the_plugin_runs() {
     let commands = ["ADD", "DEL", "CHECK"];
     for command in commands {
         for id in ["../../etc/passwd", "-a", "a b", "a/b", ".", "é", "a\n"] {
-            assert!(Call::new(command).var("CNI_CONTAINERID", id).fails(4).contains("CNI_CONTAINERID"));
+            assert!(
+                Call::new(command).var("CNI_CONTAINERID", id).fails(4).contains("CNI_CONTAINERID")
+            );
         }
         for ifname in ["sixteen-letters!", "a/b", "a b", "a:b", ".", "..", "a\t"] {
             assert!(Call::new(command).var("CNI_IFNAME", ifname).fails(4).contains("CNI_IFNAME"));
@@ -258,14 +295,17 @@ fn names_are_validated_before_the_plugin_runs() {
             let call = Call::new(command).config(&json!({ "cniVersion": "1.1.0", "name": name }));
             assert!(call.fails(7).contains("name"));
         }
-        assert!(Call::new(command).config(&json!({ "cniVersion": "1.1.0" })).fails(7).contains("name"));
+        assert!(
+            Call::new(command).config(&json!({ "cniVersion": "1.1.0" })).fails(7).contains("name")
+        );
     }
 }
 
 #[test]
 fn gc_and_status_have_no_container_whatever_the_environment_holds() {
     for command in ["GC", "STATUS"] {
-        let call = Call::new(command).var("CNI_CONTAINERID", "../x").var("CNI_IFNAME", "/").in_own_netns();
+        let call =
+            Call::new(command).var("CNI_CONTAINERID", "../x").var("CNI_IFNAME", "/").in_own_netns();
         call.succeeds();
         let reply = call.config(&doing("tell")).reply();
         let error = reply.error.unwrap();
@@ -277,14 +317,23 @@ fn gc_and_status_have_no_container_whatever_the_environment_holds() {
 fn the_plugin_gets_what_the_caller_gave() {
     let reply = Call::new("ADD").var("CNI_ARGS", "A=1").config(&doing("tell")).reply();
     let error = reply.error.unwrap();
-    assert_eq!(error.msg(), r#"c1 Some("/nowhere/netns") eth0 Some("A=1") ["/opt/cni/bin", "/usr/lib/cni"]"#);
+    assert_eq!(
+        error.msg(),
+        r#"c1 Some("/nowhere/netns") eth0 Some("A=1") ["/opt/cni/bin", "/usr/lib/cni"]"#
+    );
     let call = Call::new("DEL").without("CNI_NETNS").without("CNI_PATH").config(&doing("tell"));
     assert_eq!(call.reply().error.unwrap().msg(), "c1 None eth0 None []");
 }
 
 #[test]
 fn commands_exist_from_the_version_that_brought_them() {
-    let since = [("ADD", "0.1.0"), ("DEL", "0.1.0"), ("CHECK", "0.4.0"), ("GC", "1.1.0"), ("STATUS", "1.1.0")];
+    let since = [
+        ("ADD", "0.1.0"),
+        ("DEL", "0.1.0"),
+        ("CHECK", "0.4.0"),
+        ("GC", "1.1.0"),
+        ("STATUS", "1.1.0"),
+    ];
     for (command, since) in since {
         for version in SpecVersion::ALL {
             let call = Call::new(command).config(&json!({ "cniVersion": version, "name": "net" }));
@@ -314,7 +363,12 @@ fn only_versions_of_the_spec_are_versions() {
             assert!(call.fails(1).contains(version));
         }
     }
-    assert!(Call::new("ADD").config(&json!({ "cniVersion": 1.1, "name": "net" })).fails(6).contains("cniVersion"));
+    assert!(
+        Call::new("ADD")
+            .config(&json!({ "cniVersion": 1.1, "name": "net" }))
+            .fails(6)
+            .contains("cniVersion")
+    );
 }
 
 #[test]
@@ -352,7 +406,9 @@ fn without_a_command_a_person_is_told_about_the_plugin() {
         assert_eq!((reply.exit_code(), reply.stdout.as_slice()), (0, &b""[..]));
         assert_eq!(
             reply.stderr,
-            format!("{ABOUT}\nCNI protocol versions supported: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0\n")
+            format!(
+                "{ABOUT}\nCNI protocol versions supported: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0\n"
+            )
         );
     }
 }
@@ -381,7 +437,9 @@ fn the_own_network_namespace_is_refused_before_the_plugin_runs() {
 
 #[test]
 fn del_of_a_container_whose_path_leads_to_the_own_network_namespace_is_one_without_namespace() {
-    let told = |call: Call| call.in_own_netns().config(&doing("tell")).reply().error.unwrap().msg().to_owned();
+    let told = |call: Call| {
+        call.in_own_netns().config(&doing("tell")).reply().error.unwrap().msg().to_owned()
+    };
     assert_eq!(told(Call::new("DEL")), told(Call::new("DEL").without("CNI_NETNS")));
     assert!(told(Call::new("DEL").var("CNI_NETNS_OVERRIDE", "1")).contains("/nowhere/netns"));
 }
@@ -434,8 +492,23 @@ fn every_failure_is_told_in_the_version_of_the_configuration() {
 #[test]
 fn what_is_no_configuration_is_code_6() {
     for command in COMMANDS {
-        for stdin in ["", " ", "null", "[]", "\"x\"", "17", "{", "{} {}", "{\"name\": }", "\u{feff}{}", "[{}]"] {
-            assert!(Call::new(command).stdin(stdin).fails(6).contains("configuration"), "{stdin:?}");
+        for stdin in [
+            "",
+            " ",
+            "null",
+            "[]",
+            "\"x\"",
+            "17",
+            "{",
+            "{} {}",
+            "{\"name\": }",
+            "\u{feff}{}",
+            "[{}]",
+        ] {
+            assert!(
+                Call::new(command).stdin(stdin).fails(6).contains("configuration"),
+                "{stdin:?}"
+            );
         }
         Call::new(command).stdin(*b"\xff\xfe{}").fails(6);
         for (key, value) in [
@@ -464,7 +537,9 @@ fn nesting_without_end_is_refused_not_a_crash() {
 #[test]
 fn bytes_that_are_no_text_are_an_error_where_they_matter() {
     let bytes = OsStr::from_bytes(b"a\xff");
-    for name in ["CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH"] {
+    for name in
+        ["CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH"]
+    {
         assert!(Call::new("ADD").var(name, bytes).fails(4).contains(name));
     }
     Call::new("STATUS").var("CNI_CONTAINERID", bytes).succeeds();
@@ -493,7 +568,8 @@ fn empty_and_null_parts_are_fine() {
             Call::new(command).config(&config).succeeds();
         }
     }
-    let with_nothing = json!({ "cniVersion": "1.1.0", "name": "net", "prevResult": { "cniVersion": "1.1.0" } });
+    let with_nothing =
+        json!({ "cniVersion": "1.1.0", "name": "net", "prevResult": { "cniVersion": "1.1.0" } });
     assert_eq!(Call::new("ADD").config(&with_nothing).succeeds(), br#"{"cniVersion":"1.1.0"}"#);
 }
 
@@ -502,17 +578,20 @@ fn a_megabyte_of_configuration_is_fine() {
     let blob = "x".repeat(1 << 20);
     let config = json!({ "cniVersion": "1.1.0", "name": "net", "blob": blob, "do": "tell" });
     assert!(Call::new("ADD").config(&config).fails(200).contains(&blob));
-    let many: serde_json::Map<_, _> = (0..100_000).map(|n| (format!("key-{n}"), n.into())).collect();
+    let many: serde_json::Map<_, _> =
+        (0..100_000).map(|n| (format!("key-{n}"), n.into())).collect();
     let config = json!({ "cniVersion": "1.1.0", "name": "net", "many": many });
     Call::new("ADD").config(&config).succeeds();
 }
 
 #[test]
 fn ips_of_a_result_are_shaped_for_the_version() {
-    let ips = json!([{ "address": "10.0.0.2/24", "gateway": "10.0.0.1" }, { "address": "fd00::2/64" }]);
+    let ips =
+        json!([{ "address": "10.0.0.2/24", "gateway": "10.0.0.1" }, { "address": "fd00::2/64" }]);
     for version in SpecVersion::ALL {
         let config = json!({ "cniVersion": version, "name": "net", "prevResult": { "ips": ips } });
-        let reply: Value = serde_json::from_slice(&Call::new("ADD").config(&config).succeeds()).unwrap();
+        let reply: Value =
+            serde_json::from_slice(&Call::new("ADD").config(&config).succeeds()).unwrap();
         assert_eq!(reply["cniVersion"], version.as_str());
         match version.as_str() {
             "0.1.0" | "0.2.0" => {
@@ -521,7 +600,10 @@ fn ips_of_a_result_are_shaped_for_the_version() {
                 assert!(reply.get("ips").is_none());
             }
             "0.3.0" | "0.3.1" | "0.4.0" => {
-                assert_eq!((&reply["ips"][0]["version"], &reply["ips"][1]["version"]), (&json!("4"), &json!("6")));
+                assert_eq!(
+                    (&reply["ips"][0]["version"], &reply["ips"][1]["version"]),
+                    (&json!("4"), &json!("6"))
+                );
             }
             _ => assert_eq!(reply["ips"], ips),
         }

@@ -2,8 +2,7 @@
 
 use std::net::IpAddr;
 
-use proptest::option::of;
-use proptest::prelude::*;
+use proptest::{option::of, prelude::*};
 use rscni::{CNIResult, Dns, Interface, IpConfig, IpNet, NetConf, Route, SpecVersion};
 use serde_json::{Value, json};
 

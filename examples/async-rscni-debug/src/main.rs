@@ -4,8 +4,7 @@
 
 use std::path::PathBuf;
 
-use rscni::async_cni::Plugin;
-use rscni::{Args, CNIResult, Error, PluginInfo};
+use rscni::{Args, CNIResult, Error, PluginInfo, async_cni::Plugin};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::fs;

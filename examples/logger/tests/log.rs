@@ -16,7 +16,8 @@ fn speaks_every_version() {
 fn logs_every_variable_and_the_configuration_of_every_command() {
     let config = logger().config("1.1.0", None);
     for command in ["ADD", "DEL", "CHECK", "GC", "STATUS"] {
-        let outcome = logger().call(command, &config).env("CNI_PATH", "/opt/cni/bin:/usr/lib/cni").run();
+        let outcome =
+            logger().call(command, &config).env("CNI_PATH", "/opt/cni/bin:/usr/lib/cni").run();
         outcome.success();
         assert_eq!(
             outcome.stderr(),

@@ -2,8 +2,7 @@
 //!
 //! It is written as three functions, one for each command that concerns a container.
 
-use std::fs;
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use rscni::{Args, CNIResult, Error, Plugin, PluginInfo};
 use serde::Deserialize;

@@ -1,13 +1,15 @@
 //! What the debug plugins write; both, the synchronous and the asynchronous one, have to pass.
 
-use std::fs;
-use std::path::Path;
+use std::{fs, path::Path};
 
 use rscni_test::{Versions, result_in};
 use serde_json::Value;
 
 /// The plugin of the package that this test is compiled for.
-const PROGRAM: &str = match (option_env!("CARGO_BIN_EXE_rscni-debug"), option_env!("CARGO_BIN_EXE_async-rscni-debug")) {
+const PROGRAM: &str = match (
+    option_env!("CARGO_BIN_EXE_rscni-debug"),
+    option_env!("CARGO_BIN_EXE_async-rscni-debug"),
+) {
     (Some(program), _) | (None, Some(program)) => program,
     (None, None) => panic!("the package has no debug plugin"),
 };
@@ -19,8 +21,10 @@ fn debug(directory: &Path) -> Versions {
 }
 
 fn names_in(directory: &Path) -> Vec<String> {
-    let mut names: Vec<_> =
-        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -39,7 +43,11 @@ fn each_command_has_its_file_with_all_that_was_given() {
     let directory = directory.path().join("to/be/made");
     let config = debug(&directory).config(LATEST, Some(&result_in(LATEST)));
     for (command, name) in [("ADD", "Add"), ("DEL", "Del"), ("CHECK", "Check")] {
-        debug(&directory).call(command, &config).env("CNI_PATH", "/opt/cni/bin:/usr/lib/cni").run().success();
+        debug(&directory)
+            .call(command, &config)
+            .env("CNI_PATH", "/opt/cni/bin:/usr/lib/cni")
+            .run()
+            .success();
         assert_eq!(
             fs::read_to_string(directory.join(format!("c1-{name}"))).unwrap(),
             format!(

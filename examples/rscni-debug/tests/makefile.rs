@@ -1,9 +1,11 @@
 //! `make start` and `make stop`, with programs in place of `kind` and `docker` that note what they are asked.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::{Command, Output};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Output},
+};
 
 use tempfile::TempDir;
 
@@ -14,9 +16,15 @@ impl Programs {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let dir = directory.path().display();
-        for (name, then) in [("kind", "true"), ("docker", "cp \"$2\" $DIR/copied.$(basename \"$3\")")] {
+        for (name, then) in
+            [("kind", "true"), ("docker", "cp \"$2\" $DIR/copied.$(basename \"$3\")")]
+        {
             let file = directory.path().join(name);
-            fs::write(&file, format!("#!/bin/sh\nDIR={dir}\necho {name} \"$@\" >>$DIR/calls\n{then}\n")).unwrap();
+            fs::write(
+                &file,
+                format!("#!/bin/sh\nDIR={dir}\necho {name} \"$@\" >>$DIR/calls\n{then}\n"),
+            )
+            .unwrap();
             fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
         }
         Self(directory)
@@ -43,7 +51,9 @@ impl Programs {
     /// The calls so far, without the directories of what is copied.
     fn calls(&self) -> Vec<String> {
         let calls = fs::read_to_string(self.0.path().join("calls")).unwrap();
-        let short = |word: &str| if word.starts_with('/') { word.rsplit('/').next().unwrap() } else { word }.to_owned();
+        let short = |word: &str| {
+            if word.starts_with('/') { word.rsplit('/').next().unwrap() } else { word }.to_owned()
+        };
         calls.lines().map(|line| line.split(' ').map(short).collect::<Vec<_>>().join(" ")).collect()
     }
 
@@ -54,7 +64,10 @@ impl Programs {
 
 /// What a plugin says of itself.
 fn about(plugin: &Path) -> String {
-    let output = Command::new(plugin).env_remove("CNI_COMMAND").output().expect("start the plugin that was copied");
+    let output = Command::new(plugin)
+        .env_remove("CNI_COMMAND")
+        .output()
+        .expect("start the plugin that was copied");
     String::from_utf8(output.stderr).unwrap()
 }
 
@@ -74,7 +87,10 @@ fn start_brings_plugin_and_list_to_the_node_and_stop_removes_the_cluster() {
         let plugin = programs.copied("rscni-debug");
         assert!(about(&plugin).starts_with(&format!("{package}: ")), "{}", about(&plugin));
         let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("netconf.json");
-        assert_eq!(fs::read(programs.copied("01-rscni-debug.conflist")).unwrap(), fs::read(list).unwrap());
+        assert_eq!(
+            fs::read(programs.copied("01-rscni-debug.conflist")).unwrap(),
+            fs::read(list).unwrap()
+        );
 
         programs.make(".", &["stop"]);
         assert_eq!(programs.calls()[3..], ["kind delete cluster --name kind"]);
@@ -100,7 +116,8 @@ fn the_examples_directory_forwards() {
 #[test]
 fn the_list_ends_in_the_debug_plugin() {
     let list: serde_json::Value = serde_json::from_str(include_str!("../netconf.json")).unwrap();
-    let types: Vec<_> = list["plugins"].as_array().unwrap().iter().map(|plugin| plugin["type"].clone()).collect();
+    let types: Vec<_> =
+        list["plugins"].as_array().unwrap().iter().map(|plugin| plugin["type"].clone()).collect();
     assert_eq!(types, ["ptp", "portmap", "rscni-debug"]);
     assert_eq!(list["plugins"][0]["ipam"]["type"], "host-local");
     assert_eq!(list["plugins"][2]["cniOutput"], "/tmp/cni");

@@ -38,9 +38,12 @@ impl Cni for Sample {
         let result = prev_result(&args)?;
 
         // The result may hold addresses of the host's side, a bridge's for instance. These are the container's.
-        let addresses: Vec<_> = result.container_ips(&args.ifname).map(|ip| ip.address.to_string()).collect();
+        let addresses: Vec<_> =
+            result.container_ips(&args.ifname).map(|ip| ip.address.to_string()).collect();
         if addresses.is_empty() {
-            return Err(Error::InvalidNetworkConfig("the plugins before gave the container no address".into()));
+            return Err(Error::InvalidNetworkConfig(
+                "the plugins before gave the container no address".into(),
+            ));
         }
         // What the runtime passes in for this container: `"capabilities": { "sample": true }` in the configuration
         // asks for it. The capabilities that the spec's conventions know have fields of their own, such as `mac`.
@@ -80,7 +83,9 @@ impl Cni for Sample {
 
 fn prev_result(args: &Args) -> Result<&CNIResult, Error> {
     let chained = args.conf()?.prev_result.as_ref();
-    chained.ok_or_else(|| Error::InvalidNetworkConfig("sample must be called as a chained plugin".into()))
+    chained.ok_or_else(|| {
+        Error::InvalidNetworkConfig("sample must be called as a chained plugin".into())
+    })
 }
 
 fn main() -> Result<(), Error> {

@@ -24,9 +24,13 @@ fn its_required_key_is_required() {
     let wrong = [bare(), bare().key("anotherAwesomeArg", ""), sample().key("myAwesomeFlag", "yes")];
     for plugin in wrong {
         for command in ["ADD", "DEL", "CHECK", "STATUS"] {
-            let outcome = plugin.call(command, &plugin.config(LATEST, Some(&result_in(LATEST)))).run();
+            let outcome =
+                plugin.call(command, &plugin.config(LATEST, Some(&result_in(LATEST)))).run();
             let error = outcome.error(7);
-            assert!(error.details().contains("Awesome") || error.details().contains("boolean"), "{outcome}");
+            assert!(
+                error.details().contains("Awesome") || error.details().contains("boolean"),
+                "{outcome}"
+            );
         }
     }
 }
@@ -50,8 +54,9 @@ fn lists_the_addresses_of_the_container_and_not_the_hosts() {
             { "version": "4", "address": "10.1.0.5/16", "interface": 1 },
         ],
     });
-    let plugin =
-        sample().key("myAwesomeFlag", true).key("runtimeConfig", json!({ "sample": { "key": "value" }, "mac": "x" }));
+    let plugin = sample()
+        .key("myAwesomeFlag", true)
+        .key("runtimeConfig", json!({ "sample": { "key": "value" }, "mac": "x" }));
     let outcome = plugin.call("ADD", &plugin.config("0.3.0", Some(&prev_result))).run();
     assert_eq!(*outcome.success(), prev_result);
     assert_eq!(
@@ -63,5 +68,9 @@ fn lists_the_addresses_of_the_container_and_not_the_hosts() {
 #[test]
 fn a_container_without_address_is_an_error() {
     let prev_result = json!({ "cniVersion": "1.1.0", "interfaces": [{ "name": "eth0", "sandbox": "/nowhere/netns" }] });
-    sample().call("ADD", &sample().config(LATEST, Some(&prev_result))).run().error(7).mentions("no address");
+    sample()
+        .call("ADD", &sample().config(LATEST, Some(&prev_result)))
+        .run()
+        .error(7)
+        .mentions("no address");
 }

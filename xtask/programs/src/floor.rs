@@ -22,8 +22,12 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match *arguments.as_slice() {
-        ["lo-up", netns] => Ok(Netlink::open_in(&Netns::open(netns)?)?.set_link(LOOPBACK, &set(true))?),
-        ["lo-down", netns] => Ok(Netlink::open_in(&Netns::open(netns)?)?.set_link(LOOPBACK, &set(false))?),
+        ["lo-up", netns] => {
+            Ok(Netlink::open_in(&Netns::open(netns)?)?.set_link(LOOPBACK, &set(true))?)
+        }
+        ["lo-down", netns] => {
+            Ok(Netlink::open_in(&Netns::open(netns)?)?.set_link(LOOPBACK, &set(false))?)
+        }
         ["bridge-add", bridge, end, netns, address, gateway] => {
             let bridge = bridge.parse().context("the index of the bridge")?;
             let netns = Netns::open(netns)?;
@@ -43,7 +47,9 @@ fn main() -> Result<()> {
             let to_gateway = Route { oif: inner, ..Route::new(gateway.addr()) };
             configure(&netns, &near, address, &[to_gateway, Route::default_via(gateway.addr())])
         }
-        ["del", index] => Ok(Netlink::open()?.del_link(index.parse().context("the index of the link")?)?),
+        ["del", index] => {
+            Ok(Netlink::open()?.del_link(index.parse().context("the index of the link")?)?)
+        }
         _ => bail!("unknown words: {}", arguments.join(" ")),
     }
 }
@@ -53,7 +59,12 @@ fn set(up: bool) -> LinkChange<'static> {
 }
 
 fn add_veth(host: &mut Netlink, end: &str, netns: &Netns, master: Option<u32>) -> Result<Link> {
-    Ok(host.add_veth(&Veth { master, up: true, peer_netns: Some(netns), ..Veth::new(end, "eth0") })?)
+    Ok(host.add_veth(&Veth {
+        master,
+        up: true,
+        peer_netns: Some(netns),
+        ..Veth::new(end, "eth0")
+    })?)
 }
 
 /// Switches the container's end on, and gives it its address and routes.

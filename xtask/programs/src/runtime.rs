@@ -8,12 +8,16 @@
 //! there are started. Each line of stdin is `add ID NETNS` or `del ID NETNS`; each is answered with the nanoseconds that
 //! it took.
 
-use std::io::{Write, stdin, stdout};
-use std::time::Instant;
+use std::{
+    io::{Write, stdin, stdout},
+    time::Instant,
+};
 
 use anyhow::{Context, Result, bail};
-use rscni::invoke::{Exec, Process};
-use rscni::runtime::{AttachmentParams, Cache, NetConfList, Runtime};
+use rscni::{
+    invoke::{Exec, Process},
+    runtime::{AttachmentParams, Cache, NetConfList, Runtime},
+};
 use rscni_plugins::Linked;
 
 fn main() -> Result<()> {

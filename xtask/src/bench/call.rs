@@ -4,12 +4,14 @@
 //! to write to and the same variables. The time is that from the start to the end of the process, as whoever started
 //! it sees it.
 
-use std::fs::File;
-use std::io::{Read, Seek, Write};
-use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
-use std::time::{Duration, Instant};
+use std::{
+    fs::File,
+    io::{Read, Seek, Write},
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -79,7 +81,10 @@ impl Call {
 
     fn run(&self, mut command: Command) -> Result<(Duration, Value)> {
         let [stdin, mut stdout, mut stderr] = self.files()?;
-        self.furnish(&mut command).stdin(stdin).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
+        self.furnish(&mut command)
+            .stdin(stdin)
+            .stdout(stdout.try_clone()?)
+            .stderr(stderr.try_clone()?);
         let start = Instant::now();
         let mut child = command.spawn().with_context(|| format!("start {}", self.shown()))?;
         let status = child.wait().with_context(|| format!("wait for {}", self.shown()))?;
@@ -97,7 +102,10 @@ impl Call {
     }
 
     fn furnish<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        command.args(&self.arguments).env_clear().envs(self.variables.iter().map(|(name, value)| (name, value)))
+        command
+            .args(&self.arguments)
+            .env_clear()
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
     }
 
     fn files(&self) -> Result<[File; 3]> {
@@ -122,7 +130,11 @@ impl Call {
     }
 
     fn shown(&self) -> String {
-        let command = self.variables.iter().find(|(name, _)| *name == "CNI_COMMAND").map(|(_, value)| value.as_str());
+        let command = self
+            .variables
+            .iter()
+            .find(|(name, _)| *name == "CNI_COMMAND")
+            .map(|(_, value)| value.as_str());
         let words = self.arguments.iter().map(String::as_str).chain(command);
         words.fold(self.program.display().to_string(), |shown, word| shown + " " + word)
     }
@@ -142,7 +154,8 @@ mod tests {
     #[test]
     fn a_program_that_fails_is_an_error_with_what_it_said_and_no_sample() {
         let arguments = ["-c".to_owned(), "echo cannot >&2; exit 3".to_owned()];
-        let error = Call::program(Path::new("/bin/sh"), &arguments).timed().unwrap_err().to_string();
+        let error =
+            Call::program(Path::new("/bin/sh"), &arguments).timed().unwrap_err().to_string();
         assert!(error.contains("exit status: 3") && error.contains("cannot"), "{error}");
     }
 

@@ -172,9 +172,19 @@ pub(crate) const ALL: [Case; 6] = [LOOPBACK, HOST_LOCAL, BRIDGE, BRIDGE_MASQUERA
 
 /// What stands in a list after a plugin that makes an interface. Beside portmap, nothing is promised of their time.
 pub(crate) const CHAINED: [Case; 4] = [
-    Case { name: "bandwidth", plugin: "bandwidth", config: |_, _| bandwidth(), ..CHAINED_ON_BRIDGE },
+    Case {
+        name: "bandwidth",
+        plugin: "bandwidth",
+        config: |_, _| bandwidth(),
+        ..CHAINED_ON_BRIDGE
+    },
     Case { name: "tuning", plugin: "tuning", config: |_, _| tuning(), ..CHAINED_ON_BRIDGE },
-    Case { name: "firewall", plugin: "firewall", config: |_, _| json!({"backend": "nftables"}), ..CHAINED_ON_BRIDGE },
+    Case {
+        name: "firewall",
+        plugin: "firewall",
+        config: |_, _| json!({"backend": "nftables"}),
+        ..CHAINED_ON_BRIDGE
+    },
     Case { name: "sbr", plugin: "sbr", config: |_, _| json!({}), ..CHAINED_ON_BRIDGE },
 ];
 
@@ -192,8 +202,9 @@ fn tuning() -> Value {
 
 /// `count` ports of the host from `first` on, which lead to a container with `address`.
 pub(crate) fn portmap(side: Side, first: u16, count: u16, address: &str) -> Value {
-    let mappings: Vec<Value> =
-        (0..count).map(|n| json!({"hostPort": first + n, "containerPort": 80, "protocol": "tcp"})).collect();
+    let mappings: Vec<Value> = (0..count)
+        .map(|n| json!({"hostPort": first + n, "containerPort": 80, "protocol": "tcp"}))
+        .collect();
     json!({
         "type": "portmap",
         "capabilities": {"portMappings": true},

@@ -3,8 +3,7 @@
 
 use std::fmt::Write;
 
-use super::held::Curve;
-use super::measure::Measure;
+use super::{held::Curve, measure::Measure};
 
 const OURS: &str = "#0b7285";
 const FLOOR: &str = "#94a3b8";
@@ -58,7 +57,11 @@ fn time(micros: f64) -> String {
 
 /// Two digits that count, without a decimal point where there is none to say.
 fn short(value: f64) -> String {
-    if value < 9.95 && (value - value.round()).abs() > 0.05 { format!("{value:.1}") } else { format!("{value:.0}") }
+    if value < 9.95 && (value - value.round()).abs() > 0.05 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.0}")
+    }
 }
 
 struct Svg(String);
@@ -70,7 +73,13 @@ impl Svg {
              {height}\" role=\"img\" font-family=\"system-ui, sans-serif\" font-size=\"13\">\n<title>{title}</title>\n"
         ));
         svg.rectangle(0.0, 0.0, width.into(), height.into(), "#ffffff");
-        svg.text(16.0, 24.0, "start", TEXT, &format!("<tspan font-size=\"15\" font-weight=\"600\">{title}</tspan>"));
+        svg.text(
+            16.0,
+            24.0,
+            "start",
+            TEXT,
+            &format!("<tspan font-size=\"15\" font-weight=\"600\">{title}</tspan>"),
+        );
         svg
     }
 
@@ -92,8 +101,10 @@ impl Svg {
     }
 
     fn text(&mut self, x: f64, y: f64, anchor: &str, fill: &str, text: &str) {
-        let _ =
-            writeln!(self.0, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"{fill}\">{text}</text>");
+        let _ = writeln!(
+            self.0,
+            "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"{fill}\">{text}</text>"
+        );
     }
 
     /// What the colours mean.
@@ -127,15 +138,31 @@ pub(crate) fn operations(measures: &[Measure]) -> String {
     let bars = |measure: &Measure| {
         let peer = measure.peer.as_ref().map(|peer| (PEER, peer.time.median));
         let floor = measure.floor.map(|floor| (FLOOR, floor.median));
-        [Some((OURS, measure.ours.time.median)), floor, peer].into_iter().flatten().collect::<Vec<_>>()
+        [Some((OURS, measure.ours.time.median)), floor, peer]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
     };
-    let groups: Vec<(String, Vec<(&str, f64)>)> =
-        measures.iter().map(|measure| (format!("{} {}", measure.case, measure.command), bars(measure))).collect();
+    let groups: Vec<(String, Vec<(&str, f64)>)> = measures
+        .iter()
+        .map(|measure| (format!("{} {}", measure.case, measure.command), bars(measure)))
+        .collect();
     let heights: f64 = groups.iter().map(|(_, bars)| height(bars.len())).sum();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the height of a picture")]
-    let mut svg =
-        Svg::new(WIDTH, (TOP + heights + 12.0) as u32, "Time of a call (median; each step is ten times as much)");
-    svg.key(16.0, 48.0, &[(OURS, "rscni"), (FLOOR, "floor: the kernel's part"), (PEER, "Debian's Go plugins")]);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the height of a picture"
+    )]
+    let mut svg = Svg::new(
+        WIDTH,
+        (TOP + heights + 12.0) as u32,
+        "Time of a call (median; each step is ten times as much)",
+    );
+    svg.key(
+        16.0,
+        48.0,
+        &[(OURS, "rscni"), (FLOOR, "floor: the kernel's part"), (PEER, "Debian's Go plugins")],
+    );
     let values = groups.iter().flat_map(|(_, bars)| bars.iter().map(|(_, value)| *value));
     let scale = Scale::around(values, LEFT, f64::from(WIDTH) - 80.0);
     for (x, label) in scale.ticks() {
@@ -170,12 +197,25 @@ pub(crate) fn growth(curves: &[Curve]) -> String {
     const TOP: f64 = 100.0;
     const BOTTOM: f64 = 320.0;
     let panels = f64::from(u32::try_from(curves.len()).unwrap_or(u32::MAX));
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the width of a picture")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the width of a picture"
+    )]
     let width = (WIDTH * panels.max(2.0)) as u32;
     let mut svg = Svg::new(width, 370, "Time of a call, by what is held already (median)");
-    svg.key(16.0, 48.0, &[(OURS, "rscni"), (PEER, "Debian's Go plugins"), ("none", "solid: ADD, dashed: DEL")]);
-    let all = curves.iter().flat_map(|curve| &curve.points).flat_map(|point| point.measures.iter().chain(&point.alone));
-    let values = all.flat_map(|m| [Some(m.ours.time.median), m.peer.as_ref().map(|peer| peer.time.median)]).flatten();
+    svg.key(
+        16.0,
+        48.0,
+        &[(OURS, "rscni"), (PEER, "Debian's Go plugins"), ("none", "solid: ADD, dashed: DEL")],
+    );
+    let all = curves
+        .iter()
+        .flat_map(|curve| &curve.points)
+        .flat_map(|point| point.measures.iter().chain(&point.alone));
+    let values = all
+        .flat_map(|m| [Some(m.ours.time.median), m.peer.as_ref().map(|peer| peer.time.median)])
+        .flatten();
     let scale = Scale::around(values, BOTTOM, TOP);
     let mut left = 0.0;
     for curve in curves {
@@ -186,17 +226,29 @@ pub(crate) fn growth(curves: &[Curve]) -> String {
             svg.line(&[(from, y), (to, y)], GRID, 1.0, "");
             svg.text(from - 6.0, y + 4.0, "end", TEXT, &label);
         }
-        let last = f64::from(u32::try_from(curve.points.len().saturating_sub(1).max(1)).unwrap_or(u32::MAX));
-        let x = |index: usize| from + f64::from(u32::try_from(index).unwrap_or(u32::MAX)) / last * (to - from);
+        let last = f64::from(
+            u32::try_from(curve.points.len().saturating_sub(1).max(1)).unwrap_or(u32::MAX),
+        );
+        let x = |index: usize| {
+            from + f64::from(u32::try_from(index).unwrap_or(u32::MAX)) / last * (to - from)
+        };
         for (index, point) in curve.points.iter().enumerate() {
             svg.text(x(index), BOTTOM + 18.0, "middle", TEXT, &point.held.to_string());
         }
-        svg.text(f64::midpoint(from, to), BOTTOM + 38.0, "middle", TEXT, &format!("{} held", curve.held));
+        svg.text(
+            f64::midpoint(from, to),
+            BOTTOM + 38.0,
+            "middle",
+            TEXT,
+            &format!("{} held", curve.held),
+        );
         for (command, dashes) in [(0, ""), (1, "5 4")] {
             let points = || curve.points.iter().enumerate().map(|(index, point)| (x(index), point));
-            let alone = points().map(|(x, point)| (x, scale.place(point.alone[command].ours.time.median)));
+            let alone =
+                points().map(|(x, point)| (x, scale.place(point.alone[command].ours.time.median)));
             let ours: Vec<_> = alone.collect();
-            let peer = points().filter_map(|(x, point)| Some((x, point.measures[command].peer.as_ref()?)));
+            let peer =
+                points().filter_map(|(x, point)| Some((x, point.measures[command].peer.as_ref()?)));
             let peer: Vec<_> = peer.map(|(x, cost)| (x, scale.place(cost.time.median))).collect();
             svg.line(&ours, OURS, 2.5, dashes);
             svg.line(&peer, PEER, 2.5, dashes);

@@ -12,22 +12,23 @@
 //! - An operation may not make more calls than it did when the file was written.
 //! - It may not make more with [`HELD`] other containers on the host than with one.
 
-use std::cmp::Ordering;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::{cmp::Ordering, collections::BTreeMap, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, ensure};
 use nix::libc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::call::{Attachment, Call};
-use super::cases::{self, Case, Side};
-use super::names;
-use super::world::{Programs, World};
-use crate::tracer::{self, Verdict, Watch};
-use crate::{dist, program};
+use super::{
+    call::{Attachment, Call},
+    cases::{self, Case, Side},
+    names,
+    world::{Programs, World},
+};
+use crate::{
+    dist, program,
+    tracer::{self, Verdict, Watch},
+};
 
 /// How many other containers there are when it is counted whether they make a difference.
 const HELD: u16 = 50;
@@ -59,26 +60,34 @@ type Counts = BTreeMap<String, Count>;
 /// Counts.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let is_root = program::is_root();
-    ensure!(is_root || !options.write, "what is allowed is counted by root: an ordinary user counts less");
+    ensure!(
+        is_root || !options.write,
+        "what is allowed is counted by root: an ordinary user counts less"
+    );
     let rscni = if options.release {
         dist::build("rscni-cli", "rscni")?
     } else {
         dist::build_for_development("rscni-cli", "rscni")?
     };
-    let programs = Programs { rscni, peer: Vec::new(), floor: None, empty: Vec::new(), runtime: None };
+    let programs =
+        Programs { rscni, peer: Vec::new(), floor: None, empty: Vec::new(), runtime: None };
     let world = World::enter(&programs)?;
     let mut counted = Counts::new();
     let mut grown = Vec::new();
     counted.insert("VERSION".to_owned(), count(&world.version(Side::Ours))?.0);
     for case in cases::ALL.iter().chain(&cases::CHAINED) {
-        count_case(&world, case, &mut counted, &mut grown).with_context(|| format!("count {}", case.name))?;
+        count_case(&world, case, &mut counted, &mut grown)
+            .with_context(|| format!("count {}", case.name))?;
     }
     if options.write {
-        std::fs::write(file(), text(&counted)?).with_context(|| format!("write {}", file().display()))?;
+        std::fs::write(file(), text(&counted)?)
+            .with_context(|| format!("write {}", file().display()))?;
         println!("written: {}", file().display());
     }
-    let allowed = std::fs::read_to_string(file()).with_context(|| format!("read {}", file().display()))?;
-    let allowed: Counts = serde_json::from_str(&allowed).with_context(|| format!("read {}", file().display()))?;
+    let allowed =
+        std::fs::read_to_string(file()).with_context(|| format!("read {}", file().display()))?;
+    let allowed: Counts =
+        serde_json::from_str(&allowed).with_context(|| format!("read {}", file().display()))?;
     let changes = compare(&allowed, &counted);
     grown.extend(changes.grown);
     if is_root && !changes.shrunk.is_empty() {
@@ -92,7 +101,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         println!("If that has to be: `cargo xtask counts --write`, and say why in the commit.");
         return Ok(ExitCode::FAILURE);
     }
-    println!("{} operations: no more system calls, processes or threads than counts.json allows", counted.len());
+    println!(
+        "{} operations: no more system calls, processes or threads than counts.json allows",
+        counted.len()
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -101,7 +113,12 @@ fn file() -> PathBuf {
 }
 
 /// ADD and DEL of a case: where there is nothing yet, where another container is, and where many are.
-fn count_case(world: &World, case: &Case, counted: &mut Counts, grown: &mut Vec<String>) -> Result<()> {
+fn count_case(
+    world: &World,
+    case: &Case,
+    counted: &mut Counts,
+    grown: &mut Vec<String>,
+) -> Result<()> {
     let container = |number| world.attachment_of(case, number);
     let (first, second) = (container(0), container(1));
     let pair = |on: &Attachment, add_name: &str, del_name: &str| -> Result<Counts> {
@@ -109,7 +126,9 @@ fn count_case(world: &World, case: &Case, counted: &mut Counts, grown: &mut Vec<
         let (add, answer) = count(&world.add(case, Side::Ours, on, &before)?)?;
         let (del, _) = count(&world.del(case, Side::Ours, on, &answer)?)?;
         world.restore(case, Side::Ours, on)?;
-        Ok([(add_name, add), (del_name, del)].map(|(name, count)| (format!("{}: {name}", case.name), count)).into())
+        Ok([(add_name, add), (del_name, del)]
+            .map(|(name, count)| (format!("{}: {name}", case.name), count))
+            .into())
     };
     let hold = |on: &Attachment| -> Result<()> {
         let before = world.prepare(case, Side::Ours, on)?;
@@ -124,7 +143,9 @@ fn count_case(world: &World, case: &Case, counted: &mut Counts, grown: &mut Vec<
     // Another one: a namespace in which something was attached before is not quite as it was.
     let with_many = pair(&container(HELD + 1), "ADD", "DEL")?;
     let more = compare(&with_one, &with_many).grown;
-    grown.extend(more.into_iter().map(|line| format!("with {HELD} other containers instead of one: {line}")));
+    grown.extend(
+        more.into_iter().map(|line| format!("with {HELD} other containers instead of one: {line}")),
+    );
     counted.extend(with_one);
     Ok(())
 }
@@ -134,7 +155,15 @@ fn count(call: &Call) -> Result<(Count, Value)> {
     let mut watch = Counting::default();
     let (traced, answer) = call.traced(&mut watch)?;
     let system_calls = watch.calls.values().sum();
-    Ok((Count { processes: traced.processes, threads: traced.threads, system_calls, calls: watch.calls }, answer))
+    Ok((
+        Count {
+            processes: traced.processes,
+            threads: traced.threads,
+            system_calls,
+            calls: watch.calls,
+        },
+        answer,
+    ))
 }
 
 #[derive(Default)]
@@ -208,18 +237,28 @@ fn compare(allowed: &Counts, counted: &Counts) -> Changes {
                 Ordering::Less => &mut changes.shrunk,
                 Ordering::Greater => &mut changes.grown,
             };
-            let names = if what == "system calls" { differences(&then.calls, &now.calls) } else { String::new() };
-            list.push(format!("{operation}: {now_number} {what}, allowed are {then_number}{names}"));
+            let names = if what == "system calls" {
+                differences(&then.calls, &now.calls)
+            } else {
+                String::new()
+            };
+            list.push(format!(
+                "{operation}: {now_number} {what}, allowed are {then_number}{names}"
+            ));
         }
     }
     let gone = allowed.keys().filter(|operation| !counted.contains_key(*operation));
-    changes.grown.extend(gone.map(|operation| format!("{operation}: is allowed, but not counted any more")));
+    changes
+        .grown
+        .extend(gone.map(|operation| format!("{operation}: is allowed, but not counted any more")));
     changes
 }
 
 /// `: +1 openat, -2 read`
 fn differences(then: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>) -> String {
-    let of = |calls: &BTreeMap<String, u64>, name: &str| calls.get(name).copied().unwrap_or_default().cast_signed();
+    let of = |calls: &BTreeMap<String, u64>, name: &str| {
+        calls.get(name).copied().unwrap_or_default().cast_signed()
+    };
     let mut names: Vec<&String> = then.keys().chain(now.keys()).collect();
     names.sort_unstable();
     names.dedup();
@@ -236,7 +275,9 @@ fn differences(then: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>) -> Str
 fn text(counts: &Counts) -> Result<String> {
     let lines: Vec<String> = counts
         .iter()
-        .map(|(name, count)| Ok(format!("  {}: {}", serde_json::to_string(name)?, serde_json::to_string(count)?)))
+        .map(|(name, count)| {
+            Ok(format!("  {}: {}", serde_json::to_string(name)?, serde_json::to_string(count)?))
+        })
         .collect::<Result<_>>()?;
     Ok(format!("{{\n{}\n}}\n", lines.join(",\n")))
 }
@@ -246,15 +287,20 @@ mod tests {
     use super::*;
 
     fn counts(operation: &str, processes: u64, calls: &[(&str, u64)]) -> Counts {
-        let calls: BTreeMap<String, u64> = calls.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+        let calls: BTreeMap<String, u64> =
+            calls.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
         let count = Count { processes, threads: 0, system_calls: calls.values().sum(), calls };
         Counts::from([(operation.to_owned(), count)])
     }
 
     #[test]
     fn a_call_that_the_kernel_begins_anew_is_one_call() {
-        let call =
-            tracer::Call { index: 0, thread: nix::unistd::Pid::this(), number: libc::SYS_write, arguments: [0; 6] };
+        let call = tracer::Call {
+            index: 0,
+            thread: nix::unistd::Pid::this(),
+            number: libc::SYS_write,
+            arguments: [0; 6],
+        };
         let mut watch = Counting::default();
         for result in [-513, -513, 1] {
             watch.entry(&call);
@@ -265,7 +311,8 @@ mod tests {
 
     #[test]
     fn what_is_as_allowed_is_no_change_even_if_it_is_made_of_other_calls() {
-        let changes = compare(&counts("ADD", 1, &[("open", 2)]), &counts("ADD", 1, &[("openat", 2)]));
+        let changes =
+            compare(&counts("ADD", 1, &[("open", 2)]), &counts("ADD", 1, &[("openat", 2)]));
         assert!(changes.grown.is_empty() && changes.shrunk.is_empty());
     }
 
@@ -275,7 +322,10 @@ mod tests {
         let changes = compare(&then, &counts("ADD", 2, &[("openat", 4), ("read", 1)]));
         assert_eq!(
             changes.grown,
-            ["ADD: 2 processes, allowed are 1", "ADD: 5 system calls, allowed are 4: +2 openat, -1 read"]
+            [
+                "ADD: 2 processes, allowed are 1",
+                "ADD: 5 system calls, allowed are 4: +2 openat, -1 read"
+            ]
         );
         assert!(changes.shrunk.is_empty());
     }
@@ -290,7 +340,10 @@ mod tests {
     #[test]
     fn an_operation_that_only_one_of_them_knows_fails() {
         let changes = compare(&counts("ADD", 1, &[]), &counts("DEL", 1, &[]));
-        assert_eq!(changes.grown, ["DEL: nothing is allowed yet", "ADD: is allowed, but not counted any more"]);
+        assert_eq!(
+            changes.grown,
+            ["DEL: nothing is allowed yet", "ADD: is allowed, but not counted any more"]
+        );
     }
 
     #[test]

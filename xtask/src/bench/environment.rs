@@ -22,7 +22,8 @@ pub(crate) struct Environment {
 
 impl Environment {
     pub(crate) fn read() -> Result<Self> {
-        let commit = program::capture(program::git().args(["describe", "--always", "--dirty"])).unwrap_or_default();
+        let commit = program::capture(program::git().args(["describe", "--always", "--dirty"]))
+            .unwrap_or_default();
         let version = env!("CARGO_PKG_VERSION");
         Ok(Self {
             date: first_line(&program::capture(Command::new("date").args(["--utc", "+%Y-%m-%d"]))?),
@@ -30,16 +31,22 @@ impl Environment {
             peer: package("containernetworking-plugins")?,
             iptables: first_line(&program::capture(Command::new("iptables").arg("--version"))?),
             kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
-            processor: field(&std::fs::read_to_string("/proc/cpuinfo")?, "model name").unwrap_or("unknown").to_owned(),
+            processor: field(&std::fs::read_to_string("/proc/cpuinfo")?, "model name")
+                .unwrap_or("unknown")
+                .to_owned(),
             processors: std::thread::available_parallelism()?.get(),
-            memory_mib: memory(&std::fs::read_to_string("/proc/meminfo")?).context("read /proc/meminfo")?,
+            memory_mib: memory(&std::fs::read_to_string("/proc/meminfo")?)
+                .context("read /proc/meminfo")?,
         })
     }
 
     /// As a sentence for each of the two.
     pub(crate) fn lines(&self) -> [String; 2] {
         [
-            format!("rscni {} against containernetworking-plugins {} with {}", self.rscni, self.peer, self.iptables),
+            format!(
+                "rscni {} against containernetworking-plugins {} with {}",
+                self.rscni, self.peer, self.iptables
+            ),
             format!(
                 "Linux {}, {} × {}, {} MiB, {}",
                 self.kernel, self.processors, self.processor, self.memory_mib, self.date
@@ -50,7 +57,8 @@ impl Environment {
 
 /// The version of a Debian package; what came from elsewhere has none.
 fn package(name: &str) -> Result<String> {
-    let query = Command::new("dpkg-query").args(["--show", "--showformat=${Version}", name]).output();
+    let query =
+        Command::new("dpkg-query").args(["--show", "--showformat=${Version}", name]).output();
     let output = query.context("start dpkg-query")?;
     let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     Ok(if version.is_empty() { "(not Debian's)".to_owned() } else { version })
@@ -79,7 +87,10 @@ mod tests {
 
     #[test]
     fn processor_and_memory_are_read_as_the_kernel_writes_them() {
-        assert_eq!(field("processor\t: 0\nmodel name\t: A CPU @ 2GHz\n", "model name"), Some("A CPU @ 2GHz"));
+        assert_eq!(
+            field("processor\t: 0\nmodel name\t: A CPU @ 2GHz\n", "model name"),
+            Some("A CPU @ 2GHz")
+        );
         assert_eq!(memory("MemTotal:        8048576 kB\nMemFree: 1 kB\n"), Some(7859));
     }
 }

@@ -5,9 +5,11 @@ use nix::libc;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::call::{Attachment, Call};
-use super::cases::{Case, Side};
-use super::world::World;
+use super::{
+    call::{Attachment, Call},
+    cases::{Case, Side},
+    world::World,
+};
 use crate::tracer;
 
 /// Of a call with all that it starts.
@@ -26,7 +28,12 @@ pub(crate) struct Footprint {
 }
 
 /// ADD and DEL of a case.
-pub(crate) fn of(world: &World, case: &Case, side: Side, on: &Attachment) -> Result<[Footprint; 2]> {
+pub(crate) fn of(
+    world: &World,
+    case: &Case,
+    side: Side,
+    on: &Attachment,
+) -> Result<[Footprint; 2]> {
     let (add, answer) = of_call(&world.add(case, side, on, &Value::Null)?)?;
     let (del, _) = of_call(&world.del(case, side, on, &answer)?)?;
     Ok([add, del])

@@ -1,16 +1,20 @@
 //! What a call costs where much is held already: reservations in host-local's store, mappings of portmap, containers.
 
-use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::call::{Attachment, Call};
-use super::cases::{self, BRIDGE_MASQUERADE, Case, HOST_LOCAL, PORTMAP, Side};
-use super::measure::{self, Measure, Rounds};
-use super::world::World;
+use super::{
+    call::{Attachment, Call},
+    cases::{self, BRIDGE_MASQUERADE, Case, HOST_LOCAL, PORTMAP, Side},
+    measure::{self, Measure, Rounds},
+    world::World,
+};
 
 /// What an ADD and a DEL take, by how much is held.
 #[derive(Debug, Serialize)]
@@ -61,8 +65,15 @@ pub(crate) fn mappings(world: &World, extent: &Extent<'_>, on: &Attachment) -> R
             let count = PORTS_EACH.min(to - first);
             holders += 1;
             let on = Attachment { id: format!("holder-{holders}"), ..on.clone() };
-            let config = cases::published(side, u16::try_from(FIRST_PORT + first)?, u16::try_from(count)?, holders);
-            let call = |command| Call::plugin(&world.directory(side), PORTMAP.plugin, command, Some(&on), &config);
+            let config = cases::published(
+                side,
+                u16::try_from(FIRST_PORT + first)?,
+                u16::try_from(count)?,
+                holders,
+            );
+            let call = |command| {
+                Call::plugin(&world.directory(side), PORTMAP.plugin, command, Some(&on), &config)
+            };
             call("ADD").timed()?;
             dels.push(call("DEL"));
         }
@@ -110,11 +121,15 @@ fn points(
     for &held in extent.counts {
         let sides = if held <= extent.peer_most { &BOTH[..] } else { &BOTH[..1] };
         for side in sides {
-            raise(*side, before, held).with_context(|| format!("hold {held} for {}", side.name()))?;
+            raise(*side, before, held)
+                .with_context(|| format!("hold {held} for {}", side.name()))?;
         }
         let alone = measure::case(world, case, extent.rounds, &BOTH[..1], on)?;
-        let measures =
-            if sides.len() == 1 { alone.clone() } else { measure::case(world, case, extent.rounds, sides, on)? };
+        let measures = if sides.len() == 1 {
+            alone.clone()
+        } else {
+            measure::case(world, case, extent.rounds, sides, on)?
+        };
         points.push(Point { held, measures, alone });
         before = held;
     }

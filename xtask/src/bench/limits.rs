@@ -2,9 +2,11 @@
 
 use serde::Serialize;
 
-use super::Results;
-use super::cases::{self, Case};
-use super::measure::Measure;
+use super::{
+    Results,
+    cases::{self, Case},
+    measure::Measure,
+};
 
 /// A promise about a number.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -29,7 +31,11 @@ pub(crate) fn of(results: &Results) -> Vec<Limit> {
     for measure in &results.measures {
         if measure.command == "VERSION" {
             limits.peer(measure, 0.3);
-            limits.add(format!("{} VERSION, to an empty static program", measure.case), measure.to_floor(), 1.5);
+            limits.add(
+                format!("{} VERSION, to an empty static program", measure.case),
+                measure.to_floor(),
+                1.5,
+            );
         }
         if let Some(case) = cases::ALL.iter().find(|case| case.name == measure.case) {
             limits.case(case, measure);
@@ -56,9 +62,17 @@ pub(crate) fn of(results: &Results) -> Vec<Limit> {
             limits.add(format!("{name}, to ours with none"), Some(now / before), GROWTH);
         }
     }
-    limits.add("own memory of a call, to the peer, at worst".to_owned(), worst_memory(&results.measures), 0.3);
+    limits.add(
+        "own memory of a call, to the peer, at worst".to_owned(),
+        worst_memory(&results.measures),
+        0.3,
+    );
     #[expect(clippy::cast_precision_loss, reason = "a size of some megabytes")]
-    limits.add("disk for every plugin together, in MB".to_owned(), Some(results.disk as f64 / 1e6), 4.0);
+    limits.add(
+        "disk for every plugin together, in MB".to_owned(),
+        Some(results.disk as f64 / 1e6),
+        4.0,
+    );
     limits.0
 }
 
@@ -70,7 +84,11 @@ impl Limits {
     }
 
     fn peer(&mut self, measure: &Measure, at_most: f64) {
-        self.add(format!("{} {}, to the peer", measure.case, measure.command), measure.ratio(), at_most);
+        self.add(
+            format!("{} {}, to the peer", measure.case, measure.command),
+            measure.ratio(),
+            at_most,
+        );
     }
 
     fn case(&mut self, case: &Case, measure: &Measure) {
@@ -97,15 +115,20 @@ fn worst_memory(measures: &[Measure]) -> Option<f64> {
 mod tests {
     use std::time::Duration;
 
-    use super::super::cases::Side;
-    use super::super::environment::Environment;
-    use super::super::held::{Curve, Point};
-    use super::super::measure::times;
-    use super::*;
+    use super::{
+        super::{
+            cases::Side,
+            environment::Environment,
+            held::{Curve, Point},
+            measure::times,
+        },
+        *,
+    };
 
     fn measure(case: &str, command: &'static str, micros: [u64; 3]) -> Measure {
         let sides = [Side::Ours, Side::Peer, Side::Floor];
-        let samples = sides.into_iter().zip(micros.map(|time| vec![Duration::from_micros(time)])).collect();
+        let samples =
+            sides.into_iter().zip(micros.map(|time| vec![Duration::from_micros(time)])).collect();
         times(case, command, &samples).unwrap()
     }
 
@@ -131,9 +154,11 @@ mod tests {
     #[test]
     fn a_call_that_takes_too_much_of_the_peer_s_time_or_of_the_floor_s_breaks_its_limit() {
         let name = cases::BRIDGE.name;
-        let good = vec![measure(name, "ADD", [200, 1000, 1]), measure(name, "DEL", [850, 1000, 800])];
+        let good =
+            vec![measure(name, "ADD", [200, 1000, 1]), measure(name, "DEL", [850, 1000, 800])];
         assert!(broken(&results(good, Vec::new(), 0)).is_empty());
-        let bad = vec![measure(name, "ADD", [201, 1000, 1]), measure(name, "DEL", [850, 1000, 700])];
+        let bad =
+            vec![measure(name, "ADD", [201, 1000, 1]), measure(name, "DEL", [850, 1000, 700])];
         assert_eq!(
             broken(&results(bad, Vec::new(), 0)),
             ["bridge + host-local ADD, to the peer", "bridge + host-local DEL, to a bare removal"]
@@ -142,18 +167,25 @@ mod tests {
 
     #[test]
     fn a_call_that_takes_more_the_more_is_held_breaks_its_limit() {
-        let both = |micros| ["ADD", "DEL"].map(|command| measure("host-local", command, [micros, 1_000_000, 1]));
+        let both = |micros| {
+            ["ADD", "DEL"].map(|command| measure("host-local", command, [micros, 1_000_000, 1]))
+        };
         let point = |held, micros| Point { held, measures: both(micros), alone: both(micros) };
-        let curve = |then| Curve { held: "reservations", points: vec![point(0, 100), point(60_000, then)] };
+        let curve =
+            |then| Curve { held: "reservations", points: vec![point(0, 100), point(60_000, then)] };
         assert!(broken(&results(Vec::new(), vec![curve(130)], 0)).is_empty());
         assert_eq!(
             broken(&results(Vec::new(), vec![curve(131)], 0)),
-            ["ADD", "DEL"].map(|c| format!("host-local {c} with 60000 reservations, to ours with none"))
+            ["ADD", "DEL"]
+                .map(|c| format!("host-local {c} with 60000 reservations, to ours with none"))
         );
     }
 
     #[test]
     fn a_file_of_more_than_four_megabytes_breaks_its_limit() {
-        assert_eq!(broken(&results(Vec::new(), Vec::new(), 4_000_001)), ["disk for every plugin together, in MB"]);
+        assert_eq!(
+            broken(&results(Vec::new(), Vec::new(), 4_000_001)),
+            ["disk for every plugin together, in MB"]
+        );
     }
 }

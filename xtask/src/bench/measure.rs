@@ -8,11 +8,13 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::call::Attachment;
-use super::cases::{Case, Side};
-use super::footprint::{self, Footprint};
-use super::statistics::Spread;
-use super::world::{EMPTY, World};
+use super::{
+    call::Attachment,
+    cases::{Case, Side},
+    footprint::{self, Footprint},
+    statistics::Spread,
+    world::{EMPTY, World},
+};
 
 /// How many rounds are dropped, and how many are counted.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +66,10 @@ impl Measure {
 type Samples = Vec<(Side, Vec<Duration>)>;
 
 fn spread(samples: &Samples, side: Side) -> Option<Spread> {
-    samples.iter().find(|(of, times)| *of == side && !times.is_empty()).map(|(_, times)| Spread::of(times))
+    samples
+        .iter()
+        .find(|(of, times)| *of == side && !times.is_empty())
+        .map(|(_, times)| Spread::of(times))
 }
 
 /// Calls `sample` for each side in each round; what it gives are the times of as many operations as it measures.
@@ -73,9 +78,11 @@ pub(crate) fn interleaved<const N: usize>(
     rounds: Rounds,
     mut sample: impl FnMut(Side) -> Result<[Duration; N]>,
 ) -> Result<[Samples; N]> {
-    let mut all: [Samples; N] = std::array::from_fn(|_| sides.iter().map(|side| (*side, Vec::new())).collect());
+    let mut all: [Samples; N] =
+        std::array::from_fn(|_| sides.iter().map(|side| (*side, Vec::new())).collect());
     for round in 0..rounds.dropped + rounds.counted {
-        let mut order: Vec<usize> = (0..sides.len()).map(|turn| (round + turn) % sides.len()).collect();
+        let mut order: Vec<usize> =
+            (0..sides.len()).map(|turn| (round + turn) % sides.len()).collect();
         if round % 2 == 1 {
             order.reverse();
         }
@@ -105,9 +112,11 @@ pub(crate) fn case(
 ) -> Result<[Measure; 2]> {
     let samples = interleaved(sides, rounds, |side| round(world, case, side, on))
         .with_context(|| format!("measure {}", case.name))?;
-    let mut measures = [times(case.name, "ADD", &samples[0])?, times(case.name, "DEL", &samples[1])?];
+    let mut measures =
+        [times(case.name, "ADD", &samples[0])?, times(case.name, "DEL", &samples[1])?];
     for side in sides.iter().filter(|side| **side != Side::Floor) {
-        for (measure, footprint) in measures.iter_mut().zip(footprint::of(world, case, *side, on)?) {
+        for (measure, footprint) in measures.iter_mut().zip(footprint::of(world, case, *side, on)?)
+        {
             measure.note(*side, footprint);
         }
     }
@@ -137,7 +146,8 @@ fn round(world: &World, case: &Case, side: Side, on: &Attachment) -> Result<[Dur
 /// The start of a process that does next to nothing, against one that does nothing: with glibc, and with our C library.
 pub(crate) fn version(world: &World, rounds: Rounds) -> Result<[Measure; 2]> {
     let [glibc, same] = EMPTY;
-    let call = |side, empty| if side == Side::Floor { world.empty(empty) } else { world.version(side) };
+    let call =
+        |side, empty| if side == Side::Floor { world.empty(empty) } else { world.version(side) };
     let sides = [Side::Ours, Side::Peer, Side::Floor];
     let [samples] = interleaved(&sides, rounds, |side| Ok([call(side, glibc).timed()?.0]))?;
     let mut measure = times("process start", "VERSION", &samples)?;
@@ -174,7 +184,10 @@ mod tests {
             Ok([Duration::from_micros(order.len() as u64)])
         })
         .unwrap();
-        assert_eq!(order, ["ours", "peer", "floor", "ours", "floor", "peer", "floor", "ours", "peer"]);
+        assert_eq!(
+            order,
+            ["ours", "peer", "floor", "ours", "floor", "peer", "floor", "ours", "peer"]
+        );
         assert_eq!(samples[0].1, [4, 8].map(Duration::from_micros));
         assert_eq!(samples[1].1, [6, 9].map(Duration::from_micros));
     }

@@ -33,21 +33,20 @@ mod statistics;
 mod whole;
 mod world;
 
-use std::path::Path;
-use std::process::ExitCode;
-use std::time::Duration;
+use std::{path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
-use self::cases::Side;
-use self::environment::Environment;
-use self::held::{Curve, Extent};
-use self::limits::Limit;
-use self::measure::{Measure, Rounds};
-use self::world::{Programs, World};
-use crate::packages::GO_PLUGINS_DIR;
-use crate::{dist, packages, program};
+use self::{
+    cases::Side,
+    environment::Environment,
+    held::{Curve, Extent},
+    limits::Limit,
+    measure::{Measure, Rounds},
+    world::{Programs, World},
+};
+use crate::{dist, packages, packages::GO_PLUGINS_DIR, program};
 
 /// How much to measure.
 #[derive(clap::Args)]
@@ -113,7 +112,10 @@ fn build() -> Result<Programs> {
         rscni: dist::build("rscni-cli", "rscni")?,
         peer,
         floor: ours("floor")?,
-        empty: vec![dist::build_with_glibc("bench-programs", "empty")?, dist::build("bench-programs", "empty")?],
+        empty: vec![
+            dist::build_with_glibc("bench-programs", "empty")?,
+            dist::build("bench-programs", "empty")?,
+        ],
         runtime: ours("runtime")?,
     })
 }
@@ -138,9 +140,17 @@ impl Plan {
             rounds_with_links: Rounds { dropped: 3, counted: 123 },
             containers_at_once: 100,
             rounds_at_once: Rounds { dropped: 1, counted: 5 },
-            reservations: Extent { counts: &[0, 100, 1_000, 10_000, 60_000], peer_most: 60_000, rounds: few },
+            reservations: Extent {
+                counts: &[0, 100, 1_000, 10_000, 60_000],
+                peer_most: 60_000,
+                rounds: few,
+            },
             mappings: Extent { counts: &[0, 10, 100, 1_000], peer_most: 100, rounds: few },
-            containers: Some(Extent { counts: &[1, 10, 50, 100, 200], peer_most: 100, rounds: few }),
+            containers: Some(Extent {
+                counts: &[1, 10, 50, 100, 200],
+                peer_most: 100,
+                rounds: few,
+            }),
         }
     }
 

@@ -7,30 +7,36 @@
 //! function that is no longer there does no harm, and one that is new goes where it went before: the file ages slowly.
 //! The bench shows it, by the start of a process.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
-use std::process::ExitCode;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::call::Call;
-use super::cases::{self, Case, Side};
-use super::world::{Programs, World};
+use super::{
+    call::Call,
+    cases::{self, Case, Side},
+    world::{Programs, World},
+};
 use crate::{dist, packages};
 
 /// The task.
 pub(crate) fn run() -> Result<ExitCode> {
     packages::ensure("the order of the program's text", packages::FOR_ORDER)?;
     let rscni = dist::build_unstripped("rscni-cli", "rscni")?;
-    let programs = Programs { rscni, peer: Vec::new(), floor: None, empty: Vec::new(), runtime: None };
+    let programs =
+        Programs { rscni, peer: Vec::new(), floor: None, empty: Vec::new(), runtime: None };
     let world = World::enter(&programs)?;
     let file = world.lab.dir().join("callgrind.out");
     // That of VERSION first.
     let mut profiles = Vec::new();
     let mut profile = |call: &Call| -> Result<Value> {
         let answer = call.profiled(&file)?;
-        let text = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        let text =
+            std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
         profiles.push(functions(&text));
         Ok(answer)
     };
@@ -41,13 +47,18 @@ pub(crate) fn run() -> Result<ExitCode> {
     let functions = in_order(&profiles);
     ensure!(functions.len() > 100, "callgrind has seen {} functions only", functions.len());
     let order = dist::order_file();
-    std::fs::write(&order, script(&functions)).with_context(|| format!("write {}", order.display()))?;
+    std::fs::write(&order, script(&functions))
+        .with_context(|| format!("write {}", order.display()))?;
     println!("{}: {} functions of {} operations", order.display(), functions.len(), profiles.len());
     Ok(ExitCode::SUCCESS)
 }
 
 /// ADD and DEL of the first container and of another one, which does not find the host as the first one did.
-fn profile_case(world: &World, case: &Case, profile: &mut dyn FnMut(&Call) -> Result<Value>) -> Result<()> {
+fn profile_case(
+    world: &World,
+    case: &Case,
+    profile: &mut dyn FnMut(&Call) -> Result<Value>,
+) -> Result<()> {
     let mut held = Vec::new();
     for number in 0..2 {
         let on = world.attachment_of(case, number);
@@ -66,7 +77,8 @@ fn profile_case(world: &World, case: &Case, profile: &mut dyn FnMut(&Call) -> Re
 fn functions(profile: &str) -> BTreeSet<String> {
     let named = profile.lines().filter_map(|line| {
         // `fn=(12) NAME`; later ones of the same number have no name.
-        let (_, name) = line.strip_prefix("fn=").or_else(|| line.strip_prefix("cfn="))?.split_once(' ')?;
+        let (_, name) =
+            line.strip_prefix("fn=").or_else(|| line.strip_prefix("cfn="))?.split_once(' ')?;
         // A recursive one is followed by how deep it was.
         name.split('\'').next()
     });
@@ -97,7 +109,8 @@ fn in_order(profiles: &[BTreeSet<String>]) -> Vec<&str> {
     for function in profiles.iter().flatten() {
         *used_by.entry(function).or_default() += 1;
     }
-    let is_of_version = |function: &str| profiles.first().is_some_and(|version| version.contains(function));
+    let is_of_version =
+        |function: &str| profiles.first().is_some_and(|version| version.contains(function));
     let mut functions: Vec<_> = used_by.into_iter().collect();
     functions.sort_by_key(|(function, operations)| Reverse((is_of_version(function), *operations)));
     functions.into_iter().map(|(function, _)| function).collect()
@@ -106,11 +119,14 @@ fn in_order(profiles: &[BTreeSet<String>]) -> Vec<&str> {
 /// The C library comes first, whose functions have no sections of their own.
 fn script(functions: &[&str]) -> String {
     let mut lines = vec![
-        "/* Written by `cargo xtask order`: what the plugins run, side by side. See order.rs. */".to_owned(),
+        "/* Written by `cargo xtask order`: what the plugins run, side by side. See order.rs. */"
+            .to_owned(),
         "SECTIONS { .text.in_use : {".to_owned(),
         "*crt1.o(.text .text.*) *libc.a:*(.text .text.*) *(.text.main)".to_owned(),
     ];
-    lines.extend(functions.iter().map(|function| format!("*(.text.{function} .text.unlikely.{function})")));
+    lines.extend(
+        functions.iter().map(|function| format!("*(.text.{function} .text.unlikely.{function})")),
+    );
     lines.push("} } INSERT BEFORE .text;\n".to_owned());
     lines.join("\n")
 }
@@ -130,14 +146,17 @@ mod tests {
 
     #[test]
     fn a_profile_names_each_function_once_and_those_of_c_are_left_where_they_are() {
-        let profile =
-            "events: Ir\nfn=(1) main\n16 3\ncfn=(2) _RNvCs1_5rscni3run\nfn=(2)\ncfn=(3) _RNvCs1_5rscni4walk'2\n";
-        assert_eq!(Vec::from_iter(functions(profile)), ["_RNvCs*_5rscni3run", "_RNvCs*_5rscni4walk"]);
+        let profile = "events: Ir\nfn=(1) main\n16 3\ncfn=(2) _RNvCs1_5rscni3run\nfn=(2)\ncfn=(3) _RNvCs1_5rscni4walk'2\n";
+        assert_eq!(
+            Vec::from_iter(functions(profile)),
+            ["_RNvCs*_5rscni3run", "_RNvCs*_5rscni4walk"]
+        );
     }
 
     #[test]
     fn what_version_runs_comes_first_and_then_what_more_operations_run() {
-        let profiles = ["_Rz", "_Ra _Rb", "_Rb _Rz", "_Rb"].map(|run| run.split(' ').map(str::to_owned).collect());
+        let profiles = ["_Rz", "_Ra _Rb", "_Rb _Rz", "_Rb"]
+            .map(|run| run.split(' ').map(str::to_owned).collect());
         let functions = in_order(&profiles);
         assert_eq!(functions, ["_Rz", "_Rb", "_Ra"]);
         let text = script(&functions);

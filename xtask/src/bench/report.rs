@@ -1,14 +1,15 @@
 //! The results as text, which is Markdown that reads well on a terminal too, and as files.
 
-use std::fmt::Write;
-use std::path::Path;
+use std::{fmt::Write, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::footprint::Footprint;
-use super::measure::{Cost, Measure};
-use super::statistics::Spread;
-use super::{Results, chart};
+use super::{
+    Results, chart,
+    footprint::Footprint,
+    measure::{Cost, Measure},
+    statistics::Spread,
+};
 
 /// Writes `README.md`, `results.json` and the charts.
 pub(crate) fn write(results: &Results, directory: &Path) -> Result<()> {
@@ -46,13 +47,21 @@ fn page(results: &Results) -> String {
 pub(crate) fn text(results: &Results) -> String {
     let [programs, machine] = results.environment.lines();
     let mut text = format!("{programs}.  \n{machine}.\n\n## Operations\n\n");
-    text += &table(&OPERATION, &results.measures.iter().map(|measure| operation(measure, None)).collect::<Vec<_>>());
+    text += &table(
+        &OPERATION,
+        &results.measures.iter().map(|measure| operation(measure, None)).collect::<Vec<_>>(),
+    );
     for curve in &results.curves {
         let _ = write!(text, "\n## With {} held\n\n", curve.held);
         let rows = curve.points.iter().flat_map(|point| {
-            let alone = point.alone.iter().filter(|_| point.measures.iter().any(|m| m.peer.is_some()));
+            let alone =
+                point.alone.iter().filter(|_| point.measures.iter().any(|m| m.peer.is_some()));
             let alone = alone.map(|m| operation(m, Some(&format!("{} held, alone", point.held))));
-            point.measures.iter().map(|m| operation(m, Some(&format!("{} held", point.held)))).chain(alone)
+            point
+                .measures
+                .iter()
+                .map(|m| operation(m, Some(&format!("{} held", point.held))))
+                .chain(alone)
         });
         text += &table(&OPERATION, &rows.collect::<Vec<_>>());
     }
@@ -64,7 +73,9 @@ pub(crate) fn text(results: &Results) -> String {
     text += &table(&["measure", "is", "at most", ""], &limits.collect::<Vec<_>>());
     #[expect(clippy::cast_precision_loss, reason = "sizes of some megabytes")]
     let [ours, peer] = [results.disk, results.peer_disk].map(|bytes| bytes as f64 / 1e6);
-    text + &format!("\nOn disk: every plugin and cnitool in {ours:.1} MB; the peer's plugins have {peer:.1} MB.\n")
+    text + &format!(
+        "\nOn disk: every plugin and cnitool in {ours:.1} MB; the peer's plugins have {peer:.1} MB.\n"
+    )
 }
 
 const OPERATION: [&str; 13] = [
@@ -113,7 +124,8 @@ fn operation(measure: &Measure, held: Option<&str>) -> Vec<String> {
 
 /// `1.2 ms (1.1–1.4)`
 fn time(spread: &Spread) -> String {
-    let [lower, median, upper] = [spread.lower, spread.median, spread.upper].map(|micros| micros / 1000.0);
+    let [lower, median, upper] =
+        [spread.lower, spread.median, spread.upper].map(|micros| micros / 1000.0);
     let digits = if median < 10.0 { 2 } else { 1 };
     format!("{median:.digits$} ms ({lower:.digits$}–{upper:.digits$})")
 }
@@ -132,7 +144,8 @@ fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     };
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
     let line = |row: &[String]| {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         format!("| {} |\n", cells.join(" | "))
     };
     let rule: Vec<String> = widths.iter().map(|width| "-".repeat(*width)).collect();
@@ -146,9 +159,15 @@ mod tests {
 
     #[test]
     fn a_table_is_aligned() {
-        let rows = vec![vec!["a".to_owned(), "long cell".to_owned()], vec!["µµµµ".to_owned(), String::new()]];
+        let rows = vec![
+            vec!["a".to_owned(), "long cell".to_owned()],
+            vec!["µµµµ".to_owned(), String::new()],
+        ];
         let table = table(&["one", "two"], &rows);
-        assert_eq!(table, "| one  | two       |\n| ---- | --------- |\n| a    | long cell |\n| µµµµ |           |\n");
+        assert_eq!(
+            table,
+            "| one  | two       |\n| ---- | --------- |\n| a    | long cell |\n| µµµµ |           |\n"
+        );
     }
 
     #[test]

@@ -55,6 +55,9 @@ mod tests {
     #[test]
     fn an_even_number_of_samples_has_its_median_between_two() {
         let spread = Spread::of(&[4, 1, 2, 3].map(Duration::from_micros));
-        assert_eq!((spread.lower, spread.median, spread.upper, spread.samples), (1.75, 2.5, 3.25, 4));
+        assert_eq!(
+            (spread.lower, spread.median, spread.upper, spread.samples),
+            (1.75, 2.5, 3.25, 4)
+        );
     }
 }

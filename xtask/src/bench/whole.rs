@@ -1,31 +1,41 @@
 //! Two whole runs: a hundred containers at once, as a node has them after a restart, and a chain of plugins through a
 //! container runtime that lives long.
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::call::{Attachment, Call};
-use super::cases::{self, BRIDGE, Side};
-use super::measure::{self, Measure, Rounds, interleaved};
-use super::world::World;
+use super::{
+    call::{Attachment, Call},
+    cases::{self, BRIDGE, Side},
+    measure::{self, Measure, Rounds, interleaved},
+    world::World,
+};
 
 /// How many of a node's containers start at a time.
 const WORKERS: usize = 16;
 
 /// `count` containers attached by [`WORKERS`] at a time, then detached.
 pub(crate) fn at_once(world: &World, count: u16, rounds: Rounds) -> Result<[Measure; 3]> {
-    let containers: Vec<Attachment> = (0..count).map(|n| world.attachment(&format!("many{n}"), n)).collect();
+    let containers: Vec<Attachment> =
+        (0..count).map(|n| world.attachment(&format!("many{n}"), n)).collect();
     let samples = interleaved(&[Side::Ours, Side::Peer], rounds, |side| {
-        let adds =
-            containers.iter().map(|on| world.add(&BRIDGE, side, on, &Value::Null)).collect::<Result<Vec<_>>>()?;
+        let adds = containers
+            .iter()
+            .map(|on| world.add(&BRIDGE, side, on, &Value::Null))
+            .collect::<Result<Vec<_>>>()?;
         let (add, answers) = all(&adds)?;
-        let dels = containers.iter().zip(&answers).map(|(on, answer)| world.del(&BRIDGE, side, on, answer));
+        let dels = containers
+            .iter()
+            .zip(&answers)
+            .map(|(on, answer)| world.del(&BRIDGE, side, on, answer));
         let (del, _) = all(&dels.collect::<Result<Vec<_>>>()?)?;
         Ok([add, del, add + del])
     })?;
@@ -110,7 +120,8 @@ impl LongLived {
         writeln!(self.stdin, "{command} {} {}", on.id, on.netns.display())?;
         let mut line = String::new();
         self.stdout.read_line(&mut line)?;
-        let nanoseconds = line.trim().parse().with_context(|| format!("the runtime's answer to {command}"))?;
+        let nanoseconds =
+            line.trim().parse().with_context(|| format!("the runtime's answer to {command}"))?;
         Ok(Duration::from_nanos(nanoseconds))
     }
 

@@ -1,15 +1,19 @@
 //! Where everything is measured: a private network with both sets of plugins in one directory in memory.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 use rscni_linux::{AddressFlags, Bridge, LinkChange};
 use rscni_test::Lab;
 use serde_json::{Value, json};
 
-use super::call::{Attachment, Call};
-use super::cases::{self, BRIDGE, Case, Floor, Side};
+use super::{
+    call::{Attachment, Call},
+    cases::{self, BRIDGE, Case, Floor, Side},
+};
 use crate::program;
 
 /// The programs that are measured, as they were built.
@@ -90,24 +94,46 @@ impl World {
     }
 
     /// The ADD of a case, with what [`prepare`](Self::prepare) gave.
-    pub(crate) fn add(&self, case: &Case, side: Side, on: &Attachment, before: &Value) -> Result<Call> {
+    pub(crate) fn add(
+        &self,
+        case: &Case,
+        side: Side,
+        on: &Attachment,
+        before: &Value,
+    ) -> Result<Call> {
         if side != Side::Floor {
             return Ok(self.plugin(case, side, "ADD", on, before));
         }
         let netns = on.netns.display().to_string();
-        let (end, address, gateway) = (FLOOR_END.to_owned(), side.address(on.number), side.gateway());
+        let (end, address, gateway) =
+            (FLOOR_END.to_owned(), side.address(on.number), side.gateway());
         let bare = |gateway: &str| gateway.split('/').next().unwrap_or_default().to_owned();
         Ok(self.floor(&match case.floor.context("this case has no floor")? {
             Floor::Loopback => vec!["lo-up".to_owned(), netns],
             Floor::Bridge => {
-                vec!["bridge-add".to_owned(), self.floor_bridge.to_string(), end, netns, address, bare(&gateway)]
+                vec![
+                    "bridge-add".to_owned(),
+                    self.floor_bridge.to_string(),
+                    end,
+                    netns,
+                    address,
+                    bare(&gateway),
+                ]
             }
-            Floor::Ptp => vec!["ptp-add".to_owned(), end, netns, address, "10.103.0.2/32".to_owned()],
+            Floor::Ptp => {
+                vec!["ptp-add".to_owned(), end, netns, address, "10.103.0.2/32".to_owned()]
+            }
         }))
     }
 
     /// The DEL of a case, after its ADD has answered.
-    pub(crate) fn del(&self, case: &Case, side: Side, on: &Attachment, answer: &Value) -> Result<Call> {
+    pub(crate) fn del(
+        &self,
+        case: &Case,
+        side: Side,
+        on: &Attachment,
+        answer: &Value,
+    ) -> Result<Call> {
         if side != Side::Floor {
             return Ok(self.plugin(case, side, "DEL", on, answer));
         }
@@ -127,10 +153,23 @@ impl World {
 
     /// VERSION of a side's bridge plugin.
     pub(crate) fn version(&self, side: Side) -> Call {
-        Call::plugin(&self.directory(side), "bridge", "VERSION", None, &json!({"cniVersion": cases::VERSION}))
+        Call::plugin(
+            &self.directory(side),
+            "bridge",
+            "VERSION",
+            None,
+            &json!({"cniVersion": cases::VERSION}),
+        )
     }
 
-    fn plugin(&self, case: &Case, side: Side, command: &str, on: &Attachment, previous: &Value) -> Call {
+    fn plugin(
+        &self,
+        case: &Case,
+        side: Side,
+        command: &str,
+        on: &Attachment,
+        previous: &Value,
+    ) -> Call {
         let mut config = case.config(side, on.number);
         // What an IPAM plugin answers is not the result of an attachment; nobody passes it on.
         if !previous.is_null() && case.plugin != "host-local" {

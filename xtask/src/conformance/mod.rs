@@ -5,17 +5,18 @@
 
 mod table;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
 use self::table::Line;
-use crate::packages::GO_PLUGINS_DIR;
-use crate::{dist, packages, pool, program, uml};
+use crate::{dist, packages, packages::GO_PLUGINS_DIR, pool, program, uml};
 
 /// What leaves something behind gets a new place for each requirement, and what fails is waited for.
 const UML_LIMIT: Duration = Duration::from_secs(3600);
@@ -76,7 +77,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     jobs.sort_by_key(|job| (!job.peer, job.case.uml));
     let mut lines = pool::share_out(jobs, 2 * pool::processors(), |job| {
         let start = Instant::now();
-        let line = hold(&job, &place).with_context(|| format!("{} ({})", job.case.plugin, table::whose(job.peer)))?;
+        let line = hold(&job, &place)
+            .with_context(|| format!("{} ({})", job.case.plugin, table::whose(job.peer)))?;
         println!("{line} in {:.0?}", start.elapsed());
         Ok(line)
     })?;
@@ -91,11 +93,17 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 fn jobs(options: &Options) -> Result<Vec<Job>> {
     let file = program::workspace_root().join("crates/rscni-cli/tests/conformance/plugins.json");
     let text = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
-    let cases: Vec<Case> = serde_json::from_slice(&text).with_context(|| format!("read {}", file.display()))?;
+    let cases: Vec<Case> =
+        serde_json::from_slice(&text).with_context(|| format!("read {}", file.display()))?;
     for name in &options.plugin {
-        ensure!(cases.iter().any(|case| case.plugin == *name), "{} has no plugin {name}", file.display());
+        ensure!(
+            cases.iter().any(|case| case.plugin == *name),
+            "{} has no plugin {name}",
+            file.display()
+        );
     }
-    let is_wanted = |case: &Case| options.plugin.is_empty() || options.plugin.contains(&case.plugin);
+    let is_wanted =
+        |case: &Case| options.plugin.is_empty() || options.plugin.contains(&case.plugin);
     let whose = |case: Case| {
         let is_there = options.peer && Path::new(GO_PLUGINS_DIR).join(&case.plugin).exists();
         let peer = is_there.then(|| Job { case: case.clone(), peer: true });
@@ -121,9 +129,12 @@ fn hold(job: &Job, place: &Place) -> Result<Line> {
     command.extend(options.iter().map(|option| option.replace("DHCP_DAEMON", &daemon)));
     let mut told = Vec::new();
     let code = if *uml {
-        uml::run_in(&command, &directory, Some(&directory), UML_LIMIT, &mut |line| told.push(line.to_owned()))?
+        uml::run_in(&command, &directory, Some(&directory), UML_LIMIT, &mut |line| {
+            told.push(line.to_owned())
+        })?
     } else {
-        let output = Command::new(&command[0]).args(&command[1..]).output().context("start rscni")?;
+        let output =
+            Command::new(&command[0]).args(&command[1..]).output().context("start rscni")?;
         told.push(String::from_utf8_lossy(&output.stderr).into_owned());
         output.status.code().unwrap_or(-1)
     };

@@ -1,7 +1,9 @@
 //! What came out, as lines and as the table in the documentation.
 
-use std::fmt::{self, Display, Write};
-use std::path::Path;
+use std::{
+    fmt::{self, Display, Write},
+    path::Path,
+};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -30,7 +32,8 @@ pub(super) fn whose(peer: bool) -> &'static str {
 pub(super) fn read(plugin: &str, peer: bool, report: &Value) -> Result<Line> {
     let entries = report["requirements"].as_array().context("the report has no requirements")?;
     let count = |verdict: &str, level: Option<&str>| {
-        let is_it = |e: &&Value| e["verdict"] == verdict && level.is_none_or(|level| e["level"] == level);
+        let is_it =
+            |e: &&Value| e["verdict"] == verdict && level.is_none_or(|level| e["level"] == level);
         entries.iter().filter(is_it).count()
     };
     let failed = entries.iter().filter(|entry| entry["verdict"] == "fail");
@@ -49,7 +52,10 @@ impl Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { plugin, passed, must, should, not_applicable, unmet, .. } = self;
         let whose = whose(self.peer);
-        write!(f, "{plugin:<12} {whose:<5} {passed:>3} passed  {must:>3} MUST and {should:>2} SHOULD failed  ")?;
+        write!(
+            f,
+            "{plugin:<12} {whose:<5} {passed:>3} passed  {must:>3} MUST and {should:>2} SHOULD failed  "
+        )?;
         write!(f, "{not_applicable:>3} not applicable  {}", unmet.join(", "))
     }
 }
@@ -62,8 +68,9 @@ pub(super) fn write(lines: &[Line], page: &Path) -> Result<()> {
 }
 
 fn markdown(lines: &[Line]) -> String {
-    let mut table =
-        String::from("| plugin | whose | passed | failed | not applicable | not met |\n|---|---|---|---|---|---|\n");
+    let mut table = String::from(
+        "| plugin | whose | passed | failed | not applicable | not met |\n|---|---|---|---|---|---|\n",
+    );
     for line in lines {
         let Line { plugin, passed, must, should, not_applicable, unmet, .. } = line;
         let ids: Vec<_> = unmet.iter().map(|id| format!("`{id}`")).collect();
@@ -96,10 +103,23 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let page = directory.path().join("page.md");
         std::fs::write(&page, format!("before\n{BEGIN}old\n{END}after\n")).unwrap();
-        write(&[line, Line { peer: false, unmet: Vec::new(), ..read("tap", false, &report).unwrap() }], &page).unwrap();
+        write(
+            &[
+                line,
+                Line { peer: false, unmet: Vec::new(), ..read("tap", false, &report).unwrap() },
+            ],
+            &page,
+        )
+        .unwrap();
         let text = std::fs::read_to_string(&page).unwrap();
-        assert!(text.contains("| bridge | Go | 1 | 1 MUST, 1 SHOULD | 1 | `b`, `c` |\n| tap | ours |"), "{text}");
-        assert!(text.contains(" | none |\n") && text.ends_with("after\n") && !text.contains("old"), "{text}");
+        assert!(
+            text.contains("| bridge | Go | 1 | 1 MUST, 1 SHOULD | 1 | `b`, `c` |\n| tap | ours |"),
+            "{text}"
+        );
+        assert!(
+            text.contains(" | none |\n") && text.ends_with("after\n") && !text.contains("old"),
+            "{text}"
+        );
         std::fs::write(&page, "nothing").unwrap();
         assert!(write(&[], &page).is_err());
     }

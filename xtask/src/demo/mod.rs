@@ -7,9 +7,11 @@
 
 mod topology;
 
-use std::path::Path;
-use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::{
+    path::Path,
+    process::{Command, ExitCode},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use rscni_test::{Container, Lab, Namespace, Unreachable};
@@ -27,13 +29,20 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) fn run() -> Result<ExitCode> {
     headline("build rscni");
     let mut cargo = program::cargo();
-    let rscni = program::built(cargo.args(["build", "-p", "rscni-cli", "--message-format=json-render-diagnostics"]))?;
+    let rscni = program::built(cargo.args([
+        "build",
+        "-p",
+        "rscni-cli",
+        "--message-format=json-render-diagnostics",
+    ]))?;
     println!("{}", rscni.display());
 
     headline("make a private network, with two containers in it");
     let lab = rscni_test::enter_private_network()?;
     let containers = [lab.container("red"), lab.container("blue")];
-    println!("user, network and mount namespaces of their own; nothing on this machine's network is touched");
+    println!(
+        "user, network and mount namespaces of their own; nothing on this machine's network is touched"
+    );
     println!("containers: the network namespaces red and blue");
     let node = Node::set_up(&lab, &rscni)?;
     let before = lab.snapshot();
@@ -44,7 +53,11 @@ pub(crate) fn run() -> Result<ExitCode> {
     for container in &containers {
         let result = node.rscni(&["add", "demo", container.name()])?;
         addresses.push(addresses_of(&result).with_context(|| format!("no addresses in {result}"))?);
-        println!("      {} has {}", container.name(), addresses.last().map_or_else(String::new, |all| all.join(", ")));
+        println!(
+            "      {} has {}",
+            container.name(),
+            addresses.last().map_or_else(String::new, |all| all.join(", "))
+        );
     }
 
     headline("what there is now");
@@ -132,15 +145,29 @@ fn addresses_of(result: &str) -> Option<Vec<String>> {
 }
 
 fn ping(from: &Container, address: &str, to: &str) -> Result<()> {
-    told(from.try_ping(address, PATIENCE), &format!("{:<5} ping  {address:<12} ({to})", from.name()))
+    told(
+        from.try_ping(address, PATIENCE),
+        &format!("{:<5} ping  {address:<12} ({to})", from.name()),
+    )
 }
 
 fn tcp(from: &Container, address: &str, server: &Namespace) -> Result<()> {
     let serving = server.serve_tcp(0);
     let port = serving.port();
-    let to = if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
+    let to = if address.contains(':') {
+        format!("[{address}]:{port}")
+    } else {
+        format!("{address}:{port}")
+    };
     let exchange = from.try_tcp(to, PATIENCE).map(|_| ());
-    told(exchange, &format!("{:<5} TCP   {address:<12} ({}), 64 KiB there and back", from.name(), server.name()))
+    told(
+        exchange,
+        &format!(
+            "{:<5} TCP   {address:<12} ({}), 64 KiB there and back",
+            from.name(),
+            server.name()
+        ),
+    )
 }
 
 fn told(outcome: std::result::Result<(), Unreachable>, what: &str) -> Result<()> {

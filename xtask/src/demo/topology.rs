@@ -2,12 +2,13 @@
 //!
 //! It asks the kernel, not the plugins: a drawing that is wrong shows that something is.
 
-use std::fmt::Write;
-use std::net::IpAddr;
+use std::{fmt::Write, net::IpAddr};
 
 use anyhow::Result;
-use rscni_linux::nft::{Family, Nft, Table};
-use rscni_linux::{Link, Netlink, RouteFilter};
+use rscni_linux::{
+    Link, Netlink, RouteFilter,
+    nft::{Family, Nft, Table},
+};
 use rscni_test::{Container, Namespace};
 
 /// The end of a veth that is in a container.
@@ -26,33 +27,49 @@ pub(crate) fn draw(host: &Namespace, containers: &[Container]) -> Result<String>
     let mut text = String::from("host\n");
     let top: Vec<&Link> = links
         .iter()
-        .filter(|link| link.master.is_none() && !link.loopback && (link.up || link.master.is_some()))
+        .filter(|link| {
+            link.master.is_none() && !link.loopback && (link.up || link.master.is_some())
+        })
         .collect();
     for link in top {
-        let ports: Vec<&Link> = links.iter().filter(|port| port.master == Some(link.index)).collect();
+        let ports: Vec<&Link> =
+            links.iter().filter(|port| port.master == Some(link.index)).collect();
         let _ = writeln!(text, "│\n├─ {}", describe(link));
         for fact in facts(&mut netlink, link)? {
             let _ = writeln!(text, "│  {}{fact}", if ports.is_empty() { "   " } else { "│  " });
         }
         for (number, port) in ports.iter().enumerate() {
             let is_last = number + 1 == ports.len();
-            let _ = writeln!(text, "│  │\n│  {} {}", if is_last { "└─" } else { "├─" }, describe(port));
-            draw_inner(&mut text, &format!("│  {}", if is_last { "   " } else { "│  " }), port, &inner);
+            let _ =
+                writeln!(text, "│  │\n│  {} {}", if is_last { "└─" } else { "├─" }, describe(port));
+            draw_inner(
+                &mut text,
+                &format!("│  {}", if is_last { "   " } else { "│  " }),
+                port,
+                &inner,
+            );
         }
         draw_inner(&mut text, "│  ", link, &inner);
     }
     let mut masqueraded = masqueraded()?;
     masqueraded.sort_unstable();
     let masqueraded: Vec<String> = masqueraded.iter().map(ToString::to_string).collect();
-    let _ = writeln!(text, "│\n└─ nftables, table inet rscni: masquerades {}", masqueraded.join(", "));
+    let _ =
+        writeln!(text, "│\n└─ nftables, table inet rscni: masquerades {}", masqueraded.join(", "));
     Ok(text)
 }
 
 fn draw_inner(text: &mut String, indent: &str, port: &Link, inner: &[Inner]) {
-    let Some(inner) = inner.iter().find(|inner| inner.link.peer_index == Some(port.index)) else { return };
+    let Some(inner) = inner.iter().find(|inner| inner.link.peer_index == Some(port.index)) else {
+        return;
+    };
     let _ = writeln!(text, "{indent}  ║");
-    let _ =
-        writeln!(text, "{indent}╔═╩═ container {} {}", inner.container, "═".repeat(40 - inner.container.len().min(30)));
+    let _ = writeln!(
+        text,
+        "{indent}╔═╩═ container {} {}",
+        inner.container,
+        "═".repeat(40 - inner.container.len().min(30))
+    );
     let _ = writeln!(text, "{indent}║  {}", describe(&inner.link));
     for fact in &inner.facts {
         let _ = writeln!(text, "{indent}║     {fact}");

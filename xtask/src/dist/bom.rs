@@ -9,8 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::digest::sha256;
-use crate::program;
+use crate::{digest::sha256, program};
 
 const SPEC_VERSION: &str = "1.5";
 
@@ -36,7 +35,8 @@ pub(super) fn of(package: &str, target: &str, program: &[u8]) -> Result<Value> {
     tree.args(["tree", "--locked", "--package", package, "--target", target]);
     tree.args(["--edges", "normal,no-proc-macro", "--prefix", "depth", "--format", " {p} | {l}"]);
     let crates = read_tree(&program::capture(&mut tree)?)?;
-    let lock = std::fs::read_to_string(program::workspace_root().join("Cargo.lock")).context("read Cargo.lock")?;
+    let lock = std::fs::read_to_string(program::workspace_root().join("Cargo.lock"))
+        .context("read Cargo.lock")?;
     let compiler = program::capture(std::process::Command::new("rustc").arg("--version"))?;
     let version = compiler.split_whitespace().nth(1).context("rustc --version has no version")?;
     let bill = document(package, target, &crates, &checksums(&lock), version, program)?;
@@ -61,7 +61,8 @@ fn read_tree(text: &str) -> Result<BTreeMap<Key, Linked>> {
                 license.trim_end_matches(" (*)"),
             ))
         };
-        let (depth, key, license) = read().with_context(|| format!("cargo tree has said {line:?}"))?;
+        let (depth, key, license) =
+            read().with_context(|| format!("cargo tree has said {line:?}"))?;
         ensure!(depth <= path.len(), "cargo tree has left out what needs {line:?}");
         ensure!(!license.is_empty(), "{} does not say its licence", key.0);
         path.truncate(depth);
@@ -83,10 +84,13 @@ fn read_tree(text: &str) -> Result<BTreeMap<Key, Linked>> {
 fn checksums(lock: &str) -> BTreeMap<Key, String> {
     let value = |part: &str, key: &str| {
         let start = format!("{key} = \"");
-        part.lines().find_map(|line| line.strip_prefix(&*start)?.strip_suffix('"').map(str::to_owned))
+        part.lines()
+            .find_map(|line| line.strip_prefix(&*start)?.strip_suffix('"').map(str::to_owned))
     };
     lock.split("[[package]]")
-        .filter_map(|part| Some(((value(part, "name")?, value(part, "version")?), value(part, "checksum")?)))
+        .filter_map(|part| {
+            Some(((value(part, "name")?, value(part, "version")?), value(part, "checksum")?))
+        })
         .collect()
 }
 
@@ -166,8 +170,14 @@ fn problems(bill: &Value) -> Vec<String> {
     };
     want(bill["bomFormat"] == "CycloneDX", "bomFormat is to be CycloneDX".into());
     want(bill["specVersion"] == SPEC_VERSION, format!("specVersion is to be {SPEC_VERSION}"));
-    want(bill["version"].as_u64().is_some_and(|version| version >= 1), "version is to be 1 or more".into());
-    want(bill["serialNumber"].as_str().is_some_and(is_serial_number), "serialNumber is no UUID".into());
+    want(
+        bill["version"].as_u64().is_some_and(|version| version >= 1),
+        "version is to be 1 or more".into(),
+    );
+    want(
+        bill["serialNumber"].as_str().is_some_and(is_serial_number),
+        "serialNumber is no UUID".into(),
+    );
     let no_components = Vec::new();
     let components = bill["components"].as_array().unwrap_or(&no_components);
     want(!components.is_empty(), "there are no components".into());
@@ -176,22 +186,31 @@ fn problems(bill: &Value) -> Vec<String> {
         let name = component["name"].as_str().unwrap_or_default();
         let types = ["application", "library"];
         want(!name.is_empty(), format!("a component has no name: {component}"));
-        want(component["type"].as_str().is_some_and(|kind| types.contains(&kind)), format!("{name} has no type"));
+        want(
+            component["type"].as_str().is_some_and(|kind| types.contains(&kind)),
+            format!("{name} has no type"),
+        );
         let licenses = component["licenses"].as_array();
-        let has_license = licenses.is_some_and(|all| all.len() == 1 && all[0]["expression"].is_string());
+        let has_license =
+            licenses.is_some_and(|all| all.len() == 1 && all[0]["expression"].is_string());
         want(has_license, format!("{name} has no licence"));
         for hash in component["hashes"].as_array().into_iter().flatten() {
             let content = hash["content"].as_str().unwrap_or_default();
-            let is_hash = content.len() == 64 && content.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let is_hash =
+                content.len() == 64 && content.bytes().all(|byte| byte.is_ascii_hexdigit());
             want(hash["alg"] == "SHA-256" && is_hash, format!("{name} has a hash that is none"));
         }
         let reference = component["bom-ref"].as_str().unwrap_or_default();
-        want(!reference.is_empty() && references.insert(reference), format!("the bom-ref of {name} is not its own"));
+        want(
+            !reference.is_empty() && references.insert(reference),
+            format!("the bom-ref of {name} is not its own"),
+        );
     }
     for dependency in bill["dependencies"].as_array().into_iter().flatten() {
         let on = dependency["dependsOn"].as_array().into_iter().flatten();
         for reference in on.chain([&dependency["ref"]]) {
-            let is_known = reference.as_str().is_some_and(|reference| references.contains(reference));
+            let is_known =
+                reference.as_str().is_some_and(|reference| references.contains(reference));
             want(is_known, format!("{reference} is needed, and no component"));
         }
     }
@@ -211,7 +230,14 @@ fn reference((name, version): &Key) -> String {
 
 /// A UUID of version 8, that of one's own making, from a hash.
 fn uuid(digest: &str) -> String {
-    format!("{}-{}-8{}-8{}-{}", &digest[..8], &digest[8..12], &digest[13..16], &digest[17..20], &digest[20..32])
+    format!(
+        "{}-{}-8{}-8{}-{}",
+        &digest[..8],
+        &digest[8..12],
+        &digest[13..16],
+        &digest[17..20],
+        &digest[20..32]
+    )
 }
 
 #[cfg(test)]
@@ -219,7 +245,12 @@ mod tests {
     use super::*;
 
     fn names(bill: &Value) -> BTreeSet<&str> {
-        bill["components"].as_array().unwrap().iter().map(|component| component["name"].as_str().unwrap()).collect()
+        bill["components"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|component| component["name"].as_str().unwrap())
+            .collect()
     }
 
     #[test]
@@ -227,14 +258,27 @@ mod tests {
         let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
         let bill = of("rscni-cli", &target, b"program").unwrap();
         let names = names(&bill);
-        for linked in ["rscni", "rscni-linux", "rscni-plugins", "netlink-packet-route", "serde", "clap", "rust-std"] {
+        for linked in [
+            "rscni",
+            "rscni-linux",
+            "rscni-plugins",
+            "netlink-packet-route",
+            "serde",
+            "clap",
+            "rust-std",
+        ] {
             assert!(names.contains(linked), "{linked} is missing in {names:?}");
         }
         // What builds it, what tests it, and what other programs of the workspace need.
         for other in ["serde_derive", "syn", "rstest", "proptest", "tokio", "h2", "rscni-cli"] {
             assert!(!names.contains(other), "{other} is not linked in");
         }
-        let serde = bill["components"].as_array().unwrap().iter().find(|one| one["name"] == "serde").unwrap();
+        let serde = bill["components"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|one| one["name"] == "serde")
+            .unwrap();
         assert_eq!(serde["hashes"][0]["content"].as_str().map(str::len), Some(64));
         assert_eq!(serde["licenses"][0]["expression"], "MIT OR Apache-2.0");
         assert_eq!(bill["metadata"]["component"]["hashes"][0]["content"], sha256(b"program"));
@@ -245,13 +289,17 @@ mod tests {
 
     #[test]
     fn what_the_schema_does_not_allow_is_found() {
-        let tree =
-            "0 rscni-cli v0.3.0 (/x) | MIT\n1 a v1.0.0 | MIT/Apache-2.0\n2 b v2.0.0 | MIT\n1 b v2.0.0 | MIT (*)\n";
+        let tree = "0 rscni-cli v0.3.0 (/x) | MIT\n1 a v1.0.0 | MIT/Apache-2.0\n2 b v2.0.0 | MIT\n1 b v2.0.0 | MIT (*)\n";
         let crates = read_tree(tree).unwrap();
-        let bill = document("rscni-cli", "x-unknown-linux-musl", &crates, &BTreeMap::new(), "1.95.0", b"").unwrap();
+        let bill =
+            document("rscni-cli", "x-unknown-linux-musl", &crates, &BTreeMap::new(), "1.95.0", b"")
+                .unwrap();
         assert_eq!(problems(&bill), [""; 0]);
         assert_eq!(bill["components"][0]["licenses"][0]["expression"], "MIT OR Apache-2.0");
-        assert_eq!(bill["dependencies"][0]["dependsOn"], json!(["pkg:cargo/b@2.0.0", "rust-std@1.95.0"]));
+        assert_eq!(
+            bill["dependencies"][0]["dependsOn"],
+            json!(["pkg:cargo/b@2.0.0", "rust-std@1.95.0"])
+        );
         for (pointer, wrong) in [
             ("/bomFormat", json!("SPDX")),
             ("/specVersion", json!("1.3")),

@@ -10,13 +10,14 @@
 
 mod bom;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::digest::sha256;
-use crate::program;
+use crate::{digest::sha256, program};
 
 /// What the project promises: a file that is small to ship, and of which little is to be read before it runs.
 const SIZE_LIMIT: u64 = 4_000_000;
@@ -30,7 +31,8 @@ pub(crate) fn run() -> Result<ExitCode> {
     println!("{}: static, with {libc}, {} kB", output.display(), size / 1000);
     let bill = bom::of("rscni-cli", &target(libc), &std::fs::read(&output)?)?;
     let file = output.with_extension("cdx.json");
-    std::fs::write(&file, serde_json::to_vec_pretty(&bill)?).with_context(|| format!("write {}", file.display()))?;
+    std::fs::write(&file, serde_json::to_vec_pretty(&bill)?)
+        .with_context(|| format!("write {}", file.display()))?;
     println!("{}: what is linked into it (CycloneDX)", file.display());
     Ok(ExitCode::SUCCESS)
 }
@@ -44,13 +46,16 @@ pub(crate) fn build(package: &str, program: &str) -> Result<PathBuf> {
 pub(crate) fn build_with_glibc(package: &str, program: &str) -> Result<PathBuf> {
     let built = build_with("gnu", package, program)?;
     let named = built.with_file_name(format!("{program}-glibc"));
-    std::fs::rename(&built, &named).with_context(|| format!("rename {} to {}", built.display(), named.display()))?;
+    std::fs::rename(&built, &named)
+        .with_context(|| format!("rename {} to {}", built.display(), named.display()))?;
     Ok(named)
 }
 
 /// Builds a program as it is built for nodes, but with the names of its functions. Gives it where cargo puts it.
 pub(crate) fn build_unstripped(package: &str, program: &str) -> Result<PathBuf> {
-    built(cargo_build(&target(libc()), package, program)?.env("CARGO_PROFILE_RELEASE_STRIP", "none"))
+    built(
+        cargo_build(&target(libc()), package, program)?.env("CARGO_PROFILE_RELEASE_STRIP", "none"),
+    )
 }
 
 fn build_with(libc: &str, package: &str, program: &str) -> Result<PathBuf> {
@@ -60,10 +65,21 @@ fn build_with(libc: &str, package: &str, program: &str) -> Result<PathBuf> {
 
 fn cargo_build(target: &str, package: &str, program: &str) -> Result<Command> {
     let mut command = program::cargo();
-    command.args(["build", "--release", "--target", target, "--package", package, "--bin", program]);
+    command.args([
+        "build",
+        "--release",
+        "--target",
+        target,
+        "--package",
+        package,
+        "--bin",
+        program,
+    ]);
     // Before all other ways to give flags, whatever the environment has. They concern the target alone: procedural
     // macros and build scripts are built for this machine.
-    command.env("CARGO_ENCODED_RUSTFLAGS", flags()?.join("\x1f")).arg("--message-format=json-render-diagnostics");
+    command
+        .env("CARGO_ENCODED_RUSTFLAGS", flags()?.join("\x1f"))
+        .arg("--message-format=json-render-diagnostics");
     Ok(command)
 }
 
@@ -76,7 +92,15 @@ fn built(command: &mut Command) -> Result<PathBuf> {
 /// Builds a program as a static one, but for development: in seconds, from what the tests have built already.
 pub(crate) fn build_for_development(package: &str, program: &str) -> Result<PathBuf> {
     let mut command = program::cargo();
-    command.args(["rustc", "--package", package, "--bin", program, "--message-format=json-render-diagnostics", "--"]);
+    command.args([
+        "rustc",
+        "--package",
+        package,
+        "--bin",
+        program,
+        "--message-format=json-render-diagnostics",
+        "--",
+    ]);
     built(command.args(["-Ctarget-feature=+crt-static", "-Crelocation-model=static"]))
 }
 
@@ -94,7 +118,8 @@ fn flags() -> Result<Vec<String>> {
     let scripts = [without_tables, order_file()];
     let mut contents = Vec::new();
     for script in &scripts {
-        contents.extend(std::fs::read(script).with_context(|| format!("read {}", script.display()))?);
+        contents
+            .extend(std::fs::read(script).with_context(|| format!("read {}", script.display()))?);
     }
     Ok(vec![
         // The default for musl.
@@ -167,7 +192,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_built_for_a_target_replaces_the_file_of_target_release_and_leaves_its_other_names_alone() {
+    fn what_was_built_for_a_target_replaces_the_file_of_target_release_and_leaves_its_other_names_alone()
+     {
         let folder = tempfile::tempdir().unwrap();
         let built = folder.path().join("x-unknown-linux-musl/release/rscni");
         let output = folder.path().join("release/rscni");
@@ -183,7 +209,10 @@ mod tests {
 
         assert_eq!(std::fs::read_to_string(&output).unwrap(), "static");
         assert_eq!(std::fs::read_to_string(&kept).unwrap(), "dynamic");
-        assert_ne!(std::fs::metadata(&output).unwrap().ino(), std::fs::metadata(&kept).unwrap().ino());
+        assert_ne!(
+            std::fs::metadata(&output).unwrap().ino(),
+            std::fs::metadata(&kept).unwrap().ino()
+        );
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Calls plugins as a runtime does: by the variables and streams of the CNI specification, and by nothing of ours,
 //! so that a fault in our own runtime side cannot hide one in the plugins.
 
-use std::io::Write;
-use std::net::IpAddr;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::{
+    io::Write,
+    net::IpAddr,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -52,7 +54,13 @@ impl Attachment<'_> {
         self.list["plugins"].as_array().map_or(&[], Vec::as_slice)
     }
 
-    fn call(&self, set: &PluginSet, command: &str, plugin: &Value, previous: Option<&Value>) -> Result<String> {
+    fn call(
+        &self,
+        set: &PluginSet,
+        command: &str,
+        plugin: &Value,
+        previous: Option<&Value>,
+    ) -> Result<String> {
         let kind = plugin["type"].as_str().context("a plugin in the list has no type")?;
         let doing = || format!("{command} by {} ({kind})", set.name);
         let mut config = plugin.clone();

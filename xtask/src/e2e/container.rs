@@ -1,18 +1,23 @@
 //! A container started by `ctr run --cni`, looked at from inside and outside, and what is left when it has ended.
 
-use std::io::{BufRead, BufReader};
-use std::net::Ipv4Addr;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::{
+    io::{BufRead, BufReader},
+    net::Ipv4Addr,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use super::containerd::Containerd;
-use super::leftovers::{self, Host};
-use super::{PluginSet, chain, image, report, runtime, sandbox};
-use crate::program;
-use crate::tally::Tally;
+use super::{
+    PluginSet, chain,
+    containerd::Containerd,
+    image,
+    leftovers::{self, Host},
+    report, runtime, sandbox,
+};
+use crate::{program, tally::Tally};
 
 pub(super) const NETWORK: &str = "e2e";
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
@@ -27,7 +32,12 @@ const SCRIPT: &str = "ip -o -4 address show dev eth0; ip route show table all; s
 ///
 /// `ctr run` gives DEL no namespace, and most Go plugins of version 1.1 then leave something behind or fail. That is
 /// not held against them; against ours it is.
-pub(super) fn run(containerd: &Containerd, go: &PluginSet, tested: &PluginSet, tally: &mut Tally) -> Result<()> {
+pub(super) fn run(
+    containerd: &Containerd,
+    go: &PluginSet,
+    tested: &PluginSet,
+    tally: &mut Tally,
+) -> Result<()> {
     let after_go: fn(&Host) -> Result<()> = |_| Ok(());
     for (set, after) in [(go, after_go), (tested, Host::nothing_left)] {
         leftovers::forget()?;
@@ -37,7 +47,8 @@ pub(super) fn run(containerd: &Containerd, go: &PluginSet, tested: &PluginSet, t
         let outcome = outcome.map_err(|error| anyhow!("{error:#}\n{}", containerd.last_words()));
         report(tally, &format!("ctr run --cni on the plugins of {}", set.name), outcome);
     }
-    let outcome = live(containerd, "taken-over", |id| runtime::take_over(tested, id), Host::nothing_left);
+    let outcome =
+        live(containerd, "taken-over", |id| runtime::take_over(tested, id), Host::nothing_left);
     report(tally, "what ctr attached is listed, checked and detached by rscni", outcome);
     Ok(())
 }
@@ -45,7 +56,8 @@ pub(super) fn run(containerd: &Containerd, go: &PluginSet, tested: &PluginSet, t
 /// Writes the network, the same for both sets.
 pub(super) fn write_network() -> Result<()> {
     let list = Path::new(sandbox::NETWORKS).join("10-e2e.conflist");
-    std::fs::write(&list, chain::list(NETWORK, 88).to_string()).with_context(|| format!("write {}", list.display()))
+    std::fs::write(&list, chain::list(NETWORK, 88).to_string())
+        .with_context(|| format!("write {}", list.display()))
 }
 
 /// Runs a container, with `meanwhile` called with the id that containerd gives it while it runs.
@@ -129,7 +141,10 @@ fn seen_inside(said: &str) -> Result<Ipv4Addr> {
         address.octets()[..3] == GATEWAY.octets()[..3] && address != GATEWAY,
         "{address} is no address for a container in 10.88.0.0/24"
     );
-    ensure!(said.contains(&format!("default via {GATEWAY} dev eth0")), "no default route via {GATEWAY}");
+    ensure!(
+        said.contains(&format!("default via {GATEWAY} dev eth0")),
+        "no default route via {GATEWAY}"
+    );
     ensure!(said.contains(" 0% packet loss"), "the gateway does not answer every ping");
     Ok(address)
 }
@@ -137,7 +152,9 @@ fn seen_inside(said: &str) -> Result<Ipv4Addr> {
 /// From outside: the address is noted, a veth hangs on the bridge, and something masquerades.
 fn seen_outside(host: &Host) -> Result<()> {
     ensure!(!host.address_files()?.is_empty(), "host-local noted no address");
-    let ports = program::capture(Command::new("ip").args(["-o", "link", "show", "master", NETWORK, "type", "veth"]))?;
+    let ports = program::capture(
+        Command::new("ip").args(["-o", "link", "show", "master", NETWORK, "type", "veth"]),
+    )?;
     ensure!(ports.lines().count() == 1, "not one veth on {NETWORK} but:\n{ports}");
     ensure!(!host.nat_entries()?.is_empty(), "no NAT entry for the container");
     Ok(())
@@ -157,9 +174,11 @@ mod tests {
 
     #[test]
     fn a_container_that_lacks_any_of_them_is_not() {
-        for (from, to) in
-            [("10.88.0.5", "10.99.0.5"), ("default via", "10.0.0.0/8 via"), (" 0% packet", " 100% packet")]
-        {
+        for (from, to) in [
+            ("10.88.0.5", "10.99.0.5"),
+            ("default via", "10.0.0.0/8 via"),
+            (" 0% packet", " 100% packet"),
+        ] {
             assert!(seen_inside(&SAID.replace(from, to)).is_err(), "{from} -> {to}");
         }
     }

@@ -2,15 +2,16 @@
 //!
 //! It runs until the private node ends.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 
-use super::cri::Cri;
-use super::{image, sandbox};
+use super::{cri::Cri, image, sandbox};
 use crate::program;
 
 /// A running containerd that has the image.
@@ -28,7 +29,8 @@ impl Containerd {
         let directory = directory.join("containerd");
         fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
         let config = directory.join("config.toml");
-        fs::write(&config, config_of(&directory)).with_context(|| format!("write {}", config.display()))?;
+        fs::write(&config, config_of(&directory))
+            .with_context(|| format!("write {}", config.display()))?;
         let daemon = spawn(&directory)?;
         let mut this = Self { directory, daemon };
         this.wait_until_it_answers()?;
@@ -36,7 +38,9 @@ impl Containerd {
         image::write(&archive)?;
         for namespace in NAMESPACES {
             let mut import = this.ctr();
-            import.args(["--namespace", namespace, "image", "import", "--snapshotter", "native"]).arg(&archive);
+            import
+                .args(["--namespace", namespace, "image", "import", "--snapshotter", "native"])
+                .arg(&archive);
             program::capture(&mut import).with_context(|| this.last_words())?;
         }
         Ok(this)
@@ -45,7 +49,8 @@ impl Containerd {
     /// Ends it and starts it again. Containers go on meanwhile.
     pub(super) fn restart(&mut self) -> Result<()> {
         let pid = rustix::process::Pid::from_child(&self.daemon);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("end containerd")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+            .context("end containerd")?;
         self.daemon.wait().context("wait for containerd")?;
         self.daemon = spawn(&self.directory)?;
         self.wait_until_it_answers()
@@ -59,7 +64,8 @@ impl Containerd {
             match cri.ready() {
                 Ok(()) => return Ok(cri),
                 Err(error) if Instant::now() > deadline => {
-                    return Err(error.context(format!("the CRI service is not ready; {}", self.last_words())));
+                    return Err(error
+                        .context(format!("the CRI service is not ready; {}", self.last_words())));
                 }
                 Err(_) => std::thread::sleep(Duration::from_millis(100)),
             }
@@ -94,7 +100,9 @@ impl Containerd {
             match program::capture(self.ctr().arg("version")) {
                 Ok(_) => return Ok(()),
                 Err(error) if Instant::now() > deadline => {
-                    return Err(error.context(format!("containerd does not answer; {}", self.last_words())));
+                    return Err(
+                        error.context(format!("containerd does not answer; {}", self.last_words()))
+                    );
                 }
                 Err(_) => std::thread::sleep(Duration::from_millis(100)),
             }
@@ -109,8 +117,11 @@ const LOG: &str = "log";
 
 fn spawn(directory: &Path) -> Result<Child> {
     let log = directory.join(LOG);
-    let log =
-        File::options().create(true).append(true).open(&log).with_context(|| format!("open {}", log.display()))?;
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(&log)
+        .with_context(|| format!("open {}", log.display()))?;
     Command::new("containerd")
         .arg("--config")
         .arg(directory.join("config.toml"))

@@ -3,9 +3,11 @@
 //! The messages have those fields of `runtime.v1` (`api.proto` of Kubernetes' cri-api) that are used here; protobuf
 //! leaves all others at their defaults.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, ensure};
 use prost::Message;
@@ -149,7 +151,8 @@ impl Cri {
 
     /// Starts a pod and attaches it to the network; gives its id, which is CNI's container id.
     pub(super) fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<String> {
-        let answer: PodSandboxId = self.call("RunPodSandbox", &RunPodSandboxRequest { config: Some(config) })?;
+        let answer: PodSandboxId =
+            self.call("RunPodSandbox", &RunPodSandboxRequest { config: Some(config) })?;
         Ok(answer.id)
     }
 
@@ -166,14 +169,22 @@ impl Cri {
     pub(super) fn pod_sandbox_status(&self, id: &str) -> Result<Status> {
         let question = PodSandboxStatusRequest { id: id.to_owned(), verbose: true };
         let answer: PodSandboxStatusResponse = self.call("PodSandboxStatus", &question)?;
-        let network = answer.status.and_then(|status| status.network).context("the pod's status has no network")?;
+        let network = answer
+            .status
+            .and_then(|status| status.network)
+            .context("the pod's status has no network")?;
         let more = network.additional_ips.iter().map(|more| &more.ip);
         let addresses = std::iter::once(&network.ip).chain(more).map(|text| text.parse());
         let addresses = addresses.collect::<Result<_, _>>().context("read the pod's addresses")?;
-        let info: Value = serde_json::from_str(answer.info.get("info").context("the pod's status has no info")?)?;
-        let namespaces = info["runtimeSpec"]["linux"]["namespaces"].as_array().context("the pod has no namespaces")?;
+        let info: Value =
+            serde_json::from_str(answer.info.get("info").context("the pod's status has no info")?)?;
+        let namespaces = info["runtimeSpec"]["linux"]["namespaces"]
+            .as_array()
+            .context("the pod has no namespaces")?;
         let network = namespaces.iter().find(|namespace| namespace["type"] == "network");
-        let netns = network.and_then(|namespace| namespace["path"].as_str()).context("the pod has no netns")?;
+        let netns = network
+            .and_then(|namespace| namespace["path"].as_str())
+            .context("the pod has no netns")?;
         Ok(Status { addresses, netns: netns.into() })
     }
 
@@ -188,7 +199,11 @@ impl Cri {
         Ok(())
     }
 
-    fn call<Answer: Message + Default>(&self, method: &str, question: &impl Message) -> Result<Answer> {
+    fn call<Answer: Message + Default>(
+        &self,
+        method: &str,
+        question: &impl Message,
+    ) -> Result<Answer> {
         self.channel.call(&format!("runtime.v1.RuntimeService/{method}"), question)
     }
 }

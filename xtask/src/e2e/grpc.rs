@@ -9,8 +9,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use h2::client::SendRequest;
 use http::{HeaderMap, Request};
 use prost::Message;
-use tokio::net::UnixStream;
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    net::UnixStream,
+    runtime::{Builder, Runtime},
+};
 
 /// A connection to a service.
 pub(super) struct Channel {
@@ -25,22 +27,38 @@ const PREFIX: usize = 5;
 impl Channel {
     /// Connects to whoever listens on the socket.
     pub(super) fn connect(socket: &Path) -> Result<Self> {
-        let runtime = Builder::new_current_thread().enable_io().build().context("start waiting for a socket")?;
+        let runtime = Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .context("start waiting for a socket")?;
         let requests = runtime.block_on(async {
             let stream = UnixStream::connect(socket).await?;
             let (requests, connection) = h2::client::handshake(stream).await?;
             tokio::spawn(connection);
             anyhow::Ok(requests)
         });
-        Ok(Self { requests: requests.with_context(|| format!("connect to {}", socket.display()))?, runtime })
+        Ok(Self {
+            requests: requests.with_context(|| format!("connect to {}", socket.display()))?,
+            runtime,
+        })
     }
 
     /// Calls `method`, as in `runtime.v1.RuntimeService/Version`.
-    pub(super) fn call<Answer: Message + Default>(&self, method: &str, question: &impl Message) -> Result<Answer> {
-        self.runtime.block_on(self.exchange(method, framed(question)?)).with_context(|| method.to_owned())
+    pub(super) fn call<Answer: Message + Default>(
+        &self,
+        method: &str,
+        question: &impl Message,
+    ) -> Result<Answer> {
+        self.runtime
+            .block_on(self.exchange(method, framed(question)?))
+            .with_context(|| method.to_owned())
     }
 
-    async fn exchange<Answer: Message + Default>(&self, method: &str, question: Bytes) -> Result<Answer> {
+    async fn exchange<Answer: Message + Default>(
+        &self,
+        method: &str,
+        question: Bytes,
+    ) -> Result<Answer> {
         let request = Request::post(format!("http://localhost/{method}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
@@ -71,9 +89,15 @@ fn framed(message: &impl Message) -> Result<Bytes> {
 }
 
 fn check_status(headers: &HeaderMap) -> Result<()> {
-    let text = |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let text = |name: &str| {
+        headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
     match text("grpc-status").as_deref() {
         Some("0") => Ok(()),
-        status => bail!("{} (gRPC status {})", text("grpc-message").unwrap_or_default(), status.unwrap_or("missing")),
+        status => bail!(
+            "{} (gRPC status {})",
+            text("grpc-message").unwrap_or_default(),
+            status.unwrap_or("missing")
+        ),
     }
 }

@@ -4,17 +4,18 @@
 //! direction. For links and addresses it has to work both ways; NAT entries of the Go plugins have to go by our DEL,
 //! but not the other way round, as those plugins know only the entries they make themselves.
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::cni::{Attachment, addresses};
-use super::leftovers::{self, Host};
-use super::{PluginSet, report};
-use crate::program;
-use crate::tally::Tally;
+use super::{
+    PluginSet,
+    cni::{Attachment, addresses},
+    leftovers::{self, Host},
+    report,
+};
+use crate::{program, tally::Tally};
 
 /// All lists in both directions.
 pub(super) fn run(go: &PluginSet, tested: &PluginSet, tally: &mut Tally) {
@@ -118,12 +119,17 @@ impl Case<'_> {
     ) -> Result<()> {
         let masquerades = self.list["plugins"][0]["ipMasq"] == true;
         let after_add = || format!("after ADD by {}", self.first.name);
-        ensure!(is_loopback || !host.address_files()?.is_empty(), "{}: no address file", after_add());
+        ensure!(
+            is_loopback || !host.address_files()?.is_empty(),
+            "{}: no address file",
+            after_add()
+        );
         ensure!(!masquerades || !host.nat_entries()?.is_empty(), "{}: no NAT entry", after_add());
 
         attachment.check(self.second, result)?;
         self.del(attachment, result)?;
-        let gone = if self.nat_has_to_go { host.nothing_left() } else { host.nothing_left_but_nat() };
+        let gone =
+            if self.nat_has_to_go { host.nothing_left() } else { host.nothing_left_but_nat() };
         gone.and_then(|()| container.has_only_a_silent_lo())
             .with_context(|| format!("after DEL by {}", self.second.name))
     }
@@ -138,7 +144,11 @@ impl Case<'_> {
         let plugin = &self.list["plugins"][0];
         let is_unknown_to_go = plugin["ipMasq"] == true && plugin["ipMasqBackend"] != "iptables";
         match attachment.del(self.second, result) {
-            Err(error) if !self.nat_has_to_go && is_unknown_to_go && error.to_string().contains("CNI-") => {
+            Err(error)
+                if !self.nat_has_to_go
+                    && is_unknown_to_go
+                    && error.to_string().contains("CNI-") =>
+            {
                 attachment.del(self.second, result).context("repeated")
             }
             outcome => outcome,
@@ -159,8 +169,10 @@ impl Container {
     }
 
     fn has_only_a_silent_lo(&self) -> Result<()> {
-        let links = program::capture(Command::new("ip").args(["-n", &self.name, "-o", "link", "show"]))?;
-        let is_as_new = links.lines().count() == 1 && links.contains("LOOPBACK") && !links.contains("UP");
+        let links =
+            program::capture(Command::new("ip").args(["-n", &self.name, "-o", "link", "show"]))?;
+        let is_as_new =
+            links.lines().count() == 1 && links.contains("LOOPBACK") && !links.contains("UP");
         ensure!(is_as_new, "the container's links are not as in a new namespace:\n{links}");
         Ok(())
     }

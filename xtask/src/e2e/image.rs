@@ -2,8 +2,7 @@
 //!
 //! Nothing is fetched: the one layer is the machine's own busybox and the links to it.
 
-use std::fs::File;
-use std::path::Path;
+use std::{fs::File, path::Path};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -41,7 +40,8 @@ pub(super) fn write(archive: &Path) -> Result<()> {
         "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
     }))?;
     let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
-    entry["annotations"] = json!({"io.containerd.image.name": NAME, "org.opencontainers.image.ref.name": "latest"});
+    entry["annotations"] =
+        json!({"io.containerd.image.name": NAME, "org.opencontainers.image.ref.name": "latest"});
     let index = serde_json::to_vec(&json!({"schemaVersion": 2, "manifests": [entry]}))?;
 
     let file = File::create(archive).with_context(|| format!("create {}", archive.display()))?;
@@ -71,7 +71,8 @@ fn put(tar: &mut tar::Builder<File>, name: &str, content: &[u8]) -> Result<()> {
     let mut header = tar::Header::new_gnu();
     header.set_size(content.len() as u64);
     header.set_mode(0o644);
-    tar.append_data(&mut header, name, content).with_context(|| format!("put {name} into the image"))
+    tar.append_data(&mut header, name, content)
+        .with_context(|| format!("put {name} into the image"))
 }
 
 fn descriptor(media_type: &str, blob: &[u8]) -> Value {

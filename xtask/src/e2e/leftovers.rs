@@ -2,9 +2,7 @@
 //!
 //! The bridge of a network stays, as does host-local's record of the last address; neither belongs to the container.
 
-use std::net::IpAddr;
-use std::path::PathBuf;
-use std::process::Command;
+use std::{net::IpAddr, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
@@ -69,8 +67,10 @@ impl Host {
     }
 
     fn is_named_in(&self, line: &str) -> bool {
-        let is_own_chain = line.contains("CNI-") && !SHARED_CHAINS.iter().any(|chain| line.contains(chain));
-        let mut words = line.split(|letter: char| !(letter.is_ascii_hexdigit() || ".:".contains(letter)));
+        let is_own_chain =
+            line.contains("CNI-") && !SHARED_CHAINS.iter().any(|chain| line.contains(chain));
+        let mut words =
+            line.split(|letter: char| !(letter.is_ascii_hexdigit() || ".:".contains(letter)));
         is_own_chain
             || line.contains(&self.container_id)
             || words.any(|word| word.parse().is_ok_and(|ip| self.addresses.contains(&ip)))
@@ -78,20 +78,24 @@ impl Host {
 
     fn links_and_addresses(&self) -> Result<Vec<String>> {
         let mut left = self.address_files()?;
-        let links = program::capture(Command::new("ip").args(["-o", "link", "show", "type", "veth"]))?;
+        let links =
+            program::capture(Command::new("ip").args(["-o", "link", "show", "type", "veth"]))?;
         left.extend(links.lines().map(|link| format!("the link {link}")));
         Ok(left)
     }
 }
 
 /// Chains that the Go plugins make once for all containers.
-const SHARED_CHAINS: [&str; 4] = ["CNI-HOSTPORT", "CNI-FORWARD", "CNI-ADMIN", "CNI-ISOLATION-STAGE"];
+const SHARED_CHAINS: [&str; 4] =
+    ["CNI-HOSTPORT", "CNI-FORWARD", "CNI-ADMIN", "CNI-ISOLATION-STAGE"];
 
 /// Empties host-local's directories and the NAT tables of the private node, so that a case does not answer for the one
 /// before it.
 pub(super) fn forget() -> Result<()> {
     match std::fs::remove_dir_all(NETWORKS) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context("empty host-local"),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).context("empty host-local");
+        }
         _ => {}
     }
     for iptables in ["iptables", "ip6tables"] {
@@ -114,7 +118,11 @@ mod tests {
 
     #[test]
     fn a_rule_is_the_container_s_if_it_names_its_id_its_address_or_a_chain_of_its_own() {
-        let host = Host::new("net", "default-web", vec!["10.1.0.2".parse().unwrap(), "fd00::2".parse().unwrap()]);
+        let host = Host::new(
+            "net",
+            "default-web",
+            vec!["10.1.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
+        );
         for line in [
             r#"counter jump CNI-8ab3 comment "name: \"net\" id: \"other\"""#,
             r#"masquerade comment "default-web""#,

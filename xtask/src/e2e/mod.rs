@@ -25,15 +25,15 @@ mod pods;
 mod runtime;
 mod sandbox;
 
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result, bail};
 
 use self::containerd::Containerd;
-use crate::packages::GO_PLUGINS_DIR;
-use crate::tally::Tally;
-use crate::{packages, program};
+use crate::{packages, packages::GO_PLUGINS_DIR, program, tally::Tally};
 
 /// The name of the hidden task.
 pub(crate) const INSIDE: &str = "e2e-inside";
@@ -95,13 +95,19 @@ fn run_with(options: &Options, on_line: &mut dyn FnMut(&str)) -> Result<()> {
     for set in [&plugins, &options.go_plugins] {
         inside.arg(absolute(set)?);
     }
-    program::watched(&mut inside, on_line).map_err(|_| anyhow::anyhow!("the end-to-end run failed, see above"))
+    program::watched(&mut inside, on_line)
+        .map_err(|_| anyhow::anyhow!("the end-to-end run failed, see above"))
 }
 
 /// Builds the binary and lets it install itself, as an operator would.
 pub(crate) fn build_and_install(directory: &Path) -> Result<PathBuf> {
     let mut cargo = program::cargo();
-    let rscni = program::built(cargo.args(["build", "-p", "rscni-cli", "--message-format=json-render-diagnostics"]))?;
+    let rscni = program::built(cargo.args([
+        "build",
+        "-p",
+        "rscni-cli",
+        "--message-format=json-render-diagnostics",
+    ]))?;
     let plugins = directory.join("plugins");
     std::fs::create_dir(&plugins).with_context(|| format!("make {}", plugins.display()))?;
     program::capture(std::process::Command::new(&rscni).arg("install").arg(&plugins))?;
@@ -112,7 +118,9 @@ pub(crate) fn build_and_install(directory: &Path) -> Result<PathBuf> {
 }
 
 fn absolute(directory: &Path) -> Result<PathBuf> {
-    directory.canonicalize().with_context(|| format!("find the directory of plugins {}", directory.display()))
+    directory
+        .canonicalize()
+        .with_context(|| format!("find the directory of plugins {}", directory.display()))
 }
 
 /// All parts, in the private node.

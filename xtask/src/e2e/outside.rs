@@ -36,7 +36,10 @@ impl Outside {
             program::capture(Command::new("ip").args(line.split(' ')))?;
         }
         let at = |name: &str, path: &str| rscni_test::Container::at(name, path);
-        Ok(Self { node: at("node", "/proc/self/ns/net"), client: at("client", "/run/netns/client") })
+        Ok(Self {
+            node: at("node", "/proc/self/ns/net"),
+            client: at("client", "/run/netns/client"),
+        })
     }
 
     pub(super) fn node(&self) -> &Namespace {

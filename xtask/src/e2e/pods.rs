@@ -1,22 +1,26 @@
 //! Pods that are started and stopped over containerd's CRI service, as kubelet does it: with host ports, with limits of
 //! their traffic, through a restart of containerd, and when they vanish.
 
-use std::net::IpAddr;
-use std::path::Path;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::{
+    net::IpAddr,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use rscni_test::{Namespace, Server, Snapshot};
 use serde_json::Value;
 
-use super::chain;
-use super::containerd::Containerd;
-use super::cri::{Cri, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol};
-use super::outside::{self, Outside};
-use super::{PluginSet, leftovers, report, sandbox};
-use crate::program;
-use crate::tally::Tally;
+use super::{
+    PluginSet, chain,
+    containerd::Containerd,
+    cri::{Cri, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol},
+    leftovers,
+    outside::{self, Outside},
+    report, sandbox,
+};
+use crate::{program, tally::Tally};
 
 const NETWORK: &str = "pods";
 const NET: u8 = 89;
@@ -34,11 +38,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Writes the network, which containerd reads when it starts.
 pub(super) fn write_network() -> Result<()> {
     let list = Path::new(sandbox::POD_NETWORKS).join("10-pods.conflist");
-    std::fs::write(&list, chain::list(NETWORK, NET).to_string()).with_context(|| format!("write {}", list.display()))
+    std::fs::write(&list, chain::list(NETWORK, NET).to_string())
+        .with_context(|| format!("write {}", list.display()))
 }
 
 /// On the Go plugins first, so that a fault of the machine is not taken for one of ours.
-pub(super) fn run(containerd: &mut Containerd, go: &PluginSet, tested: &PluginSet, tally: &mut Tally) -> Result<()> {
+pub(super) fn run(
+    containerd: &mut Containerd,
+    go: &PluginSet,
+    tested: &PluginSet,
+    tally: &mut Tally,
+) -> Result<()> {
     let outside = Outside::new()?;
     for set in [go, tested] {
         leftovers::forget()?;
@@ -46,7 +56,11 @@ pub(super) fn run(containerd: &mut Containerd, go: &PluginSet, tested: &PluginSe
         sandbox::use_plugins(&set.directory)?;
         let outcome = whole_life(&containerd.cri()?, &outside);
         let outcome = outcome.map_err(|error| anyhow!("{error:#}\n{}", containerd.last_words()));
-        report(tally, &format!("pods with host ports and limits on the plugins of {}", set.name), outcome);
+        report(
+            tally,
+            &format!("pods with host ports and limits on the plugins of {}", set.name),
+            outcome,
+        );
     }
     let outcome = through_a_restart(containerd, &outside);
     report(tally, "a pod goes on through a restart of containerd, and leaves nothing", outcome);
@@ -73,7 +87,9 @@ impl Pod {
             host_port: host.into(),
             ..PortMapping::default()
         };
-        let limit = |direction: &str, limit: u64| (format!("kubernetes.io/{direction}-bandwidth"), format!("{limit}M"));
+        let limit = |direction: &str, limit: u64| {
+            (format!("kubernetes.io/{direction}-bandwidth"), format!("{limit}M"))
+        };
         let id = cri.run_pod_sandbox(PodSandboxConfig {
             metadata: Some(PodSandboxMetadata {
                 name: name.to_owned(),
@@ -123,9 +139,17 @@ impl Pod {
     /// Nobody but this pod answers at the host ports of `address`.
     fn is_reached(&self, from: &Namespace, address: &str) -> Result<()> {
         let answer = from.try_tcp(format!("{address}:{}", TCP.0), PATIENCE)?;
-        ensure!(answer.server == self.container.name(), "{} answered at the TCP port of {address}", answer.server);
+        ensure!(
+            answer.server == self.container.name(),
+            "{} answered at the TCP port of {address}",
+            answer.server
+        );
         let answer = from.try_udp(format!("{address}:{}", UDP.0), PATIENCE)?;
-        ensure!(answer.server == self.container.name(), "{} answered at the UDP port of {address}", answer.server);
+        ensure!(
+            answer.server == self.container.name(),
+            "{} answered at the UDP port of {address}",
+            answer.server
+        );
         Ok(())
     }
 }
@@ -134,7 +158,13 @@ impl Pod {
 fn between_pods(cri: &Cri) -> Result<Snapshot> {
     Pod::start(cri, "first", true)?.stop(cri)?;
     // containerd's own files and shims; where host-local goes on and what it has counted; the runtime's locks.
-    let others = ["/run/containerd", "process ", "/last_reserved_ip.", "/networks/.index/", "/var/lib/cni/locks"];
+    let others = [
+        "/run/containerd",
+        "process ",
+        "/last_reserved_ip.",
+        "/networks/.index/",
+        "/var/lib/cni/locks",
+    ];
     Ok(others.iter().fold(Snapshot::of_this_network()?, |snapshot, text| snapshot.ignoring(text)))
 }
 
@@ -153,7 +183,8 @@ fn nothing_left(before: &Snapshot) -> Result<()> {
 
 fn whole_life(cri: &Cri, outside: &Outside) -> Result<()> {
     let before = between_pods(cri)?;
-    let [pod, other] = [("web", true), ("other", false)].map(|(name, has_ports)| Pod::start(cri, name, has_ports));
+    let [pod, other] =
+        [("web", true), ("other", false)].map(|(name, has_ports)| Pod::start(cri, name, has_ports));
     let (pod, other) = (pod?, other?);
     let seen = while_it_runs(&pod, &other, outside);
     pod.stop(cri)?;
@@ -178,7 +209,8 @@ fn while_it_runs(pod: &Pod, other: &Pod, outside: &Outside) -> Result<()> {
         (&*pod.container, "the pod itself"),
     ] {
         for address in Outside::NODE {
-            pod.is_reached(from, address).with_context(|| format!("{who}, by way of a host port at {address}"))?;
+            pod.is_reached(from, address)
+                .with_context(|| format!("{who}, by way of a host port at {address}"))?;
         }
         for address in &pod.addresses {
             from.try_ping(address, PATIENCE).with_context(|| format!("{who}, directly"))?;
@@ -193,7 +225,9 @@ fn while_it_runs(pod: &Pod, other: &Pod, outside: &Outside) -> Result<()> {
     outside::while_nothing_is_forwarded(|| {
         for address in Outside::CLIENT {
             let ping = pod.container.try_ping(address, PATIENCE);
-            ping.with_context(|| format!("{address} on a node that forwards only what the firewall plugin lets pass"))?;
+            ping.with_context(|| {
+                format!("{address} on a node that forwards only what the firewall plugin lets pass")
+            })?;
         }
         Ok(())
     })
@@ -201,13 +235,18 @@ fn while_it_runs(pod: &Pod, other: &Pod, outside: &Outside) -> Result<()> {
 
 /// There is a token bucket for each direction.
 fn limits_are_set() -> Result<()> {
-    let qdiscs: Value = serde_json::from_str(&program::capture(Command::new("tc").args(["-j", "qdisc", "show"]))?)?;
+    let qdiscs: Value =
+        serde_json::from_str(&program::capture(Command::new("tc").args(["-j", "qdisc", "show"]))?)?;
     let buckets = qdiscs.as_array().into_iter().flatten().filter(|qdisc| qdisc["kind"] == "tbf");
-    let mut rates: Vec<u64> = buckets.filter_map(|bucket| bucket["options"]["rate"].as_u64()).collect();
+    let mut rates: Vec<u64> =
+        buckets.filter_map(|bucket| bucket["options"]["rate"].as_u64()).collect();
     rates.sort_unstable_by(|a, b| b.cmp(a));
     // Bytes per second.
     let expected = LIMITS.map(|limit| limit * 1_000_000 / 8);
-    ensure!(rates == expected, "the node's token buckets have the rates {rates:?}, not {expected:?}");
+    ensure!(
+        rates == expected,
+        "the node's token buckets have the rates {rates:?}, not {expected:?}"
+    );
     Ok(())
 }
 
@@ -216,10 +255,15 @@ fn routed_by_source(pod: &Pod) -> Result<()> {
     let netns = pod.container.path().file_name().unwrap_or_default();
     let mut rules = String::new();
     for family in ["-4", "-6"] {
-        rules += &program::capture(Command::new("ip").arg("-n").arg(netns).args([family, "rule", "show"]))?;
+        rules += &program::capture(
+            Command::new("ip").arg("-n").arg(netns).args([family, "rule", "show"]),
+        )?;
     }
     for address in &pod.addresses {
-        ensure!(rules.contains(&format!("from {address} lookup 1")), "no rule for packets from {address}:\n{rules}");
+        ensure!(
+            rules.contains(&format!("from {address} lookup 1")),
+            "no rule for packets from {address}:\n{rules}"
+        );
     }
     Ok(())
 }
@@ -260,14 +304,23 @@ fn collected(cri: &Cri, tested: &PluginSet) -> Result<()> {
     let (kept, lost) = (kept?, lost?);
     lose(&lost)?;
     let mut gc = Command::new(tested.directory.join("rscni"));
-    gc.args(["gc", NETWORK, "--auto", "--conf-dir", sandbox::POD_NETWORKS, "--plugin-dir", sandbox::PLUGINS]);
+    gc.args([
+        "gc",
+        NETWORK,
+        "--auto",
+        "--conf-dir",
+        sandbox::POD_NETWORKS,
+        "--plugin-dir",
+        sandbox::PLUGINS,
+    ]);
     let removed = program::capture(&mut gc)?;
     ensure!(removed.contains(&lost.id) && !removed.contains(&kept.id), "rscni gc said:\n{removed}");
     kept.add_default_routes()?;
     kept.container.try_ping(Outside::NODE[0], PATIENCE).context("the pod that was to stay")?;
     kept.stop(cri)?;
     // containerd has a network of its own for `lo`, which only it removes.
-    nothing_left(&before.clone().ignoring("/results/cni-loopback-")).context("before containerd stops the pod")?;
+    nothing_left(&before.clone().ignoring("/results/cni-loopback-"))
+        .context("before containerd stops the pod")?;
     lost.stop(cri)?;
     nothing_left(&before)
 }

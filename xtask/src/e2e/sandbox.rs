@@ -13,10 +13,12 @@
 //! - `/sys` is new, because the old one shows the host's interfaces; the control groups are carried over, as runc
 //!   needs them, and where a machine has none mounted, version 2 is.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use rustix::mount::{MountFlags, mount, mount_bind, mount_bind_recursive};
@@ -97,7 +99,8 @@ pub(super) fn use_plugins(set: &Path) -> Result<()> {
     if Path::new(PLUGINS).is_symlink() {
         fs::remove_file(PLUGINS).with_context(|| format!("remove {PLUGINS}"))?;
     }
-    std::os::unix::fs::symlink(set, PLUGINS).with_context(|| format!("link {PLUGINS} to {}", set.display()))
+    std::os::unix::fs::symlink(set, PLUGINS)
+        .with_context(|| format!("link {PLUGINS} to {}", set.display()))
 }
 
 fn renew_sys(kept: &Path) -> Result<()> {
@@ -105,11 +108,13 @@ fn renew_sys(kept: &Path) -> Result<()> {
     let has_groups = fs::read_dir(CGROUP).is_ok_and(|mut entries| entries.next().is_some());
     fs::create_dir(kept).with_context(|| format!("make {}", kept.display()))?;
     if has_groups {
-        mount_bind_recursive(CGROUP, kept).with_context(|| format!("bind {CGROUP} to {}", kept.display()))?;
+        mount_bind_recursive(CGROUP, kept)
+            .with_context(|| format!("bind {CGROUP} to {}", kept.display()))?;
     }
     mounted("sysfs", Path::new("/sys"), "")?;
     if has_groups {
-        mount_bind_recursive(kept, CGROUP).with_context(|| format!("bind {} to {CGROUP}", kept.display()))
+        mount_bind_recursive(kept, CGROUP)
+            .with_context(|| format!("bind {} to {CGROUP}", kept.display()))
     } else {
         mounted("cgroup2", Path::new(CGROUP), "")
     }

@@ -1,13 +1,17 @@
 //! Calls the plugins of a list as a runtime does, watched or not.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::injection::Injection;
-use super::worlds::{Step, World};
+use super::{
+    injection::Injection,
+    worlds::{Step, World},
+};
 use crate::tracer;
 
 /// Who is attached, as a call names it.
@@ -62,7 +66,11 @@ pub(super) struct Caller<'a> {
 
 impl Caller<'_> {
     /// ADD of each plugin in order, up to the first that fails.
-    pub(super) fn add(&self, on: &Attachment, mut injection: Option<&mut Injection>) -> Result<Added> {
+    pub(super) fn add(
+        &self,
+        on: &Attachment,
+        mut injection: Option<&mut Injection>,
+    ) -> Result<Added> {
         let mut results = Vec::new();
         for step in &self.world.steps {
             let watch = injection.as_deref_mut().filter(|_| step.hit);
@@ -161,13 +169,22 @@ impl Caller<'_> {
 }
 
 /// Runs it, under the tracer if it is watched.
-fn run(command: &mut Command, config: &Value, injection: Option<&mut Injection>, is_peer: bool) -> Result<Ended> {
+fn run(
+    command: &mut Command,
+    config: &Value,
+    injection: Option<&mut Injection>,
+    is_peer: bool,
+) -> Result<Ended> {
     let stdin = serde_json::to_vec(config)?;
     if let Some(injection) = injection {
         let traced = match tracer::run(command, &stdin, injection) {
             // Some wait for ever for what they were not told.
             Err(error) if is_peer => {
-                return Ok(Ended { code: None, stdout: Vec::new(), stderr: format!("{error:#}").into_bytes() });
+                return Ok(Ended {
+                    code: None,
+                    stdout: Vec::new(),
+                    stderr: format!("{error:#}").into_bytes(),
+                });
             }
             traced => traced?,
         };

@@ -4,22 +4,28 @@
 //! A ledger says who holds which address: from the moment an ADD has reported it until its DEL begins. An address that
 //! is reported while somebody holds it was held twice.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, bail};
 use rscni_test::{Container, Lab};
 use serde_json::Value;
 
-use super::call::{Added, Attachment, Caller};
-use super::dhcp::Service;
-use super::injection::{Blow, Injection};
-use super::table::Count;
-use super::worlds::World;
-use super::{leftovers, remains};
+use super::{
+    call::{Added, Attachment, Caller},
+    dhcp::Service,
+    injection::{Blow, Injection},
+    leftovers, remains,
+    table::Count,
+    worlds::World,
+};
 
 /// Of so many operations one is killed.
 const KILLED: u64 = 3;
@@ -48,7 +54,13 @@ struct Ledger {
 }
 
 /// Churns for that long, with a list whose range has room for all. Each operation is a trial.
-pub(super) fn run(lab: &Lab, directory: &Path, world: &World, seconds: u64, plan: &Plan<'_>) -> Result<Count> {
+pub(super) fn run(
+    lab: &Lab,
+    directory: &Path,
+    world: &World,
+    seconds: u64,
+    plan: &Plan<'_>,
+) -> Result<Count> {
     let caller = Caller { directory, world, is_peer: !plan.gc };
     let first = lab.container("first");
     let added = caller.add(&attachment(&first), None)?;
@@ -59,7 +71,8 @@ pub(super) fn run(lab: &Lab, directory: &Path, world: &World, seconds: u64, plan
     lab.remove_namespace(&first);
     let baseline = leftovers::baseline(lab);
 
-    let containers: Vec<Container> = (0..plan.containers).map(|number| lab.container(&format!("c{number}"))).collect();
+    let containers: Vec<Container> =
+        (0..plan.containers).map(|number| lab.container(&format!("c{number}"))).collect();
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let (ledger, operations) = (Mutex::new(Ledger::default()), AtomicUsize::new(0));
     let outcomes: Vec<Result<Attached>> = std::thread::scope(|scope| {
@@ -77,11 +90,17 @@ pub(super) fn run(lab: &Lab, directory: &Path, world: &World, seconds: u64, plan
             })
             .collect();
         if let Some(daemon) = plan.daemon {
-            workers.push(scope.spawn(move || kill_now_and_then(daemon, deadline).map(|()| Attached::new())));
+            workers.push(
+                scope.spawn(move || kill_now_and_then(daemon, deadline).map(|()| Attached::new())),
+            );
         }
-        workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| bail!("a worker panicked"))).collect()
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|_| bail!("a worker panicked")))
+            .collect()
     });
-    let attached: Attached = outcomes.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+    let attached: Attached =
+        outcomes.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
 
     // Most are attached, some half. Their namespaces vanish, and where there is GC the runtime knows of none any more.
     for container in &containers {
@@ -95,15 +114,22 @@ pub(super) fn run(lab: &Lab, directory: &Path, world: &World, seconds: u64, plan
         for container in &containers {
             let result = attached.get(container.id());
             let failures = caller.del(&attachment(container), world.steps.len(), result, None)?;
-            wrong.extend(failures.iter().map(|ended| format!("the last DEL fails: {}", ended.said())));
+            wrong.extend(
+                failures.iter().map(|ended| format!("the last DEL fails: {}", ended.said())),
+            );
         }
         "DEL"
     };
     wrong.extend(
-        leftovers::since(lab, &baseline, caller.is_peer).into_iter().map(|line| format!("after {after}: {line}")),
+        leftovers::since(lab, &baseline, caller.is_peer)
+            .into_iter()
+            .map(|line| format!("after {after}: {line}")),
     );
     let operations = operations.into_inner();
-    println!("  churn: {operations} operations on {} containers by {} workers", plan.containers, plan.workers);
+    println!(
+        "  churn: {operations} operations on {} containers by {} workers",
+        plan.containers, plan.workers
+    );
     // However much is left, there were no more trials than operations.
     let failed = wrong.len().min(operations);
     let count = Count { held: operations - failed, failed, left: remains::counted(&wrong) };
@@ -173,11 +199,15 @@ impl Worker<'_> {
             let address = result["ips"][0]["address"].as_str().unwrap_or("no address").to_owned();
             let mut ledger = self.ledger.lock().expect("no worker panicked");
             if let Some(holder) = ledger.holders.insert(address.clone(), on.container_id.clone()) {
-                ledger.wrong.push(format!("{address} is given to {}, and {holder} has it", on.container_id));
+                ledger.wrong.push(format!(
+                    "{address} is given to {}, and {holder} has it",
+                    on.container_id
+                ));
             }
             return Ok(Some(result.clone()));
         }
-        let is_hit = injection.is_some_and(|injection| injection.hit.is_some()) || self.is_gone_since(daemon);
+        let is_hit = injection.is_some_and(|injection| injection.hit.is_some())
+            || self.is_gone_since(daemon);
         if let Some(ended) = added.failed.filter(|_| !is_hit) {
             self.wrong(format!("ADD fails: {}", ended.said()));
         }
@@ -190,7 +220,11 @@ impl Worker<'_> {
         self.operations.fetch_add(1, Ordering::Relaxed);
         let on = attachment(container);
         // From here on the address may be another's.
-        self.ledger.lock().expect("no worker panicked").holders.retain(|_, holder| *holder != on.container_id);
+        self.ledger
+            .lock()
+            .expect("no worker panicked")
+            .holders
+            .retain(|_, holder| *holder != on.container_id);
         let steps = self.caller.world.steps.len();
         if let Some(mut injection) = self.kill(400) {
             self.caller.del(&on, steps, result, Some(&mut injection))?;

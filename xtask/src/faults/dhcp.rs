@@ -2,13 +2,17 @@
 //!
 //! Both are children of a thread of their own: a thread that traces must have no other children.
 
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{self, Receiver, Sender},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use rscni_linux::{AddressFlags, Bridge};
@@ -70,7 +74,12 @@ impl Drop for Service {
 }
 
 /// Starts the server, and with each order the daemon anew; ends both when no more orders can come.
-fn keep(directory: &Path, plugin: &Path, orders: &Receiver<Sender<Result<()>>>, changes: &AtomicUsize) {
+fn keep(
+    directory: &Path,
+    plugin: &Path,
+    orders: &Receiver<Sender<Result<()>>>,
+    changes: &AtomicUsize,
+) {
     let mut server = server(directory);
     let mut daemon: Option<Running> = None;
     for done in orders {
@@ -94,8 +103,20 @@ fn keep(directory: &Path, plugin: &Path, orders: &Receiver<Sender<Result<()>>>, 
 
 fn server(directory: &Path) -> Result<Running> {
     let mut command = until_the_end("dnsmasq");
-    command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--group="]);
-    command.args(["--pid-file=", "--log-facility=-", "--no-ping", "--bind-dynamic", "--dhcp-authoritative"]);
+    command.args([
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--port=0",
+        "--user=root",
+        "--group=",
+    ]);
+    command.args([
+        "--pid-file=",
+        "--log-facility=-",
+        "--no-ping",
+        "--bind-dynamic",
+        "--dhcp-authoritative",
+    ]);
     command.arg(format!("--interface={LAN}")).arg(format!("--dhcp-range={RANGE}"));
     command.arg(format!("--dhcp-leasefile={}", directory.join("dnsmasq.leases").display()));
     Running::start(command, &directory.join("dnsmasq.log"), "sockets bound exclusively")

@@ -4,11 +4,7 @@
 //! error there cannot hide itself. An index that a call would not believe, since the boot or the directory's time of
 //! modification is another, may say anything: it is made anew then.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::{collections::BTreeSet, fs, net::IpAddr, os::unix::fs::MetadataExt, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
@@ -31,7 +27,10 @@ pub(super) fn disagreements() -> Vec<String> {
     for entry in fs::read_dir(networks.join(".index")).into_iter().flatten().flatten() {
         let directory = networks.join(entry.file_name());
         if let Err(error) = agrees(&entry.path(), &directory) {
-            wrong.push(format!("the index of {} is believed and wrong: {error:#}", directory.display()));
+            wrong.push(format!(
+                "the index of {} is believed and wrong: {error:#}",
+                directory.display()
+            ));
         }
     }
     wrong
@@ -59,13 +58,22 @@ fn agrees(index: &Path, directory: &Path) -> Result<()> {
     ensure!(taken == addresses, "it has {taken:?} as taken, the directory {addresses:?}");
     let slots: Vec<_> = (0..capacity).map(|at| slot(&bytes, at)).collect();
     let in_use = slots.iter().filter(|(key, _)| *key != 0).count();
-    ensure!(in_use == used && used < capacity, "{in_use} of {capacity} slots are in use, and it says {used}");
-    let entries: Entries = slots.iter().filter_map(|(key, address)| Some(((*address)?, *key))).collect();
+    ensure!(
+        in_use == used && used < capacity,
+        "{in_use} of {capacity} slots are in use, and it says {used}"
+    );
+    let entries: Entries =
+        slots.iter().filter_map(|(key, address)| Some(((*address)?, *key))).collect();
     ensure!(entries == held, "its holders are {entries:?}, the directory's {held:?}");
     for (address, key) in held {
         let start = usize::try_from(key)? & (capacity - 1);
-        let mut row = (start..start + capacity).map(|at| slots[at & (capacity - 1)]).take_while(|(key, _)| *key != 0);
-        ensure!(row.any(|slot| slot == (key, Some(address))), "{address} is not found by its holder");
+        let mut row = (start..start + capacity)
+            .map(|at| slots[at & (capacity - 1)])
+            .take_while(|(key, _)| *key != 0);
+        ensure!(
+            row.any(|slot| slot == (key, Some(address))),
+            "{address} is not found by its holder"
+        );
     }
     Ok(())
 }
@@ -75,7 +83,9 @@ fn held(directory: &Path) -> Result<Entries> {
     let mut held = Entries::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        let Some(address) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Some(address) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
         let content = fs::read_to_string(entry.path())?;
         if !content.trim().is_empty() {
             let digest = Sha256::digest(content.trim());
@@ -133,9 +143,11 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::FileTimes;
-    use std::path::PathBuf;
-    use std::time::{Duration, SystemTime};
+    use std::{
+        fs::FileTimes,
+        path::PathBuf,
+        time::{Duration, SystemTime},
+    };
 
     use super::*;
 
@@ -152,10 +164,14 @@ mod tests {
             fs::create_dir(&network).unwrap();
             fs::write(network.join("10.7.0.2"), "a\r\neth0").unwrap();
             let sealed = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_000_000_007);
-            fs::File::open(&network).unwrap().set_times(FileTimes::new().set_modified(sealed)).unwrap();
+            fs::File::open(&network)
+                .unwrap()
+                .set_times(FileTimes::new().set_modified(sealed))
+                .unwrap();
             let (address, capacity) = (0x0a07_0002_u128, 128_u64);
             let mut index = vec![0; TABLE + SLOT * 128];
-            let mut put = |at: usize, bytes: &[u8]| index[at..at + bytes.len()].copy_from_slice(bytes);
+            let mut put =
+                |at: usize, bytes: &[u8]| index[at..at + bytes.len()].copy_from_slice(bytes);
             let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
             put(0, b"rscni 1\n");
             put(8, &Sha256::digest(boot.trim_end())[..16]);
@@ -195,7 +211,8 @@ mod tests {
         let used = store.agrees_with(48, 2).unwrap_err().to_string();
         assert!(used.contains("1 of 128 slots are in use"), "{used}");
         let slot = (TABLE..store.index.len()).find(|at| store.index[*at] != 0).unwrap();
-        let holder = store.agrees_with(slot + 7, store.index[slot + 7] ^ 1).unwrap_err().to_string();
+        let holder =
+            store.agrees_with(slot + 7, store.index[slot + 7] ^ 1).unwrap_err().to_string();
         assert!(holder.contains("its holders are"), "{holder}");
     }
 

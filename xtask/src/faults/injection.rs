@@ -1,7 +1,6 @@
 //! Which call is hit, and by what: which errors make sense for which call, and which answer to them is right.
 
-use nix::errno::Errno;
-use nix::libc;
+use nix::{errno::Errno, libc};
 
 use crate::tracer::{Call, Verdict, Watch};
 
@@ -60,9 +59,11 @@ pub(super) fn errors_of(number: i64) -> &'static [Errno] {
         | libc::SYS_renameat
         | libc::SYS_renameat2 => &[ENOSPC, EIO, ENOMEM, EPERM],
         libc::SYS_write | libc::SYS_writev | libc::SYS_pwrite64 => &[ENOSPC, EIO, EINTR],
-        libc::SYS_ftruncate | libc::SYS_truncate | libc::SYS_fallocate | libc::SYS_fsync | libc::SYS_fdatasync => {
-            &[ENOSPC, EIO]
-        }
+        libc::SYS_ftruncate
+        | libc::SYS_truncate
+        | libc::SYS_fallocate
+        | libc::SYS_fsync
+        | libc::SYS_fdatasync => &[ENOSPC, EIO],
         libc::SYS_read | libc::SYS_readv | libc::SYS_pread64 => &[EIO, EINTR],
         libc::SYS_getdents64
         | libc::SYS_readlink
@@ -204,8 +205,12 @@ mod tests {
 
     #[test]
     fn enobufs_is_for_sockets_and_code_7_for_what_was_read() {
-        let with_enobufs = (0..500).filter(|number| errors_of(*number).contains(&ENOBUFS)).collect::<Vec<_>>();
-        assert_eq!(with_enobufs, [libc::SYS_sendto, libc::SYS_recvfrom, libc::SYS_sendmsg, libc::SYS_recvmsg]);
+        let with_enobufs =
+            (0..500).filter(|number| errors_of(*number).contains(&ENOBUFS)).collect::<Vec<_>>();
+        assert_eq!(
+            with_enobufs,
+            [libc::SYS_sendto, libc::SYS_recvfrom, libc::SYS_sendmsg, libc::SYS_recvmsg]
+        );
         assert!(is_right(7, EIO, libc::SYS_read) && !is_right(7, EIO, libc::SYS_linkat));
         assert!(is_right(11, EAGAIN, libc::SYS_sendto) && !is_right(11, ENOSPC, libc::SYS_write));
         assert!(!is_right(0, EIO, libc::SYS_read) && !is_right(4, EIO, libc::SYS_read));

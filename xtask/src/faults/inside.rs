@@ -1,18 +1,21 @@
 //! The trials of one list, in a process that is in a private network.
 
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use rscni_test::Lab;
 
-use super::call::Caller;
-use super::churn::Plan;
-use super::dhcp::Service;
-use super::table::Count;
-use super::trial::{self, Operation, Outcome, Place, Trial};
-use super::worlds::World;
-use super::{Kind, churn, power};
+use super::{
+    Kind,
+    call::Caller,
+    churn,
+    churn::Plan,
+    dhcp::Service,
+    power,
+    table::Count,
+    trial::{self, Operation, Outcome, Place, Trial},
+    worlds::World,
+};
 
 /// The name of the hidden task.
 pub(crate) const INSIDE: &str = "faults-inside";
@@ -61,7 +64,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         Kind::Power => power::run(&lab, directory, &options.ours, options.every)?,
         Kind::Churn => {
             let (containers, workers) = if service.is_some() { (60, 8) } else { (200, 16) };
-            let plan = Plan { containers, workers, daemon: service.as_ref(), gc: *directory == options.ours };
+            let plan = Plan {
+                containers,
+                workers,
+                daemon: service.as_ref(),
+                gc: *directory == options.ours,
+            };
             churn::run(&lab, directory, &world.for_many(), options.seconds, &plan)?
         }
     };
@@ -87,7 +95,10 @@ fn trials(lab: &Lab, world: &World, options: &Options) -> Result<Count> {
             Outcome::NotReached => {}
             Outcome::Failed { call, wrong } => {
                 count.add(&wrong);
-                println!("  FAILED at {call}: cargo xtask faults --plugin {} --trial {trial}", world.name);
+                println!(
+                    "  FAILED at {call}: cargo xtask faults --plugin {} --trial {trial}",
+                    world.name
+                );
                 for line in wrong {
                     println!("    {line}");
                 }

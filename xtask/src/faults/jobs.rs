@@ -1,17 +1,20 @@
 //! What is asked for, as processes: a list, what is done to it, to whose plugins, and which part of the trials.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::table::Count;
-use super::worlds::{CHURNED, NAMES, World};
-use super::{INSIDE, Kind, Options};
-use crate::packages::GO_PLUGINS_DIR;
-use crate::{program, uml};
+use super::{
+    INSIDE, Kind, Options,
+    table::Count,
+    worlds::{CHURNED, NAMES, World},
+};
+use crate::{packages::GO_PLUGINS_DIR, program, uml};
 
 /// How many trials of a list and a kind the Go plugins get, spread over all: each takes seconds.
 const PEER_TRIALS: usize = 40;
@@ -36,15 +39,19 @@ pub(super) struct Job {
 /// All that the options ask for, the longest first.
 pub(super) fn all(options: &Options) -> Result<Vec<Job>> {
     let has = |kind: Kind| options.kind.is_empty() || options.kind.contains(&kind);
-    let wanted = |name: &str| options.plugin.is_empty() || options.plugin.iter().any(|wanted| wanted == name);
+    let wanted = |name: &str| {
+        options.plugin.is_empty() || options.plugin.iter().any(|wanted| wanted == name)
+    };
     for name in &options.plugin {
         World::named(name)?;
     }
     let mut jobs = Vec::new();
-    for peer in [false, true].into_iter().filter(|peer| options.only_peer == *peer || options.peer) {
+    for peer in [false, true].into_iter().filter(|peer| options.only_peer == *peer || options.peer)
+    {
         for name in NAMES.iter().rev().filter(|name| wanted(name)) {
             let world = World::named(name)?;
-            let is_there = world.plugins().all(|plugin| Path::new(GO_PLUGINS_DIR).join(plugin).exists());
+            let is_there =
+                world.plugins().all(|plugin| Path::new(GO_PLUGINS_DIR).join(plugin).exists());
             for kind in [Kind::Churn, Kind::Power, Kind::Errno, Kind::Kill] {
                 let applies = match kind {
                     // One trial says itself what it is.
@@ -58,8 +65,9 @@ pub(super) fn all(options: &Options) -> Result<Vec<Job>> {
                 if !applies || !has(kind) || !can {
                     continue;
                 }
-                let is_whole =
-                    options.every == 1 && options.trial.is_none() && matches!(kind, Kind::Kill | Kind::Errno);
+                let is_whole = options.every == 1
+                    && options.trial.is_none()
+                    && matches!(kind, Kind::Kill | Kind::Errno);
                 let parts = if is_whole { PARTS } else { 1 };
                 jobs.extend((0..parts).map(|part| Job {
                     world: (*name).to_owned(),
@@ -88,7 +96,8 @@ impl Job {
         };
         let arguments = self.arguments(options, plugins);
         let outcome = if World::named(&self.world).is_ok_and(|world| world.needs_uml()) {
-            let command: Vec<String> = std::iter::once(this_program.display().to_string()).chain(arguments).collect();
+            let command: Vec<String> =
+                std::iter::once(this_program.display().to_string()).chain(arguments).collect();
             let ended = uml::run_in(&command, Path::new("/"), None, LIMIT, &mut on_line);
             ended.and_then(|code| if code == 0 { Ok(()) } else { bail!("it ended with {code}") })
         } else {

@@ -1,17 +1,17 @@
 //! What came out of each process, in a file: so that a run of an hour can be made in pieces, and what was tried with a
 //! program is not mixed with what was tried with another.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::jobs::Job;
-use super::table::Count;
-use crate::digest::sha256;
-use crate::packages::GO_PLUGINS_DIR;
+use super::{jobs::Job, table::Count};
+use crate::{digest::sha256, packages::GO_PLUGINS_DIR};
 
 /// A line of the file.
 #[derive(Serialize, Deserialize)]
@@ -34,12 +34,18 @@ impl Kept {
     /// Reads what was kept.
     pub(super) fn open(path: Option<&Path>, rscni: &Path) -> Result<Self> {
         let hash = |program: &Path| -> Result<String> {
-            Ok(sha256(&std::fs::read(program).with_context(|| format!("read {}", program.display()))?))
+            Ok(sha256(
+                &std::fs::read(program).with_context(|| format!("read {}", program.display()))?,
+            ))
         };
         let (program, peer) = (hash(rscni)?, hash(&Path::new(GO_PLUGINS_DIR).join("bridge"))?);
-        let text =
-            path.filter(|path| path.exists()).map(std::fs::read_to_string).transpose().context("read what was kept")?;
-        let entries = text.unwrap_or_default().lines().map(serde_json::from_str).collect::<Result<_, _>>();
+        let text = path
+            .filter(|path| path.exists())
+            .map(std::fs::read_to_string)
+            .transpose()
+            .context("read what was kept")?;
+        let entries =
+            text.unwrap_or_default().lines().map(serde_json::from_str).collect::<Result<_, _>>();
         let entries = Mutex::new(entries.context("read what was kept")?);
         Ok(Self { path: path.map(Path::to_owned), program, peer, entries })
     }
@@ -59,7 +65,11 @@ impl Kept {
     /// Keeps what came out. What cannot be kept is told, and is no failure of a plugin.
     pub(super) fn add(&self, job: &Job, count: &Count) {
         let Some(path) = &self.path else { return };
-        let entry = Entry { program: self.program_of(job).to_owned(), job: job.clone(), count: count.clone() };
+        let entry = Entry {
+            program: self.program_of(job).to_owned(),
+            job: job.clone(),
+            count: count.clone(),
+        };
         // One at a time.
         let _entries = self.entries.lock().expect("no job panics");
         let write = || -> Result<()> {
@@ -77,8 +87,9 @@ mod tests {
     use super::*;
 
     fn job(world: &str) -> Job {
-        let text =
-            format!(r#"{{"world":"{world}","kind":"kill","peer":false,"every":1,"seconds":0,"part":0,"parts":4}}"#);
+        let text = format!(
+            r#"{{"world":"{world}","kind":"kill","peer":false,"every":1,"seconds":0,"part":0,"parts":4}}"#
+        );
         serde_json::from_str(&text).unwrap()
     }
 

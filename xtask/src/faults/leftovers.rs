@@ -42,7 +42,9 @@ fn at_rest(lab: &Lab, baseline: &Snapshot, settle: Duration) -> Vec<String> {
     loop {
         let left = baseline.changes_to(&lab.snapshot());
         // Rules and files do not go by themselves.
-        let is_lasting = |line: &String| [": nft ", "file /var", "file /run"].iter().any(|kind| line.contains(kind));
+        let is_lasting = |line: &String| {
+            [": nft ", "file /var", "file /run"].iter().any(|kind| line.contains(kind))
+        };
         if left.is_empty() || left.iter().any(is_lasting) || begin.elapsed() > settle {
             return left;
         }

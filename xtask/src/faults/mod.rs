@@ -27,18 +27,22 @@ mod table;
 mod trial;
 mod worlds;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::inside::{INSIDE, Options as InsideOptions, run as run_inside};
-use self::jobs::Job;
-use self::kept::Kept;
-use self::table::{Count, Line};
-use self::trial::Trial;
+use self::{
+    jobs::Job,
+    kept::Kept,
+    table::{Count, Line},
+    trial::Trial,
+};
 use crate::{dist, packages, pool, program};
 
 /// What is done to the plugins.
@@ -160,12 +164,16 @@ fn try_all(options: &Options, rscni: &Path) -> Result<Count> {
 fn lines(results: Vec<(Job, Count)>) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     for (job, count) in results {
-        let same = |line: &&mut Line| (&line.world, line.kind, line.peer) == (&job.world, job.kind, job.peer);
+        let same = |line: &&mut Line| {
+            (&line.world, line.kind, line.peer) == (&job.world, job.kind, job.peer)
+        };
         match lines.iter_mut().find(same) {
             Some(line) => line.count += &count,
             None => lines.push(Line { world: job.world, kind: job.kind, peer: job.peer, count }),
         }
     }
-    lines.sort_by_key(|line| (line.peer, line.kind, worlds::NAMES.iter().position(|name| *name == line.world)));
+    lines.sort_by_key(|line| {
+        (line.peer, line.kind, worlds::NAMES.iter().position(|name| *name == line.world))
+    });
     lines
 }

@@ -9,20 +9,24 @@
 //! - every attachment can be detached, and GC succeeds;
 //! - then all of the range can be given, and no file is left.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 use nix::libc;
 use rscni_test::{Container, Lab};
 use serde_json::{Value, json};
 
-use super::call::{Ended, unwatched};
-use super::index;
-use super::table::Count;
-use super::worlds::{NETWORK, host_local};
+use super::{
+    call::{Ended, unwatched},
+    index,
+    table::Count,
+    worlds::{NETWORK, host_local},
+};
 use crate::tracer::{self, Call, Watch};
 
 /// Where everything is that outlives a power loss.
@@ -86,7 +90,9 @@ impl Node<'_> {
     fn losses(&self) -> Result<Vec<Loss>> {
         let [a, b, c] = &self.containers;
         let (mut losses, mut live) = (Vec::new(), BTreeMap::new());
-        for (operation, on) in [("add", a), ("add", b), ("del", a), ("add", c), ("add", a), ("gc", a), ("del", c)] {
+        for (operation, on) in
+            [("add", a), ("add", b), ("del", a), ("add", c), ("add", a), ("gc", a), ("del", c)]
+        {
             if operation == "del" {
                 live.remove(on.name());
             } else if operation == "gc" {
@@ -142,10 +148,15 @@ impl Node<'_> {
         if !ended.succeeded() {
             wrong.push(format!("GC fails: {}", ended.said()));
         }
-        wrong.extend(left()?.into_iter().map(|file| format!("after GC: {} is left", file.display())));
+        wrong.extend(
+            left()?.into_iter().map(|file| format!("after GC: {} is left", file.display())),
+        );
         let given = self.give("y")?;
         if given.len() != ADDRESSES {
-            wrong.push(format!("after GC {} of {ADDRESSES} addresses can be given: {given:?}", given.len()));
+            wrong.push(format!(
+                "after GC {} of {ADDRESSES} addresses can be given: {given:?}",
+                given.len()
+            ));
         }
         wrong.extend(index::disagreements());
         Ok(wrong)
@@ -162,7 +173,10 @@ impl Node<'_> {
         for number in 0..=ADDRESSES {
             let mut command = Command::new(self.directory.join("host-local"));
             command.env("CNI_COMMAND", "ADD").env("CNI_CONTAINERID", format!("{prefix}{number}"));
-            command.env("CNI_NETNS", "/run/netns/none").env("CNI_IFNAME", "eth0").env("CNI_PATH", self.directory);
+            command
+                .env("CNI_NETNS", "/run/netns/none")
+                .env("CNI_IFNAME", "eth0")
+                .env("CNI_PATH", self.directory);
             let ended: Ended = unwatched(command, config.to_string().as_bytes())?.into();
             let reply = ended.json().with_context(|| ended.said())?;
             match address(&reply).filter(|_| ended.succeeded()) {
@@ -181,7 +195,8 @@ fn address(result: &Value) -> Option<String> {
 
 /// Whether the range has no more addresses: code 11 says so; the Go plugin has no code for it.
 fn is_exhausted(reply: &Value) -> bool {
-    reply["code"] == 11 || reply["msg"].as_str().is_some_and(|said| said.contains("no IP addresses available"))
+    reply["code"] == 11
+        || reply["msg"].as_str().is_some_and(|said| said.contains("no IP addresses available"))
 }
 
 /// Takes the files down after each call that has changed them.
@@ -204,7 +219,11 @@ impl Tape {
             let what = format!("write {number} of {at}");
             for (path, content) in &files {
                 let written = first.get(path) != Some(content) && !synced.contains(path);
-                let Some(content) = content.as_ref().filter(|content| written && !content.is_empty()) else { continue };
+                let Some(content) =
+                    content.as_ref().filter(|content| written && !content.is_empty())
+                else {
+                    continue;
+                };
                 for (how, length) in [("is empty", 0), ("is cut off", content.len() / 2)] {
                     let mut files = files.clone();
                     files.insert(path.clone(), Some(content[..length].to_vec()));
@@ -224,7 +243,8 @@ impl Watch for Tape {
             return;
         }
         if matches!(call.number, libc::SYS_fsync | libc::SYS_fdatasync)
-            && let Ok(file) = fs::read_link(format!("/proc/{}/fd/{}", call.thread, call.arguments[0]))
+            && let Ok(file) =
+                fs::read_link(format!("/proc/{}/fd/{}", call.thread, call.arguments[0]))
             && let Ok(below) = file.strip_prefix(STATE)
         {
             self.synced.insert(below.to_owned());

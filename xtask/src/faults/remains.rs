@@ -27,7 +27,9 @@ const KINDS: [(&str, &str); 17] = [
 pub(super) fn kinds(wrong: &[String]) -> BTreeSet<&'static str> {
     wrong
         .iter()
-        .map(|line| KINDS.iter().find(|(text, _)| line.contains(text)).map_or("other", |(_, kind)| kind))
+        .map(|line| {
+            KINDS.iter().find(|(text, _)| line.contains(text)).map_or("other", |(_, kind)| kind)
+        })
         .collect()
 }
 

@@ -1,15 +1,12 @@
 //! What came out, as lines and as the table in the documentation.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
-use std::path::Path;
+use std::{collections::BTreeMap, fmt::Write, path::Path};
 
 use anyhow::Result;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::worlds::NAMES;
-use super::{Kind, remains};
+use super::{Kind, remains, worlds::NAMES};
 use crate::page::replace_table;
 
 /// How many trials there were, and how they ended.
@@ -123,31 +120,44 @@ pub(super) fn write(lines: &[Line], every: usize, page: &Path) -> Result<()> {
 }
 
 fn markdown(lines: &[Line], every: usize) -> String {
-    let mut table =
-        String::from("| list | fault | rscni: trials | failed | Go: trials | failed |\n|---|---|--:|--:|--:|--:|\n");
+    let mut table = String::from(
+        "| list | fault | rscni: trials | failed | Go: trials | failed |\n|---|---|--:|--:|--:|--:|\n",
+    );
     let mut left = String::new();
     for name in NAMES {
         for kind in Kind::value_variants() {
             let of = |peer: bool| {
-                let found = lines.iter().find(|line| line.world == name && line.kind == *kind && line.peer == peer);
+                let found = lines
+                    .iter()
+                    .find(|line| line.world == name && line.kind == *kind && line.peer == peer);
                 found.map(|line| &line.count)
             };
             let cells = |count: Option<&Count>| {
-                count.map_or_else(|| "| | ".to_owned(), |count| format!("| {} | {} ", count.trials(), count.failed))
+                count.map_or_else(
+                    || "| | ".to_owned(),
+                    |count| format!("| {} | {} ", count.trials(), count.failed),
+                )
             };
             let (ours, theirs) = (of(false), of(true));
             if ours.or(theirs).is_some() {
-                let _ = writeln!(table, "| {name} | {} {}{}|", kind.name(), cells(ours), cells(theirs));
+                let _ =
+                    writeln!(table, "| {name} | {} {}{}|", kind.name(), cells(ours), cells(theirs));
             }
             for (whose, count) in [("rscni", ours), ("Go", theirs)] {
                 if let Some(count) = count.filter(|count| count.failed > 0) {
-                    let _ =
-                        writeln!(left, "| {whose}: {name} | {} | {} | {} |", kind.name(), count.failed, kinds(count));
+                    let _ = writeln!(
+                        left,
+                        "| {whose}: {name} | {} | {} | {} |",
+                        kind.name(),
+                        count.failed,
+                        kinds(count)
+                    );
                 }
             }
         }
     }
-    let of_ours = if every == 1 { "Every trial".to_owned() } else { format!("Of each {every} trials one") };
+    let of_ours =
+        if every == 1 { "Every trial".to_owned() } else { format!("Of each {every} trials one") };
     let mut text = format!("{of_ours} of ours was made. {}.\n\n{table}", self::text(lines));
     if !left.is_empty() {
         let head = "| list | fault | failed | of these, with |\n|---|---|--:|---|\n";
@@ -185,12 +195,21 @@ mod tests {
         std::fs::write(&page, format!("before\n{BEGIN}old\n{END}after\n")).unwrap();
         write(&[line(Kind::Kill, false, 10, 0), line(Kind::Kill, true, 1, 4)], 1, &page).unwrap();
         let text = std::fs::read_to_string(&page).unwrap();
-        assert!(text.contains("| bridge | kill | 10 | 0 | 5 | 4 |") && !text.contains("old"), "{text}");
         assert!(
-            text.contains("Every trial of ours was made. 10 of 10 trials held; of the Go plugins' 1 of 5."),
+            text.contains("| bridge | kill | 10 | 0 | 5 | 4 |") && !text.contains("old"),
             "{text}"
         );
-        assert!(text.contains("| Go: bridge | kill | 4 | an interface 4 |") && text.ends_with("after\n"), "{text}");
+        assert!(
+            text.contains(
+                "Every trial of ours was made. 10 of 10 trials held; of the Go plugins' 1 of 5."
+            ),
+            "{text}"
+        );
+        assert!(
+            text.contains("| Go: bridge | kill | 4 | an interface 4 |")
+                && text.ends_with("after\n"),
+            "{text}"
+        );
         std::fs::write(&page, "nothing").unwrap();
         assert!(write(&[], 1, &page).is_err());
     }

@@ -7,11 +7,13 @@ use nix::errno::Errno;
 use rscni_test::{Container, Lab, Snapshot};
 use serde_json::Value;
 
-use super::call::{Attachment, Caller, Ended};
-use super::injection::{Blow, Injection, errors_of, is_right};
-use super::{index, leftovers};
-use crate::bench::names;
-use crate::program;
+use super::{
+    call::{Attachment, Caller, Ended},
+    index,
+    injection::{Blow, Injection, errors_of, is_right},
+    leftovers,
+};
+use crate::{bench::names, program};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operation {
@@ -100,8 +102,13 @@ impl<'a> Place<'a> {
     pub(super) fn new(lab: &'a Lab, caller: Caller<'a>) -> Result<Self> {
         let world = caller.world;
         world.furnish(lab)?;
-        let mut place =
-            Self { lab, caller, container: lab.container("c"), baseline: Snapshot::default(), has_check: true };
+        let mut place = Self {
+            lab,
+            caller,
+            container: lab.container("c"),
+            baseline: Snapshot::default(),
+            has_check: true,
+        };
         place.rebase()?;
         Ok(place)
     }
@@ -162,16 +169,22 @@ impl<'a> Place<'a> {
         if !wrong.is_empty() {
             self.recover()?;
             let (number, first) = injection.hit.unwrap_or_default();
-            let call = injection
-                .hit
-                .map_or_else(|| "no call".to_owned(), |_| format!("{}({first:#x}, ..)", names::of(number)));
+            let call = injection.hit.map_or_else(
+                || "no call".to_owned(),
+                |_| format!("{}({first:#x}, ..)", names::of(number)),
+            );
             return Ok(Outcome::Failed { call, wrong });
         }
         Ok(if injection.hit.is_some() { Outcome::Held } else { Outcome::NotReached })
     }
 
     /// ADD is hit; then DEL, as a runtime calls it after an ADD that failed or a crash of its own.
-    fn add_hit(&mut self, trial: &Trial, injection: &mut Injection, wrong: &mut Vec<String>) -> Result<()> {
+    fn add_hit(
+        &mut self,
+        trial: &Trial,
+        injection: &mut Injection,
+        wrong: &mut Vec<String>,
+    ) -> Result<()> {
         let on = self.attachment(Netns::There);
         let added = self.caller.add(&on, Some(injection))?;
         wrong.extend(index::disagreements());
@@ -200,13 +213,19 @@ impl<'a> Place<'a> {
         }
         self.vanish(trial.netns);
         let result = self.result(result, trial.index).filter(|_| added.failed.is_none());
-        let failures = self.caller.del(&self.attachment(trial.netns), self.steps(), result, None)?;
+        let failures =
+            self.caller.del(&self.attachment(trial.netns), self.steps(), result, None)?;
         wrong.extend(failures.iter().map(|ended| format!("DEL fails: {}", ended.said())));
         Ok(())
     }
 
     /// DEL of a complete attachment is hit; then it is called once more.
-    fn del_hit(&mut self, trial: &Trial, injection: &mut Injection, wrong: &mut Vec<String>) -> Result<()> {
+    fn del_hit(
+        &mut self,
+        trial: &Trial,
+        injection: &mut Injection,
+        wrong: &mut Vec<String>,
+    ) -> Result<()> {
         let on = self.attachment(Netns::There);
         let added = self.caller.add(&on, None)?;
         if let Some(ended) = added.failed {
@@ -220,7 +239,9 @@ impl<'a> Place<'a> {
         wrong.extend(index::disagreements());
         if let Blow::Error(errno) = trial.blow {
             let hit = injection.hit.unwrap_or_default();
-            wrong.extend(failures.iter().filter_map(|ended| judge(ended, errno, hit, self.caller.is_peer)));
+            wrong.extend(
+                failures.iter().filter_map(|ended| judge(ended, errno, hit, self.caller.is_peer)),
+            );
             if failures.is_empty() {
                 // What DEL of the container's own namespace left in it would go with that.
                 let vanished = trial.netns != Netns::There;
@@ -235,7 +256,8 @@ impl<'a> Place<'a> {
             }
         }
         let failures = self.caller.del(&on, self.steps(), result, None)?;
-        wrong.extend(failures.iter().map(|ended| format!("the second DEL fails: {}", ended.said())));
+        wrong
+            .extend(failures.iter().map(|ended| format!("the second DEL fails: {}", ended.said())));
         Ok(())
     }
 
@@ -248,10 +270,15 @@ impl<'a> Place<'a> {
             wrong.push(format!("the next ADD fails: {}", ended.said()));
         }
         let failures = self.caller.del(&on, self.steps(), added.results.last(), None)?;
-        wrong.extend(failures.iter().map(|ended| format!("the DEL after the next ADD fails: {}", ended.said())));
+        wrong.extend(
+            failures
+                .iter()
+                .map(|ended| format!("the DEL after the next ADD fails: {}", ended.said())),
+        );
         if wrong.is_empty() {
             let left = self.left();
-            wrong.extend(left.into_iter().map(|line| format!("after the next ADD and DEL: {line}")));
+            wrong
+                .extend(left.into_iter().map(|line| format!("after the next ADD and DEL: {line}")));
         }
         Ok(())
     }
@@ -330,7 +357,9 @@ fn judge(ended: &Ended, errno: Errno, hit: (i64, u64), is_peer: bool) -> Option<
     let whole = (is_peer || reply["cniVersion"].is_string()) && reply["msg"].is_string();
     match reply["code"].as_u64() {
         Some(code) if whole && is_right(code, errno, call) => None,
-        Some(code) if whole => Some(format!("code {code} is not right for {errno:?}: {}", ended.said())),
+        Some(code) if whole => {
+            Some(format!("code {code} is not right for {errno:?}: {}", ended.said()))
+        }
         _ => Some(format!("an error reply that lacks something: {}", ended.said())),
     }
 }
@@ -355,7 +384,8 @@ pub(super) fn errors(add: &[(i64, u64)], del: &[(i64, u64)], may_vanish: bool) -
     for (operation, calls) in [(Operation::Add, add), (Operation::Del, del)] {
         for (index, (number, _)) in (0u64..).zip(calls) {
             for errno in errors_of(*number) {
-                let netns = if may_vanish && trials.len() % 3 == 2 { gone(index) } else { Netns::There };
+                let netns =
+                    if may_vanish && trials.len() % 3 == 2 { gone(index) } else { Netns::There };
                 trials.push(Trial { operation, index, blow: Blow::Error(*errno), netns });
             }
         }
@@ -375,11 +405,14 @@ mod tests {
 
     #[test]
     fn a_trial_is_read_as_it_is_written() {
-        let trials = kills(3, 2, true).into_iter().chain(errors(&[(libc::SYS_openat, 0)], &[], true));
+        let trials =
+            kills(3, 2, true).into_iter().chain(errors(&[(libc::SYS_openat, 0)], &[], true));
         for trial in trials {
             assert_eq!(trial.to_string().parse(), Ok(trial));
         }
-        assert!("add:1:kill".parse::<Trial>().is_err() && "add:x:kill:there".parse::<Trial>().is_err());
+        assert!(
+            "add:1:kill".parse::<Trial>().is_err() && "add:x:kill:there".parse::<Trial>().is_err()
+        );
     }
 
     #[test]
@@ -398,8 +431,14 @@ mod tests {
         assert!(judge(&ended(Some(0), whole), Errno::EIO, at, false).is_some());
         assert!(judge(&ended(None, whole), Errno::EIO, at, false).is_some());
         assert!(judge(&ended(Some(1), ""), Errno::EIO, at, false).is_some());
-        assert!(judge(&ended(Some(1), &whole.replace("cniVersion", "version")), Errno::EIO, at, false).is_some());
-        assert_eq!(judge(&ended(Some(1), r#"{"code":5,"msg":"read"}"#), Errno::EIO, at, true), None);
+        assert!(
+            judge(&ended(Some(1), &whole.replace("cniVersion", "version")), Errno::EIO, at, false)
+                .is_some()
+        );
+        assert_eq!(
+            judge(&ended(Some(1), r#"{"code":5,"msg":"read"}"#), Errno::EIO, at, true),
+            None
+        );
         assert!(judge(&ended(Some(1), &whole.replace('5', "7")), Errno::EIO, at, false).is_some());
         assert_eq!(judge(&ended(Some(1), ""), Errno::EIO, (libc::SYS_write, 1), false), None);
     }

@@ -64,10 +64,15 @@ const VERSION: &str = "1.0.0";
 impl World {
     /// The one of this name, of [`NAMES`].
     pub(super) fn named(name: &str) -> Result<Self> {
-        let name =
-            *NAMES.iter().find(|known| **known == name).with_context(|| format!("there is no world `{name}`"))?;
+        let name = *NAMES
+            .iter()
+            .find(|known| **known == name)
+            .with_context(|| format!("there is no world `{name}`"))?;
         let with = |base: Vec<Step>, plugin: &'static str, keys: Value| {
-            base.into_iter().map(|step| Step { hit: false, ..step }).chain([step(plugin, keys)]).collect()
+            base.into_iter()
+                .map(|step| Step { hit: false, ..step })
+                .chain([step(plugin, keys)])
+                .collect()
         };
         let ptp = || vec![step("ptp", json!({"ipam": host_local()}))];
         let steps = match name {
@@ -78,19 +83,28 @@ impl World {
                 vec![step("static", json!({"ipam": {"type": "static", "addresses": addresses}}))]
             }
             "ptp" => vec![step("ptp", json!({"ipMasq": true, "ipam": host_local()}))],
-            "bridge" => vec![step("bridge", json!({"bridge": "br0", "isGateway": true, "ipam": host_local()}))],
+            "bridge" => vec![step(
+                "bridge",
+                json!({"bridge": "br0", "isGateway": true, "ipam": host_local()}),
+            )],
             "bridge-masquerade" => vec![step("bridge", bridge())],
             "macvlan" => vec![step("macvlan", json!({"master": "up0", "ipam": host_local()}))],
             "ipvlan" => vec![step("ipvlan", json!({"master": "up0", "ipam": host_local()}))],
-            "vlan" => vec![step("vlan", json!({"master": "up0", "vlanId": 5, "ipam": host_local()}))],
+            "vlan" => {
+                vec![step("vlan", json!({"master": "up0", "vlanId": 5, "ipam": host_local()}))]
+            }
             "dummy" => vec![step("dummy", json!({"ipam": host_local()}))],
-            "host-device" => vec![step("host-device", json!({"device": "hd0", "ipam": host_local()}))],
+            "host-device" => {
+                vec![step("host-device", json!({"device": "hd0", "ipam": host_local()}))]
+            }
             "portmap" => with(ptp(), "portmap", portmap()),
             "bandwidth" => with(ptp(), "bandwidth", bandwidth()),
             "firewall" => with(ptp(), "firewall", json!({})),
             "tuning" => with(ptp(), "tuning", tuning()),
             "sbr" => with(ptp(), "sbr", json!({})),
-            "flannel" => vec![step("flannel", json!({"delegate": {"type": "bridge", "bridge": "br0"}}))],
+            "flannel" => {
+                vec![step("flannel", json!({"delegate": {"type": "bridge", "bridge": "br0"}}))]
+            }
             "tap" => vec![step("tap", json!({"ipam": host_local()}))],
             "vrf" => with(ptp(), "vrf", json!({"vrfname": "blue"})),
             "dhcp" => vec![step("bridge", json!({"bridge": dhcp::LAN, "ipam": {"type": "dhcp"}}))],

@@ -16,16 +16,17 @@ mod registers;
 mod tests;
 mod tracees;
 
-use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{Read, Seek, Write};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
-use std::time::Duration;
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io::{Read, Seek, Write},
+    os::unix::process::CommandExt,
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
-use nix::errno::Errno;
-use nix::unistd::Pid;
+use nix::{errno::Errno, unistd::Pid};
 
 use crate::program;
 
@@ -104,8 +105,16 @@ pub(crate) fn run(command: &mut Command, stdin: &[u8], watch: &mut dyn Watch) ->
     run_within(PATIENCE, command, stdin, watch)
 }
 
-fn run_within(patience: Duration, command: &mut Command, stdin: &[u8], watch: &mut dyn Watch) -> Result<Traced> {
-    ensure!(registers::KNOWN, "system calls can be traced on x86_64 only: see xtask/src/tracer/registers.rs");
+fn run_within(
+    patience: Duration,
+    command: &mut Command,
+    stdin: &[u8],
+    watch: &mut dyn Watch,
+) -> Result<Traced> {
+    ensure!(
+        registers::KNOWN,
+        "system calls can be traced on x86_64 only: see xtask/src/tracer/registers.rs"
+    );
     let shown = program::shown(command);
     let mut input = file()?;
     input.write_all(stdin)?;
@@ -120,7 +129,8 @@ fn run_within(patience: Duration, command: &mut Command, stdin: &[u8], watch: &m
         .spawn()
         .with_context(|| format!("start `{shown}`"))?;
     let first = Pid::from_raw(i32::try_from(child.id())?);
-    let mut traced = tracees::run(first, patience, watch).with_context(|| format!("trace `{shown}`"))?;
+    let mut traced =
+        tracees::run(first, patience, watch).with_context(|| format!("trace `{shown}`"))?;
     for (file, bytes) in [(&mut stdout, &mut traced.stdout), (&mut stderr, &mut traced.stderr)] {
         file.rewind()?;
         file.read_to_end(bytes)?;

@@ -6,7 +6,8 @@ use nix::unistd::Pid;
 
 /// The process that a thread belongs to. `None` when it is gone.
 pub(super) fn of_thread(thread: Pid) -> Option<Pid> {
-    status(thread, "Tgid").map(|id| Pid::from_raw(i32::try_from(id).expect("the kernel's own number of a process")))
+    status(thread, "Tgid")
+        .map(|id| Pid::from_raw(i32::try_from(id).expect("the kernel's own number of a process")))
 }
 
 /// The most memory that the program had at a time, in KiB. It starts anew when a program is executed, which what

@@ -4,8 +4,7 @@
 //! of a call that is under way can be changed only through a register set that nix does not have, so calls could be
 //! watched there, but not failed; elsewhere tracing is refused before anything is started.
 
-use nix::errno::Errno;
-use nix::unistd::Pid;
+use nix::{errno::Errno, unistd::Pid};
 
 /// A system call as its registers show it at entry.
 pub(super) struct Entry {
@@ -26,7 +25,14 @@ mod known {
         let registers = ptrace::getregs(pid)?;
         Ok(Entry {
             number: registers.orig_rax.cast_signed(),
-            arguments: [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9],
+            arguments: [
+                registers.rdi,
+                registers.rsi,
+                registers.rdx,
+                registers.r10,
+                registers.r8,
+                registers.r9,
+            ],
         })
     }
 

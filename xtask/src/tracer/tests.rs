@@ -35,8 +35,11 @@ fn a_program_reads_and_writes_and_its_calls_are_seen_with_arguments_and_results(
     assert_eq!((traced.code, traced.stdout.as_slice()), (Some(0), b"hello".as_slice()));
     assert_eq!((traced.processes, traced.threads), (1, 0));
     assert!(traced.peak_memory > 100 && traced.page_faults > 10, "{traced:?}");
-    let written: Vec<_> =
-        seen.calls.iter().filter(|(call, _)| call.number == libc::SYS_write && call.arguments[0] == 1).collect();
+    let written: Vec<_> = seen
+        .calls
+        .iter()
+        .filter(|(call, _)| call.number == libc::SYS_write && call.arguments[0] == 1)
+        .collect();
     assert!(matches!(written.as_slice(), [(call, 5)] if call.arguments[2] == 5), "{written:?}");
     // All but `exit_group` have an exit.
     assert_eq!(traced.calls, seen.calls.len() as u64 + 1);
@@ -55,9 +58,12 @@ fn the_same_program_makes_the_same_number_of_calls_each_time() {
 fn processes_are_followed_and_counted_and_so_are_their_calls() {
     let mut seen = watch(|_| Verdict::Pass);
     // Each is a process, as the shell has something left to do.
-    let traced = run(&mut shell("/bin/true; /bin/true; (/bin/true; exit 3); exit $?"), b"", &mut seen).unwrap();
+    let traced =
+        run(&mut shell("/bin/true; /bin/true; (/bin/true; exit 3); exit $?"), b"", &mut seen)
+            .unwrap();
     assert_eq!((traced.code, traced.processes), (Some(3), 5));
-    let threads: std::collections::BTreeSet<_> = seen.calls.iter().map(|(call, _)| call.thread).collect();
+    let threads: std::collections::BTreeSet<_> =
+        seen.calls.iter().map(|(call, _)| call.thread).collect();
     assert_eq!(threads.len(), 5);
 }
 
@@ -65,7 +71,10 @@ fn processes_are_followed_and_counted_and_so_are_their_calls() {
 fn threads_are_counted_beside_processes() {
     // This test binary, asked for one test: the test runner gives it a thread.
     let mut command = command(std::env::current_exe().unwrap());
-    command.args(["--exact", "tracer::process::tests::this_process_has_memory_and_page_faults_and_is_its_own_process"]);
+    command.args([
+        "--exact",
+        "tracer::process::tests::this_process_has_memory_and_page_faults_and_is_its_own_process",
+    ]);
     command.arg("--test-threads=2");
     let traced = run(&mut command, b"", &mut watch(|_| Verdict::Pass)).unwrap();
     assert_eq!(traced.code, Some(0), "{}", String::from_utf8_lossy(&traced.stdout));
@@ -109,7 +118,8 @@ fn at_a_chosen_call_everything_is_killed_and_the_call_is_not_made() {
 #[test]
 fn the_kth_call_is_the_same_in_each_run() {
     let at = |k: u64| {
-        let mut seen = watch(move |call: &Call| if call.index == k { Verdict::Kill } else { Verdict::Pass });
+        let mut seen =
+            watch(move |call: &Call| if call.index == k { Verdict::Kill } else { Verdict::Pass });
         run(&mut command("/bin/cat"), b"hello", &mut seen).unwrap();
         seen.calls.iter().map(|(call, _)| call.number).collect::<Vec<_>>()
     };
@@ -120,16 +130,23 @@ fn the_kth_call_is_the_same_in_each_run() {
 
 #[test]
 fn signals_reach_the_program() {
-    let traced = run(&mut shell("trap 'exit 7' USR1; kill -USR1 $$; exit 1"), b"", &mut watch(|_| Verdict::Pass));
+    let traced = run(
+        &mut shell("trap 'exit 7' USR1; kill -USR1 $$; exit 1"),
+        b"",
+        &mut watch(|_| Verdict::Pass),
+    );
     assert_eq!(traced.unwrap().code, Some(7));
 }
 
 #[test]
 fn a_program_that_is_not_there_is_an_error_and_one_that_hangs_ends_with_its_children() {
-    let error = run(&mut command("/nowhere/program"), b"", &mut watch(|_| Verdict::Pass)).unwrap_err();
+    let error =
+        run(&mut command("/nowhere/program"), b"", &mut watch(|_| Verdict::Pass)).unwrap_err();
     assert!(format!("{error:#}").contains("could not be executed"), "{error:#}");
 
     let patience = Duration::from_millis(300);
-    let error = run_within(patience, &mut shell("sleep 60; true"), b"", &mut watch(|_| Verdict::Pass)).unwrap_err();
+    let error =
+        run_within(patience, &mut shell("sleep 60; true"), b"", &mut watch(|_| Verdict::Pass))
+            .unwrap_err();
     assert!(format!("{error:#}").contains("was killed"), "{error:#}");
 }

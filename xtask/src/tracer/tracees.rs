@@ -1,15 +1,21 @@
 //! The loop that waits for whichever traced thread stops next, and lets it go on.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::mpsc::{self, RecvTimeoutError},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::errno::Errno;
-use nix::sys::ptrace::{self, Event, Options};
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::{
+    errno::Errno,
+    sys::{
+        ptrace::{self, Event, Options},
+        signal::{Signal, kill, killpg},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
 
 use super::{Call, Traced, Verdict, Watch, process, registers};
 
@@ -91,7 +97,8 @@ impl<'a> Tracees<'a> {
             self.end();
             return Err(error);
         }
-        self.traced.page_faults = self.faults.values().sum::<u64>().saturating_sub(self.faults_of_shell);
+        self.traced.page_faults =
+            self.faults.values().sum::<u64>().saturating_sub(self.faults_of_shell);
         self.traced.own_memory = self.own.values().copied().max().unwrap_or_default();
         self.traced.peak_memory = self.peaks.values().copied().max().unwrap_or_default();
         Ok(self.traced)
@@ -230,7 +237,10 @@ impl<'a> Tracees<'a> {
             self.own.entry(process).and_modify(|known| *known = own.max(*known)).or_insert(own);
         }
         if let Some(faults) = process::page_faults(process) {
-            self.faults.entry(process).and_modify(|known| *known = faults.max(*known)).or_insert(faults);
+            self.faults
+                .entry(process)
+                .and_modify(|known| *known = faults.max(*known))
+                .or_insert(faults);
         }
     }
 

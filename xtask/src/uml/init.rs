@@ -2,18 +2,22 @@
 //!
 //! How it gets there and what becomes of the result is left to the module above.
 
-use std::ffi::CStr;
-use std::fs::{self, File};
-use std::net::{Ipv6Addr, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::{
+    ffi::CStr,
+    fs::{self, File},
+    net::{Ipv6Addr, UdpSocket},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+};
 
 use anyhow::{Context, Result, bail};
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
-use rustix::process::pivot_root;
-use rustix::system::{RebootCommand, finit_module, reboot, uname};
-use rustix::termios::{OptionalActions, OutputModes, tcdrain, tcgetattr, tcsetattr};
+use rustix::{
+    mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount},
+    process::pivot_root,
+    system::{RebootCommand, finit_module, reboot, uname},
+    termios::{OptionalActions, OutputModes, tcdrain, tcgetattr, tcsetattr},
+};
 
 use super::{EXIT_CODE, JOB, Job};
 
@@ -41,8 +45,8 @@ pub(crate) fn run(options: &InitOptions) -> Result<ExitCode> {
     if !rustix::process::getpid().is_init() {
         bail!("{INIT} is the first process of User-Mode Linux and does nothing elsewhere");
     }
-    if let Err(error) =
-        read_job(&options.shared).and_then(|job| make_root(&options.shared, &job).and_then(|()| run_job(&job)))
+    if let Err(error) = read_job(&options.shared)
+        .and_then(|job| make_root(&options.shared, &job).and_then(|()| run_job(&job)))
     {
         println!("error: inside User-Mode Linux: {error:#}");
     }
@@ -131,7 +135,9 @@ fn run_job(job: &Job) -> Result<()> {
     );
     pass_tunables_to_modprobe()?;
     load_ipv6()?;
-    crate::program::capture(Command::new("ip").args(["link", "set", "lo", "up"]).env("PATH", &path))?;
+    crate::program::capture(
+        Command::new("ip").args(["link", "set", "lo", "up"]).env("PATH", &path),
+    )?;
     let status = Command::new(program)
         .args(arguments)
         .current_dir(&job.directory)

@@ -28,13 +28,15 @@ mod init;
 mod start;
 mod tests;
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+    sync::mpsc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
@@ -87,7 +89,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 ///
 /// Each line of the command's output (stdout and stderr are one there) is handed to `on_line`.
 /// A kernel that ends without a result, or is not done within a quarter of an hour, is an error.
-pub(crate) fn run_in_uml(command: &[String], directory: &Path, on_line: &mut dyn FnMut(&str)) -> Result<i32> {
+pub(crate) fn run_in_uml(
+    command: &[String],
+    directory: &Path,
+    on_line: &mut dyn FnMut(&str),
+) -> Result<i32> {
     run_in(command, directory, None, TIME_LIMIT, on_line)
 }
 
@@ -109,7 +115,9 @@ pub(crate) fn run_in(
         // The console inside is a terminal, but the end of the line is not.
         environment.insert("TERM".to_owned(), "dumb".to_owned());
     }
-    environment.extend(start::tunables().iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    environment.extend(
+        start::tunables().iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+    );
     let job = Job {
         command: command.to_vec(),
         directory: directory.to_path_buf(),
@@ -122,12 +130,15 @@ pub(crate) fn run_in(
     let Ok(code) = code else {
         bail!("User-Mode Linux ended before the command `{}` did", command.join(" "));
     };
-    code.trim().parse().with_context(|| format!("read the exit code {code:?} of `{}`", command.join(" ")))
+    code.trim()
+        .parse()
+        .with_context(|| format!("read the exit code {code:?} of `{}`", command.join(" ")))
 }
 
 /// Variables that are not UTF-8 are of no use to a test and would not survive JSON.
 fn environment(all: impl Iterator<Item = (OsString, OsString)>) -> BTreeMap<String, String> {
-    all.filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))).collect()
+    all.filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 fn prepare(shared: &Path, job: &Job) -> Result<()> {
@@ -159,7 +170,8 @@ fn boot(shared: &Path, limit: Duration, on_line: &mut dyn FnMut(&str)) -> Result
         .stdout(Stdio::piped())
         // The kernel's own notes about the host go to stderr, and to a person they look like errors.
         .stderr(Stdio::null());
-    let mut child = command.spawn().with_context(|| format!("start `{}`", program::shown(&command)))?;
+    let mut child =
+        command.spawn().with_context(|| format!("start `{}`", program::shown(&command)))?;
     let stdout = child.stdout.take().expect("stdout was piped just above");
     let watchdog = Watchdog::over(&child, limit);
     let read = program::each_line(stdout, on_line);

@@ -4,13 +4,16 @@
 //! was built. With AMX they take more, the kernel refuses, and it ends at its first process. Where it cannot ask for all
 //! it does with those that every processor has: a filter for system calls has it believe that.
 
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::{
+    os::unix::process::CommandExt,
+    process::{Command, ExitCode},
+};
 
 use anyhow::{Context, Result};
 use nix::libc;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
 };
 
 /// The name of the hidden task.
@@ -26,7 +29,8 @@ pub(crate) struct StartOptions {
 /// Becomes the program.
 pub(crate) fn run(options: &StartOptions) -> Result<ExitCode> {
     if has_too_many_registers() {
-        hide_registers().context("have User-Mode Linux do with the registers that every processor has")?;
+        hide_registers()
+            .context("have User-Mode Linux do with the registers that every processor has")?;
     }
     let (program, arguments) = options.command.split_first().context("no program is named")?;
     Err(Command::new(program).args(arguments).exec()).with_context(|| format!("start {program}"))
@@ -41,7 +45,8 @@ fn has_too_many_registers() -> bool {
 /// Where registers are hidden, the variables that have glibc and Go's runtime inside leave those alone that are not kept
 /// for them.
 pub(super) fn tunables() -> &'static [(&'static str, &'static str)] {
-    const VECTORS: &str = "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX2,-AVX,-AVX_Fast_Unaligned_Load";
+    const VECTORS: &str =
+        "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX2,-AVX,-AVX_Fast_Unaligned_Load";
     if has_too_many_registers() {
         &[("GLIBC_TUNABLES", VECTORS), ("GODEBUG", "cpu.all=off,asyncpreemptoff=1")]
     } else {
@@ -51,8 +56,12 @@ pub(super) fn tunables() -> &'static [(&'static str, &'static str)] {
 
 /// From here on, to ask for a set of registers is an error for this process and all that it becomes and starts.
 fn hide_registers() -> Result<()> {
-    let asks_for_a_set =
-        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, u64::from(libc::PTRACE_GETREGSET))?;
+    let asks_for_a_set = SeccompCondition::new(
+        0,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::Eq,
+        u64::from(libc::PTRACE_GETREGSET),
+    )?;
     let rules = [(libc::SYS_ptrace, vec![SeccompRule::new(vec![asks_for_a_set])?])];
     let refused = SeccompAction::Errno(libc::EIO.unsigned_abs());
     let architecture = std::env::consts::ARCH.try_into()?;

@@ -12,15 +12,16 @@
 //! kernel without the link kind; the name makes `cargo xtask test` build it and run it inside. A file with the
 //! name but without the entry is an error here, so that none is ever left out.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, mpsc};
-use std::time::{Duration, Instant};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, mpsc},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::tally::Tally;
-use crate::{pool, program};
+use crate::{pool, program, tally::Tally};
 
 /// A test program for User-Mode Linux.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,8 +34,14 @@ pub(crate) struct Target {
 
 /// All test programs of the workspace that belong into User-Mode Linux.
 pub(crate) fn targets() -> Result<Vec<Target>> {
-    let metadata = program::capture(program::cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
-    let metadata = serde_json::from_str(&metadata).context("read the answer of `cargo metadata`")?;
+    let metadata = program::capture(program::cargo().args([
+        "metadata",
+        "--no-deps",
+        "--format-version",
+        "1",
+    ]))?;
+    let metadata =
+        serde_json::from_str(&metadata).context("read the answer of `cargo metadata`")?;
     find(&metadata)
 }
 
@@ -45,8 +52,12 @@ pub(crate) fn run(on_line: &mut dyn FnMut(&str)) -> Result<()> {
     if targets.is_empty() {
         bail!("the workspace has no test target named uml_*");
     }
-    println!("   These need what the running kernel may lack, such as VLANs on bridges: each program runs in a small");
-    println!("   Linux of its own, User-Mode Linux, an ordinary process that leaves nothing here. Building them ...");
+    println!(
+        "   These need what the running kernel may lack, such as VLANs on bridges: each program runs in a small"
+    );
+    println!(
+        "   Linux of its own, User-Mode Linux, an ordinary process that leaves nothing here. Building them ..."
+    );
     let programs = build(&targets)?;
     let waiting = Mutex::new(programs.into_iter());
     let next = || waiting.lock().expect("no other thread panics").next();
@@ -106,7 +117,9 @@ fn run_one(target: &Target, program: String) -> Result<Ran> {
         match run_once(target, &command) {
             Ok(ran) if ran.code == 0 || left == 0 => return Ok(ran),
             Err(error) if left == 0 => return Err(error),
-            _ => println!("     {} failed; once more, as registers may have been lost", target.name),
+            _ => {
+                println!("     {} failed; once more, as registers may have been lost", target.name)
+            }
         }
     }
 }
@@ -116,8 +129,9 @@ const ATTEMPTS: usize = 4;
 fn run_once(target: &Target, command: &[String]) -> Result<Ran> {
     let start = Instant::now();
     let mut lines = Vec::new();
-    let code = super::run_in_uml(command, &target.directory, &mut |line| lines.push(line.to_owned()))
-        .with_context(|| format!("{}, which printed:\n{}", target.name, lines.join("\n")))?;
+    let code =
+        super::run_in_uml(command, &target.directory, &mut |line| lines.push(line.to_owned()))
+            .with_context(|| format!("{}, which printed:\n{}", target.name, lines.join("\n")))?;
     Ok(Ran { code, lines, took: start.elapsed() })
 }
 
@@ -206,20 +220,24 @@ mod unit {
 
     #[test]
     fn a_test_named_uml_is_found_with_the_directory_it_runs_in() {
-        let found = find(&metadata(&json!({"name": "uml_vlan", "kind": ["test"], "test": false}))).unwrap();
-        let expected = Target { name: "uml_vlan".into(), package: "plug".into(), directory: "/w/plug".into() };
+        let found =
+            find(&metadata(&json!({"name": "uml_vlan", "kind": ["test"], "test": false}))).unwrap();
+        let expected =
+            Target { name: "uml_vlan".into(), package: "plug".into(), directory: "/w/plug".into() };
         assert_eq!(found, [expected]);
     }
 
     #[test]
     fn one_that_a_plain_cargo_test_would_run_is_refused_with_what_to_add() {
-        let error = find(&metadata(&json!({"name": "uml_vlan", "kind": ["test"], "test": true}))).unwrap_err();
+        let error = find(&metadata(&json!({"name": "uml_vlan", "kind": ["test"], "test": true})))
+            .unwrap_err();
         assert!(error.to_string().contains("name = \"uml_vlan\"\ntest = false"));
     }
 
     #[test]
     fn a_library_of_that_name_is_none_of_ours() {
-        let found = find(&metadata(&json!({"name": "uml_vlan", "kind": ["lib"], "test": true}))).unwrap();
+        let found =
+            find(&metadata(&json!({"name": "uml_vlan", "kind": ["lib"], "test": true}))).unwrap();
         assert_eq!(found, []);
     }
 }

@@ -11,8 +11,10 @@ mod sources;
 mod suite;
 mod table;
 
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -57,7 +59,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         .context("make a directory for upstream's tests in /tmp")?;
     let directory = directory.path();
     let ours = match &options.plugins {
-        Some(plugins) => plugins.canonicalize().with_context(|| format!("find {}", plugins.display()))?,
+        Some(plugins) => {
+            plugins.canonicalize().with_context(|| format!("find {}", plugins.display()))?
+        }
         None => e2e::build_and_install(directory)?,
     };
     let suites = chosen(&sources, &options.only)?;
@@ -80,7 +84,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 /// The packages of the suites to run.
 fn chosen(sources: &Sources, only: &[String]) -> Result<Vec<sources::Package>> {
     let mut packages = sources.packages()?;
-    if let Some(unknown) = only.iter().find(|name| !packages.iter().any(|package| package.plugin == **name)) {
+    if let Some(unknown) =
+        only.iter().find(|name| !packages.iter().any(|package| package.plugin == **name))
+    {
         bail!("upstream has no tests for a plugin {unknown}");
     }
     if !only.is_empty() {

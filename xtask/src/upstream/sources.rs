@@ -3,10 +3,12 @@
 //! The edits are renames (`cmdAdd` becomes `originalCmdAdd`) and files of our own that hold what is called instead
 //! (`go/`). No text of upstream's is kept here.
 
-use std::fmt::Write;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -35,8 +37,13 @@ const HOW_TO_GET: &str = "upstream's tests need upstream's sources, say where wi
                           git clone https://github.com/containernetworking/plugins\n";
 
 /// The commands of a plugin, and the functions that upstream has for them.
-const COMMANDS: [(&str, &str); 5] =
-    [("ADD", "cmdAdd"), ("DEL", "cmdDel"), ("CHECK", "cmdCheck"), ("GC", "cmdGC"), ("STATUS", "cmdStatus")];
+const COMMANDS: [(&str, &str); 5] = [
+    ("ADD", "cmdAdd"),
+    ("DEL", "cmdDel"),
+    ("CHECK", "cmdCheck"),
+    ("GC", "cmdGC"),
+    ("STATUS", "cmdStatus"),
+];
 
 /// Functions of vendored packages that start programs: file, what begins their definition, and what it becomes.
 const VENDORED: [(&str, &str, &str); 3] = [
@@ -60,13 +67,20 @@ const CASES: [(&str, &str, &str); 3] = [
     // Any link does, and no kernel at hand has both dummy links and iptables.
     ("plugins/meta/firewall/firewall_iptables_test.go", "&netlink.Dummy{", "&netlink.Ifb{"),
     // A program has to be told of the bus.
-    ("plugins/meta/firewall/firewall_firewalld_test.go", "testConn = conn\n", "testConn = conn\nsystemBus = busAddr\n"),
+    (
+        "plugins/meta/firewall/firewall_firewalld_test.go",
+        "testConn = conn\n",
+        "testConn = conn\nsystemBus = busAddr\n",
+    ),
 ];
 
 /// Our files, and where they go.
 const ADDED: [(&str, &str); 2] = [
     ("vendor/github.com/onsi/gomega/gexec/programs.go", include_str!("go/gexec.go")),
-    ("vendor/github.com/containernetworking/cni/pkg/invoke/programs.go", include_str!("go/invoke.go")),
+    (
+        "vendor/github.com/containernetworking/cni/pkg/invoke/programs.go",
+        include_str!("go/invoke.go"),
+    ),
 ];
 
 /// Our file in each plugin's package: the functions that are called instead of the renamed ones.
@@ -76,15 +90,18 @@ impl Sources {
     /// The checkout that was named, or that the environment names.
     pub(super) fn find(named: Option<&Path>, go: &Path) -> Result<Self> {
         let variable = || std::env::var_os("UPSTREAM_SOURCES").map(PathBuf::from);
-        let Some(directory) = named.map(Path::to_path_buf).or_else(variable) else { bail!("{HOW_TO_GET}") };
+        let Some(directory) = named.map(Path::to_path_buf).or_else(variable) else {
+            bail!("{HOW_TO_GET}")
+        };
         if !directory.join("plugins/main/bridge").is_dir() || !directory.join("vendor").is_dir() {
             bail!("{} is no checkout of the Go plugins. {HOW_TO_GET}", directory.display());
         }
-        let directory = directory.canonicalize().with_context(|| format!("find {}", directory.display()))?;
+        let directory =
+            directory.canonicalize().with_context(|| format!("find {}", directory.display()))?;
         let sources = Self { directory, go: go.to_path_buf() };
-        sources
-            .go_version()
-            .context("upstream's tests need a Go toolchain (https://go.dev/dl), say where with --go")?;
+        sources.go_version().context(
+            "upstream's tests need a Go toolchain (https://go.dev/dl), say where with --go",
+        )?;
         Ok(sources)
     }
 
@@ -110,8 +127,9 @@ impl Sources {
             let parent = Path::new("plugins").join(kind);
             for name in names_in(&self.directory.join(&parent))? {
                 let directory = parent.join(&name);
-                let has_tests =
-                    names_in(&self.directory.join(&directory))?.iter().any(|file| file.ends_with("_test.go"));
+                let has_tests = names_in(&self.directory.join(&directory))?
+                    .iter()
+                    .any(|file| file.ends_with("_test.go"));
                 if has_tests {
                     packages.push(Package { plugin: name, directory });
                 }
@@ -121,22 +139,34 @@ impl Sources {
     }
 
     /// Builds upstream's plugins as they are, and the test suites in an edited copy.
-    pub(super) fn prepare(&self, scratch: &Path, packages: &[Package], ours: &Path) -> Result<Prepared> {
-        let [copy, theirs, tools, programs] = ["sources", "theirs", "tools", "suites"].map(|name| scratch.join(name));
+    pub(super) fn prepare(
+        &self,
+        scratch: &Path,
+        packages: &[Package],
+        ours: &Path,
+    ) -> Result<Prepared> {
+        let [copy, theirs, tools, programs] =
+            ["sources", "theirs", "tools", "suites"].map(|name| scratch.join(name));
         self.build(&self.directory, &["build"], &theirs, &["./plugins/...".to_owned()])?;
         let echo = ["server", "client"].map(|name| format!("./pkg/testutils/echo/{name}"));
         self.build(&self.directory, &["build"], &tools, &echo)?;
 
         fs::create_dir(&copy).with_context(|| format!("make {}", copy.display()))?;
         let copied = COPIED.map(|name| self.directory.join(name));
-        program::capture(Command::new("cp").arg("--recursive").args(copied).arg(&copy)).context("copy the sources")?;
+        program::capture(Command::new("cp").arg("--recursive").args(copied).arg(&copy))
+            .context("copy the sources")?;
         for (file, begin, becomes) in VENDORED {
-            ensure!(rename(&copy.join(file), begin, becomes)?, "upstream's {file} no longer has `{begin}`");
+            ensure!(
+                rename(&copy.join(file), begin, becomes)?,
+                "upstream's {file} no longer has `{begin}`"
+            );
         }
         for (file, text, becomes) in CASES {
-            let cases = fs::read_to_string(copy.join(file)).with_context(|| format!("read {file}"))?;
+            let cases =
+                fs::read_to_string(copy.join(file)).with_context(|| format!("read {file}"))?;
             ensure!(cases.contains(text), "upstream's {file} no longer has `{}`", text.trim());
-            fs::write(copy.join(file), cases.replace(text, becomes)).with_context(|| format!("write {file}"))?;
+            fs::write(copy.join(file), cases.replace(text, becomes))
+                .with_context(|| format!("write {file}"))?;
         }
         for (file, text) in ADDED {
             fs::write(copy.join(file), text).with_context(|| format!("write {file}"))?;
@@ -144,7 +174,8 @@ impl Sources {
         for package in packages {
             call_programs(&copy.join(&package.directory), &package.plugin)?;
         }
-        let directories: Vec<String> = packages.iter().map(|p| format!("./{}", p.directory.display())).collect();
+        let directories: Vec<String> =
+            packages.iter().map(|p| format!("./{}", p.directory.display())).collect();
         self.build(&copy, &["test", "-c"], &programs, &directories)?;
         let suites = packages.iter().map(|package| Suite {
             plugin: package.plugin.clone(),
@@ -154,7 +185,13 @@ impl Sources {
         Ok(Prepared { suites: suites.collect(), tools, theirs, ours: ours.to_path_buf() })
     }
 
-    fn build(&self, directory: &Path, command: &[&str], into: &Path, packages: &[String]) -> Result<()> {
+    fn build(
+        &self,
+        directory: &Path,
+        command: &[&str],
+        into: &Path,
+        packages: &[String],
+    ) -> Result<()> {
         fs::create_dir_all(into).with_context(|| format!("make {}", into.display()))?;
         let mut go = Command::new(&self.go);
         go.args(command).args(["-mod=vendor", "-trimpath", "-o"]).arg(into.join("")).args(packages);
@@ -170,7 +207,11 @@ fn call_programs(package: &Path, plugin: &str) -> Result<()> {
     for file in names_in(package)?.iter().filter(|name| is_program_source(name)) {
         for (command, function) in COMMANDS {
             let original = format!("original{}", capitalised(function));
-            if rename(&package.join(file), &format!("func {function}("), &format!("func {original}("))? {
+            if rename(
+                &package.join(file),
+                &format!("func {function}("),
+                &format!("func {original}("),
+            )? {
                 write!(
                     text,
                     "\nfunc {function}(args *skel.CmdArgs) error {{ return callProgram(\"{command}\", args) }}\n"
@@ -180,7 +221,8 @@ fn call_programs(package: &Path, plugin: &str) -> Result<()> {
     }
     for file in names_in(package)?.iter().filter(|name| name.ends_with("_test.go")) {
         let file = package.join(file);
-        let cases = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        let cases =
+            fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
         if cases.contains("\npackage main\n") {
             let cases = cases.replace("(MatchError(", "(matchError(");
             let cases = cases.replace("Expect(err.Error()).To(", "told{err}.To(");
@@ -214,7 +256,9 @@ fn capitalised(name: &str) -> String {
 /// The names in a directory, sorted.
 fn names_in(directory: &Path) -> Result<Vec<String>> {
     let read = || -> std::io::Result<Vec<String>> {
-        fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        fs::read_dir(directory)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect()
     };
     let mut names = read().with_context(|| format!("list {}", directory.display()))?;
     names.sort();
@@ -229,7 +273,11 @@ mod tests {
     fn the_functions_of_a_plugin_become_calls_of_its_program_and_nothing_else_changes() {
         let package = tempfile::tempdir().unwrap();
         let main = package.path().join("main.go");
-        fs::write(&main, "package main\n\nfunc main() { use(cmdAdd) }\n\nfunc cmdAdd(a *A) error {\n}\n").unwrap();
+        fs::write(
+            &main,
+            "package main\n\nfunc main() { use(cmdAdd) }\n\nfunc cmdAdd(a *A) error {\n}\n",
+        )
+        .unwrap();
         fs::write(
             package.path().join("main_test.go"),
             "\npackage main\n\nfunc cmdDel(a *A) error {\n\tExpect(err).To(MatchError(e))\n\tExpect(err.Error()).To(Equal(e))\n}\n",
@@ -238,10 +286,15 @@ mod tests {
         call_programs(package.path(), "bridge").unwrap();
 
         let main = fs::read_to_string(main).unwrap();
-        assert_eq!(main, "package main\n\nfunc main() { use(cmdAdd) }\n\nfunc originalCmdAdd(a *A) error {\n}\n");
+        assert_eq!(
+            main,
+            "package main\n\nfunc main() { use(cmdAdd) }\n\nfunc originalCmdAdd(a *A) error {\n}\n"
+        );
         let calls = fs::read_to_string(package.path().join("programs_test.go")).unwrap();
         assert!(calls.contains("const pluginUnderTest = \"bridge\""));
-        assert!(calls.contains("func cmdAdd(args *skel.CmdArgs) error { return callProgram(\"ADD\", args) }"));
+        assert!(calls.contains(
+            "func cmdAdd(args *skel.CmdArgs) error { return callProgram(\"ADD\", args) }"
+        ));
         assert!(!calls.contains("func cmdDel("));
         let cases = fs::read_to_string(package.path().join("main_test.go")).unwrap();
         assert!(
@@ -253,6 +306,8 @@ mod tests {
     fn where_there_are_no_sources_it_is_said_what_to_get() {
         let empty = tempfile::tempdir().unwrap();
         let error = Sources::find(Some(empty.path()), Path::new("go")).err().unwrap();
-        assert!(error.to_string().contains("git clone https://github.com/containernetworking/plugins"));
+        assert!(
+            error.to_string().contains("git clone https://github.com/containernetworking/plugins")
+        );
     }
 }

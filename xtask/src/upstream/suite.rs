@@ -3,12 +3,14 @@
 //! A case that does not pass in the company of the others is tried again alone, in a network that nobody has used:
 //! what an earlier case left behind is not its fault.
 
-use std::collections::BTreeMap;
-use std::fmt::{self, Display};
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Display},
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -99,7 +101,13 @@ shift
 exec \"$@\"";
 
 /// Runs a suite with a set of plugins. `scratch` is for files.
-pub(super) fn run(suite: &Suite, prepared: &Prepared, set: Set, place: Place, scratch: &Path) -> Result<Vec<Case>> {
+pub(super) fn run(
+    suite: &Suite,
+    prepared: &Prepared,
+    set: Set,
+    place: Place,
+    scratch: &Path,
+) -> Result<Vec<Case>> {
     if !prepared.plugins(set).join(&suite.plugin).exists() {
         println!("there is no plugin {} among {set}", suite.plugin);
         return Ok(Vec::new());
@@ -114,14 +122,17 @@ pub(super) fn run(suite: &Suite, prepared: &Prepared, set: Set, place: Place, sc
     if place == Place::RunningKernel {
         return job.run();
     }
-    let (file, this_program, cases) = (scratch.join("job.json"), scratch.join("xtask"), scratch.join(CASES));
-    fs::write(&file, serde_json::to_vec(&job)?).with_context(|| format!("write {}", file.display()))?;
+    let (file, this_program, cases) =
+        (scratch.join("job.json"), scratch.join("xtask"), scratch.join(CASES));
+    fs::write(&file, serde_json::to_vec(&job)?)
+        .with_context(|| format!("write {}", file.display()))?;
     let _ = fs::remove_file(&cases);
     if !this_program.exists() {
         program::copy_self(&this_program)?;
     }
     let command = [&this_program, Path::new(INSIDE), &file].map(|part| part.display().to_string());
-    let code = uml::run_in(&command, scratch, Some(scratch), UML_LIMIT, &mut |line| println!("{line}"))?;
+    let code =
+        uml::run_in(&command, scratch, Some(scratch), UML_LIMIT, &mut |line| println!("{line}"))?;
     ensure!(code == 0, "the suite of {} could not be run inside User-Mode Linux", job.suite.plugin);
     serde_json::from_slice(&fs::read(&cases)?).with_context(|| format!("read {}", cases.display()))
 }
@@ -130,7 +141,8 @@ pub(super) fn run(suite: &Suite, prepared: &Prepared, set: Set, place: Place, sc
 pub(crate) fn run_inside(options: &InsideOptions) -> Result<ExitCode> {
     let job = fs::read(&options.job).with_context(|| format!("read {}", options.job.display()))?;
     let job: Job = serde_json::from_slice(&job)?;
-    fs::write(job.scratch.join(CASES), serde_json::to_vec(&job.run()?)?).context("write the cases")?;
+    fs::write(job.scratch.join(CASES), serde_json::to_vec(&job.run()?)?)
+        .context("write the cases")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -142,16 +154,25 @@ impl Job {
             // A panic in the wrong place ends the whole suite; its cases are there nevertheless.
             None => self
                 .attempt(&["--ginkgo.dry-run".to_owned()], CASE_LIMIT)?
-                .with_context(|| format!("the suite of {} does not even list its cases", self.suite.plugin))?
+                .with_context(|| {
+                    format!("the suite of {} does not even list its cases", self.suite.plugin)
+                })?
                 .nothing_ran(),
         };
         let mut cases = report.cases.clone();
         for case in cases.iter_mut().filter(|case| !case.passed) {
             let limit = format!("--ginkgo.timeout={}s", CASE_LIMIT.as_secs());
-            let focus = format!("--ginkgo.focus=^{}$", escaped(&format!("{} {}", report.description, case.text)));
+            let focus = format!(
+                "--ginkgo.focus=^{}$",
+                escaped(&format!("{} {}", report.description, case.text))
+            );
             match self.attempt(&[limit, focus], CASE_LIMIT)? {
                 Some(alone) => {
-                    *case = alone.cases.into_iter().find(|c| c.name == case.name).unwrap_or_else(|| case.clone());
+                    *case = alone
+                        .cases
+                        .into_iter()
+                        .find(|c| c.name == case.name)
+                        .unwrap_or_else(|| case.clone());
                 }
                 None => "it ended the whole suite".clone_into(&mut case.message),
             }
@@ -166,10 +187,24 @@ impl Job {
         let mut command = Command::new("setpriv");
         command
             // With this task goes `unshare`, and with `unshare` everything in there.
-            .args(["--pdeathsig", "KILL", "unshare", "--mount", "--net", "--pid", "--fork", "--kill-child"])
+            .args([
+                "--pdeathsig",
+                "KILL",
+                "unshare",
+                "--mount",
+                "--net",
+                "--pid",
+                "--fork",
+                "--kill-child",
+            ])
             .args(if program::is_root() { &[][..] } else { &["--user", "--map-root-user"] })
             // Ginkgo ends at its own limit; this is for one that does not.
-            .args(["--mount-proc", "timeout", "--signal=KILL", &(limit + CASE_LIMIT).as_secs().to_string()])
+            .args([
+                "--mount-proc",
+                "timeout",
+                "--signal=KILL",
+                &(limit + CASE_LIMIT).as_secs().to_string(),
+            ])
             .args(["sh", "-c", FURNISH, "sh"])
             .args([&self.suite.directory, &self.suite.program])
             // The seed keeps the order, and with it cases of the same name apart.
@@ -187,7 +222,9 @@ impl Job {
         if self.own_words {
             command.env("UPSTREAM_OWN_WORDS", "1");
         }
-        let output = command.output().with_context(|| format!("start the suite of {}", self.suite.plugin))?;
+        let output = command
+            .output()
+            .with_context(|| format!("start the suite of {}", self.suite.plugin))?;
         if file.exists() {
             return Report::read(&file).map(Some);
         }
@@ -202,7 +239,8 @@ impl Job {
     fn path(&self) -> Result<std::ffi::OsString> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let first = [self.plugins.clone(), self.tools.clone()];
-        std::env::join_paths(first.into_iter().chain(std::env::split_paths(&path))).context("make the variable PATH")
+        std::env::join_paths(first.into_iter().chain(std::env::split_paths(&path)))
+            .context("make the variable PATH")
     }
 }
 
@@ -216,10 +254,13 @@ struct Report {
 impl Report {
     fn read(file: &Path) -> Result<Self> {
         let text = fs::read(file).with_context(|| format!("read {}", file.display()))?;
-        let json: Value = serde_json::from_slice(&text).with_context(|| format!("read {}", file.display()))?;
+        let json: Value =
+            serde_json::from_slice(&text).with_context(|| format!("read {}", file.display()))?;
         let suite = &json[0];
-        let specs = suite["SpecReports"].as_array().context("Ginkgo's report has no SpecReports")?;
-        let cases = numbered(specs.iter().filter(|spec| spec["LeafNodeType"] == "It").map(case).collect());
+        let specs =
+            suite["SpecReports"].as_array().context("Ginkgo's report has no SpecReports")?;
+        let cases =
+            numbered(specs.iter().filter(|spec| spec["LeafNodeType"] == "It").map(case).collect());
         Ok(Self { description: text_of(&suite["SuiteDescription"]).to_owned(), cases })
     }
 
@@ -234,7 +275,8 @@ fn case(spec: &Value) -> Case {
     let texts: Vec<&str> = containers.chain([&spec["LeafNodeText"]]).map(text_of).collect();
     let state = text_of(&spec["State"]);
     let failure = &spec["Failure"];
-    let place = Path::new(text_of(&failure["Location"]["FileName"])).file_name().unwrap_or_default();
+    let place =
+        Path::new(text_of(&failure["Location"]["FileName"])).file_name().unwrap_or_default();
     Case {
         name: texts.join(" "),
         text: texts.join(" "),
@@ -314,7 +356,8 @@ mod tests {
     #[test]
     fn cases_of_the_same_name_are_told_apart() {
         let case = case(&json!({"LeafNodeText": "works"}));
-        let names: Vec<String> = numbered(vec![case.clone(), case]).into_iter().map(|case| case.name).collect();
+        let names: Vec<String> =
+            numbered(vec![case.clone(), case]).into_iter().map(|case| case.name).collect();
         assert_eq!(names, ["works", "works (2)"]);
     }
 }

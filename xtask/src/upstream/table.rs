@@ -1,7 +1,9 @@
 //! The comparison: a table in Markdown, and below it each case that passes with upstream's plugins and not with ours.
 
-use std::collections::BTreeMap;
-use std::fmt::{self, Display};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Display},
+};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -33,7 +35,11 @@ impl Exceptions {
     fn parse(text: &str) -> Result<Self> {
         let all: Vec<Exception> = serde_json::from_str(text).context("read exceptions.json")?;
         for exception in &all {
-            ensure!(!exception.reason.trim().is_empty(), "exceptions.json gives no reason for: {}", exception.case);
+            ensure!(
+                !exception.reason.trim().is_empty(),
+                "exceptions.json gives no reason for: {}",
+                exception.case
+            );
         }
         Ok(Self(all))
     }
@@ -46,13 +52,15 @@ impl Exceptions {
 impl Exception {
     fn is_about(&self, case: &str) -> bool {
         let is_its_version = |version: &String| case.contains(&format!("[{version}]"));
-        self.case == without_version(case) && (self.versions.is_empty() || self.versions.iter().any(is_its_version))
+        self.case == without_version(case)
+            && (self.versions.is_empty() || self.versions.iter().any(is_its_version))
     }
 }
 
 /// The name of a case with `[*]` for the version in brackets.
 fn without_version(case: &str) -> String {
-    let is_version = |text: &str| text.contains('.') && text.chars().all(|c| c == '.' || c.is_ascii_digit());
+    let is_version =
+        |text: &str| text.contains('.') && text.chars().all(|c| c == '.' || c.is_ascii_digit());
     let mut rest = case;
     let mut name = String::new();
     while let Some((before, after)) = rest.split_once('[') {
@@ -113,7 +121,10 @@ impl Table {
         };
         for case in theirs.iter().filter(|case| case.passed && !passes_with_ours(case)) {
             if let Some(exception) = self.exceptions.find(plugin, &case.name) {
-                row.excepted.entry(exception.case.clone()).or_insert((0, exception.reason.clone())).0 += 1;
+                row.excepted
+                    .entry(exception.case.clone())
+                    .or_insert((0, exception.reason.clone()))
+                    .0 += 1;
             } else {
                 let message = with_ours(case).map_or("it was not run", |case| &case.message);
                 row.missing.push((case.name.clone(), message.to_owned()));
@@ -124,7 +135,8 @@ impl Table {
             its.peek().is_none() || (its.all(|case| case.passed && passes_with_ours(case)))
         };
         let its_own = self.exceptions.0.iter().filter(|exception| exception.plugin == plugin);
-        row.needless = its_own.filter(|exception| all_pass(exception)).map(|e| e.case.clone()).collect();
+        row.needless =
+            its_own.filter(|exception| all_pass(exception)).map(|e| e.case.clone()).collect();
         self.rows.push(row);
     }
 
@@ -140,12 +152,18 @@ impl Display for Table {
             Place::RunningKernel => "the running kernel",
             Place::UserModeLinux => "User-Mode Linux",
         };
-        writeln!(f, "| on {place} | cases | pass with upstream's | pass with ours | excepted | call no plugin |")?;
+        writeln!(
+            f,
+            "| on {place} | cases | pass with upstream's | pass with ours | excepted | call no plugin |"
+        )?;
         writeln!(f, "|---|---|---|---|---|---|")?;
         for row in &self.rows {
             let Row { plugin, cases, with_theirs, with_ours, about_functions, excepted, .. } = row;
             let excepted: usize = excepted.values().map(|(times, _)| times).sum();
-            writeln!(f, "| {plugin} | {cases} | {with_theirs} | {with_ours} | {excepted} | {about_functions} |")?;
+            writeln!(
+                f,
+                "| {plugin} | {cases} | {with_theirs} | {with_ours} | {excepted} | {about_functions} |"
+            )?;
         }
         for row in &self.rows {
             for (case, (times, reason)) in &row.excepted {
@@ -162,7 +180,10 @@ impl Display for Table {
             }
         }
         let missing: usize = self.rows.iter().map(|row| row.missing.len()).sum();
-        writeln!(f, "\ncases that pass with upstream's plugins and, unexcepted, not with ours: {missing}")
+        writeln!(
+            f,
+            "\ncases that pass with upstream's plugins and, unexcepted, not with ours: {missing}"
+        )
     }
 }
 
@@ -171,7 +192,13 @@ mod tests {
     use super::*;
 
     fn case(name: &str, passed: bool, calls_plugin: bool) -> Case {
-        Case { name: name.into(), text: name.into(), passed, calls_plugin, message: "failed".into() }
+        Case {
+            name: name.into(),
+            text: name.into(),
+            passed,
+            calls_plugin,
+            message: "failed".into(),
+        }
     }
 
     fn table(exceptions: &str) -> Table {
@@ -188,17 +215,24 @@ mod tests {
         table.add("bridge", &theirs, &[case("a", false, true), case("b", true, true)]);
         assert!(!table.is_as_it_should_be());
         assert!(table.to_string().contains("| bridge | 2 | 1 | 1 | 0 | 1 |"), "{table}");
-        assert!(table.to_string().contains("PASSES WITH UPSTREAM'S ONLY: bridge: a\n    failed"), "{table}");
+        assert!(
+            table.to_string().contains("PASSES WITH UPSTREAM'S ONLY: bridge: a\n    failed"),
+            "{table}"
+        );
     }
 
     #[test]
     fn an_exception_covers_all_versions_and_is_an_error_once_it_is_not_needed() {
         let one = r#"[{"plugin": "ptp", "case": "ptp [*] works [x]", "reason": "it is random"}]"#;
-        let theirs = [case("ptp [0.1.0] works [x]", true, true), case("ptp [1.0.0] works [x]", true, true)];
+        let theirs =
+            [case("ptp [0.1.0] works [x]", true, true), case("ptp [1.0.0] works [x]", true, true)];
         let mut needed = table(one);
         needed.add("ptp", &theirs, &[]);
         assert!(needed.is_as_it_should_be());
-        assert!(needed.to_string().contains("excepted: ptp: ptp [*] works [x] (2 cases): it is random"), "{needed}");
+        assert!(
+            needed.to_string().contains("excepted: ptp: ptp [*] works [x] (2 cases): it is random"),
+            "{needed}"
+        );
         let mut needless = table(one);
         needless.add("ptp", &theirs, &theirs);
         assert!(!needless.is_as_it_should_be());
@@ -210,7 +244,11 @@ mod tests {
         let mut table = table(one);
         table.add("ptp", &[case("ptp [0.1.0] a", true, true)], &[]);
         assert!(table.is_as_it_should_be());
-        table.add("ptp", &[case("ptp [0.1.0] a", true, true), case("ptp [1.0.0] a", true, true)], &[]);
+        table.add(
+            "ptp",
+            &[case("ptp [0.1.0] a", true, true), case("ptp [1.0.0] a", true, true)],
+            &[],
+        );
         assert!(!table.is_as_it_should_be());
     }
 

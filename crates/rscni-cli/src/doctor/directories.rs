@@ -1,7 +1,9 @@
 //! Directories: are they there, can nobody but root change what is in them, and can the plugins write into theirs.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use super::{Patient, Report, quoted};
 
@@ -9,7 +11,12 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
     if !patient.conf_dir.is_dir() {
         let what = format!("{} is not there", patient.conf_dir.display());
         let mend = format!("mkdir -p {}", quoted(patient.conf_dir));
-        report.error("conf-dir-missing", what, "runtimes read network configurations from it", Some(mend));
+        report.error(
+            "conf-dir-missing",
+            what,
+            "runtimes read network configurations from it",
+            Some(mend),
+        );
     }
     for dir in patient.plugin_path.iter().filter(|dir| !dir.is_dir()) {
         report.warning(
@@ -26,7 +33,9 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
     }
     let mut seen = Vec::new();
     for path in written(patient) {
-        let Some((at, metadata)) = path.ancestors().find_map(|path| Some((path, path.metadata().ok()?))) else {
+        let Some((at, metadata)) =
+            path.ancestors().find_map(|path| Some((path, path.metadata().ok()?)))
+        else {
             continue;
         };
         // Once for each file system.
@@ -68,14 +77,17 @@ fn weigh(path: &Path, storage: &rustix::fs::StatVfs, report: &mut Report) {
         return;
     };
     let what = format!("the file system of {shown} has {short} left");
-    let why =
-        "an ADD fails there; `rscni gc --auto` gives back what containers that are gone hold, the rest is others'";
+    let why = "an ADD fails there; `rscni gc --auto` gives back what containers that are gone hold, the rest is others'";
     report.error("storage-full", what, why, None);
 }
 
 /// What root acts on: whoever can change it can become root.
 fn trusted(patient: &Patient<'_>) -> Vec<PathBuf> {
-    let mut paths = vec![patient.conf_dir.to_owned(), patient.cache_dir.to_owned(), patient.cache_dir.join("results")];
+    let mut paths = vec![
+        patient.conf_dir.to_owned(),
+        patient.cache_dir.to_owned(),
+        patient.cache_dir.join("results"),
+    ];
     paths.extend(patient.networks.networks.iter().map(|(file, _)| file.clone()));
     paths.extend(patient.networks.broken.iter().map(|(file, _)| file.clone()));
     let dirs = &patient.node.dirs;
@@ -100,7 +112,8 @@ fn inspect(path: &Path, mode: u32, owner: u32, report: &mut Report) {
     let shown = path.display();
     if mode & OTHERS_WRITE != 0 {
         let what = format!("{shown} can be changed by everyone (mode {:o})", mode & 0o7777);
-        let why = "what is in it is done by root: a list can start any program, a program is started";
+        let why =
+            "what is in it is done by root: a list can start any program, a program is started";
         report.error("writable-by-all", what, why, Some(format!("chmod o-w {}", quoted(path))));
     }
     if owner != 0 && owner != rustix::process::geteuid().as_raw() {
@@ -120,8 +133,12 @@ mod tests {
         inspect(Path::new("/a"), 0o40755, 0, &mut report);
         assert!(report.findings.is_empty());
         inspect(Path::new("/a b"), 0o40757, 4_000_000_001, &mut report);
-        let found: Vec<_> = report.findings.iter().map(|f| (f.id, f.mend.as_deref().unwrap())).collect();
-        assert_eq!(found, [("writable-by-all", "chmod o-w '/a b'"), ("owner-not-root", "chown root '/a b'")]);
+        let found: Vec<_> =
+            report.findings.iter().map(|f| (f.id, f.mend.as_deref().unwrap())).collect();
+        assert_eq!(
+            found,
+            [("writable-by-all", "chmod o-w '/a b'"), ("owner-not-root", "chown root '/a b'")]
+        );
     }
 
     /// A file of somebody else needs a second user, whom the namespaces of an ordinary user's tests do not have: see

@@ -1,19 +1,17 @@
 //! Whether the host passes on the packets of its containers.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use rscni::runtime::CacheEntry;
 use rscni_linux::sysctl;
 use rscni_plugins::holdings;
 
-use super::kernel::routes;
-use super::reservations::addresses;
-use super::{Patient, Report, as_root};
+use super::{Patient, Report, as_root, kernel::routes, reservations::addresses};
 use crate::node::{State, is_there, named};
 
 pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
-    let routing: Vec<_> = patient.lists().into_iter().filter(|list| list.plugins.iter().any(routes)).collect();
+    let routing: Vec<_> =
+        patient.lists().into_iter().filter(|list| list.plugins.iter().any(routes)).collect();
     for (v4, key) in [(true, "net.ipv4.ip_forward"), (false, "net.ipv6.conf.all.forwarding")] {
         let is_routed = |network: &str| routing.iter().any(|list| list.name == network);
         let count = attached(patient, v4, is_routed).len();
@@ -48,7 +46,9 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
             format!("{} && {}", as_root("iptables -S FORWARD"), as_root("ip6tables -S FORWARD")),
         ),
         Ok(programs) => {
-            let unprotected = routing.iter().filter(|list| !list.plugins.iter().any(|p| p.plugin_type() == "firewall"));
+            let unprotected = routing
+                .iter()
+                .filter(|list| !list.plugins.iter().any(|p| p.plugin_type() == "firewall"));
             let names: Vec<_> = unprotected.map(|list| &*list.name).collect();
             for program in programs.into_iter().filter(|_| !names.is_empty()) {
                 report.warning(
@@ -69,10 +69,13 @@ fn attached(patient: &Patient<'_>, v4: bool, is_wanted: impl Fn(&str) -> bool) -
     let has_family = |entry: &&CacheEntry| {
         entry.result.ips.iter().any(|ip| ip.address.addr().is_ipv4() == v4 && ip.gateway.is_some())
     };
-    let entries = node.listing.entries.iter().filter(|entry| is_wanted(&entry.network) && is_there(entry));
+    let entries =
+        node.listing.entries.iter().filter(|entry| is_wanted(&entry.network) && is_there(entry));
     let mut attached: BTreeSet<_> = entries.filter(has_family).map(named).collect();
     let of_family = addresses(patient).filter(|(address, holding)| {
-        address.is_ipv4() == v4 && holding.by.network().is_some_and(&is_wanted) && node.state(holding) == State::InUse
+        address.is_ipv4() == v4
+            && holding.by.network().is_some_and(&is_wanted)
+            && node.state(holding) == State::InUse
     });
     attached.extend(of_family.map(|(_, holding)| holding.by.to_string()));
     attached
@@ -84,13 +87,17 @@ fn isolation(patient: &Patient<'_>, report: &mut Report) {
     let isolates = |(_, plugin): (_, &rscni::runtime::PluginConf)| {
         plugin.as_map().get("ingressPolicy").is_some_and(|policy| policy == "isolated")
     };
-    let is_ours =
-        rscni::invoke::find_plugin("firewall", &patient.plugin_path).map_or(true, |it| super::plugins::is_this(&it));
+    let is_ours = rscni::invoke::find_plugin("firewall", &patient.plugin_path)
+        .map_or(true, |it| super::plugins::is_this(&it));
     let key = "net/bridge/bridge-nf-call-iptables";
-    if is_ours || !patient.plugins().any(isolates) || sysctl::get(key).is_ok_and(|value| value.trim() == "1") {
+    if is_ours
+        || !patient.plugins().any(isolates)
+        || sysctl::get(key).is_ok_and(|value| value.trim() == "1")
+    {
         return;
     }
-    let module = if Path::new("/proc/sys").join(key).exists() { "" } else { "modprobe br_netfilter && " };
+    let module =
+        if Path::new("/proc/sys").join(key).exists() { "" } else { "modprobe br_netfilter && " };
     report.warning(
         "bridge-not-filtered",
         "net.bridge.bridge-nf-call-iptables is not 1, and a network has ingressPolicy isolated by another firewall plugin"

@@ -5,10 +5,10 @@
 
 use std::path::Path;
 
-use rscni_linux::tc::{Handle, Qdisc};
 use rscni_linux::{
-    Bridge, Dummy, Error, Ifb, Ipvlan, IpvlanMode, Macvlan, MacvlanMode, Netlink, Netns, Nft, Result, Veth, VlanLink,
-    Vrf,
+    Bridge, Dummy, Error, Ifb, Ipvlan, IpvlanMode, Macvlan, MacvlanMode, Netlink, Netns, Nft,
+    Result, Veth, VlanLink, Vrf,
+    tc::{Handle, Qdisc},
 };
 use serde_json::Value;
 
@@ -64,7 +64,12 @@ const FEATURES: &[Feature] = &[
         setting: "CONFIG_MACVLAN",
         is_part: false,
         try_it: |netlink, lower| {
-            let macvlan = Macvlan { name: "a".into(), lower, mode: MacvlanMode::Bridge, ..Macvlan::default() };
+            let macvlan = Macvlan {
+                name: "a".into(),
+                lower,
+                mode: MacvlanMode::Bridge,
+                ..Macvlan::default()
+            };
             netlink.add_link(&macvlan).map(drop)
         },
     },
@@ -74,7 +79,9 @@ const FEATURES: &[Feature] = &[
         setting: "CONFIG_IPVLAN",
         is_part: false,
         try_it: |netlink, lower| {
-            netlink.add_link(&Ipvlan { name: "a".into(), lower, mode: IpvlanMode::L2, mtu: None }).map(drop)
+            netlink
+                .add_link(&Ipvlan { name: "a".into(), lower, mode: IpvlanMode::L2, mtu: None })
+                .map(drop)
         },
     },
     Feature {
@@ -82,7 +89,9 @@ const FEATURES: &[Feature] = &[
         module: "8021q",
         setting: "CONFIG_VLAN_8021Q",
         is_part: false,
-        try_it: |netlink, lower| netlink.add_link(&VlanLink { name: "a".into(), lower, id: 5, mtu: None }).map(drop),
+        try_it: |netlink, lower| {
+            netlink.add_link(&VlanLink { name: "a".into(), lower, id: 5, mtu: None }).map(drop)
+        },
     },
     Feature {
         name: "vrf",
@@ -110,14 +119,18 @@ const FEATURES: &[Feature] = &[
         module: "sch_htb",
         setting: "CONFIG_NET_SCH_HTB",
         is_part: false,
-        try_it: |netlink, lower| netlink.add_qdisc(lower, Handle::ROOT, Handle::new(1, 0), &Qdisc::Htb { default: 1 }),
+        try_it: |netlink, lower| {
+            netlink.add_qdisc(lower, Handle::ROOT, Handle::new(1, 0), &Qdisc::Htb { default: 1 })
+        },
     },
     Feature {
         name: "sch_ingress",
         module: "sch_ingress",
         setting: "CONFIG_NET_SCH_INGRESS",
         is_part: false,
-        try_it: |netlink, lower| netlink.add_qdisc(lower, Handle::INGRESS, Handle::new(0xffff, 0), &Qdisc::Ingress),
+        try_it: |netlink, lower| {
+            netlink.add_qdisc(lower, Handle::INGRESS, Handle::new(0xffff, 0), &Qdisc::Ingress)
+        },
     },
     Feature {
         name: "tun",
@@ -126,7 +139,9 @@ const FEATURES: &[Feature] = &[
         is_part: false,
         try_it: |_, _| match std::fs::metadata("/dev/net/tun") {
             Ok(_) => Ok(()),
-            Err(error) => Err(Error::Invalid { what: "/dev/net/tun".into(), reason: error.to_string() }),
+            Err(error) => {
+                Err(Error::Invalid { what: "/dev/net/tun".into(), reason: error.to_string() })
+            }
         },
     },
 ];
@@ -135,7 +150,10 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
     for feature in FEATURES {
         let mut users: Vec<&str> = Vec::new();
         for (list, plugin) in patient.plugins() {
-            if super::types(plugin).iter().any(|name| needs(name, plugin.as_map()).contains(&feature.name)) {
+            if super::types(plugin)
+                .iter()
+                .any(|name| needs(name, plugin.as_map()).contains(&feature.name))
+            {
                 users.push(&list.name);
             }
         }
@@ -168,11 +186,21 @@ fn needs(plugin: &str, keys: &serde_json::Map<String, Value>) -> Vec<&'static st
     match plugin {
         "bridge" => {
             let masquerades = is_true("ipMasq") && text("ipMasqBackend") != "iptables";
-            let trunk = keys.get("vlanTrunk").and_then(Value::as_array).is_some_and(|trunk| !trunk.is_empty());
+            let trunk = keys
+                .get("vlanTrunk")
+                .and_then(Value::as_array)
+                .is_some_and(|trunk| !trunk.is_empty());
             let vlans = (number("vlan") != 0 || trunk).then_some("vlan_filtering");
-            ["veth", "bridge"].into_iter().chain(vlans).chain(nft(masquerades || is_true("macspoofchk"))).collect()
+            ["veth", "bridge"]
+                .into_iter()
+                .chain(vlans)
+                .chain(nft(masquerades || is_true("macspoofchk")))
+                .collect()
         }
-        "ptp" => ["veth"].into_iter().chain(nft(is_true("ipMasq") && text("ipMasqBackend") != "iptables")).collect(),
+        "ptp" => ["veth"]
+            .into_iter()
+            .chain(nft(is_true("ipMasq") && text("ipMasqBackend") != "iptables"))
+            .collect(),
         "portmap" | "firewall" => nft(text("backend") != "iptables").into_iter().collect(),
         "bandwidth" => vec!["ifb", "htb", "sch_ingress"],
         "macvlan" => vec!["macvlan"],
@@ -198,7 +226,11 @@ impl Feature {
         let tried = netns.enter(|| {
             let mut netlink = Netlink::open()?;
             // Parts of modules need none, and may be tried where veth would be loaded for it.
-            let lower = if self.is_part { None } else { netlink.add_veth(&Veth::new("lower", "other")).ok() };
+            let lower = if self.is_part {
+                None
+            } else {
+                netlink.add_veth(&Veth::new("lower", "other")).ok()
+            };
             let lower = lower.map_or(LOOPBACK, |lower| lower.index);
             (self.try_it)(&mut netlink, lower)
         });
@@ -215,15 +247,23 @@ impl Feature {
         let is_loaded = Path::new("/sys/module").join(self.module).exists();
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let lists = ["modules.builtin", "modules.dep"];
-        let lists = lists.map(|list| std::fs::read_to_string(format!("/lib/modules/{}/{list}", release.trim())).ok());
+        let lists = lists.map(|list| {
+            std::fs::read_to_string(format!("/lib/modules/{}/{list}", release.trim())).ok()
+        });
         let module = format!("/{}.ko", self.module);
         // A line begins with the module's own file; what it needs stands behind a colon.
-        let has = |list: &str| list.lines().any(|line| line.split(':').next().unwrap_or_default().contains(&module));
+        let has = |list: &str| {
+            list.lines().any(|line| line.split(':').next().unwrap_or_default().contains(&module))
+        };
         let [builtin, dep] = &lists;
         let is_builtin = builtin.as_deref().is_some_and(has);
         if self.is_part {
             let may_be_loaded = !is_loaded && !is_builtin && dep.as_deref().is_some_and(has);
-            return if may_be_loaded { Err(format!("trying would load {}", self.module)) } else { Ok(None) };
+            return if may_be_loaded {
+                Err(format!("trying would load {}", self.module))
+            } else {
+                Ok(None)
+            };
         }
         if is_loaded || is_builtin {
             return Ok(Some(true));
@@ -236,7 +276,9 @@ impl Feature {
 pub(super) fn routes(plugin: &rscni::runtime::PluginConf) -> bool {
     match plugin.plugin_type() {
         "ptp" | "flannel" => true,
-        "bridge" => ["isGateway", "isDefaultGateway", "ipMasq"].into_iter().any(|key| is_on(plugin, key)),
+        "bridge" => {
+            ["isGateway", "isDefaultGateway", "ipMasq"].into_iter().any(|key| is_on(plugin, key))
+        }
         _ => false,
     }
 }

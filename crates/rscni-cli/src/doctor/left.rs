@@ -1,15 +1,19 @@
 //! What containers that are gone have left, in the kernel, on disk and in the cache; and the daemon that keeps leases.
 
-use std::collections::BTreeMap;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+};
 
 use rscni::runtime::AttachmentParams;
 use rscni_plugins::holdings::HeldBy;
 
 use super::{Patient, Report, as_root, quoted};
-use crate::list::may_be_of;
-use crate::node::{State, is_there, named};
+use crate::{
+    list::may_be_of,
+    node::{State, is_there, named},
+};
 
 pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
     cache(patient, report);
@@ -42,13 +46,18 @@ fn cache(patient: &Patient<'_>, report: &mut Report) {
         let (name, network) = (named(entry), &entry.network);
         let netns = entry.params.netns.as_deref().unwrap_or(Path::new(""));
         if !is_there(entry) {
-            let what = format!("{name} is attached to {network}, and its namespace {} is gone", netns.display());
+            let what = format!(
+                "{name} is attached to {network}, and its namespace {} is gone",
+                netns.display()
+            );
             let why = "its addresses and host ports stay taken until it is detached";
             let mend = patient.command(&format!("gc {} --auto", quoted(network)));
             report.warning("attachment-gone", what, why, Some(mend));
         } else if patient.networks.find(network).is_err() {
-            let what =
-                format!("{name} is attached to {network}, which no file in {} defines", patient.conf_dir.display());
+            let what = format!(
+                "{name} is attached to {network}, which no file in {} defines",
+                patient.conf_dir.display()
+            );
             let why = "runtimes cannot check it, and some cannot detach it: `rscni del` can";
             let words = attachment("del", network, netns, &entry.params);
             report.warning("attachment-without-network", what, why, Some(patient.command(&words)));
@@ -57,7 +66,12 @@ fn cache(patient: &Patient<'_>, report: &mut Report) {
 }
 
 /// What this program is told to do something with an attachment.
-pub(super) fn attachment(action: &str, network: &str, netns: &Path, params: &AttachmentParams) -> String {
+pub(super) fn attachment(
+    action: &str,
+    network: &str,
+    netns: &Path,
+    params: &AttachmentParams,
+) -> String {
     let (id, ifname) = (quoted(&params.container_id), quoted(&params.ifname));
     format!("{action} {} {} --container-id {id} --ifname {ifname}", quoted(network), quoted(netns))
 }
@@ -96,15 +110,26 @@ fn holdings(patient: &Patient<'_>, report: &mut Report) {
             _ => "orphaned-file",
         };
         let named = all[..all.len().min(NAMED)].join(", ");
-        let more = if all.len() > NAMED { format!(" and {} more", all.len() - NAMED) } else { String::new() };
+        let more = if all.len() > NAMED {
+            format!(" and {} more", all.len() - NAMED)
+        } else {
+            String::new()
+        };
         let what = format!("network {network}: {kind} {named}{more}: the attachment is gone");
         let why = match kind {
             "address" => "the address is given to nobody",
-            "element" | "chain" => "packets of the next container with the address or the host port may be led astray",
+            "element" | "chain" => {
+                "packets of the next container with the address or the host port may be led astray"
+            }
             "link" => "it is in nobody's use, and in the way of its name",
             _ => "it is in nobody's use",
         };
-        report.warning(id, what, why, Some(patient.command(&format!("gc {} --auto", quoted(network)))));
+        report.warning(
+            id,
+            what,
+            why,
+            Some(patient.command(&format!("gc {} --auto", quoted(network)))),
+        );
     }
 }
 
@@ -118,7 +143,9 @@ fn daemon(patient: &Patient<'_>, report: &mut Report) {
     let mut sockets: Vec<PathBuf> = patient.node.dirs.dhcp_sockets.clone();
     let uses_default = patient.plugins().any(|(_, plugin)| {
         let ipam = plugin.as_map().get("ipam");
-        ipam.is_some_and(|ipam| ipam.get("type").is_some_and(|t| t == "dhcp") && ipam.get("daemonSocketPath").is_none())
+        ipam.is_some_and(|ipam| {
+            ipam.get("type").is_some_and(|t| t == "dhcp") && ipam.get("daemonSocketPath").is_none()
+        })
     });
     if uses_default {
         sockets.push(SOCKET.into());

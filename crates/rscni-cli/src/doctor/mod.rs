@@ -13,22 +13,28 @@ mod plugins;
 mod ready;
 mod reservations;
 
-use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::time::Duration;
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
-use rscni::Error;
-use rscni::runtime::{Cache, ConfDir, NetConfList, PluginConf, Runtime};
+use rscni::{
+    Error,
+    runtime::{Cache, ConfDir, NetConfList, PluginConf, Runtime},
+};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::gc::lists;
-use crate::network::{CONF_DIR, Watched, runtime};
-use crate::node::{Node, ipam_type};
-use crate::output::{self, Format, Style};
-use crate::places::{CACHE_DIR, Memory, PLUGIN_DIR, Places};
-use crate::table::printable;
+use crate::{
+    gc::lists,
+    network::{CONF_DIR, Watched, runtime},
+    node::{Node, ipam_type},
+    output::{self, Format, Style},
+    places::{CACHE_DIR, Memory, PLUGIN_DIR, Places},
+    table::printable,
+};
 
 /// What `doctor` takes.
 #[derive(clap::Args)]
@@ -87,7 +93,14 @@ pub(crate) struct Patient<'a> {
 }
 
 impl Report {
-    fn add(&mut self, id: &'static str, severity: Severity, what: String, why: &'static str, mend: Option<String>) {
+    fn add(
+        &mut self,
+        id: &'static str,
+        severity: Severity,
+        what: String,
+        why: &'static str,
+        mend: Option<String>,
+    ) {
         self.findings.push(Finding { id, severity, what, why: Some(why), mend });
     }
 
@@ -109,7 +122,13 @@ impl Report {
     }
 
     /// Runs a check, and says that all is well if it finds nothing that is not.
-    fn check(&mut self, id: &'static str, well: &str, patient: &Patient<'_>, check: fn(&Patient<'_>, &mut Self)) {
+    fn check(
+        &mut self,
+        id: &'static str,
+        well: &str,
+        patient: &Patient<'_>,
+        check: fn(&Patient<'_>, &mut Self),
+    ) {
         let before = self.findings.len();
         check(patient, self);
         if self.findings[before..].iter().all(|finding| finding.severity == Severity::Ok) {
@@ -130,7 +149,10 @@ impl Patient<'_> {
 
     /// Every plugin of every list, with the list.
     fn plugins(&self) -> impl Iterator<Item = (&NetConfList, &PluginConf)> {
-        self.networks.networks.iter().flat_map(|(_, list)| list.plugins.iter().map(move |plugin| (list, plugin)))
+        self.networks
+            .networks
+            .iter()
+            .flat_map(|(_, list)| list.plugins.iter().map(move |plugin| (list, plugin)))
     }
 
     /// What asks the plugins.
@@ -160,7 +182,8 @@ fn types(plugin: &PluginConf) -> Vec<&str> {
     let mut types = vec![plugin.plugin_type()];
     types.extend(ipam_type(plugin));
     if plugin.plugin_type() == "flannel" {
-        let delegate = plugin.as_map().get("delegate").and_then(|delegate| delegate.get("type")?.as_str());
+        let delegate =
+            plugin.as_map().get("delegate").and_then(|delegate| delegate.get("type")?.as_str());
         types.extend([delegate.unwrap_or("bridge"), "host-local"]);
     }
     types
@@ -201,13 +224,38 @@ impl Doctor {
             options: self.options(),
         };
         let mut report = Report::default();
-        report.check("directories", "directories are there, and are root's alone", &patient, directories::check);
+        report.check(
+            "directories",
+            "directories are there, and are root's alone",
+            &patient,
+            directories::check,
+        );
         report.check("networks", "network configurations can be read", &patient, networks::check);
-        report.check("plugins", "plugins are there, and support their networks", &patient, plugins::check);
+        report.check(
+            "plugins",
+            "plugins are there, and support their networks",
+            &patient,
+            plugins::check,
+        );
         report.check("kernel", "the kernel has what the networks need", &patient, kernel::check);
-        report.check("forwarding", "packets are forwarded where they have to be", &patient, forwarding::check);
-        report.check("reservations", "addresses are reserved as they should be", &patient, reservations::check);
-        report.check("ready", "no network says that it cannot take a container", &patient, ready::check);
+        report.check(
+            "forwarding",
+            "packets are forwarded where they have to be",
+            &patient,
+            forwarding::check,
+        );
+        report.check(
+            "reservations",
+            "addresses are reserved as they should be",
+            &patient,
+            reservations::check,
+        );
+        report.check(
+            "ready",
+            "no network says that it cannot take a container",
+            &patient,
+            ready::check,
+        );
         report.check("left", "nothing is left of containers that are gone", &patient, left::check);
         match self.output {
             Format::Json => output::json(&json!({ "findings": report.findings })),
@@ -252,7 +300,12 @@ fn as_text(report: &Report, style: Style) -> String {
         1 => format!("1 {one}"),
         n => format!("{n} {one}s"),
     };
-    let _ = writeln!(text, "{}, {}", count(Severity::Error, "error"), count(Severity::Warning, "warning"));
+    let _ = writeln!(
+        text,
+        "{}, {}",
+        count(Severity::Error, "error"),
+        count(Severity::Warning, "warning")
+    );
     text
 }
 

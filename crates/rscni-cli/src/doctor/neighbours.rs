@@ -5,8 +5,7 @@ use std::net::IpAddr;
 use rscni::runtime::{NetConfList, PluginConf};
 use rscni_plugins::holdings::Reservations;
 
-use super::kernel::routes;
-use super::{Patient, Report, is_on};
+use super::{Patient, Report, is_on, kernel::routes};
 
 /// A network whose containers the host routes to, and what it has for them.
 pub(super) struct Neighbour<'a> {
@@ -18,7 +17,11 @@ pub(super) struct Neighbour<'a> {
 
 impl<'a> Neighbour<'a> {
     /// None where the host has no part in it: what a macvlan does is seen by the network that it leads to.
-    pub(super) fn of(list: &'a NetConfList, plugin: &'a PluginConf, found: &Reservations) -> Option<Self> {
+    pub(super) fn of(
+        list: &'a NetConfList,
+        plugin: &'a PluginConf,
+        found: &Reservations,
+    ) -> Option<Self> {
         if !routes(plugin) {
             return None;
         }
@@ -29,7 +32,8 @@ impl<'a> Neighbour<'a> {
 
     /// The first addresses that both give.
     fn overlap(&self, other: &Self) -> Option<(IpAddr, IpAddr)> {
-        let both = self.ranges.iter().flat_map(|one| other.ranges.iter().map(move |two| (one, two)));
+        let both =
+            self.ranges.iter().flat_map(|one| other.ranges.iter().map(move |two| (one, two)));
         // All of IPv4 comes before all of IPv6, so ranges of different families do not meet.
         let mut overlaps = both.map(|(one, two)| (one.0.max(two.0), one.1.min(two.1)));
         overlaps.find(|(first, last)| first <= last)
@@ -45,7 +49,10 @@ impl<'a> Neighbour<'a> {
 
     /// The gateways of IPv4 that this network has and another does not: a bridge has those of one network only.
     fn own_gateways(&self, other: &Self) -> Vec<String> {
-        let own = self.gateways.iter().filter(|gateway| gateway.is_ipv4() && !other.gateways.contains(gateway));
+        let own = self
+            .gateways
+            .iter()
+            .filter(|gateway| gateway.is_ipv4() && !other.gateways.contains(gateway));
         own.map(ToString::to_string).collect()
     }
 }
@@ -63,16 +70,19 @@ pub(super) fn check(patient: &Patient<'_>, all: &[Neighbour<'_>], report: &mut R
                 report.warning("range-overlap", what, why, mend());
             }
             let (one, two) = (first.own_gateways(second), second.own_gateways(first));
-            let forces = [first, second].iter().any(|network| is_on(network.plugin, "forceAddress"));
-            let Some(bridge) = first.bridge().filter(|bridge| second.bridge() == Some(bridge)) else { continue };
+            let forces =
+                [first, second].iter().any(|network| is_on(network.plugin, "forceAddress"));
+            let Some(bridge) = first.bridge().filter(|bridge| second.bridge() == Some(bridge))
+            else {
+                continue;
+            };
             if !one.is_empty() && !two.is_empty() && !forces {
                 let what = format!(
                     "{names} want other gateways on bridge {bridge}: {} and {}",
                     one.join(", "),
                     two.join(", ")
                 );
-                let why =
-                    "the first ADD settles it, and every ADD to the other network fails; give each a bridge of its own";
+                let why = "the first ADD settles it, and every ADD to the other network fails; give each a bridge of its own";
                 report.error("gateway-conflict", what, why, mend());
             }
         }

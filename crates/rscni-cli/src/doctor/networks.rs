@@ -17,37 +17,64 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
     }
     if patient.conf_dir.is_dir() && dir.networks.is_empty() {
         let what = format!("{} has no network configuration", patient.conf_dir.display());
-        let why =
-            "no container gets a network; this makes a bridge, docs/plugins of this program has all other plugins";
+        let why = "no container gets a network; this makes a bridge, docs/plugins of this program has all other plugins";
         report.error("no-network", what, why, Some(first_network(patient.conf_dir)));
     }
     for (file, list) in &dir.networks {
         let used = dir.find(&list.name).is_ok_and(|used| std::ptr::eq(used, list));
         if !used {
-            let what = format!("{}: another file has a network named {} too", file.display(), list.name);
+            let what =
+                format!("{}: another file has a network named {} too", file.display(), list.name);
             let why = "runtimes that look for the name use the other one, those that take the first file may not";
             report.warning("list-duplicate", what, why, Some(disable(file)));
         }
         if !list.cni_version.has_check() {
-            let what = format!("{}: network {} has cniVersion {}", file.display(), list.name, list.cni_version);
-            let why = "there is no CHECK, GC and STATUS in it; not every old runtime knows 1.1.0, though";
+            let what = format!(
+                "{}: network {} has cniVersion {}",
+                file.display(),
+                list.name,
+                list.cni_version
+            );
+            let why =
+                "there is no CHECK, GC and STATUS in it; not every old runtime knows 1.1.0, though";
             report.warning("list-old", what, why, Some(renew(file)));
         }
     }
     if let Some((file, list)) = dir.networks.first() {
-        let what = format!("containerd and CRI-O use the first file: {} (network {})", file.display(), list.name);
+        let what = format!(
+            "containerd and CRI-O use the first file: {} (network {})",
+            file.display(),
+            list.name
+        );
         report.ok("list-first", what);
     }
     for file in others(patient.conf_dir) {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let extension = file.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        let is_put_aside =
-            ["disabled", "bak", "orig", "old", "save", "rpmsave", "rpmnew", "dpkg-dist", "dpkg-old", "md"];
-        if is_put_aside.contains(&&*extension) || name.starts_with("README") || name.starts_with('.') {
+        let is_put_aside = [
+            "disabled",
+            "bak",
+            "orig",
+            "old",
+            "save",
+            "rpmsave",
+            "rpmnew",
+            "dpkg-dist",
+            "dpkg-old",
+            "md",
+        ];
+        if is_put_aside.contains(&&*extension)
+            || name.starts_with("README")
+            || name.starts_with('.')
+        {
             continue;
         }
-        let what = format!("{} is read by no runtime: it is not named *.conflist, *.conf or *.json", file.display());
-        let why = "it looks as if it should be a network, and is none; rename it if it is to be one";
+        let what = format!(
+            "{} is read by no runtime: it is not named *.conflist, *.conf or *.json",
+            file.display()
+        );
+        let why =
+            "it looks as if it should be a network, and is none; rename it if it is to be one";
         report.warning("list-ignored", what, why, Some(disable(&file)));
     }
 }
@@ -88,7 +115,9 @@ fn with_suffix(file: &Path) -> PathBuf {
 
 /// The files of the directory that are no configurations by their names.
 fn others(dir: &Path) -> Vec<PathBuf> {
-    let is_list = |path: &Path| path.extension().is_some_and(|e| e == "conflist" || e == "conf" || e == "json");
+    let is_list = |path: &Path| {
+        path.extension().is_some_and(|e| e == "conflist" || e == "conf" || e == "json")
+    };
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut files: Vec<_> = entries.filter(|path| path.is_file() && !is_list(path)).collect();
     files.sort();

@@ -1,8 +1,10 @@
 //! The plugins that the networks name: are they there, do they answer, do they support their networks' versions.
 
-use std::collections::BTreeSet;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
 
 use rscni::invoke::find_plugin;
 
@@ -27,7 +29,8 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
         }
         several(patient, name, report);
     }
-    let replaced: Vec<_> = others.into_iter().filter(|name| rscni_plugins::find(name).is_some()).collect();
+    let replaced: Vec<_> =
+        others.into_iter().filter(|name| rscni_plugins::find(name).is_some()).collect();
     if !ours.is_empty() && !replaced.is_empty() {
         let what = format!(
             "plugins of several kinds work together: {} of rscni, {} of others",
@@ -72,7 +75,8 @@ fn answers(patient: &Patient<'_>, name: &str, program: &Path, report: &mut Repor
     let info = match patient.runtime(&watched).version(name) {
         Ok(info) => info,
         Err(error) => {
-            let what = format!("{shown} does not say which versions it supports: {}", error.details());
+            let what =
+                format!("{shown} does not say which versions it supports: {}", error.details());
             return report.error(
                 "plugin-broken",
                 what,
@@ -84,7 +88,8 @@ fn answers(patient: &Patient<'_>, name: &str, program: &Path, report: &mut Repor
     for list in patient.lists() {
         let is_used = list.plugins.iter().any(|plugin| super::types(plugin).contains(&name));
         if is_used && !info.supports(list.cni_version) {
-            let known: Vec<_> = info.supported_versions().iter().map(|version| version.as_str()).collect();
+            let known: Vec<_> =
+                info.supported_versions().iter().map(|version| version.as_str()).collect();
             let what = format!(
                 "{shown} does not support cniVersion {} of network {}, but {}",
                 list.cni_version,
@@ -99,7 +104,8 @@ fn answers(patient: &Patient<'_>, name: &str, program: &Path, report: &mut Repor
 
 /// Different programs of one name: only the first is used.
 fn several(patient: &Patient<'_>, name: &str, report: &mut Report) {
-    let files = patient.plugin_path.iter().map(|dir| dir.join(name)).filter(|file| is_executable(file));
+    let files =
+        patient.plugin_path.iter().map(|dir| dir.join(name)).filter(|file| is_executable(file));
     let mut files = files.filter_map(|file| Some((identity(&file)?, file)));
     let Some((first, used)) = files.next() else { return };
     for (_, file) in files.filter(|(other, _)| *other != first) {
@@ -110,7 +116,8 @@ fn several(patient: &Patient<'_>, name: &str, report: &mut Report) {
 }
 
 fn is_executable(file: &Path) -> bool {
-    file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    file.metadata()
+        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 fn identity(file: &Path) -> Option<(u64, u64)> {
@@ -121,5 +128,6 @@ fn identity(file: &Path) -> Option<(u64, u64)> {
 pub(super) fn is_this(program: &Path) -> bool {
     let real: Option<PathBuf> = program.canonicalize().ok();
     real.is_some_and(|real| real.file_name().is_some_and(|name| name == "rscni"))
-        || identity(program).is_some_and(|program| Some(program) == identity(Path::new("/proc/self/exe")))
+        || identity(program)
+            .is_some_and(|program| Some(program) == identity(Path::new("/proc/self/exe")))
 }

@@ -1,7 +1,6 @@
 //! Whether the networks' plugins would take a container, as far as they say so when they are asked (STATUS).
 
-use rscni::invoke::Exec;
-use rscni::runtime::NetConfList;
+use rscni::{invoke::Exec, runtime::NetConfList};
 
 use super::{Patient, Report, Severity, types};
 use crate::network::Watched;
@@ -41,5 +40,8 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
 /// Whether an error of this network is among the findings.
 fn is_told(list: &NetConfList, report: &Report) -> bool {
     let name = format!("network {}: ", list.name);
-    report.findings.iter().any(|finding| finding.severity == Severity::Error && finding.what.starts_with(&name))
+    report
+        .findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Error && finding.what.starts_with(&name))
 }

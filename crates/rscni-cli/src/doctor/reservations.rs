@@ -1,18 +1,18 @@
 //! The addresses of host-local: remains of reservations, ranges that are full, and what does not fit together.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::path::Path;
+use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
-use rscni::NetConf;
-use rscni::runtime::NetConfList;
+use rscni::{NetConf, runtime::NetConfList};
 use rscni_plugins::holdings::{HeldBy, Holding, usage};
 use serde_json::Value;
 
-use super::kernel::routes;
-use super::left::attachment;
-use super::neighbours::{self, Neighbour};
-use super::{Patient, Report, is_on, quoted};
+use super::{
+    Patient, Report, is_on,
+    kernel::routes,
+    left::attachment,
+    neighbours::{self, Neighbour},
+    quoted,
+};
 use crate::node::{State, ipam_type};
 
 /// From how much of a range on it is worth to be told: nine tenths.
@@ -20,7 +20,9 @@ const NEARLY_FULL: (u128, u128) = (9, 10);
 
 pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
     let mut all = Vec::new();
-    for (list, plugin) in patient.plugins().filter(|(_, plugin)| ipam_type(plugin) == Some("host-local")) {
+    for (list, plugin) in
+        patient.plugins().filter(|(_, plugin)| ipam_type(plugin) == Some("host-local"))
+    {
         let mut conf = plugin.as_map().clone();
         conf.insert("name".into(), list.name.clone().into());
         conf.insert("cniVersion".into(), list.cni_version.as_str().into());
@@ -28,22 +30,32 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
         let looked = conf.map_err(rscni::Error::from).and_then(|conf| Ok((usage(&conf)?, conf)));
         match looked {
             Ok((found, conf)) => {
-                let data_dir = conf.ipam.as_ref().and_then(|ipam| ipam.custom.get("dataDir")?.as_str());
-                let data_dir = Path::new(data_dir.filter(|dir| !dir.is_empty()).unwrap_or(DATA_DIR));
+                let data_dir =
+                    conf.ipam.as_ref().and_then(|ipam| ipam.custom.get("dataDir")?.as_str());
+                let data_dir =
+                    Path::new(data_dir.filter(|dir| !dir.is_empty()).unwrap_or(DATA_DIR));
                 ranges(patient, &list.name, &found, report);
                 all.extend(Neighbour::of(list, plugin, &found));
                 outside(patient, list, &data_dir.join(&list.name), &found, report);
                 if found.index_differs {
                     let index = data_dir.join(".index").join(&list.name);
-                    let what = format!("{} says something else than the directory that it describes", index.display());
-                    let why = "addresses may be taken for free; it is made anew when it is not there";
-                    report.error("index-differs", what, why, Some(format!("rm {}", quoted(&index))));
+                    let what = format!(
+                        "{} says something else than the directory that it describes",
+                        index.display()
+                    );
+                    let why =
+                        "addresses may be taken for free; it is made anew when it is not there";
+                    report.error(
+                        "index-differs",
+                        what,
+                        why,
+                        Some(format!("rm {}", quoted(&index))),
+                    );
                 }
             }
             Err(error) => {
                 let what = format!("network {}: {}", list.name, error.details());
-                let why =
-                    "every ADD to the network fails until its ranges are right; without it others have their turn";
+                let why = "every ADD to the network fails until its ranges are right; without it others have their turn";
                 report.error("range-invalid", what, why, patient.disabling(list));
             }
         }
@@ -55,19 +67,26 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
 
 const DATA_DIR: &str = "/var/lib/cni/networks";
 
-fn ranges(patient: &Patient<'_>, network: &str, found: &rscni_plugins::holdings::Reservations, report: &mut Report) {
+fn ranges(
+    patient: &Patient<'_>,
+    network: &str,
+    found: &rscni_plugins::holdings::Reservations,
+    report: &mut Report,
+) {
     for set in &found.sets {
         let percent = set.taken.saturating_mul(100) / set.size.max(1);
         let what = || {
             let (taken, size, range) = (set.taken, set.size, &set.range);
-            format!("network {network}: {taken} of {size} addresses of {range} are reserved ({percent}%)")
+            format!(
+                "network {network}: {taken} of {size} addresses of {range} are reserved ({percent}%)"
+            )
         };
-        let why =
-            "no more containers can be attached when all are; `rscni ls` says who has them, a larger range has more";
+        let why = "no more containers can be attached when all are; `rscni ls` says who has them, a larger range has more";
         let mend = Some(patient.command(&format!("gc {} --auto", quoted(network))));
         if set.taken >= set.size {
             report.error("range-full", what(), why, mend);
-        } else if set.taken.saturating_mul(NEARLY_FULL.1) >= set.size.saturating_mul(NEARLY_FULL.0) {
+        } else if set.taken.saturating_mul(NEARLY_FULL.1) >= set.size.saturating_mul(NEARLY_FULL.0)
+        {
             report.warning("range-nearly-full", what(), why, mend);
         }
     }
@@ -84,22 +103,32 @@ fn outside(
     for address in &found.outside {
         let file = dir.join(address.to_string());
         let in_use = addresses(patient).find(|(at, holding)| {
-            *at == *address && Path::new(&holding.what) == file && patient.node.state(holding) == State::InUse
+            *at == *address
+                && Path::new(&holding.what) == file
+                && patient.node.state(holding) == State::InUse
         });
         if let Some((_, holding)) = in_use {
             let what = format!("{} is in no range of its network", file.display());
-            let why =
-                "the ranges were changed since it was given: its container may not reach the gateway; attach it anew";
+            let why = "the ranges were changed since it was given: its container may not reach the gateway; attach it anew";
             // A bridge that has the old gateway's address refuses every ADD, and nobody is to be detached in vain.
-            let is_refused =
-                list.plugins.iter().any(|p| p.plugin_type() == "bridge" && routes(p) && !is_on(p, "forceAddress"));
-            report.warning("address-outside", what, why, anew(patient, holding).filter(|_| !is_refused));
+            let is_refused = list
+                .plugins
+                .iter()
+                .any(|p| p.plugin_type() == "bridge" && routes(p) && !is_on(p, "forceAddress"));
+            report.warning(
+                "address-outside",
+                what,
+                why,
+                anew(patient, holding).filter(|_| !is_refused),
+            );
         }
     }
 }
 
 /// The reservations, with their addresses.
-pub(super) fn addresses<'a>(patient: &'a Patient<'_>) -> impl Iterator<Item = (IpAddr, &'a Holding)> {
+pub(super) fn addresses<'a>(
+    patient: &'a Patient<'_>,
+) -> impl Iterator<Item = (IpAddr, &'a Holding)> {
     patient.node.holdings.all.iter().filter_map(|holding| Some((holding.address()?, holding)))
 }
 
@@ -132,23 +161,34 @@ fn removal(patient: &Patient<'_>, file: &str) -> String {
     if patient.networks.find(&network).map_or(true, |list| list.cni_version.has_gc_and_status()) {
         return patient.command(&format!("gc {} --auto", quoted(&*network)));
     }
-    let is_empty = std::fs::metadata(file).is_ok_and(|metadata| metadata.len() == 0 || metadata.is_dir());
-    if is_empty { format!("find {} -maxdepth 0 -empty -delete", quoted(file)) } else { format!("rm {}", quoted(file)) }
+    let is_empty =
+        std::fs::metadata(file).is_ok_and(|metadata| metadata.len() == 0 || metadata.is_dir());
+    if is_empty {
+        format!("find {} -maxdepth 0 -empty -delete", quoted(file))
+    } else {
+        format!("rm {}", quoted(file))
+    }
 }
 
 /// Addresses that several containers have at the same time.
 fn duplicates(patient: &Patient<'_>, report: &mut Report) {
     let mut all: BTreeMap<IpAddr, Vec<&Holding>> = BTreeMap::new();
-    for (address, holding) in addresses(patient).filter(|(_, holding)| patient.node.state(holding) == State::InUse) {
+    for (address, holding) in
+        addresses(patient).filter(|(_, holding)| patient.node.state(holding) == State::InUse)
+    {
         all.entry(address).or_default().push(holding);
     }
     for (address, holdings) in all.iter().filter(|(_, holdings)| holdings.len() > 1) {
         let files: Vec<_> = holdings.iter().map(|holding| holding.what.as_str()).collect();
         let what = format!("{address} is reserved {} times: {}", files.len(), files.join(", "));
-        let why =
-            "the host reaches only one of the containers; it comes again unless each network has ranges of its own";
+        let why = "the host reaches only one of the containers; it comes again unless each network has ranges of its own";
         // The others keep the address.
-        report.warning("address-duplicate", what, why, holdings.iter().rev().find_map(|last| anew(patient, last)));
+        report.warning(
+            "address-duplicate",
+            what,
+            why,
+            holdings.iter().rev().find_map(|last| anew(patient, last)),
+        );
     }
 }
 
@@ -157,8 +197,9 @@ fn duplicates(patient: &Patient<'_>, report: &mut Report) {
 fn anew(patient: &Patient<'_>, holding: &Holding) -> Option<String> {
     let HeldBy::Attachment { network, container_id, ifname } = &holding.by else { return None };
     let params = patient.node.listing.entries.iter().find_map(|entry| {
-        let is_it =
-            entry.network == *network && entry.params.container_id == *container_id && entry.params.ifname == *ifname;
+        let is_it = entry.network == *network
+            && entry.params.container_id == *container_id
+            && entry.params.ifname == *ifname;
         is_it.then_some(&entry.params)
     })?;
     let is_defined = patient.networks.find(network).is_ok();
@@ -166,6 +207,7 @@ fn anew(patient: &Patient<'_>, holding: &Holding) -> Option<String> {
         return None;
     }
     let netns = params.netns.as_deref()?;
-    let [del, add] = ["del", "add"].map(|action| patient.command(&attachment(action, network, netns, params)));
+    let [del, add] =
+        ["del", "add"].map(|action| patient.command(&attachment(action, network, netns, params)));
     Some(format!("{del} && {add}"))
 }

@@ -1,7 +1,6 @@
 //! The binary under the name `cnitool`.
 
-use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::{os::unix::process::CommandExt, process::Command};
 
 use crate::world::{RSCNI, Ran, World, run};
 
@@ -11,8 +10,7 @@ fn cnitool(world: &World, arguments: &[&str], vars: &[(&str, &str)]) -> Ran {
     if !bin.exists() {
         std::os::unix::fs::symlink(RSCNI, &bin).unwrap();
     }
-    let script =
-        "mount -t tmpfs tmpfs /var/lib && mkdir -p \"$0/lib\" && mount --bind \"$0/lib\" /var/lib && exec \"$@\"";
+    let script = "mount -t tmpfs tmpfs /var/lib && mkdir -p \"$0/lib\" && mount --bind \"$0/lib\" /var/lib && exec \"$@\"";
     let mut command = Command::new("unshare");
     command.args(["-rm", "sh", "-c", script]).arg(world.path("")).arg(bin).args(arguments);
     command.env("NETCONFPATH", world.path("net.d")).env("CNI_PATH", world.path("bin"));
@@ -24,7 +22,11 @@ fn its_command_lines_are_gos() {
     let world = World::new();
     let netns = world.path("netns");
     let netns = netns.to_str().unwrap();
-    let vars = [("CNI_ARGS", "IgnoreUnknown=1;K=v"), ("CAP_ARGS", r#"{"mac":"00:11"}"#), ("CNI_IFNAME", "net1")];
+    let vars = [
+        ("CNI_ARGS", "IgnoreUnknown=1;K=v"),
+        ("CAP_ARGS", r#"{"mac":"00:11"}"#),
+        ("CNI_IFNAME", "net1"),
+    ];
     let added = cnitool(&world, &["add", "mynet", netns], &vars).succeeded();
     assert_eq!(added.json()["ips"][0]["address"], "10.0.0.3/24");
     cnitool(&world, &["check", "mynet", netns], &vars).succeeded();
@@ -41,7 +43,12 @@ fn its_command_lines_are_gos() {
 #[test]
 fn what_it_attaches_rscni_detaches() {
     let world = World::new();
-    cnitool(&world, &["add", "mynet", world.path("netns").to_str().unwrap(), "--ifname", "net2"], &[]).succeeded();
+    cnitool(
+        &world,
+        &["add", "mynet", world.path("netns").to_str().unwrap(), "--ifname", "net2"],
+        &[],
+    )
+    .succeeded();
     std::fs::rename(world.path("lib/cni"), world.path("cache")).unwrap();
     world.rscni("del", "mynet", &["--ifname", "net2"]).succeeded();
     assert_eq!(world.vars("ADD-first"), world.vars("DEL-first"));
@@ -64,8 +71,16 @@ fn gc_removes_every_attachment_and_status_asks_the_plugins() {
         assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""), "{command}");
         assert_eq!(cnitool(&world, &[command, "mynet"], &[]).status, 1);
     }
-    let calls =
-        ["STATUS first", "STATUS second", "DEL second", "DEL first", "GC first", "GC second", "GC first", "GC second"];
+    let calls = [
+        "STATUS first",
+        "STATUS second",
+        "DEL second",
+        "DEL first",
+        "GC first",
+        "GC second",
+        "GC first",
+        "GC second",
+    ];
     assert_eq!(world.order()[2..], calls);
     assert_eq!(world.config("GC-first")["cni.dev/valid-attachments"], serde_json::json!([]));
 
@@ -88,7 +103,11 @@ fn what_it_attaches_rscni_lists_and_collects() {
     world.call(&["gc", "mynet", "--valid", &format!("{id}/eth0")]).succeeded();
     assert_eq!(world.order().len(), 2);
     let ran = world.call(&["gc", "mynet", "--auto"]).succeeded();
-    assert!(ran.stdout.starts_with(&format!("removed {id}/eth0 10.0.0.3/24: its namespace ")), "{}", ran.stdout);
+    assert!(
+        ran.stdout.starts_with(&format!("removed {id}/eth0 10.0.0.3/24: its namespace ")),
+        "{}",
+        ran.stdout
+    );
     assert_eq!(world.order()[2..], ["DEL second", "DEL first"]);
     assert_eq!(world.vars("ADD-first"), world.vars("DEL-first"));
 }
@@ -97,11 +116,16 @@ fn what_it_attaches_rscni_lists_and_collects() {
 fn errors_are_on_stderr_with_status_1() {
     let world = World::new();
     let unknown = ["check", "mynet", "/never/attached"];
-    for arguments in [&["add", "none", "/x"][..], &unknown, &["add", "mynet"], &["frobnicate"], &[]] {
+    for arguments in [&["add", "none", "/x"][..], &unknown, &["add", "mynet"], &["frobnicate"], &[]]
+    {
         let ran = cnitool(&world, arguments, &[]);
         assert_eq!((ran.status, ran.stdout.as_str()), (1, ""), "{arguments:?}: {ran:?}");
         assert!(!ran.stderr.is_empty(), "{arguments:?}");
     }
     let help = run(Command::new(RSCNI).arg0("cnitool").arg("--help")).succeeded();
-    assert!(help.stdout.contains("NETCONFPATH") && help.stdout.contains("check"), "{}", help.stdout);
+    assert!(
+        help.stdout.contains("NETCONFPATH") && help.stdout.contains("check"),
+        "{}",
+        help.stdout
+    );
 }

@@ -1,9 +1,11 @@
 //! `rscni doctor`: each finding is produced in a private network, seen, mended by the command that it names, and gone.
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
 
 use rscni_linux::Netns;
 use rscni_test::{Lab, eventually};
@@ -86,8 +88,14 @@ impl<'a> Node<'a> {
     #[track_caller]
     fn sees(&self, id: &str, severity: &str, what: &str) -> Value {
         let all = self.findings();
-        let found = all.iter().find(|finding| finding["id"] == id).unwrap_or_else(|| panic!("no {id}: {all:#?}"));
-        assert!(found["severity"] == severity && found["what"].as_str().unwrap().contains(what), "{found:#}");
+        let found = all
+            .iter()
+            .find(|finding| finding["id"] == id)
+            .unwrap_or_else(|| panic!("no {id}: {all:#?}"));
+        assert!(
+            found["severity"] == severity && found["what"].as_str().unwrap().contains(what),
+            "{found:#}"
+        );
         assert_eq!(found["why"].is_string(), severity != "ok", "{found:#}");
         found.clone()
     }
@@ -166,12 +174,18 @@ fn file_systems_that_nothing_can_be_kept_on() {
     in_node(|node| {
         let mount = |options: &str| {
             fs::create_dir_all("/var/lib/cni").unwrap();
-            run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "none", "/var/lib/cni"])).succeeded();
+            run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "none", "/var/lib/cni"]))
+                .succeeded();
         };
         node.network("net", "10.1.0.0/24", &json!({}), &[]);
         mount("ro");
-        node.is_mended("storage-read-only", "error", "/var/lib/cni is on a file system that nobody can write to");
-        let is_full = |what: &str| assert_eq!(node.sees("storage-full", "error", what)["mend"], Value::Null);
+        node.is_mended(
+            "storage-read-only",
+            "error",
+            "/var/lib/cni is on a file system that nobody can write to",
+        );
+        let is_full =
+            |what: &str| assert_eq!(node.sees("storage-full", "error", what)["mend"], Value::Null);
         mount("size=64k");
         is_full("the file system of /var/lib/cni has 64 KiB left");
         mount("nr_inodes=3");
@@ -201,17 +215,26 @@ fn networks() {
             fs::write(node.conf_dir().join(name), single.to_string()).unwrap();
             node.is_mended("list-ignored", "warning", &format!("{name} is read by no runtime"));
         }
-        node.list("70-old", &json!({ "cniVersion": "0.3.1", "name": "old", "plugins": [{ "type": "loopback" }] }));
+        node.list(
+            "70-old",
+            &json!({ "cniVersion": "0.3.1", "name": "old", "plugins": [{ "type": "loopback" }] }),
+        );
         node.is_mended("list-old", "warning", "network old has cniVersion 0.3.1");
         // However it is written, and where none is named.
         for (text, version) in [
-            (r#"{ "cniVersion" : "0.2.0", "name": "old", "plugins": [{ "type": "loopback" }] }"#, "0.2.0"),
+            (
+                r#"{ "cniVersion" : "0.2.0", "name": "old", "plugins": [{ "type": "loopback" }] }"#,
+                "0.2.0",
+            ),
             (r#"{"name":"old","plugins":[{"type":"loopback"}]}"#, "0.1.0"),
         ] {
             fs::write(node.conf_dir().join("70-old.conflist"), text).unwrap();
             node.is_mended("list-old", "warning", &format!("network old has cniVersion {version}"));
             let written = fs::read_to_string(node.conf_dir().join("70-old.conflist")).unwrap();
-            assert!(serde_json::from_str::<Value>(&written).is_ok() && written.contains("1.1.0"), "{written}");
+            assert!(
+                serde_json::from_str::<Value>(&written).is_ok() && written.contains("1.1.0"),
+                "{written}"
+            );
         }
     });
 }
@@ -230,9 +253,16 @@ fn plugins() {
         fs::remove_file(&plugin).unwrap();
         symlink("/usr/lib/cni/portmap", &plugin).unwrap();
         node.sees("plugins-mixed", "ok", "portmap of others");
-        node.is_mended("plugin-version", "error", "does not support cniVersion 1.1.0 of network net, but 0.1.0");
+        node.is_mended(
+            "plugin-version",
+            "error",
+            "does not support cniVersion 1.1.0 of network net, but 0.1.0",
+        );
         assert_eq!(node.find("plugins-mixed"), None);
-        node.list("other", &json!({ "cniVersion": "1.1.0", "name": "other", "plugins": [{ "type": "theirs" }] }));
+        node.list(
+            "other",
+            &json!({ "cniVersion": "1.1.0", "name": "other", "plugins": [{ "type": "theirs" }] }),
+        );
         let found = node.sees("plugin-missing", "error", "plugin theirs of other is not in");
         assert_eq!(found["mend"], Value::Null);
         fs::remove_file(node.conf_dir().join("other.conflist")).unwrap();
@@ -241,7 +271,8 @@ fn plugins() {
         fs::create_dir(&second).unwrap();
         write_program(&second.join("bridge"), "#!/bin/sh\n");
         let path = format!("{}:{}", node.bin().display(), second.display());
-        let doctor = || run(node.command().args(["doctor", "-o", "json"]).env("CNI_PATH", &path)).json();
+        let doctor =
+            || run(node.command().args(["doctor", "-o", "json"]).env("CNI_PATH", &path)).json();
         let shadowed = |json: &Value| {
             let all = json["findings"].as_array().unwrap().iter();
             all.clone().find(|finding| finding["id"] == "plugin-shadowed").cloned()
@@ -276,7 +307,12 @@ fn features_of_the_kernel() {
                 "tap" => continue,
                 _ => &["link", "lower", "type", kind],
             };
-            let made = Command::new("ip").args(["link", "add", "x"]).args(ip).stderr(Stdio::null()).status().unwrap();
+            let made = Command::new("ip")
+                .args(["link", "add", "x"])
+                .args(ip)
+                .stderr(Stdio::null())
+                .status()
+                .unwrap();
             if made.success() {
                 Command::new("ip").args(["link", "del", "x"]).status().unwrap();
             } else {
@@ -293,9 +329,13 @@ fn features_of_the_kernel() {
         let settings = Command::new("zcat").arg("/proc/config.gz").output().unwrap();
         let settings = String::from_utf8(settings.stdout).unwrap();
         for what in &found {
-            let setting = what.rsplit_once(": ").and_then(|(_, rest)| rest.strip_suffix(" is off")).unwrap();
+            let setting =
+                what.rsplit_once(": ").and_then(|(_, rest)| rest.strip_suffix(" is off")).unwrap();
             assert!(setting.starts_with("CONFIG_"), "{what}");
-            assert!(!settings.lines().any(|line| line.starts_with(&format!("{setting}="))), "{setting} is on");
+            assert!(
+                !settings.lines().any(|line| line.starts_with(&format!("{setting}="))),
+                "{setting} is on"
+            );
         }
         // Without the right to make a namespace there is no way to try.
         let mut unable = Command::new("setpriv");
@@ -303,9 +343,14 @@ fn features_of_the_kernel() {
         let ran = run(unable.env("NETCONFPATH", node.conf_dir()).env("CNI_PATH", node.bin()));
         let unknown = ran.stdout.matches("\"kernel-feature-unknown\"").count();
         let is_tried = !Path::new("/lib/modules").exists();
-        assert!(!is_tried || unknown >= 5 && !ran.stdout.contains("kernel-feature-missing"), "{ran:?}");
+        assert!(
+            !is_tried || unknown >= 5 && !ran.stdout.contains("kernel-feature-missing"),
+            "{ran:?}"
+        );
         let named = |kind: &&&str| {
-            found.iter().any(|what| what.starts_with(&format!("the kernel has no {kind}, which {kind} needs")))
+            found.iter().any(|what| {
+                what.starts_with(&format!("the kernel has no {kind}, which {kind} needs"))
+            })
         };
         assert!(
             missing.iter().filter(named).count() == missing.len() && found.len() == missing.len(),
@@ -338,7 +383,11 @@ fn forwarding() {
         );
 
         run(Command::new("iptables").args(["-P", "FORWARD", "DROP"])).succeeded();
-        node.is_mended("forward-policy-drop", "warning", "iptables drops what is forwarded, and net has no plugin");
+        node.is_mended(
+            "forward-policy-drop",
+            "warning",
+            "iptables drops what is forwarded, and net has no plugin",
+        );
         run(Command::new("iptables").args(["-P", "FORWARD", "DROP"])).succeeded();
         let firewall = json!({ "type": "firewall", "ingressPolicy": "isolated" });
         node.network("net", "10.1.0.0/24", &json!({}), &[firewall]);
@@ -369,11 +418,19 @@ fn remains_and_other_reservations() {
         for n in 3..14 {
             fs::write(file(&format!("10.1.0.{n}")), format!("gone-{n}\r\neth0")).unwrap();
         }
-        node.is_mended("range-nearly-full", "warning", "12 of 13 addresses of 10.1.0.1-10.1.0.14 are reserved (");
+        node.is_mended(
+            "range-nearly-full",
+            "warning",
+            "12 of 13 addresses of 10.1.0.1-10.1.0.14 are reserved (",
+        );
         for n in 3..15 {
             fs::write(file(&format!("10.1.0.{n}")), format!("gone-{n}\r\neth0")).unwrap();
         }
-        node.is_mended("range-full", "error", "13 of 13 addresses of 10.1.0.1-10.1.0.14 are reserved (");
+        node.is_mended(
+            "range-full",
+            "error",
+            "13 of 13 addresses of 10.1.0.1-10.1.0.14 are reserved (",
+        );
 
         // A call of this boot has made the index, and nobody changed the directory since.
         node.rscni(&["check", "net", "a", "--container-id", "a"]).succeeded();
@@ -406,11 +463,18 @@ fn networks_that_take_no_container() {
         node.network("net", "10.1.0.0/24", &json!({}), &[]);
         none();
         node.network("refused", "10.2.0.0/24", &json!({ "vlan": 5000 }), &[]);
-        node.is_mended("network-not-ready", "error", "network refused: STATUS of bridge (plugin 1 of 1): bridge: vlan");
+        node.is_mended(
+            "network-not-ready",
+            "error",
+            "network refused: STATUS of bridge (plugin 1 of 1): bridge: vlan",
+        );
         none();
         // What else has told of, this does not tell again.
         node.network("wrong", "10.3.0.1/24", &json!({}), &[]);
-        node.list("missing", &json!({ "cniVersion": "1.1.0", "name": "missing", "plugins": [{ "type": "theirs" }] }));
+        node.list(
+            "missing",
+            &json!({ "cniVersion": "1.1.0", "name": "missing", "plugins": [{ "type": "theirs" }] }),
+        );
         for id in ["range-invalid", "plugin-missing"] {
             node.sees(id, "error", "");
         }
@@ -426,9 +490,13 @@ fn networks_that_take_no_container() {
             write_program(&node.bin().join("theirs"), &script);
             assert_eq!(node.find("network-not-ready").is_some(), is_told, "{code}");
             if is_told {
-                let found = node.sees("network-not-ready", "error", "network missing: STATUS of theirs");
+                let found =
+                    node.sees("network-not-ready", "error", "network missing: STATUS of theirs");
                 let what = found["what"].as_str().unwrap();
-                assert!(what.ends_with("the agent is away") && found["mend"].is_null(), "{found:#}");
+                assert!(
+                    what.ends_with("the agent is away") && found["mend"].is_null(),
+                    "{found:#}"
+                );
             }
         }
     });
@@ -441,7 +509,9 @@ fn networks_that_are_in_each_others_way() {
             let range = json!({ "subnet": subnet, "rangeStart": start, "rangeEnd": end });
             json!({ "bridge": "br0", "ipam": { "type": "host-local", "ranges": [[range]] } })
         };
-        let is_neither = || assert_eq!([node.find("range-overlap"), node.find("gateway-conflict")], [None, None]);
+        let is_neither = || {
+            assert_eq!([node.find("range-overlap"), node.find("gateway-conflict")], [None, None])
+        };
         node.network("a", "10.1.0.0/24", &part("10.1.0.0/24", "10.1.0.10", "10.1.0.99"), &[]);
         // One subnet may be divided, and what leads elsewhere is not the host's.
         node.network("b", "10.1.0.0/24", &part("10.1.0.0/24", "10.1.0.100", "10.1.0.199"), &[]);
@@ -451,7 +521,11 @@ fn networks_that_are_in_each_others_way() {
         is_neither();
         let overlapping = part("10.1.0.0/24", "10.1.0.90", "10.1.0.199");
         node.network("b", "10.1.0.0/24", &overlapping, &[]);
-        node.is_mended("range-overlap", "warning", "networks a and b both give the addresses 10.1.0.90 to 10.1.0.99");
+        node.is_mended(
+            "range-overlap",
+            "warning",
+            "networks a and b both give the addresses 10.1.0.90 to 10.1.0.99",
+        );
         let elsewhere = part("10.2.0.0/24", "10.2.0.10", "10.2.0.99");
         node.network("b", "10.2.0.0/24", &elsewhere, &[]);
         node.add("a", "first");
@@ -475,7 +549,8 @@ fn what_only_the_runtime_knows_is_not_attached_anew() {
         let port = r#"portMappings=[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]"#;
         node.rscni(&["add", "net", "a", "--container-id", "a", "--cap", port]).succeeded();
         node.network("net", "10.7.0.0/24", &json!({ "forceAddress": true }), &[ports]);
-        let found = node.sees("address-outside", "warning", "net/10.1.0.2 is in no range of its network");
+        let found =
+            node.sees("address-outside", "warning", "net/10.1.0.2 is in no range of its network");
         assert_eq!(found["mend"], Value::Null);
     });
 }
@@ -486,13 +561,27 @@ fn what_cannot_be_looked_at_is_told_and_can_be_by_one_who_may() {
         node.network("net", "10.1.0.0/24", &json!({}), &[]);
         node.add("net", "a");
         // They say that nothing is known, not that something is wrong: the command looks, for one who may.
-        fs::set_permissions(Path::new(RESERVATIONS).join("net"), fs::Permissions::from_mode(0o000)).unwrap();
+        fs::set_permissions(Path::new(RESERVATIONS).join("net"), fs::Permissions::from_mode(0o000))
+            .unwrap();
         for (id, capabilities, told, seen) in [
-            ("not-looked-at", "-dac_override,-dac_read_search", "Permission denied", "nothing is left of containers"),
-            ("forward-policy-unknown", "-net_admin", "Operation not permitted", "-P FORWARD ACCEPT\n-P FORWARD ACCEPT"),
+            (
+                "not-looked-at",
+                "-dac_override,-dac_read_search",
+                "Permission denied",
+                "nothing is left of containers",
+            ),
+            (
+                "forward-policy-unknown",
+                "-net_admin",
+                "Operation not permitted",
+                "-P FORWARD ACCEPT\n-P FORWARD ACCEPT",
+            ),
         ] {
             let all = node.findings_without(capabilities);
-            let found = all.iter().find(|finding| finding["id"] == id).unwrap_or_else(|| panic!("no {id}: {all:#?}"));
+            let found = all
+                .iter()
+                .find(|finding| finding["id"] == id)
+                .unwrap_or_else(|| panic!("no {id}: {all:#?}"));
             let what = found["what"].as_str().unwrap();
             assert!(found["severity"] == "ok" && what.contains(told), "{found:#}");
             assert!(found["why"].is_string(), "{found:#}");
@@ -508,7 +597,12 @@ fn what_cannot_be_looked_at_is_told_and_can_be_by_one_who_may() {
 #[test]
 fn what_a_bridge_passes_on_itself_is_shown_to_the_rules_of_another_firewall_plugin() {
     in_node(|node| {
-        node.network("net", "10.1.0.0/24", &json!({}), &[json!({ "type": "firewall", "ingressPolicy": "isolated" })]);
+        node.network(
+            "net",
+            "10.1.0.0/24",
+            &json!({}),
+            &[json!({ "type": "firewall", "ingressPolicy": "isolated" })],
+        );
         fs::remove_file(node.bin().join("firewall")).unwrap();
         symlink("/usr/lib/cni/firewall", node.bin().join("firewall")).unwrap();
         run(Command::new("mount").args(["-t", "tmpfs", "none", "/proc/sys/net"])).succeeded();
@@ -555,7 +649,10 @@ fn what_is_remembered() {
         node.add("net", "b");
         fs::write("/var/lib/cni/results/net-c-eth0", "{").unwrap();
         let found = node.sees("cache-unreadable", "warning", "net-c-eth0: EOF while parsing");
-        assert!(found["why"].as_str().unwrap().contains("removes nothing of that network"), "{found:#}");
+        assert!(
+            found["why"].as_str().unwrap().contains("removes nothing of that network"),
+            "{found:#}"
+        );
         node.is_mended("cache-unreadable", "warning", "net-c-eth0: EOF while parsing");
         fs::write("/var/lib/cni/results/README", "Hands off").unwrap();
         let found = node.sees("cache-unreadable", "warning", "README: expected value");
@@ -564,7 +661,11 @@ fn what_is_remembered() {
         fs::create_dir_all("/var/lib/cni/results/net-d-eth0/below").unwrap();
         node.is_mended("cache-unreadable", "warning", "net-d-eth0: read: Is a directory");
         fs::remove_file(node.conf_dir().join("net.conflist")).unwrap();
-        node.is_mended("attachment-without-network", "warning", "b/eth0 is attached to net, which no file in");
+        node.is_mended(
+            "attachment-without-network",
+            "warning",
+            "b/eth0 is attached to net, which no file in",
+        );
         assert_eq!(node.find("orphaned-address"), None);
     });
 }
@@ -577,7 +678,12 @@ fn what_is_left_of_containers_that_are_gone() {
             json!({ "type": "bandwidth", "egressRate": 8000, "egressBurst": 80_000 }),
         ];
         node.network("net", "10.1.0.0/24", &json!({ "ipMasq": true }), &chained);
-        node.network("old", "10.2.0.0/24", &json!({ "ipMasq": true, "ipMasqBackend": "iptables" }), &[]);
+        node.network(
+            "old",
+            "10.2.0.0/24",
+            &json!({ "ipMasq": true, "ipMasqBackend": "iptables" }),
+            &[],
+        );
         let lose = |network: &str, container: &str| {
             node.add(network, container);
             fs::remove_file(format!("/var/lib/cni/results/{network}-{container}-eth0")).unwrap();
@@ -587,12 +693,20 @@ fn what_is_left_of_containers_that_are_gone() {
         for (id, what, n) in [
             ("orphaned-address", "network net: address /var/lib/cni/networks/net/10.1.0.", 1),
             ("orphaned-element", "network net: element inet rscni masquerade4 10.1.0.", 2),
-            ("orphaned-file", "network net: file /run/cni/tuning/gone-3_eth0.json of gone-3/eth0", 3),
+            (
+                "orphaned-file",
+                "network net: file /run/cni/tuning/gone-3_eth0.json of gone-3/eth0",
+                3,
+            ),
             ("orphaned-link", "network net: link bwp", 4),
         ] {
             lose("net", &format!("gone-{n}"));
             node.is_mended(id, "warning", what);
-            assert!(!node.findings().iter().any(|finding| finding["severity"] != "ok"), "{:#?}", node.findings());
+            assert!(
+                !node.findings().iter().any(|finding| finding["severity"] != "ok"),
+                "{:#?}",
+                node.findings()
+            );
         }
         lose("old", "gone-5");
         node.is_mended("orphaned-chain", "warning", "network old: chain iptables nat CNI-");
@@ -603,7 +717,11 @@ fn what_is_left_of_containers_that_are_gone() {
         assert_eq!(node.find("orphaned-link"), None);
         fs::create_dir_all("/run/cni/tuning").unwrap();
         fs::write("/run/cni/tuning/a_eth0.json", "").unwrap();
-        node.is_mended("file-cut-off", "warning", "/run/cni/tuning/a_eth0.json is not what a plugin writes");
+        node.is_mended(
+            "file-cut-off",
+            "warning",
+            "/run/cni/tuning/a_eth0.json is not what a plugin writes",
+        );
     });
 }
 

@@ -8,7 +8,10 @@ use crate::world::World;
 fn attached() -> World {
     let world = World::new();
     let plugins = json!([{ "type": "first" }, { "type": "second" }]);
-    world.network("10-mynet.conflist", &json!({ "cniVersion": "1.1.0", "name": "mynet", "plugins": plugins }));
+    world.network(
+        "10-mynet.conflist",
+        &json!({ "cniVersion": "1.1.0", "name": "mynet", "plugins": plugins }),
+    );
     world.rscni("add", "mynet", &["--container-id", "gone"]).succeeded();
     world.call(&["add", "mynet", "/proc/self/ns/net", "--container-id", "there"]).succeeded();
     world
@@ -29,7 +32,10 @@ fn what_has_no_namespace_any_more_is_removed() {
     let world = attached();
     let ran = world.call(&["gc", "mynet", "--auto"]).succeeded();
     let netns = world.path("netns");
-    assert_eq!(ran.stdout, format!("removed gone/eth0 10.0.0.3/24: its namespace {} is gone\n", netns.display()));
+    assert_eq!(
+        ran.stdout,
+        format!("removed gone/eth0 10.0.0.3/24: its namespace {} is gone\n", netns.display())
+    );
     assert_eq!(world.order()[4..], ["DEL second", "DEL first", "GC first", "GC second"]);
     assert_eq!(told(&world), json!([{ "containerID": "there", "ifname": "eth0" }]));
     assert_eq!(left(&world), ["there"]);
@@ -51,14 +57,19 @@ fn a_network_whose_file_is_gone_is_known_from_what_was_attached() {
     std::fs::remove_file(world.path("net.d/10-mynet.conflist")).unwrap();
     let ran = world.call(&["gc", "mynet", "--auto"]).succeeded();
     let netns = world.path("netns");
-    assert_eq!(ran.stdout, format!("removed gone/eth0 10.0.0.3/24: its namespace {} is gone\n", netns.display()));
+    assert_eq!(
+        ran.stdout,
+        format!("removed gone/eth0 10.0.0.3/24: its namespace {} is gone\n", netns.display())
+    );
     assert_eq!(world.order()[4..], ["DEL second", "DEL first", "GC first", "GC second"]);
 }
 
 #[test]
 fn nothing_is_done_unless_it_is_said_what_is_valid() {
     let world = attached();
-    for words in [&["gc", "mynet"][..], &["gc", "mynet", "--valid"], &["gc", "mynet", "--valid", "gone"]] {
+    for words in
+        [&["gc", "mynet"][..], &["gc", "mynet", "--valid"], &["gc", "mynet", "--valid", "gone"]]
+    {
         assert_eq!(world.call(words).status, 2, "{words:?}");
     }
     assert_eq!(world.call(&["gc", "mynet", "--auto", "--valid", "gone/eth0"]).status, 2);
@@ -81,7 +92,10 @@ fn an_entry_that_cannot_be_read_may_be_in_use() {
 #[test]
 fn what_could_not_be_removed_is_an_error_and_stays() {
     let world = attached();
-    world.plugin("second", r#"[ "$CNI_COMMAND" != DEL ] || { echo '{ "code": 117, "msg": "stuck" }'; exit 1; }"#);
+    world.plugin(
+        "second",
+        r#"[ "$CNI_COMMAND" != DEL ] || { echo '{ "code": 117, "msg": "stuck" }'; exit 1; }"#,
+    );
     let ran = world.call(&["gc", "mynet", "--auto"]);
     assert_eq!((ran.status, ran.stdout.as_str()), (1, ""));
     assert!(ran.stderr.contains("gone: network mynet: DEL of second"), "{}", ran.stderr);
@@ -92,17 +106,24 @@ fn what_could_not_be_removed_is_an_error_and_stays() {
 fn a_network_that_disables_it_is_left_alone() {
     let world = attached();
     let plugins = json!([{ "type": "first" }]);
-    let list = json!({ "cniVersion": "1.1.0", "name": "mynet", "disableGC": true, "plugins": plugins });
+    let list =
+        json!({ "cniVersion": "1.1.0", "name": "mynet", "disableGC": true, "plugins": plugins });
     world.network("10-mynet.conflist", &list);
     let ran = world.call(&["gc", "mynet", "--auto"]).succeeded();
-    assert_eq!((ran.stdout.as_str(), world.order().len()), ("nothing is removed: network mynet has disableGC\n", 4));
+    assert_eq!(
+        (ran.stdout.as_str(), world.order().len()),
+        ("nothing is removed: network mynet has disableGC\n", 4)
+    );
 }
 
 #[test]
 fn a_dry_run_says_what_would_be_removed_and_changes_nothing() {
     let world = attached();
     let ran = world.call(&["gc", "mynet", "--auto", "--dry-run"]).succeeded();
-    let said = format!("would remove gone/eth0 10.0.0.3/24: its namespace {} is gone\n", world.path("netns").display());
+    let said = format!(
+        "would remove gone/eth0 10.0.0.3/24: its namespace {} is gone\n",
+        world.path("netns").display()
+    );
     assert_eq!(ran.stdout, said);
     assert_eq!((world.order().len(), left(&world).len()), (4, 2));
     let removed = world.call(&["gc", "mynet", "--auto"]).succeeded().stdout;

@@ -1,7 +1,6 @@
 //! `rscni gc` on a node with real attachments, which is a private network.
 
-use std::path::Path;
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use rscni_linux::{AddressFlags, Netns, Veth};
 use rscni_test::{Lab, Snapshot};
@@ -38,7 +37,8 @@ fn add(lab: &Lab, network: &str, container: &str, port: u16) {
     lab.container(container);
     let mapping = json!([{ "hostPort": port, "containerPort": 80, "protocol": "tcp" }]);
     let cap = format!("portMappings={mapping}");
-    rscni(lab, &["add", network, container, "--container-id", container, "--cap", &cap]).succeeded();
+    rscni(lab, &["add", network, container, "--container-id", container, "--cap", &cap])
+        .succeeded();
 }
 
 fn forget(network: &str, container: &str) {
@@ -50,7 +50,16 @@ fn leave(container: &str) {
 }
 
 fn snapshot(lab: &Lab) -> Snapshot {
-    let stays = ["/last_reserved_ip.", "/.index/", "/lock", "nft table", "nft chain", "nft rule", "nft set", "forward"];
+    let stays = [
+        "/last_reserved_ip.",
+        "/.index/",
+        "/lock",
+        "nft table",
+        "nft chain",
+        "nft rule",
+        "nft set",
+        "forward",
+    ];
     stays.iter().fold(lab.snapshot(), |snapshot, text| snapshot.ignoring(text))
 }
 
@@ -58,7 +67,8 @@ fn snapshot(lab: &Lab) -> Snapshot {
 fn settle(lab: &Lab, links: usize) {
     rscni_test::eventually("the end of the veths", || {
         let all = lab.host().netlink().links().unwrap();
-        (all.iter().filter(|link| link.kind.as_deref() == Some("veth")).count() == links).then_some(())
+        (all.iter().filter(|link| link.kind.as_deref() == Some("veth")).count() == links)
+            .then_some(())
     });
 }
 
@@ -67,9 +77,12 @@ fn settle(lab: &Lab, links: usize) {
 fn a_container_that_another_program_has_attached_is_not_gone() {
     rscni_test::run(|lab| {
         network(lab, "1.1.0", "net", "10.1.0.0/24");
-        for (container, ifname, mark) in [("foreign", "eth0", "foreign\r\neth0"), ("old", "net1", "old")] {
+        for (container, ifname, mark) in
+            [("foreign", "eth0", "foreign\r\neth0"), ("old", "net1", "old")]
+        {
             let namespace = lab.container(container);
-            let (net, outside) = (format!("10.1.0.{}/24", 60 + container.len()), format!("veth-{container}"));
+            let (net, outside) =
+                (format!("10.1.0.{}/24", 60 + container.len()), format!("veth-{container}"));
             lab.host()
                 .netlink()
                 .add_veth(&Veth {
@@ -113,7 +126,10 @@ fn a_container_whose_process_has_its_number_taken_by_the_host_is_gone() {
             leave("gone");
             settle(lab, 0);
             assert!(rscni(lab, &["ls"]).succeeded().stdout.contains(&format!("{host} (gone)")));
-            let words: Vec<_> = words.into_iter().chain((words[0] == "del").then_some("--container-id=gone")).collect();
+            let words: Vec<_> = words
+                .into_iter()
+                .chain((words[0] == "del").then_some("--container-id=gone"))
+                .collect();
             rscni(lab, &words).succeeded();
             snapshot(lab).assert_same(&before);
         }
@@ -132,7 +148,11 @@ fn a_container_that_this_is_called_in_is_not_gone() {
         let listed = container.run(|| rscni(lab, &["ls"])).succeeded();
         inside.kill().unwrap();
         inside.wait().unwrap();
-        assert!(listed.stdout.contains(&path) && !listed.stdout.contains("(gone)"), "{}", listed.stdout);
+        assert!(
+            listed.stdout.contains(&path) && !listed.stdout.contains("(gone)"),
+            "{}",
+            listed.stdout
+        );
     });
 }
 
@@ -171,11 +191,15 @@ fn a_dry_run_tells_what_a_run_then_removes(#[case] version: &str) {
         lab.snapshot().assert_same(&dirty);
         let forgotten = "of gone-and-forgotten/eth0: no runtime remembers it, and its interface is in no namespace\n";
         for line in [
-            "would remove gone/eth0 10.1.0.5/24: its namespace /var/run/netns/gone is gone\n".to_owned(),
-            "would remove address /var/lib/cni/networks/net/10.1.0.5 of gone/eth0: its namespace".to_owned(),
+            "would remove gone/eth0 10.1.0.5/24: its namespace /var/run/netns/gone is gone\n"
+                .to_owned(),
+            "would remove address /var/lib/cni/networks/net/10.1.0.5 of gone/eth0: its namespace"
+                .to_owned(),
             format!("would remove address /var/lib/cni/networks/net/10.1.0.6 {forgotten}"),
             format!("would remove element inet rscni masquerade4 10.1.0.6 {forgotten}"),
-            format!("would remove element inet rscni masquerade4-inside-24 10.1.0.0 . 10.1.0.6 {forgotten}"),
+            format!(
+                "would remove element inet rscni masquerade4-inside-24 10.1.0.0 . 10.1.0.6 {forgotten}"
+            ),
             format!("would remove element inet rscni firewall4 10.1.0.6 {forgotten}"),
             format!("would remove element inet rscni hostport4_any port 8005 {forgotten}"),
             "would remove file /run/tuning/gone-and-forgotten_eth0.json of".to_owned(),
@@ -183,8 +207,14 @@ fn a_dry_run_tells_what_a_run_then_removes(#[case] version: &str) {
         ] {
             assert!(dry.stdout.contains(&line), "{line}\n{}", dry.stdout);
         }
-        assert_eq!(dry.stdout.contains("would remove link stray (veth) of stray/eth0: no"), version == "1.1.0");
-        assert_eq!(dry.stdout.contains("10.1.0.77 of nobody: it is what a call"), version == "1.1.0");
+        assert_eq!(
+            dry.stdout.contains("would remove link stray (veth) of stray/eth0: no"),
+            version == "1.1.0"
+        );
+        assert_eq!(
+            dry.stdout.contains("10.1.0.77 of nobody: it is what a call"),
+            version == "1.1.0"
+        );
         assert!(!dry.stdout.contains("kept"), "{}", dry.stdout);
 
         let run = rscni(lab, &["gc", "net", "--auto"]).succeeded();
@@ -222,8 +252,14 @@ fn a_network_that_only_marks_tell_of_is_collected_and_so_are_all_at_once() {
         assert_eq!(rscni(lab, &["gc", "old", "--valid", "a/eth0"]).status, 1);
         assert_eq!(rscni(lab, &["gc", "unheard-of", "--auto"]).status, 1);
         let dry = rscni(lab, &["gc", "--auto", "--dry-run"]).succeeded().stdout;
-        assert!(dry.contains("masquerade4 10.1.0.3 of gone-net/eth0") && dry.contains("10.2.0.3 of gone-old/eth0"));
-        assert!(dry.contains("would remove file /var/lib/cni/flannel/gone-long-ago of gone-long-ago: "), "{dry}");
+        assert!(
+            dry.contains("masquerade4 10.1.0.3 of gone-net/eth0")
+                && dry.contains("10.2.0.3 of gone-old/eth0")
+        );
+        assert!(
+            dry.contains("would remove file /var/lib/cni/flannel/gone-long-ago of gone-long-ago: "),
+            "{dry}"
+        );
         let run = rscni(lab, &["gc", "--auto"]).succeeded().stdout;
         assert_eq!(run, dry.replace("would remove ", "removed "));
         std::fs::remove_dir("/var/lib/cni/flannel").unwrap();

@@ -30,7 +30,10 @@ fn there_is_a_page_for_each_command() {
         ("rscni-man.1", "DIR"),
     ] {
         let written = std::fs::read_to_string(dir.join(page)).unwrap();
-        assert!(written.starts_with(".ie") && written.contains(".TH ") && written.contains(text), "{page}: {written}");
+        assert!(
+            written.starts_with(".ie") && written.contains(".TH ") && written.contains(text),
+            "{page}: {written}"
+        );
     }
     std::fs::write(temp.path().join("file"), "").unwrap();
     let ran = run(Command::new(RSCNI).arg("man").arg(temp.path().join("file")));

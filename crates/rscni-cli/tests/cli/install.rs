@@ -1,11 +1,13 @@
 //! `rscni install`.
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::ScopedJoinHandle;
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+    process::{Command, Stdio},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread::ScopedJoinHandle,
+};
 
 use crate::world::{RSCNI, Ran, run};
 
@@ -19,8 +21,10 @@ fn entries() -> Vec<&'static str> {
 }
 
 fn names_in(dir: &Path) -> Vec<String> {
-    let mut names: Vec<_> =
-        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -116,7 +120,9 @@ fn entries_answer_at_every_moment_while_they_are_replaced() {
             }
             install(dir, &[]).succeeded();
             let before = calls.load(Ordering::Relaxed);
-            while calls.load(Ordering::Relaxed) < before + 2 && !askers.iter().any(ScopedJoinHandle::is_finished) {
+            while calls.load(Ordering::Relaxed) < before + 2
+                && !askers.iter().any(ScopedJoinHandle::is_finished)
+            {
                 std::thread::yield_now();
             }
         }
@@ -153,10 +159,15 @@ fn a_place_that_cannot_be_written_is_named_with_what_to_do() {
     fs::write(temp.path().join("file"), "").unwrap();
     let ran = install(&temp.path().join("file"), &[]);
     assert_eq!(ran.status, 1);
-    assert!(ran.stderr.contains("must be a directory") && ran.stderr.contains("(code 5)"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("must be a directory") && ran.stderr.contains("(code 5)"),
+        "{}",
+        ran.stderr
+    );
 
     let script = "mount -t tmpfs -o ro tmpfs \"$1\" && exec \"$0\" install \"$1\"";
-    let ran = run(Command::new("unshare").args(["-rm", "sh", "-c", script, RSCNI]).arg(temp.path()));
+    let ran =
+        run(Command::new("unshare").args(["-rm", "sh", "-c", script, RSCNI]).arg(temp.path()));
     assert_eq!(ran.status, 1);
     assert!(ran.stderr.contains("read-only: choose"), "{}", ran.stderr);
 }

@@ -10,7 +10,9 @@ fn attached() -> World {
     world.network("20-b.conf", &json!({ "cniVersion": "1.0.0", "name": "b", "type": "first" }));
     world.rscni("add", "mynet", &["--container-id", "gone"]).succeeded();
     world.call(&["add", "mynet", "/proc/self/ns/net", "--container-id", "there"]).succeeded();
-    world.call(&["add", "b", "/proc/self/ns/net", "--container-id", "there", "--ifname", "net1"]).succeeded();
+    world
+        .call(&["add", "b", "/proc/self/ns/net", "--container-id", "there", "--ifname", "net1"])
+        .succeeded();
     world
 }
 
@@ -41,13 +43,18 @@ fn there_is_a_row_for_each_attachment() {
         assert!(age[..age.len() - 1].parse::<u32>().is_ok() && age.ends_with(['s', 'm']), "{line}");
     }
     let shown = on_terminal(&mut world.calling(&["ls"])).succeeded().stdout;
-    assert!(shown.starts_with("\x1b[1mNETWORK  CONTAINER ") && shown.lines().count() == 4, "{shown}");
+    assert!(
+        shown.starts_with("\x1b[1mNETWORK  CONTAINER ") && shown.lines().count() == 4,
+        "{shown}"
+    );
 }
 
 #[test]
 fn options_leave_rows_out() {
     let world = attached();
-    let count = |options: &[&str]| world.call(&[&["ls"], options].concat()).succeeded().stdout.lines().count() - 1;
+    let count = |options: &[&str]| {
+        world.call(&[&["ls"], options].concat()).succeeded().stdout.lines().count() - 1
+    };
     assert_eq!(count(&["--network", "mynet"]), 2);
     assert_eq!(count(&["--container", "there"]), 2);
     assert_eq!(count(&["--container", "there", "--network", "b"]), 1);
@@ -68,7 +75,10 @@ fn json_has_all_of_it() {
             "modified": null, "netns": world.path("netns"), "netnsExists": false,
         })
     );
-    assert_eq!((&listed["attachments"][1]["netnsExists"], &listed["broken"]), (&json!(true), &json!([])));
+    assert_eq!(
+        (&listed["attachments"][1]["netnsExists"], &listed["broken"]),
+        (&json!(true), &json!([]))
+    );
 }
 
 #[test]
@@ -80,7 +90,10 @@ fn a_damaged_entry_is_named_below_the_others() {
     let text = world.call(&["ls"]).succeeded().stdout;
     let lines: Vec<_> = text.lines().collect();
     assert_eq!((lines.len(), lines[4]), (6, ""), "{text}");
-    assert!(lines[5].starts_with("cannot be read: ") && lines[5].contains("mynet-half-eth0: EOF while"), "{text}");
+    assert!(
+        lines[5].starts_with("cannot be read: ") && lines[5].contains("mynet-half-eth0: EOF while"),
+        "{text}"
+    );
     assert!(!world.call(&["ls", "--network", "b"]).succeeded().stdout.contains("cannot be read"));
     let listed = world.call(&["ls", "-o", "json"]).succeeded().json();
     assert_eq!(listed["broken"][0]["file"], json!(results.join("mynet-half-eth0")));

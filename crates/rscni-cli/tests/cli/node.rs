@@ -1,7 +1,6 @@
 //! Networks that are real, in a private network of their own.
 
-use std::path::Path;
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use rscni_test::Lab;
 use serde_json::json;
@@ -33,10 +32,20 @@ fn a_namespace_is_made_where_asked_and_shared_as_ip_netns_shares_it() {
         network(lab);
         let none = lab.dir();
         let refused = rscni(lab, none, &["add", "mynet", "testing"]);
-        assert!(refused.stderr.contains("--create-netns") && refused.status == 1, "{}", refused.stderr);
+        assert!(
+            refused.stderr.contains("--create-netns") && refused.status == 1,
+            "{}",
+            refused.stderr
+        );
         for _ in 0..2 {
-            let added = rscni(lab, none, &["add", "mynet", "testing", "--create-netns", "-o", "text"]).succeeded();
-            assert!(added.stdout.starts_with("testing is attached to mynet as eth0\n"), "{}", added.stdout);
+            let added =
+                rscni(lab, none, &["add", "mynet", "testing", "--create-netns", "-o", "text"])
+                    .succeeded();
+            assert!(
+                added.stdout.starts_with("testing is attached to mynet as eth0\n"),
+                "{}",
+                added.stdout
+            );
             assert!(added.stdout.contains("addresses   10.1.0."), "{}", added.stdout);
             rscni(lab, none, &["check", "mynet", "testing"]).succeeded();
             rscni(lab, none, &["del", "mynet", "testing"]).succeeded();
@@ -55,13 +64,20 @@ fn with_a_limit_the_plugins_inside_are_processes_of_their_own() {
     rscni_test::run(|lab| {
         network(lab);
         lab.container("testing");
-        let before =
-            lab.snapshot().ignoring("last_reserved_ip").ignoring("/lock").ignoring("/.index/").ignoring("forward");
+        let before = lab
+            .snapshot()
+            .ignoring("last_reserved_ip")
+            .ignoring("/lock")
+            .ignoring("/.index/")
+            .ignoring("forward");
         let long = &["--timeout", "10m"];
         rscni(lab, lab.dir(), &[&["add", "mynet", "testing"], &long[..]].concat()).succeeded();
         rscni(lab, lab.dir(), &[&["check", "mynet", "testing"], &long[..]].concat()).succeeded();
         rscni(lab, lab.dir(), &[&["del", "mynet", "testing"], &long[..]].concat()).succeeded();
-        lab.host().netlink().del_link(lab.host().netlink().link_by_name("cni0").unwrap().index).unwrap();
+        lab.host()
+            .netlink()
+            .del_link(lab.host().netlink().link_by_name("cni0").unwrap().index)
+            .unwrap();
         lab.assert_unchanged_since(&before);
 
         // Stopped before it can do anything: the address file's lock is held by someone else.
@@ -78,16 +94,22 @@ fn with_a_limit_the_plugins_inside_are_processes_of_their_own() {
 fn a_namespace_that_was_made_in_vain_is_removed_and_any_other_is_left() {
     rscni_test::run(|lab| {
         network(lab);
-        let list = json!({ "cniVersion": "1.0.0", "name": "bad", "plugins": [{ "type": "nothing" }] });
+        let list =
+            json!({ "cniVersion": "1.0.0", "name": "bad", "plugins": [{ "type": "nothing" }] });
         std::fs::write(lab.dir().join("net.d/20-bad.conflist"), list.to_string()).unwrap();
         lab.container("mine");
         for (name, is_left) in [("new", false), ("mine", true)] {
             let ran = rscni(lab, lab.dir(), &["add", "bad", name, "--create-netns"]);
-            assert!(ran.status == 1 && ran.stderr.contains("nothing is not installed"), "{}", ran.stderr);
+            assert!(
+                ran.status == 1 && ran.stderr.contains("nothing is not installed"),
+                "{}",
+                ran.stderr
+            );
             assert_eq!(Path::new("/run/netns").join(name).exists(), is_left, "{name}");
         }
         let path = lab.dir().join("elsewhere");
-        let ran = rscni(lab, lab.dir(), &["add", "mynet", path.to_str().unwrap(), "--create-netns"]);
+        let ran =
+            rscni(lab, lab.dir(), &["add", "mynet", path.to_str().unwrap(), "--create-netns"]);
         assert!(ran.status == 1 && ran.stderr.contains("(code 8)"), "{}", ran.stderr);
         assert!(!path.exists());
     });

@@ -19,11 +19,18 @@ fn each_network_has_a_line_that_says_what_is_wrong() {
     let ran = world.status(&[]);
     let lines: Vec<_> = ran.stdout.lines().collect();
     assert_eq!((ran.status, lines.len()), (1, 3), "{ran:?}");
-    assert!(lines[0].starts_with("mynet  ready, ") && lines[0].ends_with("version 1.0.0 has no STATUS"), "{ran:?}");
+    assert!(
+        lines[0].starts_with("mynet  ready, ") && lines[0].ends_with("version 1.0.0 has no STATUS"),
+        "{ran:?}"
+    );
     assert_eq!(lines[1], "new    ready");
-    assert!(lines[2].starts_with("away   not ready: ") && lines[2].contains("nothing is not installed"), "{ran:?}");
+    assert!(
+        lines[2].starts_with("away   not ready: ") && lines[2].contains("nothing is not installed"),
+        "{ran:?}"
+    );
     assert!(ran.stderr.contains("not ready: 1 of 3"), "{ran:?}");
-    let status: Vec<_> = world.order().into_iter().filter(|call| !call.starts_with("VERSION ")).collect();
+    let status: Vec<_> =
+        world.order().into_iter().filter(|call| !call.starts_with("VERSION ")).collect();
     assert_eq!(status, ["STATUS first", "STATUS second"]);
 }
 
@@ -34,7 +41,10 @@ fn one_network_can_be_asked_for() {
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("new  ready\n", ""));
     world.plugin("second", r#"echo '{ "code": 51, "msg": "no route out" }'; exit 1"#);
     let ran = world.status(&["new"]);
-    assert!(ran.status == 1 && ran.stdout.contains("no route out") && ran.stdout.contains("(code 51)"), "{ran:?}");
+    assert!(
+        ran.status == 1 && ran.stdout.contains("no route out") && ran.stdout.contains("(code 51)"),
+        "{ran:?}"
+    );
     let ran = world.status(&["none"]);
     assert!(ran.status == 1 && ran.stderr.contains("no network named"), "{ran:?}");
 }
@@ -42,7 +52,10 @@ fn one_network_can_be_asked_for() {
 #[test]
 fn a_plugin_that_is_too_old_for_its_network_is_named() {
     let world = networks();
-    world.plugin("second", r#"echo '{ "cniVersion": "1.1.0", "supportedVersions": ["0.3.1", "0.4.0"] }'"#);
+    world.plugin(
+        "second",
+        r#"echo '{ "cniVersion": "1.1.0", "supportedVersions": ["0.3.1", "0.4.0"] }'"#,
+    );
     let ran = world.status(&["new"]);
     let said = "second does not support cniVersion 1.1.0, but 0.3.1, 0.4.0 (code 1)\n";
     assert!(ran.status == 1 && ran.stdout.ends_with(said), "{ran:?}");
@@ -54,7 +67,10 @@ fn files_that_are_no_networks_are_named() {
     std::fs::write(world.path("net.d/30-bad.conf"), "{ oops").unwrap();
     let ran = world.status(&[]);
     assert!(ran.status == 1 && ran.stdout.contains("mynet  ready"), "{ran:?}");
-    assert!(ran.stdout.lines().nth(1).unwrap().contains("30-bad.conf: key must be a string at line 1"), "{ran:?}");
+    assert!(
+        ran.stdout.lines().nth(1).unwrap().contains("30-bad.conf: key must be a string at line 1"),
+        "{ran:?}"
+    );
     world.status(&["mynet"]).succeeded();
 }
 

@@ -5,11 +5,18 @@ use crate::world::{World, on_terminal};
 #[test]
 fn a_terminal_gets_a_summary_with_the_time_of_each_plugin() {
     let world = World::new();
-    let ran = on_terminal(&mut world.command("add", "mynet", &["--container-id", "box"])).succeeded();
+    let ran =
+        on_terminal(&mut world.command("add", "mynet", &["--container-id", "box"])).succeeded();
     let lines: Vec<_> = ran.stdout.lines().collect();
     let netns = world.path("netns");
-    assert_eq!(lines[0], format!("{} is attached to \x1b[1mmynet\x1b[0m as \x1b[1meth0\x1b[0m", netns.display()));
-    assert_eq!(lines[1..3], ["  \x1b[1mcontainer \x1b[0m  box", "  \x1b[1maddresses \x1b[0m  10.0.0.3/24"]);
+    assert_eq!(
+        lines[0],
+        format!("{} is attached to \x1b[1mmynet\x1b[0m as \x1b[1meth0\x1b[0m", netns.display())
+    );
+    assert_eq!(
+        lines[1..3],
+        ["  \x1b[1mcontainer \x1b[0m  box", "  \x1b[1maddresses \x1b[0m  10.0.0.3/24"]
+    );
     for (line, start) in lines[3..].iter().zip(["\x1b[1mplugins   \x1b[0m  first ", "", ""]) {
         assert!(line.trim_start().starts_with(start) && line.ends_with(" ms"), "{line}");
     }

@@ -1,8 +1,10 @@
 //! The command lines of cnitool's tutorial, as they are typed, with plugins of all kinds.
 
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use rscni_test::Lab;
 use rstest::rstest;
@@ -26,7 +28,8 @@ fn noop() -> PathBuf {
     let target = Path::new(RSCNI).ancestors().nth(2).unwrap();
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["build", "--quiet", "--locked", "--package", "noop", "--target-dir"]).arg(target);
-    run(cargo.args(["--message-format", "short"]).current_dir(env!("CARGO_MANIFEST_DIR"))).succeeded();
+    run(cargo.args(["--message-format", "short"]).current_dir(env!("CARGO_MANIFEST_DIR")))
+        .succeeded();
     target.join("debug/noop")
 }
 
@@ -41,7 +44,8 @@ fn prepare(lab: &Lab, version: &str, plugins: &Value) {
 
 /// A line as someone types it in the lab's directory, where cnitool and rscni are commands.
 fn typed(lab: &Lab, line: &str) -> Ran {
-    let path = [lab.dir(), Path::new(RSCNI).parent().unwrap(), Path::new("/usr/sbin:/usr/bin:/sbin:/bin")];
+    let path =
+        [lab.dir(), Path::new(RSCNI).parent().unwrap(), Path::new("/usr/sbin:/usr/bin:/sbin:/bin")];
     let path = path.map(|dir| dir.to_str().unwrap()).join(":");
     run(Command::new("bash").args(["-c", line]).current_dir(lab.dir()).env("PATH", path))
 }
@@ -65,8 +69,9 @@ fn every_command_works_as_typed(#[values("noop", "bash", "go")] kind: &str) {
             }
             prepare(lab, "1.1.0", &json!([{ "type": "mine" }]));
         }
-        let cnitool =
-            |arguments: &str| typed(lab, &format!("CNI_PATH=./bin NETCONFPATH=./netconf cnitool {arguments}"));
+        let cnitool = |arguments: &str| {
+            typed(lab, &format!("CNI_PATH=./bin NETCONFPATH=./netconf cnitool {arguments}"))
+        };
         let quiet = |arguments: &str| {
             let ran = cnitool(arguments).succeeded();
             assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""), "{arguments}");
@@ -104,19 +109,28 @@ fn rscni_takes_over_from_cnitool_and_go_plugins_alike() {
         let other = lab.container("other");
         let mapping = r#"{"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]}"#;
         let variables = "CNI_PATH=./bin NETCONFPATH=./netconf";
-        let line = format!("{variables} CAP_ARGS='{mapping}' cnitool add mysample /var/run/netns/testing");
+        let line =
+            format!("{variables} CAP_ARGS='{mapping}' cnitool add mysample /var/run/netns/testing");
         typed(lab, &line).succeeded();
-        typed(lab, &format!("{variables} CNI_IFNAME=net1 cnitool add mysample /var/run/netns/other")).succeeded();
+        typed(
+            lab,
+            &format!("{variables} CNI_IFNAME=net1 cnitool add mysample /var/run/netns/other"),
+        )
+        .succeeded();
         let listed = typed(lab, "rscni ls").succeeded().stdout;
-        let of = |name: &str| listed.lines().find(|line| line.ends_with(&format!("/{name}"))).map(str::to_owned);
+        let of = |name: &str| {
+            listed.lines().find(|line| line.ends_with(&format!("/{name}"))).map(str::to_owned)
+        };
         assert!(
-            of("testing").is_some_and(|line| line.contains(" eth0 ") && line.contains(" 10.1.0.2/16 ")),
+            of("testing")
+                .is_some_and(|line| line.contains(" eth0 ") && line.contains(" 10.1.0.2/16 ")),
             "{listed}"
         );
         assert!(of("other").is_some_and(|line| line.contains(" net1 ")), "{listed}");
 
         lab.remove_namespace(&other);
-        let removed = typed(lab, &format!("{variables} rscni gc mysample --auto")).succeeded().stdout;
+        let removed =
+            typed(lab, &format!("{variables} rscni gc mysample --auto")).succeeded().stdout;
         let gone = "/net1 10.1.0.3/16: its namespace /var/run/netns/other is gone\n";
         assert!(removed.starts_with("removed cnitool-") && removed.contains(gone), "{removed}");
         // No CHECK: that of Debian's portmap looks for rules of IPv6 where the container has no such address.
@@ -124,8 +138,12 @@ fn rscni_takes_over_from_cnitool_and_go_plugins_alike() {
         assert_eq!(typed(lab, "rscni ls").succeeded().stdout.lines().count(), 1);
         let rules = typed(lab, "iptables-save").succeeded().stdout;
         assert!(!rules.contains("8080"), "{rules}");
-        let held: Vec<_> = std::fs::read_dir(lab.dir().join("addresses/mysample")).unwrap().collect();
+        let held: Vec<_> =
+            std::fs::read_dir(lab.dir().join("addresses/mysample")).unwrap().collect();
         let is_address = |name: &str| name.starts_with("10.");
-        assert!(!held.iter().flatten().any(|entry| is_address(&entry.file_name().to_string_lossy())), "{held:?}");
+        assert!(
+            !held.iter().flatten().any(|entry| is_address(&entry.file_name().to_string_lossy())),
+            "{held:?}"
+        );
     });
 }

@@ -1,8 +1,10 @@
 //! A directory with networks and plugins, and the binary called in it.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
 
 use serde_json::{Value, json};
 
@@ -43,10 +45,15 @@ impl Ran {
 /// Runs a command line on a terminal; what it prints on either stream comes back as stdout, with the terminal's line
 /// ends made the usual ones.
 pub(crate) fn on_terminal(command: &mut Command) -> Ran {
-    let line: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).map(quoted).collect();
+    let line: Vec<_> =
+        std::iter::once(command.get_program()).chain(command.get_args()).map(quoted).collect();
     let mut script = Command::new("script");
-    script.args(["--quiet", "--return", "--command", &line.join(" "), "/dev/null"]).env("TERM", "xterm");
-    script.env_remove("NO_COLOR").envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    script
+        .args(["--quiet", "--return", "--command", &line.join(" "), "/dev/null"])
+        .env("TERM", "xterm");
+    script
+        .env_remove("NO_COLOR")
+        .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let ran = run(&mut script);
     Ran { stdout: ran.stdout.replace("\r\n", "\n"), ..ran }
 }
@@ -124,12 +131,18 @@ impl World {
 
     /// The configuration that a plugin got.
     pub(crate) fn config(&self, call: &str) -> Value {
-        serde_json::from_slice(&std::fs::read(self.path("calls").join(format!("{call}.json"))).unwrap()).unwrap()
+        serde_json::from_slice(
+            &std::fs::read(self.path("calls").join(format!("{call}.json"))).unwrap(),
+        )
+        .unwrap()
     }
 
     /// The variables that a plugin got: container, namespace, interface, path, arguments.
     pub(crate) fn vars(&self, call: &str) -> String {
-        std::fs::read_to_string(self.path("calls").join(format!("{call}.vars"))).unwrap().trim_end().to_owned()
+        std::fs::read_to_string(self.path("calls").join(format!("{call}.vars")))
+            .unwrap()
+            .trim_end()
+            .to_owned()
     }
 
     /// `rscni ACTION NETWORK NETNS`, with more options behind.

@@ -1,9 +1,11 @@
 //! A plugin for each requirement that does not meet it: one of ours, behind a script of a shell that does one thing wrong.
 
-use std::collections::BTreeSet;
-use std::fmt::Write;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    fmt::Write,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 /// What the scripts have: `$config` is the plugin's stdin, `real` is the plugin, or the next defect where there are several.
 /// A defect that goes on after that has it in parentheses, as the next one may exit.
@@ -152,7 +154,13 @@ const BESIDES: &[(&str, &[&str])] = &[
     ("del-after-failed-add", &["netns-missing"]),
     (
         "check-succeeds",
-        &["add-second-interface", "del-spares-others", "check-silent", "gc-keeps-valid", "gc-spares-other-networks"],
+        &[
+            "add-second-interface",
+            "del-spares-others",
+            "check-silent",
+            "gc-keeps-valid",
+            "gc-spares-other-networks",
+        ],
     ),
     ("check-interface-gone", &["check-after-del"]),
     ("concurrent-add", &[]),
@@ -175,7 +183,8 @@ pub(crate) type Crowd = Vec<&'static Defect>;
 /// own requirement are alone.
 pub(crate) fn crowds(plugin: &str) -> Vec<Crowd> {
     let of_plugin = DEFECTS.iter().filter(|(_, of, _)| *of == plugin);
-    let (alone, others): (Crowd, Crowd) = of_plugin.partition(|(id, ..)| BESIDES.iter().any(|(of, _)| of == id));
+    let (alone, others): (Crowd, Crowd) =
+        of_plugin.partition(|(id, ..)| BESIDES.iter().any(|(of, _)| of == id));
     let count = others.len().div_ceil(CROWD);
     let crowd = |first| others.iter().skip(first).step_by(count).copied().collect();
     alone.into_iter().map(|defect| vec![defect]).chain((0..count).map(crowd)).collect()

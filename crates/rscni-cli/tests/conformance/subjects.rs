@@ -2,9 +2,11 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -29,7 +31,9 @@ pub(crate) fn names(uml: bool) -> BTreeSet<String> {
 /// The plugins for User-Mode Linux that have a master on the host, or those that have none: two programs, which run at the
 /// same time.
 pub(crate) fn uml_names(master: bool) -> BTreeSet<String> {
-    let has_master = |name: &String| case(name)["options"].as_array().unwrap().contains(&"--host-interface".into());
+    let has_master = |name: &String| {
+        case(name)["options"].as_array().unwrap().contains(&"--host-interface".into())
+    };
     names(true).into_iter().filter(|name| has_master(name) == master).collect()
 }
 
@@ -86,7 +90,8 @@ fn failures(output: &Output) -> BTreeSet<String> {
 #[track_caller]
 pub(crate) fn conforms(plugin: &str) {
     let (dir, config) = node(plugin);
-    let output = conformance(plugin, &[dir.path()], &config, &["--format", "json", "--timeout", "10m"]);
+    let output =
+        conformance(plugin, &[dir.path()], &config, &["--format", "json", "--timeout", "10m"]);
     let of_interest = |entry: &Value| entry["verdict"] == "fail" || entry["id"] == "add-in-1.1.0";
     let told: Vec<_> = entries(&output).into_iter().filter(of_interest).collect();
     assert_eq!(failures(&output), BTreeSet::new(), "{told:#?}");

@@ -2,8 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
-use std::path::Path;
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use rscni_linux::{AddressFlags, Bridge, LinkChange, Netns, Veth};
 use rscni_test::{Container, Lab, Namespace, VERSIONS, result_in};
@@ -32,7 +31,9 @@ pub(crate) fn add_address(place: &Namespace, link: &str, address: &str) {
     let mut netlink = place.netlink();
     let index = netlink.link_by_name(link).expect("the link").index;
     let nodad = AddressFlags { nodad: true, ..AddressFlags::default() };
-    netlink.add_address(index, address.parse().expect("an address"), nodad).expect("add an address");
+    netlink
+        .add_address(index, address.parse().expect("an address"), nodad)
+        .expect("add an address");
 }
 
 /// Runs `ip` with these words there. It must succeed.
@@ -46,7 +47,9 @@ pub(crate) fn ip(place: &Namespace, words: &str) {
 #[track_caller]
 pub(crate) fn container(lab: &Lab, name: &str) -> Container {
     let container = lab.container(name);
-    container.run(|| rscni_linux::sysctl::set("net/ipv6/conf/default/dad_transmits", "0")).expect("set it");
+    container
+        .run(|| rscni_linux::sysctl::set("net/ipv6/conf/default/dad_transmits", "0"))
+        .expect("set it");
     container
 }
 
@@ -75,7 +78,8 @@ pub(crate) fn speaks_every_version(lab: &Lab, network: &Network) {
         let mut expected = json!({ "cniVersion": version });
         if ["0.1.0", "0.2.0"].contains(&version) {
             let routes = json!([{ "dst": "192.0.2.0/24" }]);
-            expected["ip4"] = json!({ "ip": "10.1.0.2/24", "gateway": "10.1.0.1", "routes": routes });
+            expected["ip4"] =
+                json!({ "ip": "10.1.0.2/24", "gateway": "10.1.0.1", "routes": routes });
             expected["ip6"] = json!({ "ip": "fd01::2/64", "gateway": "fd01::1" });
         } else {
             let link = a.link();
@@ -91,7 +95,8 @@ pub(crate) fn speaks_every_version(lab: &Lab, network: &Network) {
                 ip
             };
             expected["interfaces"] = json!([interface]);
-            expected["ips"] = json!([ip("4", "10.1.0.2/24", "10.1.0.1"), ip("6", "fd01::2/64", "fd01::1")]);
+            expected["ips"] =
+                json!([ip("4", "10.1.0.2/24", "10.1.0.1"), ip("6", "fd01::2/64", "fd01::1")]);
             expected["routes"] = json!([{ "dst": "192.0.2.0/24" }]);
         }
         assert_eq!(a.reply.json(), &expected, "{version}");
@@ -174,7 +179,9 @@ pub(crate) fn does_not_mind_the_names_on_the_host(lab: &Lab, network: &Network) 
     lab.host().netlink().add_veth(&Veth::new("eth0", "peer")).expect("a link");
     let before = support::snapshot(lab);
     let a = attach(lab, network, "a");
-    assert!(a.netlink().links().expect("list links").iter().all(|link| !link.name.starts_with("tmp")));
+    assert!(
+        a.netlink().links().expect("list links").iter().all(|link| !link.name.starts_with("tmp"))
+    );
     a.check().success();
     a.del().success();
     lab.remove_namespace(&a);
@@ -187,7 +194,8 @@ pub(crate) fn leaves_nothing_when_it_fails(lab: &Lab, network: &Network) {
     full["ranges"][1][0]["rangeEnd"] = "fd01::2".into();
     let mut unreachable = network.config["ipam"].clone();
     unreachable["routes"] = json!([{ "dst": "192.0.2.0/24", "gw": "203.0.113.1" }]);
-    let other = network.with(&json!({ "name": "full", "type": "bridge", "bridge": "br0", "ipam": full }));
+    let other =
+        network.with(&json!({ "name": "full", "type": "bridge", "bridge": "br0", "ipam": full }));
     let bridge = Network { plugin: lab.plugin("/run/rscni-test/bin/bridge"), ..other };
     bridge.attach(lab, "first");
     let cases = [
@@ -236,7 +244,10 @@ pub(crate) fn notices_what_was_changed(lab: &Lab, network: &Network) {
             },
             "eth0 is missing",
         ),
-        (|_, _| std::fs::remove_file("/var/lib/cni/networks/net/10.1.0.2").expect("remove it"), "10.1.0.2"),
+        (
+            |_, _| std::fs::remove_file("/var/lib/cni/networks/net/10.1.0.2").expect("remove it"),
+            "10.1.0.2",
+        ),
     ];
     assert_noticed(lab, &network.with(&json!({ "mtu": 1400 })), &damages);
 }
@@ -293,13 +304,16 @@ pub(crate) fn tells_whether_it_could_add(lab: &Lab, network: &Network) {
 /// Of two calls for one name at the same time one gets it, and the other one is told.
 pub(crate) fn gives_a_name_once(lab: &Lab, network: &Network) {
     // Each has a network of its own: host-local has only one address for an interface of a container.
-    let networks = ["one", "two", "three", "four"].map(|name| network.with(&json!({ "name": name })));
+    let networks =
+        ["one", "two", "three", "four"].map(|name| network.with(&json!({ "name": name })));
     for round in 0..3 {
         let a = container(lab, &format!("a{round}"));
         let before = support::snapshot(lab);
         let outcomes: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                networks.iter().map(|n| scope.spawn(|| n.plugin.add(&a, "eth0", &n.config))).collect();
+            let threads: Vec<_> = networks
+                .iter()
+                .map(|n| scope.spawn(|| n.plugin.add(&a, "eth0", &n.config)))
+                .collect();
             threads.into_iter().map(|thread| thread.join().expect("an ADD")).collect()
         });
         let (won, lost): (Vec<_>, Vec<_>) =
@@ -326,7 +340,8 @@ pub(crate) fn is_handed_over_from_and_to_the_go_plugin(lab: &Lab, network: &Netw
     ipam["routes"] = json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]);
     let ours = network.with(&json!({ "cniVersion": "1.0.0", "ipam": ipam }));
     let kind = ours.config["type"].as_str().expect("a type");
-    let theirs = Network { plugin: lab.plugin(Path::new(GO).join(kind)).cni_path([GO]), ..ours.clone() };
+    let theirs =
+        Network { plugin: lab.plugin(Path::new(GO).join(kind)).cni_path([GO]), ..ours.clone() };
     let before = support::snapshot(lab);
     for (adds, takes_over) in [(&theirs, &ours), (&ours, &theirs)] {
         let mut a = attach(lab, adds, "a");
@@ -349,13 +364,17 @@ pub(crate) fn tells_its_neighbours(lab: &Lab, network: &Network) {
     // IPv4 otherwise holds on to an entry that was changed within the last second.
     outside.run(|| rscni_linux::sysctl::set("net/ipv4/neigh/lan0/locktime", "0")).expect("set it");
     for address in ["10.1.0.2", "fd01::2"] {
-        ip(&outside, &format!("neigh replace {address} lladdr 02:00:00:00:00:99 dev lan0 nud stale"));
+        ip(
+            &outside,
+            &format!("neigh replace {address} lladdr 02:00:00:00:00:99 dev lan0 nud stale"),
+        );
     }
     let a = attach(lab, network, "a");
     let link = lan_index(&outside);
     rscni_test::eventually("the neighbour learns the hardware address", || {
         let known = outside.netlink().neighbours(link).expect("list neighbours");
-        let is_known = |address| known.iter().any(|n| n.address == address && n.mac == a.link().mac);
+        let is_known =
+            |address| known.iter().any(|n| n.address == address && n.mac == a.link().mac);
         [a.v4(), a.v6()].into_iter().all(is_known).then_some(())
     });
     assert_eq!(a.sysctl("net/ipv4/conf/eth0/arp_notify"), "1");
@@ -380,7 +399,8 @@ fn lan_index(outside: &Container) -> u32 {
 #[track_caller]
 pub(crate) fn assert_talk_and_go(lab: &Lab, networks: [&Network; 2], families: &[bool]) {
     let before = support::snapshot(lab);
-    let [a, b] = [("a", networks[0]), ("b", networks[1])].map(|(name, network)| attach(lab, network, name));
+    let [a, b] =
+        [("a", networks[0]), ("b", networks[1])].map(|(name, network)| attach(lab, network, name));
     for v4 in families {
         support::assert_talk(lab, &a, &b, *v4);
     }

@@ -3,13 +3,15 @@
 //! firewalld itself is Python with many libraries; what the plugin asks of it are three methods of its zones. The
 //! stand-in speaks D-Bus on its own account, and in the other byte order, so that it does not share the plugin's errors.
 
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Read, Write},
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
+};
 
 use rscni_test::Lab;
 
@@ -79,7 +81,8 @@ pub(crate) struct FakeFirewalld {
 impl FakeFirewalld {
     pub(crate) fn start(bus: &Bus) -> Self {
         let mut stream = UnixStream::connect(&bus.socket).unwrap();
-        let uid = effective_uid().bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
+        let uid =
+            effective_uid().bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
         stream.write_all(format!("\0AUTH EXTERNAL {uid}\r\nBEGIN\r\n").as_bytes()).unwrap();
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n") {
@@ -162,7 +165,9 @@ fn answer_to(call: &Received, serial: u32, sources: &Sources) -> Vec<u8> {
         _ if !ZONES.contains(&zone.as_str()) => Err(format!("INVALID_ZONE: {zone}")),
         "querySource" => Ok(("b", u32::from(is_in.as_ref() == Some(&zone)).to_be_bytes().to_vec())),
         "addSource" => match is_in {
-            Some(other) if other == zone => Err(format!("ZONE_ALREADY_SET: '{source}' already bound to '{zone}'")),
+            Some(other) if other == zone => {
+                Err(format!("ZONE_ALREADY_SET: '{source}' already bound to '{zone}'"))
+            }
             Some(other) => Err(format!("ZONE_CONFLICT: '{source}' already bound to '{other}'")),
             None => {
                 sources.insert(source, zone.clone());
@@ -211,7 +216,13 @@ fn message(kind: u8, serial: u32, fields: &[Vec<u8>], signature: &str, body: &[u
         header.extend(field);
     }
     let number = |number: usize| u32::try_from(number).unwrap().to_be_bytes();
-    let start = [&[b'B', kind, 0, 1][..], &number(body.len()), &serial.to_be_bytes(), &number(header.len())].concat();
+    let start = [
+        &[b'B', kind, 0, 1][..],
+        &number(body.len()),
+        &serial.to_be_bytes(),
+        &number(header.len()),
+    ]
+    .concat();
     header.resize(header.len().next_multiple_of(8), 0);
     [&start[..], &header, body].concat()
 }
@@ -248,11 +259,13 @@ impl Received {
             let (code, kind) = (rest[at], rest[at + 2]);
             at += 4;
             if kind == b'u' {
-                received.reply_serial = Some(number(&rest[at..])).filter(|_| code == 5).or(received.reply_serial);
+                received.reply_serial =
+                    Some(number(&rest[at..])).filter(|_| code == 5).or(received.reply_serial);
                 at += 4;
                 continue;
             }
-            let length = if kind == b'g' { rest[at] as usize } else { number(&rest[at..]) as usize };
+            let length =
+                if kind == b'g' { rest[at] as usize } else { number(&rest[at..]) as usize };
             at += if kind == b'g' { 1 } else { 4 };
             let value = String::from_utf8(rest[at..at + length].to_vec()).unwrap();
             at += length + 1;
@@ -270,7 +283,9 @@ impl Received {
             for _ in 0..signature.len() {
                 at = at.next_multiple_of(4);
                 let length = number(&body[at..]) as usize;
-                received.arguments.push(String::from_utf8(body[at + 4..at + 4 + length].to_vec()).unwrap());
+                received
+                    .arguments
+                    .push(String::from_utf8(body[at + 4..at + 4 + length].to_vec()).unwrap());
                 at += 4 + length + 1;
             }
         }

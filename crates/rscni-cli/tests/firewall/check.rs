@@ -10,7 +10,10 @@ use crate::world::{IPTABLES, List, NFTABLES, run};
 #[case::element("delete element inet rscni firewall4 { 10.1.0.2 }", "10.1.0.2")]
 #[case::element_of_ipv6("delete element inet rscni firewall6 { fd01::2 }", "fd01::2")]
 #[case::bridge("delete element inet rscni firewall-bridges { br1 }", "br1")]
-#[case::same_bridge("delete element inet rscni firewall-same-bridge { br1 . br1 }", "firewall-same-bridge")]
+#[case::same_bridge(
+    "delete element inet rscni firewall-same-bridge { br1 . br1 }",
+    "firewall-same-bridge"
+)]
 #[case::isolated("delete element inet rscni firewall-isolated { br1 . br1 }", "firewall-isolated")]
 #[case::ports("flush set bridge rscni firewall-isolated", "port veth")]
 #[case::rules_for_ports("flush chain bridge rscni forward", "bridge rscni forward")]
@@ -122,7 +125,10 @@ fn each_rule_of_iptables_is_missed(#[values("iptables", "ip6tables")] program: &
             a.check().success();
             let (chain, _) = rule.split_once(' ').unwrap();
             let lines = run(program, &format!("-S {chain}"));
-            let number = lines.lines().filter(|line| line.starts_with("-A")).position(|l| without_comment(l) == rule);
+            let number = lines
+                .lines()
+                .filter(|line| line.starts_with("-A"))
+                .position(|l| without_comment(l) == rule);
             let number = number.unwrap_or_else(|| panic!("{rule}\n{lines}")) + 1;
             run(program, &format!("-D {chain} {number}"));
             a.check_misses(&format!("{program}: the rule `-A {rule}` is missing"));

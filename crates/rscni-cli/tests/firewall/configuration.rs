@@ -4,8 +4,10 @@ use rscni_linux::Veth;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::support::{self, Network};
-use crate::world::{IPTABLES, List, NFTABLES, run};
+use crate::{
+    support::{self, Network},
+    world::{IPTABLES, List, NFTABLES, run},
+};
 
 const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
@@ -53,7 +55,8 @@ fn without_a_result_there_is_nothing_to_let_through() {
 fn a_result_without_addresses_needs_no_rules() {
     rscni_test::run(|lab| {
         let mut list = List::new(lab, 1, &json!({}));
-        list.bridge = list.bridge.with(&json!({ "ipam": null, "isDefaultGateway": null, "isGateway": null }));
+        list.bridge =
+            list.bridge.with(&json!({ "ipam": null, "isDefaultGateway": null, "isGateway": null }));
         let before = lab.snapshot();
         let a = list.attach(lab, "a");
         a.check().success();
@@ -72,7 +75,8 @@ fn an_address_may_be_listed_twice(#[values(NFTABLES, IPTABLES)] backend: &str) {
         let firewall = Network::new(lab, "firewall", &json!({ "backend": backend }));
         let a = lab.container("a");
         let ips = json!([{ "address": "10.1.0.2/24" }, { "address": "10.1.0.2/16" }, { "address": "fd01::2/64" }]);
-        let config = firewall.with(&json!({ "prevResult": { "cniVersion": "1.1.0", "ips": ips } })).config;
+        let config =
+            firewall.with(&json!({ "prevResult": { "cniVersion": "1.1.0", "ips": ips } })).config;
         let reply = firewall.plugin.add(&a, "eth0", &config).success();
         assert_eq!(reply["ips"], ips);
         firewall.plugin.check(&a, "eth0", &config).success();
@@ -110,9 +114,13 @@ fn a_policy_needs_a_bridge(#[values("same-bridge", "isolated")] policy: &str) {
         // As ptp makes one: it is one container's, and what belongs to a bridge stays.
         lab.host().netlink().add_link(&Veth::new("veth1", "veth2")).unwrap();
         let inner = json!({ "name": "eth0", "sandbox": a.path() });
-        for interfaces in [json!([]), json!([inner]), json!([{ "name": "" }]), json!([{ "name": "veth1" }, inner])] {
-            let result =
-                json!({ "cniVersion": "1.1.0", "interfaces": interfaces, "ips": [{ "address": "10.1.0.2/24" }] });
+        for interfaces in [
+            json!([]),
+            json!([inner]),
+            json!([{ "name": "" }]),
+            json!([{ "name": "veth1" }, inner]),
+        ] {
+            let result = json!({ "cniVersion": "1.1.0", "interfaces": interfaces, "ips": [{ "address": "10.1.0.2/24" }] });
             let config = firewall.with(&json!({ "prevResult": result })).config;
             let before = lab.snapshot();
             firewall.plugin.add(&a, "eth0", &config).error(7).mentions("bridge");

@@ -4,9 +4,11 @@ use rscni_test::Lab;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::bus::{Bus, FakeFirewalld};
-use crate::support;
-use crate::world::{ENDS, List, assert_does_not_reach, assert_nothing_left, end, run};
+use crate::{
+    bus::{Bus, FakeFirewalld},
+    support,
+    world::{ENDS, List, assert_does_not_reach, assert_nothing_left, end, run},
+};
 
 /// A list whose firewall plugin finds this bus.
 fn list(lab: &Lab, bus: &Bus, number: u8, keys: &Value) -> List {
@@ -156,7 +158,12 @@ fn without_firewalld_it_is_not_chosen_and_del_still_works() {
         assert!(run("nft", "list set inet rscni firewall4").contains(&c.v4().to_string()));
         let bridge = configured.bridge.attach(lab, "d");
         configured.firewall.call_after(&bridge).error(5).mentions("firewalld");
-        configured.firewall.plugin.status(&configured.firewall.config).error(50).mentions("firewalld");
+        configured
+            .firewall
+            .plugin
+            .status(&configured.firewall.config)
+            .error(50)
+            .mentions("firewalld");
         drop(bus);
         configured.firewall.call_after(&bridge).error(5).mentions("D-Bus");
         configured.firewall.plugin.del(&bridge, "eth0", &configured.firewall.config).success();
@@ -183,7 +190,9 @@ fn policies_are_kept_with_firewalld_too(#[case] existing: &str) {
         assert_does_not_reach(&c, &a);
         a.check().success();
         c.check().success();
-        let by_iptables = crate::world::iptables_rules().iter().any(|rule| rule.contains("CNI-ISOLATION-STAGE-2"));
+        let by_iptables = crate::world::iptables_rules()
+            .iter()
+            .any(|rule| rule.contains("CNI-ISOLATION-STAGE-2"));
         assert_eq!(by_iptables, existing == "iptables");
     });
 }
@@ -195,7 +204,8 @@ fn a_policy_that_is_older_than_those_in_iptables_counts() {
         let _firewalld = FakeFirewalld::start(&bus);
         let keys = json!({ "ingressPolicy": "same-bridge" });
         let a = list(lab, &bus, 1, &keys).attach(lab, "a");
-        let iptables = list(lab, &bus, 2, &json!({ "backend": "iptables", "ingressPolicy": "same-bridge" }));
+        let iptables =
+            list(lab, &bus, 2, &json!({ "backend": "iptables", "ingressPolicy": "same-bridge" }));
         iptables.attach(lab, "c").check().success();
         a.check().success();
         run("nft", "delete element inet rscni firewall-bridges { br1 }");
@@ -213,7 +223,9 @@ fn a_bus_that_does_not_speak_is_no_bus() {
         one.firewall.plugin = one.firewall.plugin.env("DBUS_SYSTEM_BUS_ADDRESS", &address);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                for answer in ["REJECTED ANONYMOUS\r\n", "OK 1234\r\nnonsense that is no message at all", ""] {
+                for answer in
+                    ["REJECTED ANONYMOUS\r\n", "OK 1234\r\nnonsense that is no message at all", ""]
+                {
                     let (mut stream, _) = listener.accept().unwrap();
                     let _ = std::io::Write::write_all(&mut stream, answer.as_bytes());
                     let _ = std::io::Read::read(&mut stream, &mut [0; 512]);

@@ -6,8 +6,12 @@ use rscni_test::{Lab, Plugin};
 use rstest::rstest;
 use serde_json::json;
 
-use crate::support::{self, Network};
-use crate::world::{ENDS, IPTABLES, List, assert_does_not_reach, assert_nothing_left, assert_reaches, end, run};
+use crate::{
+    support::{self, Network},
+    world::{
+        ENDS, IPTABLES, List, assert_does_not_reach, assert_nothing_left, assert_reaches, end, run,
+    },
+};
 
 /// Debian's.
 const GO: &str = "/usr/lib/cni";
@@ -25,7 +29,10 @@ fn list(lab: &Lab, number: u8) -> List {
 }
 
 fn with_go(lab: &Lab, list: &List) -> List {
-    List { bridge: list.bridge.clone(), firewall: Network { plugin: go(lab), ..list.firewall.clone() } }
+    List {
+        bridge: list.bridge.clone(),
+        firewall: Network { plugin: go(lab), ..list.firewall.clone() },
+    }
 }
 
 #[test]
@@ -50,11 +57,15 @@ fn the_rules_are_those_of_the_go_plugin() {
         assert!(ours[0].contains("10.1.0.2/32"), "{}", ours[0]);
         // The order of chains is by time.
         let sorted = |text: &str| {
-            let mut chains: Vec<String> = text.lines().filter(|l| l.starts_with("-N")).map(str::to_owned).collect();
+            let mut chains: Vec<String> =
+                text.lines().filter(|l| l.starts_with("-N")).map(str::to_owned).collect();
             chains.sort();
             chains.extend(text.lines().filter(|line| line.starts_with("-A")).map(str::to_owned));
             // What the comments name has become more since Debian's version.
-            chains.iter().map(|line| line.replace("same-bridge|isolated", "same-bridge")).collect::<Vec<_>>()
+            chains
+                .iter()
+                .map(|line| line.replace("same-bridge|isolated", "same-bridge"))
+                .collect::<Vec<_>>()
         };
         for (theirs, ours) in theirs.iter().zip(ours) {
             assert_eq!(sorted(theirs), sorted(ours));
@@ -63,7 +74,9 @@ fn the_rules_are_those_of_the_go_plugin() {
 }
 
 #[rstest]
-fn what_the_go_plugin_added_is_checked_and_removed(#[values("with_result", "without_result", "netns_gone")] how: &str) {
+fn what_the_go_plugin_added_is_checked_and_removed(
+    #[values("with_result", "without_result", "netns_gone")] how: &str,
+) {
     rscni_test::run(|lab| {
         let ours = list(lab, 1);
         let mut a = with_go(lab, &ours).attach(lab, "a");
@@ -84,7 +97,10 @@ fn what_was_added_here_is_checked_and_removed_by_the_go_plugin() {
         theirs.check(&a, "eth0", &a.config()).success();
         theirs.del(&a, "eth0", &a.config()).success();
         let rules = crate::world::iptables_rules();
-        assert!(!rules.iter().any(|rule| rule.contains("10.1.0.2/") || rule.contains("fd01::2/")), "{rules:#?}");
+        assert!(
+            !rules.iter().any(|rule| rule.contains("10.1.0.2/") || rule.contains("fd01::2/")),
+            "{rules:#?}"
+        );
         // The note of whose the addresses were goes with the next that has them, or with GC.
         ours.firewall.with(&json!({ "cniVersion": "1.1.0" })).gc(&[]).success();
         assert_nothing_left(lab, &a);
@@ -126,7 +142,8 @@ fn the_old_kernel_tables_are_used_where_iptables_uses_them() {
         let mut list = List::new(lab, 1, &json!({ "ingressPolicy": "isolated" }));
         list.firewall.plugin = list.firewall.plugin.env("PATH", with_legacy(lab));
         let d = List::new(lab, 2, &json!({})).bridge.attach(lab, "d");
-        let rules = || ["iptables-legacy", "ip6tables-legacy"].map(|program| run(program, "-S")).concat();
+        let rules =
+            || ["iptables-legacy", "ip6tables-legacy"].map(|program| run(program, "-S")).concat();
         for how in ENDS {
             let (a, b) = (list.attach(lab, how), list.attach(lab, &format!("other_{how}")));
             assert!(!run("iptables-nft", "-S").contains("CNI-FORWARD"));
@@ -155,7 +172,8 @@ fn one_family_that_fails_takes_the_other_back() {
         list.attach(lab, "first").del().success();
         let dir = lab.dir().join("path");
         std::fs::create_dir_all(&dir).unwrap();
-        std::os::unix::fs::symlink("/usr/sbin/iptables-restore", dir.join("iptables-restore")).unwrap();
+        std::os::unix::fs::symlink("/usr/sbin/iptables-restore", dir.join("iptables-restore"))
+            .unwrap();
         let mut broken = list.firewall.clone();
         broken.plugin = broken.plugin.env("PATH", &dir);
         let bridge = list.bridge.attach(lab, "a");

@@ -3,8 +3,10 @@
 use rstest::rstest;
 use serde_json::json;
 
-use crate::support::Network;
-use crate::world::{IPTABLES, List, NFTABLES, assert_does_not_reach, assert_reaches, run};
+use crate::{
+    support::Network,
+    world::{IPTABLES, List, NFTABLES, assert_does_not_reach, assert_reaches, run},
+};
 
 #[rstest]
 fn bridges_with_a_policy_are_kept_apart(
@@ -39,7 +41,10 @@ fn bridges_with_a_policy_are_kept_apart(
 #[rstest]
 #[case::frames_come_to_the_chains_of_ip("1")]
 #[case::frames_do_not("0")]
-fn isolated_ports_do_not_reach_each_other(#[case] bridge_nf_call: &str, #[values(NFTABLES, IPTABLES)] backend: &str) {
+fn isolated_ports_do_not_reach_each_other(
+    #[case] bridge_nf_call: &str,
+    #[values(NFTABLES, IPTABLES)] backend: &str,
+) {
     rscni_test::run(|lab| {
         for family in ["ip", "ip6"] {
             let file = format!("/proc/sys/net/bridge/bridge-nf-call-{family}tables");
@@ -82,7 +87,8 @@ fn a_host_that_drops_by_default_lets_the_container_through_and_nothing_else(
             drop_by_default(when);
         }
         let a = List::new(lab, 1, &keys).attach(lab, "a");
-        let [d, e] = [(2, "d"), (3, "e")].map(|(n, name)| List::new(lab, n, &json!({})).bridge.attach(lab, name));
+        let [d, e] = [(2, "d"), (3, "e")]
+            .map(|(n, name)| List::new(lab, n, &json!({})).bridge.attach(lab, name));
         if when != "before" {
             drop_by_default(when);
         }
@@ -141,8 +147,10 @@ fn a_bridge_stays_isolated_when_a_weaker_policy_comes() {
         let list = List::new(lab, 1, &keys);
         let a = list.attach(lab, "a");
         let weaker = Network { config: list.firewall.config.clone(), ..list.firewall.clone() };
-        let weaker =
-            List { bridge: list.bridge.clone(), firewall: weaker.with(&json!({ "ingressPolicy": "same-bridge" })) };
+        let weaker = List {
+            bridge: list.bridge.clone(),
+            firewall: weaker.with(&json!({ "ingressPolicy": "same-bridge" })),
+        };
         let b = weaker.attach(lab, "b");
         assert_does_not_reach(&b, &a);
         a.check().success();

@@ -3,8 +3,10 @@
 use rstest::rstest;
 use serde_json::json;
 
-use crate::support;
-use crate::world::{ENDS, IPTABLES, List, NFTABLES, assert_nothing_left, assert_reaches, end, left, run};
+use crate::{
+    support,
+    world::{ENDS, IPTABLES, List, NFTABLES, assert_nothing_left, assert_reaches, end, left, run},
+};
 
 #[rstest]
 fn every_end_removes_everything(
@@ -41,9 +43,16 @@ fn the_second_attachment_leaves_exactly_what_the_first_one_left() {
 fn the_configured_backend_does_not_matter_to_del(#[values(NFTABLES, IPTABLES)] added: &str) {
     rscni_test::run(|lab| {
         let list = List::new(lab, 1, &json!({ "backend": added }));
-        for (name, other) in [("a", NFTABLES), ("b", IPTABLES), ("c", ""), ("d", "firewalld"), ("e", "no such thing")] {
+        for (name, other) in [
+            ("a", NFTABLES),
+            ("b", IPTABLES),
+            ("c", ""),
+            ("d", "firewalld"),
+            ("e", "no such thing"),
+        ] {
             let mut a = list.attach(lab, name).firewall;
-            a.network = a.network.with(&json!({ "backend": other, "ingressPolicy": "no such thing" }));
+            a.network =
+                a.network.with(&json!({ "backend": other, "ingressPolicy": "no such thing" }));
             a.del().success();
             assert_nothing_left(lab, &a);
         }
@@ -55,7 +64,8 @@ fn gc_spares_what_is_valid_and_other_networks(#[values(NFTABLES, IPTABLES)] back
     rscni_test::run(|lab| {
         let keys = json!({ "backend": backend, "ingressPolicy": "isolated" });
         let [one, two] = [1, 2].map(|number| List::new(lab, number, &keys));
-        let (stale, valid, other) = (one.attach(lab, "stale"), one.attach(lab, "valid"), two.attach(lab, "other"));
+        let (stale, valid, other) =
+            (one.attach(lab, "stale"), one.attach(lab, "valid"), two.attach(lab, "other"));
         lab.remove_namespace(&stale);
         one.firewall.gc(&[&valid]).success();
         assert_nothing_left(lab, &stale);
@@ -118,10 +128,16 @@ fn an_add_that_nftables_refuses_leaves_nothing() {
 fn many_at_once_make_the_shared_chains_once() {
     rscni_test::run(|lab| {
         for backend in [NFTABLES, IPTABLES] {
-            let list = List::new(lab, 1, &json!({ "backend": backend, "ingressPolicy": "same-bridge" }));
-            let bridges: Vec<_> = (0..6).map(|number| list.bridge.attach(lab, &format!("{backend}{number}"))).collect();
+            let list =
+                List::new(lab, 1, &json!({ "backend": backend, "ingressPolicy": "same-bridge" }));
+            let bridges: Vec<_> = (0..6)
+                .map(|number| list.bridge.attach(lab, &format!("{backend}{number}")))
+                .collect();
             let attached: Vec<_> = std::thread::scope(|scope| {
-                let calls: Vec<_> = bridges.iter().map(|bridge| scope.spawn(|| list.firewall.after(bridge))).collect();
+                let calls: Vec<_> = bridges
+                    .iter()
+                    .map(|bridge| scope.spawn(|| list.firewall.after(bridge)))
+                    .collect();
                 calls.into_iter().map(|call| call.join().unwrap()).collect()
             });
             for a in &attached {

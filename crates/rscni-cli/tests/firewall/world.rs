@@ -1,9 +1,6 @@
 //! What the tests of the firewall share.
 
-use std::net::IpAddr;
-use std::ops::Deref;
-use std::process::Command;
-use std::time::Duration;
+use std::{net::IpAddr, ops::Deref, process::Command, time::Duration};
 
 use rscni_test::{Lab, Namespace, Outcome};
 use serde_json::{Value, json};
@@ -55,7 +52,11 @@ impl Deref for Member {
 #[track_caller]
 pub(crate) fn run(program: &str, arguments: &str) -> String {
     let output = Command::new(program).args(arguments.split_whitespace()).output().expect(program);
-    assert!(output.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{program} {arguments}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).expect("text")
 }
 
@@ -91,12 +92,17 @@ pub(crate) fn assert_does_not_reach(from: &Namespace, to: &Attached) {
 /// What is left of an attachment on the host, by its addresses and its container's id.
 pub(crate) fn left(lab: &Lab, of: &Attached) -> Vec<String> {
     let text = lab.snapshot().to_string();
-    let mut left: Vec<String> = text.lines().filter(|line| line.contains(of.id())).map(str::to_owned).collect();
+    let mut left: Vec<String> =
+        text.lines().filter(|line| line.contains(of.id())).map(str::to_owned).collect();
     // The bridge plugin's own is still there.
     left.retain(|line| !line.contains(" link veth") && !line.contains("/var/lib/cni"));
     let rules = iptables_rules();
     let addresses: Vec<IpAddr> = of.reply.ips().iter().map(ipnet::IpNet::addr).collect();
-    left.extend(rules.into_iter().filter(|rule| addresses.iter().any(|ip| rule.contains(&format!(" {ip}/")))));
+    left.extend(
+        rules
+            .into_iter()
+            .filter(|rule| addresses.iter().any(|ip| rule.contains(&format!(" {ip}/")))),
+    );
     left
 }
 
@@ -107,8 +113,14 @@ pub(crate) fn assert_nothing_left(lab: &Lab, of: &Attached) {
 }
 
 /// The ways in which an attachment ends.
-pub(crate) const ENDS: [&str; 6] =
-    ["with_result", "without_result", "without_netns", "netns_gone", "netns_gone_without_result", "gc"];
+pub(crate) const ENDS: [&str; 6] = [
+    "with_result",
+    "without_result",
+    "without_netns",
+    "netns_gone",
+    "netns_gone_without_result",
+    "gc",
+];
 
 /// Ends an attachment in one of them.
 #[track_caller]

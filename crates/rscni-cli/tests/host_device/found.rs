@@ -4,8 +4,7 @@ use rscni_test::Lab;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use super::support;
-use super::{MAC, assert_fails, bare, device, host_link, network, snapshot};
+use super::{MAC, assert_fails, bare, device, host_link, network, snapshot, support};
 
 /// A tree in place of `/sys`, with the interface `dev0` below the device at `path`.
 fn sysfs(lab: &Lab, path: &str, driver: Option<&str>) {
@@ -18,9 +17,11 @@ fn sysfs(lab: &Lab, path: &str, driver: Option<&str>) {
         _ => std::fs::create_dir_all(device.join("net/dev0")).unwrap(),
     }
     if let Some(driver) = driver {
-        std::os::unix::fs::symlink(format!("../../../drivers/{driver}"), name.join("driver")).unwrap();
+        std::os::unix::fs::symlink(format!("../../../drivers/{driver}"), name.join("driver"))
+            .unwrap();
     }
-    let mounted = std::process::Command::new("mount").arg("--bind").arg(&root).arg("/sys").status().unwrap();
+    let mounted =
+        std::process::Command::new("mount").arg("--bind").arg(&root).arg("/sys").status().unwrap();
     assert!(mounted.success());
 }
 
@@ -60,7 +61,11 @@ fn a_device_is_found_in_the_kernel(#[case] keys: Value) {
     "bus/auxiliary/devices/mlx5_core.sf.4",
     None
 )]
-fn a_device_is_found_in_sysfs(#[case] keys: Value, #[case] path: &str, #[case] driver: Option<&str>) {
+fn a_device_is_found_in_sysfs(
+    #[case] keys: Value,
+    #[case] path: &str,
+    #[case] driver: Option<&str>,
+) {
     rscni_test::run(|lab| {
         device(lab);
         support::install(lab);
@@ -97,7 +102,10 @@ fn a_device_that_is_left_to_a_program_stays_and_has_a_result(#[case] keys: Value
             interface["pciID"] = PCI.into();
         }
         assert_eq!(a.reply["interfaces"], json!([interface]));
-        assert_eq!(a.reply["ips"][0], json!({ "interface": 0, "address": "10.1.0.2/24", "gateway": "10.1.0.1" }));
+        assert_eq!(
+            a.reply["ips"][0],
+            json!({ "interface": 0, "address": "10.1.0.2/24", "gateway": "10.1.0.1" })
+        );
         a.check().success();
         a.del().success();
         lab.assert_unchanged_since(&before);
@@ -123,7 +131,11 @@ fn a_device_that_is_left_to_a_program_stays_and_has_a_result(#[case] keys: Value
 #[case::device_id_that_is_not_there(json!({ "device": null, "runtimeConfig": { "deviceID": "x" } }), 5, "deviceID")]
 #[case::loopback(json!({ "device": "lo" }), 5, "lo")]
 #[case::type_of_a_key(json!({ "DPDKMode": "yes" }), 7, "yes")]
-fn what_is_wrong_with_the_device_is_said(#[case] keys: Value, #[case] code: u64, #[case] word: &str) {
+fn what_is_wrong_with_the_device_is_said(
+    #[case] keys: Value,
+    #[case] code: u64,
+    #[case] word: &str,
+) {
     rscni_test::run(|lab| {
         device(lab);
         let network = network(lab, &keys);

@@ -27,13 +27,18 @@ fn device(lab: &Lab) -> Container {
     let net = lab.container("net");
     let netns = Netns::open(net.path()).unwrap();
     let mut host = lab.host().netlink();
-    let veth = Veth { mac: Some(MAC.parse().unwrap()), peer_netns: Some(&netns), ..Veth::new("dev0", "peer") };
+    let veth = Veth {
+        mac: Some(MAC.parse().unwrap()),
+        peer_netns: Some(&netns),
+        ..Veth::new("dev0", "peer")
+    };
     let index = host.add_veth(&veth).unwrap().index;
     let change = LinkChange { mtu: Some(1400), alias: Some("the uplink".into()), ..up(true) };
     host.set_link(index, &change).unwrap();
     let nodad = AddressFlags { nodad: true, ..AddressFlags::default() };
     let plain = AddressFlags { noprefixroute: true, ..nodad };
-    for (address, flags) in [("10.5.0.9/24", nodad), ("10.6.0.9/24", plain), ("fd05::9/64", nodad)] {
+    for (address, flags) in [("10.5.0.9/24", nodad), ("10.6.0.9/24", plain), ("fd05::9/64", nodad)]
+    {
         host.add_address(index, address.parse().unwrap(), flags).unwrap();
     }
     let mut netlink = net.netlink();

@@ -5,8 +5,10 @@ use rscni_test::Container;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use super::support::{self, Network, V4, V6, addresses, change, fixed, host_local, up};
-use super::{MAC, assert_fails, bare, device, host_link, network, snapshot};
+use super::{
+    MAC, assert_fails, bare, device, host_link, network, snapshot,
+    support::{self, Network, V4, V6, addresses, change, fixed, host_local, up},
+};
 
 #[rstest]
 fn a_device_goes_in_talks_and_comes_back_as_it_was(
@@ -53,7 +55,8 @@ fn a_device_that_was_off_comes_back_off() {
         // What the container does with it stays in the container.
         let mut netlink = a.netlink();
         change(&mut netlink, "eth0", &up(false));
-        let other = LinkChange { mtu: Some(1300), mac: "02:00:00:00:00:77".parse().ok(), ..up(true) };
+        let other =
+            LinkChange { mtu: Some(1300), mac: "02:00:00:00:00:77".parse().ok(), ..up(true) };
         change(&mut netlink, "eth0", &other);
         a.del().success();
         lab.assert_unchanged_since(&before.ignoring("/run/rscni-test"));
@@ -67,7 +70,10 @@ fn the_result_has_the_interface_alone() {
         let a = bare(lab).with(&json!({ "dns": { "nameservers": ["10.1.0.1"] } })).attach(lab, "a");
         let interface = json!({ "name": "eth0", "mac": MAC, "mtu": 1400, "sandbox": a.path() });
         let dns = json!({ "nameservers": ["10.1.0.1"] });
-        assert_eq!(*a.reply.json(), json!({ "cniVersion": "1.1.0", "interfaces": [interface], "dns": dns }));
+        assert_eq!(
+            *a.reply.json(),
+            json!({ "cniVersion": "1.1.0", "interfaces": [interface], "dns": dns })
+        );
         assert_eq!(addresses(&a, "eth0"), Vec::<String>::new());
         a.check().success();
         a.del().success();
@@ -80,7 +86,11 @@ fn the_result_has_the_interface_alone() {
 #[case::route(json!({ "ipam": { "type": "static", "addresses": [{ "address": "10.1.0.5/24" }],
     "routes": [{ "dst": "192.0.2.0/24", "gw": "203.0.113.1" }] } }), 5, "203.0.113.1")]
 #[case::no_address(json!({ "ipam": { "type": "static" } }), 7, "no address")]
-fn a_device_is_back_as_it_was_if_the_rest_fails(#[case] keys: Value, #[case] code: u64, #[case] word: &str) {
+fn a_device_is_back_as_it_was_if_the_rest_fails(
+    #[case] keys: Value,
+    #[case] code: u64,
+    #[case] word: &str,
+) {
     rscni_test::run(|lab| {
         device(lab);
         let network = network(lab, &keys);
@@ -141,7 +151,9 @@ fn a_device_stays_in_use_until_its_name_is_free_on_the_host() {
 }
 
 #[rstest]
-fn a_device_is_found_although_the_container_changed_it(#[values("renamed", "alias", "no_alias")] how: &str) {
+fn a_device_is_found_although_the_container_changed_it(
+    #[values("renamed", "alias", "no_alias")] how: &str,
+) {
     rscni_test::run(|lab| {
         device(lab);
         let a = lab.container("a");
@@ -152,7 +164,11 @@ fn a_device_is_found_although_the_container_changed_it(#[values("renamed", "alia
         match how {
             "renamed" => {
                 change(&mut netlink, "net1", &up(false));
-                change(&mut netlink, "net1", &LinkChange { name: Some("mine".into()), ..LinkChange::default() });
+                change(
+                    &mut netlink,
+                    "net1",
+                    &LinkChange { name: Some("mine".into()), ..LinkChange::default() },
+                );
                 a.check_misses("net1");
             }
             "alias" => {
@@ -196,7 +212,11 @@ fn check_misses_what_was_changed() {
             netlink.del_address(a.link().index, address).unwrap();
             a.check_misses(&format!("address {address}"));
             netlink
-                .add_address(a.link().index, address, AddressFlags { nodad: true, ..AddressFlags::default() })
+                .add_address(
+                    a.link().index,
+                    address,
+                    AddressFlags { nodad: true, ..AddressFlags::default() },
+                )
                 .unwrap();
         }
         std::fs::remove_file("/var/lib/cni/networks/net/10.1.0.2").unwrap();
@@ -215,7 +235,12 @@ fn an_interface_that_is_no_device_of_the_host_is_left_alone() {
         network.plugin.del(&other, "eth0", &network.config).success();
         other.check().success();
         let b = lab.container("b");
-        b.netlink().add_bridge(&Bridge { alias: Some("rscni net2 ctr-b eth0".into()), ..Bridge::new("eth0") }).unwrap();
+        b.netlink()
+            .add_bridge(&Bridge {
+                alias: Some("rscni net2 ctr-b eth0".into()),
+                ..Bridge::new("eth0")
+            })
+            .unwrap();
         network.plugin.del(&b, "eth0", &network.config).success();
         assert!(b.netlink().find_link("eth0").unwrap().is_some());
     });
@@ -226,7 +251,8 @@ fn of_two_calls_for_one_device_one_gets_it() {
     rscni_test::run(|lab| {
         device(lab);
         let network = bare(lab);
-        let containers: Vec<Container> = (0..4).map(|number| lab.container(&format!("c{number}"))).collect();
+        let containers: Vec<Container> =
+            (0..4).map(|number| lab.container(&format!("c{number}"))).collect();
         let before = snapshot(lab);
         let codes: Vec<Option<i32>> = std::thread::scope(|scope| {
             let calls: Vec<_> = containers
@@ -258,7 +284,8 @@ fn every_version_goes_in_and_out(
         };
         assert_eq!(a.reply.get("interfaces").unwrap_or(&Value::Null), &interface);
         assert_eq!(a.reply.ips().len(), 2);
-        let (check, gc, status) = (a.check(), network.gc(&[&a]), network.plugin.status(&network.config));
+        let (check, gc, status) =
+            (a.check(), network.gc(&[&a]), network.plugin.status(&network.config));
         if ["0.4.0", "1.0.0", "1.1.0"].contains(&version) {
             check.success();
         } else {

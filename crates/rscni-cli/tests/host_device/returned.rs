@@ -7,13 +7,17 @@ use rscni_test::Lab;
 use rstest::rstest;
 use serde_json::json;
 
-use super::support::{Attached, Network, fixed};
-use super::{bare, device, host_link, network, snapshot};
+use super::{
+    bare, device, host_link, network, snapshot,
+    support::{Attached, Network, fixed},
+};
 
 const GO: &str = "/usr/lib/cni";
 
 #[rstest]
-fn a_virtual_device_goes_with_the_namespace(#[values("with_path", "without_path", "gc")] how: &str) {
+fn a_virtual_device_goes_with_the_namespace(
+    #[values("with_path", "without_path", "gc")] how: &str,
+) {
     rscni_test::run(|lab| {
         device(lab);
         let a = network(lab, &json!({})).attach(lab, "a");
@@ -34,7 +38,8 @@ fn a_virtual_device_goes_with_the_namespace(#[values("with_path", "without_path"
 fn fall_back(lab: &Lab, a: &Attached, name: &str) {
     let host = Netns::open(lab.host().path()).unwrap();
     let index = a.link().index;
-    let change = LinkChange { netns: Some(&host), name: Some(name.into()), ..LinkChange::default() };
+    let change =
+        LinkChange { netns: Some(&host), name: Some(name.into()), ..LinkChange::default() };
     a.netlink().set_link(index, &change).unwrap();
     lab.remove_namespace(a);
 }
@@ -84,7 +89,8 @@ fn a_late_del_spares_the_next_container_at_the_same_path() {
         let old = network.attach(lab, "a");
         fall_back(lab, &old, "dev0");
         let path = lab.container("a");
-        let add = network.plugin.call("ADD").attachment(&path, "eth0").env("CNI_CONTAINERID", "next");
+        let add =
+            network.plugin.call("ADD").attachment(&path, "eth0").env("CNI_CONTAINERID", "next");
         add.config(&network.config).run().success();
         old.del().success();
         old.del_without_netns().success();
@@ -94,11 +100,16 @@ fn a_late_del_spares_the_next_container_at_the_same_path() {
 }
 
 #[rstest]
-fn it_takes_over_from_the_go_plugin_and_hands_back(#[values("with_result", "without_result", "netns_gone")] how: &str) {
+fn it_takes_over_from_the_go_plugin_and_hands_back(
+    #[values("with_result", "without_result", "netns_gone")] how: &str,
+) {
     rscni_test::run(|lab| {
         device(lab);
         let ours = network(lab, &json!({ "cniVersion": "1.0.0" }));
-        let go = Network { plugin: lab.plugin(Path::new(GO).join("host-device")).cni_path([GO]), ..ours.clone() };
+        let go = Network {
+            plugin: lab.plugin(Path::new(GO).join("host-device")).cni_path([GO]),
+            ..ours.clone()
+        };
         let mut a = go.attach(lab, "a");
         a.network = ours.clone();
         a.check().success();

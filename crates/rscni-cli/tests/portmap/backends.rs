@@ -1,15 +1,20 @@
 //! The keys that are about rules: marks, chains of others, conditions.
 
-use std::process::Command;
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use rscni_linux::nft::{BaseChain, Family, Field, Hook, Nft, Rule, Table};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::published::{IPTABLES, NFTABLES, assert_no_ports, bridge, portmap, publish, target, try_publish, web};
-use crate::support::outside::{HOST, OUTSIDE, outside};
-use crate::support::{self, Attached};
+use crate::{
+    published::{
+        IPTABLES, NFTABLES, assert_no_ports, bridge, portmap, publish, target, try_publish, web,
+    },
+    support::{
+        self, Attached,
+        outside::{HOST, OUTSIDE, outside},
+    },
+};
 
 const SHORT: Duration = Duration::from_secs(1);
 
@@ -26,7 +31,11 @@ fn count_marked(mark: u32) -> impl Fn() -> u64 {
     let table = Table::new(Family::Inet, "counted");
     let mut nft = Nft::open().unwrap();
     let mut transaction = nft.transaction();
-    transaction.add_table(&table).add_chain(&table, "marked", Some(&BaseChain::filter(Hook::Forward, 0)));
+    transaction.add_table(&table).add_chain(
+        &table,
+        "marked",
+        Some(&BaseChain::filter(Hook::Forward, 0)),
+    );
     transaction.add_rule(&table, "marked", &Rule::new().masked(Field::Mark, mark, mark).counter());
     transaction.commit().unwrap();
     || {
@@ -86,7 +95,17 @@ fn the_chain_of_somebody_else_marks() {
     rscni_test::run(|lab| {
         for iptables in ["iptables", "ip6tables"] {
             run(&[iptables, "-t", "nat", "-N", "KUBE-MARK-MASQ"]);
-            run(&[iptables, "-t", "nat", "-A", "KUBE-MARK-MASQ", "-j", "MARK", "--set-xmark", "0x4000/0x4000"]);
+            run(&[
+                iptables,
+                "-t",
+                "nat",
+                "-A",
+                "KUBE-MARK-MASQ",
+                "-j",
+                "MARK",
+                "--set-xmark",
+                "0x4000/0x4000",
+            ]);
             run(&[
                 iptables,
                 "-t",
@@ -102,7 +121,13 @@ fn the_chain_of_somebody_else_marks() {
             ]);
         }
         let outside = outside(lab);
-        let a = publish(lab, &bridge(lab), "a", &json!({ "externalSetMarkChain": "KUBE-MARK-MASQ" }), &web());
+        let a = publish(
+            lab,
+            &bridge(lab),
+            "a",
+            &json!({ "externalSetMarkChain": "KUBE-MARK-MASQ" }),
+            &web(),
+        );
         let marked = count_marked(0x4000);
         a.assert_reached(&outside, HOST[0], OUTSIDE[0]);
         assert_eq!(marked(), 0);
@@ -175,7 +200,10 @@ fn conditions_that_nobody_understands_fail_and_leave_nothing(
     rscni_test::run(|lab| {
         let link = bridge(lab).attach(lab, "a");
         // What iptables has for all containers stays, as with the Go plugin.
-        publish(lab, &link.network, "first", &json!({ "backend": IPTABLES }), &web()).ports.del().success();
+        publish(lab, &link.network, "first", &json!({ "backend": IPTABLES }), &web())
+            .ports
+            .del()
+            .success();
         let before = support::snapshot(lab);
         let (_, outcome) = try_publish(lab, &link, &keys, &web());
         outcome.error(code).mentions(word.split(' ').next().unwrap());
@@ -207,11 +235,19 @@ fn the_old_tables_of_the_kernel_do_too() {
             let mappings = json!([{ "hostPort": port, "containerPort": 80 }]);
             let mut portmap = portmap(lab, &network, &json!({ "backend": IPTABLES }), &mappings);
             portmap.plugin = portmap.plugin.env("PATH", &dir);
-            let reply = portmap.plugin.add(&link, "eth0", &link.reply.follow(&portmap.config)).success();
-            Attached { network: portmap, container: link.container.clone(), ifname: "eth0".into(), reply }
+            let reply =
+                portmap.plugin.add(&link, "eth0", &link.reply.follow(&portmap.config)).success();
+            Attached {
+                network: portmap,
+                container: link.container.clone(),
+                ifname: "eth0".into(),
+                reply,
+            }
         };
-        let saved = |pattern: &str| run(&["iptables-legacy-save", "-t", "nat"]).matches(pattern).count();
-        let [a, b, c] = [("a", 8080), ("b", 8081), ("c", 8082)].map(|(name, port)| publish(name, port));
+        let saved =
+            |pattern: &str| run(&["iptables-legacy-save", "-t", "nat"]).matches(pattern).count();
+        let [a, b, c] =
+            [("a", 8080), ("b", 8081), ("c", 8082)].map(|(name, port)| publish(name, port));
         for (attached, port) in [(&a, 8080), (&b, 8081), (&c, 8082)] {
             attached.check().success();
             let server = attached.serve_tcp(80);
@@ -220,7 +256,10 @@ fn the_old_tables_of_the_kernel_do_too() {
                 attached.tcp(format!("{address}:{port}")).assert_by(&server);
             }
         }
-        assert_eq!((saved(":CNI-DN-"), saved(":CNI-HOSTPORT-"), saved("-j CNI-HOSTPORT-DNAT")), (3, 3, 2));
+        assert_eq!(
+            (saved(":CNI-DN-"), saved(":CNI-HOSTPORT-"), saved("-j CNI-HOSTPORT-DNAT")),
+            (3, 3, 2)
+        );
         a.del().success();
         a.check().error(100);
         b.del_without_netns().success();

@@ -3,22 +3,29 @@
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::published::{
-    IPTABLES, NFTABLES, assert_no_ports, at, bridge, mapping, portmap, publish, publish_attached, target, try_publish,
-    web,
+use crate::{
+    published::{
+        IPTABLES, NFTABLES, assert_no_ports, at, bridge, mapping, portmap, publish,
+        publish_attached, target, try_publish, web,
+    },
+    support::{
+        self, Network, fixed,
+        outside::{HOST, OUTSIDE, outside},
+    },
 };
-use crate::support::outside::{HOST, OUTSIDE, outside};
-use crate::support::{self, Network, fixed};
 
 #[rstest]
 fn every_kind_of_del_removes_all(#[values(NFTABLES, IPTABLES)] backend: &str) {
     rscni_test::run(|lab| {
         let network = bridge(lab);
         let keys = json!({ "backend": backend });
-        let ports = |port: u16| json!([mapping(port, "tcp"), mapping(port, "udp"), at("127.0.0.1", port)]);
+        let ports =
+            |port: u16| json!([mapping(port, "tcp"), mapping(port, "udp"), at("127.0.0.1", port)]);
         let names = ["a", "b", "c", "d", "e", "f", "g"];
-        let all: Vec<_> =
-            (1..).zip(names).map(|(port, name)| publish(lab, &network, name, &keys, &ports(port))).collect();
+        let all: Vec<_> = (1..)
+            .zip(names)
+            .map(|(port, name)| publish(lab, &network, name, &keys, &ports(port)))
+            .collect();
         let [a, b, c, d, e, f, g] = &all[..] else { unreachable!() };
         a.ports.del().success();
         b.ports.del_without_result().success();
@@ -28,7 +35,11 @@ fn every_kind_of_del_removes_all(#[values(NFTABLES, IPTABLES)] backend: &str) {
         // The configuration has changed since, or become invalid.
         let del = |published: &crate::published::Published, keys: &Value| {
             let config = published.ports.network.with(keys).config;
-            published.network.plugin.del(published, "eth0", &published.link.reply.follow(&config)).success();
+            published
+                .network
+                .plugin
+                .del(published, "eth0", &published.link.reply.follow(&config))
+                .success();
         };
         del(e, &json!({ "markMasqBit": 7, "snat": false, "backend": null }));
         del(f, &json!({ "markMasqBit": 70 }));
@@ -53,7 +64,12 @@ fn a_del_spares_other_containers_and_networks(#[values(NFTABLES, IPTABLES)] back
         }));
         let a = publish(lab, &one, "a", &keys, &json!([mapping(8081, "tcp")]));
         let b = publish(lab, &one, "b", &keys, &web());
-        let a_again = publish_attached(lab, two.attach_as(&a.link, "eth1"), &keys, &json!([mapping(8082, "tcp")]));
+        let a_again = publish_attached(
+            lab,
+            two.attach_as(&a.link, "eth1"),
+            &keys,
+            &json!([mapping(8082, "tcp")]),
+        );
         a.ports.del().success();
         a.ports.del_without_result().success();
         b.check().success();
@@ -72,8 +88,8 @@ fn gc_removes_what_is_stale_and_of_this_network(#[values(NFTABLES, IPTABLES)] ba
             "name": "net2", "bridge": "br1", "ipam": support::host_local(&["10.2.0.0/24", "fd02::/64"]),
         }));
         let keys = json!({ "backend": backend });
-        let [stale, valid] =
-            [("stale", 1), ("valid", 2)].map(|(n, p)| publish(lab, &network, n, &keys, &json!([mapping(p, "tcp")])));
+        let [stale, valid] = [("stale", 1), ("valid", 2)]
+            .map(|(n, p)| publish(lab, &network, n, &keys, &json!([mapping(p, "tcp")])));
         let foreign = publish(lab, &other, "foreign", &keys, &json!([mapping(3, "tcp")]));
         valid.network.gc(&[&valid]).success();
         stale.check().error(100);
@@ -84,7 +100,12 @@ fn gc_removes_what_is_stale_and_of_this_network(#[values(NFTABLES, IPTABLES)] ba
         foreign.check().success();
         foreign.network.gc(&[]).success();
         assert_no_ports(lab);
-        valid.network.plugin.gc(&valid.network.config).error(7).mentions("cni.dev/valid-attachments");
+        valid
+            .network
+            .plugin
+            .gc(&valid.network.config)
+            .error(7)
+            .mentions("cni.dev/valid-attachments");
     });
 }
 
@@ -96,7 +117,8 @@ fn a_port_that_another_container_has_is_refused() {
         let b = bridge(lab).attach(lab, "b");
         let before = support::snapshot(lab);
         // Its other mappings are not made either.
-        let (network, refused) = try_publish(lab, &b, &json!({}), &json!([mapping(1, "tcp"), mapping(8080, "udp")]));
+        let (network, refused) =
+            try_publish(lab, &b, &json!({}), &json!([mapping(1, "tcp"), mapping(8080, "udp")]));
         let refused = refused.error(11);
         for word in ["host port 8080/udp", "\"net ctr-a eth0\"", "10.1.0.2", "DEL"] {
             refused.mentions(word);
@@ -123,7 +145,8 @@ fn a_port_of_a_container_whose_address_was_given_to_another_goes_over() {
         let network = bridge(lab).with(&json!({ "ipam": ipam }));
         // Nobody called DEL for it.
         let keys = json!({ "markMasqBit": 3 });
-        let old = publish(lab, &network, "old", &keys, &json!([mapping(8080, "tcp"), mapping(1, "tcp")]));
+        let old =
+            publish(lab, &network, "old", &keys, &json!([mapping(8080, "tcp"), mapping(1, "tcp")]));
         lab.remove_namespace(&old);
         let new = publish(lab, &network, "new", &json!({}), &web());
         new.assert_reached(&outside, HOST[0], OUTSIDE[0]);
@@ -145,8 +168,9 @@ fn a_rest_of_a_port_is_in_nobodys_way() {
         let network = bridge(lab);
         let a = publish(lab, &network, "a", &json!({}), &web());
         // The port itself is gone, the note of whom to masquerade is not.
-        let status =
-            std::process::Command::new("nft").args(["flush", "map", "inet", "rscni", "hostport4_any"]).status();
+        let status = std::process::Command::new("nft")
+            .args(["flush", "map", "inet", "rscni", "hostport4_any"])
+            .status();
         assert!(status.unwrap().success());
         let b = publish(lab, &network, "b", &json!({}), &json!([at("0.0.0.0", 8080)]));
         b.check().success();
@@ -158,11 +182,19 @@ fn a_rest_of_a_port_is_in_nobodys_way() {
 }
 
 #[rstest]
-fn an_add_replaces_what_an_earlier_one_of_the_attachment_left(#[values(NFTABLES, IPTABLES)] backend: &str) {
+fn an_add_replaces_what_an_earlier_one_of_the_attachment_left(
+    #[values(NFTABLES, IPTABLES)] backend: &str,
+) {
     rscni_test::run(|lab| {
         let outside = outside(lab);
         let keys = json!({ "backend": backend });
-        let a = publish(lab, &bridge(lab), "a", &keys, &json!([mapping(8080, "tcp"), mapping(1, "tcp")]));
+        let a = publish(
+            lab,
+            &bridge(lab),
+            "a",
+            &keys,
+            &json!([mapping(8080, "tcp"), mapping(1, "tcp")]),
+        );
         let again = publish_attached(lab, a.link, &keys, &web());
         again.assert_reached(&outside, HOST[0], OUTSIDE[0]);
         again.check().success();
@@ -253,7 +285,10 @@ fn a_bad_configuration_changes_nothing(#[case] keys: Value, #[case] word: &str) 
 /// Has writing to a file fail, for whoever tries.
 fn read_only(path: &str) {
     for flags in [&["--bind", path, path][..], &["-o", "remount,bind,ro", path]] {
-        assert!(std::process::Command::new("mount").args(flags).status().unwrap().success(), "mount {flags:?}");
+        assert!(
+            std::process::Command::new("mount").args(flags).status().unwrap().success(),
+            "mount {flags:?}"
+        );
     }
 }
 
@@ -304,9 +339,12 @@ fn iptables_works_for_one_family_only_or_not_at_all() {
         let dir = lab.dir().join("path");
         std::fs::create_dir_all(&dir).unwrap();
         let before = support::snapshot(lab);
-        for (there, missing) in [(None, "iptables-restore"), (Some("iptables-restore"), "ip6tables-restore")] {
+        for (there, missing) in
+            [(None, "iptables-restore"), (Some("iptables-restore"), "ip6tables-restore")]
+        {
             if let Some(program) = there {
-                std::os::unix::fs::symlink(format!("/usr/sbin/{program}"), dir.join(program)).unwrap();
+                std::os::unix::fs::symlink(format!("/usr/sbin/{program}"), dir.join(program))
+                    .unwrap();
             }
             let mut portmap = portmap(lab, &network, &keys, &web());
             portmap.plugin = portmap.plugin.env("PATH", &dir);
@@ -314,7 +352,9 @@ fn iptables_works_for_one_family_only_or_not_at_all() {
             portmap.plugin.add(&link, "eth0", &config).error(5).mentions(missing);
             lab.assert_unchanged_since(&before);
             match there {
-                None => drop(portmap.plugin.status(&portmap.config).error(50).mentions("iptables-restore")),
+                None => drop(
+                    portmap.plugin.status(&portmap.config).error(50).mentions("iptables-restore"),
+                ),
                 Some(_) => drop(portmap.plugin.status(&portmap.config).success()),
             }
             portmap.plugin.del(&link, "eth0", &config).success();
@@ -326,15 +366,19 @@ fn iptables_works_for_one_family_only_or_not_at_all() {
 fn containers_are_published_at_the_same_time() {
     rscni_test::run(|lab| {
         for backend in [NFTABLES, IPTABLES] {
-            let network = Network::bridge(lab, &[support::V4], &json!({ "isDefaultGateway": true }));
-            let links: Vec<_> = (0..6).map(|i| network.attach(lab, &format!("{backend}{i}"))).collect();
+            let network =
+                Network::bridge(lab, &[support::V4], &json!({ "isDefaultGateway": true }));
+            let links: Vec<_> =
+                (0..6).map(|i| network.attach(lab, &format!("{backend}{i}"))).collect();
             let keys = json!({ "backend": backend });
             let all: Vec<_> = std::thread::scope(|scope| {
                 let threads: Vec<_> = (1..)
                     .zip(links)
                     .map(|(port, link)| {
                         let keys = &keys;
-                        scope.spawn(move || publish_attached(lab, link, keys, &json!([mapping(port, "tcp")])))
+                        scope.spawn(move || {
+                            publish_attached(lab, link, keys, &json!([mapping(port, "tcp")]))
+                        })
                     })
                     .collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).collect()

@@ -11,7 +11,8 @@ use crate::published::{bridge, mapping, portmap, publish, web};
 fn traced(lab: &Lab, calls: &str) -> (Plugin, std::path::PathBuf) {
     let (log, script) = (lab.dir().join("strace"), lab.dir().join("portmap"));
     let program = "/run/rscni-test/bin/portmap";
-    let text = format!("#!/bin/sh\nexec strace -f -qq -e trace={calls} -o {} {program}\n", log.display());
+    let text =
+        format!("#!/bin/sh\nexec strace -f -qq -e trace={calls} -o {} {program}\n", log.display());
     std::fs::write(&script, text).unwrap();
     std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
     (lab.plugin(script), log)
@@ -32,7 +33,10 @@ fn without_ports_nothing_is_touched_and_no_socket_opened() {
             plugin.del(&link, "eth0", &config).success();
             let calls = std::fs::read_to_string(&log).unwrap();
             // strace begins with the program itself.
-            assert!(calls.lines().all(|line| line.contains("execve(\"/run/rscni-test/bin/portmap\"")), "{calls}");
+            assert!(
+                calls.lines().all(|line| line.contains("execve(\"/run/rscni-test/bin/portmap\"")),
+                "{calls}"
+            );
         }
         lab.assert_unchanged_since(&before);
     });

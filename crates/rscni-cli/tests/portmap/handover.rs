@@ -7,9 +7,13 @@ use rscni_test::Lab;
 use rstest::rstest;
 use serde_json::json;
 
-use crate::published::{IPTABLES, Published, assert_no_ports, at, bridge, mapping, portmap, publish, publish_attached};
-use crate::support::outside::HOST;
-use crate::support::{Attached, Network};
+use crate::{
+    published::{
+        IPTABLES, Published, assert_no_ports, at, bridge, mapping, portmap, publish,
+        publish_attached,
+    },
+    support::{Attached, Network, outside::HOST},
+};
 
 const GO: &str = "/usr/lib/cni/portmap";
 
@@ -31,7 +35,8 @@ fn published_by_go(lab: &Lab, name: &str) -> Published {
     let ours = portmap(lab, &link.network, &json!({}), &mappings());
     let theirs = lab.plugin(GO);
     let reply = theirs.add(&link, "eth0", &link.reply.follow(&ours.config)).success();
-    let ports = Attached { network: ours, container: link.container.clone(), ifname: "eth0".into(), reply };
+    let ports =
+        Attached { network: ours, container: link.container.clone(), ifname: "eth0".into(), reply };
     Published { link, ports }
 }
 
@@ -58,7 +63,9 @@ fn what_the_go_plugin_added_is_checked_and_deleted(
         .success();
         assert_no_ports(lab);
         let left = lab.snapshot().to_string();
-        let of_container = |line: &&str| line.contains("ctr-a") && (line.contains("nft rule") || line.contains("dnat"));
+        let of_container = |line: &&str| {
+            line.contains("ctr-a") && (line.contains("nft rule") || line.contains("dnat"))
+        };
         assert_eq!(left.lines().find(of_container), None);
     });
 }
@@ -66,10 +73,21 @@ fn what_the_go_plugin_added_is_checked_and_deleted(
 #[test]
 fn what_was_added_here_is_deleted_by_the_go_plugin() {
     rscni_test::run(|lab| {
-        for keys in [json!({}), json!({ "masqAll": true }), json!({ "snat": false }), json!({ "markMasqBit": 9 })] {
+        for keys in [
+            json!({}),
+            json!({ "masqAll": true }),
+            json!({ "snat": false }),
+            json!({ "markMasqBit": 9 }),
+        ] {
             let mut keys = keys;
             keys["backend"] = IPTABLES.into();
-            let a = publish(lab, &network(lab), &format!("a{}", keys.to_string().len()), &keys, &mappings());
+            let a = publish(
+                lab,
+                &network(lab),
+                &format!("a{}", keys.to_string().len()),
+                &keys,
+                &mappings(),
+            );
             // Its CHECK is of no use here: that release misses rules of IPv4 among those of IPv6, its own too.
             lab.plugin(GO).del(&a, "eth0", &a.config()).success();
             assert_no_ports(lab);
@@ -84,7 +102,8 @@ fn both_share_the_chains_that_are_for_all() {
         let saved = |program: &str| {
             let output = Command::new(program).args(["-t", "nat"]).output().unwrap();
             let text = String::from_utf8(output.stdout).unwrap();
-            let is_shared = |line: &&str| line.contains("CNI-HOSTPORT") && !line.contains("CNI-DN-");
+            let is_shared =
+                |line: &&str| line.contains("CNI-HOSTPORT") && !line.contains("CNI-DN-");
             text.lines().filter(is_shared).map(str::to_owned).collect::<Vec<_>>()
         };
         let keys = json!({ "backend": IPTABLES });
@@ -122,7 +141,8 @@ fn add_go_rules(id: &str, v4: &str, v6: &str) {
         )
     };
     let rules = masquerade("ip", v4, v4) + &masquerade("ip", "127.0.0.1", v4);
-    let tables = table("ip", v4, &rules) + &table("ip6", &format!("[{v6}]"), &masquerade("ip6", v6, v6));
+    let tables =
+        table("ip", v4, &rules) + &table("ip6", &format!("[{v6}]"), &masquerade("ip6", v6, v6));
     let output = Command::new("nft").arg(tables).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
@@ -150,8 +170,10 @@ fn what_the_go_plugin_made_with_nftables_is_checked_and_deleted() {
         });
         rscni_linux::sysctl::set("net/ipv4/conf/br0/route_localnet", "1").unwrap();
         let rules = || {
-            let text =
-                String::from_utf8(Command::new("nft").args(["list", "ruleset"]).output().unwrap().stdout).unwrap();
+            let text = String::from_utf8(
+                Command::new("nft").args(["list", "ruleset"]).output().unwrap().stdout,
+            )
+            .unwrap();
             ["ctr-a", "ctr-b"].map(|id| text.matches(&format!("\"{id}\"")).count())
         };
         assert_eq!(rules(), [5, 5]);

@@ -6,9 +6,13 @@ use rscni_linux::nft::{Family, Nft, Table};
 use rstest::rstest;
 use serde_json::json;
 
-use crate::published::{IPTABLES, NFTABLES, at, bridge, mapping, publish, target, web};
-use crate::support::outside::{HOST, OUTSIDE, outside};
-use crate::support::{self, Network, V4, V6};
+use crate::{
+    published::{IPTABLES, NFTABLES, at, bridge, mapping, publish, target, web},
+    support::{
+        self, Network, V4, V6,
+        outside::{HOST, OUTSIDE, outside},
+    },
+};
 
 /// Long enough for an answer that should not come.
 const SHORT: Duration = Duration::from_secs(1);
@@ -22,8 +26,7 @@ fn a_port_of_the_host_is_reached_from_everywhere(#[values(NFTABLES, IPTABLES)] b
         let outside = outside(lab);
         let network = bridge(lab);
         let neighbour = network.attach(lab, "neighbour");
-        let keys =
-            json!({ "name": "net2", "bridge": "br1", "ipam": support::host_local(&["10.2.0.0/24", "fd02::/64"]) });
+        let keys = json!({ "name": "net2", "bridge": "br1", "ipam": support::host_local(&["10.2.0.0/24", "fd02::/64"]) });
         let stranger = network.with(&keys).attach(lab, "stranger");
         let keys = json!({ "backend": backend });
         // What is there for all stays.
@@ -95,7 +98,13 @@ fn a_mapping_for_one_address_leaves_the_others_alone(#[values(NFTABLES, IPTABLES
         assert_eq!(lab.host().sysctl("net/ipv4/conf/br0/route_localnet"), "0");
         a.check().success();
         // Another container has the same port of another address, and a third the rest.
-        let b = publish(lab, &bridge(lab), "b", &keys, &json!([at("127.0.0.1", 8080), at(GATEWAY[1], 8080)]));
+        let b = publish(
+            lab,
+            &bridge(lab),
+            "b",
+            &keys,
+            &json!([at("127.0.0.1", 8080), at(GATEWAY[1], 8080)]),
+        );
         let in_b = b.serve_tcp(80);
         lab.host().tcp("127.0.0.1:8080").assert_by(&in_b);
         outside.tcp(target(GATEWAY[1])).assert_by(&in_b);
@@ -134,7 +143,13 @@ fn the_more_specific_mapping_wins_with_its_own_keys() {
         let other = network.with(&json!({
             "name": "net2", "bridge": "br1", "ipam": support::host_local(&["10.2.0.0/24", "fd02::/64"]),
         }));
-        let all = publish(lab, &network, "all", &json!({ "masqAll": true }), &json!([mapping(8080, "tcp")]));
+        let all = publish(
+            lab,
+            &network,
+            "all",
+            &json!({ "masqAll": true }),
+            &json!([mapping(8080, "tcp")]),
+        );
         let one = publish(lab, &other, "one", &json!({}), &json!([at(HOST[0], 8080)]));
         let (in_all, in_one) = (all.serve_tcp(80), one.serve_tcp(80));
         let answer = outside.tcp(target(HOST[0]));
@@ -183,7 +198,8 @@ fn the_way_in_for_localhost_is_none_for_others() {
 fn without_snat_nobody_is_masqueraded(#[values(NFTABLES, IPTABLES)] backend: &str) {
     rscni_test::run(|lab| {
         let outside = outside(lab);
-        let a = publish(lab, &bridge(lab), "a", &json!({ "backend": backend, "snat": false }), &web());
+        let a =
+            publish(lab, &bridge(lab), "a", &json!({ "backend": backend, "snat": false }), &web());
         for i in [0, 1] {
             a.assert_reached(&outside, HOST[i], OUTSIDE[i]);
             // The container answers its neighbour itself, who knows nothing of that.
@@ -202,7 +218,13 @@ fn without_snat_nobody_is_masqueraded(#[values(NFTABLES, IPTABLES)] backend: &st
 fn with_masq_all_everybody_is(#[values(NFTABLES, IPTABLES)] backend: &str) {
     rscni_test::run(|lab| {
         let outside = outside(lab);
-        let a = publish(lab, &bridge(lab), "a", &json!({ "backend": backend, "masqAll": true }), &web());
+        let a = publish(
+            lab,
+            &bridge(lab),
+            "a",
+            &json!({ "backend": backend, "masqAll": true }),
+            &web(),
+        );
         for i in [0, 1] {
             a.assert_reached(&outside, HOST[i], GATEWAY[i]);
             a.assert_reached(&a, HOST[i], GATEWAY[i]);

@@ -59,25 +59,46 @@ pub(crate) fn portmap(lab: &Lab, link: &Network, keys: &Value, mappings: &Value)
 }
 
 /// ADD of portmap after that of the link.
-pub(crate) fn try_publish(lab: &Lab, link: &Attached, keys: &Value, mappings: &Value) -> (Network, Outcome) {
+pub(crate) fn try_publish(
+    lab: &Lab,
+    link: &Attached,
+    keys: &Value,
+    mappings: &Value,
+) -> (Network, Outcome) {
     let portmap = portmap(lab, &link.network, keys, mappings);
-    let outcome = portmap.plugin.add(&link.container, &link.ifname, &link.reply.follow(&portmap.config));
+    let outcome =
+        portmap.plugin.add(&link.container, &link.ifname, &link.reply.follow(&portmap.config));
     (portmap, outcome)
 }
 
 /// A new container with these mappings.
 #[track_caller]
-pub(crate) fn publish(lab: &Lab, link: &Network, name: &str, keys: &Value, mappings: &Value) -> Published {
+pub(crate) fn publish(
+    lab: &Lab,
+    link: &Network,
+    name: &str,
+    keys: &Value,
+    mappings: &Value,
+) -> Published {
     publish_attached(lab, link.attach(lab, name), keys, mappings)
 }
 
 #[track_caller]
-pub(crate) fn publish_attached(lab: &Lab, link: Attached, keys: &Value, mappings: &Value) -> Published {
+pub(crate) fn publish_attached(
+    lab: &Lab,
+    link: Attached,
+    keys: &Value,
+    mappings: &Value,
+) -> Published {
     // As the runtime does with the plugin loopback.
     support::change(&mut link.netlink(), "lo", &support::up(true));
     let (network, outcome) = try_publish(lab, &link, keys, mappings);
-    let ports =
-        Attached { network, container: link.container.clone(), ifname: link.ifname.clone(), reply: outcome.success() };
+    let ports = Attached {
+        network,
+        container: link.container.clone(),
+        ifname: link.ifname.clone(),
+        reply: outcome.success(),
+    };
     Published { link, ports }
 }
 
@@ -111,6 +132,7 @@ pub(crate) fn target(address: &str) -> String {
 pub(crate) fn assert_no_ports(lab: &Lab) {
     let left = lab.snapshot().to_string();
     let words = ["CNI-DN-", "nft element inet rscni hostport"];
-    let left: Vec<&str> = left.lines().filter(|line| words.iter().any(|word| line.contains(word))).collect();
+    let left: Vec<&str> =
+        left.lines().filter(|line| words.iter().any(|word| line.contains(word))).collect();
     assert!(left.is_empty(), "{left:#?}");
 }

@@ -1,17 +1,26 @@
 //! SCTP. Many kernels translate it but have no sockets for it, so both ends are made by hand here: the packets by which
 //! an association begins.
 
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use rscni_test::Namespace;
 use rstest::rstest;
-use rustix::fd::OwnedFd;
-use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketType, recvfrom, sendto, socket, sockopt};
+use rustix::{
+    fd::OwnedFd,
+    net::{
+        AddressFamily, Protocol, RecvFlags, SendFlags, SocketType, recvfrom, sendto, socket,
+        sockopt,
+    },
+};
 use serde_json::json;
 
-use crate::published::{IPTABLES, NFTABLES, bridge, mapping, publish};
-use crate::support::outside::{HOST, OUTSIDE, outside};
+use crate::{
+    published::{IPTABLES, NFTABLES, bridge, mapping, publish},
+    support::outside::{HOST, OUTSIDE, outside},
+};
 
 const SCTP: u32 = 132;
 const INIT: u8 = 1;

@@ -1,15 +1,19 @@
 //! Flows of UDP that were begun before a mapping came or went.
 
-use std::net::UdpSocket;
-use std::time::{Duration, Instant};
+use std::{
+    net::UdpSocket,
+    time::{Duration, Instant},
+};
 
 use rscni_linux::{Conntrack, Family};
 use rscni_test::Namespace;
 use rstest::rstest;
 use serde_json::json;
 
-use crate::published::{IPTABLES, NFTABLES, bridge, mapping, publish, target};
-use crate::support::outside::{HOST, OUTSIDE, outside};
+use crate::{
+    published::{IPTABLES, NFTABLES, bridge, mapping, publish, target},
+    support::outside::{HOST, OUTSIDE, outside},
+};
 
 /// A client that keeps its port, so that all it sends to one target is one flow.
 struct Client {
@@ -49,7 +53,10 @@ const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(300);
 
 #[rstest]
-fn a_flow_moves_to_the_next_container(#[values(NFTABLES, IPTABLES)] backend: &str, #[values(0, 1)] family: usize) {
+fn a_flow_moves_to_the_next_container(
+    #[values(NFTABLES, IPTABLES)] backend: &str,
+    #[values(0, 1)] family: usize,
+) {
     rscni_test::run(|lab| {
         let client = Client::new(&outside(lab), target(HOST[family]));
         let (keys, mappings) = (json!({ "backend": backend }), json!([mapping(8080, "udp")]));

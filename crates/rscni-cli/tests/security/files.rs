@@ -1,9 +1,11 @@
 //! Files and directories: whatever the umask of the caller is, and whatever others have put in the way.
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
-use std::process::Command;
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+    process::Command,
+};
 
 use rscni_test::Lab;
 use rstest::rstest;
@@ -14,7 +16,8 @@ use crate::support::{Network, V4, host_local};
 /// Has the plugin of a network called under a umask.
 fn under(lab: &Lab, umask: &str, mut network: Network) -> Network {
     let program = network.plugin.program().to_owned();
-    let script = lab.dir().join(format!("umask-{umask}-{}", network.config["type"].as_str().unwrap()));
+    let script =
+        lab.dir().join(format!("umask-{umask}-{}", network.config["type"].as_str().unwrap()));
     fs::write(&script, format!("#!/bin/sh\numask {umask}\nexec {}\n", program.display())).unwrap();
     fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
     network.plugin = lab.plugin(&script).cni_path(["/run/rscni-test/bin"]);
@@ -37,15 +40,19 @@ fn modes(dir: &Path) -> Vec<String> {
 }
 
 #[rstest]
-fn what_plugins_keep_has_the_same_modes_whatever_the_umask(#[values("000", "077", "777")] umask: &str) {
+fn what_plugins_keep_has_the_same_modes_whatever_the_umask(
+    #[values("000", "077", "777")] umask: &str,
+) {
     rscni_test::run(|lab| {
         // Short, and the same for both.
         let dir = Path::new("/run/modes");
         fs::create_dir(dir).unwrap();
-        let ipam = json!({ "type": "host-local", "subnet": V4, "dataDir": "/run/modes/a/networks" });
+        let ipam =
+            json!({ "type": "host-local", "subnet": V4, "dataDir": "/run/modes/a/networks" });
         let bridge = under(lab, umask, Network::bridge(lab, &[], &json!({ "ipam": ipam })));
         let a = bridge.attach(lab, "a");
-        let tuning = Network::new(lab, "tuning", &json!({ "dataDir": "/run/modes/b/tuning", "mtu": 1400 }));
+        let tuning =
+            Network::new(lab, "tuning", &json!({ "dataDir": "/run/modes/b/tuning", "mtu": 1400 }));
         under(lab, umask, tuning).after(&a);
         fs::write(
             "/run/subnet.env",
@@ -75,16 +82,24 @@ fn what_plugins_keep_has_the_same_modes_whatever_the_umask(#[values("000", "077"
 }
 
 #[rstest]
-fn an_installation_has_the_same_modes_whatever_the_umask(#[values("000", "077", "777")] umask: &str) {
+fn an_installation_has_the_same_modes_whatever_the_umask(
+    #[values("000", "077", "777")] umask: &str,
+) {
     let dir = tempfile::tempdir().unwrap();
-    let script =
-        format!("umask {umask}; exec {} install {}/cni/bin", env!("CARGO_BIN_EXE_rscni"), dir.path().display());
+    let script = format!(
+        "umask {umask}; exec {} install {}/cni/bin",
+        env!("CARGO_BIN_EXE_rscni"),
+        dir.path().display()
+    );
     let status = Command::new("sh").args(["-c", &script]).status().unwrap();
     assert!(status.success());
     let modes = modes(dir.path());
     let modes: Vec<_> = modes.iter().filter(|line| !line.starts_with("777 ")).collect();
     let [cni, bin, program] = &modes[..] else { panic!("{modes:?}") };
-    assert!(cni.starts_with("755 ") && bin.starts_with("755 ") && program.starts_with("755 "), "{modes:?}");
+    assert!(
+        cni.starts_with("755 ") && bin.starts_with("755 ") && program.starts_with("755 "),
+        "{modes:?}"
+    );
 }
 
 /// Who may write into a directory that a configuration names has links wait there under names that are foreseen.
@@ -130,7 +145,11 @@ fn no_link_in_the_place_of_a_file_is_followed() {
             "FLANNEL_NETWORK=10.2.0.0/16\nFLANNEL_SUBNET=10.2.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n",
         )
         .unwrap();
-        let flannel = Network::new(lab, "flannel", &json!({ "subnetFile": "/run/subnet.env", "dataDir": dir }));
+        let flannel = Network::new(
+            lab,
+            "flannel",
+            &json!({ "subnetFile": "/run/subnet.env", "dataDir": dir }),
+        );
         symlink(&victim, dir.join("ctr-b")).unwrap();
         flannel.plugin.add(&lab.container("b"), "eth0", &flannel.config).error(5).mentions("ctr-b");
         assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");

@@ -1,8 +1,7 @@
 //! Text that becomes a path, a name of the kernel's or a line of a program's input: what is none is refused with the
 //! right code, before anything is changed.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
 use rscni_test::Lab;
 use rstest::rstest;
@@ -11,13 +10,16 @@ use serde_json::{Value, json};
 use crate::support::{Network, V4, host_local};
 
 /// No name of an interface.
-const NO_INTERFACE: &[&str] = &["../br0", "a/b", "..", "a\0b", "a\nb", "a b", "sixteen-letters-", "eth%d", "a:b"];
+const NO_INTERFACE: &[&str] =
+    &["../br0", "a/b", "..", "a\0b", "a\nb", "a b", "sixteen-letters-", "eth%d", "a:b"];
 /// No plugin's name.
 const NO_TYPE: &[&str] = &["../../bin/sh", "/bin/sh", "..", "host-local\0", "host-local\n", "a\\b"];
 /// Nothing that can stand in a line for iptables.
-const NO_CHAIN: &[&str] = &["A\n-F INPUT", "A\0", "A B", "-F", "!A", "a-chain-of-more-than-28-letters", "A\"B"];
+const NO_CHAIN: &[&str] =
+    &["A\n-F INPUT", "A\0", "A B", "-F", "!A", "a-chain-of-more-than-28-letters", "A\"B"];
 const NO_PATH: &[&str] = &["/run\0/x"];
-const NO_CONDITION: &[&str] = &["-s\n-F INPUT", "a\0", "ip saddr 10.0.0.0/8; flush ruleset", "accept #"];
+const NO_CONDITION: &[&str] =
+    &["-s\n-F INPUT", "a\0", "ip saddr 10.0.0.0/8; flush ruleset", "accept #"];
 const NO_ZONE: &[&str] = &["trusted\0", "trusted\n"];
 const NO_SYSCTL: &[&str] =
     &["net/../kernel/hostname", "kernel.hostname", "net/ipv4/\0", "../net.ipv4.x", "/etc/passwd"];
@@ -130,7 +132,11 @@ fn names_of_the_caller_follow_the_specification_and_the_kernel(
         let too_long = "x".repeat(longest + 1);
         for command in ["ADD", "DEL"] {
             for value in values.iter().copied().chain([&*too_long]) {
-                let call = network.plugin.call(command).attachment(&container, "eth0").config(&network.config);
+                let call = network
+                    .plugin
+                    .call(command)
+                    .attachment(&container, "eth0")
+                    .config(&network.config);
                 call.env(variable, value).run().error(4).mentions(variable);
                 lab.assert_unchanged_since(&before);
             }
@@ -144,14 +150,32 @@ fn variables_that_are_no_text_are_refused() {
         let network = network(lab, "bridge");
         let container = lab.container("a");
         let before = lab.snapshot();
-        for variable in ["CNI_CONTAINERID", "CNI_IFNAME", "CNI_NETNS", "CNI_ARGS", "CNI_PATH", "CNI_NETNS_OVERRIDE"] {
-            let call = network.plugin.call("ADD").attachment(&container, "eth0").config(&network.config);
-            call.env(variable, OsStr::from_bytes(b"a\xff")).run().error(4).mentions(variable).mentions("UTF-8");
+        for variable in [
+            "CNI_CONTAINERID",
+            "CNI_IFNAME",
+            "CNI_NETNS",
+            "CNI_ARGS",
+            "CNI_PATH",
+            "CNI_NETNS_OVERRIDE",
+        ] {
+            let call =
+                network.plugin.call("ADD").attachment(&container, "eth0").config(&network.config);
+            call.env(variable, OsStr::from_bytes(b"a\xff"))
+                .run()
+                .error(4)
+                .mentions(variable)
+                .mentions("UTF-8");
         }
-        let call = network.plugin.call("ADD").attachment(&container, "eth0").config(&network.config);
-        call.env("CNI_COMMAND", OsStr::from_bytes(b"ADD\xff")).run().error(4).mentions("CNI_COMMAND");
+        let call =
+            network.plugin.call("ADD").attachment(&container, "eth0").config(&network.config);
+        call.env("CNI_COMMAND", OsStr::from_bytes(b"ADD\xff"))
+            .run()
+            .error(4)
+            .mentions("CNI_COMMAND");
         let call = network.plugin.call("ADD").attachment(&container, "eth0");
-        call.stdin(*b"{ \"cniVersion\": \"1.1.0\", \"name\": \"\xff\", \"type\": \"bridge\" }").run().error(6);
+        call.stdin(*b"{ \"cniVersion\": \"1.1.0\", \"name\": \"\xff\", \"type\": \"bridge\" }")
+            .run()
+            .error(6);
         lab.assert_unchanged_since(&before);
     });
 }

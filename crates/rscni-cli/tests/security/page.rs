@@ -3,8 +3,10 @@
 //! They stand in the last column of the threats, and after `shown by` elsewhere: files of `tests`, each maybe with words
 //! in brackets that pick tests of it, and behind `unit tests of` modules.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// What `text` names: files of tests with the words in brackets, and modules with unit tests.
 #[derive(Default, Debug, PartialEq)]
@@ -45,18 +47,25 @@ impl Named {
 
     /// Those that are not there, by what `crates` holds.
     fn missing(&self, crates: &Path) -> Vec<String> {
-        let crates: Vec<PathBuf> = fs::read_dir(crates).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let crates: Vec<PathBuf> =
+            fs::read_dir(crates).unwrap().map(|entry| entry.unwrap().path()).collect();
         let is_shown = |(name, filters): &&(String, Vec<String>)| {
             let files = [format!("{name}.rs"), format!("{name}/main.rs")];
-            let file = crates.iter().flat_map(|it| files.iter().map(|file| it.join("tests").join(file)));
-            file.filter(|file| file.exists()).any(|file| filters.iter().all(|filter| has(&file, filter)))
+            let file =
+                crates.iter().flat_map(|it| files.iter().map(|file| it.join("tests").join(file)));
+            file.filter(|file| file.exists())
+                .any(|file| filters.iter().all(|filter| has(&file, filter)))
         };
         let has_tests = |module: &&String| {
             let path = format!("{}.rs", module.trim_start_matches("rscni::").replace("::", "/"));
             let mut files = crates.iter().map(|it| it.join("src").join(&path));
             files.any(|file| fs::read_to_string(file).is_ok_and(|text| text.contains("#[test]")))
         };
-        let tests = self.tests.iter().filter(|it| !is_shown(it)).map(|(name, filters)| format!("{name} {filters:?}"));
+        let tests = self
+            .tests
+            .iter()
+            .filter(|it| !is_shown(it))
+            .map(|(name, filters)| format!("{name} {filters:?}"));
         tests.chain(self.modules.iter().filter(|it| !has_tests(it)).cloned()).collect()
     }
 }
@@ -69,7 +78,8 @@ fn quoted(text: &str) -> impl Iterator<Item = String> {
 fn has(file: &Path, filter: &str) -> bool {
     let names = fs::read_to_string(file).unwrap();
     let mut names = names.lines().filter_map(|line| line.strip_prefix("fn ")?.split('(').next());
-    let is_module = file.ends_with("main.rs") && file.with_file_name(format!("{filter}.rs")).exists();
+    let is_module =
+        file.ends_with("main.rs") && file.with_file_name(format!("{filter}.rs")).exists();
     is_module || names.any(|name| name.contains(filter))
 }
 
@@ -77,7 +87,10 @@ fn has(file: &Path, filter: &str) -> bool {
 fn the_tests_that_the_page_names_are_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let named = Named::of_page(&fs::read_to_string(root.join("SECURITY.md")).unwrap());
-    assert!(named.tests.len() > 15 && named.modules.len() > 5, "the page is written in another way: {named:?}");
+    assert!(
+        named.tests.len() > 15 && named.modules.len() > 5,
+        "the page is written in another way: {named:?}"
+    );
     assert_eq!(named.missing(&root.join("crates")), [""; 0], "SECURITY.md names what is not there");
 }
 
@@ -86,7 +99,11 @@ fn a_test_that_is_not_there_is_told() {
     let page = "| who | shown by |\n|---|---|\n| **a** | `spoof` (`macspoofchk`, `nonsense`), `nowhere`; unit tests of `no::where` |\n\n\
                 All is shown by `security` (`input`, `output`), and `spoof`. `Other` words.\n";
     let missing = Named::of_page(page).missing(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
-    let expected =
-        [r#"spoof ["macspoofchk", "nonsense"]"#, "nowhere []", r#"security ["input", "output"]"#, "no::where"];
+    let expected = [
+        r#"spoof ["macspoofchk", "nonsense"]"#,
+        "nowhere []",
+        r#"security ["input", "output"]"#,
+        "no::where",
+    ];
     assert_eq!(missing, expected);
 }

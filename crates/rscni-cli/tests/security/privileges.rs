@@ -6,8 +6,10 @@ use std::fs;
 use rstest::rstest;
 use serde_json::json;
 
-use crate::capabilities::{documented, needs_what_is_documented_and_no_more, with};
-use crate::support::{Network, dhcp};
+use crate::{
+    capabilities::{documented, needs_what_is_documented_and_no_more, with},
+    support::{Network, dhcp},
+};
 
 #[rstest]
 fn a_plugin_needs_the_capabilities_that_are_documented_and_no_others(
@@ -51,7 +53,8 @@ fn the_daemon_of_dhcp_gives_up_all_but_what_is_documented() {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
             u64::from_str_radix(line.trim_start_matches(':').trim(), 16).unwrap()
         };
-        let bit = |name: &String| 1_u64 << NUMBERS.iter().find(|(other, _)| other == name).unwrap().1;
+        let bit =
+            |name: &String| 1_u64 << NUMBERS.iter().find(|(other, _)| other == name).unwrap().1;
         let kept: u64 = documented("dhcp daemon").iter().map(bit).sum();
         assert_eq!((field("CapEff"), field("CapPrm"), field("CapInh")), (kept, kept, 0));
         assert_eq!(field("NoNewPrivs"), 1);
@@ -59,7 +62,8 @@ fn the_daemon_of_dhcp_gives_up_all_but_what_is_documented() {
         let network = dhcp::network(lab, &json!({}));
         let a = network.attach(lab, "a");
         a.ping(dhcp::SERVER);
-        let plugin = Network { config: network.config.clone(), ..Network::new(lab, "dhcp", &json!({})) };
+        let plugin =
+            Network { config: network.config.clone(), ..Network::new(lab, "dhcp", &json!({})) };
         let plugin = plugin.with(&json!({ "type": "dhcp" }));
         assert_eq!(documented("dhcp"), [""; 0]);
         with(lab, &plugin, &[]).plugin.status(&plugin.config).success();

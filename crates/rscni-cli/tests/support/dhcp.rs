@@ -1,7 +1,9 @@
 //! A LAN with a DHCP server (Debian's dnsmasq), and the daemon of the plugin.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
 
 use rscni_linux::{AddressFlags, Bridge};
 use rscni_test::{Lab, eventually};
@@ -29,8 +31,9 @@ impl Running {
     pub(crate) fn start_with(command: &mut Command, log: PathBuf, stdin: Stdio) -> Self {
         let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
         let command = command.stdin(stdin).stdout(file.try_clone().unwrap()).stderr(file);
-        let child =
-            command.spawn().unwrap_or_else(|error| panic!("start {}: {error}", command.get_program().display()));
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("start {}: {error}", command.get_program().display()));
         Self { child, log }
     }
 
@@ -90,7 +93,9 @@ impl Drop for Running {
 pub(crate) fn lan(lab: &Lab) {
     let mut netlink = lab.host().netlink();
     let index = netlink.add_bridge(&Bridge { up: true, ..Bridge::new(LAN) }).unwrap().index;
-    netlink.add_address(index, format!("{SERVER}/24").parse().unwrap(), AddressFlags::default()).unwrap();
+    netlink
+        .add_address(index, format!("{SERVER}/24").parse().unwrap(), AddressFlags::default())
+        .unwrap();
 }
 
 /// dnsmasq on the LAN, for 10.50.0.100 to 10.50.0.150.
@@ -111,8 +116,16 @@ pub(crate) fn dnsmasq_with_range(lab: &Lab, options: &[&str]) -> Running {
         "--group=",
         "--pid-file=",
     ]);
-    command.args(["--log-dhcp", "--log-facility=-", "--no-ping", "--bind-dynamic", "--dhcp-authoritative"]);
-    command.arg(format!("--interface={LAN}")).arg(format!("--dhcp-leasefile={}", lease_file(lab).display()));
+    command.args([
+        "--log-dhcp",
+        "--log-facility=-",
+        "--no-ping",
+        "--bind-dynamic",
+        "--dhcp-authoritative",
+    ]);
+    command
+        .arg(format!("--interface={LAN}"))
+        .arg(format!("--dhcp-leasefile={}", lease_file(lab).display()));
     command.args(options);
     let server = Running::start(&mut command, log);
     server.says("sockets bound exclusively to interface br-lan");
@@ -141,8 +154,9 @@ pub(crate) fn daemon_in_vain(lab: &Lab, options: &[&str]) -> Running {
     if !Path::new("/run/rscni-test/bin/dhcp").exists() {
         super::install(lab);
     }
-    let log =
-        eventually("a free name", || (0..99).map(|n| lab.dir().join(format!("daemon{n}.log"))).find(|p| !p.exists()));
+    let log = eventually("a free name", || {
+        (0..99).map(|n| lab.dir().join(format!("daemon{n}.log"))).find(|p| !p.exists())
+    });
     Running::start(Command::new("/run/rscni-test/bin/dhcp").arg("daemon").args(options), log)
 }
 

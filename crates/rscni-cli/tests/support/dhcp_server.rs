@@ -1,12 +1,16 @@
 //! A DHCP server that does what a test wants, for what no proper server does. It reads and writes messages by itself,
 //! so that an error in the plugin's way of doing so cannot hide itself.
 
-use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use rscni_test::eventually;
 
@@ -47,7 +51,13 @@ impl Heard {
             };
         }
         let ciaddr = <[u8; 4]>::try_from(&bytes[12..16]).ok()?.into();
-        Some(Self { kind: options.get(&53)?[0], ciaddr, from: *from.ip(), options, bytes: bytes.to_vec() })
+        Some(Self {
+            kind: options.get(&53)?[0],
+            ciaddr,
+            from: *from.ip(),
+            options,
+            bytes: bytes.to_vec(),
+        })
     }
 
     /// Renewing: it has the address, and asks this server alone.
@@ -94,9 +104,14 @@ impl Server {
                 let mut buffer = [0; 2000];
                 while !is_over.load(Ordering::SeqCst) {
                     let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
-                    let message = Heard::read(&buffer[..length], from).expect("a message of a client");
+                    let message =
+                        Heard::read(&buffer[..length], from).expect("a message of a client");
                     for answer in answers(&message) {
-                        let to = if message.ciaddr.is_unspecified() { [10, 50, 0, 255].into() } else { message.ciaddr };
+                        let to = if message.ciaddr.is_unspecified() {
+                            [10, 50, 0, 255].into()
+                        } else {
+                            message.ciaddr
+                        };
                         let _ = socket.send_to(&answer, (to, 68));
                     }
                     heard.lock().unwrap().push(message);
@@ -146,5 +161,11 @@ pub(crate) fn proper(heard: &Heard, times: (u32, u32, u32)) -> Vec<Vec<u8>> {
 
 /// The mask, the router, and the times.
 pub(crate) fn options(times: &[[u8; 4]; 3]) -> [(u8, &[u8]); 5] {
-    [(1, &[255, 255, 255, 0]), (3, &[10, 50, 0, 1]), (51, &times[0]), (58, &times[1]), (59, &times[2])]
+    [
+        (1, &[255, 255, 255, 0]),
+        (3, &[10, 50, 0, 1]),
+        (51, &times[0]),
+        (58, &times[1]),
+        (59, &times[2]),
+    ]
 }

@@ -7,8 +7,7 @@ pub(crate) mod dhcp;
 pub(crate) mod dhcp_server;
 pub(crate) mod outside;
 
-use std::net::IpAddr;
-use std::ops::Deref;
+use std::{net::IpAddr, ops::Deref};
 
 use rscni_linux::{Link, LinkChange, Netlink};
 use rscni_test::{Container, Lab, Namespace, Outcome, Plugin, Reply, Snapshot};
@@ -94,7 +93,11 @@ impl Network {
     /// A bridge network with addresses of these subnets.
     pub(crate) fn bridge(lab: &Lab, subnets: &[&str], keys: &Value) -> Self {
         let all = Self::new(lab, "bridge", &json!({ "bridge": "br0", "isGateway": true }));
-        let all = if subnets.is_empty() { all } else { all.with(&json!({ "ipam": host_local(subnets) })) };
+        let all = if subnets.is_empty() {
+            all
+        } else {
+            all.with(&json!({ "ipam": host_local(subnets) }))
+        };
         all.with(keys)
     }
 
@@ -126,7 +129,12 @@ impl Network {
     #[track_caller]
     pub(crate) fn attach_as(&self, container: &Container, ifname: &str) -> Attached {
         let reply = self.plugin.add(container, ifname, &self.config).success();
-        Attached { network: self.clone(), container: container.clone(), ifname: ifname.to_owned(), reply }
+        Attached {
+            network: self.clone(),
+            container: container.clone(),
+            ifname: ifname.to_owned(),
+            reply,
+        }
     }
 
     /// This plugin called as the next one of the list by which `first` was attached.
@@ -201,7 +209,10 @@ impl Attached {
     #[track_caller]
     pub(crate) fn address(&self, v4: bool) -> IpAddr {
         let ips = self.reply.ips();
-        ips.iter().map(ipnet::IpNet::addr).find(|ip| ip.is_ipv4() == v4).expect("an address of the family")
+        ips.iter()
+            .map(ipnet::IpNet::addr)
+            .find(|ip| ip.is_ipv4() == v4)
+            .expect("an address of the family")
     }
 
     pub(crate) fn v4(&self) -> IpAddr {
@@ -222,7 +233,10 @@ impl Attached {
     #[track_caller]
     pub(crate) fn port_name(&self) -> String {
         let interfaces = self.reply["interfaces"].as_array().expect("interfaces");
-        let port = interfaces.iter().filter_map(|i| i["name"].as_str()).find(|name| name.starts_with("veth"));
+        let port = interfaces
+            .iter()
+            .filter_map(|i| i["name"].as_str())
+            .find(|name| name.starts_with("veth"));
         port.expect("the host's end").to_owned()
     }
 }

@@ -2,8 +2,7 @@
 
 use std::fmt::Write;
 
-use super::text::parts;
-use super::{Level, Report, Result};
+use super::{Level, Report, Result, text::parts};
 
 impl Report {
     /// One test suite, with a test case for each requirement. A SHOULD that is not met is a failure where `strict`, and
@@ -22,7 +21,8 @@ impl Report {
             counts.not_applicable + soft
         );
         for entry in &self.entries {
-            let (class, name) = (escaped(&entry.section), escaped(&format!("{}: {}", entry.id, entry.requirement)));
+            let (class, name) =
+                (escaped(&entry.section), escaped(&format!("{}: {}", entry.id, entry.requirement)));
             let _ = write!(xml, "<testcase classname=\"{class}\" name=\"{name}\"");
             let _ = match &entry.result {
                 Result::Pass => writeln!(xml, "/>"),
@@ -30,13 +30,19 @@ impl Report {
                     writeln!(xml, "><skipped message=\"{}\"/></testcase>", escaped(reason))
                 }
                 Result::Fail(failure) => {
-                    let tag = if strict || entry.level == Level::Must { "failure" } else { "skipped" };
+                    let tag =
+                        if strict || entry.level == Level::Must { "failure" } else { "skipped" };
                     let message = escaped(&format!("{}: {}", entry.level.as_str(), failure.found));
-                    let mut content = format!("expected: {}\nfound: {}\n", failure.expected, failure.found);
+                    let mut content =
+                        format!("expected: {}\nfound: {}\n", failure.expected, failure.found);
                     for (name, part) in failure.call.iter().flat_map(parts) {
                         let _ = writeln!(content, "{name}: {part}");
                     }
-                    writeln!(xml, "><{tag} message=\"{message}\">{}</{tag}></testcase>", escaped(&content))
+                    writeln!(
+                        xml,
+                        "><{tag} message=\"{message}\">{}</{tag}></testcase>",
+                        escaped(&content)
+                    )
                 }
             };
         }

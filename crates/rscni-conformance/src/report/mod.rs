@@ -6,9 +6,11 @@ mod text;
 
 use serde::{Deserialize, Serialize};
 
-use crate::requirement::{Level, Requirement};
-use crate::subject::Subject;
-use crate::verdict::{Checked, Failure, Not};
+use crate::{
+    requirement::{Level, Requirement},
+    subject::Subject,
+    verdict::{Checked, Failure, Not},
+};
 
 /// What all requirements came to.
 #[derive(Clone, Debug)]
@@ -69,7 +71,13 @@ impl Entry {
             Err(Not::Applicable(reason)) => Result::NotApplicable { reason },
         };
         let (section, text) = (requirement.section.to_owned(), requirement.text.to_owned());
-        Self { id: requirement.id.to_owned(), level: requirement.level, section, requirement: text, result }
+        Self {
+            id: requirement.id.to_owned(),
+            level: requirement.level,
+            section,
+            requirement: text,
+            result,
+        }
     }
 
     pub(crate) fn failed(requirement: &Requirement, failure: Failure) -> Self {

@@ -64,7 +64,12 @@ fn write_entry(text: &mut String, entry: &Entry, colour: bool) {
 
 /// What there is to say of a call.
 pub(super) fn parts(call: &CallRecord) -> [(&'static str, &str); 4] {
-    [("again", &call.command), ("ended", &call.end), ("stdout", &call.stdout), ("stderr", &call.stderr)]
+    [
+        ("again", &call.command),
+        ("ended", &call.end),
+        ("stdout", &call.stdout),
+        ("stderr", &call.stderr),
+    ]
 }
 
 fn block(text: &mut String, name: &str, content: &str) {

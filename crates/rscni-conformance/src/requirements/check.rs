@@ -4,9 +4,11 @@ use rscni_linux::{LinkChange, Netlink, RouteFilter};
 use rscni_test::Outcome;
 
 use super::add::{is_first, makes_interface};
-use crate::shape::{list, net};
-use crate::verdict::{Checked, not_applicable, refused, shown, succeeded};
-use crate::world::{Attachment, World};
+use crate::{
+    shape::{list, net},
+    verdict::{Checked, not_applicable, refused, shown, succeeded},
+    world::{Attachment, World},
+};
 
 /// An attachment in a version that has CHECK.
 fn attached(world: &World) -> Checked<Attachment> {
@@ -28,7 +30,11 @@ pub(super) fn silent(world: &World, _: &str) -> Checked {
     let made = attached(world)?;
     let outcome = check(world, &made);
     succeeded(&outcome, "CHECK")?;
-    if outcome.stdout().is_empty() { Ok(()) } else { shown(&outcome, "nothing on stdout", outcome.stdout()) }
+    if outcome.stdout().is_empty() {
+        Ok(())
+    } else {
+        shown(&outcome, "nothing on stdout", outcome.stdout())
+    }
 }
 
 pub(super) fn without_result(world: &World, _: &str) -> Checked {
@@ -39,7 +45,8 @@ pub(super) fn without_result(world: &World, _: &str) -> Checked {
 pub(super) fn after_del(world: &World, _: &str) -> Checked {
     world.facts()?;
     let version = world.version_since("0.4.0")?;
-    let mut made = world.prepare(world.container(&world.first, "a"), &world.subject.ifname, version)?;
+    let mut made =
+        world.prepare(world.container(&world.first, "a"), &world.subject.ifname, version)?;
     let prepared = world.snapshot()?;
     let outcome = world.add(&made);
     world.note(&mut made, &outcome, "ADD")?;
@@ -75,18 +82,25 @@ fn spoil(made: &Attachment, what: &str) -> Checked {
     let mut netlink = made.container.netlink();
     let result = made.result.clone().unwrap_or_default();
     let link = netlink.link_by_name(&made.ifname);
-    let Ok(link) = link else { return not_applicable(format!("{} is not in the container", made.ifname)) };
+    let Ok(link) = link else {
+        return not_applicable(format!("{} is not in the container", made.ifname));
+    };
     let spoilt = match what {
         "interface" => netlink.del_link(link.index),
-        "down" => netlink.set_link(link.index, &LinkChange { up: Some(false), ..LinkChange::default() }),
+        "down" => {
+            netlink.set_link(link.index, &LinkChange { up: Some(false), ..LinkChange::default() })
+        }
         "address" => {
             let mut addresses = list(&result, "ips").iter().filter_map(|ip| net(&ip["address"]));
-            let Some(address) = addresses.next() else { return not_applicable("it gives no address") };
+            let Some(address) = addresses.next() else {
+                return not_applicable("it gives no address");
+            };
             netlink.del_address(link.index, address)
         }
         _ => return remove_route(&mut netlink, &result),
     };
-    spoilt.or_else(|error| not_applicable(format!("the kernel does not let that be spoilt: {error}")))
+    spoilt
+        .or_else(|error| not_applicable(format!("the kernel does not let that be spoilt: {error}")))
 }
 
 fn remove_route(netlink: &mut Netlink, result: &serde_json::Value) -> Checked {
@@ -95,6 +109,10 @@ fn remove_route(netlink: &mut Netlink, result: &serde_json::Value) -> Checked {
     };
     let filter = RouteFilter { dst: Some(dst), ..RouteFilter::default() };
     let routes = netlink.routes(filter).unwrap_or_default();
-    let Some(route) = routes.first() else { return not_applicable(format!("there is no route to {dst}")) };
-    netlink.del_route(route).or_else(|error| not_applicable(format!("the kernel keeps the route: {error}")))
+    let Some(route) = routes.first() else {
+        return not_applicable(format!("there is no route to {dst}"));
+    };
+    netlink
+        .del_route(route)
+        .or_else(|error| not_applicable(format!("the kernel keeps the route: {error}")))
 }

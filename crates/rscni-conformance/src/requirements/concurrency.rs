@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use rscni_test::{Container, Outcome, Snapshot};
 
-use crate::shape::addresses;
-use crate::verdict::{Checked, not_applicable, not_met, succeeded};
-use crate::world::{Attachment, World};
+use crate::{
+    shape::addresses,
+    verdict::{Checked, not_applicable, not_met, succeeded},
+    world::{Attachment, World},
+};
 
 /// How many at once.
 const AT_ONCE: usize = 16;
@@ -25,7 +27,8 @@ impl<'a> Crowd<'a> {
             return not_applicable("the prevResult of the configuration is of one container");
         }
         let before = world.snapshot()?;
-        let namespaces = (0..AT_ONCE).map(|number| world.lab.container(&format!("c{number}"))).collect();
+        let namespaces =
+            (0..AT_ONCE).map(|number| world.lab.container(&format!("c{number}"))).collect();
         Ok(Self { world, namespaces, before })
     }
 
@@ -78,7 +81,10 @@ fn both(world: &World) -> (Checked, Checked) {
     let attached = Crowd::gather(world).and_then(|crowd| Ok((crowd.attach()?, crowd)));
     match attached {
         Ok((all, crowd)) => (distinct(world, &all), detach(crowd, &all)),
-        Err(not) => (Err(not), not_applicable("16 containers cannot be attached at once, see concurrent-add")),
+        Err(not) => (
+            Err(not),
+            not_applicable("16 containers cannot be attached at once, see concurrent-add"),
+        ),
     }
 }
 
@@ -87,12 +93,16 @@ fn distinct(world: &World, all: &[Attachment]) -> Checked {
         // The configuration itself gives all containers the same.
         return Ok(());
     }
-    let given: Vec<_> = all.iter().filter_map(|made| made.result.as_ref()).flat_map(addresses).collect();
+    let given: Vec<_> =
+        all.iter().filter_map(|made| made.result.as_ref()).flat_map(addresses).collect();
     let distinct = given.iter().collect::<BTreeSet<_>>().len();
     if distinct == given.len() {
         return Ok(());
     }
-    not_met("addresses that no two containers have", format!("{} addresses, {distinct} of them distinct", given.len()))
+    not_met(
+        "addresses that no two containers have",
+        format!("{} addresses, {distinct} of them distinct", given.len()),
+    )
 }
 
 fn detach(crowd: Crowd<'_>, all: &[Attachment]) -> Checked {

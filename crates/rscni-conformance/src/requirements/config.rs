@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::verdict::{Checked, error, refused_with, succeeded};
-use crate::world::World;
+use crate::{
+    verdict::{Checked, error, refused_with, succeeded},
+    world::World,
+};
 
 pub(super) fn not_json(world: &World, _: &str) -> Checked {
     raw(world, "{", &[6])
@@ -62,7 +64,8 @@ pub(super) fn unknown_key(world: &World, _: &str) -> Checked {
 }
 
 pub(super) fn reserved_keys(world: &World, _: &str) -> Checked {
-    let mut runtime_config = world.subject.config.get("runtimeConfig").cloned().unwrap_or_else(|| json!({}));
+    let mut runtime_config =
+        world.subject.config.get("runtimeConfig").cloned().unwrap_or_else(|| json!({}));
     runtime_config["org.example.unknown"] = json!([1]);
     let keys = json!({
         "args": { "cni": {}, "org.example": { "a": 1 } },
@@ -75,7 +78,8 @@ pub(super) fn reserved_keys(world: &World, _: &str) -> Checked {
 /// ADD with more keys in the configuration.
 fn with_keys(world: &World, keys: &Value) -> Checked<rscni_test::Outcome> {
     world.facts()?;
-    let made = world.prepare(world.container(&world.first, "a"), &world.subject.ifname, world.version)?;
+    let made =
+        world.prepare(world.container(&world.first, "a"), &world.subject.ifname, world.version)?;
     let mut config = world.config(world.version, made.prev_result());
     for (key, value) in keys.as_object().into_iter().flatten() {
         config[key] = value.clone();

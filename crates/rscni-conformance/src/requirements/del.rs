@@ -4,8 +4,10 @@ use rscni_test::Container;
 use serde_json::Value;
 
 use super::add::is_first;
-use crate::verdict::{Checked, not_applicable, not_met, shown, succeeded};
-use crate::world::{Attachment, World};
+use crate::{
+    verdict::{Checked, not_applicable, not_met, shown, succeeded},
+    world::{Attachment, World},
+};
 
 /// Everything on the host is as it was.
 const CLEAN: &str = "everything is as it was before ADD";
@@ -15,7 +17,9 @@ pub(super) fn interface(world: &World, _: &str) -> Checked {
     let made = world.attach()?;
     world.detach(&made)?;
     match world.first.netlink().find_link(&made.ifname) {
-        Ok(Some(_)) => not_met(format!("{} is gone after DEL", made.ifname), "it is still in the container"),
+        Ok(Some(_)) => {
+            not_met(format!("{} is gone after DEL", made.ifname), "it is still in the container")
+        }
         _ => Ok(()),
     }
 }
@@ -29,7 +33,11 @@ pub(super) fn silent(world: &World, _: &str) -> Checked {
     let made = world.attach()?;
     let outcome = world.call("DEL", &made, made.result.as_ref()).run();
     succeeded(&outcome, "DEL")?;
-    if outcome.stdout().is_empty() { Ok(()) } else { shown(&outcome, "nothing on stdout", outcome.stdout()) }
+    if outcome.stdout().is_empty() {
+        Ok(())
+    } else {
+        shown(&outcome, "nothing on stdout", outcome.stdout())
+    }
 }
 
 pub(super) fn twice(world: &World, _: &str) -> Checked {
@@ -41,7 +49,8 @@ pub(super) fn twice(world: &World, _: &str) -> Checked {
 
 pub(super) fn without_add(world: &World, _: &str) -> Checked {
     let before = world.snapshot()?;
-    let made = world.prepare(world.container(&world.first, "a"), &world.subject.ifname, world.version)?;
+    let made =
+        world.prepare(world.container(&world.first, "a"), &world.subject.ifname, world.version)?;
     succeeded(&world.call("DEL", &made, None).run(), "DEL without ADD")?;
     world.forget(&made);
     world.unchanged_since(&before, "nothing is changed by DEL without ADD")
@@ -61,7 +70,8 @@ fn attach_mortal(world: &World) -> Checked<(Container, Attachment, rscni_test::S
     world.facts()?;
     let before = world.snapshot()?;
     let namespace = world.lab.container("mortal");
-    let made = world.attach_in(world.container(&namespace, "a"), &world.subject.ifname, world.version);
+    let made =
+        world.attach_in(world.container(&namespace, "a"), &world.subject.ifname, world.version);
     match made {
         Ok(made) => Ok((namespace, made, before)),
         Err(not) => {
@@ -74,7 +84,10 @@ fn attach_mortal(world: &World) -> Checked<(Container, Attachment, rscni_test::S
 pub(super) fn netns_gone(world: &World, _: &str) -> Checked {
     let (namespace, made, before) = attach_mortal(world)?;
     world.lab.remove_namespace(&namespace);
-    succeeded(&world.call("DEL", &made, made.result.as_ref()).run(), "DEL after the namespace went")?;
+    succeeded(
+        &world.call("DEL", &made, made.result.as_ref()).run(),
+        "DEL after the namespace went",
+    )?;
     world.forget(&made);
     world.unchanged_since(&before, CLEAN)
 }

@@ -1,15 +1,19 @@
 //! "Plugin Delegation": the plugin calls an IPAM plugin that notes how it is called, and fails when it is told to.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use rscni_test::{Call, Outcome, Plugin};
 use serde_json::{Value, json};
 
-use crate::shape::{is_since, list, net};
-use crate::verdict::{Checked, error, not_applicable, not_met, refused, shown, succeeded};
-use crate::world::{Attachment, World};
+use crate::{
+    shape::{is_since, list, net},
+    verdict::{Checked, error, not_applicable, not_met, refused, shown, succeeded},
+    world::{Attachment, World},
+};
 
 /// The name of that plugin.
 const NAME: &str = "conformance-ipam";
@@ -77,7 +81,8 @@ impl<'a> Ipam<'a> {
             let (address, gateway) = (&ip["address"], &ip["gateway"]);
             let v4 = net(address).is_none_or(|net| net.addr().is_ipv4());
             if !is_since(self.version, "0.3.0") {
-                result[if v4 { "ip4" } else { "ip6" }] = with_gateway(json!({ "ip": address }), gateway);
+                result[if v4 { "ip4" } else { "ip6" }] =
+                    with_gateway(json!({ "ip": address }), gateway);
                 continue;
             }
             let mut entry = with_gateway(json!({ "address": address }), gateway);
@@ -95,7 +100,9 @@ impl<'a> Ipam<'a> {
     /// Tells it to fail from now on.
     fn fail(&self, command: &str) -> Checked {
         let told = fs::write(self.directory.join(format!("fail-{command}")), "");
-        told.or_else(|error| not_applicable(format!("the IPAM plugin cannot be told to fail: {error}")))
+        told.or_else(|error| {
+            not_applicable(format!("the IPAM plugin cannot be told to fail: {error}"))
+        })
     }
 
     fn stop_failing(&self, command: &str) {
@@ -125,7 +132,8 @@ impl<'a> Ipam<'a> {
             return self.caller.call(command).config(&config);
         }
         let call = self.caller.call(command).config(&self.config(made.result.as_ref()));
-        call.attachment(&made.container, &made.ifname).env("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAME=web")
+        call.attachment(&made.container, &made.ifname)
+            .env("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAME=web")
     }
 
     fn prepare(&self) -> Checked<Attachment> {
@@ -139,7 +147,9 @@ impl<'a> Ipam<'a> {
         if let Some(reply) = error(&outcome) {
             let why = crate::verdict::told(&outcome, &reply);
             self.finish(&made);
-            return not_applicable(format!("it cannot do with addresses of another IPAM plugin: {why}"));
+            return not_applicable(format!(
+                "it cannot do with addresses of another IPAM plugin: {why}"
+            ));
         }
         self.world.note(&mut made, &outcome, "ADD")?;
         Ok(made)
@@ -167,7 +177,8 @@ pub(super) fn parameters(world: &World, _: &str) -> Checked {
     let ipam = Ipam::install(world, world.version)?;
     let made = ipam.attach()?;
     ipam.with(&made, || {
-        let path = std::env::join_paths([&ipam.directory].into_iter().chain(&world.subject.path)).unwrap_or_default();
+        let path = std::env::join_paths([&ipam.directory].into_iter().chain(&world.subject.path))
+            .unwrap_or_default();
         let wanted = format!(
             "ADD|{}|{}|{}|IgnoreUnknown=1;K8S_POD_NAME=web|{}",
             made.container.id(),

@@ -1,7 +1,9 @@
 //! "Errors" and "Error": how a failure is told.
 
-use crate::verdict::{Checked, is_one_object, json, not_applicable, shown};
-use crate::world::World;
+use crate::{
+    verdict::{Checked, is_one_object, json, not_applicable, shown},
+    world::World,
+};
 
 /// A call that every plugin has to refuse.
 fn refused_call(world: &World, version: &str) -> rscni_test::Outcome {
@@ -11,7 +13,11 @@ fn refused_call(world: &World, version: &str) -> rscni_test::Outcome {
 pub(super) fn exit(world: &World, _: &str) -> Checked {
     let outcome = refused_call(world, world.version);
     match outcome.exit_code() {
-        Some(0) => shown(&outcome, "ADD without CNI_CONTAINERID ends with a status other than 0", "it ended with 0"),
+        Some(0) => shown(
+            &outcome,
+            "ADD without CNI_CONTAINERID ends with a status other than 0",
+            "it ended with 0",
+        ),
         _ => Ok(()),
     }
 }
@@ -34,8 +40,16 @@ pub(super) fn version(world: &World, _: &str) -> Checked {
         let outcome = refused_call(world, version);
         let said = json(&outcome).unwrap_or_default()["cniVersion"].clone();
         if said != *version {
-            return shown(&outcome, format!("an error reply in {version}"), format!("its cniVersion is {said}"));
+            return shown(
+                &outcome,
+                format!("an error reply in {version}"),
+                format!("its cniVersion is {said}"),
+            );
         }
     }
-    if world.supported.is_empty() { not_applicable("its VERSION claims no version") } else { Ok(()) }
+    if world.supported.is_empty() {
+        not_applicable("its VERSION claims no version")
+    } else {
+        Ok(())
+    }
 }

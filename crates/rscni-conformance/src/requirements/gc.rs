@@ -3,8 +3,10 @@
 use rscni_test::Outcome;
 use serde_json::{Value, json};
 
-use crate::verdict::{Checked, shown, succeeded};
-use crate::world::{Attachment, World};
+use crate::{
+    verdict::{Checked, shown, succeeded},
+    world::{Attachment, World},
+};
 
 const GC_SINCE: &str = "1.1.0";
 
@@ -57,7 +59,10 @@ pub(super) fn spares_networks(world: &World, _: &str) -> Checked {
     let made = attached(world)?;
     let before = world.snapshot()?;
     succeeded(&gc(world, Some("another-network"), &[])?, "GC of another network")?;
-    world.unchanged_since(&before, "what is attached to one network is as it was before GC of another")?;
+    world.unchanged_since(
+        &before,
+        "what is attached to one network is as it was before GC of another",
+    )?;
     check(world, &made)
 }
 
@@ -72,5 +77,9 @@ pub(super) fn twice(world: &World, _: &str) -> Checked {
 pub(super) fn silent(world: &World, _: &str) -> Checked {
     let outcome = gc(world, None, &[])?;
     succeeded(&outcome, "GC")?;
-    if outcome.stdout().is_empty() { Ok(()) } else { shown(&outcome, "nothing on stdout", outcome.stdout()) }
+    if outcome.stdout().is_empty() {
+        Ok(())
+    } else {
+        shown(&outcome, "nothing on stdout", outcome.stdout())
+    }
 }

@@ -13,10 +13,14 @@ mod result;
 mod status;
 mod version;
 
-use crate::requirement::Level::{self, Must, Should};
-use crate::requirement::Requirement;
-use crate::verdict::Checked;
-use crate::world::World;
+use crate::{
+    requirement::{
+        Level::{self, Must, Should},
+        Requirement,
+    },
+    verdict::Checked,
+    world::World,
+};
 
 /// The headings of the specification, version 1.1.0.
 const FORMAT: &str = "Section 1: Configuration format";
@@ -167,9 +171,9 @@ mod tests {
     fn ids_are_words_that_stand_for_one_requirement_and_sections_are_in_one_piece() {
         let ids: BTreeSet<_> = ALL.iter().map(|requirement| requirement.id).collect();
         assert_eq!(ids.len(), ALL.len());
-        assert!(
-            ids.iter().all(|id| id.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-.".contains(&c)))
-        );
+        assert!(ids.iter().all(|id| {
+            id.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-.".contains(&c))
+        }));
         let mut sections: Vec<_> = ALL.iter().map(|requirement| requirement.section).collect();
         sections.dedup();
         assert_eq!(sections.len(), sections.iter().collect::<BTreeSet<_>>().len());

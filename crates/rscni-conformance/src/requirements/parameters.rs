@@ -2,11 +2,18 @@
 
 use rscni_test::{Call, Container};
 
-use crate::verdict::{Checked, not_applicable, refused, refused_with, succeeded};
-use crate::world::World;
+use crate::{
+    verdict::{Checked, not_applicable, refused, refused_with, succeeded},
+    world::World,
+};
 
 pub(super) fn unknown_command(world: &World, _: &str) -> Checked {
-    refused_with(&world.try_call(world.bare("FROBNICATE", world.version)), "CNI_COMMAND=FROBNICATE", &[4], "")
+    refused_with(
+        &world.try_call(world.bare("FROBNICATE", world.version)),
+        "CNI_COMMAND=FROBNICATE",
+        &[4],
+        "",
+    )
 }
 
 /// `about` is a command, and the variable that it is to miss.
@@ -59,17 +66,25 @@ pub(super) fn no_netns(world: &World, _: &str) -> Checked {
 }
 
 pub(super) fn ignore_unknown(world: &World, _: &str) -> Checked {
-    add_and_del(world, |call| call.env("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAME=web"), "with IgnoreUnknown=1")
+    add_and_del(
+        world,
+        |call| call.env("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAME=web"),
+        "with IgnoreUnknown=1",
+    )
 }
 
-#[allow(clippy::redundant_closure_for_method_calls, reason = "the method is of a call with one certain lifetime")]
+#[allow(
+    clippy::redundant_closure_for_method_calls,
+    reason = "the method is of a call with one certain lifetime"
+)]
 pub(super) fn alone(world: &World, _: &str) -> Checked {
     add_and_del(world, |call| call.alone(), "in an otherwise empty environment")
 }
 
 fn add_and_del(world: &World, change: for<'a> fn(Call<'a>) -> Call<'a>, how: &str) -> Checked {
     world.facts()?;
-    let mut made = world.prepare(world.container(&world.first, "a"), &world.subject.ifname, world.version)?;
+    let mut made =
+        world.prepare(world.container(&world.first, "a"), &world.subject.ifname, world.version)?;
     let outcome = change(world.call("ADD", &made, made.prev_result())).run();
     world.note(&mut made, &outcome, &format!("ADD {how}"))?;
     let outcome = change(world.call("DEL", &made, made.result.as_ref())).run();

@@ -3,10 +3,12 @@
 use serde_json::{Value, json};
 
 use super::add::makes_interface;
-use crate::sample::Sample;
-use crate::shape::{ip, is_since, list, net};
-use crate::verdict::{Checked, not_applicable, not_met, shown};
-use crate::world::World;
+use crate::{
+    sample::Sample,
+    shape::{ip, is_since, list, net},
+    verdict::{Checked, not_applicable, not_met, shown},
+    world::World,
+};
 
 /// An attachment of a plugin whose results list interfaces.
 fn sample(world: &World) -> Checked<&Sample> {
@@ -25,19 +27,27 @@ fn none(expected: &str, wrong: &[String]) -> Checked {
 pub(super) fn lists(world: &World, _: &str) -> Checked {
     let sample = sample(world)?;
     let ifname = &world.subject.ifname;
-    let in_container = |i: &&Value| i["sandbox"].as_str().is_some_and(|sandbox| !sandbox.is_empty());
+    let in_container =
+        |i: &&Value| i["sandbox"].as_str().is_some_and(|sandbox| !sandbox.is_empty());
     let mut inside = list(&sample.result, "interfaces").iter().filter(in_container);
     if inside.any(|interface| interface["name"] == **ifname) {
         return Ok(());
     }
-    not_met(format!("interfaces has {ifname}, with a sandbox"), sample.result["interfaces"].to_string())
+    not_met(
+        format!("interfaces has {ifname}, with a sandbox"),
+        sample.result["interfaces"].to_string(),
+    )
 }
 
 pub(super) fn sandbox(world: &World, _: &str) -> Checked {
     let sample = sample(world)?;
     let interfaces = list(&sample.result, "interfaces").iter();
     let wrong: Vec<_> = interfaces
-        .filter(|i| i["sandbox"].as_str().is_some_and(|sandbox| !sandbox.is_empty() && sandbox != sample.netns))
+        .filter(|i| {
+            i["sandbox"]
+                .as_str()
+                .is_some_and(|sandbox| !sandbox.is_empty() && sandbox != sample.netns)
+        })
         .map(Value::to_string)
         .collect();
     none(&format!("each sandbox is {}", sample.netns), &wrong)
@@ -46,18 +56,23 @@ pub(super) fn sandbox(world: &World, _: &str) -> Checked {
 pub(super) fn exist(world: &World, _: &str) -> Checked {
     let sample = sample(world)?;
     let is_there = |interface: &&Value| {
-        interface["name"].as_str().is_some_and(|name| sample.place_of(interface).link(name).is_some())
+        interface["name"]
+            .as_str()
+            .is_some_and(|name| sample.place_of(interface).link(name).is_some())
     };
-    let wrong: Vec<_> =
-        list(&sample.result, "interfaces").iter().filter(|i| !is_there(i)).map(Value::to_string).collect();
+    let wrong: Vec<_> = list(&sample.result, "interfaces")
+        .iter()
+        .filter(|i| !is_there(i))
+        .map(Value::to_string)
+        .collect();
     none("each interface is in the container, or without sandbox on the host", &wrong)
 }
 
 /// The interfaces of the result that there are, with the kernel's link of each.
 fn links(sample: &Sample) -> impl Iterator<Item = (&Value, &rscni_linux::Link)> {
-    list(&sample.result, "interfaces")
-        .iter()
-        .filter_map(|interface| Some((interface, sample.place_of(interface).link(interface["name"].as_str()?)?)))
+    list(&sample.result, "interfaces").iter().filter_map(|interface| {
+        Some((interface, sample.place_of(interface).link(interface["name"].as_str()?)?))
+    })
 }
 
 pub(super) fn mac(world: &World, _: &str) -> Checked {
@@ -68,7 +83,8 @@ pub(super) fn mac(world: &World, _: &str) -> Checked {
         // Those that have none, as lo, need not say so. What has changed since, such as a bridge's, was right once.
         let has_none = is.is_empty() || is == "00:00:00:00:00:00";
         let moves = link.kind.as_deref() == Some("bridge");
-        let is_right = if said.is_empty() { has_none } else { moves || said.eq_ignore_ascii_case(&is) };
+        let is_right =
+            if said.is_empty() { has_none } else { moves || said.eq_ignore_ascii_case(&is) };
         if !is_right {
             wrong.push(format!("{} has {is:?}, not {said:?}", link.name));
         }
@@ -81,9 +97,13 @@ pub(super) fn mtu(world: &World, _: &str) -> Checked {
         return not_applicable("mtu is in results from 1.1.0 on");
     }
     let links = links(sample(world)?);
-    let wrong = links.filter(|(interface, link)| interface["mtu"].as_u64() != Some(link.mtu.into()));
-    let wrong: Vec<_> =
-        wrong.map(|(interface, link)| format!("{} has {}, not {}", link.name, link.mtu, interface["mtu"])).collect();
+    let wrong =
+        links.filter(|(interface, link)| interface["mtu"].as_u64() != Some(link.mtu.into()));
+    let wrong: Vec<_> = wrong
+        .map(|(interface, link)| {
+            format!("{} has {}, not {}", link.name, link.mtu, interface["mtu"])
+        })
+        .collect();
     none("each mtu is the interface's", &wrong)
 }
 
@@ -97,9 +117,13 @@ pub(super) fn ip_interface(world: &World, _: &str) -> Checked {
         return not_applicable("it gives no address");
     }
     if world.subject.is_ipam() {
-        let wrong: Vec<_> = ips.iter().filter(|ip| !ip["interface"].is_null()).map(Value::to_string).collect();
+        let wrong: Vec<_> =
+            ips.iter().filter(|ip| !ip["interface"].is_null()).map(Value::to_string).collect();
         if !sample.result["interfaces"].is_null() {
-            return not_met("an IPAM plugin's result has no interfaces", sample.result["interfaces"].to_string());
+            return not_met(
+                "an IPAM plugin's result has no interfaces",
+                sample.result["interfaces"].to_string(),
+            );
         }
         return none("an IPAM plugin's addresses have no interface", &wrong);
     }
@@ -154,7 +178,8 @@ pub(super) fn dns(world: &World, _: &str) -> Checked {
     if world.facts()?.adjusts {
         return not_applicable("the interface that it changes leads to no name server");
     }
-    let mut made = world.prepare(world.container(&world.first, "a"), &world.subject.ifname, world.version)?;
+    let mut made =
+        world.prepare(world.container(&world.first, "a"), &world.subject.ifname, world.version)?;
     let dns = json!({ "nameservers": ["192.0.2.53"], "domain": "example.net", "search": ["example.org"] });
     let mut config = world.config(world.version, None);
     config["dns"] = dns.clone();

@@ -2,8 +2,10 @@
 
 use rscni_test::Outcome;
 
-use crate::verdict::{Checked, shown, succeeded};
-use crate::world::World;
+use crate::{
+    verdict::{Checked, shown, succeeded},
+    world::World,
+};
 
 fn status(world: &World) -> Checked<Outcome> {
     let config = world.config(world.version_since("1.1.0")?, None);

@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use rscni_test::{Container, Snapshot};
 
-use super::patience::Patience;
-use super::{Attachment, World};
-use crate::sample::Sample;
-use crate::shape::addresses;
-use crate::verdict::{Checked, Not, not_applicable, not_met};
+use super::{Attachment, World, patience::Patience};
+use crate::{
+    sample::Sample,
+    shape::addresses,
+    verdict::{Checked, Not, not_applicable, not_met},
+};
 
 /// How long to wait before looking once more whether everything is as it was; then twice as long, up to the longest.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -43,7 +44,9 @@ impl World {
     pub(crate) fn shareable(&self) -> Checked {
         match &self.facts()?.exclusive {
             None => Ok(()),
-            Some(why) => not_applicable(format!("it attaches one container at a time with this configuration: {why}")),
+            Some(why) => not_applicable(format!(
+                "it attaches one container at a time with this configuration: {why}"
+            )),
         }
     }
 
@@ -136,7 +139,8 @@ impl World {
             changes = self.lasting_changes_since(&network);
         }
         let (moving, leaks): (Vec<_>, Vec<_>) = changes.into_iter().partition(is_moving);
-        let file = |change: &String| change[2..].split(": was ").next().unwrap_or_default().to_owned();
+        let file =
+            |change: &String| change[2..].split(": was ").next().unwrap_or_default().to_owned();
         let moving: Vec<_> = moving.iter().map(file).collect();
         let baseline = moving.iter().fold(self.lab.snapshot(), |all, file| all.ignoring(file));
         Ok(Facts { adjusts, exclusive, fixed, baseline, moving, leaks })

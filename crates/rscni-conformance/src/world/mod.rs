@@ -7,9 +7,11 @@
 mod facts;
 mod patience;
 
-use std::cell::{Cell, OnceCell, RefCell};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use rscni_linux::{AddressFlags, Dummy, LinkChange, Netlink, Netns, Veth};
 use rscni_test::{Call, Container, Lab, Outcome, Plugin, VERSIONS};
@@ -17,10 +19,12 @@ use rustix::io::Errno;
 use serde_json::{Value, json};
 
 use self::facts::Facts;
-use crate::sample::Sample;
-use crate::shape::{addresses, is_since};
-use crate::subject::Subject;
-use crate::verdict::{Checked, error, json as json_of, not_applicable, succeeded, told};
+use crate::{
+    sample::Sample,
+    shape::{addresses, is_since},
+    subject::Subject,
+    verdict::{Checked, error, json as json_of, not_applicable, succeeded, told},
+};
 
 /// A plugin's private host.
 pub(crate) struct World {
@@ -81,8 +85,14 @@ impl World {
                 subject.program.display()
             ));
         }
-        let plugin = |program| Plugin::at(program).cni_path(subject.path.clone()).time_limit(subject.time_limit);
-        let before = subject.before.iter().map(|(program, config)| (plugin(program), json!(config))).collect();
+        let plugin = |program| {
+            Plugin::at(program).cni_path(subject.path.clone()).time_limit(subject.time_limit)
+        };
+        let before = subject
+            .before
+            .iter()
+            .map(|(program, config)| (plugin(program), json!(config)))
+            .collect();
         let (first, second) = (lab.container("first"), lab.container("second"));
         let mut world = Self {
             plugin: plugin(&subject.program),
@@ -107,14 +117,21 @@ impl World {
         for command in &world.subject.setup {
             set_up(command)?;
         }
-        let outcome = world.plugin.call("VERSION").config(&json!({ "cniVersion": "1.1.0" })).try_run();
+        let outcome =
+            world.plugin.call("VERSION").config(&json!({ "cniVersion": "1.1.0" })).try_run();
         let outcome = outcome.map_err(|error| unstartable(&world.subject.program, &error))?;
         if outcome.is_overdue() {
-            return Err(format!("{} does not answer VERSION: {}", world.subject.program.display(), outcome.end()));
+            return Err(format!(
+                "{} does not answer VERSION: {}",
+                world.subject.program.display(),
+                outcome.end()
+            ));
         }
         let claimed = json_of(&outcome).unwrap_or_default();
         let claims = |version: &&str| {
-            claimed["supportedVersions"].as_array().is_some_and(|all| all.iter().any(|claimed| claimed == version))
+            claimed["supportedVersions"]
+                .as_array()
+                .is_some_and(|all| all.iter().any(|claimed| claimed == version))
         };
         world.supported = VERSIONS.into_iter().filter(claims).collect();
         let wanted = world.supported.iter().find(|version| **version == world.subject.version);
@@ -130,7 +147,9 @@ impl World {
                 continue;
             }
             let made = add_host_interface(&mut netlink, name);
-            self.worlds.borrow_mut().extend(made.map_err(|error| format!("make the host's {name}: {error}"))?);
+            self.worlds
+                .borrow_mut()
+                .extend(made.map_err(|error| format!("make the host's {name}: {error}"))?);
         }
         Ok(())
     }
@@ -188,7 +207,12 @@ impl World {
     }
 
     /// A call about an attachment.
-    pub(crate) fn call(&self, command: &str, of: &Attachment, prev_result: Option<&Value>) -> Call<'_> {
+    pub(crate) fn call(
+        &self,
+        command: &str,
+        of: &Attachment,
+        prev_result: Option<&Value>,
+    ) -> Call<'_> {
         let call = self.plugin.call(command).attachment(&of.container, &of.ifname);
         call.config(&self.config(of.version, prev_result))
     }
@@ -196,7 +220,9 @@ impl World {
     /// The configuration for a call that no attachment is needed for: a chained plugin is given a result that could be.
     pub(crate) fn bare_config(&self, version: &str) -> Value {
         let mut result = self.subject.is_chained().then(|| rscni_test::result_in(version));
-        if let Some(interface) = result.as_mut().and_then(|result| result.pointer_mut("/interfaces/1")) {
+        if let Some(interface) =
+            result.as_mut().and_then(|result| result.pointer_mut("/interfaces/1"))
+        {
             interface["name"] = self.subject.ifname.clone().into();
             interface["sandbox"] = self.first.path().display().to_string().into();
         }
@@ -212,7 +238,10 @@ impl World {
     /// A call that should change nothing. If it does, the world is not fit any more.
     pub(crate) fn try_call(&self, call: Call<'_>) -> Outcome {
         let outcome = call.run();
-        let command = outcome.variables().find(|(name, _)| *name == "CNI_COMMAND").map(|(_, value)| value == "ADD");
+        let command = outcome
+            .variables()
+            .find(|(name, _)| *name == "CNI_COMMAND")
+            .map(|(_, value)| value == "ADD");
         if command == Some(true) && error(&outcome).is_none() {
             self.touched.set(true);
         }
@@ -223,14 +252,21 @@ impl World {
     pub(crate) fn version_since(&self, since: &str) -> Checked<&'static str> {
         let all = [self.version].into_iter().chain(self.supported.iter().rev().copied());
         let mut good = all.filter(|version| is_since(version, since));
-        good.next().map_or_else(|| not_applicable(format!("it claims no version from {since} on")), Ok)
+        good.next()
+            .map_or_else(|| not_applicable(format!("it claims no version from {since} on")), Ok)
     }
 
     /// Has the plugins before this one attach the container.
-    pub(crate) fn prepare(&self, container: Container, ifname: &str, version: &'static str) -> Checked<Attachment> {
+    pub(crate) fn prepare(
+        &self,
+        container: Container,
+        ifname: &str,
+        version: &'static str,
+    ) -> Checked<Attachment> {
         let ifname = ifname.to_owned();
         let is_given = self.subject.is_chained();
-        let mut made = Attachment { container, ifname, version, before: Vec::new(), is_given, result: None };
+        let mut made =
+            Attachment { container, ifname, version, before: Vec::new(), is_given, result: None };
         for (plugin, config) in &self.before {
             let config = of_version(config, version, made.before.last());
             let outcome = plugin.add(&made.container, &made.ifname, &config);
@@ -243,7 +279,9 @@ impl World {
                     self.undo_before(&made);
                     let why = told(&outcome, &reply.unwrap_or_default());
                     let program = outcome.program().display();
-                    return not_applicable(format!("{program}, which comes before it, fails in {version}: {why}"));
+                    return not_applicable(format!(
+                        "{program}, which comes before it, fails in {version}: {why}"
+                    ));
                 }
             }
         }
@@ -267,7 +305,12 @@ impl World {
     }
 
     /// Attaches, in a version that may not work.
-    pub(crate) fn attach_in(&self, container: Container, ifname: &str, version: &'static str) -> Checked<Attachment> {
+    pub(crate) fn attach_in(
+        &self,
+        container: Container,
+        ifname: &str,
+        version: &'static str,
+    ) -> Checked<Attachment> {
         let mut made = self.prepare(container, ifname, version)?;
         let outcome = self.add(&made);
         self.note(&mut made, &outcome, "ADD")?;
@@ -289,7 +332,9 @@ impl World {
         }
         made.result = Some(result);
         let mut open = self.open.borrow_mut();
-        let same = |a: &&mut Attachment| a.container.id() == made.container.id() && a.ifname == made.ifname;
+        let same = |a: &&mut Attachment| {
+            a.container.id() == made.container.id() && a.ifname == made.ifname
+        };
         if let Some(entry) = open.iter_mut().find(same) {
             *entry = made.clone();
         }
@@ -334,7 +379,9 @@ impl World {
     /// Only the plugins before it are left to be undone.
     pub(crate) fn forget(&self, attachment: &Attachment) {
         self.undo_before(attachment);
-        let same = |a: &Attachment| a.container.id() == attachment.container.id() && a.ifname == attachment.ifname;
+        let same = |a: &Attachment| {
+            a.container.id() == attachment.container.id() && a.ifname == attachment.ifname
+        };
         self.open.borrow_mut().retain(|a| !same(a));
     }
 }

@@ -53,7 +53,10 @@ mod tests {
         assert_eq!(over_after([links(0)].into_iter()), Some(0));
         assert_eq!(over_after((0..=10).rev().map(links)), Some(10));
         assert_eq!(over_after(std::iter::repeat(links(1))), Some(2));
-        assert_eq!(over_after([links(2), links(2), links(1), links(1), links(0)].into_iter()), Some(4));
+        assert_eq!(
+            over_after([links(2), links(2), links(1), links(1), links(0)].into_iter()),
+            Some(4)
+        );
     }
 
     #[test]

@@ -6,7 +6,10 @@ use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    address::{AddressAttribute, AddressFlags as KernelFlags, AddressHeaderFlags, AddressMessage, AddressScope},
+    address::{
+        AddressAttribute, AddressFlags as KernelFlags, AddressHeaderFlags, AddressMessage,
+        AddressScope,
+    },
 };
 
 use super::{Family, Netlink, Request, attributes};
@@ -97,7 +100,8 @@ impl Request {
         kernel.set(KernelFlags::Noprefixroute, flags.noprefixroute);
         let mut message = message(index, net);
         if let Some(peer) = peer {
-            message.attributes = vec![AddressAttribute::Local(net.addr()), AddressAttribute::Address(peer)];
+            message.attributes =
+                vec![AddressAttribute::Local(net.addr()), AddressAttribute::Address(peer)];
         }
         if let Some(scope) = scope {
             message.header.scope = scope.into();
@@ -142,7 +146,8 @@ fn message(index: u32, net: IpNet) -> AddressMessage {
     if net.addr().is_loopback() {
         message.header.scope = AddressScope::Host;
     }
-    message.attributes = vec![AddressAttribute::Local(net.addr()), AddressAttribute::Address(net.addr())];
+    message.attributes =
+        vec![AddressAttribute::Local(net.addr()), AddressAttribute::Address(net.addr())];
     message
 }
 
@@ -162,7 +167,8 @@ impl Netlink {
     /// All addresses of the namespace. Its cost grows with the host.
     pub fn all_addresses(&mut self) -> Result<Vec<Address>> {
         let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        self.socket.dump("list addresses", NLM_F_DUMP, &message, |_, payload| Ok(Address::parse(payload)))
+        self.socket
+            .dump("list addresses", NLM_F_DUMP, &message, |_, payload| Ok(Address::parse(payload)))
     }
 }
 

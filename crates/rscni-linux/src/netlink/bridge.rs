@@ -115,7 +115,11 @@ impl Request {
         message.header.interface_family = AddressFamily::Bridge;
         message.header.index = index;
         message.attributes = vec![LinkAttribute::ProtoInfoBridge(info)];
-        Self::new(RouteNetlinkMessage::SetLink(message), 0, format!("set bridge port #{index} {}", names.join(" ")))
+        Self::new(
+            RouteNetlinkMessage::SetLink(message),
+            0,
+            format!("set bridge port #{index} {}", names.join(" ")),
+        )
     }
 }
 
@@ -127,7 +131,8 @@ mod tests {
 
     #[test]
     fn port_flags_are_nested_as_the_kernel_wants_them() {
-        let port = BridgePort { hairpin: Some(true), isolated: Some(false), ..BridgePort::default() };
+        let port =
+            BridgePort { hairpin: Some(true), isolated: Some(false), ..BridgePort::default() };
         let request = Request::set_bridge_port(5, &port);
         assert_eq!(request.action, "set bridge port #5 hairpin on isolated off");
         let mut bytes = vec![0; request.message.buffer_len()];

@@ -2,9 +2,12 @@
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
 
-use super::socket::first_answer;
-use super::tc::{Handle, HtbClass, Qdisc, U32};
-use super::{Address, Answer, Link, Neighbour, Route, Rule, vlan};
+use super::{
+    Address, Answer, Link, Neighbour, Route, Rule,
+    socket::first_answer,
+    tc::{Handle, HtbClass, Qdisc, U32},
+    vlan,
+};
 use crate::fuzzing::flow;
 
 /// A datagram of the kernel: each message of it is read as everything that it may be.
@@ -35,7 +38,8 @@ fn object(payload: &[u8]) {
     for route in Route::parse_all(payload) {
         assert!(!format!("{route:?}").is_empty());
     }
-    let index = payload.get(4..8).and_then(|index| index.try_into().ok()).map_or(0, u32::from_ne_bytes);
+    let index =
+        payload.get(4..8).and_then(|index| index.try_into().ok()).map_or(0, u32::from_ne_bytes);
     let _ = vlan::parse(payload, index);
     assert_eq!(vlan::parse(payload, index.wrapping_add(1)), None, "VLANs of another link");
     flow(payload);

@@ -9,8 +9,8 @@ use netlink_packet_route::{
 };
 
 use super::{
-    Attributes, BridgeInfo, BridgePortInfo, IpvlanMode, MacvlanInfo, Netlink, OrAbsent, Request, TunInfo, attributes,
-    kind::parse_vlan_id,
+    Attributes, BridgeInfo, BridgePortInfo, IpvlanMode, MacvlanInfo, Netlink, OrAbsent, Request,
+    TunInfo, attributes, kind::parse_vlan_id,
 };
 use crate::{Error, MacAddr, Netns, Result};
 
@@ -129,8 +129,9 @@ impl From<u8> for OperState {
 
 impl Link {
     pub(super) fn parse(payload: &[u8]) -> Result<Self> {
-        let header: &[u8; LINK_HEADER] =
-            payload.first_chunk().ok_or_else(|| Error::decode("read a link", "its header is cut off"))?;
+        let header: &[u8; LINK_HEADER] = payload
+            .first_chunk()
+            .ok_or_else(|| Error::decode("read a link", "its header is cut off"))?;
         let [.., i0, i1, i2, i3, f0, f1, f2, f3, _, _, _, _] = *header;
         let flags = LinkFlags::from_bits_retain(u32::from_ne_bytes([f0, f1, f2, f3]));
         let mut link = Self {
@@ -188,7 +189,8 @@ impl Link {
             Some("tun") => self.tun = Some(TunInfo::parse(data)),
             Some("vlan") => self.vlan_id = parse_vlan_id(data),
             Some("vrf") => {
-                self.vrf_table = data.find(|(kind, _)| *kind == IFLA_VRF_TABLE).map(|(_, table)| table.u32());
+                self.vrf_table =
+                    data.find(|(kind, _)| *kind == IFLA_VRF_TABLE).map(|(_, table)| table.u32());
             }
             _ => {}
         }
@@ -222,8 +224,11 @@ pub struct LinkChange<'a> {
 
 impl LinkChange<'_> {
     fn apply(&self, message: &mut LinkMessage) {
-        let flags =
-            [(self.up, LinkFlags::Up), (self.promisc, LinkFlags::Promisc), (self.allmulticast, LinkFlags::Allmulti)];
+        let flags = [
+            (self.up, LinkFlags::Up),
+            (self.promisc, LinkFlags::Promisc),
+            (self.allmulticast, LinkFlags::Allmulti),
+        ];
         for (wanted, flag) in flags {
             if let Some(on) = wanted {
                 message.header.change_mask |= flag;
@@ -348,7 +353,9 @@ impl Netlink {
 
     /// All links of the namespace. Its cost grows with the host: for garbage collection and for people.
     pub fn links(&mut self) -> Result<Vec<Link>> {
-        self.socket.dump("list interfaces", NLM_F_DUMP, &get(None, 0), |_, payload| Link::parse(payload).map(Some))
+        self.socket.dump("list interfaces", NLM_F_DUMP, &get(None, 0), |_, payload| {
+            Link::parse(payload).map(Some)
+        })
     }
 
     /// All links with this alias. It looks at every link, see [`Netlink::links`].

@@ -30,8 +30,8 @@ pub use self::{
     bridge::{BridgeInfo, BridgePort, BridgePortInfo},
     family::Family,
     kind::{
-        Bridge, Dummy, Ifb, Ipvlan, IpvlanMode, Macvlan, MacvlanInfo, MacvlanMode, NewLink, TunInfo, Veth, VlanLink,
-        Vrf,
+        Bridge, Dummy, Ifb, Ipvlan, IpvlanMode, Macvlan, MacvlanInfo, MacvlanMode, NewLink,
+        TunInfo, Veth, VlanLink, Vrf,
     },
     link::{Link, LinkChange, OperState},
     neighbour::Neighbour,

@@ -39,7 +39,10 @@ impl Netlink {
                     _ => {}
                 },
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Error::io("remove a link", std::io::Error::other("its thread has ended")));
+                    return Err(Error::io(
+                        "remove a link",
+                        std::io::Error::other("its thread has ended"),
+                    ));
                 }
             }
         }

@@ -166,9 +166,13 @@ impl Route {
         };
         message.header.table = table.unwrap_or(RT_TABLE_UNSPEC);
         let metrics: Vec<RouteMetric> =
-            [self.mtu.map(RouteMetric::Mtu), self.advmss.map(RouteMetric::Advmss)].into_iter().flatten().collect();
+            [self.mtu.map(RouteMetric::Mtu), self.advmss.map(RouteMetric::Advmss)]
+                .into_iter()
+                .flatten()
+                .collect();
         let attributes = [
-            (self.dst.prefix_len() > 0).then(|| RouteAttribute::Destination(self.dst.network().into())),
+            (self.dst.prefix_len() > 0)
+                .then(|| RouteAttribute::Destination(self.dst.network().into())),
             self.gateway.map(|gateway| self.gateway_attribute(gateway)),
             self.oif.map(RouteAttribute::Oif),
             self.src.map(|src| RouteAttribute::PrefSource(src.into())),
@@ -228,7 +232,8 @@ impl Route {
         while let Some([l0, l1, _, _, i0, i1, i2, i3]) = rest.first_chunk::<HOP_HEADER>() {
             let length = usize::from(u16::from_ne_bytes([*l0, *l1]));
             let Some(hop) = rest.get(..length).filter(|hop| hop.len() >= HOP_HEADER) else { break };
-            let mut route = Self { oif: Some(u32::from_ne_bytes([*i0, *i1, *i2, *i3])), ..route.clone() };
+            let mut route =
+                Self { oif: Some(u32::from_ne_bytes([*i0, *i1, *i2, *i3])), ..route.clone() };
             for (kind, value) in attributes(hop, HOP_HEADER) {
                 route.parse_gateway(kind, value);
             }
@@ -346,10 +351,11 @@ impl Netlink {
     fn routes_of(&mut self, family: Family, filter: RouteFilter) -> Result<Vec<Route>> {
         let mut message = RouteMessage::default();
         message.header.address_family = family.kernel();
-        message.attributes = [filter.table.map(RouteAttribute::Table), filter.oif.map(RouteAttribute::Oif)]
-            .into_iter()
-            .flatten()
-            .collect();
+        message.attributes =
+            [filter.table.map(RouteAttribute::Table), filter.oif.map(RouteAttribute::Oif)]
+                .into_iter()
+                .flatten()
+                .collect();
         let message = RouteNetlinkMessage::GetRoute(message);
         let wanted = |route: &Route| {
             filter.table.is_none_or(|table| route.table == Some(table))
@@ -385,8 +391,7 @@ impl Netlink {
 
 /// IPv6 lists what it has learnt about paths among the routes.
 fn is_cached(route: &[u8]) -> bool {
-    route
-        .get(8..)
-        .and_then(|flags| flags.first_chunk())
-        .is_some_and(|flags| RouteFlags::from_bits_retain(u32::from_ne_bytes(*flags)).contains(RouteFlags::Cloned))
+    route.get(8..).and_then(|flags| flags.first_chunk()).is_some_and(|flags| {
+        RouteFlags::from_bits_retain(u32::from_ne_bytes(*flags)).contains(RouteFlags::Cloned)
+    })
 }

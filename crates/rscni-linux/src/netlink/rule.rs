@@ -73,13 +73,15 @@ impl Rule {
 
     /// `None` for what is neither IPv4 nor IPv6.
     pub(super) fn parse(payload: &[u8]) -> Option<Self> {
-        let [family, dst_len, src_len, tos, table, _, _, action, f0, f1, f2, f3] = *payload.first_chunk::<HEADER>()?;
+        let [family, dst_len, src_len, tos, table, _, _, action, f0, f1, f2, f3] =
+            *payload.first_chunk::<HEADER>()?;
         let mut src: IpAddr = match AddressFamily::from(family) {
             AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
             AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
             _ => return None,
         };
-        let is_inverted = RuleFlags::from_bits_retain(u32::from_ne_bytes([f0, f1, f2, f3])).contains(RuleFlags::Invert);
+        let is_inverted = RuleFlags::from_bits_retain(u32::from_ne_bytes([f0, f1, f2, f3]))
+            .contains(RuleFlags::Invert);
         let mut has_more = dst_len != 0 || tos != 0 || action != FR_ACT_TO_TBL || is_inverted;
         let mut table = u32::from(table);
         // The kernel leaves out a priority of zero.
@@ -89,15 +91,23 @@ impl Rule {
                 FRA_SRC => src = value.ip()?,
                 FRA_PRIORITY => priority = value.u32(),
                 FRA_TABLE => table = value.u32(),
-                FRA_DST | FRA_IIFNAME | FRA_OIFNAME | FRA_UID_RANGE | FRA_SPORT_RANGE | FRA_DPORT_RANGE => {
+                FRA_DST | FRA_IIFNAME | FRA_OIFNAME | FRA_UID_RANGE | FRA_SPORT_RANGE
+                | FRA_DPORT_RANGE => {
                     has_more = true;
                 }
                 FRA_FWMARK => has_more |= value.u32() != 0,
-                FRA_TUN_ID | FRA_L3MDEV | FRA_IP_PROTO => has_more |= value.0.iter().any(|byte| *byte != 0),
+                FRA_TUN_ID | FRA_L3MDEV | FRA_IP_PROTO => {
+                    has_more |= value.0.iter().any(|byte| *byte != 0)
+                }
                 _ => {}
             }
         }
-        Some(Self { src: IpNet::new(src, src_len).ok()?, table, priority: Some(priority), has_more })
+        Some(Self {
+            src: IpNet::new(src, src_len).ok()?,
+            table,
+            priority: Some(priority),
+            has_more,
+        })
     }
 }
 
@@ -107,7 +117,11 @@ impl Request {
     pub fn add_rule(rule: &Rule) -> Self {
         let mut message = rule.message();
         message.attributes.push(RuleAttribute::Protocol(RouteProtocol::Boot));
-        Self::new(RouteNetlinkMessage::NewRule(message), NLM_F_CREATE | NLM_F_EXCL, rule.describe("add"))
+        Self::new(
+            RouteNetlinkMessage::NewRule(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+            rule.describe("add"),
+        )
     }
 
     /// See [`Netlink::del_rule`].
@@ -125,12 +139,15 @@ impl Netlink {
             let mut message = RuleMessage::default();
             message.header.family = family.kernel();
             let message = RouteNetlinkMessage::GetRule(message);
-            let listed = self.socket.dump("list rules", NLM_F_DUMP, &message, |_, payload| Ok(Rule::parse(payload)));
+            let listed = self
+                .socket
+                .dump("list rules", NLM_F_DUMP, &message, |_, payload| Ok(Rule::parse(payload)));
             match listed {
                 Ok(listed) => rules.extend(listed),
                 // A kernel without IPv6.
                 Err(error)
-                    if error.is_unsupported() || error.errno() == Some(nix::errno::Errno::EAFNOSUPPORT as i32) => {}
+                    if error.is_unsupported()
+                        || error.errno() == Some(nix::errno::Errno::EAFNOSUPPORT as i32) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -25,7 +25,8 @@ impl Netlink {
             || {
                 let link = self.link_by_index(index)?;
                 // Loopback and some drivers never say `Up`.
-                let ready = link.running && matches!(link.operstate, OperState::Up | OperState::Unknown);
+                let ready =
+                    link.running && matches!(link.operstate, OperState::Up | OperState::Unknown);
                 Ok(ready.then_some(link))
             },
             || format!("interface {index} coming up"),
@@ -55,10 +56,17 @@ impl Netlink {
 }
 
 fn duplicate_address(net: IpNet) -> Error {
-    Error::invalid(format!("address {net}"), "another host on the link has it (duplicate address detection failed)")
+    Error::invalid(
+        format!("address {net}"),
+        "another host on the link has it (duplicate address detection failed)",
+    )
 }
 
-fn poll<T>(limit: Duration, mut ready: impl FnMut() -> Result<Option<T>>, what: impl FnOnce() -> String) -> Result<T> {
+fn poll<T>(
+    limit: Duration,
+    mut ready: impl FnMut() -> Result<Option<T>>,
+    what: impl FnOnce() -> String,
+) -> Result<T> {
     let deadline = Instant::now() + limit;
     let mut pause = FIRST_PAUSE;
     loop {

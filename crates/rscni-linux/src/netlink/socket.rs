@@ -10,8 +10,9 @@ use std::{
 };
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP_INTR, NLM_F_ECHO, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
-    NetlinkBuffer, NetlinkSerializable, NlasIterator, parse_i32, parse_string,
+    NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP_INTR, NLM_F_ECHO, NLM_F_REQUEST,
+    NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkSerializable, NlasIterator, parse_i32,
+    parse_string,
 };
 use netlink_sys::{Socket as Raw, protocols::NETLINK_ROUTE};
 
@@ -285,7 +286,8 @@ const RECEIVE_ATTEMPTS: usize = 3;
 
 /// The first answer of a datagram, with its sequence number and flags, and what follows it.
 pub(super) fn first_answer(datagram: &[u8]) -> io::Result<(u32, u16, Answer<'_>, &[u8])> {
-    let message = NetlinkBuffer::new_checked(datagram).map_err(|error| invalid_data(&error.to_string()))?;
+    let message =
+        NetlinkBuffer::new_checked(datagram).map_err(|error| invalid_data(&error.to_string()))?;
     let (sequence, flags) = (message.sequence_number(), message.flags());
     let end = (message.length() as usize).next_multiple_of(NLMSG_ALIGN);
     let answer = parse(message.message_type(), flags, message.payload())?;

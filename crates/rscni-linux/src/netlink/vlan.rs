@@ -5,7 +5,10 @@ use std::ops::RangeInclusive;
 use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    link::{AfSpecBridge, BridgeFlag, BridgeVlanInfo, BridgeVlanInfoFlags, LinkAttribute, LinkExtentMask, LinkMessage},
+    link::{
+        AfSpecBridge, BridgeFlag, BridgeVlanInfo, BridgeVlanInfoFlags, LinkAttribute,
+        LinkExtentMask, LinkMessage,
+    },
 };
 
 use super::{Netlink, Request, attributes, link::LINK_HEADER};
@@ -121,7 +124,9 @@ impl Netlink {
         message.header.interface_family = AddressFamily::Bridge;
         message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::BrvlanCompressed])];
         let message = RouteNetlinkMessage::GetLink(message);
-        let vlans = self.socket.dump("list VLANs", NLM_F_DUMP, &message, |_, payload| Ok(parse(payload, index)))?;
+        let vlans = self
+            .socket
+            .dump("list VLANs", NLM_F_DUMP, &message, |_, payload| Ok(parse(payload, index)))?;
         Ok(vlans.into_iter().flatten().collect())
     }
 }
@@ -182,7 +187,11 @@ mod tests {
             .collect();
         assert_eq!(
             attributes,
-            [(2, &[0b0110, 0, 100, 0][..]), (2, &[0b1000, 0, 200, 0][..]), (2, &[0b1_0000, 0, 43, 1][..]),]
+            [
+                (2, &[0b0110, 0, 100, 0][..]),
+                (2, &[0b1000, 0, 200, 0][..]),
+                (2, &[0b1_0000, 0, 43, 1][..]),
+            ]
         );
     }
 

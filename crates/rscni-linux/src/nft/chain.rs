@@ -5,8 +5,8 @@ use netlink_packet_core::DefaultNla;
 use super::{
     Table, Transaction,
     message::{
-        NFT_MSG_DELCHAIN, NFT_MSG_DELTABLE, NFT_MSG_DESTROYCHAIN, NFT_MSG_DESTROYTABLE, NFT_MSG_NEWCHAIN,
-        NFT_MSG_NEWTABLE, nested, number, signed, string, table_name,
+        NFT_MSG_DELCHAIN, NFT_MSG_DELTABLE, NFT_MSG_DESTROYCHAIN, NFT_MSG_DESTROYTABLE,
+        NFT_MSG_NEWCHAIN, NFT_MSG_NEWTABLE, nested, number, signed, string, table_name,
     },
     transaction::{Create, Remove},
 };
@@ -111,7 +111,10 @@ impl BaseChain {
         let mut attributes = vec![
             nested(
                 NFTA_CHAIN_HOOK,
-                &[number(NFTA_HOOK_HOOKNUM, self.hook.number()), signed(NFTA_HOOK_PRIORITY, self.priority)],
+                &[
+                    number(NFTA_HOOK_HOOKNUM, self.hook.number()),
+                    signed(NFTA_HOOK_PRIORITY, self.priority),
+                ],
             ),
             string(NFTA_CHAIN_TYPE, &self.kind),
         ];
@@ -165,11 +168,22 @@ impl Transaction<'_> {
     }
 
     /// Makes a chain; it is an error (`EEXIST`) if it is there.
-    pub fn create_chain(&mut self, table: &Table, chain: &str, base: Option<&BaseChain>) -> &mut Self {
+    pub fn create_chain(
+        &mut self,
+        table: &Table,
+        chain: &str,
+        base: Option<&BaseChain>,
+    ) -> &mut Self {
         self.chain(table, chain, base, Create::Exclusive)
     }
 
-    fn chain(&mut self, table: &Table, chain: &str, base: Option<&BaseChain>, create: Create) -> &mut Self {
+    fn chain(
+        &mut self,
+        table: &Table,
+        chain: &str,
+        base: Option<&BaseChain>,
+        create: Create,
+    ) -> &mut Self {
         let mut attributes = chain_name(table, chain);
         attributes.extend(base.map(BaseChain::attributes).unwrap_or_default());
         let action = format!("add chain {table} {chain}");

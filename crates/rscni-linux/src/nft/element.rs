@@ -5,7 +5,10 @@ use netlink_packet_core::DefaultNla;
 
 use super::{
     Table, Transaction, Value, Verdict,
-    message::{NFT_MSG_DELSETELEM, NFT_MSG_DESTROYSETELEM, NFT_MSG_NEWSETELEM, list, nested, number, string},
+    message::{
+        NFT_MSG_DELSETELEM, NFT_MSG_DESTROYSETELEM, NFT_MSG_NEWSETELEM, list, nested, number,
+        string,
+    },
     transaction::{Create, Remove},
     userdata,
     verdict::verdict_data,
@@ -95,7 +98,10 @@ impl Element {
                 first.push(data(NFTA_SET_ELEM_KEY_END, last));
             }
             Some(last) => rest.extend(last.next().map(|end| {
-                vec![data(NFTA_SET_ELEM_KEY, &end), number(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END)]
+                vec![
+                    data(NFTA_SET_ELEM_KEY, &end),
+                    number(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END),
+                ]
             })),
             None => {}
         }
@@ -118,7 +124,11 @@ pub(super) fn data(kind: u16, value: &Value) -> DefaultNla {
     nested(kind, &[DefaultNla::new(NFTA_DATA_VALUE, value.bytes.clone())])
 }
 
-pub(super) fn element_list(table: &Table, set: &str, elements: &[Vec<DefaultNla>]) -> Vec<DefaultNla> {
+pub(super) fn element_list(
+    table: &Table,
+    set: &str,
+    elements: &[Vec<DefaultNla>],
+) -> Vec<DefaultNla> {
     vec![
         string(NFTA_SET_ELEM_LIST_TABLE, &table.name),
         string(NFTA_SET_ELEM_LIST_SET, set),
@@ -138,7 +148,13 @@ impl Transaction<'_> {
         self.element(table, set, element, Create::Exclusive)
     }
 
-    fn element(&mut self, table: &Table, set: &str, element: &Element, create: Create) -> &mut Self {
+    fn element(
+        &mut self,
+        table: &Table,
+        set: &str,
+        element: &Element,
+        create: Create,
+    ) -> &mut Self {
         let elements = match element.encode() {
             Ok(elements) => elements,
             Err(error) => return self.fail(error),
@@ -158,7 +174,13 @@ impl Transaction<'_> {
         self.remove_element(table, set, element, Remove::MayBeAbsent)
     }
 
-    fn remove_element(&mut self, table: &Table, set: &str, element: &Element, remove: Remove) -> &mut Self {
+    fn remove_element(
+        &mut self,
+        table: &Table,
+        set: &str,
+        element: &Element,
+        remove: Remove,
+    ) -> &mut Self {
         let bare = Element { data: None, comment: None, ..element.clone() };
         let elements = match bare.encode() {
             Ok(elements) => elements,

@@ -162,7 +162,8 @@ pub struct NatFlags {
 
 impl NatFlags {
     fn attribute(self, kind: u16, ports: bool) -> Option<DefaultNla> {
-        let flags = [(ports, 0x2), (self.random, 0x4), (self.persistent, 0x8), (self.fully_random, 0x10)];
+        let flags =
+            [(ports, 0x2), (self.random, 0x4), (self.persistent, 0x8), (self.fully_random, 0x10)];
         let bits = flags.into_iter().filter(|(set, _)| *set).fold(0, |all, (_, bit)| all | bit);
         (bits != 0).then(|| number(kind, bits))
     }
@@ -173,12 +174,15 @@ pub(super) fn load(field: Field, register: u32) -> Expression {
     let (source, length) = field.describe();
     match source {
         Source::Meta(key) => expression("meta", &[number(1, register), number(2, key)]),
-        Source::Payload(base, offset) => {
-            expression("payload", &[number(1, register), number(2, base), number(3, offset), number(4, length)])
-        }
+        Source::Payload(base, offset) => expression(
+            "payload",
+            &[number(1, register), number(2, base), number(3, offset), number(4, length)],
+        ),
         Source::Ct(key) => expression("ct", &[number(1, register), number(2, key)]),
         // 3 asks for the type of the address.
-        Source::FibAddrType(flags) => expression("fib", &[number(1, register), number(2, 3), number(3, flags)]),
+        Source::FibAddrType(flags) => {
+            expression("fib", &[number(1, register), number(2, 3), number(3, flags)])
+        }
     }
 }
 
@@ -199,7 +203,10 @@ pub(super) fn compare(register: u32, inverted: bool, value: &Value) -> Expressio
 
 /// Goes on only if the register is (or, inverted, is not) between the values, both included.
 pub(super) fn range(register: u32, inverted: bool, from: &Value, to: &Value) -> Expression {
-    expression("range", &[number(1, register), number(2, u32::from(inverted)), data(3, from), data(4, to)])
+    expression(
+        "range",
+        &[number(1, register), number(2, u32::from(inverted)), data(3, from), data(4, to)],
+    )
 }
 
 /// `register = (register & mask) ^ xor`
@@ -245,8 +252,15 @@ pub(super) fn masquerade(flags: NatFlags) -> Expression {
 }
 
 /// Source (0) or destination (1) NAT to the address and port in these registers.
-pub(super) fn nat(kind: u32, v6: bool, address: u32, port: Option<u32>, flags: NatFlags) -> Expression {
-    let mut attributes = vec![number(1, kind), number(2, if v6 { 10 } else { 2 }), number(3, address)];
+pub(super) fn nat(
+    kind: u32,
+    v6: bool,
+    address: u32,
+    port: Option<u32>,
+    flags: NatFlags,
+) -> Expression {
+    let mut attributes =
+        vec![number(1, kind), number(2, if v6 { 10 } else { 2 }), number(3, address)];
     attributes.extend(port.map(|port| number(5, port)));
     attributes.extend(flags.attribute(7, port.is_some()));
     expression("nat", &attributes)

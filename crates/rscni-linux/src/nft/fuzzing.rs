@@ -2,10 +2,8 @@
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
 
-use super::list::elements;
-use super::{ChainInfo, Data, RuleInfo, Verdict, userdata, verdict};
-use crate::fuzzing::bytes;
-use crate::netlink::attributes;
+use super::{ChainInfo, Data, RuleInfo, Verdict, list::elements, userdata, verdict};
+use crate::{fuzzing::bytes, netlink::attributes};
 
 /// What the kernel lists: a header of four bytes, then the attributes of a chain, a rule or elements.
 pub fn nft(data: &[u8]) {
@@ -16,7 +14,11 @@ pub fn nft(data: &[u8]) {
         for (kind, value) in attributes(&expression.attributes, 0) {
             let found = expression.attribute(&[kind]).expect("what is listed is found");
             // There may be several of a type.
-            assert!(found == value.0 || attributes(&expression.attributes, 0).filter(|(k, _)| *k == kind).count() > 1);
+            assert!(
+                found == value.0
+                    || attributes(&expression.attributes, 0).filter(|(k, _)| *k == kind).count()
+                        > 1
+            );
             let inner = value.nested().next().map(|(inner, _)| inner);
             let _ = (
                 expression.number(&[kind]),
@@ -41,7 +43,10 @@ pub fn nft(data: &[u8]) {
 
 /// A comment that `nft` would take is read as it was written.
 fn is_written_again(comment: Option<&str>) {
-    let Some((comment, Ok(bytes))) = comment.map(|comment| (comment, userdata::comment(comment))) else { return };
+    let Some((comment, Ok(bytes))) = comment.map(|comment| (comment, userdata::comment(comment)))
+    else {
+        return;
+    };
     assert_eq!(userdata::read_comment(&bytes).as_deref(), Some(comment));
 }
 

@@ -5,14 +5,14 @@ use netlink_packet_core::{DefaultNla, NLM_F_DUMP};
 use super::{
     Data, Family, Hook, Nft, Policy, Table, Value, Verdict, chain,
     element::{
-        NFT_SET_ELEM_INTERVAL_END, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_FLAGS, NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_KEY_END,
-        NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_USERDATA, data,
-        element_list,
+        NFT_SET_ELEM_INTERVAL_END, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_FLAGS, NFTA_SET_ELEM_KEY,
+        NFTA_SET_ELEM_KEY_END, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_ELEM_LIST_SET,
+        NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_USERDATA, data, element_list,
     },
     expression::{self, read_value},
     message::{
-        NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETSET, NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE, message, string,
-        table_name, unspecific,
+        NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETSET, NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE,
+        message, string, table_name, unspecific,
     },
     rule::{NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_USERDATA, chain_attributes},
     set::{NFTA_SET_NAME, NFTA_SET_TABLE},
@@ -122,7 +122,8 @@ impl RuleInfo {
     pub fn looks_up(&self, set: &str) -> bool {
         const NFTA_LOOKUP_SET: u16 = 1;
         let names = |expression: &RawExpression| {
-            attributes(&expression.attributes, 0).any(|(kind, value)| kind == NFTA_LOOKUP_SET && value.string() == set)
+            attributes(&expression.attributes, 0)
+                .any(|(kind, value)| kind == NFTA_LOOKUP_SET && value.string() == set)
         };
         self.expressions.iter().any(|expression| expression.name == "lookup" && names(expression))
     }
@@ -134,8 +135,9 @@ impl Nft {
         let request = unspecific(NFT_MSG_GETTABLE);
         self.socket.dump("list tables", NLM_F_DUMP, &request, |_, payload| {
             let family = payload.first().copied().and_then(Family::from_number);
-            let name =
-                attributes(payload, HEADER).find(|(kind, _)| *kind == NFTA_TABLE_NAME).map(|(_, name)| name.string());
+            let name = attributes(payload, HEADER)
+                .find(|(kind, _)| *kind == NFTA_TABLE_NAME)
+                .map(|(_, name)| name.string());
             Ok(family.zip(name).map(|(family, name)| Table { family, name }))
         })
     }
@@ -163,7 +165,9 @@ impl Nft {
         let action = format!("list the rules of chain {table} {chain}");
         let attributes = chain_attributes(table, chain);
         let request = message(table.family, NFT_MSG_GETRULE, attributes);
-        let rules = self.socket.dump(&action, NLM_F_DUMP, &request, |_, payload| Ok(Some(RuleInfo::parse(payload))));
+        let rules = self
+            .socket
+            .dump(&action, NLM_F_DUMP, &request, |_, payload| Ok(Some(RuleInfo::parse(payload))));
         Ok(rules.or_absent()?.unwrap_or_default())
     }
 
@@ -172,14 +176,23 @@ impl Nft {
         let action = format!("list the sets of {table}");
         let request = message(table.family, NFT_MSG_GETSET, vec![table_name(table)]);
         let sets = self.socket.dump(&action, NLM_F_DUMP, &request, |_, payload| {
-            let text = |wanted| attributes(payload, HEADER).find(|(kind, _)| *kind == wanted).map(|(_, v)| v.string());
+            let text = |wanted| {
+                attributes(payload, HEADER)
+                    .find(|(kind, _)| *kind == wanted)
+                    .map(|(_, v)| v.string())
+            };
             Ok(text(NFTA_SET_NAME).filter(|_| text(NFTA_SET_TABLE).as_ref() == Some(&table.name)))
         });
         Ok(sets.or_absent()?.unwrap_or_default())
     }
 
     /// The element with this key, or `None`: a lookup that costs the same however large the set is.
-    pub fn get_element(&mut self, table: &Table, set: &str, key: &Value) -> Result<Option<ElementInfo>> {
+    pub fn get_element(
+        &mut self,
+        table: &Table,
+        set: &str,
+        key: &Value,
+    ) -> Result<Option<ElementInfo>> {
         let action = format!("look up an element of {table} {set}");
         let attributes = element_list(table, set, &[vec![data(NFTA_SET_ELEM_KEY, key)]]);
         let request = message(table.family, NFT_MSG_GETSETELEM, attributes);
@@ -193,12 +206,14 @@ impl Nft {
     /// All elements of a set; none if the set is not there. Its cost grows with the set.
     pub fn elements(&mut self, table: &Table, set: &str) -> Result<Vec<ElementInfo>> {
         let action = format!("list the elements of {table} {set}");
-        let attributes: Vec<DefaultNla> =
-            vec![string(NFTA_SET_ELEM_LIST_TABLE, &table.name), string(NFTA_SET_ELEM_LIST_SET, set)];
+        let attributes: Vec<DefaultNla> = vec![
+            string(NFTA_SET_ELEM_LIST_TABLE, &table.name),
+            string(NFTA_SET_ELEM_LIST_SET, set),
+        ];
         let request = message(table.family, NFT_MSG_GETSETELEM, attributes);
-        let found = self
-            .socket
-            .dump(&action, NLM_F_DUMP, &request, |_, payload| Ok(Some(elements(payload).collect::<Vec<_>>())));
+        let found = self.socket.dump(&action, NLM_F_DUMP, &request, |_, payload| {
+            Ok(Some(elements(payload).collect::<Vec<_>>()))
+        });
         let found = found.or_absent()?.unwrap_or_default();
         Ok(found.into_iter().flatten().collect())
     }
@@ -244,13 +259,21 @@ impl RuleInfo {
     /// Reads a rule as the kernel lists it: for tests of what is made of rules that no kernel has.
     #[doc(hidden)]
     pub fn parse(payload: &[u8]) -> Self {
-        let mut rule = Self { handle: 0, comment: None, jump_target: None, verdict: None, expressions: Vec::new() };
+        let mut rule = Self {
+            handle: 0,
+            comment: None,
+            jump_target: None,
+            verdict: None,
+            expressions: Vec::new(),
+        };
         for (kind, value) in attributes(payload, HEADER) {
             match kind {
                 NFTA_RULE_HANDLE => rule.handle = value.u64_be(),
                 NFTA_RULE_USERDATA => rule.comment = userdata::read_comment(value.0),
                 NFTA_RULE_EXPRESSIONS => {
-                    let expressions = value.nested().filter_map(|(_, element)| expression::read(element.nested()));
+                    let expressions = value
+                        .nested()
+                        .filter_map(|(_, element)| expression::read(element.nested()));
                     for (name, contents) in expressions {
                         rule.add_expression(name, contents);
                     }
@@ -285,7 +308,8 @@ pub(super) fn elements(payload: &[u8]) -> impl Iterator<Item = ElementInfo> {
 
 impl ElementInfo {
     fn parse(element: Attributes<'_>) -> Self {
-        let mut info = Self { key: Vec::new(), key_end: None, interval_end: false, data: None, comment: None };
+        let mut info =
+            Self { key: Vec::new(), key_end: None, interval_end: false, data: None, comment: None };
         for (kind, value) in element {
             match kind {
                 NFTA_SET_ELEM_KEY => info.key = read_value(value).unwrap_or_default().to_vec(),

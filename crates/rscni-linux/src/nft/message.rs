@@ -2,7 +2,8 @@
 
 use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
 use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily, NetfilterSubsystem,
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+    NetfilterSubsystem,
 };
 
 use super::{Family, Table};
@@ -36,13 +37,23 @@ const NFNL_SUBSYS_NFTABLES: u16 = 10;
 /// The member of every list.
 pub(super) const NFTA_LIST_ELEM: u16 = 1;
 
-pub(super) fn message(family: Family, message_type: u8, attributes: Vec<DefaultNla>) -> NetfilterMessage {
+pub(super) fn message(
+    family: Family,
+    message_type: u8,
+    attributes: Vec<DefaultNla>,
+) -> NetfilterMessage {
     with_header(family.proto(), 0, NetfilterSubsystem::NfTables, message_type, attributes)
 }
 
 /// A request about all families.
 pub(super) fn unspecific(message_type: u8) -> NetfilterMessage {
-    with_header(NetfilterProtoFamily::Unspec, 0, NetfilterSubsystem::NfTables, message_type, Vec::new())
+    with_header(
+        NetfilterProtoFamily::Unspec,
+        0,
+        NetfilterSubsystem::NfTables,
+        message_type,
+        Vec::new(),
+    )
 }
 
 pub(super) fn batch_begin() -> NetfilterMessage {
@@ -54,7 +65,13 @@ pub(super) fn batch_end() -> NetfilterMessage {
 }
 
 fn batch(message_type: u8) -> NetfilterMessage {
-    with_header(NetfilterProtoFamily::Unspec, NFNL_SUBSYS_NFTABLES, NetfilterSubsystem::None, message_type, Vec::new())
+    with_header(
+        NetfilterProtoFamily::Unspec,
+        NFNL_SUBSYS_NFTABLES,
+        NetfilterSubsystem::None,
+        message_type,
+        Vec::new(),
+    )
 }
 
 fn with_header(
@@ -94,8 +111,12 @@ pub(super) fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
 }
 
 /// A list of nested members.
-pub(super) fn list<'a>(kind: u16, members: impl IntoIterator<Item = &'a [DefaultNla]>) -> DefaultNla {
-    let members: Vec<DefaultNla> = members.into_iter().map(|member| nested(NFTA_LIST_ELEM, member)).collect();
+pub(super) fn list<'a>(
+    kind: u16,
+    members: impl IntoIterator<Item = &'a [DefaultNla]>,
+) -> DefaultNla {
+    let members: Vec<DefaultNla> =
+        members.into_iter().map(|member| nested(NFTA_LIST_ELEM, member)).collect();
     nested(kind, &members)
 }
 

@@ -129,7 +129,10 @@ impl Rule {
 
     /// The field is between the two values, both included.
     pub fn range(self, field: Field, from: impl Into<Value>, to: impl Into<Value>) -> Self {
-        self.with([expression::load(field, FIRST), expression::range(FIRST, false, &from.into(), &to.into())])
+        self.with([
+            expression::load(field, FIRST),
+            expression::range(FIRST, false, &from.into(), &to.into()),
+        ])
     }
 
     /// The fields, joined, are in the set.
@@ -183,7 +186,10 @@ impl Rule {
     /// Sets the packet's mark: `mark = (mark & !mask) | value`. With a mask of all ones, to `value`.
     pub fn set_mark(self, mask: u32, value: u32) -> Self {
         if mask == u32::MAX {
-            return self.with([expression::immediate(FIRST, &Value::number(value)), expression::store_mark(FIRST)]);
+            return self.with([
+                expression::immediate(FIRST, &Value::number(value)),
+                expression::store_mark(FIRST),
+            ]);
         }
         // The bits of the value are cleared before, so that xor sets them.
         let keep = !(mask | value);
@@ -196,7 +202,10 @@ impl Rule {
 
     /// Sets the connection's mark to `value`.
     pub fn set_ct_mark(self, value: u32) -> Self {
-        self.with([expression::immediate(FIRST, &Value::number(value)), expression::store_ct_mark(FIRST)])
+        self.with([
+            expression::immediate(FIRST, &Value::number(value)),
+            expression::store_ct_mark(FIRST),
+        ])
     }
 
     /// Copies the packet's mark to its connection.
@@ -308,11 +317,24 @@ impl Transaction<'_> {
     }
 
     /// Adds a rule at the beginning of a chain, or before the rule `before`.
-    pub fn insert_rule(&mut self, table: &Table, chain: &str, rule: &Rule, before: Option<u64>) -> &mut Self {
+    pub fn insert_rule(
+        &mut self,
+        table: &Table,
+        chain: &str,
+        rule: &Rule,
+        before: Option<u64>,
+    ) -> &mut Self {
         self.rule(table, chain, rule, before, NLM_F_CREATE)
     }
 
-    fn rule(&mut self, table: &Table, chain: &str, rule: &Rule, position: Option<u64>, flags: u16) -> &mut Self {
+    fn rule(
+        &mut self,
+        table: &Table,
+        chain: &str,
+        rule: &Rule,
+        position: Option<u64>,
+        flags: u16,
+    ) -> &mut Self {
         let mut attributes = match rule.attributes(table, chain) {
             Ok(attributes) => attributes,
             Err(error) => return self.fail(error),
@@ -332,7 +354,13 @@ impl Transaction<'_> {
         self.remove_rule(table, chain, handle, Remove::MayBeAbsent)
     }
 
-    fn remove_rule(&mut self, table: &Table, chain: &str, handle: u64, remove: Remove) -> &mut Self {
+    fn remove_rule(
+        &mut self,
+        table: &Table,
+        chain: &str,
+        handle: u64,
+        remove: Remove,
+    ) -> &mut Self {
         let mut attributes = chain_attributes(table, chain);
         attributes.push(long(NFTA_RULE_HANDLE, handle));
         let action = format!("delete rule {handle} of chain {table} {chain}");

@@ -5,7 +5,10 @@ use netlink_packet_core::DefaultNla;
 use super::{
     Table, Transaction,
     element::{NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE},
-    message::{NFT_MSG_DELSET, NFT_MSG_DELSETELEM, NFT_MSG_DESTROYSET, NFT_MSG_NEWSET, list, nested, number, string},
+    message::{
+        NFT_MSG_DELSET, NFT_MSG_DELSETELEM, NFT_MSG_DESTROYSET, NFT_MSG_NEWSET, list, nested,
+        number, string,
+    },
     transaction::{Create, Remove},
     userdata,
 };
@@ -165,8 +168,11 @@ impl Set {
             }
         }
         if self.interval && joins {
-            let lengths: Vec<[DefaultNla; 1]> =
-                self.key.iter().map(|part| [number(NFTA_SET_FIELD_LEN, part.describe().1)]).collect();
+            let lengths: Vec<[DefaultNla; 1]> = self
+                .key
+                .iter()
+                .map(|part| [number(NFTA_SET_FIELD_LEN, part.describe().1)])
+                .collect();
             let fields = list(NFTA_SET_DESC_CONCAT, lengths.iter().map(|part| &part[..]));
             attributes.push(nested(NFTA_SET_DESC, &[fields]));
         }
@@ -213,7 +219,10 @@ impl Transaction<'_> {
 
     /// Removes all elements of a set.
     pub fn flush_set(&mut self, table: &Table, set: &str) -> &mut Self {
-        let attributes = vec![string(NFTA_SET_ELEM_LIST_TABLE, &table.name), string(NFTA_SET_ELEM_LIST_SET, set)];
+        let attributes = vec![
+            string(NFTA_SET_ELEM_LIST_TABLE, &table.name),
+            string(NFTA_SET_ELEM_LIST_SET, set),
+        ];
         let action = format!("flush set {table} {set}");
         self.push(table, NFT_MSG_DELSETELEM, 0, attributes, action)
     }

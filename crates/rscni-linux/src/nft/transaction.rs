@@ -161,7 +161,10 @@ impl<'a> Transaction<'a> {
                 let operation = &self.operations[*position];
                 if operation.may_be_absent && refusal.errno == Errno::ENOENT as i32 {
                     absent.push(*position);
-                } else if operation.older.is_some() && self.nft.destroy && refusal.errno == Errno::EINVAL as i32 {
+                } else if operation.older.is_some()
+                    && self.nft.destroy
+                    && refusal.errno == Errno::EINVAL as i32
+                {
                     unknown = true;
                 } else {
                     return Err(refusal.clone().during(&operation.action));
@@ -176,7 +179,9 @@ impl<'a> Transaction<'a> {
                 !absent.contains(&(position - 1))
             });
         }
-        Err(Error::Timeout { what: "an nftables transaction that no other change interrupts".to_owned() })
+        Err(Error::Timeout {
+            what: "an nftables transaction that no other change interrupts".to_owned(),
+        })
     }
 
     fn send(&mut self) -> Result<Outcome> {

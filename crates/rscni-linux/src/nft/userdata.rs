@@ -11,7 +11,10 @@ const LONGEST: usize = 128;
 /// The comment as userdata of a rule or of a set's element: text with its NUL.
 pub(super) fn comment(text: &str) -> Result<Vec<u8>> {
     if text.len() > LONGEST {
-        return Err(Error::invalid(format!("comment {text:?}"), format!("longer than {LONGEST} bytes")));
+        return Err(Error::invalid(
+            format!("comment {text:?}"),
+            format!("longer than {LONGEST} bytes"),
+        ));
     }
     if text.contains('\0') {
         return Err(Error::invalid(format!("comment {text:?}"), "has a NUL byte in it"));

@@ -111,7 +111,11 @@ mod tests {
 
     #[test]
     fn joined_values_are_padded_to_four_bytes() {
-        let key = Value::concat([Value::byte(6), Value::from(Ipv4Addr::new(10, 0, 0, 1)), Value::port(80)]);
+        let key = Value::concat([
+            Value::byte(6),
+            Value::from(Ipv4Addr::new(10, 0, 0, 1)),
+            Value::port(80),
+        ]);
         assert_eq!(key.bytes, [6, 0, 0, 0, 10, 0, 0, 1, 0, 80, 0, 0]);
         assert_eq!(key.parts, [4, 4, 4]);
         let key = Value::concat([Value::from(MacAddr([1, 2, 3, 4, 5, 6])), Value::port(80)]);

@@ -42,8 +42,10 @@ pub(crate) fn ip(words: &str) -> String {
 
 /// Runs a tool with these words, which must succeed, and gives what it prints.
 pub(crate) fn run(tool: &str, words: &str) -> String {
-    let output =
-        Command::new(tool).args(words.split_whitespace()).output().unwrap_or_else(|error| panic!("{tool}: {error}"));
+    let output = Command::new(tool)
+        .args(words.split_whitespace())
+        .output()
+        .unwrap_or_else(|error| panic!("{tool}: {error}"));
     assert!(output.status.success(), "{tool} {words}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("tools print text")
 }

@@ -68,11 +68,15 @@ impl Limit {
         }
         let bytes = u32::try_from(burst / 8).ok().filter(|bytes| *bytes < u32::MAX);
         let Some(bytes) = bytes else {
-            return refuse(format!("{direction}Burst {burst} is too large: it must be less than 4 GiB, in bits"));
+            return refuse(format!(
+                "{direction}Burst {burst} is too large: it must be less than 4 GiB, in bits"
+            ));
         };
         let limit = Self { rate: rate / 8, burst: bytes };
         if limit.rate == 0 {
-            return refuse(format!("{direction}Rate {rate} is too small: it must be 8 bits per second or more"));
+            return refuse(format!(
+                "{direction}Rate {rate} is too small: it must be 8 bits per second or more"
+            ));
         }
         if limit.bucket().buffer == 0 {
             return refuse(format!(
@@ -106,7 +110,8 @@ impl Config {
         };
         let has_limits = own.limits().iter().any(Option::is_some);
         let limits = if has_limits { own.limits() } else { runtime.limits() };
-        let [ingress_rate, ingress_burst, egress_rate, egress_burst] = limits.map(Option::unwrap_or_default);
+        let [ingress_rate, ingress_burst, egress_rate, egress_burst] =
+            limits.map(Option::unwrap_or_default);
         let has_subnets = own.unshaped_subnets.is_some() || own.shaped_subnets.is_some();
         let lists = if has_subnets { own } else { runtime };
         let mut config = Self {
@@ -140,7 +145,9 @@ fn subnets(keys: Keys) -> Result<Subnets> {
         (true, true) => Ok(Subnets::All),
         (true, false) => Ok(Subnets::Only(only)),
         (false, true) => Ok(Subnets::Except(except)),
-        (false, false) => Err(invalid("unshapedSubnets and shapedSubnets exclude each other: set one of them")),
+        (false, false) => {
+            Err(invalid("unshapedSubnets and shapedSubnets exclude each other: set one of them"))
+        }
     }
 }
 
@@ -164,17 +171,22 @@ mod tests {
         assert_eq!(config.ingress, Some(Limit { rate: 1_000_000, burst: 102_400 }));
         assert_eq!((config.egress, &config.subnets), (None, &Subnets::All));
         // 25 ms more than the burst.
-        assert_eq!(config.ingress.unwrap().bucket(), Tbf { rate: 1_000_000, buffer: 1_600_000, limit: 127_400 });
+        assert_eq!(
+            config.ingress.unwrap().bucket(),
+            Tbf { rate: 1_000_000, buffer: 1_600_000, limit: 127_400 }
+        );
         let config = read(&json!({ "egressRate": 8, "egressBurst": 8 })).unwrap();
         assert_eq!((config.ingress, config.egress), (None, Some(Limit { rate: 1, burst: 1 })));
     }
 
     #[test]
     fn limits_of_the_runtime_are_read_as_containerd_writes_them() {
-        let given =
-            json!({ "IngressRate": 8000, "IngressBurst": 4_294_967_295_u32, "EgressRate": 0, "EgressBurst": 0 });
+        let given = json!({ "IngressRate": 8000, "IngressBurst": 4_294_967_295_u32, "EgressRate": 0, "EgressBurst": 0 });
         let config = read(&json!({ "runtimeConfig": { "bandwidth": given } })).unwrap();
-        assert_eq!((config.ingress, config.egress), (Some(Limit { rate: 1000, burst: 536_870_911 }), None));
+        assert_eq!(
+            (config.ingress, config.egress),
+            (Some(Limit { rate: 1000, burst: 536_870_911 }), None)
+        );
     }
 
     #[rstest]

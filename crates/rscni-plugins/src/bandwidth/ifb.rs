@@ -5,14 +5,18 @@
 //! container on the same network gets another one, which follows from the interface's name too.
 
 use rscni::Error;
-use rscni_linux::tc::{Filter, Handle, Qdisc, U32};
-use rscni_linux::{Ifb, Link, LinkChange, Netlink};
+use rscni_linux::{
+    Ifb, Link, LinkChange, Netlink,
+    tc::{Filter, Handle, Qdisc, U32},
+};
 
 use super::shaper::{self, Shaper};
-use crate::failure::{AsFarAsPossible, Failure, Result, differs};
-use crate::host;
-use crate::owner::{Owner, Stale, derived_name, go_hash};
-use crate::undo::Undo;
+use crate::{
+    failure::{AsFarAsPossible, Failure, Result, differs},
+    host,
+    owner::{Owner, Stale, derived_name, go_hash},
+    undo::Undo,
+};
 
 /// The handle of `ingress`.
 const INGRESS: Handle = Handle::new(0xffff, 0);
@@ -57,19 +61,23 @@ pub(super) fn add(
 }
 
 fn make(host: &mut Netlink, veth: &Link, owner: Owner<'_>) -> Result<Link> {
-    let new = |name| Ifb { mtu: Some(veth.mtu), alias: Some(owner.alias()), up: true, ..Ifb::new(name) };
+    let new =
+        |name| Ifb { mtu: Some(veth.mtu), alias: Some(owner.alias()), up: true, ..Ifb::new(name) };
     let name = go_name(owner);
     let made = match host.add_link(&new(name.clone())) {
         Err(error) if error.is_exists() => match host.find_link(&name)? {
             // Another interface of the container has it.
-            Some(other) if other.alias != Some(owner.alias()) => host.add_link(&new(own_name(owner))),
+            Some(other) if other.alias != Some(owner.alias()) => {
+                host.add_link(&new(own_name(owner)))
+            }
             _ => Err(error),
         },
         outcome => outcome,
     };
     made.map_err(|error| {
         if error.is_exists() {
-            let text = format!("the host has the ifb of this attachment already: DEL it first ({error})");
+            let text =
+                format!("the host has the ifb of this attachment already: DEL it first ({error})");
             return Error::TryAgainLater(text).into();
         }
         error.into()
@@ -79,7 +87,10 @@ fn make(host: &mut Netlink, veth: &Link, owner: Owner<'_>) -> Result<Link> {
 /// The error for a queueing discipline where ADD would put its own.
 pub(super) fn in_the_way(error: rscni_linux::Error, link: &Link, place: Handle) -> Failure {
     if error.is_exists() {
-        let text = format!("{} has a qdisc at {place} already: DEL the attachment first ({error})", link.name);
+        let text = format!(
+            "{} has a qdisc at {place} already: DEL the attachment first ({error})",
+            link.name
+        );
         return Error::TryAgainLater(text).into();
     }
     error.into()
@@ -90,14 +101,18 @@ pub(super) fn find(host: &mut Netlink, owner: Owner<'_>) -> Result<Option<Link>>
     if let Some(own) = host.find_link(&own_name(owner))?.filter(is_ifb) {
         return Ok(Some(own));
     }
-    Ok(host.find_link(&go_name(owner))?.filter(|link| is_ifb(link) && !owner.is_contradicted_by(link.alias.as_deref())))
+    Ok(host
+        .find_link(&go_name(owner))?
+        .filter(|link| is_ifb(link) && !owner.is_contradicted_by(link.alias.as_deref())))
 }
 
 /// GC: removes the ifbs of attachments that are no longer valid.
 pub(super) fn del_stale(stale: &Stale<'_>) -> Result<()> {
     let mut host = Netlink::open()?;
     let mut all = AsFarAsPossible::default();
-    let is_stale = |link: &Link| is_ifb(link) && link.alias.as_deref().is_some_and(|alias| stale.has_alias(alias));
+    let is_stale = |link: &Link| {
+        is_ifb(link) && link.alias.as_deref().is_some_and(|alias| stale.has_alias(alias))
+    };
     for link in host.links()?.into_iter().filter(is_stale) {
         all.step(host::del_link(&mut host, None, &link));
     }
@@ -109,8 +124,14 @@ fn is_ifb(link: &Link) -> bool {
 }
 
 /// CHECK: what comes in on the veth goes through the ifb, limited.
-pub(super) fn check(host: &mut Netlink, veth: &Link, owner: Owner<'_>, shaper: &Shaper<'_>) -> Result<()> {
-    let ifb = find(host, owner)?.ok_or_else(|| differs(format!("the ifb {} is missing", go_name(owner))))?;
+pub(super) fn check(
+    host: &mut Netlink,
+    veth: &Link,
+    owner: Owner<'_>,
+    shaper: &Shaper<'_>,
+) -> Result<()> {
+    let ifb = find(host, owner)?
+        .ok_or_else(|| differs(format!("the ifb {} is missing", go_name(owner))))?;
     if !ifb.up {
         return Err(differs(format!("the ifb {} is down", ifb.name)));
     }
@@ -119,8 +140,14 @@ pub(super) fn check(host: &mut Netlink, veth: &Link, owner: Owner<'_>, shaper: &
         return Err(differs(format!("qdisc ingress is missing on {}", veth.name)));
     }
     let filters = host.filters(veth.index, INGRESS)?;
-    if !filters.iter().any(|filter| matches!(filter, Filter::U32(u32) if u32.redirect == Some(ifb.index))) {
-        return Err(differs(format!("the filter that redirects from {} to {} is missing", veth.name, ifb.name)));
+    if !filters
+        .iter()
+        .any(|filter| matches!(filter, Filter::U32(u32) if u32.redirect == Some(ifb.index)))
+    {
+        return Err(differs(format!(
+            "the filter that redirects from {} to {} is missing",
+            veth.name, ifb.name
+        )));
     }
     Ok(())
 }
@@ -132,7 +159,10 @@ pub(super) fn detach(host: &mut Netlink, veth: &Link, ifb: Option<&Link>) -> Res
     }
     let is_ours = |target: u32| target == 0 || ifb.is_some_and(|ifb| ifb.index == target);
     let filters = host.filters(veth.index, INGRESS)?;
-    if filters.iter().all(|filter| matches!(filter, Filter::U32(u32) if u32.redirect.is_some_and(is_ours))) {
+    if filters
+        .iter()
+        .all(|filter| matches!(filter, Filter::U32(u32) if u32.redirect.is_some_and(is_ours)))
+    {
         shaper::delete(host, veth, Handle::INGRESS)?;
     }
     Ok(())

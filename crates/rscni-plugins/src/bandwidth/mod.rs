@@ -10,18 +10,21 @@ mod shaper;
 mod veth;
 
 use rscni::{Args, CNIResult};
-use rscni_linux::Netlink;
-use rscni_linux::tc::Handle;
+use rscni_linux::{Netlink, tc::Handle};
 
-use self::config::{Config, Limit};
-use self::shaper::{Peer, Shaper};
-use crate::chained;
-use crate::commands::Commands;
-use crate::failure::{AsFarAsPossible, Result, differs};
-use crate::host;
-use crate::owner::{Owner, Stale};
-use crate::sandbox::Sandbox;
-use crate::undo::Undo;
+use self::{
+    config::{Config, Limit},
+    shaper::{Peer, Shaper},
+};
+use crate::{
+    chained,
+    commands::Commands,
+    failure::{AsFarAsPossible, Result, differs},
+    host,
+    owner::{Owner, Stale},
+    sandbox::Sandbox,
+    undo::Undo,
+};
 
 /// The bandwidth plugin.
 pub(crate) const BANDWIDTH: Commands = Commands { add, del, check, gc, status };
@@ -103,13 +106,20 @@ fn check(args: &Args) -> Result<()> {
     let mut sandbox = Sandbox::open(args)?;
     let mut host = Netlink::open()?;
     let inner = sandbox.netlink.find_link(&args.ifname)?;
-    let inner = inner.ok_or_else(|| differs(format!("interface {} is missing in {}", args.ifname, sandbox.path)))?;
+    let inner = inner.ok_or_else(|| {
+        differs(format!("interface {} is missing in {}", args.ifname, sandbox.path))
+    })?;
     let veth = host::check_peer(&mut host, &inner, result)?;
     if let Some(limit) = config.ingress {
         to_container(&config, limit).check(&mut host, &veth)?;
     }
     if let Some(limit) = config.egress {
-        ifb::check(&mut host, &veth, Owner::new(&conf.name, args), &from_container(&config, limit))?;
+        ifb::check(
+            &mut host,
+            &veth,
+            Owner::new(&conf.name, args),
+            &from_container(&config, limit),
+        )?;
     }
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! Limiting what leaves a link: by a token bucket, or by classes where some subnets are to be limited and others not.
 
 use ipnet::IpNet;
-use rscni_linux::tc::{Filter, Handle, HtbClass, Qdisc, U32};
-use rscni_linux::{Link, Netlink, Request};
+use rscni_linux::{
+    Link, Netlink, Request,
+    tc::{Filter, Handle, HtbClass, Qdisc, U32},
+};
 
 use super::config::{Limit, Subnets};
 use crate::failure::{Result, differs};
@@ -54,7 +56,10 @@ impl Shaper<'_> {
     }
 
     fn classes(&self) -> [HtbClass; 2] {
-        [HtbClass::new(SHAPED, self.limit.rate, self.limit.burst), HtbClass::new(UNSHAPED, UNLIMITED, 0)]
+        [
+            HtbClass::new(SHAPED, self.limit.rate, self.limit.burst),
+            HtbClass::new(UNSHAPED, UNLIMITED, 0),
+        ]
     }
 
     /// What waits in the limited class, as much as a token bucket would have wait.
@@ -82,7 +87,11 @@ impl Shaper<'_> {
         match host.find_qdisc(link.index, Handle::ROOT)? {
             Some(found) if found == wanted => {}
             Some(found) if found.kind() == wanted.kind() => {
-                return Err(differs(format!("{name} has {}, ADD left {}", in_words(&found), in_words(&wanted))));
+                return Err(differs(format!(
+                    "{name} has {}, ADD left {}",
+                    in_words(&found),
+                    in_words(&wanted)
+                )));
             }
             _ => return Err(differs(format!("{} is missing on {name}", in_words(&wanted)))),
         }
@@ -138,7 +147,11 @@ pub(super) fn delete(host: &mut Netlink, link: &Link, place: Handle) -> Result<(
 fn in_words(qdisc: &Qdisc) -> String {
     match qdisc {
         Qdisc::Tbf(bucket) => {
-            format!("qdisc tbf with {}, limit {} bytes", bucket_in_words(bucket.rate, bucket.buffer), bucket.limit)
+            format!(
+                "qdisc tbf with {}, limit {} bytes",
+                bucket_in_words(bucket.rate, bucket.buffer),
+                bucket.limit
+            )
         }
         Qdisc::Htb { default } => format!("qdisc htb with default class {default:x}"),
         other => format!("qdisc {}", other.kind()),

@@ -3,10 +3,7 @@
 use rscni::{Args, CNIResult, Error, NetConf};
 use rscni_linux::{Link, Netlink};
 
-use crate::failure::Result;
-use crate::host::peer_of;
-use crate::owner::Owner;
-use crate::sandbox::Sandbox;
+use crate::{failure::Result, host::peer_of, owner::Owner, sandbox::Sandbox};
 
 /// The host's end for ADD, which the result has to name.
 pub(super) fn require(host: &mut Netlink, args: &Args, result: &CNIResult) -> Result<Link> {
@@ -26,8 +23,9 @@ pub(super) fn require(host: &mut Netlink, args: &Args, result: &CNIResult) -> Re
 /// The host's end for DEL, if it is still there and not visibly another attachment's.
 pub(super) fn find(host: &mut Netlink, args: &Args, conf: &NetConf) -> Result<Option<Link>> {
     let owner = Owner::new(&conf.name, args);
-    let is_possible =
-        |link: &Link| link.kind.as_deref() == Some("veth") && !owner.is_contradicted_by(link.alias.as_deref());
+    let is_possible = |link: &Link| {
+        link.kind.as_deref() == Some("veth") && !owner.is_contradicted_by(link.alias.as_deref())
+    };
     if let Some(link) = host.find_link(&owner.veth_name())?.filter(is_possible) {
         return Ok(Some(link));
     }
@@ -40,7 +38,9 @@ pub(super) fn find(host: &mut Netlink, args: &Args, conf: &NetConf) -> Result<Op
         return Ok(peer.filter(|peer| result.is_none_or(|result| is_named(result, &peer.name))));
     }
     let interfaces = result.into_iter().flat_map(|result| &result.interfaces);
-    for name in interfaces.filter(|interface| interface.sandbox.is_none()).map(|interface| &interface.name) {
+    for name in
+        interfaces.filter(|interface| interface.sandbox.is_none()).map(|interface| &interface.name)
+    {
         if let Some(link) = host.find_link(name)?.filter(is_possible) {
             return Ok(Some(link));
         }
@@ -51,5 +51,6 @@ pub(super) fn find(host: &mut Netlink, args: &Args, conf: &NetConf) -> Result<Op
 /// Whether the result has an interface of that name on the host. Results of the first versions have no interfaces.
 fn is_named(result: &CNIResult, name: &str) -> bool {
     let mut interfaces = result.interfaces.iter();
-    result.interfaces.is_empty() || interfaces.any(|interface| interface.name == name && interface.sandbox.is_none())
+    result.interfaces.is_empty()
+        || interfaces.any(|interface| interface.name == name && interface.sandbox.is_none())
 }

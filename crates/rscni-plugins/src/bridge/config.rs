@@ -1,17 +1,17 @@
 //! The configuration of the bridge plugin.
 
-use std::net::IpAddr;
-use std::ops::RangeInclusive;
+use std::{net::IpAddr, ops::RangeInclusive};
 
 use ipnet::IpNet;
-use rscni::name::interface_name_problem;
-use rscni::{Args, CNIResult, Error, NetConf, Route};
+use rscni::{Args, CNIResult, Error, NetConf, Route, name::interface_name_problem};
 use rscni_linux::{MacAddr, Vlan};
 use serde::Deserialize;
 
-use crate::failure::{Failure, Result};
-use crate::mac::requested_mac;
-use crate::masquerade::Backend;
+use crate::{
+    failure::{Failure, Result},
+    mac::requested_mac,
+    masquerade::Backend,
+};
 
 /// The keys of the bridge plugin, as the Go plugin has them.
 #[derive(Debug, Deserialize)]
@@ -118,14 +118,19 @@ impl Config {
         if gateway && keys.vlan > 0 {
             let name = vlan_interface(&keys.bridge, keys.vlan);
             if let Some(problem) = interface_name_problem(&name) {
-                return Err(invalid(format!("interface {name:?} for the gateway of VLAN {} {problem}", keys.vlan)));
+                return Err(invalid(format!(
+                    "interface {name:?} for the gateway of VLAN {} {problem}",
+                    keys.vlan
+                )));
             }
         }
         if keys.hairpin_mode && keys.promisc_mode {
             return Err(invalid("hairpinMode and promiscMode exclude each other: set one of them"));
         }
         if keys.disable_container_interface && conf.ipam_type().is_some() {
-            return Err(invalid("disableContainerInterface leaves no interface for addresses: remove ipam"));
+            return Err(invalid(
+                "disableContainerInterface leaves no interface for addresses: remove ipam",
+            ));
         }
         let backend = keys.ip_masq_backend.unwrap_or_default();
         Ok(Self {
@@ -173,9 +178,9 @@ impl Config {
             if let (true, Some(gateway)) = (self.gateway, ip.gateway) {
                 let address = IpNet::new(gateway, subnet.prefix_len()).ok();
                 let address = address.filter(|_| gateway.is_ipv4() == subnet.addr().is_ipv4());
-                gateways.push(
-                    address.ok_or_else(|| invalid(format!("gateway {gateway} is not of the family of {subnet}")))?,
-                );
+                gateways.push(address.ok_or_else(|| {
+                    invalid(format!("gateway {gateway} is not of the family of {subnet}"))
+                })?);
             }
         }
         gateways.dedup();
@@ -200,8 +205,9 @@ fn first_host(subnet: &IpNet) -> Result<IpAddr> {
         IpAddr::V4(network) => network.to_bits().checked_add(1).map(|bits| IpAddr::V4(bits.into())),
         IpAddr::V6(network) => network.to_bits().checked_add(1).map(|bits| IpAddr::V6(bits.into())),
     };
-    next.filter(|address| subnet.contains(address))
-        .ok_or_else(|| invalid(format!("{subnet} has no room for a gateway: give ipam a \"gateway\"")))
+    next.filter(|address| subnet.contains(address)).ok_or_else(|| {
+        invalid(format!("{subnet} has no room for a gateway: give ipam a \"gateway\""))
+    })
 }
 
 /// The VLANs of `vlanTrunk` in ascending order, those that follow each other as one range.
@@ -210,7 +216,9 @@ fn trunk(entries: &[Trunk]) -> Result<Vec<RangeInclusive<u16>>> {
     for entry in entries {
         match (entry.min_id, entry.max_id) {
             (None, None) => {}
-            (Some(min), Some(max)) if check_id("minID", min)? <= check_id("maxID", max)? => ids.extend(min..=max),
+            (Some(min), Some(max)) if check_id("minID", min)? <= check_id("maxID", max)? => {
+                ids.extend(min..=max)
+            }
             (Some(min), Some(max)) => {
                 return Err(invalid(format!("vlanTrunk: minID {min} is greater than maxID {max}")));
             }
@@ -261,7 +269,9 @@ mod tests {
     fn defaults_are_those_of_the_go_plugin() {
         let config = config(json!({})).unwrap();
         assert_eq!((config.bridge.as_str(), config.mtu, config.vlan), ("cni0", None, None));
-        assert!(!config.gateway && !config.vlan_filtering && config.masquerade.is_none() && !config.dad);
+        assert!(
+            !config.gateway && !config.vlan_filtering && config.masquerade.is_none() && !config.dad
+        );
         assert!(config.port_vlans().is_empty());
     }
 
@@ -306,7 +316,8 @@ mod tests {
         #[case] tagged: Vec<RangeInclusive<u16>>,
         #[case] native: u16,
     ) {
-        let expected: Vec<_> = tagged.into_iter().map(Vlan::trunk).chain([Vlan::access(native)]).collect();
+        let expected: Vec<_> =
+            tagged.into_iter().map(Vlan::trunk).chain([Vlan::access(native)]).collect();
         assert_eq!(config(keys).unwrap().port_vlans(), expected);
     }
 
@@ -318,9 +329,16 @@ mod tests {
         ] }))
         .unwrap();
         let gateways = config.gateways(&mut result).unwrap();
-        assert_eq!(gateways.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.1.0.1/16", "fd00::fe/64"]);
-        let routes: Vec<_> = result.routes.iter().map(|r| (r.dst.to_string(), r.gw.unwrap().to_string())).collect();
-        assert_eq!(routes, [("0.0.0.0/0".into(), "10.1.0.1".into()), ("::/0".into(), "fd00::fe".into())]);
+        assert_eq!(
+            gateways.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["10.1.0.1/16", "fd00::fe/64"]
+        );
+        let routes: Vec<_> =
+            result.routes.iter().map(|r| (r.dst.to_string(), r.gw.unwrap().to_string())).collect();
+        assert_eq!(
+            routes,
+            [("0.0.0.0/0".into(), "10.1.0.1".into()), ("::/0".into(), "fd00::fe".into())]
+        );
     }
 
     #[test]

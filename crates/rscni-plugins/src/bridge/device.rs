@@ -5,10 +5,12 @@ use rscni::{CNIResult, Error};
 use rscni_linux::{Bridge, Link, LinkChange, MacAddr, Netlink, Veth, Vlan, VlanOwner};
 
 use super::config::{Config, vlan_interface};
-use crate::failure::{Result, differs};
-use crate::host;
-use crate::owner::derived_name;
-use crate::undo::Undo;
+use crate::{
+    failure::{Result, differs},
+    host,
+    owner::derived_name,
+    undo::Undo,
+};
 
 /// Finds the bridge, or makes it.
 pub(super) fn ensure(host: &mut Netlink, config: &Config, undo: &mut Undo<'_>) -> Result<Link> {
@@ -33,7 +35,8 @@ pub(super) fn ensure(host: &mut Netlink, config: &Config, undo: &mut Undo<'_>) -
     };
     if change.up.is_some() || change.promisc.is_some() {
         host.set_link(bridge.index, &change)?;
-        let (index, up, promisc) = (bridge.index, change.up.map(|_| false), change.promisc.map(|_| false));
+        let (index, up, promisc) =
+            (bridge.index, change.up.map(|_| false), change.promisc.map(|_| false));
         undo.push(move || {
             let mut host = Netlink::open()?;
             if is_used(&mut host, index)? {
@@ -86,7 +89,12 @@ fn is_used(host: &mut Netlink, index: u32) -> Result<bool> {
 }
 
 /// Puts a port into its VLANs, and takes it out of the bridge's default one.
-pub(super) fn set_vlans(host: &mut Netlink, port: u32, vlans: &[Vlan], preserve_default: bool) -> Result<()> {
+pub(super) fn set_vlans(
+    host: &mut Netlink,
+    port: u32,
+    vlans: &[Vlan],
+    preserve_default: bool,
+) -> Result<()> {
     if vlans.is_empty() {
         return Ok(());
     }
@@ -116,7 +124,12 @@ pub(super) fn gateway(
     }
     // As the bridge, it belongs to the network: every container of the VLAN uses the one that the first made.
     let port_name = derived_name("vlan", &[&bridge.name, &vlan.to_string()]);
-    let spec = Veth { mtu: config.mtu, master: Some(bridge.index), up: true, ..Veth::new(&port_name, &name) };
+    let spec = Veth {
+        mtu: config.mtu,
+        master: Some(bridge.index),
+        up: true,
+        ..Veth::new(&port_name, &name)
+    };
     match host.add_veth(&spec) {
         Ok(port) => {
             let (port, bridge, attached) = (port.index, bridge.index, attached.index);
@@ -148,7 +161,8 @@ fn remove_unused_gateway(port: u32, vlan: u16, bridge: u32, attached: u32) -> Re
 /// CHECK: the bridge is there, up, and as configured.
 pub(super) fn check(host: &mut Netlink, config: &Config) -> Result<Link> {
     let name = &config.bridge;
-    let bridge = host.find_link(name)?.ok_or_else(|| differs(format!("bridge {name} is missing")))?;
+    let bridge =
+        host.find_link(name)?.ok_or_else(|| differs(format!("bridge {name} is missing")))?;
     if bridge.kind.as_deref() != Some("bridge") {
         return Err(differs(format!("{name} is no bridge")));
     }
@@ -156,7 +170,9 @@ pub(super) fn check(host: &mut Netlink, config: &Config) -> Result<Link> {
         return Err(differs(format!("bridge {name} is down")));
     }
     if config.vlan_filtering && !bridge.bridge.is_some_and(|info| info.vlan_filtering) {
-        return Err(differs(format!("bridge {name} no longer filters VLANs: containers reach each other across them")));
+        return Err(differs(format!(
+            "bridge {name} no longer filters VLANs: containers reach each other across them"
+        )));
     }
     // Another network of the same bridge may have asked for it; nobody can have asked that it be off.
     if config.promisc && !bridge.promisc {
@@ -172,17 +188,28 @@ pub(super) fn check_vlans(host: &mut Netlink, port: &Link, wanted: &[Vlan]) -> R
     }
     let present = host.vlans(port.index)?;
     for vlan in wanted {
-        let is_there =
-            |id: u16| present.iter().any(|p| p.ids.contains(&id) && (p.pvid, p.untagged) == (vlan.pvid, vlan.untagged));
+        let is_there = |id: u16| {
+            present
+                .iter()
+                .any(|p| p.ids.contains(&id) && (p.pvid, p.untagged) == (vlan.pvid, vlan.untagged))
+        };
         if let Some(missing) = vlan.ids.clone().find(|id| !is_there(*id)) {
-            return Err(differs(format!("port {} is not in VLAN {missing} as ADD left it", port.name)));
+            return Err(differs(format!(
+                "port {} is not in VLAN {missing} as ADD left it",
+                port.name
+            )));
         }
     }
     Ok(())
 }
 
 /// CHECK: the gateway's addresses are where ADD put them.
-pub(super) fn check_gateways(host: &mut Netlink, bridge: &Link, config: &Config, result: &CNIResult) -> Result<()> {
+pub(super) fn check_gateways(
+    host: &mut Netlink,
+    bridge: &Link,
+    config: &Config,
+    result: &CNIResult,
+) -> Result<()> {
     let gateway = match config.vlan {
         None => bridge.clone(),
         Some(vlan) => {
@@ -192,8 +219,11 @@ pub(super) fn check_gateways(host: &mut Netlink, bridge: &Link, config: &Config,
     };
     let present = host.addresses(gateway.index)?;
     for ip in &result.ips {
-        let wanted = ip.gateway.and_then(|gateway| IpNet::new(gateway, ip.address.prefix_len()).ok());
-        if let Some(wanted) = wanted.filter(|wanted| !present.iter().any(|address| address.net == *wanted)) {
+        let wanted =
+            ip.gateway.and_then(|gateway| IpNet::new(gateway, ip.address.prefix_len()).ok());
+        if let Some(wanted) =
+            wanted.filter(|wanted| !present.iter().any(|address| address.net == *wanted))
+        {
             return Err(differs(format!("address {wanted} is missing on {}", gateway.name)));
         }
     }

@@ -13,14 +13,16 @@ use rscni::{Args, CNIResult, Interface};
 use rscni_linux::{BridgePort, Link, LinkChange, Netlink, Nft, Veth};
 
 use self::config::Config;
-use crate::commands::Commands;
-use crate::failure::{AsFarAsPossible, Context, Result, differs};
-use crate::host;
-use crate::ipam::Ipam;
-use crate::masquerade::{Backend, Masquerade};
-use crate::owner::Owner;
-use crate::sandbox::{Reach, Sandbox, check_mac};
-use crate::undo::Undo;
+use crate::{
+    commands::Commands,
+    failure::{AsFarAsPossible, Context, Result, differs},
+    host,
+    ipam::Ipam,
+    masquerade::{Backend, Masquerade},
+    owner::Owner,
+    sandbox::{Reach, Sandbox, check_mac},
+    undo::Undo,
+};
 
 /// The bridge plugin.
 pub(crate) const BRIDGE: Commands = Commands { add, del, check, gc, status };
@@ -93,7 +95,8 @@ fn add(args: &Args) -> Result<CNIResult> {
     }
     if !config.disable_container_interface {
         host.wait_until_up(port.index, PORT_LIMIT).context("wait for the bridge port")?;
-        announcer?.announce(&inner, &result.ips.iter().map(|ip| ip.address.addr()).collect::<Vec<_>>())?;
+        announcer?
+            .announce(&inner, &result.ips.iter().map(|ip| ip.address.addr()).collect::<Vec<_>>())?;
     }
     // The last step that can fail, since other containers may rely on its outcome at once.
     if let Some(gateway) = &gateway_link {
@@ -122,8 +125,11 @@ const CONTAINER: u32 = 2;
 /// Router advertisements need not be refused: all that a port receives is the bridge's.
 fn set_port(host: &mut Netlink, port: &Link, config: &Config) -> Result<()> {
     if config.hairpin || config.isolated {
-        let wanted =
-            BridgePort { hairpin: Some(config.hairpin), isolated: Some(config.isolated), ..BridgePort::default() };
+        let wanted = BridgePort {
+            hairpin: Some(config.hairpin),
+            isolated: Some(config.isolated),
+            ..BridgePort::default()
+        };
         host.set_bridge_port(port.index, &wanted)?;
     }
     device::set_vlans(host, port.index, &config.port_vlans(), config.preserve_default_vlan)
@@ -161,7 +167,8 @@ fn del(args: &Args) -> Result<()> {
 }
 
 fn inner_mac(args: &Args, result: &CNIResult) -> Option<rscni_linux::MacAddr> {
-    let interface = result.interfaces.iter().find(|i| i.name == args.ifname && i.sandbox.is_some())?;
+    let interface =
+        result.interfaces.iter().find(|i| i.name == args.ifname && i.sandbox.is_some())?;
     interface.mac.as_ref()?.parse().ok()
 }
 
@@ -184,7 +191,10 @@ fn check(args: &Args) -> Result<()> {
     };
     let port = host::check_peer(&mut host, &inner, result)?;
     check_port(&mut host, &port, &bridge, &config)?;
-    check_mac(&port, result.interfaces.iter().find(|i| i.name == port.name).and_then(|i| i.mac.as_deref()))?;
+    check_mac(
+        &port,
+        result.interfaces.iter().find(|i| i.name == port.name).and_then(|i| i.mac.as_deref()),
+    )?;
     if config.mac_spoof_check {
         spoof::check(owner, &port.name, inner.mac)?;
     }

@@ -3,14 +3,19 @@
 //! In our table `bridge rscni` a set holds the ports that are looked at, and another the pairs of port and address
 //! that may pass; one rule serves them all. Removal also takes away the chains of the Go plugin.
 
-use rscni_linux::MacAddr;
-use rscni_linux::nft::{
-    BaseChain, Element, ElementInfo, Family, Field, Hook, Nft, Rule, Set, Table, Transaction, Value, ValueType,
+use rscni_linux::{
+    MacAddr,
+    nft::{
+        BaseChain, Element, ElementInfo, Family, Field, Hook, Nft, Rule, Set, Table, Transaction,
+        Value, ValueType,
+    },
 };
 
-use crate::failure::{AsFarAsPossible, Result, differs};
-use crate::nftable;
-use crate::owner::{Owner, Stale};
+use crate::{
+    failure::{AsFarAsPossible, Result, differs},
+    nftable,
+    owner::{Owner, Stale},
+};
 
 const CHAIN: &str = "prerouting";
 const PORTS: &str = "spoof_ports";
@@ -24,8 +29,10 @@ fn table() -> Table {
 
 fn skeleton(transaction: &mut Transaction<'_>) {
     let table = table();
-    let rule =
-        Rule::new().in_set(&[Field::Iifname], PORTS).not_in_set(&[Field::Iifname, Field::EtherSaddr], ALLOWED).drop();
+    let rule = Rule::new()
+        .in_set(&[Field::Iifname], PORTS)
+        .not_in_set(&[Field::Iifname, Field::EtherSaddr], ALLOWED)
+        .drop();
     transaction
         .create_chain(&table, CHAIN, Some(&BaseChain::filter(Hook::Prerouting, PRIORITY)))
         .add_set(&table, &Set::new(PORTS, [ValueType::Ifname]))
@@ -51,7 +58,9 @@ pub(super) fn add(owner: Owner<'_>, port: &str, mac: MacAddr) -> Result<()> {
 /// Removes what belongs to the attachment. The hardware address saves a search.
 pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, mac: Option<MacAddr>) -> Result<()> {
     let (table, tag, port) = (table(), owner.tag(), owner.veth_name());
-    let ports = nft.get_element(&table, PORTS, &Value::ifname(&port))?.filter(|p| p.comment.as_deref() == Some(&tag));
+    let ports = nft
+        .get_element(&table, PORTS, &Value::ifname(&port))?
+        .filter(|p| p.comment.as_deref() == Some(&tag));
     let mut all = AsFarAsPossible::default();
     let keys: Vec<Value> = mac.map(|mac| pair(&port, mac)).into_iter().collect();
     let allowed = nftable::find(nft, &table, ALLOWED, &tag, &keys)?;
@@ -68,7 +77,11 @@ pub(super) fn remove_stale(stale: &Stale<'_>) -> Result<()> {
     remove_elements(&mut nft, ports, allowed)
 }
 
-fn remove_elements(nft: &mut Nft, ports: Vec<ElementInfo>, allowed: Vec<ElementInfo>) -> Result<()> {
+fn remove_elements(
+    nft: &mut Nft,
+    ports: Vec<ElementInfo>,
+    allowed: Vec<ElementInfo>,
+) -> Result<()> {
     let table = table();
     let mut transaction = nft.transaction();
     for (set, elements) in [(PORTS, ports), (ALLOWED, allowed)] {
@@ -102,7 +115,9 @@ fn remove_go_chains(nft: &mut Nft, owner: Owner<'_>) -> Result<()> {
         }
     }
     let mut jumps = nft.rules(&table, GO_CHAIN)?;
-    jumps.retain(|rule| rule.jump_target.as_deref().is_some_and(|target| chains.iter().any(|chain| chain == target)));
+    jumps.retain(|rule| {
+        rule.jump_target.as_deref().is_some_and(|target| chains.iter().any(|chain| chain == target))
+    });
     let mut transaction = nft.transaction();
     for rule in jumps {
         transaction.destroy_rule(&table, GO_CHAIN, rule.handle);
@@ -129,8 +144,14 @@ pub(super) fn check(owner: Owner<'_>, port: &str, mac: Option<MacAddr>) -> Resul
         return Ok(());
     }
     let [go_chain, _] = go_chains(owner);
-    if nft.rules(&go_table(), GO_CHAIN)?.iter().any(|rule| rule.jump_target.as_deref() == Some(&*go_chain)) {
+    if nft
+        .rules(&go_table(), GO_CHAIN)?
+        .iter()
+        .any(|rule| rule.jump_target.as_deref() == Some(&*go_chain))
+    {
         return Ok(());
     }
-    Err(differs(format!("the check for spoofed hardware addresses on {port} (macspoofchk) is missing")))
+    Err(differs(format!(
+        "the check for spoofed hardware addresses on {port} (macspoofchk) is missing"
+    )))
 }

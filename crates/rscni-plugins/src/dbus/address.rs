@@ -1,9 +1,15 @@
 //! Addresses of a bus: `unix:path=/run/dbus/system_bus_socket`, several of them divided by `;`.
 
-use std::io;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStringExt;
-use std::os::unix::net::{SocketAddr, UnixStream};
+use std::{
+    io,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            ffi::OsStringExt,
+            net::{SocketAddr, UnixStream},
+        },
+    },
+};
 
 /// Where the system's bus is if nobody says otherwise.
 const USUAL: &str = "unix:path=/var/run/dbus/system_bus_socket";
@@ -15,14 +21,18 @@ pub(super) fn connect(addresses: Option<&str>) -> io::Result<UnixStream> {
     for address in addresses.split(';').filter(|address| !address.is_empty()) {
         match parse(address).and_then(|address| UnixStream::connect_addr(&address)) {
             Ok(stream) => return Ok(stream),
-            Err(error) => failed = Some(io::Error::new(error.kind(), format!("{address}: {error}"))),
+            Err(error) => {
+                failed = Some(io::Error::new(error.kind(), format!("{address}: {error}")))
+            }
         }
     }
     Err(failed.unwrap_or_else(|| invalid("DBUS_SYSTEM_BUS_ADDRESS names no address")))
 }
 
 pub(super) fn parse(address: &str) -> io::Result<SocketAddr> {
-    let keys = address.strip_prefix("unix:").ok_or_else(|| invalid("only `unix:` addresses are supported"))?;
+    let keys = address
+        .strip_prefix("unix:")
+        .ok_or_else(|| invalid("only `unix:` addresses are supported"))?;
     for pair in keys.split(',') {
         match pair.split_once('=') {
             Some(("path", value)) => {
@@ -43,7 +53,9 @@ fn unescaped(value: &str) -> io::Result<Vec<u8>> {
         if *first == b'%' {
             let digits = tail.get(..2).and_then(|two| std::str::from_utf8(two).ok());
             let byte = digits.and_then(|two| u8::from_str_radix(two, 16).ok());
-            bytes.push(byte.ok_or_else(|| invalid("`%` is not followed by two hexadecimal digits"))?);
+            bytes.push(
+                byte.ok_or_else(|| invalid("`%` is not followed by two hexadecimal digits"))?,
+            );
             rest = &tail[2..];
         } else {
             bytes.push(*first);

@@ -145,7 +145,8 @@ impl Header {
             is_big_endian: self.is_big_endian,
         };
         let mut error_name = None;
-        let mut reader = Reader { bytes: &bytes, at: Self::LENGTH, is_big_endian: self.is_big_endian };
+        let mut reader =
+            Reader { bytes: &bytes, at: Self::LENGTH, is_big_endian: self.is_big_endian };
         while reader.at < end {
             reader.align(8);
             let code = reader.byte()?;
@@ -161,7 +162,9 @@ impl Header {
         }
         match self.kind {
             METHOD_RETURN => {}
-            ERROR => message.error = Some(error_name.unwrap_or_else(|| "error without a name".into())),
+            ERROR => {
+                message.error = Some(error_name.unwrap_or_else(|| "error without a name".into()))
+            }
             // Signals and calls answer nothing.
             _ => message.answers = None,
         }
@@ -194,7 +197,10 @@ impl Message {
 
     fn body(&self, wanted: char) -> io::Result<Reader<'_>> {
         if !self.signature.starts_with(wanted) {
-            return Err(invalid(format!("an answer is of type {:?}, {wanted:?} was expected", self.signature)));
+            return Err(invalid(format!(
+                "an answer is of type {:?}, {wanted:?} was expected",
+                self.signature
+            )));
         }
         Ok(Reader { bytes: &self.body, at: 0, is_big_endian: self.is_big_endian })
     }
@@ -213,7 +219,9 @@ impl<'a> Reader<'a> {
 
     fn take(&mut self, count: usize) -> io::Result<&'a [u8]> {
         let end = self.at.checked_add(count);
-        let taken = end.and_then(|end| self.bytes.get(self.at..end)).ok_or_else(|| invalid("a message is cut off"))?;
+        let taken = end
+            .and_then(|end| self.bytes.get(self.at..end))
+            .ok_or_else(|| invalid("a message is cut off"))?;
         self.at += count;
         Ok(taken)
     }
@@ -259,9 +267,15 @@ mod tests {
 
     #[test]
     fn a_call_has_its_fields_at_multiples_of_eight_and_its_arguments_after_them() {
-        let bytes = Call { destination: "d.d", path: "/p", interface: "i.i", member: "m", arguments: &["ab", "c"] }
-            .encode(7)
-            .unwrap();
+        let bytes = Call {
+            destination: "d.d",
+            path: "/p",
+            interface: "i.i",
+            member: "m",
+            arguments: &["ab", "c"],
+        }
+        .encode(7)
+        .unwrap();
         let expected: &[&[u8]] = &[
             &[b'l', 1, 0, 1, 14, 0, 0, 0, 7, 0, 0, 0, 72, 0, 0, 0],
             b"\x01\x01o\0\x02\0\0\0/p\0\0\0\0\0\0",
@@ -275,21 +289,31 @@ mod tests {
     }
 
     /// A reply as a sender of either byte order would write it.
-    fn reply(kind: u8, big: bool, error: Option<&str>, signature: &str, body: &[u8]) -> io::Result<Message> {
+    fn reply(
+        kind: u8,
+        big: bool,
+        error: Option<&str>,
+        signature: &str,
+        body: &[u8],
+    ) -> io::Result<Message> {
         let number = |n: usize| {
             let n = u32::try_from(n).unwrap();
             if big { n.to_be_bytes() } else { n.to_le_bytes() }
         };
         let mut fields = [&[5, 1, b'u', 0][..], &number(42)].concat();
         if let Some(error) = error {
-            fields.extend([&[4, 1, b's', 0][..], &number(error.len()), error.as_bytes(), &[0]].concat());
+            fields.extend(
+                [&[4, 1, b's', 0][..], &number(error.len()), error.as_bytes(), &[0]].concat(),
+            );
             fields.resize(fields.len().next_multiple_of(8), 0);
         }
         fields.extend([8, 1, b'g', 0, u8::try_from(signature.len()).unwrap()]);
         fields.extend(signature.as_bytes());
         fields.push(0);
         let order = if big { b'B' } else { b'l' };
-        let start = [&[order, kind, 0, 1][..], &number(body.len()), &number(9), &number(fields.len())].concat();
+        let start =
+            [&[order, kind, 0, 1][..], &number(body.len()), &number(9), &number(fields.len())]
+                .concat();
         let start: [u8; 16] = start.try_into().unwrap();
         fields.resize(fields.len().next_multiple_of(8), 0);
         fields.extend(body);
@@ -310,7 +334,10 @@ mod tests {
     #[test]
     fn an_error_has_a_name_and_a_message() {
         let message = reply(ERROR, false, Some("org.x.Error"), "s", b"\x03\0\0\0why\0").unwrap();
-        assert_eq!((message.error.as_deref(), message.text().unwrap()), (Some("org.x.Error"), "why".into()));
+        assert_eq!(
+            (message.error.as_deref(), message.text().unwrap()),
+            (Some("org.x.Error"), "why".into())
+        );
     }
 
     #[test]

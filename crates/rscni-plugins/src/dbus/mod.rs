@@ -9,10 +9,12 @@ mod address;
 pub(crate) mod fuzzing;
 mod message;
 
-use std::fmt;
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    io::{self, Read, Write},
+    os::unix::net::UnixStream,
+    time::{Duration, Instant},
+};
 
 use self::message::Header;
 pub(crate) use self::message::{Call, Message};
@@ -83,7 +85,10 @@ impl Connection {
                 continue;
             }
             return match &message.error {
-                Some(name) => Err(Error::Refused { name: name.clone(), message: message.text().unwrap_or_default() }),
+                Some(name) => Err(Error::Refused {
+                    name: name.clone(),
+                    message: message.text().unwrap_or_default(),
+                }),
                 None => Ok(message),
             };
         }
@@ -94,7 +99,10 @@ impl Connection {
         self.read(&mut start, deadline)?;
         let header = Header::decode(&start)?;
         if header.rest > LONGEST {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a message of the bus is too long"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a message of the bus is too long",
+            ));
         }
         let mut rest = vec![0; header.rest];
         self.read(&mut rest, deadline)?;
@@ -109,7 +117,9 @@ impl Connection {
             }
             self.stream.set_read_timeout(Some(left))?;
             match self.stream.read(bytes) {
-                Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the bus hung up")),
+                Ok(0) => {
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the bus hung up"));
+                }
                 Ok(count) => bytes = &mut bytes[count..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -122,12 +132,16 @@ impl Connection {
     /// The mechanism EXTERNAL: the kernel tells the bus who we are, and we have to say the same.
     fn authenticate(&mut self) -> io::Result<()> {
         let uid = rustix::process::geteuid().as_raw().to_string();
-        let uid: String = uid.bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
+        let uid: String =
+            uid.bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
         self.stream.set_write_timeout(Some(LIMIT))?;
         self.stream.write_all(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes())?;
         let answer = self.line(Instant::now() + LIMIT)?;
         if !answer.starts_with("OK ") {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("the bus answered {answer:?}")));
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("the bus answered {answer:?}"),
+            ));
         }
         self.stream.write_all(b"BEGIN\r\n")
     }
@@ -136,7 +150,10 @@ impl Connection {
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") {
             if line.len() > 4096 {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line of the bus is too long"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "a line of the bus is too long",
+                ));
             }
             // Byte by byte: nothing of what follows may be taken away.
             let mut byte = [0];

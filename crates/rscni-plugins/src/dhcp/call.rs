@@ -1,14 +1,15 @@
 //! What the plugin and its daemon say to each other: one line of JSON there, one line back, over a Unix socket.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::{
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+};
 
 use rscni::{Args, Error};
 use serde::{Deserialize, Serialize};
 
-use super::lease::Lease;
-use super::options::Wishes;
+use super::{lease::Lease, options::Wishes};
 use crate::owner::Owner;
 
 /// Where the daemon listens if nobody says otherwise; the Go daemon's place, too.
@@ -106,12 +107,16 @@ pub(super) fn ask(socket: &Path, call: &Call) -> Result<Outcome, Error> {
     let at = socket.display();
     let mut stream = match UnixStream::connect(socket) {
         Ok(stream) => stream,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+        Err(error)
+            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
+        {
             return Ok(Outcome::NoDaemon(format!(
                 "no DHCP daemon listens at {at} ({error}): start `dhcp daemon`, or the unit cni-dhcp.socket"
             )));
         }
-        Err(error) => return Err(Error::IOFailure(format!("connect to the DHCP daemon at {at}: {error}"))),
+        Err(error) => {
+            return Err(Error::IOFailure(format!("connect to the DHCP daemon at {at}: {error}")));
+        }
     };
     let mut line = serde_json::to_vec(call)?;
     line.push(b'\n');
@@ -142,8 +147,7 @@ fn broken(socket: &Path, error: &std::io::Error) -> Error {
 }
 
 /// What a Go plugin is told, which speaks HTTP: it shows the status line to its caller.
-pub(super) const TO_GO: &str =
-    "HTTP/1.0 501 this is the DHCP daemon of rscni: install its plugin dhcp too\r\nContent-Length: 0\r\n\r\n";
+pub(super) const TO_GO: &str = "HTTP/1.0 501 this is the DHCP daemon of rscni: install its plugin dhcp too\r\nContent-Length: 0\r\n\r\n";
 
 #[cfg(test)]
 mod tests {

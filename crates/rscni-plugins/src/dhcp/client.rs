@@ -4,15 +4,16 @@
 //! A container gets its address once, from the ADD that asked. So a lease can only be kept or lost: a server that gives
 //! another address later has lost it.
 
-use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use rscni_linux::MacAddr;
 use serde::{Deserialize, Serialize};
 
-use super::lease::{Lease, Terms};
-use super::message::{Kind, Message, Options, code};
-use super::options::Wishes;
+use super::{
+    lease::{Lease, Terms},
+    message::{Kind, Message, Options, code},
+    options::Wishes,
+};
 
 /// Time since the machine was booted.
 pub(crate) type Time = Duration;
@@ -69,7 +70,9 @@ impl Held {
     /// Whether its times can be reckoned with: what is read from a file may be any number.
     pub(super) fn has_end_in_sight(&self) -> bool {
         let can_come = |time: Duration| self.since.checked_add(time).is_some();
-        self.terms.is_none_or(|Terms { renew, rebind, expire }| [renew, rebind, expire].into_iter().all(can_come))
+        self.terms.is_none_or(|Terms { renew, rebind, expire }| {
+            [renew, rebind, expire].into_iter().all(can_come)
+        })
     }
 }
 
@@ -180,14 +183,25 @@ impl Resend {
 
 impl Client {
     /// A client that looks for a lease.
-    pub(crate) fn new(identity: Identity, patience: Patience, random: fn() -> u32, now: Time) -> Self {
+    pub(crate) fn new(
+        identity: Identity,
+        patience: Patience,
+        random: fn() -> u32,
+        now: Time,
+    ) -> Self {
         let state = Self::search(now, now.saturating_add(patience.resend_timeout), None);
         Self { identity, patience, random, xid: random(), held: None, state }
     }
 
     /// A client that had a lease when its daemon ended. One whose time is over by now is looked for once more, since
     /// its server may not have given the address to anyone else.
-    pub(crate) fn resume(identity: Identity, patience: Patience, random: fn() -> u32, now: Time, held: Held) -> Self {
+    pub(crate) fn resume(
+        identity: Identity,
+        patience: Patience,
+        random: fn() -> u32,
+        now: Time,
+        held: Held,
+    ) -> Self {
         let is_over = held.is_over(now);
         let mut client = Self { held: Some(held), ..Self::new(identity, patience, random, now) };
         if !is_over {
@@ -207,7 +221,8 @@ impl Client {
 
     /// Whether the address can be used now.
     pub(crate) fn is_live(&self, now: Time) -> bool {
-        !matches!(self.state, State::Over) && self.held.as_ref().is_some_and(|held| !held.is_over(now))
+        !matches!(self.state, State::Over)
+            && self.held.as_ref().is_some_and(|held| !held.is_over(now))
     }
 
     /// Whether an answer may arrive.
@@ -223,10 +238,14 @@ impl Client {
     pub(crate) fn wake(&self) -> Option<Time> {
         let after = |time: Time| time.saturating_add(self.patience.timeout);
         let held = self.held.as_ref();
-        let end = |of: fn(&Terms) -> Duration| held.and_then(|held| Some(held.since + of(held.terms.as_ref()?)));
+        let end = |of: fn(&Terms) -> Duration| {
+            held.and_then(|held| Some(held.since + of(held.terms.as_ref()?)))
+        };
         match &self.state {
             State::Selecting(search) => Some(search.resend.next.min(search.give_up)),
-            State::Requesting { search, since, resend, .. } => Some(resend.next.min(after(*since)).min(search.give_up)),
+            State::Requesting { search, since, resend, .. } => {
+                Some(resend.next.min(after(*since)).min(search.give_up))
+            }
             State::Bound => end(|terms| terms.renew),
             State::Extending { rebinding, sent, next, is_listening } => {
                 let end = end(if *rebinding { |terms| terms.expire } else { |terms| terms.rebind });
@@ -240,9 +259,12 @@ impl Client {
     /// What is to be done now that it is `now`. It is to be called until it says [`Step::Wait`].
     pub(crate) fn elapse(&mut self, now: Time) -> Step {
         match &mut self.state {
-            State::Selecting(search) | State::Requesting { search, .. } if search.give_up <= now => {
+            State::Selecting(search) | State::Requesting { search, .. }
+                if search.give_up <= now =>
+            {
                 let seconds = now.saturating_sub(search.since).as_secs();
-                let remark = search.remark.take().map(|remark| format!("; {remark}")).unwrap_or_default();
+                let remark =
+                    search.remark.take().map(|remark| format!("; {remark}")).unwrap_or_default();
                 self.end(format!("no DHCP server gave an address within {seconds} s{remark}"))
             }
             State::Selecting(search) if search.resend.next <= now => {
@@ -255,7 +277,9 @@ impl Client {
                 }
                 Step::Send(message.encode(), Way::Broadcast { from: Ipv4Addr::UNSPECIFIED })
             }
-            State::Requesting { search, since, .. } if since.saturating_add(self.patience.timeout) <= now => {
+            State::Requesting { search, since, .. }
+                if since.saturating_add(self.patience.timeout) <= now =>
+            {
                 let mut search = search.clone();
                 search.resend.next = now;
                 self.state = State::Selecting(search);
@@ -277,18 +301,22 @@ impl Client {
 
     /// Renewing and rebinding.
     fn extend(&mut self, now: Time) -> Step {
-        let Some((held, terms)) = self.held.as_ref().and_then(|held| Some((held, held.terms?))) else {
+        let Some((held, terms)) = self.held.as_ref().and_then(|held| Some((held, held.terms?)))
+        else {
             return Step::Wait;
         };
         let (renew, rebind) = (held.since + terms.renew, held.since + terms.rebind);
         let expire = held.since + terms.expire;
         let (address, server) = (held.lease.address.addr(), held.server);
         if expire <= now {
-            return self.end(format!("the lease of {address} is over, and no server gave more time"));
+            return self
+                .end(format!("the lease of {address} is over, and no server gave more time"));
         }
         let rebinding = rebind <= now;
         match &mut self.state {
-            State::Extending { rebinding: was, sent, next, is_listening } if *was == rebinding && now < *next => {
+            State::Extending { rebinding: was, sent, next, is_listening }
+                if *was == rebinding && now < *next =>
+            {
                 *is_listening &= now < sent.saturating_add(self.patience.timeout);
                 return Step::Wait;
             }
@@ -303,7 +331,11 @@ impl Client {
         self.xid = (self.random)();
         let mut message = self.message(Kind::Request, now.saturating_sub(renew));
         message.ciaddr = address;
-        let way = if rebinding { Way::Broadcast { from: address } } else { Way::Routed { from: address, to: server } };
+        let way = if rebinding {
+            Way::Broadcast { from: address }
+        } else {
+            Way::Routed { from: address, to: server }
+        };
         Step::Send(message.encode(), way)
     }
 
@@ -311,27 +343,42 @@ impl Client {
     pub(crate) fn receive(&mut self, now: Time, message: &Message) -> Step {
         let is_ours = message.xid == self.xid
             && message.chaddr == self.identity.mac
-            && message.options.get(code::CLIENT_IDENTIFIER).is_none_or(|id| id == self.identity.client_id);
-        let Some(server) = message.options.address(code::SERVER_IDENTIFIER).filter(|_| is_ours) else {
+            && message
+                .options
+                .get(code::CLIENT_IDENTIFIER)
+                .is_none_or(|id| id == self.identity.client_id);
+        let Some(server) = message.options.address(code::SERVER_IDENTIFIER).filter(|_| is_ours)
+        else {
             return Step::Wait;
         };
         match (&mut self.state, message.kind) {
             (State::Selecting(search), Kind::Offer) => {
                 let offer = match &self.held {
-                    Some(held) if held.lease.address.addr() != message.yiaddr => {
-                        Err(format!("gives {} instead of {}", message.yiaddr, held.lease.address.addr()))
-                    }
+                    Some(held) if held.lease.address.addr() != message.yiaddr => Err(format!(
+                        "gives {} instead of {}",
+                        message.yiaddr,
+                        held.lease.address.addr()
+                    )),
                     _ => Lease::of(message).and_then(|_| Terms::of(message)),
                 };
                 if let Err(problem) = offer {
                     // Another server may give a better one.
-                    search.remark = Some(format!("an offer of {server} is of no use: it {problem}"));
+                    search.remark =
+                        Some(format!("an offer of {server} is of no use: it {problem}"));
                     return Step::Wait;
                 }
                 // Until it does.
-                let remark = Some(format!("{server} offered an address and did not answer the request for it"));
+                let remark = Some(format!(
+                    "{server} offered an address and did not answer the request for it"
+                ));
                 let (search, address) = (Search { remark, ..search.clone() }, message.yiaddr);
-                self.state = State::Requesting { search, server, address, since: now, resend: Resend::at(now) };
+                self.state = State::Requesting {
+                    search,
+                    server,
+                    address,
+                    since: now,
+                    resend: Resend::at(now),
+                };
                 self.elapse(now)
             }
             (State::Requesting { server: asked, address, since, search, .. }, Kind::Ack)
@@ -348,7 +395,8 @@ impl Client {
                         Step::Bound
                     }
                     Err(problem) => {
-                        search.remark = Some(format!("the answer of {server} is of no use: it {problem}"));
+                        search.remark =
+                            Some(format!("the answer of {server} is of no use: it {problem}"));
                         Step::Wait
                     }
                 }
@@ -360,21 +408,24 @@ impl Client {
                 self.xid = (self.random)();
                 Step::Wait
             }
-            (State::Extending { sent, .. }, Kind::Ack) => match (&mut self.held, Terms::of(message)) {
-                (Some(held), Ok(terms)) if held.lease.address.addr() == message.yiaddr => {
-                    *held = Held { server, since: *sent, terms, ..held.clone() };
-                    self.state = State::Bound;
-                    // It may say that the lease is over by now.
-                    if self.is_live(now) { Step::Bound } else { self.elapse(now) }
+            (State::Extending { sent, .. }, Kind::Ack) => {
+                match (&mut self.held, Terms::of(message)) {
+                    (Some(held), Ok(terms)) if held.lease.address.addr() == message.yiaddr => {
+                        *held = Held { server, since: *sent, terms, ..held.clone() };
+                        self.state = State::Bound;
+                        // It may say that the lease is over by now.
+                        if self.is_live(now) { Step::Bound } else { self.elapse(now) }
+                    }
+                    _ => Step::Wait,
                 }
-                _ => Step::Wait,
-            },
+            }
             (State::Extending { rebinding, .. }, Kind::Nak) => match &self.held {
                 Some(held) if *rebinding || held.server == server => {
                     // A server that has forgotten the lease may give the same address again, if it is asked soon.
                     let end = held.terms.map_or(Time::MAX, |terms| held.since + terms.expire);
                     let give_up = end.min(now.saturating_add(self.patience.resend_timeout));
-                    self.state = Self::search(now, give_up, Some(format!("{server} refused more time")));
+                    self.state =
+                        Self::search(now, give_up, Some(format!("{server} refused more time")));
                     self.xid = (self.random)();
                     self.elapse(now)
                 }
@@ -392,7 +443,8 @@ impl Client {
             (None, State::Requesting { server, address, .. }) => (*address, *server),
             _ => return None,
         };
-        let mut message = Message { ciaddr: address, ..self.message(Kind::Release, Duration::ZERO) };
+        let mut message =
+            Message { ciaddr: address, ..self.message(Kind::Release, Duration::ZERO) };
         message.xid = (self.random)();
         message.options.set(code::SERVER_IDENTIFIER, server.octets());
         Some(Release { message: message.encode(), from: address, to: server })
@@ -455,7 +507,13 @@ mod tests {
 
     fn identity() -> Identity {
         let wishes = Wishes { provide: vec![(12, b"web".to_vec())], request: vec![3, 1] };
-        Identity { mac: MAC, largest: 1500, client_id: b"\0id/net/eth0".to_vec(), wishes, broadcast: false }
+        Identity {
+            mac: MAC,
+            largest: 1500,
+            client_id: b"\0id/net/eth0".to_vec(),
+            wishes,
+            broadcast: false,
+        }
     }
 
     fn patience() -> Patience {
@@ -494,7 +552,9 @@ mod tests {
         let mut options = Options::default();
         options.set(code::SERVER_IDENTIFIER, server.octets());
         options.set(code::SUBNET_MASK, [255, 255, 255, 0]);
-        for (code, seconds) in [(code::LEASE_TIME, 100), (code::RENEWAL_TIME, 40), (code::REBINDING_TIME, 80_u32)] {
+        for (code, seconds) in
+            [(code::LEASE_TIME, 100), (code::RENEWAL_TIME, 40), (code::REBINDING_TIME, 80_u32)]
+        {
             options.set(code, seconds.to_be_bytes());
         }
         let yiaddr = if kind == Kind::Nak { Ipv4Addr::UNSPECIFIED } else { ADDRESS };
@@ -517,7 +577,10 @@ mod tests {
         assert_eq!(discover.options.get(12), Some(&b"web"[..]));
         let (request, _) = sent(client.receive(at(2), &answer(&discover, Kind::Offer, SERVER)));
         assert_eq!((request.kind, request.secs, request.xid), (Kind::Request, 2, discover.xid));
-        assert_eq!((request.options.address(50), request.options.address(54)), (Some(ADDRESS), Some(SERVER)));
+        assert_eq!(
+            (request.options.address(50), request.options.address(54)),
+            (Some(ADDRESS), Some(SERVER))
+        );
         assert_eq!(client.receive(at(3), &answer(&request, Kind::Ack, SERVER)), Step::Bound);
         let held = client.held().unwrap();
         assert_eq!((held.lease.address.to_string(), held.server), ("10.0.0.7/24".into(), SERVER));
@@ -541,12 +604,18 @@ mod tests {
         let (Step::Failed(why), end) = last else { panic!("{last:?}") };
         assert!(why.contains("208 s"), "{why}");
         assert_eq!(end, at(208));
-        let pauses: Vec<_> = times.windows(2).map(|pair| pair[1].as_secs_f64() - pair[0].as_secs_f64()).collect();
-        for (pause, expected) in pauses.iter().zip([0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 62.0, 62.0]) {
+        let pauses: Vec<_> =
+            times.windows(2).map(|pair| pair[1].as_secs_f64() - pair[0].as_secs_f64()).collect();
+        for (pause, expected) in
+            pauses.iter().zip([0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 62.0, 62.0])
+        {
             assert!((expected * 0.75..expected * 1.25).contains(pause), "{pauses:?}");
         }
         assert!((10..=12).contains(&times.len()), "{times:?}");
-        assert_eq!((client.wake(), client.elapse(at(999)), client.is_listening()), (None, Step::Wait, false));
+        assert_eq!(
+            (client.wake(), client.elapse(at(999)), client.is_listening()),
+            (None, Step::Wait, false)
+        );
     }
 
     #[test]
@@ -618,7 +687,11 @@ mod tests {
         let mut ack = answer(&request, Kind::Ack, SERVER);
         spoil(&mut ack, how);
         assert_eq!(client.receive(at(0), &ack), Step::Wait);
-        assert_eq!(client.receive(at(0), &answer(&request, Kind::Ack, OTHER)), Step::Wait, "not the one asked");
+        assert_eq!(
+            client.receive(at(0), &answer(&request, Kind::Ack, OTHER)),
+            Step::Wait,
+            "not the one asked"
+        );
         assert_eq!(client.receive(at(0), &answer(&request, Kind::Ack, SERVER)), Step::Bound);
     }
 
@@ -638,7 +711,10 @@ mod tests {
                 break why;
             }
         };
-        assert!(why.ends_with("the answer of 10.0.0.1 is of no use: it comes after the lease's end"), "{why}");
+        assert!(
+            why.ends_with("the answer of 10.0.0.1 is of no use: it comes after the lease's end"),
+            "{why}"
+        );
     }
 
     #[test]
@@ -685,7 +761,10 @@ mod tests {
         ack.options.set(code::ROUTERS, [10, 0, 0, 99]);
         assert_eq!(client.receive(at(40), &Message { yiaddr: OTHER, ..ack.clone() }), Step::Wait);
         assert_eq!(client.receive(at(40), &ack), Step::Bound);
-        assert_eq!((&client.held().unwrap().lease, client.held().unwrap().since), (&before, at(40)));
+        assert_eq!(
+            (&client.held().unwrap().lease, client.held().unwrap().since),
+            (&before, at(40))
+        );
     }
 
     #[test]
@@ -707,7 +786,11 @@ mod tests {
     fn a_server_that_has_forgotten_the_lease_is_asked_for_the_same_address() {
         let mut client = bound();
         let renewal = sent(client.elapse(at(40))).0;
-        assert_eq!(client.receive(at(40), &answer(&renewal, Kind::Nak, OTHER)), Step::Wait, "none of its business");
+        assert_eq!(
+            client.receive(at(40), &answer(&renewal, Kind::Nak, OTHER)),
+            Step::Wait,
+            "none of its business"
+        );
         let (discover, _) = sent(client.receive(at(40), &answer(&renewal, Kind::Nak, SERVER)));
         assert_eq!((discover.kind, discover.options.address(50)), (Kind::Discover, Some(ADDRESS)));
         let offer = answer(&discover, Kind::Offer, OTHER);
@@ -769,10 +852,16 @@ mod tests {
         let discover = sent(client.elapse(at(0))).0;
         sent(client.receive(at(0), &answer(&discover, Kind::Offer, SERVER)));
         // It may have been given by now.
-        assert_eq!(client.release().map(|release| (release.from, release.to)), Some((ADDRESS, SERVER)));
+        assert_eq!(
+            client.release().map(|release| (release.from, release.to)),
+            Some((ADDRESS, SERVER))
+        );
         let Release { message, from, to } = bound().release().unwrap();
         let release = Message::decode(&message).unwrap();
-        assert_eq!((release.kind, release.ciaddr, from, to), (Kind::Release, ADDRESS, ADDRESS, SERVER));
+        assert_eq!(
+            (release.kind, release.ciaddr, from, to),
+            (Kind::Release, ADDRESS, ADDRESS, SERVER)
+        );
         assert_eq!(release.options.get(61), Some(&b"\0id/net/eth0"[..]));
         assert_eq!(release.options.address(54), Some(SERVER));
         assert_eq!(release.options.get(12), None);

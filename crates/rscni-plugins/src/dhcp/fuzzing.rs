@@ -7,12 +7,14 @@ use std::time::Duration;
 use rscni::{CNIResult, SpecVersion};
 use rscni_linux::MacAddr;
 
-use super::call::{Answer, Call};
-use super::client::{Client, Identity, Patience, Step, Time};
-use super::lease::{Lease, Terms};
-use super::message::{Kind, Message};
-use super::options::Wishes;
-use super::store::Kept;
+use super::{
+    call::{Answer, Call},
+    client::{Client, Identity, Patience, Step, Time},
+    lease::{Lease, Terms},
+    message::{Kind, Message},
+    options::Wishes,
+    store::Kept,
+};
 
 /// The number of every exchange.
 const XID: u32 = 0x0102_0304;
@@ -48,7 +50,10 @@ fn message(data: &[u8]) -> Option<Message> {
     assert_eq!(Message::decode(&message.encode()).as_ref(), Some(&message));
     if let Ok(lease) = Lease::of(&message) {
         let json = serde_json::to_vec(&lease).expect("a lease is JSON");
-        assert_eq!(serde_json::from_slice::<Lease>(&json).expect("what was written is read"), lease);
+        assert_eq!(
+            serde_json::from_slice::<Lease>(&json).expect("what was written is read"),
+            lease
+        );
         let result = lease.result(Some(7));
         assert_eq!(result.ips.len(), 1);
         let text = result.to_json(SpecVersion::LATEST).to_string();
@@ -76,14 +81,20 @@ fn exchange(mut client: Client, mut data: &[u8]) {
                 assert!(message.kind == Kind::Ack && client.is_live(now));
                 let held = client.held().expect("it is bound");
                 assert_eq!(held.lease.address.addr(), message.yiaddr);
-                assert!(before.is_none_or(|before| before.lease == held.lease), "the container has the first one");
+                assert!(
+                    before.is_none_or(|before| before.lease == held.lease),
+                    "the container has the first one"
+                );
             }
             step => sends(&step),
         }
         settle(&mut client, now);
     }
     if let Some(release) = client.release() {
-        assert_eq!(Message::decode(&release.message).map(|message| message.kind), Some(Kind::Release));
+        assert_eq!(
+            Message::decode(&release.message).map(|message| message.kind),
+            Some(Kind::Release)
+        );
     }
 }
 

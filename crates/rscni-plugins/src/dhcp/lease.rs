@@ -1,7 +1,6 @@
 //! What a server's answer gives: address, routes, DNS settings, and for how long.
 
-use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use ipnet::{IpNet, Ipv4Net};
 use rscni::{CNIResult, Dns, IpConfig, Route};
@@ -44,16 +43,22 @@ impl Lease {
         if !is_station(address) {
             return Err(format!("gives {address}, which is no address for a host"));
         }
-        let mask = message.options.address(code::SUBNET_MASK).ok_or("gives no subnet mask (option 1)")?;
-        let address = Ipv4Net::with_netmask(address, mask).map_err(|_| format!("gives {mask} as subnet mask"))?;
-        let gateway = message.options.addresses(code::ROUTERS).next().filter(|gateway| is_station(*gateway));
+        let mask =
+            message.options.address(code::SUBNET_MASK).ok_or("gives no subnet mask (option 1)")?;
+        let address = Ipv4Net::with_netmask(address, mask)
+            .map_err(|_| format!("gives {mask} as subnet mask"))?;
+        let gateway =
+            message.options.addresses(code::ROUTERS).next().filter(|gateway| is_station(*gateway));
         Ok(Self { address, gateway, routes: routes(message, gateway), dns: dns(message) })
     }
 
     /// The result of an ADD; the routes with this metric, if one is given.
     pub(crate) fn result(self, priority: Option<u32>) -> CNIResult {
         let routes = self.routes.into_iter().map(|route| Route { priority, ..route });
-        let ip = IpConfig { gateway: self.gateway.map(Into::into), ..IpConfig::new(self.address.into()) };
+        let ip = IpConfig {
+            gateway: self.gateway.map(Into::into),
+            ..IpConfig::new(self.address.into())
+        };
         CNIResult { ips: vec![ip], routes: routes.collect(), dns: self.dns, ..CNIResult::default() }
     }
 }
@@ -73,8 +78,9 @@ impl Terms {
         // RFC 2131, section 4.4.5, has these for servers that do not say, or say what makes no sense.
         let within = |time: &Duration| !time.is_zero() && *time < expire;
         let rebind = seconds(code::REBINDING_TIME).filter(within).unwrap_or(expire * 7 / 8);
-        let renew =
-            seconds(code::RENEWAL_TIME).filter(|time| within(time) && *time <= rebind).unwrap_or(rebind * 4 / 7);
+        let renew = seconds(code::RENEWAL_TIME)
+            .filter(|time| within(time) && *time <= rebind)
+            .unwrap_or(rebind * 4 / 7);
         Ok(Some(Self { renew, rebind, expire }))
     }
 }
@@ -91,9 +97,13 @@ fn routes(message: &Message, gateway: Option<Ipv4Addr>) -> Vec<Route> {
         return routes;
     }
     let static_routes: Vec<_> = message.options.addresses(code::STATIC_ROUTES).collect();
-    let classful = static_routes.chunks_exact(2).filter_map(|pair| Some((classful(pair[0])?, pair[1])));
+    let classful =
+        static_routes.chunks_exact(2).filter_map(|pair| Some((classful(pair[0])?, pair[1])));
     let default = gateway.map(|gateway| (Ipv4Net::default(), gateway));
-    classful.chain(default).map(|(dst, router)| Route::new(dst.into(), Some(router.into()))).collect()
+    classful
+        .chain(default)
+        .map(|(dst, router)| Route::new(dst.into(), Some(router.into())))
+        .collect()
 }
 
 /// The routes of option 121: width of the prefix, its bytes, the router. None if there is none, or one is cut off.
@@ -132,11 +142,16 @@ fn dns(message: &Message) -> Option<Dns> {
     let name = |bytes: &[u8]| {
         let text = std::str::from_utf8(bytes).ok()?.trim_end_matches('\0');
         // It may end up in a resolv.conf, where a newline would begin something else.
-        let is_name = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        let is_name = !text.is_empty()
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
         is_name.then(|| text.to_owned())
     };
     let dns = Dns {
-        nameservers: message.options.addresses(code::DOMAIN_NAME_SERVERS).map(|ip| ip.to_string()).collect(),
+        nameservers: message
+            .options
+            .addresses(code::DOMAIN_NAME_SERVERS)
+            .map(|ip| ip.to_string())
+            .collect(),
         domain: message.options.get(code::DOMAIN_NAME).and_then(name),
         search: message
             .options
@@ -195,8 +210,10 @@ fn name_at(bytes: &[u8], mut at: usize) -> Option<(String, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::{Kind, Options};
-    use super::*;
+    use super::{
+        super::message::{Kind, Options},
+        *,
+    };
     use proptest::prelude::*;
     use rscni_linux::MacAddr;
     use rstest::rstest;
@@ -234,9 +251,12 @@ mod tests {
 
     #[test]
     fn classless_routes_go_before_all_others() {
-        let routes =
-            [0, 10, 0, 0, 1, 24, 192, 0, 2, 10, 0, 0, 9, 12, 172, 16, 0, 0, 0, 0, 32, 203, 0, 113, 5, 10, 0, 0, 9];
-        let result = result(&[(121, &routes), (3, &[10, 0, 0, 2]), (33, &[10, 9, 0, 0, 10, 0, 0, 3])]);
+        let routes = [
+            0, 10, 0, 0, 1, 24, 192, 0, 2, 10, 0, 0, 9, 12, 172, 16, 0, 0, 0, 0, 32, 203, 0, 113,
+            5, 10, 0, 0, 9,
+        ];
+        let result =
+            result(&[(121, &routes), (3, &[10, 0, 0, 2]), (33, &[10, 9, 0, 0, 10, 0, 0, 3])]);
         assert_eq!(
             result["routes"],
             json!([
@@ -252,25 +272,30 @@ mod tests {
     #[test]
     fn static_routes_have_the_widths_of_their_classes() {
         let routes = [
-            9, 9, 9, 9, 10, 0, 0, 1, 172, 16, 5, 5, 10, 0, 0, 2, 192, 0, 2, 3, 10, 0, 0, 3, 224, 0, 0, 1, 10, 0, 0, 4,
-            7,
+            9, 9, 9, 9, 10, 0, 0, 1, 172, 16, 5, 5, 10, 0, 0, 2, 192, 0, 2, 3, 10, 0, 0, 3, 224, 0,
+            0, 1, 10, 0, 0, 4, 7,
         ];
         let result = result(&[(33, &routes), (3, &[10, 0, 0, 254])]);
-        let dst: Vec<_> = result["routes"].as_array().unwrap().iter().map(|route| route["dst"].clone()).collect();
+        let dst: Vec<_> =
+            result["routes"].as_array().unwrap().iter().map(|route| route["dst"].clone()).collect();
         assert_eq!(dst, ["9.0.0.0/8", "172.16.0.0/16", "192.0.2.0/24", "0.0.0.0/0"]);
     }
 
     #[test]
     fn the_metric_is_that_of_all_routes() {
-        let lease = Lease::of(&ack(&[(3, &[10, 0, 0, 1]), (33, &[9, 0, 0, 0, 10, 0, 0, 1])])).unwrap();
+        let lease =
+            Lease::of(&ack(&[(3, &[10, 0, 0, 1]), (33, &[9, 0, 0, 0, 10, 0, 0, 1])])).unwrap();
         assert!(lease.result(Some(7)).routes.iter().all(|route| route.priority == Some(7)));
     }
 
     #[test]
     fn names_that_lead_back_to_themselves_or_are_too_long_are_none() {
-        for to_itself in
-            [&[1, b'a', 0xc0, 0][..], &[0xc0, 0], &[1, b'a', 0, 1, b'b', 0xc0, 3], &[1, b'a', 0xc0, 4, 0xc0, 0]]
-        {
+        for to_itself in [
+            &[1, b'a', 0xc0, 0][..],
+            &[0xc0, 0],
+            &[1, b'a', 0, 1, b'b', 0xc0, 3],
+            &[1, b'a', 0xc0, 4, 0xc0, 0],
+        ] {
             assert_eq!(result(&[(119, to_itself)]).get("dns"), None, "{to_itself:?}");
         }
         let mut name = [&[63][..], &[b'a'; 63]].concat().repeat(4);
@@ -338,9 +363,13 @@ mod tests {
     #[case::the_wrong_way_round(&[(51, 80), (58, 75), (59, 70)], (40, 70, 80))]
     #[case::after_the_end(&[(51, 80), (58, 90), (59, 90)], (40, 70, 80))]
     #[case::at_once(&[(51, 80), (58, 0), (59, 0)], (40, 70, 80))]
-    fn times_make_sense_whatever_the_server_says(#[case] options: &[(u8, u32)], #[case] expected: (u64, u64, u64)) {
+    fn times_make_sense_whatever_the_server_says(
+        #[case] options: &[(u8, u32)],
+        #[case] expected: (u64, u64, u64),
+    ) {
         let values: Vec<_> = options.iter().map(|(code, n)| (*code, n.to_be_bytes())).collect();
-        let options: Vec<(u8, &[u8])> = values.iter().map(|(code, bytes)| (*code, &bytes[..])).collect();
+        let options: Vec<(u8, &[u8])> =
+            values.iter().map(|(code, bytes)| (*code, &bytes[..])).collect();
         let Terms { renew, rebind, expire } = Terms::of(&ack(&options)).unwrap().unwrap();
         assert_eq!((renew.as_secs(), rebind.as_secs(), expire.as_secs()), expected);
     }

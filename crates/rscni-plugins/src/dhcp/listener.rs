@@ -1,14 +1,24 @@
 //! The daemon's socket: one that it makes, or one that systemd has handed over; and the file with its number.
 
-use std::io::ErrorKind;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::{
+    io::ErrorKind,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::{
+            fs::{FileTypeExt, PermissionsExt},
+            net::{UnixListener, UnixStream},
+        },
+    },
+    path::{Path, PathBuf},
+};
 
 use rscni::Error;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use rustix::{
+    net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with, sockopt,
+    },
+    process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open},
+};
 
 use crate::state_file;
 
@@ -39,7 +49,11 @@ impl Listener {
     pub(super) fn accept(&self) -> std::io::Result<Option<UnixStream>> {
         match self.socket.accept() {
             Ok((stream, _)) => stream.set_nonblocking(true).map(|()| Some(stream)),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
@@ -68,10 +82,14 @@ fn handed_over() -> Result<Option<OwnedFd>, Error> {
         None | Some(0) => return Ok(None),
         Some(1) => {}
         Some(n) => {
-            return Err(Error::InvalidEnvValue(format!("LISTEN_FDS={n}: one socket has to be handed over, not more")));
+            return Err(Error::InvalidEnvValue(format!(
+                "LISTEN_FDS={n}: one socket has to be handed over, not more"
+            )));
         }
     }
-    let no_socket = || Error::InvalidEnvValue("LISTEN_FDS=1: descriptor 3 is no Unix socket that listens".into());
+    let no_socket = || {
+        Error::InvalidEnvValue("LISTEN_FDS=1: descriptor 3 is no Unix socket that listens".into())
+    };
     // A descriptor of one's own that came from outside can be had safely in this way alone.
     let own = pidfd_open(getpid(), PidfdFlags::empty()).map_err(std::io::Error::from)?;
     let socket = pidfd_getfd(own, FIRST, PidfdGetfdFlags::empty()).map_err(|_| no_socket())?;
@@ -84,13 +102,19 @@ fn handed_over() -> Result<Option<OwnedFd>, Error> {
 /// Makes a socket for its owner alone. The caller has made sure that no other daemon is there: a file that is in the
 /// way was left by one that was killed.
 fn make(path: &Path) -> Result<OwnedFd, Error> {
-    let failed = |error: std::io::Error| Error::IOFailure(format!("listen at {}: {error}", path.display()));
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket());
-    if is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
+    let failed =
+        |error: std::io::Error| Error::IOFailure(format!("listen at {}: {error}", path.display()));
+    let is_socket =
+        std::fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket());
+    if is_socket
+        && UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    {
         std::fs::remove_file(path).map_err(failed)?;
     }
     let make = || -> std::io::Result<OwnedFd> {
-        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let socket =
+            socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         bind(&socket, &SocketAddrUnix::new(path)?)?;
         // Nobody can connect before it listens.
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;

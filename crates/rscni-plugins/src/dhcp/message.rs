@@ -49,7 +49,8 @@ pub(crate) enum Kind {
 
 impl Kind {
     fn from_number(number: u8) -> Option<Self> {
-        let kinds = [Self::Discover, Self::Offer, Self::Request, Self::Ack, Self::Nak, Self::Release];
+        let kinds =
+            [Self::Discover, Self::Offer, Self::Request, Self::Ack, Self::Nak, Self::Release];
         kinds.into_iter().find(|kind| *kind as u8 == number)
     }
 }
@@ -116,7 +117,9 @@ impl Message {
     /// Reads a message; none if it is not a whole and valid one for an Ethernet client.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let four = |at: usize| -> Option<[u8; 4]> { bytes.get(at..at + 4)?.try_into().ok() };
-        let two = |at: usize| -> Option<u16> { Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?)) };
+        let two = |at: usize| -> Option<u16> {
+            Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+        };
         let (op, hardware, length) = (*bytes.first()?, *bytes.get(1)?, *bytes.get(2)?);
         if hardware != ETHERNET || length != 6 || four(OPTIONS - COOKIE.len())? != COOKIE {
             return None;
@@ -124,7 +127,10 @@ impl Message {
         let mut options = Options::default();
         options.read(bytes.get(OPTIONS..)?)?;
         // Options may go on in the fields for names (RFC 2132, section 9.3).
-        let overload = options.take(code::OVERLOAD).and_then(|value| value.first().copied()).unwrap_or_default();
+        let overload = options
+            .take(code::OVERLOAD)
+            .and_then(|value| value.first().copied())
+            .unwrap_or_default();
         for (bit, field) in [(1, BOOT_FILE), (2, SERVER_NAME)] {
             if overload & bit != 0 {
                 options.read(bytes.get(field)?)?;
@@ -176,7 +182,10 @@ impl Options {
 
     /// An option that is a list of addresses; what is behind the last whole one is left out.
     pub(crate) fn addresses(&self, code: u8) -> impl Iterator<Item = Ipv4Addr> {
-        self.get(code).unwrap_or_default().chunks_exact(4).map(|four| Ipv4Addr::new(four[0], four[1], four[2], four[3]))
+        self.get(code)
+            .unwrap_or_default()
+            .chunks_exact(4)
+            .map(|four| Ipv4Addr::new(four[0], four[1], four[2], four[3]))
     }
 
     /// An option that is a number of four bytes.
@@ -247,7 +256,18 @@ mod tests {
         let mut bytes = Message { options: Options::default(), ..message() }.encode();
         bytes[OPTIONS + 3..OPTIONS + 7].copy_from_slice(&[code::OVERLOAD, 1, 3, code::END]);
         // That there are more of them says nothing there.
-        bytes[108..118].copy_from_slice(&[code::ROUTERS, 4, 10, 0, 0, 1, code::OVERLOAD, 1, 3, code::END]);
+        bytes[108..118].copy_from_slice(&[
+            code::ROUTERS,
+            4,
+            10,
+            0,
+            0,
+            1,
+            code::OVERLOAD,
+            1,
+            3,
+            code::END,
+        ]);
         bytes[44..51].copy_from_slice(&[code::ROUTERS, 4, 10, 0, 0, 2, code::END]);
         let read = Message::decode(&bytes).unwrap();
         assert_eq!(
@@ -264,7 +284,8 @@ mod tests {
             assert_eq!(Message::decode(&whole[..length]), None, "{length}");
         }
         // A request that says it is an answer, another kind of link, another cookie, no such type.
-        for (at, value) in [(0, 1), (1, 6), (2, 16), (236, 0), (OPTIONS + 2, 99), (OPTIONS + 1, 2)] {
+        for (at, value) in [(0, 1), (1, 6), (2, 16), (236, 0), (OPTIONS + 2, 99), (OPTIONS + 1, 2)]
+        {
             let mut bad = whole.clone();
             bad[at] = value;
             assert_eq!(Message::decode(&bad), None, "byte {at} is {value}");

@@ -27,28 +27,33 @@ mod options;
 mod place;
 mod store;
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use rscni::{Args, CNIResult, Error, NetConf, any_case};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Deserialize;
 use serde_json::Value;
 
-use self::call::{Answer, Call, Key, Outcome};
-use self::client::Time;
-use self::lease::Lease;
-use self::options::{Provide, Request, Wishes};
-use self::store::Store;
-use crate::commands::IpamCommands;
-use crate::failure::differs;
-use crate::host::{require_prev_result, require_valid_attachments};
-use crate::sandbox::Sandbox;
+use self::{
+    call::{Answer, Call, Key, Outcome},
+    client::Time,
+    lease::Lease,
+    options::{Provide, Request, Wishes},
+    store::Store,
+};
+use crate::{
+    commands::IpamCommands,
+    failure::differs,
+    host::{require_prev_result, require_valid_attachments},
+    sandbox::Sandbox,
+};
 
 pub use self::daemon::Daemon;
 
-pub(crate) use self::call::SOCKET;
-pub(crate) use self::store::directory as leases;
+pub(crate) use self::{call::SOCKET, store::directory as leases};
 
 /// Time since the machine was booted, that of sleep included.
 fn now() -> Time {
@@ -83,9 +88,12 @@ struct Keys {
 
 impl Keys {
     fn read(conf: &NetConf) -> Result<Self, Error> {
-        let ipam =
-            conf.ipam.as_ref().ok_or_else(|| Error::InvalidNetworkConfig("set \"ipam\": it is missing".into()))?;
-        any_case::from_value(ipam.custom.clone()).map_err(|error| Error::InvalidNetworkConfig(format!("ipam: {error}")))
+        let ipam = conf
+            .ipam
+            .as_ref()
+            .ok_or_else(|| Error::InvalidNetworkConfig("set \"ipam\": it is missing".into()))?;
+        any_case::from_value(ipam.custom.clone())
+            .map_err(|error| Error::InvalidNetworkConfig(format!("ipam: {error}")))
     }
 
     fn wishes(&self, args: &Args) -> Result<Wishes, Error> {
@@ -103,12 +111,15 @@ fn socket(conf: &NetConf) -> Result<PathBuf, Error> {
         None | Some(Value::Null) => Ok(SOCKET.into()),
         Some(Value::String(path)) if path.is_empty() => Ok(SOCKET.into()),
         Some(Value::String(path)) if path.contains('\0') || path.len() > LONGEST_SOCKET => {
-            let problem =
-                format!("ipam.daemonSocketPath {path:?} is no path of a socket: up to {LONGEST_SOCKET} bytes, no NUL");
+            let problem = format!(
+                "ipam.daemonSocketPath {path:?} is no path of a socket: up to {LONGEST_SOCKET} bytes, no NUL"
+            );
             Err(Error::InvalidNetworkConfig(problem))
         }
         Some(Value::String(path)) => Ok(path.into()),
-        Some(_) => Err(Error::InvalidNetworkConfig("ipam.daemonSocketPath must be a string".into())),
+        Some(_) => {
+            Err(Error::InvalidNetworkConfig("ipam.daemonSocketPath must be a string".into()))
+        }
     }
 }
 
@@ -118,8 +129,13 @@ fn add(args: &Args) -> Result<CNIResult, Error> {
     let wishes = keys.wishes(args)?;
     // The daemon has another working directory.
     let netns = std::path::absolute(args.require_netns()?)?;
-    match call::ask(&socket(conf)?, &Call::Acquire { key: Key::new(&conf.name, args), netns, wishes })? {
-        Outcome::Answered(Answer::Lease(lease)) => Ok(lease.result(keys.priority.filter(|priority| *priority != 0))),
+    match call::ask(
+        &socket(conf)?,
+        &Call::Acquire { key: Key::new(&conf.name, args), netns, wishes },
+    )? {
+        Outcome::Answered(Answer::Lease(lease)) => {
+            Ok(lease.result(keys.priority.filter(|priority| *priority != 0)))
+        }
         Outcome::Answered(_) => Err(Error::Internal("the daemon gave no lease".into())),
         Outcome::NoDaemon(why) => Err(Error::TryAgainLater(why)),
     }
@@ -134,9 +150,14 @@ fn check(args: &Args) -> Result<(), Error> {
     let lease = match call::ask(&socket(conf)?, &Call::Look { key: key.clone() })? {
         Outcome::Answered(Answer::Lease(lease)) => lease,
         Outcome::Answered(_) => {
-            return Err(differs(format!("there is no DHCP lease for {key}: DEL it and add it again")).into());
+            return Err(differs(format!(
+                "there is no DHCP lease for {key}: DEL it and add it again"
+            ))
+            .into());
         }
-        Outcome::NoDaemon(why) => return Err(differs(format!("the DHCP lease is not kept: {why}")).into()),
+        Outcome::NoDaemon(why) => {
+            return Err(differs(format!("the DHCP lease is not kept: {why}")).into());
+        }
     };
     if !result.ips.iter().any(|ip| ip.address == lease.address.into()) {
         return Err(differs(format!("{} is leased, and not in prevResult", lease.address)).into());
@@ -153,7 +174,10 @@ fn check_address(args: &Args, lease: &Lease) -> crate::failure::Result<()> {
     if present.iter().any(|address| address.net == lease.address.into()) {
         return Ok(());
     }
-    Err(differs(format!("{} is leased, and not on {} in {}", lease.address, args.ifname, sandbox.path)))
+    Err(differs(format!(
+        "{} is leased, and not on {} in {}",
+        lease.address, args.ifname, sandbox.path
+    )))
 }
 
 fn del(args: &Args) -> Result<(), Error> {
@@ -170,12 +194,16 @@ fn gc(args: &Args) -> Result<(), Error> {
     let conf = args.conf()?;
     let socket = socket(conf)?;
     let valid = require_valid_attachments(conf)?;
-    let valid: Vec<_> = valid.iter().map(|a| Key::of(&conf.name, &a.container_id, &a.ifname)).collect();
-    match call::ask(&socket, &Call::ReleaseOthers { network: conf.name.clone(), valid: valid.clone() })? {
+    let valid: Vec<_> =
+        valid.iter().map(|a| Key::of(&conf.name, &a.container_id, &a.ifname)).collect();
+    match call::ask(
+        &socket,
+        &Call::ReleaseOthers { network: conf.name.clone(), valid: valid.clone() },
+    )? {
         Outcome::Answered(_) => Ok(()),
-        Outcome::NoDaemon(_) => {
-            release_without_daemon(&socket, |kept| kept.network == conf.name && !valid.contains(kept))
-        }
+        Outcome::NoDaemon(_) => release_without_daemon(&socket, |kept| {
+            kept.network == conf.name && !valid.contains(kept)
+        }),
     }
 }
 

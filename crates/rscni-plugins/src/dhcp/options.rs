@@ -59,10 +59,15 @@ impl Wishes {
     /// # Errors
     /// [`Error::InvalidNetworkConfig`] for an option that has no such name or number, or is the protocol's own, and for
     /// a value that is too long.
-    pub(crate) fn new(provide: &[Provide], request: &[Request], variables: &CniArgs) -> Result<Self, Error> {
+    pub(crate) fn new(
+        provide: &[Provide],
+        request: &[Request],
+        variables: &CniArgs,
+    ) -> Result<Self, Error> {
         let mut wishes = Self::default();
         for entry in provide {
-            let code = number(&entry.option).map_err(|problem| invalid("provide", &entry.option, &problem))?;
+            let code = number(&entry.option)
+                .map_err(|problem| invalid("provide", &entry.option, &problem))?;
             if let code::OVERLOAD
             | code::MESSAGE_TYPE
             | code::PARAMETER_REQUEST_LIST
@@ -72,17 +77,24 @@ impl Wishes {
                 return Err(invalid("provide", &entry.option, "the client itself sets it"));
             }
             let variable = variables.get(&entry.from_arg).filter(|_| !entry.from_arg.is_empty());
-            let Some(value) = variable.or(Some(&entry.value).filter(|v| !v.is_empty()).map(String::as_str)) else {
+            let Some(value) =
+                variable.or(Some(&entry.value).filter(|v| !v.is_empty()).map(String::as_str))
+            else {
                 continue;
             };
             if value.len() > LONGEST {
-                return Err(invalid("provide", &entry.option, "its value is longer than 255 bytes"));
+                return Err(invalid(
+                    "provide",
+                    &entry.option,
+                    "its value is longer than 255 bytes",
+                ));
             }
             wishes.provide.retain(|(other, _)| *other != code);
             wishes.provide.push((code, value.into()));
         }
         for entry in request.iter().filter(|entry| !entry.option.is_empty()) {
-            let code = number(&entry.option).map_err(|problem| invalid("request", &entry.option, &problem))?;
+            let code = number(&entry.option)
+                .map_err(|problem| invalid("request", &entry.option, &problem))?;
             wishes.ask_for(code);
         }
         if !request.iter().any(|entry| entry.skip_default) {
@@ -134,7 +146,9 @@ mod tests {
     fn routers_and_the_mask_are_asked_for_unless_skipped() {
         assert_eq!(wishes(json!([]), json!([]), "").unwrap().request, [3, 1]);
         assert_eq!(
-            wishes(json!([]), json!([{ "option": "121" }, { "option": "routers" }]), "").unwrap().request,
+            wishes(json!([]), json!([{ "option": "121" }, { "option": "routers" }]), "")
+                .unwrap()
+                .request,
             [121, 3, 1]
         );
         let skipped = json!([{ "skipDefault": true }, { "option": "subnet-mask" }]);
@@ -158,7 +172,8 @@ mod tests {
     #[test]
     fn options_that_are_none_are_refused() {
         for option in ["", "no-such-option", "0", "255", "256", "-1", "+3", " 3"] {
-            let error = wishes(json!([{ "option": option, "value": "x" }]), json!([]), "").unwrap_err();
+            let error =
+                wishes(json!([{ "option": option, "value": "x" }]), json!([]), "").unwrap_err();
             assert_eq!(error.code(), 7, "{option:?}");
         }
         assert_eq!(wishes(json!([]), json!([{ "option": "routerz" }]), "").unwrap_err().code(), 7);

@@ -2,18 +2,22 @@
 //!
 //! Nothing here keeps a namespace alive but an open [`Channel`], and that is there only while an answer may arrive.
 
-use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddrV4, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{
+    io::ErrorKind,
+    net::{IpAddr, SocketAddrV4, UdpSocket},
+    os::fd::{AsFd, BorrowedFd},
+    path::PathBuf,
+    time::Duration,
+};
 
 use rscni::Error;
 use rscni_linux::{Arp, Link, LinkChange, Netlink, Netns, RawUdp, udp_socket_in};
 use serde::{Deserialize, Serialize};
 
-use super::client::{Release, Way};
-use super::message::{CLIENT_PORT, SERVER_PORT};
+use super::{
+    client::{Release, Way},
+    message::{CLIENT_PORT, SERVER_PORT},
+};
 use crate::failure::{Failure, Result};
 
 /// An interface in a namespace, and what tells them from others that come to have the same names.
@@ -39,7 +43,8 @@ impl Place {
             )))
         })?;
         if !link.up {
-            netlink.set_link(link.index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
+            netlink
+                .set_link(link.index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
         }
         let identity = identity(&netns)?;
         Ok((Self { netns: path, identity, ifname: ifname.into(), index: link.index }, link))
@@ -66,7 +71,8 @@ impl Place {
     /// Switches the interface off: its address is not the container's any more.
     pub(super) fn switch_off(&self) -> Result<()> {
         if let Some((_, mut netlink, link)) = self.open()? {
-            netlink.set_link(link.index, &LinkChange { up: Some(false), ..LinkChange::default() })?;
+            netlink
+                .set_link(link.index, &LinkChange { up: Some(false), ..LinkChange::default() })?;
         }
         Ok(())
     }
@@ -95,7 +101,8 @@ impl Place {
 const PASSING: Duration = Duration::from_secs(2);
 
 fn identity(netns: &Netns) -> Result<(u64, u64)> {
-    let stat = rustix::fs::fstat(netns).map_err(|errno| Failure(Error::IOFailure(errno.to_string())))?;
+    let stat =
+        rustix::fs::fstat(netns).map_err(|errno| Failure(Error::IOFailure(errno.to_string())))?;
     Ok((stat.st_dev, stat.st_ino))
 }
 
@@ -118,24 +125,32 @@ impl Channel {
     fn open_on(netns: &Netns, link: &Link, way: Way) -> Result<Self> {
         Ok(match way {
             Way::Broadcast { .. } => Self::Raw(RawUdp::open_in(netns, link, CLIENT_PORT)?),
-            Way::Routed { from, .. } => {
-                Self::Routed(udp_socket_in(netns, &link.name, SocketAddrV4::new(from, CLIENT_PORT))?)
-            }
+            Way::Routed { from, .. } => Self::Routed(udp_socket_in(
+                netns,
+                &link.name,
+                SocketAddrV4::new(from, CLIENT_PORT),
+            )?),
         })
     }
 
     /// Whether messages can go this way.
     pub(super) fn is_for(&self, way: Way) -> bool {
-        matches!((self, way), (Self::Raw(_), Way::Broadcast { .. }) | (Self::Routed(_), Way::Routed { .. }))
+        matches!(
+            (self, way),
+            (Self::Raw(_), Way::Broadcast { .. }) | (Self::Routed(_), Way::Routed { .. })
+        )
     }
 
     pub(super) fn send(&self, message: &[u8], way: Way) -> Result<()> {
         match (self, way) {
-            (Self::Raw(socket), Way::Broadcast { from }) => Ok(socket.broadcast(from, SERVER_PORT, message)?),
-            (Self::Routed(socket), Way::Routed { to, .. }) => socket
-                .send_to(message, (to, SERVER_PORT))
-                .map(drop)
-                .map_err(|error| Failure(Error::IOFailure(format!("send to the DHCP server {to}: {error}")))),
+            (Self::Raw(socket), Way::Broadcast { from }) => {
+                Ok(socket.broadcast(from, SERVER_PORT, message)?)
+            }
+            (Self::Routed(socket), Way::Routed { to, .. }) => {
+                socket.send_to(message, (to, SERVER_PORT)).map(drop).map_err(|error| {
+                    Failure(Error::IOFailure(format!("send to the DHCP server {to}: {error}")))
+                })
+            }
             _ => Err(Failure(Error::Internal("a socket of the wrong kind".into()))),
         }
     }
@@ -146,7 +161,11 @@ impl Channel {
             Self::Raw(socket) => Ok(socket.receive(buffer)?),
             Self::Routed(socket) => match socket.recv(buffer) {
                 Ok(length) => Ok(Some(&buffer[..length])),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+                {
+                    Ok(None)
+                }
                 Err(error) => Err(Failure(error.into())),
             },
         }

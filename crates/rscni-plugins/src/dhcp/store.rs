@@ -3,19 +3,23 @@
 //! They lie beside the socket, in a directory that one program at a time may use. Times count from the boot of the
 //! machine, and namespaces do not outlive it: what was written before is of no use.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use rscni::Error;
 use rscni_linux::MacAddr;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use super::call::Key;
-use super::client::{Client, Held, Identity, Patience};
-use super::options::Wishes;
-use super::place::Place;
+use super::{
+    call::Key,
+    client::{Client, Held, Identity, Patience},
+    options::Wishes,
+    place::Place,
+};
 use crate::state_file;
 
 /// A lease with all that is needed to keep it.
@@ -37,7 +41,12 @@ impl Kept {
         serde_json::from_slice::<Self>(bytes).ok().filter(|kept| kept.held.has_end_in_sight())
     }
 
-    pub(super) fn new(key: &Key, place: &Place, client: &Client, held: &Held) -> Result<Self, Error> {
+    pub(super) fn new(
+        key: &Key,
+        place: &Place,
+        client: &Client,
+        held: &Held,
+    ) -> Result<Self, Error> {
         let identity = client.identity();
         Ok(Self {
             boot_id: boot_id()?,
@@ -107,22 +116,27 @@ impl Store {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed("open", &dir)(error)),
         };
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|errno| Error::TryAgainLater(format!("another DHCP daemon uses {}: {errno}", dir.display())))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|errno| {
+            Error::TryAgainLater(format!("another DHCP daemon uses {}: {errno}", dir.display()))
+        })?;
         Ok(Some(Self { dir, _lock: lock }))
     }
 
     /// Writes a lease; its file is always a whole one.
     pub(super) fn save(&self, kept: &Kept) -> Result<(), Error> {
         let path = self.dir.join(kept.key.file_name());
-        state_file::replace(&path, &serde_json::to_vec(kept)?).map(drop).map_err(failed("write", &path))
+        state_file::replace(&path, &serde_json::to_vec(kept)?)
+            .map(drop)
+            .map_err(failed("write", &path))
     }
 
     /// Removes a lease, which may be gone already.
     pub(super) fn remove(&self, key: &Key) -> Result<(), Error> {
         let path = self.dir.join(key.file_name());
         match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed("remove", &path)(error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(failed("remove", &path)(error))
+            }
             _ => Ok(()),
         }
     }
@@ -135,7 +149,8 @@ impl Store {
             let path = entry?.path();
             let kept = state_file::read(&path).ok().and_then(|bytes| Kept::read(&bytes));
             let is_own = |kept: &Kept| {
-                kept.boot_id == boot_id && path.file_name().is_some_and(|name| *name == *kept.key.file_name())
+                kept.boot_id == boot_id
+                    && path.file_name().is_some_and(|name| *name == *kept.key.file_name())
             };
             match kept.filter(is_own) {
                 Some(kept) => all.push(kept),
@@ -161,5 +176,8 @@ fn failed<'a>(what: &'a str, path: &'a Path) -> impl Fn(std::io::Error) -> Error
 
 fn boot_id() -> Result<String, Error> {
     let path = "/proc/sys/kernel/random/boot_id";
-    Ok(std::fs::read_to_string(path).map_err(failed("read", Path::new(path)))?.trim_end().to_owned())
+    Ok(std::fs::read_to_string(path)
+        .map_err(failed("read", Path::new(path)))?
+        .trim_end()
+        .to_owned())
 }

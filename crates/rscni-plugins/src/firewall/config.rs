@@ -1,12 +1,13 @@
 //! The configuration of the firewall plugin.
 
-use rscni::name::interface_name_problem;
-use rscni::{CNIResult, Error, NetConf};
+use rscni::{CNIResult, Error, NetConf, name::interface_name_problem};
 use rscni_linux::Netlink;
 use serde::Deserialize;
 
-use crate::failure::{Failure, Result};
-use crate::iptables::{self, LONGEST_CHAIN};
+use crate::{
+    failure::{Failure, Result},
+    iptables::{self, LONGEST_CHAIN},
+};
 
 /// `backend`: who lets packets through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +76,9 @@ impl Config {
             "" => None,
             other => {
                 // The Go plugin says nothing at all.
-                eprintln!("backend {other:?} is none of nftables, iptables and firewalld: it counts as not given");
+                eprintln!(
+                    "backend {other:?} is none of nftables, iptables and firewalld: it counts as not given"
+                );
                 None
             }
         };
@@ -98,7 +101,9 @@ impl Config {
         }
         let zone = keys.firewalld_zone;
         if !is_zone_name(&zone) {
-            return Err(invalid(format!("firewalldZone {zone:?} is no name of a zone: leave control characters out")));
+            return Err(invalid(format!(
+                "firewalldZone {zone:?} is no name of a zone: leave control characters out"
+            )));
         }
         Ok(Self {
             backend,
@@ -120,7 +125,8 @@ impl Config {
 
 /// What goes into a line for iptables: neither options nor quotes nor wildcards.
 fn is_plain(name: &str) -> bool {
-    !name.starts_with(['-', '.']) && name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c))
+    !name.starts_with(['-', '.'])
+        && name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c))
 }
 
 /// Whether a message can carry it. Which zones there are firewalld knows.
@@ -132,7 +138,8 @@ fn is_chain_name(name: &str) -> bool {
     iptables::is_chain_name(name) && is_plain(name)
 }
 
-const NO_BRIDGE: &str = "ingressPolicy needs a bridge: put firewall into a list after the plugin `bridge`";
+const NO_BRIDGE: &str =
+    "ingressPolicy needs a bridge: put firewall into a list after the plugin `bridge`";
 
 /// Where a policy applies, by the result of the plugins before.
 #[derive(Clone, Debug)]
@@ -146,8 +153,10 @@ pub(super) struct Place<'a> {
 impl<'a> Place<'a> {
     /// The bridge is the first interface of the result: so the bridge plugin has it, and so the Go plugin takes it.
     pub(super) fn new(policy: Policy, result: &'a CNIResult) -> Result<Self> {
-        let first =
-            result.interfaces.first().ok_or_else(|| invalid(format!("{NO_BRIDGE}; prevResult has no interface")))?;
+        let first = result
+            .interfaces
+            .first()
+            .ok_or_else(|| invalid(format!("{NO_BRIDGE}; prevResult has no interface")))?;
         if first.sandbox.is_some() {
             return Err(invalid(format!(
                 "{NO_BRIDGE}; the first interface of prevResult, {}, is no host's",
@@ -156,10 +165,14 @@ impl<'a> Place<'a> {
         }
         let bridge = first.name.as_str();
         if let Some(problem) = interface_name_problem(bridge) {
-            return Err(invalid(format!("{NO_BRIDGE}; the name {bridge:?} in prevResult {problem}")));
+            return Err(invalid(format!(
+                "{NO_BRIDGE}; the name {bridge:?} in prevResult {problem}"
+            )));
         }
         if !is_plain(bridge) {
-            return Err(invalid(format!("the bridge {bridge:?} has a name that no rule can be made for")));
+            return Err(invalid(format!(
+                "the bridge {bridge:?} has a name that no rule can be made for"
+            )));
         }
         Ok(Self { policy, bridge, ports: ports(result) })
     }
@@ -179,8 +192,12 @@ impl<'a> Place<'a> {
 
 /// The container's ports: so the bridge plugin lists them, after the bridge and before what is in the container.
 pub(super) fn ports(result: &CNIResult) -> Vec<&str> {
-    let others = result.interfaces.iter().skip(1).take_while(|interface| interface.sandbox.is_none());
-    others.map(|interface| interface.name.as_str()).filter(|name| interface_name_problem(name).is_none()).collect()
+    let others =
+        result.interfaces.iter().skip(1).take_while(|interface| interface.sandbox.is_none());
+    others
+        .map(|interface| interface.name.as_str())
+        .filter(|name| interface_name_problem(name).is_none())
+        .collect()
 }
 
 fn invalid(what: impl Into<String>) -> Failure {
@@ -215,7 +232,11 @@ mod tests {
     fn a_chain_needs_a_name_that_is_no_option_and_no_line_of_its_own() {
         for name in ["-j", "a b", "a\n-F", "a\"", "chains-have-names-of-28-bytes", "!x"] {
             let error = config(&json!({ "iptablesAdminChainName": name })).unwrap_err().0;
-            assert_eq!((error.code(), error.to_string().contains("iptablesAdminChainName")), (7, true), "{name}");
+            assert_eq!(
+                (error.code(), error.to_string().contains("iptablesAdminChainName")),
+                (7, true),
+                "{name}"
+            );
         }
         let good = config(&json!({ "iptablesAdminChainName": "CNI-foobar" })).unwrap();
         assert_eq!(good.admin_chain.as_deref(), Some("CNI-foobar"));

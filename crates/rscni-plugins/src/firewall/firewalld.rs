@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use rscni::Error;
 
-use crate::dbus::{self, Call, Connection};
-use crate::failure::{AsFarAsPossible, Result, differs};
+use crate::{
+    dbus::{self, Call, Connection},
+    failure::{AsFarAsPossible, Result, differs},
+};
 
 const NAME: &str = "org.fedoraproject.FirewallD1";
 
@@ -29,7 +31,9 @@ impl Firewalld {
     /// firewalld, because the configuration asks for it. The bus starts it where it knows how.
     pub(super) fn required() -> Result<Self> {
         let failed = |error| {
-            Error::IOFailure(format!("backend firewalld: {error}; start D-Bus and firewalld, or set another backend"))
+            Error::IOFailure(format!(
+                "backend firewalld: {error}; start D-Bus and firewalld, or set another backend"
+            ))
         };
         Ok(Self { bus: Connection::system().map_err(failed)? })
     }
@@ -40,7 +44,12 @@ impl Firewalld {
     }
 
     /// Calls a method for the address as a source of the zone.
-    fn call(&mut self, member: &str, zone: &str, address: IpAddr) -> std::result::Result<dbus::Message, dbus::Error> {
+    fn call(
+        &mut self,
+        member: &str,
+        zone: &str,
+        address: IpAddr,
+    ) -> std::result::Result<dbus::Message, dbus::Error> {
         let source = IpNet::from(address).to_string();
         self.bus.call(&Call {
             destination: NAME,
@@ -70,7 +79,9 @@ impl Firewalld {
             match self.call("removeSource", zone, *address) {
                 Ok(_) => {}
                 Err(error) if NOT_IN_ZONE.iter().any(|word| says(&error, word)) => {}
-                Err(error) => all.step(Err(failed(&format!("remove {address} from zone {zone}"), &error))),
+                Err(error) => {
+                    all.step(Err(failed(&format!("remove {address} from zone {zone}"), &error)))
+                }
             }
         }
         all.finish()
@@ -82,12 +93,19 @@ impl Firewalld {
             let action = format!("look for {address} in zone {zone}");
             match self.call("querySource", zone, *address) {
                 Ok(answer) => {
-                    if !answer.boolean().map_err(|error| failed(&action, &dbus::Error::Bus(error)))? {
-                        return Err(differs(format!("{address} is no source of firewalld's zone {zone}")));
+                    if !answer
+                        .boolean()
+                        .map_err(|error| failed(&action, &dbus::Error::Bus(error)))?
+                    {
+                        return Err(differs(format!(
+                            "{address} is no source of firewalld's zone {zone}"
+                        )));
                     }
                 }
                 Err(error) if says(&error, "INVALID_ZONE") => {
-                    return Err(differs(format!("firewalld has no zone {zone}, of which {address} is to be a source")));
+                    return Err(differs(format!(
+                        "firewalld has no zone {zone}, of which {address} is to be a source"
+                    )));
                 }
                 Err(error) => return Err(failed(&action, &error)),
             }
@@ -104,7 +122,10 @@ fn says(error: &dbus::Error, word: &str) -> bool {
 fn failed(action: &str, error: &dbus::Error) -> crate::failure::Failure {
     let text = format!("firewalld: {action}: {error}");
     if says(error, "INVALID_ZONE") {
-        return Error::InvalidNetworkConfig(format!("{text}; firewalldZone has to name one of its zones")).into();
+        return Error::InvalidNetworkConfig(format!(
+            "{text}; firewalldZone has to name one of its zones"
+        ))
+        .into();
     }
     Error::IOFailure(text).into()
 }

@@ -27,14 +27,18 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rscni_linux::nft::{
-    BaseChain, CtState, Element, Family, Field, Hook, Nft, Rule, RuleInfo, Set, Table, Transaction, Value, ValueType,
-    Verdict,
+    BaseChain, CtState, Element, Family, Field, Hook, Nft, Rule, RuleInfo, Set, Table, Transaction,
+    Value, ValueType, Verdict,
 };
 
-use super::config::{Backend, Policy};
-use super::records;
-use crate::failure::{Result, differs};
-use crate::nftable;
+use super::{
+    config::{Backend, Policy},
+    records,
+};
+use crate::{
+    failure::{Result, differs},
+    nftable,
+};
 
 const FORWARD: &str = "forward";
 const ADMIN: &str = "firewall-admin";
@@ -89,7 +93,11 @@ pub(super) fn skeleton(transaction: &mut Transaction<'_>) {
 pub(super) fn check(nft: &mut Nft) -> Result<()> {
     let rules = nft.rules(&table(), FORWARD)?;
     let sets = |rule: &RuleInfo| -> Vec<String> {
-        rule.expressions.iter().filter(|e| e.name == "lookup").filter_map(|e| e.text(&[LOOKUP_SET])).collect()
+        rule.expressions
+            .iter()
+            .filter(|e| e.name == "lookup")
+            .filter_map(|e| e.text(&[LOOKUP_SET]))
+            .collect()
     };
     let has = |sets_wanted: &[&str], verdict: &Verdict, is_answer: bool| {
         rules.iter().any(|rule| {
@@ -148,7 +156,9 @@ pub(super) fn check_policy(nft: &mut Nft, policy: Policy, bridge: &str) -> Resul
     check(nft)?;
     for (set, key) in elements(policy, bridge) {
         if nft.get_element(&table(), set, &key)?.is_none() {
-            return Err(differs(format!("bridge {bridge} is missing in the set inet rscni {set} of ingressPolicy")));
+            return Err(differs(format!(
+                "bridge {bridge} is missing in the set inet rscni {set} of ingressPolicy"
+            )));
         }
     }
     Ok(())

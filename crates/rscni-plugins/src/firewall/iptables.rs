@@ -17,10 +17,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use rscni_linux::nft::Nft;
 
-use super::config::Policy;
-use super::saved;
-use crate::failure::{AsFarAsPossible, Result, differs};
-use crate::iptables::{self, IpTable, Legacy, comment};
+use super::{config::Policy, saved};
+use crate::{
+    failure::{AsFarAsPossible, Result, differs},
+    iptables::{self, IpTable, Legacy, comment},
+};
 
 const FILTER: [IpTable; 2] = IpTable::of_both_families("filter");
 
@@ -79,7 +80,11 @@ impl Rule {
             Some(text) => format!(" {}{rule}", comment(text)),
             None => rule.to_owned(),
         };
-        if self.first { format!("-I {} {position}{rule}", self.chain) } else { format!("-A {}{rule}", self.chain) }
+        if self.first {
+            format!("-I {} {position}{rule}", self.chain)
+        } else {
+            format!("-A {}{rule}", self.chain)
+        }
     }
 }
 
@@ -87,7 +92,10 @@ impl Rule {
 fn rules_of(address: IpAddr) -> [Rule; 2] {
     let address = IpNet::from(address);
     [
-        Rule::new(CNI_FORWARD, &format!("-d {address} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")),
+        Rule::new(
+            CNI_FORWARD,
+            &format!("-d {address} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
+        ),
         Rule::new(CNI_FORWARD, &format!("-s {address} -j ACCEPT")),
     ]
 }
@@ -100,7 +108,8 @@ impl Wanted<'_> {
     /// The families that something is wanted in.
     fn tables(&self) -> Vec<IpTable> {
         let is_wanted = |table: &IpTable| {
-            (self.open.is_some() || self.policy.is_some()) && self.addresses.iter().any(|a| table.is_for(*a))
+            (self.open.is_some() || self.policy.is_some())
+                && self.addresses.iter().any(|a| table.is_for(*a))
         };
         FILTER.into_iter().filter(is_wanted).collect()
     }
@@ -115,8 +124,15 @@ impl Wanted<'_> {
         let mut rules = Vec::new();
         if let Some((addresses, admin)) = self.open {
             rules.push(jump_to(CNI_FORWARD, FORWARD_COMMENT));
-            rules.push(Rule::new(CNI_FORWARD, &format!("-j {admin}")).comment(ADMIN_COMMENT).first());
-            rules.extend(addresses.iter().filter(|a| table.is_for(**a)).flat_map(|address| rules_of(*address)));
+            rules.push(
+                Rule::new(CNI_FORWARD, &format!("-j {admin}")).comment(ADMIN_COMMENT).first(),
+            );
+            rules.extend(
+                addresses
+                    .iter()
+                    .filter(|a| table.is_for(**a))
+                    .flat_map(|address| rules_of(*address)),
+            );
         }
         if let Some((policy, bridge)) = self.policy {
             let name = if policy == Policy::Isolated { "isolated" } else { "same-bridge" };
@@ -129,7 +145,9 @@ impl Wanted<'_> {
                 rules.push(Rule::new(STAGE_1, &within).comment(with_name).first());
             }
             rules.push(Rule::new(STAGE_1, "-j RETURN").comment(POLICY_COMMENT));
-            rules.push(Rule::new(STAGE_2, &format!("-o {bridge} -j DROP")).comment(POLICY_COMMENT).first());
+            rules.push(
+                Rule::new(STAGE_2, &format!("-o {bridge} -j DROP")).comment(POLICY_COMMENT).first(),
+            );
             rules.push(Rule::new(STAGE_2, "-j RETURN").comment(POLICY_COMMENT));
         }
         rules
@@ -167,7 +185,11 @@ impl Wanted<'_> {
                 lines.push(rule.addition(1));
             } else if !seen.has(&rule.line) {
                 // Behind the jump that has to stay before it.
-                let behind = if rule.line == jump(CNI_FORWARD) { seen.position(&jump(STAGE_1)) } else { None };
+                let behind = if rule.line == jump(CNI_FORWARD) {
+                    seen.position(&jump(STAGE_1))
+                } else {
+                    None
+                };
                 lines.push(rule.addition(behind.map_or(1, |position| position + 1)));
             }
         }
@@ -194,7 +216,10 @@ impl Wanted<'_> {
         let missing = rules.iter().find(|rule| !seen.has(&rule.line));
         let missing = missing.map(|rule| format!("the rule `{}` is missing", rule.line));
         let is_late = || rules.iter().find(|rule| seen.is_late(&rule.line));
-        missing.or_else(|| is_late().map(|rule| format!("the rule `{}` is behind that of {CNI_FORWARD}", rule.line)))
+        missing.or_else(|| {
+            is_late()
+                .map(|rule| format!("the rule `{}` is behind that of {CNI_FORWARD}", rule.line))
+        })
     }
 }
 
@@ -226,7 +251,10 @@ impl Seen {
         let saved = legacy.save()?;
         let chains = saved.lines().filter_map(|line| line.strip_prefix(':')?.split(' ').next());
         let lines = saved.lines().filter(|line| line.starts_with("-A "));
-        Ok(Self { chains: chains.map(str::to_owned).collect(), lines: lines.map(saved::without_comment).collect() })
+        Ok(Self {
+            chains: chains.map(str::to_owned).collect(),
+            lines: lines.map(saved::without_comment).collect(),
+        })
     }
 
     fn has_chain(&self, name: &str) -> bool {
@@ -240,7 +268,11 @@ impl Seen {
     /// The place of a rule of `FORWARD` in its chain, from 1.
     fn position(&self, line: &str) -> Option<usize> {
         let start = format!("-A {FORWARD} ");
-        self.lines.iter().filter(|seen| seen.starts_with(&start)).position(|seen| seen == line).map(|index| index + 1)
+        self.lines
+            .iter()
+            .filter(|seen| seen.starts_with(&start))
+            .position(|seen| seen == line)
+            .map(|index| index + 1)
     }
 
     /// Whether it is the jump to the policies and stands behind the one that lets packets through.
@@ -264,7 +296,8 @@ pub(super) fn remove(nft: &mut Nft, addresses: &[IpAddr]) -> Result<()> {
             continue;
         }
         let is_wanted = |line: &str| lines.iter().any(|wanted| wanted == line);
-        let found = table.rules(nft, CNI_FORWARD, |rule| is_wanted(&saved::line(CNI_FORWARD, rule)))?;
+        let found =
+            table.rules(nft, CNI_FORWARD, |rule| is_wanted(&saved::line(CNI_FORWARD, rule)))?;
         let handles: Vec<u64> = found.iter().map(|rule| rule.handle).collect();
         all.step(table.remove_rules(nft, CNI_FORWARD, &handles));
         if let Some(legacy) = table.legacy() {
@@ -293,9 +326,13 @@ pub(super) fn is_in_use(nft: &mut Nft) -> Result<bool> {
 
 /// Whether iptables drops the packets of one of these addresses by default.
 pub(super) fn drops(nft: &mut Nft, addresses: &[IpAddr]) -> Result<bool> {
-    for table in FILTER.into_iter().filter(|table| addresses.iter().any(|address| table.is_for(*address))) {
+    for table in
+        FILTER.into_iter().filter(|table| addresses.iter().any(|address| table.is_for(*address)))
+    {
         let saved = table.legacy().map(|legacy| legacy.save()).transpose()?.unwrap_or_default();
-        if table.drops(nft, FORWARD)? || saved.lines().any(|line| line.starts_with(":FORWARD DROP ")) {
+        if table.drops(nft, FORWARD)?
+            || saved.lines().any(|line| line.starts_with(":FORWARD DROP "))
+        {
             return Ok(true);
         }
     }

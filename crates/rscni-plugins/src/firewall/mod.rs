@@ -17,17 +17,21 @@ use std::net::IpAddr;
 use rscni::{Args, CNIResult, Error, NetConf};
 use rscni_linux::nft::Nft;
 
-use self::config::{Backend, Config, Place, Policy, ports as host_ports};
-use self::firewalld::Firewalld;
-use self::iptables::Wanted;
-use self::records::Record;
-use crate::chained;
-use crate::commands::Commands;
-use crate::failure::{AsFarAsPossible, Result, differs};
-use crate::host;
-use crate::owner::{Owner, Stale};
-use crate::sandbox::Sandbox;
-use crate::undo::Undo;
+use self::{
+    config::{Backend, Config, Place, Policy, ports as host_ports},
+    firewalld::Firewalld,
+    iptables::Wanted,
+    records::Record,
+};
+use crate::{
+    chained,
+    commands::Commands,
+    failure::{AsFarAsPossible, Result, differs},
+    host,
+    owner::{Owner, Stale},
+    sandbox::Sandbox,
+    undo::Undo,
+};
 
 /// The firewall plugin.
 pub(crate) const FIREWALL: Commands = Commands { add, del, check, gc, status };
@@ -72,10 +76,16 @@ fn choose(config: &Config, nft: &mut Nft) -> Result<Chosen> {
 
 impl Chosen {
     /// What is wanted of iptables.
-    fn wanted<'a>(&self, config: &'a Config, addresses: &'a [IpAddr], place: Option<&Place<'a>>) -> Wanted<'a> {
+    fn wanted<'a>(
+        &self,
+        config: &'a Config,
+        addresses: &'a [IpAddr],
+        place: Option<&Place<'a>>,
+    ) -> Wanted<'a> {
         let open = (self.backend == Backend::Iptables)
             .then(|| (addresses, config.admin_chain.as_deref().unwrap_or(iptables::ADMIN)));
-        let policy = place.filter(|_| self.policies_by_iptables).map(|place| (place.policy, place.bridge));
+        let policy =
+            place.filter(|_| self.policies_by_iptables).map(|place| (place.policy, place.bridge));
         Wanted { open, policy, addresses }
     }
 }
@@ -167,7 +177,10 @@ fn to_remove(args: &Args, config: &Config, nft: &mut Nft, owner: Owner<'_>) -> R
     for record in Backend::ALL.into_iter().flat_map(|backend| all_of(backend, &known)) {
         let is_removed = match records::owner_of(nft, record.backend, record.address)? {
             Some(owner) => owner == tag,
-            None => record.backend != Backend::Firewalld || matches!(config.backend, None | Some(Backend::Firewalld)),
+            None => {
+                record.backend != Backend::Firewalld
+                    || matches!(config.backend, None | Some(Backend::Firewalld))
+            }
         };
         if is_removed {
             records.push(record);
@@ -180,7 +193,11 @@ fn to_remove(args: &Args, config: &Config, nft: &mut Nft, owner: Owner<'_>) -> R
 fn inner_addresses(args: &Args) -> Result<Vec<IpAddr>> {
     let Some(mut sandbox) = Sandbox::open_if_there(args)? else { return Ok(Vec::new()) };
     let Some(link) = sandbox.netlink.find_link(&args.ifname)? else { return Ok(Vec::new()) };
-    let addresses = sandbox.netlink.addresses(link.index)?.into_iter().filter(|address| address.scope == GLOBAL);
+    let addresses = sandbox
+        .netlink
+        .addresses(link.index)?
+        .into_iter()
+        .filter(|address| address.scope == GLOBAL);
     Ok(addresses.map(|address| address.net.addr()).collect())
 }
 
@@ -192,7 +209,8 @@ fn remove(nft: &mut Nft, zone: &str, found: &[Record]) -> Result<()> {
     let mut all = AsFarAsPossible::default();
     let mut done = Vec::new();
     for backend in Backend::ALL {
-        let records: Vec<Record> = found.iter().filter(|record| record.backend == backend).copied().collect();
+        let records: Vec<Record> =
+            found.iter().filter(|record| record.backend == backend).copied().collect();
         let addresses: Vec<IpAddr> = records.iter().map(|record| record.address).collect();
         if addresses.is_empty() {
             continue;
@@ -201,7 +219,9 @@ fn remove(nft: &mut Nft, zone: &str, found: &[Record]) -> Result<()> {
             Backend::Nftables => Ok(()),
             Backend::Iptables => iptables::remove(nft, &addresses),
             // What is not running has forgotten its sources.
-            Backend::Firewalld => Firewalld::if_running().map_or(Ok(()), |mut f| f.remove(zone, &addresses)),
+            Backend::Firewalld => {
+                Firewalld::if_running().map_or(Ok(()), |mut f| f.remove(zone, &addresses))
+            }
         };
         if outcome.is_ok() {
             done.extend(records);
@@ -222,12 +242,17 @@ fn check(args: &Args) -> Result<()> {
     let mut nft = Nft::open()?;
     let mut chosen = match recorded(&mut nft, &config, owner, addresses)? {
         // Another choice would be made today, but this is what ADD did.
-        Some(Backend::Nftables) => Chosen { backend: Backend::Nftables, firewalld: None, policies_by_iptables: false },
+        Some(Backend::Nftables) => {
+            Chosen { backend: Backend::Nftables, firewalld: None, policies_by_iptables: false }
+        }
         Some(backend) => choose(&Config { backend: Some(backend), ..config.clone() }, &mut nft)?,
         None => choose(&config, &mut nft)?,
     };
     check_records(&mut nft, chosen.backend, owner, addresses)?;
-    if chosen.backend == Backend::Nftables && config.backend.is_none() && iptables::drops(&mut nft, addresses)? {
+    if chosen.backend == Backend::Nftables
+        && config.backend.is_none()
+        && iptables::drops(&mut nft, addresses)?
+    {
         return Err(differs(
             "the policy of iptables' chain FORWARD has become DROP, and the attachment was made without iptables: \
              DEL and ADD it, and set the backend to iptables if this can happen again",
@@ -235,7 +260,8 @@ fn check(args: &Args) -> Result<()> {
     }
     if let (Backend::Firewalld, Some(place)) = (chosen.backend, &place) {
         // ADD may have been before there were policies in iptables.
-        chosen.policies_by_iptables &= forward::check_policy(&mut nft, place.policy, place.bridge).is_err();
+        chosen.policies_by_iptables &=
+            forward::check_policy(&mut nft, place.policy, place.bridge).is_err();
     }
     chosen.wanted(&config, addresses, place.as_ref()).check(&mut nft)?;
     if let Some(firewalld) = &mut chosen.firewalld {
@@ -253,7 +279,12 @@ fn check(args: &Args) -> Result<()> {
 }
 
 /// The backend that ADD chose, if it was left to ADD.
-fn recorded(nft: &mut Nft, config: &Config, owner: Owner<'_>, addresses: &[IpAddr]) -> Result<Option<Backend>> {
+fn recorded(
+    nft: &mut Nft,
+    config: &Config,
+    owner: Owner<'_>,
+    addresses: &[IpAddr],
+) -> Result<Option<Backend>> {
     let (None, Some(first)) = (config.backend, addresses.first()) else { return Ok(None) };
     for backend in Backend::ALL {
         if records::owner_of(nft, backend, *first)?.is_some_and(|tag| tag == owner.tag()) {
@@ -264,13 +295,20 @@ fn recorded(nft: &mut Nft, config: &Config, owner: Owner<'_>, addresses: &[IpAdd
 }
 
 /// The addresses are this owner's. There are no records of what the Go plugin added.
-fn check_records(nft: &mut Nft, backend: Backend, owner: Owner<'_>, addresses: &[IpAddr]) -> Result<()> {
+fn check_records(
+    nft: &mut Nft,
+    backend: Backend,
+    owner: Owner<'_>,
+    addresses: &[IpAddr],
+) -> Result<()> {
     for address in addresses {
         let set = records::set(backend, address.is_ipv4());
         match records::owner_of(nft, backend, *address)? {
             Some(tag) if tag == owner.tag() => {}
             Some(tag) => {
-                return Err(differs(format!("{address} is another's in the set inet rscni {set}: {tag}")));
+                return Err(differs(format!(
+                    "{address} is another's in the set inet rscni {set}: {tag}"
+                )));
             }
             None if backend == Backend::Nftables => {
                 return Err(differs(format!("{address} is missing in the set inet rscni {set}")));
@@ -296,12 +334,16 @@ fn status(args: &Args) -> Result<()> {
     let config = Config::new(args.conf()?)?;
     let unavailable = |what: String| Error::PluginNotAvailable(what);
     let mut nft = Nft::open().map_err(|error| unavailable(error.to_string()))?;
-    let mut chosen = choose(&config, &mut nft).map_err(|failure| unavailable(failure.0.details().to_owned()))?;
+    let mut chosen =
+        choose(&config, &mut nft).map_err(|failure| unavailable(failure.0.details().to_owned()))?;
     if chosen.firewalld.as_mut().is_some_and(|firewalld| !firewalld.is_running()) {
-        return Err(unavailable("firewalld is not running: start it, or set another backend".into()).into());
+        return Err(unavailable(
+            "firewalld is not running: start it, or set another backend".into(),
+        )
+        .into());
     }
-    let needs_iptables =
-        chosen.backend == Backend::Iptables || (config.policy.is_some() && chosen.policies_by_iptables);
+    let needs_iptables = chosen.backend == Backend::Iptables
+        || (config.policy.is_some() && chosen.policies_by_iptables);
     if needs_iptables {
         crate::iptables::find().map_err(Error::PluginNotAvailable)?;
     }

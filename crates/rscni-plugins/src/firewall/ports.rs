@@ -13,12 +13,15 @@
 //! ```
 
 use rscni_linux::nft::{
-    BaseChain, Element, ElementInfo, Family, Field, Hook, Nft, Rule, Set, Table, Transaction, Value, ValueType,
+    BaseChain, Element, ElementInfo, Family, Field, Hook, Nft, Rule, Set, Table, Transaction,
+    Value, ValueType,
 };
 
-use crate::failure::{Result, differs};
-use crate::nftable;
-use crate::owner::{Owner, Stale};
+use crate::{
+    failure::{Result, differs},
+    nftable,
+    owner::{Owner, Stale},
+};
 
 const FORWARD: &str = "forward";
 const PORTS: &str = "firewall-isolated";
@@ -35,7 +38,8 @@ fn skeleton(transaction: &mut Transaction<'_>) {
         .create_chain(&table, FORWARD, Some(&BaseChain::filter(Hook::Forward, 0)))
         .add_set(&table, &Set::new(PORTS, [ValueType::Ifname]));
     for field in [Field::Iifname, Field::Oifname] {
-        let rule = Rule::new().ne(Field::Protocol, Value::ether_type(ARP)).in_set(&[field], PORTS).drop();
+        let rule =
+            Rule::new().ne(Field::Protocol, Value::ether_type(ARP)).in_set(&[field], PORTS).drop();
         transaction.add_rule(&table, FORWARD, &rule);
     }
 }
@@ -45,7 +49,12 @@ pub(super) fn add(nft: &mut Nft, owner: Owner<'_>, ports: &[&str]) -> Result<()>
     let (table, tag) = (table(), owner.tag());
     nftable::commit(nft, &table, skeleton, |transaction| {
         for port in ports {
-            nftable::put(transaction, &table, PORTS, &Element::new(Value::ifname(port)).comment(&tag));
+            nftable::put(
+                transaction,
+                &table,
+                PORTS,
+                &Element::new(Value::ifname(port)).comment(&tag),
+            );
         }
     })
 }
@@ -56,7 +65,9 @@ pub(super) fn check(nft: &mut Nft, owner: Owner<'_>, ports: &[&str]) -> Result<(
     for port in ports {
         let element = nft.get_element(&table, PORTS, &Value::ifname(port))?;
         if element.is_none_or(|element| element.comment.as_deref() != Some(&tag)) {
-            return Err(differs(format!("port {port} is missing in the set bridge rscni {PORTS} of ingressPolicy")));
+            return Err(differs(format!(
+                "port {port} is missing in the set bridge rscni {PORTS} of ingressPolicy"
+            )));
         }
     }
     if !ports.is_empty() && nft.rules(&table, FORWARD)?.len() < 2 {

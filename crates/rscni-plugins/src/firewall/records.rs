@@ -6,13 +6,16 @@
 
 use std::net::IpAddr;
 
-use rscni_linux::nft::{Element, ElementInfo, Family, Nft, Set, Table, Transaction, Value, ValueType};
+use rscni_linux::nft::{
+    Element, ElementInfo, Family, Nft, Set, Table, Transaction, Value, ValueType,
+};
 
-use super::config::Backend;
-use super::forward;
-use crate::failure::Result;
-use crate::nftable;
-use crate::owner::{Owner, Stale};
+use super::{config::Backend, forward};
+use crate::{
+    failure::Result,
+    nftable,
+    owner::{Owner, Stale},
+};
 
 /// An address that was let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +53,12 @@ pub(super) fn create_sets(transaction: &mut Transaction<'_>, backend: Backend) {
 }
 
 /// Notes that the addresses are this owner's. For nftables this is what lets them through.
-pub(super) fn add(nft: &mut Nft, backend: Backend, owner: Owner<'_>, addresses: &[IpAddr]) -> Result<()> {
+pub(super) fn add(
+    nft: &mut Nft,
+    backend: Backend,
+    owner: Owner<'_>,
+    addresses: &[IpAddr],
+) -> Result<()> {
     let (table, tag) = (table(), owner.tag());
     let skeleton = |transaction: &mut Transaction<'_>| match backend {
         Backend::Nftables => forward::skeleton(transaction),
@@ -66,7 +74,8 @@ pub(super) fn add(nft: &mut Nft, backend: Backend, owner: Owner<'_>, addresses: 
 
 /// Who has the address, with this backend.
 pub(super) fn owner_of(nft: &mut Nft, backend: Backend, address: IpAddr) -> Result<Option<String>> {
-    let element = nft.get_element(&table(), set(backend, address.is_ipv4()), &Value::from(address))?;
+    let element =
+        nft.get_element(&table(), set(backend, address.is_ipv4()), &Value::from(address))?;
     Ok(element.map(|element| element.comment.unwrap_or_default()))
 }
 
@@ -81,10 +90,14 @@ pub(super) fn of_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<Vec<Record>> 
     all(nft, |nft, set| nftable::find_stale(nft, &table(), set, stale))
 }
 
-fn all(nft: &mut Nft, find: impl Fn(&mut Nft, &str) -> Result<Vec<ElementInfo>>) -> Result<Vec<Record>> {
+fn all(
+    nft: &mut Nft,
+    find: impl Fn(&mut Nft, &str) -> Result<Vec<ElementInfo>>,
+) -> Result<Vec<Record>> {
     let mut records = Vec::new();
     for (backend, set) in sets() {
-        let addresses = find(nft, set)?.into_iter().filter_map(|element| nftable::address(&element.key));
+        let addresses =
+            find(nft, set)?.into_iter().filter_map(|element| nftable::address(&element.key));
         records.extend(addresses.map(|address| Record { backend, address }));
     }
     Ok(records)
@@ -95,7 +108,11 @@ pub(super) fn remove(nft: &mut Nft, records: &[Record]) -> Result<()> {
     let table = table();
     let mut transaction = nft.transaction();
     for Record { backend, address } in records {
-        transaction.destroy_element(&table, set(*backend, address.is_ipv4()), &Element::new(*address));
+        transaction.destroy_element(
+            &table,
+            set(*backend, address.is_ipv4()),
+            &Element::new(*address),
+        );
     }
     Ok(transaction.commit()?)
 }

@@ -32,8 +32,12 @@ fn address_option(payload: &RawExpression) -> &'static str {
     const NETWORK_HEADER: u32 = 1;
     let number = |kind| payload.number(&[kind]);
     match (number(2), number(3), number(4)) {
-        (Some(NETWORK_HEADER), Some(12), Some(4)) | (Some(NETWORK_HEADER), Some(8), Some(16)) => "-s",
-        (Some(NETWORK_HEADER), Some(16), Some(4)) | (Some(NETWORK_HEADER), Some(24), Some(16)) => "-d",
+        (Some(NETWORK_HEADER), Some(12), Some(4)) | (Some(NETWORK_HEADER), Some(8), Some(16)) => {
+            "-s"
+        }
+        (Some(NETWORK_HEADER), Some(16), Some(4)) | (Some(NETWORK_HEADER), Some(24), Some(16)) => {
+            "-d"
+        }
         _ => "?",
     }
 }
@@ -73,7 +77,11 @@ fn extension(expression: &RawExpression) -> &'static str {
         Some("conntrack") => {
             let wanted = [STATE, 0, ESTABLISHED_OR_RELATED].map(u16::to_ne_bytes).concat();
             let flags = expression.attribute(&[3]).and_then(|info| info.get(FLAGS));
-            if flags == Some(&wanted) { " -m conntrack --ctstate RELATED,ESTABLISHED" } else { " -m conntrack ?" }
+            if flags == Some(&wanted) {
+                " -m conntrack --ctstate RELATED,ESTABLISHED"
+            } else {
+                " -m conntrack ?"
+            }
         }
         _ => " ?",
     }
@@ -117,7 +125,8 @@ pub(crate) fn fuzz(data: &[u8]) {
     let without = without_comment(&text);
     assert!(without.len() <= text.len());
     assert!(text.contains(" -m comment --comment ") || without == text);
-    let commented = format!("-A CHAIN {} -j ACCEPT", crate::iptables::comment(&text.replace('\\', "")));
+    let commented =
+        format!("-A CHAIN {} -j ACCEPT", crate::iptables::comment(&text.replace('\\', "")));
     assert_eq!(without_comment(&commented), "-A CHAIN -j ACCEPT");
 }
 

@@ -1,8 +1,7 @@
 //! The keys of flannel, and the configuration that the other plugin gets: the keys of `delegate`, and those that flannel
 //! sets.
 
-use rscni::name::check_path;
-use rscni::{Error, NetConf, Route};
+use rscni::{Error, NetConf, Route, name::check_path};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -43,7 +42,8 @@ impl Config {
         let keys: Keys = conf.custom_as()?;
         check_path("subnetFile", &keys.subnet_file)?;
         check_path("dataDir", &keys.data_dir)?;
-        let or = |path: String, default: &str| if path.is_empty() { default.to_owned() } else { path };
+        let or =
+            |path: String, default: &str| if path.is_empty() { default.to_owned() } else { path };
         Ok(Self {
             subnet_file: or(keys.subnet_file, SUBNET_FILE),
             data_dir: or(keys.data_dir, DATA_DIR),
@@ -56,14 +56,18 @@ impl Config {
     /// # Errors
     /// [`Error::InvalidNetworkConfig`].
     pub(super) fn validate(&self) -> Result<()> {
-        let refuse = |problem: &str| Err(Error::InvalidNetworkConfig(format!("flannel: delegate {problem}")).into());
+        let refuse = |problem: &str| {
+            Err(Error::InvalidNetworkConfig(format!("flannel: delegate {problem}")).into())
+        };
         if self.delegate.contains_key("name") || self.delegate.contains_key("ipam") {
             return refuse(
                 "must not have \"name\" or \"ipam\": flannel sets them; \"ipam\" can stand beside \"delegate\"",
             );
         }
         match self.delegate.get("type") {
-            Some(Value::String(name)) if name == FLANNEL => refuse("must have another plugin than flannel as \"type\""),
+            Some(Value::String(name)) if name == FLANNEL => {
+                refuse("must have another plugin than flannel as \"type\"")
+            }
             None | Some(Value::String(_)) => Ok(()),
             Some(_) => refuse("must have a string as \"type\": the name of a plugin"),
         }
@@ -113,10 +117,14 @@ fn ipam(conf: &NetConf, subnet: Option<&Subnet>) -> Result<Map<String, Value>> {
     let Some(subnet) = subnet else { return Ok(map) };
     let ranges = subnet.subnets.iter().map(|subnet| json!([{ "subnet": subnet }]));
     map.insert("ranges".into(), ranges.collect());
-    let routes = map.remove("routes").filter(|routes| !routes.is_null()).unwrap_or_else(|| json!([]));
+    let routes =
+        map.remove("routes").filter(|routes| !routes.is_null()).unwrap_or_else(|| json!([]));
     Vec::<Route>::deserialize(&routes)
         .map_err(|error| Error::InvalidNetworkConfig(format!("flannel: ipam.routes: {error}")))?;
     let networks = subnet.networks.iter().map(|network| json!({ "dst": network }));
-    map.insert("routes".into(), routes.as_array().into_iter().flatten().cloned().chain(networks).collect());
+    map.insert(
+        "routes".into(),
+        routes.as_array().into_iter().flatten().cloned().chain(networks).collect(),
+    );
     Ok(map)
 }

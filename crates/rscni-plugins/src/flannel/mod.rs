@@ -14,21 +14,23 @@ mod config;
 mod saved;
 pub(crate) mod subnet;
 
-use rscni::invoke::Delegate;
-use rscni::{Args, CNIResult, Error, NetConf};
+use rscni::{Args, CNIResult, Error, NetConf, invoke::Delegate};
 
-use self::config::Config;
-use self::saved::{Content, Saved};
-use self::subnet::Subnet;
-use crate::commands::Commands;
-use crate::failure::{AsFarAsPossible, Result, differs};
-use crate::host;
-use crate::linked::Linked;
-use crate::sandbox::Sandbox;
-use crate::undo::Undo;
+use self::{
+    config::Config,
+    saved::{Content, Saved},
+    subnet::Subnet,
+};
+use crate::{
+    commands::Commands,
+    failure::{AsFarAsPossible, Result, differs},
+    host,
+    linked::Linked,
+    sandbox::Sandbox,
+    undo::Undo,
+};
 
-pub(crate) use self::config::DATA_DIR;
-pub(crate) use self::saved::about;
+pub(crate) use self::{config::DATA_DIR, saved::about};
 
 /// The flannel plugin.
 pub(crate) const FLANNEL: Commands = Commands { add, del, check, gc, status };
@@ -98,7 +100,9 @@ fn check(args: &Args) -> Result<()> {
     host::require_prev_result(conf)?;
     let (_, Content::Ours(delegated)) = Saved::find(&config.data_dir, args, &conf.name)? else {
         let dir = &config.data_dir;
-        return Err(differs(format!("the file with the configuration of the ADD is missing in {dir}")));
+        return Err(differs(format!(
+            "the file with the configuration of the ADD is missing in {dir}"
+        )));
     };
     delegate(args, &of_call(&delegated, conf))?.check().map_err(Into::into)
 }
@@ -110,7 +114,8 @@ fn gc(args: &Args) -> Result<()> {
     let valid = host::require_valid_attachments(conf)?;
     // A file that does not say which interface it is about stays as long as the container has any.
     let is_valid = |saved: &Saved, ifname: Option<&str>| {
-        let mut of_container = valid.iter().filter(|attachment| attachment.container_id == saved.container_id());
+        let mut of_container =
+            valid.iter().filter(|attachment| attachment.container_id == saved.container_id());
         of_container.any(|attachment| ifname.is_none_or(|ifname| ifname == attachment.ifname))
     };
     let config = Config::new(conf)?;

@@ -3,16 +3,17 @@
 //! The first attachment of a container has the file that Go's plugin knows, which is named after the container alone. In
 //! it a key of ours says which interface it is about. Those after it have one each, with the interface in its name.
 
-use std::fmt::{self, Display};
-use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::{
+    fmt::{self, Display},
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use rscni::{Args, Error, NetConf};
 use serde_json::{Value, json};
 
 use super::config::FLANNEL;
-use crate::failure::Result;
-use crate::state_file;
+use crate::{failure::Result, state_file};
 
 /// The file of an attachment. It is there from ADD to DEL.
 pub(super) struct Saved {
@@ -94,7 +95,12 @@ impl Saved {
             Ok(conf) if conf.r#type == FLANNEL => (Content::Broken, None),
             Ok(mut conf) => {
                 let ifname = self.ifname.clone().or_else(|| ifname_in(conf.custom.get(KEY)?));
-                conf.custom = conf.custom.iter().filter(|(key, _)| *key != KEY).map(|(k, v)| (k, v.clone())).collect();
+                conf.custom = conf
+                    .custom
+                    .iter()
+                    .filter(|(key, _)| *key != KEY)
+                    .map(|(k, v)| (k, v.clone()))
+                    .collect();
                 (Content::Ours(conf.into()), ifname)
             }
         })
@@ -136,7 +142,9 @@ impl Saved {
     /// Removes the file; that it is gone already is as good.
     pub(super) fn remove(&self) -> Result<()> {
         match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed("remove", &error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(self.failed("remove", &error))
+            }
             _ => Ok(()),
         }
     }
@@ -155,7 +163,8 @@ impl Display for Saved {
 /// The container and, where it is told, the interface that a file is about, by its name and by what is in it; none if it
 /// is no file of ours.
 pub(crate) fn about(name: &str, content: Option<&Value>) -> Option<(String, Option<String>)> {
-    let (container_id, ifname) = name.split_once(':').map_or((name, None), |(id, ifname)| (id, Some(ifname)));
+    let (container_id, ifname) =
+        name.split_once(':').map_or((name, None), |(id, ifname)| (id, Some(ifname)));
     rscni::name::check_container_id(container_id).ok()?;
     ifname.map(rscni::name::check_interface_name).transpose().ok()?;
     let ifname = ifname.map(ToOwned::to_owned).or_else(|| ifname_in(content?.get(KEY)?));

@@ -1,7 +1,6 @@
 //! The file in which the flannel daemon says what it has leased for this host: lines of the form `KEY=VALUE`.
 
-use std::fs;
-use std::io;
+use std::{fs, io};
 
 use ipnet::IpNet;
 use rscni::Error;
@@ -33,19 +32,22 @@ impl Subnet {
             )),
             _ => Error::IOFailure(format!("read {path}, the flannel daemon's file: {error}")),
         })?;
-        Self::parse(&text)
-            .map_err(|problem| Error::FailedToDecode(format!("{path}: {problem}: see the flannel daemon's log")).into())
+        Self::parse(&text).map_err(|problem| {
+            Error::FailedToDecode(format!("{path}: {problem}: see the flannel daemon's log")).into()
+        })
     }
 
     fn parse(text: &str) -> std::result::Result<Self, String> {
         // The last one counts.
         let value = |key: &str| {
-            let mut values = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+            let mut values =
+                text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
             values.next_back().map(str::trim)
         };
         let net = |key: &str, text: &str| {
-            let net =
-                text.parse::<IpNet>().map_err(|_| format!("{key}: {text:?} is not of the form ADDRESS/PREFIX"))?;
+            let net = text
+                .parse::<IpNet>()
+                .map_err(|_| format!("{key}: {text:?} is not of the form ADDRESS/PREFIX"))?;
             Ok::<_, String>(net.trunc())
         };
         let mut networks = Vec::new();
@@ -73,7 +75,8 @@ impl Subnet {
         let (Some(mtu), Some(ip_masq), true) = (mtu, ip_masq, missing.is_empty()) else {
             return Err(format!("the file is missing {}", missing.join(", ")));
         };
-        let mtu = mtu.parse().map_err(|_| format!("FLANNEL_MTU: {mtu:?} is not a number of bytes"))?;
+        let mtu =
+            mtu.parse().map_err(|_| format!("FLANNEL_MTU: {mtu:?} is not a number of bytes"))?;
         Ok(Self { networks, subnets, mtu, ip_masq: ip_masq == "true" })
     }
 }
@@ -125,7 +128,8 @@ mod tests {
                      FLANNEL_MTU=0\nFLANNEL_IPMASQ={ip_masq}\n"
                 );
                 let nets = nets(&[subnet]);
-                let expected = Subnet { networks: nets.clone(), subnets: nets, mtu: 0, ip_masq: false };
+                let expected =
+                    Subnet { networks: nets.clone(), subnets: nets, mtu: 0, ip_masq: false };
                 assert_eq!(Subnet::parse(&text), Ok(expected));
             }
         }
@@ -137,7 +141,11 @@ mod tests {
         for (from, to, words) in [
             ("FLANNEL_MTU", "MTU", "missing FLANNEL_MTU"),
             ("FLANNEL_IPMASQ", "x", "missing FLANNEL_IPMASQ"),
-            ("FLANNEL_NETWORK=", "FLANNEL_NETWORK", "missing FLANNEL_NETWORK, FLANNEL_IPV6_NETWORK"),
+            (
+                "FLANNEL_NETWORK=",
+                "FLANNEL_NETWORK",
+                "missing FLANNEL_NETWORK, FLANNEL_IPV6_NETWORK",
+            ),
             ("SUBNET", "SUB", "missing FLANNEL_SUBNET, FLANNEL_IPV6_SUBNET"),
             ("1450", "many", "FLANNEL_MTU: \"many\""),
             ("10.42.0.0/16", "10.42.0.0", "FLANNEL_NETWORK: \"10.42.0.0\""),
@@ -148,6 +156,9 @@ mod tests {
             assert!(problem.contains(words), "{problem}");
         }
         let problem = Subnet::parse("foo=bar").unwrap_err();
-        assert!(problem.ends_with("FLANNEL_SUBNET, FLANNEL_IPV6_SUBNET, FLANNEL_MTU, FLANNEL_IPMASQ"), "{problem}");
+        assert!(
+            problem.ends_with("FLANNEL_SUBNET, FLANNEL_IPV6_SUBNET, FLANNEL_MTU, FLANNEL_IPMASQ"),
+            "{problem}"
+        );
     }
 }

@@ -1,14 +1,19 @@
 //! Files: the addresses of host-local, and what tuning, host-device, flannel and dhcp keep of an attachment.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 
 use super::{DataDirs, HeldBy, Holding, Holdings};
-use crate::host_local::{self, Content};
-use crate::{dhcp, flannel, host_device, state_file, tuning};
+use crate::{
+    dhcp, flannel, host_device,
+    host_local::{self, Content},
+    state_file, tuning,
+};
 
 /// Looks at the directories, and at those that plugins use by themselves.
 pub(super) fn look(holdings: &mut Holdings, dirs: &DataDirs) {
@@ -16,7 +21,9 @@ pub(super) fn look(holdings: &mut Holdings, dirs: &DataDirs) {
         addresses(holdings, &dir);
     }
     for dir in with(&dirs.tuning, tuning::DATA_DIR) {
-        let of = |name: &str, json: &Value| is_json(name).then(|| tagged(json.pointer("/rscni/owner"))).flatten();
+        let of = |name: &str, json: &Value| {
+            is_json(name).then(|| tagged(json.pointer("/rscni/owner"))).flatten()
+        };
         saved(holdings, &dir, is_json, of);
     }
     for dir in with(&[], host_device::DIRECTORY) {
@@ -26,7 +33,9 @@ pub(super) fn look(holdings: &mut Holdings, dirs: &DataDirs) {
         let of = |name: &str, json: &Value| {
             let network = json.get("name")?.as_str()?.to_owned();
             Some(match flannel::about(name, Some(json))? {
-                (container_id, Some(ifname)) => HeldBy::Attachment { network, container_id, ifname },
+                (container_id, Some(ifname)) => {
+                    HeldBy::Attachment { network, container_id, ifname }
+                }
                 (container_id, None) => HeldBy::Container { network, container_id },
             })
         };
@@ -69,7 +78,9 @@ fn addresses(holdings: &mut Holdings, data_dir: &Path) {
             Ok(found) => holdings.all.extend(found.into_iter().map(|(file, content)| {
                 let network = network.clone();
                 let by = match content {
-                    Content::Attachment(container_id, ifname) => HeldBy::Attachment { network, container_id, ifname },
+                    Content::Attachment(container_id, ifname) => {
+                        HeldBy::Attachment { network, container_id, ifname }
+                    }
                     Content::Container(container_id) => HeldBy::Container { network, container_id },
                     Content::Remains => HeldBy::Nobody { network: Some(network) },
                     Content::Unreadable(why) => HeldBy::Unknown { network: Some(network), why },
@@ -87,14 +98,20 @@ fn saved(
     is_wanted: impl Fn(&str) -> bool,
     of: impl Fn(&str, &Value) -> Option<HeldBy>,
 ) {
-    for (name, path) in names(holdings, dir, false).into_iter().filter(|(name, _)| is_wanted(name)) {
-        let by = match state_file::read(&path).map(|bytes| serde_json::from_slice::<Value>(&bytes)) {
+    for (name, path) in names(holdings, dir, false).into_iter().filter(|(name, _)| is_wanted(name))
+    {
+        let by = match state_file::read(&path).map(|bytes| serde_json::from_slice::<Value>(&bytes))
+        {
             Ok(Ok(json)) => of(&name, &json),
             Ok(Err(_)) => Some(HeldBy::Nobody { network: None }),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => Some(HeldBy::Unknown { network: None, why: error.to_string() }),
         };
-        holdings.all.extend(by.map(|by| Holding { kind: "file", what: path.display().to_string(), by }));
+        holdings.all.extend(by.map(|by| Holding {
+            kind: "file",
+            what: path.display().to_string(),
+            by,
+        }));
     }
 }
 
@@ -108,9 +125,13 @@ fn names(holdings: &mut Holdings, dir: &Path, directories: bool) -> Vec<(String,
             return Vec::new();
         }
     };
-    let is_kind = |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.is_dir() == directories);
-    let with_name = |entry: fs::DirEntry| Some((entry.file_name().into_string().ok()?, entry.path()));
+    let is_kind =
+        |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.is_dir() == directories);
+    let with_name =
+        |entry: fs::DirEntry| Some((entry.file_name().into_string().ok()?, entry.path()));
     let mut names: Vec<_> = entries.flatten().filter_map(with_name).collect();
-    names.retain(|(name, path)| !name.starts_with('.') && !state_file::is_draft(name.as_ref()) && is_kind(path));
+    names.retain(|(name, path)| {
+        !name.starts_with('.') && !state_file::is_draft(name.as_ref()) && is_kind(path)
+    });
     names
 }

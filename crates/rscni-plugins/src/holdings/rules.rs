@@ -3,9 +3,11 @@
 use rscni_linux::nft::{ElementInfo, Family, Nft};
 
 use super::{HeldBy, Holding};
-use crate::failure::Result;
-use crate::iptables::{IpTable, jump_target};
-use crate::nftable;
+use crate::{
+    failure::Result,
+    iptables::{IpTable, jump_target},
+    nftable,
+};
 
 /// The elements of our tables that carry an owner.
 pub(super) fn elements() -> Result<Vec<Holding>> {
@@ -35,7 +37,8 @@ fn shown(set: &str, element: &ElementInfo) -> String {
     if set.contains("-inside-") {
         // The subnet and the container, as `nft` shows them.
         let length = if set.starts_with("masquerade4") { 4 } else { 16 };
-        let addresses = key.chunks(length).filter_map(nftable::address).map(|address| address.to_string());
+        let addresses =
+            key.chunks(length).filter_map(nftable::address).map(|address| address.to_string());
         return addresses.collect::<Vec<_>>().join(" . ");
     }
     match nftable::address(key).filter(|_| set.ends_with(['4', '6'])) {
@@ -54,12 +57,17 @@ pub(super) fn chains() -> Result<Vec<Holding>> {
             for rule in table.rules(&mut nft, from, |_| true)? {
                 let text = rule.comment.clone().map(String::into_bytes);
                 let texts = rule.expressions.iter().map(|expression| expression.attributes.clone());
-                jumps.extend(rule.jump_target.map(|to| (to, text.into_iter().chain(texts).flatten().collect())));
+                jumps.extend(
+                    rule.jump_target
+                        .map(|to| (to, text.into_iter().chain(texts).flatten().collect())),
+                );
             }
         }
         if let Some(legacy) = table.legacy() {
             let saved = legacy.save()?;
-            let to = |line: &str| jump_target(line).map(|to| (to.to_owned(), line.replace('\\', "").into_bytes()));
+            let to = |line: &str| {
+                jump_target(line).map(|to| (to.to_owned(), line.replace('\\', "").into_bytes()))
+            };
             jumps.extend(saved.lines().filter_map(to));
         }
         let program = if table.v4 { "iptables" } else { "ip6tables" };
@@ -84,7 +92,9 @@ pub fn drops_forwarded() -> std::result::Result<Vec<&'static str>, String> {
         let mut programs = Vec::new();
         for table in IpTable::of_both_families("filter") {
             let saved = table.legacy().map(|legacy| legacy.save()).transpose()?.unwrap_or_default();
-            if table.drops(&mut nft, "FORWARD")? || saved.lines().any(|line| line.starts_with(":FORWARD DROP ")) {
+            if table.drops(&mut nft, "FORWARD")?
+                || saved.lines().any(|line| line.starts_with(":FORWARD DROP "))
+            {
                 programs.push(if table.v4 { "iptables" } else { "ip6tables" });
             }
         }

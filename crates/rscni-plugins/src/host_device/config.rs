@@ -1,7 +1,9 @@
 //! The keys of host-device, validated; and how the device is found that they name.
 
-use rscni::name::{check_path, interface_name_problem};
-use rscni::{Args, Error, NetConf};
+use rscni::{
+    Args, Error, NetConf,
+    name::{check_path, interface_name_problem},
+};
 use rscni_linux::{Link, Netlink};
 use serde::Deserialize;
 
@@ -57,10 +59,15 @@ impl Config {
         let device_id = given(args.runtime_config()?.device_id);
         let pci = given(keys.pci_bus_id);
         if let Some(address) = pci.as_ref().filter(|address| !sysfs::is_pci_address(address)) {
-            return Err(invalid(format!("pciBusID: {address:?} is no PCI address such as 0000:3b:00.1")).into());
+            return Err(invalid(format!(
+                "pciBusID: {address:?} is no PCI address such as 0000:3b:00.1"
+            ))
+            .into());
         }
         if let Some(id) = device_id.as_ref().filter(|id| !sysfs::is_plain_name(id)) {
-            return Err(invalid(format!("runtimeConfig.deviceID: {id:?} is no name of a device")).into());
+            return Err(
+                invalid(format!("runtimeConfig.deviceID: {id:?} is no name of a device")).into()
+            );
         }
         let name = given(keys.device).map(|name| match interface_name_problem(&name) {
             None => Ok(Device::Name(name)),
@@ -73,11 +80,14 @@ impl Config {
                 .ok_or_else(|| invalid(format!("hwaddr: {text:?} is no hardware address")))
         });
         let path = given(keys.kernelpath).map(|path| {
-            let is_below = path.starts_with("/sys/devices/") && !path.split('/').any(|part| part == "..");
+            let is_below =
+                path.starts_with("/sys/devices/") && !path.split('/').any(|part| part == "..");
             if is_below && check_path("kernelpath", &path).is_ok() {
                 Ok(Device::KernelPath(path))
             } else {
-                Err(invalid(format!("kernelpath: {path:?} must be absolute and begin with /sys/devices/")))
+                Err(invalid(format!(
+                    "kernelpath: {path:?} must be absolute and begin with /sys/devices/"
+                )))
             }
         });
         let device = name.or(address).or(path).transpose()?;
@@ -100,8 +110,12 @@ impl Config {
             Some(Device::HardwareAddress(address)) => {
                 let is_it = |link: &Link| link.hardware_address == *address;
                 let link = host.links()?.into_iter().find(is_it).ok_or_else(|| {
-                    let address: Vec<_> = address.iter().map(|byte| format!("{byte:02x}")).collect();
-                    missing(format!("the host has no interface with the address {}", address.join(":")))
+                    let address: Vec<_> =
+                        address.iter().map(|byte| format!("{byte:02x}")).collect();
+                    missing(format!(
+                        "the host has no interface with the address {}",
+                        address.join(":")
+                    ))
                 })?;
                 return Ok(Found::Link(Box::new(link), pci));
             }
@@ -112,7 +126,9 @@ impl Config {
                 (None, None) => return Err(missing("no device is configured").into()),
             },
         };
-        let link = host.find_link(&name)?.ok_or_else(|| missing(format!("the host has no interface {name}")))?;
+        let link = host
+            .find_link(&name)?
+            .ok_or_else(|| missing(format!("the host has no interface {name}")))?;
         Ok(Found::Link(Box::new(link), pci.filter(|_| self.device.is_none())))
     }
 
@@ -132,10 +148,10 @@ impl Config {
             None => Ok((self.pci.clone(), None)),
             Some(id) if sysfs.has_pci(id) => Ok((Some(id.clone()), None)),
             Some(id) if sysfs.has_auxiliary(id) => Ok((None, Some(id))),
-            Some(id) => {
-                Err(missing(format!("runtimeConfig.deviceID: {id} is neither on the PCI bus nor on the auxiliary bus"))
-                    .into())
-            }
+            Some(id) => Err(missing(format!(
+                "runtimeConfig.deviceID: {id} is neither on the PCI bus nor on the auxiliary bus"
+            ))
+            .into()),
         }
     }
 
@@ -187,9 +203,15 @@ mod tests {
         let infiniband = "00:00:00:00:fe:80:00:00:00:00:00:00:02:00:5e:10:00:00:00:01";
         assert_eq!(parse_hardware_address(infiniband).unwrap().len(), 20);
         assert_eq!(parse_hardware_address("02:00:5e:10:00:00:00:01").unwrap().len(), 8);
-        for other in
-            ["", "02", "02:00:5e:10:00", "2:0:5e:10:0:1", "02:00:5e:10:00:0g", "02:00-5e:10:00:01", "0200.5e10"]
-        {
+        for other in [
+            "",
+            "02",
+            "02:00:5e:10:00",
+            "2:0:5e:10:0:1",
+            "02:00:5e:10:00:0g",
+            "02:00-5e:10:00:01",
+            "0200.5e10",
+        ] {
             assert_eq!(parse_hardware_address(other), None, "{other}");
         }
     }

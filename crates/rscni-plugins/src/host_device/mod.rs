@@ -12,16 +12,20 @@ use std::time::Duration;
 use rscni::{Args, CNIResult, Error, Interface, NetConf};
 use rscni_linux::{Link, Netlink, Netns};
 
-use self::config::{Config, Found};
-use self::saved::{Saved, Store};
-use self::sysfs::Sysfs;
-use crate::commands::Commands;
-use crate::failure::{AsFarAsPossible, Result, differs};
-use crate::host;
-use crate::ipam::Ipam;
-use crate::owner::{Owner, Stale};
-use crate::sandbox::{Reach, Sandbox, check_mac};
-use crate::undo::Undo;
+use self::{
+    config::{Config, Found},
+    saved::{Saved, Store},
+    sysfs::Sysfs,
+};
+use crate::{
+    commands::Commands,
+    failure::{AsFarAsPossible, Result, differs},
+    host,
+    ipam::Ipam,
+    owner::{Owner, Stale},
+    sandbox::{Reach, Sandbox, check_mac},
+    undo::Undo,
+};
 
 pub(crate) use self::saved::DIRECTORY;
 
@@ -52,9 +56,12 @@ fn add(args: &Args) -> Result<CNIResult> {
             configure(&mut sandbox, inner, &result)?;
         }
     }
-    let interface =
-        inner.as_ref().map_or_else(|| Interface { name: args.ifname.clone(), ..Interface::default() }, host::interface);
-    result.interfaces = vec![Interface { sandbox: Some(sandbox.path.clone()), pci_id, ..interface }];
+    let interface = inner.as_ref().map_or_else(
+        || Interface { name: args.ifname.clone(), ..Interface::default() },
+        host::interface,
+    );
+    result.interfaces =
+        vec![Interface { sandbox: Some(sandbox.path.clone()), pci_id, ..interface }];
     host::override_dns(&mut result, conf);
     undo.commit();
     Ok(result)
@@ -75,11 +82,20 @@ fn take_in<'a>(
         Found::Link(device, pci) => (device, pci),
     };
     if device.loopback {
-        return Err(Error::IOFailure(format!("host-device: {} is the loopback, which stays", device.name)).into());
+        return Err(Error::IOFailure(format!(
+            "host-device: {} is the loopback, which stays",
+            device.name
+        ))
+        .into());
     }
     sandbox.refuse_taken(&args.ifname)?;
     let taken = sandbox.netlink.find_link(&device.name)?.is_some();
-    let saved = Saved::new(Owner::new(&conf.name, args).tag(), args, &device, &host.addresses(device.index)?)?;
+    let saved = Saved::new(
+        Owner::new(&conf.name, args).tag(),
+        args,
+        &device,
+        &host.addresses(device.index)?,
+    )?;
     store.write(&saved)?;
     let path = sandbox.path.clone();
     let to_move = device.clone();
@@ -134,11 +150,14 @@ fn give_back(conf: &NetConf, args: &Args) -> Result<()> {
     };
     // The quick way: the alias of the interface leads to the file.
     let by_alias = inner.as_ref().and_then(|link| store.by_name(link.alias.as_ref()?));
-    let here = by_alias.filter(|saved| saved.ifname == args.ifname && Some(&saved.netns) == args.netns.as_ref());
+    let here = by_alias
+        .filter(|saved| saved.ifname == args.ifname && Some(&saved.netns) == args.netns.as_ref());
     match here {
         // Another attachment by now.
         Some(saved) if saved.owner != tag => return Ok(()),
-        Some(saved) => return give_back_saved(&store, &saved, sandbox.map(|sandbox| sandbox.netlink)),
+        Some(saved) => {
+            return give_back_saved(&store, &saved, sandbox.map(|sandbox| sandbox.netlink));
+        }
         None => {}
     }
     if let Some(saved) = store.by_owner(&tag)? {
@@ -168,7 +187,8 @@ fn give_back_saved(store: &Store, saved: &Saved, container: Option<Netlink>) -> 
 /// The device in its container, where somebody may have renamed it, or changed its alias.
 fn find_in(container: &mut Netlink, saved: &Saved) -> Result<Option<Link>> {
     let has_alias = |link: &Link| link.alias.as_ref() == Some(&saved.name);
-    let has_mac = |link: &Link| link.mac.is_some() && link.mac.map(|mac| mac.to_string()) == saved.mac;
+    let has_mac =
+        |link: &Link| link.mac.is_some() && link.mac.map(|mac| mac.to_string()) == saved.mac;
     let named = container.find_link(&saved.ifname)?;
     if let Some(link) = named.filter(|link| has_alias(link) || has_mac(link)) {
         return Ok(Some(link));
@@ -183,10 +203,18 @@ fn give_back_of_go(conf: &NetConf, args: &Args, inside: Option<(Sandbox, Link)>)
     if let Some((mut sandbox, link)) = inside {
         let is_name = |alias: &String| rscni::name::interface_name_problem(alias).is_none();
         let Some(name) = link.alias.clone().filter(is_name) else { return Ok(()) };
-        let is_dpdk = config.is_ok_and(|config| config.is_dpdk(&Sysfs::default()).unwrap_or_default());
-        return if is_dpdk { Ok(()) } else { transfer::take(&mut sandbox.netlink, &link, &name, "") };
+        let is_dpdk =
+            config.is_ok_and(|config| config.is_dpdk(&Sysfs::default()).unwrap_or_default());
+        return if is_dpdk {
+            Ok(())
+        } else {
+            transfer::take(&mut sandbox.netlink, &link, &name, "")
+        };
     }
-    let Some(name) = config.ok().and_then(|config| config.device_name().map(ToOwned::to_owned)) else { return Ok(()) };
+    let Some(name) = config.ok().and_then(|config| config.device_name().map(ToOwned::to_owned))
+    else {
+        return Ok(());
+    };
     let mut host = Netlink::open()?;
     match transfer::fallen_back_from_go(&mut host, &name, &args.ifname)? {
         Some(link) => transfer::rename(&mut host, &link, &name, ""),
@@ -202,23 +230,30 @@ fn check(args: &Args) -> Result<()> {
         ipam.check()?;
     }
     let mut sandbox = Sandbox::open(args)?;
-    let expected = result
-        .interfaces
-        .iter()
-        .find(|interface| interface.name == args.ifname && interface.sandbox.as_deref() == Some(sandbox.path.as_str()));
-    let expected =
-        expected.ok_or_else(|| differs(format!("prevResult has no interface {} in {}", args.ifname, sandbox.path)))?;
+    let expected = result.interfaces.iter().find(|interface| {
+        interface.name == args.ifname && interface.sandbox.as_deref() == Some(sandbox.path.as_str())
+    });
+    let expected = expected.ok_or_else(|| {
+        differs(format!("prevResult has no interface {} in {}", args.ifname, sandbox.path))
+    })?;
     if config.is_dpdk(&Sysfs::default())? {
         return Ok(());
     }
     let place = format!("interface {} in {}", args.ifname, sandbox.path);
-    let link = sandbox.netlink.find_link(&args.ifname)?.ok_or_else(|| differs(format!("{place} is missing")))?;
+    let link = sandbox
+        .netlink
+        .find_link(&args.ifname)?
+        .ok_or_else(|| differs(format!("{place} is missing")))?;
     if !link.up {
         return Err(differs(format!("{place} is down")));
     }
     check_mac(&link, expected.mac.as_deref())?;
     match link.alias.as_deref().unwrap_or_default() {
-        "" => return Err(differs(format!("{place} has lost its alias, the name that it had on the host"))),
+        "" => {
+            return Err(differs(format!(
+                "{place} has lost its alias, the name that it had on the host"
+            )));
+        }
         alias => {
             if let Some(name) = config.device_name().filter(|name| *name != alias) {
                 return Err(differs(format!("{place} has the alias {alias}, ADD left {name}")));

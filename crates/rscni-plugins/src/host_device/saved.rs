@@ -2,18 +2,22 @@
 //!
 //! The Go plugin keeps the name alone, as the device's alias, and so do we; it does not look here.
 
-use std::fs::{self, File};
-use std::io::ErrorKind;
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::{
+    fs::{self, File},
+    io::ErrorKind,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use ipnet::IpNet;
 use rscni::{Args, Error};
 use rscni_linux::{Address, AddressFlags, Link, NewAddress};
 use serde::{Deserialize, Serialize};
 
-use crate::failure::{Failure, Result};
-use crate::state_file;
+use crate::{
+    failure::{Failure, Result},
+    state_file,
+};
 
 /// Where the files are. As with the devices, nothing of it is worth keeping over a reboot.
 pub(crate) const DIRECTORY: &str = "/run/cni/host-device";
@@ -54,7 +58,12 @@ struct SavedAddress {
 }
 
 impl Saved {
-    pub(super) fn new(owner: String, args: &Args, link: &Link, addresses: &[Address]) -> Result<Self> {
+    pub(super) fn new(
+        owner: String,
+        args: &Args,
+        link: &Link,
+        addresses: &[Address],
+    ) -> Result<Self> {
         Ok(Self {
             owner,
             netns: args.require_netns()?.to_owned(),
@@ -65,7 +74,11 @@ impl Saved {
             up: link.up,
             alias: link.alias.clone(),
             is_physical: link.kind.is_none(),
-            addresses: addresses.iter().filter(|address| is_kept(address)).map(SavedAddress::from).collect(),
+            addresses: addresses
+                .iter()
+                .filter(|address| is_kept(address))
+                .map(SavedAddress::from)
+                .collect(),
         })
     }
 
@@ -123,7 +136,8 @@ impl Store {
         if rscni::name::interface_name_problem(device).is_some() {
             return None;
         }
-        let saved: Saved = serde_json::from_slice(&state_file::read(&self.directory.join(device)).ok()?).ok()?;
+        let saved: Saved =
+            serde_json::from_slice(&state_file::read(&self.directory.join(device)).ok()?).ok()?;
         (saved.name == device).then_some(saved)
     }
 
@@ -148,14 +162,17 @@ impl Store {
 
     pub(super) fn write(&self, saved: &Saved) -> Result<()> {
         let path = self.directory.join(&saved.name);
-        let text = serde_json::to_vec(saved).map_err(|error| Error::Internal(format!("write as JSON: {error}")))?;
+        let text = serde_json::to_vec(saved)
+            .map_err(|error| Error::Internal(format!("write as JSON: {error}")))?;
         state_file::replace(&path, &text).map(drop).map_err(failed("write", &path))
     }
 
     pub(super) fn remove(&self, device: &str) -> Result<()> {
         let path = self.directory.join(device);
         match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(failed("remove", &path)(error)),
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(failed("remove", &path)(error))
+            }
             _ => Ok(()),
         }
     }
@@ -180,15 +197,21 @@ mod tests {
     use super::*;
 
     fn saved(owner: &str, name: &str) -> Saved {
-        let args = Args { netns: Some("/run/netns/a".into()), ifname: "net1".into(), ..Args::default() };
-        Saved { name: name.into(), ..Saved::new(owner.into(), &args, &Link::default(), &[]).unwrap() }
+        let args =
+            Args { netns: Some("/run/netns/a".into()), ifname: "net1".into(), ..Args::default() };
+        Saved {
+            name: name.into(),
+            ..Saved::new(owner.into(), &args, &Link::default(), &[]).unwrap()
+        }
     }
 
     #[test]
     fn a_file_is_found_by_the_device_and_by_its_owner() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open_in(&dir.path().join("run/devices")).unwrap();
-        for (owner, name) in [("net a net1", "eth1"), ("net b net1", "eth2"), ("net c net1", "eth1")] {
+        for (owner, name) in
+            [("net a net1", "eth1"), ("net b net1", "eth2"), ("net c net1", "eth1")]
+        {
             store.write(&saved(owner, name)).unwrap();
         }
         assert_eq!(store.by_name("eth1"), Some(saved("net c net1", "eth1")));
@@ -204,7 +227,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open_in(dir.path()).unwrap();
         fs::write(dir.path().join("eth1"), "{").unwrap();
-        fs::write(dir.path().join("new:eth2"), serde_json::to_vec(&saved("net a net1", "eth2")).unwrap()).unwrap();
+        fs::write(
+            dir.path().join("new:eth2"),
+            serde_json::to_vec(&saved("net a net1", "eth2")).unwrap(),
+        )
+        .unwrap();
         fs::copy(dir.path().join("new:eth2"), dir.path().join("eth3")).unwrap();
         assert_eq!((store.by_name("../eth1"), store.by_name("eth3")), (None, None));
         assert_eq!(store.all().unwrap(), []);

@@ -39,9 +39,14 @@ impl Sysfs {
         }
         let driver = self.pci(address).join("driver");
         let target = std::fs::read_link(&driver).map_err(|error| {
-            failed(format!("PCI device {address} has no driver ({}: {error}): bind it to one", driver.display()))
+            failed(format!(
+                "PCI device {address} has no driver ({}: {error}): bind it to one",
+                driver.display()
+            ))
         })?;
-        Ok(target.file_name().is_some_and(|name| USERSPACE_DRIVERS.iter().any(|driver| *driver == name)))
+        Ok(target
+            .file_name()
+            .is_some_and(|name| USERSPACE_DRIVERS.iter().any(|driver| *driver == name)))
     }
 
     /// The interface of a PCI device, which may be virtual: those of virtio are a level deeper.
@@ -54,7 +59,12 @@ impl Sysfs {
             .into_iter()
             .find(|name| name.starts_with("virtio") && device.join(name).join("net").exists());
         virtio.map_or_else(
-            || Err(failed(format!("PCI device {address} is no network interface: {} has no net", device.display()))),
+            || {
+                Err(failed(format!(
+                    "PCI device {address} is no network interface: {} has no net",
+                    device.display()
+                )))
+            },
             |name| first_interface(&device.join(name)),
         )
     }
@@ -84,7 +94,9 @@ pub(super) fn is_pci_address(text: &str) -> bool {
         lengths.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
     };
     let mut parts = text.split(':');
-    let (Some(domain), Some(bus), Some(rest), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+    let (Some(domain), Some(bus), Some(rest), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return false;
     };
     let Some((device, function)) = rest.split_once('.') else { return false };
@@ -100,7 +112,9 @@ pub(super) fn is_plain_name(text: &str) -> bool {
 fn first_interface(device: &Path) -> Result<String> {
     let net = device.join("net");
     let first = names(&net)?.into_iter().next();
-    first.ok_or_else(|| failed(format!("{} is empty: the interface is in another network namespace", net.display())))
+    first.ok_or_else(|| {
+        failed(format!("{} is empty: the interface is in another network namespace", net.display()))
+    })
 }
 
 /// What is in a directory, sorted.
@@ -121,8 +135,7 @@ fn failed(problem: impl std::fmt::Display) -> crate::failure::Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::create_dir_all;
-    use std::os::unix::fs::symlink;
+    use std::{fs::create_dir_all, os::unix::fs::symlink};
 
     fn sysfs() -> (tempfile::TempDir, Sysfs) {
         let dir = tempfile::tempdir().unwrap();
@@ -161,10 +174,24 @@ mod tests {
         create_dir_all(dir.path().join("bus/pci/devices/0000:00:04.0/net/x")).unwrap();
         let error = |outcome: Result<String>| outcome.unwrap_err().to_string();
         assert!(error(sysfs.interface_of_pci("0000:00:01.0")).contains("no network interface"));
-        assert!(error(sysfs.interface_of_pci("0000:00:02.0")).contains("another network namespace"));
+        assert!(
+            error(sysfs.interface_of_pci("0000:00:02.0")).contains("another network namespace")
+        );
         assert!(error(sysfs.interface_of_pci("0000:00:09.0")).contains("0000:00:09.0"));
-        assert!(sysfs.has_userspace_driver("0000:00:04.0").unwrap_err().to_string().contains("no driver"));
-        assert!(sysfs.has_userspace_driver("0000:00:09.0").unwrap_err().to_string().contains("no PCI device"));
+        assert!(
+            sysfs
+                .has_userspace_driver("0000:00:04.0")
+                .unwrap_err()
+                .to_string()
+                .contains("no driver")
+        );
+        assert!(
+            sysfs
+                .has_userspace_driver("0000:00:09.0")
+                .unwrap_err()
+                .to_string()
+                .contains("no PCI device")
+        );
     }
 
     #[test]
@@ -181,9 +208,14 @@ mod tests {
     fn devices_are_found_by_bus_and_by_path() {
         let (dir, sysfs) = sysfs();
         pci(&dir, "0000:3b:00.1", "mlx5_core", "net/ens1");
-        create_dir_all(dir.path().join("bus/auxiliary/devices/mlx5_core.sf.4/net/enp8s0f0s4")).unwrap();
+        create_dir_all(dir.path().join("bus/auxiliary/devices/mlx5_core.sf.4/net/enp8s0f0s4"))
+            .unwrap();
         create_dir_all(dir.path().join("devices/virtual/usb/net/usb0")).unwrap();
-        assert!(sysfs.has_pci("0000:3b:00.1") && !sysfs.has_pci("mlx5_core.sf.4") && !sysfs.has_pci("../devices"));
+        assert!(
+            sysfs.has_pci("0000:3b:00.1")
+                && !sysfs.has_pci("mlx5_core.sf.4")
+                && !sysfs.has_pci("../devices")
+        );
         assert!(sysfs.has_auxiliary("mlx5_core.sf.4") && !sysfs.has_auxiliary(".."));
         assert_eq!(sysfs.interface_of_auxiliary("mlx5_core.sf.4").unwrap(), "enp8s0f0s4");
         assert_eq!(sysfs.interface_of_device("/sys/devices/virtual/usb").unwrap(), "usb0");
@@ -194,7 +226,15 @@ mod tests {
         for address in ["0000:3b:00.1", "0000:AF:1f.7", "10000:01:00.0"] {
             assert!(is_pci_address(address), "{address}");
         }
-        for other in ["", "3b:00.1", "0000:3b:00", "0000:3b:00.1/..", "../../x:00:00.0", "0000:3b:00.g", "a:b:c:d.e"] {
+        for other in [
+            "",
+            "3b:00.1",
+            "0000:3b:00",
+            "0000:3b:00.1/..",
+            "../../x:00:00.0",
+            "0000:3b:00.g",
+            "a:b:c:d.e",
+        ] {
             assert!(!is_pci_address(other), "{other}");
         }
     }

@@ -6,8 +6,10 @@ use rscni::Error;
 use rscni_linux::{Link, LinkChange, Netlink, Netns, sysctl};
 
 use super::saved::Saved;
-use crate::failure::{AsFarAsPossible, Context, Result};
-use crate::sandbox::Sandbox;
+use crate::{
+    failure::{AsFarAsPossible, Context, Result},
+    sandbox::Sandbox,
+};
 
 /// How long the kernel may take to give a device back to the host whose namespace is gone.
 const FALL_BACK_LIMIT: Duration = Duration::from_secs(3);
@@ -16,7 +18,12 @@ const FALL_BACK_LIMIT: Duration = Duration::from_secs(3);
 ///
 /// It is one message, so nobody on the host sees it renamed. If the kernel stops in the middle of it, the device is
 /// where [`locate`] finds it.
-pub(super) fn give(host: &mut Netlink, device: &Link, sandbox: &Sandbox, ifname: &str) -> Result<()> {
+pub(super) fn give(
+    host: &mut Netlink,
+    device: &Link,
+    sandbox: &Sandbox,
+    ifname: &str,
+) -> Result<()> {
     let change = LinkChange {
         netns: Some(&sandbox.netns),
         name: Some(ifname.to_owned()),
@@ -29,7 +36,12 @@ pub(super) fn give(host: &mut Netlink, device: &Link, sandbox: &Sandbox, ifname:
 
 /// The device in the container, after a [`give`] that may have failed. It has its name there, or the one that it had on
 /// the host, unless that was `taken` there before.
-pub(super) fn locate(container: &mut Netlink, ifname: &str, device: &Link, taken: bool) -> Result<Option<Link>> {
+pub(super) fn locate(
+    container: &mut Netlink,
+    ifname: &str,
+    device: &Link,
+    taken: bool,
+) -> Result<Option<Link>> {
     match container.find_link(ifname)? {
         None if !taken => Ok(container.find_link(&device.name)?),
         found => Ok(found),
@@ -55,11 +67,14 @@ pub(super) fn take(container: &mut Netlink, link: &Link, name: &str, alias: &str
         container.set_link(link.index, &rename(name))?;
     }
     let change = LinkChange { netns: Some(&netns), alias: Some(alias.to_owned()), ..rename(name) };
-    let moved = container.set_link(link.index, &change).context(format!("take {} back from the container", link.name));
+    let moved = container
+        .set_link(link.index, &change)
+        .context(format!("take {} back from the container", link.name));
     if moved.is_err() && renamed {
         // The first error is the one to report.
         let _ = container.set_link(link.index, &rename(&link.name));
-        let _ = container.set_link(link.index, &LinkChange { up: Some(link.up), ..LinkChange::default() });
+        let _ = container
+            .set_link(link.index, &LinkChange { up: Some(link.up), ..LinkChange::default() });
     }
     moved
 }
@@ -90,10 +105,15 @@ pub(super) fn fallen_back(host: &mut Netlink, saved: &Saved) -> Result<Option<Li
 }
 
 /// A device that the Go plugin gave to a container whose namespace is gone; nothing but its alias tells.
-pub(super) fn fallen_back_from_go(host: &mut Netlink, name: &str, ifname: &str) -> Result<Option<Link>> {
+pub(super) fn fallen_back_from_go(
+    host: &mut Netlink,
+    name: &str,
+    ifname: &str,
+) -> Result<Option<Link>> {
     let is_fallback = |link: &Link| {
         let number = link.name.strip_prefix("dev");
-        link.name == ifname || number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+        link.name == ifname
+            || number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
     };
     Ok(host.links_by_alias(name)?.into_iter().find(|link| link.name != name && is_fallback(link)))
 }
@@ -103,12 +123,18 @@ pub(super) fn rename(host: &mut Netlink, link: &Link, name: &str, alias: &str) -
     if link.name != name {
         refuse_taken(host, name)?;
         host.set_link(link.index, &LinkChange { up: Some(false), ..LinkChange::default() })?;
-        host.set_link(link.index, &LinkChange { name: Some(name.to_owned()), ..LinkChange::default() })?;
+        host.set_link(
+            link.index,
+            &LinkChange { name: Some(name.to_owned()), ..LinkChange::default() },
+        )?;
     }
     if link.alias.as_deref().unwrap_or_default() == alias {
         return Ok(());
     }
-    Ok(host.set_link(link.index, &LinkChange { alias: Some(alias.to_owned()), ..LinkChange::default() })?)
+    Ok(host.set_link(
+        link.index,
+        &LinkChange { alias: Some(alias.to_owned()), ..LinkChange::default() },
+    )?)
 }
 
 /// Has a device on the host be as it was: hardware address, MTU, whether it is on, addresses, alias. What is so already

@@ -1,13 +1,10 @@
 //! The configuration of host-local: the ranges, and the addresses that are asked for by name.
 
-use std::net::IpAddr;
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
-use rscni::name::check_path;
-use rscni::{Args, Error, IpRange, NetConf, Route, SpecVersion, any_case};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use rscni::{Args, Error, IpRange, NetConf, Route, SpecVersion, any_case, name::check_path};
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::range::{RangeSet, read_address};
@@ -54,7 +51,11 @@ impl Source {
     /// The error that this source is at fault.
     fn refuse(self, problem: impl std::fmt::Display) -> Error {
         let text = format!("{}: {problem}", self.name());
-        if self == Self::CniArgs { Error::InvalidEnvValue(text) } else { Error::InvalidNetworkConfig(text) }
+        if self == Self::CniArgs {
+            Error::InvalidEnvValue(text)
+        } else {
+            Error::InvalidNetworkConfig(text)
+        }
     }
 }
 
@@ -140,33 +141,46 @@ pub(crate) fn data_dir(conf: &NetConf) -> Result<PathBuf, Error> {
         None | Some(Value::Null) => Ok(DATA_DIR.into()),
         Some(Value::String(path)) if path.is_empty() => Ok(DATA_DIR.into()),
         Some(Value::String(path)) => check_path("ipam.dataDir", path).map(|()| path.into()),
-        Some(other) => Err(Error::InvalidNetworkConfig(format!("ipam.dataDir {other} is not a path"))),
+        Some(other) => {
+            Err(Error::InvalidNetworkConfig(format!("ipam.dataDir {other} is not a path")))
+        }
     }
 }
 
 /// Whether reservations of an earlier boot are to be freed: `reclaimAfterReboot`. As with `dataDir`, nothing that is wrong
 /// keeps DEL and GC from releasing.
 pub(crate) fn reclaims_after_reboot(conf: &NetConf) -> bool {
-    ipam(conf).is_ok_and(|ipam| any_case::get(ipam, "reclaimAfterReboot") == Some(&Value::Bool(true)))
+    ipam(conf)
+        .is_ok_and(|ipam| any_case::get(ipam, "reclaimAfterReboot") == Some(&Value::Bool(true)))
 }
 
 fn ipam(conf: &NetConf) -> Result<&Map<String, Value>, Error> {
-    let ipam = conf.ipam.as_ref().ok_or_else(|| Error::InvalidNetworkConfig("set \"ipam\": it is missing".into()))?;
+    let ipam = conf
+        .ipam
+        .as_ref()
+        .ok_or_else(|| Error::InvalidNetworkConfig("set \"ipam\": it is missing".into()))?;
     Ok(&ipam.custom)
 }
 
 fn section<T: DeserializeOwned>(part: &Map<String, Value>, name: &str) -> Result<T, Error> {
-    any_case::from_value(part.clone()).map_err(|e| Error::InvalidNetworkConfig(format!("{name}: {e}")))
+    any_case::from_value(part.clone())
+        .map_err(|e| Error::InvalidNetworkConfig(format!("{name}: {e}")))
 }
 
 /// The range sets: those of the runtime first, then the single range of old configurations, then `ranges`.
-fn sets(keys: Keys, of_runtime: Vec<Vec<IpRange>>, version: SpecVersion) -> Result<Vec<RangeSet>, Error> {
+fn sets(
+    keys: Keys,
+    of_runtime: Vec<Vec<IpRange>>,
+    version: SpecVersion,
+) -> Result<Vec<RangeSet>, Error> {
     let Keys { subnet, range_start, range_end, gateway, ranges, .. } = keys;
     let single = subnet.map(|subnet| vec![IpRange { subnet, range_start, range_end, gateway }]);
     let sets = of_runtime.into_iter().chain(single).chain(ranges.into_iter().flatten());
     let sets = sets
         .enumerate()
-        .map(|(i, set)| RangeSet::read(&set).map_err(|problem| invalid(format!("range set {i}: {problem}"))))
+        .map(|(i, set)| {
+            RangeSet::read(&set).map_err(|problem| invalid(format!("range set {i}: {problem}")))
+        })
         .collect::<Result<Vec<_>, _>>()?;
     if sets.is_empty() {
         return Err(invalid("there are no IP ranges: set ipam.ranges".into()));
@@ -194,7 +208,8 @@ fn requested(args: &Args, of_runtime: Vec<String>) -> Result<Vec<Requested>, Err
     let cni_args = args.cni_args()?;
     cni_args.refuse_unknown(&["IP"])?;
     let of_variable = cni_args.get("IP").filter(|text| !text.is_empty()).map(str::to_owned);
-    let of_args: ArgsCni = args.args_cni().map_or_else(|| Ok(ArgsCni::default()), |cni| section(cni, "args.cni"))?;
+    let of_args: ArgsCni =
+        args.args_cni().map_or_else(|| Ok(ArgsCni::default()), |cni| section(cni, "args.cni"))?;
 
     let mut requested: Vec<Requested> = Vec::new();
     for (source, texts) in [
@@ -216,7 +231,8 @@ fn requested(args: &Args, of_runtime: Vec<String>) -> Result<Vec<Requested>, Err
 fn read_requested(text: &str) -> Result<IpAddr, String> {
     let address = match text.parse::<IpNet>() {
         Ok(net) => Some(net.addr().to_canonical()),
-        Err(_) => read_address(text).map_err(|_| format!("{text:?} is not of the form ADDRESS[/PREFIX]"))?,
+        Err(_) => read_address(text)
+            .map_err(|_| format!("{text:?} is not of the form ADDRESS[/PREFIX]"))?,
     };
     address.ok_or_else(|| "an address is empty".to_owned())
 }

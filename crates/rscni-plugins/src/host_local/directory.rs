@@ -1,16 +1,18 @@
 //! The directory that has a network's reservations: where it is, its lock, and the names in it.
 
-use std::net::IpAddr;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::{
+    net::IpAddr,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
 
-use rscni::Error;
-use rscni::name::check_network_name;
-use rustix::fs::{Access, AtFlags, Dir, Mode, OFlags};
-use rustix::io::Errno;
+use rscni::{Error, name::check_network_name};
+use rustix::{
+    fs::{Access, AtFlags, Dir, Mode, OFlags},
+    io::Errno,
+};
 
-use super::remains::is_remains;
-use super::reservation::Reservation;
+use super::{remains::is_remains, reservation::Reservation};
 
 const LOCK: &str = "lock";
 
@@ -19,7 +21,11 @@ const LOCK: &str = "lock";
 ///
 /// # Errors
 /// [`Error::IOFailure`] if the directory, or the one that it would be made in, cannot be used.
-pub(crate) fn peek(data_dir: &Path, network: &str, with_remains: bool) -> Result<Vec<IpAddr>, Error> {
+pub(crate) fn peek(
+    data_dir: &Path,
+    network: &str,
+    with_remains: bool,
+) -> Result<Vec<IpAddr>, Error> {
     let path = self::path(data_dir, network)?;
     let exists = |path: &&Path| path.as_os_str().is_empty() || path.symlink_metadata().is_ok();
     let nearest = path.ancestors().find(exists).unwrap_or(&path);
@@ -27,7 +33,11 @@ pub(crate) fn peek(data_dir: &Path, network: &str, with_remains: bool) -> Result
     let opened = if nearest == path {
         open(nearest)
     } else {
-        rustix::fs::open(nearest, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        rustix::fs::open(
+            nearest,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
     };
     let dir = opened.map_err(|e| failure("open", nearest, &e))?;
     let access = Access::WRITE_OK | Access::EXEC_OK;
@@ -50,7 +60,8 @@ pub(super) fn open_locked(path: &Path) -> Result<(OwnedFd, OwnedFd), Error> {
 
 pub(super) fn lock(dir: &OwnedFd, path: &Path) -> Result<OwnedFd, Error> {
     // Go's flags, read-only, since flock wants no more; and a mode that no umask changes. A pipe keeps nobody waiting.
-    let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let flags =
+        OFlags::CREATE | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let lock = rustix::fs::openat(dir, LOCK, flags, Mode::from_raw_mode(0o600))
         .map_err(|e| failure("open", &path.join(LOCK), &e))?;
     crate::lock::lock(&lock).map_err(|e| failure("lock", &path.join(LOCK), &e))?;
@@ -66,14 +77,22 @@ pub(super) fn path(data_dir: &Path, network: &str) -> Result<PathBuf, Error> {
 /// Opens the directory of a network. It is none if a link stands in its place: who may write into `dataDir` could have
 /// that lead elsewhere. `dataDir` itself may be one.
 pub(super) fn open(path: &Path) -> Result<OwnedFd, Errno> {
-    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
+    rustix::fs::open(
+        path,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+        Mode::empty(),
+    )
 }
 
 pub(super) fn list(dir: &OwnedFd) -> Result<Vec<Reservation>, Errno> {
     let mut reservations = Vec::new();
     for entry in Dir::read_from(dir)? {
         let entry = entry?;
-        let address = entry.file_name().to_str().ok().and_then(|name| Some((name, name.parse::<IpAddr>().ok()?)));
+        let address = entry
+            .file_name()
+            .to_str()
+            .ok()
+            .and_then(|name| Some((name, name.parse::<IpAddr>().ok()?)));
         if let Some((name, address)) = address {
             reservations.push(Reservation { address: address.to_canonical(), file: name.into() });
         }

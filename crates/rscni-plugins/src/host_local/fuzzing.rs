@@ -2,16 +2,16 @@
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
 
-use std::collections::HashSet;
-use std::fs;
-use std::net::IpAddr;
+use std::{collections::HashSet, fs, net::IpAddr};
 
 use rscni::IpRange;
 
-use super::index::Index;
-use super::range::{RangeSet, number};
-use super::reservation::Holder;
-use super::store::Store;
+use super::{
+    index::Index,
+    range::{RangeSet, number},
+    reservation::Holder,
+    store::Store,
+};
 use crate::fuzzing::Place;
 
 /// The content of a reservation's file; range sets as they are configured; and, after an `i`, an index.
@@ -35,7 +35,10 @@ fn arithmetic(set: &RangeSet) {
     assert!(set.size() > 0 && set.overlaps(set));
     let stretches = set.stretches(None);
     let length = |first: u128, last: u128| (last - first).saturating_add(1);
-    assert_eq!(stretches.iter().fold(0, |n: u128, s| n.saturating_add(length(s.first, s.last))), set.size());
+    assert_eq!(
+        stretches.iter().fold(0, |n: u128, s| n.saturating_add(length(s.first, s.last))),
+        set.size()
+    );
     for stretch in &stretches {
         assert!(stretch.first <= stretch.last);
         for last in [stretch.first, stretch.last].map(|number| stretch.address(number)) {
@@ -43,8 +46,12 @@ fn arithmetic(set: &RangeSet) {
             let walked: Vec<_> = set.candidates(Some(last)).take(SOME).collect();
             let distinct: HashSet<_> = walked.iter().collect();
             assert_eq!(distinct.len(), walked.len(), "each once");
-            assert!(walked.iter().all(|address| set.contains(*address) && !set.is_gateway(*address)));
-            assert!(walked.len() == SOME || !walked.contains(&last) || walked.last() == Some(&last));
+            assert!(
+                walked.iter().all(|address| set.contains(*address) && !set.is_gateway(*address))
+            );
+            assert!(
+                walked.len() == SOME || !walked.contains(&last) || walked.last() == Some(&last)
+            );
             let range = set.range_of(last).expect("it is of a range");
             assert!(range.with_prefix(last).contains(&last));
         }
@@ -77,17 +84,24 @@ fn with_index(index: &[u8]) {
     let store = Store::create(&place.0, "net").expect("the store is opened");
     assert!(addresses(&store, "id").iter().all(|address| *address == held));
     assert!(addresses(&store, "other").is_empty());
-    let set = RangeSet::read(&[IpRange { subnet: "10.0.0.0/29".into(), ..IpRange::default() }]).expect("a range");
+    let set = RangeSet::read(&[IpRange { subnet: "10.0.0.0/29".into(), ..IpRange::default() }])
+        .expect("a range");
     for stretch in set.stretches(Some(held)) {
         if let Some(free) = store.first_free(stretch).expect("the store is read") {
             assert!((stretch.first..=stretch.last).contains(&free));
         }
     }
-    assert_eq!(store.reserve(held, "other", "eth0", 0).expect("the store is written"), None, "it is taken");
+    assert_eq!(
+        store.reserve(held, "other", "eth0", 0).expect("the store is written"),
+        None,
+        "it is taken"
+    );
     for n in 3..7 {
         let address = IpAddr::from([10, 0, 0, n]);
-        let reservation =
-            store.reserve(address, "other", "eth0", 0).expect("the store is written").expect("it is free");
+        let reservation = store
+            .reserve(address, "other", "eth0", 0)
+            .expect("the store is written")
+            .expect("it is free");
         assert_eq!(fs::read(file(address)).expect("a reservation has a file"), b"other\r\neth0");
         if n % 2 == 0 {
             let holder = Holder::Attachment { container_id: "other".into(), ifname: "eth0".into() };

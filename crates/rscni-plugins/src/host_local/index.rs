@@ -13,13 +13,14 @@
 //! | [`BLOCK`] | [`PAGES`] pages, a block each: a bit for each of 2¹⁵ addresses in a row, taken or not |
 //! | [`TABLE`] | a hash table: who holds which address. Its slots are hints; a reservation is read before it is believed |
 
-use std::fs::File;
-use std::io::{Error, ErrorKind, Result};
-use std::net::IpAddr;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    fs::File,
+    io::{Error, ErrorKind, Result},
+    net::IpAddr,
+    os::{fd::OwnedFd, unix::fs::FileExt},
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use rscni_linux::sysctl;
 use rustix::fs::{CWD, Mode, OFlags, Timespec, Timestamps};
@@ -70,7 +71,8 @@ impl Index {
     pub(super) fn open(data_dir: &Path, network: &str, store: &OwnedFd) -> Result<(Self, bool)> {
         let path = data_dir.join(".index");
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let open = || rustix::fs::openat(CWD, path.join(network), flags, Mode::from_raw_mode(0o600));
+        let open =
+            || rustix::fs::openat(CWD, path.join(network), flags, Mode::from_raw_mode(0o600));
         let file = match open() {
             Err(rustix::io::Errno::NOENT) => {
                 rscni_linux::make_directory(&path, 0o700)?;
@@ -78,7 +80,13 @@ impl Index {
             }
             opened => opened,
         }?;
-        let mut index = Self { file: file.into(), capacity: SMALLEST, used: 0, pages: Vec::new(), boot: this_boot()? };
+        let mut index = Self {
+            file: file.into(),
+            capacity: SMALLEST,
+            used: 0,
+            pages: Vec::new(),
+            boot: this_boot()?,
+        };
         let is_true = index.read_head()? == Some((index.boot, modified(store)?));
         Ok((index, is_true))
     }
@@ -99,9 +107,12 @@ impl Index {
     /// Whatever index there is, and the boot that it is of.
     fn look(data_dir: &Path, network: &str) -> Option<(Self, [u8; 16], Seal)> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = rustix::fs::openat(CWD, data_dir.join(".index").join(network), flags, Mode::empty()).ok()?;
+        let file =
+            rustix::fs::openat(CWD, data_dir.join(".index").join(network), flags, Mode::empty())
+                .ok()?;
         let boot = this_boot().ok()?;
-        let mut index = Self { file: file.into(), capacity: SMALLEST, used: 0, pages: Vec::new(), boot };
+        let mut index =
+            Self { file: file.into(), capacity: SMALLEST, used: 0, pages: Vec::new(), boot };
         let (of_boot, sealed) = index.read_head().ok()??;
         Some((index, of_boot, Seal(sealed)))
     }
@@ -149,7 +160,10 @@ impl Index {
         }
         self.file.write_all_at(&head, 0)?;
         let accessed = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
-        Ok(rustix::fs::futimens(store, &Timestamps { last_access: accessed, last_modification: sealed })?)
+        Ok(rustix::fs::futimens(
+            store,
+            &Timestamps { last_access: accessed, last_modification: sealed },
+        )?)
     }
 
     /// Forgets everything. From here on the file is as long as all that it has a place for.
@@ -185,7 +199,8 @@ impl Index {
     }
 
     fn insert_slot(&mut self, slot: Slot) -> Result<()> {
-        let (at, found) = self.walk(slot.key, |_, other| other.key <= GONE || other.bytes == slot.bytes)?;
+        let (at, found) =
+            self.walk(slot.key, |_, other| other.key <= GONE || other.bytes == slot.bytes)?;
         if found.key == 0 {
             self.used += 1;
         }
@@ -197,7 +212,8 @@ impl Index {
         self.set_bit(address, false)?;
         let Some(holder) = holder else { return Ok(()) };
         let wanted = Slot::new(key(holder), address);
-        let (at, found) = self.walk(wanted.key, |_, slot| slot.key == 0 || slot.bytes == wanted.bytes)?;
+        let (at, found) =
+            self.walk(wanted.key, |_, slot| slot.key == 0 || slot.bytes == wanted.bytes)?;
         if found.key == 0 {
             return Ok(());
         }
@@ -444,15 +460,21 @@ fn stamp(seconds: i64, nanoseconds: impl Into<i128>) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-    use std::fs;
+    use std::{
+        collections::{BTreeMap, BTreeSet},
+        fs,
+    };
 
     use proptest::prelude::*;
     use rstest::rstest;
 
-    use super::super::range::{RangeSet, address};
-    use super::super::store::Store;
-    use super::*;
+    use super::{
+        super::{
+            range::{RangeSet, address},
+            store::Store,
+        },
+        *,
+    };
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -543,7 +565,11 @@ mod tests {
     fn it_is_believed_until_anyone_else_changes_the_directory() {
         let dir = tempfile::tempdir().unwrap();
         let reserve = |address: &str, id: &str| {
-            Store::create(dir.path(), "net").unwrap().reserve(ip(address), id, "eth0", 0).unwrap().unwrap();
+            Store::create(dir.path(), "net")
+                .unwrap()
+                .reserve(ip(address), id, "eth0", 0)
+                .unwrap()
+                .unwrap();
         };
         let held = |id: &str| -> Vec<_> {
             let held = Store::create(dir.path(), "net").unwrap().held_by(id, "eth0").unwrap();
@@ -555,7 +581,10 @@ mod tests {
         // As the Go plugin does it.
         fs::write(file("10.0.0.3"), "b\r\neth0").unwrap();
         assert!(!is_believed(dir.path()));
-        assert_eq!((held("a"), held("b")), (vec!["10.0.0.2".to_owned()], vec!["10.0.0.3".to_owned()]));
+        assert_eq!(
+            (held("a"), held("b")),
+            (vec!["10.0.0.2".to_owned()], vec!["10.0.0.3".to_owned()])
+        );
         assert!(is_believed(dir.path()));
         fs::remove_file(file("10.0.0.2")).unwrap();
         assert!(!is_believed(dir.path()));
@@ -576,22 +605,39 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = || Store::create(dir.path(), "net").unwrap();
         for n in 2..100 {
-            store().reserve(IpAddr::from([10, 0, 0, n]), &n.to_string(), "eth0", 0).unwrap().unwrap();
+            store()
+                .reserve(IpAddr::from([10, 0, 0, n]), &n.to_string(), "eth0", 0)
+                .unwrap()
+                .unwrap();
         }
         let path = dir.path().join(".index/net");
         let length = fs::metadata(&path).unwrap().len();
-        let set = RangeSet::read(&[rscni::IpRange { subnet: "10.0.0.0/24".into(), ..Default::default() }]).unwrap();
+        let set = RangeSet::read(&[rscni::IpRange {
+            subnet: "10.0.0.0/24".into(),
+            ..Default::default()
+        }])
+        .unwrap();
         let within_table = (TABLE..length).step_by(32 * 7);
-        for length in [0, 50, BLOCK, BLOCK + 1, 2 * BLOCK].into_iter().chain(within_table).chain([length - 1]) {
+        for length in
+            [0, 50, BLOCK, BLOCK + 1, 2 * BLOCK].into_iter().chain(within_table).chain([length - 1])
+        {
             fs::remove_file(&path).unwrap();
             drop(store());
             File::options().write(true).open(&path).unwrap().set_len(length).unwrap();
             let store = store();
             for n in (2..100).step_by(7) {
-                assert_eq!(store.held_by(&n.to_string(), "eth0").unwrap().own.len(), 1, "{n} at {length}");
+                assert_eq!(
+                    store.held_by(&n.to_string(), "eth0").unwrap().own.len(),
+                    1,
+                    "{n} at {length}"
+                );
             }
             let stretch = set.stretches(Some([10, 0, 0, 1].into()))[0];
-            assert_eq!(store.first_free(stretch).unwrap(), Some(number([10, 0, 0, 100].into())), "{length}");
+            assert_eq!(
+                store.first_free(stretch).unwrap(),
+                Some(number([10, 0, 0, 100].into())),
+                "{length}"
+            );
         }
     }
 
@@ -633,8 +679,11 @@ mod tests {
         }
         let store = Store::create(dir.path(), "net").unwrap();
         assert_eq!(store.held_by("3", "eth0").unwrap().own.len(), 1);
-        let set =
-            super::super::range::Stretch { v4: true, first: number(ip("10.0.0.2")), last: number(ip("10.0.0.9")) };
+        let set = super::super::range::Stretch {
+            v4: true,
+            first: number(ip("10.0.0.2")),
+            last: number(ip("10.0.0.9")),
+        };
         assert_eq!(store.first_free(set).unwrap(), Some(number(ip("10.0.0.5"))));
     }
 }

@@ -29,25 +29,31 @@ pub(crate) mod resolv_conf;
 mod store;
 mod usage;
 
-use std::collections::HashSet;
-use std::net::IpAddr;
+use std::{collections::HashSet, net::IpAddr};
 
 use rscni::{Args, CNIResult, Error, IpConfig, NetConf};
 
-use self::config::{Config, Requested};
-use self::range::{RangeSet, Stretch};
-use self::reservation::{Holder, Reservation};
-use self::store::Store;
-use crate::commands::IpamCommands;
-use crate::failure::{AsFarAsPossible, differs};
-use crate::host::{require_prev_result, require_valid_attachments};
+use self::{
+    config::{Config, Requested},
+    range::{RangeSet, Stretch},
+    reservation::{Holder, Reservation},
+    store::Store,
+};
+use crate::{
+    commands::IpamCommands,
+    failure::{AsFarAsPossible, differs},
+    host::{require_prev_result, require_valid_attachments},
+};
 
-pub(crate) use self::config::DATA_DIR;
-pub(crate) use self::usage::{Content, reservations};
 pub use self::usage::{Reservations, Usage, usage};
+pub(crate) use self::{
+    config::DATA_DIR,
+    usage::{Content, reservations},
+};
 
 /// The plugin.
-pub(crate) const HOST_LOCAL: IpamCommands = IpamCommands { name: "host-local", add, del, check, gc, status };
+pub(crate) const HOST_LOCAL: IpamCommands =
+    IpamCommands { name: "host-local", add, del, check, gc, status };
 
 fn add(args: &Args) -> Result<CNIResult, Error> {
     let config = Config::read(args)?;
@@ -103,9 +109,13 @@ fn assign(config: &Config) -> Result<Vec<Option<&Requested>>, Error> {
     match open.first() {
         None => Ok(assigned),
         Some(request) if config.sets.iter().any(|set| set.contains(request.address)) => {
-            Err(request.refuse("is a second request for one range set, of which an attachment gets one address"))
+            Err(request.refuse(
+                "is a second request for one range set, of which an attachment gets one address",
+            ))
         }
-        Some(request) => Err(request.refuse("is in no range set: request one that ipam.ranges has")),
+        Some(request) => {
+            Err(request.refuse("is in no range set: request one that ipam.ranges has"))
+        }
     }
 }
 
@@ -169,8 +179,12 @@ impl Turn<'_> {
     /// Reserves an address of the set; none if another has it.
     fn take(&self, address: IpAddr) -> Result<Option<(Reservation, IpConfig)>, Error> {
         let Some(range) = self.set.range_of(address) else { return Ok(None) };
-        let reservation = self.store.reserve(address, &self.args.container_id, &self.args.ifname, self.index)?;
-        let ip = IpConfig { gateway: Some(range.gateway()), ..IpConfig::new(range.with_prefix(address)) };
+        let reservation =
+            self.store.reserve(address, &self.args.container_id, &self.args.ifname, self.index)?;
+        let ip = IpConfig {
+            gateway: Some(range.gateway()),
+            ..IpConfig::new(range.with_prefix(address))
+        };
         Ok(reservation.map(|reservation| (reservation, ip)))
     }
 }
@@ -192,17 +206,23 @@ fn check(args: &Args) -> Result<(), Error> {
         None => HashSet::new(),
         Some(store) => {
             let held = store.held_by(&args.container_id, &args.ifname)?;
-            held.own.into_iter().chain(held.of_container).map(|reservation| reservation.address).collect()
+            held.own
+                .into_iter()
+                .chain(held.of_container)
+                .map(|reservation| reservation.address)
+                .collect()
         }
     };
-    let mut of_sets = result.container_ips(&args.ifname).map(|ip| ip.address.addr()).filter(|ip| config.has(*ip));
+    let mut of_sets =
+        result.container_ips(&args.ifname).map(|ip| ip.address.addr()).filter(|ip| config.has(*ip));
     let missing = match of_sets.find(|address| !held.contains(address)) {
         Some(address) => address.to_string(),
         None if held.is_empty() => "an address".to_owned(),
         None => return Ok(()),
     };
     let (id, ifname) = (&args.container_id, &args.ifname);
-    Err(differs(format!("{missing} is not reserved for {id} {ifname}: DEL it and add it again")).into())
+    Err(differs(format!("{missing} is not reserved for {id} {ifname}: DEL it and add it again"))
+        .into())
 }
 
 /// The store for calls that only release, if there is one.
@@ -234,11 +254,14 @@ fn del(args: &Args) -> Result<(), Error> {
 fn gc(args: &Args) -> Result<(), Error> {
     let conf = args.conf()?;
     let valid = require_valid_attachments(conf)?;
-    let attachments: HashSet<_> = valid.iter().map(|a| (a.container_id.as_str(), a.ifname.as_str())).collect();
+    let attachments: HashSet<_> =
+        valid.iter().map(|a| (a.container_id.as_str(), a.ifname.as_str())).collect();
     let containers: HashSet<_> = attachments.iter().map(|(id, _)| *id).collect();
     let Some(store) = open(conf)? else { return Ok(()) };
     let is_valid = |holder: &Holder| match holder {
-        Holder::Attachment { container_id, ifname } => attachments.contains(&(container_id.as_str(), ifname.as_str())),
+        Holder::Attachment { container_id, ifname } => {
+            attachments.contains(&(container_id.as_str(), ifname.as_str()))
+        }
         Holder::Container(id) => containers.contains(id.as_str()),
     };
     let mut all = AsFarAsPossible::default();
@@ -257,10 +280,14 @@ fn status(args: &Args) -> Result<(), Error> {
     let conf = args.conf()?;
     let taken = |with_remains| -> Result<HashSet<_>, Error> {
         let taken = directory::peek(&config.data_dir, &conf.name, with_remains);
-        let unusable = |error: Error| Error::PluginNotAvailable(format!("dataDir cannot be used: {}", error.details()));
+        let unusable = |error: Error| {
+            Error::PluginNotAvailable(format!("dataDir cannot be used: {}", error.details()))
+        };
         Ok(taken.map_err(unusable)?.into_iter().collect())
     };
-    let is_full = |set: &RangeSet, taken: &HashSet<_>| set.candidates(None).all(|address| taken.contains(&address));
+    let is_full = |set: &RangeSet, taken: &HashSet<_>| {
+        set.candidates(None).all(|address| taken.contains(&address))
+    };
     let mut all = taken(true)?;
     if config.sets.iter().any(|set| is_full(set, &all)) {
         // Not all of it would be in the way of an ADD.

@@ -3,8 +3,10 @@
 //! Pure arithmetic: what is taken, the [store](super::store) knows. Addresses are numbers here, of 128 bits for both
 //! families, so that nothing overflows and nothing depends on how large a range is.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnet::IpNet;
 use rscni::IpRange;
@@ -30,7 +32,10 @@ impl Range {
         let subnet = read_subnet(&conf.subnet)?;
         let bits = subnet.max_prefix_len();
         if subnet.prefix_len() + 2 > bits {
-            return Err(format!("subnet {subnet} is too small to allocate from: use /{} or larger", bits - 2));
+            return Err(format!(
+                "subnet {subnet} is too small to allocate from: use /{} or larger",
+                bits - 2
+            ));
         }
         let (network, end) = (number(subnet.network()), number(subnet.broadcast()));
         let lowest = network + 1;
@@ -146,7 +151,9 @@ impl RangeSet {
 
     /// How many addresses there are, those of gateways included.
     pub(crate) fn size(&self) -> u128 {
-        self.0.iter().fold(0, |size, range| size.saturating_add((range.last - range.first).saturating_add(1)))
+        self.0.iter().fold(0, |size, range| {
+            size.saturating_add((range.last - range.first).saturating_add(1))
+        })
     }
 
     /// The range that holds `address`.
@@ -161,8 +168,13 @@ impl RangeSet {
 
     /// The gateways of the ranges, each once.
     pub(crate) fn gateways(&self) -> impl Iterator<Item = IpAddr> {
-        let is_first = |at: usize| !self.0[..at].iter().any(|earlier| earlier.gateway == self.0[at].gateway);
-        self.0.iter().enumerate().filter(move |(at, _)| is_first(*at)).map(|(_, range)| range.gateway)
+        let is_first =
+            |at: usize| !self.0[..at].iter().any(|earlier| earlier.gateway == self.0[at].gateway);
+        self.0
+            .iter()
+            .enumerate()
+            .filter(move |(at, _)| is_first(*at))
+            .map(|(_, range)| range.gateway)
     }
 
     /// The stretches in which addresses are looked for, in this order: from the one after `last` to the end of the
@@ -171,7 +183,8 @@ impl RangeSet {
     /// Together they hold every address of the set once, gateways too.
     pub(crate) fn stretches(&self, last: Option<IpAddr>) -> Vec<Stretch> {
         let position = last.and_then(|last| self.0.iter().position(|range| range.contains(last)));
-        let (at, last) = position.zip(last.map(number)).map_or((0, None), |(at, last)| (at, Some(last)));
+        let (at, last) =
+            position.zip(last.map(number)).map_or((0, None), |(at, last)| (at, Some(last)));
         let (before, from) = self.0.split_at(at);
         let mut stretches: Vec<Stretch> = from.iter().chain(before).map(Range::stretch).collect();
         if let Some((last, all)) = last.zip(stretches.first().copied()) {
@@ -187,8 +200,10 @@ impl RangeSet {
     /// Every address that may be handed out, once each, in that order. Lazy, since a set may be larger than any memory.
     pub(crate) fn candidates(&self, last: Option<IpAddr>) -> impl Iterator<Item = IpAddr> {
         let all = self.stretches(last).into_iter();
-        all.flat_map(|stretch| (stretch.first..=stretch.last).map(move |number| stretch.address(number)))
-            .filter(|address| !self.is_gateway(*address))
+        all.flat_map(|stretch| {
+            (stretch.first..=stretch.last).map(move |number| stretch.address(number))
+        })
+        .filter(|address| !self.is_gateway(*address))
     }
 }
 
@@ -232,12 +247,16 @@ fn read_subnet(text: &str) -> Result<IpNet, String> {
     if text.is_empty() {
         return Err("has a range without \"subnet\": set it, as in 10.1.0.0/16".into());
     }
-    let subnet: IpNet = text.parse().map_err(|_| format!("subnet {text:?} is not of the form ADDRESS/PREFIX"))?;
+    let subnet: IpNet =
+        text.parse().map_err(|_| format!("subnet {text:?} is not of the form ADDRESS/PREFIX"))?;
     if subnet.addr().to_canonical() != subnet.addr() {
         return Err(format!("subnet {subnet} is IPv4 mapped into IPv6: write it as IPv4"));
     }
     if subnet.addr() != subnet.network() {
-        return Err(format!("subnet {subnet} has host bits set: the network address is {}", subnet.trunc()));
+        return Err(format!(
+            "subnet {subnet} has host bits set: the network address is {}",
+            subnet.trunc()
+        ));
     }
     Ok(subnet)
 }
@@ -273,11 +292,17 @@ mod tests {
 
     fn conf(subnet: &str, first: &str, last: &str, gateway: &str) -> IpRange {
         let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        IpRange { subnet: subnet.into(), range_start: given(first), range_end: given(last), gateway: given(gateway) }
+        IpRange {
+            subnet: subnet.into(),
+            range_start: given(first),
+            range_end: given(last),
+            gateway: given(gateway),
+        }
     }
 
     fn set(ranges: &[(&str, &str, &str)]) -> RangeSet {
-        let ranges: Vec<_> = ranges.iter().map(|(subnet, first, last)| conf(subnet, first, last, "")).collect();
+        let ranges: Vec<_> =
+            ranges.iter().map(|(subnet, first, last)| conf(subnet, first, last, "")).collect();
         RangeSet::read(&ranges).unwrap()
     }
 
@@ -288,12 +313,33 @@ mod tests {
     #[rstest]
     #[case("10.0.0.0/24", "", "", "", "10.0.0.1-10.0.0.254", "10.0.0.1")]
     #[case("10.0.0.0/30", "", "", "", "10.0.0.1-10.0.0.2", "10.0.0.1")]
-    #[case("10.0.0.0/24", "10.0.0.10", "10.0.0.20", "10.0.0.254", "10.0.0.10-10.0.0.20", "10.0.0.254")]
+    #[case(
+        "10.0.0.0/24",
+        "10.0.0.10",
+        "10.0.0.20",
+        "10.0.0.254",
+        "10.0.0.10-10.0.0.20",
+        "10.0.0.254"
+    )]
     #[case("10.0.0.0/24", "10.0.0.0", "10.0.0.255", "", "10.0.0.1-10.0.0.254", "10.0.0.1")]
-    #[case("10.0.0.0/24", "::ffff:10.0.0.7", "", "::ffff:10.0.0.9", "10.0.0.7-10.0.0.254", "10.0.0.9")]
+    #[case(
+        "10.0.0.0/24",
+        "::ffff:10.0.0.7",
+        "",
+        "::ffff:10.0.0.9",
+        "10.0.0.7-10.0.0.254",
+        "10.0.0.9"
+    )]
     #[case("10.0.0.0/24", "", "", "192.168.0.1", "10.0.0.1-10.0.0.254", "192.168.0.1")]
     #[case("0.0.0.0/0", "", "", "", "0.0.0.1-255.255.255.254", "0.0.0.1")]
-    #[case("2001:db8:1::/48", "", "", "", "2001:db8:1::1-2001:db8:1:ffff:ffff:ffff:ffff:ffff", "2001:db8:1::1")]
+    #[case(
+        "2001:db8:1::/48",
+        "",
+        "",
+        "",
+        "2001:db8:1::1-2001:db8:1:ffff:ffff:ffff:ffff:ffff",
+        "2001:db8:1::1"
+    )]
     #[case("fd00::/126", "fd00::", "", "", "fd00::1-fd00::3", "fd00::1")]
     #[case("::/0", "", "", "", "::1-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "::1")]
     fn what_is_left_out_is_filled_in(
@@ -350,7 +396,10 @@ mod tests {
 
     #[test]
     fn parts_of_one_subnet_need_not_overlap() {
-        let parts = set(&[("10.0.0.0/24", "10.0.0.10", "10.0.0.20"), ("10.0.0.0/24", "10.0.0.21", "10.0.0.30")]);
+        let parts = set(&[
+            ("10.0.0.0/24", "10.0.0.10", "10.0.0.20"),
+            ("10.0.0.0/24", "10.0.0.21", "10.0.0.30"),
+        ]);
         assert_eq!(parts.to_string(), "10.0.0.10-10.0.0.20,10.0.0.21-10.0.0.30");
         assert!(!parts.overlaps(&set(&[("10.0.0.0/24", "10.0.0.31", "")])));
         assert!(parts.overlaps(&set(&[("10.0.0.0/24", "10.0.0.30", "")])));
@@ -366,8 +415,14 @@ mod tests {
         assert_eq!(after(None), all);
         assert_eq!(after(Some("10.9.0.1")), all);
         assert_eq!(after(Some("fd00::1")), all);
-        assert_eq!(after(Some("10.0.0.4")), ["10.0.0.5", "10.0.0.6", "10.0.1.2", "10.0.0.2", "10.0.0.3", "10.0.0.4"]);
-        assert_eq!(after(Some("10.0.0.6")), ["10.0.1.2", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"]);
+        assert_eq!(
+            after(Some("10.0.0.4")),
+            ["10.0.0.5", "10.0.0.6", "10.0.1.2", "10.0.0.2", "10.0.0.3", "10.0.0.4"]
+        );
+        assert_eq!(
+            after(Some("10.0.0.6")),
+            ["10.0.1.2", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"]
+        );
         assert_eq!(after(Some("10.0.1.2")), all);
     }
 
@@ -377,7 +432,8 @@ mod tests {
             conf("10.0.0.0/29", "10.0.0.1", "10.0.0.3", "10.0.0.6"),
             conf("10.0.0.0/29", "10.0.0.4", "10.0.0.6", "10.0.0.2"),
         ]);
-        let addresses: Vec<_> = set.unwrap().candidates(None).map(|address| address.to_string()).collect();
+        let addresses: Vec<_> =
+            set.unwrap().candidates(None).map(|address| address.to_string()).collect();
         assert_eq!(addresses, ["10.0.0.1", "10.0.0.3", "10.0.0.4", "10.0.0.5"]);
     }
 
@@ -426,8 +482,13 @@ mod tests {
     /// The same by trying every address.
     fn by_trying((_, v4, network, size, first, last): &Configured) -> Vec<u128> {
         let is_own = |place: u128| place != 0 && (!v4 || place != size - 1);
-        let is_within = |place: u128| first.is_none_or(|first| place >= first) && last.is_none_or(|last| place <= last);
-        (0..*size).filter(|place| is_own(*place) && is_within(*place)).map(|place| network + place).collect()
+        let is_within = |place: u128| {
+            first.is_none_or(|first| place >= first) && last.is_none_or(|last| place <= last)
+        };
+        (0..*size)
+            .filter(|place| is_own(*place) && is_within(*place))
+            .map(|place| network + place)
+            .collect()
     }
 
     proptest! {

@@ -7,17 +7,18 @@
 //! touched after the index was sealed. All others stay, until GC or the next boot. Without an index, as after an upgrade,
 //! nothing is freed.
 
-use std::net::IpAddr;
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::{net::IpAddr, os::fd::OwnedFd, path::Path};
 
 use rscni::{Error, NetConf};
 use rustix::fs::AtFlags;
 
-use super::config::reclaims_after_reboot;
-use super::index::{Index, Seal};
-use super::reservation::Reservation;
-use super::{directory, remains};
+use super::{
+    config::reclaims_after_reboot,
+    directory,
+    index::{Index, Seal},
+    remains,
+    reservation::Reservation,
+};
 
 /// Frees the reservations of an earlier boot, if the configuration says so and no call of this boot has done it. It
 /// has to be asked before the store is opened, since that makes the index anew.
@@ -52,13 +53,18 @@ pub(super) fn would_reclaim(conf: &NetConf, data_dir: &Path) -> Result<Vec<IpAdd
     if !reclaims_after_reboot(conf) {
         return Ok(Vec::new());
     }
-    let Some((index, seal)) = Index::of_earlier_boot(data_dir, &conf.name) else { return Ok(Vec::new()) };
-    let Ok(dir) = directory::open(&directory::path(data_dir, &conf.name)?) else { return Ok(Vec::new()) };
+    let Some((index, seal)) = Index::of_earlier_boot(data_dir, &conf.name) else {
+        return Ok(Vec::new());
+    };
+    let Ok(dir) = directory::open(&directory::path(data_dir, &conf.name)?) else {
+        return Ok(Vec::new());
+    };
     Ok(earlier(&dir, &index, seal)?.into_iter().map(|reservation| reservation.address).collect())
 }
 
 fn earlier(dir: &OwnedFd, index: &Index, seal: Seal) -> Result<Vec<Reservation>, Error> {
-    let mut all = directory::list(dir).map_err(|e| Error::IOFailure(format!("list reservations: {e}")))?;
+    let mut all =
+        directory::list(dir).map_err(|e| Error::IOFailure(format!("list reservations: {e}")))?;
     if !seal.is_of(dir) {
         all.retain(|reservation| is_earlier(dir, index, seal, reservation));
     }
@@ -69,5 +75,7 @@ fn is_earlier(dir: &OwnedFd, index: &Index, seal: Seal, reservation: &Reservatio
     let untouched = rustix::fs::statat(dir, &reservation.file, AtFlags::SYMLINK_NOFOLLOW);
     let Ok(Some(holder)) = remains::read_holder(dir, &reservation.file) else { return false };
     untouched.is_ok_and(|stat| seal.is_after(&stat))
-        && index.find(&holder.content()).is_ok_and(|addresses| addresses.contains(&reservation.address))
+        && index
+            .find(&holder.content())
+            .is_ok_and(|addresses| addresses.contains(&reservation.address))
 }

@@ -1,10 +1,11 @@
 //! What stands in the place of a reservation: one, or what a call that was cut off has left.
 
-use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::{fs::File, os::fd::OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::{
+    fs::{AtFlags, Mode, OFlags},
+    io::Errno,
+};
 
 use super::reservation::{Holder, Reservation};
 use crate::state_file;
@@ -25,7 +26,8 @@ pub(super) enum Place {
 
 /// Looks at the place of a reservation. Whatever cannot be read may be somebody's.
 pub(super) fn look(dir: &OwnedFd, file: &str) -> std::io::Result<Place> {
-    let leads_nowhere = || matches!(rustix::fs::statat(dir, file, AtFlags::empty()), Err(Errno::NOENT));
+    let leads_nowhere =
+        || matches!(rustix::fs::statat(dir, file, AtFlags::empty()), Err(Errno::NOENT));
     match read(dir, file) {
         Ok(content) => Ok(Holder::parse(&content).map_or(Place::Remains, Place::Held)),
         Err(e) => match Errno::from_io_error(&e) {

@@ -34,12 +34,15 @@ impl Holder {
         let cut_off = content.ends_with(b"\r") || content.ends_with(b"\r\n");
         let text = String::from_utf8_lossy(content);
         let text = text.trim();
-        let (id, ifname) = text.split_once("\r\n").map_or((text, None), |(id, ifname)| (id, Some(ifname)));
+        let (id, ifname) =
+            text.split_once("\r\n").map_or((text, None), |(id, ifname)| (id, Some(ifname)));
         if id.is_empty() || content.contains(&0) || id.contains(char::REPLACEMENT_CHARACTER) {
             return None;
         }
         match ifname {
-            Some(ifname) => Some(Self::Attachment { container_id: id.into(), ifname: ifname.into() }),
+            Some(ifname) => {
+                Some(Self::Attachment { container_id: id.into(), ifname: ifname.into() })
+            }
             None if cut_off => None,
             None => Some(Self::Container(id.into())),
         }

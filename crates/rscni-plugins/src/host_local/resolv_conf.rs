@@ -9,8 +9,8 @@ use rscni::{Dns, Error};
 /// # Errors
 /// [`Error::IOFailure`].
 pub(crate) fn read(path: &Path) -> Result<Dns, Error> {
-    let bytes =
-        std::fs::read(path).map_err(|e| Error::IOFailure(format!("read ipam.resolvConf {}: {e}", path.display())))?;
+    let bytes = std::fs::read(path)
+        .map_err(|e| Error::IOFailure(format!("read ipam.resolvConf {}: {e}", path.display())))?;
     Ok(parse(&String::from_utf8_lossy(&bytes)))
 }
 
@@ -23,7 +23,9 @@ fn parse(text: &str) -> Dns {
             (Some("nameserver"), Some(server)) => dns.nameservers.push(server),
             (Some("domain"), Some(domain)) => dns.domain = Some(domain),
             (Some("search"), Some(first)) => dns.search.extend(std::iter::once(first).chain(words)),
-            (Some("options"), Some(first)) => dns.options.extend(std::iter::once(first).chain(words)),
+            (Some("options"), Some(first)) => {
+                dns.options.extend(std::iter::once(first).chain(words))
+            }
             _ => {}
         }
     }
@@ -35,7 +37,8 @@ fn parse(text: &str) -> Dns {
 pub(crate) fn fuzz(data: &[u8]) {
     let dns = parse(&String::from_utf8_lossy(data));
     let mut text = String::new();
-    let lines = [("nameserver", &dns.nameservers), ("search", &dns.search), ("options", &dns.options)];
+    let lines =
+        [("nameserver", &dns.nameservers), ("search", &dns.search), ("options", &dns.options)];
     for (key, words) in lines {
         // One line for each is what the format allows for all of them.
         text.extend(words.iter().map(|word| format!("{key} {word}\n")));

@@ -12,23 +12,29 @@
 //! Which addresses there are to reserve is the business of [`range`](super::range). The directory is what counts; so
 //! that no call has to walk it, an [`Index`] says the same faster. Where none can be had the directory is walked.
 
-use std::cell::RefCell;
-use std::collections::HashSet;
-use std::fs::File;
-use std::io::Write;
-use std::net::IpAddr;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::{
+    cell::RefCell,
+    collections::HashSet,
+    fs::File,
+    io::Write,
+    net::IpAddr,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
 
 use rscni::Error;
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
-use rustix::io::Errno;
+use rustix::{
+    fs::{AtFlags, Mode, OFlags, RenameFlags},
+    io::Errno,
+};
 
-use super::directory::{self, failure, list};
-use super::index::Index;
-use super::range::Stretch;
-use super::remains::{is_remains, read, read_holder, remove};
-use super::reservation::{Held, Holder, Reservation};
+use super::{
+    directory::{self, failure, list},
+    index::Index,
+    range::Stretch,
+    remains::{is_remains, read, read_holder, remove},
+    reservation::{Held, Holder, Reservation},
+};
 
 /// A reservation that is being written. No address, so no one takes it for one.
 const DRAFT: &str = ".reservation";
@@ -105,7 +111,9 @@ impl Store {
                 match read_holder(&self.dir, &reservation.file) {
                     // Its turn may come.
                     Ok(None) => {}
-                    Ok(Some(holder)) => index.insert(Some(&holder.content()), reservation.address)?,
+                    Ok(Some(holder)) => {
+                        index.insert(Some(&holder.content()), reservation.address)?
+                    }
                     Err(_) => index.insert(None, reservation.address)?,
                 }
             }
@@ -122,7 +130,8 @@ impl Store {
     fn list_only(&self) -> Result<(), Error> {
         let mut taken = self.reservations()?;
         taken.retain(|reservation| !is_remains(&self.dir, reservation));
-        *self.books.borrow_mut() = Books::List(taken.into_iter().map(|reservation| reservation.address).collect());
+        *self.books.borrow_mut() =
+            Books::List(taken.into_iter().map(|reservation| reservation.address).collect());
         Ok(())
     }
 
@@ -158,7 +167,8 @@ impl Store {
     /// # Errors
     /// [`Error::IOFailure`].
     pub(crate) fn holder(&self, reservation: &Reservation) -> Result<Option<Holder>, Error> {
-        read_holder(&self.dir, &reservation.file).map_err(|e| failure("read", &self.path.join(&reservation.file), &e))
+        read_holder(&self.dir, &reservation.file)
+            .map_err(|e| failure("read", &self.path.join(&reservation.file), &e))
     }
 
     /// What an attachment holds. What cannot be read is not its, unless the index says that it is.
@@ -168,7 +178,9 @@ impl Store {
     pub(crate) fn held_by(&self, container_id: &str, ifname: &str) -> Result<Held, Error> {
         let own = Holder::Attachment { container_id: container_id.into(), ifname: ifname.into() };
         let of_container = Holder::Container(container_id.into());
-        let find = |index: &mut Index| Ok([index.find(&own.content())?, index.find(&of_container.content())?].concat());
+        let find = |index: &mut Index| {
+            Ok([index.find(&own.content())?, index.find(&of_container.content())?].concat())
+        };
         let (candidates, indexed) = match self.with_index(false, find)? {
             Some(found) => (found.into_iter().map(Reservation::of).collect(), true),
             None => (self.reservations()?, false),
@@ -196,7 +208,9 @@ impl Store {
             return Ok(found);
         }
         match &*self.books.borrow() {
-            Books::List(taken) => Ok((first..=last).find(|number| !taken.contains(&stretch.address(*number)))),
+            Books::List(taken) => {
+                Ok((first..=last).find(|number| !taken.contains(&stretch.address(*number))))
+            }
             Books::Index(..) => Ok(Some(first)),
         }
     }
@@ -209,7 +223,8 @@ impl Store {
         let is_indexed = matches!(&*self.books.borrow(), Books::Index(..));
         if is_indexed {
             // By names only: remains have come into no index.
-            let taken = self.reservations()?.into_iter().map(|reservation| reservation.address).collect();
+            let taken =
+                self.reservations()?.into_iter().map(|reservation| reservation.address).collect();
             *self.books.borrow_mut() = Books::List(taken);
         }
         Ok(is_indexed)
@@ -218,7 +233,12 @@ impl Store {
     /// The address that range set `set` gave last, where that is known.
     pub(crate) fn last_reserved(&self, set: usize) -> Option<IpAddr> {
         let content = read(&self.dir, &last_reserved_file(set)).ok()?;
-        std::str::from_utf8(&content).ok()?.trim().parse::<IpAddr>().ok().map(|address| address.to_canonical())
+        std::str::from_utf8(&content)
+            .ok()?
+            .trim()
+            .parse::<IpAddr>()
+            .ok()
+            .map(|address| address.to_canonical())
     }
 
     /// Reserves an address for an attachment, as the last one of range set `set`. None if it is taken; the remains of
@@ -235,15 +255,17 @@ impl Store {
     ) -> Result<Option<Reservation>, Error> {
         let reservation = Reservation::of(address);
         let path = self.path.join(&reservation.file);
-        let holder = Holder::Attachment { container_id: container_id.into(), ifname: ifname.into() };
-        let written = self.write_draft(&holder.content()).and_then(|()| match self.publish(&reservation) {
-            Err(Errno::EXIST) if is_remains(&self.dir, &reservation) => {
-                // What cannot be removed stays in the way.
-                let _ = remove(&self.dir, &reservation.file);
-                Ok(self.publish(&reservation)?)
-            }
-            published => Ok(published?),
-        });
+        let holder =
+            Holder::Attachment { container_id: container_id.into(), ifname: ifname.into() };
+        let written =
+            self.write_draft(&holder.content()).and_then(|()| match self.publish(&reservation) {
+                Err(Errno::EXIST) if is_remains(&self.dir, &reservation) => {
+                    // What cannot be removed stays in the way.
+                    let _ = remove(&self.dir, &reservation.file);
+                    Ok(self.publish(&reservation)?)
+                }
+                published => Ok(published?),
+            });
         if let Err(error) = written {
             self.remove_draft()?;
             return match error.kind() {
@@ -263,8 +285,13 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::IOFailure`].
-    pub(crate) fn release(&self, reservation: &Reservation, holder: Option<&Holder>) -> Result<(), Error> {
-        remove(&self.dir, &reservation.file).map_err(|e| failure("remove", &self.path.join(&reservation.file), &e))?;
+    pub(crate) fn release(
+        &self,
+        reservation: &Reservation,
+        holder: Option<&Holder>,
+    ) -> Result<(), Error> {
+        remove(&self.dir, &reservation.file)
+            .map_err(|e| failure("remove", &self.path.join(&reservation.file), &e))?;
         let holder = holder.map(Holder::content);
         self.with_index(true, |index| index.remove(holder.as_deref(), reservation.address))?;
         Ok(())
@@ -309,7 +336,12 @@ impl Store {
     fn write_last_reserved(&self, set: usize, address: IpAddr) -> std::io::Result<()> {
         let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let file = rustix::fs::openat(&self.dir, last_reserved_file(set), flags, Mode::from_raw_mode(0o600))?;
+        let file = rustix::fs::openat(
+            &self.dir,
+            last_reserved_file(set),
+            flags,
+            Mode::from_raw_mode(0o600),
+        )?;
         File::from(file).write_all(address.to_string().as_bytes())
     }
 }
@@ -329,8 +361,7 @@ fn last_reserved_file(set: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     use rstest::{fixture, rstest};
     use rustix::fs::CWD;
@@ -359,13 +390,20 @@ mod tests {
         store.reserve(ip("10.0.0.2"), "id", "eth0", 0).unwrap().unwrap();
         store.reserve(ip("fd00:0:0::2"), "id", "eth0", 1).unwrap().unwrap();
         let dir = data_dir.path().join("a/b/net");
-        let mut files: Vec<_> = fs::read_dir(&dir).unwrap().map(|f| f.unwrap().file_name()).collect();
+        let mut files: Vec<_> =
+            fs::read_dir(&dir).unwrap().map(|f| f.unwrap().file_name()).collect();
         files.sort();
-        assert_eq!(files, ["10.0.0.2", "fd00::2", "last_reserved_ip.0", "last_reserved_ip.1", "lock"]);
+        assert_eq!(
+            files,
+            ["10.0.0.2", "fd00::2", "last_reserved_ip.0", "last_reserved_ip.1", "lock"]
+        );
         assert_eq!(fs::read_to_string(dir.join("10.0.0.2")).unwrap(), "id\r\neth0");
         assert_eq!(fs::read_to_string(dir.join("last_reserved_ip.1")).unwrap(), "fd00::2");
         let mode = |file: &str| fs::metadata(dir.join(file)).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode("10.0.0.2"), mode("last_reserved_ip.0"), mode("") & 0o700), (0o600, 0o600, 0o700));
+        assert_eq!(
+            (mode("10.0.0.2"), mode("last_reserved_ip.0"), mode("") & 0o700),
+            (0o600, 0o600, 0o700)
+        );
     }
 
     #[rstest]
@@ -373,7 +411,10 @@ mod tests {
         let store = Store::create(data_dir.path(), "net").unwrap();
         store.reserve(ip("10.0.0.2"), "first", "eth0", 0).unwrap().unwrap();
         assert_eq!(store.reserve(ip("10.0.0.2"), "second", "eth0", 0).unwrap(), None);
-        assert_eq!(fs::read_to_string(data_dir.path().join("net/10.0.0.2")).unwrap(), "first\r\neth0");
+        assert_eq!(
+            fs::read_to_string(data_dir.path().join("net/10.0.0.2")).unwrap(),
+            "first\r\neth0"
+        );
     }
 
     #[rstest]
@@ -423,7 +464,15 @@ mod tests {
     #[rstest]
     fn only_names_that_are_addresses_are_reservations(data_dir: TempDir) {
         let store = Store::create(data_dir.path(), "net").unwrap();
-        for file in ["10.0.0.2", "fd00::2", "FD00:0::3", "10.0.0.300", "last_reserved_ip.0", ".10.0.0.4", "x"] {
+        for file in [
+            "10.0.0.2",
+            "fd00::2",
+            "FD00:0::3",
+            "10.0.0.300",
+            "last_reserved_ip.0",
+            ".10.0.0.4",
+            "x",
+        ] {
             fs::write(data_dir.path().join("net").join(file), "id\r\neth0").unwrap();
         }
         let reservations = store.reservations().unwrap();
@@ -439,10 +488,21 @@ mod tests {
     #[rstest]
     #[case("lock", true)]
     #[case("last_reserved_ip.0", false)]
-    fn a_pipe_in_place_of_a_file_keeps_nobody_waiting(data_dir: TempDir, #[case] file: &str, #[case] is_as_good: bool) {
+    fn a_pipe_in_place_of_a_file_keeps_nobody_waiting(
+        data_dir: TempDir,
+        #[case] file: &str,
+        #[case] is_as_good: bool,
+    ) {
         fs::create_dir(data_dir.path().join("net")).unwrap();
         let kind = rustix::fs::FileType::Fifo;
-        rustix::fs::mknodat(CWD, data_dir.path().join("net").join(file), kind, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        rustix::fs::mknodat(
+            CWD,
+            data_dir.path().join("net").join(file),
+            kind,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )
+        .unwrap();
         let store = Store::create(data_dir.path(), "net").unwrap();
         assert_eq!(store.reserve(ip("10.0.0.2"), "id", "eth0", 0).is_ok(), is_as_good);
         assert_eq!(store.reservations().unwrap().len(), usize::from(is_as_good));
@@ -499,7 +559,8 @@ mod tests {
             Store::open(data_dir.path(), "net").unwrap_err(),
             directory::peek(data_dir.path(), "net", true).unwrap_err(),
         ] {
-            let names_it = error.details().contains(&data_dir.path().join("net").display().to_string());
+            let names_it =
+                error.details().contains(&data_dir.path().join("net").display().to_string());
             assert!(error.code() == 5 && names_it, "{error}");
         }
     }

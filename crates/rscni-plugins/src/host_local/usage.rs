@@ -1,18 +1,22 @@
 //! What is reserved, and how the ranges of a network are used, for operators' tools: without the lock, as nothing is
 //! changed.
 
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use rscni::{Error, NetConf};
 use rustix::fs::{AtFlags, statat};
 
-use super::directory::{failure, list};
-use super::index::Index;
-use super::range::number;
-use super::remains::{Place, is_remains, look};
-use super::reservation::{Holder, Reservation};
-use super::{config, directory};
+use super::{
+    config, directory,
+    directory::{failure, list},
+    index::Index,
+    range::number,
+    remains::{Place, is_remains, look},
+    reservation::{Holder, Reservation},
+};
 
 /// How full a range set is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,10 +54,14 @@ pub fn usage(conf: &NetConf) -> Result<Reservations, Error> {
     let taken: Vec<IpAddr> = if path.is_dir() { reserved(&path)? } else { Vec::new() };
     // What comes and goes meanwhile may be in the one and not yet, or no more, in the other.
     let differs = |taken: &[IpAddr]| differs(&data_dir, &conf.name, &path, taken);
-    let index_differs = differs(&taken) && (0..2).all(|_| reserved(&path).is_ok_and(|taken| differs(&taken)));
+    let index_differs =
+        differs(&taken) && (0..2).all(|_| reserved(&path).is_ok_and(|taken| differs(&taken)));
     let of_set = |set: &super::range::RangeSet| {
         let gateways = set.gateways().filter(|gateway| set.contains(*gateway)).count() as u128;
-        let taken = taken.iter().filter(|address| set.contains(**address) && !set.is_gateway(**address)).count();
+        let taken = taken
+            .iter()
+            .filter(|address| set.contains(**address) && !set.is_gateway(**address))
+            .count();
         Usage {
             range: set.to_string(),
             ranges: set.bounds().collect(),
@@ -64,7 +72,11 @@ pub fn usage(conf: &NetConf) -> Result<Reservations, Error> {
     };
     Ok(Reservations {
         sets: sets.iter().map(of_set).collect(),
-        outside: taken.iter().filter(|address| !sets.iter().any(|set| set.contains(**address))).copied().collect(),
+        outside: taken
+            .iter()
+            .filter(|address| !sets.iter().any(|set| set.contains(**address)))
+            .copied()
+            .collect(),
         index_differs,
     })
 }
@@ -77,7 +89,8 @@ fn differs(data_dir: &Path, network: &str, path: &Path, taken: &[IpAddr]) -> boo
         let is_there = || statat(&dir, address.to_string(), AtFlags::SYMLINK_NOFOLLOW).is_ok();
         !matches!(index.first_free(address.is_ipv4(), number, number), Ok(None)) && is_there()
     };
-    Index::believed(data_dir, network, &dir).is_some_and(|index| taken.iter().any(|at| misses(&index, at)))
+    Index::believed(data_dir, network, &dir)
+        .is_some_and(|index| taken.iter().any(|at| misses(&index, at)))
 }
 
 /// What a file in the place of a reservation says.
@@ -96,7 +109,10 @@ pub(crate) enum Content {
 ///
 /// # Errors
 /// [`Error::IOFailure`] if the directory cannot be read.
-pub(crate) fn reservations(data_dir: &Path, network: &str) -> Result<Vec<(PathBuf, Content)>, Error> {
+pub(crate) fn reservations(
+    data_dir: &Path,
+    network: &str,
+) -> Result<Vec<(PathBuf, Content)>, Error> {
     let path = data_dir.join(network);
     let dir = directory::open(&path).map_err(|e| failure("open", &path, &e))?;
     let mut all = Vec::new();
@@ -104,7 +120,9 @@ pub(crate) fn reservations(data_dir: &Path, network: &str) -> Result<Vec<(PathBu
         let content = match look(&dir, &file) {
             // Removed since the directory was read.
             Ok(Place::Free) => continue,
-            Ok(Place::Held(Holder::Attachment { container_id, ifname })) => Content::Attachment(container_id, ifname),
+            Ok(Place::Held(Holder::Attachment { container_id, ifname })) => {
+                Content::Attachment(container_id, ifname)
+            }
             Ok(Place::Held(Holder::Container(id))) => Content::Container(id),
             Ok(Place::Remains) => Content::Remains,
             Err(error) => Content::Unreadable(error.to_string()),
@@ -131,8 +149,7 @@ mod tests {
 
     use serde_json::json;
 
-    use super::super::store::Store;
-    use super::*;
+    use super::{super::store::Store, *};
 
     #[test]
     fn what_comes_and_goes_while_it_is_looked_at_is_neither_remains_nor_missed_by_the_index() {
@@ -147,11 +164,18 @@ mod tests {
                 while !is_over.load(Ordering::Relaxed) {
                     let take = |n| {
                         let store = Store::create(dir.path(), "net").unwrap();
-                        store.reserve(IpAddr::from([10, 1, 0, n]), "id", "eth0", 0).unwrap().unwrap()
+                        store
+                            .reserve(IpAddr::from([10, 1, 0, n]), "id", "eth0", 0)
+                            .unwrap()
+                            .unwrap()
                     };
                     let all: Vec<_> = (2..20).map(take).collect();
                     for reservation in all {
-                        Store::open(dir.path(), "net").unwrap().unwrap().release(&reservation, None).unwrap();
+                        Store::open(dir.path(), "net")
+                            .unwrap()
+                            .unwrap()
+                            .release(&reservation, None)
+                            .unwrap();
                     }
                 }
             });

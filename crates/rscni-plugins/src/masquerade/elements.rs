@@ -29,13 +29,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use rscni::CNIResult;
 use rscni_linux::nft::{
-    BaseChain, Element, ElementInfo, Family, Field, NatFlags, Nft, Rule, Set, Table, Transaction, Value, ValueType,
-    Verdict,
+    BaseChain, Element, ElementInfo, Family, Field, NatFlags, Nft, Rule, Set, Table, Transaction,
+    Value, ValueType, Verdict,
 };
 
-use crate::failure::Result;
-use crate::nftable;
-use crate::owner::{Owner, Stale};
+use crate::{
+    failure::Result,
+    nftable,
+    owner::{Owner, Stale},
+};
 
 const POSTROUTING: &str = "postrouting";
 /// `masquerade` alone is a word that `nft` keeps for itself.
@@ -98,8 +100,10 @@ fn skeleton(transaction: &mut Transaction<'_>) {
     transaction.add_table(&table).create_chain(&table, POSTROUTING, Some(&BaseChain::srcnat()));
     transaction.add_chain(&table, CHAIN, None);
     for kind in [&V4, &V6] {
-        let (of_family, multicast) = (|| Rule::new().family_of(kind.any), kind.multicast.parse().expect("a constant"));
-        let containers = of_family().in_set(&[kind.source], kind.set).verdict(&Verdict::Jump(CHAIN.into()));
+        let (of_family, multicast) =
+            (|| Rule::new().family_of(kind.any), kind.multicast.parse().expect("a constant"));
+        let containers =
+            of_family().in_set(&[kind.source], kind.set).verdict(&Verdict::Jump(CHAIN.into()));
         transaction
             .add_set(&table, &Set::new(kind.set, [kind.key]))
             .add_rule(&table, POSTROUTING, &containers)
@@ -112,7 +116,10 @@ fn skeleton(transaction: &mut Transaction<'_>) {
 fn skeleton_inside(transaction: &mut Transaction<'_>, subnet: IpNet) {
     let (table, kind, set) = (table(), kind(subnet.addr()), inside(subnet));
     let fields = vec![kind.key; if subnet.prefix_len() > 0 { 2 } else { 1 }];
-    let rule = Rule::new().family_of(kind.any).net_in_set(kind.destination, subnet, &[kind.source], &set).return_();
+    let rule = Rule::new()
+        .family_of(kind.any)
+        .net_in_set(kind.destination, subnet, &[kind.source], &set)
+        .return_();
     transaction.create_set(&table, &Set::new(set, fields)).insert_rule(&table, CHAIN, &rule, None);
 }
 
@@ -151,9 +158,13 @@ fn make(nft: &mut Nft, part: impl FnOnce(&mut Transaction<'_>)) -> rscni_linux::
 /// Removes the attachment's elements. The result of its ADD saves a search.
 pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, previous: Option<&CNIResult>) -> Result<()> {
     let (table, tag) = (table(), owner.tag());
-    let mut known: Vec<_> = previous.into_iter().flat_map(|p| &p.ips).flat_map(|ip| elements(ip.address)).collect();
+    let mut known: Vec<_> =
+        previous.into_iter().flat_map(|p| &p.ips).flat_map(|ip| elements(ip.address)).collect();
     for (set, key) in &known {
-        if nft.get_element(&table, set, key)?.is_none_or(|found| found.comment.as_deref() != Some(&tag)) {
+        if nft
+            .get_element(&table, set, key)?
+            .is_none_or(|found| found.comment.as_deref() != Some(&tag))
+        {
             known.clear();
             break;
         }
@@ -170,12 +181,17 @@ pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
 }
 
 /// Removes what `find` gives of each set.
-fn destroy_all(nft: &mut Nft, find: impl Fn(&mut Nft, &str) -> Result<Vec<ElementInfo>>) -> Result<()> {
+fn destroy_all(
+    nft: &mut Nft,
+    find: impl Fn(&mut Nft, &str) -> Result<Vec<ElementInfo>>,
+) -> Result<()> {
     let mut found = Vec::new();
     for set in nft.sets(&table())? {
         if set.starts_with(V4.set) || set.starts_with(V6.set) {
             let elements = find(nft, &set)?;
-            found.extend(elements.into_iter().map(|element| (set.clone(), Value::bytes(element.key))));
+            found.extend(
+                elements.into_iter().map(|element| (set.clone(), Value::bytes(element.key))),
+            );
         }
     }
     destroy(nft, &found)
@@ -196,11 +212,16 @@ fn destroy(nft: &mut Nft, elements: &[(String, Value)]) -> Result<()> {
 }
 
 /// The first address of the result that is not masqueraded for this owner.
-pub(super) fn missing(nft: &mut Nft, owner: Owner<'_>, result: &CNIResult) -> Result<Option<IpAddr>> {
+pub(super) fn missing(
+    nft: &mut Nft,
+    owner: Owner<'_>,
+    result: &CNIResult,
+) -> Result<Option<IpAddr>> {
     let (table, tag) = (table(), owner.tag());
     let leading = nft.rules(&table, POSTROUTING)?;
     let rules = nft.rules(&table, CHAIN)?;
-    let is_masquerade = rules.last().is_some_and(|rule| rule.expressions.iter().any(|e| e.name == "masq"));
+    let is_masquerade =
+        rules.last().is_some_and(|rule| rule.expressions.iter().any(|e| e.name == "masq"));
     for ip in &result.ips {
         let address = ip.address.addr();
         let mut is_there = is_masquerade

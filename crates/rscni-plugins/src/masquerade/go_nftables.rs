@@ -4,8 +4,10 @@
 use rscni::Attachment;
 use rscni_linux::nft::{Family, Nft, RuleInfo, Table};
 
-use crate::failure::Result;
-use crate::owner::{Owner, Stale, go_hash};
+use crate::{
+    failure::Result,
+    owner::{Owner, Stale, go_hash},
+};
 
 const CHAIN: &str = "masq_checks";
 

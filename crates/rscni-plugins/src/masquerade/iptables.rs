@@ -5,9 +5,11 @@ use ipnet::IpNet;
 use rscni::CNIResult;
 use rscni_linux::nft::Nft;
 
-use crate::failure::Result;
-use crate::iptables::{self, IpTable, jump_target};
-use crate::owner::{Owner, Stale, go_hash};
+use crate::{
+    failure::Result,
+    iptables::{self, IpTable, jump_target},
+    owner::{Owner, Stale, go_hash},
+};
 
 const POSTROUTING: &str = "POSTROUTING";
 
@@ -30,9 +32,14 @@ fn comment_start(network: &str) -> String {
 pub(super) fn add(owner: Owner<'_>, result: &CNIResult) -> Result<()> {
     remove(&mut Nft::open()?, owner)?;
     for table in NAT {
-        let nets: Vec<IpNet> = result.ips.iter().map(|ip| ip.address).filter(|n| table.is_for(n.addr())).collect();
+        let nets: Vec<IpNet> =
+            result.ips.iter().map(|ip| ip.address).filter(|n| table.is_for(n.addr())).collect();
         if !nets.is_empty() {
-            table.restore(lines(owner, &nets, if table.v4 { "224.0.0.0/4" } else { "ff00::/8" }))?;
+            table.restore(lines(
+                owner,
+                &nets,
+                if table.v4 { "224.0.0.0/4" } else { "ff00::/8" },
+            ))?;
         }
     }
     Ok(())
@@ -45,7 +52,11 @@ fn lines(owner: Owner<'_>, nets: &[IpNet], multicast: &str) -> Vec<String> {
     let mut lines = vec![format!(":{chain} - [0:0]")];
     lines.extend(nets.iter().map(|net| format!("-A {chain} -d {} {tail} -j ACCEPT", net.trunc())));
     lines.push(format!("-A {chain} ! -d {multicast} {tail} -j MASQUERADE"));
-    lines.extend(nets.iter().map(|net| format!("-A {POSTROUTING} -s {} {tail} -j {chain}", IpNet::from(net.addr()))));
+    lines.extend(
+        nets.iter().map(|net| {
+            format!("-A {POSTROUTING} -s {} {tail} -j {chain}", IpNet::from(net.addr()))
+        }),
+    );
     lines
 }
 
@@ -54,8 +65,10 @@ pub(super) fn is_there(nft: &mut Nft, owner: Owner<'_>, result: &CNIResult) -> R
     let name = chain(owner.network, owner.container_id);
     for table in NAT {
         let wanted = result.ips.iter().filter(|ip| table.is_for(ip.address.addr())).count();
-        let is_enough = |jumps: usize, rules: usize| wanted == 0 || (jumps >= wanted && rules > wanted);
-        let jumps = table.rules(nft, POSTROUTING, |rule| rule.jump_target.as_deref() == Some(&name))?.len();
+        let is_enough =
+            |jumps: usize, rules: usize| wanted == 0 || (jumps >= wanted && rules > wanted);
+        let jumps =
+            table.rules(nft, POSTROUTING, |rule| rule.jump_target.as_deref() == Some(&name))?.len();
         if is_enough(jumps, table.rules(nft, &name, |_| true)?.len()) {
             continue;
         }
@@ -77,7 +90,14 @@ pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>) -> Result<()> {
 pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
     let valid: Vec<String> =
         stale.valid_attachments().iter().map(|a| chain(stale.network(), &a.container_id)).collect();
-    iptables::remove_stale_chains(nft, NAT, POSTROUTING, "CNI-", &comment_start(stale.network()), &valid)
+    iptables::remove_stale_chains(
+        nft,
+        NAT,
+        POSTROUTING,
+        "CNI-",
+        &comment_start(stale.network()),
+        &valid,
+    )
 }
 
 #[cfg(test)]

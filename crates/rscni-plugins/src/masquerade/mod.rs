@@ -12,8 +12,10 @@ use rscni::CNIResult;
 use rscni_linux::nft::Nft;
 use serde::Deserialize;
 
-use crate::failure::{AsFarAsPossible, Result, differs};
-use crate::owner::{Owner, Stale};
+use crate::{
+    failure::{AsFarAsPossible, Result, differs},
+    owner::{Owner, Stale},
+};
 
 /// `ipMasqBackend`: who does it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -59,7 +61,9 @@ impl<'a> Masquerade<'a> {
     pub(crate) fn check(self, result: &CNIResult) -> Result<()> {
         let mut nft = Nft::open()?;
         let Some(missing) = elements::missing(&mut nft, self.owner, result)? else { return Ok(()) };
-        if go_nftables::is_there(&mut nft, self.owner)? || iptables::is_there(&mut nft, self.owner, result)? {
+        if go_nftables::is_there(&mut nft, self.owner)?
+            || iptables::is_there(&mut nft, self.owner, result)?
+        {
             return Ok(());
         }
         Err(differs(format!("masquerading of {missing} is missing")))

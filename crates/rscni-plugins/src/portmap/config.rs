@@ -1,14 +1,15 @@
 //! The configuration of portmap, validated.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use rscni::{Args, CNIResult, Error, NetConf, PortMapping};
 use serde::Deserialize;
 
-use crate::failure::{Failure, Result};
-use crate::iptables;
+use crate::{
+    failure::{Failure, Result},
+    iptables,
+};
 
 /// The keys of the portmap plugin, as the Go plugin has them.
 #[derive(Debug, Default, Deserialize)]
@@ -99,17 +100,24 @@ impl Mapping {
         }
         let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
         let name = if given.protocol.is_empty() { "tcp" } else { &given.protocol };
-        let protocol =
-            all.into_iter().find(|protocol| protocol.name().eq_ignore_ascii_case(name)).ok_or_else(|| {
-                invalid(format!("protocol {name:?} of host port {}: it must be tcp, udp or sctp", given.host_port))
+        let protocol = all
+            .into_iter()
+            .find(|protocol| protocol.name().eq_ignore_ascii_case(name))
+            .ok_or_else(|| {
+                invalid(format!(
+                    "protocol {name:?} of host port {}: it must be tcp, udp or sctp",
+                    given.host_port
+                ))
             })?;
-        let host_ip =
-            match given.host_ip.as_str() {
-                "" => None,
-                text => Some(text.parse::<IpAddr>().map_err(|_| {
-                    invalid(format!("hostIP {text:?} of host port {} is no IP address", given.host_port))
-                })?),
-            };
+        let host_ip = match given.host_ip.as_str() {
+            "" => None,
+            text => Some(text.parse::<IpAddr>().map_err(|_| {
+                invalid(format!(
+                    "hostIP {text:?} of host port {} is no IP address",
+                    given.host_port
+                ))
+            })?),
+        };
         Ok(Self {
             protocol,
             host_ip: host_ip.map(|ip| ip.to_canonical()),
@@ -146,11 +154,16 @@ impl Config {
         let keys: Keys = conf.custom_as()?;
         let set_mark_chain = keys.external_set_mark_chain.filter(|chain| !chain.is_empty());
         if keys.mark_masq_bit.is_some() && set_mark_chain.is_some() {
-            return Err(invalid("externalSetMarkChain and markMasqBit exclude each other: give one of them"));
+            return Err(invalid(
+                "externalSetMarkChain and markMasqBit exclude each other: give one of them",
+            ));
         }
-        let mark_bit = u8::try_from(keys.mark_masq_bit.unwrap_or(DEFAULT_MARK_BIT)).ok().filter(|bit| *bit < 32);
+        let mark_bit = u8::try_from(keys.mark_masq_bit.unwrap_or(DEFAULT_MARK_BIT))
+            .ok()
+            .filter(|bit| *bit < 32);
         let mark_bit = mark_bit.ok_or_else(|| invalid("markMasqBit must be from 0 to 31"))?;
-        if let Some(chain) = set_mark_chain.as_ref().filter(|chain| !iptables::is_chain_name(chain)) {
+        if let Some(chain) = set_mark_chain.as_ref().filter(|chain| !iptables::is_chain_name(chain))
+        {
             return Err(invalid(format!("externalSetMarkChain {chain:?} is no name of a chain")));
         }
         let demands = [
@@ -161,8 +174,12 @@ impl Config {
         let backend = choose(keys.backend.as_deref(), demands)?;
         // A word must not end the line that it stands in, nor make a comment of the rest: that of iptables has quotes.
         let ends = |c: char| c.is_control() || c == ';' || c == '#' && backend == Backend::Nftables;
-        if let Some(word) = keys.conditions_v4.iter().chain(&keys.conditions_v6).find(|word| word.contains(ends)) {
-            return Err(invalid(format!("{word:?} cannot be part of a rule: leave control characters, ; and # out")));
+        if let Some(word) =
+            keys.conditions_v4.iter().chain(&keys.conditions_v6).find(|word| word.contains(ends))
+        {
+            return Err(invalid(format!(
+                "{word:?} cannot be part of a rule: leave control characters, ; and # out"
+            )));
         }
         let mappings: Vec<Mapping> =
             args.runtime_config()?.port_mappings.iter().map(Mapping::new).collect::<Result<_>>()?;
@@ -189,7 +206,9 @@ impl Config {
                 let first = *seen.entry(key).or_insert(mapping.container_port);
                 if first != mapping.container_port {
                     let second = mapping.container_port;
-                    return Err(invalid(format!("{mapping} is to lead to port {first} and to port {second}")));
+                    return Err(invalid(format!(
+                        "{mapping} is to lead to port {first} and to port {second}"
+                    )));
                 }
             }
         }
@@ -209,14 +228,18 @@ impl Config {
 
 /// The backend that is asked for, or else the one that other keys need.
 fn choose(asked: Option<&str>, demands: [(&str, Option<Backend>); 3]) -> Result<Backend> {
-    let needing = |backend: Backend| demands.iter().filter(move |(_, b)| *b == Some(backend)).map(|(key, _)| *key);
+    let needing = |backend: Backend| {
+        demands.iter().filter(move |(_, b)| *b == Some(backend)).map(|(key, _)| *key)
+    };
     let needs_iptables = needing(Backend::Iptables).next().is_some();
     let backend = match asked {
         Some("iptables") => Backend::Iptables,
         None if needs_iptables => Backend::Iptables,
         Some("nftables") | None => Backend::Nftables,
         Some(other) => {
-            return Err(invalid(format!("unrecognized backend {other:?}: it must be nftables or iptables")));
+            return Err(invalid(format!(
+                "unrecognized backend {other:?}: it must be nftables or iptables"
+            )));
         }
     };
     let (name, other, other_name) = match backend {
@@ -227,7 +250,10 @@ fn choose(asked: Option<&str>, demands: [(&str, Option<Backend>); 3]) -> Result<
     if wrong.is_empty() {
         return Ok(backend);
     }
-    Err(invalid(format!("the backend is {name}, but {} can only be done by {other_name}", wrong.join(", "))))
+    Err(invalid(format!(
+        "the backend is {name}, but {} can only be done by {other_name}",
+        wrong.join(", ")
+    )))
 }
 
 /// The backend whose language conditions are in: those of iptables begin with an option or with `!`.
@@ -238,7 +264,9 @@ fn backend_of(conditions: &[String]) -> Option<Backend> {
 
 /// The container's first address of each family, with the length of its subnet.
 pub(super) fn container_nets(result: &CNIResult, ifname: &str) -> Vec<IpNet> {
-    let of = |v4: bool| result.container_ips(ifname).map(|ip| ip.address).find(|net| net.addr().is_ipv4() == v4);
+    let of = |v4: bool| {
+        result.container_ips(ifname).map(|ip| ip.address).find(|net| net.addr().is_ipv4() == v4)
+    };
     [of(true), of(false)].into_iter().flatten().collect()
 }
 
@@ -264,7 +292,10 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_go_plugin_but_for_the_backend() {
         let config = read(&json!({})).unwrap();
-        assert_eq!((config.backend, config.snat, config.masq_all), (Backend::Nftables, true, false));
+        assert_eq!(
+            (config.backend, config.snat, config.masq_all),
+            (Backend::Nftables, true, false)
+        );
         assert_eq!((config.mark_bit, config.mark(), config.mappings.len()), (13, 0x2000, 0));
     }
 
@@ -311,7 +342,11 @@ mod tests {
             let one = json!([{ "hostPort": 1, "containerPort": 2, "protocol": "UDP", "hostIP": host_ip }]);
             let mapping = mappings(&one).unwrap().remove(0);
             assert_eq!(mapping.protocol, Protocol::Udp);
-            (mapping.is_for(true), mapping.is_for(false), mapping.address().map(|ip| ip.to_string()))
+            (
+                mapping.is_for(true),
+                mapping.is_for(false),
+                mapping.address().map(|ip| ip.to_string()),
+            )
         };
         assert_eq!(given(""), (true, true, None));
         assert_eq!(given("0.0.0.0"), (true, false, None));
@@ -338,9 +373,15 @@ mod tests {
     #[test]
     fn a_host_port_leads_to_one_port() {
         let map = |host_ip: &str, to: u16| json!({ "hostPort": 1, "containerPort": to, "hostIP": host_ip });
-        assert!(mappings(&json!([map("", 2), map("", 2), map("0.0.0.0", 2), map("192.0.2.1", 3)])).is_ok());
+        assert!(
+            mappings(&json!([map("", 2), map("", 2), map("0.0.0.0", 2), map("192.0.2.1", 3)]))
+                .is_ok()
+        );
         assert!(mappings(&json!([map("0.0.0.0", 2), map("::", 3)])).is_ok());
         let error = mappings(&json!([map("", 2), map("::", 3)])).unwrap_err().0;
-        assert!(error.details().contains("host port 1/tcp is to lead to port 2 and to port 3"), "{error}");
+        assert!(
+            error.details().contains("host port 1/tcp is to lead to port 2 and to port 3"),
+            "{error}"
+        );
     }
 }

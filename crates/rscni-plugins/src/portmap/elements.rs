@@ -9,12 +9,16 @@ use ipnet::IpNet;
 use rscni::Error;
 use rscni_linux::nft::{Data, Element, ElementInfo, Nft, Value};
 
-use super::config::{Config, Mapping, Protocol};
-use super::names::{ENTRIES, Group, LOCALNET, Part, SETS, loopback, masquerade_chain, table};
-use super::nft_program;
-use crate::failure::{Result, differs};
-use crate::nftable;
-use crate::owner::{Owner, Stale};
+use super::{
+    config::{Config, Mapping, Protocol},
+    names::{ENTRIES, Group, LOCALNET, Part, SETS, loopback, masquerade_chain, table},
+    nft_program,
+};
+use crate::{
+    failure::{Result, differs},
+    nftable,
+    owner::{Owner, Stale},
+};
 
 /// A mapping in one family, as the elements that make it up.
 struct Entry<'a> {
@@ -57,7 +61,8 @@ fn entries<'a>(config: &'a Config, owner: Owner<'_>, nets: &[IpNet]) -> Vec<Entr
                 Some(Value::port(mapping.host_port)),
             ];
             let key = || parts.iter().flatten().cloned();
-            let target = Value::concat([Value::from(net.addr()), Value::port(mapping.container_port)]);
+            let target =
+                Value::concat([Value::from(net.addr()), Value::port(mapping.container_port)]);
             let forward = Element::new(Value::concat(key())).data(target).comment(&tag);
             let map = group.map(specific);
             // The configuration may say the same twice.
@@ -66,7 +71,8 @@ fn entries<'a>(config: &'a Config, owner: Owner<'_>, nets: &[IpNet]) -> Vec<Entr
             }
             let source = |from: IpNet| {
                 let net = (from.prefix_len() > 0).then(|| Value::from(from.network()));
-                let element = Element::new(Value::concat(net.into_iter().chain(key()))).comment(&tag);
+                let element =
+                    Element::new(Value::concat(net.into_iter().chain(key()))).comment(&tag);
                 (from, group.sources(specific, from, config.mark_bit), element)
             };
             entries.push(Entry {
@@ -212,12 +218,17 @@ fn removed(element: &ElementInfo) -> Removed {
 }
 
 /// Removes what the attachment has. What it was to have, if that is known, saves a search.
-pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, known: Option<(&Config, &[IpNet])>) -> Result<Vec<Removed>> {
+pub(super) fn remove(
+    nft: &mut Nft,
+    owner: Owner<'_>,
+    known: Option<(&Config, &[IpNet])>,
+) -> Result<Vec<Removed>> {
     let tag = owner.tag();
     if let Some((config, nets)) = known {
         let entries = entries(config, owner, nets);
         if let Some(found) = find_all(nft, &tag, config, &entries)? {
-            let sources = entries.iter().flat_map(|e| e.sources.iter().map(|(_, set, source)| (set, source)));
+            let sources =
+                entries.iter().flat_map(|e| e.sources.iter().map(|(_, set, source)| (set, source)));
             let forwards = entries.iter().map(|e| (&e.forward.0, &e.forward.1));
             destroy(nft, &sources.chain(forwards).collect::<Vec<_>>())?;
             return Ok(found.iter().map(removed).collect());
@@ -228,8 +239,15 @@ pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, known: Option<(&Config, &[
 
 /// What the mappings lead to, if all elements are there and this owner's, so that it has no others: the configuration
 /// may have changed since ADD.
-fn find_all(nft: &mut Nft, tag: &str, config: &Config, entries: &[Entry<'_>]) -> Result<Option<Vec<ElementInfo>>> {
-    if entries.is_empty() || !config.snat && nft.sets(&table())?.iter().any(|set| Group::is_of_sources(set)) {
+fn find_all(
+    nft: &mut Nft,
+    tag: &str,
+    config: &Config,
+    entries: &[Entry<'_>],
+) -> Result<Option<Vec<ElementInfo>>> {
+    if entries.is_empty()
+        || !config.snat && nft.sets(&table())?.iter().any(|set| Group::is_of_sources(set))
+    {
         return Ok(None);
     }
     let mut found = Vec::new();
@@ -287,17 +305,28 @@ fn destroy(nft: &mut Nft, elements: &[(&String, &Element)]) -> Result<()> {
 }
 
 /// CHECK: all elements are there and lead to the container, and so are the rules that look them up.
-pub(super) fn check(nft: &mut Nft, owner: Owner<'_>, config: &Config, nets: &[IpNet]) -> Result<()> {
+pub(super) fn check(
+    nft: &mut Nft,
+    owner: Owner<'_>,
+    config: &Config,
+    nets: &[IpNet],
+) -> Result<()> {
     let (table, tag) = (table(), owner.tag());
     let entries = entries(config, owner, nets);
     for entry in &entries {
         let (mapping, (map, forward)) = (entry.mapping, &entry.forward);
         let to = format!("{}, port {}", entry.target, mapping.container_port);
         match nft.get_element(&table, map, &forward.key)? {
-            None => return Err(differs(format!("{mapping} does not lead to {to}: it is missing in {map}"))),
+            None => {
+                return Err(differs(format!(
+                    "{mapping} does not lead to {to}: it is missing in {map}"
+                )));
+            }
             Some(found) if found.comment.as_deref() != Some(&tag) => {
                 let other = found.comment.unwrap_or_default();
-                return Err(differs(format!("{mapping} does not lead to {to}: \"{other}\" has it")));
+                return Err(differs(format!(
+                    "{mapping} does not lead to {to}: \"{other}\" has it"
+                )));
             }
             Some(found) if !same_data(&found, forward) => {
                 let other = target(&found).map(|ip| ip.to_string()).unwrap_or_default();
@@ -309,7 +338,8 @@ pub(super) fn check(nft: &mut Nft, owner: Owner<'_>, config: &Config, nets: &[Ip
         }
         for (net, set, source) in &entry.sources {
             if nft.get_element(&table, set, &source.key)?.is_none() {
-                let what = format!("{mapping} is not masqueraded for {net}: it is missing in {set}");
+                let what =
+                    format!("{mapping} is not masqueraded for {net}: it is missing in {set}");
                 return Err(differs(what));
             }
         }
@@ -334,10 +364,16 @@ fn check_rules(nft: &mut Nft, config: &Config, entries: &[Entry<'_>]) -> Result<
         for specific in [true, false] {
             let chain = group.chain(specific);
             let rules = nft.rules(&table, &chain)?;
-            let of_chain = entries.iter().filter(|e| e.group == *group && e.mapping.address().is_some() == specific);
-            for set in of_chain.flat_map(|e| e.sources.iter().map(|(_, set, _)| set).chain([&e.forward.0])) {
+            let of_chain = entries
+                .iter()
+                .filter(|e| e.group == *group && e.mapping.address().is_some() == specific);
+            for set in
+                of_chain.flat_map(|e| e.sources.iter().map(|(_, set, _)| set).chain([&e.forward.0]))
+            {
                 if !rules.iter().any(|rule| rule.looks_up(set)) {
-                    return Err(differs(format!("host ports: the rule of {chain} that looks up {set} is missing")));
+                    return Err(differs(format!(
+                        "host ports: the rule of {chain} that looks up {set} is missing"
+                    )));
                 }
             }
         }

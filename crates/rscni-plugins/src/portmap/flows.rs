@@ -3,8 +3,7 @@
 
 use std::net::IpAddr;
 
-use rscni_linux::conntrack::Flow;
-use rscni_linux::{Conntrack, Family};
+use rscni_linux::{Conntrack, Family, conntrack::Flow};
 
 use super::config::{Config, Mapping, Protocol};
 
@@ -14,7 +13,8 @@ use super::config::{Config, Mapping, Protocol};
 pub(super) fn forget_stale(config: &Config, families: impl Iterator<Item = bool>) {
     for v4 in families {
         for mapping in udp(config).filter(|mapping| mapping.is_for(v4)) {
-            let is_to = |flow: &Flow| mapping.address().is_none_or(|address| address == flow.original.dst);
+            let is_to =
+                |flow: &Flow| mapping.address().is_none_or(|address| address == flow.original.dst);
             forget(v4, mapping.host_port, |flow| is_to(flow) && (flow.dnat || !flow.snat));
         }
     }
@@ -23,7 +23,9 @@ pub(super) fn forget_stale(config: &Config, families: impl Iterator<Item = bool>
 /// After DEL: forgets the flows that lead to a container which is gone.
 pub(super) fn forget_to(ports: impl Iterator<Item = u16>, containers: &[IpAddr]) {
     for port in ports {
-        for v4 in [true, false].into_iter().filter(|v4| containers.iter().any(|ip| ip.is_ipv4() == *v4)) {
+        for v4 in
+            [true, false].into_iter().filter(|v4| containers.iter().any(|ip| ip.is_ipv4() == *v4))
+        {
             forget(v4, port, |flow| flow.dnat && containers.contains(&flow.reply.src));
         }
     }
@@ -38,12 +40,18 @@ pub(super) fn udp(config: &Config) -> impl Iterator<Item = &Mapping> {
 fn forget(v4: bool, port: u16, is_wanted: impl Fn(&Flow) -> bool) {
     let family = if v4 { Family::V4 } else { Family::V6 };
     let outcome = Conntrack::open().and_then(|mut conntrack| {
-        for flow in conntrack.flows_to(family, Protocol::Udp.number(), port)?.iter().filter(|flow| is_wanted(flow)) {
+        for flow in conntrack
+            .flows_to(family, Protocol::Udp.number(), port)?
+            .iter()
+            .filter(|flow| is_wanted(flow))
+        {
             conntrack.delete(flow)?;
         }
         Ok(())
     });
     if let Err(error) = outcome {
-        eprintln!("portmap: UDP flows that were begun before may not reach the container yet: {error}");
+        eprintln!(
+            "portmap: UDP flows that were begun before may not reach the container yet: {error}"
+        );
     }
 }

@@ -23,7 +23,8 @@ pub(super) fn remove(nft: &mut Nft, container_id: &str) -> Result<()> {
         let mut found = Vec::new();
         for chain in CHAINS {
             let rules = nft.rules(&table, chain)?;
-            let of_container = rules.iter().filter(|rule| rule.comment.as_deref() == Some(container_id));
+            let of_container =
+                rules.iter().filter(|rule| rule.comment.as_deref() == Some(container_id));
             found.extend(of_container.map(|rule| (chain, rule.handle)));
         }
         let mut transaction = nft.transaction();
@@ -36,7 +37,12 @@ pub(super) fn remove(nft: &mut Nft, container_id: &str) -> Result<()> {
 }
 
 /// Whether there are as many rules as the mappings need.
-pub(super) fn is_there(nft: &mut Nft, container_id: &str, config: &Config, nets: &[IpNet]) -> Result<bool> {
+pub(super) fn is_there(
+    nft: &mut Nft,
+    container_id: &str,
+    config: &Config,
+    nets: &[IpNet],
+) -> Result<bool> {
     for net in nets {
         let v4 = net.addr().is_ipv4();
         let mut count = |chain: &str| -> Result<usize> {

@@ -7,9 +7,11 @@ use ipnet::IpNet;
 use rscni_linux::nft::{Nft, RuleInfo};
 
 use super::config::{Config, Mapping, Protocol};
-use crate::failure::{AsFarAsPossible, Result, differs};
-use crate::iptables::{self, IpTable, jump_target};
-use crate::owner::{Owner, Stale, go_hash};
+use crate::{
+    failure::{AsFarAsPossible, Result, differs},
+    iptables::{self, IpTable, jump_target},
+    owner::{Owner, Stale, go_hash},
+};
 
 const NAT: [IpTable; 2] = IpTable::of_both_families("nat");
 /// Where packets to the host are sent on.
@@ -50,7 +52,9 @@ pub(super) fn add(owner: Owner<'_>, config: &Config, nets: &[IpNet]) -> Result<(
         let Some(table) = NAT.into_iter().find(|table| table.is_for(net.addr())) else { continue };
         let mut attempt = |legacy: bool| {
             let there = There::look(&mut nft, table, legacy)?;
-            table.restore(shared(&there, config).into_iter().chain(of_container(owner, config, *net)))
+            table.restore(
+                shared(&there, config).into_iter().chain(of_container(owner, config, *net)),
+            )
         };
         // What is there is seen in one kind of tables, and the program may be of the other; or another call was faster
         // with what all containers share. Then it refuses all, and is asked again.
@@ -77,14 +81,17 @@ impl There {
         let mut there = Self { chains: Vec::new(), jumps: Vec::new(), rules: Vec::new() };
         if let Some(legacy) = table.legacy().filter(|_| legacy) {
             let saved = legacy.save()?;
-            there.chains = CHAINS.into_iter().filter(|c| saved.contains(&format!("\n:{c} "))).collect();
+            there.chains =
+                CHAINS.into_iter().filter(|c| saved.contains(&format!("\n:{c} "))).collect();
             let leads = |from: &str, to: &str| {
                 let start = format!("-A {from} ");
                 saved.lines().any(|line| line.starts_with(&start) && jump_target(line) == Some(to))
             };
             there.jumps = JUMPS.into_iter().filter(|(from, to)| leads(from, to)).collect();
             for line in saved.lines() {
-                let chain = [SET_MARK, MASQ].into_iter().find(|chain| line.starts_with(&format!("-A {chain} ")));
+                let chain = [SET_MARK, MASQ]
+                    .into_iter()
+                    .find(|chain| line.starts_with(&format!("-A {chain} ")));
                 there.rules.extend(chain.map(|chain| (chain, line.as_bytes().to_vec())));
             }
             return Ok(there);
@@ -100,7 +107,9 @@ impl There {
             }
         }
         for chain in [SET_MARK, MASQ] {
-            there.rules.extend(table.rules(nft, chain, |_| true)?.iter().map(|rule| (chain, bytes(rule))));
+            there
+                .rules
+                .extend(table.rules(nft, chain, |_| true)?.iter().map(|rule| (chain, bytes(rule))));
         }
         Ok(there)
     }
@@ -108,7 +117,9 @@ impl There {
     /// Whether a rule of the chain is about this mark: it has its text or, as the kernel keeps it, its four bytes.
     fn has_mark(&self, chain: &str, mark: u32) -> bool {
         let (text, bytes) = (format!("{mark:#x}/{mark:#x}"), mark.to_ne_bytes());
-        self.rules.iter().any(|(of, rule)| *of == chain && (holds(rule, text.as_bytes()) || holds(rule, &bytes)))
+        self.rules
+            .iter()
+            .any(|(of, rule)| *of == chain && (holds(rule, text.as_bytes()) || holds(rule, &bytes)))
     }
 }
 
@@ -117,10 +128,16 @@ fn shared(there: &There, config: &Config) -> Vec<String> {
     let mut lines = Vec::new();
     let own_mark = config.snat && config.set_mark_chain.is_none();
     let wanted = |chain: &str| chain == DNAT || own_mark;
-    lines.extend(CHAINS.iter().filter(|c| wanted(c) && !there.chains.contains(c)).map(|chain| format!("-N {chain}")));
+    lines.extend(
+        CHAINS
+            .iter()
+            .filter(|c| wanted(c) && !there.chains.contains(c))
+            .map(|chain| format!("-N {chain}")),
+    );
     if own_mark {
         let mark = config.mark();
-        let (text, note) = (format!("{mark:#x}/{mark:#x}"), iptables::comment("CNI portfwd masquerade mark"));
+        let (text, note) =
+            (format!("{mark:#x}/{mark:#x}"), iptables::comment("CNI portfwd masquerade mark"));
         for (chain, rule) in [
             (SET_MARK, format!("{note} -j MARK --set-xmark {text}")),
             (MASQ, format!("-m mark --mark {text} -j MASQUERADE")),
@@ -157,7 +174,11 @@ fn of_container(owner: Owner<'_>, config: &Config, net: IpNet) -> Vec<String> {
     let set_mark = quoted(config.set_mark_chain.as_deref().unwrap_or(SET_MARK));
     for mapping in config.mappings.iter().filter(|mapping| mapping.is_for(v4)) {
         let address = mapping.address().map(|address| format!(" -d {address}")).unwrap_or_default();
-        let base = format!("-A {chain} -p {} --dport {}{address}", mapping.protocol.name(), mapping.host_port);
+        let base = format!(
+            "-A {chain} -p {} --dport {}{address}",
+            mapping.protocol.name(),
+            mapping.host_port
+        );
         let sources = sources(config, net);
         lines.extend(sources.iter().map(|source| format!("{base} -s {source} -j {set_mark}")));
         let to = destination(net.addr(), mapping.container_port);
@@ -183,8 +204,11 @@ fn sources(config: &Config, net: IpNet) -> Vec<String> {
 fn jumps(mappings: &[Mapping]) -> Vec<(Protocol, String)> {
     let mut jumps = Vec::new();
     for protocol in [Protocol::Sctp, Protocol::Tcp, Protocol::Udp] {
-        let ports: Vec<String> =
-            mappings.iter().filter(|m| m.protocol == protocol).map(|m| m.host_port.to_string()).collect();
+        let ports: Vec<String> = mappings
+            .iter()
+            .filter(|m| m.protocol == protocol)
+            .map(|m| m.host_port.to_string())
+            .collect();
         jumps.extend(ports.chunks(PORTS_IN_A_RULE).map(|ports| (protocol, ports.join(","))));
     }
     jumps
@@ -196,7 +220,12 @@ fn quoted(word: &str) -> String {
 }
 
 /// CHECK: the first thing that is missing.
-pub(super) fn check(nft: &mut Nft, owner: Owner<'_>, config: &Config, nets: &[IpNet]) -> Result<()> {
+pub(super) fn check(
+    nft: &mut Nft,
+    owner: Owner<'_>,
+    config: &Config,
+    nets: &[IpNet],
+) -> Result<()> {
     for net in nets {
         let Some(table) = NAT.into_iter().find(|table| table.is_for(net.addr())) else { continue };
         let found = Found::look(nft, table, owner)?;
@@ -232,7 +261,8 @@ impl Found {
                 jumps: of(DNAT).filter(|line| jump_target(line) == Some(&name)).count(),
             });
         }
-        let jumps = table.rules(nft, DNAT, |rule| rule.jump_target.as_deref() == Some(&name))?.len();
+        let jumps =
+            table.rules(nft, DNAT, |rule| rule.jump_target.as_deref() == Some(&name))?.len();
         Ok(Self { there: There::look(nft, table, false)?, rules, jumps })
     }
 
@@ -247,7 +277,11 @@ impl Found {
         let is_for = |mapping: &&Mapping| mapping.is_for(net.addr().is_ipv4());
         for mapping in config.mappings.iter().filter(is_for) {
             let leads_there = |rule: &&Vec<u8>| leads_to(rule, net.addr(), mapping.container_port);
-            let same = config.mappings.iter().filter(is_for).filter(|m| m.container_port == mapping.container_port);
+            let same = config
+                .mappings
+                .iter()
+                .filter(is_for)
+                .filter(|m| m.container_port == mapping.container_port);
             if self.rules.iter().filter(leads_there).count() < same.count() {
                 let to = format!("{}, port {}", net.addr(), mapping.container_port);
                 return Some(format!("{mapping} does not lead to {to} by chain {name}"));
@@ -287,16 +321,31 @@ fn holds(rule: &[u8], part: &[u8]) -> bool {
 pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>) -> Result<()> {
     let mut all = AsFarAsPossible::default();
     for (prefix, from) in [(CONTAINER, DNAT), (OLD_CONTAINER, OLD_SNAT)] {
-        all.step(iptables::remove_chain(nft, NAT, &[from], &chain(prefix, owner.network, owner.container_id)));
+        all.step(iptables::remove_chain(
+            nft,
+            NAT,
+            &[from],
+            &chain(prefix, owner.network, owner.container_id),
+        ));
     }
     all.finish()
 }
 
 /// GC.
 pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
-    let valid: Vec<String> =
-        stale.valid_attachments().iter().map(|a| chain(CONTAINER, stale.network(), &a.container_id)).collect();
-    iptables::remove_stale_chains(nft, NAT, DNAT, CONTAINER, &comment_start(stale.network()), &valid)
+    let valid: Vec<String> = stale
+        .valid_attachments()
+        .iter()
+        .map(|a| chain(CONTAINER, stale.network(), &a.container_id))
+        .collect();
+    iptables::remove_stale_chains(
+        nft,
+        NAT,
+        DNAT,
+        CONTAINER,
+        &comment_start(stale.network()),
+        &valid,
+    )
 }
 
 #[cfg(test)]
@@ -336,7 +385,10 @@ mod tests {
         assert_eq!(lines_of(&keys, "10.1.0.5/16"), expected);
         let six = lines_of(&keys, "fd01::5/64");
         assert!(six.contains("--dport 8081 -d 2001:db8::1 -s fd01::/64 -j"), "{six}");
-        assert!(six.ends_with("--dport 8081 -d 2001:db8::1 -j DNAT --to-destination [fd01::5]:81"), "{six}");
+        assert!(
+            six.ends_with("--dport 8081 -d 2001:db8::1 -j DNAT --to-destination [fd01::5]:81"),
+            "{six}"
+        );
         assert!(!six.contains("127.0.0.1") && !six.contains("--dport 53"), "{six}");
     }
 
@@ -348,16 +400,24 @@ mod tests {
             lines_of(&keys, "10.1.0.5/16")
         };
         assert!(!with(&json!({ "snat": false })).contains("MARK"));
-        assert!(with(&json!({ "externalSetMarkChain": "KUBE-MARK-MASQ" })).contains("-j \"KUBE-MARK-MASQ\""));
+        assert!(
+            with(&json!({ "externalSetMarkChain": "KUBE-MARK-MASQ" }))
+                .contains("-j \"KUBE-MARK-MASQ\"")
+        );
         let all = with(&json!({ "masqAll": true }));
         assert!(all.contains("-s 0.0.0.0/0 -j") && !all.contains("127.0.0.1"), "{all}");
     }
 
     #[test]
     fn fifteen_ports_go_into_a_rule() {
-        let mappings: Vec<Value> = (1..=16).map(|port| json!({ "hostPort": port, "containerPort": 1 })).collect();
-        let lines = lines_of(&json!({ "runtimeConfig": { "portMappings": mappings } }), "10.1.0.5/16");
-        assert!(lines.contains("--destination-ports 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15  -j"), "{lines}");
+        let mappings: Vec<Value> =
+            (1..=16).map(|port| json!({ "hostPort": port, "containerPort": 1 })).collect();
+        let lines =
+            lines_of(&json!({ "runtimeConfig": { "portMappings": mappings } }), "10.1.0.5/16");
+        assert!(
+            lines.contains("--destination-ports 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15  -j"),
+            "{lines}"
+        );
         assert!(lines.contains("--destination-ports 16  -j"), "{lines}");
     }
 }

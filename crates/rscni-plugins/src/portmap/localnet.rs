@@ -13,7 +13,9 @@ use crate::failure::{Result, differs};
 /// The setting of the interface by which the container is reached; none if it is not reached by any.
 fn key(container: IpAddr) -> Result<Option<(String, String)>> {
     let mut host = Netlink::open()?;
-    let Some(index) = host.route_to(container)?.and_then(|route| route.oif) else { return Ok(None) };
+    let Some(index) = host.route_to(container)?.and_then(|route| route.oif) else {
+        return Ok(None);
+    };
     let name = host.link_by_index(index)?.name;
     Ok(Some((format!("net/ipv4/conf/{name}/route_localnet"), name)))
 }
@@ -29,9 +31,9 @@ pub(super) fn enable(container: IpAddr) -> Result<()> {
 /// CHECK.
 pub(super) fn check(container: IpAddr) -> Result<()> {
     match key(container)? {
-        Some((key, name)) if sysctl::get(&key)? != "1" => {
-            Err(differs(format!("route_localnet of {name} is off: 127.0.0.1 does not reach the container")))
-        }
+        Some((key, name)) if sysctl::get(&key)? != "1" => Err(differs(format!(
+            "route_localnet of {name} is off: 127.0.0.1 does not reach the container"
+        ))),
         _ => Ok(()),
     }
 }

@@ -20,14 +20,18 @@ use ipnet::IpNet;
 use rscni::{Args, CNIResult, Error};
 use rscni_linux::nft::Nft;
 
-use self::config::{Backend, Config, Mapping, container_nets};
-use self::elements::Removed;
-use crate::chained;
-use crate::commands::Commands;
-use crate::failure::{AsFarAsPossible, Result};
-use crate::host;
-use crate::owner::{Owner, Stale};
-use crate::undo::Undo;
+use self::{
+    config::{Backend, Config, Mapping, container_nets},
+    elements::Removed,
+};
+use crate::{
+    chained,
+    commands::Commands,
+    failure::{AsFarAsPossible, Result},
+    host,
+    owner::{Owner, Stale},
+    undo::Undo,
+};
 
 /// The portmap plugin.
 pub(crate) const PORTMAP: Commands = Commands { add, del, check, gc, status };
@@ -94,8 +98,13 @@ fn del(args: &Args) -> Result<()> {
 }
 
 /// Forgets the flows of UDP to what is removed, and to these addresses.
-fn forget_flows(mut ports: Vec<u16>, containers: impl Iterator<Item = IpAddr>, removed: &[Removed]) {
-    let mut containers: Vec<IpAddr> = containers.chain(removed.iter().filter_map(|r| r.container)).collect();
+fn forget_flows(
+    mut ports: Vec<u16>,
+    containers: impl Iterator<Item = IpAddr>,
+    removed: &[Removed],
+) {
+    let mut containers: Vec<IpAddr> =
+        containers.chain(removed.iter().filter_map(|r| r.container)).collect();
     containers.sort_unstable();
     containers.dedup();
     ports.sort_unstable();
@@ -148,9 +157,9 @@ fn status(args: &Args) -> Result<()> {
     let unavailable = |what: String| Error::PluginNotAvailable(format!("portmap: {what}"));
     match config.backend {
         Backend::Nftables => {
-            Nft::open()
-                .and_then(|mut nft| nft.tables())
-                .map_err(|error| unavailable(format!("{error}; load nf_tables, or set the backend to iptables")))?;
+            Nft::open().and_then(|mut nft| nft.tables()).map_err(|error| {
+                unavailable(format!("{error}; load nf_tables, or set the backend to iptables"))
+            })?;
         }
         Backend::Iptables => crate::iptables::find().map_err(unavailable)?,
     }

@@ -30,13 +30,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use rscni_linux::nft::{
-    BaseChain, DataType, Family, Field, Hook, NatFlags, Nft, Rule, Set, Table, Transaction, Value, ValueType,
+    BaseChain, DataType, Family, Field, Hook, NatFlags, Nft, Rule, Set, Table, Transaction, Value,
+    ValueType,
 };
 use sha2::{Digest, Sha256};
 
 use super::config::Config;
-use crate::failure::Result;
-use crate::nftable;
+use crate::{failure::Result, nftable};
 
 /// How the names of all sets and maps begin.
 pub(super) const SETS: &str = "hostport";
@@ -75,7 +75,10 @@ impl Group {
             return Self { v4, suffix: String::new() };
         }
         let hash = Sha256::digest(conditions);
-        Self { v4, suffix: hash[..4].iter().fold("-".to_owned(), |text, byte| format!("{text}{byte:02x}")) }
+        Self {
+            v4,
+            suffix: hash[..4].iter().fold("-".to_owned(), |text, byte| format!("{text}{byte:02x}")),
+        }
     }
 
     fn family(&self) -> char {
@@ -129,7 +132,10 @@ impl Group {
 
     fn key(&self, specific: bool) -> Vec<ValueType> {
         let address = specific.then(|| self.address());
-        [Some(ValueType::InetProto), address, Some(ValueType::InetService)].into_iter().flatten().collect()
+        [Some(ValueType::InetProto), address, Some(ValueType::InetService)]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     fn fields(&self, specific: bool) -> Vec<Field> {
@@ -140,7 +146,11 @@ impl Group {
     /// The rule by which packets to the host come to the chain. The kernel does not let `::1` out, so it stays here.
     fn entry(&self) -> Rule {
         let rule = Rule::new().family_of(self.any());
-        let rule = if self.v4 { rule } else { rule.ne(Field::Ip6Daddr, IpAddr::from(Ipv6Addr::LOCALHOST)) };
+        let rule = if self.v4 {
+            rule
+        } else {
+            rule.ne(Field::Ip6Daddr, IpAddr::from(Ipv6Addr::LOCALHOST))
+        };
         rule.eq(Field::FibDaddrType, Value::number(LOCAL)).jump(&self.chain(true))
     }
 
@@ -181,13 +191,21 @@ impl Part {
             Self::Maps(group) => {
                 for specific in [false, true] {
                     transaction.create_chain(table, &group.chain(specific), None);
-                    let (name, target) = (group.map(specific), vec![group.address(), ValueType::InetService]);
-                    transaction.add_set(table, &Set::map(&name, group.key(specific), DataType::Value(target)));
+                    let (name, target) =
+                        (group.map(specific), vec![group.address(), ValueType::InetService]);
+                    transaction.add_set(
+                        table,
+                        &Set::map(&name, group.key(specific), DataType::Value(target)),
+                    );
                     let forward = Rule::new().family_of(group.any());
                     let forward = forward.dnat_map(&group.fields(specific), &name, !group.v4);
                     transaction.add_rule(table, &group.chain(specific), &forward);
                 }
-                transaction.add_rule(table, &group.chain(true), &Rule::new().jump(&group.chain(false)));
+                transaction.add_rule(
+                    table,
+                    &group.chain(true),
+                    &Rule::new().jump(&group.chain(false)),
+                );
                 let hooks = [BaseChain::dstnat(), BaseChain::new("nat", Hook::Output, -100)];
                 for (chain, base) in ENTRIES.iter().zip(hooks) {
                     transaction.add_chain(table, chain, Some(&base));
@@ -200,27 +218,38 @@ impl Part {
             Self::Masquerade(bit) => {
                 let (chain, mark) = (masquerade_chain(*bit), 1 << bit);
                 transaction.create_chain(table, &chain, Some(&BaseChain::srcnat()));
-                let rule = Rule::new().any_of(Field::CtStatus, DNAT).masked(Field::Mark, mark, mark);
+                let rule =
+                    Rule::new().any_of(Field::CtStatus, DNAT).masked(Field::Mark, mark, mark);
                 transaction.add_rule(table, &chain, &rule.masquerade(NatFlags::default()));
             }
             Self::Localnet => {
                 let base = BaseChain::filter(Hook::Prerouting, MANGLE);
                 transaction.create_chain(table, LOCALNET, Some(&base));
-                let rule = Rule::new().ne(Field::Iifname, Value::ifname("lo")).family_of(loopback().addr());
-                let rule = rule.not_in_net(Field::IpSaddr, loopback()).in_net(Field::IpDaddr, loopback());
+                let rule = Rule::new()
+                    .ne(Field::Iifname, Value::ifname("lo"))
+                    .family_of(loopback().addr());
+                let rule =
+                    rule.not_in_net(Field::IpSaddr, loopback()).in_net(Field::IpDaddr, loopback());
                 transaction.add_rule(table, LOCALNET, &rule.drop());
             }
             Self::Sources(group, net, bit) => {
                 for specific in [true, false] {
-                    let (name, mut key) = (group.sources(specific, *net, *bit), group.key(specific));
+                    let (name, mut key) =
+                        (group.sources(specific, *net, *bit), group.key(specific));
                     if net.prefix_len() > 0 {
                         key.insert(0, group.address());
                     }
                     transaction.create_set(table, &Set::new(&name, key));
                     let from = Rule::new().family_of(group.any());
-                    let from = from.net_in_set(group.source(), *net, &group.fields(specific), &name);
+                    let from =
+                        from.net_in_set(group.source(), *net, &group.fields(specific), &name);
                     // Before the rule that sends the packet on.
-                    transaction.insert_rule(table, &group.chain(specific), &from.set_mark(1 << bit, 1 << bit), None);
+                    transaction.insert_rule(
+                        table,
+                        &group.chain(specific),
+                        &from.set_mark(1 << bit, 1 << bit),
+                        None,
+                    );
                 }
             }
         }

@@ -1,7 +1,9 @@
 //! Conditions in the language of `nft`, which only that program understands. It is run where there are any.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
 
 use rscni::Error;
 use rscni_linux::nft::Nft;
@@ -14,7 +16,8 @@ pub(super) fn enter(nft: &mut Nft, group: &Group, conditions: &[String]) -> Resu
     let (table, chain) = (table(), group.chain(true));
     let mut lines = Vec::new();
     for entry in ENTRIES {
-        if !nft.rules(&table, entry)?.iter().any(|rule| rule.jump_target.as_deref() == Some(&chain)) {
+        if !nft.rules(&table, entry)?.iter().any(|rule| rule.jump_target.as_deref() == Some(&chain))
+        {
             lines.push(format!("add rule {table} {entry} {}\n", group.entry_text(conditions)));
         }
     }
@@ -29,7 +32,9 @@ fn run(text: &str, conditions: &[String]) -> Result<()> {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|e| failed(format!("{e}; conditions in its language need it: install nftables")))?;
+        .map_err(|e| {
+            failed(format!("{e}; conditions in its language need it: install nftables"))
+        })?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(text.as_bytes()).map_err(|e| failed(e.to_string()))?;
     }
@@ -38,5 +43,6 @@ fn run(text: &str, conditions: &[String]) -> Result<()> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(Error::InvalidNetworkConfig(format!("portmap: conditions {conditions:?}: {}", said.trim())).into())
+    Err(Error::InvalidNetworkConfig(format!("portmap: conditions {conditions:?}: {}", said.trim()))
+        .into())
 }

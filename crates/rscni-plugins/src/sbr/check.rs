@@ -4,12 +4,16 @@ use ipnet::IpNet;
 use rscni::{Args, CNIResult, IpConfig, SpecVersion};
 use rscni_linux::{Netlink, Route, RouteFilter};
 
-use super::config::{Config, Tables};
-use super::tables;
-use crate::failure::{Failure, Result, differs};
-use crate::host;
-use crate::routing_table::MAIN;
-use crate::sandbox::Sandbox;
+use super::{
+    config::{Config, Tables},
+    tables,
+};
+use crate::{
+    failure::{Failure, Result, differs},
+    host,
+    routing_table::MAIN,
+    sandbox::Sandbox,
+};
 
 pub(super) fn check(args: &Args) -> Result<()> {
     let conf = args.conf()?;
@@ -22,15 +26,29 @@ pub(super) fn check(args: &Args) -> Result<()> {
     let ips: Vec<&IpConfig> = result.container_ips(&args.ifname).collect();
     for ip in &ips {
         let source = IpNet::from(ip.address.addr());
-        let rule = rules.iter().find(|rule| rule.src == source && !rule.has_more && config.may_use(rule.table));
+        let rule = rules
+            .iter()
+            .find(|rule| rule.src == source && !rule.has_more && config.may_use(rule.table));
         let rule = rule.ok_or_else(|| {
-            let table = if let Config::Table(table) = config { format!(" lookup {table}") } else { String::new() };
+            let table = if let Config::Table(table) = config {
+                format!(" lookup {table}")
+            } else {
+                String::new()
+            };
             differs(format!("rule from {}{table} is missing in {path}", source.addr()))
         })?;
         if let Config::Tables(tables) = &config {
             let routes = tables::routes(&mut netlink, rule.table, link.index)?;
             let main = tables::routes(&mut netlink, MAIN, link.index)?;
-            let table = Table { number: rule.table, ip, ips: &ips, tables, routes, link: &args.ifname, path: &path };
+            let table = Table {
+                number: rule.table,
+                ip,
+                ips: &ips,
+                tables,
+                routes,
+                link: &args.ifname,
+                path: &path,
+            };
             table.check_default_route(result)?;
             table.check_subnet()?;
             table.check_given(&mut netlink, link.index, result, conf.cni_version)?;
@@ -55,18 +73,25 @@ struct Table<'a> {
 
 impl Table<'_> {
     fn check_default_route(&self, result: &CNIResult) -> Result<()> {
-        let Some(gateway) = self.tables.gateway(self.ip).filter(|gateway| self.is_of_family(&(*gateway).into())) else {
+        let Some(gateway) =
+            self.tables.gateway(self.ip).filter(|gateway| self.is_of_family(&(*gateway).into()))
+        else {
             return Ok(());
         };
         let wanted = Route::default_via(gateway);
         // One that the interface had goes before one by the gateway of the result.
         let is_given = result.routes.iter().any(|route| route.dst == wanted.dst);
         let may_differ = is_given && self.tables.configured_gateway(self.ip).is_none();
-        let found: Vec<&Route> = self.routes.iter().filter(|route| route.dst == wanted.dst).collect();
+        let found: Vec<&Route> =
+            self.routes.iter().filter(|route| route.dst == wanted.dst).collect();
         match found.first() {
             None => Err(self.missing(wanted.dst, self.number)),
-            Some(other) if !may_differ && !found.iter().any(|route| route.gateway == Some(gateway)) => {
-                let by = other.gateway.map_or_else(|| "no router".to_owned(), |gateway| gateway.to_string());
+            Some(other)
+                if !may_differ && !found.iter().any(|route| route.gateway == Some(gateway)) =>
+            {
+                let by = other
+                    .gateway
+                    .map_or_else(|| "no router".to_owned(), |gateway| gateway.to_string());
                 let place = format!("table {} in {}", self.number, self.path);
                 Err(differs(format!("default route in {place} is by {by}, ADD left {gateway}")))
             }
@@ -84,19 +109,29 @@ impl Table<'_> {
     }
 
     /// The routes of the result that are this address's.
-    fn check_given(&self, netlink: &mut Netlink, index: u32, result: &CNIResult, version: SpecVersion) -> Result<()> {
+    fn check_given(
+        &self,
+        netlink: &mut Netlink,
+        index: u32,
+        result: &CNIResult,
+        version: SpecVersion,
+    ) -> Result<()> {
         for given in &result.routes {
             let route = Route { gateway: given.gw, ..Route::new(given.dst.trunc()) };
             let is_moved = given.table.is_none_or(|table| table == MAIN)
                 && self.is_of_family(&route.dst)
                 && tables::is_route_of(&route, self.ip, self.ips)
-                && (self.tables.configured_gateway(self.ip).is_none() || route.dst.prefix_len() > 0);
-            let is_there = |r: &Route| r.dst == route.dst && (route.gateway.is_none() || r.gateway == route.gateway);
+                && (self.tables.configured_gateway(self.ip).is_none()
+                    || route.dst.prefix_len() > 0);
+            let is_there = |r: &Route| {
+                r.dst == route.dst && (route.gateway.is_none() || r.gateway == route.gateway)
+            };
             if !is_moved || self.routes.iter().any(is_there) {
                 continue;
             }
             // Up to 1.0.0 results do not say which table a route was for.
-            let filter = RouteFilter { dst: Some(route.dst), oif: Some(index), ..RouteFilter::default() };
+            let filter =
+                RouteFilter { dst: Some(route.dst), oif: Some(index), ..RouteFilter::default() };
             let is_elsewhere = version < SpecVersion::V1_1_0
                 && netlink.routes(filter)?.iter().any(|r| is_there(r) && r.table != Some(MAIN));
             if !is_elsewhere {
@@ -108,18 +143,26 @@ impl Table<'_> {
 
     /// What the main table keeps.
     fn check_main(&self, main: &[Route]) -> Result<()> {
-        for route in main.iter().filter(|route| self.is_of_family(&route.dst) && tables::is_link_local(route)) {
+        for route in main
+            .iter()
+            .filter(|route| self.is_of_family(&route.dst) && tables::is_link_local(route))
+        {
             self.require(route.dst)?;
         }
         let hint = tables::source_hint(self.ip).filter(|_| self.tables.source_hints);
-        match hint.filter(|hint| !main.iter().any(|route| route.dst == hint.dst && route.src.is_some())) {
+        match hint
+            .filter(|hint| !main.iter().any(|route| route.dst == hint.dst && route.src.is_some()))
+        {
             Some(hint) => Err(self.missing(hint.dst, MAIN)),
             None => Ok(()),
         }
     }
 
     fn require(&self, dst: IpNet) -> Result<&Route> {
-        self.routes.iter().find(|route| route.dst == dst).ok_or_else(|| self.missing(dst, self.number))
+        self.routes
+            .iter()
+            .find(|route| route.dst == dst)
+            .ok_or_else(|| self.missing(dst, self.number))
     }
 
     fn is_of_family(&self, net: &IpNet) -> bool {
@@ -127,7 +170,11 @@ impl Table<'_> {
     }
 
     fn missing(&self, dst: IpNet, table: u32) -> Failure {
-        let what = if dst.prefix_len() == 0 { "default route".to_owned() } else { format!("route to {dst}") };
+        let what = if dst.prefix_len() == 0 {
+            "default route".to_owned()
+        } else {
+            format!("route to {dst}")
+        };
         differs(format!("{what} by {} is missing in table {table} in {}", self.link, self.path))
     }
 }

@@ -39,15 +39,22 @@ impl Config {
         if let Some(number) = keys.table {
             let table = u32::try_from(number).ok().filter(|table| *table != 0);
             return table.map(Self::Table).ok_or_else(|| {
-                invalid(format!("table: {number} is no routing table; they go from 1 to {}", u32::MAX)).into()
+                invalid(format!(
+                    "table: {number} is no routing table; they go from 1 to {}",
+                    u32::MAX
+                ))
+                .into()
             });
         }
-        let mut tables = Tables { v4: None, v6: None, source_hints: keys.add_source_hints.unwrap_or_default() };
+        let mut tables =
+            Tables { v4: None, v6: None, source_hints: keys.add_source_hints.unwrap_or_default() };
         for text in keys.gateways.iter().flatten() {
-            let gateway =
-                text.parse::<IpAddr>().map_err(|_| invalid(format!("gateways: {text:?} is no IP address")))?;
+            let gateway = text
+                .parse::<IpAddr>()
+                .map_err(|_| invalid(format!("gateways: {text:?} is no IP address")))?;
             let gateway = gateway.to_canonical();
-            let (place, family) = if gateway.is_ipv4() { (&mut tables.v4, "IPv4") } else { (&mut tables.v6, "IPv6") };
+            let (place, family) =
+                if gateway.is_ipv4() { (&mut tables.v4, "IPv4") } else { (&mut tables.v6, "IPv6") };
             if let Some(other) = place.replace(gateway) {
                 return Err(invalid(format!(
                     "gateways: there are multiple {family} addresses, {other} and {gateway}; one of each family can be"

@@ -9,14 +9,18 @@ use ipnet::IpNet;
 use rscni::{Args, CNIResult, Error, IpConfig};
 use rscni_linux::{Link, Netlink, Netns, Route};
 
-use self::check::check;
-use self::config::{Config, Tables};
-use crate::chained;
-use crate::commands::Commands;
-use crate::failure::{AsFarAsPossible, Result};
-use crate::routing_table;
-use crate::sandbox::Sandbox;
-use crate::undo::Undo;
+use self::{
+    check::check,
+    config::{Config, Tables},
+};
+use crate::{
+    chained,
+    commands::Commands,
+    failure::{AsFarAsPossible, Result},
+    routing_table,
+    sandbox::Sandbox,
+    undo::Undo,
+};
 
 /// The sbr plugin. Everything it makes is in the container's namespace, so there is nothing for GC to remove.
 pub(crate) const SBR: Commands = Commands { add, del, check, gc: |_| Ok(()), status };
@@ -26,7 +30,10 @@ fn add(args: &Args) -> Result<CNIResult> {
     let config = Config::new(conf)?;
     let result = chained::require_prev_result(conf)?;
     if result.ips.is_empty() {
-        let problem = format!("sbr: prevResult has no addresses for {}: list it after a plugin with IPAM", args.ifname);
+        let problem = format!(
+            "sbr: prevResult has no addresses for {}: list it after a plugin with IPAM",
+            args.ifname
+        );
         return Err(Error::InvalidNetworkConfig(problem).into());
     }
     let ips: Vec<&IpConfig> = result.container_ips(&args.ifname).collect();
@@ -55,12 +62,19 @@ fn refuse_vrf(netlink: &mut Netlink, link: &Link) -> Result<()> {
     let master = netlink.link_by_index(master)?;
     let Some(table) = master.vrf_table else { return Ok(()) };
     let (vrf, ifname) = (master.name, &link.name);
-    let problem =
-        format!("sbr: {ifname} belongs to the VRF {vrf}, which has its routes: set \"table\" to {table}, its own");
+    let problem = format!(
+        "sbr: {ifname} belongs to the VRF {vrf}, which has its routes: set \"table\" to {table}, its own"
+    );
     Err(Error::InvalidNetworkConfig(problem).into())
 }
 
-fn add_rule<'a>(netlink: &mut Netlink, netns: &'a Netns, ip: &IpConfig, table: u32, undo: &mut Undo<'a>) -> Result<()> {
+fn add_rule<'a>(
+    netlink: &mut Netlink,
+    netns: &'a Netns,
+    ip: &IpConfig,
+    table: u32,
+    undo: &mut Undo<'a>,
+) -> Result<()> {
     let rule = tables::rule(ip, table);
     netlink.add_rule(&rule)?;
     undo.push(move || Ok(Netlink::open_in(netns)?.del_rule(&rule)?));
@@ -108,10 +122,17 @@ fn del(args: &Args) -> Result<()> {
     sandbox.lock()?;
     // One that has become invalid does not stop this.
     let config = Config::new(conf);
-    let may_use = |table| config.as_ref().map_or_else(|_| tables::is_ours(table), |config| config.may_use(table));
+    let may_use = |table| {
+        config.as_ref().map_or_else(|_| tables::is_ours(table), |config| config.may_use(table))
+    };
     let link = sandbox.netlink.find_link(&args.ifname)?;
     let mut sources: Vec<IpNet> = match &link {
-        Some(link) => sandbox.netlink.addresses(link.index)?.iter().map(|address| address.net.addr().into()).collect(),
+        Some(link) => sandbox
+            .netlink
+            .addresses(link.index)?
+            .iter()
+            .map(|address| address.net.addr().into())
+            .collect(),
         None => Vec::new(),
     };
     // Those that the interface has lost.

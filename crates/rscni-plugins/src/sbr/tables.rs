@@ -7,8 +7,10 @@ use rscni::IpConfig;
 use rscni_linux::{Netlink, Route, RouteFilter, Rule};
 
 use super::config::Tables;
-use crate::failure::{AsFarAsPossible, Result};
-use crate::routing_table::{MAIN, is_kernels_own};
+use crate::{
+    failure::{AsFarAsPossible, Result},
+    routing_table::{MAIN, is_kernels_own},
+};
 
 /// The first table that an address can get, as the Go plugin has it.
 pub(super) const FIRST: u32 = 100;
@@ -19,7 +21,8 @@ const DEFAULT_METRIC_V6: u32 = 1024;
 const SCOPE_LINK: u8 = 253;
 
 /// The subnet of link-local addresses.
-const LINK_LOCAL: IpNet = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 64));
+const LINK_LOCAL: IpNet =
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 64));
 
 /// Whether an address can get this table.
 pub(super) fn is_ours(table: u32) -> bool {
@@ -42,7 +45,11 @@ pub(super) fn leads_nowhere(netlink: &mut Netlink, rule: &Rule) -> Result<bool> 
         return Ok(false);
     }
     for link in netlink.links()? {
-        if netlink.addresses(link.index)?.iter().any(|address| address.net.addr() == rule.src.addr()) {
+        if netlink
+            .addresses(link.index)?
+            .iter()
+            .any(|address| address.net.addr() == rule.src.addr())
+        {
             return Ok(false);
         }
     }
@@ -58,7 +65,13 @@ pub(super) fn routes(netlink: &mut Netlink, table: u32, index: u32) -> Result<Ve
 }
 
 /// What goes into the table of `ip`: the interface's routes that are not another address's, and a default route.
-pub(super) fn wanted(ip: &IpConfig, all: &[&IpConfig], tables: &Tables, present: &[Route], index: u32) -> Vec<Route> {
+pub(super) fn wanted(
+    ip: &IpConfig,
+    all: &[&IpConfig],
+    tables: &Tables,
+    present: &[Route],
+    index: u32,
+) -> Vec<Route> {
     let is_default = |route: &Route| route.dst.prefix_len() == 0;
     let configured = tables.configured_gateway(ip);
     let mut wanted: Vec<Route> = present
@@ -69,7 +82,9 @@ pub(super) fn wanted(ip: &IpConfig, all: &[&IpConfig], tables: &Tables, present:
         .collect();
     if let Some(gateway) = tables.gateway(ip) {
         let metric = if gateway.is_ipv4() { 0 } else { DEFAULT_METRIC_V6 };
-        let is_there = wanted.iter().any(|route| is_default(route) && route.priority.unwrap_or_default() == metric);
+        let is_there = wanted
+            .iter()
+            .any(|route| is_default(route) && route.priority.unwrap_or_default() == metric);
         if !is_there && gateway.is_ipv4() == ip.address.addr().is_ipv4() {
             wanted.push(Route { oif: Some(index), ..Route::default_via(gateway) });
         }
@@ -83,9 +98,14 @@ pub(super) fn wanted(ip: &IpConfig, all: &[&IpConfig], tables: &Tables, present:
 
 /// Whether packets from `ip` may take this route: its source and its gateway are of this address's subnet, or of none.
 pub(super) fn is_route_of(route: &Route, ip: &IpConfig, all: &[&IpConfig]) -> bool {
-    let near = |ip: &IpConfig, address: &IpAddr| ip.address.contains(address) || ip.gateway == Some(*address);
-    let is_of = |ip: &IpConfig| [route.src, route.gateway].iter().flatten().any(|address| near(ip, address));
-    route.dst.addr().is_ipv4() == ip.address.addr().is_ipv4() && (is_of(ip) || !all.iter().any(|other| is_of(other)))
+    let near = |ip: &IpConfig, address: &IpAddr| {
+        ip.address.contains(address) || ip.gateway == Some(*address)
+    };
+    let is_of = |ip: &IpConfig| {
+        [route.src, route.gateway].iter().flatten().any(|address| near(ip, address))
+    };
+    route.dst.addr().is_ipv4() == ip.address.addr().is_ipv4()
+        && (is_of(ip) || !all.iter().any(|other| is_of(other)))
 }
 
 /// Whether the main table keeps a route: packets from a link-local address have no rule.
@@ -104,9 +124,14 @@ pub(super) fn source_hint(ip: &IpConfig) -> Option<Route> {
 }
 
 /// The routes of `present` that the main table is to lose, those that others do not need first.
-pub(super) fn surplus<'a>(present: &'a [Route], tables: &Tables) -> impl Iterator<Item = &'a Route> {
+pub(super) fn surplus<'a>(
+    present: &'a [Route],
+    tables: &Tables,
+) -> impl Iterator<Item = &'a Route> {
     let keeps_direct = tables.source_hints;
-    present.iter().rev().filter(move |route| !(is_link_local(route) || keeps_direct && route.scope == Some(SCOPE_LINK)))
+    present.iter().rev().filter(move |route| {
+        !(is_link_local(route) || keeps_direct && route.scope == Some(SCOPE_LINK))
+    })
 }
 
 /// Removes the routes of an interface from a table.

@@ -6,11 +6,13 @@ use rscni::{Args, Error, NetConf};
 use rscni_linux::{Link, LinkChange, MacAddr};
 use serde::Deserialize;
 
-use crate::commands::Commands;
-use crate::container_link::{Addresses, ContainerLink, commands};
-use crate::failure::{Context, Failure, Result, differs};
-use crate::mac::requested_mac;
-use crate::sandbox::Sandbox;
+use crate::{
+    commands::Commands,
+    container_link::{Addresses, ContainerLink, commands},
+    failure::{Context, Failure, Result, differs},
+    mac::requested_mac,
+    sandbox::Sandbox,
+};
 
 /// The tap plugin.
 pub(crate) const TAP: Commands = commands::<Tap>();
@@ -63,8 +65,10 @@ impl ContainerLink for Tap {
         let keys: Keys = conf.custom_as()?;
         let given = |text: String| Some(text).filter(|text| !text.is_empty());
         if keys.selinux_context.contains(char::is_control) {
-            let problem =
-                format!("tap: selinuxContext {:?} is no label: leave control characters out", keys.selinux_context);
+            let problem = format!(
+                "tap: selinuxContext {:?} is no label: leave control characters out",
+                keys.selinux_context
+            );
             return Err(Error::InvalidNetworkConfig(problem).into());
         }
         Ok(Self {
@@ -95,10 +99,15 @@ impl ContainerLink for Tap {
         };
         match &self.selinux_context {
             None => tap.add_in(&sandbox.netns)?,
-            Some(context) => selinux::add(&tap, &sandbox.netns, context).context("selinuxContext")?,
+            Some(context) => {
+                selinux::add(&tap, &sandbox.netns, context).context("selinuxContext")?
+            }
         }
         // It is there: if it could not be asked for, once more.
-        let link = sandbox.netlink.link_by_name(ifname).or_else(|_| sandbox.netlink.link_by_name(ifname))?;
+        let link = sandbox
+            .netlink
+            .link_by_name(ifname)
+            .or_else(|_| sandbox.netlink.link_by_name(ifname))?;
         self.set(sandbox, &link, bridge.as_ref()).inspect_err(|_| {
             // The first error is the one to report.
             let _ = sandbox.netlink.del_link(link.index);
@@ -112,21 +121,31 @@ impl ContainerLink for Tap {
     fn check(&self, sandbox: &mut Sandbox, link: &Link) -> Result<()> {
         let is = link.tun.unwrap_or_default();
         let show = |id: Option<u32>| id.map_or_else(|| "nobody".to_owned(), |id| id.to_string());
-        for (what, is, wanted) in [("owner", is.owner, self.owner), ("group", is.group, self.group)] {
+        for (what, is, wanted) in [("owner", is.owner, self.owner), ("group", is.group, self.group)]
+        {
             if wanted.is_some() && is != wanted {
-                let problem = format!("tap {} has {what} {}, ADD left {}", link.name, show(is), show(wanted));
+                let problem =
+                    format!("tap {} has {what} {}, ADD left {}", link.name, show(is), show(wanted));
                 return Err(differs(problem));
             }
         }
-        for (what, is, wanted) in [("multiQueue", is.multi_queue, self.multi_queue), ("persist", is.persist, true)] {
+        for (what, is, wanted) in
+            [("multiQueue", is.multi_queue, self.multi_queue), ("persist", is.persist, true)]
+        {
             if is != wanted {
-                return Err(differs(format!("tap {} has {what} {is}, ADD left {wanted}", link.name)));
+                return Err(differs(format!(
+                    "tap {} has {what} {is}, ADD left {wanted}",
+                    link.name
+                )));
             }
         }
         let Some(name) = &self.bridge else { return Ok(()) };
         match sandbox.netlink.find_link(name)? {
             Some(bridge) if link.master == Some(bridge.index) => Ok(()),
-            Some(_) => Err(differs(format!("{} in {} is not a port of bridge {name}", link.name, sandbox.path))),
+            Some(_) => Err(differs(format!(
+                "{} in {} is not a port of bridge {name}",
+                link.name, sandbox.path
+            ))),
             None => Err(differs(format!("bridge {name} is missing in {}", sandbox.path))),
         }
     }
@@ -153,10 +172,16 @@ mod tests {
 
     #[test]
     fn defaults_are_those_of_the_go_plugin() {
-        let empty = json!({ "mtu": 0, "mac": "", "selinuxContext": "", "bridge": "", "owner": null });
+        let empty =
+            json!({ "mtu": 0, "mac": "", "selinuxContext": "", "bridge": "", "owner": null });
         for keys in [json!({}), empty] {
             let tap = config(keys).unwrap();
-            assert!(!tap.multi_queue && tap.mac.is_none() && tap.selinux_context.is_none() && tap.bridge.is_none());
+            assert!(
+                !tap.multi_queue
+                    && tap.mac.is_none()
+                    && tap.selinux_context.is_none()
+                    && tap.bridge.is_none()
+            );
             assert_eq!((tap.mtu, tap.owner, tap.group), (None, None, None));
         }
         assert_eq!(config(json!({ "owner": 0, "group": 0 })).unwrap().owner, Some(0));

@@ -21,7 +21,8 @@ pub(super) fn add(tap: &Tap, netns: &Netns, context: &str) -> Result<()> {
         return Err(Error::InvalidNetworkConfig(problem.into()).into());
     }
     netns.enter(|| {
-        std::fs::write(NEXT_LABEL, context).map_err(|error| failed(&format!("{context:?} is refused: {error}")))?;
+        std::fs::write(NEXT_LABEL, context)
+            .map_err(|error| failed(&format!("{context:?} is refused: {error}")))?;
         let output = Command::new("ip")
             .args(arguments(tap))
             .output()
@@ -40,7 +41,8 @@ fn failed(problem: &str) -> Failure {
 
 /// The words of `ip tuntap add`.
 fn arguments(tap: &Tap) -> Vec<String> {
-    let mut words = ["tuntap", "add", "mode", "tap", "name", &tap.name, "vnet_hdr"].map(str::to_owned).to_vec();
+    let mut words =
+        ["tuntap", "add", "mode", "tap", "name", &tap.name, "vnet_hdr"].map(str::to_owned).to_vec();
     if tap.multi_queue {
         words.push("multi_queue".into());
     }
@@ -57,6 +59,9 @@ mod tests {
     #[test]
     fn ip_is_asked_for_the_same_tap() {
         let tap = Tap { multi_queue: true, owner: Some(0), ..Tap::new("eth0") };
-        assert_eq!(arguments(&tap).join(" "), "tuntap add mode tap name eth0 vnet_hdr multi_queue user 0");
+        assert_eq!(
+            arguments(&tap).join(" "),
+            "tuntap add mode tap name eth0 vnet_hdr multi_queue user 0"
+        );
     }
 }

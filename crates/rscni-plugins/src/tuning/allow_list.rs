@@ -28,7 +28,8 @@ fn check_keys(text: &str, keys: &[&str]) -> std::result::Result<(), String> {
     for key in keys {
         let mut is_allowed = false;
         for line in &lines {
-            let pattern = Regex::new(line).map_err(|problem| format!("{FILE}: {line}: {problem}"))?;
+            let pattern =
+                Regex::new(line).map_err(|problem| format!("{FILE}: {line}: {problem}"))?;
             if pattern.is_match(key) {
                 is_allowed = true;
                 break;
@@ -48,7 +49,8 @@ pub(crate) fn fuzz(data: &[u8]) {
     let list = String::from_utf8_lossy(data);
     let key = "net.core.somaxconn";
     if check_keys(&list, &[key]).is_ok() {
-        check_keys(&format!("{list}\n*"), &[key]).expect("what comes after a line that matches does not matter");
+        check_keys(&format!("{list}\n*"), &[key])
+            .expect("what comes after a line that matches does not matter");
     }
 }
 
@@ -59,10 +61,15 @@ mod tests {
     #[test]
     fn each_key_needs_a_line_that_matches_it() {
         let list = "\n  ^net.ipv4.conf.IFNAME.arp_filter$  \r\n\n^net\\.core\\.\n";
-        check_keys(list, &["net.ipv4.conf.IFNAME.arp_filter", "net/ipv4/conf/IFNAME/arp_filter"]).unwrap();
+        check_keys(list, &["net.ipv4.conf.IFNAME.arp_filter", "net/ipv4/conf/IFNAME/arp_filter"])
+            .unwrap();
         check_keys(list, &["net.core.somaxconn"]).unwrap();
         let error = check_keys(list, &["net.core.somaxconn", "net.ipv4.ip_forward"]).unwrap_err();
-        assert!(error.contains("net.ipv4.ip_forward is not allowed") && error.contains("^net\\.core\\."), "{error}");
+        assert!(
+            error.contains("net.ipv4.ip_forward is not allowed")
+                && error.contains("^net\\.core\\."),
+            "{error}"
+        );
         assert!(check_keys(list, &["net/core/somaxconn"]).is_err());
         assert!(check_keys(list, &["net.ipv4.conf.IFNAME.arp_filter_"]).is_err());
     }

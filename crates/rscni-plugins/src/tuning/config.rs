@@ -2,14 +2,17 @@
 
 use std::path::PathBuf;
 
-use rscni::name::check_path;
-use rscni::{Args, Error, NetConf, any_case};
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use rscni::{Args, Error, NetConf, any_case, name::check_path};
+use serde::{
+    Deserialize,
+    de::{Deserializer, MapAccess, Visitor},
+};
 
 use super::attributes::Attributes;
-use crate::failure::{Failure, Result};
-use crate::mac::parse_mac;
+use crate::{
+    failure::{Failure, Result},
+    mac::parse_mac,
+};
 
 /// Where the attributes of before are kept.
 pub(crate) const DATA_DIR: &str = "/run/cni/tuning";
@@ -51,7 +54,10 @@ impl<'de> Deserialize<'de> for Pairs {
                 f.write_str("an object of sysctls and their values, which are strings")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Pairs, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> std::result::Result<Pairs, A::Error> {
                 let mut pairs: Vec<(String, String)> = Vec::new();
                 while let Some((key, value)) = map.next_entry::<String, String>()? {
                     if pairs.iter().any(|(other, _)| *other == key) {
@@ -92,7 +98,8 @@ impl Config {
         let _: Sysctls = serde_json::from_slice(&args.stdin).map_err(invalid)?;
         let keys: Keys = conf.custom_as()?;
         let by_args: Keys = match conf.args_cni() {
-            Some(map) => any_case::from_value(map.clone()).map_err(|error| invalid(format!("args.cni: {error}")))?,
+            Some(map) => any_case::from_value(map.clone())
+                .map_err(|error| invalid(format!("args.cni: {error}")))?,
             None => Keys::default(),
         };
         let promisc = by_args.promisc.or(keys.promisc);
@@ -105,7 +112,11 @@ impl Config {
                 allmulti: by_args.allmulti.or(keys.allmulti),
                 txqlen: by_args.tx_q_len.or(keys.tx_q_len),
             },
-            sysctls: sysctls(keys.sysctl.unwrap_or_default(), by_args.sysctl.unwrap_or_default(), &args.ifname)?,
+            sysctls: sysctls(
+                keys.sysctl.unwrap_or_default(),
+                by_args.sysctl.unwrap_or_default(),
+                &args.ifname,
+            )?,
             data_dir: data_dir(conf)?,
         })
     }
@@ -155,7 +166,10 @@ fn sysctls(configured: Pairs, by_args: Pairs, ifname: &str) -> Result<Vec<Sysctl
                 Some(other) if replaces => *other = Sysctl { key, path, value },
                 Some(other) if other.value == value => {}
                 Some(other) => {
-                    return Err(invalid(format!("sysctl {key} and {} are one, with two values", other.key)));
+                    return Err(invalid(format!(
+                        "sysctl {key} and {} are one, with two values",
+                        other.key
+                    )));
                 }
             }
         }
@@ -165,13 +179,18 @@ fn sysctls(configured: Pairs, by_args: Pairs, ifname: &str) -> Result<Vec<Sysctl
 
 /// The path of a sysctl below `/proc/sys`. Dots and slashes divide alike, so no name in it can be `..`.
 fn path(key: &str, ifname: &str) -> Result<String> {
-    let mut names: Vec<String> = key.split(['.', '/']).filter(|name| !name.is_empty()).map(Into::into).collect();
+    let mut names: Vec<String> =
+        key.split(['.', '/']).filter(|name| !name.is_empty()).map(Into::into).collect();
     let is_elsewhere = key.split('/').any(|name| name == "..");
     if is_elsewhere || names.len() < 2 || names[0] != "net" {
-        return Err(invalid(format!("sysctl {key:?} is none of the network: it must begin with net.")));
+        return Err(invalid(format!(
+            "sysctl {key:?} is none of the network: it must begin with net."
+        )));
     }
     // Here, for a name may have dots itself. GC and STATUS have none.
-    if let Some(name) = names.iter_mut().find(|name| name.contains(IFNAME)).filter(|_| !ifname.is_empty()) {
+    if let Some(name) =
+        names.iter_mut().find(|name| name.contains(IFNAME)).filter(|_| !ifname.is_empty())
+    {
         *name = name.replacen(IFNAME, ifname, 1);
     }
     let path = names.join("/");
@@ -206,7 +225,11 @@ mod tests {
         let config = read("{}", "").unwrap();
         assert!(config.is_empty());
         assert_eq!(config.data_dir.to_str(), Some("/run/cni/tuning"));
-        let config = read(r#"{ "promisc": false, "mtu": 0, "mac": "", "sysctl": null, "dataDir": "/x" }"#, "").unwrap();
+        let config = read(
+            r#"{ "promisc": false, "mtu": 0, "mac": "", "sysctl": null, "dataDir": "/x" }"#,
+            "",
+        )
+        .unwrap();
         assert!(config.is_empty());
         assert_eq!(config.data_dir.to_str(), Some("/x"));
     }
@@ -234,7 +257,10 @@ mod tests {
     #[case(r#"{ "sysctl": { "network.x": "1" } }"#, "network.x")]
     #[case(r#"{ "sysctl": { "net.a\u0000b": "1" } }"#, "NUL")]
     #[case(r#"{ "sysctl": { "": "1" } }"#, "\"\"")]
-    #[case(r#"{ "sysctl": { "net.a": "1", "net.b": "2", "net.a": "1" } }"#, "duplicated sysctl net.a")]
+    #[case(
+        r#"{ "sysctl": { "net.a": "1", "net.b": "2", "net.a": "1" } }"#,
+        "duplicated sysctl net.a"
+    )]
     #[case(r#"{ "sysctl": { "net.a.b": "1", "net/a/b": "2" } }"#, "two values")]
     #[case(r#"{ "sysctl": { "net.a": 1 } }"#, "string")]
     #[case(r#"{ "sysctl": [] }"#, "object of sysctls")]
@@ -282,9 +308,15 @@ mod tests {
             } }
         });
         let config = read(&text.to_string(), "").unwrap();
-        let expected = Attributes { mtu: Some(1300), allmulti: Some(false), txqlen: Some(0), ..Attributes::default() };
+        let expected = Attributes {
+            mtu: Some(1300),
+            allmulti: Some(false),
+            txqlen: Some(0),
+            ..Attributes::default()
+        };
         assert_eq!(config.attributes, expected);
-        let sysctls: Vec<_> = config.sysctls.iter().map(|s| (s.path.as_str(), s.value.as_str())).collect();
+        let sysctls: Vec<_> =
+            config.sysctls.iter().map(|s| (s.path.as_str(), s.value.as_str())).collect();
         assert_eq!(sysctls, [("net/a/z", "9"), ("net/a/b", "2"), ("net/a/c", "3")]);
     }
 }

@@ -11,16 +11,20 @@ pub(crate) mod saved;
 use rscni::{Args, CNIResult};
 use rscni_linux::{Link, Netlink, Netns, announce, sysctl};
 
-use self::attributes::Attributes;
-use self::config::{Config, Sysctl};
-use self::saved::{Saved, State};
-use crate::chained;
-use crate::commands::Commands;
-use crate::failure::{AsFarAsPossible, Result, differs};
-use crate::host;
-use crate::owner::{Owner, Stale};
-use crate::sandbox::Sandbox;
-use crate::undo::Undo;
+use self::{
+    attributes::Attributes,
+    config::{Config, Sysctl},
+    saved::{Saved, State},
+};
+use crate::{
+    chained,
+    commands::Commands,
+    failure::{AsFarAsPossible, Result, differs},
+    host,
+    owner::{Owner, Stale},
+    sandbox::Sandbox,
+    undo::Undo,
+};
 
 pub(crate) use self::config::DATA_DIR;
 
@@ -50,7 +54,8 @@ fn add(args: &Args) -> Result<CNIResult> {
         let link = netlink.link_by_name(&args.ifname)?;
         let saved = Saved::new(&config.data_dir, args);
         let before = Attributes::of(&link).only(&config.attributes);
-        let previous = saved.write(&State::new(before.clone(), Owner::new(&conf.name, args), &link))?;
+        let previous =
+            saved.write(&State::new(before.clone(), Owner::new(&conf.name, args), &link))?;
         undo.push(move || saved.put_back(previous));
         let netns = &netns;
         let index = link.index;
@@ -58,7 +63,8 @@ fn add(args: &Args) -> Result<CNIResult> {
         undo.push(move || restore(&mut Netlink::open_in(netns)?, index, &before));
         netlink.set_link(index, &config.attributes.change())?;
         if let (Some(mac), true) = (config.attributes.mac, link.up) {
-            let addresses: Vec<_> = result.container_ips(&args.ifname).map(|ip| ip.address.addr()).collect();
+            let addresses: Vec<_> =
+                result.container_ips(&args.ifname).map(|ip| ip.address.addr()).collect();
             let mut link = link;
             link.mac = Some(mac);
             // Others learn it in time by themselves too.
@@ -72,7 +78,9 @@ fn add(args: &Args) -> Result<CNIResult> {
 
 /// Has the result say what the interface has become.
 fn show(result: &mut CNIResult, ifname: &str, attributes: &Attributes) {
-    for interface in result.interfaces.iter_mut().filter(|i| i.name == ifname && i.sandbox.is_some()) {
+    for interface in
+        result.interfaces.iter_mut().filter(|i| i.name == ifname && i.sandbox.is_some())
+    {
         if let Some(mac) = attributes.mac {
             interface.mac = Some(mac.to_string());
         }
@@ -87,14 +95,24 @@ fn read(netns: &Netns, settings: &[Sysctl]) -> Result<Vec<rscni_linux::Result<St
 }
 
 fn write(netns: &Netns, settings: &[Sysctl]) -> Result<()> {
-    Ok(netns.enter(|| settings.iter().try_for_each(|setting| sysctl::write(&setting.path, &setting.value)))??)
+    Ok(netns.enter(|| {
+        settings.iter().try_for_each(|setting| sysctl::write(&setting.path, &setting.value))
+    })??)
 }
 
 /// Gives settings their values of before, the last one first. Those that cannot be read are left.
-fn write_back(netns: &Netns, settings: &[Sysctl], before: Vec<rscni_linux::Result<String>>) -> Result<()> {
+fn write_back(
+    netns: &Netns,
+    settings: &[Sysctl],
+    before: Vec<rscni_linux::Result<String>>,
+) -> Result<()> {
     let mut all = AsFarAsPossible::default();
     let outcomes: Vec<_> = netns.enter(|| {
-        let known = settings.iter().zip(before).rev().filter_map(|(setting, value)| Some((setting, value.ok()?)));
+        let known = settings
+            .iter()
+            .zip(before)
+            .rev()
+            .filter_map(|(setting, value)| Some((setting, value.ok()?)));
         known.map(|(setting, value)| sysctl::set(&setting.path, &value).map(drop)).collect()
     })?;
     for outcome in outcomes {
@@ -116,7 +134,9 @@ fn del(args: &Args) -> Result<()> {
     let conf = args.conf()?;
     let saved = Saved::new(&config::data_dir(conf)?, args);
     let owner = Owner::new(&conf.name, args);
-    let Some(state) = saved.read()?.filter(|state| !state.is_of_another(owner)) else { return Ok(()) };
+    let Some(state) = saved.read()?.filter(|state| !state.is_of_another(owner)) else {
+        return Ok(());
+    };
     let mut all = AsFarAsPossible::default();
     all.step(restore_from(args, &state));
     // In any case: a second DEL is not to fail as this one may.
@@ -128,7 +148,9 @@ fn del(args: &Args) -> Result<()> {
 fn restore_from(args: &Args, state: &State) -> Result<()> {
     let Some(mut sandbox) = Sandbox::open_if_there(args)? else { return Ok(()) };
     match sandbox.netlink.find_link(&args.ifname)? {
-        Some(link) if state.is_about(&link) => restore(&mut sandbox.netlink, link.index, &state.attributes()),
+        Some(link) if state.is_about(&link) => {
+            restore(&mut sandbox.netlink, link.index, &state.attributes())
+        }
         _ => Ok(()),
     }
 }
@@ -142,14 +164,20 @@ fn check(args: &Args) -> Result<()> {
     }
     let mut sandbox = Sandbox::open(args)?;
     let link = sandbox.netlink.find_link(&args.ifname)?;
-    let link = link.ok_or_else(|| differs(format!("interface {} is missing in {}", args.ifname, sandbox.path)))?;
+    let link = link.ok_or_else(|| {
+        differs(format!("interface {} is missing in {}", args.ifname, sandbox.path))
+    })?;
     for (setting, value) in config.sysctls.iter().zip(read(&sandbox.netns, &config.sysctls)?) {
         check_sysctl(setting, value, &sandbox.path)?;
     }
     check_attributes(&link, &config.attributes, &sandbox.path)?;
     let saved = Saved::new(&config.data_dir, args);
     if !config.attributes.is_empty() && saved.read()?.is_none() {
-        return Err(differs(format!("{} is missing, from which DEL restores {}", saved.path(), args.ifname)));
+        return Err(differs(format!(
+            "{} is missing, from which DEL restores {}",
+            saved.path(),
+            args.ifname
+        )));
     }
     Ok(())
 }
@@ -158,19 +186,30 @@ fn check_sysctl(setting: &Sysctl, value: rscni_linux::Result<String>, sandbox: &
     let Sysctl { key, value: wanted, .. } = setting;
     match value {
         Ok(value) if sysctl::same(&value, wanted) => Ok(()),
-        Ok(value) => Err(differs(format!("sysctl {key} is {value:?} in {sandbox}, ADD left {wanted:?}"))),
+        Ok(value) => {
+            Err(differs(format!("sysctl {key} is {value:?} in {sandbox}, ADD left {wanted:?}")))
+        }
         // One that can only be written, such as net.ipv4.route.flush.
         Err(error) if error.is_permission() => Ok(()),
-        Err(error) if error.is_not_found() => Err(differs(format!("sysctl {key} is missing in {sandbox}"))),
+        Err(error) if error.is_not_found() => {
+            Err(differs(format!("sysctl {key} is missing in {sandbox}")))
+        }
         Err(error) => Err(error.into()),
     }
 }
 
 fn check_attributes(link: &Link, wanted: &Attributes, sandbox: &str) -> Result<()> {
     let (is, wanted) = (Attributes::of(link).only(wanted).in_words(), wanted.in_words());
-    let Some((is, wanted)) = is.iter().zip(&wanted).find(|(is, wanted)| is != wanted) else { return Ok(()) };
+    let Some((is, wanted)) = is.iter().zip(&wanted).find(|(is, wanted)| is != wanted) else {
+        return Ok(());
+    };
     let value = |words: &Option<String>| words.as_deref().unwrap_or("nothing").to_owned();
-    Err(differs(format!("{} in {sandbox} has {}, ADD left {}", link.name, value(is), value(wanted))))
+    Err(differs(format!(
+        "{} in {sandbox} has {}, ADD left {}",
+        link.name,
+        value(is),
+        value(wanted)
+    )))
 }
 
 fn gc(args: &Args) -> Result<()> {

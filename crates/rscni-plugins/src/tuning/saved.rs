@@ -1,18 +1,22 @@
 //! The file in which the attributes of before are kept: `<dataDir>/<container id>_<ifname>.json`, with the keys that
 //! the Go plugin writes. One of ours, `rscni`, tells GC whose it is, and DEL which link it is about.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use rscni::{Args, Error};
 use rscni_linux::Link;
 use serde::{Deserialize, Serialize};
 
 use super::attributes::Attributes;
-use crate::failure::{AsFarAsPossible, Failure, Result};
-use crate::owner::{Owner, Stale};
-use crate::state_file;
+use crate::{
+    failure::{AsFarAsPossible, Failure, Result},
+    owner::{Owner, Stale},
+    state_file,
+};
 
 /// What the file holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,7 +79,9 @@ impl State {
 
     /// Whether the link can be the one that it is about, and not one that has come in its place.
     pub(super) fn is_about(&self, link: &Link) -> bool {
-        self.rscni.as_ref().is_none_or(|about| about.index == link.index && about.peer == link.peer_index)
+        self.rscni
+            .as_ref()
+            .is_none_or(|about| about.index == link.index && about.peer == link.peer_index)
     }
 }
 
@@ -126,18 +132,25 @@ impl Saved {
     /// What an earlier plugin of the same list has saved of the same link stays: that was the value of before.
     pub(super) fn write(&self, state: &State) -> Result<Option<Vec<u8>>> {
         let previous = self.content()?;
-        let earlier: State =
-            previous.as_deref().and_then(|content| serde_json::from_slice(content).ok()).unwrap_or_default();
+        let earlier: State = previous
+            .as_deref()
+            .and_then(|content| serde_json::from_slice(content).ok())
+            .unwrap_or_default();
         let mut state = state.clone();
         if earlier.rscni == state.rscni {
-            state = State { rscni: state.rscni.clone(), ..earlier.attributes().or(&state.attributes()).into() };
+            state = State {
+                rscni: state.rscni.clone(),
+                ..earlier.attributes().or(&state.attributes()).into()
+            };
         }
         let dir = self.path.parent().unwrap_or(Path::new("/"));
         rscni_linux::make_directory(dir, 0o755).map_err(|error| failed("make", dir, &error))?;
         let mut content = Vec::new();
         let formatter = serde_json::ser::PrettyFormatter::with_indent(b" ");
         let mut serializer = serde_json::Serializer::with_formatter(&mut content, formatter);
-        state.serialize(&mut serializer).map_err(|error| Error::Internal(format!("write as JSON: {error}")))?;
+        state
+            .serialize(&mut serializer)
+            .map_err(|error| Error::Internal(format!("write as JSON: {error}")))?;
         if let Err(failure) = self.put(&content) {
             // The first error is the one to report.
             let _ = self.put_back(previous);
@@ -147,7 +160,9 @@ impl Saved {
     }
 
     fn put(&self, content: &[u8]) -> Result<()> {
-        state_file::write(&self.path, content).map(drop).map_err(|error| failed("write", &self.path, &error))
+        state_file::write(&self.path, content)
+            .map(drop)
+            .map_err(|error| failed("write", &self.path, &error))
     }
 
     /// Has the file hold what it held before.
@@ -176,12 +191,16 @@ impl Saved {
         let mut all = AsFarAsPossible::default();
         for entry in entries {
             let path = entry.map_err(|error| failed("list", data_dir, &error))?.path();
-            if state_file::sweep(&path) || path.extension().is_none_or(|extension| extension != "json") {
+            if state_file::sweep(&path)
+                || path.extension().is_none_or(|extension| extension != "json")
+            {
                 continue;
             }
             let saved = Self { path };
             match saved.read() {
-                Ok(Some(State { rscni: Some(about), .. })) if stale.has_tag(&about.owner) => all.step(saved.remove()),
+                Ok(Some(State { rscni: Some(about), .. })) if stale.has_tag(&about.owner) => {
+                    all.step(saved.remove())
+                }
                 outcome => all.step(outcome.map(drop)),
             }
         }
@@ -207,8 +226,13 @@ pub(crate) fn fuzz(data: &[u8]) {
     assert_eq!(read, state);
     let of_go = State { rscni: None, ..state.clone() };
     let attributes = State::from(of_go.attributes());
-    assert_eq!(attributes, State { mac: attributes.mac.clone(), ..of_go }, "but for what is no hardware address");
-    if let Some(owner) = state.rscni.as_ref().and_then(|about| crate::owner::untagged(&about.owner)) {
+    assert_eq!(
+        attributes,
+        State { mac: attributes.mac.clone(), ..of_go },
+        "but for what is no hardware address"
+    );
+    if let Some(owner) = state.rscni.as_ref().and_then(|about| crate::owner::untagged(&about.owner))
+    {
         assert!(about_same(&state, owner));
     }
 }
@@ -277,7 +301,11 @@ mod tests {
     fn a_file_is_about_one_link_of_one_owner() {
         let state = state(Attributes::default());
         assert!(state.is_about(&Link::default()) && !state.is_of_another(owner("net")));
-        assert!(state.is_of_another(Owner { container_id: "ctr", ifname: "a_eth0", ..owner("net") }));
+        assert!(state.is_of_another(Owner {
+            container_id: "ctr",
+            ifname: "a_eth0",
+            ..owner("net")
+        }));
         // A network that was renamed since the ADD.
         assert!(!state.is_of_another(owner("other")));
     }

@@ -5,9 +5,11 @@
 
 use rscni_linux::{Address, Link, LinkChange, Netlink, NewAddress, Route, RouteFilter};
 
-use crate::failure::{AsFarAsPossible, Result};
-use crate::routing_table::{LOCAL, MAIN};
-use crate::sandbox::settle_addresses;
+use crate::{
+    failure::{AsFarAsPossible, Result},
+    routing_table::{LOCAL, MAIN},
+    sandbox::settle_addresses,
+};
 
 /// `RTPROT_KERNEL` and `RTPROT_RA`: the kernel makes these routes again, or learns them.
 const BY_THE_KERNEL: [u8; 2] = [2, 9];
@@ -24,7 +26,8 @@ impl Belongings {
     pub(super) fn of(netlink: &mut Netlink, link: &Link) -> Result<Self> {
         let filter = RouteFilter { oif: Some(link.index), ..RouteFilter::default() };
         let is_kept = |route: &Route| {
-            let is_kernels = route.protocol.is_some_and(|protocol| BY_THE_KERNEL.contains(&protocol));
+            let is_kernels =
+                route.protocol.is_some_and(|protocol| BY_THE_KERNEL.contains(&protocol));
             route.table != Some(LOCAL) && !(is_kernels && route.table == Some(MAIN))
         };
         let mut routes: Vec<Route> = netlink.routes(filter)?.into_iter().filter(is_kept).collect();
@@ -35,14 +38,26 @@ impl Belongings {
 
     /// Makes `master` the VRF of the interface (0: none), and has its addresses and routes be as before; the routes of
     /// the main table in the table `main`. It goes on after a failure, which is told at the end.
-    pub(super) fn move_to(&self, netlink: &mut Netlink, index: u32, master: u32, main: u32) -> Result<()> {
+    pub(super) fn move_to(
+        &self,
+        netlink: &mut Netlink,
+        index: u32,
+        master: u32,
+        main: u32,
+    ) -> Result<()> {
         netlink.set_link(index, &LinkChange { master: Some(master), ..LinkChange::default() })?;
         let mut all = AsFarAsPossible::default();
         let left = global_v6(netlink, index)?;
-        for address in self.addresses.iter().filter(|address| !left.iter().any(|other| other.net == address.net)) {
+        for address in self
+            .addresses
+            .iter()
+            .filter(|address| !left.iter().any(|other| other.net == address.net))
+        {
             all.step(unless_there(netlink.add_new_address(index, &NewAddress::from(address))));
         }
-        if self.addresses.iter().any(|address| !address.nodad) && netlink.link_by_index(index)?.running {
+        if self.addresses.iter().any(|address| !address.nodad)
+            && netlink.link_by_index(index)?.running
+        {
             all.step(settle(netlink, index));
         }
         for route in &self.routes {

@@ -3,19 +3,20 @@
 
 mod membership;
 
-use rscni::name::interface_name_problem;
-use rscni::{Args, CNIResult, Error, NetConf, SpecVersion};
+use rscni::{Args, CNIResult, Error, NetConf, SpecVersion, name::interface_name_problem};
 use rscni_linux::{Link, LinkChange, Netlink, Netns, Vrf};
 use serde::Deserialize;
 
 use self::membership::Belongings;
-use crate::chained;
-use crate::commands::Commands;
-use crate::failure::{AsFarAsPossible, Result, differs};
-use crate::host;
-use crate::routing_table::{self, MAIN};
-use crate::sandbox::Sandbox;
-use crate::undo::Undo;
+use crate::{
+    chained,
+    commands::Commands,
+    failure::{AsFarAsPossible, Result, differs},
+    host,
+    routing_table::{self, MAIN},
+    sandbox::Sandbox,
+    undo::Undo,
+};
 
 /// The vrf plugin. Everything it makes is in the container's namespace, so there is nothing for GC to remove.
 pub(crate) const VRF: Commands = Commands { add, del, check, gc: |_| Ok(()), status };
@@ -40,7 +41,8 @@ impl Config {
     fn new(conf: &NetConf) -> Result<Self> {
         let keys: Keys = conf.custom_as()?;
         let name = keys.vrfname.filter(|name| !name.is_empty());
-        let name = name.ok_or_else(|| invalid("vrfname is missing: set it to the name of the VRF"))?;
+        let name =
+            name.ok_or_else(|| invalid("vrfname is missing: set it to the name of the VRF"))?;
         if let Some(problem) = interface_name_problem(&name) {
             return Err(invalid(format!("vrfname {name:?} {problem}")).into());
         }
@@ -57,8 +59,14 @@ fn add(args: &Args) -> Result<CNIResult> {
     let (netlink, netns) = (&mut sandbox.netlink, &sandbox.netns);
     let link = netlink.link_by_name(&args.ifname)?;
     if let Some(master) = link.master {
-        let master = netlink.link_by_index(master).map_or_else(|_| format!("interface {master}"), |link| link.name);
-        return Err(invalid(format!("{} belongs to {master} already; take it out of that", args.ifname)).into());
+        let master = netlink
+            .link_by_index(master)
+            .map_or_else(|_| format!("interface {master}"), |link| link.name);
+        return Err(invalid(format!(
+            "{} belongs to {master} already; take it out of that",
+            args.ifname
+        ))
+        .into());
     }
     let mut undo = Undo::default();
     let vrf = ensure(netlink, netns, &config, &mut undo)?;
@@ -79,20 +87,32 @@ fn add(args: &Args) -> Result<CNIResult> {
 }
 
 /// The VRF, which is made if it is not there.
-fn ensure<'a>(netlink: &mut Netlink, netns: &'a Netns, config: &Config, undo: &mut Undo<'a>) -> Result<Link> {
+fn ensure<'a>(
+    netlink: &mut Netlink,
+    netns: &'a Netns,
+    config: &Config,
+    undo: &mut Undo<'a>,
+) -> Result<Link> {
     let Config { name, table } = config;
     if let Some(vrf) = netlink.find_link(name)? {
         let Some(is) = vrf.vrf_table else {
-            return Err(invalid(format!("the container has an interface {name}, which is no VRF")).into());
+            return Err(
+                invalid(format!("the container has an interface {name}, which is no VRF")).into()
+            );
         };
         if let Some(table) = table.filter(|table| *table != is) {
-            return Err(invalid(format!("VRF {name} is there already, with table {is} and not {table}")).into());
+            return Err(invalid(format!(
+                "VRF {name} is there already, with table {is} and not {table}"
+            ))
+            .into());
         }
         return Ok(vrf);
     }
     let table = match table {
         Some(table) => *table,
-        None => routing_table::free(netlink, 1)?.next().ok_or_else(|| invalid("no routing table is free"))?,
+        None => routing_table::free(netlink, 1)?
+            .next()
+            .ok_or_else(|| invalid("no routing table is free"))?,
     };
     let vrf = netlink.add_link(&Vrf { up: true, ..Vrf::new(name, table) })?;
     let index = vrf.index;
@@ -122,8 +142,12 @@ fn del(args: &Args) -> Result<()> {
         return Ok(());
     }
     let mut all = AsFarAsPossible::default();
-    if let Some(link) = netlink.find_link(&args.ifname)?.filter(|link| link.master == Some(vrf.index)) {
-        all.step(netlink.set_link(link.index, &LinkChange { master: Some(0), ..LinkChange::default() }));
+    if let Some(link) =
+        netlink.find_link(&args.ifname)?.filter(|link| link.master == Some(vrf.index))
+    {
+        all.step(
+            netlink.set_link(link.index, &LinkChange { master: Some(0), ..LinkChange::default() }),
+        );
     }
     all.step(remove_if_empty(netlink, vrf.index));
     all.finish()
@@ -136,7 +160,10 @@ fn check(args: &Args) -> Result<()> {
     let mut sandbox = Sandbox::open(args)?;
     let Config { name, table } = &config;
     let path = sandbox.path.clone();
-    let vrf = sandbox.netlink.find_link(name)?.ok_or_else(|| differs(format!("VRF {name} is missing in {path}")))?;
+    let vrf = sandbox
+        .netlink
+        .find_link(name)?
+        .ok_or_else(|| differs(format!("VRF {name} is missing in {path}")))?;
     let is = vrf.vrf_table.ok_or_else(|| differs(format!("{name} in {path} is no VRF")))?;
     if let Some(table) = table.filter(|table| *table != is) {
         return Err(differs(format!("VRF {name} in {path} has table {is}, ADD left {table}")));
@@ -147,7 +174,10 @@ fn check(args: &Args) -> Result<()> {
     let missing = || differs(format!("interface {} is missing in {path}", args.ifname));
     let link = sandbox.netlink.find_link(&args.ifname)?.ok_or_else(missing)?;
     if link.master != Some(vrf.index) {
-        return Err(differs(format!("interface {} in {path} does not belong to VRF {name}", args.ifname)));
+        return Err(differs(format!(
+            "interface {} in {path} does not belong to VRF {name}",
+            args.ifname
+        )));
     }
     // Up to 1.0.0 results do not say which table a route was for.
     if conf.cni_version >= SpecVersion::V1_1_0 {
@@ -181,7 +211,10 @@ mod tests {
         let blue = |table| Config { name: "blue".into(), table };
         assert_eq!(config(json!({ "vrfname": "blue" })).unwrap(), blue(None));
         assert_eq!(config(json!({ "vrfname": "blue", "table": 0 })).unwrap(), blue(None));
-        assert_eq!(config(json!({ "vrfname": "blue", "table": 4_294_967_295_u32 })).unwrap(), blue(Some(u32::MAX)));
+        assert_eq!(
+            config(json!({ "vrfname": "blue", "table": 4_294_967_295_u32 })).unwrap(),
+            blue(Some(u32::MAX))
+        );
     }
 
     #[rstest]

@@ -1,7 +1,6 @@
 //! Calls IPAM plugins through the dispatcher, in this process.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::{collections::BTreeMap, ffi::OsString};
 
 use rscni::{Reply, Request};
 use serde_json::Value;
@@ -50,7 +49,11 @@ impl Call {
     pub(crate) fn ok(self) -> Value {
         let reply = self.reply();
         assert!(reply.error.is_none(), "{:?}", reply.error);
-        if reply.stdout.is_empty() { Value::Null } else { serde_json::from_slice(&reply.stdout).unwrap() }
+        if reply.stdout.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(&reply.stdout).unwrap()
+        }
     }
 
     /// Code and details, of a call that fails.

@@ -1,13 +1,15 @@
 //! The runtime that does not block.
 
-use std::io;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{io, path::PathBuf, time::Duration};
 
-use super::engine::{Engine, Waiter};
-use super::{AttachmentParams, Cache, CacheListing, Failures, NetConfList, TraceContext};
-use crate::invoke::{AsyncExec, Invocation, Outcome};
-use crate::{Attachment, CNIResult, Error, PluginInfo};
+use super::{
+    AttachmentParams, Cache, CacheListing, Failures, NetConfList, TraceContext,
+    engine::{Engine, Waiter},
+};
+use crate::{
+    Attachment, CNIResult, Error, PluginInfo,
+    invoke::{AsyncExec, Invocation, Outcome},
+};
 
 /// Runs the chains of networks without blocking; what each operation means is told at
 /// [`Runtime`](super::Runtime).
@@ -42,7 +44,13 @@ pub struct AsyncRuntime<E> {
 impl<E: AsyncExec> AsyncRuntime<E> {
     /// A runtime that looks for plugins in `path` (`CNI_PATH`) and calls them through `exec`. Its cache is libcni's.
     pub fn new<P: Into<PathBuf>>(exec: E, path: impl IntoIterator<Item = P>) -> Self {
-        Self { exec, engine: Engine { path: path.into_iter().map(Into::into).collect(), ..Engine::default() } }
+        Self {
+            exec,
+            engine: Engine {
+                path: path.into_iter().map(Into::into).collect(),
+                ..Engine::default()
+            },
+        }
     }
 
     /// The same with another cache.
@@ -78,7 +86,11 @@ impl<E: AsyncExec> AsyncRuntime<E> {
     ///
     /// # Errors
     /// As [`Runtime::add`](super::Runtime::add).
-    pub async fn add(&self, list: &NetConfList, params: &AttachmentParams) -> Result<CNIResult, Error> {
+    pub async fn add(
+        &self,
+        list: &NetConfList,
+        params: &AttachmentParams,
+    ) -> Result<CNIResult, Error> {
         self.engine.add(&Awaiting(&self.exec), list, params).await
     }
 
@@ -115,7 +127,8 @@ impl<E: AsyncExec> AsyncRuntime<E> {
         list: &NetConfList,
         valid: impl FnOnce(&CacheListing) -> Result<Vec<Attachment>, Error>,
     ) -> Result<(), Failures> {
-        let valid = |listing: &Result<CacheListing, Error>| valid(listing.as_ref().map_err(Clone::clone)?);
+        let valid =
+            |listing: &Result<CacheListing, Error>| valid(listing.as_ref().map_err(Clone::clone)?);
         self.engine.gc(&Awaiting(&self.exec), list, valid).await
     }
 

@@ -3,12 +3,14 @@
 //!
 //! An entry is the file `results/<network>-<container id>-<interface>` with a JSON object of the kind `cniCacheV1`.
 
-use std::ffi::OsString;
-use std::fs;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::{
+    ffi::OsString,
+    fs,
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use rustix::fs::OFlags;
@@ -16,9 +18,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{AttachmentParams, NetConfList};
-use crate::conf::version_of;
-use crate::name::{check_container_id, check_interface_name, check_network_name};
-use crate::{Attachment, CNIResult, Error, SpecVersion};
+use crate::{
+    Attachment, CNIResult, Error, SpecVersion,
+    conf::version_of,
+    name::{check_container_id, check_interface_name, check_network_name},
+};
 
 /// The entries of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +73,10 @@ impl CacheEntry {
 
     /// The attachment, as GC names it.
     pub fn attachment(&self) -> Attachment {
-        Attachment { container_id: self.params.container_id.clone(), ifname: self.params.ifname.clone() }
+        Attachment {
+            container_id: self.params.container_id.clone(),
+            ifname: self.params.ifname.clone(),
+        }
     }
 
     fn is_of(&self, network: &str, params: &AttachmentParams) -> bool {
@@ -104,7 +111,9 @@ impl Cache {
         let name = format!("{network}-{}-{}", params.container_id, params.ifname);
         if name.len() > LONGEST_NAME {
             let problem = "the names of network, container and interface are too long to remember the attachment by";
-            return Err(Error::InvalidEnvValue(format!("{name}: {problem}: {LONGEST_NAME} bytes are possible")));
+            return Err(Error::InvalidEnvValue(format!(
+                "{name}: {problem}: {LONGEST_NAME} bytes are possible"
+            )));
         }
         Ok(self.results().join(name))
     }
@@ -117,9 +126,14 @@ impl Cache {
     /// # Errors
     /// [`Error::FailedToDecode`] if it is damaged, [`Error::IOFailure`] if it cannot be read, and those of
     /// [`file`](Self::file).
-    pub fn load(&self, network: &str, params: &AttachmentParams) -> Result<Option<CacheEntry>, Error> {
+    pub fn load(
+        &self,
+        network: &str,
+        params: &AttachmentParams,
+    ) -> Result<Option<CacheEntry>, Error> {
         let file = self.file(network, params)?;
-        let entry = read(&file, Some((network, params))).map_err(|error| error.context(file.display()))?;
+        let entry =
+            read(&file, Some((network, params))).map_err(|error| error.context(file.display()))?;
         Ok(entry.filter(|entry| entry.is_of(network, params)))
     }
 
@@ -154,12 +168,18 @@ impl Cache {
         let mut listing = self.list()?;
         let infix = format!("-{container_id}-");
         listing.entries.retain(|entry| entry.params.container_id == container_id);
-        listing.broken.retain(|(file, _)| file.file_name().is_some_and(|name| name.to_string_lossy().contains(&infix)));
+        listing.broken.retain(|(file, _)| {
+            file.file_name().is_some_and(|name| name.to_string_lossy().contains(&infix))
+        });
         Ok(listing)
     }
 
     /// An entry that stands where its own names say; no other would be found again.
-    fn in_its_place(&self, entry: Option<CacheEntry>, file: &Path) -> Result<Option<CacheEntry>, Error> {
+    fn in_its_place(
+        &self,
+        entry: Option<CacheEntry>,
+        file: &Path,
+    ) -> Result<Option<CacheEntry>, Error> {
         if let Some(entry) = &entry {
             let place = self.file(&entry.network, &entry.params)?;
             if place != file {
@@ -177,7 +197,8 @@ impl Cache {
     pub fn store(&self, entry: &CacheEntry) -> Result<(), Error> {
         let file = self.file(&entry.network, &entry.params)?;
         let bytes = encode(entry)?;
-        self.write(&file, &bytes).map_err(|e| Error::IOFailure(format!("write {}: {e}", file.display())))
+        self.write(&file, &bytes)
+            .map_err(|e| Error::IOFailure(format!("write {}: {e}", file.display())))
     }
 
     /// Removes the entry of an attachment, damaged or not, if there is one.
@@ -222,7 +243,11 @@ impl Cache {
     }
 
     /// The file whose lock keeps operations on an attachment apart, or on all that share its entry's file.
-    pub(super) fn attachment_lock(&self, network: &str, params: &AttachmentParams) -> Result<PathBuf, Error> {
+    pub(super) fn attachment_lock(
+        &self,
+        network: &str,
+        params: &AttachmentParams,
+    ) -> Result<PathBuf, Error> {
         let entry = self.file(network, params)?;
         Ok(self.dir.join("locks/attachments").join(entry.file_name().unwrap_or_default()))
     }
@@ -237,7 +262,8 @@ impl Cache {
         let dir = self.results();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         let temporary = draft_of(file);
-        let written = create_anew(&temporary)?.write_all(bytes).and_then(|()| fs::rename(&temporary, file));
+        let written =
+            create_anew(&temporary)?.write_all(bytes).and_then(|()| fs::rename(&temporary, file));
         if written.is_err() {
             // The first error is the one to tell.
             let _ = fs::remove_file(&temporary);
@@ -338,7 +364,8 @@ impl Stored {
 
 /// The files of a directory in lexical order, without those that are being written.
 fn files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
-    let list = || fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
+    let list =
+        || fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
     let mut names = match list() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         listed => listed.map_err(|e| Error::IOFailure(format!("list {}: {e}", dir.display())))?,
@@ -372,7 +399,10 @@ pub(super) fn encode(entry: &CacheEntry) -> Result<Vec<u8>, Error> {
 }
 
 /// Reads an entry; before it had kinds, libcni kept nothing but the result, and so it must be known whose that is.
-pub(super) fn decode(bytes: &[u8], of: Option<(&str, &AttachmentParams)>) -> Result<CacheEntry, Error> {
+pub(super) fn decode(
+    bytes: &[u8],
+    of: Option<(&str, &AttachmentParams)>,
+) -> Result<CacheEntry, Error> {
     let map: Map<String, Value> = serde_json::from_slice(bytes)?;
     match (map.get("kind").and_then(Value::as_str), of) {
         (Some(KIND), _) => serde_json::from_value::<Stored>(map.into())?.into_entry(),
@@ -455,15 +485,20 @@ mod tests {
         let loaded = cache.load("net", &params()).unwrap().unwrap();
         assert!(loaded.modified.is_some());
         assert_eq!(CacheEntry { modified: None, ..loaded }, changed);
-        assert_eq!(fs::read_dir(dir.path().join("results")).unwrap().count(), 1, "no temporary file is left");
+        assert_eq!(
+            fs::read_dir(dir.path().join("results")).unwrap().count(),
+            1,
+            "no temporary file is left"
+        );
         cache.remove("net", &params()).unwrap();
         assert_eq!(cache.load("net", &params()), Ok(None));
     }
 
     #[test]
     fn a_bare_result_of_an_old_libcni_is_understood() {
-        let (_dir, cache) =
-            with_text(r#"{ "cniVersion": "0.4.0", "ips": [{ "version": "4", "address": "10.0.0.2/24" }] }"#);
+        let (_dir, cache) = with_text(
+            r#"{ "cniVersion": "0.4.0", "ips": [{ "version": "4", "address": "10.0.0.2/24" }] }"#,
+        );
         let entry = cache.load("net", &params()).unwrap().unwrap();
         assert_eq!((entry.result.ips.len(), entry.version), (1, SpecVersion::V0_4_0));
     }
@@ -478,7 +513,10 @@ mod tests {
         for text in ["", "[]", "{}", other[0], other[1], &cut_off, &whole[..whole.len() / 2]] {
             let (_dir, cache) = with_text(text);
             let error = cache.load("net", &params()).unwrap_err();
-            assert!(error.code() == 6 && error.details().contains("net-box-eth0"), "{text}: {error}");
+            assert!(
+                error.code() == 6 && error.details().contains("net-box-eth0"),
+                "{text}: {error}"
+            );
             cache.remove("net", &params()).unwrap();
             assert_eq!(cache.load("net", &params()), Ok(None));
         }
@@ -506,7 +544,13 @@ mod tests {
         let cache = Cache::new("/nowhere");
         assert_eq!(cache.file("../x", &params()).unwrap_err().code(), 7);
         for (container_id, ifname) in [("..", "eth0"), ("a/b", "eth0"), ("a", "../x")] {
-            assert_eq!(cache.file("net", &AttachmentParams::new(container_id, "/n", ifname)).unwrap_err().code(), 4);
+            assert_eq!(
+                cache
+                    .file("net", &AttachmentParams::new(container_id, "/n", ifname))
+                    .unwrap_err()
+                    .code(),
+                4
+            );
         }
     }
 
@@ -515,7 +559,11 @@ mod tests {
         let (dir, cache) = with_text("{ cut off");
         let results = dir.path().join("results");
         for (container_id, ifname) in [("b", "eth0"), ("a", "eth1"), ("a", "eth0")] {
-            let params = AttachmentParams { container_id: container_id.into(), ifname: ifname.into(), ..params() };
+            let params = AttachmentParams {
+                container_id: container_id.into(),
+                ifname: ifname.into(),
+                ..params()
+            };
             cache.store(&CacheEntry { params, ..entry() }).unwrap();
         }
         fs::write(results.join(".1.0.tmp"), "half").unwrap();
@@ -530,12 +578,23 @@ mod tests {
                 .collect()
         };
         assert_eq!(names(&listing), ["a eth0", "a eth1", "b eth0"]);
-        assert!(listing.entries.iter().all(|entry| entry.modified.is_some() && entry.config == CONFIG.as_bytes()));
-        let broken: Vec<_> = listing.broken.iter().map(|(file, _)| file.strip_prefix(&results).unwrap()).collect();
+        assert!(
+            listing
+                .entries
+                .iter()
+                .all(|entry| entry.modified.is_some() && entry.config == CONFIG.as_bytes())
+        );
+        let broken: Vec<_> =
+            listing.broken.iter().map(|(file, _)| file.strip_prefix(&results).unwrap()).collect();
         assert_eq!(broken, ["net-box-eth0", "net-copy-eth0", "net-old-eth0"].map(Path::new));
-        for ((file, error), part) in listing.broken.iter().zip(["key must be", "belongs into", "an entry of kind None"])
+        for ((file, error), part) in
+            listing.broken.iter().zip(["key must be", "belongs into", "an entry of kind None"])
         {
-            assert!(error.details().starts_with(file.to_str().unwrap()) && error.details().contains(part), "{error}");
+            assert!(
+                error.details().starts_with(file.to_str().unwrap())
+                    && error.details().contains(part),
+                "{error}"
+            );
         }
         assert_eq!(names(&cache.list_of("a").unwrap()), ["a eth0", "a eth1"]);
         assert_eq!(cache.list_of("box").unwrap().broken.len(), 1);
@@ -551,6 +610,10 @@ mod tests {
         fs::create_dir_all(&file).unwrap();
         let error = cache.store(&entry()).unwrap_err();
         assert!(error.code() == 5 && error.details().contains("net-box-eth0"), "{error}");
-        assert_eq!(fs::read_dir(dir.path().join("results")).unwrap().count(), 1, "no temporary file is left");
+        assert_eq!(
+            fs::read_dir(dir.path().join("results")).unwrap().count(),
+            1,
+            "no temporary file is left"
+        );
     }
 }

@@ -4,15 +4,16 @@
 //! An [`Operation`] says which call comes next and takes its outcome; whoever drives it waits for plugins in
 //! whatever way he likes, and that is all that differs between the ways.
 
-use std::io;
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
 use serde_json::{Map, Value, json};
 
 use super::{AttachmentParams, NetConfList, PluginConf};
-use crate::invoke::{Inherits, Invocation, Outcome, variables};
-use crate::request::Command;
-use crate::{Args, Attachment, CNIResult, Error};
+use crate::{
+    Args, Attachment, CNIResult, Error,
+    invoke::{Inherits, Invocation, Outcome, variables},
+    request::Command,
+};
 
 /// A network, an attachment to it, and where the network's plugins are.
 pub(super) struct Chain<'a> {
@@ -66,9 +67,16 @@ impl<'a> Chain<'a> {
         })
     }
 
-    fn invocation(&self, command: Command, index: usize, previous: Option<&CNIResult>) -> Result<Invocation, Error> {
-        let program = self.programs[index].clone().map_err(|error| self.context(command, index, error))?;
-        let mut config = request_config(self.list, &self.list.plugins[index], &self.params, previous);
+    fn invocation(
+        &self,
+        command: Command,
+        index: usize,
+        previous: Option<&CNIResult>,
+    ) -> Result<Invocation, Error> {
+        let program =
+            self.programs[index].clone().map_err(|error| self.context(command, index, error))?;
+        let mut config =
+            request_config(self.list, &self.list.plugins[index], &self.params, previous);
         if let Some(valid) = self.valid {
             // The spec's text had the second name for a while, and plugins may know only that.
             for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
@@ -88,12 +96,22 @@ impl<'a> Chain<'a> {
     /// The error of the call of one plugin, with the place in the chain that it comes from.
     fn context(&self, command: Command, index: usize, error: Error) -> Error {
         let (plugin, number, count) = (self.plugin(index), index + 1, self.len());
-        error.context(format!("network {}: {command} of {plugin} (plugin {number} of {count})", self.list.name))
+        error.context(format!(
+            "network {}: {command} of {plugin} (plugin {number} of {count})",
+            self.list.name
+        ))
     }
 
-    fn outcome(&self, command: Command, index: usize, outcome: io::Result<Outcome>) -> Result<Outcome, Error> {
+    fn outcome(
+        &self,
+        command: Command,
+        index: usize,
+        outcome: io::Result<Outcome>,
+    ) -> Result<Outcome, Error> {
         outcome.map_err(|e| {
-            let program = self.programs[index].as_ref().map_or_else(|_| "?".into(), |path| path.display().to_string());
+            let program = self.programs[index]
+                .as_ref()
+                .map_or_else(|_| "?".into(), |path| path.display().to_string());
             self.context(command, index, Error::IOFailure(format!("start {program}: {e}")))
         })
     }
@@ -118,12 +136,15 @@ fn request_config(
     }
     let runtime_config: Map<_, _> = plugin
         .capabilities()
-        .filter_map(|name| params.capability_args.get(name).map(|value| (name.to_owned(), value.clone())))
+        .filter_map(|name| {
+            params.capability_args.get(name).map(|value| (name.to_owned(), value.clone()))
+        })
         .collect();
     if !runtime_config.is_empty() {
         config.insert("runtimeConfig".into(), runtime_config.into());
     }
-    config.extend(previous.map(|result| ("prevResult".to_owned(), result.to_json(list.cni_version))));
+    config
+        .extend(previous.map(|result| ("prevResult".to_owned(), result.to_json(list.cni_version))));
     config
 }
 
@@ -200,12 +221,23 @@ pub(super) struct Each<'a> {
 
 impl<'a> Each<'a> {
     fn new(chain: &'a Chain<'a>, command: Command, left: Vec<usize>) -> Self {
-        Self { chain, command, left, current: 0, previous: None, goes_on: false, errors: Vec::new() }
+        Self {
+            chain,
+            command,
+            left,
+            current: 0,
+            previous: None,
+            goes_on: false,
+            errors: Vec::new(),
+        }
     }
 
     /// CHECK: in order, up to the first failure.
     pub(super) fn check(chain: &'a Chain<'a>, result: CNIResult) -> Self {
-        Self { previous: Some(result), ..Self::new(chain, Command::Check, (0..chain.len()).rev().collect()) }
+        Self {
+            previous: Some(result),
+            ..Self::new(chain, Command::Check, (0..chain.len()).rev().collect())
+        }
     }
 
     /// DEL of the first `count` plugins: in reverse order, going on past failures.

@@ -4,19 +4,19 @@
 //! that is [`ConfDir`](super::ConfDir). What a plugin's own keys mean is left to the plugin; they pass through here
 //! unchanged and in their order.
 
-use std::fs::OpenOptions;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::{fs::OpenOptions, io::Read, os::unix::fs::OpenOptionsExt, path::Path};
 
 use rustix::fs::OFlags;
-use serde::de::{Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::error::Category;
-use serde_json::{Map, Value, json};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, MapAccess, Visitor},
+};
+use serde_json::{Map, Value, error::Category, json};
 
-use crate::name::{check_network_name, check_plugin_type};
-use crate::{Error, SpecVersion};
+use crate::{
+    Error, SpecVersion,
+    name::{check_network_name, check_plugin_type},
+};
 
 /// A network: a chain of plugins with a name.
 ///
@@ -120,7 +120,10 @@ impl NetConfList {
             list.append(plugins_in(&dir.join(&list.name))?)?;
         }
         if list.plugins.is_empty() {
-            return Err(Error::InvalidNetworkConfig(format!("network {} has no plugins", list.name)));
+            return Err(Error::InvalidNetworkConfig(format!(
+                "network {} has no plugins",
+                list.name
+            )));
         }
         Ok(list)
     }
@@ -148,7 +151,11 @@ impl PluginConf {
     /// The capabilities that it declares, in their order.
     pub fn capabilities(&self) -> impl Iterator<Item = &str> {
         let declared = self.0.get("capabilities").and_then(Value::as_object);
-        declared.into_iter().flatten().filter(|(_, on)| **on == Value::Bool(true)).map(|(name, _)| name.as_str())
+        declared
+            .into_iter()
+            .flatten()
+            .filter(|(_, on)| **on == Value::Bool(true))
+            .map(|(name, _)| name.as_str())
     }
 
     /// Every key as it was written.
@@ -182,7 +189,9 @@ impl<'de> Deserialize<'de> for PluginConf {
                         Ok(()) => Ok(PluginConf(keys)),
                         Err(error) => Err(A::Error::custom(error.details())),
                     },
-                    Some(other) => Err(A::Error::custom(format!("type must be a string, not {other}"))),
+                    Some(other) => {
+                        Err(A::Error::custom(format!("type must be a string, not {other}")))
+                    }
                 }
             }
         }
@@ -192,7 +201,10 @@ impl<'de> Deserialize<'de> for PluginConf {
 
 /// The keys of a list, as they are written.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", expecting = "a list of plugins, an object with \"name\" and \"plugins\"")]
+#[serde(
+    rename_all = "camelCase",
+    expecting = "a list of plugins, an object with \"name\" and \"plugins\""
+)]
 struct Written {
     name: String,
     #[serde(default)]
@@ -251,10 +263,17 @@ const LONGEST: u64 = 1 << 24;
 fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
     let failed = |e: std::io::Error| Error::IOFailure(format!("read {}: {e}", path.display()));
     let mut options = OpenOptions::new();
-    let file = options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path).map_err(failed)?;
+    let file = options
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)
+        .map_err(failed)?;
     let mut bytes = Vec::new();
     if file.take(LONGEST).read_to_end(&mut bytes).map_err(failed)? as u64 == LONGEST {
-        return Err(Error::InvalidNetworkConfig(format!("{} is too long for a configuration", path.display())));
+        return Err(Error::InvalidNetworkConfig(format!(
+            "{} is too long for a configuration",
+            path.display()
+        )));
     }
     Ok(bytes)
 }
@@ -262,7 +281,9 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
 /// The plugins that a folder adds to a network; none if there is no such folder.
 fn plugins_in(folder: &Path) -> Result<Vec<PluginConf>, Error> {
     let files = super::conf_dir::files(folder, &["conf"])?;
-    let load = |file: &std::path::PathBuf| parse(&read_file(file)?).map_err(|error| error.context(file.display()));
+    let load = |file: &std::path::PathBuf| {
+        parse(&read_file(file)?).map_err(|error| error.context(file.display()))
+    };
     files.iter().map(load).collect()
 }
 
@@ -275,7 +296,8 @@ mod tests {
     }
 
     fn with(key: &str, value: Value) -> Value {
-        let mut json = json!({ "cniVersion": "1.0.0", "name": "net", "plugins": [{ "type": "noop" }] });
+        let mut json =
+            json!({ "cniVersion": "1.0.0", "name": "net", "plugins": [{ "type": "noop" }] });
         json[key] = value;
         json
     }
@@ -300,7 +322,10 @@ mod tests {
             serde_json::to_string(&list.plugins[0]).unwrap(),
             r#"{"zebra":1,"type":"a","ape":{"y":[2],"b":null}}"#
         );
-        assert_eq!(list.plugins.iter().map(PluginConf::plugin_type).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(
+            list.plugins.iter().map(PluginConf::plugin_type).collect::<Vec<_>>(),
+            ["a", "b"]
+        );
         assert_eq!((list.cni_version, list.source()), (SpecVersion::V0_1_0, text.as_bytes()));
     }
 
@@ -317,19 +342,32 @@ mod tests {
 
     #[test]
     fn booleans_may_be_text() {
-        for (value, on) in [(json!(true), true), (json!("TRUE"), true), (json!("false"), false), (json!(false), false)]
-        {
-            assert_eq!(list(&with("disableCheck", value.clone())).unwrap().disable_check, on, "{value}");
+        for (value, on) in [
+            (json!(true), true),
+            (json!("TRUE"), true),
+            (json!("false"), false),
+            (json!(false), false),
+        ] {
+            assert_eq!(
+                list(&with("disableCheck", value.clone())).unwrap().disable_check,
+                on,
+                "{value}"
+            );
             assert_eq!(list(&with("disableGC", value.clone())).unwrap().disable_gc, on, "{value}");
         }
         for value in [json!("yes"), json!(1), json!(null)] {
-            assert_eq!(list(&with("disableCheck", value.clone())).unwrap_err().code(), 7, "{value}");
+            assert_eq!(
+                list(&with("disableCheck", value.clone())).unwrap_err().code(),
+                7,
+                "{value}"
+            );
         }
     }
 
     #[test]
     fn only_capabilities_that_are_true_are_declared() {
-        let plugin = json!([{ "type": "a", "capabilities": { "mac": true, "ips": false, "dns": true } }]);
+        let plugin =
+            json!([{ "type": "a", "capabilities": { "mac": true, "ips": false, "dns": true } }]);
         let list = list(&with("plugins", plugin)).unwrap();
         assert_eq!(list.plugins[0].capabilities().collect::<Vec<_>>(), ["mac", "dns"]);
     }
@@ -351,7 +389,8 @@ mod tests {
             assert_eq!(error.code(), code, "{text}: {error}");
             assert!(error.details().contains(place), "{text}: {error}");
         }
-        let error = NetConfList::from_plugin_json(b"{ \"name\": \"net\",\n \"plugins\": [] }").unwrap_err();
+        let error =
+            NetConfList::from_plugin_json(b"{ \"name\": \"net\",\n \"plugins\": [] }").unwrap_err();
         assert!(error.details().contains("*.conflist at line 2"), "{error}");
     }
 
@@ -360,7 +399,10 @@ mod tests {
         for (key, value) in [("name", json!("")), ("name", json!("../x")), ("plugins", json!([]))] {
             assert_eq!(list(&with(key, value)).unwrap_err().code(), 7, "{key}");
         }
-        assert_eq!(list(&json!({ "name": "net", "loadOnlyInlinedPlugins": true })).unwrap_err().code(), 7);
+        assert_eq!(
+            list(&json!({ "name": "net", "loadOnlyInlinedPlugins": true })).unwrap_err().code(),
+            7
+        );
         assert_eq!(list(&json!({ "name": "net" })).unwrap_err().code(), 7);
     }
 
@@ -379,11 +421,18 @@ mod tests {
         let path = dir.path().join("10-net.conflist");
         std::fs::create_dir(dir.path().join("net")).unwrap();
         for (file, plugin) in [("2.conf", "third"), ("1.conf", "second"), ("3.txt", "never")] {
-            std::fs::write(dir.path().join("net").join(file), json!({ "type": plugin }).to_string()).unwrap();
+            std::fs::write(
+                dir.path().join("net").join(file),
+                json!({ "type": plugin }).to_string(),
+            )
+            .unwrap();
         }
         std::fs::write(&path, with("plugins", json!([{ "type": "first" }])).to_string()).unwrap();
         let list = NetConfList::from_file(&path).unwrap();
-        assert_eq!(list.plugins.iter().map(PluginConf::plugin_type).collect::<Vec<_>>(), ["first", "second", "third"]);
+        assert_eq!(
+            list.plugins.iter().map(PluginConf::plugin_type).collect::<Vec<_>>(),
+            ["first", "second", "third"]
+        );
         assert_eq!(NetConfList::from_json(list.source()).unwrap().plugins, list.plugins);
 
         std::fs::write(&path, with("loadOnlyInlinedPlugins", json!("true")).to_string()).unwrap();

@@ -3,8 +3,10 @@
 //! What stands in one file is [`NetConfList`]'s; this is which files there are, in which order, and what is wrong
 //! with those that cannot be read.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::NetConfList;
 use crate::Error;
@@ -45,23 +47,37 @@ impl ConfDir {
     /// # Errors
     /// [`Error::InvalidNetworkConfig`] if there is none, with the names that there are and the files that are broken.
     pub fn find(&self, name: &str) -> Result<&NetConfList, Error> {
-        let is_list = |file: &Path| file.extension().is_some_and(|extension| extension == "conflist");
+        let is_list =
+            |file: &Path| file.extension().is_some_and(|extension| extension == "conflist");
         let named = || self.networks.iter().filter(|(_, list)| list.name == name);
-        named().find(|(file, _)| is_list(file)).or_else(|| named().next()).map(|(_, list)| list).ok_or_else(|| {
-            let there = match self.networks.as_slice() {
-                [] => "there is no network configuration (*.conflist, *.conf, *.json)".to_owned(),
-                some => format!(
-                    "there are {}",
-                    some.iter().map(|(_, list)| list.name.as_str()).collect::<Vec<_>>().join(", ")
-                ),
-            };
-            let broken: Vec<_> = self.broken.iter().map(|(_, error)| format!("; cannot be used: {error}")).collect();
-            Error::InvalidNetworkConfig(format!(
-                "no network named {name:?} in {}: {there}{}",
-                self.path.display(),
-                broken.concat()
-            ))
-        })
+        named()
+            .find(|(file, _)| is_list(file))
+            .or_else(|| named().next())
+            .map(|(_, list)| list)
+            .ok_or_else(|| {
+                let there = match self.networks.as_slice() {
+                    [] => {
+                        "there is no network configuration (*.conflist, *.conf, *.json)".to_owned()
+                    }
+                    some => format!(
+                        "there are {}",
+                        some.iter()
+                            .map(|(_, list)| list.name.as_str())
+                            .collect::<Vec<_>>()
+                            .join(", ")
+                    ),
+                };
+                let broken: Vec<_> = self
+                    .broken
+                    .iter()
+                    .map(|(_, error)| format!("; cannot be used: {error}"))
+                    .collect();
+                Error::InvalidNetworkConfig(format!(
+                    "no network named {name:?} in {}: {there}{}",
+                    self.path.display(),
+                    broken.concat()
+                ))
+            })
     }
 }
 
@@ -72,7 +88,8 @@ pub(super) fn files(dir: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, Err
         entries
             .filter(|path| {
                 path.as_ref().map_or(true, |path| {
-                    path.extension().is_some_and(|extension| extensions.iter().any(|known| extension == *known))
+                    path.extension()
+                        .is_some_and(|extension| extensions.iter().any(|known| extension == *known))
                         && !path.is_dir()
                 })
             })
@@ -108,7 +125,10 @@ mod tests {
             ("05-d.conflist.bak", "{"),
             ("README", "{"),
         ]);
-        assert_eq!(dir.networks.iter().map(|(_, list)| list.name.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
+        assert_eq!(
+            dir.networks.iter().map(|(_, list)| list.name.as_str()).collect::<Vec<_>>(),
+            ["a", "b", "c"]
+        );
         assert!(dir.broken.is_empty());
     }
 

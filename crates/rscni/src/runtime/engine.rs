@@ -3,19 +3,26 @@
 //! An operation is a future that waits through a [`Waiter`] and for nothing else. The runtime that blocks has one whose
 //! futures are ready at once, and so has the whole operation at the first poll.
 
-use std::io;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 
-use super::chain::{Add, Added, Chain, Each, Operation};
-use super::lock::{Lock, Mode};
-use super::{AttachmentParams, Cache, CacheEntry, CacheListing, Failures, NetConfList, TraceContext, version};
-use crate::invoke::{Inherits, Invocation, Outcome};
-use crate::name::check_network_name;
-use crate::request::Command;
-use crate::{Attachment, CNIResult, Error, PluginInfo, SpecVersion};
+use super::{
+    AttachmentParams, Cache, CacheEntry, CacheListing, Failures, NetConfList, TraceContext,
+    chain::{Add, Added, Chain, Each, Operation},
+    lock::{Lock, Mode},
+    version,
+};
+use crate::{
+    Attachment, CNIResult, Error, PluginInfo, SpecVersion,
+    invoke::{Inherits, Invocation, Outcome},
+    name::check_network_name,
+    request::Command,
+};
 
 /// How long to wait before a lock is tried again.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -60,11 +67,15 @@ impl Engine {
         self.drive(waiter, &mut add).await;
         let Added { called, result, error } = add.finish();
         let error = match (error, &result) {
-            (None, Some(result)) => match self.cache.store(&CacheEntry::new(list, params, result)) {
-                Ok(()) => return Ok(result.clone()),
-                Err(error) => error,
-            },
-            (None, None) => Error::InvalidNetworkConfig(format!("network {} has no plugins", list.name)),
+            (None, Some(result)) => {
+                match self.cache.store(&CacheEntry::new(list, params, result)) {
+                    Ok(()) => return Ok(result.clone()),
+                    Err(error) => error,
+                }
+            }
+            (None, None) => {
+                Error::InvalidNetworkConfig(format!("network {} has no plugins", list.name))
+            }
             (Some(error), _) => error,
         };
         if called == 0 {
@@ -163,9 +174,13 @@ impl Engine {
                 for entry in listing.entries.iter().filter(|entry| entry.network == list.name) {
                     if !valid.contains(&entry.attachment()) {
                         let made_with = made_with(entry, list);
-                        let ended = self.del_locked(waiter, made_with.as_ref().unwrap_or(list), &entry.params).await;
+                        let ended = self
+                            .del_locked(waiter, made_with.as_ref().unwrap_or(list), &entry.params)
+                            .await;
                         let id = &entry.params.container_id;
-                        errors.extend(ended.err().into_iter().flat_map(|failures| failures.in_context(id)));
+                        errors.extend(
+                            ended.err().into_iter().flat_map(|failures| failures.in_context(id)),
+                        );
                     }
                 }
             }
@@ -187,7 +202,11 @@ impl Engine {
         Failures::of(errors)
     }
 
-    pub(super) async fn status(&self, waiter: &impl Waiter, list: &NetConfList) -> Result<(), Error> {
+    pub(super) async fn status(
+        &self,
+        waiter: &impl Waiter,
+        list: &NetConfList,
+    ) -> Result<(), Error> {
         check_network_name(&list.name)?;
         if !list.cni_version.has_gc_and_status() {
             return Ok(());
@@ -198,9 +217,18 @@ impl Engine {
         status.finish().into_iter().next().map_or(Ok(()), Err)
     }
 
-    pub(super) async fn version(&self, waiter: &impl Waiter, plugin: &str) -> Result<PluginInfo, Error> {
+    pub(super) async fn version(
+        &self,
+        waiter: &impl Waiter,
+        plugin: &str,
+    ) -> Result<PluginInfo, Error> {
         // Plugins that are older than the command want the variables of an attachment.
-        let vars = [("CNI_COMMAND", "VERSION"), ("CNI_NETNS", "dummy"), ("CNI_IFNAME", "dummy"), ("CNI_PATH", "dummy")];
+        let vars = [
+            ("CNI_COMMAND", "VERSION"),
+            ("CNI_NETNS", "dummy"),
+            ("CNI_IFNAME", "dummy"),
+            ("CNI_PATH", "dummy"),
+        ];
         let invocation = Invocation {
             plugin: plugin.to_owned(),
             program: waiter.find(plugin, &self.path)?,
@@ -212,10 +240,15 @@ impl Engine {
         let program = invocation.program.display().to_string();
         let outcome = self.exec(waiter, invocation).await;
         let outcome = outcome.map_err(|e| Error::IOFailure(format!("start {program}: {e}")))?;
-        version::supported(plugin, outcome).map_err(|error| error.context(format!("VERSION of {plugin}")))
+        version::supported(plugin, outcome)
+            .map_err(|error| error.context(format!("VERSION of {plugin}")))
     }
 
-    pub(super) async fn validate(&self, waiter: &impl Waiter, list: &NetConfList) -> Result<Vec<String>, Failures> {
+    pub(super) async fn validate(
+        &self,
+        waiter: &impl Waiter,
+        list: &NetConfList,
+    ) -> Result<Vec<String>, Failures> {
         check_network_name(&list.name)?;
         let (mut errors, mut capabilities) = (Vec::new(), Vec::new());
         for (index, plugin) in list.plugins.iter().enumerate() {
@@ -225,9 +258,16 @@ impl Engine {
                     return Ok(());
                 }
                 let (wanted, there) = (list.cni_version, info.list());
-                Err(Error::IncompatibleVersion(format!("it does not support cniVersion {wanted}, but {there}")))
+                Err(Error::IncompatibleVersion(format!(
+                    "it does not support cniVersion {wanted}, but {there}"
+                )))
             });
-            let place = format!("network {}: plugin {} of {}, {name}", list.name, index + 1, list.plugins.len());
+            let place = format!(
+                "network {}: plugin {} of {}, {name}",
+                list.name,
+                index + 1,
+                list.plugins.len()
+            );
             errors.extend(supports.err().map(|error| error.context(place)));
             for capability in plugin.capabilities() {
                 if !capabilities.iter().any(|known| known == capability) {
@@ -238,7 +278,12 @@ impl Engine {
         Failures::of(errors).map(|()| capabilities)
     }
 
-    fn chain<'a>(&self, waiter: &impl Waiter, list: &'a NetConfList, params: AttachmentParams) -> Chain<'a> {
+    fn chain<'a>(
+        &self,
+        waiter: &impl Waiter,
+        list: &'a NetConfList,
+        params: AttachmentParams,
+    ) -> Chain<'a> {
         Chain::new(|plugin| waiter.find(plugin, &self.path), &self.path, list, params)
     }
 
@@ -257,7 +302,12 @@ impl Engine {
     }
 
     /// Keeps other operations off an attachment, and GC off its network.
-    async fn lock(&self, waiter: &impl Waiter, network: &str, params: &AttachmentParams) -> Result<Held, Error> {
+    async fn lock(
+        &self,
+        waiter: &impl Waiter,
+        network: &str,
+        params: &AttachmentParams,
+    ) -> Result<Held, Error> {
         let attachment = self.cache.attachment_lock(network, params)?;
         let network = self.lock_network(waiter, network, Mode::Shared).await?;
         let lock = self.take(waiter, &attachment, Mode::Alone).await?;
@@ -280,7 +330,12 @@ impl Engine {
 
     /// Takes the lock of a network. A GC that waits for it is at the gate, where those who come later wait for the GC;
     /// on a busy node it would never have its turn otherwise.
-    async fn lock_network(&self, waiter: &impl Waiter, network: &str, mode: Mode) -> Result<Lock, Error> {
+    async fn lock_network(
+        &self,
+        waiter: &impl Waiter,
+        network: &str,
+        mode: Mode,
+    ) -> Result<Lock, Error> {
         let _gate = self.take(waiter, &self.cache.gate(network)?, mode).await?;
         self.take(waiter, &self.cache.network_lock(network)?, mode).await
     }
@@ -289,7 +344,9 @@ impl Engine {
         let begin = Instant::now();
         loop {
             let lock = Lock::try_take(path, mode);
-            if let Some(lock) = lock.map_err(|e| Error::IOFailure(format!("lock {}: {e}", path.display())))? {
+            if let Some(lock) =
+                lock.map_err(|e| Error::IOFailure(format!("lock {}: {e}", path.display())))?
+            {
                 return Ok(lock);
             }
             if let Some(limit) = self.time_limit.filter(|limit| begin.elapsed() >= *limit) {
@@ -319,13 +376,18 @@ fn completed(params: &AttachmentParams, entry: Option<&CacheEntry>) -> Attachmen
 
 /// The network as it was when the attachment was made; none where the cache does not have it, or `list` has all of it.
 fn made_with(entry: &CacheEntry, list: &NetConfList) -> Option<NetConfList> {
-    let made_with = NetConfList::from_json(&entry.config).or_else(|_| NetConfList::from_plugin_json(&entry.config));
+    let made_with = NetConfList::from_json(&entry.config)
+        .or_else(|_| NetConfList::from_plugin_json(&entry.config));
     // What libcni keeps lacks the plugins that come from the network's folder.
     made_with.ok().filter(|old| old.name == list.name && !list.plugins.starts_with(&old.plugins))
 }
 
 /// The error with more text at its end.
 fn suffixed(error: &Error, text: &str) -> Error {
-    let details = if error.details().is_empty() { text.to_owned() } else { format!("{}; {text}", error.details()) };
+    let details = if error.details().is_empty() {
+        text.to_owned()
+    } else {
+        format!("{}; {text}", error.details())
+    };
     Error::Custom(error.code(), error.msg().to_owned(), details)
 }

@@ -2,18 +2,21 @@
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
 
-use std::io;
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::cache::{decode, encode};
-use super::chain::{Add, Chain, Each, Operation};
-use super::version::supported;
-use super::{AttachmentParams, NetConfList};
-use crate::fuzzing::{ending, split};
-use crate::invoke::{Exit, Invocation, Outcome};
-use crate::{CNIResult, SpecVersion};
+use super::{
+    AttachmentParams, NetConfList,
+    cache::{decode, encode},
+    chain::{Add, Chain, Each, Operation},
+    version::supported,
+};
+use crate::{
+    CNIResult, SpecVersion,
+    fuzzing::{ending, split},
+    invoke::{Exit, Invocation, Outcome},
+};
 
 /// A network's configuration, as a list and as a single plugin: what a runtime keeps of it is read as the same.
 pub fn network(data: &[u8]) {
@@ -38,7 +41,10 @@ pub fn cache(data: &[u8]) {
         let read = decode(&written, None).expect("what was written is read");
         // An old version's shape may hold less of the result.
         assert_eq!(read.result.to_json(read.version), entry.result.to_json(entry.version));
-        assert_eq!((&read.network, &read.config, read.version), (&entry.network, &entry.config, entry.version));
+        assert_eq!(
+            (&read.network, &read.config, read.version),
+            (&entry.network, &entry.config, entry.version)
+        );
         assert_eq!(read.params, entry.params);
     }
 }
@@ -80,7 +86,10 @@ pub fn chain(data: &[u8]) {
         add.take(outcome);
     }
     let added = add.finish();
-    assert_eq!((added.called, added.error.is_some()), (results.len() + usize::from(failed), failed));
+    assert_eq!(
+        (added.called, added.error.is_some()),
+        (results.len() + usize::from(failed), failed)
+    );
     assert_eq!(added.result.as_ref(), results.last());
 
     let result = added.result.clone().unwrap_or_default();
@@ -88,8 +97,24 @@ pub fn chain(data: &[u8]) {
     let in_order: Vec<_> = (0..every).collect();
     let reversed: Vec<_> = (0..added.called).rev().collect();
     let previous = Some(&result).filter(|_| list.cni_version >= SpecVersion::V0_4_0);
-    drive(&list, Each::del(&chain, added.called, Some(result.clone())), "DEL", &reversed, true, previous, &mut outcome);
-    drive(&list, Each::check(&chain, result.clone()), "CHECK", &in_order, false, Some(&result), &mut outcome);
+    drive(
+        &list,
+        Each::del(&chain, added.called, Some(result.clone())),
+        "DEL",
+        &reversed,
+        true,
+        previous,
+        &mut outcome,
+    );
+    drive(
+        &list,
+        Each::check(&chain, result.clone()),
+        "CHECK",
+        &in_order,
+        false,
+        Some(&result),
+        &mut outcome,
+    );
     drive(&list, Each::gc(&chain), "GC", &in_order, true, None, &mut outcome);
     drive(&list, Each::status(&chain), "STATUS", &in_order, false, None, &mut outcome);
 }
@@ -109,29 +134,46 @@ fn drive(
         is_derived(list, order[called], &invocation, command, previous);
         called += 1;
         let outcome = outcome();
-        failures += usize::from(!outcome.as_ref().is_ok_and(|outcome| outcome.exit == Exit::Status(0)));
+        failures +=
+            usize::from(!outcome.as_ref().is_ok_and(|outcome| outcome.exit == Exit::Status(0)));
         each.take(outcome);
     }
     assert_eq!(each.finish().len(), failures);
-    assert!(called == order.len() || failures == 1 && !goes_on, "{command} called {called} of {}", order.len());
+    assert!(
+        called == order.len() || failures == 1 && !goes_on,
+        "{command} called {called} of {}",
+        order.len()
+    );
 }
 
 /// Holds what a plugin gets against what the network's list says (spec: "Deriving request configuration from plugin
 /// configuration").
-fn is_derived(list: &NetConfList, index: usize, invocation: &Invocation, command: &str, previous: Option<&CNIResult>) {
+fn is_derived(
+    list: &NetConfList,
+    index: usize,
+    invocation: &Invocation,
+    command: &str,
+    previous: Option<&CNIResult>,
+) {
     let plugin = &list.plugins[index];
     assert_eq!(invocation.plugin, plugin.plugin_type());
     assert_eq!(invocation.vars["CNI_COMMAND"], command);
-    let config: Map<String, Value> = serde_json::from_slice(&invocation.stdin).expect("a JSON object");
+    let config: Map<String, Value> =
+        serde_json::from_slice(&invocation.stdin).expect("a JSON object");
     assert_eq!(
         (&config["name"], &config["cniVersion"]),
         (&list.name.as_str().into(), &list.cni_version.as_str().into())
     );
-    assert_eq!(config.get("prevResult"), previous.map(|result| result.to_json(list.cni_version)).as_ref());
+    assert_eq!(
+        config.get("prevResult"),
+        previous.map(|result| result.to_json(list.cni_version)).as_ref()
+    );
     assert!(!config.contains_key("capabilities"));
     let own = plugin.as_map().iter().filter(|(key, _)| {
-        !matches!(key.as_str(), "name" | "cniVersion" | "prevResult" | "capabilities" | "runtimeConfig")
-            && !key.starts_with("cni.dev/")
+        !matches!(
+            key.as_str(),
+            "name" | "cniVersion" | "prevResult" | "capabilities" | "runtimeConfig"
+        ) && !key.starts_with("cni.dev/")
     });
     for (key, value) in own {
         assert_eq!(config.get(key), Some(value), "{key}");

@@ -4,13 +4,17 @@
 //! An operation on an attachment holds the network, shared with others, and the attachment for itself; GC holds the
 //! network for itself (spec: "Lifecycle & Ordering"). Who waits, and for how long, is left to the engine.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
-use rustix::io::Errno;
+use rustix::{
+    fs::{FlockOperation, OFlags, flock},
+    io::Errno,
+};
 
 /// With whom a lock is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +110,9 @@ mod tests {
                 scope.spawn(|| {
                     let mut times = 0;
                     while times < 200 {
-                        let Some(lock) = Lock::try_take(&path, Mode::Alone).unwrap() else { continue };
+                        let Some(lock) = Lock::try_take(&path, Mode::Alone).unwrap() else {
+                            continue;
+                        };
                         let _lock = lock.removed_after(&path);
                         assert_eq!(count.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
                         std::thread::yield_now();

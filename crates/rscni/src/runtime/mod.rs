@@ -43,11 +43,13 @@ mod params;
 mod trace;
 mod version;
 
-use std::io;
-use std::path::PathBuf;
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::{
+    io,
+    path::PathBuf,
+    pin::pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 #[cfg(feature = "async")]
 pub use async_runtime::AsyncRuntime;
@@ -58,8 +60,10 @@ pub use failures::Failures;
 pub use params::AttachmentParams;
 pub use trace::TraceContext;
 
-use crate::invoke::{Exec, Invocation, Outcome};
-use crate::{Attachment, CNIResult, Error, PluginInfo};
+use crate::{
+    Attachment, CNIResult, Error, PluginInfo,
+    invoke::{Exec, Invocation, Outcome},
+};
 use engine::{Engine, Waiter};
 
 /// Runs the chains of networks.
@@ -72,7 +76,13 @@ pub struct Runtime<E> {
 impl<E: Exec> Runtime<E> {
     /// A runtime that looks for plugins in `path` (`CNI_PATH`) and calls them through `exec`. Its cache is libcni's.
     pub fn new<P: Into<PathBuf>>(exec: E, path: impl IntoIterator<Item = P>) -> Self {
-        Self { exec, engine: Engine { path: path.into_iter().map(Into::into).collect(), ..Engine::default() } }
+        Self {
+            exec,
+            engine: Engine {
+                path: path.into_iter().map(Into::into).collect(),
+                ..Engine::default()
+            },
+        }
     }
 
     /// The same with another cache.
@@ -167,7 +177,9 @@ impl<E: Exec> Runtime<E> {
         list: &NetConfList,
         valid: impl FnOnce(&CacheListing) -> Result<Vec<Attachment>, Error>,
     ) -> Result<(), Failures> {
-        ready(self.engine.gc(&Blocking(&self.exec), list, |listing| valid(listing.as_ref().map_err(Clone::clone)?)))
+        ready(self.engine.gc(&Blocking(&self.exec), list, |listing| {
+            valid(listing.as_ref().map_err(Clone::clone)?)
+        }))
     }
 
     /// STATUS: asks every plugin whether an ADD could be serviced (spec: "STATUS").
@@ -220,7 +232,9 @@ impl<E: Exec> Waiter for Blocking<'_, E> {
 fn ready<T>(operation: impl Future<Output = T>) -> T {
     match pin!(operation).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
-        Poll::Pending => unreachable!("an operation waits through its waiter only, and that one has blocked"),
+        Poll::Pending => {
+            unreachable!("an operation waits through its waiter only, and that one has blocked")
+        }
     }
 }
 

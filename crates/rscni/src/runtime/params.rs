@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use crate::name::{check_container_id, check_interface_name};
-use crate::request::Command;
-use crate::{Args, Error};
+use crate::{
+    Args, Error,
+    name::{check_container_id, check_interface_name},
+    request::Command,
+};
 
 /// The parameters of one attachment. They should be the same for its ADD, CHECK and DEL.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -28,7 +30,11 @@ pub struct AttachmentParams {
 
 impl AttachmentParams {
     /// An attachment without arguments.
-    pub fn new(container_id: impl Into<String>, netns: impl Into<PathBuf>, ifname: impl Into<String>) -> Self {
+    pub fn new(
+        container_id: impl Into<String>,
+        netns: impl Into<PathBuf>,
+        ifname: impl Into<String>,
+    ) -> Self {
         let (container_id, ifname) = (container_id.into(), ifname.into());
         Self { container_id, netns: Some(netns.into()), ifname, ..Self::default() }
     }
@@ -38,7 +44,9 @@ impl AttachmentParams {
         check_container_id(&self.container_id)?;
         check_interface_name(&self.ifname)?;
         if self.netns.is_none() && command.required_variables().contains(&"CNI_NETNS") {
-            return Err(Error::InvalidEnvValue(format!("{command} needs the container's network namespace")));
+            return Err(Error::InvalidEnvValue(format!(
+                "{command} needs the container's network namespace"
+            )));
         }
         for (key, value) in &self.args {
             if key.is_empty() || key.contains(['=', ';']) || value.contains(';') {

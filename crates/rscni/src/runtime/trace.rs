@@ -1,7 +1,6 @@
 //! The trace that a call belongs to, in the words of W3C Trace Context.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::{collections::BTreeMap, ffi::OsString};
 
 /// A W3C trace context. Plugins get it as environment variables.
 ///
@@ -29,6 +28,8 @@ impl TraceContext {
             ("TRACESTATE", self.state.as_ref()),
             ("BAGGAGE", self.baggage.as_ref()),
         ];
-        vars.extend(all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))));
+        vars.extend(
+            all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))),
+        );
     }
 }

@@ -2,8 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::invoke::Outcome;
-use crate::{Error, PluginInfo, SpecVersion};
+use crate::{Error, PluginInfo, SpecVersion, invoke::Outcome};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -30,7 +29,9 @@ pub(super) fn supported(plugin: &str, outcome: Outcome) -> Result<PluginInfo, Er
         ("", _) => Err(Error::FailedToDecode("the answer has no cniVersion".into())),
         ("0.2.0", []) => Ok(PluginInfo::new([SpecVersion::V0_1_0, SpecVersion::V0_2_0])),
         (_, []) => Err(Error::FailedToDecode("the answer has no supportedVersions".into())),
-        (_, versions) => Ok(PluginInfo::new(versions.iter().filter_map(|version| version.parse().ok()))),
+        (_, versions) => {
+            Ok(PluginInfo::new(versions.iter().filter_map(|version| version.parse().ok())))
+        }
     }
 }
 
@@ -40,12 +41,19 @@ mod tests {
     use crate::invoke::Exit;
 
     fn answer(status: i32, stdout: &str) -> Result<PluginInfo, Error> {
-        supported("a", Outcome { exit: Exit::Status(status), stdout: stdout.into(), stderr: Vec::new() })
+        supported(
+            "a",
+            Outcome { exit: Exit::Status(status), stdout: stdout.into(), stderr: Vec::new() },
+        )
     }
 
     #[test]
     fn versions_that_are_known_count() {
-        let info = answer(0, r#"{ "cniVersion": "9.0.0", "supportedVersions": ["1.0.0", "9.0.0", "0.4.0"] }"#).unwrap();
+        let info = answer(
+            0,
+            r#"{ "cniVersion": "9.0.0", "supportedVersions": ["1.0.0", "9.0.0", "0.4.0"] }"#,
+        )
+        .unwrap();
         assert_eq!(info.supported_versions(), [SpecVersion::V0_4_0, SpecVersion::V1_0_0]);
     }
 
@@ -59,7 +67,13 @@ mod tests {
 
     #[test]
     fn an_answer_without_versions_is_an_error() {
-        for stdout in ["", "[]", "{}", r#"{ "cniVersion": "1.0.0" }"#, r#"{ "supportedVersions": ["1.0.0"] }"#] {
+        for stdout in [
+            "",
+            "[]",
+            "{}",
+            r#"{ "cniVersion": "1.0.0" }"#,
+            r#"{ "supportedVersions": ["1.0.0"] }"#,
+        ] {
             assert_eq!(answer(0, stdout).unwrap_err().code(), 6, "{stdout}");
         }
         assert_eq!(answer(1, r#"{ "code": 7, "msg": "no" }"#).unwrap_err().code(), 7);

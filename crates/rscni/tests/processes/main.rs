@@ -1,15 +1,19 @@
 //! How a plugin made with the library behaves as a real process: what it reads, what stands on which stream, and how
 //! it ends. With panics that unwind, and, as in a release build, with panics that abort.
 
-use std::ffi::OsStr;
-use std::io::Write;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::{
+    ffi::OsStr,
+    io::Write,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
 
-use rscni::SpecVersion;
-use rscni::invoke::{Exec, Exit, Inherits, Invocation, Process};
+use rscni::{
+    SpecVersion,
+    invoke::{Exec, Exit, Inherits, Invocation, Process},
+};
 use rscni_test::{Call, Container, Outcome, Plugin, Versions, result_in};
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -56,10 +60,12 @@ fn build(panics: &str) -> PathBuf {
         library = library.display(),
     );
     std::fs::create_dir_all(&package).expect("make the package");
-    let lock = std::fs::read_to_string(library.join("../../Cargo.lock")).expect("read the versions of dependencies");
+    let lock = std::fs::read_to_string(library.join("../../Cargo.lock"))
+        .expect("read the versions of dependencies");
     for (name, text) in [("Cargo.toml", manifest), ("Cargo.lock", lock)] {
         // In one step: other processes may be building it too.
-        let mut file = tempfile::NamedTempFile::new_in(&package).expect("make a file of the package");
+        let mut file =
+            tempfile::NamedTempFile::new_in(&package).expect("make a file of the package");
         file.write_all(text.as_bytes()).expect("write a file of the package");
         file.persist(package.join(name)).expect("put a file of the package in place");
     }
@@ -97,8 +103,12 @@ fn version_and_about_do_not_wait_for_stdin(
 ) {
     let mut command = Command::new(panics.program());
     command.env_clear().envs(cni_command.map(|name| ("CNI_COMMAND", name)));
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start the plugin");
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start the plugin");
     // Held open and silent until the plugin has ended.
     let stdin = child.stdin.take();
     let output = child.wait_with_output().unwrap();
@@ -155,7 +165,12 @@ fn a_panic_is_one_reply_with_code_999(
 
 #[test]
 fn a_caller_reads_the_reply_of_a_plugin_that_aborted() {
-    let vars = [("CNI_COMMAND", "ADD"), ("CNI_CONTAINERID", "c1"), ("CNI_NETNS", "/nowhere"), ("CNI_IFNAME", "eth0")];
+    let vars = [
+        ("CNI_COMMAND", "ADD"),
+        ("CNI_CONTAINERID", "c1"),
+        ("CNI_NETNS", "/nowhere"),
+        ("CNI_IFNAME", "eth0"),
+    ];
     let invocation = Invocation {
         plugin: "faulty".into(),
         program: Panics::Abort.program().into(),
@@ -192,7 +207,9 @@ fn the_own_network_namespace_needs_an_override() {
 fn bytes_that_are_no_text_are_an_error_not_a_panic() {
     let bytes = OsStr::from_bytes(b"a\xff");
     let plugin = Panics::Unwind.plugin();
-    for name in ["CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH"] {
+    for name in
+        ["CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH"]
+    {
         let outcome = call(&plugin, "/nowhere", "").env(name, bytes).run();
         let error = outcome.error(4);
         assert!(error.details().contains(name), "{outcome}");
@@ -205,7 +222,12 @@ fn bytes_that_are_no_text_are_an_error_not_a_panic() {
 
 #[test]
 fn a_result_that_cannot_be_written_is_a_failure() {
-    let vars = [("CNI_COMMAND", "ADD"), ("CNI_CONTAINERID", "c1"), ("CNI_NETNS", "/nowhere"), ("CNI_IFNAME", "eth0")];
+    let vars = [
+        ("CNI_COMMAND", "ADD"),
+        ("CNI_CONTAINERID", "c1"),
+        ("CNI_NETNS", "/nowhere"),
+        ("CNI_IFNAME", "eth0"),
+    ];
     let mut child = Command::new(Panics::Unwind.program())
         .env_clear()
         .envs(vars)
@@ -217,14 +239,18 @@ fn a_result_that_cannot_be_written_is_a_failure() {
     child.stdin.take().unwrap().write_all(config("").to_string().as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("write the reply to stdout"), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("write the reply to stdout"),
+        "{output:?}"
+    );
 }
 
 #[test]
 fn a_megabyte_goes_in_and_out() {
     let mut config = config("");
-    let routes: Vec<_> =
-        (0..60_000).map(|n: u32| json!({ "dst": format!("10.{}.{}.0/24", n >> 8, n & 255) })).collect();
+    let routes: Vec<_> = (0..60_000)
+        .map(|n: u32| json!({ "dst": format!("10.{}.{}.0/24", n >> 8, n & 255) }))
+        .collect();
     config["prevResult"] = json!({ "cniVersion": "0.4.0", "routes": routes });
     assert!(config.to_string().len() > 1 << 20);
     let reply = call(&Panics::Unwind.plugin(), "/nowhere", "").config(&config).run().success();
@@ -233,7 +259,8 @@ fn a_megabyte_goes_in_and_out() {
 
 #[test]
 fn an_error_is_told_in_the_version_of_the_call() {
-    let plugin = Versions::of(Panics::Unwind.program()).key("ipMasq", "a string where a boolean belongs");
+    let plugin =
+        Versions::of(Panics::Unwind.program()).key("ipMasq", "a string where a boolean belongs");
     for version in rscni_test::VERSIONS {
         let outcome = plugin.call("ADD", &plugin.config(version, Some(&result_in(version)))).run();
         let error = outcome.error(6);

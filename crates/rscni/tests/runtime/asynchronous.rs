@@ -1,13 +1,15 @@
 //! The same without blocking.
 
-use std::fs;
-use std::path::Path;
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
 
-use rscni::invoke::{AsyncExec, AsyncProcess, OnThread, Process};
-use rscni::runtime::{AsyncRuntime, Cache};
+use rscni::{
+    invoke::{AsyncExec, AsyncProcess, OnThread, Process},
+    runtime::{AsyncRuntime, Cache},
+};
 
-use super::{AMPLE, install, installed, is_alive, network, params, wait_for, while_being_installed};
+use super::{
+    AMPLE, install, installed, is_alive, network, params, wait_for, while_being_installed,
+};
 
 fn runtime<E: AsyncExec>(exec: E, dir: &Path) -> AsyncRuntime<E> {
     AsyncRuntime::new(exec, [dir]).with_cache(Cache::new(dir.join("cache")))
@@ -58,7 +60,8 @@ async fn a_plugin_that_hangs_is_ended_with_the_children_that_hang_too() {
     );
     let limited = runtime(AsyncProcess, dir.path()).with_time_limit(Duration::from_secs(5));
     let error = limited.status(&network()).await.unwrap_err();
-    for part in ["STATUS of script (plugin 1 of 1)", "took longer than 5s", "waiting for the moon"] {
+    for part in ["STATUS of script (plugin 1 of 1)", "took longer than 5s", "waiting for the moon"]
+    {
         assert!(error.details().contains(part), "{error}");
     }
     for file in ["child", "own"] {
@@ -69,7 +72,9 @@ async fn a_plugin_that_hangs_is_ended_with_the_children_that_hang_too() {
 
 #[tokio::test]
 async fn a_plugin_whose_caller_loses_interest_is_ended() {
-    let dir = installed("sh -c 'echo $$ >$0/child.new; mv $0/child.new $0/child; sleep 1000' $DIR & wait");
+    let dir = installed(
+        "sh -c 'echo $$ >$0/child.new; mv $0/child.new $0/child; sleep 1000' $DIR & wait",
+    );
     let runtime = runtime(AsyncProcess, dir.path());
     let child = dir.path().join("child");
     let (network, params) = (network(), params("box"));
@@ -126,7 +131,8 @@ async fn one_who_waits_for_another_does_not_hold_it_up() {
     );
     let runtime = runtime(AsyncProcess, dir.path()).with_time_limit(AMPLE);
     let (network, params) = (network(), params("box"));
-    let (first, second) = tokio::join!(runtime.add(&network, &params), runtime.add(&network, &params));
+    let (first, second) =
+        tokio::join!(runtime.add(&network, &params), runtime.add(&network, &params));
     assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
     assert!(!dir.path().join("overlap").exists());
 }

@@ -3,15 +3,19 @@
 #[cfg(feature = "async")]
 mod asynchronous;
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
-use rscni::invoke::{Exec, Process};
-use rscni::runtime::{AttachmentParams, Cache, NetConfList, Runtime, TraceContext};
-use rscni::{Attachment, Error};
+use rscni::{
+    Attachment, Error,
+    invoke::{Exec, Process},
+    runtime::{AttachmentParams, Cache, NetConfList, Runtime, TraceContext},
+};
 use tempfile::TempDir;
 
 /// How long a plugin has to end that must end by itself.
@@ -31,7 +35,10 @@ fn installed(script: &str) -> TempDir {
 }
 
 fn network() -> NetConfList {
-    NetConfList::from_json(br#"{ "cniVersion": "1.1.0", "name": "net", "plugins": [{ "type": "script" }] }"#).unwrap()
+    NetConfList::from_json(
+        br#"{ "cniVersion": "1.1.0", "name": "net", "plugins": [{ "type": "script" }] }"#,
+    )
+    .unwrap()
 }
 
 fn runtime(dir: &Path) -> Runtime<Process> {
@@ -80,7 +87,8 @@ fn a_plugin_that_hangs_is_ended_with_the_children_that_hang_too() {
 fn a_plugin_that_is_told_to_end_may_clean_up() {
     let dir = installed("trap 'echo cleaned >$DIR/cleaned; exit 0' TERM; sleep 1000 & wait");
     let limited = Process.with_time_limit(Duration::from_secs(3));
-    let limited = Runtime::new(limited, [dir.path()]).with_cache(Cache::new(dir.path().join("cache")));
+    let limited =
+        Runtime::new(limited, [dir.path()]).with_cache(Cache::new(dir.path().join("cache")));
     assert!(limited.status(&network()).unwrap_err().details().contains("took longer than 3s"));
     assert_eq!(fs::read_to_string(dir.path().join("cleaned")).unwrap(), "cleaned\n");
 }
@@ -138,7 +146,10 @@ fn a_plugin_that_is_just_being_installed_is_waited_for() {
         while_being_installed(dir.path(), || runtime.status(&network())).unwrap();
     }
     let _file = fs::File::options().append(true).open(dir.path().join("script")).unwrap();
-    let error = runtime(dir.path()).with_time_limit(Duration::from_millis(1)).status(&network()).unwrap_err();
+    let error = runtime(dir.path())
+        .with_time_limit(Duration::from_millis(1))
+        .status(&network())
+        .unwrap_err();
     assert!(error.code() == 5 && error.details().contains("busy"), "{error}");
 }
 
@@ -147,7 +158,10 @@ fn a_plugin_gets_the_trace_of_the_caller() {
     let dir = installed("env | grep -E '^(TRACE|BAGGAGE)' | sort >$DIR/env; exit 0");
     let trace = TraceContext { state: Some("vendor=1".into()), ..TraceContext::new("00-a-b-01") };
     runtime(dir.path()).with_trace(trace).status(&network()).unwrap();
-    assert_eq!(fs::read_to_string(dir.path().join("env")).unwrap(), "TRACEPARENT=00-a-b-01\nTRACESTATE=vendor=1\n");
+    assert_eq!(
+        fs::read_to_string(dir.path().join("env")).unwrap(),
+        "TRACEPARENT=00-a-b-01\nTRACESTATE=vendor=1\n"
+    );
 }
 
 /// Names the directory in which a test that runs itself as another process does the other's part.
@@ -224,7 +238,11 @@ fn gc_and_concurrent_adds_take_turns() {
         });
     });
     assert!(!dir.path().join("overlap").exists());
-    assert_eq!(runtime(dir.path()).cache().list().unwrap().entries.len(), ids.len(), "what is valid is left");
+    assert_eq!(
+        runtime(dir.path()).cache().list().unwrap().entries.len(),
+        ids.len(),
+        "what is valid is left"
+    );
     runtime(dir.path()).gc(&network(), &[]).unwrap();
     assert_eq!(runtime(dir.path()).cache().list().unwrap().entries.len(), 0);
 }
@@ -236,10 +254,17 @@ fn an_add_on_a_full_disk_is_undone_and_a_del_is_not_held_up() {
         let dir = Path::new(&dir);
         let error = runtime(dir).add(&network(), &params("new")).unwrap_err();
         assert!(matches!(error, Error::IOFailure(_)), "{error}");
-        assert!(error.details().contains("net-new-eth0") && error.details().contains("space"), "{error}");
+        assert!(
+            error.details().contains("net-new-eth0") && error.details().contains("space"),
+            "{error}"
+        );
         assert_eq!(fs::read_to_string(dir.join("calls")).unwrap(), "ADD new\nDEL new\n");
         runtime(dir).del(&network(), &params("old")).unwrap();
-        assert_eq!(fs::read_dir(dir.join("cache/results")).unwrap().count(), 0, "no part of an entry is left");
+        assert_eq!(
+            fs::read_dir(dir.join("cache/results")).unwrap().count(),
+            0,
+            "no part of an entry is left"
+        );
         return;
     }
     let dir = installed(

@@ -72,7 +72,9 @@ impl FromStr for IpvlanMode {
     /// The names that `ip` has for them.
     fn from_str(text: &str) -> Result<Self> {
         let known = Self::NAMED.iter().find(|(name, _)| *name == text).map(|(_, mode)| *mode);
-        known.ok_or_else(|| Error::invalid(format!("ipvlan mode {text:?}"), "expected l2, l3 or l3s"))
+        known.ok_or_else(|| {
+            Error::invalid(format!("ipvlan mode {text:?}"), "expected l2, l3 or l3s")
+        })
     }
 }
 
@@ -99,7 +101,10 @@ mod tests {
     #[test]
     fn modes_have_the_names_that_ip_has() {
         for (name, mode) in IpvlanMode::NAMED {
-            assert_eq!((name.parse::<IpvlanMode>().unwrap(), mode.to_string().as_str()), (mode, name));
+            assert_eq!(
+                (name.parse::<IpvlanMode>().unwrap(), mode.to_string().as_str()),
+                (mode, name)
+            );
         }
         assert!("L2".parse::<IpvlanMode>().unwrap_err().to_string().contains("l3s"));
     }

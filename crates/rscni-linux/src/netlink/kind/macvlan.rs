@@ -60,7 +60,10 @@ impl MacvlanMode {
     }
 
     fn from_number(number: u32) -> Self {
-        Self::NAMED.iter().find(|(.., n)| *n == number).map_or(Self::Other(number), |(_, mode, _)| *mode)
+        Self::NAMED
+            .iter()
+            .find(|(.., n)| *n == number)
+            .map_or(Self::Other(number), |(_, mode, _)| *mode)
     }
 }
 
@@ -78,9 +81,14 @@ impl FromStr for MacvlanMode {
 
     /// The names that `ip` has for them.
     fn from_str(text: &str) -> Result<Self> {
-        Self::NAMED.iter().find(|(name, ..)| *name == text).map(|(_, mode, _)| *mode).ok_or_else(|| {
-            Error::invalid(format!("macvlan mode {text:?}"), "expected bridge, private, vepa or passthru")
-        })
+        Self::NAMED.iter().find(|(name, ..)| *name == text).map(|(_, mode, _)| *mode).ok_or_else(
+            || {
+                Error::invalid(
+                    format!("macvlan mode {text:?}"),
+                    "expected bridge, private, vepa or passthru",
+                )
+            },
+        )
     }
 }
 

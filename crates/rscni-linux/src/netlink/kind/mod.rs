@@ -166,14 +166,19 @@ impl Netlink {
                 let name = std::mem::replace(&mut new.name, temporary_name()?);
                 self.run(&new.request())?;
                 let made = inside.link_by_name(&new.name)?;
-                let renamed = inside.set_link(made.index, &LinkChange { name: Some(name), ..LinkChange::default() });
+                let renamed = inside.set_link(
+                    made.index,
+                    &LinkChange { name: Some(name), ..LinkChange::default() },
+                );
                 renamed.and_then(|()| inside.link_by_index(made.index)).inspect_err(|_| {
                     // The first error is the one to report.
                     let _ = inside.del_link(made.index);
                 })
             }
             // It is there: if it could not be asked for, once more.
-            made => made.and_then(|()| inside.link_by_name(&new.name).or_else(|_| inside.link_by_name(&new.name))),
+            made => made.and_then(|()| {
+                inside.link_by_name(&new.name).or_else(|_| inside.link_by_name(&new.name))
+            }),
         };
         inside.finish(made?, new.alias, new.up_when_made)
     }

@@ -44,7 +44,8 @@ const QUEUES: Option<u32> = Some(1);
 
 impl<'a> From<&Veth<'a>> for NewLink<'a> {
     fn from(veth: &Veth<'a>) -> Self {
-        let mut peer = end(&veth.peer_name, veth.peer_mac, veth.peer_mtu.or(veth.mtu), veth.peer_netns);
+        let mut peer =
+            end(&veth.peer_name, veth.peer_mac, veth.peer_mtu.or(veth.mtu), veth.peer_netns);
         peer.attributes.extend(queues(QUEUES));
         let action = format!("create veth {} with peer {}", veth.name, veth.peer_name);
         Self {

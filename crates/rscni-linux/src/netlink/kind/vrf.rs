@@ -30,7 +30,11 @@ impl From<&Vrf> for NewLink<'_> {
             alias: vrf.alias.clone(),
             up: vrf.up,
             data: Some(InfoData::Vrf(vec![InfoVrf::TableId(vrf.table)])),
-            ..Self::new(InfoKind::Vrf, &vrf.name, format!("create vrf {} with table {}", vrf.name, vrf.table))
+            ..Self::new(
+                InfoKind::Vrf,
+                &vrf.name,
+                format!("create vrf {} with table {}", vrf.name, vrf.table),
+            )
         }
     }
 }

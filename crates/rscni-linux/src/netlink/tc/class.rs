@@ -76,8 +76,10 @@ impl Request {
         let option = |kind, value| TcOption::Other(DefaultNla::new(kind, value));
         let mut options = vec![option(TCA_HTB_PARMS, class.parameters())];
         if class.rate > u32::MAX.into() {
-            options
-                .extend([TCA_HTB_RATE64, TCA_HTB_CEIL64].map(|kind| option(kind, class.rate.to_ne_bytes().to_vec())));
+            options.extend(
+                [TCA_HTB_RATE64, TCA_HTB_CEIL64]
+                    .map(|kind| option(kind, class.rate.to_ne_bytes().to_vec())),
+            );
         }
         let attributes = vec![TcAttribute::Kind("htb".into()), TcAttribute::Options(options)];
         let message = message(index, class.handle.qdisc(), class.handle, attributes);
@@ -91,6 +93,7 @@ impl Netlink {
     pub fn htb_classes(&mut self, index: u32) -> Result<Vec<HtbClass>> {
         let message = message(index, Handle::default(), Handle::default(), Vec::new());
         let message = RouteNetlinkMessage::GetTrafficClass(message);
-        self.socket.dump("list classes", NLM_F_DUMP, &message, |_, payload| Ok(HtbClass::parse(payload)))
+        self.socket
+            .dump("list classes", NLM_F_DUMP, &message, |_, payload| Ok(HtbClass::parse(payload)))
     }
 }

@@ -5,9 +5,9 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     tc::{
-        TcAction, TcActionAttribute, TcActionMirrorOption, TcActionOption, TcActionType, TcAttribute,
-        TcFilterU32Option, TcHandle as Wire, TcMirror, TcMirrorActionType, TcOption, TcU32Key, TcU32Selector,
-        TcU32SelectorFlags,
+        TcAction, TcActionAttribute, TcActionMirrorOption, TcActionOption, TcActionType,
+        TcAttribute, TcFilterU32Option, TcHandle as Wire, TcMirror, TcMirrorActionType, TcOption,
+        TcU32Key, TcU32Selector, TcU32SelectorFlags,
     },
 };
 
@@ -88,16 +88,19 @@ impl U32 {
     fn of_subnet(net: IpNet, [offset4, offset6]: [i32; 2], class: Handle) -> Self {
         let (prio, protocol, offset, value, mask) = match net {
             IpNet::V4(net) => {
-                let [value, mask] = [net.network(), net.netmask()].map(|address| address.octets().to_vec());
+                let [value, mask] =
+                    [net.network(), net.netmask()].map(|address| address.octets().to_vec());
                 (16, ETH_P_IP, offset4, value, mask)
             }
             IpNet::V6(net) => {
-                let [value, mask] = [net.network(), net.netmask()].map(|address| address.octets().to_vec());
+                let [value, mask] =
+                    [net.network(), net.netmask()].map(|address| address.octets().to_vec());
                 (15, ETH_P_IPV6, offset6, value, mask)
             }
         };
         let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |word| u32::from_be_bytes(*word));
-        let words = value.chunks(4).zip(mask.chunks(4)).map(|(value, mask)| (word(value), word(mask)));
+        let words =
+            value.chunks(4).zip(mask.chunks(4)).map(|(value, mask)| (word(value), word(mask)));
         let mut keys: Vec<_> = (offset..)
             .step_by(4)
             .zip(words)
@@ -125,7 +128,8 @@ impl U32 {
         let [prio, protocol] = [header(payload, INFO) >> 16, header(payload, INFO) & 0xffff]
             .map(|number| u16::try_from(number).unwrap_or_default());
         let protocol = u16::from_be(protocol);
-        let mut filter = Self { parent, prio, protocol, keys: Vec::new(), class: None, redirect: None };
+        let mut filter =
+            Self { parent, prio, protocol, keys: Vec::new(), class: None, redirect: None };
         let mut kind = String::new();
         for (number, value) in attributes(payload, HEADER) {
             match number {
@@ -145,9 +149,13 @@ impl U32 {
         for (number, value) in options {
             match number {
                 TCA_U32_CLASSID => self.class = Some(Handle(value.u32())),
-                TCA_U32_SEL => self.keys = value.rest(16).0.chunks_exact(16).filter_map(U32Key::parse).collect(),
+                TCA_U32_SEL => {
+                    self.keys =
+                        value.rest(16).0.chunks_exact(16).filter_map(U32Key::parse).collect()
+                }
                 TCA_U32_ACT => {
-                    let redirects = value.nested().filter_map(|(_, action)| parse_redirect(action.nested()));
+                    let redirects =
+                        value.nested().filter_map(|(_, action)| parse_redirect(action.nested()));
                     self.redirect = redirects.last();
                 }
                 _ => {}
@@ -183,7 +191,8 @@ fn redirect_to(index: u32) -> TcAction {
     mirror.ifindex = index;
     let options = vec![TcActionOption::Mirror(TcActionMirrorOption::Parms(mirror))];
     let mut action = TcAction::default();
-    action.attributes = vec![TcActionAttribute::Kind("mirred".into()), TcActionAttribute::Options(options)];
+    action.attributes =
+        vec![TcActionAttribute::Kind("mirred".into()), TcActionAttribute::Options(options)];
     action
 }
 
@@ -194,7 +203,8 @@ fn parse_redirect(action: Attributes<'_>) -> Option<u32> {
         match number {
             TCA_ACT_KIND => is_mirred = value.string() == "mirred",
             TCA_ACT_OPTIONS if is_mirred => {
-                let (_, parameters) = value.nested().find(|(number, _)| *number == TCA_MIRRED_PARMS)?;
+                let (_, parameters) =
+                    value.nested().find(|(number, _)| *number == TCA_MIRRED_PARMS)?;
                 // After the five numbers that all actions have.
                 let (what, index) = (parameters.rest(20).u32(), parameters.rest(24).u32());
                 return (what == EGRESS_REDIRECT).then_some(index);
@@ -209,7 +219,8 @@ impl Request {
     /// See [`Netlink::add_filter`].
     #[must_use]
     pub fn add_filter(index: u32, filter: &U32) -> Self {
-        let attributes = vec![TcAttribute::Kind("u32".into()), TcAttribute::Options(filter.options())];
+        let attributes =
+            vec![TcAttribute::Kind("u32".into()), TcAttribute::Options(filter.options())];
         let mut message = message(index, filter.parent, Handle::default(), attributes);
         message.header.info = u32::from(filter.prio) << 16 | u32::from(filter.protocol.to_be());
         let action = format!("add filter u32 to {} of #{index}", filter.parent);
@@ -222,6 +233,8 @@ impl Netlink {
     pub fn filters(&mut self, index: u32, parent: Handle) -> Result<Vec<Filter>> {
         let message = message(index, parent, Handle::default(), Vec::new());
         let message = RouteNetlinkMessage::GetTrafficFilter(message);
-        self.socket.dump("list filters", NLM_F_DUMP, &message, |_, payload| Ok(U32::parse(parent, payload)))
+        self.socket.dump("list filters", NLM_F_DUMP, &message, |_, payload| {
+            Ok(U32::parse(parent, payload))
+        })
     }
 }

@@ -116,7 +116,10 @@ impl Qdisc {
                 attributes.push(TcAttribute::Options(vec![option(TCA_HTB_INIT, init)]));
             }
             Self::Bfifo { limit } => {
-                attributes.push(TcAttribute::Other(DefaultNla::new(TCA_OPTIONS, limit.to_ne_bytes().to_vec())));
+                attributes.push(TcAttribute::Other(DefaultNla::new(
+                    TCA_OPTIONS,
+                    limit.to_ne_bytes().to_vec(),
+                )));
             }
             Self::Ingress | Self::Other(_) => {}
         }
@@ -153,7 +156,11 @@ impl Request {
     pub fn add_qdisc(index: u32, parent: Handle, handle: Handle, qdisc: &Qdisc) -> Self {
         let message = message(index, parent, handle, qdisc.attributes());
         let action = format!("add qdisc {} at {parent} of #{index}", qdisc.kind());
-        Self::new(RouteNetlinkMessage::NewQueueDiscipline(message), NLM_F_CREATE | NLM_F_EXCL, action)
+        Self::new(
+            RouteNetlinkMessage::NewQueueDiscipline(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+            action,
+        )
     }
 
     /// See [`Netlink::del_qdisc`].

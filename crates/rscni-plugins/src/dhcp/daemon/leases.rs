@@ -1,19 +1,23 @@
 //! The leases that the daemon keeps: what plugins ask for, what servers answer, and what there is to do in time.
 
-use std::path::Path;
-use std::slice;
-use std::thread;
+use std::{path::Path, slice, thread};
 
 use rscni::Error;
 
-use super::super::call::{Answer, Call, Key};
-use super::super::client::{Client, Identity, Step, Time, Way};
-use super::super::message::Message;
-use super::super::options::Wishes;
-use super::super::place::{Channel, Place};
-use super::super::store::Kept;
-use super::super::{log, now, random};
-use super::Keeper;
+use super::{
+    super::{
+        call::{Answer, Call, Key},
+        client::{Client, Identity, Step, Time, Way},
+        log,
+        message::Message,
+        now,
+        options::Wishes,
+        place::{Channel, Place},
+        random,
+        store::Kept,
+    },
+    Keeper,
+};
 use crate::failure::Result;
 
 pub(super) const CONTAINER_GONE: &str = "the container is gone";
@@ -37,10 +41,12 @@ impl Keeper<'_> {
     /// Does what a plugin asks for. No answer means that it has to wait.
     pub(super) fn call(&mut self, call: Call, plugin: u64) -> Option<Answer> {
         match call {
-            Call::Acquire { key, netns, wishes } => match self.acquire(&key, &netns, wishes, plugin) {
-                Ok(answer) => answer,
-                Err(failure) => Some(Error::from(failure).into()),
-            },
+            Call::Acquire { key, netns, wishes } => {
+                match self.acquire(&key, &netns, wishes, plugin) {
+                    Ok(answer) => answer,
+                    Err(failure) => Some(Error::from(failure).into()),
+                }
+            }
             Call::Look { key } => {
                 let holder = self.holders.get(&key).filter(|holder| holder.client.is_live(now()));
                 let held = holder.and_then(|holder| holder.client.held());
@@ -61,7 +67,13 @@ impl Keeper<'_> {
     }
 
     /// Begins to look for a lease, unless the container has one already, as after an ADD whose caller was killed.
-    fn acquire(&mut self, key: &Key, netns: &Path, wishes: Wishes, plugin: u64) -> Result<Option<Answer>> {
+    fn acquire(
+        &mut self,
+        key: &Key,
+        netns: &Path,
+        wishes: Wishes,
+        plugin: u64,
+    ) -> Result<Option<Answer>> {
         let (place, link) = Place::find(self.settings.on_host(netns), &key.ifname)?;
         if let Some(holder) = self.holders.get(key) {
             match holder.client.held() {
@@ -69,18 +81,29 @@ impl Keeper<'_> {
                     return Ok(Some(Answer::Lease(held.lease.clone())));
                 }
                 None if holder.place == place => {
-                    return Err(Error::TryAgainLater(format!("an address for {key} is being asked for already")).into());
+                    return Err(Error::TryAgainLater(format!(
+                        "an address for {key} is being asked for already"
+                    ))
+                    .into());
                 }
                 _ => self.release(slice::from_ref(key), "it is added anew", None),
             }
         }
         let mac = link.mac.ok_or_else(|| {
-            Error::InvalidNetworkConfig(format!("{} is no Ethernet interface, which DHCP needs", link.name))
+            Error::InvalidNetworkConfig(format!(
+                "{} is no Ethernet interface, which DHCP needs",
+                link.name
+            ))
         })?;
         // What every host takes, and what fits into a packet.
         let largest = u16::try_from(link.mtu.saturating_sub(28).clamp(576, 1472)).unwrap_or(576);
-        let identity =
-            Identity { mac, largest, client_id: key.client_id(), wishes, broadcast: self.settings.broadcast };
+        let identity = Identity {
+            mac,
+            largest,
+            client_id: key.client_id(),
+            wishes,
+            broadcast: self.settings.broadcast,
+        };
         let client = Client::new(identity, self.settings.patience(), random, now());
         log(format_args!("{key}: asking for an address"));
         self.holders.insert(key.clone(), Holder::new(place, client, Some(plugin)));
@@ -94,7 +117,10 @@ impl Keeper<'_> {
     /// Reads what has arrived for a client.
     pub(super) fn receive(&mut self, key: &Key) {
         for _ in 0..TURN {
-            let Some(channel) = self.holders.get(key).and_then(|holder| holder.channel.as_ref()) else { return };
+            let Some(channel) = self.holders.get(key).and_then(|holder| holder.channel.as_ref())
+            else {
+                return;
+            };
             let message = match channel.receive(&mut self.buffer) {
                 Ok(Some(bytes)) => Message::decode(bytes),
                 Ok(None) => return,
@@ -125,7 +151,9 @@ impl Keeper<'_> {
                 Step::Wait => break,
                 Step::Send(bytes, way) => match holder.send(&bytes, way) {
                     Ok(true) => {}
-                    Ok(false) if holder.place.exists() => return self.forget(key, "the interface is gone"),
+                    Ok(false) if holder.place.exists() => {
+                        return self.forget(key, "the interface is gone");
+                    }
                     Ok(false) => return self.forget(key, CONTAINER_GONE),
                     // It is sent again when nobody answers.
                     Err(failure) => log(format_args!("{key}: {failure}")),
@@ -166,10 +194,13 @@ impl Keeper<'_> {
     fn bound(&mut self, key: &Key) {
         let Some(holder) = self.holders.get_mut(key) else { return };
         let Some(held) = holder.client.held() else { return };
-        let time = held.terms.map_or("for ever".into(), |terms| format!("for {} s", terms.expire.as_secs()));
+        let time = held
+            .terms
+            .map_or("for ever".into(), |terms| format!("for {} s", terms.expire.as_secs()));
         log(format_args!("{key}: {} of {} {time}", held.lease.address, held.server));
         let lease = held.lease.clone();
-        let saved = Kept::new(key, &holder.place, &holder.client, held).and_then(|kept| self.store.save(&kept));
+        let saved = Kept::new(key, &holder.place, &holder.client, held)
+            .and_then(|kept| self.store.save(&kept));
         let plugin = holder.plugin.take();
         match (saved, plugin) {
             (Ok(()), Some(plugin)) => {
@@ -194,7 +225,12 @@ impl Keeper<'_> {
         let mut releases = Vec::new();
         for key in keys {
             if let Some(holder) = self.holders.get(key) {
-                releases.extend(holder.client.release().map(|release| (key.clone(), holder.place.clone(), release)));
+                releases.extend(
+                    holder
+                        .client
+                        .release()
+                        .map(|release| (key.clone(), holder.place.clone(), release)),
+                );
                 self.forget(key, &format!("released: {why}"));
             }
         }

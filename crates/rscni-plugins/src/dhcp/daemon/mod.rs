@@ -6,24 +6,29 @@
 
 mod leases;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{Read, Write},
+    os::{fd::AsFd, unix::net::UnixStream},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use rscni::Error;
 use rscni_linux::Termination;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Resource, getrlimit, setrlimit},
+};
 
 use self::leases::{CONTAINER_GONE, Holder, NOBODY_WAITS};
-use super::call::{Answer, Key, LONGEST, SOCKET, TO_GO};
-use super::client::{Patience, Time};
-use super::listener::{Listener, PidFile};
-use super::store::Store;
-use super::{log, now};
+use super::{
+    call::{Answer, Key, LONGEST, SOCKET, TO_GO},
+    client::{Patience, Time},
+    listener::{Listener, PidFile},
+    log, now,
+    store::Store,
+};
 
 /// The settings of the dhcp plugin's daemon, named as the Go daemon's options.
 #[derive(Clone, Debug)]
@@ -74,7 +79,10 @@ impl Daemon {
         let termination = Termination::catch().map_err(crate::failure::Failure::from)?;
         // Every container that waits takes two descriptors.
         let limit = getrlimit(Resource::Nofile);
-        let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
+        let _ = setrlimit(
+            Resource::Nofile,
+            rustix::process::Rlimit { current: limit.maximum, ..limit },
+        );
         let socket = PathBuf::from(format!("{}{}", self.host_prefix, self.socket_path.display()));
         let store = Store::create(&socket)?;
         let listener = Listener::open(&socket)?;
@@ -92,12 +100,20 @@ impl Daemon {
             buffer: vec![0; usize::from(u16::MAX)],
         };
         keeper.resume()?;
-        log(format_args!("listening at {}, {} leases kept", socket.display(), keeper.holders.len()));
+        log(format_args!(
+            "listening at {}, {} leases kept",
+            socket.display(),
+            keeper.holders.len()
+        ));
         keeper.serve(&termination, &listener)
     }
 
     pub(super) fn patience(&self) -> Patience {
-        Patience { timeout: self.timeout, resend_max: self.resend_max, resend_timeout: self.resend_timeout }
+        Patience {
+            timeout: self.timeout,
+            resend_max: self.resend_max,
+            resend_timeout: self.resend_timeout,
+        }
     }
 
     fn on_host(&self, path: &Path) -> PathBuf {
@@ -151,14 +167,20 @@ impl Keeper<'_> {
         Ok(())
     }
 
-    fn serve(&mut self, termination: &Termination, listener: &Listener) -> std::result::Result<(), Error> {
+    fn serve(
+        &mut self,
+        termination: &Termination,
+        listener: &Listener,
+    ) -> std::result::Result<(), Error> {
         loop {
             self.elapse();
             for source in self.wait(termination, listener)? {
                 match source {
                     Source::Termination => {
                         self.plugins.values_mut().for_each(|plugin| {
-                            plugin.answer(&Error::TryAgainLater("the DHCP daemon is ending".into()).into());
+                            plugin.answer(
+                                &Error::TryAgainLater("the DHCP daemon is ending".into()).into(),
+                            );
                         });
                         log(format_args!("ending, {} leases kept", self.holders.len()));
                         return Ok(());
@@ -172,32 +194,48 @@ impl Keeper<'_> {
     }
 
     /// Waits until something is ready, or it is time for something.
-    fn wait(&self, termination: &Termination, listener: &Listener) -> std::result::Result<Vec<Source>, Error> {
+    fn wait(
+        &self,
+        termination: &Termination,
+        listener: &Listener,
+    ) -> std::result::Result<Vec<Source>, Error> {
         let now = now();
         let is_open = self.closed_until <= now;
         let mut sources = vec![(Source::Termination, termination.as_fd())];
         if is_open {
             sources.push((Source::Listener, listener.as_fd()));
         }
-        sources.extend(self.plugins.iter().map(|(id, plugin)| (Source::Plugin(*id), plugin.stream.as_fd())));
+        sources.extend(
+            self.plugins.iter().map(|(id, plugin)| (Source::Plugin(*id), plugin.stream.as_fd())),
+        );
         let channel = |key| self.holders.get(key)?.channel.as_ref();
         let channels = self.listening.iter().filter_map(|key| Some((key, channel(key)?)));
-        sources.extend(channels.map(|(key, channel)| (Source::Holder(key.clone()), channel.as_fd())));
+        sources
+            .extend(channels.map(|(key, channel)| (Source::Holder(key.clone()), channel.as_fd())));
 
         let wake = self.wakes.first().map(|(wake, _)| *wake);
         let hearings = self.plugins.values().filter_map(|plugin| plugin.until);
         let opening = (!is_open).then_some(self.closed_until);
         let next = wake.into_iter().chain(hearings).chain(opening).fold(self.sweep, Time::min);
         let pause = next.saturating_sub(now);
-        let pause = Timespec { tv_sec: pause.as_secs().cast_signed(), tv_nsec: pause.subsec_nanos().into() };
+        let pause = Timespec {
+            tv_sec: pause.as_secs().cast_signed(),
+            tv_nsec: pause.subsec_nanos().into(),
+        };
 
-        let mut fds: Vec<_> = sources.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        let mut fds: Vec<_> =
+            sources.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
         match poll(&mut fds, Some(&pause)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(Error::Internal(format!("poll: {errno}"))),
         }
         let ready = fds.iter().map(|fd| !fd.revents().is_empty());
-        Ok(sources.iter().zip(ready).filter(|(_, ready)| *ready).map(|((source, _), _)| source.clone()).collect())
+        Ok(sources
+            .iter()
+            .zip(ready)
+            .filter(|(_, ready)| *ready)
+            .map(|((source, _), _)| source.clone())
+            .collect())
     }
 
     /// Does everything that it is time for.

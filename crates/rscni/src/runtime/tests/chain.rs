@@ -22,7 +22,10 @@ fn a_plugin_gets_its_own_keys_unchanged_and_the_runtimes_beside_them() {
     let (mut net, script) = (Net::new("0.4.0", &json!([plugin])), Script::default());
     net.params.args = vec![("K".into(), "v".into()), ("L".into(), "w".into())];
     net.params.capability_args =
-        json!({ "mac": "00:11:22:33:44:55", "ips": ["10.0.0.1"], "dns": {} }).as_object().unwrap().clone();
+        json!({ "mac": "00:11:22:33:44:55", "ips": ["10.0.0.1"], "dns": {} })
+            .as_object()
+            .unwrap()
+            .clone();
     net.runtime(&script).add(&net.list, &net.params).unwrap();
 
     let call = &script.calls.borrow()[0];
@@ -33,7 +36,8 @@ fn a_plugin_gets_its_own_keys_unchanged_and_the_runtimes_beside_them() {
             r#""runtimeConfig":{"mac":"00:11:22:33:44:55"}}"#
         )
     );
-    let vars: Vec<_> = call.vars.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+    let vars: Vec<_> =
+        call.vars.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
     assert_eq!(
         vars,
         [
@@ -51,11 +55,18 @@ fn a_plugin_gets_its_own_keys_unchanged_and_the_runtimes_beside_them() {
 #[test]
 fn prev_result_is_in_the_version_of_the_network() {
     for version in SpecVersion::ALL.into_iter().filter(|version| version.has_chaining()) {
-        let (net, script) = (Net::new(version.as_str(), &json!([{ "type": "a" }, { "type": "b" }])), Script::default());
+        let (net, script) = (
+            Net::new(version.as_str(), &json!([{ "type": "a" }, { "type": "b" }])),
+            Script::default(),
+        );
         net.runtime(&script).add(&net.list, &net.params).unwrap();
         let config: Value = serde_json::from_slice(&script.calls.borrow()[1].stdin).unwrap();
         assert_eq!(config["prevResult"]["cniVersion"], version.as_str());
-        assert_eq!(config["prevResult"]["ips"][0].get("version").is_some(), version < SpecVersion::V1_0_0, "{version}");
+        assert_eq!(
+            config["prevResult"]["ips"][0].get("version").is_some(),
+            version < SpecVersion::V1_0_0,
+            "{version}"
+        );
     }
 }
 
@@ -81,7 +92,8 @@ fn a_failed_add_is_undone_in_reverse_wherever_it_fails() {
         let error = net.runtime(&script).add(&net.list, &net.params).unwrap_err();
         assert_eq!(script.calls(), calls);
         assert_eq!((error.code() as usize, error.msg()), (100 + number, "no"));
-        let place = format!("network net: ADD of {plugin} (plugin {} of 3): {plugin} cannot", number + 1);
+        let place =
+            format!("network net: ADD of {plugin} (plugin {} of 3): {plugin} cannot", number + 1);
         assert_eq!(error.details(), place);
         assert!(!net.is_cached());
     }
@@ -92,7 +104,10 @@ fn a_failure_of_the_undoing_is_told_beside_the_first_error() {
     let (net, script) = (Net::of_three(), Script::failing(&[("ADD", "b"), ("DEL", "b")]));
     let error = net.runtime(&script).add(&net.list, &net.params).unwrap_err();
     assert_eq!(error.code(), 101);
-    assert!(error.details().contains("undoing it failed too: no: network net: DEL of b"), "{error}");
+    assert!(
+        error.details().contains("undoing it failed too: no: network net: DEL of b"),
+        "{error}"
+    );
     assert_eq!(script.calls().last().unwrap(), "DEL a 10.0.0.0/24");
 }
 
@@ -108,10 +123,14 @@ fn a_second_add_that_fails_does_not_cut_off_the_first() {
 
 #[test]
 fn a_missing_plugin_is_known_before_the_first_is_called() {
-    let (net, script) = (Net::new("1.0.0", &json!([{ "type": "a" }, { "type": "missing" }])), Script::default());
+    let (net, script) =
+        (Net::new("1.0.0", &json!([{ "type": "a" }, { "type": "missing" }])), Script::default());
     let error = net.runtime(&script).add(&net.list, &net.params).unwrap_err();
     assert_eq!((error.code(), script.calls().len()), (7, 0));
-    assert!(error.details().contains("missing (plugin 2 of 2)") && error.details().contains("/x, /y"), "{error}");
+    assert!(
+        error.details().contains("missing (plugin 2 of 2)") && error.details().contains("/x, /y"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -162,12 +181,19 @@ fn del_that_fails_keeps_the_entry_for_the_next_try() {
 
 #[test]
 fn del_takes_what_the_caller_leaves_out_from_the_cache() {
-    let (mut net, script) =
-        (Net::new("1.0.0", &json!([{ "type": "a", "capabilities": { "mac": true } }])), Script::default());
+    let (mut net, script) = (
+        Net::new("1.0.0", &json!([{ "type": "a", "capabilities": { "mac": true } }])),
+        Script::default(),
+    );
     net.params.args = vec![("K".into(), "v".into())];
     net.params.capability_args = json!({ "mac": "x" }).as_object().unwrap().clone();
     net.add();
-    net.params = AttachmentParams { args: Vec::new(), capability_args: Map::new(), netns: None, ..net.params };
+    net.params = AttachmentParams {
+        args: Vec::new(),
+        capability_args: Map::new(),
+        netns: None,
+        ..net.params
+    };
     net.runtime(&script).del(&net.list, &net.params).unwrap();
     let call = &script.calls.borrow()[0];
     assert_eq!(call.vars.get("CNI_ARGS"), Some(&OsString::from("K=v")));
@@ -208,7 +234,11 @@ fn check_needs_an_attachment_and_a_version_that_has_it() {
     let script = Script::default();
     for (version, code) in [("0.1.0", 1), ("0.3.1", 1), ("0.4.0", 3), ("1.1.0", 3)] {
         let net = Net::new(version, &json!([{ "type": "a" }]));
-        assert_eq!(net.runtime(&script).check(&net.list, &net.params).unwrap_err().code(), code, "{version}");
+        assert_eq!(
+            net.runtime(&script).check(&net.list, &net.params).unwrap_err().code(),
+            code,
+            "{version}"
+        );
     }
     assert!(script.calls().is_empty());
 }

@@ -4,7 +4,8 @@ use super::*;
 
 #[test]
 fn gc_detaches_what_is_not_valid_and_tells_the_plugins_what_is() {
-    let (net, script) = (Net::new("1.1.0", &json!([{ "type": "a" }, { "type": "b" }])), Script::default());
+    let (net, script) =
+        (Net::new("1.1.0", &json!([{ "type": "a" }, { "type": "b" }])), Script::default());
     let runtime = net.runtime(&script);
     let mut elsewhere = net.list.clone();
     elsewhere.name = "elsewhere".into();
@@ -14,18 +15,27 @@ fn gc_detaches_what_is_not_valid_and_tells_the_plugins_what_is() {
     script.calls.take();
     runtime.gc(&net.list, &[valid(&net.params)]).unwrap();
     let calls = script.calls.borrow().clone();
-    assert_eq!(script.calls(), ["DEL b 10.0.0.3/24", "DEL a 10.0.0.3/24", "GC a none", "GC b none"]);
+    assert_eq!(
+        script.calls(),
+        ["DEL b 10.0.0.3/24", "DEL a 10.0.0.3/24", "GC a none", "GC b none"]
+    );
     assert_eq!(
         (&calls[0].vars["CNI_CONTAINERID"], &calls[0].vars["CNI_NETNS"]),
         (&"stale".into(), &"/run/netns/stale".into())
     );
     let config: Value = serde_json::from_slice(&calls[3].stdin).unwrap();
     let told = json!([{ "containerID": "box", "ifname": "eth0" }]);
-    assert_eq!((&config["cni.dev/valid-attachments"], &config["cni.dev/attachments"]), (&told, &told));
+    assert_eq!(
+        (&config["cni.dev/valid-attachments"], &config["cni.dev/attachments"]),
+        (&told, &told)
+    );
     assert_eq!(calls[3].vars.keys().collect::<Vec<_>>(), ["CNI_COMMAND", "CNI_PATH"]);
     assert!(net.is_cached());
     let left = net.cache.list().unwrap().entries;
-    assert_eq!(left.iter().map(|entry| entry.network.as_str()).collect::<Vec<_>>(), ["elsewhere", "net"]);
+    assert_eq!(
+        left.iter().map(|entry| entry.network.as_str()).collect::<Vec<_>>(),
+        ["elsewhere", "net"]
+    );
 }
 
 #[test]
@@ -35,7 +45,9 @@ fn gc_can_work_out_what_is_valid_while_nothing_else_runs() {
     runtime.add(&net.list, &net.params).unwrap();
     runtime.add(&net.list, &other("stale")).unwrap();
     script.calls.take();
-    let refused = runtime.gc_by(&net.list, |_| Err(Error::FailedToDecode("who is there?".into()))).unwrap_err();
+    let refused = runtime
+        .gc_by(&net.list, |_| Err(Error::FailedToDecode("who is there?".into())))
+        .unwrap_err();
     assert_eq!(refused.iter().map(Error::details).collect::<Vec<_>>(), ["who is there?"]);
     assert_eq!(script.calls(), [] as [&str; 0], "nothing is removed where the set is not known");
     let keep_box = |listing: &CacheListing| {
@@ -48,7 +60,8 @@ fn gc_can_work_out_what_is_valid_while_nothing_else_runs() {
 }
 
 #[test]
-fn what_a_killed_add_had_begun_to_write_goes_with_del_and_with_gc_but_not_under_its_writers_hands() {
+fn what_a_killed_add_had_begun_to_write_goes_with_del_and_with_gc_but_not_under_its_writers_hands()
+{
     let (net, script) = (Net::new("1.1.0", &json!([{ "type": "a" }])), Script::default());
     let runtime = net.runtime(&script);
     let draft = net.dir.path().join("results/.net-box-eth0");
@@ -59,7 +72,9 @@ fn what_a_killed_add_had_begun_to_write_goes_with_del_and_with_gc_but_not_under_
 
     std::fs::write(&draft, "half").unwrap();
     let lock = net.cache.attachment_lock("net", &net.params).unwrap();
-    let held = crate::runtime::lock::Lock::try_take(&lock, crate::runtime::lock::Mode::Alone).unwrap().unwrap();
+    let held = crate::runtime::lock::Lock::try_take(&lock, crate::runtime::lock::Mode::Alone)
+        .unwrap()
+        .unwrap();
     runtime.gc(&net.list, &[]).unwrap();
     assert!(draft.exists());
     drop(held);
@@ -74,13 +89,21 @@ fn what_a_killed_add_had_begun_to_write_goes_with_del_and_with_gc_but_not_under_
 #[test]
 fn gc_goes_on_past_failures_and_tells_all() {
     let plugins = json!([{ "type": "a" }, { "type": "b" }]);
-    let (net, script) = (Net::new("1.1.0", &plugins), Script::failing(&[("DEL", "b"), ("GC", "a")]));
+    let (net, script) =
+        (Net::new("1.1.0", &plugins), Script::failing(&[("DEL", "b"), ("GC", "a")]));
     net.add();
     net.runtime(&Script::default()).add(&net.list, &other("other")).unwrap();
     let failures = net.runtime(&script).gc(&net.list, &[]).unwrap_err();
     assert_eq!(
         script.calls(),
-        ["DEL b 10.0.0.1/24", "DEL a 10.0.0.1/24", "DEL b 10.0.0.1/24", "DEL a 10.0.0.1/24", "GC a none", "GC b none"]
+        [
+            "DEL b 10.0.0.1/24",
+            "DEL a 10.0.0.1/24",
+            "DEL b 10.0.0.1/24",
+            "DEL a 10.0.0.1/24",
+            "GC a none",
+            "GC b none"
+        ]
     );
     let texts: Vec<_> = failures.iter().map(Error::details).collect();
     assert_eq!(

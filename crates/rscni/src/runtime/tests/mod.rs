@@ -4,16 +4,18 @@ mod chain;
 mod gc;
 mod network;
 
-use std::cell::RefCell;
-use std::ffi::OsString;
-use std::path::Path;
+use std::{cell::RefCell, ffi::OsString, path::Path};
 
 use serde_json::{Map, Value, json};
 
-use super::lock::{Lock, Mode};
-use super::*;
-use crate::SpecVersion;
-use crate::invoke::{Exit, find_plugin};
+use super::{
+    lock::{Lock, Mode},
+    *,
+};
+use crate::{
+    SpecVersion,
+    invoke::{Exit, find_plugin},
+};
 
 /// Plugins that note how they are called. ADD adds an address with its own number in the chain, and everything
 /// succeeds, other than what is listed to fail; plugins named `missing` are not installed.
@@ -25,7 +27,11 @@ struct Script {
 
 impl Exec for &Script {
     fn find(&self, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
-        if plugin == "missing" { find_plugin(plugin, path) } else { Ok(Path::new("/plugins").join(plugin)) }
+        if plugin == "missing" {
+            find_plugin(plugin, path)
+        } else {
+            Ok(Path::new("/plugins").join(plugin))
+        }
     }
 
     fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
@@ -35,9 +41,15 @@ impl Exec for &Script {
         let (status, stdout) = if command == "VERSION" {
             (0, json!({ "cniVersion": "1.0.0", "supportedVersions": ["0.4.0", "1.0.0", "2.0.0"] }))
         } else if self.fails.contains(&(command, &invocation.plugin)) {
-            (1, json!({ "code": 100 + number, "msg": "no", "details": format!("{} cannot", invocation.plugin) }))
+            (
+                1,
+                json!({ "code": 100 + number, "msg": "no", "details": format!("{} cannot", invocation.plugin) }),
+            )
         } else {
-            (0, json!({ "cniVersion": "1.1.0", "ips": [{ "address": format!("10.0.0.{number}/24") }] }))
+            (
+                0,
+                json!({ "cniVersion": "1.1.0", "ips": [{ "address": format!("10.0.0.{number}/24") }] }),
+            )
         };
         let stdout = if matches!(command, "ADD" | "VERSION") || status > 0 {
             stdout.to_string().into_bytes()

@@ -27,14 +27,21 @@ fn validation_asks_every_plugin_and_tells_all_that_is_wrong() {
     ]);
     let (net, script) = (Net::new("1.1.0", &plugins), Script::default());
     let failures = net.runtime(&script).validate(&net.list).unwrap_err();
-    let texts: Vec<_> = failures.iter().map(|error| (error.code(), error.details().to_owned())).collect();
+    let texts: Vec<_> =
+        failures.iter().map(|error| (error.code(), error.details().to_owned())).collect();
     assert_eq!(texts.iter().map(|(code, _)| *code).collect::<Vec<_>>(), [1, 7, 1]);
-    assert_eq!(texts[0].1, "network net: plugin 1 of 3, a: it does not support cniVersion 1.1.0, but 0.4.0, 1.0.0");
+    assert_eq!(
+        texts[0].1,
+        "network net: plugin 1 of 3, a: it does not support cniVersion 1.1.0, but 0.4.0, 1.0.0"
+    );
     assert!(texts[1].1.starts_with("network net: plugin 2 of 3, missing: "), "{failures}");
 
     let plugins = json!([plugins[0], plugins[2]]);
     let net = Net::new("1.0.0", &plugins);
-    assert_eq!(net.runtime(&script).validate(&net.list), Ok(vec!["mac".to_owned(), "dns".to_owned()]));
+    assert_eq!(
+        net.runtime(&script).validate(&net.list),
+        Ok(vec!["mac".to_owned(), "dns".to_owned()])
+    );
     assert_eq!(
         net.runtime(&script).version("a").unwrap().supported_versions(),
         [SpecVersion::V0_4_0, SpecVersion::V1_0_0]
@@ -44,7 +51,8 @@ fn validation_asks_every_plugin_and_tells_all_that_is_wrong() {
 #[test]
 fn every_call_carries_the_limit_and_the_trace() {
     let (net, script) = (Net::new("1.1.0", &json!([{ "type": "a" }])), Script::default());
-    let trace = TraceContext { baggage: Some("k=v".into()), ..TraceContext::new("00-trace-span-01") };
+    let trace =
+        TraceContext { baggage: Some("k=v".into()), ..TraceContext::new("00-trace-span-01") };
     let limit = Duration::from_secs(5);
     let runtime = net.runtime(&script).with_time_limit(limit).with_trace(trace);
     runtime.add(&net.list, &net.params).unwrap();
@@ -55,7 +63,10 @@ fn every_call_carries_the_limit_and_the_trace() {
     let calls = script.calls.borrow();
     assert_eq!(calls.len(), 6);
     for call in calls.iter() {
-        assert_eq!((call.time_limit, &call.vars["TRACEPARENT"]), (Some(limit), &"00-trace-span-01".into()));
+        assert_eq!(
+            (call.time_limit, &call.vars["TRACEPARENT"]),
+            (Some(limit), &"00-trace-span-01".into())
+        );
         assert_eq!((call.vars.get("TRACESTATE"), &call.vars["BAGGAGE"]), (None, &"k=v".into()));
     }
 }
