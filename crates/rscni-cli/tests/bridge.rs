@@ -2,11 +2,13 @@
 
 mod support;
 
-use rscni_linux::{AddressFlags, Bridge, LinkChange};
+use rscni_linux::{AddressFlags, Bridge, LinkChange, Netns, Veth};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use support::{Network, V4, V6, addresses, assert_talk, change, fixed, host_link, host_local};
+use support::{
+    Network, V4, V6, act_as_udev, addresses, assert_talk, change, fixed, host_link, host_local, up,
+};
 
 #[rstest]
 #[case::v4(&[V4])]
@@ -486,6 +488,112 @@ fn a_route_s_table_and_metric_take_effect_in_versions_whose_results_do_not_show_
             if version == "1.0.0" {
                 a.check().success();
             }
+        }
+    });
+}
+
+#[rstest]
+#[case::gateway("bridge", json!({ "isGateway": true }))]
+#[case::no_gateway("bridge", json!({}))]
+#[case::ptp("ptp", json!({}))]
+fn udev_leaves_the_hardware_addresses_on_the_host(#[case] plugin: &str, #[case] keys: Value) {
+    rscni_test::run(|lab| {
+        let ipam = json!({ "ipam": host_local(&[V4, V6]), "bridge": "br0" });
+        let network = Network::new(lab, plugin, &ipam).with(&keys);
+        let limits = json!({ "ingressRate": 8_000_000, "egressRate": 8_000_000,
+            "ingressBurst": 800_000, "egressBurst": 800_000 });
+        let bandwidth = Network::new(lab, "bandwidth", &limits);
+        let [a, b] = ["a", "b"].map(|name| network.attach(lab, name));
+        let limited = bandwidth.after(&a);
+        // The containers resolve the addresses before udev gets to work.
+        for v4 in [true, false] {
+            assert_talk(lab, &a, &b, v4);
+        }
+        assert_eq!(act_as_udev(lab), [""; 0]);
+        for v4 in [true, false] {
+            assert_talk(lab, &a, &b, v4);
+        }
+        a.check().success();
+        limited.check().success();
+        // The address follows from the attachment, so the next one of the same names has it too.
+        let before = host_link(lab, &a.port_name()).mac;
+        limited.del().success();
+        a.del().success();
+        let again = network.attach_as(&a.container, "eth0");
+        assert_eq!(host_link(lab, &again.port_name()).mac, before);
+        for v4 in [true, false] {
+            assert_talk(lab, &again, &b, v4);
+        }
+    });
+}
+
+/// A veth pair between the host, as a port of `bridge`, and another place: an uplink with the address of a card.
+fn uplink(lab: &rscni_test::Lab, bridge: &str, to: &rscni_test::Namespace) {
+    let netns = Netns::open(to.path()).unwrap();
+    let mut host = lab.host().netlink();
+    let master = Some(host.link_by_name(bridge).unwrap().index);
+    let mac = Some("f8:0f:6f:00:00:01".parse().unwrap());
+    let veth = Veth { master, mac, peer_netns: Some(&netns), ..Veth::new("uplink", "uplink") };
+    let index = host.add_veth(&veth).unwrap().index;
+    host.set_link(index, &up(true)).unwrap();
+    change(&mut to.netlink(), "uplink", &up(true));
+}
+
+#[test]
+fn a_bridge_keeps_its_hardware_address_when_ports_come_and_go() {
+    rscni_test::run(|lab| {
+        let network = Network::bridge(lab, &[V4], &json!({ "isGateway": false }));
+        let a = network.attach(lab, "a");
+        let mac = host_link(lab, "br0").mac;
+        uplink(lab, "br0", &lab.container("router"));
+        let b = network.attach(lab, "b");
+        assert_eq!(host_link(lab, "br0").mac, mac);
+        a.del().success();
+        b.del().success();
+        assert_eq!(host_link(lab, "br0").mac, mac);
+        // One that is created again has it too.
+        lab.host().netlink().del_link(host_link(lab, "br0").index).unwrap();
+        network.attach(lab, "c");
+        assert_eq!(host_link(lab, "br0").mac, mac);
+    });
+}
+
+#[test]
+fn a_bridge_of_the_operator_keeps_the_address_of_its_uplink() {
+    rscni_test::run(|lab| {
+        lab.host().netlink().add_bridge(&Bridge { up: true, ..Bridge::new("br0") }).unwrap();
+        uplink(lab, "br0", &lab.container("router"));
+        let mac = host_link(lab, "br0").mac;
+        assert_eq!(mac.unwrap().to_string(), "f8:0f:6f:00:00:01");
+        let network = Network::bridge(lab, &[V4], &json!({ "isGateway": false }));
+        for name in ["a", "b", "c", "d"] {
+            network.attach(lab, name);
+            assert_eq!(host_link(lab, "br0").mac, mac);
+        }
+    });
+}
+
+#[test]
+fn bridges_of_one_name_on_two_hosts_of_a_segment_talk() {
+    rscni_test::run(|lab| {
+        // The second host is on the same machine, with its own network namespace.
+        let second = lab.container("second-host");
+        let first =
+            Network::bridge(lab, &[], &json!({ "ipam": fixed(&[("10.1.0.2/24", "10.1.0.1")]) }));
+        let other = first.with(&json!({ "ipam": fixed(&[("10.1.0.4/24", "10.1.0.3")]) }));
+        let a = first.attach(lab, "a");
+        let b = lab.container("b");
+        let reply = second.run(|| other.plugin.add(&b, "eth0", &other.config)).success();
+        uplink(lab, "br0", &second);
+        let mut netlink = second.netlink();
+        let master = Some(netlink.link_by_name("br0").unwrap().index);
+        change(&mut netlink, "uplink", &LinkChange { master, ..LinkChange::default() });
+        let macs = [host_link(lab, "br0"), netlink.link_by_name("br0").unwrap()].map(|br| br.mac);
+        assert_ne!(macs[0], macs[1], "{reply:?}");
+        a.ping("10.1.0.4");
+        for gateway in ["10.1.0.1", "10.1.0.3"] {
+            a.ping(gateway);
+            b.ping(gateway);
         }
     });
 }

@@ -198,6 +198,25 @@ fn every_vlan_has_a_gateway_of_its_own() {
 }
 
 #[test]
+fn udev_leaves_the_hardware_addresses_of_a_vlan_gateway() {
+    with_bridge(|lab, bridge| {
+        let keys = json!({ "vlan": 100, "isGateway": true });
+        let a = attach(lab, bridge, "a", "10.1.0.2/24", keys);
+        let mut macs = std::collections::HashSet::new();
+        for link in lab.host().netlink().links().unwrap().into_iter().filter(|link| !link.loopback)
+        {
+            // What udev looks at: 3 is an address that a program has set (NET_ADDR_SET).
+            let file = format!("/sys/class/net/{}/addr_assign_type", link.name);
+            assert_eq!(std::fs::read_to_string(&file).unwrap().trim(), "3", "{file}");
+            assert!(macs.insert(link.mac), "{} shares an address", link.name);
+        }
+        // The bridge, both ends of the gateway's pair, and the port of the container.
+        assert_eq!(macs.len(), 4);
+        a.ping("10.1.0.1");
+    });
+}
+
+#[test]
 fn check_notices_what_happened_to_the_vlans_since() {
     with_bridge(|lab, bridge| {
         let container = lab.container("a");

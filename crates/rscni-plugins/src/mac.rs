@@ -1,9 +1,12 @@
-//! The hardware address that somebody asks for: the runtime, or the configuration.
+//! Hardware addresses: that of the container, as the runtime or the configuration asks for it, and those of
+//! networks.
+
+use std::os::unix::fs::MetadataExt;
 
 use rscni::{Args, Error, NetConf, any_case};
 use rscni_linux::MacAddr;
 
-use crate::failure::Result;
+use crate::{failure::Result, owner::derived_mac};
 
 /// The hardware address for the container's interface: `runtimeConfig` before `args.cni` before `CNI_ARGS` before the
 /// plugin's own key, where it has one.
@@ -35,6 +38,25 @@ pub(crate) fn parse_mac(plugin: &str, text: &str) -> Result<MacAddr> {
         );
     }
     Ok(mac)
+}
+
+/// The hardware address of an interface that belongs to a network on this host, such as a bridge.
+///
+/// It stays the same when the interface is created again. Another host on the same segment derives another
+/// one: the hosts differ in their machine id, or, where one was cloned from the other, in their name.
+pub(crate) fn host_wide_mac(names: &[&str]) -> MacAddr {
+    let read = |path: &str| {
+        std::fs::read_to_string(path).ok().filter(|content| !content.trim().is_empty())
+    };
+    let machine = read("/etc/machine-id").or_else(|| read("/proc/sys/kernel/random/boot_id"));
+    let node = rustix::system::uname();
+    // Network namespaces of one machine may be on one segment, as with rootless containers.
+    let netns = std::fs::metadata("/proc/thread-self/ns/net").map(|file| file.ino());
+    let (machine, netns) = (machine.unwrap_or_default(), netns.unwrap_or_default().to_string());
+    let node = node.nodename().to_string_lossy();
+    let mut parts = vec![machine.trim(), &node, &netns];
+    parts.extend(names);
+    derived_mac(&parts)
 }
 
 #[cfg(test)]

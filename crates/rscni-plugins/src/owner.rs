@@ -5,6 +5,7 @@
 //! as their comment. So DEL needs nothing but what it is called with, and GC can tell what belongs to whom.
 
 use rscni::{Args, Attachment, NetConf};
+use rscni_linux::MacAddr;
 use sha2::{Digest, Sha256, Sha512};
 
 /// An attachment, as the owner of what it made.
@@ -61,6 +62,11 @@ impl<'a> Owner<'a> {
     pub(crate) fn veth_name(&self) -> String {
         derived_name("veth", &[self.network, self.container_id, self.ifname])
     }
+
+    /// The hardware address of a host interface of this owner. `kind` tells its interfaces apart.
+    pub(crate) fn mac(&self, kind: &str) -> MacAddr {
+        derived_mac(&[kind, self.network, self.container_id, self.ifname])
+    }
 }
 
 /// The owner that a tag names; none where its names were too long.
@@ -77,6 +83,16 @@ pub(crate) fn untagged(tag: &str) -> Option<Owner<'_>> {
 /// An interface name made from names that are too long for one: a prefix of four letters and a hash, 15 bytes in all.
 pub(crate) fn derived_name(prefix: &str, parts: &[&str]) -> String {
     format!("{prefix}{}", hash(parts, 11))
+}
+
+/// A hardware address for an interface that stays on the host, derived from what identifies it.
+///
+/// ADD sets the address at creation because udev replaces addresses that the kernel chose
+/// (`MACAddressPolicy=persistent`). A bridge without an address of its own takes the lowest one of its
+/// ports; the first byte keeps that from being ours if it has an uplink.
+pub(crate) fn derived_mac(parts: &[&str]) -> MacAddr {
+    let digest = digest(parts);
+    MacAddr([0xfe, digest[0], digest[1], digest[2], digest[3], digest[4]])
 }
 
 /// What tells the tags of one network that are still wanted from those that GC may remove.
@@ -127,12 +143,16 @@ pub(crate) fn hashed_network(network: &str) -> String {
 
 /// The first `digits` of the hexadecimal SHA-256 of the parts.
 fn hash(parts: &[&str], digits: usize) -> String {
+    hexadecimal(&digest(parts), digits)
+}
+
+fn digest(parts: &[&str]) -> [u8; 32] {
     let mut sha = Sha256::new();
     for part in parts {
         sha.update(part.as_bytes());
         sha.update([0]);
     }
-    hexadecimal(&sha.finalize(), digits)
+    sha.finalize().into()
 }
 
 /// The hash by which the Go plugins name what they make: the first digits of a SHA-512.
@@ -183,6 +203,21 @@ mod tests {
         }
         // Parts do not run into each other.
         assert_ne!(owner("ab", "c").veth_name(), owner("a", "bc").veth_name());
+    }
+
+    #[test]
+    fn derived_addresses_are_local_unicast_and_differ_between_interfaces() {
+        let mut seen = std::collections::HashSet::new();
+        for id in 0..2000 {
+            let id = format!("ctr-{id}");
+            for kind in ["veth", "ifb"] {
+                let mac = owner("net", &id).mac(kind);
+                assert_eq!(mac, owner("net", &id).mac(kind));
+                // Locally administered, and not a group address.
+                assert_eq!(mac.0[0] & 0b11, 0b10);
+                assert!(seen.insert(mac.0), "{mac} of {id} ({kind}) is taken");
+            }
+        }
     }
 
     #[test]

@@ -53,6 +53,7 @@ fn add(args: &Args) -> Result<CNIResult> {
         &Veth {
             alias: Some(owner.alias()),
             mtu: Some(keys.mtu).filter(|mtu| *mtu > 0),
+            mac: Some(owner.mac("veth")),
             up: true,
             peer_netns: Some(&sandbox.netns),
             ..Veth::new(owner.veth_name(), &args.ifname)

@@ -247,6 +247,29 @@ pub(crate) fn host_link(lab: &Lab, name: &str) -> Link {
     lab.host().netlink().link_by_name(name).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// Where `addr_assign_type` says that a program set the address (`NET_ADDR_SET`).
+const SET: &str = "3";
+
+/// Changes hardware addresses as udev does with `MACAddressPolicy=persistent`, its default: each host interface
+/// whose address the kernel chose gets another one. Returns the names of these interfaces.
+#[track_caller]
+pub(crate) fn act_as_udev(lab: &Lab) -> Vec<String> {
+    let mut host = lab.host().netlink();
+    let mut changed = Vec::new();
+    for link in host.links().expect("the links").into_iter().filter(|link| !link.loopback) {
+        let file = format!("/sys/class/net/{}/addr_assign_type", link.name);
+        let kind = std::fs::read_to_string(&file)
+            .unwrap_or_else(|error| panic!("{file}, which needs a sysfs of this network: {error}"));
+        if kind.trim() != SET {
+            let mac = Some(rscni_linux::MacAddr::random().expect("an address"));
+            host.set_link(link.index, &LinkChange { mac, ..LinkChange::default() })
+                .expect("change");
+            changed.push(link.name);
+        }
+    }
+    changed
+}
+
 /// The addresses of a link, without those that the kernel makes.
 #[track_caller]
 pub(crate) fn addresses(place: &Namespace, link: &str) -> Vec<String> {

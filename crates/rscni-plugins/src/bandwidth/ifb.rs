@@ -61,8 +61,13 @@ pub(super) fn add(
 }
 
 fn make(host: &mut Netlink, veth: &Link, owner: Owner<'_>) -> Result<Link> {
-    let new =
-        |name| Ifb { mtu: Some(veth.mtu), alias: Some(owner.alias()), up: true, ..Ifb::new(name) };
+    let new = |name| Ifb {
+        mtu: Some(veth.mtu),
+        mac: Some(owner.mac("ifb")),
+        alias: Some(owner.alias()),
+        up: true,
+        ..Ifb::new(name)
+    };
     let name = go_name(owner);
     let made = match host.add_link(&new(name.clone())) {
         Err(error) if error.is_exists() => match host.find_link(&name)? {

@@ -2,13 +2,14 @@
 
 use ipnet::IpNet;
 use rscni::{CNIResult, Error};
-use rscni_linux::{Bridge, Link, LinkChange, MacAddr, Netlink, Veth, Vlan, VlanOwner};
+use rscni_linux::{Bridge, Link, LinkChange, Netlink, Veth, Vlan, VlanOwner};
 
 use super::config::{Config, vlan_interface};
 use crate::{
     failure::{Result, differs},
     host,
-    owner::derived_name,
+    mac::host_wide_mac,
+    owner::{derived_mac, derived_name},
     undo::Undo,
 };
 
@@ -56,8 +57,8 @@ fn unusable(bridge: &str, problem: &str) -> crate::failure::Failure {
 fn make(host: &mut Netlink, config: &Config, undo: &mut Undo<'_>) -> Result<Link> {
     let spec = Bridge {
         mtu: config.mtu,
-        // A bridge that is a gateway must keep its address when ports come and go.
-        mac: if config.gateway { Some(MacAddr::random()?) } else { None },
+        // Without an address of its own it takes that of a port, and changes it with the ports.
+        mac: Some(host_wide_mac(&[&config.bridge])),
         up: true,
         vlan_filtering: config.vlan_filtering.then_some(true),
         ..Bridge::new(&config.bridge)
@@ -123,9 +124,12 @@ pub(super) fn gateway(
         return Ok(link);
     }
     // As the bridge, it belongs to the network: every container of the VLAN uses the one that the first made.
-    let port_name = derived_name("vlan", &[&bridge.name, &vlan.to_string()]);
+    let id = vlan.to_string();
+    let port_name = derived_name("vlan", &[&bridge.name, &id]);
     let spec = Veth {
         mtu: config.mtu,
+        mac: Some(derived_mac(&["vlan", &bridge.name, &id])),
+        peer_mac: Some(host_wide_mac(&[&bridge.name, &id])),
         master: Some(bridge.index),
         up: true,
         ..Veth::new(&port_name, &name)

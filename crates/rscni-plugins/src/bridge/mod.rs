@@ -46,6 +46,7 @@ fn add(args: &Args) -> Result<CNIResult> {
         &Veth {
             alias: Some(owner.alias()),
             mtu: config.mtu,
+            mac: Some(owner.mac("veth")),
             master: Some(bridge.index),
             up: true,
             peer_netns: Some(&sandbox.netns),

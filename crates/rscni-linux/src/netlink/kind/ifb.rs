@@ -3,6 +3,7 @@
 use netlink_packet_route::link::InfoKind;
 
 use super::NewLink;
+use crate::MacAddr;
 
 /// An ifb to be made.
 #[derive(Debug, Clone, Default)]
@@ -11,6 +12,8 @@ pub struct Ifb {
     pub name: String,
     /// Its MTU.
     pub mtu: Option<u32>,
+    /// Its hardware address.
+    pub mac: Option<MacAddr>,
     /// Its alias.
     pub alias: Option<String>,
     /// Whether it is switched on at once.
@@ -28,6 +31,7 @@ impl From<&Ifb> for NewLink<'_> {
     fn from(ifb: &Ifb) -> Self {
         Self {
             mtu: ifb.mtu,
+            mac: ifb.mac,
             alias: ifb.alias.clone(),
             up: ifb.up,
             ..Self::new(InfoKind::Ifb, &ifb.name, format!("create ifb {}", ifb.name))
