@@ -34,6 +34,7 @@ mod macvlan;
 mod masquerade;
 mod master;
 mod nftable;
+mod own;
 mod owner;
 mod portmap;
 mod ptp;

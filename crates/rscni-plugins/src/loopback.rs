@@ -7,6 +7,7 @@ use crate::{
     commands::Commands,
     failure::{Result, differs},
     host,
+    own::Own,
     sandbox::Sandbox,
 };
 
@@ -77,7 +78,8 @@ fn check(args: &Args) -> Result<()> {
         return Err(differs(format!("lo of {} is down", sandbox.path)));
     }
     // What a plugin before it has made is for that to check.
-    sandbox.check_addresses(&lo, result.container_ips(LO).filter(|ip| ip.interface.is_some()))
+    let own = Own::on(result, LO, args.netns.as_deref());
+    sandbox.check_addresses(&lo, own.ips().filter(|ip| ip.interface.is_some()))
 }
 
 fn set_up(sandbox: &mut Sandbox, up: bool) -> Result<()> {

@@ -3,7 +3,7 @@
 //! The container reaches everything by way of the host, the other addresses of its subnet too.
 
 use ipnet::IpNet;
-use rscni::{Args, CNIResult, Error, Interface};
+use rscni::{Args, CNIResult, Error, Interface, IpConfig};
 use rscni_linux::{AddressFlags, Link, Netlink, Nft, Route, RouteFilter, Veth};
 use serde::Deserialize;
 
@@ -13,6 +13,7 @@ use crate::{
     host,
     ipam::Ipam,
     masquerade::{Backend, Masquerade},
+    own::Own,
     owner::Owner,
     sandbox::{Reach, Sandbox},
     undo::Undo,
@@ -45,7 +46,7 @@ fn add(args: &Args) -> Result<CNIResult> {
     for ip in &mut result.ips {
         ip.interface = Some(CONTAINER);
     }
-    let links = host_links(&result)?;
+    let links = host_links(result.ips.iter())?;
 
     let mut host = Netlink::open()?;
     let outer = host::add_veth(
@@ -80,7 +81,7 @@ fn add(args: &Args) -> Result<CNIResult> {
         let masquerade = Masquerade::new(owner, keys.ip_masq_backend.unwrap_or_default());
         // Before the step itself: with iptables it is one for each family.
         undo.push(move || masquerade.remove(&mut Nft::open()?, None));
-        masquerade.add(&result)?;
+        masquerade.add(&Own::of(&result, args).addresses())?;
     }
     host::enable_forwarding(&result.ips.iter().map(|ip| ip.address).collect::<Vec<_>>())?;
 
@@ -108,9 +109,9 @@ impl HostLink {
     }
 }
 
-fn host_links(result: &CNIResult) -> Result<Vec<HostLink>> {
+fn host_links<'r>(ips: impl Iterator<Item = &'r IpConfig>) -> Result<Vec<HostLink>> {
     let mut links: Vec<HostLink> = Vec::new();
-    for ip in &result.ips {
+    for ip in ips {
         let gateway = ip.gateway.ok_or_else(|| {
             Error::InvalidNetworkConfig(format!(
                 "ptp: {} has no gateway: the IPAM plugin must give one",
@@ -132,7 +133,8 @@ fn del(args: &Args) -> Result<()> {
         all.step(Nft::open().map(|socket| nft = Some(socket)));
     }
     if let Some(nft) = &mut nft {
-        all.step(Masquerade::new(owner, Backend::default()).remove(nft, conf.prev_result.as_ref()));
+        let known = conf.prev_result.as_ref().map(|result| Own::of(result, args).addresses());
+        all.step(Masquerade::new(owner, Backend::default()).remove(nft, known.as_deref()));
     }
     all.step(host::del_veth(owner, args));
     if let Some(ipam) = Ipam::of(conf, args) {
@@ -145,16 +147,17 @@ fn check(args: &Args) -> Result<()> {
     let conf = args.conf()?;
     let keys: Keys = conf.custom_as()?;
     let result = host::require_prev_result(conf)?;
+    let own = Own::of(result, args);
     Ipam::required(conf, args)?.check()?;
     let mut sandbox = Sandbox::open(args)?;
     let mut host = Netlink::open()?;
     let inner = sandbox.check_link(&args.ifname, "veth", result)?;
     sandbox.check_addresses_and_routes(&inner, result, conf.cni_version)?;
     let outer = host::check_peer(&mut host, &inner, result)?;
-    check_host(&mut host, &outer, &host_links(result)?)?;
+    check_host(&mut host, &outer, &host_links(own.ips())?)?;
     if conf.ip_masq.unwrap_or_default() {
         let backend = keys.ip_masq_backend.unwrap_or_default();
-        Masquerade::new(Owner::new(&conf.name, args), backend).check(result)?;
+        Masquerade::new(Owner::new(&conf.name, args), backend).check(&own.addresses())?;
     }
     Ok(())
 }

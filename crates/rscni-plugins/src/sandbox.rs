@@ -1,6 +1,6 @@
 //! The container's side of an attachment: its network namespace, and the addresses and routes of an interface in it.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::Path, time::Duration};
 
 use ipnet::IpNet;
 use rscni::{Args, CNIResult, Error, Interface, IpConfig, SpecVersion};
@@ -11,6 +11,7 @@ use rscni_linux::{
 
 use crate::{
     failure::{Failure, Result, differs},
+    own::Own,
     routing_table::MAIN,
 };
 
@@ -214,12 +215,17 @@ impl Sandbox {
         result: &CNIResult,
         version: SpecVersion,
     ) -> Result<()> {
-        self.check_addresses(link, result.container_ips(&link.name))?;
-        for route in &result.routes {
-            let filter =
-                RouteFilter { dst: Some(route.dst), table: route.table, ..RouteFilter::default() };
+        let path = self.path.clone();
+        let own = Own::on(result, &link.name, Some(Path::new(&path)));
+        self.check_addresses(link, own.ips())?;
+        // A route of another attachment may have been moved as well.
+        let is_merged = own.is_merged();
+        for route in own.routes() {
+            let table = route.table.filter(|_| !is_merged);
+            let filter = RouteFilter { dst: Some(route.dst), table, ..RouteFilter::default() };
             let may_be_in = |r: &Route| {
-                route.table.is_some()
+                is_merged
+                    || route.table.is_some()
                     || version < SpecVersion::V1_1_0
                     || r.table == Some(MAIN)
                     || r.oif == Some(link.index)

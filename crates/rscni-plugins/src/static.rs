@@ -9,7 +9,7 @@ use rscni::{Args, CNIResult, Dns, Error, IpConfig, Route, any_case};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::{commands::IpamCommands, failure::differs, host::require_prev_result};
+use crate::{commands::IpamCommands, failure::differs, host::require_prev_result, own::Own};
 
 /// The plugin.
 pub(crate) const STATIC: IpamCommands = IpamCommands {
@@ -145,10 +145,10 @@ fn of_variables(args: &Args) -> Result<Vec<IpConfig>, Error> {
 /// Finds every configured address in the result of the ADD, with its gateway if it has one.
 fn check(args: &Args) -> Result<(), Error> {
     let config = Config::read(args)?;
-    let prev = require_prev_result(args.conf()?)?;
+    let own = Own::of(require_prev_result(args.conf()?)?, args);
     for ip in &config.ips {
         let address = ip.address.addr();
-        let Some(found) = prev.ips.iter().find(|other| other.address.addr() == address) else {
+        let Some(found) = own.ips().find(|other| other.address.addr() == address) else {
             return Err(mismatch(args, &format!("{address} is not in prevResult")));
         };
         if ip.gateway.is_some() && ip.gateway != found.gateway {

@@ -1,7 +1,7 @@
 //! The bridge itself, its VLANs, and the interface that holds the gateway's addresses.
 
 use ipnet::IpNet;
-use rscni::{CNIResult, Error};
+use rscni::Error;
 use rscni_linux::{Bridge, Link, LinkChange, Netlink, Veth, Vlan, VlanOwner};
 
 use super::config::{Config, vlan_interface};
@@ -9,6 +9,7 @@ use crate::{
     failure::{Result, differs},
     host,
     mac::host_wide_mac,
+    own::Own,
     owner::{derived_mac, derived_name},
     undo::Undo,
 };
@@ -212,7 +213,7 @@ pub(super) fn check_gateways(
     host: &mut Netlink,
     bridge: &Link,
     config: &Config,
-    result: &CNIResult,
+    own: Own<'_>,
 ) -> Result<()> {
     let gateway = match config.vlan {
         None => bridge.clone(),
@@ -222,7 +223,7 @@ pub(super) fn check_gateways(
         }
     };
     let present = host.addresses(gateway.index)?;
-    for ip in &result.ips {
+    for ip in own.ips() {
         let wanted =
             ip.gateway.and_then(|gateway| IpNet::new(gateway, ip.address.prefix_len()).ok());
         if let Some(wanted) =

@@ -19,6 +19,7 @@ use crate::{
     host,
     ipam::Ipam,
     masquerade::{Backend, Masquerade},
+    own::Own,
     owner::Owner,
     sandbox::{Reach, Sandbox, check_mac},
     undo::Undo,
@@ -83,7 +84,7 @@ fn add(args: &Args) -> Result<CNIResult> {
             let masquerade = Masquerade::new(owner, backend);
             // Before the step itself: with iptables it is one for each family.
             undo.push(move || masquerade.remove(&mut Nft::open()?, None));
-            masquerade.add(&result)?;
+            masquerade.add(&Own::of(&result, args).addresses())?;
         }
         if !gateways.is_empty() {
             let gateway = device::gateway(&mut host, &bridge, &config, &port, &mut undo)?;
@@ -139,7 +140,7 @@ fn set_port(host: &mut Netlink, port: &Link, config: &Config) -> Result<()> {
 fn del(args: &Args) -> Result<()> {
     let conf = args.conf()?;
     let owner = Owner::new(&conf.name, args);
-    let previous = conf.prev_result.as_ref();
+    let previous = conf.prev_result.as_ref().map(|result| Own::of(result, args));
     let mut all = AsFarAsPossible::default();
     // One that has become invalid does not stop this; it may have asked for anything.
     let config = Config::new(conf, args);
@@ -155,10 +156,11 @@ fn del(args: &Args) -> Result<()> {
         all.step(Nft::open().map(|socket| nft = Some(socket)));
     }
     if let Some(nft) = nft.as_mut().filter(|_| has_filter) {
-        all.step(spoof::remove(nft, owner, previous.and_then(|result| inner_mac(args, result))));
+        all.step(spoof::remove(nft, owner, previous.and_then(inner_mac)));
     }
     if let Some(nft) = nft.as_mut().filter(|_| masquerade) {
-        all.step(Masquerade::new(owner, Backend::default()).remove(nft, previous));
+        let known = previous.map(Own::addresses);
+        all.step(Masquerade::new(owner, Backend::default()).remove(nft, known.as_deref()));
     }
     all.step(host::del_veth(owner, args));
     if let Some(ipam) = after {
@@ -167,10 +169,8 @@ fn del(args: &Args) -> Result<()> {
     all.finish()
 }
 
-fn inner_mac(args: &Args, result: &CNIResult) -> Option<rscni_linux::MacAddr> {
-    let interface =
-        result.interfaces.iter().find(|i| i.name == args.ifname && i.sandbox.is_some())?;
-    interface.mac.as_ref()?.parse().ok()
+fn inner_mac(own: Own<'_>) -> Option<rscni_linux::MacAddr> {
+    own.interface()?.mac.as_ref()?.parse().ok()
 }
 
 fn check(args: &Args) -> Result<()> {
@@ -178,6 +178,7 @@ fn check(args: &Args) -> Result<()> {
     let config = Config::new(conf, args)?;
     let owner = Owner::new(&conf.name, args);
     let result = host::require_prev_result(conf)?;
+    let own = Own::of(result, args);
     if let Some(ipam) = Ipam::of(conf, args) {
         ipam.check()?;
     }
@@ -202,10 +203,10 @@ fn check(args: &Args) -> Result<()> {
     if conf.ipam_type().is_some() {
         sandbox.check_addresses_and_routes(&inner, result, conf.cni_version)?;
         if config.gateway {
-            device::check_gateways(&mut host, &bridge, &config, result)?;
+            device::check_gateways(&mut host, &bridge, &config, own)?;
         }
         if let Some(backend) = config.masquerade {
-            Masquerade::new(owner, backend).check(result)?;
+            Masquerade::new(owner, backend).check(&own.addresses())?;
         }
     }
     Ok(())

@@ -14,7 +14,7 @@ pub(crate) mod saved;
 
 use std::net::IpAddr;
 
-use rscni::{Args, CNIResult, Error, NetConf};
+use rscni::{Args, CNIResult, Error, IpConfig, NetConf};
 use rscni_linux::nft::Nft;
 
 use self::{
@@ -28,6 +28,7 @@ use crate::{
     commands::Commands,
     failure::{AsFarAsPossible, Result, differs},
     host,
+    own::Own,
     owner::{Owner, Stale},
     sandbox::Sandbox,
     undo::Undo,
@@ -95,7 +96,8 @@ fn add(args: &Args) -> Result<CNIResult> {
     let config = Config::new(conf)?;
     let result = chained::require_prev_result(conf)?;
     let place = config.policy.map(|policy| Place::new(policy, result)).transpose()?;
-    let addresses = &addresses(result)[..];
+    // As with the Go plugin, also those of interfaces that other plugins of the list have added.
+    let addresses = &addresses(result.ips.iter())[..];
     let owner = Owner::new(&conf.name, args);
     let zone = config.zone.as_str();
     let mut nft = Nft::open()?;
@@ -132,10 +134,10 @@ fn add(args: &Args) -> Result<CNIResult> {
     Ok(result.clone())
 }
 
-/// The addresses of a result, each once.
-fn addresses(result: &CNIResult) -> Vec<IpAddr> {
+/// The addresses, each once.
+fn addresses<'r>(ips: impl Iterator<Item = &'r IpConfig>) -> Vec<IpAddr> {
     let mut addresses: Vec<IpAddr> = Vec::new();
-    for address in result.ips.iter().map(|ip| ip.address.addr()) {
+    for address in ips.map(|ip| ip.address.addr()) {
         if !addresses.contains(&address) {
             addresses.push(address);
         }
@@ -164,7 +166,7 @@ fn del(args: &Args) -> Result<()> {
 /// What DEL is to remove. What no record speaks of may be the Go plugin's.
 fn to_remove(args: &Args, config: &Config, nft: &mut Nft, owner: Owner<'_>) -> Result<Vec<Record>> {
     let known = if let Some(result) = &args.conf()?.prev_result {
-        addresses(result)
+        addresses(result.ips.iter())
     } else {
         let found = records::of_owner(nft, owner)?;
         if !found.is_empty() {
@@ -237,7 +239,7 @@ fn check(args: &Args) -> Result<()> {
     let config = Config::new(conf)?;
     let result = host::require_prev_result(conf)?;
     let place = config.policy.map(|policy| Place::new(policy, result)).transpose()?;
-    let addresses = &addresses(result)[..];
+    let addresses = &addresses(Own::of(result, args).ips())[..];
     let owner = Owner::new(&conf.name, args);
     let mut nft = Nft::open()?;
     let mut chosen = match recorded(&mut nft, &config, owner, addresses)? {

@@ -43,6 +43,7 @@ use crate::{
     commands::IpamCommands,
     failure::{AsFarAsPossible, differs},
     host::{require_prev_result, require_valid_attachments},
+    own::Own,
 };
 
 pub use self::usage::{Reservations, Usage, usage};
@@ -214,7 +215,7 @@ fn check(args: &Args) -> Result<(), Error> {
         }
     };
     let mut of_sets =
-        result.container_ips(&args.ifname).map(|ip| ip.address.addr()).filter(|ip| config.has(*ip));
+        Own::of(result, args).ips().map(|ip| ip.address.addr()).filter(|ip| config.has(*ip));
     let missing = match of_sets.find(|address| !held.contains(address)) {
         Some(address) => address.to_string(),
         None if held.is_empty() => "an address".to_owned(),

@@ -27,7 +27,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use rscni::CNIResult;
 use rscni_linux::nft::{
     BaseChain, Element, ElementInfo, Family, Field, NatFlags, Nft, Rule, Set, Table, Transaction,
     Value, ValueType, Verdict,
@@ -123,23 +122,23 @@ fn skeleton_inside(transaction: &mut Transaction<'_>, subnet: IpNet) {
     transaction.create_set(&table, &Set::new(set, fields)).insert_rule(&table, CHAIN, &rule, None);
 }
 
-/// Adds the addresses of the result, in one transaction.
-pub(super) fn add(nft: &mut Nft, owner: Owner<'_>, result: &CNIResult) -> Result<()> {
-    match put(nft, owner, result) {
+/// Adds the addresses, in one transaction.
+pub(super) fn add(nft: &mut Nft, owner: Owner<'_>, addresses: &[IpNet]) -> Result<()> {
+    match put(nft, owner, addresses) {
         Err(error) if error.is_not_found() => {}
         outcome => return Ok(outcome?),
     }
     make(nft, skeleton)?;
-    for ip in &result.ips {
-        make(nft, |transaction| skeleton_inside(transaction, ip.address))?;
+    for address in addresses {
+        make(nft, |transaction| skeleton_inside(transaction, *address))?;
     }
-    Ok(put(nft, owner, result)?)
+    Ok(put(nft, owner, addresses)?)
 }
 
-fn put(nft: &mut Nft, owner: Owner<'_>, result: &CNIResult) -> rscni_linux::Result<()> {
+fn put(nft: &mut Nft, owner: Owner<'_>, addresses: &[IpNet]) -> rscni_linux::Result<()> {
     let (table, tag) = (table(), owner.tag());
     let mut transaction = nft.transaction();
-    for (set, key) in result.ips.iter().flat_map(|ip| elements(ip.address)) {
+    for (set, key) in addresses.iter().copied().flat_map(elements) {
         nftable::put(&mut transaction, &table, &set, &Element::new(key).comment(&tag));
     }
     transaction.commit()
@@ -155,11 +154,10 @@ fn make(nft: &mut Nft, part: impl FnOnce(&mut Transaction<'_>)) -> rscni_linux::
     }
 }
 
-/// Removes the attachment's elements. The result of its ADD saves a search.
-pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, previous: Option<&CNIResult>) -> Result<()> {
+/// Removes the attachment's elements. Its addresses, if known, save a search.
+pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, known: Option<&[IpNet]>) -> Result<()> {
     let (table, tag) = (table(), owner.tag());
-    let mut known: Vec<_> =
-        previous.into_iter().flat_map(|p| &p.ips).flat_map(|ip| elements(ip.address)).collect();
+    let mut known: Vec<_> = known.into_iter().flatten().copied().flat_map(elements).collect();
     for (set, key) in &known {
         if nft
             .get_element(&table, set, key)?
@@ -211,23 +209,23 @@ fn destroy(nft: &mut Nft, elements: &[(String, Value)]) -> Result<()> {
     Ok(())
 }
 
-/// The first address of the result that is not masqueraded for this owner.
+/// The first address that is not masqueraded for this owner.
 pub(super) fn missing(
     nft: &mut Nft,
     owner: Owner<'_>,
-    result: &CNIResult,
+    addresses: &[IpNet],
 ) -> Result<Option<IpAddr>> {
     let (table, tag) = (table(), owner.tag());
     let leading = nft.rules(&table, POSTROUTING)?;
     let rules = nft.rules(&table, CHAIN)?;
     let is_masquerade =
         rules.last().is_some_and(|rule| rule.expressions.iter().any(|e| e.name == "masq"));
-    for ip in &result.ips {
-        let address = ip.address.addr();
+    for net in addresses {
+        let address = net.addr();
         let mut is_there = is_masquerade
             && leading.iter().any(|rule| rule.looks_up(kind(address).set))
-            && rules.iter().any(|rule| rule.looks_up(&inside(ip.address)));
-        for (set, key) in elements(ip.address) {
+            && rules.iter().any(|rule| rule.looks_up(&inside(*net)));
+        for (set, key) in elements(*net) {
             let element = nft.get_element(&table, &set, &key)?;
             is_there &= element.is_some_and(|element| element.comment.as_deref() == Some(&tag));
         }

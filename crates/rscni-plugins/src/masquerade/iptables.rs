@@ -2,7 +2,6 @@
 //! a jump to it for each address.
 
 use ipnet::IpNet;
-use rscni::CNIResult;
 use rscni_linux::nft::Nft;
 
 use crate::{
@@ -29,11 +28,11 @@ fn comment_start(network: &str) -> String {
 }
 
 /// Adds chain and jumps. What an earlier ADD left is replaced.
-pub(super) fn add(owner: Owner<'_>, result: &CNIResult) -> Result<()> {
+pub(super) fn add(owner: Owner<'_>, addresses: &[IpNet]) -> Result<()> {
     remove(&mut Nft::open()?, owner)?;
     for table in NAT {
         let nets: Vec<IpNet> =
-            result.ips.iter().map(|ip| ip.address).filter(|n| table.is_for(n.addr())).collect();
+            addresses.iter().copied().filter(|net| table.is_for(net.addr())).collect();
         if !nets.is_empty() {
             table.restore(lines(
                 owner,
@@ -61,10 +60,10 @@ fn lines(owner: Owner<'_>, nets: &[IpNet], multicast: &str) -> Vec<String> {
 }
 
 /// Whether all of a container's addresses lead to its chain, and the chain has a rule for each and one more.
-pub(super) fn is_there(nft: &mut Nft, owner: Owner<'_>, result: &CNIResult) -> Result<bool> {
+pub(super) fn is_there(nft: &mut Nft, owner: Owner<'_>, addresses: &[IpNet]) -> Result<bool> {
     let name = chain(owner.network, owner.container_id);
     for table in NAT {
-        let wanted = result.ips.iter().filter(|ip| table.is_for(ip.address.addr())).count();
+        let wanted = addresses.iter().filter(|net| table.is_for(net.addr())).count();
         let is_enough =
             |jumps: usize, rules: usize| wanted == 0 || (jumps >= wanted && rules > wanted);
         let jumps =

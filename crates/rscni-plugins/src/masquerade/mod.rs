@@ -8,7 +8,7 @@ mod elements;
 mod go_nftables;
 mod iptables;
 
-use rscni::CNIResult;
+use ipnet::IpNet;
 use rscni_linux::nft::Nft;
 use serde::Deserialize;
 
@@ -40,29 +40,31 @@ impl<'a> Masquerade<'a> {
         Self { owner, backend }
     }
 
-    /// Masquerades what the addresses of the result send out of their subnets.
-    pub(crate) fn add(self, result: &CNIResult) -> Result<()> {
+    /// Masquerades what these addresses send out of their subnets.
+    pub(crate) fn add(self, addresses: &[IpNet]) -> Result<()> {
         match self.backend {
-            Backend::Nftables => elements::add(&mut Nft::open()?, self.owner, result),
-            Backend::Iptables => iptables::add(self.owner, result),
+            Backend::Nftables => elements::add(&mut Nft::open()?, self.owner, addresses),
+            Backend::Iptables => iptables::add(self.owner, addresses),
         }
     }
 
-    /// Removes whatever any of the backends has for this attachment. The result of the ADD saves a search.
-    pub(crate) fn remove(self, nft: &mut Nft, previous: Option<&CNIResult>) -> Result<()> {
+    /// Removes whatever any of the backends has for this attachment. The addresses, if known, save a search.
+    pub(crate) fn remove(self, nft: &mut Nft, known: Option<&[IpNet]>) -> Result<()> {
         let mut all = AsFarAsPossible::default();
-        all.step(elements::remove(nft, self.owner, previous));
+        all.step(elements::remove(nft, self.owner, known));
         all.step(go_nftables::remove(nft, self.owner));
         all.step(iptables::remove(nft, self.owner));
         all.finish()
     }
 
-    /// CHECK: each address of the result is masqueraded, by whichever backend.
-    pub(crate) fn check(self, result: &CNIResult) -> Result<()> {
+    /// CHECK: each of these addresses is masqueraded, by whichever backend.
+    pub(crate) fn check(self, addresses: &[IpNet]) -> Result<()> {
         let mut nft = Nft::open()?;
-        let Some(missing) = elements::missing(&mut nft, self.owner, result)? else { return Ok(()) };
+        let Some(missing) = elements::missing(&mut nft, self.owner, addresses)? else {
+            return Ok(());
+        };
         if go_nftables::is_there(&mut nft, self.owner)?
-            || iptables::is_there(&mut nft, self.owner, result)?
+            || iptables::is_there(&mut nft, self.owner, addresses)?
         {
             return Ok(());
         }

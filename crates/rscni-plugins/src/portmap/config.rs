@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::{
     failure::{Failure, Result},
     iptables,
+    own::Own,
 };
 
 /// The keys of the portmap plugin, as the Go plugin has them.
@@ -263,9 +264,9 @@ fn backend_of(conditions: &[String]) -> Option<Backend> {
 }
 
 /// The container's first address of each family, with the length of its subnet.
-pub(super) fn container_nets(result: &CNIResult, ifname: &str) -> Vec<IpNet> {
+pub(super) fn container_nets(result: &CNIResult, args: &Args) -> Vec<IpNet> {
     let of = |v4: bool| {
-        result.container_ips(ifname).map(|ip| ip.address).find(|net| net.addr().is_ipv4() == v4)
+        Own::of(result, args).ips().map(|ip| ip.address).find(|net| net.addr().is_ipv4() == v4)
     };
     [of(true), of(false)].into_iter().flatten().collect()
 }

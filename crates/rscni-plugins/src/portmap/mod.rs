@@ -40,7 +40,7 @@ fn add(args: &Args) -> Result<CNIResult> {
     let conf = args.conf()?;
     let config = Config::new(conf, args)?;
     let previous = chained::require_prev_result(conf)?;
-    let nets = container_nets(previous, &args.ifname);
+    let nets = container_nets(previous, args);
     if config.mappings.is_empty() || nets.is_empty() {
         return Ok(previous.clone());
     }
@@ -88,7 +88,7 @@ fn del(args: &Args) -> Result<()> {
     if config.as_ref().is_some_and(|config| config.mappings.is_empty()) && previous.is_some() {
         return Ok(());
     }
-    let nets = previous.map(|result| container_nets(result, &args.ifname)).unwrap_or_default();
+    let nets = previous.map(|result| container_nets(result, args)).unwrap_or_default();
     let known = config.as_ref().filter(|_| !nets.is_empty()).map(|config| (config, &nets[..]));
     let (removed, outcome) = remove(Owner::new(&conf.name, args), known);
     let mut ports: Vec<u16> = elements::udp_ports(&removed).collect();
@@ -115,7 +115,7 @@ fn forget_flows(
 fn check(args: &Args) -> Result<()> {
     let conf = args.conf()?;
     let config = Config::new(conf, args)?;
-    let nets = container_nets(host::require_prev_result(conf)?, &args.ifname);
+    let nets = container_nets(host::require_prev_result(conf)?, args);
     if config.mappings.is_empty() || nets.is_empty() {
         return Ok(());
     }

@@ -1,7 +1,7 @@
 //! CHECK of sbr: the rules, and what follows from the result for the tables that they lead to.
 
 use ipnet::IpNet;
-use rscni::{Args, CNIResult, IpConfig, SpecVersion};
+use rscni::{Args, IpConfig, SpecVersion};
 use rscni_linux::{Netlink, Route, RouteFilter};
 
 use super::{
@@ -11,6 +11,7 @@ use super::{
 use crate::{
     failure::{Failure, Result, differs},
     host,
+    own::Own,
     routing_table::MAIN,
     sandbox::Sandbox,
 };
@@ -23,7 +24,8 @@ pub(super) fn check(args: &Args) -> Result<()> {
     let missing = || differs(format!("interface {} is missing in {path}", args.ifname));
     let link = netlink.find_link(&args.ifname)?.ok_or_else(missing)?;
     let rules = netlink.rules()?;
-    let ips: Vec<&IpConfig> = result.container_ips(&args.ifname).collect();
+    let own = Own::of(result, args);
+    let ips: Vec<&IpConfig> = own.ips().collect();
     for ip in &ips {
         let source = IpNet::from(ip.address.addr());
         let rule = rules
@@ -49,9 +51,9 @@ pub(super) fn check(args: &Args) -> Result<()> {
                 link: &args.ifname,
                 path: &path,
             };
-            table.check_default_route(result)?;
+            table.check_default_route(own)?;
             table.check_subnet()?;
-            table.check_given(&mut netlink, link.index, result, conf.cni_version)?;
+            table.check_given(&mut netlink, link.index, own, conf.cni_version)?;
             table.check_main(&main)?;
         }
     }
@@ -72,7 +74,7 @@ struct Table<'a> {
 }
 
 impl Table<'_> {
-    fn check_default_route(&self, result: &CNIResult) -> Result<()> {
+    fn check_default_route(&self, own: Own<'_>) -> Result<()> {
         let Some(gateway) =
             self.tables.gateway(self.ip).filter(|gateway| self.is_of_family(&(*gateway).into()))
         else {
@@ -80,7 +82,7 @@ impl Table<'_> {
         };
         let wanted = Route::default_via(gateway);
         // One that the interface had goes before one by the gateway of the result.
-        let is_given = result.routes.iter().any(|route| route.dst == wanted.dst);
+        let is_given = own.routes().any(|route| route.dst == wanted.dst);
         let may_differ = is_given && self.tables.configured_gateway(self.ip).is_none();
         let found: Vec<&Route> =
             self.routes.iter().filter(|route| route.dst == wanted.dst).collect();
@@ -113,10 +115,14 @@ impl Table<'_> {
         &self,
         netlink: &mut Netlink,
         index: u32,
-        result: &CNIResult,
+        own: Own<'_>,
         version: SpecVersion,
     ) -> Result<()> {
-        for given in &result.routes {
+        for given in own.routes() {
+            // Without a gateway it may be a route of another attachment.
+            if given.gw.is_none() && own.is_merged() {
+                continue;
+            }
             let route = Route { gateway: given.gw, ..Route::new(given.dst.trunc()) };
             let is_moved = given.table.is_none_or(|table| table == MAIN)
                 && self.is_of_family(&route.dst)

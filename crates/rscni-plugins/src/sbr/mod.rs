@@ -17,6 +17,7 @@ use crate::{
     chained,
     commands::Commands,
     failure::{AsFarAsPossible, Result},
+    own::Own,
     routing_table,
     sandbox::Sandbox,
     undo::Undo,
@@ -36,7 +37,7 @@ fn add(args: &Args) -> Result<CNIResult> {
         );
         return Err(Error::InvalidNetworkConfig(problem).into());
     }
-    let ips: Vec<&IpConfig> = result.container_ips(&args.ifname).collect();
+    let ips: Vec<&IpConfig> = Own::of(result, args).ips().collect();
     let mut sandbox = Sandbox::open(args)?;
     sandbox.lock()?;
     let link = sandbox.netlink.link_by_name(&args.ifname)?;
@@ -136,7 +137,7 @@ fn del(args: &Args) -> Result<()> {
         None => Vec::new(),
     };
     // Those that the interface has lost.
-    let previous = conf.prev_result.iter().flat_map(|result| result.container_ips(&args.ifname));
+    let previous = conf.prev_result.iter().flat_map(|result| Own::of(result, args).ips());
     sources.extend(previous.map(|ip| IpNet::from(ip.address.addr())));
     let rules = sandbox.netlink.rules()?;
     if link.is_none() && sources.is_empty() {

@@ -21,6 +21,7 @@ use crate::{
     commands::Commands,
     failure::{AsFarAsPossible, Result, differs},
     host,
+    own::Own,
     owner::{Owner, Stale},
     sandbox::Sandbox,
     undo::Undo,
@@ -64,7 +65,7 @@ fn add(args: &Args) -> Result<CNIResult> {
         netlink.set_link(index, &config.attributes.change())?;
         if let (Some(mac), true) = (config.attributes.mac, link.up) {
             let addresses: Vec<_> =
-                result.container_ips(&args.ifname).map(|ip| ip.address.addr()).collect();
+                Own::of(&result, args).ips().map(|ip| ip.address.addr()).collect();
             let mut link = link;
             link.mac = Some(mac);
             // Others learn it in time by themselves too.
