@@ -30,6 +30,7 @@ mod table;
 use std::{ffi::OsStr, path::Path, process::ExitCode};
 
 use rscni::{Error, ErrorReply, SpecVersion};
+use rscni_plugins::Entry;
 use rustix::{fs::Mode, process::umask};
 
 /// The static binary's C library is musl, whose allocator maps and unmaps a page at a time and checks each block: a third
@@ -44,12 +45,7 @@ fn main() -> ExitCode {
     let called = args.next().unwrap_or_default();
     let name = Path::new(&called).file_name().and_then(OsStr::to_str).unwrap_or("rscni");
     if let Some(plugin) = rscni_plugins::find(name) {
-        // Runtimes call plugins without arguments.
-        return if name == dhcp_daemon::NAME && args.len() > 0 {
-            dhcp_daemon::main()
-        } else {
-            run(plugin)
-        };
+        return run_as(plugin);
     }
     if name == cnitool::NAME {
         return cnitool::main();
@@ -71,9 +67,25 @@ fn spare_the_owner() {
     umask(callers - Mode::RWXU);
 }
 
-fn run(plugin: &rscni_plugins::Entry) -> ExitCode {
+/// Asks a plugin for its version.
+const VERSION: &str = "--version";
+
+/// Runs the plugin. Runtimes call plugins without arguments.
+fn run_as(plugin: &Entry) -> ExitCode {
+    match std::env::args_os().nth(1) {
+        Some(argument) if argument == VERSION => exit_code(&plugin.write_version()),
+        Some(_) if plugin.name == dhcp_daemon::NAME => dhcp_daemon::main(),
+        _ => run(plugin),
+    }
+}
+
+fn run(plugin: &Entry) -> ExitCode {
     // The error is told to the caller on stdout.
-    if plugin.run().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    exit_code(&plugin.run())
+}
+
+fn exit_code(outcome: &Result<(), Error>) -> ExitCode {
+    if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Tells a runtime that started this program as a plugin that it is none under this name.

@@ -52,7 +52,7 @@ mod vrf;
 
 pub use dhcp::Daemon as DhcpDaemon;
 pub use linked::Linked;
-pub use registry::{ALL, Entry, find};
+pub use registry::{ALL, EQUIVALENT_RELEASE, Entry, find};
 
 /// What the README shows is what happens: its Rust is compiled with the tests.
 #[cfg(doctest)]

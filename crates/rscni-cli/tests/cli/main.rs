@@ -14,4 +14,5 @@ mod status;
 mod summary;
 mod timeout;
 mod tutorial;
+mod version;
 mod world;
