@@ -12,7 +12,7 @@ use crate::{
     doctor::Doctor,
     gc::Gc,
     generate::{self, Shell},
-    install,
+    install::{self, Alias},
     list::List,
     network::Action,
     output,
@@ -83,9 +83,12 @@ enum Command {
     Install {
         /// The directory, /opt/cni/bin for most runtimes; it is made if it is not there
         dir: PathBuf,
-        /// Only these plugins
+        /// Only these plugins; '' for none
         #[arg(long, value_name = "NAMES", value_delimiter = ',')]
         only: Option<Vec<String>>,
+        /// Make an entry of another name for a plugin too, such as cnv-bridge=bridge; may be given several times
+        #[arg(long = "as", value_name = "NAME=PLUGIN")]
+        aliases: Vec<Alias>,
     },
     /// List the plugins that are inside this program
     Plugins,
@@ -125,8 +128,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Doctor(doctor) => {
             return doctor.run().unwrap_or_else(|error| output::exit("rscni", Err(error)));
         }
-        Command::Install { dir, only } => {
-            install::install(&dir, only.as_deref(), &mut |done| output::line(&done))
+        Command::Install { dir, only, aliases } => {
+            install::install(&dir, only.as_deref(), &aliases, &mut |done| output::line(&done))
         }
         Command::Plugins => {
             list_plugins();

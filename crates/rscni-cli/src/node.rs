@@ -268,13 +268,13 @@ fn data_dirs(list: &NetConfList, dirs: &mut DataDirs) {
     for plugin in &list.plugins {
         let keys = plugin.as_map();
         let ipam = |key: &str| path(keys.get("ipam").and_then(|ipam| ipam.get(key)));
-        match ipam_type(plugin) {
+        match ipam_type(plugin).map(plain_kind) {
             Some("host-local") => dirs.host_local.extend(ipam("dataDir")),
             Some("dhcp") => dirs.dhcp_sockets.extend(ipam("daemonSocketPath")),
             _ => {}
         }
         let own = path(keys.get("dataDir"));
-        match plugin.plugin_type() {
+        match plain_kind(plugin.plugin_type()) {
             "tuning" => dirs.tuning.extend(own),
             "flannel" => dirs.flannel.extend(own),
             _ => {}
@@ -284,6 +284,11 @@ fn data_dirs(list: &NetConfList, dirs: &mut DataDirs) {
 
 fn path(value: Option<&Value>) -> Option<PathBuf> {
     value.and_then(Value::as_str).filter(|text| !text.is_empty()).map(PathBuf::from)
+}
+
+/// The name that a plugin has by itself, as far as the `type` of a configuration tells it alone.
+pub(crate) fn plain_kind(plugin: &str) -> &str {
+    rscni_plugins::kind(plugin, &[])
 }
 
 /// The IPAM plugin that a plugin asks.

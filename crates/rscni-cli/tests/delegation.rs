@@ -57,6 +57,49 @@ fn this_binarys_own_host_local_is_no_process(#[values("bridge", "ptp")] plugin: 
     });
 }
 
+/// Installs two plugins under other names: with a prefix that distributions use, as links to the plugins' entries, and
+/// with a prefix of one's own.
+fn renamed(lab: &Lab, names: [&str; 2]) -> Network {
+    support::install(lab);
+    for (name, plugin) in names.into_iter().zip(["bridge", "host-local"]) {
+        if name.ends_with(plugin) {
+            lab.install(name, env!("CARGO_BIN_EXE_rscni"));
+        } else {
+            std::os::unix::fs::symlink(plugin, Path::new("/run/rscni-test/bin").join(name))
+                .unwrap();
+        }
+    }
+    let mut ipam = support::host_local(&[V4, V6]);
+    ipam["type"] = names[1].into();
+    Network::new(
+        lab,
+        names[0],
+        &json!({ "bridge": "br0", "isGateway": true, "ipam": ipam, "ipMasq": true }),
+    )
+}
+
+#[rstest]
+#[case::known_prefix(["buildkit-cni-bridge", "buildkit-cni-host-local"])]
+#[case::link(["uplink", "pool"])]
+#[case::own_prefix(["edge-bridge", "edge-host-local"])]
+fn under_another_name_it_is_no_process_either(#[case] names: [&str; 2]) {
+    rscni_test::run(|lab| {
+        let network = renamed(lab, names);
+        for command in ["ADD", "DEL"] {
+            assert_eq!(started(lab, &network, command), [""; 0], "{command}");
+        }
+        let before = support::snapshot(lab);
+        let [a, b] = ["a", "b"].map(|name| network.attach(lab, name));
+        support::assert_talk(lab, &a, &b, true);
+        for attached in [&a, &b] {
+            attached.check().success();
+            attached.del().success();
+            lab.remove_namespace(attached);
+        }
+        lab.assert_unchanged_since(&before);
+    });
+}
+
 #[test]
 fn neither_are_the_plugins_that_flannel_calls() {
     rscni_test::run(|lab| {

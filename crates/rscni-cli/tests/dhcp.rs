@@ -70,6 +70,24 @@ fn an_address_that_was_given_back_is_free_for_another(#[case] with_result: bool)
     });
 }
 
+#[rstest]
+#[case::known_prefix("cnv-dhcp")]
+#[case::link("leases")]
+fn a_lease_of_dhcp_under_another_name_is_given_back(#[case] name: &str) {
+    rscni_test::run(|lab| {
+        let (server, _daemon) = dhcp::set_up(lab, &[]);
+        let network = dhcp::network(lab, &json!({ "type": name }));
+        let program = std::path::Path::new("/run/rscni-test/bin").join(name);
+        std::os::unix::fs::symlink("dhcp", program).unwrap();
+        let a = network.attach(lab, "a");
+        a.ping(dhcp::SERVER);
+        // The server gets it back through the interface, so dhcp is asked before that goes.
+        a.del().success();
+        server.says_times("DHCPRELEASE", 1);
+        eventually("the release", || leased(lab).is_empty().then_some(()));
+    });
+}
+
 #[test]
 fn it_is_renewed_by_its_server() {
     rscni_test::run(|lab| {

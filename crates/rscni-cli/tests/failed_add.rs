@@ -231,6 +231,29 @@ fn the_configuration_is_wrong(#[case] keys: Value, #[case] code: u64, #[case] wo
     });
 }
 
+#[test]
+fn ipam_is_the_plugin_itself_under_another_name() {
+    rscni_test::run(|lab| {
+        for (name, target) in [("cnv-bridge", "rscni"), ("edge-ptp", "rscni"), ("uplink", "bridge")]
+        {
+            let target = match target {
+                "rscni" => env!("CARGO_BIN_EXE_rscni"),
+                entry => entry,
+            };
+            let network = networks(lab)[0].with(&json!({ "ipam": { "type": name } }));
+            let link = std::path::Path::new("/run/rscni-test/bin").join(name);
+            std::os::unix::fs::symlink(target, link).unwrap();
+            let a = lab.container(&format!("a-{name}"));
+            let before = support::snapshot(lab);
+            let outcome = network.plugin.add(&a, "eth0", &network.config);
+            outcome.error(7).mentions(&format!("{name} gives no addresses"));
+            network.plugin.del(&a, "eth0", &network.config).success();
+            network.gc(&[]).success();
+            lab.assert_unchanged_since(&before);
+        }
+    });
+}
+
 #[rstest]
 #[case::fails(
     r#"echo '{"cniVersion":"1.1.0","code":123,"msg":"out of luck"}'; exit 1"#,

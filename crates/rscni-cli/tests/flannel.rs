@@ -229,6 +229,7 @@ fn file_and_directory_are_where_the_keys_say() {
 #[case::type_is_a_path(json!({ "delegate": { "type": "../sh" } }), 7, "../sh")]
 #[case::type_is_nowhere(json!({ "delegate": { "type": "nowhere" } }), 7, "nowhere")]
 #[case::type_is_flannel_itself(json!({ "delegate": { "type": "flannel" } }), 7, "another plugin than flannel")]
+#[case::type_is_flannel_renamed(json!({ "delegate": { "type": "cnv-flannel" } }), 7, "another plugin than flannel")]
 #[case::delegate_is_a_list(json!({ "delegate": [] }), 7, "map")]
 #[case::routes(json!({ "ipam": { "routes": [{ "dst": "everywhere" }] } }), 7, "ipam.routes")]
 #[case::of_the_delegate(json!({ "delegate": { "hairpinMode": true, "promiscMode": true } }), 7, "promiscMode")]
@@ -256,9 +257,14 @@ fn a_saved_configuration_of_flannel_itself_counts_as_broken() {
         let network = flannel(lab, &json!({ "delegate": { "type": "flannel" } }));
         let a = lab.container("a");
         let before = support::snapshot(lab).ignoring(DATA_DIR);
-        for network in [&network, &flannel(lab, &json!({}))] {
+        let renamed = flannel(lab, &json!({ "delegate": { "type": "cnv-flannel" } }));
+        let saved = renamed.with(&json!({ "type": "cnv-flannel" }));
+        let default = flannel(lab, &json!({}));
+        for (network, saved) in
+            [(&network, &network), (&default, &default), (&default, &saved), (&renamed, &saved)]
+        {
             std::fs::create_dir_all(DATA_DIR).unwrap();
-            std::fs::write(Path::new(DATA_DIR).join(a.id()), network.config.to_string()).unwrap();
+            std::fs::write(Path::new(DATA_DIR).join(a.id()), saved.config.to_string()).unwrap();
             network.gc(&[]).success();
             network.plugin.del(&a, "eth0", &network.config).success();
             assert_eq!(saved_names(DATA_DIR), [""; 0]);

@@ -3,6 +3,7 @@
 use rscni::{Args, CNIResult, Error, NetConf, SpecVersion, invoke::Delegate};
 
 use crate::{
+    alias,
     failure::Result,
     linked::{InProcess, Linked},
 };
@@ -39,7 +40,9 @@ impl<'a> Ipam<'a> {
         args: &'a Args,
     ) -> (Option<Self>, Option<Self>) {
         let ipam = Self::of(conf, args);
-        if conf.ipam_type() == Some("dhcp") { (ipam, None) } else { (None, ipam) }
+        let is_dhcp =
+            ipam.as_ref().is_some_and(|ipam| alias::kind(ipam.plugin, &args.path) == "dhcp");
+        if is_dhcp { (ipam, None) } else { (None, ipam) }
     }
 
     /// The plugin named in `ipam.type`, for plugins that cannot do without.
@@ -70,7 +73,9 @@ impl<'a> Ipam<'a> {
     /// Whether it is one of ours that gives no addresses, and would be called in-process. It would read the same `ipam`
     /// and ask itself, without end.
     fn is_no_ipam(&self) -> bool {
-        !GIVE_ADDRESSES.contains(&self.plugin) && Linked::has(self.plugin, &self.args.path)
+        !GIVE_ADDRESSES.contains(&self.plugin)
+            && Linked::entry(self.plugin, &self.args.path)
+                .is_some_and(|entry| !GIVE_ADDRESSES.contains(&entry.name))
     }
 
     /// Refuses one that [gives no addresses](Self::is_no_ipam). As it was never asked, DEL and GC have nothing to do.

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod alias;
 mod bandwidth;
 mod bridge;
 mod chained;
@@ -50,6 +51,7 @@ mod undo;
 mod vlan;
 mod vrf;
 
+pub use alias::{Certainty, is_named_as_this_program, kind, resolve};
 pub use dhcp::Daemon as DhcpDaemon;
 pub use linked::Linked;
 pub use registry::{ALL, EQUIVALENT_RELEASE, Entry, find};

@@ -12,12 +12,16 @@ use rscni::{
     invoke::{Exec, Invocation, Outcome, Process, find_plugin},
 };
 
-use crate::registry;
+use crate::{
+    alias,
+    registry::{self, Entry},
+};
 
 /// Calls the plugins that are linked in, and starts all others as processes.
 ///
 /// A plugin that is found in `CNI_PATH` wins, since an operator may have put another one there; where what is found
-/// is this very program, or nothing is found, and the name is one of [`ALL`](crate::ALL), it is called in-process.
+/// is this very program, or nothing is found, and the name is one of [`ALL`](crate::ALL), it is called in-process. An
+/// entry under another name, such as `buildkit-cni-bridge`, is [resolved](crate::resolve) as for a process.
 ///
 /// So a program attaches containers to networks where no plugin is installed:
 ///
@@ -47,11 +51,23 @@ use crate::registry;
 pub struct Linked;
 
 impl Linked {
+    /// The plugin that would be called in-process, if `plugin` is looked for in `path`.
+    pub(crate) fn entry(plugin: &str, path: &[PathBuf]) -> Option<&'static Entry> {
+        entry_of(plugin, &Self.find(plugin, path).ok()?)
+    }
+
     /// Whether a plugin of that name, looked for in `path`, would be called in-process.
     pub(crate) fn has(plugin: &str, path: &[PathBuf]) -> bool {
-        registry::find(plugin).is_some()
-            && Self.find(plugin, path).is_ok_and(|program| is_this_program(&program))
+        Self::entry(plugin, path).is_some()
     }
+}
+
+/// The plugin of this program that `program` is, found as `plugin`.
+fn entry_of(plugin: &str, program: &Path) -> Option<&'static Entry> {
+    if !is_this_program(program) {
+        return None;
+    }
+    registry::find(plugin).or_else(|| alias::resolve([program]).map(|(entry, _)| entry))
 }
 
 impl Exec for Linked {
@@ -63,11 +79,9 @@ impl Exec for Linked {
     }
 
     fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
-        match registry::find(&invocation.plugin) {
-            Some(entry) if is_this_program(&invocation.program) => {
-                Ok(entry.reply(&invocation.into()).into())
-            }
-            _ => Process.exec(invocation),
+        match entry_of(&invocation.plugin, &invocation.program) {
+            Some(entry) => Ok(entry.reply(&invocation.into()).into()),
+            None => Process.exec(invocation),
         }
     }
 }
@@ -87,7 +101,7 @@ impl Exec for InProcess {
 
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-fn is_this_program(program: &Path) -> bool {
+pub(crate) fn is_this_program(program: &Path) -> bool {
     // What a process runs stays the same, whatever becomes of the file's name.
     static THIS: LazyLock<Option<(u64, u64)>> = LazyLock::new(|| identity(Path::new(THIS_PROGRAM)));
     program == Path::new(THIS_PROGRAM) || THIS.is_some_and(|this| identity(program) == Some(this))

@@ -95,7 +95,7 @@ fn trusted(patient: &Patient<'_>) -> Vec<PathBuf> {
     paths.extend([&dirs.host_local, &dirs.tuning, &dirs.flannel].into_iter().flatten().cloned());
     for dir in &patient.plugin_path {
         paths.push(dir.clone());
-        let types = patient.plugins().flat_map(|(_, plugin)| super::types(plugin));
+        let types = patient.plugins().flat_map(|(_, plugin)| patient.types(plugin));
         paths.extend(types.map(|name| dir.join(name)));
     }
     let mut each: Vec<PathBuf> = Vec::new();

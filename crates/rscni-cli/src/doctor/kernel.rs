@@ -13,6 +13,7 @@ use rscni_linux::{
 use serde_json::Value;
 
 use super::{Patient, Report, is_on};
+use crate::node::plain_kind;
 
 /// A feature of the kernel, the name of its module, the setting of its configuration, and the way to try it. Each way is
 /// given a socket in the namespace, and a link to stand on.
@@ -150,9 +151,10 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
     for feature in FEATURES {
         let mut users: Vec<&str> = Vec::new();
         for (list, plugin) in patient.plugins() {
-            if super::types(plugin)
+            if patient
+                .types(plugin)
                 .iter()
-                .any(|name| needs(name, plugin.as_map()).contains(&feature.name))
+                .any(|name| needs(patient.kind(name), plugin.as_map()).contains(&feature.name))
             {
                 users.push(&list.name);
             }
@@ -274,7 +276,7 @@ impl Feature {
 
 /// Whether a plugin of a list makes the host a router for its containers.
 pub(super) fn routes(plugin: &rscni::runtime::PluginConf) -> bool {
-    match plugin.plugin_type() {
+    match plain_kind(plugin.plugin_type()) {
         "ptp" | "flannel" => true,
         "bridge" => {
             ["isGateway", "isDefaultGateway", "ipMasq"].into_iter().any(|key| is_on(plugin, key))

@@ -144,7 +144,8 @@ fn daemon(patient: &Patient<'_>, report: &mut Report) {
     let uses_default = patient.plugins().any(|(_, plugin)| {
         let ipam = plugin.as_map().get("ipam");
         ipam.is_some_and(|ipam| {
-            ipam.get("type").is_some_and(|t| t == "dhcp") && ipam.get("daemonSocketPath").is_none()
+            let name = ipam.get("type").and_then(serde_json::Value::as_str).unwrap_or_default();
+            patient.kind(name) == "dhcp" && ipam.get("daemonSocketPath").is_none()
         })
     });
     if uses_default {

@@ -162,7 +162,25 @@ impl Patient<'_> {
 
     /// Whether a list uses a plugin, as IPAM plugin or as the one that flannel calls too.
     fn uses(&self, name: &str) -> bool {
-        self.plugins().any(|(_, plugin)| types(plugin).contains(&name))
+        self.plugins().any(|(_, plugin)| self.types(plugin).iter().any(|it| self.kind(it) == name))
+    }
+
+    /// The name that a plugin has by itself.
+    fn kind<'n>(&self, plugin: &'n str) -> &'n str {
+        rscni_plugins::kind(plugin, &self.plugin_path)
+    }
+
+    /// The plugins that one plugin of a list leads to, itself first.
+    fn types<'p>(&self, plugin: &'p PluginConf) -> Vec<&'p str> {
+        let mut types = vec![plugin.plugin_type()];
+        types.extend(ipam_type(plugin));
+        if self.kind(plugin.plugin_type()) == "flannel" {
+            let delegate =
+                plugin.as_map().get("delegate").and_then(|delegate| delegate.get("type")?.as_str());
+            types.push(delegate.unwrap_or("bridge"));
+            types.extend(ipam_type(plugin).is_none().then_some("host-local"));
+        }
+        types
     }
 
     /// What has runtimes pass over a network, one of [`lists`](Self::lists).
@@ -175,18 +193,6 @@ impl Patient<'_> {
     fn command(&self, words: &str) -> String {
         format!("rscni {words}{}", self.options)
     }
-}
-
-/// The plugins that one plugin of a list leads to, itself first.
-fn types(plugin: &PluginConf) -> Vec<&str> {
-    let mut types = vec![plugin.plugin_type()];
-    types.extend(ipam_type(plugin));
-    if plugin.plugin_type() == "flannel" {
-        let delegate =
-            plugin.as_map().get("delegate").and_then(|delegate| delegate.get("type")?.as_str());
-        types.extend([delegate.unwrap_or("bridge"), "host-local"]);
-    }
-    types
 }
 
 /// Whether a plugin's key is set to something that says yes.

@@ -6,6 +6,7 @@ use rscni::runtime::{NetConfList, PluginConf};
 use rscni_plugins::holdings::Reservations;
 
 use super::{Patient, Report, is_on, kernel::routes};
+use crate::node::plain_kind;
 
 /// A network whose containers the host routes to, and what it has for them.
 pub(super) struct Neighbour<'a> {
@@ -43,7 +44,7 @@ impl<'a> Neighbour<'a> {
     fn bridge(&self) -> Option<&str> {
         let is_gateway = is_on(self.plugin, "isGateway") || is_on(self.plugin, "isDefaultGateway");
         let bridge = self.plugin.as_map().get("bridge").and_then(serde_json::Value::as_str);
-        (self.plugin.plugin_type() == "bridge" && is_gateway)
+        (plain_kind(self.plugin.plugin_type()) == "bridge" && is_gateway)
             .then(|| bridge.filter(|it| !it.is_empty()).unwrap_or("cni0"))
     }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     os::unix::fs::{MetadataExt, PermissionsExt},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use rscni::invoke::find_plugin;
@@ -12,7 +12,7 @@ use super::{Patient, Report, quoted};
 use crate::network::Watched;
 
 pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
-    let names = patient.plugins().flat_map(|(_, plugin)| super::types(plugin));
+    let names = patient.plugins().flat_map(|(_, plugin)| patient.types(plugin));
     let names: BTreeSet<String> = names.map(ToOwned::to_owned).collect();
     let (mut ours, mut others) = (Vec::new(), Vec::new());
     for name in names.iter().map(String::as_str) {
@@ -30,7 +30,7 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
         several(patient, name, report);
     }
     let replaced: Vec<_> =
-        others.into_iter().filter(|name| rscni_plugins::find(name).is_some()).collect();
+        others.into_iter().filter(|name| is_inside(patient.kind(name))).collect();
     if !ours.is_empty() && !replaced.is_empty() {
         let what = format!(
             "plugins of several kinds work together: {} of rscni, {} of others",
@@ -41,10 +41,18 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
     }
 }
 
+fn is_inside(name: &str) -> bool {
+    rscni_plugins::find(name).is_some()
+}
+
 /// The command that installs one of our plugins.
 fn install(patient: &Patient<'_>, name: &str) -> Option<String> {
-    let dir = patient.plugin_path.first().filter(|_| rscni_plugins::find(name).is_some())?;
-    Some(format!("rscni install {} --only {name}", quoted(dir)))
+    let dir = patient.plugin_path.first()?;
+    let kind = patient.kind(name);
+    // Nothing under the plugin's own name is replaced: it may be another project's, and in use.
+    let names =
+        if kind == name { kind.to_owned() } else { format!("'' --as {}={kind}", quoted(name)) };
+    is_inside(kind).then(|| format!("rscni install {} --only {names}", quoted(dir)))
 }
 
 fn missing(patient: &Patient<'_>, name: &str, report: &mut Report) {
@@ -54,7 +62,7 @@ fn missing(patient: &Patient<'_>, name: &str, report: &mut Report) {
         let mend = format!("chmod 755 {}", quoted(&file));
         return report.error("plugin-not-executable", what, "runtimes do not find it", Some(mend));
     }
-    let networks = patient.plugins().filter(|(_, plugin)| super::types(plugin).contains(&name));
+    let networks = patient.plugins().filter(|(_, plugin)| patient.types(plugin).contains(&name));
     let mut networks: Vec<_> = networks.map(|(list, _)| &*list.name).collect();
     networks.dedup();
     let dirs: Vec<_> = patient.plugin_path.iter().map(|dir| dir.display().to_string()).collect();
@@ -86,7 +94,7 @@ fn answers(patient: &Patient<'_>, name: &str, program: &Path, report: &mut Repor
         }
     };
     for list in patient.lists() {
-        let is_used = list.plugins.iter().any(|plugin| super::types(plugin).contains(&name));
+        let is_used = list.plugins.iter().any(|plugin| patient.types(plugin).contains(&name));
         if is_used && !info.supports(list.cni_version) {
             let known: Vec<_> =
                 info.supported_versions().iter().map(|version| version.as_str()).collect();
@@ -126,8 +134,7 @@ fn identity(file: &Path) -> Option<(u64, u64)> {
 
 /// Whether a file is this program, here or as it was installed.
 pub(super) fn is_this(program: &Path) -> bool {
-    let real: Option<PathBuf> = program.canonicalize().ok();
-    real.is_some_and(|real| real.file_name().is_some_and(|name| name == "rscni"))
+    rscni_plugins::is_named_as_this_program(program)
         || identity(program)
             .is_some_and(|program| Some(program) == identity(Path::new("/proc/self/exe")))
 }

@@ -2,14 +2,14 @@
 
 use rscni::{invoke::Exec, runtime::NetConfList};
 
-use super::{Patient, Report, Severity, types};
+use super::{Patient, Report, Severity};
 use crate::network::Watched;
 
 pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
     let watched = Watched::default();
     let runtime = patient.runtime(&watched);
     let is_there = |list: &NetConfList| {
-        let mut names = list.plugins.iter().flat_map(types);
+        let mut names = list.plugins.iter().flat_map(|plugin| patient.types(plugin));
         names.all(|name| (&watched).find(name, &patient.plugin_path).is_ok())
     };
     let is_root = rustix::process::geteuid().is_root();

@@ -20,9 +20,8 @@ const NEARLY_FULL: (u128, u128) = (9, 10);
 
 pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
     let mut all = Vec::new();
-    for (list, plugin) in
-        patient.plugins().filter(|(_, plugin)| ipam_type(plugin) == Some("host-local"))
-    {
+    let is_host_local = |plugin| ipam_type(plugin).map(|it| patient.kind(it)) == Some("host-local");
+    for (list, plugin) in patient.plugins().filter(|(_, plugin)| is_host_local(plugin)) {
         let mut conf = plugin.as_map().clone();
         conf.insert("name".into(), list.name.clone().into());
         conf.insert("cniVersion".into(), list.cni_version.as_str().into());
@@ -111,10 +110,9 @@ fn outside(
             let what = format!("{} is in no range of its network", file.display());
             let why = "the ranges were changed since it was given: its container may not reach the gateway; attach it anew";
             // A bridge that has the old gateway's address refuses every ADD, and nobody is to be detached in vain.
-            let is_refused = list
-                .plugins
-                .iter()
-                .any(|p| p.plugin_type() == "bridge" && routes(p) && !is_on(p, "forceAddress"));
+            let is_refused = list.plugins.iter().any(|p| {
+                patient.kind(p.plugin_type()) == "bridge" && routes(p) && !is_on(p, "forceAddress")
+            });
             report.warning(
                 "address-outside",
                 what,

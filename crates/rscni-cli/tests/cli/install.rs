@@ -2,7 +2,10 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::{
+        fs::{PermissionsExt, symlink},
+        process::CommandExt,
+    },
     path::Path,
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -170,4 +173,118 @@ fn a_place_that_cannot_be_written_is_named_with_what_to_do() {
         run(Command::new("unshare").args(["-rm", "sh", "-c", script, RSCNI]).arg(temp.path()));
     assert_eq!(ran.status, 1);
     assert!(ran.stderr.contains("read-only: choose"), "{}", ran.stderr);
+}
+
+/// Calls an entry with this configuration, as a runtime asks for versions.
+fn version_of(program: &Path) -> Ran {
+    run(Command::new(program).env("CNI_COMMAND", "VERSION"))
+}
+
+#[test]
+fn as_makes_an_entry_whose_target_tells_the_plugin() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    let aliases = ["--as", "cnv-bridge=bridge", "--as", "uplink=ptp", "--as", "edge-static=bridge"];
+    let said = install(dir, &aliases).succeeded().stdout;
+    assert_eq!(names_in(dir).len(), entries().len() + 4);
+    for (name, plugin) in [("cnv-bridge", "bridge"), ("uplink", "ptp"), ("edge-static", "bridge")] {
+        assert_eq!(fs::read_link(dir.join(name)).unwrap(), Path::new(plugin));
+        assert!(said.contains(&format!("{}: a link to {plugin}", dir.join(name).display())));
+        assert_eq!(ask(dir, name), Ok(()));
+        let about = run(&mut Command::new(dir.join(name))).succeeded().stderr;
+        assert!(about.starts_with(&format!("CNI {plugin} plugin ")), "{name}: {about}");
+    }
+    let again = install(dir, &aliases).succeeded().stdout;
+    assert!(again.contains("uplink: a link to ptp already"), "{again}");
+}
+
+#[test]
+fn as_without_the_plugins_own_entry_needs_a_telling_name() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    fs::write(dir.join("bridge"), "of another project").unwrap();
+    install(dir, &["--only", "", "--as", "cnv-bridge=bridge", "--as", "edge-bridge=bridge"])
+        .succeeded();
+    assert_eq!(names_in(dir), ["bridge", "cnv-bridge", "edge-bridge", "rscni"]);
+    assert_eq!(fs::read_to_string(dir.join("bridge")).unwrap(), "of another project");
+    for name in ["cnv-bridge", "edge-bridge"] {
+        assert_eq!(fs::read_link(dir.join(name)).unwrap(), Path::new("rscni"));
+        assert_eq!(ask(dir, name), Ok(()));
+    }
+    let ran = install(dir, &["--only", "cnitool", "--as", "uplink=bridge"]);
+    assert_eq!(ran.status, 1);
+    assert!(ran.stderr.contains("add bridge to --only"), "{}", ran.stderr);
+    assert!(!dir.join("cnitool").exists());
+}
+
+#[test]
+fn as_rejects_names_that_cannot_work() {
+    let temp = tempfile::tempdir().unwrap();
+    for (value, problem) in [
+        ("uplink", "NAME=PLUGIN"),
+        ("uplink=calico", "there is no plugin \"calico\""),
+        ("ptp=bridge", "stands for the plugin ptp"),
+        ("cnv-ptp=bridge", "stands for the plugin ptp"),
+        ("a/b=bridge", "cannot be the file name"),
+        (".hidden=bridge", "cannot be the file name"),
+        ("rscni=bridge", "cannot be the file name"),
+        ("=bridge", "cannot be the file name"),
+    ] {
+        let ran = install(temp.path(), &["--as", value]);
+        assert_eq!(ran.status, 2, "{value}");
+        assert!(ran.stderr.contains(problem), "{value}: {}", ran.stderr);
+    }
+    let ran = install(temp.path(), &["--as", "x=ptp", "--as", "x=bridge"]);
+    assert!(ran.status == 1 && ran.stderr.contains("contradict"), "{}", ran.stderr);
+    assert_eq!(names_in(temp.path()), [""; 0]);
+}
+
+#[test]
+fn a_copy_or_a_link_under_another_name_is_the_plugin_that_it_tells() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    let copy = |name: &str| fs::copy(RSCNI, dir.join(name)).unwrap();
+    copy("buildkit-cni-host-local");
+    copy("edge-loopback");
+    symlink("edge-loopback", dir.join("lo-of-pods")).unwrap();
+    symlink(RSCNI, dir.join("tuning")).unwrap();
+    symlink("./tuning", dir.join("second")).unwrap();
+    symlink("second", dir.join("third")).unwrap();
+    for (name, plugin) in [
+        ("buildkit-cni-host-local", "host-local"),
+        ("edge-loopback", "loopback"),
+        ("lo-of-pods", "loopback"),
+        ("second", "tuning"),
+        ("third", "tuning"),
+    ] {
+        version_of(&dir.join(name)).succeeded();
+        let about = run(&mut Command::new(dir.join(name))).succeeded().stderr;
+        assert!(about.contains(&format!("CNI {plugin} plugin ")), "{name}: {about}");
+    }
+    // A shell finds it in PATH, and argv[0] has no path.
+    let script = format!("PATH={}:$PATH; CNI_COMMAND=VERSION third", dir.display());
+    run(Command::new("sh").args(["-c", &script])).succeeded();
+    // What argv[0] says is the caller's choice.
+    let mut other = Command::new(dir.join("tuning"));
+    run(other.arg0("anything").env("CNI_COMMAND", "VERSION")).succeeded();
+
+    // A copy whose name says nothing tells nothing, nor does a link to the program.
+    copy("mine");
+    symlink("mine", dir.join("yours")).unwrap();
+    for name in ["mine", "yours"] {
+        let ran = version_of(&dir.join(name));
+        assert_eq!(ran.status, 1, "{name}");
+        let advice = format!("rscni install DIR --as {name}=PLUGIN");
+        assert!(ran.json()["details"].as_str().unwrap().contains(&advice), "{ran:?}");
+    }
+}
+
+#[test]
+fn a_name_that_only_looks_like_a_plugins_stays_a_tool_when_it_has_arguments() {
+    let temp = tempfile::tempdir().unwrap();
+    let program = temp.path().join("rscni-static");
+    symlink(RSCNI, &program).unwrap();
+    let listed = run(Command::new(&program).arg("plugins")).succeeded();
+    assert!(listed.stdout.contains("host-local"), "{listed:?}");
+    version_of(&program).succeeded();
 }

@@ -73,11 +73,12 @@ fn the_parsers_reject_what_they_reject_elsewhere() {
 
 #[test]
 fn version_is_told_whatever_the_environment_holds() {
-    for name in ["bridge", "dhcp"] {
+    for name in ["bridge", "dhcp", "cnv-host-local", "edge-static"] {
         let mut command = Command::new(RSCNI);
         command.arg0(name).arg("--version").env("CNI_COMMAND", "ADD");
         let ran = run(&mut command).succeeded();
-        assert!(ran.stderr.starts_with(&format!("CNI {name} plugin v")), "{ran:?}");
+        let plugin = name.trim_start_matches("cnv-").trim_start_matches("edge-");
+        assert!(ran.stderr.starts_with(&format!("CNI {plugin} plugin v")), "{ran:?}");
     }
     // Set to nothing is not set.
     let mut command = Command::new(RSCNI);

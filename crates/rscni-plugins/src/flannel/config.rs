@@ -1,12 +1,14 @@
 //! The keys of flannel, and the configuration that the other plugin gets: the keys of `delegate`, and those that flannel
 //! sets.
 
+use std::path::PathBuf;
+
 use rscni::{Error, NetConf, Route, name::check_path};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::subnet::Subnet;
-use crate::failure::Result;
+use crate::{alias, failure::Result};
 
 /// This plugin's own name. It does not delegate to itself: what one call saved would be the other's.
 pub(super) const FLANNEL: &str = "flannel";
@@ -51,11 +53,12 @@ impl Config {
         })
     }
 
-    /// Refuses what `delegate` must not say. DEL and GC do without: it is no reason to leave something behind.
+    /// Refuses what `delegate` must not say. DEL and GC do without: it is no reason to leave something behind. `path` is
+    /// that of the plugins.
     ///
     /// # Errors
     /// [`Error::InvalidNetworkConfig`].
-    pub(super) fn validate(&self) -> Result<()> {
+    pub(super) fn validate(&self, path: &[PathBuf]) -> Result<()> {
         let refuse = |problem: &str| {
             Err(Error::InvalidNetworkConfig(format!("flannel: delegate {problem}")).into())
         };
@@ -65,7 +68,7 @@ impl Config {
             );
         }
         match self.delegate.get("type") {
-            Some(Value::String(name)) if name == FLANNEL => {
+            Some(Value::String(name)) if alias::kind(name, path) == FLANNEL => {
                 refuse("must have another plugin than flannel as \"type\"")
             }
             None | Some(Value::String(_)) => Ok(()),
@@ -78,7 +81,12 @@ impl Config {
     /// # Errors
     /// [`Error::InvalidNetworkConfig`] if `ipam.routes` are none, [`Error::FailedToDecode`] if a key of `delegate` that
     /// every plugin has is of the wrong type.
-    pub(super) fn delegated(&self, conf: &NetConf, subnet: Option<&Subnet>) -> Result<NetConf> {
+    pub(super) fn delegated(
+        &self,
+        conf: &NetConf,
+        path: &[PathBuf],
+        subnet: Option<&Subnet>,
+    ) -> Result<NetConf> {
         let mut map = self.delegate.clone();
         map.insert("name".into(), conf.name.as_str().into());
         if !map.get("type").is_some_and(Value::is_string) {
@@ -88,7 +96,7 @@ impl Config {
             default(&mut map, "ipMasq", !subnet.ip_masq);
             default(&mut map, "mtu", subnet.mtu);
         }
-        if map["type"] == "bridge" {
+        if map["type"].as_str().is_some_and(|name| alias::kind(name, path) == "bridge") {
             default(&mut map, "isGateway", true);
         }
         // What stands beside `delegate` is the network's, and so the result's.

@@ -22,6 +22,7 @@ use self::{
     subnet::Subnet,
 };
 use crate::{
+    alias,
     commands::Commands,
     failure::{AsFarAsPossible, Result, differs},
     host,
@@ -38,8 +39,9 @@ pub(crate) const FLANNEL: Commands = Commands { add, del, check, gc, status };
 fn add(args: &Args) -> Result<CNIResult> {
     let conf = args.conf()?;
     let config = Config::new(conf)?;
-    config.validate()?;
-    let delegated = config.delegated(conf, Some(&Subnet::read(&config.subnet_file)?))?;
+    config.validate(&args.path)?;
+    let delegated =
+        config.delegated(conf, &args.path, Some(&Subnet::read(&config.subnet_file)?))?;
     // The other plugin would refuse it too; but then it is told to DEL, and that would be what is there already.
     Sandbox::open(args)?.refuse_taken(&args.ifname)?;
     let saved = Saved::to_write(&config.data_dir, args, &conf.name)?;
@@ -68,9 +70,9 @@ fn del(args: &Args) -> Result<()> {
         // A second DEL, an ADD that got nowhere, or one of Go's second interfaces, which share a file. What is known
         // without it is enough for our own plugins, told to look for everything; others may want the subnet.
         Content::Missing | Content::Broken | Content::OfAnother => {
-            let delegated = config.delegated(conf, None)?;
+            let delegated = config.delegated(conf, &args.path, None)?;
             // ADD refuses flannel itself.
-            if delegated.r#type == config::FLANNEL || !Linked::has(&delegated.r#type, &args.path) {
+            if is_flannel(&delegated, args) || !Linked::has(&delegated.r#type, &args.path) {
                 return if matches!(content, Content::Broken) { saved.remove() } else { Ok(()) };
             }
             NetConf { ip_masq: Some(true), ..of_call(&delegated, conf) }
@@ -81,6 +83,11 @@ fn del(args: &Args) -> Result<()> {
         Content::Ours(_) | Content::Broken => saved.remove(),
         Content::Missing | Content::OfAnother => Ok(()),
     }
+}
+
+/// Whether the other plugin is flannel itself, under any name.
+fn is_flannel(delegated: &NetConf, args: &Args) -> bool {
+    alias::kind(&delegated.r#type, &args.path) == config::FLANNEL
 }
 
 /// The configuration as it was at ADD, with what belongs to the call: the version may have gone up since.
@@ -96,7 +103,7 @@ fn of_call(delegated: &NetConf, conf: &NetConf) -> NetConf {
 fn check(args: &Args) -> Result<()> {
     let conf = args.conf()?;
     let config = Config::new(conf)?;
-    config.validate()?;
+    config.validate(&args.path)?;
     host::require_prev_result(conf)?;
     let (_, Content::Ours(delegated)) = Saved::find(&config.data_dir, args, &conf.name)? else {
         let dir = &config.data_dir;
@@ -125,14 +132,14 @@ fn gc(args: &Args) -> Result<()> {
     };
     let mut all = AsFarAsPossible::default();
     let mut groups: Vec<(NetConf, Vec<Saved>)> = Vec::new();
-    match config.delegated(conf, Subnet::read(&config.subnet_file).ok().as_ref()) {
+    match config.delegated(conf, &args.path, Subnet::read(&config.subnet_file).ok().as_ref()) {
         // ADD refuses it.
-        Ok(today) if today.r#type == config::FLANNEL => {}
+        Ok(today) if is_flannel(&today, args) => {}
         Ok(today) => groups.push((for_gc(&today), Vec::new())),
         Err(failure) => all.step(Err(failure)),
     }
     for saved in saved::list(&config.data_dir)? {
-        match saved.read(&conf.name) {
+        match saved.read(&conf.name, &args.path) {
             Ok((_, ifname)) if is_valid(&saved, ifname.as_deref()) => {}
             Ok((Content::Ours(delegated), _)) => {
                 let delegated = for_gc(&delegated);
@@ -157,9 +164,9 @@ fn gc(args: &Args) -> Result<()> {
 fn status(args: &Args) -> Result<()> {
     let conf = args.conf()?;
     let config = Config::new(conf)?;
-    config.validate()?;
+    config.validate(&args.path)?;
     let subnet = Subnet::read(&config.subnet_file)
         .map_err(|failure| Error::PluginNotAvailable(Error::from(failure).details().to_owned()))?;
-    let delegated = config.delegated(conf, Some(&subnet))?;
+    let delegated = config.delegated(conf, &args.path, Some(&subnet))?;
     Ok(delegate(args, &delegated)?.status()?)
 }

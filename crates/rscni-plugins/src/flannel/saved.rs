@@ -13,7 +13,7 @@ use rscni::{Args, Error, NetConf};
 use serde_json::{Value, json};
 
 use super::config::FLANNEL;
-use crate::{failure::Result, state_file};
+use crate::{alias, failure::Result, state_file};
 
 /// The file of an attachment. It is there from ADD to DEL.
 pub(super) struct Saved {
@@ -42,12 +42,12 @@ impl Saved {
     /// The file of an attachment, and what is in it: the one that bears its interface's name, or else the container's.
     pub(super) fn find(data_dir: &str, args: &Args, network: &str) -> Result<(Self, Content)> {
         let own = Self::own(data_dir, args);
-        match own.read(network)?.0 {
+        match own.read(network, &args.path)?.0 {
             Content::Missing => {}
             content => return Ok((own, content)),
         }
         let shared = Self::shared(data_dir, &args.container_id);
-        let content = match shared.read(network)? {
+        let content = match shared.read(network, &args.path)? {
             (Content::Ours(_), Some(ifname)) if ifname != args.ifname => Content::OfAnother,
             (content, _) => content,
         };
@@ -61,7 +61,7 @@ impl Saved {
         if own.bytes()?.is_some() {
             return Ok(own);
         }
-        Ok(match shared.read(network)? {
+        Ok(match shared.read(network, &args.path)? {
             (Content::Missing | Content::Broken, _) => shared,
             (Content::Ours(_), Some(ifname)) if ifname == args.ifname => shared,
             // Go's does not say which interface it is about.
@@ -85,14 +85,18 @@ impl Saved {
         &self.container_id
     }
 
-    /// What is in it, and the interface that it is about, if the file tells.
-    pub(super) fn read(&self, network: &str) -> Result<(Content, Option<String>)> {
+    /// What is in it, and the interface that it is about, if the file tells. `path` is that of the plugins.
+    pub(super) fn read(
+        &self,
+        network: &str,
+        path: &[PathBuf],
+    ) -> Result<(Content, Option<String>)> {
         let Some(bytes) = self.bytes()? else { return Ok((Content::Missing, None)) };
         Ok(match NetConf::from_json(&bytes) {
             Err(_) => (Content::Broken, None),
             Ok(conf) if conf.name != network => (Content::OfAnother, None),
             // To delete with it would be to read it again, without end.
-            Ok(conf) if conf.r#type == FLANNEL => (Content::Broken, None),
+            Ok(conf) if alias::kind(&conf.r#type, path) == FLANNEL => (Content::Broken, None),
             Ok(mut conf) => {
                 let ifname = self.ifname.clone().or_else(|| ifname_in(conf.custom.get(KEY)?));
                 conf.custom = conf
