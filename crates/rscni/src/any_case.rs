@@ -1,35 +1,168 @@
-//! Keys in any case: `ipmasq` is `ipMasq`.
+//! Reading JSON as the Go plugins do: keys in any case, null as absent, whole numbers in any notation.
 //!
-//! The Go plugins read their configuration so, and there are configurations that rely on it. A key in its own spelling
-//! goes before the others.
+//! `ipmasq` is `ipMasq`, and `1500.0` and `1.5e3` are 1500: templating tools write numbers so. A key in its own spelling
+//! goes before the others. An error names the path of each wrong key, its value and what is expected.
 
 use serde::{
     de::{
-        DeserializeOwned, Deserializer, IntoDeserializer, Visitor,
-        value::{MapDeserializer, SeqDeserializer},
+        DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Unexpected, Visitor,
+        value::{MapAccessDeserializer, MapDeserializer, SeqDeserializer},
     },
     forward_to_deserialize_any,
 };
-use serde_json::{Error, Map, Value};
+use serde_json::{Error, Map, Number, Value};
+use serde_path_to_error::Segment;
+
+use crate::fault::{Fault, join};
 
 /// Reads a value from JSON in which the keys of structs may be spelled in any case.
 ///
-/// It holds for structs within structs and lists too, but not for one that has a part flattened into it.
+/// It holds for structs within structs and lists too, but not for one that has a part flattened into it. In a struct, a
+/// key that is null counts as absent.
 ///
 /// ```
-/// #[derive(serde::Deserialize)]
+/// #[derive(Debug, serde::Deserialize)]
 /// #[serde(rename_all = "camelCase")]
-/// struct Keys { hairpin_mode: bool }
+/// struct Keys { hairpin_mode: bool, mtu: u32 }
 ///
-/// let keys: Keys = rscni::any_case::from_value(serde_json::json!({ "hairpinmode": true }))?;
-/// assert!(keys.hairpin_mode);
+/// let json = serde_json::json!({ "hairpinmode": true, "mtu": 1.5e3 });
+/// let keys: Keys = rscni::any_case::from_value(json)?;
+/// assert!(keys.hairpin_mode && keys.mtu == 1500);
+///
+/// let json = serde_json::json!({ "hairpinMode": "on", "mtu": -1 });
+/// let error = rscni::any_case::from_value::<Keys>(json).unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "hairpinMode: \"on\" is not true or false; mtu: -1 is not a whole number from 0 to 4294967295"
+/// );
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 ///
 /// # Errors
-/// What is missing or of the wrong type.
+/// What is missing or wrong, with the path of the key.
 pub fn from_value<T: DeserializeOwned>(json: impl Into<Value>) -> Result<T, Error> {
-    T::deserialize(AnyCase(json.into()))
+    read(&json.into(), "").map_err(Error::custom)
+}
+
+/// Reads a part of a configuration, such as the object of `ipam`. `path` is where it is; errors name keys below it.
+///
+/// # Errors
+/// [`Error::InvalidNetworkConfig`](crate::Error::InvalidNetworkConfig) with the path of each wrong key.
+pub fn section<T: DeserializeOwned>(
+    part: &Map<String, Value>,
+    path: &str,
+) -> Result<T, crate::Error> {
+    let entries: Vec<_> = part.iter().map(|(key, value)| (key.as_str(), value)).collect();
+    read_entries(&entries, path).map_err(crate::Error::InvalidNetworkConfig)
+}
+
+/// Reads the value at `path`.
+pub(crate) fn read<T: DeserializeOwned>(value: &Value, path: &str) -> Result<T, String> {
+    read_any_case(AnyCase::Value(value), path)
+}
+
+/// Reads the object at `path`, given as its entries.
+pub(crate) fn read_entries<T: DeserializeOwned>(
+    entries: &[(&str, &Value)],
+    path: &str,
+) -> Result<T, String> {
+    read_any_case(AnyCase::Object(entries), path)
+}
+
+fn read_any_case<T: DeserializeOwned>(json: AnyCase<'_>, path: &str) -> Result<T, String> {
+    // The path is followed only after a failure, so that it costs nothing otherwise.
+    T::deserialize(json).map_err(|_| {
+        explain(json, path, &mut |json| {
+            let error = serde_path_to_error::deserialize::<_, T>(json).err()?;
+            let steps = error.path().iter().filter_map(Step::new).collect();
+            Some((steps, error.into_inner()))
+        })
+    })
+}
+
+/// The path to a wrong value, and what is wrong.
+type Failed = (Vec<Step>, Fault);
+
+/// One step of the path to a value.
+enum Step {
+    Key(String),
+    Index(usize),
+}
+
+impl Step {
+    fn new(segment: &Segment) -> Option<Self> {
+        match segment {
+            Segment::Map { key } => Some(Self::Key(key.clone())),
+            Segment::Seq { index } => Some(Self::Index(*index)),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        }
+    }
+}
+
+/// All that is wrong: each key of the object that has a wrong value is left out in turn, and the rest read again.
+#[cold]
+fn explain(
+    json: AnyCase<'_>,
+    path: &str,
+    read_again: &mut dyn FnMut(AnyCase<'_>) -> Option<Failed>,
+) -> String {
+    let mut rest: Vec<(&str, &Value)> = match json {
+        AnyCase::Object(entries) => entries.to_vec(),
+        AnyCase::Value(Value::Object(map)) => map.iter().map(|(k, v)| (k.as_str(), v)).collect(),
+        AnyCase::Value(value) => {
+            return read_again(json)
+                .map(|(steps, fault)| describe(path, &steps, Some(value), &fault))
+                .unwrap_or_default();
+        }
+    };
+    let mut faults: Vec<String> = Vec::new();
+    let mut left_out: Vec<String> = Vec::new();
+    while let Some((steps, fault)) = read_again(AnyCase::Object(&rest)) {
+        if let (Fault::Missing(key), true) = (&fault, steps.is_empty())
+            && left_out.iter().any(|wrong| wrong.eq_ignore_ascii_case(key))
+        {
+            break;
+        }
+        let Some(Step::Key(first)) = steps.first() else {
+            faults.push(describe(path, &steps, None, &fault));
+            break;
+        };
+        let is_it = |key: &str| key.eq_ignore_ascii_case(first);
+        let value = rest
+            .iter()
+            .find(|(key, _)| key == first)
+            .or_else(|| rest.iter().find(|(key, value)| is_it(key) && !value.is_null()))
+            .map(|(_, value)| *value);
+        let before = rest.len();
+        faults.push(describe(path, &steps, value, &fault));
+        rest.retain(|(key, _)| !is_it(key));
+        if rest.len() == before {
+            break;
+        }
+        left_out.push(first.clone());
+    }
+    faults.join("; ")
+}
+
+/// The message about what `steps` lead to. `value` is what the first of them leads to, if that is a key of an object.
+fn describe(path: &str, steps: &[Step], value: Option<&Value>, fault: &Fault) -> String {
+    let mut path = path.to_owned();
+    let mut value = value;
+    for (i, step) in steps.iter().enumerate() {
+        match step {
+            Step::Key(key) => {
+                path = join(&path, key);
+                if i > 0 {
+                    value = value.and_then(Value::as_object).and_then(|map| get(map, key));
+                }
+            }
+            Step::Index(index) => {
+                path = format!("{path}[{index}]");
+                value = value.and_then(|list| list.get(index));
+            }
+        }
+    }
+    fault.at(&path, value)
 }
 
 /// Takes the value of a key, however it is spelled.
@@ -51,25 +184,105 @@ fn spelling<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a String> {
     own.or_else(|| map.keys().find(|other| other.eq_ignore_ascii_case(key)))
 }
 
-struct AnyCase(Value);
+/// A whole number, if that is what a number with a fraction or an exponent is.
+pub(crate) enum Whole {
+    Unsigned(u64),
+    Signed(i64),
+}
 
-impl<'de> Deserializer<'de> for AnyCase {
-    type Error = Error;
+impl Whole {
+    /// Reads a number in any notation.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the ranges are checked; a float that is whole has no fraction to lose"
+    )]
+    pub(crate) fn of(number: f64) -> Option<Self> {
+        // 2^64 and -2^63 are exact; the largest numbers of the types are not.
+        const UNSIGNED_END: f64 = 18_446_744_073_709_551_616.0;
+        const SIGNED_START: f64 = -9_223_372_036_854_775_808.0;
+        match number {
+            number if number.fract() != 0.0 => None,
+            number if (0.0..UNSIGNED_END).contains(&number) => Some(Self::Unsigned(number as u64)),
+            number if (SIGNED_START..0.0).contains(&number) => Some(Self::Signed(number as i64)),
+            _ => None,
+        }
+    }
+}
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0 {
-            Value::Array(list) => {
-                let mut list = SeqDeserializer::new(list.into_iter().map(AnyCase));
+/// JSON that is read with its keys in any case.
+#[derive(Clone, Copy)]
+enum AnyCase<'de> {
+    Value(&'de Value),
+    /// The entries of an object.
+    Object(&'de [(&'de str, &'de Value)]),
+}
+
+impl<'de> AnyCase<'de> {
+    fn number<V: Visitor<'de>>(number: &Number, visitor: V) -> Result<V::Value, Fault> {
+        if let Some(number) = number.as_u64() {
+            visitor.visit_u64(number)
+        } else if let Some(number) = number.as_i64() {
+            visitor.visit_i64(number)
+        } else {
+            visitor.visit_f64(number.as_f64().unwrap_or(f64::NAN))
+        }
+    }
+
+    fn whole<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        if let Self::Value(Value::Number(number)) = self
+            && number.is_f64()
+            && let Some(whole) = number.as_f64().and_then(Whole::of)
+        {
+            return match whole {
+                Whole::Unsigned(number) => visitor.visit_u64(number),
+                Whole::Signed(number) => visitor.visit_i64(number),
+            };
+        }
+        self.deserialize_any(visitor)
+    }
+
+    fn is_object(self) -> bool {
+        matches!(self, Self::Object(_) | Self::Value(Value::Object(_)))
+    }
+
+    /// The entries of an object.
+    fn entries(self) -> Vec<(&'de str, &'de Value)> {
+        match self {
+            Self::Object(entries) => entries.to_vec(),
+            Self::Value(Value::Object(map)) => map.iter().map(|(k, v)| (k.as_str(), v)).collect(),
+            Self::Value(_) => Vec::new(),
+        }
+    }
+
+    fn visit_entries<V: Visitor<'de>>(
+        entries: Vec<(&'de str, &'de Value)>,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        let entries = entries.into_iter().map(|(key, value)| (key, AnyCase::Value(value)));
+        let mut map = MapDeserializer::new(entries);
+        let value = visitor.visit_map(&mut map)?;
+        map.end().map(|()| value)
+    }
+}
+
+impl<'de> Deserializer<'de> for AnyCase<'de> {
+    type Error = Fault;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match self {
+            Self::Value(Value::Null) => visitor.visit_unit(),
+            Self::Value(Value::Bool(on)) => visitor.visit_bool(*on),
+            Self::Value(Value::Number(number)) => Self::number(number, visitor),
+            Self::Value(Value::String(text)) => visitor.visit_borrowed_str(text),
+            Self::Value(Value::Array(list)) => {
+                let mut list = SeqDeserializer::new(list.iter().map(AnyCase::Value));
                 let value = visitor.visit_seq(&mut list)?;
                 list.end().map(|()| value)
             }
-            Value::Object(map) => {
-                let mut map =
-                    MapDeserializer::new(map.into_iter().map(|(key, value)| (key, AnyCase(value))));
-                let value = visitor.visit_map(&mut map)?;
-                map.end().map(|()| value)
+            Self::Value(Value::Object(_)) | Self::Object(_) => {
+                Self::visit_entries(self.entries(), visitor)
             }
-            other => other.deserialize_any(visitor),
         }
     }
 
@@ -78,45 +291,106 @@ impl<'de> Deserializer<'de> for AnyCase {
         _: &'static str,
         fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Error> {
-        let Value::Object(mut map) = self.0 else { return self.deserialize_any(visitor) };
-        for field in fields.iter().filter(|field| !field.is_empty()) {
-            if let Some(value) = take(&mut map, field) {
-                map.insert((*field).to_owned(), value);
-            }
+    ) -> Result<V::Value, Fault> {
+        if !self.is_object() {
+            // Serde would take a list, as the values in their order.
+            return Err(Fault::invalid_type(Unexpected::Other("no object"), &"an object"));
         }
-        // What is left of other spellings is unknown to the struct.
-        AnyCase(map.into()).deserialize_any(visitor)
+        let mut entries = self.entries();
+        let is_exact = |key: &str| fields.contains(&key);
+        let exact: Vec<&str> =
+            entries.iter().map(|(key, _)| *key).filter(|key| is_exact(key)).collect();
+        let mut taken: Vec<&str> = Vec::new();
+        entries.retain_mut(|(key, value)| {
+            if value.is_null() {
+                return false;
+            }
+            let field = fields.iter().copied().find(|field| field.eq_ignore_ascii_case(key));
+            let Some(field) = field.filter(|_| !is_exact(key)) else { return true };
+            // Another spelling of a key that is there is passed over: it must not be taken for unknown either.
+            if exact.contains(&field) || taken.contains(&field) {
+                return false;
+            }
+            taken.push(field);
+            *key = field;
+            true
+        });
+        Self::visit_entries(entries, visitor)
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        if self.0.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match self {
+            Self::Value(Value::Null) => visitor.visit_none(),
+            some => visitor.visit_some(some),
+        }
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
         visitor: V,
-    ) -> Result<V::Value, Error> {
+    ) -> Result<V::Value, Fault> {
         visitor.visit_newtype_struct(self)
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
         self,
-        name: &'static str,
+        _: &'static str,
         variants: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Error> {
-        self.0.deserialize_enum(name, variants, visitor)
+    ) -> Result<V::Value, Fault> {
+        match self {
+            Self::Value(Value::String(text)) => {
+                visitor.visit_enum(IntoDeserializer::<Fault>::into_deserializer(text.as_str()))
+            }
+            object if object.is_object() => {
+                let entries = object.entries();
+                let entries = entries.into_iter().map(|(key, value)| (key, AnyCase::Value(value)));
+                visitor.visit_enum(MapAccessDeserializer::new(MapDeserializer::new(entries)))
+            }
+            _ => Err(Fault::unknown_variant("", variants)),
+        }
+    }
+
+    fn deserialize_i8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        self.whole(visitor)
+    }
+
+    fn deserialize_i16<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        self.whole(visitor)
+    }
+
+    fn deserialize_i32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        self.whole(visitor)
+    }
+
+    fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        self.whole(visitor)
+    }
+
+    fn deserialize_u8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        self.whole(visitor)
+    }
+
+    fn deserialize_u16<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        self.whole(visitor)
+    }
+
+    fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        self.whole(visitor)
+    }
+
+    fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        self.whole(visitor)
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map identifier ignored_any
+        bool i128 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map identifier
+        ignored_any
     }
 }
 
-impl IntoDeserializer<'_, Error> for AnyCase {
+impl<'de> IntoDeserializer<'de, Fault> for AnyCase<'de> {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {
@@ -177,6 +451,68 @@ mod tests {
         for json in [json!({ "mtu": 1, "MTU": 2 }), json!({ "MTU": 2, "mtu": 1 })] {
             assert_eq!(from_value::<Keys>(json).unwrap().mtu, 1);
         }
+    }
+
+    #[test]
+    fn whole_numbers_are_read_in_any_notation() {
+        for text in ["1500", "1500.0", "1.5e3", "15e2", "150000e-2"] {
+            let json: Value = serde_json::from_str(&format!(r#"{{ "mtu": {text} }}"#)).unwrap();
+            assert_eq!(from_value::<Keys>(json).unwrap().mtu, 1500, "{text}");
+        }
+        for text in ["1500.5", "-1.0", "1e30", "4294967296.0", "1e-1"] {
+            let json: Value = serde_json::from_str(&format!(r#"{{ "mtu": {text} }}"#)).unwrap();
+            let error = from_value::<Keys>(json).unwrap_err().to_string();
+            assert!(error.contains("is not a whole number from 0 to 4294967295"), "{error}");
+        }
+        assert_eq!(from_value::<i64>(json!(-9.223_372_036_854_775_808e18)).unwrap(), i64::MIN);
+        assert!(from_value::<u64>(json!(1.844_674_407_370_955_2e19)).is_err());
+    }
+
+    #[test]
+    fn null_counts_as_absent_in_every_struct() {
+        let keys: Keys =
+            from_value(json!({ "mtu": null, "portMappings": null, "x": null })).unwrap();
+        assert_eq!(keys, Keys::default());
+    }
+
+    #[test]
+    fn errors_name_the_path_of_each_wrong_key_and_its_value() {
+        let json = json!({
+            "MTU": "x", "isGateway": 1,
+            "portMappings": [{ "hostIP": "10.1.0.1" }, { "hostip": "10.1.0.300" }], "backend": "pf",
+        });
+        let error = from_value::<Keys>(json).unwrap_err().to_string();
+        for part in [
+            r#"mtu: "x" is not a whole number"#,
+            "isGateway: 1 is not true or false",
+            r#"portMappings[1].hostIP: "10.1.0.300""#,
+            r#"backend: "pf" is not "iptables""#,
+        ] {
+            assert!(error.contains(part), "{error}");
+        }
+        assert!(!error.contains("line"), "{error}");
+        let part = json!({ "portMappings": [{}] }).as_object().cloned().unwrap();
+        let error = section::<Keys>(&part, "a.b").unwrap_err();
+        assert_eq!(error.details(), "a.b.portMappings[0].hostIP: missing, but required");
+        assert_eq!(from_value::<u8>(json!("x")).unwrap_err().to_string().contains("not a"), true);
+    }
+
+    #[test]
+    fn a_list_is_not_taken_for_a_struct() {
+        let error = from_value::<Keys>(json!({ "portMappings": [["10.1.0.1"]] })).unwrap_err();
+        assert_eq!(error.to_string(), r#"portMappings[0]: ["10.1.0.1"] is not an object"#);
+    }
+
+    #[test]
+    fn keys_that_are_not_known_can_be_rejected() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Strict {
+            _a: Option<u8>,
+        }
+        let error = from_value::<Strict>(json!({ "b": 1 })).unwrap_err().to_string();
+        assert!(error.contains("unknown key \"b\""), "{error}");
+        from_value::<Strict>(json!({ "_a": 1, "_A": 2 })).unwrap();
     }
 
     #[test]

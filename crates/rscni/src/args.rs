@@ -5,10 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::{
-    Error, SpecVersion,
-    conf::{NetConf, read_as},
-};
+use crate::{Error, SpecVersion, any_case, conf::NetConf};
 
 /// What a plugin is called with. The skeleton has validated it: names follow the spec's rules, and what the command
 /// requires is there.
@@ -73,12 +70,22 @@ impl Args {
     /// `runtimeConfig`, with the well-known capabilities typed.
     ///
     /// # Errors
-    /// [`Error::InvalidNetworkConfig`], naming the capability whose value is not of its shape.
+    /// [`Error::InvalidNetworkConfig`] with the path of each key that is not of its shape.
     pub fn runtime_config(&self) -> Result<RuntimeConfig, Error> {
-        match &self.config {
-            Some(conf) => read_as(&conf.runtime_config, "runtimeConfig"),
-            None => Ok(RuntimeConfig::default()),
+        let Some(conf) = &self.config else { return Ok(RuntimeConfig::default()) };
+        // A struct with a flattened part does not find keys in other spellings.
+        let mut entries = Vec::new();
+        for (key, value) in conf.runtime_config.iter().filter(|(_, value)| !value.is_null()) {
+            match CAPABILITIES.iter().find(|known| known.eq_ignore_ascii_case(key)) {
+                None => entries.push((key.as_str(), value)),
+                Some(known) if known == key || !conf.runtime_config.contains_key(*known) => {
+                    entries.retain(|(other, _)| other != known);
+                    entries.push((*known, value));
+                }
+                Some(_) => {}
+            }
         }
+        any_case::read_entries(&entries, "runtimeConfig").map_err(Error::InvalidNetworkConfig)
     }
 }
 
@@ -159,6 +166,20 @@ impl CniArgs {
         )))
     }
 }
+
+/// The keys of [`RuntimeConfig`].
+const CAPABILITIES: [&str; 10] = [
+    "portMappings",
+    "ipRanges",
+    "bandwidth",
+    "dns",
+    "ips",
+    "mac",
+    "infinibandGUID",
+    "deviceID",
+    "aliases",
+    "cgroupPath",
+];
 
 /// A boolean as Go's tools write it in variables.
 pub(crate) fn parse_bool(text: &str) -> Option<bool> {
@@ -370,6 +391,27 @@ mod tests {
             config: Some(NetConf { runtime_config, ..NetConf::default() }),
             ..Args::default()
         };
-        assert_eq!(args.runtime_config().unwrap_err().code(), 7);
+        let error = args.runtime_config().unwrap_err();
+        assert_eq!(error.code(), 7);
+        assert_eq!(
+            error.details(),
+            "runtimeConfig.portMappings[0].hostPort: 70000 is not a whole number from 0 to 65535"
+        );
+    }
+
+    #[test]
+    fn capabilities_are_read_in_any_case_and_notation() {
+        let runtime_config = json!({
+            "PortMappings": [{ "hostPort": 8080.0, "containerPort": 8e1, "hostIP": null }],
+            "BANDWIDTH": { "ingressRate": 1e6 }, "Mac": "x", "mac": "y", "ips": null, "Other": 1
+        });
+        let runtime_config = runtime_config.as_object().cloned().unwrap();
+        let conf = NetConf { runtime_config, ..NetConf::default() };
+        let runtime = Args { config: Some(conf), ..Args::default() }.runtime_config().unwrap();
+        let mapping = &runtime.port_mappings[0];
+        assert_eq!((mapping.host_port, mapping.container_port, &*mapping.host_ip), (8080, 80, ""));
+        assert_eq!(runtime.bandwidth.unwrap().ingress_rate, 1_000_000);
+        assert_eq!(runtime.mac.as_deref(), Some("y"));
+        assert_eq!(runtime.custom.keys().collect::<Vec<_>>(), ["Other"]);
     }
 }

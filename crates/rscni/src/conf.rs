@@ -7,12 +7,14 @@ use serde_json::{Map, Value};
 use crate::{
     Error, SpecVersion, any_case,
     custom::Custom,
+    fault::{excerpt, join},
     result::{CNIResult, Dns, object},
 };
 
-/// A plugin's configuration: the keys that the protocol knows, typed, and all others in [`custom`](NetConf::custom).
+/// A plugin's configuration: the keys of the protocol, and all others in [`custom`](NetConf::custom).
 ///
-/// Reading and writing it keeps every key; `prevResult` is written in the shape of `cniVersion`.
+/// Reading and writing it keeps every key; `prevResult` is written in the shape of `cniVersion`. The plugin's own struct
+/// may have `deny_unknown_fields`: no key of the protocol is among the others, whatever the command.
 ///
 /// ```
 /// use rscni::NetConf;
@@ -50,8 +52,12 @@ pub struct NetConf {
     pub dns: Option<Dns>,
     /// The result of the plugin before in the chain (ADD), or of the whole ADD (DEL, CHECK).
     pub prev_result: Option<CNIResult>,
-    /// GC: the attachments that are still wanted (`cni.dev/valid-attachments`).
+    /// GC: the attachments that are still valid (`cni.dev/valid-attachments`, or `cni.dev/attachments` if that is all that
+    /// the runtime passes).
     pub valid_attachments: Option<Vec<Attachment>>,
+    /// The protocol's keys that matter to a runtime only, such as `disableCheck`, and all others that begin with
+    /// `cni.dev/`.
+    pub protocol: Map<String, Value>,
     /// Every other key, in the order in which they stood.
     pub custom: Custom,
 }
@@ -79,13 +85,21 @@ pub struct Attachment {
 }
 
 const VALID_ATTACHMENTS: &str = "cni.dev/valid-attachments";
+/// The name that an earlier text of the spec had for it.
+const ATTACHMENTS: &str = "cni.dev/attachments";
+
+/// What every key begins with that is reserved for the protocol.
+pub(crate) const RESERVED: &str = "cni.dev/";
+
+/// Keys of a list that a runtime may leave in the configuration of a plugin.
+const OF_LISTS: [&str; 4] = ["cniVersions", "disableCheck", "disableGC", "loadOnlyInlinedPlugins"];
 
 impl NetConf {
     /// Reads a configuration from JSON.
     ///
     /// # Errors
-    /// [`Error::FailedToDecode`] with line and column if it is no JSON object or a known key has the wrong type;
-    /// [`Error::IncompatibleVersion`] if `cniVersion` is none of the spec's.
+    /// [`Error::FailedToDecode`] if it is not a JSON object, with the place, or if keys of the protocol have wrong values,
+    /// with the path of each; [`Error::IncompatibleVersion`] if `cniVersion` is none of the spec's.
     pub fn from_json(bytes: &[u8]) -> Result<Self, Error> {
         let map: Map<String, Value> = serde_json::from_slice(bytes).map_err(|e| {
             Error::FailedToDecode(format!("network configuration is not a JSON object: {e}"))
@@ -96,9 +110,38 @@ impl NetConf {
     /// Reads the keys of [`custom`](NetConf::custom) into a plugin's own struct. A key that is null counts as absent.
     ///
     /// # Errors
-    /// [`Error::InvalidNetworkConfig`], naming the key that is missing or has the wrong type.
+    /// [`Error::InvalidNetworkConfig`] with the path of each key that is missing or has a wrong value.
     pub fn custom_as<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        read_as(self.custom.iter(), &self.r#type)
+        let entries: Vec<_> =
+            self.custom.iter().map(|(key, value)| (key.as_str(), value)).collect();
+        any_case::read_entries(&entries, "").map_err(|problem| {
+            let owner = if self.r#type.is_empty() { "configuration" } else { &self.r#type };
+            Error::InvalidNetworkConfig(format!("{owner}: {problem}"))
+        })
+    }
+
+    /// The versions that the network offers (`cniVersions`), if the runtime passes them; none otherwise.
+    pub fn cni_versions(&self) -> impl Iterator<Item = &str> {
+        let versions = any_case::get(&self.protocol, "cniVersions").and_then(Value::as_array);
+        versions.into_iter().flatten().filter_map(Value::as_str)
+    }
+
+    /// Whether the network says `disableCheck`, if the runtime passes it.
+    pub fn disable_check(&self) -> bool {
+        self.says("disableCheck")
+    }
+
+    /// Whether the network says `disableGC`, if the runtime passes it.
+    pub fn disable_gc(&self) -> bool {
+        self.says("disableGC")
+    }
+
+    fn says(&self, key: &str) -> bool {
+        match any_case::get(&self.protocol, key) {
+            Some(Value::Bool(on)) => *on,
+            Some(Value::String(text)) => text.eq_ignore_ascii_case("true"),
+            _ => false,
+        }
     }
 
     /// The IPAM plugin's name, if there is one.
@@ -133,6 +176,7 @@ impl NetConf {
         map.extend(self.ipam.as_ref().map(|ipam| ("ipam".to_owned(), object(ipam).into())));
         map.extend(self.dns.as_ref().map(|dns| ("dns".to_owned(), dns_object(dns))));
         map.extend(self.custom.to_map());
+        map.extend(self.protocol.clone());
         map.extend(
             self.prev_result
                 .as_ref()
@@ -148,39 +192,139 @@ impl NetConf {
 impl TryFrom<Map<String, Value>> for Ipam {
     type Error = Error;
 
-    fn try_from(mut map: Map<String, Value>) -> Result<Self, Error> {
-        Ok(Self { r#type: take(&mut map, "type")?, custom: map })
+    fn try_from(map: Map<String, Value>) -> Result<Self, Error> {
+        let mut keys = Keys::new(map);
+        let ipam = Self::read(&mut keys, "");
+        keys.finish(ipam)
+    }
+}
+
+impl Ipam {
+    /// Reads the keys of `ipam`, which is at `path`.
+    fn read(keys: &mut Keys, path: &str) -> Self {
+        Self { r#type: keys.take("type", path), custom: std::mem::take(&mut keys.map) }
     }
 }
 
 impl TryFrom<Map<String, Value>> for NetConf {
     type Error = Error;
 
-    fn try_from(mut map: Map<String, Value>) -> Result<Self, Error> {
-        Ok(Self {
-            cni_version: version_of(&map)?,
-            name: take(&mut map, "name")?,
-            r#type: take(&mut map, "type")?,
-            capabilities: take(&mut map, "capabilities")?,
-            runtime_config: take(&mut map, "runtimeConfig")?,
-            args: take(&mut map, "args")?,
-            ip_masq: take(&mut map, "ipMasq")?,
-            ipam: take(&mut map, "ipam")?,
-            dns: take_dns(&mut map)?,
-            prev_result: take(&mut map, "prevResult")?,
-            valid_attachments: match map.get(VALID_ATTACHMENTS) {
-                // Go's libcni writes an empty list so. That the key is absent means something else.
-                Some(Value::Null) => {
-                    map.shift_remove(VALID_ATTACHMENTS);
-                    Some(Vec::new())
-                }
-                _ => take(&mut map, VALID_ATTACHMENTS)?,
-            },
-            custom: {
-                any_case::take(&mut map, "cniVersion");
-                map.into()
-            },
+    fn try_from(map: Map<String, Value>) -> Result<Self, Error> {
+        let cni_version = version_of(&map)?;
+        let mut keys = Keys::new(map);
+        any_case::take(&mut keys.map, "cniVersion");
+        let conf = Self {
+            cni_version,
+            name: keys.take("name", ""),
+            r#type: keys.take("type", ""),
+            capabilities: keys.take_object("capabilities").unwrap_or_default(),
+            runtime_config: keys.take_object("runtimeConfig").unwrap_or_default(),
+            args: keys.take_object("args").unwrap_or_default(),
+            ip_masq: keys.take("ipMasq", ""),
+            ipam: keys.take_object("ipam").map(|ipam| keys.within(ipam, "ipam", Ipam::read)),
+            dns: keys.take_dns(),
+            prev_result: keys.take("prevResult", ""),
+            valid_attachments: keys.take_valid_attachments(),
+            protocol: keys.take_protocol(),
+            custom: std::mem::take(&mut keys.map).into(),
+        };
+        keys.finish(conf)
+    }
+}
+
+/// The keys of a configuration that have not been read, and what was wrong with those that have.
+struct Keys {
+    map: Map<String, Value>,
+    problems: Vec<String>,
+}
+
+impl Keys {
+    fn new(map: Map<String, Value>) -> Self {
+        Self { map, problems: Vec::new() }
+    }
+
+    /// Reads and removes a key of the object at `path`; absent and null are the default.
+    fn take<T: DeserializeOwned + Default>(&mut self, key: &str, path: &str) -> T {
+        match any_case::take(&mut self.map, key) {
+            None | Some(Value::Null) => T::default(),
+            Some(value) => any_case::read(&value, &join(path, key)).unwrap_or_else(|problem| {
+                self.problems.push(problem);
+                T::default()
+            }),
+        }
+    }
+
+    /// The same for an object, whose keys are not looked at.
+    fn take_object(&mut self, key: &str) -> Option<Map<String, Value>> {
+        match any_case::take(&mut self.map, key) {
+            None | Some(Value::Null) => None,
+            Some(Value::Object(map)) => Some(map),
+            Some(other) => {
+                self.problems.push(format!("{key}: {} is not an object", excerpt(&other)));
+                None
+            }
+        }
+    }
+
+    /// Reads the keys of an object at `path`.
+    fn within<T>(
+        &mut self,
+        map: Map<String, Value>,
+        path: &str,
+        read: impl FnOnce(&mut Self, &str) -> T,
+    ) -> T {
+        let mut keys = Self::new(map);
+        let value = read(&mut keys, path);
+        self.problems.append(&mut keys.problems);
+        value
+    }
+
+    /// The DNS settings, if there are any: see [`NetConf::dns`].
+    fn take_dns(&mut self) -> Option<Dns> {
+        let dns = self.take_object("dns")?;
+        let any_is_set = dns.values().any(|value| !value.is_null() && value != "");
+        match any_case::read(&dns.into(), "dns") {
+            Ok(dns) => Some(dns).filter(|_| any_is_set),
+            Err(problem) => {
+                self.problems.push(problem);
+                None
+            }
+        }
+    }
+
+    fn take_valid_attachments(&mut self) -> Option<Vec<Attachment>> {
+        if any_case::get(&self.map, VALID_ATTACHMENTS).is_some_and(Value::is_null) {
+            // Go's libcni writes an empty list so. That the key is absent means something else.
+            any_case::take(&mut self.map, VALID_ATTACHMENTS);
+            return Some(Vec::new());
+        }
+        let valid: Option<Vec<Attachment>> = self.take(VALID_ATTACHMENTS, "");
+        // Under the second name it is passed on as it came.
+        valid.or_else(|| {
+            let list = any_case::get(&self.map, ATTACHMENTS).filter(|list| !list.is_null())?;
+            any_case::read(list, ATTACHMENTS).map_err(|problem| self.problems.push(problem)).ok()
         })
+    }
+
+    /// The other keys that are the protocol's.
+    fn take_protocol(&mut self) -> Map<String, Value> {
+        let is_protocol = |key: &str| {
+            OF_LISTS.iter().any(|known| known.eq_ignore_ascii_case(key))
+                || key
+                    .get(..RESERVED.len())
+                    .is_some_and(|start| start.eq_ignore_ascii_case(RESERVED))
+        };
+        let (protocol, others) =
+            std::mem::take(&mut self.map).into_iter().partition(|(key, _)| is_protocol(key));
+        self.map = others;
+        protocol
+    }
+
+    fn finish<T>(self, value: T) -> Result<T, Error> {
+        if self.problems.is_empty() {
+            return Ok(value);
+        }
+        Err(Error::FailedToDecode(self.problems.join("; ")))
     }
 }
 
@@ -197,7 +341,7 @@ pub(crate) fn version_of(map: &Map<String, Value>) -> Result<SpecVersion, Error>
         Some(Value::String(text)) if text.is_empty() => Ok(SpecVersion::default()),
         Some(Value::String(text)) => text.parse(),
         Some(other) => {
-            Err(Error::FailedToDecode(format!("cniVersion must be a string, not {other}")))
+            Err(Error::FailedToDecode(format!("cniVersion: {} is not a string", excerpt(other))))
         }
     }
 }
@@ -211,27 +355,6 @@ pub(crate) fn version_for_error(stdin: &[u8]) -> SpecVersion {
         .unwrap_or(SpecVersion::LATEST)
 }
 
-/// Takes a known key out of the map; absent and null are the default.
-fn take<T: DeserializeOwned + Default>(
-    map: &mut Map<String, Value>,
-    key: &str,
-) -> Result<T, Error> {
-    match any_case::take(map, key) {
-        None | Some(Value::Null) => Ok(T::default()),
-        Some(value) => any_case::from_value(value)
-            .map_err(|e| Error::FailedToDecode(format!("key {key:?}: {e}"))),
-    }
-}
-
-/// Takes the DNS settings, if there are any: see [`NetConf::dns`].
-fn take_dns(map: &mut Map<String, Value>) -> Result<Option<Dns>, Error> {
-    let dns: Map<String, Value> = take(map, "dns")?;
-    let any_is_set = dns.values().any(|value| !value.is_null() && value != "");
-    let dns = any_case::from_value(dns)
-        .map_err(|e| Error::FailedToDecode(format!("key \"dns\": {e}")))?;
-    Ok(Some(dns).filter(|_| any_is_set))
-}
-
 /// The DNS settings as they are read again.
 fn dns_object(dns: &Dns) -> Value {
     let mut settings = object(dns);
@@ -239,26 +362,6 @@ fn dns_object(dns: &Dns) -> Value {
         settings.insert("nameservers".into(), Value::Array(Vec::new()));
     }
     settings.into()
-}
-
-/// Reads a struct from a part of the configuration of plugin `owner`. A key that is null counts as absent.
-pub(crate) fn read_as<'a, T: DeserializeOwned>(
-    part: impl IntoIterator<Item = (&'a String, &'a Value)>,
-    owner: &str,
-) -> Result<T, Error> {
-    let given: Vec<_> = part.into_iter().filter(|(_, value)| !value.is_null()).collect();
-    let read = |without: Option<&String>| {
-        let rest = given.iter().filter(|(key, _)| Some(*key) != without);
-        any_case::from_value(
-            rest.map(|(key, value)| ((*key).clone(), (*value).clone())).collect::<Map<_, _>>(),
-        )
-    };
-    read(None).map_err(|error| {
-        // serde names a key that is missing or unknown, but not one whose value has the wrong type.
-        let culprit = given.iter().find(|(key, _)| read(Some(key)).is_ok());
-        let key = culprit.map(|(key, _)| format!("{key}: ")).unwrap_or_default();
-        Error::InvalidNetworkConfig(format!("{owner}: {key}{error}"))
-    })
 }
 
 #[cfg(test)]
@@ -384,7 +487,73 @@ mod tests {
 
         let conf = read(&json!({ "type": "t", "mtu": "large", "mode": "a" }));
         let error = conf.custom_as::<Own>().map(|own| (own.mtu, own.mode)).unwrap_err();
-        assert!(error.details().starts_with("t: mtu: invalid type"), "{error}");
+        assert_eq!(error.details(), "t: mtu: \"large\" is not a whole number from 0 to 4294967295");
+    }
+
+    #[test]
+    fn every_wrong_key_is_named_with_its_path_and_value() {
+        let json = json!({
+            "name": 5, "capabilities": [], "ipMasq": "yes", "ipam": { "type": ["x"] }, "dns": { "search": "x" },
+            "prevResult": { "ips": [{ "address": "10.0.0.2/24" }, { "address": "10.010.0.2/24" }] },
+        });
+        let error = NetConf::from_json(json.to_string().as_bytes()).unwrap_err();
+        for part in [
+            "name: 5 is not a string",
+            "capabilities: [] is not an object",
+            "ipMasq: \"yes\" is not true or false",
+            "ipam.type: [\"x\"] is not a string",
+            "dns.search: \"x\" is not a list",
+            "prevResult.ips[1].address: \"10.010.0.2/24\" is not a CIDR",
+            "remove the leading zeros",
+        ] {
+            assert!(error.details().contains(part), "{error}");
+        }
+        assert!(error.code() == 6 && !error.details().contains("line"), "{error}");
+    }
+
+    #[test]
+    fn keys_of_the_protocol_are_not_among_the_others() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Own {
+            mtu: u32,
+        }
+        let json = json!({
+            "cniVersion": "1.1.0", "name": "n", "type": "t", "args": { "cni": {} }, "mtu": 1,
+            "cniVersions": ["1.0.0", "1.1.0"], "disableCheck": true, "disableGC": "true",
+            "loadOnlyInlinedPlugins": false, "cni.dev/other": { "x": 1 },
+            "cni.dev/attachments": [{ "containerID": "a", "ifname": "eth0" }],
+        });
+        let conf = read(&json);
+        assert_eq!(conf.custom_as::<Own>().unwrap().mtu, 1);
+        assert_eq!(conf.cni_versions().collect::<Vec<_>>(), ["1.0.0", "1.1.0"]);
+        assert!(conf.disable_check() && conf.disable_gc());
+        assert_eq!(conf.valid_attachments.as_ref().map(Vec::len), Some(1));
+        let written = Value::Object(conf.to_json());
+        for (key, value) in json.as_object().unwrap() {
+            assert_eq!(&written[key], value, "{key}");
+        }
+        assert_eq!(read(&written), conf);
+    }
+
+    #[test]
+    fn the_second_name_of_the_attachments_counts_only_without_the_first() {
+        let attachment = |id: &str| json!([{ "containerID": id, "ifname": "eth0" }]);
+        let conf = read(&json!({
+            "cni.dev/valid-attachments": attachment("a"), "cni.dev/attachments": attachment("b"),
+        }));
+        assert_eq!(conf.valid_attachments.unwrap()[0].container_id, "a");
+        let conf = read(
+            &json!({ "cni.dev/valid-attachments": null, "cni.dev/attachments": attachment("b") }),
+        );
+        assert_eq!(conf.valid_attachments, Some(Vec::new()));
+    }
+
+    #[test]
+    fn the_last_of_several_values_of_a_key_counts() {
+        let text = r#"{ "name": "a", "ipMasq": true, "name": "b", "ipMasq": false, "ipam": { "type": "x", "type": "y" } }"#;
+        let conf = NetConf::from_json(text.as_bytes()).unwrap();
+        assert_eq!((&*conf.name, conf.ip_masq, conf.ipam_type()), ("b", Some(false), Some("y")));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::SpecVersion;
+use crate::{SpecVersion, any_case};
 
 /// An error of a CNI call, one variant per code of the spec (section "Error").
 ///
@@ -164,6 +164,12 @@ pub struct ErrorReply {
 }
 
 impl ErrorReply {
+    /// Reads a reply, with its keys in any case; none if it is not one.
+    pub(crate) fn from_json(bytes: &[u8]) -> Option<Self> {
+        let json: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+        any_case::from_value(json).ok()
+    }
+
     /// The reply that tells `error` to a caller that speaks `version`.
     pub fn new(error: &Error, version: SpecVersion) -> Self {
         Self {
@@ -214,6 +220,14 @@ mod tests {
                 (error.code(), error.msg(), error.details())
             );
         }
+    }
+
+    #[test]
+    fn a_reply_is_read_with_its_keys_in_any_case() {
+        let text = br#"{ "CNIVERSION": "1.0.0", "Code": 1e1, "code": 11.0, "Msg": "m", "MSG": "n", "details": null }"#;
+        let reply = ErrorReply::from_json(text).unwrap();
+        assert_eq!((reply.code, &*reply.msg, &*reply.cni_version), (11, "m", "1.0.0"));
+        assert!(ErrorReply::from_json(b"{}").is_none());
     }
 
     #[test]

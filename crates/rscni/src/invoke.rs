@@ -124,8 +124,8 @@ impl Outcome {
         if self.exit == Exit::Status(0) {
             return Ok(());
         }
-        if let (Exit::Status(_) | Exit::Signal(_), Ok(reply)) =
-            (self.exit, serde_json::from_slice::<ErrorReply>(&self.stdout))
+        if let (Exit::Status(_) | Exit::Signal(_), Some(reply)) =
+            (self.exit, ErrorReply::from_json(&self.stdout))
         {
             return Err(reply.into());
         }
@@ -350,7 +350,7 @@ pub(crate) fn variables(command: Command, args: &Args) -> BTreeMap<String, OsStr
         ("CNI_PATH".into(), path),
     ]);
     let mut set = |name: &str, value: Option<OsString>| {
-        vars.extend(value.map(|value| (name.to_owned(), value)))
+        vars.extend(value.map(|value| (name.to_owned(), value)));
     };
     set("CNI_CONTAINERID", Some(&args.container_id).filter(|id| !id.is_empty()).map(Into::into));
     set("CNI_IFNAME", Some(&args.ifname).filter(|name| !name.is_empty()).map(Into::into));

@@ -43,6 +43,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod any_case;
 mod args;
 #[cfg(feature = "async")]
@@ -52,6 +53,7 @@ mod async_exec;
 mod conf;
 mod custom;
 pub mod error;
+mod fault;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod invoke;

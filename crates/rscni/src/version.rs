@@ -7,7 +7,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::Error;
+use crate::{Error, any_case};
 
 /// A released version of the CNI spec. They are ordered by age.
 ///
@@ -152,7 +152,8 @@ impl PluginInfo {
     /// newest that is supported.
     pub(crate) fn reply(&self, stdin: &[u8]) -> Vec<u8> {
         let input: serde_json::Value = serde_json::from_slice(stdin).unwrap_or_default();
-        let asked = input["cniVersion"].as_str().and_then(|text| text.parse().ok());
+        let asked = input.as_object().and_then(|input| any_case::get(input, "cniVersion"));
+        let asked = asked.and_then(|text| text.as_str()?.parse().ok());
         let version = asked.or(self.supported.last().copied()).unwrap_or(SpecVersion::LATEST);
         let reply =
             serde_json::json!({ "cniVersion": version, "supportedVersions": self.supported });

@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 
 use super::{AttachmentParams, NetConfList};
 use crate::{
-    Attachment, CNIResult, Error, SpecVersion,
+    Attachment, CNIResult, Error, SpecVersion, any_case,
     conf::version_of,
     name::{check_container_id, check_interface_name, check_network_name},
 };
@@ -338,7 +338,7 @@ impl Stored {
     fn into_entry(self) -> Result<CacheEntry, Error> {
         let config = self.config.unwrap_or_default();
         let version = version_of(&self.result)?;
-        let result: CNIResult = serde_json::from_value(self.result.into())?;
+        let result: CNIResult = any_case::from_value(self.result)?;
         // Before release 1.2 libcni did not keep the namespace, but results say where the interfaces are.
         let sandbox = || result.interfaces.iter().find_map(|interface| interface.sandbox.clone());
         let netns = self.netns.filter(|path| !path.is_empty()).or_else(sandbox);
@@ -404,20 +404,22 @@ pub(super) fn decode(
     of: Option<(&str, &AttachmentParams)>,
 ) -> Result<CacheEntry, Error> {
     let map: Map<String, Value> = serde_json::from_slice(bytes)?;
-    match (map.get("kind").and_then(Value::as_str), of) {
-        (Some(KIND), _) => serde_json::from_value::<Stored>(map.into())?.into_entry(),
-        (None, Some((network, params))) if map.contains_key("cniVersion") => Ok(CacheEntry {
-            network: network.into(),
-            params: AttachmentParams {
-                container_id: params.container_id.clone(),
-                ifname: params.ifname.clone(),
-                ..AttachmentParams::default()
-            },
-            config: Vec::new(),
-            version: version_of(&map)?,
-            result: serde_json::from_value(map.into())?,
-            modified: None,
-        }),
+    match (any_case::get(&map, "kind").and_then(Value::as_str), of) {
+        (Some(KIND), _) => any_case::from_value::<Stored>(map)?.into_entry(),
+        (None, Some((network, params))) if any_case::get(&map, "cniVersion").is_some() => {
+            Ok(CacheEntry {
+                network: network.into(),
+                params: AttachmentParams {
+                    container_id: params.container_id.clone(),
+                    ifname: params.ifname.clone(),
+                    ..AttachmentParams::default()
+                },
+                config: Vec::new(),
+                version: version_of(&map)?,
+                result: any_case::from_value(map)?,
+                modified: None,
+            })
+        }
         (kind, _) => Err(Error::FailedToDecode(format!("an entry of kind {kind:?}, not {KIND:?}"))),
     }
 }

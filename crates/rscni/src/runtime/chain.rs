@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 
 use super::{AttachmentParams, NetConfList, PluginConf};
 use crate::{
-    Args, Attachment, CNIResult, Error,
+    Args, Attachment, CNIResult, Error, any_case,
+    conf::RESERVED,
     invoke::{Inherits, Invocation, Outcome, variables},
     request::Command,
 };
@@ -128,9 +129,12 @@ fn request_config(
     config.insert("cniVersion".into(), list.cni_version.as_str().into());
     config.insert("name".into(), list.name.as_str().into());
     for (key, value) in plugin.as_map() {
-        // These are the runtime's to set; every other key is the plugin's.
-        let is_ours = matches!(key.as_str(), "cniVersion" | "name" | "capabilities" | "prevResult");
-        if !is_ours && !key.starts_with("cni.dev/") {
+        // These are the runtime's to set, in whatever case they are spelled; every other key is the plugin's.
+        let is_ours = ["cniVersion", "name", "capabilities", "prevResult"]
+            .iter()
+            .any(|ours| ours.eq_ignore_ascii_case(key));
+        let start = key.get(..RESERVED.len()).unwrap_or_default();
+        if !is_ours && !start.eq_ignore_ascii_case(RESERVED) {
             config.insert(key.clone(), value.clone());
         }
     }
@@ -141,6 +145,7 @@ fn request_config(
         })
         .collect();
     if !runtime_config.is_empty() {
+        any_case::take(&mut config, "runtimeConfig");
         config.insert("runtimeConfig".into(), runtime_config.into());
     }
     config

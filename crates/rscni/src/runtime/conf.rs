@@ -4,17 +4,24 @@
 //! that is [`ConfDir`](super::ConfDir). What a plugin's own keys mean is left to the plugin; they pass through here
 //! unchanged and in their order.
 
-use std::{fs::OpenOptions, io::Read, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::OpenOptions,
+    io::Read,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
 
 use rustix::fs::OFlags;
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{Error as _, MapAccess, Visitor},
+    de::{Error as _, Unexpected},
 };
-use serde_json::{Map, Value, error::Category, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
-    Error, SpecVersion,
+    Dns, Error, SpecVersion, any_case,
+    fault::{excerpt, join},
     name::{check_network_name, check_plugin_type},
 };
 
@@ -45,6 +52,8 @@ pub struct NetConfList {
     /// The chain, in the order of ADD.
     pub plugins: Vec<PluginConf>,
     source: Vec<u8>,
+    /// The keys of every plugin that have wrong types.
+    wrong_types: Vec<String>,
 }
 
 /// One plugin of a chain: its configuration as it was written, in the order in which it was written.
@@ -53,13 +62,17 @@ pub struct NetConfList {
 pub struct PluginConf(Map<String, Value>);
 
 impl NetConfList {
-    /// Reads a list (`.conflist`).
+    /// Reads a list (`.conflist`). Keys may be spelled in any case; of a key that is there twice, the last value counts.
+    ///
+    /// A key that a plugin is not called with, such as `capabilities`, may have a wrong value and the list be read:
+    /// see [`check_types`](Self::check_types).
     ///
     /// # Errors
-    /// [`Error::FailedToDecode`] if it is no JSON, [`Error::InvalidNetworkConfig`] if it is no list of plugins with a
-    /// valid name, both with line and column; [`Error::IncompatibleVersion`] if no version that it offers is known.
+    /// [`Error::FailedToDecode`] with line and column if it is not JSON; [`Error::InvalidNetworkConfig`] with the path of
+    /// the key if it is not a list of plugins with a valid name; [`Error::IncompatibleVersion`] if no version that it
+    /// offers is known.
     pub fn from_json(bytes: &[u8]) -> Result<Self, Error> {
-        Self::read(bytes, None)
+        Self::read(&parse(bytes, LIST)?, bytes.to_vec(), None)
     }
 
     /// Reads the configuration of a single plugin (`.conf`, `.json`) as a list of one.
@@ -67,13 +80,29 @@ impl NetConfList {
     /// # Errors
     /// As [`from_json`](Self::from_json).
     pub fn from_plugin_json(bytes: &[u8]) -> Result<Self, Error> {
-        let plugin: PluginConf = parse(bytes)?;
+        let plugin = PluginConf::new(parse(bytes, PLUGIN)?, "")?;
         let mut list = Map::new();
         for key in ["cniVersion", "name"] {
-            list.extend(plugin.0.get(key).map(|value| (key.to_owned(), value.clone())));
+            let value = any_case::get(&plugin.0, key);
+            list.extend(value.map(|value| (key.to_owned(), value.clone())));
         }
         list.insert("plugins".into(), json!([plugin]));
-        Self::from_json(&serde_json::to_vec(&list)?)
+        let source = serde_json::to_vec(&list)?;
+        let mut list = Self::read(&list, source, None)?;
+        list.wrong_types = plugin.wrong_types("");
+        Ok(list)
+    }
+
+    /// Checks the types of the keys that every plugin has: `capabilities`, `ipam`, `dns` and the like. ADD and STATUS
+    /// reject a list that has wrong ones. DEL, CHECK and GC do not, since earlier releases attached with such a list.
+    ///
+    /// # Errors
+    /// [`Error::InvalidNetworkConfig`] with the path of each wrong key.
+    pub fn check_types(&self) -> Result<(), Error> {
+        match self.wrong_types.as_slice() {
+            [] => Ok(()),
+            problems => Err(Error::InvalidNetworkConfig(problems.join("; "))),
+        }
     }
 
     /// Reads a file, by its extension a list (`.conflist`) or a single plugin (anything else).
@@ -86,7 +115,7 @@ impl NetConfList {
     pub fn from_file(path: &Path) -> Result<Self, Error> {
         let bytes = read_file(path)?;
         if path.extension().is_some_and(|extension| extension == "conflist") {
-            Self::read(&bytes, path.parent())
+            parse(&bytes, LIST).and_then(|list| Self::read(&list, bytes, path.parent()))
         } else {
             Self::from_plugin_json(&bytes)
         }
@@ -99,22 +128,33 @@ impl NetConfList {
     }
 
     /// Reads a list, and the plugins that a folder in `dir` adds to it.
-    fn read(bytes: &[u8], dir: Option<&Path>) -> Result<Self, Error> {
-        let written: Written = parse(bytes)?;
+    fn read(list: &Map<String, Value>, source: Vec<u8>, dir: Option<&Path>) -> Result<Self, Error> {
+        let written: Written = any_case::section(list, "")?;
         check_network_name(&written.name)?;
         if written.plugins.is_none() && written.load_only_inlined_plugins {
             return Err(Error::InvalidNetworkConfig(
-                "loadOnlyInlinedPlugins is true, so the list needs \"plugins\"".into(),
+                "plugins: missing, but loadOnlyInlinedPlugins is true".into(),
             ));
         }
+        let path = |index: usize| format!("plugins[{index}]");
+        let plugins = written.plugins.clone().unwrap_or_default();
+        let plugins = plugins.into_iter().enumerate();
+        let plugins: Vec<_> = plugins
+            .map(|(i, plugin)| PluginConf::new(plugin, &path(i)))
+            .collect::<Result<_, _>>()?;
         let mut list = Self {
             cni_version: written.version()?,
             name: written.name,
             disable_check: written.disable_check,
             disable_gc: written.disable_gc,
             load_only_inlined_plugins: written.load_only_inlined_plugins,
-            plugins: written.plugins.unwrap_or_default(),
-            source: bytes.to_vec(),
+            wrong_types: plugins
+                .iter()
+                .enumerate()
+                .flat_map(|(i, plugin)| plugin.wrong_types(&path(i)))
+                .collect(),
+            plugins,
+            source,
         };
         if let Some(dir) = dir.filter(|_| !list.load_only_inlined_plugins) {
             list.append(plugins_in(&dir.join(&list.name))?)?;
@@ -129,12 +169,21 @@ impl NetConfList {
     }
 
     /// Appends plugins from elsewhere. The source then holds them too, so that it stays the whole list.
-    fn append(&mut self, plugins: Vec<PluginConf>) -> Result<(), Error> {
+    fn append(&mut self, plugins: Vec<(PathBuf, PluginConf)>) -> Result<(), Error> {
         if plugins.is_empty() {
             return Ok(());
         }
-        self.plugins.extend(plugins);
+        for (file, plugin) in plugins {
+            let problems = plugin.wrong_types("");
+            self.wrong_types.extend(
+                problems.into_iter().map(|problem| format!("{}: {problem}", file.display())),
+            );
+            self.plugins.push(plugin);
+        }
         let mut source: Map<String, Value> = serde_json::from_slice(&self.source)?;
+        for key in ["loadOnlyInlinedPlugins", "plugins"] {
+            any_case::take(&mut source, key);
+        }
         source.insert("loadOnlyInlinedPlugins".into(), true.into());
         source.insert("plugins".into(), json!(self.plugins));
         self.source = serde_json::to_vec(&source)?;
@@ -143,19 +192,74 @@ impl NetConfList {
 }
 
 impl PluginConf {
+    /// Checks that it is the configuration of a plugin. `path` is where it stands in a list.
+    fn new(keys: Map<String, Value>, path: &str) -> Result<Self, Error> {
+        let invalid = |problem: &str| {
+            Err(Error::InvalidNetworkConfig(format!("{}: {problem}", join(path, "type"))))
+        };
+        match any_case::get(&keys, "type").filter(|name| !name.is_null()) {
+            None if any_case::get(&keys, "plugins").is_some() => Err(Error::InvalidNetworkConfig(
+                "this is a list of plugins, not the configuration of one: name the file *.conflist"
+                    .into(),
+            )),
+            None => invalid("missing, but required"),
+            Some(Value::String(name)) => match check_plugin_type(name) {
+                Ok(()) => Ok(Self(keys)),
+                Err(error) => invalid(&format!("{name:?}: {}", error.details())),
+            },
+            Some(other) => invalid(&format!("{} is not a string", excerpt(other))),
+        }
+    }
+
+    /// What Go's libcni rejects: keys of every plugin that have wrong types.
+    fn wrong_types(&self, path: &str) -> Vec<String> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Types {
+            #[serde(rename = "name")]
+            _name: Option<String>,
+            #[serde(rename = "cniVersion")]
+            _cni_version: Option<String>,
+            #[serde(rename = "capabilities")]
+            _capabilities: Option<BTreeMap<String, Option<bool>>>,
+            #[serde(rename = "ipam")]
+            _ipam: Option<Ipam>,
+            #[serde(rename = "dns")]
+            _dns: Option<Dns>,
+            #[serde(rename = "prevResult")]
+            _prev_result: Option<Map<String, Value>>,
+            #[serde(rename = "cni.dev/valid-attachments")]
+            _valid_attachments: Option<Vec<Map<String, Value>>>,
+        }
+
+        #[derive(Deserialize)]
+        struct Ipam {
+            #[serde(rename = "type")]
+            _type: Option<String>,
+        }
+
+        let entries: Vec<_> = self.0.iter().map(|(key, value)| (key.as_str(), value)).collect();
+        any_case::read_entries::<Types>(&entries, path).err().into_iter().collect()
+    }
+
     /// The plugin's name, its `type`.
     pub fn plugin_type(&self) -> &str {
-        self.0.get("type").and_then(Value::as_str).unwrap_or_default()
+        self.get("type").and_then(Value::as_str).unwrap_or_default()
     }
 
     /// The capabilities that it declares, in their order.
     pub fn capabilities(&self) -> impl Iterator<Item = &str> {
-        let declared = self.0.get("capabilities").and_then(Value::as_object);
+        let declared = self.get("capabilities").and_then(Value::as_object);
         declared
             .into_iter()
             .flatten()
             .filter(|(_, on)| **on == Value::Bool(true))
             .map(|(name, _)| name.as_str())
+    }
+
+    /// The value of a key, however it is spelled.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        any_case::get(&self.0, key)
     }
 
     /// Every key as it was written.
@@ -166,48 +270,16 @@ impl PluginConf {
 
 impl<'de> Deserialize<'de> for PluginConf {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // A visitor, and not a map that is looked at afterwards, since errors from within it get line and column.
-        struct Keys;
-        impl<'de> Visitor<'de> for Keys {
-            type Value = PluginConf;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("the configuration of a plugin, an object with \"type\"")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<PluginConf, A::Error> {
-                let mut keys = Map::new();
-                while let Some((key, value)) = access.next_entry()? {
-                    keys.insert(key, value);
-                }
-                match keys.get("type") {
-                    None if keys.contains_key("plugins") => Err(A::Error::custom(
-                        "this is a list of plugins, not the configuration of one: name the file *.conflist",
-                    )),
-                    None => Err(A::Error::missing_field("type")),
-                    Some(Value::String(name)) => match check_plugin_type(name) {
-                        Ok(()) => Ok(PluginConf(keys)),
-                        Err(error) => Err(A::Error::custom(error.details())),
-                    },
-                    Some(other) => {
-                        Err(A::Error::custom(format!("type must be a string, not {other}")))
-                    }
-                }
-            }
-        }
-        deserializer.deserialize_map(Keys)
+        let keys = Map::deserialize(deserializer)?;
+        Self::new(keys, "").map_err(|error| D::Error::custom(error.details()))
     }
 }
 
 /// The keys of a list, as they are written.
 #[derive(Deserialize)]
-#[serde(
-    rename_all = "camelCase",
-    expecting = "a list of plugins, an object with \"name\" and \"plugins\""
-)]
+#[serde(rename_all = "camelCase")]
 struct Written {
     name: String,
-    #[serde(default)]
     cni_version: Option<String>,
     #[serde(default)]
     cni_versions: Vec<String>,
@@ -217,7 +289,7 @@ struct Written {
     disable_gc: bool,
     #[serde(default, deserialize_with = "bool_or_text")]
     load_only_inlined_plugins: bool,
-    plugins: Option<Vec<PluginConf>>,
+    plugins: Option<Vec<Map<String, Value>>>,
 }
 
 impl Written {
@@ -244,16 +316,22 @@ fn bool_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::E
         Value::Bool(on) => Ok(on),
         Value::String(text) if text.eq_ignore_ascii_case("true") => Ok(true),
         Value::String(text) if text.eq_ignore_ascii_case("false") => Ok(false),
-        other => Err(D::Error::custom(format!("must be true or false, not {other}"))),
+        _ => Err(D::Error::invalid_type(Unexpected::Other("value"), &"true or false")),
     }
 }
 
-/// Tells text that is no JSON from JSON that is not what it should be; either way with line and column.
-fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Error> {
-    serde_json::from_slice(bytes).map_err(|error| match error.classify() {
-        Category::Data => Error::InvalidNetworkConfig(error.to_string()),
-        _ => Error::FailedToDecode(error.to_string()),
-    })
+const LIST: &str = "a list of plugins, an object with \"name\" and \"plugins\"";
+const PLUGIN: &str = "the configuration of a plugin, an object with \"type\"";
+
+/// Reads an object. Text that is not JSON is another error than JSON that is not an object.
+fn parse(bytes: &[u8], expected: &str) -> Result<Map<String, Value>, Error> {
+    match serde_json::from_slice(bytes) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(other) => {
+            Err(Error::InvalidNetworkConfig(format!("{} is not {expected}", excerpt(&other))))
+        }
+        Err(error) => Err(Error::FailedToDecode(error.to_string())),
+    }
 }
 
 /// Longer than any configuration. What is in its place may have no end, as a device.
@@ -279,12 +357,16 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
 }
 
 /// The plugins that a folder adds to a network; none if there is no such folder.
-fn plugins_in(folder: &Path) -> Result<Vec<PluginConf>, Error> {
+fn plugins_in(folder: &Path) -> Result<Vec<(PathBuf, PluginConf)>, Error> {
     let files = super::conf_dir::files(folder, &["conf"])?;
-    let load = |file: &std::path::PathBuf| {
-        parse(&read_file(file)?).map_err(|error| error.context(file.display()))
+    let load = |file: PathBuf| {
+        let plugin = parse(&read_file(&file)?, PLUGIN).and_then(|keys| PluginConf::new(keys, ""));
+        match plugin {
+            Ok(plugin) => Ok((file, plugin)),
+            Err(error) => Err(error.context(file.display())),
+        }
     };
-    files.iter().map(load).collect()
+    files.into_iter().map(load).collect()
 }
 
 #[cfg(test)]
@@ -355,13 +437,14 @@ mod tests {
             );
             assert_eq!(list(&with("disableGC", value.clone())).unwrap().disable_gc, on, "{value}");
         }
-        for value in [json!("yes"), json!(1), json!(null)] {
+        for value in [json!("yes"), json!(1)] {
             assert_eq!(
                 list(&with("disableCheck", value.clone())).unwrap_err().code(),
                 7,
                 "{value}"
             );
         }
+        assert!(!list(&with("disableCheck", json!(null))).unwrap().disable_check);
     }
 
     #[test]
@@ -373,16 +456,23 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_line_and_column() {
+    fn errors_name_the_place_or_the_path_of_the_key() {
         let broken = [
             ("{\n \"name\": \"net\",\n oops }", 6, "line 3 column 2"),
-            ("{\n \"name\": 1 }", 7, "line 2 column 10"),
-            ("{\n \"name\": \"net\", \"plugins\": 5 }", 7, "line 2"),
-            ("{\n \"name\": \"net\",\n \"plugins\": [{}] }", 7, "line 3"),
-            ("{\n \"name\": \"net\",\n \"plugins\": [{\"type\":\"../sh\"}] }", 7, "line 3"),
-            ("{\n \"name\": \"net\",\n \"disableCheck\": \"no\", \"plugins\": [] }", 7, "line 3"),
-            ("{\n \"plugins\": [] }", 7, "missing field `name` at line 2"),
-            ("[]", 7, "line 1"),
+            ("{\n \"name\": 1 }", 7, "name: 1 is not a string"),
+            (r#"{ "name": "net", "plugins": 5 }"#, 7, "plugins: 5 is not a list"),
+            (r#"{ "name": "net", "plugins": [{ "type": "a" }, 5] }"#, 7, "plugins[1]: 5 is not"),
+            (r#"{ "name": "net", "plugins": [{}] }"#, 7, "plugins[0].type: missing"),
+            (r#"{ "name": "net", "plugins": [{ "type": 5 }] }"#, 7, "plugins[0].type: 5 is not"),
+            (r#"{ "name": "net", "plugins": [{ "type": "../sh" }] }"#, 7, "plugins[0].type: \"../"),
+            (r#"{ "name": "net", "disableCheck": "no" }"#, 7, "disableCheck: \"no\" is not true"),
+            (r#"{ "plugins": [] }"#, 7, "name: missing, but required"),
+            (
+                r#"{ "name": 1, "cniVersions": 2, "plugins": [] }"#,
+                7,
+                "cniVersions: 2 is not a list",
+            ),
+            ("[]", 7, "[] is not a list of plugins"),
         ];
         for (text, code, place) in broken {
             let error = NetConfList::from_json(text.as_bytes()).unwrap_err();
@@ -391,7 +481,58 @@ mod tests {
         }
         let error =
             NetConfList::from_plugin_json(b"{ \"name\": \"net\",\n \"plugins\": [] }").unwrap_err();
-        assert!(error.details().contains("*.conflist at line 2"), "{error}");
+        assert!(error.details().ends_with("*.conflist"), "{error}");
+        let error = NetConfList::from_plugin_json(br#"{ "name": 1, "type": "a" }"#).unwrap_err();
+        assert_eq!(error.details(), "name: 1 is not a string");
+    }
+
+    #[test]
+    fn keys_of_every_plugin_have_the_types_that_go_wants() {
+        for (key, value, problem) in [
+            (
+                "capabilities",
+                json!({ "mac": true, "portMappings": "true" }),
+                r#"plugins[0].capabilities.portMappings: "true" is not true or false"#,
+            ),
+            ("capabilities", json!(["mac"]), r#"plugins[0].capabilities: ["mac"] is not"#),
+            ("Capabilities", json!({ "mac": 1 }), "plugins[0].capabilities.mac: 1 is not"),
+            ("ipam", json!([]), "plugins[0].ipam: [] is not an object"),
+            ("ipam", json!({ "type": 5 }), "plugins[0].ipam.type: 5 is not a string"),
+            ("dns", json!("10.0.0.1"), r#"plugins[0].dns: "10.0.0.1" is not"#),
+            ("dns", json!({ "search": "a" }), r#"plugins[0].dns.search: "a" is not a list"#),
+            ("name", json!(5), "plugins[0].name: 5 is not a string"),
+        ] {
+            let mut plugin = json!({ "type": "a" });
+            plugin[key] = value;
+            let read = list(&with("plugins", json!([plugin]))).unwrap();
+            let error = read.check_types().unwrap_err();
+            assert!(error.code() == 7 && error.details().contains(problem), "{error}");
+            assert_eq!(
+                list(&with("plugins", json!([{ "type": "a" }]))).unwrap().check_types(),
+                Ok(())
+            );
+        }
+        let fine = json!([{ "type": "a", "capabilities": null, "ipam": null, "dns": null },
+                          { "type": "a", "capabilities": { "mac": null }, "ipam": {}, "dns": {} }]);
+        list(&with("plugins", fine)).unwrap().check_types().unwrap();
+        let text = br#"{ "name": "net", "type": "a", "capabilities": [], "ipam": 1 }"#;
+        let error = NetConfList::from_plugin_json(text).unwrap().check_types().unwrap_err();
+        assert_eq!(error.details(), "capabilities: [] is not an object; ipam: 1 is not an object");
+    }
+
+    #[test]
+    fn keys_are_read_in_any_case_and_the_last_value_counts() {
+        let text = br#"{ "name": "a", "Name": "b", "CNIVERSION": "0.4.0", "cniversions": ["1.0.0"], "name": "c",
+            "DisableCheck": true, "Plugins": [{ "Type": "x", "Capabilities": { "mac": true } }] }"#;
+        let list = NetConfList::from_json(text).unwrap();
+        assert_eq!((&*list.name, list.cni_version), ("c", SpecVersion::V1_0_0));
+        assert!(list.disable_check);
+        assert_eq!(list.plugins[0].plugin_type(), "x");
+        assert_eq!(list.plugins[0].capabilities().collect::<Vec<_>>(), ["mac"]);
+        let text = br#"{ "cniversion": "0.3.1", "Name": "net", "Type": "x", "type": "y" }"#;
+        let single = NetConfList::from_plugin_json(text).unwrap();
+        assert_eq!((&*single.name, single.cni_version), ("net", SpecVersion::V0_3_1));
+        assert_eq!(single.plugins[0].plugin_type(), "y");
     }
 
     #[test]

@@ -54,6 +54,7 @@ impl Engine {
         params: &AttachmentParams,
     ) -> Result<CNIResult, Error> {
         params.check(Command::Add)?;
+        check_types(list)?;
         let _held = self.lock(waiter, &list.name, params).await?;
         let was_there = match self.cache.load(&list.name, params) {
             Ok(entry) => entry.is_some(),
@@ -208,6 +209,7 @@ impl Engine {
         list: &NetConfList,
     ) -> Result<(), Error> {
         check_network_name(&list.name)?;
+        check_types(list)?;
         if !list.cni_version.has_gc_and_status() {
             return Ok(());
         }
@@ -251,6 +253,7 @@ impl Engine {
     ) -> Result<Vec<String>, Failures> {
         check_network_name(&list.name)?;
         let (mut errors, mut capabilities) = (Vec::new(), Vec::new());
+        errors.extend(check_types(list).err());
         for (index, plugin) in list.plugins.iter().enumerate() {
             let name = plugin.plugin_type();
             let supports = self.version(waiter, name).await.and_then(|info| {
@@ -372,6 +375,12 @@ fn completed(params: &AttachmentParams, entry: Option<&CacheEntry>) -> Attachmen
         }
     }
     params
+}
+
+/// Rejects a list with keys of the wrong type. A list with such keys may have been attached to by an earlier release, so
+/// whatever removes goes on.
+fn check_types(list: &NetConfList) -> Result<(), Error> {
+    list.check_types().map_err(|error| error.context(format!("network {}", list.name)))
 }
 
 /// The network as it was when the attachment was made; none where the cache does not have it, or `list` has all of it.

@@ -170,10 +170,9 @@ fn is_derived(
     );
     assert!(!config.contains_key("capabilities"));
     let own = plugin.as_map().iter().filter(|(key, _)| {
-        !matches!(
-            key.as_str(),
-            "name" | "cniVersion" | "prevResult" | "capabilities" | "runtimeConfig"
-        ) && !key.starts_with("cni.dev/")
+        let key = key.to_ascii_lowercase();
+        let is_ours = ["name", "cniversion", "prevresult", "capabilities", "runtimeconfig"];
+        !is_ours.contains(&key.as_str()) && !key.starts_with("cni.dev/")
     });
     for (key, value) in own {
         assert_eq!(config.get(key), Some(value), "{key}");

@@ -1,8 +1,9 @@
 //! What a plugin answers to VERSION (spec: "VERSION: probe plugin version support").
 
 use serde::Deserialize;
+use serde_json::Value;
 
-use crate::{Error, PluginInfo, SpecVersion, invoke::Outcome};
+use crate::{Error, PluginInfo, SpecVersion, any_case, invoke::Outcome};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -23,7 +24,8 @@ pub(super) fn supported(plugin: &str, outcome: Outcome) -> Result<PluginInfo, Er
         }
         ended => ended?,
     }
-    let written: Written = serde_json::from_slice(&stdout)
+    let written: Written = serde_json::from_slice::<Value>(&stdout)
+        .and_then(any_case::from_value)
         .map_err(|error| Error::FailedToDecode(format!("the answer has no versions: {error}")))?;
     match (written.cni_version.as_str(), written.supported_versions.as_slice()) {
         ("", _) => Err(Error::FailedToDecode("the answer has no cniVersion".into())),
