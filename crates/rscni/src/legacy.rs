@@ -1,63 +1,83 @@
 //! The shapes that results had before 1.0.0: `ip4` and `ip6` up to 0.2.0, a `version` in each address up to 0.4.0.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::de::MapAccess;
 use serde_json::{Map, Value};
 
-use crate::result::{CNIResult, IpConfig, Route, address_or_empty, object};
+use crate::{
+    address::{MaybeAddress, Net},
+    extra::{self, Extra, Object},
+    result::{CNIResult, IpConfig, Route, object, remove_newer_keys},
+};
 
 /// `ip4` or `ip6` of a result up to 0.2.0.
-#[derive(Serialize, Deserialize)]
+#[derive(Default)]
 pub(crate) struct Ip {
-    #[serde(rename = "ip")]
-    address: IpNet,
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "address_or_empty"
-    )]
-    gateway: Option<IpAddr>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    routes: Option<Vec<Route>>,
+    ip: IpConfig,
+    routes: Vec<Route>,
+}
+
+impl Object for Ip {
+    const WHAT: &'static str = "an address with its routes, an object";
+    const KEYS: &'static [&'static str] = &["ip", "gateway", "routes"];
+    const REQUIRED: Option<&'static str> = Some("ip");
+
+    fn read<'de, A: MapAccess<'de>>(&mut self, key: usize, access: &mut A) -> Result<(), A::Error> {
+        match key {
+            0 => self.ip.address = access.next_value::<Net>()?.0,
+            1 => self.ip.gateway = access.next_value::<MaybeAddress>()?.0,
+            _ => self.routes = extra::value(access)?,
+        }
+        Ok(())
+    }
+
+    fn extra(&mut self) -> &mut Extra {
+        &mut self.ip.extra
+    }
 }
 
 impl Ip {
     pub(crate) fn add_to(self, result: &mut CNIResult) {
-        result.ips.push(IpConfig { interface: None, address: self.address, gateway: self.gateway });
-        result.routes.extend(self.routes.into_iter().flatten());
+        let Self { ip, routes } = self;
+        result.ips.push(IpConfig { extra: ip.extra.without(IpConfig::KEYS), ..ip });
+        result.routes.extend(routes);
     }
+}
 
-    /// The first address of the family, which is all that the shape can hold, with the family's routes.
-    fn of_family(result: &CNIResult, v4: bool) -> Option<Self> {
-        let is_family = |net: &IpNet| net.addr().is_ipv4() == v4;
-        let ip = result.ips.iter().find(|ip| is_family(&ip.address))?;
-        let routes: Vec<_> = result
-            .routes
-            .iter()
-            .filter(|r| is_family(&r.dst))
-            .map(|r| Route::new(r.dst, r.gw))
-            .collect();
-        Some(Self {
-            address: ip.address,
-            gateway: ip.gateway,
-            routes: Some(routes).filter(|r| !r.is_empty()),
+/// The first address of the family, which is all that the shape can hold, with the family's routes.
+fn of_family(result: &CNIResult, v4: bool) -> Option<Map<String, Value>> {
+    let is_family = |net: &IpNet| net.addr().is_ipv4() == v4;
+    let ip = result.ips.iter().find(|ip| is_family(&ip.address))?;
+    let mut json = Map::new();
+    json.insert("ip".into(), ip.address.to_string().into());
+    json.extend(ip.gateway.map(|gateway| ("gateway".into(), gateway.to_string().into())));
+    let routes = result.routes.iter().filter(|route| is_family(&route.dst));
+    let routes: Vec<Value> = routes
+        .map(|route| {
+            let mut json = object(route);
+            remove_newer_keys::<Route>(&mut json, &route.extra);
+            json.into()
         })
+        .collect();
+    if !routes.is_empty() {
+        json.insert("routes".into(), routes.into());
     }
+    json.extend(ip.extra.clone().without(Ip::KEYS).iter().map(|(k, v)| (k.clone(), v.clone())));
+    Some(json)
 }
 
 /// The members of a result of 0.1.0 and 0.2.0.
 pub(crate) fn shape(result: &CNIResult) -> Map<String, Value> {
     let mut json = Map::new();
     for (key, v4) in [("ip4", true), ("ip6", false)] {
-        if let Some(ip) = Ip::of_family(result, v4) {
-            json.insert(key.into(), object(&ip).into());
+        if let Some(ip) = of_family(result, v4) {
+            json.insert(key.into(), ip.into());
         }
     }
     if let Some(dns) = &result.dns {
         json.insert("dns".into(), object(dns).into());
     }
+    json.extend(result.extra.iter().map(|(key, value)| (key.clone(), value.clone())));
     json
 }
 

@@ -53,6 +53,7 @@ mod async_exec;
 mod conf;
 mod custom;
 pub mod error;
+mod extra;
 mod fault;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -70,6 +71,7 @@ pub use args::{Args, Bandwidth, CniArgs, IpRange, PortMapping, RuntimeConfig, Ru
 pub use conf::{Attachment, Ipam, NetConf};
 pub use custom::Custom;
 pub use error::{Error, ErrorReply};
+pub use extra::Extra;
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use plugin::{CmdFn, Cni, Functions, Plugin};
 pub use request::{Command, Reply, Request};

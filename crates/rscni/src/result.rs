@@ -7,10 +7,19 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{IgnoredAny, MapAccess},
+};
 use serde_json::{Map, Value};
 
-use crate::{Error, SpecVersion, legacy};
+use crate::{
+    Error, SpecVersion,
+    address::{MaybeAddress, Net},
+    any_case,
+    extra::{self, Extra, Object},
+    legacy,
+};
 
 /// What an ADD gave to a container: interfaces, addresses, routes, DNS.
 ///
@@ -18,7 +27,10 @@ use crate::{Error, SpecVersion, legacy};
 ///
 /// Text that is optional may be empty or none: neither is written, and both are read as none.
 ///
-/// Serde reads every version's shape and writes the newest one, without `cniVersion`;
+/// Keys that are not in the specification are kept in `extra`, here and in the parts of the result. So a plugin passes on
+/// what it did not change.
+///
+/// Serde reads every version's shape, with keys in any case, and writes the newest one, without `cniVersion`;
 /// [`to_json`](CNIResult::to_json) writes that of a given version.
 ///
 /// ```
@@ -29,8 +41,7 @@ use crate::{Error, SpecVersion, legacy};
 /// assert_eq!(old.to_json(SpecVersion::V0_4_0)["ips"][0]["version"], "4");
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Map<String, Value>")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CNIResult {
     /// The interfaces that the attachment made, those on the host included.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -44,125 +55,124 @@ pub struct CNIResult {
     /// DNS settings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<Dns>,
+    /// Every other key.
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 /// An interface that an attachment made.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Interface {
     /// Its name.
-    #[serde(default)]
     pub name: String,
     /// Its hardware address, if it has one.
-    #[serde(default, skip_serializing_if = "no_text", deserialize_with = "empty_is_none")]
+    #[serde(skip_serializing_if = "no_text")]
     pub mac: Option<String>,
     /// Its MTU in bytes (1.1.0).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
     /// The isolation domain that it is in, `CNI_NETNS` as it was given; none on the host.
-    #[serde(default, skip_serializing_if = "no_text", deserialize_with = "empty_is_none")]
+    #[serde(skip_serializing_if = "no_text")]
     pub sandbox: Option<String>,
     /// Absolute path of a socket that belongs to it (1.1.0).
-    #[serde(default, skip_serializing_if = "no_text", deserialize_with = "empty_is_none")]
+    #[serde(skip_serializing_if = "no_text")]
     pub socket_path: Option<String>,
     /// The platform's identifier of the PCI device behind it (1.1.0).
-    #[serde(
-        default,
-        rename = "pciID",
-        skip_serializing_if = "no_text",
-        deserialize_with = "empty_is_none"
-    )]
+    #[serde(rename = "pciID", skip_serializing_if = "no_text")]
     pub pci_id: Option<String>,
+    /// Every other key.
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 /// An address of an attachment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct IpConfig {
     /// Index into [`CNIResult::interfaces`] of the interface that has it.
     ///
     /// Up to 0.4.0 some plugins write -1 for "unknown"; that is read as none.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "negative_is_none"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub interface: Option<u32>,
     /// The address with its prefix length.
     pub address: IpNet,
     /// The default gateway of its subnet.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "address_or_empty"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
+    /// Every other key.
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 impl IpConfig {
     /// An address without gateway, on no interface yet.
     pub fn new(address: IpNet) -> Self {
-        Self { interface: None, address, gateway: None }
+        Self { address, ..Self::default() }
     }
 }
 
 /// A route of an attachment.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct Route {
     /// The destination.
     pub dst: IpNet,
     /// The next hop; without it the gateway of the addresses may be used.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "address_or_empty"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub gw: Option<IpAddr>,
     /// Path MTU in bytes (1.1.0).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
     /// TCP's maximal segment size to advertise, in bytes (1.1.0).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub advmss: Option<u32>,
     /// Priority, lower is preferred (1.1.0).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<u32>,
     /// Routing table (1.1.0).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub table: Option<u32>,
     /// Scope: 0 global, 253 link, 254 host (1.1.0).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<u8>,
+    /// Every other key.
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 impl Route {
     /// A route to `dst` by way of `gw`.
     pub fn new(dst: IpNet, gw: Option<IpAddr>) -> Self {
-        Self { dst, gw, mtu: None, advmss: None, priority: None, table: None, scope: None }
+        Self { dst, gw, ..Self::default() }
     }
 }
 
 /// DNS settings, in a result and in a configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Dns {
     /// Addresses of name servers, most preferred first. Text, since a scoped address has a zone.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nameservers: Vec<String>,
     /// The local domain for short names.
-    #[serde(default, skip_serializing_if = "no_text", deserialize_with = "empty_is_none")]
+    #[serde(skip_serializing_if = "no_text")]
     pub domain: Option<String>,
     /// Search domains, most preferred first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub search: Vec<String>,
     /// Options for the resolver.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
+    /// Every other key.
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 impl Dns {
     /// Whether nothing is set.
     pub fn is_empty(&self) -> bool {
-        let Self { nameservers, domain, search, options } = self;
-        no_text(domain) && [nameservers, search, options].into_iter().all(Vec::is_empty)
+        let Self { nameservers, domain, search, options, extra } = self;
+        no_text(domain)
+            && [nameservers, search, options].into_iter().all(Vec::is_empty)
+            && extra.is_empty()
     }
 }
 
@@ -172,8 +182,11 @@ impl CNIResult {
     /// # Errors
     /// [`Error::FailedToDecode`] if it is no JSON object of any version's shape.
     pub fn from_json(bytes: &[u8]) -> Result<Self, Error> {
-        serde_json::from_slice(bytes)
-            .map_err(|e| Error::FailedToDecode(format!("result of a plugin: {e}")))
+        let invalid = |problem: &dyn std::fmt::Display| {
+            Error::FailedToDecode(format!("result of a plugin: {problem}"))
+        };
+        let json: Value = serde_json::from_slice(bytes).map_err(|error| invalid(&error))?;
+        any_case::read(&json, "").map_err(|error| invalid(&error))
     }
 
     /// This result in the shape of `version`, with its `cniVersion`.
@@ -191,8 +204,16 @@ impl CNIResult {
         }
         let mut json = object(self);
         if version < SpecVersion::V1_1_0 {
-            remove_from_each(&mut json, "interfaces", &["mtu", "socketPath", "pciID"]);
-            remove_from_each(&mut json, "routes", &["mtu", "advmss", "priority", "table", "scope"]);
+            remove_newer::<Interface>(
+                &mut json,
+                "interfaces",
+                self.interfaces.iter().map(|i| &i.extra),
+            );
+            remove_newer::<Route>(
+                &mut json,
+                "routes",
+                self.routes.iter().map(|route| &route.extra),
+            );
         }
         if version < SpecVersion::V1_0_0 {
             legacy::insert_ip_version(&mut json, &self.ips);
@@ -220,93 +241,170 @@ pub(crate) fn object<T: Serialize>(value: &T) -> Map<String, Value> {
     }
 }
 
-fn remove_from_each(json: &mut Map<String, Value>, list: &str, keys: &[&str]) {
+/// Removes the keys of newer versions from a list, but not those that a plugin before has given.
+fn remove_newer<'a, T: Object>(
+    json: &mut Map<String, Value>,
+    list: &str,
+    extras: impl Iterator<Item = &'a Extra>,
+) {
     let entries = json.get_mut(list).and_then(Value::as_array_mut);
-    for entry in entries.into_iter().flatten().filter_map(Value::as_object_mut) {
-        for key in keys {
-            entry.shift_remove(*key);
+    for (entry, extra) in entries.into_iter().flatten().zip(extras) {
+        if let Some(entry) = entry.as_object_mut() {
+            remove_newer_keys::<T>(entry, extra);
         }
     }
 }
 
-/// The union of all shapes, for reading.
-#[derive(Deserialize)]
-struct AnyShape {
-    #[serde(default, deserialize_with = "objects")]
-    interfaces: Vec<Interface>,
-    #[serde(default, deserialize_with = "objects")]
-    ips: Vec<IpConfig>,
-    #[serde(default, deserialize_with = "objects")]
-    routes: Vec<Route>,
-    #[serde(default, deserialize_with = "object_or_null")]
-    dns: Option<Dns>,
-    #[serde(default)]
-    ip4: Option<legacy::Ip>,
-    #[serde(default)]
-    ip6: Option<legacy::Ip>,
+/// The same for one object.
+pub(crate) fn remove_newer_keys<T: Object>(json: &mut Map<String, Value>, extra: &Extra) {
+    for key in (T::NEWER..T::KEYS.len()).filter(|key| !extra.has_given(*key)) {
+        json.shift_remove(T::KEYS[key]);
+    }
 }
 
-impl TryFrom<Map<String, Value>> for CNIResult {
-    type Error = serde_json::Error;
+/// The union of all shapes, for reading.
+#[derive(Default)]
+struct AnyShape {
+    result: CNIResult,
+    legacy: [Option<legacy::Ip>; 2],
+}
 
-    fn try_from(map: Map<String, Value>) -> Result<Self, serde_json::Error> {
-        let any = AnyShape::deserialize(Value::Object(map))?;
-        let mut result =
-            Self { interfaces: any.interfaces, ips: any.ips, routes: any.routes, dns: any.dns };
-        for ip in any.ip4.into_iter().chain(any.ip6) {
+impl Object for AnyShape {
+    const WHAT: &'static str = "the result of a plugin, an object";
+    const KEYS: &'static [&'static str] =
+        &["cniVersion", "interfaces", "ips", "routes", "dns", "ip4", "ip6"];
+
+    fn read<'de, A: MapAccess<'de>>(&mut self, key: usize, access: &mut A) -> Result<(), A::Error> {
+        match key {
+            1 => self.result.interfaces = extra::value(access)?,
+            2 => self.result.ips = extra::value(access)?,
+            3 => self.result.routes = extra::value(access)?,
+            4 => self.result.dns = access.next_value()?,
+            5 => self.legacy[0] = access.next_value()?,
+            6 => self.legacy[1] = access.next_value()?,
+            _ => drop(access.next_value::<IgnoredAny>()?),
+        }
+        Ok(())
+    }
+
+    fn extra(&mut self) -> &mut Extra {
+        &mut self.result.extra
+    }
+}
+
+impl<'de> Deserialize<'de> for CNIResult {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let AnyShape { mut result, legacy } = extra::object(deserializer)?;
+        for ip in legacy.into_iter().flatten() {
             ip.add_to(&mut result);
         }
         Ok(result)
     }
 }
 
-/// Serde takes a list for a struct, its members in order. Where the spec wants an object, nothing else will do.
-fn objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Vec<T>, D::Error> {
-    let entries = Option::<Vec<Map<String, Value>>>::deserialize(d)?.unwrap_or_default();
-    entries
-        .into_iter()
-        .map(|entry| T::deserialize(entry).map_err(serde::de::Error::custom))
-        .collect()
-}
+impl Object for Interface {
+    const WHAT: &'static str = "an interface, an object";
+    const KEYS: &'static [&'static str] = &["name", "mac", "sandbox", "mtu", "socketPath", "pciID"];
+    const NEWER: usize = 3;
 
-/// As [`objects`], for one.
-fn object_or_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    d: D,
-) -> Result<Option<T>, D::Error> {
-    let object = Option::<Map<String, Value>>::deserialize(d)?;
-    object.map(|object| T::deserialize(object).map_err(serde::de::Error::custom)).transpose()
-}
-
-fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
-    d: D,
-) -> Result<T, D::Error> {
-    Ok(Option::deserialize(d)?.unwrap_or_default())
-}
-
-fn empty_is_none<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
-    Ok(Option::<String>::deserialize(d)?.filter(|text| !text.is_empty()))
-}
-
-/// What [`empty_is_none`] would read as none is not written either.
-#[expect(clippy::ref_option, reason = "serde calls it with a reference to the field")]
-fn no_text(text: &Option<String>) -> bool {
-    text.as_ref().is_none_or(String::is_empty)
-}
-
-fn negative_is_none<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u32>, D::Error> {
-    match Option::<i64>::deserialize(d)? {
-        Some(index) if index >= 0 => {
-            u32::try_from(index).map(Some).map_err(serde::de::Error::custom)
+    fn read<'de, A: MapAccess<'de>>(&mut self, key: usize, access: &mut A) -> Result<(), A::Error> {
+        match key {
+            0 => self.name = extra::value(access)?,
+            1 => self.mac = extra::text(access)?,
+            2 => self.sandbox = extra::text(access)?,
+            3 => self.mtu = extra::number(access)?,
+            4 => self.socket_path = extra::text(access)?,
+            _ => self.pci_id = extra::text(access)?,
         }
-        _ => Ok(None),
+        Ok(())
+    }
+
+    fn extra(&mut self) -> &mut Extra {
+        &mut self.extra
     }
 }
 
-/// Go writes an absent address as an empty string in places.
-pub(crate) fn address_or_empty<'de, D: Deserializer<'de>>(
-    d: D,
-) -> Result<Option<IpAddr>, D::Error> {
-    empty_is_none(d)?.map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()
+impl Object for IpConfig {
+    const WHAT: &'static str = "an address of a result, an object";
+    const KEYS: &'static [&'static str] = &["interface", "address", "gateway", "version"];
+    const REQUIRED: Option<&'static str> = Some("address");
+
+    fn read<'de, A: MapAccess<'de>>(&mut self, key: usize, access: &mut A) -> Result<(), A::Error> {
+        match key {
+            0 => self.interface = extra::value::<extra::Index, A>(access)?.0,
+            1 => self.address = access.next_value::<Net>()?.0,
+            2 => self.gateway = access.next_value::<MaybeAddress>()?.0,
+            // It follows from the address, and is written where a version wants it.
+            _ => drop(access.next_value::<IgnoredAny>()?),
+        }
+        Ok(())
+    }
+
+    fn extra(&mut self) -> &mut Extra {
+        &mut self.extra
+    }
+}
+
+impl Object for Route {
+    const WHAT: &'static str = "a route, an object";
+    const KEYS: &'static [&'static str] =
+        &["dst", "gw", "mtu", "advmss", "priority", "table", "scope"];
+    const NEWER: usize = 2;
+    const REQUIRED: Option<&'static str> = Some("dst");
+
+    fn read<'de, A: MapAccess<'de>>(&mut self, key: usize, access: &mut A) -> Result<(), A::Error> {
+        match key {
+            0 => self.dst = access.next_value::<Net>()?.0,
+            1 => self.gw = access.next_value::<MaybeAddress>()?.0,
+            2 => self.mtu = extra::number(access)?,
+            3 => self.advmss = extra::number(access)?,
+            4 => self.priority = extra::number(access)?,
+            5 => self.table = extra::number(access)?,
+            _ => self.scope = extra::number(access)?,
+        }
+        Ok(())
+    }
+
+    fn extra(&mut self) -> &mut Extra {
+        &mut self.extra
+    }
+}
+
+impl Object for Dns {
+    const WHAT: &'static str = "DNS settings, an object";
+    const KEYS: &'static [&'static str] = &["nameservers", "domain", "search", "options"];
+
+    fn read<'de, A: MapAccess<'de>>(&mut self, key: usize, access: &mut A) -> Result<(), A::Error> {
+        match key {
+            0 => self.nameservers = extra::value(access)?,
+            1 => self.domain = extra::text(access)?,
+            2 => self.search = extra::value(access)?,
+            _ => self.options = extra::value(access)?,
+        }
+        Ok(())
+    }
+
+    fn extra(&mut self) -> &mut Extra {
+        &mut self.extra
+    }
+}
+
+macro_rules! deserialize_objects {
+    ($($object:ty),*) => {
+        $(impl<'de> Deserialize<'de> for $object {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                extra::object(deserializer)
+            }
+        })*
+    };
+}
+
+deserialize_objects!(Interface, IpConfig, Route, Dns, legacy::Ip);
+
+/// Empty text is not written, as it is read as none.
+#[expect(clippy::ref_option, reason = "serde calls it with a reference to the field")]
+fn no_text(text: &Option<String>) -> bool {
+    text.as_ref().is_none_or(String::is_empty)
 }
 
 #[cfg(test)]
@@ -339,14 +437,112 @@ mod tests {
         serde_json::from_value(json.clone()).unwrap()
     }
 
+    /// The same result as a plugin makes it, not as it is passed on.
+    fn added(mut result: CNIResult) -> CNIResult {
+        for interface in &mut result.interfaces {
+            interface.extra = Extra::default();
+        }
+        for route in &mut result.routes {
+            route.extra = Extra::default();
+        }
+        result
+    }
+
+    #[test]
+    fn what_a_plugin_does_not_change_is_passed_on_in_every_version() {
+        for version in SpecVersion::ALL.into_iter().filter(|version| !version.has_legacy_result()) {
+            let mut json = full();
+            json["cniVersion"] = version.as_str().into();
+            json["x"] = json!({ "y": [1.5, null] });
+            json["dns"]["timeout"] = json!(null);
+            for (list, i) in [("interfaces", 2), ("ips", 0), ("routes", 1)] {
+                json[list][i]["x-key"] = json!("kept");
+            }
+            if version < SpecVersion::V1_0_0 {
+                json["ips"][0]["version"] = "4".into();
+                json["ips"][1]["version"] = "6".into();
+            }
+            assert_eq!(read(&json).to_json(version), json, "{version}");
+        }
+        for version in [SpecVersion::V0_1_0, SpecVersion::V0_2_0] {
+            let json = json!({
+                "cniVersion": version, "x": 1, "dns": { "search": ["a"], "y": 2 },
+                "ip4": { "ip": "10.1.0.5/16", "z": 3,
+                         "routes": [{ "dst": "0.0.0.0/0", "gw": "10.1.0.1", "mtu": 1400, "w": [] }] },
+                "ip6": { "ip": "fd00::5/64", "gateway": "fd00::1", "v": {} },
+            });
+            assert_eq!(read(&json).to_json(version), json, "{version}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_means_something_in_another_shape_does_not_get_there() {
+        let json = json!({ "ips": [{ "address": "10.1.0.5/16", "routes": 5, "ip": "x", "y": 1 }] });
+        let legacy = read(&json).to_json(SpecVersion::V0_2_0);
+        assert_eq!(legacy["ip4"], json!({ "ip": "10.1.0.5/16", "y": 1 }));
+        let json =
+            json!({ "ip4": { "ip": "10.1.0.5/16", "interface": "x", "Address": 1, "y": 1 } });
+        let newest = read(&json).to_json(SpecVersion::V1_1_0);
+        assert_eq!(newest["ips"], json!([{ "address": "10.1.0.5/16", "y": 1 }]));
+    }
+
+    #[test]
+    fn a_value_that_a_plugin_changes_is_passed_on_as_it_is_now() {
+        let mut result = read(&full());
+        result.interfaces[2].mtu = Some(9000);
+        result.interfaces[2].socket_path = None;
+        let json = result.to_json(SpecVersion::V0_4_0);
+        assert_eq!(json["interfaces"][2]["mtu"], 9000);
+        assert!(json["interfaces"][2].get("socketPath").is_none());
+    }
+
+    #[test]
+    fn results_are_read_with_keys_in_any_case_numbers_in_any_notation_and_the_last_value() {
+        let result = CNIResult::from_json(
+            br#"{ "CNIVersion": "1.0.0", "Interfaces": [{ "Name": "eth0", "MTU": 1.5e3, "sandbox": "/a" }],
+                 "IPS": [], "ips": [{ "Address": "10.1.0.5/16", "address": "10.1.0.6/16", "Interface": 0.0 }],
+                 "Routes": [{ "DST": "0.0.0.0/0", "Table": 1e2 }], "DNS": { "Search": ["a"] } }"#,
+        )
+        .unwrap();
+        assert_eq!((&*result.interfaces[0].name, result.interfaces[0].mtu), ("eth0", Some(1500)));
+        assert_eq!(result.ips[0].address.to_string(), "10.1.0.6/16");
+        assert_eq!((result.ips[0].interface, result.routes[0].table), (Some(0), Some(100)));
+        assert_eq!(result.dns.unwrap().search, ["a"]);
+        assert!(result.extra.is_empty() && result.ips[0].extra.is_empty());
+    }
+
+    #[test]
+    fn errors_name_the_path_and_the_value() {
+        for (text, problem) in [
+            (
+                r#"{ "ips": [{ "address": "10.1.0.5/16" }, { "address": "10.01.0.5/16" }] }"#,
+                r#"ips[1].address: "10.01.0.5/16" is not a CIDR"#,
+            ),
+            (r#"{ "routes": [{ "gw": "10.1.0.1" }] }"#, "routes[0].dst: missing"),
+            (
+                r#"{ "routes": [{ "dst": "::/0", "gw": "010.1.0.1" }] }"#,
+                r#"routes[0].gw: "010.1.0.1""#,
+            ),
+            (r#"{ "ip4": { "ip": "10.1.0.5/33" } }"#, r#"ip4.ip: "10.1.0.5/33""#),
+            (
+                r#"{ "interfaces": [{ "mtu": -1 }], "dns": [] }"#,
+                "interfaces[0].mtu: -1 is not a whole",
+            ),
+            (r#"{ "interfaces": [{ "mtu": -1 }], "dns": [] }"#, "dns: [] is not DNS settings"),
+        ] {
+            let error = CNIResult::from_json(text.as_bytes()).unwrap_err();
+            assert!(error.details().contains(problem), "{error}");
+        }
+    }
+
     #[test]
     fn newest_shape_survives_the_round_trip() {
         assert_eq!(read(&full()).to_json(SpecVersion::V1_1_0), full());
     }
 
     #[test]
-    fn members_of_1_1_0_stand_only_there() {
-        let json = read(&full()).to_json(SpecVersion::V1_0_0);
+    fn members_of_1_1_0_that_a_plugin_adds_stand_only_there() {
+        let json = added(read(&full())).to_json(SpecVersion::V1_0_0);
         assert_eq!(
             json["interfaces"][2],
             json!({ "name": "eth0", "mac": "00:11:22:33:44:57", "sandbox": "/run/netns/a" })
@@ -370,7 +566,7 @@ mod tests {
     #[test]
     fn ip4_and_ip6_hold_the_routes_of_their_family_up_to_0_2_0() {
         for version in [SpecVersion::V0_1_0, SpecVersion::V0_2_0] {
-            let json = read(&full()).to_json(version);
+            let json = added(read(&full())).to_json(version);
             assert_eq!(
                 json["ip4"],
                 json!({ "ip": "10.1.0.5/16", "gateway": "10.1.0.1",

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use proptest::{option::of, prelude::*};
-use rscni::{CNIResult, Dns, Interface, IpConfig, IpNet, NetConf, Route, SpecVersion};
-use serde_json::{Value, json};
+use rscni::{CNIResult, Dns, Extra, Interface, IpConfig, IpNet, NetConf, Route, SpecVersion};
+use serde_json::{Map, Value, json};
 
 fn address() -> impl Strategy<Value = IpAddr> {
     any::<IpAddr>()
@@ -37,18 +37,30 @@ fn texts() -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec(".{0,12}", 0..3)
 }
 
+/// Keys that no version knows.
+fn extra() -> impl Strategy<Value = Extra> {
+    let value = prop_oneof![
+        Just(Value::Null),
+        Just(json!({ "a": [1.5] })),
+        any::<u64>().prop_map(Value::from)
+    ];
+    let keys = prop::collection::vec(("x-[a-cA-C]{1,2}", value), 0..2);
+    keys.prop_map(|keys| Extra::from(keys.into_iter().collect::<Map<_, _>>()))
+}
+
 prop_compose! {
     fn interface()(
         name in ".{0,12}", mac in of(text()), mtu in any::<Option<u32>>(), sandbox in of(text()),
-        socket_path in of(text()), pci_id in of(text()),
+        socket_path in of(text()), pci_id in of(text()), extra in extra(),
     ) -> Interface {
-        Interface { name, mac, mtu, sandbox, socket_path, pci_id }
+        Interface { name, mac, mtu, sandbox, socket_path, pci_id, extra }
     }
 }
 
 prop_compose! {
-    fn ip()(interface in any::<Option<u32>>(), address in network(), gateway in of(address())) -> IpConfig {
-        IpConfig { interface, address, gateway }
+    fn ip()(interface in any::<Option<u32>>(), address in network(), gateway in of(address()),
+        extra in extra()) -> IpConfig {
+        IpConfig { interface, address, gateway, extra }
     }
 }
 
@@ -56,14 +68,15 @@ prop_compose! {
     fn route()(
         dst in network(), gw in of(address()), mtu in any::<Option<u32>>(), advmss in any::<Option<u32>>(),
         priority in any::<Option<u32>>(), table in any::<Option<u32>>(), scope in any::<Option<u8>>(),
+        extra in extra(),
     ) -> Route {
-        Route { dst, gw, mtu, advmss, priority, table, scope }
+        Route { dst, gw, mtu, advmss, priority, table, scope, extra }
     }
 }
 
 prop_compose! {
-    fn dns()(nameservers in texts(), domain in of(text()), search in texts(), options in texts()) -> Dns {
-        Dns { nameservers, domain, search, options }
+    fn dns()(nameservers in texts(), domain in of(text()), search in texts(), options in texts(), extra in extra()) -> Dns {
+        Dns { nameservers, domain, search, options, extra }
     }
 }
 
@@ -73,8 +86,9 @@ prop_compose! {
         ips in prop::collection::vec(ip(), 0..5),
         routes in prop::collection::vec(route(), 0..5),
         dns in of(dns()),
+        extra in extra(),
     ) -> CNIResult {
-        CNIResult { interfaces, ips, routes, dns }
+        CNIResult { interfaces, ips, routes, dns, extra }
     }
 }
 
@@ -131,7 +145,9 @@ proptest! {
             let back = read(&result.to_json(version));
             let has_address = |v4| result.ips.iter().any(|ip| ip.address.addr().is_ipv4() == v4);
             let of = |v4| result.routes.iter().filter(move |route| route.dst.addr().is_ipv4() == v4 && has_address(v4));
-            let expected: Vec<_> = of(true).chain(of(false)).map(|route| Route::new(route.dst, route.gw)).collect();
+            let expected: Vec<_> = of(true).chain(of(false))
+                .map(|route| Route { extra: route.extra.clone(), ..Route::new(route.dst, route.gw) })
+                .collect();
             prop_assert_eq!(back.routes, expected);
             prop_assert_eq!(back.dns, without_empty_text(result.clone()).dns);
             prop_assert_eq!(back.interfaces, []);
@@ -142,9 +158,10 @@ proptest! {
     fn on_its_way_through_any_two_versions_a_result_keeps_what_the_older_one_can_hold(result in result()) {
         for one in SpecVersion::ALL {
             for other in SpecVersion::ALL {
-                let arrived = read(&read(&result.to_json(one)).to_json(other));
+                let sent = read(&result.to_json(one));
+                let arrived = read(&sent.to_json(other));
                 let older = one.min(other);
-                prop_assert_eq!(arrived.to_json(older), result.to_json(older), "{} to {}", one, other);
+                prop_assert_eq!(arrived.to_json(older), sent.to_json(older), "{} to {}", one, other);
             }
         }
     }
