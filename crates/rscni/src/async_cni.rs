@@ -30,7 +30,7 @@ use crate::{
     CNIResult, Error, PluginInfo, SpecVersion,
     args::Args,
     plugin::{Identity, Prepared, answer_abort, deliver, failure, finish, panicked, prepare},
-    request::{Command, Reply, Request},
+    request::{Command, Reply, Request, reserve_stdout},
 };
 
 /// An asynchronous plugin; what each command means is told at [`rscni::Cni`](crate::Cni).
@@ -114,6 +114,9 @@ where
 
     /// Answers the call that this process was started with.
     ///
+    /// From here on stdout is the reply's alone: what the plugin prints, and what its children write to stdout, goes to
+    /// stderr.
+    ///
     /// # Errors
     /// The error that was told to the caller on stdout; `main` need only end with a non-zero status.
     pub async fn run(&self) -> Result<(), Error> {
@@ -150,6 +153,9 @@ impl Plugin<()> {
 
     /// Answers, with `plugin`, the call that this process was started with.
     ///
+    /// From here on stdout is the reply's alone: what the plugin prints, and what its children write to stdout, goes to
+    /// stderr.
+    ///
     /// # Errors
     /// The error that was told to the caller on stdout; `main` need only end with a non-zero status.
     pub async fn run<P: Cni>(&self, plugin: &P) -> Result<(), Error> {
@@ -163,6 +169,7 @@ impl Plugin<()> {
 }
 
 async fn run<P: Cni>(plugin: &P, identity: &Identity) -> Result<(), Error> {
+    reserve_stdout();
     deliver(match Request::from_process() {
         Ok(request) => {
             answer_abort(&request);

@@ -15,7 +15,7 @@ use crate::{
     conf::{NetConf, version_for_error},
     error::{Error, ErrorReply},
     name::{check_container_id, check_interface_name, check_network_name},
-    request::{Command, Reply, Request},
+    request::{Command, Reply, Request, reserve_stdout},
     result::CNIResult,
     version::{PluginInfo, SpecVersion},
 };
@@ -152,6 +152,9 @@ impl Plugin<Functions> {
 
     /// Answers the call that this process was started with.
     ///
+    /// From here on stdout is the reply's alone: what the plugin prints, and what its children write to stdout, goes to
+    /// stderr.
+    ///
     /// # Errors
     /// The error that was told to the caller on stdout; `main` need only end with a non-zero status.
     pub fn run(&self) -> Result<(), Error> {
@@ -192,6 +195,9 @@ impl Plugin<()> {
 
     /// Answers, with `plugin`, the call that this process was started with.
     ///
+    /// From here on stdout is the reply's alone: what the plugin prints, and what its children write to stdout, goes to
+    /// stderr.
+    ///
     /// # Errors
     /// The error that was told to the caller on stdout; `main` need only end with a non-zero status.
     pub fn run<C: Cni + ?Sized>(&self, plugin: &C) -> Result<(), Error> {
@@ -205,6 +211,7 @@ impl Plugin<()> {
 }
 
 fn run<C: Cni + ?Sized>(plugin: &C, identity: &Identity) -> Result<(), Error> {
+    reserve_stdout();
     deliver(match Request::from_process() {
         Ok(request) => {
             answer_abort(&request);

@@ -6,11 +6,17 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
+    fs::File,
     io::{IsTerminal, Read, Write},
     path::Path,
+    sync::OnceLock,
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::fcntl_dupfd_cloexec,
+    stdio::dup2_stdout,
+};
 
 use crate::Error;
 
@@ -149,6 +155,25 @@ fn read_in_time(bytes: &mut Vec<u8>) -> std::io::Result<usize> {
 
 const STDIN_ROOM: usize = 8192;
 
+/// The stdout that this process was started with, once it is reserved for the reply.
+static RESERVED_STDOUT: OnceLock<File> = OnceLock::new();
+
+/// Reserves stdout for the reply: whatever else this process or its children write there goes to stderr. Children do not
+/// inherit the reserved one, so that the caller sees the end of the reply although a child may live longer.
+pub(crate) fn reserve_stdout() {
+    const LOWEST: i32 = 3;
+    if RESERVED_STDOUT.get().is_some() {
+        return;
+    }
+    let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
+    // If that fails, as without free descriptors, the reply goes where it always went.
+    if let Ok(reserved) = fcntl_dupfd_cloexec(&stdout, LOWEST)
+        && dup2_stdout(&stderr).is_ok()
+    {
+        let _ = RESERVED_STDOUT.set(File::from(reserved));
+    }
+}
+
 /// Whether `path` is the network namespace of this thread. Where there are none, on other systems, it is not.
 fn is_own_netns(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -175,15 +200,20 @@ impl Reply {
         u8::from(self.error.is_some())
     }
 
-    /// Writes the reply to this process's streams.
+    /// Writes the reply to this process's streams: to the stdout that it was started with, also if
+    /// [`Plugin::run`](crate::Plugin::run) has reserved that for the reply.
     ///
     /// # Errors
     /// The call's own error, or [`Error::IOFailure`] if a stream cannot be written.
     pub fn emit(self) -> Result<(), Error> {
         // A plugin whose stderr is closed has still done its work.
         let _ = std::io::stderr().write_all(self.stderr.as_bytes());
-        let mut stdout = std::io::stdout().lock();
-        let written = stdout.write_all(&self.stdout).and_then(|()| stdout.flush());
+        let written = if let Some(mut stdout) = RESERVED_STDOUT.get() {
+            stdout.write_all(&self.stdout)
+        } else {
+            let mut stdout = std::io::stdout().lock();
+            stdout.write_all(&self.stdout).and_then(|()| stdout.flush())
+        };
         match self.error {
             Some(error) => Err(error),
             None => {

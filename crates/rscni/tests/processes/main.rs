@@ -23,15 +23,20 @@ use serde_json::{Value, json};
 enum Panics {
     Unwind,
     Abort,
+    /// Unwinding, and with asynchronous functions.
+    Asynchronous,
 }
 
 impl Panics {
     fn program(self) -> &'static Path {
         static UNWINDING: OnceLock<PathBuf> = OnceLock::new();
         static ABORTING: OnceLock<PathBuf> = OnceLock::new();
+        static ASYNCHRONOUS: OnceLock<PathBuf> = OnceLock::new();
         match self {
-            Self::Unwind => UNWINDING.get_or_init(|| build("unwind")),
-            Self::Abort => ABORTING.get_or_init(|| build("abort")),
+            Self::Unwind => UNWINDING.get_or_init(|| build("unwind", "unwind", &[])),
+            Self::Abort => ABORTING.get_or_init(|| build("abort", "abort", &[])),
+            Self::Asynchronous => ASYNCHRONOUS
+                .get_or_init(|| build("asynchronous", "unwind", &["--features", "async"])),
         }
     }
 
@@ -45,13 +50,18 @@ impl Panics {
 /// A target of this package would not do: how panics end is decided for the library too, and it would have all that
 /// the tests depend on built once more. As it is, there are the library and its few dependencies, which this
 /// package's own build has downloaded.
-fn build(panics: &str) -> PathBuf {
+fn build(bin: &str, panics: &str, features: &[&str]) -> PathBuf {
     let library = Path::new(env!("CARGO_MANIFEST_DIR"));
     let package = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faulty");
     let manifest = format!(
         r#"
         package = {{ name = "faulty", edition = "2024" }}
-        bin = [{{ name = "unwind", path = '{source}' }}, {{ name = "abort", path = '{source}' }}]
+        bin = [
+            {{ name = "unwind", path = '{source}' }},
+            {{ name = "abort", path = '{source}' }},
+            {{ name = "asynchronous", path = '{source}', required-features = ["async"] }},
+        ]
+        features = {{ async = ["rscni/async"] }}
         dependencies = {{ rscni = {{ path = '{library}' }} }}
         profile.dev.debug = false
         workspace = {{}}
@@ -72,14 +82,15 @@ fn build(panics: &str) -> PathBuf {
     // One target directory for both, so that the macros that they are compiled with are built once.
     let target = package.join("target");
     let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--offline", "--bin", panics, "--target-dir"])
+        .args(["build", "--quiet", "--offline", "--bin", bin, "--target-dir"])
         .arg(&target)
+        .args(features)
         .env("CARGO_PROFILE_DEV_PANIC", panics)
         .current_dir(&package)
         .status()
         .expect("start cargo");
     assert!(status.success(), "build the plugin, panic = {panics}: {status}");
-    target.join("debug").join(panics)
+    target.join("debug").join(bin)
 }
 
 /// An ADD, unless another command is set.
@@ -161,6 +172,55 @@ fn a_panic_is_one_reply_with_code_999(
         only_document(&outcome),
         json!({ "cniVersion": "0.4.0", "code": 999, "msg": "internal error", "details": "the plugin panicked: told to" })
     );
+}
+
+#[rstest]
+fn what_a_plugin_and_its_children_print_goes_to_stderr(
+    #[values(Panics::Unwind, Panics::Abort, Panics::Asynchronous)] panics: Panics,
+    #[values("ADD", "DEL", "CHECK")] cni_command: &str,
+) {
+    let outcome = call(&panics.plugin(), "/nowhere", "print").env("CNI_COMMAND", cni_command).run();
+    outcome.success();
+    if cni_command == "ADD" {
+        assert_eq!(only_document(&outcome), json!({ "cniVersion": "0.4.0" }));
+    } else {
+        assert_eq!(outcome.stdout(), "");
+    }
+    for line in ["printed", "from a child", "without an end of line"] {
+        assert!(outcome.stderr().contains(line), "{outcome}");
+    }
+}
+
+#[rstest]
+fn the_reply_to_a_panic_is_complete_though_the_plugin_printed(
+    #[values(Panics::Unwind, Panics::Abort, Panics::Asynchronous)] panics: Panics,
+) {
+    let outcome = call(&panics.plugin(), "/nowhere", "print and panic").run();
+    assert_ne!(outcome.exit_code(), Some(0));
+    assert_eq!(only_document(&outcome)["code"], 999);
+    assert!(outcome.stderr().contains("from a child"), "{outcome}");
+}
+
+#[rstest]
+fn a_child_that_lives_on_does_not_hold_the_reply_open(
+    #[values(Panics::Unwind, Panics::Asynchronous)] panics: Panics,
+) {
+    let mut child = Command::new(panics.program())
+        .env_clear()
+        .envs([("CNI_COMMAND", "ADD"), ("CNI_CONTAINERID", "c1"), ("CNI_IFNAME", "eth0")])
+        .envs([("CNI_NETNS", "/nowhere"), ("PATH", "/usr/bin:/bin")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(config("leave a child").to_string().as_bytes()).unwrap();
+    // Reads to the end of stdout. The child waits for a signal, and so outlives the plugin.
+    let output = child.wait_with_output().unwrap();
+    let reply: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let left: i32 = reply["child"].as_i64().unwrap().try_into().unwrap();
+    let left = rustix::process::Pid::from_raw(left).unwrap();
+    rustix::process::kill_process(left, rustix::process::Signal::KILL).unwrap();
 }
 
 #[test]
