@@ -4,7 +4,8 @@ mod support;
 
 use std::{
     io::{Read, Write},
-    net::{IpAddr, Shutdown, TcpListener, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -12,7 +13,7 @@ use rscni_linux::{
     AddressFlags, Bridge, Ifb, Link, Netlink,
     tc::{Handle, HtbClass, Qdisc, Tbf, U32},
 };
-use rscni_test::{Container, Lab, Outcome, Versions};
+use rscni_test::{Container, Lab, Namespace, Outcome, Versions};
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -248,6 +249,193 @@ fn subnets_of_the_other_side_are_told_apart(
     });
 }
 
+/// Bytes that wait on a link, and packets that were dropped there.
+#[track_caller]
+fn queued(lab: &Lab, link: &str) -> (u64, u64) {
+    let show = || Command::new("tc").args(["-s", "-j", "qdisc", "show", "dev", link]).output();
+    let output = lab.host().run(show).expect("run tc");
+    let qdiscs: Value = serde_json::from_slice(&output.stdout).expect("tc prints JSON");
+    let root = qdiscs.as_array().unwrap().iter().find(|qdisc| qdisc["root"] == true);
+    let root = root.expect("a qdisc at root");
+    (root["backlog"].as_u64().unwrap(), root["drops"].as_u64().unwrap())
+}
+
+/// Bytes of a datagram with its headers, and of what it carries.
+const FRAME: u64 = 1442;
+const DATAGRAM: [u8; 1400] = [0; 1400];
+
+/// A socket in the namespace, and the address that it sends datagrams to, where one waits for them.
+fn datagrams(
+    lab: &Lab,
+    container: &Attached,
+    direction: Direction,
+) -> (UdpSocket, UdpSocket, SocketAddr) {
+    let (host, inside): (&Namespace, &Namespace) = (lab.host(), container);
+    let (from, to, address) = match direction {
+        Direction::ToContainer => (host, inside, container.v4()),
+        Direction::FromContainer => (inside, host, container.reply.gateways()[0]),
+    };
+    let receiver = to.run(|| UdpSocket::bind((address, 0))).unwrap();
+    let address = receiver.local_addr().unwrap();
+    (from.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap(), receiver, address)
+}
+
+#[rstest]
+#[case::to_the_container(i32::MAX.unsigned_abs(), Direction::ToContainer, "")]
+#[case::from_the_container(i32::MAX.unsigned_abs(), Direction::FromContainer, "")]
+#[case::with_the_largest_burst(u32::MAX, Direction::ToContainer, "")]
+#[case::of_a_class(i32::MAX.unsigned_abs(), Direction::FromContainer, "shapedSubnets")]
+fn the_queue_is_25_ms_long_whatever_the_burst(
+    #[case] burst: u32,
+    #[case] direction: Direction,
+    #[case] key: &str,
+) {
+    const RATE: u32 = 10_000_000;
+    rscni_test::run(|lab| {
+        let first = bridged(lab, "a");
+        let mut keys = match direction {
+            Direction::ToContainer => json!({ "ingressRate": RATE, "ingressBurst": burst }),
+            Direction::FromContainer => json!({ "egressRate": RATE, "egressBurst": burst }),
+        };
+        let mut longest = u64::from(RATE) / 8 * 25 / 1000;
+        if !key.is_empty() {
+            keys[key] = json!([V4]);
+            // A packet of 64 KiB has to fit in.
+            longest = 72 * 1024;
+        }
+        let a = bandwidth(lab, &keys).after(&first);
+        a.check().success();
+        let link = match direction {
+            Direction::ToContainer => first.port_name(),
+            Direction::FromContainer => ifb_name(&a),
+        };
+        let (sender, _receiver, address) = datagrams(lab, &a, direction);
+        sender.set_nonblocking(true).unwrap();
+        // One that would have to wait is not sent.
+        let send =
+            |count| (0..count).filter(|_| sender.send_to(&DATAGRAM, address).is_ok()).count();
+        let mut sent = 0;
+        while sent < u64::from(burst) / 4 && queued(lab, &link).0 <= longest / 2 {
+            sent += FRAME * u64::try_from(send(5000)).unwrap();
+        }
+        let mut seen = 0;
+        for _ in 0..30 {
+            send(200);
+            let (bytes, _) = queued(lab, &link);
+            assert!(bytes <= longest, "{bytes} bytes wait on {link}");
+            seen = seen.max(bytes);
+        }
+        assert!(seen > longest / 2, "no more than {seen} bytes waited on {link}");
+        a.check().success();
+        a.del().success();
+    });
+}
+
+#[rstest]
+// 10 s of the rate; the kernel's messages for a class have 32 bits for it.
+#[case::of_ten_seconds(80_000, 800_000, "")]
+#[case::of_ten_seconds_in_a_class(80_000, 800_000, "shapedSubnets")]
+// 300 s, beyond those 32 bits.
+#[case::of_five_minutes(8_000, 2_400_000, "")]
+fn a_burst_passes_at_once(
+    #[case] rate: u32,
+    #[case] burst: u32,
+    #[case] key: &str,
+    #[values(Direction::ToContainer, Direction::FromContainer)] direction: Direction,
+) {
+    rscni_test::run(|lab| {
+        let first = bridged(lab, "a");
+        let mut keys = json!({
+            "ingressRate": rate, "ingressBurst": burst, "egressRate": rate, "egressBurst": burst
+        });
+        if !key.is_empty() {
+            keys[key] = json!([V4]);
+        }
+        let a = bandwidth(lab, &keys).after(&first);
+        let link = match direction {
+            Direction::ToContainer => first.port_name(),
+            Direction::FromContainer => ifb_name(&a),
+        };
+        let (sender, receiver, address) = datagrams(lab, &a, direction);
+        receiver.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        // The rest is for what the kernel sends by itself.
+        let count = u64::from(burst) / 8 * 9 / 10 / FRAME;
+        for _ in 0..count {
+            sender.send_to(&DATAGRAM, address).unwrap();
+            assert_eq!(queued(lab, &link), (0, 0), "bytes that wait and packets that were dropped");
+            receiver.recv(&mut [0; 1500]).expect("a datagram");
+        }
+    });
+}
+
+#[test]
+fn check_accepts_any_burst_that_the_go_plugin_made_and_the_other_way_round() {
+    const VERSION: &str = "1.0.0";
+    rscni_test::run(|lab| {
+        support::install(lab);
+        let go = lab.plugin("/usr/lib/cni/bandwidth").cni_path(["/usr/lib/cni"]);
+        let keys = json!({ "cniVersion": VERSION, "isDefaultGateway": true });
+        let first = Network::bridge(lab, &[V4], &keys).attach(lab, "a");
+        for (rate, burst) in [
+            (8_000_000, 800_000),
+            (10_000_000, i32::MAX.unsigned_abs()),
+            (10_000_000, u32::MAX),
+            (1_000_000, i32::MAX.unsigned_abs()),
+            (1_000_000, u32::MAX),
+            (100_000, i32::MAX.unsigned_abs()),
+            (100_000, u32::MAX),
+            (1_000_000_000, u32::MAX),
+            (40_000_000_000_u64, u32::MAX),
+        ] {
+            let keys = json!({
+                "cniVersion": VERSION, "ingressRate": rate, "ingressBurst": burst,
+                "egressRate": rate, "egressBurst": burst,
+            });
+            let ours = bandwidth(lab, &keys);
+            let theirs = Network { plugin: go.clone(), ..ours.clone() };
+            let mut a = theirs.after(&first);
+            a.check().success();
+            a.network = ours.clone();
+            a.check().success();
+            a.del().success();
+            let mut a = ours.after(&first);
+            a.check().success();
+            // Where the burst takes longer, the Go plugin's numbers overflow.
+            if u64::from(burst) / rate < 274 {
+                a.network = theirs;
+                a.check().success();
+                a.network = ours;
+            }
+            a.del().success();
+        }
+    });
+}
+
+#[test]
+fn check_accepts_what_earlier_releases_made() {
+    rscni_test::run(|lab| {
+        let first = bridged(lab, "a");
+        let keys = json!({ "ingressRate": 80_000, "ingressBurst": i32::MAX });
+        let a = bandwidth(lab, &keys).after(&first);
+        let veth = host_link(lab, &first.port_name());
+        let earlier = Tbf {
+            rate: 10_000,
+            buffer: u32::MAX / 64,
+            burst: None,
+            limit: 268_435_455 + 250,
+            largest: None,
+        };
+        replace(&mut lab.host().netlink(), &veth, &Qdisc::Tbf(earlier));
+        a.check().success();
+        replace(
+            &mut lab.host().netlink(),
+            &veth,
+            &Qdisc::Tbf(Tbf { buffer: u32::MAX / 65, ..earlier }),
+        );
+        a.check_misses("ADD left qdisc tbf with rate 80000");
+    });
+}
+
 #[test]
 fn the_result_has_the_ifb_which_has_the_mtu_of_the_veth() {
     rscni_test::run(|lab| {
@@ -264,21 +452,6 @@ fn the_result_has_the_ifb_which_has_the_mtu_of_the_veth() {
         assert_eq!(ifb.alias.as_deref(), Some("rscni net ctr-a eth0"));
         // The plugin before it does not mind.
         first.network.plugin.check(&a, "eth0", &a.reply.follow(&first.network.config)).success();
-    });
-}
-
-#[test]
-fn a_burst_that_the_kernel_cuts_off_is_no_difference() {
-    rscni_test::run(|lab| {
-        // What Kubernetes' runtimes give for "as much as you like".
-        let burst = i32::MAX;
-        let keys = json!({ "ingressRate": 80_000, "ingressBurst": burst, "egressRate": 80_000, "egressBurst": burst });
-        for (name, subnets) in [("a", json!({})), ("b", json!({ "shapedSubnets": ["10.0.0.0/8"] }))]
-        {
-            let a = bandwidth(lab, &keys).with(&subnets).after(&bridged(lab, name));
-            a.check().success();
-            a.del().success();
-        }
     });
 }
 
@@ -553,6 +726,19 @@ fn check_names_what_somebody_has_changed() {
                 "limit 130000",
             ),
             (|host, veth, _| replace(host, veth, &Qdisc::Htb { default: 1 }), "qdisc tbf"),
+            (
+                |host, veth, _| host.del_qdisc(veth.index, Handle::new(1, 1)).unwrap(),
+                "has no queue, ADD left a queue of 25000 bytes",
+            ),
+            (
+                |host, _, ifb| {
+                    host.del_qdisc(ifb.index, Handle::new(1, 1)).unwrap();
+                    let queue = Qdisc::Bfifo { limit: 1_000_000 };
+                    host.add_qdisc(ifb.index, Handle::new(1, 1), Handle::new(2, 0), &queue)
+                        .unwrap();
+                },
+                "has a queue of 1000000 bytes, ADD left a queue of 12500 bytes",
+            ),
             (|host, _, ifb| host.del_qdisc(ifb.index, Handle::ROOT).unwrap(), "missing on bwp"),
             (
                 |host, _, ifb| replace(host, ifb, &Qdisc::Tbf(Tbf::new(1, 1, 1))),
@@ -581,6 +767,10 @@ fn rebuild(host: &mut Netlink, link: &Link, classes: &[HtbClass]) {
     replace(host, link, &Qdisc::Htb { default: 48 });
     for class in classes {
         host.add_htb_class(link.index, class).unwrap();
+    }
+    if let [shaped, ..] = classes {
+        let queue = Qdisc::Bfifo { limit: 73_728 };
+        host.add_qdisc(link.index, shaped.handle, Handle::new(48, 0), &queue).unwrap();
     }
     host.add_filter(
         link.index,
@@ -615,6 +805,10 @@ fn check_names_what_somebody_has_changed_about_subnets() {
                     rebuild(host, veth, &[HtbClass::new(SHAPED, 1_000_000, 100_000), unshaped]);
                 },
                 "the filter for 2001:db8::/32 is missing on veth",
+            ),
+            (
+                |host, veth, _| host.del_qdisc(veth.index, SHAPED).unwrap(),
+                "the queue of class htb 1:30 is missing on veth",
             ),
             (|host, _, ifb| host.del_qdisc(ifb.index, Handle::ROOT).unwrap(), "missing on bwp"),
         ],

@@ -53,6 +53,64 @@ fn a_token_bucket_is_the_one_that_tc_makes() {
 }
 
 #[test]
+fn a_token_bucket_holds_a_burst_of_any_length() {
+    private_network(|| {
+        let (mut netlink, index) = link();
+        let other = netlink.link_by_name("veth1").unwrap().index;
+        // 10 s, 214 s, 429 s and more than an hour.
+        let bursts = [
+            (1_250_000, 12_500_000),
+            (1_250_000, 268_435_455),
+            (1_250_000, 536_870_911),
+            (12_500, 268_435_455),
+        ];
+        for (rate, burst) in bursts {
+            run(
+                "tc",
+                &format!("qdisc add dev veth1 root tbf rate {rate}bps burst {burst}b limit 9000"),
+            );
+            let Some(Qdisc::Tbf(theirs)) = netlink.find_qdisc(other, Handle::ROOT).unwrap() else {
+                panic!()
+            };
+            let ours = Tbf { limit: 9000, largest: Some(9000), ..Tbf::new(rate, burst, 25) };
+            netlink.add_qdisc(index, Handle::ROOT, FIRST, &Qdisc::Tbf(ours)).unwrap();
+            let Some(Qdisc::Tbf(found)) = netlink.find_qdisc(index, Handle::ROOT).unwrap() else {
+                panic!()
+            };
+            let difference = found.buffer.wrapping_sub(theirs.buffer).cast_signed();
+            assert!(difference.abs() <= 16, "{found:?} {theirs:?}");
+            assert_eq!((found.rate, found.limit), (rate, 9000));
+            let largest = found.largest.unwrap();
+            assert!((8725..=9000).contains(&largest), "{found:?}");
+            for index in [index, other] {
+                netlink.del_qdisc(index, Handle::ROOT).unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn the_queue_of_a_token_bucket_is_found_until_it_is_replaced() {
+    private_network(|| {
+        let (mut netlink, index) = link();
+        let class = Handle::new(1, 1);
+        assert_eq!(netlink.find_default_qdisc(index, class).unwrap(), None);
+        let bucket = Qdisc::Tbf(Tbf::new(1_000_000, 102_400, 25));
+        netlink.add_qdisc(index, Handle::ROOT, FIRST, &bucket).unwrap();
+        let default = netlink.find_default_qdisc(index, class).unwrap();
+        assert_eq!(default, Some(Qdisc::Bfifo { limit: 127_400 }));
+        assert_eq!(netlink.find_qdisc(index, class).unwrap(), None);
+        let queue = Qdisc::Bfifo { limit: 25_000 };
+        netlink.add_qdisc(index, class, Handle::new(2, 0), &queue).unwrap();
+        assert_eq!(netlink.find_qdisc(index, class).unwrap(), Some(queue));
+        assert_eq!(netlink.find_default_qdisc(index, class).unwrap(), None);
+        netlink.del_qdisc(index, class).unwrap();
+        assert_eq!(netlink.find_qdisc(index, class).unwrap(), None);
+        assert_eq!(netlink.find_default_qdisc(index, class).unwrap(), None);
+    });
+}
+
+#[test]
 fn what_is_not_there_is_not_found() {
     private_network(|| {
         let (mut netlink, index) = link();

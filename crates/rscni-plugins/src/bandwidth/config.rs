@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 use rscni::{Error, NetConf, any_case};
-use rscni_linux::tc::Tbf;
+use rscni_linux::tc::{self, Tbf};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -10,6 +10,13 @@ use crate::failure::{Failure, Result};
 
 /// How long a packet waits at most, in milliseconds.
 const LATENCY: u32 = 25;
+/// The largest packet that a sender hands over in one piece: 64 KiB, with the headers of its
+/// segments.
+const LARGEST_PACKET: u32 = 72 * 1024;
+/// How many bytes may wait at any rate: some packets of 1500 bytes, or one of 9000.
+const SHORTEST_QUEUE: u32 = 10_000;
+/// The headers of Ethernet and VLAN, which no MTU counts.
+const LINK_HEADER: u32 = 18;
 
 /// The keys, in the configuration and in `runtimeConfig.bandwidth`. Rates are in bits per second, bursts in bits; 0 is
 /// no limit. containerd writes those of `runtimeConfig` with capitals.
@@ -50,9 +57,67 @@ pub(super) struct Limit {
 }
 
 impl Limit {
-    /// The token bucket that keeps to it.
-    pub(super) fn bucket(self) -> Tbf {
-        Tbf::new(self.rate, self.burst, LATENCY)
+    /// The token bucket that enforces it on a link of this MTU.
+    ///
+    /// Rate, burst and limit are those of the Go plugin, whose CHECK compares them. The limit
+    /// contains the burst, so the queue of the bucket has a limit of its own,
+    /// [`queue`](Self::queue).
+    pub(super) fn bucket(self, mtu: u32) -> Tbf {
+        let queue = self.queue(mtu);
+        // A packet that is larger than the queue would be dropped even if the queue is empty.
+        let largest = (queue < self.burst.min(LARGEST_PACKET)).then_some(queue);
+        let limit = wrapped(self.waiting()).wrapping_add(self.burst);
+        Tbf { limit, largest, ..Tbf::new(self.rate, self.burst, LATENCY) }
+    }
+
+    /// How many bytes wait at most in front of the bucket.
+    pub(super) fn queue(self, mtu: u32) -> u32 {
+        let shortest = SHORTEST_QUEUE.max(mtu.saturating_add(LINK_HEADER));
+        // The bucket splits what is larger than the burst.
+        self.waiting_bytes().max(shortest.min(self.burst))
+    }
+
+    /// How many bytes wait at most where packets cannot be split.
+    pub(super) fn unsplit_queue(self) -> u32 {
+        self.waiting_bytes().max(LARGEST_PACKET)
+    }
+
+    /// The bytes that the rate lets through within the latency.
+    fn waiting(self) -> u128 {
+        u128::from(self.rate) * u128::from(LATENCY) / 1000
+    }
+
+    fn waiting_bytes(self) -> u32 {
+        u32::try_from(self.waiting()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether a bucket with this rate and limit holds this burst, whoever made it.
+    pub(super) fn is_kept_by(self, found: &Tbf) -> bool {
+        let limits = [self.bucket(0).limit, Tbf::new(self.rate, self.burst, LATENCY).limit];
+        found.rate == self.rate && limits.contains(&found.limit) && self.has_buffer(found.buffer)
+    }
+
+    /// Whether the kernel reports this burst as `buffer` ticks.
+    ///
+    /// The Go plugin counts in 32 bits, first microseconds, then ticks. What does not fit is cut
+    /// off at the top bits (amd64) or becomes the largest number (arm64). Earlier releases of this
+    /// plugin had 2^32 ns as the longest burst.
+    pub(super) fn has_buffer(self, buffer: u32) -> bool {
+        let ticks = tc::ticks(self.rate, self.burst);
+        let microseconds = u128::from(self.burst) * 1_000_000 / u128::from(self.rate);
+        let go = [
+            wrapped(u128::from(wrapped(microseconds)) * 1000 / 64),
+            u32::try_from(microseconds.min(u32::MAX.into()) * 1000 / 64).unwrap_or(u32::MAX),
+        ];
+        let earlier = u32::try_from(ticks).unwrap_or(u32::MAX).min(u32::MAX / 64);
+        if go.contains(&buffer) || buffer == earlier {
+            return true;
+        }
+        // The kernel computes a burst that it was given in bytes from a rate that it keeps with 32
+        // bits.
+        let error = u32::try_from(ticks >> 30).unwrap_or(u32::MAX).saturating_add(16);
+        let distance = buffer.wrapping_sub(wrapped(ticks.into()));
+        u32::try_from(ticks).is_err() && distance.min(distance.wrapping_neg()) <= error
     }
 
     fn new(direction: &str, rate: u64, burst: u64) -> Result<Option<Self>> {
@@ -78,13 +143,19 @@ impl Limit {
                 "{direction}Rate {rate} is too small: it must be 8 bits per second or more"
             ));
         }
-        if limit.bucket().buffer == 0 {
+        if tc::ticks(limit.rate, limit.burst) == 0 {
             return refuse(format!(
                 "{direction}Burst {burst} is too small: at {direction}Rate {rate} it lasts less than a microsecond"
             ));
         }
         Ok(Some(limit))
     }
+}
+
+/// The number modulo 2^32.
+#[allow(clippy::cast_possible_truncation, reason = "as the kernel and the Go plugin compute")]
+fn wrapped(number: u128) -> u32 {
+    number as u32
 }
 
 /// A validated configuration.
@@ -170,13 +241,52 @@ mod tests {
         let config = read(&json!({ "ingressRate": 8_000_000, "ingressBurst": 819_200 })).unwrap();
         assert_eq!(config.ingress, Some(Limit { rate: 1_000_000, burst: 102_400 }));
         assert_eq!((config.egress, &config.subnets), (None, &Subnets::All));
-        // 25 ms more than the burst.
-        assert_eq!(
-            config.ingress.unwrap().bucket(),
-            Tbf { rate: 1_000_000, buffer: 1_600_000, limit: 127_400 }
-        );
+        let bucket = config.ingress.unwrap().bucket(1500);
+        // 25 ms more than the burst, as the Go plugin has it.
+        assert_eq!((bucket.rate, bucket.buffer, bucket.limit), (1_000_000, 1_600_000, 127_400));
+        assert_eq!((bucket.burst, bucket.largest), (None, Some(25_000)));
         let config = read(&json!({ "egressRate": 8, "egressBurst": 8 })).unwrap();
         assert_eq!((config.ingress, config.egress), (None, Some(Limit { rate: 1, burst: 1 })));
+    }
+
+    #[rstest]
+    #[case::of_25_ms(1_250_000, u32::MAX / 8, 1500, 31_250, Some(31_250))]
+    #[case::of_25_ms_with_a_small_burst(1_250_000, 100_000, 1500, 31_250, Some(31_250))]
+    #[case::of_25_ms_at_a_high_rate(1_250_000_000, u32::MAX / 8, 1500, 31_250_000, None)]
+    #[case::of_some_packets_at_a_low_rate(125_000, u32::MAX / 8, 1500, 10_000, Some(10_000))]
+    #[case::of_one_large_packet(125_000, u32::MAX / 8, 65_520, 65_538, Some(65_538))]
+    #[case::of_one_burst(125_000, 4000, 1500, 4000, None)]
+    fn a_queue_is_25_ms_long_and_holds_a_packet(
+        #[case] rate: u64,
+        #[case] burst: u32,
+        #[case] mtu: u32,
+        #[case] queue: u32,
+        #[case] largest: Option<u32>,
+    ) {
+        let limit = Limit { rate, burst };
+        assert_eq!(limit.queue(mtu), queue);
+        assert_eq!(limit.bucket(mtu).largest, largest);
+    }
+
+    #[rstest]
+    // 10 s, 214 s, 429 s and 2147 s at the rate, the last two beyond what 32 bits of ticks hold.
+    #[case(1_250_000, 12_500_000, 156_250_000)]
+    #[case(1_250_000, 268_435_455, 3_355_443_187)]
+    #[case(1_250_000, 536_870_911, 2_415_919_079)]
+    #[case(125_000, 268_435_455, 3_489_660_803)]
+    // 21475 s, beyond what 32 bits of microseconds hold.
+    #[case(12_500, 268_435_455, 2_684_353_310)]
+    fn bursts_of_the_go_plugin_are_recognized(
+        #[case] rate: u64,
+        #[case] burst: u32,
+        #[case] buffer: u32,
+    ) {
+        let limit = Limit { rate, burst };
+        assert!(limit.has_buffer(buffer), "{:?}", limit.bucket(1500));
+        assert!(limit.has_buffer(limit.bucket(1500).buffer));
+        // Earlier releases had no more than 2^32 ns.
+        assert!(limit.has_buffer(u32::MAX / 64));
+        assert!(!limit.has_buffer(buffer.wrapping_add(100_000_000)));
     }
 
     #[test]

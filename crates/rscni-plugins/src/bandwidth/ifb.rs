@@ -47,7 +47,7 @@ pub(super) fn add(
     let outer = veth.index;
     undo.push(move || Ok(Netlink::open()?.del_qdisc(outer, Handle::INGRESS)?));
     // All of these go with the two that have been made.
-    let (root, rest) = shaper.requests(index);
+    let (root, rest) = shaper.requests(&ifb);
     let mut batch = host.batch();
     batch.set_link(index, &LinkChange { txqlen: Some(QUEUE_LENGTH), ..LinkChange::default() });
     batch.push(root);

@@ -52,7 +52,7 @@ fn add(args: &Args) -> Result<CNIResult> {
     let mut undo = Undo::default();
 
     if let Some(limit) = config.ingress {
-        let (root, rest) = to_container(&config, limit).requests(veth.index);
+        let (root, rest) = to_container(&config, limit).requests(&veth);
         host.run(&root).map_err(|error| ifb::in_the_way(error, &veth, Handle::ROOT))?;
         let index = veth.index;
         undo.push(move || Ok(Netlink::open()?.del_qdisc(index, Handle::ROOT)?));

@@ -29,8 +29,11 @@ pub struct HtbClass {
 
 impl HtbClass {
     /// `tc class add ... classid HANDLE htb rate RATE burst BURST`: bytes per second, bytes.
+    ///
+    /// A burst of more than 274 seconds at the rate becomes one of 274 seconds: `htb` has no
+    /// attribute for its bytes.
     pub fn new(handle: Handle, rate: u64, burst: u32) -> Self {
-        Self { handle, rate, buffer: ticks(rate, burst) }
+        Self { handle, rate, buffer: u32::try_from(ticks(rate, burst)).unwrap_or(u32::MAX) }
     }
 
     /// `struct tc_htb_opt`.

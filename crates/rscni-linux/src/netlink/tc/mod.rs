@@ -82,7 +82,9 @@ fn header(payload: &[u8], place: usize) -> u32 {
 }
 
 /// The places of the header's numbers.
+const INDEX: usize = 4;
 const HANDLE: usize = 8;
+const PARENT: usize = 12;
 const INFO: usize = 16;
 
 /// `struct tc_ratespec`: a rate in bytes per second, for Ethernet. One beyond 32 bits is in an attribute of its own.
@@ -94,15 +96,13 @@ fn rate_spec(rate: u64) -> [u8; 12] {
     spec
 }
 
-/// How long the kernel takes for `burst` bytes at `rate` bytes per second, in its ticks of 64 ns.
+/// Time that `burst` bytes take at `rate` bytes per second, in the kernel's ticks of 64 ns.
 ///
-/// It is counted in whole microseconds, as `tc` does. The kernel keeps no more than 2^32 ns, which is what comes back
-/// for a longer time.
-fn ticks(rate: u64, burst: u32) -> u32 {
-    const LONGEST: u64 = u32::MAX as u64 / 64;
+/// The time is rounded down to whole microseconds, as `tc` and the Go plugins do. The kernel's
+/// messages have 32 bits for it, which is 274 seconds.
+pub fn ticks(rate: u64, burst: u32) -> u64 {
     let microseconds = u64::from(burst) * 1_000_000 / rate.max(1);
-    let ticks = (microseconds.saturating_mul(1000) / 64).min(LONGEST);
-    u32::try_from(ticks).unwrap_or(u32::MAX)
+    microseconds * 1000 / 64
 }
 
 #[cfg(test)]
@@ -122,8 +122,10 @@ mod tests {
         // 100 KiB at 8 Mbit/s are 102400 us.
         assert_eq!(ticks(1_000_000, 102_400), 1_600_000);
         assert_eq!(ticks(1_250_000_000, 1500), 15);
-        assert_eq!(ticks(125_000, u32::MAX), u32::MAX / 64);
         assert_eq!(ticks(1, 1), 15_625_000);
+        // 2^32 - 1 bits at 10 Mbit/s are 429 s, which is more than 32 bits hold.
+        assert_eq!(ticks(1_250_000, u32::MAX / 8), 6_710_886_390);
+        assert_eq!(ticks(1, u32::MAX), 67_108_863_984_375_000);
         assert_eq!(ticks(u64::MAX, 1), 0);
     }
 }

@@ -1,12 +1,14 @@
 //! Queueing disciplines: `tc qdisc`.
 
-use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     tc::{TcAttribute, TcOption},
 };
 
-use super::{HEADER, Handle, TCA_KIND, TCA_OPTIONS, message, rate_spec, ticks};
+use super::{
+    HANDLE, HEADER, Handle, INDEX, PARENT, TCA_KIND, TCA_OPTIONS, header, message, rate_spec, ticks,
+};
 use crate::{
     Result,
     netlink::{Netlink, OrAbsent, Request, Value, attributes},
@@ -14,7 +16,10 @@ use crate::{
 
 const TCA_TBF_PARMS: u16 = 1;
 const TCA_TBF_RATE64: u16 = 4;
+const TCA_TBF_BURST: u16 = 6;
+const TCA_TBF_PBURST: u16 = 7;
 const TCA_HTB_INIT: u16 = 2;
+const TCA_DUMP_INVISIBLE: u16 = 10;
 
 /// A queueing discipline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,40 +48,67 @@ pub enum Qdisc {
 pub struct Tbf {
     /// The rate, in bytes per second.
     pub rate: u64,
-    /// How long the burst takes at this rate, in ticks of 64 ns.
+    /// How long the burst takes at this rate, in ticks of 64 ns, modulo 2^32.
     pub buffer: u32,
+    /// The burst in bytes, if `buffer` cannot express it. The kernel does not report it.
+    pub burst: Option<u32>,
     /// How many bytes wait at most.
     pub limit: u32,
+    /// The largest packet that passes whole, in bytes, if that is less than the burst: the kernel
+    /// splits a larger one into its segments. It takes the form of a second bucket of this size,
+    /// with a rate that holds nothing up.
+    ///
+    /// The kernel reports it in ticks, so that up to 275 bytes are lost.
+    pub largest: Option<u32>,
 }
+
+/// The rate of the second bucket, in bytes per second: the highest that fits its 32 bits, 34
+/// Gbit/s.
+const PEAK_RATE: u32 = u32::MAX;
 
 impl Tbf {
     /// `tbf rate RATE burst BURST latency LATENCY`: bytes per second, bytes, milliseconds.
-    ///
-    /// The kernel keeps a burst of at most 4.29 seconds at the rate; a larger one is that.
     pub fn new(rate: u64, burst: u32, latency: u32) -> Self {
         let waiting = u128::from(rate) * u128::from(latency) / 1000;
         let limit = u32::try_from(waiting + u128::from(burst)).unwrap_or(u32::MAX);
-        Self { rate, buffer: ticks(rate, burst), limit }
+        let ticks = ticks(rate, burst);
+        let fits = u32::try_from(ticks).is_ok();
+        Self { rate, buffer: wrapped(ticks), burst: (!fits).then_some(burst), limit, largest: None }
     }
 
     /// `struct tc_tbf_qopt`.
     fn parameters(&self) -> Vec<u8> {
-        let mut bytes = rate_spec(self.rate).to_vec();
-        bytes.extend([0; 12]);
+        let peak = if self.largest.is_some() { rate_spec(PEAK_RATE.into()) } else { [0; 12] };
+        let mut bytes = [rate_spec(self.rate), peak].concat();
         for number in [self.limit, self.buffer, 0] {
             bytes.extend(number.to_ne_bytes());
         }
         bytes
     }
 
+    fn attributes(&self) -> Vec<TcOption> {
+        let option = |kind, value| TcOption::Other(DefaultNla::new(kind, value));
+        let number = |kind, number: u32| option(kind, number.to_ne_bytes().to_vec());
+        let mut options = vec![option(TCA_TBF_PARMS, self.parameters())];
+        if self.rate > u32::MAX.into() {
+            options.push(option(TCA_TBF_RATE64, self.rate.to_ne_bytes().to_vec()));
+        }
+        options.extend(self.burst.map(|burst| number(TCA_TBF_BURST, burst)));
+        options.extend(self.largest.map(|largest| number(TCA_TBF_PBURST, largest)));
+        options
+    }
+
     fn parse(options: Value<'_>) -> Self {
-        let mut tbf = Self { rate: 0, buffer: 0, limit: 0 };
+        let mut tbf = Self { rate: 0, buffer: 0, burst: None, limit: 0, largest: None };
         for (kind, value) in options.nested() {
             match kind {
                 TCA_TBF_PARMS => {
                     tbf.rate = tbf.rate.max(value.rest(8).u32().into());
+                    let peak = u64::from(value.rest(20).u32());
                     tbf.limit = value.rest(24).u32();
                     tbf.buffer = value.rest(28).u32();
+                    let bytes = u64::from(value.rest(32).u32()) * 64 * peak / 1_000_000_000;
+                    tbf.largest = (peak > 0).then(|| u32::try_from(bytes).unwrap_or(u32::MAX));
                 }
                 TCA_TBF_RATE64 => tbf.rate = value.u64(),
                 _ => {}
@@ -84,6 +116,12 @@ impl Tbf {
         }
         tbf
     }
+}
+
+/// The number modulo 2^32.
+#[allow(clippy::cast_possible_truncation, reason = "the kernel reports what is left")]
+fn wrapped(number: u64) -> u32 {
+    number as u32
 }
 
 impl Qdisc {
@@ -102,13 +140,7 @@ impl Qdisc {
         let mut attributes = vec![TcAttribute::Kind(self.kind().to_owned())];
         let option = |kind, value| TcOption::Other(DefaultNla::new(kind, value));
         match self {
-            Self::Tbf(tbf) => {
-                let mut options = vec![option(TCA_TBF_PARMS, tbf.parameters())];
-                if tbf.rate > u32::MAX.into() {
-                    options.push(option(TCA_TBF_RATE64, tbf.rate.to_ne_bytes().to_vec()));
-                }
-                attributes.push(TcAttribute::Options(options));
-            }
+            Self::Tbf(tbf) => attributes.push(TcAttribute::Options(tbf.attributes())),
             Self::Htb { default } => {
                 // `struct tc_htb_glob`: the version, how a rate becomes a quantum, the default; counters.
                 let numbers: [u32; 5] = [3, 10, (*default).into(), 0, 0];
@@ -180,5 +212,22 @@ impl Netlink {
         let action = format!("look up the qdisc at {parent} of interface {index}");
         let found = self.socket.find(&action, &message, |_, payload| Ok(Qdisc::parse(payload)));
         Ok(found.or_absent()?.flatten())
+    }
+
+    /// The queueing discipline that the kernel made by itself at a place of a link, such as the
+    /// queue of `tbf`.
+    ///
+    /// `None` if another one has taken its place, or none: then packets that go there are dropped.
+    pub fn find_default_qdisc(&mut self, index: u32, parent: Handle) -> Result<Option<Qdisc>> {
+        let flag = TcAttribute::Other(DefaultNla::new(TCA_DUMP_INVISIBLE, Vec::new()));
+        let message = message(index, Handle::default(), Handle::default(), vec![flag]);
+        let message = RouteNetlinkMessage::GetQueueDiscipline(message);
+        // What the kernel makes by itself has no handle.
+        let place = [index, 0, parent.0];
+        let found = self.socket.dump("list qdiscs", NLM_F_DUMP, &message, |_, payload| {
+            let is_there = [INDEX, HANDLE, PARENT].map(|at| header(payload, at)) == place;
+            Ok(is_there.then(|| Qdisc::parse(payload)))
+        })?;
+        Ok(found.into_iter().next())
     }
 }
