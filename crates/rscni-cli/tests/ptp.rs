@@ -244,6 +244,20 @@ fn a_foreign_veth_is_removed_only_if_it_is_not_visibly_of_another_attachment() {
     });
 }
 
+#[rstest]
+fn an_error_has_the_interface_name_of_the_call(#[values("bridge", "ptp")] plugin: &str) {
+    rscni_test::run(|lab| {
+        // More than a veth can have.
+        let keys = json!({ "mtu": 70_000 });
+        let network = match plugin {
+            "bridge" => Network::bridge(lab, &[], &keys),
+            _ => Network::ptp(lab, &[V4], &keys),
+        };
+        let a = lab.container("a");
+        network.plugin.add(&a, "web#1", &network.config).error(5).mentions("web#1");
+    });
+}
+
 #[test]
 fn addresses_outlast_a_link_that_was_down_and_routes_do_not() {
     rscni_test::run(|lab| {

@@ -132,6 +132,28 @@ fn an_error_names_the_links_and_gives_the_kernels_words() {
 }
 
 #[test]
+fn a_name_with_a_number_sign_is_shown_as_it_is() {
+    private_network(|| {
+        let mut netlink = Netlink::open().unwrap();
+        let index = netlink.add_veth(&Veth::new("a#1", "web#1")).unwrap().index;
+        let text = |outcome: rscni_linux::Result<()>| outcome.unwrap_err().to_string();
+        let taken = netlink.add_veth(&Veth::new("a#1", "web#2")).unwrap_err().to_string();
+        assert!(taken.starts_with("create veth a#1 with peer web#2: "), "{taken}");
+        let taken =
+            text(netlink.set_link(
+                index,
+                &LinkChange { name: Some("web#1".into()), ..LinkChange::default() },
+            ));
+        assert!(taken.starts_with("rename a#1 to web#1: "), "{taken}");
+        let large = LinkChange { mtu: Some(70_000), ..LinkChange::default() };
+        let refused = text(netlink.change_link(index, &large).map(drop));
+        assert!(refused.starts_with("set the MTU of a#1 to 70000: "), "{refused}");
+        let absent = text(netlink.add_address(4711, net("10.9.9.1/24"), AddressFlags::default()));
+        assert!(absent.starts_with("add address 10.9.9.1/24 to interface 4711: "), "{absent}");
+    });
+}
+
+#[test]
 fn a_link_is_changed_in_one_message() {
     private_network(|| {
         let mut nl = Netlink::open().unwrap();

@@ -29,7 +29,7 @@ impl<'a> Owner<'a> {
 
     /// The text that marks this owner's things: the three names, or hashes where those are too long.
     ///
-    /// Names hold no spaces and no `#`, so a tag says one thing only.
+    /// Names hold no spaces and no network's name begins with `#`, so a tag says one thing only.
     pub(crate) fn tag(&self) -> String {
         let tag = format!("{} {} {}", self.network, self.container_id, self.ifname);
         if tag.len() <= LONGEST {

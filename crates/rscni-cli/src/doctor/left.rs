@@ -81,7 +81,7 @@ const NAMED: usize = 3;
 
 /// What attachments that are gone hold, by kind and network.
 fn holdings(patient: &Patient<'_>, report: &mut Report) {
-    let mut orphaned: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut orphaned: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
     for holding in &patient.node.holdings.all {
         let State::Orphaned(_) = patient.node.state(holding) else { continue };
         match (&holding.by, holding.by.network()) {
@@ -95,13 +95,11 @@ fn holdings(patient: &Patient<'_>, report: &mut Report) {
             (HeldBy::Nobody { .. }, _) | (_, None) => {}
             (by, Some(network)) => {
                 let what = format!("{} of {by}", holding.what);
-                orphaned.entry(format!("{} {network}", holding.kind)).or_default().push(what);
+                orphaned.entry((holding.kind, network)).or_default().push(what);
             }
         }
     }
-    for (place, all) in orphaned {
-        // Names of networks have no blanks.
-        let (kind, network) = place.split_once(' ').unwrap_or_default();
+    for ((kind, network), all) in orphaned {
         let id = match kind {
             "link" => "orphaned-link",
             "element" => "orphaned-element",

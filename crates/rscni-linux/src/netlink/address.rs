@@ -12,7 +12,7 @@ use netlink_packet_route::{
     },
 };
 
-use super::{Family, Netlink, Request, attributes};
+use super::{Family, Netlink, Request, action::Action, attributes};
 use crate::Result;
 
 const HEADER: usize = 8;
@@ -123,7 +123,7 @@ impl Request {
         Self::new(
             RouteNetlinkMessage::NewAddress(message),
             NLM_F_CREATE | NLM_F_EXCL,
-            format!("add address {net} to #{index}"),
+            Action::from(format!("add address {net} to ")).link(index),
         )
     }
 
@@ -133,7 +133,7 @@ impl Request {
         Self::new(
             RouteNetlinkMessage::DelAddress(message(index, net)),
             0,
-            format!("remove address {net} from #{index}"),
+            Action::from(format!("remove address {net} from ")).link(index),
         )
     }
 }

@@ -6,7 +6,7 @@ use netlink_packet_route::{
     link::{LinkAttribute, LinkMessage, LinkProtoInfoBridge},
 };
 
-use super::{Attributes, Request};
+use super::{Attributes, Request, action::Action};
 
 const IFLA_BR_VLAN_FILTERING: u16 = 7;
 const IFLA_BR_VLAN_DEFAULT_PVID: u16 = 39;
@@ -118,7 +118,7 @@ impl Request {
         Self::new(
             RouteNetlinkMessage::SetLink(message),
             0,
-            format!("set bridge port #{index} {}", names.join(" ")),
+            Action::from("set bridge port ").link(index).text(format!(" {}", names.join(" "))),
         )
     }
 }
@@ -134,7 +134,7 @@ mod tests {
         let port =
             BridgePort { hairpin: Some(true), isolated: Some(false), ..BridgePort::default() };
         let request = Request::set_bridge_port(5, &port);
-        assert_eq!(request.action, "set bridge port #5 hairpin on isolated off");
+        assert_eq!(request.action.unnamed(), "set bridge port interface 5 hairpin on isolated off");
         let mut bytes = vec![0; request.message.buffer_len()];
         request.message.serialize(&mut bytes);
         assert_eq!(bytes[0], 7, "AF_BRIDGE");

@@ -10,7 +10,7 @@ use netlink_packet_route::{
 
 use super::{
     Attributes, BridgeInfo, BridgePortInfo, IpvlanMode, MacvlanInfo, Netlink, OrAbsent, Request,
-    TunInfo, attributes, kind::parse_vlan_id,
+    TunInfo, action::Action, attributes, kind::parse_vlan_id,
 };
 use crate::{Error, MacAddr, Netns, Result};
 
@@ -247,26 +247,29 @@ impl LinkChange<'_> {
         message.attributes.extend(attributes.into_iter().flatten());
     }
 
-    /// The change to the link `#index` in words.
-    fn describe(&self, index: u32) -> String {
-        let switch = |what: &str, on: bool| format!("turn {what} of #{index} {}", on_off(on));
+    /// The change to a link in words.
+    fn describe(&self, index: u32) -> Action {
+        let about = |text: &str| Action::from(text).link(index);
+        let switch = |what: &str, on: bool| {
+            about(&format!("turn {what} of ")).text(format!(" {}", on_off(on)))
+        };
         let steps = [
-            self.netns.map(|netns| format!("move #{index} to {}", netns.path().display())),
-            self.name.as_ref().map(|name| format!("rename #{index} to {name}")),
-            self.mac.map(|mac| format!("set the address of #{index} to {mac}")),
-            self.mtu.map(|mtu| format!("set the MTU of #{index} to {mtu}")),
+            self.netns.map(|netns| about("move ").text(format!(" to {}", netns.path().display()))),
+            self.name.as_ref().map(|name| about("rename ").text(format!(" to {name}"))),
+            self.mac.map(|mac| about("set the address of ").text(format!(" to {mac}"))),
+            self.mtu.map(|mtu| about("set the MTU of ").text(format!(" to {mtu}"))),
             self.master.map(|master| match master {
-                0 => format!("detach #{index}"),
-                _ => format!("attach #{index} to #{master}"),
+                0 => about("detach "),
+                _ => about("attach ").text(" to ").link(master),
             }),
-            self.alias.as_ref().map(|_| format!("set the alias of #{index}")),
-            self.txqlen.map(|length| format!("set the queue length of #{index} to {length}")),
+            self.alias.as_ref().map(|_| about("set the alias of ")),
+            self.txqlen
+                .map(|length| about("set the queue length of ").text(format!(" to {length}"))),
             self.promisc.map(|on| switch("promiscuous mode", on)),
             self.allmulticast.map(|on| switch("all-multicast mode", on)),
-            self.up.map(|up| format!("set #{index} {}", if up { "up" } else { "down" })),
+            self.up.map(|up| about("set ").text(if up { " up" } else { " down" })),
         ];
-        let steps: Vec<String> = steps.into_iter().flatten().collect();
-        steps.join(", ")
+        steps.into_iter().flatten().fold(Action::default(), Action::and)
     }
 }
 
@@ -291,7 +294,7 @@ impl Request {
         let mut message = LinkMessage::default();
         message.header.index = index;
         let message = RouteNetlinkMessage::DelLink(message);
-        Self::new(message, 0, format!("delete #{index}"))
+        Self::new(message, 0, Action::from("delete ").link(index))
     }
 }
 
@@ -346,9 +349,10 @@ impl Netlink {
         let Request { message, flags, action } = Request::set_link(index, change);
         let first = self.socket.queue(flags, &message);
         let last = self.socket.queue(0, &get(None, index));
-        self.socket.send().map_err(|error| Error::io(&action, error))?;
-        let link = self.socket.answer(&action, first, last, |_, payload| Link::parse(payload));
-        link.map_err(|error| self.naming_links(error))
+        let words = action.unnamed();
+        self.socket.send().map_err(|error| Error::io(&words, error))?;
+        let link = self.socket.answer(&words, first, last, |_, payload| Link::parse(payload));
+        link.map_err(|error| self.naming_links(error, &action))
     }
 
     /// All links of the namespace. Its cost grows with the host: for garbage collection and for people.

@@ -7,6 +7,7 @@
 //! attribute, taking what is needed: one attribute of a foreign driver that a typed parser does not know must
 //! not hide a link.
 
+mod action;
 mod address;
 mod attribute;
 mod bridge;

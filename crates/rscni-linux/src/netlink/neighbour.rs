@@ -8,7 +8,7 @@ use netlink_packet_route::{
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
 };
 
-use super::{Family, Netlink, Request, attributes};
+use super::{Family, Netlink, Request, action::Action, attributes};
 use crate::{MacAddr, Result};
 
 const HEADER: usize = 12;
@@ -41,7 +41,7 @@ impl Request {
         Self::new(
             RouteNetlinkMessage::NewNeighbour(message),
             NLM_F_CREATE | NLM_F_REPLACE,
-            format!("add neighbour {address} with {mac} to #{index}"),
+            Action::from(format!("add neighbour {address} with {mac} to ")).link(index),
         )
     }
 
@@ -51,7 +51,7 @@ impl Request {
         Self::new(
             RouteNetlinkMessage::DelNeighbour(message(index, address)),
             0,
-            format!("remove neighbour {address} from #{index}"),
+            Action::from(format!("remove neighbour {address} from ")).link(index),
         )
     }
 }

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use netlink_packet_core::NLM_F_ACK;
 use netlink_packet_route::RouteNetlinkMessage;
 
-use super::{Netlink, socket::Answer};
+use super::{Netlink, action::Action, socket::Answer};
 use crate::{Error, Result};
 
 /// One change, ready to be sent: the message, and in words what it does.
@@ -16,12 +16,11 @@ use crate::{Error, Result};
 pub struct Request {
     pub(super) message: RouteNetlinkMessage,
     pub(super) flags: u16,
-    /// `#5` stands for the interface with index 5: its name is only looked up if there is an error to report.
-    pub(super) action: String,
+    pub(super) action: Action,
 }
 
 impl Request {
-    pub(super) fn new(message: RouteNetlinkMessage, flags: u16, action: impl Into<String>) -> Self {
+    pub(super) fn new(message: RouteNetlinkMessage, flags: u16, action: impl Into<Action>) -> Self {
         Self { message, flags, action: action.into() }
     }
 }
@@ -89,34 +88,6 @@ impl Netlink {
     /// ```
     pub fn batch(&mut self) -> Batch<'_> {
         Batch { netlink: self, requests: Vec::new() }
-    }
-
-    /// An error about links by their numbers becomes one about their names.
-    pub(super) fn naming_links(&mut self, error: Error) -> Error {
-        match error {
-            Error::Netlink { action, errno, extack } => {
-                Error::Netlink { action: self.name_links(&action), errno, extack }
-            }
-            error => error,
-        }
-    }
-
-    /// Replaces every `#5` by the name of the interface with that index.
-    pub(super) fn name_links(&mut self, action: &str) -> String {
-        let mut parts = action.split('#');
-        let mut text = parts.next().unwrap_or_default().to_owned();
-        for part in parts {
-            let digits = part.bytes().take_while(u8::is_ascii_digit).count();
-            let (index, rest) = part.split_at(digits);
-            if let Ok(Ok(link)) = index.parse().map(|index| self.link_by_index(index)) {
-                text.push_str(&link.name);
-            } else {
-                text.push_str("interface ");
-                text.push_str(index);
-            }
-            text.push_str(rest);
-        }
-        text
     }
 }
 

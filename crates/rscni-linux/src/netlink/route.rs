@@ -9,7 +9,7 @@ use netlink_packet_route::{
     route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteVia},
 };
 
-use super::{Attributes, Family, Netlink, OrAbsent, Request, Value, attributes};
+use super::{Attributes, Family, Netlink, OrAbsent, Request, Value, action::Action, attributes};
 use crate::{Error, Result};
 
 const HEADER: usize = 12;
@@ -204,7 +204,7 @@ impl Route {
         RouteNetlinkMessage::NewRoute(message)
     }
 
-    fn describe(&self, verb: &str) -> String {
+    fn describe(&self, verb: &str) -> Action {
         use std::fmt::Write;
         let mut text = if self.dst.prefix_len() == 0 {
             format!("{verb} default route")
@@ -214,13 +214,14 @@ impl Route {
         if let Some(gateway) = self.gateway {
             let _ = write!(text, " via {gateway}");
         }
+        let mut action = Action::from(text);
         if let Some(oif) = self.oif {
-            let _ = write!(text, " dev #{oif}");
+            action = action.text(" dev ").link(oif);
         }
         if let Some(table) = self.table {
-            let _ = write!(text, " table {table}");
+            action = action.text(format!(" table {table}"));
         }
-        text
+        action
     }
 
     /// One route for each hop, of which there are several if IPv6 routes by different links lead to one destination.

@@ -11,7 +11,7 @@ use netlink_packet_route::{
     },
 };
 
-use super::{Netlink, Request, attributes, link::LINK_HEADER};
+use super::{Netlink, Request, action::Action, attributes, link::LINK_HEADER};
 use crate::Result;
 
 const IFLA_AF_SPEC: u16 = 26;
@@ -61,7 +61,7 @@ impl Request {
         Self::new(
             RouteNetlinkMessage::SetLink(message(index, vlans, owner)),
             0,
-            format!("add VLAN {} to #{index}", list(vlans)),
+            Action::from(format!("add VLAN {} to ", list(vlans))).link(index),
         )
     }
 
@@ -71,7 +71,7 @@ impl Request {
         Self::new(
             RouteNetlinkMessage::DelLink(message(index, vlans, owner)),
             0,
-            format!("remove VLAN {} from #{index}", list(vlans)),
+            Action::from(format!("remove VLAN {} from ", list(vlans))).link(index),
         )
     }
 }
@@ -174,7 +174,7 @@ mod tests {
     fn an_access_port_and_a_trunk_are_written_as_bridge_writes_them() {
         let vlans = [Vlan::access(100), Vlan::trunk(200..=299)];
         let request = Request::add_vlans(5, &vlans, VlanOwner::Port);
-        assert_eq!(request.action, "add VLAN 100,200-299 to #5");
+        assert_eq!(request.action.unnamed(), "add VLAN 100,200-299 to interface 5");
         let bytes = encoded(&request);
         assert_eq!(bytes[0], 7, "AF_BRIDGE");
         assert_eq!(bytes[4..8], 5_u32.to_ne_bytes());

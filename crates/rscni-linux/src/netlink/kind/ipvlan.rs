@@ -6,7 +6,10 @@ use std::{fmt, str::FromStr};
 use netlink_packet_route::link::{InfoData, InfoIpVlan, InfoKind};
 
 use super::NewLink;
-use crate::{Error, Result, netlink::Attributes};
+use crate::{
+    Error, Result,
+    netlink::{Attributes, action::Action},
+};
 
 const IFLA_IPVLAN_MODE: u16 = 1;
 
@@ -88,7 +91,8 @@ impl From<&Ipvlan> for NewLink<'_> {
             ..Self::new(
                 InfoKind::IpVlan,
                 &ipvlan.name,
-                format!("create ipvlan {} ({}) on #{}", ipvlan.name, ipvlan.mode, ipvlan.lower),
+                Action::from(format!("create ipvlan {} ({}) on ", ipvlan.name, ipvlan.mode))
+                    .link(ipvlan.lower),
             )
         }
     }

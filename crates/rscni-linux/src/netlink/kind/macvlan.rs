@@ -5,7 +5,10 @@ use std::{fmt, str::FromStr};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoMacVlan};
 
 use super::NewLink;
-use crate::{Error, MacAddr, Result, netlink::Attributes};
+use crate::{
+    Error, MacAddr, Result,
+    netlink::{Attributes, action::Action},
+};
 
 const IFLA_MACVLAN_MODE: u16 = 1;
 const IFLA_MACVLAN_BC_QUEUE_LEN: u16 = 7;
@@ -128,7 +131,8 @@ impl From<&Macvlan> for NewLink<'_> {
             ..Self::new(
                 InfoKind::MacVlan,
                 &macvlan.name,
-                format!("create macvlan {} ({}) on #{}", macvlan.name, macvlan.mode, macvlan.lower),
+                Action::from(format!("create macvlan {} ({}) on ", macvlan.name, macvlan.mode))
+                    .link(macvlan.lower),
             )
         }
     }

@@ -30,7 +30,7 @@ pub use self::{
     vlan::VlanLink,
     vrf::Vrf,
 };
-use super::{Link, LinkChange, Netlink, Request, link::get_by_name};
+use super::{Link, LinkChange, Netlink, Request, action::Action, link::get_by_name};
 use crate::{MacAddr, Netns, Result};
 
 /// A link to be made, of any kind: made from a [`Veth`], a [`Bridge`], a [`Macvlan`] and so on.
@@ -52,11 +52,11 @@ pub struct NewLink<'a> {
     pub(super) queues: Option<u32>,
     pub(super) kind: InfoKind,
     pub(super) data: Option<InfoData>,
-    pub(super) action: String,
+    pub(super) action: Action,
 }
 
 impl NewLink<'_> {
-    pub(super) fn new(kind: InfoKind, name: &str, action: String) -> Self {
+    pub(super) fn new(kind: InfoKind, name: &str, action: impl Into<Action>) -> Self {
         Self {
             name: name.to_owned(),
             alias: None,
@@ -70,12 +70,12 @@ impl NewLink<'_> {
             queues: None,
             kind,
             data: None,
-            action,
+            action: action.into(),
         }
     }
 
     fn request(&self) -> Request {
-        Request::new(self.message(), NEW, &self.action)
+        Request::new(self.message(), NEW, self.action.clone())
     }
 
     fn message(&self) -> RouteNetlinkMessage {
@@ -136,9 +136,10 @@ impl Netlink {
         let new = link.into();
         let first = self.socket.queue(NEW, &new.message());
         let last = self.socket.queue(0, &get_by_name(&new.name));
-        self.socket.send().map_err(|error| crate::Error::io(&new.action, error))?;
-        let link = self.socket.answer(&new.action, first, last, |_, payload| Link::parse(payload));
-        let link = link.map_err(|error| self.naming_links(error))?;
+        let action = new.action.unnamed();
+        self.socket.send().map_err(|error| crate::Error::io(&action, error))?;
+        let link = self.socket.answer(&action, first, last, |_, payload| Link::parse(payload));
+        let link = link.map_err(|error| self.naming_links(error, &new.action))?;
         self.finish(link, new.alias, new.up_when_made)
     }
 

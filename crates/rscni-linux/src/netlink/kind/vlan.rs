@@ -3,7 +3,7 @@
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVlan};
 
 use super::NewLink;
-use crate::netlink::Attributes;
+use crate::netlink::{Attributes, action::Action};
 
 const IFLA_VLAN_ID: u16 = 1;
 
@@ -33,7 +33,8 @@ impl From<&VlanLink> for NewLink<'_> {
             ..Self::new(
                 InfoKind::Vlan,
                 &vlan.name,
-                format!("create {} for VLAN {} of #{}", vlan.name, vlan.id, vlan.lower),
+                Action::from(format!("create {} for VLAN {} of ", vlan.name, vlan.id))
+                    .link(vlan.lower),
             )
         }
     }

@@ -9,7 +9,7 @@ use netlink_packet_route::{
 use super::{HANDLE, HEADER, Handle, TCA_KIND, TCA_OPTIONS, header, message, rate_spec, ticks};
 use crate::{
     Result,
-    netlink::{Netlink, Request, attributes},
+    netlink::{Netlink, Request, action::Action, attributes},
 };
 
 const TCA_HTB_PARMS: u16 = 1;
@@ -86,7 +86,7 @@ impl Request {
         }
         let attributes = vec![TcAttribute::Kind("htb".into()), TcAttribute::Options(options)];
         let message = message(index, class.handle.qdisc(), class.handle, attributes);
-        let action = format!("add class htb {} to #{index}", class.handle);
+        let action = Action::from(format!("add class htb {} to ", class.handle)).link(index);
         Self::new(RouteNetlinkMessage::NewTrafficClass(message), NLM_F_CREATE | NLM_F_EXCL, action)
     }
 }

@@ -14,7 +14,7 @@ use netlink_packet_route::{
 use super::{HEADER, Handle, INFO, TCA_KIND, TCA_OPTIONS, header, message};
 use crate::{
     Result,
-    netlink::{Attributes, Netlink, Request, attributes},
+    netlink::{Attributes, Netlink, Request, action::Action, attributes},
 };
 
 const TCA_U32_CLASSID: u16 = 1;
@@ -223,7 +223,7 @@ impl Request {
             vec![TcAttribute::Kind("u32".into()), TcAttribute::Options(filter.options())];
         let mut message = message(index, filter.parent, Handle::default(), attributes);
         message.header.info = u32::from(filter.prio) << 16 | u32::from(filter.protocol.to_be());
-        let action = format!("add filter u32 to {} of #{index}", filter.parent);
+        let action = Action::from(format!("add filter u32 to {} of ", filter.parent)).link(index);
         Self::new(RouteNetlinkMessage::NewTrafficFilter(message), NLM_F_CREATE | NLM_F_EXCL, action)
     }
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     Result,
-    netlink::{Netlink, OrAbsent, Request, Value, attributes},
+    netlink::{Netlink, OrAbsent, Request, Value, action::Action, attributes},
 };
 
 const TCA_TBF_PARMS: u16 = 1;
@@ -187,7 +187,8 @@ impl Request {
     #[must_use]
     pub fn add_qdisc(index: u32, parent: Handle, handle: Handle, qdisc: &Qdisc) -> Self {
         let message = message(index, parent, handle, qdisc.attributes());
-        let action = format!("add qdisc {} at {parent} of #{index}", qdisc.kind());
+        let action =
+            Action::from(format!("add qdisc {} at {parent} of ", qdisc.kind())).link(index);
         Self::new(
             RouteNetlinkMessage::NewQueueDiscipline(message),
             NLM_F_CREATE | NLM_F_EXCL,
@@ -199,7 +200,7 @@ impl Request {
     #[must_use]
     pub fn del_qdisc(index: u32, parent: Handle) -> Self {
         let message = message(index, parent, Handle::default(), Vec::new());
-        let action = format!("delete the qdisc at {parent} of #{index}");
+        let action = Action::from(format!("delete the qdisc at {parent} of ")).link(index);
         Self::new(RouteNetlinkMessage::DelQueueDiscipline(message), 0, action)
     }
 }

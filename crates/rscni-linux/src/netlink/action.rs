@@ -1,0 +1,100 @@
+//! What a request does, in words.
+
+use super::Netlink;
+use crate::Error;
+
+/// What a request does, in words.
+///
+/// Links are operands beside the text and not part of it, since the text has names in it that a user chose. Their names
+/// are looked up only if there is an error to report.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Action(Vec<Part>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Link(u32),
+}
+
+impl Action {
+    /// Continues with text.
+    #[must_use]
+    pub(super) fn text(mut self, text: impl Into<String>) -> Self {
+        self.0.push(Part::Text(text.into()));
+        self
+    }
+
+    /// Continues with the name of the link that has this index.
+    #[must_use]
+    pub(super) fn link(mut self, index: u32) -> Self {
+        self.0.push(Part::Link(index));
+        self
+    }
+
+    /// Continues with another action.
+    #[must_use]
+    pub(super) fn and(mut self, other: Self) -> Self {
+        if !self.0.is_empty() {
+            self.0.push(Part::Text(", ".to_owned()));
+        }
+        self.0.extend(other.0);
+        self
+    }
+
+    /// The words, with the name that `name` knows for a link.
+    fn words(&self, mut name: impl FnMut(u32) -> Option<String>) -> String {
+        let word = |part: &Part| match part {
+            Part::Text(text) => text.clone(),
+            Part::Link(index) => name(*index).unwrap_or_else(|| format!("interface {index}")),
+        };
+        self.0.iter().map(word).collect()
+    }
+
+    /// The words, with the indexes of links.
+    pub(super) fn unnamed(&self) -> String {
+        self.words(|_| None)
+    }
+}
+
+impl<T: Into<String>> From<T> for Action {
+    fn from(text: T) -> Self {
+        Self::default().text(text)
+    }
+}
+
+impl Netlink {
+    /// The words for an action, with the names of its links.
+    pub(super) fn name_links(&mut self, action: &Action) -> String {
+        action.words(|index| self.link_by_index(index).ok().map(|link| link.name))
+    }
+
+    /// An error about links by their indexes becomes one about their names.
+    pub(super) fn naming_links(&mut self, error: Error, action: &Action) -> Error {
+        match error {
+            Error::Netlink { errno, extack, .. } => {
+                Error::Netlink { action: self.name_links(action), errno, extack }
+            }
+            error => error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_operands_become_names_of_links() {
+        let action = Action::from("rename ").link(5).text(" to web#5 and #6, ").link(7);
+        let name = |index| (index == 5).then(|| "a#7".to_owned());
+        assert_eq!(action.words(name), "rename a#7 to web#5 and #6, interface 7");
+        assert_eq!(action.unnamed(), "rename interface 5 to web#5 and #6, interface 7");
+    }
+
+    #[test]
+    fn actions_are_joined() {
+        let set = |what: &str| Action::from(format!("set {what} of ")).link(5);
+        let both = Action::default().and(set("this")).and(set("that"));
+        assert_eq!(both.unnamed(), "set this of interface 5, set that of interface 5");
+    }
+}
