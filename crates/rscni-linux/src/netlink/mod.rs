@@ -17,6 +17,7 @@ pub(crate) mod fuzzing;
 mod kind;
 mod link;
 mod neighbour;
+mod nsid;
 mod removal;
 mod request;
 mod route;

@@ -6,6 +6,7 @@
 pub(crate) mod allow_list;
 mod attributes;
 mod config;
+mod peer;
 pub(crate) mod saved;
 
 use rscni::{Args, CNIResult};
@@ -14,6 +15,7 @@ use rscni_linux::{Link, Netlink, Netns, announce, sysctl};
 use self::{
     attributes::Attributes,
     config::{Config, Sysctl},
+    peer::Peer,
     saved::{Saved, State},
 };
 use crate::{
@@ -55,14 +57,25 @@ fn add(args: &Args) -> Result<CNIResult> {
         let link = netlink.link_by_name(&args.ifname)?;
         let saved = Saved::new(&config.data_dir, args);
         let before = Attributes::of(&link).only(&config.attributes);
-        let previous =
-            saved.write(&State::new(before.clone(), Owner::new(&conf.name, args), &link))?;
-        undo.push(move || saved.put_back(previous));
         let netns = &netns;
+        let mut peer = match config.attributes.mtu {
+            Some(mtu) => Peer::find_to_change(netns, &link, mtu)?,
+            None => None,
+        };
+        let state = State::new(before.clone(), Owner::new(&conf.name, args), &link)
+            .with_peer_mtu(peer.as_ref().map(|peer| peer.link.mtu));
+        let previous = saved.write(&state)?;
+        undo.push(move || saved.put_back(previous));
         let index = link.index;
         // Before the step itself: the kernel may refuse it half way.
         undo.push(move || restore(&mut Netlink::open_in(netns)?, index, &before));
         netlink.set_link(index, &config.attributes.change())?;
+        if let (Some(peer), Some(mtu)) = (&mut peer, config.attributes.mtu) {
+            peer.set_mtu(mtu)?;
+            let (link, before) = (link.clone(), peer.link.mtu);
+            undo.push(move || restore_peer(netns, &link, before));
+            peer.show(&mut result, &args.ifname, mtu)?;
+        }
         if let (Some(mac), true) = (config.attributes.mac, link.up) {
             let addresses: Vec<_> =
                 Own::of(&result, args).ips().map(|ip| ip.address.addr()).collect();
@@ -131,6 +144,11 @@ fn restore(netlink: &mut Netlink, index: u32, before: &Attributes) -> Result<()>
     Ok(batch.commit()?)
 }
 
+/// Gives the other end of the veth pair its MTU of before, if it is there.
+fn restore_peer(netns: &Netns, link: &Link, mtu: u32) -> Result<()> {
+    Peer::find(netns, link)?.map_or(Ok(()), |mut peer| peer.set_mtu(mtu))
+}
+
 fn del(args: &Args) -> Result<()> {
     let conf = args.conf()?;
     let saved = Saved::new(&config::data_dir(conf)?, args);
@@ -150,7 +168,12 @@ fn restore_from(args: &Args, state: &State) -> Result<()> {
     let Some(mut sandbox) = Sandbox::open_if_there(args)? else { return Ok(()) };
     match sandbox.netlink.find_link(&args.ifname)? {
         Some(link) if state.is_about(&link) => {
-            restore(&mut sandbox.netlink, link.index, &state.attributes())
+            let mut all = AsFarAsPossible::default();
+            all.step(restore(&mut sandbox.netlink, link.index, &state.attributes()));
+            if let Some(mtu) = state.peer_mtu() {
+                all.step(restore_peer(&sandbox.netns, &link, mtu));
+            }
+            all.finish()
         }
         _ => Ok(()),
     }
@@ -172,15 +195,17 @@ fn check(args: &Args) -> Result<()> {
         check_sysctl(setting, value, &sandbox.path)?;
     }
     check_attributes(&link, &config.attributes, &sandbox.path)?;
-    let saved = Saved::new(&config.data_dir, args);
-    if !config.attributes.is_empty() && saved.read()?.is_none() {
-        return Err(differs(format!(
-            "{} is missing, from which DEL restores {}",
-            saved.path(),
-            args.ifname
-        )));
+    if config.attributes.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let saved = Saved::new(&config.data_dir, args);
+    let state = saved.read()?.ok_or_else(|| {
+        differs(format!("{} is missing, from which DEL restores {}", saved.path(), args.ifname))
+    })?;
+    match config.attributes.mtu.filter(|_| state.peer_mtu().is_some()) {
+        Some(mtu) => Peer::find(&sandbox.netns, &link)?.map_or(Ok(()), |peer| peer.check(mtu)),
+        None => Ok(()),
+    }
 }
 
 fn check_sysctl(setting: &Sysctl, value: rscni_linux::Result<String>, sandbox: &str) -> Result<()> {

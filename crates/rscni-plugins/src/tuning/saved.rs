@@ -44,6 +44,9 @@ struct About {
     owner: String,
     index: u32,
     peer: Option<u32>,
+    /// The MTU of before of the other end of a veth pair, if that was changed too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer_mtu: Option<u32>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
@@ -54,8 +57,30 @@ fn is_zero(number: &u32) -> bool {
 impl State {
     /// The attributes of the owner's link.
     pub(super) fn new(attributes: Attributes, owner: Owner<'_>, link: &Link) -> Self {
-        let about = About { owner: owner.tag(), index: link.index, peer: link.peer_index };
+        let about =
+            About { owner: owner.tag(), index: link.index, peer: link.peer_index, peer_mtu: None };
         Self { rscni: Some(about), ..Self::from(attributes) }
+    }
+
+    /// The same with the MTU of the other end of the veth pair.
+    pub(super) fn with_peer_mtu(mut self, mtu: Option<u32>) -> Self {
+        if let Some(about) = &mut self.rscni {
+            about.peer_mtu = mtu;
+        }
+        self
+    }
+
+    /// The MTU of before of the other end, if ADD changed that too.
+    pub(super) fn peer_mtu(&self) -> Option<u32> {
+        self.rscni.as_ref()?.peer_mtu
+    }
+
+    /// Whether both are about the same link of the same owner.
+    fn is_about_same(&self, other: &Self) -> bool {
+        let names = |state: &Self| {
+            state.rscni.as_ref().map(|about| (about.owner.clone(), about.index, about.peer))
+        };
+        names(self) == names(other)
     }
 
     pub(super) fn attributes(&self) -> Attributes {
@@ -137,11 +162,13 @@ impl Saved {
             .and_then(|content| serde_json::from_slice(content).ok())
             .unwrap_or_default();
         let mut state = state.clone();
-        if earlier.rscni == state.rscni {
+        if earlier.is_about_same(&state) {
+            let peer_mtu = earlier.peer_mtu().or(state.peer_mtu());
             state = State {
                 rscni: state.rscni.clone(),
                 ..earlier.attributes().or(&state.attributes()).into()
             };
+            state = state.with_peer_mtu(peer_mtu);
         }
         let dir = self.path.parent().unwrap_or(Path::new("/"));
         rscni_linux::make_directory(dir, 0o755).map_err(|error| failed("make", dir, &error))?;

@@ -1,0 +1,29 @@
+//! Namespace ids: the numbers by which one network namespace names others, as `ip netns list-id` shows them.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    nsid::{NsidAttribute, NsidMessage},
+};
+
+use super::{Netlink, attributes};
+use crate::{Netns, Result};
+
+const HEADER: usize = 4;
+const NETNSA_NSID: u16 = 1;
+
+impl Netlink {
+    /// The id that this socket's namespace has for another one, as in
+    /// [`Link::peer_netnsid`](crate::Link::peer_netnsid). None if it has none.
+    pub fn nsid(&mut self, netns: &Netns) -> Result<Option<i32>> {
+        let mut message = NsidMessage::default();
+        message.attributes.push(NsidAttribute::Fd(netns.as_fd().as_raw_fd().cast_unsigned()));
+        let action = format!("look up the id of {}", netns.path().display());
+        self.socket.get(&action, &RouteNetlinkMessage::GetNsId(message), |_, payload| {
+            let id = attributes(payload, HEADER).find(|(kind, _)| *kind == NETNSA_NSID);
+            // -1 means that none is assigned.
+            Ok(id.map(|(_, value)| value.i32()).filter(|id| *id >= 0))
+        })
+    }
+}
