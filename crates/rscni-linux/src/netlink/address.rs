@@ -19,6 +19,9 @@ const HEADER: usize = 8;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_FLAGS: u16 = 8;
+const IFA_PROTO: u16 = 11;
+/// The protocol of an address that the kernel made from a router advertisement.
+const IFAPROT_KERNEL_RA: u8 = 2;
 
 /// How an address is added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -82,6 +85,12 @@ pub struct Address {
     pub secondary: bool,
     /// It does not expire.
     pub permanent: bool,
+    /// It is a temporary one of IPv6 (RFC 8981).
+    pub temporary: bool,
+    /// The kernel makes temporary ones from it.
+    pub managetempaddr: bool,
+    /// Who made it (`IFAPROT_*`): 1 to 3 the kernel. Before Linux 5.18, and of most tools, none.
+    pub protocol: Option<u8>,
 }
 
 impl Request {
@@ -179,11 +188,13 @@ impl Address {
         let mut flags = u32::from(flags);
         let mut address = None;
         let mut local = None;
+        let mut protocol = None;
         for (kind, value) in attributes(payload, HEADER) {
             match kind {
                 IFA_ADDRESS => address = value.ip(),
                 IFA_LOCAL => local = value.ip(),
                 IFA_FLAGS => flags = value.u32(),
+                IFA_PROTO => protocol = Some(value.u8()),
                 _ => {}
             }
         }
@@ -201,6 +212,18 @@ impl Address {
             noprefixroute: flags.contains(KernelFlags::Noprefixroute),
             secondary: flags.contains(KernelFlags::Secondary),
             permanent: flags.contains(KernelFlags::Permanent),
+            // IPv4 has another meaning for the same bit.
+            temporary: net.addr().is_ipv6() && flags.contains(KernelFlags::Secondary),
+            managetempaddr: flags.contains(KernelFlags::Managetempaddr),
+            protocol,
         })
+    }
+
+    /// Whether the kernel made it from a router advertisement.
+    pub fn is_advertised(&self) -> bool {
+        // A temporary address has no protocol, nor has any before Linux 5.18.
+        let looks_so = !self.permanent && (self.temporary || self.managetempaddr);
+        self.net.addr().is_ipv6()
+            && self.protocol.map_or(looks_so, |protocol| protocol == IFAPROT_KERNEL_RA)
     }
 }

@@ -145,8 +145,9 @@ pub(super) fn gateway(
         Err(error) => return Err(error.into()),
     }
     let link = host.link_by_name(&name)?;
-    host.set_link(link.index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
+    // Before it is up: another port of the VLAN can be a router.
     host::refuse_router_advertisements(&name);
+    host.set_link(link.index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
     Ok(link)
 }
 

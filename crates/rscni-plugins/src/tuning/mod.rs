@@ -3,6 +3,7 @@
 //! What the interface's attributes were before is kept in a file, from which DEL restores them: the interface may go
 //! back to the host. Sysctls go with the container.
 
+mod advertised;
 pub(crate) mod allow_list;
 mod attributes;
 mod config;
@@ -52,6 +53,7 @@ fn add(args: &Args) -> Result<CNIResult> {
         // Before the step itself: it is one for each sysctl.
         undo.push(move || write_back(netns, settings, before));
         write(netns, settings)?;
+        advertised::forget(netns, &mut netlink, &args.ifname, settings)?;
     }
     if !config.attributes.is_empty() {
         let link = netlink.link_by_name(&args.ifname)?;
