@@ -80,6 +80,22 @@ pub(crate) fn untagged(tag: &str) -> Option<Owner<'_>> {
     })
 }
 
+/// Whether a tag is that of an attachment of this container. `ifnames` gives the names of its interfaces: a tag may hold
+/// them only as a hash.
+pub(crate) fn is_of_container(
+    tag: &str,
+    container_id: &str,
+    ifnames: impl FnOnce() -> Vec<String>,
+) -> bool {
+    match (untagged(tag), tag.strip_prefix('#').and_then(|tag| tag.split_once(' '))) {
+        (Some(owner), _) => owner.container_id == container_id,
+        (None, Some((_, attachment))) => {
+            ifnames().iter().any(|ifname| hash(&[container_id, ifname], 32) == attachment)
+        }
+        (None, None) => false,
+    }
+}
+
 /// An interface name made from names that are too long for one: a prefix of four letters and a hash, 15 bytes in all.
 pub(crate) fn derived_name(prefix: &str, parts: &[&str]) -> String {
     format!("{prefix}{}", hash(parts, 11))
@@ -218,6 +234,18 @@ mod tests {
                 assert!(seen.insert(mac.0), "{mac} of {id} ({kind}) is taken");
             }
         }
+    }
+
+    #[test]
+    fn a_tag_tells_its_container() {
+        let (long, names) = ("x".repeat(120), || vec!["lo".to_owned(), "eth0".to_owned()]);
+        for network in ["net", &long] {
+            let tag = owner(network, "a").tag();
+            assert!(is_of_container(&tag, "a", names));
+            assert!(!is_of_container(&tag, "b", names));
+        }
+        assert!(!is_of_container(&owner(&long, "a").tag(), "a", || vec!["net1".to_owned()]));
+        assert!(!is_of_container("no tag", "tag", names));
     }
 
     #[test]

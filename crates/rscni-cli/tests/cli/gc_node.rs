@@ -267,3 +267,29 @@ fn a_network_that_only_marks_tell_of_is_collected_and_so_are_all_at_once() {
         assert_eq!(rscni(lab, &["gc", "--auto"]).succeeded().stdout, "");
     });
 }
+
+#[test]
+fn a_port_that_two_attachments_of_a_container_share_is_listed_for_both_and_removed() {
+    rscni_test::run(|lab| {
+        network(lab, "1.1.0", "net", "10.1.0.0/24");
+        network(lab, "1.1.0", "other", "10.2.0.0/24");
+        add(lab, "net", "both", 8001);
+        let mapping = json!([{ "hostPort": 8001, "containerPort": 80, "protocol": "tcp" }]);
+        let cap = format!("portMappings={mapping}");
+        let words =
+            ["add", "other", "both", "--container-id", "both", "--ifname", "net1", "--cap", &cap];
+        rscni(lab, &words).succeeded();
+        leave("both");
+        settle(lab, 0);
+        let dry = rscni(lab, &["gc", "--auto", "--dry-run"]).succeeded().stdout;
+        for (set, attachment) in
+            [("hostport4_any", "both/eth0"), ("hostport4_any_standby", "both/net1")]
+        {
+            let line = format!("element inet rscni {set} port 8001 of {attachment}");
+            assert!(dry.contains(&line), "{line}\n{dry}");
+        }
+        rscni(lab, &["gc", "--auto"]).succeeded();
+        let left = lab.snapshot().to_string();
+        assert!(!left.contains("both"), "{left}");
+    });
+}

@@ -8,6 +8,7 @@ mod handover;
 mod packets;
 mod published;
 mod sctp;
+mod shared;
 #[path = "../support/mod.rs"]
 mod support;
 mod udp;

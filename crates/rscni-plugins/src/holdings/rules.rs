@@ -7,6 +7,7 @@ use crate::{
     failure::Result,
     iptables::{IpTable, jump_target},
     nftable,
+    portmap::names::active,
 };
 
 /// The elements of our tables that carry an owner.
@@ -30,8 +31,10 @@ pub(super) fn elements() -> Result<Vec<Holding>> {
 fn shown(set: &str, element: &ElementInfo) -> String {
     let key = &element.key[..];
     if set.starts_with("hostport") {
-        // It begins with the protocol, or with the source, and ends with the port in a word of four bytes.
-        let port = key.len().checked_sub(4).and_then(|at| key[at..].first_chunk());
+        // It begins with the protocol, or with the source, and ends with the port in a word of four bytes; for a waiting
+        // mapping one more word follows.
+        let words = if active(set).is_some() { 2 } else { 1 };
+        let port = key.len().checked_sub(4 * words).and_then(|at| key[at..].first_chunk());
         return format!("port {}", port.map_or(0, |port| u16::from_be_bytes(*port)));
     }
     if set.contains("-inside-") {

@@ -1,33 +1,59 @@
 //! Host ports as elements of maps and sets, whose comment is their owner; see [`names`](super::names) for the rules.
 //!
 //! A host port leads to one container. The first to have it keeps it: another ADD fails, unless the address that the
-//! port leads to has gone over to the container that asks for it.
+//! port leads to has gone over to the container that asks for it. Another attachment of the same container waits until
+//! the port is free ([`standby`](super::standby)).
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use rscni::Error;
+use rscni::{Args, Error};
 use rscni_linux::nft::{Data, Element, ElementInfo, Nft, Value};
 
 use super::{
     config::{Config, Mapping, Protocol},
-    names::{ENTRIES, Group, LOCALNET, Part, SETS, loopback, masquerade_chain, table},
+    names::{self, Group, LOCALNET, Part, SETS, loopback, masquerade_chain, table},
     nft_program,
+    standby::{self, Step, Waiting, is_sibling},
 };
 use crate::{
-    failure::{Result, differs},
-    nftable,
+    failure::Result,
+    iptables, nftable,
     owner::{Owner, Stale},
 };
 
 /// A mapping in one family, as the elements that make it up.
-struct Entry<'a> {
-    mapping: &'a Mapping,
-    group: Group,
-    target: IpAddr,
-    forward: (String, Element),
-    sources: Vec<(IpNet, String, Element)>,
+pub(super) struct Entry<'a> {
+    pub(super) mapping: &'a Mapping,
+    pub(super) group: Group,
+    pub(super) target: IpAddr,
+    pub(super) forward: (String, Element),
+    pub(super) sources: Vec<(IpNet, String, Element)>,
+    /// Another attachment of the container has the port.
+    waits: bool,
 }
+
+impl Entry<'_> {
+    /// The elements with their sets, in the form for an active or for a waiting mapping.
+    pub(super) fn elements(
+        &self,
+        waits: bool,
+        tag: &str,
+    ) -> impl Iterator<Item = (String, Element)> {
+        let sources = self.sources.iter().map(|(_, set, source)| (set, source));
+        let all = std::iter::once((&self.forward.0, &self.forward.1)).chain(sources);
+        all.map(move |(set, element)| {
+            if waits {
+                (names::standby(set), standby::element(element, tag))
+            } else {
+                (set.clone(), element.clone())
+            }
+        })
+    }
+}
+
+/// An element that was found, and its set.
+pub(super) type Found = (String, ElementInfo);
 
 /// What was removed: a port of a protocol, and the container that it led to.
 pub(super) struct Removed {
@@ -48,7 +74,7 @@ fn sources(config: &Config, mapping: &Mapping, net: IpNet) -> Vec<IpNet> {
     [Some(net.trunc()), localhost].into_iter().flatten().collect()
 }
 
-fn entries<'a>(config: &'a Config, owner: Owner<'_>, nets: &[IpNet]) -> Vec<Entry<'a>> {
+pub(super) fn entries<'a>(config: &'a Config, owner: Owner<'_>, nets: &[IpNet]) -> Vec<Entry<'a>> {
     let tag = owner.tag();
     let mut entries: Vec<Entry<'_>> = Vec::new();
     for net in nets {
@@ -81,6 +107,7 @@ fn entries<'a>(config: &'a Config, owner: Owner<'_>, nets: &[IpNet]) -> Vec<Entr
                 target: net.addr(),
                 forward: (map, forward),
                 sources: sources(config, mapping, *net).into_iter().map(source).collect(),
+                waits: false,
             });
         }
     }
@@ -88,7 +115,7 @@ fn entries<'a>(config: &'a Config, owner: Owner<'_>, nets: &[IpNet]) -> Vec<Entr
 }
 
 /// What must be there for these entries, each once, in the order in which it depends on what is before it.
-fn parts(config: &Config, entries: &[Entry<'_>]) -> Vec<Part> {
+pub(super) fn parts(config: &Config, entries: &[Entry<'_>]) -> Vec<Part> {
     let mut parts = Vec::new();
     let mut seen = Vec::new();
     let mut once = |name: String, part: Part| {
@@ -108,11 +135,17 @@ fn parts(config: &Config, entries: &[Entry<'_>]) -> Vec<Part> {
             once(set, Part::Sources(entry.group.clone(), *net, config.mark_bit));
         }
     }
+    for entry in entries.iter().filter(|entry| entry.waits) {
+        let sources: Vec<_> =
+            entry.sources.iter().map(|(net, ..)| (*net, config.mark_bit)).collect();
+        let name = format!("{} {sources:?}", entry.group.chain(true));
+        once(name, Part::Standby(entry.group.clone(), sources));
+    }
     parts
 }
 
 /// Something may be missing, and something in the way; more rounds mean that somebody else keeps changing it.
-const ROUNDS: u32 = 4;
+const ROUNDS: u32 = 6;
 
 /// How many mappings, or elements to remove, go into one transaction: the kernel takes no message of any length, and has
 /// no room for any number of refusals.
@@ -120,15 +153,21 @@ const MAPPINGS_AT_ONCE: usize = 50;
 const ELEMENTS_AT_ONCE: usize = 150;
 
 /// Adds the mappings to the container's addresses, in one transaction unless they are very many.
-pub(super) fn add(nft: &mut Nft, owner: Owner<'_>, config: &Config, nets: &[IpNet]) -> Result<()> {
-    let entries = entries(config, owner, nets);
+pub(super) fn add(nft: &mut Nft, args: &Args, config: &Config, nets: &[IpNet]) -> Result<()> {
+    let owner = Owner::new(&args.conf()?.name, args);
+    let mut entries = entries(config, owner, nets);
     let mut rounds = 0;
-    while let Err(error) = create(nft, &entries) {
+    let mut lock = None;
+    while let Err(error) = create(nft, owner, &entries) {
         rounds += 1;
         if rounds < ROUNDS && error.is_not_found() {
             Part::ensure(nft, &parts(config, &entries))?;
         } else if rounds < ROUNDS && error.is_exists() {
-            make_room(nft, owner, &entries)?;
+            // Who has the port must not change before this mapping waits for it.
+            if lock.is_none() {
+                lock = Some(iptables::lock()?);
+            }
+            make_room(nft, args, owner, &mut entries)?;
         } else {
             return Err(error.into());
         }
@@ -139,20 +178,18 @@ pub(super) fn add(nft: &mut Nft, owner: Owner<'_>, config: &Config, nets: &[IpNe
     Ok(())
 }
 
-fn groups<'a>(entries: &'a [Entry<'_>]) -> impl Iterator<Item = &'a Group> {
+pub(super) fn groups<'a>(entries: &'a [Entry<'_>]) -> impl Iterator<Item = &'a Group> {
     let is_first = |i: usize| entries[..i].iter().all(|other| other.group != entries[i].group);
     entries.iter().enumerate().filter(move |(i, _)| is_first(*i)).map(|(_, entry)| &entry.group)
 }
 
-fn create(nft: &mut Nft, entries: &[Entry<'_>]) -> rscni_linux::Result<()> {
-    let table = table();
+fn create(nft: &mut Nft, owner: Owner<'_>, entries: &[Entry<'_>]) -> rscni_linux::Result<()> {
+    let (table, tag) = (table(), owner.tag());
     for entries in entries.chunks(MAPPINGS_AT_ONCE) {
         let mut transaction = nft.transaction();
         for entry in entries {
-            let (map, forward) = &entry.forward;
-            transaction.create_element(&table, map, forward);
-            for (_, set, source) in &entry.sources {
-                transaction.create_element(&table, set, source);
+            for (set, element) in entry.elements(entry.waits, &tag) {
+                transaction.create_element(&table, &set, &element);
             }
         }
         transaction.commit()?;
@@ -161,47 +198,67 @@ fn create(nft: &mut Nft, entries: &[Entry<'_>]) -> rscni_linux::Result<()> {
 }
 
 /// Removes what earlier ADDs of this attachment left, and that of those whose ports lead to an address that is this
-/// container's now: they are gone. Any other owner keeps its port, and the call fails.
-fn make_room(nft: &mut Nft, owner: Owner<'_>, entries: &[Entry<'_>]) -> Result<()> {
+/// container's now: they are gone. Mappings whose port another attachment of this container has are to wait. Any other
+/// owner keeps its port, and the call fails.
+fn make_room(
+    nft: &mut Nft,
+    args: &Args,
+    owner: Owner<'_>,
+    entries: &mut [Entry<'_>],
+) -> Result<()> {
     let mut tags = vec![owner.tag()];
-    let mut ownerless = Vec::new();
-    for entry in entries {
+    for entry in entries.iter_mut() {
+        entry.waits = false;
         let (map, forward) = &entry.forward;
-        if let Some(holder) = nft.get_element(&table(), map, &forward.key)? {
-            let tag = holder.comment.clone().unwrap_or_default();
-            if !tags.contains(&tag) {
-                refuse_taken(entry, &holder)?;
-                tags.push(tag);
-            }
+        let Some(holder) = nft.get_element(&table(), map, &forward.key)? else { continue };
+        let tag = holder.comment.clone().unwrap_or_default();
+        if tags.contains(&tag) {
+            continue;
         }
-        // Without the port itself they serve nobody.
-        ownerless.extend(entry.sources.iter().map(|(_, set, source)| (set, source)));
+        if target(&holder) == Some(entry.target) {
+            tags.push(tag);
+        } else if is_sibling(&tag, args) {
+            entry.waits = true;
+        } else {
+            return Err(taken(entry, &holder).into());
+        }
     }
-    remove_all(nft, |tag| tags.iter().any(|other| other == tag))?;
-    destroy(nft, &ownerless)
+    let is_gone = |tag: &str| tags.iter().any(|other| other == tag);
+    let sets = nft.sets(&table())?;
+    let found = find_tagged(nft, &sets, is_gone)?;
+    take_out(nft, &sets, &found, &is_gone)?;
+    let mut ownerless = Vec::new();
+    for entry in entries.iter_mut().filter(|entry| !entry.waits) {
+        let (map, forward) = &entry.forward;
+        match nft.get_element(&table(), map, &forward.key)? {
+            // A mapping that waited has taken over. If it belongs to another container, the next round finds out.
+            Some(holder) => entry.waits = is_sibling(&holder.comment.unwrap_or_default(), args),
+            // Without the port itself they serve nobody.
+            None => ownerless.extend(entry.sources.iter().map(|(_, set, source)| (set, source))),
+        }
+    }
+    for elements in ownerless.chunks(ELEMENTS_AT_ONCE) {
+        let mut transaction = nft.transaction();
+        for (set, element) in elements {
+            transaction.destroy_element(&table(), set, element);
+        }
+        transaction.commit()?;
+    }
+    Ok(())
 }
 
-fn refuse_taken(entry: &Entry<'_>, holder: &ElementInfo) -> Result<()> {
-    let leads_to = target(holder);
-    if leads_to == Some(entry.target) {
-        return Ok(());
-    }
+/// The error for a port that another container has.
+fn taken(entry: &Entry<'_>, holder: &ElementInfo) -> Error {
     let (mapping, tag) = (entry.mapping, holder.comment.as_deref().unwrap_or_default());
-    let leads_to = leads_to.map(|ip| ip.to_string()).unwrap_or_default();
-    Err(Error::TryAgainLater(format!(
+    let leads_to = target(holder).map(|ip| ip.to_string()).unwrap_or_default();
+    Error::TryAgainLater(format!(
         "{mapping} is taken: it leads to {leads_to} for the attachment \"{tag}\" (network, container, interface); DEL that \
          one first, or have GC remove it if it is gone"
     ))
-    .into())
-}
-
-/// Whether both lead to the same address and port.
-fn same_data(found: &ElementInfo, wanted: &Element) -> bool {
-    matches!((&found.data, &wanted.data), (Some(Data::Value(a)), Some(Data::Value(b))) if a.as_bytes() == b.as_bytes())
 }
 
 /// The address that an element of a map leads to.
-fn target(element: &ElementInfo) -> Option<IpAddr> {
+pub(super) fn target(element: &ElementInfo) -> Option<IpAddr> {
     let Some(Data::Value(value)) = &element.data else { return None };
     let length = value.as_bytes().len().checked_sub(4)?;
     nftable::address(&value.as_bytes()[..length])
@@ -224,46 +281,44 @@ pub(super) fn remove(
     known: Option<(&Config, &[IpNet])>,
 ) -> Result<Vec<Removed>> {
     let tag = owner.tag();
-    if let Some((config, nets)) = known {
-        let entries = entries(config, owner, nets);
-        if let Some(found) = find_all(nft, &tag, config, &entries)? {
-            let sources =
-                entries.iter().flat_map(|e| e.sources.iter().map(|(_, set, source)| (set, source)));
-            let forwards = entries.iter().map(|e| (&e.forward.0, &e.forward.1));
-            destroy(nft, &sources.chain(forwards).collect::<Vec<_>>())?;
-            return Ok(found.iter().map(removed).collect());
-        }
-    }
-    remove_all(nft, |other| other == tag)
+    // No other attachment must begin to wait for a port that is about to be removed.
+    let _lock = iptables::lock()?;
+    let sets = nft.sets(&table())?;
+    let is_own = |other: &str| other == tag;
+    let found = match known {
+        Some((config, nets)) => find_known(nft, &sets, owner, config, nets)?,
+        None => None,
+    };
+    let found = found.map_or_else(|| find_tagged(nft, &sets, is_own), Ok)?;
+    take_out(nft, &sets, &found, &is_own)
 }
 
-/// What the mappings lead to, if all elements are there and this owner's, so that it has no others: the configuration
-/// may have changed since ADD.
-fn find_all(
+/// The elements of the mappings, if all are there and this owner's, so that it has no others: the configuration may have
+/// changed since ADD.
+fn find_known(
     nft: &mut Nft,
-    tag: &str,
+    sets: &[String],
+    owner: Owner<'_>,
     config: &Config,
-    entries: &[Entry<'_>],
-) -> Result<Option<Vec<ElementInfo>>> {
-    if entries.is_empty()
-        || !config.snat && nft.sets(&table())?.iter().any(|set| Group::is_of_sources(set))
-    {
+    nets: &[IpNet],
+) -> Result<Option<Vec<Found>>> {
+    let (entries, tag) = (entries(config, owner, nets), owner.tag());
+    if entries.is_empty() || !config.snat && sets.iter().any(|set| Group::is_of_sources(set)) {
         return Ok(None);
     }
     let mut found = Vec::new();
     for entry in entries {
-        let mut own = |set: &str, element: &Element| -> Result<Option<ElementInfo>> {
-            let element = nft.get_element(&table(), set, &element.key)?;
-            Ok(element.filter(|element| element.comment.as_deref() == Some(tag)))
-        };
-        for (_, set, source) in &entry.sources {
-            if own(set, source)?.is_none() {
-                return Ok(None);
-            }
+        let (map, forward) = &entry.forward;
+        let is_own = |element: &ElementInfo| element.comment.as_deref() == Some(&*tag);
+        let waits = !nft.get_element(&table(), map, &forward.key)?.as_ref().is_some_and(is_own);
+        if waits && !sets.contains(&names::standby(map)) {
+            return Ok(None);
         }
-        match own(&entry.forward.0, &entry.forward.1)? {
-            Some(element) => found.push(element),
-            None => return Ok(None),
+        for (set, element) in entry.elements(waits, &tag) {
+            match nft.get_element(&table(), &set, &element.key)?.filter(is_own) {
+                Some(element) => found.push((set, element)),
+                None => return Ok(None),
+            }
         }
     }
     Ok(Some(found))
@@ -271,124 +326,73 @@ fn find_all(
 
 /// GC.
 pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<Vec<Removed>> {
-    remove_all(nft, |tag| stale.has_tag(tag))
+    let _lock = iptables::lock()?;
+    let sets = nft.sets(&table())?;
+    let is_stale = |tag: &str| stale.has_tag(tag);
+    let found = find_tagged(nft, &sets, is_stale)?;
+    take_out(nft, &sets, &found, &is_stale)
 }
 
-/// Removes all elements whose tag is wanted. It looks at every port of the host.
-fn remove_all(nft: &mut Nft, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<Removed>> {
-    let table = table();
-    let mut gone = Vec::new();
-    let mut elements = Vec::new();
-    for set in nft.sets(&table)?.into_iter().filter(|set| set.starts_with(SETS)) {
-        for element in nft.elements(&table, &set)? {
-            if element.comment.as_deref().is_some_and(&is_wanted) {
-                if Group::of_map(&set).is_some() {
-                    gone.push(removed(&element));
-                }
-                elements.push((set.clone(), Element::new(Value::bytes(element.key))));
-            }
-        }
+/// All elements whose tag is wanted. It looks at every port of the host.
+fn find_tagged(
+    nft: &mut Nft,
+    sets: &[String],
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<Vec<Found>> {
+    let mut found = Vec::new();
+    for set in sets.iter().filter(|set| set.starts_with(SETS)) {
+        let elements = nft.elements(&table(), set)?.into_iter();
+        let wanted = elements.filter(|e| e.comment.as_deref().is_some_and(&is_wanted));
+        found.extend(wanted.map(|element| (set.clone(), element)));
     }
-    destroy(nft, &elements.iter().map(|(set, element)| (set, element)).collect::<Vec<_>>())?;
-    Ok(gone)
+    Ok(found)
 }
 
-fn destroy(nft: &mut Nft, elements: &[(&String, &Element)]) -> Result<()> {
-    for elements in elements.chunks(ELEMENTS_AT_ONCE) {
+/// Removes the elements. Mappings that wait for their ports become active in the same transaction, unless they have a tag
+/// that `is_removed`. A transaction that fails, or a kill, leaves every port with what it had or with its successor.
+fn take_out(
+    nft: &mut Nft,
+    sets: &[String],
+    found: &[Found],
+    is_removed: &dyn Fn(&str) -> bool,
+) -> Result<Vec<Removed>> {
+    let waiting = Waiting::read(nft, sets)?;
+    let mut gone = Vec::new();
+    let mut steps = Vec::new();
+    let mut rest: Vec<&Found> = found.iter().collect();
+    for forward in found.iter().filter(|(set, _)| Group::of_map(set).is_some()) {
+        let (map, element) = forward;
+        gone.push(removed(element));
+        let sources = format!("{map}_from");
+        let belongs = |(set, source): &&Found| {
+            set == map && source.key == element.key
+                || set.starts_with(&sources)
+                    && names::active(set).is_none()
+                    && source.key.ends_with(&element.key)
+        };
+        let (remove, others) = rest.into_iter().partition(belongs);
+        rest = others;
+        steps.push(Step { remove, activate: waiting.successor(map, element, is_removed) });
+    }
+    steps.extend(rest.into_iter().map(|element| Step { remove: vec![element], activate: vec![] }));
+
+    let mut steps = &steps[..];
+    while !steps.is_empty() {
+        let mut changes = 0;
+        let fits = |step: &&Step<'_>| {
+            changes += step.len();
+            changes <= ELEMENTS_AT_ONCE
+        };
+        let count = steps.iter().take_while(fits).count().max(1);
+        let (now, later) = steps.split_at(count);
         let mut transaction = nft.transaction();
-        for (set, element) in elements {
-            transaction.destroy_element(&table(), set, element);
+        for step in now {
+            step.put_into(&mut transaction);
         }
         transaction.commit()?;
+        steps = later;
     }
-    Ok(())
-}
-
-/// CHECK: all elements are there and lead to the container, and so are the rules that look them up.
-pub(super) fn check(
-    nft: &mut Nft,
-    owner: Owner<'_>,
-    config: &Config,
-    nets: &[IpNet],
-) -> Result<()> {
-    let (table, tag) = (table(), owner.tag());
-    let entries = entries(config, owner, nets);
-    for entry in &entries {
-        let (mapping, (map, forward)) = (entry.mapping, &entry.forward);
-        let to = format!("{}, port {}", entry.target, mapping.container_port);
-        match nft.get_element(&table, map, &forward.key)? {
-            None => {
-                return Err(differs(format!(
-                    "{mapping} does not lead to {to}: it is missing in {map}"
-                )));
-            }
-            Some(found) if found.comment.as_deref() != Some(&tag) => {
-                let other = found.comment.unwrap_or_default();
-                return Err(differs(format!(
-                    "{mapping} does not lead to {to}: \"{other}\" has it"
-                )));
-            }
-            Some(found) if !same_data(&found, forward) => {
-                let other = target(&found).map(|ip| ip.to_string()).unwrap_or_default();
-                return Err(differs(format!(
-                    "{mapping} does not lead to {to}: another port or address ({other}) has it"
-                )));
-            }
-            Some(_) => {}
-        }
-        for (net, set, source) in &entry.sources {
-            if nft.get_element(&table, set, &source.key)?.is_none() {
-                let what =
-                    format!("{mapping} is not masqueraded for {net}: it is missing in {set}");
-                return Err(differs(what));
-            }
-        }
-    }
-    check_rules(nft, config, &entries)
-}
-
-fn check_rules(nft: &mut Nft, config: &Config, entries: &[Entry<'_>]) -> Result<()> {
-    let table = table();
-    let leads = |nft: &mut Nft, from: &str, to: &str| -> Result<()> {
-        if nft.rules(&table, from)?.iter().any(|rule| rule.jump_target.as_deref() == Some(to)) {
-            return Ok(());
-        }
-        Err(differs(format!("host ports: the rule of {from} that leads to {to} is missing")))
-    };
-    for group in groups(entries) {
-        let chain = group.chain(true);
-        for from in ENTRIES {
-            leads(nft, from, &chain)?;
-        }
-        leads(nft, &chain, &group.chain(false))?;
-        for specific in [true, false] {
-            let chain = group.chain(specific);
-            let rules = nft.rules(&table, &chain)?;
-            let of_chain = entries
-                .iter()
-                .filter(|e| e.group == *group && e.mapping.address().is_some() == specific);
-            for set in
-                of_chain.flat_map(|e| e.sources.iter().map(|(_, set, _)| set).chain([&e.forward.0]))
-            {
-                if !rules.iter().any(|rule| rule.looks_up(set)) {
-                    return Err(differs(format!(
-                        "host ports: the rule of {chain} that looks up {set} is missing"
-                    )));
-                }
-            }
-        }
-    }
-    for part in parts(config, entries) {
-        let chain = match part {
-            Part::Masquerade(bit) => masquerade_chain(bit),
-            Part::Localnet => LOCALNET.to_owned(),
-            Part::Maps(_) | Part::Sources(..) => continue,
-        };
-        if nft.rules(&table, &chain)?.is_empty() {
-            return Err(differs(format!("host ports: the rule of {chain} is missing")));
-        }
-    }
-    Ok(())
+    Ok(gone)
 }
 
 /// The ports of UDP among what was removed.

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use rscni::Args;
 use rscni_linux::nft::{Nft, RuleInfo};
 
 use super::config::{Config, Mapping, Protocol};
@@ -220,12 +221,8 @@ fn quoted(word: &str) -> String {
 }
 
 /// CHECK: the first thing that is missing.
-pub(super) fn check(
-    nft: &mut Nft,
-    owner: Owner<'_>,
-    config: &Config,
-    nets: &[IpNet],
-) -> Result<()> {
+pub(super) fn check(nft: &mut Nft, args: &Args, config: &Config, nets: &[IpNet]) -> Result<()> {
+    let owner = Owner::new(&args.conf()?.name, args);
     for net in nets {
         let Some(table) = NAT.into_iter().find(|table| table.is_for(net.addr())) else { continue };
         let found = Found::look(nft, table, owner)?;

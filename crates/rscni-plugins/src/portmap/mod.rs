@@ -5,6 +5,7 @@
 //! rules are those that the Go plugin makes ([`iptables`]). Removal looks for both, and for what the Go plugin makes
 //! with nftables ([`go_nftables`]): an attachment may be older than the node's plugins.
 
+mod check;
 mod config;
 mod elements;
 mod flows;
@@ -13,6 +14,7 @@ mod iptables;
 mod localnet;
 pub(crate) mod names;
 mod nft_program;
+mod standby;
 
 use std::net::IpAddr;
 
@@ -49,7 +51,7 @@ fn add(args: &Args) -> Result<CNIResult> {
     // Before the step itself: with iptables it is one for each family.
     undo.push(move || remove(owner, None).1);
     match config.backend {
-        Backend::Nftables => elements::add(&mut Nft::open()?, owner, &config, &nets)?,
+        Backend::Nftables => elements::add(&mut Nft::open()?, args, &config, &nets)?,
         Backend::Iptables => iptables::add(owner, &config, &nets)?,
     }
     if let Some(container) = by_localhost(&config, &nets) {
@@ -121,7 +123,7 @@ fn check(args: &Args) -> Result<()> {
     }
     let owner = Owner::new(&conf.name, args);
     let mut nft = Nft::open()?;
-    if let Err(differs) = check_backends(&mut nft, owner, &config, &nets) {
+    if let Err(differs) = check_backends(&mut nft, args, &config, &nets) {
         // It may have been added by the Go plugin.
         if !go_nftables::is_there(&mut nft, owner.container_id, &config, &nets)? {
             return Err(differs);
@@ -131,13 +133,13 @@ fn check(args: &Args) -> Result<()> {
 }
 
 /// What ADD made is there, whichever backend it was told to use.
-fn check_backends(nft: &mut Nft, owner: Owner<'_>, config: &Config, nets: &[IpNet]) -> Result<()> {
+fn check_backends(nft: &mut Nft, args: &Args, config: &Config, nets: &[IpNet]) -> Result<()> {
     let checks = match config.backend {
-        Backend::Nftables => [elements::check, iptables::check],
-        Backend::Iptables => [iptables::check, elements::check],
+        Backend::Nftables => [check::check, iptables::check],
+        Backend::Iptables => [iptables::check, check::check],
     };
-    let Err(differs) = checks[0](nft, owner, config, nets) else { return Ok(()) };
-    checks[1](nft, owner, config, nets).map_err(|_| differs)
+    let Err(differs) = checks[0](nft, args, config, nets) else { return Ok(()) };
+    checks[1](nft, args, config, nets).map_err(|_| differs)
 }
 
 fn gc(args: &Args) -> Result<()> {

@@ -22,6 +22,9 @@
 //! }
 //! ```
 //!
+//! A port that another attachment of the same container has is kept in maps and sets of the same names that end in
+//! `_standby` ([`standby`](super::standby)). No rule looks them up.
+//!
 //! There are no verdicts in the maps on purpose: the kernel follows each of them whenever a rule changes, so that calls
 //! would cost more with every port. What has to be masqueraded is known by the net that a packet comes from, which is
 //! cut out of its source by a rule for each length of prefix; so rules are as few as lengths in use.
@@ -40,6 +43,8 @@ use crate::{failure::Result, nftable};
 
 /// How the names of all sets and maps begin.
 pub(super) const SETS: &str = "hostport";
+/// How the names of maps and sets with waiting mappings end.
+const STANDBY: &str = "_standby";
 /// The chains that packets come to first.
 pub(super) const ENTRIES: [&str; 2] = ["hostport-prerouting", "hostport-output"];
 /// The chain that keeps what comes by wire from the addresses of `lo`.
@@ -59,6 +64,16 @@ pub(super) fn table() -> Table {
 /// The chain that masquerades what has the mark.
 pub(super) fn masquerade_chain(bit: u8) -> String {
     format!("hostport-masquerade-{bit}")
+}
+
+/// The map or set for waiting mappings that belongs to one for active mappings.
+pub(super) fn standby(set: &str) -> String {
+    format!("{set}{STANDBY}")
+}
+
+/// The map or set for active mappings that belongs to one for waiting mappings.
+pub(crate) fn active(set: &str) -> Option<&str> {
+    set.strip_suffix(STANDBY).filter(|set| set.starts_with(SETS))
 }
 
 /// What there is for one family, apart for each set of conditions.
@@ -110,7 +125,8 @@ impl Group {
             ("6", rest) => (false, rest),
             _ => return None,
         };
-        (!Self::is_of_sources(name)).then(|| (v4, !rest.starts_with("_any")))
+        (!Self::is_of_sources(name) && active(name).is_none())
+            .then(|| (v4, !rest.starts_with("_any")))
     }
 
     /// Whether a name is that of a set of what is masqueraded.
@@ -136,6 +152,19 @@ impl Group {
             .into_iter()
             .flatten()
             .collect()
+    }
+
+    fn forward_map(&self, specific: bool) -> Set {
+        let target = DataType::Value(vec![self.address(), ValueType::InetService]);
+        Set::map(self.map(specific), self.key(specific), target)
+    }
+
+    fn source_set(&self, specific: bool, net: IpNet, bit: u8) -> Set {
+        let mut key = self.key(specific);
+        if net.prefix_len() > 0 {
+            key.insert(0, self.address());
+        }
+        Set::new(self.sources(specific, net, bit), key)
     }
 
     fn fields(&self, specific: bool) -> Vec<Field> {
@@ -167,6 +196,8 @@ pub(super) enum Part {
     Masquerade(u8),
     Localnet,
     Sources(Group, IpNet, u8),
+    /// For mappings that wait. It comes after the parts that they need once they are active.
+    Standby(Group, Vec<(IpNet, u8)>),
 }
 
 impl Part {
@@ -191,12 +222,9 @@ impl Part {
             Self::Maps(group) => {
                 for specific in [false, true] {
                     transaction.create_chain(table, &group.chain(specific), None);
-                    let (name, target) =
-                        (group.map(specific), vec![group.address(), ValueType::InetService]);
-                    transaction.add_set(
-                        table,
-                        &Set::map(&name, group.key(specific), DataType::Value(target)),
-                    );
+                    let map = group.forward_map(specific);
+                    let name = map.name.clone();
+                    transaction.add_set(table, &map);
                     let forward = Rule::new().family_of(group.any());
                     let forward = forward.dnat_map(&group.fields(specific), &name, !group.v4);
                     transaction.add_rule(table, &group.chain(specific), &forward);
@@ -232,14 +260,23 @@ impl Part {
                     rule.not_in_net(Field::IpSaddr, loopback()).in_net(Field::IpDaddr, loopback());
                 transaction.add_rule(table, LOCALNET, &rule.drop());
             }
+            Self::Standby(group, sources) => {
+                for specific in [true, false] {
+                    let add_set = |set: Set, transaction: &mut Transaction<'_>| {
+                        let key = [&set.key[..], &[ValueType::Mark]].concat();
+                        transaction.add_set(table, &Set { name: standby(&set.name), key, ..set });
+                    };
+                    add_set(group.forward_map(specific), transaction);
+                    for (net, bit) in sources {
+                        add_set(group.source_set(specific, *net, *bit), transaction);
+                    }
+                }
+            }
             Self::Sources(group, net, bit) => {
                 for specific in [true, false] {
-                    let (name, mut key) =
-                        (group.sources(specific, *net, *bit), group.key(specific));
-                    if net.prefix_len() > 0 {
-                        key.insert(0, group.address());
-                    }
-                    transaction.create_set(table, &Set::new(&name, key));
+                    let set = group.source_set(specific, *net, *bit);
+                    let name = set.name.clone();
+                    transaction.create_set(table, &set);
                     let from = Rule::new().family_of(group.any());
                     let from =
                         from.net_in_set(group.source(), *net, &group.fields(specific), &name);
@@ -280,7 +317,13 @@ mod tests {
             let group = Group { v4, suffix: suffix.to_owned() };
             for specific in [true, false] {
                 assert_eq!(Group::of_map(&group.map(specific)), Some((v4, specific)));
-                assert_eq!(Group::of_map(&group.sources(specific, loopback(), 13)), None);
+                let sources = group.sources(specific, loopback(), 13);
+                assert_eq!(Group::of_map(&sources), None);
+                for set in [group.map(specific), sources] {
+                    assert_eq!(Group::of_map(&standby(&set)), None);
+                    assert_eq!(active(&standby(&set)), Some(&*set));
+                    assert_eq!(active(&set), None);
+                }
             }
         }
         assert_eq!(Group::of_map("masquerade4"), None);

@@ -1,0 +1,108 @@
+//! CHECK of host ports that are elements ([`elements`](super::elements)).
+
+use ipnet::IpNet;
+use rscni::Args;
+use rscni_linux::nft::{Data, Element, ElementInfo, Nft};
+
+use super::{
+    config::Config,
+    elements::{Entry, entries, groups, parts, target},
+    names::{self, ENTRIES, LOCALNET, Part, masquerade_chain, table},
+    standby::{self, is_sibling},
+};
+use crate::{
+    failure::{Result, differs},
+    owner::Owner,
+};
+
+/// CHECK: all elements are there and lead to the container, and so are the rules that look them up. A mapping may wait
+/// for a port that another attachment of the container has.
+pub(super) fn check(nft: &mut Nft, args: &Args, config: &Config, nets: &[IpNet]) -> Result<()> {
+    let owner = Owner::new(&args.conf()?.name, args);
+    let (table, tag) = (table(), owner.tag());
+    let entries = entries(config, owner, nets);
+    for entry in &entries {
+        let (mapping, (map, forward)) = (entry.mapping, &entry.forward);
+        let to = format!("{}, port {}", entry.target, mapping.container_port);
+        let wrong = |what: &str| differs(format!("{mapping} does not lead to {to}: {what}"));
+        let mut found = nft.get_element(&table, map, &forward.key)?;
+        let holder = found.as_ref().and_then(|found| found.comment.clone()).unwrap_or_default();
+        let waits = found.is_some() && holder != tag && is_sibling(&holder, args);
+        if waits {
+            let waiting = standby::element(forward, &tag);
+            found = nft.get_element(&table, &names::standby(map), &waiting.key)?;
+        }
+        match found {
+            None if waits => {
+                return Err(wrong(&format!("\"{holder}\" has it, and it does not wait for that")));
+            }
+            None => return Err(wrong(&format!("it is missing in {map}"))),
+            Some(found) if found.comment.as_deref() != Some(&tag) => {
+                return Err(wrong(&format!("\"{holder}\" has it")));
+            }
+            Some(found) if !same_data(&found, forward) => {
+                let other = target(&found).map(|ip| ip.to_string()).unwrap_or_default();
+                return Err(wrong(&format!("another port or address ({other}) has it")));
+            }
+            Some(_) => {}
+        }
+        let nets = entry.sources.iter().map(|(net, ..)| net);
+        for (net, (set, source)) in nets.zip(entry.elements(waits, &tag).skip(1)) {
+            if nft.get_element(&table, &set, &source.key)?.is_none() {
+                let what =
+                    format!("{mapping} is not masqueraded for {net}: it is missing in {set}");
+                return Err(differs(what));
+            }
+        }
+    }
+    check_rules(nft, config, &entries)
+}
+
+fn check_rules(nft: &mut Nft, config: &Config, entries: &[Entry<'_>]) -> Result<()> {
+    let table = table();
+    let leads = |nft: &mut Nft, from: &str, to: &str| -> Result<()> {
+        if nft.rules(&table, from)?.iter().any(|rule| rule.jump_target.as_deref() == Some(to)) {
+            return Ok(());
+        }
+        Err(differs(format!("host ports: the rule of {from} that leads to {to} is missing")))
+    };
+    for group in groups(entries) {
+        let chain = group.chain(true);
+        for from in ENTRIES {
+            leads(nft, from, &chain)?;
+        }
+        leads(nft, &chain, &group.chain(false))?;
+        for specific in [true, false] {
+            let chain = group.chain(specific);
+            let rules = nft.rules(&table, &chain)?;
+            let of_chain = entries
+                .iter()
+                .filter(|e| e.group == *group && e.mapping.address().is_some() == specific);
+            for set in
+                of_chain.flat_map(|e| e.sources.iter().map(|(_, set, _)| set).chain([&e.forward.0]))
+            {
+                if !rules.iter().any(|rule| rule.looks_up(set)) {
+                    return Err(differs(format!(
+                        "host ports: the rule of {chain} that looks up {set} is missing"
+                    )));
+                }
+            }
+        }
+    }
+    for part in parts(config, entries) {
+        let chain = match part {
+            Part::Masquerade(bit) => masquerade_chain(bit),
+            Part::Localnet => LOCALNET.to_owned(),
+            Part::Maps(_) | Part::Sources(..) | Part::Standby(..) => continue,
+        };
+        if nft.rules(&table, &chain)?.is_empty() {
+            return Err(differs(format!("host ports: the rule of {chain} is missing")));
+        }
+    }
+    Ok(())
+}
+
+/// Whether both lead to the same address and port.
+fn same_data(found: &ElementInfo, wanted: &Element) -> bool {
+    matches!((&found.data, &wanted.data), (Some(Data::Value(a)), Some(Data::Value(b))) if a.as_bytes() == b.as_bytes())
+}
