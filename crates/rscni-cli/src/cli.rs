@@ -86,7 +86,8 @@ enum Command {
         /// Only these plugins; '' for none
         #[arg(long, value_name = "NAMES", value_delimiter = ',')]
         only: Option<Vec<String>>,
-        /// Make an entry of another name for a plugin too, such as cnv-bridge=bridge; may be given several times
+        /// Make an entry of another name for a plugin too, such as cnv-bridge=bridge; may be given
+        /// several times
         #[arg(long = "as", value_name = "NAME=PLUGIN")]
         aliases: Vec<Alias>,
     },

@@ -1,9 +1,10 @@
 //! `rscni install`: this program under the name of every plugin, in a directory that container runtimes may be using
 //! at the same moment.
 //!
-//! The program is there once, as `rscni`; each plugin is a relative link to it. Both are made under another name and
-//! then renamed over the old entry, so that whoever looks finds the old one or the new one, and a plugin that is
-//! running is not disturbed. An entry under another name is a link to the plugin's entry, which tells what it is.
+//! The program is there once, as `rscni`; each plugin is a relative link to it. Both are made under
+//! another name and then renamed over the old entry, so that whoever looks finds the old one or the
+//! new one, and a plugin that is running is not disturbed. An entry under another name is a link to
+//! the plugin's entry, which tells what it is.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -81,8 +82,8 @@ impl Alias {
             Ok(PROGRAM)
         } else {
             Err(Error::InvalidEnvValue(format!(
-                "--as {name}={plugin} is a link to the entry {plugin}, which --only leaves out: add {plugin} to --only, \
-                 or choose a name that ends in -{plugin}"
+                "--as {name}={plugin} is a link to the entry {plugin}, which --only leaves out: \
+                 add {plugin} to --only, or choose a name that ends in -{plugin}"
             )))
         }
     }

@@ -1,10 +1,11 @@
 //! The one binary `rscni`: every plugin of `rscni-plugins`, `cnitool`, and the operator's commands.
 //!
-//! What it is depends on the name that it is called by. Under a plugin's name it is that plugin, and nothing else is
-//! even set up, since a node calls it for every container; `dhcp daemon` is what that plugin asks. Names such as
-//! `buildkit-cni-bridge`, and links to a plugin's name, stand for that plugin too. Under the name
-//! `cnitool` it takes the command lines of Go's `cnitool`. Under any other it is `rscni`, with subcommands.
-//! What `rscni` starts itself as, where no file has a plugin's name, is the plugin that a variable names.
+//! What it is depends on the name that it is called by. Under a plugin's name it is that plugin,
+//! and nothing else is even set up, since a node calls it for every container; `dhcp daemon` is
+//! what that plugin asks. Names such as `buildkit-cni-bridge`, and links to a plugin's name, stand
+//! for that plugin too. Under the name `cnitool` it takes the command lines of Go's `cnitool`.
+//! Under any other it is `rscni`, with subcommands. What `rscni` starts itself as, where no file
+//! has a plugin's name, is the plugin that a variable names.
 
 #![forbid(unsafe_code)]
 
@@ -123,8 +124,9 @@ fn not_a_plugin(name: &str) -> ExitCode {
     } else {
         let inside: Vec<_> = rscni_plugins::ALL.iter().map(|plugin| plugin.name).collect();
         format!(
-            "{name:?} is not the name of a plugin of rscni, does not end in one after a '-', and is no link to one; \
-             make an entry with `rscni install DIR --as {name}=PLUGIN`, where PLUGIN is one of {}",
+            "{name:?} is not the name of a plugin of rscni, does not end in one after a '-', and \
+             is no link to one; make an entry with `rscni install DIR --as {name}=PLUGIN`, where \
+             PLUGIN is one of {}",
             inside.join(", ")
         )
     });

@@ -57,8 +57,8 @@ fn this_binarys_own_host_local_is_no_process(#[values("bridge", "ptp")] plugin: 
     });
 }
 
-/// Installs two plugins under other names: with a prefix that distributions use, as links to the plugins' entries, and
-/// with a prefix of one's own.
+/// Installs two plugins under other names: with a prefix that distributions use, as links to the
+/// plugins' entries, and with a prefix of one's own.
 fn renamed(lab: &Lab, names: [&str; 2]) -> Network {
     support::install(lab);
     for (name, plugin) in names.into_iter().zip(["bridge", "host-local"]) {

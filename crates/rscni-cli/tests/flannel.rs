@@ -229,7 +229,11 @@ fn file_and_directory_are_where_the_keys_say() {
 #[case::type_is_a_path(json!({ "delegate": { "type": "../sh" } }), 7, "../sh")]
 #[case::type_is_nowhere(json!({ "delegate": { "type": "nowhere" } }), 7, "nowhere")]
 #[case::type_is_flannel_itself(json!({ "delegate": { "type": "flannel" } }), 7, "another plugin than flannel")]
-#[case::type_is_flannel_renamed(json!({ "delegate": { "type": "cnv-flannel" } }), 7, "another plugin than flannel")]
+#[case::type_is_flannel_renamed(
+    json!({ "delegate": { "type": "cnv-flannel" } }),
+    7,
+    "another plugin than flannel"
+)]
 #[case::delegate_is_a_list(json!({ "delegate": [] }), 7, "map")]
 #[case::routes(json!({ "ipam": { "routes": [{ "dst": "everywhere" }] } }), 7, "ipam.routes")]
 #[case::of_the_delegate(json!({ "delegate": { "hairpinMode": true, "promiscMode": true } }), 7, "promiscMode")]

@@ -1,8 +1,8 @@
 //! Plugins under file names other than their own.
 //!
-//! Distributions install plugins as `buildkit-cni-bridge` or `cnv-bridge`, and an operator may choose any name. A
-//! Go plugin is one program each and ignores its file name. This program has them all, so the name must tell which
-//! one is meant.
+//! Distributions install plugins as `buildkit-cni-bridge` or `cnv-bridge`, and an operator may
+//! choose any name. A Go plugin is one program each and ignores its file name. This program has
+//! them all, so the name must tell which one is meant.
 
 use std::{
     ffi::OsStr,
@@ -17,7 +17,8 @@ use crate::{
     registry::{Entry, find},
 };
 
-/// Prefixes under which distributions install the reference plugins: `BuildKit`, and `OpenShift` Virtualization.
+/// Prefixes under which distributions install the reference plugins: `BuildKit`, and `OpenShift`
+/// Virtualization.
 const KNOWN_PREFIXES: [&str; 2] = ["buildkit-cni-", "cnv-"];
 
 /// The kernel gives up after as many symbolic links.
@@ -26,7 +27,8 @@ const MAX_LINKS: usize = 40;
 /// How certain it is that a program file stands for a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Certainty {
-    /// Its name is that of the plugin, has a known prefix, or the file is a link to one of that name.
+    /// Its name is that of the plugin, has a known prefix, or the file is a link to one of that
+    /// name.
     Explicit,
     /// Its name ends in that of the plugin, after a prefix that is not known.
     Guessed,
@@ -34,8 +36,9 @@ pub enum Certainty {
 
 /// Returns the plugin that a program file stands for.
 ///
-/// `names` are the paths by which the program was started, the most trustworthy first. In this order: the file's name,
-/// its name after a known prefix, the names of the links that it leads to, its name after any prefix.
+/// `names` are the paths by which the program was started, the most trustworthy first. In this
+/// order: the file's name, its name after a known prefix, the names of the links that it leads to,
+/// its name after any prefix.
 pub fn resolve<'a>(
     names: impl IntoIterator<Item = &'a Path> + Clone,
 ) -> Option<(&'static Entry, Certainty)> {
@@ -49,8 +52,9 @@ pub fn resolve<'a>(
     })
 }
 
-/// Returns the name that a plugin has by itself: that of the plugin of this crate that `plugin`, the `type` of a
-/// configuration, stands for when it is looked for in `path`. Other plugins keep their name.
+/// Returns the name that a plugin has by itself: that of the plugin of this crate that `plugin`,
+/// the `type` of a configuration, stands for when it is looked for in `path`. Other plugins keep
+/// their name.
 ///
 /// A link to `dhcp` counts as dhcp, whichever implementation it leads to.
 pub fn kind<'a>(plugin: &'a str, path: &[PathBuf]) -> &'a str {
@@ -79,15 +83,16 @@ fn after_known_prefix(name: &str) -> Option<&'static Entry> {
     KNOWN_PREFIXES.iter().find_map(|prefix| find(name.strip_prefix(prefix)?))
 }
 
-/// Only a path with a slash is followed: any other was looked up in a directory that is not known here.
+/// Only a path with a slash is followed: any other was looked up in a directory that is not known
+/// here.
 fn by_link(path: &Path) -> Option<&'static Entry> {
     targets(path).find_map(|target| by_name(&target).or_else(|| by_known_prefix(&target)))
 }
 
 /// The longest name of a plugin wins: `edge-host-local` is host-local.
 ///
-/// What a link leads to in the end may be no entry but the program itself, whose name, such as `rscni-static`, says
-/// nothing.
+/// What a link leads to in the end may be no entry but the program itself, whose name, such as
+/// `rscni-static`, says nothing.
 fn by_any_prefix(path: &Path) -> Option<&'static Entry> {
     let suffix = |path: &Path| {
         let name = file_name(path)?;

@@ -19,9 +19,10 @@ use crate::{
 
 /// Calls the plugins that are linked in, and starts all others as processes.
 ///
-/// A plugin that is found in `CNI_PATH` wins, since an operator may have put another one there; where what is found
-/// is this very program, or nothing is found, and the name is one of [`ALL`](crate::ALL), it is called in-process. An
-/// entry under another name, such as `buildkit-cni-bridge`, is [resolved](crate::resolve) as for a process.
+/// A plugin that is found in `CNI_PATH` wins, since an operator may have put another one there;
+/// where what is found is this very program, or nothing is found, and the name is one of
+/// [`ALL`](crate::ALL), it is called in-process. An entry under another name, such as
+/// `buildkit-cni-bridge`, is [resolved](crate::resolve) as for a process.
 ///
 /// So a program attaches containers to networks where no plugin is installed:
 ///

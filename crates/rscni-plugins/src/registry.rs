@@ -11,10 +11,11 @@ use crate::{
     tap::TAP, tuning::TUNING, vlan::VLAN, vrf::VRF,
 };
 
-/// The release of the Go plugins (containernetworking/plugins) that these plugins are equivalent to.
+/// The release of the Go plugins (containernetworking/plugins) that these plugins are equivalent
+/// to.
 ///
-/// Other programs compare it: nerdctl asks firewall whether it is at least v1.7.1 before it uses `isolated`. Raise it when
-/// the plugins do what a newer release does.
+/// Other programs compare it: nerdctl asks firewall whether it is at least v1.7.1 before it uses
+/// `isolated`. Raise it when the plugins do what a newer release does.
 pub const EQUIVALENT_RELEASE: &str = "v1.10.0";
 
 /// A plugin of this crate.
@@ -149,8 +150,8 @@ impl Entry {
         self.skeleton().reply(self.plugin, request)
     }
 
-    /// Writes to stderr what the plugin writes there without `CNI_COMMAND`: its version, and those of the protocol that
-    /// it supports.
+    /// Writes to stderr what the plugin writes there without `CNI_COMMAND`: its version, and those
+    /// of the protocol that it supports.
     ///
     /// # Errors
     /// None is known: a closed stderr is no error.
@@ -158,7 +159,8 @@ impl Entry {
         self.reply(&Request::default()).emit()
     }
 
-    /// The first line is that of the Go plugins, which other programs parse: no word may be added to it.
+    /// The first line is that of the Go plugins, which other programs parse: no word may be added
+    /// to it.
     fn skeleton(&self) -> Plugin {
         Plugin::default().msg(format!(
             "CNI {} plugin {EQUIVALENT_RELEASE}+rscni.{}",

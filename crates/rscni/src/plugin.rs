@@ -175,11 +175,11 @@ impl Default for Plugin<()> {
 }
 
 impl Plugin<()> {
-    /// Sets the text about the plugin, written to stderr when it is started without `CNI_COMMAND`. A line with the
-    /// supported versions of the protocol follows.
+    /// Sets the text about the plugin, written to stderr when it is started without `CNI_COMMAND`.
+    /// A line with the supported versions of the protocol follows.
     ///
-    /// Programs that look for the version of a plugin expect `CNI <name> plugin v<version>` as the first line, such as
-    /// `concat!("CNI mine plugin v", env!("CARGO_PKG_VERSION"))`.
+    /// Programs that look for the version of a plugin expect `CNI <name> plugin v<version>` as the
+    /// first line, such as `concat!("CNI mine plugin v", env!("CARGO_PKG_VERSION"))`.
     #[must_use]
     pub fn msg(mut self, about: impl Into<String>) -> Self {
         self.identity.about = about.into();

@@ -12,8 +12,8 @@ fn asked(plugin: &str, arguments: &[&str]) -> Ran {
     run(Command::new(RSCNI).arg0(format!("/opt/cni/bin/{plugin}")).args(arguments)).succeeded()
 }
 
-/// The version that nerdctl finds: what follows a prefix on a line of stderr, if it is one of Semantic Versioning with
-/// or without a `v`. Its three numbers.
+/// The version that nerdctl finds: what follows a prefix on a line of stderr, if it is one of
+/// Semantic Versioning with or without a `v`. Its three numbers.
 fn for_nerdctl(plugin: &str, stderr: &str) -> Option<[u32; 3]> {
     let prefix = format!("CNI {plugin} plugin ");
     let version = stderr.lines().find_map(|line| line.strip_prefix(&prefix))?;
@@ -25,7 +25,8 @@ fn for_nerdctl(plugin: &str, stderr: &str) -> Option<[u32; 3]> {
     Some([1, 2, 3].map(|index| found[index].parse().unwrap()))
 }
 
-/// The version that Nomad finds: the first word on both streams that is one to hashicorp/go-version.
+/// The version that Nomad finds: the first word on both streams that is one to
+/// hashicorp/go-version.
 fn for_nomad(ran: &Ran) -> Option<String> {
     let parts = r"[0-9A-Za-z\-~]+(\.[0-9A-Za-z\-~]+)*";
     let pattern = format!(r"^v?[0-9]+(\.[0-9]+)*(-{parts})?(\+{parts})?$");

@@ -53,8 +53,8 @@ impl Config {
         })
     }
 
-    /// Refuses what `delegate` must not say. DEL and GC do without: it is no reason to leave something behind. `path` is
-    /// that of the plugins.
+    /// Refuses what `delegate` must not say. DEL and GC do without: it is no reason to leave
+    /// something behind. `path` is that of the plugins.
     ///
     /// # Errors
     /// [`Error::InvalidNetworkConfig`].

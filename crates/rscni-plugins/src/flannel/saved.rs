@@ -85,7 +85,8 @@ impl Saved {
         &self.container_id
     }
 
-    /// What is in it, and the interface that it is about, if the file tells. `path` is that of the plugins.
+    /// What is in it, and the interface that it is about, if the file tells. `path` is that of the
+    /// plugins.
     pub(super) fn read(
         &self,
         network: &str,
