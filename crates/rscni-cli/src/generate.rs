@@ -14,6 +14,13 @@ pub(crate) enum Shell {
     Bash,
     Zsh,
     Fish,
+    Powershell,
+}
+
+/// The command without what is told about its words.
+pub(crate) fn without_descriptions(command: Command) -> Command {
+    let command = command.mut_args(|argument| argument.help(None).long_help(None));
+    command.mut_subcommands(|one| without_descriptions(one.about(None).long_about(None)))
 }
 
 /// Prints the script that completes the command.
@@ -22,6 +29,7 @@ pub(crate) fn completions(shell: Shell, command: &mut Command) {
         Shell::Bash => clap_complete::Shell::Bash,
         Shell::Zsh => clap_complete::Shell::Zsh,
         Shell::Fish => clap_complete::Shell::Fish,
+        Shell::Powershell => clap_complete::Shell::PowerShell,
     };
     let name = command.get_name().to_owned();
     let mut script = Vec::new();

@@ -116,8 +116,13 @@ fn what_it_attaches_rscni_lists_and_collects() {
 fn errors_are_on_stderr_with_status_1() {
     let world = World::new();
     let unknown = ["check", "mynet", "/never/attached"];
-    for arguments in [&["add", "none", "/x"][..], &unknown, &["add", "mynet"], &["frobnicate"], &[]]
-    {
+    for arguments in [
+        &["add", "none", "/x"][..],
+        &unknown,
+        &["add", "mynet"],
+        &["frobnicate"],
+        &["completion", "tcsh"],
+    ] {
         let ran = cnitool(&world, arguments, &[]);
         assert_eq!((ran.status, ran.stdout.as_str()), (1, ""), "{arguments:?}: {ran:?}");
         assert!(!ran.stderr.is_empty(), "{arguments:?}");
@@ -128,4 +133,62 @@ fn errors_are_on_stderr_with_status_1() {
         "{}",
         help.stdout
     );
+}
+
+#[test]
+fn what_go_does_without_a_command_or_with_words_too_many() {
+    let world = World::new();
+    // A command that only has others prints its help.
+    for (arguments, text) in [
+        (&[][..], "NETCONFPATH"),
+        (&["help"], "NETCONFPATH"),
+        (&["completion"], "powershell"),
+        (&["help", "completion"], "powershell"),
+        (&["add", "--help"], "NETWORK-NAME"),
+    ] {
+        let ran = cnitool(&world, arguments, &[]).succeeded();
+        assert!(ran.stdout.contains(text) && ran.stderr.is_empty(), "{arguments:?}: {ran:?}");
+    }
+    let netns = world.path("netns");
+    let netns = netns.to_str().unwrap();
+    cnitool(&world, &["add", "mynet", netns, "more", "words"], &[]).succeeded();
+    cnitool(&world, &["-i", "net1", "add", "mynet", netns], &[]).succeeded();
+    assert!(world.vars("ADD-first").contains(" net1 "), "{}", world.vars("ADD-first"));
+    cnitool(&world, &["del", "mynet", "-i=net1", netns], &[]).succeeded();
+}
+
+/// A command of cnitool, without its cache.
+fn plain(arguments: &[&str]) -> Ran {
+    run(Command::new(RSCNI).arg0("cnitool").args(arguments))
+}
+
+#[test]
+fn completion_is_printed_for_four_shells() {
+    for shell in ["bash", "zsh", "fish", "powershell"] {
+        let script = plain(&["completion", shell]).succeeded().stdout;
+        for word in ["cnitool", "check", "status", "completion", "ifname"] {
+            assert!(script.contains(word), "{shell}: {word}: {script}");
+        }
+        let short = plain(&["completion", shell, "--no-descriptions"]).succeeded().stdout;
+        assert!(!short.contains("whatever the namespace"), "{shell}: {short}");
+        assert!(shell == "bash" || script.contains("whatever the namespace"), "{shell}: {script}");
+    }
+    // As bash calls it when Tab is pressed behind these words.
+    for (words, completed) in [
+        ("che", "check"),
+        ("st", "status"),
+        ("comp", "completion"),
+        ("completion po", "powershell"),
+    ] {
+        let last = words.rsplit(' ').next().unwrap();
+        let typed = format!(
+            "eval \"$(exec -a cnitool \"$0\" completion bash)\"; COMP_WORDS=(cnitool {words}); \
+             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _cnitool cnitool {last} cnitool; \
+             echo \"${{COMPREPLY[@]}}\""
+        );
+        let ran = run(Command::new("bash").args(["-c", &typed, RSCNI])).succeeded();
+        assert_eq!(ran.stdout.trim(), completed, "{words}: {}", ran.stderr);
+    }
+    let help = plain(&["completion", "zsh", "--help"]).succeeded().stdout;
+    assert!(help.contains("--no-descriptions"), "{help}");
 }

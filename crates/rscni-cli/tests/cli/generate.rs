@@ -6,7 +6,7 @@ use crate::world::{RSCNI, run};
 
 #[test]
 fn completions_know_the_commands_and_bash_takes_them() {
-    for shell in ["bash", "zsh", "fish"] {
+    for shell in ["bash", "zsh", "fish", "powershell"] {
         let script = run(Command::new(RSCNI).args(["completions", shell])).succeeded().stdout;
         assert!(script.contains("create-netns") && script.contains("install"), "{shell}: {script}");
     }
