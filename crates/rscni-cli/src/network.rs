@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     fmt::Write as _,
     io::{self, Write as _},
+    os::unix::fs::MetadataExt,
     path::{Component, Path, PathBuf},
     sync::Mutex,
     time::{Duration, Instant},
@@ -142,6 +143,13 @@ impl Exec for &Watched {
         let _ = io::stderr().write_all(&outcome.stderr);
         Ok(outcome)
     }
+}
+
+/// Whether a file is this program, here or as it was installed.
+pub(crate) fn is_this_program(program: &Path) -> bool {
+    let identity = |file: &Path| file.metadata().ok().map(|it| (it.dev(), it.ino()));
+    rscni_plugins::is_named_as_this_program(program)
+        || identity(program).is_some_and(|it| Some(it) == identity(Path::new("/proc/self/exe")))
 }
 
 /// Names the plugin of this program that a process is to be, where its own name does not say it.

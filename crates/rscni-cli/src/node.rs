@@ -7,7 +7,7 @@ use std::{
 
 use rscni::{
     Attachment, Error,
-    runtime::{Cache, CacheEntry, CacheListing, NetConfList},
+    runtime::{Cache, CacheEntry, CacheListing, NetConfList, PluginConf},
 };
 use rscni_linux::Netlink;
 use rscni_plugins::holdings::{DataDirs, HeldBy, Holding, Holdings, Live, live};
@@ -292,6 +292,18 @@ pub(crate) fn plain_kind(plugin: &str) -> &str {
 }
 
 /// The IPAM plugin that a plugin asks.
-pub(crate) fn ipam_type(plugin: &rscni::runtime::PluginConf) -> Option<&str> {
-    plugin.as_map().get("ipam")?.get("type")?.as_str()
+pub(crate) fn ipam_type(plugin: &PluginConf) -> Option<&str> {
+    let name = plugin.as_map().get("ipam")?.get("type")?.as_str();
+    name.filter(|name| !name.is_empty())
 }
+/// The plugins that one plugin of a list leads to, itself first: each is called by the one before.
+/// `path` is that of the plugins.
+pub(crate) fn types<'p>(plugin: &'p PluginConf, path: &[PathBuf]) -> Vec<&'p str> {
+    let (name, ipam) = (plugin.plugin_type(), ipam_type(plugin));
+    if rscni_plugins::kind(name, path) != "flannel" {
+        return [Some(name), ipam].into_iter().flatten().collect();
+    }
+    let delegate = plugin.as_map().get("delegate").and_then(|it| it.get("type")?.as_str());
+    vec![name, delegate.unwrap_or("bridge"), ipam.unwrap_or("host-local")]
+}
+

@@ -1,14 +1,16 @@
 //! `rscni status`: whether networks could take another container.
 
+use std::path::PathBuf;
+
 use rscni::{
     Error,
-    invoke::Exec,
-    runtime::{Cache, ConfDir, NetConfList, PluginConf},
+    invoke::{Exec, find_plugin},
+    runtime::{Cache, ConfDir, NetConfList},
 };
 
 use crate::{
-    network::Watched,
-    output,
+    network::{Watched, is_this_program},
+    node, output,
     places::Places,
     table::{columns, printable},
 };
@@ -67,8 +69,20 @@ impl Status {
     fn ask(&self, list: &NetConfList) -> Result<(), Error> {
         let (watched, path) = (Watched::default(), self.places.plugin_path());
         let runtime = self.places.runtime(&watched, Cache::default());
-        for name in list.plugins.iter().map(PluginConf::plugin_type) {
-            (&watched).find(name, &path)?;
+        let mut names = Vec::new();
+        for plugin in &list.plugins {
+            let types = node::types(plugin, &path);
+            (&watched).find(types[0], &path)?;
+            names.push(types[0]);
+            // From 1.1.0 on, a plugin answers STATUS for those that it calls.
+            if !list.cni_version.has_gc_and_status() {
+                for pair in types.windows(2) {
+                    find_for(pair[0], pair[1], &path)?;
+                    names.push(pair[1]);
+                }
+            }
+        }
+        for name in names {
             // One that does not say its versions may support this one nevertheless.
             let unsupported =
                 runtime.version(name).ok().filter(|info| !info.supports(list.cni_version));
@@ -87,6 +101,18 @@ impl Status {
         }
         runtime.status(list)
     }
+}
+
+/// Finds the plugin that another one calls. Only a plugin of this program can call one that is not
+/// installed.
+///
+/// # Errors
+/// [`Error::InvalidNetworkConfig`] if there is none.
+fn find_for(caller: &str, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
+    let watched = Watched::default();
+    let is_inside = is_this_program(&(&watched).find(caller, path)?);
+    let found = if is_inside { (&watched).find(plugin, path) } else { find_plugin(plugin, path) };
+    found.map_err(|error| error.context(format!("{caller} calls another plugin")))
 }
 
 /// The networks, each once: of several with a name, the one that would be used.

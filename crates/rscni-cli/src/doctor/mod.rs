@@ -30,7 +30,7 @@ use serde_json::json;
 use crate::{
     gc::lists,
     network::{CONF_DIR, Watched, runtime},
-    node::{Node, ipam_type},
+    node::{self, Node},
     output::{self, Format, Style},
     places::{CACHE_DIR, Memory, PLUGIN_DIR, Places},
     table::printable,
@@ -172,15 +172,7 @@ impl Patient<'_> {
 
     /// The plugins that one plugin of a list leads to, itself first.
     fn types<'p>(&self, plugin: &'p PluginConf) -> Vec<&'p str> {
-        let mut types = vec![plugin.plugin_type()];
-        types.extend(ipam_type(plugin));
-        if self.kind(plugin.plugin_type()) == "flannel" {
-            let delegate =
-                plugin.as_map().get("delegate").and_then(|delegate| delegate.get("type")?.as_str());
-            types.push(delegate.unwrap_or("bridge"));
-            types.extend(ipam_type(plugin).is_none().then_some("host-local"));
-        }
-        types
+        node::types(plugin, &self.plugin_path)
     }
 
     /// What has runtimes pass over a network, one of [`lists`](Self::lists).

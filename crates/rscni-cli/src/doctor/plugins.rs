@@ -11,6 +11,8 @@ use rscni::invoke::find_plugin;
 use super::{Patient, Report, quoted};
 use crate::network::Watched;
 
+pub(super) use crate::network::is_this_program as is_this;
+
 pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
     let names = patient.plugins().flat_map(|(_, plugin)| patient.types(plugin));
     let names: BTreeSet<String> = names.map(ToOwned::to_owned).collect();
@@ -130,11 +132,4 @@ fn is_executable(file: &Path) -> bool {
 
 fn identity(file: &Path) -> Option<(u64, u64)> {
     file.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()))
-}
-
-/// Whether a file is this program, here or as it was installed.
-pub(super) fn is_this(program: &Path) -> bool {
-    rscni_plugins::is_named_as_this_program(program)
-        || identity(program)
-            .is_some_and(|program| Some(program) == identity(Path::new("/proc/self/exe")))
 }

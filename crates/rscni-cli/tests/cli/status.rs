@@ -81,3 +81,48 @@ fn no_network_at_all_is_not_ready() {
     let ran = world.status(&[]);
     assert!(ran.status == 1 && ran.stderr.contains("no network configuration"), "{ran:?}");
 }
+
+#[test]
+fn a_plugin_that_another_one_calls_must_be_there() {
+    let world = World::new();
+    let list = |version: &str, plugin: serde_json::Value| {
+        let list = json!({ "cniVersion": version, "name": "mynet", "plugins": [plugin] });
+        world.network("10-mynet.conflist", &list);
+    };
+    let is_missing = |plugin: &str| {
+        let ran = world.status(&["mynet"]);
+        let said = format!("plugin {plugin} is not installed");
+        assert!(ran.status == 1 && ran.stdout.contains(&said), "{plugin}: {ran:?}");
+    };
+    let flannel = |delegate: &str| json!({ "type": "flannel", "delegate": { "type": delegate } });
+    for version in ["0.3.1", "0.4.0", "1.0.0"] {
+        list(version, json!({ "type": "first", "ipam": { "type": "whereabouts" } }));
+        is_missing("whereabouts");
+        // Another project's plugin cannot call what is inside this program.
+        list(version, json!({ "type": "first", "ipam": { "type": "host-local" } }));
+        is_missing("host-local");
+        list(version, json!({ "type": "bridge", "ipam": { "type": "whereabouts" } }));
+        is_missing("whereabouts");
+        list(version, flannel("first"));
+        is_missing("host-local");
+        list(version, flannel("elsewhere"));
+        is_missing("elsewhere");
+        for plugin in [
+            json!({ "type": "bridge", "ipam": { "type": "host-local" } }),
+            json!({ "type": "first", "ipam": { "type": "second" } }),
+            json!({ "type": "first", "ipam": {} }),
+            json!({ "type": "first", "ipam": { "type": "" } }),
+            flannel("bridge"),
+        ] {
+            list(version, plugin);
+            world.status(&["mynet"]).succeeded();
+        }
+    }
+    // It is called with the same version.
+    list("1.0.0", json!({ "type": "first", "ipam": { "type": "second" } }));
+    world.plugin("second", r#"echo '{ "cniVersion": "1.0.0", "supportedVersions": ["0.4.0"] }'"#);
+    let ran = world.status(&["mynet"]);
+    assert!(ran.stdout.contains("plugin second does not support cniVersion 1.0.0"), "{ran:?}");
+    std::fs::remove_file(world.path("bin/second")).unwrap();
+    is_missing("second");
+}
