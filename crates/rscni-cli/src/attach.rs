@@ -9,6 +9,7 @@ use rscni::{Error, runtime::AttachmentParams};
 use serde_json::{Map, Value};
 
 use crate::{
+    container::Selector,
     netns,
     network::{Action, Added, Target, absolute, container_id, is_true, parse_args, parse_cap_args},
     output::{self, Format, Style},
@@ -19,8 +20,15 @@ use crate::{
 /// What `add` takes beside the attachment.
 #[derive(clap::Args)]
 pub(crate) struct Add {
+    /// Name of a network in the configuration directory
+    network: String,
+    /// Network namespace: a path, or a name as of "ip netns"
+    netns: OsString,
+    /// Container id [default: derived from the namespace's path, as cnitool does]
+    #[arg(long, value_name = "ID")]
+    container_id: Option<String>,
     #[command(flatten)]
-    attachment: Attachment,
+    options: Options,
     /// Make the namespace if there is none of that name, as "ip netns add" does; if it then cannot be attached,
     /// it is removed again
     #[arg(long)]
@@ -30,19 +38,29 @@ pub(crate) struct Add {
     output: Option<Format>,
 }
 
-/// An attachment, as command lines name it.
+/// An attachment that was made, as command lines name it.
 #[derive(clap::Args)]
 pub(crate) struct Attachment {
     /// Name of a network in the configuration directory
     network: String,
-    /// Network namespace: a path, or a name as of "ip netns"
-    netns: OsString,
+    /// Network namespace: a path, or a name as of "ip netns" [default: that of the container, as it
+    /// is remembered]
+    #[arg(required_unless_present = "container_id")]
+    netns: Option<OsString>,
+    /// Container: its id, twelve digits of a long id, or its pod as NAMESPACE/NAME [default:
+    /// derived from the namespace's path, as cnitool does]
+    #[arg(long, value_name = "ID")]
+    container_id: Option<Selector>,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// What every operation on an attachment takes.
+#[derive(clap::Args)]
+pub(crate) struct Options {
     /// Interface to make in the namespace
     #[arg(long, short, value_name = "NAME", env = "CNI_IFNAME", hide_env_values = true, default_value = IFNAME)]
     ifname: String,
-    /// Container id [default: derived from the namespace's path, as cnitool does]
-    #[arg(long, value_name = "ID")]
-    container_id: Option<String>,
     /// Arguments for the plugins
     #[arg(long, value_name = "KEY=VALUE;..", env = "CNI_ARGS", hide_env_values = true)]
     args: Option<String>,
@@ -63,12 +81,15 @@ pub(crate) struct Attachment {
 
 const CAP_HELP: &str = "Capability argument for the plugins that take it; may be repeated, and adds to the object in $CAP_ARGS";
 const IFNAME: &str = "eth0";
+
 impl Add {
     /// Attaches, and prints the result.
     pub(crate) fn run(self) -> Result<(), Error> {
         let format = self.output.unwrap_or_else(Format::of_results);
-        let name = self.attachment.netns.clone();
-        let target = self.attachment.target()?;
+        let name = self.netns;
+        let netns = netns_path(&name)?;
+        let id = self.container_id.unwrap_or_else(|| container_id(&netns));
+        let target = self.options.target(self.network, netns, id)?;
         let made = self.create_netns && netns::make_if_missing(&target.netns)?;
         let Added { result, version, steps } = add(&target)
             .map_err(|error| if made { netns::unmake(&target.netns, error) } else { error })?;
@@ -107,15 +128,43 @@ impl Attachment {
     }
 
     fn target(self) -> Result<Target, Error> {
-        let netns = netns_path(&self.netns)?;
-        let id = self.container_id.unwrap_or_else(|| container_id(&netns));
-        let ifname = if self.ifname.is_empty() { IFNAME.to_owned() } else { self.ifname };
-        let mut params = AttachmentParams::new(id, &netns, ifname);
+        let Self { network, netns, container_id: selector, options } = self;
+        let netns = netns.as_deref().map(netns_path).transpose()?;
+        let Some(selector) = selector else {
+            // Without a container the command line has a namespace.
+            let netns = netns.unwrap_or_default();
+            let id = container_id(&netns);
+            return options.target(network, netns, id);
+        };
+        let known = selector.find(&options.memory.cache(), &network, options.ifname())?;
+        let (id, remembered) = match (known, &selector) {
+            (Some(entry), _) => (entry.params.container_id, entry.params.netns),
+            (None, Selector::Id(id)) => (id.clone(), None),
+            (None, Selector::Pod(pod)) => (pod.to_string(), None),
+        };
+        let netns = netns.or(remembered).ok_or_else(|| {
+            Error::InvalidNetns(format!(
+                "no namespace of {selector} is remembered for network {network}: name it after the \
+                 network"
+            ))
+        })?;
+        options.target(network, netns, id)
+    }
+}
+
+impl Options {
+    /// The interface; a variable that is set to nothing is not set.
+    fn ifname(&self) -> &str {
+        if self.ifname.is_empty() { IFNAME } else { &self.ifname }
+    }
+
+    fn target(self, network: String, netns: PathBuf, id: String) -> Result<Target, Error> {
+        let mut params = AttachmentParams::new(id, &netns, self.ifname());
         params.args = self.args.as_deref().map_or_else(|| Ok(Vec::new()), parse_args)?;
         params.capability_args = capabilities(self.cap_args.as_deref(), &self.cap)?;
         params.netns_override = self.netns_override.as_deref().is_some_and(is_true);
         Ok(Target {
-            network: self.network,
+            network,
             netns,
             params,
             conf_dir: self.places.conf_dir().to_owned(),

@@ -1,6 +1,6 @@
 //! `rscni gc`: removes what containers that are gone have left behind.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
 use rscni::{
     Attachment, Error,
@@ -10,6 +10,7 @@ use rscni_plugins::holdings::{DataDirs, HeldBy};
 use serde_json::{Value, json};
 
 use crate::{
+    container::Selector,
     network::Watched,
     node::{Node, Removal, State, configuration},
     output,
@@ -24,9 +25,10 @@ pub(crate) struct Gc {
     /// Name of a network in the configuration directory [default with --auto: every network that is known]
     #[arg(required_unless_present = "auto")]
     network: Option<String>,
-    /// The attachments that are still in use; all others are removed
-    #[arg(long, value_name = "CONTAINER/IFNAME", num_args = 1.., value_parser = attachment)]
-    valid: Vec<Attachment>,
+    /// The attachments that are still in use; all others are removed. CONTAINER is an id, twelve
+    /// digits of a long id, or a pod as NAMESPACE/NAME
+    #[arg(long, value_name = "CONTAINER/IFNAME", num_args = 1..)]
+    valid: Vec<Named>,
     /// Keep the attachments whose network namespace still exists; all others are removed
     #[arg(long)]
     auto: bool,
@@ -106,7 +108,8 @@ impl Gc {
     /// The attachments that are to be kept.
     fn valid(&self, node: &Node, list: &NetConfList) -> Result<Vec<Attachment>, Error> {
         if !self.auto {
-            return Ok(self.valid.clone());
+            let named = self.valid.iter().map(|named| named.attachments(node, &list.name));
+            return Ok(named.collect::<Result<Vec<_>, _>>()?.concat());
         }
         if node.has_nameless(&list.name) {
             return Err(Error::FailedToDecode(format!(
@@ -231,14 +234,50 @@ fn combined(errors: Vec<Error>) -> Result<(), Error> {
 }
 
 /// An attachment as `CONTAINER/IFNAME`.
-fn attachment(text: &str) -> Result<Attachment, String> {
-    match text.split_once('/') {
-        Some((id, ifname)) if !id.is_empty() && !ifname.is_empty() && !ifname.contains('/') => {
-            Ok(Attachment { container_id: id.to_owned(), ifname: ifname.to_owned() })
-        }
-        _ => {
-            Err("an attachment is named by its container's id and its interface, such as box/eth0"
-                .to_owned())
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Named {
+    container: Selector,
+    ifname: String,
+}
+
+impl FromStr for Named {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            "an attachment is named by its container and its interface, such as box/eth0, or \
+             default/web/eth0 for a pod"
+                .to_owned()
+        };
+        let (container, ifname) = text.rsplit_once('/').ok_or_else(wrong)?;
+        let container = container.parse().map_err(|_| wrong())?;
+        if ifname.is_empty() { Err(wrong()) } else { Ok(Self { container, ifname: ifname.into() }) }
+    }
+}
+
+impl Named {
+    /// The attachments that may be meant: what is in use must not be removed, so all of them count.
+    ///
+    /// # Errors
+    /// [`Error::NotExist`] if nothing is remembered of a pod, which may be in use nevertheless.
+    fn attachments(&self, node: &Node, network: &str) -> Result<Vec<Attachment>, Error> {
+        let entries = node
+            .listing
+            .entries
+            .iter()
+            .filter(|entry| entry.network == network && entry.params.ifname == self.ifname);
+        let found: Vec<_> =
+            self.container.select(entries).into_iter().map(CacheEntry::attachment).collect();
+        match &self.container {
+            _ if !found.is_empty() => Ok(found),
+            Selector::Id(id) => {
+                Ok(vec![Attachment { container_id: id.clone(), ifname: self.ifname.clone() }])
+            }
+            Selector::Pod(pod) => Err(Error::NotExist(format!(
+                "--valid {pod}/{}: no such attachment to network {network} is remembered, so \
+                 nothing was removed",
+                self.ifname
+            ))),
         }
     }
 }

@@ -13,6 +13,7 @@ mod attach;
 mod cli;
 mod cnitool;
 mod conformance;
+mod container;
 mod dhcp_daemon;
 mod doctor;
 mod duration;

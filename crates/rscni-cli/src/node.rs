@@ -14,6 +14,7 @@ use rscni_plugins::holdings::{DataDirs, HeldBy, Holding, Holdings, Live, live};
 use serde_json::Value;
 
 use crate::{
+    container::Selector,
     list::{addresses, may_be_of},
     netns::{Presence, is_own_by_process, presence},
 };
@@ -78,6 +79,35 @@ impl Node {
             }
         }));
         Self { listing, holdings, dirs, live }
+    }
+
+    /// The containers that a selector means, by what is remembered and by what they hold.
+    pub(crate) fn containers(&self, selector: &Selector) -> BTreeSet<String> {
+        let entries = selector.select(&self.listing.entries);
+        let mut ids: BTreeSet<String> =
+            entries.into_iter().map(|entry| entry.params.container_id.clone()).collect();
+        if let Selector::Id(id) = selector
+            && self.holdings.all.iter().any(|holding| holding.by.container_id() == Some(id))
+        {
+            ids.insert(id.clone());
+        }
+        ids
+    }
+
+    /// Leaves only what is about these containers.
+    pub(crate) fn keep(&mut self, ids: &BTreeSet<String>) {
+        self.listing.entries.retain(|entry| ids.contains(&entry.params.container_id));
+        self.listing.broken.retain(|(file, _)| {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            ids.iter().any(|id| name.contains(&format!("-{id}-")))
+        });
+        let entries = &self.listing.entries;
+        let is_kept = |by: &HeldBy| match by.container_id() {
+            Some(id) => ids.contains(id),
+            None => entries.iter().any(|entry| by.is(&entry.network, &entry.attachment())),
+        };
+        self.holdings.all.retain(|holding| is_kept(&holding.by));
+        self.live.retain(is_kept);
     }
 
     /// The names of the networks that something is left of.
@@ -291,11 +321,6 @@ pub(crate) fn plain_kind(plugin: &str) -> &str {
     rscni_plugins::kind(plugin, &[])
 }
 
-/// The IPAM plugin that a plugin asks.
-pub(crate) fn ipam_type(plugin: &PluginConf) -> Option<&str> {
-    let name = plugin.as_map().get("ipam")?.get("type")?.as_str();
-    name.filter(|name| !name.is_empty())
-}
 /// The plugins that one plugin of a list leads to, itself first: each is called by the one before.
 /// `path` is that of the plugins.
 pub(crate) fn types<'p>(plugin: &'p PluginConf, path: &[PathBuf]) -> Vec<&'p str> {
@@ -307,3 +332,8 @@ pub(crate) fn types<'p>(plugin: &'p PluginConf, path: &[PathBuf]) -> Vec<&'p str
     vec![name, delegate.unwrap_or("bridge"), ipam.unwrap_or("host-local")]
 }
 
+/// The IPAM plugin that a plugin asks.
+pub(crate) fn ipam_type(plugin: &PluginConf) -> Option<&str> {
+    let name = plugin.as_map().get("ipam")?.get("type")?.as_str();
+    name.filter(|name| !name.is_empty())
+}

@@ -112,6 +112,16 @@ impl HeldBy {
         }
     }
 
+    /// The container, where the mark tells it.
+    pub fn container_id(&self) -> Option<&str> {
+        match self {
+            Self::Attachment { container_id, .. } | Self::Container { container_id, .. } => {
+                Some(container_id)
+            }
+            Self::Hashed(_) | Self::Nobody { .. } | Self::Unknown { .. } => None,
+        }
+    }
+
     /// Whether it is of the network, as far as the mark tells.
     pub fn is_of(&self, network: &str) -> bool {
         match self {

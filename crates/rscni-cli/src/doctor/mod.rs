@@ -28,6 +28,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
+    container::Selector,
     gc::lists,
     network::{CONF_DIR, Watched, runtime},
     node::{self, Node},
@@ -39,6 +40,9 @@ use crate::{
 /// What `doctor` takes.
 #[derive(clap::Args)]
 pub(crate) struct Doctor {
+    /// Look only at what is about this container and its networks: its id, twelve digits of a long
+    /// id, or its pod as NAMESPACE/NAME
+    container: Option<Selector>,
     /// How to print what is found
     #[arg(long, short, value_name = "FORMAT", default_value = "text")]
     output: Format,
@@ -211,13 +215,17 @@ fn quoted(text: impl AsRef<std::ffi::OsStr>) -> String {
 impl Doctor {
     /// Looks, prints, and says by its status whether there is an error.
     pub(crate) fn run(&self) -> Result<ExitCode, Error> {
-        let networks = ConfDir::load(self.places.conf_dir())?;
+        let mut networks = ConfDir::load(self.places.conf_dir())?;
         let cache_dir = self.memory.dir();
+        let mut node = Node::look(&Cache::new(cache_dir), &lists(&networks))?;
+        if let Some(selector) = &self.container {
+            narrow(selector, &mut node, &mut networks)?;
+        }
         let patient = Patient {
             conf_dir: self.places.conf_dir(),
             plugin_path: self.places.plugin_path(),
             cache_dir,
-            node: Node::look(&Cache::new(cache_dir), &lists(&networks))?,
+            node,
             networks: &networks,
             options: self.options(),
         };
@@ -228,7 +236,14 @@ impl Doctor {
             &patient,
             directories::check,
         );
-        report.check("networks", "network configurations can be read", &patient, networks::check);
+        if self.container.is_none() {
+            report.check(
+                "networks",
+                "network configurations can be read",
+                &patient,
+                networks::check,
+            );
+        }
         report.check(
             "plugins",
             "plugins are there, and support their networks",
@@ -276,6 +291,25 @@ impl Doctor {
         }
         options
     }
+}
+
+/// Leaves only what is about the containers that are meant, and the networks that they are attached
+/// to.
+///
+/// # Errors
+/// [`Error::NotExist`] if there is no such container.
+fn narrow(selector: &Selector, node: &mut Node, networks: &mut ConfDir) -> Result<(), Error> {
+    let ids = node.containers(selector);
+    if ids.is_empty() {
+        return Err(Error::NotExist(format!(
+            "{selector} has no attachment: `rscni ls --all` shows what is remembered"
+        )));
+    }
+    node.keep(&ids);
+    let attached = node.networks();
+    networks.networks.retain(|(_, list)| attached.contains(&list.name));
+    networks.broken.clear();
+    Ok(())
 }
 
 fn as_text(report: &Report, style: Style) -> String {

@@ -556,6 +556,31 @@ fn what_only_the_runtime_knows_is_not_attached_anew() {
 }
 
 #[test]
+fn one_container_can_be_looked_at() {
+    in_node(|node| {
+        node.network("net", "10.1.0.0/24", &json!({}), &[]);
+        node.network("other", "10.2.0.0/24", &json!({}), &[json!({ "type": "theirs" })]);
+        node.lab.container("a");
+        let args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web";
+        node.rscni(&["add", "net", "a", "--container-id", "a", "--args", args]).succeeded();
+        node.add("net", "b");
+        leave("b");
+        node.sees("plugin-missing", "error", "plugin theirs of other");
+        node.sees("attachment-gone", "warning", "b/eth0");
+        for container in ["a", "default/web"] {
+            let ran = node.rscni(&["doctor", container]).succeeded();
+            assert!(ran.stdout.ends_with("0 errors, 0 warnings\n"), "{container}: {}", ran.stdout);
+            assert!(!ran.stdout.contains("theirs"), "{}", ran.stdout);
+        }
+        let ran = node.rscni(&["doctor", "b"]).succeeded();
+        assert!(ran.stdout.contains("attachment-gone: b/eth0"), "{}", ran.stdout);
+        assert!(!ran.stdout.contains("theirs"), "{}", ran.stdout);
+        let ran = node.rscni(&["doctor", "default/none"]);
+        assert!(ran.status == 1 && ran.stderr.contains("pod default/none has no"), "{ran:?}");
+    });
+}
+
+#[test]
 fn what_cannot_be_looked_at_is_told_and_can_be_by_one_who_may() {
     in_node(|node| {
         node.network("net", "10.1.0.0/24", &json!({}), &[]);
