@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use rscni::runtime::NetConfList;
+use serde_json::{Map, Value, json};
 
 use super::{Patient, Report, quoted};
 
@@ -13,7 +14,8 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
     let dir = patient.networks;
     for (file, error) in &dir.broken {
         let why = "runtimes pass over it, or refuse all networks because of it";
-        report.error("list-unreadable", error.details().to_owned(), why, Some(disable(file)));
+        let (what, mend) = misnamed(file).unwrap_or((error.details().to_owned(), None));
+        report.error("list-unreadable", what, why, Some(mend.unwrap_or_else(|| disable(file))));
     }
     if patient.conf_dir.is_dir() && dir.networks.is_empty() {
         let what = format!("{} has no network configuration", patient.conf_dir.display());
@@ -77,6 +79,37 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
             "it looks as if it should be a network, and is none; rename it if it is to be one";
         report.warning("list-ignored", what, why, Some(disable(&file)));
     }
+}
+
+/// What is wrong with a file whose extension is that of the other kind, and what mends it: lists
+/// are named *.conflist, the configurations of single plugins *.conf or *.json.
+fn misnamed(file: &Path) -> Option<(String, Option<String>)> {
+    let bytes = std::fs::read(file).ok()?;
+    let keys: Map<String, Value> = serde_json::from_slice(&bytes).ok()?;
+    let is_named_list = file.extension().is_some_and(|extension| extension == "conflist");
+    let (kind, extension, read) = if !is_named_list && keys.contains_key("plugins") {
+        ("a list of plugins", "conflist", NetConfList::from_json(&bytes))
+    } else if is_named_list && keys.contains_key("type") && !keys.contains_key("plugins") {
+        ("the configuration of one plugin", "conf", NetConfList::from_plugin_json(&bytes))
+    } else {
+        return None;
+    };
+    let shown = file.display();
+    let renamed = file.with_extension(extension);
+    Some(match read {
+        Err(error) => (format!("{shown} is {kind} that cannot be used: {}", error.details()), None),
+        Ok(_) if renamed.exists() => {
+            let other = renamed.display();
+            (
+                format!("{shown} is {kind}, and would be named *.{extension}, but {other} exists"),
+                None,
+            )
+        }
+        Ok(_) => (
+            format!("{shown} is {kind}, and has to be named *.{extension}"),
+            Some(format!("mv {} {}", quoted(file), quoted(renamed))),
+        ),
+    })
 }
 
 /// What has runtimes pass over a file.

@@ -208,6 +208,48 @@ fn networks() {
         node.network("net", "10.1.0.0/24", &json!({}), &[]);
         fs::write(node.conf_dir().join("20-bad.conf"), "{ oops").unwrap();
         node.is_mended("list-unreadable", "error", "20-bad.conf: key must be a string");
+        // A file of the wrong extension gets the right one, unless that does not help.
+        let single = json!({ "cniVersion": "1.1.0", "name": "single", "type": "loopback" });
+        let list =
+            json!({ "cniVersion": "1.1.0", "name": "list", "plugins": [{ "type": "loopback" }] });
+        for (text, wrong, right, what) in [
+            (
+                &list,
+                "25-it's.conf",
+                "25-it's.conflist",
+                "is a list of plugins, and has to be named *.conflist",
+            ),
+            (
+                &list,
+                "26.json",
+                "26.conflist",
+                "is a list of plugins, and has to be named *.conflist",
+            ),
+            (
+                &single,
+                "27.conflist",
+                "27.conf",
+                "the configuration of one plugin, and has to be named *.conf",
+            ),
+        ] {
+            let text = text.to_string();
+            fs::write(node.conf_dir().join(wrong), &text).unwrap();
+            node.is_mended("list-unreadable", "error", what);
+            assert_eq!(fs::read_to_string(node.conf_dir().join(right)).unwrap(), text);
+            fs::write(node.conf_dir().join(wrong), &text).unwrap();
+            let exists = format!("{right} exists");
+            node.is_mended("list-unreadable", "error", &exists);
+            assert!(node.conf_dir().join(format!("{wrong}.disabled")).exists(), "{wrong}");
+            fs::remove_file(node.conf_dir().join(right)).unwrap();
+        }
+        let broken = json!({ "name": "list", "plugins": [{}] }).to_string();
+        fs::write(node.conf_dir().join("28.conf"), broken).unwrap();
+        node.is_mended(
+            "list-unreadable",
+            "error",
+            "28.conf is a list of plugins that cannot be used",
+        );
+        assert!(node.conf_dir().join("28.conf.disabled").exists());
         let single = json!({ "cniVersion": "1.1.0", "name": "net", "type": "loopback" });
         fs::write(node.conf_dir().join("30-it's $2.conf"), single.to_string()).unwrap();
         node.is_mended("list-duplicate", "warning", "another file has a network named net too");
