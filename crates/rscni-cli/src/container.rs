@@ -172,6 +172,15 @@ pub(crate) fn is_loopback(entry: &CacheEntry) -> bool {
     entry.params.ifname == "lo" || of_plugins()
 }
 
+/// Networks that runtimes define themselves, without a file: the loopback interface of containerd, CRI-O and others on
+/// go-cni, the bridges of Nomad and `BuildKit`.
+const OF_RUNTIMES: [&str; 3] = ["cni-loopback", "nomad", "buildkit"];
+
+/// Whether an attachment is to a network that belongs to its runtime.
+pub(crate) fn is_of_runtime(entry: &CacheEntry) -> bool {
+    OF_RUNTIMES.contains(&entry.network.as_str()) || is_loopback(entry)
+}
+
 /// The path of an attachment's namespace; empty if that is not known.
 pub(crate) fn netns_of(entry: &CacheEntry) -> &Path {
     entry.params.netns.as_deref().unwrap_or(Path::new(""))

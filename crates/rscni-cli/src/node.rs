@@ -1,7 +1,8 @@
 //! What attachments hold on this node, and whether each of them is still there: what `gc` removes and `doctor` tells.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
@@ -26,6 +27,8 @@ pub(crate) struct Node {
     /// Where plugins keep files, as all configurations together say.
     pub(crate) dirs: DataDirs,
     live: Vec<HeldBy>,
+    /// The addresses of interfaces in other namespaces.
+    addresses: HashSet<IpAddr>,
 }
 
 /// Whether what somebody holds is still of use.
@@ -65,7 +68,7 @@ impl Node {
             data_dirs(&list, &mut dirs);
         }
         let holdings = Holdings::look(&dirs);
-        let Live { marked: mut live, unmarked } = live();
+        let Live { marked: mut live, unmarked, addresses } = live();
         // Whose interface has no mark has a reservation of the address that it has.
         let interface_of = |holding: &Holding| unmarked.get(&holding.address()?).cloned();
         live.extend(holdings.all.iter().filter_map(|holding| {
@@ -78,7 +81,7 @@ impl Node {
                 _ => None,
             }
         }));
-        Self { listing, holdings, dirs, live }
+        Self { listing, holdings, dirs, live, addresses }
     }
 
     /// The containers that a selector means, by what is remembered and by what they hold.
@@ -129,6 +132,24 @@ impl Node {
             .iter()
             .filter(move |(file, _)| may_be_of(file, network))
             .map(|(_, error)| error)
+    }
+
+    /// Whether a container may have the address: an attachment that is there, or an interface in
+    /// some namespace.
+    pub(crate) fn has_address(&self, address: IpAddr) -> bool {
+        let has_it =
+            |entry: &&CacheEntry| entry.result.ips.iter().any(|ip| ip.address.addr() == address);
+        self.addresses.contains(&address)
+            || self.listing.entries.iter().filter(has_it).any(is_there)
+    }
+
+    /// Whether a file of the cache that cannot be read is of a container that is there, as far as
+    /// its name tells.
+    pub(crate) fn is_of_running(&self, file: &Path) -> bool {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let is_named = |id: &str| name.contains(&format!("-{id}-"));
+        self.listing.entries.iter().any(|it| is_named(&it.params.container_id) && is_there(it))
+            || self.live.iter().filter_map(HeldBy::container_id).any(is_named)
     }
 
     /// The attachments of a network that are in use: those that are remembered and have their namespace, or may have it,

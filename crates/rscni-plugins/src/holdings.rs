@@ -216,6 +216,8 @@ pub struct Live {
     pub marked: Vec<HeldBy>,
     /// The addresses of interfaces without a mark, as the Go plugins make them, with the interfaces' names.
     pub unmarked: HashMap<IpAddr, String>,
+    /// The addresses of all interfaces but loopback ones.
+    pub addresses: HashSet<IpAddr>,
 }
 
 /// Looks into all namespaces but the one that this is called in.
@@ -237,11 +239,13 @@ pub fn live() -> Live {
             let aliases = [inner.alias.as_deref(), outer].into_iter().flatten();
             let owners: Vec<_> =
                 aliases.filter_map(Owner::tag_of_alias).map(HeldBy::of_tag).collect();
-            if owners.is_empty() && !inner.loopback {
+            if !inner.loopback {
                 let addresses = netlink.addresses(inner.index).unwrap_or_default();
-                live.unmarked.extend(
-                    addresses.iter().map(|address| (address.net.addr(), inner.name.clone())),
-                );
+                let addresses = addresses.iter().map(|address| address.net.addr());
+                if owners.is_empty() {
+                    live.unmarked.extend(addresses.clone().map(|it| (it, inner.name.clone())));
+                }
+                live.addresses.extend(addresses);
             }
             live.marked.extend(owners);
         }

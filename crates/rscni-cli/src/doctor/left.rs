@@ -6,11 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rscni::runtime::AttachmentParams;
 use rscni_plugins::holdings::HeldBy;
 
 use super::{Patient, Report, as_root, quoted};
 use crate::{
+    container::{is_of_runtime, netns_of},
     list::may_be_of,
     node::{State, is_there, named},
 };
@@ -34,17 +34,20 @@ fn cache(patient: &Patient<'_>, report: &mut Report) {
     for (file, error) in &listing.broken {
         let what = format!("cannot be read: {}", error.details());
         let why = if networks.iter().any(|network| may_be_of(file, network)) {
-            "nobody can tell what is attached, so `rscni gc --auto` removes nothing of that network"
+            "what is attached is not known, so `rscni gc --auto` removes nothing of that network; \
+             remove the file once its container has ended"
         } else {
             "it is no attachment to a network that is known, and in the way of none: some other program has left it"
         };
         let is_directory = file.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
         let rm = if is_directory { "rm -r" } else { "rm" };
-        report.warning("cache-unreadable", what, why, Some(format!("{rm} {}", quoted(file))));
+        // Without the file, GC may take what a running container holds for left behind.
+        let mend = (!patient.node.is_of_running(file)).then(|| format!("{rm} {}", quoted(file)));
+        report.warning("cache-unreadable", what, why, mend);
     }
     for entry in &listing.entries {
         let (name, network) = (named(entry), &entry.network);
-        let netns = entry.params.netns.as_deref().unwrap_or(Path::new(""));
+        let netns = netns_of(entry);
         if !is_there(entry) {
             let what = format!(
                 "{name} is attached to {network}, and its namespace {} is gone",
@@ -53,27 +56,18 @@ fn cache(patient: &Patient<'_>, report: &mut Report) {
             let why = "its addresses and host ports stay taken until it is detached";
             let mend = patient.command(&format!("gc {} --auto", quoted(network)));
             report.warning("attachment-gone", what, why, Some(mend));
-        } else if patient.networks.find(network).is_err() {
+        } else if patient.networks.find(network).is_err() && !is_of_runtime(entry) {
             let what = format!(
                 "{name} is attached to {network}, which no file in {} defines",
                 patient.conf_dir.display()
             );
-            let why = "runtimes cannot check it, and some cannot detach it: `rscni del` can";
-            let words = attachment("del", network, netns, &entry.params);
-            report.warning("attachment-without-network", what, why, Some(patient.command(&words)));
+            // The container may be running, so no command is suggested.
+            let why = "if its runtime does not define the network elsewhere, it cannot check or \
+                       detach the container; restore the file, or use `rscni del` once the \
+                       container has ended";
+            report.warning("attachment-without-network", what, why, None);
         }
     }
-}
-
-/// What this program is told to do something with an attachment.
-pub(super) fn attachment(
-    action: &str,
-    network: &str,
-    netns: &Path,
-    params: &AttachmentParams,
-) -> String {
-    let (id, ifname) = (quoted(&params.container_id), quoted(&params.ifname));
-    format!("{action} {} {} --container-id {id} --ifname {ifname}", quoted(network), quoted(netns))
 }
 
 /// How many things are named before the others are only counted.

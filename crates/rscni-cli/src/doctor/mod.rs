@@ -179,10 +179,19 @@ impl Patient<'_> {
         node::types(plugin, &self.plugin_path)
     }
 
-    /// What has runtimes pass over a network, one of [`lists`](Self::lists).
+    /// What has runtimes pass over a network, one of [`lists`](Self::lists). None while containers
+    /// are attached to it: their runtime needs the file to detach them.
     fn disabling(&self, list: &NetConfList) -> Option<String> {
+        if self.is_in_use(&list.name) {
+            return None;
+        }
         let of_list = self.networks.networks.iter().find(|(_, other)| std::ptr::eq(other, list));
         of_list.map(|(file, _)| networks::disable(file))
+    }
+
+    /// Whether containers are attached to a network.
+    fn is_in_use(&self, network: &str) -> bool {
+        !self.node.in_use(network).is_empty() || self.node.has_nameless(network)
     }
 
     /// A command of this program.

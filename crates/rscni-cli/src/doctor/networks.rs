@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use rscni::runtime::NetConfList;
+use rscni::runtime::{CacheEntry, NetConfList};
 use serde_json::{Map, Value, json};
 
 use super::{Patient, Report, quoted};
+use crate::{container::is_of_runtime, node::is_there};
 
 /// What is put behind the name of a file that is not to be read.
 const DISABLED: &str = "disabled";
@@ -20,7 +21,11 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
     if patient.conf_dir.is_dir() && dir.networks.is_empty() {
         let what = format!("{} has no network configuration", patient.conf_dir.display());
         let why = "no container gets a network; this makes a bridge, docs/plugins of this program has all other plugins";
-        report.error("no-network", what, why, Some(first_network(patient.conf_dir)));
+        // Where containers are attached, a file is missing that has been there.
+        let is_attached = |entry: &CacheEntry| is_there(entry) && !is_of_runtime(entry);
+        let had_one = patient.node.listing.entries.iter().any(is_attached);
+        let mend = (!had_one).then(|| first_network(patient.conf_dir));
+        report.error("no-network", what, why, mend);
     }
     for (file, list) in &dir.networks {
         let used = dir.find(&list.name).is_ok_and(|used| std::ptr::eq(used, list));
@@ -28,7 +33,7 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
             let what =
                 format!("{}: another file has a network named {} too", file.display(), list.name);
             let why = "runtimes that look for the name use the other one, those that take the first file may not";
-            report.warning("list-duplicate", what, why, Some(disable(file)));
+            report.warning("list-duplicate", what, why, patient.disabling(list));
         }
         if !list.cni_version.has_check() {
             let what = format!(
@@ -39,7 +44,9 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
             );
             let why =
                 "there is no CHECK, GC and STATUS in it; not every old runtime knows 1.1.0, though";
-            report.warning("list-old", what, why, Some(renew(file)));
+            // A runtime that does not know the new version could not detach what is attached.
+            let mend = (!patient.is_in_use(&list.name)).then(|| renew(file));
+            report.warning("list-old", what, why, mend);
         }
     }
     if let Some((file, list)) = dir.networks.first() {

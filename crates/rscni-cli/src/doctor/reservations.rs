@@ -2,14 +2,12 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
-use rscni::{NetConf, runtime::NetConfList};
+use rscni::NetConf;
 use rscni_plugins::holdings::{HeldBy, Holding, usage};
 use serde_json::Value;
 
 use super::{
-    Patient, Report, is_on,
-    kernel::routes,
-    left::attachment,
+    Patient, Report,
     neighbours::{self, Neighbour},
     quoted,
 };
@@ -35,7 +33,7 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
                     Path::new(data_dir.filter(|dir| !dir.is_empty()).unwrap_or(DATA_DIR));
                 ranges(patient, &list.name, &found, report);
                 all.extend(Neighbour::of(list, plugin, &found));
-                outside(patient, list, &data_dir.join(&list.name), &found, report);
+                outside(patient, &data_dir.join(&list.name), &found, report);
                 if found.index_differs {
                     let index = data_dir.join(".index").join(&list.name);
                     let what = format!(
@@ -94,7 +92,6 @@ fn ranges(
 /// Reservations that no range has. Those of containers that are gone are told as such.
 fn outside(
     patient: &Patient<'_>,
-    list: &NetConfList,
     dir: &Path,
     found: &rscni_plugins::holdings::Reservations,
     report: &mut Report,
@@ -108,17 +105,10 @@ fn outside(
         });
         if let Some((_, holding)) = in_use {
             let what = format!("{} is in no range of its network", file.display());
-            let why = "the ranges were changed since it was given: its container may not reach the gateway; attach it anew";
-            // A bridge that has the old gateway's address refuses every ADD, and nobody is to be detached in vain.
-            let is_refused = list.plugins.iter().any(|p| {
-                patient.kind(p.plugin_type()) == "bridge" && routes(p) && !is_on(p, "forceAddress")
-            });
-            report.warning(
-                "address-outside",
-                what,
-                why,
-                anew(patient, holding).filter(|_| !is_refused),
-            );
+            // The container is running: to attach it anew would cut its connections.
+            let why = "the ranges were changed since it was given, and its container may not \
+                       reach the gateway; a new container gets an address of the new ranges";
+            report.warning("address-outside", format!("{what}: {} has it", holding.by), why, None);
         }
     }
 }
@@ -131,7 +121,7 @@ pub(super) fn addresses<'a>(
 }
 
 fn remains(patient: &Patient<'_>, report: &mut Report) {
-    for (_, holding) in addresses(patient) {
+    for (address, holding) in addresses(patient) {
         let file = &holding.what;
         match &holding.by {
             HeldBy::Nobody { .. } => report.warning(
@@ -144,7 +134,7 @@ fn remains(patient: &Patient<'_>, report: &mut Report) {
                 "address-unreadable",
                 format!("{file} cannot be read: {why}"),
                 "the address is given to nobody, and GC cannot tell whose it is",
-                Some(format!("rm {}", quoted(file))),
+                (!patient.node.has_address(address)).then(|| format!("rm {}", quoted(file))),
             ),
             _ => {}
         }
@@ -179,33 +169,10 @@ fn duplicates(patient: &Patient<'_>, report: &mut Report) {
     for (address, holdings) in all.iter().filter(|(_, holdings)| holdings.len() > 1) {
         let files: Vec<_> = holdings.iter().map(|holding| holding.what.as_str()).collect();
         let what = format!("{address} is reserved {} times: {}", files.len(), files.join(", "));
-        let why = "the host reaches only one of the containers; it comes again unless each network has ranges of its own";
-        // The others keep the address.
-        report.warning(
-            "address-duplicate",
-            what,
-            why,
-            holdings.iter().rev().find_map(|last| anew(patient, last)),
-        );
+        // The containers are running: which of them is to lose its connections is for people to
+        // say.
+        let why = "the host reaches only one of the containers; replace the others, and give each \
+                   network ranges of its own";
+        report.warning("address-duplicate", what, why, None);
     }
-}
-
-/// What attaches a container anew, which gives it another address. None where it would lose what only its runtime knows,
-/// such as host ports.
-fn anew(patient: &Patient<'_>, holding: &Holding) -> Option<String> {
-    let HeldBy::Attachment { network, container_id, ifname } = &holding.by else { return None };
-    let params = patient.node.listing.entries.iter().find_map(|entry| {
-        let is_it = entry.network == *network
-            && entry.params.container_id == *container_id
-            && entry.params.ifname == *ifname;
-        is_it.then_some(&entry.params)
-    })?;
-    let is_defined = patient.networks.find(network).is_ok();
-    if !is_defined || !params.args.is_empty() || !params.capability_args.is_empty() {
-        return None;
-    }
-    let netns = params.netns.as_deref()?;
-    let [del, add] =
-        ["del", "add"].map(|action| patient.command(&attachment(action, network, netns, params)));
-    Some(format!("{del} && {add}"))
 }

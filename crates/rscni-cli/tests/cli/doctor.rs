@@ -327,6 +327,60 @@ fn plugins() {
 }
 
 #[test]
+fn plugins_under_other_names_are_known() {
+    in_node(|node| {
+        // As BuildKit names them, and as an operator may.
+        let ipam = |name: &str, subnet: &str| {
+            let ranges = json!([[{ "subnet": subnet }]]);
+            json!({ "type": name, "dataDir": "/run/pool", "ranges": ranges })
+        };
+        let bridge = |name: &str, ipam: Value| {
+            let keys = json!({ "type": name, "bridge": "br0", "isGateway": true });
+            let mut keys = keys.as_object().unwrap().clone();
+            keys.insert("ipam".to_owned(), ipam);
+            json!({ "cniVersion": "1.1.0", "name": "net", "plugins": [keys] })
+        };
+        let known = bridge("cnv-bridge", ipam("buildkit-cni-host-local", "10.1.0.0/29"));
+        node.list("net", &known);
+        let missing = |name: &str| format!("plugin {name} of net is not in");
+        let found = node.sees("plugin-missing", "error", &missing("buildkit-cni-host-local"));
+        node.mend(found["mend"].as_str().unwrap()).succeeded();
+        node.is_mended("plugin-missing", "error", &missing("cnv-bridge"));
+        node.add("net", "a");
+        // The addresses are looked after.
+        let stale = |n| fs::write(format!("/run/pool/net/10.1.0.{n}"), "gone\r\neth0").unwrap();
+        (3..7).for_each(stale);
+        node.is_mended("range-full", "error", "5 of 5 addresses of 10.1.0.1-10.1.0.6");
+        stale(3);
+        node.is_mended(
+            "orphaned-address",
+            "warning",
+            "address /run/pool/net/10.1.0.3 of gone/eth0",
+        );
+        fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
+        node.is_mended("forwarding-off", "error", "attachments whose gateway is this host: 1");
+        assert_eq!(node.find("plugins-mixed"), None);
+
+        let bin = node.bin();
+        let aliases = ["--as", "uplink=bridge", "--as", "pool=host-local"];
+        node.rscni(&[&["install", bin.to_str().unwrap()], &aliases[..]].concat()).succeeded();
+        node.list("net", &bridge("uplink", ipam("pool", "10.2.0.1/24")));
+        // A container is attached, and its runtime needs the file to detach it.
+        let found = node.sees("range-invalid", "error", "network net: range set 0: subnet");
+        assert_eq!(found["mend"], Value::Null);
+        node.list("net", &bridge("uplink", ipam("pool", "10.1.0.0/29")));
+        (3..7).for_each(stale);
+        node.is_mended("range-full", "error", "5 of 5 addresses of 10.1.0.1-10.1.0.6");
+        assert_eq!(node.find("plugins-mixed"), None);
+
+        // Another project's plugin whose name happens to end in that of one of ours.
+        node.list("net", &bridge("ovs-bridge", ipam("pool", "10.1.0.0/29")));
+        let found = node.sees("plugin-missing", "error", "plugin ovs-bridge of net is not in");
+        assert_eq!(found["mend"], Value::Null);
+    });
+}
+
+#[test]
 fn features_of_the_kernel() {
     in_node(|node| {
         node.lab.host().netlink().add_veth(&rscni_linux::Veth::new("lower", "upper")).unwrap();
@@ -485,16 +539,19 @@ fn remains_and_other_reservations() {
         node.network("other", "10.1.0.0/24", &json!({}), &[]);
         node.add("other", "b");
         let twice = "10.1.0.2 is reserved 2 times: /var/lib/cni/networks/net/10.1.0.2, ";
-        node.is_mended("address-duplicate", "warning", twice);
-        // While the bridge keeps the old gateway, no ADD would succeed after the DEL.
-        node.network("net", "10.7.0.0/24", &json!({}), &[]);
-        let outside = "net/10.1.0.2 is in no range of its network";
-        assert_eq!(node.sees("address-outside", "warning", outside)["mend"], Value::Null);
+        // Both containers are running: no command may cut the connections of one.
+        assert_eq!(node.sees("address-duplicate", "warning", twice)["mend"], Value::Null);
         node.network("net", "10.7.0.0/24", &json!({ "forceAddress": true }), &[]);
-        node.is_mended("address-outside", "warning", outside);
-        node.rscni(&["check", "net", "a", "--container-id", "a"]).succeeded();
+        let outside = "net/10.1.0.2 is in no range of its network: a/eth0 has it";
+        assert_eq!(node.sees("address-outside", "warning", outside)["mend"], Value::Null);
+        node.rscni(&["del", "net", "a", "--container-id", "a"]).succeeded();
+        node.rscni(&["add", "net", "a", "--container-id", "a"]).succeeded();
+        assert_eq!([node.find("address-outside"), node.find("address-duplicate")], [None, None]);
         node.network("net", "10.7.0.1/24", &json!({}), &[]);
-        node.is_mended("range-invalid", "error", "network net: range set 0: subnet");
+        let invalid = "network net: range set 0: subnet";
+        assert_eq!(node.sees("range-invalid", "error", invalid)["mend"], Value::Null);
+        node.rscni(&["del", "net", "a", "--container-id", "a"]).succeeded();
+        node.is_mended("range-invalid", "error", invalid);
     });
 }
 
@@ -582,18 +639,114 @@ fn networks_that_are_in_each_others_way() {
     });
 }
 
+/// What a node with running containers has of each thing that a command could take from them.
 #[test]
-fn what_only_the_runtime_knows_is_not_attached_anew() {
+fn no_command_is_suggested_that_affects_a_running_container() {
     in_node(|node| {
         let ports = json!({ "type": "portmap", "capabilities": { "portMappings": true } });
-        node.network("net", "10.1.0.0/24", &json!({}), std::slice::from_ref(&ports));
+        node.network(
+            "net",
+            "10.1.0.0/24",
+            &json!({ "ipMasq": true }),
+            std::slice::from_ref(&ports),
+        );
+        for container in ["a", "b"] {
+            node.add("net", container);
+        }
+        let before = node.lab.snapshot().ignoring("/.index/");
+        let no_mend = |id: &str, severity: &str, what: &str| {
+            let found = node.sees(id, severity, what);
+            assert_eq!(found["mend"], Value::Null, "{found:#}");
+        };
+        // The reservation of a running container is damaged.
+        let reservation = Path::new(RESERVATIONS).join("net/10.1.0.2");
+        let content = fs::read(&reservation).unwrap();
+        fs::remove_file(&reservation).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(&reservation).unwrap());
+        no_mend("address-unreadable", "warning", "net/10.1.0.2 cannot be read");
+        // Neither where nobody remembers the container.
+        fs::rename("/var/lib/cni/results/net-a-eth0", "/var/lib/cni/entry").unwrap();
+        no_mend("address-unreadable", "warning", "net/10.1.0.2 cannot be read");
+        fs::rename("/var/lib/cni/entry", "/var/lib/cni/results/net-a-eth0").unwrap();
+        fs::remove_file(&reservation).unwrap();
+        fs::write(&reservation, content).unwrap();
+
+        // The network's file has changed.
+        let file = node.conf_dir().join("net.conflist");
+        let list = fs::read_to_string(&file).unwrap();
+        fs::write(&file, list.replace("1.1.0", "0.3.1")).unwrap();
+        no_mend("list-old", "warning", "network net has cniVersion 0.3.1");
+        fs::write(&file, list.replace("10.1.0.0/24", "10.1.0.1/24")).unwrap();
+        no_mend("range-invalid", "error", "network net: range set 0: subnet");
+        fs::write(&file, list.replace("\"ipMasq\":true", "\"vlan\":5000")).unwrap();
+        no_mend("network-not-ready", "error", "network net: ");
+        fs::write(&file, list.replace("10.1.0.0/24", "10.7.0.0/24")).unwrap();
+        no_mend("address-outside", "warning", "net/10.1.0.2 is in no range of its network");
+        fs::write(&file, &list).unwrap();
+        let single = json!({ "cniVersion": "1.1.0", "name": "net", "type": "loopback" });
+        fs::write(node.conf_dir().join("05-net.conf"), single.to_string()).unwrap();
+        no_mend("list-duplicate", "warning", "another file has a network named net too");
+        fs::remove_file(node.conf_dir().join("05-net.conf")).unwrap();
+        fs::remove_file(&file).unwrap();
+        no_mend(
+            "attachment-without-network",
+            "warning",
+            "a/eth0 is attached to net, which no file",
+        );
+        no_mend("no-network", "error", "has no network configuration");
+        fs::write(&file, &list).unwrap();
+        // What GC would not know of without the file.
+        let entry = Path::new("/var/lib/cni/results/net-a-eth0");
+        let content = fs::read(entry).unwrap();
+        fs::write(entry, "{").unwrap();
+        no_mend("cache-unreadable", "warning", "net-a-eth0: EOF while parsing");
+        fs::write(entry, content).unwrap();
+
+        // Whatever else is suggested leaves them attached.
+        for finding in node.findings() {
+            if let Some(mend) = finding["mend"].as_str() {
+                node.mend(mend);
+            }
+        }
+        for container in ["a", "b"] {
+            node.rscni(&["check", "net", container, "--container-id", container]).succeeded();
+        }
+        node.lab.snapshot().assert_same(&before);
+    });
+}
+
+#[test]
+fn networks_of_runtimes_are_known() {
+    in_node(|node| {
+        node.network("net", "10.1.0.0/24", &json!({}), &[]);
+        let lo = json!({ "type": "loopback" });
+        let loopback =
+            |name: &str| json!({ "cniVersion": "0.3.1", "name": name, "plugins": [lo.clone()] });
+        let bridge = |name: &str, subnet: &str| {
+            let ipam = json!({ "type": "host-local", "ranges": [[{ "subnet": subnet }]] });
+            let plugin = json!({ "type": "bridge", "bridge": format!("br-{name}"), "ipam": ipam });
+            json!({ "cniVersion": "1.0.0", "name": name, "plugins": [lo.clone(), plugin] })
+        };
         node.lab.container("a");
-        let port = r#"portMappings=[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]"#;
-        node.rscni(&["add", "net", "a", "--container-id", "a", "--cap", port]).succeeded();
-        node.network("net", "10.7.0.0/24", &json!({ "forceAddress": true }), &[ports]);
-        let found =
-            node.sees("address-outside", "warning", "net/10.1.0.2 is in no range of its network");
-        assert_eq!(found["mend"], Value::Null);
+        for (name, list, ifname) in [
+            ("cni-loopback", loopback("cni-loopback"), "lo"),
+            ("lo-of-pods", loopback("lo-of-pods"), "lo"),
+            ("nomad", bridge("nomad", "10.2.0.0/24"), "eth1"),
+            ("buildkit", bridge("buildkit", "10.3.0.0/24"), "eth2"),
+        ] {
+            node.list(name, &list);
+            let options = ["--container-id", "a", "--ifname", ifname];
+            node.rscni(&[&["add", name, "a"], &options[..]].concat()).succeeded();
+            // A runtime keeps it in its memory.
+            fs::remove_file(node.conf_dir().join(format!("{name}.conflist"))).unwrap();
+        }
+        node.add("net", "b");
+        let ran = node.rscni(&["doctor"]).succeeded();
+        assert!(ran.stdout.ends_with("0 errors, 0 warnings\n"), "{}", ran.stdout);
+        // What they leave behind is told as of any other.
+        leave("a");
+        let found = node.sees("attachment-gone", "warning", "a/eth2 is attached to buildkit");
+        assert!(found["mend"].is_string(), "{found:#}");
     });
 }
 
@@ -728,11 +881,9 @@ fn what_is_remembered() {
         fs::create_dir_all("/var/lib/cni/results/net-d-eth0/below").unwrap();
         node.is_mended("cache-unreadable", "warning", "net-d-eth0: read: Is a directory");
         fs::remove_file(node.conf_dir().join("net.conflist")).unwrap();
-        node.is_mended(
-            "attachment-without-network",
-            "warning",
-            "b/eth0 is attached to net, which no file in",
-        );
+        let without = "b/eth0 is attached to net, which no file in";
+        let found = node.sees("attachment-without-network", "warning", without);
+        assert_eq!(found["mend"], Value::Null);
         assert_eq!(node.find("orphaned-address"), None);
     });
 }
