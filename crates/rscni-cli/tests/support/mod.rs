@@ -30,6 +30,9 @@ const STAYS: &[&str] = &[
     "nft chain inet rscni masquerading",
     "nft rule inet rscni masquerading",
     "nft set inet rscni masquerade",
+    // The subnets in which iptables masquerades.
+    "nft element inet rscni masquerade4-net-",
+    "nft element inet rscni masquerade6-net-",
     "nft chain inet rscni hostport",
     "nft rule inet rscni hostport",
     "nft set inet rscni hostport",

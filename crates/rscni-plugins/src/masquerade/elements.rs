@@ -32,6 +32,7 @@ use rscni_linux::nft::{
     Value, ValueType, Verdict,
 };
 
+use super::invalid;
 use crate::{
     failure::Result,
     nftable,
@@ -43,18 +44,18 @@ const POSTROUTING: &str = "postrouting";
 const CHAIN: &str = "masquerading";
 
 /// What differs between the families.
-struct Kind {
+pub(super) struct Kind {
     /// An address of the family: it is what rules for one family ask for in a table of both.
-    any: IpAddr,
+    pub(super) any: IpAddr,
     /// The set of the containers' addresses; the names of those with their subnets begin with it.
-    set: &'static str,
-    key: ValueType,
-    source: Field,
+    pub(super) set: &'static str,
+    pub(super) key: ValueType,
+    pub(super) source: Field,
     destination: Field,
     multicast: &'static str,
 }
 
-const V4: Kind = Kind {
+pub(super) const V4: Kind = Kind {
     any: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     set: "masquerade4",
     key: ValueType::Ipv4Addr,
@@ -63,7 +64,7 @@ const V4: Kind = Kind {
     multicast: "224.0.0.0/4",
 };
 
-const V6: Kind = Kind {
+pub(super) const V6: Kind = Kind {
     any: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     set: "masquerade6",
     key: ValueType::Ipv6Addr,
@@ -72,11 +73,11 @@ const V6: Kind = Kind {
     multicast: "ff00::/8",
 };
 
-fn kind(address: IpAddr) -> &'static Kind {
+pub(super) fn kind(address: IpAddr) -> &'static Kind {
     if address.is_ipv4() { &V4 } else { &V6 }
 }
 
-fn table() -> Table {
+pub(super) fn table() -> Table {
     nftable::table(Family::Inet)
 }
 
@@ -129,6 +130,7 @@ pub(super) fn add(nft: &mut Nft, owner: Owner<'_>, addresses: &[IpNet]) -> Resul
         outcome => return Ok(outcome?),
     }
     make(nft, skeleton)?;
+    make(nft, invalid::skeleton)?;
     for address in addresses {
         make(nft, |transaction| skeleton_inside(transaction, *address))?;
     }
@@ -138,6 +140,7 @@ pub(super) fn add(nft: &mut Nft, owner: Owner<'_>, addresses: &[IpNet]) -> Resul
 fn put(nft: &mut Nft, owner: Owner<'_>, addresses: &[IpNet]) -> rscni_linux::Result<()> {
     let (table, tag) = (table(), owner.tag());
     let mut transaction = nft.transaction();
+    invalid::require(&mut transaction);
     for (set, key) in addresses.iter().copied().flat_map(elements) {
         nftable::put(&mut transaction, &table, &set, &Element::new(key).comment(&tag));
     }
@@ -145,7 +148,10 @@ fn put(nft: &mut Nft, owner: Owner<'_>, addresses: &[IpNet]) -> rscni_linux::Res
 }
 
 /// Makes a part that begins with what may be there only once, unless it is there.
-fn make(nft: &mut Nft, part: impl FnOnce(&mut Transaction<'_>)) -> rscni_linux::Result<()> {
+pub(super) fn make(
+    nft: &mut Nft,
+    part: impl FnOnce(&mut Transaction<'_>),
+) -> rscni_linux::Result<()> {
     let mut transaction = nft.transaction();
     part(&mut transaction);
     match transaction.commit() {

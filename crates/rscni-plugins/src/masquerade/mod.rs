@@ -2,10 +2,12 @@
 //!
 //! Ours are elements in the table `inet rscni` ([`elements`]), changed over netlink. With `ipMasqBackend: iptables`
 //! the rules are those that the Go plugins make ([`iptables`]). Removal looks for both, and for what the Go plugins
-//! make with nftables ([`go_nftables`]): an attachment may be older than the node's plugins.
+//! make with nftables ([`go_nftables`]): an attachment may be older than the node's plugins. Invalid packets, which NAT
+//! leaves alone, are dropped ([`invalid`]).
 
 mod elements;
 mod go_nftables;
+mod invalid;
 mod iptables;
 
 use ipnet::IpNet;
@@ -44,7 +46,10 @@ impl<'a> Masquerade<'a> {
     pub(crate) fn add(self, addresses: &[IpNet]) -> Result<()> {
         match self.backend {
             Backend::Nftables => elements::add(&mut Nft::open()?, self.owner, addresses),
-            Backend::Iptables => iptables::add(self.owner, addresses),
+            Backend::Iptables => {
+                iptables::add(self.owner, addresses)?;
+                invalid::add_subnets(&mut Nft::open()?, addresses)
+            }
         }
     }
 
@@ -61,7 +66,7 @@ impl<'a> Masquerade<'a> {
     pub(crate) fn check(self, addresses: &[IpNet]) -> Result<()> {
         let mut nft = Nft::open()?;
         let Some(missing) = elements::missing(&mut nft, self.owner, addresses)? else {
-            return Ok(());
+            return invalid::check(&mut nft);
         };
         if go_nftables::is_there(&mut nft, self.owner)?
             || iptables::is_there(&mut nft, self.owner, addresses)?
