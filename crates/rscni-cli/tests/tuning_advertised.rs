@@ -95,17 +95,13 @@ impl Learned {
 
 /// A container that has learned all of an advertisement, and the host's interface that it came from.
 fn taught(lab: &Lab, plugin: &str) -> (Attached, String) {
-    let (a, interface) = match plugin {
-        "bridge" => {
-            let a = Network::bridge(lab, &[V4, V6], &json!({})).attach(lab, "a");
-            (a, "br0".to_owned())
-        }
-        _ => {
-            let a = Network::ptp(lab, &[V4, V6], &json!({})).attach(lab, "a");
-            let port = a.port_name();
-            (a, port)
-        }
+    let network = if plugin == "bridge" {
+        Network::bridge(lab, &[V4, V6], &json!({}))
+    } else {
+        Network::ptp(lab, &[V4, V6], &json!({}))
     };
+    let a = network.attach(lab, "a");
+    let interface = if plugin == "bridge" { "br0".to_owned() } else { a.port_name() };
     teach(lab, &a, &interface);
     (a, interface)
 }

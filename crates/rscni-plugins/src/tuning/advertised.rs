@@ -26,6 +26,7 @@ const RTPROT_RA: u8 = 9;
 const PASSES: usize = 5;
 
 /// What the interface may no longer have learned.
+#[expect(clippy::struct_excessive_bools, reason = "each is a kind of its own")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Unwanted {
     /// Advertisements are not accepted at all.
@@ -55,7 +56,7 @@ impl Unwanted {
         }
     }
 
-    fn has(&self, address: &Address) -> bool {
+    fn has(self, address: &Address) -> bool {
         address.is_advertised() && if address.temporary { self.temporary } else { self.addresses }
     }
 }
