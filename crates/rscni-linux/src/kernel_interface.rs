@@ -1,11 +1,11 @@
-//! What the kernel offers and rustix has only through unsafe functions, made safe: the addresses of packet sockets, and
-//! the ioctls of `/dev/net/tun`. No other module has unsafe code.
+//! What the kernel offers and rustix has only through unsafe functions, made safe: the addresses of packet sockets, the
+//! ioctls of `/dev/net/tun`, and the cookie of a network namespace. No other module has unsafe code.
 #![allow(
     unsafe_code,
-    reason = "rustix takes other addresses and ioctls than its own only through unsafe traits"
+    reason = "rustix takes other addresses, ioctls and options than its own only through unsafe code"
 )]
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::{
     io,
@@ -103,5 +103,28 @@ pub(crate) fn own_tun_by_group(tun: impl AsFd, group: u32) -> io::Result<()> {
     // SAFETY: this opcode takes a number.
     unsafe {
         ioctl(tun, IntegerSetter::<{ opcode::write::<i32>(b'T', 206) }>::new_usize(group as usize))
+    }
+}
+
+/// `SO_NETNS_COOKIE`: a number of the socket's network namespace that no other one gets before the next boot.
+///
+/// # Errors
+///
+/// `ENOPROTOOPT` before Linux 5.14.
+pub(crate) fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
+    use nix::libc::{SO_NETNS_COOKIE, SOL_SOCKET, getsockopt, socklen_t};
+    const LENGTH: socklen_t = 8;
+    const { assert!(size_of::<u64>() == LENGTH as usize) };
+    let (mut cookie, mut length) = (0_u64, LENGTH);
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes at most `length` bytes to `cookie`, which is that long, and the number of them to
+    // `length`. Both live longer than the call.
+    let result = unsafe {
+        getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut length)
+    };
+    match result {
+        0 => Ok(cookie),
+        _ => Err(io::Errno::from_io_error(&std::io::Error::last_os_error())
+            .unwrap_or(io::Errno::NOPROTOOPT)),
     }
 }

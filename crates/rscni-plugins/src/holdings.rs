@@ -253,6 +253,12 @@ pub fn live() -> Live {
     live
 }
 
+/// A socket in the namespace with this cookie, if a process is in it or a name leads to it.
+pub(crate) fn namespace_with_cookie(cookie: u64) -> Option<Netlink> {
+    let mut sockets = namespaces().into_iter().filter_map(|netns| Netlink::open_in(&netns).ok());
+    sockets.find(|socket| socket.netns_cookie() == Some(cookie))
+}
+
 /// The places where namespaces have names.
 const NAMED: [&str; 3] = ["/run/netns", "/var/run/netns", "/run/docker/netns"];
 

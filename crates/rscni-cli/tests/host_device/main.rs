@@ -2,6 +2,7 @@
 //! is connected to.
 
 mod found;
+mod identified;
 mod moved;
 mod returned;
 #[path = "../support/mod.rs"]

@@ -27,6 +27,9 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_PROMISCUITY: u16 = 30;
 const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_PERM_ADDRESS: u16 = 54;
+const IFLA_PARENT_DEV_NAME: u16 = 56;
+const IFLA_PARENT_DEV_BUS_NAME: u16 = 57;
 
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
@@ -48,6 +51,10 @@ pub struct Link {
     pub mac: Option<MacAddr>,
     /// Its hardware address as bytes, whatever kind of address that is.
     pub hardware_address: Vec<u8>,
+    /// The hardware address that the device was made with, whatever it was set to since. Empty if it has none.
+    pub permanent_address: Vec<u8>,
+    /// The device that it belongs to, by its bus and its name there: `pci/0000:3b:00.1`. Not before Linux 5.14.
+    pub parent_device: Option<String>,
     /// The largest packet it carries.
     pub mtu: u32,
     /// Its kind, such as `veth` or `bridge`; a physical device has none.
@@ -143,8 +150,12 @@ impl Link {
             allmulticast: flags.contains(LinkFlags::Allmulti),
             ..Self::default()
         };
+        let [mut bus, mut device] = [None, None];
         for (kind, value) in attributes(payload, LINK_HEADER) {
             match kind {
+                IFLA_PERM_ADDRESS => link.permanent_address = value.0.to_vec(),
+                IFLA_PARENT_DEV_NAME => device = Some(value.string()),
+                IFLA_PARENT_DEV_BUS_NAME => bus = Some(value.string()),
                 IFLA_ADDRESS => {
                     link.mac = MacAddr::from_bytes(value.0);
                     link.hardware_address = value.0.to_vec();
@@ -162,6 +173,7 @@ impl Link {
                 _ => {}
             }
         }
+        link.parent_device = bus.zip(device).map(|(bus, device)| format!("{bus}/{device}"));
         Ok(link)
     }
 

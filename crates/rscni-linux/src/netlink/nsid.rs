@@ -1,4 +1,4 @@
-//! Namespace ids: the numbers by which one network namespace names others, as `ip netns list-id` shows them.
+//! What identifies network namespaces: the ids by which one names others, as `ip netns list-id` shows them, and cookies.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -8,12 +8,17 @@ use netlink_packet_route::{
 };
 
 use super::{Netlink, attributes};
-use crate::{Netns, Result};
+use crate::{Netns, Result, kernel_interface};
 
 const HEADER: usize = 4;
 const NETNSA_NSID: u16 = 1;
 
 impl Netlink {
+    /// A number of the socket's namespace that no other one gets before the next boot. None before Linux 5.14.
+    pub fn netns_cookie(&self) -> Option<u64> {
+        kernel_interface::netns_cookie(&self.socket).ok()
+    }
+
     /// The id that this socket's namespace has for another one, as in
     /// [`Link::peer_netnsid`](crate::Link::peer_netnsid). None if it has none.
     pub fn nsid(&mut self, netns: &Netns) -> Result<Option<i32>> {

@@ -3,6 +3,7 @@
 //! The device comes back with its name, its addresses, and as it was otherwise: see [`saved`].
 
 mod config;
+mod identity;
 pub(crate) mod saved;
 mod sysfs;
 mod transfer;
@@ -14,6 +15,7 @@ use rscni_linux::{Link, Netlink, Netns};
 
 use self::{
     config::{Config, Found},
+    identity::Identity,
     saved::{Saved, Store},
     sysfs::Sysfs,
 };
@@ -77,9 +79,9 @@ fn take_in<'a>(
 ) -> Result<(Option<Link>, Option<String>)> {
     let mut host = Netlink::open()?;
     let store = Store::open()?;
-    let (device, pci) = match config.find(&mut host, &Sysfs::default())? {
-        Found::Dpdk(pci) => return Ok((None, pci)),
-        Found::Link(device, pci) => (device, pci),
+    let (device, pci_id) = match config.find(&mut host, &Sysfs::default())? {
+        Found::Dpdk(pci_id) => return Ok((None, pci_id)),
+        Found::Link(device, pci_id) => (device, pci_id),
     };
     if device.loopback {
         return Err(Error::IOFailure(format!(
@@ -90,26 +92,33 @@ fn take_in<'a>(
     }
     sandbox.refuse_taken(&args.ifname)?;
     let taken = sandbox.netlink.find_link(&device.name)?.is_some();
-    let saved = Saved::new(
+    let mut saved = Saved::new(
         Owner::new(&conf.name, args).tag(),
         args,
         &device,
         &host.addresses(device.index)?,
     )?;
+    let mut identity = Identity::new(&mut sandbox.netlink, &device)?;
+    saved.identity = Some(identity.clone());
     store.write(&saved)?;
     let path = sandbox.path.clone();
-    let to_move = device.clone();
+    let (to_move, to_undo) = (device.clone(), saved.clone());
     // Before the step itself: it can stop half way.
     undo.push(move || {
         let store = Store::open()?;
         let mut container = Netlink::open_in(&Netns::open(path)?)?;
         if let Some(link) = transfer::locate(&mut container, &args.ifname, &to_move, taken)? {
-            transfer::take(&mut container, &link, &saved.name, &saved.name)?;
+            transfer::take(&mut container, &link, &to_undo.name, &to_undo.name)?;
         }
-        give_back_state(&store, &saved)
+        give_back_state(&store, &to_undo)
     });
     transfer::give(&mut host, &device, sandbox, &args.ifname)?;
-    Ok((Some(sandbox.netlink.link_by_name(&args.ifname)?), pci))
+    let inner = sandbox.netlink.link_by_name(&args.ifname)?;
+    if identity.set_index(&inner) {
+        saved.identity = Some(identity);
+        store.write(&saved)?;
+    }
+    Ok((Some(inner), pci_id))
 }
 
 /// Has a device that is on the host again be as it was, and forgets it.
@@ -152,40 +161,69 @@ fn give_back(conf: &NetConf, args: &Args) -> Result<()> {
     let by_alias = inner.as_ref().and_then(|link| store.by_name(link.alias.as_ref()?));
     let here = by_alias
         .filter(|saved| saved.ifname == args.ifname && Some(&saved.netns) == args.netns.as_ref());
-    match here {
-        // Another attachment by now.
-        Some(saved) if saved.owner != tag => return Ok(()),
-        Some(saved) => {
-            return give_back_saved(&store, &saved, sandbox.map(|sandbox| sandbox.netlink));
-        }
-        None => {}
+    let (of_this, of_another) = match here {
+        Some(saved) if saved.owner == tag => (Some(saved), false),
+        another => (store.by_owner(&tag)?, another.is_some()),
+    };
+    match of_this {
+        Some(saved) => give_back_saved(&store, &saved, sandbox.map(|sandbox| sandbox.netlink)),
+        // The container at this path is another one by now.
+        None if of_another => Ok(()),
+        None => give_back_of_go(conf, args, sandbox.zip(inner)),
     }
-    if let Some(saved) = store.by_owner(&tag)? {
-        return give_back_saved(&store, &saved, sandbox.map(|sandbox| sandbox.netlink));
-    }
-    give_back_of_go(conf, args, sandbox.zip(inner))
 }
 
 /// Gives a device back that is in the container, or fell back to the host, or is gone.
+///
+/// # Errors
+/// If it is neither in the container, which is there, nor on the host. Then the file stays: nothing else tells of it.
 fn give_back_saved(store: &Store, saved: &Saved, container: Option<Netlink>) -> Result<()> {
-    let of_add = Netns::open(&saved.netns).and_then(|netns| Netlink::open_in(&netns)).ok();
-    for mut container in container.into_iter().chain(of_add) {
-        if let Some(link) = find_in(&mut container, saved)? {
+    let identity = saved.identity.clone().unwrap_or_default();
+    let is_it = |container: &Netlink| identity.is_in(container);
+    let of_add = match &container {
+        Some(container) if is_it(container) == Some(true) => None,
+        _ => Netns::open(&saved.netns).and_then(|netns| Netlink::open_in(&netns)).ok(),
+    };
+    let mut containers: Vec<_> =
+        container.into_iter().chain(of_add).filter(|it| is_it(it) != Some(false)).collect();
+    if containers.is_empty() && saved.is_physical {
+        // A process can keep a namespace whose name is gone.
+        containers.extend(identity.netns().and_then(crate::holdings::namespace_with_cookie));
+    }
+    let is_there = !containers.is_empty();
+    for mut container in containers {
+        if let Some(link) = find_in(&mut container, saved, &identity)? {
             transfer::take(&mut container, &link, &saved.name, &saved.name)?;
             return give_back_state(store, saved);
         }
     }
     let mut host = Netlink::open()?;
-    if let Some(link) = transfer::fallen_back(&mut host, saved)? {
+    if let Some(link) = transfer::fallen_back(&mut host, saved, !is_there)? {
         transfer::rename(&mut host, &link, &saved.name, &saved.name)?;
         return give_back_state(store, saved);
     }
-    // It was virtual and went with the namespace, or somebody has taken it away.
+    if is_there && !transfer::is_back(&mut host, saved)? && !identity.is_destroyed(&mut host)? {
+        let name = &saved.name;
+        return Err(Error::TryAgainLater(format!(
+            "host-device: {name} is neither in {} nor on the host: move it back to one of them, or \
+             remove {DIRECTORY}/{name} if the device no longer exists, then DEL again",
+            saved.netns.display()
+        ))
+        .into());
+    }
+    // It was virtual and went with the namespace, or is on the host already.
     store.remove(&saved.name)
 }
 
 /// The device in its container, where somebody may have renamed it, or changed its alias.
-fn find_in(container: &mut Netlink, saved: &Saved) -> Result<Option<Link>> {
+fn find_in(container: &mut Netlink, saved: &Saved, identity: &Identity) -> Result<Option<Link>> {
+    if let Some(link) = identity.find_in(container)? {
+        return Ok(Some(link));
+    }
+    // Names, aliases and addresses are what the container says: nothing to go by where there is better.
+    if identity.has_index() {
+        return Ok(None);
+    }
     let has_alias = |link: &Link| link.alias.as_ref() == Some(&saved.name);
     let has_mac =
         |link: &Link| link.mac.is_some() && link.mac.map(|mac| mac.to_string()) == saved.mac;

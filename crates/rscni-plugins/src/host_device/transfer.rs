@@ -90,18 +90,33 @@ fn refuse_taken(host: &mut Netlink, name: &str) -> Result<()> {
 }
 
 /// A device that the kernel has given back to the host, since its namespace is gone: it kept its name in the container,
-/// or got one such as `dev7`, and has its alias still.
-pub(super) fn fallen_back(host: &mut Netlink, saved: &Saved) -> Result<Option<Link>> {
+/// or got one such as `dev7`. It has its alias still, unless the container changed that.
+///
+/// With `wait` the kernel gets some time for it.
+pub(super) fn fallen_back(host: &mut Netlink, saved: &Saved, wait: bool) -> Result<Option<Link>> {
     let deadline = Instant::now() + FALL_BACK_LIMIT;
     loop {
-        let mut found = host.links_by_alias(&saved.name)?;
+        let links = host.links()?;
+        let (mut found, others): (Vec<_>, Vec<_>) =
+            links.into_iter().partition(|link| link.alias.as_ref() == Some(&saved.name));
         found.sort_by_key(|link| link.mac.map(|mac| mac.to_string()) != saved.mac);
+        let by_alias = found.into_iter().next();
+        let identity = saved.identity.as_ref().filter(|_| saved.is_physical);
+        let found = by_alias.or_else(|| identity?.pick(others));
         // The kernel destroys what is virtual, and takes its time for the rest.
-        if !found.is_empty() || !saved.is_physical || Instant::now() > deadline {
-            return Ok(found.into_iter().next());
+        if found.is_some() || !saved.is_physical || !wait || Instant::now() > deadline {
+            return Ok(found);
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Whether the device is on the host under its name: it never left, or something else has taken it back.
+pub(super) fn is_back(host: &mut Netlink, saved: &Saved) -> Result<bool> {
+    let link = host.find_link(&saved.name)?;
+    Ok(link.is_some_and(|link| {
+        link.mac.map(|mac| mac.to_string()) == saved.mac && link.kind.is_none() == saved.is_physical
+    }))
 }
 
 /// A device that the Go plugin gave to a container whose namespace is gone; nothing but its alias tells.
