@@ -2,13 +2,13 @@
 
 mod support;
 
-use rscni_linux::{Error, Netns, sysctl};
-use support::{ip, private_network};
+use rscni_linux::{Error, sysctl};
+use support::{ip, namespace, private_network};
 
 #[test]
 fn a_setting_belongs_to_its_namespace() {
     private_network(|| {
-        let netns = Netns::create().unwrap();
+        let netns = namespace();
         assert!(sysctl::set_in(&netns, "net.ipv4.ip_forward", "1").unwrap());
         assert_eq!(sysctl::get_in(&netns, "net.ipv4.ip_forward").unwrap(), "1");
         assert_eq!(sysctl::get("net/ipv4/ip_forward").unwrap(), "0");
@@ -41,7 +41,7 @@ fn an_interface_may_have_a_dot_in_its_name() {
 #[test]
 fn several_settings_stop_at_the_first_that_fails() {
     private_network(|| {
-        let netns = Netns::create().unwrap();
+        let netns = namespace();
         let settings = [
             ("net/ipv4/ip_forward", "1"),
             ("net/ipv4/none", "1"),

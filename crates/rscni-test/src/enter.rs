@@ -1,8 +1,10 @@
 //! Makes the private network: namespaces, and what the file system looks like from inside.
 //!
 //! Nothing here reaches outside: the mount namespace is private, `/run`, `/var/run` and `/var/lib/cni` are empty and
-//! in memory, `/etc/cni` too where there is one, and `/sys` shows this network. Everything else, the
+//! in memory, `/etc/cni` and `/opt/cni` too where they exist, and `/sys` shows this network. Everything else, the
 //! executables and the home directories among them, stays where it is. How a test gets here is up to [`crate::run()`].
+//!
+//! Nothing from outside changes what a test sees: sysctls and umask are those of [`settings`].
 
 use std::{
     fmt::Write,
@@ -17,7 +19,7 @@ use rustix::{
     mount::{MountFlags, MountPropagationFlags, mount, mount_bind_recursive, mount_change},
 };
 
-use crate::Lab;
+use crate::{Lab, settings};
 
 /// Why there is no private network.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +48,12 @@ pub enum EnterError {
         /// To which file or directory.
         path: PathBuf,
         /// What the kernel said.
+        source: io::Error,
+    },
+    /// The settings of the new network namespace.
+    #[error("prepare the private network: set sysctl {source}")]
+    Settings {
+        /// Which setting, and what the kernel said.
         source: io::Error,
     },
     /// The network inside.
@@ -136,6 +144,7 @@ pub(crate) fn what_to_enable() -> String {
 
 /// Furnishes the namespaces that this process has just entered.
 pub(crate) fn prepare() -> Result<Lab, EnterError> {
+    settings::reset_umask();
     let root = Path::new("/");
     mount_change(root, MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(|errno| refused("keep mounts private", errno.into()))?;
@@ -144,9 +153,12 @@ pub(crate) fn prepare() -> Result<Lab, EnterError> {
         fresh(Path::new("/var/run"))?;
     }
     fresh(Path::new("/var/lib/cni"))?;
-    if Path::new("/etc/cni").is_dir() {
-        fresh(Path::new("/etc/cni"))?;
+    for path in ["/etc/cni", "/opt/cni"].map(Path::new) {
+        if path.is_dir() {
+            fresh(path)?;
+        }
     }
+    settings::reset_sysctls().map_err(|source| EnterError::Settings { source })?;
     // Where the outer mount of /sys is masked, in most containers, the kernel refuses a new one. What little of a
     // plugin reads /sys does without.
     let _ = mount(

@@ -11,6 +11,7 @@ use rscni_linux::{LinkChange, Netlink, Netns};
 use crate::{
     Container, Namespace, Plugin,
     enter::{EnterError, files},
+    settings,
     snapshot::{self, Snapshot},
     wait::PATIENCE,
 };
@@ -51,6 +52,7 @@ impl Lab {
     }
 
     /// A new container: a network namespace at `/run/netns/NAME`, in which not even `lo` is up, and a container id.
+    /// Its sysctls are the kernel's defaults, whatever this machine has set.
     ///
     /// # Panics
     ///
@@ -58,10 +60,15 @@ impl Lab {
     #[track_caller]
     pub fn container(&self, name: &str) -> Container {
         let path = Path::new(NAMESPACES).join(name);
-        if let Err(error) = Netns::create().and_then(|netns| netns.bind(&path)) {
-            panic!("make container {name}: {error}");
+        let made = Netns::create().and_then(|netns| {
+            netns.bind(&path)?;
+            netns.enter(settings::reset_sysctls)
+        });
+        match made {
+            Ok(Ok(())) => Container::new(name, path),
+            Ok(Err(error)) => panic!("make container {name}: set sysctl {error}"),
+            Err(error) => panic!("make container {name}: {error}"),
         }
-        Container::new(name, path)
     }
 
     /// Deletes the container's network namespace under its feet, as a runtime does that is late with DEL, or a node

@@ -111,6 +111,7 @@ mod ping;
 mod plugin;
 mod ruleset;
 mod run;
+mod settings;
 mod snapshot;
 mod versions;
 mod wait;

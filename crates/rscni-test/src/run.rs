@@ -19,6 +19,7 @@ use std::{
 use crate::{
     Lab,
     enter::{enter_private_network, what_to_enable},
+    settings,
 };
 
 /// Names the file in which the second process says how the closure ended. Set only in the second process.
@@ -191,17 +192,25 @@ fn second_process(
 ) -> Result<(ExitStatus, Output), String> {
     let program = std::env::current_exe().map_err(while_("find the test's executable"))?;
     let (reader, writer) = std::io::pipe().map_err(while_("make a pipe"))?;
-    let mut child = Command::new("unshare")
+    let mut command = Command::new("unshare");
+    for variable in settings::REMOVED_VARIABLES {
+        command.env_remove(variable);
+    }
+    let (locale, value) = settings::LOCALE;
+    let child = command
         .args(["-U", "-r", "-n", "-m"])
         .arg(program)
         .args([name, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"])
         .env(VERDICT_FILE, verdict_file)
         .env(CALL, call.to_string())
+        .env(locale, value)
         .stdin(Stdio::null())
         .stderr(writer.try_clone().map_err(while_("make a pipe"))?)
         .stdout(writer)
-        .spawn()
-        .map_err(while_("start `unshare`, which is part of util-linux"))?;
+        .spawn();
+    // It holds the writing end of the pipe, which must be closed here for the reading end to see its end.
+    drop(command);
+    let mut child = child.map_err(while_("start `unshare`, which is part of util-linux"))?;
     let output =
         pass_on(BufReader::new(reader), verdict_file).map_err(while_("read the test's output"));
     if output.is_err() {

@@ -1,6 +1,7 @@
 //! How a test gets into its private network, and how what happens there comes out again.
 
 use std::{
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -245,4 +246,30 @@ fn a_test_runs_under_any_number_of_test_threads() {
 fn a_process_with_threads_cannot_move() {
     let error = rscni_test::enter_private_network().unwrap_err();
     assert!(matches!(error, rscni_test::EnterError::Threads(2..)), "{error}");
+}
+
+#[test]
+fn a_lab_has_umask_locale_and_variables_of_its_own() {
+    rscni_test::run(|lab| {
+        let file = lab.dir().join("file");
+        std::fs::write(&file, "").unwrap();
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o644);
+        let plugins = lab.container("a").run(|| std::env::var_os("CNI_PATH"));
+        assert_eq!(plugins, None);
+        assert_eq!(std::env::var("LC_ALL").as_deref(), Ok("C"));
+    });
+}
+
+#[test]
+fn a_lab_does_not_inherit_umask_locale_and_variables() {
+    let test = run_test("a_lab_has_umask_locale_and_variables_of_its_own");
+    let output = Command::new("sh")
+        .args(["-c", "umask 077; exec \"$@\"", "sh"])
+        .arg(test.get_program())
+        .args(test.get_args())
+        .envs([("LC_ALL", "de_DE.UTF-8"), ("CNI_PATH", "/nowhere"), ("NETCONFPATH", "/nowhere")])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
 }

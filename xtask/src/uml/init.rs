@@ -11,7 +11,7 @@ use std::{
     process::{Command, ExitCode, Stdio},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::{
     mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount},
     process::pivot_root,
@@ -138,6 +138,9 @@ fn run_job(job: &Job) -> Result<()> {
     crate::program::capture(
         Command::new("ip").args(["link", "set", "lo", "up"]).env("PATH", &path),
     )?;
+    if job.in_use {
+        take_into_use(&path)?;
+    }
     let status = Command::new(program)
         .args(arguments)
         .current_dir(&job.directory)
@@ -152,6 +155,18 @@ fn run_job(job: &Job) -> Result<()> {
     let code = status.code().or(signal.map(|signal| 128 + signal));
     let code = code.context("the command ended neither by itself nor by a signal")?;
     fs::write(Path::new(SHARED).join(EXIT_CODE), code.to_string()).context("write the exit code")
+}
+
+/// Turns forwarding on, which new network namespaces copy, and makes a named network namespace.
+fn take_into_use(path: &str) -> Result<()> {
+    const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+    fs::write(FORWARDING, "1").with_context(|| format!("write {FORWARDING}"))?;
+    crate::program::capture(Command::new("ip").args(["netns", "add", "in-use"]).env("PATH", path))?;
+    let copied = crate::program::capture(
+        Command::new("unshare").args(["--net", "cat", FORWARDING]).env("PATH", path),
+    )?;
+    ensure!(copied.trim() == "1", "a new network namespace does not copy {FORWARDING}");
+    Ok(())
 }
 
 /// The kernel starts modprobe with variables of its own. It has to have that of this process, where there is one.

@@ -14,6 +14,7 @@
 //!   For the host it remains the caller: what the caller may not read is unreadable in there too.
 //! - A link kind's module is loaded when it is first asked for, as on any distribution; user namespaces and veth
 //!   work. nftables and iptables do not: the kernel has no NAT. Those are for the running kernel.
+//! - For test programs it is a machine that runs containers: forwarding is on, and there is a named network namespace.
 //! - The only device is `lo`, and it is up. The console is the program's output; there is no input.
 //!
 //! # What was learnt the hard way
@@ -70,6 +71,8 @@ struct Job {
     environment: BTreeMap<String, String>,
     /// A directory in which what the command writes is to stay.
     kept: Option<PathBuf>,
+    /// Whether it is a machine that runs containers: forwarding is on, and there is a named network namespace.
+    in_use: bool,
 }
 
 /// The names of the files in the directory that both sides see.
@@ -85,7 +88,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-/// Runs a command inside User-Mode Linux, in the workspace's root, and gives its exit code.
+/// Runs a test program inside User-Mode Linux, as on a machine that runs containers, and gives its exit code.
 ///
 /// Each line of the command's output (stdout and stderr are one there) is handed to `on_line`.
 /// A kernel that ends without a result, or is not done within a quarter of an hour, is an error.
@@ -94,14 +97,25 @@ pub(crate) fn run_in_uml(
     directory: &Path,
     on_line: &mut dyn FnMut(&str),
 ) -> Result<i32> {
-    run_in(command, directory, None, TIME_LIMIT, on_line)
+    start_in(command, directory, None, true, TIME_LIMIT, on_line)
 }
 
-/// The same with a time limit; what the command writes into the directory `kept` stays.
+/// Runs a command inside User-Mode Linux with a time limit; what it writes into the directory `kept` stays.
 pub(crate) fn run_in(
     command: &[String],
     directory: &Path,
     kept: Option<&Path>,
+    limit: Duration,
+    on_line: &mut dyn FnMut(&str),
+) -> Result<i32> {
+    start_in(command, directory, kept, false, limit, on_line)
+}
+
+fn start_in(
+    command: &[String],
+    directory: &Path,
+    kept: Option<&Path>,
+    in_use: bool,
     limit: Duration,
     on_line: &mut dyn FnMut(&str),
 ) -> Result<i32> {
@@ -123,6 +137,7 @@ pub(crate) fn run_in(
         directory: directory.to_path_buf(),
         environment,
         kept: kept.map(Path::to_path_buf),
+        in_use,
     };
     prepare(shared.path(), &job)?;
     boot(shared.path(), limit, on_line)?;

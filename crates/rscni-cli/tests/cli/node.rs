@@ -50,11 +50,16 @@ fn a_namespace_is_made_where_asked_and_shared_as_ip_netns_shares_it() {
             rscni(lab, none, &["check", "mynet", "testing"]).succeeded();
             rscni(lab, none, &["del", "mynet", "testing"]).succeeded();
         }
-        // One mount for the directory, and one for the namespace, in a group of peers.
+        // One mount for the directory, and one for the namespace, in a group of peers. The machine's own mounts are below
+        // that of the private /run.
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let mounts: Vec<_> = mounts.lines().filter(|line| line.contains(" /run/netns")).collect();
+        let mounts: Vec<_> = mounts.lines().collect();
+        let point = |line: &str| line.split(' ').nth(4).unwrap().to_owned();
+        let run = mounts.iter().rposition(|line| point(line) == "/run").unwrap();
+        let mounts = &mounts[run + 1..];
+        let mounts: Vec<_> = mounts.iter().filter(|line| line.contains(" /run/netns")).collect();
         assert!(mounts.iter().all(|line| line.contains(" shared:")), "{mounts:#?}");
-        let points: Vec<_> = mounts.iter().map(|line| line.split(' ').nth(4).unwrap()).collect();
+        let points: Vec<_> = mounts.iter().map(|line| point(line)).collect();
         assert_eq!(points, ["/run/netns", "/run/netns/testing"]);
     });
 }

@@ -13,6 +13,7 @@ const INSIDE: &str = "RSCNI_LINUX_TEST_INSIDE";
 /// Runs `body` in a private network, as root of it. Fails if there is none to be had.
 pub(crate) fn private_network(body: impl FnOnce()) {
     if env::var_os(INSIDE).is_some() {
+        reset_settings();
         ip("link set lo up");
         body();
         return;
@@ -23,6 +24,7 @@ pub(crate) fn private_network(body: impl FnOnce()) {
         .arg(env::current_exe().expect("a test is a file"))
         .args(["--exact", &name, "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
+        .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .output()
         .expect("unshare(1) of util-linux is needed to make a private network");
@@ -33,6 +35,26 @@ pub(crate) fn private_network(body: impl FnOnce()) {
         "{name} in a private network: {}\n{text}\n{errors}",
         output.status
     );
+}
+
+/// Turns forwarding and filtering by reverse path off. A new network namespace copies both from the machine, and one
+/// that runs containers has them on.
+fn reset_settings() {
+    for setting in ["ipv4/conf/all/rp_filter", "ipv4/conf/default/rp_filter"]
+        .into_iter()
+        .chain(["ipv4/ip_forward", "ipv6/conf/all/forwarding"])
+    {
+        let path = format!("/proc/sys/net/{setting}");
+        std::fs::write(&path, "0").unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+}
+
+/// A new network namespace in which forwarding is off.
+#[allow(dead_code, reason = "not every test binary makes namespaces")]
+pub(crate) fn namespace() -> rscni_linux::Netns {
+    let netns = rscni_linux::Netns::create().expect("make a network namespace");
+    netns.enter(reset_settings).expect("enter a network namespace");
+    netns
 }
 
 /// Runs `ip` with these words, which must succeed, and gives what it prints.
