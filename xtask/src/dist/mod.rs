@@ -2,13 +2,14 @@
 //!
 //! It is linked with musl, whose start is a few system calls. glibc's asks the processor some seventy times what it can
 //! do, and in a virtual machine each of these questions goes to the hypervisor: that takes longer than all else that
-//! an operation of a plugin does in user space. Where the toolchain has no Rust libraries for musl, it is linked with
-//! glibc, and says so.
+//! an operation of a plugin does in user space. Rust's libraries for musl are installed with rustup if they are missing
+//! ([`target`]).
 //!
 //! What the plugins run lies together in it (`order.ld`, which [`crate::bench::order`] writes). Beside the binary lies its
 //! bill of materials ([`bom`]).
 
 mod bom;
+mod target;
 
 use std::{
     path::{Path, PathBuf},
@@ -24,12 +25,11 @@ const SIZE_LIMIT: u64 = 4_000_000;
 
 /// Builds it, makes sure that it is small, and says where it is.
 pub(crate) fn run() -> Result<ExitCode> {
-    let libc = libc();
-    let output = build_with(libc, "rscni-cli", "rscni")?;
+    let output = build("rscni-cli", "rscni")?;
     let size = std::fs::metadata(&output)?.len();
     ensure!(is_small(size), "{} has {size} bytes; the limit is {SIZE_LIMIT}", output.display());
-    println!("{}: static, with {libc}, {} kB", output.display(), size / 1000);
-    let bill = bom::of("rscni-cli", &target(libc), &std::fs::read(&output)?)?;
+    println!("{}: static, with musl, {} kB", output.display(), size / 1000);
+    let bill = bom::of("rscni-cli", &target::musl(), &std::fs::read(&output)?)?;
     let file = output.with_extension("cdx.json");
     std::fs::write(&file, serde_json::to_vec_pretty(&bill)?)
         .with_context(|| format!("write {}", file.display()))?;
@@ -39,12 +39,13 @@ pub(crate) fn run() -> Result<ExitCode> {
 
 /// Builds a program of the workspace as it is built for nodes.
 pub(crate) fn build(package: &str, program: &str) -> Result<PathBuf> {
-    build_with(libc(), package, program)
+    target::ensure_musl()?;
+    build_for(&target::musl(), package, program)
 }
 
 /// Builds a static program with glibc, as most static programs are. It has that in its file's name.
 pub(crate) fn build_with_glibc(package: &str, program: &str) -> Result<PathBuf> {
-    let built = build_with("gnu", package, program)?;
+    let built = build_for(&target::with("gnu"), package, program)?;
     let named = built.with_file_name(format!("{program}-glibc"));
     std::fs::rename(&built, &named)
         .with_context(|| format!("rename {} to {}", built.display(), named.display()))?;
@@ -53,14 +54,13 @@ pub(crate) fn build_with_glibc(package: &str, program: &str) -> Result<PathBuf> 
 
 /// Builds a program as it is built for nodes, but with the names of its functions. Gives it where cargo puts it.
 pub(crate) fn build_unstripped(package: &str, program: &str) -> Result<PathBuf> {
-    built(
-        cargo_build(&target(libc()), package, program)?.env("CARGO_PROFILE_RELEASE_STRIP", "none"),
-    )
+    target::ensure_musl()?;
+    let mut command = cargo_build(&target::musl(), package, program)?;
+    built(command.env("CARGO_PROFILE_RELEASE_STRIP", "none"))
 }
 
-fn build_with(libc: &str, package: &str, program: &str) -> Result<PathBuf> {
-    let target = target(libc);
-    place(&built(&mut cargo_build(&target, package, program)?)?, &target)
+fn build_for(target: &str, package: &str, program: &str) -> Result<PathBuf> {
+    place(&built(&mut cargo_build(target, package, program)?)?, target)
 }
 
 fn cargo_build(target: &str, package: &str, program: &str) -> Result<Command> {
@@ -104,10 +104,6 @@ pub(crate) fn build_for_development(package: &str, program: &str) -> Result<Path
     built(command.args(["-Ctarget-feature=+crt-static", "-Crelocation-model=static"]))
 }
 
-fn target(libc: &str) -> String {
-    format!("{}-unknown-linux-{libc}", std::env::consts::ARCH)
-}
-
 /// Which functions the linker puts together.
 pub(crate) fn order_file() -> PathBuf {
     program::workspace_root().join("xtask/src/dist/order.ld")
@@ -139,25 +135,6 @@ fn flags() -> Result<Vec<String>> {
         "--cfg=sha2_backend=\"soft\"".into(),
         "--cfg=sha2_backend_soft=\"compact\"".into(),
     ])
-}
-
-/// The C library to link with: musl, if the compiler in use has Rust's libraries for it.
-fn libc() -> &'static str {
-    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
-    if has_libraries(&target) {
-        return "musl";
-    }
-    eprintln!(
-        "linking with glibc: the program is a quarter larger, and takes some hundred microseconds more to start in a \
-         virtual machine. For one with musl: rustup target add {target}"
-    );
-    "gnu"
-}
-
-/// Whether the compiler in use has the standard library for a target.
-fn has_libraries(target: &str) -> bool {
-    program::capture(Command::new("rustc").args(["--print", "target-libdir", "--target", target]))
-        .is_ok_and(|directory| Path::new(directory.trim()).is_dir())
 }
 
 /// Puts what was built for a target to where cargo puts what it builds for none, `target/release`.
