@@ -558,6 +558,53 @@ fn a_bridge_keeps_its_hardware_address_when_ports_come_and_go() {
     });
 }
 
+/// What an interrupted ADD, or the operator, may leave: a bridge with the gateway's address, and with a hardware address
+/// that nobody has set.
+#[rstest]
+#[case::v4(&[V4], &["10.1.0.1/24"], false)]
+#[case::v6(&[V6], &["fd01::1/64"], false)]
+#[case::one_of_both_families(&[V4, V6], &["fd01::1/64"], false)]
+#[case::after_its_last_port(&[V4, V6], &[], true)]
+#[case::with_addresses_after_its_last_port(&[V4, V6], &["10.1.0.1/24", "fd01::1/64"], true)]
+fn a_bridge_that_is_a_gateway_gets_a_hardware_address_that_stays(
+    #[case] subnets: &[&str],
+    #[case] present: &[&str],
+    #[case] had_ports: bool,
+) {
+    rscni_test::run(|lab| {
+        let mut host = lab.host().netlink();
+        let index = host.add_bridge(&Bridge { up: true, ..Bridge::new("br0") }).unwrap().index;
+        if had_ports {
+            let port = Veth { master: Some(index), up: true, ..Veth::new("port", "peer") };
+            let port = host.add_veth(&port).unwrap().index;
+            host.del_link(port).unwrap();
+            assert_eq!(host_link(lab, "br0").mac.unwrap().as_bytes(), &[0; 6]);
+        }
+        for address in present {
+            let nodad = AddressFlags { nodad: true, ..AddressFlags::default() };
+            host.add_address(index, address.parse().unwrap(), nodad).unwrap();
+        }
+        let before = host_link(lab, "br0").mac;
+        let network = Network::bridge(lab, subnets, &json!({}));
+        let a = network.attach(lab, "a");
+        let mac = host_link(lab, "br0").mac;
+        assert_eq!(a.reply["interfaces"][0]["mac"], mac.unwrap().to_string());
+        assert!(had_ports || mac == before, "{before:?} {mac:?}");
+        for gateway in a.reply.gateways() {
+            a.ping(gateway);
+        }
+        // A port with the lowest address of all, and then none.
+        let mac_of_port = Some("02:00:00:00:00:01".parse().unwrap());
+        let port =
+            Veth { master: Some(index), mac: mac_of_port, up: true, ..Veth::new("port", "peer") };
+        let port = host.add_veth(&port).unwrap().index;
+        assert_eq!(host_link(lab, "br0").mac, mac);
+        host.del_link(port).unwrap();
+        a.del().success();
+        assert_eq!(host_link(lab, "br0").mac, mac);
+    });
+}
+
 #[test]
 fn a_bridge_of_the_operator_keeps_the_address_of_its_uplink() {
     rscni_test::run(|lab| {

@@ -3,11 +3,12 @@
 
 use ipnet::IpNet;
 use rscni::{Args, Attachment, CNIResult, Error, Interface, NetConf};
-use rscni_linux::{AddressFlags, Link, LinkChange, Netlink, Netns, Veth, sysctl};
+use rscni_linux::{AddressFlags, Link, LinkChange, MacAddr, Netlink, Netns, Veth, sysctl};
 
 use crate::{
     failure::{AsFarAsPossible, Result, differs},
     ipam::Ipam,
+    mac::host_wide_mac,
     masquerade::Masquerade,
     owner::{Owner, Stale},
     registry,
@@ -154,8 +155,7 @@ pub(crate) fn check_peer(host: &mut Netlink, inner: &Link, result: &CNIResult) -
 /// Gives an interface the addresses of a gateway, which it may have already.
 ///
 /// An IPv4 address of another subnet, and an IPv6 address of an overlapping one, is in the way: it is removed if
-/// `force`, else the call fails. A call that fails changes nothing. Gives the interface as it is then, if it was changed:
-/// whoever gave it the addresses that it has already has pinned its own, or did not want that.
+/// `force`, else the call fails. A call that fails changes nothing. Gives the interface as it is then, if it was changed.
 pub(crate) fn ensure_addresses(
     host: &mut Netlink,
     link: &Link,
@@ -183,7 +183,7 @@ pub(crate) fn ensure_addresses(
     let mut undo = Undo::default();
     let index = link.index;
     // An address that follows the ports would change under the containers' feet. Setting it to what it is pins it.
-    let link = host.change_link(index, &LinkChange { mac: link.mac, ..LinkChange::default() })?;
+    let link = pin_mac(host, link)?;
     for other in in_the_way {
         host.del_address(index, other)?;
         undo.push(move || Ok(Netlink::open()?.add_address(index, other, NODAD)?));
@@ -198,6 +198,16 @@ pub(crate) fn ensure_addresses(
     }
     undo.commit();
     Ok(Some(link))
+}
+
+/// Sets the hardware address that an interface had in `link`, and gives the interface as it is then. A bridge that has
+/// an address set no longer takes that of a port.
+///
+/// A bridge that has lost its last port has no address: then it gets one.
+pub(crate) fn pin_mac(host: &mut Netlink, link: &Link) -> Result<Link> {
+    let is_set = |mac: &MacAddr| mac.as_bytes().iter().any(|byte| *byte != 0);
+    let mac = link.mac.filter(is_set).unwrap_or_else(|| host_wide_mac(&[&link.name]));
+    Ok(host.change_link(link.index, &LinkChange { mac: Some(mac), ..LinkChange::default() })?)
 }
 
 const NODAD: AddressFlags = AddressFlags { nodad: true, noprefixroute: false };

@@ -105,10 +105,18 @@ fn add(args: &Args) -> Result<CNIResult> {
         changed = host::ensure_addresses(&mut host, gateway, &gateways, config.force_address)?;
     }
 
-    // The bridge's own address can follow that of its first port.
-    let bridge = match &changed {
-        Some(gateway) if gateway.index == bridge.index => gateway.clone(),
-        _ => host.link_by_index(bridge.index)?,
+    // A bridge whose hardware address nobody has set takes that of a port.
+    let is_gateway =
+        |link: &Option<Link>| link.as_ref().is_some_and(|link| link.index == bridge.index);
+    let bridge = match changed.as_ref() {
+        Some(gateway) if is_gateway(&changed) => gateway.clone(),
+        _ => match host.link_by_index(bridge.index)? {
+            // The gateway's address was there before, perhaps left by an ADD that was interrupted.
+            now if is_gateway(&gateway_link) && now.mac != bridge.mac => {
+                host::pin_mac(&mut host, &bridge)?
+            }
+            now => now,
+        },
     };
     let inner = Interface { sandbox: Some(sandbox.path.clone()), ..host::interface(&inner) };
     result.interfaces = vec![host::interface(&bridge), host::interface(&port), inner];
