@@ -303,7 +303,7 @@ fn gc_gives_back_what_no_valid_attachment_has() {
             attached.del().success();
         }
         let config = network.with(&json!({ "type": "dhcp" })).config;
-        lab.plugin("/run/rscni-test/bin/dhcp").gc(&config).error(7).mentions("valid-attachments");
+        lab.plugin("/run/rscni-test/bin/dhcp").gc(&config).success();
     });
 }
 

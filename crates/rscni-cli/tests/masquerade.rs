@@ -208,12 +208,14 @@ fn gc_removes_what_is_stale_and_of_this_network(#[case] backend: &str) {
 }
 
 #[test]
-fn gc_without_the_list_of_valid_attachments_removes_nothing() {
+fn gc_without_a_list_of_valid_attachments_removes_everything_of_the_network() {
     rscni_test::run(|lab| {
         let network = network(lab, NFTABLES);
         let a = network.attach(lab, "a");
-        network.plugin.gc(&network.config).error(7).mentions("cni.dev/valid-attachments");
-        a.check().success();
+        let other = network.with(&json!({ "name": "other" })).attach(lab, "b");
+        network.plugin.gc(&network.config).success();
+        a.check().error(100);
+        other.check().success();
     });
 }
 

@@ -545,7 +545,7 @@ fn gc_removes_the_files_of_attachments_that_are_gone() {
         assert_eq!(left, ["ctr-a_eth0.json", "ctr-c_eth0.json", "ctr-d_eth0.json", "notes"]);
         kept.check().success();
         other.check().success();
-        network.plugin.gc(&network.config).error(7).mentions("valid-attachments");
+        network.plugin.gc(&network.config).success();
         network.with(&json!({ "dataDir": "/run/nowhere" })).gc(&[]).success();
     });
 }

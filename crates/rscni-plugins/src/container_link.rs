@@ -211,7 +211,6 @@ fn check<L: ContainerLink>(args: &Args) -> Result<()> {
 /// The link goes with the container; only addresses can be left.
 fn gc(args: &Args) -> Result<()> {
     let conf = args.conf()?;
-    host::require_valid_attachments(conf)?;
     Ipam::of(conf, args).map_or(Ok(()), |ipam| ipam.gc())
 }
 

@@ -99,7 +99,7 @@ pub(crate) fn del_link(netlink: &mut Netlink, netns: Option<&Netns>, link: &Link
 /// GC of a plugin with veth pairs and masquerading, and what else it holds on the host: `others` removes that.
 pub(crate) fn gc(args: &Args, others: impl FnOnce(&Stale<'_>) -> Result<()>) -> Result<()> {
     let conf = args.conf()?;
-    let stale = Stale::new(conf, require_valid_attachments(conf)?);
+    let stale = Stale::new(conf, valid_attachments(conf));
     let mut all = AsFarAsPossible::default();
     let (before, after) = Ipam::before_and_after_link(conf, args);
     if let Some(ipam) = before {
@@ -256,12 +256,8 @@ pub(crate) fn require_prev_result(conf: &NetConf) -> Result<&CNIResult> {
     })
 }
 
-/// The attachments that GC has to spare (spec: "GC"). Without the key nothing is removed: it is too much to lose.
-pub(crate) fn require_valid_attachments(conf: &NetConf) -> Result<&[Attachment]> {
-    conf.valid_attachments.as_deref().ok_or_else(|| {
-        Error::InvalidNetworkConfig(
-            "GC needs cni.dev/valid-attachments: the runtime must pass it".into(),
-        )
-        .into()
-    })
+/// The attachments that GC spares (spec: "GC"). libcni leaves the key out if its caller passes no list, which means
+/// that no attachment is valid.
+pub(crate) fn valid_attachments(conf: &NetConf) -> &[Attachment] {
+    conf.valid_attachments.as_deref().unwrap_or_default()
 }

@@ -126,7 +126,7 @@ fn check(args: &Args) -> Result<()> {
 
 fn gc(args: &Args) -> Result<()> {
     let conf = args.conf()?;
-    ifb::del_stale(&Stale::new(conf, host::require_valid_attachments(conf)?))
+    ifb::del_stale(&Stale::new(conf, host::valid_attachments(conf)))
 }
 
 fn status(args: &Args) -> Result<()> {

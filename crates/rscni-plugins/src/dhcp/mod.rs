@@ -47,7 +47,7 @@ use self::{
 use crate::{
     commands::IpamCommands,
     failure::differs,
-    host::{require_prev_result, require_valid_attachments},
+    host::{require_prev_result, valid_attachments},
     sandbox::Sandbox,
 };
 
@@ -193,7 +193,7 @@ fn del(args: &Args) -> Result<(), Error> {
 fn gc(args: &Args) -> Result<(), Error> {
     let conf = args.conf()?;
     let socket = socket(conf)?;
-    let valid = require_valid_attachments(conf)?;
+    let valid = valid_attachments(conf);
     let valid: Vec<_> =
         valid.iter().map(|a| Key::of(&conf.name, &a.container_id, &a.ifname)).collect();
     match call::ask(

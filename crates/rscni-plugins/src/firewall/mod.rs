@@ -323,7 +323,7 @@ fn check_records(
 
 fn gc(args: &Args) -> Result<()> {
     let conf: &NetConf = args.conf()?;
-    let stale = Stale::new(conf, host::require_valid_attachments(conf)?);
+    let stale = Stale::new(conf, host::valid_attachments(conf));
     let mut nft = Nft::open()?;
     let mut all = AsFarAsPossible::default();
     all.step(ports::remove_stale(&mut nft, &stale));

@@ -42,7 +42,7 @@ use self::{
 use crate::{
     commands::IpamCommands,
     failure::{AsFarAsPossible, differs},
-    host::{require_prev_result, require_valid_attachments},
+    host::{require_prev_result, valid_attachments},
     own::Own,
 };
 
@@ -254,7 +254,7 @@ fn del(args: &Args) -> Result<(), Error> {
 /// Releases every reservation of the network that no valid attachment holds, and the remains of such.
 fn gc(args: &Args) -> Result<(), Error> {
     let conf = args.conf()?;
-    let valid = require_valid_attachments(conf)?;
+    let valid = valid_attachments(conf);
     let attachments: HashSet<_> =
         valid.iter().map(|a| (a.container_id.as_str(), a.ifname.as_str())).collect();
     let containers: HashSet<_> = attachments.iter().map(|(id, _)| *id).collect();

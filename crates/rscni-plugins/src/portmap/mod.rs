@@ -144,7 +144,7 @@ fn check_backends(nft: &mut Nft, args: &Args, config: &Config, nets: &[IpNet]) -
 
 fn gc(args: &Args) -> Result<()> {
     let conf = args.conf()?;
-    let stale = Stale::new(conf, host::require_valid_attachments(conf)?);
+    let stale = Stale::new(conf, host::valid_attachments(conf));
     let mut nft = Nft::open()?;
     let mut all = AsFarAsPossible::default();
     let mut removed = Vec::new();

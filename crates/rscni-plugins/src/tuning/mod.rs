@@ -242,7 +242,7 @@ fn check_attributes(link: &Link, wanted: &Attributes, sandbox: &str) -> Result<(
 
 fn gc(args: &Args) -> Result<()> {
     let conf = args.conf()?;
-    let stale = Stale::new(conf, host::require_valid_attachments(conf)?);
+    let stale = Stale::new(conf, host::valid_attachments(conf));
     Saved::remove_stale(&config::data_dir(conf)?, &stale)
 }
 
