@@ -65,6 +65,35 @@ fn a_container_talks_to_the_machines_of_its_vlan_and_to_no_others() {
     });
 }
 
+#[rstest]
+#[case::absent(json!(null))]
+#[case::empty(json!({}))]
+#[case::without_type(json!({ "type": "" }))]
+fn without_ipam_the_link_is_only_set_up(#[case] ipam: Value) {
+    rscni_test::run(|lab| {
+        let outside = lan(lab);
+        tag(&outside, 100);
+        let network = vlan(lab, &json!({ "ipam": ipam }));
+        let before = support::snapshot(lab);
+        let a = network.attach(lab, "a");
+        assert!(
+            a.reply.ips().is_empty() && a.reply["interfaces"][0]["name"] == "eth0",
+            "{}",
+            a.reply.json()
+        );
+        assert!(a.link().up && support::addresses(&a, "eth0").is_empty());
+        a.check().success();
+        network.plugin.status(&network.config).success();
+        network.gc(&[&a]).success();
+        add_address(&a, "eth0", "10.1.0.9/24");
+        a.ping("10.1.0.1");
+        a.del().success();
+        a.del().success();
+        lab.remove_namespace(&a);
+        lab.assert_unchanged_since(&before);
+    });
+}
+
 #[test]
 fn two_containers_talk_over_two_ends_of_a_cable() {
     rscni_test::run(|lab| {
@@ -214,7 +243,6 @@ fn check_notices_what_only_a_vlan_has() {
 #[case(json!({ "vlanId": 4095 }), 7, "4094")]
 #[case(json!({ "vlanId": -1 }), 7, "-1")]
 #[case(json!({ "mtu": -5 }), 7, "-5")]
-#[case(json!({ "ipam": {} }), 7, "ipam")]
 fn the_configuration_is_wrong(#[case] keys: Value, #[case] code: u64, #[case] word: &str) {
     rscni_test::run(|lab| {
         lan(lab);

@@ -33,7 +33,7 @@ const MAX_ID: u16 = 4094;
 
 impl ContainerLink for Vlan {
     const KIND: &'static str = "vlan";
-    const ADDRESSES: Addresses = Addresses::Ipam;
+    const ADDRESSES: Addresses = Addresses::IpamOrNone;
 
     fn new(conf: &NetConf, _: &Args) -> Result<Self> {
         let id = conf.custom_as::<Keys>()?.vlan_id;
