@@ -82,9 +82,12 @@ fn renamed(lab: &Lab, names: [&str; 2]) -> Network {
 #[case::known_prefix(["buildkit-cni-bridge", "buildkit-cni-host-local"])]
 #[case::link(["uplink", "pool"])]
 #[case::own_prefix(["edge-bridge", "edge-host-local"])]
-fn under_another_name_it_is_no_process_either(#[case] names: [&str; 2]) {
+fn under_another_name_it_is_no_process_either(
+    #[case] names: [&str; 2],
+    #[values("0.4.0", "1.0.0", "1.1.0")] version: &str,
+) {
     rscni_test::run(|lab| {
-        let network = renamed(lab, names);
+        let network = renamed(lab, names).with(&json!({ "cniVersion": version }));
         for command in ["ADD", "DEL"] {
             assert_eq!(started(lab, &network, command), [""; 0], "{command}");
         }

@@ -113,12 +113,14 @@ impl<'a> Ipam<'a> {
     fn newest(&self) -> Option<Delegate<'a>> {
         let is_between =
             self.conf.cni_version.has_chaining() && self.conf.cni_version < SpecVersion::LATEST;
-        if !is_between || !Linked::has(self.plugin, &self.args.path) {
+        if !is_between {
             return None;
         }
+        // It may have another name in the configuration, by which it is not found in-process.
+        let plugin = Linked::entry(self.plugin, &self.args.path)?.name;
         let newest = NetConf { cni_version: SpecVersion::LATEST, ..self.conf.clone() };
         let config = serde_json::to_vec(&newest).ok()?;
-        Some(Delegate::new(&InProcess, self.args, self.plugin).with_config(config))
+        Some(Delegate::new(&InProcess, self.args, plugin).with_config(config))
     }
 
     pub(crate) fn del(&self) -> Result<()> {
