@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::{
     commands::Commands,
     container_link::{Addresses, ContainerLink, commands},
-    failure::{Result, differs},
+    failure::{Context, Result, differs},
     master::Master,
     sandbox::Sandbox,
 };
@@ -48,6 +48,13 @@ impl Ipvlan {
     }
 }
 
+fn mode(conf: &NetConf, text: &str) -> Result<IpvlanMode> {
+    match text {
+        "" => Ok(IpvlanMode::L2),
+        text => text.parse().context(format_args!("{}: mode: {text:?}", conf.r#type)),
+    }
+}
+
 impl ContainerLink for Ipvlan {
     const KIND: &'static str = "ipvlan";
     const ADDRESSES: Addresses = Addresses::IpamOrPrevious;
@@ -56,7 +63,7 @@ impl ContainerLink for Ipvlan {
         let keys: Keys = conf.custom_as()?;
         Ok(Self {
             master: Master::new(conf)?,
-            mode: if keys.mode.is_empty() { IpvlanMode::L2 } else { keys.mode.parse()? },
+            mode: mode(conf, &keys.mode)?,
             previous: conf.prev_result.clone(),
         })
     }

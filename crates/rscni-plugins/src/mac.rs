@@ -17,25 +17,37 @@ pub(crate) fn requested_mac(
 ) -> Result<Option<MacAddr>> {
     let cni_args = args.cni_args()?;
     cni_args.refuse_unknown(&["MAC"])?;
-    let by_convention =
-        conf.args_cni().and_then(|cni| Some(any_case::get(cni, "mac")?.as_str()?.to_owned()));
+    let by_convention: Option<String> = match conf.args_cni() {
+        Some(cni) => any_case::get(cni, "mac")
+            .map_or(Ok(None), |mac| any_case::value_at(mac, "args.cni.mac"))
+            .map_err(|error| error.context(&conf.r#type))?,
+        None => None,
+    };
     let by_variable = cni_args.get("MAC").map(ToOwned::to_owned);
-    let all = [args.runtime_config()?.mac, by_convention, by_variable, key];
-    let Some(text) = all.into_iter().flatten().find(|mac| !mac.is_empty()) else { return Ok(None) };
-    parse_mac(&conf.r#type, &text).map(Some)
+    let all = [
+        ("runtimeConfig.mac", args.runtime_config()?.mac),
+        ("args.cni.mac", by_convention),
+        ("CNI_ARGS: MAC", by_variable),
+        ("mac", key),
+    ];
+    let given = all.into_iter().filter_map(|(path, mac)| Some((path, mac?)));
+    let Some((path, text)) = given.into_iter().find(|(_, mac)| !mac.is_empty()) else {
+        return Ok(None);
+    };
+    parse_mac(&conf.r#type, path, &text).map(Some)
 }
 
-/// Reads an address that an interface can have, for the plugin of that name.
-pub(crate) fn parse_mac(plugin: &str, text: &str) -> Result<MacAddr> {
-    let invalid = |problem: String| Error::InvalidNetworkConfig(format!("{plugin}: mac{problem}"));
-    let mac: MacAddr = text.parse().map_err(|error| invalid(format!(": {error}")))?;
+/// Reads an address that an interface can have, for the plugin of that name. `path` is the key that has it.
+pub(crate) fn parse_mac(plugin: &str, path: &str, text: &str) -> Result<MacAddr> {
+    let invalid = |problem: &dyn std::fmt::Display| {
+        Error::InvalidNetworkConfig(format!("{plugin}: {path}: {text:?}: {problem}"))
+    };
+    let mac: MacAddr = text.parse().map_err(|error| invalid(&error))?;
     if mac.is_multicast() {
-        return Err(invalid(format!(" {mac} is a group address, no interface can have it")).into());
+        return Err(invalid(&"a group address, no interface can have it").into());
     }
     if mac == MacAddr::default() {
-        return Err(
-            invalid(format!(" {mac} is no station's address, no interface can have it")).into()
-        );
+        return Err(invalid(&"no station's address, no interface can have it").into());
     }
     Ok(mac)
 }
@@ -94,7 +106,7 @@ mod tests {
     #[test]
     fn an_address_that_no_interface_can_have_is_refused_as_what_the_configuration_has_wrong() {
         for text in ["ff:ff:ff:ff:ff:ff", "01:00:00:00:00:00", "00:00:00:00:00:00", "zz"] {
-            let Failure(error) = parse_mac("bridge", text).unwrap_err();
+            let Failure(error) = parse_mac("bridge", "mac", text).unwrap_err();
             assert_eq!(error.code(), 7, "{error}");
         }
     }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::{
     commands::Commands,
     container_link::{Addresses, ContainerLink, commands},
-    failure::{Result, differs},
+    failure::{Context, Result, differs},
     mac::requested_mac,
     master::Master,
     sandbox::Sandbox,
@@ -34,6 +34,13 @@ struct Macvlan {
     bcqueuelen: Option<u32>,
 }
 
+fn mode(conf: &NetConf, text: &str) -> Result<MacvlanMode> {
+    match text {
+        "" => Ok(MacvlanMode::Bridge),
+        text => text.parse().context(format_args!("{}: mode: {text:?}", conf.r#type)),
+    }
+}
+
 impl ContainerLink for Macvlan {
     const KIND: &'static str = "macvlan";
     const ADDRESSES: Addresses = Addresses::IpamOrNone;
@@ -42,7 +49,7 @@ impl ContainerLink for Macvlan {
         let keys: Keys = conf.custom_as()?;
         Ok(Self {
             master: Master::new(conf)?,
-            mode: if keys.mode.is_empty() { MacvlanMode::Bridge } else { keys.mode.parse()? },
+            mode: mode(conf, &keys.mode)?,
             mac: requested_mac(conf, args, keys.mac)?,
             bcqueuelen: Some(keys.bcqueuelen).filter(|length| *length > 0),
         })

@@ -42,7 +42,7 @@ impl Master {
             mtu: Some(keys.mtu).filter(|mtu| *mtu > 0),
         };
         match master.name.as_deref().and_then(|name| Some((name, interface_name_problem(name)?))) {
-            Some((name, problem)) => Err(master.invalid(&format!("master {name:?} {problem}"))),
+            Some((name, problem)) => Err(master.invalid(&format!("master: {name:?} {problem}"))),
             None => Ok(master),
         }
     }

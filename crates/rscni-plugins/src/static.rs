@@ -5,9 +5,12 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use rscni::{Args, CNIResult, Dns, Error, IpConfig, Route, any_case};
-use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Map, Value};
+use rscni::{
+    Args, CNIResult, Dns, Error, IpConfig, Route,
+    address::{parse_address, parse_net},
+    any_case::section,
+};
+use serde::Deserialize;
 
 use crate::{commands::IpamCommands, failure::differs, host::require_prev_result, own::Own};
 
@@ -93,29 +96,30 @@ fn addresses(args: &Args, configured: &[Address]) -> Result<Vec<IpConfig>, Error
     let of_args: Listed =
         conf.args_cni().map_or_else(|| Ok(Listed::default()), |cni| section(cni, "args.cni"))?;
     let of_runtime: Listed = section(&conf.runtime_config, "runtimeConfig")?;
+    let invalid = |path: String| {
+        move |problem: String| Error::InvalidNetworkConfig(format!("{path}: {problem}"))
+    };
     for (source, listed) in [("runtimeConfig.ips", of_runtime), ("args.cni.ips", of_args)] {
         let texts = listed.ips.unwrap_or_default();
         if !texts.is_empty() {
-            return texts
-                .iter()
-                .map(|text| read_net(text).map(IpConfig::new))
-                .collect::<Result<_, _>>()
-                .map_err(|problem| Error::InvalidNetworkConfig(format!("{source}: {problem}")));
+            let read = |(i, text): (usize, &String)| {
+                read_net(text).map(IpConfig::new).map_err(invalid(format!("{source}[{i}]")))
+            };
+            return texts.iter().enumerate().map(read).collect();
         }
     }
-    let configured = configured.iter().map(|Address { address, gateway }| {
+    let configured = configured.iter().enumerate().map(|(i, Address { address, gateway })| {
+        let at = |key: &str| invalid(format!("ipam.addresses[{i}].{key}"));
         Ok(IpConfig {
             gateway: gateway
                 .as_deref()
                 .filter(|text| !text.is_empty())
-                .map(read_address)
+                .map(|text| read_address(text).map_err(at("gateway")))
                 .transpose()?,
-            ..IpConfig::new(read_net(address)?)
+            ..IpConfig::new(read_net(address).map_err(at("address"))?)
         })
     });
-    let mut ips = configured
-        .collect::<Result<Vec<_>, String>>()
-        .map_err(|problem| Error::InvalidNetworkConfig(format!("ipam.addresses: {problem}")))?;
+    let mut ips = configured.collect::<Result<Vec<_>, Error>>()?;
     ips.extend(of_variables);
     Ok(ips)
 }
@@ -169,22 +173,18 @@ fn mismatch(args: &Args, what: &str) -> Error {
     .into()
 }
 
-fn section<T: DeserializeOwned>(part: &Map<String, Value>, name: &str) -> Result<T, Error> {
-    any_case::from_value(part.clone())
-        .map_err(|e| Error::InvalidNetworkConfig(format!("{name}: {e}")))
-}
-
 /// Reads `ADDRESS/PREFIX`; an IPv4 address mapped into IPv6 is IPv4.
 fn read_net(text: &str) -> Result<IpNet, String> {
-    let net = text.parse::<IpNet>().ok().and_then(|net| match net.addr().to_canonical() {
+    let net = parse_net(text).map_err(|error| format!("{text:?} {error}"))?;
+    let canonical = match net.addr().to_canonical() {
         address if address == net.addr() => Some(net),
-        address => IpNet::new(address, net.prefix_len().checked_sub(96)?).ok(),
-    });
-    net.ok_or_else(|| format!("{text:?} is not of the form ADDRESS/PREFIX, as 10.1.0.5/16 is"))
+        address => net.prefix_len().checked_sub(96).and_then(|len| IpNet::new(address, len).ok()),
+    };
+    canonical.ok_or_else(|| format!("{text:?} is IPv4 mapped into IPv6: write it as IPv4"))
 }
 
 fn read_address(text: &str) -> Result<IpAddr, String> {
-    text.parse::<IpAddr>()
+    parse_address(text)
         .map(|address| address.to_canonical())
-        .map_err(|_| format!("{text:?} is not an IP address"))
+        .map_err(|error| format!("{text:?} {error}"))
 }

@@ -42,7 +42,7 @@ impl ContainerLink for Vlan {
             return Err(master.invalid("master is required: the interface whose VLAN it is"));
         }
         if id > MAX_ID {
-            return Err(master.invalid(&format!("vlanId {id} must be between 0 and {MAX_ID}")));
+            return Err(master.invalid(&format!("vlanId: {id} must be between 0 and {MAX_ID}")));
         }
         Ok(Self { master, id })
     }

@@ -86,14 +86,16 @@ pub fn parse_net(text: &str) -> Result<IpNet, AddressError> {
     })
 }
 
-/// Whether a number of an IPv4 address or a prefix length has leading zeros. The groups of IPv6 may have them.
-fn has_leading_zero(text: &str) -> bool {
-    let is_zero = |number: &str| {
-        number.len() > 1 && number.starts_with('0') && number.bytes().all(|b| b.is_ascii_digit())
-    };
+/// Whether text is an address or a prefix with leading zeros in a number of IPv4 or in the prefix length. The groups of
+/// IPv6 may have them.
+pub fn has_leading_zero(text: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let is_zero = |number: &str| number.len() > 1 && number.starts_with('0') && is_number(number);
     let (address, length) = text.split_once('/').unwrap_or((text, ""));
     let v4 = address.rsplit(':').next().unwrap_or_default();
-    v4.contains('.') && v4.split('.').any(is_zero) || is_zero(length)
+    let is_v4 = v4.split('.').count() == 4 && v4.split('.').all(is_number);
+    is_v4 && v4.split('.').any(is_zero)
+        || is_zero(length) && (is_v4 || address.parse::<IpAddr>().is_ok())
 }
 
 /// A string that is a prefix.
@@ -146,6 +148,7 @@ mod tests {
             assert_eq!(parse_net(text).ok(), text.parse().ok(), "{text}");
             assert!(parse_net(text).is_ok(), "{text}");
         }
+        assert!(!has_leading_zero("01") && !has_leading_zero("1.05") && !has_leading_zero("a/01"));
         for text in ["", "10.0.0.0", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/+8", "/8", "x/8"] {
             let error = parse_net(text).unwrap_err();
             assert!(!error.to_string().contains("leading"), "{text}: {error}");

@@ -56,6 +56,14 @@ pub fn section<T: DeserializeOwned>(
     read_entries(&entries, path).map_err(crate::Error::InvalidNetworkConfig)
 }
 
+/// Reads one value of a configuration. `path` is where it is; errors name keys below it.
+///
+/// # Errors
+/// [`Error::InvalidNetworkConfig`](crate::Error::InvalidNetworkConfig) with the path of each wrong key.
+pub fn value_at<T: DeserializeOwned>(value: &Value, path: &str) -> Result<T, crate::Error> {
+    read(value, path).map_err(crate::Error::InvalidNetworkConfig)
+}
+
 /// Reads the value at `path`.
 pub(crate) fn read<T: DeserializeOwned>(value: &Value, path: &str) -> Result<T, String> {
     read_any_case(AnyCase::Value(value), path)

@@ -77,12 +77,12 @@ const NBSP: u8 = 0xa0;
 pub fn check_path(key: &str, path: &str) -> Result<(), Error> {
     if path.contains('\0') {
         return Err(Error::InvalidNetworkConfig(format!(
-            "{key} {path:?} is not a path: remove the NUL character"
+            "{key}: {path:?} is not a path: remove the NUL character"
         )));
     }
     if path.len() > LONGEST_PATH {
         let problem =
-            format!("{key} is {} bytes long: a path has up to {LONGEST_PATH}", path.len());
+            format!("{key}: {} bytes are too long: a path has up to {LONGEST_PATH}", path.len());
         return Err(Error::InvalidNetworkConfig(problem));
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! The configuration of bandwidth: rates and bursts, and of which subnets.
 
 use ipnet::IpNet;
-use rscni::{Error, NetConf, any_case};
+use rscni::{Error, NetConf, address::parse_net, any_case};
 use rscni_linux::tc::{self, Tbf};
 use serde::Deserialize;
 use serde_json::Value;
@@ -17,6 +17,9 @@ const LARGEST_PACKET: u32 = 72 * 1024;
 const SHORTEST_QUEUE: u32 = 10_000;
 /// The headers of Ethernet and VLAN, which no MTU counts.
 const LINK_HEADER: u32 = 18;
+
+/// Where the runtime's keys are.
+const RUNTIME: &str = "runtimeConfig.bandwidth";
 
 /// The keys, in the configuration and in `runtimeConfig.bandwidth`. Rates are in bits per second, bursts in bits; 0 is
 /// no limit. containerd writes those of `runtimeConfig` with capitals.
@@ -126,10 +129,14 @@ impl Limit {
             return Ok(None);
         }
         if burst == 0 {
-            return refuse(format!("{direction}Rate is set, so {direction}Burst must be set too"));
+            return refuse(format!(
+                "{direction}Rate is {rate}, so {direction}Burst must be set too"
+            ));
         }
         if rate == 0 {
-            return refuse(format!("{direction}Burst is set, so {direction}Rate must be set too"));
+            return refuse(format!(
+                "{direction}Burst is {burst}, so {direction}Rate must be set too"
+            ));
         }
         let bytes = u32::try_from(burst / 8).ok().filter(|bytes| *bytes < u32::MAX);
         let Some(bytes) = bytes else {
@@ -176,22 +183,25 @@ impl Config {
         let own: Keys = conf.custom_as()?;
         let runtime: Keys = match any_case::get(&conf.runtime_config, "bandwidth") {
             None | Some(Value::Null) => Keys::default(),
-            Some(given) => any_case::from_value(given.clone())
-                .map_err(|error| invalid(format!("runtimeConfig.bandwidth: {error}")))?,
+            Some(given) => {
+                any_case::value_at(given, RUNTIME).map_err(|error| error.context("bandwidth"))?
+            }
         };
+        let of_runtime = format!("{RUNTIME}.");
         let has_limits = own.limits().iter().any(Option::is_some);
         let limits = if has_limits { own.limits() } else { runtime.limits() };
+        let place = if has_limits { "" } else { &of_runtime };
         let [ingress_rate, ingress_burst, egress_rate, egress_burst] =
             limits.map(Option::unwrap_or_default);
         let has_subnets = own.unshaped_subnets.is_some() || own.shaped_subnets.is_some();
         let lists = if has_subnets { own } else { runtime };
         let mut config = Self {
-            ingress: Limit::new("ingress", ingress_rate, ingress_burst)?,
-            egress: Limit::new("egress", egress_rate, egress_burst)?,
+            ingress: Limit::new(&format!("{place}ingress"), ingress_rate, ingress_burst)?,
+            egress: Limit::new(&format!("{place}egress"), egress_rate, egress_burst)?,
             subnets: Subnets::All,
         };
         if !config.is_empty() {
-            config.subnets = subnets(lists)?;
+            config.subnets = subnets(lists, if has_subnets { "" } else { &of_runtime })?;
         }
         Ok(config)
     }
@@ -202,13 +212,13 @@ impl Config {
     }
 }
 
-fn subnets(keys: Keys) -> Result<Subnets> {
+fn subnets(keys: Keys, place: &str) -> Result<Subnets> {
     let read = |key: &str, list: Option<Vec<String>>| -> Result<Vec<IpNet>> {
-        let read_one = |text: String| match text.parse::<IpNet>() {
+        let read_one = |(i, text): (usize, String)| match parse_net(&text) {
             Ok(net) => Ok(net.trunc()),
-            Err(error) => Err(invalid(format!("{key}: {text:?} is no subnet: {error}"))),
+            Err(error) => Err(invalid(format!("{place}{key}[{i}]: {text:?} {error}"))),
         };
-        list.unwrap_or_default().into_iter().map(read_one).collect()
+        list.unwrap_or_default().into_iter().enumerate().map(read_one).collect()
     };
     let except = read("unshapedSubnets", keys.unshaped_subnets)?;
     let only = read("shapedSubnets", keys.shaped_subnets)?;
@@ -321,11 +331,11 @@ mod tests {
     #[case(json!({ "ingressRate": 80_000_000_000_u64, "ingressBurst": 8000 }), "microsecond")]
     #[case(json!({ "ingressRate": -1 }), "-1")]
     #[case(json!({ "ingressRate": 1.5 }), "1.5")]
-    #[case(json!({ "ingressRate": "8" }), "string")]
+    #[case(json!({ "ingressRate": "8" }), "ingressRate: \"8\" is not a whole number")]
     #[case(json!({ "runtimeConfig": { "bandwidth": { "egressRate": 1 } } }), "egressBurst must be set")]
     #[case(json!({ "runtimeConfig": { "bandWidth": { "egressrate": 1 } } }), "egressBurst must be set")]
     #[case(json!({ "runtimeConfig": { "bandwidth": { "egressRate": "1" } } }), "runtimeConfig.bandwidth")]
-    #[case(json!({ "runtimeConfig": { "bandwidth": [] , "x": 1 } , "egressRate": "1" }), "string")]
+    #[case(json!({ "runtimeConfig": { "bandwidth": [] , "x": 1 } , "egressRate": "1" }), "egressRate: \"1\" is not a whole number")]
     #[case(json!({ "egressRate": 8000, "egressBurst": 8000, "shapedSubnets": ["10.0.0.0"] }), "10.0.0.0")]
     #[case(json!({ "egressRate": 8000, "egressBurst": 8000, "unshapedSubnets": ["::/129"] }), "::/129")]
     #[case(

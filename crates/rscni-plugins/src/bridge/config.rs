@@ -109,10 +109,10 @@ impl Config {
     pub(super) fn new(conf: &NetConf, args: &Args) -> Result<Self> {
         let keys: Keys = conf.custom_as()?;
         if let Some(problem) = interface_name_problem(&keys.bridge) {
-            return Err(invalid(format!("bridge {:?} {problem}", keys.bridge)));
+            return Err(invalid(format!("bridge: {:?} {problem}", keys.bridge)));
         }
         if keys.vlan > MAX_VLAN {
-            return Err(invalid(format!("vlan {} must be between 0 and {MAX_VLAN}", keys.vlan)));
+            return Err(invalid(format!("vlan: {} must be between 0 and {MAX_VLAN}", keys.vlan)));
         }
         let gateway = keys.is_gateway || keys.is_default_gateway;
         if gateway && keys.vlan > 0 {
@@ -213,16 +213,33 @@ fn first_host(subnet: &IpNet) -> Result<IpAddr> {
 /// The VLANs of `vlanTrunk` in ascending order, those that follow each other as one range.
 fn trunk(entries: &[Trunk]) -> Result<Vec<RangeInclusive<u16>>> {
     let mut ids = Vec::new();
-    for entry in entries {
+    for (i, entry) in entries.iter().enumerate() {
+        let check_id = |key: &str, id: u16| {
+            let is_one = (1..=MAX_VLAN).contains(&id);
+            is_one.then_some(id).ok_or_else(|| {
+                invalid(format!("vlanTrunk[{i}].{key}: {id} must be between 1 and {MAX_VLAN}"))
+            })
+        };
         match (entry.min_id, entry.max_id) {
             (None, None) => {}
             (Some(min), Some(max)) if check_id("minID", min)? <= check_id("maxID", max)? => {
-                ids.extend(min..=max)
+                ids.extend(min..=max);
             }
             (Some(min), Some(max)) => {
-                return Err(invalid(format!("vlanTrunk: minID {min} is greater than maxID {max}")));
+                return Err(invalid(format!(
+                    "vlanTrunk[{i}].minID: {min} is greater than maxID {max}"
+                )));
             }
-            _ => return Err(invalid("vlanTrunk: minID and maxID must be given together")),
+            (Some(id), None) => {
+                return Err(invalid(format!(
+                    "vlanTrunk[{i}].maxID: missing; it goes together with minID {id}"
+                )));
+            }
+            (None, Some(id)) => {
+                return Err(invalid(format!(
+                    "vlanTrunk[{i}].minID: missing; it goes together with maxID {id}"
+                )));
+            }
         }
         if let Some(id) = entry.id {
             ids.push(check_id("id", id)?);
@@ -240,13 +257,6 @@ fn without(ids: &RangeInclusive<u16>, id: Option<u16>) -> Vec<RangeInclusive<u16
         None => vec![ids.clone()],
     };
     parts.into_iter().filter(|part| !part.is_empty()).collect()
-}
-
-fn check_id(key: &str, id: u16) -> Result<u16> {
-    if (1..=MAX_VLAN).contains(&id) {
-        return Ok(id);
-    }
-    Err(invalid(format!("vlanTrunk: {key} {id} must be between 1 and {MAX_VLAN}")))
 }
 
 fn invalid(text: impl std::fmt::Display) -> Failure {
@@ -278,7 +288,7 @@ mod tests {
     #[rstest]
     #[case(json!({ "bridge": "a/b" }), "a/b")]
     #[case(json!({ "bridge": "" }), "empty")]
-    #[case(json!({ "bridge": 1 }), "invalid type")]
+    #[case(json!({ "bridge": 1 }), "bridge: 1 is not a string")]
     #[case(json!({ "vlan": 4095 }), "4095")]
     #[case(json!({ "vlan": -1 }), "-1")]
     #[case(json!({ "bridge": "bridge-of-net", "vlan": 100, "isGateway": true }), "bridge-of-net.100")]
@@ -288,8 +298,8 @@ mod tests {
     #[case(json!({ "ipMasqBackend": "ebtables" }), "ebtables")]
     #[case(json!({ "vlanTrunk": [{ "minID": 5 }] }), "together")]
     #[case(json!({ "vlanTrunk": [{ "minID": 5, "maxID": 4 }] }), "greater")]
-    #[case(json!({ "vlanTrunk": [{ "id": 0 }] }), "id 0")]
-    #[case(json!({ "vlanTrunk": [{ "minID": 1, "maxID": 5000 }] }), "maxID 5000")]
+    #[case(json!({ "vlanTrunk": [{ "id": 0 }] }), "id: 0")]
+    #[case(json!({ "vlanTrunk": [{ "minID": 1, "maxID": 5000 }] }), "maxID: 5000")]
     #[case(json!({ "runtimeConfig": { "mac": "nonsense" } }), "nonsense")]
     #[case(json!({ "runtimeConfig": { "mac": "01:00:00:00:00:00" } }), "group")]
     fn what_cannot_be_is_refused_with_a_word_on_it(#[case] keys: Value, #[case] word: &str) {

@@ -92,8 +92,7 @@ impl Keys {
             .ipam
             .as_ref()
             .ok_or_else(|| Error::InvalidNetworkConfig("set \"ipam\": it is missing".into()))?;
-        any_case::from_value(ipam.custom.clone())
-            .map_err(|error| Error::InvalidNetworkConfig(format!("ipam: {error}")))
+        any_case::section(&ipam.custom, "ipam")
     }
 
     fn wishes(&self, args: &Args) -> Result<Wishes, Error> {
@@ -112,14 +111,14 @@ fn socket(conf: &NetConf) -> Result<PathBuf, Error> {
         Some(Value::String(path)) if path.is_empty() => Ok(SOCKET.into()),
         Some(Value::String(path)) if path.contains('\0') || path.len() > LONGEST_SOCKET => {
             let problem = format!(
-                "ipam.daemonSocketPath {path:?} is no path of a socket: up to {LONGEST_SOCKET} bytes, no NUL"
+                "ipam.daemonSocketPath: {path:?} is no path of a socket: up to {LONGEST_SOCKET} bytes, no NUL"
             );
             Err(Error::InvalidNetworkConfig(problem))
         }
         Some(Value::String(path)) => Ok(path.into()),
-        Some(_) => {
-            Err(Error::InvalidNetworkConfig("ipam.daemonSocketPath must be a string".into()))
-        }
+        Some(other) => Err(Error::InvalidNetworkConfig(format!(
+            "ipam.daemonSocketPath: {other} is not a string"
+        ))),
     }
 }
 

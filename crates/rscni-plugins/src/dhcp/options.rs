@@ -65,16 +65,17 @@ impl Wishes {
         variables: &CniArgs,
     ) -> Result<Self, Error> {
         let mut wishes = Self::default();
-        for entry in provide {
+        for (i, entry) in provide.iter().enumerate() {
+            let place = format!("provide[{i}]");
             let code = number(&entry.option)
-                .map_err(|problem| invalid("provide", &entry.option, &problem))?;
+                .map_err(|problem| invalid(&place, &entry.option, &problem))?;
             if let code::OVERLOAD
             | code::MESSAGE_TYPE
             | code::PARAMETER_REQUEST_LIST
             | code::REQUESTED_ADDRESS
             | code::SERVER_IDENTIFIER = code
             {
-                return Err(invalid("provide", &entry.option, "the client itself sets it"));
+                return Err(invalid(&place, &entry.option, "the client itself sets it"));
             }
             let variable = variables.get(&entry.from_arg).filter(|_| !entry.from_arg.is_empty());
             let Some(value) =
@@ -83,18 +84,14 @@ impl Wishes {
                 continue;
             };
             if value.len() > LONGEST {
-                return Err(invalid(
-                    "provide",
-                    &entry.option,
-                    "its value is longer than 255 bytes",
-                ));
+                return Err(invalid(&place, &entry.option, "its value is longer than 255 bytes"));
             }
             wishes.provide.retain(|(other, _)| *other != code);
             wishes.provide.push((code, value.into()));
         }
-        for entry in request.iter().filter(|entry| !entry.option.is_empty()) {
+        for (i, entry) in request.iter().enumerate().filter(|(_, e)| !e.option.is_empty()) {
             let code = number(&entry.option)
-                .map_err(|problem| invalid("request", &entry.option, &problem))?;
+                .map_err(|problem| invalid(&format!("request[{i}]"), &entry.option, &problem))?;
             wishes.ask_for(code);
         }
         if !request.iter().any(|entry| entry.skip_default) {
@@ -128,7 +125,7 @@ fn number(option: &str) -> Result<u8, String> {
 }
 
 fn invalid(key: &str, option: &str, problem: &str) -> Error {
-    Error::InvalidNetworkConfig(format!("ipam.{key}: option {option:?}: {problem}"))
+    Error::InvalidNetworkConfig(format!("ipam.{key}.option: {option:?}: {problem}"))
 }
 
 #[cfg(test)]

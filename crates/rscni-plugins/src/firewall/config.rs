@@ -88,21 +88,21 @@ impl Config {
             "isolated" => Some(Policy::Isolated),
             other => {
                 return Err(invalid(format!(
-                    "ingressPolicy {other:?} is unknown: it is open, same-bridge or isolated"
+                    "ingressPolicy: {other:?} is unknown: it is open, same-bridge or isolated"
                 )));
             }
         };
         let admin_chain = keys.iptables_admin_chain_name;
         if !admin_chain.is_empty() && !is_chain_name(&admin_chain) {
             return Err(invalid(format!(
-                "iptablesAdminChainName {admin_chain:?} is no name for a chain: \
+                "iptablesAdminChainName: {admin_chain:?} is no name for a chain: \
                  up to {LONGEST_CHAIN} letters, digits, `-`, `_` and `.`"
             )));
         }
         let zone = keys.firewalld_zone;
         if !is_zone_name(&zone) {
             return Err(invalid(format!(
-                "firewalldZone {zone:?} is no name of a zone: leave control characters out"
+                "firewalldZone: {zone:?} is no name of a zone: leave control characters out"
             )));
         }
         Ok(Self {

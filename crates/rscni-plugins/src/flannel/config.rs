@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use rscni::{Error, NetConf, Route, name::check_path};
+use rscni::{Error, NetConf, Route, any_case, name::check_path};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -72,7 +72,10 @@ impl Config {
                 refuse("must have another plugin than flannel as \"type\"")
             }
             None | Some(Value::String(_)) => Ok(()),
-            Some(_) => refuse("must have a string as \"type\": the name of a plugin"),
+            Some(other) => Err(Error::InvalidNetworkConfig(format!(
+                "flannel: delegate.type: {other} is not a string: set the name of a plugin"
+            ))
+            .into()),
         }
     }
 
@@ -108,7 +111,7 @@ impl Config {
         }
         map.insert("cniVersion".into(), conf.cni_version.as_str().into());
         map.insert("ipam".into(), ipam(conf, subnet)?.into());
-        Ok(NetConf::try_from(map)?)
+        Ok(NetConf::try_from(map).map_err(|error| error.context("flannel: delegate"))?)
     }
 }
 
@@ -127,8 +130,8 @@ fn ipam(conf: &NetConf, subnet: Option<&Subnet>) -> Result<Map<String, Value>> {
     map.insert("ranges".into(), ranges.collect());
     let routes =
         map.remove("routes").filter(|routes| !routes.is_null()).unwrap_or_else(|| json!([]));
-    Vec::<Route>::deserialize(&routes)
-        .map_err(|error| Error::InvalidNetworkConfig(format!("flannel: ipam.routes: {error}")))?;
+    any_case::value_at::<Vec<Route>>(&routes, "ipam.routes")
+        .map_err(|error| error.context("flannel"))?;
     let networks = subnet.networks.iter().map(|network| json!({ "dst": network }));
     map.insert(
         "routes".into(),

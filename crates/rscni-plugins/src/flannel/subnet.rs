@@ -3,7 +3,7 @@
 use std::{fs, io};
 
 use ipnet::IpNet;
-use rscni::Error;
+use rscni::{Error, address::parse_net};
 
 use crate::failure::Result;
 
@@ -45,9 +45,7 @@ impl Subnet {
             values.next_back().map(str::trim)
         };
         let net = |key: &str, text: &str| {
-            let net = text
-                .parse::<IpNet>()
-                .map_err(|_| format!("{key}: {text:?} is not of the form ADDRESS/PREFIX"))?;
+            let net = parse_net(text).map_err(|error| format!("{key}: {text:?} {error}"))?;
             Ok::<_, String>(net.trunc())
         };
         let mut networks = Vec::new();

@@ -2,8 +2,10 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use ipnet::IpNet;
-use rscni::{Args, Error, IpRange, NetConf, Route, SpecVersion, any_case, name::check_path};
+use rscni::{
+    Args, Error, IpRange, NetConf, Route, SpecVersion, address::parse_net, any_case,
+    name::check_path,
+};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
@@ -45,6 +47,15 @@ impl Source {
             Self::CniArgs => "CNI_ARGS: IP",
             Self::Args => "args.cni.ips",
             Self::RuntimeConfig => "runtimeConfig.ips",
+        }
+    }
+
+    /// The error that an entry of this source is at fault.
+    fn refuse_at(self, place: usize, problem: impl std::fmt::Display) -> Error {
+        let text = format!("{}[{place}]: {problem}", self.name());
+        match self {
+            Self::CniArgs => self.refuse(problem),
+            Self::Args | Self::RuntimeConfig => Error::InvalidNetworkConfig(text),
         }
     }
 
@@ -137,12 +148,12 @@ pub(crate) fn sets_of(conf: &NetConf) -> Result<Vec<RangeSet>, Error> {
 /// # Errors
 /// [`Error::InvalidNetworkConfig`].
 pub(crate) fn data_dir(conf: &NetConf) -> Result<PathBuf, Error> {
-    match ipam(conf)?.get("dataDir") {
+    match any_case::get(ipam(conf)?, "dataDir") {
         None | Some(Value::Null) => Ok(DATA_DIR.into()),
         Some(Value::String(path)) if path.is_empty() => Ok(DATA_DIR.into()),
         Some(Value::String(path)) => check_path("ipam.dataDir", path).map(|()| path.into()),
         Some(other) => {
-            Err(Error::InvalidNetworkConfig(format!("ipam.dataDir {other} is not a path")))
+            Err(Error::InvalidNetworkConfig(format!("ipam.dataDir: {other} is not a path")))
         }
     }
 }
@@ -163,8 +174,7 @@ fn ipam(conf: &NetConf) -> Result<&Map<String, Value>, Error> {
 }
 
 fn section<T: DeserializeOwned>(part: &Map<String, Value>, name: &str) -> Result<T, Error> {
-    any_case::from_value(part.clone())
-        .map_err(|e| Error::InvalidNetworkConfig(format!("{name}: {e}")))
+    any_case::section(part, name)
 }
 
 /// The range sets: those of the runtime first, then the single range of old configurations, then `ranges`.
@@ -175,11 +185,21 @@ fn sets(
 ) -> Result<Vec<RangeSet>, Error> {
     let Keys { subnet, range_start, range_end, gateway, ranges, .. } = keys;
     let single = subnet.map(|subnet| vec![IpRange { subnet, range_start, range_end, gateway }]);
-    let sets = of_runtime.into_iter().chain(single).chain(ranges.into_iter().flatten());
+    let single = single.into_iter().map(|set| ("ipam".to_owned(), set, true));
+    let at = |key: &str, sets: Vec<Vec<IpRange>>| {
+        let key = key.to_owned();
+        let sets = sets.into_iter().enumerate();
+        sets.map(move |(i, set)| (format!("{key}[{i}]"), set, false))
+    };
+    let of_runtime = at("runtimeConfig.ipRanges", of_runtime);
+    let sets = of_runtime.chain(single).chain(at("ipam.ranges", ranges.unwrap_or_default()));
     let sets = sets
-        .enumerate()
-        .map(|(i, set)| {
-            RangeSet::read(&set).map_err(|problem| invalid(format!("range set {i}: {problem}")))
+        .map(|(path, set, is_single)| {
+            RangeSet::read(&set).map_err(|problem| {
+                // The short form has no lists.
+                let problem = problem.strip_prefix("[0]").filter(|_| is_single).unwrap_or(&problem);
+                invalid(format!("{path}{problem}"))
+            })
         })
         .collect::<Result<Vec<_>, _>>()?;
     if sets.is_empty() {
@@ -217,8 +237,8 @@ fn requested(args: &Args, of_runtime: Vec<String>) -> Result<Vec<Requested>, Err
         (Source::Args, of_args.ips.unwrap_or_default()),
         (Source::RuntimeConfig, of_runtime),
     ] {
-        for text in texts {
-            let address = read_requested(&text).map_err(|problem| source.refuse(problem))?;
+        for (i, text) in texts.iter().enumerate() {
+            let address = read_requested(text).map_err(|problem| source.refuse_at(i, problem))?;
             if requested.iter().all(|other| other.address != address) {
                 requested.push(Requested { address, source });
             }
@@ -229,10 +249,11 @@ fn requested(args: &Args, of_runtime: Vec<String>) -> Result<Vec<Requested>, Err
 
 /// Reads `ADDRESS[/PREFIX]`. The prefix length that counts is that of the range.
 fn read_requested(text: &str) -> Result<IpAddr, String> {
-    let address = match text.parse::<IpNet>() {
+    let address = match parse_net(text) {
         Ok(net) => Some(net.addr().to_canonical()),
+        Err(error) if text.contains('/') => return Err(format!("{text:?} {error}")),
         Err(_) => read_address(text)
-            .map_err(|_| format!("{text:?} is not of the form ADDRESS[/PREFIX]"))?,
+            .map_err(|problem| format!("{problem}; the form is ADDRESS[/PREFIX]"))?,
     };
     address.ok_or_else(|| "an address is empty".to_owned())
 }

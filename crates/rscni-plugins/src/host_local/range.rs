@@ -9,7 +9,10 @@ use std::{
 };
 
 use ipnet::IpNet;
-use rscni::IpRange;
+use rscni::{
+    IpRange,
+    address::{parse_address, parse_net},
+};
 
 /// Addresses of one subnet, from the first to the last that may be handed out, both included.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +36,7 @@ impl Range {
         let bits = subnet.max_prefix_len();
         if subnet.prefix_len() + 2 > bits {
             return Err(format!(
-                "subnet {subnet} is too small to allocate from: use /{} or larger",
+                "subnet: \"{subnet}\" is too small to allocate from: use /{} or larger",
                 bits - 2
             ));
         }
@@ -43,12 +46,12 @@ impl Range {
 
         let inside = |key: &str, text: &Option<String>| {
             let Some(address) = read_address(text.as_deref().unwrap_or_default())
-                .map_err(|problem| format!("{key} of subnet {subnet}: {problem}"))?
+                .map_err(|problem| format!("{key}: {problem} (subnet {subnet})"))?
             else {
                 return Ok(None);
             };
             if !subnet.contains(&address) {
-                return Err(format!("{key} {address} is not in subnet {subnet}"));
+                return Err(format!("{key}: \"{address}\" is not in subnet {subnet}"));
             }
             Ok(Some(number(address)))
         };
@@ -56,13 +59,13 @@ impl Range {
         let last = inside("rangeEnd", &conf.range_end)?.unwrap_or(highest).min(highest);
         if first > last {
             return Err(format!(
-                "range {}-{} of subnet {subnet} holds no address: set rangeStart and rangeEnd further apart",
+                "rangeStart: the range {}-{} of subnet {subnet} holds no address: set rangeStart and rangeEnd further apart",
                 address(is_v4(&subnet), first),
                 address(is_v4(&subnet), last)
             ));
         }
         let gateway = read_address(conf.gateway.as_deref().unwrap_or_default())
-            .map_err(|problem| format!("gateway of subnet {subnet}: {problem}"))?
+            .map_err(|problem| format!("gateway: {problem} (subnet {subnet})"))?
             .unwrap_or_else(|| address(is_v4(&subnet), lowest));
         Ok(Self { subnet, first, last, gateway })
     }
@@ -117,16 +120,22 @@ impl RangeSet {
     /// # Errors
     /// What is wrong with it, and how it could be right.
     pub(crate) fn read(conf: &[IpRange]) -> Result<Self, String> {
-        let ranges = conf.iter().map(Range::read).collect::<Result<Vec<_>, _>>()?;
+        let ranges = conf.iter().enumerate();
+        let ranges = ranges
+            .map(|(i, range)| Range::read(range).map_err(|problem| format!("[{i}].{problem}")))
+            .collect::<Result<Vec<_>, _>>()?;
         let Some(first) = ranges.first() else {
-            return Err("is empty: give it a range with a \"subnet\"".into());
+            return Err(": [] is an empty range set: give it a range with a \"subnet\"".into());
         };
         if ranges.iter().any(|range| range.is_v4() != first.is_v4()) {
-            return Err("mixes IPv4 and IPv6: give each family a range set of its own".into());
+            return Err(
+                ": the range set mixes IPv4 and IPv6: give each family a range set of its own"
+                    .into(),
+            );
         }
         for (i, one) in ranges.iter().enumerate() {
             if let Some(other) = ranges[i + 1..].iter().find(|other| one.overlaps(other)) {
-                return Err(format!("has ranges that overlap: {one} and {other}"));
+                return Err(format!(": the range set has ranges that overlap: {one} and {other}"));
             }
         }
         Ok(Self(ranges))
@@ -236,25 +245,24 @@ impl fmt::Display for RangeSet {
 pub(crate) fn read_address(text: &str) -> Result<Option<IpAddr>, String> {
     match text {
         "" => Ok(None),
-        text => match text.parse::<IpAddr>() {
+        text => match parse_address(text) {
             Ok(address) => Ok(Some(address.to_canonical())),
-            Err(_) => Err(format!("{text:?} is not an IP address")),
+            Err(error) => Err(format!("{text:?} {error}")),
         },
     }
 }
 
 fn read_subnet(text: &str) -> Result<IpNet, String> {
     if text.is_empty() {
-        return Err("has a range without \"subnet\": set it, as in 10.1.0.0/16".into());
+        return Err("subnet: missing, but required: set it, as in 10.1.0.0/16".into());
     }
-    let subnet: IpNet =
-        text.parse().map_err(|_| format!("subnet {text:?} is not of the form ADDRESS/PREFIX"))?;
+    let subnet = parse_net(text).map_err(|error| format!("subnet: {text:?} {error}"))?;
     if subnet.addr().to_canonical() != subnet.addr() {
-        return Err(format!("subnet {subnet} is IPv4 mapped into IPv6: write it as IPv4"));
+        return Err(format!("subnet: \"{subnet}\" is IPv4 mapped into IPv6: write it as IPv4"));
     }
     if subnet.addr() != subnet.network() {
         return Err(format!(
-            "subnet {subnet} has host bits set: the network address is {}",
+            "subnet: \"{subnet}\" has host bits set: the network address is {}",
             subnet.trunc()
         ));
     }
@@ -355,23 +363,23 @@ mod tests {
     }
 
     #[rstest]
-    #[case("", "", "", "", "without \"subnet\"")]
-    #[case("10.0.0.0", "", "", "", "ADDRESS/PREFIX")]
-    #[case("10.0.0.0/33", "", "", "", "ADDRESS/PREFIX")]
+    #[case("", "", "", "", "subnet: missing")]
+    #[case("10.0.0.0", "", "", "", "is not a CIDR")]
+    #[case("10.0.0.0/33", "", "", "", "is not a CIDR")]
     #[case("10.0.0.0/31", "", "", "", "use /30 or larger")]
     #[case("10.0.0.1/32", "", "", "", "use /30 or larger")]
     #[case("fd00::/127", "", "", "", "use /126 or larger")]
     #[case("10.0.0.1/24", "", "", "", "network address is 10.0.0.0/24")]
     #[case("fd00::1/64", "", "", "", "network address is fd00::/64")]
     #[case("::ffff:10.0.0.0/120", "", "", "", "write it as IPv4")]
-    #[case("10.0.0.0/24", "10.0.1.1", "", "", "rangeStart 10.0.1.1 is not in subnet")]
-    #[case("10.0.0.0/24", "", "10.0.1.1", "", "rangeEnd 10.0.1.1 is not in subnet")]
-    #[case("10.0.0.0/24", "fd00::1", "", "", "rangeStart fd00::1 is not in subnet")]
+    #[case("10.0.0.0/24", "10.0.1.1", "", "", "rangeStart: \"10.0.1.1\" is not in subnet")]
+    #[case("10.0.0.0/24", "", "10.0.1.1", "", "rangeEnd: \"10.0.1.1\" is not in subnet")]
+    #[case("10.0.0.0/24", "fd00::1", "", "", "rangeStart: \"fd00::1\" is not in subnet")]
     #[case("10.0.0.0/24", "10.0.0.20", "10.0.0.10", "", "holds no address")]
     #[case("10.0.0.0/24", "10.0.0.255", "", "", "holds no address")]
     #[case("10.0.0.0/24", "10.0.0.0", "10.0.0.0", "", "holds no address")]
     #[case("10.0.0.0/24", "10.0.0.300", "", "", "\"10.0.0.300\" is not an IP address")]
-    #[case("10.0.0.0/24", "", "", "10.0.0", "gateway of subnet 10.0.0.0/24")]
+    #[case("10.0.0.0/24", "", "", "10.0.0", "gateway: \"10.0.0\" is not an IP address")]
     fn a_range_that_cannot_be_is_refused(
         #[case] subnet: &str,
         #[case] first: &str,
@@ -384,7 +392,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case(&[], "is empty")]
+    #[case(&[], "an empty range set")]
     #[case(&["10.0.0.0/24", "fd00::/64"], "mixes IPv4 and IPv6")]
     #[case(&["10.0.0.0/24", "10.0.1.0/24", "10.0.0.0/25"], "overlap: 10.0.0.1-10.0.0.254 and 10.0.0.1-10.0.0.126")]
     #[case(&["10.0.1.0/24", "10.0.0.0/8"], "overlap")]

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
-use rscni::{Args, CNIResult, Error, NetConf, PortMapping};
+use rscni::{
+    Args, CNIResult, Error, NetConf, PortMapping,
+    address::{has_leading_zero, parse_address},
+};
 use serde::Deserialize;
 
 use crate::{
@@ -93,10 +96,14 @@ pub(super) struct Mapping {
 }
 
 impl Mapping {
-    fn new(given: &PortMapping) -> Result<Self> {
+    /// Reads the entry at this place of `portMappings`.
+    fn new(place: usize, given: &PortMapping) -> Result<Self> {
+        let invalid = |problem: &dyn std::fmt::Display| {
+            invalid(format!("runtimeConfig.portMappings[{place}].{problem}"))
+        };
         for (what, port) in [("container", given.container_port), ("host", given.host_port)] {
             if port == 0 {
-                return Err(invalid(format!("invalid {what} port number 0 in portMappings")));
+                return Err(invalid(&format!("{what}Port: invalid {what} port number 0")));
             }
         }
         let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
@@ -105,18 +112,15 @@ impl Mapping {
             .into_iter()
             .find(|protocol| protocol.name().eq_ignore_ascii_case(name))
             .ok_or_else(|| {
-                invalid(format!(
-                    "protocol {name:?} of host port {}: it must be tcp, udp or sctp",
+                invalid(&format!(
+                    "protocol: {name:?} of host port {} must be tcp, udp or sctp",
                     given.host_port
                 ))
             })?;
         let host_ip = match given.host_ip.as_str() {
             "" => None,
-            text => Some(text.parse::<IpAddr>().map_err(|_| {
-                invalid(format!(
-                    "hostIP {text:?} of host port {} is no IP address",
-                    given.host_port
-                ))
+            text => Some(parse_address(text).map_err(|error| {
+                invalid(&format!("hostIP: {text:?} of host port {} {error}", given.host_port))
             })?),
         };
         Ok(Self {
@@ -162,10 +166,13 @@ impl Config {
         let mark_bit = u8::try_from(keys.mark_masq_bit.unwrap_or(DEFAULT_MARK_BIT))
             .ok()
             .filter(|bit| *bit < 32);
-        let mark_bit = mark_bit.ok_or_else(|| invalid("markMasqBit must be from 0 to 31"))?;
+        let mark_bit = mark_bit.ok_or_else(|| {
+            let given = keys.mark_masq_bit.unwrap_or_default();
+            invalid(format!("markMasqBit: {given} must be from 0 to 31"))
+        })?;
         if let Some(chain) = set_mark_chain.as_ref().filter(|chain| !iptables::is_chain_name(chain))
         {
-            return Err(invalid(format!("externalSetMarkChain {chain:?} is no name of a chain")));
+            return Err(invalid(format!("externalSetMarkChain: {chain:?} is no name of a chain")));
         }
         let demands = [
             ("externalSetMarkChain", set_mark_chain.as_ref().map(|_| Backend::Iptables)),
@@ -175,15 +182,26 @@ impl Config {
         let backend = choose(keys.backend.as_deref(), demands)?;
         // A word must not end the line that it stands in, nor make a comment of the rest: that of iptables has quotes.
         let ends = |c: char| c.is_control() || c == ';' || c == '#' && backend == Backend::Nftables;
-        if let Some(word) =
-            keys.conditions_v4.iter().chain(&keys.conditions_v6).find(|word| word.contains(ends))
+        for (key, words) in
+            [("conditionsV4", &keys.conditions_v4), ("conditionsV6", &keys.conditions_v6)]
         {
-            return Err(invalid(format!(
-                "{word:?} cannot be part of a rule: leave control characters, ; and # out"
-            )));
+            if let Some((i, word)) = words.iter().enumerate().find(|(_, word)| word.contains(ends))
+            {
+                return Err(invalid(format!(
+                    "{key}[{i}]: {word:?} cannot be part of a rule: leave control characters, ; and # out"
+                )));
+            }
+            // The programs that read it do not agree whether such a number is octal.
+            let is_ambiguous =
+                |word: &String| word.split(['!', '{', '}', ',', '-', ' ']).any(has_leading_zero);
+            if let Some((i, word)) = words.iter().enumerate().find(|(_, word)| is_ambiguous(word)) {
+                return Err(invalid(format!("{key}[{i}]: {word:?}: remove the leading zeros")));
+            }
         }
+        let mappings = args.runtime_config()?.port_mappings;
+        let mappings = mappings.iter().enumerate();
         let mappings: Vec<Mapping> =
-            args.runtime_config()?.port_mappings.iter().map(Mapping::new).collect::<Result<_>>()?;
+            mappings.map(|(i, given)| Mapping::new(i, given)).collect::<Result<_>>()?;
         let config = Self {
             backend,
             snat: keys.snat.unwrap_or(true),
@@ -239,7 +257,7 @@ fn choose(asked: Option<&str>, demands: [(&str, Option<Backend>); 3]) -> Result<
         Some("nftables") | None => Backend::Nftables,
         Some(other) => {
             return Err(invalid(format!(
-                "unrecognized backend {other:?}: it must be nftables or iptables"
+                "backend: unrecognized backend {other:?}: it must be nftables or iptables"
             )));
         }
     };
@@ -326,7 +344,7 @@ mod tests {
     #[case(json!({ "markMasqBit": 32 }), "0 to 31")]
     #[case(json!({ "markMasqBit": -1 }), "0 to 31")]
     #[case(json!({ "conditionsV4": ["ip", "saddr", "1.2.3.4; flush ruleset"] }), "flush")]
-    #[case(json!({ "snat": "yes" }), "expected a boolean")]
+    #[case(json!({ "snat": "yes" }), "snat: \"yes\" is not true or false")]
     fn what_cannot_be_is_refused(#[case] keys: Value, #[case] word: &str) {
         let error = read(&keys).unwrap_err().0;
         assert_eq!(error.code(), 7);

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use rscni::{Error, IpConfig, NetConf};
+use rscni::{Error, IpConfig, NetConf, address::parse_address};
 use serde::Deserialize;
 
 use super::tables;
@@ -48,10 +48,9 @@ impl Config {
         }
         let mut tables =
             Tables { v4: None, v6: None, source_hints: keys.add_source_hints.unwrap_or_default() };
-        for text in keys.gateways.iter().flatten() {
-            let gateway = text
-                .parse::<IpAddr>()
-                .map_err(|_| invalid(format!("gateways: {text:?} is no IP address")))?;
+        for (i, text) in keys.gateways.iter().flatten().enumerate() {
+            let gateway = parse_address(text)
+                .map_err(|error| invalid(format!("gateways[{i}]: {text:?} {error}")))?;
             let gateway = gateway.to_canonical();
             let (place, family) =
                 if gateway.is_ipv4() { (&mut tables.v4, "IPv4") } else { (&mut tables.v6, "IPv6") };

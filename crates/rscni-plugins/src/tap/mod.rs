@@ -66,7 +66,7 @@ impl ContainerLink for Tap {
         let given = |text: String| Some(text).filter(|text| !text.is_empty());
         if keys.selinux_context.contains(char::is_control) {
             let problem = format!(
-                "tap: selinuxContext {:?} is no label: leave control characters out",
+                "tap: selinuxContext: {:?} is no label: leave control characters out",
                 keys.selinux_context
             );
             return Err(Error::InvalidNetworkConfig(problem).into());

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rscni::{Args, Error, NetConf, any_case, name::check_path};
 use serde::{
     Deserialize,
-    de::{Deserializer, MapAccess, Visitor},
+    de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor},
 };
 
 use super::attributes::Attributes;
@@ -30,16 +30,69 @@ struct Keys {
     mtu: Option<u32>,
     allmulti: Option<bool>,
     tx_q_len: Option<u32>,
+    /// See [`data_dir`].
+    #[serde(rename = "dataDir")]
+    _data_dir: Option<String>,
 }
 
-/// Of a configuration the sysctls alone.
-#[derive(Deserialize)]
-struct Sysctls {
-    #[expect(dead_code, reason = "reading it is what finds one that stands there twice")]
-    sysctl: Option<Pairs>,
+/// The sysctl that a configuration has twice, as the Go plugin rejects that. Looks for nothing else.
+struct Twice(Option<String>);
+
+impl<'de> Deserialize<'de> for Twice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        /// The configuration, or its sysctls.
+        struct Reader {
+            of_sysctls: bool,
+        }
+
+        impl<'de> DeserializeSeed<'de> for Reader {
+            type Value = Option<String>;
+
+            fn deserialize<D: Deserializer<'de>>(
+                self,
+                deserializer: D,
+            ) -> std::result::Result<Option<String>, D::Error> {
+                deserializer.deserialize_any(self)
+            }
+        }
+
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Option<String>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            // What is of the wrong type is reported where it is read.
+            fn visit_unit<E>(self) -> std::result::Result<Option<String>, E> {
+                Ok(None)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> std::result::Result<Option<String>, A::Error> {
+                let (mut seen, mut twice) = (Vec::new(), None);
+                while let Some(key) = map.next_key::<String>()? {
+                    if !self.of_sysctls && key.eq_ignore_ascii_case("sysctl") {
+                        twice = map.next_value_seed(Reader { of_sysctls: true })?;
+                        continue;
+                    }
+                    map.next_value::<IgnoredAny>()?;
+                    if self.of_sysctls && twice.is_none() && seen.contains(&key) {
+                        twice = Some(key);
+                    } else {
+                        seen.push(key);
+                    }
+                }
+                Ok(twice)
+            }
+        }
+        deserializer.deserialize_map(Reader { of_sysctls: false }).map(Self)
+    }
 }
 
-/// A JSON object of texts, in its order. One that has a key twice is refused.
+/// A JSON object of texts, in its order.
 #[derive(Debug, Default)]
 struct Pairs(Vec<(String, String)>);
 
@@ -59,11 +112,8 @@ impl<'de> Deserialize<'de> for Pairs {
                 mut map: A,
             ) -> std::result::Result<Pairs, A::Error> {
                 let mut pairs: Vec<(String, String)> = Vec::new();
-                while let Some((key, value)) = map.next_entry::<String, String>()? {
-                    if pairs.iter().any(|(other, _)| *other == key) {
-                        return Err(serde::de::Error::custom(format!("duplicated sysctl {key}")));
-                    }
-                    pairs.push((key, value));
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
                 }
                 Ok(Pairs(pairs))
             }
@@ -95,11 +145,14 @@ impl Config {
     /// Reads and validates the configuration of a call.
     pub(super) fn new(conf: &NetConf, args: &Args) -> Result<Self> {
         // From the text itself: what has been parsed before has lost a sysctl that stands there twice.
-        let _: Sysctls = serde_json::from_slice(&args.stdin).map_err(invalid)?;
+        if let Ok(Twice(Some(key))) = serde_json::from_slice(&args.stdin) {
+            return Err(invalid(format!("sysctl.{key}: duplicated sysctl: set it once")));
+        }
         let keys: Keys = conf.custom_as()?;
         let by_args: Keys = match conf.args_cni() {
-            Some(map) => any_case::from_value(map.clone())
-                .map_err(|error| invalid(format!("args.cni: {error}")))?,
+            Some(map) => {
+                any_case::section(map, "args.cni").map_err(|error| error.context("tuning"))?
+            }
             None => Keys::default(),
         };
         let promisc = by_args.promisc.or(keys.promisc);
@@ -146,13 +199,20 @@ fn mac(keys: &Keys, by_args: &Keys, args: &Args) -> Result<Option<rscni_linux::M
     let cni_args = args.cni_args()?;
     cni_args.refuse_unknown(&["MAC"])?;
     let runtime = args.runtime_config()?.mac;
-    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
-    let by_convention = by_args.mac.clone();
-    let text = by_convention
-        .or_else(|| given(runtime))
-        .or_else(|| given(cni_args.get("MAC").map(Into::into)))
-        .or_else(|| keys.mac.clone());
-    given(text).map(|text| parse_mac("tuning", &text)).transpose()
+    let given = |path: &'static str, text: Option<String>| {
+        text.filter(|text| !text.is_empty()).map(|text| (path, text))
+    };
+    let (path, text) = match &by_args.mac {
+        Some(text) => ("args.cni.mac", text.clone()),
+        None => given("runtimeConfig.mac", runtime)
+            .or_else(|| given("CNI_ARGS: MAC", cni_args.get("MAC").map(Into::into)))
+            .or_else(|| given("mac", keys.mac.clone()))
+            .unwrap_or_default(),
+    };
+    Some(text)
+        .filter(|text| !text.is_empty())
+        .map(|text| parse_mac("tuning", path, &text))
+        .transpose()
 }
 
 /// The sysctls of the configuration, with those of `args.cni` in their place or after them.
@@ -167,7 +227,7 @@ fn sysctls(configured: Pairs, by_args: Pairs, ifname: &str) -> Result<Vec<Sysctl
                 Some(other) if other.value == value => {}
                 Some(other) => {
                     return Err(invalid(format!(
-                        "sysctl {key} and {} are one, with two values",
+                        "sysctl.{key}: {value:?}, but {} is the same sysctl with another value",
                         other.key
                     )));
                 }
@@ -184,7 +244,7 @@ fn path(key: &str, ifname: &str) -> Result<String> {
     let is_elsewhere = key.split('/').any(|name| name == "..");
     if is_elsewhere || names.len() < 2 || names[0] != "net" {
         return Err(invalid(format!(
-            "sysctl {key:?} is none of the network: it must begin with net."
+            "sysctl.{key}: {key:?} is none of the network: it must begin with net."
         )));
     }
     // Here, for a name may have dots itself. GC and STATUS have none.
@@ -259,14 +319,14 @@ mod tests {
     #[case(r#"{ "sysctl": { "": "1" } }"#, "\"\"")]
     #[case(
         r#"{ "sysctl": { "net.a": "1", "net.b": "2", "net.a": "1" } }"#,
-        "duplicated sysctl net.a"
+        "sysctl.net.a: duplicated sysctl"
     )]
-    #[case(r#"{ "sysctl": { "net.a.b": "1", "net/a/b": "2" } }"#, "two values")]
-    #[case(r#"{ "sysctl": { "net.a": 1 } }"#, "string")]
+    #[case(r#"{ "sysctl": { "net.a.b": "1", "net/a/b": "2" } }"#, "another value")]
+    #[case(r#"{ "sysctl": { "net.a": 1 } }"#, "sysctl.net.a: 1 is not a string")]
     #[case(r#"{ "sysctl": [] }"#, "object of sysctls")]
     #[case(r#"{ "mtu": -1 }"#, "-1")]
     #[case(r#"{ "txQLen": -1 }"#, "-1")]
-    #[case(r#"{ "promisc": 1 }"#, "boolean")]
+    #[case(r#"{ "promisc": 1 }"#, "promisc: 1 is not true")]
     #[case(r#"{ "mac": "02:00" }"#, "02:00")]
     #[case(r#"{ "mac": "01:00:00:00:00:00" }"#, "group")]
     #[case(r#"{ "args": { "cni": { "mtu": "x" } } }"#, "args.cni")]

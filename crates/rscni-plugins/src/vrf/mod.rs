@@ -44,7 +44,7 @@ impl Config {
         let name =
             name.ok_or_else(|| invalid("vrfname is missing: set it to the name of the VRF"))?;
         if let Some(problem) = interface_name_problem(&name) {
-            return Err(invalid(format!("vrfname {name:?} {problem}")).into());
+            return Err(invalid(format!("vrfname: {name:?} {problem}")).into());
         }
         Ok(Self { name, table: keys.table.filter(|table| *table != 0) })
     }
