@@ -7,7 +7,7 @@ use std::{
 };
 
 use rscni::{
-    Attachment, Error,
+    Attachment, Error, any_case,
     runtime::{Cache, CacheEntry, CacheListing, NetConfList, PluginConf},
 };
 use rscni_linux::Netlink;
@@ -317,14 +317,13 @@ pub(crate) fn configuration(entry: &CacheEntry) -> Option<NetConfList> {
 /// Where the plugins of a list keep files, if not where they do by themselves.
 fn data_dirs(list: &NetConfList, dirs: &mut DataDirs) {
     for plugin in &list.plugins {
-        let keys = plugin.as_map();
-        let ipam = |key: &str| path(keys.get("ipam").and_then(|ipam| ipam.get(key)));
+        let ipam = |key: &str| path(ipam_key(plugin, key));
         match ipam_type(plugin).map(plain_kind) {
             Some("host-local") => dirs.host_local.extend(ipam("dataDir")),
             Some("dhcp") => dirs.dhcp_sockets.extend(ipam("daemonSocketPath")),
             _ => {}
         }
-        let own = path(keys.get("dataDir"));
+        let own = path(plugin.get("dataDir"));
         match plain_kind(plugin.plugin_type()) {
             "tuning" => dirs.tuning.extend(own),
             "flannel" => dirs.flannel.extend(own),
@@ -349,12 +348,17 @@ pub(crate) fn types<'p>(plugin: &'p PluginConf, path: &[PathBuf]) -> Vec<&'p str
     if rscni_plugins::kind(name, path) != "flannel" {
         return [Some(name), ipam].into_iter().flatten().collect();
     }
-    let delegate = plugin.as_map().get("delegate").and_then(|it| it.get("type")?.as_str());
+    let delegate = plugin.get("delegate").and_then(Value::as_object);
+    let delegate = delegate.and_then(|keys| any_case::get(keys, "type")?.as_str());
     vec![name, delegate.unwrap_or("bridge"), ipam.unwrap_or("host-local")]
+}
+
+/// The value of a key of `ipam`, however it is spelled.
+pub(crate) fn ipam_key<'a>(plugin: &'a PluginConf, key: &str) -> Option<&'a Value> {
+    any_case::get(plugin.get("ipam")?.as_object()?, key)
 }
 
 /// The IPAM plugin that a plugin asks.
 pub(crate) fn ipam_type(plugin: &PluginConf) -> Option<&str> {
-    let name = plugin.as_map().get("ipam")?.get("type")?.as_str();
-    name.filter(|name| !name.is_empty())
+    ipam_key(plugin, "type")?.as_str().filter(|name| !name.is_empty())
 }

@@ -85,7 +85,7 @@ fn attached(patient: &Patient<'_>, v4: bool, is_wanted: impl Fn(&str) -> bool) -
 /// not depend on it.
 fn isolation(patient: &Patient<'_>, report: &mut Report) {
     let isolates = |(_, plugin): (_, &rscni::runtime::PluginConf)| {
-        plugin.as_map().get("ingressPolicy").is_some_and(|policy| policy == "isolated")
+        plugin.get("ingressPolicy").is_some_and(|policy| policy == "isolated")
     };
     let is_ours = rscni::invoke::find_plugin("firewall", &patient.plugin_path)
         .map_or(true, |it| super::plugins::is_this(&it));

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use rscni::any_case;
 use rscni_linux::{
     Bridge, Dummy, Error, Ifb, Ipvlan, IpvlanMode, Macvlan, MacvlanMode, Netlink, Netns, Nft,
     Result, Veth, VlanLink, Vrf,
@@ -181,18 +182,17 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
 
 /// The features that a plugin needs, by its name and keys.
 fn needs(plugin: &str, keys: &serde_json::Map<String, Value>) -> Vec<&'static str> {
-    let text = |key: &str| keys.get(key).and_then(Value::as_str).unwrap_or_default();
-    let number = |key: &str| keys.get(key).and_then(Value::as_i64).unwrap_or_default();
-    let is_true = |key: &str| keys.get(key).and_then(Value::as_bool).unwrap_or_default();
+    let get = |key: &str| any_case::get(keys, key);
+    let text = |key: &str| get(key).and_then(Value::as_str).unwrap_or_default();
+    let is_set = |key: &str| get(key).and_then(Value::as_f64).is_some_and(|number| number != 0.0);
+    let is_true = |key: &str| get(key).and_then(Value::as_bool).unwrap_or_default();
     let nft = |wanted: bool| if wanted { Some("nf_tables") } else { None };
     match plugin {
         "bridge" => {
             let masquerades = is_true("ipMasq") && text("ipMasqBackend") != "iptables";
-            let trunk = keys
-                .get("vlanTrunk")
-                .and_then(Value::as_array)
-                .is_some_and(|trunk| !trunk.is_empty());
-            let vlans = (number("vlan") != 0 || trunk).then_some("vlan_filtering");
+            let trunk = get("vlanTrunk").and_then(Value::as_array);
+            let trunk = trunk.is_some_and(|trunk| !trunk.is_empty());
+            let vlans = (is_set("vlan") || trunk).then_some("vlan_filtering");
             ["veth", "bridge"]
                 .into_iter()
                 .chain(vlans)

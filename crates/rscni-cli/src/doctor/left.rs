@@ -12,7 +12,7 @@ use super::{Patient, Report, as_root, quoted};
 use crate::{
     container::{is_of_runtime, netns_of},
     list::may_be_of,
-    node::{State, is_there, named},
+    node::{State, ipam_key, ipam_type, is_there, named},
 };
 
 pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
@@ -134,11 +134,8 @@ fn daemon(patient: &Patient<'_>, report: &mut Report) {
     }
     let mut sockets: Vec<PathBuf> = patient.node.dirs.dhcp_sockets.clone();
     let uses_default = patient.plugins().any(|(_, plugin)| {
-        let ipam = plugin.as_map().get("ipam");
-        ipam.is_some_and(|ipam| {
-            let name = ipam.get("type").and_then(serde_json::Value::as_str).unwrap_or_default();
-            patient.kind(name) == "dhcp" && ipam.get("daemonSocketPath").is_none()
-        })
+        let name = ipam_type(plugin).unwrap_or_default();
+        patient.kind(name) == "dhcp" && ipam_key(plugin, "daemonSocketPath").is_none()
     });
     if uses_default {
         sockets.push(SOCKET.into());

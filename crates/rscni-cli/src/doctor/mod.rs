@@ -202,7 +202,7 @@ impl Patient<'_> {
 
 /// Whether a plugin's key is set to something that says yes.
 fn is_on(plugin: &PluginConf, key: &str) -> bool {
-    plugin.as_map().get(key).and_then(serde_json::Value::as_bool).unwrap_or_default()
+    plugin.get(key).and_then(serde_json::Value::as_bool).unwrap_or_default()
 }
 
 /// A command of root's, as somebody calls it who is not.

@@ -43,7 +43,7 @@ impl<'a> Neighbour<'a> {
     /// The bridge that is to have the gateways' addresses.
     fn bridge(&self) -> Option<&str> {
         let is_gateway = is_on(self.plugin, "isGateway") || is_on(self.plugin, "isDefaultGateway");
-        let bridge = self.plugin.as_map().get("bridge").and_then(serde_json::Value::as_str);
+        let bridge = self.plugin.get("bridge").and_then(serde_json::Value::as_str);
         (plain_kind(self.plugin.plugin_type()) == "bridge" && is_gateway)
             .then(|| bridge.filter(|it| !it.is_empty()).unwrap_or("cni0"))
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
-use rscni::NetConf;
+use rscni::{NetConf, any_case};
 use rscni_plugins::holdings::{HeldBy, Holding, usage};
 use serde_json::Value;
 
@@ -21,6 +21,7 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
     let is_host_local = |plugin| ipam_type(plugin).map(|it| patient.kind(it)) == Some("host-local");
     for (list, plugin) in patient.plugins().filter(|(_, plugin)| is_host_local(plugin)) {
         let mut conf = plugin.as_map().clone();
+        conf.retain(|key, _| !["name", "cniversion"].contains(&&*key.to_ascii_lowercase()));
         conf.insert("name".into(), list.name.clone().into());
         conf.insert("cniVersion".into(), list.cni_version.as_str().into());
         let conf = serde_json::from_value::<NetConf>(Value::Object(conf));
@@ -28,7 +29,7 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
         match looked {
             Ok((found, conf)) => {
                 let data_dir =
-                    conf.ipam.as_ref().and_then(|ipam| ipam.custom.get("dataDir")?.as_str());
+                    conf.ipam.as_ref().and_then(|i| any_case::get(&i.custom, "dataDir")?.as_str());
                 let data_dir =
                     Path::new(data_dir.filter(|dir| !dir.is_empty()).unwrap_or(DATA_DIR));
                 ranges(patient, &list.name, &found, report);

@@ -548,7 +548,7 @@ fn remains_and_other_reservations() {
         node.rscni(&["add", "net", "a", "--container-id", "a"]).succeeded();
         assert_eq!([node.find("address-outside"), node.find("address-duplicate")], [None, None]);
         node.network("net", "10.7.0.1/24", &json!({}), &[]);
-        let invalid = "network net: range set 0: subnet";
+        let invalid = "network net: ipam.";
         assert_eq!(node.sees("range-invalid", "error", invalid)["mend"], Value::Null);
         node.rscni(&["del", "net", "a", "--container-id", "a"]).succeeded();
         node.is_mended("range-invalid", "error", invalid);

@@ -283,3 +283,85 @@ fn an_add_on_a_full_disk_is_undone_and_a_del_is_not_held_up() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
 }
+
+/// A plugin that notes what it is called with, and gives this result.
+fn giving(result: &str) -> TempDir {
+    installed(&format!(
+        "cat >$DIR/$CNI_COMMAND.$(ls $DIR | grep -c \"^$CNI_COMMAND\")\n\
+         [ $CNI_COMMAND = ADD ] && cat <<'EOF'\n{result}\nEOF\nexit 0"
+    ))
+}
+
+/// What the plugin was called with.
+fn noted(dir: &TempDir, call: &str) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(dir.path().join(call)).unwrap()).unwrap()
+}
+
+#[test]
+fn a_result_is_passed_on_and_kept_with_every_key_in_every_version() {
+    for version in ["0.3.1", "0.4.0", "1.0.0"] {
+        let result = serde_json::json!({
+            "cniVersion": version, "x-result": { "y": null },
+            "interfaces": [{ "name": "eth0", "mtu": 1400, "socketPath": "/a", "pciID": "b", "x": 1 }],
+            "routes": [{ "dst": "192.0.2.0/24", "mtu": 1300, "table": 7, "scope": 253, "x": 2 }],
+            "dns": { "search": ["a"], "x": 3 },
+        });
+        let dir = giving(&result.to_string());
+        let text = format!(
+            r#"{{ "cniVersion": "{version}", "name": "net", "plugins": [{{ "type": "script" }}, {{ "type": "script" }}] }}"#
+        );
+        let list = NetConfList::from_json(text.as_bytes()).unwrap();
+        let runtime = runtime(dir.path());
+        let added = runtime.add(&list, &params("box")).unwrap();
+        assert_eq!(added.to_json(list.cni_version), result);
+        assert_eq!(noted(&dir, "ADD.1")["prevResult"], result, "{version}");
+        let cached = noted(&dir, "cache/results/net-box-eth0");
+        assert_eq!(cached["result"], result, "{version}");
+        if version != "0.3.1" {
+            runtime.check(&list, &params("box")).unwrap();
+            runtime.del(&list, &params("box")).unwrap();
+            for call in ["CHECK.0", "CHECK.1", "DEL.0", "DEL.1"] {
+                assert_eq!(noted(&dir, call)["prevResult"], result, "{version} {call}");
+            }
+        }
+    }
+}
+
+#[test]
+fn malformed_capabilities_are_rejected_by_add_and_do_not_stop_del_and_gc() {
+    let dir = giving("{}");
+    let runtime = runtime(dir.path());
+    let text = br#"{ "cniVersion": "1.1.0", "name": "net", "plugins": [
+        { "type": "script" }, { "type": "script", "capabilities": { "portMappings": "true" }, "ipam": [] }] }"#;
+    let list = NetConfList::from_json(text).unwrap();
+    for error in
+        [runtime.add(&list, &params("box")).unwrap_err(), runtime.status(&list).unwrap_err()]
+    {
+        assert_eq!(error.code(), 7);
+        for part in [
+            r#"plugins[1].capabilities.portMappings: "true" is not true or false"#,
+            "plugins[1].ipam: [] is not an object",
+        ] {
+            assert!(error.details().contains(part), "{error}");
+        }
+    }
+    assert!(!dir.path().join("ADD.0").exists());
+    // An earlier release attached with it.
+    runtime.del(&list, &params("box")).unwrap();
+    runtime.gc(&list, &[]).unwrap();
+    assert!(dir.path().join("DEL.1").exists() && dir.path().join("GC.1").exists());
+}
+
+#[test]
+fn capabilities_in_another_case_are_passed_on() {
+    let dir = giving("{}");
+    let text = br#"{ "CniVersion": "1.0.0", "Name": "net", "Plugins": [
+        { "Type": "script", "Capabilities": { "mac": true }, "RuntimeConfig": { "mac": "x" } }] }"#;
+    let list = NetConfList::from_json(text).unwrap();
+    let mut params = params("box");
+    params.capability_args.insert("mac".into(), "02:00:00:00:00:01".into());
+    runtime(dir.path()).add(&list, &params).unwrap();
+    let config = noted(&dir, "ADD.0");
+    assert_eq!(config["runtimeConfig"]["mac"], "02:00:00:00:00:01");
+    assert!(config.get("RuntimeConfig").is_none() && config.get("Capabilities").is_none());
+}
