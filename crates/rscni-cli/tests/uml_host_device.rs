@@ -72,6 +72,18 @@ fn a_dummy_that_the_container_deleted_is_missed_until_the_namespace_is_gone() {
     });
 }
 
+#[test]
+fn the_network_of_a_dummy_goes_in_and_comes_back() {
+    rscni_test::run(|lab| {
+        dummy(lab);
+        let a = network(lab, &json!({ "useInterfaceNetwork": true })).attach(lab, "a");
+        assert_eq!(addresses(&a, "eth0"), ["10.40.0.2/24"]);
+        a.check().success();
+        a.del().success();
+        assert_eq!(addresses(lab.host(), "dev0"), ["10.40.0.2/24"]);
+    });
+}
+
 /// An ipvlan stands in for a network card: the kernel gives it a permanent address.
 #[test]
 fn a_device_is_recognized_by_its_permanent_address() {

@@ -93,9 +93,7 @@ impl<'a> Ipam<'a> {
 
     /// Reserves addresses. There is at least one in the result; nothing is held when this fails.
     pub(crate) fn add(&self) -> Result<CNIResult> {
-        self.must_be_ipam()?;
-        let newest = self.newest();
-        let result = newest.as_ref().unwrap_or(&self.delegate).add()?;
+        let result = self.add_any()?;
         if result.ips.is_empty() {
             self.del()?;
             return Err(
@@ -103,6 +101,13 @@ impl<'a> Ipam<'a> {
             );
         }
         Ok(result)
+    }
+
+    /// ADD for an interface that can do without an address of IPAM.
+    pub(crate) fn add_any(&self) -> Result<CNIResult> {
+        self.must_be_ipam()?;
+        let newest = self.newest();
+        Ok(newest.as_ref().unwrap_or(&self.delegate).add()?)
     }
 
     /// The same plugin, asked in the newest version, if it is linked in.

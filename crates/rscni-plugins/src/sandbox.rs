@@ -138,7 +138,7 @@ impl Sandbox {
         }
     }
 
-    fn enable_ipv6(&self, ifname: &str, dad: bool) -> Result<()> {
+    pub(crate) fn enable_ipv6(&self, ifname: &str, dad: bool) -> Result<()> {
         let detection = if dad { "1" } else { "0" };
         let key = |link: &str, key: &str| format!("net/ipv6/conf/{link}/{key}");
         let settings = [

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{MAC, assert_fails, bare, device, host_link, network, snapshot, support};
 
 /// A tree in place of `/sys`, with the interface `dev0` below the device at `path`.
-fn sysfs(lab: &Lab, path: &str, driver: Option<&str>) {
+pub(super) fn sysfs(lab: &Lab, path: &str, driver: Option<&str>) {
     let root = lab.dir().join("sys");
     let device = root.join(path);
     std::fs::create_dir_all(&device).unwrap();
@@ -25,7 +25,7 @@ fn sysfs(lab: &Lab, path: &str, driver: Option<&str>) {
     assert!(mounted.success());
 }
 
-const PCI: &str = "0000:3b:00.1";
+pub(super) const PCI: &str = "0000:3b:00.1";
 
 #[rstest]
 #[case::by_name(json!({ "device": "dev0" }))]

@@ -3,6 +3,7 @@
 
 mod found;
 mod identified;
+mod interface_network;
 mod moved;
 mod returned;
 #[path = "../support/mod.rs"]

@@ -21,6 +21,7 @@ struct Keys {
     pci_bus_id: Option<String>,
     #[serde(rename = "DPDKMode")]
     dpdk_mode: Option<bool>,
+    use_interface_network: Option<bool>,
 }
 
 /// A validated configuration. Whether the device is there has not been looked at.
@@ -33,6 +34,8 @@ pub(super) struct Config {
     /// `runtimeConfig.deviceID`: a device on the PCI bus or on the auxiliary bus. It goes before `pci`.
     device_id: Option<String>,
     dpdk: bool,
+    /// The container gets the addresses, routes and rules that the device has on the host.
+    pub(super) use_interface_network: bool,
 }
 
 /// How a device is named.
@@ -96,7 +99,13 @@ impl Config {
                            runtime pass deviceID";
             return Err(invalid(problem).into());
         }
-        Ok(Self { device, pci, device_id, dpdk: keys.dpdk_mode.unwrap_or_default() })
+        Ok(Self {
+            device,
+            pci,
+            device_id,
+            dpdk: keys.dpdk_mode.unwrap_or_default(),
+            use_interface_network: keys.use_interface_network.unwrap_or_default(),
+        })
     }
 
     /// Looks for the device.
@@ -182,7 +191,7 @@ fn parse_hardware_address(text: &str) -> Option<Vec<u8>> {
     [6, 8, 20].contains(&bytes.len()).then_some(bytes)
 }
 
-fn invalid(problem: impl std::fmt::Display) -> Error {
+pub(super) fn invalid(problem: impl std::fmt::Display) -> Error {
     Error::InvalidNetworkConfig(format!("host-device: {problem}"))
 }
 

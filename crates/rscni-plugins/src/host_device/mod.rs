@@ -4,6 +4,7 @@
 
 mod config;
 mod identity;
+mod network;
 pub(crate) mod saved;
 mod sysfs;
 mod transfer;
@@ -14,8 +15,9 @@ use rscni::{Args, CNIResult, Error, Interface, NetConf};
 use rscni_linux::{Link, Netlink, Netns};
 
 use self::{
-    config::{Config, Found},
+    config::{Config, Found, invalid},
     identity::Identity,
+    network::Network,
     saved::{Saved, Store},
     sysfs::Sysfs,
 };
@@ -45,11 +47,17 @@ fn add(args: &Args) -> Result<CNIResult> {
     let config = Config::new(conf, args)?;
     let mut sandbox = Sandbox::open(args)?;
     let mut undo = Undo::default();
-    let (inner, pci_id) = take_in(&config, conf, args, &mut sandbox, &mut undo)?;
+    let Taken { inner, pci_id, network } = take_in(&config, conf, args, &mut sandbox, &mut undo)?;
+    if let (Some(inner), Some(network)) = (&inner, &network) {
+        let (path, rules) = (sandbox.path.clone(), network.clone());
+        // Before the step itself: it can stop half way.
+        undo.push(move || rules.remove_rules(&mut Netlink::open_in(&Netns::open(path)?)?));
+        network.apply(&mut sandbox, inner)?;
+    }
 
     let mut result = CNIResult::default();
     if let Some(ipam) = Ipam::of(conf, args) {
-        result = ipam.add()?;
+        result = if network.is_some() { ipam.add_any()? } else { ipam.add()? };
         undo.push(move || ipam.del());
         for ip in &mut result.ips {
             ip.interface = Some(CONTAINER);
@@ -57,6 +65,9 @@ fn add(args: &Args) -> Result<CNIResult> {
         if let Some(inner) = &inner {
             configure(&mut sandbox, inner, &result)?;
         }
+    }
+    if let Some(network) = &network {
+        network.show(&mut result, CONTAINER);
     }
     let interface = inner.as_ref().map_or_else(
         || Interface { name: args.ifname.clone(), ..Interface::default() },
@@ -69,18 +80,33 @@ fn add(args: &Args) -> Result<CNIResult> {
     Ok(result)
 }
 
-/// Moves the device into the container, unless it is left to a program. Gives its PCI address if it was found by that.
+/// What the container has got.
+struct Taken {
+    /// The device in the container. None if it is left to a program.
+    inner: Option<Link>,
+    /// Its PCI address if it was found by that.
+    pci_id: Option<String>,
+    /// What the device had on the host, if the container is to have it.
+    network: Option<Network>,
+}
+
+/// Moves the device into the container, unless it is left to a program.
 fn take_in<'a>(
     config: &Config,
     conf: &'a NetConf,
     args: &'a Args,
     sandbox: &mut Sandbox,
     undo: &mut Undo<'a>,
-) -> Result<(Option<Link>, Option<String>)> {
+) -> Result<Taken> {
     let mut host = Netlink::open()?;
     let store = Store::open()?;
     let (device, pci_id) = match config.find(&mut host, &Sysfs::default())? {
-        Found::Dpdk(pci_id) => return Ok((None, pci_id)),
+        Found::Dpdk(_) if config.use_interface_network => {
+            let problem = "useInterfaceNetwork: the device is left to a program (DPDK) and has no \
+                           interface: remove the key";
+            return Err(invalid(problem).into());
+        }
+        Found::Dpdk(pci_id) => return Ok(Taken { inner: None, pci_id, network: None }),
         Found::Link(device, pci_id) => (device, pci_id),
     };
     if device.loopback {
@@ -100,6 +126,10 @@ fn take_in<'a>(
     )?;
     let mut identity = Identity::new(&mut sandbox.netlink, &device)?;
     saved.identity = Some(identity.clone());
+    if config.use_interface_network {
+        saved.network = Some(Network::of(&mut host, &device, &mut sandbox.netlink)?);
+    }
+    let network = saved.network.clone();
     store.write(&saved)?;
     let path = sandbox.path.clone();
     let (to_move, to_undo) = (device.clone(), saved.clone());
@@ -118,7 +148,7 @@ fn take_in<'a>(
         saved.identity = Some(identity);
         store.write(&saved)?;
     }
-    Ok((Some(inner), pci_id))
+    Ok(Taken { inner: Some(inner), pci_id, network })
 }
 
 /// Has a device that is on the host again be as it was, and forgets it.
@@ -194,7 +224,10 @@ fn give_back_saved(store: &Store, saved: &Saved, container: Option<Netlink>) -> 
     for mut container in containers {
         if let Some(link) = find_in(&mut container, saved, &identity)? {
             transfer::take(&mut container, &link, &saved.name, &saved.name)?;
-            return give_back_state(store, saved);
+            let mut all = AsFarAsPossible::default();
+            all.step(saved.network.as_ref().map_or(Ok(()), |it| it.remove_rules(&mut container)));
+            all.step(give_back_state(store, saved));
+            return all.finish();
         }
     }
     let mut host = Netlink::open()?;
@@ -297,6 +330,13 @@ fn check(args: &Args) -> Result<()> {
                 return Err(differs(format!("{place} has the alias {alias}, ADD left {name}")));
             }
         }
+    }
+    if config.use_interface_network
+        && let Some(network) = Store::open()?
+            .by_owner(&Owner::new(&conf.name, args).tag())?
+            .and_then(|saved| saved.network)
+    {
+        network.check(&mut sandbox)?;
     }
     sandbox.check_addresses_and_routes(&link, result, conf.cni_version)
 }

@@ -14,7 +14,7 @@ use rscni::{Args, Error};
 use rscni_linux::{Address, AddressFlags, Link, NewAddress};
 use serde::{Deserialize, Serialize};
 
-use super::identity::Identity;
+use super::{identity::Identity, network::Network};
 use crate::{
     failure::{Failure, Result},
     state_file,
@@ -47,6 +47,9 @@ pub(super) struct Saved {
     /// None in a file of an earlier version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) identity: Option<Identity>,
+    /// What the container got of its addresses, routes and rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) network: Option<Network>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,12 +87,15 @@ impl Saved {
                 .map(SavedAddress::from)
                 .collect(),
             identity: None,
+            network: None,
         })
     }
 
-    /// Its addresses.
+    /// Its addresses. Those that expire are among them only if the container got them.
     pub(super) fn addresses(&self) -> impl Iterator<Item = NewAddress> {
-        self.addresses.iter().map(SavedAddress::as_new)
+        let of_network = self.network.iter().flat_map(|network| &network.addresses);
+        let others = of_network.filter(|address| !self.addresses.contains(address));
+        self.addresses.iter().chain(others).map(SavedAddress::as_new)
     }
 }
 

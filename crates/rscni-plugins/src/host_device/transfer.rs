@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rscni::Error;
 use rscni_linux::{Link, LinkChange, Netlink, Netns, sysctl};
 
-use super::saved::Saved;
+use super::{network::unless_there, saved::Saved};
 use crate::{
     failure::{AsFarAsPossible, Context, Result},
     sandbox::Sandbox,
@@ -179,6 +179,9 @@ pub(super) fn restore(saved: &Saved) -> Result<()> {
             Err(error) if error.is_exists() => {}
             outcome => all.step(outcome),
         }
+    }
+    for request in saved.network.iter().flat_map(|network| network.add_routes(link.index)) {
+        all.step(unless_there(host.run(&request)));
     }
     if alias != link.alias.unwrap_or_default() {
         all.step(host.set_link(link.index, &LinkChange { alias: Some(alias), ..none() }));
