@@ -181,8 +181,7 @@ fn what_the_settings_forbid_is_forgotten(
 fn parameters_of_an_advertisement_are_forgotten_unless_tuning_sets_them() {
     rscni_test::run(|lab| {
         let (first, _) = taught(lab, "bridge");
-        let default =
-            |key: &str| first.sysctl(&format!("net/ipv6/{}", key.replace("eth0", "default")));
+        let of_lo = |key: &str| first.sysctl(&format!("net/ipv6/{}", key.replace("eth0", "lo")));
         for (key, value) in PARAMETERS {
             assert_eq!(first.sysctl(&format!("net/ipv6/{key}")), value, "{key}");
         }
@@ -192,7 +191,7 @@ fn parameters_of_an_advertisement_are_forgotten_unless_tuning_sets_them() {
         assert_eq!(a.sysctl("net/ipv6/conf/eth0/hop_limit"), "7");
         assert_eq!(a.sysctl("net/ipv6/conf/eth0/mtu"), "1500");
         for (key, _) in &PARAMETERS[1..3] {
-            assert_eq!(a.sysctl(&format!("net/ipv6/{key}")), default(key), "{key}");
+            assert_eq!(a.sysctl(&format!("net/ipv6/{key}")), of_lo(key), "{key}");
         }
     });
 }

@@ -142,17 +142,16 @@ fn is_prefix_without_address(route: &Route, kept: &[Address]) -> bool {
 /// Undoes what else an advertisement sets, except for what tuning has set itself.
 fn reset_parameters(link: &Link, set: &[Sysctl]) {
     let name = &link.name;
-    let default = |tree: &str, key: &str| {
-        Some((
-            format!("net/ipv6/{tree}/{name}/{key}"),
-            get(&format!("net/ipv6/{tree}/default/{key}"))?,
-        ))
+    let copy = |tree: &str, from: &str, key: &str| {
+        let value = get(&format!("net/ipv6/{tree}/{from}/{key}"))?;
+        Some((format!("net/ipv6/{tree}/{name}/{key}"), value))
     };
     let settings = [
         Some((format!("net/ipv6/conf/{name}/mtu"), link.mtu.to_string())),
-        default("conf", "hop_limit"),
-        default("neigh", "base_reachable_time_ms"),
-        default("neigh", "retrans_time_ms"),
+        copy("conf", "default", "hop_limit"),
+        // Containers have no `default` of these. `lo` hears no router.
+        copy("neigh", "lo", "base_reachable_time_ms"),
+        copy("neigh", "lo", "retrans_time_ms"),
     ];
     for (path, value) in settings.into_iter().flatten() {
         if !set.iter().any(|sysctl| sysctl.path == path) {
