@@ -13,7 +13,7 @@
 //! - [`uml`]: run a program inside User-Mode Linux.
 //! - [`upstream`]: the Go plugins' own test cases, run against our programs.
 //!
-//! [`packages`] installs the Debian packages that a task needs, [`program`] starts other programs, [`tracer`] watches
+//! [`packages`] installs the Debian packages that a task needs, [`go`] builds programs from Go modules, [`program`] starts other programs, [`tracer`] watches
 //! their system calls, and [`tally`] counts the tests that they report. [`page`] puts tables into the documentation,
 //! [`digest`] hashes, [`pool`] shares work out among threads.
 
@@ -26,6 +26,7 @@ mod dist;
 mod e2e;
 mod faults;
 mod fuzz;
+mod go;
 mod packages;
 mod page;
 mod pool;

@@ -1,12 +1,12 @@
 //! What is measured: plugins with their configurations, and how much of the peer's time each may take.
 //!
 //! Both sets get the same configuration, but for names and subnets, so that neither sees what the other left. It is in
-//! version 1.0.0, the highest that Debian's Go plugins speak.
+//! the newest version of the specification.
 
 use serde_json::{Value, json};
 
-/// The highest that Debian's Go plugins speak.
-pub(crate) const VERSION: &str = "1.0.0";
+/// The newest version of the specification, which both sets speak.
+pub(crate) const VERSION: &str = "1.1.0";
 
 /// Whose names and addresses a configuration has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -161,7 +161,7 @@ pub(crate) fn operations(measures: &[Measure]) -> String {
     svg.key(
         16.0,
         48.0,
-        &[(OURS, "rscni"), (FLOOR, "floor: the kernel's part"), (PEER, "Debian's Go plugins")],
+        &[(OURS, "rscni"), (FLOOR, "floor: the kernel's part"), (PEER, "Go plugins")],
     );
     let values = groups.iter().flat_map(|(_, bars)| bars.iter().map(|(_, value)| *value));
     let scale = Scale::around(values, LEFT, f64::from(WIDTH) - 80.0);
@@ -207,7 +207,7 @@ pub(crate) fn growth(curves: &[Curve]) -> String {
     svg.key(
         16.0,
         48.0,
-        &[(OURS, "rscni"), (PEER, "Debian's Go plugins"), ("none", "solid: ADD, dashed: DEL")],
+        &[(OURS, "rscni"), (PEER, "Go plugins"), ("none", "solid: ADD, dashed: DEL")],
     );
     let all = curves
         .iter()

@@ -1,6 +1,6 @@
 //! What was measured, and on what: without that, numbers say nothing.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -21,14 +21,14 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    pub(crate) fn read() -> Result<Self> {
+    pub(crate) fn read(peer: &Path) -> Result<Self> {
         let commit = program::capture(program::git().args(["describe", "--always", "--dirty"]))
             .unwrap_or_default();
         let version = env!("CARGO_PKG_VERSION");
         Ok(Self {
             date: first_line(&program::capture(Command::new("date").args(["--utc", "+%Y-%m-%d"]))?),
             rscni: format!("{version} {}", commit.trim()).trim().to_owned(),
-            peer: package("containernetworking-plugins")?,
+            peer: version_of(peer)?,
             iptables: first_line(&program::capture(Command::new("iptables").arg("--version"))?),
             kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
             processor: field(&std::fs::read_to_string("/proc/cpuinfo")?, "model name")
@@ -44,7 +44,7 @@ impl Environment {
     pub(crate) fn lines(&self) -> [String; 2] {
         [
             format!(
-                "rscni {} against containernetworking-plugins {} with {}",
+                "rscni {} against the Go plugins {} with {}",
                 self.rscni, self.peer, self.iptables
             ),
             format!(
@@ -55,13 +55,16 @@ impl Environment {
     }
 }
 
-/// The version of a Debian package; what came from elsewhere has none.
-fn package(name: &str) -> Result<String> {
-    let query =
-        Command::new("dpkg-query").args(["--show", "--showformat=${Version}", name]).output();
-    let output = query.context("start dpkg-query")?;
-    let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    Ok(if version.is_empty() { "(not Debian's)".to_owned() } else { version })
+/// The version of a set of Go plugins, as its bridge plugin tells it when it is called without CNI_COMMAND.
+fn version_of(plugins: &Path) -> Result<String> {
+    let output = Command::new(plugins.join("bridge")).env_remove("CNI_COMMAND").output();
+    let output = output.context("ask the Go plugins for their version")?;
+    // Older releases tell it on stderr.
+    let text =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    let line = text.iter().map(|text| first_line(text)).find(|line| !line.is_empty());
+    let line = line.context("the Go plugins do not tell their version")?;
+    Ok(line.rsplit(' ').next().unwrap_or_default().to_owned())
 }
 
 fn first_line(text: &str) -> String {

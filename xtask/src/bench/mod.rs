@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what a call costs, beside Debian's Go plugins and beside the least that the kernel needs.
+//! `cargo xtask bench`: what a call costs, beside the Go plugins and beside the least that the kernel needs.
 //!
 //! It builds the static binary and a few programs to compare with, moves into a private network, and measures all
 //! contenders in turn. What comes out is a table, charts, and a list of promises with whether each holds.
@@ -33,9 +33,13 @@ mod statistics;
 mod whole;
 mod world;
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 use self::{
@@ -46,7 +50,7 @@ use self::{
     measure::{Measure, Rounds},
     world::{Programs, World},
 };
-use crate::{dist, packages, packages::GO_PLUGINS_DIR, program};
+use crate::{dist, go, packages, program};
 
 /// How much to measure.
 #[derive(clap::Args)]
@@ -57,6 +61,9 @@ pub(crate) struct Options {
     /// Write the table, the charts and the numbers into docs/bench; without `--quick` that is done anyway.
     #[arg(long)]
     write: bool,
+    /// The directory of the Go plugins [default: build them from their module].
+    #[arg(long, value_name = "DIR")]
+    go_plugins: Option<PathBuf>,
 }
 
 /// Everything that came out.
@@ -75,8 +82,9 @@ pub(crate) struct Results {
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     packages::ensure("the bench", packages::FOR_BENCH)?;
     println!("building the static binary, and what it is compared with");
-    let programs = build()?;
-    let environment = Environment::read()?;
+    let peer = go::plugins(options.go_plugins.as_deref())?;
+    let programs = build(&peer)?;
+    let environment = Environment::read(&peer)?;
     let world = World::enter(&programs)?;
     let plan = if options.quick { Plan::quick() } else { Plan::full() };
     let (measures, curves) = measure(&world, &plan)?;
@@ -101,13 +109,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn build() -> Result<Programs> {
+fn build(peer: &Path) -> Result<Programs> {
     let ours = |name| dist::build("bench-programs", name).map(Some);
-    let peer = std::fs::read_dir(GO_PLUGINS_DIR)
-        .with_context(|| format!("list {GO_PLUGINS_DIR}"))?
+    let peer = std::fs::read_dir(peer)
+        .with_context(|| format!("list {}", peer.display()))?
         .map(|entry| Ok(entry?.path()))
         .collect::<Result<Vec<_>>>()?;
-    ensure!(!peer.is_empty(), "{GO_PLUGINS_DIR} has no plugins");
     Ok(Programs {
         rscni: dist::build("rscni-cli", "rscni")?,
         peer,

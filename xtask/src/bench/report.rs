@@ -31,7 +31,7 @@ pub(crate) fn write(results: &Results, directory: &Path) -> Result<()> {
 fn page(results: &Results) -> String {
     format!(
         "# What a call costs\n\n\
-         Written by `cargo xtask bench`, which measures ours, Debian's Go plugins (the peer) and the least that the kernel\n\
+         Written by `cargo xtask bench`, which measures ours, the Go plugins (the peer) and the least that the kernel\n\
          needs (the floor: an empty static program, linked with glibc as they usually are, or bare netlink) in turn, in one private network. A time is that from\n\
          the start of a process to its end: the median, and the quartiles around it. Where there are two numbers, the first\n\
          is ours. Own memory is what one process of the call has that no file backs, so what each call at a time costs; resident\n\

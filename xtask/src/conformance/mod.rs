@@ -1,4 +1,4 @@
-//! `cargo xtask conformance`: `rscni conformance` of every plugin, ours and with `--peer` Debian's Go plugins, each with
+//! `cargo xtask conformance`: `rscni conformance` of every plugin, ours and with `--peer` the Go plugins, each with
 //! the configuration that the tests have for it; and the table of what came out.
 //!
 //! Plugins whose link kinds many kernels lack are called in User-Mode Linux.
@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use self::table::Line;
-use crate::{dist, packages, packages::GO_PLUGINS_DIR, pool, program, uml};
+use crate::{dist, go, packages, pool, program, uml};
 
 /// What leaves something behind gets a new place for each requirement, and what fails is waited for.
 const UML_LIMIT: Duration = Duration::from_secs(3600);
@@ -27,9 +27,12 @@ pub(crate) struct Options {
     /// Only this plugin; may be given several times [default: all].
     #[arg(long, value_name = "NAME")]
     plugin: Vec<String>,
-    /// Debian's Go plugins too.
+    /// The Go plugins too.
     #[arg(long)]
     peer: bool,
+    /// The directory of the Go plugins [default: build them from their module].
+    #[arg(long, value_name = "DIR", requires = "peer")]
+    go_plugins: Option<PathBuf>,
     /// Write the table into docs/conformance.md.
     #[arg(long, requires = "peer", conflicts_with = "plugin")]
     write: bool,
@@ -53,13 +56,16 @@ struct Job {
 struct Place {
     rscni: PathBuf,
     plugins: PathBuf,
+    /// The Go plugins, if they are called too.
+    peer: Option<PathBuf>,
     directory: PathBuf,
 }
 
 /// The task. It fails if one of our plugins does.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     packages::ensure("conformance", packages::FOR_TESTS)?;
-    let mut jobs = jobs(options)?;
+    let peer = options.peer.then(|| go::plugins(options.go_plugins.as_deref())).transpose()?;
+    let mut jobs = jobs(options, peer.as_deref())?;
     if jobs.iter().any(|job| job.case.uml) {
         packages::ensure("User-Mode Linux", packages::FOR_UML)?;
     }
@@ -71,7 +77,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let plugins = directory.path().join("plugins");
     std::fs::create_dir(&plugins)?;
     program::capture(Command::new(&rscni).arg("install").arg(&plugins))?;
-    let place = Place { rscni, plugins, directory: directory.path().to_owned() };
+    let place = Place { rscni, plugins, peer, directory: directory.path().to_owned() };
 
     // The Go plugins take the longest, most of the time waiting.
     jobs.sort_by_key(|job| (!job.peer, job.case.uml));
@@ -90,7 +96,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn jobs(options: &Options) -> Result<Vec<Job>> {
+fn jobs(options: &Options, peer: Option<&Path>) -> Result<Vec<Job>> {
     let file = program::workspace_root().join("crates/rscni-cli/tests/conformance/plugins.json");
     let text = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
     let cases: Vec<Case> =
@@ -105,7 +111,7 @@ fn jobs(options: &Options) -> Result<Vec<Job>> {
     let is_wanted =
         |case: &Case| options.plugin.is_empty() || options.plugin.contains(&case.plugin);
     let whose = |case: Case| {
-        let is_there = options.peer && Path::new(GO_PLUGINS_DIR).join(&case.plugin).exists();
+        let is_there = peer.is_some_and(|set| set.join(&case.plugin).exists());
         let peer = is_there.then(|| Job { case: case.clone(), peer: true });
         [Job { case, peer: false }].into_iter().chain(peer)
     };
@@ -119,7 +125,7 @@ fn hold(job: &Job, place: &Place) -> Result<Line> {
     std::fs::create_dir(&directory)?;
     let (list, report) = (directory.join("list"), directory.join("report"));
     std::fs::write(&list, config.to_string())?;
-    let plugins = if job.peer { Path::new(GO_PLUGINS_DIR) } else { &place.plugins };
+    let plugins = place.peer.as_ref().filter(|_| job.peer).unwrap_or(&place.plugins);
     let mut command = vec![place.rscni.display().to_string(), "conformance".to_owned()];
     let path = |path: &Path| path.display().to_string();
     command.extend(["--plugin".to_owned(), plugin.clone(), "--config".to_owned(), path(&list)]);

@@ -14,7 +14,7 @@ use super::{
     table::Count,
     worlds::{CHURNED, NAMES, World},
 };
-use crate::{packages::GO_PLUGINS_DIR, program, uml};
+use crate::{program, uml};
 
 /// How many trials of a list and a kind the Go plugins get, spread over all: each takes seconds.
 const PEER_TRIALS: usize = 40;
@@ -22,6 +22,13 @@ const PEER_TRIALS: usize = 40;
 const PARTS: usize = 4;
 /// How long one may take in User-Mode Linux.
 const LIMIT: Duration = Duration::from_secs(3 * 3600);
+
+/// The directories of the plugins.
+pub(super) struct Sets {
+    pub(super) ours: PathBuf,
+    /// The Go plugins, if they are tried too.
+    pub(super) peer: Option<PathBuf>,
+}
 
 /// One process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +44,7 @@ pub(super) struct Job {
 }
 
 /// All that the options ask for, the longest first.
-pub(super) fn all(options: &Options) -> Result<Vec<Job>> {
+pub(super) fn all(options: &Options, peer_plugins: Option<&Path>) -> Result<Vec<Job>> {
     let has = |kind: Kind| options.kind.is_empty() || options.kind.contains(&kind);
     let wanted = |name: &str| {
         options.plugin.is_empty() || options.plugin.iter().any(|wanted| wanted == name)
@@ -50,8 +57,8 @@ pub(super) fn all(options: &Options) -> Result<Vec<Job>> {
     {
         for name in NAMES.iter().rev().filter(|name| wanted(name)) {
             let world = World::named(name)?;
-            let is_there =
-                world.plugins().all(|plugin| Path::new(GO_PLUGINS_DIR).join(plugin).exists());
+            let is_there = peer_plugins
+                .is_some_and(|set| world.plugins().all(|plugin| set.join(plugin).exists()));
             for kind in [Kind::Churn, Kind::Power, Kind::Errno, Kind::Kill] {
                 let applies = match kind {
                     // One trial says itself what it is.
@@ -86,7 +93,7 @@ pub(super) fn all(options: &Options) -> Result<Vec<Job>> {
 
 impl Job {
     /// Runs it; shows what fails.
-    pub(super) fn run(&self, options: &Options, this_program: &Path, plugins: &Path) -> Count {
+    pub(super) fn run(&self, options: &Options, this_program: &Path, sets: &Sets) -> Count {
         let mut count = None;
         let is_told = !self.peer || options.trial.is_some();
         let mut on_line = |line: &str| match line.parse::<Count>() {
@@ -94,7 +101,7 @@ impl Job {
             Err(()) if !is_told => {}
             Err(()) => println!("{line}"),
         };
-        let arguments = self.arguments(options, plugins);
+        let arguments = self.arguments(options, sets);
         let outcome = if World::named(&self.world).is_ok_and(|world| world.needs_uml()) {
             let command: Vec<String> =
                 std::iter::once(this_program.display().to_string()).chain(arguments).collect();
@@ -110,12 +117,12 @@ impl Job {
         })
     }
 
-    fn arguments(&self, options: &Options, plugins: &Path) -> Vec<String> {
-        let directory = if self.peer { PathBuf::from(GO_PLUGINS_DIR) } else { plugins.to_owned() };
+    fn arguments(&self, options: &Options, sets: &Sets) -> Vec<String> {
+        let directory = sets.peer.as_ref().filter(|_| self.peer).unwrap_or(&sets.ours);
         let at_most = if self.peer { PEER_TRIALS } else { usize::MAX };
         let mut arguments = vec![INSIDE.to_owned(), directory.display().to_string()];
         let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
-        add("--ours", plugins.display().to_string());
+        add("--ours", sets.ours.display().to_string());
         add("--world", self.world.clone());
         add("--kind", self.kind.name());
         add("--every", self.every.to_string());

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{jobs::Job, table::Count};
-use crate::{digest::sha256, packages::GO_PLUGINS_DIR};
+use crate::digest::sha256;
 
 /// A line of the file.
 #[derive(Serialize, Deserialize)]
@@ -32,13 +32,14 @@ pub(super) struct Kept {
 
 impl Kept {
     /// Reads what was kept.
-    pub(super) fn open(path: Option<&Path>, rscni: &Path) -> Result<Self> {
+    pub(super) fn open(path: Option<&Path>, rscni: &Path, peer: Option<&Path>) -> Result<Self> {
         let hash = |program: &Path| -> Result<String> {
             Ok(sha256(
                 &std::fs::read(program).with_context(|| format!("read {}", program.display()))?,
             ))
         };
-        let (program, peer) = (hash(rscni)?, hash(&Path::new(GO_PLUGINS_DIR).join("bridge"))?);
+        let program = hash(rscni)?;
+        let peer = peer.map_or(Ok(String::new()), |set| hash(&set.join("bridge")))?;
         let text = path
             .filter(|path| path.exists())
             .map(std::fs::read_to_string)

@@ -38,12 +38,12 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::inside::{INSIDE, Options as InsideOptions, run as run_inside};
 use self::{
-    jobs::Job,
+    jobs::{Job, Sets},
     kept::Kept,
     table::{Count, Line},
     trial::Trial,
 };
-use crate::{dist, packages, pool, program};
+use crate::{dist, go, packages, pool, program};
 
 /// What is done to the plugins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
@@ -84,9 +84,12 @@ pub(crate) struct Options {
     /// One trial, as a failure names it.
     #[arg(long, value_name = "TRIAL")]
     trial: Option<Trial>,
-    /// Try Debian's Go plugins too: some kills of each list, power losses, churn.
+    /// Try the Go plugins too: some kills of each list, power losses, churn.
     #[arg(long)]
     peer: bool,
+    /// The directory of the Go plugins [default: build them from their module].
+    #[arg(long, value_name = "DIR")]
+    go_plugins: Option<PathBuf>,
     /// Try the Go plugins alone.
     #[arg(long, conflicts_with_all = ["peer", "write"])]
     only_peer: bool,
@@ -111,6 +114,7 @@ pub(crate) fn run_sample(on_line: &mut dyn FnMut(&str)) -> Result<()> {
         trial: None,
         peer: false,
         only_peer: false,
+        go_plugins: None,
         jobs: None,
         keep: None,
         write: false,
@@ -138,11 +142,15 @@ fn try_all(options: &Options, rscni: &Path) -> Result<Count> {
     program::capture(Command::new(rscni).arg("install").arg(&plugins))?;
     let this_program = directory.path().join("xtask");
     program::copy_self(&this_program)?;
-    let kept = Kept::open(options.keep.as_deref(), rscni)?;
+    let peer = (options.peer || options.only_peer)
+        .then(|| go::plugins(options.go_plugins.as_deref()))
+        .transpose()?;
+    let sets = Sets { ours: plugins, peer };
+    let kept = Kept::open(options.keep.as_deref(), rscni, sets.peer.as_deref())?;
     let at_once = options.jobs.unwrap_or_else(|| 4 * pool::processors());
-    let results = pool::share_out(jobs::all(options)?, at_once, |job| {
+    let results = pool::share_out(jobs::all(options, sets.peer.as_deref())?, at_once, |job| {
         let count = kept.of(&job).unwrap_or_else(|| {
-            let count = job.run(options, &this_program, &plugins);
+            let count = job.run(options, &this_program, &sets);
             kept.add(&job, &count);
             println!("{job}: {} held, {} failed", count.held, count.failed);
             count

@@ -58,7 +58,7 @@ pub(super) const CHURNED: [&str; 2] = ["dhcp", "chain"];
 /// The name of every network.
 pub(super) const NETWORK: &str = "net";
 
-/// Debian's Go plugins know no newer version.
+/// The version that most runtimes ask for. Debian's Go plugins know no newer one.
 const VERSION: &str = "1.0.0";
 
 impl World {

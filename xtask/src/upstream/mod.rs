@@ -5,7 +5,7 @@
 //! the plugins built from the same sources, once with ours. Every case that passes with theirs has to pass with ours
 //! ([`table`]); what is excepted from that stands in `exceptions.json`, with the reason.
 //!
-//! It needs upstream's sources and a Go toolchain, so CI does not run it. `docs/upstream.md` has its last result.
+//! It needs a Go toolchain, which downloads upstream's sources, so CI does not run it. `docs/upstream.md` has its last result.
 
 mod sources;
 mod suite;
@@ -28,7 +28,7 @@ pub(crate) use suite::{INSIDE, InsideOptions, run_inside};
 /// What to run, and with what.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// A checkout of github.com/containernetworking/plugins [default: the variable `UPSTREAM_SOURCES`].
+    /// A checkout of github.com/containernetworking/plugins [default: the variable `UPSTREAM_SOURCES`, else the module].
     #[arg(long, value_name = "DIR")]
     sources: Option<PathBuf>,
     /// The Go toolchain's program.
@@ -65,7 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         None => e2e::build_and_install(directory)?,
     };
     let suites = chosen(&sources, &options.only)?;
-    println!("building {} and its plugins with {}", sources.version()?, sources.go_version()?);
+    println!("building {} and its plugins with {}", sources.version(), sources.go_version()?);
     let prepared = sources.prepare(directory, &suites, &ours)?;
 
     let place = if options.uml { Place::UserModeLinux } else { Place::RunningKernel };

@@ -10,14 +10,15 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::{Prepared, Suite};
-use crate::program;
+use crate::{go, program};
 
-/// A checkout and the Go toolchain to build it with.
+/// Upstream's sources and the Go toolchain to build them with.
 pub(super) struct Sources {
     directory: PathBuf,
+    version: String,
     go: PathBuf,
 }
 
@@ -30,11 +31,7 @@ pub(super) struct Package {
 }
 
 /// What is copied; the rest is not needed to build.
-const COPIED: [&str; 5] = ["go.mod", "go.sum", "pkg", "plugins", "vendor"];
-
-/// What is said where there are no sources.
-const HOW_TO_GET: &str = "upstream's tests need upstream's sources, say where with --sources DIR or UPSTREAM_SOURCES:\n\n    \
-                          git clone https://github.com/containernetworking/plugins\n";
+const COPIED: [&str; 4] = ["go.mod", "go.sum", "pkg", "plugins"];
 
 /// The commands of a plugin, and the functions that upstream has for them.
 const COMMANDS: [(&str, &str); 5] = [
@@ -87,37 +84,43 @@ const ADDED: [(&str, &str); 2] = [
 const CALLS: &str = include_str!("go/commands.go");
 
 impl Sources {
-    /// The checkout that was named, or that the environment names.
+    /// The checkout that was named, or that the environment names, or else the module's source.
     pub(super) fn find(named: Option<&Path>, go: &Path) -> Result<Self> {
         let variable = || std::env::var_os("UPSTREAM_SOURCES").map(PathBuf::from);
-        let Some(directory) = named.map(Path::to_path_buf).or_else(variable) else {
-            bail!("{HOW_TO_GET}")
+        let checkout = named.map(Path::to_path_buf).or_else(variable);
+        let (directory, version) = match checkout {
+            Some(checkout) => {
+                ensure!(
+                    checkout.join("plugins/main/bridge").is_dir(),
+                    "{} is not a checkout of the Go plugins",
+                    checkout.display()
+                );
+                let mut git = Command::new("git");
+                git.arg("-C").arg(&checkout).args(["describe", "--tags", "--always", "--dirty"]);
+                let version = program::capture(&mut git).context("find upstream's version")?;
+                (checkout, version.trim().to_owned())
+            }
+            None => {
+                let source = go::PLUGINS.source(go::command(go)).context(
+                    "upstream's tests need a Go toolchain (https://go.dev/dl), say where with --go, \
+                     or a checkout, say where with --sources",
+                )?;
+                (source, go::PLUGINS.version.to_owned())
+            }
         };
-        if !directory.join("plugins/main/bridge").is_dir() || !directory.join("vendor").is_dir() {
-            bail!("{} is no checkout of the Go plugins. {HOW_TO_GET}", directory.display());
-        }
         let directory =
             directory.canonicalize().with_context(|| format!("find {}", directory.display()))?;
-        let sources = Self { directory, go: go.to_path_buf() };
-        sources.go_version().context(
-            "upstream's tests need a Go toolchain (https://go.dev/dl), say where with --go",
-        )?;
-        Ok(sources)
+        Ok(Self { directory, version, go: go.to_path_buf() })
     }
 
     /// Which version the sources are.
-    pub(super) fn version(&self) -> Result<String> {
-        let mut git = Command::new("git");
-        git.arg("-C").arg(&self.directory).args(["describe", "--tags", "--always", "--dirty"]);
-        Ok(format!(
-            "containernetworking/plugins {}",
-            program::capture(&mut git).context("find upstream's version")?.trim()
-        ))
+    pub(super) fn version(&self) -> String {
+        format!("containernetworking/plugins {}", self.version)
     }
 
     /// Which version the toolchain is.
     pub(super) fn go_version(&self) -> Result<String> {
-        Ok(program::capture(Command::new(&self.go).arg("version"))?.trim().to_owned())
+        Ok(program::capture(go::command(&self.go).arg("version"))?.trim().to_owned())
     }
 
     /// The packages of plugins that have tests.
@@ -147,14 +150,19 @@ impl Sources {
     ) -> Result<Prepared> {
         let [copy, theirs, tools, programs] =
             ["sources", "theirs", "tools", "suites"].map(|name| scratch.join(name));
-        self.build(&self.directory, &["build"], &theirs, &["./plugins/...".to_owned()])?;
-        let echo = ["server", "client"].map(|name| format!("./pkg/testutils/echo/{name}"));
-        self.build(&self.directory, &["build"], &tools, &echo)?;
-
         fs::create_dir(&copy).with_context(|| format!("make {}", copy.display()))?;
         let copied = COPIED.map(|name| self.directory.join(name));
-        program::capture(Command::new("cp").arg("--recursive").args(copied).arg(&copy))
-            .context("copy the sources")?;
+        // Go's module cache is read-only, and its files are as well.
+        let mut cp = Command::new("cp");
+        cp.args(["--recursive", "--no-preserve=mode"]).args(copied).arg(&copy);
+        program::capture(&mut cp).context("copy the sources")?;
+        // Some edits are in packages that the sources depend on.
+        program::capture(go::command(&self.go).args(["mod", "vendor"]).current_dir(&copy))
+            .context("copy what the sources depend on")?;
+        self.build(&copy, &["build"], &theirs, &["./plugins/...".to_owned()])?;
+        let echo = ["server", "client"].map(|name| format!("./pkg/testutils/echo/{name}"));
+        self.build(&copy, &["build"], &tools, &echo)?;
+
         for (file, begin, becomes) in VENDORED {
             ensure!(
                 rename(&copy.join(file), begin, becomes)?,
@@ -193,7 +201,7 @@ impl Sources {
         packages: &[String],
     ) -> Result<()> {
         fs::create_dir_all(into).with_context(|| format!("make {}", into.display()))?;
-        let mut go = Command::new(&self.go);
+        let mut go = go::command(&self.go);
         go.args(command).args(["-mod=vendor", "-trimpath", "-o"]).arg(into.join("")).args(packages);
         go.current_dir(directory).env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local");
         program::capture(&mut go)?;
@@ -303,11 +311,9 @@ mod tests {
     }
 
     #[test]
-    fn where_there_are_no_sources_it_is_said_what_to_get() {
+    fn a_directory_that_is_not_a_checkout_is_rejected() {
         let empty = tempfile::tempdir().unwrap();
         let error = Sources::find(Some(empty.path()), Path::new("go")).err().unwrap();
-        assert!(
-            error.to_string().contains("git clone https://github.com/containernetworking/plugins")
-        );
+        assert!(error.to_string().contains("is not a checkout of the Go plugins"), "{error}");
     }
 }
