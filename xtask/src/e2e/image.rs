@@ -17,7 +17,7 @@ pub(super) const NAME: &str = "localhost/rscni/busybox:latest";
 const COMMAND: [&str; 2] = ["/bin/sleep", "3600"];
 
 const BUSYBOX: &str = "/usr/bin/busybox";
-const APPLETS: [&str; 5] = ["sh", "ip", "ping", "cat", "sleep"];
+const APPLETS: [&str; 6] = ["sh", "ip", "ping", "cat", "sleep", "nc"];
 
 /// Writes the archive.
 pub(super) fn write(archive: &Path) -> Result<()> {
@@ -54,7 +54,8 @@ pub(super) fn write(archive: &Path) -> Result<()> {
     tar.finish().with_context(|| format!("write {}", archive.display()))
 }
 
-fn layer() -> Result<Vec<u8>> {
+/// The image's one layer, as a tar archive.
+pub(super) fn layer() -> Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
     tar.append_path_with_name(BUSYBOX, "bin/busybox").with_context(|| format!("read {BUSYBOX}"))?;
     for applet in APPLETS {

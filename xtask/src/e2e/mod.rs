@@ -1,16 +1,18 @@
 //! `cargo xtask e2e`: the plugins under a real container runtime, and beside the Go plugins. Needs root.
 //!
-//! Three parts, in one private node made of namespaces ([`sandbox`]), so that the host's network, its containerd and
+//! Four parts, in one private node made of namespaces ([`sandbox`]), so that the host's network, its containerd and
 //! its CNI state are never touched:
 //!
 //! - [`container`]: Debian's containerd and runc start a container on the plugins, and it reaches its gateway.
 //!   First on the Go plugins, so that a fault of the machine is not taken for one of ours, then on ours.
 //! - [`pods`]: the same over its CRI service, as kubelet uses it.
 //! - [`handover`]: what one set of plugins added, the other checks and deletes.
+//! - [`buildkit`]: BuildKit builds an image whose steps are attached to its bridge.
 //!
 //! What has to be gone at the end of each is known to [`leftovers`]; [`chain`] is the list of plugins, [`image`] makes
 //! the containers' image, [`cni`] calls plugins as a runtime does; [`cri`] speaks to the CRI service, over [`grpc`].
 
+mod buildkit;
 mod chain;
 mod cni;
 mod container;
@@ -31,6 +33,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 
 use self::containerd::Containerd;
 use crate::{packages, packages::GO_PLUGINS_DIR, program, tally::Tally};
@@ -47,6 +50,25 @@ pub(crate) struct Options {
     /// The directory of the Go plugins to compare with.
     #[arg(long, value_name = "DIR", default_value = GO_PLUGINS_DIR)]
     go_plugins: PathBuf,
+    /// The directory with buildkitd and buildctl [default: build them from their module].
+    #[arg(long, value_name = "DIR")]
+    buildkit: Option<PathBuf>,
+    /// Run this part only; may be given several times [default: all].
+    #[arg(long, value_name = "PART")]
+    only: Vec<Part>,
+}
+
+/// A part of the run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Part {
+    /// containers started by ctr
+    Container,
+    /// pods over containerd's CRI service
+    Pods,
+    /// from and to the Go plugins
+    Handover,
+    /// image builds
+    Buildkit,
 }
 
 /// What the inside needs to know.
@@ -56,6 +78,9 @@ pub(crate) struct InsideOptions {
     directory: PathBuf,
     plugins: PathBuf,
     go_plugins: PathBuf,
+    buildkit: PathBuf,
+    #[arg(long)]
+    only: Vec<Part>,
 }
 
 /// A set of plugins, under the name that messages give it.
@@ -77,7 +102,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
 /// The step of `cargo xtask test`; each line of the output is handed to `on_line`.
 pub(crate) fn run_default(on_line: &mut dyn FnMut(&str)) -> Result<()> {
-    let options = Options { plugins: None, go_plugins: GO_PLUGINS_DIR.into() };
+    let options = Options {
+        plugins: None,
+        go_plugins: GO_PLUGINS_DIR.into(),
+        buildkit: None,
+        only: Vec::new(),
+    };
     run_with(&options, on_line)
 }
 
@@ -90,10 +120,18 @@ fn run_with(options: &Options, on_line: &mut dyn FnMut(&str)) -> Result<()> {
         Some(plugins) => plugins.clone(),
         None => build_and_install(directory.path())?,
     };
+    let buildkit = match &options.buildkit {
+        Some(buildkit) => buildkit.clone(),
+        None => buildkit::MODULE.build()?,
+    };
     let mut inside = sandbox::command(directory.path())?;
     inside.arg(INSIDE).arg(directory.path());
-    for set in [&plugins, &options.go_plugins] {
-        inside.arg(absolute(set)?);
+    for programs in [&plugins, &options.go_plugins, &buildkit] {
+        inside.arg(absolute(programs)?);
+    }
+    for part in &options.only {
+        let part = part.to_possible_value().context("no part is hidden")?;
+        inside.arg("--only").arg(part.get_name());
     }
     program::watched(&mut inside, on_line)
         .map_err(|_| anyhow::anyhow!("the end-to-end run failed, see above"))
@@ -118,24 +156,33 @@ pub(crate) fn build_and_install(directory: &Path) -> Result<PathBuf> {
 }
 
 fn absolute(directory: &Path) -> Result<PathBuf> {
-    directory
-        .canonicalize()
-        .with_context(|| format!("find the directory of plugins {}", directory.display()))
+    directory.canonicalize().with_context(|| format!("find the directory {}", directory.display()))
 }
 
 /// All parts, in the private node.
 pub(crate) fn run_inside(options: &InsideOptions) -> Result<ExitCode> {
-    let node = sandbox::enter(&options.directory, [&options.plugins, &options.go_plugins])?;
+    let sets = [&options.plugins, &options.go_plugins, &options.buildkit];
+    let node = sandbox::enter(&options.directory, sets)?;
     let [tested, go] = &node.plugins;
     let tested = PluginSet { name: "rscni", directory: tested.clone() };
     let go = PluginSet { name: "go", directory: go.clone() };
     let mut tally = Tally::default();
     container::write_network()?;
     pods::write_network()?;
+    let wanted = |part| options.only.is_empty() || options.only.contains(&part);
     let mut containerd = Containerd::start(&node.directory)?;
-    container::run(&containerd, &go, &tested, &mut tally)?;
-    handover::run(&go, &tested, &mut tally);
-    pods::run(&mut containerd, &go, &tested, &mut tally)?;
+    if wanted(Part::Container) {
+        container::run(&containerd, &go, &tested, &mut tally)?;
+    }
+    if wanted(Part::Handover) {
+        handover::run(&go, &tested, &mut tally);
+    }
+    if wanted(Part::Pods) {
+        pods::run(&mut containerd, &go, &tested, &mut tally)?;
+    }
+    if wanted(Part::Buildkit) {
+        buildkit::run(&node.buildkit, &tested, &node.directory, &mut tally)?;
+    }
     println!("end to end: {tally}");
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

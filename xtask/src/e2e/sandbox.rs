@@ -38,6 +38,8 @@ pub(super) struct Node {
     pub(super) directory: PathBuf,
     /// The sets of plugins, where they can be found in here.
     pub(super) plugins: [PathBuf; 2],
+    /// BuildKit's programs.
+    pub(super) buildkit: PathBuf,
 }
 
 /// This program, to be started in namespaces of its own; `directory` is for the run's files.
@@ -58,7 +60,7 @@ pub(super) fn command(directory: &Path) -> Result<Command> {
 const TIME_LIMIT: Duration = Duration::from_secs(900);
 
 /// Furnishes the namespaces.
-pub(super) fn enter(directory: &Path, plugins: [&PathBuf; 2]) -> Result<Node> {
+pub(super) fn enter(directory: &Path, [tested, go, buildkit]: [&PathBuf; 3]) -> Result<Node> {
     if !rustix::process::getpid().is_init() {
         bail!("{} is started by `cargo xtask e2e` and does nothing elsewhere", super::INSIDE);
     }
@@ -68,7 +70,8 @@ pub(super) fn enter(directory: &Path, plugins: [&PathBuf; 2]) -> Result<Node> {
         // As the first process it takes all the others along.
         std::process::exit(1);
     });
-    let [tested, go] = [("tested", plugins[0]), ("go", plugins[1])].map(|(name, set)| {
+    let sets = [("tested", tested), ("go", go), ("buildkit-programs", buildkit)];
+    let [tested, go, buildkit] = sets.map(|(name, set)| {
         // A place of its own for each set, as the mounts below hide some of the places they come from.
         let place = directory.join(name);
         fs::create_dir(&place)
@@ -91,7 +94,7 @@ pub(super) fn enter(directory: &Path, plugins: [&PathBuf; 2]) -> Result<Node> {
     program::capture(Command::new("ip").args(["link", "set", "lo", "up"]))?;
     // A runtime's node forwards between its containers; the plugins see to the rest themselves.
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("turn on forwarding")?;
-    Ok(Node { directory: directory.to_path_buf(), plugins: [tested?, go?] })
+    Ok(Node { directory: directory.to_path_buf(), plugins: [tested?, go?], buildkit: buildkit? })
 }
 
 /// Makes a set of plugins the one that `ctr run --cni` finds.
