@@ -49,7 +49,7 @@ impl Config {
         Ok(Self {
             subnet_file: or(keys.subnet_file, SUBNET_FILE),
             data_dir: or(keys.data_dir, DATA_DIR),
-            delegate: keys.delegate,
+            delegate: keys.delegate.into_iter().filter(|(_, value)| !value.is_null()).collect(),
         })
     }
 
