@@ -99,14 +99,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (file, program) = (directory.path().join("kept"), directory.path().join("rscni"));
         std::fs::write(&program, "one").unwrap();
-        let kept = Kept::open(Some(&file), &program).unwrap();
+        let kept = Kept::open(Some(&file), &program, None).unwrap();
         let held = Count { held: 7, ..Count::default() };
         kept.add(&job("bridge"), &held);
         kept.add(&job("ptp"), &Count { failed: 1, ..Count::default() });
-        let again = Kept::open(Some(&file), &program).unwrap();
+        let again = Kept::open(Some(&file), &program, None).unwrap();
         assert_eq!(again.of(&job("bridge")), Some(held));
         assert_eq!((again.of(&job("ptp")), again.of(&job("tap"))), (None, None));
         std::fs::write(&program, "two").unwrap();
-        assert_eq!(Kept::open(Some(&file), &program).unwrap().of(&job("bridge")), None);
+        assert_eq!(Kept::open(Some(&file), &program, None).unwrap().of(&job("bridge")), None);
     }
 }
