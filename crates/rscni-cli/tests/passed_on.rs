@@ -119,7 +119,8 @@ fn replies_of_other_plugins_are_read_as_go_reads_them() {
                 "IPs": [{ "Address": "10.1.0.5/16", "Gateway": "10.1.0.1" }], "DNS": { "Search": ["a"] },
             }),
         );
-        let keys = json!({ "cniVersion": "1.0.0", "ipam": { "type": "their-ipam" } });
+        let keys =
+            json!({ "cniVersion": "1.0.0", "isGateway": true, "ipam": { "type": "their-ipam" } });
         let a = Network::new(lab, "bridge", &keys).attach(lab, "a");
         assert_eq!(a.reply["ips"][0]["address"], "10.1.0.5/16");
         assert_eq!(a.reply["routes"][0]["table"], 100);
