@@ -48,6 +48,30 @@ fn every_plugin_of_this_program_is_held_against_the_specification() {
     assert_eq!(TESTED.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>(), names(false));
 }
 
+/// Under file names that distributions and operators use, for the plugin and the one that it calls.
+#[rstest]
+#[case::known_prefix("bridge", ["buildkit-cni-bridge", "buildkit-cni-host-local"])]
+#[case::link("host-local", ["uplink", "pool"])]
+fn the_specification_is_met_under_other_names(#[case] plugin: &str, #[case] names: [&str; 2]) {
+    let (dir, config) = node(plugin);
+    let mut text = std::fs::read_to_string(&config).unwrap();
+    let mut tested = plugin;
+    for (own, name) in ["bridge", "host-local"].into_iter().zip(names) {
+        std::os::unix::fs::symlink(own, dir.path().join(name)).unwrap();
+        text = text.replace(&format!("\"type\":\"{own}\""), &format!("\"type\":\"{name}\""));
+        tested = if own == plugin { name } else { tested };
+    }
+    std::fs::write(&config, text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rscni"));
+    command.args(["conformance", "--format", "json", "--timeout", "10m", "--plugin", tested]);
+    let output = command.arg("--config").arg(&config).arg("--path").arg(dir.path());
+    let entries = entries(&output.output().unwrap());
+    let failed: Vec<_> = entries.iter().filter(|entry| entry["verdict"] == "fail").collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    let passed = entries.iter().filter(|entry| entry["verdict"] == "pass").count();
+    assert!(passed > entries.len() / 2, "{passed} of {}", entries.len());
+}
+
 #[test]
 fn for_every_requirement_there_is_a_plugin_that_breaks_it() {
     let broken: BTreeSet<_> = DEFECTS.iter().map(|(id, ..)| *id).collect();

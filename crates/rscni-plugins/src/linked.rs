@@ -87,7 +87,7 @@ impl Exec for Linked {
     }
 }
 
-/// Calls the plugins that are linked in, for one that [`Linked::has`].
+/// Calls the plugins that are linked in, by the names that they have by themselves.
 pub(crate) struct InProcess;
 
 impl Exec for InProcess {
