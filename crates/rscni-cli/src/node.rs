@@ -12,7 +12,7 @@ use rscni::{
 };
 use rscni_linux::Netlink;
 use rscni_plugins::holdings::{DataDirs, HeldBy, Holding, Holdings, Live, live};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     container::Selector,
@@ -333,7 +333,7 @@ fn data_dirs(list: &NetConfList, dirs: &mut DataDirs) {
 }
 
 fn path(value: Option<&Value>) -> Option<PathBuf> {
-    value.and_then(Value::as_str).filter(|text| !text.is_empty()).map(PathBuf::from)
+    text(value).map(PathBuf::from)
 }
 
 /// The name that a plugin has by itself, as far as the `type` of a configuration tells it alone.
@@ -341,16 +341,52 @@ pub(crate) fn plain_kind(plugin: &str) -> &str {
     rscni_plugins::kind(plugin, &[])
 }
 
-/// The plugins that one plugin of a list leads to, itself first: each is called by the one before.
-/// `path` is that of the plugins.
+/// The plugins that one plugin of a list leads to, itself first. `path` is that of the plugins.
 pub(crate) fn types<'p>(plugin: &'p PluginConf, path: &[PathBuf]) -> Vec<&'p str> {
-    let (name, ipam) = (plugin.plugin_type(), ipam_type(plugin));
-    if rscni_plugins::kind(name, path) != "flannel" {
-        return [Some(name), ipam].into_iter().flatten().collect();
+    let called = calls(plugin, path).into_iter().map(|(_, called)| called);
+    std::iter::once(plugin.plugin_type()).chain(called).collect()
+}
+
+/// The plugins that are called for one plugin of a list, each with the one that calls it: IPAM
+/// plugins, the `delegate` of flannel, and the `delegates` of plugins such as multus.
+pub(crate) fn calls<'p>(plugin: &'p PluginConf, path: &[PathBuf]) -> Vec<(&'p str, &'p str)> {
+    let mut calls = Vec::new();
+    calls_of(plugin.as_map(), path, &mut calls);
+    calls
+}
+
+fn calls_of<'p>(
+    keys: &'p Map<String, Value>,
+    path: &[PathBuf],
+    calls: &mut Vec<(&'p str, &'p str)>,
+) {
+    let object = |key: &str| any_case::get(keys, key).and_then(Value::as_object);
+    let type_in = |key: &str| object(key).and_then(|keys| text(any_case::get(keys, "type")));
+    let Some(name) = text(any_case::get(keys, "type")) else { return };
+    let ipam = type_in("ipam");
+    if rscni_plugins::kind(name, path) == "flannel" {
+        let delegate = type_in("delegate").unwrap_or("bridge");
+        calls.extend([(name, delegate), (delegate, ipam.unwrap_or("host-local"))]);
+        return;
     }
-    let delegate = plugin.get("delegate").and_then(Value::as_object);
-    let delegate = delegate.and_then(|keys| any_case::get(keys, "type")?.as_str());
-    vec![name, delegate.unwrap_or("bridge"), ipam.unwrap_or("host-local")]
+    calls.extend(ipam.map(|ipam| (name, ipam)));
+    // With `binDir` they are looked for elsewhere.
+    if any_case::get(keys, "binDir").is_some() {
+        return;
+    }
+    let delegates = any_case::get(keys, "delegates").and_then(Value::as_array);
+    for delegate in delegates.into_iter().flatten().filter_map(Value::as_object) {
+        let list = any_case::get(delegate, "plugins").and_then(Value::as_array);
+        let plugins = list.into_iter().flatten().filter_map(Value::as_object);
+        for plugin in std::iter::once(delegate).chain(plugins) {
+            calls.extend(text(any_case::get(plugin, "type")).map(|called| (name, called)));
+            calls_of(plugin, path, calls);
+        }
+    }
+}
+
+fn text(value: Option<&Value>) -> Option<&str> {
+    value.and_then(Value::as_str).filter(|text| !text.is_empty())
 }
 
 /// The value of a key of `ipam`, however it is spelled.
@@ -360,5 +396,5 @@ pub(crate) fn ipam_key<'a>(plugin: &'a PluginConf, key: &str) -> Option<&'a Valu
 
 /// The IPAM plugin that a plugin asks.
 pub(crate) fn ipam_type(plugin: &PluginConf) -> Option<&str> {
-    ipam_key(plugin, "type")?.as_str().filter(|name| !name.is_empty())
+    text(ipam_key(plugin, "type"))
 }

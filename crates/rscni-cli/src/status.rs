@@ -71,14 +71,13 @@ impl Status {
         let runtime = self.places.runtime(&watched, Cache::default());
         let mut names = Vec::new();
         for plugin in &list.plugins {
-            let types = node::types(plugin, &path);
-            (&watched).find(types[0], &path)?;
-            names.push(types[0]);
+            (&watched).find(plugin.plugin_type(), &path)?;
+            names.push(plugin.plugin_type());
             // From 1.1.0 on, a plugin answers STATUS for those that it calls.
             if !list.cni_version.has_gc_and_status() {
-                for pair in types.windows(2) {
-                    find_for(pair[0], pair[1], &path)?;
-                    names.push(pair[1]);
+                for (caller, called) in node::calls(plugin, &path) {
+                    find_for(caller, called, &path)?;
+                    names.push(called);
                 }
             }
         }

@@ -107,12 +107,22 @@ fn a_plugin_that_another_one_calls_must_be_there() {
         is_missing("host-local");
         list(version, flannel("elsewhere"));
         is_missing("elsewhere");
+        let delegates = |plugin| json!({ "type": "first", "delegates": [{ "name": "a" }, plugin] });
+        list(version, delegates(json!({ "type": "elsewhere" })));
+        is_missing("elsewhere");
+        let plugins = json!([{ "type": "second", "ipam": { "type": "elsewhere" } }]);
+        list(version, delegates(json!({ "name": "b", "plugins": plugins })));
+        is_missing("elsewhere");
+        let mut apart = delegates(json!({ "type": "elsewhere" }));
+        apart["binDir"] = "/opt/apart/bin".into();
         for plugin in [
             json!({ "type": "bridge", "ipam": { "type": "host-local" } }),
             json!({ "type": "first", "ipam": { "type": "second" } }),
             json!({ "type": "first", "ipam": {} }),
             json!({ "type": "first", "ipam": { "type": "" } }),
             flannel("bridge"),
+            delegates(json!({ "type": "second", "ipam": {} })),
+            apart,
         ] {
             list(version, plugin);
             world.status(&["mynet"]).succeeded();
