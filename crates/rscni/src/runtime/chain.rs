@@ -103,17 +103,12 @@ impl<'a> Chain<'a> {
         ))
     }
 
-    fn outcome(
-        &self,
-        command: Command,
-        index: usize,
-        outcome: io::Result<Outcome>,
-    ) -> Result<Outcome, Error> {
+    fn outcome(&self, index: usize, outcome: io::Result<Outcome>) -> Result<Outcome, Error> {
         outcome.map_err(|e| {
             let program = self.programs[index]
                 .as_ref()
                 .map_or_else(|_| "?".into(), |path| path.display().to_string());
-            self.context(command, index, Error::IOFailure(format!("start {program}: {e}")))
+            Error::IOFailure(format!("start {program}: {e}"))
         })
     }
 }
@@ -159,6 +154,7 @@ pub(super) struct Add<'a> {
     called: usize,
     result: Option<CNIResult>,
     error: Option<Error>,
+    cause: Option<Error>,
 }
 
 /// How an ADD ended.
@@ -169,16 +165,18 @@ pub(super) struct Added {
     pub(super) result: Option<CNIResult>,
     /// Why it ended before the last plugin.
     pub(super) error: Option<Error>,
+    /// The error as the plugin gave it.
+    pub(super) cause: Option<Error>,
 }
 
 impl<'a> Add<'a> {
     pub(super) fn new(chain: &'a Chain<'a>) -> Self {
         let error = chain.check_programs(Command::Add).err();
-        Self { chain, called: 0, result: None, error }
+        Self { chain, called: 0, result: None, error, cause: None }
     }
 
     pub(super) fn finish(self) -> Added {
-        Added { called: self.called, result: self.result, error: self.error }
+        Added { called: self.called, result: self.result, error: self.error, cause: self.cause }
     }
 }
 
@@ -201,13 +199,13 @@ impl Operation for Add<'_> {
 
     fn take(&mut self, outcome: io::Result<Outcome>) {
         let index = self.called - 1;
-        let result = self.chain.outcome(Command::Add, index, outcome).and_then(|outcome| {
-            let result = outcome.into_result(self.chain.plugin(index));
-            result.map_err(|error| self.chain.context(Command::Add, index, error))
-        });
-        match result {
+        let outcome = self.chain.outcome(index, outcome);
+        match outcome.and_then(|outcome| outcome.into_result(self.chain.plugin(index))) {
             Ok(result) => self.result = Some(result),
-            Err(error) => self.error = Some(error),
+            Err(cause) => {
+                self.error = Some(self.chain.context(Command::Add, index, cause.clone()));
+                self.cause = Some(cause);
+            }
         }
     }
 }
@@ -221,6 +219,8 @@ pub(super) struct Each<'a> {
     current: usize,
     previous: Option<CNIResult>,
     goes_on: bool,
+    /// An error that is not to be repeated.
+    known: Option<Error>,
     errors: Vec<Error>,
 }
 
@@ -233,6 +233,7 @@ impl<'a> Each<'a> {
             current: 0,
             previous: None,
             goes_on: false,
+            known: None,
             errors: Vec::new(),
         }
     }
@@ -250,6 +251,11 @@ impl<'a> Each<'a> {
         // Before 0.4.0 there is no prevResult on DEL.
         let previous = result.filter(|_| chain.list.cni_version.has_check());
         Self { previous, goes_on: true, ..Self::new(chain, Command::Del, (0..count).collect()) }
+    }
+
+    /// DEL after an ADD that failed: errors that are the `cause` of that refer to it.
+    pub(super) fn undo(chain: &'a Chain<'a>, added: Added) -> Self {
+        Self { known: added.cause, ..Self::del(chain, added.called, added.result) }
     }
 
     /// GC: in order, going on past failures.
@@ -281,10 +287,14 @@ impl Operation for Each<'_> {
 
     fn take(&mut self, outcome: io::Result<Outcome>) {
         let (chain, index) = (self.chain, self.current);
-        let ended = chain.outcome(self.command, index, outcome).and_then(|outcome| {
-            let success = outcome.into_success(chain.plugin(index));
-            success.map_err(|error| chain.context(self.command, index, error))
-        });
-        self.errors.extend(ended.err());
+        let outcome = chain.outcome(index, outcome);
+        if let Err(mut error) =
+            outcome.and_then(|outcome| outcome.into_success(chain.plugin(index)))
+        {
+            if self.known.as_ref() == Some(&error) {
+                error = Error::Custom(error.code(), String::new(), "for the same reason".into());
+            }
+            self.errors.push(chain.context(self.command, index, error));
+        }
     }
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{
     AttachmentParams, Cache, CacheEntry, CacheListing, Failures, NetConfList, TraceContext,
-    chain::{Add, Added, Chain, Each, Operation},
+    chain::{Add, Chain, Each, Operation},
     lock::{Lock, Mode},
     version,
 };
@@ -66,8 +66,8 @@ impl Engine {
         let chain = self.chain(waiter, list, params.clone());
         let mut add = Add::new(&chain);
         self.drive(waiter, &mut add).await;
-        let Added { called, result, error } = add.finish();
-        let error = match (error, &result) {
+        let mut added = add.finish();
+        let error = match (added.error.take(), &added.result) {
             (None, Some(result)) => {
                 match self.cache.store(&CacheEntry::new(list, params, result)) {
                     Ok(()) => return Ok(result.clone()),
@@ -79,14 +79,14 @@ impl Engine {
             }
             (Some(error), _) => error,
         };
-        if called == 0 {
+        if added.called == 0 {
             return Err(error);
         }
         if was_there {
             let advice = "nothing was undone, since this attachment was there before: call DEL before another ADD";
             return Err(suffixed(&error, advice));
         }
-        let mut undo = Each::del(&chain, called, result);
+        let mut undo = Each::undo(&chain, added);
         self.drive(waiter, &mut undo).await;
         Err(match Failures::of(undo.finish()) {
             Ok(()) => error,

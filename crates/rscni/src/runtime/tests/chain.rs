@@ -112,6 +112,32 @@ fn a_failure_of_the_undoing_is_told_beside_the_first_error() {
 }
 
 #[test]
+fn an_undo_that_fails_for_the_same_reason_does_not_repeat_it() {
+    /// Fails in one way whatever it is called for.
+    struct Broken;
+
+    impl Exec for Broken {
+        fn find(&self, plugin: &str, _: &[PathBuf]) -> Result<PathBuf, Error> {
+            Ok(Path::new("/plugins").join(plugin))
+        }
+
+        fn exec(&self, _: &Invocation) -> io::Result<Outcome> {
+            let stdout = br#"{ "code": 7, "msg": "invalid", "details": "key: 1 is no text" }"#;
+            Ok(Outcome { exit: Exit::Status(1), stdout: stdout.to_vec(), stderr: Vec::new() })
+        }
+    }
+
+    let net = Net::of_three();
+    let runtime = Runtime::new(Broken, ["/x"]).with_cache(net.cache.clone());
+    let error = runtime.add(&net.list, &net.params).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "invalid: network net: ADD of a (plugin 1 of 3): key: 1 is no text; undoing it failed too: \
+         network net: DEL of a (plugin 1 of 3): for the same reason"
+    );
+}
+
+#[test]
 fn a_second_add_that_fails_does_not_cut_off_the_first() {
     let (net, script) = (Net::of_three(), Script::failing(&[("ADD", "a")]));
     net.add();
