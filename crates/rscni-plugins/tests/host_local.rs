@@ -277,7 +277,7 @@ fn a_second_add_is_refused_and_leaves_the_first_alone() {
     for request in ["", "IP=10.0.0.7"] {
         let (code, details) = network.call("ADD", "a").var("CNI_ARGS", request).error();
         assert!(
-            code == 4 && details.contains("10.0.0.2 has been allocated to a eth0"),
+            code == 11 && details.contains("10.0.0.2 has been allocated to a eth0"),
             "{code} {details}"
         );
     }
@@ -318,7 +318,7 @@ fn files_of_old_releases_belong_to_every_interface_of_their_container() {
     network.write("10.0.0.3", "b\n");
     network.call("CHECK", "a").key("prevResult", json!({})).ok();
     let (code, _) = network.call("ADD", "a").error();
-    assert_eq!(code, 4);
+    assert_eq!(code, 11);
     network.gc(&json!([{ "containerID": "a", "ifname": "net1" }])).ok();
     assert_eq!(network.reserved(), ["10.0.0.2"]);
     network.call("DEL", "a").ok();
@@ -445,6 +445,170 @@ fn a_configuration_that_cannot_be_is_code_7(#[case] ipam: Value, #[case] problem
     assert!(!network.dir.path().join("net").exists());
 }
 
+#[rstest]
+#[case::of_a_range(
+    json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "fd00::/64", "gateway": "fd00:1::1" }]] }),
+    "ipam.ranges[1][0].gateway: \"fd00:1::1\" is not in subnet fd00::/64"
+)]
+#[case::of_the_old_form(
+    json!({ "subnet": "10.0.0.0/24", "gateway": "10.0.1.1" }),
+    "ipam.gateway: \"10.0.1.1\" is not in subnet 10.0.0.0/24"
+)]
+#[case::of_the_other_family(
+    json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }, { "subnet": "10.0.1.0/24", "gateway": "fd00::1" }]] }),
+    "ipam.ranges[0][1].gateway: \"fd00::1\" is not in subnet 10.0.1.0/24"
+)]
+fn a_gateway_outside_of_the_subnet_is_rejected_and_stops_no_removal(
+    #[case] ipam: Value,
+    #[case] problem: &str,
+) {
+    let mut network = Network::of(&["10.0.0.0/24", "fd00::/64"]);
+    network.add("a");
+    network.add("b");
+    let given = network.conf["ipam"]["dataDir"].take();
+    network.conf["ipam"] = ipam;
+    network.conf["ipam"]["type"] = "host-local".into();
+    network.conf["ipam"]["dataDir"] = given;
+    for command in ["ADD", "CHECK", "STATUS"] {
+        let (code, details) = network.call(command, "c").error();
+        assert!(code == 7 && details.contains(problem), "{command}: {code} {details}");
+    }
+    network.call("DEL", "a").ok();
+    assert_eq!(network.reserved(), ["10.0.0.3", "fd00::3"]);
+    network.gc(&json!([])).ok();
+    assert!(network.reserved().is_empty());
+}
+
+#[test]
+fn a_gateway_of_the_runtime_is_named_by_its_path() {
+    let ranges = json!([[{ "subnet": "10.0.0.0/24", "gateway": "10.0.1.1" }]]);
+    let call = Network::of(&["fd00::/64"]).call("ADD", "a");
+    let (code, details) = call.key("runtimeConfig", json!({ "ipRanges": ranges })).error();
+    assert!(
+        code == 7 && details.contains("runtimeConfig.ipRanges[0][0].gateway: \"10.0.1.1\""),
+        "{code} {details}"
+    );
+}
+
+/// Two ranges of the first subnet, and one of IPv6; addresses outside of them are given if somebody
+/// asks.
+fn with_room_outside() -> Network {
+    Network::latest(&json!({
+        "allowOutsideRange": true,
+        "ranges": [
+            [
+                { "subnet": "10.0.0.0/24", "rangeStart": "10.0.0.10", "rangeEnd": "10.0.0.12", "gateway": "10.0.0.254" },
+                { "subnet": "10.0.0.0/24", "rangeStart": "10.0.0.20", "rangeEnd": "10.0.0.21", "gateway": "10.0.0.254" },
+            ],
+            [{ "subnet": "fd00::/64", "rangeStart": "fd00::10", "rangeEnd": "fd00::1f" }],
+        ],
+    }))
+}
+
+#[rstest]
+#[case::cni_args("IP=10.0.0.100", json!({}), json!({}), ["10.0.0.100/24", "fd00::10/64"])]
+#[case::args("", json!({ "cni": { "ips": ["10.0.0.100/32"] } }), json!({}), ["10.0.0.100/24", "fd00::10/64"])]
+#[case::runtime("", json!({}), json!({ "ips": ["fd00::5"] }), ["10.0.0.10/24", "fd00::5/64"])]
+#[case::all("IP=10.0.0.15", json!({ "cni": { "ips": ["10.0.0.15"] } }), json!({ "ips": ["fd00::ffff"] }), ["10.0.0.15/24", "fd00::ffff/64"])]
+#[case::in_a_range("IP=10.0.0.21", json!({}), json!({ "ips": ["fd00::1f"] }), ["10.0.0.21/24", "fd00::1f/64"])]
+fn an_address_outside_of_the_range_is_given_on_request_if_that_is_allowed(
+    #[case] cni_args: &str,
+    #[case] args: Value,
+    #[case] runtime: Value,
+    #[case] expected: [&str; 2],
+) {
+    let mut network = with_room_outside();
+    let call = |network: &Network, command: &str, container: &str| {
+        let call = network.call(command, container).var("CNI_ARGS", cni_args);
+        call.key("args", args.clone()).key("runtimeConfig", runtime.clone())
+    };
+    let result = call(&network, "ADD", "a").ok();
+    assert_eq!(addresses(&result), expected);
+    assert_eq!(result["ips"][0]["gateway"], "10.0.0.254");
+    call(&network, "CHECK", "a").key("prevResult", result.clone()).ok();
+    let (code, details) = network.call("ADD", "a").error();
+    assert!(code == 11 && details.contains("has been allocated to a eth0"), "{code} {details}");
+    let (code, _) = call(&network, "ADD", "b").error();
+    assert_eq!(code, 11);
+    // Without the request, and without the key, others get what the ranges have.
+    network.conf["ipam"]["allowOutsideRange"] = Value::Null;
+    let other = network.add("b");
+    assert!(other[0].starts_with("10.0.0.") && !expected.contains(&other[0].as_str()), "{other:?}");
+    call(&network, "DEL", "a").ok();
+    assert_eq!(network.reserved().len(), 2);
+    if expected[0] == "10.0.0.100/24" {
+        let (code, details) = call(&network, "ADD", "c").error();
+        assert!([4, 7].contains(&code) && details.contains("allowOutsideRange"), "{details}");
+    }
+}
+
+#[rstest]
+#[case("10.0.0.0", "is in no range set")]
+#[case("10.0.0.255", "is in no range set")]
+#[case("10.0.0.254", "is the gateway")]
+#[case("fd00::", "is in no range set")]
+#[case("fd00::1", "is the gateway")]
+#[case("10.0.1.5", "is in no range set")]
+#[case("fd00:0:0:1::5", "is in no range set")]
+fn an_address_that_no_container_can_have_is_not_given_on_request(
+    #[case] address: &str,
+    #[case] problem: &str,
+) {
+    let network = with_room_outside();
+    let runtime = json!({ "ips": [address] });
+    let (code, details) = network.call("ADD", "a").key("runtimeConfig", runtime).error();
+    assert!(code == 7 && details.contains(problem), "{code} {details}");
+    assert!(network.reserved().is_empty());
+}
+
+#[test]
+fn an_address_of_another_set_is_not_outside() {
+    let range = |first: &str, last: &str| json!([{ "subnet": "10.0.0.0/24", "rangeStart": first, "rangeEnd": last }]);
+    let network = Network::latest(&json!({
+        "allowOutsideRange": true,
+        "ranges": [range("10.0.0.10", "10.0.0.19"), range("10.0.0.20", "10.0.0.29")],
+    }));
+    let call = |container: &str, ips: Value| {
+        network.call("ADD", container).key("runtimeConfig", json!({ "ips": ips }))
+    };
+    let given = |container: &str, ips: Value| addresses(&call(container, ips).ok());
+    assert_eq!(given("a", json!(["10.0.0.25"])), ["10.0.0.10/24", "10.0.0.25/24"]);
+    assert_eq!(given("b", json!(["10.0.0.26", "10.0.0.99"])), ["10.0.0.99/24", "10.0.0.26/24"]);
+    assert_eq!(given("c", json!(["10.0.0.98", "10.0.0.97"])), ["10.0.0.98/24", "10.0.0.97/24"]);
+    let (code, details) = call("d", json!(["10.0.0.27", "10.0.0.28"])).error();
+    assert!(code == 7 && details.contains("second request"), "{code} {details}");
+}
+
+#[test]
+fn addresses_outside_of_the_range_leave_its_turn_and_the_index_alone() {
+    let network = with_room_outside();
+    assert_eq!(network.add("a")[0], "10.0.0.10/24");
+    for address in ["10.0.0.100", "10.0.0.2"] {
+        let runtime = json!({ "ips": [address] });
+        network.call("ADD", address).key("runtimeConfig", runtime).ok();
+    }
+    assert_eq!(network.add("b")[0], "10.0.0.11/24");
+    // The index is made anew from the directory.
+    fs::remove_dir_all(network.dir.path().join(".index")).unwrap();
+    let runtime = json!({ "ips": ["10.0.0.100"] });
+    assert_eq!(network.call("ADD", "c").key("runtimeConfig", runtime).error().0, 11);
+    assert_eq!(network.add("c")[0], "10.0.0.12/24");
+    assert_eq!(network.add("d")[0], "10.0.0.20/24");
+    network.gc(&json!([{ "containerID": "10.0.0.2", "ifname": "eth0" }])).ok();
+    assert_eq!(network.reserved()[0], "10.0.0.2");
+    assert_eq!(network.reserved().len(), 2);
+    assert_eq!(network.add("e")[0], "10.0.0.21/24");
+}
+
+#[rstest]
+#[case(json!("true"))]
+#[case(json!(1))]
+fn allow_outside_range_is_a_boolean(#[case] value: Value) {
+    let network = Network::latest(&json!({ "subnet": "10.0.0.0/24", "allowOutsideRange": value }));
+    assert_eq!(network.call("ADD", "a").error().0, 7);
+    network.call("DEL", "a").ok();
+}
+
 #[test]
 fn a_configuration_without_ipam_or_with_a_bad_data_dir_is_code_7() {
     let network = Network::of(&["10.0.0.0/24"]);
@@ -454,6 +618,9 @@ fn a_configuration_without_ipam_or_with_a_bad_data_dir_is_code_7() {
         json!({ "dataDir": "/a\0b" }),
     ] {
         for command in ["ADD", "DEL"] {
+            if command == "DEL" && !ipam.is_null() {
+                continue;
+            }
             assert_eq!(
                 network.call(command, "a").key("ipam", ipam.clone()).error().0,
                 7,

@@ -72,7 +72,7 @@ fn what_go_added_is_checked_and_deleted_here() {
     let result = network.go("ADD", "a").unwrap();
     let check = || network.ours("CHECK", "a").key("prevResult", result.clone());
     check().ok();
-    assert_eq!(network.ours("ADD", "a").error().0, 4);
+    assert_eq!(network.ours("ADD", "a").error().0, 11);
     network.ours("DEL", "a").ok();
     network.go("CHECK", "a").unwrap_err();
     assert_eq!(check().error().0, 100);
@@ -88,6 +88,23 @@ fn what_was_added_here_is_checked_and_deleted_by_go() {
     network.go("DEL", "a").unwrap();
     let (code, _) = network.ours("CHECK", "a").key("prevResult", ours).error();
     assert_eq!(code, 100);
+}
+
+#[test]
+fn an_address_outside_of_the_range_is_checked_and_deleted_by_go() {
+    let mut network = Network::new("10.0.0.0/24");
+    network.conf["ipam"]["ranges"][0][0]["rangeEnd"] = "10.0.0.9".into();
+    network.conf["ipam"]["allowOutsideRange"] = true.into();
+    let ours = network.ours("ADD", "a").var("CNI_ARGS", "IP=10.0.0.100").ok();
+    assert_eq!(addresses(&ours)[0], "10.0.0.100/24");
+    network.go("CHECK", "a").unwrap();
+    // Its turn goes on in the range.
+    let theirs = addresses(&network.go("ADD", "b").unwrap());
+    assert_eq!(theirs[0], "10.0.0.2/24");
+    network.go("DEL", "a").unwrap();
+    let (code, _) = network.ours("CHECK", "a").key("prevResult", ours).error();
+    assert_eq!(code, 100);
+    network.ours("DEL", "b").ok();
 }
 
 #[test]

@@ -9,7 +9,7 @@ use rscni::{
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::range::{RangeSet, read_address};
+use super::range::{Range, RangeSet, read_address};
 
 /// Where reservations are kept unless `dataDir` says otherwise.
 pub(crate) const DATA_DIR: &str = "/var/lib/cni/networks";
@@ -25,6 +25,9 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     /// Addresses that are asked for, each once.
     pub(crate) requested: Vec<Requested>,
+    /// Whether those may be outside of `rangeStart` to `rangeEnd`, as long as they are in the
+    /// subnet.
+    pub(crate) allow_outside_range: bool,
 }
 
 /// An address that the caller asks for.
@@ -89,6 +92,8 @@ struct Keys {
     _reclaim_after_reboot: Option<bool>,
     /// The single range of old configurations: its keys stand in `ipam` itself.
     subnet: Option<String>,
+    /// See [`Config::allow_outside_range`].
+    allow_outside_range: Option<bool>,
     range_start: Option<String>,
     range_end: Option<String>,
     gateway: Option<String>,
@@ -112,7 +117,12 @@ struct ArgsCni {
 impl Config {
     /// Whether an address is of one of the range sets.
     pub(crate) fn has(&self, address: IpAddr) -> bool {
-        self.sets.iter().any(|set| set.contains(address))
+        self.sets.iter().any(|set| self.range_in(set, address).is_some())
+    }
+
+    /// The range of a set that gives an address, if somebody asks for it.
+    pub(crate) fn range_in<'a>(&self, set: &'a RangeSet, address: IpAddr) -> Option<&'a Range> {
+        if self.allow_outside_range { set.range_around(address) } else { set.range_of(address) }
     }
 
     /// Reads and validates everything, which ADD, CHECK and STATUS do.
@@ -127,6 +137,7 @@ impl Config {
         Ok(Self {
             data_dir: data_dir(conf)?,
             requested: requested(args, runtime.ips.unwrap_or_default())?,
+            allow_outside_range: keys.allow_outside_range.unwrap_or_default(),
             resolv_conf: keys.resolv_conf.clone().filter(|path| !path.is_empty()).map(Into::into),
             routes: keys.routes.clone().unwrap_or_default(),
             sets: sets(keys, runtime.ip_ranges.unwrap_or_default(), conf.cni_version)?,
@@ -140,6 +151,12 @@ impl Config {
 /// [`Error::InvalidNetworkConfig`].
 pub(crate) fn sets_of(conf: &NetConf) -> Result<Vec<RangeSet>, Error> {
     sets(section(ipam(conf)?, "ipam")?, Vec::new(), conf.cni_version)
+}
+
+/// Whether addresses that are asked for may be outside of the ranges, for operators' tools.
+pub(crate) fn allows_outside_range(conf: &NetConf) -> bool {
+    ipam(conf)
+        .is_ok_and(|ipam| any_case::get(ipam, "allowOutsideRange") == Some(&Value::Bool(true)))
 }
 
 /// Where the reservations are. DEL and GC need to know no more, so nothing else that may be wrong with the
@@ -156,6 +173,15 @@ pub(crate) fn data_dir(conf: &NetConf) -> Result<PathBuf, Error> {
             Err(Error::InvalidNetworkConfig(format!("ipam.dataDir: {other} is not a path")))
         }
     }
+}
+
+/// Where DEL looks for reservations: a `dataDir` that is wrong counts as missing, since no ADD has
+/// used it.
+///
+/// # Errors
+/// [`Error::InvalidNetworkConfig`] if there is no `ipam`.
+pub(crate) fn data_dir_of_del(conf: &NetConf) -> Result<PathBuf, Error> {
+    ipam(conf).map(|_| data_dir(conf).unwrap_or_else(|_| DATA_DIR.into()))
 }
 
 /// Whether reservations of an earlier boot are to be freed: `reclaimAfterReboot`. As with `dataDir`, nothing that is wrong

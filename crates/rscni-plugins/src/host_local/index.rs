@@ -612,11 +612,8 @@ mod tests {
         }
         let path = dir.path().join(".index/net");
         let length = fs::metadata(&path).unwrap().len();
-        let set = RangeSet::read(&[rscni::IpRange {
-            subnet: "10.0.0.0/24".into(),
-            ..Default::default()
-        }])
-        .unwrap();
+        let range = rscni::IpRange { subnet: "10.0.0.0/24".into(), ..Default::default() };
+        let set = RangeSet::read(&[range]).unwrap();
         let within_table = (TABLE..length).step_by(32 * 7);
         for length in
             [0, 50, BLOCK, BLOCK + 1, 2 * BLOCK].into_iter().chain(within_table).chain([length - 1])

@@ -29,7 +29,7 @@ pub(crate) mod resolv_conf;
 mod store;
 mod usage;
 
-use std::{collections::HashSet, net::IpAddr};
+use std::{collections::HashSet, net::IpAddr, path::Path};
 
 use rscni::{Args, CNIResult, Error, IpConfig, NetConf};
 
@@ -69,7 +69,7 @@ fn add(args: &Args) -> Result<CNIResult, Error> {
     let mut undo = Undo { args, store: &store, reserved: Vec::new() };
     let mut ips = Vec::new();
     for (index, (set, request)) in config.sets.iter().zip(requests).enumerate() {
-        let turn = Turn { args, store: &store, index, set };
+        let turn = Turn { args, config: &config, store: &store, index, set };
         let (reservation, ip) = match request {
             Some(request) => turn.take_requested(request)?,
             None => turn.take_next()?,
@@ -107,17 +107,27 @@ fn assign(config: &Config) -> Result<Vec<Option<&Requested>>, Error> {
         let found = open.iter().position(|request| set.contains(request.address));
         assigned.push(found.map(|at| open.remove(at)));
     }
-    match open.first() {
-        None => Ok(assigned),
-        Some(request) if config.sets.iter().any(|set| set.contains(request.address)) => {
-            Err(request.refuse(
-                "is a second request for one range set, of which an attachment gets one address",
-            ))
-        }
-        Some(request) => {
-            Err(request.refuse("is in no range set: request one that ipam.ranges has"))
+    if config.allow_outside_range {
+        // An address that another set has in its ranges is not outside.
+        let is_outside = |address| !config.sets.iter().any(|set| set.contains(address));
+        for (set, assigned) in config.sets.iter().zip(&mut assigned) {
+            let found = open.iter().position(|request| {
+                is_outside(request.address) && set.range_around(request.address).is_some()
+            });
+            if assigned.is_none() {
+                *assigned = found.map(|at| open.remove(at));
+            }
         }
     }
+    let Some(request) = open.first() else { return Ok(assigned) };
+    let is_around = config.sets.iter().any(|set| set.range_around(request.address).is_some());
+    Err(request.refuse(if config.has(request.address) {
+        "is a second request for one range set, of which an attachment gets one address"
+    } else if is_around {
+        "is in no range set: request one that ipam.ranges has, or set ipam.allowOutsideRange"
+    } else {
+        "is in no range set: request one that ipam.ranges has"
+    }))
 }
 
 /// Refuses an attachment that holds an address of these sets already.
@@ -126,7 +136,7 @@ fn refuse_second(args: &Args, config: &Config, store: &Store) -> Result<(), Erro
     let mut of_sets = held.own.iter().chain(&held.of_container).filter(|r| config.has(r.address));
     match of_sets.next() {
         None => Ok(()),
-        Some(reservation) => Err(Error::InvalidEnvValue(format!(
+        Some(reservation) => Err(Error::TryAgainLater(format!(
             "{} has been allocated to {} {} before, duplicate allocation is not allowed: DEL it first",
             reservation.address, args.container_id, args.ifname
         ))),
@@ -136,6 +146,7 @@ fn refuse_second(args: &Args, config: &Config, store: &Store) -> Result<(), Erro
 /// One range set's turn in an ADD.
 struct Turn<'a> {
     args: &'a Args,
+    config: &'a Config,
     store: &'a Store,
     index: usize,
     set: &'a RangeSet,
@@ -144,7 +155,7 @@ struct Turn<'a> {
 impl Turn<'_> {
     fn take_requested(&self, request: &Requested) -> Result<(Reservation, IpConfig), Error> {
         let address = request.address;
-        if self.set.is_gateway(address) {
+        if self.config.sets.iter().any(|set| set.is_gateway(address)) {
             return Err(request.refuse("is the gateway: request another address"));
         }
         self.take(address)?.ok_or_else(|| {
@@ -179,9 +190,11 @@ impl Turn<'_> {
 
     /// Reserves an address of the set; none if another has it.
     fn take(&self, address: IpAddr) -> Result<Option<(Reservation, IpConfig)>, Error> {
-        let Some(range) = self.set.range_of(address) else { return Ok(None) };
+        let Some(range) = self.config.range_in(self.set, address) else { return Ok(None) };
+        // The next address follows the last one that its turn came to.
+        let set = self.set.contains(address).then_some(self.index);
         let reservation =
-            self.store.reserve(address, &self.args.container_id, &self.args.ifname, self.index)?;
+            self.store.reserve(address, &self.args.container_id, &self.args.ifname, set)?;
         let ip = IpConfig {
             gateway: Some(range.gateway()),
             ..IpConfig::new(range.with_prefix(address))
@@ -227,15 +240,14 @@ fn check(args: &Args) -> Result<(), Error> {
 }
 
 /// The store for calls that only release, if there is one.
-fn open(conf: &NetConf) -> Result<Option<Store>, Error> {
-    let data_dir = config::data_dir(conf)?;
-    reboot::reclaim(conf, &data_dir)?;
-    Store::open(&data_dir, &conf.name)
+fn open(conf: &NetConf, data_dir: &Path) -> Result<Option<Store>, Error> {
+    reboot::reclaim(conf, data_dir)?;
+    Store::open(data_dir, &conf.name)
 }
 
 fn del(args: &Args) -> Result<(), Error> {
     let conf = args.conf()?;
-    let Some(store) = open(conf)? else { return Ok(()) };
+    let Some(store) = open(conf, &config::data_dir_of_del(conf)?)? else { return Ok(()) };
     let held = store.held_by(&args.container_id, &args.ifname)?;
     // What stands in the container's name alone may be another interface's, as long as this one has its own.
     let id = args.container_id.clone();
@@ -258,7 +270,7 @@ fn gc(args: &Args) -> Result<(), Error> {
     let attachments: HashSet<_> =
         valid.iter().map(|a| (a.container_id.as_str(), a.ifname.as_str())).collect();
     let containers: HashSet<_> = attachments.iter().map(|(id, _)| *id).collect();
-    let Some(store) = open(conf)? else { return Ok(()) };
+    let Some(store) = open(conf, &config::data_dir(conf)?)? else { return Ok(()) };
     let is_valid = |holder: &Holder| match holder {
         Holder::Attachment { container_id, ifname } => {
             attachments.contains(&(container_id.as_str(), ifname.as_str()))

@@ -24,13 +24,14 @@ pub(crate) struct Range {
 }
 
 impl Range {
-    /// Reads a range as it is configured, and fills in what is left out: all of the subnet, and its first address as
-    /// the gateway.
+    /// Reads a range as it is configured, and fills in what is left out: all of the subnet, and its
+    /// first address as the gateway.
     ///
-    /// The subnet's own address and an IPv4 subnet's broadcast address are no one's, so they are never in a range.
+    /// The subnet's own address and an IPv4 subnet's broadcast address are no one's, so they are
+    /// never in a range.
     ///
     /// # Errors
-    /// What is wrong with it, and how it could be right.
+    /// Which key is wrong, and why.
     pub(crate) fn read(conf: &IpRange) -> Result<Self, String> {
         let subnet = read_subnet(&conf.subnet)?;
         let bits = subnet.max_prefix_len();
@@ -40,9 +41,7 @@ impl Range {
                 bits - 2
             ));
         }
-        let (network, end) = (number(subnet.network()), number(subnet.broadcast()));
-        let lowest = network + 1;
-        let highest = if is_v4(&subnet) { end - 1 } else { end };
+        let (lowest, highest) = usable(&subnet);
 
         let inside = |key: &str, text: &Option<String>| {
             let Some(address) = read_address(text.as_deref().unwrap_or_default())
@@ -55,6 +54,7 @@ impl Range {
             }
             Ok(Some(number(address)))
         };
+        let gateway = inside("gateway", &conf.gateway)?.unwrap_or(lowest);
         let first = inside("rangeStart", &conf.range_start)?.unwrap_or(lowest).max(lowest);
         let last = inside("rangeEnd", &conf.range_end)?.unwrap_or(highest).min(highest);
         if first > last {
@@ -64,10 +64,7 @@ impl Range {
                 address(is_v4(&subnet), last)
             ));
         }
-        let gateway = read_address(conf.gateway.as_deref().unwrap_or_default())
-            .map_err(|problem| format!("gateway: {problem} (subnet {subnet})"))?
-            .unwrap_or_else(|| address(is_v4(&subnet), lowest));
-        Ok(Self { subnet, first, last, gateway })
+        Ok(Self { subnet, first, last, gateway: address(is_v4(&subnet), gateway) })
     }
 
     /// The address that the containers of this range send to.
@@ -83,6 +80,12 @@ impl Range {
 
     fn contains(&self, address: IpAddr) -> bool {
         address.is_ipv4() == self.is_v4() && (self.first..=self.last).contains(&number(address))
+    }
+
+    /// Whether a container could have the address, in the range or not.
+    fn has_room_for(&self, address: IpAddr) -> bool {
+        let (lowest, highest) = usable(&self.subnet);
+        address.is_ipv4() == self.is_v4() && (lowest..=highest).contains(&number(address))
     }
 
     fn stretch(&self) -> Stretch {
@@ -108,6 +111,12 @@ impl fmt::Display for Range {
         let (first, last) = self.bounds();
         write!(f, "{first}-{last}")
     }
+}
+
+/// The first and the last address of a subnet that a container can have.
+fn usable(subnet: &IpNet) -> (u128, u128) {
+    let (network, end) = (number(subnet.network()), number(subnet.broadcast()));
+    (network + 1, if is_v4(subnet) { end - 1 } else { end })
 }
 
 /// Ranges of one family of which an attachment gets one address.
@@ -139,6 +148,13 @@ impl RangeSet {
             }
         }
         Ok(Self(ranges))
+    }
+
+    /// The range that gives `address` if it may be outside of all of them: the one that has it, or
+    /// one whose subnet has room for it.
+    pub(crate) fn range_around(&self, address: IpAddr) -> Option<&Range> {
+        let around = || self.0.iter().find(|range| range.has_room_for(address));
+        self.range_of(address).or_else(around)
     }
 
     pub(crate) fn is_v4(&self) -> bool {
@@ -338,7 +354,7 @@ mod tests {
         "10.0.0.7-10.0.0.254",
         "10.0.0.9"
     )]
-    #[case("10.0.0.0/24", "", "", "192.168.0.1", "10.0.0.1-10.0.0.254", "192.168.0.1")]
+    #[case("10.0.0.0/24", "", "", "10.0.0.255", "10.0.0.1-10.0.0.254", "10.0.0.255")]
     #[case("0.0.0.0/0", "", "", "", "0.0.0.1-255.255.255.254", "0.0.0.1")]
     #[case(
         "2001:db8:1::/48",
@@ -380,6 +396,10 @@ mod tests {
     #[case("10.0.0.0/24", "10.0.0.0", "10.0.0.0", "", "holds no address")]
     #[case("10.0.0.0/24", "10.0.0.300", "", "", "\"10.0.0.300\" is not an IP address")]
     #[case("10.0.0.0/24", "", "", "10.0.0", "gateway: \"10.0.0\" is not an IP address")]
+    #[case("10.0.0.0/24", "", "", "10.0.1.1", "gateway: \"10.0.1.1\" is not in subnet")]
+    #[case("10.0.0.0/24", "", "", "fd00::1", "gateway: \"fd00::1\" is not in subnet")]
+    #[case("fd00::/64", "", "", "10.0.0.1", "gateway: \"10.0.0.1\" is not in subnet")]
+    #[case("fd00::/64", "", "", "fd00:1::1", "gateway: \"fd00:1::1\" is not in subnet")]
     fn a_range_that_cannot_be_is_refused(
         #[case] subnet: &str,
         #[case] first: &str,

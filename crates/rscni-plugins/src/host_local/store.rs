@@ -241,8 +241,8 @@ impl Store {
             .map(|address| address.to_canonical())
     }
 
-    /// Reserves an address for an attachment, as the last one of range set `set`. None if it is taken; the remains of
-    /// another reservation make way.
+    /// Reserves an address for an attachment, as the last one of range set `set`, if it is in one.
+    /// None if it is taken; the remains of another reservation make way.
     ///
     /// # Errors
     /// [`Error::IOFailure`]; then it is not reserved.
@@ -251,7 +251,7 @@ impl Store {
         address: IpAddr,
         container_id: &str,
         ifname: &str,
-        set: usize,
+        set: impl Into<Option<usize>>,
     ) -> Result<Option<Reservation>, Error> {
         let reservation = Reservation::of(address);
         let path = self.path.join(&reservation.file);
@@ -273,7 +273,9 @@ impl Store {
                 _ => Err(failure("write", &path, &error)),
             };
         }
-        if let Err(e) = self.write_last_reserved(set, address) {
+        if let Some(set) = set.into()
+            && let Err(e) = self.write_last_reserved(set, address)
+        {
             let _ = self.release(&reservation, Some(&holder));
             return Err(failure("write", &self.path.join(last_reserved_file(set)), &e));
         }

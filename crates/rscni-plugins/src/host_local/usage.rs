@@ -38,7 +38,7 @@ pub struct Usage {
 pub struct Reservations {
     /// Each range set.
     pub sets: Vec<Usage>,
-    /// The addresses that are reserved, and in no set.
+    /// The addresses that are reserved, and in no set, nor allowed outside of one.
     pub outside: Vec<IpAddr>,
     /// Whether the index says something else than the directory, and would be believed.
     pub index_differs: bool,
@@ -70,11 +70,15 @@ pub fn usage(conf: &NetConf) -> Result<Reservations, Error> {
             gateways: set.gateways().collect(),
         }
     };
+    let may_be_around = config::allows_outside_range(conf);
+    let has = |set: &super::range::RangeSet, address| {
+        set.contains(address) || may_be_around && set.range_around(address).is_some()
+    };
     Ok(Reservations {
         sets: sets.iter().map(of_set).collect(),
         outside: taken
             .iter()
-            .filter(|address| !sets.iter().any(|set| set.contains(**address)))
+            .filter(|address| !sets.iter().any(|set| has(set, **address)))
             .copied()
             .collect(),
         index_differs,
