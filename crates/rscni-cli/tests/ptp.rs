@@ -244,15 +244,74 @@ fn a_foreign_veth_is_removed_only_if_it_is_not_visibly_of_another_attachment() {
     });
 }
 
+/// A link with this address, by hand.
+#[track_caller]
+fn give_address(netlink: &mut rscni_linux::Netlink, link: &str, address: &str) {
+    let index = netlink.link_by_name(link).unwrap().index;
+    let flags = rscni_linux::AddressFlags { nodad: true, ..Default::default() };
+    netlink.add_address(index, address.parse().unwrap(), flags).unwrap();
+}
+
 #[rstest]
-fn an_error_has_the_interface_name_of_the_call(#[values("bridge", "ptp")] plugin: &str) {
+fn an_empty_ipam_leaves_a_pair_without_addresses(
+    #[values("0.3.1", "0.4.0", "1.0.0", "1.1.0")] version: &str,
+    #[values(true, false)] masquerades: bool,
+) {
+    rscni_test::run(|lab| {
+        support::install(lab);
+        let before = support::snapshot(lab);
+        let keys = json!({ "cniVersion": version, "ipam": {}, "ipMasq": masquerades, "mtu": 1400 });
+        let network = Network::new(lab, "ptp", &keys);
+        let a = network.attach(lab, "a");
+        assert!(a.reply.ips().is_empty());
+        assert_eq!((a.link().up, a.link().mtu), (true, 1400));
+        let outer = host_link(lab, &a.port_name());
+        assert_eq!((outer.up, outer.mtu), (true, 1400));
+        assert!(addresses(&a, "eth0").is_empty() && addresses(lab.host(), &outer.name).is_empty());
+        assert_eq!(lab.host().sysctl("net/ipv4/ip_forward"), "0");
+        // Whoever gives addresses has a link.
+        for (inside, outside) in [("10.9.0.2/24", "10.9.0.1/24"), ("fd09::2/64", "fd09::1/64")] {
+            give_address(&mut a.netlink(), "eth0", inside);
+            give_address(&mut lab.host().netlink(), &outer.name, outside);
+            a.ping(outside.split('/').next().unwrap());
+        }
+        if version != "0.3.1" {
+            a.check().success();
+            support::change(&mut a.netlink(), "eth0", &support::up(false));
+            a.check_misses("eth0");
+        }
+        if version == "1.1.0" {
+            network.plugin.status(&network.config).success();
+            network.gc(&[&a]).success();
+            assert!(lab.host().netlink().find_link(&outer.name).unwrap().is_some());
+        }
+        a.del().success();
+        a.del().success();
+        lab.remove_namespace(&a);
+        lab.assert_unchanged_since(&before);
+    });
+}
+
+#[test]
+fn only_an_empty_ipam_is_none() {
+    rscni_test::run(|lab| {
+        let a = lab.container("a");
+        for ipam in [Value::Null, json!({ "subnet": V4 }), json!({ "type": "" , "subnet": V4 })] {
+            let network = Network::new(lab, "ptp", &json!({ "ipam": ipam }));
+            network.plugin.add(&a, "eth0", &network.config).error(7).mentions("ipam");
+            network.plugin.status(&network.config).error(7).mentions("ipam");
+        }
+        let keys = json!({ "cniVersion": "0.2.0", "ipam": {} });
+        let network = Network::new(lab, "ptp", &keys);
+        network.plugin.add(&a, "eth0", &network.config).error(7).mentions("0.3.0");
+    });
+}
+
+#[test]
+fn an_error_has_the_interface_name_of_the_call() {
     rscni_test::run(|lab| {
         // More than a veth can have.
-        let keys = json!({ "mtu": 70_000 });
-        let network = match plugin {
-            "bridge" => Network::bridge(lab, &[], &keys),
-            _ => Network::ptp(lab, &[V4], &keys),
-        };
+        let network = Network::ptp(lab, &[V4], &json!({ "mtu": 70_000 }));
         let a = lab.container("a");
         network.plugin.add(&a, "web#1", &network.config).error(5).mentions("web#1");
     });

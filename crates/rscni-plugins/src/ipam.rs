@@ -56,6 +56,15 @@ impl<'a> Ipam<'a> {
         })
     }
 
+    /// The same for plugins that can do without if the configuration says so: `"ipam": {}` is none.
+    pub(crate) fn required_unless_empty(conf: &'a NetConf, args: &'a Args) -> Result<Option<Self>> {
+        let is_empty = |ipam: &rscni::Ipam| ipam.r#type.is_empty() && ipam.custom.is_empty();
+        if conf.ipam.as_ref().is_some_and(is_empty) {
+            return Self::require_in_old_versions(conf).map(|()| None);
+        }
+        Self::required(conf, args).map(Some)
+    }
+
     /// Refuses a configuration without an IPAM plugin in versions whose results begin with an address.
     ///
     /// The Go plugins and the runtimes on libcni fail there once the container's interface is complete.

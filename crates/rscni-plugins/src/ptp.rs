@@ -1,6 +1,7 @@
 //! `ptp`: a veth pair between the host and the container, with a route to the container on the host.
 //!
 //! The container reaches everything by way of the host, the other addresses of its subnet too.
+//! Without an IPAM plugin it is only the pair.
 
 use ipnet::IpNet;
 use rscni::{Args, CNIResult, Error, Interface, IpConfig};
@@ -36,15 +37,18 @@ const CONTAINER: u32 = 1;
 fn add(args: &Args) -> Result<CNIResult> {
     let conf = args.conf()?;
     let keys: Keys = conf.custom_as()?;
-    let ipam = Ipam::required(conf, args)?;
+    let ipam = Ipam::required_unless_empty(conf, args)?;
     let mut sandbox = Sandbox::open(args)?;
     let owner = Owner::new(&conf.name, args);
     let mut undo = Undo::default();
 
-    let mut result = ipam.add()?;
-    undo.push(|| ipam.del());
-    for ip in &mut result.ips {
-        ip.interface = Some(CONTAINER);
+    let mut result = CNIResult::default();
+    if let Some(ipam) = &ipam {
+        result = ipam.add()?;
+        undo.push(|| ipam.del());
+        for ip in &mut result.ips {
+            ip.interface = Some(CONTAINER);
+        }
     }
     let links = host_links(result.ips.iter())?;
 
@@ -77,7 +81,7 @@ fn add(args: &Args) -> Result<CNIResult> {
         batch.add_route(&link.route(outer.index));
     }
     batch.commit()?;
-    if conf.ip_masq.unwrap_or_default() {
+    if ipam.is_some() && conf.ip_masq.unwrap_or_default() {
         let masquerade = Masquerade::new(owner, keys.ip_masq_backend.unwrap_or_default());
         // Before the step itself: with iptables it is one for each family.
         undo.push(move || masquerade.remove(&mut Nft::open()?, None));
@@ -148,12 +152,18 @@ fn check(args: &Args) -> Result<()> {
     let keys: Keys = conf.custom_as()?;
     let result = host::require_prev_result(conf)?;
     let own = Own::of(result, args);
-    Ipam::required(conf, args)?.check()?;
+    let ipam = Ipam::required_unless_empty(conf, args)?;
+    if let Some(ipam) = &ipam {
+        ipam.check()?;
+    }
     let mut sandbox = Sandbox::open(args)?;
     let mut host = Netlink::open()?;
     let inner = sandbox.check_link(&args.ifname, "veth", result)?;
-    sandbox.check_addresses_and_routes(&inner, result, conf.cni_version)?;
     let outer = host::check_peer(&mut host, &inner, result)?;
+    if ipam.is_none() {
+        return Ok(());
+    }
+    sandbox.check_addresses_and_routes(&inner, result, conf.cni_version)?;
     check_host(&mut host, &outer, &host_links(own.ips())?)?;
     if conf.ip_masq.unwrap_or_default() {
         let backend = keys.ip_masq_backend.unwrap_or_default();
@@ -190,5 +200,5 @@ fn gc(args: &Args) -> Result<()> {
 fn status(args: &Args) -> Result<()> {
     let conf = args.conf()?;
     conf.custom_as::<Keys>()?;
-    Ipam::required(conf, args)?.status()
+    Ipam::required_unless_empty(conf, args)?.map_or(Ok(()), |ipam| ipam.status())
 }
