@@ -22,6 +22,8 @@ impl From<rscni_linux::Error> for Failure {
         Self(match error {
             // A value that only the configuration can have brought.
             rscni_linux::Error::Invalid { .. } => Error::InvalidNetworkConfig(error.to_string()),
+            // What was waited for may have happened when the runtime tries again.
+            rscni_linux::Error::Timeout { .. } => Error::TryAgainLater(error.to_string()),
             _ => Error::IOFailure(error.to_string()),
         })
     }

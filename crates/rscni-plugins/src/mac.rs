@@ -8,6 +8,9 @@ use rscni_linux::MacAddr;
 
 use crate::{failure::Result, owner::derived_mac};
 
+/// Where the environment has an address.
+pub(crate) const BY_VARIABLE: &str = "CNI_ARGS: MAC";
+
 /// The hardware address for the container's interface: `runtimeConfig` before `args.cni` before `CNI_ARGS` before the
 /// plugin's own key, where it has one.
 pub(crate) fn requested_mac(
@@ -27,7 +30,7 @@ pub(crate) fn requested_mac(
     let all = [
         ("runtimeConfig.mac", args.runtime_config()?.mac),
         ("args.cni.mac", by_convention),
-        ("CNI_ARGS: MAC", by_variable),
+        (BY_VARIABLE, by_variable),
         ("mac", key),
     ];
     let given = all.into_iter().filter_map(|(path, mac)| Some((path, mac?)));
@@ -40,7 +43,12 @@ pub(crate) fn requested_mac(
 /// Reads an address that an interface can have, for the plugin of that name. `path` is the key that has it.
 pub(crate) fn parse_mac(plugin: &str, path: &str, text: &str) -> Result<MacAddr> {
     let invalid = |problem: &dyn std::fmt::Display| {
-        Error::InvalidNetworkConfig(format!("{plugin}: {path}: {text:?}: {problem}"))
+        let problem = format!("{plugin}: {path}: {text:?}: {problem}");
+        if path == BY_VARIABLE {
+            Error::InvalidEnvValue(problem)
+        } else {
+            Error::InvalidNetworkConfig(problem)
+        }
     };
     let mac: MacAddr = text.parse().map_err(|error| invalid(&error))?;
     if mac.is_multicast() {

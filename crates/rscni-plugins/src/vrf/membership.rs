@@ -3,6 +3,7 @@
 //! The kernel switches the interface off and on for it, so that the routes to its subnets come to be in the other
 //! table. All other routes by it are lost then, and IPv6 addresses unless `keep_addr_on_down` is set.
 
+use rscni::Error;
 use rscni_linux::{Address, Link, LinkChange, Netlink, NewAddress, Route, RouteFilter};
 
 use crate::{
@@ -86,6 +87,10 @@ fn global_v6(netlink: &mut Netlink, index: u32) -> Result<Vec<Address>> {
 fn settle(netlink: &mut Netlink, index: u32) -> Result<()> {
     match settle_addresses(netlink, index) {
         Err(rscni_linux::Error::Timeout { .. }) => Ok(()),
+        // Another host has the address.
+        Err(duplicate @ rscni_linux::Error::Invalid { .. }) => {
+            Err(Error::TryAgainLater(duplicate.to_string()).into())
+        }
         outcome => Ok(outcome?),
     }
 }
