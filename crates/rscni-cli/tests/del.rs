@@ -7,6 +7,89 @@ use serde_json::json;
 
 use support::{Network, V4, host_local, up};
 
+/// Keys of the protocol, with values that they cannot have.
+fn wrong_keys() -> [(&'static str, serde_json::Value); 8] {
+    [
+        ("ipMasq", json!("yes")),
+        ("ipMasq", json!(1)),
+        ("capabilities", json!(["mac"])),
+        ("runtimeConfig", json!("none")),
+        ("args", json!([])),
+        ("dns", json!({ "nameservers": "10.0.0.1" })),
+        ("prevResult", json!({ "ips": "10.0.0.1" })),
+        ("mtu", json!("1500")),
+    ]
+}
+
+#[test]
+fn a_wrong_key_does_not_stop_del_of_any_plugin() {
+    rscni_test::run(|lab| {
+        let a = lab.container("a");
+        let keys = wrong_keys().into_iter().chain([
+            ("ipam", json!("host-local")),
+            ("ipam", json!({ "type": 5 })),
+            ("dataDir", json!(5)),
+            ("vrfname", json!(5)),
+            ("delegate", json!([])),
+            ("subnetFile", json!(false)),
+            ("master", json!({})),
+            ("device", json!(1)),
+        ]);
+        for (key, value) in keys {
+            for plugin in rscni_plugins::ALL {
+                let mut network = Network::new(lab, plugin.name, &json!({ key: value }));
+                if ["host-local", "static", "dhcp"].contains(&plugin.name) {
+                    if key == "ipam" {
+                        continue;
+                    }
+                    network = network.with(&json!({ "ipam": { "type": plugin.name } }));
+                }
+                println!("{} with {key} {value}", plugin.name);
+                network.plugin.del(&a, "eth0", &network.config).success();
+            }
+        }
+    });
+}
+
+#[rstest::rstest]
+fn del_removes_everything_with_a_wrong_key(#[values("bridge", "ptp")] plugin: &str) {
+    rscni_test::run(|lab| {
+        support::install(lab);
+        let before = support::snapshot(lab).ignoring("br0");
+        let network = match plugin {
+            "bridge" => Network::bridge(lab, &[V4], &json!({ "ipMasq": true })),
+            _ => Network::ptp(lab, &[V4], &json!({ "ipMasq": true })),
+        };
+        for (key, value) in wrong_keys() {
+            let a = network.attach(lab, "a");
+            let wrong = network.with(&json!({ key: value }));
+            wrong.plugin.del(&a, "eth0", &wrong.config).success();
+            lab.remove_namespace(&a);
+            lab.assert_unchanged_since(&before);
+        }
+    });
+}
+
+#[test]
+fn del_of_host_local_takes_a_wrong_data_dir_for_the_default() {
+    rscni_test::run(|lab| {
+        let network = Network::new(lab, "host-local", &json!({ "ipam": host_local(&[V4]) }));
+        let a = lab.container("a");
+        network.plugin.add(&a, "eth0", &network.config).success();
+        let file = std::path::Path::new("/var/lib/cni/networks/net/10.1.0.2");
+        for data_dir in [json!(5), json!("/a\0b")] {
+            std::fs::write(file, "ctr-a\r\neth0").unwrap();
+            let mut wrong = network.clone();
+            wrong.config["ipam"]["dataDir"] = data_dir;
+            // What it does not know GC must not remove.
+            wrong.gc(&[]).error(7).mentions("dataDir");
+            assert!(file.exists());
+            wrong.plugin.del(&a, "eth0", &wrong.config).success();
+            assert!(!file.exists());
+        }
+    });
+}
+
 #[test]
 fn an_interface_of_somebody_else_is_left_alone() {
     rscni_test::run(|lab| {

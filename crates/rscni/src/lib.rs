@@ -62,6 +62,7 @@ mod legacy;
 pub mod name;
 mod plugin;
 mod process;
+mod removal;
 mod request;
 mod result;
 pub mod runtime;

@@ -15,6 +15,7 @@ use crate::{
     conf::{NetConf, version_for_error},
     error::{Error, ErrorReply},
     name::{check_container_id, check_interface_name, check_network_name},
+    removal,
     request::{Command, Reply, Request, reserve_stdout},
     result::CNIResult,
     version::{PluginInfo, SpecVersion},
@@ -331,7 +332,12 @@ fn args(
     info: &PluginInfo,
 ) -> Result<Args, (Error, SpecVersion)> {
     // The configuration decides the version of every reply, so it is read first, even where another error is told.
-    let config = NetConf::from_json(&request.stdin);
+    let mut config = NetConf::from_json(&request.stdin);
+    if let (Command::Del, Err(Error::FailedToDecode(_))) = (command, &config)
+        && let Some(readable) = removal::read(&request.stdin)
+    {
+        config = Ok(readable);
+    }
     let version =
         config.as_ref().map_or_else(|_| version_for_error(&request.stdin), |conf| conf.cni_version);
     validate(command, request, info, config).map_err(|error| (error, version))

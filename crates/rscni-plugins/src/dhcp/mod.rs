@@ -181,7 +181,8 @@ fn check_address(args: &Args, lease: &Lease) -> crate::failure::Result<()> {
 
 fn del(args: &Args) -> Result<(), Error> {
     let conf = args.conf()?;
-    let socket = socket(conf)?;
+    // No ADD has used a path that is wrong.
+    let socket = socket(conf).unwrap_or_else(|_| SOCKET.into());
     let key = Key::new(&conf.name, args);
     match call::ask(&socket, &Call::Release { key: key.clone() })? {
         Outcome::Answered(_) => Ok(()),

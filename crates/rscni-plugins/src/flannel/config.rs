@@ -53,6 +53,21 @@ impl Config {
         })
     }
 
+    /// Reads the keys for DEL: those that are wrong count as missing, since no ADD has used them.
+    pub(super) fn for_removal(conf: &NetConf) -> Self {
+        let text = |key: &str, default: &str| {
+            let value = conf.custom.iter().find(|(name, _)| name.eq_ignore_ascii_case(key));
+            let path = value.and_then(|(_, value)| value.as_str()).unwrap_or_default();
+            let usable = !path.is_empty() && check_path(key, path).is_ok();
+            if usable { path.to_owned() } else { default.to_owned() }
+        };
+        Self::new(conf).unwrap_or_else(|_| Self {
+            subnet_file: text("subnetFile", SUBNET_FILE),
+            data_dir: text("dataDir", DATA_DIR),
+            delegate: Map::new(),
+        })
+    }
+
     /// Refuses what `delegate` must not say. DEL and GC do without: it is no reason to leave
     /// something behind. `path` is that of the plugins.
     ///

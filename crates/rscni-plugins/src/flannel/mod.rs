@@ -63,7 +63,7 @@ fn delegate<'a>(args: &'a Args, delegated: &'a NetConf) -> Result<Delegate<'a>> 
 
 fn del(args: &Args) -> Result<()> {
     let conf = args.conf()?;
-    let config = Config::new(conf)?;
+    let config = Config::for_removal(conf);
     let (saved, content) = Saved::find(&config.data_dir, args, &conf.name)?;
     let delegated = match &content {
         Content::Ours(delegated) => of_call(delegated, conf),

@@ -11,7 +11,7 @@ use serde::{
 use super::attributes::Attributes;
 use crate::{
     failure::{Failure, Result},
-    mac::parse_mac,
+    mac::{BY_VARIABLE, parse_mac},
 };
 
 /// Where the attributes of before are kept.
@@ -193,6 +193,11 @@ pub(super) fn data_dir(conf: &NetConf) -> Result<PathBuf> {
     Ok(if data_dir.is_empty() { DATA_DIR.into() } else { data_dir.into() })
 }
 
+/// The directory for DEL. One that is wrong counts as missing, since no ADD has used it.
+pub(super) fn data_dir_of_del(conf: &NetConf) -> PathBuf {
+    data_dir(conf).unwrap_or_else(|_| DATA_DIR.into())
+}
+
 /// The hardware address that is asked for: in `args.cni` before `runtimeConfig` before `CNI_ARGS` before the key. An
 /// empty one in `args.cni` says that it is to stay.
 fn mac(keys: &Keys, by_args: &Keys, args: &Args) -> Result<Option<rscni_linux::MacAddr>> {
@@ -205,7 +210,7 @@ fn mac(keys: &Keys, by_args: &Keys, args: &Args) -> Result<Option<rscni_linux::M
     let (path, text) = match &by_args.mac {
         Some(text) => ("args.cni.mac", text.clone()),
         None => given("runtimeConfig.mac", runtime)
-            .or_else(|| given("CNI_ARGS: MAC", cni_args.get("MAC").map(Into::into)))
+            .or_else(|| given(BY_VARIABLE, cni_args.get("MAC").map(Into::into)))
             .or_else(|| given("mac", keys.mac.clone()))
             .unwrap_or_default(),
     };

@@ -153,7 +153,7 @@ fn restore_peer(netns: &Netns, link: &Link, mtu: u32) -> Result<()> {
 
 fn del(args: &Args) -> Result<()> {
     let conf = args.conf()?;
-    let saved = Saved::new(&config::data_dir(conf)?, args);
+    let saved = Saved::new(&config::data_dir_of_del(conf), args);
     let owner = Owner::new(&conf.name, args);
     let Some(state) = saved.read()?.filter(|state| !state.is_of_another(owner)) else {
         return Ok(());

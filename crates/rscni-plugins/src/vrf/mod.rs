@@ -112,7 +112,7 @@ fn ensure<'a>(
         Some(table) => *table,
         None => routing_table::free(netlink, 1)?
             .next()
-            .ok_or_else(|| invalid("no routing table is free"))?,
+            .ok_or_else(|| Error::TryAgainLater("vrf: no routing table is free".into()))?,
     };
     let vrf = netlink.add_link(&Vrf { up: true, ..Vrf::new(name, table) })?;
     let index = vrf.index;
@@ -133,18 +133,20 @@ fn remove_if_empty(netlink: &mut Netlink, vrf: u32) -> Result<()> {
 /// Takes the interface out of the VRF, and removes the VRF with the last one, whoever made it. The interface is about
 /// to go, so its routes are left to the kernel.
 fn del(args: &Args) -> Result<()> {
-    let config = Config::new(args.conf()?)?;
+    let config = Config::new(args.conf()?);
     let Some(mut sandbox) = Sandbox::open_if_there(args)? else { return Ok(()) };
     sandbox.lock()?;
     let netlink = &mut sandbox.netlink;
-    let Some(vrf) = netlink.find_link(&config.name)? else { return Ok(()) };
-    if vrf.vrf_table.is_none() {
-        return Ok(());
-    }
+    let link = netlink.find_link(&args.ifname)?;
+    let vrf = match (&config, link.as_ref().and_then(|link| link.master)) {
+        (Ok(config), _) => netlink.find_link(&config.name)?,
+        // A configuration that has become invalid does not stop this.
+        (Err(_), Some(master)) => Some(netlink.link_by_index(master)?),
+        (Err(_), None) => None,
+    };
+    let Some(vrf) = vrf.filter(|vrf| vrf.vrf_table.is_some()) else { return Ok(()) };
     let mut all = AsFarAsPossible::default();
-    if let Some(link) =
-        netlink.find_link(&args.ifname)?.filter(|link| link.master == Some(vrf.index))
-    {
+    if let Some(link) = link.filter(|link| link.master == Some(vrf.index)) {
         all.step(
             netlink.set_link(link.index, &LinkChange { master: Some(0), ..LinkChange::default() }),
         );
