@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::process::Command;
+use std::{net::IpAddr, process::Command};
 
 use rscni_linux::nft::{BaseChain, Element, Family, Nft, Rule, Table};
 use rscni_test::{Lab, Namespace};
@@ -374,5 +374,96 @@ fn the_rules_can_be_saved_and_restored_with_nft() {
         a.check().success();
         a.del().success();
         assert_no_rules(lab);
+    });
+}
+
+/// The addresses as which the outside sees the container in both families.
+fn seen_as(from: &Attached, outside: &Namespace) -> [IpAddr; 2] {
+    let server = outside.serve_tcp(8080);
+    [format!("{}:8080", OUTSIDE[0]), format!("[{}]:8080", OUTSIDE[1])].map(|target| {
+        let answer = from.tcp(target);
+        answer.assert_by(&server);
+        answer.seen_as
+    })
+}
+
+#[rstest]
+fn one_family_only_is_masqueraded(
+    #[values("bridge", "ptp")] plugin: &str,
+    #[values(NFTABLES, IPTABLES)] backend: &str,
+    #[values("ipv4", "ipv6")] family: &str,
+    #[values("del", "del_without_result", "gc")] how: &str,
+) {
+    rscni_test::run(|lab| {
+        let outside = outside(lab);
+        let mut ipam = support::host_local(&[V4, V6]);
+        ipam["routes"] = json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]);
+        let keys = json!({
+            "bridge": "br0", "isGateway": true, "ipam": ipam,
+            "ipMasq": true, "ipMasqBackend": backend, "ipMasqFamilies": [family],
+        });
+        let network = Network::new(lab, plugin, &keys);
+        let a = network.attach(lab, "a");
+        let [mut v4, mut v6] = [a.v4(), a.v6()];
+        let (translated, host) =
+            if family == "ipv4" { (&mut v4, HOST[0]) } else { (&mut v6, HOST[1]) };
+        *translated = host.parse().unwrap();
+        assert_eq!(seen_as(&a, &outside), [v4, v6]);
+        a.check().success();
+        // The other family has no entry that CHECK for both could find.
+        let both = a.reply.follow(&network.with(&json!({ "ipMasqFamilies": null })).config);
+        let missing = if family == "ipv4" { a.v6() } else { a.v4() };
+        let checked = network.plugin.check(&a, "eth0", &both);
+        // With iptables the number of rules is compared, so the error names the first address.
+        let named = if backend == NFTABLES { missing.to_string() } else { String::new() };
+        checked.error(100).mentions(&format!("masquerading of {named}"));
+        match how {
+            "del" => a.del(),
+            "del_without_result" => a.del_without_result(),
+            _ => network.gc(&[]),
+        }
+        .success();
+        assert_no_rules(lab);
+    });
+}
+
+#[rstest]
+fn families_that_changed_since_add_do_not_keep_anything(
+    #[values(NFTABLES, IPTABLES)] backend: &str,
+) {
+    rscni_test::run(|lab| {
+        let network = network(lab, backend);
+        let one = network.with(&json!({ "ipMasqFamilies": ["ipv4"] }));
+        for (before, after, name) in [(&network, &one, "a"), (&one, &network, "b")] {
+            let attached = before.attach(lab, name);
+            let config = attached.reply.follow(&after.config);
+            network.plugin.del(&attached, "eth0", &config).success();
+            assert_no_rules(lab);
+        }
+    });
+}
+
+#[test]
+fn a_container_without_an_address_of_the_family_is_not_masqueraded() {
+    rscni_test::run(|lab| {
+        let keys = json!({ "ipMasq": true, "ipMasqFamilies": ["ipv6"], "isDefaultGateway": true });
+        let a = Network::bridge(lab, &[V4], &keys).attach(lab, "a");
+        a.check().success();
+        a.del().success();
+        assert_no_rules(lab);
+    });
+}
+
+#[rstest]
+fn wrong_families_are_rejected_naming_the_key(#[values("bridge", "ptp")] plugin: &str) {
+    rscni_test::run(|lab| {
+        let network = Network::new(lab, plugin, &json!({ "ipam": support::host_local(&[V4]) }));
+        for wrong in [json!([]), json!(["ipv5"]), json!("ipv4"), json!([4])] {
+            let network = network.with(&json!({ "ipMasq": true, "ipMasqFamilies": wrong }));
+            let a = lab.container("a");
+            network.plugin.add(&a, "eth0", &network.config).error(7).mentions("ipMasqFamilies");
+            network.plugin.status(&network.config).error(7).mentions("ipMasqFamilies");
+            lab.remove_namespace(&a);
+        }
     });
 }

@@ -18,11 +18,11 @@ fn status(lab: &Lab, plugin: &str, keys: &Value) -> String {
 
 #[rstest]
 #[case::bridge("bridge", json!({}), &[
-    "bridge", "isGateway", "isDefaultGateway", "forceAddress", "ipMasq", "ipMasqBackend", "mtu", "hairpinMode",
+    "bridge", "isGateway", "isDefaultGateway", "forceAddress", "ipMasq", "ipMasqBackend", "ipMasqFamilies", "mtu", "hairpinMode",
     "promiscMode", "vlan", "vlanTrunk", "preserveDefaultVlan", "macspoofchk", "enabledad", "disableContainerInterface",
     "portIsolation", "ipam", "dns", "runtimeConfig", "args", "capabilities",
 ])]
-#[case::ptp("ptp", json!({ "ipam": host_local(&[V4]) }), &["ipMasq", "ipMasqBackend", "mtu", "dns", "runtimeConfig"])]
+#[case::ptp("ptp", json!({ "ipam": host_local(&[V4]) }), &["ipMasq", "ipMasqBackend", "ipMasqFamilies", "mtu", "dns", "runtimeConfig"])]
 #[case::macvlan("macvlan", json!({ "master": "lo" }), &[
     "mode", "mtu", "mac", "linkInContainer", "bcqueuelen", "runtimeConfig", "args", "ipam", "dns",
 ])]

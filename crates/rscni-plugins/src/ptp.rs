@@ -13,7 +13,7 @@ use crate::{
     failure::{AsFarAsPossible, Result, differs},
     host,
     ipam::Ipam,
-    masquerade::{Backend, Masquerade},
+    masquerade::{Backend, Families, Masquerade},
     own::Own,
     owner::Owner,
     sandbox::{Reach, Sandbox},
@@ -28,6 +28,7 @@ pub(crate) const PTP: Commands = Commands { add, del, check, gc, status };
 #[serde(rename_all = "camelCase", default)]
 struct Keys {
     ip_masq_backend: Option<Backend>,
+    ip_masq_families: Option<Families>,
     mtu: u32,
 }
 
@@ -85,7 +86,8 @@ fn add(args: &Args) -> Result<CNIResult> {
         let masquerade = Masquerade::new(owner, keys.ip_masq_backend.unwrap_or_default());
         // Before the step itself: with iptables it is one for each family.
         undo.push(move || masquerade.remove(&mut Nft::open()?, None));
-        masquerade.add(&Own::of(&result, args).addresses())?;
+        let addresses = Own::of(&result, args).addresses();
+        masquerade.add(&keys.ip_masq_families.unwrap_or_default().filter(addresses))?;
     }
     host::enable_forwarding(&result.ips.iter().map(|ip| ip.address).collect::<Vec<_>>())?;
 
@@ -167,7 +169,8 @@ fn check(args: &Args) -> Result<()> {
     check_host(&mut host, &outer, &host_links(own.ips())?)?;
     if conf.ip_masq.unwrap_or_default() {
         let backend = keys.ip_masq_backend.unwrap_or_default();
-        Masquerade::new(Owner::new(&conf.name, args), backend).check(&own.addresses())?;
+        let addresses = keys.ip_masq_families.unwrap_or_default().filter(own.addresses());
+        Masquerade::new(Owner::new(&conf.name, args), backend).check(&addresses)?;
     }
     Ok(())
 }

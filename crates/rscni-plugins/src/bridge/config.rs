@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::{
     failure::{Failure, Result},
     mac::requested_mac,
-    masquerade::Backend,
+    masquerade::{Backend, Families},
 };
 
 /// The keys of the bridge plugin, as the Go plugin has them.
@@ -23,6 +23,7 @@ struct Keys {
     is_default_gateway: bool,
     force_address: bool,
     ip_masq_backend: Option<Backend>,
+    ip_masq_families: Option<Families>,
     mtu: u32,
     hairpin_mode: bool,
     promisc_mode: bool,
@@ -43,6 +44,7 @@ impl Default for Keys {
             is_default_gateway: false,
             force_address: false,
             ip_masq_backend: None,
+            ip_masq_families: None,
             mtu: 0,
             hairpin_mode: false,
             promisc_mode: false,
@@ -82,6 +84,8 @@ pub(super) struct Config {
     pub(super) force_address: bool,
     /// Masquerade what leaves the network.
     pub(super) masquerade: Option<Backend>,
+    /// Of these families.
+    pub(super) masquerade_families: Families,
     /// MTU of the bridge and of both ends of the veth.
     pub(super) mtu: Option<u32>,
     pub(super) hairpin: bool,
@@ -138,6 +142,7 @@ impl Config {
             default_gateway: keys.is_default_gateway,
             force_address: keys.force_address,
             masquerade: conf.ip_masq.unwrap_or_default().then_some(backend),
+            masquerade_families: keys.ip_masq_families.unwrap_or_default(),
             mtu: Some(keys.mtu).filter(|mtu| *mtu > 0),
             hairpin: keys.hairpin_mode,
             promisc: keys.promisc_mode,
@@ -296,6 +301,9 @@ mod tests {
     #[case(json!({ "hairpinMode": true, "promiscMode": true }), "exclude")]
     #[case(json!({ "disableContainerInterface": true, "ipam": { "type": "static" } }), "ipam")]
     #[case(json!({ "ipMasqBackend": "ebtables" }), "ebtables")]
+    #[case(json!({ "ipMasqFamilies": ["ipv5"] }), "ipMasqFamilies")]
+    #[case(json!({ "ipMasqFamilies": "ipv4" }), "ipMasqFamilies")]
+    #[case(json!({ "ipMasqFamilies": [] }), "ipMasqFamilies: must name ipv4, ipv6, or both")]
     #[case(json!({ "vlanTrunk": [{ "minID": 5 }] }), "together")]
     #[case(json!({ "vlanTrunk": [{ "minID": 5, "maxID": 4 }] }), "greater")]
     #[case(json!({ "vlanTrunk": [{ "id": 0 }] }), "id: 0")]

@@ -84,7 +84,8 @@ fn add(args: &Args) -> Result<CNIResult> {
             let masquerade = Masquerade::new(owner, backend);
             // Before the step itself: with iptables it is one for each family.
             undo.push(move || masquerade.remove(&mut Nft::open()?, None));
-            masquerade.add(&Own::of(&result, args).addresses())?;
+            let addresses = Own::of(&result, args).addresses();
+            masquerade.add(&config.masquerade_families.filter(addresses))?;
         }
         if !gateways.is_empty() {
             let gateway = device::gateway(&mut host, &bridge, &config, &port, &mut undo)?;
@@ -214,7 +215,8 @@ fn check(args: &Args) -> Result<()> {
             device::check_gateways(&mut host, &bridge, &config, own)?;
         }
         if let Some(backend) = config.masquerade {
-            Masquerade::new(owner, backend).check(&own.addresses())?;
+            Masquerade::new(owner, backend)
+                .check(&config.masquerade_families.filter(own.addresses()))?;
         }
     }
     Ok(())

@@ -163,18 +163,24 @@ pub(super) fn make(
 /// Removes the attachment's elements. Its addresses, if known, save a search.
 pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, known: Option<&[IpNet]>) -> Result<()> {
     let (table, tag) = (table(), owner.tag());
-    let mut known: Vec<_> = known.into_iter().flatten().copied().flat_map(elements).collect();
-    for (set, key) in &known {
-        if nft
-            .get_element(&table, set, key)?
-            .is_none_or(|found| found.comment.as_deref() != Some(&tag))
-        {
-            known.clear();
+    let mut own = Vec::new();
+    for address in known.into_iter().flatten() {
+        let elements = elements(*address);
+        let mut tags = Vec::new();
+        for (set, key) in &elements {
+            let found = nft.get_element(&table, set, key)?;
+            tags.extend(found.map(|element| element.comment.unwrap_or_default()));
+        }
+        // One without elements is of a family that is not masqueraded.
+        if tags.len() == elements.len() && tags.iter().all(|other| *other == tag) {
+            own.extend(elements);
+        } else if !tags.is_empty() {
+            own.clear();
             break;
         }
     }
-    if !known.is_empty() {
-        return destroy(nft, &known);
+    if !own.is_empty() {
+        return destroy(nft, &own);
     }
     destroy_all(nft, |nft, set| nftable::find(nft, &table, set, &tag, &[]))
 }

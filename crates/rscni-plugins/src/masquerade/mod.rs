@@ -30,6 +30,47 @@ pub(crate) enum Backend {
     Iptables,
 }
 
+/// An entry of `ipMasqFamilies`.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+/// `ipMasqFamilies`: the families whose addresses are masqueraded. The Go plugins have no such key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Vec<Family>")]
+pub(crate) struct Families {
+    v4: bool,
+    v6: bool,
+}
+
+impl Default for Families {
+    fn default() -> Self {
+        Self { v4: true, v6: true }
+    }
+}
+
+impl TryFrom<Vec<Family>> for Families {
+    type Error = &'static str;
+
+    fn try_from(list: Vec<Family>) -> std::result::Result<Self, Self::Error> {
+        if list.is_empty() {
+            return Err("must name ipv4, ipv6, or both; set ipMasq to false for neither");
+        }
+        Ok(Self { v4: list.contains(&Family::Ipv4), v6: list.contains(&Family::Ipv6) })
+    }
+}
+
+impl Families {
+    /// The addresses of these families.
+    pub(crate) fn filter(self, mut addresses: Vec<IpNet>) -> Vec<IpNet> {
+        addresses.retain(|net| if net.addr().is_ipv4() { self.v4 } else { self.v6 });
+        addresses
+    }
+}
+
 /// The masquerading of one attachment.
 #[derive(Clone, Copy)]
 pub(crate) struct Masquerade<'a> {
@@ -44,6 +85,9 @@ impl<'a> Masquerade<'a> {
 
     /// Masquerades what these addresses send out of their subnets.
     pub(crate) fn add(self, addresses: &[IpNet]) -> Result<()> {
+        if addresses.is_empty() {
+            return Ok(());
+        }
         match self.backend {
             Backend::Nftables => elements::add(&mut Nft::open()?, self.owner, addresses),
             Backend::Iptables => {
@@ -53,7 +97,8 @@ impl<'a> Masquerade<'a> {
         }
     }
 
-    /// Removes whatever any of the backends has for this attachment. The addresses, if known, save a search.
+    /// Removes whatever any of the backends has for this attachment. The addresses, if known, save a search. They may be of
+    /// families that are not masqueraded.
     pub(crate) fn remove(self, nft: &mut Nft, known: Option<&[IpNet]>) -> Result<()> {
         let mut all = AsFarAsPossible::default();
         all.step(elements::remove(nft, self.owner, known));
@@ -64,6 +109,9 @@ impl<'a> Masquerade<'a> {
 
     /// CHECK: each of these addresses is masqueraded, by whichever backend.
     pub(crate) fn check(self, addresses: &[IpNet]) -> Result<()> {
+        if addresses.is_empty() {
+            return Ok(());
+        }
         let mut nft = Nft::open()?;
         let Some(missing) = elements::missing(&mut nft, self.owner, addresses)? else {
             return invalid::check(&mut nft);
