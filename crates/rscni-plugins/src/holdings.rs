@@ -255,8 +255,12 @@ pub fn live() -> Live {
 
 /// A socket in the namespace with this cookie, if a process is in it or a name leads to it.
 pub(crate) fn namespace_with_cookie(cookie: u64) -> Option<Netlink> {
-    let mut sockets = namespaces().into_iter().filter_map(|netns| Netlink::open_in(&netns).ok());
-    sockets.find(|socket| socket.netns_cookie() == Some(cookie))
+    sockets().find(|socket| socket.netns_cookie() == Some(cookie))
+}
+
+/// A socket in each of the other namespaces.
+pub(crate) fn sockets() -> impl Iterator<Item = Netlink> {
+    namespaces().into_iter().filter_map(|netns| Netlink::open_in(&netns).ok())
 }
 
 /// The places where namespaces have names.

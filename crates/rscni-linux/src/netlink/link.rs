@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use netlink_packet_core::NLM_F_DUMP;
+use netlink_packet_core::{DefaultNla, NLM_F_DUMP};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage},
@@ -27,6 +27,7 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_PROMISCUITY: u16 = 30;
 const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_TARGET_NETNSID: u16 = 46;
 const IFLA_PERM_ADDRESS: u16 = 54;
 const IFLA_PARENT_DEV_NAME: u16 = 56;
 const IFLA_PARENT_DEV_BUS_NAME: u16 = 57;
@@ -344,6 +345,27 @@ impl Netlink {
             .get(&action, &get(None, index), |_, payload| Link::parse(payload))
             .or_absent()?
             .ok_or_else(|| Error::not_found(format!("interface {index}")))
+    }
+
+    /// The link with this index in the namespace that this socket's knows by this id.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if there is no such link or no such namespace.
+    pub fn link_in(&mut self, nsid: i32, index: u32) -> Result<Link> {
+        let what = format!("interface {index} of namespace {nsid}");
+        let target =
+            LinkAttribute::Other(DefaultNla::new(IFLA_TARGET_NETNSID, nsid.to_ne_bytes().to_vec()));
+        let action = format!("look up {what}");
+        let found =
+            self.socket.get(&action, &get(Some(target), index), |_, payload| Link::parse(payload));
+        match found {
+            // What the kernel says to an id of no namespace.
+            Err(error) if error.errno() == Some(nix::errno::Errno::EINVAL as i32) => {
+                Err(Error::not_found(what))
+            }
+            found => found,
+        }
     }
 
     /// The link called `name`, or `None`; no link has a name that the kernel would read in part only.

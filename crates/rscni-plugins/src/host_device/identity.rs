@@ -24,9 +24,12 @@ pub(super) struct Identity {
     /// The device on a bus that it belongs to, such as `pci/0000:3b:00.1`.
     #[serde(skip_serializing_if = "Option::is_none")]
     bus_address: Option<String>,
-    /// The index of a veth's other end, if that is on the host.
+    /// The index of a veth's other end.
     #[serde(skip_serializing_if = "Option::is_none")]
     peer: Option<u32>,
+    /// The id that the host has for the namespace of that end, if it is not the host's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer_netns: Option<i32>,
 }
 
 impl Identity {
@@ -45,7 +48,8 @@ impl Identity {
             kind: device.kind.clone(),
             permanent_address: permanent_address(device),
             bus_address: device.parent_device.clone(),
-            peer: device.peer_index.filter(|_| is_veth && device.peer_netnsid.is_none()),
+            peer: device.peer_index.filter(|_| is_veth),
+            peer_netns: device.peer_netnsid.filter(|_| is_veth),
         })
     }
 
@@ -100,14 +104,34 @@ impl Identity {
         self.index.is_some() && self.netns.is_some()
     }
 
-    /// Whether the device exists no more: the two ends of a veth pair are destroyed together.
-    pub(super) fn is_destroyed(&self, host: &mut Netlink) -> Result<bool> {
-        let Some(peer) = self.peer else { return Ok(false) };
-        match host.link_by_index(peer) {
-            Ok(_) => Ok(false),
-            Err(error) if error.is_not_found() => Ok(true),
-            Err(error) => Err(error.into()),
+    /// Whether the device exists no more, as far as that can be told.
+    ///
+    /// The two ends of a veth pair are destroyed together. Another virtual device is taken for destroyed if no
+    /// namespace that can be reached has it. A physical one cannot be destroyed.
+    pub(super) fn is_destroyed(&self, host: &mut Netlink, alias: &str, mac: Option<&str>) -> bool {
+        if self.kind.is_none() {
+            return false;
         }
+        if let Some(peer) = self.peer {
+            let peer = match self.peer_netns {
+                None => host.link_by_index(peer),
+                Some(nsid) => host.link_in(nsid, peer),
+            };
+            return matches!(peer, Err(error) if error.is_not_found());
+        }
+        let looks_like_it = |link: &Link| {
+            let is_its = |own: Option<&str>, other: Option<&str>| own.is_some() && own == other;
+            let link_mac = link.mac.map(|mac| mac.to_string());
+            link.kind == self.kind
+                && (is_its(Some(alias), link.alias.as_deref())
+                    || is_its(mac, link_mac.as_deref())
+                    || is_its(
+                        self.permanent_address.as_deref(),
+                        permanent_address(link).as_deref(),
+                    ))
+        };
+        let mut elsewhere = crate::holdings::sockets();
+        !elsewhere.any(|mut socket| socket.links().unwrap_or_default().iter().any(looks_like_it))
     }
 }
 

@@ -235,7 +235,10 @@ fn give_back_saved(store: &Store, saved: &Saved, container: Option<Netlink>) -> 
         transfer::rename(&mut host, &link, &saved.name, &saved.name)?;
         return give_back_state(store, saved);
     }
-    if is_there && !transfer::is_back(&mut host, saved)? && !identity.is_destroyed(&mut host)? {
+    if is_there
+        && !transfer::is_back(&mut host, saved)?
+        && !identity.is_destroyed(&mut host, &saved.name, saved.mac.as_deref())
+    {
         let name = &saved.name;
         return Err(Error::TryAgainLater(format!(
             "host-device: {name} is neither in {} nor on the host: move it back to one of them, or \
