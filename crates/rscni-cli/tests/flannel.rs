@@ -225,7 +225,7 @@ fn file_and_directory_are_where_the_keys_say() {
 #[rstest]
 #[case::name(json!({ "delegate": { "name": "x" } }), 7, "\"name\"")]
 #[case::ipam(json!({ "delegate": { "ipam": {} } }), 7, "\"ipam\"")]
-#[case::type_is_no_name(json!({ "delegate": { "type": 1 } }), 7, "\"type\"")]
+#[case::type_is_no_name(json!({ "delegate": { "type": 1 } }), 7, "delegate.type: 1")]
 #[case::type_is_a_path(json!({ "delegate": { "type": "../sh" } }), 7, "../sh")]
 #[case::type_is_nowhere(json!({ "delegate": { "type": "nowhere" } }), 7, "nowhere")]
 #[case::type_is_flannel_itself(json!({ "delegate": { "type": "flannel" } }), 7, "another plugin than flannel")]
@@ -234,7 +234,7 @@ fn file_and_directory_are_where_the_keys_say() {
     7,
     "another plugin than flannel"
 )]
-#[case::delegate_is_a_list(json!({ "delegate": [] }), 7, "map")]
+#[case::delegate_is_a_list(json!({ "delegate": [] }), 7, "delegate: [] is not an object")]
 #[case::routes(json!({ "ipam": { "routes": [{ "dst": "everywhere" }] } }), 7, "ipam.routes")]
 #[case::of_the_delegate(json!({ "delegate": { "hairpinMode": true, "promiscMode": true } }), 7, "promiscMode")]
 fn what_is_wrong_in_the_configuration_is_named(
@@ -281,7 +281,7 @@ fn a_saved_configuration_of_flannel_itself_counts_as_broken() {
 #[case::not_there(None, 11, SUBNET_FILE)]
 #[case::empty(Some(""), 6, "missing FLANNEL_NETWORK, FLANNEL_IPV6_NETWORK, FLANNEL_SUBNET")]
 #[case::half(Some("FLANNEL_NETWORK=10.42.0.0/16\n"), 6, "FLANNEL_MTU, FLANNEL_IPMASQ")]
-#[case::nonsense(Some("FLANNEL_NETWORK=10.42.0.0\n"), 6, "ADDRESS/PREFIX")]
+#[case::nonsense(Some("FLANNEL_NETWORK=10.42.0.0\n"), 6, "is not a CIDR")]
 fn without_the_daemons_file_add_and_status_say_so_and_del_works(
     #[case] text: Option<&str>,
     #[case] code: u64,
