@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use rscni::runtime::{CacheEntry, NetConfList};
+use rscni::{
+    any_case,
+    runtime::{CacheEntry, NetConfList},
+};
 use serde_json::{Map, Value, json};
 
 use super::{Patient, Report, quoted};
@@ -94,9 +97,10 @@ fn misnamed(file: &Path) -> Option<(String, Option<String>)> {
     let bytes = std::fs::read(file).ok()?;
     let keys: Map<String, Value> = serde_json::from_slice(&bytes).ok()?;
     let is_named_list = file.extension().is_some_and(|extension| extension == "conflist");
-    let (kind, extension, read) = if !is_named_list && keys.contains_key("plugins") {
+    let has = |key: &str| any_case::get(&keys, key).is_some();
+    let (kind, extension, read) = if !is_named_list && has("plugins") {
         ("a list of plugins", "conflist", NetConfList::from_json(&bytes))
-    } else if is_named_list && keys.contains_key("type") && !keys.contains_key("plugins") {
+    } else if is_named_list && has("type") && !has("plugins") {
         ("the configuration of one plugin", "conf", NetConfList::from_plugin_json(&bytes))
     } else {
         return None;

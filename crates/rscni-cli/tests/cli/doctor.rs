@@ -212,6 +212,8 @@ fn networks() {
         let single = json!({ "cniVersion": "1.1.0", "name": "single", "type": "loopback" });
         let list =
             json!({ "cniVersion": "1.1.0", "name": "list", "plugins": [{ "type": "loopback" }] });
+        let in_capitals =
+            json!({ "CniVersion": "1.1.0", "Name": "list", "Plugins": [{ "Type": "loopback" }] });
         for (text, wrong, right, what) in [
             (
                 &list,
@@ -220,7 +222,7 @@ fn networks() {
                 "is a list of plugins, and has to be named *.conflist",
             ),
             (
-                &list,
+                &in_capitals,
                 "26.json",
                 "26.conflist",
                 "is a list of plugins, and has to be named *.conflist",
