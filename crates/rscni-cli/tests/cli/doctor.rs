@@ -368,7 +368,7 @@ fn plugins_under_other_names_are_known() {
         node.rscni(&[&["install", bin.to_str().unwrap()], &aliases[..]].concat()).succeeded();
         node.list("net", &bridge("uplink", ipam("pool", "10.2.0.1/24")));
         // A container is attached, and its runtime needs the file to detach it.
-        let found = node.sees("range-invalid", "error", "network net: range set 0: subnet");
+        let found = node.sees("range-invalid", "error", "network net: ipam.ranges[0][0].subnet: ");
         assert_eq!(found["mend"], Value::Null);
         node.list("net", &bridge("uplink", ipam("pool", "10.1.0.0/29")));
         (3..7).for_each(stale);
@@ -679,7 +679,7 @@ fn no_command_is_suggested_that_affects_a_running_container() {
         fs::write(&file, list.replace("1.1.0", "0.3.1")).unwrap();
         no_mend("list-old", "warning", "network net has cniVersion 0.3.1");
         fs::write(&file, list.replace("10.1.0.0/24", "10.1.0.1/24")).unwrap();
-        no_mend("range-invalid", "error", "network net: range set 0: subnet");
+        no_mend("range-invalid", "error", "network net: ipam.ranges[0][0].subnet: ");
         fs::write(&file, list.replace("\"ipMasq\":true", "\"vlan\":5000")).unwrap();
         no_mend("network-not-ready", "error", "network net: ");
         fs::write(&file, list.replace("10.1.0.0/24", "10.7.0.0/24")).unwrap();
