@@ -108,6 +108,14 @@ rule() { nft delete rule inet rscni $1 handle $(nft -a list chain inet rscni $1 
     "rule of hostport-masquerade-13 is missing"
 )]
 #[case::localnet("rule hostport-localnet drop", "rule of hostport-localnet is missing")]
+#[case::entry_of_the_ipv6_loopback(
+    "rule hostport-output @hostport6_any_from_lo_13",
+    "rule of hostport-output that looks up hostport6_any_from_lo_13"
+)]
+#[case::route_of_the_ipv6_loopback(
+    "ip -6 route del local ::1 dev br0 table local",
+    "local route to ::1 by br0 is missing"
+)]
 #[case::table("nft delete table inet rscni", "host port 8080/tcp does not lead to 10.1.0.2")]
 #[case::setting(
     "echo 0 > /proc/sys/net/ipv4/conf/br0/route_localnet",
@@ -149,7 +157,7 @@ fn a_port_that_somebody_else_has_now() {
     "host port 8080/tcp does not lead to 10.1.0.2, port 80"
 )]
 #[case::another_port(
-    "ip6tables -t nat -D $chain6 2; ip6tables -t nat -A $chain6 -p tcp --dport 8080 -j DNAT --to-destination [fd01::2]:81",
+    "ip6tables -t nat -D $chain6 3; ip6tables -t nat -A $chain6 -p tcp --dport 8080 -j DNAT --to-destination [fd01::2]:81",
     "host port 8080/tcp does not lead to fd01::2, port 80"
 )]
 #[case::jump(

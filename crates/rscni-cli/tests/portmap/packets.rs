@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rscni_linux::nft::{Family, Nft, Table};
 use rstest::rstest;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     published::{IPTABLES, NFTABLES, at, bridge, mapping, publish, target, web},
@@ -163,14 +163,107 @@ fn the_more_specific_mapping_wins_with_its_own_keys() {
     });
 }
 
-#[test]
-fn a_service_of_the_host_on_the_ipv6_loopback_is_left_alone() {
+#[rstest]
+fn the_ipv6_loopback_leads_into_the_container(
+    #[values(NFTABLES, IPTABLES)] backend: &str,
+    #[values("bridge", "ptp")] plugin: &str,
+    #[values("all", "all_of_ipv6", "localhost", "masq_all")] how: &str,
+) {
+    rscni_test::run(|lab| {
+        let network = match plugin {
+            "bridge" => bridge(lab),
+            _ => {
+                let mut ipam = support::host_local(&[V4, V6]);
+                ipam["routes"] = json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]);
+                Network::ptp(lab, &[], &json!({ "ipam": ipam }))
+            }
+        };
+        let address = match how {
+            "all_of_ipv6" => "::",
+            "localhost" => "::1",
+            _ => "",
+        };
+        let on = |protocol: &str| json!({ "hostPort": 8080, "containerPort": 80, "protocol": protocol, "hostIP": address });
+        let keys = json!({ "backend": backend, "masqAll": how == "masq_all" });
+        let a = publish(lab, &network, "a", &keys, &json!([on("tcp"), on("udp")]));
+        a.assert_reached(lab.host(), "::1", GATEWAY[1]);
+        a.check().success();
+        // A second ADD, and a second container on the same interface, find everything in place.
+        let other = json!([{ "hostPort": 8081, "containerPort": 80, "hostIP": address }]);
+        let b = publish(lab, &network, "b", &keys, &other);
+        let server = b.serve_tcp(80);
+        lab.host().tcp("[::1]:8081").assert_by(&server);
+        b.del_all();
+        a.assert_reached(lab.host(), "::1", GATEWAY[1]);
+        a.del_all();
+        let own = lab.host().serve_tcp(8080);
+        lab.host().tcp("[::1]:8080").assert_by(&own);
+    });
+}
+
+#[rstest]
+#[case::without_snat(json!({ "snat": false }), json!([mapping(8080, "tcp")]))]
+#[case::of_another_address(json!({}), json!([at(GATEWAY[1], 8080)]))]
+#[case::of_ipv4(json!({}), json!([at("0.0.0.0", 8080)]))]
+#[case::with_conditions(json!({ "conditionsV6": ["iif", "lo"] }), json!([mapping(8080, "tcp")]))]
+fn a_service_of_the_host_on_the_ipv6_loopback_is_left_alone(
+    #[case] keys: Value,
+    #[case] mappings: Value,
+) {
     rscni_test::run(|lab| {
         let own = lab.host().serve_tcp(8080);
-        let a = publish(lab, &bridge(lab), "a", &json!({}), &web());
+        let other = json!([{ "hostPort": 8081, "containerPort": 80 }]);
+        publish(lab, &bridge(lab), "other", &json!({}), &other);
+        let a = publish(lab, &bridge(lab), "a", &keys, &mappings);
         lab.host().tcp("[::1]:8080").assert_by(&own);
-        let server = a.serve_tcp(80);
-        lab.host().tcp(target(GATEWAY[1])).assert_by(&server);
+        a.check().success();
+    });
+}
+
+#[test]
+fn the_way_back_to_the_ipv6_loopback_is_none_for_others() {
+    rscni_test::run(|lab| {
+        let a = publish(lab, &bridge(lab), "a", &json!({}), &web());
+        a.assert_reached(lab.host(), "::1", GATEWAY[1]);
+        let service = lab.host().serve_tcp(9000);
+        lab.host().tcp("[::1]:9000").assert_by(&service);
+        // A container without an address `::1` of its own sends such packets to the host.
+        let other = a.link.network.attach(lab, "other");
+        let ip = |arguments: &str| {
+            let words: Vec<&str> = arguments.split(' ').collect();
+            let run = || std::process::Command::new("ip").args(&words).status().unwrap();
+            assert!(other.run(run).success(), "ip {arguments}");
+        };
+        ip("-6 route add ::1/128 via fd01::1 dev eth0 src fd01::3");
+        assert!(other.try_tcp("[::1]:9000", SHORT).is_err());
+        assert!(other.try_tcp("[::1]:8080", SHORT).is_err());
+    });
+}
+
+#[test]
+fn an_older_version_has_no_way_for_the_ipv6_loopback_until_the_next_add() {
+    rscni_test::run(|lab| {
+        let a = publish(lab, &bridge(lab), "a", &json!({}), &web());
+        let script = "for chain in hostport-output hostports6_any hostports6; do
+                nft -a list chain inet rscni $chain | sed -n 's/.*_from_lo_.*# handle //p' |
+                    while read handle; do nft delete rule inet rscni $chain handle $handle; done
+            done
+            nft delete set inet rscni hostport6_any_from_lo_13
+            nft delete set inet rscni hostport6_from_lo_13
+            ip -6 route del local ::1 dev br0 table local";
+        let status = std::process::Command::new("sh").args(["-ec", script]).status();
+        assert!(status.unwrap().success());
+        a.check().success();
+        let own = lab.host().serve_tcp(8080);
+        lab.host().tcp("[::1]:8080").assert_by(&own);
+        drop(own);
+        let b = publish(lab, &bridge(lab), "b", &json!({}), &json!([mapping(8081, "tcp")]));
+        let server = b.serve_tcp(80);
+        lab.host().tcp("[::1]:8081").assert_by(&server);
+        a.check().success();
+        a.ports.del().success();
+        b.ports.del().success();
+        crate::published::assert_no_ports(lab);
     });
 }
 

@@ -2,12 +2,13 @@
 
 use ipnet::IpNet;
 use rscni::Args;
-use rscni_linux::nft::{Data, Element, ElementInfo, Nft};
+use rscni_linux::nft::{Data, Element, ElementInfo, Nft, RuleInfo};
 
 use super::{
     config::Config,
     elements::{Entry, entries, groups, parts, target},
-    names::{self, ENTRIES, LOCALNET, Part, masquerade_chain, table},
+    localnet,
+    names::{self, ENTRIES, FROM_LO, LOCALNET, Part, loopback, masquerade_chain, table},
     standby::{self, is_sibling},
 };
 use crate::{
@@ -48,7 +49,13 @@ pub(super) fn check(nft: &mut Nft, args: &Args, config: &Config, nets: &[IpNet])
         }
         let nets = entry.sources.iter().map(|(net, ..)| net);
         for (net, (set, source)) in nets.zip(entry.elements(waits, &tag).skip(1)) {
-            if nft.get_element(&table, &set, &source.key)?.is_none() {
+            let found = nft.get_element(&table, &set, &source.key)?;
+            if *net == loopback(false) {
+                // An older version did not make it.
+                if found.is_some() && !waits {
+                    check_localhost_v6(nft, entry, &set)?;
+                }
+            } else if found.is_none() {
                 let what =
                     format!("{mapping} is not masqueraded for {net}: it is missing in {set}");
                 return Err(differs(what));
@@ -58,10 +65,30 @@ pub(super) fn check(nft: &mut Nft, args: &Args, config: &Config, nets: &[IpNet])
     check_rules(nft, config, &entries)
 }
 
+/// `::1` leads to the mapping by rules of its own, and the answers come back.
+fn check_localhost_v6(nft: &mut Nft, entry: &Entry<'_>, set: &str) -> Result<()> {
+    let specific = entry.mapping.address().is_some();
+    for chain in [ENTRIES[1].to_owned(), entry.group.chain(specific)] {
+        if !nft.rules(&table(), &chain)?.iter().any(|rule| rule.looks_up(set)) {
+            return Err(differs(format!(
+                "host ports: the rule of {chain} that looks up {set} is missing"
+            )));
+        }
+    }
+    localnet::check_v6(&[entry.target])
+}
+
 fn check_rules(nft: &mut Nft, config: &Config, entries: &[Entry<'_>]) -> Result<()> {
     let table = table();
     let leads = |nft: &mut Nft, from: &str, to: &str| -> Result<()> {
-        if nft.rules(&table, from)?.iter().any(|rule| rule.jump_target.as_deref() == Some(to)) {
+        // The rules for `::1`, which look up a set, lead there too.
+        let is_general = |rule: &RuleInfo| {
+            rule.jump_target.as_deref() == Some(to)
+                && !rule.expressions.iter().any(|expression| {
+                    expression.text(&[1]).is_some_and(|set| set.contains(FROM_LO))
+                })
+        };
+        if nft.rules(&table, from)?.iter().any(is_general) {
             return Ok(());
         }
         Err(differs(format!("host ports: the rule of {from} that leads to {to} is missing")))
@@ -78,9 +105,10 @@ fn check_rules(nft: &mut Nft, config: &Config, entries: &[Entry<'_>]) -> Result<
             let of_chain = entries
                 .iter()
                 .filter(|e| e.group == *group && e.mapping.address().is_some() == specific);
-            for set in
-                of_chain.flat_map(|e| e.sources.iter().map(|(_, set, _)| set).chain([&e.forward.0]))
-            {
+            for set in of_chain.flat_map(|e| {
+                let sources = e.sources.iter().filter(|(net, ..)| *net != loopback(false));
+                sources.map(|(_, set, _)| set).chain([&e.forward.0])
+            }) {
                 if !rules.iter().any(|rule| rule.looks_up(set)) {
                     return Err(differs(format!(
                         "host ports: the rule of {chain} that looks up {set} is missing"

@@ -141,9 +141,9 @@ impl Mapping {
         self.host_ip.filter(|ip| !ip.is_unspecified())
     }
 
-    /// Whether `127.0.0.1` leads into the container.
-    pub(super) fn is_for_localhost(&self) -> bool {
-        self.is_for(true) && self.address().is_none_or(|ip| ip.is_loopback())
+    /// Whether `127.0.0.1`, or `::1`, leads into the container.
+    pub(super) fn is_for_localhost(&self, v4: bool) -> bool {
+        self.is_for(v4) && self.address().is_none_or(|ip| ip.is_loopback())
     }
 }
 
@@ -237,6 +237,13 @@ impl Config {
     /// What packets of a family must be like for the mappings to apply, in the words of the backend.
     pub(super) fn conditions(&self, v4: bool) -> &[String] {
         if v4 { &self.conditions_v4 } else { &self.conditions_v6 }
+    }
+
+    /// Whether a mapping leads from `127.0.0.1`, or `::1`, into the container. Conditions of nftables for IPv6 are not
+    /// looked at for `::1`, so they leave it out.
+    pub(super) fn is_for_localhost(&self, mapping: &Mapping, v4: bool) -> bool {
+        let has_conditions = self.backend == Backend::Nftables && !self.conditions(v4).is_empty();
+        self.snat && (v4 || !has_conditions) && mapping.is_for_localhost(v4)
     }
 
     /// The mark of packets that are to be masqueraded.

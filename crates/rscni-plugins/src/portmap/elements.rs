@@ -67,11 +67,14 @@ fn sources(config: &Config, mapping: &Mapping, net: IpNet) -> Vec<IpNet> {
     if !config.snat {
         return Vec::new();
     }
-    if config.masq_all {
-        return vec![IpNet::new_assert(net.addr(), 0).trunc()];
-    }
-    let localhost = (net.addr().is_ipv4() && mapping.is_for_localhost()).then(loopback);
-    [Some(net.trunc()), localhost].into_iter().flatten().collect()
+    let v4 = net.addr().is_ipv4();
+    let localhost = config.is_for_localhost(mapping, v4).then(|| loopback(v4));
+    let (net, localhost) = match config.masq_all {
+        // The set for `::1` is also what leads packets from there to the map.
+        true => (IpNet::new_assert(net.addr(), 0).trunc(), localhost.filter(|_| !v4)),
+        false => (net.trunc(), localhost),
+    };
+    [Some(net), localhost].into_iter().flatten().collect()
 }
 
 pub(super) fn entries<'a>(config: &'a Config, owner: Owner<'_>, nets: &[IpNet]) -> Vec<Entry<'a>> {

@@ -1,7 +1,7 @@
 //! Host ports as the Go plugin makes them with iptables: per container a chain in the table `nat`, which is reached from
 //! `CNI-HOSTPORT-DNAT` by rules with up to 15 ports each, and chains that mark and masquerade for all of them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 use rscni::Args;
@@ -27,6 +27,7 @@ const CONTAINER: &str = "CNI-DN-";
 const OLD_CONTAINER: &str = "CNI-SN-";
 /// `multiport` takes no more.
 const PORTS_IN_A_RULE: usize = 15;
+const LOCALHOST_V6: &str = "::1";
 /// The longest comment that iptables takes.
 const LONGEST: usize = 255;
 
@@ -195,8 +196,8 @@ fn sources(config: &Config, net: IpNet) -> Vec<String> {
         (false, _) => Vec::new(),
         (true, true) => vec![if v4 { "0.0.0.0/0".to_owned() } else { "::/0".to_owned() }],
         (true, false) => {
-            let localhost = v4.then(|| "127.0.0.1".to_owned());
-            [Some(net.trunc().to_string()), localhost].into_iter().flatten().collect()
+            let localhost = if v4 { "127.0.0.1" } else { LOCALHOST_V6 };
+            vec![net.trunc().to_string(), localhost.to_owned()]
         }
     }
 }
@@ -266,8 +267,13 @@ impl Found {
     fn missing(&self, config: &Config, owner: Owner<'_>, net: IpNet) -> Option<String> {
         let name = chain(CONTAINER, owner.network, owner.container_id);
         let start = format!("-A {name} ");
-        let (there, wanted) = (self.rules.len(), of_container(owner, config, net));
-        let wanted = wanted.iter().filter(|line| line.starts_with(&start)).count();
+        let wanted = of_container(owner, config, net);
+        let is_for_localhost = |rule: &&Vec<u8>| marks_localhost_v6(rule, config, net);
+        let there = self.rules.iter().filter(|rule| !is_for_localhost(rule)).count();
+        // The Go plugin and older versions have no rules for `::1`.
+        let for_localhost = format!(" -s {LOCALHOST_V6} ");
+        let is_wanted = |line: &&String| line.starts_with(&start) && !line.contains(&for_localhost);
+        let wanted = wanted.iter().filter(is_wanted).count();
         if there < wanted {
             return Some(format!("{there} of {wanted} rules are in chain {name}"));
         }
@@ -290,6 +296,18 @@ impl Found {
         }
         shared(&self.there, config).first().map(|missing| format!("this is missing: {missing}"))
     }
+}
+
+/// Whether a rule marks packets from `::1`. One for the host address `::1` has that address too, and the subnet.
+fn marks_localhost_v6(rule: &[u8], config: &Config, net: IpNet) -> bool {
+    let IpNet::V6(subnet) = net else { return false };
+    let set_mark = config.set_mark_chain.as_deref().unwrap_or(SET_MARK);
+    let whole_bytes = usize::from(subnet.prefix_len() / 8).max(1);
+    !config.masq_all
+        && holds(rule, set_mark.as_bytes())
+        && (holds(rule, format!("-s {LOCALHOST_V6}").as_bytes())
+            || holds(rule, &Ipv6Addr::LOCALHOST.octets())
+                && !holds(rule, &subnet.network().octets()[..whole_bytes]))
 }
 
 /// Whether a rule sends packets to this address and port: it has its text or, as the kernel keeps it, their bytes.

@@ -23,7 +23,7 @@ use rscni::{Args, CNIResult, Error};
 use rscni_linux::nft::Nft;
 
 use self::{
-    config::{Backend, Config, Mapping, container_nets},
+    config::{Backend, Config, container_nets},
     elements::Removed,
 };
 use crate::{
@@ -54,18 +54,19 @@ fn add(args: &Args) -> Result<CNIResult> {
         Backend::Nftables => elements::add(&mut Nft::open()?, args, &config, &nets)?,
         Backend::Iptables => iptables::add(owner, &config, &nets)?,
     }
-    if let Some(container) = by_localhost(&config, &nets) {
-        localnet::enable(container)?;
-    }
+    localnet::enable(&by_localhost(&config, &nets))?;
     flows::forget_stale(&config, nets.iter().map(|net| net.addr().is_ipv4()));
     undo.commit();
     Ok(previous.clone())
 }
 
-/// The container's address, if `127.0.0.1` of the host is to lead to it.
-fn by_localhost(config: &Config, nets: &[IpNet]) -> Option<IpAddr> {
-    let is_wanted = config.snat && config.mappings.iter().any(Mapping::is_for_localhost);
-    nets.iter().map(IpNet::addr).find(|address| is_wanted && address.is_ipv4())
+/// The container's addresses that `127.0.0.1` or `::1` of the host is to lead to.
+fn by_localhost(config: &Config, nets: &[IpNet]) -> Vec<IpAddr> {
+    let is_wanted = |address: &IpAddr| {
+        let v4 = address.is_ipv4();
+        config.mappings.iter().any(|mapping| config.is_for_localhost(mapping, v4))
+    };
+    nets.iter().map(IpNet::addr).filter(is_wanted).collect()
 }
 
 /// Removes whatever any of the backends has for this attachment, and gives our elements among it. What ADD was told
@@ -129,7 +130,7 @@ fn check(args: &Args) -> Result<()> {
             return Err(differs);
         }
     }
-    by_localhost(&config, &nets).map_or(Ok(()), localnet::check)
+    localnet::check(&by_localhost(&config, &nets))
 }
 
 /// What ADD made is there, whichever backend it was told to use.

@@ -8,13 +8,15 @@
 //!     set hostport4_any_from24_13 { type ipv4_addr . inet_proto . inet_service; elements = { 10.1.0.0 . tcp . 8080 } }
 //!     set hostport4_any_from8_13  { type ipv4_addr . inet_proto . inet_service; elements = { 127.0.0.0 . tcp . 8080 } }
 //!     chain hostports4 { dnat ip to meta l4proto . ip daddr . th dport map @hostport4; jump hostports4_any }
+//!     set hostport6_any_from_lo_13 { type ipv6_addr . inet_proto . inet_service; elements = { ::1 . tcp . 8080 } }
 //!     chain hostports4_any {
 //!         ip saddr & 255.0.0.0 . meta l4proto . th dport @hostport4_any_from8_13 meta mark set meta mark | 0x2000
 //!         ip saddr & 255.255.255.0 . meta l4proto . th dport @hostport4_any_from24_13 meta mark set meta mark | 0x2000
 //!         dnat ip to meta l4proto . th dport map @hostport4_any
 //!     }
 //!     chain hostport-prerouting { type nat hook prerouting priority dstnat; fib daddr type local jump hostports4 }
-//!     chain hostport-output     { type nat hook output priority dstnat; fib daddr type local jump hostports4 }
+//!     chain hostport-output     { type nat hook output priority dstnat; fib daddr type local jump hostports4
+//!         ip6 daddr ::1 ip6 saddr . meta l4proto . th dport @hostport6_any_from_lo_13 jump hostports6_any }
 //!     chain hostport-masquerade-13 { type nat hook postrouting priority srcnat
 //!         ct status dnat meta mark & 0x2000 == 0x2000 masquerade }
 //!     chain hostport-localnet { type filter hook prerouting priority mangle
@@ -43,6 +45,8 @@ use crate::{failure::Result, nftable};
 
 /// How the names of all sets and maps begin.
 pub(super) const SETS: &str = "hostport";
+/// What the names of the sets have in them whose mappings are reached from `::1`.
+pub(super) const FROM_LO: &str = "_from_lo_";
 /// How the names of maps and sets with waiting mappings end.
 const STANDBY: &str = "_standby";
 /// The chains that packets come to first.
@@ -114,6 +118,9 @@ impl Group {
 
     /// The set of mappings that are masqueraded if a packet comes from a net of the same length as this one.
     pub(super) fn sources(&self, specific: bool, net: IpNet, bit: u8) -> String {
+        if net == loopback(false) {
+            return format!("{}{FROM_LO}{bit}", self.map(specific));
+        }
         format!("{}_from{}_{bit}", self.map(specific), net.prefix_len())
     }
 
@@ -172,7 +179,8 @@ impl Group {
         [Some(Field::L4proto), address, Some(Field::Dport)].into_iter().flatten().collect()
     }
 
-    /// The rule by which packets to the host come to the chain. The kernel does not let `::1` out, so it stays here.
+    /// The rule by which packets to the host come to the chain. Those to `::1` come by rules of their own, with the set of
+    /// ports that lead from there into containers.
     fn entry(&self) -> Rule {
         let rule = Rule::new().family_of(self.any());
         let rule = if self.v4 {
@@ -255,9 +263,10 @@ impl Part {
                 transaction.create_chain(table, LOCALNET, Some(&base));
                 let rule = Rule::new()
                     .ne(Field::Iifname, Value::ifname("lo"))
-                    .family_of(loopback().addr());
-                let rule =
-                    rule.not_in_net(Field::IpSaddr, loopback()).in_net(Field::IpDaddr, loopback());
+                    .family_of(loopback(true).addr());
+                let rule = rule
+                    .not_in_net(Field::IpSaddr, loopback(true))
+                    .in_net(Field::IpDaddr, loopback(true));
                 transaction.add_rule(table, LOCALNET, &rule.drop());
             }
             Self::Standby(group, sources) => {
@@ -280,6 +289,15 @@ impl Part {
                     let from = Rule::new().family_of(group.any());
                     let from =
                         from.net_in_set(group.source(), *net, &group.fields(specific), &name);
+                    if *net == loopback(false) {
+                        // By the set, since mappings without masquerading leave `::1` to the host's own services.
+                        let entry =
+                            Rule::new().family_of(group.any()).in_net(Field::Ip6Daddr, *net);
+                        let entry =
+                            entry.net_in_set(group.source(), *net, &group.fields(specific), &name);
+                        let to = group.chain(specific);
+                        transaction.add_rule(table, ENTRIES[1], &entry.jump(&to));
+                    }
                     // Before the rule that sends the packet on.
                     transaction.insert_rule(
                         table,
@@ -293,9 +311,13 @@ impl Part {
     }
 }
 
-/// `127.0.0.0/8`
-pub(super) fn loopback() -> IpNet {
-    IpNet::new_assert(Ipv4Addr::LOCALHOST.into(), 8).trunc()
+/// `127.0.0.0/8`, or `::1/128`
+pub(super) fn loopback(v4: bool) -> IpNet {
+    if v4 {
+        IpNet::new_assert(Ipv4Addr::LOCALHOST.into(), 8).trunc()
+    } else {
+        IpAddr::from(Ipv6Addr::LOCALHOST).into()
+    }
 }
 
 /// See [`fuzzing`](crate::fuzzing::saved).
@@ -317,7 +339,7 @@ mod tests {
             let group = Group { v4, suffix: suffix.to_owned() };
             for specific in [true, false] {
                 assert_eq!(Group::of_map(&group.map(specific)), Some((v4, specific)));
-                let sources = group.sources(specific, loopback(), 13);
+                let sources = group.sources(specific, loopback(true), 13);
                 assert_eq!(Group::of_map(&sources), None);
                 for set in [group.map(specific), sources] {
                     assert_eq!(Group::of_map(&standby(&set)), None);
