@@ -37,15 +37,36 @@ fn each_rule_of_the_chain_is_missed() {
         let table = Table::new(Family::Inet, "rscni");
         let mut nft = Nft::open().unwrap();
         let list = List::new(lab, 1, &json!({}));
-        for number in 0..7 {
+        for number in 0..8 {
             let a = list.attach(lab, &format!("a{number}"));
             a.check().success();
             let rules = nft.rules(&table, "forward").unwrap();
-            assert_eq!(rules.len(), 7);
+            assert_eq!(rules.len(), 8);
             let mut transaction = nft.transaction();
             transaction.del_rule(&table, "forward", rules[number].handle);
             transaction.commit().unwrap();
             a.check_misses("a rule of chain inet rscni forward is missing");
+            a.del().success();
+            run("nft", "delete table inet rscni");
+        }
+    });
+}
+
+#[test]
+fn each_rule_of_a_policy_is_missed() {
+    rscni_test::run(|lab| {
+        let table = Table::new(Family::Inet, "rscni");
+        let mut nft = Nft::open().unwrap();
+        let list = List::new(lab, 1, &json!({ "ingressPolicy": "same-bridge" }));
+        for number in 0..3 {
+            let a = list.attach(lab, &format!("a{number}"));
+            a.check().success();
+            let rules = nft.rules(&table, "firewall-policy").unwrap();
+            assert_eq!(rules.len(), 3);
+            let mut transaction = nft.transaction();
+            transaction.del_rule(&table, "firewall-policy", rules[number].handle);
+            transaction.commit().unwrap();
+            a.check_misses("a rule of chain inet rscni firewall-policy is missing");
             a.del().success();
             run("nft", "delete table inet rscni");
         }

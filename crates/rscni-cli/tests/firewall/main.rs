@@ -9,5 +9,6 @@ mod configuration;
 mod firewalld;
 mod iptables;
 mod policy;
+mod published;
 mod removal;
 mod world;

@@ -5,7 +5,9 @@ use serde_json::json;
 
 use crate::{
     support::Network,
-    world::{IPTABLES, List, NFTABLES, assert_does_not_reach, assert_reaches, run},
+    world::{
+        IPTABLES, List, NFTABLES, assert_does_not_reach, assert_reaches, drop_by_default, run,
+    },
 };
 
 #[rstest]
@@ -64,14 +66,6 @@ fn isolated_ports_do_not_reach_each_other(
             assert_reaches(lab, &a, &b);
         }
     });
-}
-
-/// Every packet that nobody lets through is dropped from now on.
-fn drop_by_default(backend: &str) {
-    match backend {
-        NFTABLES => drop(run("nft", "add chain inet rscni forward { policy drop ; }")),
-        _ => drop([run("iptables", "-P FORWARD DROP"), run("ip6tables", "-P FORWARD DROP")]),
-    }
 }
 
 #[rstest]

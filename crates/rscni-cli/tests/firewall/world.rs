@@ -135,3 +135,11 @@ pub(crate) fn end(lab: &Lab, attached: &Attached, how: &str) -> Outcome {
         _ => attached.network.gc(&[]),
     }
 }
+
+/// From now on, every forwarded packet that no rule accepts is dropped.
+pub(crate) fn drop_by_default(backend: &str) {
+    match backend {
+        NFTABLES => drop(run("nft", "add chain inet rscni forward { policy drop ; }")),
+        _ => drop([run("iptables", "-P FORWARD DROP"), run("ip6tables", "-P FORWARD DROP")]),
+    }
+}

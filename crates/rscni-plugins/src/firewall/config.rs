@@ -139,19 +139,37 @@ fn is_chain_name(name: &str) -> bool {
 }
 
 const NO_BRIDGE: &str =
-    "ingressPolicy needs a bridge: put firewall into a list after the plugin `bridge`";
+    "ingressPolicy needs a bridge: put firewall into a list after the plugin `bridge` or `ptp`";
+
+/// The interface of the host that a policy applies to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum On<'a> {
+    /// A bridge, which attachments share.
+    Bridge(&'a str),
+    /// The host's end of one container's veth pair, as the plugin ptp makes it.
+    Link(&'a str),
+}
+
+impl<'a> On<'a> {
+    pub(super) fn name(self) -> &'a str {
+        match self {
+            Self::Bridge(name) | Self::Link(name) => name,
+        }
+    }
+}
 
 /// Where a policy applies, by the result of the plugins before.
 #[derive(Clone, Debug)]
 pub(super) struct Place<'a> {
     pub(super) policy: Policy,
-    pub(super) bridge: &'a str,
+    pub(super) on: On<'a>,
     /// The container's ports on the bridge.
     pub(super) ports: Vec<&'a str>,
 }
 
 impl<'a> Place<'a> {
-    /// The bridge is the first interface of the result: so the bridge plugin has it, and so the Go plugin takes it.
+    /// The policy applies to the first interface of the result, as with the Go plugin. It is the
+    /// bridge behind the plugin bridge, and the host's end of the veth pair behind ptp.
     pub(super) fn new(policy: Policy, result: &'a CNIResult) -> Result<Self> {
         let first = result
             .interfaces
@@ -163,31 +181,40 @@ impl<'a> Place<'a> {
                 first.name
             )));
         }
-        let bridge = first.name.as_str();
-        if let Some(problem) = interface_name_problem(bridge) {
+        let name = first.name.as_str();
+        if let Some(problem) = interface_name_problem(name) {
+            return Err(invalid(format!("{NO_BRIDGE}; the name {name:?} in prevResult {problem}")));
+        }
+        if !is_plain(name) {
             return Err(invalid(format!(
-                "{NO_BRIDGE}; the name {bridge:?} in prevResult {problem}"
+                "the interface {name:?} has a name that no rule can be made for"
             )));
         }
-        if !is_plain(bridge) {
-            return Err(invalid(format!(
-                "the bridge {bridge:?} has a name that no rule can be made for"
-            )));
-        }
-        Ok(Self { policy, bridge, ports: ports(result) })
+        let on = if link(result).is_some() { On::Link(name) } else { On::Bridge(name) };
+        Ok(Self { policy, on, ports: ports(result) })
     }
 
-    /// Refuses an end of a veth pair, as ptp has one at that place: it is one container's, and what is made for a bridge
-    /// stays when the container goes.
-    pub(super) fn require_bridge(&self) -> Result<()> {
-        match Netlink::open()?.find_link(self.bridge)? {
-            Some(link) if link.kind.as_deref() == Some("veth") => Err(invalid(format!(
-                "{NO_BRIDGE}; the first interface of prevResult, {}, is an end of a veth pair",
-                link.name
-            ))),
-            _ => Ok(()),
-        }
+    /// The same with a look at what kind of interface it is.
+    pub(super) fn seen(self) -> Result<Self> {
+        let name = self.on.name();
+        let is_veth = is_veth(name)?;
+        Ok(Self { on: if is_veth { On::Link(name) } else { On::Bridge(name) }, ..self })
     }
+}
+
+/// Whether the host has an end of a veth pair of this name.
+pub(super) fn is_veth(name: &str) -> Result<bool> {
+    let link = Netlink::open()?.find_link(name)?;
+    Ok(link.is_some_and(|link| link.kind.as_deref() == Some("veth")))
+}
+
+/// The first interface of a result if it may be the host's end of the container's veth pair. ptp
+/// lists that before the container's interface; bridge lists the bridge and its port.
+pub(super) fn link(result: &CNIResult) -> Option<&str> {
+    let mut interfaces = result.interfaces.iter();
+    let first = interfaces.next().filter(|first| first.sandbox.is_none())?;
+    let is_before_container = interfaces.next().is_none_or(|second| second.sandbox.is_some());
+    (is_before_container || first.name.starts_with("veth")).then_some(&*first.name)
 }
 
 /// The container's ports: so the bridge plugin lists them, after the bridge and before what is in the container.
@@ -255,7 +282,12 @@ mod tests {
             { "name": "br0" }, { "name": "veth1" }, { "name": "eth0", "sandbox": "/run/netns/a" }, { "name": "br0.7" },
         ] }));
         let place = Place::new(Policy::SameBridge, &good).unwrap();
-        assert_eq!((place.bridge, place.ports), ("br0", vec!["veth1"]));
+        assert_eq!((place.on, place.ports), (On::Bridge("br0"), vec!["veth1"]));
+        let ptp = result(json!({ "interfaces": [
+            { "name": "host1" }, { "name": "eth0", "sandbox": "/run/netns/a" },
+        ] }));
+        let place = Place::new(Policy::SameBridge, &ptp).unwrap();
+        assert_eq!((place.on, place.ports), (On::Link("host1"), vec![]));
         for bad in [
             json!({}),
             json!({ "interfaces": [{ "name": "eth0", "sandbox": "/run/netns/a" }] }),

@@ -5,8 +5,16 @@
 //! -A FORWARD -j CNI-FORWARD
 //! -A CNI-FORWARD -j CNI-ADMIN
 //! -A CNI-FORWARD -d 10.1.0.5/32 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+//! -A CNI-FORWARD -d 10.1.0.5/32 -m conntrack --ctstate DNAT -j ACCEPT
 //! -A CNI-FORWARD -s 10.1.0.5/32 -j ACCEPT
+//! -A CNI-ISOLATION-STAGE-1 -m conntrack --ctstate DNAT -j RETURN
+//! -A CNI-ISOLATION-STAGE-2 -m conntrack --ctstate DNAT -j RETURN
 //! ```
+//!
+//! The rules with `DNAT` are not the Go plugin's. They let connections to published ports through,
+//! which the policy of `FORWARD` or another bridge's ingressPolicy would drop. Both chains of the
+//! policies need one: the Go plugin inserts its own rules before them, and what these send to the
+//! second chain returns from there.
 //!
 //! What is missing is added by one `iptables-restore` per family, while a lock keeps other calls away. The Go plugin
 //! does not know that lock. Shared chains are made with `-N`, so a call that it overtakes fails as a whole and is tried
@@ -17,7 +25,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use rscni_linux::nft::Nft;
 
-use super::{config::Policy, saved};
+use super::{
+    config::{On, Policy},
+    saved,
+};
 use crate::{
     failure::{AsFarAsPossible, Result, differs},
     iptables::{self, IpTable, Legacy, comment},
@@ -45,10 +56,12 @@ const ATTEMPTS: usize = 4;
 pub(super) struct Wanted<'a> {
     /// Addresses to let through, and the operator's chain that is asked before; none if another backend does that.
     pub(super) open: Option<(&'a [IpAddr], &'a str)>,
-    /// A policy and its bridge.
-    pub(super) policy: Option<(Policy, &'a str)>,
+    /// A policy, and the bridge or link that it is for.
+    pub(super) policy: Option<(Policy, On<'a>)>,
     /// The addresses of the attachment: what is made is made for their families.
     pub(super) addresses: &'a [IpAddr],
+    /// Whether the rules that neither the Go plugin nor an earlier release makes must be there.
+    pub(super) is_strict: bool,
 }
 
 /// A rule that is wanted: its line without comment, and how it is added where it is missing.
@@ -57,11 +70,24 @@ struct Rule {
     chain: &'static str,
     comment: Option<String>,
     first: bool,
+    /// Whether the Go plugin and earlier releases do not have it.
+    is_own: bool,
 }
 
 impl Rule {
     fn new(chain: &'static str, rule: &str) -> Self {
-        Self { line: format!("-A {chain} {rule}"), chain, comment: None, first: false }
+        Self {
+            line: format!("-A {chain} {rule}"),
+            chain,
+            comment: None,
+            first: false,
+            is_own: false,
+        }
+    }
+
+    /// It is not among the rules of the Go plugin.
+    fn own(self) -> Self {
+        Self { is_own: true, ..self }
     }
 
     fn comment(self, text: impl Into<String>) -> Self {
@@ -89,15 +115,40 @@ impl Rule {
 }
 
 /// The rules for an address.
-fn rules_of(address: IpAddr) -> [Rule; 2] {
+fn rules_of(address: IpAddr) -> [Rule; 3] {
     let address = IpNet::from(address);
     [
         Rule::new(
             CNI_FORWARD,
             &format!("-d {address} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
         ),
+        Rule::new(CNI_FORWARD, &format!("-d {address} {DNATED} -j ACCEPT")).own(),
         Rule::new(CNI_FORWARD, &format!("-s {address} -j ACCEPT")),
     ]
+}
+
+/// The rules for a bridge or a link with a policy, but those that end the chains.
+fn rules_of_policy(policy: Policy, on: On<'_>) -> Vec<Rule> {
+    let (name, is_isolated) = (on.name(), policy == Policy::Isolated);
+    let policy = if is_isolated { "isolated" } else { "same-bridge" };
+    let with_name = format!("CNI firewall plugin rules (ingressPolicy: {policy})");
+    let out = format!("-i {name} ! -o {name} -j {STAGE_2}");
+    let mut rules = vec![Rule::new(STAGE_1, &out).comment(&with_name).first()];
+    if is_isolated && matches!(on, On::Bridge(_)) {
+        let within = format!("-i {name} -o {name} -j DROP");
+        rules.push(Rule::new(STAGE_1, &within).comment(with_name).first());
+    }
+    let into = format!("-o {name} -j DROP");
+    rules.push(Rule::new(STAGE_2, &into).comment(POLICY_COMMENT).first());
+    rules
+}
+
+/// What a packet of a connection to a published port matches.
+const DNATED: &str = "-m conntrack --ctstate DNAT";
+
+/// The line by which such packets leave a chain of the policies.
+fn dnat_return(chain: &str) -> String {
+    format!("-A {chain} {DNATED} -j RETURN")
 }
 
 fn jump_to(chain: &str, comment: &str) -> Rule {
@@ -134,21 +185,15 @@ impl Wanted<'_> {
                     .flat_map(|address| rules_of(*address)),
             );
         }
-        if let Some((policy, bridge)) = self.policy {
-            let name = if policy == Policy::Isolated { "isolated" } else { "same-bridge" };
-            let with_name = format!("CNI firewall plugin rules (ingressPolicy: {name})");
+        if let Some((policy, on)) = self.policy {
             rules.push(jump_to(STAGE_1, POLICY_COMMENT));
-            let out = format!("-i {bridge} ! -o {bridge} -j {STAGE_2}");
-            rules.push(Rule::new(STAGE_1, &out).comment(&with_name).first());
-            if policy == Policy::Isolated {
-                let within = format!("-i {bridge} -o {bridge} -j DROP");
-                rules.push(Rule::new(STAGE_1, &within).comment(with_name).first());
+            rules.extend(rules_of_policy(policy, on));
+            for chain in [STAGE_1, STAGE_2] {
+                rules.push(Rule::new(chain, "-j RETURN").comment(POLICY_COMMENT));
+                // The last that is inserted is the first of its chain.
+                let dnated = Rule::new(chain, &format!("{DNATED} -j RETURN"));
+                rules.push(dnated.comment(POLICY_COMMENT).first().own());
             }
-            rules.push(Rule::new(STAGE_1, "-j RETURN").comment(POLICY_COMMENT));
-            rules.push(
-                Rule::new(STAGE_2, &format!("-o {bridge} -j DROP")).comment(POLICY_COMMENT).first(),
-            );
-            rules.push(Rule::new(STAGE_2, "-j RETURN").comment(POLICY_COMMENT));
         }
         rules
     }
@@ -181,16 +226,18 @@ impl Wanted<'_> {
         let chains = self.chains().into_iter().filter(|chain| !seen.has_chain(chain));
         let mut lines: Vec<String> = chains.map(|chain| format!("-N {chain}")).collect();
         for rule in self.rules(table) {
-            if rule.line == jump(STAGE_1) && !seen.has(&rule.line) || seen.is_late(&rule.line) {
+            if seen.is_late(&rule) {
                 lines.push(rule.addition(1));
             } else if !seen.has(&rule.line) {
-                // Behind the jump that has to stay before it.
-                let behind = if rule.line == jump(CNI_FORWARD) {
-                    seen.position(&jump(STAGE_1))
-                } else {
-                    None
+                // Behind the rule that has to stay before it.
+                let before = match rule.chain {
+                    FORWARD if rule.line == jump(STAGE_1) => None,
+                    FORWARD => Some(jump(STAGE_1)),
+                    STAGE_1 | STAGE_2 => Some(dnat_return(rule.chain)),
+                    _ => None,
                 };
-                lines.push(rule.addition(behind.map_or(1, |position| position + 1)));
+                let before = before.and_then(|line| seen.position(rule.chain, &line));
+                lines.push(rule.addition(before.map_or(1, |position| position + 1)));
             }
         }
         lines
@@ -212,13 +259,16 @@ impl Wanted<'_> {
     }
 
     fn missing(&self, table: IpTable, seen: &Seen) -> Option<String> {
-        let rules = self.rules(table);
+        let mut rules = self.rules(table);
+        rules.retain(|rule| self.is_strict || !rule.is_own);
         let missing = rules.iter().find(|rule| !seen.has(&rule.line));
         let missing = missing.map(|rule| format!("the rule `{}` is missing", rule.line));
-        let is_late = || rules.iter().find(|rule| seen.is_late(&rule.line));
+        let is_late = || rules.iter().find(|rule| seen.is_late(rule));
         missing.or_else(|| {
-            is_late()
-                .map(|rule| format!("the rule `{}` is behind that of {CNI_FORWARD}", rule.line))
+            is_late().map(|rule| {
+                let other = if rule.chain == FORWARD { CNI_FORWARD } else { "the policies" };
+                format!("the rule `{}` is behind that of {other}", rule.line)
+            })
         })
     }
 }
@@ -265,21 +315,44 @@ impl Seen {
         self.lines.iter().any(|seen| seen == line)
     }
 
-    /// The place of a rule of `FORWARD` in its chain, from 1.
-    fn position(&self, line: &str) -> Option<usize> {
-        let start = format!("-A {FORWARD} ");
-        self.lines
-            .iter()
-            .filter(|seen| seen.starts_with(&start))
-            .position(|seen| seen == line)
-            .map(|index| index + 1)
+    /// The rules of a chain.
+    fn rules<'a>(&'a self, chain: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+        let start = format!("-A {chain} ");
+        self.lines.iter().map(String::as_str).filter(move |line| line.starts_with(&start))
     }
 
-    /// Whether it is the jump to the policies and stands behind the one that lets packets through.
-    fn is_late(&self, line: &str) -> bool {
-        let positions = self.position(&jump(STAGE_1)).zip(self.position(&jump(CNI_FORWARD)));
-        line == jump(STAGE_1) && positions.is_some_and(|(policies, open)| policies > open)
+    /// The place of a rule in its chain, from 1.
+    fn position(&self, chain: &str, line: &str) -> Option<usize> {
+        self.rules(chain).position(|seen| seen == line).map(|index| index + 1)
     }
+
+    /// Whether it stands behind a rule that makes it useless: the jump to the policies behind the
+    /// one that lets packets through, or the way out for connections to published ports behind a
+    /// policy.
+    fn is_late(&self, rule: &Rule) -> bool {
+        let is_behind = |chain: &str, other: Option<usize>| {
+            let positions = self.position(chain, &rule.line).zip(other);
+            positions.is_some_and(|(own, other)| own > other)
+        };
+        if rule.line == jump(STAGE_1) {
+            return is_behind(FORWARD, self.position(FORWARD, &jump(CNI_FORWARD)));
+        }
+        rule.line == dnat_return(rule.chain) && is_behind(rule.chain, Some(1))
+    }
+}
+
+/// Removes the policies of links, wherever iptables keeps them.
+pub(super) fn remove_links(nft: &mut Nft, links: &[String]) -> Result<()> {
+    if links.is_empty() {
+        return Ok(());
+    }
+    let rules = links.iter().flat_map(|link| rules_of_policy(Policy::Isolated, On::Bridge(link)));
+    let unwanted: Vec<String> = rules.map(|rule| rule.line).collect();
+    let mut all = AsFarAsPossible::default();
+    for table in FILTER {
+        all.step(remove_lines(nft, table, &[STAGE_1, STAGE_2], &unwanted));
+    }
+    all.finish()
 }
 
 /// Removes the rules of addresses, wherever iptables keeps them.
@@ -295,14 +368,22 @@ pub(super) fn remove(nft: &mut Nft, addresses: &[IpAddr]) -> Result<()> {
         if lines.is_empty() {
             continue;
         }
-        let is_wanted = |line: &str| lines.iter().any(|wanted| wanted == line);
-        let found =
-            table.rules(nft, CNI_FORWARD, |rule| is_wanted(&saved::line(CNI_FORWARD, rule)))?;
+        all.step(remove_lines(nft, table, &[CNI_FORWARD], &lines));
+    }
+    all.finish()
+}
+
+/// Removes rules of these chains by their lines.
+fn remove_lines(nft: &mut Nft, table: IpTable, chains: &[&str], lines: &[String]) -> Result<()> {
+    let is_wanted = |line: &str| lines.iter().any(|wanted| wanted == line);
+    let mut all = AsFarAsPossible::default();
+    for chain in chains {
+        let found = table.rules(nft, chain, |rule| is_wanted(&saved::line(chain, rule)))?;
         let handles: Vec<u64> = found.iter().map(|rule| rule.handle).collect();
-        all.step(table.remove_rules(nft, CNI_FORWARD, &handles));
-        if let Some(legacy) = table.legacy() {
-            all.step(remove_by_legacy(&legacy, is_wanted));
-        }
+        all.step(table.remove_rules(nft, chain, &handles));
+    }
+    if let Some(legacy) = table.legacy() {
+        all.step(remove_by_legacy(&legacy, is_wanted));
     }
     all.finish()
 }

@@ -8,6 +8,7 @@ mod config;
 mod firewalld;
 mod forward;
 mod iptables;
+mod links;
 mod ports;
 mod records;
 pub(crate) mod saved;
@@ -18,7 +19,7 @@ use rscni::{Args, CNIResult, Error, IpConfig, NetConf};
 use rscni_linux::nft::Nft;
 
 use self::{
-    config::{Backend, Config, Place, Policy, ports as host_ports},
+    config::{Backend, Config, On, Place, Policy, link, ports as host_ports},
     firewalld::Firewalld,
     iptables::Wanted,
     records::Record,
@@ -82,12 +83,13 @@ impl Chosen {
         config: &'a Config,
         addresses: &'a [IpAddr],
         place: Option<&Place<'a>>,
+        is_strict: bool,
     ) -> Wanted<'a> {
         let open = (self.backend == Backend::Iptables)
             .then(|| (addresses, config.admin_chain.as_deref().unwrap_or(iptables::ADMIN)));
         let policy =
-            place.filter(|_| self.policies_by_iptables).map(|place| (place.policy, place.bridge));
-        Wanted { open, policy, addresses }
+            place.filter(|_| self.policies_by_iptables).map(|place| (place.policy, place.on));
+        Wanted { open, policy, addresses, is_strict }
     }
 }
 
@@ -95,7 +97,7 @@ fn add(args: &Args) -> Result<CNIResult> {
     let conf = args.conf()?;
     let config = Config::new(conf)?;
     let result = chained::require_prev_result(conf)?;
-    let place = config.policy.map(|policy| Place::new(policy, result)).transpose()?;
+    let place = config.policy.map(|policy| Place::new(policy, result)?.seen()).transpose()?;
     // As with the Go plugin, also those of interfaces that other plugins of the list have added.
     let addresses = &addresses(result.ips.iter())[..];
     let owner = Owner::new(&conf.name, args);
@@ -106,10 +108,10 @@ fn add(args: &Args) -> Result<CNIResult> {
 
     // Bridges are kept apart before anything is let through.
     if let Some(place) = &place {
-        place.require_bridge()?;
-        if !chosen.policies_by_iptables {
-            forward::add_policy(&mut nft, place.policy, place.bridge)?;
+        if let On::Link(link) = place.on {
+            undo.push(move || links::remove(&mut Nft::open()?, owner, Some(link)));
         }
+        add_policy(&mut nft, owner, place, chosen.policies_by_iptables)?;
         if place.policy == Policy::Isolated {
             ports::add(&mut nft, owner, &place.ports)?;
             undo.push(|| ports::remove(&mut Nft::open()?, owner, Some(&place.ports)));
@@ -124,7 +126,7 @@ fn add(args: &Args) -> Result<CNIResult> {
         // Before the step itself: it is one for each family.
         undo.push(|| iptables::remove(&mut Nft::open()?, addresses));
     }
-    chosen.wanted(&config, addresses, place.as_ref()).add(&mut nft)?;
+    chosen.wanted(&config, addresses, place.as_ref(), false).add(&mut nft)?;
     if let Some(firewalld) = &mut chosen.firewalld {
         // Before the step itself: it is one for each address.
         undo.push(|| Firewalld::required()?.remove(zone, addresses));
@@ -132,6 +134,15 @@ fn add(args: &Args) -> Result<CNIResult> {
     }
     undo.commit();
     Ok(result.clone())
+}
+
+/// Puts the bridge or the link under its policy, as far as that is no matter of iptables' rules.
+fn add_policy(nft: &mut Nft, owner: Owner<'_>, place: &Place<'_>, by_iptables: bool) -> Result<()> {
+    match place.on {
+        On::Link(link) if by_iptables => links::note(nft, owner, link),
+        On::Bridge(_) if by_iptables => Ok(()),
+        on => forward::add_policy(nft, owner, place.policy, on),
+    }
 }
 
 /// The addresses, each once.
@@ -155,8 +166,13 @@ fn del(args: &Args) -> Result<()> {
     let previous = conf.prev_result.as_ref();
     let mut nft = Nft::open()?;
     let mut all = AsFarAsPossible::default();
-    // The policy of the bridge stays: nobody knows who else is on it.
+    // The policy of a bridge stays: other attachments may be on it.
     all.step(ports::remove(&mut nft, owner, previous.map(host_ports).as_deref()));
+    match previous.map(link) {
+        Some(None) => {}
+        Some(Some(link)) => all.step(links::remove(&mut nft, owner, Some(link))),
+        None => all.step(links::remove(&mut nft, owner, None)),
+    }
     let config = Config::for_removal(conf);
     let found = to_remove(args, &config, &mut nft, owner);
     all.step(found.and_then(|found| remove(&mut nft, &config.zone, &found)));
@@ -235,6 +251,12 @@ fn remove(nft: &mut Nft, zone: &str, found: &[Record]) -> Result<()> {
 }
 
 fn check(args: &Args) -> Result<()> {
+    look(args, false)
+}
+
+/// CHECK. If `is_strict`, the rules that an earlier release and the Go plugin do not make must be
+/// there too.
+fn look(args: &Args, is_strict: bool) -> Result<()> {
     let conf = args.conf()?;
     let config = Config::new(conf)?;
     let result = host::require_prev_result(conf)?;
@@ -244,13 +266,10 @@ fn check(args: &Args) -> Result<()> {
     let mut nft = Nft::open()?;
     let mut chosen = match recorded(&mut nft, &config, owner, addresses)? {
         // Another choice would be made today, but this is what ADD did.
-        Some(Backend::Nftables) => {
-            Chosen { backend: Backend::Nftables, firewalld: None, policies_by_iptables: false }
-        }
-        Some(backend) => choose(&Config { backend: Some(backend), ..config.clone() }, &mut nft)?,
+        Some(backend) => of_add(&config, backend, &mut nft)?,
         None => choose(&config, &mut nft)?,
     };
-    check_records(&mut nft, chosen.backend, owner, addresses)?;
+    check_records(&mut nft, chosen.backend, owner, addresses, is_strict)?;
     if chosen.backend == Backend::Nftables
         && config.backend.is_none()
         && iptables::drops(&mut nft, addresses)?
@@ -263,21 +282,26 @@ fn check(args: &Args) -> Result<()> {
     if let (Backend::Firewalld, Some(place)) = (chosen.backend, &place) {
         // ADD may have been before there were policies in iptables.
         chosen.policies_by_iptables &=
-            forward::check_policy(&mut nft, place.policy, place.bridge).is_err();
+            forward::check_policy(&mut nft, place.policy, place.on, is_strict).is_err();
     }
-    chosen.wanted(&config, addresses, place.as_ref()).check(&mut nft)?;
+    chosen.wanted(&config, addresses, place.as_ref(), is_strict).check(&mut nft)?;
     if let Some(firewalld) = &mut chosen.firewalld {
         firewalld.check(&config.zone, addresses)?;
     }
     if let Some(place) = &place {
         if !chosen.policies_by_iptables {
-            forward::check_policy(&mut nft, place.policy, place.bridge)?;
+            forward::check_policy(&mut nft, place.policy, place.on, is_strict)?;
         }
         if place.policy == Policy::Isolated {
             ports::check(&mut nft, owner, &place.ports)?;
         }
     }
     Ok(())
+}
+
+/// The choice of an ADD, by the backend that it took.
+fn of_add(config: &Config, backend: Backend, nft: &mut Nft) -> Result<Chosen> {
+    choose(&Config { backend: Some(backend), ..config.clone() }, nft)
 }
 
 /// The backend that ADD chose, if it was left to ADD.
@@ -302,6 +326,7 @@ fn check_records(
     backend: Backend,
     owner: Owner<'_>,
     addresses: &[IpAddr],
+    is_strict: bool,
 ) -> Result<()> {
     for address in addresses {
         let set = records::set(backend, address.is_ipv4());
@@ -318,7 +343,11 @@ fn check_records(
             None => {}
         }
     }
-    if backend == Backend::Nftables && !addresses.is_empty() { forward::check(nft) } else { Ok(()) }
+    if backend == Backend::Nftables && !addresses.is_empty() {
+        forward::check(nft, is_strict)
+    } else {
+        Ok(())
+    }
 }
 
 fn gc(args: &Args) -> Result<()> {
@@ -327,6 +356,7 @@ fn gc(args: &Args) -> Result<()> {
     let mut nft = Nft::open()?;
     let mut all = AsFarAsPossible::default();
     all.step(ports::remove_stale(&mut nft, &stale));
+    all.step(links::remove_stale(&mut nft, &stale));
     let found = records::of_stale(&mut nft, &stale);
     all.step(found.and_then(|found| remove(&mut nft, &Config::for_removal(conf).zone, &found)));
     all.finish()

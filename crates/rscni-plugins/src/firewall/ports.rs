@@ -37,11 +37,15 @@ fn skeleton(transaction: &mut Transaction<'_>) {
     transaction
         .create_chain(&table, FORWARD, Some(&BaseChain::filter(Hook::Forward, 0)))
         .add_set(&table, &Set::new(PORTS, [ValueType::Ifname]));
-    for field in [Field::Iifname, Field::Oifname] {
-        let rule =
-            Rule::new().ne(Field::Protocol, Value::ether_type(ARP)).in_set(&[field], PORTS).drop();
+    for rule in rules() {
         transaction.add_rule(&table, FORWARD, &rule);
     }
+}
+
+fn rules() -> [Rule; 2] {
+    [Field::Iifname, Field::Oifname].map(|field| {
+        Rule::new().ne(Field::Protocol, Value::ether_type(ARP)).in_set(&[field], PORTS).drop()
+    })
 }
 
 /// Keeps the ports from each other and from all others of their bridge.

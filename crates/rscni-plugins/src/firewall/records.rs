@@ -45,10 +45,16 @@ fn table() -> Table {
     nftable::table(Family::Inet)
 }
 
-/// Makes the two sets of a backend, of which there must be none yet.
-pub(super) fn create_sets(transaction: &mut Transaction<'_>, backend: Backend) {
-    for (v4, key) in [(true, ValueType::Ipv4Addr), (false, ValueType::Ipv6Addr)] {
-        transaction.create_set(&table(), &Set::new(set(backend, v4), [key]));
+/// The two sets of a backend, as they are made.
+fn definitions(backend: Backend) -> [Set; 2] {
+    [(true, ValueType::Ipv4Addr), (false, ValueType::Ipv6Addr)]
+        .map(|(v4, key)| Set::new(set(backend, v4), [key]))
+}
+
+/// Makes the two sets of a backend where they are missing.
+pub(super) fn add_sets(transaction: &mut Transaction<'_>, backend: Backend) {
+    for set in definitions(backend) {
+        transaction.add_set(&table(), &set);
     }
 }
 
@@ -60,16 +66,21 @@ pub(super) fn add(
     addresses: &[IpAddr],
 ) -> Result<()> {
     let (table, tag) = (table(), owner.tag());
-    let skeleton = |transaction: &mut Transaction<'_>| match backend {
-        Backend::Nftables => forward::skeleton(transaction),
-        Backend::Iptables | Backend::Firewalld => create_sets(transaction, backend),
-    };
-    nftable::commit(nft, &table, skeleton, |transaction| {
+    let put = |transaction: &mut Transaction<'_>| {
         for address in addresses {
             let element = Element::new(*address).comment(&tag);
             nftable::put(transaction, &table, set(backend, address.is_ipv4()), &element);
         }
-    })
+    };
+    let create_sets = |transaction: &mut Transaction<'_>| {
+        for set in definitions(backend) {
+            transaction.create_set(&table, &set);
+        }
+    };
+    match backend {
+        Backend::Nftables => forward::commit(nft, put),
+        Backend::Iptables | Backend::Firewalld => nftable::commit(nft, &table, create_sets, put),
+    }
 }
 
 /// Who has the address, with this backend.

@@ -10,7 +10,7 @@ use rscni_linux::nft::{RawExpression, RuleInfo, Verdict};
 use crate::nftable::address;
 
 /// The line of a rule in nftables.
-pub(super) fn line(chain: &str, rule: &RuleInfo) -> String {
+pub(crate) fn line(chain: &str, rule: &RuleInfo) -> String {
     let mut line = format!("-A {chain}");
     let mut option = "?";
     for expression in &rule.expressions {
@@ -28,7 +28,7 @@ pub(super) fn line(chain: &str, rule: &RuleInfo) -> String {
 }
 
 /// The option for the address that is loaded, whole, from the network header.
-fn address_option(payload: &RawExpression) -> &'static str {
+pub(crate) fn address_option(payload: &RawExpression) -> &'static str {
     const NETWORK_HEADER: u32 = 1;
     let number = |kind| payload.number(&[kind]);
     match (number(2), number(3), number(4)) {
@@ -72,13 +72,17 @@ fn extension(expression: &RawExpression) -> &'static str {
     const FLAGS: std::ops::Range<usize> = 146..152;
     const STATE: u16 = 1;
     const ESTABLISHED_OR_RELATED: u16 = 2 | 4;
+    /// `XT_CONNTRACK_STATE_DNAT`
+    const DNAT: u16 = 1 << 7;
     match expression.text(&[1]).as_deref() {
         Some("comment") => "",
         Some("conntrack") => {
-            let wanted = [STATE, 0, ESTABLISHED_OR_RELATED].map(u16::to_ne_bytes).concat();
             let flags = expression.attribute(&[3]).and_then(|info| info.get(FLAGS));
-            if flags == Some(&wanted) {
+            let is = |states| flags == Some(&[STATE, 0, states].map(u16::to_ne_bytes).concat()[..]);
+            if is(ESTABLISHED_OR_RELATED) {
                 " -m conntrack --ctstate RELATED,ESTABLISHED"
+            } else if is(DNAT) {
+                " -m conntrack --ctstate DNAT"
             } else {
                 " -m conntrack ?"
             }
@@ -99,7 +103,7 @@ fn target(verdict: Option<&Verdict>) -> String {
 }
 
 /// A line of `iptables-save` without its comment.
-pub(super) fn without_comment(line: &str) -> String {
+pub(crate) fn without_comment(line: &str) -> String {
     const START: &str = " -m comment --comment ";
     let Some((before, rest)) = line.split_once(START) else { return line.to_owned() };
     let after = if let Some(quoted) = rest.strip_prefix('"') {
