@@ -16,6 +16,7 @@ use crate::{
     list::List,
     network::Action,
     output,
+    repair::Repair,
     status::Status,
 };
 
@@ -39,6 +40,7 @@ Examples:
   rscni del mynet testing
   rscni gc --auto --dry-run                see what was left by containers that are gone
   rscni gc mynet --auto                    remove it
+  rscni repair                             put back what running containers have lost, such as flushed rules
   rscni doctor                             see what is wrong with this node, and what mends it
   rscni add mynet testing --cap portMappings='[{\"hostPort\":8080,\"containerPort\":80,\"protocol\":\"tcp\"}]'";
 
@@ -67,6 +69,16 @@ enum Command {
                                 rscni gc [OPTIONS] --auto"
     )]
     Gc(Gc),
+    /// Put back what running attachments have lost, such as rules after a flush or a firewall
+    /// reload
+    ///
+    /// Every attachment, or those of a network or of some containers of it, is compared with what
+    /// `add` left. What can be put back without touching the interface is put back: rules and
+    /// elements of nftables and iptables, firewalld's sources, routes, the gateway's addresses,
+    /// forwarding and traffic shaping. Other attachments are not touched. Prints a line for each
+    /// attachment and for each thing that was missing, and ends with status 1 if something could
+    /// not be put back. --dry-run says what is missing.
+    Repair(Repair),
     /// See whether networks are ready for containers
     ///
     /// Prints a line for each network, and ends with status 1 if one is not ready or its file cannot be read.
@@ -125,6 +137,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Check(attachment) => attachment.run(Action::Check),
         Command::Ls(list) => list.run(),
         Command::Gc(gc) => gc.run(),
+        Command::Repair(repair) => {
+            return repair.run().unwrap_or_else(|error| output::exit("rscni", Err(error)));
+        }
         Command::Status(status) => status.run(),
         Command::Doctor(doctor) => {
             return doctor.run().unwrap_or_else(|error| output::exit("rscni", Err(error)));

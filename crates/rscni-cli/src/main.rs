@@ -26,6 +26,7 @@ mod network;
 mod node;
 mod output;
 mod places;
+mod repair;
 mod status;
 mod summary;
 mod table;

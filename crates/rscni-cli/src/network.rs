@@ -101,12 +101,15 @@ impl Target {
 }
 
 /// A runtime that ends plugins at the limit, if there is one.
-pub(crate) fn runtime<'a>(
-    exec: &'a Watched,
+pub(crate) fn runtime<'a, E>(
+    exec: &'a E,
     path: &[PathBuf],
     cache: Cache,
     limit: Option<Duration>,
-) -> Runtime<&'a Watched> {
+) -> Runtime<&'a E>
+where
+    &'a E: Exec,
+{
     let runtime = Runtime::new(exec, path).with_cache(cache);
     match limit {
         Some(limit) => runtime.with_time_limit(limit),

@@ -61,6 +61,14 @@ pub(crate) fn differs(what: impl Display) -> Failure {
     ))
 }
 
+/// The outcome of adding something that may exist.
+pub(crate) fn unless_exists(outcome: rscni_linux::Result<()>) -> Result<()> {
+    match outcome {
+        Err(error) if !error.is_exists() => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 /// The code of CHECK's findings, in the range that the spec leaves to plugins.
 const CHECK_FAILED: u32 = 100;
 

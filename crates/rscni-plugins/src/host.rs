@@ -223,12 +223,28 @@ fn excludes(net: &IpNet, other: &IpNet) -> bool {
     }
 }
 
+/// The settings by which the host forwards packets of the families of these addresses.
+fn forwarding(addresses: &[IpNet]) -> impl Iterator<Item = &'static str> {
+    let families = [(true, "net/ipv4/ip_forward"), (false, "net/ipv6/conf/all/forwarding")];
+    families
+        .into_iter()
+        .filter(|(v4, _)| addresses.iter().any(|net| net.addr().is_ipv4() == *v4))
+        .map(|(_, key)| key)
+}
+
 /// Has the host forward packets of the families of these addresses.
 pub(crate) fn enable_forwarding(addresses: &[IpNet]) -> Result<()> {
-    let families = [(true, "net/ipv4/ip_forward"), (false, "net/ipv6/conf/all/forwarding")];
-    for (v4, key) in families {
-        if addresses.iter().any(|net| net.addr().is_ipv4() == v4) {
-            sysctl::set(key, "1")?;
+    for key in forwarding(addresses) {
+        sysctl::set(key, "1")?;
+    }
+    Ok(())
+}
+
+/// What a repair looks for beside what CHECK compares: the host forwards packets of these families.
+pub(crate) fn check_forwarding(addresses: &[IpNet]) -> Result<()> {
+    for key in forwarding(addresses) {
+        if sysctl::get(key)? == "0" {
+            return Err(differs(format!("{} is 0", key.replace('/', "."))));
         }
     }
     Ok(())

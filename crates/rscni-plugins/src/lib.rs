@@ -40,6 +40,7 @@ mod owner;
 mod portmap;
 mod ptp;
 mod registry;
+pub mod repair;
 mod routing_table;
 mod sandbox;
 mod sbr;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::{
     commands::Commands,
-    failure::{AsFarAsPossible, Result, differs},
+    failure::{AsFarAsPossible, Result, differs, unless_exists},
     host,
     ipam::Ipam,
     masquerade::{Backend, Families, Masquerade},
@@ -147,6 +147,43 @@ fn del(args: &Args) -> Result<()> {
         all.step(ipam.del());
     }
     all.finish()
+}
+
+/// Puts back the host's addresses and routes, the container's routes, masquerading and forwarding.
+pub(crate) fn restore(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let keys: Keys = conf.custom_as()?;
+    let result = host::require_prev_result(conf)?;
+    let own = Own::of(result, args);
+    let mut sandbox = Sandbox::open(args)?;
+    let mut host = Netlink::open()?;
+    let inner = sandbox.check_link(&args.ifname, "veth", result)?;
+    let outer = host::check_peer(&mut host, &inner, result)?;
+    let mut all = AsFarAsPossible::default();
+    for link in host_links(own.ips())? {
+        if check_host(&mut host, &outer, std::slice::from_ref(&link)).is_ok() {
+            continue;
+        }
+        let flags = AddressFlags { nodad: true, ..AddressFlags::default() };
+        all.step(unless_exists(host.add_address(outer.index, link.gateway, flags)));
+        all.step(unless_exists(host.add_route(&link.route(outer.index))));
+    }
+    all.step(sandbox.restore_routes(&inner, result, conf.cni_version, Reach::Gateway));
+    if conf.ip_masq.unwrap_or_default() {
+        let owner = Owner::new(&conf.name, args);
+        let backend = keys.ip_masq_backend.unwrap_or_default();
+        let addresses = keys.ip_masq_families.unwrap_or_default().filter(own.addresses());
+        all.step(Masquerade::new(owner, backend).restore(&addresses));
+    }
+    all.step(host::enable_forwarding(&own.addresses()));
+    all.finish()
+}
+
+/// What a repair looks for.
+pub(crate) fn look_strictly(args: &Args) -> Result<()> {
+    check(args)?;
+    let own = Own::of(host::require_prev_result(args.conf()?)?, args);
+    host::check_forwarding(&own.addresses())
 }
 
 fn check(args: &Args) -> Result<()> {

@@ -10,7 +10,7 @@ use rscni_linux::{
 };
 
 use crate::{
-    failure::{Failure, Result, differs},
+    failure::{Failure, Result, differs, unless_exists},
     own::Own,
     routing_table::MAIN,
 };
@@ -218,27 +218,66 @@ impl Sandbox {
         let path = self.path.clone();
         let own = Own::on(result, &link.name, Some(Path::new(&path)));
         self.check_addresses(link, own.ips())?;
-        // A route of another attachment may have been moved as well.
-        let is_merged = own.is_merged();
         for route in own.routes() {
-            let table = route.table.filter(|_| !is_merged);
-            let filter = RouteFilter { dst: Some(route.dst), table, ..RouteFilter::default() };
-            let may_be_in = |r: &Route| {
-                is_merged
-                    || route.table.is_some()
-                    || version < SpecVersion::V1_1_0
-                    || r.table == Some(MAIN)
-                    || r.oif == Some(link.index)
-            };
-            let found = self.netlink.routes(filter)?;
-            if !found.iter().any(|r| may_be_in(r) && (route.gw.is_none() || r.gateway == route.gw))
-            {
+            if !self.has_route(link, route, version, own.is_merged())? {
                 let via = route.gw.map(|gw| format!(" via {gw}")).unwrap_or_default();
                 return Err(differs(format!(
                     "route to {}{via} is missing in {}",
                     route.dst, self.path
                 )));
             }
+        }
+        Ok(())
+    }
+
+    fn has_route(
+        &mut self,
+        link: &Link,
+        route: &rscni::Route,
+        version: SpecVersion,
+        is_merged: bool,
+    ) -> Result<bool> {
+        // A route of another attachment may have been moved as well.
+        let table = route.table.filter(|_| !is_merged);
+        let filter = RouteFilter { dst: Some(route.dst), table, ..RouteFilter::default() };
+        let may_be_in = |r: &Route| {
+            is_merged
+                || route.table.is_some()
+                || version < SpecVersion::V1_1_0
+                || r.table == Some(MAIN)
+                || r.oif == Some(link.index)
+        };
+        let found = self.netlink.routes(filter)?;
+        Ok(found.iter().any(|r| may_be_in(r) && (route.gw.is_none() || r.gateway == route.gw)))
+    }
+
+    /// Adds the routes of the result that are missing. A route to the same destination that another
+    /// interface has stays.
+    pub(crate) fn restore_routes(
+        &mut self,
+        link: &Link,
+        result: &CNIResult,
+        version: SpecVersion,
+        reach: Reach,
+    ) -> Result<()> {
+        let path = self.path.clone();
+        let own = Own::on(result, &link.name, Some(Path::new(&path)));
+        let mut missing = Vec::new();
+        for (route, wanted) in result.routes.iter().zip(kernel_routes(result, link.index)) {
+            let is_own = own.routes().any(|other| std::ptr::eq(other, route));
+            if is_own && !self.has_route(link, route, version, own.is_merged())? {
+                missing.push(wanted);
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let by_gateway = match reach {
+            Reach::Gateway => routes_by_gateway(result, link.index),
+            Reach::Link => Vec::new(),
+        };
+        for route in by_gateway.iter().chain(&missing) {
+            unless_exists(self.netlink.add_route(route))?;
         }
         Ok(())
     }

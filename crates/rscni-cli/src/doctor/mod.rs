@@ -3,6 +3,7 @@
 //! It changes nothing. Each check is a function that adds findings to a [`Report`]; a finding's id is for programs and
 //! stays what it is.
 
+mod attachments;
 mod directories;
 mod forwarding;
 mod kernel;
@@ -22,6 +23,7 @@ use std::{
 
 use rscni::{
     Error,
+    invoke::Exec,
     runtime::{Cache, ConfDir, NetConfList, PluginConf, Runtime},
 };
 use serde::Serialize;
@@ -30,7 +32,7 @@ use serde_json::json;
 use crate::{
     container::Selector,
     gc::lists,
-    network::{CONF_DIR, Watched, runtime},
+    network::{CONF_DIR, runtime},
     node::{self, Node},
     output::{self, Format, Style},
     places::{CACHE_DIR, Memory, PLUGIN_DIR, Places},
@@ -160,7 +162,10 @@ impl Patient<'_> {
     }
 
     /// What asks the plugins.
-    fn runtime<'a>(&self, exec: &'a Watched) -> Runtime<&'a Watched> {
+    fn runtime<'a, E>(&self, exec: &'a E) -> Runtime<&'a E>
+    where
+        &'a E: Exec,
+    {
         runtime(exec, &self.plugin_path, Cache::new(self.cache_dir), Some(LIMIT))
     }
 
@@ -212,7 +217,7 @@ fn as_root(command: &str) -> String {
 }
 
 /// A path or a name as a word of a shell's command line.
-fn quoted(text: impl AsRef<std::ffi::OsStr>) -> String {
+pub(crate) fn quoted(text: impl AsRef<std::ffi::OsStr>) -> String {
     let text = text.as_ref().to_string_lossy();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-:+@%,".contains(c);
     if !text.is_empty() && text.chars().all(is_plain) {
@@ -265,6 +270,12 @@ impl Doctor {
             "packets are forwarded where they have to be",
             &patient,
             forwarding::check,
+        );
+        report.check(
+            "attachments",
+            "what is attached is as it was left",
+            &patient,
+            attachments::check,
         );
         report.check(
             "reservations",

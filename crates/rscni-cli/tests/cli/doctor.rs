@@ -494,6 +494,47 @@ fn forwarding() {
     });
 }
 
+/// Does what the findings of that id say, until there are none.
+fn mend_all(node: &Node<'_>, id: &str) -> Vec<String> {
+    let mut mends = Vec::new();
+    while let Some(found) = node.find(id) {
+        assert_eq!(found["severity"], "error", "{found:#}");
+        let mend = found["mend"].as_str().unwrap().to_owned();
+        assert!(!mends.contains(&mend), "{found:#} after {mends:?}");
+        let ran = node.mend(&mend);
+        assert_eq!(ran.status, 0, "{mend}: {ran:?}");
+        mends.push(mend);
+    }
+    mends
+}
+
+fn system(line: &str) {
+    run(Command::new("sh").args(["-ec", line])).succeeded();
+}
+
+#[test]
+fn rules_of_a_running_attachment_that_are_gone() {
+    in_node(|node| {
+        let portmap = json!({ "type": "portmap", "capabilities": { "portMappings": true } });
+        let chained = [portmap, json!({ "type": "firewall" })];
+        node.network("net", "10.1.0.0/24", &json!({ "ipMasq": true }), &chained);
+        for (name, port) in [("a", 8080), ("b", 8081)] {
+            node.lab.container(name);
+            let cap = format!(
+                r#"portMappings=[{{"hostPort":{port},"containerPort":80,"protocol":"tcp"}}]"#
+            );
+            let words = ["add", "net", name, "--container-id", name, "--cap", &cap];
+            node.rscni(&words).succeeded();
+        }
+        assert_eq!(node.find("attachment-damaged"), None);
+        system("nft flush ruleset");
+        node.sees("attachment-damaged", "error", "a/eth0 is attached to net and is not as it was");
+        let mends = mend_all(node, "attachment-damaged");
+        assert_eq!(mends, ["a", "b"].map(|id| mends[0].replace("net a", &format!("net {id}"))));
+        node.rscni(&["check", "net", "b", "--container-id", "b"]).succeeded();
+    });
+}
+
 #[test]
 fn remains_and_other_reservations() {
     in_node(|node| {

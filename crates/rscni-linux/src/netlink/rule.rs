@@ -97,7 +97,7 @@ impl Rule {
                 }
                 FRA_FWMARK => has_more |= value.u32() != 0,
                 FRA_TUN_ID | FRA_L3MDEV | FRA_IP_PROTO => {
-                    has_more |= value.0.iter().any(|byte| *byte != 0)
+                    has_more |= value.0.iter().any(|byte| *byte != 0);
                 }
                 _ => {}
             }

@@ -96,7 +96,14 @@ fn del(args: &Args) -> Result<()> {
     all.finish()
 }
 
-fn check(args: &Args) -> Result<()> {
+/// Puts the limits back. Where only a part of them is left, a half-made path for packets is taken
+/// away first.
+pub(crate) fn restore(args: &Args) -> Result<()> {
+    del(args)?;
+    add(args).map(drop)
+}
+
+pub(crate) fn check(args: &Args) -> Result<()> {
     let conf = args.conf()?;
     let config = Config::new(conf)?;
     let result = host::require_prev_result(conf)?;

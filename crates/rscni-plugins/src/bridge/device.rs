@@ -216,22 +216,35 @@ pub(super) fn check_gateways(
     config: &Config,
     own: Own<'_>,
 ) -> Result<()> {
-    let gateway = match config.vlan {
-        None => bridge.clone(),
-        Some(vlan) => {
-            let name = vlan_interface(&bridge.name, vlan);
-            host.find_link(&name)?.ok_or_else(|| differs(format!("interface {name} is missing")))?
-        }
-    };
+    let gateway = find_gateway(host, bridge, config)?;
     let present = host.addresses(gateway.index)?;
-    for ip in own.ips() {
-        let wanted =
-            ip.gateway.and_then(|gateway| IpNet::new(gateway, ip.address.prefix_len()).ok());
-        if let Some(wanted) =
-            wanted.filter(|wanted| !present.iter().any(|address| address.net == *wanted))
-        {
+    for wanted in gateways(own) {
+        if !present.iter().any(|address| address.net == wanted) {
             return Err(differs(format!("address {wanted} is missing on {}", gateway.name)));
         }
     }
     Ok(())
+}
+
+/// The interface that has the gateway's addresses, which ADD made.
+fn find_gateway(host: &mut Netlink, bridge: &Link, config: &Config) -> Result<Link> {
+    let Some(vlan) = config.vlan else { return Ok(bridge.clone()) };
+    let name = vlan_interface(&bridge.name, vlan);
+    host.find_link(&name)?.ok_or_else(|| differs(format!("interface {name} is missing")))
+}
+
+/// The gateway's addresses by a result.
+pub(super) fn gateways(own: Own<'_>) -> Vec<IpNet> {
+    own.ips().filter_map(|ip| IpNet::new(ip.gateway?, ip.address.prefix_len()).ok()).collect()
+}
+
+/// Puts the gateway's addresses back.
+pub(super) fn restore_gateways(
+    host: &mut Netlink,
+    bridge: &Link,
+    config: &Config,
+    own: Own<'_>,
+) -> Result<()> {
+    let gateway = find_gateway(host, bridge, config)?;
+    host::ensure_addresses(host, &gateway, &gateways(own), false).map(drop)
 }

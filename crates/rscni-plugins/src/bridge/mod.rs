@@ -21,6 +21,7 @@ use crate::{
     masquerade::{Backend, Masquerade},
     own::Own,
     owner::Owner,
+    repair::restore_if_missing,
     sandbox::{Reach, Sandbox, check_mac},
     undo::Undo,
 };
@@ -180,6 +181,51 @@ fn del(args: &Args) -> Result<()> {
 
 fn inner_mac(own: Own<'_>) -> Option<rscni_linux::MacAddr> {
     own.interface()?.mac.as_ref()?.parse().ok()
+}
+
+/// Puts back the frame filter, masquerading, the gateway's addresses, forwarding and the
+/// container's routes.
+pub(crate) fn restore(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let config = Config::new(conf, args)?;
+    let owner = Owner::new(&conf.name, args);
+    let result = host::require_prev_result(conf)?;
+    let own = Own::of(result, args);
+    let mut sandbox = Sandbox::open(args)?;
+    let mut host = Netlink::open()?;
+    let bridge = device::check(&mut host, &config)?;
+    let inner = sandbox.netlink.link_by_name(&args.ifname)?;
+    let port = host::check_peer(&mut host, &inner, result)?;
+    let mut all = AsFarAsPossible::default();
+    if let (true, Some(mac)) = (config.mac_spoof_check, inner.mac) {
+        let look = || spoof::check(owner, &port.name, Some(mac));
+        restore_if_missing(&mut all, look, || spoof::restore(owner, &port.name, mac));
+    }
+    if conf.ipam_type().is_some() {
+        if config.gateway && device::check_gateways(&mut host, &bridge, &config, own).is_err() {
+            all.step(device::restore_gateways(&mut host, &bridge, &config, own));
+        }
+        all.step(sandbox.restore_routes(&inner, result, conf.cni_version, Reach::Link));
+        if let Some(backend) = config.masquerade {
+            let addresses = config.masquerade_families.filter(own.addresses());
+            all.step(Masquerade::new(owner, backend).restore(&addresses));
+        }
+        if config.gateway {
+            all.step(host::enable_forwarding(&device::gateways(own)));
+        }
+    }
+    all.finish()
+}
+
+/// What a repair looks for.
+pub(crate) fn look_strictly(args: &Args) -> Result<()> {
+    check(args)?;
+    let conf = args.conf()?;
+    if conf.ipam_type().is_none() || !Config::new(conf, args)?.gateway {
+        return Ok(());
+    }
+    let own = Own::of(host::require_prev_result(conf)?, args);
+    host::check_forwarding(&device::gateways(own))
 }
 
 fn check(args: &Args) -> Result<()> {

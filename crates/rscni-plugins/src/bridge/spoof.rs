@@ -29,15 +29,18 @@ fn table() -> Table {
 
 fn skeleton(transaction: &mut Transaction<'_>) {
     let table = table();
-    let rule = Rule::new()
-        .in_set(&[Field::Iifname], PORTS)
-        .not_in_set(&[Field::Iifname, Field::EtherSaddr], ALLOWED)
-        .drop();
     transaction
         .create_chain(&table, CHAIN, Some(&BaseChain::filter(Hook::Prerouting, PRIORITY)))
         .add_set(&table, &Set::new(PORTS, [ValueType::Ifname]))
         .add_set(&table, &Set::new(ALLOWED, [ValueType::Ifname, ValueType::EtherAddr]))
-        .add_rule(&table, CHAIN, &rule);
+        .add_rule(&table, CHAIN, &rule());
+}
+
+fn rule() -> Rule {
+    Rule::new()
+        .in_set(&[Field::Iifname], PORTS)
+        .not_in_set(&[Field::Iifname, Field::EtherSaddr], ALLOWED)
+        .drop()
 }
 
 fn pair(port: &str, mac: MacAddr) -> Value {
@@ -53,6 +56,18 @@ pub(super) fn add(owner: Owner<'_>, port: &str, mac: MacAddr) -> Result<()> {
         nftable::put(transaction, &table, ALLOWED, &allowed);
         nftable::put(transaction, &table, PORTS, &Element::new(Value::ifname(port)).comment(&tag));
     })
+}
+
+/// Puts back what [`check`] finds missing, the rule as well, in a chain that is there without it.
+pub(super) fn restore(owner: Owner<'_>, port: &str, mac: MacAddr) -> Result<()> {
+    add(owner, port, mac)?;
+    let (mut nft, table) = (Nft::open()?, table());
+    if nft.rules(&table, CHAIN)?.is_empty() {
+        let mut transaction = nft.transaction();
+        transaction.add_rule(&table, CHAIN, &rule());
+        transaction.commit()?;
+    }
+    Ok(())
 }
 
 /// Removes what belongs to the attachment. The hardware address saves a search.

@@ -304,6 +304,79 @@ fn of_add(config: &Config, backend: Backend, nft: &mut Nft) -> Result<Chosen> {
     choose(&Config { backend: Some(backend), ..config.clone() }, nft)
 }
 
+/// What a repair looks for: all that ADD makes now.
+pub(crate) fn look_strictly(args: &Args) -> Result<()> {
+    look(args, true)
+}
+
+/// Puts back what is missing. Each step changes nothing where nothing is missing.
+pub(crate) fn restore(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let config = Config::new(conf)?;
+    let result = host::require_prev_result(conf)?;
+    let place = config.policy.map(|policy| Place::new(policy, result)?.seen()).transpose()?;
+    let addresses = &addresses(Own::of(result, args).ips())[..];
+    let owner = Owner::new(&conf.name, args);
+    let mut nft = Nft::open()?;
+    refuse_other_owners(&mut nft, owner, addresses)?;
+    let mut chosen = match recorded(&mut nft, &config, owner, addresses)? {
+        // Only a rule in the chain that drops can let the packets through.
+        Some(Backend::Nftables) if iptables::drops(&mut nft, addresses)? => {
+            choose(&config, &mut nft)?
+        }
+        Some(backend) => of_add(&config, backend, &mut nft)?,
+        None => choose(&config, &mut nft)?,
+    };
+    let backend = chosen.backend;
+
+    if let Some(place) = &place {
+        add_policy(&mut nft, owner, place, chosen.policies_by_iptables)?;
+        if !chosen.policies_by_iptables
+            && forward::check_policy(&mut nft, place.policy, place.on, true).is_err()
+        {
+            forward::restore(&mut nft)?;
+        }
+        if place.policy == Policy::Isolated && !place.ports.is_empty() {
+            ports::add(&mut nft, owner, &place.ports)?;
+            ports::restore_rules(&mut nft)?;
+        }
+    }
+    if !addresses.is_empty() {
+        records::add(&mut nft, backend, owner, addresses)?;
+        if backend == Backend::Nftables && forward::check(&mut nft, true).is_err() {
+            forward::restore(&mut nft)?;
+        }
+    }
+    chosen.wanted(&config, addresses, place.as_ref(), true).add(&mut nft)?;
+    if let Some(firewalld) = &mut chosen.firewalld {
+        firewalld.add(&config.zone, addresses)?;
+    }
+    // What another backend had is of no use any more.
+    let mut others = Vec::new();
+    for other in Backend::ALL.into_iter().filter(|other| *other != backend) {
+        for record in all_of(other, addresses) {
+            let tag = records::owner_of(&mut nft, other, record.address)?;
+            others.extend(tag.filter(|tag| *tag == owner.tag()).map(|_| record));
+        }
+    }
+    remove(&mut nft, &config.zone, &others)
+}
+
+/// An address that has another owner by now is not taken away from it.
+fn refuse_other_owners(nft: &mut Nft, owner: Owner<'_>, addresses: &[IpAddr]) -> Result<()> {
+    for record in Backend::ALL.into_iter().flat_map(|backend| all_of(backend, addresses)) {
+        let tag = records::owner_of(nft, record.backend, record.address)?;
+        if let Some(tag) = tag.filter(|tag| *tag != owner.tag()) {
+            let set = records::set(record.backend, record.address.is_ipv4());
+            return Err(differs(format!(
+                "{} belongs to another attachment in the set inet rscni {set}: {tag}",
+                record.address
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// The backend that ADD chose, if it was left to ADD.
 fn recorded(
     nft: &mut Nft,

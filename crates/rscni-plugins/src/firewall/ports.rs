@@ -48,6 +48,25 @@ fn rules() -> [Rule; 2] {
     })
 }
 
+/// Puts the rules back in one transaction, if one is missing.
+pub(super) fn restore_rules(nft: &mut Nft) -> Result<()> {
+    let table = table();
+    let present = nft.rules(&table, FORWARD)?;
+    let own: Vec<u64> =
+        present.iter().filter(|rule| rule.looks_up(PORTS)).map(|rule| rule.handle).collect();
+    if own.len() >= rules().len() {
+        return Ok(());
+    }
+    let mut transaction = nft.transaction();
+    for rule in rules() {
+        transaction.add_rule(&table, FORWARD, &rule);
+    }
+    for handle in own {
+        transaction.del_rule(&table, FORWARD, handle);
+    }
+    Ok(transaction.commit()?)
+}
+
 /// Keeps the ports from each other and from all others of their bridge.
 pub(super) fn add(nft: &mut Nft, owner: Owner<'_>, ports: &[&str]) -> Result<()> {
     let (table, tag) = (table(), owner.tag());

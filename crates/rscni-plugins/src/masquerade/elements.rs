@@ -116,11 +116,41 @@ fn skeleton(transaction: &mut Transaction<'_>) {
 fn skeleton_inside(transaction: &mut Transaction<'_>, subnet: IpNet) {
     let (table, kind, set) = (table(), kind(subnet.addr()), inside(subnet));
     let fields = vec![kind.key; if subnet.prefix_len() > 0 { 2 } else { 1 }];
-    let rule = Rule::new()
-        .family_of(kind.any)
-        .net_in_set(kind.destination, subnet, &[kind.source], &set)
-        .return_();
+    let rule = inside_rule(subnet);
     transaction.create_set(&table, &Set::new(set, fields)).insert_rule(&table, CHAIN, &rule, None);
+}
+
+fn inside_rule(subnet: IpNet) -> Rule {
+    let kind = kind(subnet.addr());
+    Rule::new()
+        .family_of(kind.any)
+        .net_in_set(kind.destination, subnet, &[kind.source], &inside(subnet))
+        .return_()
+}
+
+/// Makes the chains and their rules again in one transaction, for the sets that are there.
+pub(super) fn restore_rules(nft: &mut Nft) -> Result<()> {
+    let table = table();
+    let sets = nft.sets(&table)?;
+    let mut transaction = nft.transaction();
+    for chain in [POSTROUTING, CHAIN] {
+        transaction.add_chain(&table, chain, None).flush_chain(&table, chain);
+    }
+    for chain in [POSTROUTING, CHAIN] {
+        transaction.del_chain(&table, chain);
+    }
+    skeleton(&mut transaction);
+    for kind in [&V4, &V6] {
+        let longest = if kind.any.is_ipv4() { 32 } else { 128 };
+        for length in 0..=longest {
+            let subnet = IpNet::new_assert(kind.any, length);
+            if sets.contains(&inside(subnet)) {
+                let rule = inside_rule(subnet);
+                transaction.insert_rule(&table, CHAIN, &rule, None);
+            }
+        }
+    }
+    Ok(transaction.commit()?)
 }
 
 /// Adds the addresses, in one transaction.

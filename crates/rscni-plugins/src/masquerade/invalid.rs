@@ -20,7 +20,7 @@
 use ipnet::IpNet;
 use rscni_linux::nft::{BaseChain, CtState, Element, Hook, Nft, Rule, Set, Transaction, ValueType};
 
-use super::elements::{V4, V6, kind, make, table};
+use super::elements::{Kind, V4, V6, kind, make, table};
 use crate::failure::{Result, differs};
 
 const CHAIN: &str = "masquerading-invalid";
@@ -46,9 +46,41 @@ pub(super) fn skeleton(transaction: &mut Transaction<'_>) {
     transaction.add_table(&table).create_set(&table, &Set::new(MARKER, [ValueType::Ipv4Addr]));
     transaction.add_chain(&table, CHAIN, Some(&BaseChain::filter(Hook::Forward, FILTER)));
     for kind in [&V4, &V6] {
-        let rule = invalid().family_of(kind.any).in_set(&[kind.source], kind.set).counter().drop();
+        let rule = of_addresses(kind);
         transaction.add_set(&table, &Set::new(kind.set, [kind.key])).add_rule(&table, CHAIN, &rule);
     }
+}
+
+fn of_addresses(kind: &Kind) -> Rule {
+    invalid().family_of(kind.any).in_set(&[kind.source], kind.set).counter().drop()
+}
+
+fn of_subnets(subnet: IpNet) -> Rule {
+    let (kind, set) = (kind(subnet.addr()), subnets(subnet));
+    let rule = invalid().family_of(kind.any).net_in_set(kind.source, subnet, &[], &set);
+    rule.counter().drop()
+}
+
+/// Puts the rules back in one transaction, for the sets that are there, if [`check`] misses one.
+pub(super) fn restore(nft: &mut Nft) -> Result<()> {
+    if check(nft).is_ok() {
+        return Ok(());
+    }
+    let table = table();
+    let sets = nft.sets(&table)?;
+    let mut transaction = nft.transaction();
+    transaction.flush_chain(&table, CHAIN);
+    for kind in [&V4, &V6] {
+        transaction.add_rule(&table, CHAIN, &of_addresses(kind));
+        let longest = if kind.any.is_ipv4() { 32 } else { 128 };
+        for length in 1..=longest {
+            let subnet = IpNet::new_assert(kind.any, length);
+            if sets.contains(&subnets(subnet)) {
+                transaction.add_rule(&table, CHAIN, &of_subnets(subnet));
+            }
+        }
+    }
+    Ok(transaction.commit()?)
 }
 
 /// The set of the subnets of this one's length whose addresses iptables masquerades.
@@ -59,12 +91,8 @@ fn subnets(subnet: IpNet) -> String {
 /// What is there once iptables masquerades in a subnet as long as this.
 fn skeleton_subnets(transaction: &mut Transaction<'_>, subnet: IpNet) {
     let (table, kind, set) = (table(), kind(subnet.addr()), subnets(subnet));
-    let rule = invalid().family_of(kind.any).net_in_set(kind.source, subnet, &[], &set);
-    transaction.create_set(&table, &Set::new(set, [kind.key])).add_rule(
-        &table,
-        CHAIN,
-        &rule.counter().drop(),
-    );
+    let rule = of_subnets(subnet);
+    transaction.create_set(&table, &Set::new(set, [kind.key])).add_rule(&table, CHAIN, &rule);
 }
 
 /// Has invalid packets from the subnets of these addresses dropped: iptables masquerades the addresses.

@@ -124,6 +124,22 @@ impl<'a> Masquerade<'a> {
         Err(differs(format!("masquerading of {missing} is missing")))
     }
 
+    /// Puts back what [`check`](Self::check) finds missing.
+    pub(crate) fn restore(self, addresses: &[IpNet]) -> Result<()> {
+        if self.check(addresses).is_ok() {
+            return Ok(());
+        }
+        self.add(addresses)?;
+        let mut nft = Nft::open()?;
+        invalid::restore(&mut nft)?;
+        match self.backend {
+            Backend::Nftables if self.check(addresses).is_err() => {
+                elements::restore_rules(&mut nft)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// GC: removes what belongs to attachments that are no longer valid.
     pub(crate) fn remove_stale(stale: &Stale<'_>) -> Result<()> {
         let mut nft = Nft::open()?;

@@ -2,13 +2,13 @@
 
 use ipnet::IpNet;
 use rscni::Args;
-use rscni_linux::nft::{Data, Element, ElementInfo, Nft, RuleInfo};
+use rscni_linux::nft::{Data, Element, ElementInfo, Nft};
 
 use super::{
     config::Config,
     elements::{Entry, entries, groups, parts, target},
     localnet,
-    names::{self, ENTRIES, FROM_LO, LOCALNET, Part, loopback, masquerade_chain, table},
+    names::{self, ENTRIES, LOCALNET, Part, leads_to, loopback, masquerade_chain, table},
     standby::{self, is_sibling},
 };
 use crate::{
@@ -78,17 +78,10 @@ fn check_localhost_v6(nft: &mut Nft, entry: &Entry<'_>, set: &str) -> Result<()>
     localnet::check_v6(&[entry.target])
 }
 
-fn check_rules(nft: &mut Nft, config: &Config, entries: &[Entry<'_>]) -> Result<()> {
+pub(super) fn check_rules(nft: &mut Nft, config: &Config, entries: &[Entry<'_>]) -> Result<()> {
     let table = table();
     let leads = |nft: &mut Nft, from: &str, to: &str| -> Result<()> {
-        // The rules for `::1`, which look up a set, lead there too.
-        let is_general = |rule: &RuleInfo| {
-            rule.jump_target.as_deref() == Some(to)
-                && !rule.expressions.iter().any(|expression| {
-                    expression.text(&[1]).is_some_and(|set| set.contains(FROM_LO))
-                })
-        };
-        if nft.rules(&table, from)?.iter().any(is_general) {
+        if nft.rules(&table, from)?.iter().any(|rule| leads_to(rule, to)) {
             return Ok(());
         }
         Err(differs(format!("host ports: the rule of {from} that leads to {to} is missing")))

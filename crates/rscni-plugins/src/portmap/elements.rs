@@ -11,6 +11,7 @@ use rscni::{Args, Error};
 use rscni_linux::nft::{Data, Element, ElementInfo, Nft, Value};
 
 use super::{
+    check,
     config::{Config, Mapping, Protocol},
     names::{self, Group, LOCALNET, Part, SETS, loopback, masquerade_chain, table},
     nft_program,
@@ -174,6 +175,26 @@ pub(super) fn add(nft: &mut Nft, args: &Args, config: &Config, nets: &[IpNet]) -
         } else {
             return Err(error.into());
         }
+    }
+    for group in groups(&entries).filter(|group| !config.conditions(group.v4).is_empty()) {
+        nft_program::enter(nft, group, config.conditions(group.v4))?;
+    }
+    Ok(())
+}
+
+/// Puts back the rules that the mappings need, in chains that are there without them.
+pub(super) fn restore_rules(
+    nft: &mut Nft,
+    owner: Owner<'_>,
+    config: &Config,
+    nets: &[IpNet],
+) -> Result<()> {
+    let entries = entries(config, owner, nets);
+    if check::check_rules(nft, config, &entries).is_ok() {
+        return Ok(());
+    }
+    for part in parts(config, &entries) {
+        part.restore(nft)?;
     }
     for group in groups(&entries).filter(|group| !config.conditions(group.v4).is_empty()) {
         nft_program::enter(nft, group, config.conditions(group.v4))?;

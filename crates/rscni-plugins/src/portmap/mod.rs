@@ -60,6 +60,26 @@ fn add(args: &Args) -> Result<CNIResult> {
     Ok(previous.clone())
 }
 
+/// Puts the mappings back: those that are left are replaced.
+pub(crate) fn restore(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let config = Config::new(conf, args)?;
+    let nets = container_nets(host::require_prev_result(conf)?, args);
+    let owner = Owner::new(&conf.name, args);
+    let mut nft = Nft::open()?;
+    if check_backends(&mut nft, args, &config, &nets).is_err() {
+        match config.backend {
+            Backend::Nftables => {
+                elements::add(&mut nft, args, &config, &nets)?;
+                elements::restore_rules(&mut nft, owner, &config, &nets)?;
+            }
+            Backend::Iptables => iptables::add(owner, &config, &nets)?,
+        }
+        flows::forget_stale(&config, nets.iter().map(|net| net.addr().is_ipv4()));
+    }
+    localnet::enable(&by_localhost(&config, &nets))
+}
+
 /// The container's addresses that `127.0.0.1` or `::1` of the host is to lead to.
 fn by_localhost(config: &Config, nets: &[IpNet]) -> Vec<IpAddr> {
     let is_wanted = |address: &IpAddr| {
@@ -115,7 +135,7 @@ fn forget_flows(
     flows::forget_to(ports.into_iter(), &containers);
 }
 
-fn check(args: &Args) -> Result<()> {
+pub(crate) fn check(args: &Args) -> Result<()> {
     let conf = args.conf()?;
     let config = Config::new(conf, args)?;
     let nets = container_nets(host::require_prev_result(conf)?, args);

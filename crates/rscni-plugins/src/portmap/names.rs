@@ -35,8 +35,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use rscni_linux::nft::{
-    BaseChain, DataType, Family, Field, Hook, NatFlags, Nft, Rule, Set, Table, Transaction, Value,
-    ValueType,
+    BaseChain, DataType, Family, Field, Hook, NatFlags, Nft, RawExpression, Rule, RuleInfo, Set,
+    Table, Transaction, Value, ValueType,
 };
 use sha2::{Digest, Sha256};
 
@@ -198,6 +198,109 @@ impl Group {
     }
 }
 
+/// Rules that are missing from a chain are put back in one transaction: the rules of the group are
+/// made again.
+impl Group {
+    fn restore_rules(&self, nft: &mut Nft) -> Result<()> {
+        let table = table();
+        let sets = nft.sets(&table)?;
+        let mut entered = Vec::new();
+        for entry in ENTRIES {
+            let rules = nft.rules(&table, entry)?;
+            entered.push(rules.iter().any(|rule| leads_to(rule, &self.chain(true))));
+        }
+        let of_output = nft.rules(&table, ENTRIES[1])?;
+        let mut transaction = nft.transaction();
+        for specific in [false, true] {
+            let chain = self.chain(specific);
+            transaction.flush_chain(&table, &chain);
+            for set in sets.iter().filter(|set| set.starts_with(&self.map(specific))) {
+                let Some((net, bit)) = self.of_sources(specific, set) else { continue };
+                transaction.add_rule(&table, &chain, &self.mark(specific, net, bit));
+                if net == loopback(false) && !of_output.iter().any(|rule| rule.looks_up(set)) {
+                    let entry = self.entry_from_localhost(specific, set);
+                    transaction.add_rule(&table, ENTRIES[1], &entry);
+                }
+            }
+            transaction.add_rule(&table, &chain, &self.forward(specific));
+        }
+        transaction.add_rule(&table, &self.chain(true), &Rule::new().jump(&self.chain(false)));
+        for (entry, is_entered) in ENTRIES.iter().zip(entered) {
+            // Only `nft` understands conditions.
+            if !is_entered && self.suffix.is_empty() {
+                transaction.add_rule(&table, entry, &self.entry());
+            }
+        }
+        Ok(transaction.commit()?)
+    }
+
+    /// A net as long as those in a set of sources of this group, and the bit of the mark, from the
+    /// name of the set.
+    fn of_sources(&self, specific: bool, set: &str) -> Option<(IpNet, u8)> {
+        let rest = set.strip_prefix(&self.map(specific))?;
+        if let Some(bit) = rest.strip_prefix(FROM_LO) {
+            return Some((loopback(false), bit.parse().ok()?));
+        }
+        let (length, bit) = rest.strip_prefix("_from")?.split_once('_')?;
+        Some((IpNet::new(self.any(), length.parse().ok()?).ok()?, bit.parse().ok()?))
+    }
+
+    /// Sends packets to `::1` on, if their source and port are in the set: mappings without
+    /// masquerading leave `::1` to the host's own services.
+    fn entry_from_localhost(&self, specific: bool, set: &str) -> Rule {
+        let net = loopback(false);
+        let rule = Rule::new().family_of(self.any()).in_net(Field::Ip6Daddr, net);
+        let rule = rule.net_in_set(self.source(), net, &self.fields(specific), set);
+        rule.jump(&self.chain(specific))
+    }
+
+    fn forward(&self, specific: bool) -> Rule {
+        let rule = Rule::new().family_of(self.any());
+        rule.dnat_map(&self.fields(specific), &self.map(specific), !self.v4)
+    }
+
+    /// Marks what comes from a net of the same length as this one, if it is in the set.
+    fn mark(&self, specific: bool, net: IpNet, bit: u8) -> Rule {
+        let set = self.sources(specific, net, bit);
+        let rule = Rule::new().family_of(self.any());
+        let rule = rule.net_in_set(self.source(), net, &self.fields(specific), &set);
+        rule.set_mark(1 << bit, 1 << bit)
+    }
+}
+
+/// Whether a rule sends all packets on to a chain. The rules for `::1`, which look up a set, send
+/// only some.
+pub(super) fn leads_to(rule: &RuleInfo, chain: &str) -> bool {
+    let looks_up_localhost =
+        |expression: &RawExpression| expression.text(&[1]).is_some_and(|set| set.contains(FROM_LO));
+    rule.jump_target.as_deref() == Some(chain) && !rule.expressions.iter().any(looks_up_localhost)
+}
+
+/// Masquerades what has the mark.
+fn masquerade(bit: u8) -> Rule {
+    let mark = 1 << bit;
+    let rule = Rule::new().any_of(Field::CtStatus, DNAT).masked(Field::Mark, mark, mark);
+    rule.masquerade(NatFlags::default())
+}
+
+/// Drops what comes by wire for the addresses of `lo`.
+fn localnet() -> Rule {
+    let net = loopback(true);
+    let rule = Rule::new().ne(Field::Iifname, Value::ifname("lo")).family_of(net.addr());
+    rule.not_in_net(Field::IpSaddr, net).in_net(Field::IpDaddr, net).drop()
+}
+
+/// Adds the only rule of a chain, if it has none.
+fn restore_chain(nft: &mut Nft, chain: &str, rule: &Rule) -> Result<()> {
+    let table = table();
+    if !nft.rules(&table, chain)?.is_empty() {
+        return Ok(());
+    }
+    let mut transaction = nft.transaction();
+    transaction.add_rule(&table, chain, rule);
+    Ok(transaction.commit()?)
+}
+
 /// Something that is there for all attachments once one needed it, and made in one transaction.
 pub(super) enum Part {
     Maps(Group),
@@ -223,6 +326,17 @@ impl Part {
         Ok(())
     }
 
+    /// Puts back the rules of a part that is there without them.
+    pub(super) fn restore(&self, nft: &mut Nft) -> Result<()> {
+        match self {
+            Self::Maps(group) => group.restore_rules(nft),
+            Self::Masquerade(bit) => restore_chain(nft, &masquerade_chain(*bit), &masquerade(*bit)),
+            Self::Localnet => restore_chain(nft, LOCALNET, &localnet()),
+            // With those of the group; sets have no rules.
+            Self::Sources(..) | Self::Standby(..) => Ok(()),
+        }
+    }
+
     /// Begins by creating (not adding) something, so two calls at once do not make the rules twice.
     fn create(&self, transaction: &mut Transaction<'_>) {
         let table = &table();
@@ -230,12 +344,8 @@ impl Part {
             Self::Maps(group) => {
                 for specific in [false, true] {
                     transaction.create_chain(table, &group.chain(specific), None);
-                    let map = group.forward_map(specific);
-                    let name = map.name.clone();
-                    transaction.add_set(table, &map);
-                    let forward = Rule::new().family_of(group.any());
-                    let forward = forward.dnat_map(&group.fields(specific), &name, !group.v4);
-                    transaction.add_rule(table, &group.chain(specific), &forward);
+                    transaction.add_set(table, &group.forward_map(specific));
+                    transaction.add_rule(table, &group.chain(specific), &group.forward(specific));
                 }
                 transaction.add_rule(
                     table,
@@ -252,22 +362,14 @@ impl Part {
                 }
             }
             Self::Masquerade(bit) => {
-                let (chain, mark) = (masquerade_chain(*bit), 1 << bit);
+                let chain = masquerade_chain(*bit);
                 transaction.create_chain(table, &chain, Some(&BaseChain::srcnat()));
-                let rule =
-                    Rule::new().any_of(Field::CtStatus, DNAT).masked(Field::Mark, mark, mark);
-                transaction.add_rule(table, &chain, &rule.masquerade(NatFlags::default()));
+                transaction.add_rule(table, &chain, &masquerade(*bit));
             }
             Self::Localnet => {
                 let base = BaseChain::filter(Hook::Prerouting, MANGLE);
                 transaction.create_chain(table, LOCALNET, Some(&base));
-                let rule = Rule::new()
-                    .ne(Field::Iifname, Value::ifname("lo"))
-                    .family_of(loopback(true).addr());
-                let rule = rule
-                    .not_in_net(Field::IpSaddr, loopback(true))
-                    .in_net(Field::IpDaddr, loopback(true));
-                transaction.add_rule(table, LOCALNET, &rule.drop());
+                transaction.add_rule(table, LOCALNET, &localnet());
             }
             Self::Standby(group, sources) => {
                 for specific in [true, false] {
@@ -284,27 +386,14 @@ impl Part {
             Self::Sources(group, net, bit) => {
                 for specific in [true, false] {
                     let set = group.source_set(specific, *net, *bit);
-                    let name = set.name.clone();
                     transaction.create_set(table, &set);
-                    let from = Rule::new().family_of(group.any());
-                    let from =
-                        from.net_in_set(group.source(), *net, &group.fields(specific), &name);
                     if *net == loopback(false) {
-                        // By the set, since mappings without masquerading leave `::1` to the host's own services.
-                        let entry =
-                            Rule::new().family_of(group.any()).in_net(Field::Ip6Daddr, *net);
-                        let entry =
-                            entry.net_in_set(group.source(), *net, &group.fields(specific), &name);
-                        let to = group.chain(specific);
-                        transaction.add_rule(table, ENTRIES[1], &entry.jump(&to));
+                        let entry = group.entry_from_localhost(specific, &set.name);
+                        transaction.add_rule(table, ENTRIES[1], &entry);
                     }
                     // Before the rule that sends the packet on.
-                    transaction.insert_rule(
-                        table,
-                        &group.chain(specific),
-                        &from.set_mark(1 << bit, 1 << bit),
-                        None,
-                    );
+                    let mark = group.mark(specific, *net, *bit);
+                    transaction.insert_rule(table, &group.chain(specific), &mark, None);
                 }
             }
         }

@@ -151,7 +151,7 @@ impl U32 {
                 TCA_U32_CLASSID => self.class = Some(Handle(value.u32())),
                 TCA_U32_SEL => {
                     self.keys =
-                        value.rest(16).0.chunks_exact(16).filter_map(U32Key::parse).collect()
+                        value.rest(16).0.chunks_exact(16).filter_map(U32Key::parse).collect();
                 }
                 TCA_U32_ACT => {
                     let redirects =
