@@ -4,9 +4,10 @@
 //! What has no mark of its owner's network is not here: what the Go plugins make for `macspoofchk` and with nftables.
 
 mod files;
+mod forwarding;
 pub(crate) mod rules;
 
-pub use self::rules::drops_forwarded;
+pub use self::forwarding::{Dropping, Packet, dropped_by, dropping};
 
 use std::{
     collections::{HashMap, HashSet},

@@ -50,6 +50,11 @@ impl IpTable {
         Ok(nft.chain(&self.table(), chain)?.is_some_and(|chain| chain.policy == Some(Policy::Drop)))
     }
 
+    /// The names of all chains, as nftables shows them.
+    pub(crate) fn chains(self, nft: &mut Nft) -> Result<Vec<String>> {
+        Ok(nft.chains(&self.table())?.into_iter().map(|chain| chain.name).collect())
+    }
+
     /// The rules of a chain that are wanted, as nftables shows them; none where there is no such chain.
     pub(crate) fn rules(
         self,

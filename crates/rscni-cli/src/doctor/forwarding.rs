@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use rscni::runtime::CacheEntry;
+use rscni::runtime::{CacheEntry, NetConfList, PluginConf};
 use rscni_linux::sysctl;
-use rscni_plugins::holdings;
+use rscni_plugins::holdings::{self, Dropping, Packet};
 
-use super::{Patient, Report, as_root, kernel::routes, reservations::addresses};
+use super::{Patient, Report, as_root, kernel::routes, quoted, reservations::addresses};
 use crate::node::{State, is_there, named};
 
 pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
@@ -38,29 +38,131 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
         }
     }
     isolation(patient, report);
-    match holdings::drops_forwarded() {
-        Err(why) => report.unknown(
+    let outcome = holdings::dropping().and_then(|chains| {
+        routing.iter().try_for_each(|list| reach(patient, list, &chains, report))
+    });
+    if let Err(why) = outcome {
+        report.unknown(
             "forward-policy-unknown",
             format!("the policy of FORWARD is not known: {why}"),
             "if it is DROP, packets of containers are dropped unless a rule lets them through",
             format!("{} && {}", as_root("iptables -S FORWARD"), as_root("ip6tables -S FORWARD")),
-        ),
-        Ok(programs) => {
-            let unprotected = routing
-                .iter()
-                .filter(|list| !list.plugins.iter().any(|p| p.plugin_type() == "firewall"));
-            let names: Vec<_> = unprotected.map(|list| &*list.name).collect();
-            for program in programs.into_iter().filter(|_| !names.is_empty()) {
-                report.warning(
-                    "forward-policy-drop",
-                    format!("{program} drops what is forwarded, and {} has no plugin firewall", names.join(", ")),
-                    "packets of these containers are dropped unless a rule lets them through; the plugin firewall in the \
-                     list makes such rules",
-                    Some(format!("{program} -P FORWARD ACCEPT")),
-                );
+        );
+    }
+}
+
+/// Whether chains that drop by policy let the packets of a network's containers through, and
+/// connections to their published ports.
+fn reach(
+    patient: &Patient<'_>,
+    list: &NetConfList,
+    chains: &[Dropping],
+    report: &mut Report,
+) -> Result<(), String> {
+    let firewall = list.plugins.iter().find(|plugin| plugin.plugin_type() == "firewall");
+    let entries = patient.node.listing.entries.iter();
+    let entries: Vec<_> =
+        entries.filter(|entry| entry.network == list.name && is_there(entry)).collect();
+    let mut dropped = Vec::new();
+    for entry in &entries {
+        for address in entry.result.ips.iter().map(|ip| ip.address.addr()) {
+            let published = is_published(patient, entry, address.is_ipv4());
+            let packets = [
+                Some(Packet::FromContainer(address)),
+                published.then_some(Packet::ToPublishedPort(address)),
+            ];
+            for packet in packets.into_iter().flatten() {
+                let chain = holdings::dropped_by(chains, packet)?;
+                dropped.extend(chain.map(|chain| (*entry, packet, chain)));
             }
         }
     }
+    let Some(firewall) = firewall else {
+        let named: Vec<&Dropping> = if entries.is_empty() {
+            chains.iter().collect()
+        } else {
+            let is_dropping = |chain: &&Dropping| dropped.iter().any(|(.., by)| by == chain);
+            chains.iter().filter(is_dropping).collect()
+        };
+        for chain in named {
+            let name = chain.name();
+            report.warning(
+                "forward-policy-drop",
+                format!(
+                    "{} drops what is forwarded, and {} has no plugin firewall",
+                    chain.iptables().unwrap_or(&name),
+                    list.name
+                ),
+                "packets of its containers and connections to their published ports are dropped unless a rule lets \
+                 them through; the plugin firewall in the list makes such rules",
+                Some(chain.accept_all()),
+            );
+        }
+        return Ok(());
+    };
+    for (entry, packet, chain) in dropped {
+        let (what, container) = match packet {
+            Packet::FromContainer(address) => ("packets", address),
+            Packet::ToPublishedPort(address) => ("connections to published ports", address),
+        };
+        report.error(
+            "forward-policy-drop",
+            format!(
+                "{what} of {} in network {} ({container}) are dropped: {} drops by policy, and no rule accepts them",
+                named(entry),
+                list.name,
+                chain.name()
+            ),
+            "the container is cut off from other networks, or its published ports from other machines",
+            Some(if is_repaired(patient, entry, firewall, chain) {
+                let (network, id) = (quoted(&entry.network), quoted(&entry.params.container_id));
+                patient.command(&format!("repair {network} {id}"))
+            } else {
+                chain.accept(packet)
+            }),
+        );
+    }
+    Ok(())
+}
+
+/// Whether the plugin firewall of this program makes rules for the chain.
+fn is_repaired(
+    patient: &Patient<'_>,
+    entry: &CacheEntry,
+    firewall: &PluginConf,
+    chain: &Dropping,
+) -> bool {
+    let is_ours = rscni::invoke::find_plugin("firewall", &patient.plugin_path)
+        .map_or(true, |it| super::plugins::is_this(&it));
+    let backend = firewall.as_map().get("backend").and_then(serde_json::Value::as_str);
+    let makes_rules = match chain.iptables() {
+        Some(_) => backend != Some("nftables"),
+        None => {
+            let uses_iptables = patient.node.holdings.all.iter().any(|holding| {
+                holding.what.starts_with("inet rscni firewall-iptables")
+                    && holding.by.is(&entry.network, &entry.attachment())
+            });
+            chain.is_of_firewall() && !uses_iptables
+        }
+    };
+    is_ours && makes_rules
+}
+
+/// Whether portmap has made something for the attachment in this family.
+fn is_published(patient: &Patient<'_>, entry: &CacheEntry, v4: bool) -> bool {
+    let (element, chain) = if v4 {
+        ("inet rscni hostport4", "iptables nat CNI-DN-")
+    } else {
+        ("inet rscni hostport6", "ip6tables nat CNI-DN-")
+    };
+    patient.node.holdings.all.iter().any(|holding| {
+        let is_port = match holding.kind {
+            "element" => holding.what.starts_with(element),
+            "chain" => holding.what.starts_with(chain),
+            _ => false,
+        };
+        is_port && holding.by.is(&entry.network, &entry.attachment())
+    })
 }
 
 /// The attachments that are there and have an address of the family, by their caches' entries and by their reservations.

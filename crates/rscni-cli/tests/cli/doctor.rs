@@ -487,6 +487,11 @@ fn forwarding() {
             "iptables drops what is forwarded, and net has no plugin",
         );
         run(Command::new("iptables").args(["-P", "FORWARD", "DROP"])).succeeded();
+        // A rule of the operator's is as good.
+        node.add("net", "b");
+        run(Command::new("iptables").args(["-A", "FORWARD", "-i", "br-net", "-j", "ACCEPT"]))
+            .succeeded();
+        assert_eq!(node.find("forward-policy-drop"), None);
         let firewall = json!({ "type": "firewall", "ingressPolicy": "isolated" });
         node.network("net", "10.1.0.0/24", &json!({}), &[firewall]);
         assert_eq!(node.find("forward-policy-drop"), None);
@@ -510,6 +515,60 @@ fn mend_all(node: &Node<'_>, id: &str) -> Vec<String> {
 
 fn system(line: &str) {
     run(Command::new("sh").args(["-ec", line])).succeeded();
+}
+
+#[test]
+fn published_ports_behind_a_chain_that_drops() {
+    const ID: &str = "forward-policy-drop";
+    in_node(|node| {
+        let portmap = json!({ "type": "portmap", "capabilities": { "portMappings": true } });
+        let chained = [portmap, json!({ "type": "firewall" })];
+        node.network("net", "10.1.0.0/24", &json!({}), &chained);
+        node.lab.container("a");
+        let cap = r#"portMappings=[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]"#;
+        let words = ["add", "net", "a", "--container-id", "a", "--cap", cap];
+        node.rscni(&words).succeeded();
+        assert_eq!(node.find(ID), None);
+        // Our own chain lets both through.
+        system("nft add chain inet rscni forward '{ policy drop; }'");
+        assert_eq!(node.find(ID), None);
+        // iptables comes after the container.
+        system("iptables -P FORWARD DROP");
+        node.sees(ID, "error", "packets of a/eth0 in network net (10.1.0.2) are dropped: iptables");
+        let mends = mend_all(node, ID);
+        assert!(mends[0].contains("rscni repair net a"), "{mends:?}");
+        // The attachment has moved to iptables, and its rules do not help in our own chain, which
+        // drops here.
+        let own = |mend: &String| mend.starts_with("nft insert rule inet rscni forward ip ");
+        assert!(mends.len() == 3 && mends[1..].iter().all(own), "{mends:?}");
+        // The rules are those of an earlier release, or of another plugin.
+        system("iptables -D CNI-FORWARD -d 10.1.0.2 -m conntrack --ctstate DNAT -j ACCEPT");
+        let what = "connections to published ports of a/eth0 in network net (10.1.0.2) are dropped";
+        node.sees(ID, "error", what);
+        let mends = mend_all(node, ID);
+        assert!(mends.len() == 1 && mends[0].contains("rscni repair net a"), "{mends:?}");
+        // A chain of the operator's: this project does not write into it.
+        system(
+            "nft 'table inet filter { chain forward { \
+             type filter hook forward priority 0; policy drop; \
+             ct state established,related accept; }; }'",
+        );
+        node.sees(ID, "error", "nftables inet filter forward drops by policy");
+        let mends = mend_all(node, ID);
+        assert_eq!(mends.len(), 2, "{mends:?}");
+        assert!(
+            mends.iter().all(|mend| mend.starts_with("nft insert rule inet filter forward ip"))
+        );
+        // A port that is not published needs no rule.
+        node.rscni(&["del", "net", "a", "--container-id", "a"]).succeeded();
+        system(
+            "nft add chain inet rscni forward '{ policy accept; }'; \
+             nft flush chain inet filter forward; \
+             nft add rule inet filter forward iifname br-net accept",
+        );
+        node.add("net", "b");
+        assert_eq!(node.find(ID), None);
+    });
 }
 
 #[test]

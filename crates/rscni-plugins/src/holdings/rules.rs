@@ -85,27 +85,6 @@ pub(super) fn chains() -> Result<Vec<Holding>> {
     Ok(found)
 }
 
-/// Whether iptables drops what no rule of its chain FORWARD decides on, and for which family.
-///
-/// # Errors
-/// Why that cannot be known.
-pub fn drops_forwarded() -> std::result::Result<Vec<&'static str>, String> {
-    let drops = || -> Result<Vec<&'static str>> {
-        let mut nft = Nft::open()?;
-        let mut programs = Vec::new();
-        for table in IpTable::of_both_families("filter") {
-            let saved = table.legacy().map(|legacy| legacy.save()).transpose()?.unwrap_or_default();
-            if table.drops(&mut nft, "FORWARD")?
-                || saved.lines().any(|line| line.starts_with(":FORWARD DROP "))
-            {
-                programs.push(if table.v4 { "iptables" } else { "ip6tables" });
-            }
-        }
-        Ok(programs)
-    };
-    drops().map_err(|failure| failure.0.details().to_owned())
-}
-
 /// The owner in a comment of the form `name: "NETWORK" id: "CONTAINER"`, with anything around it.
 fn owner(bytes: &[u8]) -> Option<HeldBy> {
     let text = String::from_utf8_lossy(bytes);
