@@ -84,8 +84,8 @@ fn with_index(index: &[u8]) {
     let store = Store::create(&place.0, "net").expect("the store is opened");
     assert!(addresses(&store, "id").iter().all(|address| *address == held));
     assert!(addresses(&store, "other").is_empty());
-    let set =
-        read(&[IpRange { subnet: "10.0.0.0/29".into(), ..IpRange::default() }]).expect("a range");
+    let set = RangeSet::read(&[IpRange { subnet: "10.0.0.0/29".into(), ..IpRange::default() }])
+        .expect("a range");
     for stretch in set.stretches(Some(held)) {
         if let Some(free) = store.first_free(stretch).expect("the store is read") {
             assert!((stretch.first..=stretch.last).contains(&free));
