@@ -104,7 +104,7 @@ impl Module {
         }
         fs::create_dir(&unfinished).with_context(|| format!("make {}", unfinished.display()))?;
         let variables: String =
-            self.variables.iter().map(|variable| format!(" -X {variable}")).collect();
+            self.variables.iter().flat_map(|variable| [" -X ", variable]).collect();
         let mut build = go();
         build
             .args(["build", "-trimpath", "-mod=readonly", "-buildvcs=false"])

@@ -156,7 +156,7 @@ mod tests {
         std::thread::scope(|scope| {
             for thread in 0..8 {
                 scope.spawn(move || {
-                    (0..5).for_each(|round| copy_and_run(format!("{thread}-{round}")))
+                    (0..5).for_each(|round| copy_and_run(format!("{thread}-{round}")));
                 });
             }
         });

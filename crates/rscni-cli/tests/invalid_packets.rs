@@ -136,8 +136,8 @@ fn an_address_is_free_again_after_del() {
         let net = net.with(&fixed);
         let first = net.attach(lab, "first");
         first.del().success();
-        let next = net.with(&json!({ "ipMasq": false })).attach(lab, "next");
-        assert_eq!(seen_from(&outside, &[&next], true), [next.v4()]);
+        let other = net.with(&json!({ "ipMasq": false })).attach(lab, "other");
+        assert_eq!(seen_from(&outside, &[&other], true), [other.v4()]);
     });
 }
 

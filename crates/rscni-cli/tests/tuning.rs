@@ -409,7 +409,7 @@ fn check_names_what_somebody_has_changed() {
                             mac: "02:00:00:00:00:99".parse().ok(),
                             ..LinkChange::default()
                         },
-                    )
+                    );
                 },
                 "mac 02:00:00:00:00:99",
             ),

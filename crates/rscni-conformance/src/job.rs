@@ -77,7 +77,7 @@ pub fn run(
         let mut end = None;
         let guard = one_worker(job, worker, &mut |said| match said {
             Said::Ready { version, supported } => {
-                (report.version, report.supported) = (version, supported)
+                (report.version, report.supported) = (version, supported);
             }
             Said::Failed(why) => report.failed = Some(why),
             Said::Ended(how) => end = Some(how),

@@ -108,10 +108,10 @@ fn since_lists(version: &str, result: &Value, wrong: &mut Vec<String>) {
         let family = if address.addr().is_ipv4() { "4" } else { "6" };
         match (is_since(version, "1.0.0"), &ip["version"]) {
             (false, said) if *said != family => {
-                wrong.push(format!("ips[{place}].version is {said}, not {family:?}"))
+                wrong.push(format!("ips[{place}].version is {said}, not {family:?}"));
             }
             (true, said) if !said.is_null() => {
-                wrong.push(format!("ips[{place}].version exists up to 0.4.0"))
+                wrong.push(format!("ips[{place}].version exists up to 0.4.0"));
             }
             _ => {}
         }

@@ -114,7 +114,7 @@ impl Place {
                 for (key, value) in map {
                     match PATHS.iter().find(|path| path.eq_ignore_ascii_case(key)) {
                         Some(path) if value.is_string() => {
-                            *value = self.0.join(path).to_string_lossy().into()
+                            *value = self.0.join(path).to_string_lossy().into();
                         }
                         _ => self.keep_within(value),
                     }

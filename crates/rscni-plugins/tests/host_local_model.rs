@@ -182,7 +182,7 @@ fn take(step: Step, node: &Node, model: &mut Model) -> Result<(), TestCaseError>
             model.remains.clear();
         }
         Step::Status => {
-            prop_assert_eq!(node.call("STATUS", None, &plain).is_ok(), model.next().is_some())
+            prop_assert_eq!(node.call("STATUS", None, &plain).is_ok(), model.next().is_some());
         }
         Step::TheyReserve(address, container) if !model.held.contains_key(&address) => {
             fs::write(node.file(address), content(container)).unwrap();

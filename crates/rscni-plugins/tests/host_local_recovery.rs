@@ -233,7 +233,7 @@ fn what_an_earlier_boot_reserved_is_free_after_the_first_call(
         match first {
             "ADD" => assert_eq!(network.add("a"), "10.0.0.4/24"),
             "CHECK" => {
-                assert_eq!(network.call("CHECK", "a").key("prevResult", json!({})).error().0, 100)
+                assert_eq!(network.call("CHECK", "a").key("prevResult", json!({})).error().0, 100);
             }
             "DEL" => drop(network.call("DEL", "c").ok()),
             // They are not valid, whatever the runtime remembers.

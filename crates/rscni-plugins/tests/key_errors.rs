@@ -425,11 +425,11 @@ fn problem(keys: &Keys, path: &str, value: &Value) -> Option<String> {
         // What is in `delegate` is the other plugin's.
         || details.contains(&path.replace("delegate.", "delegate: "));
     let shown = value.to_string();
-    let shows = details.contains(&shown)
+    let is_named = details.contains(&shown)
         || details.contains(shown.trim_matches('"'))
         || value.as_str().is_some_and(|text| details.contains(&format!("{text:?}")));
     let is_code = [4, 6, 7].iter().any(|code| reply["code"] == *code);
-    let is_fine = names && shows && is_code && !details.contains(" line ");
+    let is_fine = names && is_named && is_code && !details.contains(" line ");
     (!is_fine).then(|| format!("{}: {path} = {value}: {reply}", keys.plugin))
 }
 

@@ -183,7 +183,7 @@ pub(crate) fn take(host: &Namespace, watched: &[PathBuf]) -> io::Result<Snapshot
                 list_network(&Namespace::named(&name, entry.path()), &mut items)?;
             }
             Err(_) => {
-                items.add(format!("file {}", entry.path().display()), "no namespace".to_owned())
+                items.add(format!("file {}", entry.path().display()), "no namespace".to_owned());
             }
         }
     }

@@ -137,7 +137,7 @@ fn is_as_the_spec_says(request: &Request, info: &PluginInfo, reply: &Reply) {
     let json: Value = serde_json::from_slice(&reply.stdout).unwrap_or_default();
     match (&command, &reply.error) {
         (None, error) => {
-            assert!(error.is_none() && reply.stdout.is_empty() && !reply.stderr.is_empty())
+            assert!(error.is_none() && reply.stdout.is_empty() && !reply.stderr.is_empty());
         }
         (_, Some(error)) => {
             let told: ErrorReply = serde_json::from_slice(&reply.stdout).expect("an error is told");

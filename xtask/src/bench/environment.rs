@@ -55,7 +55,7 @@ impl Environment {
     }
 }
 
-/// The version of a set of Go plugins, as its bridge plugin tells it when it is called without CNI_COMMAND.
+/// The version of a set of Go plugins, as its bridge plugin tells it when it is called without `CNI_COMMAND`.
 fn version_of(plugins: &Path) -> Result<String> {
     let output = Command::new(plugins.join("bridge")).env_remove("CNI_COMMAND").output();
     let output = output.context("ask the Go plugins for their version")?;

@@ -136,7 +136,7 @@ fn hold(job: &Job, place: &Place) -> Result<Line> {
     let mut told = Vec::new();
     let code = if *uml {
         uml::run_in(&command, &directory, Some(&directory), UML_LIMIT, &mut |line| {
-            told.push(line.to_owned())
+            told.push(line.to_owned());
         })?
     } else {
         let output =

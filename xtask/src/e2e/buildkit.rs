@@ -1,6 +1,6 @@
-//! Image builds by BuildKit, whose worker attaches each build step to a bridge (`--oci-worker-net=bridge`).
+//! Image builds by `BuildKit`, whose worker attaches each build step to a bridge (`--oci-worker-net=bridge`).
 //!
-//! BuildKit looks for `buildkit-cni-bridge`, `buildkit-cni-loopback`, `buildkit-cni-host-local` and
+//! `BuildKit` looks for `buildkit-cni-bridge`, `buildkit-cni-loopback`, `buildkit-cni-host-local` and
 //! `buildkit-cni-firewall` in `PATH`, and uses these names as plugin types. If they are missing, it uses the plugins'
 //! own names in its plugin directory. Both are tried.
 //!
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{go::Module, program, tally::Tally};
 
-/// BuildKit's daemon and client.
+/// `BuildKit`'s daemon and client.
 pub(crate) const MODULE: Module = Module {
     path: "github.com/moby/buildkit",
     version: "v0.34.2",
@@ -37,7 +37,7 @@ pub(crate) const MODULE: Module = Module {
     variables: &[],
 };
 
-/// The network that BuildKit's configuration defines: its name, the start of its addresses, and its gateway.
+/// The network that `BuildKit`'s configuration defines: its name, the start of its addresses, and its gateway.
 const NETWORK: &str = "buildkit";
 const ADDRESSES: &str = "10.10.";
 const GATEWAY: &str = "10.10.0.1";
@@ -260,7 +260,7 @@ fn address(directory: &Path) -> String {
     format!("unix://{}", directory.join("socket").display())
 }
 
-/// A directory with the plugins under the names that BuildKit ships them by, and nothing else.
+/// A directory with the plugins under the names that `BuildKit` ships them by, and nothing else.
 fn install_under_own_names(tested: &PluginSet, directory: &Path) -> Result<PathBuf> {
     let place = directory.join("own-names");
     let mut install = Command::new(tested.directory.join("rscni"));
@@ -297,7 +297,7 @@ fn meet(listener: &TcpListener) -> Result<Vec<SocketAddr>> {
     Ok(steps.into_iter().map(|(_, peer)| peer).collect())
 }
 
-/// Stages that depend on nothing but the first run at the same time. Each has a command of its own, since BuildKit runs
+/// Stages that depend on nothing but the first run at the same time. Each has a command of its own, since `BuildKit` runs
 /// equal commands once.
 fn dockerfile() -> String {
     let script = format!(

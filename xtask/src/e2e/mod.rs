@@ -7,7 +7,7 @@
 //!   First on the Go plugins, so that a fault of the machine is not taken for one of ours, then on ours.
 //! - [`pods`]: the same over its CRI service, as kubelet uses it.
 //! - [`handover`]: what one set of plugins added, the other checks and deletes.
-//! - [`buildkit`]: BuildKit builds an image whose steps are attached to its bridge.
+//! - [`buildkit`]: `BuildKit` builds an image whose steps are attached to its bridge.
 //!
 //! What has to be gone at the end of each is known to [`leftovers`]; [`chain`] is the list of plugins, [`image`] makes
 //! the containers' image, [`cni`] calls plugins as a runtime does; [`cri`] speaks to the CRI service, over [`grpc`].

@@ -38,7 +38,7 @@ pub(super) struct Node {
     pub(super) directory: PathBuf,
     /// The sets of plugins, where they can be found in here.
     pub(super) plugins: [PathBuf; 2],
-    /// BuildKit's programs.
+    /// `BuildKit`'s programs.
     pub(super) buildkit: PathBuf,
 }
 

@@ -118,7 +118,7 @@ fn run_one(target: &Target, program: String) -> Result<Ran> {
             Ok(ran) if ran.code == 0 || left == 0 => return Ok(ran),
             Err(error) if left == 0 => return Err(error),
             _ => {
-                println!("     {} failed; once more, as registers may have been lost", target.name)
+                println!("     {} failed; once more, as registers may have been lost", target.name);
             }
         }
     }

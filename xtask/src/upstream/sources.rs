@@ -88,25 +88,22 @@ impl Sources {
     pub(super) fn find(named: Option<&Path>, go: &Path) -> Result<Self> {
         let variable = || std::env::var_os("UPSTREAM_SOURCES").map(PathBuf::from);
         let checkout = named.map(Path::to_path_buf).or_else(variable);
-        let (directory, version) = match checkout {
-            Some(checkout) => {
-                ensure!(
-                    checkout.join("plugins/main/bridge").is_dir(),
-                    "{} is not a checkout of the Go plugins",
-                    checkout.display()
-                );
-                let mut git = Command::new("git");
-                git.arg("-C").arg(&checkout).args(["describe", "--tags", "--always", "--dirty"]);
-                let version = program::capture(&mut git).context("find upstream's version")?;
-                (checkout, version.trim().to_owned())
-            }
-            None => {
-                let source = go::PLUGINS.source(go::command(go)).context(
-                    "upstream's tests need a Go toolchain (https://go.dev/dl), say where with --go, \
-                     or a checkout, say where with --sources",
-                )?;
-                (source, go::PLUGINS.version.to_owned())
-            }
+        let (directory, version) = if let Some(checkout) = checkout {
+            ensure!(
+                checkout.join("plugins/main/bridge").is_dir(),
+                "{} is not a checkout of the Go plugins",
+                checkout.display()
+            );
+            let mut git = Command::new("git");
+            git.arg("-C").arg(&checkout).args(["describe", "--tags", "--always", "--dirty"]);
+            let version = program::capture(&mut git).context("find upstream's version")?;
+            (checkout, version.trim().to_owned())
+        } else {
+            let source = go::PLUGINS.source(go::command(go)).context(
+                "upstream's tests need a Go toolchain (https://go.dev/dl), say where with --go, \
+                 or a checkout, say where with --sources",
+            )?;
+            (source, go::PLUGINS.version.to_owned())
         };
         let directory =
             directory.canonicalize().with_context(|| format!("find {}", directory.display()))?;

@@ -7,7 +7,7 @@ use rscni_linux::sysctl;
 use rscni_plugins::holdings::{self, Dropping, Packet};
 
 use super::{Patient, Report, as_root, kernel::routes, quoted, reservations::addresses};
-use crate::node::{State, is_there, named};
+use crate::node::{State, is_there, named, plain_kind};
 
 pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
     let routing: Vec<_> =
@@ -59,7 +59,8 @@ fn reach(
     chains: &[Dropping],
     report: &mut Report,
 ) -> Result<(), String> {
-    let firewall = list.plugins.iter().find(|plugin| plugin.plugin_type() == "firewall");
+    let firewall =
+        list.plugins.iter().find(|plugin| plain_kind(plugin.plugin_type()) == "firewall");
     let entries = patient.node.listing.entries.iter();
     let entries: Vec<_> =
         entries.filter(|entry| entry.network == list.name && is_there(entry)).collect();
@@ -134,16 +135,15 @@ fn is_repaired(
 ) -> bool {
     let is_ours = rscni::invoke::find_plugin("firewall", &patient.plugin_path)
         .map_or(true, |it| super::plugins::is_this(&it));
-    let backend = firewall.as_map().get("backend").and_then(serde_json::Value::as_str);
-    let makes_rules = match chain.iptables() {
-        Some(_) => backend != Some("nftables"),
-        None => {
-            let uses_iptables = patient.node.holdings.all.iter().any(|holding| {
-                holding.what.starts_with("inet rscni firewall-iptables")
-                    && holding.by.is(&entry.network, &entry.attachment())
-            });
-            chain.is_of_firewall() && !uses_iptables
-        }
+    let backend = firewall.get("backend").and_then(serde_json::Value::as_str);
+    let makes_rules = if chain.iptables().is_some() {
+        backend != Some("nftables")
+    } else {
+        let uses_iptables = patient.node.holdings.all.iter().any(|holding| {
+            holding.what.starts_with("inet rscni firewall-iptables")
+                && holding.by.is(&entry.network, &entry.attachment())
+        });
+        chain.is_of_firewall() && !uses_iptables
     };
     is_ours && makes_rules
 }

@@ -711,7 +711,7 @@ fn networks_that_are_in_each_others_way() {
             json!({ "bridge": "br0", "ipam": { "type": "host-local", "ranges": [[range]] } })
         };
         let is_neither = || {
-            assert_eq!([node.find("range-overlap"), node.find("gateway-conflict")], [None, None])
+            assert_eq!([node.find("range-overlap"), node.find("gateway-conflict")], [None, None]);
         };
         node.network("a", "10.1.0.0/24", &part("10.1.0.0/24", "10.1.0.10", "10.1.0.99"), &[]);
         // One subnet may be divided, and what leads elsewhere is not the host's.

@@ -170,13 +170,12 @@ fn the_ipv6_loopback_leads_into_the_container(
     #[values("all", "all_of_ipv6", "localhost", "masq_all")] how: &str,
 ) {
     rscni_test::run(|lab| {
-        let network = match plugin {
-            "bridge" => bridge(lab),
-            _ => {
-                let mut ipam = support::host_local(&[V4, V6]);
-                ipam["routes"] = json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]);
-                Network::ptp(lab, &[], &json!({ "ipam": ipam }))
-            }
+        let network = if plugin == "bridge" {
+            bridge(lab)
+        } else {
+            let mut ipam = support::host_local(&[V4, V6]);
+            ipam["routes"] = json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]);
+            Network::ptp(lab, &[], &json!({ "ipam": ipam }))
         };
         let address = match how {
             "all_of_ipv6" => "::",

@@ -22,7 +22,7 @@ pub(super) fn connect(addresses: Option<&str>) -> io::Result<UnixStream> {
         match parse(address).and_then(|address| UnixStream::connect_addr(&address)) {
             Ok(stream) => return Ok(stream),
             Err(error) => {
-                failed = Some(io::Error::new(error.kind(), format!("{address}: {error}")))
+                failed = Some(io::Error::new(error.kind(), format!("{address}: {error}")));
             }
         }
     }

@@ -163,7 +163,7 @@ impl Header {
         match self.kind {
             METHOD_RETURN => {}
             ERROR => {
-                message.error = Some(error_name.unwrap_or_else(|| "error without a name".into()))
+                message.error = Some(error_name.unwrap_or_else(|| "error without a name".into()));
             }
             // Signals and calls answer nothing.
             _ => message.answers = None,

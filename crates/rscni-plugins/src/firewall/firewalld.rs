@@ -80,7 +80,7 @@ impl Firewalld {
                 Ok(_) => {}
                 Err(error) if NOT_IN_ZONE.iter().any(|word| says(&error, word)) => {}
                 Err(error) => {
-                    all.step(Err(failed(&format!("remove {address} from zone {zone}"), &error)))
+                    all.step(Err(failed(&format!("remove {address} from zone {zone}"), &error)));
                 }
             }
         }

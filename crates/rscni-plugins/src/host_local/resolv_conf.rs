@@ -24,7 +24,7 @@ fn parse(text: &str) -> Dns {
             (Some("domain"), Some(domain)) => dns.domain = Some(domain),
             (Some("search"), Some(first)) => dns.search.extend(std::iter::once(first).chain(words)),
             (Some("options"), Some(first)) => {
-                dns.options.extend(std::iter::once(first).chain(words))
+                dns.options.extend(std::iter::once(first).chain(words));
             }
             _ => {}
         }

@@ -112,7 +112,7 @@ impl Store {
                     // Its turn may come.
                     Ok(None) => {}
                     Ok(Some(holder)) => {
-                        index.insert(Some(&holder.content()), reservation.address)?
+                        index.insert(Some(&holder.content()), reservation.address)?;
                     }
                     Err(_) => index.insert(None, reservation.address)?,
                 }

@@ -70,10 +70,10 @@ fn sources(config: &Config, mapping: &Mapping, net: IpNet) -> Vec<IpNet> {
     }
     let v4 = net.addr().is_ipv4();
     let localhost = config.is_for_localhost(mapping, v4).then(|| loopback(v4));
-    let (net, localhost) = match config.masq_all {
-        // The set for `::1` is also what leads packets from there to the map.
-        true => (IpNet::new_assert(net.addr(), 0).trunc(), localhost.filter(|_| !v4)),
-        false => (net.trunc(), localhost),
+    let (net, localhost) = if config.masq_all {
+        (IpNet::new_assert(net.addr(), 0).trunc(), localhost.filter(|_| !v4))
+    } else {
+        (net.trunc(), localhost)
     };
     [Some(net), localhost].into_iter().flatten().collect()
 }

@@ -100,7 +100,7 @@ impl ContainerLink for Tap {
         match &self.selinux_context {
             None => tap.add_in(&sandbox.netns)?,
             Some(context) => {
-                selinux::add(&tap, &sandbox.netns, context).context("selinuxContext")?
+                selinux::add(&tap, &sandbox.netns, context).context("selinuxContext")?;
             }
         }
         // It is there: if it could not be asked for, once more.

@@ -226,7 +226,7 @@ impl Saved {
             let saved = Self { path };
             match saved.read() {
                 Ok(Some(State { rscni: Some(about), .. })) if stale.has_tag(&about.owner) => {
-                    all.step(saved.remove())
+                    all.step(saved.remove());
                 }
                 outcome => all.step(outcome.map(drop)),
             }
