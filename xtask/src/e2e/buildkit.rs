@@ -94,8 +94,17 @@ fn built(
     });
     fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
     // What belongs to the network and stays: our table and iptables' shared chains, forwarding, and where host-local
-    // goes on. The processes and files of containerd come and go by themselves.
-    let stays = ["inet rscni", "CNI-", "forward", "/var/lib/cni/", "/run/containerd", "process "];
+    // goes on. Processes, and files of containerd, runc and BuildKit, are not the plugins'.
+    let stays = [
+        "inet rscni",
+        "CNI-",
+        "forward",
+        "/var/lib/cni/",
+        "/run/containerd",
+        "/run/runc",
+        "/run/buildkit",
+        "process ",
+    ];
     let before =
         stays.iter().fold(Snapshot::of_this_network()?, |snapshot, text| snapshot.ignoring(text));
     let mut daemon = Daemon::start(programs, tested, &directory, names)?;
@@ -232,7 +241,7 @@ impl Daemon {
         let lines: Vec<&str> = log.lines().collect();
         format!(
             "buildkitd's log ends:\n  {}\n",
-            lines[lines.len().saturating_sub(8)..].join("\n  ")
+            lines[lines.len().saturating_sub(LAST_LINES)..].join("\n  ")
         )
     }
 
@@ -255,6 +264,9 @@ impl Daemon {
 }
 
 const LOG: &str = "log";
+
+/// How much of the log a failure shows: an error comes with a stack of calls.
+const LAST_LINES: usize = 30;
 
 fn address(directory: &Path) -> String {
     format!("unix://{}", directory.join("socket").display())
