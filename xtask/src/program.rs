@@ -20,9 +20,11 @@ pub(crate) fn shown(command: &Command) -> String {
         .join(" ")
 }
 
-/// Runs a program whose output is of interest only if it fails, and gives what it wrote to stdout.
+/// Runs a program whose output is of interest only if it fails, and gives what it wrote to stdout. That is read by other
+/// code, so it does not depend on the caller's locale.
 pub(crate) fn capture(command: &mut Command) -> Result<String> {
     let output = command
+        .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("start `{}`", shown(command)))?;

@@ -134,6 +134,9 @@ impl Node {
     }
 
     fn run(&self, command: &mut Command) -> Result<String> {
+        for variable in ["CAP_ARGS", "CNI_ARGS", "CNI_IFNAME"] {
+            command.env_remove(variable);
+        }
         program::capture(command.env("NETCONFPATH", &self.lists).env("CNI_PATH", &self.plugins))
     }
 }
