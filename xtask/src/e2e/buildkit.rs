@@ -213,9 +213,9 @@ impl Daemon {
         let listener = client.run(|| TcpListener::bind(("0.0.0.0", PORT)));
         let listener = listener.context("listen outside of the node")?;
         let meeting = std::thread::spawn(move || meet(&listener));
-        let built = program::capture(&mut build);
+        let outcome = program::capture(&mut build);
         let met = meeting.join().expect("the server does not panic");
-        built?;
+        outcome?;
         for peer in met? {
             ensure!(
                 peer.ip().to_string() == Outside::NODE[0],
@@ -318,11 +318,10 @@ fn dockerfile() -> String {
         PATIENCE.as_secs(),
         Outside::CLIENT[0],
     );
-    let stages: String = (0..STEPS)
-        .map(|step| format!("FROM base AS step{step}\nRUN : {step} && {script}\n"))
-        .collect();
-    let results: String =
-        (0..STEPS).map(|step| format!("COPY --from=step{step} /said /{step}\n")).collect();
+    let stages =
+        (0..STEPS).map(|step| format!("FROM base AS step{step}\nRUN : {step} && {script}\n"));
+    let results = (0..STEPS).map(|step| format!("COPY --from=step{step} /said /{step}\n"));
+    let [stages, results] = [stages.collect::<Vec<_>>(), results.collect()].map(|all| all.concat());
     format!("FROM scratch AS base\nADD rootfs.tar /\n{stages}FROM scratch\n{results}")
 }
 
