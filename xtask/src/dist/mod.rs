@@ -55,15 +55,16 @@ pub(crate) fn build_with_glibc(package: &str, program: &str) -> Result<PathBuf> 
 /// Builds a program as it is built for nodes, but with the names of its functions. Gives it where cargo puts it.
 pub(crate) fn build_unstripped(package: &str, program: &str) -> Result<PathBuf> {
     target::ensure_musl()?;
-    let mut command = cargo_build(&target::musl(), package, program)?;
+    let mut command = cargo_build(&target::musl(), package, program, &[])?;
     built(command.env("CARGO_PROFILE_RELEASE_STRIP", "none"))
 }
 
 fn build_for(target: &str, package: &str, program: &str) -> Result<PathBuf> {
-    place(&built(&mut cargo_build(target, package, program)?)?, target)
+    // The profile says so too, but cargo forgets it for a package with settings of its own.
+    place(&built(&mut cargo_build(target, package, program, &["-Cstrip=symbols"])?)?, target)
 }
 
-fn cargo_build(target: &str, package: &str, program: &str) -> Result<Command> {
+fn cargo_build(target: &str, package: &str, program: &str, more: &[&str]) -> Result<Command> {
     let mut command = program::cargo();
     command.args([
         "build",
@@ -78,7 +79,7 @@ fn cargo_build(target: &str, package: &str, program: &str) -> Result<Command> {
     // Before all other ways to give flags, whatever the environment has. They concern the target alone: procedural
     // macros and build scripts are built for this machine.
     command
-        .env("CARGO_ENCODED_RUSTFLAGS", flags()?.join("\x1f"))
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(more)?.join("\x1f"))
         .arg("--message-format=json-render-diagnostics");
     Ok(command)
 }
@@ -109,7 +110,7 @@ pub(crate) fn order_file() -> PathBuf {
     program::workspace_root().join("xtask/src/dist/order.ld")
 }
 
-fn flags() -> Result<Vec<String>> {
+fn flags(more: &[&str]) -> Result<Vec<String>> {
     let without_tables = program::workspace_root().join("xtask/src/dist/no_unwinding.ld");
     let scripts = [without_tables, order_file()];
     let mut contents = Vec::new();
@@ -117,7 +118,7 @@ fn flags() -> Result<Vec<String>> {
         contents
             .extend(std::fs::read(script).with_context(|| format!("read {}", script.display()))?);
     }
-    Ok(vec![
+    let mut flags = vec![
         // The default for musl.
         "-Ctarget-feature=+crt-static".into(),
         // A program at a fixed address has nothing to relocate before `main`.
@@ -134,7 +135,9 @@ fn flags() -> Result<Vec<String>> {
         // Names are hashed, a few bytes each. To ask for the processor's instructions takes longer than to do without.
         "--cfg=sha2_backend=\"soft\"".into(),
         "--cfg=sha2_backend_soft=\"compact\"".into(),
-    ])
+    ];
+    flags.extend(more.iter().map(|flag| (*flag).to_owned()));
+    Ok(flags)
 }
 
 /// Puts what was built for a target to where cargo puts what it builds for none, `target/release`.
