@@ -33,6 +33,18 @@ fn a_virtual_device_goes_with_the_namespace(
     });
 }
 
+#[test]
+fn a_device_comes_back_when_its_network_was_renamed() {
+    rscni_test::run(|lab| {
+        device(lab);
+        let before = snapshot(lab);
+        let a = bare(lab).attach(lab, "a");
+        let renamed = a.network.with(&json!({ "name": "renamed" }));
+        renamed.plugin.del(&a.container, "eth0", &renamed.config).success();
+        lab.assert_unchanged_since(&before);
+    });
+}
+
 /// Has the device of `a` be where the kernel puts a physical one whose namespace goes: on the host, off, without
 /// addresses, under this name and with its alias.
 fn fall_back(lab: &Lab, a: &Attached, name: &str) {

@@ -26,7 +26,7 @@ use crate::{
     failure::{AsFarAsPossible, Result, differs},
     host,
     ipam::Ipam,
-    owner::{Owner, Stale},
+    owner::{Owner, Stale, is_of_container},
     sandbox::{Reach, Sandbox, check_mac},
     undo::Undo,
 };
@@ -191,8 +191,14 @@ fn give_back(conf: &NetConf, args: &Args) -> Result<()> {
     let by_alias = inner.as_ref().and_then(|link| store.by_name(link.alias.as_ref()?));
     let here = by_alias
         .filter(|saved| saved.ifname == args.ifname && Some(&saved.netns) == args.netns.as_ref());
+    // An interface of a container belongs to one attachment, so only the network can have got
+    // another name.
+    let is_of_this = |saved: &Saved| {
+        saved.owner == tag
+            || is_of_container(&saved.owner, &args.container_id, || vec![args.ifname.clone()])
+    };
     let (of_this, of_another) = match here {
-        Some(saved) if saved.owner == tag => (Some(saved), false),
+        Some(saved) if is_of_this(&saved) => (Some(saved), false),
         another => (store.by_owner(&tag)?, another.is_some()),
     };
     match of_this {
