@@ -182,7 +182,7 @@ mod tests {
         for bad in ["/run\0/x", &(longest + "x")] {
             let error = check_path("dataDir", bad).unwrap_err();
             assert_eq!(error.code(), 7);
-            assert!(error.details().starts_with("dataDir "), "{error}");
+            assert!(error.details().starts_with("dataDir: "), "{error}");
         }
     }
 }
