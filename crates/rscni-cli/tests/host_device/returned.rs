@@ -41,6 +41,7 @@ fn a_device_comes_back_when_its_network_was_renamed() {
         let a = bare(lab).attach(lab, "a");
         let renamed = a.network.with(&json!({ "name": "renamed" }));
         renamed.plugin.del(&a.container, "eth0", &renamed.config).success();
+        lab.remove_namespace(&a);
         lab.assert_unchanged_since(&before);
     });
 }
