@@ -36,6 +36,7 @@ const ALL: &[Keys] = &[
             ("forceAddress", "[]", ""),
             ("ipMasq", r#""yes""#, ""),
             ("ipMasqBackend", "5", r#""pf""#),
+            ("ipMasqFamilies", r#""ipv4""#, "[]"),
             ("mtu", r#""large""#, "-1"),
             ("mtu", "[1]", "1500.5"),
             ("hairpinMode", "0", ""),
@@ -65,6 +66,7 @@ const ALL: &[Keys] = &[
         cases: &[
             ("ipMasq", "1", ""),
             ("ipMasqBackend", "{}", r#""pf""#),
+            ("ipMasqFamilies", "true", "[]"),
             ("mtu", r#""1500""#, "4294967296"),
             ("ipam", r#""host-local""#, ""),
             ("dns", "[]", ""),
@@ -135,6 +137,7 @@ const ALL: &[Keys] = &[
         plugin: "host-device",
         base: r#"{ "device": "spare" }"#,
         cases: &[
+            ("useInterfaceNetwork", r#""yes""#, ""),
             ("device", "5", r#""a/b""#),
             ("hwaddr", "5", ""),
             ("kernelpath", "5", ""),
@@ -169,6 +172,7 @@ const ALL: &[Keys] = &[
             ("ipam.resolvConf", "5", ""),
             ("ipam.dataDir", "5", ""),
             ("ipam.reclaimAfterReboot", r#""yes""#, ""),
+            ("ipam.allowOutsideRange", "1", ""),
             ("runtimeConfig.ipRanges", "5", ""),
             ("runtimeConfig.ipRanges[0][0].subnet", "5", r#""10.1.0.0""#),
             ("runtimeConfig.ips", "5", ""),

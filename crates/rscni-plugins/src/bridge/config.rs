@@ -303,7 +303,7 @@ mod tests {
     #[case(json!({ "ipMasqBackend": "ebtables" }), "ebtables")]
     #[case(json!({ "ipMasqFamilies": ["ipv5"] }), "ipMasqFamilies")]
     #[case(json!({ "ipMasqFamilies": "ipv4" }), "ipMasqFamilies")]
-    #[case(json!({ "ipMasqFamilies": [] }), "ipMasqFamilies: must name ipv4, ipv6, or both")]
+    #[case(json!({ "ipMasqFamilies": [] }), "ipMasqFamilies: []: must name ipv4, ipv6, or both")]
     #[case(json!({ "vlanTrunk": [{ "minID": 5 }] }), "together")]
     #[case(json!({ "vlanTrunk": [{ "minID": 5, "maxID": 4 }] }), "greater")]
     #[case(json!({ "vlanTrunk": [{ "id": 0 }] }), "id: 0")]
