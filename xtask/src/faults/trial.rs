@@ -202,7 +202,7 @@ impl<'a> Place<'a> {
                 wrong.extend(judge(ended, errno, hit, self.caller.is_peer));
                 // A plugin that fails has taken its own part back: without its DEL nothing of it may be there. One that could
                 // not tell that it has succeeded is to be undone by DEL.
-                if !is_reply(hit) {
+                if !is_reply(hit, self.caller.is_peer) {
                     for failure in self.caller.del(&on, added.results.len(), None, None)? {
                         wrong.push(format!("DEL of a plugin before it fails: {}", failure.said()));
                     }
@@ -338,15 +338,19 @@ impl<'a> Place<'a> {
     }
 }
 
+/// The descriptor that our plugins reserve for the reply, before they open any other.
+const RESERVED: u64 = 3;
+
 /// Whether the call writes the reply.
-fn is_reply((call, first): (i64, u64)) -> bool {
-    first == 1 && matches!(call, nix::libc::SYS_write | nix::libc::SYS_writev)
+fn is_reply((call, first): (i64, u64), is_peer: bool) -> bool {
+    let is_stdout = first == 1 || first == RESERVED && !is_peer;
+    is_stdout && matches!(call, nix::libc::SYS_write | nix::libc::SYS_writev)
 }
 
 /// What is wrong with the reply of a plugin that failed because of an error. No error reply of a Go plugin has `cniVersion`.
 fn judge(ended: &Ended, errno: Errno, hit: (i64, u64), is_peer: bool) -> Option<String> {
     let (call, _) = hit;
-    if is_reply(hit) && ended.code.is_some_and(|code| code != 0) {
+    if is_reply(hit, is_peer) && ended.code.is_some_and(|code| code != 0) {
         // The reply itself could not be written.
         return None;
     }
@@ -440,6 +444,10 @@ mod tests {
             None
         );
         assert!(judge(&ended(Some(1), &whole.replace('5', "7")), Errno::EIO, at, false).is_some());
-        assert_eq!(judge(&ended(Some(1), ""), Errno::EIO, (libc::SYS_write, 1), false), None);
+        for (descriptor, is_peer) in [(1, false), (3, false), (1, true)] {
+            let reply = (libc::SYS_write, descriptor);
+            assert_eq!(judge(&ended(Some(1), ""), Errno::EIO, reply, is_peer), None);
+        }
+        assert!(judge(&ended(Some(1), ""), Errno::EIO, (libc::SYS_write, 3), true).is_some());
     }
 }
