@@ -129,7 +129,7 @@ fn a_device_that_is_left_to_a_program_stays_and_has_a_result(#[case] keys: Value
 #[case::pci_that_is_not_there(json!({ "device": null, "pciBusID": "0000:ff:1f.7" }), 5, "0000:ff:1f.7")]
 #[case::device_id(json!({ "device": null, "runtimeConfig": { "deviceID": "../x" } }), 7, "deviceID")]
 #[case::device_id_that_is_not_there(json!({ "device": null, "runtimeConfig": { "deviceID": "x" } }), 5, "deviceID")]
-#[case::loopback(json!({ "device": "lo" }), 7, "lo")]
+#[case::loopback(json!({ "device": "lo" }), 5, "lo")]
 #[case::type_of_a_key(json!({ "DPDKMode": "yes" }), 7, "yes")]
 fn what_is_wrong_with_the_device_is_said(
     #[case] keys: Value,

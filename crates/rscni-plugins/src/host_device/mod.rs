@@ -110,7 +110,7 @@ fn take_in<'a>(
         Found::Link(device, pci_id) => (device, pci_id),
     };
     if device.loopback {
-        return Err(Error::InvalidNetworkConfig(format!(
+        return Err(Error::IOFailure(format!(
             "host-device: {} is the loopback, which stays",
             device.name
         ))
