@@ -11,21 +11,24 @@ use rscni::{Request, SpecVersion, invoke::Outcome};
 use serde::Deserialize;
 use serde_json::Value;
 
-pub use crate::{dbus::fuzzing::dbus, dhcp::fuzzing::dhcp, host_local::fuzzing::host_local};
+pub use crate::{
+    ipam::dhcp::fuzzing::dhcp, ipam::host_local::fuzzing::host_local,
+    meta::firewall::dbus::fuzzing::dbus,
+};
 
 /// What programs and plugins keep in files, in comments and in names: what was read is written and read again. And the list
 /// of sysctls that an administrator allows.
 pub fn saved(data: &[u8]) {
-    crate::tuning::saved::fuzz(data);
-    crate::host_device::saved::fuzz(data);
-    crate::flannel::subnet::fuzz(data);
-    crate::firewall::saved::fuzz(data);
-    crate::holdings::rules::fuzz(data);
-    crate::host_local::resolv_conf::fuzz(data);
-    crate::portmap::names::fuzz(data);
-    crate::owner::fuzz(data);
-    crate::iptables::fuzz(data);
-    crate::tuning::allow_list::fuzz(data);
+    crate::meta::tuning::saved::fuzz(data);
+    crate::interface::host_device::saved::fuzz(data);
+    crate::meta::flannel::subnet::fuzz(data);
+    crate::meta::firewall::saved::fuzz(data);
+    crate::state::inventory::rules::fuzz(data);
+    crate::ipam::host_local::resolv_conf::fuzz(data);
+    crate::meta::portmap::names::fuzz(data);
+    crate::state::owner::fuzz(data);
+    crate::netfilter::iptables::fuzz(data);
+    crate::meta::tuning::allow_list::fuzz(data);
 }
 
 /// A call of the plugin that the configuration names: lines of variables, an empty line, stdin. The container's

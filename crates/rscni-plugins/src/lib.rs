@@ -6,56 +6,25 @@
 
 #![forbid(unsafe_code)]
 
-mod alias;
-mod bandwidth;
-mod bridge;
-mod chained;
-mod commands;
-mod container_link;
-mod dbus;
-mod dhcp;
-mod dummy;
-mod failure;
-mod firewall;
-mod flannel;
+mod attach;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
-pub mod holdings;
-mod host;
-mod host_device;
-mod host_local;
+mod interface;
 mod ipam;
-mod iptables;
-mod ipvlan;
 mod linked;
-mod lock;
-mod loopback;
-mod mac;
-mod macvlan;
-mod masquerade;
-mod master;
-mod nftable;
-mod own;
-mod owner;
-mod portmap;
-mod ptp;
+mod meta;
+mod nat;
+mod netfilter;
+mod plugin;
 mod registry;
 pub mod repair;
-mod routing_table;
-mod sandbox;
-mod sbr;
-mod state_file;
-mod r#static;
-mod tap;
-mod tuning;
-mod undo;
-mod vlan;
-mod vrf;
+mod state;
 
-pub use alias::{Certainty, is_named_as_this_program, kind, resolve};
-pub use dhcp::Daemon as DhcpDaemon;
+pub use ipam::dhcp::Daemon as DhcpDaemon;
 pub use linked::Linked;
+pub use registry::alias::{Certainty, is_named_as_this_program, kind, resolve};
 pub use registry::{ALL, EQUIVALENT_RELEASE, Entry, find};
+pub use state::inventory as holdings;
 
 /// What the README shows is what happens: its Rust is compiled with the tests.
 #[cfg(doctest)]

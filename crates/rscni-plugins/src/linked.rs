@@ -13,7 +13,7 @@ use rscni::{
 };
 
 use crate::{
-    alias,
+    registry::alias,
     registry::{self, Entry},
 };
 

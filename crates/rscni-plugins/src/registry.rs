@@ -1,14 +1,18 @@
 //! The list of the plugins.
 
+pub(crate) mod alias;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rscni::{Cni, Error, Plugin, Reply, Request};
 
 use crate::{
-    bandwidth::BANDWIDTH, bridge::BRIDGE, dhcp::DHCP, dummy::DUMMY, firewall::FIREWALL,
-    flannel::FLANNEL, host_device::HOST_DEVICE, host_local::HOST_LOCAL, ipvlan::IPVLAN,
-    loopback::LOOPBACK, macvlan::MACVLAN, portmap::PORTMAP, ptp::PTP, sbr::SBR, r#static::STATIC,
-    tap::TAP, tuning::TUNING, vlan::VLAN, vrf::VRF,
+    interface::bridge::BRIDGE, interface::dummy::DUMMY, interface::host_device::HOST_DEVICE,
+    interface::ipvlan::IPVLAN, interface::loopback::LOOPBACK, interface::macvlan::MACVLAN,
+    interface::ptp::PTP, interface::tap::TAP, interface::vlan::VLAN, ipam::dhcp::DHCP,
+    ipam::host_local::HOST_LOCAL, ipam::r#static::STATIC, meta::bandwidth::BANDWIDTH,
+    meta::firewall::FIREWALL, meta::flannel::FLANNEL, meta::portmap::PORTMAP, meta::sbr::SBR,
+    meta::tuning::TUNING, meta::vrf::VRF,
 };
 
 /// The release of the Go plugins (containernetworking/plugins) that these plugins are equivalent

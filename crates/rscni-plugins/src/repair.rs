@@ -8,9 +8,12 @@
 use rscni::{Args, CNIResult, Cni, Error, Plugin, Reply, Request};
 
 use crate::{
-    bandwidth, bridge,
-    failure::{AsFarAsPossible, Result},
-    firewall, portmap, ptp,
+    interface::bridge,
+    interface::ptp,
+    meta::bandwidth,
+    meta::firewall,
+    meta::portmap,
+    plugin::failure::{AsFarAsPossible, Result},
 };
 
 type Function = fn(&Args) -> Result<()>;

@@ -1,0 +1,225 @@
+//! What the plugins share whose attachment is one link in the container, with nothing on the host: macvlan, ipvlan,
+//! vlan, dummy, tap.
+//!
+//! Such a plugin is a [`ContainerLink`]: its configuration, how its link is made, and what CHECK compares. The link is
+//! made before the IPAM plugin is asked and removed after it, since that may have to talk through it, as dhcp does.
+
+use rscni::{Args, CNIResult, Interface, NetConf, SpecVersion};
+use rscni_linux::{Link, LinkChange, Netlink, Netns, announce, sysctl};
+
+use crate::{
+    attach::host,
+    attach::ipam::Ipam,
+    attach::sandbox::{Reach, Sandbox},
+    plugin::commands::Commands,
+    plugin::failure::{AsFarAsPossible, Result, differs},
+    state::owner::Owner,
+    state::undo::Undo,
+};
+
+/// A validated configuration of a plugin that gives the container one link.
+pub(crate) trait ContainerLink: Sized {
+    /// What the kernel calls its kind.
+    const KIND: &'static str;
+    /// Where its addresses come from.
+    const ADDRESSES: Addresses;
+
+    /// Reads and validates the configuration of a call.
+    fn new(conf: &NetConf, args: &Args) -> Result<Self>;
+
+    /// Makes the link in the container, down and without addresses. Nothing is left if this fails.
+    fn make(&self, sandbox: &mut Sandbox, ifname: &str) -> Result<Link>;
+
+    /// Whether a link is of this kind: DEL spares others.
+    fn is_this_kind(link: &Link) -> bool {
+        link.kind.as_deref() == Some(Self::KIND)
+    }
+
+    /// CHECK: whether the link is as this says. That it is there, up, of its kind, and with its hardware address and
+    /// MTU, is certain or looked at elsewhere.
+    fn check(&self, sandbox: &mut Sandbox, link: &Link) -> Result<()>;
+
+    /// The MTU that is asked for.
+    fn mtu(&self) -> Option<u32> {
+        None
+    }
+
+    /// Whether machines that this host knows nothing of are on the same segment. One of them may have an address of
+    /// the container already, or remember who had it before.
+    fn is_among_strangers(&self) -> bool;
+
+    /// STATUS: whether what the link needs is there.
+    fn status(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Where the addresses of a link come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Addresses {
+    /// From the IPAM plugin, which there must be.
+    Ipam,
+    /// From the IPAM plugin; without one the link is switched on, and that is all.
+    IpamOrNone,
+    /// From the IPAM plugin, or else from the plugin before this one in the list.
+    IpamOrPrevious,
+}
+
+impl Addresses {
+    /// The IPAM plugin, or the result to go on from where there is none.
+    fn source<'a>(
+        self,
+        conf: &'a NetConf,
+        args: &'a Args,
+    ) -> Result<(Option<Ipam<'a>>, CNIResult)> {
+        let previous = conf.prev_result.as_ref().filter(|result| !result.ips.is_empty());
+        match (self, Ipam::of(conf, args), previous) {
+            (_, Some(ipam), _) => Ok((Some(ipam), CNIResult::default())),
+            (Self::IpamOrNone, None, _) => Ok((None, CNIResult::default())),
+            (Self::IpamOrPrevious, None, Some(previous)) => Ok((None, previous.clone())),
+            _ => Ok((Some(Ipam::required(conf, args)?), CNIResult::default())),
+        }
+    }
+}
+
+/// The five commands of such a plugin.
+pub(crate) const fn commands<L: ContainerLink>() -> Commands {
+    Commands {
+        add: add::<L>,
+        del: |args| del(args, L::is_this_kind),
+        check: check::<L>,
+        gc,
+        status: status::<L>,
+    }
+}
+
+/// The place of the link in the result: it is the only one.
+const CONTAINER: u32 = 0;
+
+fn add<L: ContainerLink>(args: &Args) -> Result<CNIResult> {
+    let conf = args.conf()?;
+    let config = L::new(conf, args)?;
+    let (ipam, mut result) = L::ADDRESSES.source(conf, args)?;
+    let mut sandbox = Sandbox::open(args)?;
+    sandbox.refuse_taken(&args.ifname)?;
+    let mut undo = Undo::default();
+
+    let link = config.make(&mut sandbox, &args.ifname).or_else(|failure| {
+        // Another call was faster.
+        sandbox.refuse_taken(&args.ifname)?;
+        Err(failure)
+    })?;
+    let (path, index) = (sandbox.path.clone(), link.index);
+    undo.push(move || Ok(Netlink::open_in(&Netns::open(path)?)?.del_link(index)?));
+    let alias = Some(Owner::new(&conf.name, args).alias());
+    sandbox.netlink.set_link(index, &LinkChange { alias, ..LinkChange::default() })?;
+
+    if let Some(ipam) = &ipam {
+        result = ipam.add()?;
+        undo.push(|| ipam.del());
+    }
+    for ip in &mut result.ips {
+        ip.interface = Some(CONTAINER);
+    }
+    configure(&mut sandbox, &link, &result, config.is_among_strangers())?;
+
+    let inner = Interface { sandbox: Some(sandbox.path), ..host::interface(&link) };
+    result.interfaces = vec![inner];
+    host::override_dns(&mut result, conf);
+    undo.commit();
+    Ok(result)
+}
+
+/// Switches the link on, gives it what the result says, and lets the others on its segment know.
+fn configure(
+    sandbox: &mut Sandbox,
+    link: &Link,
+    result: &CNIResult,
+    among_strangers: bool,
+) -> Result<()> {
+    if !result.ips.is_empty() {
+        // From now on the kernel announces by itself whenever the link comes up. It may lack one of the families.
+        let [v4, v6] = ["ipv4/conf/NAME/arp_notify", "ipv6/conf/NAME/ndisc_notify"]
+            .map(|key| format!("net/{}", key.replace("NAME", &link.name)));
+        let _ = sysctl::set_all_in(&sandbox.netns, &[(&v4, "1"), (&v6, "1")]);
+    }
+    sandbox.configure(link, result, Reach::Link, among_strangers)?;
+    if among_strangers {
+        let addresses: Vec<_> = result.ips.iter().map(|ip| ip.address.addr()).collect();
+        // A courtesy: a segment that is down does not have to hear it.
+        if let Err(error) = announce(&sandbox.netns, link, &addresses) {
+            eprintln!("{error}");
+        }
+    }
+    Ok(())
+}
+
+fn del(args: &Args, is_this_kind: fn(&Link) -> bool) -> Result<()> {
+    let conf = args.conf()?;
+    let mut all = AsFarAsPossible::default();
+    if let Some(ipam) = Ipam::of(conf, args) {
+        all.step(ipam.del());
+    }
+    all.step(del_link(Owner::new(&conf.name, args), args, is_this_kind));
+    all.finish()
+}
+
+/// Removes the link of an attachment, by whomever it was made: it has the name and the kind, or the alias of ours.
+fn del_link(owner: Owner<'_>, args: &Args, is_this_kind: fn(&Link) -> bool) -> Result<()> {
+    let Some(mut sandbox) = Sandbox::open_if_there(args)? else { return Ok(()) };
+    let alias = owner.alias();
+    let mut all = AsFarAsPossible::default();
+    for link in sandbox.netlink.links()? {
+        let is_ours = link.alias.as_ref() == Some(&alias);
+        let is_named = link.name == args.ifname && !owner.is_contradicted_by(link.alias.as_deref());
+        if is_this_kind(&link) && (is_ours || is_named) {
+            all.step(host::del_link(&mut sandbox.netlink, Some(&sandbox.netns), &link));
+        }
+    }
+    all.finish()
+}
+
+fn check<L: ContainerLink>(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let config = L::new(conf, args)?;
+    let result = host::require_prev_result(conf)?;
+    if let (Some(ipam), _) = L::ADDRESSES.source(conf, args)? {
+        ipam.check()?;
+    }
+    let mut sandbox = Sandbox::open(args)?;
+    let link = sandbox.check_link(&args.ifname, L::KIND, result)?;
+    if !L::is_this_kind(&link) {
+        return Err(differs(format!(
+            "interface {} in {} is not a {}",
+            link.name, sandbox.path, conf.r#type
+        )));
+    }
+    // A plugin after this one may have changed it, and said so. Before 1.1.0 it could not say so.
+    if let Some(configured) = config.mtu().filter(|_| conf.cni_version >= SpecVersion::V1_1_0) {
+        let wanted = sandbox.interface_in(result, &args.ifname)?.mtu.unwrap_or(configured);
+        if link.mtu != wanted {
+            return Err(differs(format!(
+                "interface {} has the MTU {}, ADD left {wanted}",
+                link.name, link.mtu
+            )));
+        }
+    }
+    config.check(&mut sandbox, &link)?;
+    sandbox.check_addresses_and_routes(&link, result, conf.cni_version)
+}
+
+/// The link goes with the container; only addresses can be left.
+fn gc(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    Ipam::of(conf, args).map_or(Ok(()), |ipam| ipam.gc())
+}
+
+fn status<L: ContainerLink>(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    L::new(conf, args)?.status()?;
+    match Ipam::of(conf, args) {
+        Some(ipam) => ipam.status(),
+        None if L::ADDRESSES == Addresses::Ipam => Ipam::required(conf, args).map(drop),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,161 @@
+//! The interface that a macvlan, an ipvlan or an 802.1Q link stands on: the keys `master`, `linkInContainer` and `mtu`.
+
+use rscni::{Error, NetConf, name::interface_name_problem};
+use rscni_linux::{Link, Netlink, NewLink, RouteFilter, RouteType};
+use serde::Deserialize;
+
+use crate::{
+    attach::routing_table::MAIN,
+    attach::sandbox::Sandbox,
+    plugin::failure::{Failure, Result, differs},
+};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Keys {
+    master: String,
+    link_in_container: bool,
+    mtu: u32,
+}
+
+/// Which interface a link is to stand on.
+#[derive(Clone, Debug)]
+pub(crate) struct Master {
+    /// The plugin's name, for messages.
+    plugin: String,
+    /// Its name; none means the one of the default route.
+    pub(crate) name: Option<String>,
+    /// It is in the container, not on the host.
+    in_container: bool,
+    /// The MTU of the link that stands on it; none means that of the master.
+    pub(crate) mtu: Option<u32>,
+}
+
+impl Master {
+    /// Reads the keys.
+    pub(crate) fn new(conf: &NetConf) -> Result<Self> {
+        let keys: Keys = conf.custom_as()?;
+        let master = Self {
+            plugin: conf.r#type.clone(),
+            name: Some(keys.master).filter(|name| !name.is_empty()),
+            in_container: keys.link_in_container,
+            mtu: Some(keys.mtu).filter(|mtu| *mtu > 0),
+        };
+        match master.name.as_deref().and_then(|name| Some((name, interface_name_problem(name)?))) {
+            Some((name, problem)) => Err(master.invalid(&format!("master: {name:?} {problem}"))),
+            None => Ok(master),
+        }
+    }
+
+    /// Finds the interface for ADD.
+    pub(crate) fn find(&self, sandbox: &mut Sandbox) -> Result<Link> {
+        match self.look_up(&mut self.netlink(sandbox)?)? {
+            Some(link) => Ok(link),
+            None => Err(self.invalid(&self.missing())),
+        }
+    }
+
+    /// Fails if the link is to carry larger packets than its master.
+    pub(crate) fn require_mtu_fits(&self, master: &Link) -> Result<()> {
+        match self.mtu.filter(|mtu| *mtu > master.mtu) {
+            None => Ok(()),
+            Some(mtu) => {
+                let problem = format!(
+                    "mtu {mtu} is larger than the {} of its master {}",
+                    master.mtu, master.name
+                );
+                Err(self.invalid(&problem))
+            }
+        }
+    }
+
+    /// Makes a link in the container.
+    pub(crate) fn add<'a>(
+        &self,
+        sandbox: &'a mut Sandbox,
+        link: impl Into<NewLink<'a>>,
+    ) -> rscni_linux::Result<Link> {
+        if self.in_container {
+            sandbox.netlink.add_link(link)
+        } else {
+            Netlink::open()?.add_link_in(&sandbox.netns, &mut sandbox.netlink, link)
+        }
+    }
+
+    /// CHECK: the link stands on the interface that the configuration names.
+    pub(crate) fn check(&self, sandbox: &mut Sandbox, link: &Link) -> Result<()> {
+        // That of the default route may be another one by now, and the attachment is as it was.
+        if self.name.is_none() {
+            return Ok(());
+        }
+        let master =
+            self.look_up(&mut self.netlink(sandbox)?)?.ok_or_else(|| differs(self.missing()))?;
+        // On top of one of its own kind it stands where that one stands.
+        let is_same_kind = master.kind == link.kind;
+        let lower = if is_same_kind { master.peer_index } else { Some(master.index) };
+        let is_here = link.peer_netnsid.is_none() == self.in_container;
+        if link.peer_index == lower && (is_here || is_same_kind) {
+            return Ok(());
+        }
+        Err(differs(format!(
+            "interface {} in {} does not stand on {}",
+            link.name, sandbox.path, master.name
+        )))
+    }
+
+    /// STATUS: the interface is there. In a container it can only be looked for when there is one.
+    pub(crate) fn status(&self) -> Result<()> {
+        if self.in_container {
+            return Ok(());
+        }
+        match self.look_up(&mut Netlink::open()?)? {
+            Some(master) => self.require_mtu_fits(&master),
+            None => {
+                Err(Error::PluginNotAvailable(format!("{}: {}", self.plugin, self.missing()))
+                    .into())
+            }
+        }
+    }
+
+    /// A socket where the interface is.
+    fn netlink(&self, sandbox: &Sandbox) -> Result<Netlink> {
+        Ok(if self.in_container { Netlink::open_in(&sandbox.netns)? } else { Netlink::open()? })
+    }
+
+    fn look_up(&self, netlink: &mut Netlink) -> Result<Option<Link>> {
+        if let Some(name) = &self.name {
+            return Ok(netlink.find_link(name)?);
+        }
+        for everything in [ipnet::Ipv4Net::default().into(), ipnet::Ipv6Net::default().into()] {
+            let filter =
+                RouteFilter { dst: Some(everything), table: Some(MAIN), ..RouteFilter::default() };
+            let mut routes = netlink.routes(filter)?;
+            routes.retain(|route| route.kind == RouteType::Unicast);
+            let best = routes
+                .iter()
+                .filter(|route| route.oif.is_some())
+                .min_by_key(|route| route.priority.unwrap_or(0));
+            if let Some(index) = best.and_then(|route| route.oif) {
+                return Ok(Some(netlink.link_by_index(index)?));
+            }
+        }
+        Ok(None)
+    }
+
+    fn missing(&self) -> String {
+        let place = if self.in_container { "in the container" } else { "on the host" };
+        match &self.name {
+            Some(name) => {
+                format!("there is no interface {name} {place}: set master to one that is there")
+            }
+            None => {
+                format!("there is no default route {place} to take the interface of: set master")
+            }
+        }
+    }
+
+    /// An error about the configuration.
+    pub(crate) fn invalid(&self, problem: &str) -> Failure {
+        Error::InvalidNetworkConfig(format!("{}: {problem}", self.plugin)).into()
+    }
+}

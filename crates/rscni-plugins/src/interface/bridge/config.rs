@@ -1,0 +1,372 @@
+//! The configuration of the bridge plugin.
+
+use std::{net::IpAddr, ops::RangeInclusive};
+
+use ipnet::IpNet;
+use rscni::{Args, CNIResult, Error, NetConf, Route, name::interface_name_problem};
+use rscni_linux::{MacAddr, Vlan};
+use serde::Deserialize;
+
+use crate::{
+    attach::mac::requested_mac,
+    nat::{Backend, Families},
+    plugin::failure::{Failure, Result},
+};
+
+/// The keys of the bridge plugin, as the Go plugin has them.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[expect(clippy::struct_excessive_bools, reason = "these are the keys of the configuration")]
+struct Keys {
+    bridge: String,
+    is_gateway: bool,
+    is_default_gateway: bool,
+    force_address: bool,
+    ip_masq_backend: Option<Backend>,
+    ip_masq_families: Option<Families>,
+    mtu: u32,
+    hairpin_mode: bool,
+    promisc_mode: bool,
+    vlan: u16,
+    vlan_trunk: Option<Vec<Trunk>>,
+    preserve_default_vlan: bool,
+    macspoofchk: bool,
+    enabledad: bool,
+    disable_container_interface: bool,
+    port_isolation: bool,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            bridge: "cni0".into(),
+            is_gateway: false,
+            is_default_gateway: false,
+            force_address: false,
+            ip_masq_backend: None,
+            ip_masq_families: None,
+            mtu: 0,
+            hairpin_mode: false,
+            promisc_mode: false,
+            vlan: 0,
+            vlan_trunk: None,
+            preserve_default_vlan: false,
+            macspoofchk: false,
+            enabledad: false,
+            disable_container_interface: false,
+            port_isolation: false,
+        }
+    }
+}
+
+/// An entry of `vlanTrunk`: one VLAN, a range of them, or both.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Trunk {
+    #[serde(rename = "minID")]
+    min_id: Option<u16>,
+    #[serde(rename = "maxID")]
+    max_id: Option<u16>,
+    id: Option<u16>,
+}
+
+/// A validated configuration.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "these are the keys of the configuration")]
+pub(super) struct Config {
+    /// The bridge's name.
+    pub(super) bridge: String,
+    /// The bridge gets the gateway's addresses.
+    pub(super) gateway: bool,
+    /// The container gets a default route by way of the bridge.
+    pub(super) default_gateway: bool,
+    /// An address of the bridge that is in the way is replaced.
+    pub(super) force_address: bool,
+    /// Masquerade what leaves the network.
+    pub(super) masquerade: Option<Backend>,
+    /// Of these families.
+    pub(super) masquerade_families: Families,
+    /// MTU of the bridge and of both ends of the veth.
+    pub(super) mtu: Option<u32>,
+    pub(super) hairpin: bool,
+    pub(super) promisc: bool,
+    /// The VLAN of the port; none means untagged, as the bridge has it.
+    pub(super) vlan: Option<u16>,
+    /// The bridge has to filter VLANs.
+    pub(super) vlan_filtering: bool,
+    trunk: Vec<RangeInclusive<u16>>,
+    /// The VLAN that the bridge gives every port stays on it.
+    pub(super) preserve_default_vlan: bool,
+    /// Drop frames whose source is not the container's hardware address.
+    pub(super) mac_spoof_check: bool,
+    /// Wait for duplicate address detection.
+    pub(super) dad: bool,
+    /// Leave the container's end down and without addresses.
+    pub(super) disable_container_interface: bool,
+    pub(super) isolated: bool,
+    /// Hardware address for the container's end.
+    pub(super) mac: Option<MacAddr>,
+}
+
+impl Config {
+    /// Reads and validates the configuration of a call.
+    pub(super) fn new(conf: &NetConf, args: &Args) -> Result<Self> {
+        let keys: Keys = conf.custom_as()?;
+        if let Some(problem) = interface_name_problem(&keys.bridge) {
+            return Err(invalid(format!("bridge: {:?} {problem}", keys.bridge)));
+        }
+        if keys.vlan > MAX_VLAN {
+            return Err(invalid(format!("vlan: {} must be between 0 and {MAX_VLAN}", keys.vlan)));
+        }
+        let gateway = keys.is_gateway || keys.is_default_gateway;
+        if gateway && keys.vlan > 0 {
+            let name = vlan_interface(&keys.bridge, keys.vlan);
+            if let Some(problem) = interface_name_problem(&name) {
+                return Err(invalid(format!(
+                    "interface {name:?} for the gateway of VLAN {} {problem}",
+                    keys.vlan
+                )));
+            }
+        }
+        if keys.hairpin_mode && keys.promisc_mode {
+            return Err(invalid("hairpinMode and promiscMode exclude each other: set one of them"));
+        }
+        if keys.disable_container_interface && conf.ipam_type().is_some() {
+            return Err(invalid(
+                "disableContainerInterface leaves no interface for addresses: remove ipam",
+            ));
+        }
+        let backend = keys.ip_masq_backend.unwrap_or_default();
+        Ok(Self {
+            gateway,
+            default_gateway: keys.is_default_gateway,
+            force_address: keys.force_address,
+            masquerade: conf.ip_masq.unwrap_or_default().then_some(backend),
+            masquerade_families: keys.ip_masq_families.unwrap_or_default(),
+            mtu: Some(keys.mtu).filter(|mtu| *mtu > 0),
+            hairpin: keys.hairpin_mode,
+            promisc: keys.promisc_mode,
+            vlan: Some(keys.vlan).filter(|vlan| *vlan > 0),
+            vlan_filtering: keys.vlan > 0 || keys.vlan_trunk.is_some(),
+            trunk: trunk(&keys.vlan_trunk.unwrap_or_default())?,
+            preserve_default_vlan: keys.preserve_default_vlan,
+            mac_spoof_check: keys.macspoofchk,
+            dad: keys.enabledad,
+            disable_container_interface: keys.disable_container_interface,
+            isolated: keys.port_isolation,
+            mac: requested_mac(conf, args, None)?,
+            bridge: keys.bridge,
+        })
+    }
+
+    /// The VLANs that the container's port is in, besides the default one.
+    pub(super) fn port_vlans(&self) -> Vec<Vlan> {
+        // A trunk without a VLAN of its own has VLAN 1 as its native one, as it always had.
+        let native = self.vlan.or((!self.trunk.is_empty()).then_some(1));
+        // That one is untagged, also where it lies within the trunk.
+        let trunk = self.trunk.iter().flat_map(|ids| without(ids, native));
+        trunk.map(Vlan::trunk).chain(native.map(Vlan::access)).collect()
+    }
+
+    /// Fills in what follows from being a gateway, and gives the addresses that the bridge should have.
+    pub(super) fn gateways(&self, result: &mut CNIResult) -> Result<Vec<IpNet>> {
+        let mut gateways = Vec::new();
+        for ip in &mut result.ips {
+            let subnet = ip.address;
+            if self.gateway && ip.gateway.is_none() {
+                ip.gateway = Some(first_host(&subnet)?);
+            }
+            let default = default_route(subnet.addr().is_ipv4());
+            if self.default_gateway && !result.routes.iter().any(|route| route.dst == default) {
+                result.routes.push(Route::new(default, ip.gateway));
+            }
+            if let (true, Some(gateway)) = (self.gateway, ip.gateway) {
+                let address = IpNet::new(gateway, subnet.prefix_len()).ok();
+                let address = address.filter(|_| gateway.is_ipv4() == subnet.addr().is_ipv4());
+                gateways.push(address.ok_or_else(|| {
+                    invalid(format!("gateway {gateway} is not of the family of {subnet}"))
+                })?);
+            }
+        }
+        gateways.dedup();
+        Ok(gateways)
+    }
+}
+
+const MAX_VLAN: u16 = 4094;
+
+/// The name of the interface that has the gateway's addresses in a VLAN, as the Go plugin names it.
+pub(super) fn vlan_interface(bridge: &str, vlan: u16) -> String {
+    format!("{bridge}.{vlan}")
+}
+
+fn default_route(v4: bool) -> IpNet {
+    if v4 { ipnet::Ipv4Net::default().into() } else { ipnet::Ipv6Net::default().into() }
+}
+
+/// The address after that of the network, which is the gateway where nothing else is said.
+fn first_host(subnet: &IpNet) -> Result<IpAddr> {
+    let next = match subnet.network() {
+        IpAddr::V4(network) => network.to_bits().checked_add(1).map(|bits| IpAddr::V4(bits.into())),
+        IpAddr::V6(network) => network.to_bits().checked_add(1).map(|bits| IpAddr::V6(bits.into())),
+    };
+    next.filter(|address| subnet.contains(address)).ok_or_else(|| {
+        invalid(format!("{subnet} has no room for a gateway: give ipam a \"gateway\""))
+    })
+}
+
+/// The VLANs of `vlanTrunk` in ascending order, those that follow each other as one range.
+fn trunk(entries: &[Trunk]) -> Result<Vec<RangeInclusive<u16>>> {
+    let mut ids = Vec::new();
+    for (i, entry) in entries.iter().enumerate() {
+        let check_id = |key: &str, id: u16| {
+            let is_one = (1..=MAX_VLAN).contains(&id);
+            is_one.then_some(id).ok_or_else(|| {
+                invalid(format!("vlanTrunk[{i}].{key}: {id} must be between 1 and {MAX_VLAN}"))
+            })
+        };
+        match (entry.min_id, entry.max_id) {
+            (None, None) => {}
+            (Some(min), Some(max)) if check_id("minID", min)? <= check_id("maxID", max)? => {
+                ids.extend(min..=max);
+            }
+            (Some(min), Some(max)) => {
+                return Err(invalid(format!(
+                    "vlanTrunk[{i}].minID: {min} is greater than maxID {max}"
+                )));
+            }
+            (Some(id), None) => {
+                return Err(invalid(format!(
+                    "vlanTrunk[{i}].maxID: missing; it goes together with minID {id}"
+                )));
+            }
+            (None, Some(id)) => {
+                return Err(invalid(format!(
+                    "vlanTrunk[{i}].minID: missing; it goes together with maxID {id}"
+                )));
+            }
+        }
+        if let Some(id) = entry.id {
+            ids.push(check_id("id", id)?);
+        }
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids.chunk_by(|a, b| a + 1 == *b).map(|run| run[0]..=run[run.len() - 1]).collect())
+}
+
+/// What is left of a range without one of its numbers.
+fn without(ids: &RangeInclusive<u16>, id: Option<u16>) -> Vec<RangeInclusive<u16>> {
+    let parts = match id.filter(|id| ids.contains(id)) {
+        Some(id) => vec![*ids.start()..=id - 1, id + 1..=*ids.end()],
+        None => vec![ids.clone()],
+    };
+    parts.into_iter().filter(|part| !part.is_empty()).collect()
+}
+
+fn invalid(text: impl std::fmt::Display) -> Failure {
+    Error::InvalidNetworkConfig(format!("bridge: {text}")).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    fn config(keys: Value) -> Result<Config> {
+        let conf: NetConf = serde_json::from_value(keys).unwrap();
+        let args = Args { config: Some(conf.clone()), ..Args::default() };
+        Config::new(&conf, &args)
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_go_plugin() {
+        let config = config(json!({})).unwrap();
+        assert_eq!((config.bridge.as_str(), config.mtu, config.vlan), ("cni0", None, None));
+        assert!(
+            !config.gateway && !config.vlan_filtering && config.masquerade.is_none() && !config.dad
+        );
+        assert!(config.port_vlans().is_empty());
+    }
+
+    #[rstest]
+    #[case(json!({ "bridge": "a/b" }), "a/b")]
+    #[case(json!({ "bridge": "" }), "empty")]
+    #[case(json!({ "bridge": 1 }), "bridge: 1 is not a string")]
+    #[case(json!({ "vlan": 4095 }), "4095")]
+    #[case(json!({ "vlan": -1 }), "-1")]
+    #[case(json!({ "bridge": "bridge-of-net", "vlan": 100, "isGateway": true }), "bridge-of-net.100")]
+    #[case(json!({ "mtu": -1 }), "-1")]
+    #[case(json!({ "hairpinMode": true, "promiscMode": true }), "exclude")]
+    #[case(json!({ "disableContainerInterface": true, "ipam": { "type": "static" } }), "ipam")]
+    #[case(json!({ "ipMasqBackend": "ebtables" }), "ebtables")]
+    #[case(json!({ "ipMasqFamilies": ["ipv5"] }), "ipMasqFamilies")]
+    #[case(json!({ "ipMasqFamilies": "ipv4" }), "ipMasqFamilies")]
+    #[case(json!({ "ipMasqFamilies": [] }), "ipMasqFamilies: []: must name ipv4, ipv6, or both")]
+    #[case(json!({ "vlanTrunk": [{ "minID": 5 }] }), "together")]
+    #[case(json!({ "vlanTrunk": [{ "minID": 5, "maxID": 4 }] }), "greater")]
+    #[case(json!({ "vlanTrunk": [{ "id": 0 }] }), "id: 0")]
+    #[case(json!({ "vlanTrunk": [{ "minID": 1, "maxID": 5000 }] }), "maxID: 5000")]
+    #[case(json!({ "runtimeConfig": { "mac": "nonsense" } }), "nonsense")]
+    #[case(json!({ "runtimeConfig": { "mac": "01:00:00:00:00:00" } }), "group")]
+    fn what_cannot_be_is_refused_with_a_word_on_it(#[case] keys: Value, #[case] word: &str) {
+        let error = Error::from(config(keys).unwrap_err());
+        assert_eq!(error.code(), 7, "{error}");
+        assert!(error.details().contains(word), "{error}");
+    }
+
+    #[test]
+    fn a_trunk_is_sorted_and_joined_and_has_a_native_vlan() {
+        let entries = json!({ "vlanTrunk": [{ "id": 9 }, { "minID": 3, "maxID": 5 }, { "id": 6 }, { "id": 4 }] });
+        let vlans = config(entries).unwrap().port_vlans();
+        assert_eq!(vlans, [Vlan::trunk(3..=6), Vlan::trunk(9..=9), Vlan::access(1)]);
+        let vlans = config(json!({ "vlan": 7, "vlanTrunk": [{ "id": 9 }] })).unwrap().port_vlans();
+        assert_eq!(vlans, [Vlan::trunk(9..=9), Vlan::access(7)]);
+    }
+
+    #[rstest]
+    #[case(json!({ "vlan": 7, "vlanTrunk": [{ "minID": 5, "maxID": 9 }] }), vec![5..=6, 8..=9], 7)]
+    #[case(json!({ "vlanTrunk": [{ "minID": 1, "maxID": 4094 }] }), vec![2..=4094], 1)]
+    #[case(json!({ "vlan": 4094, "vlanTrunk": [{ "id": 4094 }] }), vec![], 4094)]
+    fn the_native_vlan_is_untagged_where_the_trunk_has_it_too(
+        #[case] keys: Value,
+        #[case] tagged: Vec<RangeInclusive<u16>>,
+        #[case] native: u16,
+    ) {
+        let expected: Vec<_> =
+            tagged.into_iter().map(Vlan::trunk).chain([Vlan::access(native)]).collect();
+        assert_eq!(config(keys).unwrap().port_vlans(), expected);
+    }
+
+    #[test]
+    fn a_gateway_is_the_first_address_unless_ipam_says_otherwise() {
+        let config = config(json!({ "isDefaultGateway": true })).unwrap();
+        let mut result: CNIResult = serde_json::from_value(json!({ "ips": [
+            { "address": "10.1.0.5/16" }, { "address": "fd00::5/64", "gateway": "fd00::fe" }
+        ] }))
+        .unwrap();
+        let gateways = config.gateways(&mut result).unwrap();
+        assert_eq!(
+            gateways.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["10.1.0.1/16", "fd00::fe/64"]
+        );
+        let routes: Vec<_> =
+            result.routes.iter().map(|r| (r.dst.to_string(), r.gw.unwrap().to_string())).collect();
+        assert_eq!(
+            routes,
+            [("0.0.0.0/0".into(), "10.1.0.1".into()), ("::/0".into(), "fd00::fe".into())]
+        );
+    }
+
+    #[test]
+    fn a_default_route_that_ipam_gives_is_not_doubled() {
+        let config = config(json!({ "isDefaultGateway": true })).unwrap();
+        let mut result: CNIResult = serde_json::from_value(
+            json!({ "ips": [{ "address": "10.1.0.5/16" }], "routes": [{ "dst": "0.0.0.0/0", "gw": "10.1.0.9" }] }),
+        )
+        .unwrap();
+        config.gateways(&mut result).unwrap();
+        assert_eq!(result.routes.len(), 1);
+    }
+}

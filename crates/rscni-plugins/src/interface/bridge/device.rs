@@ -1,0 +1,250 @@
+//! The bridge itself, its VLANs, and the interface that holds the gateway's addresses.
+
+use ipnet::IpNet;
+use rscni::Error;
+use rscni_linux::{Bridge, Link, LinkChange, Netlink, Veth, Vlan, VlanOwner};
+
+use super::config::{Config, vlan_interface};
+use crate::{
+    attach::host,
+    attach::mac::host_wide_mac,
+    attach::own::Own,
+    plugin::failure::{Result, differs},
+    state::owner::{derived_mac, derived_name},
+    state::undo::Undo,
+};
+
+/// Finds the bridge, or makes it.
+pub(super) fn ensure(host: &mut Netlink, config: &Config, undo: &mut Undo<'_>) -> Result<Link> {
+    let bridge = match host.find_link(&config.bridge)? {
+        Some(link) => link,
+        None => make(host, config, undo)?,
+    };
+    if bridge.kind.as_deref() != Some("bridge") {
+        return Err(unusable(&bridge.name, "is an interface, but no bridge: choose another name"));
+    }
+    if config.vlan_filtering && !bridge.bridge.is_some_and(|info| info.vlan_filtering) {
+        let remedy = format!(
+            "does not filter VLANs, which vlan and vlanTrunk need: ip link set {} type bridge vlan_filtering 1",
+            bridge.name
+        );
+        return Err(unusable(&bridge.name, &remedy));
+    }
+    let change = LinkChange {
+        up: (!bridge.up).then_some(true),
+        promisc: (config.promisc && !bridge.promisc).then_some(true),
+        ..LinkChange::default()
+    };
+    if change.up.is_some() || change.promisc.is_some() {
+        host.set_link(bridge.index, &change)?;
+        let (index, up, promisc) =
+            (bridge.index, change.up.map(|_| false), change.promisc.map(|_| false));
+        undo.push(move || {
+            let mut host = Netlink::open()?;
+            if is_used(&mut host, index)? {
+                return Ok(());
+            }
+            Ok(host.set_link(index, &LinkChange { up, promisc, ..LinkChange::default() })?)
+        });
+    }
+    Ok(bridge)
+}
+
+fn unusable(bridge: &str, problem: &str) -> crate::plugin::failure::Failure {
+    Error::InvalidNetworkConfig(format!("bridge {bridge} {problem}")).into()
+}
+
+/// Makes the bridge. Another call may make it at the same time: then that one is taken.
+fn make(host: &mut Netlink, config: &Config, undo: &mut Undo<'_>) -> Result<Link> {
+    let spec = Bridge {
+        mtu: config.mtu,
+        // Without an address of its own it takes that of a port, and changes it with the ports.
+        mac: Some(host_wide_mac(&[&config.bridge])),
+        up: true,
+        vlan_filtering: config.vlan_filtering.then_some(true),
+        ..Bridge::new(&config.bridge)
+    };
+    match host.add_bridge(&spec) {
+        Ok(bridge) => {
+            let index = bridge.index;
+            undo.push(move || remove_unused(index));
+            host::refuse_router_advertisements(&bridge.name);
+            Ok(bridge)
+        }
+        Err(error) if error.is_exists() => Ok(host.link_by_name(&config.bridge)?),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes a bridge that this call made, unless another one has begun to use it.
+fn remove_unused(index: u32) -> Result<()> {
+    let mut host = Netlink::open()?;
+    if is_used(&mut host, index)? {
+        return Ok(());
+    }
+    Ok(host.del_link(index)?)
+}
+
+/// Whether a bridge has ports. That of the ADD that fails is gone by the time this is asked.
+fn is_used(host: &mut Netlink, index: u32) -> Result<bool> {
+    Ok(host.links()?.iter().any(|link| link.master == Some(index)))
+}
+
+/// Puts a port into its VLANs, and takes it out of the bridge's default one.
+pub(super) fn set_vlans(
+    host: &mut Netlink,
+    port: u32,
+    vlans: &[Vlan],
+    preserve_default: bool,
+) -> Result<()> {
+    if vlans.is_empty() {
+        return Ok(());
+    }
+    let default = if preserve_default { Vec::new() } else { host.vlans(port)? };
+    let mut batch = host.batch();
+    if !default.is_empty() {
+        batch.del_vlans(port, &default, VlanOwner::Port);
+    }
+    batch.add_vlans(port, vlans, VlanOwner::Port);
+    Ok(batch.commit()?)
+}
+
+/// The interface that has the gateway's addresses: the bridge, or with a VLAN one that is a port of it in that VLAN.
+///
+/// `attached` is the container's port, on whose behalf this is.
+pub(super) fn gateway(
+    host: &mut Netlink,
+    bridge: &Link,
+    config: &Config,
+    attached: &Link,
+    undo: &mut Undo<'_>,
+) -> Result<Link> {
+    let Some(vlan) = config.vlan else { return Ok(bridge.clone()) };
+    let name = vlan_interface(&bridge.name, vlan);
+    if let Some(link) = host.find_link(&name)? {
+        return Ok(link);
+    }
+    // As the bridge, it belongs to the network: every container of the VLAN uses the one that the first made.
+    let id = vlan.to_string();
+    let port_name = derived_name("vlan", &[&bridge.name, &id]);
+    let spec = Veth {
+        mtu: config.mtu,
+        mac: Some(derived_mac(&["vlan", &bridge.name, &id])),
+        peer_mac: Some(host_wide_mac(&[&bridge.name, &id])),
+        master: Some(bridge.index),
+        up: true,
+        ..Veth::new(&port_name, &name)
+    };
+    match host.add_veth(&spec) {
+        Ok(port) => {
+            let (port, bridge, attached) = (port.index, bridge.index, attached.index);
+            undo.push(move || remove_unused_gateway(port, vlan, bridge, attached));
+            set_vlans(host, port, &[Vlan::access(vlan)], config.preserve_default_vlan)?;
+        }
+        Err(error) if error.is_exists() => {}
+        Err(error) => return Err(error.into()),
+    }
+    let link = host.link_by_name(&name)?;
+    // Before it is up: another port of the VLAN can be a router.
+    host::refuse_router_advertisements(&name);
+    host.set_link(link.index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
+    Ok(link)
+}
+
+/// Removes a VLAN's gateway that this call made, unless another port has come into the VLAN by now. The container's
+/// own is removed after this.
+fn remove_unused_gateway(port: u32, vlan: u16, bridge: u32, attached: u32) -> Result<()> {
+    let mut host = Netlink::open()?;
+    for link in host.links()? {
+        let is_other = link.master == Some(bridge) && ![port, attached].contains(&link.index);
+        if is_other && host.vlans(link.index)?.iter().any(|present| present.ids.contains(&vlan)) {
+            return Ok(());
+        }
+    }
+    Ok(host.del_link(port)?)
+}
+
+/// CHECK: the bridge is there, up, and as configured.
+pub(super) fn check(host: &mut Netlink, config: &Config) -> Result<Link> {
+    let name = &config.bridge;
+    let bridge =
+        host.find_link(name)?.ok_or_else(|| differs(format!("bridge {name} is missing")))?;
+    if bridge.kind.as_deref() != Some("bridge") {
+        return Err(differs(format!("{name} is no bridge")));
+    }
+    if !bridge.up {
+        return Err(differs(format!("bridge {name} is down")));
+    }
+    if config.vlan_filtering && !bridge.bridge.is_some_and(|info| info.vlan_filtering) {
+        return Err(differs(format!(
+            "bridge {name} no longer filters VLANs: containers reach each other across them"
+        )));
+    }
+    // Another network of the same bridge may have asked for it; nobody can have asked that it be off.
+    if config.promisc && !bridge.promisc {
+        return Err(differs(format!("bridge {name} is not in promiscuous mode")));
+    }
+    Ok(bridge)
+}
+
+/// CHECK: the port is in its VLANs.
+pub(super) fn check_vlans(host: &mut Netlink, port: &Link, wanted: &[Vlan]) -> Result<()> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let present = host.vlans(port.index)?;
+    for vlan in wanted {
+        let is_there = |id: u16| {
+            present
+                .iter()
+                .any(|p| p.ids.contains(&id) && (p.pvid, p.untagged) == (vlan.pvid, vlan.untagged))
+        };
+        if let Some(missing) = vlan.ids.clone().find(|id| !is_there(*id)) {
+            return Err(differs(format!(
+                "port {} is not in VLAN {missing} as ADD left it",
+                port.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// CHECK: the gateway's addresses are where ADD put them.
+pub(super) fn check_gateways(
+    host: &mut Netlink,
+    bridge: &Link,
+    config: &Config,
+    own: Own<'_>,
+) -> Result<()> {
+    let gateway = find_gateway(host, bridge, config)?;
+    let present = host.addresses(gateway.index)?;
+    for wanted in gateways(own) {
+        if !present.iter().any(|address| address.net == wanted) {
+            return Err(differs(format!("address {wanted} is missing on {}", gateway.name)));
+        }
+    }
+    Ok(())
+}
+
+/// The interface that has the gateway's addresses, which ADD made.
+fn find_gateway(host: &mut Netlink, bridge: &Link, config: &Config) -> Result<Link> {
+    let Some(vlan) = config.vlan else { return Ok(bridge.clone()) };
+    let name = vlan_interface(&bridge.name, vlan);
+    host.find_link(&name)?.ok_or_else(|| differs(format!("interface {name} is missing")))
+}
+
+/// The gateway's addresses by a result.
+pub(super) fn gateways(own: Own<'_>) -> Vec<IpNet> {
+    own.ips().filter_map(|ip| IpNet::new(ip.gateway?, ip.address.prefix_len()).ok()).collect()
+}
+
+/// Puts the gateway's addresses back.
+pub(super) fn restore_gateways(
+    host: &mut Netlink,
+    bridge: &Link,
+    config: &Config,
+    own: Own<'_>,
+) -> Result<()> {
+    let gateway = find_gateway(host, bridge, config)?;
+    host::ensure_addresses(host, &gateway, &gateways(own), false).map(drop)
+}

@@ -1,0 +1,294 @@
+//! `bridge`: a veth pair for the container, its host end a port of a bridge.
+//!
+//! The bridge is made when it is needed and stays: it belongs to the network, not to an attachment. What belongs to
+//! an attachment is the veth pair, the frame filter of `macspoofchk`, and the masquerading.
+
+mod config;
+mod device;
+mod spoof;
+
+use std::time::Duration;
+
+use rscni::{Args, CNIResult, Interface};
+use rscni_linux::{BridgePort, Link, LinkChange, Netlink, Nft, Veth};
+
+use self::config::Config;
+use crate::{
+    attach::host,
+    attach::ipam::Ipam,
+    attach::own::Own,
+    attach::sandbox::{Reach, Sandbox, check_mac},
+    nat::{Backend, Masquerade},
+    plugin::commands::Commands,
+    plugin::failure::{AsFarAsPossible, Context, Result, differs},
+    repair::restore_if_missing,
+    state::owner::Owner,
+    state::undo::Undo,
+};
+
+/// The bridge plugin.
+pub(crate) const BRIDGE: Commands = Commands { add, del, check, gc, status };
+
+/// How long the port may take to come up: no time at all, but on a busy machine.
+const PORT_LIMIT: Duration = Duration::from_secs(30);
+
+fn add(args: &Args) -> Result<CNIResult> {
+    let conf = args.conf()?;
+    let config = Config::new(conf, args)?;
+    let (mut sandbox, announcer) = Sandbox::open_to_announce(args)?;
+    let owner = Owner::new(&conf.name, args);
+    Ipam::require_in_old_versions(conf)?;
+    let ipam = Ipam::of(conf, args);
+    let mut undo = Undo::default();
+
+    let mut host = Netlink::open()?;
+    let bridge = device::ensure(&mut host, &config, &mut undo)?;
+    let port = host::add_veth(
+        &mut host,
+        &Veth {
+            alias: Some(owner.alias()),
+            mtu: config.mtu,
+            mac: Some(owner.mac("veth")),
+            master: Some(bridge.index),
+            up: true,
+            peer_netns: Some(&sandbox.netns),
+            peer_mac: config.mac,
+            ..Veth::new(owner.veth_name(), &args.ifname)
+        },
+        &mut sandbox.netlink,
+        &sandbox.path,
+        &mut undo,
+    )?;
+    set_port(&mut host, &port, &config)?;
+    let inner = sandbox.netlink.link_by_name(&args.ifname)?;
+    if let (true, Some(mac)) = (config.mac_spoof_check, inner.mac) {
+        spoof::add(owner, &port.name, mac)?;
+        undo.push(move || spoof::remove(&mut Nft::open()?, owner, Some(mac)));
+    }
+
+    // The link is there first, for an IPAM plugin that asks a server behind it.
+    let mut result = CNIResult::default();
+    if let Some(ipam) = &ipam {
+        result = ipam.add()?;
+        undo.push(|| ipam.del());
+        for ip in &mut result.ips {
+            ip.interface = Some(CONTAINER);
+        }
+    }
+    let gateways = config.gateways(&mut result)?;
+
+    let mut gateway_link = None;
+    let mut changed = None;
+    if ipam.is_some() {
+        sandbox.configure(&inner, &result, Reach::Link, config.dad)?;
+        if let Some(backend) = config.masquerade {
+            let masquerade = Masquerade::new(owner, backend);
+            // Before the step itself: with iptables it is one for each family.
+            undo.push(move || masquerade.remove(&mut Nft::open()?, None));
+            let addresses = Own::of(&result, args).addresses();
+            masquerade.add(&config.masquerade_families.filter(addresses))?;
+        }
+        if !gateways.is_empty() {
+            let gateway = device::gateway(&mut host, &bridge, &config, &port, &mut undo)?;
+            host::enable_forwarding(&gateways)?;
+            gateway_link = Some(gateway);
+        }
+    } else if !config.disable_container_interface {
+        let up = LinkChange { up: Some(true), ..LinkChange::default() };
+        sandbox.netlink.set_link(inner.index, &up)?;
+    }
+    if !config.disable_container_interface {
+        host.wait_until_up(port.index, PORT_LIMIT).context("wait for the bridge port")?;
+        announcer?
+            .announce(&inner, &result.ips.iter().map(|ip| ip.address.addr()).collect::<Vec<_>>())?;
+    }
+    // The last step that can fail, since other containers may rely on its outcome at once.
+    if let Some(gateway) = &gateway_link {
+        changed = host::ensure_addresses(&mut host, gateway, &gateways, config.force_address)?;
+    }
+
+    // A bridge whose hardware address nobody has set takes that of a port.
+    let is_gateway =
+        |link: &Option<Link>| link.as_ref().is_some_and(|link| link.index == bridge.index);
+    let bridge = match changed.as_ref() {
+        Some(gateway) if is_gateway(&changed) => gateway.clone(),
+        _ => match host.link_by_index(bridge.index)? {
+            // The gateway's address was there before, perhaps left by an ADD that was interrupted.
+            now if is_gateway(&gateway_link) && now.mac != bridge.mac => {
+                host::pin_mac(&mut host, &bridge)?
+            }
+            now => now,
+        },
+    };
+    let inner = Interface { sandbox: Some(sandbox.path.clone()), ..host::interface(&inner) };
+    result.interfaces = vec![host::interface(&bridge), host::interface(&port), inner];
+    let vlan_gateway = changed.or(gateway_link).filter(|gateway| gateway.index != bridge.index);
+    result.interfaces.extend(vlan_gateway.as_ref().map(host::interface));
+    host::override_dns(&mut result, conf);
+    undo.commit();
+    Ok(result)
+}
+
+/// The place of the container's interface in the result, as the Go plugin has it: after the bridge and the port.
+const CONTAINER: u32 = 2;
+
+/// Sets what the port differs in from what the kernel makes it.
+///
+/// Router advertisements need not be refused: all that a port receives is the bridge's.
+fn set_port(host: &mut Netlink, port: &Link, config: &Config) -> Result<()> {
+    if config.hairpin || config.isolated {
+        let wanted = BridgePort {
+            hairpin: Some(config.hairpin),
+            isolated: Some(config.isolated),
+            ..BridgePort::default()
+        };
+        host.set_bridge_port(port.index, &wanted)?;
+    }
+    device::set_vlans(host, port.index, &config.port_vlans(), config.preserve_default_vlan)
+}
+
+fn del(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let owner = Owner::new(&conf.name, args);
+    let previous = conf.prev_result.as_ref().map(|result| Own::of(result, args));
+    let mut all = AsFarAsPossible::default();
+    // One that has become invalid does not stop this; it may have asked for anything.
+    let config = Config::new(conf, args);
+    let (before, after) = Ipam::before_and_after_link(conf, args);
+    if let Some(ipam) = before {
+        all.step(ipam.del());
+    }
+    // What nftables has goes first: while the kernel removes the link, it frees that too.
+    let has_filter = config.as_ref().map_or(true, |config| config.mac_spoof_check);
+    let masquerade = conf.ip_masq.unwrap_or_default();
+    let mut nft = None;
+    if has_filter || masquerade {
+        all.step(Nft::open().map(|socket| nft = Some(socket)));
+    }
+    if let Some(nft) = nft.as_mut().filter(|_| has_filter) {
+        all.step(spoof::remove(nft, owner, previous.and_then(inner_mac)));
+    }
+    if let Some(nft) = nft.as_mut().filter(|_| masquerade) {
+        let known = previous.map(Own::addresses);
+        all.step(Masquerade::new(owner, Backend::default()).remove(nft, known.as_deref()));
+    }
+    all.step(host::del_veth(owner, args));
+    if let Some(ipam) = after {
+        all.step(ipam.del());
+    }
+    all.finish()
+}
+
+fn inner_mac(own: Own<'_>) -> Option<rscni_linux::MacAddr> {
+    own.interface()?.mac.as_ref()?.parse().ok()
+}
+
+/// Puts back the frame filter, masquerading, the gateway's addresses, forwarding and the
+/// container's routes.
+pub(crate) fn restore(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let config = Config::new(conf, args)?;
+    let owner = Owner::new(&conf.name, args);
+    let result = host::require_prev_result(conf)?;
+    let own = Own::of(result, args);
+    let mut sandbox = Sandbox::open(args)?;
+    let mut host = Netlink::open()?;
+    let bridge = device::check(&mut host, &config)?;
+    let inner = sandbox.netlink.link_by_name(&args.ifname)?;
+    let port = host::check_peer(&mut host, &inner, result)?;
+    let mut all = AsFarAsPossible::default();
+    if let (true, Some(mac)) = (config.mac_spoof_check, inner.mac) {
+        let look = || spoof::check(owner, &port.name, Some(mac));
+        restore_if_missing(&mut all, look, || spoof::restore(owner, &port.name, mac));
+    }
+    if conf.ipam_type().is_some() {
+        if config.gateway && device::check_gateways(&mut host, &bridge, &config, own).is_err() {
+            all.step(device::restore_gateways(&mut host, &bridge, &config, own));
+        }
+        all.step(sandbox.restore_routes(&inner, result, conf.cni_version, Reach::Link));
+        if let Some(backend) = config.masquerade {
+            let addresses = config.masquerade_families.filter(own.addresses());
+            all.step(Masquerade::new(owner, backend).restore(&addresses));
+        }
+        if config.gateway {
+            all.step(host::enable_forwarding(&device::gateways(own)));
+        }
+    }
+    all.finish()
+}
+
+/// What a repair looks for.
+pub(crate) fn look_strictly(args: &Args) -> Result<()> {
+    check(args)?;
+    let conf = args.conf()?;
+    if conf.ipam_type().is_none() || !Config::new(conf, args)?.gateway {
+        return Ok(());
+    }
+    let own = Own::of(host::require_prev_result(conf)?, args);
+    host::check_forwarding(&device::gateways(own))
+}
+
+fn check(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let config = Config::new(conf, args)?;
+    let owner = Owner::new(&conf.name, args);
+    let result = host::require_prev_result(conf)?;
+    let own = Own::of(result, args);
+    if let Some(ipam) = Ipam::of(conf, args) {
+        ipam.check()?;
+    }
+    let mut sandbox = Sandbox::open(args)?;
+    let mut host = Netlink::open()?;
+
+    let bridge = device::check(&mut host, &config)?;
+    let inner = if config.disable_container_interface {
+        sandbox.netlink.link_by_name(&args.ifname)?
+    } else {
+        sandbox.check_link(&args.ifname, "veth", result)?
+    };
+    let port = host::check_peer(&mut host, &inner, result)?;
+    check_port(&mut host, &port, &bridge, &config)?;
+    check_mac(
+        &port,
+        result.interfaces.iter().find(|i| i.name == port.name).and_then(|i| i.mac.as_deref()),
+    )?;
+    if config.mac_spoof_check {
+        spoof::check(owner, &port.name, inner.mac)?;
+    }
+    if conf.ipam_type().is_some() {
+        sandbox.check_addresses_and_routes(&inner, result, conf.cni_version)?;
+        if config.gateway {
+            device::check_gateways(&mut host, &bridge, &config, own)?;
+        }
+        if let Some(backend) = config.masquerade {
+            Masquerade::new(owner, backend)
+                .check(&config.masquerade_families.filter(own.addresses()))?;
+        }
+    }
+    Ok(())
+}
+
+fn check_port(host: &mut Netlink, port: &Link, bridge: &Link, config: &Config) -> Result<()> {
+    if port.master != Some(bridge.index) {
+        return Err(differs(format!("{} is not a port of bridge {}", port.name, bridge.name)));
+    }
+    let flags = port.bridge_port.unwrap_or_default();
+    for (name, is, wanted) in
+        [("hairpin", flags.hairpin, config.hairpin), ("isolated", flags.isolated, config.isolated)]
+    {
+        if is != wanted {
+            return Err(differs(format!("port {} has {name} {is}, ADD left {wanted}", port.name)));
+        }
+    }
+    device::check_vlans(host, port, &config.port_vlans())
+}
+
+fn gc(args: &Args) -> Result<()> {
+    host::gc(args, spoof::remove_stale)
+}
+
+fn status(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    Config::new(conf, args)?;
+    Ipam::of(conf, args).map_or(Ok(()), |ipam| ipam.status())
+}

@@ -1,0 +1,172 @@
+//! `macspoofchk`: frames from a container's port are dropped unless they come from its hardware address.
+//!
+//! In our table `bridge rscni` a set holds the ports that are looked at, and another the pairs of port and address
+//! that may pass; one rule serves them all. Removal also takes away the chains of the Go plugin.
+
+use rscni_linux::{
+    MacAddr,
+    nft::{
+        BaseChain, Element, ElementInfo, Family, Field, Hook, Nft, Rule, Set, Table, Transaction,
+        Value, ValueType,
+    },
+};
+
+use crate::{
+    netfilter::nftable,
+    plugin::failure::{AsFarAsPossible, Result, differs},
+    state::owner::{Owner, Stale},
+};
+
+const CHAIN: &str = "prerouting";
+const PORTS: &str = "spoof_ports";
+const ALLOWED: &str = "spoof_allowed";
+/// Before everything else that looks at frames, as the Go plugin has it.
+const PRIORITY: i32 = -300;
+
+fn table() -> Table {
+    nftable::table(Family::Bridge)
+}
+
+fn skeleton(transaction: &mut Transaction<'_>) {
+    let table = table();
+    transaction
+        .create_chain(&table, CHAIN, Some(&BaseChain::filter(Hook::Prerouting, PRIORITY)))
+        .add_set(&table, &Set::new(PORTS, [ValueType::Ifname]))
+        .add_set(&table, &Set::new(ALLOWED, [ValueType::Ifname, ValueType::EtherAddr]))
+        .add_rule(&table, CHAIN, &rule());
+}
+
+fn rule() -> Rule {
+    Rule::new()
+        .in_set(&[Field::Iifname], PORTS)
+        .not_in_set(&[Field::Iifname, Field::EtherSaddr], ALLOWED)
+        .drop()
+}
+
+fn pair(port: &str, mac: MacAddr) -> Value {
+    Value::concat([Value::ifname(port), Value::bytes(*mac.as_bytes())])
+}
+
+/// Lets only `mac` through `port`.
+pub(super) fn add(owner: Owner<'_>, port: &str, mac: MacAddr) -> Result<()> {
+    let table = table();
+    let tag = owner.tag();
+    nftable::commit(&mut Nft::open()?, &table, skeleton, |transaction| {
+        let allowed = Element::new(pair(port, mac)).comment(&tag);
+        nftable::put(transaction, &table, ALLOWED, &allowed);
+        nftable::put(transaction, &table, PORTS, &Element::new(Value::ifname(port)).comment(&tag));
+    })
+}
+
+/// Puts back what [`check`] finds missing, the rule as well, in a chain that is there without it.
+pub(super) fn restore(owner: Owner<'_>, port: &str, mac: MacAddr) -> Result<()> {
+    add(owner, port, mac)?;
+    let (mut nft, table) = (Nft::open()?, table());
+    if nft.rules(&table, CHAIN)?.is_empty() {
+        let mut transaction = nft.transaction();
+        transaction.add_rule(&table, CHAIN, &rule());
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// Removes what belongs to the attachment. The hardware address saves a search.
+pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, mac: Option<MacAddr>) -> Result<()> {
+    let (table, tag, port) = (table(), owner.tag(), owner.veth_name());
+    let ports = nft
+        .get_element(&table, PORTS, &Value::ifname(&port))?
+        .filter(|p| p.comment.as_deref() == Some(&tag));
+    let mut all = AsFarAsPossible::default();
+    let keys: Vec<Value> = mac.map(|mac| pair(&port, mac)).into_iter().collect();
+    let allowed = nftable::find(nft, &table, ALLOWED, &tag, &keys)?;
+    all.step(remove_elements(nft, ports.into_iter().collect(), allowed));
+    all.step(remove_go_chains(nft, owner));
+    all.finish()
+}
+
+/// GC.
+pub(super) fn remove_stale(stale: &Stale<'_>) -> Result<()> {
+    let mut nft = Nft::open()?;
+    let ports = nftable::find_stale(&mut nft, &table(), PORTS, stale)?;
+    let allowed = nftable::find_stale(&mut nft, &table(), ALLOWED, stale)?;
+    remove_elements(&mut nft, ports, allowed)
+}
+
+fn remove_elements(
+    nft: &mut Nft,
+    ports: Vec<ElementInfo>,
+    allowed: Vec<ElementInfo>,
+) -> Result<()> {
+    let table = table();
+    let mut transaction = nft.transaction();
+    for (set, elements) in [(PORTS, ports), (ALLOWED, allowed)] {
+        for element in elements {
+            transaction.destroy_element(&table, set, &Element::new(Value::bytes(element.key)));
+        }
+    }
+    Ok(transaction.commit()?)
+}
+
+/// The chains that the Go plugin makes in the table `bridge nat`: one for the port, and one for its address that the
+/// first jumps to.
+fn go_chains(owner: Owner<'_>) -> [String; 2] {
+    let chain = format!("cni-br-iface-{}-{}", owner.container_id, owner.ifname);
+    let mac = format!("{chain}-mac");
+    [chain, mac]
+}
+
+fn go_table() -> Table {
+    Table::new(Family::Bridge, "nat")
+}
+
+const GO_CHAIN: &str = "PREROUTING";
+
+fn remove_go_chains(nft: &mut Nft, owner: Owner<'_>) -> Result<()> {
+    let table = go_table();
+    let mut chains = go_chains(owner).to_vec();
+    for chain in go_chains(owner) {
+        if nft.chain(&table, &chain)?.is_none() {
+            chains.retain(|other| *other != chain);
+        }
+    }
+    let mut jumps = nft.rules(&table, GO_CHAIN)?;
+    jumps.retain(|rule| {
+        rule.jump_target.as_deref().is_some_and(|target| chains.iter().any(|chain| chain == target))
+    });
+    let mut transaction = nft.transaction();
+    for rule in jumps {
+        transaction.destroy_rule(&table, GO_CHAIN, rule.handle);
+    }
+    for chain in &chains {
+        transaction.flush_chain(&table, chain);
+    }
+    for chain in &chains {
+        transaction.del_chain(&table, chain);
+    }
+    Ok(transaction.commit()?)
+}
+
+/// CHECK: the port is looked at, by us or by the chains of the Go plugin.
+pub(super) fn check(owner: Owner<'_>, port: &str, mac: Option<MacAddr>) -> Result<()> {
+    let mut nft = Nft::open()?;
+    let table = table();
+    let is_guarded = nft.get_element(&table, PORTS, &Value::ifname(port))?.is_some();
+    let may_pass = match mac {
+        Some(mac) => nft.get_element(&table, ALLOWED, &pair(port, mac))?.is_some(),
+        None => false,
+    };
+    if is_guarded && may_pass && !nft.rules(&table, CHAIN)?.is_empty() {
+        return Ok(());
+    }
+    let [go_chain, _] = go_chains(owner);
+    if nft
+        .rules(&go_table(), GO_CHAIN)?
+        .iter()
+        .any(|rule| rule.jump_target.as_deref() == Some(&*go_chain))
+    {
+        return Ok(());
+    }
+    Err(differs(format!(
+        "the check for spoofed hardware addresses on {port} (macspoofchk) is missing"
+    )))
+}

@@ -1,0 +1,257 @@
+//! What a device was like on the host, kept while it is in a container: one file for each device, under its name.
+//!
+//! The Go plugin keeps the name alone, as the device's alias, and so do we; it does not look here.
+
+use std::{
+    fs::{self, File},
+    io::ErrorKind,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use ipnet::IpNet;
+use rscni::{Args, Error};
+use rscni_linux::{Address, AddressFlags, Link, NewAddress};
+use serde::{Deserialize, Serialize};
+
+use super::{identity::Identity, network::Network};
+use crate::{
+    plugin::failure::{Failure, Result},
+    state::state_file,
+};
+
+/// Where the files are. As with the devices, nothing of it is worth keeping over a reboot.
+pub(crate) const DIRECTORY: &str = "/run/cni/host-device";
+
+/// A device as it was on the host, and who has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Saved {
+    /// The attachment that has it, as its tag.
+    pub(super) owner: String,
+    /// `CNI_NETNS` and `CNI_IFNAME` of that.
+    pub(super) netns: PathBuf,
+    pub(super) ifname: String,
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) mac: Option<String>,
+    pub(super) mtu: u32,
+    pub(super) up: bool,
+    #[serde(default)]
+    pub(super) alias: Option<String>,
+    /// Whether it outlives a namespace: the kernel gives it back to the host.
+    #[serde(default)]
+    pub(super) is_physical: bool,
+    #[serde(default)]
+    addresses: Vec<SavedAddress>,
+    /// None in a file of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) identity: Option<Identity>,
+    /// What the container got of its addresses, routes and rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) network: Option<Network>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedAddress {
+    pub(super) net: IpNet,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    peer: Option<IpAddr>,
+    scope: u8,
+    #[serde(default)]
+    nodad: bool,
+    #[serde(default)]
+    noprefixroute: bool,
+}
+
+impl Saved {
+    pub(super) fn new(
+        owner: String,
+        args: &Args,
+        link: &Link,
+        addresses: &[Address],
+    ) -> Result<Self> {
+        Ok(Self {
+            owner,
+            netns: args.require_netns()?.to_owned(),
+            ifname: args.ifname.clone(),
+            name: link.name.clone(),
+            mac: link.mac.map(|mac| mac.to_string()),
+            mtu: link.mtu,
+            up: link.up,
+            alias: link.alias.clone(),
+            is_physical: link.kind.is_none(),
+            addresses: addresses
+                .iter()
+                .filter(|address| is_kept(address))
+                .map(SavedAddress::from)
+                .collect(),
+            identity: None,
+            network: None,
+        })
+    }
+
+    /// Its addresses. Those that expire are among them only if the container got them.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = NewAddress> {
+        let of_network = self.network.iter().flat_map(|network| &network.addresses);
+        let others = of_network.filter(|address| !self.addresses.contains(address));
+        self.addresses.iter().chain(others).map(SavedAddress::as_new)
+    }
+}
+
+impl SavedAddress {
+    pub(super) fn as_new(&self) -> NewAddress {
+        NewAddress {
+            net: self.net,
+            peer: self.peer,
+            scope: Some(self.scope),
+            flags: AddressFlags { nodad: self.nodad, noprefixroute: self.noprefixroute },
+        }
+    }
+}
+
+/// Whether an address has to be put back: one that expires is renewed by who gave it, and link-local addresses are the
+/// kernel's.
+fn is_kept(address: &Address) -> bool {
+    let is_link_local = matches!(address.net, IpNet::V6(net) if net.addr().is_unicast_link_local());
+    address.permanent && !is_link_local
+}
+
+impl From<&Address> for SavedAddress {
+    fn from(address: &Address) -> Self {
+        Self {
+            net: address.net,
+            peer: address.peer,
+            scope: address.scope,
+            nodad: address.nodad,
+            noprefixroute: address.noprefixroute,
+        }
+    }
+}
+
+/// The files; their names come from the kernel, or have been checked: they are no paths. As long as this value is there,
+/// no other call moves a device.
+pub(super) struct Store {
+    directory: PathBuf,
+    _lock: File,
+}
+
+impl Store {
+    pub(super) fn open() -> Result<Self> {
+        Self::open_in(Path::new(DIRECTORY))
+    }
+
+    fn open_in(directory: &Path) -> Result<Self> {
+        rscni_linux::make_directory(directory, 0o700).map_err(failed("make", directory))?;
+        let lock = File::open(directory).map_err(failed("open", directory))?;
+        crate::state::lock::lock(&lock).map_err(|errno| failed("lock", directory)(errno.into()))?;
+        Ok(Self { directory: directory.to_owned(), _lock: lock })
+    }
+
+    /// What is kept of the device. A file that cannot be read, or is about another one, says nothing.
+    pub(super) fn by_name(&self, device: &str) -> Option<Saved> {
+        if rscni::name::interface_name_problem(device).is_some() {
+            return None;
+        }
+        let saved: Saved =
+            serde_json::from_slice(&state_file::read(&self.directory.join(device)).ok()?).ok()?;
+        (saved.name == device).then_some(saved)
+    }
+
+    /// What is kept of the device that an attachment has. It looks at all files.
+    pub(super) fn by_owner(&self, tag: &str) -> Result<Option<Saved>> {
+        Ok(self.all()?.into_iter().find(|saved| saved.owner == tag))
+    }
+
+    pub(super) fn all(&self) -> Result<Vec<Saved>> {
+        let mut all = Vec::new();
+        for entry in fs::read_dir(&self.directory).map_err(failed("list", &self.directory))? {
+            let entry = entry.map_err(failed("list", &self.directory))?;
+            let name = entry.file_name();
+            if state_file::is_draft(&name) {
+                // Under the lock nobody is writing it: its writer did not live to rename it.
+                let _ = fs::remove_file(entry.path());
+            }
+            all.extend(name.to_str().and_then(|name| self.by_name(name)));
+        }
+        Ok(all)
+    }
+
+    pub(super) fn write(&self, saved: &Saved) -> Result<()> {
+        let path = self.directory.join(&saved.name);
+        let text = serde_json::to_vec(saved)
+            .map_err(|error| Error::Internal(format!("write as JSON: {error}")))?;
+        state_file::replace(&path, &text).map(drop).map_err(failed("write", &path))
+    }
+
+    pub(super) fn remove(&self, device: &str) -> Result<()> {
+        let path = self.directory.join(device);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(failed("remove", &path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn failed(verb: &str, path: &Path) -> impl Fn(std::io::Error) -> Failure + use<> {
+    let what = format!("host-device: {verb} {}", path.display());
+    move |error| Error::IOFailure(format!("{what}: {error}")).into()
+}
+
+/// See [`fuzzing`](crate::fuzzing::saved).
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let Ok(saved) = serde_json::from_slice::<Saved>(data) else { return };
+    let written = serde_json::to_vec(&saved).expect("what is saved is JSON");
+    assert_eq!(serde_json::from_slice::<Saved>(&written).expect("what was written is read"), saved);
+    assert!(saved.addresses().count() >= saved.addresses.len());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn saved(owner: &str, name: &str) -> Saved {
+        let args =
+            Args { netns: Some("/run/netns/a".into()), ifname: "net1".into(), ..Args::default() };
+        Saved {
+            name: name.into(),
+            ..Saved::new(owner.into(), &args, &Link::default(), &[]).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_file_is_found_by_the_device_and_by_its_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open_in(&dir.path().join("run/devices")).unwrap();
+        for (owner, name) in
+            [("net a net1", "eth1"), ("net b net1", "eth2"), ("net c net1", "eth1")]
+        {
+            store.write(&saved(owner, name)).unwrap();
+        }
+        assert_eq!(store.by_name("eth1"), Some(saved("net c net1", "eth1")));
+        assert_eq!(store.by_owner("net b net1").unwrap(), Some(saved("net b net1", "eth2")));
+        assert_eq!(store.by_owner("net a net1").unwrap(), None);
+        store.remove("eth1").unwrap();
+        store.remove("eth1").unwrap();
+        assert_eq!(store.all().unwrap(), [saved("net b net1", "eth2")]);
+    }
+
+    #[test]
+    fn what_is_no_file_of_ours_says_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open_in(dir.path()).unwrap();
+        fs::write(dir.path().join("eth1"), "{").unwrap();
+        fs::write(
+            dir.path().join("new:eth2"),
+            serde_json::to_vec(&saved("net a net1", "eth2")).unwrap(),
+        )
+        .unwrap();
+        fs::copy(dir.path().join("new:eth2"), dir.path().join("eth3")).unwrap();
+        assert_eq!((store.by_name("../eth1"), store.by_name("eth3")), (None, None));
+        assert_eq!(store.all().unwrap(), []);
+        assert!(!dir.path().join("new:eth2").exists());
+    }
+}

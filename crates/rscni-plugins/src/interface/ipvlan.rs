@@ -1,0 +1,145 @@
+//! `ipvlan`: an interface with addresses of its own on a network that the host is on, and the host's hardware address.
+
+use rscni::{Args, CNIResult, NetConf};
+use rscni_linux::{IpvlanMode, Link};
+use serde::Deserialize;
+
+use crate::{
+    attach::container_link::{Addresses, ContainerLink, commands},
+    attach::master::Master,
+    attach::sandbox::Sandbox,
+    plugin::commands::Commands,
+    plugin::failure::{Context, Result, differs},
+};
+
+/// The ipvlan plugin.
+pub(crate) const IPVLAN: Commands = commands::<Ipvlan>();
+
+/// The keys of the ipvlan plugin, as the Go plugin has them; those about the master are in [`Master`].
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Keys {
+    mode: String,
+}
+
+/// A validated configuration.
+#[derive(Debug)]
+struct Ipvlan {
+    master: Master,
+    mode: IpvlanMode,
+    /// What the plugin before this one in the list made.
+    previous: Option<CNIResult>,
+}
+
+impl Ipvlan {
+    /// The master that is configured, or else the one interface that the plugin before this one made.
+    fn master(&self) -> Result<Master> {
+        let mut master = self.master.clone();
+        if let (None, Some(previous)) = (&master.name, &self.previous) {
+            let [interface] = &previous.interfaces[..] else {
+                let number = previous.interfaces.len();
+                return Err(master.invalid(&format!(
+                    "prevResult has {number} interfaces, not one to stand on: set master"
+                )));
+            };
+            master.name = Some(interface.name.clone());
+        }
+        Ok(master)
+    }
+}
+
+fn mode(conf: &NetConf, text: &str) -> Result<IpvlanMode> {
+    match text {
+        "" => Ok(IpvlanMode::L2),
+        text => text.parse().context(format_args!("{}: mode: {text:?}", conf.r#type)),
+    }
+}
+
+impl ContainerLink for Ipvlan {
+    const KIND: &'static str = "ipvlan";
+    const ADDRESSES: Addresses = Addresses::IpamOrPrevious;
+
+    fn new(conf: &NetConf, _: &Args) -> Result<Self> {
+        let keys: Keys = conf.custom_as()?;
+        Ok(Self {
+            master: Master::new(conf)?,
+            mode: mode(conf, &keys.mode)?,
+            previous: conf.prev_result.clone(),
+        })
+    }
+
+    fn make(&self, sandbox: &mut Sandbox, ifname: &str) -> Result<Link> {
+        let master = self.master()?;
+        let lower = master.find(sandbox)?.index;
+        let ipvlan = rscni_linux::Ipvlan {
+            name: ifname.to_owned(),
+            lower,
+            mode: self.mode,
+            mtu: master.mtu,
+        };
+        Ok(master.add(sandbox, &ipvlan)?)
+    }
+
+    fn check(&self, sandbox: &mut Sandbox, link: &Link) -> Result<()> {
+        match link.ipvlan_mode.filter(|mode| *mode != self.mode) {
+            None => self.master.check(sandbox, link),
+            Some(mode) => Err(differs(format!(
+                "interface {} is in mode {mode}, ADD left {}",
+                link.name, self.mode
+            ))),
+        }
+    }
+
+    fn mtu(&self) -> Option<u32> {
+        self.master.mtu
+    }
+
+    /// The other modes have neither ARP nor NDP.
+    fn is_among_strangers(&self) -> bool {
+        self.mode == IpvlanMode::L2
+    }
+
+    /// Without a name the master can come from the plugin before, of which STATUS knows nothing.
+    fn status(&self) -> Result<()> {
+        if self.master.name.is_none() { Ok(()) } else { self.master.status() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rscni::Error;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    fn config(keys: Value) -> Result<Ipvlan> {
+        let conf: NetConf = serde_json::from_value(keys).unwrap();
+        Ipvlan::new(&conf, &Args::default())
+    }
+
+    #[test]
+    fn the_master_is_the_one_interface_of_the_plugin_before_unless_it_is_named() {
+        let previous = |interfaces: &[&str]| json!({ "interfaces": interfaces.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>() });
+        let master = |keys| config(keys).unwrap().master().map(|master| master.name);
+        assert_eq!(master(json!({})).unwrap(), None);
+        assert_eq!(master(json!({ "prevResult": previous(&["ens0"]) })).unwrap().unwrap(), "ens0");
+        let both = json!({ "prevResult": previous(&["ens0"]), "master": "ens1" });
+        assert_eq!(master(both).unwrap().unwrap(), "ens1");
+        for interfaces in [&[][..], &["ens0", "ens1"]] {
+            let error =
+                Error::from(master(json!({ "prevResult": previous(interfaces) })).unwrap_err());
+            assert_eq!(error.code(), 7);
+            assert!(error.details().contains("set master"), "{error}");
+        }
+    }
+
+    #[rstest]
+    #[case(json!({ "mode": "l4" }), "l3s")]
+    #[case(json!({ "mode": 3 }), "mode")]
+    #[case(json!({ "mtu": -1 }), "-1")]
+    fn what_cannot_be_is_refused_with_a_word_on_it(#[case] keys: Value, #[case] word: &str) {
+        let error = Error::from(config(keys).unwrap_err());
+        assert_eq!(error.code(), 7, "{error}");
+        assert!(error.details().contains(word), "{error}");
+    }
+}

@@ -1,0 +1,88 @@
+//! `loopback`: switches the container's `lo` on. `CNI_IFNAME` does not matter: there is one loopback.
+
+use rscni::{Args, CNIResult, Error, Interface, IpConfig};
+use rscni_linux::{Link, LinkChange};
+
+use crate::{
+    attach::host,
+    attach::own::Own,
+    attach::sandbox::Sandbox,
+    plugin::commands::Commands,
+    plugin::failure::{Result, differs},
+};
+
+/// The loopback plugin. It holds nothing that GC could remove, and depends on nothing that STATUS could report.
+pub(crate) const LOOPBACK: Commands =
+    Commands { add, del, check, gc: |_| Ok(()), status: |_| Ok(()) };
+
+const LO: &str = "lo";
+
+fn add(args: &Args) -> Result<CNIResult> {
+    let mut sandbox = Sandbox::open(args)?;
+    let lo = sandbox.netlink.link_by_name(LO)?;
+    let foreign = sandbox
+        .netlink
+        .addresses(lo.index)?
+        .into_iter()
+        .find(|address| !address.net.addr().is_loopback());
+    if let Some(foreign) = foreign {
+        let problem =
+            format!("lo of {} has {}, which is no loopback address", sandbox.path, foreign.net);
+        return Err(Error::IOFailure(problem).into());
+    }
+    set_up(&mut sandbox, true)?;
+    let result = result(args, &mut sandbox, &lo);
+    if result.is_err() && !lo.up {
+        // The error that led here is the one in the reply.
+        let _ = set_up(&mut sandbox, false);
+    }
+    result
+}
+
+fn result(args: &Args, sandbox: &mut Sandbox, lo: &Link) -> Result<CNIResult> {
+    if let Some(previous) = &args.conf()?.prev_result {
+        return Ok(previous.clone());
+    }
+    // The kernel adds them when it is switched on.
+    let addresses = sandbox.netlink.addresses(lo.index)?;
+    let first = |v4: bool| addresses.iter().find(|address| address.net.addr().is_ipv4() == v4);
+    Ok(CNIResult {
+        interfaces: vec![Interface {
+            name: LO.into(),
+            mac: lo.mac.map(|mac| mac.to_string()),
+            mtu: Some(lo.mtu),
+            sandbox: Some(sandbox.path.clone()),
+            ..Interface::default()
+        }],
+        ips: [first(true), first(false)]
+            .into_iter()
+            .flatten()
+            .map(|address| IpConfig { interface: Some(0), ..IpConfig::new(address.net) })
+            .collect(),
+        ..CNIResult::default()
+    })
+}
+
+fn del(args: &Args) -> Result<()> {
+    match Sandbox::open_if_there(args)? {
+        None => Ok(()),
+        Some(mut sandbox) => set_up(&mut sandbox, false),
+    }
+}
+
+fn check(args: &Args) -> Result<()> {
+    let result = host::require_prev_result(args.conf()?)?;
+    let mut sandbox = Sandbox::open(args)?;
+    let lo = sandbox.netlink.link_by_name(LO)?;
+    if !lo.up {
+        return Err(differs(format!("lo of {} is down", sandbox.path)));
+    }
+    // What a plugin before it has made is for that to check.
+    let own = Own::on(result, LO, args.netns.as_deref());
+    sandbox.check_addresses(&lo, own.ips().filter(|ip| ip.interface.is_some()))
+}
+
+fn set_up(sandbox: &mut Sandbox, up: bool) -> Result<()> {
+    let lo = sandbox.netlink.link_by_name(LO)?.index;
+    Ok(sandbox.netlink.set_link(lo, &LinkChange { up: Some(up), ..LinkChange::default() })?)
+}

@@ -1,0 +1,140 @@
+//! `macvlan`: an interface with a hardware address of its own on a network that the host is on.
+
+use rscni::{Args, NetConf};
+use rscni_linux::{Link, MacAddr, MacvlanMode};
+use serde::Deserialize;
+
+use crate::{
+    attach::container_link::{Addresses, ContainerLink, commands},
+    attach::mac::requested_mac,
+    attach::master::Master,
+    attach::sandbox::Sandbox,
+    plugin::commands::Commands,
+    plugin::failure::{Context, Result, differs},
+};
+
+/// The macvlan plugin.
+pub(crate) const MACVLAN: Commands = commands::<Macvlan>();
+
+/// The keys of the macvlan plugin, as the Go plugin has them; those about the master are in [`Master`].
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Keys {
+    mode: String,
+    mac: Option<String>,
+    bcqueuelen: u32,
+}
+
+/// A validated configuration.
+#[derive(Debug)]
+struct Macvlan {
+    master: Master,
+    mode: MacvlanMode,
+    mac: Option<MacAddr>,
+    bcqueuelen: Option<u32>,
+}
+
+fn mode(conf: &NetConf, text: &str) -> Result<MacvlanMode> {
+    match text {
+        "" => Ok(MacvlanMode::Bridge),
+        text => text.parse().context(format_args!("{}: mode: {text:?}", conf.r#type)),
+    }
+}
+
+impl ContainerLink for Macvlan {
+    const KIND: &'static str = "macvlan";
+    const ADDRESSES: Addresses = Addresses::IpamOrNone;
+
+    fn new(conf: &NetConf, args: &Args) -> Result<Self> {
+        let keys: Keys = conf.custom_as()?;
+        Ok(Self {
+            master: Master::new(conf)?,
+            mode: mode(conf, &keys.mode)?,
+            mac: requested_mac(conf, args, keys.mac)?,
+            bcqueuelen: Some(keys.bcqueuelen).filter(|length| *length > 0),
+        })
+    }
+
+    fn make(&self, sandbox: &mut Sandbox, ifname: &str) -> Result<Link> {
+        let master = self.master.find(sandbox)?;
+        self.master.require_mtu_fits(&master)?;
+        let macvlan = rscni_linux::Macvlan {
+            name: ifname.to_owned(),
+            lower: master.index,
+            mode: self.mode,
+            bcqueuelen: self.bcqueuelen,
+            mtu: self.master.mtu,
+            mac: self.mac,
+        };
+        Ok(self.master.add(sandbox, &macvlan)?)
+    }
+
+    fn check(&self, sandbox: &mut Sandbox, link: &Link) -> Result<()> {
+        let is = link.macvlan.unwrap_or_default();
+        if is.mode != self.mode {
+            return Err(differs(format!(
+                "interface {} is in mode {}, ADD left {}",
+                link.name, is.mode, self.mode
+            )));
+        }
+        if let Some(wanted) = self.bcqueuelen.filter(|wanted| *wanted != is.bcqueuelen) {
+            let problem = format!(
+                "interface {} has bcqueuelen {}, ADD left {wanted}",
+                link.name, is.bcqueuelen
+            );
+            return Err(differs(problem));
+        }
+        self.master.check(sandbox, link)
+    }
+
+    fn mtu(&self) -> Option<u32> {
+        self.master.mtu
+    }
+
+    fn is_among_strangers(&self) -> bool {
+        true
+    }
+
+    fn status(&self) -> Result<()> {
+        self.master.status()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rscni::Error;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    fn config(keys: Value) -> Result<Macvlan> {
+        let conf: NetConf = serde_json::from_value(keys).unwrap();
+        Macvlan::new(&conf, &Args { config: Some(conf.clone()), ..Args::default() })
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_go_plugin() {
+        for keys in
+            [json!({}), json!({ "master": "", "mode": "", "mtu": 0, "mac": "", "bcqueuelen": 0 })]
+        {
+            let config = config(keys).unwrap();
+            assert_eq!((config.master.name, config.master.mtu, config.mac), (None, None, None));
+            assert_eq!((config.mode, config.bcqueuelen), (MacvlanMode::Bridge, None));
+        }
+    }
+
+    #[rstest]
+    #[case(json!({ "master": "a/b" }), "a/b")]
+    #[case(json!({ "master": 1 }), "master")]
+    #[case(json!({ "mode": "source" }), "passthru")]
+    #[case(json!({ "mtu": -1 }), "-1")]
+    #[case(json!({ "bcqueuelen": -1 }), "-1")]
+    #[case(json!({ "linkInContainer": "yes" }), "linkInContainer")]
+    #[case(json!({ "mac": "nonsense" }), "nonsense")]
+    #[case(json!({ "runtimeConfig": { "mac": "01:00:00:00:00:00" } }), "group")]
+    fn what_cannot_be_is_refused_with_a_word_on_it(#[case] keys: Value, #[case] word: &str) {
+        let error = Error::from(config(keys).unwrap_err());
+        assert_eq!(error.code(), 7, "{error}");
+        assert!(error.details().contains(word), "{error}");
+    }
+}

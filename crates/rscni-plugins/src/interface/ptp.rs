@@ -1,0 +1,244 @@
+//! `ptp`: a veth pair between the host and the container, with a route to the container on the host.
+//!
+//! The container reaches everything by way of the host, the other addresses of its subnet too.
+//! Without an IPAM plugin it is only the pair.
+
+use ipnet::IpNet;
+use rscni::{Args, CNIResult, Error, Interface, IpConfig};
+use rscni_linux::{AddressFlags, Link, Netlink, Nft, Route, RouteFilter, Veth};
+use serde::Deserialize;
+
+use crate::{
+    attach::host,
+    attach::ipam::Ipam,
+    attach::own::Own,
+    attach::sandbox::{Reach, Sandbox},
+    nat::{Backend, Families, Masquerade},
+    plugin::commands::Commands,
+    plugin::failure::{AsFarAsPossible, Result, differs, unless_exists},
+    state::owner::Owner,
+    state::undo::Undo,
+};
+
+/// The ptp plugin.
+pub(crate) const PTP: Commands = Commands { add, del, check, gc, status };
+
+/// The keys of the ptp plugin, as the Go plugin has them.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Keys {
+    ip_masq_backend: Option<Backend>,
+    ip_masq_families: Option<Families>,
+    mtu: u32,
+}
+
+/// The place of the container's interface in the result, as the Go plugin has it: after the host's end.
+const CONTAINER: u32 = 1;
+
+fn add(args: &Args) -> Result<CNIResult> {
+    let conf = args.conf()?;
+    let keys: Keys = conf.custom_as()?;
+    let ipam = Ipam::required_unless_empty(conf, args)?;
+    let mut sandbox = Sandbox::open(args)?;
+    let owner = Owner::new(&conf.name, args);
+    let mut undo = Undo::default();
+
+    let mut result = CNIResult::default();
+    if let Some(ipam) = &ipam {
+        result = ipam.add()?;
+        undo.push(|| ipam.del());
+        for ip in &mut result.ips {
+            ip.interface = Some(CONTAINER);
+        }
+    }
+    let links = host_links(result.ips.iter())?;
+
+    let mut host = Netlink::open()?;
+    let outer = host::add_veth(
+        &mut host,
+        &Veth {
+            alias: Some(owner.alias()),
+            mtu: Some(keys.mtu).filter(|mtu| *mtu > 0),
+            mac: Some(owner.mac("veth")),
+            up: true,
+            peer_netns: Some(&sandbox.netns),
+            ..Veth::new(owner.veth_name(), &args.ifname)
+        },
+        &mut sandbox.netlink,
+        &sandbox.path,
+        &mut undo,
+    )?;
+    host::refuse_router_advertisements(&outer.name);
+    let inner = sandbox.netlink.link_by_name(&args.ifname)?;
+    sandbox.configure(&inner, &result, Reach::Gateway, false)?;
+    let mut batch = host.batch();
+    for (i, link) in links.iter().enumerate() {
+        // Several addresses may have the same gateway.
+        if !links[..i].iter().any(|earlier| earlier.gateway == link.gateway) {
+            batch.push(link.add_gateway(outer.index));
+        }
+    }
+    for link in &links {
+        batch.add_route(&link.route(outer.index));
+    }
+    batch.commit()?;
+    if ipam.is_some() && conf.ip_masq.unwrap_or_default() {
+        let masquerade = Masquerade::new(owner, keys.ip_masq_backend.unwrap_or_default());
+        // Before the step itself: with iptables it is one for each family.
+        undo.push(move || masquerade.remove(&mut Nft::open()?, None));
+        let addresses = Own::of(&result, args).addresses();
+        masquerade.add(&keys.ip_masq_families.unwrap_or_default().filter(addresses))?;
+    }
+    host::enable_forwarding(&result.ips.iter().map(|ip| ip.address).collect::<Vec<_>>())?;
+
+    let inner = Interface { sandbox: Some(sandbox.path.clone()), ..host::interface(&inner) };
+    result.interfaces = vec![host::interface(&outer), inner];
+    host::override_dns(&mut result, conf);
+    undo.commit();
+    Ok(result)
+}
+
+/// One address as the host sees it: the gateway's is its own, the container's is at the end of the link.
+struct HostLink {
+    gateway: IpNet,
+    container: IpNet,
+}
+
+impl HostLink {
+    fn add_gateway(&self, index: u32) -> rscni_linux::Request {
+        let flags = AddressFlags { nodad: true, ..AddressFlags::default() };
+        rscni_linux::Request::add_address(index, self.gateway, flags)
+    }
+
+    fn route(&self, index: u32) -> Route {
+        Route { oif: Some(index), ..Route::new(self.container) }
+    }
+}
+
+fn host_links<'r>(ips: impl Iterator<Item = &'r IpConfig>) -> Result<Vec<HostLink>> {
+    let mut links: Vec<HostLink> = Vec::new();
+    for ip in ips {
+        let gateway = ip.gateway.ok_or_else(|| {
+            Error::InvalidNetworkConfig(format!(
+                "ptp: {} has no gateway: the IPAM plugin must give one",
+                ip.address
+            ))
+        })?;
+        links.push(HostLink { gateway: gateway.into(), container: ip.address.addr().into() });
+    }
+    Ok(links)
+}
+
+fn del(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let owner = Owner::new(&conf.name, args);
+    let mut all = AsFarAsPossible::default();
+    // What nftables has goes first: while the kernel removes the link, it frees that too.
+    let mut nft = None;
+    if conf.ip_masq.unwrap_or_default() {
+        all.step(Nft::open().map(|socket| nft = Some(socket)));
+    }
+    if let Some(nft) = &mut nft {
+        let known = conf.prev_result.as_ref().map(|result| Own::of(result, args).addresses());
+        all.step(Masquerade::new(owner, Backend::default()).remove(nft, known.as_deref()));
+    }
+    all.step(host::del_veth(owner, args));
+    if let Some(ipam) = Ipam::of(conf, args) {
+        all.step(ipam.del());
+    }
+    all.finish()
+}
+
+/// Puts back the host's addresses and routes, the container's routes, masquerading and forwarding.
+pub(crate) fn restore(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let keys: Keys = conf.custom_as()?;
+    let result = host::require_prev_result(conf)?;
+    let own = Own::of(result, args);
+    let mut sandbox = Sandbox::open(args)?;
+    let mut host = Netlink::open()?;
+    let inner = sandbox.check_link(&args.ifname, "veth", result)?;
+    let outer = host::check_peer(&mut host, &inner, result)?;
+    let mut all = AsFarAsPossible::default();
+    for link in host_links(own.ips())? {
+        if check_host(&mut host, &outer, std::slice::from_ref(&link)).is_ok() {
+            continue;
+        }
+        let flags = AddressFlags { nodad: true, ..AddressFlags::default() };
+        all.step(unless_exists(host.add_address(outer.index, link.gateway, flags)));
+        all.step(unless_exists(host.add_route(&link.route(outer.index))));
+    }
+    all.step(sandbox.restore_routes(&inner, result, conf.cni_version, Reach::Gateway));
+    if conf.ip_masq.unwrap_or_default() {
+        let owner = Owner::new(&conf.name, args);
+        let backend = keys.ip_masq_backend.unwrap_or_default();
+        let addresses = keys.ip_masq_families.unwrap_or_default().filter(own.addresses());
+        all.step(Masquerade::new(owner, backend).restore(&addresses));
+    }
+    all.step(host::enable_forwarding(&own.addresses()));
+    all.finish()
+}
+
+/// What a repair looks for.
+pub(crate) fn look_strictly(args: &Args) -> Result<()> {
+    check(args)?;
+    let own = Own::of(host::require_prev_result(args.conf()?)?, args);
+    host::check_forwarding(&own.addresses())
+}
+
+fn check(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let keys: Keys = conf.custom_as()?;
+    let result = host::require_prev_result(conf)?;
+    let own = Own::of(result, args);
+    let ipam = Ipam::required_unless_empty(conf, args)?;
+    if let Some(ipam) = &ipam {
+        ipam.check()?;
+    }
+    let mut sandbox = Sandbox::open(args)?;
+    let mut host = Netlink::open()?;
+    let inner = sandbox.check_link(&args.ifname, "veth", result)?;
+    let outer = host::check_peer(&mut host, &inner, result)?;
+    if ipam.is_none() {
+        return Ok(());
+    }
+    sandbox.check_addresses_and_routes(&inner, result, conf.cni_version)?;
+    check_host(&mut host, &outer, &host_links(own.ips())?)?;
+    if conf.ip_masq.unwrap_or_default() {
+        let backend = keys.ip_masq_backend.unwrap_or_default();
+        let addresses = keys.ip_masq_families.unwrap_or_default().filter(own.addresses());
+        Masquerade::new(Owner::new(&conf.name, args), backend).check(&addresses)?;
+    }
+    Ok(())
+}
+
+fn check_host(host: &mut Netlink, outer: &Link, links: &[HostLink]) -> Result<()> {
+    let addresses = host.addresses(outer.index)?;
+    for link in links {
+        if !addresses.iter().any(|address| address.net == link.gateway) {
+            return Err(differs(format!("address {} is missing on {}", link.gateway, outer.name)));
+        }
+        let filter = RouteFilter {
+            dst: Some(link.container),
+            oif: Some(outer.index),
+            ..RouteFilter::default()
+        };
+        if host.routes(filter)?.is_empty() {
+            return Err(differs(format!(
+                "route to {} by {} is missing on the host",
+                link.container, outer.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn gc(args: &Args) -> Result<()> {
+    host::gc(args, |_| Ok(()))
+}
+
+fn status(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    conf.custom_as::<Keys>()?;
+    Ipam::required_unless_empty(conf, args)?.map_or(Ok(()), |ipam| ipam.status())
+}

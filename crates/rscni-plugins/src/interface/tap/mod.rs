@@ -1,0 +1,203 @@
+//! `tap`: an interface whose packets a program in the container reads and writes itself, such as a virtual machine's.
+
+mod selinux;
+
+use rscni::{Args, Error, NetConf};
+use rscni_linux::{Link, LinkChange, MacAddr};
+use serde::Deserialize;
+
+use crate::{
+    attach::container_link::{Addresses, ContainerLink, commands},
+    attach::mac::requested_mac,
+    attach::sandbox::Sandbox,
+    plugin::commands::Commands,
+    plugin::failure::{Context, Failure, Result, differs},
+};
+
+/// The tap plugin.
+pub(crate) const TAP: Commands = commands::<Tap>();
+
+/// The keys of the tap plugin, as the Go plugin has them.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Keys {
+    multi_queue: bool,
+    mtu: u32,
+    mac: Option<String>,
+    owner: Option<u32>,
+    group: Option<u32>,
+    selinux_context: String,
+    bridge: String,
+}
+
+/// A validated configuration.
+#[derive(Debug)]
+struct Tap {
+    multi_queue: bool,
+    mtu: Option<u32>,
+    mac: Option<MacAddr>,
+    owner: Option<u32>,
+    group: Option<u32>,
+    selinux_context: Option<String>,
+    /// The bridge in the container that it is a port of.
+    bridge: Option<String>,
+}
+
+impl Tap {
+    /// Sets what a new tap cannot be made with.
+    fn set(&self, sandbox: &mut Sandbox, link: &Link, bridge: Option<&Link>) -> Result<Link> {
+        let change = LinkChange {
+            mtu: self.mtu,
+            mac: self.mac,
+            master: bridge.map(|bridge| bridge.index),
+            ..LinkChange::default()
+        };
+        sandbox.netlink.set_link(link.index, &change)?;
+        Ok(sandbox.netlink.link_by_index(link.index)?)
+    }
+}
+
+impl ContainerLink for Tap {
+    const KIND: &'static str = "tun";
+    const ADDRESSES: Addresses = Addresses::IpamOrNone;
+
+    fn new(conf: &NetConf, args: &Args) -> Result<Self> {
+        let keys: Keys = conf.custom_as()?;
+        let given = |text: String| Some(text).filter(|text| !text.is_empty());
+        if keys.selinux_context.contains(char::is_control) {
+            let problem = format!(
+                "tap: selinuxContext: {:?} is no label: leave control characters out",
+                keys.selinux_context
+            );
+            return Err(Error::InvalidNetworkConfig(problem).into());
+        }
+        Ok(Self {
+            multi_queue: keys.multi_queue,
+            mtu: Some(keys.mtu).filter(|mtu| *mtu > 0),
+            mac: requested_mac(conf, args, keys.mac)?,
+            owner: keys.owner,
+            group: keys.group,
+            selinux_context: given(keys.selinux_context),
+            bridge: given(keys.bridge),
+        })
+    }
+
+    fn make(&self, sandbox: &mut Sandbox, ifname: &str) -> Result<Link> {
+        let bridge = match &self.bridge {
+            None => None,
+            Some(name) => Some(sandbox.netlink.find_link(name)?.ok_or_else(|| {
+                let problem =
+                    format!("tap: there is no bridge {name} in the container: something has to make it before");
+                Failure(Error::InvalidNetworkConfig(problem))
+            })?),
+        };
+        let tap = rscni_linux::Tap {
+            name: ifname.to_owned(),
+            multi_queue: self.multi_queue,
+            owner: self.owner,
+            group: self.group,
+        };
+        match &self.selinux_context {
+            None => tap.add_in(&sandbox.netns)?,
+            Some(context) => {
+                selinux::add(&tap, &sandbox.netns, context).context("selinuxContext")?;
+            }
+        }
+        // It is there: if it could not be asked for, once more.
+        let link = sandbox
+            .netlink
+            .link_by_name(ifname)
+            .or_else(|_| sandbox.netlink.link_by_name(ifname))?;
+        self.set(sandbox, &link, bridge.as_ref()).inspect_err(|_| {
+            // The first error is the one to report.
+            let _ = sandbox.netlink.del_link(link.index);
+        })
+    }
+
+    fn is_this_kind(link: &Link) -> bool {
+        link.tun.is_some_and(|tun| tun.tap)
+    }
+
+    fn check(&self, sandbox: &mut Sandbox, link: &Link) -> Result<()> {
+        let is = link.tun.unwrap_or_default();
+        let show = |id: Option<u32>| id.map_or_else(|| "nobody".to_owned(), |id| id.to_string());
+        for (what, is, wanted) in [("owner", is.owner, self.owner), ("group", is.group, self.group)]
+        {
+            if wanted.is_some() && is != wanted {
+                let problem =
+                    format!("tap {} has {what} {}, ADD left {}", link.name, show(is), show(wanted));
+                return Err(differs(problem));
+            }
+        }
+        for (what, is, wanted) in
+            [("multiQueue", is.multi_queue, self.multi_queue), ("persist", is.persist, true)]
+        {
+            if is != wanted {
+                return Err(differs(format!(
+                    "tap {} has {what} {is}, ADD left {wanted}",
+                    link.name
+                )));
+            }
+        }
+        let Some(name) = &self.bridge else { return Ok(()) };
+        match sandbox.netlink.find_link(name)? {
+            Some(bridge) if link.master == Some(bridge.index) => Ok(()),
+            Some(_) => Err(differs(format!(
+                "{} in {} is not a port of bridge {name}",
+                link.name, sandbox.path
+            ))),
+            None => Err(differs(format!("bridge {name} is missing in {}", sandbox.path))),
+        }
+    }
+
+    fn mtu(&self) -> Option<u32> {
+        self.mtu
+    }
+
+    fn is_among_strangers(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    fn config(keys: Value) -> Result<Tap> {
+        let conf: NetConf = serde_json::from_value(keys).unwrap();
+        Tap::new(&conf, &Args { config: Some(conf.clone()), ..Args::default() })
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_go_plugin() {
+        let empty =
+            json!({ "mtu": 0, "mac": "", "selinuxContext": "", "bridge": "", "owner": null });
+        for keys in [json!({}), empty] {
+            let tap = config(keys).unwrap();
+            assert!(
+                !tap.multi_queue
+                    && tap.mac.is_none()
+                    && tap.selinux_context.is_none()
+                    && tap.bridge.is_none()
+            );
+            assert_eq!((tap.mtu, tap.owner, tap.group), (None, None, None));
+        }
+        assert_eq!(config(json!({ "owner": 0, "group": 0 })).unwrap().owner, Some(0));
+    }
+
+    #[rstest]
+    #[case(json!({ "owner": -1 }), "owner")]
+    #[case(json!({ "group": "users" }), "group")]
+    #[case(json!({ "multiQueue": 4 }), "multiQueue")]
+    #[case(json!({ "mtu": -1 }), "mtu")]
+    #[case(json!({ "mac": "nonsense" }), "nonsense")]
+    #[case(json!({ "selinuxContext": "system_u:object_r:tap_t\0" }), "selinuxContext")]
+    #[case(json!({ "selinuxContext": "a\nb" }), "selinuxContext")]
+    fn what_cannot_be_is_refused_with_a_word_on_it(#[case] keys: Value, #[case] word: &str) {
+        let error = Error::from(config(keys).unwrap_err());
+        assert_eq!(error.code(), 7, "{error}");
+        assert!(error.details().contains(word), "{error}");
+    }
+}

@@ -1,0 +1,123 @@
+//! `vlan`: an interface whose packets have an 802.1Q tag on an interface of the host.
+
+use rscni::{Args, Error, NetConf};
+use rscni_linux::{Link, VlanLink};
+use serde::Deserialize;
+
+use crate::{
+    attach::container_link::{Addresses, ContainerLink, commands},
+    attach::master::Master,
+    attach::sandbox::Sandbox,
+    plugin::commands::Commands,
+    plugin::failure::{Failure, Result, differs},
+};
+
+/// The vlan plugin.
+pub(crate) const VLAN: Commands = commands::<Vlan>();
+
+/// The keys of the vlan plugin, as the Go plugin has them; those about the master are in [`Master`].
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Keys {
+    vlan_id: u16,
+}
+
+/// A validated configuration.
+#[derive(Debug)]
+struct Vlan {
+    master: Master,
+    id: u16,
+}
+
+const MAX_ID: u16 = 4094;
+
+impl ContainerLink for Vlan {
+    const KIND: &'static str = "vlan";
+    const ADDRESSES: Addresses = Addresses::IpamOrNone;
+
+    fn new(conf: &NetConf, _: &Args) -> Result<Self> {
+        let id = conf.custom_as::<Keys>()?.vlan_id;
+        let master = Master::new(conf)?;
+        if master.name.is_none() {
+            return Err(master.invalid("master is required: the interface whose VLAN it is"));
+        }
+        if id > MAX_ID {
+            return Err(master.invalid(&format!("vlanId: {id} must be between 0 and {MAX_ID}")));
+        }
+        Ok(Self { master, id })
+    }
+
+    fn make(&self, sandbox: &mut Sandbox, ifname: &str) -> Result<Link> {
+        let master = self.master.find(sandbox)?;
+        self.master.require_mtu_fits(&master)?;
+        let vlan = VlanLink {
+            name: ifname.to_owned(),
+            lower: master.index,
+            id: self.id,
+            mtu: self.master.mtu,
+        };
+        self.master.add(sandbox, &vlan).map_err(|error| match error {
+            // An interface has one link for each VLAN.
+            taken if taken.is_exists() => Failure(Error::TryAgainLater(format!(
+                "VLAN {} of {} is in use by another container or the host: DEL that first ({taken})",
+                self.id, master.name
+            ))),
+            error => error.into(),
+        })
+    }
+
+    fn check(&self, sandbox: &mut Sandbox, link: &Link) -> Result<()> {
+        match link.vlan_id.filter(|id| *id != self.id) {
+            None => self.master.check(sandbox, link),
+            Some(id) => Err(differs(format!(
+                "interface {} is of VLAN {id}, ADD left {}",
+                link.name, self.id
+            ))),
+        }
+    }
+
+    fn mtu(&self) -> Option<u32> {
+        self.master.mtu
+    }
+
+    fn is_among_strangers(&self) -> bool {
+        true
+    }
+
+    fn status(&self) -> Result<()> {
+        self.master.status()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    fn config(keys: Value) -> Result<Vlan> {
+        let conf: NetConf = serde_json::from_value(keys).unwrap();
+        Vlan::new(&conf, &Args::default())
+    }
+
+    #[test]
+    fn the_least_and_the_greatest_vlan_are_allowed() {
+        for (keys, id) in [(json!({}), 0), (json!({ "vlanId": 4094 }), 4094)] {
+            let mut keys = keys;
+            keys["master"] = "ens0".into();
+            assert_eq!(config(keys).unwrap().id, id);
+        }
+    }
+
+    #[rstest]
+    #[case(json!({ "vlanId": 5 }), "master")]
+    #[case(json!({ "vlanId": 5, "master": "" }), "master")]
+    #[case(json!({ "vlanId": 4095, "master": "ens0" }), "4095")]
+    #[case(json!({ "vlanId": -1, "master": "ens0" }), "-1")]
+    #[case(json!({ "mtu": -1, "master": "ens0" }), "-1")]
+    fn what_cannot_be_is_refused_with_a_word_on_it(#[case] keys: Value, #[case] word: &str) {
+        let error = Error::from(config(keys).unwrap_err());
+        assert_eq!(error.code(), 7, "{error}");
+        assert!(error.details().contains(word), "{error}");
+    }
+}

@@ -1,0 +1,174 @@
+//! The attachment's ifb, through which goes what the container sends: the kernel shapes only what leaves a link, and
+//! that comes in on the host's end of the veth.
+//!
+//! Its name is the Go plugin's, which follows from network and container id alone. A second interface of the same
+//! container on the same network gets another one, which follows from the interface's name too.
+
+use rscni::Error;
+use rscni_linux::{
+    Ifb, Link, LinkChange, Netlink,
+    tc::{Filter, Handle, Qdisc, U32},
+};
+
+use super::shaper::{self, Shaper};
+use crate::{
+    attach::host,
+    plugin::failure::{AsFarAsPossible, Failure, Result, differs},
+    state::owner::{Owner, Stale, derived_name, go_hash},
+    state::undo::Undo,
+};
+
+/// The handle of `ingress`.
+const INGRESS: Handle = Handle::new(0xffff, 0);
+/// How many packets may wait where no token bucket has a limit of its own.
+const QUEUE_LENGTH: u32 = 1000;
+
+fn go_name(owner: Owner<'_>) -> String {
+    format!("bwp{}", go_hash(&format!("{}{}", owner.network, owner.container_id), 12))
+}
+
+fn own_name(owner: Owner<'_>) -> String {
+    derived_name("bwp", &[owner.network, owner.container_id, owner.ifname])
+}
+
+/// Makes the ifb, and has everything that comes in on the veth leave through it, limited.
+pub(super) fn add(
+    host: &mut Netlink,
+    veth: &Link,
+    owner: Owner<'_>,
+    shaper: &Shaper<'_>,
+    undo: &mut Undo<'_>,
+) -> Result<Link> {
+    let ifb = make(host, veth, owner)?;
+    let index = ifb.index;
+    undo.push(move || Ok(Netlink::open()?.del_link(index)?));
+    host.add_qdisc(veth.index, Handle::INGRESS, INGRESS, &Qdisc::Ingress)
+        .map_err(|error| in_the_way(error, veth, Handle::INGRESS))?;
+    let outer = veth.index;
+    undo.push(move || Ok(Netlink::open()?.del_qdisc(outer, Handle::INGRESS)?));
+    // All of these go with the two that have been made.
+    let (root, rest) = shaper.requests(&ifb);
+    let mut batch = host.batch();
+    batch.set_link(index, &LinkChange { txqlen: Some(QUEUE_LENGTH), ..LinkChange::default() });
+    batch.push(root);
+    for request in rest {
+        batch.push(request);
+    }
+    // Packets go this way only when it is complete.
+    batch.add_filter(veth.index, &U32::redirect_all(INGRESS, index));
+    batch.commit()?;
+    Ok(ifb)
+}
+
+fn make(host: &mut Netlink, veth: &Link, owner: Owner<'_>) -> Result<Link> {
+    let new = |name| Ifb {
+        mtu: Some(veth.mtu),
+        mac: Some(owner.mac("ifb")),
+        alias: Some(owner.alias()),
+        up: true,
+        ..Ifb::new(name)
+    };
+    let name = go_name(owner);
+    let made = match host.add_link(&new(name.clone())) {
+        Err(error) if error.is_exists() => match host.find_link(&name)? {
+            // Another interface of the container has it.
+            Some(other) if other.alias != Some(owner.alias()) => {
+                host.add_link(&new(own_name(owner)))
+            }
+            _ => Err(error),
+        },
+        outcome => outcome,
+    };
+    made.map_err(|error| {
+        if error.is_exists() {
+            let text =
+                format!("the host has the ifb of this attachment already: DEL it first ({error})");
+            return Error::TryAgainLater(text).into();
+        }
+        error.into()
+    })
+}
+
+/// The error for a queueing discipline where ADD would put its own.
+pub(super) fn in_the_way(error: rscni_linux::Error, link: &Link, place: Handle) -> Failure {
+    if error.is_exists() {
+        let text = format!(
+            "{} has a qdisc at {place} already: DEL the attachment first ({error})",
+            link.name
+        );
+        return Error::TryAgainLater(text).into();
+    }
+    error.into()
+}
+
+/// The attachment's ifbs: of ours there is one, and one without an owner is of the Go plugin.
+pub(super) fn find(host: &mut Netlink, owner: Owner<'_>) -> Result<Option<Link>> {
+    if let Some(own) = host.find_link(&own_name(owner))?.filter(is_ifb) {
+        return Ok(Some(own));
+    }
+    Ok(host
+        .find_link(&go_name(owner))?
+        .filter(|link| is_ifb(link) && !owner.is_contradicted_by(link.alias.as_deref())))
+}
+
+/// GC: removes the ifbs of attachments that are no longer valid.
+pub(super) fn del_stale(stale: &Stale<'_>) -> Result<()> {
+    let mut host = Netlink::open()?;
+    let mut all = AsFarAsPossible::default();
+    let is_stale = |link: &Link| {
+        is_ifb(link) && link.alias.as_deref().is_some_and(|alias| stale.has_alias(alias))
+    };
+    for link in host.links()?.into_iter().filter(is_stale) {
+        all.step(host::del_link(&mut host, None, &link));
+    }
+    all.finish()
+}
+
+fn is_ifb(link: &Link) -> bool {
+    link.kind.as_deref() == Some("ifb")
+}
+
+/// CHECK: what comes in on the veth goes through the ifb, limited.
+pub(super) fn check(
+    host: &mut Netlink,
+    veth: &Link,
+    owner: Owner<'_>,
+    shaper: &Shaper<'_>,
+) -> Result<()> {
+    let ifb = find(host, owner)?
+        .ok_or_else(|| differs(format!("the ifb {} is missing", go_name(owner))))?;
+    if !ifb.up {
+        return Err(differs(format!("the ifb {} is down", ifb.name)));
+    }
+    shaper.check(host, &ifb)?;
+    if host.find_qdisc(veth.index, Handle::INGRESS)? != Some(Qdisc::Ingress) {
+        return Err(differs(format!("qdisc ingress is missing on {}", veth.name)));
+    }
+    let filters = host.filters(veth.index, INGRESS)?;
+    if !filters
+        .iter()
+        .any(|filter| matches!(filter, Filter::U32(u32) if u32.redirect == Some(ifb.index)))
+    {
+        return Err(differs(format!(
+            "the filter that redirects from {} to {} is missing",
+            veth.name, ifb.name
+        )));
+    }
+    Ok(())
+}
+
+/// Has what comes in on the veth go its own way again, if it was led to the ifb, to one that is gone, or was about to be.
+pub(super) fn detach(host: &mut Netlink, veth: &Link, ifb: Option<&Link>) -> Result<()> {
+    if host.find_qdisc(veth.index, Handle::INGRESS)? != Some(Qdisc::Ingress) {
+        return Ok(());
+    }
+    let is_ours = |target: u32| target == 0 || ifb.is_some_and(|ifb| ifb.index == target);
+    let filters = host.filters(veth.index, INGRESS)?;
+    if filters
+        .iter()
+        .all(|filter| matches!(filter, Filter::U32(u32) if u32.redirect.is_some_and(is_ours)))
+    {
+        shaper::delete(host, veth, Handle::INGRESS)?;
+    }
+    Ok(())
+}

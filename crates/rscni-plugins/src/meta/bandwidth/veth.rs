@@ -1,0 +1,58 @@
+//! The host's end of the container's veth: what goes to the container leaves there, what it sends comes in there.
+
+use rscni::{Args, CNIResult, Error, NetConf};
+use rscni_linux::{Link, Netlink};
+
+use crate::{
+    attach::host::peer_of, attach::sandbox::Sandbox, plugin::failure::Result, state::owner::Owner,
+};
+
+/// The host's end for ADD, which the result has to name.
+pub(super) fn require(host: &mut Netlink, args: &Args, result: &CNIResult) -> Result<Link> {
+    let mut sandbox = Sandbox::open(args)?;
+    let inner = sandbox.netlink.link_by_name(&args.ifname)?;
+    let peer = peer_of(host, &inner)?.filter(|peer| is_named(result, &peer.name));
+    peer.ok_or_else(|| {
+        Error::InvalidNetworkConfig(format!(
+            "bandwidth: prevResult names no host's end of a veth whose other end is {} in {}; bandwidth limits what \
+             plugins such as bridge and ptp attach",
+            inner.name, sandbox.path
+        ))
+        .into()
+    })
+}
+
+/// The host's end for DEL, if it is still there and not visibly another attachment's.
+pub(super) fn find(host: &mut Netlink, args: &Args, conf: &NetConf) -> Result<Option<Link>> {
+    let owner = Owner::new(&conf.name, args);
+    let is_possible = |link: &Link| {
+        link.kind.as_deref() == Some("veth") && !owner.is_contradicted_by(link.alias.as_deref())
+    };
+    if let Some(link) = host.find_link(&owner.veth_name())?.filter(is_possible) {
+        return Ok(Some(link));
+    }
+    // One that the Go plugins made has a random name.
+    let result = conf.prev_result.as_ref();
+    if let Some(mut sandbox) = Sandbox::open_if_there(args)?
+        && let Some(inner) = sandbox.netlink.find_link(&args.ifname)?
+    {
+        let peer = peer_of(host, &inner)?.filter(is_possible);
+        return Ok(peer.filter(|peer| result.is_none_or(|result| is_named(result, &peer.name))));
+    }
+    let interfaces = result.into_iter().flat_map(|result| &result.interfaces);
+    for name in
+        interfaces.filter(|interface| interface.sandbox.is_none()).map(|interface| &interface.name)
+    {
+        if let Some(link) = host.find_link(name)?.filter(is_possible) {
+            return Ok(Some(link));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the result has an interface of that name on the host. Results of the first versions have no interfaces.
+fn is_named(result: &CNIResult, name: &str) -> bool {
+    let mut interfaces = result.interfaces.iter();
+    result.interfaces.is_empty()
+        || interfaces.any(|interface| interface.name == name && interface.sandbox.is_none())
+}

@@ -1,0 +1,156 @@
+//! The keys of flannel, and the configuration that the other plugin gets: the keys of `delegate`, and those that flannel
+//! sets.
+
+use std::path::PathBuf;
+
+use rscni::{Error, NetConf, Route, any_case, name::check_path};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::subnet::Subnet;
+use crate::{plugin::failure::Result, registry::alias};
+
+/// This plugin's own name. It does not delegate to itself: what one call saved would be the other's.
+pub(super) const FLANNEL: &str = "flannel";
+
+/// Where the daemon writes what it has leased.
+const SUBNET_FILE: &str = "/run/flannel/subnet.env";
+
+/// Where configurations are kept from ADD to DEL.
+pub(crate) const DATA_DIR: &str = "/var/lib/cni/flannel";
+
+/// The keys of the flannel plugin, as Go's has them.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Keys {
+    subnet_file: String,
+    data_dir: String,
+    delegate: Map<String, Value>,
+}
+
+/// What flannel is configured to do.
+pub(super) struct Config {
+    pub(super) subnet_file: String,
+    pub(super) data_dir: String,
+    delegate: Map<String, Value>,
+}
+
+impl Config {
+    /// Reads the keys.
+    ///
+    /// # Errors
+    /// [`Error::InvalidNetworkConfig`] if one has the wrong type, or is no path.
+    pub(super) fn new(conf: &NetConf) -> Result<Self> {
+        let keys: Keys = conf.custom_as()?;
+        check_path("subnetFile", &keys.subnet_file)?;
+        check_path("dataDir", &keys.data_dir)?;
+        let or =
+            |path: String, default: &str| if path.is_empty() { default.to_owned() } else { path };
+        Ok(Self {
+            subnet_file: or(keys.subnet_file, SUBNET_FILE),
+            data_dir: or(keys.data_dir, DATA_DIR),
+            delegate: keys.delegate.into_iter().filter(|(_, value)| !value.is_null()).collect(),
+        })
+    }
+
+    /// Reads the keys for DEL: those that are wrong count as missing, since no ADD has used them.
+    pub(super) fn for_removal(conf: &NetConf) -> Self {
+        let text = |key: &str, default: &str| {
+            let value = conf.custom.iter().find(|(name, _)| name.eq_ignore_ascii_case(key));
+            let path = value.and_then(|(_, value)| value.as_str()).unwrap_or_default();
+            let usable = !path.is_empty() && check_path(key, path).is_ok();
+            if usable { path.to_owned() } else { default.to_owned() }
+        };
+        Self::new(conf).unwrap_or_else(|_| Self {
+            subnet_file: text("subnetFile", SUBNET_FILE),
+            data_dir: text("dataDir", DATA_DIR),
+            delegate: Map::new(),
+        })
+    }
+
+    /// Refuses what `delegate` must not say. DEL and GC do without: it is no reason to leave
+    /// something behind. `path` is that of the plugins.
+    ///
+    /// # Errors
+    /// [`Error::InvalidNetworkConfig`].
+    pub(super) fn validate(&self, path: &[PathBuf]) -> Result<()> {
+        let refuse = |problem: &str| {
+            Err(Error::InvalidNetworkConfig(format!("flannel: delegate {problem}")).into())
+        };
+        if self.delegate.contains_key("name") || self.delegate.contains_key("ipam") {
+            return refuse(
+                "must not have \"name\" or \"ipam\": flannel sets them; \"ipam\" can stand beside \"delegate\"",
+            );
+        }
+        match self.delegate.get("type") {
+            Some(Value::String(name)) if alias::kind(name, path) == FLANNEL => {
+                refuse("must have another plugin than flannel as \"type\"")
+            }
+            None | Some(Value::String(_)) => Ok(()),
+            Some(other) => Err(Error::InvalidNetworkConfig(format!(
+                "flannel: delegate.type: {other} is not a string: set the name of a plugin"
+            ))
+            .into()),
+        }
+    }
+
+    /// The other plugin's configuration. Without a subnet it is good for DEL and GC only.
+    ///
+    /// # Errors
+    /// [`Error::InvalidNetworkConfig`] if `ipam.routes` are none, [`Error::FailedToDecode`] if a key of `delegate` that
+    /// every plugin has is of the wrong type.
+    pub(super) fn delegated(
+        &self,
+        conf: &NetConf,
+        path: &[PathBuf],
+        subnet: Option<&Subnet>,
+    ) -> Result<NetConf> {
+        let mut map = self.delegate.clone();
+        map.insert("name".into(), conf.name.as_str().into());
+        if !map.get("type").is_some_and(Value::is_string) {
+            map.insert("type".into(), "bridge".into());
+        }
+        if let Some(subnet) = subnet {
+            default(&mut map, "ipMasq", !subnet.ip_masq);
+            default(&mut map, "mtu", subnet.mtu);
+        }
+        if map["type"].as_str().is_some_and(|name| alias::kind(name, path) == "bridge") {
+            default(&mut map, "isGateway", true);
+        }
+        // What stands beside `delegate` is the network's, and so the result's.
+        if let Some(dns) = &conf.dns {
+            default(&mut map, "dns", serde_json::to_value(dns).map_err(Error::from)?);
+        }
+        if !conf.runtime_config.is_empty() {
+            map.insert("runtimeConfig".into(), conf.runtime_config.clone().into());
+        }
+        map.insert("cniVersion".into(), conf.cni_version.as_str().into());
+        map.insert("ipam".into(), ipam(conf, subnet)?.into());
+        Ok(NetConf::try_from(map).map_err(|error| error.context("flannel: delegate"))?)
+    }
+}
+
+fn default(map: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
+    if !map.contains_key(key) {
+        map.insert(key.into(), value.into());
+    }
+}
+
+/// `ipam` as configured, with the host's subnets for its ranges and routes to the networks of all hosts.
+fn ipam(conf: &NetConf, subnet: Option<&Subnet>) -> Result<Map<String, Value>> {
+    let mut map = conf.ipam.as_ref().map(|ipam| ipam.custom.clone()).unwrap_or_default();
+    map.insert("type".into(), conf.ipam_type().unwrap_or("host-local").into());
+    let Some(subnet) = subnet else { return Ok(map) };
+    let ranges = subnet.subnets.iter().map(|subnet| json!([{ "subnet": subnet }]));
+    map.insert("ranges".into(), ranges.collect());
+    let routes =
+        map.remove("routes").filter(|routes| !routes.is_null()).unwrap_or_else(|| json!([]));
+    any_case::value_at::<Vec<Route>>(&routes, "ipam.routes")
+        .map_err(|error| error.context("flannel"))?;
+    let networks = subnet.networks.iter().map(|network| json!({ "dst": network }));
+    map.insert(
+        "routes".into(),
+        routes.as_array().into_iter().flatten().cloned().chain(networks).collect(),
+    );
+    Ok(map)
+}

@@ -1,0 +1,10 @@
+//! The chained plugins, which change what the plugins before them in the list have made, and
+//! flannel, which delegates to another plugin.
+
+pub(crate) mod bandwidth;
+pub(crate) mod firewall;
+pub(crate) mod flannel;
+pub(crate) mod portmap;
+pub(crate) mod sbr;
+pub(crate) mod tuning;
+pub(crate) mod vrf;

@@ -1,0 +1,413 @@
+//! The configuration of portmap, validated.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+use rscni::{
+    Args, CNIResult, Error, NetConf, PortMapping,
+    address::{has_leading_zero, parse_address},
+};
+use serde::Deserialize;
+
+use crate::{
+    attach::own::Own,
+    netfilter::iptables,
+    plugin::failure::{Failure, Result},
+};
+
+/// The keys of the portmap plugin, as the Go plugin has them.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Keys {
+    backend: Option<String>,
+    snat: Option<bool>,
+    masq_all: bool,
+    mark_masq_bit: Option<i64>,
+    external_set_mark_chain: Option<String>,
+    #[serde(rename = "conditionsV4")]
+    conditions_v4: Vec<String>,
+    #[serde(rename = "conditionsV6")]
+    conditions_v6: Vec<String>,
+}
+
+/// The mark bit of packets that need masquerading: Kubernetes has 14 and 15, Calico 20 to 31.
+const DEFAULT_MARK_BIT: i64 = 13;
+
+/// Who forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Backend {
+    /// nftables, over netlink. The default.
+    Nftables,
+    /// iptables, where a key asks for it.
+    Iptables,
+}
+
+/// What ADD, DEL and CHECK are told to do.
+#[derive(Debug)]
+pub(super) struct Config {
+    pub(super) backend: Backend,
+    /// Packets that would not find their way back are masqueraded.
+    pub(super) snat: bool,
+    /// All packets are.
+    pub(super) masq_all: bool,
+    pub(super) mark_bit: u8,
+    /// The chain of somebody else that marks packets to be masqueraded.
+    pub(super) set_mark_chain: Option<String>,
+    conditions_v4: Vec<String>,
+    conditions_v6: Vec<String>,
+    pub(super) mappings: Vec<Mapping>,
+}
+
+/// A protocol with ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Protocol {
+    Sctp,
+    Tcp,
+    Udp,
+}
+
+impl Protocol {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Sctp => "sctp",
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+
+    /// Its number in the header of IP.
+    pub(super) fn number(self) -> u8 {
+        match self {
+            Self::Sctp => 132,
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+/// A port of the host that leads into the container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mapping {
+    pub(super) protocol: Protocol,
+    /// `hostIP`; an unspecified address means all of its family.
+    host_ip: Option<IpAddr>,
+    pub(super) host_port: u16,
+    pub(super) container_port: u16,
+}
+
+impl Mapping {
+    /// Reads the entry at this place of `portMappings`.
+    fn new(place: usize, given: &PortMapping) -> Result<Self> {
+        let invalid = |problem: &dyn std::fmt::Display| {
+            invalid(format!("runtimeConfig.portMappings[{place}].{problem}"))
+        };
+        for (what, port) in [("container", given.container_port), ("host", given.host_port)] {
+            if port == 0 {
+                return Err(invalid(&format!("{what}Port: invalid {what} port number 0")));
+            }
+        }
+        let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+        let name = if given.protocol.is_empty() { "tcp" } else { &given.protocol };
+        let protocol = all
+            .into_iter()
+            .find(|protocol| protocol.name().eq_ignore_ascii_case(name))
+            .ok_or_else(|| {
+                invalid(&format!(
+                    "protocol: {name:?} of host port {} must be tcp, udp or sctp",
+                    given.host_port
+                ))
+            })?;
+        let host_ip = match given.host_ip.as_str() {
+            "" => None,
+            text => Some(parse_address(text).map_err(|error| {
+                invalid(&format!("hostIP: {text:?} of host port {} {error}", given.host_port))
+            })?),
+        };
+        Ok(Self {
+            protocol,
+            host_ip: host_ip.map(|ip| ip.to_canonical()),
+            host_port: given.host_port,
+            container_port: given.container_port,
+        })
+    }
+
+    /// Whether it is for packets of IPv4 (or IPv6).
+    pub(super) fn is_for(&self, v4: bool) -> bool {
+        self.host_ip.is_none_or(|ip| ip.is_ipv4() == v4)
+    }
+
+    /// The one address of the host that it is for; none for all.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.host_ip.filter(|ip| !ip.is_unspecified())
+    }
+
+    /// Whether `127.0.0.1`, or `::1`, leads into the container.
+    pub(super) fn is_for_localhost(&self, v4: bool) -> bool {
+        self.is_for(v4) && self.address().is_none_or(|ip| ip.is_loopback())
+    }
+}
+
+impl std::fmt::Display for Mapping {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "host port {}/{}", self.host_port, self.protocol.name())?;
+        self.address().map_or(Ok(()), |ip| write!(f, " of {ip}"))
+    }
+}
+
+impl Config {
+    pub(super) fn new(conf: &NetConf, args: &Args) -> Result<Self> {
+        let keys: Keys = conf.custom_as()?;
+        let set_mark_chain = keys.external_set_mark_chain.filter(|chain| !chain.is_empty());
+        if keys.mark_masq_bit.is_some() && set_mark_chain.is_some() {
+            return Err(invalid(
+                "externalSetMarkChain and markMasqBit exclude each other: give one of them",
+            ));
+        }
+        let mark_bit = u8::try_from(keys.mark_masq_bit.unwrap_or(DEFAULT_MARK_BIT))
+            .ok()
+            .filter(|bit| *bit < 32);
+        let mark_bit = mark_bit.ok_or_else(|| {
+            let given = keys.mark_masq_bit.unwrap_or_default();
+            invalid(format!("markMasqBit: {given} must be from 0 to 31"))
+        })?;
+        if let Some(chain) = set_mark_chain.as_ref().filter(|chain| !iptables::is_chain_name(chain))
+        {
+            return Err(invalid(format!("externalSetMarkChain: {chain:?} is no name of a chain")));
+        }
+        let demands = [
+            ("externalSetMarkChain", set_mark_chain.as_ref().map(|_| Backend::Iptables)),
+            ("conditionsV4", backend_of(&keys.conditions_v4)),
+            ("conditionsV6", backend_of(&keys.conditions_v6)),
+        ];
+        let backend = choose(keys.backend.as_deref(), demands)?;
+        // A word must not end the line that it stands in, nor make a comment of the rest: that of iptables has quotes.
+        let ends = |c: char| c.is_control() || c == ';' || c == '#' && backend == Backend::Nftables;
+        for (key, words) in
+            [("conditionsV4", &keys.conditions_v4), ("conditionsV6", &keys.conditions_v6)]
+        {
+            if let Some((i, word)) = words.iter().enumerate().find(|(_, word)| word.contains(ends))
+            {
+                return Err(invalid(format!(
+                    "{key}[{i}]: {word:?} cannot be part of a rule: leave control characters, ; and # out"
+                )));
+            }
+            // The programs that read it do not agree whether such a number is octal.
+            let is_ambiguous =
+                |word: &String| word.split(['!', '{', '}', ',', '-', ' ']).any(has_leading_zero);
+            if let Some((i, word)) = words.iter().enumerate().find(|(_, word)| is_ambiguous(word)) {
+                return Err(invalid(format!("{key}[{i}]: {word:?}: remove the leading zeros")));
+            }
+        }
+        let mappings = args.runtime_config()?.port_mappings;
+        let mappings = mappings.iter().enumerate();
+        let mappings: Vec<Mapping> =
+            mappings.map(|(i, given)| Mapping::new(i, given)).collect::<Result<_>>()?;
+        let config = Self {
+            backend,
+            snat: keys.snat.unwrap_or(true),
+            masq_all: keys.masq_all,
+            mark_bit,
+            set_mark_chain,
+            conditions_v4: keys.conditions_v4,
+            conditions_v6: keys.conditions_v6,
+            mappings,
+        };
+        config.refuse_contradictions()?;
+        Ok(config)
+    }
+
+    /// A host port leads to one port of the container. That it is said twice does no harm.
+    fn refuse_contradictions(&self) -> Result<()> {
+        let mut seen = BTreeMap::new();
+        for mapping in &self.mappings {
+            for v4 in [true, false].into_iter().filter(|v4| mapping.is_for(*v4)) {
+                let key = (v4, mapping.protocol, mapping.address(), mapping.host_port);
+                let first = *seen.entry(key).or_insert(mapping.container_port);
+                if first != mapping.container_port {
+                    let second = mapping.container_port;
+                    return Err(invalid(format!(
+                        "{mapping} is to lead to port {first} and to port {second}"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What packets of a family must be like for the mappings to apply, in the words of the backend.
+    pub(super) fn conditions(&self, v4: bool) -> &[String] {
+        if v4 { &self.conditions_v4 } else { &self.conditions_v6 }
+    }
+
+    /// Whether a mapping leads from `127.0.0.1`, or `::1`, into the container. Conditions of nftables for IPv6 are not
+    /// looked at for `::1`, so they leave it out.
+    pub(super) fn is_for_localhost(&self, mapping: &Mapping, v4: bool) -> bool {
+        let has_conditions = self.backend == Backend::Nftables && !self.conditions(v4).is_empty();
+        self.snat && (v4 || !has_conditions) && mapping.is_for_localhost(v4)
+    }
+
+    /// The mark of packets that are to be masqueraded.
+    pub(super) fn mark(&self) -> u32 {
+        1 << self.mark_bit
+    }
+}
+
+/// The backend that is asked for, or else the one that other keys need.
+fn choose(asked: Option<&str>, demands: [(&str, Option<Backend>); 3]) -> Result<Backend> {
+    let needing = |backend: Backend| {
+        demands.iter().filter(move |(_, b)| *b == Some(backend)).map(|(key, _)| *key)
+    };
+    let needs_iptables = needing(Backend::Iptables).next().is_some();
+    let backend = match asked {
+        Some("iptables") => Backend::Iptables,
+        None if needs_iptables => Backend::Iptables,
+        Some("nftables") | None => Backend::Nftables,
+        Some(other) => {
+            return Err(invalid(format!(
+                "backend: unrecognized backend {other:?}: it must be nftables or iptables"
+            )));
+        }
+    };
+    let (name, other, other_name) = match backend {
+        Backend::Nftables => ("nftables", Backend::Iptables, "iptables"),
+        Backend::Iptables => ("iptables", Backend::Nftables, "nftables"),
+    };
+    let wrong: Vec<&str> = needing(other).collect();
+    if wrong.is_empty() {
+        return Ok(backend);
+    }
+    Err(invalid(format!(
+        "the backend is {name}, but {} can only be done by {other_name}",
+        wrong.join(", ")
+    )))
+}
+
+/// The backend whose language conditions are in: those of iptables begin with an option or with `!`.
+fn backend_of(conditions: &[String]) -> Option<Backend> {
+    let first = conditions.first().filter(|word| !word.is_empty())?;
+    Some(if first.starts_with(['-', '!']) { Backend::Iptables } else { Backend::Nftables })
+}
+
+/// The container's first address of each family, with the length of its subnet.
+pub(super) fn container_nets(result: &CNIResult, args: &Args) -> Vec<IpNet> {
+    let of = |v4: bool| {
+        Own::of(result, args).ips().map(|ip| ip.address).find(|net| net.addr().is_ipv4() == v4)
+    };
+    [of(true), of(false)].into_iter().flatten().collect()
+}
+
+fn invalid(what: impl std::fmt::Display) -> Failure {
+    Failure(Error::InvalidNetworkConfig(format!("portmap: {what}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    fn read(keys: &Value) -> Result<Config> {
+        let mut json = json!({ "cniVersion": "1.1.0", "name": "net", "type": "portmap" });
+        for (key, value) in keys.as_object().unwrap() {
+            json[key] = value.clone();
+        }
+        let args = Args { config: Some(serde_json::from_value(json).unwrap()), ..Args::default() };
+        Config::new(args.conf()?, &args)
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_go_plugin_but_for_the_backend() {
+        let config = read(&json!({})).unwrap();
+        assert_eq!(
+            (config.backend, config.snat, config.masq_all),
+            (Backend::Nftables, true, false)
+        );
+        assert_eq!((config.mark_bit, config.mark(), config.mappings.len()), (13, 0x2000, 0));
+    }
+
+    #[rstest]
+    #[case(json!({ "backend": "iptables" }))]
+    #[case(json!({ "externalSetMarkChain": "KUBE-MARK-MASQ" }))]
+    #[case(json!({ "conditionsV4": ["!", "-d", "192.0.2.0/24"] }))]
+    #[case(json!({ "conditionsV6": ["-s", "2001:db8::/32"] }))]
+    fn iptables_is_used_where_a_key_asks_for_it(#[case] keys: Value) {
+        assert_eq!(read(&keys).unwrap().backend, Backend::Iptables);
+    }
+
+    #[rstest]
+    #[case(json!({ "conditionsV4": ["ip", "saddr", "!=", "192.0.2.1"] }))]
+    #[case(json!({ "conditionsV4": [""], "conditionsV6": null, "externalSetMarkChain": "" }))]
+    fn nftables_is_used_otherwise(#[case] keys: Value) {
+        assert_eq!(read(&keys).unwrap().backend, Backend::Nftables);
+    }
+
+    #[rstest]
+    #[case(json!({ "backend": "ipfw" }), "ipfw")]
+    #[case(json!({ "backend": "nftables", "externalSetMarkChain": "X", "conditionsV4": ["-s", "1.2.3.4"] }),
+        "the backend is nftables, but externalSetMarkChain, conditionsV4 can only be done by iptables")]
+    #[case(json!({ "backend": "iptables", "conditionsV6": ["ip6", "saddr", "::2"] }), "conditionsV6")]
+    #[case(json!({ "conditionsV4": ["-s", "1.2.3.4"], "conditionsV6": ["ip6", "saddr", "::2"] }), "conditionsV6")]
+    #[case(json!({ "markMasqBit": 5, "externalSetMarkChain": "X" }), "exclude each other")]
+    #[case(json!({ "markMasqBit": 32 }), "0 to 31")]
+    #[case(json!({ "markMasqBit": -1 }), "0 to 31")]
+    #[case(json!({ "conditionsV4": ["ip", "saddr", "1.2.3.4; flush ruleset"] }), "flush")]
+    #[case(json!({ "snat": "yes" }), "snat: \"yes\" is not true or false")]
+    fn what_cannot_be_is_refused(#[case] keys: Value, #[case] word: &str) {
+        let error = read(&keys).unwrap_err().0;
+        assert_eq!(error.code(), 7);
+        assert!(error.details().contains(word), "{error}");
+    }
+
+    fn mappings(list: &Value) -> Result<Vec<Mapping>> {
+        read(&json!({ "runtimeConfig": { "portMappings": list } })).map(|config| config.mappings)
+    }
+
+    #[test]
+    fn an_address_decides_the_family_and_an_unspecified_one_nothing_more() {
+        let given = |host_ip: &str| {
+            let one = json!([{ "hostPort": 1, "containerPort": 2, "protocol": "UDP", "hostIP": host_ip }]);
+            let mapping = mappings(&one).unwrap().remove(0);
+            assert_eq!(mapping.protocol, Protocol::Udp);
+            (
+                mapping.is_for(true),
+                mapping.is_for(false),
+                mapping.address().map(|ip| ip.to_string()),
+            )
+        };
+        assert_eq!(given(""), (true, true, None));
+        assert_eq!(given("0.0.0.0"), (true, false, None));
+        assert_eq!(given("::"), (false, true, None));
+        assert_eq!(given("192.0.2.1"), (true, false, Some("192.0.2.1".into())));
+        assert_eq!(given("::ffff:192.0.2.1"), (true, false, Some("192.0.2.1".into())));
+        assert_eq!(given("2001:db8::1"), (false, true, Some("2001:db8::1".into())));
+    }
+
+    #[rstest]
+    #[case(json!({ "hostPort": 0, "containerPort": 1 }), "host port number 0")]
+    #[case(json!({ "hostPort": 1, "containerPort": 0 }), "container port number 0")]
+    #[case(json!({ "hostPort": 1 }), "container port number 0")]
+    #[case(json!({ "hostPort": 65536, "containerPort": 1 }), "65536")]
+    #[case(json!({ "hostPort": -1, "containerPort": 1 }), "-1")]
+    #[case(json!({ "hostPort": 1, "containerPort": 1, "protocol": "icmp" }), "icmp")]
+    #[case(json!({ "hostPort": 1, "containerPort": 1, "hostIP": "localhost" }), "localhost")]
+    fn a_mapping_that_cannot_be_is_refused(#[case] mapping: Value, #[case] word: &str) {
+        let error = mappings(&json!([mapping])).unwrap_err().0;
+        assert_eq!(error.code(), 7);
+        assert!(error.details().contains(word), "{error}");
+    }
+
+    #[test]
+    fn a_host_port_leads_to_one_port() {
+        let map = |host_ip: &str, to: u16| json!({ "hostPort": 1, "containerPort": to, "hostIP": host_ip });
+        assert!(
+            mappings(&json!([map("", 2), map("", 2), map("0.0.0.0", 2), map("192.0.2.1", 3)]))
+                .is_ok()
+        );
+        assert!(mappings(&json!([map("0.0.0.0", 2), map("::", 3)])).is_ok());
+        let error = mappings(&json!([map("", 2), map("::", 3)])).unwrap_err().0;
+        assert!(
+            error.details().contains("host port 1/tcp is to lead to port 2 and to port 3"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,111 @@
+//! Host ports that two attachments of one container map. A runtime may pass the same mappings to every network of a
+//! container, as nerdctl does.
+//!
+//! The first attachment has the port. The elements of the others wait in maps and sets of their own, under the same keys
+//! followed by a hash of the owner tag. Whatever removes the active mapping makes a waiting one active in the same
+//! transaction. Calls that do either hold a lock, so that none misses what another one adds.
+
+use rscni::Args;
+use rscni_linux::nft::{Element, ElementInfo, Nft, Transaction, Value};
+use sha2::{Digest, Sha256};
+
+use super::{
+    elements::Found,
+    names::{self, Group, active, table},
+};
+use crate::{attach::sandbox::Sandbox, netfilter::nftable, plugin::failure::Result, state::owner};
+
+/// The element by which a mapping waits, made from that by which it would be active.
+pub(super) fn element(active: &Element, tag: &str) -> Element {
+    let hash: [u8; 4] = Sha256::digest(tag)[..4].try_into().expect("a hash has four bytes");
+    let key = [active.key.as_bytes(), &hash].concat();
+    Element { key: Value::bytes(key), ..active.clone() }
+}
+
+/// The element by which a waiting mapping becomes active.
+fn activated(waiting: &ElementInfo) -> Element {
+    let key = &waiting.key[..waiting.key.len() - 4];
+    Element {
+        key: Value::bytes(key),
+        last: None,
+        data: waiting.data.clone(),
+        comment: waiting.comment.clone(),
+    }
+}
+
+/// Whether an owner tag is that of an attachment of the container that the call is for.
+pub(super) fn is_sibling(tag: &str, args: &Args) -> bool {
+    owner::is_of_container(tag, &args.container_id, || {
+        let links = Sandbox::open(args).ok().and_then(|mut inside| inside.netlink.links().ok());
+        links.unwrap_or_default().into_iter().map(|link| link.name).collect()
+    })
+}
+
+/// All waiting elements of the host. There are none unless containers share ports.
+pub(super) struct Waiting(Vec<Found>);
+
+impl Waiting {
+    /// Reads the waiting elements. `sets` are all sets of the table.
+    pub(super) fn read(nft: &mut Nft, sets: &[String]) -> Result<Self> {
+        let mut all = Vec::new();
+        for set in sets.iter().filter(|set| active(set).is_some()) {
+            all.extend(nft.elements(&table(), set)?.into_iter().map(|found| (set.clone(), found)));
+        }
+        Ok(Self(all))
+    }
+
+    /// The mapping that takes over the port of `removed`, an element of the map `map`: all its elements. Those with a tag
+    /// that `is_removed` are no candidates.
+    pub(super) fn successor(
+        &self,
+        map: &str,
+        removed: &ElementInfo,
+        is_removed: &dyn Fn(&str) -> bool,
+    ) -> Vec<&Found> {
+        let waits = |(set, element): &&Found| {
+            *set == names::standby(map)
+                && element.key.len() == removed.key.len() + 4
+                && element.key.starts_with(&removed.key)
+                && element.comment.as_deref().is_some_and(|tag| !is_removed(tag))
+        };
+        // All ports of an attachment go to the same one of several.
+        let hash = |(_, element): &&Found| element.key[removed.key.len()..].to_vec();
+        let Some(forward) = self.0.iter().filter(waits).min_by_key(hash) else {
+            return Vec::new();
+        };
+        let of_forward = |(set, element): &&Found| {
+            Group::is_of_sources(set)
+                && set.starts_with(&format!("{map}_from"))
+                && element.key.ends_with(&forward.1.key)
+                && element.comment == forward.1.comment
+        };
+        std::iter::once(forward).chain(self.0.iter().filter(of_forward)).collect()
+    }
+}
+
+/// One step of a removal, which must not be torn apart: elements to remove, and elements that take their place.
+#[derive(Default)]
+pub(super) struct Step<'a> {
+    pub(super) remove: Vec<&'a Found>,
+    pub(super) activate: Vec<&'a Found>,
+}
+
+impl Step<'_> {
+    /// How many changes it makes.
+    pub(super) fn len(&self) -> usize {
+        self.remove.len() + 3 * self.activate.len()
+    }
+
+    pub(super) fn put_into(&self, transaction: &mut Transaction<'_>) {
+        let table = table();
+        let key = |element: &ElementInfo| Element::new(Value::bytes(element.key.clone()));
+        for (set, element) in &self.remove {
+            transaction.destroy_element(&table, set, &key(element));
+        }
+        for (set, element) in &self.activate {
+            let Some(target) = active(set) else { continue };
+            nftable::put(transaction, &table, target, &activated(element));
+            transaction.destroy_element(&table, set, &key(element));
+        }
+    }
+}

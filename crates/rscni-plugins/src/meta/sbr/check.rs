@@ -1,0 +1,186 @@
+//! CHECK of sbr: the rules, and what follows from the result for the tables that they lead to.
+
+use ipnet::IpNet;
+use rscni::{Args, IpConfig, SpecVersion};
+use rscni_linux::{Netlink, Route, RouteFilter};
+
+use super::{
+    config::{Config, Tables},
+    tables,
+};
+use crate::{
+    attach::host,
+    attach::own::Own,
+    attach::routing_table::MAIN,
+    attach::sandbox::Sandbox,
+    plugin::failure::{Failure, Result, differs},
+};
+
+pub(super) fn check(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let config = Config::new(conf)?;
+    let result = host::require_prev_result(conf)?;
+    let Sandbox { mut netlink, path, .. } = Sandbox::open(args)?;
+    let missing = || differs(format!("interface {} is missing in {path}", args.ifname));
+    let link = netlink.find_link(&args.ifname)?.ok_or_else(missing)?;
+    let rules = netlink.rules()?;
+    let own = Own::of(result, args);
+    let ips: Vec<&IpConfig> = own.ips().collect();
+    for ip in &ips {
+        let source = IpNet::from(ip.address.addr());
+        let rule = rules
+            .iter()
+            .find(|rule| rule.src == source && !rule.has_more && config.may_use(rule.table));
+        let rule = rule.ok_or_else(|| {
+            let table = if let Config::Table(table) = config {
+                format!(" lookup {table}")
+            } else {
+                String::new()
+            };
+            differs(format!("rule from {}{table} is missing in {path}", source.addr()))
+        })?;
+        if let Config::Tables(tables) = &config {
+            let routes = tables::routes(&mut netlink, rule.table, link.index)?;
+            let main = tables::routes(&mut netlink, MAIN, link.index)?;
+            let table = Table {
+                number: rule.table,
+                ip,
+                ips: &ips,
+                tables,
+                routes,
+                link: &args.ifname,
+                path: &path,
+            };
+            table.check_default_route(own)?;
+            table.check_subnet()?;
+            table.check_given(&mut netlink, link.index, own, conf.cni_version)?;
+            table.check_main(&main)?;
+        }
+    }
+    Ok(())
+}
+
+/// The table of an address as it is now.
+struct Table<'a> {
+    number: u32,
+    ip: &'a IpConfig,
+    /// All addresses of the interface.
+    ips: &'a [&'a IpConfig],
+    tables: &'a Tables,
+    /// Those by the interface.
+    routes: Vec<Route>,
+    link: &'a str,
+    path: &'a str,
+}
+
+impl Table<'_> {
+    fn check_default_route(&self, own: Own<'_>) -> Result<()> {
+        let Some(gateway) =
+            self.tables.gateway(self.ip).filter(|gateway| self.is_of_family(&(*gateway).into()))
+        else {
+            return Ok(());
+        };
+        let wanted = Route::default_via(gateway);
+        // One that the interface had goes before one by the gateway of the result.
+        let is_given = own.routes().any(|route| route.dst == wanted.dst);
+        let may_differ = is_given && self.tables.configured_gateway(self.ip).is_none();
+        let found: Vec<&Route> =
+            self.routes.iter().filter(|route| route.dst == wanted.dst).collect();
+        match found.first() {
+            None => Err(self.missing(wanted.dst, self.number)),
+            Some(other)
+                if !may_differ && !found.iter().any(|route| route.gateway == Some(gateway)) =>
+            {
+                let by = other
+                    .gateway
+                    .map_or_else(|| "no router".to_owned(), |gateway| gateway.to_string());
+                let place = format!("table {} in {}", self.number, self.path);
+                Err(differs(format!("default route in {place} is by {by}, ADD left {gateway}")))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn check_subnet(&self) -> Result<()> {
+        if self.ip.address.prefix_len() == self.ip.address.max_prefix_len() {
+            return Ok(());
+        }
+        let subnet = self.require(self.ip.address.trunc())?;
+        // Where the subnet is reached by way of a router, there is a route to that.
+        subnet.gateway.map_or(Ok(()), |router| self.require(router.into()).map(drop))
+    }
+
+    /// The routes of the result that are this address's.
+    fn check_given(
+        &self,
+        netlink: &mut Netlink,
+        index: u32,
+        own: Own<'_>,
+        version: SpecVersion,
+    ) -> Result<()> {
+        for given in own.routes() {
+            // Without a gateway it may be a route of another attachment.
+            if given.gw.is_none() && own.is_merged() {
+                continue;
+            }
+            let route = Route { gateway: given.gw, ..Route::new(given.dst.trunc()) };
+            let is_moved = given.table.is_none_or(|table| table == MAIN)
+                && self.is_of_family(&route.dst)
+                && tables::is_route_of(&route, self.ip, self.ips)
+                && (self.tables.configured_gateway(self.ip).is_none()
+                    || route.dst.prefix_len() > 0);
+            let is_there = |r: &Route| {
+                r.dst == route.dst && (route.gateway.is_none() || r.gateway == route.gateway)
+            };
+            if !is_moved || self.routes.iter().any(is_there) {
+                continue;
+            }
+            // Up to 1.0.0 results do not say which table a route was for.
+            let filter =
+                RouteFilter { dst: Some(route.dst), oif: Some(index), ..RouteFilter::default() };
+            let is_elsewhere = version < SpecVersion::V1_1_0
+                && netlink.routes(filter)?.iter().any(|r| is_there(r) && r.table != Some(MAIN));
+            if !is_elsewhere {
+                return Err(self.missing(route.dst, self.number));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the main table keeps.
+    fn check_main(&self, main: &[Route]) -> Result<()> {
+        for route in main
+            .iter()
+            .filter(|route| self.is_of_family(&route.dst) && tables::is_link_local(route))
+        {
+            self.require(route.dst)?;
+        }
+        let hint = tables::source_hint(self.ip).filter(|_| self.tables.source_hints);
+        match hint
+            .filter(|hint| !main.iter().any(|route| route.dst == hint.dst && route.src.is_some()))
+        {
+            Some(hint) => Err(self.missing(hint.dst, MAIN)),
+            None => Ok(()),
+        }
+    }
+
+    fn require(&self, dst: IpNet) -> Result<&Route> {
+        self.routes
+            .iter()
+            .find(|route| route.dst == dst)
+            .ok_or_else(|| self.missing(dst, self.number))
+    }
+
+    fn is_of_family(&self, net: &IpNet) -> bool {
+        net.addr().is_ipv4() == self.ip.address.addr().is_ipv4()
+    }
+
+    fn missing(&self, dst: IpNet, table: u32) -> Failure {
+        let what = if dst.prefix_len() == 0 {
+            "default route".to_owned()
+        } else {
+            format!("route to {dst}")
+        };
+        differs(format!("{what} by {} is missing in table {table} in {}", self.link, self.path))
+    }
+}

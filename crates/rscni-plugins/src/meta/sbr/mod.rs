@@ -1,0 +1,170 @@
+//! `sbr`: source-based routing. Packets from each address of the interface are routed by a table of its own, so what
+//! came in by one interface of a container is answered by the same, whatever the main table says.
+
+mod check;
+mod config;
+mod tables;
+
+use ipnet::IpNet;
+use rscni::{Args, CNIResult, Error, IpConfig};
+use rscni_linux::{Link, Netlink, Netns, Route};
+
+use self::{
+    check::check,
+    config::{Config, Tables},
+};
+use crate::{
+    attach::own::Own,
+    attach::routing_table,
+    attach::sandbox::Sandbox,
+    plugin::chained,
+    plugin::commands::Commands,
+    plugin::failure::{AsFarAsPossible, Result},
+    state::undo::Undo,
+};
+
+/// The sbr plugin. Everything it makes is in the container's namespace, so there is nothing for GC to remove.
+pub(crate) const SBR: Commands = Commands { add, del, check, gc: |_| Ok(()), status };
+
+fn add(args: &Args) -> Result<CNIResult> {
+    let conf = args.conf()?;
+    let config = Config::new(conf)?;
+    let result = chained::require_prev_result(conf)?;
+    if result.ips.is_empty() {
+        let problem = format!(
+            "sbr: prevResult has no addresses for {}: list it after a plugin with IPAM",
+            args.ifname
+        );
+        return Err(Error::InvalidNetworkConfig(problem).into());
+    }
+    let ips: Vec<&IpConfig> = Own::of(result, args).ips().collect();
+    let mut sandbox = Sandbox::open(args)?;
+    sandbox.lock()?;
+    let link = sandbox.netlink.link_by_name(&args.ifname)?;
+    let mut undo = Undo::default();
+    match config {
+        Config::Table(table) => {
+            for ip in &ips {
+                add_rule(&mut sandbox.netlink, &sandbox.netns, ip, table, &mut undo)?;
+            }
+        }
+        Config::Tables(tables) => {
+            refuse_vrf(&mut sandbox.netlink, &link)?;
+            add_tables(&mut sandbox.netlink, &sandbox.netns, &ips, &tables, link.index, &mut undo)?;
+        }
+    }
+    undo.commit();
+    Ok(result.clone())
+}
+
+/// Refuses an interface of a VRF: its routes are in the table of that, and the kernel takes them nowhere else.
+fn refuse_vrf(netlink: &mut Netlink, link: &Link) -> Result<()> {
+    let Some(master) = link.master else { return Ok(()) };
+    let master = netlink.link_by_index(master)?;
+    let Some(table) = master.vrf_table else { return Ok(()) };
+    let (vrf, ifname) = (master.name, &link.name);
+    let problem = format!(
+        "sbr: {ifname} belongs to the VRF {vrf}, which has its routes: set \"table\" to {table}, its own"
+    );
+    Err(Error::InvalidNetworkConfig(problem).into())
+}
+
+fn add_rule<'a>(
+    netlink: &mut Netlink,
+    netns: &'a Netns,
+    ip: &IpConfig,
+    table: u32,
+    undo: &mut Undo<'a>,
+) -> Result<()> {
+    let rule = tables::rule(ip, table);
+    netlink.add_rule(&rule)?;
+    undo.push(move || Ok(Netlink::open_in(netns)?.del_rule(&rule)?));
+    Ok(())
+}
+
+/// A table and a rule for each address; then the main table loses what is in them.
+fn add_tables<'a>(
+    netlink: &mut Netlink,
+    netns: &'a Netns,
+    ips: &[&IpConfig],
+    tables: &Tables,
+    index: u32,
+    undo: &mut Undo<'a>,
+) -> Result<()> {
+    let present = tables::routes(netlink, routing_table::MAIN, index)?;
+    let free = routing_table::free(netlink, tables::FIRST)?;
+    for (ip, table) in ips.iter().zip(free) {
+        let mut batch = netlink.batch();
+        for route in tables::wanted(ip, ips, tables, &present, index) {
+            batch.append_route(&Route { table: Some(table), ..route });
+        }
+        // Before the step itself: a batch can fail half way.
+        undo.push(move || tables::clear(&mut Netlink::open_in(netns)?, table, index));
+        batch.commit()?;
+        add_rule(netlink, netns, ip, table, undo)?;
+    }
+    let before = present.clone();
+    undo.push(move || tables::restore(&mut Netlink::open_in(netns)?, &before, index));
+    if tables.source_hints {
+        for hint in ips.iter().filter_map(|ip| tables::source_hint(ip)) {
+            netlink.replace_route(&Route { oif: Some(index), ..hint })?;
+        }
+    }
+    for route in tables::surplus(&present, tables) {
+        tables::remove(netlink, route)?;
+    }
+    Ok(())
+}
+
+fn del(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    // Rules and tables go with the namespace.
+    let Some(mut sandbox) = Sandbox::open_if_there(args)? else { return Ok(()) };
+    sandbox.lock()?;
+    // One that has become invalid does not stop this.
+    let config = Config::new(conf);
+    let may_use = |table| {
+        config.as_ref().map_or_else(|_| tables::is_ours(table), |config| config.may_use(table))
+    };
+    let link = sandbox.netlink.find_link(&args.ifname)?;
+    let mut sources: Vec<IpNet> = match &link {
+        Some(link) => sandbox
+            .netlink
+            .addresses(link.index)?
+            .iter()
+            .map(|address| address.net.addr().into())
+            .collect(),
+        None => Vec::new(),
+    };
+    // Those that the interface has lost.
+    let previous = conf.prev_result.iter().flat_map(|result| Own::of(result, args).ips());
+    sources.extend(previous.map(|ip| IpNet::from(ip.address.addr())));
+    let rules = sandbox.netlink.rules()?;
+    if link.is_none() && sources.is_empty() {
+        // A DEL before this one has failed here, and the interface has gone since.
+        for rule in &rules {
+            if tables::leads_nowhere(&mut sandbox.netlink, rule)? {
+                sources.push(rule.src);
+            }
+        }
+    }
+
+    let mut all = AsFarAsPossible::default();
+    for rule in rules {
+        if rule.has_more || !sources.contains(&rule.src) || !may_use(rule.table) {
+            continue;
+        }
+        match sandbox.netlink.del_rule(&rule) {
+            Err(error) if error.is_not_found() => {}
+            outcome => all.step(outcome),
+        }
+        if let (Some(link), Ok(Config::Tables(_))) = (&link, &config) {
+            all.step(tables::clear(&mut sandbox.netlink, rule.table, link.index));
+        }
+    }
+    all.finish()
+}
+
+fn status(args: &Args) -> Result<()> {
+    Config::new(args.conf()?).map(drop)
+}

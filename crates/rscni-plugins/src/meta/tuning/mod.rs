@@ -1,0 +1,252 @@
+//! `tuning`: changes sysctls of the container, and attributes of its interface, which another plugin has made.
+//!
+//! What the interface's attributes were before is kept in a file, from which DEL restores them: the interface may go
+//! back to the host. Sysctls go with the container.
+
+mod advertised;
+pub(crate) mod allow_list;
+mod attributes;
+mod config;
+mod peer;
+pub(crate) mod saved;
+
+use rscni::{Args, CNIResult};
+use rscni_linux::{Link, Netlink, Netns, announce, sysctl};
+
+use self::{
+    attributes::Attributes,
+    config::{Config, Sysctl},
+    peer::Peer,
+    saved::{Saved, State},
+};
+use crate::{
+    attach::host,
+    attach::own::Own,
+    attach::sandbox::Sandbox,
+    plugin::chained,
+    plugin::commands::Commands,
+    plugin::failure::{AsFarAsPossible, Result, differs},
+    state::owner::{Owner, Stale},
+    state::undo::Undo,
+};
+
+pub(crate) use self::config::DATA_DIR;
+
+/// The tuning plugin.
+pub(crate) const TUNING: Commands = Commands { add, del, check, gc, status };
+
+fn add(args: &Args) -> Result<CNIResult> {
+    let conf = args.conf()?;
+    let config = Config::new(conf, args)?;
+    allow_list::check(&config.sysctls)?;
+    let mut result = chained::require_prev_result(conf)?.clone();
+    if config.is_empty() {
+        return Ok(result);
+    }
+    let Sandbox { netns, mut netlink, .. } = Sandbox::open(args)?;
+    let mut undo = Undo::default();
+
+    if !config.sysctls.is_empty() {
+        let before = read(&netns, &config.sysctls)?;
+        let netns = &netns;
+        let settings = &config.sysctls;
+        // Before the step itself: it is one for each sysctl.
+        undo.push(move || write_back(netns, settings, before));
+        write(netns, settings)?;
+        advertised::forget(netns, &mut netlink, &args.ifname, settings)?;
+    }
+    if !config.attributes.is_empty() {
+        let link = netlink.link_by_name(&args.ifname)?;
+        let saved = Saved::new(&config.data_dir, args);
+        let before = Attributes::of(&link).only(&config.attributes);
+        let netns = &netns;
+        let mut peer = match config.attributes.mtu {
+            Some(mtu) => Peer::find_to_change(netns, &link, mtu)?,
+            None => None,
+        };
+        let state = State::new(before.clone(), Owner::new(&conf.name, args), &link)
+            .with_peer_mtu(peer.as_ref().map(|peer| peer.link.mtu));
+        let previous = saved.write(&state)?;
+        undo.push(move || saved.put_back(previous));
+        let index = link.index;
+        // Before the step itself: the kernel may refuse it half way.
+        undo.push(move || restore(&mut Netlink::open_in(netns)?, index, &before));
+        netlink.set_link(index, &config.attributes.change())?;
+        if let (Some(peer), Some(mtu)) = (&mut peer, config.attributes.mtu) {
+            peer.set_mtu(mtu)?;
+            let (link, before) = (link.clone(), peer.link.mtu);
+            undo.push(move || restore_peer(netns, &link, before));
+            peer.show(&mut result, &args.ifname, mtu)?;
+        }
+        if let (Some(mac), true) = (config.attributes.mac, link.up) {
+            let addresses: Vec<_> =
+                Own::of(&result, args).ips().map(|ip| ip.address.addr()).collect();
+            let mut link = link;
+            link.mac = Some(mac);
+            // Others learn it in time by themselves too.
+            let _ = announce(netns, &link, &addresses);
+        }
+        show(&mut result, &args.ifname, &config.attributes);
+    }
+    undo.commit();
+    Ok(result)
+}
+
+/// Has the result say what the interface has become.
+fn show(result: &mut CNIResult, ifname: &str, attributes: &Attributes) {
+    for interface in
+        result.interfaces.iter_mut().filter(|i| i.name == ifname && i.sandbox.is_some())
+    {
+        if let Some(mac) = attributes.mac {
+            interface.mac = Some(mac.to_string());
+        }
+        if let (Some(mtu), Some(shown)) = (attributes.mtu, &mut interface.mtu) {
+            *shown = mtu;
+        }
+    }
+}
+
+fn read(netns: &Netns, settings: &[Sysctl]) -> Result<Vec<rscni_linux::Result<String>>> {
+    Ok(netns.enter(|| settings.iter().map(|setting| sysctl::get(&setting.path)).collect())?)
+}
+
+fn write(netns: &Netns, settings: &[Sysctl]) -> Result<()> {
+    Ok(netns.enter(|| {
+        settings.iter().try_for_each(|setting| sysctl::write(&setting.path, &setting.value))
+    })??)
+}
+
+/// Gives settings their values of before, the last one first. Those that cannot be read are left.
+fn write_back(
+    netns: &Netns,
+    settings: &[Sysctl],
+    before: Vec<rscni_linux::Result<String>>,
+) -> Result<()> {
+    let mut all = AsFarAsPossible::default();
+    let outcomes: Vec<_> = netns.enter(|| {
+        let known = settings
+            .iter()
+            .zip(before)
+            .rev()
+            .filter_map(|(setting, value)| Some((setting, value.ok()?)));
+        known.map(|(setting, value)| sysctl::set(&setting.path, &value).map(drop)).collect()
+    })?;
+    for outcome in outcomes {
+        all.step(outcome);
+    }
+    all.finish()
+}
+
+/// Gives the link its attributes of before; each, whether or not the kernel refuses another.
+fn restore(netlink: &mut Netlink, index: u32, before: &Attributes) -> Result<()> {
+    let mut batch = netlink.batch();
+    for change in before.changes() {
+        batch.set_link(index, &change);
+    }
+    Ok(batch.commit()?)
+}
+
+/// Gives the other end of the veth pair its MTU of before, if it is there.
+fn restore_peer(netns: &Netns, link: &Link, mtu: u32) -> Result<()> {
+    Peer::find(netns, link)?.map_or(Ok(()), |mut peer| peer.set_mtu(mtu))
+}
+
+fn del(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let saved = Saved::new(&config::data_dir_of_del(conf), args);
+    let owner = Owner::new(&conf.name, args);
+    let Some(state) = saved.read()?.filter(|state| !state.is_of_another(owner)) else {
+        return Ok(());
+    };
+    let mut all = AsFarAsPossible::default();
+    all.step(restore_from(args, &state));
+    // In any case: a second DEL is not to fail as this one may.
+    all.step(saved.remove());
+    all.finish()
+}
+
+/// Restores the interface, if it is there and is the one that was changed.
+fn restore_from(args: &Args, state: &State) -> Result<()> {
+    let Some(mut sandbox) = Sandbox::open_if_there(args)? else { return Ok(()) };
+    match sandbox.netlink.find_link(&args.ifname)? {
+        Some(link) if state.is_about(&link) => {
+            let mut all = AsFarAsPossible::default();
+            all.step(restore(&mut sandbox.netlink, link.index, &state.attributes()));
+            if let Some(mtu) = state.peer_mtu() {
+                all.step(restore_peer(&sandbox.netns, &link, mtu));
+            }
+            all.finish()
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let config = Config::new(conf, args)?;
+    host::require_prev_result(conf)?;
+    if config.is_empty() {
+        return Ok(());
+    }
+    let mut sandbox = Sandbox::open(args)?;
+    let link = sandbox.netlink.find_link(&args.ifname)?;
+    let link = link.ok_or_else(|| {
+        differs(format!("interface {} is missing in {}", args.ifname, sandbox.path))
+    })?;
+    for (setting, value) in config.sysctls.iter().zip(read(&sandbox.netns, &config.sysctls)?) {
+        check_sysctl(setting, value, &sandbox.path)?;
+    }
+    check_attributes(&link, &config.attributes, &sandbox.path)?;
+    if config.attributes.is_empty() {
+        return Ok(());
+    }
+    let saved = Saved::new(&config.data_dir, args);
+    let state = saved.read()?.ok_or_else(|| {
+        differs(format!("{} is missing, from which DEL restores {}", saved.path(), args.ifname))
+    })?;
+    match config.attributes.mtu.filter(|_| state.peer_mtu().is_some()) {
+        Some(mtu) => Peer::find(&sandbox.netns, &link)?.map_or(Ok(()), |peer| peer.check(mtu)),
+        None => Ok(()),
+    }
+}
+
+fn check_sysctl(setting: &Sysctl, value: rscni_linux::Result<String>, sandbox: &str) -> Result<()> {
+    let Sysctl { key, value: wanted, .. } = setting;
+    match value {
+        Ok(value) if sysctl::same(&value, wanted) => Ok(()),
+        Ok(value) => {
+            Err(differs(format!("sysctl {key} is {value:?} in {sandbox}, ADD left {wanted:?}")))
+        }
+        // One that can only be written, such as net.ipv4.route.flush.
+        Err(error) if error.is_permission() => Ok(()),
+        Err(error) if error.is_not_found() => {
+            Err(differs(format!("sysctl {key} is missing in {sandbox}")))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn check_attributes(link: &Link, wanted: &Attributes, sandbox: &str) -> Result<()> {
+    let (is, wanted) = (Attributes::of(link).only(wanted).in_words(), wanted.in_words());
+    let Some((is, wanted)) = is.iter().zip(&wanted).find(|(is, wanted)| is != wanted) else {
+        return Ok(());
+    };
+    let value = |words: &Option<String>| words.as_deref().unwrap_or("nothing").to_owned();
+    Err(differs(format!(
+        "{} in {sandbox} has {}, ADD left {}",
+        link.name,
+        value(is),
+        value(wanted)
+    )))
+}
+
+fn gc(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let stale = Stale::new(conf, host::valid_attachments(conf));
+    Saved::remove_stale(&config::data_dir(conf)?, &stale)
+}
+
+fn status(args: &Args) -> Result<()> {
+    let config = Config::new(args.conf()?, args)?;
+    allow_list::check(&config.sysctls)
+}

@@ -1,0 +1,340 @@
+//! The file in which the attributes of before are kept: `<dataDir>/<container id>_<ifname>.json`, with the keys that
+//! the Go plugin writes. One of ours, `rscni`, tells GC whose it is, and DEL which link it is about.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use rscni::{Args, Error};
+use rscni_linux::Link;
+use serde::{Deserialize, Serialize};
+
+use super::attributes::Attributes;
+use crate::{
+    plugin::failure::{AsFarAsPossible, Failure, Result},
+    state::owner::{Owner, Stale},
+    state::state_file,
+};
+
+/// What the file holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct State {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    mac: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    promisc: Option<bool>,
+    #[serde(skip_serializing_if = "is_zero")]
+    mtu: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allmulti: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tx_q_len: Option<u32>,
+    /// Not there in a file of the Go plugin, which passes over it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rscni: Option<About>,
+}
+
+/// Whose attributes a file holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct About {
+    owner: String,
+    index: u32,
+    peer: Option<u32>,
+    /// The MTU of before of the other end of a veth pair, if that was changed too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer_mtu: Option<u32>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl State {
+    /// The attributes of the owner's link.
+    pub(super) fn new(attributes: Attributes, owner: Owner<'_>, link: &Link) -> Self {
+        let about =
+            About { owner: owner.tag(), index: link.index, peer: link.peer_index, peer_mtu: None };
+        Self { rscni: Some(about), ..Self::from(attributes) }
+    }
+
+    /// The same with the MTU of the other end of the veth pair.
+    pub(super) fn with_peer_mtu(mut self, mtu: Option<u32>) -> Self {
+        if let Some(about) = &mut self.rscni {
+            about.peer_mtu = mtu;
+        }
+        self
+    }
+
+    /// The MTU of before of the other end, if ADD changed that too.
+    pub(super) fn peer_mtu(&self) -> Option<u32> {
+        self.rscni.as_ref()?.peer_mtu
+    }
+
+    /// Whether both are about the same link of the same owner.
+    fn is_about_same(&self, other: &Self) -> bool {
+        let names = |state: &Self| {
+            state.rscni.as_ref().map(|about| (about.owner.clone(), about.index, about.peer))
+        };
+        names(self) == names(other)
+    }
+
+    pub(super) fn attributes(&self) -> Attributes {
+        Attributes {
+            mac: self.mac.parse().ok(),
+            promisc: self.promisc,
+            mtu: Some(self.mtu).filter(|mtu| *mtu != 0),
+            allmulti: self.allmulti,
+            txqlen: self.tx_q_len,
+        }
+    }
+
+    /// Whether it is visibly somebody else's, whose names run together to the same.
+    ///
+    /// Whichever network a DEL is of, an interface of a container is one: as with the Go plugin it is enough to name it.
+    pub(super) fn is_of_another(&self, owner: Owner<'_>) -> bool {
+        let without_network = |tag: &str| tag.split_once(' ').map(|(_, rest)| rest.to_owned());
+        let is_same = |other: &str| without_network(other) == without_network(&owner.tag());
+        self.rscni.as_ref().is_some_and(|about| !is_same(&about.owner))
+    }
+
+    /// Whether the link can be the one that it is about, and not one that has come in its place.
+    pub(super) fn is_about(&self, link: &Link) -> bool {
+        self.rscni
+            .as_ref()
+            .is_none_or(|about| about.index == link.index && about.peer == link.peer_index)
+    }
+}
+
+impl From<Attributes> for State {
+    fn from(attributes: Attributes) -> Self {
+        Self {
+            mac: attributes.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+            promisc: attributes.promisc,
+            mtu: attributes.mtu.unwrap_or_default(),
+            allmulti: attributes.allmulti,
+            tx_q_len: attributes.txqlen,
+            rscni: None,
+        }
+    }
+}
+
+/// The file of an attachment.
+#[derive(Clone, Debug)]
+pub(super) struct Saved {
+    path: PathBuf,
+}
+
+impl Saved {
+    /// Both names have been validated: they hold no slash.
+    pub(super) fn new(data_dir: &Path, args: &Args) -> Self {
+        Self { path: data_dir.join(format!("{}_{}.json", args.container_id, args.ifname)) }
+    }
+
+    pub(super) fn path(&self) -> impl std::fmt::Display {
+        self.path.display()
+    }
+
+    /// What was saved: nothing if there is no file, or one that nobody can have written.
+    pub(super) fn read(&self) -> Result<Option<State>> {
+        Ok(self.content()?.map(|content| serde_json::from_slice(&content).unwrap_or_default()))
+    }
+
+    fn content(&self) -> Result<Option<Vec<u8>>> {
+        match state_file::read(&self.path) {
+            Ok(content) => Ok(Some(content)),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(failed("read", &self.path, &error)),
+        }
+    }
+
+    /// Writes the file, and gives what it held.
+    ///
+    /// What an earlier plugin of the same list has saved of the same link stays: that was the value of before.
+    pub(super) fn write(&self, state: &State) -> Result<Option<Vec<u8>>> {
+        let previous = self.content()?;
+        let earlier: State = previous
+            .as_deref()
+            .and_then(|content| serde_json::from_slice(content).ok())
+            .unwrap_or_default();
+        let mut state = state.clone();
+        if earlier.is_about_same(&state) {
+            let peer_mtu = earlier.peer_mtu().or(state.peer_mtu());
+            state = State {
+                rscni: state.rscni.clone(),
+                ..earlier.attributes().or(&state.attributes()).into()
+            };
+            state = state.with_peer_mtu(peer_mtu);
+        }
+        let dir = self.path.parent().unwrap_or(Path::new("/"));
+        rscni_linux::make_directory(dir, 0o755).map_err(|error| failed("make", dir, &error))?;
+        let mut content = Vec::new();
+        let formatter = serde_json::ser::PrettyFormatter::with_indent(b" ");
+        let mut serializer = serde_json::Serializer::with_formatter(&mut content, formatter);
+        state
+            .serialize(&mut serializer)
+            .map_err(|error| Error::Internal(format!("write as JSON: {error}")))?;
+        if let Err(failure) = self.put(&content) {
+            // The first error is the one to report.
+            let _ = self.put_back(previous);
+            return Err(failure);
+        }
+        Ok(previous)
+    }
+
+    fn put(&self, content: &[u8]) -> Result<()> {
+        state_file::write(&self.path, content)
+            .map(drop)
+            .map_err(|error| failed("write", &self.path, &error))
+    }
+
+    /// Has the file hold what it held before.
+    pub(super) fn put_back(&self, previous: Option<Vec<u8>>) -> Result<()> {
+        match previous {
+            Some(content) => self.put(&content),
+            None => self.remove(),
+        }
+    }
+
+    /// Removes the file, which may be gone.
+    pub(super) fn remove(&self) -> Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(error) if !is_absent(&error) => Err(failed("remove", &self.path, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// GC: removes the files of attachments that are no longer valid. Of a file of the Go plugin nothing tells of
+    /// which network it is, so those stay.
+    pub(super) fn remove_stale(data_dir: &Path, stale: &Stale<'_>) -> Result<()> {
+        let entries = match fs::read_dir(data_dir) {
+            Err(error) if is_absent(&error) => return Ok(()),
+            entries => entries.map_err(|error| failed("list", data_dir, &error))?,
+        };
+        let mut all = AsFarAsPossible::default();
+        for entry in entries {
+            let path = entry.map_err(|error| failed("list", data_dir, &error))?.path();
+            if state_file::sweep(&path)
+                || path.extension().is_none_or(|extension| extension != "json")
+            {
+                continue;
+            }
+            let saved = Self { path };
+            match saved.read() {
+                Ok(Some(State { rscni: Some(about), .. })) if stale.has_tag(&about.owner) => {
+                    all.step(saved.remove());
+                }
+                outcome => all.step(outcome.map(drop)),
+            }
+        }
+        all.finish()
+    }
+}
+
+/// Whether there is no such file, or no directory for it.
+fn is_absent(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+fn failed(verb: &str, path: &Path, error: &std::io::Error) -> Failure {
+    Error::IOFailure(format!("{verb} {}: {error}", path.display())).into()
+}
+
+/// See [`fuzzing`](crate::fuzzing::saved).
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let Ok(state) = serde_json::from_slice::<State>(data) else { return };
+    let written = serde_json::to_vec(&state).expect("a state is JSON");
+    let read: State = serde_json::from_slice(&written).expect("what was written is read");
+    assert_eq!(read, state);
+    let of_go = State { rscni: None, ..state.clone() };
+    let attributes = State::from(of_go.attributes());
+    assert_eq!(
+        attributes,
+        State { mac: attributes.mac.clone(), ..of_go },
+        "but for what is no hardware address"
+    );
+    if let Some(owner) =
+        state.rscni.as_ref().and_then(|about| crate::state::owner::untagged(&about.owner))
+    {
+        assert!(about_same(&state, owner));
+    }
+}
+
+/// A file is its owner's, if the owner's names are such as a call may have.
+#[cfg(any(test, fuzzing))]
+fn about_same(state: &State, owner: Owner<'_>) -> bool {
+    owner.tag().starts_with('#') || !state.is_of_another(owner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn saved(dir: &Path) -> Saved {
+        let args = Args { container_id: "ctr-a".into(), ifname: "eth0".into(), ..Args::default() };
+        Saved::new(dir, &args)
+    }
+
+    fn owner(network: &str) -> Owner<'_> {
+        Owner { network, container_id: "ctr-a", ifname: "eth0" }
+    }
+
+    fn state(attributes: Attributes) -> State {
+        State::new(attributes, owner("net"), &Link::default())
+    }
+
+    #[test]
+    fn the_file_is_as_the_go_plugin_writes_it_but_for_a_key_of_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let attributes = Attributes {
+            mac: Some("02:00:00:00:00:01".parse().unwrap()),
+            promisc: Some(false),
+            mtu: Some(1500),
+            allmulti: Some(true),
+            txqlen: Some(0),
+        };
+        saved(dir.path()).write(&State { rscni: None, ..state(attributes.clone()) }).unwrap();
+        let text = fs::read_to_string(dir.path().join("ctr-a_eth0.json")).unwrap();
+        let expected = "{\n \"mac\": \"02:00:00:00:00:01\",\n \"promisc\": false,\n \"mtu\": 1500,\n \
+                        \"allmulti\": true,\n \"txQLen\": 0\n}";
+        assert_eq!(text, expected);
+        let read = saved(dir.path()).read().unwrap().unwrap();
+        assert_eq!(read.attributes(), attributes);
+        assert!(!read.is_of_another(owner("other")));
+    }
+
+    #[test]
+    fn a_second_plugin_of_the_list_keeps_what_was_before_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let mtu = |mtu| Attributes { mtu: Some(mtu), ..Attributes::default() };
+        assert_eq!(saved(dir.path()).write(&state(mtu(1500))).unwrap(), None);
+        let second = Attributes { txqlen: Some(1000), ..mtu(1400) };
+        let first = saved(dir.path()).write(&state(second)).unwrap();
+        let read = || saved(dir.path()).read().unwrap().unwrap();
+        assert_eq!(read().attributes(), Attributes { txqlen: Some(1000), ..mtu(1500) });
+        saved(dir.path()).put_back(first).unwrap();
+        assert_eq!(read().attributes(), mtu(1500));
+        // What somebody else has left is no value of before.
+        fs::write(dir.path().join("ctr-a_eth0.json"), r#"{ "mtu": 9000 }"#).unwrap();
+        saved(dir.path()).write(&state(mtu(1400))).unwrap();
+        assert_eq!(read().attributes(), mtu(1400));
+    }
+
+    #[test]
+    fn a_file_is_about_one_link_of_one_owner() {
+        let state = state(Attributes::default());
+        assert!(state.is_about(&Link::default()) && !state.is_of_another(owner("net")));
+        assert!(state.is_of_another(Owner {
+            container_id: "ctr",
+            ifname: "a_eth0",
+            ..owner("net")
+        }));
+        // A network that was renamed since the ADD.
+        assert!(!state.is_of_another(owner("other")));
+    }
+}

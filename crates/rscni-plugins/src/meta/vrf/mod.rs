@@ -1,0 +1,234 @@
+//! `vrf`: puts the interface that a plugin before it in the list has made into a VRF of the container, so that it has
+//! a routing table of its own, and may have addresses that another interface has too.
+
+mod membership;
+
+use rscni::{Args, CNIResult, Error, NetConf, SpecVersion, name::interface_name_problem};
+use rscni_linux::{Link, LinkChange, Netlink, Netns, Vrf};
+use serde::Deserialize;
+
+use self::membership::Belongings;
+use crate::{
+    attach::host,
+    attach::routing_table::{self, MAIN},
+    attach::sandbox::Sandbox,
+    plugin::chained,
+    plugin::commands::Commands,
+    plugin::failure::{AsFarAsPossible, Result, differs},
+    state::undo::Undo,
+};
+
+/// The vrf plugin. Everything it makes is in the container's namespace, so there is nothing for GC to remove.
+pub(crate) const VRF: Commands = Commands { add, del, check, gc: |_| Ok(()), status };
+
+/// The keys, as the Go plugin has them.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Keys {
+    vrfname: Option<String>,
+    table: Option<u32>,
+}
+
+/// A validated configuration.
+#[derive(Debug, PartialEq, Eq)]
+struct Config {
+    name: String,
+    /// The VRF's table; without one, that of the VRF if it is there, or else a free one.
+    table: Option<u32>,
+}
+
+impl Config {
+    fn new(conf: &NetConf) -> Result<Self> {
+        let keys: Keys = conf.custom_as()?;
+        let name = keys.vrfname.filter(|name| !name.is_empty());
+        let name =
+            name.ok_or_else(|| invalid("vrfname is missing: set it to the name of the VRF"))?;
+        if let Some(problem) = interface_name_problem(&name) {
+            return Err(invalid(format!("vrfname: {name:?} {problem}")).into());
+        }
+        Ok(Self { name, table: keys.table.filter(|table| *table != 0) })
+    }
+}
+
+fn add(args: &Args) -> Result<CNIResult> {
+    let conf = args.conf()?;
+    let config = Config::new(conf)?;
+    let result = chained::require_prev_result(conf)?;
+    let mut sandbox = Sandbox::open(args)?;
+    sandbox.lock()?;
+    let (netlink, netns) = (&mut sandbox.netlink, &sandbox.netns);
+    let link = netlink.link_by_name(&args.ifname)?;
+    if let Some(master) = link.master {
+        let master = netlink
+            .link_by_index(master)
+            .map_or_else(|_| format!("interface {master}"), |link| link.name);
+        return Err(invalid(format!(
+            "{} belongs to {master} already; take it out of that",
+            args.ifname
+        ))
+        .into());
+    }
+    let mut undo = Undo::default();
+    let vrf = ensure(netlink, netns, &config, &mut undo)?;
+    let table = vrf.vrf_table.unwrap_or_default();
+    let belongings = Belongings::of(netlink, &link)?;
+    let before = belongings.clone();
+    // Before the step itself: it can stop half way.
+    undo.push(move || {
+        let mut netlink = Netlink::open_in(netns)?;
+        match netlink.link_by_index(link.index)?.master {
+            None => Ok(()),
+            Some(_) => before.move_to(&mut netlink, link.index, 0, MAIN),
+        }
+    });
+    belongings.move_to(netlink, link.index, vrf.index, table)?;
+    undo.commit();
+    Ok(result.clone())
+}
+
+/// The VRF, which is made if it is not there.
+fn ensure<'a>(
+    netlink: &mut Netlink,
+    netns: &'a Netns,
+    config: &Config,
+    undo: &mut Undo<'a>,
+) -> Result<Link> {
+    let Config { name, table } = config;
+    if let Some(vrf) = netlink.find_link(name)? {
+        let Some(is) = vrf.vrf_table else {
+            return Err(
+                invalid(format!("the container has an interface {name}, which is no VRF")).into()
+            );
+        };
+        if let Some(table) = table.filter(|table| *table != is) {
+            return Err(invalid(format!(
+                "VRF {name} is there already, with table {is} and not {table}"
+            ))
+            .into());
+        }
+        return Ok(vrf);
+    }
+    let table = match table {
+        Some(table) => *table,
+        None => routing_table::free(netlink, 1)?
+            .next()
+            .ok_or_else(|| Error::TryAgainLater("vrf: no routing table is free".into()))?,
+    };
+    let vrf = netlink.add_link(&Vrf { up: true, ..Vrf::new(name, table) })?;
+    let index = vrf.index;
+    undo.push(move || remove_if_empty(&mut Netlink::open_in(netns)?, index));
+    Ok(vrf)
+}
+
+fn remove_if_empty(netlink: &mut Netlink, vrf: u32) -> Result<()> {
+    if netlink.links()?.iter().any(|link| link.master == Some(vrf)) {
+        return Ok(());
+    }
+    match netlink.del_link(vrf) {
+        Err(error) if !error.is_not_found() => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Takes the interface out of the VRF, and removes the VRF with the last one, whoever made it. The interface is about
+/// to go, so its routes are left to the kernel.
+fn del(args: &Args) -> Result<()> {
+    let config = Config::new(args.conf()?);
+    let Some(mut sandbox) = Sandbox::open_if_there(args)? else { return Ok(()) };
+    sandbox.lock()?;
+    let netlink = &mut sandbox.netlink;
+    let link = netlink.find_link(&args.ifname)?;
+    let vrf = match (&config, link.as_ref().and_then(|link| link.master)) {
+        (Ok(config), _) => netlink.find_link(&config.name)?,
+        // A configuration that has become invalid does not stop this.
+        (Err(_), Some(master)) => Some(netlink.link_by_index(master)?),
+        (Err(_), None) => None,
+    };
+    let Some(vrf) = vrf.filter(|vrf| vrf.vrf_table.is_some()) else { return Ok(()) };
+    let mut all = AsFarAsPossible::default();
+    if let Some(link) = link.filter(|link| link.master == Some(vrf.index)) {
+        all.step(
+            netlink.set_link(link.index, &LinkChange { master: Some(0), ..LinkChange::default() }),
+        );
+    }
+    all.step(remove_if_empty(netlink, vrf.index));
+    all.finish()
+}
+
+fn check(args: &Args) -> Result<()> {
+    let conf = args.conf()?;
+    let config = Config::new(conf)?;
+    let mut result = host::require_prev_result(conf)?.clone();
+    let mut sandbox = Sandbox::open(args)?;
+    let Config { name, table } = &config;
+    let path = sandbox.path.clone();
+    let vrf = sandbox
+        .netlink
+        .find_link(name)?
+        .ok_or_else(|| differs(format!("VRF {name} is missing in {path}")))?;
+    let is = vrf.vrf_table.ok_or_else(|| differs(format!("{name} in {path} is no VRF")))?;
+    if let Some(table) = table.filter(|table| *table != is) {
+        return Err(differs(format!("VRF {name} in {path} has table {is}, ADD left {table}")));
+    }
+    if !vrf.up {
+        return Err(differs(format!("VRF {name} in {path} is down")));
+    }
+    let missing = || differs(format!("interface {} is missing in {path}", args.ifname));
+    let link = sandbox.netlink.find_link(&args.ifname)?.ok_or_else(missing)?;
+    if link.master != Some(vrf.index) {
+        return Err(differs(format!(
+            "interface {} in {path} does not belong to VRF {name}",
+            args.ifname
+        )));
+    }
+    // Up to 1.0.0 results do not say which table a route was for.
+    if conf.cni_version >= SpecVersion::V1_1_0 {
+        for route in &mut result.routes {
+            route.table = route.table.filter(|table| *table != MAIN).or(Some(is));
+        }
+    }
+    sandbox.check_addresses_and_routes(&link, &result, conf.cni_version)
+}
+
+fn status(args: &Args) -> Result<()> {
+    Config::new(args.conf()?).map(drop)
+}
+
+fn invalid(problem: impl std::fmt::Display) -> Error {
+    Error::InvalidNetworkConfig(format!("vrf: {problem}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    fn config(keys: Value) -> Result<Config> {
+        Config::new(&serde_json::from_value(keys).unwrap())
+    }
+
+    #[test]
+    fn the_table_is_free_to_choose_unless_it_is_given() {
+        let blue = |table| Config { name: "blue".into(), table };
+        assert_eq!(config(json!({ "vrfname": "blue" })).unwrap(), blue(None));
+        assert_eq!(config(json!({ "vrfname": "blue", "table": 0 })).unwrap(), blue(None));
+        assert_eq!(
+            config(json!({ "vrfname": "blue", "table": 4_294_967_295_u32 })).unwrap(),
+            blue(Some(u32::MAX))
+        );
+    }
+
+    #[rstest]
+    #[case(json!({}), "vrfname is missing")]
+    #[case(json!({ "vrfname": "" }), "vrfname is missing")]
+    #[case(json!({ "vrfname": "a/b" }), "a/b")]
+    #[case(json!({ "vrfname": "longer-than-names-can-be" }), "15 bytes")]
+    #[case(json!({ "vrfname": "blue", "table": -1 }), "-1")]
+    #[case(json!({ "vrfname": "blue", "table": "ten" }), "ten")]
+    fn what_cannot_be_is_refused_with_a_word_on_it(#[case] keys: Value, #[case] word: &str) {
+        let error = Error::from(config(keys).unwrap_err());
+        assert_eq!(error.code(), 7, "{error}");
+        assert!(error.details().contains(word), "{error}");
+    }
+}

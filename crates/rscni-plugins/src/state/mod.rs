@@ -1,0 +1,7 @@
+//! What attachments own on the host: how it is marked, stored, listed and rolled back.
+
+pub mod inventory;
+pub(crate) mod lock;
+pub(crate) mod owner;
+pub(crate) mod state_file;
+pub(crate) mod undo;
