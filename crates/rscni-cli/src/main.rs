@@ -34,7 +34,7 @@ mod table;
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, process::ExitCode};
 
 use rscni::{Error, ErrorReply, SpecVersion};
-use rscni_plugins::{Certainty, Entry};
+use rscni_plugins::{Certainty, Plugin};
 use rustix::{fs::Mode, param::linux_execfn, process::umask};
 
 /// The static binary's C library is musl, whose allocator maps and unmaps a page at a time and checks each block: a third
@@ -80,7 +80,7 @@ fn spare_the_owner() {
 /// The plugin that this program is started as under a name that is not the plugin's own.
 ///
 /// argv\[0\] is whatever the caller chose; the path that the kernel started is `execfn`.
-fn plugin_of_other_name(name: &str, called: &Path) -> Option<&'static Entry> {
+fn plugin_of_other_name(name: &str, called: &Path) -> Option<&'static Plugin> {
     if name == PROGRAM {
         return None;
     }
@@ -94,13 +94,13 @@ fn plugin_of_other_name(name: &str, called: &Path) -> Option<&'static Entry> {
 const VERSION: &str = "--version";
 
 /// Whether the arguments of this process are such as a plugin takes.
-fn takes_arguments(plugin: &Entry) -> bool {
+fn takes_arguments(plugin: &Plugin) -> bool {
     let first = std::env::args_os().nth(1);
     first.is_none_or(|it| it == VERSION || plugin.name == dhcp_daemon::NAME && it == "daemon")
 }
 
 /// Runs the plugin. Runtimes call plugins without arguments.
-fn run_as(plugin: &Entry) -> ExitCode {
+fn run_as(plugin: &'static Plugin) -> ExitCode {
     match std::env::args_os().nth(1) {
         Some(argument) if argument == VERSION => exit_code(&plugin.write_version()),
         Some(_) if plugin.name == dhcp_daemon::NAME => dhcp_daemon::main(),
@@ -108,7 +108,7 @@ fn run_as(plugin: &Entry) -> ExitCode {
     }
 }
 
-fn run(plugin: &Entry) -> ExitCode {
+fn run(plugin: &'static Plugin) -> ExitCode {
     // The error is told to the caller on stdout.
     exit_code(&plugin.run())
 }

@@ -12,7 +12,6 @@ use rscni::{
     invoke::{Exec, Exit, Invocation, Outcome},
     runtime::{CacheEntry, NetConfList, Runtime},
 };
-use rscni_plugins::repair;
 
 use crate::{
     container::{Selector, netns_of},
@@ -186,22 +185,22 @@ impl Exec for &Repairer<'_> {
     fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
         let plugin = &*invocation.plugin;
         let kind = plain_kind(plugin);
-        let is_own = repair::can_repair(kind) && is_this_program(&invocation.program);
-        let look = || match repair::look(kind, &invocation.into()) {
-            Some(reply) if is_own => Ok(Outcome::from(reply)),
-            _ => self.watched.exec(invocation),
+        let own = rscni_plugins::find(kind)
+            .filter(|own| own.can_restore() && is_this_program(&invocation.program));
+        let look = || match own.and_then(|own| own.look(&invocation.into())) {
+            Some(reply) => Ok(Outcome::from(reply)),
+            None => self.watched.exec(invocation),
         };
         let Err(missing) = look()?.into_success(plugin) else { return Ok(success()) };
-        if !is_own {
-            let why = String::new();
-            self.lost(plugin, &missing, Fate::Failed(why));
+        let Some(own) = own else {
+            self.lost(plugin, &missing, Fate::Failed(String::new()));
             return Ok(success());
-        }
+        };
         if self.is_dry {
             self.lost(plugin, &missing, Fate::Missing);
             return Ok(success());
         }
-        let restored = repair::restore(kind, &invocation.into()).map(Outcome::from);
+        let restored = own.restore(&invocation.into()).map(Outcome::from);
         let error = restored.and_then(|outcome| outcome.into_success(plugin).err());
         match (look()?.into_success(plugin), error) {
             (Ok(()), _) => self.lost(plugin, &missing, Fate::Restored),

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub use crate::{
-    ipam::dhcp::fuzzing::dhcp, ipam::host_local::fuzzing::host_local,
+    ipam::{dhcp::fuzzing::dhcp, host_local::fuzzing::host_local},
     meta::firewall::dbus::fuzzing::dbus,
 };
 

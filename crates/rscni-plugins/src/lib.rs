@@ -2,7 +2,7 @@
 //!
 //! Each plugin is a module that reads top to bottom: its configuration, then `add`, `check`, `del`, `gc`, `status`.
 //! What several of them do stands once, beside them. [`ALL`] is the list of them; a program that links them runs one
-//! with [`Entry::run`], or calls it in the same process through [`Linked`].
+//! with [`Plugin::run`], or calls it in the same process through [`Linked`].
 
 #![forbid(unsafe_code)]
 
@@ -17,13 +17,16 @@ mod nat;
 mod netfilter;
 mod plugin;
 mod registry;
-pub mod repair;
 mod state;
 
 pub use ipam::dhcp::Daemon as DhcpDaemon;
-pub use linked::Linked;
-pub use registry::alias::{Certainty, is_named_as_this_program, kind, resolve};
-pub use registry::{ALL, EQUIVALENT_RELEASE, Entry, find};
+pub use linked::{EQUIVALENT_RELEASE, Linked};
+pub use plugin::Plugin;
+pub use registry::{
+    ALL,
+    alias::{Certainty, is_named_as_this_program, kind, resolve},
+    find,
+};
 pub use state::inventory as holdings;
 
 /// What the README shows is what happens: its Rust is compiled with the tests.

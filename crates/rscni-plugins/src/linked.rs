@@ -1,4 +1,4 @@
-//! Calling plugins of this crate without starting a process.
+//! Runs plugins of this crate, as a process of their own or in-process.
 
 use std::{
     io,
@@ -8,13 +8,13 @@ use std::{
 };
 
 use rscni::{
-    Error,
+    Args, CNIResult, Cni, Error, Reply, Request,
     invoke::{Exec, Invocation, Outcome, Process, find_plugin},
 };
 
 use crate::{
-    registry::alias,
-    registry::{self, Entry},
+    plugin::{Call, Command, Plugin, PluginExec, error::Failure},
+    registry::{self, alias},
 };
 
 /// Calls the plugins that are linked in, and starts all others as processes.
@@ -51,27 +51,48 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Linked;
 
-impl Linked {
-    /// The plugin that would be called in-process, if `plugin` is looked for in `path`.
-    pub(crate) fn entry(plugin: &str, path: &[PathBuf]) -> Option<&'static Entry> {
-        entry_of(plugin, &Self.find(plugin, path).ok()?)
+impl Exec for Linked {
+    fn find(&self, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
+        Program::IN_PROCESS.find(plugin, path)
     }
 
-    /// Whether a plugin of that name, looked for in `path`, would be called in-process.
-    pub(crate) fn has(plugin: &str, path: &[PathBuf]) -> bool {
-        Self::entry(plugin, path).is_some()
+    fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
+        Program::IN_PROCESS.exec(invocation)
     }
 }
 
-/// The plugin of this program that `program` is, found as `plugin`.
-fn entry_of(plugin: &str, program: &Path) -> Option<&'static Entry> {
+/// This program as a call of a plugin reaches it.
+#[derive(Clone, Copy)]
+struct Program {
+    /// Whether the process ends with the call.
+    ends_with_call: bool,
+}
+
+/// The plugins of a program by their own names, whatever is installed under these.
+struct OwnNames(Program);
+
+impl Program {
+    const IN_PROCESS: Self = Self { ends_with_call: false };
+    const PROCESS: Self = Self { ends_with_call: true };
+
+    const fn own_names(&self) -> &'static OwnNames {
+        if self.ends_with_call { &OwnNames(Self::PROCESS) } else { &OwnNames(Self::IN_PROCESS) }
+    }
+
+    fn reply(self, plugin: &'static Plugin, request: &Request) -> Reply {
+        plugin.skeleton().reply(&Linkage { plugin, program: self }, request)
+    }
+}
+
+/// Returns the plugin of this program that `program` is, found as `plugin`.
+fn linked(plugin: &str, program: &Path) -> Option<&'static Plugin> {
     if !is_this_program(program) {
         return None;
     }
-    registry::find(plugin).or_else(|| alias::resolve([program]).map(|(entry, _)| entry))
+    registry::find(plugin).or_else(|| alias::resolve([program]).map(|(plugin, _)| plugin))
 }
 
-impl Exec for Linked {
+impl Exec for Program {
     fn find(&self, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
         match find_plugin(plugin, path) {
             Err(_) if registry::find(plugin).is_some() => Ok(PathBuf::from(THIS_PROGRAM)),
@@ -80,23 +101,168 @@ impl Exec for Linked {
     }
 
     fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
-        match entry_of(&invocation.plugin, &invocation.program) {
-            Some(entry) => Ok(entry.reply(&invocation.into()).into()),
+        match linked(&invocation.plugin, &invocation.program) {
+            Some(plugin) => Ok(self.reply(plugin, &invocation.into()).into()),
             None => Process.exec(invocation),
         }
     }
 }
 
-/// Calls the plugins that are linked in, by the names that they have by themselves.
-pub(crate) struct InProcess;
-
-impl Exec for InProcess {
+impl Exec for OwnNames {
     fn find(&self, _: &str, _: &[PathBuf]) -> Result<PathBuf, Error> {
         Ok(PathBuf::from(THIS_PROGRAM))
     }
 
     fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
-        Linked.exec(invocation)
+        self.0.exec(invocation)
+    }
+}
+
+impl PluginExec for Program {
+    fn linked(&self, name: &str, path: &[PathBuf]) -> Option<&'static Plugin> {
+        linked(name, &self.find(name, path).ok()?)
+    }
+
+    fn plugin(&self, name: &str, path: &[PathBuf]) -> Option<&'static Plugin> {
+        alias::plugin(name, path)
+    }
+
+    fn in_process(&self) -> &dyn Exec {
+        self.own_names()
+    }
+
+    fn ends_with_call(&self) -> bool {
+        self.ends_with_call
+    }
+}
+
+/// A plugin as the protocol calls it.
+struct Linkage {
+    plugin: &'static Plugin,
+    program: Program,
+}
+
+impl Linkage {
+    fn call<T>(
+        &self,
+        args: &Args,
+        command: impl FnOnce(&Call<'_>) -> crate::plugin::error::Result<T>,
+    ) -> Result<T, Error> {
+        let outcome = Call::new(args, &self.program).and_then(|call| command(&call));
+        outcome.map_err(|Failure(error)| {
+            // The caller is often told by the plugin that asked for addresses.
+            if self.plugin.facts.ipam.is_some() { error.context(self.plugin.name) } else { error }
+        })
+    }
+}
+
+impl Cni for Linkage {
+    fn add(&self, args: Args) -> Result<CNIResult, Error> {
+        self.call(&args, self.plugin.commands.add)
+    }
+
+    fn del(&self, args: Args) -> Result<(), Error> {
+        self.call(&args, self.plugin.commands.del)
+    }
+
+    fn check(&self, args: Args) -> Result<(), Error> {
+        self.call(&args, self.plugin.commands.check)
+    }
+
+    fn gc(&self, args: Args) -> Result<(), Error> {
+        self.call(&args, self.plugin.commands.gc)
+    }
+
+    fn status(&self, args: Args) -> Result<(), Error> {
+        self.call(&args, self.plugin.commands.status)
+    }
+}
+
+/// The release of the Go plugins (containernetworking/plugins) that these plugins are equivalent
+/// to.
+///
+/// Other programs compare it: nerdctl asks firewall whether it is at least v1.7.1 before it uses
+/// `isolated`. Raise it when the plugins do what a newer release does.
+pub const EQUIVALENT_RELEASE: &str = "v1.10.0";
+
+impl Plugin {
+    /// Answers the call that this process was started with.
+    ///
+    /// # Errors
+    /// The error that was written to stdout for the caller.
+    pub fn run(&'static self) -> Result<(), Error> {
+        self.skeleton().run(&Linkage { plugin: self, program: Program::PROCESS })
+    }
+
+    /// Answers `request` in this process.
+    pub fn reply(&'static self, request: &Request) -> Reply {
+        Program::IN_PROCESS.reply(self, request)
+    }
+
+    /// Writes the version line and the supported protocol versions to stderr, as the plugin does
+    /// without `CNI_COMMAND`.
+    ///
+    /// # Errors
+    /// None is known: a closed stderr is no error.
+    pub fn write_version(&'static self) -> Result<(), Error> {
+        self.reply(&Request::default()).emit()
+    }
+
+    /// Answers a CHECK with what a running attachment has lost. Returns `None` if the plugin
+    /// cannot restore anything.
+    pub fn look(&'static self, request: &Request) -> Option<Reply> {
+        Some(self.repair_step(self.facts.repair.as_ref()?.look, request))
+    }
+
+    /// Answers a CHECK by restoring what the attachment has lost. Returns `None` if the plugin
+    /// cannot restore anything.
+    pub fn restore(&'static self, request: &Request) -> Option<Reply> {
+        Some(self.repair_step(self.facts.repair.as_ref()?.restore, request))
+    }
+
+    /// Whether the plugin can restore what a running attachment has lost.
+    pub fn can_restore(&self) -> bool {
+        self.facts.repair.is_some()
+    }
+
+    fn repair_step(&'static self, step: Command, request: &Request) -> Reply {
+        rscni::Plugin::default().reply(&Repairing { plugin: self, step }, request)
+    }
+
+    /// The first line is that of the Go plugins, which other programs parse: no word may be added
+    /// to it.
+    fn skeleton(&self) -> rscni::Plugin {
+        rscni::Plugin::default().msg(format!(
+            "CNI {} plugin {EQUIVALENT_RELEASE}+rscni.{}",
+            self.name,
+            env!("CARGO_PKG_VERSION"),
+        ))
+    }
+}
+
+/// One step of a repair as a plugin that has only CHECK.
+struct Repairing {
+    plugin: &'static Plugin,
+    step: Command,
+}
+
+impl Cni for Repairing {
+    fn add(&self, _: Args) -> Result<CNIResult, Error> {
+        Err(Self::unsupported())
+    }
+
+    fn del(&self, _: Args) -> Result<(), Error> {
+        Err(Self::unsupported())
+    }
+
+    fn check(&self, args: Args) -> Result<(), Error> {
+        Linkage { plugin: self.plugin, program: Program::IN_PROCESS }.call(&args, self.step)
+    }
+}
+
+impl Repairing {
+    fn unsupported() -> Error {
+        Error::InvalidEnvValue("CNI_COMMAND: a repair is called as CHECK is".into())
     }
 }
 

@@ -4,16 +4,20 @@
 //! Such a plugin is a [`ContainerLink`]: its configuration, how its link is made, and what CHECK compares. The link is
 //! made before the IPAM plugin is asked and removed after it, since that may have to talk through it, as dhcp does.
 
-use rscni::{Args, CNIResult, Interface, NetConf, SpecVersion};
+use crate::{attach::ipam::override_dns, plugin::Call};
+use rscni::{CNIResult, Interface, SpecVersion};
 use rscni_linux::{Link, LinkChange, Netlink, Netns, announce, sysctl};
 
 use crate::{
-    attach::host,
-    attach::ipam::Ipam,
-    attach::sandbox::{Reach, Sandbox},
-    plugin::commands::Commands,
-    plugin::failure::{AsFarAsPossible, Result, differs},
-    state::owner::Owner,
+    attach::{
+        ipam::Ipam,
+        link,
+        sandbox::{Reach, Sandbox},
+    },
+    plugin::{
+        Commands,
+        error::{BestEffort, Result, differs},
+    },
     state::undo::Undo,
 };
 
@@ -25,7 +29,7 @@ pub(crate) trait ContainerLink: Sized {
     const ADDRESSES: Addresses;
 
     /// Reads and validates the configuration of a call.
-    fn new(conf: &NetConf, args: &Args) -> Result<Self>;
+    fn new(call: &Call<'_>) -> Result<Self>;
 
     /// Makes the link in the container, down and without addresses. Nothing is left if this fails.
     fn make(&self, sandbox: &mut Sandbox, ifname: &str) -> Result<Link>;
@@ -67,17 +71,13 @@ pub(crate) enum Addresses {
 
 impl Addresses {
     /// The IPAM plugin, or the result to go on from where there is none.
-    fn source<'a>(
-        self,
-        conf: &'a NetConf,
-        args: &'a Args,
-    ) -> Result<(Option<Ipam<'a>>, CNIResult)> {
-        let previous = conf.prev_result.as_ref().filter(|result| !result.ips.is_empty());
-        match (self, Ipam::of(conf, args), previous) {
+    fn source<'a>(self, call: &Call<'a>) -> Result<(Option<Ipam<'a>>, CNIResult)> {
+        let previous = call.conf.prev_result.as_ref().filter(|result| !result.ips.is_empty());
+        match (self, Ipam::of(call), previous) {
             (_, Some(ipam), _) => Ok((Some(ipam), CNIResult::default())),
             (Self::IpamOrNone, None, _) => Ok((None, CNIResult::default())),
             (Self::IpamOrPrevious, None, Some(previous)) => Ok((None, previous.clone())),
-            _ => Ok((Some(Ipam::required(conf, args)?), CNIResult::default())),
+            _ => Ok((Some(Ipam::required(call)?), CNIResult::default())),
         }
     }
 }
@@ -86,7 +86,7 @@ impl Addresses {
 pub(crate) const fn commands<L: ContainerLink>() -> Commands {
     Commands {
         add: add::<L>,
-        del: |args| del(args, L::is_this_kind),
+        del: |call| del(call, L::is_this_kind),
         check: check::<L>,
         gc,
         status: status::<L>,
@@ -96,22 +96,22 @@ pub(crate) const fn commands<L: ContainerLink>() -> Commands {
 /// The place of the link in the result: it is the only one.
 const CONTAINER: u32 = 0;
 
-fn add<L: ContainerLink>(args: &Args) -> Result<CNIResult> {
-    let conf = args.conf()?;
-    let config = L::new(conf, args)?;
-    let (ipam, mut result) = L::ADDRESSES.source(conf, args)?;
-    let mut sandbox = Sandbox::open(args)?;
-    sandbox.refuse_taken(&args.ifname)?;
+fn add<L: ContainerLink>(call: &Call<'_>) -> Result<CNIResult> {
+    let _conf = call.conf;
+    let config = L::new(call)?;
+    let (ipam, mut result) = L::ADDRESSES.source(call)?;
+    let mut sandbox = Sandbox::open(call)?;
+    sandbox.refuse_taken(&call.args.ifname)?;
     let mut undo = Undo::default();
 
-    let link = config.make(&mut sandbox, &args.ifname).or_else(|failure| {
+    let link = config.make(&mut sandbox, &call.args.ifname).or_else(|failure| {
         // Another call was faster.
-        sandbox.refuse_taken(&args.ifname)?;
+        sandbox.refuse_taken(&call.args.ifname)?;
         Err(failure)
     })?;
     let (path, index) = (sandbox.path.clone(), link.index);
     undo.push(move || Ok(Netlink::open_in(&Netns::open(path)?)?.del_link(index)?));
-    let alias = Some(Owner::new(&conf.name, args).alias());
+    let alias = Some(call.owner().alias());
     sandbox.netlink.set_link(index, &LinkChange { alias, ..LinkChange::default() })?;
 
     if let Some(ipam) = &ipam {
@@ -123,9 +123,9 @@ fn add<L: ContainerLink>(args: &Args) -> Result<CNIResult> {
     }
     configure(&mut sandbox, &link, &result, config.is_among_strangers())?;
 
-    let inner = Interface { sandbox: Some(sandbox.path), ..host::interface(&link) };
+    let inner = Interface { sandbox: Some(sandbox.path), ..link::interface(&link) };
     result.interfaces = vec![inner];
-    host::override_dns(&mut result, conf);
+    override_dns(&mut result, call.conf);
     undo.commit();
     Ok(result)
 }
@@ -154,40 +154,41 @@ fn configure(
     Ok(())
 }
 
-fn del(args: &Args, is_this_kind: fn(&Link) -> bool) -> Result<()> {
-    let conf = args.conf()?;
-    let mut all = AsFarAsPossible::default();
-    if let Some(ipam) = Ipam::of(conf, args) {
+fn del(call: &Call<'_>, is_this_kind: fn(&Link) -> bool) -> Result<()> {
+    let mut all = BestEffort::default();
+    if let Some(ipam) = Ipam::of(call) {
         all.step(ipam.del());
     }
-    all.step(del_link(Owner::new(&conf.name, args), args, is_this_kind));
+    all.step(del_link(call, is_this_kind));
     all.finish()
 }
 
 /// Removes the link of an attachment, by whomever it was made: it has the name and the kind, or the alias of ours.
-fn del_link(owner: Owner<'_>, args: &Args, is_this_kind: fn(&Link) -> bool) -> Result<()> {
-    let Some(mut sandbox) = Sandbox::open_if_there(args)? else { return Ok(()) };
+fn del_link(call: &Call<'_>, is_this_kind: fn(&Link) -> bool) -> Result<()> {
+    let Some(mut sandbox) = Sandbox::open_if_there(call)? else { return Ok(()) };
+    let owner = call.owner();
     let alias = owner.alias();
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     for link in sandbox.netlink.links()? {
         let is_ours = link.alias.as_ref() == Some(&alias);
-        let is_named = link.name == args.ifname && !owner.is_contradicted_by(link.alias.as_deref());
+        let is_named =
+            link.name == call.args.ifname && !owner.is_contradicted_by(link.alias.as_deref());
         if is_this_kind(&link) && (is_ours || is_named) {
-            all.step(host::del_link(&mut sandbox.netlink, Some(&sandbox.netns), &link));
+            all.step(link::del_link(call, &mut sandbox.netlink, Some(&sandbox.netns), &link));
         }
     }
     all.finish()
 }
 
-fn check<L: ContainerLink>(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
-    let config = L::new(conf, args)?;
-    let result = host::require_prev_result(conf)?;
-    if let (Some(ipam), _) = L::ADDRESSES.source(conf, args)? {
+fn check<L: ContainerLink>(call: &Call<'_>) -> Result<()> {
+    let conf = call.conf;
+    let config = L::new(call)?;
+    let result = call.checked_result()?;
+    if let (Some(ipam), _) = L::ADDRESSES.source(call)? {
         ipam.check()?;
     }
-    let mut sandbox = Sandbox::open(args)?;
-    let link = sandbox.check_link(&args.ifname, L::KIND, result)?;
+    let mut sandbox = Sandbox::open(call)?;
+    let link = sandbox.check_link(&call.args.ifname, L::KIND, result)?;
     if !L::is_this_kind(&link) {
         return Err(differs(format!(
             "interface {} in {} is not a {}",
@@ -196,7 +197,7 @@ fn check<L: ContainerLink>(args: &Args) -> Result<()> {
     }
     // A plugin after this one may have changed it, and said so. Before 1.1.0 it could not say so.
     if let Some(configured) = config.mtu().filter(|_| conf.cni_version >= SpecVersion::V1_1_0) {
-        let wanted = sandbox.interface_in(result, &args.ifname)?.mtu.unwrap_or(configured);
+        let wanted = sandbox.interface_in(result, &call.args.ifname)?.mtu.unwrap_or(configured);
         if link.mtu != wanted {
             return Err(differs(format!(
                 "interface {} has the MTU {}, ADD left {wanted}",
@@ -209,17 +210,15 @@ fn check<L: ContainerLink>(args: &Args) -> Result<()> {
 }
 
 /// The link goes with the container; only addresses can be left.
-fn gc(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
-    Ipam::of(conf, args).map_or(Ok(()), |ipam| ipam.gc())
+fn gc(call: &Call<'_>) -> Result<()> {
+    Ipam::of(call).map_or(Ok(()), |ipam| ipam.gc())
 }
 
-fn status<L: ContainerLink>(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
-    L::new(conf, args)?.status()?;
-    match Ipam::of(conf, args) {
+fn status<L: ContainerLink>(call: &Call<'_>) -> Result<()> {
+    L::new(call)?.status()?;
+    match Ipam::of(call) {
         Some(ipam) => ipam.status(),
-        None if L::ADDRESSES == Addresses::Ipam => Ipam::required(conf, args).map(drop),
+        None if L::ADDRESSES == Addresses::Ipam => Ipam::required(call).map(drop),
         None => Ok(()),
     }
 }

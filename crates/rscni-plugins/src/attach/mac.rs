@@ -1,24 +1,22 @@
 //! Hardware addresses: that of the container, as the runtime or the configuration asks for it, and those of
 //! networks.
 
+use crate::plugin::Call;
 use std::os::unix::fs::MetadataExt;
 
-use rscni::{Args, Error, NetConf, any_case};
+use rscni::{Error, any_case};
 use rscni_linux::MacAddr;
 
-use crate::{plugin::failure::Result, state::owner::derived_mac};
+use crate::{plugin::error::Result, state::owner::derived_mac};
 
 /// Where the environment has an address.
 pub(crate) const BY_VARIABLE: &str = "CNI_ARGS: MAC";
 
 /// The hardware address for the container's interface: `runtimeConfig` before `args.cni` before `CNI_ARGS` before the
 /// plugin's own key, where it has one.
-pub(crate) fn requested_mac(
-    conf: &NetConf,
-    args: &Args,
-    key: Option<String>,
-) -> Result<Option<MacAddr>> {
-    let cni_args = args.cni_args()?;
+pub(crate) fn requested_mac(call: &Call<'_>, key: Option<String>) -> Result<Option<MacAddr>> {
+    let conf = call.conf;
+    let cni_args = call.args.cni_args()?;
     cni_args.refuse_unknown(&["MAC"])?;
     let by_convention: Option<String> = match conf.args_cni() {
         Some(cni) => any_case::get(cni, "mac")
@@ -28,7 +26,7 @@ pub(crate) fn requested_mac(
     };
     let by_variable = cni_args.get("MAC").map(ToOwned::to_owned);
     let all = [
-        ("runtimeConfig.mac", args.runtime_config()?.mac),
+        ("runtimeConfig.mac", call.args.runtime_config()?.mac),
         ("args.cni.mac", by_convention),
         (BY_VARIABLE, by_variable),
         ("mac", key),
@@ -82,7 +80,8 @@ pub(crate) fn host_wide_mac(names: &[&str]) -> MacAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::failure::Failure;
+    use crate::plugin::{error::Failure, testing::with_call};
+    use rscni::Args;
     use serde_json::json;
 
     #[test]
@@ -95,12 +94,11 @@ mod tests {
             ..Args::default()
         };
         let mac = |keys: &serde_json::Value, args: &Args| {
-            let conf: NetConf = serde_json::from_value(keys.clone()).unwrap();
-            let args = Args { config: Some(conf.clone()), ..args.clone() };
-            requested_mac(&conf, &args, Some("02:00:00:00:00:01".into()))
-                .unwrap()
-                .unwrap()
-                .to_string()
+            let conf = serde_json::from_value(keys.clone()).unwrap();
+            with_call(args.clone(), conf, |call| {
+                let mac = requested_mac(call, Some("02:00:00:00:00:01".into()));
+                mac.unwrap().unwrap().to_string()
+            })
         };
         assert_eq!(mac(&keys, &args), "02:00:00:00:00:04");
         keys["runtimeConfig"] = json!({ "mac": "" });

@@ -5,9 +5,8 @@ use rscni_linux::{Link, Netlink, NewLink, RouteFilter, RouteType};
 use serde::Deserialize;
 
 use crate::{
-    attach::routing_table::MAIN,
-    attach::sandbox::Sandbox,
-    plugin::failure::{Failure, Result, differs},
+    attach::{routing_table::MAIN, sandbox::Sandbox},
+    plugin::error::{Failure, Result, differs},
 };
 
 #[derive(Debug, Default, Deserialize)]

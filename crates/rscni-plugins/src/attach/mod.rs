@@ -2,10 +2,11 @@
 //! host side, and the IPAM plugin.
 
 pub(crate) mod container_link;
-pub(crate) mod host;
+pub(crate) mod gateway;
 pub(crate) mod ipam;
+pub(crate) mod link;
 pub(crate) mod mac;
 pub(crate) mod master;
-pub(crate) mod own;
 pub(crate) mod routing_table;
 pub(crate) mod sandbox;
+pub(crate) mod veth;

@@ -1,18 +1,19 @@
 //! The container's side of an attachment: its network namespace, and the addresses and routes of an interface in it.
 
+use crate::plugin::Call;
 use std::{net::IpAddr, path::Path, time::Duration};
 
 use ipnet::IpNet;
-use rscni::{Args, CNIResult, Error, Interface, IpConfig, SpecVersion};
+use rscni::{CNIResult, Error, Interface, IpConfig, SpecVersion};
 use rscni_linux::{
     AddressFlags, Announcer, Link, LinkChange, Netlink, Netns, OperState, Route, RouteFilter,
     sysctl,
 };
 
 use crate::{
-    attach::own::Own,
     attach::routing_table::MAIN,
-    plugin::failure::{Failure, Result, differs, unless_exists},
+    plugin::error::{Failure, Result, differs, unless_exists},
+    state::result::AttachmentResult,
 };
 
 /// How long it is waited for duplicate address detection, where it is asked for, if there is no carrier.
@@ -39,18 +40,20 @@ pub(crate) struct Sandbox {
 
 impl Sandbox {
     /// Opens `CNI_NETNS`, for ADD and CHECK, which cannot do without.
-    pub(crate) fn open(args: &Args) -> Result<Self> {
-        Ok(Self::open_with(args, || ())?.0)
+    pub(crate) fn open(call: &Call<'_>) -> Result<Self> {
+        Ok(Self::open_with(call, || ())?.0)
     }
 
     /// Opens `CNI_NETNS`, and in there what announces addresses, if that can be had: so nobody has to go there again.
-    pub(crate) fn open_to_announce(args: &Args) -> Result<(Self, rscni_linux::Result<Announcer>)> {
-        Self::open_with(args, Announcer::open)
+    pub(crate) fn open_to_announce(
+        call: &Call<'_>,
+    ) -> Result<(Self, rscni_linux::Result<Announcer>)> {
+        Self::open_with(call, Announcer::open)
     }
 
     /// Opens `CNI_NETNS`, with something else in it.
-    fn open_with<T: Send>(args: &Args, other: impl FnOnce() -> T + Send) -> Result<(Self, T)> {
-        let path = args.require_netns()?;
+    fn open_with<T: Send>(call: &Call<'_>, other: impl FnOnce() -> T + Send) -> Result<(Self, T)> {
+        let path = call.args.require_netns()?;
         let invalid =
             |error: rscni_linux::Error| Error::InvalidNetns(format!("CNI_NETNS: {error}"));
         let netns = Netns::open(path).map_err(invalid)?;
@@ -59,8 +62,8 @@ impl Sandbox {
     }
 
     /// Opens `CNI_NETNS` for DEL: none if it is not given or gone.
-    pub(crate) fn open_if_there(args: &Args) -> Result<Option<Self>> {
-        match &args.netns {
+    pub(crate) fn open_if_there(call: &Call<'_>) -> Result<Option<Self>> {
+        match &call.args.netns {
             None => Ok(None),
             Some(path) => match Netns::open(path) {
                 // What is no namespace (any more) has none of ours in it.
@@ -68,7 +71,7 @@ impl Sandbox {
                     Ok(None)
                 }
                 Err(error) => Err(error.into()),
-                Ok(_) => Self::open(args).map(Some),
+                Ok(_) => Self::open(call).map(Some),
             },
         }
     }
@@ -216,7 +219,7 @@ impl Sandbox {
         version: SpecVersion,
     ) -> Result<()> {
         let path = self.path.clone();
-        let own = Own::on(result, &link.name, Some(Path::new(&path)));
+        let own = AttachmentResult::new(result, &link.name, Some(Path::new(&path)));
         self.check_addresses(link, own.ips())?;
         for route in own.routes() {
             if !self.has_route(link, route, version, own.is_merged())? {
@@ -261,7 +264,7 @@ impl Sandbox {
         reach: Reach,
     ) -> Result<()> {
         let path = self.path.clone();
-        let own = Own::on(result, &link.name, Some(Path::new(&path)));
+        let own = AttachmentResult::new(result, &link.name, Some(Path::new(&path)));
         let mut missing = Vec::new();
         for (route, wanted) in result.routes.iter().zip(kernel_routes(result, link.index)) {
             let is_own = own.routes().any(|other| std::ptr::eq(other, route));

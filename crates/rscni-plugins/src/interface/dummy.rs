@@ -1,17 +1,23 @@
 //! `dummy`: an interface that leads nowhere, for addresses that are the container's own.
 
-use rscni::{Args, NetConf};
+use crate::plugin::Call;
 use rscni_linux::Link;
 
 use crate::{
-    attach::container_link::{Addresses, ContainerLink, commands},
-    attach::sandbox::Sandbox,
-    plugin::commands::Commands,
-    plugin::failure::Result,
+    attach::{
+        container_link::{Addresses, ContainerLink, commands},
+        sandbox::Sandbox,
+    },
+    plugin::{Facts, Plugin, error::Result},
 };
 
 /// The dummy plugin. It has no keys of its own.
-pub(crate) const DUMMY: Commands = commands::<Dummy>();
+pub(crate) const DUMMY: Plugin = Plugin {
+    name: "dummy",
+    about: "adds an interface that is connected to nothing, for local addresses",
+    commands: commands::<Dummy>(),
+    facts: Facts::NONE,
+};
 
 #[derive(Debug)]
 struct Dummy;
@@ -20,7 +26,7 @@ impl ContainerLink for Dummy {
     const KIND: &'static str = "dummy";
     const ADDRESSES: Addresses = Addresses::Ipam;
 
-    fn new(_: &NetConf, _: &Args) -> Result<Self> {
+    fn new(_: &Call<'_>) -> Result<Self> {
         Ok(Self)
     }
 

@@ -1,19 +1,29 @@
 //! `ipvlan`: an interface with addresses of its own on a network that the host is on, and the host's hardware address.
 
-use rscni::{Args, CNIResult, NetConf};
+use crate::plugin::Call;
+use rscni::{CNIResult, NetConf};
 use rscni_linux::{IpvlanMode, Link};
 use serde::Deserialize;
 
 use crate::{
-    attach::container_link::{Addresses, ContainerLink, commands},
-    attach::master::Master,
-    attach::sandbox::Sandbox,
-    plugin::commands::Commands,
-    plugin::failure::{Context, Result, differs},
+    attach::{
+        container_link::{Addresses, ContainerLink, commands},
+        master::Master,
+        sandbox::Sandbox,
+    },
+    plugin::{
+        Facts, Plugin,
+        error::{Context, Result, differs},
+    },
 };
 
 /// The ipvlan plugin.
-pub(crate) const IPVLAN: Commands = commands::<Ipvlan>();
+pub(crate) const IPVLAN: Plugin = Plugin {
+    name: "ipvlan",
+    about: "adds an ipvlan interface on a host interface",
+    commands: commands::<Ipvlan>(),
+    facts: Facts::NONE,
+};
 
 /// The keys of the ipvlan plugin, as the Go plugin has them; those about the master are in [`Master`].
 #[derive(Debug, Default, Deserialize)]
@@ -59,7 +69,8 @@ impl ContainerLink for Ipvlan {
     const KIND: &'static str = "ipvlan";
     const ADDRESSES: Addresses = Addresses::IpamOrPrevious;
 
-    fn new(conf: &NetConf, _: &Args) -> Result<Self> {
+    fn new(call: &Call<'_>) -> Result<Self> {
+        let conf = call.conf;
         let keys: Keys = conf.custom_as()?;
         Ok(Self {
             master: Master::new(conf)?,
@@ -108,13 +119,13 @@ impl ContainerLink for Ipvlan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rscni::Error;
+    use crate::plugin::testing::with_call;
+    use rscni::{Args, Error};
     use rstest::rstest;
     use serde_json::{Value, json};
 
     fn config(keys: Value) -> Result<Ipvlan> {
-        let conf: NetConf = serde_json::from_value(keys).unwrap();
-        Ipvlan::new(&conf, &Args::default())
+        with_call(Args::default(), serde_json::from_value(keys).unwrap(), Ipvlan::new)
     }
 
     #[test]

@@ -1,24 +1,30 @@
 //! `loopback`: switches the container's `lo` on. `CNI_IFNAME` does not matter: there is one loopback.
 
-use rscni::{Args, CNIResult, Error, Interface, IpConfig};
+use crate::plugin::Call;
+use rscni::{CNIResult, Error, Interface, IpConfig};
 use rscni_linux::{Link, LinkChange};
 
 use crate::{
-    attach::host,
-    attach::own::Own,
     attach::sandbox::Sandbox,
-    plugin::commands::Commands,
-    plugin::failure::{Result, differs},
+    plugin::{
+        Commands, Facts, Plugin,
+        error::{Result, differs},
+    },
+    state::result::AttachmentResult,
 };
 
 /// The loopback plugin. It holds nothing that GC could remove, and depends on nothing that STATUS could report.
-pub(crate) const LOOPBACK: Commands =
-    Commands { add, del, check, gc: |_| Ok(()), status: |_| Ok(()) };
+pub(crate) const LOOPBACK: Plugin = Plugin {
+    name: "loopback",
+    about: "brings up the loopback interface",
+    commands: Commands { add, del, check, gc: |_| Ok(()), status: |_| Ok(()) },
+    facts: Facts::NONE,
+};
 
 const LO: &str = "lo";
 
-fn add(args: &Args) -> Result<CNIResult> {
-    let mut sandbox = Sandbox::open(args)?;
+fn add(call: &Call<'_>) -> Result<CNIResult> {
+    let mut sandbox = Sandbox::open(call)?;
     let lo = sandbox.netlink.link_by_name(LO)?;
     let foreign = sandbox
         .netlink
@@ -31,7 +37,7 @@ fn add(args: &Args) -> Result<CNIResult> {
         return Err(Error::IOFailure(problem).into());
     }
     set_up(&mut sandbox, true)?;
-    let result = result(args, &mut sandbox, &lo);
+    let result = result(call, &mut sandbox, &lo);
     if result.is_err() && !lo.up {
         // The error that led here is the one in the reply.
         let _ = set_up(&mut sandbox, false);
@@ -39,8 +45,8 @@ fn add(args: &Args) -> Result<CNIResult> {
     result
 }
 
-fn result(args: &Args, sandbox: &mut Sandbox, lo: &Link) -> Result<CNIResult> {
-    if let Some(previous) = &args.conf()?.prev_result {
+fn result(call: &Call<'_>, sandbox: &mut Sandbox, lo: &Link) -> Result<CNIResult> {
+    if let Some(previous) = &call.conf.prev_result {
         return Ok(previous.clone());
     }
     // The kernel adds them when it is switched on.
@@ -63,22 +69,22 @@ fn result(args: &Args, sandbox: &mut Sandbox, lo: &Link) -> Result<CNIResult> {
     })
 }
 
-fn del(args: &Args) -> Result<()> {
-    match Sandbox::open_if_there(args)? {
+fn del(call: &Call<'_>) -> Result<()> {
+    match Sandbox::open_if_there(call)? {
         None => Ok(()),
         Some(mut sandbox) => set_up(&mut sandbox, false),
     }
 }
 
-fn check(args: &Args) -> Result<()> {
-    let result = host::require_prev_result(args.conf()?)?;
-    let mut sandbox = Sandbox::open(args)?;
+fn check(call: &Call<'_>) -> Result<()> {
+    let result = call.checked_result()?;
+    let mut sandbox = Sandbox::open(call)?;
     let lo = sandbox.netlink.link_by_name(LO)?;
     if !lo.up {
         return Err(differs(format!("lo of {} is down", sandbox.path)));
     }
     // What a plugin before it has made is for that to check.
-    let own = Own::on(result, LO, args.netns.as_deref());
+    let own = AttachmentResult::new(result, LO, call.args.netns.as_deref());
     sandbox.check_addresses(&lo, own.ips().filter(|ip| ip.interface.is_some()))
 }
 

@@ -1,20 +1,30 @@
 //! `macvlan`: an interface with a hardware address of its own on a network that the host is on.
 
-use rscni::{Args, NetConf};
+use crate::plugin::Call;
+use rscni::NetConf;
 use rscni_linux::{Link, MacAddr, MacvlanMode};
 use serde::Deserialize;
 
 use crate::{
-    attach::container_link::{Addresses, ContainerLink, commands},
-    attach::mac::requested_mac,
-    attach::master::Master,
-    attach::sandbox::Sandbox,
-    plugin::commands::Commands,
-    plugin::failure::{Context, Result, differs},
+    attach::{
+        container_link::{Addresses, ContainerLink, commands},
+        mac::requested_mac,
+        master::Master,
+        sandbox::Sandbox,
+    },
+    plugin::{
+        Facts, Plugin,
+        error::{Context, Result, differs},
+    },
 };
 
 /// The macvlan plugin.
-pub(crate) const MACVLAN: Commands = commands::<Macvlan>();
+pub(crate) const MACVLAN: Plugin = Plugin {
+    name: "macvlan",
+    about: "adds a macvlan interface on a host interface",
+    commands: commands::<Macvlan>(),
+    facts: Facts::NONE,
+};
 
 /// The keys of the macvlan plugin, as the Go plugin has them; those about the master are in [`Master`].
 #[derive(Debug, Default, Deserialize)]
@@ -45,12 +55,12 @@ impl ContainerLink for Macvlan {
     const KIND: &'static str = "macvlan";
     const ADDRESSES: Addresses = Addresses::IpamOrNone;
 
-    fn new(conf: &NetConf, args: &Args) -> Result<Self> {
-        let keys: Keys = conf.custom_as()?;
+    fn new(call: &Call<'_>) -> Result<Self> {
+        let keys: Keys = call.conf.custom_as()?;
         Ok(Self {
-            master: Master::new(conf)?,
-            mode: mode(conf, &keys.mode)?,
-            mac: requested_mac(conf, args, keys.mac)?,
+            master: Master::new(call.conf)?,
+            mode: mode(call.conf, &keys.mode)?,
+            mac: requested_mac(call, keys.mac)?,
             bcqueuelen: Some(keys.bcqueuelen).filter(|length| *length > 0),
         })
     }
@@ -103,13 +113,13 @@ impl ContainerLink for Macvlan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rscni::Error;
+    use crate::plugin::testing::with_call;
+    use rscni::{Args, Error};
     use rstest::rstest;
     use serde_json::{Value, json};
 
     fn config(keys: Value) -> Result<Macvlan> {
-        let conf: NetConf = serde_json::from_value(keys).unwrap();
-        Macvlan::new(&conf, &Args { config: Some(conf.clone()), ..Args::default() })
+        with_call(Args::default(), serde_json::from_value(keys).unwrap(), Macvlan::new)
     }
 
     #[test]

@@ -3,25 +3,35 @@
 //! The container reaches everything by way of the host, the other addresses of its subnet too.
 //! Without an IPAM plugin it is only the pair.
 
+use crate::{attach::ipam::override_dns, plugin::Call};
 use ipnet::IpNet;
-use rscni::{Args, CNIResult, Error, Interface, IpConfig};
+use rscni::{CNIResult, Error, Interface, IpConfig};
 use rscni_linux::{AddressFlags, Link, Netlink, Nft, Route, RouteFilter, Veth};
 use serde::Deserialize;
 
 use crate::{
-    attach::host,
-    attach::ipam::Ipam,
-    attach::own::Own,
-    attach::sandbox::{Reach, Sandbox},
+    attach::{
+        gateway,
+        ipam::Ipam,
+        link,
+        sandbox::{Reach, Sandbox},
+        veth,
+    },
     nat::{Backend, Families, Masquerade},
-    plugin::commands::Commands,
-    plugin::failure::{AsFarAsPossible, Result, differs, unless_exists},
-    state::owner::Owner,
+    plugin::{
+        Commands, Facts, Plugin, Repair,
+        error::{BestEffort, Result, differs, unless_exists},
+    },
     state::undo::Undo,
 };
 
 /// The ptp plugin.
-pub(crate) const PTP: Commands = Commands { add, del, check, gc, status };
+pub(crate) const PTP: Plugin = Plugin {
+    name: "ptp",
+    about: "connects the container to the host with a veth pair and a route",
+    commands: Commands { add, del, check, gc, status },
+    facts: Facts { repair: Some(Repair { look: look_strictly, restore }), ..Facts::NONE },
+};
 
 /// The keys of the ptp plugin, as the Go plugin has them.
 #[derive(Debug, Default, Deserialize)]
@@ -35,12 +45,12 @@ struct Keys {
 /// The place of the container's interface in the result, as the Go plugin has it: after the host's end.
 const CONTAINER: u32 = 1;
 
-fn add(args: &Args) -> Result<CNIResult> {
-    let conf = args.conf()?;
+fn add(call: &Call<'_>) -> Result<CNIResult> {
+    let conf = call.conf;
     let keys: Keys = conf.custom_as()?;
-    let ipam = Ipam::required_unless_empty(conf, args)?;
-    let mut sandbox = Sandbox::open(args)?;
-    let owner = Owner::new(&conf.name, args);
+    let ipam = Ipam::required_unless_empty(call)?;
+    let mut sandbox = Sandbox::open(call)?;
+    let owner = call.owner();
     let mut undo = Undo::default();
 
     let mut result = CNIResult::default();
@@ -54,7 +64,7 @@ fn add(args: &Args) -> Result<CNIResult> {
     let links = host_links(result.ips.iter())?;
 
     let mut host = Netlink::open()?;
-    let outer = host::add_veth(
+    let outer = veth::add_veth(
         &mut host,
         &Veth {
             alias: Some(owner.alias()),
@@ -62,14 +72,14 @@ fn add(args: &Args) -> Result<CNIResult> {
             mac: Some(owner.mac("veth")),
             up: true,
             peer_netns: Some(&sandbox.netns),
-            ..Veth::new(owner.veth_name(), &args.ifname)
+            ..Veth::new(owner.veth_name(), &call.args.ifname)
         },
         &mut sandbox.netlink,
         &sandbox.path,
         &mut undo,
     )?;
-    host::refuse_router_advertisements(&outer.name);
-    let inner = sandbox.netlink.link_by_name(&args.ifname)?;
+    gateway::refuse_router_advertisements(&outer.name);
+    let inner = sandbox.netlink.link_by_name(&call.args.ifname)?;
     sandbox.configure(&inner, &result, Reach::Gateway, false)?;
     let mut batch = host.batch();
     for (i, link) in links.iter().enumerate() {
@@ -86,14 +96,14 @@ fn add(args: &Args) -> Result<CNIResult> {
         let masquerade = Masquerade::new(owner, keys.ip_masq_backend.unwrap_or_default());
         // Before the step itself: with iptables it is one for each family.
         undo.push(move || masquerade.remove(&mut Nft::open()?, None));
-        let addresses = Own::of(&result, args).addresses();
+        let addresses = call.own(&result).addresses();
         masquerade.add(&keys.ip_masq_families.unwrap_or_default().filter(addresses))?;
     }
-    host::enable_forwarding(&result.ips.iter().map(|ip| ip.address).collect::<Vec<_>>())?;
+    gateway::enable_forwarding(&result.ips.iter().map(|ip| ip.address).collect::<Vec<_>>())?;
 
-    let inner = Interface { sandbox: Some(sandbox.path.clone()), ..host::interface(&inner) };
-    result.interfaces = vec![host::interface(&outer), inner];
-    host::override_dns(&mut result, conf);
+    let inner = Interface { sandbox: Some(sandbox.path.clone()), ..link::interface(&inner) };
+    result.interfaces = vec![link::interface(&outer), inner];
+    override_dns(&mut result, call.conf);
     undo.commit();
     Ok(result)
 }
@@ -129,37 +139,37 @@ fn host_links<'r>(ips: impl Iterator<Item = &'r IpConfig>) -> Result<Vec<HostLin
     Ok(links)
 }
 
-fn del(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
-    let owner = Owner::new(&conf.name, args);
-    let mut all = AsFarAsPossible::default();
+fn del(call: &Call<'_>) -> Result<()> {
+    let conf = call.conf;
+    let owner = call.owner();
+    let mut all = BestEffort::default();
     // What nftables has goes first: while the kernel removes the link, it frees that too.
     let mut nft = None;
     if conf.ip_masq.unwrap_or_default() {
         all.step(Nft::open().map(|socket| nft = Some(socket)));
     }
     if let Some(nft) = &mut nft {
-        let known = conf.prev_result.as_ref().map(|result| Own::of(result, args).addresses());
+        let known = conf.prev_result.as_ref().map(|result| call.own(&result).addresses());
         all.step(Masquerade::new(owner, Backend::default()).remove(nft, known.as_deref()));
     }
-    all.step(host::del_veth(owner, args));
-    if let Some(ipam) = Ipam::of(conf, args) {
+    all.step(veth::del_veth(call));
+    if let Some(ipam) = Ipam::of(call) {
         all.step(ipam.del());
     }
     all.finish()
 }
 
 /// Puts back the host's addresses and routes, the container's routes, masquerading and forwarding.
-pub(crate) fn restore(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
+pub(crate) fn restore(call: &Call<'_>) -> Result<()> {
+    let conf = call.conf;
     let keys: Keys = conf.custom_as()?;
-    let result = host::require_prev_result(conf)?;
-    let own = Own::of(result, args);
-    let mut sandbox = Sandbox::open(args)?;
+    let result = call.checked_result()?;
+    let own = call.own(result);
+    let mut sandbox = Sandbox::open(call)?;
     let mut host = Netlink::open()?;
-    let inner = sandbox.check_link(&args.ifname, "veth", result)?;
-    let outer = host::check_peer(&mut host, &inner, result)?;
-    let mut all = AsFarAsPossible::default();
+    let inner = sandbox.check_link(&call.args.ifname, "veth", result)?;
+    let outer = veth::check_peer(&mut host, &inner, result)?;
+    let mut all = BestEffort::default();
     for link in host_links(own.ips())? {
         if check_host(&mut host, &outer, std::slice::from_ref(&link)).is_ok() {
             continue;
@@ -170,35 +180,35 @@ pub(crate) fn restore(args: &Args) -> Result<()> {
     }
     all.step(sandbox.restore_routes(&inner, result, conf.cni_version, Reach::Gateway));
     if conf.ip_masq.unwrap_or_default() {
-        let owner = Owner::new(&conf.name, args);
+        let owner = call.owner();
         let backend = keys.ip_masq_backend.unwrap_or_default();
         let addresses = keys.ip_masq_families.unwrap_or_default().filter(own.addresses());
         all.step(Masquerade::new(owner, backend).restore(&addresses));
     }
-    all.step(host::enable_forwarding(&own.addresses()));
+    all.step(gateway::enable_forwarding(&own.addresses()));
     all.finish()
 }
 
 /// What a repair looks for.
-pub(crate) fn look_strictly(args: &Args) -> Result<()> {
-    check(args)?;
-    let own = Own::of(host::require_prev_result(args.conf()?)?, args);
-    host::check_forwarding(&own.addresses())
+pub(crate) fn look_strictly(call: &Call<'_>) -> Result<()> {
+    check(call)?;
+    let own = call.own(call.checked_result()?);
+    gateway::check_forwarding(&own.addresses())
 }
 
-fn check(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
+fn check(call: &Call<'_>) -> Result<()> {
+    let conf = call.conf;
     let keys: Keys = conf.custom_as()?;
-    let result = host::require_prev_result(conf)?;
-    let own = Own::of(result, args);
-    let ipam = Ipam::required_unless_empty(conf, args)?;
+    let result = call.checked_result()?;
+    let own = call.own(result);
+    let ipam = Ipam::required_unless_empty(call)?;
     if let Some(ipam) = &ipam {
         ipam.check()?;
     }
-    let mut sandbox = Sandbox::open(args)?;
+    let mut sandbox = Sandbox::open(call)?;
     let mut host = Netlink::open()?;
-    let inner = sandbox.check_link(&args.ifname, "veth", result)?;
-    let outer = host::check_peer(&mut host, &inner, result)?;
+    let inner = sandbox.check_link(&call.args.ifname, "veth", result)?;
+    let outer = veth::check_peer(&mut host, &inner, result)?;
     if ipam.is_none() {
         return Ok(());
     }
@@ -207,7 +217,7 @@ fn check(args: &Args) -> Result<()> {
     if conf.ip_masq.unwrap_or_default() {
         let backend = keys.ip_masq_backend.unwrap_or_default();
         let addresses = keys.ip_masq_families.unwrap_or_default().filter(own.addresses());
-        Masquerade::new(Owner::new(&conf.name, args), backend).check(&addresses)?;
+        Masquerade::new(call.owner(), backend).check(&addresses)?;
     }
     Ok(())
 }
@@ -233,12 +243,12 @@ fn check_host(host: &mut Netlink, outer: &Link, links: &[HostLink]) -> Result<()
     Ok(())
 }
 
-fn gc(args: &Args) -> Result<()> {
-    host::gc(args, |_| Ok(()))
+fn gc(call: &Call<'_>) -> Result<()> {
+    veth::gc(call, |_| Ok(()))
 }
 
-fn status(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
+fn status(call: &Call<'_>) -> Result<()> {
+    let conf = call.conf;
     conf.custom_as::<Keys>()?;
-    Ipam::required_unless_empty(conf, args)?.map_or(Ok(()), |ipam| ipam.status())
+    Ipam::required_unless_empty(call)?.map_or(Ok(()), |ipam| ipam.status())
 }

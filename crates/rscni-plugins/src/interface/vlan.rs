@@ -1,19 +1,29 @@
 //! `vlan`: an interface whose packets have an 802.1Q tag on an interface of the host.
 
-use rscni::{Args, Error, NetConf};
+use crate::plugin::Call;
+use rscni::Error;
 use rscni_linux::{Link, VlanLink};
 use serde::Deserialize;
 
 use crate::{
-    attach::container_link::{Addresses, ContainerLink, commands},
-    attach::master::Master,
-    attach::sandbox::Sandbox,
-    plugin::commands::Commands,
-    plugin::failure::{Failure, Result, differs},
+    attach::{
+        container_link::{Addresses, ContainerLink, commands},
+        master::Master,
+        sandbox::Sandbox,
+    },
+    plugin::{
+        Facts, Plugin,
+        error::{Failure, Result, differs},
+    },
 };
 
 /// The vlan plugin.
-pub(crate) const VLAN: Commands = commands::<Vlan>();
+pub(crate) const VLAN: Plugin = Plugin {
+    name: "vlan",
+    about: "adds an 802.1Q VLAN interface on a host interface",
+    commands: commands::<Vlan>(),
+    facts: Facts::NONE,
+};
 
 /// The keys of the vlan plugin, as the Go plugin has them; those about the master are in [`Master`].
 #[derive(Debug, Default, Deserialize)]
@@ -35,7 +45,8 @@ impl ContainerLink for Vlan {
     const KIND: &'static str = "vlan";
     const ADDRESSES: Addresses = Addresses::IpamOrNone;
 
-    fn new(conf: &NetConf, _: &Args) -> Result<Self> {
+    fn new(call: &Call<'_>) -> Result<Self> {
+        let conf = call.conf;
         let id = conf.custom_as::<Keys>()?.vlan_id;
         let master = Master::new(conf)?;
         if master.name.is_none() {
@@ -92,12 +103,13 @@ impl ContainerLink for Vlan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::testing::with_call;
+    use rscni::Args;
     use rstest::rstest;
     use serde_json::{Value, json};
 
     fn config(keys: Value) -> Result<Vlan> {
-        let conf: NetConf = serde_json::from_value(keys).unwrap();
-        Vlan::new(&conf, &Args::default())
+        with_call(Args::default(), serde_json::from_value(keys).unwrap(), Vlan::new)
     }
 
     #[test]

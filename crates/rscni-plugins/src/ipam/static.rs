@@ -2,33 +2,35 @@
 //!
 //! Whether an address is free is for whoever configures it to know.
 
+use crate::plugin::Call;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use rscni::{
-    Args, CNIResult, Dns, Error, IpConfig, Route,
+    CNIResult, Dns, Error, IpConfig, Route,
     address::{parse_address, parse_net},
     any_case::section,
 };
 use serde::Deserialize;
 
-use crate::{
-    attach::host::require_prev_result, attach::own::Own, plugin::commands::IpamCommands,
-    plugin::failure::differs,
-};
+use crate::plugin::{Commands, Facts, IpamOrder, Plugin, error::differs};
 
 /// The plugin.
-pub(crate) const STATIC: IpamCommands = IpamCommands {
+pub(crate) const STATIC: Plugin = Plugin {
     name: "static",
-    add,
-    del: |_| Ok(()),
-    check,
-    gc: |_| Ok(()),
-    status: |args| Config::read(args).map(drop),
+    about: "assigns the addresses in the configuration",
+    commands: Commands {
+        add: |call| Ok(add(call)?),
+        del: |_| Ok(()),
+        check: |call| Ok(check(call)?),
+        gc: |_| Ok(()),
+        status: |call| Ok(Config::read(call).map(drop)?),
+    },
+    facts: Facts { ipam: Some(IpamOrder::AfterLink), ..Facts::NONE },
 };
 
-fn add(args: &Args) -> Result<CNIResult, Error> {
-    let config = Config::read(args)?;
+fn add(call: &Call<'_>) -> Result<CNIResult, Error> {
+    let config = Config::read(call)?;
     Ok(CNIResult {
         ips: config.ips,
         routes: config.routes,
@@ -68,14 +70,14 @@ struct Listed {
 }
 
 impl Config {
-    fn read(args: &Args) -> Result<Self, Error> {
-        let conf = args.conf()?;
+    fn read(call: &Call<'_>) -> Result<Self, Error> {
+        let conf = call.conf;
         let ipam = conf
             .ipam
             .as_ref()
             .ok_or_else(|| Error::InvalidNetworkConfig("set \"ipam\": it is missing".into()))?;
         let keys: Keys = section(&ipam.custom, "ipam")?;
-        let ips = addresses(args, &keys.addresses.unwrap_or_default())?;
+        let ips = addresses(call, &keys.addresses.unwrap_or_default())?;
         let v4 = ips.iter().filter(|ip| ip.address.addr().is_ipv4()).count();
         if conf.cni_version.has_legacy_result() && (v4 > 1 || ips.len() - v4 > 1) {
             return Err(Error::InvalidNetworkConfig(format!(
@@ -93,9 +95,9 @@ impl Config {
 
 /// The addresses to give. `runtimeConfig.ips` replaces all others, and `args.cni.ips` all but those; the ones of
 /// `CNI_ARGS` come after the configured ones.
-fn addresses(args: &Args, configured: &[Address]) -> Result<Vec<IpConfig>, Error> {
-    let conf = args.conf()?;
-    let of_variables = of_variables(args)?;
+fn addresses(call: &Call<'_>, configured: &[Address]) -> Result<Vec<IpConfig>, Error> {
+    let conf = call.conf;
+    let of_variables = of_variables(call)?;
     let of_args: Listed =
         conf.args_cni().map_or_else(|| Ok(Listed::default()), |cni| section(cni, "args.cni"))?;
     let of_runtime: Listed = section(&conf.runtime_config, "runtimeConfig")?;
@@ -128,8 +130,8 @@ fn addresses(args: &Args, configured: &[Address]) -> Result<Vec<IpConfig>, Error
 }
 
 /// The addresses that `CNI_ARGS` has in `IP`, each with the one in `GATEWAY` that is in its subnet.
-fn of_variables(args: &Args) -> Result<Vec<IpConfig>, Error> {
-    let cni_args = args.cni_args()?;
+fn of_variables(call: &Call<'_>) -> Result<Vec<IpConfig>, Error> {
+    let cni_args = call.args.cni_args()?;
     cni_args.refuse_unknown(&["IP", "GATEWAY"])?;
     let items = |key| {
         let text = cni_args.get(key).unwrap_or_default();
@@ -150,17 +152,17 @@ fn of_variables(args: &Args) -> Result<Vec<IpConfig>, Error> {
 }
 
 /// Finds every configured address in the result of the ADD, with its gateway if it has one.
-fn check(args: &Args) -> Result<(), Error> {
-    let config = Config::read(args)?;
-    let own = Own::of(require_prev_result(args.conf()?)?, args);
+fn check(call: &Call<'_>) -> Result<(), Error> {
+    let config = Config::read(call)?;
+    let own = call.own(call.checked_result()?);
     for ip in &config.ips {
         let address = ip.address.addr();
         let Some(found) = own.ips().find(|other| other.address.addr() == address) else {
-            return Err(mismatch(args, &format!("{address} is not in prevResult")));
+            return Err(mismatch(call, &format!("{address} is not in prevResult")));
         };
         if ip.gateway.is_some() && ip.gateway != found.gateway {
             return Err(mismatch(
-                args,
+                call,
                 &format!("the gateway of {address} is not that of prevResult"),
             ));
         }
@@ -168,10 +170,10 @@ fn check(args: &Args) -> Result<(), Error> {
     Ok(())
 }
 
-fn mismatch(args: &Args, what: &str) -> Error {
+fn mismatch(call: &Call<'_>, what: &str) -> Error {
     differs(format!(
         "{}: {what}: add it again, or restore the configuration that it was added with",
-        args.ifname
+        call.args.ifname
     ))
     .into()
 }

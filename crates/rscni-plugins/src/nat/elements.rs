@@ -35,7 +35,7 @@ use rscni_linux::nft::{
 use super::invalid;
 use crate::{
     netfilter::nftable,
-    plugin::failure::Result,
+    plugin::error::Result,
     state::owner::{Owner, Stale},
 };
 

@@ -5,7 +5,7 @@ use rscni::Attachment;
 use rscni_linux::nft::{Family, Nft, RuleInfo, Table};
 
 use crate::{
-    plugin::failure::Result,
+    plugin::error::Result,
     state::owner::{Owner, Stale, go_hash},
 };
 

@@ -21,7 +21,7 @@ use ipnet::IpNet;
 use rscni_linux::nft::{BaseChain, CtState, Element, Hook, Nft, Rule, Set, Transaction, ValueType};
 
 use super::elements::{Kind, V4, V6, kind, make, table};
-use crate::plugin::failure::{Result, differs};
+use crate::plugin::error::{Result, differs};
 
 const CHAIN: &str = "masquerading-invalid";
 

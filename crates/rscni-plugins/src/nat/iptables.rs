@@ -6,7 +6,7 @@ use rscni_linux::nft::Nft;
 
 use crate::{
     netfilter::iptables::{self, IpTable, jump_target},
-    plugin::failure::Result,
+    plugin::error::Result,
     state::owner::{Owner, Stale, go_hash},
 };
 

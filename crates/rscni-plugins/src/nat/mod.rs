@@ -15,7 +15,7 @@ use rscni_linux::nft::Nft;
 use serde::Deserialize;
 
 use crate::{
-    plugin::failure::{AsFarAsPossible, Result, differs},
+    plugin::error::{BestEffort, Result, differs},
     state::owner::{Owner, Stale},
 };
 
@@ -100,7 +100,7 @@ impl<'a> Masquerade<'a> {
     /// Removes whatever any of the backends has for this attachment. The addresses, if known, save a search. They may be of
     /// families that are not masqueraded.
     pub(crate) fn remove(self, nft: &mut Nft, known: Option<&[IpNet]>) -> Result<()> {
-        let mut all = AsFarAsPossible::default();
+        let mut all = BestEffort::default();
         all.step(elements::remove(nft, self.owner, known));
         all.step(go_nftables::remove(nft, self.owner));
         all.step(iptables::remove(nft, self.owner));
@@ -143,7 +143,7 @@ impl<'a> Masquerade<'a> {
     /// GC: removes what belongs to attachments that are no longer valid.
     pub(crate) fn remove_stale(stale: &Stale<'_>) -> Result<()> {
         let mut nft = Nft::open()?;
-        let mut all = AsFarAsPossible::default();
+        let mut all = BestEffort::default();
         all.step(elements::remove_stale(&mut nft, stale));
         all.step(go_nftables::remove_stale(&mut nft, stale));
         all.step(iptables::remove_stale(&mut nft, stale));

@@ -15,7 +15,7 @@ use std::{
 use rscni::Error;
 use rscni_linux::nft::{Family, Nft, Policy, RuleInfo, Table};
 
-use crate::plugin::failure::{AsFarAsPossible, Result};
+use crate::plugin::error::{BestEffort, Result};
 
 /// A table of iptables or of ip6tables.
 #[derive(Clone, Copy, Debug)]
@@ -216,7 +216,7 @@ pub(crate) fn remove_chain(
     from: &[&str],
     name: &str,
 ) -> Result<()> {
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     for table in tables {
         all.step(table.remove_chain(nft, from, name));
         if let Some(legacy) = table.legacy() {
@@ -239,7 +239,7 @@ pub(crate) fn remove_stale_chains(
     let is_stale =
         |chain: &str| chain.starts_with(prefix) && !valid.iter().any(|valid| valid == chain);
     let escaped = escaped(comment);
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     for table in tables {
         let found = table.rules(nft, from, |rule| {
             rule.jump_target.as_deref().is_some_and(is_stale) && has_comment(rule, comment)

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use rscni_linux::nft::{Element, ElementInfo, Family, Nft, Table, Transaction, Value};
 
-use crate::{plugin::failure::Result, state::owner::Stale};
+use crate::{plugin::error::Result, state::owner::Stale};
 
 /// The name of our tables.
 const NAME: &str = "rscni";

@@ -12,10 +12,7 @@ use std::{
 
 use rscni::invoke::find_plugin;
 
-use crate::{
-    linked::is_this_program,
-    registry::{Entry, find},
-};
+use crate::{linked::is_this_program, plugin::Plugin, registry::find};
 
 /// Prefixes under which distributions install the reference plugins: `BuildKit`, and `OpenShift`
 /// Virtualization.
@@ -41,7 +38,7 @@ pub enum Certainty {
 /// its name after any prefix.
 pub fn resolve<'a>(
     names: impl IntoIterator<Item = &'a Path> + Clone,
-) -> Option<(&'static Entry, Certainty)> {
+) -> Option<(&'static Plugin, Certainty)> {
     let explicit = names
         .clone()
         .into_iter()
@@ -52,18 +49,21 @@ pub fn resolve<'a>(
     })
 }
 
-/// Returns the name that a plugin has by itself: that of the plugin of this crate that `plugin`,
-/// the `type` of a configuration, stands for when it is looked for in `path`. Other plugins keep
-/// their name.
+/// Returns the name of the plugin of this crate that `plugin`, the `type` of a configuration, stands
+/// for when it is looked for in `path`. Other plugins keep their name.
 ///
 /// A link to `dhcp` counts as dhcp, whichever implementation it leads to.
 pub fn kind<'a>(plugin: &'a str, path: &[PathBuf]) -> &'a str {
-    let entry = find(plugin).or_else(|| after_known_prefix(plugin)).or_else(|| {
+    self::plugin(plugin, path).map_or(plugin, |found| found.name)
+}
+
+/// Returns the plugin that [`kind`] names.
+pub(crate) fn plugin(plugin: &str, path: &[PathBuf]) -> Option<&'static Plugin> {
+    find(plugin).or_else(|| after_known_prefix(plugin)).or_else(|| {
         let program = find_plugin(plugin, path).ok()?;
         let is_ours = || is_this_program(&program) || is_named_as_this_program(&program);
         by_link(&program).or_else(|| by_any_prefix(&program).filter(|_| is_ours()))
-    });
-    entry.map_or(plugin, |entry| entry.name)
+    })
 }
 
 /// Whether a file is a copy of this program, by the name that it has when links are followed.
@@ -71,21 +71,21 @@ pub fn is_named_as_this_program(program: &Path) -> bool {
     program.canonicalize().is_ok_and(|real| file_name(&real) == Some("rscni"))
 }
 
-fn by_name(path: &Path) -> Option<&'static Entry> {
+fn by_name(path: &Path) -> Option<&'static Plugin> {
     find(file_name(path)?)
 }
 
-fn by_known_prefix(path: &Path) -> Option<&'static Entry> {
+fn by_known_prefix(path: &Path) -> Option<&'static Plugin> {
     after_known_prefix(file_name(path)?)
 }
 
-fn after_known_prefix(name: &str) -> Option<&'static Entry> {
+fn after_known_prefix(name: &str) -> Option<&'static Plugin> {
     KNOWN_PREFIXES.iter().find_map(|prefix| find(name.strip_prefix(prefix)?))
 }
 
 /// Only a path with a slash is followed: any other was looked up in a directory that is not known
 /// here.
-fn by_link(path: &Path) -> Option<&'static Entry> {
+fn by_link(path: &Path) -> Option<&'static Plugin> {
     targets(path).find_map(|target| by_name(&target).or_else(|| by_known_prefix(&target)))
 }
 
@@ -93,7 +93,7 @@ fn by_link(path: &Path) -> Option<&'static Entry> {
 ///
 /// What a link leads to in the end may be no entry but the program itself, whose name, such as
 /// `rscni-static`, says nothing.
-fn by_any_prefix(path: &Path) -> Option<&'static Entry> {
+fn by_any_prefix(path: &Path) -> Option<&'static Plugin> {
     let suffix = |path: &Path| {
         let name = file_name(path)?;
         let mut hyphens = name.match_indices('-').filter(|(at, _)| *at > 0);

@@ -191,7 +191,7 @@ impl Holdings {
         holdings
     }
 
-    fn look_at(&mut self, what: &str, look: fn() -> crate::plugin::failure::Result<Vec<Holding>>) {
+    fn look_at(&mut self, what: &str, look: fn() -> crate::plugin::error::Result<Vec<Holding>>) {
         match look() {
             Ok(found) => self.all.extend(found),
             Err(failure) => self.unseen.push(format!("{what}: {}", failure.0.details())),
@@ -199,7 +199,7 @@ impl Holdings {
     }
 }
 
-fn links() -> crate::plugin::failure::Result<Vec<Holding>> {
+fn links() -> crate::plugin::error::Result<Vec<Holding>> {
     let held = |link: Link| {
         let by = HeldBy::of_tag(Owner::tag_of_alias(link.alias.as_deref()?)?);
         let kind = link.kind.as_deref().unwrap_or("device");

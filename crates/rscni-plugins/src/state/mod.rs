@@ -3,5 +3,6 @@
 pub mod inventory;
 pub(crate) mod lock;
 pub(crate) mod owner;
+pub(crate) mod result;
 pub(crate) mod state_file;
 pub(crate) mod undo;

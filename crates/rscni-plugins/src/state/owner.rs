@@ -4,7 +4,7 @@
 //! Links get a name derived from the three and an alias that spells them out; entries of nftables carry the same text
 //! as their comment. So DEL needs nothing but what it is called with, and GC can tell what belongs to whom.
 
-use rscni::{Args, Attachment, NetConf};
+use rscni::{Attachment, NetConf};
 use rscni_linux::MacAddr;
 use sha2::{Digest, Sha256, Sha512};
 
@@ -22,11 +22,7 @@ const ALIAS: &str = "rscni ";
 /// The longest tag: nftables shows comments of up to 128 bytes.
 const LONGEST: usize = 120;
 
-impl<'a> Owner<'a> {
-    pub(crate) fn new(network: &'a str, args: &'a Args) -> Self {
-        Self { network, container_id: &args.container_id, ifname: &args.ifname }
-    }
-
+impl Owner<'_> {
     /// The text that marks this owner's things: the three names, or hashes where those are too long.
     ///
     /// Names hold no spaces and no network's name begins with `#`, so a tag says one thing only.

@@ -1,6 +1,6 @@
 //! Taking back the steps of an ADD that fails half way.
 
-use crate::plugin::failure::Result;
+use crate::plugin::error::Result;
 
 /// The steps that are to be taken back unless the ADD completes; the last one first.
 ///

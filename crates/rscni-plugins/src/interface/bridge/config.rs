@@ -1,16 +1,17 @@
 //! The configuration of the bridge plugin.
 
+use crate::plugin::Call;
 use std::{net::IpAddr, ops::RangeInclusive};
 
 use ipnet::IpNet;
-use rscni::{Args, CNIResult, Error, NetConf, Route, name::interface_name_problem};
+use rscni::{CNIResult, Error, Route, name::interface_name_problem};
 use rscni_linux::{MacAddr, Vlan};
 use serde::Deserialize;
 
 use crate::{
     attach::mac::requested_mac,
     nat::{Backend, Families},
-    plugin::failure::{Failure, Result},
+    plugin::error::{Failure, Result},
 };
 
 /// The keys of the bridge plugin, as the Go plugin has them.
@@ -110,8 +111,8 @@ pub(super) struct Config {
 
 impl Config {
     /// Reads and validates the configuration of a call.
-    pub(super) fn new(conf: &NetConf, args: &Args) -> Result<Self> {
-        let keys: Keys = conf.custom_as()?;
+    pub(super) fn new(call: &Call<'_>) -> Result<Self> {
+        let keys: Keys = call.conf.custom_as()?;
         if let Some(problem) = interface_name_problem(&keys.bridge) {
             return Err(invalid(format!("bridge: {:?} {problem}", keys.bridge)));
         }
@@ -131,7 +132,7 @@ impl Config {
         if keys.hairpin_mode && keys.promisc_mode {
             return Err(invalid("hairpinMode and promiscMode exclude each other: set one of them"));
         }
-        if keys.disable_container_interface && conf.ipam_type().is_some() {
+        if keys.disable_container_interface && call.conf.ipam_type().is_some() {
             return Err(invalid(
                 "disableContainerInterface leaves no interface for addresses: remove ipam",
             ));
@@ -141,7 +142,7 @@ impl Config {
             gateway,
             default_gateway: keys.is_default_gateway,
             force_address: keys.force_address,
-            masquerade: conf.ip_masq.unwrap_or_default().then_some(backend),
+            masquerade: call.conf.ip_masq.unwrap_or_default().then_some(backend),
             masquerade_families: keys.ip_masq_families.unwrap_or_default(),
             mtu: Some(keys.mtu).filter(|mtu| *mtu > 0),
             hairpin: keys.hairpin_mode,
@@ -154,7 +155,7 @@ impl Config {
             dad: keys.enabledad,
             disable_container_interface: keys.disable_container_interface,
             isolated: keys.port_isolation,
-            mac: requested_mac(conf, args, None)?,
+            mac: requested_mac(call, None)?,
             bridge: keys.bridge,
         })
     }
@@ -271,13 +272,13 @@ fn invalid(text: impl std::fmt::Display) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::testing::with_call;
+    use rscni::Args;
     use rstest::rstest;
     use serde_json::{Value, json};
 
     fn config(keys: Value) -> Result<Config> {
-        let conf: NetConf = serde_json::from_value(keys).unwrap();
-        let args = Args { config: Some(conf.clone()), ..Args::default() };
-        Config::new(&conf, &args)
+        with_call(Args::default(), serde_json::from_value(keys).unwrap(), Config::new)
     }
 
     #[test]

@@ -6,12 +6,13 @@ use rscni_linux::{Bridge, Link, LinkChange, Netlink, Veth, Vlan, VlanOwner};
 
 use super::config::{Config, vlan_interface};
 use crate::{
-    attach::host,
-    attach::mac::host_wide_mac,
-    attach::own::Own,
-    plugin::failure::{Result, differs},
-    state::owner::{derived_mac, derived_name},
-    state::undo::Undo,
+    attach::{gateway, mac::host_wide_mac},
+    plugin::error::{Result, differs},
+    state::{
+        owner::{derived_mac, derived_name},
+        result::AttachmentResult,
+        undo::Undo,
+    },
 };
 
 /// Finds the bridge, or makes it.
@@ -50,7 +51,7 @@ pub(super) fn ensure(host: &mut Netlink, config: &Config, undo: &mut Undo<'_>) -
     Ok(bridge)
 }
 
-fn unusable(bridge: &str, problem: &str) -> crate::plugin::failure::Failure {
+fn unusable(bridge: &str, problem: &str) -> crate::plugin::error::Failure {
     Error::InvalidNetworkConfig(format!("bridge {bridge} {problem}")).into()
 }
 
@@ -68,7 +69,7 @@ fn make(host: &mut Netlink, config: &Config, undo: &mut Undo<'_>) -> Result<Link
         Ok(bridge) => {
             let index = bridge.index;
             undo.push(move || remove_unused(index));
-            host::refuse_router_advertisements(&bridge.name);
+            gateway::refuse_router_advertisements(&bridge.name);
             Ok(bridge)
         }
         Err(error) if error.is_exists() => Ok(host.link_by_name(&config.bridge)?),
@@ -146,7 +147,7 @@ pub(super) fn gateway(
     }
     let link = host.link_by_name(&name)?;
     // Before it is up: another port of the VLAN can be a router.
-    host::refuse_router_advertisements(&name);
+    gateway::refuse_router_advertisements(&name);
     host.set_link(link.index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
     Ok(link)
 }
@@ -214,7 +215,7 @@ pub(super) fn check_gateways(
     host: &mut Netlink,
     bridge: &Link,
     config: &Config,
-    own: Own<'_>,
+    own: AttachmentResult<'_>,
 ) -> Result<()> {
     let gateway = find_gateway(host, bridge, config)?;
     let present = host.addresses(gateway.index)?;
@@ -234,7 +235,7 @@ fn find_gateway(host: &mut Netlink, bridge: &Link, config: &Config) -> Result<Li
 }
 
 /// The gateway's addresses by a result.
-pub(super) fn gateways(own: Own<'_>) -> Vec<IpNet> {
+pub(super) fn gateways(own: AttachmentResult<'_>) -> Vec<IpNet> {
     own.ips().filter_map(|ip| IpNet::new(ip.gateway?, ip.address.prefix_len()).ok()).collect()
 }
 
@@ -243,8 +244,8 @@ pub(super) fn restore_gateways(
     host: &mut Netlink,
     bridge: &Link,
     config: &Config,
-    own: Own<'_>,
+    own: AttachmentResult<'_>,
 ) -> Result<()> {
     let gateway = find_gateway(host, bridge, config)?;
-    host::ensure_addresses(host, &gateway, &gateways(own), false).map(drop)
+    gateway::ensure_addresses(host, &gateway, &gateways(own), false).map(drop)
 }

@@ -7,43 +7,52 @@ mod config;
 mod device;
 mod spoof;
 
+use crate::{attach::ipam::override_dns, plugin::Call};
 use std::time::Duration;
 
-use rscni::{Args, CNIResult, Interface};
+use rscni::{CNIResult, Interface};
 use rscni_linux::{BridgePort, Link, LinkChange, Netlink, Nft, Veth};
 
 use self::config::Config;
 use crate::{
-    attach::host,
-    attach::ipam::Ipam,
-    attach::own::Own,
-    attach::sandbox::{Reach, Sandbox, check_mac},
+    attach::{
+        gateway,
+        ipam::Ipam,
+        link,
+        sandbox::{Reach, Sandbox, check_mac},
+        veth,
+    },
     nat::{Backend, Masquerade},
-    plugin::commands::Commands,
-    plugin::failure::{AsFarAsPossible, Context, Result, differs},
-    repair::restore_if_missing,
-    state::owner::Owner,
-    state::undo::Undo,
+    plugin::{
+        Commands, Facts, Plugin, Repair,
+        error::{BestEffort, Context, Result, differs},
+    },
+    state::{result::AttachmentResult, undo::Undo},
 };
 
 /// The bridge plugin.
-pub(crate) const BRIDGE: Commands = Commands { add, del, check, gc, status };
+pub(crate) const BRIDGE: Plugin = Plugin {
+    name: "bridge",
+    about: "connects the container to a bridge of the host with a veth pair",
+    commands: Commands { add, del, check, gc, status },
+    facts: Facts { repair: Some(Repair { look: look_strictly, restore }), ..Facts::NONE },
+};
 
 /// How long the port may take to come up: no time at all, but on a busy machine.
 const PORT_LIMIT: Duration = Duration::from_secs(30);
 
-fn add(args: &Args) -> Result<CNIResult> {
-    let conf = args.conf()?;
-    let config = Config::new(conf, args)?;
-    let (mut sandbox, announcer) = Sandbox::open_to_announce(args)?;
-    let owner = Owner::new(&conf.name, args);
-    Ipam::require_in_old_versions(conf)?;
-    let ipam = Ipam::of(conf, args);
+fn add(call: &Call<'_>) -> Result<CNIResult> {
+    let _conf = call.conf;
+    let config = Config::new(call)?;
+    let (mut sandbox, announcer) = Sandbox::open_to_announce(call)?;
+    let owner = call.owner();
+    Ipam::require_in_old_versions(call)?;
+    let ipam = Ipam::of(call);
     let mut undo = Undo::default();
 
     let mut host = Netlink::open()?;
     let bridge = device::ensure(&mut host, &config, &mut undo)?;
-    let port = host::add_veth(
+    let port = veth::add_veth(
         &mut host,
         &Veth {
             alias: Some(owner.alias()),
@@ -53,14 +62,14 @@ fn add(args: &Args) -> Result<CNIResult> {
             up: true,
             peer_netns: Some(&sandbox.netns),
             peer_mac: config.mac,
-            ..Veth::new(owner.veth_name(), &args.ifname)
+            ..Veth::new(owner.veth_name(), &call.args.ifname)
         },
         &mut sandbox.netlink,
         &sandbox.path,
         &mut undo,
     )?;
     set_port(&mut host, &port, &config)?;
-    let inner = sandbox.netlink.link_by_name(&args.ifname)?;
+    let inner = sandbox.netlink.link_by_name(&call.args.ifname)?;
     if let (true, Some(mac)) = (config.mac_spoof_check, inner.mac) {
         spoof::add(owner, &port.name, mac)?;
         undo.push(move || spoof::remove(&mut Nft::open()?, owner, Some(mac)));
@@ -85,12 +94,12 @@ fn add(args: &Args) -> Result<CNIResult> {
             let masquerade = Masquerade::new(owner, backend);
             // Before the step itself: with iptables it is one for each family.
             undo.push(move || masquerade.remove(&mut Nft::open()?, None));
-            let addresses = Own::of(&result, args).addresses();
+            let addresses = call.own(&result).addresses();
             masquerade.add(&config.masquerade_families.filter(addresses))?;
         }
         if !gateways.is_empty() {
             let gateway = device::gateway(&mut host, &bridge, &config, &port, &mut undo)?;
-            host::enable_forwarding(&gateways)?;
+            gateway::enable_forwarding(&gateways)?;
             gateway_link = Some(gateway);
         }
     } else if !config.disable_container_interface {
@@ -104,7 +113,7 @@ fn add(args: &Args) -> Result<CNIResult> {
     }
     // The last step that can fail, since other containers may rely on its outcome at once.
     if let Some(gateway) = &gateway_link {
-        changed = host::ensure_addresses(&mut host, gateway, &gateways, config.force_address)?;
+        changed = gateway::ensure_addresses(&mut host, gateway, &gateways, config.force_address)?;
     }
 
     // A bridge whose hardware address nobody has set takes that of a port.
@@ -115,16 +124,16 @@ fn add(args: &Args) -> Result<CNIResult> {
         _ => match host.link_by_index(bridge.index)? {
             // The gateway's address was there before, perhaps left by an ADD that was interrupted.
             now if is_gateway(&gateway_link) && now.mac != bridge.mac => {
-                host::pin_mac(&mut host, &bridge)?
+                gateway::pin_mac(&mut host, &bridge)?
             }
             now => now,
         },
     };
-    let inner = Interface { sandbox: Some(sandbox.path.clone()), ..host::interface(&inner) };
-    result.interfaces = vec![host::interface(&bridge), host::interface(&port), inner];
+    let inner = Interface { sandbox: Some(sandbox.path.clone()), ..link::interface(&inner) };
+    result.interfaces = vec![link::interface(&bridge), link::interface(&port), inner];
     let vlan_gateway = changed.or(gateway_link).filter(|gateway| gateway.index != bridge.index);
-    result.interfaces.extend(vlan_gateway.as_ref().map(host::interface));
-    host::override_dns(&mut result, conf);
+    result.interfaces.extend(vlan_gateway.as_ref().map(link::interface));
+    override_dns(&mut result, call.conf);
     undo.commit();
     Ok(result)
 }
@@ -147,14 +156,14 @@ fn set_port(host: &mut Netlink, port: &Link, config: &Config) -> Result<()> {
     device::set_vlans(host, port.index, &config.port_vlans(), config.preserve_default_vlan)
 }
 
-fn del(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
-    let owner = Owner::new(&conf.name, args);
-    let previous = conf.prev_result.as_ref().map(|result| Own::of(result, args));
-    let mut all = AsFarAsPossible::default();
+fn del(call: &Call<'_>) -> Result<()> {
+    let conf = call.conf;
+    let owner = call.owner();
+    let previous = call.prev_result();
+    let mut all = BestEffort::default();
     // One that has become invalid does not stop this; it may have asked for anything.
-    let config = Config::new(conf, args);
-    let (before, after) = Ipam::before_and_after_link(conf, args);
+    let config = Config::new(call);
+    let (before, after) = Ipam::before_and_after_link(call);
     if let Some(ipam) = before {
         all.step(ipam.del());
     }
@@ -169,37 +178,37 @@ fn del(args: &Args) -> Result<()> {
         all.step(spoof::remove(nft, owner, previous.and_then(inner_mac)));
     }
     if let Some(nft) = nft.as_mut().filter(|_| masquerade) {
-        let known = previous.map(Own::addresses);
+        let known = previous.map(AttachmentResult::addresses);
         all.step(Masquerade::new(owner, Backend::default()).remove(nft, known.as_deref()));
     }
-    all.step(host::del_veth(owner, args));
+    all.step(veth::del_veth(call));
     if let Some(ipam) = after {
         all.step(ipam.del());
     }
     all.finish()
 }
 
-fn inner_mac(own: Own<'_>) -> Option<rscni_linux::MacAddr> {
+fn inner_mac(own: AttachmentResult<'_>) -> Option<rscni_linux::MacAddr> {
     own.interface()?.mac.as_ref()?.parse().ok()
 }
 
 /// Puts back the frame filter, masquerading, the gateway's addresses, forwarding and the
 /// container's routes.
-pub(crate) fn restore(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
-    let config = Config::new(conf, args)?;
-    let owner = Owner::new(&conf.name, args);
-    let result = host::require_prev_result(conf)?;
-    let own = Own::of(result, args);
-    let mut sandbox = Sandbox::open(args)?;
+pub(crate) fn restore(call: &Call<'_>) -> Result<()> {
+    let conf = call.conf;
+    let config = Config::new(call)?;
+    let owner = call.owner();
+    let result = call.checked_result()?;
+    let own = call.own(result);
+    let mut sandbox = Sandbox::open(call)?;
     let mut host = Netlink::open()?;
     let bridge = device::check(&mut host, &config)?;
-    let inner = sandbox.netlink.link_by_name(&args.ifname)?;
-    let port = host::check_peer(&mut host, &inner, result)?;
-    let mut all = AsFarAsPossible::default();
+    let inner = sandbox.netlink.link_by_name(&call.args.ifname)?;
+    let port = veth::check_peer(&mut host, &inner, result)?;
+    let mut all = BestEffort::default();
     if let (true, Some(mac)) = (config.mac_spoof_check, inner.mac) {
         let look = || spoof::check(owner, &port.name, Some(mac));
-        restore_if_missing(&mut all, look, || spoof::restore(owner, &port.name, mac));
+        all.restore_if_missing(look, || spoof::restore(owner, &port.name, mac));
     }
     if conf.ipam_type().is_some() {
         if config.gateway && device::check_gateways(&mut host, &bridge, &config, own).is_err() {
@@ -211,42 +220,42 @@ pub(crate) fn restore(args: &Args) -> Result<()> {
             all.step(Masquerade::new(owner, backend).restore(&addresses));
         }
         if config.gateway {
-            all.step(host::enable_forwarding(&device::gateways(own)));
+            all.step(gateway::enable_forwarding(&device::gateways(own)));
         }
     }
     all.finish()
 }
 
 /// What a repair looks for.
-pub(crate) fn look_strictly(args: &Args) -> Result<()> {
-    check(args)?;
-    let conf = args.conf()?;
-    if conf.ipam_type().is_none() || !Config::new(conf, args)?.gateway {
+pub(crate) fn look_strictly(call: &Call<'_>) -> Result<()> {
+    check(call)?;
+    let conf = call.conf;
+    if conf.ipam_type().is_none() || !Config::new(call)?.gateway {
         return Ok(());
     }
-    let own = Own::of(host::require_prev_result(conf)?, args);
-    host::check_forwarding(&device::gateways(own))
+    let own = call.own(call.checked_result()?);
+    gateway::check_forwarding(&device::gateways(own))
 }
 
-fn check(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
-    let config = Config::new(conf, args)?;
-    let owner = Owner::new(&conf.name, args);
-    let result = host::require_prev_result(conf)?;
-    let own = Own::of(result, args);
-    if let Some(ipam) = Ipam::of(conf, args) {
+fn check(call: &Call<'_>) -> Result<()> {
+    let conf = call.conf;
+    let config = Config::new(call)?;
+    let owner = call.owner();
+    let result = call.checked_result()?;
+    let own = call.own(result);
+    if let Some(ipam) = Ipam::of(call) {
         ipam.check()?;
     }
-    let mut sandbox = Sandbox::open(args)?;
+    let mut sandbox = Sandbox::open(call)?;
     let mut host = Netlink::open()?;
 
     let bridge = device::check(&mut host, &config)?;
     let inner = if config.disable_container_interface {
-        sandbox.netlink.link_by_name(&args.ifname)?
+        sandbox.netlink.link_by_name(&call.args.ifname)?
     } else {
-        sandbox.check_link(&args.ifname, "veth", result)?
+        sandbox.check_link(&call.args.ifname, "veth", result)?
     };
-    let port = host::check_peer(&mut host, &inner, result)?;
+    let port = veth::check_peer(&mut host, &inner, result)?;
     check_port(&mut host, &port, &bridge, &config)?;
     check_mac(
         &port,
@@ -283,12 +292,12 @@ fn check_port(host: &mut Netlink, port: &Link, bridge: &Link, config: &Config) -
     device::check_vlans(host, port, &config.port_vlans())
 }
 
-fn gc(args: &Args) -> Result<()> {
-    host::gc(args, spoof::remove_stale)
+fn gc(call: &Call<'_>) -> Result<()> {
+    veth::gc(call, spoof::remove_stale)
 }
 
-fn status(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
-    Config::new(conf, args)?;
-    Ipam::of(conf, args).map_or(Ok(()), |ipam| ipam.status())
+fn status(call: &Call<'_>) -> Result<()> {
+    let _conf = call.conf;
+    Config::new(call)?;
+    Ipam::of(call).map_or(Ok(()), |ipam| ipam.status())
 }

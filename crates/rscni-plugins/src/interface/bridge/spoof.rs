@@ -13,7 +13,7 @@ use rscni_linux::{
 
 use crate::{
     netfilter::nftable,
-    plugin::failure::{AsFarAsPossible, Result, differs},
+    plugin::error::{BestEffort, Result, differs},
     state::owner::{Owner, Stale},
 };
 
@@ -76,7 +76,7 @@ pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, mac: Option<MacAddr>) -> R
     let ports = nft
         .get_element(&table, PORTS, &Value::ifname(&port))?
         .filter(|p| p.comment.as_deref() == Some(&tag));
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     let keys: Vec<Value> = mac.map(|mac| pair(&port, mac)).into_iter().collect();
     let allowed = nftable::find(nft, &table, ALLOWED, &tag, &keys)?;
     all.step(remove_elements(nft, ports.into_iter().collect(), allowed));

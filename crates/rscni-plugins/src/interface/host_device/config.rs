@@ -1,14 +1,15 @@
 //! The keys of host-device, validated; and how the device is found that they name.
 
+use crate::plugin::Call;
 use rscni::{
-    Args, Error, NetConf,
+    Error,
     name::{check_path, interface_name_problem},
 };
 use rscni_linux::{Link, Netlink};
 use serde::Deserialize;
 
 use super::sysfs::{self, Sysfs};
-use crate::plugin::failure::Result;
+use crate::plugin::error::Result;
 
 /// The keys, as the Go plugin has them.
 #[derive(Default, Deserialize)]
@@ -56,10 +57,10 @@ pub(super) enum Found {
 }
 
 impl Config {
-    pub(super) fn new(conf: &NetConf, args: &Args) -> Result<Self> {
-        let keys: Keys = conf.custom_as()?;
+    pub(super) fn new(call: &Call<'_>) -> Result<Self> {
+        let keys: Keys = call.conf.custom_as()?;
         let given = |value: Option<String>| value.filter(|text| !text.is_empty());
-        let device_id = given(args.runtime_config()?.device_id);
+        let device_id = given(call.args.runtime_config()?.device_id);
         let pci = given(keys.pci_bus_id);
         if let Some(address) = pci.as_ref().filter(|address| !sysfs::is_pci_address(address)) {
             return Err(invalid(format!(

@@ -3,7 +3,7 @@
 use rscni_linux::{Link, Netlink};
 use serde::{Deserialize, Serialize};
 
-use crate::plugin::failure::Result;
+use crate::plugin::error::Result;
 
 /// What the container cannot change of a device. What the kernel does not say is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

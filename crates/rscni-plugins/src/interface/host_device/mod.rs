@@ -9,9 +9,10 @@ pub(crate) mod saved;
 mod sysfs;
 mod transfer;
 
+use crate::{attach::ipam::override_dns, plugin::Call};
 use std::time::Duration;
 
-use rscni::{Args, CNIResult, Error, Interface, NetConf};
+use rscni::{CNIResult, Error, Interface, NetConf};
 use rscni_linux::{Link, Netlink, Netns};
 
 use self::{
@@ -22,19 +23,27 @@ use self::{
     sysfs::Sysfs,
 };
 use crate::{
-    attach::host,
-    attach::ipam::Ipam,
-    attach::sandbox::{Reach, Sandbox, check_mac},
-    plugin::commands::Commands,
-    plugin::failure::{AsFarAsPossible, Result, differs},
-    state::owner::{Owner, Stale, is_of_container},
-    state::undo::Undo,
+    attach::{
+        ipam::Ipam,
+        link,
+        sandbox::{Reach, Sandbox, check_mac},
+    },
+    plugin::{
+        Commands, Facts, Plugin,
+        error::{BestEffort, Result, differs},
+    },
+    state::{owner::is_of_container, undo::Undo},
 };
 
 pub(crate) use self::saved::DIRECTORY;
 
 /// The host-device plugin.
-pub(crate) const HOST_DEVICE: Commands = Commands { add, del, check, gc, status };
+pub(crate) const HOST_DEVICE: Plugin = Plugin {
+    name: "host-device",
+    about: "moves a host device into the container",
+    commands: Commands { add, del, check, gc, status },
+    facts: Facts::NONE,
+};
 
 /// How long a device may take to have a carrier, which duplicate address detection waits for.
 const CARRIER_LIMIT: Duration = Duration::from_secs(10);
@@ -42,12 +51,12 @@ const CARRIER_LIMIT: Duration = Duration::from_secs(10);
 /// The place of the device in the result: it is the only one.
 const CONTAINER: u32 = 0;
 
-fn add(args: &Args) -> Result<CNIResult> {
-    let conf = args.conf()?;
-    let config = Config::new(conf, args)?;
-    let mut sandbox = Sandbox::open(args)?;
+fn add(call: &Call<'_>) -> Result<CNIResult> {
+    let _conf = call.conf;
+    let config = Config::new(call)?;
+    let mut sandbox = Sandbox::open(call)?;
     let mut undo = Undo::default();
-    let Taken { inner, pci_id, network } = take_in(&config, conf, args, &mut sandbox, &mut undo)?;
+    let Taken { inner, pci_id, network } = take_in(&config, *call, &mut sandbox, &mut undo)?;
     if let (Some(inner), Some(network)) = (&inner, &network) {
         let (path, rules) = (sandbox.path.clone(), network.clone());
         // Before the step itself: it can stop half way.
@@ -56,7 +65,7 @@ fn add(args: &Args) -> Result<CNIResult> {
     }
 
     let mut result = CNIResult::default();
-    if let Some(ipam) = Ipam::of(conf, args) {
+    if let Some(ipam) = Ipam::of(call) {
         result = if network.is_some() { ipam.add_any()? } else { ipam.add()? };
         undo.push(move || ipam.del());
         for ip in &mut result.ips {
@@ -70,12 +79,12 @@ fn add(args: &Args) -> Result<CNIResult> {
         network.show(&mut result, CONTAINER);
     }
     let interface = inner.as_ref().map_or_else(
-        || Interface { name: args.ifname.clone(), ..Interface::default() },
-        host::interface,
+        || Interface { name: call.args.ifname.clone(), ..Interface::default() },
+        link::interface,
     );
     result.interfaces =
         vec![Interface { sandbox: Some(sandbox.path.clone()), pci_id, ..interface }];
-    host::override_dns(&mut result, conf);
+    override_dns(&mut result, call.conf);
     undo.commit();
     Ok(result)
 }
@@ -93,8 +102,7 @@ struct Taken {
 /// Moves the device into the container, unless it is left to a program.
 fn take_in<'a>(
     config: &Config,
-    conf: &'a NetConf,
-    args: &'a Args,
+    call: Call<'a>,
     sandbox: &mut Sandbox,
     undo: &mut Undo<'a>,
 ) -> Result<Taken> {
@@ -116,14 +124,9 @@ fn take_in<'a>(
         ))
         .into());
     }
-    sandbox.refuse_taken(&args.ifname)?;
+    sandbox.refuse_taken(&call.args.ifname)?;
     let taken = sandbox.netlink.find_link(&device.name)?.is_some();
-    let mut saved = Saved::new(
-        Owner::new(&conf.name, args).tag(),
-        args,
-        &device,
-        &host.addresses(device.index)?,
-    )?;
+    let mut saved = Saved::new(&call, &device, &host.addresses(device.index)?)?;
     let mut identity = Identity::new(&mut sandbox.netlink, &device)?;
     saved.identity = Some(identity.clone());
     if config.use_interface_network {
@@ -137,13 +140,13 @@ fn take_in<'a>(
     undo.push(move || {
         let store = Store::open()?;
         let mut container = Netlink::open_in(&Netns::open(path)?)?;
-        if let Some(link) = transfer::locate(&mut container, &args.ifname, &to_move, taken)? {
+        if let Some(link) = transfer::locate(&mut container, &call.args.ifname, &to_move, taken)? {
             transfer::take(&mut container, &link, &to_undo.name, &to_undo.name)?;
         }
         give_back_state(&store, &to_undo)
     });
-    transfer::give(&mut host, &device, sandbox, &args.ifname)?;
-    let inner = sandbox.netlink.link_by_name(&args.ifname)?;
+    transfer::give(&mut host, &device, sandbox, &call.args.ifname)?;
+    let inner = sandbox.netlink.link_by_name(&call.args.ifname)?;
     if identity.set_index(&inner) {
         saved.identity = Some(identity);
         store.write(&saved)?;
@@ -153,7 +156,7 @@ fn take_in<'a>(
 
 /// Has a device that is on the host again be as it was, and forgets it.
 fn give_back_state(store: &Store, saved: &Saved) -> Result<()> {
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     // Once more if something was in the way for a moment; what stays so must not keep the attachment for ever.
     all.step(transfer::restore(saved).or_else(|_| transfer::restore(saved)));
     all.step(store.remove(&saved.name));
@@ -167,35 +170,38 @@ fn configure(sandbox: &mut Sandbox, inner: &Link, result: &CNIResult) -> Result<
     sandbox.configure(inner, result, Reach::Link, dad)
 }
 
-fn del(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
-    let mut all = AsFarAsPossible::default();
+fn del(call: &Call<'_>) -> Result<()> {
+    let _conf = call.conf;
+    let mut all = BestEffort::default();
     // First, since the IPAM plugin may have to talk through the device, as dhcp does.
-    if let Some(ipam) = Ipam::of(conf, args) {
+    if let Some(ipam) = Ipam::of(call) {
         all.step(ipam.del());
     }
-    all.step(give_back(conf, args));
+    all.step(give_back(call));
     all.finish()
 }
 
 /// Gives the host the device of an attachment back, wherever it is now.
-fn give_back(conf: &NetConf, args: &Args) -> Result<()> {
+fn give_back(call: &Call<'_>) -> Result<()> {
     let store = Store::open()?;
-    let tag = Owner::new(&conf.name, args).tag();
-    let mut sandbox = Sandbox::open_if_there(args)?;
+    let tag = call.owner().tag();
+    let mut sandbox = Sandbox::open_if_there(call)?;
     let inner = match &mut sandbox {
-        Some(sandbox) => sandbox.netlink.find_link(&args.ifname)?,
+        Some(sandbox) => sandbox.netlink.find_link(&call.args.ifname)?,
         None => None,
     };
     // The quick way: the alias of the interface leads to the file.
     let by_alias = inner.as_ref().and_then(|link| store.by_name(link.alias.as_ref()?));
-    let here = by_alias
-        .filter(|saved| saved.ifname == args.ifname && Some(&saved.netns) == args.netns.as_ref());
+    let here = by_alias.filter(|saved| {
+        saved.ifname == call.args.ifname && Some(&saved.netns) == call.args.netns.as_ref()
+    });
     // An interface of a container belongs to one attachment, so only the network can have got
     // another name.
     let is_of_this = |saved: &Saved| {
         saved.owner == tag
-            || is_of_container(&saved.owner, &args.container_id, || vec![args.ifname.clone()])
+            || is_of_container(&saved.owner, &call.args.container_id, || {
+                vec![call.args.ifname.clone()]
+            })
     };
     let (of_this, of_another) = match here {
         Some(saved) if is_of_this(&saved) => (Some(saved), false),
@@ -205,7 +211,7 @@ fn give_back(conf: &NetConf, args: &Args) -> Result<()> {
         Some(saved) => give_back_saved(&store, &saved, sandbox.map(|sandbox| sandbox.netlink)),
         // The container at this path is another one by now.
         None if of_another => Ok(()),
-        None => give_back_of_go(conf, args, sandbox.zip(inner)),
+        None => give_back_of_go(call.conf, call, sandbox.zip(inner)),
     }
 }
 
@@ -231,7 +237,7 @@ fn give_back_saved(store: &Store, saved: &Saved, container: Option<Netlink>) -> 
     for mut container in containers {
         if let Some(link) = find_in(&mut container, saved, &identity)? {
             transfer::take(&mut container, &link, &saved.name, &saved.name)?;
-            let mut all = AsFarAsPossible::default();
+            let mut all = BestEffort::default();
             all.step(saved.network.as_ref().map_or(Ok(()), |it| it.remove_rules(&mut container)));
             all.step(give_back_state(store, saved));
             return all.finish();
@@ -279,8 +285,12 @@ fn find_in(container: &mut Netlink, saved: &Saved, identity: &Identity) -> Resul
 
 /// Gives a device back that the Go plugin moved: nothing but its alias tells of it. It stays off, as nobody knows
 /// whether it was on.
-fn give_back_of_go(conf: &NetConf, args: &Args, inside: Option<(Sandbox, Link)>) -> Result<()> {
-    let config = Config::new(conf, args);
+fn give_back_of_go(
+    _conf: &NetConf,
+    call: &Call<'_>,
+    inside: Option<(Sandbox, Link)>,
+) -> Result<()> {
+    let config = Config::new(call);
     if let Some((mut sandbox, link)) = inside {
         let is_name = |alias: &String| rscni::name::interface_name_problem(alias).is_none();
         let Some(name) = link.alias.clone().filter(is_name) else { return Ok(()) };
@@ -297,33 +307,34 @@ fn give_back_of_go(conf: &NetConf, args: &Args, inside: Option<(Sandbox, Link)>)
         return Ok(());
     };
     let mut host = Netlink::open()?;
-    match transfer::fallen_back_from_go(&mut host, &name, &args.ifname)? {
+    match transfer::fallen_back_from_go(&mut host, &name, &call.args.ifname)? {
         Some(link) => transfer::rename(&mut host, &link, &name, ""),
         None => Ok(()),
     }
 }
 
-fn check(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
-    let config = Config::new(conf, args)?;
-    let result = host::require_prev_result(conf)?;
-    if let Some(ipam) = Ipam::of(conf, args) {
+fn check(call: &Call<'_>) -> Result<()> {
+    let conf = call.conf;
+    let config = Config::new(call)?;
+    let result = call.checked_result()?;
+    if let Some(ipam) = Ipam::of(call) {
         ipam.check()?;
     }
-    let mut sandbox = Sandbox::open(args)?;
+    let mut sandbox = Sandbox::open(call)?;
     let expected = result.interfaces.iter().find(|interface| {
-        interface.name == args.ifname && interface.sandbox.as_deref() == Some(sandbox.path.as_str())
+        interface.name == call.args.ifname
+            && interface.sandbox.as_deref() == Some(sandbox.path.as_str())
     });
     let expected = expected.ok_or_else(|| {
-        differs(format!("prevResult has no interface {} in {}", args.ifname, sandbox.path))
+        differs(format!("prevResult has no interface {} in {}", call.args.ifname, sandbox.path))
     })?;
     if config.is_dpdk(&Sysfs::default())? {
         return Ok(());
     }
-    let place = format!("interface {} in {}", args.ifname, sandbox.path);
+    let place = format!("interface {} in {}", call.args.ifname, sandbox.path);
     let link = sandbox
         .netlink
-        .find_link(&args.ifname)?
+        .find_link(&call.args.ifname)?
         .ok_or_else(|| differs(format!("{place} is missing")))?;
     if !link.up {
         return Err(differs(format!("{place} is down")));
@@ -342,9 +353,8 @@ fn check(args: &Args) -> Result<()> {
         }
     }
     if config.use_interface_network
-        && let Some(network) = Store::open()?
-            .by_owner(&Owner::new(&conf.name, args).tag())?
-            .and_then(|saved| saved.network)
+        && let Some(network) =
+            Store::open()?.by_owner(&call.owner().tag())?.and_then(|saved| saved.network)
     {
         network.check(&mut sandbox)?;
     }
@@ -352,11 +362,11 @@ fn check(args: &Args) -> Result<()> {
 }
 
 /// Gives devices back whose attachments are no longer valid. One that the Go plugin moved is not known here.
-fn gc(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
-    let stale = Stale::new(conf, host::valid_attachments(conf));
-    let mut all = AsFarAsPossible::default();
-    if let Some(ipam) = Ipam::of(conf, args) {
+fn gc(call: &Call<'_>) -> Result<()> {
+    let _conf = call.conf;
+    let stale = call.stale();
+    let mut all = BestEffort::default();
+    if let Some(ipam) = Ipam::of(call) {
         all.step(ipam.gc());
     }
     let store = Store::open()?;
@@ -367,8 +377,8 @@ fn gc(args: &Args) -> Result<()> {
 }
 
 /// A device that is in a container now says nothing about the network, so it is not looked for.
-fn status(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
-    Config::new(conf, args)?;
-    Ipam::of(conf, args).map_or(Ok(()), |ipam| ipam.status())
+fn status(call: &Call<'_>) -> Result<()> {
+    let _conf = call.conf;
+    Config::new(call)?;
+    Ipam::of(call).map_or(Ok(()), |ipam| ipam.status())
 }

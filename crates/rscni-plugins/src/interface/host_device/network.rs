@@ -11,9 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::saved::SavedAddress;
 use crate::{
-    attach::routing_table::LOCAL,
-    attach::sandbox::Sandbox,
-    plugin::failure::{AsFarAsPossible, Result, differs},
+    attach::{routing_table::LOCAL, sandbox::Sandbox},
+    plugin::error::{BestEffort, Result, differs},
 };
 
 /// `RTPROT_KERNEL` and `RTPROT_RA`: these routes come with the addresses, and with router advertisements.
@@ -141,7 +140,7 @@ impl Network {
 
     /// Takes the rules out of the container. Addresses and routes go with the device.
     pub(super) fn remove_rules(&self, container: &mut Netlink) -> Result<()> {
-        let mut all = AsFarAsPossible::default();
+        let mut all = BestEffort::default();
         for rule in &self.rules {
             match container.del_rule(&rule.into()) {
                 Err(error) if error.is_not_found() => {}

@@ -2,6 +2,7 @@
 //!
 //! The Go plugin keeps the name alone, as the device's alias, and so do we; it does not look here.
 
+use crate::plugin::Call;
 use std::{
     fs::{self, File},
     io::ErrorKind,
@@ -10,13 +11,13 @@ use std::{
 };
 
 use ipnet::IpNet;
-use rscni::{Args, Error};
+use rscni::Error;
 use rscni_linux::{Address, AddressFlags, Link, NewAddress};
 use serde::{Deserialize, Serialize};
 
 use super::{identity::Identity, network::Network};
 use crate::{
-    plugin::failure::{Failure, Result},
+    plugin::error::{Failure, Result},
     state::state_file,
 };
 
@@ -65,16 +66,11 @@ pub(super) struct SavedAddress {
 }
 
 impl Saved {
-    pub(super) fn new(
-        owner: String,
-        args: &Args,
-        link: &Link,
-        addresses: &[Address],
-    ) -> Result<Self> {
+    pub(super) fn new(call: &Call<'_>, link: &Link, addresses: &[Address]) -> Result<Self> {
         Ok(Self {
-            owner,
-            netns: args.require_netns()?.to_owned(),
-            ifname: args.ifname.clone(),
+            owner: call.owner().tag(),
+            netns: call.args.require_netns()?.to_owned(),
+            ifname: call.args.ifname.clone(),
             name: link.name.clone(),
             mac: link.mac.map(|mac| mac.to_string()),
             mtu: link.mtu,
@@ -212,14 +208,16 @@ pub(crate) fn fuzz(data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::testing::with_call;
+    use rscni::{Args, NetConf};
 
     fn saved(owner: &str, name: &str) -> Saved {
         let args =
             Args { netns: Some("/run/netns/a".into()), ifname: "net1".into(), ..Args::default() };
-        Saved {
-            name: name.into(),
-            ..Saved::new(owner.into(), &args, &Link::default(), &[]).unwrap()
-        }
+        let saved = with_call(args, NetConf::default(), |call| {
+            Saved::new(call, &Link::default(), &[]).unwrap()
+        });
+        Saved { owner: owner.into(), name: name.into(), ..saved }
     }
 
     #[test]

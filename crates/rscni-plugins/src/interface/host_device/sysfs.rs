@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rscni::Error;
 
-use crate::plugin::failure::Result;
+use crate::plugin::error::Result;
 
 /// Drivers that leave a device to a program, such as one that uses DPDK: it is no network interface then.
 const USERSPACE_DRIVERS: [&str; 3] = ["vfio-pci", "uio_pci_generic", "igb_uio"];
@@ -128,7 +128,7 @@ fn names(directory: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn failed(problem: impl std::fmt::Display) -> crate::plugin::failure::Failure {
+fn failed(problem: impl std::fmt::Display) -> crate::plugin::error::Failure {
     Error::IOFailure(format!("host-device: {problem}")).into()
 }
 

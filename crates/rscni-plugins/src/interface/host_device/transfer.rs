@@ -8,7 +8,7 @@ use rscni_linux::{Link, LinkChange, Netlink, Netns, sysctl};
 use super::{network::unless_there, saved::Saved};
 use crate::{
     attach::sandbox::Sandbox,
-    plugin::failure::{AsFarAsPossible, Context, Result},
+    plugin::error::{BestEffort, Context, Result},
 };
 
 /// How long the kernel may take to give a device back to the host whose namespace is gone.
@@ -157,7 +157,7 @@ pub(super) fn rename(host: &mut Netlink, link: &Link, name: &str, alias: &str) -
 pub(super) fn restore(saved: &Saved) -> Result<()> {
     let mut host = Netlink::open()?;
     let link = host.link_by_name(&saved.name)?;
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     let mac = saved.mac.as_ref().and_then(|mac| mac.parse().ok());
     let unlike = |change: LinkChange<'static>, is_unlike: bool| is_unlike.then_some(change);
     let none = LinkChange::default;

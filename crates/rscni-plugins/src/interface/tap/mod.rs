@@ -2,20 +2,30 @@
 
 mod selinux;
 
-use rscni::{Args, Error, NetConf};
+use crate::plugin::Call;
+use rscni::Error;
 use rscni_linux::{Link, LinkChange, MacAddr};
 use serde::Deserialize;
 
 use crate::{
-    attach::container_link::{Addresses, ContainerLink, commands},
-    attach::mac::requested_mac,
-    attach::sandbox::Sandbox,
-    plugin::commands::Commands,
-    plugin::failure::{Context, Failure, Result, differs},
+    attach::{
+        container_link::{Addresses, ContainerLink, commands},
+        mac::requested_mac,
+        sandbox::Sandbox,
+    },
+    plugin::{
+        Facts, Plugin,
+        error::{Context, Failure, Result, differs},
+    },
 };
 
 /// The tap plugin.
-pub(crate) const TAP: Commands = commands::<Tap>();
+pub(crate) const TAP: Plugin = Plugin {
+    name: "tap",
+    about: "adds a tap interface for a program in the container, such as a VMM",
+    commands: commands::<Tap>(),
+    facts: Facts::NONE,
+};
 
 /// The keys of the tap plugin, as the Go plugin has them.
 #[derive(Debug, Default, Deserialize)]
@@ -61,8 +71,8 @@ impl ContainerLink for Tap {
     const KIND: &'static str = "tun";
     const ADDRESSES: Addresses = Addresses::IpamOrNone;
 
-    fn new(conf: &NetConf, args: &Args) -> Result<Self> {
-        let keys: Keys = conf.custom_as()?;
+    fn new(call: &Call<'_>) -> Result<Self> {
+        let keys: Keys = call.conf.custom_as()?;
         let given = |text: String| Some(text).filter(|text| !text.is_empty());
         if keys.selinux_context.contains(char::is_control) {
             let problem = format!(
@@ -74,7 +84,7 @@ impl ContainerLink for Tap {
         Ok(Self {
             multi_queue: keys.multi_queue,
             mtu: Some(keys.mtu).filter(|mtu| *mtu > 0),
-            mac: requested_mac(conf, args, keys.mac)?,
+            mac: requested_mac(call, keys.mac)?,
             owner: keys.owner,
             group: keys.group,
             selinux_context: given(keys.selinux_context),
@@ -162,12 +172,13 @@ impl ContainerLink for Tap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::testing::with_call;
+    use rscni::Args;
     use rstest::rstest;
     use serde_json::{Value, json};
 
     fn config(keys: Value) -> Result<Tap> {
-        let conf: NetConf = serde_json::from_value(keys).unwrap();
-        Tap::new(&conf, &Args { config: Some(conf.clone()), ..Args::default() })
+        with_call(Args::default(), serde_json::from_value(keys).unwrap(), Tap::new)
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::process::Command;
 use rscni::Error;
 use rscni_linux::{Netns, Tap};
 
-use crate::plugin::failure::{Failure, Result};
+use crate::plugin::error::{Failure, Result};
 
 /// What the next program of this thread gets as its label.
 const NEXT_LABEL: &str = "/proc/thread-self/attr/exec";

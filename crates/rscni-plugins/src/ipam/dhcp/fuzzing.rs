@@ -8,11 +8,11 @@ use rscni::{CNIResult, SpecVersion};
 use rscni_linux::MacAddr;
 
 use super::{
-    call::{Answer, Call},
     client::{Client, Identity, Patience, Step, Time},
     lease::{Lease, Terms},
     message::{Kind, Message},
     options::Wishes,
+    request::{Answer, DaemonRequest},
     store::Kept,
 };
 
@@ -119,10 +119,10 @@ fn sends(step: &Step) {
 }
 
 fn json(data: &[u8]) {
-    if let Ok(call) = serde_json::from_slice::<Call>(data) {
+    if let Ok(call) = serde_json::from_slice::<DaemonRequest>(data) {
         let written = serde_json::to_vec(&call).expect("a call is JSON");
         assert!(!written.contains(&b'\n'), "it is one line");
-        serde_json::from_slice::<Call>(&written).expect("what was written is read");
+        serde_json::from_slice::<DaemonRequest>(&written).expect("what was written is read");
     }
     if let Ok(answer) = serde_json::from_slice::<Answer>(data) {
         let written = serde_json::to_vec(&answer).expect("an answer is JSON");

@@ -15,7 +15,6 @@
 //! | `listener` | the daemon's socket, and how systemd hands one over |
 //! | `daemon` | the loop that waits for calls, messages and times |
 
-mod call;
 mod client;
 mod daemon;
 #[cfg(any(test, fuzzing))]
@@ -25,35 +24,35 @@ mod listener;
 mod message;
 mod options;
 mod place;
+mod request;
 mod store;
 
+use crate::plugin::Call;
 use std::{
     io::Write,
     path::{Path, PathBuf},
 };
 
-use rscni::{Args, CNIResult, Error, NetConf, any_case};
+use rscni::{CNIResult, Error, NetConf, any_case};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Deserialize;
 use serde_json::Value;
 
 use self::{
-    call::{Answer, Call, Key, Outcome},
     client::Time,
     lease::Lease,
     options::{Provide, Request, Wishes},
+    request::{Answer, DaemonRequest, Key, Outcome},
     store::Store,
 };
 use crate::{
-    attach::host::{require_prev_result, valid_attachments},
     attach::sandbox::Sandbox,
-    plugin::commands::IpamCommands,
-    plugin::failure::differs,
+    plugin::{Commands, Facts, IpamOrder, Plugin, error::differs},
 };
 
 pub use self::daemon::Daemon;
 
-pub(crate) use self::{call::SOCKET, store::directory as leases};
+pub(crate) use self::{request::SOCKET, store::directory as leases};
 
 /// Time since the machine was booted, that of sleep included.
 fn now() -> Time {
@@ -75,7 +74,18 @@ fn log(what: std::fmt::Arguments<'_>) {
 }
 
 /// The plugin.
-pub(crate) const DHCP: IpamCommands = IpamCommands { name: "dhcp", add, del, check, gc, status };
+pub(crate) const DHCP: Plugin = Plugin {
+    name: "dhcp",
+    about: "leases addresses from a DHCP server through its daemon",
+    commands: Commands {
+        add: |call| Ok(add(call)?),
+        del: |call| Ok(del(call)?),
+        check: |call| Ok(check(call)?),
+        gc: |call| Ok(gc(call)?),
+        status: |call| Ok(status(call)?),
+    },
+    facts: Facts { ipam: Some(IpamOrder::BeforeLink), ..Facts::NONE },
+};
 
 /// The keys of `ipam`.
 #[derive(Debug, Default, Deserialize)]
@@ -95,9 +105,13 @@ impl Keys {
         any_case::section(&ipam.custom, "ipam")
     }
 
-    fn wishes(&self, args: &Args) -> Result<Wishes, Error> {
+    fn wishes(&self, call: &Call<'_>) -> Result<Wishes, Error> {
         let (provide, request) = (self.provide.as_deref(), self.request.as_deref());
-        Wishes::new(provide.unwrap_or_default(), request.unwrap_or_default(), &args.cni_args()?)
+        Wishes::new(
+            provide.unwrap_or_default(),
+            request.unwrap_or_default(),
+            &call.args.cni_args()?,
+        )
     }
 }
 
@@ -122,15 +136,15 @@ fn socket(conf: &NetConf) -> Result<PathBuf, Error> {
     }
 }
 
-fn add(args: &Args) -> Result<CNIResult, Error> {
-    let conf = args.conf()?;
+fn add(call: &Call<'_>) -> Result<CNIResult, Error> {
+    let conf = call.conf;
     let keys = Keys::read(conf)?;
-    let wishes = keys.wishes(args)?;
+    let wishes = keys.wishes(call)?;
     // The daemon has another working directory.
-    let netns = std::path::absolute(args.require_netns()?)?;
-    match call::ask(
+    let netns = std::path::absolute(call.args.require_netns()?)?;
+    match request::ask(
         &socket(conf)?,
-        &Call::Acquire { key: Key::new(&conf.name, args), netns, wishes },
+        &DaemonRequest::Acquire { key: Key::new(&conf.name, call), netns, wishes },
     )? {
         Outcome::Answered(Answer::Lease(lease)) => {
             Ok(lease.result(keys.priority.filter(|priority| *priority != 0)))
@@ -141,12 +155,12 @@ fn add(args: &Args) -> Result<CNIResult, Error> {
 }
 
 /// Finds that the daemon keeps a lease, that it is the one that ADD gave, and that its address is on the interface.
-fn check(args: &Args) -> Result<(), Error> {
-    let conf = args.conf()?;
-    Keys::read(conf)?.wishes(args)?;
-    let result = require_prev_result(conf)?;
-    let key = Key::new(&conf.name, args);
-    let lease = match call::ask(&socket(conf)?, &Call::Look { key: key.clone() })? {
+fn check(call: &Call<'_>) -> Result<(), Error> {
+    let conf = call.conf;
+    Keys::read(conf)?.wishes(call)?;
+    let result = call.checked_result()?;
+    let key = Key::new(&conf.name, call);
+    let lease = match request::ask(&socket(conf)?, &DaemonRequest::Look { key: key.clone() })? {
         Outcome::Answered(Answer::Lease(lease)) => lease,
         Outcome::Answered(_) => {
             return Err(differs(format!(
@@ -161,12 +175,12 @@ fn check(args: &Args) -> Result<(), Error> {
     if !result.ips.iter().any(|ip| ip.address == lease.address.into()) {
         return Err(differs(format!("{} is leased, and not in prevResult", lease.address)).into());
     }
-    Ok(check_address(args, &lease)?)
+    Ok(check_address(call, &lease)?)
 }
 
-fn check_address(args: &Args, lease: &Lease) -> crate::plugin::failure::Result<()> {
-    let mut sandbox = Sandbox::open(args)?;
-    let present = match sandbox.netlink.find_link(&args.ifname)? {
+fn check_address(call: &Call<'_>, lease: &Lease) -> crate::plugin::error::Result<()> {
+    let mut sandbox = Sandbox::open(call)?;
+    let present = match sandbox.netlink.find_link(&call.args.ifname)? {
         Some(link) => sandbox.netlink.addresses(link.index)?,
         None => Vec::new(),
     };
@@ -175,30 +189,30 @@ fn check_address(args: &Args, lease: &Lease) -> crate::plugin::failure::Result<(
     }
     Err(differs(format!(
         "{} is leased, and not on {} in {}",
-        lease.address, args.ifname, sandbox.path
+        lease.address, call.args.ifname, sandbox.path
     )))
 }
 
-fn del(args: &Args) -> Result<(), Error> {
-    let conf = args.conf()?;
+fn del(call: &Call<'_>) -> Result<(), Error> {
+    let conf = call.conf;
     // No ADD has used a path that is wrong.
     let socket = socket(conf).unwrap_or_else(|_| SOCKET.into());
-    let key = Key::new(&conf.name, args);
-    match call::ask(&socket, &Call::Release { key: key.clone() })? {
+    let key = Key::new(&conf.name, call);
+    match request::ask(&socket, &DaemonRequest::Release { key: key.clone() })? {
         Outcome::Answered(_) => Ok(()),
         Outcome::NoDaemon(_) => release_without_daemon(&socket, |kept| *kept == key),
     }
 }
 
-fn gc(args: &Args) -> Result<(), Error> {
-    let conf = args.conf()?;
+fn gc(call: &Call<'_>) -> Result<(), Error> {
+    let conf = call.conf;
     let socket = socket(conf)?;
-    let valid = valid_attachments(conf);
+    let valid = call.valid_attachments();
     let valid: Vec<_> =
         valid.iter().map(|a| Key::of(&conf.name, &a.container_id, &a.ifname)).collect();
-    match call::ask(
+    match request::ask(
         &socket,
-        &Call::ReleaseOthers { network: conf.name.clone(), valid: valid.clone() },
+        &DaemonRequest::ReleaseOthers { network: conf.name.clone(), valid: valid.clone() },
     )? {
         Outcome::Answered(_) => Ok(()),
         Outcome::NoDaemon(_) => release_without_daemon(&socket, |kept| {
@@ -221,10 +235,10 @@ fn release_without_daemon(socket: &Path, is_over: impl Fn(&Key) -> bool) -> Resu
     Ok(())
 }
 
-fn status(args: &Args) -> Result<(), Error> {
-    let conf = args.conf()?;
-    Keys::read(conf)?.wishes(args)?;
-    match call::ask(&socket(conf)?, &Call::Ping) {
+fn status(call: &Call<'_>) -> Result<(), Error> {
+    let conf = call.conf;
+    Keys::read(conf)?.wishes(call)?;
+    match request::ask(&socket(conf)?, &DaemonRequest::Ping) {
         Ok(Outcome::Answered(_)) => Ok(()),
         // Nor are the leases of containers that run renewed.
         Ok(Outcome::NoDaemon(why)) => Err(Error::PluginNotAvailableLimitedConnectivity(why)),

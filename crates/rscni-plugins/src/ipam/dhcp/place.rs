@@ -18,7 +18,7 @@ use super::{
     client::{Release, Way},
     message::{CLIENT_PORT, SERVER_PORT},
 };
-use crate::plugin::failure::{Failure, Result};
+use crate::plugin::error::{Failure, Result};
 
 /// An interface in a namespace, and what tells them from others that come to have the same names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

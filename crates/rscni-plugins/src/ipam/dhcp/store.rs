@@ -15,10 +15,10 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    call::Key,
     client::{Client, Held, Identity, Patience},
     options::Wishes,
     place::Place,
+    request::Key,
 };
 use crate::state::state_file;
 

@@ -1,10 +1,10 @@
 //! The configuration of host-local: the ranges, and the addresses that are asked for by name.
 
+use crate::plugin::Call;
 use std::{net::IpAddr, path::PathBuf};
 
 use rscni::{
-    Args, Error, IpRange, NetConf, Route, SpecVersion, address::parse_net, any_case,
-    name::check_path,
+    Error, IpRange, NetConf, Route, SpecVersion, address::parse_net, any_case, name::check_path,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -129,14 +129,14 @@ impl Config {
     ///
     /// # Errors
     /// [`Error::InvalidNetworkConfig`], or [`Error::InvalidEnvValue`] where `CNI_ARGS` is at fault.
-    pub(crate) fn read(args: &Args) -> Result<Self, Error> {
-        let conf = args.conf()?;
+    pub(crate) fn read(call: &Call<'_>) -> Result<Self, Error> {
+        let conf = call.conf;
         let keys: Keys = section(ipam(conf)?, "ipam")?;
         check_path("ipam.resolvConf", keys.resolv_conf.as_deref().unwrap_or_default())?;
         let runtime: Runtime = section(&conf.runtime_config, "runtimeConfig")?;
         Ok(Self {
             data_dir: data_dir(conf)?,
-            requested: requested(args, runtime.ips.unwrap_or_default())?,
+            requested: requested(call, runtime.ips.unwrap_or_default())?,
             allow_outside_range: keys.allow_outside_range.unwrap_or_default(),
             resolv_conf: keys.resolv_conf.clone().filter(|path| !path.is_empty()).map(Into::into),
             routes: keys.routes.clone().unwrap_or_default(),
@@ -250,12 +250,14 @@ fn sets(
 }
 
 /// The addresses that are asked for. As with the Go plugin the three places add up.
-fn requested(args: &Args, of_runtime: Vec<String>) -> Result<Vec<Requested>, Error> {
-    let cni_args = args.cni_args()?;
+fn requested(call: &Call<'_>, of_runtime: Vec<String>) -> Result<Vec<Requested>, Error> {
+    let cni_args = call.args.cni_args()?;
     cni_args.refuse_unknown(&["IP"])?;
     let of_variable = cni_args.get("IP").filter(|text| !text.is_empty()).map(str::to_owned);
-    let of_args: ArgsCni =
-        args.args_cni().map_or_else(|| Ok(ArgsCni::default()), |cni| section(cni, "args.cni"))?;
+    let of_args: ArgsCni = call
+        .args
+        .args_cni()
+        .map_or_else(|| Ok(ArgsCni::default()), |cni| section(cni, "args.cni"))?;
 
     let mut requested: Vec<Requested> = Vec::new();
     for (source, texts) in [

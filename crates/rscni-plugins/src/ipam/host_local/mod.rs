@@ -29,9 +29,10 @@ pub(crate) mod resolv_conf;
 mod store;
 mod usage;
 
+use crate::plugin::Call;
 use std::{collections::HashSet, net::IpAddr, path::Path};
 
-use rscni::{Args, CNIResult, Error, IpConfig, NetConf};
+use rscni::{CNIResult, Error, IpConfig, NetConf};
 
 use self::{
     config::{Config, Requested},
@@ -39,11 +40,9 @@ use self::{
     reservation::{Holder, Reservation},
     store::Store,
 };
-use crate::{
-    attach::host::{require_prev_result, valid_attachments},
-    attach::own::Own,
-    plugin::commands::IpamCommands,
-    plugin::failure::{AsFarAsPossible, differs},
+use crate::plugin::{
+    Commands, Facts, IpamOrder, Plugin,
+    error::{BestEffort, differs},
 };
 
 pub use self::usage::{Reservations, Usage, usage};
@@ -53,23 +52,33 @@ pub(crate) use self::{
 };
 
 /// The plugin.
-pub(crate) const HOST_LOCAL: IpamCommands =
-    IpamCommands { name: "host-local", add, del, check, gc, status };
+pub(crate) const HOST_LOCAL: Plugin = Plugin {
+    name: "host-local",
+    about: "allocates addresses from ranges local to this host",
+    commands: Commands {
+        add: |call| Ok(add(call)?),
+        del: |call| Ok(del(call)?),
+        check: |call| Ok(check(call)?),
+        gc: |call| Ok(gc(call)?),
+        status: |call| Ok(status(call)?),
+    },
+    facts: Facts { ipam: Some(IpamOrder::AfterLink), ..Facts::NONE },
+};
 
-fn add(args: &Args) -> Result<CNIResult, Error> {
-    let config = Config::read(args)?;
+fn add(call: &Call<'_>) -> Result<CNIResult, Error> {
+    let config = Config::read(call)?;
     let dns = config.resolv_conf.as_deref().map(resolv_conf::read).transpose()?;
     let requests = assign(&config)?;
 
-    let conf = args.conf()?;
+    let conf = call.conf;
     reboot::reclaim(conf, &config.data_dir)?;
     let store = Store::create(&config.data_dir, &conf.name)?;
-    refuse_second(args, &config, &store)?;
+    refuse_second(call, &config, &store)?;
 
-    let mut undo = Undo { args, store: &store, reserved: Vec::new() };
+    let mut undo = Undo { call: *call, store: &store, reserved: Vec::new() };
     let mut ips = Vec::new();
     for (index, (set, request)) in config.sets.iter().zip(requests).enumerate() {
-        let turn = Turn { args, config: &config, store: &store, index, set };
+        let turn = Turn { call: *call, config: &config, store: &store, index, set };
         let (reservation, ip) = match request {
             Some(request) => turn.take_requested(request)?,
             None => turn.take_next()?,
@@ -83,14 +92,15 @@ fn add(args: &Args) -> Result<CNIResult, Error> {
 
 /// Releases what a failed ADD has reserved, and nothing else that the attachment may hold.
 struct Undo<'a> {
-    args: &'a Args,
+    call: Call<'a>,
     store: &'a Store,
     reserved: Vec<Reservation>,
 }
 
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
-        let (container_id, ifname) = (self.args.container_id.clone(), self.args.ifname.clone());
+        let (container_id, ifname) =
+            (self.call.args.container_id.clone(), self.call.args.ifname.clone());
         let holder = Holder::Attachment { container_id, ifname };
         for reservation in &self.reserved {
             // The ADD fails already, with the error that matters; DEL and GC find what is left.
@@ -131,21 +141,21 @@ fn assign(config: &Config) -> Result<Vec<Option<&Requested>>, Error> {
 }
 
 /// Refuses an attachment that holds an address of these sets already.
-fn refuse_second(args: &Args, config: &Config, store: &Store) -> Result<(), Error> {
-    let held = store.held_by(&args.container_id, &args.ifname)?;
+fn refuse_second(call: &Call<'_>, config: &Config, store: &Store) -> Result<(), Error> {
+    let held = store.held_by(&call.args.container_id, &call.args.ifname)?;
     let mut of_sets = held.own.iter().chain(&held.of_container).filter(|r| config.has(r.address));
     match of_sets.next() {
         None => Ok(()),
         Some(reservation) => Err(Error::TryAgainLater(format!(
             "{} has been allocated to {} {} before, duplicate allocation is not allowed: DEL it first",
-            reservation.address, args.container_id, args.ifname
+            reservation.address, call.args.container_id, call.args.ifname
         ))),
     }
 }
 
 /// One range set's turn in an ADD.
 struct Turn<'a> {
-    args: &'a Args,
+    call: Call<'a>,
     config: &'a Config,
     store: &'a Store,
     index: usize,
@@ -193,8 +203,12 @@ impl Turn<'_> {
         let Some(range) = self.config.range_in(self.set, address) else { return Ok(None) };
         // The next address follows the last one that its turn came to.
         let set = self.set.contains(address).then_some(self.index);
-        let reservation =
-            self.store.reserve(address, &self.args.container_id, &self.args.ifname, set)?;
+        let reservation = self.store.reserve(
+            address,
+            &self.call.args.container_id,
+            &self.call.args.ifname,
+            set,
+        )?;
         let ip = IpConfig {
             gateway: Some(range.gateway()),
             ..IpConfig::new(range.with_prefix(address))
@@ -211,15 +225,15 @@ fn exhausted(index: usize, set: &RangeSet) -> String {
 }
 
 /// Finds that the attachment holds an address, and every one that its result has from these ranges.
-fn check(args: &Args) -> Result<(), Error> {
-    let config = Config::read(args)?;
-    let conf = args.conf()?;
-    let result = require_prev_result(conf)?;
+fn check(call: &Call<'_>) -> Result<(), Error> {
+    let config = Config::read(call)?;
+    let conf = call.conf;
+    let result = call.checked_result()?;
     reboot::reclaim(conf, &config.data_dir)?;
     let held: HashSet<_> = match Store::open(&config.data_dir, &conf.name)? {
         None => HashSet::new(),
         Some(store) => {
-            let held = store.held_by(&args.container_id, &args.ifname)?;
+            let held = store.held_by(&call.args.container_id, &call.args.ifname)?;
             held.own
                 .into_iter()
                 .chain(held.of_container)
@@ -228,13 +242,13 @@ fn check(args: &Args) -> Result<(), Error> {
         }
     };
     let mut of_sets =
-        Own::of(result, args).ips().map(|ip| ip.address.addr()).filter(|ip| config.has(*ip));
+        call.own(result).ips().map(|ip| ip.address.addr()).filter(|ip| config.has(*ip));
     let missing = match of_sets.find(|address| !held.contains(address)) {
         Some(address) => address.to_string(),
         None if held.is_empty() => "an address".to_owned(),
         None => return Ok(()),
     };
-    let (id, ifname) = (&args.container_id, &args.ifname);
+    let (id, ifname) = (&call.args.container_id, &call.args.ifname);
     Err(differs(format!("{missing} is not reserved for {id} {ifname}: DEL it and add it again"))
         .into())
 }
@@ -245,18 +259,18 @@ fn open(conf: &NetConf, data_dir: &Path) -> Result<Option<Store>, Error> {
     Store::open(data_dir, &conf.name)
 }
 
-fn del(args: &Args) -> Result<(), Error> {
-    let conf = args.conf()?;
+fn del(call: &Call<'_>) -> Result<(), Error> {
+    let conf = call.conf;
     let Some(store) = open(conf, &config::data_dir_of_del(conf)?)? else { return Ok(()) };
-    let held = store.held_by(&args.container_id, &args.ifname)?;
+    let held = store.held_by(&call.args.container_id, &call.args.ifname)?;
     // What stands in the container's name alone may be another interface's, as long as this one has its own.
-    let id = args.container_id.clone();
+    let id = call.args.container_id.clone();
     let (held, holder) = if held.own.is_empty() {
         (held.of_container, Holder::Container(id))
     } else {
-        (held.own, Holder::Attachment { container_id: id, ifname: args.ifname.clone() })
+        (held.own, Holder::Attachment { container_id: id, ifname: call.args.ifname.clone() })
     };
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     for reservation in &held {
         all.step(store.release(reservation, Some(&holder)));
     }
@@ -264,9 +278,9 @@ fn del(args: &Args) -> Result<(), Error> {
 }
 
 /// Releases every reservation of the network that no valid attachment holds, and the remains of such.
-fn gc(args: &Args) -> Result<(), Error> {
-    let conf = args.conf()?;
-    let valid = valid_attachments(conf);
+fn gc(call: &Call<'_>) -> Result<(), Error> {
+    let conf = call.conf;
+    let valid = call.valid_attachments();
     let attachments: HashSet<_> =
         valid.iter().map(|a| (a.container_id.as_str(), a.ifname.as_str())).collect();
     let containers: HashSet<_> = attachments.iter().map(|(id, _)| *id).collect();
@@ -277,7 +291,7 @@ fn gc(args: &Args) -> Result<(), Error> {
         }
         Holder::Container(id) => containers.contains(id.as_str()),
     };
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     for reservation in store.reservations()? {
         all.step(match store.holder(&reservation) {
             Ok(Some(holder)) if is_valid(&holder) => Ok(()),
@@ -288,9 +302,9 @@ fn gc(args: &Args) -> Result<(), Error> {
     Ok(all.finish()?)
 }
 
-fn status(args: &Args) -> Result<(), Error> {
-    let config = Config::read(args)?;
-    let conf = args.conf()?;
+fn status(call: &Call<'_>) -> Result<(), Error> {
+    let config = Config::read(call)?;
+    let conf = call.conf;
     let taken = |with_remains| -> Result<HashSet<_>, Error> {
         let taken = directory::peek(&config.data_dir, &conf.name, with_remains);
         let unusable = |error: Error| {

@@ -6,7 +6,7 @@ use rscni_linux::tc::{self, Tbf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::plugin::failure::{Failure, Result};
+use crate::plugin::error::{Failure, Result};
 
 /// How long a packet waits at most, in milliseconds.
 const LATENCY: u32 = 25;

@@ -4,6 +4,7 @@
 //! Its name is the Go plugin's, which follows from network and container id alone. A second interface of the same
 //! container on the same network gets another one, which follows from the interface's name too.
 
+use crate::plugin::Call;
 use rscni::Error;
 use rscni_linux::{
     Ifb, Link, LinkChange, Netlink,
@@ -12,10 +13,12 @@ use rscni_linux::{
 
 use super::shaper::{self, Shaper};
 use crate::{
-    attach::host,
-    plugin::failure::{AsFarAsPossible, Failure, Result, differs},
-    state::owner::{Owner, Stale, derived_name, go_hash},
-    state::undo::Undo,
+    attach::link,
+    plugin::error::{BestEffort, Failure, Result, differs},
+    state::{
+        owner::{Owner, Stale, derived_name, go_hash},
+        undo::Undo,
+    },
 };
 
 /// The handle of `ingress`.
@@ -112,14 +115,14 @@ pub(super) fn find(host: &mut Netlink, owner: Owner<'_>) -> Result<Option<Link>>
 }
 
 /// GC: removes the ifbs of attachments that are no longer valid.
-pub(super) fn del_stale(stale: &Stale<'_>) -> Result<()> {
+pub(super) fn del_stale(call: &Call<'_>, stale: &Stale<'_>) -> Result<()> {
     let mut host = Netlink::open()?;
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     let is_stale = |link: &Link| {
         is_ifb(link) && link.alias.as_deref().is_some_and(|alias| stale.has_alias(alias))
     };
     for link in host.links()?.into_iter().filter(is_stale) {
-        all.step(host::del_link(&mut host, None, &link));
+        all.step(link::del_link(call, &mut host, None, &link));
     }
     all.finish()
 }

@@ -5,11 +5,12 @@
 //! is led through an ifb, which it leaves in time.
 
 mod config;
+mod host_veth;
 mod ifb;
 mod shaper;
-mod veth;
 
-use rscni::{Args, CNIResult};
+use crate::plugin::Call;
+use rscni::CNIResult;
 use rscni_linux::{Netlink, tc::Handle};
 
 use self::{
@@ -17,17 +18,21 @@ use self::{
     shaper::{Peer, Shaper},
 };
 use crate::{
-    attach::host,
-    attach::sandbox::Sandbox,
-    plugin::chained,
-    plugin::commands::Commands,
-    plugin::failure::{AsFarAsPossible, Result, differs},
-    state::owner::{Owner, Stale},
+    attach::{link, sandbox::Sandbox, veth::check_peer},
+    plugin::{
+        Commands, Facts, Plugin, Repair,
+        error::{BestEffort, Result, differs},
+    },
     state::undo::Undo,
 };
 
 /// The bandwidth plugin.
-pub(crate) const BANDWIDTH: Commands = Commands { add, del, check, gc, status };
+pub(crate) const BANDWIDTH: Plugin = Plugin {
+    name: "bandwidth",
+    about: "limits the traffic of the container in both directions",
+    commands: Commands { add, del, check, gc, status },
+    facts: Facts { repair: Some(Repair { look: check, restore }), ..Facts::NONE },
+};
 
 /// The limit of what the container receives.
 fn to_container(config: &Config, limit: Limit) -> Shaper<'_> {
@@ -39,16 +44,16 @@ fn from_container(config: &Config, limit: Limit) -> Shaper<'_> {
     Shaper { limit, subnets: &config.subnets, peer: Peer::Destination }
 }
 
-fn add(args: &Args) -> Result<CNIResult> {
-    let conf = args.conf()?;
+fn add(call: &Call<'_>) -> Result<CNIResult> {
+    let conf = call.conf;
     let config = Config::new(conf)?;
-    let mut result = chained::require_prev_result(conf)?.clone();
+    let mut result = call.chained_result()?.clone();
     if config.is_empty() {
         return Ok(result);
     }
-    let owner = Owner::new(&conf.name, args);
+    let owner = call.owner();
     let mut host = Netlink::open()?;
-    let veth = veth::require(&mut host, args, &result)?;
+    let veth = host_veth::require(&mut host, call, &result)?;
     let mut undo = Undo::default();
 
     if let Some(limit) = config.ingress {
@@ -60,15 +65,15 @@ fn add(args: &Args) -> Result<CNIResult> {
     }
     if let Some(limit) = config.egress {
         let ifb = ifb::add(&mut host, &veth, owner, &from_container(&config, limit), &mut undo)?;
-        result.interfaces.push(host::interface(&ifb));
+        result.interfaces.push(link::interface(&ifb));
     }
     undo.commit();
     Ok(result)
 }
 
-fn del(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
-    let owner = Owner::new(&conf.name, args);
+fn del(call: &Call<'_>) -> Result<()> {
+    let conf = call.conf;
+    let owner = call.owner();
     let mut host = Netlink::open()?;
     let ifb = ifb::find(&mut host, owner)?;
     let [ingress, egress] = match Config::new(conf) {
@@ -77,8 +82,8 @@ fn del(args: &Args) -> Result<()> {
         // One that has become invalid, or has lost what the runtime gave, may have asked for anything.
         _ => [true, true],
     };
-    let mut all = AsFarAsPossible::default();
-    match veth::find(&mut host, args, conf) {
+    let mut all = BestEffort::default();
+    match host_veth::find(&mut host, call, conf) {
         Ok(Some(veth)) => {
             // Before the ifb goes: packets that are redirected to nothing are lost.
             if egress {
@@ -91,51 +96,46 @@ fn del(args: &Args) -> Result<()> {
         found => all.step(found.map(drop)),
     }
     if let Some(ifb) = ifb {
-        all.step(host::del_link(&mut host, None, &ifb));
+        all.step(link::del_link(call, &mut host, None, &ifb));
     }
     all.finish()
 }
 
 /// Puts the limits back. Where only a part of them is left, a half-made path for packets is taken
 /// away first.
-pub(crate) fn restore(args: &Args) -> Result<()> {
-    del(args)?;
-    add(args).map(drop)
+pub(crate) fn restore(call: &Call<'_>) -> Result<()> {
+    del(call)?;
+    add(call).map(drop)
 }
 
-pub(crate) fn check(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
+pub(crate) fn check(call: &Call<'_>) -> Result<()> {
+    let conf = call.conf;
     let config = Config::new(conf)?;
-    let result = host::require_prev_result(conf)?;
+    let result = call.checked_result()?;
     if config.is_empty() {
         return Ok(());
     }
-    let mut sandbox = Sandbox::open(args)?;
+    let mut sandbox = Sandbox::open(call)?;
     let mut host = Netlink::open()?;
-    let inner = sandbox.netlink.find_link(&args.ifname)?;
+    let inner = sandbox.netlink.find_link(&call.args.ifname)?;
     let inner = inner.ok_or_else(|| {
-        differs(format!("interface {} is missing in {}", args.ifname, sandbox.path))
+        differs(format!("interface {} is missing in {}", call.args.ifname, sandbox.path))
     })?;
-    let veth = host::check_peer(&mut host, &inner, result)?;
+    let veth = check_peer(&mut host, &inner, result)?;
     if let Some(limit) = config.ingress {
         to_container(&config, limit).check(&mut host, &veth)?;
     }
     if let Some(limit) = config.egress {
-        ifb::check(
-            &mut host,
-            &veth,
-            Owner::new(&conf.name, args),
-            &from_container(&config, limit),
-        )?;
+        ifb::check(&mut host, &veth, call.owner(), &from_container(&config, limit))?;
     }
     Ok(())
 }
 
-fn gc(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
-    ifb::del_stale(&Stale::new(conf, host::valid_attachments(conf)))
+fn gc(call: &Call<'_>) -> Result<()> {
+    let _conf = call.conf;
+    ifb::del_stale(call, &call.stale())
 }
 
-fn status(args: &Args) -> Result<()> {
-    Config::new(args.conf()?).map(drop)
+fn status(call: &Call<'_>) -> Result<()> {
+    Config::new(call.conf).map(drop)
 }

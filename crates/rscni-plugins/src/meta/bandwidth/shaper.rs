@@ -7,7 +7,7 @@ use rscni_linux::{
 };
 
 use super::config::{Limit, Subnets};
-use crate::plugin::failure::{Result, differs};
+use crate::plugin::error::{Result, differs};
 
 /// Which address of a packet is the other side's.
 #[derive(Clone, Copy)]

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::{
     netfilter::iptables::{self, LONGEST_CHAIN},
-    plugin::failure::{Failure, Result},
+    plugin::error::{Failure, Result},
 };
 
 /// `backend`: who lets packets through.

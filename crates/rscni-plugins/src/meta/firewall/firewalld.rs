@@ -7,7 +7,7 @@ use rscni::Error;
 
 use crate::{
     meta::firewall::dbus::{self, Call, Connection},
-    plugin::failure::{AsFarAsPossible, Result, differs},
+    plugin::error::{BestEffort, Result, differs},
 };
 
 const NAME: &str = "org.fedoraproject.FirewallD1";
@@ -74,7 +74,7 @@ impl Firewalld {
 
     /// Takes the addresses out of the zone.
     pub(super) fn remove(&mut self, zone: &str, addresses: &[IpAddr]) -> Result<()> {
-        let mut all = AsFarAsPossible::default();
+        let mut all = BestEffort::default();
         for address in addresses {
             match self.call("removeSource", zone, *address) {
                 Ok(_) => {}
@@ -119,7 +119,7 @@ fn says(error: &dbus::Error, word: &str) -> bool {
     matches!(error, dbus::Error::Refused { message, .. } if message.starts_with(word))
 }
 
-fn failed(action: &str, error: &dbus::Error) -> crate::plugin::failure::Failure {
+fn failed(action: &str, error: &dbus::Error) -> crate::plugin::error::Failure {
     let text = format!("firewalld: {action}: {error}");
     if says(error, "INVALID_ZONE") {
         return Error::InvalidNetworkConfig(format!(

@@ -53,7 +53,7 @@ use super::{
 };
 use crate::{
     netfilter::nftable,
-    plugin::failure::{Result, differs},
+    plugin::error::{Result, differs},
     state::owner::Owner,
 };
 

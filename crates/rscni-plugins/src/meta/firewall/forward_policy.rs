@@ -15,9 +15,11 @@ use rscni_linux::{
 
 use crate::{
     meta::firewall::saved,
-    netfilter::iptables::{IpTable, jump_target},
-    netfilter::nftable,
-    plugin::failure::Result,
+    netfilter::{
+        iptables::{IpTable, jump_target},
+        nftable,
+    },
+    plugin::error::Result,
 };
 
 /// A packet that is to pass.

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     netfilter::iptables::{self, IpTable, Legacy, comment},
-    plugin::failure::{AsFarAsPossible, Result, differs},
+    plugin::error::{BestEffort, Result, differs},
 };
 
 const FILTER: [IpTable; 2] = IpTable::of_both_families("filter");
@@ -348,7 +348,7 @@ pub(super) fn remove_links(nft: &mut Nft, links: &[String]) -> Result<()> {
     }
     let rules = links.iter().flat_map(|link| rules_of_policy(Policy::Isolated, On::Bridge(link)));
     let unwanted: Vec<String> = rules.map(|rule| rule.line).collect();
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     for table in FILTER {
         all.step(remove_lines(nft, table, &[STAGE_1, STAGE_2], &unwanted));
     }
@@ -357,7 +357,7 @@ pub(super) fn remove_links(nft: &mut Nft, links: &[String]) -> Result<()> {
 
 /// Removes the rules of addresses, wherever iptables keeps them.
 pub(super) fn remove(nft: &mut Nft, addresses: &[IpAddr]) -> Result<()> {
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     for table in FILTER {
         let lines: Vec<String> = addresses
             .iter()
@@ -376,7 +376,7 @@ pub(super) fn remove(nft: &mut Nft, addresses: &[IpAddr]) -> Result<()> {
 /// Removes rules of these chains by their lines.
 fn remove_lines(nft: &mut Nft, table: IpTable, chains: &[&str], lines: &[String]) -> Result<()> {
     let is_wanted = |line: &str| lines.iter().any(|wanted| wanted == line);
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     for chain in chains {
         let found = table.rules(nft, chain, |rule| is_wanted(&saved::line(chain, rule)))?;
         let handles: Vec<u64> = found.iter().map(|rule| rule.handle).collect();

@@ -10,7 +10,7 @@ use rscni_linux::nft::{Element, ElementInfo, Family, Nft, Set, Table, Value, Val
 use super::{config, forward, iptables};
 use crate::{
     netfilter::nftable,
-    plugin::failure::{AsFarAsPossible, Result},
+    plugin::error::{BestEffort, Result},
     state::owner::{Owner, Stale},
 };
 
@@ -50,7 +50,7 @@ pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, link: Option<&str>) -> Res
         }
     };
     let (apart, with_rules) = (find(forward::BRIDGES)?, find(WITH_RULES)?);
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     // The Go plugin notes nothing.
     let of_go = match link {
         Some(link) if with_rules.is_empty() && config::is_veth(link)? => vec![link.to_owned()],
@@ -76,7 +76,7 @@ fn remove_elements(
 ) -> Result<()> {
     let table = table();
     let names: Vec<String> = with_rules.iter().map(|element| name(&element.key)).collect();
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     let outcome = iptables::remove_links(nft, &names);
     let mut transaction = nft.transaction();
     for (set, elements) in

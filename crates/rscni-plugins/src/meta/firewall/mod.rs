@@ -15,9 +15,10 @@ mod ports;
 mod records;
 pub(crate) mod saved;
 
+use crate::plugin::Call;
 use std::net::IpAddr;
 
-use rscni::{Args, CNIResult, Error, IpConfig, NetConf};
+use rscni::{CNIResult, Error, IpConfig, NetConf};
 use rscni_linux::nft::Nft;
 
 use self::{
@@ -27,18 +28,21 @@ use self::{
     records::Record,
 };
 use crate::{
-    attach::host,
-    attach::own::Own,
     attach::sandbox::Sandbox,
-    plugin::chained,
-    plugin::commands::Commands,
-    plugin::failure::{AsFarAsPossible, Result, differs},
-    state::owner::{Owner, Stale},
-    state::undo::Undo,
+    plugin::{
+        Commands, Facts, Plugin, Repair,
+        error::{BestEffort, Result, differs},
+    },
+    state::{owner::Owner, undo::Undo},
 };
 
 /// The firewall plugin.
-pub(crate) const FIREWALL: Commands = Commands { add, del, check, gc, status };
+pub(crate) const FIREWALL: Plugin = Plugin {
+    name: "firewall",
+    about: "lets the container's packets through the host's firewall",
+    commands: Commands { add, del, check, gc, status },
+    facts: Facts { repair: Some(Repair { look: look_strictly, restore }), ..Facts::NONE },
+};
 
 /// The backend that is used now, with a connection to firewalld if it is that.
 struct Chosen {
@@ -95,14 +99,14 @@ impl Chosen {
     }
 }
 
-fn add(args: &Args) -> Result<CNIResult> {
-    let conf = args.conf()?;
+fn add(call: &Call<'_>) -> Result<CNIResult> {
+    let conf = call.conf;
     let config = Config::new(conf)?;
-    let result = chained::require_prev_result(conf)?;
+    let result = call.chained_result()?;
     let place = config.policy.map(|policy| Place::new(policy, result)?.seen()).transpose()?;
     // As with the Go plugin, also those of interfaces that other plugins of the list have added.
     let addresses = &addresses(result.ips.iter())[..];
-    let owner = Owner::new(&conf.name, args);
+    let owner = call.owner();
     let zone = config.zone.as_str();
     let mut nft = Nft::open()?;
     let mut chosen = choose(&config, &mut nft)?;
@@ -162,12 +166,12 @@ fn all_of(backend: Backend, addresses: &[IpAddr]) -> Vec<Record> {
     addresses.iter().map(|address| Record { backend, address: *address }).collect()
 }
 
-fn del(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
-    let owner = Owner::new(&conf.name, args);
+fn del(call: &Call<'_>) -> Result<()> {
+    let conf = call.conf;
+    let owner = call.owner();
     let previous = conf.prev_result.as_ref();
     let mut nft = Nft::open()?;
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     // The policy of a bridge stays: other attachments may be on it.
     all.step(ports::remove(&mut nft, owner, previous.map(host_ports).as_deref()));
     match previous.map(link) {
@@ -176,21 +180,26 @@ fn del(args: &Args) -> Result<()> {
         None => all.step(links::remove(&mut nft, owner, None)),
     }
     let config = Config::for_removal(conf);
-    let found = to_remove(args, &config, &mut nft, owner);
+    let found = to_remove(call, &config, &mut nft, owner);
     all.step(found.and_then(|found| remove(&mut nft, &config.zone, &found)));
     all.finish()
 }
 
 /// What DEL is to remove. What no record speaks of may be the Go plugin's.
-fn to_remove(args: &Args, config: &Config, nft: &mut Nft, owner: Owner<'_>) -> Result<Vec<Record>> {
-    let known = if let Some(result) = &args.conf()?.prev_result {
+fn to_remove(
+    call: &Call<'_>,
+    config: &Config,
+    nft: &mut Nft,
+    owner: Owner<'_>,
+) -> Result<Vec<Record>> {
+    let known = if let Some(result) = &call.conf.prev_result {
         addresses(result.ips.iter())
     } else {
         let found = records::of_owner(nft, owner)?;
         if !found.is_empty() {
             return Ok(found);
         }
-        inner_addresses(args)?
+        inner_addresses(call)?
     };
     let tag = owner.tag();
     let mut records = Vec::new();
@@ -210,9 +219,9 @@ fn to_remove(args: &Args, config: &Config, nft: &mut Nft, owner: Owner<'_>) -> R
 }
 
 /// The addresses of the container's interface, which is still there if the runtime calls in the order of the spec.
-fn inner_addresses(args: &Args) -> Result<Vec<IpAddr>> {
-    let Some(mut sandbox) = Sandbox::open_if_there(args)? else { return Ok(Vec::new()) };
-    let Some(link) = sandbox.netlink.find_link(&args.ifname)? else { return Ok(Vec::new()) };
+fn inner_addresses(call: &Call<'_>) -> Result<Vec<IpAddr>> {
+    let Some(mut sandbox) = Sandbox::open_if_there(call)? else { return Ok(Vec::new()) };
+    let Some(link) = sandbox.netlink.find_link(&call.args.ifname)? else { return Ok(Vec::new()) };
     let addresses = sandbox
         .netlink
         .addresses(link.index)?
@@ -226,7 +235,7 @@ const GLOBAL: u8 = 0;
 
 /// Removes what the records speak of, and those that are done with.
 fn remove(nft: &mut Nft, zone: &str, found: &[Record]) -> Result<()> {
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     let mut done = Vec::new();
     for backend in Backend::ALL {
         let records: Vec<Record> =
@@ -252,19 +261,19 @@ fn remove(nft: &mut Nft, zone: &str, found: &[Record]) -> Result<()> {
     all.finish()
 }
 
-fn check(args: &Args) -> Result<()> {
-    look(args, false)
+fn check(call: &Call<'_>) -> Result<()> {
+    look(call, false)
 }
 
 /// CHECK. If `is_strict`, the rules that an earlier release and the Go plugin do not make must be
 /// there too.
-fn look(args: &Args, is_strict: bool) -> Result<()> {
-    let conf = args.conf()?;
+fn look(call: &Call<'_>, is_strict: bool) -> Result<()> {
+    let conf = call.conf;
     let config = Config::new(conf)?;
-    let result = host::require_prev_result(conf)?;
+    let result = call.checked_result()?;
     let place = config.policy.map(|policy| Place::new(policy, result)).transpose()?;
-    let addresses = &addresses(Own::of(result, args).ips())[..];
-    let owner = Owner::new(&conf.name, args);
+    let addresses = &addresses(call.own(result).ips())[..];
+    let owner = call.owner();
     let mut nft = Nft::open()?;
     let mut chosen = match recorded(&mut nft, &config, owner, addresses)? {
         // Another choice would be made today, but this is what ADD did.
@@ -307,18 +316,18 @@ fn of_add(config: &Config, backend: Backend, nft: &mut Nft) -> Result<Chosen> {
 }
 
 /// What a repair looks for: all that ADD makes now.
-pub(crate) fn look_strictly(args: &Args) -> Result<()> {
-    look(args, true)
+pub(crate) fn look_strictly(call: &Call<'_>) -> Result<()> {
+    look(call, true)
 }
 
 /// Puts back what is missing. Each step changes nothing where nothing is missing.
-pub(crate) fn restore(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
+pub(crate) fn restore(call: &Call<'_>) -> Result<()> {
+    let conf = call.conf;
     let config = Config::new(conf)?;
-    let result = host::require_prev_result(conf)?;
+    let result = call.checked_result()?;
     let place = config.policy.map(|policy| Place::new(policy, result)?.seen()).transpose()?;
-    let addresses = &addresses(Own::of(result, args).ips())[..];
-    let owner = Owner::new(&conf.name, args);
+    let addresses = &addresses(call.own(result).ips())[..];
+    let owner = call.owner();
     let mut nft = Nft::open()?;
     refuse_other_owners(&mut nft, owner, addresses)?;
     let mut chosen = match recorded(&mut nft, &config, owner, addresses)? {
@@ -425,11 +434,11 @@ fn check_records(
     }
 }
 
-fn gc(args: &Args) -> Result<()> {
-    let conf: &NetConf = args.conf()?;
-    let stale = Stale::new(conf, host::valid_attachments(conf));
+fn gc(call: &Call<'_>) -> Result<()> {
+    let conf: &NetConf = call.conf;
+    let stale = call.stale();
     let mut nft = Nft::open()?;
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     all.step(ports::remove_stale(&mut nft, &stale));
     all.step(links::remove_stale(&mut nft, &stale));
     let found = records::of_stale(&mut nft, &stale);
@@ -437,8 +446,8 @@ fn gc(args: &Args) -> Result<()> {
     all.finish()
 }
 
-fn status(args: &Args) -> Result<()> {
-    let config = Config::new(args.conf()?)?;
+fn status(call: &Call<'_>) -> Result<()> {
+    let config = Config::new(call.conf)?;
     let unavailable = |what: String| Error::PluginNotAvailable(what);
     let mut nft = Nft::open().map_err(|error| unavailable(error.to_string()))?;
     let mut chosen =

@@ -19,7 +19,7 @@ use rscni_linux::nft::{
 
 use crate::{
     netfilter::nftable,
-    plugin::failure::{Result, differs},
+    plugin::error::{Result, differs},
     state::owner::{Owner, Stale},
 };
 

@@ -13,7 +13,7 @@ use rscni_linux::nft::{
 use super::{config::Backend, forward};
 use crate::{
     netfilter::nftable,
-    plugin::failure::Result,
+    plugin::error::Result,
     state::owner::{Owner, Stale},
 };
 

@@ -1,14 +1,14 @@
 //! The keys of flannel, and the configuration that the other plugin gets: the keys of `delegate`, and those that flannel
 //! sets.
 
-use std::path::PathBuf;
+use crate::plugin::Call;
 
 use rscni::{Error, NetConf, Route, any_case, name::check_path};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::subnet::Subnet;
-use crate::{plugin::failure::Result, registry::alias};
+use crate::plugin::error::Result;
 
 /// This plugin's own name. It does not delegate to itself: what one call saved would be the other's.
 pub(super) const FLANNEL: &str = "flannel";
@@ -69,11 +69,11 @@ impl Config {
     }
 
     /// Refuses what `delegate` must not say. DEL and GC do without: it is no reason to leave
-    /// something behind. `path` is that of the plugins.
+    /// something behind.
     ///
     /// # Errors
     /// [`Error::InvalidNetworkConfig`].
-    pub(super) fn validate(&self, path: &[PathBuf]) -> Result<()> {
+    pub(super) fn validate(&self, call: &Call<'_>) -> Result<()> {
         let refuse = |problem: &str| {
             Err(Error::InvalidNetworkConfig(format!("flannel: delegate {problem}")).into())
         };
@@ -83,7 +83,7 @@ impl Config {
             );
         }
         match self.delegate.get("type") {
-            Some(Value::String(name)) if alias::kind(name, path) == FLANNEL => {
+            Some(Value::String(name)) if call.kind(name) == FLANNEL => {
                 refuse("must have another plugin than flannel as \"type\"")
             }
             None | Some(Value::String(_)) => Ok(()),
@@ -99,12 +99,8 @@ impl Config {
     /// # Errors
     /// [`Error::InvalidNetworkConfig`] if `ipam.routes` are none, [`Error::FailedToDecode`] if a key of `delegate` that
     /// every plugin has is of the wrong type.
-    pub(super) fn delegated(
-        &self,
-        conf: &NetConf,
-        path: &[PathBuf],
-        subnet: Option<&Subnet>,
-    ) -> Result<NetConf> {
+    pub(super) fn delegated(&self, call: &Call<'_>, subnet: Option<&Subnet>) -> Result<NetConf> {
+        let conf = call.conf;
         let mut map = self.delegate.clone();
         map.insert("name".into(), conf.name.as_str().into());
         if !map.get("type").is_some_and(Value::is_string) {
@@ -114,7 +110,7 @@ impl Config {
             default(&mut map, "ipMasq", !subnet.ip_masq);
             default(&mut map, "mtu", subnet.mtu);
         }
-        if map["type"].as_str().is_some_and(|name| alias::kind(name, path) == "bridge") {
+        if map["type"].as_str().is_some_and(|name| call.kind(name) == "bridge") {
             default(&mut map, "isGateway", true);
         }
         // What stands beside `delegate` is the network's, and so the result's.

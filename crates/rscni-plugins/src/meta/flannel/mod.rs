@@ -14,7 +14,8 @@ mod config;
 mod saved;
 pub(crate) mod subnet;
 
-use rscni::{Args, CNIResult, Error, NetConf, invoke::Delegate};
+use crate::plugin::Call;
+use rscni::{CNIResult, Error, NetConf, invoke::Delegate};
 
 use self::{
     config::Config,
@@ -22,63 +23,68 @@ use self::{
     subnet::Subnet,
 };
 use crate::{
-    attach::host,
     attach::sandbox::Sandbox,
-    linked::Linked,
-    plugin::commands::Commands,
-    plugin::failure::{AsFarAsPossible, Result, differs},
-    registry::alias,
+    plugin::{
+        Commands, Facts, Plugin,
+        error::{BestEffort, Result, differs},
+    },
     state::undo::Undo,
 };
 
 pub(crate) use self::{config::DATA_DIR, saved::about};
 
 /// The flannel plugin.
-pub(crate) const FLANNEL: Commands = Commands { add, del, check, gc, status };
+pub(crate) const FLANNEL: Plugin = Plugin {
+    name: "flannel",
+    about: "delegates to another plugin with the subnet of the flannel daemon",
+    commands: Commands { add, del, check, gc, status },
+    facts: Facts::NONE,
+};
 
-fn add(args: &Args) -> Result<CNIResult> {
-    let conf = args.conf()?;
+fn add(call: &Call<'_>) -> Result<CNIResult> {
+    let conf = call.conf;
     let config = Config::new(conf)?;
-    config.validate(&args.path)?;
-    let delegated =
-        config.delegated(conf, &args.path, Some(&Subnet::read(&config.subnet_file)?))?;
+    config.validate(call)?;
+    let delegated = config.delegated(call, Some(&Subnet::read(&config.subnet_file)?))?;
     // The other plugin would refuse it too; but then it is told to DEL, and that would be what is there already.
-    Sandbox::open(args)?.refuse_taken(&args.ifname)?;
-    let saved = Saved::to_write(&config.data_dir, args, &conf.name)?;
+    Sandbox::open(call)?.refuse_taken(&call.args.ifname)?;
+    let saved = Saved::to_write(&config.data_dir, call)?;
     let earlier = saved.bytes()?;
     let mut undo = Undo::default();
     // Before the step itself: it may end half way.
     undo.push(|| saved.restore(earlier));
-    saved.write(&delegated, &args.ifname)?;
-    let result = delegate(args, &delegated)?.add()?;
+    saved.write(&delegated, &call.args.ifname)?;
+    let result = delegate(call, &delegated)?.add()?;
     undo.commit();
     Ok(result)
 }
 
 /// The other plugin, ready to be called.
-fn delegate<'a>(args: &'a Args, delegated: &'a NetConf) -> Result<Delegate<'a>> {
+fn delegate<'a>(call: &Call<'a>, delegated: &'a NetConf) -> Result<Delegate<'a>> {
     let config = serde_json::to_vec(delegated).map_err(Error::from)?;
-    Ok(Delegate::new(&Linked, args, &delegated.r#type).with_config(config))
+    Ok(call.delegate(&delegated.r#type).with_config(config))
 }
 
-fn del(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
+fn del(call: &Call<'_>) -> Result<()> {
+    let conf = call.conf;
     let config = Config::for_removal(conf);
-    let (saved, content) = Saved::find(&config.data_dir, args, &conf.name)?;
+    let (saved, content) = Saved::find(&config.data_dir, call)?;
     let delegated = match &content {
         Content::Ours(delegated) => of_call(delegated, conf),
         // A second DEL, an ADD that got nowhere, or one of Go's second interfaces, which share a file. What is known
         // without it is enough for our own plugins, told to look for everything; others may want the subnet.
         Content::Missing | Content::Broken | Content::OfAnother => {
-            let delegated = config.delegated(conf, &args.path, None)?;
+            let delegated = config.delegated(call, None)?;
             // ADD refuses flannel itself.
-            if is_flannel(&delegated, args) || !Linked::has(&delegated.r#type, &args.path) {
+            if is_flannel(&delegated, call)
+                || call.exec.linked(&delegated.r#type, &call.args.path).is_none()
+            {
                 return if matches!(content, Content::Broken) { saved.remove() } else { Ok(()) };
             }
             NetConf { ip_masq: Some(true), ..of_call(&delegated, conf) }
         }
     };
-    delegate(args, &delegated)?.del()?;
+    delegate(call, &delegated)?.del()?;
     match content {
         Content::Ours(_) | Content::Broken => saved.remove(),
         Content::Missing | Content::OfAnother => Ok(()),
@@ -86,8 +92,8 @@ fn del(args: &Args) -> Result<()> {
 }
 
 /// Whether the other plugin is flannel itself, under any name.
-fn is_flannel(delegated: &NetConf, args: &Args) -> bool {
-    alias::kind(&delegated.r#type, &args.path) == config::FLANNEL
+fn is_flannel(delegated: &NetConf, call: &Call<'_>) -> bool {
+    call.kind(&delegated.r#type) == config::FLANNEL
 }
 
 /// The configuration as it was at ADD, with what belongs to the call: the version may have gone up since.
@@ -100,25 +106,25 @@ fn of_call(delegated: &NetConf, conf: &NetConf) -> NetConf {
     }
 }
 
-fn check(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
+fn check(call: &Call<'_>) -> Result<()> {
+    let conf = call.conf;
     let config = Config::new(conf)?;
-    config.validate(&args.path)?;
-    host::require_prev_result(conf)?;
-    let (_, Content::Ours(delegated)) = Saved::find(&config.data_dir, args, &conf.name)? else {
+    config.validate(call)?;
+    call.checked_result()?;
+    let (_, Content::Ours(delegated)) = Saved::find(&config.data_dir, call)? else {
         let dir = &config.data_dir;
         return Err(differs(format!(
             "the file with the configuration of the ADD is missing in {dir}"
         )));
     };
-    delegate(args, &of_call(&delegated, conf))?.check().map_err(Into::into)
+    delegate(call, &of_call(&delegated, conf))?.check().map_err(Into::into)
 }
 
 /// GC of the other plugin: with today's configuration, and with those of attachments that are no longer valid, where
 /// they were made with another.
-fn gc(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
-    let valid = host::valid_attachments(conf);
+fn gc(call: &Call<'_>) -> Result<()> {
+    let conf = call.conf;
+    let valid = call.valid_attachments();
     // A file that does not say which interface it is about stays as long as the container has any.
     let is_valid = |saved: &Saved, ifname: Option<&str>| {
         let mut of_container =
@@ -130,16 +136,16 @@ fn gc(args: &Args) -> Result<()> {
         let delegated = of_call(delegated, conf);
         NetConf { runtime_config: serde_json::Map::new(), ..delegated }
     };
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     let mut groups: Vec<(NetConf, Vec<Saved>)> = Vec::new();
-    match config.delegated(conf, &args.path, Subnet::read(&config.subnet_file).ok().as_ref()) {
+    match config.delegated(call, Subnet::read(&config.subnet_file).ok().as_ref()) {
         // ADD refuses it.
-        Ok(today) if is_flannel(&today, args) => {}
+        Ok(today) if is_flannel(&today, call) => {}
         Ok(today) => groups.push((for_gc(&today), Vec::new())),
         Err(failure) => all.step(Err(failure)),
     }
     for saved in saved::list(&config.data_dir)? {
-        match saved.read(&conf.name, &args.path) {
+        match saved.read(call) {
             Ok((_, ifname)) if is_valid(&saved, ifname.as_deref()) => {}
             Ok((Content::Ours(delegated), _)) => {
                 let delegated = for_gc(&delegated);
@@ -152,7 +158,7 @@ fn gc(args: &Args) -> Result<()> {
         }
     }
     for (delegated, stale) in groups {
-        match delegate(args, &delegated).and_then(|delegate| Ok(delegate.gc()?)) {
+        match delegate(call, &delegated).and_then(|delegate| Ok(delegate.gc()?)) {
             Ok(()) => stale.iter().for_each(|saved| all.step(saved.remove())),
             // What is saved is what the next GC does it with.
             failed => all.step(failed),
@@ -161,12 +167,12 @@ fn gc(args: &Args) -> Result<()> {
     all.finish()
 }
 
-fn status(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
+fn status(call: &Call<'_>) -> Result<()> {
+    let conf = call.conf;
     let config = Config::new(conf)?;
-    config.validate(&args.path)?;
+    config.validate(call)?;
     let subnet = Subnet::read(&config.subnet_file)
         .map_err(|failure| Error::PluginNotAvailable(Error::from(failure).details().to_owned()))?;
-    let delegated = config.delegated(conf, &args.path, Some(&subnet))?;
-    Ok(delegate(args, &delegated)?.status()?)
+    let delegated = config.delegated(call, Some(&subnet))?;
+    Ok(delegate(call, &delegated)?.status()?)
 }

@@ -3,17 +3,18 @@
 //! The first attachment of a container has the file that Go's plugin knows, which is named after the container alone. In
 //! it a key of ours says which interface it is about. Those after it have one each, with the interface in its name.
 
+use crate::plugin::Call;
 use std::{
     fmt::{self, Display},
     fs, io,
     path::{Path, PathBuf},
 };
 
-use rscni::{Args, Error, NetConf};
+use rscni::{Error, NetConf};
 use serde_json::{Value, json};
 
 use super::config::FLANNEL;
-use crate::{plugin::failure::Result, registry::alias, state::state_file};
+use crate::{plugin::error::Result, state::state_file};
 
 /// The file of an attachment. It is there from ADD to DEL.
 pub(super) struct Saved {
@@ -40,37 +41,37 @@ const KEY: &str = "rscni";
 
 impl Saved {
     /// The file of an attachment, and what is in it: the one that bears its interface's name, or else the container's.
-    pub(super) fn find(data_dir: &str, args: &Args, network: &str) -> Result<(Self, Content)> {
-        let own = Self::own(data_dir, args);
-        match own.read(network, &args.path)?.0 {
+    pub(super) fn find(data_dir: &str, call: &Call<'_>) -> Result<(Self, Content)> {
+        let own = Self::own(data_dir, call);
+        match own.read(call)?.0 {
             Content::Missing => {}
             content => return Ok((own, content)),
         }
-        let shared = Self::shared(data_dir, &args.container_id);
-        let content = match shared.read(network, &args.path)? {
-            (Content::Ours(_), Some(ifname)) if ifname != args.ifname => Content::OfAnother,
+        let shared = Self::shared(data_dir, &call.args.container_id);
+        let content = match shared.read(call)? {
+            (Content::Ours(_), Some(ifname)) if ifname != call.args.ifname => Content::OfAnother,
             (content, _) => content,
         };
         Ok((shared, content))
     }
 
     /// The file that an ADD writes. It is nobody else's.
-    pub(super) fn to_write(data_dir: &str, args: &Args, network: &str) -> Result<Self> {
-        let own = Self::own(data_dir, args);
-        let shared = Self::shared(data_dir, &args.container_id);
+    pub(super) fn to_write(data_dir: &str, call: &Call<'_>) -> Result<Self> {
+        let own = Self::own(data_dir, call);
+        let shared = Self::shared(data_dir, &call.args.container_id);
         if own.bytes()?.is_some() {
             return Ok(own);
         }
-        Ok(match shared.read(network, &args.path)? {
+        Ok(match shared.read(call)? {
             (Content::Missing | Content::Broken, _) => shared,
-            (Content::Ours(_), Some(ifname)) if ifname == args.ifname => shared,
+            (Content::Ours(_), Some(ifname)) if ifname == call.args.ifname => shared,
             // Go's does not say which interface it is about.
             (Content::Ours(_) | Content::OfAnother, _) => own,
         })
     }
 
-    fn own(data_dir: &str, args: &Args) -> Self {
-        let (container_id, ifname) = (args.container_id.clone(), args.ifname.clone());
+    fn own(data_dir: &str, call: &Call<'_>) -> Self {
+        let (container_id, ifname) = (call.args.container_id.clone(), call.args.ifname.clone());
         // Neither name can have a colon.
         let path = Path::new(data_dir).join(format!("{container_id}:{ifname}"));
         Self { path, container_id, ifname: Some(ifname) }
@@ -85,19 +86,14 @@ impl Saved {
         &self.container_id
     }
 
-    /// What is in it, and the interface that it is about, if the file tells. `path` is that of the
-    /// plugins.
-    pub(super) fn read(
-        &self,
-        network: &str,
-        path: &[PathBuf],
-    ) -> Result<(Content, Option<String>)> {
+    /// What is in it, and the interface that it is about, if the file tells.
+    pub(super) fn read(&self, call: &Call<'_>) -> Result<(Content, Option<String>)> {
         let Some(bytes) = self.bytes()? else { return Ok((Content::Missing, None)) };
         Ok(match NetConf::from_json(&bytes) {
             Err(_) => (Content::Broken, None),
-            Ok(conf) if conf.name != network => (Content::OfAnother, None),
+            Ok(conf) if conf.name != call.conf.name => (Content::OfAnother, None),
             // To delete with it would be to read it again, without end.
-            Ok(conf) if alias::kind(&conf.r#type, path) == FLANNEL => (Content::Broken, None),
+            Ok(conf) if call.kind(&conf.r#type) == FLANNEL => (Content::Broken, None),
             Ok(mut conf) => {
                 let ifname = self.ifname.clone().or_else(|| ifname_in(conf.custom.get(KEY)?));
                 conf.custom = conf
@@ -154,7 +150,7 @@ impl Saved {
         }
     }
 
-    fn failed(&self, what: &str, error: &io::Error) -> crate::plugin::failure::Failure {
+    fn failed(&self, what: &str, error: &io::Error) -> crate::plugin::error::Failure {
         Error::IOFailure(format!("{what} {self}: {error}")).into()
     }
 }

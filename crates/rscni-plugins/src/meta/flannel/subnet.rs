@@ -5,7 +5,7 @@ use std::{fs, io};
 use ipnet::IpNet;
 use rscni::{Error, address::parse_net};
 
-use crate::plugin::failure::Result;
+use crate::plugin::error::Result;
 
 /// What the daemon says.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! CHECK of host ports that are elements ([`elements`](super::elements)).
 
+use crate::plugin::Call;
 use ipnet::IpNet;
-use rscni::Args;
 use rscni_linux::nft::{Data, Element, ElementInfo, Nft};
 
 use super::{
@@ -11,15 +11,12 @@ use super::{
     names::{self, ENTRIES, LOCALNET, Part, leads_to, loopback, masquerade_chain, table},
     standby::{self, is_sibling},
 };
-use crate::{
-    plugin::failure::{Result, differs},
-    state::owner::Owner,
-};
+use crate::plugin::error::{Result, differs};
 
 /// CHECK: all elements are there and lead to the container, and so are the rules that look them up. A mapping may wait
 /// for a port that another attachment of the container has.
-pub(super) fn check(nft: &mut Nft, args: &Args, config: &Config, nets: &[IpNet]) -> Result<()> {
-    let owner = Owner::new(&args.conf()?.name, args);
+pub(super) fn check(nft: &mut Nft, call: &Call<'_>, config: &Config, nets: &[IpNet]) -> Result<()> {
+    let owner = call.owner();
     let (table, tag) = (table(), owner.tag());
     let entries = entries(config, owner, nets);
     for entry in &entries {
@@ -28,7 +25,7 @@ pub(super) fn check(nft: &mut Nft, args: &Args, config: &Config, nets: &[IpNet])
         let wrong = |what: &str| differs(format!("{mapping} does not lead to {to}: {what}"));
         let mut found = nft.get_element(&table, map, &forward.key)?;
         let holder = found.as_ref().and_then(|found| found.comment.clone()).unwrap_or_default();
-        let waits = found.is_some() && holder != tag && is_sibling(&holder, args);
+        let waits = found.is_some() && holder != tag && is_sibling(&holder, call);
         if waits {
             let waiting = standby::element(forward, &tag);
             found = nft.get_element(&table, &names::standby(map), &waiting.key)?;

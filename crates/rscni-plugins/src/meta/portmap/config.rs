@@ -1,18 +1,18 @@
 //! The configuration of portmap, validated.
 
+use crate::plugin::Call;
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use rscni::{
-    Args, CNIResult, Error, NetConf, PortMapping,
+    CNIResult, Error, PortMapping,
     address::{has_leading_zero, parse_address},
 };
 use serde::Deserialize;
 
 use crate::{
-    attach::own::Own,
     netfilter::iptables,
-    plugin::failure::{Failure, Result},
+    plugin::error::{Failure, Result},
 };
 
 /// The keys of the portmap plugin, as the Go plugin has them.
@@ -155,8 +155,8 @@ impl std::fmt::Display for Mapping {
 }
 
 impl Config {
-    pub(super) fn new(conf: &NetConf, args: &Args) -> Result<Self> {
-        let keys: Keys = conf.custom_as()?;
+    pub(super) fn new(call: &Call<'_>) -> Result<Self> {
+        let keys: Keys = call.conf.custom_as()?;
         let set_mark_chain = keys.external_set_mark_chain.filter(|chain| !chain.is_empty());
         if keys.mark_masq_bit.is_some() && set_mark_chain.is_some() {
             return Err(invalid(
@@ -198,7 +198,7 @@ impl Config {
                 return Err(invalid(format!("{key}[{i}]: {word:?}: remove the leading zeros")));
             }
         }
-        let mappings = args.runtime_config()?.port_mappings;
+        let mappings = call.args.runtime_config()?.port_mappings;
         let mappings = mappings.iter().enumerate();
         let mappings: Vec<Mapping> =
             mappings.map(|(i, given)| Mapping::new(i, given)).collect::<Result<_>>()?;
@@ -289,9 +289,9 @@ fn backend_of(conditions: &[String]) -> Option<Backend> {
 }
 
 /// The container's first address of each family, with the length of its subnet.
-pub(super) fn container_nets(result: &CNIResult, args: &Args) -> Vec<IpNet> {
+pub(super) fn container_nets(result: &CNIResult, call: &Call<'_>) -> Vec<IpNet> {
     let of = |v4: bool| {
-        Own::of(result, args).ips().map(|ip| ip.address).find(|net| net.addr().is_ipv4() == v4)
+        call.own(result).ips().map(|ip| ip.address).find(|net| net.addr().is_ipv4() == v4)
     };
     [of(true), of(false)].into_iter().flatten().collect()
 }
@@ -303,6 +303,8 @@ fn invalid(what: impl std::fmt::Display) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::testing::with_call;
+    use rscni::Args;
     use rstest::rstest;
     use serde_json::{Value, json};
 
@@ -311,8 +313,7 @@ mod tests {
         for (key, value) in keys.as_object().unwrap() {
             json[key] = value.clone();
         }
-        let args = Args { config: Some(serde_json::from_value(json).unwrap()), ..Args::default() };
-        Config::new(args.conf()?, &args)
+        with_call(Args::default(), serde_json::from_value(json).unwrap(), Config::new)
     }
 
     #[test]

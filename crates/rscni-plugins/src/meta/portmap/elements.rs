@@ -4,10 +4,11 @@
 //! port leads to has gone over to the container that asks for it. Another attachment of the same container waits until
 //! the port is free ([`standby`](super::standby)).
 
+use crate::plugin::Call;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use rscni::{Args, Error};
+use rscni::Error;
 use rscni_linux::nft::{Data, Element, ElementInfo, Nft, Value};
 
 use super::{
@@ -18,9 +19,8 @@ use super::{
     standby::{self, Step, Waiting, is_sibling},
 };
 use crate::{
-    netfilter::iptables,
-    netfilter::nftable,
-    plugin::failure::Result,
+    netfilter::{iptables, nftable},
+    plugin::error::Result,
     state::owner::{Owner, Stale},
 };
 
@@ -158,8 +158,8 @@ const MAPPINGS_AT_ONCE: usize = 50;
 const ELEMENTS_AT_ONCE: usize = 150;
 
 /// Adds the mappings to the container's addresses, in one transaction unless they are very many.
-pub(super) fn add(nft: &mut Nft, args: &Args, config: &Config, nets: &[IpNet]) -> Result<()> {
-    let owner = Owner::new(&args.conf()?.name, args);
+pub(super) fn add(nft: &mut Nft, call: &Call<'_>, config: &Config, nets: &[IpNet]) -> Result<()> {
+    let owner = call.owner();
     let mut entries = entries(config, owner, nets);
     let mut rounds = 0;
     let mut lock = None;
@@ -172,7 +172,7 @@ pub(super) fn add(nft: &mut Nft, args: &Args, config: &Config, nets: &[IpNet]) -
             if lock.is_none() {
                 lock = Some(iptables::lock()?);
             }
-            make_room(nft, args, owner, &mut entries)?;
+            make_room(nft, call, owner, &mut entries)?;
         } else {
             return Err(error.into());
         }
@@ -227,7 +227,7 @@ fn create(nft: &mut Nft, owner: Owner<'_>, entries: &[Entry<'_>]) -> rscni_linux
 /// owner keeps its port, and the call fails.
 fn make_room(
     nft: &mut Nft,
-    args: &Args,
+    call: &Call<'_>,
     owner: Owner<'_>,
     entries: &mut [Entry<'_>],
 ) -> Result<()> {
@@ -242,7 +242,7 @@ fn make_room(
         }
         if target(&holder) == Some(entry.target) {
             tags.push(tag);
-        } else if is_sibling(&tag, args) {
+        } else if is_sibling(&tag, call) {
             entry.waits = true;
         } else {
             return Err(taken(entry, &holder).into());
@@ -257,7 +257,7 @@ fn make_room(
         let (map, forward) = &entry.forward;
         match nft.get_element(&table(), map, &forward.key)? {
             // A mapping that waited has taken over. If it belongs to another container, the next round finds out.
-            Some(holder) => entry.waits = is_sibling(&holder.comment.unwrap_or_default(), args),
+            Some(holder) => entry.waits = is_sibling(&holder.comment.unwrap_or_default(), call),
             // Without the port itself they serve nobody.
             None => ownerless.extend(entry.sources.iter().map(|(_, set, source)| (set, source))),
         }

@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use rscni_linux::nft::{Family, Nft, Table};
 
 use super::config::Config;
-use crate::plugin::failure::Result;
+use crate::plugin::error::Result;
 
 /// The chains that have rules of containers.
 const CHAINS: [&str; 3] = [HOSTPORTS, "hostip_hostports", MASQUERADING];

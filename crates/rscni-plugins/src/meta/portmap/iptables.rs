@@ -1,16 +1,16 @@
 //! Host ports as the Go plugin makes them with iptables: per container a chain in the table `nat`, which is reached from
 //! `CNI-HOSTPORT-DNAT` by rules with up to 15 ports each, and chains that mark and masquerade for all of them.
 
+use crate::plugin::Call;
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
-use rscni::Args;
 use rscni_linux::nft::{Nft, RuleInfo};
 
 use super::config::{Config, Mapping, Protocol};
 use crate::{
     netfilter::iptables::{self, IpTable, jump_target},
-    plugin::failure::{AsFarAsPossible, Result, differs},
+    plugin::error::{BestEffort, Result, differs},
     state::owner::{Owner, Stale, go_hash},
 };
 
@@ -222,8 +222,8 @@ fn quoted(word: &str) -> String {
 }
 
 /// CHECK: the first thing that is missing.
-pub(super) fn check(nft: &mut Nft, args: &Args, config: &Config, nets: &[IpNet]) -> Result<()> {
-    let owner = Owner::new(&args.conf()?.name, args);
+pub(super) fn check(nft: &mut Nft, call: &Call<'_>, config: &Config, nets: &[IpNet]) -> Result<()> {
+    let owner = call.owner();
     for net in nets {
         let Some(table) = NAT.into_iter().find(|table| table.is_for(net.addr())) else { continue };
         let found = Found::look(nft, table, owner)?;
@@ -334,7 +334,7 @@ fn holds(rule: &[u8], part: &[u8]) -> bool {
 }
 
 pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>) -> Result<()> {
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     for (prefix, from) in [(CONTAINER, DNAT), (OLD_CONTAINER, OLD_SNAT)] {
         all.step(iptables::remove_chain(
             nft,
@@ -366,6 +366,7 @@ pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::testing::with_call;
     use rscni::Args;
     use serde_json::{Value, json};
 
@@ -374,8 +375,8 @@ mod tests {
     fn lines_of(keys: &Value, net: &str) -> String {
         let mut json = json!({ "name": "net", "type": "portmap", "backend": "iptables" });
         json.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
-        let args = Args { config: Some(serde_json::from_value(json).unwrap()), ..Args::default() };
-        let config = Config::new(args.conf().unwrap(), &args).unwrap();
+        let conf = serde_json::from_value(json).unwrap();
+        let config = with_call(Args::default(), conf, Config::new).unwrap();
         of_container(OWNER, &config, net.parse().unwrap()).join("\n")
     }
 

@@ -16,10 +16,11 @@ pub(crate) mod names;
 mod nft_program;
 mod standby;
 
+use crate::plugin::Call;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use rscni::{Args, CNIResult, Error};
+use rscni::{CNIResult, Error};
 use rscni_linux::nft::Nft;
 
 use self::{
@@ -27,31 +28,35 @@ use self::{
     elements::Removed,
 };
 use crate::{
-    attach::host,
-    plugin::chained,
-    plugin::commands::Commands,
-    plugin::failure::{AsFarAsPossible, Result},
-    state::owner::{Owner, Stale},
-    state::undo::Undo,
+    plugin::{
+        Commands, Facts, Plugin, Repair,
+        error::{BestEffort, Result},
+    },
+    state::{owner::Owner, undo::Undo},
 };
 
 /// The portmap plugin.
-pub(crate) const PORTMAP: Commands = Commands { add, del, check, gc, status };
+pub(crate) const PORTMAP: Plugin = Plugin {
+    name: "portmap",
+    about: "maps ports of the host to ports of the container",
+    commands: Commands { add, del, check, gc, status },
+    facts: Facts { repair: Some(Repair { look: check, restore }), ..Facts::NONE },
+};
 
-fn add(args: &Args) -> Result<CNIResult> {
-    let conf = args.conf()?;
-    let config = Config::new(conf, args)?;
-    let previous = chained::require_prev_result(conf)?;
-    let nets = container_nets(previous, args);
+fn add(call: &Call<'_>) -> Result<CNIResult> {
+    let _conf = call.conf;
+    let config = Config::new(call)?;
+    let previous = call.chained_result()?;
+    let nets = container_nets(previous, call);
     if config.mappings.is_empty() || nets.is_empty() {
         return Ok(previous.clone());
     }
-    let owner = Owner::new(&conf.name, args);
+    let owner = call.owner();
     let mut undo = Undo::default();
     // Before the step itself: with iptables it is one for each family.
     undo.push(move || remove(owner, None).1);
     match config.backend {
-        Backend::Nftables => elements::add(&mut Nft::open()?, args, &config, &nets)?,
+        Backend::Nftables => elements::add(&mut Nft::open()?, call, &config, &nets)?,
         Backend::Iptables => iptables::add(owner, &config, &nets)?,
     }
     localnet::enable(&by_localhost(&config, &nets))?;
@@ -61,16 +66,16 @@ fn add(args: &Args) -> Result<CNIResult> {
 }
 
 /// Puts the mappings back: those that are left are replaced.
-pub(crate) fn restore(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
-    let config = Config::new(conf, args)?;
-    let nets = container_nets(host::require_prev_result(conf)?, args);
-    let owner = Owner::new(&conf.name, args);
+pub(crate) fn restore(call: &Call<'_>) -> Result<()> {
+    let _conf = call.conf;
+    let config = Config::new(call)?;
+    let nets = container_nets(call.checked_result()?, call);
+    let owner = call.owner();
     let mut nft = Nft::open()?;
-    if check_backends(&mut nft, args, &config, &nets).is_err() {
+    if check_backends(&mut nft, call, &config, &nets).is_err() {
         match config.backend {
             Backend::Nftables => {
-                elements::add(&mut nft, args, &config, &nets)?;
+                elements::add(&mut nft, call, &config, &nets)?;
                 elements::restore_rules(&mut nft, owner, &config, &nets)?;
             }
             Backend::Iptables => iptables::add(owner, &config, &nets)?,
@@ -96,24 +101,24 @@ fn remove(owner: Owner<'_>, known: Option<(&Config, &[IpNet])>) -> (Vec<Removed>
         Ok(nft) => nft,
         Err(error) => return (Vec::new(), Err(error.into())),
     };
-    let (mut all, mut removed) = (AsFarAsPossible::default(), Vec::new());
+    let (mut all, mut removed) = (BestEffort::default(), Vec::new());
     all.step(elements::remove(&mut nft, owner, known).map(|elements| removed = elements));
     all.step(go_nftables::remove(&mut nft, owner.container_id));
     all.step(iptables::remove(&mut nft, owner));
     (removed, all.finish())
 }
 
-fn del(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
+fn del(call: &Call<'_>) -> Result<()> {
+    let conf = call.conf;
     // One that has become invalid does not stop this; it may have asked for anything.
-    let config = Config::new(conf, args).ok();
+    let config = Config::new(call).ok();
     let previous = conf.prev_result.as_ref();
     if config.as_ref().is_some_and(|config| config.mappings.is_empty()) && previous.is_some() {
         return Ok(());
     }
-    let nets = previous.map(|result| container_nets(result, args)).unwrap_or_default();
+    let nets = previous.map(|result| container_nets(result, call)).unwrap_or_default();
     let known = config.as_ref().filter(|_| !nets.is_empty()).map(|config| (config, &nets[..]));
-    let (removed, outcome) = remove(Owner::new(&conf.name, args), known);
+    let (removed, outcome) = remove(call.owner(), known);
     let mut ports: Vec<u16> = elements::udp_ports(&removed).collect();
     ports.extend(config.iter().flat_map(flows::udp).map(|mapping| mapping.host_port));
     forget_flows(ports, nets.iter().map(IpNet::addr), &removed);
@@ -135,16 +140,16 @@ fn forget_flows(
     flows::forget_to(ports.into_iter(), &containers);
 }
 
-pub(crate) fn check(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
-    let config = Config::new(conf, args)?;
-    let nets = container_nets(host::require_prev_result(conf)?, args);
+pub(crate) fn check(call: &Call<'_>) -> Result<()> {
+    let _conf = call.conf;
+    let config = Config::new(call)?;
+    let nets = container_nets(call.checked_result()?, call);
     if config.mappings.is_empty() || nets.is_empty() {
         return Ok(());
     }
-    let owner = Owner::new(&conf.name, args);
+    let owner = call.owner();
     let mut nft = Nft::open()?;
-    if let Err(differs) = check_backends(&mut nft, args, &config, &nets) {
+    if let Err(differs) = check_backends(&mut nft, call, &config, &nets) {
         // It may have been added by the Go plugin.
         if !go_nftables::is_there(&mut nft, owner.container_id, &config, &nets)? {
             return Err(differs);
@@ -154,20 +159,20 @@ pub(crate) fn check(args: &Args) -> Result<()> {
 }
 
 /// What ADD made is there, whichever backend it was told to use.
-fn check_backends(nft: &mut Nft, args: &Args, config: &Config, nets: &[IpNet]) -> Result<()> {
+fn check_backends(nft: &mut Nft, call: &Call<'_>, config: &Config, nets: &[IpNet]) -> Result<()> {
     let checks = match config.backend {
         Backend::Nftables => [check::check, iptables::check],
         Backend::Iptables => [iptables::check, check::check],
     };
-    let Err(differs) = checks[0](nft, args, config, nets) else { return Ok(()) };
-    checks[1](nft, args, config, nets).map_err(|_| differs)
+    let Err(differs) = checks[0](nft, call, config, nets) else { return Ok(()) };
+    checks[1](nft, call, config, nets).map_err(|_| differs)
 }
 
-fn gc(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
-    let stale = Stale::new(conf, host::valid_attachments(conf));
+fn gc(call: &Call<'_>) -> Result<()> {
+    let _conf = call.conf;
+    let stale = call.stale();
     let mut nft = Nft::open()?;
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     let mut removed = Vec::new();
     all.step(elements::remove_stale(&mut nft, &stale).map(|elements| removed = elements));
     all.step(iptables::remove_stale(&mut nft, &stale));
@@ -175,8 +180,8 @@ fn gc(args: &Args) -> Result<()> {
     all.finish()
 }
 
-fn status(args: &Args) -> Result<()> {
-    let config = Config::new(args.conf()?, args)?;
+fn status(call: &Call<'_>) -> Result<()> {
+    let config = Config::new(call)?;
     let unavailable = |what: String| Error::PluginNotAvailable(format!("portmap: {what}"));
     match config.backend {
         Backend::Nftables => {

@@ -41,7 +41,7 @@ use rscni_linux::nft::{
 use sha2::{Digest, Sha256};
 
 use super::config::Config;
-use crate::{netfilter::nftable, plugin::failure::Result};
+use crate::{netfilter::nftable, plugin::error::Result};
 
 /// How the names of all sets and maps begin.
 pub(super) const SETS: &str = "hostport";

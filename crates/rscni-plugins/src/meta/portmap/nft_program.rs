@@ -9,7 +9,7 @@ use rscni::Error;
 use rscni_linux::nft::Nft;
 
 use super::names::{ENTRIES, Group, table};
-use crate::plugin::failure::Result;
+use crate::plugin::error::Result;
 
 /// Has packets that meet the conditions come to the group's chain, if they do not yet.
 pub(super) fn enter(nft: &mut Nft, group: &Group, conditions: &[String]) -> Result<()> {

@@ -5,7 +5,7 @@
 //! followed by a hash of the owner tag. Whatever removes the active mapping makes a waiting one active in the same
 //! transaction. Calls that do either hold a lock, so that none misses what another one adds.
 
-use rscni::Args;
+use crate::plugin::Call;
 use rscni_linux::nft::{Element, ElementInfo, Nft, Transaction, Value};
 use sha2::{Digest, Sha256};
 
@@ -13,7 +13,7 @@ use super::{
     elements::Found,
     names::{self, Group, active, table},
 };
-use crate::{attach::sandbox::Sandbox, netfilter::nftable, plugin::failure::Result, state::owner};
+use crate::{attach::sandbox::Sandbox, netfilter::nftable, plugin::error::Result, state::owner};
 
 /// The element by which a mapping waits, made from that by which it would be active.
 pub(super) fn element(active: &Element, tag: &str) -> Element {
@@ -34,9 +34,9 @@ fn activated(waiting: &ElementInfo) -> Element {
 }
 
 /// Whether an owner tag is that of an attachment of the container that the call is for.
-pub(super) fn is_sibling(tag: &str, args: &Args) -> bool {
-    owner::is_of_container(tag, &args.container_id, || {
-        let links = Sandbox::open(args).ok().and_then(|mut inside| inside.netlink.links().ok());
+pub(super) fn is_sibling(tag: &str, call: &Call<'_>) -> bool {
+    owner::is_of_container(tag, &call.args.container_id, || {
+        let links = Sandbox::open(call).ok().and_then(|mut inside| inside.netlink.links().ok());
         links.unwrap_or_default().into_iter().map(|link| link.name).collect()
     })
 }

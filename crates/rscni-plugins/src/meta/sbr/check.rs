@@ -1,7 +1,8 @@
 //! CHECK of sbr: the rules, and what follows from the result for the tables that they lead to.
 
+use crate::plugin::Call;
 use ipnet::IpNet;
-use rscni::{Args, IpConfig, SpecVersion};
+use rscni::{IpConfig, SpecVersion};
 use rscni_linux::{Netlink, Route, RouteFilter};
 
 use super::{
@@ -9,22 +10,20 @@ use super::{
     tables,
 };
 use crate::{
-    attach::host,
-    attach::own::Own,
-    attach::routing_table::MAIN,
-    attach::sandbox::Sandbox,
-    plugin::failure::{Failure, Result, differs},
+    attach::{routing_table::MAIN, sandbox::Sandbox},
+    plugin::error::{Failure, Result, differs},
+    state::result::AttachmentResult,
 };
 
-pub(super) fn check(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
+pub(super) fn check(call: &Call<'_>) -> Result<()> {
+    let conf = call.conf;
     let config = Config::new(conf)?;
-    let result = host::require_prev_result(conf)?;
-    let Sandbox { mut netlink, path, .. } = Sandbox::open(args)?;
-    let missing = || differs(format!("interface {} is missing in {path}", args.ifname));
-    let link = netlink.find_link(&args.ifname)?.ok_or_else(missing)?;
+    let result = call.checked_result()?;
+    let Sandbox { mut netlink, path, .. } = Sandbox::open(call)?;
+    let missing = || differs(format!("interface {} is missing in {path}", call.args.ifname));
+    let link = netlink.find_link(&call.args.ifname)?.ok_or_else(missing)?;
     let rules = netlink.rules()?;
-    let own = Own::of(result, args);
+    let own = call.own(result);
     let ips: Vec<&IpConfig> = own.ips().collect();
     for ip in &ips {
         let source = IpNet::from(ip.address.addr());
@@ -48,7 +47,7 @@ pub(super) fn check(args: &Args) -> Result<()> {
                 ips: &ips,
                 tables,
                 routes,
-                link: &args.ifname,
+                link: &call.args.ifname,
                 path: &path,
             };
             table.check_default_route(own)?;
@@ -74,7 +73,7 @@ struct Table<'a> {
 }
 
 impl Table<'_> {
-    fn check_default_route(&self, own: Own<'_>) -> Result<()> {
+    fn check_default_route(&self, own: AttachmentResult<'_>) -> Result<()> {
         let Some(gateway) =
             self.tables.gateway(self.ip).filter(|gateway| self.is_of_family(&(*gateway).into()))
         else {
@@ -115,7 +114,7 @@ impl Table<'_> {
         &self,
         netlink: &mut Netlink,
         index: u32,
-        own: Own<'_>,
+        own: AttachmentResult<'_>,
         version: SpecVersion,
     ) -> Result<()> {
         for given in own.routes() {

@@ -6,7 +6,7 @@ use rscni::{Error, IpConfig, NetConf, address::parse_address};
 use serde::Deserialize;
 
 use super::tables;
-use crate::plugin::failure::Result;
+use crate::plugin::error::Result;
 
 /// The keys, as the Go plugin has them.
 #[derive(Default, Deserialize)]

@@ -5,8 +5,9 @@ mod check;
 mod config;
 mod tables;
 
+use crate::plugin::Call;
 use ipnet::IpNet;
-use rscni::{Args, CNIResult, Error, IpConfig};
+use rscni::{CNIResult, Error, IpConfig};
 use rscni_linux::{Link, Netlink, Netns, Route};
 
 use self::{
@@ -14,33 +15,37 @@ use self::{
     config::{Config, Tables},
 };
 use crate::{
-    attach::own::Own,
-    attach::routing_table,
-    attach::sandbox::Sandbox,
-    plugin::chained,
-    plugin::commands::Commands,
-    plugin::failure::{AsFarAsPossible, Result},
+    attach::{routing_table, sandbox::Sandbox},
+    plugin::{
+        Commands, Facts, Plugin,
+        error::{BestEffort, Result},
+    },
     state::undo::Undo,
 };
 
 /// The sbr plugin. Everything it makes is in the container's namespace, so there is nothing for GC to remove.
-pub(crate) const SBR: Commands = Commands { add, del, check, gc: |_| Ok(()), status };
+pub(crate) const SBR: Plugin = Plugin {
+    name: "sbr",
+    about: "routes by source, so that replies leave by the interface of the request",
+    commands: Commands { add, del, check, gc: |_| Ok(()), status },
+    facts: Facts::NONE,
+};
 
-fn add(args: &Args) -> Result<CNIResult> {
-    let conf = args.conf()?;
+fn add(call: &Call<'_>) -> Result<CNIResult> {
+    let conf = call.conf;
     let config = Config::new(conf)?;
-    let result = chained::require_prev_result(conf)?;
+    let result = call.chained_result()?;
     if result.ips.is_empty() {
         let problem = format!(
             "sbr: prevResult has no addresses for {}: list it after a plugin with IPAM",
-            args.ifname
+            call.args.ifname
         );
         return Err(Error::InvalidNetworkConfig(problem).into());
     }
-    let ips: Vec<&IpConfig> = Own::of(result, args).ips().collect();
-    let mut sandbox = Sandbox::open(args)?;
+    let ips: Vec<&IpConfig> = call.own(result).ips().collect();
+    let mut sandbox = Sandbox::open(call)?;
     sandbox.lock()?;
-    let link = sandbox.netlink.link_by_name(&args.ifname)?;
+    let link = sandbox.netlink.link_by_name(&call.args.ifname)?;
     let mut undo = Undo::default();
     match config {
         Config::Table(table) => {
@@ -116,17 +121,17 @@ fn add_tables<'a>(
     Ok(())
 }
 
-fn del(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
+fn del(call: &Call<'_>) -> Result<()> {
+    let conf = call.conf;
     // Rules and tables go with the namespace.
-    let Some(mut sandbox) = Sandbox::open_if_there(args)? else { return Ok(()) };
+    let Some(mut sandbox) = Sandbox::open_if_there(call)? else { return Ok(()) };
     sandbox.lock()?;
     // One that has become invalid does not stop this.
     let config = Config::new(conf);
     let may_use = |table| {
         config.as_ref().map_or_else(|_| tables::is_ours(table), |config| config.may_use(table))
     };
-    let link = sandbox.netlink.find_link(&args.ifname)?;
+    let link = sandbox.netlink.find_link(&call.args.ifname)?;
     let mut sources: Vec<IpNet> = match &link {
         Some(link) => sandbox
             .netlink
@@ -137,7 +142,7 @@ fn del(args: &Args) -> Result<()> {
         None => Vec::new(),
     };
     // Those that the interface has lost.
-    let previous = conf.prev_result.iter().flat_map(|result| Own::of(result, args).ips());
+    let previous = conf.prev_result.iter().flat_map(|result| call.own(result).ips());
     sources.extend(previous.map(|ip| IpNet::from(ip.address.addr())));
     let rules = sandbox.netlink.rules()?;
     if link.is_none() && sources.is_empty() {
@@ -149,7 +154,7 @@ fn del(args: &Args) -> Result<()> {
         }
     }
 
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     for rule in rules {
         if rule.has_more || !sources.contains(&rule.src) || !may_use(rule.table) {
             continue;
@@ -165,6 +170,6 @@ fn del(args: &Args) -> Result<()> {
     all.finish()
 }
 
-fn status(args: &Args) -> Result<()> {
-    Config::new(args.conf()?).map(drop)
+fn status(call: &Call<'_>) -> Result<()> {
+    Config::new(call.conf).map(drop)
 }

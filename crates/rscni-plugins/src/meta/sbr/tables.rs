@@ -9,7 +9,7 @@ use rscni_linux::{Netlink, Route, RouteFilter, Rule};
 use super::config::Tables;
 use crate::{
     attach::routing_table::{MAIN, is_kernels_own},
-    plugin::failure::{AsFarAsPossible, Result},
+    plugin::error::{BestEffort, Result},
 };
 
 /// The first table that an address can get, as the Go plugin has it.
@@ -136,7 +136,7 @@ pub(super) fn surplus<'a>(
 
 /// Removes the routes of an interface from a table.
 pub(super) fn clear(netlink: &mut Netlink, table: u32, index: u32) -> Result<()> {
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     for route in routes(netlink, table, index)?.iter().rev() {
         all.step(remove(netlink, route));
     }
@@ -153,7 +153,7 @@ pub(super) fn remove(netlink: &mut Netlink, route: &Route) -> Result<()> {
 
 /// Puts the interface's routes in the main table back to what they were.
 pub(super) fn restore(netlink: &mut Netlink, present: &[Route], index: u32) -> Result<()> {
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     let now = routes(netlink, MAIN, index)?;
     for route in now.iter().filter(|route| !present.contains(route)) {
         all.step(remove(netlink, route));

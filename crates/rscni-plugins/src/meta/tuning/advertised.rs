@@ -11,7 +11,7 @@ use rscni_linux::{Address, Family, Link, Netlink, Netns, Request, Route, RouteFi
 use super::config::Sysctl;
 use crate::{
     attach::routing_table::LOCAL,
-    plugin::failure::{AsFarAsPossible, Result},
+    plugin::error::{BestEffort, Result},
 };
 
 /// The settings of an interface, or of all, which say what it learns.
@@ -88,7 +88,7 @@ pub(super) fn forget(
             break;
         }
         found = true;
-        let mut all = AsFarAsPossible::default();
+        let mut all = BestEffort::default();
         for request in requests {
             match netlink.run(&request) {
                 // It has expired, or has gone with another one.

@@ -4,7 +4,7 @@ use regex_lite::Regex;
 use rscni::Error;
 
 use super::config::Sysctl;
-use crate::plugin::failure::Result;
+use crate::plugin::error::Result;
 
 /// Where it is: one regular expression on each line, found anywhere in a key.
 const FILE: &str = "/etc/cni/tuning/allowlist.conf";

@@ -1,8 +1,9 @@
 //! The configuration of tuning: its keys, and the same from `CNI_ARGS`, `runtimeConfig` and `args.cni`.
 
+use crate::plugin::Call;
 use std::path::PathBuf;
 
-use rscni::{Args, Error, NetConf, any_case, name::check_path};
+use rscni::{Error, NetConf, any_case, name::check_path};
 use serde::{
     Deserialize,
     de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor},
@@ -11,7 +12,7 @@ use serde::{
 use super::attributes::Attributes;
 use crate::{
     attach::mac::{BY_VARIABLE, parse_mac},
-    plugin::failure::{Failure, Result},
+    plugin::error::{Failure, Result},
 };
 
 /// Where the attributes of before are kept.
@@ -143,13 +144,13 @@ pub(super) struct Config {
 
 impl Config {
     /// Reads and validates the configuration of a call.
-    pub(super) fn new(conf: &NetConf, args: &Args) -> Result<Self> {
+    pub(super) fn new(call: &Call<'_>) -> Result<Self> {
         // From the text itself: what has been parsed before has lost a sysctl that stands there twice.
-        if let Ok(Twice(Some(key))) = serde_json::from_slice(&args.stdin) {
+        if let Ok(Twice(Some(key))) = serde_json::from_slice(&call.args.stdin) {
             return Err(invalid(format!("sysctl.{key}: duplicated sysctl: set it once")));
         }
-        let keys: Keys = conf.custom_as()?;
-        let by_args: Keys = match conf.args_cni() {
+        let keys: Keys = call.conf.custom_as()?;
+        let by_args: Keys = match call.conf.args_cni() {
             Some(map) => {
                 any_case::section(map, "args.cni").map_err(|error| error.context("tuning"))?
             }
@@ -158,7 +159,7 @@ impl Config {
         let promisc = by_args.promisc.or(keys.promisc);
         Ok(Self {
             attributes: Attributes {
-                mac: mac(&keys, &by_args, args)?,
+                mac: mac(&keys, &by_args, call)?,
                 // That it is to be off is not distinguished from saying nothing.
                 promisc: promisc.filter(|on| *on),
                 mtu: by_args.mtu.or(keys.mtu).filter(|mtu| *mtu != 0),
@@ -168,9 +169,9 @@ impl Config {
             sysctls: sysctls(
                 keys.sysctl.unwrap_or_default(),
                 by_args.sysctl.unwrap_or_default(),
-                &args.ifname,
+                &call.args.ifname,
             )?,
-            data_dir: data_dir(conf)?,
+            data_dir: data_dir(call.conf)?,
         })
     }
 
@@ -200,10 +201,10 @@ pub(super) fn data_dir_of_del(conf: &NetConf) -> PathBuf {
 
 /// The hardware address that is asked for: in `args.cni` before `runtimeConfig` before `CNI_ARGS` before the key. An
 /// empty one in `args.cni` says that it is to stay.
-fn mac(keys: &Keys, by_args: &Keys, args: &Args) -> Result<Option<rscni_linux::MacAddr>> {
-    let cni_args = args.cni_args()?;
+fn mac(keys: &Keys, by_args: &Keys, call: &Call<'_>) -> Result<Option<rscni_linux::MacAddr>> {
+    let cni_args = call.args.cni_args()?;
     cni_args.refuse_unknown(&["MAC"])?;
-    let runtime = args.runtime_config()?.mac;
+    let runtime = call.args.runtime_config()?.mac;
     let given = |path: &'static str, text: Option<String>| {
         text.filter(|text| !text.is_empty()).map(|text| (path, text))
     };
@@ -270,6 +271,8 @@ fn invalid(text: impl std::fmt::Display) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::testing::with_call;
+    use rscni::{Args, NetConf};
     use rstest::rstest;
     use serde_json::json;
 
@@ -278,11 +281,10 @@ mod tests {
         let args = Args {
             ifname: "eth0.5".into(),
             args: Some(cni_args.into()),
-            config: Some(conf.clone()),
             stdin: text.into(),
             ..Args::default()
         };
-        Config::new(&conf, &args)
+        with_call(args, conf, Config::new)
     }
 
     #[test]

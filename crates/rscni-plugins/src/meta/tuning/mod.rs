@@ -10,7 +10,8 @@ mod config;
 mod peer;
 pub(crate) mod saved;
 
-use rscni::{Args, CNIResult};
+use crate::plugin::Call;
+use rscni::CNIResult;
 use rscni_linux::{Link, Netlink, Netns, announce, sysctl};
 
 use self::{
@@ -20,30 +21,33 @@ use self::{
     saved::{Saved, State},
 };
 use crate::{
-    attach::host,
-    attach::own::Own,
     attach::sandbox::Sandbox,
-    plugin::chained,
-    plugin::commands::Commands,
-    plugin::failure::{AsFarAsPossible, Result, differs},
-    state::owner::{Owner, Stale},
+    plugin::{
+        Commands, Facts, Plugin,
+        error::{BestEffort, Result, differs},
+    },
     state::undo::Undo,
 };
 
 pub(crate) use self::config::DATA_DIR;
 
 /// The tuning plugin.
-pub(crate) const TUNING: Commands = Commands { add, del, check, gc, status };
+pub(crate) const TUNING: Plugin = Plugin {
+    name: "tuning",
+    about: "sets sysctls and attributes of the container interface",
+    commands: Commands { add, del, check, gc, status },
+    facts: Facts::NONE,
+};
 
-fn add(args: &Args) -> Result<CNIResult> {
-    let conf = args.conf()?;
-    let config = Config::new(conf, args)?;
+fn add(call: &Call<'_>) -> Result<CNIResult> {
+    let _conf = call.conf;
+    let config = Config::new(call)?;
     allow_list::check(&config.sysctls)?;
-    let mut result = chained::require_prev_result(conf)?.clone();
+    let mut result = call.chained_result()?.clone();
     if config.is_empty() {
         return Ok(result);
     }
-    let Sandbox { netns, mut netlink, .. } = Sandbox::open(args)?;
+    let Sandbox { netns, mut netlink, .. } = Sandbox::open(call)?;
     let mut undo = Undo::default();
 
     if !config.sysctls.is_empty() {
@@ -53,18 +57,18 @@ fn add(args: &Args) -> Result<CNIResult> {
         // Before the step itself: it is one for each sysctl.
         undo.push(move || write_back(netns, settings, before));
         write(netns, settings)?;
-        advertised::forget(netns, &mut netlink, &args.ifname, settings)?;
+        advertised::forget(netns, &mut netlink, &call.args.ifname, settings)?;
     }
     if !config.attributes.is_empty() {
-        let link = netlink.link_by_name(&args.ifname)?;
-        let saved = Saved::new(&config.data_dir, args);
+        let link = netlink.link_by_name(&call.args.ifname)?;
+        let saved = Saved::new(&config.data_dir, call);
         let before = Attributes::of(&link).only(&config.attributes);
         let netns = &netns;
         let mut peer = match config.attributes.mtu {
             Some(mtu) => Peer::find_to_change(netns, &link, mtu)?,
             None => None,
         };
-        let state = State::new(before.clone(), Owner::new(&conf.name, args), &link)
+        let state = State::new(before.clone(), call.owner(), &link)
             .with_peer_mtu(peer.as_ref().map(|peer| peer.link.mtu));
         let previous = saved.write(&state)?;
         undo.push(move || saved.put_back(previous));
@@ -76,17 +80,16 @@ fn add(args: &Args) -> Result<CNIResult> {
             peer.set_mtu(mtu)?;
             let (link, before) = (link.clone(), peer.link.mtu);
             undo.push(move || restore_peer(netns, &link, before));
-            peer.show(&mut result, &args.ifname, mtu)?;
+            peer.show(&mut result, &call.args.ifname, mtu)?;
         }
         if let (Some(mac), true) = (config.attributes.mac, link.up) {
-            let addresses: Vec<_> =
-                Own::of(&result, args).ips().map(|ip| ip.address.addr()).collect();
+            let addresses: Vec<_> = call.own(&result).ips().map(|ip| ip.address.addr()).collect();
             let mut link = link;
             link.mac = Some(mac);
             // Others learn it in time by themselves too.
             let _ = announce(netns, &link, &addresses);
         }
-        show(&mut result, &args.ifname, &config.attributes);
+        show(&mut result, &call.args.ifname, &config.attributes);
     }
     undo.commit();
     Ok(result)
@@ -122,7 +125,7 @@ fn write_back(
     settings: &[Sysctl],
     before: Vec<rscni_linux::Result<String>>,
 ) -> Result<()> {
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     let outcomes: Vec<_> = netns.enter(|| {
         let known = settings
             .iter()
@@ -151,26 +154,26 @@ fn restore_peer(netns: &Netns, link: &Link, mtu: u32) -> Result<()> {
     Peer::find(netns, link)?.map_or(Ok(()), |mut peer| peer.set_mtu(mtu))
 }
 
-fn del(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
-    let saved = Saved::new(&config::data_dir_of_del(conf), args);
-    let owner = Owner::new(&conf.name, args);
+fn del(call: &Call<'_>) -> Result<()> {
+    let conf = call.conf;
+    let saved = Saved::new(&config::data_dir_of_del(conf), call);
+    let owner = call.owner();
     let Some(state) = saved.read()?.filter(|state| !state.is_of_another(owner)) else {
         return Ok(());
     };
-    let mut all = AsFarAsPossible::default();
-    all.step(restore_from(args, &state));
+    let mut all = BestEffort::default();
+    all.step(restore_from(call, &state));
     // In any case: a second DEL is not to fail as this one may.
     all.step(saved.remove());
     all.finish()
 }
 
 /// Restores the interface, if it is there and is the one that was changed.
-fn restore_from(args: &Args, state: &State) -> Result<()> {
-    let Some(mut sandbox) = Sandbox::open_if_there(args)? else { return Ok(()) };
-    match sandbox.netlink.find_link(&args.ifname)? {
+fn restore_from(call: &Call<'_>, state: &State) -> Result<()> {
+    let Some(mut sandbox) = Sandbox::open_if_there(call)? else { return Ok(()) };
+    match sandbox.netlink.find_link(&call.args.ifname)? {
         Some(link) if state.is_about(&link) => {
-            let mut all = AsFarAsPossible::default();
+            let mut all = BestEffort::default();
             all.step(restore(&mut sandbox.netlink, link.index, &state.attributes()));
             if let Some(mtu) = state.peer_mtu() {
                 all.step(restore_peer(&sandbox.netns, &link, mtu));
@@ -181,17 +184,17 @@ fn restore_from(args: &Args, state: &State) -> Result<()> {
     }
 }
 
-fn check(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
-    let config = Config::new(conf, args)?;
-    host::require_prev_result(conf)?;
+fn check(call: &Call<'_>) -> Result<()> {
+    let _conf = call.conf;
+    let config = Config::new(call)?;
+    call.checked_result()?;
     if config.is_empty() {
         return Ok(());
     }
-    let mut sandbox = Sandbox::open(args)?;
-    let link = sandbox.netlink.find_link(&args.ifname)?;
+    let mut sandbox = Sandbox::open(call)?;
+    let link = sandbox.netlink.find_link(&call.args.ifname)?;
     let link = link.ok_or_else(|| {
-        differs(format!("interface {} is missing in {}", args.ifname, sandbox.path))
+        differs(format!("interface {} is missing in {}", call.args.ifname, sandbox.path))
     })?;
     for (setting, value) in config.sysctls.iter().zip(read(&sandbox.netns, &config.sysctls)?) {
         check_sysctl(setting, value, &sandbox.path)?;
@@ -200,9 +203,13 @@ fn check(args: &Args) -> Result<()> {
     if config.attributes.is_empty() {
         return Ok(());
     }
-    let saved = Saved::new(&config.data_dir, args);
+    let saved = Saved::new(&config.data_dir, call);
     let state = saved.read()?.ok_or_else(|| {
-        differs(format!("{} is missing, from which DEL restores {}", saved.path(), args.ifname))
+        differs(format!(
+            "{} is missing, from which DEL restores {}",
+            saved.path(),
+            call.args.ifname
+        ))
     })?;
     match config.attributes.mtu.filter(|_| state.peer_mtu().is_some()) {
         Some(mtu) => Peer::find(&sandbox.netns, &link)?.map_or(Ok(()), |peer| peer.check(mtu)),
@@ -240,13 +247,13 @@ fn check_attributes(link: &Link, wanted: &Attributes, sandbox: &str) -> Result<(
     )))
 }
 
-fn gc(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
-    let stale = Stale::new(conf, host::valid_attachments(conf));
+fn gc(call: &Call<'_>) -> Result<()> {
+    let conf = call.conf;
+    let stale = call.stale();
     Saved::remove_stale(&config::data_dir(conf)?, &stale)
 }
 
-fn status(args: &Args) -> Result<()> {
-    let config = Config::new(args.conf()?, args)?;
+fn status(call: &Call<'_>) -> Result<()> {
+    let config = Config::new(call)?;
     allow_list::check(&config.sysctls)
 }

@@ -1,21 +1,24 @@
 //! The file in which the attributes of before are kept: `<dataDir>/<container id>_<ifname>.json`, with the keys that
 //! the Go plugin writes. One of ours, `rscni`, tells GC whose it is, and DEL which link it is about.
 
+use crate::plugin::Call;
 use std::{
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
 };
 
-use rscni::{Args, Error};
+use rscni::Error;
 use rscni_linux::Link;
 use serde::{Deserialize, Serialize};
 
 use super::attributes::Attributes;
 use crate::{
-    plugin::failure::{AsFarAsPossible, Failure, Result},
-    state::owner::{Owner, Stale},
-    state::state_file,
+    plugin::error::{BestEffort, Failure, Result},
+    state::{
+        owner::{Owner, Stale},
+        state_file,
+    },
 };
 
 /// What the file holds.
@@ -131,8 +134,10 @@ pub(super) struct Saved {
 
 impl Saved {
     /// Both names have been validated: they hold no slash.
-    pub(super) fn new(data_dir: &Path, args: &Args) -> Self {
-        Self { path: data_dir.join(format!("{}_{}.json", args.container_id, args.ifname)) }
+    pub(super) fn new(data_dir: &Path, call: &Call<'_>) -> Self {
+        Self {
+            path: data_dir.join(format!("{}_{}.json", call.args.container_id, call.args.ifname)),
+        }
     }
 
     pub(super) fn path(&self) -> impl std::fmt::Display {
@@ -215,7 +220,7 @@ impl Saved {
             Err(error) if is_absent(&error) => return Ok(()),
             entries => entries.map_err(|error| failed("list", data_dir, &error))?,
         };
-        let mut all = AsFarAsPossible::default();
+        let mut all = BestEffort::default();
         for entry in entries {
             let path = entry.map_err(|error| failed("list", data_dir, &error))?.path();
             if state_file::sweep(&path)
@@ -274,10 +279,12 @@ fn about_same(state: &State, owner: Owner<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::testing::with_call;
+    use rscni::{Args, NetConf};
 
     fn saved(dir: &Path) -> Saved {
         let args = Args { container_id: "ctr-a".into(), ifname: "eth0".into(), ..Args::default() };
-        Saved::new(dir, &args)
+        with_call(args, NetConf::default(), |call| Saved::new(dir, call))
     }
 
     fn owner(network: &str) -> Owner<'_> {

@@ -7,9 +7,11 @@ use rscni::Error;
 use rscni_linux::{Address, Link, LinkChange, Netlink, NewAddress, Route, RouteFilter};
 
 use crate::{
-    attach::routing_table::{LOCAL, MAIN},
-    attach::sandbox::settle_addresses,
-    plugin::failure::{AsFarAsPossible, Result},
+    attach::{
+        routing_table::{LOCAL, MAIN},
+        sandbox::settle_addresses,
+    },
+    plugin::error::{BestEffort, Result},
 };
 
 /// `RTPROT_KERNEL` and `RTPROT_RA`: the kernel makes these routes again, or learns them.
@@ -47,7 +49,7 @@ impl Belongings {
         main: u32,
     ) -> Result<()> {
         netlink.set_link(index, &LinkChange { master: Some(master), ..LinkChange::default() })?;
-        let mut all = AsFarAsPossible::default();
+        let mut all = BestEffort::default();
         let left = global_v6(netlink, index)?;
         for address in self
             .addresses

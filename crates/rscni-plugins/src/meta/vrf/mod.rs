@@ -3,23 +3,31 @@
 
 mod membership;
 
-use rscni::{Args, CNIResult, Error, NetConf, SpecVersion, name::interface_name_problem};
+use crate::plugin::Call;
+use rscni::{CNIResult, Error, NetConf, SpecVersion, name::interface_name_problem};
 use rscni_linux::{Link, LinkChange, Netlink, Netns, Vrf};
 use serde::Deserialize;
 
 use self::membership::Belongings;
 use crate::{
-    attach::host,
-    attach::routing_table::{self, MAIN},
-    attach::sandbox::Sandbox,
-    plugin::chained,
-    plugin::commands::Commands,
-    plugin::failure::{AsFarAsPossible, Result, differs},
+    attach::{
+        routing_table::{self, MAIN},
+        sandbox::Sandbox,
+    },
+    plugin::{
+        Commands, Facts, Plugin,
+        error::{BestEffort, Result, differs},
+    },
     state::undo::Undo,
 };
 
 /// The vrf plugin. Everything it makes is in the container's namespace, so there is nothing for GC to remove.
-pub(crate) const VRF: Commands = Commands { add, del, check, gc: |_| Ok(()), status };
+pub(crate) const VRF: Plugin = Plugin {
+    name: "vrf",
+    about: "puts the container interface into a VRF",
+    commands: Commands { add, del, check, gc: |_| Ok(()), status },
+    facts: Facts::NONE,
+};
 
 /// The keys, as the Go plugin has them.
 #[derive(Default, Deserialize)]
@@ -50,21 +58,21 @@ impl Config {
     }
 }
 
-fn add(args: &Args) -> Result<CNIResult> {
-    let conf = args.conf()?;
+fn add(call: &Call<'_>) -> Result<CNIResult> {
+    let conf = call.conf;
     let config = Config::new(conf)?;
-    let result = chained::require_prev_result(conf)?;
-    let mut sandbox = Sandbox::open(args)?;
+    let result = call.chained_result()?;
+    let mut sandbox = Sandbox::open(call)?;
     sandbox.lock()?;
     let (netlink, netns) = (&mut sandbox.netlink, &sandbox.netns);
-    let link = netlink.link_by_name(&args.ifname)?;
+    let link = netlink.link_by_name(&call.args.ifname)?;
     if let Some(master) = link.master {
         let master = netlink
             .link_by_index(master)
             .map_or_else(|_| format!("interface {master}"), |link| link.name);
         return Err(invalid(format!(
             "{} belongs to {master} already; take it out of that",
-            args.ifname
+            call.args.ifname
         ))
         .into());
     }
@@ -132,12 +140,12 @@ fn remove_if_empty(netlink: &mut Netlink, vrf: u32) -> Result<()> {
 
 /// Takes the interface out of the VRF, and removes the VRF with the last one, whoever made it. The interface is about
 /// to go, so its routes are left to the kernel.
-fn del(args: &Args) -> Result<()> {
-    let config = Config::new(args.conf()?);
-    let Some(mut sandbox) = Sandbox::open_if_there(args)? else { return Ok(()) };
+fn del(call: &Call<'_>) -> Result<()> {
+    let config = Config::new(call.conf);
+    let Some(mut sandbox) = Sandbox::open_if_there(call)? else { return Ok(()) };
     sandbox.lock()?;
     let netlink = &mut sandbox.netlink;
-    let link = netlink.find_link(&args.ifname)?;
+    let link = netlink.find_link(&call.args.ifname)?;
     let vrf = match (&config, link.as_ref().and_then(|link| link.master)) {
         (Ok(config), _) => netlink.find_link(&config.name)?,
         // A configuration that has become invalid does not stop this.
@@ -145,7 +153,7 @@ fn del(args: &Args) -> Result<()> {
         (Err(_), None) => None,
     };
     let Some(vrf) = vrf.filter(|vrf| vrf.vrf_table.is_some()) else { return Ok(()) };
-    let mut all = AsFarAsPossible::default();
+    let mut all = BestEffort::default();
     if let Some(link) = link.filter(|link| link.master == Some(vrf.index)) {
         all.step(
             netlink.set_link(link.index, &LinkChange { master: Some(0), ..LinkChange::default() }),
@@ -155,11 +163,11 @@ fn del(args: &Args) -> Result<()> {
     all.finish()
 }
 
-fn check(args: &Args) -> Result<()> {
-    let conf = args.conf()?;
+fn check(call: &Call<'_>) -> Result<()> {
+    let conf = call.conf;
     let config = Config::new(conf)?;
-    let mut result = host::require_prev_result(conf)?.clone();
-    let mut sandbox = Sandbox::open(args)?;
+    let mut result = call.checked_result()?.clone();
+    let mut sandbox = Sandbox::open(call)?;
     let Config { name, table } = &config;
     let path = sandbox.path.clone();
     let vrf = sandbox
@@ -173,12 +181,12 @@ fn check(args: &Args) -> Result<()> {
     if !vrf.up {
         return Err(differs(format!("VRF {name} in {path} is down")));
     }
-    let missing = || differs(format!("interface {} is missing in {path}", args.ifname));
-    let link = sandbox.netlink.find_link(&args.ifname)?.ok_or_else(missing)?;
+    let missing = || differs(format!("interface {} is missing in {path}", call.args.ifname));
+    let link = sandbox.netlink.find_link(&call.args.ifname)?.ok_or_else(missing)?;
     if link.master != Some(vrf.index) {
         return Err(differs(format!(
             "interface {} in {path} does not belong to VRF {name}",
-            args.ifname
+            call.args.ifname
         )));
     }
     // Up to 1.0.0 results do not say which table a route was for.
@@ -190,8 +198,8 @@ fn check(args: &Args) -> Result<()> {
     sandbox.check_addresses_and_routes(&link, &result, conf.cni_version)
 }
 
-fn status(args: &Args) -> Result<()> {
-    Config::new(args.conf()?).map(drop)
+fn status(call: &Call<'_>) -> Result<()> {
+    Config::new(call.conf).map(drop)
 }
 
 fn invalid(problem: impl std::fmt::Display) -> Error {

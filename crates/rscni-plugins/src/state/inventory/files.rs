@@ -11,10 +11,11 @@ use serde_json::Value;
 use super::{DataDirs, HeldBy, Holding, Holdings};
 use crate::{
     interface::host_device,
-    ipam::dhcp,
-    ipam::host_local::{self, Content},
-    meta::flannel,
-    meta::tuning,
+    ipam::{
+        dhcp,
+        host_local::{self, Content},
+    },
+    meta::{flannel, tuning},
     state::state_file,
 };
 

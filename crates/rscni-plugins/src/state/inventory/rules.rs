@@ -5,9 +5,11 @@ use rscni_linux::nft::{ElementInfo, Family, Nft};
 use super::{HeldBy, Holding};
 use crate::{
     meta::portmap::names::active,
-    netfilter::iptables::{IpTable, jump_target},
-    netfilter::nftable,
-    plugin::failure::Result,
+    netfilter::{
+        iptables::{IpTable, jump_target},
+        nftable,
+    },
+    plugin::error::Result,
 };
 
 /// The elements of our tables that carry an owner.

@@ -6,7 +6,6 @@ use rscni::Error;
 
 use super::{
     super::{
-        call::{Answer, Call, Key},
         client::{Client, Identity, Step, Time, Way},
         log,
         message::Message,
@@ -14,11 +13,12 @@ use super::{
         options::Wishes,
         place::{Channel, Place},
         random,
+        request::{Answer, DaemonRequest, Key},
         store::Kept,
     },
     Keeper,
 };
-use crate::plugin::failure::Result;
+use crate::plugin::error::Result;
 
 pub(super) const CONTAINER_GONE: &str = "the container is gone";
 pub(super) const NOBODY_WAITS: &str = "nobody waits for it any more";
@@ -39,30 +39,30 @@ pub(super) struct Holder {
 
 impl Keeper<'_> {
     /// Does what a plugin asks for. No answer means that it has to wait.
-    pub(super) fn call(&mut self, call: Call, plugin: u64) -> Option<Answer> {
+    pub(super) fn call(&mut self, call: DaemonRequest, plugin: u64) -> Option<Answer> {
         match call {
-            Call::Acquire { key, netns, wishes } => {
+            DaemonRequest::Acquire { key, netns, wishes } => {
                 match self.acquire(&key, &netns, wishes, plugin) {
                     Ok(answer) => answer,
                     Err(failure) => Some(Error::from(failure).into()),
                 }
             }
-            Call::Look { key } => {
+            DaemonRequest::Look { key } => {
                 let holder = self.holders.get(&key).filter(|holder| holder.client.is_live(now()));
                 let held = holder.and_then(|holder| holder.client.held());
                 Some(held.map_or(Answer::Done, |held| Answer::Lease(held.lease.clone())))
             }
-            Call::Release { key } => {
+            DaemonRequest::Release { key } => {
                 self.release(&[key], "DEL", Some(plugin));
                 None
             }
-            Call::ReleaseOthers { network, valid } => {
+            DaemonRequest::ReleaseOthers { network, valid } => {
                 let is_over = |key: &&Key| key.network == network && !valid.contains(key);
                 let over: Vec<Key> = self.holders.keys().filter(is_over).cloned().collect();
                 self.release(&over, "GC", Some(plugin));
                 None
             }
-            Call::Ping => Some(Answer::Done),
+            DaemonRequest::Ping => Some(Answer::Done),
         }
     }
 

@@ -23,10 +23,10 @@ use rustix::{
 
 use self::leases::{CONTAINER_GONE, Holder, NOBODY_WAITS};
 use super::{
-    call::{Answer, Key, LONGEST, SOCKET, TO_GO},
     client::{Patience, Time},
     listener::{Listener, PidFile},
     log, now,
+    request::{Answer, Key, LONGEST, SOCKET, TO_GO},
     store::Store,
 };
 
@@ -76,7 +76,7 @@ impl Daemon {
     /// # Errors
     /// [`Error::IOFailure`] if it cannot listen, and [`Error::TryAgainLater`] if another daemon does.
     pub fn run(&self) -> std::result::Result<(), Error> {
-        let termination = Termination::catch().map_err(crate::plugin::failure::Failure::from)?;
+        let termination = Termination::catch().map_err(crate::plugin::error::Failure::from)?;
         // Every container that waits takes two descriptors.
         let limit = getrlimit(Resource::Nofile);
         let _ = setrlimit(

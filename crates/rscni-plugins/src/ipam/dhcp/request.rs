@@ -1,12 +1,13 @@
 //! What the plugin and its daemon say to each other: one line of JSON there, one line back, over a Unix socket.
 
+use crate::plugin::Call;
 use std::{
     io::{BufRead, BufReader, ErrorKind, Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
 };
 
-use rscni::{Args, Error};
+use rscni::Error;
 use serde::{Deserialize, Serialize};
 
 use super::{lease::Lease, options::Wishes};
@@ -27,8 +28,8 @@ pub(super) struct Key {
 }
 
 impl Key {
-    pub(super) fn new(network: &str, args: &Args) -> Self {
-        Self::of(network, &args.container_id, &args.ifname)
+    pub(super) fn new(network: &str, call: &Call<'_>) -> Self {
+        Self::of(network, &call.args.container_id, &call.args.ifname)
     }
 
     pub(super) fn of(network: &str, container_id: &str, ifname: &str) -> Self {
@@ -60,7 +61,7 @@ impl std::fmt::Display for Key {
 /// What the daemon is asked to do.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) enum Call {
+pub(super) enum DaemonRequest {
     /// Get a lease, and keep it.
     Acquire { key: Key, netns: PathBuf, wishes: Wishes },
     /// Say which lease there is.
@@ -103,7 +104,7 @@ pub(super) enum Outcome {
 /// # Errors
 /// The error that it answered; [`Error::TryAgainLater`] if it ended before it answered, and [`Error::IOFailure`] if
 /// something else listens there.
-pub(super) fn ask(socket: &Path, call: &Call) -> Result<Outcome, Error> {
+pub(super) fn ask(socket: &Path, call: &DaemonRequest) -> Result<Outcome, Error> {
     let at = socket.display();
     let mut stream = match UnixStream::connect(socket) {
         Ok(stream) => stream,

@@ -1,16 +1,18 @@
 //! The host's end of the container's veth: what goes to the container leaves there, what it sends comes in there.
 
-use rscni::{Args, CNIResult, Error, NetConf};
+use crate::plugin::Call;
+use rscni::{CNIResult, Error, NetConf};
 use rscni_linux::{Link, Netlink};
 
 use crate::{
-    attach::host::peer_of, attach::sandbox::Sandbox, plugin::failure::Result, state::owner::Owner,
+    attach::{sandbox::Sandbox, veth::peer_of},
+    plugin::error::Result,
 };
 
 /// The host's end for ADD, which the result has to name.
-pub(super) fn require(host: &mut Netlink, args: &Args, result: &CNIResult) -> Result<Link> {
-    let mut sandbox = Sandbox::open(args)?;
-    let inner = sandbox.netlink.link_by_name(&args.ifname)?;
+pub(super) fn require(host: &mut Netlink, call: &Call<'_>, result: &CNIResult) -> Result<Link> {
+    let mut sandbox = Sandbox::open(call)?;
+    let inner = sandbox.netlink.link_by_name(&call.args.ifname)?;
     let peer = peer_of(host, &inner)?.filter(|peer| is_named(result, &peer.name));
     peer.ok_or_else(|| {
         Error::InvalidNetworkConfig(format!(
@@ -23,8 +25,8 @@ pub(super) fn require(host: &mut Netlink, args: &Args, result: &CNIResult) -> Re
 }
 
 /// The host's end for DEL, if it is still there and not visibly another attachment's.
-pub(super) fn find(host: &mut Netlink, args: &Args, conf: &NetConf) -> Result<Option<Link>> {
-    let owner = Owner::new(&conf.name, args);
+pub(super) fn find(host: &mut Netlink, call: &Call<'_>, conf: &NetConf) -> Result<Option<Link>> {
+    let owner = call.owner();
     let is_possible = |link: &Link| {
         link.kind.as_deref() == Some("veth") && !owner.is_contradicted_by(link.alias.as_deref())
     };
@@ -33,8 +35,8 @@ pub(super) fn find(host: &mut Netlink, args: &Args, conf: &NetConf) -> Result<Op
     }
     // One that the Go plugins made has a random name.
     let result = conf.prev_result.as_ref();
-    if let Some(mut sandbox) = Sandbox::open_if_there(args)?
-        && let Some(inner) = sandbox.netlink.find_link(&args.ifname)?
+    if let Some(mut sandbox) = Sandbox::open_if_there(call)?
+        && let Some(inner) = sandbox.netlink.find_link(&call.args.ifname)?
     {
         let peer = peer_of(host, &inner)?.filter(is_possible);
         return Ok(peer.filter(|peer| result.is_none_or(|result| is_named(result, &peer.name))));

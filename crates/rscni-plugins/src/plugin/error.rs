@@ -74,11 +74,11 @@ const CHECK_FAILED: u32 = 100;
 
 /// Does all steps and tells the first error, for DEL and GC, which go as far as they can.
 #[derive(Default)]
-pub(crate) struct AsFarAsPossible {
+pub(crate) struct BestEffort {
     first: Option<Failure>,
 }
 
-impl AsFarAsPossible {
+impl BestEffort {
     pub(crate) fn step<E: Into<Failure>>(&mut self, outcome: std::result::Result<(), E>) {
         if let Err(error) = outcome {
             let failure = error.into();
@@ -86,6 +86,17 @@ impl AsFarAsPossible {
                 None => self.first = Some(failure),
                 Some(_) => eprintln!("{failure}"),
             }
+        }
+    }
+
+    /// Runs a step of a repair only if `look` finds something missing.
+    pub(crate) fn restore_if_missing(
+        &mut self,
+        look: impl FnOnce() -> Result<()>,
+        restore: impl FnOnce() -> Result<()>,
+    ) {
+        if look().is_err() {
+            self.step(restore());
         }
     }
 

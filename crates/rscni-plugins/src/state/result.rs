@@ -6,27 +6,22 @@
 use std::path::Path;
 
 use ipnet::IpNet;
-use rscni::{Args, CNIResult, Interface, IpConfig, Route};
+use rscni::{CNIResult, Interface, IpConfig, Route};
 
 /// A result as one attachment sees it.
 #[derive(Clone, Copy)]
-pub(crate) struct Own<'r> {
+pub(crate) struct AttachmentResult<'r> {
     result: &'r CNIResult,
     ifname: &'r str,
     /// The sandbox that decides if the result has an interface of this name in several.
     sandbox: Option<&'r str>,
 }
 
-impl<'r> Own<'r> {
-    /// The part for `CNI_IFNAME` in `CNI_NETNS`.
-    pub(crate) fn of(result: &'r CNIResult, args: &'r Args) -> Self {
-        Self::on(result, &args.ifname, args.netns.as_deref())
-    }
-
+impl<'r> AttachmentResult<'r> {
     /// The part for the interface `ifname` in `netns`.
     ///
     /// The path only decides between several interfaces of that name: a namespace has more than one path.
-    pub(crate) fn on(result: &'r CNIResult, ifname: &'r str, netns: Option<&'r Path>) -> Self {
+    pub(crate) fn new(result: &'r CNIResult, ifname: &'r str, netns: Option<&'r Path>) -> Self {
         let has = |sandbox: &&str| {
             let mut interfaces = result.interfaces.iter();
             interfaces.any(|i| i.name == ifname && i.sandbox.as_deref() == Some(*sandbox))
@@ -121,7 +116,7 @@ mod tests {
 
     fn addresses(ifname: &str, netns: Option<&str>) -> Vec<String> {
         let result = merged();
-        let own = Own::on(&result, ifname, netns.map(Path::new));
+        let own = AttachmentResult::new(&result, ifname, netns.map(Path::new));
         own.ips().map(|ip| ip.address.addr().to_string()).collect()
     }
 
@@ -145,7 +140,7 @@ mod tests {
     fn routes_through_the_network_of_another_attachment_are_left_out() {
         let result = merged();
         let routes = |ifname: &str| -> Vec<String> {
-            let own = Own::on(&result, ifname, Some(Path::new("/run/netns/a")));
+            let own = AttachmentResult::new(&result, ifname, Some(Path::new("/run/netns/a")));
             assert!(own.is_merged());
             own.routes().map(|route| route.dst.to_string()).collect()
         };

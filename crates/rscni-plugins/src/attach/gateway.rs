@@ -1,0 +1,114 @@
+//! The host as the gateway of its containers: addresses and forwarding.
+
+use ipnet::IpNet;
+use rscni::Error;
+use rscni_linux::{AddressFlags, Link, LinkChange, MacAddr, Netlink, sysctl};
+
+use crate::{
+    attach::mac::host_wide_mac,
+    plugin::error::{Result, differs},
+    state::undo::Undo,
+};
+
+/// Gives an interface the addresses of a gateway, which it may have already.
+///
+/// An IPv4 address of another subnet, and an IPv6 address of an overlapping one, is in the way: it is removed if
+/// `force`, else the call fails. A call that fails changes nothing. Gives the interface as it is then, if it was changed.
+pub(crate) fn ensure_addresses(
+    host: &mut Netlink,
+    link: &Link,
+    wanted: &[IpNet],
+    force: bool,
+) -> Result<Option<Link>> {
+    let present: Vec<IpNet> =
+        host.addresses(link.index)?.into_iter().map(|address| address.net).collect();
+    let missing: Vec<IpNet> = wanted.iter().copied().filter(|net| !present.contains(net)).collect();
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    let mut in_the_way = Vec::new();
+    for other in present.iter().filter(|other| !wanted.contains(other)) {
+        let Some(net) = missing.iter().find(|net| excludes(net, other)) else { continue };
+        if !force {
+            return Err(Error::InvalidNetworkConfig(format!(
+                "{} has the address {other}, where the gateway {net} is to be: set forceAddress to replace it",
+                link.name
+            ))
+            .into());
+        }
+        in_the_way.push(*other);
+    }
+    let mut undo = Undo::default();
+    let index = link.index;
+    // An address that follows the ports would change under the containers' feet. Setting it to what it is pins it.
+    let link = pin_mac(host, link)?;
+    for other in in_the_way {
+        host.del_address(index, other)?;
+        undo.push(move || Ok(Netlink::open()?.add_address(index, other, NODAD)?));
+    }
+    for net in missing {
+        match host.add_address(index, net, NODAD) {
+            Ok(()) => undo.push(move || Ok(Netlink::open()?.del_address(index, net)?)),
+            // Another call was faster.
+            Err(error) if error.is_exists() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    undo.commit();
+    Ok(Some(link))
+}
+
+/// Sets the hardware address that an interface had in `link`, and gives the interface as it is then. A bridge that has
+/// an address set no longer takes that of a port.
+///
+/// A bridge that has lost its last port has no address: then it gets one.
+pub(crate) fn pin_mac(host: &mut Netlink, link: &Link) -> Result<Link> {
+    let is_set = |mac: &MacAddr| mac.as_bytes().iter().any(|byte| *byte != 0);
+    let mac = link.mac.filter(is_set).unwrap_or_else(|| host_wide_mac(&[&link.name]));
+    Ok(host.change_link(link.index, &LinkChange { mac: Some(mac), ..LinkChange::default() })?)
+}
+
+const NODAD: AddressFlags = AddressFlags { nodad: true, noprefixroute: false };
+
+/// Whether an interface is not to have both addresses. The kernel gives each one a link-local address, beside which others
+/// can be.
+fn excludes(net: &IpNet, other: &IpNet) -> bool {
+    match (net, other) {
+        (IpNet::V4(_), IpNet::V4(_)) => true,
+        (_, IpNet::V6(other)) if other.addr().is_unicast_link_local() => false,
+        (IpNet::V6(_), IpNet::V6(_)) => other.contains(&net.addr()) || net.contains(&other.addr()),
+        _ => false,
+    }
+}
+
+/// The settings by which the host forwards packets of the families of these addresses.
+fn forwarding(addresses: &[IpNet]) -> impl Iterator<Item = &'static str> {
+    let families = [(true, "net/ipv4/ip_forward"), (false, "net/ipv6/conf/all/forwarding")];
+    families
+        .into_iter()
+        .filter(|(v4, _)| addresses.iter().any(|net| net.addr().is_ipv4() == *v4))
+        .map(|(_, key)| key)
+}
+
+/// Has the host forward packets of the families of these addresses.
+pub(crate) fn enable_forwarding(addresses: &[IpNet]) -> Result<()> {
+    for key in forwarding(addresses) {
+        sysctl::set(key, "1")?;
+    }
+    Ok(())
+}
+
+/// What a repair looks for beside what CHECK compares: the host forwards packets of these families.
+pub(crate) fn check_forwarding(addresses: &[IpNet]) -> Result<()> {
+    for key in forwarding(addresses) {
+        if sysctl::get(key)? == "0" {
+            return Err(differs(format!("{} is 0", key.replace('/', "."))));
+        }
+    }
+    Ok(())
+}
+
+/// Keeps routers on the container's side from giving the host routes. A host without IPv6 has no such setting.
+pub(crate) fn refuse_router_advertisements(name: &str) {
+    let _ = sysctl::write(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
+}

@@ -1,0 +1,37 @@
+//! Links of the host and of containers.
+
+use rscni::Interface;
+use rscni_linux::{Link, Netlink, Netns};
+
+use crate::plugin::{Call, error::Result};
+
+/// A link as results show it, on the host.
+pub(crate) fn interface(link: &Link) -> Interface {
+    Interface {
+        name: link.name.clone(),
+        mac: link.mac.map(|mac| mac.to_string()),
+        mtu: Some(link.mtu),
+        ..Interface::default()
+    }
+}
+
+/// Removes a link of the host, or of the namespace given; that it is gone already is as good.
+///
+/// A program that goes on after the call is not kept until the kernel has freed the link.
+pub(crate) fn del_link(
+    call: &Call<'_>,
+    netlink: &mut Netlink,
+    netns: Option<&Netns>,
+    link: &Link,
+) -> Result<()> {
+    let removed = if call.exec.ends_with_call() {
+        netlink.del_link(link.index)
+    } else {
+        let other = netns.map_or_else(Netlink::open, Netlink::open_in)?;
+        netlink.del_link_at_once(other, link.index)
+    };
+    match removed {
+        Err(error) if !error.is_not_found() => Err(error.into()),
+        _ => Ok(()),
+    }
+}
