@@ -1,13 +1,13 @@
 //! `rscni gc`: removes what containers that are gone have left behind.
 
-use std::{path::PathBuf, str::FromStr};
+use std::str::FromStr;
 
 use rscni::{
     Attachment, Error,
     runtime::{AttachmentParams, Cache, CacheEntry, ConfDir, NetConfList, Runtime},
 };
-use rscni_plugins::holdings::{DataDirs, HeldBy};
-use serde_json::{Value, json};
+use rscni_plugins::inventory::{OwnedBy, StateDirs, gc_entries};
+use serde_json::json;
 
 use crate::{
     container::Selector,
@@ -72,7 +72,7 @@ impl Gc {
             for Removal { what, why } in self.removals(&node, list, &valid) {
                 output::line(&printable(&format!("would remove {what}: {why}")));
             }
-            for what in &node.holdings.unseen {
+            for what in &node.inventory.failures {
                 output::note(&format!("cannot be looked at: {}", printable(what)));
             }
             return Ok(());
@@ -169,23 +169,8 @@ fn remembered(entries: Vec<CacheEntry>, network: &str) -> Option<NetConfList> {
 
 /// A network of which nothing is known but its name: every plugin that marks what it makes on the host, to have it
 /// removed, from wherever other networks have files.
-fn of_marks(name: &str, dirs: &DataDirs) -> Result<NetConfList, Error> {
-    let plugins = ["bandwidth", "firewall", "flannel", "host-device", "portmap", "tuning"];
-    let plugins = plugins.map(|name| json!({ "type": name }));
-    let bridge = |ipam: Value| json!({ "type": "bridge", "ipMasq": true, "ipam": ipam });
-    let with_files = |name: &'static str, dirs: &[PathBuf]| -> Vec<Value> {
-        dirs.iter().map(|dir| json!({ "type": name, "dataDir": dir })).collect()
-    };
-    let files = [with_files("tuning", &dirs.tuning), with_files("flannel", &dirs.flannel)].concat();
-    let addresses =
-        dirs.host_local.iter().map(|dir| bridge(json!({ "type": "host-local", "dataDir": dir })));
-    let sockets = dirs
-        .dhcp_sockets
-        .iter()
-        .map(|path| bridge(json!({ "type": "dhcp", "daemonSocketPath": path })));
-    let ipam = ["host-local", "dhcp"].map(|name| bridge(json!({ "type": name })));
-    let all = plugins.into_iter().chain(ipam).chain(files).chain(addresses).chain(sockets);
-    let plugins: Vec<_> = all.collect();
+fn of_marks(name: &str, dirs: &StateDirs) -> Result<NetConfList, Error> {
+    let plugins = gc_entries(dirs);
     let list = json!({ "cniVersion": "1.1.0", "name": name, "plugins": plugins });
     NetConfList::from_json(list.to_string().as_bytes())
 }
@@ -198,8 +183,8 @@ fn only_marked(
     auto: bool,
 ) -> Vec<Attachment> {
     let mut found: Vec<Attachment> = Vec::new();
-    for holding in &node.holdings.all {
-        let HeldBy::Attachment { network, container_id, ifname } = &holding.by else { continue };
+    for holding in &node.inventory.items {
+        let OwnedBy::Attachment { network, container_id, ifname } = &holding.by else { continue };
         let attachment = Attachment { container_id: container_id.clone(), ifname: ifname.clone() };
         let is_remembered = node
             .listing

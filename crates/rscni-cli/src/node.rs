@@ -11,7 +11,7 @@ use rscni::{
     runtime::{Cache, CacheEntry, CacheListing, NetConfList, PluginConf},
 };
 use rscni_linux::Netlink;
-use rscni_plugins::holdings::{DataDirs, HeldBy, Holding, Holdings, Live, live};
+use rscni_plugins::inventory::{Inventory, Live, Owned, OwnedBy, StateDirs, live};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -23,10 +23,10 @@ use crate::{
 /// A node as it is at one time.
 pub(crate) struct Node {
     pub(crate) listing: CacheListing,
-    pub(crate) holdings: Holdings,
+    pub(crate) inventory: Inventory,
     /// Where plugins keep files, as all configurations together say.
-    pub(crate) dirs: DataDirs,
-    live: Vec<HeldBy>,
+    pub(crate) dirs: StateDirs,
+    live: Vec<OwnedBy>,
     /// The addresses of interfaces in other namespaces.
     addresses: HashSet<IpAddr>,
 }
@@ -60,28 +60,29 @@ impl Node {
 
     /// The same with what is remembered read before.
     pub(crate) fn new(listing: CacheListing, lists: &[&NetConfList]) -> Self {
-        let mut dirs = DataDirs::default();
+        let mut dirs = StateDirs::default();
         for list in lists {
-            data_dirs(list, &mut dirs);
+            list.plugins.iter().for_each(|plugin| dirs.add(plugin.as_map()));
         }
         for list in listing.entries.iter().filter_map(configuration) {
-            data_dirs(&list, &mut dirs);
+            list.plugins.iter().for_each(|plugin| dirs.add(plugin.as_map()));
         }
-        let holdings = Holdings::look(&dirs);
-        let Live { marked: mut live, unmarked, addresses } = live();
+        let inventory = Inventory::list(&dirs);
+        let Live { tagged: mut live, untagged, addresses } = live();
         // Whose interface has no mark has a reservation of the address that it has.
-        let interface_of = |holding: &Holding| unmarked.get(&holding.address()?).cloned();
-        live.extend(holdings.all.iter().filter_map(|holding| {
+        let interface_of =
+            |holding: &Owned| untagged.get(&holding.item.reserved_address()?).cloned();
+        live.extend(inventory.items.iter().filter_map(|holding| {
             let (by, ifname) = (holding.by.clone(), interface_of(holding)?);
             match by {
-                HeldBy::Attachment { .. } => Some(by),
-                HeldBy::Container { network, container_id } => {
-                    Some(HeldBy::Attachment { network, container_id, ifname })
+                OwnedBy::Attachment { .. } => Some(by),
+                OwnedBy::Container { network, container_id } => {
+                    Some(OwnedBy::Attachment { network, container_id, ifname })
                 }
                 _ => None,
             }
         }));
-        Self { listing, holdings, dirs, live, addresses }
+        Self { listing, inventory, dirs, live, addresses }
     }
 
     /// The containers that a selector means, by what is remembered and by what they hold.
@@ -90,7 +91,7 @@ impl Node {
         let mut ids: BTreeSet<String> =
             entries.into_iter().map(|entry| entry.params.container_id.clone()).collect();
         if let Selector::Id(id) = selector
-            && self.holdings.all.iter().any(|holding| holding.by.container_id() == Some(id))
+            && self.inventory.items.iter().any(|holding| holding.by.container_id() == Some(id))
         {
             ids.insert(id.clone());
         }
@@ -105,17 +106,17 @@ impl Node {
             ids.iter().any(|id| name.contains(&format!("-{id}-")))
         });
         let entries = &self.listing.entries;
-        let is_kept = |by: &HeldBy| match by.container_id() {
+        let is_kept = |by: &OwnedBy| match by.container_id() {
             Some(id) => ids.contains(id),
             None => entries.iter().any(|entry| by.is(&entry.network, &entry.attachment())),
         };
-        self.holdings.all.retain(|holding| is_kept(&holding.by));
+        self.inventory.items.retain(|holding| is_kept(&holding.by));
         self.live.retain(is_kept);
     }
 
     /// The names of the networks that something is left of.
     pub(crate) fn networks(&self) -> BTreeSet<String> {
-        let held = self.holdings.all.iter().filter_map(|holding| holding.by.network());
+        let held = self.inventory.items.iter().filter_map(|holding| holding.by.network());
         self.listing
             .entries
             .iter()
@@ -149,7 +150,7 @@ impl Node {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         let is_named = |id: &str| name.contains(&format!("-{id}-"));
         self.listing.entries.iter().any(|it| is_named(&it.params.container_id) && is_there(it))
-            || self.live.iter().filter_map(HeldBy::container_id).any(is_named)
+            || self.live.iter().filter_map(OwnedBy::container_id).any(is_named)
     }
 
     /// The attachments of a network that are in use: those that are remembered and have their namespace, or may have it,
@@ -159,7 +160,7 @@ impl Node {
         let mut valid: Vec<_> =
             of_network.filter(|entry| is_there(entry)).map(CacheEntry::attachment).collect();
         for by in &self.live {
-            if let HeldBy::Attachment { network: of, container_id, ifname } = by
+            if let OwnedBy::Attachment { network: of, container_id, ifname } = by
                 && of == network
                 && !self
                     .listing
@@ -179,22 +180,22 @@ impl Node {
     /// Whether a network has attachments with an interface in some namespace that nobody remembers, and whose names
     /// their marks do not tell.
     pub(crate) fn has_nameless(&self, network: &str) -> bool {
-        let is_remembered = |by: &HeldBy| {
+        let is_remembered = |by: &OwnedBy| {
             self.listing.entries.iter().any(|entry| by.is(&entry.network, &entry.attachment()))
         };
         let mut nameless =
-            self.live.iter().filter(|by| matches!(by, HeldBy::Hashed(_)) && by.is_of(network));
+            self.live.iter().filter(|by| matches!(by, OwnedBy::Hashed(_)) && by.is_of(network));
         nameless.any(|by| !is_remembered(by))
     }
 
     /// Whether something is of use for whoever holds it.
-    pub(crate) fn state(&self, holding: &Holding) -> State {
+    pub(crate) fn state(&self, holding: &Owned) -> State {
         let by = &holding.by;
         match by {
-            HeldBy::Nobody { .. } => {
+            OwnedBy::Interrupted { .. } => {
                 return State::Orphaned("it is what a call that was cut off has left".into());
             }
-            HeldBy::Unknown { .. } => return State::InUse,
+            OwnedBy::Unreadable { .. } => return State::InUse,
             _ => {}
         }
         let remembered = || {
@@ -206,8 +207,8 @@ impl Node {
         if let Some(entry) = remembered().next() {
             return State::Orphaned(gone(entry));
         }
-        let is_live = |live: &HeldBy| match live {
-            HeldBy::Attachment { network, container_id, ifname } => by.is(
+        let is_live = |live: &OwnedBy| match live {
+            OwnedBy::Attachment { network, container_id, ifname } => by.is(
                 network,
                 &Attachment { container_id: container_id.clone(), ifname: ifname.clone() },
             ),
@@ -240,13 +241,13 @@ impl Node {
                 });
             }
         }
-        for holding in &self.holdings.all {
+        for holding in &self.inventory.items {
             let by = &holding.by;
             let is_valid = valid.iter().any(|attachment| by.is(&list.name, attachment));
             let is_removed = by.is_of(&list.name) && !is_valid && is_reached(by, list);
             let why = match (self.state(holding), why) {
                 (State::Orphaned(why), _) => why,
-                (State::InUse, Some(why)) if !matches!(by, HeldBy::Unknown { .. }) => {
+                (State::InUse, Some(why)) if !matches!(by, OwnedBy::Unreadable { .. }) => {
                     why.to_owned()
                 }
                 (State::InUse, _) => continue,
@@ -261,8 +262,8 @@ impl Node {
 
 /// Whether GC of a network gets at what somebody holds: before version 1.1.0 plugins have none, and it has to be
 /// detached by its full name.
-fn is_reached(by: &HeldBy, list: &NetConfList) -> bool {
-    list.cni_version.has_gc_and_status() || matches!(by, HeldBy::Attachment { .. })
+fn is_reached(by: &OwnedBy, list: &NetConfList) -> bool {
+    list.cni_version.has_gc_and_status() || matches!(by, OwnedBy::Attachment { .. })
 }
 
 /// Whether the namespace of an attachment exists, or may exist.
@@ -314,28 +315,6 @@ pub(crate) fn configuration(entry: &CacheEntry) -> Option<NetConfList> {
         .ok()
 }
 
-/// Where the plugins of a list keep files, if not where they do by themselves.
-fn data_dirs(list: &NetConfList, dirs: &mut DataDirs) {
-    for plugin in &list.plugins {
-        let ipam = |key: &str| path(ipam_key(plugin, key));
-        match ipam_type(plugin).map(plain_kind) {
-            Some("host-local") => dirs.host_local.extend(ipam("dataDir")),
-            Some("dhcp") => dirs.dhcp_sockets.extend(ipam("daemonSocketPath")),
-            _ => {}
-        }
-        let own = path(plugin.get("dataDir"));
-        match plain_kind(plugin.plugin_type()) {
-            "tuning" => dirs.tuning.extend(own),
-            "flannel" => dirs.flannel.extend(own),
-            _ => {}
-        }
-    }
-}
-
-fn path(value: Option<&Value>) -> Option<PathBuf> {
-    text(value).map(PathBuf::from)
-}
-
 /// The name that a plugin has by itself, as far as the `type` of a configuration tells it alone.
 pub(crate) fn plain_kind(plugin: &str) -> &str {
     rscni_plugins::kind(plugin, &[])
@@ -364,9 +343,9 @@ fn calls_of<'p>(
     let type_in = |key: &str| object(key).and_then(|keys| text(any_case::get(keys, "type")));
     let Some(name) = text(any_case::get(keys, "type")) else { return };
     let ipam = type_in("ipam");
-    if rscni_plugins::kind(name, path) == "flannel" {
-        let delegate = type_in("delegate").unwrap_or("bridge");
-        calls.extend([(name, delegate), (delegate, ipam.unwrap_or("host-local"))]);
+    let plugin = rscni_plugins::find(rscni_plugins::kind(name, path));
+    if let Some([delegate, ipam]) = plugin.and_then(|plugin| plugin.delegates(keys)) {
+        calls.extend([(name, delegate), (delegate, ipam)]);
         return;
     }
     calls.extend(ipam.map(|ipam| (name, ipam)));

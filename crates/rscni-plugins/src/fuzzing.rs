@@ -23,7 +23,7 @@ pub fn saved(data: &[u8]) {
     crate::interface::host_device::saved::fuzz(data);
     crate::meta::flannel::subnet::fuzz(data);
     crate::meta::firewall::saved::fuzz(data);
-    crate::state::inventory::rules::fuzz(data);
+    crate::registry::inventory::fuzz(data);
     crate::ipam::host_local::resolv_conf::fuzz(data);
     crate::meta::portmap::names::fuzz(data);
     crate::state::owner::fuzz(data);

@@ -19,15 +19,36 @@ mod plugin;
 mod registry;
 mod state;
 
+pub mod inventory {
+    //! What attachments own on this node.
+
+    pub use crate::{
+        ipam::host_local::{Reservations, Usage, usage},
+        registry::inventory::{Inventory, StateDirs, gc_entries},
+        state::{
+            inventory::{Item, Owned, OwnedBy, Purpose},
+            namespaces::{Live, live},
+        },
+    };
+}
+
+pub mod forward_policy {
+    //! Whether the chains at the hook `forward` accept the packets of a container.
+
+    pub use crate::meta::firewall::forward_policy::{Dropping, Packet, dropped_by, dropping};
+}
+
 pub use ipam::dhcp::Daemon as DhcpDaemon;
 pub use linked::{EQUIVALENT_RELEASE, Linked};
-pub use plugin::Plugin;
+pub use plugin::{
+    Plugin,
+    facts::{GatewayBridge, KernelFeature},
+};
 pub use registry::{
     ALL,
     alias::{Certainty, is_named_as_this_program, kind, resolve},
     find,
 };
-pub use state::inventory as holdings;
 
 /// What the README shows is what happens: its Rust is compiled with the tests.
 #[cfg(doctest)]

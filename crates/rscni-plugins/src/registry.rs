@@ -1,6 +1,7 @@
 //! The list of the plugins.
 
 pub(crate) mod alias;
+pub(crate) mod inventory;
 
 use crate::{
     interface::{

@@ -51,9 +51,12 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
 /// Where plugins and runtimes keep what they must not lose.
 fn written(patient: &Patient<'_>) -> Vec<PathBuf> {
     let dirs = &patient.node.dirs;
-    let of_lists = [&dirs.host_local, &dirs.tuning, &dirs.flannel].into_iter().flatten();
     let others = ["/var/lib/cni/networks", "/run/cni"].map(PathBuf::from);
-    [patient.cache_dir.to_owned()].into_iter().chain(others).chain(of_lists.cloned()).collect()
+    [patient.cache_dir.to_owned()]
+        .into_iter()
+        .chain(others)
+        .chain(dirs.directories().map(Path::to_owned))
+        .collect()
 }
 
 fn weigh(path: &Path, storage: &rustix::fs::StatVfs, report: &mut Report) {
@@ -92,7 +95,7 @@ fn trusted(patient: &Patient<'_>) -> Vec<PathBuf> {
     paths.extend(patient.networks.broken.iter().map(|(file, _)| file.clone()));
     let dirs = &patient.node.dirs;
     paths.push("/var/lib/cni/networks".into());
-    paths.extend([&dirs.host_local, &dirs.tuning, &dirs.flannel].into_iter().flatten().cloned());
+    paths.extend(dirs.directories().map(Path::to_owned));
     for dir in &patient.plugin_path {
         paths.push(dir.clone());
         let types = patient.plugins().flat_map(|(_, plugin)| patient.types(plugin));

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, path::Path};
 
 use rscni::runtime::{CacheEntry, NetConfList, PluginConf};
 use rscni_linux::sysctl;
-use rscni_plugins::holdings::{self, Dropping, Packet};
+use rscni_plugins::{
+    forward_policy::{self, Dropping, Packet},
+    inventory::Purpose,
+};
 
 use super::{Patient, Report, as_root, kernel::routes, quoted, reservations::addresses};
 use crate::node::{State, is_there, named, plain_kind};
@@ -38,7 +41,7 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
         }
     }
     isolation(patient, report);
-    let outcome = holdings::dropping().and_then(|chains| {
+    let outcome = forward_policy::dropping().and_then(|chains| {
         routing.iter().try_for_each(|list| reach(patient, list, &chains, report))
     });
     if let Err(why) = outcome {
@@ -73,7 +76,7 @@ fn reach(
                 published.then_some(Packet::ToPublishedPort(address)),
             ];
             for packet in packets.into_iter().flatten() {
-                let chain = holdings::dropped_by(chains, packet)?;
+                let chain = forward_policy::dropped_by(chains, packet)?;
                 dropped.extend(chain.map(|chain| (*entry, packet, chain)));
             }
         }
@@ -139,8 +142,8 @@ fn is_repaired(
     let makes_rules = if chain.iptables().is_some() {
         backend != Some("nftables")
     } else {
-        let uses_iptables = patient.node.holdings.all.iter().any(|holding| {
-            holding.what.starts_with("inet rscni firewall-iptables")
+        let uses_iptables = patient.node.inventory.items.iter().any(|holding| {
+            holding.item.purpose() == Some(Purpose::FirewallInIptables)
                 && holding.by.is(&entry.network, &entry.attachment())
         });
         chain.is_of_firewall() && !uses_iptables
@@ -150,18 +153,9 @@ fn is_repaired(
 
 /// Whether portmap has made something for the attachment in this family.
 fn is_published(patient: &Patient<'_>, entry: &CacheEntry, v4: bool) -> bool {
-    let (element, chain) = if v4 {
-        ("inet rscni hostport4", "iptables nat CNI-DN-")
-    } else {
-        ("inet rscni hostport6", "ip6tables nat CNI-DN-")
-    };
-    patient.node.holdings.all.iter().any(|holding| {
-        let is_port = match holding.kind {
-            "element" => holding.what.starts_with(element),
-            "chain" => holding.what.starts_with(chain),
-            _ => false,
-        };
-        is_port && holding.by.is(&entry.network, &entry.attachment())
+    patient.node.inventory.items.iter().any(|holding| {
+        holding.item.purpose() == Some(Purpose::PublishedPort { v4 })
+            && holding.by.is(&entry.network, &entry.attachment())
     })
 }
 

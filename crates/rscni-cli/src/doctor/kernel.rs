@@ -5,20 +5,21 @@
 
 use std::path::Path;
 
-use rscni::any_case;
 use rscni_linux::{
     Bridge, Dummy, Error, Ifb, Ipvlan, IpvlanMode, Macvlan, MacvlanMode, Netlink, Netns, Nft,
     Result, Veth, VlanLink, Vrf,
     tc::{Handle, Qdisc},
 };
+use rscni_plugins::KernelFeature;
 use serde_json::Value;
 
-use super::{Patient, Report, is_on};
+use super::{Patient, Report};
 use crate::node::plain_kind;
 
 /// A feature of the kernel, the name of its module, the setting of its configuration, and the way to try it. Each way is
 /// given a socket in the namespace, and a link to stand on.
 struct Feature {
+    feature: KernelFeature,
     name: &'static str,
     module: &'static str,
     setting: &'static str,
@@ -29,6 +30,7 @@ struct Feature {
 
 const FEATURES: &[Feature] = &[
     Feature {
+        feature: KernelFeature::Veth,
         name: "veth",
         module: "veth",
         setting: "CONFIG_VETH",
@@ -36,6 +38,7 @@ const FEATURES: &[Feature] = &[
         try_it: |netlink, _| netlink.add_veth(&Veth::new("a", "b")).map(drop),
     },
     Feature {
+        feature: KernelFeature::Bridge,
         name: "bridge",
         module: "bridge",
         setting: "CONFIG_BRIDGE",
@@ -43,6 +46,7 @@ const FEATURES: &[Feature] = &[
         try_it: |netlink, _| netlink.add_bridge(&Bridge::new("a")).map(drop),
     },
     Feature {
+        feature: KernelFeature::VlanFiltering,
         name: "vlan_filtering",
         module: "bridge",
         setting: "CONFIG_BRIDGE_VLAN_FILTERING",
@@ -54,6 +58,7 @@ const FEATURES: &[Feature] = &[
         },
     },
     Feature {
+        feature: KernelFeature::NfTables,
         name: "nf_tables",
         module: "nf_tables",
         setting: "CONFIG_NF_TABLES",
@@ -61,6 +66,7 @@ const FEATURES: &[Feature] = &[
         try_it: |_, _| Nft::open()?.tables().map(drop),
     },
     Feature {
+        feature: KernelFeature::Macvlan,
         name: "macvlan",
         module: "macvlan",
         setting: "CONFIG_MACVLAN",
@@ -76,6 +82,7 @@ const FEATURES: &[Feature] = &[
         },
     },
     Feature {
+        feature: KernelFeature::Ipvlan,
         name: "ipvlan",
         module: "ipvlan",
         setting: "CONFIG_IPVLAN",
@@ -87,6 +94,7 @@ const FEATURES: &[Feature] = &[
         },
     },
     Feature {
+        feature: KernelFeature::Vlan,
         name: "vlan",
         module: "8021q",
         setting: "CONFIG_VLAN_8021Q",
@@ -96,6 +104,7 @@ const FEATURES: &[Feature] = &[
         },
     },
     Feature {
+        feature: KernelFeature::Vrf,
         name: "vrf",
         module: "vrf",
         setting: "CONFIG_NET_VRF",
@@ -103,6 +112,7 @@ const FEATURES: &[Feature] = &[
         try_it: |netlink, _| netlink.add_link(&Vrf::new("a", 10)).map(drop),
     },
     Feature {
+        feature: KernelFeature::Dummy,
         name: "dummy",
         module: "dummy",
         setting: "CONFIG_DUMMY",
@@ -110,6 +120,7 @@ const FEATURES: &[Feature] = &[
         try_it: |netlink, _| netlink.add_link(&Dummy::new("a")).map(drop),
     },
     Feature {
+        feature: KernelFeature::Ifb,
         name: "ifb",
         module: "ifb",
         setting: "CONFIG_IFB",
@@ -117,6 +128,7 @@ const FEATURES: &[Feature] = &[
         try_it: |netlink, _| netlink.add_link(&Ifb::new("a")).map(drop),
     },
     Feature {
+        feature: KernelFeature::Htb,
         name: "htb",
         module: "sch_htb",
         setting: "CONFIG_NET_SCH_HTB",
@@ -126,6 +138,7 @@ const FEATURES: &[Feature] = &[
         },
     },
     Feature {
+        feature: KernelFeature::SchIngress,
         name: "sch_ingress",
         module: "sch_ingress",
         setting: "CONFIG_NET_SCH_INGRESS",
@@ -135,6 +148,7 @@ const FEATURES: &[Feature] = &[
         },
     },
     Feature {
+        feature: KernelFeature::Tun,
         name: "tun",
         module: "tun",
         setting: "CONFIG_TUN",
@@ -155,7 +169,7 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
             if patient
                 .types(plugin)
                 .iter()
-                .any(|name| needs(patient.kind(name), plugin.as_map()).contains(&feature.name))
+                .any(|name| needs(patient.kind(name), plugin.as_map()).contains(&feature.feature))
             {
                 users.push(&list.name);
             }
@@ -181,38 +195,8 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
 }
 
 /// The features that a plugin needs, by its name and keys.
-fn needs(plugin: &str, keys: &serde_json::Map<String, Value>) -> Vec<&'static str> {
-    let get = |key: &str| any_case::get(keys, key);
-    let text = |key: &str| get(key).and_then(Value::as_str).unwrap_or_default();
-    let is_set = |key: &str| get(key).and_then(Value::as_f64).is_some_and(|number| number != 0.0);
-    let is_true = |key: &str| get(key).and_then(Value::as_bool).unwrap_or_default();
-    let nft = |wanted: bool| if wanted { Some("nf_tables") } else { None };
-    match plugin {
-        "bridge" => {
-            let masquerades = is_true("ipMasq") && text("ipMasqBackend") != "iptables";
-            let trunk = get("vlanTrunk").and_then(Value::as_array);
-            let trunk = trunk.is_some_and(|trunk| !trunk.is_empty());
-            let vlans = (is_set("vlan") || trunk).then_some("vlan_filtering");
-            ["veth", "bridge"]
-                .into_iter()
-                .chain(vlans)
-                .chain(nft(masquerades || is_true("macspoofchk")))
-                .collect()
-        }
-        "ptp" => ["veth"]
-            .into_iter()
-            .chain(nft(is_true("ipMasq") && text("ipMasqBackend") != "iptables"))
-            .collect(),
-        "portmap" | "firewall" => nft(text("backend") != "iptables").into_iter().collect(),
-        "bandwidth" => vec!["ifb", "htb", "sch_ingress"],
-        "macvlan" => vec!["macvlan"],
-        "ipvlan" => vec!["ipvlan"],
-        "vlan" => vec!["vlan"],
-        "vrf" => vec!["vrf"],
-        "dummy" => vec!["dummy"],
-        "tap" => vec!["tun"],
-        _ => Vec::new(),
-    }
+fn needs(plugin: &str, keys: &serde_json::Map<String, Value>) -> Vec<KernelFeature> {
+    rscni_plugins::find(plugin).map(|plugin| plugin.kernel_features(keys)).unwrap_or_default()
 }
 
 /// `lo` is the first link of every namespace.
@@ -276,11 +260,6 @@ impl Feature {
 
 /// Whether a plugin of a list makes the host a router for its containers.
 pub(super) fn routes(plugin: &rscni::runtime::PluginConf) -> bool {
-    match plain_kind(plugin.plugin_type()) {
-        "ptp" | "flannel" => true,
-        "bridge" => {
-            ["isGateway", "isDefaultGateway", "ipMasq"].into_iter().any(|key| is_on(plugin, key))
-        }
-        _ => false,
-    }
+    rscni_plugins::find(plain_kind(plugin.plugin_type()))
+        .is_some_and(|found| found.routes(plugin.as_map()))
 }

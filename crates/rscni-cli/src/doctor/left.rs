@@ -6,19 +6,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rscni_plugins::holdings::HeldBy;
+use rscni_plugins::inventory::OwnedBy;
 
 use super::{Patient, Report, as_root, quoted};
 use crate::{
     container::{is_of_runtime, netns_of},
     list::may_be_of,
-    node::{State, ipam_key, ipam_type, is_there, named},
+    node::{State, ipam_type, is_there, named},
 };
 
 pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
     cache(patient, report);
     holdings(patient, report);
-    for what in &patient.node.holdings.unseen {
+    for what in &patient.node.inventory.failures {
         let why = "what containers that are gone have left there is not told";
         let look = as_root(&patient.command("doctor"));
         report.unknown("not-looked-at", format!("cannot be looked at: {what}"), why, look);
@@ -76,20 +76,20 @@ const NAMED: usize = 3;
 /// What attachments that are gone hold, by kind and network.
 fn holdings(patient: &Patient<'_>, report: &mut Report) {
     let mut orphaned: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
-    for holding in &patient.node.holdings.all {
+    for holding in &patient.node.inventory.items {
         let State::Orphaned(_) = patient.node.state(holding) else { continue };
         match (&holding.by, holding.by.network()) {
             // Those of addresses are told with the addresses.
-            (HeldBy::Nobody { network: None }, _) => report.warning(
+            (OwnedBy::Interrupted { network: None }, _) => report.warning(
                 "file-cut-off",
-                format!("{} is not what a plugin writes", holding.what),
+                format!("{} is not what a plugin writes", holding.item),
                 "a crash or a power loss has left it, and it tells of nothing that could be restored",
-                Some(format!("rm {}", quoted(&holding.what))),
+                Some(format!("rm {}", quoted(&holding.item.to_string()))),
             ),
-            (HeldBy::Nobody { .. }, _) | (_, None) => {}
+            (OwnedBy::Interrupted { .. }, _) | (_, None) => {}
             (by, Some(network)) => {
-                let what = format!("{} of {by}", holding.what);
-                orphaned.entry((holding.kind, network)).or_default().push(what);
+                let what = format!("{} of {by}", holding.item);
+                orphaned.entry((holding.item.kind(), network)).or_default().push(what);
             }
         }
     }
@@ -125,26 +125,26 @@ fn holdings(patient: &Patient<'_>, report: &mut Report) {
     }
 }
 
-/// Where the daemon of dhcp listens by itself.
-const SOCKET: &str = "/run/cni/dhcp.sock";
-
 fn daemon(patient: &Patient<'_>, report: &mut Report) {
     if !patient.uses("dhcp") {
         return;
     }
-    let mut sockets: Vec<PathBuf> = patient.node.dirs.dhcp_sockets.clone();
+    let mut sockets: Vec<PathBuf> = patient.node.dirs.configured("dhcp").to_vec();
+    let dhcp = rscni_plugins::find("dhcp").expect("dhcp is a plugin of this program");
+    let default = Path::new(dhcp.default_state_location().unwrap_or_default());
     let uses_default = patient.plugins().any(|(_, plugin)| {
         let name = ipam_type(plugin).unwrap_or_default();
-        patient.kind(name) == "dhcp" && ipam_key(plugin, "daemonSocketPath").is_none()
+        let ipam = plugin.get("ipam").and_then(serde_json::Value::as_object);
+        patient.kind(name) == "dhcp" && ipam.and_then(|it| dhcp.state_location(it)).is_none()
     });
     if uses_default {
-        sockets.push(SOCKET.into());
+        sockets.push(default.to_owned());
     }
     sockets.dedup();
     for socket in sockets {
         if let Err(error) = UnixStream::connect(&socket) {
             // The unit has a socket of its own.
-            let mend = if socket == Path::new(SOCKET) && Path::new("/run/systemd/system").exists() {
+            let mend = if socket == default && Path::new("/run/systemd/system").exists() {
                 "systemctl enable --now cni-dhcp.socket".to_owned()
             } else {
                 format!("rscni dhcp-daemon --socketpath {}", quoted(&socket))

@@ -205,11 +205,6 @@ impl Patient<'_> {
     }
 }
 
-/// Whether a plugin's key is set to something that says yes.
-fn is_on(plugin: &PluginConf, key: &str) -> bool {
-    plugin.get(key).and_then(serde_json::Value::as_bool).unwrap_or_default()
-}
-
 /// A command of root's, as somebody calls it who is not.
 fn as_root(command: &str) -> String {
     let sudo = if rustix::process::geteuid().is_root() { "" } else { "sudo " };

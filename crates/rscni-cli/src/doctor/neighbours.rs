@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use rscni::runtime::{NetConfList, PluginConf};
-use rscni_plugins::holdings::Reservations;
+use rscni_plugins::{GatewayBridge, inventory::Reservations};
 
-use super::{Patient, Report, is_on, kernel::routes};
+use super::{Patient, Report, kernel::routes};
 use crate::node::plain_kind;
 
 /// A network whose containers the host routes to, and what it has for them.
@@ -40,12 +40,10 @@ impl<'a> Neighbour<'a> {
         overlaps.find(|(first, last)| first <= last)
     }
 
-    /// The bridge that is to have the gateways' addresses.
-    fn bridge(&self) -> Option<&str> {
-        let is_gateway = is_on(self.plugin, "isGateway") || is_on(self.plugin, "isDefaultGateway");
-        let bridge = self.plugin.get("bridge").and_then(serde_json::Value::as_str);
-        (plain_kind(self.plugin.plugin_type()) == "bridge" && is_gateway)
-            .then(|| bridge.filter(|it| !it.is_empty()).unwrap_or("cni0"))
+    /// The bridge that gets the addresses of the gateways.
+    fn bridge(&self) -> Option<GatewayBridge<'_>> {
+        let plugin = rscni_plugins::find(plain_kind(self.plugin.plugin_type()))?;
+        plugin.gateway_bridge(self.plugin.as_map())
     }
 
     /// The gateways of IPv4 that this network has and another does not: a bridge has those of one network only.
@@ -71,13 +69,10 @@ pub(super) fn check(patient: &Patient<'_>, all: &[Neighbour<'_>], report: &mut R
                 report.warning("range-overlap", what, why, mend());
             }
             let (one, two) = (first.own_gateways(second), second.own_gateways(first));
-            let forces =
-                [first, second].iter().any(|network| is_on(network.plugin, "forceAddress"));
-            let Some(bridge) = first.bridge().filter(|bridge| second.bridge() == Some(bridge))
-            else {
-                continue;
-            };
-            if !one.is_empty() && !two.is_empty() && !forces {
+            let (Some(bridge), Some(other)) = (first.bridge(), second.bridge()) else { continue };
+            let replaces = bridge.replaces || other.replaces;
+            let bridge = bridge.name;
+            if bridge == other.name && !one.is_empty() && !two.is_empty() && !replaces {
                 let what = format!(
                     "{names} want other gateways on bridge {bridge}: {} and {}",
                     one.join(", "),

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
-use rscni::{NetConf, any_case};
-use rscni_plugins::holdings::{HeldBy, Holding, usage};
+use rscni::NetConf;
+use rscni_plugins::inventory::{Owned, OwnedBy, usage};
 use serde_json::Value;
 
 use super::{
@@ -25,21 +25,16 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
         conf.insert("name".into(), list.name.clone().into());
         conf.insert("cniVersion".into(), list.cni_version.as_str().into());
         let conf = serde_json::from_value::<NetConf>(Value::Object(conf));
-        let looked = conf.map_err(rscni::Error::from).and_then(|conf| Ok((usage(&conf)?, conf)));
+        let looked = conf.map_err(rscni::Error::from).and_then(|conf| usage(&conf));
         match looked {
-            Ok((found, conf)) => {
-                let data_dir =
-                    conf.ipam.as_ref().and_then(|i| any_case::get(&i.custom, "dataDir")?.as_str());
-                let data_dir =
-                    Path::new(data_dir.filter(|dir| !dir.is_empty()).unwrap_or(DATA_DIR));
+            Ok(found) => {
                 ranges(patient, &list.name, &found, report);
                 all.extend(Neighbour::of(list, plugin, &found));
-                outside(patient, &data_dir.join(&list.name), &found, report);
+                outside(patient, &found, report);
                 if found.index_differs {
-                    let index = data_dir.join(".index").join(&list.name);
                     let what = format!(
                         "{} says something else than the directory that it describes",
-                        index.display()
+                        found.index.display()
                     );
                     let why =
                         "addresses may be taken for free; it is made anew when it is not there";
@@ -47,7 +42,7 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
                         "index-differs",
                         what,
                         why,
-                        Some(format!("rm {}", quoted(&index))),
+                        Some(format!("rm {}", quoted(&found.index))),
                     );
                 }
             }
@@ -63,12 +58,10 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
     duplicates(patient, report);
 }
 
-const DATA_DIR: &str = "/var/lib/cni/networks";
-
 fn ranges(
     patient: &Patient<'_>,
     network: &str,
-    found: &rscni_plugins::holdings::Reservations,
+    found: &rscni_plugins::inventory::Reservations,
     report: &mut Report,
 ) {
     for set in &found.sets {
@@ -93,15 +86,14 @@ fn ranges(
 /// Reservations that no range has. Those of containers that are gone are told as such.
 fn outside(
     patient: &Patient<'_>,
-    dir: &Path,
-    found: &rscni_plugins::holdings::Reservations,
+    found: &rscni_plugins::inventory::Reservations,
     report: &mut Report,
 ) {
     for address in &found.outside {
-        let file = dir.join(address.to_string());
+        let file = found.directory.join(address.to_string());
         let in_use = addresses(patient).find(|(at, holding)| {
             *at == *address
-                && Path::new(&holding.what) == file
+                && holding.item.file() == Some(&file)
                 && patient.node.state(holding) == State::InUse
         });
         if let Some((_, holding)) = in_use {
@@ -115,25 +107,29 @@ fn outside(
 }
 
 /// The reservations, with their addresses.
-pub(super) fn addresses<'a>(
-    patient: &'a Patient<'_>,
-) -> impl Iterator<Item = (IpAddr, &'a Holding)> {
-    patient.node.holdings.all.iter().filter_map(|holding| Some((holding.address()?, holding)))
+pub(super) fn addresses<'a>(patient: &'a Patient<'_>) -> impl Iterator<Item = (IpAddr, &'a Owned)> {
+    patient
+        .node
+        .inventory
+        .items
+        .iter()
+        .filter_map(|holding| Some((holding.item.reserved_address()?, holding)))
 }
 
 fn remains(patient: &Patient<'_>, report: &mut Report) {
     for (address, holding) in addresses(patient) {
-        let file = &holding.what;
+        let Some(file) = holding.item.file() else { continue };
+        let shown = file.display();
         match &holding.by {
-            HeldBy::Nobody { .. } => report.warning(
+            OwnedBy::Interrupted { .. } => report.warning(
                 "address-remains",
-                format!("{file} says of no container that it has the address"),
+                format!("{shown} says of no container that it has the address"),
                 "a crash or a power loss has left it; this program gives the address again, the Go plugin never",
                 Some(removal(patient, file)),
             ),
-            HeldBy::Unknown { why, .. } => report.warning(
+            OwnedBy::Unreadable { why, .. } => report.warning(
                 "address-unreadable",
-                format!("{file} cannot be read: {why}"),
+                format!("{shown} cannot be read: {why}"),
                 "the address is given to nobody, and GC cannot tell whose it is",
                 (!patient.node.has_address(address)).then(|| format!("rm {}", quoted(file))),
             ),
@@ -144,8 +140,8 @@ fn remains(patient: &Patient<'_>, report: &mut Report) {
 
 /// What removes the remains of a reservation. GC does it under the lock, so nothing that has become a reservation since
 /// is lost; where there is no GC, an empty file is looked at once more.
-fn removal(patient: &Patient<'_>, file: &str) -> String {
-    let network = Path::new(file).parent().and_then(Path::file_name).unwrap_or_default();
+fn removal(patient: &Patient<'_>, file: &Path) -> String {
+    let network = file.parent().and_then(Path::file_name).unwrap_or_default();
     let network = network.to_string_lossy();
     if patient.networks.find(&network).map_or(true, |list| list.cni_version.has_gc_and_status()) {
         return patient.command(&format!("gc {} --auto", quoted(&*network)));
@@ -161,14 +157,14 @@ fn removal(patient: &Patient<'_>, file: &str) -> String {
 
 /// Addresses that several containers have at the same time.
 fn duplicates(patient: &Patient<'_>, report: &mut Report) {
-    let mut all: BTreeMap<IpAddr, Vec<&Holding>> = BTreeMap::new();
+    let mut all: BTreeMap<IpAddr, Vec<&Owned>> = BTreeMap::new();
     for (address, holding) in
         addresses(patient).filter(|(_, holding)| patient.node.state(holding) == State::InUse)
     {
         all.entry(address).or_default().push(holding);
     }
     for (address, holdings) in all.iter().filter(|(_, holdings)| holdings.len() > 1) {
-        let files: Vec<_> = holdings.iter().map(|holding| holding.what.as_str()).collect();
+        let files: Vec<_> = holdings.iter().map(|holding| holding.item.to_string()).collect();
         let what = format!("{address} is reserved {} times: {}", files.len(), files.join(", "));
         // The containers are running: which of them is to lose its connections is for people to
         // say.

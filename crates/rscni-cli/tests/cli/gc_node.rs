@@ -212,7 +212,7 @@ fn a_dry_run_tells_what_a_run_then_removes(#[case] version: &str) {
             version == "1.1.0"
         );
         assert_eq!(
-            dry.stdout.contains("10.1.0.77 of nobody: it is what a call"),
+            dry.stdout.contains("10.1.0.77 of no attachment: it is what a call"),
             version == "1.1.0"
         );
         assert!(!dry.stdout.contains("kept"), "{}", dry.stdout);

@@ -2,7 +2,7 @@
 
 use rscni::{CNIResult, Error, NetConf, SpecVersion, invoke::Delegate};
 
-use crate::plugin::{Call, IpamOrder, Plugin, error::Result};
+use crate::plugin::{Call, Plugin, error::Result, facts::IpamOrder};
 
 /// The IPAM plugin of a configuration.
 pub(crate) struct Ipam<'a> {

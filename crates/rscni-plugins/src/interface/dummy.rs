@@ -1,6 +1,6 @@
 //! `dummy`: an interface that leads nowhere, for addresses that are the container's own.
 
-use crate::plugin::Call;
+use crate::plugin::{Call, facts::KernelFeature};
 use rscni_linux::Link;
 
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
         container_link::{Addresses, ContainerLink, commands},
         sandbox::Sandbox,
     },
-    plugin::{Facts, Plugin, error::Result},
+    plugin::{Plugin, error::Result, facts::Facts},
 };
 
 /// The dummy plugin. It has no keys of its own.
@@ -16,7 +16,7 @@ pub(crate) const DUMMY: Plugin = Plugin {
     name: "dummy",
     about: "adds an interface that is connected to nothing, for local addresses",
     commands: commands::<Dummy>(),
-    facts: Facts::NONE,
+    facts: Facts { kernel: |_| vec![KernelFeature::Dummy], ..Facts::NONE },
 };
 
 #[derive(Debug)]

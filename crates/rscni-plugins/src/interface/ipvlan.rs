@@ -1,6 +1,6 @@
 //! `ipvlan`: an interface with addresses of its own on a network that the host is on, and the host's hardware address.
 
-use crate::plugin::Call;
+use crate::plugin::{Call, facts::KernelFeature};
 use rscni::{CNIResult, NetConf};
 use rscni_linux::{IpvlanMode, Link};
 use serde::Deserialize;
@@ -12,8 +12,9 @@ use crate::{
         sandbox::Sandbox,
     },
     plugin::{
-        Facts, Plugin,
+        Plugin,
         error::{Context, Result, differs},
+        facts::Facts,
     },
 };
 
@@ -22,7 +23,7 @@ pub(crate) const IPVLAN: Plugin = Plugin {
     name: "ipvlan",
     about: "adds an ipvlan interface on a host interface",
     commands: commands::<Ipvlan>(),
-    facts: Facts::NONE,
+    facts: Facts { kernel: |_| vec![KernelFeature::Ipvlan], ..Facts::NONE },
 };
 
 /// The keys of the ipvlan plugin, as the Go plugin has them; those about the master are in [`Master`].

@@ -7,8 +7,9 @@ use rscni_linux::{Link, LinkChange};
 use crate::{
     attach::sandbox::Sandbox,
     plugin::{
-        Commands, Facts, Plugin,
+        Commands, Plugin,
         error::{Result, differs},
+        facts::Facts,
     },
     state::result::AttachmentResult,
 };

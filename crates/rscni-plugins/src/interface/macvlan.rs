@@ -1,6 +1,6 @@
 //! `macvlan`: an interface with a hardware address of its own on a network that the host is on.
 
-use crate::plugin::Call;
+use crate::plugin::{Call, facts::KernelFeature};
 use rscni::NetConf;
 use rscni_linux::{Link, MacAddr, MacvlanMode};
 use serde::Deserialize;
@@ -13,8 +13,9 @@ use crate::{
         sandbox::Sandbox,
     },
     plugin::{
-        Facts, Plugin,
+        Plugin,
         error::{Context, Result, differs},
+        facts::Facts,
     },
 };
 
@@ -23,7 +24,7 @@ pub(crate) const MACVLAN: Plugin = Plugin {
     name: "macvlan",
     about: "adds a macvlan interface on a host interface",
     commands: commands::<Macvlan>(),
-    facts: Facts::NONE,
+    facts: Facts { kernel: |_| vec![KernelFeature::Macvlan], ..Facts::NONE },
 };
 
 /// The keys of the macvlan plugin, as the Go plugin has them; those about the master are in [`Master`].

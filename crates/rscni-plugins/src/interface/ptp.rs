@@ -3,7 +3,11 @@
 //! The container reaches everything by way of the host, the other addresses of its subnet too.
 //! Without an IPAM plugin it is only the pair.
 
-use crate::{attach::ipam::override_dns, plugin::Call};
+use crate::{
+    attach::ipam::override_dns,
+    nat,
+    plugin::{Call, facts::KernelFeature},
+};
 use ipnet::IpNet;
 use rscni::{CNIResult, Error, Interface, IpConfig};
 use rscni_linux::{AddressFlags, Link, Netlink, Nft, Route, RouteFilter, Veth};
@@ -19,8 +23,9 @@ use crate::{
     },
     nat::{Backend, Families, Masquerade},
     plugin::{
-        Commands, Facts, Plugin, Repair,
+        Commands, Plugin,
         error::{BestEffort, Result, differs, unless_exists},
+        facts::{Facts, Repair},
     },
     state::undo::Undo,
 };
@@ -30,7 +35,16 @@ pub(crate) const PTP: Plugin = Plugin {
     name: "ptp",
     about: "connects the container to the host with a veth pair and a route",
     commands: Commands { add, del, check, gc, status },
-    facts: Facts { repair: Some(Repair { look: look_strictly, restore }), ..Facts::NONE },
+    facts: Facts {
+        repair: Some(Repair { look: look_strictly, restore }),
+        describe_element: nat::describe,
+        kernel: |keys| {
+            let nft = keys.masquerades_with_nftables().then_some(KernelFeature::NfTables);
+            [KernelFeature::Veth].into_iter().chain(nft).collect()
+        },
+        routes: |_| true,
+        ..Facts::NONE
+    },
 };
 
 /// The keys of the ptp plugin, as the Go plugin has them.

@@ -1,6 +1,6 @@
 //! `vlan`: an interface whose packets have an 802.1Q tag on an interface of the host.
 
-use crate::plugin::Call;
+use crate::plugin::{Call, facts::KernelFeature};
 use rscni::Error;
 use rscni_linux::{Link, VlanLink};
 use serde::Deserialize;
@@ -12,8 +12,9 @@ use crate::{
         sandbox::Sandbox,
     },
     plugin::{
-        Facts, Plugin,
+        Plugin,
         error::{Failure, Result, differs},
+        facts::Facts,
     },
 };
 
@@ -22,7 +23,7 @@ pub(crate) const VLAN: Plugin = Plugin {
     name: "vlan",
     about: "adds an 802.1Q VLAN interface on a host interface",
     commands: commands::<Vlan>(),
-    facts: Facts::NONE,
+    facts: Facts { kernel: |_| vec![KernelFeature::Vlan], ..Facts::NONE },
 };
 
 /// The keys of the vlan plugin, as the Go plugin has them; those about the master are in [`Master`].

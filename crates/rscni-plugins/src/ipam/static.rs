@@ -13,7 +13,11 @@ use rscni::{
 };
 use serde::Deserialize;
 
-use crate::plugin::{Commands, Facts, IpamOrder, Plugin, error::differs};
+use crate::plugin::{
+    Commands, Plugin,
+    error::differs,
+    facts::{Facts, IpamOrder},
+};
 
 /// The plugin.
 pub(crate) const STATIC: Plugin = Plugin {

@@ -36,7 +36,10 @@ use super::invalid;
 use crate::{
     netfilter::nftable,
     plugin::error::Result,
-    state::owner::{Owner, Stale},
+    state::{
+        inventory::Purpose,
+        owner::{Owner, Stale},
+    },
 };
 
 const POSTROUTING: &str = "postrouting";
@@ -218,6 +221,15 @@ pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, known: Option<&[IpNet]>) -
 /// GC.
 pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
     destroy_all(nft, |nft, set| nftable::find_stale(nft, &table(), set, stale))
+}
+
+/// Describes an element of our sets for the inventory.
+pub(crate) fn describe(set: &str, key: &[u8]) -> Option<(String, Purpose)> {
+    let kind = [V4, V6].into_iter().find(|kind| set.starts_with(kind.set))?;
+    // A set for a subnet has the subnet before the container.
+    let length = if kind.any.is_ipv4() { 4 } else { 16 };
+    let addresses = key.chunks(length).filter_map(nftable::address).map(|it| it.to_string());
+    Some((addresses.collect::<Vec<_>>().join(" . "), Purpose::Masquerade))
 }
 
 /// Removes what `find` gives of each set.

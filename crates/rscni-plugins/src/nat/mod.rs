@@ -10,6 +10,7 @@ mod go_nftables;
 mod invalid;
 mod iptables;
 
+pub(crate) use self::elements::describe;
 use ipnet::IpNet;
 use rscni_linux::nft::Nft;
 use serde::Deserialize;

@@ -93,3 +93,8 @@ pub(crate) fn address(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = || <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
     v4().or_else(|| <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from))
 }
+
+/// The text in the key of an element, such as the name of an interface, which ends with a NUL.
+pub(crate) fn text(key: &[u8]) -> String {
+    key.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect()
+}

@@ -1,6 +1,7 @@
 //! A plugin of this crate, and one call of it.
 
 pub(crate) mod error;
+pub(crate) mod facts;
 
 use std::path::PathBuf;
 
@@ -9,7 +10,7 @@ use rscni::{
     invoke::{Delegate, Exec},
 };
 
-use self::error::Result;
+use self::{error::Result, facts::Facts};
 use crate::state::{
     owner::{Owner, Stale},
     result::AttachmentResult,
@@ -36,37 +37,6 @@ pub(crate) struct Commands {
 
 /// A command without a result.
 pub(crate) type Command = fn(&Call<'_>) -> Result<()>;
-
-/// What other parts of the program need to know of a plugin.
-pub(crate) struct Facts {
-    /// The part in the call of another plugin, for plugins that allocate addresses.
-    pub(crate) ipam: Option<IpamOrder>,
-    /// How lost state is restored, for plugins that can.
-    pub(crate) repair: Option<Repair>,
-}
-
-impl Facts {
-    /// The facts of a plugin that has nothing to tell.
-    pub(crate) const NONE: Self = Self { ipam: None, repair: None };
-}
-
-/// When DEL and GC of an interface plugin call the IPAM plugin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum IpamOrder {
-    /// After the link was removed: an address is free only when no link has it.
-    AfterLink,
-    /// Before the link is removed, because the lease is released through it.
-    BeforeLink,
-}
-
-/// Restores what a running attachment has lost, such as rules after `nft flush ruleset`, without
-/// touching its interface.
-pub(crate) struct Repair {
-    /// Fails if something is missing. CHECK, or stricter.
-    pub(crate) look: Command,
-    /// Restores what is missing with the steps of ADD, and leaves alone what is there.
-    pub(crate) restore: Command,
-}
 
 /// One invocation of a plugin.
 #[derive(Clone, Copy)]

@@ -1,30 +1,151 @@
-//! What attachments hold on this node outside their namespaces, whoever made it, as far as marks tell whose it is. It
-//! looks, and changes nothing: for operators' tools that say what GC would remove, and what is wrong.
+//! What attachments own on a node outside their namespaces, as far as owner tags, comments and file
+//! contents tell: what `rscni gc` removes and `rscni doctor` reports.
 //!
-//! What has no mark of its owner's network is not here: what the Go plugins make for `macspoofchk` and with nftables.
-
-mod files;
-pub(crate) mod rules;
-
-pub use crate::meta::firewall::forward_policy::{Dropping, Packet, dropped_by, dropping};
+//! What the Go plugins create for `macspoofchk` and with nftables names no network, and is not
+//! listed.
 
 use std::{
-    collections::{HashMap, HashSet},
     fmt::{self, Display},
+    io::ErrorKind,
     net::IpAddr,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use rscni::Attachment;
-use rscni_linux::{Link, Netlink, Netns};
+use rscni::{Attachment, Error};
+use serde_json::Value;
 
-pub use crate::ipam::host_local::{Reservations, Usage, usage};
-use crate::state::owner::{Owner, hashed_network, untagged};
+use super::{
+    owner::{Owner, hashed_network, untagged},
+    state_file,
+};
+use crate::plugin::error::Result;
 
-/// Who holds something.
+/// Something that an attachment owns.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HeldBy {
+pub struct Owned {
+    /// What it is.
+    pub item: Item,
+    /// The owner.
+    pub by: OwnedBy,
+}
+
+/// A kind of thing that an attachment can own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// A link on the host.
+    Link {
+        /// Its name.
+        name: String,
+        /// Its kind, such as `veth`; `device` for a physical one.
+        kind: String,
+    },
+    /// An element of a set or map of nftables.
+    Element {
+        /// Family, table and set, as `nft` names them.
+        set: String,
+        /// The key, or the part of it that identifies the element.
+        key: String,
+        /// What it is for.
+        purpose: Purpose,
+    },
+    /// A chain of iptables in the table `nat`.
+    Chain {
+        /// The program that shows it: `iptables` or `ip6tables`.
+        program: &'static str,
+        /// Its name.
+        name: String,
+        /// What it is for.
+        purpose: Purpose,
+    },
+    /// An address that host-local has reserved.
+    Reservation {
+        /// The address.
+        address: IpAddr,
+        /// The file that reserves it.
+        file: PathBuf,
+    },
+    /// A file that a plugin keeps for the attachment.
+    File(PathBuf),
+}
+
+/// What a rule or an element is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// `ipMasq`.
+    Masquerade,
+    /// A published port, of IPv4 or IPv6.
+    PublishedPort {
+        /// Whether it is one of IPv4.
+        v4: bool,
+    },
+    /// It lets packets through the firewall.
+    Firewall,
+    /// It records that firewall uses rules of iptables.
+    FirewallInIptables,
+    /// `macspoofchk`.
+    MacSpoofFilter,
+    /// Not known.
+    Unknown,
+}
+
+impl Item {
+    /// The kind in one word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Link { .. } => "link",
+            Self::Element { .. } => "element",
+            Self::Chain { .. } => "chain",
+            Self::Reservation { .. } => "address",
+            Self::File(_) => "file",
+        }
+    }
+
+    /// The purpose of a rule or an element.
+    pub fn purpose(&self) -> Option<Purpose> {
+        match self {
+            Self::Element { purpose, .. } | Self::Chain { purpose, .. } => Some(*purpose),
+            _ => None,
+        }
+    }
+
+    /// The address that it reserves.
+    pub fn reserved_address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Reservation { address, .. } => Some(address.to_canonical()),
+            _ => None,
+        }
+    }
+
+    /// The file, if it is one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Reservation { file, .. } | Self::File(file) => Some(file),
+            _ => None,
+        }
+    }
+}
+
+/// The item without its kind.
+impl Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Link { name, kind } => write!(f, "{name} ({kind})"),
+            Self::Element { set, key, .. } => write!(f, "{set} {key}"),
+            Self::Chain { program, name, .. } => write!(f, "{program} nat {name}"),
+            Self::Reservation { file, .. } | Self::File(file) => file.display().fmt(f),
+        }
+    }
+}
+
+impl Display for Owned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} of {}", self.item.kind(), self.item, self.by)
+    }
+}
+
+/// The owner of an item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnedBy {
     /// An attachment.
     Attachment {
         /// Its network.
@@ -34,64 +155,31 @@ pub enum HeldBy {
         /// Its interface.
         ifname: String,
     },
-    /// A container, whichever of its interfaces.
+    /// A container; the interface is not known.
     Container {
         /// The network.
         network: String,
         /// The container.
         container_id: String,
     },
-    /// An attachment whose names are too long for a mark: hashes of them.
+    /// An attachment whose names are too long for an owner tag: hashes of them.
     Hashed(String),
-    /// Nobody: it is what a call that was cut off has left, in the things of a network if that is known.
-    Nobody {
-        /// The network.
+    /// No attachment: an interrupted call left it.
+    Interrupted {
+        /// The network, if the place tells it.
         network: Option<String>,
     },
-    /// Somebody, but it cannot be read, for this reason.
-    Unknown {
-        /// The network, where the place tells it.
+    /// An owner that cannot be read.
+    Unreadable {
+        /// The network, if the place tells it.
         network: Option<String>,
-        /// Why.
+        /// The reason.
         why: String,
     },
 }
 
-/// A thing that is held.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holding {
-    /// What kind of thing it is, such as `link`.
-    pub kind: &'static str,
-    /// Which one it is.
-    pub what: String,
-    /// Who holds it.
-    pub by: HeldBy,
-}
-
-/// Where plugins keep files, as lists configure it; what they use without such a key is looked at in any case.
-#[derive(Clone, Debug, Default)]
-pub struct DataDirs {
-    /// `dataDir` of host-local.
-    pub host_local: Vec<PathBuf>,
-    /// `dataDir` of tuning.
-    pub tuning: Vec<PathBuf>,
-    /// `dataDir` of flannel.
-    pub flannel: Vec<PathBuf>,
-    /// `daemonSocketPath` of dhcp, beside which its leases are.
-    pub dhcp_sockets: Vec<PathBuf>,
-}
-
-/// What is held on this node.
-#[derive(Clone, Debug, Default)]
-pub struct Holdings {
-    /// What was found.
-    pub all: Vec<Holding>,
-    /// What could not be looked at, each with the reason.
-    pub unseen: Vec<String>,
-}
-
-impl HeldBy {
-    /// From the mark that links and elements carry.
+impl OwnedBy {
+    /// Reads an owner tag.
     pub(crate) fn of_tag(tag: &str) -> Self {
         match untagged(tag) {
             Some(Owner { network, container_id, ifname }) => Self::Attachment {
@@ -103,26 +191,26 @@ impl HeldBy {
         }
     }
 
-    /// The network, where the mark tells it.
+    /// The network, if known.
     pub fn network(&self) -> Option<&str> {
         match self {
             Self::Attachment { network, .. } | Self::Container { network, .. } => Some(network),
             Self::Hashed(_) => None,
-            Self::Nobody { network } | Self::Unknown { network, .. } => network.as_deref(),
+            Self::Interrupted { network } | Self::Unreadable { network, .. } => network.as_deref(),
         }
     }
 
-    /// The container, where the mark tells it.
+    /// The container, if known.
     pub fn container_id(&self) -> Option<&str> {
         match self {
             Self::Attachment { container_id, .. } | Self::Container { container_id, .. } => {
                 Some(container_id)
             }
-            Self::Hashed(_) | Self::Nobody { .. } | Self::Unknown { .. } => None,
+            Self::Hashed(_) | Self::Interrupted { .. } | Self::Unreadable { .. } => None,
         }
     }
 
-    /// Whether it is of the network, as far as the mark tells.
+    /// Whether the owner belongs to the network.
     pub fn is_of(&self, network: &str) -> bool {
         match self {
             Self::Hashed(tag) => tag.starts_with(&hashed_network(network)),
@@ -130,7 +218,7 @@ impl HeldBy {
         }
     }
 
-    /// Whether that is the mark of an attachment, or of its container.
+    /// Whether the owner is this attachment, or its container.
     pub fn is(&self, of_network: &str, attachment: &Attachment) -> bool {
         let owner = Owner {
             network: of_network,
@@ -145,141 +233,66 @@ impl HeldBy {
                 (owner.network, owner.container_id) == (network.as_str(), container_id.as_str())
             }
             Self::Hashed(tag) => owner.tag() == *tag,
-            Self::Nobody { .. } | Self::Unknown { .. } => false,
+            Self::Interrupted { .. } | Self::Unreadable { .. } => false,
         }
     }
 }
 
-impl Display for HeldBy {
+impl Display for OwnedBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Attachment { container_id, ifname, .. } => write!(f, "{container_id}/{ifname}"),
             Self::Container { container_id, .. } => f.write_str(container_id),
             Self::Hashed(tag) => write!(f, "an attachment with long names ({tag})"),
-            Self::Nobody { .. } => f.write_str("nobody"),
-            Self::Unknown { .. } => f.write_str("somebody unknown"),
+            Self::Interrupted { .. } => f.write_str("no attachment"),
+            Self::Unreadable { .. } => f.write_str("an unknown owner"),
         }
     }
 }
 
-impl Display for Holding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} of {}", self.kind, self.what, self.by)
+/// Lists the JSON files of a directory that belong to attachments. `owner` reads the owner from
+/// the name and the content of a file, and returns `None` for files of others.
+pub(crate) fn json_files(
+    dir: &Path,
+    is_wanted: impl Fn(&str) -> bool,
+    owner: impl Fn(&str, &Value) -> Option<OwnedBy>,
+) -> Result<Vec<Owned>> {
+    let mut found = Vec::new();
+    for (name, path) in entries(dir, false)?.into_iter().filter(|(name, _)| is_wanted(name)) {
+        let by = match state_file::read(&path).map(|bytes| serde_json::from_slice::<Value>(&bytes))
+        {
+            Ok(Ok(json)) => owner(&name, &json),
+            Ok(Err(_)) => Some(OwnedBy::Interrupted { network: None }),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => Some(OwnedBy::Unreadable { network: None, why: error.to_string() }),
+        };
+        found.extend(by.map(|by| Owned { item: Item::File(path), by }));
     }
+    Ok(found)
 }
 
-impl Holding {
-    /// The address that it reserves, if that is what it is.
-    pub fn address(&self) -> Option<IpAddr> {
-        let file = Path::new(&self.what).file_name().filter(|_| self.kind == "address")?;
-        file.to_str()?.parse::<IpAddr>().ok().map(|address| address.to_canonical())
-    }
-}
-
-impl Holdings {
-    /// Looks at the namespace that this is called in, and at files.
-    pub fn look(dirs: &DataDirs) -> Self {
-        let mut holdings = Self::default();
-        holdings.look_at("links", links);
-        holdings.look_at("nftables", rules::elements);
-        holdings.look_at("iptables", rules::chains);
-        files::look(&mut holdings, dirs);
-        // Neither the kernel nor a directory has an order.
-        holdings
-            .all
-            .sort_unstable_by(|one, other| (one.kind, &one.what).cmp(&(other.kind, &other.what)));
-        holdings
-    }
-
-    fn look_at(&mut self, what: &str, look: fn() -> crate::plugin::error::Result<Vec<Holding>>) {
-        match look() {
-            Ok(found) => self.all.extend(found),
-            Err(failure) => self.unseen.push(format!("{what}: {}", failure.0.details())),
+/// Lists the files, or the directories, in a directory. Hidden ones and drafts are left out.
+pub(crate) fn entries(dir: &Path, directories: bool) -> Result<Vec<(String, PathBuf)>> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => {
+            return Err(Error::IOFailure(format!("{}: {error}", dir.display())).into());
         }
-    }
-}
-
-fn links() -> crate::plugin::error::Result<Vec<Holding>> {
-    let held = |link: Link| {
-        let by = HeldBy::of_tag(Owner::tag_of_alias(link.alias.as_deref()?)?);
-        let kind = link.kind.as_deref().unwrap_or("device");
-        Some(Holding { kind: "link", what: format!("{} ({kind})", link.name), by })
     };
-    Ok(Netlink::open()?.links()?.into_iter().filter_map(held).collect())
-}
-
-/// What interfaces there are in namespaces that can be reached: they have a name, or a process is in them.
-#[derive(Clone, Debug, Default)]
-pub struct Live {
-    /// The attachments that have an interface there: a link carries the mark itself, or is the other end of a veth on this
-    /// host that does.
-    pub marked: Vec<HeldBy>,
-    /// The addresses of interfaces without a mark, as the Go plugins make them, with the interfaces' names.
-    pub unmarked: HashMap<IpAddr, String>,
-    /// The addresses of all interfaces but loopback ones.
-    pub addresses: HashSet<IpAddr>,
-}
-
-/// Looks into all namespaces but the one that this is called in.
-pub fn live() -> Live {
-    let mut live = Live::default();
-    let Ok(here) = Netlink::open().and_then(|mut host| host.links()) else { return live };
-    for netns in namespaces() {
-        let Ok(mut netlink) = Netlink::open_in(&netns) else { continue };
-        let Ok(links) = netlink.links() else { continue };
-        for inner in &links {
-            let is_peer = |outer: &&Link| {
-                let is_veth =
-                    [inner, *outer].iter().all(|link| link.kind.as_deref() == Some("veth"));
-                is_veth
-                    && inner.peer_index == Some(outer.index)
-                    && outer.peer_index == Some(inner.index)
-            };
-            let outer = here.iter().find(is_peer).and_then(|outer| outer.alias.as_deref());
-            let aliases = [inner.alias.as_deref(), outer].into_iter().flatten();
-            let owners: Vec<_> =
-                aliases.filter_map(Owner::tag_of_alias).map(HeldBy::of_tag).collect();
-            if !inner.loopback {
-                let addresses = netlink.addresses(inner.index).unwrap_or_default();
-                let addresses = addresses.iter().map(|address| address.net.addr());
-                if owners.is_empty() {
-                    live.unmarked.extend(addresses.clone().map(|it| (it, inner.name.clone())));
-                }
-                live.addresses.extend(addresses);
-            }
-            live.marked.extend(owners);
-        }
-    }
-    live
-}
-
-/// A socket in the namespace with this cookie, if a process is in it or a name leads to it.
-pub(crate) fn namespace_with_cookie(cookie: u64) -> Option<Netlink> {
-    sockets().find(|socket| socket.netns_cookie() == Some(cookie))
-}
-
-/// A socket in each of the other namespaces.
-pub(crate) fn sockets() -> impl Iterator<Item = Netlink> {
-    namespaces().into_iter().filter_map(|netns| Netlink::open_in(&netns).ok())
-}
-
-/// The places where namespaces have names.
-const NAMED: [&str; 3] = ["/run/netns", "/var/run/netns", "/run/docker/netns"];
-
-/// Every other namespace that this process may enter, once each.
-fn namespaces() -> Vec<Netns> {
-    let entries = |dir: &str| {
-        std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
+    let is_kind = |path: &Path| {
+        std::fs::metadata(path).is_ok_and(|metadata| metadata.is_dir() == directories)
     };
-    let is_process = |path: &PathBuf| {
-        path.file_name().is_some_and(|name| name.as_encoded_bytes()[0].is_ascii_digit())
-    };
-    let of_processes = entries("/proc").filter(is_process).map(|process| process.join("ns/net"));
-    let identity =
-        |path: &Path| std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
-    let mut seen: HashSet<_> = identity(Path::new("/proc/self/ns/net")).into_iter().collect();
-    let all = NAMED.into_iter().flat_map(entries).chain(of_processes);
-    all.filter(|path| identity(path).is_some_and(|identity| seen.insert(identity)))
-        .filter_map(|path| Netns::open(path).ok())
-        .collect()
+    let with_name =
+        |entry: std::fs::DirEntry| Some((entry.file_name().into_string().ok()?, entry.path()));
+    let mut names: Vec<_> = entries.flatten().filter_map(with_name).collect();
+    names.retain(|(name, path)| {
+        !name.starts_with('.') && !state_file::is_draft(name.as_ref()) && is_kind(path)
+    });
+    Ok(names)
+}
+
+/// Whether a file name ends in `.json`.
+pub(crate) fn is_json(name: &str) -> bool {
+    name.strip_suffix(".json").is_some()
 }

@@ -1,7 +1,8 @@
 //! What attachments own on the host: how it is marked, stored, listed and rolled back.
 
-pub mod inventory;
+pub(crate) mod inventory;
 pub(crate) mod lock;
+pub(crate) mod namespaces;
 pub(crate) mod owner;
 pub(crate) mod result;
 pub(crate) mod state_file;

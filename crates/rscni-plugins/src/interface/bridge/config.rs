@@ -1,6 +1,10 @@
 //! The configuration of the bridge plugin.
 
-use crate::plugin::Call;
+use crate::plugin::{
+    Call, facts,
+    facts::{GatewayBridge, KernelFeature},
+};
+use serde_json::Value;
 use std::{net::IpAddr, ops::RangeInclusive};
 
 use ipnet::IpNet;
@@ -13,6 +17,8 @@ use crate::{
     nat::{Backend, Families},
     plugin::error::{Failure, Result},
 };
+
+const DEFAULT_BRIDGE: &str = "cni0";
 
 /// The keys of the bridge plugin, as the Go plugin has them.
 #[derive(Debug, Deserialize)]
@@ -40,7 +46,7 @@ struct Keys {
 impl Default for Keys {
     fn default() -> Self {
         Self {
-            bridge: "cni0".into(),
+            bridge: DEFAULT_BRIDGE.into(),
             is_gateway: false,
             is_default_gateway: false,
             force_address: false,
@@ -267,6 +273,25 @@ fn without(ids: &RangeInclusive<u16>, id: Option<u16>) -> Vec<RangeInclusive<u16
 
 fn invalid(text: impl std::fmt::Display) -> Failure {
     Error::InvalidNetworkConfig(format!("bridge: {text}")).into()
+}
+
+/// The bridge that an entry of a list gives the addresses of gateways.
+pub(super) fn gateway_bridge(keys: facts::Keys<'_>) -> Option<GatewayBridge<'_>> {
+    let is_gateway = keys.is_true("isGateway") || keys.is_true("isDefaultGateway");
+    let name = Some(keys.text("bridge")).filter(|name| !name.is_empty()).unwrap_or(DEFAULT_BRIDGE);
+    is_gateway.then(|| GatewayBridge { name, replaces: keys.is_true("forceAddress") })
+}
+
+/// The kernel features that an entry of a list needs.
+pub(super) fn kernel_features(keys: facts::Keys<'_>) -> Vec<KernelFeature> {
+    let is_set = |value: &Value| value.as_f64().is_some_and(|number| number != 0.0);
+    let trunk = keys.get("vlanTrunk").and_then(Value::as_array);
+    let has_vlans = keys.get("vlan").is_some_and(is_set) || trunk.is_some_and(|it| !it.is_empty());
+    let has_nft = keys.masquerades_with_nftables() || keys.is_true("macspoofchk");
+    let mut features = vec![KernelFeature::Veth, KernelFeature::Bridge];
+    features.extend(has_vlans.then_some(KernelFeature::VlanFiltering));
+    features.extend(has_nft.then_some(KernelFeature::NfTables));
+    features
 }
 
 #[cfg(test)]

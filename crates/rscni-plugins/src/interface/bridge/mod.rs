@@ -7,7 +7,7 @@ mod config;
 mod device;
 mod spoof;
 
-use crate::{attach::ipam::override_dns, plugin::Call};
+use crate::{attach::ipam::override_dns, nat, plugin::Call};
 use std::time::Duration;
 
 use rscni::{CNIResult, Interface};
@@ -24,8 +24,9 @@ use crate::{
     },
     nat::{Backend, Masquerade},
     plugin::{
-        Commands, Facts, Plugin, Repair,
+        Commands, Plugin,
         error::{BestEffort, Context, Result, differs},
+        facts::{Facts, Repair},
     },
     state::{result::AttachmentResult, undo::Undo},
 };
@@ -35,7 +36,16 @@ pub(crate) const BRIDGE: Plugin = Plugin {
     name: "bridge",
     about: "connects the container to a bridge of the host with a veth pair",
     commands: Commands { add, del, check, gc, status },
-    facts: Facts { repair: Some(Repair { look: look_strictly, restore }), ..Facts::NONE },
+    facts: Facts {
+        repair: Some(Repair { look: look_strictly, restore }),
+        describe_element: |set, key| nat::describe(set, key).or_else(|| spoof::describe(set, key)),
+        kernel: config::kernel_features,
+        gateway_bridge: config::gateway_bridge,
+        routes: |keys| {
+            ["isGateway", "isDefaultGateway", "ipMasq"].into_iter().any(|key| keys.is_true(key))
+        },
+        ..Facts::NONE
+    },
 };
 
 /// How long the port may take to come up: no time at all, but on a busy machine.

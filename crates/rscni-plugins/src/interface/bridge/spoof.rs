@@ -14,7 +14,10 @@ use rscni_linux::{
 use crate::{
     netfilter::nftable,
     plugin::error::{BestEffort, Result, differs},
-    state::owner::{Owner, Stale},
+    state::{
+        inventory::Purpose,
+        owner::{Owner, Stale},
+    },
 };
 
 const CHAIN: &str = "prerouting";
@@ -41,6 +44,11 @@ fn rule() -> Rule {
         .in_set(&[Field::Iifname], PORTS)
         .not_in_set(&[Field::Iifname, Field::EtherSaddr], ALLOWED)
         .drop()
+}
+
+/// Describes an element of our sets for the inventory.
+pub(super) fn describe(set: &str, key: &[u8]) -> Option<(String, Purpose)> {
+    [PORTS, ALLOWED].contains(&set).then(|| (nftable::text(key), Purpose::MacSpoofFilter))
 }
 
 fn pair(port: &str, mac: MacAddr) -> Value {

@@ -130,7 +130,7 @@ impl Identity {
                         permanent_address(link).as_deref(),
                     ))
         };
-        let mut elsewhere = crate::state::inventory::sockets();
+        let mut elsewhere = crate::state::namespaces::sockets();
         !elsewhere.any(|mut socket| socket.links().unwrap_or_default().iter().any(looks_like_it))
     }
 }

@@ -9,7 +9,10 @@ pub(crate) mod saved;
 mod sysfs;
 mod transfer;
 
-use crate::{attach::ipam::override_dns, plugin::Call};
+use crate::{
+    attach::ipam::override_dns,
+    plugin::{Call, facts::StateFiles},
+};
 use std::time::Duration;
 
 use rscni::{CNIResult, Error, Interface, NetConf};
@@ -29,8 +32,9 @@ use crate::{
         sandbox::{Reach, Sandbox, check_mac},
     },
     plugin::{
-        Commands, Facts, Plugin,
+        Commands, Plugin,
         error::{BestEffort, Result, differs},
+        facts::Facts,
     },
     state::{owner::is_of_container, undo::Undo},
 };
@@ -42,7 +46,11 @@ pub(crate) const HOST_DEVICE: Plugin = Plugin {
     name: "host-device",
     about: "moves a host device into the container",
     commands: Commands { add, del, check, gc, status },
-    facts: Facts::NONE,
+    facts: Facts {
+        owns_on_host: true,
+        files: Some(StateFiles { key: None, default: DIRECTORY, list: saved::inventory }),
+        ..Facts::NONE
+    },
 };
 
 /// How long a device may take to have a carrier, which duplicate address detection waits for.
@@ -231,7 +239,7 @@ fn give_back_saved(store: &Store, saved: &Saved, container: Option<Netlink>) -> 
     if containers.is_empty() && saved.is_physical {
         // A process can keep a namespace whose name is gone.
         containers
-            .extend(identity.netns().and_then(crate::state::inventory::namespace_with_cookie));
+            .extend(identity.netns().and_then(crate::state::namespaces::namespace_with_cookie));
     }
     let is_there = !containers.is_empty();
     for mut container in containers {

@@ -2,7 +2,13 @@
 //!
 //! The Go plugin keeps the name alone, as the device's alias, and so do we; it does not look here.
 
-use crate::plugin::Call;
+use crate::{
+    plugin::Call,
+    state::{
+        inventory,
+        inventory::{Owned, OwnedBy},
+    },
+};
 use std::{
     fs::{self, File},
     io::ErrorKind,
@@ -203,6 +209,15 @@ pub(crate) fn fuzz(data: &[u8]) {
     let written = serde_json::to_vec(&saved).expect("what is saved is JSON");
     assert_eq!(serde_json::from_slice::<Saved>(&written).expect("what was written is read"), saved);
     assert!(saved.addresses().count() >= saved.addresses.len());
+}
+
+/// Lists the files of a directory for the inventory.
+pub(super) fn inventory(directory: &Path) -> Result<Vec<Owned>> {
+    inventory::json_files(
+        directory,
+        |_| true,
+        |_, json| Some(OwnedBy::of_tag(json.get("owner")?.as_str()?)),
+    )
 }
 
 #[cfg(test)]

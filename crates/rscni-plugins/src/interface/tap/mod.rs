@@ -2,7 +2,7 @@
 
 mod selinux;
 
-use crate::plugin::Call;
+use crate::plugin::{Call, facts::KernelFeature};
 use rscni::Error;
 use rscni_linux::{Link, LinkChange, MacAddr};
 use serde::Deserialize;
@@ -14,8 +14,9 @@ use crate::{
         sandbox::Sandbox,
     },
     plugin::{
-        Facts, Plugin,
+        Plugin,
         error::{Context, Failure, Result, differs},
+        facts::Facts,
     },
 };
 
@@ -24,7 +25,7 @@ pub(crate) const TAP: Plugin = Plugin {
     name: "tap",
     about: "adds a tap interface for a program in the container, such as a VMM",
     commands: commands::<Tap>(),
-    facts: Facts::NONE,
+    facts: Facts { kernel: |_| vec![KernelFeature::Tun], ..Facts::NONE },
 };
 
 /// The keys of the tap plugin, as the Go plugin has them.

@@ -27,7 +27,7 @@ mod place;
 mod request;
 mod store;
 
-use crate::plugin::Call;
+use crate::plugin::{Call, facts::StateFiles};
 use std::{
     io::Write,
     path::{Path, PathBuf},
@@ -47,12 +47,16 @@ use self::{
 };
 use crate::{
     attach::sandbox::Sandbox,
-    plugin::{Commands, Facts, IpamOrder, Plugin, error::differs},
+    plugin::{
+        Commands, Plugin,
+        error::differs,
+        facts::{Facts, IpamOrder},
+    },
 };
 
 pub use self::daemon::Daemon;
 
-pub(crate) use self::{request::SOCKET, store::directory as leases};
+use self::request::SOCKET;
 
 /// Time since the machine was booted, that of sleep included.
 fn now() -> Time {
@@ -84,7 +88,16 @@ pub(crate) const DHCP: Plugin = Plugin {
         gc: |call| Ok(gc(call)?),
         status: |call| Ok(status(call)?),
     },
-    facts: Facts { ipam: Some(IpamOrder::BeforeLink), ..Facts::NONE },
+    facts: Facts {
+        ipam: Some(IpamOrder::BeforeLink),
+        owns_on_host: true,
+        files: Some(StateFiles {
+            key: Some("daemonSocketPath"),
+            default: SOCKET,
+            list: store::inventory,
+        }),
+        ..Facts::NONE
+    },
 };
 
 /// The keys of `ipam`.

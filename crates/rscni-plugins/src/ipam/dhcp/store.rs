@@ -3,6 +3,10 @@
 //! They lie beside the socket, in a directory that one program at a time may use. Times count from the boot of the
 //! machine, and namespaces do not outlive it: what was written before is of no use.
 
+use crate::state::{
+    inventory,
+    inventory::{Owned, OwnedBy},
+};
 use std::{
     fs::File,
     path::{Path, PathBuf},
@@ -168,6 +172,15 @@ pub(crate) fn directory(socket: &Path) -> PathBuf {
     let mut name = socket.as_os_str().to_owned();
     name.push(".leases");
     name.into()
+}
+
+/// Lists the leases beside a socket for the inventory.
+pub(super) fn inventory(socket: &Path) -> crate::plugin::error::Result<Vec<Owned>> {
+    inventory::json_files(&directory(socket), inventory::is_json, |_, json| {
+        let text = |key: &str| json.get("key")?.get(key)?.as_str().map(ToOwned::to_owned);
+        let (network, container_id) = (text("network")?, text("container_id")?);
+        Some(OwnedBy::Attachment { network, container_id, ifname: text("ifname")? })
+    })
 }
 
 fn failed<'a>(what: &'a str, path: &'a Path) -> impl Fn(std::io::Error) -> Error + 'a {

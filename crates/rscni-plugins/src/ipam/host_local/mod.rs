@@ -29,7 +29,7 @@ pub(crate) mod resolv_conf;
 mod store;
 mod usage;
 
-use crate::plugin::Call;
+use crate::plugin::{Call, facts::StateFiles};
 use std::{collections::HashSet, net::IpAddr, path::Path};
 
 use rscni::{CNIResult, Error, IpConfig, NetConf};
@@ -41,15 +41,13 @@ use self::{
     store::Store,
 };
 use crate::plugin::{
-    Commands, Facts, IpamOrder, Plugin,
+    Commands, Plugin,
     error::{BestEffort, differs},
+    facts::{Facts, IpamOrder},
 };
 
+use self::config::DATA_DIR;
 pub use self::usage::{Reservations, Usage, usage};
-pub(crate) use self::{
-    config::DATA_DIR,
-    usage::{Content, reservations},
-};
 
 /// The plugin.
 pub(crate) const HOST_LOCAL: Plugin = Plugin {
@@ -62,7 +60,12 @@ pub(crate) const HOST_LOCAL: Plugin = Plugin {
         gc: |call| Ok(gc(call)?),
         status: |call| Ok(status(call)?),
     },
-    facts: Facts { ipam: Some(IpamOrder::AfterLink), ..Facts::NONE },
+    facts: Facts {
+        ipam: Some(IpamOrder::AfterLink),
+        owns_on_host: true,
+        files: Some(StateFiles { key: Some("dataDir"), default: DATA_DIR, list: usage::inventory }),
+        ..Facts::NONE
+    },
 };
 
 fn add(call: &Call<'_>) -> Result<CNIResult, Error> {

@@ -1,6 +1,10 @@
 //! What is reserved, and how the ranges of a network are used, for operators' tools: without the lock, as nothing is
 //! changed.
 
+use crate::state::{
+    inventory,
+    inventory::{Item, Owned, OwnedBy},
+};
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
@@ -42,6 +46,10 @@ pub struct Reservations {
     pub outside: Vec<IpAddr>,
     /// Whether the index says something else than the directory, and would be believed.
     pub index_differs: bool,
+    /// The file of the index.
+    pub index: PathBuf,
+    /// The directory of the reservations.
+    pub directory: PathBuf,
 }
 
 /// Looks at the reservations for a plugin's configuration with `ipam`, in which `name` and `cniVersion` are set.
@@ -82,6 +90,8 @@ pub fn usage(conf: &NetConf) -> Result<Reservations, Error> {
             .copied()
             .collect(),
         index_differs,
+        index: data_dir.join(".index").join(&conf.name),
+        directory: path,
     })
 }
 
@@ -97,41 +107,35 @@ fn differs(data_dir: &Path, network: &str, path: &Path, taken: &[IpAddr]) -> boo
         .is_some_and(|index| taken.iter().any(|at| misses(&index, at)))
 }
 
-/// What a file in the place of a reservation says.
-pub(crate) enum Content {
-    /// Container and interface have the address.
-    Attachment(String, String),
-    /// The container has it.
-    Container(String),
-    /// It is what is left of one.
-    Remains,
-    /// It cannot be read.
-    Unreadable(String),
+/// Lists the reservations of all networks for the inventory: without the lock, as nothing is
+/// changed.
+pub(super) fn inventory(data_dir: &Path) -> crate::plugin::error::Result<Vec<Owned>> {
+    let mut all = Vec::new();
+    for (network, _) in inventory::entries(data_dir, true)? {
+        all.extend(reservations(data_dir, &network)?);
+    }
+    Ok(all)
 }
 
-/// The files of a network and what they say, where nothing is to be changed: without the lock.
-///
-/// # Errors
-/// [`Error::IOFailure`] if the directory cannot be read.
-pub(crate) fn reservations(
-    data_dir: &Path,
-    network: &str,
-) -> Result<Vec<(PathBuf, Content)>, Error> {
+fn reservations(data_dir: &Path, network: &str) -> Result<Vec<Owned>, Error> {
     let path = data_dir.join(network);
     let dir = directory::open(&path).map_err(|e| failure("open", &path, &e))?;
     let mut all = Vec::new();
-    for Reservation { file, .. } in list(&dir).map_err(|e| failure("read", &path, &e))? {
-        let content = match look(&dir, &file) {
+    for Reservation { file, address, .. } in list(&dir).map_err(|e| failure("read", &path, &e))? {
+        let network = network.to_owned();
+        let by = match look(&dir, &file) {
             // Removed since the directory was read.
             Ok(Place::Free) => continue,
             Ok(Place::Held(Holder::Attachment { container_id, ifname })) => {
-                Content::Attachment(container_id, ifname)
+                OwnedBy::Attachment { network, container_id, ifname }
             }
-            Ok(Place::Held(Holder::Container(id))) => Content::Container(id),
-            Ok(Place::Remains) => Content::Remains,
-            Err(error) => Content::Unreadable(error.to_string()),
+            Ok(Place::Held(Holder::Container(container_id))) => {
+                OwnedBy::Container { network, container_id }
+            }
+            Ok(Place::Remains) => OwnedBy::Interrupted { network: Some(network) },
+            Err(error) => OwnedBy::Unreadable { network: Some(network), why: error.to_string() },
         };
-        all.push((path.join(file), content));
+        all.push(Owned { item: Item::Reservation { address, file: path.join(file) }, by });
     }
     Ok(all)
 }
@@ -185,7 +189,8 @@ mod tests {
             });
             let found = (0..500).find_map(|_| {
                 let all = reservations(dir.path(), "net").unwrap();
-                let is_remains = all.iter().any(|(_, content)| matches!(content, Content::Remains));
+                let is_remains =
+                    all.iter().any(|owned| matches!(owned.by, OwnedBy::Interrupted { .. }));
                 (is_remains || usage(&conf).unwrap().index_differs).then_some(is_remains)
             });
             is_over.store(true, Ordering::Relaxed);

@@ -9,7 +9,7 @@ mod host_veth;
 mod ifb;
 mod shaper;
 
-use crate::plugin::Call;
+use crate::plugin::{Call, facts::KernelFeature};
 use rscni::CNIResult;
 use rscni_linux::{Netlink, tc::Handle};
 
@@ -20,8 +20,9 @@ use self::{
 use crate::{
     attach::{link, sandbox::Sandbox, veth::check_peer},
     plugin::{
-        Commands, Facts, Plugin, Repair,
+        Commands, Plugin,
         error::{BestEffort, Result, differs},
+        facts::{Facts, Repair},
     },
     state::undo::Undo,
 };
@@ -31,7 +32,12 @@ pub(crate) const BANDWIDTH: Plugin = Plugin {
     name: "bandwidth",
     about: "limits the traffic of the container in both directions",
     commands: Commands { add, del, check, gc, status },
-    facts: Facts { repair: Some(Repair { look: check, restore }), ..Facts::NONE },
+    facts: Facts {
+        repair: Some(Repair { look: check, restore }),
+        owns_on_host: true,
+        kernel: |_| vec![KernelFeature::Ifb, KernelFeature::Htb, KernelFeature::SchIngress],
+        ..Facts::NONE
+    },
 };
 
 /// The limit of what the container receives.

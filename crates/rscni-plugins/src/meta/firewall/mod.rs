@@ -30,8 +30,9 @@ use self::{
 use crate::{
     attach::sandbox::Sandbox,
     plugin::{
-        Commands, Facts, Plugin, Repair,
+        Commands, Plugin,
         error::{BestEffort, Result, differs},
+        facts::{Facts, Repair},
     },
     state::{owner::Owner, undo::Undo},
 };
@@ -41,7 +42,13 @@ pub(crate) const FIREWALL: Plugin = Plugin {
     name: "firewall",
     about: "lets the container's packets through the host's firewall",
     commands: Commands { add, del, check, gc, status },
-    facts: Facts { repair: Some(Repair { look: look_strictly, restore }), ..Facts::NONE },
+    facts: Facts {
+        repair: Some(Repair { look: look_strictly, restore }),
+        owns_on_host: true,
+        describe_element: records::describe,
+        kernel: |keys| keys.nftables_backend(),
+        ..Facts::NONE
+    },
 };
 
 /// The backend that is used now, with a connection to firewalld if it is that.

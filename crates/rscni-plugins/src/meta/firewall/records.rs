@@ -14,7 +14,10 @@ use super::{config::Backend, forward};
 use crate::{
     netfilter::nftable,
     plugin::error::Result,
-    state::owner::{Owner, Stale},
+    state::{
+        inventory::Purpose,
+        owner::{Owner, Stale},
+    },
 };
 
 /// An address that was let through.
@@ -34,6 +37,19 @@ pub(super) fn set(backend: Backend, v4: bool) -> &'static str {
         (Backend::Firewalld, true) => "firewall-firewalld4",
         (Backend::Firewalld, false) => "firewall-firewalld6",
     }
+}
+
+/// Describes an element of the sets of firewall for the inventory.
+pub(super) fn describe(set: &str, key: &[u8]) -> Option<(String, Purpose)> {
+    let purpose = if set.starts_with("firewall-iptables") {
+        Purpose::FirewallInIptables
+    } else if set.starts_with("firewall") {
+        Purpose::Firewall
+    } else {
+        return None;
+    };
+    let address = nftable::address(key).filter(|_| set.ends_with(['4', '6']));
+    Some((address.map_or_else(|| nftable::text(key), |it| it.to_string()), purpose))
 }
 
 /// Every set, with its backend.

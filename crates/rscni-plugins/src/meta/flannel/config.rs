@@ -1,7 +1,7 @@
 //! The keys of flannel, and the configuration that the other plugin gets: the keys of `delegate`, and those that flannel
 //! sets.
 
-use crate::plugin::Call;
+use crate::plugin::{Call, facts};
 
 use rscni::{Error, NetConf, Route, any_case, name::check_path};
 use serde::Deserialize;
@@ -149,4 +149,10 @@ fn ipam(conf: &NetConf, subnet: Option<&Subnet>) -> Result<Map<String, Value>> {
         routes.as_array().into_iter().flatten().cloned().chain(networks).collect(),
     );
     Ok(map)
+}
+
+/// The plugin that an entry of a list delegates to, and the IPAM plugin of that one.
+pub(super) fn delegates(keys: facts::Keys<'_>) -> Option<[&str; 2]> {
+    let kind = |key| keys.object(key).map(|keys| keys.text("type")).filter(|it| !it.is_empty());
+    Some([kind("delegate").unwrap_or("bridge"), kind("ipam").unwrap_or("host-local")])
 }

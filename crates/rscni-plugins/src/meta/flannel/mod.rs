@@ -14,7 +14,7 @@ mod config;
 mod saved;
 pub(crate) mod subnet;
 
-use crate::plugin::Call;
+use crate::plugin::{Call, facts::StateFiles};
 use rscni::{CNIResult, Error, NetConf, invoke::Delegate};
 
 use self::{
@@ -25,20 +25,29 @@ use self::{
 use crate::{
     attach::sandbox::Sandbox,
     plugin::{
-        Commands, Facts, Plugin,
+        Commands, Plugin,
         error::{BestEffort, Result, differs},
+        facts::Facts,
     },
     state::undo::Undo,
 };
-
-pub(crate) use self::{config::DATA_DIR, saved::about};
 
 /// The flannel plugin.
 pub(crate) const FLANNEL: Plugin = Plugin {
     name: "flannel",
     about: "delegates to another plugin with the subnet of the flannel daemon",
     commands: Commands { add, del, check, gc, status },
-    facts: Facts::NONE,
+    facts: Facts {
+        owns_on_host: true,
+        files: Some(StateFiles {
+            key: Some("dataDir"),
+            default: config::DATA_DIR,
+            list: saved::inventory,
+        }),
+        routes: |_| true,
+        delegates: config::delegates,
+        ..Facts::NONE
+    },
 };
 
 fn add(call: &Call<'_>) -> Result<CNIResult> {

@@ -3,7 +3,13 @@
 //! The first attachment of a container has the file that Go's plugin knows, which is named after the container alone. In
 //! it a key of ours says which interface it is about. Those after it have one each, with the interface in its name.
 
-use crate::plugin::Call;
+use crate::{
+    plugin::Call,
+    state::{
+        inventory,
+        inventory::{Owned, OwnedBy},
+    },
+};
 use std::{
     fmt::{self, Display},
     fs, io,
@@ -163,13 +169,25 @@ impl Display for Saved {
 
 /// The container and, where it is told, the interface that a file is about, by its name and by what is in it; none if it
 /// is no file of ours.
-pub(crate) fn about(name: &str, content: Option<&Value>) -> Option<(String, Option<String>)> {
+fn about(name: &str, content: Option<&Value>) -> Option<(String, Option<String>)> {
     let (container_id, ifname) =
         name.split_once(':').map_or((name, None), |(id, ifname)| (id, Some(ifname)));
     rscni::name::check_container_id(container_id).ok()?;
     ifname.map(rscni::name::check_interface_name).transpose().ok()?;
     let ifname = ifname.map(ToOwned::to_owned).or_else(|| ifname_in(content?.get(KEY)?));
     Some((container_id.to_owned(), ifname))
+}
+
+/// Lists the files of a directory for the inventory.
+pub(super) fn inventory(data_dir: &Path) -> Result<Vec<Owned>> {
+    let owner = |name: &str, json: &Value| {
+        let network = json.get("name")?.as_str()?.to_owned();
+        Some(match about(name, Some(json))? {
+            (container_id, Some(ifname)) => OwnedBy::Attachment { network, container_id, ifname },
+            (container_id, None) => OwnedBy::Container { network, container_id },
+        })
+    };
+    inventory::json_files(data_dir, |name| about(name, None).is_some(), owner)
 }
 
 fn ifname_in(ours: &Value) -> Option<String> {

@@ -29,8 +29,9 @@ use self::{
 };
 use crate::{
     plugin::{
-        Commands, Facts, Plugin, Repair,
+        Commands, Plugin,
         error::{BestEffort, Result},
+        facts::{Facts, Repair},
     },
     state::{owner::Owner, undo::Undo},
 };
@@ -40,7 +41,13 @@ pub(crate) const PORTMAP: Plugin = Plugin {
     name: "portmap",
     about: "maps ports of the host to ports of the container",
     commands: Commands { add, del, check, gc, status },
-    facts: Facts { repair: Some(Repair { look: check, restore }), ..Facts::NONE },
+    facts: Facts {
+        repair: Some(Repair { look: check, restore }),
+        owns_on_host: true,
+        describe_element: names::describe,
+        kernel: |keys| keys.nftables_backend(),
+        ..Facts::NONE
+    },
 };
 
 fn add(call: &Call<'_>) -> Result<CNIResult> {

@@ -41,7 +41,7 @@ use rscni_linux::nft::{
 use sha2::{Digest, Sha256};
 
 use super::config::Config;
-use crate::{netfilter::nftable, plugin::error::Result};
+use crate::{netfilter::nftable, plugin::error::Result, state::inventory::Purpose};
 
 /// How the names of all sets and maps begin.
 pub(super) const SETS: &str = "hostport";
@@ -78,6 +78,17 @@ pub(super) fn standby(set: &str) -> String {
 /// The map or set for active mappings that belongs to one for waiting mappings.
 pub(crate) fn active(set: &str) -> Option<&str> {
     set.strip_suffix(STANDBY).filter(|set| set.starts_with(SETS))
+}
+
+/// Describes an element of our maps and sets for the inventory, by its host port.
+pub(crate) fn describe(set: &str, key: &[u8]) -> Option<(String, Purpose)> {
+    let family = set.strip_prefix(SETS)?;
+    // The key begins with the protocol or the source, and ends with the port in a word of four
+    // bytes. For a waiting mapping one more word follows.
+    let words = if active(set).is_some() { 2 } else { 1 };
+    let port = key.len().checked_sub(4 * words).and_then(|at| key[at..].first_chunk());
+    let port = port.map_or(0, |port| u16::from_be_bytes(*port));
+    Some((format!("port {port}"), Purpose::PublishedPort { v4: family.starts_with('4') }))
 }
 
 /// What there is for one family, apart for each set of conditions.

@@ -17,8 +17,9 @@ use self::{
 use crate::{
     attach::{routing_table, sandbox::Sandbox},
     plugin::{
-        Commands, Facts, Plugin,
+        Commands, Plugin,
         error::{BestEffort, Result},
+        facts::Facts,
     },
     state::undo::Undo,
 };

@@ -10,7 +10,7 @@ mod config;
 mod peer;
 pub(crate) mod saved;
 
-use crate::plugin::Call;
+use crate::plugin::{Call, facts::StateFiles};
 use rscni::CNIResult;
 use rscni_linux::{Link, Netlink, Netns, announce, sysctl};
 
@@ -23,20 +23,27 @@ use self::{
 use crate::{
     attach::sandbox::Sandbox,
     plugin::{
-        Commands, Facts, Plugin,
+        Commands, Plugin,
         error::{BestEffort, Result, differs},
+        facts::Facts,
     },
     state::undo::Undo,
 };
-
-pub(crate) use self::config::DATA_DIR;
 
 /// The tuning plugin.
 pub(crate) const TUNING: Plugin = Plugin {
     name: "tuning",
     about: "sets sysctls and attributes of the container interface",
     commands: Commands { add, del, check, gc, status },
-    facts: Facts::NONE,
+    facts: Facts {
+        owns_on_host: true,
+        files: Some(StateFiles {
+            key: Some("dataDir"),
+            default: config::DATA_DIR,
+            list: saved::inventory,
+        }),
+        ..Facts::NONE
+    },
 };
 
 fn add(call: &Call<'_>) -> Result<CNIResult> {

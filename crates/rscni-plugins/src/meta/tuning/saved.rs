@@ -1,7 +1,13 @@
 //! The file in which the attributes of before are kept: `<dataDir>/<container id>_<ifname>.json`, with the keys that
 //! the Go plugin writes. One of ours, `rscni`, tells GC whose it is, and DEL which link it is about.
 
-use crate::plugin::Call;
+use crate::{
+    plugin::Call,
+    state::{
+        inventory,
+        inventory::{Owned, OwnedBy},
+    },
+};
 use std::{
     fs,
     io::ErrorKind,
@@ -274,6 +280,14 @@ pub(crate) fn fuzz(data: &[u8]) {
 #[cfg(any(test, fuzzing))]
 fn about_same(state: &State, owner: Owner<'_>) -> bool {
     owner.tag().starts_with('#') || !state.is_of_another(owner)
+}
+
+/// Lists the files of a directory for the inventory.
+pub(super) fn inventory(data_dir: &Path) -> Result<Vec<Owned>> {
+    inventory::json_files(data_dir, inventory::is_json, |name, json| {
+        let tag = json.pointer("/rscni/owner")?.as_str()?;
+        inventory::is_json(name).then(|| OwnedBy::of_tag(tag))
+    })
 }
 
 #[cfg(test)]

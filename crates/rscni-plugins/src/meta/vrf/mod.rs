@@ -3,7 +3,7 @@
 
 mod membership;
 
-use crate::plugin::Call;
+use crate::plugin::{Call, facts::KernelFeature};
 use rscni::{CNIResult, Error, NetConf, SpecVersion, name::interface_name_problem};
 use rscni_linux::{Link, LinkChange, Netlink, Netns, Vrf};
 use serde::Deserialize;
@@ -15,8 +15,9 @@ use crate::{
         sandbox::Sandbox,
     },
     plugin::{
-        Commands, Facts, Plugin,
+        Commands, Plugin,
         error::{BestEffort, Result, differs},
+        facts::Facts,
     },
     state::undo::Undo,
 };
@@ -26,7 +27,7 @@ pub(crate) const VRF: Plugin = Plugin {
     name: "vrf",
     about: "puts the container interface into a VRF",
     commands: Commands { add, del, check, gc: |_| Ok(()), status },
-    facts: Facts::NONE,
+    facts: Facts { kernel: |_| vec![KernelFeature::Vrf], ..Facts::NONE },
 };
 
 /// The keys, as the Go plugin has them.

@@ -1,0 +1,148 @@
+//! What the rest of the program knows of a plugin: each plugin tells it itself.
+
+use std::path::{Path, PathBuf};
+
+use rscni::any_case;
+use serde_json::{Map, Value};
+
+use super::Command;
+use crate::{
+    plugin::error::Result,
+    state::inventory::{Owned, Purpose},
+};
+
+/// The facts of a plugin.
+pub(crate) struct Facts {
+    /// The part in the call of another plugin, for plugins that allocate addresses.
+    pub(crate) ipam: Option<IpamOrder>,
+    /// How lost state is restored, for plugins that can.
+    pub(crate) repair: Option<Repair>,
+    /// Whether an attachment owns something on the host, marked with its owner, that GC removes.
+    pub(crate) owns_on_host: bool,
+    /// The files that it keeps for attachments.
+    pub(crate) files: Option<StateFiles>,
+    /// Returns the key of an element in one of its sets as text, and the purpose of the set.
+    /// Returns `None` for sets of other plugins.
+    pub(crate) describe_element: fn(set: &str, key: &[u8]) -> Option<(String, Purpose)>,
+    /// The kernel features that an entry of a list needs.
+    pub(crate) kernel: fn(Keys<'_>) -> Vec<KernelFeature>,
+    /// Whether an entry of a list makes the host a router for its containers.
+    pub(crate) routes: fn(Keys<'_>) -> bool,
+    /// The bridge that an entry of a list gives the addresses of gateways.
+    pub(crate) gateway_bridge: fn(Keys<'_>) -> Option<GatewayBridge<'_>>,
+    /// The plugin that an entry of a list delegates to, and the IPAM plugin of that one.
+    pub(crate) delegates: fn(Keys<'_>) -> Option<[&str; 2]>,
+}
+
+impl Facts {
+    /// The facts of a plugin that has nothing to tell.
+    pub(crate) const NONE: Self = Self {
+        ipam: None,
+        repair: None,
+        owns_on_host: false,
+        files: None,
+        describe_element: |_, _| None,
+        kernel: |_| Vec::new(),
+        routes: |_| false,
+        gateway_bridge: |_| None,
+        delegates: |_| None,
+    };
+}
+
+/// When DEL and GC of an interface plugin call the IPAM plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IpamOrder {
+    /// After the link was removed: an address is free only when no link has it.
+    AfterLink,
+    /// Before the link is removed, because the lease is released through it.
+    BeforeLink,
+}
+
+/// Restores what a running attachment has lost, such as rules after `nft flush ruleset`, without
+/// touching its interface.
+pub(crate) struct Repair {
+    /// Fails if something is missing. CHECK, or stricter.
+    pub(crate) look: Command,
+    /// Restores what is missing with the steps of ADD, and leaves alone what is there.
+    pub(crate) restore: Command,
+}
+
+/// The files that a plugin keeps for attachments.
+pub(crate) struct StateFiles {
+    /// The key for their location, which is in `ipam` for IPAM plugins.
+    pub(crate) key: Option<&'static str>,
+    /// Their location without the key.
+    pub(crate) default: &'static str,
+    /// Lists them, given the location.
+    pub(crate) list: fn(&Path) -> Result<Vec<Owned>>,
+}
+
+impl StateFiles {
+    /// The location that an entry of a list, or its `ipam`, sets.
+    pub(crate) fn location(&self, keys: Keys<'_>) -> Option<PathBuf> {
+        Some(keys.text(self.key?)).filter(|path| !path.is_empty()).map(PathBuf::from)
+    }
+}
+
+/// A bridge with the addresses of gateways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GatewayBridge<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Whether the gateways replace other addresses.
+    pub replaces: bool,
+}
+
+/// A feature of the kernel that not every build has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the kernel's")]
+pub enum KernelFeature {
+    Veth,
+    Bridge,
+    /// `CONFIG_BRIDGE_VLAN_FILTERING`
+    VlanFiltering,
+    NfTables,
+    Macvlan,
+    Ipvlan,
+    Vlan,
+    Vrf,
+    Dummy,
+    Ifb,
+    Htb,
+    SchIngress,
+    Tun,
+}
+
+/// The keys of an entry of a list, in any case.
+#[derive(Clone, Copy)]
+pub(crate) struct Keys<'a>(pub(crate) &'a Map<String, Value>);
+
+impl<'a> Keys<'a> {
+    pub(crate) fn get(self, key: &str) -> Option<&'a Value> {
+        any_case::get(self.0, key)
+    }
+
+    /// The text of a key, or an empty one.
+    pub(crate) fn text(self, key: &str) -> &'a str {
+        self.get(key).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    pub(crate) fn is_true(self, key: &str) -> bool {
+        self.get(key).and_then(Value::as_bool).unwrap_or_default()
+    }
+
+    /// The object of a key.
+    pub(crate) fn object(self, key: &str) -> Option<Self> {
+        self.get(key).and_then(Value::as_object).map(Keys)
+    }
+
+    /// The features of a plugin that uses nftables unless `backend` says otherwise.
+    pub(crate) fn nftables_backend(self) -> Vec<KernelFeature> {
+        if self.text("backend") == "iptables" { vec![] } else { vec![KernelFeature::NfTables] }
+    }
+
+    /// Whether `ipMasq` uses nftables.
+    pub(crate) fn masquerades_with_nftables(self) -> bool {
+        self.is_true("ipMasq") && self.text("ipMasqBackend") != "iptables"
+    }
+}

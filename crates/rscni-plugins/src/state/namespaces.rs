@@ -1,0 +1,89 @@
+//! The other network namespaces of the node, and the interfaces in them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use rscni_linux::{Link, Netlink, Netns};
+
+use super::{inventory::OwnedBy, owner::Owner};
+
+/// The interfaces in the namespaces that can be reached, by a name or by a process in them.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    /// The attachments with an interface there. The owner tag is on the link itself, or on the
+    /// other end of a veth pair on this host.
+    pub tagged: Vec<OwnedBy>,
+    /// The addresses of interfaces without an owner tag, as the Go plugins create them, with the
+    /// names of the interfaces.
+    pub untagged: HashMap<IpAddr, String>,
+    /// The addresses of all interfaces except loopback.
+    pub addresses: HashSet<IpAddr>,
+}
+
+/// Looks into all namespaces but the one that this is called in.
+pub fn live() -> Live {
+    let mut live = Live::default();
+    let Ok(here) = Netlink::open().and_then(|mut host| host.links()) else { return live };
+    for netns in namespaces() {
+        let Ok(mut netlink) = Netlink::open_in(&netns) else { continue };
+        let Ok(links) = netlink.links() else { continue };
+        for inner in &links {
+            let is_peer = |outer: &&Link| {
+                let is_veth =
+                    [inner, *outer].iter().all(|link| link.kind.as_deref() == Some("veth"));
+                is_veth
+                    && inner.peer_index == Some(outer.index)
+                    && outer.peer_index == Some(inner.index)
+            };
+            let outer = here.iter().find(is_peer).and_then(|outer| outer.alias.as_deref());
+            let aliases = [inner.alias.as_deref(), outer].into_iter().flatten();
+            let owners: Vec<_> =
+                aliases.filter_map(Owner::tag_of_alias).map(OwnedBy::of_tag).collect();
+            if !inner.loopback {
+                let addresses = netlink.addresses(inner.index).unwrap_or_default();
+                let addresses = addresses.iter().map(|address| address.net.addr());
+                if owners.is_empty() {
+                    live.untagged.extend(addresses.clone().map(|it| (it, inner.name.clone())));
+                }
+                live.addresses.extend(addresses);
+            }
+            live.tagged.extend(owners);
+        }
+    }
+    live
+}
+
+/// A socket in the namespace with this cookie, if a process is in it or a name leads to it.
+pub(crate) fn namespace_with_cookie(cookie: u64) -> Option<Netlink> {
+    sockets().find(|socket| socket.netns_cookie() == Some(cookie))
+}
+
+/// A socket in each of the other namespaces.
+pub(crate) fn sockets() -> impl Iterator<Item = Netlink> {
+    namespaces().into_iter().filter_map(|netns| Netlink::open_in(&netns).ok())
+}
+
+/// The places where namespaces have names.
+const NAMED: [&str; 3] = ["/run/netns", "/var/run/netns", "/run/docker/netns"];
+
+/// Every other namespace that this process may enter, once each.
+fn namespaces() -> Vec<Netns> {
+    let entries = |dir: &str| {
+        std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
+    };
+    let is_process = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.as_encoded_bytes()[0].is_ascii_digit())
+    };
+    let of_processes = entries("/proc").filter(is_process).map(|process| process.join("ns/net"));
+    let identity =
+        |path: &Path| std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+    let mut seen: HashSet<_> = identity(Path::new("/proc/self/ns/net")).into_iter().collect();
+    let all = NAMED.into_iter().flat_map(entries).chain(of_processes);
+    all.filter(|path| identity(path).is_some_and(|identity| seen.insert(identity)))
+        .filter_map(|path| Netns::open(path).ok())
+        .collect()
+}
