@@ -75,9 +75,13 @@ impl Limit {
 
     /// How many bytes wait at most in front of the bucket.
     pub(super) fn queue(self, mtu: u32) -> u32 {
-        let shortest = SHORTEST_QUEUE.max(mtu.saturating_add(LINK_HEADER));
         // The bucket splits what is larger than the burst.
-        self.waiting_bytes().max(shortest.min(self.burst))
+        self.waiting_bytes().max(shortest_queue(mtu).min(self.burst))
+    }
+
+    /// Whether the queue that the kernel gives the bucket would be too long.
+    pub(super) fn needs_queue(self, mtu: u32) -> bool {
+        self.bucket(mtu).limit > self.queue(mtu).max(shortest_queue(mtu))
     }
 
     /// How many bytes wait at most where packets cannot be split.
@@ -236,6 +240,11 @@ fn invalid(text: impl std::fmt::Display) -> Failure {
     Error::InvalidNetworkConfig(format!("bandwidth: {text}")).into()
 }
 
+/// The length that a queue may have at any rate.
+fn shortest_queue(mtu: u32) -> u32 {
+    SHORTEST_QUEUE.max(mtu.saturating_add(LINK_HEADER))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,6 +306,20 @@ mod tests {
         // Earlier releases had no more than 2^32 ns.
         assert!(limit.has_buffer(u32::MAX / 64));
         assert!(!limit.has_buffer(buffer.wrapping_add(100_000_000)));
+    }
+
+    #[rstest]
+    // As in the test cases of the Go plugin, whose `tbf` has no child.
+    #[case(1, 1, false)]
+    #[case(1000, 10, false)]
+    #[case(100_000, 10_000, true)]
+    #[case(1_250_000, 536_870_911, true)]
+    fn the_bucket_gets_a_queue_if_its_own_is_too_long(
+        #[case] rate: u64,
+        #[case] burst: u32,
+        #[case] needed: bool,
+    ) {
+        assert_eq!(Limit { rate, burst }.needs_queue(1500), needed);
     }
 
     #[test]

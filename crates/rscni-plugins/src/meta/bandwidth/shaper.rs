@@ -46,7 +46,8 @@ impl Shaper<'_> {
         let (class, handle, queue) = self.queue(link);
         let queue = Request::add_qdisc(index, class, handle, &queue);
         if *self.subnets == Subnets::All {
-            return (root, vec![queue]);
+            let queue = self.limit.needs_queue(link.mtu).then_some(queue);
+            return (root, queue.into_iter().collect());
         }
         let mut rest = self.classes().map(|class| Request::add_htb_class(index, &class)).to_vec();
         rest.push(queue);
