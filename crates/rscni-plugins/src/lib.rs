@@ -1,8 +1,8 @@
-//! The CNI reference plugins: the protocol of `rscni` on top of the kernel of `rscni-linux`.
+//! The CNI reference plugins, built on `rscni` (the protocol) and `rscni-linux` (the kernel).
 //!
-//! Each plugin is a module that reads top to bottom: its configuration, then `add`, `check`, `del`, `gc`, `status`.
-//! What several of them do stands once, beside them. [`ALL`] is the list of them; a program that links them runs one
-//! with [`Plugin::run`], or calls it in the same process through [`Linked`].
+//! [`ALL`] lists the plugins. A program that links this crate runs one with [`Plugin::run`], or
+//! calls it in-process through [`Linked`]. Each plugin is a module under `interface`, `ipam` or
+//! `meta` with the same order: configuration, `add`, `check`, `del`, `gc`, `status`.
 
 #![forbid(unsafe_code)]
 
@@ -50,7 +50,7 @@ pub use registry::{
     find,
 };
 
-/// What the README shows is what happens: its Rust is compiled with the tests.
+/// The Rust examples of the README, compiled with the tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;

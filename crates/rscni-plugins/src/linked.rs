@@ -17,14 +17,14 @@ use crate::{
     registry::{self, alias},
 };
 
-/// Calls the plugins that are linked in, and starts all others as processes.
+/// Calls plugins of this crate in-process, and all others as processes.
 ///
-/// A plugin that is found in `CNI_PATH` wins, since an operator may have put another one there;
-/// where what is found is this very program, or nothing is found, and the name is one of
-/// [`ALL`](crate::ALL), it is called in-process. An entry under another name, such as
+/// A plugin that is found in `CNI_PATH` wins, since an operator may have installed another
+/// implementation. If the file is this very program, or nothing is found, and the name is in
+/// [`ALL`](crate::ALL), the plugin is called in-process. A file under another name, such as
 /// `buildkit-cni-bridge`, is [resolved](crate::resolve) as for a process.
 ///
-/// So a program attaches containers to networks where no plugin is installed:
+/// A program can thus attach containers without any installed plugin:
 ///
 /// ```standalone_crate
 /// use rscni::runtime::{AttachmentParams, NetConfList, Runtime};
@@ -46,8 +46,8 @@ use crate::{
 /// # });
 /// ```
 ///
-/// An [`AsyncRuntime`](https://docs.rs/rscni/latest/rscni/runtime/struct.AsyncRuntime.html) calls them too, on threads
-/// that may block: `AsyncRuntime::new(OnThread(Linked), …)`.
+/// An [`AsyncRuntime`](https://docs.rs/rscni/latest/rscni/runtime/struct.AsyncRuntime.html) calls
+/// them on threads that may block: `AsyncRuntime::new(OnThread(Linked), …)`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Linked;
 
@@ -61,14 +61,14 @@ impl Exec for Linked {
     }
 }
 
-/// This program as a call of a plugin reaches it.
+/// This program, as a call of one of its plugins reaches it.
 #[derive(Clone, Copy)]
 struct Program {
     /// Whether the process ends with the call.
     ends_with_call: bool,
 }
 
-/// The plugins of a program by their own names, whatever is installed under these.
+/// The plugins of this program by their own names, whatever is installed under these.
 struct OwnNames(Program);
 
 impl Program {
@@ -84,7 +84,7 @@ impl Program {
     }
 }
 
-/// Returns the plugin of this program that `program` is, found as `plugin`.
+/// Returns the plugin of this program that the file `program` is, found as `plugin`.
 fn linked(plugin: &str, program: &Path) -> Option<&'static Plugin> {
     if !is_this_program(program) {
         return None;
@@ -136,7 +136,7 @@ impl PluginExec for Program {
     }
 }
 
-/// A plugin as the protocol calls it.
+/// A plugin behind the trait of the protocol.
 struct Linkage {
     plugin: &'static Plugin,
     program: Program,
@@ -150,7 +150,7 @@ impl Linkage {
     ) -> Result<T, Error> {
         let outcome = Call::new(args, &self.program).and_then(|call| command(&call));
         outcome.map_err(|Failure(error)| {
-            // The caller is often told by the plugin that asked for addresses.
+            // The caller often gets the error from the plugin that called IPAM.
             if self.plugin.facts.ipam.is_some() { error.context(self.plugin.name) } else { error }
         })
     }
@@ -200,10 +200,7 @@ impl Plugin {
     }
 
     /// Writes the version line and the supported protocol versions to stderr, as the plugin does
-    /// without `CNI_COMMAND`.
-    ///
-    /// # Errors
-    /// None is known: a closed stderr is no error.
+    /// without `CNI_COMMAND`. A closed stderr is not an error.
     pub fn write_version(&'static self) -> Result<(), Error> {
         self.reply(&Request::default()).emit()
     }
@@ -229,8 +226,7 @@ impl Plugin {
         rscni::Plugin::default().reply(&Repairing { plugin: self, step }, request)
     }
 
-    /// The first line is that of the Go plugins, which other programs parse: no word may be added
-    /// to it.
+    /// The first line is that of the Go plugins. Other programs parse it, so nothing may be added.
     fn skeleton(&self) -> rscni::Plugin {
         rscni::Plugin::default().msg(format!(
             "CNI {} plugin {EQUIVALENT_RELEASE}+rscni.{}",
@@ -240,7 +236,7 @@ impl Plugin {
     }
 }
 
-/// One step of a repair as a plugin that has only CHECK.
+/// A step of a repair, as a plugin with only CHECK.
 struct Repairing {
     plugin: &'static Plugin,
     step: Command,
@@ -269,7 +265,7 @@ impl Repairing {
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
 pub(crate) fn is_this_program(program: &Path) -> bool {
-    // What a process runs stays the same, whatever becomes of the file's name.
+    // The program of a process stays the same when its file is renamed or removed.
     static THIS: LazyLock<Option<(u64, u64)>> = LazyLock::new(|| identity(Path::new(THIS_PROGRAM)));
     program == Path::new(THIS_PROGRAM) || THIS.is_some_and(|this| identity(program) == Some(this))
 }

@@ -1,8 +1,8 @@
-//! What the plugins share whose attachment is one link in the container, with nothing on the host: macvlan, ipvlan,
-//! vlan, dummy, tap.
+//! The interface plugins whose attachment is one link in the container, with nothing on the host:
+//! macvlan, ipvlan, vlan, dummy and tap.
 //!
-//! Such a plugin is a [`ContainerLink`]: its configuration, how its link is made, and what CHECK compares. The link is
-//! made before the IPAM plugin is asked and removed after it, since that may have to talk through it, as dhcp does.
+//! Such a plugin implements [`ContainerLink`]. ADD creates the link before it calls the IPAM
+//! plugin, and DEL removes it afterwards, because a DHCP server is reached through the link.
 
 use crate::{attach::ipam::override_dns, plugin::Call};
 use rscni::{CNIResult, Interface, SpecVersion};
@@ -23,54 +23,55 @@ use crate::{
 
 /// A validated configuration of a plugin that gives the container one link.
 pub(crate) trait ContainerLink: Sized {
-    /// What the kernel calls its kind.
+    /// The kind of the link, as the kernel names it.
     const KIND: &'static str;
-    /// Where its addresses come from.
+    /// The source of its addresses.
     const ADDRESSES: Addresses;
 
     /// Reads and validates the configuration of a call.
     fn new(call: &Call<'_>) -> Result<Self>;
 
-    /// Makes the link in the container, down and without addresses. Nothing is left if this fails.
+    /// Creates the link in the container, down and without addresses. Leaves nothing behind if it
+    /// fails.
     fn make(&self, sandbox: &mut Sandbox, ifname: &str) -> Result<Link>;
 
-    /// Whether a link is of this kind: DEL spares others.
+    /// Whether a link is of this kind. DEL removes no other.
     fn is_this_kind(link: &Link) -> bool {
         link.kind.as_deref() == Some(Self::KIND)
     }
 
-    /// CHECK: whether the link is as this says. That it is there, up, of its kind, and with its hardware address and
-    /// MTU, is certain or looked at elsewhere.
+    /// Compares the link with the configuration for CHECK, except its state, kind, MAC address and
+    /// MTU.
     fn check(&self, sandbox: &mut Sandbox, link: &Link) -> Result<()>;
 
-    /// The MTU that is asked for.
+    /// The requested MTU.
     fn mtu(&self) -> Option<u32> {
         None
     }
 
-    /// Whether machines that this host knows nothing of are on the same segment. One of them may have an address of
-    /// the container already, or remember who had it before.
+    /// Whether machines unknown to this host are on the same segment. One of them may use an
+    /// address of the container, or have it in its neighbour cache.
     fn is_among_strangers(&self) -> bool;
 
-    /// STATUS: whether what the link needs is there.
+    /// Fails STATUS if something that the link needs is missing.
     fn status(&self) -> Result<()> {
         Ok(())
     }
 }
 
-/// Where the addresses of a link come from.
+/// The source of a link's addresses.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Addresses {
-    /// From the IPAM plugin, which there must be.
+    /// The IPAM plugin, which is required.
     Ipam,
-    /// From the IPAM plugin; without one the link is switched on, and that is all.
+    /// The IPAM plugin. Without one the link is only brought up.
     IpamOrNone,
-    /// From the IPAM plugin, or else from the plugin before this one in the list.
+    /// The IPAM plugin, or else the previous plugin in the list.
     IpamOrPrevious,
 }
 
 impl Addresses {
-    /// The IPAM plugin, or the result to go on from where there is none.
+    /// Returns the IPAM plugin, or the result to start from if there is none.
     fn source<'a>(self, call: &Call<'a>) -> Result<(Option<Ipam<'a>>, CNIResult)> {
         let previous = call.conf.prev_result.as_ref().filter(|result| !result.ips.is_empty());
         match (self, Ipam::of(call), previous) {
@@ -82,7 +83,7 @@ impl Addresses {
     }
 }
 
-/// The five commands of such a plugin.
+/// The commands of such a plugin.
 pub(crate) const fn commands<L: ContainerLink>() -> Commands {
     Commands {
         add: add::<L>,
@@ -93,30 +94,35 @@ pub(crate) const fn commands<L: ContainerLink>() -> Commands {
     }
 }
 
-/// The place of the link in the result: it is the only one.
+/// The index of the link in the result's interfaces.
 const CONTAINER: u32 = 0;
 
 fn add<L: ContainerLink>(call: &Call<'_>) -> Result<CNIResult> {
-    let _conf = call.conf;
     let config = L::new(call)?;
     let (ipam, mut result) = L::ADDRESSES.source(call)?;
     let mut sandbox = Sandbox::open(call)?;
     sandbox.refuse_taken(&call.args.ifname)?;
     let mut undo = Undo::default();
 
-    let link = config.make(&mut sandbox, &call.args.ifname).or_else(|failure| {
+    let (path, args) = (sandbox.path.clone(), call.args);
+    undo.push_removal(move || {
+        let mut netlink = Netlink::open_in(&Netns::open(path)?)?;
+        let link = netlink.link_by_name(&args.ifname)?;
+        netlink.del_link(link.index)
+    });
+    let made = config.make(&mut sandbox, &call.args.ifname);
+    if made.is_err() {
+        undo.cancel_last();
         // Another call was faster.
         sandbox.refuse_taken(&call.args.ifname)?;
-        Err(failure)
-    })?;
-    let (path, index) = (sandbox.path.clone(), link.index);
-    undo.push(move || Ok(Netlink::open_in(&Netns::open(path)?)?.del_link(index)?));
+    }
+    let link = made?;
+    let index = link.index;
     let alias = Some(call.owner().alias());
     sandbox.netlink.set_link(index, &LinkChange { alias, ..LinkChange::default() })?;
 
     if let Some(ipam) = &ipam {
-        result = ipam.add()?;
-        undo.push(|| ipam.del());
+        result = ipam.add(&mut undo)?;
     }
     for ip in &mut result.ips {
         ip.interface = Some(CONTAINER);
@@ -130,7 +136,7 @@ fn add<L: ContainerLink>(call: &Call<'_>) -> Result<CNIResult> {
     Ok(result)
 }
 
-/// Switches the link on, gives it what the result says, and lets the others on its segment know.
+/// Brings up the link, adds the addresses and routes of the result, and announces the addresses.
 fn configure(
     sandbox: &mut Sandbox,
     link: &Link,
@@ -138,7 +144,8 @@ fn configure(
     among_strangers: bool,
 ) -> Result<()> {
     if !result.ips.is_empty() {
-        // From now on the kernel announces by itself whenever the link comes up. It may lack one of the families.
+        // From now on the kernel announces the addresses whenever the link comes up. It may lack
+        // one of the families.
         let [v4, v6] = ["ipv4/conf/NAME/arp_notify", "ipv6/conf/NAME/ndisc_notify"]
             .map(|key| format!("net/{}", key.replace("NAME", &link.name)));
         let _ = sysctl::set_all_in(&sandbox.netns, &[(&v4, "1"), (&v6, "1")]);
@@ -146,7 +153,7 @@ fn configure(
     sandbox.configure(link, result, Reach::Link, among_strangers)?;
     if among_strangers {
         let addresses: Vec<_> = result.ips.iter().map(|ip| ip.address.addr()).collect();
-        // A courtesy: a segment that is down does not have to hear it.
+        // Nothing depends on it, and the segment may be down.
         if let Err(error) = announce(&sandbox.netns, link, &addresses) {
             eprintln!("{error}");
         }
@@ -163,7 +170,8 @@ fn del(call: &Call<'_>, is_this_kind: fn(&Link) -> bool) -> Result<()> {
     all.finish()
 }
 
-/// Removes the link of an attachment, by whomever it was made: it has the name and the kind, or the alias of ours.
+/// Removes the link of an attachment, whichever implementation created it: by name and kind, or by
+/// our alias.
 fn del_link(call: &Call<'_>, is_this_kind: fn(&Link) -> bool) -> Result<()> {
     let Some(mut sandbox) = Sandbox::open_if_there(call)? else { return Ok(()) };
     let owner = call.owner();
@@ -195,7 +203,8 @@ fn check<L: ContainerLink>(call: &Call<'_>) -> Result<()> {
             link.name, sandbox.path, conf.r#type
         )));
     }
-    // A plugin after this one may have changed it, and said so. Before 1.1.0 it could not say so.
+    // A later plugin may have changed it and reported that, which results below 1.1.0 cannot
+    // express.
     if let Some(configured) = config.mtu().filter(|_| conf.cni_version >= SpecVersion::V1_1_0) {
         let wanted = sandbox.interface_in(result, &call.args.ifname)?.mtu.unwrap_or(configured);
         if link.mtu != wanted {
@@ -209,7 +218,7 @@ fn check<L: ContainerLink>(call: &Call<'_>) -> Result<()> {
     sandbox.check_addresses_and_routes(&link, result, conf.cni_version)
 }
 
-/// The link goes with the container; only addresses can be left.
+/// The link is removed with the namespace, so only addresses can be stale.
 fn gc(call: &Call<'_>) -> Result<()> {
     Ipam::of(call).map_or(Ok(()), |ipam| ipam.gc())
 }

@@ -6,14 +6,15 @@ use rscni_linux::{AddressFlags, Link, LinkChange, MacAddr, Netlink, sysctl};
 
 use crate::{
     attach::mac::host_wide_mac,
-    plugin::error::{Result, differs},
+    plugin::error::{Result, differs, unless_exists},
     state::undo::Undo,
 };
 
-/// Gives an interface the addresses of a gateway, which it may have already.
+/// Adds the addresses of a gateway to an interface, unless they are there.
 ///
-/// An IPv4 address of another subnet, and an IPv6 address of an overlapping one, is in the way: it is removed if
-/// `force`, else the call fails. A call that fails changes nothing. Gives the interface as it is then, if it was changed.
+/// An IPv4 address of another subnet, or an IPv6 address of an overlapping one, conflicts: `force`
+/// removes it, otherwise the call fails. A call that fails changes nothing. Returns the interface
+/// if it was changed.
 pub(crate) fn ensure_addresses(
     host: &mut Netlink,
     link: &Link,
@@ -40,28 +41,26 @@ pub(crate) fn ensure_addresses(
     }
     let mut undo = Undo::default();
     let index = link.index;
-    // An address that follows the ports would change under the containers' feet. Setting it to what it is pins it.
+    // A MAC address that follows the ports would change while containers use it. Setting it to its
+    // current value pins it.
     let link = pin_mac(host, link)?;
     for other in in_the_way {
+        undo.push(move || unless_exists(Netlink::open()?.add_address(index, other, NODAD)));
         host.del_address(index, other)?;
-        undo.push(move || Ok(Netlink::open()?.add_address(index, other, NODAD)?));
     }
     for net in missing {
-        match host.add_address(index, net, NODAD) {
-            Ok(()) => undo.push(move || Ok(Netlink::open()?.del_address(index, net)?)),
-            // Another call was faster.
-            Err(error) if error.is_exists() => {}
-            Err(error) => return Err(error.into()),
-        }
+        undo.push_removal(move || Netlink::open()?.del_address(index, net));
+        // Another call may have been faster.
+        unless_exists(undo.unless_exists(host.add_address(index, net, NODAD)))?;
     }
     undo.commit();
     Ok(Some(link))
 }
 
-/// Sets the hardware address that an interface had in `link`, and gives the interface as it is then. A bridge that has
-/// an address set no longer takes that of a port.
+/// Sets the MAC address that the interface has in `link`, and returns the interface. A bridge with
+/// an explicit address does not take that of a port.
 ///
-/// A bridge that has lost its last port has no address: then it gets one.
+/// A bridge that has lost its last port has no address and gets a derived one.
 pub(crate) fn pin_mac(host: &mut Netlink, link: &Link) -> Result<Link> {
     let is_set = |mac: &MacAddr| mac.as_bytes().iter().any(|byte| *byte != 0);
     let mac = link.mac.filter(is_set).unwrap_or_else(|| host_wide_mac(&[&link.name]));
@@ -70,8 +69,8 @@ pub(crate) fn pin_mac(host: &mut Netlink, link: &Link) -> Result<Link> {
 
 const NODAD: AddressFlags = AddressFlags { nodad: true, noprefixroute: false };
 
-/// Whether an interface is not to have both addresses. The kernel gives each one a link-local address, beside which others
-/// can be.
+/// Whether an interface must not have both addresses. The link-local address of the kernel does not
+/// conflict.
 fn excludes(net: &IpNet, other: &IpNet) -> bool {
     match (net, other) {
         (IpNet::V4(_), IpNet::V4(_)) => true,
@@ -81,7 +80,7 @@ fn excludes(net: &IpNet, other: &IpNet) -> bool {
     }
 }
 
-/// The settings by which the host forwards packets of the families of these addresses.
+/// The sysctls that enable forwarding for the families of these addresses.
 fn forwarding(addresses: &[IpNet]) -> impl Iterator<Item = &'static str> {
     let families = [(true, "net/ipv4/ip_forward"), (false, "net/ipv6/conf/all/forwarding")];
     families
@@ -90,7 +89,7 @@ fn forwarding(addresses: &[IpNet]) -> impl Iterator<Item = &'static str> {
         .map(|(_, key)| key)
 }
 
-/// Has the host forward packets of the families of these addresses.
+/// Enables forwarding for the families of these addresses.
 pub(crate) fn enable_forwarding(addresses: &[IpNet]) -> Result<()> {
     for key in forwarding(addresses) {
         sysctl::set(key, "1")?;
@@ -98,7 +97,8 @@ pub(crate) fn enable_forwarding(addresses: &[IpNet]) -> Result<()> {
     Ok(())
 }
 
-/// What a repair looks for beside what CHECK compares: the host forwards packets of these families.
+/// Fails if forwarding is off for a family of these addresses. A repair looks at this, CHECK does
+/// not.
 pub(crate) fn check_forwarding(addresses: &[IpNet]) -> Result<()> {
     for key in forwarding(addresses) {
         if sysctl::get(key)? == "0" {
@@ -108,7 +108,7 @@ pub(crate) fn check_forwarding(addresses: &[IpNet]) -> Result<()> {
     Ok(())
 }
 
-/// Keeps routers on the container's side from giving the host routes. A host without IPv6 has no such setting.
+/// Ignores router advertisements from the container side. A host without IPv6 has no such sysctl.
 pub(crate) fn refuse_router_advertisements(name: &str) {
     let _ = sysctl::write(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
 }

@@ -2,9 +2,13 @@
 
 use rscni::{CNIResult, Error, NetConf, SpecVersion, invoke::Delegate};
 
-use crate::plugin::{Call, Plugin, error::Result, facts::IpamOrder};
+use crate::{
+    plugin::{Call, Plugin, error::Result, facts::IpamOrder},
+    state::undo::Undo,
+};
 
 /// The IPAM plugin of a configuration.
+#[derive(Clone, Copy)]
 pub(crate) struct Ipam<'a> {
     call: Call<'a>,
     plugin: &'a str,
@@ -91,11 +95,10 @@ impl<'a> Ipam<'a> {
         .into())
     }
 
-    /// Allocates addresses, at least one. Nothing is allocated when this fails.
-    pub(crate) fn add(&self) -> Result<CNIResult> {
-        let result = self.add_any()?;
+    /// Allocates addresses, at least one.
+    pub(crate) fn add(&self, undo: &mut Undo<'a>) -> Result<CNIResult> {
+        let result = self.add_any(undo)?;
         if result.ips.is_empty() {
-            self.del()?;
             return Err(
                 Error::InvalidNetworkConfig("the IPAM plugin gave no address".into()).into()
             );
@@ -104,9 +107,16 @@ impl<'a> Ipam<'a> {
     }
 
     /// Allocates addresses for an interface that can do without.
-    pub(crate) fn add_any(&self) -> Result<CNIResult> {
+    pub(crate) fn add_any(&self, undo: &mut Undo<'a>) -> Result<CNIResult> {
         self.must_be_ipam()?;
-        Ok(self.newest().unwrap_or_else(|| self.delegate()).add()?)
+        let ipam = *self;
+        undo.push(move || ipam.del());
+        let outcome = self.newest().unwrap_or_else(|| self.delegate()).add();
+        if outcome.is_err() {
+            // The IPAM plugin rolls back itself, and the address may be that of an earlier ADD.
+            undo.cancel_last();
+        }
+        Ok(outcome?)
     }
 
     /// A call of the same plugin with the newest version, if it is linked in.

@@ -5,7 +5,7 @@ use rscni_linux::{Link, Netlink, Netns};
 
 use crate::plugin::{Call, error::Result};
 
-/// A link as results show it, on the host.
+/// Describes a link of the host for a result.
 pub(crate) fn interface(link: &Link) -> Interface {
     Interface {
         name: link.name.clone(),
@@ -15,9 +15,9 @@ pub(crate) fn interface(link: &Link) -> Interface {
     }
 }
 
-/// Removes a link of the host, or of the namespace given; that it is gone already is as good.
+/// Removes a link of the host, or of `netns`. A missing link is not an error.
 ///
-/// A program that goes on after the call is not kept until the kernel has freed the link.
+/// A process that continues after the call does not wait until the kernel has freed the link.
 pub(crate) fn del_link(
     call: &Call<'_>,
     netlink: &mut Netlink,

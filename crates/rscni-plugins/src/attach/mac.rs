@@ -1,5 +1,4 @@
-//! Hardware addresses: that of the container, as the runtime or the configuration asks for it, and those of
-//! networks.
+//! MAC addresses: the requested one of the container, and derived ones of networks.
 
 use crate::plugin::Call;
 use std::os::unix::fs::MetadataExt;
@@ -9,11 +8,11 @@ use rscni_linux::MacAddr;
 
 use crate::{plugin::error::Result, state::owner::derived_mac};
 
-/// Where the environment has an address.
+/// The place of an address in the environment.
 pub(crate) const BY_VARIABLE: &str = "CNI_ARGS: MAC";
 
-/// The hardware address for the container's interface: `runtimeConfig` before `args.cni` before `CNI_ARGS` before the
-/// plugin's own key, where it has one.
+/// Returns the requested MAC address of the container interface: `runtimeConfig`, then `args.cni`,
+/// then `CNI_ARGS`, then the plugin's own key.
 pub(crate) fn requested_mac(call: &Call<'_>, key: Option<String>) -> Result<Option<MacAddr>> {
     let conf = call.conf;
     let cni_args = call.args.cni_args()?;
@@ -38,7 +37,7 @@ pub(crate) fn requested_mac(call: &Call<'_>, key: Option<String>) -> Result<Opti
     parse_mac(&conf.r#type, path, &text).map(Some)
 }
 
-/// Reads an address that an interface can have, for the plugin of that name. `path` is the key that has it.
+/// Parses an address that an interface can have. `path` is the key that sets it.
 pub(crate) fn parse_mac(plugin: &str, path: &str, text: &str) -> Result<MacAddr> {
     let invalid = |problem: &dyn std::fmt::Display| {
         let problem = format!("{plugin}: {path}: {text:?}: {problem}");

@@ -1,4 +1,4 @@
-//! The interface that a macvlan, an ipvlan or an 802.1Q link stands on: the keys `master`, `linkInContainer` and `mtu`.
+//! The parent of a macvlan, ipvlan or 802.1Q link: the keys `master`, `linkInContainer` and `mtu`.
 
 use rscni::{Error, NetConf, name::interface_name_problem};
 use rscni_linux::{Link, Netlink, NewLink, RouteFilter, RouteType};
@@ -17,16 +17,16 @@ struct Keys {
     mtu: u32,
 }
 
-/// Which interface a link is to stand on.
+/// The parent interface of a link.
 #[derive(Clone, Debug)]
 pub(crate) struct Master {
     /// The plugin's name, for messages.
     plugin: String,
-    /// Its name; none means the one of the default route.
+    /// The name. Without one it is the interface of the default route.
     pub(crate) name: Option<String>,
-    /// It is in the container, not on the host.
+    /// Whether it is in the container, not on the host.
     in_container: bool,
-    /// The MTU of the link that stands on it; none means that of the master.
+    /// The MTU of the link on it. Without one it is that of the parent.
     pub(crate) mtu: Option<u32>,
 }
 
@@ -54,7 +54,7 @@ impl Master {
         }
     }
 
-    /// Fails if the link is to carry larger packets than its master.
+    /// Fails if the MTU of the link is larger than that of its parent.
     pub(crate) fn require_mtu_fits(&self, master: &Link) -> Result<()> {
         match self.mtu.filter(|mtu| *mtu > master.mtu) {
             None => Ok(()),
@@ -68,7 +68,7 @@ impl Master {
         }
     }
 
-    /// Makes a link in the container.
+    /// Creates a link in the container.
     pub(crate) fn add<'a>(
         &self,
         sandbox: &'a mut Sandbox,
@@ -81,15 +81,15 @@ impl Master {
         }
     }
 
-    /// CHECK: the link stands on the interface that the configuration names.
+    /// Fails CHECK if the parent is not the interface that the configuration names.
     pub(crate) fn check(&self, sandbox: &mut Sandbox, link: &Link) -> Result<()> {
-        // That of the default route may be another one by now, and the attachment is as it was.
+        // The default route may use another interface by now, which does not change the attachment.
         if self.name.is_none() {
             return Ok(());
         }
         let master =
             self.look_up(&mut self.netlink(sandbox)?)?.ok_or_else(|| differs(self.missing()))?;
-        // On top of one of its own kind it stands where that one stands.
+        // A link on a link of the same kind gets the parent of that one.
         let is_same_kind = master.kind == link.kind;
         let lower = if is_same_kind { master.peer_index } else { Some(master.index) };
         let is_here = link.peer_netnsid.is_none() == self.in_container;
@@ -102,7 +102,7 @@ impl Master {
         )))
     }
 
-    /// STATUS: the interface is there. In a container it can only be looked for when there is one.
+    /// Fails STATUS if the interface is missing. One in a container can only be checked in ADD.
     pub(crate) fn status(&self) -> Result<()> {
         if self.in_container {
             return Ok(());
@@ -116,7 +116,7 @@ impl Master {
         }
     }
 
-    /// A socket where the interface is.
+    /// Opens a socket in the namespace of the interface.
     fn netlink(&self, sandbox: &Sandbox) -> Result<Netlink> {
         Ok(if self.in_container { Netlink::open_in(&sandbox.netns)? } else { Netlink::open()? })
     }

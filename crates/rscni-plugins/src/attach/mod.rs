@@ -1,5 +1,5 @@
-//! What several plugins do to attach a container: its namespace, links and addresses in it, the
-//! host side, and the IPAM plugin.
+//! Shared by plugins that attach a container: its namespace, its links, the host side, and the IPAM
+//! client.
 
 pub(crate) mod container_link;
 pub(crate) mod gateway;

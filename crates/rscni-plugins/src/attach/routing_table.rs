@@ -1,4 +1,4 @@
-//! Routing tables: the kernel's own, and numbers that are still free.
+//! Routing tables: those of the kernel, and unused ones.
 
 use rscni_linux::{Netlink, RouteFilter};
 
@@ -13,12 +13,12 @@ pub(crate) const MAIN: u32 = 254;
 /// The table of the host's own addresses.
 pub(crate) const LOCAL: u32 = 255;
 
-/// Whether a table is one of those that are always there.
+/// Whether a table is one of the kernel's.
 pub(crate) fn is_kernels_own(table: u32) -> bool {
     KERNELS_OWN.contains(&table)
 }
 
-/// Tables from `first` on that are no VRF's, that no rule leads to, and that no route is in; lowest first.
+/// Returns the tables from `first` on without a VRF, a rule or a route, lowest first.
 pub(crate) fn free(netlink: &mut Netlink, first: u32) -> Result<impl Iterator<Item = u32> + use<>> {
     let mut used: Vec<u32> = netlink.rules()?.iter().map(|rule| rule.table).collect();
     used.extend(netlink.routes(RouteFilter::default())?.iter().filter_map(|route| route.table));

@@ -1,4 +1,4 @@
-//! The container's side of an attachment: its network namespace, and the addresses and routes of an interface in it.
+//! The container side of an attachment: its network namespace, and addresses and routes in it.
 
 use crate::plugin::Call;
 use std::{net::IpAddr, path::Path, time::Duration};
@@ -16,17 +16,17 @@ use crate::{
     state::result::AttachmentResult,
 };
 
-/// How long it is waited for duplicate address detection, where it is asked for, if there is no carrier.
+/// The time to wait for duplicate address detection without a carrier.
 const CARRIER_LIMIT: Duration = Duration::from_secs(5);
-/// How much longer if there is one. Two seconds would do on a machine that is not busy.
+/// The additional time with a carrier. Two seconds are enough on an idle machine.
 const DAD_LIMIT: Duration = Duration::from_secs(25);
 
-/// How the others of an address's subnet are reached.
+/// The path to other addresses of a subnet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// Directly: they are on the same link.
+    /// Directly, on the same link.
     Link,
-    /// By way of the gateway, as everything else is.
+    /// Through the gateway.
     Gateway,
 }
 
@@ -34,24 +34,25 @@ pub(crate) enum Reach {
 pub(crate) struct Sandbox {
     pub(crate) netns: Netns,
     pub(crate) netlink: Netlink,
-    /// `CNI_NETNS`, as it goes into results.
+    /// `CNI_NETNS`, as results show it.
     pub(crate) path: String,
 }
 
 impl Sandbox {
-    /// Opens `CNI_NETNS`, for ADD and CHECK, which cannot do without.
+    /// Opens `CNI_NETNS` for ADD and CHECK, which require it.
     pub(crate) fn open(call: &Call<'_>) -> Result<Self> {
         Ok(Self::open_with(call, || ())?.0)
     }
 
-    /// Opens `CNI_NETNS`, and in there what announces addresses, if that can be had: so nobody has to go there again.
+    /// Opens `CNI_NETNS` and the socket that announces addresses, so that the namespace is entered
+    /// once.
     pub(crate) fn open_to_announce(
         call: &Call<'_>,
     ) -> Result<(Self, rscni_linux::Result<Announcer>)> {
         Self::open_with(call, Announcer::open)
     }
 
-    /// Opens `CNI_NETNS`, with something else in it.
+    /// Opens `CNI_NETNS`, and runs `other` in it.
     fn open_with<T: Send>(call: &Call<'_>, other: impl FnOnce() -> T + Send) -> Result<(Self, T)> {
         let path = call.args.require_netns()?;
         let invalid =
@@ -61,12 +62,12 @@ impl Sandbox {
         Ok((Self { netns, netlink: netlink?, path: path.display().to_string() }, other))
     }
 
-    /// Opens `CNI_NETNS` for DEL: none if it is not given or gone.
+    /// Opens `CNI_NETNS` for DEL. Returns `None` if it is not set or does not exist.
     pub(crate) fn open_if_there(call: &Call<'_>) -> Result<Option<Self>> {
         match &call.args.netns {
             None => Ok(None),
             Some(path) => match Netns::open(path) {
-                // What is no namespace (any more) has none of ours in it.
+                // A file that is not a namespace (any more) contains nothing of ours.
                 Err(rscni_linux::Error::NotFound { .. } | rscni_linux::Error::Invalid { .. }) => {
                     Ok(None)
                 }
@@ -76,14 +77,14 @@ impl Sandbox {
         }
     }
 
-    /// Waits until no other plugin that takes this lock works in the namespace, and keeps it as long as this value is
-    /// there. It is the lock that the Go plugins take.
+    /// Takes the lock that the Go plugins take in the namespace too, and holds it as long as this
+    /// value lives.
     pub(crate) fn lock(&self) -> Result<()> {
-        crate::state::lock::lock(&self.netns)
+        crate::state::state_file::lock(&self.netns)
             .map_err(|errno| Error::IOFailure(format!("lock {}: {errno}", self.path)).into())
     }
 
-    /// Fails if the container has an interface of that name already (spec: "ADD").
+    /// Fails if the container already has an interface of that name (spec: "ADD").
     pub(crate) fn refuse_taken(&mut self, ifname: &str) -> Result<()> {
         match self.netlink.find_link(ifname)? {
             None => Ok(()),
@@ -91,10 +92,9 @@ impl Sandbox {
         }
     }
 
-    /// Switches the interface on and gives it the addresses and routes of the result.
+    /// Brings up the interface, and adds the addresses and routes of the result.
     ///
-    /// With `dad` it waits until duplicate address detection has found nobody else with its IPv6 addresses, if it is given
-    /// any and there is a carrier.
+    /// `dad` waits for duplicate address detection if there are IPv6 addresses and a carrier.
     pub(crate) fn configure(
         &mut self,
         link: &Link,
@@ -113,14 +113,15 @@ impl Sandbox {
             batch.add_address(link.index, ip.address, flags);
         }
         batch.commit()?;
-        // The kernel's own address on the link need not be waited for.
+        // There is no need to wait for the kernel's own link-local address.
         if dad && has_ipv6 {
             self.settle_addresses(link.index)?;
         }
         let mut batch = self.netlink.batch();
         if reach == Reach::Gateway {
             for route in routes_by_gateway(result, link.index) {
-                // Another interface of the container may have the same: it is the host that both lead to.
+                // Another interface of the container may have the same route: both lead to the
+                // host.
                 batch.append_route(&route);
             }
         }
@@ -157,7 +158,8 @@ impl Sandbox {
         )?)
     }
 
-    /// The container's interface, as CHECK wants it: there, up, of this kind, with the hardware address of the result.
+    /// Returns the container interface for CHECK: it exists, is up, and has this kind and the MAC
+    /// address of the result.
     pub(crate) fn check_link(
         &mut self,
         ifname: &str,
@@ -178,7 +180,7 @@ impl Sandbox {
         Ok(link)
     }
 
-    /// What a result says of the container's interface, for CHECK.
+    /// Returns the container interface in a result, for CHECK.
     pub(crate) fn interface_in<'r>(
         &self,
         result: &'r CNIResult,
@@ -192,7 +194,7 @@ impl Sandbox {
             })
     }
 
-    /// Finds addresses of a result on the interface.
+    /// Fails if an address is missing on the interface.
     pub(crate) fn check_addresses<'r>(
         &mut self,
         link: &Link,
@@ -210,8 +212,9 @@ impl Sandbox {
 
     /// Compares addresses and routes with those of the result.
     ///
-    /// Results have a route's table from 1.1.0 on. Before, the route may be in any. One without a table may have been
-    /// moved from the main table to another by a plugin after the one that made it, as sbr and vrf do.
+    /// Results show the table of a route from 1.1.0 on; before that the route may be in any table.
+    /// A route without a table may have been moved from the main table by a later plugin, as sbr
+    /// and vrf do.
     pub(crate) fn check_addresses_and_routes(
         &mut self,
         link: &Link,
@@ -254,8 +257,8 @@ impl Sandbox {
         Ok(found.iter().any(|r| may_be_in(r) && (route.gw.is_none() || r.gateway == route.gw)))
     }
 
-    /// Adds the routes of the result that are missing. A route to the same destination that another
-    /// interface has stays.
+    /// Adds the missing routes of the result. A route of another interface to the same destination
+    /// stays.
     pub(crate) fn restore_routes(
         &mut self,
         link: &Link,

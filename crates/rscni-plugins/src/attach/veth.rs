@@ -17,7 +17,7 @@ use crate::{
     state::{owner::Stale, undo::Undo},
 };
 
-/// Makes a veth pair with its peer in the container, which `inside` is in, and gives the host's end.
+/// Creates a veth pair whose peer is in the namespace of `inside`. Returns the host side.
 pub(crate) fn add_veth(
     host: &mut Netlink,
     veth: &Veth<'_>,
@@ -25,34 +25,35 @@ pub(crate) fn add_veth(
     sandbox: &str,
     undo: &mut Undo<'_>,
 ) -> Result<Link> {
-    let port = match host.add_veth(veth) {
-        Ok(port) => port,
-        // Asked only now, since it hardly ever is.
+    let name = veth.name.clone();
+    undo.push_removal(move || {
+        let mut host = Netlink::open()?;
+        let link = host.link_by_name(&name)?;
+        host.del_link(link.index)
+    });
+    match undo.unless_exists(host.add_veth(veth)) {
+        Ok(port) => Ok(port),
+        // Only looked up after the failure, because it is rare.
         Err(error) if error.is_exists() && inside.find_link(&veth.peer_name)?.is_some() => {
-            return Err(taken(&veth.peer_name, sandbox));
+            Err(taken(&veth.peer_name, sandbox))
         }
-        Err(error) if error.is_exists() => {
-            return Err(Error::TryAgainLater(format!(
-                "the host has an interface {} of this attachment already: DEL it first",
-                veth.name
-            ))
-            .into());
-        }
-        // An ADD that failed has just removed the bridge that it had made.
+        Err(error) if error.is_exists() => Err(Error::TryAgainLater(format!(
+            "the host has an interface {} of this attachment already: DEL it first",
+            veth.name
+        ))
+        .into()),
+        // A failed ADD has just removed the bridge that it had created.
         Err(error) if error.is_not_found() && veth.master.is_some() => {
-            return Err(Error::TryAgainLater(error.to_string()).into());
+            Err(Error::TryAgainLater(error.to_string()).into())
         }
-        Err(error) => return Err(error.into()),
-    };
-    let index = port.index;
-    undo.push(move || Ok(Netlink::open()?.del_link(index)?));
-    Ok(port)
+        Err(error) => Err(error.into()),
+    }
 }
 
-/// Removes the veth pair of an attachment, by whomever it was made.
+/// Removes the veth pair of an attachment, whichever implementation created it.
 ///
-/// Ours is found by its name on the host. One that the Go plugins made has a random name there, so it is removed by
-/// its container's end, unless that is visibly another attachment's.
+/// Ours has a derived name on the host. That of the Go plugins has a random one, so its container
+/// side is removed, unless an alias names another owner.
 pub(crate) fn del_veth(call: &Call<'_>) -> Result<()> {
     let owner = call.owner();
     let is_of_another = |link: &Link| owner.is_contradicted_by(link.alias.as_deref());
@@ -72,7 +73,7 @@ pub(crate) fn del_veth(call: &Call<'_>) -> Result<()> {
     del_link(call, &mut sandbox.netlink, Some(&sandbox.netns), &inner)
 }
 
-/// The link on the host that a link in the container is joined with, if it is one end of a veth.
+/// Returns the host side of a veth pair, given the container side.
 pub(crate) fn peer_of(host: &mut Netlink, inner: &Link) -> Result<Option<Link>> {
     let Some(index) = inner.peer_index.filter(|_| inner.kind.as_deref() == Some("veth")) else {
         return Ok(None);
@@ -85,7 +86,7 @@ pub(crate) fn peer_of(host: &mut Netlink, inner: &Link) -> Result<Option<Link>> 
     }
 }
 
-/// CHECK: the host's end of the container's veth, which the result must name.
+/// Returns the host side of the container's veth for CHECK. The result must list it.
 pub(crate) fn check_peer(host: &mut Netlink, inner: &Link, result: &CNIResult) -> Result<Link> {
     let is_named =
         |peer: &Link| result.interfaces.iter().any(|i| i.name == peer.name && i.sandbox.is_none());
@@ -98,9 +99,8 @@ pub(crate) fn check_peer(host: &mut Netlink, inner: &Link, result: &CNIResult) -
     Ok(peer)
 }
 
-/// GC of a plugin with veth pairs and masquerading, and what else it holds on the host: `others` removes that.
+/// GC of a plugin with veth pairs and masquerading. `others` removes what else it owns on the host.
 pub(crate) fn gc(call: &Call<'_>, others: impl FnOnce(&Stale<'_>) -> Result<()>) -> Result<()> {
-    let _conf = call.conf;
     let stale = call.stale();
     let mut all = BestEffort::default();
     let (before, after) = Ipam::before_and_after_link(call);
@@ -116,7 +116,7 @@ pub(crate) fn gc(call: &Call<'_>, others: impl FnOnce(&Stale<'_>) -> Result<()>)
     all.finish()
 }
 
-/// GC: removes the links of attachments that are no longer valid.
+/// Removes the links of attachments that are no longer valid.
 fn del_stale_links(call: &Call<'_>, stale: &Stale<'_>) -> Result<()> {
     let mut host = Netlink::open()?;
     let mut all = BestEffort::default();

@@ -69,8 +69,7 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
 
     let mut result = CNIResult::default();
     if let Some(ipam) = &ipam {
-        result = ipam.add()?;
-        undo.push(|| ipam.del());
+        result = ipam.add(&mut undo)?;
         for ip in &mut result.ips {
             ip.interface = Some(CONTAINER);
         }
@@ -108,7 +107,6 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
     batch.commit()?;
     if ipam.is_some() && conf.ip_masq.unwrap_or_default() {
         let masquerade = Masquerade::new(owner, keys.ip_masq_backend.unwrap_or_default());
-        // Before the step itself: with iptables it is one for each family.
         undo.push(move || masquerade.remove(&mut Nft::open()?, None));
         let addresses = call.own(&result).addresses();
         masquerade.add(&keys.ip_masq_families.unwrap_or_default().filter(addresses))?;

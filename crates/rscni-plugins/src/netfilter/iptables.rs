@@ -203,7 +203,7 @@ pub(crate) fn find() -> std::result::Result<(), String> {
 pub(crate) fn lock() -> Result<File> {
     let path = "/proc/thread-self/ns/net";
     let locked = File::open(path).and_then(|namespace| {
-        crate::state::lock::lock(&namespace)?;
+        crate::state::state_file::lock(&namespace)?;
         Ok(namespace)
     });
     Ok(locked.map_err(|e| Error::IOFailure(format!("lock {path}: {e}")))?)

@@ -1,13 +1,13 @@
-//! Failures on their way to becoming the error reply: what the kernel refused gets its CNI code here.
+//! Errors of the plugins: kernel errors get their CNI code here.
 
 use std::fmt::Display;
 
 use rscni::Error;
 
-/// The result of a plugin's inner steps.
+/// The result of a step of a command.
 pub(crate) type Result<T> = std::result::Result<T, Failure>;
 
-/// An error of the protocol, made from whatever went wrong.
+/// A CNI error, made from any error of a step.
 #[derive(Debug)]
 pub(crate) struct Failure(pub(crate) Error);
 
@@ -20,9 +20,9 @@ impl From<Error> for Failure {
 impl From<rscni_linux::Error> for Failure {
     fn from(error: rscni_linux::Error) -> Self {
         Self(match error {
-            // A value that only the configuration can have brought.
+            // Only the configuration can have brought such a value.
             rscni_linux::Error::Invalid { .. } => Error::InvalidNetworkConfig(error.to_string()),
-            // What was waited for may have happened when the runtime tries again.
+            // A retry may succeed.
             rscni_linux::Error::Timeout { .. } => Error::TryAgainLater(error.to_string()),
             _ => Error::IOFailure(error.to_string()),
         })
@@ -41,7 +41,7 @@ impl Display for Failure {
     }
 }
 
-/// Says what was being done when something failed.
+/// Adds what was being done to an error.
 pub(crate) trait Context<T> {
     fn context(self, what: impl Display) -> Result<T>;
 }
@@ -52,7 +52,7 @@ impl<T, E: Into<Failure>> Context<T> for std::result::Result<T, E> {
     }
 }
 
-/// A CHECK that found something else than ADD left: what, and how it differs.
+/// An error of CHECK: `what` differs from what ADD left.
 pub(crate) fn differs(what: impl Display) -> Failure {
     Failure(Error::Custom(
         CHECK_FAILED,
@@ -61,7 +61,7 @@ pub(crate) fn differs(what: impl Display) -> Failure {
     ))
 }
 
-/// The outcome of adding something that may exist.
+/// Accepts that the thing to add exists.
 pub(crate) fn unless_exists(outcome: rscni_linux::Result<()>) -> Result<()> {
     match outcome {
         Err(error) if !error.is_exists() => Err(error.into()),
@@ -69,10 +69,10 @@ pub(crate) fn unless_exists(outcome: rscni_linux::Result<()>) -> Result<()> {
     }
 }
 
-/// The code of CHECK's findings, in the range that the spec leaves to plugins.
+/// The code of differences that CHECK finds, in the range for plugins.
 const CHECK_FAILED: u32 = 100;
 
-/// Does all steps and tells the first error, for DEL and GC, which go as far as they can.
+/// Runs all steps of DEL or GC and reports the first error.
 #[derive(Default)]
 pub(crate) struct BestEffort {
     first: Option<Failure>,

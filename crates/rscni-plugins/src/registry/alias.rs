@@ -21,7 +21,7 @@ const KNOWN_PREFIXES: [&str; 2] = ["buildkit-cni-", "cnv-"];
 /// The kernel gives up after as many symbolic links.
 const MAX_LINKS: usize = 40;
 
-/// How certain it is that a program file stands for a plugin.
+/// The certainty that a program file stands for a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Certainty {
     /// Its name is that of the plugin, has a known prefix, or the file is a link to one of that
@@ -66,7 +66,7 @@ pub(crate) fn plugin(plugin: &str, path: &[PathBuf]) -> Option<&'static Plugin> 
     })
 }
 
-/// Whether a file is a copy of this program, by the name that it has when links are followed.
+/// Whether a file is a copy of this program, by its name after following links.
 pub fn is_named_as_this_program(program: &Path) -> bool {
     program.canonicalize().is_ok_and(|real| file_name(&real) == Some("rscni"))
 }
@@ -106,7 +106,7 @@ fn by_any_prefix(path: &Path) -> Option<&'static Plugin> {
     })
 }
 
-/// The paths that a symbolic link leads to, one link after the other.
+/// Returns the paths that a symbolic link leads to, one link after the other.
 fn targets(path: &Path) -> impl Iterator<Item = PathBuf> {
     let next = |path: &Path| {
         let target = path.read_link().ok()?;
@@ -181,7 +181,7 @@ mod tests {
         }
         for (name, expected) in [
             ("uplink", Some(("bridge", Explicit))),
-            // What an operator has linked counts more than how the name ends.
+            // A link that an operator made counts more than the end of the name.
             ("edge-static", Some(("bridge", Explicit))),
             ("second", Some(("ptp", Guessed))),
             ("third", Some(("vlan", Guessed))),
@@ -214,7 +214,7 @@ mod tests {
             ("cnv-dhcp", "dhcp"),
             ("leases", "dhcp"),
             ("edge-static", "static"),
-            // Some other project's plugin, and one that is not installed.
+            // A plugin of another project, and one that is not installed.
             ("ovs-bridge", "ovs-bridge"),
             ("edge-ptp", "edge-ptp"),
             ("../dhcp", "../dhcp"),

@@ -1,7 +1,6 @@
-//! What attachments own on the host: how it is marked, stored, listed and rolled back.
+//! The state of attachments on the host: how it is marked, stored, listed and rolled back.
 
 pub(crate) mod inventory;
-pub(crate) mod lock;
 pub(crate) mod namespaces;
 pub(crate) mod owner;
 pub(crate) mod result;

@@ -24,7 +24,7 @@ pub struct Live {
     pub addresses: HashSet<IpAddr>,
 }
 
-/// Looks into all namespaces but the one that this is called in.
+/// Lists the interfaces in all namespaces except the current one.
 pub fn live() -> Live {
     let mut live = Live::default();
     let Ok(here) = Netlink::open().and_then(|mut host| host.links()) else { return live };
@@ -57,20 +57,20 @@ pub fn live() -> Live {
     live
 }
 
-/// A socket in the namespace with this cookie, if a process is in it or a name leads to it.
+/// Opens a socket in the namespace with this cookie, if a name or a process leads to it.
 pub(crate) fn namespace_with_cookie(cookie: u64) -> Option<Netlink> {
     sockets().find(|socket| socket.netns_cookie() == Some(cookie))
 }
 
-/// A socket in each of the other namespaces.
+/// Opens a socket in each of the other namespaces.
 pub(crate) fn sockets() -> impl Iterator<Item = Netlink> {
     namespaces().into_iter().filter_map(|netns| Netlink::open_in(&netns).ok())
 }
 
-/// The places where namespaces have names.
+/// Directories of named namespaces.
 const NAMED: [&str; 3] = ["/run/netns", "/var/run/netns", "/run/docker/netns"];
 
-/// Every other namespace that this process may enter, once each.
+/// Opens every other namespace that this process may enter, once each.
 fn namespaces() -> Vec<Netns> {
     let entries = |dir: &str| {
         std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())

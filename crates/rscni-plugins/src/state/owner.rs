@@ -1,14 +1,14 @@
-//! Who owns what on the host: everything that an attachment makes there can be found from its network, container id
-//! and interface name alone.
+//! The owner of links, elements and files on the host.
 //!
-//! Links get a name derived from the three and an alias that spells them out; entries of nftables carry the same text
-//! as their comment. So DEL needs nothing but what it is called with, and GC can tell what belongs to whom.
+//! A link has a name derived from network, container id and interface name, and an alias that
+//! spells them out. An element of nftables has the same text as its comment. So DEL needs only its
+//! arguments, and GC can tell the owner of everything.
 
 use rscni::{Attachment, NetConf};
 use rscni_linux::MacAddr;
 use sha2::{Digest, Sha256, Sha512};
 
-/// An attachment, as the owner of what it made.
+/// An attachment as the owner of what it created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owner<'a> {
     pub(crate) network: &'a str,
@@ -16,16 +16,16 @@ pub(crate) struct Owner<'a> {
     pub(crate) ifname: &'a str,
 }
 
-/// Before the tag in a link's alias.
+/// The start of a link's alias, before the tag.
 const ALIAS: &str = "rscni ";
 
-/// The longest tag: nftables shows comments of up to 128 bytes.
+/// The maximum length of a tag. nftables shows comments of up to 128 bytes.
 const LONGEST: usize = 120;
 
 impl Owner<'_> {
-    /// The text that marks this owner's things: the three names, or hashes where those are too long.
+    /// Returns the owner tag: the three names, or hashes of them if they are too long.
     ///
-    /// Names hold no spaces and no network's name begins with `#`, so a tag says one thing only.
+    /// A tag is unambiguous: names contain no spaces, and no network name begins with `#`.
     pub(crate) fn tag(&self) -> String {
         let tag = format!("{} {} {}", self.network, self.container_id, self.ifname);
         if tag.len() <= LONGEST {
@@ -34,38 +34,40 @@ impl Owner<'_> {
         format!("{} {}", hashed_network(self.network), hash(&[self.container_id, self.ifname], 32))
     }
 
-    /// What stands for this owner where its names are too long, such as in the name of a file: 32 hexadecimal digits.
+    /// Returns 32 hexadecimal digits that identify the owner where its names are too long, as in
+    /// file names.
     pub(crate) fn digest(&self) -> String {
         hash(&[self.network, self.container_id, self.ifname], 32)
     }
 
-    /// The alias of this owner's links.
+    /// Returns the alias of this owner's links.
     pub(crate) fn alias(&self) -> String {
         format!("{ALIAS}{}", self.tag())
     }
 
-    /// The tag in a link's alias, if it is one of ours.
+    /// Returns the tag in a link's alias, if the alias is one of ours.
     pub(crate) fn tag_of_alias(alias: &str) -> Option<&str> {
         alias.strip_prefix(ALIAS)
     }
 
-    /// Whether an alias says that a link is another attachment's. Any other text says nothing about owners.
+    /// Whether an alias names another owner. Aliases of other programs name none.
     pub(crate) fn is_contradicted_by(&self, alias: Option<&str>) -> bool {
         alias.is_some_and(|alias| alias.starts_with(ALIAS) && alias != self.alias())
     }
 
-    /// The name of the host's end of this owner's veth.
+    /// Returns the name of the host side of this owner's veth pair.
     pub(crate) fn veth_name(&self) -> String {
         derived_name("veth", &[self.network, self.container_id, self.ifname])
     }
 
-    /// The hardware address of a host interface of this owner. `kind` tells its interfaces apart.
+    /// Returns the MAC address of a host interface of this owner. `kind` distinguishes its
+    /// interfaces.
     pub(crate) fn mac(&self, kind: &str) -> MacAddr {
         derived_mac(&[kind, self.network, self.container_id, self.ifname])
     }
 }
 
-/// The owner that a tag names; none where its names were too long.
+/// Parses a tag. Returns `None` if it contains hashes.
 pub(crate) fn untagged(tag: &str) -> Option<Owner<'_>> {
     let mut names = tag.split(' ');
     let (network, container_id, ifname) = (names.next()?, names.next()?, names.next()?);
@@ -76,8 +78,8 @@ pub(crate) fn untagged(tag: &str) -> Option<Owner<'_>> {
     })
 }
 
-/// Whether a tag is that of an attachment of this container. `ifnames` gives the names of its interfaces: a tag may hold
-/// them only as a hash.
+/// Whether a tag names an attachment of this container. `ifnames` lists its interfaces, for tags
+/// that contain hashes.
 pub(crate) fn is_of_container(
     tag: &str,
     container_id: &str,
@@ -92,22 +94,22 @@ pub(crate) fn is_of_container(
     }
 }
 
-/// An interface name made from names that are too long for one: a prefix of four letters and a hash, 15 bytes in all.
+/// Derives an interface name: a prefix of four letters and a hash, 15 bytes in all.
 pub(crate) fn derived_name(prefix: &str, parts: &[&str]) -> String {
     format!("{prefix}{}", hash(parts, 11))
 }
 
-/// A hardware address for an interface that stays on the host, derived from what identifies it.
+/// Derives the MAC address of an interface that stays on the host.
 ///
 /// ADD sets the address at creation because udev replaces addresses that the kernel chose
-/// (`MACAddressPolicy=persistent`). A bridge without an address of its own takes the lowest one of its
-/// ports; the first byte keeps that from being ours if it has an uplink.
+/// (`MACAddressPolicy=persistent`). A bridge without an address of its own takes the lowest one of
+/// its ports; the first byte keeps that from being ours if it has an uplink.
 pub(crate) fn derived_mac(parts: &[&str]) -> MacAddr {
     let digest = digest(parts);
     MacAddr([0xfe, digest[0], digest[1], digest[2], digest[3], digest[4]])
 }
 
-/// What tells the tags of one network that are still wanted from those that GC may remove.
+/// The tags of a network that GC removes: those of attachments that are not valid.
 pub(crate) struct Stale<'a> {
     network: &'a str,
     attachments: &'a [Attachment],
@@ -115,7 +117,7 @@ pub(crate) struct Stale<'a> {
 }
 
 impl<'a> Stale<'a> {
-    /// From the attachments that the runtime says are valid.
+    /// Takes the attachments that the runtime lists as valid.
     pub(crate) fn new(conf: &'a NetConf, valid: &'a [Attachment]) -> Self {
         let network = conf.name.as_str();
         let tag = |a: &Attachment| {
@@ -124,17 +126,17 @@ impl<'a> Stale<'a> {
         Self { network, attachments: valid, tags: valid.iter().map(tag).collect() }
     }
 
-    /// The network whose things are looked at.
+    /// The network.
     pub(crate) fn network(&self) -> &'a str {
         self.network
     }
 
-    /// The attachments that are valid.
+    /// The valid attachments.
     pub(crate) fn valid_attachments(&self) -> &'a [Attachment] {
         self.attachments
     }
 
-    /// Whether the tag is of this network and of no valid attachment.
+    /// Whether the tag belongs to this network and to no valid attachment.
     pub(crate) fn has_tag(&self, tag: &str) -> bool {
         let of_network =
             |name: &str| tag.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '));
@@ -142,13 +144,13 @@ impl<'a> Stale<'a> {
             && !self.tags.iter().any(|valid| valid == tag)
     }
 
-    /// Whether the alias is that of a link of this network and of no valid attachment.
+    /// Whether the alias belongs to a link of this network and of no valid attachment.
     pub(crate) fn has_alias(&self, alias: &str) -> bool {
         alias.strip_prefix(ALIAS).is_some_and(|tag| self.has_tag(tag))
     }
 }
 
-/// How the tags of a network begin whose owners have names that are too long.
+/// Returns the start of the tags of a network whose owners have names that are too long.
 pub(crate) fn hashed_network(network: &str) -> String {
     format!("#{}", hash(&[network], 16))
 }
@@ -167,7 +169,7 @@ fn digest(parts: &[&str]) -> [u8; 32] {
     sha.finalize().into()
 }
 
-/// The hash by which the Go plugins name what they make: the first digits of a SHA-512.
+/// Returns the hash in names that the Go plugins use: the first digits of a SHA-512.
 pub(crate) fn go_hash(text: &str, digits: usize) -> String {
     hexadecimal(&Sha512::digest(text), digits)
 }
@@ -213,7 +215,7 @@ mod tests {
                 Some(owner).filter(|owner| owner.network.len() + owner.container_id.len() < 100)
             );
         }
-        // Parts do not run into each other.
+        // Names are separated before they are hashed.
         assert_ne!(owner("ab", "c").veth_name(), owner("a", "bc").veth_name());
     }
 
@@ -225,7 +227,7 @@ mod tests {
             for kind in ["veth", "ifb"] {
                 let mac = owner("net", &id).mac(kind);
                 assert_eq!(mac, owner("net", &id).mac(kind));
-                // Locally administered, and not a group address.
+                // Locally administered and unicast.
                 assert_eq!(mac.0[0] & 0b11, 0b10);
                 assert!(seen.insert(mac.0), "{mac} of {id} ({kind}) is taken");
             }

@@ -1,7 +1,8 @@
 //! The part of a result that belongs to one attachment.
 //!
-//! `prevResult` may hold several attachments of one container: some runtimes merge results, and a list may have several
-//! plugins that make interfaces. A plugin works on the addresses of its own interface only.
+//! `prevResult` may contain several attachments of one container: some runtimes merge results, and
+//! a list may have several interface plugins. A plugin works on the addresses of its own interface
+//! only.
 
 use std::path::Path;
 
@@ -13,14 +14,15 @@ use rscni::{CNIResult, Interface, IpConfig, Route};
 pub(crate) struct AttachmentResult<'r> {
     result: &'r CNIResult,
     ifname: &'r str,
-    /// The sandbox that decides if the result has an interface of this name in several.
+    /// The sandbox of the attachment, if the result has interfaces of this name in several.
     sandbox: Option<&'r str>,
 }
 
 impl<'r> AttachmentResult<'r> {
-    /// The part for the interface `ifname` in `netns`.
+    /// The part of the interface `ifname` in `netns`.
     ///
-    /// The path only decides between several interfaces of that name: a namespace has more than one path.
+    /// The path only selects between several interfaces of that name, since a namespace can have
+    /// more than one path.
     pub(crate) fn new(result: &'r CNIResult, ifname: &'r str, netns: Option<&'r Path>) -> Self {
         let has = |sandbox: &&str| {
             let mut interfaces = result.interfaces.iter();
@@ -29,7 +31,7 @@ impl<'r> AttachmentResult<'r> {
         Self { result, ifname, sandbox: netns.and_then(Path::to_str).filter(has) }
     }
 
-    /// The container interface as the result describes it.
+    /// Returns the container interface.
     pub(crate) fn interface(self) -> Option<&'r Interface> {
         self.result.interfaces.iter().find(|interface| self.has(interface))
     }
@@ -41,7 +43,7 @@ impl<'r> AttachmentResult<'r> {
             && self.sandbox.is_none_or(|own| sandbox == Some(own))
     }
 
-    /// The addresses of the container interface, and those whose interface the result does not tell.
+    /// Returns the addresses of the container interface, and those without an interface.
     pub(crate) fn ips(self) -> impl Iterator<Item = &'r IpConfig> {
         let is_own = move |ip: &&IpConfig| {
             interface_of(self.result, ip).is_none_or(|interface| self.has(interface))
@@ -49,12 +51,12 @@ impl<'r> AttachmentResult<'r> {
         self.result.ips.iter().filter(is_own)
     }
 
-    /// The addresses without their gateways.
+    /// Returns the addresses without their gateways.
     pub(crate) fn addresses(self) -> Vec<IpNet> {
         self.ips().map(|ip| ip.address).collect()
     }
 
-    /// The addresses of other interfaces in containers.
+    /// Returns the addresses of other interfaces in containers.
     fn others(self) -> impl Iterator<Item = &'r IpConfig> {
         let is_other = move |ip: &&IpConfig| {
             interface_of(self.result, ip)
@@ -63,12 +65,12 @@ impl<'r> AttachmentResult<'r> {
         self.result.ips.iter().filter(is_other)
     }
 
-    /// Whether the result holds other attachments too. Its routes do not tell whose they are.
+    /// Whether the result contains other attachments too. Its routes do not name an interface.
     pub(crate) fn is_merged(self) -> bool {
         self.others().next().is_some()
     }
 
-    /// The routes, without those that lead through the network of another attachment.
+    /// Returns the routes, except those through the network of another attachment.
     pub(crate) fn routes(self) -> impl Iterator<Item = &'r Route> {
         let is_near = |ip: &IpConfig, route: &Route| {
             route.gw.is_some_and(|gw| ip.gateway == Some(gw) || ip.address.contains(&gw))

@@ -1,26 +1,36 @@
-//! The files that plugins keep from ADD to DEL, in directories that a configuration may put anywhere.
+//! The files that plugins keep from ADD to DEL, in directories that a configuration may choose.
 //!
-//! No link is followed at the end of a path: who may write into such a directory could have one lead elsewhere. Modes
-//! do not depend on the umask of whoever calls. What a file is replaced by is whole before it has the file's name.
+//! The last component of a path is never followed if it is a link, because another user may be able
+//! to write into the directory. Modes do not depend on the umask of the caller. A file is replaced
+//! by renaming a complete one.
 
 use std::{
     ffi::{OsStr, OsString},
     fs::{File, OpenOptions},
     io::{Error, ErrorKind, Read, Result, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use rustix::fs::OFlags;
+use rustix::{
+    fs::{FlockOperation, OFlags, flock},
+    io::retry_on_intr,
+};
 
-/// How the name of a file begins that is being written. No container and no interface has a colon in its name.
+/// The start of the name of a file that is being written. Container ids and interface names contain
+/// no colon.
 const DRAFT: &str = "new:";
 
-/// After that nobody is writing a draft any more.
+/// The age after which a draft has no writer any more.
 const ABANDONED: Duration = Duration::from_secs(60);
 
-/// What is in a regular file; a pipe in its place does not make anybody wait.
+/// Locks a file until it is closed. Waits for other holders, also across signals.
+pub(crate) fn lock(file: impl AsFd) -> rustix::io::Result<()> {
+    retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))
+}
+
+/// Reads a regular file. A pipe in its place does not block.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     whole(
         OpenOptions::new()
@@ -30,12 +40,12 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     )
 }
 
-/// Longer than any file that plugins keep. What is in its place may have no end, as a device.
+/// More than the size of any file that plugins keep. A device in its place has no end.
 const LONGEST: u64 = 1 << 24;
 
-/// What is in an open file.
+/// Reads an open file.
 pub(crate) fn whole(mut file: File) -> Result<Vec<u8>> {
-    // Nearly always it fits, and a file gives less than it is asked for only at its end.
+    // Most files fit. A short read means the end of the file.
     let mut content = vec![0; 512];
     let length = file.read(&mut content)?;
     let is_whole = length < content.len();
@@ -46,7 +56,7 @@ pub(crate) fn whole(mut file: File) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Makes the file, for its owner alone, or replaces it.
+/// Writes the file with mode 0600, replacing it in place if it exists.
 pub(crate) fn write(path: &Path, content: &[u8]) -> Result<File> {
     match create(path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => replace(path, content),
@@ -58,12 +68,12 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> Result<File> {
     }
 }
 
-/// Replaces the file, or makes it: whoever reads it finds all of the one or all of the other.
+/// Replaces the file, or creates it. Readers see either the old or the new content.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<File> {
     let draft = draft_of(path)?;
     let mut file = match create(&draft) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            // Its writer did not live to rename it.
+            // Its writer was killed before the rename.
             std::fs::remove_file(&draft)?;
             create(&draft)?
         }
@@ -72,32 +82,31 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<File> {
     match file.write_all(content).and_then(|()| std::fs::rename(&draft, path)) {
         Ok(()) => Ok(file),
         Err(error) => {
-            // The first error is the one to tell.
+            // The first error is reported.
             let _ = std::fs::remove_file(&draft);
             Err(error)
         }
     }
 }
 
-/// Removes a draft whose writer did not live to rename it. Gives whether the file is a draft at all.
+/// Removes a draft whose writer was killed. Returns whether the file is a draft.
 pub(crate) fn sweep(path: &Path) -> bool {
     let is_draft = path.file_name().is_some_and(is_draft);
     let age =
         || path.symlink_metadata().and_then(|metadata| metadata.modified()).ok()?.elapsed().ok();
     if is_draft && age().is_some_and(|age| age > ABANDONED) {
-        // Somebody else may have done so.
+        // Another process may have removed it.
         let _ = std::fs::remove_file(path);
     }
     is_draft
 }
 
-/// Whether this is the name of a file that is being written.
+/// Whether this is the name of a draft.
 pub(crate) fn is_draft(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(DRAFT.as_bytes())
 }
 
-/// Makes a file that has not been there, for its owner alone. No umask takes anything away from that but one that shuts
-/// out the owner.
+/// Creates a new file with mode 0600. The umask must not clear the owner bits.
 fn create(path: &Path) -> Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }

@@ -1,23 +1,48 @@
-//! Taking back the steps of an ADD that fails half way.
+//! Rolls back the steps of a failed ADD.
 
 use crate::plugin::error::Result;
 
-/// The steps that are to be taken back unless the ADD completes; the last one first.
+/// The steps to undo unless ADD completes, last one first.
 ///
-/// A step says how to undo itself right after it succeeded, so every way out of the function, `?` included, leaves
-/// the host as it was.
+/// Each undo is registered before its step, because a step can fail half way, and the kernel can
+/// complete a step whose answer is lost. Undoing something absent is not an error.
 #[derive(Default)]
 pub(crate) struct Undo<'a> {
     steps: Vec<Box<dyn FnOnce() -> Result<()> + 'a>>,
 }
 
 impl<'a> Undo<'a> {
-    /// Registers how to undo the step that has just succeeded.
+    /// Registers how to undo the next step.
     pub(crate) fn push(&mut self, step: impl FnOnce() -> Result<()> + 'a) {
         self.steps.push(Box::new(step));
     }
 
-    /// The ADD is complete: nothing is taken back.
+    /// Registers how to remove what the next step creates. A missing object is not an error.
+    pub(crate) fn push_removal(&mut self, remove: impl FnOnce() -> rscni_linux::Result<()> + 'a) {
+        self.push(move || match remove() {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(()),
+        });
+    }
+
+    /// Drops the undo registered last, for a step that fails without a change.
+    pub(crate) fn cancel_last(&mut self) {
+        self.steps.pop();
+    }
+
+    /// Passes on the outcome of a step that creates something. If it exists, it belongs to another
+    /// call, and its undo is dropped.
+    pub(crate) fn unless_exists<T>(
+        &mut self,
+        outcome: rscni_linux::Result<T>,
+    ) -> rscni_linux::Result<T> {
+        if outcome.as_ref().is_err_and(rscni_linux::Error::is_exists) {
+            self.cancel_last();
+        }
+        outcome
+    }
+
+    /// Keeps everything, because ADD is complete.
     pub(crate) fn commit(mut self) {
         self.steps.clear();
     }
@@ -27,7 +52,7 @@ impl Drop for Undo<'_> {
     fn drop(&mut self) {
         for step in self.steps.drain(..).rev() {
             if let Err(failure) = step() {
-                // The error that led here is the one in the reply.
+                // The reply contains the error that caused the rollback.
                 eprintln!("undo: {failure}");
             }
         }
@@ -40,20 +65,18 @@ mod tests {
     use std::cell::RefCell;
 
     #[test]
-    fn steps_are_taken_back_last_first_unless_committed() {
+    fn steps_are_undone_last_first_unless_committed() {
         let seen = RefCell::new(Vec::new());
         let run = |commit: bool| {
             let mut undo = Undo::default();
-            for step in [1, 2, 3] {
+            for step in [1, 2, 3, 4] {
                 let seen = &seen;
                 undo.push(move || {
                     seen.borrow_mut().push(step);
-                    Err(rscni::Error::Internal(
-                        "an undo that fails does not stop the others".into(),
-                    )
-                    .into())
+                    Err(rscni::Error::Internal("a failed undo does not stop others".into()).into())
                 });
             }
+            undo.cancel_last();
             if commit {
                 undo.commit();
             }

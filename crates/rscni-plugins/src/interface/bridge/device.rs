@@ -37,7 +37,6 @@ pub(super) fn ensure(host: &mut Netlink, config: &Config, undo: &mut Undo<'_>) -
         ..LinkChange::default()
     };
     if change.up.is_some() || change.promisc.is_some() {
-        host.set_link(bridge.index, &change)?;
         let (index, up, promisc) =
             (bridge.index, change.up.map(|_| false), change.promisc.map(|_| false));
         undo.push(move || {
@@ -47,6 +46,7 @@ pub(super) fn ensure(host: &mut Netlink, config: &Config, undo: &mut Undo<'_>) -
             }
             Ok(host.set_link(index, &LinkChange { up, promisc, ..LinkChange::default() })?)
         });
+        host.set_link(bridge.index, &change)?;
     }
     Ok(bridge)
 }
@@ -65,10 +65,10 @@ fn make(host: &mut Netlink, config: &Config, undo: &mut Undo<'_>) -> Result<Link
         vlan_filtering: config.vlan_filtering.then_some(true),
         ..Bridge::new(&config.bridge)
     };
-    match host.add_bridge(&spec) {
+    let name = config.bridge.clone();
+    undo.push(move || remove_unused(&name));
+    match undo.unless_exists(host.add_bridge(&spec)) {
         Ok(bridge) => {
-            let index = bridge.index;
-            undo.push(move || remove_unused(index));
             gateway::refuse_router_advertisements(&bridge.name);
             Ok(bridge)
         }
@@ -78,12 +78,13 @@ fn make(host: &mut Netlink, config: &Config, undo: &mut Undo<'_>) -> Result<Link
 }
 
 /// Removes a bridge that this call made, unless another one has begun to use it.
-fn remove_unused(index: u32) -> Result<()> {
+fn remove_unused(name: &str) -> Result<()> {
     let mut host = Netlink::open()?;
-    if is_used(&mut host, index)? {
+    let Some(bridge) = host.find_link(name)? else { return Ok(()) };
+    if is_used(&mut host, bridge.index)? {
         return Ok(());
     }
-    Ok(host.del_link(index)?)
+    Ok(host.del_link(bridge.index)?)
 }
 
 /// Whether a bridge has ports. That of the ADD that fails is gone by the time this is asked.
@@ -136,11 +137,12 @@ pub(super) fn gateway(
         up: true,
         ..Veth::new(&port_name, &name)
     };
-    match host.add_veth(&spec) {
+    let (bridge, attached) = (bridge.index, attached.index);
+    let port = port_name.clone();
+    undo.push(move || remove_unused_gateway(&port, vlan, bridge, attached));
+    match undo.unless_exists(host.add_veth(&spec)) {
         Ok(port) => {
-            let (port, bridge, attached) = (port.index, bridge.index, attached.index);
-            undo.push(move || remove_unused_gateway(port, vlan, bridge, attached));
-            set_vlans(host, port, &[Vlan::access(vlan)], config.preserve_default_vlan)?;
+            set_vlans(host, port.index, &[Vlan::access(vlan)], config.preserve_default_vlan)?;
         }
         Err(error) if error.is_exists() => {}
         Err(error) => return Err(error.into()),
@@ -154,8 +156,9 @@ pub(super) fn gateway(
 
 /// Removes a VLAN's gateway that this call made, unless another port has come into the VLAN by now. The container's
 /// own is removed after this.
-fn remove_unused_gateway(port: u32, vlan: u16, bridge: u32, attached: u32) -> Result<()> {
+fn remove_unused_gateway(port: &str, vlan: u16, bridge: u32, attached: u32) -> Result<()> {
     let mut host = Netlink::open()?;
+    let Some(port) = host.find_link(port)?.map(|port| port.index) else { return Ok(()) };
     for link in host.links()? {
         let is_other = link.master == Some(bridge) && ![port, attached].contains(&link.index);
         if is_other && host.vlans(link.index)?.iter().any(|present| present.ids.contains(&vlan)) {

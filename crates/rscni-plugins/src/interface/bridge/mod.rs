@@ -52,7 +52,6 @@ pub(crate) const BRIDGE: Plugin = Plugin {
 const PORT_LIMIT: Duration = Duration::from_secs(30);
 
 fn add(call: &Call<'_>) -> Result<CNIResult> {
-    let _conf = call.conf;
     let config = Config::new(call)?;
     let (mut sandbox, announcer) = Sandbox::open_to_announce(call)?;
     let owner = call.owner();
@@ -81,15 +80,14 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
     set_port(&mut host, &port, &config)?;
     let inner = sandbox.netlink.link_by_name(&call.args.ifname)?;
     if let (true, Some(mac)) = (config.mac_spoof_check, inner.mac) {
-        spoof::add(owner, &port.name, mac)?;
         undo.push(move || spoof::remove(&mut Nft::open()?, owner, Some(mac)));
+        spoof::add(owner, &port.name, mac)?;
     }
 
     // The link is there first, for an IPAM plugin that asks a server behind it.
     let mut result = CNIResult::default();
     if let Some(ipam) = &ipam {
-        result = ipam.add()?;
-        undo.push(|| ipam.del());
+        result = ipam.add(&mut undo)?;
         for ip in &mut result.ips {
             ip.interface = Some(CONTAINER);
         }
@@ -102,7 +100,6 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
         sandbox.configure(&inner, &result, Reach::Link, config.dad)?;
         if let Some(backend) = config.masquerade {
             let masquerade = Masquerade::new(owner, backend);
-            // Before the step itself: with iptables it is one for each family.
             undo.push(move || masquerade.remove(&mut Nft::open()?, None));
             let addresses = call.own(&result).addresses();
             masquerade.add(&config.masquerade_families.filter(addresses))?;
@@ -307,7 +304,6 @@ fn gc(call: &Call<'_>) -> Result<()> {
 }
 
 fn status(call: &Call<'_>) -> Result<()> {
-    let _conf = call.conf;
     Config::new(call)?;
     Ipam::of(call).map_or(Ok(()), |ipam| ipam.status())
 }

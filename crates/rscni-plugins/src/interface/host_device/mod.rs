@@ -60,22 +60,19 @@ const CARRIER_LIMIT: Duration = Duration::from_secs(10);
 const CONTAINER: u32 = 0;
 
 fn add(call: &Call<'_>) -> Result<CNIResult> {
-    let _conf = call.conf;
     let config = Config::new(call)?;
     let mut sandbox = Sandbox::open(call)?;
     let mut undo = Undo::default();
     let Taken { inner, pci_id, network } = take_in(&config, *call, &mut sandbox, &mut undo)?;
     if let (Some(inner), Some(network)) = (&inner, &network) {
         let (path, rules) = (sandbox.path.clone(), network.clone());
-        // Before the step itself: it can stop half way.
         undo.push(move || rules.remove_rules(&mut Netlink::open_in(&Netns::open(path)?)?));
         network.apply(&mut sandbox, inner)?;
     }
 
     let mut result = CNIResult::default();
     if let Some(ipam) = Ipam::of(call) {
-        result = if network.is_some() { ipam.add_any()? } else { ipam.add()? };
-        undo.push(move || ipam.del());
+        result = if network.is_some() { ipam.add_any(&mut undo)? } else { ipam.add(&mut undo)? };
         for ip in &mut result.ips {
             ip.interface = Some(CONTAINER);
         }
@@ -144,7 +141,6 @@ fn take_in<'a>(
     store.write(&saved)?;
     let path = sandbox.path.clone();
     let (to_move, to_undo) = (device.clone(), saved.clone());
-    // Before the step itself: it can stop half way.
     undo.push(move || {
         let store = Store::open()?;
         let mut container = Netlink::open_in(&Netns::open(path)?)?;
@@ -179,7 +175,6 @@ fn configure(sandbox: &mut Sandbox, inner: &Link, result: &CNIResult) -> Result<
 }
 
 fn del(call: &Call<'_>) -> Result<()> {
-    let _conf = call.conf;
     let mut all = BestEffort::default();
     // First, since the IPAM plugin may have to talk through the device, as dhcp does.
     if let Some(ipam) = Ipam::of(call) {
@@ -371,7 +366,6 @@ fn check(call: &Call<'_>) -> Result<()> {
 
 /// Gives devices back whose attachments are no longer valid. One that the Go plugin moved is not known here.
 fn gc(call: &Call<'_>) -> Result<()> {
-    let _conf = call.conf;
     let stale = call.stale();
     let mut all = BestEffort::default();
     if let Some(ipam) = Ipam::of(call) {
@@ -386,7 +380,6 @@ fn gc(call: &Call<'_>) -> Result<()> {
 
 /// A device that is in a container now says nothing about the network, so it is not looked for.
 fn status(call: &Call<'_>) -> Result<()> {
-    let _conf = call.conf;
     Config::new(call)?;
     Ipam::of(call).map_or(Ok(()), |ipam| ipam.status())
 }

@@ -146,7 +146,8 @@ impl Store {
     fn open_in(directory: &Path) -> Result<Self> {
         rscni_linux::make_directory(directory, 0o700).map_err(failed("make", directory))?;
         let lock = File::open(directory).map_err(failed("open", directory))?;
-        crate::state::lock::lock(&lock).map_err(|errno| failed("lock", directory)(errno.into()))?;
+        crate::state::state_file::lock(&lock)
+            .map_err(|errno| failed("lock", directory)(errno.into()))?;
         Ok(Self { directory: directory.to_owned(), _lock: lock })
     }
 

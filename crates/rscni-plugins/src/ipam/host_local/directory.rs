@@ -64,7 +64,7 @@ pub(super) fn lock(dir: &OwnedFd, path: &Path) -> Result<OwnedFd, Error> {
         OFlags::CREATE | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let lock = rustix::fs::openat(dir, LOCK, flags, Mode::from_raw_mode(0o600))
         .map_err(|e| failure("open", &path.join(LOCK), &e))?;
-    crate::state::lock::lock(&lock).map_err(|e| failure("lock", &path.join(LOCK), &e))?;
+    crate::state::state_file::lock(&lock).map_err(|e| failure("lock", &path.join(LOCK), &e))?;
     Ok(lock)
 }
 

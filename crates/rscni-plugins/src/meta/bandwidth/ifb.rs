@@ -35,20 +35,30 @@ fn own_name(owner: Owner<'_>) -> String {
 }
 
 /// Makes the ifb, and has everything that comes in on the veth leave through it, limited.
-pub(super) fn add(
+pub(super) fn add<'o>(
     host: &mut Netlink,
     veth: &Link,
-    owner: Owner<'_>,
+    owner: Owner<'o>,
     shaper: &Shaper<'_>,
-    undo: &mut Undo<'_>,
+    undo: &mut Undo<'o>,
 ) -> Result<Link> {
-    let ifb = make(host, veth, owner)?;
-    let index = ifb.index;
-    undo.push(move || Ok(Netlink::open()?.del_link(index)?));
-    host.add_qdisc(veth.index, Handle::INGRESS, INGRESS, &Qdisc::Ingress)
+    undo.push(move || {
+        let mut host = Netlink::open()?;
+        let Some(ifb) = find(&mut host, owner)? else { return Ok(()) };
+        Ok(host.del_link(ifb.index)?)
+    });
+    let ifb = undo.unless_exists(make(host, veth, owner)).map_err(|error| {
+        if error.is_exists() {
+            let text =
+                format!("the host has the ifb of this attachment already: DEL it first ({error})");
+            return Error::TryAgainLater(text).into();
+        }
+        Failure::from(error)
+    })?;
+    let (index, outer) = (ifb.index, veth.index);
+    undo.push_removal(move || Netlink::open()?.del_qdisc(outer, Handle::INGRESS));
+    undo.unless_exists(host.add_qdisc(outer, Handle::INGRESS, INGRESS, &Qdisc::Ingress))
         .map_err(|error| in_the_way(error, veth, Handle::INGRESS))?;
-    let outer = veth.index;
-    undo.push(move || Ok(Netlink::open()?.del_qdisc(outer, Handle::INGRESS)?));
     // All of these go with the two that have been made.
     let (root, rest) = shaper.requests(&ifb);
     let mut batch = host.batch();
@@ -63,7 +73,7 @@ pub(super) fn add(
     Ok(ifb)
 }
 
-fn make(host: &mut Netlink, veth: &Link, owner: Owner<'_>) -> Result<Link> {
+fn make(host: &mut Netlink, veth: &Link, owner: Owner<'_>) -> rscni_linux::Result<Link> {
     let new = |name| Ifb {
         mtu: Some(veth.mtu),
         mac: Some(owner.mac("ifb")),
@@ -72,7 +82,7 @@ fn make(host: &mut Netlink, veth: &Link, owner: Owner<'_>) -> Result<Link> {
         ..Ifb::new(name)
     };
     let name = go_name(owner);
-    let made = match host.add_link(&new(name.clone())) {
+    match host.add_link(&new(name.clone())) {
         Err(error) if error.is_exists() => match host.find_link(&name)? {
             // Another interface of the container has it.
             Some(other) if other.alias != Some(owner.alias()) => {
@@ -81,15 +91,7 @@ fn make(host: &mut Netlink, veth: &Link, owner: Owner<'_>) -> Result<Link> {
             _ => Err(error),
         },
         outcome => outcome,
-    };
-    made.map_err(|error| {
-        if error.is_exists() {
-            let text =
-                format!("the host has the ifb of this attachment already: DEL it first ({error})");
-            return Error::TryAgainLater(text).into();
-        }
-        error.into()
-    })
+    }
 }
 
 /// The error for a queueing discipline where ADD would put its own.

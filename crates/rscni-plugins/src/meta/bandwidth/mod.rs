@@ -64,9 +64,10 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
 
     if let Some(limit) = config.ingress {
         let (root, rest) = to_container(&config, limit).requests(&veth);
-        host.run(&root).map_err(|error| ifb::in_the_way(error, &veth, Handle::ROOT))?;
         let index = veth.index;
-        undo.push(move || Ok(Netlink::open()?.del_qdisc(index, Handle::ROOT)?));
+        undo.push_removal(move || Netlink::open()?.del_qdisc(index, Handle::ROOT));
+        undo.unless_exists(host.run(&root))
+            .map_err(|error| ifb::in_the_way(error, &veth, Handle::ROOT))?;
         host.run_all(&rest)?;
     }
     if let Some(limit) = config.egress {
@@ -138,7 +139,6 @@ pub(crate) fn check(call: &Call<'_>) -> Result<()> {
 }
 
 fn gc(call: &Call<'_>) -> Result<()> {
-    let _conf = call.conf;
     ifb::del_stale(call, &call.stale())
 }
 

@@ -60,7 +60,6 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
     let saved = Saved::to_write(&config.data_dir, call)?;
     let earlier = saved.bytes()?;
     let mut undo = Undo::default();
-    // Before the step itself: it may end half way.
     undo.push(|| saved.restore(earlier));
     saved.write(&delegated, &call.args.ifname)?;
     let result = delegate(call, &delegated)?.add()?;

@@ -83,9 +83,9 @@ fn add_rule<'a>(
     undo: &mut Undo<'a>,
 ) -> Result<()> {
     let rule = tables::rule(ip, table);
-    netlink.add_rule(&rule)?;
-    undo.push(move || Ok(Netlink::open_in(netns)?.del_rule(&rule)?));
-    Ok(())
+    let added = rule.clone();
+    undo.push_removal(move || Netlink::open_in(netns)?.del_rule(&added));
+    Ok(undo.unless_exists(netlink.add_rule(&rule))?)
 }
 
 /// A table and a rule for each address; then the main table loses what is in them.
@@ -104,7 +104,6 @@ fn add_tables<'a>(
         for route in tables::wanted(ip, ips, tables, &present, index) {
             batch.append_route(&Route { table: Some(table), ..route });
         }
-        // Before the step itself: a batch can fail half way.
         undo.push(move || tables::clear(&mut Netlink::open_in(netns)?, table, index));
         batch.commit()?;
         add_rule(netlink, netns, ip, table, undo)?;

@@ -47,7 +47,6 @@ pub(crate) const TUNING: Plugin = Plugin {
 };
 
 fn add(call: &Call<'_>) -> Result<CNIResult> {
-    let _conf = call.conf;
     let config = Config::new(call)?;
     allow_list::check(&config.sysctls)?;
     let mut result = call.chained_result()?.clone();
@@ -61,7 +60,6 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
         let before = read(&netns, &config.sysctls)?;
         let netns = &netns;
         let settings = &config.sysctls;
-        // Before the step itself: it is one for each sysctl.
         undo.push(move || write_back(netns, settings, before));
         write(netns, settings)?;
         advertised::forget(netns, &mut netlink, &call.args.ifname, settings)?;
@@ -77,16 +75,17 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
         };
         let state = State::new(before.clone(), call.owner(), &link)
             .with_peer_mtu(peer.as_ref().map(|peer| peer.link.mtu));
-        let previous = saved.write(&state)?;
-        undo.push(move || saved.put_back(previous));
+        let previous = saved.content()?;
+        let (to_restore, earlier) = (saved.clone(), previous.clone());
+        undo.push(move || to_restore.put_back(earlier));
+        saved.write(&state, previous.as_deref())?;
         let index = link.index;
-        // Before the step itself: the kernel may refuse it half way.
         undo.push(move || restore(&mut Netlink::open_in(netns)?, index, &before));
         netlink.set_link(index, &config.attributes.change())?;
         if let (Some(peer), Some(mtu)) = (&mut peer, config.attributes.mtu) {
-            peer.set_mtu(mtu)?;
             let (link, before) = (link.clone(), peer.link.mtu);
             undo.push(move || restore_peer(netns, &link, before));
+            peer.set_mtu(mtu)?;
             peer.show(&mut result, &call.args.ifname, mtu)?;
         }
         if let (Some(mac), true) = (config.attributes.mac, link.up) {
@@ -192,7 +191,6 @@ fn restore_from(call: &Call<'_>, state: &State) -> Result<()> {
 }
 
 fn check(call: &Call<'_>) -> Result<()> {
-    let _conf = call.conf;
     let config = Config::new(call)?;
     call.checked_result()?;
     if config.is_empty() {

@@ -155,7 +155,7 @@ impl Saved {
         Ok(self.content()?.map(|content| serde_json::from_slice(&content).unwrap_or_default()))
     }
 
-    fn content(&self) -> Result<Option<Vec<u8>>> {
+    pub(super) fn content(&self) -> Result<Option<Vec<u8>>> {
         match state_file::read(&self.path) {
             Ok(content) => Ok(Some(content)),
             Err(error) if is_absent(&error) => Ok(None),
@@ -163,15 +163,12 @@ impl Saved {
         }
     }
 
-    /// Writes the file, and gives what it held.
+    /// Writes the file. `previous` is its content.
     ///
-    /// What an earlier plugin of the same list has saved of the same link stays: that was the value of before.
-    pub(super) fn write(&self, state: &State) -> Result<Option<Vec<u8>>> {
-        let previous = self.content()?;
-        let earlier: State = previous
-            .as_deref()
-            .and_then(|content| serde_json::from_slice(content).ok())
-            .unwrap_or_default();
+    /// Values that an earlier plugin of the same list saved for the same link stay, because they are the original ones.
+    pub(super) fn write(&self, state: &State, previous: Option<&[u8]>) -> Result<()> {
+        let earlier: State =
+            previous.and_then(|content| serde_json::from_slice(content).ok()).unwrap_or_default();
         let mut state = state.clone();
         if earlier.is_about_same(&state) {
             let peer_mtu = earlier.peer_mtu().or(state.peer_mtu());
@@ -189,12 +186,7 @@ impl Saved {
         state
             .serialize(&mut serializer)
             .map_err(|error| Error::Internal(format!("write as JSON: {error}")))?;
-        if let Err(failure) = self.put(&content) {
-            // The first error is the one to report.
-            let _ = self.put_back(previous);
-            return Err(failure);
-        }
-        Ok(previous)
+        self.put(&content)
     }
 
     fn put(&self, content: &[u8]) -> Result<()> {
@@ -319,7 +311,7 @@ mod tests {
             allmulti: Some(true),
             txqlen: Some(0),
         };
-        saved(dir.path()).write(&State { rscni: None, ..state(attributes.clone()) }).unwrap();
+        saved(dir.path()).write(&State { rscni: None, ..state(attributes.clone()) }, None).unwrap();
         let text = fs::read_to_string(dir.path().join("ctr-a_eth0.json")).unwrap();
         let expected = "{\n \"mac\": \"02:00:00:00:00:01\",\n \"promisc\": false,\n \"mtu\": 1500,\n \
                         \"allmulti\": true,\n \"txQLen\": 0\n}";
@@ -333,16 +325,21 @@ mod tests {
     fn a_second_plugin_of_the_list_keeps_what_was_before_the_first() {
         let dir = tempfile::tempdir().unwrap();
         let mtu = |mtu| Attributes { mtu: Some(mtu), ..Attributes::default() };
-        assert_eq!(saved(dir.path()).write(&state(mtu(1500))).unwrap(), None);
-        let second = Attributes { txqlen: Some(1000), ..mtu(1400) };
-        let first = saved(dir.path()).write(&state(second)).unwrap();
-        let read = || saved(dir.path()).read().unwrap().unwrap();
+        let saved = saved(dir.path());
+        let write = |attributes| {
+            let previous = saved.content().unwrap();
+            saved.write(&state(attributes), previous.as_deref()).unwrap();
+            previous
+        };
+        assert_eq!(write(mtu(1500)), None);
+        let first = write(Attributes { txqlen: Some(1000), ..mtu(1400) });
+        let read = || saved.read().unwrap().unwrap();
         assert_eq!(read().attributes(), Attributes { txqlen: Some(1000), ..mtu(1500) });
-        saved(dir.path()).put_back(first).unwrap();
+        saved.put_back(first).unwrap();
         assert_eq!(read().attributes(), mtu(1500));
         // What somebody else has left is no value of before.
         fs::write(dir.path().join("ctr-a_eth0.json"), r#"{ "mtu": 9000 }"#).unwrap();
-        saved(dir.path()).write(&state(mtu(1400))).unwrap();
+        write(mtu(1400));
         assert_eq!(read().attributes(), mtu(1400));
     }
 

@@ -82,7 +82,6 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
     let table = vrf.vrf_table.unwrap_or_default();
     let belongings = Belongings::of(netlink, &link)?;
     let before = belongings.clone();
-    // Before the step itself: it can stop half way.
     undo.push(move || {
         let mut netlink = Netlink::open_in(netns)?;
         match netlink.link_by_index(link.index)?.master {
@@ -123,10 +122,14 @@ fn ensure<'a>(
             .next()
             .ok_or_else(|| Error::TryAgainLater("vrf: no routing table is free".into()))?,
     };
-    let vrf = netlink.add_link(&Vrf { up: true, ..Vrf::new(name, table) })?;
-    let index = vrf.index;
-    undo.push(move || remove_if_empty(&mut Netlink::open_in(netns)?, index));
-    Ok(vrf)
+    let name = name.clone();
+    let vrf = Vrf { up: true, ..Vrf::new(&name, table) };
+    undo.push(move || {
+        let mut netlink = Netlink::open_in(netns)?;
+        let Some(vrf) = netlink.find_link(&name)? else { return Ok(()) };
+        remove_if_empty(&mut netlink, vrf.index)
+    });
+    Ok(undo.unless_exists(netlink.add_link(&vrf))?)
 }
 
 fn remove_if_empty(netlink: &mut Netlink, vrf: u32) -> Result<()> {
