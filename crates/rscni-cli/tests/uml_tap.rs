@@ -243,8 +243,8 @@ fn replace(a: &Attached, words: &str) {
 fn check_notices_what_only_a_tap_has() {
     const DAMAGES: &[Damage] = &[
         (remac, "02:00:00:00:00:99"),
-        (|_, a| replace(a, "mode tap group 0 multi_queue"), "owner nobody"),
-        (|_, a| replace(a, "mode tap user 0 multi_queue"), "group nobody"),
+        (|_, a| replace(a, "mode tap group 0 multi_queue"), "owner none"),
+        (|_, a| replace(a, "mode tap user 0 multi_queue"), "group none"),
         (|_, a| replace(a, "mode tap user 0 group 0"), "multiQueue false"),
         (|_, a| replace(a, "mode tap user 0 group 0 multi_queue"), "10.1.0.2/24"),
     ];

@@ -75,7 +75,7 @@ impl Program {
     const IN_PROCESS: Self = Self { ends_with_call: false };
     const PROCESS: Self = Self { ends_with_call: true };
 
-    const fn own_names(&self) -> &'static OwnNames {
+    const fn own_names(self) -> &'static OwnNames {
         if self.ends_with_call { &OwnNames(Self::PROCESS) } else { &OwnNames(Self::IN_PROCESS) }
     }
 

@@ -32,7 +32,7 @@ pub(crate) fn ensure_addresses(
         let Some(net) = missing.iter().find(|net| excludes(net, other)) else { continue };
         if !force {
             return Err(Error::InvalidNetworkConfig(format!(
-                "{} has the address {other}, where the gateway {net} is to be: set forceAddress to replace it",
+                "{} already has {other}, which conflicts with gateway {net}: set forceAddress to replace it",
                 link.name
             ))
             .into());

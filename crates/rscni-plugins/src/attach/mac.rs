@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_no_interface_can_have_is_refused_as_what_the_configuration_has_wrong() {
+    fn an_invalid_mac_address_is_a_configuration_error() {
         for text in ["ff:ff:ff:ff:ff:ff", "01:00:00:00:00:00", "00:00:00:00:00:00", "zz"] {
             let Failure(error) = parse_mac("bridge", "mac", text).unwrap_err();
             assert_eq!(error.code(), 7, "{error}");

@@ -145,10 +145,10 @@ impl Master {
         let place = if self.in_container { "in the container" } else { "on the host" };
         match &self.name {
             Some(name) => {
-                format!("there is no interface {name} {place}: set master to one that is there")
+                format!("interface {name} not found {place}: set master to one that exists")
             }
             None => {
-                format!("there is no default route {place} to take the interface of: set master")
+                format!("no default route {place}, whose interface would be used: set master")
             }
         }
     }

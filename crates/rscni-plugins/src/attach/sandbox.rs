@@ -292,7 +292,7 @@ impl Sandbox {
 /// Waits for duplicate address detection on an interface.
 pub(crate) fn settle_addresses(netlink: &mut Netlink, index: u32) -> rscni_linux::Result<()> {
     match netlink.settle_addresses(index, CARRIER_LIMIT) {
-        // Without a carrier nobody can be asked. The kernel does it when there is one.
+        // Without a carrier the kernel postpones it.
         Err(rscni_linux::Error::Timeout { .. })
             if netlink.link_by_index(index)?.operstate != OperState::Up =>
         {
@@ -303,17 +303,17 @@ pub(crate) fn settle_addresses(netlink: &mut Netlink, index: u32) -> rscni_linux
     }
 }
 
-/// The scope of what is on the link itself, from which on the kernel allows no gateway.
+/// The scope of destinations on the link, from which on the kernel allows no gateway.
 const SCOPE_LINK: u8 = 253;
 
-/// The error for an interface that is there already.
+/// An error for an interface that already exists.
 pub(crate) fn taken(ifname: &str, sandbox: &str) -> Failure {
     Failure(Error::InvalidEnvValue(format!(
-        "CNI_IFNAME={ifname}: the container ({sandbox}) has an interface of that name already; choose another or DEL it"
+        "CNI_IFNAME={ifname}: the container ({sandbox}) already has an interface of that name; choose another or DEL it"
     )))
 }
 
-/// Compares a link's hardware address with that of a result.
+/// Compares the MAC address of a link with that of a result.
 pub(crate) fn check_mac(link: &Link, expected: Option<&str>) -> Result<()> {
     let Some(expected) = expected else { return Ok(()) };
     let actual = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
@@ -323,7 +323,7 @@ pub(crate) fn check_mac(link: &Link, expected: Option<&str>) -> Result<()> {
     Err(differs(format!("interface {} has the address {actual}, ADD left {expected}", link.name)))
 }
 
-/// For each address a route to its gateway, and one to its subnet by way of it.
+/// Returns, for each address, a route to its gateway and one to its subnet through it.
 fn routes_by_gateway(result: &CNIResult, index: u32) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
     for ip in &result.ips {
@@ -342,8 +342,8 @@ fn routes_by_gateway(result: &CNIResult, index: u32) -> Vec<Route> {
     routes
 }
 
-/// The routes of a result for the kernel; the gateway is that of the first address of the family where a route has
-/// none, unless its scope says that there is no router on the way.
+/// Returns the routes of a result for the kernel. A route without a gateway gets that of the first
+/// address of its family, unless its scope excludes a router.
 fn kernel_routes(result: &CNIResult, index: u32) -> impl Iterator<Item = Route> {
     result.routes.iter().map(move |route| Route {
         gateway: route.gw.or_else(|| {

@@ -1,4 +1,4 @@
-//! `dummy`: an interface that leads nowhere, for addresses that are the container's own.
+//! `dummy`: an interface that is connected to nothing, for local addresses of the container.
 
 use crate::plugin::{Call, facts::KernelFeature};
 use rscni_linux::Link;

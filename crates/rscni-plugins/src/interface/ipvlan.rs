@@ -1,4 +1,5 @@
-//! `ipvlan`: an interface with addresses of its own on a network that the host is on, and the host's hardware address.
+//! `ipvlan`: an interface on a host interface, with addresses of its own and the MAC address of its
+//! parent.
 
 use crate::plugin::{Call, facts::KernelFeature};
 use rscni::{CNIResult, NetConf};
@@ -26,7 +27,7 @@ pub(crate) const IPVLAN: Plugin = Plugin {
     facts: Facts { kernel: |_| vec![KernelFeature::Ipvlan], ..Facts::NONE },
 };
 
-/// The keys of the ipvlan plugin, as the Go plugin has them; those about the master are in [`Master`].
+/// The keys of the Go plugin, except those of the parent, which are in [`Master`].
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Keys {
@@ -38,12 +39,12 @@ struct Keys {
 struct Ipvlan {
     master: Master,
     mode: IpvlanMode,
-    /// What the plugin before this one in the list made.
+    /// The result of the previous plugin in the list.
     previous: Option<CNIResult>,
 }
 
 impl Ipvlan {
-    /// The master that is configured, or else the one interface that the plugin before this one made.
+    /// Returns the configured parent, or else the only interface of the previous plugin.
     fn master(&self) -> Result<Master> {
         let mut master = self.master.clone();
         if let (None, Some(previous)) = (&master.name, &self.previous) {
@@ -111,7 +112,7 @@ impl ContainerLink for Ipvlan {
         self.mode == IpvlanMode::L2
     }
 
-    /// Without a name the master can come from the plugin before, of which STATUS knows nothing.
+    /// Without a name the parent can come from the previous plugin, which STATUS does not know.
     fn status(&self) -> Result<()> {
         if self.master.name.is_none() { Ok(()) } else { self.master.status() }
     }
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_master_is_the_one_interface_of_the_plugin_before_unless_it_is_named() {
+    fn the_parent_is_the_only_interface_of_the_previous_plugin_unless_named() {
         let previous = |interfaces: &[&str]| json!({ "interfaces": interfaces.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>() });
         let master = |keys| config(keys).unwrap().master().map(|master| master.name);
         assert_eq!(master(json!({})).unwrap(), None);
@@ -149,7 +150,10 @@ mod tests {
     #[case(json!({ "mode": "l4" }), "l3s")]
     #[case(json!({ "mode": 3 }), "mode")]
     #[case(json!({ "mtu": -1 }), "-1")]
-    fn what_cannot_be_is_refused_with_a_word_on_it(#[case] keys: Value, #[case] word: &str) {
+    fn an_invalid_configuration_is_rejected_naming_the_key(
+        #[case] keys: Value,
+        #[case] word: &str,
+    ) {
         let error = Error::from(config(keys).unwrap_err());
         assert_eq!(error.code(), 7, "{error}");
         assert!(error.details().contains(word), "{error}");

@@ -1,4 +1,4 @@
-//! `loopback`: switches the container's `lo` on. `CNI_IFNAME` does not matter: there is one loopback.
+//! `loopback`: brings up the loopback interface. `CNI_IFNAME` is ignored.
 
 use crate::plugin::Call;
 use rscni::{CNIResult, Error, Interface, IpConfig};
@@ -14,7 +14,7 @@ use crate::{
     state::result::AttachmentResult,
 };
 
-/// The loopback plugin. It holds nothing that GC could remove, and depends on nothing that STATUS could report.
+/// The loopback plugin. It owns nothing and depends on nothing.
 pub(crate) const LOOPBACK: Plugin = Plugin {
     name: "loopback",
     about: "brings up the loopback interface",
@@ -34,13 +34,13 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
         .find(|address| !address.net.addr().is_loopback());
     if let Some(foreign) = foreign {
         let problem =
-            format!("lo of {} has {}, which is no loopback address", sandbox.path, foreign.net);
+            format!("lo of {} has {}, which is not a loopback address", sandbox.path, foreign.net);
         return Err(Error::IOFailure(problem).into());
     }
     set_up(&mut sandbox, true)?;
     let result = result(call, &mut sandbox, &lo);
     if result.is_err() && !lo.up {
-        // The error that led here is the one in the reply.
+        // The reply contains the error that led here.
         let _ = set_up(&mut sandbox, false);
     }
     result
@@ -50,7 +50,7 @@ fn result(call: &Call<'_>, sandbox: &mut Sandbox, lo: &Link) -> Result<CNIResult
     if let Some(previous) = &call.conf.prev_result {
         return Ok(previous.clone());
     }
-    // The kernel adds them when it is switched on.
+    // The kernel adds them when the interface comes up.
     let addresses = sandbox.netlink.addresses(lo.index)?;
     let first = |v4: bool| addresses.iter().find(|address| address.net.addr().is_ipv4() == v4);
     Ok(CNIResult {
@@ -84,7 +84,7 @@ fn check(call: &Call<'_>) -> Result<()> {
     if !lo.up {
         return Err(differs(format!("lo of {} is down", sandbox.path)));
     }
-    // What a plugin before it has made is for that to check.
+    // Addresses without an interface belong to previous plugins, which check them.
     let own = AttachmentResult::new(result, LO, call.args.netns.as_deref());
     sandbox.check_addresses(&lo, own.ips().filter(|ip| ip.interface.is_some()))
 }

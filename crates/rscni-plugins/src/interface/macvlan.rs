@@ -1,4 +1,4 @@
-//! `macvlan`: an interface with a hardware address of its own on a network that the host is on.
+//! `macvlan`: an interface on a host interface, with a MAC address of its own.
 
 use crate::plugin::{Call, facts::KernelFeature};
 use rscni::NetConf;
@@ -27,7 +27,7 @@ pub(crate) const MACVLAN: Plugin = Plugin {
     facts: Facts { kernel: |_| vec![KernelFeature::Macvlan], ..Facts::NONE },
 };
 
-/// The keys of the macvlan plugin, as the Go plugin has them; those about the master are in [`Master`].
+/// The keys of the Go plugin, except those of the parent, which are in [`Master`].
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Keys {
@@ -143,7 +143,10 @@ mod tests {
     #[case(json!({ "linkInContainer": "yes" }), "linkInContainer")]
     #[case(json!({ "mac": "nonsense" }), "nonsense")]
     #[case(json!({ "runtimeConfig": { "mac": "01:00:00:00:00:00" } }), "group")]
-    fn what_cannot_be_is_refused_with_a_word_on_it(#[case] keys: Value, #[case] word: &str) {
+    fn an_invalid_configuration_is_rejected_naming_the_key(
+        #[case] keys: Value,
+        #[case] word: &str,
+    ) {
         let error = Error::from(config(keys).unwrap_err());
         assert_eq!(error.code(), 7, "{error}");
         assert!(error.details().contains(word), "{error}");

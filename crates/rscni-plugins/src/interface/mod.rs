@@ -1,4 +1,4 @@
-//! The plugins that give the container an interface.
+//! Plugins that add an interface to the container.
 
 pub(crate) mod bridge;
 pub(crate) mod dummy;

@@ -1,7 +1,8 @@
-//! `ptp`: a veth pair between the host and the container, with a route to the container on the host.
+//! `ptp`: a veth pair between the host and the container, with a route to the container on the
+//! host.
 //!
-//! The container reaches everything by way of the host, the other addresses of its subnet too.
-//! Without an IPAM plugin it is only the pair.
+//! The container reaches everything through the host, including its own subnet. Without an IPAM
+//! plugin only the pair is created.
 
 use crate::{
     attach::ipam::override_dns,
@@ -27,7 +28,7 @@ use crate::{
         error::{BestEffort, Result, differs, unless_exists},
         facts::{Facts, Repair},
     },
-    state::undo::Undo,
+    state::{result::AttachmentResult, undo::Undo},
 };
 
 /// The ptp plugin.
@@ -47,7 +48,7 @@ pub(crate) const PTP: Plugin = Plugin {
     },
 };
 
-/// The keys of the ptp plugin, as the Go plugin has them.
+/// The keys of the Go plugin.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Keys {
@@ -56,7 +57,7 @@ struct Keys {
     mtu: u32,
 }
 
-/// The place of the container's interface in the result, as the Go plugin has it: after the host's end.
+/// The index of the container interface in the result's interfaces, as in that of the Go plugin.
 const CONTAINER: u32 = 1;
 
 fn add(call: &Call<'_>) -> Result<CNIResult> {
@@ -120,7 +121,7 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
     Ok(result)
 }
 
-/// One address as the host sees it: the gateway's is its own, the container's is at the end of the link.
+/// The host side of one address: the gateway's address on the link, and a route to the container.
 struct HostLink {
     gateway: IpNet,
     container: IpNet,
@@ -155,13 +156,13 @@ fn del(call: &Call<'_>) -> Result<()> {
     let conf = call.conf;
     let owner = call.owner();
     let mut all = BestEffort::default();
-    // What nftables has goes first: while the kernel removes the link, it frees that too.
+    // Rules are removed first: the kernel frees them while it removes the link.
     let mut nft = None;
     if conf.ip_masq.unwrap_or_default() {
         all.step(Nft::open().map(|socket| nft = Some(socket)));
     }
     if let Some(nft) = &mut nft {
-        let known = conf.prev_result.as_ref().map(|result| call.own(&result).addresses());
+        let known = call.prev_result().map(AttachmentResult::addresses);
         all.step(Masquerade::new(owner, Backend::default()).remove(nft, known.as_deref()));
     }
     all.step(veth::del_veth(call));
@@ -171,7 +172,8 @@ fn del(call: &Call<'_>) -> Result<()> {
     all.finish()
 }
 
-/// Puts back the host's addresses and routes, the container's routes, masquerading and forwarding.
+/// Restores the addresses and routes of the host, the routes of the container, masquerading and
+/// forwarding.
 pub(crate) fn restore(call: &Call<'_>) -> Result<()> {
     let conf = call.conf;
     let keys: Keys = conf.custom_as()?;
@@ -201,7 +203,7 @@ pub(crate) fn restore(call: &Call<'_>) -> Result<()> {
     all.finish()
 }
 
-/// What a repair looks for.
+/// Fails if something is missing that a repair restores.
 pub(crate) fn look_strictly(call: &Call<'_>) -> Result<()> {
     check(call)?;
     let own = call.own(call.checked_result()?);

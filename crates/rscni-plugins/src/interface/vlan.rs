@@ -1,4 +1,4 @@
-//! `vlan`: an interface whose packets have an 802.1Q tag on an interface of the host.
+//! `vlan`: an 802.1Q VLAN interface on a host interface.
 
 use crate::plugin::{Call, facts::KernelFeature};
 use rscni::Error;
@@ -26,7 +26,7 @@ pub(crate) const VLAN: Plugin = Plugin {
     facts: Facts { kernel: |_| vec![KernelFeature::Vlan], ..Facts::NONE },
 };
 
-/// The keys of the vlan plugin, as the Go plugin has them; those about the master are in [`Master`].
+/// The keys of the Go plugin, except those of the parent, which are in [`Master`].
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Keys {
@@ -128,7 +128,10 @@ mod tests {
     #[case(json!({ "vlanId": 4095, "master": "ens0" }), "4095")]
     #[case(json!({ "vlanId": -1, "master": "ens0" }), "-1")]
     #[case(json!({ "mtu": -1, "master": "ens0" }), "-1")]
-    fn what_cannot_be_is_refused_with_a_word_on_it(#[case] keys: Value, #[case] word: &str) {
+    fn an_invalid_configuration_is_rejected_naming_the_key(
+        #[case] keys: Value,
+        #[case] word: &str,
+    ) {
         let error = Error::from(config(keys).unwrap_err());
         assert_eq!(error.code(), 7, "{error}");
         assert!(error.details().contains(word), "{error}");

@@ -1,5 +1,5 @@
-//! The chained plugins, which change what the plugins before them in the list have made, and
-//! flannel, which delegates to another plugin.
+//! Chained plugins, which change what the previous plugins in the list have created, and flannel,
+//! which delegates to another plugin.
 
 pub(crate) mod bandwidth;
 pub(crate) mod firewall;

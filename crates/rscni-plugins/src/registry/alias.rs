@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_path_of_the_program_decides_where_argv_0_does_not() {
+    fn the_path_of_the_program_decides_if_argv_0_does_not() {
         let program = Path::new("/opt/cni/bin/bridge");
         assert_eq!(resolved(&[Path::new("x"), program]), Some(("bridge", Explicit)));
         assert_eq!(resolved(&[Path::new("edge-ptp"), program]), Some(("bridge", Explicit)));

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn names_fit_the_kernel_and_tell_owners_apart() {
+    fn names_fit_the_kernel_and_differ_between_owners() {
         let long = "x".repeat(200);
         for (network, id) in [("net", "a"), ("net", &*long), (&*long, "a")] {
             let owner = owner(network, id);
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn gc_sees_what_is_of_its_network_and_not_valid() {
+    fn gc_removes_only_invalid_attachments_of_its_network() {
         let long = "x".repeat(200);
         let conf = NetConf { name: "net".into(), ..NetConf::default() };
         let valid = |id: &str| Attachment { container_id: id.into(), ifname: "eth0".into() };

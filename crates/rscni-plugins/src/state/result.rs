@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_other_attachments_are_left_out() {
+    fn addresses_of_other_attachments_are_excluded() {
         let (a, b) = (Some("/run/netns/a"), Some("/run/netns/b"));
         assert_eq!(addresses("eth0", a), ["10.1.0.2", "10.4.0.2", "10.5.0.2"]);
         assert_eq!(addresses("eth0", b), ["10.3.0.2", "10.4.0.2", "10.5.0.2"]);
@@ -132,14 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn another_path_of_the_namespace_does_not_matter_unless_it_decides() {
+    fn the_path_of_the_namespace_only_decides_between_several() {
         let expected = ["10.1.0.2", "10.3.0.2", "10.4.0.2", "10.5.0.2"];
         assert_eq!(addresses("eth0", Some("/proc/1/ns/net")), expected);
         assert_eq!(addresses("eth0", None), expected);
     }
 
     #[test]
-    fn routes_through_the_network_of_another_attachment_are_left_out() {
+    fn routes_through_the_network_of_another_attachment_are_excluded() {
         let result = merged();
         let routes = |ifname: &str| -> Vec<String> {
             let own = AttachmentResult::new(&result, ifname, Some(Path::new("/run/netns/a")));

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_in_the_place_of_a_file_keeps_nobody_waiting() {
+    fn a_pipe_in_place_of_a_file_does_not_block() {
         let dir = tempfile::tempdir().unwrap();
         let pipe = dir.path().join("pipe");
         let kind = rustix::fs::FileType::Fifo;
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_end_is_not_read_to_its_end() {
+    fn an_endless_file_is_not_read_to_its_end() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         File::create(&file).unwrap().set_len(1 << 40).unwrap();
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_any_length_is_read_whole() {
+    fn a_file_of_any_length_is_read_completely() {
         let dir = tempfile::tempdir().unwrap();
         for length in [0, 1, 511, 512, 513, 10_000] {
             let file = dir.path().join("file");

@@ -20,7 +20,7 @@ use crate::{
 
 const DEFAULT_BRIDGE: &str = "cni0";
 
-/// The keys of the bridge plugin, as the Go plugin has them.
+/// The keys of the Go plugin.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[expect(clippy::struct_excessive_bools, reason = "these are the keys of the configuration")]
@@ -81,37 +81,37 @@ struct Trunk {
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "these are the keys of the configuration")]
 pub(super) struct Config {
-    /// The bridge's name.
+    /// The name of the bridge.
     pub(super) bridge: String,
-    /// The bridge gets the gateway's addresses.
+    /// Whether the bridge gets the addresses of the gateways.
     pub(super) gateway: bool,
-    /// The container gets a default route by way of the bridge.
+    /// Whether the container gets a default route through the bridge.
     pub(super) default_gateway: bool,
-    /// An address of the bridge that is in the way is replaced.
+    /// Whether a conflicting address of the bridge is replaced.
     pub(super) force_address: bool,
-    /// Masquerade what leaves the network.
+    /// The backend that masquerades what leaves the network.
     pub(super) masquerade: Option<Backend>,
-    /// Of these families.
+    /// The families to masquerade.
     pub(super) masquerade_families: Families,
-    /// MTU of the bridge and of both ends of the veth.
+    /// The MTU of the bridge and of both ends of the veth pair.
     pub(super) mtu: Option<u32>,
     pub(super) hairpin: bool,
     pub(super) promisc: bool,
-    /// The VLAN of the port; none means untagged, as the bridge has it.
+    /// The VLAN of the port. Without one the port is untagged.
     pub(super) vlan: Option<u16>,
-    /// The bridge has to filter VLANs.
+    /// Whether the bridge has to filter VLANs.
     pub(super) vlan_filtering: bool,
     trunk: Vec<RangeInclusive<u16>>,
-    /// The VLAN that the bridge gives every port stays on it.
+    /// Whether the port stays in the default VLAN of the bridge.
     pub(super) preserve_default_vlan: bool,
-    /// Drop frames whose source is not the container's hardware address.
+    /// Whether to drop frames with another source than the container's MAC address.
     pub(super) mac_spoof_check: bool,
-    /// Wait for duplicate address detection.
+    /// Whether to wait for duplicate address detection.
     pub(super) dad: bool,
-    /// Leave the container's end down and without addresses.
+    /// Whether to leave the container interface down and without addresses.
     pub(super) disable_container_interface: bool,
     pub(super) isolated: bool,
-    /// Hardware address for the container's end.
+    /// The MAC address of the container interface.
     pub(super) mac: Option<MacAddr>,
 }
 
@@ -166,16 +166,16 @@ impl Config {
         })
     }
 
-    /// The VLANs that the container's port is in, besides the default one.
+    /// Returns the VLANs of the container's port, besides the default one.
     pub(super) fn port_vlans(&self) -> Vec<Vlan> {
-        // A trunk without a VLAN of its own has VLAN 1 as its native one, as it always had.
+        // A trunk without `vlan` has VLAN 1 as its native VLAN.
         let native = self.vlan.or((!self.trunk.is_empty()).then_some(1));
-        // That one is untagged, also where it lies within the trunk.
+        // The native VLAN is untagged, even if it is in the trunk.
         let trunk = self.trunk.iter().flat_map(|ids| without(ids, native));
         trunk.map(Vlan::trunk).chain(native.map(Vlan::access)).collect()
     }
 
-    /// Fills in what follows from being a gateway, and gives the addresses that the bridge should have.
+    /// Adds what follows from being a gateway, and returns the addresses for the bridge.
     pub(super) fn gateways(&self, result: &mut CNIResult) -> Result<Vec<IpNet>> {
         let mut gateways = Vec::new();
         for ip in &mut result.ips {
@@ -202,7 +202,8 @@ impl Config {
 
 const MAX_VLAN: u16 = 4094;
 
-/// The name of the interface that has the gateway's addresses in a VLAN, as the Go plugin names it.
+/// Returns the name of the interface with the gateway's addresses in a VLAN, as the Go plugin names
+/// it.
 pub(super) fn vlan_interface(bridge: &str, vlan: u16) -> String {
     format!("{bridge}.{vlan}")
 }
@@ -211,7 +212,7 @@ fn default_route(v4: bool) -> IpNet {
     if v4 { ipnet::Ipv4Net::default().into() } else { ipnet::Ipv6Net::default().into() }
 }
 
-/// The address after that of the network, which is the gateway where nothing else is said.
+/// Returns the first address after that of the network, which is the default gateway.
 fn first_host(subnet: &IpNet) -> Result<IpAddr> {
     let next = match subnet.network() {
         IpAddr::V4(network) => network.to_bits().checked_add(1).map(|bits| IpAddr::V4(bits.into())),
@@ -222,7 +223,7 @@ fn first_host(subnet: &IpNet) -> Result<IpAddr> {
     })
 }
 
-/// The VLANs of `vlanTrunk` in ascending order, those that follow each other as one range.
+/// Returns the VLANs of `vlanTrunk` as ascending ranges.
 fn trunk(entries: &[Trunk]) -> Result<Vec<RangeInclusive<u16>>> {
     let mut ids = Vec::new();
     for (i, entry) in entries.iter().enumerate() {
@@ -262,7 +263,7 @@ fn trunk(entries: &[Trunk]) -> Result<Vec<RangeInclusive<u16>>> {
     Ok(ids.chunk_by(|a, b| a + 1 == *b).map(|run| run[0]..=run[run.len() - 1]).collect())
 }
 
-/// What is left of a range without one of its numbers.
+/// Returns a range without one of its numbers.
 fn without(ids: &RangeInclusive<u16>, id: Option<u16>) -> Vec<RangeInclusive<u16>> {
     let parts = match id.filter(|id| ids.contains(id)) {
         Some(id) => vec![*ids.start()..=id - 1, id + 1..=*ids.end()],
@@ -336,7 +337,10 @@ mod tests {
     #[case(json!({ "vlanTrunk": [{ "minID": 1, "maxID": 5000 }] }), "maxID: 5000")]
     #[case(json!({ "runtimeConfig": { "mac": "nonsense" } }), "nonsense")]
     #[case(json!({ "runtimeConfig": { "mac": "01:00:00:00:00:00" } }), "group")]
-    fn what_cannot_be_is_refused_with_a_word_on_it(#[case] keys: Value, #[case] word: &str) {
+    fn an_invalid_configuration_is_rejected_naming_the_key(
+        #[case] keys: Value,
+        #[case] word: &str,
+    ) {
         let error = Error::from(config(keys).unwrap_err());
         assert_eq!(error.code(), 7, "{error}");
         assert!(error.details().contains(word), "{error}");
@@ -355,7 +359,7 @@ mod tests {
     #[case(json!({ "vlan": 7, "vlanTrunk": [{ "minID": 5, "maxID": 9 }] }), vec![5..=6, 8..=9], 7)]
     #[case(json!({ "vlanTrunk": [{ "minID": 1, "maxID": 4094 }] }), vec![2..=4094], 1)]
     #[case(json!({ "vlan": 4094, "vlanTrunk": [{ "id": 4094 }] }), vec![], 4094)]
-    fn the_native_vlan_is_untagged_where_the_trunk_has_it_too(
+    fn the_native_vlan_is_untagged_even_in_the_trunk(
         #[case] keys: Value,
         #[case] tagged: Vec<RangeInclusive<u16>>,
         #[case] native: u16,
@@ -366,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_is_the_first_address_unless_ipam_says_otherwise() {
+    fn the_gateway_is_the_first_address_unless_ipam_sets_one() {
         let config = config(json!({ "isDefaultGateway": true })).unwrap();
         let mut result: CNIResult = serde_json::from_value(json!({ "ips": [
             { "address": "10.1.0.5/16" }, { "address": "fd00::5/64", "gateway": "fd00::fe" }
@@ -386,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_default_route_that_ipam_gives_is_not_doubled() {
+    fn a_default_route_of_ipam_is_not_added_twice() {
         let config = config(json!({ "isDefaultGateway": true })).unwrap();
         let mut result: CNIResult = serde_json::from_value(
             json!({ "ips": [{ "address": "10.1.0.5/16" }], "routes": [{ "dst": "0.0.0.0/0", "gw": "10.1.0.9" }] }),

@@ -1,4 +1,4 @@
-//! The bridge itself, its VLANs, and the interface that holds the gateway's addresses.
+//! The bridge, its VLANs, and the interface with the gateway's addresses.
 
 use ipnet::IpNet;
 use rscni::Error;
@@ -15,14 +15,14 @@ use crate::{
     },
 };
 
-/// Finds the bridge, or makes it.
+/// Finds the bridge, or creates it.
 pub(super) fn ensure(host: &mut Netlink, config: &Config, undo: &mut Undo<'_>) -> Result<Link> {
     let bridge = match host.find_link(&config.bridge)? {
         Some(link) => link,
         None => make(host, config, undo)?,
     };
     if bridge.kind.as_deref() != Some("bridge") {
-        return Err(unusable(&bridge.name, "is an interface, but no bridge: choose another name"));
+        return Err(unusable(&bridge.name, "exists but is not a bridge: choose another name"));
     }
     if config.vlan_filtering && !bridge.bridge.is_some_and(|info| info.vlan_filtering) {
         let remedy = format!(
@@ -55,11 +55,11 @@ fn unusable(bridge: &str, problem: &str) -> crate::plugin::error::Failure {
     Error::InvalidNetworkConfig(format!("bridge {bridge} {problem}")).into()
 }
 
-/// Makes the bridge. Another call may make it at the same time: then that one is taken.
+/// Creates the bridge. If another call creates it at the same time, that one is used.
 fn make(host: &mut Netlink, config: &Config, undo: &mut Undo<'_>) -> Result<Link> {
     let spec = Bridge {
         mtu: config.mtu,
-        // Without an address of its own it takes that of a port, and changes it with the ports.
+        // Without an address of its own it has that of a port, which changes with the ports.
         mac: Some(host_wide_mac(&[&config.bridge])),
         up: true,
         vlan_filtering: config.vlan_filtering.then_some(true),
@@ -77,7 +77,7 @@ fn make(host: &mut Netlink, config: &Config, undo: &mut Undo<'_>) -> Result<Link
     }
 }
 
-/// Removes a bridge that this call made, unless another one has begun to use it.
+/// Removes the bridge that this call created, unless another call uses it.
 fn remove_unused(name: &str) -> Result<()> {
     let mut host = Netlink::open()?;
     let Some(bridge) = host.find_link(name)? else { return Ok(()) };
@@ -87,12 +87,12 @@ fn remove_unused(name: &str) -> Result<()> {
     Ok(host.del_link(bridge.index)?)
 }
 
-/// Whether a bridge has ports. That of the ADD that fails is gone by the time this is asked.
+/// Whether a bridge has ports. The port of the failed ADD has been removed before.
 fn is_used(host: &mut Netlink, index: u32) -> Result<bool> {
     Ok(host.links()?.iter().any(|link| link.master == Some(index)))
 }
 
-/// Puts a port into its VLANs, and takes it out of the bridge's default one.
+/// Adds a port to its VLANs, and removes it from the default VLAN of the bridge.
 pub(super) fn set_vlans(
     host: &mut Netlink,
     port: u32,
@@ -111,9 +111,10 @@ pub(super) fn set_vlans(
     Ok(batch.commit()?)
 }
 
-/// The interface that has the gateway's addresses: the bridge, or with a VLAN one that is a port of it in that VLAN.
+/// Returns the interface with the gateway's addresses: the bridge, or for a VLAN a veth pair whose
+/// other end is a port in that VLAN.
 ///
-/// `attached` is the container's port, on whose behalf this is.
+/// `attached` is the container's port.
 pub(super) fn gateway(
     host: &mut Netlink,
     bridge: &Link,
@@ -126,7 +127,7 @@ pub(super) fn gateway(
     if let Some(link) = host.find_link(&name)? {
         return Ok(link);
     }
-    // As the bridge, it belongs to the network: every container of the VLAN uses the one that the first made.
+    // It belongs to the network, like the bridge: all containers of the VLAN use the same one.
     let id = vlan.to_string();
     let port_name = derived_name("vlan", &[&bridge.name, &id]);
     let spec = Veth {
@@ -148,14 +149,14 @@ pub(super) fn gateway(
         Err(error) => return Err(error.into()),
     }
     let link = host.link_by_name(&name)?;
-    // Before it is up: another port of the VLAN can be a router.
+    // Before it comes up, since another port of the VLAN can be a router.
     gateway::refuse_router_advertisements(&name);
     host.set_link(link.index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
     Ok(link)
 }
 
-/// Removes a VLAN's gateway that this call made, unless another port has come into the VLAN by now. The container's
-/// own is removed after this.
+/// Removes the gateway interface of a VLAN that this call created, unless another port has joined
+/// the VLAN. The container's own port is removed later.
 fn remove_unused_gateway(port: &str, vlan: u16, bridge: u32, attached: u32) -> Result<()> {
     let mut host = Netlink::open()?;
     let Some(port) = host.find_link(port)?.map(|port| port.index) else { return Ok(()) };
@@ -168,13 +169,13 @@ fn remove_unused_gateway(port: &str, vlan: u16, bridge: u32, attached: u32) -> R
     Ok(host.del_link(port)?)
 }
 
-/// CHECK: the bridge is there, up, and as configured.
+/// Returns the bridge for CHECK: it exists, is up, and has the configured settings.
 pub(super) fn check(host: &mut Netlink, config: &Config) -> Result<Link> {
     let name = &config.bridge;
     let bridge =
         host.find_link(name)?.ok_or_else(|| differs(format!("bridge {name} is missing")))?;
     if bridge.kind.as_deref() != Some("bridge") {
-        return Err(differs(format!("{name} is no bridge")));
+        return Err(differs(format!("{name} is not a bridge")));
     }
     if !bridge.up {
         return Err(differs(format!("bridge {name} is down")));
@@ -184,14 +185,15 @@ pub(super) fn check(host: &mut Netlink, config: &Config) -> Result<Link> {
             "bridge {name} no longer filters VLANs: containers reach each other across them"
         )));
     }
-    // Another network of the same bridge may have asked for it; nobody can have asked that it be off.
+    // Another network on the same bridge may need promiscuous mode, so only its absence is an
+    // error.
     if config.promisc && !bridge.promisc {
         return Err(differs(format!("bridge {name} is not in promiscuous mode")));
     }
     Ok(bridge)
 }
 
-/// CHECK: the port is in its VLANs.
+/// Fails CHECK if the port is not in its VLANs.
 pub(super) fn check_vlans(host: &mut Netlink, port: &Link, wanted: &[Vlan]) -> Result<()> {
     if wanted.is_empty() {
         return Ok(());
@@ -213,7 +215,7 @@ pub(super) fn check_vlans(host: &mut Netlink, port: &Link, wanted: &[Vlan]) -> R
     Ok(())
 }
 
-/// CHECK: the gateway's addresses are where ADD put them.
+/// Fails CHECK if an address of a gateway is missing.
 pub(super) fn check_gateways(
     host: &mut Netlink,
     bridge: &Link,
@@ -230,19 +232,19 @@ pub(super) fn check_gateways(
     Ok(())
 }
 
-/// The interface that has the gateway's addresses, which ADD made.
+/// Finds the interface with the gateway's addresses.
 fn find_gateway(host: &mut Netlink, bridge: &Link, config: &Config) -> Result<Link> {
     let Some(vlan) = config.vlan else { return Ok(bridge.clone()) };
     let name = vlan_interface(&bridge.name, vlan);
     host.find_link(&name)?.ok_or_else(|| differs(format!("interface {name} is missing")))
 }
 
-/// The gateway's addresses by a result.
+/// Returns the addresses of the gateways in a result.
 pub(super) fn gateways(own: AttachmentResult<'_>) -> Vec<IpNet> {
     own.ips().filter_map(|ip| IpNet::new(ip.gateway?, ip.address.prefix_len()).ok()).collect()
 }
 
-/// Puts the gateway's addresses back.
+/// Adds missing addresses of the gateways.
 pub(super) fn restore_gateways(
     host: &mut Netlink,
     bridge: &Link,

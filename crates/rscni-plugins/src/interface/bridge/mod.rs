@@ -1,7 +1,7 @@
-//! `bridge`: a veth pair for the container, its host end a port of a bridge.
+//! `bridge`: a veth pair whose host side is a port of a bridge.
 //!
-//! The bridge is made when it is needed and stays: it belongs to the network, not to an attachment. What belongs to
-//! an attachment is the veth pair, the frame filter of `macspoofchk`, and the masquerading.
+//! The bridge is created on demand and stays, because it belongs to the network. An attachment owns
+//! the veth pair, the frame filter of `macspoofchk`, and the masquerading.
 
 mod config;
 mod device;
@@ -48,7 +48,7 @@ pub(crate) const BRIDGE: Plugin = Plugin {
     },
 };
 
-/// How long the port may take to come up: no time at all, but on a busy machine.
+/// The time for the port to come up, which takes long only on a busy machine.
 const PORT_LIMIT: Duration = Duration::from_secs(30);
 
 fn add(call: &Call<'_>) -> Result<CNIResult> {
@@ -84,7 +84,7 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
         spoof::add(owner, &port.name, mac)?;
     }
 
-    // The link is there first, for an IPAM plugin that asks a server behind it.
+    // The link comes first because a DHCP server is reached through it.
     let mut result = CNIResult::default();
     if let Some(ipam) = &ipam {
         result = ipam.add(&mut undo)?;
@@ -118,18 +118,18 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
         announcer?
             .announce(&inner, &result.ips.iter().map(|ip| ip.address.addr()).collect::<Vec<_>>())?;
     }
-    // The last step that can fail, since other containers may rely on its outcome at once.
+    // The last step that can fail, since other containers may use these addresses at once.
     if let Some(gateway) = &gateway_link {
         changed = gateway::ensure_addresses(&mut host, gateway, &gateways, config.force_address)?;
     }
 
-    // A bridge whose hardware address nobody has set takes that of a port.
+    // A bridge without an explicit MAC address takes that of a port.
     let is_gateway =
         |link: &Option<Link>| link.as_ref().is_some_and(|link| link.index == bridge.index);
     let bridge = match changed.as_ref() {
         Some(gateway) if is_gateway(&changed) => gateway.clone(),
         _ => match host.link_by_index(bridge.index)? {
-            // The gateway's address was there before, perhaps left by an ADD that was interrupted.
+            // An interrupted ADD may have left the gateway's address.
             now if is_gateway(&gateway_link) && now.mac != bridge.mac => {
                 gateway::pin_mac(&mut host, &bridge)?
             }
@@ -145,12 +145,12 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
     Ok(result)
 }
 
-/// The place of the container's interface in the result, as the Go plugin has it: after the bridge and the port.
+/// The index of the container interface in the result's interfaces, as in that of the Go plugin.
 const CONTAINER: u32 = 2;
 
-/// Sets what the port differs in from what the kernel makes it.
+/// Changes the settings of the port that differ from the kernel's defaults.
 ///
-/// Router advertisements need not be refused: all that a port receives is the bridge's.
+/// Router advertisements need no setting: the bridge receives what comes in on a port.
 fn set_port(host: &mut Netlink, port: &Link, config: &Config) -> Result<()> {
     if config.hairpin || config.isolated {
         let wanted = BridgePort {
@@ -168,13 +168,14 @@ fn del(call: &Call<'_>) -> Result<()> {
     let owner = call.owner();
     let previous = call.prev_result();
     let mut all = BestEffort::default();
-    // One that has become invalid does not stop this; it may have asked for anything.
+    // DEL also works with an invalid configuration, and then removes everything that any
+    // configuration creates.
     let config = Config::new(call);
     let (before, after) = Ipam::before_and_after_link(call);
     if let Some(ipam) = before {
         all.step(ipam.del());
     }
-    // What nftables has goes first: while the kernel removes the link, it frees that too.
+    // Rules are removed first: the kernel frees them while it removes the link.
     let has_filter = config.as_ref().map_or(true, |config| config.mac_spoof_check);
     let masquerade = conf.ip_masq.unwrap_or_default();
     let mut nft = None;
@@ -199,8 +200,8 @@ fn inner_mac(own: AttachmentResult<'_>) -> Option<rscni_linux::MacAddr> {
     own.interface()?.mac.as_ref()?.parse().ok()
 }
 
-/// Puts back the frame filter, masquerading, the gateway's addresses, forwarding and the
-/// container's routes.
+/// Restores the frame filter, masquerading, the gateway's addresses, forwarding and the container's
+/// routes.
 pub(crate) fn restore(call: &Call<'_>) -> Result<()> {
     let conf = call.conf;
     let config = Config::new(call)?;
@@ -233,7 +234,7 @@ pub(crate) fn restore(call: &Call<'_>) -> Result<()> {
     all.finish()
 }
 
-/// What a repair looks for.
+/// Fails if something is missing that a repair restores.
 pub(crate) fn look_strictly(call: &Call<'_>) -> Result<()> {
     check(call)?;
     let conf = call.conf;

@@ -1,7 +1,7 @@
-//! `macspoofchk`: frames from a container's port are dropped unless they come from its hardware address.
+//! `macspoofchk`: drops frames from a container's port with another source than its MAC address.
 //!
-//! In our table `bridge rscni` a set holds the ports that are looked at, and another the pairs of port and address
-//! that may pass; one rule serves them all. Removal also takes away the chains of the Go plugin.
+//! The table `bridge rscni` has a set of filtered ports and a set of allowed pairs of port and MAC
+//! address. One rule serves all ports. DEL also removes the chains of the Go plugin.
 
 use rscni_linux::{
     MacAddr,
@@ -23,7 +23,7 @@ use crate::{
 const CHAIN: &str = "prerouting";
 const PORTS: &str = "spoof_ports";
 const ALLOWED: &str = "spoof_allowed";
-/// Before everything else that looks at frames, as the Go plugin has it.
+/// Before other chains, as in the Go plugin.
 const PRIORITY: i32 = -300;
 
 fn table() -> Table {
@@ -66,7 +66,7 @@ pub(super) fn add(owner: Owner<'_>, port: &str, mac: MacAddr) -> Result<()> {
     })
 }
 
-/// Puts back what [`check`] finds missing, the rule as well, in a chain that is there without it.
+/// Restores what [`check`] finds missing, including the rule in an empty chain.
 pub(super) fn restore(owner: Owner<'_>, port: &str, mac: MacAddr) -> Result<()> {
     add(owner, port, mac)?;
     let (mut nft, table) = (Nft::open()?, table());
@@ -78,7 +78,7 @@ pub(super) fn restore(owner: Owner<'_>, port: &str, mac: MacAddr) -> Result<()> 
     Ok(())
 }
 
-/// Removes what belongs to the attachment. The hardware address saves a search.
+/// Removes the elements of the attachment. The MAC address saves a search.
 pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, mac: Option<MacAddr>) -> Result<()> {
     let (table, tag, port) = (table(), owner.tag(), owner.veth_name());
     let ports = nft
@@ -92,7 +92,7 @@ pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, mac: Option<MacAddr>) -> R
     all.finish()
 }
 
-/// GC.
+/// Removes the elements of attachments that are no longer valid.
 pub(super) fn remove_stale(stale: &Stale<'_>) -> Result<()> {
     let mut nft = Nft::open()?;
     let ports = nftable::find_stale(&mut nft, &table(), PORTS, stale)?;

@@ -1,4 +1,4 @@
-//! The keys of host-device, validated; and how the device is found that they name.
+//! The keys of host-device, validated, and the lookup of the device that they name.
 
 use crate::plugin::Call;
 use rscni::{
@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::sysfs::{self, Sysfs};
 use crate::plugin::error::Result;
 
-/// The keys, as the Go plugin has them.
+/// The keys of the Go plugin.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Keys {
@@ -25,21 +25,21 @@ struct Keys {
     use_interface_network: Option<bool>,
 }
 
-/// A validated configuration. Whether the device is there has not been looked at.
+/// A validated configuration. The device has not been looked up.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Config {
-    /// What names the device. Of several keys the first in the order of [`Device`] counts.
+    /// The device. Of several keys the first in the order of [`Device`] counts.
     device: Option<Device>,
-    /// A PCI device, which may have a driver that leaves it to a program.
+    /// A PCI device, which may have a driver for user space.
     pci: Option<String>,
-    /// `runtimeConfig.deviceID`: a device on the PCI bus or on the auxiliary bus. It goes before `pci`.
+    /// `runtimeConfig.deviceID`: a device on the PCI bus or the auxiliary bus. It overrides `pci`.
     device_id: Option<String>,
     dpdk: bool,
-    /// The container gets the addresses, routes and rules that the device has on the host.
+    /// Whether the container gets the addresses, routes and rules of the device on the host.
     pub(super) use_interface_network: bool,
 }
 
-/// How a device is named.
+/// The key that names a device.
 #[derive(Debug, PartialEq, Eq)]
 enum Device {
     Name(String),
@@ -48,11 +48,11 @@ enum Device {
     KernelPath(String),
 }
 
-/// Where the device is.
+/// A device that was found.
 pub(super) enum Found {
-    /// It is left to a program, and stays where it is. This is its PCI address.
+    /// A device with a driver for user space, which stays on the host, and its PCI address.
     Dpdk(Option<String>),
-    /// It is this interface of the host.
+    /// An interface of the host, and its PCI address.
     Link(Box<Link>, Option<String>),
 }
 
@@ -64,14 +64,15 @@ impl Config {
         let pci = given(keys.pci_bus_id);
         if let Some(address) = pci.as_ref().filter(|address| !sysfs::is_pci_address(address)) {
             return Err(invalid(format!(
-                "pciBusID: {address:?} is no PCI address such as 0000:3b:00.1"
+                "pciBusID: {address:?} is not a PCI address such as 0000:3b:00.1"
             ))
             .into());
         }
         if let Some(id) = device_id.as_ref().filter(|id| !sysfs::is_plain_name(id)) {
-            return Err(
-                invalid(format!("runtimeConfig.deviceID: {id:?} is no name of a device")).into()
-            );
+            return Err(invalid(format!(
+                "runtimeConfig.deviceID: {id:?} is not the name of a device"
+            ))
+            .into());
         }
         let name = given(keys.device).map(|name| match interface_name_problem(&name) {
             None => Ok(Device::Name(name)),
@@ -81,7 +82,7 @@ impl Config {
             let bytes = parse_hardware_address(&text);
             bytes
                 .map(Device::HardwareAddress)
-                .ok_or_else(|| invalid(format!("hwaddr: {text:?} is no hardware address")))
+                .ok_or_else(|| invalid(format!("hwaddr: {text:?} is not a MAC address")))
         });
         let path = given(keys.kernelpath).map(|path| {
             let is_below =
@@ -109,7 +110,7 @@ impl Config {
         })
     }
 
-    /// Looks for the device.
+    /// Finds the device.
     pub(super) fn find(&self, host: &mut Netlink, sysfs: &Sysfs) -> Result<Found> {
         let (pci, auxiliary) = self.on_a_bus(sysfs)?;
         if self.is_left_to_a_program(pci.as_deref(), sysfs)? {
@@ -142,7 +143,7 @@ impl Config {
         Ok(Found::Link(Box::new(link), pci.filter(|_| self.device.is_none())))
     }
 
-    /// Whether a driver leaves the device to a program, so that there is no interface.
+    /// Whether the device has a driver for user space, and therefore no interface.
     pub(super) fn is_dpdk(&self, sysfs: &Sysfs) -> Result<bool> {
         let (pci, _) = self.on_a_bus(sysfs)?;
         self.is_left_to_a_program(pci.as_deref(), sysfs)
@@ -152,7 +153,7 @@ impl Config {
         pci.map_or(Ok(self.dpdk), |pci| sysfs.has_userspace_driver(pci))
     }
 
-    /// The PCI address, or the name on the auxiliary bus.
+    /// Returns the PCI address, or the name on the auxiliary bus.
     fn on_a_bus(&self, sysfs: &Sysfs) -> Result<(Option<String>, Option<&str>)> {
         match &self.device_id {
             None => Ok((self.pci.clone(), None)),
@@ -165,7 +166,7 @@ impl Config {
         }
     }
 
-    /// The name of the device, if it is configured by that.
+    /// Returns the name of the device, if the configuration uses it.
     pub(super) fn device_name(&self) -> Option<&str> {
         match &self.device {
             Some(Device::Name(name)) => Some(name),
@@ -174,7 +175,8 @@ impl Config {
     }
 }
 
-/// The bytes of a hardware address as Go takes them: 6, 8 or 20, with colons or hyphens, or in groups of two with dots.
+/// Parses a MAC address in the notations of Go: 6, 8 or 20 bytes with colons or hyphens, or in
+/// groups of two with dots.
 fn parse_hardware_address(text: &str) -> Option<Vec<u8>> {
     let (separator, digits) = match text.find([':', '-', '.']).map(|at| text.as_bytes()[at]) {
         Some(b':') => (':', 2),
@@ -205,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hardware_addresses_are_read_as_go_reads_them() {
+    fn mac_addresses_are_parsed_as_go_parses_them() {
         let mac = Some(vec![2, 0, 0x5e, 0x10, 0, 1]);
         for text in ["02:00:5e:10:00:01", "02-00-5E-10-00-01", "0200.5e10.0001"] {
             assert_eq!(parse_hardware_address(text), mac, "{text}");

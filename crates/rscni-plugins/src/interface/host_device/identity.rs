@@ -1,39 +1,40 @@
-//! What a device can be recognized by although the container has changed its name, alias and hardware address.
+//! Recognizes a device although the container has changed its name, alias and MAC address.
 
 use rscni_linux::{Link, Netlink};
 use serde::{Deserialize, Serialize};
 
 use crate::plugin::error::Result;
 
-/// What the container cannot change of a device. What the kernel does not say is `None`.
+/// The properties that the container cannot change. Those that the kernel does not report are
+/// `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Identity {
-    /// The cookie of the container's network namespace: no other one has it before the next boot.
+    /// The cookie of the container's network namespace, unique until the next boot.
     #[serde(skip_serializing_if = "Option::is_none")]
     netns: Option<u64>,
-    /// Its index in there.
+    /// The index in that namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     index: Option<u32>,
-    /// Its kind, such as `veth`. A physical device has none.
+    /// The kind, such as `veth`. A physical device has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<String>,
-    /// Its permanent hardware address. Virtual devices have none.
+    /// The permanent MAC address. Virtual devices have none.
     #[serde(skip_serializing_if = "Option::is_none")]
     permanent_address: Option<String>,
-    /// The device on a bus that it belongs to, such as `pci/0000:3b:00.1`.
+    /// The device on a bus, such as `pci/0000:3b:00.1`.
     #[serde(skip_serializing_if = "Option::is_none")]
     bus_address: Option<String>,
-    /// The index of a veth's other end.
+    /// The index of the other end of a veth pair.
     #[serde(skip_serializing_if = "Option::is_none")]
     peer: Option<u32>,
-    /// The id that the host has for the namespace of that end, if it is not the host's.
+    /// The host's id of the namespace of that end, unless it is on the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     peer_netns: Option<i32>,
 }
 
 impl Identity {
-    /// That of a device of the host which is about to move into the container.
+    /// The identity of a host device that is about to move into the container.
     ///
     /// It keeps its index if no interface of the container has the same.
     pub(super) fn new(container: &mut Netlink, device: &Link) -> Result<Self> {
@@ -53,22 +54,22 @@ impl Identity {
         })
     }
 
-    /// Takes over the index that the device has in the container. Returns whether it is another one.
+    /// Sets the index in the container. Returns whether it differs from the one on the host.
     pub(super) fn set_index(&mut self, inner: &Link) -> bool {
         self.index.replace(inner.index) != Some(inner.index)
     }
 
-    /// The cookie of the namespace that the device went into.
+    /// The cookie of the namespace of the device.
     pub(super) fn netns(&self) -> Option<u64> {
         self.netns
     }
 
-    /// Whether the socket is in the namespace that the device went into, if that is known.
+    /// Whether the socket is in the namespace of the device, if that is known.
     pub(super) fn is_in(&self, container: &Netlink) -> Option<bool> {
         Some(self.netns? == container.netns_cookie()?)
     }
 
-    /// The device in the namespace of the socket.
+    /// Finds the device in the namespace of the socket.
     pub(super) fn find_in(&self, container: &mut Netlink) -> Result<Option<Link>> {
         if let (Some(index), Some(true)) = (self.index, self.is_in(container)) {
             match container.link_by_index(index) {
@@ -83,10 +84,10 @@ impl Identity {
         Ok(self.pick(container.links()?))
     }
 
-    /// The device among links of any namespace.
+    /// Finds the device among the links of any namespace.
     pub(super) fn pick(&self, links: Vec<Link>) -> Option<Link> {
         let mut links = links;
-        // What stands on the device can have its address.
+        // A link on the device can have the same address.
         links.retain(|link| link.kind == self.kind);
         let address = |link: &Link| {
             self.permanent_address.is_some() && permanent_address(link) == self.permanent_address
@@ -99,15 +100,15 @@ impl Identity {
         links.pop().filter(|_| links.is_empty())
     }
 
-    /// Whether the index in the container is known, which is enough to recognize the device there.
+    /// Whether the index in the container is known, which identifies the device there.
     pub(super) fn has_index(&self) -> bool {
         self.index.is_some() && self.netns.is_some()
     }
 
-    /// Whether the device exists no more, as far as that can be told.
+    /// Whether the device was destroyed, as far as that is known.
     ///
-    /// The two ends of a veth pair are destroyed together. Another virtual device is taken for destroyed if no
-    /// namespace that can be reached has it. A physical one cannot be destroyed.
+    /// The two ends of a veth pair are destroyed together. Any other virtual device counts as
+    /// destroyed if no namespace that can be reached has it. A physical one cannot be destroyed.
     pub(super) fn is_destroyed(&self, host: &mut Netlink, alias: &str, mac: Option<&str>) -> bool {
         if self.kind.is_none() {
             return false;
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_on_the_device_is_not_taken_for_it() {
+    fn a_link_on_the_device_is_not_mistaken_for_it() {
         let identity =
             Identity { permanent_address: Some("02:00:00:00:00:01".into()), ..Identity::default() };
         let ipvlan = link(4, Some("ipvlan"), &[2, 0, 0, 0, 0, 1], None);
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bus_address_of_two_interfaces_says_nothing() {
+    fn a_bus_address_of_two_interfaces_is_ambiguous() {
         let identity = Identity { bus_address: Some(PCI.into()), ..Identity::default() };
         let ports = [link(3, None, &[], Some(PCI)), link(4, None, &[], Some(PCI))];
         assert_eq!(picked(&identity, &ports), None);

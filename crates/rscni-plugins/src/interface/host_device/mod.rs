@@ -1,11 +1,10 @@
-//! `host-device`: gives the container an interface that the host has, and the host that interface back.
-//!
-//! The device comes back with its name, its addresses, and as it was otherwise: see [`saved`].
+//! `host-device`: moves a host device into the container, and back to the host with its name,
+//! addresses and other settings ([`record`]).
 
 mod config;
 mod identity;
 mod network;
-pub(crate) mod saved;
+pub(crate) mod record;
 mod sysfs;
 mod transfer;
 
@@ -22,7 +21,7 @@ use self::{
     config::{Config, Found, invalid},
     identity::Identity,
     network::Network,
-    saved::{Saved, Store},
+    record::{Record, Store},
     sysfs::Sysfs,
 };
 use crate::{
@@ -39,7 +38,7 @@ use crate::{
     state::{owner::is_of_container, undo::Undo},
 };
 
-pub(crate) use self::saved::DIRECTORY;
+pub(crate) use self::record::DIRECTORY;
 
 /// The host-device plugin.
 pub(crate) const HOST_DEVICE: Plugin = Plugin {
@@ -48,7 +47,7 @@ pub(crate) const HOST_DEVICE: Plugin = Plugin {
     commands: Commands { add, del, check, gc, status },
     facts: Facts {
         owns_on_host: true,
-        files: Some(StateFiles { key: None, default: DIRECTORY, list: saved::inventory }),
+        files: Some(StateFiles { key: None, default: DIRECTORY, list: record::inventory }),
         ..Facts::NONE
     },
 };
@@ -63,7 +62,7 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
     let config = Config::new(call)?;
     let mut sandbox = Sandbox::open(call)?;
     let mut undo = Undo::default();
-    let Taken { inner, pci_id, network } = take_in(&config, *call, &mut sandbox, &mut undo)?;
+    let Moved { inner, pci_id, network } = move_in(&config, *call, &mut sandbox, &mut undo)?;
     if let (Some(inner), Some(network)) = (&inner, &network) {
         let (path, rules) = (sandbox.path.clone(), network.clone());
         undo.push(move || rules.remove_rules(&mut Netlink::open_in(&Netns::open(path)?)?));
@@ -95,22 +94,22 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
 }
 
 /// What the container has got.
-struct Taken {
+struct Moved {
     /// The device in the container. None if it is left to a program.
     inner: Option<Link>,
-    /// Its PCI address if it was found by that.
+    /// The PCI address, if the device was found by it.
     pci_id: Option<String>,
-    /// What the device had on the host, if the container is to have it.
+    /// The network settings on the host, if the container gets them.
     network: Option<Network>,
 }
 
-/// Moves the device into the container, unless it is left to a program.
-fn take_in<'a>(
+/// Moves the device into the container, unless it has a driver for user space.
+fn move_in<'a>(
     config: &Config,
     call: Call<'a>,
     sandbox: &mut Sandbox,
     undo: &mut Undo<'a>,
-) -> Result<Taken> {
+) -> Result<Moved> {
     let mut host = Netlink::open()?;
     let store = Store::open()?;
     let (device, pci_id) = match config.find(&mut host, &Sysfs::default())? {
@@ -119,7 +118,7 @@ fn take_in<'a>(
                            interface: remove the key";
             return Err(invalid(problem).into());
         }
-        Found::Dpdk(pci_id) => return Ok(Taken { inner: None, pci_id, network: None }),
+        Found::Dpdk(pci_id) => return Ok(Moved { inner: None, pci_id, network: None }),
         Found::Link(device, pci_id) => (device, pci_id),
     };
     if device.loopback {
@@ -131,7 +130,7 @@ fn take_in<'a>(
     }
     sandbox.refuse_taken(&call.args.ifname)?;
     let taken = sandbox.netlink.find_link(&device.name)?.is_some();
-    let mut saved = Saved::new(&call, &device, &host.addresses(device.index)?)?;
+    let mut saved = Record::new(&call, &device, &host.addresses(device.index)?)?;
     let mut identity = Identity::new(&mut sandbox.netlink, &device)?;
     saved.identity = Some(identity.clone());
     if config.use_interface_network {
@@ -147,7 +146,7 @@ fn take_in<'a>(
         if let Some(link) = transfer::locate(&mut container, &call.args.ifname, &to_move, taken)? {
             transfer::take(&mut container, &link, &to_undo.name, &to_undo.name)?;
         }
-        give_back_state(&store, &to_undo)
+        restore_state(&store, &to_undo)
     });
     transfer::give(&mut host, &device, sandbox, &call.args.ifname)?;
     let inner = sandbox.netlink.link_by_name(&call.args.ifname)?;
@@ -155,19 +154,20 @@ fn take_in<'a>(
         saved.identity = Some(identity);
         store.write(&saved)?;
     }
-    Ok(Taken { inner: Some(inner), pci_id, network })
+    Ok(Moved { inner: Some(inner), pci_id, network })
 }
 
-/// Has a device that is on the host again be as it was, and forgets it.
-fn give_back_state(store: &Store, saved: &Saved) -> Result<()> {
+/// Restores the settings of a device on the host, and removes its file.
+fn restore_state(store: &Store, saved: &Record) -> Result<()> {
     let mut all = BestEffort::default();
-    // Once more if something was in the way for a moment; what stays so must not keep the attachment for ever.
+    // A temporary conflict is retried once. A permanent one must not keep the attachment for ever.
     all.step(transfer::restore(saved).or_else(|_| transfer::restore(saved)));
     all.step(store.remove(&saved.name));
     all.finish()
 }
 
-/// Gives the device what IPAM says. IPv6 addresses are looked for on the network first, if that is there.
+/// Adds the addresses and routes of IPAM. Duplicate address detection runs for IPv6 if there is a
+/// carrier.
 fn configure(sandbox: &mut Sandbox, inner: &Link, result: &CNIResult) -> Result<()> {
     let has_v6 = result.ips.iter().any(|ip| ip.address.addr().is_ipv6());
     let dad = has_v6 && sandbox.netlink.wait_until_up(inner.index, CARRIER_LIMIT).is_ok();
@@ -176,16 +176,16 @@ fn configure(sandbox: &mut Sandbox, inner: &Link, result: &CNIResult) -> Result<
 
 fn del(call: &Call<'_>) -> Result<()> {
     let mut all = BestEffort::default();
-    // First, since the IPAM plugin may have to talk through the device, as dhcp does.
+    // IPAM first, because a DHCP server is reached through the device.
     if let Some(ipam) = Ipam::of(call) {
         all.step(ipam.del());
     }
-    all.step(give_back(call));
+    all.step(return_device(call));
     all.finish()
 }
 
-/// Gives the host the device of an attachment back, wherever it is now.
-fn give_back(call: &Call<'_>) -> Result<()> {
+/// Returns the device of an attachment to the host, wherever it is.
+fn return_device(call: &Call<'_>) -> Result<()> {
     let store = Store::open()?;
     let tag = call.owner().tag();
     let mut sandbox = Sandbox::open_if_there(call)?;
@@ -193,14 +193,13 @@ fn give_back(call: &Call<'_>) -> Result<()> {
         Some(sandbox) => sandbox.netlink.find_link(&call.args.ifname)?,
         None => None,
     };
-    // The quick way: the alias of the interface leads to the file.
+    // The alias of the interface usually names the file.
     let by_alias = inner.as_ref().and_then(|link| store.by_name(link.alias.as_ref()?));
     let here = by_alias.filter(|saved| {
         saved.ifname == call.args.ifname && Some(&saved.netns) == call.args.netns.as_ref()
     });
-    // An interface of a container belongs to one attachment, so only the network can have got
-    // another name.
-    let is_of_this = |saved: &Saved| {
+    // A container interface belongs to one attachment, so only the network can have been renamed.
+    let is_of_this = |saved: &Record| {
         saved.owner == tag
             || is_of_container(&saved.owner, &call.args.container_id, || {
                 vec![call.args.ifname.clone()]
@@ -211,18 +210,19 @@ fn give_back(call: &Call<'_>) -> Result<()> {
         another => (store.by_owner(&tag)?, another.is_some()),
     };
     match of_this {
-        Some(saved) => give_back_saved(&store, &saved, sandbox.map(|sandbox| sandbox.netlink)),
-        // The container at this path is another one by now.
+        Some(saved) => return_saved_device(&store, &saved, sandbox.map(|sandbox| sandbox.netlink)),
+        // Another container uses this path now.
         None if of_another => Ok(()),
-        None => give_back_of_go(call.conf, call, sandbox.zip(inner)),
+        None => return_device_of_go(call.conf, call, sandbox.zip(inner)),
     }
 }
 
-/// Gives a device back that is in the container, or fell back to the host, or is gone.
+/// Returns a device that is in the container, was returned by the kernel, or no longer exists.
 ///
 /// # Errors
-/// If it is neither in the container, which is there, nor on the host. Then the file stays: nothing else tells of it.
-fn give_back_saved(store: &Store, saved: &Saved, container: Option<Netlink>) -> Result<()> {
+/// If it is neither in the container, which exists, nor on the host. The file stays then, as
+/// nothing else describes the device.
+fn return_saved_device(store: &Store, saved: &Record, container: Option<Netlink>) -> Result<()> {
     let identity = saved.identity.clone().unwrap_or_default();
     let is_it = |container: &Netlink| identity.is_in(container);
     let of_add = match &container {
@@ -232,7 +232,7 @@ fn give_back_saved(store: &Store, saved: &Saved, container: Option<Netlink>) -> 
     let mut containers: Vec<_> =
         container.into_iter().chain(of_add).filter(|it| is_it(it) != Some(false)).collect();
     if containers.is_empty() && saved.is_physical {
-        // A process can keep a namespace whose name is gone.
+        // A process can keep a namespace without a name.
         containers
             .extend(identity.netns().and_then(crate::state::namespaces::namespace_with_cookie));
     }
@@ -242,14 +242,14 @@ fn give_back_saved(store: &Store, saved: &Saved, container: Option<Netlink>) -> 
             transfer::take(&mut container, &link, &saved.name, &saved.name)?;
             let mut all = BestEffort::default();
             all.step(saved.network.as_ref().map_or(Ok(()), |it| it.remove_rules(&mut container)));
-            all.step(give_back_state(store, saved));
+            all.step(restore_state(store, saved));
             return all.finish();
         }
     }
     let mut host = Netlink::open()?;
     if let Some(link) = transfer::fallen_back(&mut host, saved, !is_there)? {
         transfer::rename(&mut host, &link, &saved.name, &saved.name)?;
-        return give_back_state(store, saved);
+        return restore_state(store, saved);
     }
     if is_there
         && !transfer::is_back(&mut host, saved)?
@@ -263,16 +263,16 @@ fn give_back_saved(store: &Store, saved: &Saved, container: Option<Netlink>) -> 
         ))
         .into());
     }
-    // It was virtual and went with the namespace, or is on the host already.
+    // It was virtual and was destroyed with the namespace, or it is on the host already.
     store.remove(&saved.name)
 }
 
-/// The device in its container, where somebody may have renamed it, or changed its alias.
-fn find_in(container: &mut Netlink, saved: &Saved, identity: &Identity) -> Result<Option<Link>> {
+/// Finds the device in its container, where it may have been renamed or got another alias.
+fn find_in(container: &mut Netlink, saved: &Record, identity: &Identity) -> Result<Option<Link>> {
     if let Some(link) = identity.find_in(container)? {
         return Ok(Some(link));
     }
-    // Names, aliases and addresses are what the container says: nothing to go by where there is better.
+    // The container controls names, aliases and addresses, so they count only without an index.
     if identity.has_index() {
         return Ok(None);
     }
@@ -286,9 +286,9 @@ fn find_in(container: &mut Netlink, saved: &Saved, identity: &Identity) -> Resul
     Ok(container.links()?.into_iter().find(has_alias))
 }
 
-/// Gives a device back that the Go plugin moved: nothing but its alias tells of it. It stays off, as nobody knows
-/// whether it was on.
-fn give_back_of_go(
+/// Returns a device that the Go plugin moved, which is known only by its alias. It stays down,
+/// because its earlier state is unknown.
+fn return_device_of_go(
     _conf: &NetConf,
     call: &Call<'_>,
     inside: Option<(Sandbox, Link)>,
@@ -364,7 +364,8 @@ fn check(call: &Call<'_>) -> Result<()> {
     sandbox.check_addresses_and_routes(&link, result, conf.cni_version)
 }
 
-/// Gives devices back whose attachments are no longer valid. One that the Go plugin moved is not known here.
+/// Returns the devices of attachments that are no longer valid. Those that the Go plugin moved are
+/// not known.
 fn gc(call: &Call<'_>) -> Result<()> {
     let stale = call.stale();
     let mut all = BestEffort::default();
@@ -373,12 +374,12 @@ fn gc(call: &Call<'_>) -> Result<()> {
     }
     let store = Store::open()?;
     for saved in store.all()?.into_iter().filter(|saved| stale.has_tag(&saved.owner)) {
-        all.step(give_back_saved(&store, &saved, None));
+        all.step(return_saved_device(&store, &saved, None));
     }
     all.finish()
 }
 
-/// A device that is in a container now says nothing about the network, so it is not looked for.
+/// A device in a container does not make the network unavailable, so STATUS does not look for it.
 fn status(call: &Call<'_>) -> Result<()> {
     Config::new(call)?;
     Ipam::of(call).map_or(Ok(()), |ipam| ipam.status())

@@ -1,4 +1,5 @@
-//! `useInterfaceNetwork`: the addresses, routes and rules of the host interface, which go into the container with it.
+//! `useInterfaceNetwork`: the addresses, routes and rules of the host interface, which move into
+//! the container with it.
 
 use std::net::IpAddr;
 
@@ -9,22 +10,22 @@ use rscni_linux::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::saved::SavedAddress;
+use super::record::SavedAddress;
 use crate::{
     attach::{routing_table::LOCAL, sandbox::Sandbox},
     plugin::error::{BestEffort, Result, differs},
 };
 
-/// `RTPROT_KERNEL` and `RTPROT_RA`: these routes come with the addresses, and with router advertisements.
+/// `RTPROT_KERNEL` and `RTPROT_RA`: the kernel adds these routes itself.
 const BY_THE_KERNEL: [u8; 2] = [2, 9];
 
-/// What the interface had on the host.
+/// The network settings of the interface on the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Network {
     pub(super) addresses: Vec<SavedAddress>,
     routes: Vec<SavedRoute>,
-    /// Those that the container did not have before.
+    /// The rules that the container did not have before.
     rules: Vec<SavedRule>,
 }
 
@@ -61,7 +62,7 @@ struct SavedRule {
 }
 
 impl Network {
-    /// Reads what the device has on the host. A rule that the container has already is left out.
+    /// Reads the settings on the host. A rule that the container already has is left out.
     pub(super) fn of(host: &mut Netlink, device: &Link, container: &mut Netlink) -> Result<Self> {
         let mut addresses = host.addresses(device.index)?;
         addresses.retain(is_copied);
@@ -73,7 +74,7 @@ impl Network {
                 if dst.prefix_len() > 0 && dst.addr().is_unicast_link_local());
             route.table != Some(LOCAL) && !is_kernels && !is_link_local
         });
-        // Routes on the link before those by way of a router on it.
+        // Routes on the link come before routes through a router on it.
         routes.sort_by_key(|route| (std::cmp::Reverse(route.scope), route.gateway.is_some()));
         let mut rules = host.rules()?;
         rules.retain(|rule| {
@@ -100,13 +101,13 @@ impl Network {
         })
     }
 
-    /// Gives all of it to the device in the container.
+    /// Applies the settings to the device in the container.
     pub(super) fn apply(&self, sandbox: &mut Sandbox, inner: &Link) -> Result<()> {
         if self.addresses.iter().any(|address| address.net.addr().is_ipv6()) {
             sandbox.enable_ipv6(&inner.name, false)?;
         }
         for address in &self.addresses {
-            // The device has used them until now: no other host has them.
+            // The device has used the addresses until now, so no other host has them.
             let flags = AddressFlags { nodad: true, ..address.as_new().flags };
             let address = NewAddress { flags, ..address.as_new() };
             unless_there(sandbox.netlink.add_new_address(inner.index, &address))?;
@@ -120,7 +121,7 @@ impl Network {
         Ok(())
     }
 
-    /// Has the result show it, after what the IPAM plugin gave.
+    /// Adds the settings to the result, after those of the IPAM plugin.
     pub(super) fn show(&self, result: &mut CNIResult, interface: u32) {
         result.ips.extend(
             self.addresses.iter().map(|address| IpConfig {
@@ -138,7 +139,7 @@ impl Network {
         }));
     }
 
-    /// Takes the rules out of the container. Addresses and routes go with the device.
+    /// Removes the rules from the container. Addresses and routes go with the device.
     pub(super) fn remove_rules(&self, container: &mut Netlink) -> Result<()> {
         let mut all = BestEffort::default();
         for rule in &self.rules {
@@ -150,12 +151,12 @@ impl Network {
         all.finish()
     }
 
-    /// The requests that add the routes by a device.
+    /// Returns the requests that add the routes on a device.
     pub(super) fn add_routes(&self, index: u32) -> impl Iterator<Item = Request> {
         self.routes.iter().map(move |route| Request::append_route(&route.by(index)))
     }
 
-    /// CHECK: the rules are in the container. Addresses and routes are in the result.
+    /// Fails CHECK if a rule is missing in the container. Addresses and routes are in the result.
     pub(super) fn check(&self, sandbox: &mut Sandbox) -> Result<()> {
         if self.rules.is_empty() {
             return Ok(());
@@ -171,14 +172,14 @@ impl Network {
     }
 }
 
-/// Whether the container gets an address, as with the Go plugin. An IPv6 address that expires comes from a router or a
-/// server, which can give another one.
+/// Whether the container gets an address, as with the Go plugin. A router or a server can renew an
+/// IPv6 address that expires.
 fn is_copied(address: &Address) -> bool {
     const GLOBAL: u8 = 0;
     address.scope == GLOBAL && (address.net.addr().is_ipv4() || address.permanent)
 }
 
-/// Takes what is there already for done.
+/// Accepts that the thing to add exists.
 pub(super) fn unless_there(outcome: rscni_linux::Result<()>) -> rscni_linux::Result<()> {
     match outcome {
         Err(error) if error.is_exists() => Ok(()),

@@ -1,4 +1,4 @@
-//! Devices in sysfs: which interface belongs to one, and which driver has it.
+//! Devices in sysfs: their interface and their driver.
 
 use std::path::{Path, PathBuf};
 
@@ -6,10 +6,11 @@ use rscni::Error;
 
 use crate::plugin::error::Result;
 
-/// Drivers that leave a device to a program, such as one that uses DPDK: it is no network interface then.
+/// Drivers for programs in user space, such as those with DPDK. The device is then no network
+/// interface.
 const USERSPACE_DRIVERS: [&str; 3] = ["vfio-pci", "uio_pci_generic", "igb_uio"];
 
-/// A sysfs, `/sys` unless for tests.
+/// A sysfs: `/sys`, or a directory in tests.
 pub(super) struct Sysfs {
     root: PathBuf,
 }
@@ -29,13 +30,13 @@ impl Sysfs {
         is_plain_name(id) && self.auxiliary(id).exists()
     }
 
-    /// Whether the driver of a PCI device leaves it to a program.
+    /// Whether a PCI device has a driver for user space.
     ///
     /// # Errors
-    /// If there is no such device, or it has no driver.
+    /// If the device does not exist or has no driver.
     pub(super) fn has_userspace_driver(&self, address: &str) -> Result<bool> {
         if !self.pci(address).exists() {
-            return Err(failed(format!("there is no PCI device {address}")));
+            return Err(failed(format!("PCI device {address} not found")));
         }
         let driver = self.pci(address).join("driver");
         let target = std::fs::read_link(&driver).map_err(|error| {
@@ -49,7 +50,7 @@ impl Sysfs {
             .is_some_and(|name| USERSPACE_DRIVERS.iter().any(|driver| *driver == name)))
     }
 
-    /// The interface of a PCI device, which may be virtual: those of virtio are a level deeper.
+    /// Returns the interface of a PCI device. That of a virtio device is one level deeper.
     pub(super) fn interface_of_pci(&self, address: &str) -> Result<String> {
         let device = self.pci(address);
         if device.join("net").exists() {
@@ -61,7 +62,7 @@ impl Sysfs {
         virtio.map_or_else(
             || {
                 Err(failed(format!(
-                    "PCI device {address} is no network interface: {} has no net",
+                    "PCI device {address} is not a network interface: {} has no net",
                     device.display()
                 )))
             },
@@ -69,12 +70,12 @@ impl Sysfs {
         )
     }
 
-    /// The interface of a device on the auxiliary bus.
+    /// Returns the interface of a device on the auxiliary bus.
     pub(super) fn interface_of_auxiliary(&self, name: &str) -> Result<String> {
         first_interface(&self.auxiliary(name))
     }
 
-    /// The interface of a device by its path, which begins with `/sys/`.
+    /// Returns the interface of a device, given its path below `/sys/`.
     pub(super) fn interface_of_device(&self, path: &str) -> Result<String> {
         first_interface(&self.root.join(path.trim_start_matches("/sys/")))
     }
@@ -104,7 +105,7 @@ pub(super) fn is_pci_address(text: &str) -> bool {
     hex(domain, 4..=8) && hex(bus, 2..=2) && hex(device, 2..=2) && hex(function, 1..=1)
 }
 
-/// Whether this is the name of a file, and no path.
+/// Whether this is a file name and not a path.
 pub(super) fn is_plain_name(text: &str) -> bool {
     (1..=255).contains(&text.len()) && !matches!(text, "." | "..") && !text.contains(['/', '\0'])
 }
@@ -117,7 +118,7 @@ fn first_interface(device: &Path) -> Result<String> {
     })
 }
 
-/// What is in a directory, sorted.
+/// Returns the names in a directory, sorted.
 fn names(directory: &Path) -> Result<Vec<String>> {
     let failed = |error: std::io::Error| failed(format!("read {}: {error}", directory.display()));
     let mut names = Vec::new();
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_interface_here_is_said() {
+    fn a_device_without_interface_is_an_error() {
         let (dir, sysfs) = sysfs();
         pci(&dir, "0000:00:01.0", "nvme", "nvme");
         pci(&dir, "0000:00:02.0", "ixgbe", "net");
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn drivers_that_leave_a_device_to_a_program_are_known() {
+    fn drivers_for_user_space_are_known() {
         let (dir, sysfs) = sysfs();
         for (number, driver) in USERSPACE_DRIVERS.iter().enumerate() {
             let address = format!("0000:00:0{number}.0");

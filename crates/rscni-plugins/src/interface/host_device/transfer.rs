@@ -1,23 +1,24 @@
-//! Moving a device between the host and a container.
+//! Moves a device between the host and a container.
 
 use std::time::{Duration, Instant};
 
 use rscni::Error;
 use rscni_linux::{Link, LinkChange, Netlink, Netns, sysctl};
 
-use super::{network::unless_there, saved::Saved};
+use super::{network::unless_there, record::Record};
 use crate::{
     attach::sandbox::Sandbox,
     plugin::error::{BestEffort, Context, Result},
 };
 
-/// How long the kernel may take to give a device back to the host whose namespace is gone.
+/// The time for the kernel to return a device whose namespace was removed.
 const FALL_BACK_LIMIT: Duration = Duration::from_secs(3);
 
-/// Gives a device to the container, under its name there and switched on. Its alias keeps the name on the host.
+/// Moves a device into the container, renames it and brings it up. Its alias keeps the name on the
+/// host.
 ///
-/// It is one message, so nobody on the host sees it renamed. If the kernel stops in the middle of it, the device is
-/// where [`locate`] finds it.
+/// One message does all of it, so that no program on the host sees the device renamed. If the
+/// kernel stops half way, [`locate`] finds the device.
 pub(super) fn give(
     host: &mut Netlink,
     device: &Link,
@@ -34,8 +35,8 @@ pub(super) fn give(
     host.set_link(device.index, &change).context(format!("give {} to the container", device.name))
 }
 
-/// The device in the container, after a [`give`] that may have failed. It has its name there, or the one that it had on
-/// the host, unless that was `taken` there before.
+/// Finds the device in the container after a [`give`] that may have failed: under its name there,
+/// or under its name on the host unless that was `taken` before.
 pub(super) fn locate(
     container: &mut Netlink,
     ifname: &str,
@@ -48,13 +49,13 @@ pub(super) fn locate(
     }
 }
 
-/// Takes a device out of the container and gives it its name on the host, and this alias.
+/// Moves a device to the host under its name there, with this alias.
 ///
-/// It is renamed in the container, unless another interface there has the name: programs on the host that watch for
-/// new devices are confused by one that is renamed while they look at it.
+/// It is renamed in the container, unless another interface there has the name, because a rename on
+/// the host confuses programs that watch for new devices.
 ///
 /// # Errors
-/// If the host has an interface of that name by now; the device stays as it is then.
+/// If the host has an interface of that name by now. The device then stays unchanged.
 pub(super) fn take(container: &mut Netlink, link: &Link, name: &str, alias: &str) -> Result<()> {
     let mut host = Netlink::open()?;
     refuse_taken(&mut host, name)?;
@@ -89,11 +90,11 @@ fn refuse_taken(host: &mut Netlink, name: &str) -> Result<()> {
     }
 }
 
-/// A device that the kernel has given back to the host, since its namespace is gone: it kept its name in the container,
-/// or got one such as `dev7`. It has its alias still, unless the container changed that.
+/// Finds a device that the kernel has returned to the host. It has its name from the container, or
+/// one such as `dev7`, and its alias unless the container changed it.
 ///
-/// With `wait` the kernel gets some time for it.
-pub(super) fn fallen_back(host: &mut Netlink, saved: &Saved, wait: bool) -> Result<Option<Link>> {
+/// `wait` gives the kernel some time for it.
+pub(super) fn fallen_back(host: &mut Netlink, saved: &Record, wait: bool) -> Result<Option<Link>> {
     let deadline = Instant::now() + FALL_BACK_LIMIT;
     loop {
         let links = host.links()?;
@@ -103,7 +104,7 @@ pub(super) fn fallen_back(host: &mut Netlink, saved: &Saved, wait: bool) -> Resu
         let by_alias = found.into_iter().next();
         let identity = saved.identity.as_ref().filter(|_| saved.is_physical);
         let found = by_alias.or_else(|| identity?.pick(others));
-        // The kernel destroys what is virtual, and takes its time for the rest.
+        // The kernel destroys virtual devices and takes some time for others.
         if found.is_some() || !saved.is_physical || !wait || Instant::now() > deadline {
             return Ok(found);
         }
@@ -111,15 +112,16 @@ pub(super) fn fallen_back(host: &mut Netlink, saved: &Saved, wait: bool) -> Resu
     }
 }
 
-/// Whether the device is on the host under its name: it never left, or something else has taken it back.
-pub(super) fn is_back(host: &mut Netlink, saved: &Saved) -> Result<bool> {
+/// Whether the device is on the host under its name: it never left, or another program has returned
+/// it.
+pub(super) fn is_back(host: &mut Netlink, saved: &Record) -> Result<bool> {
     let link = host.find_link(&saved.name)?;
     Ok(link.is_some_and(|link| {
         link.mac.map(|mac| mac.to_string()) == saved.mac && link.kind.is_none() == saved.is_physical
     }))
 }
 
-/// A device that the Go plugin gave to a container whose namespace is gone; nothing but its alias tells.
+/// Finds a device that the Go plugin gave to a container whose namespace was removed, by its alias.
 pub(super) fn fallen_back_from_go(
     host: &mut Netlink,
     name: &str,
@@ -133,7 +135,7 @@ pub(super) fn fallen_back_from_go(
     Ok(host.links_by_alias(name)?.into_iter().find(|link| link.name != name && is_fallback(link)))
 }
 
-/// Gives a device on the host its name back, and this alias.
+/// Renames a device on the host, and sets its alias.
 pub(super) fn rename(host: &mut Netlink, link: &Link, name: &str, alias: &str) -> Result<()> {
     if link.name != name {
         refuse_taken(host, name)?;
@@ -152,9 +154,9 @@ pub(super) fn rename(host: &mut Netlink, link: &Link, name: &str, alias: &str) -
     )?)
 }
 
-/// Has a device on the host be as it was: hardware address, MTU, whether it is on, addresses, alias. What is so already
-/// is left alone. The alias is the last: until then it says that not all is done.
-pub(super) fn restore(saved: &Saved) -> Result<()> {
+/// Restores the MAC address, MTU, state, addresses and alias of a device on the host. The alias
+/// comes last, as a sign that all is done.
+pub(super) fn restore(saved: &Record) -> Result<()> {
     let mut host = Netlink::open()?;
     let link = host.link_by_name(&saved.name)?;
     let mut all = BestEffort::default();
@@ -171,7 +173,8 @@ pub(super) fn restore(saved: &Saved) -> Result<()> {
         all.step(host.set_link(link.index, &change));
     }
     if saved.addresses().any(|address| address.net.addr().is_ipv6()) {
-        // It has the defaults of the host again. A kernel without IPv6 says what is missing when the address is added.
+        // It has the defaults of the host again. Without IPv6 in the kernel, adding the address
+        // fails with a clear error.
         let _ = sysctl::set(&format!("net/ipv6/conf/{}/disable_ipv6", saved.name), "0");
     }
     for address in saved.addresses() {

@@ -1,4 +1,4 @@
-//! `tap`: an interface whose packets a program in the container reads and writes itself, such as a virtual machine's.
+//! `tap`: an interface whose packets a program in the container reads and writes, such as a VMM.
 
 mod selinux;
 
@@ -28,7 +28,7 @@ pub(crate) const TAP: Plugin = Plugin {
     facts: Facts { kernel: |_| vec![KernelFeature::Tun], ..Facts::NONE },
 };
 
-/// The keys of the tap plugin, as the Go plugin has them.
+/// The keys of the Go plugin.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Keys {
@@ -50,12 +50,12 @@ struct Tap {
     owner: Option<u32>,
     group: Option<u32>,
     selinux_context: Option<String>,
-    /// The bridge in the container that it is a port of.
+    /// The bridge in the container whose port it becomes.
     bridge: Option<String>,
 }
 
 impl Tap {
-    /// Sets what a new tap cannot be made with.
+    /// Sets what cannot be set when a tap is created.
     fn set(&self, sandbox: &mut Sandbox, link: &Link, bridge: Option<&Link>) -> Result<Link> {
         let change = LinkChange {
             mtu: self.mtu,
@@ -77,7 +77,7 @@ impl ContainerLink for Tap {
         let given = |text: String| Some(text).filter(|text| !text.is_empty());
         if keys.selinux_context.contains(char::is_control) {
             let problem = format!(
-                "tap: selinuxContext: {:?} is no label: leave control characters out",
+                "tap: selinuxContext: {:?} is not a label: remove control characters",
                 keys.selinux_context
             );
             return Err(Error::InvalidNetworkConfig(problem).into());
@@ -98,7 +98,7 @@ impl ContainerLink for Tap {
             None => None,
             Some(name) => Some(sandbox.netlink.find_link(name)?.ok_or_else(|| {
                 let problem =
-                    format!("tap: there is no bridge {name} in the container: something has to make it before");
+                    format!("tap: bridge {name} not found in the container: create it before ADD");
                 Failure(Error::InvalidNetworkConfig(problem))
             })?),
         };
@@ -114,7 +114,7 @@ impl ContainerLink for Tap {
                 selinux::add(&tap, &sandbox.netns, context).context("selinuxContext")?;
             }
         }
-        // It is there: if it could not be asked for, once more.
+        // The tap exists. If reading it failed, try once more.
         let link = sandbox
             .netlink
             .link_by_name(ifname)
@@ -131,7 +131,7 @@ impl ContainerLink for Tap {
 
     fn check(&self, sandbox: &mut Sandbox, link: &Link) -> Result<()> {
         let is = link.tun.unwrap_or_default();
-        let show = |id: Option<u32>| id.map_or_else(|| "nobody".to_owned(), |id| id.to_string());
+        let show = |id: Option<u32>| id.map_or_else(|| "none".to_owned(), |id| id.to_string());
         for (what, is, wanted) in [("owner", is.owner, self.owner), ("group", is.group, self.group)]
         {
             if wanted.is_some() && is != wanted {
@@ -207,7 +207,10 @@ mod tests {
     #[case(json!({ "mac": "nonsense" }), "nonsense")]
     #[case(json!({ "selinuxContext": "system_u:object_r:tap_t\0" }), "selinuxContext")]
     #[case(json!({ "selinuxContext": "a\nb" }), "selinuxContext")]
-    fn what_cannot_be_is_refused_with_a_word_on_it(#[case] keys: Value, #[case] word: &str) {
+    fn an_invalid_configuration_is_rejected_naming_the_key(
+        #[case] keys: Value,
+        #[case] word: &str,
+    ) {
         let error = Error::from(config(keys).unwrap_err());
         assert_eq!(error.code(), 7, "{error}");
         assert!(error.details().contains(word), "{error}");

@@ -1,7 +1,7 @@
 //! A tap with a label of `SELinux`.
 //!
-//! The kernel gives a tap the label of the program that makes it, and lets a program have another label only as that
-//! begins. So where a label is asked for, and nowhere else, a program is started: `ip`, with the label.
+//! The kernel gives a tap the label of the program that creates it, and a program can only change
+//! its label at exec. So `ip` is started with the label, if one is configured.
 
 use std::process::Command;
 
@@ -10,10 +10,10 @@ use rscni_linux::{Netns, Tap};
 
 use crate::plugin::error::{Failure, Result};
 
-/// What the next program of this thread gets as its label.
+/// The label of the next program of this thread.
 const NEXT_LABEL: &str = "/proc/thread-self/attr/exec";
 
-/// Makes the tap as [`Tap::add_in`] does, with the label `context`.
+/// Creates the tap as [`Tap::add_in`] does, with the label `context`.
 pub(super) fn add(tap: &Tap, netns: &Netns, context: &str) -> Result<()> {
     let file_systems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
     if !file_systems.split_whitespace().any(|name| name == "selinuxfs") {
@@ -39,7 +39,7 @@ fn failed(problem: &str) -> Failure {
     Error::IOFailure(problem.to_owned()).into()
 }
 
-/// The words of `ip tuntap add`.
+/// The arguments of `ip tuntap add`.
 fn arguments(tap: &Tap) -> Vec<String> {
     let mut words =
         ["tuntap", "add", "mode", "tap", "name", &tap.name, "vnet_hdr"].map(str::to_owned).to_vec();

@@ -1,4 +1,4 @@
-//! The configuration of bandwidth: rates and bursts, and of which subnets.
+//! The configuration of bandwidth: rates, bursts and subnets.
 
 use ipnet::IpNet;
 use rscni::{Error, NetConf, address::parse_net, any_case};
@@ -8,21 +8,21 @@ use serde_json::Value;
 
 use crate::plugin::error::{Failure, Result};
 
-/// How long a packet waits at most, in milliseconds.
+/// The maximum time in the queue, in milliseconds.
 const LATENCY: u32 = 25;
-/// The largest packet that a sender hands over in one piece: 64 KiB, with the headers of its
-/// segments.
+/// The largest packet from a sender: 64 KiB, with the headers of its segments.
 const LARGEST_PACKET: u32 = 72 * 1024;
-/// How many bytes may wait at any rate: some packets of 1500 bytes, or one of 9000.
+/// The length that a queue may have at any rate, in bytes: some packets of 1500 bytes, or one of
+/// 9000.
 const SHORTEST_QUEUE: u32 = 10_000;
-/// The headers of Ethernet and VLAN, which no MTU counts.
+/// The headers of Ethernet and VLAN, which the MTU excludes.
 const LINK_HEADER: u32 = 18;
 
-/// Where the runtime's keys are.
+/// The path of the runtime's keys.
 const RUNTIME: &str = "runtimeConfig.bandwidth";
 
-/// The keys, in the configuration and in `runtimeConfig.bandwidth`. Rates are in bits per second, bursts in bits; 0 is
-/// no limit. containerd writes those of `runtimeConfig` with capitals.
+/// The keys, in the configuration and in `runtimeConfig.bandwidth`. Rates are in bits per second,
+/// bursts in bits; 0 means no limit. containerd capitalizes those of `runtimeConfig`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Keys {
@@ -40,17 +40,17 @@ impl Keys {
     }
 }
 
-/// Which packets are limited, by the address of the other side.
+/// The packets to limit, by their remote address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Subnets {
     All,
-    /// Those of these subnets alone.
+    /// Only these subnets.
     Only(Vec<IpNet>),
-    /// All but those of these subnets.
+    /// All except these subnets.
     Except(Vec<IpNet>),
 }
 
-/// A limit of one direction.
+/// The limit of one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limit {
     /// In bytes per second.
@@ -60,36 +60,36 @@ pub(super) struct Limit {
 }
 
 impl Limit {
-    /// The token bucket that enforces it on a link of this MTU.
+    /// Returns the token bucket for a link of this MTU.
     ///
     /// Rate, burst and limit are those of the Go plugin, whose CHECK compares them. The limit
     /// contains the burst, so the queue of the bucket has a limit of its own,
     /// [`queue`](Self::queue).
     pub(super) fn bucket(self, mtu: u32) -> Tbf {
         let queue = self.queue(mtu);
-        // A packet that is larger than the queue would be dropped even if the queue is empty.
+        // A packet larger than the queue would be dropped even if the queue is empty.
         let largest = (queue < self.burst.min(LARGEST_PACKET)).then_some(queue);
         let limit = wrapped(self.waiting()).wrapping_add(self.burst);
         Tbf { limit, largest, ..Tbf::new(self.rate, self.burst, LATENCY) }
     }
 
-    /// How many bytes wait at most in front of the bucket.
+    /// Returns the length of the queue in front of the bucket, in bytes.
     pub(super) fn queue(self, mtu: u32) -> u32 {
-        // The bucket splits what is larger than the burst.
+        // The bucket splits packets larger than the burst.
         self.waiting_bytes().max(shortest_queue(mtu).min(self.burst))
     }
 
-    /// Whether the queue that the kernel gives the bucket would be too long.
+    /// Whether the queue that the kernel creates for the bucket would be too long.
     pub(super) fn needs_queue(self, mtu: u32) -> bool {
         self.bucket(mtu).limit > self.queue(mtu).max(shortest_queue(mtu))
     }
 
-    /// How many bytes wait at most where packets cannot be split.
+    /// Returns the length of a queue whose packets cannot be split, in bytes.
     pub(super) fn unsplit_queue(self) -> u32 {
         self.waiting_bytes().max(LARGEST_PACKET)
     }
 
-    /// The bytes that the rate lets through within the latency.
+    /// Returns the bytes that the rate passes within the latency.
     fn waiting(self) -> u128 {
         u128::from(self.rate) * u128::from(LATENCY) / 1000
     }
@@ -98,7 +98,7 @@ impl Limit {
         u32::try_from(self.waiting()).unwrap_or(u32::MAX)
     }
 
-    /// Whether a bucket with this rate and limit holds this burst, whoever made it.
+    /// Whether a bucket has this limit, whichever implementation created it.
     pub(super) fn is_kept_by(self, found: &Tbf) -> bool {
         let limits = [self.bucket(0).limit, Tbf::new(self.rate, self.burst, LATENCY).limit];
         found.rate == self.rate && limits.contains(&found.limit) && self.has_buffer(found.buffer)
@@ -106,9 +106,9 @@ impl Limit {
 
     /// Whether the kernel reports this burst as `buffer` ticks.
     ///
-    /// The Go plugin counts in 32 bits, first microseconds, then ticks. What does not fit is cut
-    /// off at the top bits (amd64) or becomes the largest number (arm64). Earlier releases of this
-    /// plugin had 2^32 ns as the longest burst.
+    /// The Go plugin computes with 32 bits, first microseconds, then ticks. Larger values lose
+    /// their top bits (amd64) or become the maximum (arm64). Earlier releases of this plugin had a
+    /// maximum of 2^32 ns.
     pub(super) fn has_buffer(self, buffer: u32) -> bool {
         let ticks = tc::ticks(self.rate, self.burst);
         let microseconds = u128::from(self.burst) * 1_000_000 / u128::from(self.rate);
@@ -120,8 +120,7 @@ impl Limit {
         if go.contains(&buffer) || buffer == earlier {
             return true;
         }
-        // The kernel computes a burst that it was given in bytes from a rate that it keeps with 32
-        // bits.
+        // The kernel computes the ticks of a burst in bytes from a rate that it keeps with 32 bits.
         let error = u32::try_from(ticks >> 30).unwrap_or(u32::MAX).saturating_add(16);
         let distance = buffer.wrapping_sub(wrapped(ticks.into()));
         u32::try_from(ticks).is_err() && distance.min(distance.wrapping_neg()) <= error
@@ -163,7 +162,7 @@ impl Limit {
     }
 }
 
-/// The number modulo 2^32.
+/// Returns the number modulo 2^32.
 #[allow(clippy::cast_possible_truncation, reason = "as the kernel and the Go plugin compute")]
 fn wrapped(number: u128) -> u32 {
     number as u32
@@ -172,9 +171,9 @@ fn wrapped(number: u128) -> u32 {
 /// A validated configuration.
 #[derive(Debug)]
 pub(super) struct Config {
-    /// Of what the container receives.
+    /// The limit of traffic to the container.
     pub(super) ingress: Option<Limit>,
-    /// Of what it sends.
+    /// The limit of traffic from the container.
     pub(super) egress: Option<Limit>,
     pub(super) subnets: Subnets,
 }
@@ -182,7 +181,8 @@ pub(super) struct Config {
 impl Config {
     /// Reads and validates the configuration of a call.
     ///
-    /// The limits are those of the configuration if it has any, all four; else the runtime's. So are the subnets.
+    /// The limits are those of the configuration if it has any, otherwise the runtime's. The same
+    /// applies to the subnets.
     pub(super) fn new(conf: &NetConf) -> Result<Self> {
         let own: Keys = conf.custom_as()?;
         let runtime: Keys = match any_case::get(&conf.runtime_config, "bandwidth") {
@@ -240,7 +240,7 @@ fn invalid(text: impl std::fmt::Display) -> Failure {
     Error::InvalidNetworkConfig(format!("bandwidth: {text}")).into()
 }
 
-/// The length that a queue may have at any rate.
+/// Returns the length that a queue may have at any rate, in bytes.
 fn shortest_queue(mtu: u32) -> u32 {
     SHORTEST_QUEUE.max(mtu.saturating_add(LINK_HEADER))
 }
@@ -261,7 +261,7 @@ mod tests {
         assert_eq!(config.ingress, Some(Limit { rate: 1_000_000, burst: 102_400 }));
         assert_eq!((config.egress, &config.subnets), (None, &Subnets::All));
         let bucket = config.ingress.unwrap().bucket(1500);
-        // 25 ms more than the burst, as the Go plugin has it.
+        // 25 ms more than the burst, as in the Go plugin.
         assert_eq!((bucket.rate, bucket.buffer, bucket.limit), (1_000_000, 1_600_000, 127_400));
         assert_eq!((bucket.burst, bucket.largest), (None, Some(25_000)));
         let config = read(&json!({ "egressRate": 8, "egressBurst": 8 })).unwrap();
@@ -288,12 +288,12 @@ mod tests {
     }
 
     #[rstest]
-    // 10 s, 214 s, 429 s and 2147 s at the rate, the last two beyond what 32 bits of ticks hold.
+    // 10 s, 214 s, 429 s and 2147 s at the rate. The last two exceed 32 bits of ticks.
     #[case(1_250_000, 12_500_000, 156_250_000)]
     #[case(1_250_000, 268_435_455, 3_355_443_187)]
     #[case(1_250_000, 536_870_911, 2_415_919_079)]
     #[case(125_000, 268_435_455, 3_489_660_803)]
-    // 21475 s, beyond what 32 bits of microseconds hold.
+    // 21475 s, more than 32 bits of microseconds.
     #[case(12_500, 268_435_455, 2_684_353_310)]
     fn bursts_of_the_go_plugin_are_recognized(
         #[case] rate: u64,
@@ -303,7 +303,7 @@ mod tests {
         let limit = Limit { rate, burst };
         assert!(limit.has_buffer(buffer), "{:?}", limit.bucket(1500));
         assert!(limit.has_buffer(limit.bucket(1500).buffer));
-        // Earlier releases had no more than 2^32 ns.
+        // The maximum of earlier releases was 2^32 ns.
         assert!(limit.has_buffer(u32::MAX / 64));
         assert!(!limit.has_buffer(buffer.wrapping_add(100_000_000)));
     }
@@ -365,14 +365,17 @@ mod tests {
         json!({ "egressRate": 8000, "egressBurst": 8000, "unshapedSubnets": ["::/0"], "shapedSubnets": ["::/0"] }),
         "exclude each other"
     )]
-    fn what_cannot_be_is_refused_with_a_word_on_it(#[case] keys: Value, #[case] word: &str) {
+    fn an_invalid_configuration_is_rejected_naming_the_key(
+        #[case] keys: Value,
+        #[case] word: &str,
+    ) {
         let error = Error::from(read(&keys).unwrap_err());
         assert_eq!(error.code(), 7, "{error}");
         assert!(error.details().contains(word), "{error}");
     }
 
     #[test]
-    fn limits_are_the_runtimes_where_the_configuration_has_none() {
+    fn limits_of_the_runtime_apply_if_the_configuration_has_none() {
         let limits = json!({ "ingressRate": 8000, "ingressBurst": 8000, "egressRate": 16000, "egressBurst": 16000 });
         let config = read(&json!({
             "shapedSubnets": ["10.1.2.3/8", "fd00::/8"], "runtimeConfig": { "bandwidth": limits }

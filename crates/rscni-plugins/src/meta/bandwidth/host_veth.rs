@@ -1,4 +1,5 @@
-//! The host's end of the container's veth: what goes to the container leaves there, what it sends comes in there.
+//! The host side of the container's veth pair, where traffic to the container leaves and traffic
+//! from it arrives.
 
 use crate::plugin::Call;
 use rscni::{CNIResult, Error, NetConf};
@@ -9,7 +10,7 @@ use crate::{
     plugin::error::Result,
 };
 
-/// The host's end for ADD, which the result has to name.
+/// Returns the host side for ADD. The result must list it.
 pub(super) fn require(host: &mut Netlink, call: &Call<'_>, result: &CNIResult) -> Result<Link> {
     let mut sandbox = Sandbox::open(call)?;
     let inner = sandbox.netlink.link_by_name(&call.args.ifname)?;
@@ -24,7 +25,7 @@ pub(super) fn require(host: &mut Netlink, call: &Call<'_>, result: &CNIResult) -
     })
 }
 
-/// The host's end for DEL, if it is still there and not visibly another attachment's.
+/// Returns the host side for DEL, if it exists and no alias names another owner.
 pub(super) fn find(host: &mut Netlink, call: &Call<'_>, conf: &NetConf) -> Result<Option<Link>> {
     let owner = call.owner();
     let is_possible = |link: &Link| {
@@ -33,7 +34,7 @@ pub(super) fn find(host: &mut Netlink, call: &Call<'_>, conf: &NetConf) -> Resul
     if let Some(link) = host.find_link(&owner.veth_name())?.filter(is_possible) {
         return Ok(Some(link));
     }
-    // One that the Go plugins made has a random name.
+    // That of the Go plugins has a random name.
     let result = conf.prev_result.as_ref();
     if let Some(mut sandbox) = Sandbox::open_if_there(call)?
         && let Some(inner) = sandbox.netlink.find_link(&call.args.ifname)?
@@ -52,7 +53,8 @@ pub(super) fn find(host: &mut Netlink, call: &Call<'_>, conf: &NetConf) -> Resul
     Ok(None)
 }
 
-/// Whether the result has an interface of that name on the host. Results of the first versions have no interfaces.
+/// Whether the result has an interface of that name on the host. Results of the first versions have
+/// no interfaces.
 fn is_named(result: &CNIResult, name: &str) -> bool {
     let mut interfaces = result.interfaces.iter();
     result.interfaces.is_empty()

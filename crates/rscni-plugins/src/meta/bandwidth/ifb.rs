@@ -1,8 +1,8 @@
-//! The attachment's ifb, through which goes what the container sends: the kernel shapes only what leaves a link, and
-//! that comes in on the host's end of the veth.
+//! The ifb that shapes the traffic from the container. The kernel shapes only what leaves a link,
+//! and this traffic arrives on the host side of the veth pair.
 //!
-//! Its name is the Go plugin's, which follows from network and container id alone. A second interface of the same
-//! container on the same network gets another one, which follows from the interface's name too.
+//! Its name is that of the Go plugin, derived from network and container id. A second interface of
+//! a container on the same network gets another name, derived from the interface name too.
 
 use crate::plugin::Call;
 use rscni::Error;
@@ -23,7 +23,7 @@ use crate::{
 
 /// The handle of `ingress`.
 const INGRESS: Handle = Handle::new(0xffff, 0);
-/// How many packets may wait where no token bucket has a limit of its own.
+/// The length of a queue without a limit of its own, in packets.
 const QUEUE_LENGTH: u32 = 1000;
 
 fn go_name(owner: Owner<'_>) -> String {
@@ -34,7 +34,7 @@ fn own_name(owner: Owner<'_>) -> String {
     derived_name("bwp", &[owner.network, owner.container_id, owner.ifname])
 }
 
-/// Makes the ifb, and has everything that comes in on the veth leave through it, limited.
+/// Creates the ifb, and redirects what arrives on the veth to it.
 pub(super) fn add<'o>(
     host: &mut Netlink,
     veth: &Link,
@@ -59,7 +59,7 @@ pub(super) fn add<'o>(
     undo.push_removal(move || Netlink::open()?.del_qdisc(outer, Handle::INGRESS));
     undo.unless_exists(host.add_qdisc(outer, Handle::INGRESS, INGRESS, &Qdisc::Ingress))
         .map_err(|error| in_the_way(error, veth, Handle::INGRESS))?;
-    // All of these go with the two that have been made.
+    // The two removals above remove all of these.
     let (root, rest) = shaper.requests(&ifb);
     let mut batch = host.batch();
     batch.set_link(index, &LinkChange { txqlen: Some(QUEUE_LENGTH), ..LinkChange::default() });
@@ -67,7 +67,7 @@ pub(super) fn add<'o>(
     for request in rest {
         batch.push(request);
     }
-    // Packets go this way only when it is complete.
+    // The redirection comes last, when the ifb is complete.
     batch.add_filter(veth.index, &U32::redirect_all(INGRESS, index));
     batch.commit()?;
     Ok(ifb)
@@ -84,7 +84,7 @@ fn make(host: &mut Netlink, veth: &Link, owner: Owner<'_>) -> rscni_linux::Resul
     let name = go_name(owner);
     match host.add_link(&new(name.clone())) {
         Err(error) if error.is_exists() => match host.find_link(&name)? {
-            // Another interface of the container has it.
+            // Another interface of the container has the name.
             Some(other) if other.alias != Some(owner.alias()) => {
                 host.add_link(&new(own_name(owner)))
             }
@@ -94,7 +94,7 @@ fn make(host: &mut Netlink, veth: &Link, owner: Owner<'_>) -> rscni_linux::Resul
     }
 }
 
-/// The error for a queueing discipline where ADD would put its own.
+/// An error for a queueing discipline in the place of ours.
 pub(super) fn in_the_way(error: rscni_linux::Error, link: &Link, place: Handle) -> Failure {
     if error.is_exists() {
         let text = format!(
@@ -106,7 +106,7 @@ pub(super) fn in_the_way(error: rscni_linux::Error, link: &Link, place: Handle) 
     error.into()
 }
 
-/// The attachment's ifbs: of ours there is one, and one without an owner is of the Go plugin.
+/// Finds the ifb of an attachment: ours, or that of the Go plugin, which has no alias.
 pub(super) fn find(host: &mut Netlink, owner: Owner<'_>) -> Result<Option<Link>> {
     if let Some(own) = host.find_link(&own_name(owner))?.filter(is_ifb) {
         return Ok(Some(own));
@@ -116,7 +116,7 @@ pub(super) fn find(host: &mut Netlink, owner: Owner<'_>) -> Result<Option<Link>>
         .filter(|link| is_ifb(link) && !owner.is_contradicted_by(link.alias.as_deref())))
 }
 
-/// GC: removes the ifbs of attachments that are no longer valid.
+/// Removes the ifbs of attachments that are no longer valid.
 pub(super) fn del_stale(call: &Call<'_>, stale: &Stale<'_>) -> Result<()> {
     let mut host = Netlink::open()?;
     let mut all = BestEffort::default();
@@ -133,7 +133,7 @@ fn is_ifb(link: &Link) -> bool {
     link.kind.as_deref() == Some("ifb")
 }
 
-/// CHECK: what comes in on the veth goes through the ifb, limited.
+/// Fails CHECK if what arrives on the veth is not redirected to the ifb and limited.
 pub(super) fn check(
     host: &mut Netlink,
     veth: &Link,
@@ -162,7 +162,7 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Has what comes in on the veth go its own way again, if it was led to the ifb, to one that is gone, or was about to be.
+/// Removes the redirection of the veth to an ifb, even if that is missing.
 pub(super) fn detach(host: &mut Netlink, veth: &Link, ifb: Option<&Link>) -> Result<()> {
     if host.find_qdisc(veth.index, Handle::INGRESS)? != Some(Qdisc::Ingress) {
         return Ok(());

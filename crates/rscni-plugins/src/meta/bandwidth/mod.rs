@@ -1,8 +1,7 @@
-//! `bandwidth`: limits what a container sends and receives, in bits per second, where another plugin has joined it
-//! with the host by a veth pair.
+//! `bandwidth`: limits the traffic of a container that has a veth pair, in bits per second.
 //!
-//! What the container receives leaves the host's end of the veth, and waits there. What it sends comes in there, and
-//! is led through an ifb, which it leaves in time.
+//! Traffic to the container is queued where it leaves the host side of the veth pair. Traffic from
+//! it arrives there, and is redirected to an ifb, which shapes it.
 
 mod config;
 mod host_veth;
@@ -40,12 +39,12 @@ pub(crate) const BANDWIDTH: Plugin = Plugin {
     },
 };
 
-/// The limit of what the container receives.
+/// The limit of traffic to the container.
 fn to_container(config: &Config, limit: Limit) -> Shaper<'_> {
     Shaper { limit, subnets: &config.subnets, peer: Peer::Source }
 }
 
-/// The limit of what the container sends.
+/// The limit of traffic from the container.
 fn from_container(config: &Config, limit: Limit) -> Shaper<'_> {
     Shaper { limit, subnets: &config.subnets, peer: Peer::Destination }
 }
@@ -86,13 +85,14 @@ fn del(call: &Call<'_>) -> Result<()> {
     let [ingress, egress] = match Config::new(conf) {
         Ok(config) if !config.is_empty() => [config.ingress.is_some(), config.egress.is_some()],
         Ok(_) if ifb.is_none() => return Ok(()),
-        // One that has become invalid, or has lost what the runtime gave, may have asked for anything.
+        // With an invalid configuration, or without the runtime's keys, both directions may be
+        // limited.
         _ => [true, true],
     };
     let mut all = BestEffort::default();
     match host_veth::find(&mut host, call, conf) {
         Ok(Some(veth)) => {
-            // Before the ifb goes: packets that are redirected to nothing are lost.
+            // Before the ifb is removed: packets that are redirected to nothing are lost.
             if egress {
                 all.step(ifb::detach(&mut host, &veth, ifb.as_ref()));
             }
@@ -108,8 +108,7 @@ fn del(call: &Call<'_>) -> Result<()> {
     all.finish()
 }
 
-/// Puts the limits back. Where only a part of them is left, a half-made path for packets is taken
-/// away first.
+/// Restores the limits, after removing an incomplete redirection.
 pub(crate) fn restore(call: &Call<'_>) -> Result<()> {
     del(call)?;
     add(call).map(drop)

@@ -1,4 +1,4 @@
-//! Limiting what leaves a link: by a token bucket, or by classes where some subnets are to be limited and others not.
+//! Shapes what leaves a link: with a token bucket, or with classes if subnets are excepted.
 
 use ipnet::IpNet;
 use rscni_linux::{
@@ -9,16 +9,16 @@ use rscni_linux::{
 use super::config::{Limit, Subnets};
 use crate::plugin::error::{Result, differs};
 
-/// Which address of a packet is the other side's.
+/// The remote address of a packet.
 #[derive(Clone, Copy)]
 pub(super) enum Peer {
-    /// Of packets to the container.
+    /// For packets to the container.
     Source,
-    /// Of packets from the container.
+    /// For packets from the container.
     Destination,
 }
 
-/// What leaves a link is limited so.
+/// The limit of what leaves a link.
 pub(super) struct Shaper<'a> {
     pub(super) limit: Limit,
     pub(super) subnets: &'a Subnets,
@@ -26,20 +26,21 @@ pub(super) struct Shaper<'a> {
 }
 
 const ROOT: Handle = Handle::new(1, 0);
-/// The class that is limited, numbered as the Go plugin had it when it had classes.
+/// The limited class, with the number that the Go plugin used when it had classes.
 const SHAPED: Handle = Handle::new(1, 48);
-/// The queue of that class.
+/// The queue of the limited class.
 const SHAPED_QUEUE: Handle = Handle::new(48, 0);
 /// The only class of a token bucket.
 const BUCKET: Handle = Handle::new(1, 1);
 /// The queue of a token bucket.
 const BUCKET_QUEUE: Handle = Handle::new(2, 0);
-/// The class that is not limited; the rate is so high that it never waits.
+/// The class without a limit. Its rate is so high that no packet waits.
 const UNSHAPED: Handle = Handle::new(1, 1);
 const UNLIMITED: u64 = 100_000_000_000;
 
 impl Shaper<'_> {
-    /// What has to be done: the first makes the queueing discipline, which takes everything with it when it goes.
+    /// Returns the request that creates the root queueing discipline, and those for what depends on
+    /// it.
     pub(super) fn requests(&self, link: &Link) -> (Request, Vec<Request>) {
         let index = link.index;
         let root = Request::add_qdisc(index, Handle::ROOT, ROOT, &self.root(link));
@@ -70,9 +71,9 @@ impl Shaper<'_> {
         ]
     }
 
-    /// What waits: in front of which class, under which name. The kernel's own queue of a token
-    /// bucket can hold the burst too, which is seconds of traffic where the runtime asks for the
-    /// largest burst there is.
+    /// Returns the queue: its class, its handle and its length. The queue that the kernel creates
+    /// for a token bucket can hold the burst too, which is seconds of traffic with the largest
+    /// bursts of runtimes.
     fn queue(&self, link: &Link) -> (Handle, Handle, Qdisc) {
         match self.subnets {
             Subnets::All => {
@@ -96,7 +97,7 @@ impl Shaper<'_> {
         subnets.iter().map(|subnet| filter(*subnet, class)).collect()
     }
 
-    /// CHECK: all of it is there, with the values of the configuration.
+    /// Compares the queueing disciplines with the configuration for CHECK.
     pub(super) fn check(&self, host: &mut Netlink, link: &Link) -> Result<()> {
         let name = &link.name;
         let wanted = self.root(link);
@@ -122,7 +123,7 @@ impl Shaper<'_> {
             let Some(found) = classes.iter().find(|class| class.handle == handle) else {
                 return Err(differs(format!("class htb {handle} is missing on {name}")));
             };
-            // How long no burst at all takes is for the kernel to round.
+            // The kernel rounds a burst of zero.
             if found.rate != wanted.rate
                 || (handle == SHAPED && !self.limit.has_buffer(found.buffer))
             {
@@ -151,7 +152,7 @@ impl Shaper<'_> {
         Ok(())
     }
 
-    /// CHECK of the queue in front of a token bucket that has the right numbers.
+    /// Checks the queue of a token bucket whose own values are right.
     fn check_bucket_queue(&self, host: &mut Netlink, link: &Link, found: &Tbf) -> Result<()> {
         let (class, _, wanted) = self.queue(link);
         let complain = |has: &str| {
@@ -164,14 +165,14 @@ impl Shaper<'_> {
                 complain("this queue but another largest packet")
             }
             Some(_) => Ok(()),
-            // The Go plugin and earlier releases leave the kernel's own queue in place.
+            // The Go plugin and earlier releases keep the queue that the kernel creates.
             None if host.find_default_qdisc(link.index, class)?.is_some() => Ok(()),
             None => complain("no queue"),
         }
     }
 }
 
-/// Takes the limit off a link.
+/// Removes the limit from a link.
 pub(super) fn remove(host: &mut Netlink, link: &Link) -> Result<()> {
     match host.find_qdisc(link.index, Handle::ROOT)? {
         Some(Qdisc::Tbf(_) | Qdisc::Htb { .. }) => delete(host, link, Handle::ROOT),
@@ -179,7 +180,7 @@ pub(super) fn remove(host: &mut Netlink, link: &Link) -> Result<()> {
     }
 }
 
-/// Deletes a queueing discipline; that it is gone already is as good.
+/// Deletes a queueing discipline. A missing one is not an error.
 pub(super) fn delete(host: &mut Netlink, link: &Link, place: Handle) -> Result<()> {
     match host.del_qdisc(link.index, place) {
         Err(error) if !error.is_not_found() => Err(error.into()),

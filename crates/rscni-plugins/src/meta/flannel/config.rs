@@ -1,5 +1,5 @@
-//! The keys of flannel, and the configuration that the other plugin gets: the keys of `delegate`, and those that flannel
-//! sets.
+//! The keys of flannel, and the configuration of the delegate: the keys in `delegate`, and those
+//! that flannel sets.
 
 use crate::plugin::{Call, facts};
 
@@ -10,16 +10,17 @@ use serde_json::{Map, Value, json};
 use super::subnet::Subnet;
 use crate::plugin::error::Result;
 
-/// This plugin's own name. It does not delegate to itself: what one call saved would be the other's.
+/// The name of this plugin. It does not delegate to itself, since both calls would use the same
+/// file.
 pub(super) const FLANNEL: &str = "flannel";
 
-/// Where the daemon writes what it has leased.
+/// The file with the lease of the daemon.
 const SUBNET_FILE: &str = "/run/flannel/subnet.env";
 
-/// Where configurations are kept from ADD to DEL.
+/// The default directory of saved configurations.
 pub(crate) const DATA_DIR: &str = "/var/lib/cni/flannel";
 
-/// The keys of the flannel plugin, as Go's has them.
+/// The keys of the Go plugin.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Keys {
@@ -28,7 +29,7 @@ struct Keys {
     delegate: Map<String, Value>,
 }
 
-/// What flannel is configured to do.
+/// The configuration, without the subnet.
 pub(super) struct Config {
     pub(super) subnet_file: String,
     pub(super) data_dir: String,
@@ -39,7 +40,7 @@ impl Config {
     /// Reads the keys.
     ///
     /// # Errors
-    /// [`Error::InvalidNetworkConfig`] if one has the wrong type, or is no path.
+    /// [`Error::InvalidNetworkConfig`] if one has the wrong type, or is not a path.
     pub(super) fn new(conf: &NetConf) -> Result<Self> {
         let keys: Keys = conf.custom_as()?;
         check_path("subnetFile", &keys.subnet_file)?;
@@ -53,7 +54,7 @@ impl Config {
         })
     }
 
-    /// Reads the keys for DEL: those that are wrong count as missing, since no ADD has used them.
+    /// Reads the keys for DEL. Invalid ones count as missing, since no ADD has used them.
     pub(super) fn for_removal(conf: &NetConf) -> Self {
         let text = |key: &str, default: &str| {
             let value = conf.custom.iter().find(|(name, _)| name.eq_ignore_ascii_case(key));
@@ -68,8 +69,7 @@ impl Config {
         })
     }
 
-    /// Refuses what `delegate` must not say. DEL and GC do without: it is no reason to leave
-    /// something behind.
+    /// Rejects invalid keys in `delegate`. DEL and GC skip this, so that they leave nothing behind.
     ///
     /// # Errors
     /// [`Error::InvalidNetworkConfig`].
@@ -94,11 +94,11 @@ impl Config {
         }
     }
 
-    /// The other plugin's configuration. Without a subnet it is good for DEL and GC only.
+    /// Returns the configuration of the delegate. Without a subnet it serves DEL and GC only.
     ///
     /// # Errors
-    /// [`Error::InvalidNetworkConfig`] if `ipam.routes` are none, [`Error::FailedToDecode`] if a key of `delegate` that
-    /// every plugin has is of the wrong type.
+    /// [`Error::InvalidNetworkConfig`] if `ipam.routes` is not a list of routes,
+    /// [`Error::FailedToDecode`] if a key of `delegate` that every plugin has is of the wrong type.
     pub(super) fn delegated(&self, call: &Call<'_>, subnet: Option<&Subnet>) -> Result<NetConf> {
         let conf = call.conf;
         let mut map = self.delegate.clone();
@@ -113,7 +113,7 @@ impl Config {
         if map["type"].as_str().is_some_and(|name| call.kind(name) == "bridge") {
             default(&mut map, "isGateway", true);
         }
-        // What stands beside `delegate` is the network's, and so the result's.
+        // Keys beside `delegate` belong to the network, and therefore to the result.
         if let Some(dns) = &conf.dns {
             default(&mut map, "dns", serde_json::to_value(dns).map_err(Error::from)?);
         }
@@ -132,7 +132,8 @@ fn default(map: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
     }
 }
 
-/// `ipam` as configured, with the host's subnets for its ranges and routes to the networks of all hosts.
+/// Returns the configured `ipam` with the host's subnets as ranges, and routes to the networks of
+/// all hosts.
 fn ipam(conf: &NetConf, subnet: Option<&Subnet>) -> Result<Map<String, Value>> {
     let mut map = conf.ipam.as_ref().map(|ipam| ipam.custom.clone()).unwrap_or_default();
     map.insert("type".into(), conf.ipam_type().unwrap_or("host-local").into());
@@ -152,7 +153,7 @@ fn ipam(conf: &NetConf, subnet: Option<&Subnet>) -> Result<Map<String, Value>> {
 }
 
 /// The plugin that an entry of a list delegates to, and the IPAM plugin of that one.
-pub(super) fn delegates(keys: facts::Keys<'_>) -> Option<[&str; 2]> {
+pub(super) fn delegates(keys: facts::Keys<'_>) -> [&str; 2] {
     let kind = |key| keys.object(key).map(|keys| keys.text("type")).filter(|it| !it.is_empty());
-    Some([kind("delegate").unwrap_or("bridge"), kind("ipam").unwrap_or("host-local")])
+    [kind("delegate").unwrap_or("bridge"), kind("ipam").unwrap_or("host-local")]
 }

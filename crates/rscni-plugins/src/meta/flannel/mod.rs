@@ -1,17 +1,11 @@
-//! `flannel`: hands an attachment to another plugin, `bridge` as a rule, with the subnet that the flannel daemon has
-//! leased for this host.
+//! `flannel`: delegates to another plugin, usually `bridge`, with the subnet that the flannel daemon
+//! has leased for this host.
 //!
-//! The other plugin's configuration is made at ADD and kept on disk, where Go's plugin of this name keeps it too: the
-//! subnet may be another one by the time of DEL.
-//!
-//! | module | has |
-//! |---|---|
-//! | `config` | the keys, and the other plugin's configuration made of them |
-//! | `subnet` | the daemon's file |
-//! | `saved` | the configurations on disk |
+//! ADD saves the configuration of the delegate where the Go plugin saves it too, because the subnet
+//! can change before DEL.
 
 mod config;
-mod saved;
+mod saved_config;
 pub(crate) mod subnet;
 
 use crate::plugin::{Call, facts::StateFiles};
@@ -19,7 +13,7 @@ use rscni::{CNIResult, Error, NetConf, invoke::Delegate};
 
 use self::{
     config::Config,
-    saved::{Content, Saved},
+    saved_config::{Content, SavedConfig},
     subnet::Subnet,
 };
 use crate::{
@@ -42,10 +36,10 @@ pub(crate) const FLANNEL: Plugin = Plugin {
         files: Some(StateFiles {
             key: Some("dataDir"),
             default: config::DATA_DIR,
-            list: saved::inventory,
+            list: saved_config::inventory,
         }),
         routes: |_| true,
-        delegates: config::delegates,
+        delegates: |keys| Some(config::delegates(keys)),
         ..Facts::NONE
     },
 };
@@ -55,9 +49,10 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
     let config = Config::new(conf)?;
     config.validate(call)?;
     let delegated = config.delegated(call, Some(&Subnet::read(&config.subnet_file)?))?;
-    // The other plugin would refuse it too; but then it is told to DEL, and that would be what is there already.
+    // The delegate would fail too, but flannel would then call its DEL, which removes the existing
+    // interface.
     Sandbox::open(call)?.refuse_taken(&call.args.ifname)?;
-    let saved = Saved::to_write(&config.data_dir, call)?;
+    let saved = SavedConfig::to_write(&config.data_dir, call)?;
     let earlier = saved.bytes()?;
     let mut undo = Undo::default();
     undo.push(|| saved.restore(earlier));
@@ -67,7 +62,7 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
     Ok(result)
 }
 
-/// The other plugin, ready to be called.
+/// Returns the call of the delegate.
 fn delegate<'a>(call: &Call<'a>, delegated: &'a NetConf) -> Result<Delegate<'a>> {
     let config = serde_json::to_vec(delegated).map_err(Error::from)?;
     Ok(call.delegate(&delegated.r#type).with_config(config))
@@ -76,14 +71,15 @@ fn delegate<'a>(call: &Call<'a>, delegated: &'a NetConf) -> Result<Delegate<'a>>
 fn del(call: &Call<'_>) -> Result<()> {
     let conf = call.conf;
     let config = Config::for_removal(conf);
-    let (saved, content) = Saved::find(&config.data_dir, call)?;
+    let (saved, content) = SavedConfig::find(&config.data_dir, call)?;
     let delegated = match &content {
         Content::Ours(delegated) => of_call(delegated, conf),
-        // A second DEL, an ADD that got nowhere, or one of Go's second interfaces, which share a file. What is known
-        // without it is enough for our own plugins, told to look for everything; others may want the subnet.
+        // A second DEL, an ADD that failed early, or a second interface of the Go plugin, which
+        // shares a file. Our own plugins can remove everything without the file; others may need
+        // the subnet.
         Content::Missing | Content::Broken | Content::OfAnother => {
             let delegated = config.delegated(call, None)?;
-            // ADD refuses flannel itself.
+            // ADD rejects flannel itself.
             if is_flannel(&delegated, call)
                 || call.exec.linked(&delegated.r#type, &call.args.path).is_none()
             {
@@ -99,12 +95,13 @@ fn del(call: &Call<'_>) -> Result<()> {
     }
 }
 
-/// Whether the other plugin is flannel itself, under any name.
+/// Whether the delegate is flannel itself, under any name.
 fn is_flannel(delegated: &NetConf, call: &Call<'_>) -> bool {
     call.kind(&delegated.r#type) == config::FLANNEL
 }
 
-/// The configuration as it was at ADD, with what belongs to the call: the version may have gone up since.
+/// Returns the configuration of the ADD, with the keys of this call. The version may have increased
+/// since.
 fn of_call(delegated: &NetConf, conf: &NetConf) -> NetConf {
     NetConf {
         cni_version: conf.cni_version,
@@ -119,7 +116,7 @@ fn check(call: &Call<'_>) -> Result<()> {
     let config = Config::new(conf)?;
     config.validate(call)?;
     call.checked_result()?;
-    let (_, Content::Ours(delegated)) = Saved::find(&config.data_dir, call)? else {
+    let (_, Content::Ours(delegated)) = SavedConfig::find(&config.data_dir, call)? else {
         let dir = &config.data_dir;
         return Err(differs(format!(
             "the file with the configuration of the ADD is missing in {dir}"
@@ -128,13 +125,13 @@ fn check(call: &Call<'_>) -> Result<()> {
     delegate(call, &of_call(&delegated, conf))?.check().map_err(Into::into)
 }
 
-/// GC of the other plugin: with today's configuration, and with those of attachments that are no longer valid, where
-/// they were made with another.
+/// Calls GC of the delegate: with the current configuration, and with each saved one of attachments
+/// that are no longer valid.
 fn gc(call: &Call<'_>) -> Result<()> {
     let conf = call.conf;
     let valid = call.valid_attachments();
-    // A file that does not say which interface it is about stays as long as the container has any.
-    let is_valid = |saved: &Saved, ifname: Option<&str>| {
+    // A file without an interface stays as long as the container has any attachment.
+    let is_valid = |saved: &SavedConfig, ifname: Option<&str>| {
         let mut of_container =
             valid.iter().filter(|attachment| attachment.container_id == saved.container_id());
         of_container.any(|attachment| ifname.is_none_or(|ifname| ifname == attachment.ifname))
@@ -145,14 +142,14 @@ fn gc(call: &Call<'_>) -> Result<()> {
         NetConf { runtime_config: serde_json::Map::new(), ..delegated }
     };
     let mut all = BestEffort::default();
-    let mut groups: Vec<(NetConf, Vec<Saved>)> = Vec::new();
+    let mut groups: Vec<(NetConf, Vec<SavedConfig>)> = Vec::new();
     match config.delegated(call, Subnet::read(&config.subnet_file).ok().as_ref()) {
-        // ADD refuses it.
+        // ADD rejects it.
         Ok(today) if is_flannel(&today, call) => {}
         Ok(today) => groups.push((for_gc(&today), Vec::new())),
         Err(failure) => all.step(Err(failure)),
     }
-    for saved in saved::list(&config.data_dir)? {
+    for saved in saved_config::list(&config.data_dir)? {
         match saved.read(call) {
             Ok((_, ifname)) if is_valid(&saved, ifname.as_deref()) => {}
             Ok((Content::Ours(delegated), _)) => {
@@ -168,7 +165,7 @@ fn gc(call: &Call<'_>) -> Result<()> {
     for (delegated, stale) in groups {
         match delegate(call, &delegated).and_then(|delegate| Ok(delegate.gc()?)) {
             Ok(()) => stale.iter().for_each(|saved| all.step(saved.remove())),
-            // What is saved is what the next GC does it with.
+            // The next GC needs the saved configuration.
             failed => all.step(failed),
         }
     }

@@ -1,4 +1,5 @@
-//! The file in which the flannel daemon says what it has leased for this host: lines of the form `KEY=VALUE`.
+//! The file in which the flannel daemon writes the lease of this host: lines of the form
+//! `KEY=VALUE`.
 
 use std::{fs, io};
 
@@ -7,12 +8,12 @@ use rscni::{Error, address::parse_net};
 
 use crate::plugin::error::Result;
 
-/// What the daemon says.
+/// The lease of this host.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Subnet {
-    /// The networks of all hosts together, each once: those of IPv4, then those of IPv6.
+    /// The networks of all hosts together, each once: IPv4, then IPv6.
     pub(super) networks: Vec<IpNet>,
-    /// This host's subnets: that of IPv4, then that of IPv6, at least one.
+    /// The subnets of this host, at least one: IPv4, then IPv6.
     pub(super) subnets: Vec<IpNet>,
     pub(super) mtu: u32,
     /// Whether the daemon masquerades.
@@ -20,11 +21,11 @@ pub(super) struct Subnet {
 }
 
 impl Subnet {
-    /// Reads the daemon's file.
+    /// Reads the file of the daemon.
     ///
     /// # Errors
-    /// [`Error::TryAgainLater`] if there is none (yet), [`Error::FailedToDecode`] if something in it is missing or
-    /// wrong.
+    /// [`Error::TryAgainLater`] if it does not exist (yet), [`Error::FailedToDecode`] if something
+    /// in it is missing or wrong.
     pub(super) fn read(path: &str) -> Result<Self> {
         let text = fs::read_to_string(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Error::TryAgainLater(format!(
@@ -85,7 +86,7 @@ pub(crate) fn fuzz(data: &[u8]) {
     use std::fmt::Write;
     let Ok(subnet) = Subnet::parse(&String::from_utf8_lossy(data)) else { return };
     assert!(!subnet.networks.is_empty() && !subnet.subnets.is_empty());
-    // Which family a key is for does not matter, but there is one value for each.
+    // The family of a key does not matter, but each has one value.
     let mut text = format!("FLANNEL_MTU={}\nFLANNEL_IPMASQ={}\n", subnet.mtu, subnet.ip_masq);
     let networks: Vec<_> = subnet.networks.iter().map(ToString::to_string).collect();
     let _ = writeln!(text, "FLANNEL_NETWORK={}", networks.join(","));
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_is_read_and_others_are_not_minded() {
+    fn every_key_is_read_and_others_are_ignored() {
         let text = "# by hand\nFLANNEL_IPV6_SUBNET=fd00:42:0:1::1/64\nFLANNEL_NETWORK=10.42.0.0/16,10.43.0.0/16,10.42.0.0/16\n\
                     FLANNEL_SUBNET=10.42.1.1/24\r\nFLANNEL_MTU=1500\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\nFLANNEL_NEW\n\
                     FLANNEL_IPV6_NETWORK=fd00:42::/56\n";
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_wrong_is_named() {
+    fn a_missing_or_wrong_key_is_named() {
         let good = "FLANNEL_NETWORK=10.42.0.0/16\nFLANNEL_SUBNET=10.42.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n";
         for (from, to, words) in [
             ("FLANNEL_MTU", "MTU", "missing FLANNEL_MTU"),

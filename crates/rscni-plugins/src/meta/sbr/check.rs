@@ -1,4 +1,4 @@
-//! CHECK of sbr: the rules, and what follows from the result for the tables that they lead to.
+//! CHECK of sbr: the rules, and the routes that their tables must have according to the result.
 
 use crate::plugin::Call;
 use ipnet::IpNet;
@@ -59,14 +59,14 @@ pub(super) fn check(call: &Call<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The table of an address as it is now.
+/// The current table of an address.
 struct Table<'a> {
     number: u32,
     ip: &'a IpConfig,
     /// All addresses of the interface.
     ips: &'a [&'a IpConfig],
     tables: &'a Tables,
-    /// Those by the interface.
+    /// The routes on the interface.
     routes: Vec<Route>,
     link: &'a str,
     path: &'a str,
@@ -80,7 +80,7 @@ impl Table<'_> {
             return Ok(());
         };
         let wanted = Route::default_via(gateway);
-        // One that the interface had goes before one by the gateway of the result.
+        // A route that the interface had overrides one through the gateway of the result.
         let is_given = own.routes().any(|route| route.dst == wanted.dst);
         let may_differ = is_given && self.tables.configured_gateway(self.ip).is_none();
         let found: Vec<&Route> =
@@ -105,11 +105,11 @@ impl Table<'_> {
             return Ok(());
         }
         let subnet = self.require(self.ip.address.trunc())?;
-        // Where the subnet is reached by way of a router, there is a route to that.
+        // If the subnet is reached through a router, the router needs a route too.
         subnet.gateway.map_or(Ok(()), |router| self.require(router.into()).map(drop))
     }
 
-    /// The routes of the result that are this address's.
+    /// Checks the routes of the result that belong to this address.
     fn check_given(
         &self,
         netlink: &mut Netlink,
@@ -134,7 +134,7 @@ impl Table<'_> {
             if !is_moved || self.routes.iter().any(is_there) {
                 continue;
             }
-            // Up to 1.0.0 results do not say which table a route was for.
+            // Up to 1.0.0 results do not show the table of a route.
             let filter =
                 RouteFilter { dst: Some(route.dst), oif: Some(index), ..RouteFilter::default() };
             let is_elsewhere = version < SpecVersion::V1_1_0
@@ -146,7 +146,7 @@ impl Table<'_> {
         Ok(())
     }
 
-    /// What the main table keeps.
+    /// Checks the routes that the main table keeps.
     fn check_main(&self, main: &[Route]) -> Result<()> {
         for route in main
             .iter()

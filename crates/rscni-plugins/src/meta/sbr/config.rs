@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::tables;
 use crate::plugin::error::Result;
 
-/// The keys, as the Go plugin has them.
+/// The keys of the Go plugin.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Keys {
@@ -17,15 +17,15 @@ struct Keys {
     add_source_hints: Option<bool>,
 }
 
-/// What is to be set up.
+/// The requested routing.
 pub(super) enum Config {
-    /// Rules alone, which lead to this table. Its routes are others' business.
+    /// Rules to this table, whose routes another program manages.
     Table(u32),
     /// A table for each address, with the routes of the interface.
     Tables(Tables),
 }
 
-/// How the tables of the addresses are filled.
+/// The content of the tables.
 pub(super) struct Tables {
     v4: Option<IpAddr>,
     v6: Option<IpAddr>,
@@ -40,7 +40,7 @@ impl Config {
             let table = u32::try_from(number).ok().filter(|table| *table != 0);
             return table.map(Self::Table).ok_or_else(|| {
                 invalid(format!(
-                    "table: {number} is no routing table; they go from 1 to {}",
+                    "table: {number} is not a routing table: set one from 1 to {}",
                     u32::MAX
                 ))
                 .into()
@@ -64,7 +64,7 @@ impl Config {
         Ok(Self::Tables(tables))
     }
 
-    /// Whether rules that lead to `table` can be of this attachment.
+    /// Whether a rule to `table` can belong to this attachment.
     pub(super) fn may_use(&self, table: u32) -> bool {
         match self {
             Self::Table(configured) => *configured == table,
@@ -74,12 +74,12 @@ impl Config {
 }
 
 impl Tables {
-    /// The gateway that is configured for the family of this address.
+    /// Returns the configured gateway for the family of this address.
     pub(super) fn configured_gateway(&self, ip: &IpConfig) -> Option<IpAddr> {
         if ip.address.addr().is_ipv4() { self.v4 } else { self.v6 }
     }
 
-    /// The gateway of this address's default route.
+    /// Returns the gateway of this address's default route.
     pub(super) fn gateway(&self, ip: &IpConfig) -> Option<IpAddr> {
         self.configured_gateway(ip).or(ip.gateway)
     }

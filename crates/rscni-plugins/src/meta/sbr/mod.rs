@@ -1,5 +1,6 @@
-//! `sbr`: source-based routing. Packets from each address of the interface are routed by a table of its own, so what
-//! came in by one interface of a container is answered by the same, whatever the main table says.
+//! `sbr`: source-based routing. Each address of the interface gets a routing table of its own, so
+//! that replies leave by the interface on which the request arrived, whatever the main table
+//! contains.
 
 mod check;
 mod config;
@@ -24,7 +25,8 @@ use crate::{
     state::undo::Undo,
 };
 
-/// The sbr plugin. Everything it makes is in the container's namespace, so there is nothing for GC to remove.
+/// The sbr plugin. Its rules and tables are in the container's namespace, so GC has nothing to
+/// remove.
 pub(crate) const SBR: Plugin = Plugin {
     name: "sbr",
     about: "routes by source, so that replies leave by the interface of the request",
@@ -63,7 +65,7 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
     Ok(result.clone())
 }
 
-/// Refuses an interface of a VRF: its routes are in the table of that, and the kernel takes them nowhere else.
+/// Rejects an interface of a VRF, whose routes can only be in the table of that VRF.
 fn refuse_vrf(netlink: &mut Netlink, link: &Link) -> Result<()> {
     let Some(master) = link.master else { return Ok(()) };
     let master = netlink.link_by_index(master)?;
@@ -88,7 +90,7 @@ fn add_rule<'a>(
     Ok(undo.unless_exists(netlink.add_rule(&rule))?)
 }
 
-/// A table and a rule for each address; then the main table loses what is in them.
+/// Adds a table and a rule for each address, and removes the routes in them from the main table.
 fn add_tables<'a>(
     netlink: &mut Netlink,
     netns: &'a Netns,
@@ -123,10 +125,10 @@ fn add_tables<'a>(
 
 fn del(call: &Call<'_>) -> Result<()> {
     let conf = call.conf;
-    // Rules and tables go with the namespace.
+    // Rules and tables are removed with the namespace.
     let Some(mut sandbox) = Sandbox::open_if_there(call)? else { return Ok(()) };
     sandbox.lock()?;
-    // One that has become invalid does not stop this.
+    // DEL also works with an invalid configuration.
     let config = Config::new(conf);
     let may_use = |table| {
         config.as_ref().map_or_else(|_| tables::is_ours(table), |config| config.may_use(table))
@@ -141,12 +143,12 @@ fn del(call: &Call<'_>) -> Result<()> {
             .collect(),
         None => Vec::new(),
     };
-    // Those that the interface has lost.
+    // The addresses that the interface has lost.
     let previous = conf.prev_result.iter().flat_map(|result| call.own(result).ips());
     sources.extend(previous.map(|ip| IpNet::from(ip.address.addr())));
     let rules = sandbox.netlink.rules()?;
     if link.is_none() && sources.is_empty() {
-        // A DEL before this one has failed here, and the interface has gone since.
+        // An earlier DEL failed here, and the interface was removed since.
         for rule in &rules {
             if tables::leads_nowhere(&mut sandbox.netlink, rule)? {
                 sources.push(rule.src);

@@ -1,4 +1,4 @@
-//! Which table an address gets, and which of the interface's routes go into it.
+//! The table of each address, and the routes in it.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -12,10 +12,10 @@ use crate::{
     plugin::error::{BestEffort, Result},
 };
 
-/// The first table that an address can get, as the Go plugin has it.
+/// The first table, as in the Go plugin.
 pub(super) const FIRST: u32 = 100;
 
-/// The metric that the kernel gives an IPv6 route which names none.
+/// The kernel's default metric of IPv6 routes.
 const DEFAULT_METRIC_V6: u32 = 1024;
 
 const SCOPE_LINK: u8 = 253;
@@ -29,13 +29,12 @@ pub(super) fn is_ours(table: u32) -> bool {
     table >= FIRST && !is_kernels_own(table)
 }
 
-/// The rule for packets from this address.
+/// Returns the rule for packets from this address.
 pub(super) fn rule(ip: &IpConfig, table: u32) -> Rule {
     Rule::new(IpNet::from(ip.address.addr()), table)
 }
 
-/// Whether a rule is for an address that no interface has, and leads to one of our tables, with nothing in it: so that
-/// it does nothing.
+/// Whether a rule is for an address that no interface has, and its table is one of ours and empty.
 pub(super) fn leads_nowhere(netlink: &mut Netlink, rule: &Rule) -> Result<bool> {
     if rule.has_more || !is_ours(rule.table) || rule.src.prefix_len() != rule.src.max_prefix_len() {
         return Ok(false);
@@ -56,7 +55,8 @@ pub(super) fn leads_nowhere(netlink: &mut Netlink, rule: &Rule) -> Result<bool> 
     Ok(true)
 }
 
-/// The routes of an interface in one table; those without a gateway, which others may need to reach theirs, first.
+/// Returns the routes of an interface in one table. Routes without a gateway come first, since
+/// others depend on them.
 pub(super) fn routes(netlink: &mut Netlink, table: u32, index: u32) -> Result<Vec<Route>> {
     let filter = RouteFilter { table: Some(table), oif: Some(index), ..RouteFilter::default() };
     let mut routes = netlink.routes(filter)?;
@@ -64,7 +64,8 @@ pub(super) fn routes(netlink: &mut Netlink, table: u32, index: u32) -> Result<Ve
     Ok(routes)
 }
 
-/// What goes into the table of `ip`: the interface's routes that are not another address's, and a default route.
+/// Returns the routes for the table of `ip`: those of the interface that do not belong to another
+/// address, and a default route.
 pub(super) fn wanted(
     ip: &IpConfig,
     all: &[&IpConfig],
@@ -89,14 +90,15 @@ pub(super) fn wanted(
             wanted.push(Route { oif: Some(index), ..Route::default_via(gateway) });
         }
     }
-    // The kernel adds it to the main table as soon as the link has a carrier, which may be later than this.
+    // The kernel adds it to the main table only when the link has a carrier.
     if ip.address.addr().is_ipv6() && !wanted.iter().any(|route| route.dst == LINK_LOCAL) {
         wanted.insert(0, Route { oif: Some(index), ..Route::new(LINK_LOCAL) });
     }
     wanted
 }
 
-/// Whether packets from `ip` may take this route: its source and its gateway are of this address's subnet, or of none.
+/// Whether packets from `ip` may use this route: its source and gateway are in the subnet of this
+/// address, or in none.
 pub(super) fn is_route_of(route: &Route, ip: &IpConfig, all: &[&IpConfig]) -> bool {
     let near = |ip: &IpConfig, address: &IpAddr| {
         ip.address.contains(address) || ip.gateway == Some(*address)
@@ -108,12 +110,12 @@ pub(super) fn is_route_of(route: &Route, ip: &IpConfig, all: &[&IpConfig]) -> bo
         && (is_of(ip) || !all.iter().any(|other| is_of(other)))
 }
 
-/// Whether the main table keeps a route: packets from a link-local address have no rule.
+/// Whether the main table keeps a route, because packets from a link-local address have no rule.
 pub(super) fn is_link_local(route: &Route) -> bool {
     matches!(route.dst, IpNet::V6(dst) if dst.addr().is_unicast_link_local())
 }
 
-/// The route to an address's subnet in the main table, for packets whose source is still open.
+/// Returns the route in the main table to an address's subnet, for packets without a source yet.
 pub(super) fn source_hint(ip: &IpConfig) -> Option<Route> {
     (ip.address.prefix_len() < ip.address.max_prefix_len()).then(|| Route {
         src: Some(ip.address.addr()),
@@ -123,7 +125,7 @@ pub(super) fn source_hint(ip: &IpConfig) -> Option<Route> {
     })
 }
 
-/// The routes of `present` that the main table is to lose, those that others do not need first.
+/// Returns the routes to remove from the main table, those first that others do not depend on.
 pub(super) fn surplus<'a>(
     present: &'a [Route],
     tables: &Tables,
@@ -143,7 +145,7 @@ pub(super) fn clear(netlink: &mut Netlink, table: u32, index: u32) -> Result<()>
     all.finish()
 }
 
-/// Removes a route; that it is gone already is as good.
+/// Removes a route. A missing one is not an error.
 pub(super) fn remove(netlink: &mut Netlink, route: &Route) -> Result<()> {
     match netlink.del_route(route) {
         Err(error) if !error.is_not_found() => Err(error.into()),
@@ -151,7 +153,7 @@ pub(super) fn remove(netlink: &mut Netlink, route: &Route) -> Result<()> {
     }
 }
 
-/// Puts the interface's routes in the main table back to what they were.
+/// Restores the interface's routes in the main table.
 pub(super) fn restore(netlink: &mut Netlink, present: &[Route], index: u32) -> Result<()> {
     let mut all = BestEffort::default();
     let now = routes(netlink, MAIN, index)?;

@@ -1,7 +1,7 @@
-//! What the interface learned from router advertisements before tuning turned them off.
+//! Removes what the interface learned from router advertisements before tuning disabled them.
 //!
-//! The plugin that made the interface has brought it up already, so an advertisement can come first. The kernel
-//! keeps what it learned when a setting forbids to learn more.
+//! The interface plugin has already brought up the interface, so an advertisement can arrive first.
+//! The kernel keeps what it learned when a sysctl forbids to learn more.
 
 use std::net::Ipv6Addr;
 
@@ -14,22 +14,22 @@ use crate::{
     plugin::error::{BestEffort, Result},
 };
 
-/// The settings of an interface, or of all, which say what it learns.
+/// The sysctls, of an interface or of all, that control what it learns.
 const KEYS: [&str; 6] =
     ["accept_ra", "forwarding", "autoconf", "accept_ra_pinfo", "accept_ra_defrtr", "use_tempaddr"];
 
-/// Who added a route: the kernel by itself, or after an advertisement.
+/// The origin of a route: the kernel itself, or an advertisement.
 const RTPROT_KERNEL: u8 = 2;
 const RTPROT_RA: u8 = 9;
 
-/// How often it is looked for more: an advertisement can be in progress on another processor.
+/// The number of passes: another processor can be processing an advertisement.
 const PASSES: usize = 5;
 
-/// What the interface may no longer have learned.
+/// The kinds of things that the interface must not have learned.
 #[expect(clippy::struct_excessive_bools, reason = "each is a kind of its own")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Unwanted {
-    /// Advertisements are not accepted at all.
+    /// Everything from advertisements.
     all: bool,
     addresses: bool,
     temporary: bool,
@@ -38,7 +38,7 @@ struct Unwanted {
 }
 
 impl Unwanted {
-    /// From the values of [`KEYS`]. A kernel without such a setting does not restrict anything by it.
+    /// Takes the values of [`KEYS`]. A sysctl that the kernel lacks restricts nothing.
     fn new(values: [Option<i32>; KEYS.len()]) -> Self {
         let [accept_ra, forwarding, autoconf, pinfo, defrtr, use_tempaddr] = values;
         let is_off = |value: Option<i32>| value == Some(0);
@@ -61,7 +61,7 @@ impl Unwanted {
     }
 }
 
-/// Removes what the interface learned and what its settings no longer let it learn, if one of `set` is about that.
+/// Removes what the interface learned and its sysctls now forbid, if one of `set` controls that.
 pub(super) fn forget(
     netns: &Netns,
     netlink: &mut Netlink,
@@ -91,7 +91,7 @@ pub(super) fn forget(
         let mut all = BestEffort::default();
         for request in requests {
             match netlink.run(&request) {
-                // It has expired, or has gone with another one.
+                // It has expired, or another removal included it.
                 Err(error) if error.is_not_found() => {}
                 outcome => all.step(outcome),
             }
@@ -104,11 +104,11 @@ pub(super) fn forget(
     Ok(())
 }
 
-/// The requests that remove what is unwanted.
+/// Returns the requests that remove what is unwanted.
 fn removals(netlink: &mut Netlink, index: u32, unwanted: Unwanted) -> Result<Vec<Request>> {
     let (mut gone, kept): (Vec<_>, Vec<_>) =
         netlink.addresses(index)?.into_iter().partition(|address| unwanted.has(address));
-    // Temporary ones first: they go with the one that they were made from.
+    // Temporary addresses first: they are removed with the one they derive from.
     gone.sort_by_key(|address| !address.temporary);
     let filter =
         RouteFilter { family: Some(Family::V6), oif: Some(index), ..RouteFilter::default() };
@@ -123,7 +123,7 @@ fn removals(netlink: &mut Netlink, index: u32, unwanted: Unwanted) -> Result<Vec
     Ok(addresses.chain(routes.iter().filter(is_unwanted).map(Request::del_route)).collect())
 }
 
-/// Whether a route is that to an advertised prefix. The kernel makes such a route for an address too.
+/// Whether a route leads to an advertised prefix. The kernel adds such a route for an address too.
 fn is_prefix_without_address(route: &Route, kept: &[Address]) -> bool {
     const MULTICAST: Ipv6Addr = Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0);
     let IpNet::V6(dst) = route.dst else { return false };
@@ -139,7 +139,7 @@ fn is_prefix_without_address(route: &Route, kept: &[Address]) -> bool {
         && !kept.iter().any(is_of)
 }
 
-/// Undoes what else an advertisement sets, except for what tuning has set itself.
+/// Resets the other parameters of advertisements, except those that tuning sets.
 fn reset_parameters(link: &Link, set: &[Sysctl]) {
     let name = &link.name;
     let copy = |tree: &str, from: &str, key: &str| {
@@ -149,7 +149,7 @@ fn reset_parameters(link: &Link, set: &[Sysctl]) {
     let settings = [
         Some((format!("net/ipv6/conf/{name}/mtu"), link.mtu.to_string())),
         copy("conf", "default", "hop_limit"),
-        // Containers have no `default` of these. `lo` hears no router.
+        // Containers have no `default` of these. `lo` receives no advertisements.
         copy("neigh", "lo", "base_reachable_time_ms"),
         copy("neigh", "lo", "retrans_time_ms"),
     ];
@@ -197,12 +197,12 @@ mod tests {
         Unwanted { default_routes: true, ..Unwanted::default() }
     )]
     #[case::temporary([1, 0, 1, 1, 1, -1], Unwanted { temporary: true, ..Unwanted::default() })]
-    fn settings_decide_what_is_unwanted(#[case] values: [i32; 6], #[case] expected: Unwanted) {
+    fn sysctls_decide_what_is_removed(#[case] values: [i32; 6], #[case] expected: Unwanted) {
         assert_eq!(Unwanted::new(values.map(Some)), expected);
     }
 
     #[test]
-    fn a_missing_setting_restricts_nothing() {
+    fn a_missing_sysctl_restricts_nothing() {
         assert_eq!(Unwanted::new([None; 6]), Unwanted::default());
     }
 }

@@ -1,4 +1,5 @@
-//! The allow list of the node: which sysctls a configuration may set. Without the file it may set any.
+//! The allow list of the node: the sysctls that a configuration may set. Without the file it may
+//! set any.
 
 use regex_lite::Regex;
 use rscni::Error;
@@ -6,10 +7,10 @@ use rscni::Error;
 use super::config::Sysctl;
 use crate::plugin::error::Result;
 
-/// Where it is: one regular expression on each line, found anywhere in a key.
+/// The file, with one regular expression per line, which may match any part of a key.
 const FILE: &str = "/etc/cni/tuning/allowlist.conf";
 
-/// Refuses sysctls of which no line of the file matches the key, as the configuration has it.
+/// Rejects sysctls whose key, as written in the configuration, matches no line of the file.
 pub(super) fn check(sysctls: &[Sysctl]) -> Result<()> {
     if sysctls.is_empty() {
         return Ok(());
@@ -81,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_pattern_is_an_error_unless_one_before_it_matches() {
+    fn an_invalid_pattern_is_an_error_unless_an_earlier_one_matches() {
         check_keys("^net\n*", &["net.x"]).unwrap();
         assert!(check_keys("*\n^net", &["net.x"]).unwrap_err().contains("allowlist.conf: *: "));
     }

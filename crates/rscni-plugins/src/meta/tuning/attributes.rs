@@ -1,8 +1,9 @@
-//! The attributes of an interface that tuning changes: those of a link, those that are asked for, those to restore.
+//! The interface attributes that tuning changes: those of a link, the requested ones, and those to
+//! restore.
 
 use rscni_linux::{Link, LinkChange, MacAddr};
 
-/// Attributes of an interface. What is `None` is not asked for, or not known.
+/// Attributes of an interface. `None` means not requested, or not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Attributes {
     pub(super) mac: Option<MacAddr>,
@@ -13,7 +14,7 @@ pub(super) struct Attributes {
 }
 
 impl Attributes {
-    /// Those of a link.
+    /// The attributes of a link.
     pub(super) fn of(link: &Link) -> Self {
         Self {
             mac: link.mac,
@@ -24,7 +25,7 @@ impl Attributes {
         }
     }
 
-    /// Those of them that the other has too.
+    /// Keeps the attributes that `other` has too.
     pub(super) fn only(self, other: &Self) -> Self {
         Self {
             mac: self.mac.filter(|_| other.mac.is_some()),
@@ -35,7 +36,7 @@ impl Attributes {
         }
     }
 
-    /// These, and of the other those that are missing here.
+    /// Adds the attributes of `other` that are missing.
     pub(super) fn or(self, other: &Self) -> Self {
         Self {
             mac: self.mac.or(other.mac),
@@ -50,7 +51,7 @@ impl Attributes {
         *self == Self::default()
     }
 
-    /// All of them as one change.
+    /// Returns all of them as one change.
     pub(super) fn change(&self) -> LinkChange<'static> {
         LinkChange {
             mac: self.mac,
@@ -62,7 +63,7 @@ impl Attributes {
         }
     }
 
-    /// Each as a change of its own.
+    /// Returns a change for each of them.
     pub(super) fn changes(&self) -> Vec<LinkChange<'static>> {
         let none = LinkChange::default;
         let changes = [
@@ -75,7 +76,7 @@ impl Attributes {
         changes.into_iter().flatten().collect()
     }
 
-    /// Each by its key and its value, for people.
+    /// Describes each by its key and value, for messages.
     pub(super) fn in_words(&self) -> [Option<String>; 5] {
         [
             self.mac.map(|mac| format!("mac {mac}")),

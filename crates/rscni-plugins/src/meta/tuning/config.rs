@@ -1,4 +1,4 @@
-//! The configuration of tuning: its keys, and the same from `CNI_ARGS`, `runtimeConfig` and `args.cni`.
+//! The configuration of tuning, from its keys, `CNI_ARGS`, `runtimeConfig` and `args.cni`.
 
 use crate::plugin::Call;
 use std::path::PathBuf;
@@ -15,13 +15,13 @@ use crate::{
     plugin::error::{Failure, Result},
 };
 
-/// Where the attributes of before are kept.
+/// The default directory of the original attributes.
 pub(crate) const DATA_DIR: &str = "/run/cni/tuning";
 
-/// What a sysctl has in place of the interface's name.
+/// The placeholder for the interface name in a sysctl.
 const IFNAME: &str = "IFNAME";
 
-/// The keys as the Go plugin has them, in the configuration and in `args.cni` there.
+/// The keys of the Go plugin, in the configuration and in its `args.cni`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Keys {
@@ -36,12 +36,13 @@ struct Keys {
     _data_dir: Option<String>,
 }
 
-/// The sysctl that a configuration has twice, as the Go plugin rejects that. Looks for nothing else.
+/// Finds a sysctl that the configuration has twice, which the Go plugin rejects, and ignores
+/// everything else.
 struct Twice(Option<String>);
 
 impl<'de> Deserialize<'de> for Twice {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        /// The configuration, or its sysctls.
+        /// Reads the configuration, or its sysctls.
         struct Reader {
             of_sysctls: bool,
         }
@@ -64,7 +65,7 @@ impl<'de> Deserialize<'de> for Twice {
                 f.write_str("an object")
             }
 
-            // What is of the wrong type is reported where it is read.
+            // A wrong type is reported when the key itself is read.
             fn visit_unit<E>(self) -> std::result::Result<Option<String>, E> {
                 Ok(None)
             }
@@ -93,7 +94,7 @@ impl<'de> Deserialize<'de> for Twice {
     }
 }
 
-/// A JSON object of texts, in its order.
+/// A JSON object of texts, in order.
 #[derive(Debug, Default)]
 struct Pairs(Vec<(String, String)>);
 
@@ -126,9 +127,9 @@ impl<'de> Deserialize<'de> for Pairs {
 /// A sysctl to set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sysctl {
-    /// As the configuration has it.
+    /// The key in the configuration.
     pub(super) key: String,
-    /// Below `/proc/sys`, with the interface's name in it.
+    /// The path below `/proc/sys`, with the interface name.
     pub(super) path: String,
     pub(super) value: String,
 }
@@ -136,7 +137,7 @@ pub(super) struct Sysctl {
 /// A validated configuration.
 #[derive(Debug)]
 pub(super) struct Config {
-    /// In the order in which they are to be set.
+    /// The sysctls, in the order in which they are set.
     pub(super) sysctls: Vec<Sysctl>,
     pub(super) attributes: Attributes,
     pub(super) data_dir: PathBuf,
@@ -145,7 +146,7 @@ pub(super) struct Config {
 impl Config {
     /// Reads and validates the configuration of a call.
     pub(super) fn new(call: &Call<'_>) -> Result<Self> {
-        // From the text itself: what has been parsed before has lost a sysctl that stands there twice.
+        // Read from stdin, because the parsed configuration has each sysctl once.
         if let Ok(Twice(Some(key))) = serde_json::from_slice(&call.args.stdin) {
             return Err(invalid(format!("sysctl.{key}: duplicated sysctl: set it once")));
         }
@@ -160,7 +161,7 @@ impl Config {
         Ok(Self {
             attributes: Attributes {
                 mac: mac(&keys, &by_args, call)?,
-                // That it is to be off is not distinguished from saying nothing.
+                // `false` means the same as a missing key.
                 promisc: promisc.filter(|on| *on),
                 mtu: by_args.mtu.or(keys.mtu).filter(|mtu| *mtu != 0),
                 allmulti: by_args.allmulti.or(keys.allmulti),
@@ -175,14 +176,14 @@ impl Config {
         })
     }
 
-    /// Whether it asks for nothing.
+    /// Whether it changes nothing.
     pub(super) fn is_empty(&self) -> bool {
         self.sysctls.is_empty() && self.attributes.is_empty()
     }
 }
 
-/// The directory for the attributes of before. All that DEL and GC need of a configuration that may have become
-/// invalid.
+/// The directory of the original attributes. DEL and GC need nothing else of a configuration, which
+/// may be invalid.
 pub(super) fn data_dir(conf: &NetConf) -> Result<PathBuf> {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase", default)]
@@ -194,13 +195,13 @@ pub(super) fn data_dir(conf: &NetConf) -> Result<PathBuf> {
     Ok(if data_dir.is_empty() { DATA_DIR.into() } else { data_dir.into() })
 }
 
-/// The directory for DEL. One that is wrong counts as missing, since no ADD has used it.
+/// The directory for DEL. An invalid one counts as missing, since no ADD has used it.
 pub(super) fn data_dir_of_del(conf: &NetConf) -> PathBuf {
     data_dir(conf).unwrap_or_else(|_| DATA_DIR.into())
 }
 
-/// The hardware address that is asked for: in `args.cni` before `runtimeConfig` before `CNI_ARGS` before the key. An
-/// empty one in `args.cni` says that it is to stay.
+/// Returns the requested MAC address: `args.cni`, then `runtimeConfig`, then `CNI_ARGS`, then the
+/// key. An empty one in `args.cni` requests none.
 fn mac(keys: &Keys, by_args: &Keys, call: &Call<'_>) -> Result<Option<rscni_linux::MacAddr>> {
     let cni_args = call.args.cni_args()?;
     cni_args.refuse_unknown(&["MAC"])?;
@@ -221,7 +222,7 @@ fn mac(keys: &Keys, by_args: &Keys, call: &Call<'_>) -> Result<Option<rscni_linu
         .transpose()
 }
 
-/// The sysctls of the configuration, with those of `args.cni` in their place or after them.
+/// Returns the sysctls of the configuration, replaced and extended by those of `args.cni`.
 fn sysctls(configured: Pairs, by_args: Pairs, ifname: &str) -> Result<Vec<Sysctl>> {
     let mut sysctls: Vec<Sysctl> = Vec::new();
     for (pairs, replaces) in [(configured, false), (by_args, true)] {
@@ -243,7 +244,8 @@ fn sysctls(configured: Pairs, by_args: Pairs, ifname: &str) -> Result<Vec<Sysctl
     Ok(sysctls)
 }
 
-/// The path of a sysctl below `/proc/sys`. Dots and slashes divide alike, so no name in it can be `..`.
+/// Returns the path of a sysctl below `/proc/sys`. Dots and slashes separate alike, so no component
+/// can be `..`.
 fn path(key: &str, ifname: &str) -> Result<String> {
     let mut names: Vec<String> =
         key.split(['.', '/']).filter(|name| !name.is_empty()).map(Into::into).collect();
@@ -253,7 +255,7 @@ fn path(key: &str, ifname: &str) -> Result<String> {
             "sysctl.{key}: {key:?} is none of the network: it must begin with net."
         )));
     }
-    // Here, for a name may have dots itself. GC and STATUS have none.
+    // Replaced last, because an interface name may contain dots. GC and STATUS have none.
     if let Some(name) =
         names.iter_mut().find(|name| name.contains(IFNAME)).filter(|_| !ifname.is_empty())
     {
@@ -309,7 +311,7 @@ mod tests {
     #[case("net.ipv4.conf.IFNAME.forwarding", "net/ipv4/conf/eth0.5/forwarding")]
     #[case("net..ipv4.conf.all.x", "net/ipv4/conf/all/x")]
     #[case("net.x.IFNAME.IFNAME", "net/x/eth0.5/IFNAME")]
-    fn keys_lead_where_those_of_the_go_plugin_lead(#[case] key: &str, #[case] expected: &str) {
+    fn sysctl_paths_are_those_of_the_go_plugin(#[case] key: &str, #[case] expected: &str) {
         let config = read(&json!({ "sysctl": { key: "1" } }).to_string(), "").unwrap();
         let wanted = Sysctl { key: key.into(), path: expected.into(), value: "1".into() };
         assert_eq!(config.sysctls, [wanted]);
@@ -337,7 +339,7 @@ mod tests {
     #[case(r#"{ "mac": "02:00" }"#, "02:00")]
     #[case(r#"{ "mac": "01:00:00:00:00:00" }"#, "group")]
     #[case(r#"{ "args": { "cni": { "mtu": "x" } } }"#, "args.cni")]
-    fn what_cannot_be_is_refused_with_a_word_on_it(#[case] text: &str, #[case] word: &str) {
+    fn an_invalid_configuration_is_rejected_naming_the_key(#[case] text: &str, #[case] word: &str) {
         let error = Error::from(read(text, "").unwrap_err());
         assert_eq!(error.code(), 7, "{error}");
         assert!(error.details().contains(word), "{error}");
@@ -365,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn args_go_before_keys_and_keep_the_order_of_sysctls() {
+    fn args_override_keys_and_keep_the_order_of_sysctls() {
         let text = json!({
             "promisc": true, "mtu": 1400, "allmulti": true, "txQLen": 5,
             "sysctl": { "net.a.z": "1", "net.a.b": "2" },

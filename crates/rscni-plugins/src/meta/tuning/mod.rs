@@ -1,14 +1,14 @@
-//! `tuning`: changes sysctls of the container, and attributes of its interface, which another plugin has made.
+//! `tuning`: sets sysctls of the container and attributes of its interface.
 //!
-//! What the interface's attributes were before is kept in a file, from which DEL restores them: the interface may go
-//! back to the host. Sysctls go with the container.
+//! A file keeps the original attributes, which DEL restores, because the interface may return to
+//! the host. Sysctls are removed with the namespace.
 
 mod advertised;
 pub(crate) mod allow_list;
 mod attributes;
+pub(crate) mod backup;
 mod config;
 mod peer;
-pub(crate) mod saved;
 
 use crate::plugin::{Call, facts::StateFiles};
 use rscni::CNIResult;
@@ -16,9 +16,9 @@ use rscni_linux::{Link, Netlink, Netns, announce, sysctl};
 
 use self::{
     attributes::Attributes,
+    backup::{Backup, State},
     config::{Config, Sysctl},
     peer::Peer,
-    saved::{Saved, State},
 };
 use crate::{
     attach::sandbox::Sandbox,
@@ -40,7 +40,7 @@ pub(crate) const TUNING: Plugin = Plugin {
         files: Some(StateFiles {
             key: Some("dataDir"),
             default: config::DATA_DIR,
-            list: saved::inventory,
+            list: backup::inventory,
         }),
         ..Facts::NONE
     },
@@ -66,7 +66,7 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
     }
     if !config.attributes.is_empty() {
         let link = netlink.link_by_name(&call.args.ifname)?;
-        let saved = Saved::new(&config.data_dir, call);
+        let saved = Backup::new(&config.data_dir, call);
         let before = Attributes::of(&link).only(&config.attributes);
         let netns = &netns;
         let mut peer = match config.attributes.mtu {
@@ -92,7 +92,7 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
             let addresses: Vec<_> = call.own(&result).ips().map(|ip| ip.address.addr()).collect();
             let mut link = link;
             link.mac = Some(mac);
-            // Others learn it in time by themselves too.
+            // Neighbours also learn it without the announcement, only later.
             let _ = announce(netns, &link, &addresses);
         }
         show(&mut result, &call.args.ifname, &config.attributes);
@@ -101,7 +101,7 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
     Ok(result)
 }
 
-/// Has the result say what the interface has become.
+/// Updates the interface in the result.
 fn show(result: &mut CNIResult, ifname: &str, attributes: &Attributes) {
     for interface in
         result.interfaces.iter_mut().filter(|i| i.name == ifname && i.sandbox.is_some())
@@ -125,7 +125,7 @@ fn write(netns: &Netns, settings: &[Sysctl]) -> Result<()> {
     })??)
 }
 
-/// Gives settings their values of before, the last one first. Those that cannot be read are left.
+/// Restores sysctls, the last one first. Those that could not be read stay.
 fn write_back(
     netns: &Netns,
     settings: &[Sysctl],
@@ -146,7 +146,7 @@ fn write_back(
     all.finish()
 }
 
-/// Gives the link its attributes of before; each, whether or not the kernel refuses another.
+/// Restores the attributes of a link, each even if the kernel rejects another.
 fn restore(netlink: &mut Netlink, index: u32, before: &Attributes) -> Result<()> {
     let mut batch = netlink.batch();
     for change in before.changes() {
@@ -155,26 +155,26 @@ fn restore(netlink: &mut Netlink, index: u32, before: &Attributes) -> Result<()>
     Ok(batch.commit()?)
 }
 
-/// Gives the other end of the veth pair its MTU of before, if it is there.
+/// Restores the MTU of the other end of a veth pair, if it exists.
 fn restore_peer(netns: &Netns, link: &Link, mtu: u32) -> Result<()> {
     Peer::find(netns, link)?.map_or(Ok(()), |mut peer| peer.set_mtu(mtu))
 }
 
 fn del(call: &Call<'_>) -> Result<()> {
     let conf = call.conf;
-    let saved = Saved::new(&config::data_dir_of_del(conf), call);
+    let saved = Backup::new(&config::data_dir_of_del(conf), call);
     let owner = call.owner();
     let Some(state) = saved.read()?.filter(|state| !state.is_of_another(owner)) else {
         return Ok(());
     };
     let mut all = BestEffort::default();
     all.step(restore_from(call, &state));
-    // In any case: a second DEL is not to fail as this one may.
+    // Always, so that a second DEL succeeds.
     all.step(saved.remove());
     all.finish()
 }
 
-/// Restores the interface, if it is there and is the one that was changed.
+/// Restores the interface, if it exists and is the one that was changed.
 fn restore_from(call: &Call<'_>, state: &State) -> Result<()> {
     let Some(mut sandbox) = Sandbox::open_if_there(call)? else { return Ok(()) };
     match sandbox.netlink.find_link(&call.args.ifname)? {
@@ -208,7 +208,7 @@ fn check(call: &Call<'_>) -> Result<()> {
     if config.attributes.is_empty() {
         return Ok(());
     }
-    let saved = Saved::new(&config.data_dir, call);
+    let saved = Backup::new(&config.data_dir, call);
     let state = saved.read()?.ok_or_else(|| {
         differs(format!(
             "{} is missing, from which DEL restores {}",
@@ -229,7 +229,7 @@ fn check_sysctl(setting: &Sysctl, value: rscni_linux::Result<String>, sandbox: &
         Ok(value) => {
             Err(differs(format!("sysctl {key} is {value:?} in {sandbox}, ADD left {wanted:?}")))
         }
-        // One that can only be written, such as net.ipv4.route.flush.
+        // A write-only sysctl, such as net.ipv4.route.flush.
         Err(error) if error.is_permission() => Ok(()),
         Err(error) if error.is_not_found() => {
             Err(differs(format!("sysctl {key} is missing in {sandbox}")))
@@ -255,7 +255,7 @@ fn check_attributes(link: &Link, wanted: &Attributes, sandbox: &str) -> Result<(
 fn gc(call: &Call<'_>) -> Result<()> {
     let conf = call.conf;
     let stale = call.stale();
-    Saved::remove_stale(&config::data_dir(conf)?, &stale)
+    Backup::remove_stale(&config::data_dir(conf)?, &stale)
 }
 
 fn status(call: &Call<'_>) -> Result<()> {

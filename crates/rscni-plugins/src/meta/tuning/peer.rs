@@ -1,6 +1,6 @@
-//! The other end of a veth pair, whose MTU goes with that of the interface.
+//! The other end of a veth pair, whose MTU is changed with that of the interface.
 //!
-//! The kernel drops a packet that is larger than the MTU of the end that receives it, and tells nobody.
+//! The kernel silently drops a packet that is larger than the MTU of the receiving end.
 
 use rscni::CNIResult;
 use rscni_linux::{Link, LinkChange, Netlink, Netns};
@@ -15,9 +15,10 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Finds the other end of `inner`, which is in `netns`. It may be there too, or on the host.
+    /// Finds the other end of `inner`, which is in `netns`. The other end may be there too, or on
+    /// the host.
     ///
-    /// Returns none if `inner` is not a veth, or if its other end is in a third namespace.
+    /// Returns `None` if `inner` is not a veth, or if its other end is in a third namespace.
     pub(super) fn find(netns: &Netns, inner: &Link) -> Result<Option<Self>> {
         let Some(index) = inner.peer_index.filter(|_| is_veth(inner)) else { return Ok(None) };
         let is_on_host = inner.peer_netnsid.is_some();
@@ -26,7 +27,8 @@ impl Peer {
             Err(error) if error.is_not_found() => return Ok(None),
             link => link?,
         };
-        // Indices are those of a namespace, so the same pair of them can exist on the host by chance.
+        // Indices are local to a namespace, so the same pair of indices can exist on the host by
+        // chance.
         let is_peer = is_veth(&link)
             && link.peer_index == Some(inner.index)
             && (!is_on_host
@@ -34,9 +36,9 @@ impl Peer {
         Ok(is_peer.then_some(Self { netlink, link, is_on_host }))
     }
 
-    /// Finds the other end for ADD, if its MTU is to go with that of `inner`: both are the same so far.
+    /// Finds the other end for ADD, if it has the same MTU as `inner` and should be changed too.
     ///
-    /// A warning says if packets will be lost because the two ends differ.
+    /// Warns if packets will be lost because the two ends differ.
     pub(super) fn find_to_change(netns: &Netns, inner: &Link, mtu: u32) -> Result<Option<Self>> {
         if !is_veth(inner) || inner.mtu == mtu {
             return Ok(None);
@@ -69,10 +71,10 @@ impl Peer {
         Ok(self.netlink.set_link(self.link.index, &change)?)
     }
 
-    /// Has the result show the MTU of this end, and that of the bridge if it is a port.
+    /// Updates the MTU of this end in the result, and that of the bridge if it is a port.
     ///
-    /// A bridge whose MTU was never set has the smallest one of its ports. Otherwise packets between both sizes
-    /// are lost, which a warning says.
+    /// A bridge whose MTU was never set has the smallest one of its ports. Otherwise packets
+    /// between both sizes are lost, and a warning says so.
     pub(super) fn show(&mut self, result: &mut CNIResult, ifname: &str, mtu: u32) -> Result<()> {
         show(result, &self.link.name, self.is_on_host, mtu);
         let Some(master) = self.link.master else { return Ok(()) };
@@ -98,7 +100,7 @@ impl Peer {
         Ok(())
     }
 
-    /// CHECK: the other end still has the MTU that ADD gave it.
+    /// Fails CHECK if the other end has another MTU than ADD set.
     pub(super) fn check(&self, mtu: u32) -> Result<()> {
         if self.link.mtu == mtu {
             return Ok(());

@@ -1,7 +1,8 @@
-//! Putting an interface into a VRF and taking it out, with what the kernel forgets on the way.
+//! Moves an interface into a VRF and out of it, and restores what the kernel drops on the way.
 //!
-//! The kernel switches the interface off and on for it, so that the routes to its subnets come to be in the other
-//! table. All other routes by it are lost then, and IPv6 addresses unless `keep_addr_on_down` is set.
+//! The kernel sets the interface down and up, so that the routes to its subnets are added to the
+//! other table. It drops all other routes of the interface, and IPv6 addresses unless
+//! `keep_addr_on_down` is set.
 
 use rscni::Error;
 use rscni_linux::{Address, Link, LinkChange, Netlink, NewAddress, Route, RouteFilter};
@@ -14,10 +15,10 @@ use crate::{
     plugin::error::{BestEffort, Result},
 };
 
-/// `RTPROT_KERNEL` and `RTPROT_RA`: the kernel makes these routes again, or learns them.
+/// `RTPROT_KERNEL` and `RTPROT_RA`: the kernel adds these routes again, or learns them.
 const BY_THE_KERNEL: [u8; 2] = [2, 9];
 
-/// What an interface has that the kernel may forget.
+/// The addresses and routes of an interface that the kernel may drop.
 #[derive(Clone)]
 pub(super) struct Belongings {
     addresses: Vec<Address>,
@@ -25,7 +26,7 @@ pub(super) struct Belongings {
 }
 
 impl Belongings {
-    /// Those of an interface that is in no VRF.
+    /// Reads those of an interface without a VRF.
     pub(super) fn of(netlink: &mut Netlink, link: &Link) -> Result<Self> {
         let filter = RouteFilter { oif: Some(link.index), ..RouteFilter::default() };
         let is_kept = |route: &Route| {
@@ -34,13 +35,13 @@ impl Belongings {
             route.table != Some(LOCAL) && !(is_kernels && route.table == Some(MAIN))
         };
         let mut routes: Vec<Route> = netlink.routes(filter)?.into_iter().filter(is_kept).collect();
-        // Those to routers before those by way of them.
+        // Routes to routers come before routes through them.
         routes.sort_by_key(|route| route.gateway.is_some());
         Ok(Self { addresses: global_v6(netlink, link.index)?, routes })
     }
 
-    /// Makes `master` the VRF of the interface (0: none), and has its addresses and routes be as before; the routes of
-    /// the main table in the table `main`. It goes on after a failure, which is told at the end.
+    /// Sets the VRF of the interface (0: none), and restores its addresses and routes, those of the
+    /// main table in the table `main`. Continues after a failure and reports it at the end.
     pub(super) fn move_to(
         &self,
         netlink: &mut Netlink,
@@ -84,8 +85,8 @@ fn global_v6(netlink: &mut Netlink, index: u32) -> Result<Vec<Address>> {
     Ok(addresses)
 }
 
-/// Waits for duplicate address detection, which IPv6 addresses go through again, as a route can name an address as its
-/// source only after that.
+/// Waits for duplicate address detection, which IPv6 addresses repeat: a route can use an address
+/// as its source only afterwards.
 fn settle(netlink: &mut Netlink, index: u32) -> Result<()> {
     match settle_addresses(netlink, index) {
         Err(rscni_linux::Error::Timeout { .. }) => Ok(()),

@@ -1,5 +1,5 @@
-//! `vrf`: puts the interface that a plugin before it in the list has made into a VRF of the container, so that it has
-//! a routing table of its own, and may have addresses that another interface has too.
+//! `vrf`: moves the interface of the previous plugins into a VRF of the container. The interface
+//! gets a routing table of its own, and may have addresses that another interface has too.
 
 mod membership;
 
@@ -22,7 +22,7 @@ use crate::{
     state::undo::Undo,
 };
 
-/// The vrf plugin. Everything it makes is in the container's namespace, so there is nothing for GC to remove.
+/// The vrf plugin. The VRF is in the container's namespace, so GC has nothing to remove.
 pub(crate) const VRF: Plugin = Plugin {
     name: "vrf",
     about: "puts the container interface into a VRF",
@@ -30,7 +30,7 @@ pub(crate) const VRF: Plugin = Plugin {
     facts: Facts { kernel: |_| vec![KernelFeature::Vrf], ..Facts::NONE },
 };
 
-/// The keys, as the Go plugin has them.
+/// The keys of the Go plugin.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Keys {
@@ -42,7 +42,7 @@ struct Keys {
 #[derive(Debug, PartialEq, Eq)]
 struct Config {
     name: String,
-    /// The VRF's table; without one, that of the VRF if it is there, or else a free one.
+    /// The table of the VRF. Without one it is that of an existing VRF, or an unused one.
     table: Option<u32>,
 }
 
@@ -72,7 +72,7 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
             .link_by_index(master)
             .map_or_else(|_| format!("interface {master}"), |link| link.name);
         return Err(invalid(format!(
-            "{} belongs to {master} already; take it out of that",
+            "{} already belongs to {master}: remove it from that first",
             call.args.ifname
         ))
         .into());
@@ -94,7 +94,7 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
     Ok(result.clone())
 }
 
-/// The VRF, which is made if it is not there.
+/// Returns the VRF, which is created if it does not exist.
 fn ensure<'a>(
     netlink: &mut Netlink,
     netns: &'a Netns,
@@ -104,15 +104,12 @@ fn ensure<'a>(
     let Config { name, table } = config;
     if let Some(vrf) = netlink.find_link(name)? {
         let Some(is) = vrf.vrf_table else {
-            return Err(
-                invalid(format!("the container has an interface {name}, which is no VRF")).into()
-            );
+            return Err(invalid(format!("interface {name} of the container is not a VRF")).into());
         };
         if let Some(table) = table.filter(|table| *table != is) {
-            return Err(invalid(format!(
-                "VRF {name} is there already, with table {is} and not {table}"
-            ))
-            .into());
+            return Err(
+                invalid(format!("VRF {name} already exists with table {is}, not {table}")).into()
+            );
         }
         return Ok(vrf);
     }
@@ -142,8 +139,8 @@ fn remove_if_empty(netlink: &mut Netlink, vrf: u32) -> Result<()> {
     }
 }
 
-/// Takes the interface out of the VRF, and removes the VRF with the last one, whoever made it. The interface is about
-/// to go, so its routes are left to the kernel.
+/// Takes the interface out of the VRF, and removes the VRF with its last interface, whichever
+/// program created it. The interface is about to be removed, so its routes are not restored.
 fn del(call: &Call<'_>) -> Result<()> {
     let config = Config::new(call.conf);
     let Some(mut sandbox) = Sandbox::open_if_there(call)? else { return Ok(()) };
@@ -152,7 +149,7 @@ fn del(call: &Call<'_>) -> Result<()> {
     let link = netlink.find_link(&call.args.ifname)?;
     let vrf = match (&config, link.as_ref().and_then(|link| link.master)) {
         (Ok(config), _) => netlink.find_link(&config.name)?,
-        // A configuration that has become invalid does not stop this.
+        // DEL also works with an invalid configuration.
         (Err(_), Some(master)) => Some(netlink.link_by_index(master)?),
         (Err(_), None) => None,
     };
@@ -178,7 +175,7 @@ fn check(call: &Call<'_>) -> Result<()> {
         .netlink
         .find_link(name)?
         .ok_or_else(|| differs(format!("VRF {name} is missing in {path}")))?;
-    let is = vrf.vrf_table.ok_or_else(|| differs(format!("{name} in {path} is no VRF")))?;
+    let is = vrf.vrf_table.ok_or_else(|| differs(format!("{name} in {path} is not a VRF")))?;
     if let Some(table) = table.filter(|table| *table != is) {
         return Err(differs(format!("VRF {name} in {path} has table {is}, ADD left {table}")));
     }
@@ -193,7 +190,7 @@ fn check(call: &Call<'_>) -> Result<()> {
             call.args.ifname
         )));
     }
-    // Up to 1.0.0 results do not say which table a route was for.
+    // Up to 1.0.0 results do not show the table of a route.
     if conf.cni_version >= SpecVersion::V1_1_0 {
         for route in &mut result.routes {
             route.table = route.table.filter(|table| *table != MAIN).or(Some(is));
@@ -221,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_free_to_choose_unless_it_is_given() {
+    fn the_table_is_optional() {
         let blue = |table| Config { name: "blue".into(), table };
         assert_eq!(config(json!({ "vrfname": "blue" })).unwrap(), blue(None));
         assert_eq!(config(json!({ "vrfname": "blue", "table": 0 })).unwrap(), blue(None));
@@ -238,7 +235,10 @@ mod tests {
     #[case(json!({ "vrfname": "longer-than-names-can-be" }), "15 bytes")]
     #[case(json!({ "vrfname": "blue", "table": -1 }), "-1")]
     #[case(json!({ "vrfname": "blue", "table": "ten" }), "ten")]
-    fn what_cannot_be_is_refused_with_a_word_on_it(#[case] keys: Value, #[case] word: &str) {
+    fn an_invalid_configuration_is_rejected_naming_the_key(
+        #[case] keys: Value,
+        #[case] word: &str,
+    ) {
         let error = Error::from(config(keys).unwrap_err());
         assert_eq!(error.code(), 7, "{error}");
         assert!(error.details().contains(word), "{error}");

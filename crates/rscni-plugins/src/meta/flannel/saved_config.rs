@@ -1,7 +1,8 @@
-//! The configurations that the other plugin got at ADD, each in a file.
+//! The configurations of the delegate, saved by ADD in one file each.
 //!
-//! The first attachment of a container has the file that Go's plugin knows, which is named after the container alone. In
-//! it a key of ours says which interface it is about. Those after it have one each, with the interface in its name.
+//! The first attachment of a container uses the file of the Go plugin, which is named after the
+//! container alone. A key of ours in it names the interface. Further attachments have files with
+//! the interface in the name.
 
 use crate::{
     plugin::Call,
@@ -22,31 +23,32 @@ use serde_json::{Value, json};
 use super::config::FLANNEL;
 use crate::{plugin::error::Result, state::state_file};
 
-/// The file of an attachment. It is there from ADD to DEL.
-pub(super) struct Saved {
+/// The file of an attachment, from ADD to DEL.
+pub(super) struct SavedConfig {
     path: PathBuf,
     container_id: String,
-    /// The interface in its name.
+    /// The interface in the file name.
     ifname: Option<String>,
 }
 
-/// What is in a file, for one network.
+/// The content of a file, as seen by one attachment.
 pub(super) enum Content {
     /// There is no file.
     Missing,
-    /// No configuration of another plugin: the process that wrote it was ended.
+    /// Not a configuration: the process that wrote it was killed.
     Broken,
-    /// The same container on another network, or by another interface.
+    /// The configuration of another network or interface of the container.
     OfAnother,
     /// The configuration of the ADD.
     Ours(Box<NetConf>),
 }
 
-/// The key of ours in a file: an object with `ifname`. The other plugin is not told.
+/// Our key in a file: an object with `ifname`. The delegate does not get it.
 const KEY: &str = "rscni";
 
-impl Saved {
-    /// The file of an attachment, and what is in it: the one that bears its interface's name, or else the container's.
+impl SavedConfig {
+    /// Finds the file of an attachment: the one with its interface in the name, or else the one of
+    /// the container.
     pub(super) fn find(data_dir: &str, call: &Call<'_>) -> Result<(Self, Content)> {
         let own = Self::own(data_dir, call);
         match own.read(call)?.0 {
@@ -61,7 +63,7 @@ impl Saved {
         Ok((shared, content))
     }
 
-    /// The file that an ADD writes. It is nobody else's.
+    /// Returns the file for ADD, which no other attachment uses.
     pub(super) fn to_write(data_dir: &str, call: &Call<'_>) -> Result<Self> {
         let own = Self::own(data_dir, call);
         let shared = Self::shared(data_dir, &call.args.container_id);
@@ -71,14 +73,14 @@ impl Saved {
         Ok(match shared.read(call)? {
             (Content::Missing | Content::Broken, _) => shared,
             (Content::Ours(_), Some(ifname)) if ifname == call.args.ifname => shared,
-            // Go's does not say which interface it is about.
+            // A file of the Go plugin does not name the interface.
             (Content::Ours(_) | Content::OfAnother, _) => own,
         })
     }
 
     fn own(data_dir: &str, call: &Call<'_>) -> Self {
         let (container_id, ifname) = (call.args.container_id.clone(), call.args.ifname.clone());
-        // Neither name can have a colon.
+        // Neither name can contain a colon.
         let path = Path::new(data_dir).join(format!("{container_id}:{ifname}"));
         Self { path, container_id, ifname: Some(ifname) }
     }
@@ -92,13 +94,13 @@ impl Saved {
         &self.container_id
     }
 
-    /// What is in it, and the interface that it is about, if the file tells.
+    /// Reads the file. Returns its content and its interface, if known.
     pub(super) fn read(&self, call: &Call<'_>) -> Result<(Content, Option<String>)> {
         let Some(bytes) = self.bytes()? else { return Ok((Content::Missing, None)) };
         Ok(match NetConf::from_json(&bytes) {
             Err(_) => (Content::Broken, None),
             Ok(conf) if conf.name != call.conf.name => (Content::OfAnother, None),
-            // To delete with it would be to read it again, without end.
+            // DEL with it would read the same file again, without end.
             Ok(conf) if call.kind(&conf.r#type) == FLANNEL => (Content::Broken, None),
             Ok(mut conf) => {
                 let ifname = self.ifname.clone().or_else(|| ifname_in(conf.custom.get(KEY)?));
@@ -113,7 +115,7 @@ impl Saved {
         })
     }
 
-    /// What is in the file; none if there is no file.
+    /// Reads the file. Returns `None` if it does not exist.
     pub(super) fn bytes(&self) -> Result<Option<Vec<u8>>> {
         match state_file::read(&self.path) {
             Ok(bytes) => Ok(Some(bytes)),
@@ -128,7 +130,7 @@ impl Saved {
         self.put(&serde_json::to_vec(&map).map_err(Error::from)?)
     }
 
-    /// Puts back what was there before an ADD that failed.
+    /// Restores the file after a failed ADD.
     pub(super) fn restore(&self, earlier: Option<Vec<u8>>) -> Result<()> {
         match earlier {
             Some(bytes) => self.put(&bytes),
@@ -146,7 +148,7 @@ impl Saved {
         write().map_err(|error| self.failed("write", &error))
     }
 
-    /// Removes the file; that it is gone already is as good.
+    /// Removes the file. A missing one is not an error.
     pub(super) fn remove(&self) -> Result<()> {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -161,14 +163,14 @@ impl Saved {
     }
 }
 
-impl Display for Saved {
+impl Display for SavedConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.path.display().fmt(f)
     }
 }
 
-/// The container and, where it is told, the interface that a file is about, by its name and by what is in it; none if it
-/// is no file of ours.
+/// Returns the container and the interface of a file, from its name and content. Returns `None` for
+/// files of other programs.
 fn about(name: &str, content: Option<&Value>) -> Option<(String, Option<String>)> {
     let (container_id, ifname) =
         name.split_once(':').map_or((name, None), |(id, ifname)| (id, Some(ifname)));
@@ -194,8 +196,8 @@ fn ifname_in(ours: &Value) -> Option<String> {
     Some(ours.get("ifname")?.as_str()?.to_owned())
 }
 
-/// The files of all attachments; other files in the directory are not ours.
-pub(super) fn list(data_dir: &str) -> Result<Vec<Saved>> {
+/// Lists the files of all attachments, without those of other programs.
+pub(super) fn list(data_dir: &str) -> Result<Vec<SavedConfig>> {
     let entries = match fs::read_dir(data_dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.and_then(Iterator::collect::<io::Result<Vec<_>>>),
@@ -205,7 +207,7 @@ pub(super) fn list(data_dir: &str) -> Result<Vec<Saved>> {
     let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
     let saved = files.filter_map(|entry| {
         let (container_id, ifname) = about(entry.file_name().to_str()?, None)?;
-        Some(Saved { path: entry.path(), container_id, ifname })
+        Some(SavedConfig { path: entry.path(), container_id, ifname })
     });
     Ok(saved.collect())
 }

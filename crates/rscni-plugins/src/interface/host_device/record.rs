@@ -1,6 +1,7 @@
-//! What a device was like on the host, kept while it is in a container: one file for each device, under its name.
+//! The host settings of a device while it is in a container: one file per device.
 //!
-//! The Go plugin keeps the name alone, as the device's alias, and so do we; it does not look here.
+//! The Go plugin keeps only the name, as the alias of the device. We set that alias too; the Go
+//! plugin ignores the files.
 
 use crate::{
     plugin::Call,
@@ -27,16 +28,16 @@ use crate::{
     state::state_file,
 };
 
-/// Where the files are. As with the devices, nothing of it is worth keeping over a reboot.
+/// The directory of the files, which a reboot may clear like the devices' places.
 pub(crate) const DIRECTORY: &str = "/run/cni/host-device";
 
-/// A device as it was on the host, and who has it.
+/// A device as it was on the host, and its owner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Saved {
-    /// The attachment that has it, as its tag.
+pub(super) struct Record {
+    /// The owner tag of the attachment.
     pub(super) owner: String,
-    /// `CNI_NETNS` and `CNI_IFNAME` of that.
+    /// `CNI_NETNS` and `CNI_IFNAME` of the attachment.
     pub(super) netns: PathBuf,
     pub(super) ifname: String,
     pub(super) name: String,
@@ -46,15 +47,15 @@ pub(super) struct Saved {
     pub(super) up: bool,
     #[serde(default)]
     pub(super) alias: Option<String>,
-    /// Whether it outlives a namespace: the kernel gives it back to the host.
+    /// Whether the kernel returns it to the host when its namespace is removed.
     #[serde(default)]
     pub(super) is_physical: bool,
     #[serde(default)]
     addresses: Vec<SavedAddress>,
-    /// None in a file of an earlier version.
+    /// Missing in files of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) identity: Option<Identity>,
-    /// What the container got of its addresses, routes and rules.
+    /// The addresses, routes and rules that the container got.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) network: Option<Network>,
 }
@@ -71,7 +72,7 @@ pub(super) struct SavedAddress {
     noprefixroute: bool,
 }
 
-impl Saved {
+impl Record {
     pub(super) fn new(call: &Call<'_>, link: &Link, addresses: &[Address]) -> Result<Self> {
         Ok(Self {
             owner: call.owner().tag(),
@@ -93,7 +94,7 @@ impl Saved {
         })
     }
 
-    /// Its addresses. Those that expire are among them only if the container got them.
+    /// Its addresses. Those that expire are included only if the container got them.
     pub(super) fn addresses(&self) -> impl Iterator<Item = NewAddress> {
         let of_network = self.network.iter().flat_map(|network| &network.addresses);
         let others = of_network.filter(|address| !self.addresses.contains(address));
@@ -112,8 +113,8 @@ impl SavedAddress {
     }
 }
 
-/// Whether an address has to be put back: one that expires is renewed by who gave it, and link-local addresses are the
-/// kernel's.
+/// Whether an address has to be restored. The source of an address that expires renews it, and the
+/// kernel adds link-local addresses.
 fn is_kept(address: &Address) -> bool {
     let is_link_local = matches!(address.net, IpNet::V6(net) if net.addr().is_unicast_link_local());
     address.permanent && !is_link_local
@@ -131,8 +132,8 @@ impl From<&Address> for SavedAddress {
     }
 }
 
-/// The files; their names come from the kernel, or have been checked: they are no paths. As long as this value is there,
-/// no other call moves a device.
+/// The files. Their names are names of devices, never paths. No other call moves a device while
+/// this value exists.
 pub(super) struct Store {
     directory: PathBuf,
     _lock: File,
@@ -151,28 +152,28 @@ impl Store {
         Ok(Self { directory: directory.to_owned(), _lock: lock })
     }
 
-    /// What is kept of the device. A file that cannot be read, or is about another one, says nothing.
-    pub(super) fn by_name(&self, device: &str) -> Option<Saved> {
+    /// Reads the file of a device. Returns `None` if it cannot be read or describes another device.
+    pub(super) fn by_name(&self, device: &str) -> Option<Record> {
         if rscni::name::interface_name_problem(device).is_some() {
             return None;
         }
-        let saved: Saved =
+        let saved: Record =
             serde_json::from_slice(&state_file::read(&self.directory.join(device)).ok()?).ok()?;
         (saved.name == device).then_some(saved)
     }
 
-    /// What is kept of the device that an attachment has. It looks at all files.
-    pub(super) fn by_owner(&self, tag: &str) -> Result<Option<Saved>> {
+    /// Finds the file of an attachment by reading all files.
+    pub(super) fn by_owner(&self, tag: &str) -> Result<Option<Record>> {
         Ok(self.all()?.into_iter().find(|saved| saved.owner == tag))
     }
 
-    pub(super) fn all(&self) -> Result<Vec<Saved>> {
+    pub(super) fn all(&self) -> Result<Vec<Record>> {
         let mut all = Vec::new();
         for entry in fs::read_dir(&self.directory).map_err(failed("list", &self.directory))? {
             let entry = entry.map_err(failed("list", &self.directory))?;
             let name = entry.file_name();
             if state_file::is_draft(&name) {
-                // Under the lock nobody is writing it: its writer did not live to rename it.
+                // Its writer was killed: under the lock there is no other.
                 let _ = fs::remove_file(entry.path());
             }
             all.extend(name.to_str().and_then(|name| self.by_name(name)));
@@ -180,7 +181,7 @@ impl Store {
         Ok(all)
     }
 
-    pub(super) fn write(&self, saved: &Saved) -> Result<()> {
+    pub(super) fn write(&self, saved: &Record) -> Result<()> {
         let path = self.directory.join(&saved.name);
         let text = serde_json::to_vec(saved)
             .map_err(|error| Error::Internal(format!("write as JSON: {error}")))?;
@@ -206,9 +207,12 @@ fn failed(verb: &str, path: &Path) -> impl Fn(std::io::Error) -> Failure + use<>
 /// See [`fuzzing`](crate::fuzzing::saved).
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz(data: &[u8]) {
-    let Ok(saved) = serde_json::from_slice::<Saved>(data) else { return };
+    let Ok(saved) = serde_json::from_slice::<Record>(data) else { return };
     let written = serde_json::to_vec(&saved).expect("what is saved is JSON");
-    assert_eq!(serde_json::from_slice::<Saved>(&written).expect("what was written is read"), saved);
+    assert_eq!(
+        serde_json::from_slice::<Record>(&written).expect("what was written is read"),
+        saved
+    );
     assert!(saved.addresses().count() >= saved.addresses.len());
 }
 
@@ -227,13 +231,13 @@ mod tests {
     use crate::plugin::testing::with_call;
     use rscni::{Args, NetConf};
 
-    fn saved(owner: &str, name: &str) -> Saved {
+    fn saved(owner: &str, name: &str) -> Record {
         let args =
             Args { netns: Some("/run/netns/a".into()), ifname: "net1".into(), ..Args::default() };
         let saved = with_call(args, NetConf::default(), |call| {
-            Saved::new(call, &Link::default(), &[]).unwrap()
+            Record::new(call, &Link::default(), &[]).unwrap()
         });
-        Saved { owner: owner.into(), name: name.into(), ..saved }
+        Record { owner: owner.into(), name: name.into(), ..saved }
     }
 
     #[test]
@@ -254,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_of_ours_says_nothing() {
+    fn files_of_other_programs_are_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open_in(dir.path()).unwrap();
         fs::write(dir.path().join("eth1"), "{").unwrap();

@@ -1,5 +1,5 @@
-//! The file in which the attributes of before are kept: `<dataDir>/<container id>_<ifname>.json`, with the keys that
-//! the Go plugin writes. One of ours, `rscni`, tells GC whose it is, and DEL which link it is about.
+//! The file with the original attributes: `<dataDir>/<container id>_<ifname>.json`, with the keys
+//! of the Go plugin. Our key `rscni` holds the owner tag for GC, and identifies the link for DEL.
 
 use crate::{
     plugin::Call,
@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// What the file holds.
+/// The content of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct State {
@@ -41,19 +41,19 @@ pub(super) struct State {
     allmulti: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tx_q_len: Option<u32>,
-    /// Not there in a file of the Go plugin, which passes over it.
+    /// Missing in a file of the Go plugin, which ignores it.
     #[serde(skip_serializing_if = "Option::is_none")]
     rscni: Option<About>,
 }
 
-/// Whose attributes a file holds.
+/// The owner of a file and the link that it describes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct About {
     owner: String,
     index: u32,
     peer: Option<u32>,
-    /// The MTU of before of the other end of a veth pair, if that was changed too.
+    /// The original MTU of the other end of a veth pair, if that was changed too.
     #[serde(skip_serializing_if = "Option::is_none")]
     peer_mtu: Option<u32>,
 }
@@ -71,7 +71,7 @@ impl State {
         Self { rscni: Some(about), ..Self::from(attributes) }
     }
 
-    /// The same with the MTU of the other end of the veth pair.
+    /// Adds the MTU of the other end of the veth pair.
     pub(super) fn with_peer_mtu(mut self, mtu: Option<u32>) -> Self {
         if let Some(about) = &mut self.rscni {
             about.peer_mtu = mtu;
@@ -79,12 +79,12 @@ impl State {
         self
     }
 
-    /// The MTU of before of the other end, if ADD changed that too.
+    /// The original MTU of the other end, if ADD changed it.
     pub(super) fn peer_mtu(&self) -> Option<u32> {
         self.rscni.as_ref()?.peer_mtu
     }
 
-    /// Whether both are about the same link of the same owner.
+    /// Whether both describe the same link of the same owner.
     fn is_about_same(&self, other: &Self) -> bool {
         let names = |state: &Self| {
             state.rscni.as_ref().map(|about| (about.owner.clone(), about.index, about.peer))
@@ -102,16 +102,17 @@ impl State {
         }
     }
 
-    /// Whether it is visibly somebody else's, whose names run together to the same.
+    /// Whether the file names another owner, whose names concatenate to the same file name.
     ///
-    /// Whichever network a DEL is of, an interface of a container is one: as with the Go plugin it is enough to name it.
+    /// The network does not count: container and interface identify the attachment, as in the Go
+    /// plugin.
     pub(super) fn is_of_another(&self, owner: Owner<'_>) -> bool {
         let without_network = |tag: &str| tag.split_once(' ').map(|(_, rest)| rest.to_owned());
         let is_same = |other: &str| without_network(other) == without_network(&owner.tag());
         self.rscni.as_ref().is_some_and(|about| !is_same(&about.owner))
     }
 
-    /// Whether the link can be the one that it is about, and not one that has come in its place.
+    /// Whether the file can describe this link, and not an earlier one in its place.
     pub(super) fn is_about(&self, link: &Link) -> bool {
         self.rscni
             .as_ref()
@@ -134,12 +135,12 @@ impl From<Attributes> for State {
 
 /// The file of an attachment.
 #[derive(Clone, Debug)]
-pub(super) struct Saved {
+pub(super) struct Backup {
     path: PathBuf,
 }
 
-impl Saved {
-    /// Both names have been validated: they hold no slash.
+impl Backup {
+    /// Both names have been validated and contain no slash.
     pub(super) fn new(data_dir: &Path, call: &Call<'_>) -> Self {
         Self {
             path: data_dir.join(format!("{}_{}.json", call.args.container_id, call.args.ifname)),
@@ -150,7 +151,7 @@ impl Saved {
         self.path.display()
     }
 
-    /// What was saved: nothing if there is no file, or one that nobody can have written.
+    /// Reads the file. Returns `None` if it is missing or invalid.
     pub(super) fn read(&self) -> Result<Option<State>> {
         Ok(self.content()?.map(|content| serde_json::from_slice(&content).unwrap_or_default()))
     }
@@ -195,7 +196,7 @@ impl Saved {
             .map_err(|error| failed("write", &self.path, &error))
     }
 
-    /// Has the file hold what it held before.
+    /// Restores the content of the file.
     pub(super) fn put_back(&self, previous: Option<Vec<u8>>) -> Result<()> {
         match previous {
             Some(content) => self.put(&content),
@@ -203,7 +204,7 @@ impl Saved {
         }
     }
 
-    /// Removes the file, which may be gone.
+    /// Removes the file. A missing one is not an error.
     pub(super) fn remove(&self) -> Result<()> {
         match fs::remove_file(&self.path) {
             Err(error) if !is_absent(&error) => Err(failed("remove", &self.path, &error)),
@@ -211,8 +212,8 @@ impl Saved {
         }
     }
 
-    /// GC: removes the files of attachments that are no longer valid. Of a file of the Go plugin nothing tells of
-    /// which network it is, so those stay.
+    /// Removes the files of attachments that are no longer valid. A file of the Go plugin names no
+    /// network, so it stays.
     pub(super) fn remove_stale(data_dir: &Path, stale: &Stale<'_>) -> Result<()> {
         let entries = match fs::read_dir(data_dir) {
             Err(error) if is_absent(&error) => return Ok(()),
@@ -238,7 +239,7 @@ impl Saved {
     }
 }
 
-/// Whether there is no such file, or no directory for it.
+/// Whether the file or its directory is missing.
 fn is_absent(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
@@ -268,7 +269,7 @@ pub(crate) fn fuzz(data: &[u8]) {
     }
 }
 
-/// A file is its owner's, if the owner's names are such as a call may have.
+/// A file belongs to its owner if the owner's names are valid.
 #[cfg(any(test, fuzzing))]
 fn about_same(state: &State, owner: Owner<'_>) -> bool {
     owner.tag().starts_with('#') || !state.is_of_another(owner)
@@ -288,9 +289,9 @@ mod tests {
     use crate::plugin::testing::with_call;
     use rscni::{Args, NetConf};
 
-    fn saved(dir: &Path) -> Saved {
+    fn saved(dir: &Path) -> Backup {
         let args = Args { container_id: "ctr-a".into(), ifname: "eth0".into(), ..Args::default() };
-        with_call(args, NetConf::default(), |call| Saved::new(dir, call))
+        with_call(args, NetConf::default(), |call| Backup::new(dir, call))
     }
 
     fn owner(network: &str) -> Owner<'_> {
@@ -302,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_as_the_go_plugin_writes_it_but_for_a_key_of_ours() {
+    fn the_file_has_the_format_of_the_go_plugin_and_one_more_key() {
         let dir = tempfile::tempdir().unwrap();
         let attributes = Attributes {
             mac: Some("02:00:00:00:00:01".parse().unwrap()),
@@ -322,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_plugin_of_the_list_keeps_what_was_before_the_first() {
+    fn a_second_plugin_of_the_list_keeps_the_original_values() {
         let dir = tempfile::tempdir().unwrap();
         let mtu = |mtu| Attributes { mtu: Some(mtu), ..Attributes::default() };
         let saved = saved(dir.path());
@@ -337,14 +338,14 @@ mod tests {
         assert_eq!(read().attributes(), Attributes { txqlen: Some(1000), ..mtu(1500) });
         saved.put_back(first).unwrap();
         assert_eq!(read().attributes(), mtu(1500));
-        // What somebody else has left is no value of before.
+        // A file of another owner does not hold original values.
         fs::write(dir.path().join("ctr-a_eth0.json"), r#"{ "mtu": 9000 }"#).unwrap();
         write(mtu(1400));
         assert_eq!(read().attributes(), mtu(1400));
     }
 
     #[test]
-    fn a_file_is_about_one_link_of_one_owner() {
+    fn a_file_describes_one_link_of_one_owner() {
         let state = state(Attributes::default());
         assert!(state.is_about(&Link::default()) && !state.is_of_another(owner("net")));
         assert!(state.is_of_another(Owner {
