@@ -2,9 +2,7 @@
 
 use std::{
     io,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::LazyLock,
 };
 
 use rscni::{
@@ -13,8 +11,11 @@ use rscni::{
 };
 
 use crate::{
-    plugin::{Call, Command, Plugin, PluginExec, error::Failure},
-    registry::{self, alias},
+    plugin::{Call, Command, Plugin, PluginExec, call::Kind, error::Failure},
+    registry::{
+        self,
+        alias::{self, THIS_PROGRAM, is_this_program},
+    },
 };
 
 /// Calls plugins of this crate in-process, and all others as processes.
@@ -84,6 +85,10 @@ impl Program {
     }
 }
 
+fn kind(plugin: &'static Plugin) -> Kind {
+    Kind { name: plugin.name, ipam: plugin.facts.ipam }
+}
+
 /// Returns the plugin of this program that the file `program` is, found as `plugin`.
 fn linked(plugin: &str, program: &Path) -> Option<&'static Plugin> {
     if !is_this_program(program) {
@@ -119,12 +124,12 @@ impl Exec for OwnNames {
 }
 
 impl PluginExec for Program {
-    fn linked(&self, name: &str, path: &[PathBuf]) -> Option<&'static Plugin> {
-        linked(name, &self.find(name, path).ok()?)
+    fn linked(&self, name: &str, path: &[PathBuf]) -> Option<Kind> {
+        linked(name, &self.find(name, path).ok()?).map(kind)
     }
 
-    fn plugin(&self, name: &str, path: &[PathBuf]) -> Option<&'static Plugin> {
-        alias::plugin(name, path)
+    fn kind(&self, name: &str, path: &[PathBuf]) -> Option<Kind> {
+        alias::plugin(name, path).map(kind)
     }
 
     fn in_process(&self) -> &dyn Exec {
@@ -260,16 +265,4 @@ impl Repairing {
     fn unsupported() -> Error {
         Error::InvalidEnvValue("CNI_COMMAND: a repair is called as CHECK is".into())
     }
-}
-
-const THIS_PROGRAM: &str = "/proc/self/exe";
-
-pub(crate) fn is_this_program(program: &Path) -> bool {
-    // The program of a process stays the same when its file is renamed or removed.
-    static THIS: LazyLock<Option<(u64, u64)>> = LazyLock::new(|| identity(Path::new(THIS_PROGRAM)));
-    program == Path::new(THIS_PROGRAM) || THIS.is_some_and(|this| identity(program) == Some(this))
-}
-
-fn identity(program: &Path) -> Option<(u64, u64)> {
-    std::fs::metadata(program).map(|m| (m.dev(), m.ino())).ok()
 }

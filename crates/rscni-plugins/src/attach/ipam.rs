@@ -3,7 +3,11 @@
 use rscni::{CNIResult, Error, NetConf, SpecVersion, invoke::Delegate};
 
 use crate::{
-    plugin::{Call, Plugin, error::Result, facts::IpamOrder},
+    plugin::{
+        Call,
+        call::{IpamOrder, Kind},
+        error::Result,
+    },
     state::undo::Undo,
 };
 
@@ -24,8 +28,8 @@ impl<'a> Ipam<'a> {
     /// afterwards. At most one of the two exists.
     pub(crate) fn before_and_after_link(call: &Call<'a>) -> (Option<Self>, Option<Self>) {
         let Some(ipam) = Self::of(call) else { return (None, None) };
-        let plugin = call.exec.plugin(ipam.plugin, &call.args.path);
-        match plugin.and_then(|plugin| plugin.facts.ipam) {
+        let kind = call.exec.kind(ipam.plugin, &call.args.path);
+        match kind.and_then(|kind| kind.ipam) {
             Some(IpamOrder::BeforeLink) => (Some(ipam), None),
             _ => (None, Some(ipam)),
         }
@@ -76,10 +80,10 @@ impl<'a> Ipam<'a> {
     /// would read the same `ipam` and call itself without end.
     fn is_no_ipam(&self) -> bool {
         let (exec, path) = (self.call.exec, &self.call.args.path);
-        let is_ipam = |plugin: &Plugin| plugin.facts.ipam.is_some();
+        let is_ipam = |kind: Kind| kind.ipam.is_some();
         // This lookup needs no system call for a plugin under its own name.
-        !exec.plugin(self.plugin, path).is_some_and(is_ipam)
-            && exec.linked(self.plugin, path).is_some_and(|plugin| !is_ipam(plugin))
+        !exec.kind(self.plugin, path).is_some_and(is_ipam)
+            && exec.linked(self.plugin, path).is_some_and(|kind| !is_ipam(kind))
     }
 
     /// Rejects a plugin that [is no IPAM plugin](Self::is_no_ipam). ADD never called it, so DEL and

@@ -79,7 +79,7 @@ pub(crate) fn host_wide_mac(names: &[&str]) -> MacAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::{error::Failure, testing::with_call};
+    use crate::plugin::{call::testing::with_call, error::Failure};
     use rscni::Args;
     use serde_json::json;
 

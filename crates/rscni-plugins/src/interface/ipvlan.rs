@@ -121,7 +121,7 @@ impl ContainerLink for Ipvlan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::testing::with_call;
+    use crate::plugin::call::testing::with_call;
     use rscni::{Args, Error};
     use rstest::rstest;
     use serde_json::{Value, json};

@@ -104,7 +104,7 @@ impl ContainerLink for Vlan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::testing::with_call;
+    use crate::plugin::call::testing::with_call;
     use rscni::Args;
     use rstest::rstest;
     use serde_json::{Value, json};

@@ -13,11 +13,7 @@ use rscni::{
 };
 use serde::Deserialize;
 
-use crate::plugin::{
-    Commands, Plugin,
-    error::differs,
-    facts::{Facts, IpamOrder},
-};
+use crate::plugin::{Commands, Plugin, call::IpamOrder, error::differs, facts::Facts};
 
 /// The plugin.
 pub(crate) const STATIC: Plugin = Plugin {

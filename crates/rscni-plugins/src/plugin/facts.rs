@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use rscni::any_case;
 use serde_json::{Map, Value};
 
-use super::Command;
-use crate::{
-    plugin::error::Result,
-    state::inventory::{Owned, Purpose},
+use super::{
+    call::{Command, IpamOrder},
+    error::Result,
 };
+use crate::state::inventory::{Owned, Purpose};
 
 /// The facts of a plugin.
 pub(crate) struct Facts {
@@ -47,15 +47,6 @@ impl Facts {
         gateway_bridge: |_| None,
         delegates: |_| None,
     };
-}
-
-/// When DEL and GC of an interface plugin call the IPAM plugin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum IpamOrder {
-    /// After the link was removed: an address is free only when no link has it.
-    AfterLink,
-    /// Before the link is removed, because the lease is released through it.
-    BeforeLink,
 }
 
 /// Restores what a running attachment has lost, such as rules after `nft flush ruleset`, without

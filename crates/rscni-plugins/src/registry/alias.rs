@@ -7,12 +7,14 @@
 use std::{
     ffi::OsStr,
     iter::successors,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::LazyLock,
 };
 
 use rscni::invoke::find_plugin;
 
-use crate::{linked::is_this_program, plugin::Plugin, registry::find};
+use crate::{plugin::Plugin, registry::find};
 
 /// Prefixes under which distributions install the reference plugins: `BuildKit`, and `OpenShift`
 /// Virtualization.
@@ -119,6 +121,19 @@ fn targets(path: &Path) -> impl Iterator<Item = PathBuf> {
 
 fn file_name(path: &Path) -> Option<&str> {
     path.file_name().and_then(OsStr::to_str)
+}
+
+/// The file of the running program.
+pub(crate) const THIS_PROGRAM: &str = "/proc/self/exe";
+
+pub(crate) fn is_this_program(program: &Path) -> bool {
+    // The program of a process stays the same when its file is renamed or removed.
+    static THIS: LazyLock<Option<(u64, u64)>> = LazyLock::new(|| identity(Path::new(THIS_PROGRAM)));
+    program == Path::new(THIS_PROGRAM) || THIS.is_some_and(|this| identity(program) == Some(this))
+}
+
+fn identity(program: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(program).map(|m| (m.dev(), m.ino())).ok()
 }
 
 #[cfg(test)]

@@ -298,7 +298,7 @@ pub(super) fn kernel_features(keys: facts::Keys<'_>) -> Vec<KernelFeature> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::testing::with_call;
+    use crate::plugin::call::testing::with_call;
     use rscni::Args;
     use rstest::rstest;
     use serde_json::{Value, json};

@@ -10,7 +10,6 @@ use rscni_linux::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::record::SavedAddress;
 use crate::{
     attach::{routing_table::LOCAL, sandbox::Sandbox},
     plugin::error::{BestEffort, Result, differs},
@@ -51,6 +50,41 @@ struct SavedRoute {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     protocol: Option<u8>,
     kind: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedAddress {
+    pub(super) net: IpNet,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    peer: Option<IpAddr>,
+    scope: u8,
+    #[serde(default)]
+    nodad: bool,
+    #[serde(default)]
+    noprefixroute: bool,
+}
+
+impl SavedAddress {
+    pub(super) fn as_new(&self) -> NewAddress {
+        NewAddress {
+            net: self.net,
+            peer: self.peer,
+            scope: Some(self.scope),
+            flags: AddressFlags { nodad: self.nodad, noprefixroute: self.noprefixroute },
+        }
+    }
+}
+
+impl From<&Address> for SavedAddress {
+    fn from(address: &Address) -> Self {
+        Self {
+            net: address.net,
+            peer: address.peer,
+            scope: address.scope,
+            nodad: address.nodad,
+            noprefixroute: address.noprefixroute,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,16 +13,18 @@ use crate::{
 use std::{
     fs::{self, File},
     io::ErrorKind,
-    net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use ipnet::IpNet;
 use rscni::Error;
-use rscni_linux::{Address, AddressFlags, Link, NewAddress};
+use rscni_linux::{Address, Link, NewAddress};
 use serde::{Deserialize, Serialize};
 
-use super::{identity::Identity, network::Network};
+use super::{
+    identity::Identity,
+    network::{Network, SavedAddress},
+};
 use crate::{
     plugin::error::{Failure, Result},
     state::state_file,
@@ -60,18 +62,6 @@ pub(super) struct Record {
     pub(super) network: Option<Network>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SavedAddress {
-    pub(super) net: IpNet,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    peer: Option<IpAddr>,
-    scope: u8,
-    #[serde(default)]
-    nodad: bool,
-    #[serde(default)]
-    noprefixroute: bool,
-}
-
 impl Record {
     pub(super) fn new(call: &Call<'_>, link: &Link, addresses: &[Address]) -> Result<Self> {
         Ok(Self {
@@ -102,34 +92,11 @@ impl Record {
     }
 }
 
-impl SavedAddress {
-    pub(super) fn as_new(&self) -> NewAddress {
-        NewAddress {
-            net: self.net,
-            peer: self.peer,
-            scope: Some(self.scope),
-            flags: AddressFlags { nodad: self.nodad, noprefixroute: self.noprefixroute },
-        }
-    }
-}
-
 /// Whether an address has to be restored. The source of an address that expires renews it, and the
 /// kernel adds link-local addresses.
 fn is_kept(address: &Address) -> bool {
     let is_link_local = matches!(address.net, IpNet::V6(net) if net.addr().is_unicast_link_local());
     address.permanent && !is_link_local
-}
-
-impl From<&Address> for SavedAddress {
-    fn from(address: &Address) -> Self {
-        Self {
-            net: address.net,
-            peer: address.peer,
-            scope: address.scope,
-            nodad: address.nodad,
-            noprefixroute: address.noprefixroute,
-        }
-    }
 }
 
 /// The files. Their names are names of devices, never paths. No other call moves a device while
@@ -228,7 +195,7 @@ pub(super) fn inventory(directory: &Path) -> Result<Vec<Owned>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::testing::with_call;
+    use crate::plugin::call::testing::with_call;
     use rscni::{Args, NetConf};
 
     fn saved(owner: &str, name: &str) -> Record {

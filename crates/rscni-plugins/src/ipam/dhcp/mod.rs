@@ -47,11 +47,7 @@ use self::{
 };
 use crate::{
     attach::sandbox::Sandbox,
-    plugin::{
-        Commands, Plugin,
-        error::differs,
-        facts::{Facts, IpamOrder},
-    },
+    plugin::{Commands, Plugin, call::IpamOrder, error::differs, facts::Facts},
 };
 
 pub use self::daemon::Daemon;

@@ -42,8 +42,9 @@ use self::{
 };
 use crate::plugin::{
     Commands, Plugin,
+    call::IpamOrder,
     error::{BestEffort, differs},
-    facts::{Facts, IpamOrder},
+    facts::Facts,
 };
 
 use self::config::DATA_DIR;

@@ -303,7 +303,7 @@ fn invalid(what: impl std::fmt::Display) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::testing::with_call;
+    use crate::plugin::call::testing::with_call;
     use rscni::Args;
     use rstest::rstest;
     use serde_json::{Value, json};

@@ -366,7 +366,7 @@ pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::testing::with_call;
+    use crate::plugin::call::testing::with_call;
     use rscni::Args;
     use serde_json::{Value, json};
 

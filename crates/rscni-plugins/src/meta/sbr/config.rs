@@ -1,12 +1,15 @@
 //! The keys of sbr, validated.
 
+use crate::attach::routing_table::is_kernels_own;
 use std::net::IpAddr;
 
 use rscni::{Error, IpConfig, NetConf, address::parse_address};
 use serde::Deserialize;
 
-use super::tables;
 use crate::plugin::error::Result;
+
+/// The first table, as in the Go plugin.
+pub(super) const FIRST: u32 = 100;
 
 /// The keys of the Go plugin.
 #[derive(Default, Deserialize)]
@@ -68,7 +71,7 @@ impl Config {
     pub(super) fn may_use(&self, table: u32) -> bool {
         match self {
             Self::Table(configured) => *configured == table,
-            Self::Tables(_) => tables::is_ours(table),
+            Self::Tables(_) => is_ours(table),
         }
     }
 }
@@ -87,4 +90,9 @@ impl Tables {
 
 fn invalid(problem: impl std::fmt::Display) -> Error {
     Error::InvalidNetworkConfig(format!("sbr: {problem}"))
+}
+
+/// Whether an address can get this table.
+pub(super) fn is_ours(table: u32) -> bool {
+    table >= FIRST && !is_kernels_own(table)
 }

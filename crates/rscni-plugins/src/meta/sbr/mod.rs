@@ -100,7 +100,7 @@ fn add_tables<'a>(
     undo: &mut Undo<'a>,
 ) -> Result<()> {
     let present = tables::routes(netlink, routing_table::MAIN, index)?;
-    let free = routing_table::free(netlink, tables::FIRST)?;
+    let free = routing_table::free(netlink, config::FIRST)?;
     for (ip, table) in ips.iter().zip(free) {
         let mut batch = netlink.batch();
         for route in tables::wanted(ip, ips, tables, &present, index) {
@@ -131,7 +131,7 @@ fn del(call: &Call<'_>) -> Result<()> {
     // DEL also works with an invalid configuration.
     let config = Config::new(conf);
     let may_use = |table| {
-        config.as_ref().map_or_else(|_| tables::is_ours(table), |config| config.may_use(table))
+        config.as_ref().map_or_else(|_| config::is_ours(table), |config| config.may_use(table))
     };
     let link = sandbox.netlink.find_link(&call.args.ifname)?;
     let mut sources: Vec<IpNet> = match &link {

@@ -6,14 +6,11 @@ use ipnet::{IpNet, Ipv6Net};
 use rscni::IpConfig;
 use rscni_linux::{Netlink, Route, RouteFilter, Rule};
 
-use super::config::Tables;
+use super::config::{Tables, is_ours};
 use crate::{
-    attach::routing_table::{MAIN, is_kernels_own},
+    attach::routing_table::MAIN,
     plugin::error::{BestEffort, Result},
 };
-
-/// The first table, as in the Go plugin.
-pub(super) const FIRST: u32 = 100;
 
 /// The kernel's default metric of IPv6 routes.
 const DEFAULT_METRIC_V6: u32 = 1024;
@@ -23,11 +20,6 @@ const SCOPE_LINK: u8 = 253;
 /// The subnet of link-local addresses.
 const LINK_LOCAL: IpNet =
     IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 64));
-
-/// Whether an address can get this table.
-pub(super) fn is_ours(table: u32) -> bool {
-    table >= FIRST && !is_kernels_own(table)
-}
 
 /// Returns the rule for packets from this address.
 pub(super) fn rule(ip: &IpConfig, table: u32) -> Rule {

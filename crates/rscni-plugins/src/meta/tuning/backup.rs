@@ -286,7 +286,7 @@ pub(super) fn inventory(data_dir: &Path) -> Result<Vec<Owned>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::testing::with_call;
+    use crate::plugin::call::testing::with_call;
     use rscni::{Args, NetConf};
 
     fn saved(dir: &Path) -> Backup {

@@ -273,7 +273,7 @@ fn invalid(text: impl std::fmt::Display) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::testing::with_call;
+    use crate::plugin::call::testing::with_call;
     use rscni::{Args, NetConf};
     use rstest::rstest;
     use serde_json::json;
