@@ -18,21 +18,21 @@ use serde_json::Value;
 use crate::{digest::sha256, program};
 
 /// A Go module at a version, and what to build of it.
-pub(crate) struct Module {
+pub struct Module {
     /// Its path, as in an import.
-    pub(crate) path: &'static str,
+    pub path: &'static str,
     /// With the `v`.
-    pub(crate) version: &'static str,
+    pub version: &'static str,
     /// Patterns of the packages whose programs are built.
-    pub(crate) packages: &'static [&'static str],
+    pub packages: &'static [&'static str],
     /// Build tags.
-    pub(crate) tags: &'static [&'static str],
+    pub tags: &'static [&'static str],
     /// Variables that the linker sets, as `-X` takes them.
-    pub(crate) variables: &'static [&'static str],
+    pub variables: &'static [&'static str],
 }
 
 /// The reference plugins, as Go programs.
-pub(crate) const PLUGINS: Module = Module {
+pub const PLUGINS: Module = Module {
     path: "github.com/containernetworking/plugins",
     version: "v1.10.0",
     packages: &["./plugins/main/...", "./plugins/ipam/...", "./plugins/meta/..."],
@@ -43,7 +43,7 @@ pub(crate) const PLUGINS: Module = Module {
 };
 
 /// Where the Go plugins are that ours are compared with: those named, or the ones that are built from [`PLUGINS`].
-pub(crate) fn plugins(named: Option<&Path>) -> Result<PathBuf> {
+pub fn plugins(named: Option<&Path>) -> Result<PathBuf> {
     let Some(named) = named else { return PLUGINS.build() };
     let directory =
         named.canonicalize().with_context(|| format!("find the Go plugins {}", named.display()))?;
@@ -57,7 +57,7 @@ impl Module {
     /// # Errors
     ///
     /// If there is no Go toolchain, if the module cannot be downloaded, or if it does not build.
-    pub(crate) fn build(&self) -> Result<PathBuf> {
+    pub fn build(&self) -> Result<PathBuf> {
         let go = toolchain()?;
         let place = cache()?.join("go");
         fs::create_dir_all(&place).with_context(|| format!("make {}", place.display()))?;
@@ -78,7 +78,7 @@ impl Module {
     }
 
     /// Where its source is, in Go's module cache.
-    pub(crate) fn source(&self, mut go: Command) -> Result<PathBuf> {
+    pub fn source(&self, mut go: Command) -> Result<PathBuf> {
         go.args(["mod", "download", "-json"]).arg(format!("{}@{}", self.path, self.version));
         // Not in the workspace: Go looks for a `go.mod` in every parent.
         go.current_dir("/");
@@ -127,7 +127,7 @@ fn go() -> Command {
 }
 
 /// The Go toolchain's program, without settings of the caller that would change what is built.
-pub(crate) fn command(program: &Path) -> Command {
+pub fn command(program: &Path) -> Command {
     let mut go = Command::new(program);
     go.env("GOWORK", "off").env_remove("GOFLAGS").env_remove("GOOS").env_remove("GOARCH");
     go
@@ -143,7 +143,7 @@ fn toolchain() -> Result<String> {
 }
 
 /// The folder for what is built once per machine: `RSCNI_CACHE`, or `rscni` in the user's cache folder.
-pub(crate) fn cache() -> Result<PathBuf> {
+pub fn cache() -> Result<PathBuf> {
     let variable =
         |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     variable("RSCNI_CACHE")

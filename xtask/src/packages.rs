@@ -13,13 +13,13 @@ use crate::program;
 
 /// A Debian package, and files that show that it, or a stand-in for it, is there.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Package {
+pub struct Package {
     name: &'static str,
     witnesses: &'static [&'static str],
 }
 
 /// Where Debian has the Go plugins.
-pub(crate) const GO_PLUGINS_DIR: &str = "/usr/lib/cni";
+pub const GO_PLUGINS_DIR: &str = "/usr/lib/cni";
 const GO_PLUGINS: Package =
     Package { name: "containernetworking-plugins", witnesses: &["/usr/lib/cni/bridge"] };
 const IPTABLES: Package =
@@ -35,18 +35,18 @@ const DNSMASQ: Package =
     Package { name: "dnsmasq-base", witnesses: &["/usr/sbin/dnsmasq", "/sbin/dnsmasq"] };
 
 /// What `cargo test` needs: the plugins to hand over to and from, tools to look with, a message bus, a DHCP server.
-pub(crate) const FOR_TESTS: &[Package] =
+pub const FOR_TESTS: &[Package] =
     &[GO_PLUGINS, IPTABLES, NFTABLES, IPROUTE2, UTIL_LINUX, STRACE, DBUS, DNSMASQ];
 
 /// What a run in User-Mode Linux needs. The kernel in there calls kmod's modprobe for a link kind it lacks.
-pub(crate) const FOR_UML: &[Package] = &[
+pub const FOR_UML: &[Package] = &[
     Package { name: "user-mode-linux", witnesses: &["/usr/bin/linux.uml"] },
     Package { name: "kmod", witnesses: &["/usr/sbin/modprobe", "/sbin/modprobe"] },
     IPROUTE2,
 ];
 
 /// What upstream's test cases call.
-pub(crate) const FOR_UPSTREAM: &[Package] = &[
+pub const FOR_UPSTREAM: &[Package] = &[
     Package { name: "iputils-ping", witnesses: &["/usr/bin/ping", "/bin/ping"] },
     Package { name: "dnsmasq-base", witnesses: &["/usr/sbin/dnsmasq"] },
     DBUS,
@@ -56,14 +56,14 @@ pub(crate) const FOR_UPSTREAM: &[Package] = &[
 ];
 
 /// What the bench needs: what the Go plugins call.
-pub(crate) const FOR_BENCH: &[Package] = &[IPTABLES, NFTABLES];
+pub const FOR_BENCH: &[Package] = &[IPTABLES, NFTABLES];
 
 /// What shows which functions a program runs.
-pub(crate) const FOR_ORDER: &[Package] =
+pub const FOR_ORDER: &[Package] =
     &[Package { name: "valgrind", witnesses: &["/usr/bin/valgrind"] }, IPROUTE2];
 
 /// What the end-to-end run needs.
-pub(crate) const FOR_E2E: &[Package] = &[
+pub const FOR_E2E: &[Package] = &[
     Package { name: "containerd", witnesses: &["/usr/bin/containerd"] },
     Package { name: "runc", witnesses: &["/usr/sbin/runc", "/usr/bin/runc"] },
     // A witness of its own: the package `busybox` has the same program, but linked to a C library.
@@ -75,7 +75,7 @@ pub(crate) const FOR_E2E: &[Package] = &[
 ];
 
 /// Makes sure that all of `packages` are there; what they are for goes into the message.
-pub(crate) fn ensure(what_for: &str, packages: &[Package]) -> Result<()> {
+pub fn ensure(what_for: &str, packages: &[Package]) -> Result<()> {
     let missing = missing(packages, |file| Path::new(file).exists());
     if missing.is_empty() {
         return Ok(());

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 /// The command as one would type it, for messages.
-pub(crate) fn shown(command: &Command) -> String {
+pub fn shown(command: &Command) -> String {
     std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(OsStr::to_string_lossy)
@@ -22,7 +22,7 @@ pub(crate) fn shown(command: &Command) -> String {
 
 /// Runs a program whose output is of interest only if it fails, and gives what it wrote to stdout. That is read by other
 /// code, so it does not depend on the caller's locale.
-pub(crate) fn capture(command: &mut Command) -> Result<String> {
+pub fn capture(command: &mut Command) -> Result<String> {
     let output = command
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
@@ -37,7 +37,7 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
 }
 
 /// Runs a `cargo` command with `--message-format=json`, and gives the executable that it built.
-pub(crate) fn built(command: &mut Command) -> Result<PathBuf> {
+pub fn built(command: &mut Command) -> Result<PathBuf> {
     let output = command
         .stderr(Stdio::inherit())
         .output()
@@ -51,13 +51,13 @@ pub(crate) fn built(command: &mut Command) -> Result<PathBuf> {
 }
 
 /// Runs a program in the foreground: what it says is for the person who typed the task.
-pub(crate) fn foreground(command: &mut Command) -> Result<()> {
+pub fn foreground(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("start `{}`", shown(command)))?;
     succeeded(command, status)
 }
 
 /// Like [`foreground`], and hands each line of stdout to `on_line` after showing it.
-pub(crate) fn watched(command: &mut Command, mut on_line: impl FnMut(&str)) -> Result<()> {
+pub fn watched(command: &mut Command, mut on_line: impl FnMut(&str)) -> Result<()> {
     watched_quietly(command, |line| {
         println!("{line}");
         on_line(line);
@@ -65,7 +65,7 @@ pub(crate) fn watched(command: &mut Command, mut on_line: impl FnMut(&str)) -> R
 }
 
 /// The same, which leaves it to `on_line` whether a line is shown.
-pub(crate) fn watched_quietly(command: &mut Command, mut on_line: impl FnMut(&str)) -> Result<()> {
+pub fn watched_quietly(command: &mut Command, mut on_line: impl FnMut(&str)) -> Result<()> {
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()
@@ -77,7 +77,7 @@ pub(crate) fn watched_quietly(command: &mut Command, mut on_line: impl FnMut(&st
 }
 
 /// Hands each line to `on_line` until the stream ends. A test may print any bytes, so they are not taken to be UTF-8.
-pub(crate) fn each_line(stream: impl std::io::Read, on_line: &mut dyn FnMut(&str)) -> Result<()> {
+pub fn each_line(stream: impl std::io::Read, on_line: &mut dyn FnMut(&str)) -> Result<()> {
     let mut stream = BufReader::new(stream);
     let mut line = Vec::new();
     loop {
@@ -89,23 +89,27 @@ pub(crate) fn each_line(stream: impl std::io::Read, on_line: &mut dyn FnMut(&str
     }
 }
 
-/// The cargo that this task was started by.
-pub(crate) fn cargo() -> Command {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+/// The cargo that started this task, in the workspace.
+pub fn cargo() -> Command {
+    let mut command = cargo_here();
     command.current_dir(workspace_root());
     command
 }
 
+/// The same, in the caller's directory.
+pub fn cargo_here() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
 /// git, in the workspace.
-pub(crate) fn git() -> Command {
+pub fn git() -> Command {
     let mut command = Command::new("git");
     command.current_dir(workspace_root());
     command
 }
 
 /// The directory of the workspace's Cargo.toml.
-pub(crate) fn workspace_root() -> PathBuf {
+pub fn workspace_root() -> PathBuf {
     let xtask = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     xtask.parent().expect("xtask is a folder of the workspace").to_path_buf()
 }
@@ -115,23 +119,14 @@ pub(crate) fn workspace_root() -> PathBuf {
 ///
 /// It is another process that writes the copy: were it open in this one while another thread starts a program, the kernel
 /// would refuse to run it (ETXTBSY).
-pub(crate) fn copy_self(to: &Path) -> Result<()> {
+pub fn copy_self(to: &Path) -> Result<()> {
     let this_program = format!("/proc/{}/exe", std::process::id());
     capture(Command::new("cp").arg(this_program).arg(to))?;
     Ok(())
 }
 
-/// Runs a task in a process of its own, as one step of several: a process that moves into a private network stays there.
-pub(crate) fn apart(task: &str) -> Result<()> {
-    let directory =
-        tempfile::tempdir().with_context(|| format!("make a directory for the task {task}"))?;
-    let this_program = directory.path().join("xtask");
-    copy_self(&this_program)?;
-    foreground(Command::new(this_program).arg(task))
-}
-
 /// Whether the tasks may do what only root may do on the host.
-pub(crate) fn is_root() -> bool {
+pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 

@@ -2,14 +2,16 @@
 
 /// How many tests passed and failed so far.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Tally {
-    pub(crate) passed: usize,
-    pub(crate) failed: usize,
+pub struct Tally {
+    /// Tests that passed.
+    pub passed: usize,
+    /// Tests that failed.
+    pub failed: usize,
 }
 
 impl Tally {
     /// Adds what a line says, if it is one of cargo's `test result:` lines or one that [`Tally`] displays as.
-    pub(crate) fn read(&mut self, line: &str) {
+    pub fn read(&mut self, line: &str) {
         let counts = match line.strip_prefix("test result: ") {
             Some(rest) => rest.split_once(". ").map(|(_, counts)| counts),
             None => line.split_once(": ").map(|(_, counts)| counts),

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rscni_test::{Container, Lab, Namespace, Unreachable};
 use serde_json::Value;
 
-use crate::program;
+use xtask::program;
 
 /// The network configuration list, as an operator would put it into `/etc/cni/net.d`.
 const LIST: &str = include_str!("demo.conflist");

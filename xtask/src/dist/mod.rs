@@ -24,7 +24,7 @@ use crate::{digest::sha256, program};
 const SIZE_LIMIT: u64 = 4_000_000;
 
 /// Builds it, makes sure that it is small, and says where it is.
-pub(crate) fn run() -> Result<ExitCode> {
+pub fn run() -> Result<ExitCode> {
     let output = build("rscni-cli", "rscni")?;
     let size = std::fs::metadata(&output)?.len();
     ensure!(is_small(size), "{} has {size} bytes; the limit is {SIZE_LIMIT}", output.display());
@@ -38,13 +38,13 @@ pub(crate) fn run() -> Result<ExitCode> {
 }
 
 /// Builds a program of the workspace as it is built for nodes.
-pub(crate) fn build(package: &str, program: &str) -> Result<PathBuf> {
+pub fn build(package: &str, program: &str) -> Result<PathBuf> {
     target::ensure_musl()?;
     build_for(&target::musl(), package, program)
 }
 
 /// Builds a static program with glibc, as most static programs are. It has that in its file's name.
-pub(crate) fn build_with_glibc(package: &str, program: &str) -> Result<PathBuf> {
+pub fn build_with_glibc(package: &str, program: &str) -> Result<PathBuf> {
     let built = build_for(&target::with("gnu"), package, program)?;
     let named = built.with_file_name(format!("{program}-glibc"));
     std::fs::rename(&built, &named)
@@ -53,7 +53,7 @@ pub(crate) fn build_with_glibc(package: &str, program: &str) -> Result<PathBuf> 
 }
 
 /// Builds a program as it is built for nodes, but with the names of its functions. Gives it where cargo puts it.
-pub(crate) fn build_unstripped(package: &str, program: &str) -> Result<PathBuf> {
+pub fn build_unstripped(package: &str, program: &str) -> Result<PathBuf> {
     target::ensure_musl()?;
     let mut command = cargo_build(&target::musl(), package, program, &[])?;
     built(command.env("CARGO_PROFILE_RELEASE_STRIP", "none"))
@@ -91,7 +91,7 @@ fn built(command: &mut Command) -> Result<PathBuf> {
 }
 
 /// Builds a program as a static one, but for development: in seconds, from what the tests have built already.
-pub(crate) fn build_for_development(package: &str, program: &str) -> Result<PathBuf> {
+pub fn build_for_development(package: &str, program: &str) -> Result<PathBuf> {
     let mut command = program::cargo();
     command.args([
         "rustc",
@@ -106,7 +106,7 @@ pub(crate) fn build_for_development(package: &str, program: &str) -> Result<Path
 }
 
 /// Which functions the linker puts together.
-pub(crate) fn order_file() -> PathBuf {
+pub fn order_file() -> PathBuf {
     program::workspace_root().join("xtask/src/dist/order.ld")
 }
 

@@ -25,7 +25,7 @@ pub(super) fn with(libc: &str) -> String {
 /// # Errors
 ///
 /// If they cannot be installed; the message says what to type.
-pub(crate) fn ensure_musl() -> Result<()> {
+pub(super) fn ensure_musl() -> Result<()> {
     let target = musl();
     if has_libraries(&target) {
         return Ok(());
