@@ -45,7 +45,6 @@ enum Rig {
     E2e(e2e::Options),
     Faults(faults::Options),
     Fuzz(fuzz::Options),
-    Order,
     Uml(uml::Options),
     Upstream(upstream::Options),
     /// The step `supply` of `cargo xtask test`.
@@ -82,7 +81,6 @@ fn main() -> ExitCode {
         Rig::Faults(options) => faults::run(options),
         Rig::FaultsInside(options) => faults::run_inside(&options),
         Rig::Fuzz(options) => fuzz::run(&options),
-        Rig::Order => bench::order::run(),
         Rig::Supply => supply::check(),
         Rig::Uml(options) => uml::run(&options),
         Rig::UmlTests => uml::run_tests(),

@@ -58,10 +58,6 @@ pub const FOR_UPSTREAM: &[Package] = &[
 /// What the bench needs: what the Go plugins call.
 pub const FOR_BENCH: &[Package] = &[IPTABLES, NFTABLES];
 
-/// What shows which functions a program runs.
-pub const FOR_ORDER: &[Package] =
-    &[Package { name: "valgrind", witnesses: &["/usr/bin/valgrind"] }, IPROUTE2];
-
 /// What the end-to-end run needs.
 pub const FOR_E2E: &[Package] = &[
     Package { name: "containerd", witnesses: &["/usr/bin/containerd"] },

@@ -5,7 +5,7 @@ use std::{ffi::OsString, process::Command};
 use crate::program;
 
 /// Names and descriptions of the rigs, as `cargo xtask --help` lists them.
-pub const RIGS: [(&str, &str); 9] = [
+pub const RIGS: [(&str, &str); 8] = [
     ("bench", "Measure the cost of a call, beside the Go plugins and bare netlink"),
     (
         "counts",
@@ -24,7 +24,6 @@ pub const RIGS: [(&str, &str); 9] = [
         "Kill the plugins and fail their system calls at every place; nothing may be left behind",
     ),
     ("fuzz", "Run the fuzzers, which need a nightly toolchain and cargo-fuzz"),
-    ("order", "Write the order of functions for the linker"),
     (
         "uml",
         "Run a command inside User-Mode Linux, which has link kinds that the running kernel may lack",

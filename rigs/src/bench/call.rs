@@ -68,18 +68,7 @@ impl Call {
 
     /// Runs it; it has to succeed. Gives how long it took, and what it answered.
     pub(crate) fn timed(&self) -> Result<(Duration, Value)> {
-        self.run(Command::new(&self.program))
-    }
-
-    /// Runs it under callgrind, which writes into the file which functions were run; it has to succeed.
-    pub(crate) fn profiled(&self, file: &Path) -> Result<Value> {
-        let mut callgrind = Command::new("valgrind");
-        callgrind.args(["--quiet", "--tool=callgrind", "--demangle=no"]);
-        callgrind.arg(format!("--callgrind-out-file={}", file.display())).arg(&self.program);
-        Ok(self.run(callgrind)?.1)
-    }
-
-    fn run(&self, mut command: Command) -> Result<(Duration, Value)> {
+        let mut command = Command::new(&self.program);
         let [stdin, mut stdout, mut stderr] = self.files()?;
         self.furnish(&mut command)
             .stdin(stdin)

@@ -15,7 +15,6 @@
 //! | [`limits`] | what is promised |
 //! | [`environment`], [`report`], [`chart`] | what is written |
 //! | [`counts`] | the guard: system calls and processes of each operation may not grow |
-//! | [`order`] | what the operations run, for the linker to put together |
 
 mod call;
 mod cases;
@@ -27,7 +26,6 @@ mod held;
 mod limits;
 mod measure;
 pub(crate) mod names;
-pub(crate) mod order;
 mod report;
 mod statistics;
 mod whole;

@@ -5,8 +5,7 @@
 //! an operation of a plugin does in user space. Rust's libraries for musl are installed with rustup if they are missing
 //! ([`target`]).
 //!
-//! What the plugins run lies together in it (`order.ld`, which [`crate::bench::order`] writes). Beside the binary lies its
-//! bill of materials ([`bom`]).
+//! Beside the binary lies its bill of materials ([`bom`]).
 
 mod bom;
 mod target;
@@ -52,19 +51,11 @@ pub fn build_with_glibc(package: &str, program: &str) -> Result<PathBuf> {
     Ok(named)
 }
 
-/// Builds a program as it is built for nodes, but with the names of its functions. Gives it where cargo puts it.
-pub fn build_unstripped(package: &str, program: &str) -> Result<PathBuf> {
-    target::ensure_musl()?;
-    let mut command = cargo_build(&target::musl(), package, program, &[])?;
-    built(command.env("CARGO_PROFILE_RELEASE_STRIP", "none"))
-}
-
 fn build_for(target: &str, package: &str, program: &str) -> Result<PathBuf> {
-    // The profile says so too, but cargo forgets it for a package with settings of its own.
-    place(&built(&mut cargo_build(target, package, program, &["-Cstrip=symbols"])?)?, target)
+    place(&built(&mut cargo_build(target, package, program)?)?, target)
 }
 
-fn cargo_build(target: &str, package: &str, program: &str, more: &[&str]) -> Result<Command> {
+fn cargo_build(target: &str, package: &str, program: &str) -> Result<Command> {
     let mut command = program::cargo();
     command.args([
         "build",
@@ -79,7 +70,7 @@ fn cargo_build(target: &str, package: &str, program: &str, more: &[&str]) -> Res
     // Before all other ways to give flags, whatever the environment has. They concern the target alone: procedural
     // macros and build scripts are built for this machine.
     command
-        .env("CARGO_ENCODED_RUSTFLAGS", flags(more)?.join("\x1f"))
+        .env("CARGO_ENCODED_RUSTFLAGS", flags()?.join("\x1f"))
         .arg("--message-format=json-render-diagnostics");
     Ok(command)
 }
@@ -105,39 +96,27 @@ pub fn build_for_development(package: &str, program: &str) -> Result<PathBuf> {
     built(command.args(["-Ctarget-feature=+crt-static", "-Crelocation-model=static"]))
 }
 
-/// Which functions the linker puts together.
-pub fn order_file() -> PathBuf {
-    program::workspace_root().join("xtask/src/dist/order.ld")
-}
-
-fn flags(more: &[&str]) -> Result<Vec<String>> {
-    let without_tables = program::workspace_root().join("xtask/src/dist/no_unwinding.ld");
-    let scripts = [without_tables, order_file()];
-    let mut contents = Vec::new();
-    for script in &scripts {
-        contents
-            .extend(std::fs::read(script).with_context(|| format!("read {}", script.display()))?);
-    }
-    let mut flags = vec![
+fn flags() -> Result<Vec<String>> {
+    let script = program::workspace_root().join("xtask/src/dist/no_unwinding.ld");
+    let content = std::fs::read(&script).with_context(|| format!("read {}", script.display()))?;
+    Ok(vec![
         // The default for musl.
         "-Ctarget-feature=+crt-static".into(),
         // A program at a fixed address has nothing to relocate before `main`.
         "-Crelocation-model=static".into(),
-        // A panic aborts: nobody unwinds. The second and third leave out the tables of code that was compiled before.
+        // The profile says so too, but cargo ignores it for a package with settings of its own.
+        "-Cstrip=symbols".into(),
+        // A panic aborts, so nothing unwinds. The second and third leave out the tables of code that was compiled
+        // before.
         "-Cforce-unwind-tables=no".into(),
-        format!("-Clink-arg=-Wl,--script={}", scripts[0].display()),
+        format!("-Clink-arg=-Wl,--script={}", script.display()),
         "-Clink-arg=-Wl,--no-eh-frame-hdr".into(),
-        // What the plugins run is to be together. That goes by names, which in this mangling say what generics are of.
-        "-Csymbol-mangling-version=v0".into(),
-        format!("-Clink-arg=-Wl,--script={}", scripts[1].display()),
-        // Cargo does not look into the linker's scripts: with this it links again when they have changed.
-        format!("--cfg=linker_scripts=\"{}\"", sha256(&contents)),
-        // Names are hashed, a few bytes each. To ask for the processor's instructions takes longer than to do without.
+        // Cargo does not look into linker scripts: this links again when the script has changed.
+        format!("--cfg=linker_script=\"{}\"", sha256(&content)),
+        // Names are hashed, a few bytes each. Detecting the processor's instructions takes longer than it saves.
         "--cfg=sha2_backend=\"soft\"".into(),
         "--cfg=sha2_backend_soft=\"compact\"".into(),
-    ];
-    flags.extend(more.iter().map(|flag| (*flag).to_owned()));
-    Ok(flags)
+    ])
 }
 
 /// Puts what was built for a target to where cargo puts what it builds for none, `target/release`.
