@@ -1,39 +1,53 @@
 //! `cargo xtask fuzz`: runs the fuzzers of `fuzz/`, one after the other.
 //!
-//! They are built with cargo-fuzz and a nightly toolchain, and then run as programs, in private namespaces: a plugin that
-//! is given a configuration may do what it says. What is found out on the way is kept in `fuzz/found`, which is no part
-//! of the repository, so that the next run goes on from there; input that fails is kept in `fuzz/artifacts`.
+//! They are built with cargo-fuzz and a nightly toolchain, and run in private namespaces, since a plugin acts on its
+//! configuration. New inputs are kept in `fuzz/found`, outside the repository, for the next run; inputs that fail are kept
+//! in `fuzz/artifacts`. With `--write`, `fuzz/results.json` gets the
+//! numbers of the run.
 //!
-//! With `--properties` it is the property tests that are run for so long, as ordinary tests.
+//! With `--properties` it runs the property tests instead, as ordinary tests.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write,
-    path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    path::Path,
+    process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
-
+use fs_err as fs;
+use serde::{Deserialize, Serialize};
 use xtask::program;
 
-/// What to run, and for how long.
+/// Targets and time.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// How many seconds each target runs.
+    /// Seconds for each target.
     #[arg(long, value_name = "N", default_value_t = 60)]
     seconds: u32,
-    /// Run the property tests instead, over and over with other cases. Needs no other toolchain.
+    /// Run the property tests instead, repeatedly with other cases. Needs no nightly toolchain.
     #[arg(long, conflicts_with = "targets")]
     properties: bool,
-    /// The targets to run; all of them unless given.
+    /// Write the numbers of the run into fuzz/results.json.
+    #[arg(long, conflicts_with = "properties")]
+    write: bool,
+    /// Targets to run [default: all].
     #[arg(value_name = "TARGET")]
     targets: Vec<String>,
 }
 
-/// The property tests of what the fuzzers do not reach as well, as `cargo test` takes them: results through all versions,
-/// ranges, host-local's store, and networks as chance has them.
+/// The last run of a target.
+#[derive(Serialize, Deserialize)]
+struct Run {
+    minutes: u64,
+    inputs: u64,
+}
+
+const RESULTS: &str = "results.json";
+
+/// Property tests of code that the fuzzers reach less well, as arguments of `cargo test`: results in all versions, ranges,
+/// host-local's store and index, randomly generated networks.
 const PROPERTIES: [&[&str]; 5] = [
     &["-p", "rscni", "--test", "results"],
     &["-p", "rscni-plugins", "--lib", "host_local::range"],
@@ -41,10 +55,10 @@ const PROPERTIES: [&[&str]; 5] = [
     &["-p", "rscni-plugins", "--test", "host_local_model"],
     &["-p", "rscni-plugins", "--test", "configurations"],
 ];
-/// How many cases of one of them are tried before it is looked at the time.
+/// Cases of a property test per call.
 const CASES: &str = "1000";
 
-/// Builds the targets and runs them; the first finding ends it.
+/// Builds and runs the targets; the first finding ends it.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if options.properties {
         return properties(options.seconds);
@@ -54,96 +68,103 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     ensure_tools()?;
     let host = host()?;
     for target in &targets {
-        // No sanitizer: there is no unsafe code to look for, and without one it is several times as fast.
-        program::foreground(
-            cargo_fuzz().args(["build", "--sanitizer", "none", target]).current_dir(&fuzz),
-        )?;
+        // No sanitizer: the only unsafe code is elsewhere, and without one it is several times as fast.
+        let mut build = cargo_fuzz();
+        build.args(["build", "--sanitizer", "none", target]);
+        program::foreground(build.current_dir(&fuzz))?;
     }
-    let words = fuzz.join("target").join("words");
-    let docs = program::workspace_root().join("docs/plugins");
-    std::fs::write(&words, dictionary(&docs)?)
-        .with_context(|| format!("write {}", words.display()))?;
+    let dictionary_file = fuzz.join("target/words");
+    fs::write(&dictionary_file, dictionary(&program::workspace_root().join("docs/plugins"))?)?;
     let _lab = rscni_test::enter_private_network()?;
     for target in &targets {
         println!("\n== {target}");
-        let program = fuzz.join("target").join(&host).join("release").join(target);
         let [found, seeds, artifacts] =
             ["found", "corpus", "artifacts"].map(|name| fuzz.join(name).join(target));
         for directory in [&found, &artifacts] {
-            std::fs::create_dir_all(directory)
-                .with_context(|| format!("make {}", directory.display()))?;
+            fs::create_dir_all(directory)?;
         }
-        let mut command = Command::new(&program);
-        // Nothing of what is on this machine: no program of iptables, for instance, which would be most of the time.
+        let mut command =
+            Command::new(fuzz.join("target").join(&host).join("release").join(target));
         command
+            // Without PATH, so that no program of this machine is called, such as iptables, which takes most of the time.
             .env_clear()
+            // In memory. On a disk the fuzzer mostly waits, and files stay behind.
+            .env("TMPDIR", "/run")
             .current_dir(&fuzz)
-            .arg(format!("-artifact_prefix={}/", artifacts.display()));
-        // This namespace's own directory in memory: on a disk, most of the time is waiting for that, and files stay behind.
-        command.env("TMPDIR", "/run");
-        command.args([
-            &format!("-max_total_time={}", options.seconds),
-            "-timeout=20",
-            "-print_final_stats=1",
-        ]);
-        command.arg(format!("-dict={}", words.display())).args([&found, &seeds]);
-        // libFuzzer notices a signal on the stack that it comes from, which must have room for that.
-        program::foreground(&mut command).with_context(|| {
-            format!(
-                "{target}: a finding, unless it says otherwise; the input is in fuzz/artifacts, or nowhere if the \
-                 stack was full"
-            )
+            .arg(format!("-artifact_prefix={}/", artifacts.display()))
+            .arg(format!("-max_total_time={}", options.seconds))
+            .args(["-timeout=20", "-print_final_stats=1"])
+            .arg(format!("-dict={}", dictionary_file.display()))
+            .args([&found, &seeds])
+            .stderr(Stdio::piped());
+        let start = Instant::now();
+        let mut fuzzer = command.spawn().with_context(|| format!("start {target}"))?;
+        let mut inputs = 0;
+        program::each_line(fuzzer.stderr.take().expect("stderr is piped"), &mut |line| {
+            eprintln!("{line}");
+            let count = line.strip_prefix("stat::number_of_executed_units:");
+            inputs = count.and_then(|count| count.trim().parse().ok()).unwrap_or(inputs);
         })?;
+        let status = fuzzer.wait()?;
+        ensure!(
+            status.success(),
+            "{target}: {status}: a finding; the input is in fuzz/artifacts, or nowhere after a stack overflow"
+        );
+        if options.write {
+            record(&fuzz.join(RESULTS), target, start.elapsed(), inputs)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Each property's tests for so long; the first finding ends it.
+/// Writes the numbers of a run into the results file.
+fn record(file: &Path, target: &str, time: Duration, inputs: u64) -> Result<()> {
+    let mut results: BTreeMap<String, Run> = serde_json::from_slice(&fs::read(file)?)
+        .with_context(|| format!("read {}", file.display()))?;
+    results.insert(target.to_owned(), Run { minutes: time.as_secs() / 60, inputs });
+    Ok(fs::write(file, serde_json::to_string_pretty(&results)? + "\n")?)
+}
+
+/// Runs each property test for this time; the first finding ends it.
 fn properties(seconds: u32) -> Result<ExitCode> {
     for test in PROPERTIES {
         println!("\n== {}", test.join(" "));
         let end = Instant::now() + Duration::from_secs(seconds.into());
         while Instant::now() < end {
-            let mut command = program::cargo();
-            command
-                .args(["test", "--quiet", "--locked", "--release"])
-                .args(test)
-                .env("PROPTEST_CASES", CASES);
-            program::foreground(&mut command)?;
+            let mut cargo = program::cargo();
+            cargo.args(["test", "--quiet", "--locked", "--release"]).args(test);
+            program::foreground(cargo.env("PROPTEST_CASES", CASES))?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The targets that there are, by the names of their files.
+/// Names of all targets.
 fn all(fuzz: &Path) -> Result<Vec<String>> {
-    let directory = fuzz.join("fuzz_targets");
-    let files =
-        std::fs::read_dir(&directory).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
-    let files = files.with_context(|| format!("list {}", directory.display()))?;
-    let stem = |file: PathBuf| Some(file.file_stem()?.to_str()?.to_owned());
-    let mut names: Vec<_> = files.iter().filter_map(|file| stem(file.path())).collect();
+    let mut names = Vec::new();
+    for file in fs::read_dir(fuzz.join("fuzz_targets"))? {
+        let stem = file?.path().file_stem().unwrap_or_default().to_owned();
+        names.extend(stem.into_string());
+    }
     names.sort();
     Ok(names)
 }
 
 fn chosen(all: &[String], wanted: &[String]) -> Result<Vec<String>> {
     if let Some(unknown) = wanted.iter().find(|name| !all.contains(name)) {
-        bail!("there is no target {unknown}; there are {}", all.join(", "));
+        bail!("there is no target {unknown}; the targets are {}", all.join(", "));
     }
     Ok(if wanted.is_empty() { all.to_vec() } else { wanted.to_vec() })
 }
 
-/// Words that the fuzzers would hardly come upon, as libFuzzer reads them: all that the documentation of the plugins
-/// names, and what may be a key of JSON as one, too.
+/// A dictionary for libFuzzer: words of the plugins' documentation, and those that may be keys also as JSON keys.
 fn dictionary(docs: &Path) -> Result<String> {
     let mut words = BTreeSet::new();
-    for file in std::fs::read_dir(docs).with_context(|| format!("list {}", docs.display()))? {
-        let text = std::fs::read_to_string(file?.path())?;
+    for file in fs::read_dir(docs)? {
+        let text = fs::read_to_string(file?.path())?;
         for code in text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)) {
-            words.extend(
-                [code].into_iter().chain(code.split(['.', '/', '[', ']', '='])).map(str::to_owned),
-            );
+            let parts = code.split(['.', '/', '[', ']', '=']);
+            words.extend([code].into_iter().chain(parts).map(str::to_owned));
         }
     }
     let mut dictionary = String::new();
@@ -158,42 +179,45 @@ fn dictionary(docs: &Path) -> Result<String> {
     Ok(dictionary)
 }
 
-fn cargo_fuzz() -> Command {
+/// A command of the nightly toolchain. Variables that the cargo of this task has set would confuse it.
+fn nightly(program: &str) -> Command {
     let mut command = Command::new("rustup");
-    // This task was started by another toolchain's cargo, which has said so in the environment.
-    command.args(["run", "nightly", "cargo", "fuzz"]).env_remove("CARGO").env_remove("RUSTFLAGS");
+    command.args(["run", "nightly", program]).env_remove("CARGO").env_remove("RUSTFLAGS");
     command
 }
 
-/// Says what is missing, and how it comes onto the machine.
+fn cargo_fuzz() -> Command {
+    let mut command = nightly("cargo");
+    command.arg("fuzz");
+    command
+}
+
+/// Checks that the tools are installed; an error says how to install them.
 fn ensure_tools() -> Result<()> {
-    let runs = |command: &mut Command| program::capture(command).is_ok();
-    ensure!(
-        runs(Command::new("rustup").args(["run", "nightly", "rustc", "--version"])),
-        "fuzzing needs a nightly toolchain. Type this, then start again:\n\n    rustup toolchain install nightly\n"
-    );
-    ensure!(
-        runs(cargo_fuzz().arg("--version")),
-        "fuzzing needs cargo-fuzz. Type this, then start again:\n\n    cargo install cargo-fuzz\n"
-    );
-    ensure!(
-        runs(Command::new("c++").arg("--version")),
-        "fuzzing needs a C++ compiler, for libFuzzer: install one, the Debian package g++ for instance"
-    );
+    for (mut command, instructions) in [
+        (
+            nightly("rustc"),
+            "fuzzing needs a nightly toolchain. Type this, then start again:\n\n    rustup toolchain install nightly\n",
+        ),
+        (
+            cargo_fuzz(),
+            "fuzzing needs cargo-fuzz. Type this, then start again:\n\n    cargo install cargo-fuzz\n",
+        ),
+        (
+            Command::new("c++"),
+            "fuzzing needs a C++ compiler for libFuzzer, such as the Debian package g++",
+        ),
+    ] {
+        ensure!(program::capture(command.arg("--version")).is_ok(), instructions);
+    }
     Ok(())
 }
 
 /// The target that cargo-fuzz builds for.
 fn host() -> Result<String> {
-    let text = program::capture(Command::new("rustup").args([
-        "run",
-        "nightly",
-        "rustc",
-        "--version",
-        "--verbose",
-    ]))?;
+    let text = program::capture(nightly("rustc").args(["--version", "--verbose"]))?;
     let host = text.lines().find_map(|line| line.strip_prefix("host: "));
-    Ok(host.context("rustc says no host")?.to_owned())
+    Ok(host.context("rustc prints no host")?.to_owned())
 }
 
 #[cfg(test)]
@@ -201,46 +225,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_target_has_seeds_and_an_entry_in_its_package() {
+    fn every_target_has_seeds_results_and_an_entry_in_the_manifest() {
         let fuzz = program::workspace_root().join("fuzz");
-        let manifest = std::fs::read_to_string(fuzz.join("Cargo.toml")).unwrap();
+        let manifest = fs::read_to_string(fuzz.join("Cargo.toml")).unwrap();
+        let results = fs::read(fuzz.join(RESULTS)).unwrap();
+        let results: BTreeMap<String, Run> = serde_json::from_slice(&results).unwrap();
         let targets = all(&fuzz).unwrap();
         assert!(!targets.is_empty());
         for target in &targets {
             assert!(manifest.contains(&format!("path = \"fuzz_targets/{target}.rs\"")), "{target}");
-            let seeds: Vec<_> =
-                std::fs::read_dir(fuzz.join("corpus").join(target)).unwrap().collect();
+            assert!(results.contains_key(target), "{target} is not in {RESULTS}");
+            let seeds = fs::read_dir(fuzz.join("corpus").join(target)).unwrap();
+            let seeds: Vec<_> = seeds.map(|seed| seed.unwrap().path()).collect();
             assert!((1..=60).contains(&seeds.len()), "{target} has {} seeds", seeds.len());
             for seed in seeds {
-                let seed = seed.unwrap();
-                assert!(
-                    seed.metadata().unwrap().len() <= 4096,
-                    "{} is no small file",
-                    seed.path().display()
-                );
+                assert!(fs::metadata(&seed).unwrap().len() <= 4096, "{} is large", seed.display());
             }
         }
         assert_eq!(manifest.matches("[[bin]]").count(), targets.len());
-        assert_eq!(std::fs::read_dir(fuzz.join("corpus")).unwrap().count(), targets.len());
+        assert_eq!(fs::read_dir(fuzz.join("corpus")).unwrap().count(), targets.len());
     }
 
     #[test]
-    fn the_words_to_try_are_those_of_the_plugins() {
+    fn the_results_file_has_the_last_run_of_each_target() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), r#"{"dhcp": {"minutes": 1, "inputs": 2}}"#).unwrap();
+        record(file.path(), "nft", Duration::from_secs(180), 7).unwrap();
+        record(file.path(), "nft", Duration::from_secs(240), 9).unwrap();
+        let text = fs::read_to_string(file.path()).unwrap();
+        assert!(text.contains("\"dhcp\"") && text.contains("\"minutes\": 4"), "{text}");
+    }
+
+    #[test]
+    fn the_dictionary_has_words_of_the_plugins() {
         let words = dictionary(&program::workspace_root().join("docs/plugins")).unwrap();
         for word in
             [r#""\"ipMasq\":""#, r#""rangeStart""#, r#""10.25.0.10""#, r#""CNI-HOSTPORT-DNAT""#]
         {
             assert!(words.lines().any(|line| line == word), "{word} is not in {words}");
         }
-        assert!(
-            words
-                .lines()
-                .all(|line| line.is_ascii() && line.starts_with('"') && line.ends_with('"'))
-        );
+        let is_entry = |line: &str| line.is_ascii() && line.starts_with('"') && line.ends_with('"');
+        assert!(words.lines().all(is_entry));
     }
 
     #[test]
-    fn the_property_tests_are_where_it_looks_for_them() {
+    fn the_property_tests_exist() {
         for test in PROPERTIES {
             let [_, package, kind, name] = test else { panic!("{test:?}") };
             let file = match *kind {
@@ -248,21 +277,19 @@ mod tests {
                 _ => format!("src/{}.rs", name.replace("::", "/")),
             };
             let file = program::workspace_root().join("crates").join(package).join(file);
-            let text = std::fs::read_to_string(&file).unwrap();
-            assert!(
-                ["proptest! {", "TestRunner::new("].iter().any(|way| text.contains(way)),
-                "{}",
-                file.display()
-            );
+            let text = fs::read_to_string(&file).unwrap();
+            let is_property_test =
+                text.contains("proptest! {") || text.contains("TestRunner::new(");
+            assert!(is_property_test, "{}", file.display());
         }
     }
 
     #[test]
-    fn a_target_that_is_not_there_is_refused_with_the_names_of_those_that_are() {
+    fn an_unknown_target_is_an_error_that_lists_the_targets() {
         let all = ["dhcp".to_owned(), "nft".to_owned()];
         assert_eq!(chosen(&all, &[]).unwrap(), all);
         assert_eq!(chosen(&all, &["nft".into()]).unwrap(), ["nft"]);
         let error = chosen(&all, &["ntf".into()]).unwrap_err().to_string();
-        assert_eq!(error, "there is no target ntf; there are dhcp, nft");
+        assert_eq!(error, "there is no target ntf; the targets are dhcp, nft");
     }
 }
