@@ -13,7 +13,12 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use xtask::{dist, rigs};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "The project's own tasks", version)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "The project's own tasks",
+    version
+)]
 struct Cli {
     #[command(subcommand)]
     task: Task,

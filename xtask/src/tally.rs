@@ -1,6 +1,6 @@
-//! Counts the tests that programs report, so that a whole run can close with one sum.
+//! Counts the tests that programs report, for the sum at the end of a run.
 
-/// How many tests passed and failed so far.
+/// Tests that passed and failed so far.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
     /// Tests that passed.
@@ -10,13 +10,13 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Adds what a line says, if it is one of cargo's `test result:` lines or one that [`Tally`] displays as.
+    /// Adds the counts of a line, if it is a `test result:` line of cargo or ends with a displayed [`Tally`].
     pub fn read(&mut self, line: &str) {
         let counts = match line.strip_prefix("test result: ") {
-            Some(rest) => rest.split_once(". ").map(|(_, counts)| counts),
-            None => line.split_once(": ").map(|(_, counts)| counts),
+            Some(rest) => rest.split_once(". "),
+            None => line.split_once(": "),
         };
-        let mut counts = counts.unwrap_or_default().split([',', ';']);
+        let mut counts = counts.map_or("", |(_, counts)| counts).split([',', ';']);
         let passed = count(counts.next(), "passed");
         let failed = count(counts.next(), "failed");
         if let (Some(passed), Some(failed)) = (passed, failed) {
@@ -33,8 +33,7 @@ impl std::fmt::Display for Tally {
 }
 
 fn count(part: Option<&str>, what: &str) -> Option<usize> {
-    let (number, word) = part?.trim().split_once(' ')?;
-    (word == what).then(|| number.parse().ok())?
+    part?.trim().strip_suffix(what)?.strip_suffix(' ')?.parse().ok()
 }
 
 #[cfg(test)]
@@ -42,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_what_cargo_test_and_the_end_to_end_run_say_and_nothing_else() {
+    fn counts_of_cargo_test_and_of_a_tally_are_summed() {
         let mut tally = Tally::default();
         for line in [
             "running 3 tests",

@@ -1,3 +1,3 @@
-//! Does nothing: what it takes to start a static program and to wait for its end.
+//! Does nothing, to measure the start and the end of a static program.
 
 fn main() {}

@@ -1,7 +1,7 @@
-//! What the kernel needs for the effect of a plugin, and nothing else: no JSON, no checks, no reservation, no undo.
+//! The netlink messages for the effect of a plugin, and nothing else: no JSON, no checks, no reservation, no undo.
 //!
-//! It is a program of its own, and a static one like `rscni`, so that its start costs what an empty program's does, and
-//! what a plugin takes beyond it is the plugin's.
+//! It is a static program like `rscni`, so its start costs as much as that of an empty program, and the difference to a plugin
+//! is the plugin's own cost.
 //!
 //! ```text
 //! floor lo-up NETNS
@@ -43,14 +43,14 @@ fn main() -> Result<()> {
             batch.add_address(near.index, gateway, AddressFlags::default());
             batch.add_route(&Route { oif: Some(near.index), ..Route::new(address.addr()) });
             batch.commit()?;
-            let inner = near.peer_index;
-            let to_gateway = Route { oif: inner, ..Route::new(gateway.addr()) };
+            let container_end = near.peer_index;
+            let to_gateway = Route { oif: container_end, ..Route::new(gateway.addr()) };
             configure(&netns, &near, address, &[to_gateway, Route::default_via(gateway.addr())])
         }
         ["del", index] => {
             Ok(Netlink::open()?.del_link(index.parse().context("the index of the link")?)?)
         }
-        _ => bail!("unknown words: {}", arguments.join(" ")),
+        _ => bail!("unknown arguments: {}", arguments.join(" ")),
     }
 }
 
@@ -67,13 +67,13 @@ fn add_veth(host: &mut Netlink, end: &str, netns: &Netns, master: Option<u32>) -
     })?)
 }
 
-/// Switches the container's end on, and gives it its address and routes.
+/// Brings up the container interface, and adds its address and routes.
 fn configure(netns: &Netns, near: &Link, address: IpNet, routes: &[Route]) -> Result<()> {
-    let inner = near.peer_index.context("a veth has a peer")?;
+    let end = near.peer_index.context("a veth has a peer")?;
     let mut container = Netlink::open_in(netns)?;
     let mut batch = container.batch();
-    batch.set_link(inner, &set(true));
-    batch.add_address(inner, address, AddressFlags::default());
+    batch.set_link(end, &set(true));
+    batch.add_address(end, address, AddressFlags::default());
     for route in routes {
         batch.add_route(route);
     }

@@ -1,12 +1,11 @@
-//! A container runtime as far as networks go: it lives long, and attaches and detaches containers as it is told to.
+//! A long-lived container runtime that attaches and detaches containers on request.
 //!
 //! ```text
 //! runtime LIST CACHE_DIRECTORY [PLUGIN_DIRECTORY]
 //! ```
 //!
-//! Without a directory of plugins, those that are linked in are called in this process; with one, the programs in
-//! there are started. Each line of stdin is `add ID NETNS` or `del ID NETNS`; each is answered with the nanoseconds that
-//! it took.
+//! Without a plugin directory it calls the linked plugins in this process; with one, it starts the programs in it. Each line
+//! of stdin is `add ID NETNS` or `del ID NETNS`; the answer is the time in nanoseconds.
 
 use std::{
     io::{Write, stdin, stdout},
@@ -26,7 +25,7 @@ fn main() -> Result<()> {
     match *arguments.as_slice() {
         [list, cache] => serve(list, cache, Runtime::new(Linked, Vec::<String>::new())),
         [list, cache, plugins] => serve(list, cache, Runtime::new(Process, [plugins])),
-        _ => bail!("give a list, a directory for the cache, and one of plugins"),
+        _ => bail!("usage: runtime LIST CACHE_DIRECTORY [PLUGIN_DIRECTORY]"),
     }
 }
 
@@ -36,7 +35,7 @@ fn serve<E: Exec>(list: &str, cache: &str, runtime: Runtime<E>) -> Result<()> {
     for line in stdin().lines() {
         let line = line?;
         let words: Vec<&str> = line.split_whitespace().collect();
-        let &[command, id, netns] = words.as_slice() else { bail!("unknown words: {line}") };
+        let &[command, id, netns] = words.as_slice() else { bail!("unknown command: {line}") };
         let params = AttachmentParams::new(id, netns, "eth0");
         let start = Instant::now();
         match command {

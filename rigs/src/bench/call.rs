@@ -1,8 +1,7 @@
-//! A call of a program as a value: it can be timed, and it can be traced.
+//! A call of a program, to be timed or traced.
 //!
-//! Ours, the peer and the floor are started in exactly the same way: by `posix_spawn`, with a file to read from, a file
-//! to write to and the same variables. The time is that from the start to the end of the process, as whoever started
-//! it sees it.
+//! Ours, the peer and the floor are started in exactly the same way: by `posix_spawn`, with a file for each stream and the
+//! same variables. The time is measured by the parent, from the start of the process to its end.
 
 use std::{
     fs::File,
@@ -18,16 +17,16 @@ use serde_json::Value;
 
 use crate::tracer::{self, Traced, Watch};
 
-/// Whom a plugin is called for.
+/// A container to attach.
 #[derive(Debug, Clone)]
 pub(crate) struct Attachment {
     pub(crate) id: String,
     pub(crate) netns: PathBuf,
-    /// What tells its addresses and ports from those of others, where a configuration names them.
+    /// Distinguishes addresses and ports in configurations.
     pub(crate) number: u16,
 }
 
-/// A program with everything that it is given.
+/// A program with its arguments, variables and stdin.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     program: PathBuf,
@@ -46,7 +45,7 @@ impl Call {
         }
     }
 
-    /// A plugin, as a runtime calls it: in `directory` it finds the others.
+    /// A call of a plugin in `directory`, as a runtime makes it.
     pub(crate) fn plugin(
         directory: &Path,
         plugin: &str,
@@ -66,11 +65,14 @@ impl Call {
         call
     }
 
-    /// Runs it; it has to succeed. Gives how long it took, and what it answered.
+    /// Runs the program, which must succeed; returns its time and answer.
     pub(crate) fn timed(&self) -> Result<(Duration, Value)> {
+        let mut files = [tempfile::tempfile()?, tempfile::tempfile()?, tempfile::tempfile()?];
+        files[0].write_all(self.stdin.as_bytes())?;
+        files[0].rewind()?;
+        let [stdin, mut stdout, mut stderr] = files;
         let mut command = Command::new(&self.program);
-        let [stdin, mut stdout, mut stderr] = self.files()?;
-        self.furnish(&mut command)
+        self.prepare(&mut command)
             .stdin(stdin)
             .stdout(stdout.try_clone()?)
             .stderr(stderr.try_clone()?);
@@ -81,37 +83,23 @@ impl Call {
         Ok((time, self.answer(status, &read(&mut stdout)?, &read(&mut stderr)?)?))
     }
 
-    /// Runs it under ptrace; it has to succeed.
+    /// Runs the program under ptrace; it must succeed.
     pub(crate) fn traced(&self, watch: &mut dyn Watch) -> Result<(Traced, Value)> {
         let mut command = tracer::command(&self.program);
-        let traced = tracer::run(self.furnish(&mut command), self.stdin.as_bytes(), watch)?;
+        let traced = tracer::run(self.prepare(&mut command), self.stdin.as_bytes(), watch)?;
         let status = ExitStatus::from_raw(traced.code.map_or(9, |code| code << 8));
         let answer = self.answer(status, &traced.stdout, &traced.stderr)?;
         Ok((traced, answer))
     }
 
-    fn furnish<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        command
-            .args(&self.arguments)
-            .env_clear()
-            .envs(self.variables.iter().map(|(name, value)| (name, value)))
-    }
-
-    fn files(&self) -> Result<[File; 3]> {
-        let mut files = [tempfile::tempfile()?, tempfile::tempfile()?, tempfile::tempfile()?];
-        files[0].write_all(self.stdin.as_bytes())?;
-        files[0].rewind()?;
-        Ok(files)
+    fn prepare<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        let variables = self.variables.iter().map(|(name, value)| (name, value));
+        command.args(&self.arguments).env_clear().envs(variables)
     }
 
     fn answer(&self, status: ExitStatus, stdout: &[u8], stderr: &[u8]) -> Result<Value> {
-        ensure!(
-            status.success(),
-            "{} failed ({status}):\n{}{}",
-            self.shown(),
-            String::from_utf8_lossy(stdout),
-            String::from_utf8_lossy(stderr)
-        );
+        let [out, err] = [stdout, stderr].map(String::from_utf8_lossy);
+        ensure!(status.success(), "{} failed ({status}):\n{out}{err}", self.shown());
         if stdout.is_empty() {
             return Ok(Value::Null);
         }
@@ -119,12 +107,9 @@ impl Call {
     }
 
     fn shown(&self) -> String {
-        let command = self
-            .variables
-            .iter()
-            .find(|(name, _)| *name == "CNI_COMMAND")
-            .map(|(_, value)| value.as_str());
-        let words = self.arguments.iter().map(String::as_str).chain(command);
+        let is_command = |(name, _): &&(&str, String)| *name == "CNI_COMMAND";
+        let command = self.variables.iter().find(is_command).map(|(_, value)| value);
+        let words = self.arguments.iter().chain(command);
         words.fold(self.program.display().to_string(), |shown, word| shown + " " + word)
     }
 }
@@ -140,18 +125,19 @@ fn read(file: &mut File) -> Result<Vec<u8>> {
 mod tests {
     use super::*;
 
+    fn shell(script: &str) -> Call {
+        Call::program(Path::new("/bin/sh"), &["-c".to_owned(), script.to_owned()])
+    }
+
     #[test]
-    fn a_program_that_fails_is_an_error_with_what_it_said_and_no_sample() {
-        let arguments = ["-c".to_owned(), "echo cannot >&2; exit 3".to_owned()];
-        let error =
-            Call::program(Path::new("/bin/sh"), &arguments).timed().unwrap_err().to_string();
+    fn a_program_that_fails_is_an_error_with_its_output() {
+        let error = shell("echo cannot >&2; exit 3").timed().unwrap_err().to_string();
         assert!(error.contains("exit status: 3") && error.contains("cannot"), "{error}");
     }
 
     #[test]
-    fn what_it_answers_is_given_and_its_variables_are_only_those_of_the_call() {
-        let arguments = ["-c".to_owned(), "printf '{\"home\": \"%s\"}' \"$HOME\"".to_owned()];
-        let (_, answer) = Call::program(Path::new("/bin/sh"), &arguments).timed().unwrap();
+    fn a_program_has_only_the_variables_of_the_call() {
+        let (_, answer) = shell("printf '{\"home\": \"%s\"}' \"$HOME\"").timed().unwrap();
         assert_eq!(answer["home"], "");
     }
 }

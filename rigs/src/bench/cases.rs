@@ -1,14 +1,14 @@
-//! What is measured: plugins with their configurations, and how much of the peer's time each may take.
+//! The measured plugins with their configurations and limits.
 //!
-//! Both sets get the same configuration, but for names and subnets, so that neither sees what the other left. It is in
+//! Both sets get the same configuration, except for names and subnets, so that neither sees what the other left. It is in
 //! the newest version of the specification.
 
 use serde_json::{Value, json};
 
-/// The newest version of the specification, which both sets speak.
+/// The newest version of the specification, which both sets support.
 pub(crate) const VERSION: &str = "1.1.0";
 
-/// Whose names and addresses a configuration has.
+/// A contender, with its own names and addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Ours,
@@ -25,13 +25,9 @@ impl Side {
         }
     }
 
-    /// The second byte of its addresses.
-    fn net(self) -> u8 {
-        match self {
-            Self::Ours => 101,
-            Self::Peer => 102,
-            Self::Floor => 103,
-        }
+    /// The first two bytes of its addresses, with a dot at the end.
+    pub(crate) fn prefix(self) -> String {
+        format!("10.{}.", 101 + self as u8)
     }
 
     /// The bridge of all cases that need one.
@@ -39,27 +35,23 @@ impl Side {
         format!("br-{}", self.name())
     }
 
-    /// How its addresses begin.
-    pub(crate) fn prefix(self) -> String {
-        format!("10.{}.", self.net())
-    }
-
-    /// The gateway of its subnet, with the prefix.
+    /// The gateway of its subnet, with the prefix length.
     pub(crate) fn gateway(self) -> String {
-        format!("10.{}.0.1/16", self.net())
+        format!("{}0.1/16", self.prefix())
     }
 
-    /// An address that no reservation has.
+    /// An address that host-local does not allocate.
     pub(crate) fn address(self, number: u16) -> String {
-        format!("10.{}.{}.{}/16", self.net(), 240 + number / 200, 1 + number % 200)
+        format!("{}{}.{}/16", self.prefix(), 240 + number / 200, 1 + number % 200)
     }
 
     fn ipam(self) -> Value {
-        json!({"type": "host-local", "subnet": format!("10.{}.0.0/16", self.net()), "routes": [{"dst": "0.0.0.0/0"}]})
+        let subnet = format!("{}0.0/16", self.prefix());
+        json!({"type": "host-local", "subnet": subnet, "routes": [{"dst": "0.0.0.0/0"}]})
     }
 }
 
-/// What a bare netlink program does for the same effect.
+/// A bare netlink program with the same effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Floor {
     Loopback,
@@ -73,12 +65,12 @@ pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) plugin: &'static str,
     config: fn(Side, u16) -> Value,
-    /// Whether it takes the result of `bridge + host-local`.
+    /// Whether it gets the result of `bridge + host-local`.
     pub(crate) chained: bool,
     pub(crate) floor: Option<Floor>,
-    /// How much of the peer's time ADD and DEL may take.
+    /// Limits of ADD and DEL, relative to the peer.
     pub(crate) limits: [Option<f64>; 2],
-    /// How much of the floor's time DEL may take.
+    /// Limit of DEL, relative to the floor.
     pub(crate) del_to_floor: Option<f64>,
 }
 
@@ -88,7 +80,7 @@ impl Case {
         matches!(self.plugin, "bridge" | "ptp")
     }
 
-    /// The configuration for a call, with names and addresses of `side`, for the attachment of that number.
+    /// The configuration for an attachment, with names and addresses of `side`.
     pub(crate) fn config(&self, side: Side, number: u16) -> Value {
         let mut config = (self.config)(side, number);
         config["cniVersion"] = VERSION.into();
@@ -98,98 +90,70 @@ impl Case {
     }
 }
 
-/// The name of the network, and with it of the directory of reservations.
+/// Name of the network, and of host-local's directory.
 pub(crate) fn network(side: Side) -> String {
     format!("bench-{}", side.name())
 }
 
 pub(crate) const LOOPBACK: Case = Case {
-    name: "loopback",
-    plugin: "loopback",
-    config: |_, _| json!({}),
     floor: Some(Floor::Loopback),
     limits: [Some(0.35), Some(0.35)],
-    del_to_floor: None,
-    chained: false,
+    ..case("loopback", "loopback", |_, _| json!({}))
 };
 
 pub(crate) const HOST_LOCAL: Case = Case {
-    name: "host-local",
-    plugin: "host-local",
-    config: |side, _| json!({"ipam": side.ipam()}),
-    floor: None,
     limits: [Some(0.3), None],
-    del_to_floor: None,
-    chained: false,
+    ..case("host-local", "host-local", |side, _| json!({"ipam": side.ipam()}))
 };
 
 pub(crate) const BRIDGE: Case = Case {
-    name: "bridge + host-local",
-    plugin: "bridge",
-    config: |side, _| json!({"type": "bridge", "bridge": side.bridge(), "isGateway": true, "ipam": side.ipam()}),
     floor: Some(Floor::Bridge),
     limits: [Some(0.2), Some(0.85)],
     del_to_floor: Some(1.15),
-    chained: false,
+    ..case("bridge + host-local", "bridge", |side, _| bridge(side))
 };
 
 pub(crate) const BRIDGE_MASQUERADE: Case = Case {
-    name: "bridge + host-local, ipMasq",
-    plugin: "bridge",
-    config: |side, number| {
-        let mut config = (BRIDGE.config)(side, number);
+    limits: [Some(0.1), Some(0.3)],
+    ..case("bridge + host-local, ipMasq", "bridge", |side, _| {
+        let mut config = bridge(side);
         config["ipMasq"] = true.into();
         config
-    },
-    floor: None,
-    limits: [Some(0.1), Some(0.3)],
-    del_to_floor: None,
-    chained: false,
+    })
 };
 
 pub(crate) const PTP: Case = Case {
-    name: "ptp + host-local",
-    plugin: "ptp",
-    config: |side, _| json!({"ipam": side.ipam()}),
     floor: Some(Floor::Ptp),
     limits: [Some(0.2), None],
-    del_to_floor: None,
-    chained: false,
+    ..case("ptp + host-local", "ptp", |side, _| json!({"ipam": side.ipam()}))
 };
 
 pub(crate) const PORTMAP: Case = Case {
-    name: "portmap, one port",
-    plugin: "portmap",
-    config: |side, number| portmap(side, 20_000 + number, 1, &side.address(number)),
-    floor: None,
     limits: [Some(0.05), Some(0.03)],
-    del_to_floor: None,
-    chained: false,
+    ..case("portmap, one port", "portmap", |side, number| {
+        portmap(side, 20_000 + number, 1, &side.address(number))
+    })
 };
 
-/// All that are attached one at a time.
+/// Cases that are attached one at a time.
 pub(crate) const ALL: [Case; 6] = [LOOPBACK, HOST_LOCAL, BRIDGE, BRIDGE_MASQUERADE, PTP, PORTMAP];
 
-/// What stands in a list after a plugin that makes an interface. Beside portmap, nothing is promised of their time.
+/// Other chained plugins, without limits of time.
 pub(crate) const CHAINED: [Case; 4] = [
-    Case {
-        name: "bandwidth",
-        plugin: "bandwidth",
-        config: |_, _| bandwidth(),
-        ..CHAINED_ON_BRIDGE
-    },
-    Case { name: "tuning", plugin: "tuning", config: |_, _| tuning(), ..CHAINED_ON_BRIDGE },
-    Case {
-        name: "firewall",
-        plugin: "firewall",
-        config: |_, _| json!({"backend": "nftables"}),
-        ..CHAINED_ON_BRIDGE
-    },
-    Case { name: "sbr", plugin: "sbr", config: |_, _| json!({}), ..CHAINED_ON_BRIDGE },
+    Case { chained: true, ..case("bandwidth", "bandwidth", |_, _| bandwidth()) },
+    Case { chained: true, ..case("tuning", "tuning", |_, _| tuning()) },
+    Case { chained: true, ..case("firewall", "firewall", |_, _| json!({"backend": "nftables"})) },
+    Case { chained: true, ..case("sbr", "sbr", |_, _| json!({})) },
 ];
 
-const CHAINED_ON_BRIDGE: Case =
-    Case { floor: None, limits: [None, None], del_to_floor: None, chained: true, ..LOOPBACK };
+const fn case(name: &'static str, plugin: &'static str, config: fn(Side, u16) -> Value) -> Case {
+    let limits = [None, None];
+    Case { name, plugin, config, floor: None, limits, del_to_floor: None, chained: false }
+}
+
+fn bridge(side: Side) -> Value {
+    json!({"type": "bridge", "bridge": side.bridge(), "isGateway": true, "ipam": side.ipam()})
+}
 
 fn bandwidth() -> Value {
     json!({"type": "bandwidth", "ingressRate": 80_000_000, "ingressBurst": 8_000_000,
@@ -200,8 +164,8 @@ fn tuning() -> Value {
     json!({"type": "tuning", "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}})
 }
 
-/// `count` ports of the host from `first` on, which lead to a container with `address`.
-pub(crate) fn portmap(side: Side, first: u16, count: u16, address: &str) -> Value {
+/// `count` host ports from `first` on, for a container with `address`.
+fn portmap(side: Side, first: u16, count: u16, address: &str) -> Value {
     let mappings: Vec<Value> = (0..count)
         .map(|n| json!({"hostPort": first + n, "containerPort": 80, "protocol": "tcp"}))
         .collect();
@@ -217,7 +181,7 @@ pub(crate) fn portmap(side: Side, first: u16, count: u16, address: &str) -> Valu
     })
 }
 
-/// What portmap is called with for `count` ports from `first` on, for the holder of that number.
+/// The configuration of portmap with `count` host ports from `first` on, for the container of that number.
 pub(crate) fn published(side: Side, first: u16, count: u16, number: u16) -> Value {
     let mut config = portmap(side, first, count, &side.address(number));
     config["cniVersion"] = VERSION.into();
@@ -225,9 +189,9 @@ pub(crate) fn published(side: Side, first: u16, count: u16, number: u16) -> Valu
     config
 }
 
-/// The list that a runtime is given: an interface with an address, a port, a limit and a sysctl.
+/// The list for a runtime: an interface with an address, a port, a rate limit and a sysctl.
 pub(crate) fn chain(side: Side) -> Value {
-    let mut bridge = (BRIDGE.config)(side, 0);
+    let mut bridge = bridge(side);
     bridge["bridge"] = format!("ch-{}", side.name()).into();
     let mut portmap = portmap(side, 21_000, 1, "");
     portmap.as_object_mut().expect("it is an object").remove("prevResult");

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::{held::Curve, measure::Measure};
+use super::{growth::Curve, measure::Measure};
 
 const OURS: &str = "#0b7285";
 const FLOOR: &str = "#94a3b8";

@@ -1,75 +1,70 @@
 //! `cargo xtask counts`: counts the system calls, processes and threads of each operation, and fails when there are more
-//! than `counts.json` allows. Such numbers do not depend on the machine's mood, so CI can hold on to them.
+//! than `counts.json` allows. Unlike times, counts do not vary between machines, so CI checks them.
 //!
-//! The program is the development build, linked statically, so that the C library's loader is not counted. But for the
-//! C library's start it makes the same system calls as the one for nodes (`--release` counts that), and is built in
-//! seconds from what the tests have built already.
+//! The program is the development build, linked statically so that the loader of the C library is not counted. Except at the
+//! start of the C library it makes the same system calls as the binary for nodes (`--release` counts that), and it is
+//! built in seconds.
 //!
-//! What is allowed is counted by root: an ordinary user cannot read some files of `/proc/net`, and counts less.
+//! counts.json is written by root: an ordinary user cannot read some files of `/proc/net`, and counts less.
 //!
-//! Two rules:
-//!
-//! - An operation may not make more calls than it did when the file was written.
-//! - It may not make more with [`HELD`] other containers on the host than with one.
+//! An operation fails if it makes more calls than allowed, or more with [`HELD`] other containers than with one.
 
 use std::{cmp::Ordering, collections::BTreeMap, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, ensure};
+use fs_err as fs;
 use nix::libc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use xtask::{dist, program};
 
 use super::{
     call::{Attachment, Call},
     cases::{self, Case, Side},
-    names,
     world::{Programs, World},
 };
 use crate::tracer::{self, Verdict, Watch};
-use xtask::{dist, program};
 
-/// How many other containers there are when it is counted whether they make a difference.
+/// Other containers with which the counts are compared.
 const HELD: u16 = 50;
 
-/// What to count.
+/// Options of the count.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Write what is counted into counts.json, as what is allowed from now on.
+    /// Write the counts into counts.json, as allowed from now on.
     #[arg(long)]
     write: bool,
-    /// Count the program as it is built for nodes, to look at: counts.json holds what the development build does.
+    /// Count the binary for nodes, for information: counts.json is about the development build.
     #[arg(long, conflicts_with = "write")]
     release: bool,
 }
 
-/// What an operation takes.
+/// Counts of an operation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Count {
     processes: u64,
     threads: u64,
     system_calls: u64,
-    /// The same by name, to see what came.
+    /// System calls by name.
     calls: BTreeMap<String, u64>,
 }
 
 /// Operations by name.
 type Counts = BTreeMap<String, Count>;
 
-/// Counts.
+/// Counts and compares; the exit code says whether the counts are allowed.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let is_root = program::is_root();
     ensure!(
         is_root || !options.write,
-        "what is allowed is counted by root: an ordinary user counts less"
+        "counts.json is written by root: an ordinary user counts less"
     );
     let rscni = if options.release {
         dist::build("rscni-cli", "rscni")?
     } else {
-        dist::build_for_development("rscni-cli", "rscni")?
+        dist::build_static_for_development()?
     };
-    let programs =
-        Programs { rscni, peer: Vec::new(), floor: None, empty: Vec::new(), runtime: None };
-    let world = World::enter(&programs)?;
+    let world = World::enter(&Programs { rscni, ..Programs::default() })?;
     let mut counted = Counts::new();
     let mut grown = Vec::new();
     counted.insert("VERSION".to_owned(), count(&world.version(Side::Ours))?.0);
@@ -77,26 +72,26 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         count_case(&world, case, &mut counted, &mut grown)
             .with_context(|| format!("count {}", case.name))?;
     }
+    let file = file();
     if options.write {
-        std::fs::write(file(), text(&counted)?)
-            .with_context(|| format!("write {}", file().display()))?;
-        println!("written: {}", file().display());
+        fs::write(&file, text(&counted)?)?;
+        println!("written: {}", file.display());
     }
-    let allowed =
-        std::fs::read_to_string(file()).with_context(|| format!("read {}", file().display()))?;
-    let allowed: Counts =
-        serde_json::from_str(&allowed).with_context(|| format!("read {}", file().display()))?;
+    let allowed: Counts = serde_json::from_str(&fs::read_to_string(&file)?)
+        .with_context(|| format!("read {}", file.display()))?;
     let changes = compare(&allowed, &counted);
     grown.extend(changes.grown);
     if is_root && !changes.shrunk.is_empty() {
         println!("{}", changes.shrunk.join("\n"));
-        println!("fewer than counts.json allows: `cargo xtask counts --write` holds on to that");
+        println!("fewer than counts.json allows: `cargo xtask counts --write` lowers the limits");
     }
     for line in &grown {
         println!("{line}");
     }
     if !grown.is_empty() {
-        println!("If that has to be: `cargo xtask counts --write`, and say why in the commit.");
+        println!(
+            "If that is necessary: `cargo xtask counts --write`, with the reason in the commit."
+        );
         return Ok(ExitCode::FAILURE);
     }
     println!(
@@ -110,7 +105,7 @@ fn file() -> PathBuf {
     program::workspace_root().join("rigs/src/bench/counts.json")
 }
 
-/// ADD and DEL of a case: where there is nothing yet, where another container is, and where many are.
+/// Counts ADD and DEL of a case: with no other container, with one, and with many.
 fn count_case(
     world: &World,
     case: &Case,
@@ -124,21 +119,20 @@ fn count_case(
         let (add, answer) = count(&world.add(case, Side::Ours, on, &before)?)?;
         let (del, _) = count(&world.del(case, Side::Ours, on, &answer)?)?;
         world.restore(case, Side::Ours, on)?;
-        Ok([(add_name, add), (del_name, del)]
-            .map(|(name, count)| (format!("{}: {name}", case.name), count))
-            .into())
+        let pair = [(add_name, add), (del_name, del)];
+        Ok(pair.map(|(name, count)| (format!("{}: {name}", case.name), count)).into())
     };
-    let hold = |on: &Attachment| -> Result<()> {
+    let attach = |on: &Attachment| -> Result<()> {
         let before = world.prepare(case, Side::Ours, on)?;
         world.add(case, Side::Ours, on, &before)?.timed().map(drop)
     };
     counted.extend(pair(&first, "ADD of the first", "DEL of the last")?);
-    hold(&first)?;
+    attach(&first)?;
     let with_one = pair(&second, "ADD", "DEL")?;
     for n in 2..=HELD {
-        hold(&container(n))?;
+        attach(&container(n))?;
     }
-    // Another one: a namespace in which something was attached before is not quite as it was.
+    // In a new namespace: one that had an attachment before is not in its initial state.
     let with_many = pair(&container(HELD + 1), "ADD", "DEL")?;
     let more = compare(&with_one, &with_many).grown;
     grown.extend(
@@ -148,20 +142,17 @@ fn count_case(
     Ok(())
 }
 
-/// Runs a call, and counts what does not depend on luck.
+/// Runs a call, and returns its counts and answer.
 fn count(call: &Call) -> Result<(Count, Value)> {
     let mut watch = Counting::default();
     let (traced, answer) = call.traced(&mut watch)?;
-    let system_calls = watch.calls.values().sum();
-    Ok((
-        Count {
-            processes: traced.processes,
-            threads: traced.threads,
-            system_calls,
-            calls: watch.calls,
-        },
-        answer,
-    ))
+    let count = Count {
+        processes: traced.usage.processes,
+        threads: traced.usage.threads,
+        system_calls: watch.calls.values().sum(),
+        calls: watch.calls,
+    };
+    Ok((count, answer))
 }
 
 #[derive(Default)]
@@ -172,111 +163,105 @@ struct Counting {
 impl Watch for Counting {
     fn entry(&mut self, call: &tracer::Call) -> Verdict {
         if !is_left_to_luck(call) {
-            *self.calls.entry(names::of(call.number)).or_default() += 1;
+            *self.calls.entry(tracer::name_of(call.number)).or_default() += 1;
         }
         Verdict::Pass
     }
 
-    /// A call that the kernel begins anew is one call. It does so for sysctls of the network as long as somebody else,
-    /// in any namespace, holds the lock of all networking.
+    /// A call that the kernel restarts counts once. It restarts writes to network sysctls while another process, in any
+    /// namespace, holds the kernel's lock of all networking.
     fn exit(&mut self, call: &tracer::Call, result: i64) {
-        /// `ERESTARTSYS` and its kin, which no program ever sees.
-        const BEGUN_ANEW: std::ops::RangeInclusive<i64> = -516..=-512;
-        if BEGUN_ANEW.contains(&result) && !is_left_to_luck(call) {
-            *self.calls.entry(names::of(call.number)).or_default() -= 1;
+        /// `ERESTARTSYS` and similar, which no program sees.
+        const RESTARTED: std::ops::RangeInclusive<i64> = -516..=-512;
+        if RESTARTED.contains(&result) && !is_left_to_luck(call) {
+            *self.calls.entry(tracer::name_of(call.number)).or_default() -= 1;
         }
     }
 }
 
-/// Whether two runs of the same program may differ in this call, or two builds or machines.
+/// Whether the number of these calls differs between runs, builds or machines.
 fn is_left_to_luck(call: &tracer::Call) -> bool {
-    const MEMORY: [i64; 6] = [
-        // The allocator's: they follow from thresholds, from lengths of texts, and from where the kernel puts things.
+    const F_GETFD: u64 = libc::F_GETFD.cast_unsigned() as u64;
+    const ANY: [i64; 9] = [
+        // The allocator's: they depend on thresholds, on lengths of texts, and on addresses that the kernel chooses.
         libc::SYS_brk,
         libc::SYS_mmap,
         libc::SYS_munmap,
         libc::SYS_mremap,
         libc::SYS_mprotect,
         libc::SYS_madvise,
-    ];
-    const F_GETFD: u64 = libc::F_GETFD.cast_unsigned() as u64;
-    const WAITING: [i64; 3] = [
-        // Whether a thread has to wait for another one depends on which of them is faster.
+        // Whether a thread waits for another one depends on which is faster.
         libc::SYS_futex,
         libc::SYS_sched_yield,
         // After a signal, such as that of a child that ended.
         libc::SYS_restart_syscall,
     ];
-    // A development build asks whether a descriptor is open before it closes it.
-    let is_asked = call.number == libc::SYS_fcntl && call.arguments[1] == F_GETFD;
-    is_asked || MEMORY.contains(&call.number) || WAITING.contains(&call.number)
+    // A development build checks whether a descriptor is open before it closes it.
+    let is_check = call.number == libc::SYS_fcntl && call.arguments[1] == F_GETFD;
+    is_check || ANY.contains(&call.number)
 }
 
+#[derive(Default)]
 struct Changes {
     grown: Vec<String>,
     shrunk: Vec<String>,
 }
 
-/// What is more, and what is less, than is allowed.
+/// Operations that make more calls, and operations that make fewer, than allowed.
 fn compare(allowed: &Counts, counted: &Counts) -> Changes {
-    let mut changes = Changes { grown: Vec::new(), shrunk: Vec::new() };
+    let mut changes = Changes::default();
     for (operation, now) in counted {
         let Some(then) = allowed.get(operation) else {
             changes.grown.push(format!("{operation}: nothing is allowed yet"));
             continue;
         };
-        for (what, then_number, now_number) in [
-            ("processes", then.processes, now.processes),
-            ("threads", then.threads, now.threads),
-            ("system calls", then.system_calls, now.system_calls),
+        for (what, then_number, now_number, calls) in [
+            ("processes", then.processes, now.processes, String::new()),
+            ("threads", then.threads, now.threads, String::new()),
+            (
+                "system calls",
+                then.system_calls,
+                now.system_calls,
+                differences(&then.calls, &now.calls),
+            ),
         ] {
             let list = match now_number.cmp(&then_number) {
                 Ordering::Equal => continue,
                 Ordering::Less => &mut changes.shrunk,
                 Ordering::Greater => &mut changes.grown,
             };
-            let names = if what == "system calls" {
-                differences(&then.calls, &now.calls)
-            } else {
-                String::new()
-            };
             list.push(format!(
-                "{operation}: {now_number} {what}, allowed are {then_number}{names}"
+                "{operation}: {now_number} {what}, allowed are {then_number}{calls}"
             ));
         }
     }
     let gone = allowed.keys().filter(|operation| !counted.contains_key(*operation));
-    changes
-        .grown
-        .extend(gone.map(|operation| format!("{operation}: is allowed, but not counted any more")));
+    let gone = gone.map(|operation| format!("{operation}: is allowed, but not counted any more"));
+    changes.grown.extend(gone);
     changes
 }
 
 /// `: +1 openat, -2 read`
 fn differences(then: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>) -> String {
-    let of = |calls: &BTreeMap<String, u64>, name: &str| {
-        calls.get(name).copied().unwrap_or_default().cast_signed()
-    };
-    let mut names: Vec<&String> = then.keys().chain(now.keys()).collect();
-    names.sort_unstable();
-    names.dedup();
-    let changed: Vec<String> = names
-        .into_iter()
-        .map(|name| (of(now, name) - of(then, name), name))
-        .filter(|(change, _)| *change != 0)
-        .map(|(change, name)| format!("{change:+} {name}"))
-        .collect();
-    format!(": {}", changed.join(", "))
+    let mut changes: BTreeMap<&str, i64> = BTreeMap::new();
+    for (calls, sign) in [(then, -1), (now, 1)] {
+        for (name, count) in calls {
+            *changes.entry(name).or_default() += sign * count.cast_signed();
+        }
+    }
+    changes.retain(|_, change| *change != 0);
+    let changes: Vec<_> =
+        changes.iter().map(|(name, change)| format!("{change:+} {name}")).collect();
+    format!(": {}", changes.join(", "))
 }
 
-/// A line for each operation, so that a change of one is a change of one line.
+/// One line for each operation, for readable diffs.
 fn text(counts: &Counts) -> Result<String> {
-    let lines: Vec<String> = counts
-        .iter()
-        .map(|(name, count)| {
-            Ok(format!("  {}: {}", serde_json::to_string(name)?, serde_json::to_string(count)?))
-        })
-        .collect::<Result<_>>()?;
+    let mut lines = Vec::new();
+    for (name, count) in counts {
+        let [name, count] = [serde_json::to_string(name)?, serde_json::to_string(count)?];
+        lines.push(format!("  {name}: {count}"));
+    }
     Ok(format!("{{\n{}\n}}\n", lines.join(",\n")))
 }
 
@@ -292,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_the_kernel_begins_anew_is_one_call() {
+    fn a_call_that_the_kernel_restarts_counts_once() {
         let call = tracer::Call {
             index: 0,
             thread: nix::unistd::Pid::this(),
@@ -308,44 +293,40 @@ mod tests {
     }
 
     #[test]
-    fn what_is_as_allowed_is_no_change_even_if_it_is_made_of_other_calls() {
+    fn the_same_number_of_other_calls_is_no_change() {
         let changes =
             compare(&counts("ADD", 1, &[("open", 2)]), &counts("ADD", 1, &[("openat", 2)]));
         assert!(changes.grown.is_empty() && changes.shrunk.is_empty());
     }
 
     #[test]
-    fn one_call_more_is_named_and_one_process_more_is_too() {
+    fn additional_calls_and_processes_are_named() {
         let then = counts("ADD", 1, &[("openat", 2), ("read", 2)]);
         let changes = compare(&then, &counts("ADD", 2, &[("openat", 4), ("read", 1)]));
-        assert_eq!(
-            changes.grown,
-            [
-                "ADD: 2 processes, allowed are 1",
-                "ADD: 5 system calls, allowed are 4: +2 openat, -1 read"
-            ]
-        );
+        let expected = [
+            "ADD: 2 processes, allowed are 1",
+            "ADD: 5 system calls, allowed are 4: +2 openat, -1 read",
+        ];
+        assert_eq!(changes.grown, expected);
         assert!(changes.shrunk.is_empty());
     }
 
     #[test]
-    fn one_call_less_is_told_but_is_no_growth() {
+    fn fewer_calls_are_reported_but_allowed() {
         let changes = compare(&counts("ADD", 1, &[("read", 2)]), &counts("ADD", 1, &[("read", 1)]));
         assert!(changes.grown.is_empty());
         assert_eq!(changes.shrunk, ["ADD: 1 system calls, allowed are 2: -1 read"]);
     }
 
     #[test]
-    fn an_operation_that_only_one_of_them_knows_fails() {
+    fn an_operation_that_is_not_both_allowed_and_counted_fails() {
         let changes = compare(&counts("ADD", 1, &[]), &counts("DEL", 1, &[]));
-        assert_eq!(
-            changes.grown,
-            ["DEL: nothing is allowed yet", "ADD: is allowed, but not counted any more"]
-        );
+        let expected = ["DEL: nothing is allowed yet", "ADD: is allowed, but not counted any more"];
+        assert_eq!(changes.grown, expected);
     }
 
     #[test]
-    fn what_is_written_is_read_as_the_same_and_has_a_line_for_each_operation() {
+    fn the_file_has_a_line_for_each_operation_and_is_read_back() {
         let counts = counts("ADD", 1, &[("read", 2)]);
         let text = text(&counts).unwrap();
         assert_eq!(serde_json::from_str::<Counts>(&text).unwrap(), counts);

@@ -1,4 +1,4 @@
-//! What is promised, and whether it holds.
+//! Limits of cost that the project promises.
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use super::{
     measure::Measure,
 };
 
-/// A promise about a number.
+/// A number and its limit.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Limit {
     pub(crate) what: String,
@@ -22,26 +22,24 @@ impl Limit {
     }
 }
 
-/// How much more a call may take with much held than with nothing.
+/// Cost of a call with many things held, relative to the cost with none.
 const GROWTH: f64 = 1.3;
 
-/// All promises that what was measured says something about.
+/// All limits of values that were measured.
 pub(crate) fn of(results: &Results) -> Vec<Limit> {
     let mut limits = Limits(Vec::new());
     for measure in &results.measures {
+        let name = &measure.case;
         if measure.command == "VERSION" {
             limits.peer(measure, 0.3);
-            limits.add(
-                format!("{} VERSION, to an empty static program", measure.case),
-                measure.to_floor(),
-                1.5,
-            );
+            let what = format!("{name} VERSION, to an empty static program");
+            limits.add(what, measure.to_floor(), 1.5);
         }
-        if let Some(case) = cases::ALL.iter().find(|case| case.name == measure.case) {
+        if let Some(case) = cases::ALL.iter().find(|case| case.name == name) {
             limits.case(case, measure);
         }
         if measure.command == "both" {
-            limits.peer(measure, if measure.case.starts_with("chain") { 0.15 } else { 0.5 });
+            limits.peer(measure, if name.starts_with("chain") { 0.15 } else { 0.5 });
         }
     }
     for curve in &results.curves {
@@ -62,17 +60,11 @@ pub(crate) fn of(results: &Results) -> Vec<Limit> {
             limits.add(format!("{name}, to ours with none"), Some(now / before), GROWTH);
         }
     }
-    limits.add(
-        "own memory of a call, to the peer, at worst".to_owned(),
-        worst_memory(&results.measures),
-        0.3,
-    );
+    let what = "own memory of a call, to the peer, at worst".to_owned();
+    limits.add(what, worst_memory(&results.measures), 0.3);
     #[expect(clippy::cast_precision_loss, reason = "a size of some megabytes")]
-    limits.add(
-        "disk for every plugin together, in MB".to_owned(),
-        Some(results.disk as f64 / 1e6),
-        4.0,
-    );
+    let disk = results.disk as f64 / 1e6;
+    limits.add("disk for every plugin together, in MB".to_owned(), Some(disk), 4.0);
     limits.0
 }
 
@@ -84,11 +76,8 @@ impl Limits {
     }
 
     fn peer(&mut self, measure: &Measure, at_most: f64) {
-        self.add(
-            format!("{} {}, to the peer", measure.case, measure.command),
-            measure.ratio(),
-            at_most,
-        );
+        let what = format!("{} {}, to the peer", measure.case, measure.command);
+        self.add(what, measure.ratio(), at_most);
     }
 
     fn case(&mut self, case: &Case, measure: &Measure) {
@@ -106,7 +95,7 @@ impl Limits {
 fn worst_memory(measures: &[Measure]) -> Option<f64> {
     let ratio = |measure: &Measure| {
         let (ours, peer) = (measure.ours.footprint?, measure.peer.as_ref()?.footprint?);
-        Some(ours.own_memory as f64 / peer.own_memory as f64)
+        Some(ours.usage.own_memory as f64 / peer.usage.own_memory as f64)
     };
     measures.iter().filter_map(ratio).max_by(f64::total_cmp)
 }
@@ -118,9 +107,8 @@ mod tests {
     use super::{
         super::{
             cases::Side,
-            environment::Environment,
-            held::{Curve, Point},
-            measure::times,
+            growth::{Curve, Point},
+            measure::measures,
         },
         *,
     };
@@ -129,22 +117,8 @@ mod tests {
         let sides = [Side::Ours, Side::Peer, Side::Floor];
         let samples =
             sides.into_iter().zip(micros.map(|time| vec![Duration::from_micros(time)])).collect();
-        times(case, command, &samples).unwrap()
-    }
-
-    fn results(measures: Vec<Measure>, curves: Vec<Curve>, disk: u64) -> Results {
-        let none = String::new;
-        let environment = Environment {
-            date: none(),
-            rscni: none(),
-            peer: none(),
-            iptables: none(),
-            kernel: none(),
-            processor: none(),
-            processors: 1,
-            memory_mib: 1,
-        };
-        Results { environment, measures, curves, disk, peer_disk: 0, limits: Vec::new() }
+        let [measure] = measures(case, [command], &[samples]).unwrap();
+        measure
     }
 
     fn broken(results: &Results) -> Vec<String> {
@@ -152,30 +126,36 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_takes_too_much_of_the_peer_s_time_or_of_the_floor_s_breaks_its_limit() {
+    fn a_call_that_is_slow_relative_to_the_peer_or_to_the_floor_breaks_its_limit() {
         let name = cases::BRIDGE.name;
-        let good =
-            vec![measure(name, "ADD", [200, 1000, 1]), measure(name, "DEL", [850, 1000, 800])];
-        assert!(broken(&results(good, Vec::new(), 0)).is_empty());
-        let bad =
-            vec![measure(name, "ADD", [201, 1000, 1]), measure(name, "DEL", [850, 1000, 700])];
+        let broken = |add, floor| {
+            let measures = vec![
+                measure(name, "ADD", [add, 1000, 1]),
+                measure(name, "DEL", [850, 1000, floor]),
+            ];
+            broken(&Results { measures, ..Results::default() })
+        };
+        assert!(broken(200, 800).is_empty());
         assert_eq!(
-            broken(&results(bad, Vec::new(), 0)),
+            broken(201, 700),
             ["bridge + host-local ADD, to the peer", "bridge + host-local DEL, to a bare removal"]
         );
     }
 
     #[test]
-    fn a_call_that_takes_more_the_more_is_held_breaks_its_limit() {
+    fn a_call_that_grows_with_what_is_held_breaks_its_limit() {
         let both = |micros| {
             ["ADD", "DEL"].map(|command| measure("host-local", command, [micros, 1_000_000, 1]))
         };
         let point = |held, micros| Point { held, measures: both(micros), alone: both(micros) };
-        let curve =
-            |then| Curve { held: "reservations", points: vec![point(0, 100), point(60_000, then)] };
-        assert!(broken(&results(Vec::new(), vec![curve(130)], 0)).is_empty());
+        let broken = |then| {
+            let points = vec![point(0, 100), point(60_000, then)];
+            let curves = vec![Curve { held: "reservations", points }];
+            broken(&Results { curves, ..Results::default() })
+        };
+        assert!(broken(130).is_empty());
         assert_eq!(
-            broken(&results(Vec::new(), vec![curve(131)], 0)),
+            broken(131),
             ["ADD", "DEL"]
                 .map(|c| format!("host-local {c} with 60000 reservations, to ours with none"))
         );
@@ -183,9 +163,7 @@ mod tests {
 
     #[test]
     fn a_file_of_more_than_four_megabytes_breaks_its_limit() {
-        assert_eq!(
-            broken(&results(Vec::new(), Vec::new(), 4_000_001)),
-            ["disk for every plugin together, in MB"]
-        );
+        let results = Results { disk: 4_000_001, ..Results::default() };
+        assert_eq!(broken(&results), ["disk for every plugin together, in MB"]);
     }
 }

@@ -1,6 +1,6 @@
-//! Takes samples: ours, the peer and the floor in turn, in one run, so that whatever else the machine does meets all of
-//! them alike. The order turns with each round, and every other round it is reversed, so that none has always the same
-//! one before it. Rounds to warm up are dropped.
+//! Samples of ours, the peer and the floor in turn, so that other work of the machine affects all of them alike. The order
+//! rotates with each round, and every other round it is reversed, so that none always follows the same one. Warm-up
+//! rounds are dropped.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ use super::{
     world::{EMPTY, World},
 };
 
-/// How many rounds are dropped, and how many are counted.
+/// Numbers of warm-up rounds and of counted rounds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rounds {
     pub(crate) dropped: usize,
     pub(crate) counted: usize,
 }
 
-/// An operation, and what it takes each of the contenders.
+/// An operation, and its cost for each contender.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Measure {
     pub(crate) case: String,
@@ -33,7 +33,7 @@ pub(crate) struct Measure {
     pub(crate) floor: Option<Spread>,
 }
 
-/// Time, and what does not depend on the machine's mood.
+/// Time and resources of an operation.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Cost {
     pub(crate) time: Spread,
@@ -42,19 +42,17 @@ pub(crate) struct Cost {
 }
 
 impl Measure {
-    /// Ours as a part of the peer's.
+    /// Our time relative to the peer's.
     pub(crate) fn ratio(&self) -> Option<f64> {
         self.peer.as_ref().map(|peer| self.ours.time.median / peer.time.median)
     }
 
-    /// Ours as a part of the floor's.
+    /// Our time relative to the floor's.
     pub(crate) fn to_floor(&self) -> Option<f64> {
         self.floor.map(|floor| self.ours.time.median / floor.median)
     }
-}
 
-impl Measure {
-    fn note(&mut self, side: Side, footprint: Footprint) {
+    fn set_footprint(&mut self, side: Side, footprint: Footprint) {
         let cost = if side == Side::Peer { self.peer.as_mut() } else { Some(&mut self.ours) };
         if let Some(cost) = cost {
             cost.footprint = Some(footprint);
@@ -62,17 +60,10 @@ impl Measure {
     }
 }
 
-/// Each contender's samples.
+/// Samples of each contender.
 type Samples = Vec<(Side, Vec<Duration>)>;
 
-fn spread(samples: &Samples, side: Side) -> Option<Spread> {
-    samples
-        .iter()
-        .find(|(of, times)| *of == side && !times.is_empty())
-        .map(|(_, times)| Spread::of(times))
-}
-
-/// Calls `sample` for each side in each round; what it gives are the times of as many operations as it measures.
+/// Calls `sample` for each side in each round. It returns the times of `N` operations.
 pub(crate) fn interleaved<const N: usize>(
     sides: &[Side],
     rounds: Rounds,
@@ -102,7 +93,7 @@ pub(crate) fn interleaved<const N: usize>(
     Ok(all)
 }
 
-/// ADD and DEL of a case, of all who are `sides`, with what each takes beside time.
+/// ADD and DEL of a case for all `sides`, with footprints.
 pub(crate) fn case(
     world: &World,
     case: &Case,
@@ -110,65 +101,74 @@ pub(crate) fn case(
     sides: &[Side],
     on: &Attachment,
 ) -> Result<[Measure; 2]> {
-    let samples = interleaved(sides, rounds, |side| round(world, case, side, on))
-        .with_context(|| format!("measure {}", case.name))?;
-    let mut measures =
-        [times(case.name, "ADD", &samples[0])?, times(case.name, "DEL", &samples[1])?];
-    for side in sides.iter().filter(|side| **side != Side::Floor) {
-        for (measure, footprint) in measures.iter_mut().zip(footprint::of(world, case, *side, on)?)
-        {
-            measure.note(*side, footprint);
+    let samples = interleaved(sides, rounds, |side| {
+        let (add, answer) = world.add(case, side, on, &Value::Null)?.timed()?;
+        pause(add.subsec_micros() as usize);
+        let (del, _) = world.del(case, side, on, &answer)?.timed()?;
+        Ok([add, del])
+    })
+    .with_context(|| format!("measure {}", case.name))?;
+    let mut measures = measures(case.name, ["ADD", "DEL"], &samples)?;
+    for &side in sides.iter().filter(|side| **side != Side::Floor) {
+        let (add, answer) = footprint::of_call(&world.add(case, side, on, &Value::Null)?)?;
+        let (del, _) = footprint::of_call(&world.del(case, side, on, &answer)?)?;
+        for (measure, footprint) in measures.iter_mut().zip([add, del]) {
+            measure.set_footprint(side, footprint);
         }
     }
     Ok(measures)
 }
 
-/// Lets the kernel end what the call before has left to it, which would else be in the next one's time. It is not
-/// always as long: grace periods and timers end with the kernel's ticks, and all samples would begin at the same place
-/// between two of them.
+/// Waits until the kernel has finished work that the previous call deferred. The pause varies: grace periods and timers
+/// end with the kernel's ticks, and all samples would otherwise begin at the same place between two ticks.
 fn pause(round: usize) {
     const TICK_AT_MOST: usize = 10;
     std::thread::sleep(Duration::from_millis(5 + (round * 3 % TICK_AT_MOST) as u64));
 }
 
-/// What passes between two turns of a contender while another has one. Without, its ADD would wait for what the kernel
-/// still frees of its own DEL.
+/// Pause of a contender that is measured alone. Without it, ADD would wait for what the kernel still frees after DEL.
 const TURN_OF_ANOTHER: Duration = Duration::from_millis(30);
 
-/// Both commands of one contender, once.
-fn round(world: &World, case: &Case, side: Side, on: &Attachment) -> Result<[Duration; 2]> {
-    let (add, answer) = world.add(case, side, on, &Value::Null)?.timed()?;
-    pause(add.subsec_micros() as usize);
-    let (del, _) = world.del(case, side, on, &answer)?.timed()?;
-    Ok([add, del])
-}
-
-/// The start of a process that does next to nothing, against one that does nothing: with glibc, and with our C library.
+/// VERSION, against a program that does nothing: linked with glibc, and with our C library.
 pub(crate) fn version(world: &World, rounds: Rounds) -> Result<[Measure; 2]> {
     let [glibc, same] = EMPTY;
     let call =
         |side, empty| if side == Side::Floor { world.empty(empty) } else { world.version(side) };
     let sides = [Side::Ours, Side::Peer, Side::Floor];
-    let [samples] = interleaved(&sides, rounds, |side| Ok([call(side, glibc).timed()?.0]))?;
-    let mut measure = times("process start", "VERSION", &samples)?;
+    let samples = interleaved(&sides, rounds, |side| Ok([call(side, glibc).timed()?.0]))?;
+    let [mut with_glibc] = measures("process start", ["VERSION"], &samples)?;
     for side in [Side::Ours, Side::Peer] {
-        measure.note(side, footprint::of_call(&world.version(side))?.0);
+        with_glibc.set_footprint(side, footprint::of_call(&world.version(side))?.0);
     }
     let sides = [Side::Ours, Side::Floor];
-    let [samples] = interleaved(&sides, rounds, |side| Ok([call(side, same).timed()?.0]))?;
-    Ok([measure, times("process start, the floor with our C library", "VERSION", &samples)?])
+    let samples = interleaved(&sides, rounds, |side| Ok([call(side, same).timed()?.0]))?;
+    let name = "process start, the floor with our C library";
+    let [with_same] = measures(name, ["VERSION"], &samples)?;
+    Ok([with_glibc, with_same])
 }
 
-/// What the samples say; what else an operation takes is noted later.
-pub(crate) fn times(case: &str, command: &'static str, samples: &Samples) -> Result<Measure> {
-    let cost = |side| spread(samples, side).map(|time| Cost { time, footprint: None });
-    Ok(Measure {
-        case: case.to_owned(),
-        command,
-        ours: cost(Side::Ours).context("ours is always measured")?,
-        peer: cost(Side::Peer),
-        floor: spread(samples, Side::Floor),
-    })
+/// The measures of the commands whose samples these are, without footprints.
+pub(crate) fn measures<const N: usize>(
+    case: &str,
+    commands: [&'static str; N],
+    samples: &[Samples; N],
+) -> Result<[Measure; N]> {
+    let mut measures = Vec::new();
+    for (command, samples) in commands.into_iter().zip(samples) {
+        let spread = |side| {
+            let of_side = samples.iter().find(|(of, times)| *of == side && !times.is_empty());
+            of_side.map(|(_, times)| Spread::of(times))
+        };
+        let cost = |side| spread(side).map(|time| Cost { time, footprint: None });
+        measures.push(Measure {
+            case: case.to_owned(),
+            command,
+            ours: cost(Side::Ours).context("there is no sample of ours")?,
+            peer: cost(Side::Peer),
+            floor: spread(Side::Floor),
+        });
+    }
+    measures.try_into().ok().context("a command has no samples")
 }
 
 #[cfg(test)]
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_order_turns_with_each_round_and_rounds_to_warm_up_are_dropped() {
+    fn the_order_rotates_and_warm_up_rounds_are_dropped() {
         let mut order = Vec::new();
         let sides = [Side::Ours, Side::Peer, Side::Floor];
         let [samples] = interleaved(&sides, Rounds { dropped: 1, counted: 2 }, |side| {
@@ -184,10 +184,8 @@ mod tests {
             Ok([Duration::from_micros(order.len() as u64)])
         })
         .unwrap();
-        assert_eq!(
-            order,
-            ["ours", "peer", "floor", "ours", "floor", "peer", "floor", "ours", "peer"]
-        );
+        let expected = ["ours", "peer", "floor", "ours", "floor", "peer", "floor", "ours", "peer"];
+        assert_eq!(order, expected);
         assert_eq!(samples[0].1, [4, 8].map(Duration::from_micros));
         assert_eq!(samples[1].1, [6, 9].map(Duration::from_micros));
     }

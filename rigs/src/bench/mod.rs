@@ -1,20 +1,20 @@
-//! `cargo xtask bench`: what a call costs, beside the Go plugins and beside the least that the kernel needs.
+//! `cargo xtask bench`: cost of a call, beside the Go plugins and beside the least that the kernel needs.
 //!
-//! It builds the static binary and a few programs to compare with, moves into a private network, and measures all
-//! contenders in turn. What comes out is a table, charts, and a list of promises with whether each holds.
+//! It builds the static binary and programs to compare with, moves into a private network, and measures all contenders in
+//! turn. The result is a table, charts, and a list of limits and whether each holds.
 //!
-//! | module | what |
+//! | module | content |
 //! |---|---|
-//! | [`cases`] | what is measured, with its configuration and its limits |
+//! | [`cases`] | plugins with configurations and limits |
 //! | [`call`] | a call of a program: timed, or traced |
-//! | [`world`] | the private network, and both sets of plugins in it |
-//! | [`mod@measure`], [`statistics`] | interleaved samples, and what is told of them |
+//! | [`world`] | the private network with both sets of plugins |
+//! | [`mod@measure`], [`statistics`] | interleaved samples, median and quartiles |
 //! | [`footprint`] | system calls, processes, memory, bytes |
-//! | [`held`] | the same with much held already |
-//! | [`whole`] | a hundred containers at once; a chain through a long-lived runtime |
-//! | [`limits`] | what is promised |
-//! | [`environment`], [`report`], [`chart`] | what is written |
-//! | [`counts`] | the guard: system calls and processes of each operation may not grow |
+//! | [`growth`] | the same with many reservations, mappings or containers |
+//! | [`throughput`] | a hundred containers at once; a chain through a long-lived runtime |
+//! | [`limits`] | limits that the project promises |
+//! | [`environment`], [`report`], [`chart`] | the output |
+//! | [`counts`] | system calls and processes of each operation may not grow |
 
 mod call;
 mod cases;
@@ -22,13 +22,12 @@ mod chart;
 pub(crate) mod counts;
 mod environment;
 mod footprint;
-mod held;
+mod growth;
 mod limits;
 mod measure;
-pub(crate) mod names;
 mod report;
 mod statistics;
-mod whole;
+mod throughput;
 mod world;
 
 use std::{
@@ -37,26 +36,27 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use fs_err as fs;
 use serde::Serialize;
+use xtask::{dist, go, packages, program};
 
 use self::{
     cases::Side,
     environment::Environment,
-    held::{Curve, Extent},
+    growth::{Curve, Extent},
     limits::Limit,
     measure::{Measure, Rounds},
     world::{Programs, World},
 };
-use xtask::{dist, go, packages, program};
 
-/// How much to measure.
+/// Extent of the measurement.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Fewer samples and no curves, in less than a minute; writes nothing unless asked to.
+    /// Take fewer samples and no curves, in about a minute; write nothing without --write.
     #[arg(long)]
     quick: bool,
-    /// Write the table, the charts and the numbers into docs/bench; without `--quick` that is done anyway.
+    /// Write the table, the charts and the numbers into docs/bench; the default without --quick.
     #[arg(long)]
     write: bool,
     /// The directory of the Go plugins [default: build them from their module].
@@ -64,35 +64,35 @@ pub(crate) struct Options {
     go_plugins: Option<PathBuf>,
 }
 
-/// Everything that came out.
-#[derive(Debug, Serialize)]
+/// All results.
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct Results {
     environment: Environment,
     measures: Vec<Measure>,
     curves: Vec<Curve>,
-    /// Bytes of the one file that is every plugin, and of the peer's files.
+    /// Bytes of our file, which contains every plugin, and of the peer's files.
     disk: u64,
     peer_disk: u64,
     limits: Vec<Limit>,
 }
 
-/// Measures. The exit code says whether everything that is promised holds.
+/// Measures; the exit code says whether all limits hold.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     packages::ensure("the bench", packages::FOR_BENCH)?;
-    println!("building the static binary, and what it is compared with");
+    println!("building the static binary, and programs to compare with");
     let peer = go::plugins(options.go_plugins.as_deref())?;
     let programs = build(&peer)?;
     let environment = Environment::read(&peer)?;
     let world = World::enter(&programs)?;
     let plan = if options.quick { Plan::quick() } else { Plan::full() };
     let (measures, curves) = measure(&world, &plan)?;
-    let size = |program: &Path| std::fs::metadata(program).map(|data| data.len());
+    let size = |program: &PathBuf| fs::metadata(program).map(|data| data.len());
     let mut results = Results {
         environment,
         measures,
         curves,
         disk: size(&programs.rscni)?,
-        peer_disk: programs.peer.iter().map(|plugin| size(plugin)).sum::<std::io::Result<u64>>()?,
+        peer_disk: programs.peer.iter().map(size).sum::<std::io::Result<u64>>()?,
         limits: Vec::new(),
     };
     results.limits = limits::of(&results);
@@ -108,66 +108,56 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 }
 
 fn build(peer: &Path) -> Result<Programs> {
-    let ours = |name| dist::build("bench-programs", name).map(Some);
-    let peer = std::fs::read_dir(peer)
-        .with_context(|| format!("list {}", peer.display()))?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<Result<Vec<_>>>()?;
+    let ours = |name| dist::build("bench-programs", name);
     Ok(Programs {
         rscni: dist::build("rscni-cli", "rscni")?,
-        peer,
-        floor: ours("floor")?,
-        empty: vec![
+        peer: fs::read_dir(peer)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?,
+        // The one with glibc first: both are built under the same name.
+        others: vec![
             dist::build_with_glibc("bench-programs", "empty")?,
-            dist::build("bench-programs", "empty")?,
+            ours("empty")?,
+            ours("floor")?,
+            ours("runtime")?,
         ],
-        runtime: ours("runtime")?,
     })
 }
 
-/// How much is measured.
 struct Plan {
     rounds: Rounds,
-    /// The kernel removes a link after grace periods, whose number is a matter of luck: the median needs more samples.
+    /// The kernel removes a link after a random number of grace periods, so the median needs more samples.
     rounds_with_links: Rounds,
-    containers_at_once: u16,
     rounds_at_once: Rounds,
     reservations: Extent<'static>,
     mappings: Extent<'static>,
     containers: Option<Extent<'static>>,
 }
 
+/// Containers that are attached at once.
+const AT_ONCE: u16 = 100;
+
 impl Plan {
     fn full() -> Self {
         let few = Rounds { dropped: 1, counted: 9 };
+        let extent = |counts, peer_most| Extent { counts, peer_most, rounds: few };
         Self {
             rounds: Rounds { dropped: 3, counted: 41 },
             rounds_with_links: Rounds { dropped: 3, counted: 123 },
-            containers_at_once: 100,
             rounds_at_once: Rounds { dropped: 1, counted: 5 },
-            reservations: Extent {
-                counts: &[0, 100, 1_000, 10_000, 60_000],
-                peer_most: 60_000,
-                rounds: few,
-            },
-            mappings: Extent { counts: &[0, 10, 100, 1_000], peer_most: 100, rounds: few },
-            containers: Some(Extent {
-                counts: &[1, 10, 50, 100, 200],
-                peer_most: 100,
-                rounds: few,
-            }),
+            reservations: extent(&[0, 100, 1_000, 10_000, 60_000], 60_000),
+            mappings: extent(&[0, 10, 100, 1_000], 100),
+            containers: Some(extent(&[1, 10, 50, 100, 200], 100)),
         }
     }
 
     fn quick() -> Self {
         let few = Rounds { dropped: 1, counted: 3 };
+        let extent = |counts, peer_most| Extent { counts, peer_most, rounds: few };
         Self {
             rounds: Rounds { dropped: 1, counted: 7 },
             rounds_with_links: Rounds { dropped: 1, counted: 15 },
-            containers_at_once: 100,
             rounds_at_once: Rounds { dropped: 0, counted: 1 },
-            reservations: Extent { counts: &[0, 10_000, 60_000], peer_most: 60_000, rounds: few },
-            mappings: Extent { counts: &[0, 1_000], peer_most: 0, rounds: few },
+            reservations: extent(&[0, 10_000, 60_000], 60_000),
+            mappings: extent(&[0, 1_000], 0),
             containers: None,
         }
     }
@@ -184,18 +174,18 @@ fn measure(world: &World, plan: &Plan) -> Result<(Vec<Measure>, Vec<Curve>)> {
         measures.extend(measure::case(world, case, rounds, sides, &on)?);
     }
     println!("a chain through a runtime");
-    measures.extend(whole::chain(world, plan.rounds, &on)?);
+    measures.extend(throughput::chain(world, plan.rounds, &on)?);
     println!("many containers at once");
-    measures.extend(whole::at_once(world, plan.containers_at_once, plan.rounds_at_once)?);
-    // The kernel still takes apart what those had.
+    measures.extend(throughput::at_once(world, AT_ONCE, plan.rounds_at_once)?);
+    // The kernel is still freeing their interfaces.
     std::thread::sleep(Duration::from_secs(2));
     println!("with reservations held");
-    let mut curves = vec![held::reservations(world, &plan.reservations, &on)?];
+    let mut curves = vec![growth::reservations(world, &plan.reservations, &on)?];
     println!("with mappings held");
-    curves.push(held::mappings(world, &plan.mappings, &on)?);
+    curves.push(growth::mappings(world, &plan.mappings, &on)?);
     if let Some(extent) = &plan.containers {
         println!("with containers attached");
-        curves.push(held::containers(world, extent, &on)?);
+        curves.push(growth::containers(world, extent, &on)?);
     }
     Ok((measures, curves))
 }

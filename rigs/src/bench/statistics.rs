@@ -1,10 +1,10 @@
-//! What is told of many samples: the median, and the quartiles around it, which one slow sample does not move.
+//! Median and quartiles of samples. A single slow sample does not move them.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// Times in microseconds.
+/// Median and quartiles in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Spread {
     pub(crate) lower: f64,
@@ -15,6 +15,7 @@ pub(crate) struct Spread {
 
 impl Spread {
     /// # Panics
+    ///
     /// Without samples.
     pub(crate) fn of(samples: &[Duration]) -> Self {
         let mut sorted: Vec<f64> = samples.iter().map(|time| time.as_secs_f64() * 1e6).collect();
@@ -28,7 +29,7 @@ impl Spread {
     }
 }
 
-/// Between two samples where it falls between them.
+/// Interpolates between the two nearest samples.
 fn quantile(sorted: &[f64], part: usize, of: usize) -> f64 {
     let position = (sorted.len() - 1) * part;
     let (below, above) = (sorted[position / of], sorted[position.div_ceil(of)]);
@@ -43,21 +44,16 @@ mod tests {
 
     #[test]
     fn one_slow_sample_moves_neither_median_nor_quartiles() {
-        let spread = |last| {
-            let micros = [10, 20, 30, 40, last];
-            Spread::of(&micros.map(Duration::from_micros))
-        };
+        let spread = |last| Spread::of(&[10, 20, 30, 40, last].map(Duration::from_micros));
         let (calm, disturbed) = (spread(50), spread(5000));
         assert_eq!((calm.lower, calm.median, calm.upper), (20.0, 30.0, 40.0));
         assert_eq!(calm, disturbed);
     }
 
     #[test]
-    fn an_even_number_of_samples_has_its_median_between_two() {
+    fn the_median_of_an_even_number_of_samples_is_between_two() {
         let spread = Spread::of(&[4, 1, 2, 3].map(Duration::from_micros));
-        assert_eq!(
-            (spread.lower, spread.median, spread.upper, spread.samples),
-            (1.75, 2.5, 3.25, 4)
-        );
+        let expected = Spread { lower: 1.75, median: 2.5, upper: 3.25, samples: 4 };
+        assert_eq!(spread, expected);
     }
 }

@@ -1,83 +1,81 @@
-//! Where everything is measured: a private network with both sets of plugins in one directory in memory.
+//! The private network of the measurement, with both sets of plugins in one directory in memory.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use rscni_linux::{AddressFlags, Bridge, LinkChange};
+use fs_err as fs;
+use rscni_linux::{AddressFlags, Bridge};
 use rscni_test::Lab;
 use serde_json::{Value, json};
+use xtask::dist;
 
 use super::{
     call::{Attachment, Call},
     cases::{self, BRIDGE, Case, Floor, Side},
 };
-use xtask::program;
 
-/// The programs that are measured, as they were built.
+/// The programs to measure, as they were built.
+#[derive(Default)]
 pub(crate) struct Programs {
     pub(crate) rscni: PathBuf,
-    /// Empty where the peer is not measured.
     pub(crate) peer: Vec<PathBuf>,
-    pub(crate) floor: Option<PathBuf>,
-    /// A program that does nothing, linked as [`EMPTY`] says.
-    pub(crate) empty: Vec<PathBuf>,
-    pub(crate) runtime: Option<PathBuf>,
+    /// Programs to compare with: the floor, [`EMPTY`], the runtime.
+    pub(crate) others: Vec<PathBuf>,
 }
 
-/// The program that does nothing: with glibc, as a static program usually is, and with the C library that ours has.
+/// Programs that do nothing: linked with glibc, as most static programs are, and with our C library.
 pub(crate) const EMPTY: [&str; 2] = ["empty-glibc", "empty"];
 
-/// The private network with everything in its place. This process is in it and stays there.
+/// The host end of the floor's veth pair.
+const FLOOR_END: &str = "floor0";
+
+/// The private network, which this process has entered.
 pub(crate) struct World {
-    pub(crate) lab: Lab,
+    lab: Lab,
     floor_bridge: u32,
 }
 
 impl World {
-    /// Moves this process, which has one thread, into a private network, and sets everything up.
+    /// Moves this process, which must have one thread, into a private network, and installs the programs.
     pub(crate) fn enter(programs: &Programs) -> Result<Self> {
         let lab = rscni_test::enter_private_network()?;
         let mut host = lab.host().netlink();
-        let bridge = host.add_bridge(&Bridge::new(Side::Floor.bridge()))?.index;
-        host.set_link(bridge, &LinkChange { up: Some(true), ..LinkChange::default() })?;
-        host.add_address(bridge, Side::Floor.gateway().parse()?, AddressFlags::default())?;
-        let world = Self { lab, floor_bridge: bridge };
-        for side in [Side::Ours, Side::Peer, Side::Floor] {
-            std::fs::create_dir_all(world.directory(side))?;
-        }
-        // Both from the same file system: which one is read from would else be a difference.
-        let ours = world.directory(Side::Ours);
-        program::capture(Command::new(&programs.rscni).arg("install").arg(&ours))?;
-        for plugin in &programs.peer {
-            copy(plugin, &world.directory(Side::Peer))?;
-        }
-        for program in programs.floor.iter().chain(&programs.empty).chain(&programs.runtime) {
-            copy(program, &world.directory(Side::Floor))?;
+        let bridge = Bridge { up: true, ..Bridge::new(Side::Floor.bridge()) };
+        let floor_bridge = host.add_bridge(&bridge)?.index;
+        let gateway = Side::Floor.gateway().parse()?;
+        host.add_address(floor_bridge, gateway, AddressFlags::default())?;
+        let world = Self { lab, floor_bridge };
+        // All on one file system, since reading from different ones would be a difference.
+        dist::install(&programs.rscni, &world.directory(Side::Ours))?;
+        for (side, programs) in [(Side::Peer, &programs.peer), (Side::Floor, &programs.others)] {
+            let directory = world.directory(side);
+            fs::create_dir_all(&directory)?;
+            for program in programs {
+                let name = program.file_name().context("a program has a name")?;
+                fs::copy(program, directory.join(name))?;
+            }
         }
         Ok(world)
     }
 
-    /// Where the programs of a side are.
+    /// The directory of a side's programs.
     pub(crate) fn directory(&self, side: Side) -> PathBuf {
         self.lab.dir().join(side.name())
     }
 
-    /// A new container.
+    /// Makes a container.
     pub(crate) fn attachment(&self, name: &str, number: u16) -> Attachment {
         let container = self.lab.container(name);
         Attachment { id: container.id().to_owned(), netns: container.path().to_owned(), number }
     }
 
-    /// A new container for a case, one of several.
+    /// Makes a container for a case.
     pub(crate) fn attachment_of(&self, case: &Case, number: u16) -> Attachment {
         let name: String = case.name.chars().filter(char::is_ascii_alphanumeric).collect();
         self.attachment(&format!("{name}{number}"), number)
     }
 
-    /// What has to be there before the ADD of a case: for a chained plugin the interface, and the result that it gets.
+    /// Prepares the ADD of a chained plugin: makes the interface, and returns its result.
     pub(crate) fn prepare(&self, case: &Case, side: Side, on: &Attachment) -> Result<Value> {
         if !case.chained {
             return Ok(Value::Null);
@@ -85,7 +83,7 @@ impl World {
         Ok(self.plugin(&BRIDGE, side, "ADD", on, &Value::Null).timed()?.1)
     }
 
-    /// Takes away what [`prepare`](Self::prepare) made.
+    /// Undoes [`prepare`](Self::prepare).
     pub(crate) fn restore(&self, case: &Case, side: Side, on: &Attachment) -> Result<()> {
         if case.chained {
             self.plugin(&BRIDGE, side, "DEL", on, &Value::Null).timed()?;
@@ -93,7 +91,7 @@ impl World {
         Ok(())
     }
 
-    /// The ADD of a case, with what [`prepare`](Self::prepare) gave.
+    /// ADD of a case, with the result of [`prepare`](Self::prepare).
     pub(crate) fn add(
         &self,
         case: &Case,
@@ -104,29 +102,17 @@ impl World {
         if side != Side::Floor {
             return Ok(self.plugin(case, side, "ADD", on, before));
         }
-        let netns = on.netns.display().to_string();
-        let (end, address, gateway) =
-            (FLOOR_END.to_owned(), side.address(on.number), side.gateway());
-        let bare = |gateway: &str| gateway.split('/').next().unwrap_or_default().to_owned();
+        let (netns, bridge) = (on.netns.display(), self.floor_bridge);
+        let (address, gateway) = (side.address(on.number), side.gateway());
+        let gateway = gateway.trim_end_matches("/16");
         Ok(self.floor(&match case.floor.context("this case has no floor")? {
-            Floor::Loopback => vec!["lo-up".to_owned(), netns],
-            Floor::Bridge => {
-                vec![
-                    "bridge-add".to_owned(),
-                    self.floor_bridge.to_string(),
-                    end,
-                    netns,
-                    address,
-                    bare(&gateway),
-                ]
-            }
-            Floor::Ptp => {
-                vec!["ptp-add".to_owned(), end, netns, address, "10.103.0.2/32".to_owned()]
-            }
+            Floor::Loopback => format!("lo-up {netns}"),
+            Floor::Bridge => format!("bridge-add {bridge} {FLOOR_END} {netns} {address} {gateway}"),
+            Floor::Ptp => format!("ptp-add {FLOOR_END} {netns} {address} 10.103.0.2/32"),
         }))
     }
 
-    /// The DEL of a case, after its ADD has answered.
+    /// DEL of a case, with the answer of its ADD.
     pub(crate) fn del(
         &self,
         case: &Case,
@@ -138,28 +124,22 @@ impl World {
             return Ok(self.plugin(case, side, "DEL", on, answer));
         }
         Ok(self.floor(&match case.floor.context("this case has no floor")? {
-            Floor::Loopback => vec!["lo-down".to_owned(), on.netns.display().to_string()],
+            Floor::Loopback => format!("lo-down {}", on.netns.display()),
             Floor::Bridge | Floor::Ptp => {
-                let index = self.lab.host().netlink().link_by_name(FLOOR_END)?.index;
-                vec!["del".to_owned(), index.to_string()]
+                format!("del {}", self.lab.host().netlink().link_by_name(FLOOR_END)?.index)
             }
         }))
     }
 
-    /// One of the programs that do nothing.
+    /// A program that does nothing.
     pub(crate) fn empty(&self, program: &str) -> Call {
         Call::program(&self.directory(Side::Floor).join(program), &[])
     }
 
     /// VERSION of a side's bridge plugin.
     pub(crate) fn version(&self, side: Side) -> Call {
-        Call::plugin(
-            &self.directory(side),
-            "bridge",
-            "VERSION",
-            None,
-            &json!({"cniVersion": cases::VERSION}),
-        )
+        let config = json!({"cniVersion": cases::VERSION});
+        Call::plugin(&self.directory(side), "bridge", "VERSION", None, &config)
     }
 
     fn plugin(
@@ -171,23 +151,15 @@ impl World {
         previous: &Value,
     ) -> Call {
         let mut config = case.config(side, on.number);
-        // What an IPAM plugin answers is not the result of an attachment; nobody passes it on.
+        // The answer of an IPAM plugin is not the result of an attachment, so runtimes do not pass it on.
         if !previous.is_null() && case.plugin != "host-local" {
             config["prevResult"] = previous.clone();
         }
         Call::plugin(&self.directory(side), case.plugin, command, Some(on), &config)
     }
 
-    fn floor(&self, arguments: &[String]) -> Call {
-        Call::program(&self.directory(Side::Floor).join("floor"), arguments)
+    fn floor(&self, arguments: &str) -> Call {
+        let arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
+        Call::program(&self.directory(Side::Floor).join("floor"), &arguments)
     }
-}
-
-/// The host's end of the floor's veth.
-const FLOOR_END: &str = "floor0";
-
-fn copy(program: &Path, to: &Path) -> Result<()> {
-    let name = program.file_name().context("a program has a name")?;
-    std::fs::copy(program, to.join(name)).with_context(|| format!("copy {}", program.display()))?;
-    Ok(())
 }

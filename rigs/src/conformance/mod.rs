@@ -1,34 +1,35 @@
-//! `cargo xtask conformance`: `rscni conformance` of every plugin, ours and with `--peer` the Go plugins, each with
-//! the configuration that the tests have for it; and the table of what came out.
+//! `cargo xtask conformance`: runs `rscni conformance` on every plugin, and with `--peer` on the Go plugins, each with the
+//! configuration of the tests; and prints a table of the results.
 //!
-//! Plugins whose link kinds many kernels lack are called in User-Mode Linux.
+//! Plugins whose link kinds many kernels lack run in User-Mode Linux.
 
 mod table;
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
+use fs_err as fs;
 use serde::Deserialize;
 use serde_json::Value;
+use xtask::{dist, go, packages, program};
 
 use self::table::Line;
 use crate::{pool, uml};
-use xtask::{dist, go, packages, program};
 
-/// What leaves something behind gets a new place for each requirement, and what fails is waited for.
+/// Time limit in User-Mode Linux. A plugin that leaves something behind gets a new host for each requirement.
 const UML_LIMIT: Duration = Duration::from_secs(3600);
 
-/// Whom to hold against the specification.
+/// Plugins to check.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Only this plugin; may be given several times [default: all].
+    /// Only this plugin; can be given several times [default: all].
     #[arg(long, value_name = "NAME")]
     plugin: Vec<String>,
-    /// The Go plugins too.
+    /// Check the Go plugins too.
     #[arg(long)]
     peer: bool,
     /// The directory of the Go plugins [default: build them from their module].
@@ -39,7 +40,7 @@ pub(crate) struct Options {
     write: bool,
 }
 
-/// A plugin with the configuration that it is called with.
+/// A plugin and its configuration.
 #[derive(Clone, Deserialize)]
 struct Case {
     plugin: String,
@@ -50,42 +51,45 @@ struct Case {
 
 struct Job {
     case: Case,
+    /// Whether the Go plugin is checked.
     peer: bool,
-}
-
-/// What there is to call, and where.
-struct Place {
-    rscni: PathBuf,
     plugins: PathBuf,
-    /// The Go plugins, if they are called too.
-    peer: Option<PathBuf>,
+    rscni: PathBuf,
     directory: PathBuf,
 }
 
-/// The task. It fails if one of our plugins does.
+/// Checks the plugins; the exit code says whether ours conform.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     packages::ensure("conformance", packages::FOR_TESTS)?;
     let peer = options.peer.then(|| go::plugins(options.go_plugins.as_deref())).transpose()?;
-    let mut jobs = jobs(options, peer.as_deref())?;
-    if jobs.iter().any(|job| job.case.uml) {
+    let cases = cases(&options.plugin)?;
+    if cases.iter().any(|case| case.uml) {
         packages::ensure("User-Mode Linux", packages::FOR_UML)?;
     }
-    let directory = tempfile::Builder::new()
-        .prefix("rscni-conformance-")
-        .tempdir_in("/tmp")
-        .context("make a directory for the reports in /tmp")?;
-    let rscni = dist::build_for_development("rscni-cli", "rscni")?;
-    let plugins = directory.path().join("plugins");
-    std::fs::create_dir(&plugins)?;
-    program::capture(Command::new(&rscni).arg("install").arg(&plugins))?;
-    let place = Place { rscni, plugins, peer, directory: directory.path().to_owned() };
+    let directory = program::temporary_directory("conformance")?;
+    let rscni = dist::build_static_for_development()?;
+    let ours = directory.path().join("plugins");
+    dist::install(&rscni, &ours)?;
 
-    // The Go plugins take the longest, most of the time waiting.
+    let mut jobs = Vec::new();
+    for case in &cases {
+        for (plugins, peer) in [(Some(&ours), false), (peer.as_ref(), true)] {
+            let has = |set: &&PathBuf| !peer || set.join(&case.plugin).exists();
+            let Some(plugins) = plugins.filter(has) else { continue };
+            jobs.push(Job {
+                case: case.clone(),
+                peer,
+                plugins: plugins.clone(),
+                rscni: rscni.clone(),
+                directory: directory.path().join(format!("{}-{peer}", case.plugin)),
+            });
+        }
+    }
+    // The Go plugins take longest, mostly waiting.
     jobs.sort_by_key(|job| (!job.peer, job.case.uml));
-    let mut lines = pool::share_out(jobs, 2 * pool::processors(), |job| {
+    let mut lines = pool::run(jobs, 2 * pool::processors(), |job| {
         let start = Instant::now();
-        let line = hold(&job, &place)
-            .with_context(|| format!("{} ({})", job.case.plugin, table::whose(job.peer)))?;
+        let line = job.run().with_context(|| job.case.plugin.clone())?;
         println!("{line} in {:.0?}", start.elapsed());
         Ok(line)
     })?;
@@ -93,59 +97,53 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if options.write {
         table::write(&lines, &program::workspace_root().join("docs/conformance.md"))?;
     }
-    let failed = lines.iter().any(|line| !line.peer && !line.unmet.is_empty());
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let conforms = lines.iter().all(|line| line.peer || line.unmet.is_empty());
+    Ok(if conforms { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn jobs(options: &Options, peer: Option<&Path>) -> Result<Vec<Job>> {
+fn cases(only: &[String]) -> Result<Vec<Case>> {
     let file = program::workspace_root().join("crates/rscni-cli/tests/conformance/plugins.json");
-    let text = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
-    let cases: Vec<Case> =
-        serde_json::from_slice(&text).with_context(|| format!("read {}", file.display()))?;
-    for name in &options.plugin {
-        ensure!(
-            cases.iter().any(|case| case.plugin == *name),
-            "{} has no plugin {name}",
-            file.display()
-        );
+    let mut cases: Vec<Case> = serde_json::from_slice(&fs::read(&file)?)
+        .with_context(|| format!("read {}", file.display()))?;
+    for name in only {
+        let exists = cases.iter().any(|case| case.plugin == *name);
+        ensure!(exists, "{} has no plugin {name}", file.display());
     }
-    let is_wanted =
-        |case: &Case| options.plugin.is_empty() || options.plugin.contains(&case.plugin);
-    let whose = |case: Case| {
-        let is_there = peer.is_some_and(|set| set.join(&case.plugin).exists());
-        let peer = is_there.then(|| Job { case: case.clone(), peer: true });
-        [Job { case, peer: false }].into_iter().chain(peer)
-    };
-    Ok(cases.into_iter().filter(is_wanted).flat_map(whose).collect())
+    cases.retain(|case| only.is_empty() || only.contains(&case.plugin));
+    Ok(cases)
 }
 
-/// Holds a plugin against the specification, and reads the report.
-fn hold(job: &Job, place: &Place) -> Result<Line> {
-    let Case { plugin, uml, options, config } = &job.case;
-    let directory = place.directory.join(format!("{plugin}-{}", table::whose(job.peer)));
-    std::fs::create_dir(&directory)?;
-    let (list, report) = (directory.join("list"), directory.join("report"));
-    std::fs::write(&list, config.to_string())?;
-    let plugins = place.peer.as_ref().filter(|_| job.peer).unwrap_or(&place.plugins);
-    let mut command = vec![place.rscni.display().to_string(), "conformance".to_owned()];
-    let path = |path: &Path| path.display().to_string();
-    command.extend(["--plugin".to_owned(), plugin.clone(), "--config".to_owned(), path(&list)]);
-    command.extend(["--path".to_owned(), path(plugins), "--format".to_owned(), "json".to_owned()]);
-    command.extend(["--output".to_owned(), path(&report)]);
-    let daemon = format!("{}/dhcp daemon", plugins.display());
-    command.extend(options.iter().map(|option| option.replace("DHCP_DAEMON", &daemon)));
-    let mut told = Vec::new();
-    let code = if *uml {
-        uml::run_in(&command, &directory, Some(&directory), UML_LIMIT, &mut |line| {
-            told.push(line.to_owned());
-        })?
-    } else {
-        let output =
-            Command::new(&command[0]).args(&command[1..]).output().context("start rscni")?;
-        told.push(String::from_utf8_lossy(&output.stderr).into_owned());
-        output.status.code().unwrap_or(-1)
-    };
-    ensure!(code == 0 || code == 1, "there is no report: {}", told.join("\n"));
-    let report = std::fs::read(&report).context("read the report")?;
-    table::read(plugin, job.peer, &serde_json::from_slice(&report).context("read the report")?)
+impl Job {
+    /// Runs `rscni conformance` and reads its report.
+    fn run(&self) -> Result<Line> {
+        let Case { plugin, uml, options, config } = &self.case;
+        fs::create_dir(&self.directory)?;
+        let [list, report] = ["list", "report"].map(|name| self.directory.join(name));
+        fs::write(&list, config.to_string())?;
+        let mut command = vec![self.rscni.display().to_string(), "conformance".to_owned()];
+        let mut add = |words: [&str; 2]| command.extend(words.map(str::to_owned));
+        add(["--plugin", plugin]);
+        add(["--config", &list.display().to_string()]);
+        add(["--path", &self.plugins.display().to_string()]);
+        add(["--format", "json"]);
+        add(["--output", &report.display().to_string()]);
+        let daemon = format!("{}/dhcp daemon", self.plugins.display());
+        command.extend(options.iter().map(|option| option.replace("DHCP_DAEMON", &daemon)));
+        let mut output = Vec::new();
+        let code = if *uml {
+            let job = uml::Job {
+                writable: Some(self.directory.clone()),
+                limit: UML_LIMIT,
+                ..uml::Job::new(command, &self.directory)
+            };
+            job.run(&mut |line| output.push(line.to_owned()))?
+        } else {
+            let ended = Command::new(&command[0]).args(&command[1..]).output()?;
+            output.push(String::from_utf8_lossy(&ended.stderr).into_owned());
+            ended.status.code().unwrap_or(-1)
+        };
+        ensure!(code == 0 || code == 1, "there is no report: {}", output.join("\n"));
+        let report = serde_json::from_slice(&fs::read(report)?).context("read the report")?;
+        table::read(plugin, self.peer, &report)
+    }
 }

@@ -1,16 +1,16 @@
-//! What came out, as lines and as the table in the documentation.
+//! The results, as lines and as the table in the documentation.
 
 use std::{
-    fmt::{self, Display, Write},
+    fmt::{self, Display},
     path::Path,
 };
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::page::replace_table;
+use crate::page;
 
-/// What came out for a plugin.
+/// The result of a plugin.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Line {
     pub(super) plugin: String,
@@ -19,22 +19,17 @@ pub(super) struct Line {
     must: usize,
     should: usize,
     not_applicable: usize,
-    /// The ids of what is not met.
+    /// Ids of the requirements that the plugin violates.
     pub(super) unmet: Vec<String>,
 }
 
-/// Whose plugin it is, in a word.
-pub(super) fn whose(peer: bool) -> &'static str {
-    if peer { "Go" } else { "ours" }
-}
-
-/// Reads the report about a plugin.
+/// Reads the report of a plugin.
 pub(super) fn read(plugin: &str, peer: bool, report: &Value) -> Result<Line> {
     let entries = report["requirements"].as_array().context("the report has no requirements")?;
     let count = |verdict: &str, level: Option<&str>| {
-        let is_it =
+        let counts =
             |e: &&Value| e["verdict"] == verdict && level.is_none_or(|level| e["level"] == level);
-        entries.iter().filter(is_it).count()
+        entries.iter().filter(counts).count()
     };
     let failed = entries.iter().filter(|entry| entry["verdict"] == "fail");
     Ok(Line {
@@ -48,15 +43,18 @@ pub(super) fn read(plugin: &str, peer: bool, report: &Value) -> Result<Line> {
     })
 }
 
+impl Line {
+    fn owner(&self) -> &'static str {
+        if self.peer { "Go" } else { "ours" }
+    }
+}
+
 impl Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { plugin, passed, must, should, not_applicable, unmet, .. } = self;
-        let whose = whose(self.peer);
-        write!(
-            f,
-            "{plugin:<12} {whose:<5} {passed:>3} passed  {must:>3} MUST and {should:>2} SHOULD failed  "
-        )?;
-        write!(f, "{not_applicable:>3} not applicable  {}", unmet.join(", "))
+        let (Self { plugin, passed, must, should, not_applicable, .. }, owner) =
+            (self, self.owner());
+        write!(f, "{plugin:<12} {owner:<5} {passed:>3} passed  {must:>3} MUST and {should:>2} ")?;
+        write!(f, "SHOULD failed  {not_applicable:>3} not applicable  {}", self.unmet.join(", "))
     }
 }
 
@@ -64,34 +62,34 @@ const BEGIN: &str = "<!-- begin: cargo xtask conformance --peer --write -->\n";
 
 /// Replaces the table in the documentation.
 pub(super) fn write(lines: &[Line], page: &Path) -> Result<()> {
-    replace_table(page, BEGIN, &markdown(lines))
+    page::replace_table(page, BEGIN, &markdown(lines))
 }
 
 fn markdown(lines: &[Line]) -> String {
-    let mut table = String::from(
-        "| plugin | whose | passed | failed | not applicable | not met |\n|---|---|---|---|---|---|\n",
-    );
-    for line in lines {
-        let Line { plugin, passed, must, should, not_applicable, unmet, .. } = line;
-        let ids: Vec<_> = unmet.iter().map(|id| format!("`{id}`")).collect();
-        let ids = if ids.is_empty() { "none".to_owned() } else { ids.join(", ") };
-        let whose = whose(line.peer);
-        let _ = writeln!(
-            table,
-            "| {plugin} | {whose} | {passed} | {must} MUST, {should} SHOULD | {not_applicable} | {ids} |"
-        );
-    }
-    table
+    let row = |line: &Line| {
+        let ids: Vec<_> = line.unmet.iter().map(|id| format!("`{id}`")).collect();
+        vec![
+            line.plugin.clone(),
+            line.owner().to_owned(),
+            line.passed.to_string(),
+            format!("{} MUST, {} SHOULD", line.must, line.should),
+            line.not_applicable.to_string(),
+            if ids.is_empty() { "none".to_owned() } else { ids.join(", ") },
+        ]
+    };
+    let head = ["plugin", "whose", "passed", "failed", "not applicable", "not met"];
+    page::table(&head, &lines.iter().map(row).collect::<Vec<_>>())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::page::END;
     use serde_json::json;
 
+    use super::*;
+    use crate::page::tests::squeezed;
+
     #[test]
-    fn a_report_becomes_a_row_in_the_place_of_those_before() {
+    fn a_report_becomes_a_row() {
         let report = json!({ "requirements": [
             { "id": "a", "level": "MUST", "verdict": "pass" },
             { "id": "b", "level": "MUST", "verdict": "fail" },
@@ -100,32 +98,15 @@ mod tests {
         ] });
         let line = read("bridge", true, &report).unwrap();
         assert_eq!(line.unmet, ["b", "c"]);
-        let directory = tempfile::tempdir().unwrap();
-        let page = directory.path().join("page.md");
-        std::fs::write(&page, format!("before\n{BEGIN}old\n{END}after\n")).unwrap();
-        write(
-            &[
-                line,
-                Line { peer: false, unmet: Vec::new(), ..read("tap", false, &report).unwrap() },
-            ],
-            &page,
-        )
-        .unwrap();
-        let text = std::fs::read_to_string(&page).unwrap();
-        assert!(
-            text.contains("| bridge | Go | 1 | 1 MUST, 1 SHOULD | 1 | `b`, `c` |\n| tap | ours |"),
-            "{text}"
-        );
-        assert!(
-            text.contains(" | none |\n") && text.ends_with("after\n") && !text.contains("old"),
-            "{text}"
-        );
-        std::fs::write(&page, "nothing").unwrap();
-        assert!(write(&[], &page).is_err());
+        let passing =
+            Line { peer: false, unmet: Vec::new(), ..read("tap", false, &report).unwrap() };
+        let text = squeezed(&markdown(&[line, passing]));
+        let row = "| bridge | Go | 1 | 1 MUST, 1 SHOULD | 1 | `b`, `c` |\n| tap | ours |";
+        assert!(text.contains(row) && text.contains(" | none |\n"), "{text}");
     }
 
     #[test]
-    fn what_is_no_report_is_an_error() {
+    fn a_report_without_requirements_is_an_error() {
         assert!(read("bridge", false, &json!({})).is_err());
     }
 }

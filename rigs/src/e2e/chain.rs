@@ -1,13 +1,13 @@
-//! The list that containers and pods are attached with: bridge, and what nodes chain to it.
+//! The network list of containers and pods: bridge, and the plugins that nodes chain to it.
 
 use serde_json::{Value, json};
 
-/// A value of a sysctl that no network namespace has by itself.
+/// A value of a sysctl that differs from its default.
 pub(super) const SOMAXCONN: &str = "777";
 
-/// The list of a network, with the addresses `10.NET.0.0/24` and `fd00:NET::/64` on a bridge of the network's name.
+/// The list of a network with the addresses `10.NET.0.0/24` and `fd00:NET::/64`, on a bridge of the network's name.
 ///
-/// Version 1.0.0 is the highest that Debian's containerd and Go plugins know.
+/// Version 1.0.0 is the highest that Debian's containerd and Go plugins support.
 pub(super) fn list(name: &str, net: u8) -> Value {
     let plugins = json!([
         {
@@ -31,11 +31,7 @@ pub(super) fn list(name: &str, net: u8) -> Value {
     json!({"cniVersion": "1.0.0", "name": name, "plugins": plugins})
 }
 
-/// The bridge's addresses, as host-local gives them to the gateway.
-pub(super) fn gateway_v4(net: u8) -> String {
-    format!("10.{net}.0.1")
-}
-
-pub(super) fn gateway_v6(net: u8) -> String {
-    format!("fd00:{net}::1")
+/// The gateways that host-local derives from the subnets.
+pub(super) fn gateways(net: u8) -> [String; 2] {
+    [format!("10.{net}.0.1"), format!("fd00:{net}::1")]
 }

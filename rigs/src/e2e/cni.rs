@@ -1,28 +1,23 @@
-//! Calls plugins as a runtime does: by the variables and streams of the CNI specification, and by nothing of ours,
-//! so that a fault in our own runtime side cannot hide one in the plugins.
+//! Calls a list of plugins as a runtime does, without our own runtime code, so that a fault there cannot hide one in the
+//! plugins.
 
-use std::{
-    io::Write,
-    net::IpAddr,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::net::IpAddr;
 
-use anyhow::{Context, Result, bail};
-use serde_json::{Value, json};
+use anyhow::{Context, Result, ensure};
+use rscni_test::{Container, Plugin};
+use serde_json::Value;
 
 use super::PluginSet;
 
-/// A container's place in a network.
+/// A container in a network.
 pub(super) struct Attachment<'a> {
     pub(super) list: &'a Value,
-    pub(super) container_id: &'a str,
-    pub(super) netns: &'a Path,
+    pub(super) container: &'a Container,
     pub(super) ifname: &'a str,
 }
 
 impl Attachment<'_> {
-    /// ADD through the list; gives the last plugin's result.
+    /// ADD of each plugin; returns the last result.
     pub(super) fn add(&self, set: &PluginSet) -> Result<Value> {
         let mut result = None;
         for plugin in self.plugins() {
@@ -34,20 +29,15 @@ impl Attachment<'_> {
         result.context("the list has no plugin")
     }
 
-    /// CHECK through the list.
+    /// CHECK of each plugin.
     pub(super) fn check(&self, set: &PluginSet, result: &Value) -> Result<()> {
-        for plugin in self.plugins() {
-            self.call(set, "CHECK", plugin, Some(result))?;
-        }
-        Ok(())
+        self.plugins().iter().try_for_each(|p| self.call(set, "CHECK", p, Some(result)).map(drop))
     }
 
-    /// DEL through the list, backwards.
+    /// DEL of each plugin in reverse order.
     pub(super) fn del(&self, set: &PluginSet, result: &Value) -> Result<()> {
-        for plugin in self.plugins().iter().rev() {
-            self.call(set, "DEL", plugin, Some(result))?;
-        }
-        Ok(())
+        let mut plugins = self.plugins().iter().rev();
+        plugins.try_for_each(|plugin| self.call(set, "DEL", plugin, Some(result)).map(drop))
     }
 
     fn plugins(&self) -> &[Value] {
@@ -62,7 +52,6 @@ impl Attachment<'_> {
         previous: Option<&Value>,
     ) -> Result<String> {
         let kind = plugin["type"].as_str().context("a plugin in the list has no type")?;
-        let doing = || format!("{command} by {} ({kind})", set.name);
         let mut config = plugin.clone();
         for key in ["cniVersion", "name"] {
             config[key] = self.list[key].clone();
@@ -70,61 +59,28 @@ impl Attachment<'_> {
         if let Some(previous) = previous {
             config["prevResult"] = previous.clone();
         }
-        let mut child = Command::new(set.directory.join(kind))
-            .env("CNI_COMMAND", command)
-            .env("CNI_CONTAINERID", self.container_id)
-            .env("CNI_NETNS", self.netns)
-            .env("CNI_IFNAME", self.ifname)
-            .env("CNI_PATH", &set.directory)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(doing)?;
-        // A plugin that ends without reading breaks the pipe; its reply says why.
-        let mut stdin = child.stdin.take().expect("stdin was piped");
-        let _ = stdin.write_all(config.to_string().as_bytes());
-        drop(stdin);
-        let output = child.wait_with_output().with_context(doing)?;
-        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-        if !output.status.success() {
-            let stderr = String::from_utf8_lossy(&output.stderr);
-            bail!("{} failed: {} {}", doing(), error_reply(&stdout), stderr.trim());
-        }
-        Ok(stdout)
+        let plugin = Plugin::at(set.directory.join(kind)).cni_path([&set.directory]);
+        let call = plugin.call(command).attachment(self.container, self.ifname).config(&config);
+        let outcome = call.try_run().with_context(|| format!("{command} by {}", set.name))?;
+        ensure!(outcome.exit_code() == Some(0), "{command} by {} failed:\n{outcome}", set.name);
+        Ok(outcome.stdout())
     }
 }
 
-/// The addresses that a result gives the container.
+/// The container's addresses in a result.
 pub(super) fn addresses(result: &Value) -> Vec<IpAddr> {
-    let ips = result["ips"].as_array().map_or(&[] as &[Value], Vec::as_slice);
-    ips.iter().filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok()).collect()
-}
-
-fn error_reply(stdout: &str) -> String {
-    let reply: Value = serde_json::from_str(stdout).unwrap_or(json!({}));
-    match (&reply["code"], &reply["msg"]) {
-        (Value::Number(code), Value::String(message)) => {
-            let details = reply["details"].as_str().unwrap_or_default();
-            format!("code {code}: {message} {details}").trim_end().to_owned()
-        }
-        _ => format!("no error reply on stdout but {stdout:?}"),
-    }
+    let ips = result["ips"].as_array().into_iter().flatten();
+    ips.filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok()).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
-    fn an_error_reply_is_shown_by_code_message_and_details() {
-        let reply = r#"{"code": 7, "msg": "bad", "details": "no subnet"}"#;
-        assert_eq!(error_reply(reply), "code 7: bad no subnet");
-        assert_eq!(error_reply("oops"), r#"no error reply on stdout but "oops""#);
-    }
-
-    #[test]
-    fn the_addresses_of_a_result_come_without_their_prefix() {
+    fn addresses_of_a_result_come_without_prefix_length() {
         let result = json!({"ips": [{"address": "10.0.0.2/24"}, {"address": "fd00::2/64"}]});
         let expected: [IpAddr; 2] = ["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()];
         assert_eq!(addresses(&result), expected);

@@ -1,14 +1,15 @@
-//! A container started by `ctr run --cni`, looked at from inside and outside, and what is left when it has ended.
+//! A container started by `ctr run --cni`, inspected from inside and outside, and the host after its end.
 
 use std::{
     io::{BufRead, BufReader},
     net::Ipv4Addr,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use xtask::{program, tally::Tally};
 
 use super::{
     PluginSet, chain,
@@ -17,21 +18,20 @@ use super::{
     leftovers::{self, Host},
     report, runtime, sandbox,
 };
-use xtask::{program, tally::Tally};
+use crate::daemon::until_ok;
 
 pub(super) const NETWORK: &str = "e2e";
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
 
-/// What the container does: look at its own network, reach the gateway, stay until it is killed. Since sbr has taken
-/// the routes for packets from its address alone, it says from where it pings.
+/// The container shows its network, pings the gateway, and stays until it is killed. sbr has moved the routes to a table
+/// for its address, so the ping names its source.
 const SCRIPT: &str = "ip -o -4 address show dev eth0; ip route show table all; set -- $(ip -o -4 address show dev eth0); \
                       ping -c 2 -W 30 -I ${4%/*} 10.88.0.1; echo READY; exec sleep 300";
 
-/// Runs the container once on each set of plugins, on the Go plugins first, so that a fault of the machine is not taken
-/// for one of ours.
+/// Runs the container on each set of plugins: on the Go plugins first, to detect faults of the machine.
 ///
-/// `ctr run` gives DEL no namespace, and most Go plugins of version 1.1 then leave something behind or fail. That is
-/// not held against them; against ours it is.
+/// `ctr run` calls DEL without a namespace. Most Go plugins of version 1.1 then leave something behind or fail; this is
+/// checked only for ours.
 pub(super) fn run(
     containerd: &Containerd,
     go: &PluginSet,
@@ -43,25 +43,24 @@ pub(super) fn run(
         leftovers::forget()?;
         sandbox::use_plugins(&set.directory)?;
         let id = format!("container-on-{}", set.name);
-        let outcome = live(containerd, &id, |_| Ok(()), after);
-        let outcome = outcome.map_err(|error| anyhow!("{error:#}\n{}", containerd.last_words()));
+        let outcome = run_container(containerd, &id, |_| Ok(()), after);
+        let outcome = outcome.map_err(|error| anyhow!("{error:#}\n{}", containerd.log()));
         report(tally, &format!("ctr run --cni on the plugins of {}", set.name), outcome);
     }
-    let outcome =
-        live(containerd, "taken-over", |id| runtime::take_over(tested, id), Host::nothing_left);
-    report(tally, "what ctr attached is listed, checked and detached by rscni", outcome);
+    let take_over = |id: &str| runtime::take_over(tested, id);
+    let outcome = run_container(containerd, "taken-over", take_over, Host::nothing_left);
+    report(tally, "an attachment by ctr is listed, checked and detached by rscni", outcome);
     Ok(())
 }
 
-/// Writes the network, the same for both sets.
+/// Writes the network list, the same for both sets.
 pub(super) fn write_network() -> Result<()> {
     let list = Path::new(sandbox::NETWORKS).join("10-e2e.conflist");
-    std::fs::write(&list, chain::list(NETWORK, 88).to_string())
-        .with_context(|| format!("write {}", list.display()))
+    Ok(fs_err::write(list, chain::list(NETWORK, 88).to_string())?)
 }
 
-/// Runs a container, with `meanwhile` called with the id that containerd gives it while it runs.
-fn live(
+/// Runs a container. While it runs, calls `meanwhile` with the id that containerd passes to CNI.
+fn run_container(
     containerd: &Containerd,
     id: &str,
     meanwhile: impl FnOnce(&str) -> Result<()>,
@@ -76,85 +75,66 @@ fn live(
         .stderr(Stdio::piped())
         .spawn()
         .context("start ctr")?;
-    let said = until_ready(&mut ctr)?;
-    let address = seen_inside(&said).with_context(|| format!("the container said:\n{said}"))?;
-    // The name that go-cni gives the container: containerd's namespace and the id.
+    let output = until_ready(&mut ctr)?;
+    let address =
+        check_inside(&output).with_context(|| format!("the container printed:\n{output}"))?;
+    // go-cni's name for the container: containerd's namespace and the id.
     let container_id = format!("default-{id}");
     let host = Host::new(NETWORK, &container_id, vec![address.into()]);
-    let seen_outside = seen_outside(&host).and_then(|()| meanwhile(&container_id));
+    let outside = check_outside(&host).and_then(|()| meanwhile(&container_id));
 
     program::capture(containerd.ctr().args(["task", "kill", "--signal", "SIGKILL", id]))?;
     let output = ctr.wait_with_output().context("wait for ctr")?;
-    // `ctr run` ends with the code of the container: 137 is the SIGKILL just sent.
+    // `ctr run` exits with the code of the container: 137 for the SIGKILL.
     ensure!(
         output.status.code() == Some(137),
         "ctr run ended with {}: {}",
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
-    seen_outside.context("while the container ran")?;
-    in_the_end(|| after(&host)).context("after the container had ended")
+    outside.context("while the container ran")?;
+    // The kernel removes a link some time after its namespace has ended.
+    until_ok(Duration::from_secs(60), || after(&host)).context("after the container had ended")
 }
 
-/// A link whose namespace has ended goes a moment later, when the kernel gets to it.
-fn in_the_end(check: impl Fn() -> Result<()>) -> Result<()> {
-    // A minute, on a busy machine.
-    for _ in 0..600 {
-        if check().is_ok() {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    check()
-}
-
-/// What the container said up to its last word.
+/// The output of the container up to `READY`.
 fn until_ready(ctr: &mut Child) -> Result<String> {
-    let stdout = ctr.stdout.as_mut().expect("stdout was piped");
-    let mut said = String::new();
+    let stdout = ctr.stdout.as_mut().expect("stdout is piped");
+    let mut output = String::new();
     for line in BufReader::new(stdout).lines() {
         let line = line.context("read the container's output")?;
         if line == "READY" {
-            return Ok(said);
+            return Ok(output);
         }
-        said.push_str(&line);
-        said.push('\n');
+        output += &line;
+        output.push('\n');
     }
-    let mut errors = String::new();
-    if let Some(stderr) = ctr.stderr.as_mut() {
-        std::io::Read::read_to_string(stderr, &mut errors).context("read what ctr says")?;
-    }
-    let status = ctr.wait().context("wait for ctr")?;
-    bail!("ctr run ended early with {status}:\n{said}{errors}")
+    let errors = std::io::read_to_string(ctr.stderr.as_mut().expect("stderr is piped"))?;
+    bail!("ctr run ended early with {}:\n{output}{errors}", ctr.wait().context("wait for ctr")?)
 }
 
-/// From inside: an address from the range, a default route through the gateway, and the gateway answers.
-fn seen_inside(said: &str) -> Result<Ipv4Addr> {
-    let address = said
+/// Checks the container's view: an address of the range, a default route through the gateway, and answers from it.
+fn check_inside(output: &str) -> Result<Ipv4Addr> {
+    let address = output
         .split_whitespace()
         .skip_while(|word| *word != "inet")
         .nth(1)
-        .and_then(|address| address.strip_suffix("/24"))
-        .and_then(|address| address.parse::<Ipv4Addr>().ok())
+        .and_then(|address| address.strip_suffix("/24")?.parse::<Ipv4Addr>().ok())
         .context("eth0 has no IPv4 address with /24")?;
     ensure!(
         address.octets()[..3] == GATEWAY.octets()[..3] && address != GATEWAY,
         "{address} is no address for a container in 10.88.0.0/24"
     );
-    ensure!(
-        said.contains(&format!("default via {GATEWAY} dev eth0")),
-        "no default route via {GATEWAY}"
-    );
-    ensure!(said.contains(" 0% packet loss"), "the gateway does not answer every ping");
+    let route = format!("default via {GATEWAY} dev eth0");
+    ensure!(output.contains(&route), "no default route via {GATEWAY}");
+    ensure!(output.contains(" 0% packet loss"), "the gateway does not answer every ping");
     Ok(address)
 }
 
-/// From outside: the address is noted, a veth hangs on the bridge, and something masquerades.
-fn seen_outside(host: &Host) -> Result<()> {
-    ensure!(!host.address_files()?.is_empty(), "host-local noted no address");
-    let ports = program::capture(
-        Command::new("ip").args(["-o", "link", "show", "master", NETWORK, "type", "veth"]),
-    )?;
+/// Checks the host's view: the reservation, one veth on the bridge, and masquerading.
+fn check_outside(host: &Host) -> Result<()> {
+    ensure!(!host.address_files()?.is_empty(), "host-local has no reservation");
+    let ports = program::output_of(&format!("ip -o link show master {NETWORK} type veth"))?;
     ensure!(ports.lines().count() == 1, "not one veth on {NETWORK} but:\n{ports}");
     ensure!(!host.nat_entries()?.is_empty(), "no NAT entry for the container");
     Ok(())
@@ -164,22 +144,18 @@ fn seen_outside(host: &Host) -> Result<()> {
 mod tests {
     use super::*;
 
-    const SAID: &str = "2: eth0    inet 10.88.0.5/24 brd 10.88.0.255 scope global eth0\n\
-                        default via 10.88.0.1 dev eth0 \n2 packets transmitted, 2 packets received, 0% packet loss\n";
+    const OUTPUT: &str = "2: eth0    inet 10.88.0.5/24 brd 10.88.0.255 scope global eth0\n\
+                          default via 10.88.0.1 dev eth0 \n2 packets transmitted, 2 packets received, 0% packet loss\n";
 
     #[test]
-    fn a_container_with_address_route_and_answers_is_fine() {
-        assert_eq!(seen_inside(SAID).unwrap(), Ipv4Addr::new(10, 88, 0, 5));
-    }
-
-    #[test]
-    fn a_container_that_lacks_any_of_them_is_not() {
+    fn a_container_needs_an_address_a_route_and_answers() {
+        assert_eq!(check_inside(OUTPUT).unwrap(), Ipv4Addr::new(10, 88, 0, 5));
         for (from, to) in [
             ("10.88.0.5", "10.99.0.5"),
             ("default via", "10.0.0.0/8 via"),
             (" 0% packet", " 100% packet"),
         ] {
-            assert!(seen_inside(&SAID.replace(from, to)).is_err(), "{from} -> {to}");
+            assert!(check_inside(&OUTPUT.replace(from, to)).is_err(), "{from} -> {to}");
         }
     }
 }

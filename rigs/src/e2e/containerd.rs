@@ -1,82 +1,68 @@
-//! Debian's containerd, started on directories of its own; `ctr` and the CRI service to talk to it.
-//!
-//! It runs until the private node ends.
+//! Debian's containerd with its own directories, and its clients `ctr` and the CRI service.
 
 use std::{
-    fs::{self, File},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    process::Command,
+    time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use fs_err as fs;
+use xtask::program;
 
 use super::{cri::Cri, image, sandbox};
-use xtask::program;
+use crate::daemon::{Daemon, until_ok};
 
 /// A running containerd that has the image.
 pub(super) struct Containerd {
     directory: PathBuf,
-    daemon: Child,
+    daemon: Daemon,
 }
 
-/// containerd's namespaces: that of `ctr`, and that of the CRI service.
+/// containerd's namespaces for `ctr` and for the CRI service.
 const NAMESPACES: [&str; 2] = ["default", "k8s.io"];
 
+/// Timeout of the start and the end on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
 impl Containerd {
-    /// Starts it, waits until it answers, and imports the image.
+    /// Starts containerd, and imports the image.
     pub(super) fn start(directory: &Path) -> Result<Self> {
         let directory = directory.join("containerd");
-        fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
-        let config = directory.join("config.toml");
-        fs::write(&config, config_of(&directory))
-            .with_context(|| format!("write {}", config.display()))?;
-        let daemon = spawn(&directory)?;
-        let mut this = Self { directory, daemon };
-        this.wait_until_it_answers()?;
+        fs::create_dir(&directory)?;
+        fs::write(directory.join("config.toml"), config(&directory))?;
+        let mut this = Self { daemon: spawn(&directory)?, directory };
+        this.wait_until_ready()?;
         let archive = this.directory.join("image.tar");
         image::write(&archive)?;
         for namespace in NAMESPACES {
             let mut import = this.ctr();
-            import
-                .args(["--namespace", namespace, "image", "import", "--snapshotter", "native"])
-                .arg(&archive);
-            program::capture(&mut import).with_context(|| this.last_words())?;
+            import.args(["--namespace", namespace, "image", "import", "--snapshotter", "native"]);
+            program::capture(import.arg(&archive)).with_context(|| this.log())?;
         }
         Ok(this)
     }
 
-    /// Ends it and starts it again. Containers go on meanwhile.
+    /// Stops and starts containerd. Containers continue to run.
     pub(super) fn restart(&mut self) -> Result<()> {
-        let pid = rustix::process::Pid::from_child(&self.daemon);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
-            .context("end containerd")?;
-        self.daemon.wait().context("wait for containerd")?;
+        self.daemon.stop(TIMEOUT)?;
         self.daemon = spawn(&self.directory)?;
-        self.wait_until_it_answers()
+        self.wait_until_ready()
     }
 
-    /// Its CRI service, as soon as that can start pods.
+    /// Its CRI service, once it can start pods.
     pub(super) fn cri(&self) -> Result<Cri> {
         let cri = Cri::connect(&self.socket())?;
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match cri.ready() {
-                Ok(()) => return Ok(cri),
-                Err(error) if Instant::now() > deadline => {
-                    return Err(error
-                        .context(format!("the CRI service is not ready; {}", self.last_words())));
-                }
-                Err(_) => std::thread::sleep(Duration::from_millis(100)),
-            }
-        }
+        until_ok(TIMEOUT, || cri.ready())
+            .with_context(|| format!("the CRI service is not ready; {}", self.log()))?;
+        Ok(cri)
     }
 
     fn socket(&self) -> PathBuf {
         self.directory.join("containerd.sock")
     }
 
-    /// `ctr`, talking to this containerd.
+    /// `ctr`, connected to this containerd.
     pub(super) fn ctr(&self) -> Command {
         let mut command = Command::new("ctr");
         command.arg("--address").arg(self.socket());
@@ -84,57 +70,25 @@ impl Containerd {
     }
 
     /// The end of its log, for the message of a failure.
-    pub(super) fn last_words(&self) -> String {
-        let log = fs::read_to_string(self.directory.join(LOG)).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        let end = &lines[lines.len().saturating_sub(8)..];
-        format!("containerd's log ends:\n  {}\n", end.join("\n  "))
+    pub(super) fn log(&self) -> String {
+        self.daemon.log()
     }
 
-    fn wait_until_it_answers(&mut self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.daemon.try_wait().context("wait for containerd")? {
-                bail!("containerd ended at its start ({status}); {}", self.last_words());
-            }
-            match program::capture(self.ctr().arg("version")) {
-                Ok(_) => return Ok(()),
-                Err(error) if Instant::now() > deadline => {
-                    return Err(
-                        error.context(format!("containerd does not answer; {}", self.last_words()))
-                    );
-                }
-                Err(_) => std::thread::sleep(Duration::from_millis(100)),
-            }
-        }
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let mut version = self.ctr();
+        version.arg("version");
+        self.daemon.wait_until(TIMEOUT, || program::capture(&mut version)).map(drop)
     }
 }
 
-/// How long it may take to answer.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-const LOG: &str = "log";
-
-fn spawn(directory: &Path) -> Result<Child> {
-    let log = directory.join(LOG);
-    let log = File::options()
-        .create(true)
-        .append(true)
-        .open(&log)
-        .with_context(|| format!("open {}", log.display()))?;
-    Command::new("containerd")
-        .arg("--config")
-        .arg(directory.join("config.toml"))
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()
-        .context("start containerd")
+fn spawn(directory: &Path) -> Result<Daemon> {
+    let mut command = Command::new("containerd");
+    command.arg("--config").arg(directory.join("config.toml"));
+    Daemon::start("containerd", &mut command, directory.join("log"))
 }
 
-/// What is not needed is left out, so that the start does not depend on what the machine has. The snapshotter `native`
-/// copies, and so works on every file system.
-fn config_of(directory: &Path) -> String {
+/// Disables plugins that depend on the machine. The snapshotter `native` copies, so it works on every file system.
+fn config(directory: &Path) -> String {
     format!(
         r#"version = 2
 root = "{directory}/root"

@@ -1,7 +1,7 @@
-//! The part of the Container Runtime Interface that kubelet calls for a pod's network, over containerd's socket.
+//! The calls of the Container Runtime Interface by which kubelet manages a pod's network, over containerd's socket.
 //!
-//! The messages have those fields of `runtime.v1` (`api.proto` of Kubernetes' cri-api) that are used here; protobuf
-//! leaves all others at their defaults.
+//! The messages have the fields of `runtime.v1` (`api.proto` of Kubernetes' cri-api) that are used here; protobuf gives all
+//! others their defaults.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -62,7 +62,7 @@ struct RunPodSandboxRequest {
     config: Option<PodSandboxConfig>,
 }
 
-/// The request or answer that says no more than which pod it is about.
+/// A request or response that contains only the id of a pod.
 #[derive(Clone, PartialEq, Message)]
 struct PodSandboxId {
     #[prost(string, tag = "1")]
@@ -131,9 +131,9 @@ struct RuntimeCondition {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Nothing {}
+struct Empty {}
 
-/// What is known of a pod that runs.
+/// Network of a running pod.
 pub(super) struct Status {
     pub(super) addresses: Vec<IpAddr>,
     pub(super) netns: PathBuf,
@@ -149,26 +149,26 @@ impl Cri {
         Ok(Self { channel: Channel::connect(socket)? })
     }
 
-    /// Starts a pod and attaches it to the network; gives its id, which is CNI's container id.
+    /// Starts a pod and attaches it to the network; returns its id, which is CNI's container id.
     pub(super) fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<String> {
         let answer: PodSandboxId =
             self.call("RunPodSandbox", &RunPodSandboxRequest { config: Some(config) })?;
         Ok(answer.id)
     }
 
-    /// Detaches a pod and ends it.
+    /// Detaches and stops a pod.
     pub(super) fn stop_pod_sandbox(&self, id: &str) -> Result<()> {
-        self.call("StopPodSandbox", &PodSandboxId { id: id.to_owned() }).map(|Nothing {}| ())
+        self.call("StopPodSandbox", &PodSandboxId { id: id.to_owned() }).map(|Empty {}| ())
     }
 
-    /// Forgets a pod.
+    /// Removes a stopped pod.
     pub(super) fn remove_pod_sandbox(&self, id: &str) -> Result<()> {
-        self.call("RemovePodSandbox", &PodSandboxId { id: id.to_owned() }).map(|Nothing {}| ())
+        self.call("RemovePodSandbox", &PodSandboxId { id: id.to_owned() }).map(|Empty {}| ())
     }
 
     pub(super) fn pod_sandbox_status(&self, id: &str) -> Result<Status> {
-        let question = PodSandboxStatusRequest { id: id.to_owned(), verbose: true };
-        let answer: PodSandboxStatusResponse = self.call("PodSandboxStatus", &question)?;
+        let request = PodSandboxStatusRequest { id: id.to_owned(), verbose: true };
+        let answer: PodSandboxStatusResponse = self.call("PodSandboxStatus", &request)?;
         let network = answer
             .status
             .and_then(|status| status.network)
@@ -188,22 +188,22 @@ impl Cri {
         Ok(Status { addresses, netns: netns.into() })
     }
 
-    /// Whether pods can be started; the error says why they cannot.
+    /// Checks that pods can be started; the error gives the reason.
     pub(super) fn ready(&self) -> Result<()> {
         let answer: StatusResponse = self.call("Status", &StatusRequest {})?;
         let conditions = answer.status.map(|status| status.conditions).unwrap_or_default();
-        ensure!(!conditions.is_empty(), "the status says nothing");
+        ensure!(!conditions.is_empty(), "the status has no conditions");
         for condition in conditions {
             ensure!(condition.is_met, "{}: {}", condition.kind, condition.message);
         }
         Ok(())
     }
 
-    fn call<Answer: Message + Default>(
+    fn call<Response: Message + Default>(
         &self,
         method: &str,
-        question: &impl Message,
-    ) -> Result<Answer> {
-        self.channel.call(&format!("runtime.v1.RuntimeService/{method}"), question)
+        request: &impl Message,
+    ) -> Result<Response> {
+        self.channel.call(&format!("runtime.v1.RuntimeService/{method}"), request)
     }
 }

@@ -1,6 +1,6 @@
-//! A gRPC client, as small as it can be: one question, one answer, over a Unix socket.
+//! A minimal gRPC client: one request, one response, over a Unix socket.
 //!
-//! What gRPC adds to HTTP/2 is little: five bytes before each message, and a status in the trailers.
+//! gRPC adds little to HTTP/2: five bytes before each message, and a status in the trailers.
 
 use std::path::Path;
 
@@ -16,21 +16,19 @@ use tokio::{
 
 /// A connection to a service.
 pub(super) struct Channel {
-    /// The connection is served while a call waits, and only then.
+    /// Serves the connection only while a call waits.
     runtime: Runtime,
     requests: SendRequest<Bytes>,
 }
 
-/// Before a message: whether it is compressed, and its length.
+/// Bytes before a message: a flag for compression, and the length.
 const PREFIX: usize = 5;
 
 impl Channel {
-    /// Connects to whoever listens on the socket.
+    /// Connects to the socket.
     pub(super) fn connect(socket: &Path) -> Result<Self> {
-        let runtime = Builder::new_current_thread()
-            .enable_io()
-            .build()
-            .context("start waiting for a socket")?;
+        let runtime =
+            Builder::new_current_thread().enable_io().build().context("start the async runtime")?;
         let requests = runtime.block_on(async {
             let stream = UnixStream::connect(socket).await?;
             let (requests, connection) = h2::client::handshake(stream).await?;
@@ -44,28 +42,28 @@ impl Channel {
     }
 
     /// Calls `method`, as in `runtime.v1.RuntimeService/Version`.
-    pub(super) fn call<Answer: Message + Default>(
+    pub(super) fn call<Response: Message + Default>(
         &self,
         method: &str,
-        question: &impl Message,
-    ) -> Result<Answer> {
+        request: &impl Message,
+    ) -> Result<Response> {
         self.runtime
-            .block_on(self.exchange(method, framed(question)?))
+            .block_on(self.exchange(method, framed(request)?))
             .with_context(|| method.to_owned())
     }
 
-    async fn exchange<Answer: Message + Default>(
+    async fn exchange<Response: Message + Default>(
         &self,
         method: &str,
-        question: Bytes,
-    ) -> Result<Answer> {
-        let request = Request::post(format!("http://localhost/{method}"))
+        request: Bytes,
+    ) -> Result<Response> {
+        let head = Request::post(format!("http://localhost/{method}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .body(())?;
         let mut requests = self.requests.clone().ready().await?;
-        let (response, mut body) = requests.send_request(request, false)?;
-        body.send_data(question, true)?;
+        let (response, mut body) = requests.send_request(head, false)?;
+        body.send_data(request, true)?;
         let (head, mut body) = response.await?.into_parts();
         let mut data = Vec::new();
         while let Some(chunk) = body.data().await {
@@ -73,10 +71,10 @@ impl Channel {
             body.flow_control().release_capacity(chunk.len())?;
             data.extend_from_slice(&chunk);
         }
-        // An answer without message has its status in the head.
+        // A response without message has its status in the head.
         check_status(&body.trailers().await?.unwrap_or(head.headers))?;
-        ensure!(data.len() >= PREFIX && data[0] == 0, "the answer is no plain message");
-        Ok(Answer::decode(&data[PREFIX..])?)
+        ensure!(data.len() >= PREFIX && data[0] == 0, "the response is no uncompressed message");
+        Ok(Response::decode(&data[PREFIX..])?)
     }
 }
 

@@ -1,19 +1,18 @@
-//! A container image made from busybox-static, as an archive in the OCI image layout that `ctr image import` reads.
+//! A container image made from busybox-static, as an archive in the OCI image layout for `ctr image import`.
 //!
-//! Nothing is fetched: the one layer is the machine's own busybox and the links to it.
+//! Nothing is downloaded: the only layer is the machine's busybox with links to it.
 
-use std::{fs::File, path::Path};
+use std::path::Path;
 
 use anyhow::{Context, Result};
+use fs_err as fs;
 use serde_json::{Value, json};
-
 use xtask::digest::sha256;
 
-/// The image's name, once imported.
+/// Name of the imported image.
 pub(super) const NAME: &str = "localhost/rscni/busybox:latest";
 
-/// What a container of it does unless told otherwise: nothing, and for longer than any run takes. So it can be that
-/// of a pod, whose own container only holds the namespaces.
+/// Default command: it sleeps longer than any run takes. So the image can serve as that of a pod's sandbox.
 const COMMAND: [&str; 2] = ["/bin/sleep", "3600"];
 
 const BUSYBOX: &str = "/usr/bin/busybox";
@@ -44,17 +43,22 @@ pub(super) fn write(archive: &Path) -> Result<()> {
         json!({"io.containerd.image.name": NAME, "org.opencontainers.image.ref.name": "latest"});
     let index = serde_json::to_vec(&json!({"schemaVersion": 2, "manifests": [entry]}))?;
 
-    let file = File::create(archive).with_context(|| format!("create {}", archive.display()))?;
-    let mut tar = tar::Builder::new(file);
-    put(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    put(&mut tar, "index.json", &index)?;
+    let mut tar = tar::Builder::new(fs::File::create(archive)?);
+    let mut add = |name: &str, content: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, content).with_context(|| format!("add {name}"))
+    };
+    add("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    add("index.json", &index)?;
     for blob in [&config, &manifest, &layer] {
-        put(&mut tar, &digest(blob).replacen("sha256:", "blobs/sha256/", 1), blob)?;
+        add(&digest(blob).replacen("sha256:", "blobs/sha256/", 1), blob)?;
     }
     tar.finish().with_context(|| format!("write {}", archive.display()))
 }
 
-/// The image's one layer, as a tar archive.
+/// The only layer of the image, as a tar archive.
 pub(super) fn layer() -> Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
     tar.append_path_with_name(BUSYBOX, "bin/busybox").with_context(|| format!("read {BUSYBOX}"))?;
@@ -66,14 +70,6 @@ pub(super) fn layer() -> Result<Vec<u8>> {
         tar.append_link(&mut header, format!("bin/{applet}"), "busybox")?;
     }
     Ok(tar.into_inner()?)
-}
-
-fn put(tar: &mut tar::Builder<File>, name: &str, content: &[u8]) -> Result<()> {
-    let mut header = tar::Header::new_gnu();
-    header.set_size(content.len() as u64);
-    header.set_mode(0o644);
-    tar.append_data(&mut header, name, content)
-        .with_context(|| format!("put {name} into the image"))
 }
 
 fn descriptor(media_type: &str, blob: &[u8]) -> Value {

@@ -1,20 +1,17 @@
 //! Another machine on the node's network.
 
-use std::process::Command;
-
 use anyhow::Result;
-use rscni_test::Namespace;
-
+use rscni_test::{Container, Namespace};
 use xtask::program;
 
-/// A cable from the node to another machine, which has a route to the node only.
+/// A veth pair from the node to another machine, which has a route to the node only.
 pub(super) struct Outside {
-    node: rscni_test::Container,
-    client: rscni_test::Container,
+    node: Container,
+    client: Container,
 }
 
 impl Outside {
-    /// The node's addresses on the cable; IPv6 ones as they stand before a port.
+    /// The node's addresses on the link; the IPv6 one in the syntax for a port.
     pub(super) const NODE: [&'static str; 2] = ["192.0.2.1", "[2001:db8::1]"];
     /// The addresses of the other machine.
     pub(super) const CLIENT: [&'static str; 2] = ["192.0.2.2", "2001:db8::2"];
@@ -29,16 +26,15 @@ impl Outside {
             "-n client address add 192.0.2.2/24 dev eth0",
             "-n client address add 2001:db8::2/64 dev eth0 nodad",
             "-n client link set eth0 up",
-            // Back to the pods, for packets that nobody masquerades.
+            // For answers to packets that are not masqueraded.
             "-n client route add default via 192.0.2.1",
             "-n client route add default via 2001:db8::1",
         ] {
-            program::capture(Command::new("ip").args(line.split(' ')))?;
+            program::output_of(&format!("ip {line}"))?;
         }
-        let at = |name: &str, path: &str| rscni_test::Container::at(name, path);
         Ok(Self {
-            node: at("node", "/proc/self/ns/net"),
-            client: at("client", "/run/netns/client"),
+            node: Container::at("node", "/proc/self/ns/net"),
+            client: Container::at("client", "/run/netns/client"),
         })
     }
 
@@ -53,14 +49,13 @@ impl Outside {
 
 impl Drop for Outside {
     fn drop(&mut self) {
-        // The private node ends soon, and everything in it at the latest.
-        for line in ["link delete uplink", "netns delete client"] {
-            let _ = program::capture(Command::new("ip").args(line.split(' ')));
+        for line in ["ip link delete uplink", "ip netns delete client"] {
+            let _ = program::output_of(line);
         }
     }
 }
 
-/// Has the node drop what it would forward, unless a rule of iptables says otherwise.
+/// Makes the node drop forwarded packets during `test`, unless a rule accepts them.
 pub(super) fn while_nothing_is_forwarded(test: impl FnOnce() -> Result<()>) -> Result<()> {
     set_policy("DROP")?;
     let outcome = test();
@@ -68,11 +63,10 @@ pub(super) fn while_nothing_is_forwarded(test: impl FnOnce() -> Result<()>) -> R
     outcome
 }
 
-/// Says what becomes of packets that the node is to forward, and so makes the tables of iptables, which every node with
-/// kubelet has.
+/// Sets the policy for forwarded packets. This also creates the tables of iptables, which every node with kubelet has.
 pub(super) fn set_policy(policy: &str) -> Result<()> {
     for iptables in ["iptables", "ip6tables"] {
-        program::capture(Command::new(iptables).args(["--policy", "FORWARD", policy]))?;
+        program::output_of(&format!("{iptables} --policy FORWARD {policy}"))?;
     }
     Ok(())
 }

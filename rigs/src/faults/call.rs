@@ -1,6 +1,7 @@
-//! Calls the plugins of a list as a runtime does, watched or not.
+//! Calls the plugins of a list as a runtime does, with or without a fault.
 
 use std::{
+    io::{Seek, Write},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -10,24 +11,24 @@ use serde_json::Value;
 
 use super::{
     injection::Injection,
-    worlds::{Step, World},
+    lists::{List, Step},
 };
 use crate::tracer;
 
-/// Who is attached, as a call names it.
+/// An attachment, as a call names it.
 #[derive(Debug, Clone)]
 pub(super) struct Attachment {
     pub(super) container_id: String,
-    /// None for a DEL after the namespace is gone.
+    /// `None` for a DEL after the namespace is gone.
     pub(super) netns: Option<PathBuf>,
-    /// The port of the host that leads to it, where it is not the list's.
+    /// The host port, if it is not that of the list.
     pub(super) host_port: Option<u16>,
 }
 
-/// How a plugin ended.
+/// Exit code and output of a program.
 #[derive(Debug)]
 pub(super) struct Ended {
-    /// None if a signal ended it.
+    /// `None` after a signal.
     pub(super) code: Option<i32>,
     pub(super) stdout: Vec<u8>,
     pub(super) stderr: Vec<u8>,
@@ -42,37 +43,37 @@ impl Ended {
         serde_json::from_slice(&self.stdout).ok()
     }
 
-    /// What it said, for a message.
-    pub(super) fn said(&self) -> String {
+    /// Code and output on one line, for a message.
+    pub(super) fn shown(&self) -> String {
         let text = [&self.stdout[..], &self.stderr[..]].map(String::from_utf8_lossy).join(" ");
         let code = self.code.map_or_else(|| "killed".to_owned(), |code| format!("exit {code}"));
         format!("{code}: {}", text.split_whitespace().collect::<Vec<_>>().join(" "))
     }
 }
 
-/// How a list's ADD ended: the results of the plugins that succeeded, and the end of the one that did not.
+/// The outcome of a list's ADD: results of the plugins that succeeded, and the end of the one that failed.
 pub(super) struct Added {
     pub(super) results: Vec<Value>,
     pub(super) failed: Option<Ended>,
 }
 
-/// Calls plugins in this directory.
+/// Calls the plugins of a list in a directory.
 pub(super) struct Caller<'a> {
     pub(super) directory: &'a Path,
-    pub(super) world: &'a World,
-    /// Whether they are the Go plugins, which rely on DEL of a complete attachment to get its result. Ours have to do without.
+    pub(super) list: &'a List,
+    /// Whether they are the Go plugins, whose DEL of a complete attachment needs `prevResult`. Ours does not.
     pub(super) is_peer: bool,
 }
 
 impl Caller<'_> {
-    /// ADD of each plugin in order, up to the first that fails.
+    /// Calls ADD of each plugin in order, up to the first failure.
     pub(super) fn add(
         &self,
         on: &Attachment,
         mut injection: Option<&mut Injection>,
     ) -> Result<Added> {
         let mut results = Vec::new();
-        for step in &self.world.steps {
+        for step in &self.list.steps {
             let watch = injection.as_deref_mut().filter(|_| step.hit);
             let ended = self.call(step, "ADD", on, results.last(), watch)?;
             match ended.json().filter(|_| ended.succeeded()) {
@@ -83,19 +84,19 @@ impl Caller<'_> {
         Ok(Added { results, failed: None })
     }
 
-    /// CHECK of each plugin with the list's result; what the first says that finds a difference.
+    /// Calls CHECK of each plugin with the list's result; returns the first failure.
     pub(super) fn check(&self, on: &Attachment, result: &Value) -> Result<Option<String>> {
-        for step in &self.world.steps {
+        for step in &self.list.steps {
             let ended = self.call(step, "CHECK", on, Some(result), None)?;
             if !ended.succeeded() {
-                return Ok(Some(ended.said()));
+                return Ok(Some(ended.shown()));
             }
         }
         Ok(None)
     }
 
-    /// DEL of the first `count` plugins in reverse order, past failures; gives those. A kill ends it as it ends a
-    /// runtime that is no more.
+    /// Calls DEL of the first `count` plugins in reverse order, also after failures, which it returns. After a kill it calls
+    /// no further plugin, as the runtime is considered dead too.
     pub(super) fn del(
         &self,
         on: &Attachment,
@@ -104,7 +105,7 @@ impl Caller<'_> {
         mut injection: Option<&mut Injection>,
     ) -> Result<Vec<Ended>> {
         let mut failures = Vec::new();
-        for step in self.world.steps[..count].iter().rev() {
+        for step in self.list.steps[..count].iter().rev() {
             let watch = injection.as_deref_mut().filter(|_| step.hit);
             let ended = self.call(step, "DEL", on, result, watch)?;
             if !ended.succeeded() {
@@ -117,16 +118,15 @@ impl Caller<'_> {
         Ok(failures)
     }
 
-    /// GC of each plugin, with no attachment valid.
+    /// Calls GC of each plugin, with no valid attachment; returns the failures.
     pub(super) fn gc(&self) -> Result<Vec<Ended>> {
         let mut failures = Vec::new();
-        for step in &self.world.steps {
+        for step in &self.list.steps {
             let mut config = step.config.clone();
-            // The command is of this version.
+            // The first version with GC.
             config["cniVersion"] = "1.1.0".into();
             config["cni.dev/valid-attachments"] = Value::Array(Vec::new());
-            let mut command = self.command(step, "GC");
-            let ended = run(&mut command, &config, None, self.is_peer)?;
+            let ended = self.run(self.command(step, "GC"), &config, None)?;
             if !ended.succeeded() {
                 failures.push(ended);
             }
@@ -155,60 +155,53 @@ impl Caller<'_> {
         if let Some(netns) = &on.netns {
             command.env("CNI_NETNS", netns);
         }
-        run(&mut command, &config, injection, self.is_peer)
+        self.run(command, &config, injection)
     }
 
     fn command(&self, step: &Step, command: &str) -> Command {
         let mut call = tracer::command(self.directory.join(step.plugin));
         call.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         call.env("CNI_COMMAND", command).env("CNI_PATH", self.directory);
-        // In User-Mode Linux glibc may have to leave registers alone that are not kept.
+        // In User-Mode Linux, glibc may not use registers that are not saved.
         call.envs(std::env::vars_os().filter(|(name, _)| name == "GLIBC_TUNABLES"));
         call
     }
-}
 
-/// Runs it, under the tracer if it is watched.
-fn run(
-    command: &mut Command,
-    config: &Value,
-    injection: Option<&mut Injection>,
-    is_peer: bool,
-) -> Result<Ended> {
-    let stdin = serde_json::to_vec(config)?;
-    if let Some(injection) = injection {
-        let traced = match tracer::run(command, &stdin, injection) {
-            // Some wait for ever for what they were not told.
-            Err(error) if is_peer => {
-                return Ok(Ended {
-                    code: None,
-                    stdout: Vec::new(),
-                    stderr: format!("{error:#}").into_bytes(),
-                });
+    /// Runs a command of the tracer, traced if there is an injection.
+    fn run(
+        &self,
+        mut command: Command,
+        config: &Value,
+        injection: Option<&mut Injection>,
+    ) -> Result<Ended> {
+        let stdin = serde_json::to_vec(config)?;
+        let Some(injection) = injection else {
+            // Without the shell that stops for the tracer.
+            let program = command.get_args().nth(2).context("the program of a call")?;
+            let mut plain = Command::new(program);
+            let variables = command.get_envs();
+            plain.env_clear().envs(variables.filter_map(|(name, value)| Some((name, value?))));
+            return untraced(plain, &stdin);
+        };
+        let traced = match tracer::run(&mut command, &stdin, injection) {
+            // Some Go plugins wait forever after a fault.
+            Err(error) if self.is_peer => {
+                let stderr = format!("{error:#}").into_bytes();
+                return Ok(Ended { code: None, stdout: Vec::new(), stderr });
             }
             traced => traced?,
         };
-        injection.next_program(traced.calls);
-        return Ok(Ended { code: traced.code, stdout: traced.stdout, stderr: traced.stderr });
+        injection.next_program(traced.usage.system_calls);
+        Ok(Ended { code: traced.code, stdout: traced.stdout, stderr: traced.stderr })
     }
-    // The same command, without the shell that would stop for the tracer.
-    let mut plain = Command::new(command.get_args().nth(2).context("the program of a call")?);
-    plain.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    Ok(unwatched(plain, &stdin)?.into())
 }
 
-/// Runs it to its end.
-pub(super) fn unwatched(mut command: Command, stdin: &[u8]) -> Result<std::process::Output> {
-    use std::io::{Seek, Write};
+/// Runs a program to its end.
+pub(super) fn untraced(mut command: Command, stdin: &[u8]) -> Result<Ended> {
     let mut input = tempfile::tempfile().context("make a temporary file")?;
     input.write_all(stdin)?;
     input.rewind()?;
-    let program = command.get_program().to_owned();
-    command.stdin(input).output().with_context(|| format!("start {}", program.display()))
-}
-
-impl From<std::process::Output> for Ended {
-    fn from(output: std::process::Output) -> Self {
-        Self { code: output.status.code(), stdout: output.stdout, stderr: output.stderr }
-    }
+    let output = command.stdin(input).output();
+    let output = output.with_context(|| format!("start {}", command.get_program().display()))?;
+    Ok(Ended { code: output.status.code(), stdout: output.stdout, stderr: output.stderr })
 }

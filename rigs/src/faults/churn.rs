@@ -1,8 +1,8 @@
-//! Churn: many containers come and go at once, their plugins (or the daemon of dhcp) are killed at random, and in the end
-//! there is GC.
+//! Churn: many containers are attached and detached at once, the plugins (or the daemon of dhcp) are killed at random, and GC
+//! runs at the end.
 //!
-//! A ledger says who holds which address: from the moment an ADD has reported it until its DEL begins. An address that
-//! is reported while somebody holds it was held twice.
+//! A ledger has the owner of each address, from the report of an ADD until the DEL begins. An address that is reported while
+//! it has an owner was allocated twice.
 
 use std::{
     collections::BTreeMap,
@@ -21,53 +21,51 @@ use serde_json::Value;
 use super::{
     call::{Added, Attachment, Caller},
     dhcp::Service,
-    injection::{Blow, Injection},
-    leftovers, remains,
+    injection::{Fault, Injection},
+    kinds, leftovers,
+    lists::List,
     table::Count,
-    worlds::World,
 };
 
-/// Of so many operations one is killed.
+/// One of this many operations is killed.
 const KILLED: u64 = 3;
-/// How often a runtime calls DEL before it gives up.
-const PATIENCE: usize = 20;
+/// Calls of DEL before a runtime gives up.
+const ATTEMPTS: usize = 20;
 
-/// Who is killed, and how many come and go.
+/// Numbers of containers and workers, and the victims.
 pub(super) struct Plan<'a> {
     pub(super) containers: usize,
     pub(super) workers: usize,
     /// The daemon that is killed instead of the plugins.
     pub(super) daemon: Option<&'a Service>,
-    /// Whether the plugins know GC; else each container gets one more DEL.
+    /// Whether the plugins have GC. Otherwise each container gets one more DEL.
     pub(super) gc: bool,
 }
 
-/// The results of what is attached, by the container's id.
+/// Results of the attached containers by id.
 type Attached = BTreeMap<String, Value>;
 
-/// Who holds which address.
 #[derive(Default)]
 struct Ledger {
-    holders: BTreeMap<String, String>,
-    /// What was wrong.
-    wrong: Vec<String>,
+    owners: BTreeMap<String, String>,
+    problems: Vec<String>,
 }
 
-/// Churns for that long, with a list whose range has room for all. Each operation is a trial.
+/// Churns a list for this time. Each operation is a trial.
 pub(super) fn run(
     lab: &Lab,
     directory: &Path,
-    world: &World,
+    list: &List,
     seconds: u64,
     plan: &Plan<'_>,
 ) -> Result<Count> {
-    let caller = Caller { directory, world, is_peer: !plan.gc };
+    let caller = Caller { directory, list, is_peer: !plan.gc };
     let first = lab.container("first");
     let added = caller.add(&attachment(&first), None)?;
     if let Some(ended) = added.failed {
-        bail!("ADD fails by itself: {}", ended.said());
+        bail!("ADD fails without a fault: {}", ended.shown());
     }
-    caller.del(&attachment(&first), world.steps.len(), added.results.last(), None)?;
+    caller.del(&attachment(&first), list.steps.len(), added.results.last(), None)?;
     lab.remove_namespace(&first);
     let baseline = leftovers::baseline(lab);
 
@@ -75,81 +73,73 @@ pub(super) fn run(
         (0..plan.containers).map(|number| lab.container(&format!("c{number}"))).collect();
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let (ledger, operations) = (Mutex::new(Ledger::default()), AtomicUsize::new(0));
-    let outcomes: Vec<Result<Attached>> = std::thread::scope(|scope| {
-        let mut workers: Vec<_> = (0..plan.workers)
-            .map(|number| {
-                let worker = Worker {
-                    caller: &caller,
-                    plan,
-                    containers: containers.iter().skip(number).step_by(plan.workers).collect(),
-                    ledger: &ledger,
-                    operations: &operations,
-                    random: Random(number as u64 + 1),
-                };
-                scope.spawn(move || worker.run(deadline))
-            })
-            .collect();
-        if let Some(daemon) = plan.daemon {
-            workers.push(
-                scope.spawn(move || kill_now_and_then(daemon, deadline).map(|()| Attached::new())),
-            );
+    let attached = std::thread::scope(|scope| {
+        let mut workers = Vec::new();
+        for number in 0..plan.workers {
+            let worker = Worker {
+                caller: &caller,
+                plan,
+                containers: containers.iter().skip(number).step_by(plan.workers).collect(),
+                ledger: &ledger,
+                operations: &operations,
+                random: Random(number as u64 + 1),
+            };
+            workers.push(scope.spawn(move || worker.run(deadline)));
         }
-        workers
-            .into_iter()
-            .map(|worker| worker.join().unwrap_or_else(|_| bail!("a worker panicked")))
-            .collect()
-    });
-    let attached: Attached =
-        outcomes.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+        if let Some(daemon) = plan.daemon {
+            workers.push(scope.spawn(move || kill_repeatedly(daemon, deadline)));
+        }
+        let mut attached = Attached::new();
+        for worker in workers {
+            attached.extend(worker.join().unwrap_or_else(|_| bail!("a worker panicked"))?);
+        }
+        anyhow::Ok(attached)
+    })?;
 
-    // Most are attached, some half. Their namespaces vanish, and where there is GC the runtime knows of none any more.
+    // Most containers are attached, some partly. Their namespaces vanish; with GC the runtime has no valid attachment.
     for container in &containers {
         lab.remove_namespace(container);
     }
-    let mut wrong = ledger.into_inner().expect("no worker panicked").wrong;
+    let mut problems = ledger.into_inner().expect("no worker panicked").problems;
     let after = if plan.gc {
-        wrong.extend(caller.gc()?.iter().map(|ended| format!("GC fails: {}", ended.said())));
+        problems.extend(caller.gc()?.iter().map(|ended| format!("GC fails: {}", ended.shown())));
         "GC"
     } else {
         for container in &containers {
             let result = attached.get(container.id());
-            let failures = caller.del(&attachment(container), world.steps.len(), result, None)?;
-            wrong.extend(
-                failures.iter().map(|ended| format!("the last DEL fails: {}", ended.said())),
-            );
+            let failures = caller.del(&attachment(container), list.steps.len(), result, None)?;
+            let failures = failures.iter();
+            problems.extend(failures.map(|it| format!("the last DEL fails: {}", it.shown())));
         }
         "DEL"
     };
-    wrong.extend(
-        leftovers::since(lab, &baseline, caller.is_peer)
-            .into_iter()
-            .map(|line| format!("after {after}: {line}")),
-    );
+    let left = leftovers::since(lab, &baseline, caller.is_peer).into_iter();
+    problems.extend(left.map(|line| format!("after {after}: {line}")));
     let operations = operations.into_inner();
     println!(
         "  churn: {operations} operations on {} containers by {} workers",
         plan.containers, plan.workers
     );
-    // However much is left, there were no more trials than operations.
-    let failed = wrong.len().min(operations);
-    let count = Count { held: operations - failed, failed, left: remains::counted(&wrong) };
-    for line in wrong {
+    // There are no more trials than operations, however many problems.
+    let failed = problems.len().min(operations);
+    let count = Count { passed: operations - failed, failed, left: kinds::counted(&problems) };
+    for line in problems {
         println!("  FAILED churn: {line}");
     }
     Ok(count)
 }
 
-/// Kills the daemon again and again, and starts it anew.
-fn kill_now_and_then(daemon: &Service, deadline: Instant) -> Result<()> {
+/// Kills and restarts the daemon until the deadline.
+fn kill_repeatedly(daemon: &Service, deadline: Instant) -> Result<Attached> {
     let mut random = Random(11);
     while Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(20 + random.below(400)));
         daemon.restart()?;
     }
-    Ok(())
+    Ok(Attached::new())
 }
 
-/// The container, with a port of the host that no other has.
+/// An attachment of the container, with its own host port.
 fn attachment(container: &Container) -> Attachment {
     let number = container.name().trim_start_matches('c').parse::<u16>().unwrap_or(u16::MAX / 2);
     Attachment {
@@ -172,21 +162,18 @@ impl Worker<'_> {
     fn run(mut self, deadline: Instant) -> Result<Attached> {
         let mut attached = Attached::new();
         while Instant::now() < deadline {
-            let at = usize::try_from(self.random.below(self.containers.len() as u64))?;
-            let container = self.containers[at];
-            match attached.remove(container.id()) {
-                Some(result) => self.del(container, Some(&result))?,
-                None => {
-                    if let Some(result) = self.add(container)? {
-                        attached.insert(container.id().to_owned(), result);
-                    }
-                }
+            let index = usize::try_from(self.random.below(self.containers.len() as u64))?;
+            let container = self.containers[index];
+            if let Some(result) = attached.remove(container.id()) {
+                self.del(container, Some(&result))?;
+            } else if let Some(result) = self.add(container)? {
+                attached.insert(container.id().to_owned(), result);
             }
         }
         Ok(attached)
     }
 
-    /// ADD; if it fails or is killed, DEL. Gives the result if it is attached.
+    /// Calls ADD, and DEL if it fails or is killed. Returns the result of a complete ADD.
     fn add(&mut self, container: &Container) -> Result<Option<Value>> {
         self.operations.fetch_add(1, Ordering::Relaxed);
         let on = attachment(container);
@@ -198,55 +185,51 @@ impl Worker<'_> {
         {
             let address = result["ips"][0]["address"].as_str().unwrap_or("no address").to_owned();
             let mut ledger = self.ledger.lock().expect("no worker panicked");
-            if let Some(holder) = ledger.holders.insert(address.clone(), on.container_id.clone()) {
-                ledger.wrong.push(format!(
-                    "{address} is given to {}, and {holder} has it",
-                    on.container_id
-                ));
+            let id = on.container_id;
+            if let Some(owner) = ledger.owners.insert(address.clone(), id.clone()) {
+                ledger.problems.push(format!("{address} is given to {id}, but {owner} has it"));
             }
             return Ok(Some(result.clone()));
         }
         let is_hit = injection.is_some_and(|injection| injection.hit.is_some())
             || self.is_gone_since(daemon);
         if let Some(ended) = added.failed.filter(|_| !is_hit) {
-            self.wrong(format!("ADD fails: {}", ended.said()));
+            self.add_problem(format!("ADD fails: {}", ended.shown()));
         }
         self.del(container, None)?;
         Ok(None)
     }
 
-    /// DEL; if it is killed, again.
+    /// Calls DEL, and again if it is killed.
     fn del(&mut self, container: &Container, result: Option<&Value>) -> Result<()> {
         self.operations.fetch_add(1, Ordering::Relaxed);
         let on = attachment(container);
-        // From here on the address may be another's.
-        self.ledger
-            .lock()
-            .expect("no worker panicked")
-            .holders
-            .retain(|_, holder| *holder != on.container_id);
-        let steps = self.caller.world.steps.len();
+        // From here on another container may get the address.
+        let mut ledger = self.ledger.lock().expect("no worker panicked");
+        ledger.owners.retain(|_, owner| *owner != on.container_id);
+        drop(ledger);
+        let steps = self.caller.list.steps.len();
         if let Some(mut injection) = self.kill(400) {
             self.caller.del(&on, steps, result, Some(&mut injection))?;
         }
-        for left in (0..PATIENCE).rev() {
+        for left in (0..ATTEMPTS).rev() {
             let daemon = self.daemon();
             let result = result.filter(|_| self.caller.is_peer);
             let failures = self.caller.del(&on, steps, result, None)?;
             if left > 0 && !failures.is_empty() && self.is_gone_since(daemon) {
-                // A daemon takes a while to come.
+                // Waits for the restarted daemon.
                 std::thread::sleep(Duration::from_millis(100));
                 continue;
             }
             for ended in &failures {
-                self.wrong(format!("DEL fails: {}", ended.said()));
+                self.add_problem(format!("DEL fails: {}", ended.shown()));
             }
             break;
         }
         Ok(())
     }
 
-    /// How often the daemon has gone and come so far.
+    /// Starts and ends of the daemon so far.
     fn daemon(&self) -> Option<usize> {
         self.plan.daemon.map(Service::changes)
     }
@@ -256,18 +239,18 @@ impl Worker<'_> {
         then.is_some_and(|then| !then.is_multiple_of(2)) || self.daemon() != then
     }
 
-    fn wrong(&self, what: String) {
-        self.ledger.lock().expect("no worker panicked").wrong.push(what);
+    fn add_problem(&self, problem: String) {
+        self.ledger.lock().expect("no worker panicked").problems.push(problem);
     }
 
-    /// A kill at one of so many calls, or none.
+    /// A kill at one of this many calls, or none.
     fn kill(&mut self, calls: u64) -> Option<Injection> {
         let is_due = self.plan.daemon.is_none() && self.random.below(KILLED) == 0;
-        is_due.then(|| Injection::at(self.random.below(calls), Blow::Kill))
+        is_due.then(|| Injection::at(self.random.below(calls), Fault::Kill))
     }
 }
 
-/// Numbers that are the same in each run (xorshift): only what the workers do to each other is a matter of chance.
+/// Pseudorandom numbers (xorshift), the same in each run. Only the interleaving of the workers differs.
 struct Random(u64);
 
 impl Random {

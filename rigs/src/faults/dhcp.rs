@@ -1,36 +1,38 @@
-//! What the list `dhcp` needs: a LAN with a server (Debian's dnsmasq), and the daemon of the plugin, which can be killed.
+//! Requirements of the list `dhcp`: a LAN with a server (Debian's dnsmasq), and the plugin's daemon, which can be killed.
 //!
-//! Both are children of a thread of their own: a thread that traces must have no other children.
+//! A separate thread starts both, since a thread that traces must have no other children.
 
 use std::{
     path::Path,
-    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
         mpsc::{self, Receiver, Sender},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
 use rscni_linux::{AddressFlags, Bridge};
 use rscni_test::Lab;
 
-/// The bridge that the server is at.
+use crate::daemon::{Daemon, bound_to_thread};
+
+/// The bridge of the server.
 pub(super) const LAN: &str = "br-lan";
 const SERVER: &str = "10.50.0.1/24";
-/// For more than are attached at a time, as an address may be kept for its last client for an hour.
+/// The server may keep an address for its last client for an hour, so the range exceeds the number of containers.
 const RANGE: &str = "10.50.0.10,10.50.0.250,255.255.255.0,1h";
 const SOCKET: &str = "/run/cni/dhcp.sock";
-/// How long a program may take to start.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout for the start of a program.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The server and the daemon, as long as this lives.
+/// The server and the daemon, ended when the value is dropped.
 pub(super) struct Service {
-    orders: Option<Sender<Sender<Result<()>>>>,
-    keeper: Option<JoinHandle<()>>,
+    /// A request to restart the daemon, with the channel for the outcome.
+    restarts: Option<Sender<Sender<Result<()>>>>,
+    thread: Option<JoinHandle<()>>,
     /// Odd while there is no daemon.
     changes: Arc<AtomicUsize>,
 }
@@ -40,25 +42,25 @@ impl Service {
         let mut host = lab.host().netlink();
         let bridge = host.add_bridge(&Bridge { up: true, ..Bridge::new(LAN) })?.index;
         host.add_address(bridge, SERVER.parse()?, AddressFlags::default())?;
-        let (orders, receiver) = mpsc::channel();
+        let (restarts, receiver) = mpsc::channel();
         let changes = Arc::new(AtomicUsize::new(1));
         let (directory, plugin) = (lab.dir().to_owned(), plugins.join("dhcp"));
         let counted = Arc::clone(&changes);
-        let keeper = std::thread::spawn(move || keep(&directory, &plugin, &receiver, &counted));
-        let service = Self { orders: Some(orders), keeper: Some(keeper), changes };
+        let thread = std::thread::spawn(move || serve(&directory, &plugin, &receiver, &counted));
+        let service = Self { restarts: Some(restarts), thread: Some(thread), changes };
         service.restart()?;
         Ok(service)
     }
 
-    /// Kills the daemon if there is one, and starts another; returns when that listens.
+    /// Kills the daemon if there is one, starts another, and waits until that listens.
     pub(super) fn restart(&self) -> Result<()> {
         let (done, is_done) = mpsc::channel();
-        let gone = || anyhow!("the thread that keeps the daemon is gone");
-        self.orders.as_ref().context("the service has ended")?.send(done).map_err(|_| gone())?;
-        is_done.recv().map_err(|_| gone())?
+        let restarts = self.restarts.as_ref().context("the service has ended")?;
+        restarts.send(done).map_err(|_| anyhow!("the thread of the daemon has ended"))?;
+        is_done.recv().context("the thread of the daemon has ended")?
     }
 
-    /// A number that changes when the daemon goes and when it comes; odd while there is none.
+    /// Starts and ends of the daemon so far; odd while there is none.
     pub(super) fn changes(&self) -> usize {
         self.changes.load(Ordering::SeqCst)
     }
@@ -66,29 +68,29 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        self.orders = None;
-        if let Some(keeper) = self.keeper.take() {
-            let _ = keeper.join();
+        self.restarts = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
         }
     }
 }
 
-/// Starts the server, and with each order the daemon anew; ends both when no more orders can come.
-fn keep(
+/// Starts the server, and a new daemon for each request; ends both with the channel.
+fn serve(
     directory: &Path,
     plugin: &Path,
-    orders: &Receiver<Sender<Result<()>>>,
+    restarts: &Receiver<Sender<Result<()>>>,
     changes: &AtomicUsize,
 ) {
-    let mut server = server(directory);
-    let mut daemon: Option<Running> = None;
-    for done in orders {
+    let server = start_server(directory);
+    let mut daemon: Option<Daemon> = None;
+    for done in restarts {
         if daemon.is_some() {
-            // Before it goes, so that whoever notices finds the number changed.
+            // Before the daemon ends, so that a worker whose call fails sees the change.
             changes.fetch_add(1, Ordering::SeqCst);
             daemon = None;
         }
-        let started = match &mut server {
+        let started = match &server {
             Ok(_) => start_daemon(directory, plugin),
             Err(error) => Err(anyhow!("{error:#}")),
         };
@@ -96,73 +98,32 @@ fn keep(
             daemon = Some(started);
             changes.fetch_add(1, Ordering::SeqCst);
         });
-        // Whoever gave the order may have gone.
         let _ = done.send(outcome);
     }
 }
 
-fn server(directory: &Path) -> Result<Running> {
-    let mut command = until_the_end("dnsmasq");
-    command.args([
-        "--keep-in-foreground",
-        "--conf-file=/dev/null",
-        "--port=0",
-        "--user=root",
-        "--group=",
-    ]);
-    command.args([
-        "--pid-file=",
-        "--log-facility=-",
-        "--no-ping",
-        "--bind-dynamic",
-        "--dhcp-authoritative",
-    ]);
-    command.arg(format!("--interface={LAN}")).arg(format!("--dhcp-range={RANGE}"));
-    command.arg(format!("--dhcp-leasefile={}", directory.join("dnsmasq.leases").display()));
-    Running::start(command, &directory.join("dnsmasq.log"), "sockets bound exclusively")
-}
-
-fn start_daemon(directory: &Path, plugin: &Path) -> Result<Running> {
-    let mut command = until_the_end(plugin);
-    command.arg("daemon");
-    let running = Running::start(command, &directory.join("daemon.log"), "")?;
-    wait_for("the daemon's socket", || std::os::unix::net::UnixStream::connect(SOCKET).is_ok())?;
-    Ok(running)
-}
-
-/// A program that the kernel kills when the thread has ended that started it.
-fn until_the_end(program: impl AsRef<std::ffi::OsStr>) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL"]).arg(program);
+fn start_server(directory: &Path) -> Result<Daemon> {
+    let mut command = bound_to_thread("dnsmasq");
     command
+        .args(["--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root"])
+        .args(["--group=", "--pid-file=", "--log-facility=-", "--no-ping", "--bind-dynamic"])
+        .args(["--dhcp-authoritative", &format!("--interface={LAN}")])
+        .arg(format!("--dhcp-range={RANGE}"))
+        .arg(format!("--dhcp-leasefile={}", directory.join("dnsmasq.leases").display()));
+    let log = directory.join("dnsmasq.log");
+    let mut server = Daemon::start("dnsmasq", &mut command, log.clone())?;
+    server.wait_until(TIMEOUT, || {
+        let is_ready = fs_err::read_to_string(&log)?.contains("sockets bound exclusively");
+        ensure!(is_ready, "it has not bound its sockets");
+        Ok(())
+    })?;
+    Ok(server)
 }
 
-fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) -> Result<()> {
-    let begin = Instant::now();
-    while !is_there() {
-        ensure!(begin.elapsed() < PATIENCE, "{what} did not come");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    Ok(())
-}
-
-/// A program that is killed when this goes.
-struct Running(Child);
-
-impl Running {
-    /// Starts it, and waits until it has said something.
-    fn start(mut command: Command, log: &Path, says: &str) -> Result<Self> {
-        let file = std::fs::File::create(log).with_context(|| format!("make {}", log.display()))?;
-        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        let running = Self(command.spawn().context("start a program of the list dhcp")?);
-        wait_for(says, || std::fs::read_to_string(log).is_ok_and(|text| text.contains(says)))?;
-        Ok(running)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+fn start_daemon(directory: &Path, plugin: &Path) -> Result<Daemon> {
+    let mut command = bound_to_thread(plugin);
+    let log = directory.join("daemon.log");
+    let mut daemon = Daemon::start("the daemon of dhcp", command.arg("daemon"), log)?;
+    daemon.wait_until(TIMEOUT, || Ok(std::os::unix::net::UnixStream::connect(SOCKET)?))?;
+    Ok(daemon)
 }

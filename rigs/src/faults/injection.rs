@@ -1,19 +1,19 @@
-//! Which call is hit, and by what: which errors make sense for which call, and which answer to them is right.
+//! Faults: the errors that are tried at each system call, and the codes that are right answers to them.
 
 use nix::{errno::Errno, libc};
 
 use crate::tracer::{Call, Verdict, Watch};
 
-/// What happens at a call.
+/// A fault at a system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Blow {
-    /// SIGKILL for the plugin and all that it has started.
+pub(super) enum Fault {
+    /// SIGKILL for the plugin and all processes that it has started.
     Kill,
-    /// The call is not made, and fails with this error.
+    /// The call is not executed, and returns this error.
     Error(Errno),
 }
 
-impl std::fmt::Display for Blow {
+impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Kill => f.write_str("kill"),
@@ -22,16 +22,13 @@ impl std::fmt::Display for Blow {
     }
 }
 
-impl std::str::FromStr for Blow {
+impl std::str::FromStr for Fault {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "kill" {
-            return Ok(Self::Kill);
-        }
-        let known = ERRORS.iter().find(|errno| format!("{errno:?}") == text);
-        known
-            .map(|errno| Self::Error(*errno))
+        let mut faults = std::iter::once(Self::Kill).chain(ERRORS.map(Self::Error));
+        faults
+            .find(|fault| fault.to_string() == text)
             .ok_or_else(|| format!("`{text}` is neither `kill` nor one of {ERRORS:?}"))
     }
 }
@@ -41,9 +38,9 @@ use Errno::{EAGAIN, EINTR, EIO, EMFILE, ENOBUFS, ENOMEM, ENOSPC, EPERM};
 /// All errors that are tried.
 const ERRORS: [Errno; 8] = [ENOSPC, EIO, EMFILE, ENOMEM, EINTR, EAGAIN, EPERM, ENOBUFS];
 
-/// The errors that are tried for a call: those that the kernel can give there. None where it has none to give, or
-/// where a program can do nothing about it: its own end, signals, clocks, and `execve` and memory, which end the
-/// process as a SIGKILL does.
+/// The errors that the kernel can return for a call. There are none for calls without errors, and for calls after whose
+/// failure a program can do nothing: its own end, signals, clocks, `execve` and memory, which end the process as a SIGKILL
+/// does.
 pub(super) fn errors_of(number: i64) -> &'static [Errno] {
     match number {
         libc::SYS_open | libc::SYS_openat | libc::SYS_openat2 | libc::SYS_creat => {
@@ -99,15 +96,15 @@ pub(super) fn errors_of(number: i64) -> &'static [Errno] {
         | libc::SYS_getsockopt
         | libc::SYS_getsockname => &[ENOMEM, EPERM],
         libc::SYS_clone | libc::SYS_clone3 | libc::SYS_fork | libc::SYS_vfork => &[EAGAIN, ENOMEM],
-        // Not `close`: whatever it answers, the file is closed, which that of a call that is not made is not.
+        // Not `close`: it always closes the file, but a call that is not executed does not.
         libc::SYS_getrandom => &[EINTR],
         _ => &[],
     }
 }
 
-/// Whether a code of the spec is a right answer to the error: I/O, "try again later" for what passes, and where
-/// a file was opened or read the code for what it was: the namespace, or a configuration that could not be read. The
-/// plugins' own code, 100, is theirs for what the kernel refused; 999 is for what nobody should ever see.
+/// Whether a code of the spec is a right answer to the error: I/O (5), "try again later" (11) for temporary errors, and for
+/// calls that open or read a file also decoding, configuration and namespace (6 to 8). 100 is the plugins' code for an
+/// error of the kernel, 999 for an internal one.
 pub(super) fn is_right(code: u64, errno: Errno, call: i64) -> bool {
     let reads = matches!(
         call,
@@ -134,37 +131,32 @@ pub(super) fn is_right(code: u64, errno: Errno, call: i64) -> bool {
     }
 }
 
-/// Watches a run of one or more programs, and deals the blow at the call of that number.
-#[derive(Debug)]
+/// Injects a fault at one call of one or more programs.
+#[derive(Debug, Default)]
 pub(super) struct Injection {
-    /// The number of the first call that may be hit, and by what.
-    at: Option<(u64, Blow)>,
-    /// How many calls the programs before this one have made.
+    /// Index of the first call that may be hit, and the fault.
+    at: Option<(u64, Fault)>,
+    /// Calls of previous programs.
     before: u64,
-    /// Every call: its number, and its first argument.
+    /// All calls: number and first argument.
     pub(super) seen: Vec<(i64, u64)>,
     /// The call that was hit.
     pub(super) hit: Option<(i64, u64)>,
 }
 
 impl Injection {
-    /// Hits nothing, and takes down the calls.
-    pub(super) fn none() -> Self {
-        Self { at: None, before: 0, seen: Vec::new(), hit: None }
+    pub(super) fn at(index: u64, fault: Fault) -> Self {
+        Self { at: Some((index, fault)), ..Self::default() }
     }
 
-    pub(super) fn at(index: u64, blow: Blow) -> Self {
-        Self { at: Some((index, blow)), ..Self::none() }
-    }
-
-    /// A program has ended; the next one's calls are counted on.
+    /// Continues the index after a program that made this many calls.
     pub(super) fn next_program(&mut self, calls: u64) {
         self.before += calls;
     }
 
     /// Whether the programs were killed.
     pub(super) fn killed(&self) -> bool {
-        self.hit.is_some() && matches!(self.at, Some((_, Blow::Kill)))
+        self.hit.is_some() && matches!(self.at, Some((_, Fault::Kill)))
     }
 }
 
@@ -172,22 +164,20 @@ impl Watch for Injection {
     fn entry(&mut self, call: &Call) -> Verdict {
         let seen = (call.number, call.arguments[0]);
         self.seen.push(seen);
-        let Some((index, blow)) = self.at else { return Verdict::Pass };
+        let Some((index, fault)) = self.at else { return Verdict::Pass };
         if self.hit.is_some() || self.before + call.index < index {
             return Verdict::Pass;
         }
-        match blow {
-            Blow::Kill => {
-                self.hit = Some(seen);
-                Verdict::Kill
+        let verdict = match fault {
+            Fault::Kill => Verdict::Kill,
+            // With several threads or processes another call may have this index. Then the next one is hit.
+            Fault::Error(errno) if !errors_of(call.number).contains(&errno) => {
+                return Verdict::Pass;
             }
-            // Where threads and processes take turns, another call may have this number today: then the next one is hit.
-            Blow::Error(errno) if errors_of(call.number).contains(&errno) => {
-                self.hit = Some(seen);
-                Verdict::Fail(errno)
-            }
-            Blow::Error(_) => Verdict::Pass,
-        }
+            Fault::Error(errno) => Verdict::Fail(errno),
+        };
+        self.hit = Some(seen);
+        verdict
     }
 }
 
@@ -196,15 +186,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_blow_is_read_as_it_is_written() {
-        for blow in std::iter::once(Blow::Kill).chain(ERRORS.map(Blow::Error)) {
-            assert_eq!(blow.to_string().parse(), Ok(blow));
+    fn a_fault_is_parsed_from_its_display() {
+        for fault in std::iter::once(Fault::Kill).chain(ERRORS.map(Fault::Error)) {
+            assert_eq!(fault.to_string().parse(), Ok(fault));
         }
-        assert!("EBADF".parse::<Blow>().is_err());
+        assert!("EBADF".parse::<Fault>().is_err());
     }
 
     #[test]
-    fn enobufs_is_for_sockets_and_code_7_for_what_was_read() {
+    fn enobufs_is_for_sockets_and_code_7_for_calls_that_read() {
         let with_enobufs =
             (0..500).filter(|number| errors_of(*number).contains(&ENOBUFS)).collect::<Vec<_>>();
         assert_eq!(

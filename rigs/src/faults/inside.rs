@@ -8,37 +8,36 @@ use rscni_test::Lab;
 use super::{
     Kind,
     call::Caller,
-    churn,
-    churn::Plan,
+    churn::{self, Plan},
     dhcp::Service,
+    lists::List,
     power,
     table::Count,
-    trial::{self, Operation, Outcome, Place, Trial},
-    worlds::World,
+    trial::{self, Operation, Outcome, TestBed, Trial},
 };
 
-/// The name of the hidden task.
+/// Name of the hidden command.
 pub(crate) const INSIDE: &str = "faults-inside";
 
-/// What the inside needs to know.
+/// Arguments of the hidden command.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// The directory of the plugins.
     directory: PathBuf,
     #[arg(long)]
-    world: String,
+    list: String,
     #[arg(long)]
     kind: Kind,
     #[arg(long)]
     every: usize,
     #[arg(long)]
     at_most: usize,
-    /// Which of how many parts of the trials: `0/4`.
+    /// The part of the trials: `0/4` is the first of four.
     #[arg(long, value_parser = part, default_value = "0/1")]
     part: (usize, usize),
     #[arg(long)]
     seconds: u64,
-    /// Where our runtime and plugins are.
+    /// The directory of our runtime and plugins.
     #[arg(long)]
     ours: PathBuf,
     #[arg(long)]
@@ -53,53 +52,47 @@ fn part(text: &str) -> Result<(usize, usize), String> {
     parse().ok_or_else(|| format!("`{text}` is not like 0/4"))
 }
 
-/// Tells each failure on a line or more, and in the end how many there were.
+/// Prints each failure, and the count at the end.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let lab = rscni_test::enter_private_network()?;
-    let world = World::named(&options.world)?;
+    let list = List::named(&options.list)?;
     let directory = &options.directory;
-    let service = (world.name == "dhcp").then(|| Service::start(&lab, directory)).transpose()?;
+    let service = (list.name == "dhcp").then(|| Service::start(&lab, directory)).transpose()?;
     let count = match options.kind {
-        Kind::Kill | Kind::Errno => trials(&lab, &world, options)?,
+        Kind::Kill | Kind::Errno => trials(&lab, &list, options)?,
         Kind::Power => power::run(&lab, directory, &options.ours, options.every)?,
         Kind::Churn => {
             let (containers, workers) = if service.is_some() { (60, 8) } else { (200, 16) };
-            let plan = Plan {
-                containers,
-                workers,
-                daemon: service.as_ref(),
-                gc: *directory == options.ours,
-            };
-            churn::run(&lab, directory, &world.for_many(), options.seconds, &plan)?
+            let gc = *directory == options.ours;
+            let plan = Plan { containers, workers, daemon: service.as_ref(), gc };
+            churn::run(&lab, directory, &list.for_many(), options.seconds, &plan)?
         }
     };
     println!("{count}");
     Ok(ExitCode::SUCCESS)
 }
 
-fn trials(lab: &Lab, world: &World, options: &Options) -> Result<Count> {
+fn trials(lab: &Lab, list: &List, options: &Options) -> Result<Count> {
     let is_peer = options.directory != options.ours;
-    let mut place = Place::new(lab, Caller { directory: &options.directory, world, is_peer })?;
-    let (add, del) = (place.calls(Operation::Add)?, place.calls(Operation::Del)?);
+    let mut bed = TestBed::new(lab, Caller { directory: &options.directory, list, is_peer })?;
+    let (add, del) = (bed.calls(Operation::Add)?, bed.calls(Operation::Del)?);
     let all = match (options.trial, options.kind) {
         (Some(trial), _) => vec![trial],
-        (None, Kind::Kill) => trial::kills(add.len(), del.len(), world.may_vanish),
-        (None, _) => trial::errors(&add, &del, world.may_vanish),
+        (None, Kind::Kill) => trial::kills(add.len(), del.len(), list.may_vanish),
+        (None, _) => trial::errors(&add, &del, list.may_vanish),
     };
     let mut count = Count::default();
     let step = options.every.max(all.len().div_ceil(options.at_most)).max(1);
     let (part, parts) = options.part;
     for trial in all.iter().step_by(step).skip(part).step_by(parts) {
-        match place.run(trial)? {
-            Outcome::Held => count.add(&[]),
+        match bed.run(trial)? {
+            Outcome::Passed => count.add(&[]),
             Outcome::NotReached => {}
-            Outcome::Failed { call, wrong } => {
-                count.add(&wrong);
-                println!(
-                    "  FAILED at {call}: cargo xtask faults --plugin {} --trial {trial}",
-                    world.name
-                );
-                for line in wrong {
+            Outcome::Failed { call, problems } => {
+                count.add(&problems);
+                let again = format!("cargo xtask faults --plugin {} --trial {trial}", list.name);
+                println!("  FAILED at {call}: {again}");
+                for line in problems {
                     println!("    {line}");
                 }
             }

@@ -1,4 +1,4 @@
-//! What an attachment has left behind: everything that was not there when the network had no attachment.
+//! Things that an attachment has left behind: everything that did not exist in the network without attachments.
 
 use std::time::{Duration, Instant};
 
@@ -6,15 +6,13 @@ use rscni_test::{Lab, Snapshot};
 
 use super::index;
 
-/// How long the kernel may take on a busy machine to finish what it does in the background after a namespace or a link
-/// went away.
+/// Time that the kernel gets on a busy machine to remove namespaces and links in the background.
 const SETTLE: Duration = Duration::from_secs(60);
-/// The same where something is often left, and all that time waited for.
+/// The same for the Go plugins, which often leave something that never goes.
 const SETTLE_PEER: Duration = Duration::from_secs(10);
 
-/// What legitimately differs from one attachment to the next: which address was given last, the index that says
-/// the same as the directory faster, what the kernel keeps of a `lo` that was up once: its own addresses, and that IPv6
-/// was switched on for it; and the rule for VRFs that it makes with a namespace's first one.
+/// Things that may differ between attachments: host-local's last address and index; the addresses and the IPv6 state that
+/// the kernel keeps of a `lo` that was up; and the kernel's rule for the first VRF of a namespace.
 const CHANGES: [&str; 6] = [
     "/last_reserved_ip.",
     "/.index/",
@@ -24,31 +22,27 @@ const CHANGES: [&str; 6] = [
     "policy rule 1000: (action 1 table 0)",
 ];
 
-/// Everything that is there in a network without attachments.
+/// Everything in a network without attachments.
 pub(super) fn baseline(lab: &Lab) -> Snapshot {
     CHANGES.iter().fold(lab.snapshot(), |snapshot, text| snapshot.ignoring(text))
 }
 
-/// What is there beside that, once the kernel has come to rest; and what host-local's index says that is not so.
+/// Everything else, once the kernel has finished; and wrong entries of host-local's index.
 pub(super) fn since(lab: &Lab, baseline: &Snapshot, is_peer: bool) -> Vec<String> {
-    let mut left = at_rest(lab, baseline, if is_peer { SETTLE_PEER } else { SETTLE });
-    left.extend(index::disagreements());
-    left
-}
-
-fn at_rest(lab: &Lab, baseline: &Snapshot, settle: Duration) -> Vec<String> {
-    let begin = Instant::now();
+    let deadline = Instant::now() + if is_peer { SETTLE_PEER } else { SETTLE };
     let mut pause = Duration::from_millis(5);
-    loop {
+    let mut left = loop {
         let left = baseline.changes_to(&lab.snapshot());
-        // Rules and files do not go by themselves.
+        // The kernel does not remove rules and files.
         let is_lasting = |line: &String| {
             [": nft ", "file /var", "file /run"].iter().any(|kind| line.contains(kind))
         };
-        if left.is_empty() || left.iter().any(is_lasting) || begin.elapsed() > settle {
-            return left;
+        if left.is_empty() || left.iter().any(is_lasting) || Instant::now() > deadline {
+            break left;
         }
         std::thread::sleep(pause);
         pause = (2 * pause).min(Duration::from_millis(200));
-    }
+    };
+    left.extend(index::disagreements());
+    left
 }

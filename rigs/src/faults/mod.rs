@@ -1,16 +1,16 @@
-//! `cargo xtask faults`: plugins are killed, fail, lose their power and are churned, and nothing may be left behind.
+//! `cargo xtask faults`: plugins are killed, their system calls fail, the power goes, containers are churned; nothing may be
+//! left behind.
 //!
-//! Each list of [`worlds`] is tried in a process and a private network of its own ([`inside`]):
+//! Each list of [`lists`] is tried in a process and a private network of its own ([`inside`]):
 //!
-//! - `kill` ([`trial`]): a SIGKILL at each system call of ADD and of DEL, then what a runtime does next.
-//! - `errno` ([`trial`]): each system call fails with each error that it can have ([`injection`] has the list).
-//! - `power` ([`power`]): the store is rebuilt from each prefix of the writes, with and without what was not synced.
-//! - `churn` ([`churn`]): many containers come and go at once, with random kills; then GC.
+//! - `kill` ([`trial`]): a SIGKILL at each system call of ADD and of DEL, then the next calls of a runtime.
+//! - `errno` ([`trial`]): each system call fails with each of its errors ([`injection`] has the list).
+//! - `power` ([`power`]): the store is rebuilt from each prefix of the writes, with and without unsynced data.
+//! - `churn` ([`churn`]): many containers are attached and detached at once, with random kills; then GC.
 //!
-//! [`jobs`] makes processes of what is asked for, in User-Mode Linux where the kernel lacks a kind of link, and [`kept`]
-//! remembers what came out of each. [`call`] calls plugins, [`dhcp`] is the server and the daemon of that list,
-//! [`leftovers`] says what is left, [`index`] whether host-local's index is true, [`remains`] and [`table`] show what came
-//! out.
+//! [`jobs`] makes the processes, in User-Mode Linux where the kernel lacks a link kind, and [`results`] saves their results.
+//! [`call`] calls plugins, [`dhcp`] is the server and the daemon of that list, [`leftovers`] finds things left behind,
+//! [`index`] checks host-local's index, [`kinds`] and [`table`] show the results.
 
 mod call;
 mod churn;
@@ -19,44 +19,44 @@ mod index;
 mod injection;
 mod inside;
 mod jobs;
-mod kept;
+mod kinds;
 mod leftovers;
+mod lists;
 mod power;
-mod remains;
+mod results;
 mod table;
 mod trial;
-mod worlds;
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::ExitCode,
 };
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use xtask::{dist, go, packages, program};
 
 pub(crate) use self::inside::{INSIDE, Options as InsideOptions, run as run_inside};
 use self::{
     jobs::{Job, Sets},
-    kept::Kept,
+    results::ResultsFile,
     table::{Count, Line},
     trial::Trial,
 };
 use crate::pool;
-use xtask::{dist, go, packages, program};
 
-/// What is done to the plugins.
+/// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
-    /// SIGKILL at a system call.
+    /// a SIGKILL at a system call
     Kill,
-    /// A system call that fails.
+    /// a system call that fails
     Errno,
-    /// The power goes: what was not synced may be lost.
+    /// a power loss; unsynced data may be lost
     Power,
-    /// Many at once, with random kills.
+    /// many containers at once, with random kills
     Churn,
 }
 
@@ -67,110 +67,106 @@ impl Kind {
     }
 }
 
-/// What to try.
+/// Lists, faults and programs.
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "they are options of a command line")]
 pub(crate) struct Options {
-    /// Try this plugin, or `chain`; may be given several times [default: all].
+    /// Try this plugin, or `chain`; can be given several times [default: all].
     #[arg(long, value_name = "NAME")]
     plugin: Vec<String>,
-    /// Do this to them; may be given several times [default: all].
+    /// Try this kind of fault; can be given several times [default: all].
     #[arg(long, value_name = "KIND")]
     kind: Vec<Kind>,
-    /// Of all trials, only each N-th.
+    /// Try only each N-th trial.
     #[arg(long, value_name = "N", default_value_t = 1)]
     every: usize,
-    /// How long to churn.
+    /// Time of churn.
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     seconds: u64,
-    /// One trial, as a failure names it.
+    /// Repeat one trial, as a failure names it.
     #[arg(long, value_name = "TRIAL")]
     trial: Option<Trial>,
-    /// Try the Go plugins too: some kills of each list, power losses, churn.
+    /// Try the Go plugins too: some kills and errors of each list, power losses, churn.
     #[arg(long)]
     peer: bool,
     /// The directory of the Go plugins [default: build them from their module].
     #[arg(long, value_name = "DIR")]
     go_plugins: Option<PathBuf>,
-    /// Try the Go plugins alone.
+    /// Try only the Go plugins.
     #[arg(long, conflicts_with_all = ["peer", "write"])]
     only_peer: bool,
-    /// How many processes try at a time; mostly they wait for the kernel [default: four for each processor].
-    #[arg(long, value_name = "N")]
-    jobs: Option<usize>,
-    /// Keep what comes out in this file, and do not run again what it has of the same programs.
+    /// Save results in this file, and skip jobs that it has of the same programs.
     #[arg(long, value_name = "FILE")]
     keep: Option<PathBuf>,
     /// Write the table into docs/faults.md.
     #[arg(long)]
     write: bool,
-    /// Try the sample that CI tries, always the same, with the development build.
+    /// Try the sample of CI, always the same, with the development build.
     #[arg(long, conflicts_with_all = ["plugin", "kind", "trial", "peer", "only_peer", "keep", "write"])]
     sample: bool,
 }
 
-/// Runs the trials; the exit code says whether all of ours held.
+/// Runs the trials; the exit code says whether all of ours passed.
 pub(crate) fn run(mut options: Options) -> Result<ExitCode> {
+    packages::ensure("the faults", packages::FOR_TESTS)?;
+    packages::ensure("the faults", packages::FOR_UML)?;
     let rscni = if options.sample {
         (options.every, options.seconds) = (101, 5);
-        dist::build_for_development("rscni-cli", "rscni")?
+        dist::build_static_for_development()?
     } else {
         dist::build("rscni-cli", "rscni")?
     };
-    let count = try_all(&options, &rscni)?;
-    println!("faults: {} passed, {} failed", count.held, count.failed);
+    let count = run_jobs(&options, &rscni)?;
+    println!("faults: {} passed, {} failed", count.passed, count.failed);
     Ok(if count.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Runs what the options ask for with this program; gives how the trials of our plugins ended.
-fn try_all(options: &Options, rscni: &Path) -> Result<Count> {
-    packages::ensure("the faults", packages::FOR_TESTS)?;
-    packages::ensure("the faults", packages::FOR_UML)?;
+/// Runs the jobs of the options with this program; returns the sum of ours.
+fn run_jobs(options: &Options, rscni: &Path) -> Result<Count> {
     let directory = tempfile::tempdir().context("make a directory for the plugins")?;
-    let plugins = directory.path().join("plugins");
-    std::fs::create_dir(&plugins)?;
-    program::capture(Command::new(rscni).arg("install").arg(&plugins))?;
+    let ours = directory.path().join("plugins");
+    dist::install(rscni, &ours)?;
     let this_program = directory.path().join("rigs");
     program::copy_self(&this_program)?;
     let peer = (options.peer || options.only_peer)
         .then(|| go::plugins(options.go_plugins.as_deref()))
         .transpose()?;
-    let sets = Sets { ours: plugins, peer };
-    let kept = Kept::open(options.keep.as_deref(), rscni, sets.peer.as_deref())?;
-    let at_once = options.jobs.unwrap_or_else(|| 4 * pool::processors());
-    let results = pool::share_out(jobs::all(options, sets.peer.as_deref())?, at_once, |job| {
-        let count = kept.of(&job).unwrap_or_else(|| {
+    let sets = Sets { ours, peer };
+    let results = ResultsFile::open(options.keep.as_deref(), rscni, sets.peer.as_deref())?;
+    let jobs = jobs::all(options, sets.peer.as_deref())?;
+    // Mostly they wait for the kernel.
+    let counts = pool::run(jobs, 4 * pool::processors(), |job| {
+        let count = results.of(&job).unwrap_or_else(|| {
             let count = job.run(options, &this_program, &sets);
-            kept.add(&job, &count);
-            println!("{job}: {} held, {} failed", count.held, count.failed);
+            results.add(&job, &count);
+            println!("{job}: {} passed, {} failed", count.passed, count.failed);
             count
         });
         Ok((job, count))
     })?;
-    let lines = lines(results);
+    let lines = lines(counts);
     for line in &lines {
         println!("{line}");
     }
-    println!("\n{}", table::text(&lines));
+    println!("\n{}", table::summary(&lines));
     if options.write {
         table::write(&lines, options.every, &program::workspace_root().join("docs/faults.md"))?;
     }
     Ok(table::sum(&lines, false))
 }
 
-/// The parts of each list and kind together, in the order of the table.
-fn lines(results: Vec<(Job, Count)>) -> Vec<Line> {
+/// Adds up the parts of each list and kind, in the order of the table.
+fn lines(counts: Vec<(Job, Count)>) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
-    for (job, count) in results {
-        let same = |line: &&mut Line| {
-            (&line.world, line.kind, line.peer) == (&job.world, job.kind, job.peer)
-        };
+    for (Job { list, kind, peer, .. }, count) in counts {
+        let same = |line: &&mut Line| (&line.list, line.kind, line.peer) == (&list, kind, peer);
         match lines.iter_mut().find(same) {
             Some(line) => line.count += &count,
-            None => lines.push(Line { world: job.world, kind: job.kind, peer: job.peer, count }),
+            None => lines.push(Line { list, kind, peer, count }),
         }
     }
     lines.sort_by_key(|line| {
-        (line.peer, line.kind, worlds::NAMES.iter().position(|name| *name == line.world))
+        (line.peer, line.kind, lists::NAMES.iter().position(|name| *name == line.list))
     });
     lines
 }

@@ -1,53 +1,53 @@
-//! Power loss: the files of host-local and of the runtime, as they are after each write, and less than that.
+//! Power loss: the files of host-local and of the runtime after each write, with and without unsynced data.
 //!
-//! A sequence of operations of the runtime is traced, and the files are taken down whenever a system call has changed
-//! them. Each such state is what the disk may hold when the power goes at that moment; so is each in which what the
-//! operation under way has written and not synced is missing from its files, or cut off, as a file system leaves it
-//! that had the names on the disk and not the data. From each of them the node goes on:
+//! A sequence of operations of the runtime is traced, and the files are recorded whenever a system call has changed them.
+//! The disk may hold each of these states after a power loss; and each in which data that the current operation wrote and
+//! did not sync is missing or truncated, since a file system may persist names before data. For each state the node starts
+//! again:
 //!
-//! - no address is given that an attachment holds whose ADD has reported success;
+//! - no address is allocated that belongs to an attachment whose ADD has reported success;
 //! - every attachment can be detached, and GC succeeds;
-//! - then all of the range can be given, and no file is left.
+//! - then the whole range can be allocated, and no file is left.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use fs_err as fs;
 use nix::libc;
 use rscni_test::{Container, Lab};
 use serde_json::{Value, json};
 
 use super::{
-    call::{Ended, unwatched},
+    call::{Ended, untraced},
     index,
+    lists::{NETWORK, host_local},
     table::Count,
-    worlds::{NETWORK, host_local},
 };
 use crate::tracer::{self, Call, Watch};
 
-/// Where everything is that outlives a power loss.
+/// The directory that survives a power loss.
 const STATE: &str = "/var/lib/cni";
-/// The addresses that the range has for containers.
+/// Addresses for containers in the range.
 const ADDRESSES: usize = 13;
 
 /// Files by their path below [`STATE`]; a directory has no content.
 type Files = BTreeMap<PathBuf, Option<Vec<u8>>>;
 
-/// What the disk may hold, and what is true then.
+/// A state of the disk after a power loss.
 struct Loss {
-    what: String,
+    name: String,
     files: Files,
-    /// Addresses of those whose ADD has reported success, and whose DEL has not begun.
+    /// Addresses of attachments whose ADD has reported success and whose DEL has not begun.
     live: BTreeSet<String>,
 }
 
-/// Tries each state, or each `every`-th. The runtime is the one in `ours`; the Go plugins come with none.
+/// Tries each `every`-th state. The runtime is in `ours`, since the Go plugins have none.
 pub(super) fn run(lab: &Lab, directory: &Path, ours: &Path, every: usize) -> Result<Count> {
-    // A version that the Go plugins know, if it is about them.
+    // Older Go plugins do not support 1.1.0.
     let version = if directory == ours { "1.1.0" } else { "1.0.0" };
     let list = json!({"cniVersion": version, "name": NETWORK, "plugins": [
         {"type": "bridge", "bridge": "br0", "ipam": host_local()}]});
@@ -61,16 +61,14 @@ pub(super) fn run(lab: &Lab, directory: &Path, ours: &Path, every: usize) -> Res
         networks,
         containers: ["a", "b", "c"].map(|name| lab.container(name)),
     };
-    let losses = node.losses()?;
     let mut count = Count::default();
-    for loss in losses.iter().step_by(every.max(1)) {
-        let wrong = node.go_on(loss)?;
-        count.add(&wrong);
-        if wrong.is_empty() {
-            continue;
+    for loss in node.losses()?.iter().step_by(every.max(1)) {
+        let problems = node.restart(loss)?;
+        count.add(&problems);
+        if !problems.is_empty() {
+            println!("  FAILED after {}: cargo xtask faults --kind power", loss.name);
         }
-        println!("  FAILED after {}: cargo xtask faults --kind power", loss.what);
-        for line in wrong {
+        for line in problems {
             println!("    {line}");
         }
     }
@@ -86,25 +84,26 @@ struct Node<'a> {
 }
 
 impl Node<'_> {
-    /// Runs a sequence of operations, and gives every state that the power may go in.
+    /// Runs a sequence of operations, and returns all states.
     fn losses(&self) -> Result<Vec<Loss>> {
         let [a, b, c] = &self.containers;
         let (mut losses, mut live) = (Vec::new(), BTreeMap::new());
         for (operation, on) in
             [("add", a), ("add", b), ("del", a), ("add", c), ("add", a), ("gc", a), ("del", c)]
         {
-            if operation == "del" {
-                live.remove(on.name());
-            } else if operation == "gc" {
-                live.retain(|name, _| *name == on.name());
+            match operation {
+                "del" => drop(live.remove(on.name())),
+                "gc" => live.retain(|name, _| *name == on.name()),
+                _ => {}
             }
-            let mut command = self.rscni(operation, on, true);
-            let mut tape = Tape::start()?;
-            let traced = tracer::run(&mut command, b"", &mut tape)?;
+            let mut recorder = Recorder::start()?;
+            let mut command = self.rscni(tracer::command(&self.runtime), operation, on);
+            let traced = tracer::run(&mut command, b"", &mut recorder)?;
             let ended = Ended { code: traced.code, stdout: traced.stdout, stderr: traced.stderr };
-            ensure!(ended.succeeded(), "{operation} fails by itself: {}", ended.said());
-            let at = format!("{operation} of {}", on.name());
-            losses.extend(tape.losses(&at, &live.values().cloned().collect()));
+            let shown = ended.shown();
+            ensure!(ended.succeeded(), "{operation} fails without a power loss: {shown}");
+            let name = format!("{operation} of {}", on.name());
+            losses.extend(recorder.losses(&name, &live.values().cloned().collect()));
             if operation == "add" {
                 let result = ended.json().context("the result of ADD")?;
                 live.insert(on.name(), address(&result).context("the address of ADD")?);
@@ -113,10 +112,8 @@ impl Node<'_> {
         Ok(losses)
     }
 
-    /// A command of the runtime, to be traced or not.
-    fn rscni(&self, operation: &str, on: &Container, traced: bool) -> Command {
-        let program = &self.runtime;
-        let mut command = if traced { tracer::command(program) } else { Command::new(program) };
+    /// Adds the arguments of an operation of the runtime.
+    fn rscni(&self, mut command: Command, operation: &str, on: &Container) -> Command {
         command.args([operation, NETWORK]);
         match operation {
             "gc" => command.arg("--valid").arg(format!("{}/eth0", on.id())),
@@ -126,63 +123,61 @@ impl Node<'_> {
         command
     }
 
-    /// The node starts again with these files; gives what is wrong then.
-    fn go_on(&self, loss: &Loss) -> Result<Vec<String>> {
+    /// Continues with these files; returns the problems.
+    fn restart(&self, loss: &Loss) -> Result<Vec<String>> {
         restore(&loss.files)?;
-        let mut wrong = Vec::new();
-        let given = self.give("x")?;
+        let mut problems = Vec::new();
+        let given = self.allocate("x")?;
         for address in given.iter().filter(|address| loss.live.contains(*address)) {
-            wrong.push(format!("{address} is given to another, and its holder is live"));
+            problems.push(format!("{address} is given to another, but its owner is live"));
         }
         if given.iter().collect::<BTreeSet<_>>().len() < given.len() {
-            wrong.push(format!("an address is given twice: {given:?}"));
+            problems.push(format!("an address is given twice: {given:?}"));
         }
+        let runtime = |operation: &str, on: &Container| {
+            untraced(self.rscni(Command::new(&self.runtime), operation, on), b"")
+        };
         for container in &self.containers {
-            let ended = self.finish("del", container)?;
+            let ended = runtime("del", container)?;
             if !ended.succeeded() {
-                wrong.push(format!("DEL of {} fails: {}", container.name(), ended.said()));
+                problems.push(format!("DEL of {} fails: {}", container.name(), ended.shown()));
             }
         }
-        let nobody = Container::at("nobody", "/run/netns/nobody");
-        let ended = self.finish("gc", &nobody)?;
+        let ended = runtime("gc", &Container::at("none", "/run/netns/none"))?;
         if !ended.succeeded() {
-            wrong.push(format!("GC fails: {}", ended.said()));
+            problems.push(format!("GC fails: {}", ended.shown()));
         }
-        wrong.extend(
-            left()?.into_iter().map(|file| format!("after GC: {} is left", file.display())),
-        );
-        let given = self.give("y")?;
+        let left = attachment_files()?.into_iter();
+        problems.extend(left.map(|file| format!("after GC: {} is left", file.display())));
+        let given = self.allocate("y")?;
         if given.len() != ADDRESSES {
-            wrong.push(format!(
-                "after GC {} of {ADDRESSES} addresses can be given: {given:?}",
-                given.len()
+            let number = given.len();
+            problems.push(format!(
+                "after GC {number} of {ADDRESSES} addresses can be given: {given:?}"
             ));
         }
-        wrong.extend(index::disagreements());
-        Ok(wrong)
+        problems.extend(index::disagreements());
+        Ok(problems)
     }
 
-    fn finish(&self, operation: &str, on: &Container) -> Result<Ended> {
-        Ok(unwatched(self.rscni(operation, on, false), b"")?.into())
-    }
-
-    /// Has host-local give addresses until there are no more.
-    fn give(&self, prefix: &str) -> Result<Vec<String>> {
+    /// Allocates addresses from host-local until there are no more.
+    fn allocate(&self, prefix: &str) -> Result<Vec<String>> {
         let config = json!({"cniVersion": self.version, "name": NETWORK, "type": "bridge", "ipam": host_local()});
         let mut given = Vec::new();
         for number in 0..=ADDRESSES {
             let mut command = Command::new(self.directory.join("host-local"));
-            command.env("CNI_COMMAND", "ADD").env("CNI_CONTAINERID", format!("{prefix}{number}"));
             command
+                .env("CNI_COMMAND", "ADD")
+                .env("CNI_CONTAINERID", format!("{prefix}{number}"))
                 .env("CNI_NETNS", "/run/netns/none")
                 .env("CNI_IFNAME", "eth0")
                 .env("CNI_PATH", self.directory);
-            let ended: Ended = unwatched(command, config.to_string().as_bytes())?.into();
-            let reply = ended.json().with_context(|| ended.said())?;
+            let ended = untraced(command, config.to_string().as_bytes())?;
+            let reply = ended.json().with_context(|| ended.shown())?;
             match address(&reply).filter(|_| ended.succeeded()) {
                 Some(address) => given.push(address),
                 None if is_exhausted(&reply) => return Ok(given),
-                None => anyhow::bail!("host-local fails: {}", ended.said()),
+                None => bail!("host-local fails: {}", ended.shown()),
             }
         }
         Ok(given)
@@ -193,51 +188,48 @@ fn address(result: &Value) -> Option<String> {
     Some(result["ips"][0]["address"].as_str()?.to_owned())
 }
 
-/// Whether the range has no more addresses: code 11 says so; the Go plugin has no code for it.
+/// Whether the range is exhausted: code 11. The Go plugin has no code for it.
 fn is_exhausted(reply: &Value) -> bool {
     reply["code"] == 11
-        || reply["msg"].as_str().is_some_and(|said| said.contains("no IP addresses available"))
+        || reply["msg"].as_str().is_some_and(|msg| msg.contains("no IP addresses available"))
 }
 
-/// Takes the files down after each call that has changed them.
-struct Tape {
+/// Records the files after each call that has changed them.
+struct Recorder {
+    /// States, each with the files that were synced by then.
     states: Vec<(Files, BTreeSet<PathBuf>)>,
-    /// Files whose content is on the disk.
     synced: BTreeSet<PathBuf>,
 }
 
-impl Tape {
+impl Recorder {
     fn start() -> Result<Self> {
         Ok(Self { states: vec![(files()?, BTreeSet::new())], synced: BTreeSet::new() })
     }
 
-    /// Every state as it was, and with what was not synced lost in each file that this operation has written.
-    fn losses(self, at: &str, live: &BTreeSet<String>) -> Vec<Loss> {
+    /// Every state as recorded, and with the unsynced data of each file that this operation wrote lost.
+    fn losses(self, operation: &str, live: &BTreeSet<String>) -> Vec<Loss> {
         let first = self.states[0].0.clone();
         let mut losses = Vec::new();
         for (number, (files, synced)) in self.states.into_iter().enumerate() {
-            let what = format!("write {number} of {at}");
+            let name = format!("write {number} of {operation}");
             for (path, content) in &files {
-                let written = first.get(path) != Some(content) && !synced.contains(path);
-                let Some(content) =
-                    content.as_ref().filter(|content| written && !content.is_empty())
-                else {
-                    continue;
-                };
-                for (how, length) in [("is empty", 0), ("is cut off", content.len() / 2)] {
+                let is_unsynced = first.get(path) != Some(content) && !synced.contains(path);
+                let content = content.as_ref().filter(|it| is_unsynced && !it.is_empty());
+                let Some(content) = content else { continue };
+                for (how, length) in [("is empty", 0), ("is truncated", content.len() / 2)] {
                     let mut files = files.clone();
                     files.insert(path.clone(), Some(content[..length].to_vec()));
-                    let what = format!("{what}, where {} {how}", path.display());
-                    losses.push(Loss { what, files, live: live.clone() });
+                    let name = format!("{name}, where {} {how}", path.display());
+                    losses.push(Loss { name, files, live: live.clone() });
                 }
             }
-            losses.push(Loss { what, files, live: live.clone() });
+            losses.push(Loss { name, files, live: live.clone() });
         }
         losses
     }
 }
 
-impl Watch for Tape {
+impl Watch for Recorder {
     fn exit(&mut self, call: &Call, result: i64) {
         if result < 0 {
             return;
@@ -249,7 +241,7 @@ impl Watch for Tape {
         {
             self.synced.insert(below.to_owned());
         }
-        // Not in the middle of a file that vanishes: its own exit comes next.
+        // An error means that another thread is removing a file, whose exit follows.
         let Ok(now) = files() else { return };
         if self.states.last().is_none_or(|(last, _)| *last != now) {
             self.states.push((now, self.synced.clone()));
@@ -259,26 +251,25 @@ impl Watch for Tape {
 
 /// Everything below [`STATE`].
 fn files() -> Result<Files> {
+    fn list(directory: &Path, found: &mut Files) -> Result<()> {
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            let below = path.strip_prefix(STATE)?.to_owned();
+            if path.is_dir() {
+                found.insert(below, None);
+                list(&path, found)?;
+            } else {
+                found.insert(below, Some(fs::read(&path)?));
+            }
+        }
+        Ok(())
+    }
     let mut found = Files::new();
     list(Path::new(STATE), &mut found)?;
     Ok(found)
 }
 
-fn list(directory: &Path, found: &mut Files) -> Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        let below = path.strip_prefix(STATE)?.to_owned();
-        if path.is_dir() {
-            found.insert(below, None);
-            list(&path, found)?;
-        } else {
-            found.insert(below, Some(fs::read(&path)?));
-        }
-    }
-    Ok(())
-}
-
-/// Makes these files of what is below [`STATE`].
+/// Replaces everything below [`STATE`] by these files.
 fn restore(files: &Files) -> Result<()> {
     for entry in fs::read_dir(STATE)? {
         fs::remove_dir_all(entry?.path())?;
@@ -286,17 +277,16 @@ fn restore(files: &Files) -> Result<()> {
     for (path, content) in files {
         let path = Path::new(STATE).join(path);
         match content {
-            None => fs::create_dir(&path),
-            Some(content) => fs::write(&path, content),
+            None => fs::create_dir(&path)?,
+            Some(content) => fs::write(&path, content)?,
         }
-        .with_context(|| format!("restore {}", path.display()))?;
     }
     Ok(())
 }
 
 /// The files that belong to an attachment.
-fn left() -> Result<Vec<PathBuf>> {
-    let of_network = |path: &Path| {
+fn attachment_files() -> Result<Vec<PathBuf>> {
+    let is_of_network = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         path.starts_with("networks/.index")
             || path.starts_with("locks/networks")
@@ -305,6 +295,6 @@ fn left() -> Result<Vec<PathBuf>> {
             || name.starts_with("last_reserved_ip.")
     };
     let mut files = files()?;
-    files.retain(|path, content| content.is_some() && !of_network(path));
+    files.retain(|path, content| content.is_some() && !is_of_network(path));
     Ok(files.into_keys().collect())
 }

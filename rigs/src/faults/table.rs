@@ -1,4 +1,4 @@
-//! What came out, as lines and as the table in the documentation.
+//! The results, as lines and as the table in the documentation.
 
 use std::{collections::BTreeMap, fmt::Write, path::Path};
 
@@ -6,40 +6,46 @@ use anyhow::Result;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, remains, worlds::NAMES};
-use crate::page::replace_table;
+use super::{Kind, kinds, lists::NAMES};
+use crate::page;
 
-/// How many trials there were, and how they ended.
+/// Numbers of trials.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Count {
-    pub(super) held: usize,
+    pub(super) passed: usize,
     pub(super) failed: usize,
-    /// How many of those that failed left what, by kinds.
+    /// Failed trials by the kinds of things they left.
     #[serde(default)]
     pub(super) left: BTreeMap<String, usize>,
 }
 
 impl Count {
-    /// One trial more, with what was wrong.
-    pub(super) fn add(&mut self, wrong: &[String]) {
-        if wrong.is_empty() {
-            self.held += 1;
+    /// Adds a trial with its problems.
+    pub(super) fn add(&mut self, problems: &[String]) {
+        if problems.is_empty() {
+            self.passed += 1;
             return;
         }
         self.failed += 1;
-        for kind in remains::kinds(wrong) {
+        for kind in kinds::of_all(problems) {
             *self.left.entry(kind.to_owned()).or_default() += 1;
         }
     }
 
-    pub(super) fn trials(&self) -> usize {
-        self.held + self.failed
+    fn trials(&self) -> usize {
+        self.passed + self.failed
+    }
+
+    /// The kinds of things left, each with its number.
+    fn kinds(&self) -> String {
+        let counted = |kind| Some(format!("{kind} {}", self.left.get(kind)?));
+        kinds::all().filter_map(counted).collect::<Vec<_>>().join(", ")
     }
 }
 
 impl std::ops::AddAssign<&Self> for Count {
     fn add_assign(&mut self, other: &Self) {
-        self.held += other.held;
+        self.passed += other.passed;
         self.failed += other.failed;
         for (kind, count) in &other.left {
             *self.left.entry(kind.clone()).or_default() += count;
@@ -61,10 +67,10 @@ impl std::str::FromStr for Count {
     }
 }
 
-/// What came out for a list.
+/// The result of a list with a kind of fault.
 #[derive(Debug)]
 pub(super) struct Line {
-    pub(super) world: String,
+    pub(super) list: String,
     pub(super) kind: Kind,
     pub(super) peer: bool,
     pub(super) count: Count,
@@ -72,26 +78,19 @@ pub(super) struct Line {
 
 impl std::fmt::Display for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kind = self.kind.name();
-        let peer = if self.peer { " (Go)" } else { "" };
-        let Count { held, failed, .. } = self.count;
+        let (list, kind) = (&self.list, self.kind.name());
+        let Count { passed, failed, .. } = self.count;
+        let trials = passed + failed;
         write!(
             f,
-            "{:<18} {kind:<6} {:>6} trials  {held:>6} held  {failed:>5} failed{peer}",
-            self.world,
-            held + failed
+            "{list:<18} {kind:<6} {trials:>6} trials  {passed:>6} passed  {failed:>5} failed"
         )?;
+        f.write_str(if self.peer { " (Go)" } else { "" })?;
         if failed > 0 {
-            write!(f, ": {}", kinds(&self.count))?;
+            write!(f, ": {}", self.count.kinds())?;
         }
         Ok(())
     }
-}
-
-/// What was left how often.
-fn kinds(count: &Count) -> String {
-    let counted = |kind| Some(format!("{kind} {}", count.left.get(kind)?));
-    remains::all().filter_map(counted).collect::<Vec<_>>().join(", ")
 }
 
 /// The sum of our lines, or of those of the Go plugins.
@@ -102,12 +101,12 @@ pub(super) fn sum(lines: &[Line], peer: bool) -> Count {
 }
 
 /// The sums in a sentence.
-pub(super) fn text(lines: &[Line]) -> String {
+pub(super) fn summary(lines: &[Line]) -> String {
     let ours = sum(lines, false);
-    let mut text = format!("{} of {} trials held", ours.held, ours.trials());
+    let mut text = format!("{} of {} trials passed", ours.passed, ours.trials());
     if lines.iter().any(|line| line.peer) {
         let theirs = sum(lines, true);
-        let _ = write!(text, "; of the Go plugins' {} of {}", theirs.held, theirs.trials());
+        let _ = write!(text, "; of the Go plugins' {} of {}", theirs.passed, theirs.trials());
     }
     text
 }
@@ -116,52 +115,41 @@ const BEGIN: &str = "<!-- begin: cargo xtask faults --peer --write -->\n";
 
 /// Replaces the table in the documentation.
 pub(super) fn write(lines: &[Line], every: usize, page: &Path) -> Result<()> {
-    replace_table(page, BEGIN, &markdown(lines, every))
+    page::replace_table(page, BEGIN, &markdown(lines, every))
 }
 
 fn markdown(lines: &[Line], every: usize) -> String {
-    let mut table = String::from(
-        "| list | fault | rscni: trials | failed | Go: trials | failed |\n|---|---|--:|--:|--:|--:|\n",
-    );
-    let mut left = String::new();
-    for name in NAMES {
-        for kind in Kind::value_variants() {
-            let of = |peer: bool| {
-                let found = lines
-                    .iter()
-                    .find(|line| line.world == name && line.kind == *kind && line.peer == peer);
-                found.map(|line| &line.count)
-            };
-            let cells = |count: Option<&Count>| {
-                count.map_or_else(
-                    || "| | ".to_owned(),
-                    |count| format!("| {} | {} ", count.trials(), count.failed),
-                )
-            };
-            let (ours, theirs) = (of(false), of(true));
-            if ours.or(theirs).is_some() {
-                let _ =
-                    writeln!(table, "| {name} | {} {}{}|", kind.name(), cells(ours), cells(theirs));
-            }
-            for (whose, count) in [("rscni", ours), ("Go", theirs)] {
-                if let Some(count) = count.filter(|count| count.failed > 0) {
-                    let _ = writeln!(
-                        left,
-                        "| {whose}: {name} | {} | {} | {} |",
-                        kind.name(),
-                        count.failed,
-                        kinds(count)
-                    );
-                }
+    let (mut rows, mut failures) = (Vec::new(), Vec::new());
+    let keys = NAMES.iter().flat_map(|name| Kind::value_variants().iter().map(move |k| (name, *k)));
+    for (name, kind) in keys {
+        let of = |peer: bool| {
+            let is_it = |l: &&Line| l.list == *name && l.kind == kind && l.peer == peer;
+            lines.iter().find(is_it).map(|line| &line.count)
+        };
+        let both = [("rscni", of(false)), ("Go", of(true))];
+        let first = [(*name).to_owned(), kind.name()];
+        let cells = both.iter().flat_map(|(_, count)| match count {
+            Some(count) => [count.trials().to_string(), count.failed.to_string()],
+            None => [String::new(), String::new()],
+        });
+        if both.iter().any(|(_, count)| count.is_some()) {
+            rows.push(first.into_iter().chain(cells).collect());
+        }
+        for (set, count) in both {
+            if let Some(count) = count.filter(|count| count.failed > 0) {
+                let (failed, kinds) = (count.failed.to_string(), count.kinds());
+                failures.push(vec![format!("{set}: {name}"), kind.name(), failed, kinds]);
             }
         }
     }
-    let of_ours =
-        if every == 1 { "Every trial".to_owned() } else { format!("Of each {every} trials one") };
-    let mut text = format!("{of_ours} of ours was made. {}.\n\n{table}", self::text(lines));
-    if !left.is_empty() {
-        let head = "| list | fault | failed | of these, with |\n|---|---|--:|---|\n";
-        let _ = write!(text, "\nWhat was left or broken, where trials failed:\n\n{head}{left}");
+    let extent =
+        if every == 1 { "All trials".to_owned() } else { format!("One of {every} trials") };
+    let head = ["list", "fault", "rscni: trials", "failed", "Go: trials", "failed"];
+    let table = page::table(&head, &rows);
+    let mut text = format!("{extent} of ours were made. {}.\n\n{table}", summary(lines));
+    if !failures.is_empty() {
+        let table = page::table(&["list", "fault", "failed", "of these, with"], &failures);
+        let _ = write!(text, "\nFailed trials left or broke:\n\n{table}");
     }
     text
 }
@@ -169,48 +157,35 @@ fn markdown(lines: &[Line], every: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page::END;
+    use crate::page::tests::squeezed;
 
-    fn line(kind: Kind, peer: bool, held: usize, failed: usize) -> Line {
-        Line { world: "bridge".to_owned(), kind, peer, count: count(held, failed) }
+    fn line(peer: bool, passed: usize, failed: usize) -> Line {
+        let count = count(passed, failed);
+        Line { list: "bridge".to_owned(), kind: Kind::Kill, peer, count }
     }
 
-    fn count(held: usize, failed: usize) -> Count {
-        let mut count = Count { held, ..Count::default() };
+    fn count(passed: usize, failed: usize) -> Count {
+        let mut count = Count { passed, ..Count::default() };
         (0..failed).for_each(|_| count.add(&["+ host: link vethx (veth)".to_owned()]));
         count
     }
 
     #[test]
-    fn a_count_is_read_as_it_is_written() {
+    fn a_count_is_parsed_from_its_display() {
         let count = count(12, 3);
         assert_eq!(count.to_string().parse(), Ok(count));
         assert!("FAILED something".parse::<Count>().is_err());
     }
 
     #[test]
-    fn the_table_takes_the_place_of_the_one_before() {
-        let directory = tempfile::tempdir().unwrap();
-        let page = directory.path().join("faults.md");
-        std::fs::write(&page, format!("before\n{BEGIN}old\n{END}after\n")).unwrap();
-        write(&[line(Kind::Kill, false, 10, 0), line(Kind::Kill, true, 1, 4)], 1, &page).unwrap();
-        let text = std::fs::read_to_string(&page).unwrap();
-        assert!(
-            text.contains("| bridge | kill | 10 | 0 | 5 | 4 |") && !text.contains("old"),
-            "{text}"
-        );
-        assert!(
-            text.contains(
-                "Every trial of ours was made. 10 of 10 trials held; of the Go plugins' 1 of 5."
-            ),
-            "{text}"
-        );
-        assert!(
-            text.contains("| Go: bridge | kill | 4 | an interface 4 |")
-                && text.ends_with("after\n"),
-            "{text}"
-        );
-        std::fs::write(&page, "nothing").unwrap();
-        assert!(write(&[], 1, &page).is_err());
+    fn the_table_has_a_row_for_each_list_and_fault_and_one_for_each_failure() {
+        let text = squeezed(&markdown(&[line(false, 10, 0), line(true, 1, 4)], 1));
+        for part in [
+            "All trials of ours were made. 10 of 10 trials passed; of the Go plugins' 1 of 5.",
+            "| bridge | kill | 10 | 0 | 5 | 4 |",
+            "| Go: bridge | kill | 4 | an interface 4 |",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
     }
 }

@@ -1,20 +1,18 @@
-//! One trial: an operation that is hit at one of its calls, what a runtime does then, and whether all is as it was.
-
-use std::process::Command;
+//! One trial: a fault at one call of an operation, the next calls of a runtime, and a check that nothing is left.
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use rscni_test::{Container, Lab, Snapshot};
 use serde_json::Value;
+use xtask::program;
 
 use super::{
     call::{Attachment, Caller, Ended},
     index,
-    injection::{Blow, Injection, errors_of, is_right},
+    injection::{Fault, Injection, errors_of, is_right},
     leftovers,
 };
-use crate::bench::names;
-use xtask::program;
+use crate::tracer;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operation {
@@ -22,34 +20,37 @@ pub(super) enum Operation {
     Del,
 }
 
-/// What becomes of the container's network namespace before DEL.
+const OPERATIONS: [(Operation, &str); 2] = [(Operation::Add, "add"), (Operation::Del, "del")];
+
+/// The container's network namespace before DEL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Netns {
-    There,
-    /// It vanishes, and its path leads nowhere.
+    Present,
+    /// It has vanished, and its path does not exist.
     Gone,
-    /// It vanishes, and the runtime no longer says where it was.
+    /// It has vanished, and the runtime does not pass its path.
     Unset,
 }
 
-/// Which call of which operation is hit, and by what. As text: `add:57:ENOSPC:there`.
+const NAMESPACES: [(Netns, &str); 3] =
+    [(Netns::Present, "there"), (Netns::Gone, "gone"), (Netns::Unset, "unset")];
+
+/// A fault at a call of an operation. As text: `add:57:ENOSPC:there`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Trial {
     pub(super) operation: Operation,
     pub(super) index: u64,
-    pub(super) blow: Blow,
+    pub(super) fault: Fault,
     pub(super) netns: Netns,
 }
 
 impl std::fmt::Display for Trial {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let operation = if self.operation == Operation::Add { "add" } else { "del" };
-        let netns = match self.netns {
-            Netns::There => "there",
-            Netns::Gone => "gone",
-            Netns::Unset => "unset",
-        };
-        write!(f, "{operation}:{}:{}:{netns}", self.index, self.blow)
+        let Self { index, fault, .. } = self;
+        let operation = OPERATIONS.iter().find(|(it, _)| *it == self.operation);
+        let netns = NAMESPACES.iter().find(|(it, _)| *it == self.netns);
+        let (operation, netns) = (operation.map_or("", |it| it.1), netns.map_or("", |it| it.1));
+        write!(f, "{operation}:{index}:{fault}:{netns}")
     }
 }
 
@@ -59,261 +60,245 @@ impl std::str::FromStr for Trial {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("`{text}` is not like add:57:ENOSPC:there");
         let parts: Vec<_> = text.split(':').collect();
-        let [operation, index, blow, netns] = parts.as_slice() else { return Err(wrong()) };
+        let [operation, index, fault, netns] = parts[..] else { return Err(wrong()) };
+        let operation = OPERATIONS.iter().find(|(_, name)| *name == operation);
+        let netns = NAMESPACES.iter().find(|(_, name)| *name == netns);
         Ok(Self {
-            operation: match *operation {
-                "add" => Operation::Add,
-                "del" => Operation::Del,
-                _ => return Err(wrong()),
-            },
+            operation: operation.ok_or_else(wrong)?.0,
             index: index.parse().map_err(|_| wrong())?,
-            blow: blow.parse()?,
-            netns: match *netns {
-                "there" => Netns::There,
-                "gone" => Netns::Gone,
-                "unset" => Netns::Unset,
-                _ => return Err(wrong()),
-            },
+            fault: fault.parse()?,
+            netns: netns.ok_or_else(wrong)?.0,
         })
     }
 }
 
-/// How a trial went.
+/// The outcome of a trial.
 pub(super) enum Outcome {
-    /// All is as it has to be.
-    Held,
-    /// The operation had no such call this time, or another one, which cannot fail like that.
+    Passed,
+    /// The operation had no such call this time, or another one, which cannot fail in this way.
     NotReached,
-    /// The call that was hit, and what is not as it has to be.
-    Failed { call: String, wrong: Vec<String> },
+    /// The call that was hit, and the problems.
+    Failed {
+        call: String,
+        problems: Vec<String>,
+    },
 }
 
-/// The place of the trials: a private network in which the list has had its first attachment, so that what belongs to
-/// the network as a whole is there.
-pub(super) struct Place<'a> {
+/// A private network for trials, in which the list has had its first attachment, so that everything that belongs to the
+/// network exists.
+pub(super) struct TestBed<'a> {
     lab: &'a Lab,
     caller: Caller<'a>,
     container: Container,
     baseline: Snapshot,
-    /// Whether CHECK agrees with an ADD that nothing has hit. Not all of the Go plugins' do.
+    /// Whether CHECK succeeds after an ADD without a fault. With some of the Go plugins it does not.
     has_check: bool,
 }
 
-impl<'a> Place<'a> {
+impl<'a> TestBed<'a> {
     pub(super) fn new(lab: &'a Lab, caller: Caller<'a>) -> Result<Self> {
-        let world = caller.world;
-        world.furnish(lab)?;
-        let mut place = Self {
-            lab,
-            caller,
-            container: lab.container("c"),
-            baseline: Snapshot::default(),
-            has_check: true,
-        };
-        place.rebase()?;
-        Ok(place)
+        let container = lab.container("c");
+        let baseline = Snapshot::default();
+        let mut bed = Self { lab, caller, container, baseline, has_check: true };
+        bed.set_baseline()?;
+        Ok(bed)
     }
 
-    /// Takes what is there after a complete attachment as what belongs there.
-    fn rebase(&mut self) -> Result<()> {
-        if self.caller.world.may_vanish {
-            self.renew();
+    /// Makes the state after a complete attachment the baseline.
+    fn set_baseline(&mut self) -> Result<()> {
+        let may_vanish = self.caller.list.may_vanish;
+        if may_vanish {
+            self.renew_namespace();
         }
-        self.caller.world.furnish(self.lab)?;
-        let on = self.attachment(Netns::There);
+        self.caller.list.set_up(self.lab)?;
+        let on = self.attachment(Netns::Present);
         let added = self.caller.add(&on, None)?;
         if let Some(ended) = added.failed {
-            bail!("ADD fails by itself: {}", ended.said());
+            bail!("ADD fails without a fault: {}", ended.shown());
         }
         let result = added.results.last();
         let different = self.caller.check(&on, result.unwrap_or(&Value::Null))?;
         self.has_check = different.is_none();
-        if let Some(said) = different.filter(|_| !self.caller.is_peer) {
-            bail!("CHECK fails by itself: {said}");
+        if let Some(reason) = different.filter(|_| !self.caller.is_peer) {
+            bail!("CHECK fails without a fault: {reason}");
         }
-        self.del_cleanly(&on, self.result(added.results.last(), 0))?;
-        if self.caller.world.may_vanish {
-            self.renew();
+        let failures = self.del(&on, self.prev_result(result, 0), None)?;
+        if let Some(ended) = failures.first() {
+            bail!("DEL fails without a fault: {}", ended.shown());
+        }
+        if may_vanish {
+            self.renew_namespace();
         }
         self.baseline = leftovers::baseline(self.lab);
         Ok(())
     }
 
-    /// The calls of each operation, for a plan: what is called, with the namespace there or not.
+    /// The system calls of an operation.
     pub(super) fn calls(&self, operation: Operation) -> Result<Vec<(i64, u64)>> {
-        let on = self.attachment(Netns::There);
-        let (mut add, mut del) = (Injection::none(), Injection::none());
+        let on = self.attachment(Netns::Present);
+        let (mut add, mut del) = (Injection::default(), Injection::default());
         let added = self.caller.add(&on, Some(&mut add))?;
-        ensure!(
-            added.failed.is_none(),
-            "ADD fails under the tracer: {}",
-            added.failed.map_or_else(String::new, |e| e.said())
-        );
-        let result = self.result(added.results.last(), 0);
-        let failures = self.caller.del(&on, self.steps(), result, Some(&mut del))?;
+        if let Some(ended) = added.failed {
+            bail!("ADD fails under the tracer: {}", ended.shown());
+        }
+        let result = self.prev_result(added.results.last(), 0);
+        let failures = self.del(&on, result, Some(&mut del))?;
         ensure!(failures.is_empty(), "DEL fails under the tracer");
         Ok(if operation == Operation::Add { add.seen } else { del.seen })
     }
 
     pub(super) fn run(&mut self, trial: &Trial) -> Result<Outcome> {
-        let mut injection = Injection::at(trial.index, trial.blow);
-        let mut wrong = Vec::new();
+        let mut injection = Injection::at(trial.index, trial.fault);
+        let mut problems = Vec::new();
         match trial.operation {
-            Operation::Add => self.add_hit(trial, &mut injection, &mut wrong)?,
-            Operation::Del => self.del_hit(trial, &mut injection, &mut wrong)?,
+            Operation::Add => self.hit_add(trial, &mut injection, &mut problems)?,
+            Operation::Del => self.hit_del(trial, &mut injection, &mut problems)?,
         }
-        if trial.netns != Netns::There {
-            self.renew();
+        if trial.netns != Netns::Present {
+            self.renew_namespace();
         }
-        wrong.extend(self.left());
-        self.attach_again(&mut wrong)?;
-        if !wrong.is_empty() {
-            self.recover()?;
-            let (number, first) = injection.hit.unwrap_or_default();
-            let call = injection.hit.map_or_else(
-                || "no call".to_owned(),
-                |_| format!("{}({first:#x}, ..)", names::of(number)),
-            );
-            return Ok(Outcome::Failed { call, wrong });
-        }
-        Ok(if injection.hit.is_some() { Outcome::Held } else { Outcome::NotReached })
+        problems.extend(self.left());
+        self.attach_again(&mut problems)?;
+        let Some((number, first)) = injection.hit else {
+            let call = "no call".to_owned();
+            return self.outcome(problems, call, Outcome::NotReached);
+        };
+        let call = format!("{}({first:#x}, ..)", tracer::name_of(number));
+        self.outcome(problems, call, Outcome::Passed)
     }
 
-    /// ADD is hit; then DEL, as a runtime calls it after an ADD that failed or a crash of its own.
-    fn add_hit(
+    /// The outcome of a trial: `without` if there are no problems.
+    fn outcome(
+        &mut self,
+        problems: Vec<String>,
+        call: String,
+        without: Outcome,
+    ) -> Result<Outcome> {
+        if problems.is_empty() {
+            return Ok(without);
+        }
+        self.recover()?;
+        Ok(Outcome::Failed { call, problems })
+    }
+
+    /// Hits ADD; then calls DEL, as a runtime does after a failed ADD or its own crash.
+    fn hit_add(
         &mut self,
         trial: &Trial,
         injection: &mut Injection,
-        wrong: &mut Vec<String>,
+        problems: &mut Vec<String>,
     ) -> Result<()> {
-        let on = self.attachment(Netns::There);
+        let on = self.attachment(Netns::Present);
         let added = self.caller.add(&on, Some(injection))?;
-        wrong.extend(index::disagreements());
+        problems.extend(index::disagreements());
         let result = added.results.last();
-        match (&added.failed, trial.blow) {
-            // Killed, and the kernel was faster than the program: or there was no such call.
-            (_, Blow::Kill) => {}
-            (None, Blow::Error(_)) if !self.has_check => {}
-            (None, Blow::Error(_)) => {
+        match (&added.failed, trial.fault) {
+            // Killed; or it ended before the kill; or there was no such call.
+            (_, Fault::Kill) => {}
+            (None, Fault::Error(_)) if !self.has_check => {}
+            (None, Fault::Error(_)) => {
                 let different = self.caller.check(&on, result.unwrap_or(&Value::Null))?;
-                wrong.extend(different.map(|said| format!("ADD succeeded, CHECK says {said}")));
+                problems.extend(different.map(|it| format!("ADD succeeded, CHECK says {it}")));
             }
-            (Some(ended), Blow::Error(errno)) => {
+            (Some(ended), Fault::Error(errno)) => {
                 let hit = injection.hit.unwrap_or_default();
-                wrong.extend(judge(ended, errno, hit, self.caller.is_peer));
-                // A plugin that fails has taken its own part back: without its DEL nothing of it may be there. One that could
-                // not tell that it has succeeded is to be undone by DEL.
+                problems.extend(judge(ended, errno, hit, self.caller.is_peer));
+                // A plugin that fails rolls back: nothing of it may be left before its DEL. One that could not write its
+                // result is undone by DEL.
                 if !is_reply(hit, self.caller.is_peer) {
-                    for failure in self.caller.del(&on, added.results.len(), None, None)? {
-                        wrong.push(format!("DEL of a plugin before it fails: {}", failure.said()));
-                    }
-                    let left = self.left();
-                    wrong.extend(left.into_iter().map(|line| format!("before DEL: {line}")));
+                    let failures = self.caller.del(&on, added.results.len(), None, None)?;
+                    add_failures(problems, "DEL of a plugin before it fails", &failures);
+                    problems.extend(self.left().iter().map(|line| format!("before DEL: {line}")));
                 }
             }
         }
         self.vanish(trial.netns);
-        let result = self.result(result, trial.index).filter(|_| added.failed.is_none());
-        let failures =
-            self.caller.del(&self.attachment(trial.netns), self.steps(), result, None)?;
-        wrong.extend(failures.iter().map(|ended| format!("DEL fails: {}", ended.said())));
+        let result = self.prev_result(result, trial.index).filter(|_| added.failed.is_none());
+        let failures = self.del(&self.attachment(trial.netns), result, None)?;
+        add_failures(problems, "DEL fails", &failures);
         Ok(())
     }
 
-    /// DEL of a complete attachment is hit; then it is called once more.
-    fn del_hit(
+    /// Hits DEL of a complete attachment; then calls it again.
+    fn hit_del(
         &mut self,
         trial: &Trial,
         injection: &mut Injection,
-        wrong: &mut Vec<String>,
+        problems: &mut Vec<String>,
     ) -> Result<()> {
-        let on = self.attachment(Netns::There);
-        let added = self.caller.add(&on, None)?;
+        let added = self.caller.add(&self.attachment(Netns::Present), None)?;
         if let Some(ended) = added.failed {
-            wrong.push(format!("ADD before it fails: {}", ended.said()));
+            problems.push(format!("ADD before it fails: {}", ended.shown()));
             return Ok(());
         }
         self.vanish(trial.netns);
         let on = self.attachment(trial.netns);
-        let result = self.result(added.results.last(), trial.index);
-        let failures = self.caller.del(&on, self.steps(), result, Some(injection))?;
-        wrong.extend(index::disagreements());
-        if let Blow::Error(errno) = trial.blow {
+        let result = self.prev_result(added.results.last(), trial.index);
+        let failures = self.del(&on, result, Some(injection))?;
+        problems.extend(index::disagreements());
+        if let Fault::Error(errno) = trial.fault {
             let hit = injection.hit.unwrap_or_default();
-            wrong.extend(
-                failures.iter().filter_map(|ended| judge(ended, errno, hit, self.caller.is_peer)),
-            );
+            let judge = |ended| judge(ended, errno, hit, self.caller.is_peer);
+            problems.extend(failures.iter().filter_map(judge));
             if failures.is_empty() {
-                // What DEL of the container's own namespace left in it would go with that.
-                let vanished = trial.netns != Netns::There;
+                // Also in a namespace that has vanished, nothing may be left at its path.
+                let vanished = trial.netns != Netns::Present;
                 if vanished {
-                    self.renew();
+                    self.renew_namespace();
                 }
-                let left = self.left();
-                wrong.extend(left.into_iter().map(|line| format!("DEL succeeded: {line}")));
+                problems.extend(self.left().iter().map(|line| format!("DEL succeeded: {line}")));
                 if vanished {
                     self.vanish(trial.netns);
                 }
             }
         }
-        let failures = self.caller.del(&on, self.steps(), result, None)?;
-        wrong
-            .extend(failures.iter().map(|ended| format!("the second DEL fails: {}", ended.said())));
+        let failures = self.del(&on, result, None)?;
+        add_failures(problems, "the second DEL fails", &failures);
         Ok(())
     }
 
-    /// The same container is attached once more, as if nothing had been.
-    fn attach_again(&mut self, wrong: &mut Vec<String>) -> Result<()> {
-        self.caller.world.furnish(self.lab)?;
-        let on = self.attachment(Netns::There);
+    /// Attaches and detaches the same container again.
+    fn attach_again(&mut self, problems: &mut Vec<String>) -> Result<()> {
+        self.caller.list.set_up(self.lab)?;
+        let on = self.attachment(Netns::Present);
         let added = self.caller.add(&on, None)?;
-        if let Some(ended) = &added.failed {
-            wrong.push(format!("the next ADD fails: {}", ended.said()));
-        }
-        let failures = self.caller.del(&on, self.steps(), added.results.last(), None)?;
-        wrong.extend(
-            failures
-                .iter()
-                .map(|ended| format!("the DEL after the next ADD fails: {}", ended.said())),
-        );
-        if wrong.is_empty() {
+        add_failures(problems, "the next ADD fails", added.failed.as_slice());
+        let failures = self.del(&on, added.results.last(), None)?;
+        add_failures(problems, "the DEL after the next ADD fails", &failures);
+        if problems.is_empty() {
             let left = self.left();
-            wrong
-                .extend(left.into_iter().map(|line| format!("after the next ADD and DEL: {line}")));
+            problems.extend(left.iter().map(|line| format!("after the next ADD and DEL: {line}")));
         }
         Ok(())
     }
 
-    /// What is left.
     fn left(&self) -> Vec<String> {
         leftovers::since(self.lab, &self.baseline, self.caller.is_peer)
     }
 
-    /// After a failure: what is left goes, or else becomes part of what was there, so that the next trial is judged by
-    /// itself.
+    /// After a failure: removes what is left, or else makes it part of the baseline, so that it does not affect the next
+    /// trial.
     fn recover(&mut self) -> Result<()> {
-        let on = self.attachment(Netns::There);
-        self.caller.del(&on, self.steps(), None, None)?;
+        self.del(&self.attachment(Netns::Present), None, None)?;
         self.caller.gc()?;
-        // A rule that is left would be missed when a later DEL of the same address takes it. User-Mode Linux has none.
-        let _ = program::capture(Command::new("nft").args(["flush", "ruleset"]));
-        self.rebase().context("go on after a trial that failed")
+        // A rule in the baseline would be missed when a later DEL of the same address removes it. User-Mode Linux has no
+        // nftables.
+        let _ = program::output_of("nft flush ruleset");
+        self.set_baseline().context("recover after a trial that failed")
     }
 
-    /// What a DEL of a complete attachment is told of it: in every second trial nothing.
-    fn result<'r>(&self, result: Option<&'r Value>, index: u64) -> Option<&'r Value> {
+    fn del(
+        &self,
+        on: &Attachment,
+        result: Option<&Value>,
+        injection: Option<&mut Injection>,
+    ) -> Result<Vec<Ended>> {
+        self.caller.del(on, self.caller.list.steps.len(), result, injection)
+    }
+
+    /// `prevResult` for a DEL of a complete attachment: in every second trial there is none.
+    fn prev_result<'r>(&self, result: Option<&'r Value>, index: u64) -> Option<&'r Value> {
         result.filter(|_| self.caller.is_peer || index % 2 == 1)
-    }
-
-    fn del_cleanly(&self, on: &Attachment, result: Option<&Value>) -> Result<()> {
-        match self.caller.del(on, self.steps(), result, None)?.first() {
-            None => Ok(()),
-            Some(ended) => bail!("DEL fails by itself: {}", ended.said()),
-        }
-    }
-
-    fn steps(&self) -> usize {
-        self.caller.world.steps.len()
     }
 
     fn attachment(&self, netns: Netns) -> Attachment {
@@ -322,24 +307,28 @@ impl<'a> Place<'a> {
     }
 
     fn vanish(&self, netns: Netns) {
-        if netns != Netns::There {
+        if netns != Netns::Present {
             self.lab.remove_namespace(&self.container);
         }
     }
 
-    /// A new namespace at the same path, with nothing in it.
-    fn renew(&mut self) {
+    /// Makes a new namespace at the same path.
+    fn renew_namespace(&mut self) {
         if self.container.exists() {
             self.lab.remove_namespace(&self.container);
         } else if self.container.path().exists() {
-            // What a plugin has put there, which is found as something that is left.
+            // A file of the plugin, which is reported as left behind.
             let _ = std::fs::remove_file(self.container.path());
         }
         self.container = self.lab.container("c");
     }
 }
 
-/// The descriptor that our plugins reserve for the reply, before they open any other.
+fn add_failures(problems: &mut Vec<String>, what: &str, failures: &[Ended]) {
+    problems.extend(failures.iter().map(|ended| format!("{what}: {}", ended.shown())));
+}
+
+/// The descriptor that our plugins reserve for the reply before they open any other.
 const RESERVED: u64 = 3;
 
 /// Whether the call writes the reply.
@@ -348,7 +337,7 @@ fn is_reply((call, first): (i64, u64), is_peer: bool) -> bool {
     is_stdout && matches!(call, nix::libc::SYS_write | nix::libc::SYS_writev)
 }
 
-/// What is wrong with the reply of a plugin that failed because of an error. No error reply of a Go plugin has `cniVersion`.
+/// The problem with the error reply of a plugin, if there is one. Error replies of the Go plugins lack `cniVersion`.
 fn judge(ended: &Ended, errno: Errno, hit: (i64, u64), is_peer: bool) -> Option<String> {
     let (call, _) = hit;
     if is_reply(hit, is_peer) && ended.code.is_some_and(|code| code != 0) {
@@ -357,41 +346,42 @@ fn judge(ended: &Ended, errno: Errno, hit: (i64, u64), is_peer: bool) -> Option<
     }
     let reply = match ended.json() {
         Some(reply) if ended.code.is_some_and(|code| code != 0) => reply,
-        _ => return Some(format!("no error reply of the spec: {}", ended.said())),
+        _ => return Some(format!("no error reply of the spec: {}", ended.shown())),
     };
-    let whole = (is_peer || reply["cniVersion"].is_string()) && reply["msg"].is_string();
+    let is_complete = (is_peer || reply["cniVersion"].is_string()) && reply["msg"].is_string();
     match reply["code"].as_u64() {
-        Some(code) if whole && is_right(code, errno, call) => None,
-        Some(code) if whole => {
-            Some(format!("code {code} is not right for {errno:?}: {}", ended.said()))
+        Some(code) if is_complete && is_right(code, errno, call) => None,
+        Some(code) if is_complete => {
+            Some(format!("code {code} is not right for {errno:?}: {}", ended.shown()))
         }
-        _ => Some(format!("an error reply that lacks something: {}", ended.said())),
+        _ => Some(format!("an incomplete error reply: {}", ended.shown())),
     }
 }
 
-/// Every kill: at each call of ADD and of DEL, with the namespace there and without it.
+/// Every kill: at each call of ADD and of DEL, with and without the namespace.
 pub(super) fn kills(add: usize, del: usize, may_vanish: bool) -> Vec<Trial> {
     let mut trials = Vec::new();
     for (operation, calls) in [(Operation::Add, add), (Operation::Del, del)] {
         for index in 0..calls as u64 {
-            trials.push(Trial { operation, index, blow: Blow::Kill, netns: Netns::There });
+            let trial = Trial { operation, index, fault: Fault::Kill, netns: Netns::Present };
+            trials.push(trial);
             if may_vanish {
-                trials.push(Trial { operation, index, blow: Blow::Kill, netns: gone(index) });
+                trials.push(Trial { netns: gone(index), ..trial });
             }
         }
     }
     trials
 }
 
-/// Every error at each call that can give it. The namespace is there for two of three.
+/// Every error at each call that can return it. The namespace exists in two of three trials.
 pub(super) fn errors(add: &[(i64, u64)], del: &[(i64, u64)], may_vanish: bool) -> Vec<Trial> {
     let mut trials = Vec::new();
     for (operation, calls) in [(Operation::Add, add), (Operation::Del, del)] {
         for (index, (number, _)) in (0u64..).zip(calls) {
             for errno in errors_of(*number) {
-                let netns =
-                    if may_vanish && trials.len() % 3 == 2 { gone(index) } else { Netns::There };
-                trials.push(Trial { operation, index, blow: Blow::Error(*errno), netns });
+                let vanishes = may_vanish && trials.len() % 3 == 2;
+                let netns = if vanishes { gone(index) } else { Netns::Present };
+                trials.push(Trial { operation, index, fault: Fault::Error(*errno), netns });
             }
         }
     }
@@ -409,15 +399,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trial_is_read_as_it_is_written() {
+    fn a_trial_is_parsed_from_its_display() {
         let trials =
             kills(3, 2, true).into_iter().chain(errors(&[(libc::SYS_openat, 0)], &[], true));
         for trial in trials {
             assert_eq!(trial.to_string().parse(), Ok(trial));
         }
-        assert!(
-            "add:1:kill".parse::<Trial>().is_err() && "add:x:kill:there".parse::<Trial>().is_err()
+        assert_eq!(
+            "add:57:ENOSPC:there".parse::<Trial>().unwrap().to_string(),
+            "add:57:ENOSPC:there"
         );
+        assert!("add:1:kill".parse::<Trial>().is_err());
+        assert!("add:x:kill:there".parse::<Trial>().is_err());
     }
 
     #[test]
@@ -428,27 +421,23 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_needs_a_whole_reply_with_a_right_code() {
+    fn a_failure_needs_a_complete_reply_with_a_right_code() {
         let ended = |code, stdout: &str| Ended { code, stdout: stdout.into(), stderr: Vec::new() };
-        let whole = r#"{"cniVersion":"1.0.0","code":5,"msg":"read"}"#;
+        let judge = |code, stdout: &str, hit, is_peer| {
+            judge(&ended(code, stdout), Errno::EIO, hit, is_peer).is_none()
+        };
+        let complete = r#"{"cniVersion":"1.0.0","code":5,"msg":"read"}"#;
         let at = (libc::SYS_linkat, 7);
-        assert_eq!(judge(&ended(Some(1), whole), Errno::EIO, at, false), None);
-        assert!(judge(&ended(Some(0), whole), Errno::EIO, at, false).is_some());
-        assert!(judge(&ended(None, whole), Errno::EIO, at, false).is_some());
-        assert!(judge(&ended(Some(1), ""), Errno::EIO, at, false).is_some());
-        assert!(
-            judge(&ended(Some(1), &whole.replace("cniVersion", "version")), Errno::EIO, at, false)
-                .is_some()
-        );
-        assert_eq!(
-            judge(&ended(Some(1), r#"{"code":5,"msg":"read"}"#), Errno::EIO, at, true),
-            None
-        );
-        assert!(judge(&ended(Some(1), &whole.replace('5', "7")), Errno::EIO, at, false).is_some());
+        assert!(judge(Some(1), complete, at, false));
+        assert!(!judge(Some(0), complete, at, false));
+        assert!(!judge(None, complete, at, false));
+        assert!(!judge(Some(1), "", at, false));
+        assert!(!judge(Some(1), &complete.replace("cniVersion", "version"), at, false));
+        assert!(judge(Some(1), r#"{"code":5,"msg":"read"}"#, at, true));
+        assert!(!judge(Some(1), &complete.replace('5', "7"), at, false));
         for (descriptor, is_peer) in [(1, false), (3, false), (1, true)] {
-            let reply = (libc::SYS_write, descriptor);
-            assert_eq!(judge(&ended(Some(1), ""), Errno::EIO, reply, is_peer), None);
+            assert!(judge(Some(1), "", (libc::SYS_write, descriptor), is_peer));
         }
-        assert!(judge(&ended(Some(1), ""), Errno::EIO, (libc::SYS_write, 3), true).is_some());
+        assert!(!judge(Some(1), "", (libc::SYS_write, 3), true));
     }
 }

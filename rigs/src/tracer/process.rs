@@ -1,43 +1,34 @@
-//! What `/proc` tells of a traced process while it is stopped.
-
-use std::path::PathBuf;
+//! Information from `/proc` about a traced process while it is stopped.
 
 use nix::unistd::Pid;
 
-/// The process that a thread belongs to. `None` when it is gone.
+/// The process of a thread. `None` if it has ended.
 pub(super) fn of_thread(thread: Pid) -> Option<Pid> {
-    status(thread, "Tgid")
-        .map(|id| Pid::from_raw(i32::try_from(id).expect("the kernel's own number of a process")))
+    status(thread, "Tgid").and_then(|id| Some(Pid::from_raw(i32::try_from(id).ok()?)))
 }
 
-/// The most memory that the program had at a time, in KiB. It starts anew when a program is executed, which what
-/// `wait4` tells does not.
+/// Peak resident memory in KiB. Unlike the value of `wait4`, it is reset when a program is executed.
 pub(super) fn peak_memory(pid: Pid) -> Option<u64> {
     status(pid, "VmHWM")
 }
 
-/// The memory that a process shares with no file, in KiB: what it has only because it runs. The rest of what is resident
-/// are pages of its program, which are in memory once, however many processes run it.
+/// Anonymous memory in KiB. Other resident pages belong to the program's file, and all processes share them.
 pub(super) fn own_memory(pid: Pid) -> Option<u64> {
     status(pid, "RssAnon")
 }
 
-/// The page faults of a process so far, without those that had to wait for a disk.
+/// Page faults so far, without those that waited for a disk.
 pub(super) fn page_faults(pid: Pid) -> Option<u64> {
-    let stat = std::fs::read_to_string(file(pid, "stat")).ok()?;
-    // The program's name is in parentheses, and may have spaces and parentheses itself.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The program's name is in parentheses, and may contain spaces and parentheses.
     let (_, after_name) = stat.rsplit_once(") ")?;
     after_name.split(' ').nth(7)?.parse().ok()
 }
 
 fn status(pid: Pid, key: &str) -> Option<u64> {
-    let status = std::fs::read_to_string(file(pid, "status")).ok()?;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let value = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
     value.split_whitespace().next()?.parse().ok()
-}
-
-fn file(pid: Pid, name: &str) -> PathBuf {
-    format!("/proc/{pid}/{name}").into()
 }
 
 #[cfg(test)]

@@ -1,42 +1,26 @@
-//! What the registers mean in which a system call goes in and its result comes out.
+//! Registers at entry and exit of a system call.
 //!
-//! The only part of the tracer that depends on the architecture. It is written for `x86_64`. On `aarch64` the number
-//! of a call that is under way can be changed only through a register set that nix does not have, so calls could be
-//! watched there, but not failed; elsewhere tracing is refused before anything is started.
+//! This is the only part of the tracer that depends on the architecture. It supports `x86_64`. On `aarch64` the number of a
+//! call in progress can be changed only through a register set that nix lacks, so calls could be watched but not failed;
+//! elsewhere tracing is refused before anything is started.
 
 use nix::{errno::Errno, unistd::Pid};
 
-/// A system call as its registers show it at entry.
-pub(super) struct Entry {
-    pub(super) number: i64,
-    pub(super) arguments: [u64; 6],
-}
-
 #[cfg(target_arch = "x86_64")]
-mod known {
+mod supported {
     use nix::sys::ptrace;
 
-    use super::{Entry, Errno, Pid};
+    use super::{Errno, Pid};
 
-    /// Whether this architecture is known.
-    pub(in crate::tracer) const KNOWN: bool = true;
+    pub(in crate::tracer) const SUPPORTED: bool = true;
 
-    pub(in crate::tracer) fn entry(pid: Pid) -> nix::Result<Entry> {
-        let registers = ptrace::getregs(pid)?;
-        Ok(Entry {
-            number: registers.orig_rax.cast_signed(),
-            arguments: [
-                registers.rdi,
-                registers.rsi,
-                registers.rdx,
-                registers.r10,
-                registers.r8,
-                registers.r9,
-            ],
-        })
+    /// Number and arguments at entry.
+    pub(in crate::tracer) fn entry(pid: Pid) -> nix::Result<(i64, [u64; 6])> {
+        let r = ptrace::getregs(pid)?;
+        Ok((r.orig_rax.cast_signed(), [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9]))
     }
 
-    /// The result at exit: what the call gives, or the negative number of an error.
+    /// Result at exit: the value of the call, or the negative number of an error.
     pub(in crate::tracer) fn result(pid: Pid) -> nix::Result<i64> {
         Ok(ptrace::getregs(pid)?.rax.cast_signed())
     }
@@ -48,7 +32,7 @@ mod known {
         ptrace::setregs(pid, registers)
     }
 
-    /// At exit: has the program see `error`.
+    /// At exit: replaces the result by `error`.
     pub(in crate::tracer) fn set_error(pid: Pid, error: Errno) -> nix::Result<()> {
         let mut registers = ptrace::getregs(pid)?;
         registers.rax = (-i64::from(error as i32)).cast_unsigned();
@@ -57,12 +41,12 @@ mod known {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-mod known {
-    use super::{Entry, Errno, Pid};
+mod supported {
+    use super::{Errno, Pid};
 
-    pub(in crate::tracer) const KNOWN: bool = false;
+    pub(in crate::tracer) const SUPPORTED: bool = false;
 
-    pub(in crate::tracer) fn entry(_: Pid) -> nix::Result<Entry> {
+    pub(in crate::tracer) fn entry(_: Pid) -> nix::Result<(i64, [u64; 6])> {
         Err(Errno::ENOSYS)
     }
 
@@ -79,4 +63,4 @@ mod known {
     }
 }
 
-pub(super) use known::{KNOWN, entry, result, set_error, skip};
+pub(super) use supported::{SUPPORTED, entry, result, set_error, skip};

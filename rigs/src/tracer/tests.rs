@@ -2,13 +2,13 @@ use nix::libc;
 
 use super::*;
 
-/// Keeps what it sees, and decides by a closure.
-struct Seen<F> {
+/// Records calls and results; a closure decides.
+struct Recorder<F> {
     calls: Vec<(Call, i64)>,
     decide: F,
 }
 
-impl<F: FnMut(&Call) -> Verdict> Watch for Seen<F> {
+impl<F: FnMut(&Call) -> Verdict> Watch for Recorder<F> {
     fn entry(&mut self, call: &Call) -> Verdict {
         (self.decide)(call)
     }
@@ -18,8 +18,8 @@ impl<F: FnMut(&Call) -> Verdict> Watch for Seen<F> {
     }
 }
 
-fn watch<F: FnMut(&Call) -> Verdict>(decide: F) -> Seen<F> {
-    Seen { calls: Vec::new(), decide }
+fn watch<F: FnMut(&Call) -> Verdict>(decide: F) -> Recorder<F> {
+    Recorder { calls: Vec::new(), decide }
 }
 
 fn shell(script: &str) -> Command {
@@ -29,39 +29,44 @@ fn shell(script: &str) -> Command {
 }
 
 #[test]
-fn a_program_reads_and_writes_and_its_calls_are_seen_with_arguments_and_results() {
+fn calls_are_seen_with_arguments_and_results() {
     let mut seen = watch(|_| Verdict::Pass);
     let traced = run(&mut shell("read word; printf %s $word"), b"hello\n", &mut seen).unwrap();
     assert_eq!((traced.code, traced.stdout.as_slice()), (Some(0), b"hello".as_slice()));
-    assert_eq!((traced.processes, traced.threads), (1, 0));
-    assert!(traced.peak_memory > 100 && traced.page_faults > 10, "{traced:?}");
+    assert_eq!((traced.usage.processes, traced.usage.threads), (1, 0));
+    assert!(traced.usage.peak_memory > 100 && traced.usage.page_faults > 10, "{traced:?}");
     let written: Vec<_> = seen
         .calls
         .iter()
         .filter(|(call, _)| call.number == libc::SYS_write && call.arguments[0] == 1)
         .collect();
     assert!(matches!(written.as_slice(), [(call, 5)] if call.arguments[2] == 5), "{written:?}");
-    // All but `exit_group` have an exit.
-    assert_eq!(traced.calls, seen.calls.len() as u64 + 1);
-    assert!(seen.calls.iter().map(|(call, _)| call.index).eq(0..traced.calls - 1));
+    // All calls but `exit_group` have an exit.
+    assert_eq!(traced.usage.system_calls, seen.calls.len() as u64 + 1);
+    assert!(seen.calls.iter().map(|(call, _)| call.index).eq(0..traced.usage.system_calls - 1));
 }
 
 #[test]
 fn the_same_program_makes_the_same_number_of_calls_each_time() {
-    let count = || run(&mut shell("echo hello"), b"", &mut watch(|_| Verdict::Pass)).unwrap().calls;
+    let count = || {
+        run(&mut shell("echo hello"), b"", &mut watch(|_| Verdict::Pass))
+            .unwrap()
+            .usage
+            .system_calls
+    };
     let first = count();
     assert!(first > 5);
     assert!((0..5).all(|_| count() == first));
 }
 
 #[test]
-fn processes_are_followed_and_counted_and_so_are_their_calls() {
+fn processes_are_followed_and_counted_with_their_calls() {
     let mut seen = watch(|_| Verdict::Pass);
-    // Each is a process, as the shell has something left to do.
+    // The shell forks for each command, since it has more to do afterwards.
     let traced =
         run(&mut shell("/bin/true; /bin/true; (/bin/true; exit 3); exit $?"), b"", &mut seen)
             .unwrap();
-    assert_eq!((traced.code, traced.processes), (Some(3), 5));
+    assert_eq!((traced.code, traced.usage.processes), (Some(3), 5));
     let threads: std::collections::BTreeSet<_> =
         seen.calls.iter().map(|(call, _)| call.thread).collect();
     assert_eq!(threads.len(), 5);
@@ -69,7 +74,7 @@ fn processes_are_followed_and_counted_and_so_are_their_calls() {
 
 #[test]
 fn threads_are_counted_beside_processes() {
-    // This test binary, asked for one test: the test runner gives it a thread.
+    // This test binary with one test, which the test runner runs in a thread.
     let mut command = command(std::env::current_exe().unwrap());
     command.args([
         "--exact",
@@ -78,11 +83,11 @@ fn threads_are_counted_beside_processes() {
     command.arg("--test-threads=2");
     let traced = run(&mut command, b"", &mut watch(|_| Verdict::Pass)).unwrap();
     assert_eq!(traced.code, Some(0), "{}", String::from_utf8_lossy(&traced.stdout));
-    assert_eq!((traced.processes, traced.threads), (1, 1));
+    assert_eq!((traced.usage.processes, traced.usage.threads), (1, 1));
 }
 
 #[test]
-fn a_call_that_is_to_fail_is_not_made_and_the_program_sees_the_error() {
+fn a_failed_call_is_not_executed_and_the_program_gets_the_error() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
     let fail = |call: &Call| match call.number {
@@ -99,7 +104,7 @@ fn a_call_that_is_to_fail_is_not_made_and_the_program_sees_the_error() {
 }
 
 #[test]
-fn at_a_chosen_call_everything_is_killed_and_the_call_is_not_made() {
+fn a_kill_ends_all_processes_before_the_call_is_executed() {
     let directory = tempfile::tempdir().unwrap();
     let script = format!("sleep 60 & cd {}; mkdir a; mkdir b; mkdir c", directory.path().display());
     let mut made = 0;
@@ -111,7 +116,7 @@ fn at_a_chosen_call_everything_is_killed_and_the_call_is_not_made() {
     let traced = run(&mut shell(&script), b"", &mut watch(kill)).unwrap();
     assert_eq!(traced.code, None);
     assert!(directory.path().join("a").exists() && !directory.path().join("b").exists());
-    // `run` returns only after all processes have ended, and `sleep` would have kept it.
+    // `run` returns after all processes have ended, so `sleep` was killed too.
     assert!(started.elapsed() < Duration::from_secs(50));
 }
 
@@ -139,14 +144,20 @@ fn signals_reach_the_program() {
 }
 
 #[test]
-fn a_program_that_is_not_there_is_an_error_and_one_that_hangs_ends_with_its_children() {
+fn a_missing_program_is_an_error_and_one_that_hangs_is_killed_with_its_children() {
     let error =
         run(&mut command("/nowhere/program"), b"", &mut watch(|_| Verdict::Pass)).unwrap_err();
     assert!(format!("{error:#}").contains("could not be executed"), "{error:#}");
 
-    let patience = Duration::from_millis(300);
+    let timeout = Duration::from_millis(300);
     let error =
-        run_within(patience, &mut shell("sleep 60; true"), b"", &mut watch(|_| Verdict::Pass))
+        run_within(timeout, &mut shell("sleep 60; true"), b"", &mut watch(|_| Verdict::Pass))
             .unwrap_err();
     assert!(format!("{error:#}").contains("was killed"), "{error:#}");
+}
+
+#[test]
+fn calls_have_names_and_unknown_ones_their_number() {
+    assert_eq!(name_of(libc::SYS_openat), "openat");
+    assert_eq!(name_of(-7), "call -7");
 }

@@ -1,4 +1,4 @@
-//! The loop that waits for whichever traced thread stops next, and lets it go on.
+//! The loop that waits for the next traced thread that stops, and resumes it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,12 +19,12 @@ use nix::{
 
 use super::{Call, Traced, Verdict, Watch, process, registers};
 
-/// Traces the stopped shell `first`, which is the leader of a process group, from where it becomes the program.
-pub(super) fn run(first: Pid, patience: Duration, watch: &mut dyn Watch) -> Result<Traced> {
+/// Traces the stopped shell `first`, leader of a process group, from the point where it executes the program.
+pub(super) fn run(first: Pid, timeout: Duration, watch: &mut dyn Watch) -> Result<Traced> {
     let (done, wait) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
         let watchdog = scope.spawn(move || {
-            let late = wait.recv_timeout(patience) == Err(RecvTimeoutError::Timeout);
+            let late = wait.recv_timeout(timeout) == Err(RecvTimeoutError::Timeout);
             if late {
                 let _ = killpg(first, Signal::SIGKILL);
             }
@@ -33,18 +33,17 @@ pub(super) fn run(first: Pid, patience: Duration, watch: &mut dyn Watch) -> Resu
         let outcome = Tracees::new(first, watch).run();
         drop(done);
         let late = watchdog.join().expect("the watchdog does not panic");
-        ensure!(!late, "it took longer than {} seconds and was killed", patience.as_secs());
+        ensure!(!late, "it took longer than {} seconds and was killed", timeout.as_secs());
         outcome
     })
 }
 
-/// Where a thread is, as far as it matters at its next stop.
+/// State of a thread between two stops.
 #[derive(Default)]
 struct Thread {
-    /// Whether its next stop at a call is the exit. `PTRACE_GET_SYSCALL_INFO` would say so too, but User-Mode Linux does
-    /// not have it.
+    /// Whether the next stop at a call is its exit. `PTRACE_GET_SYSCALL_INFO` would tell, but User-Mode Linux lacks it.
     in_call: bool,
-    /// The call that it is in, and the error that the program is to see at its exit.
+    /// The call in progress, and the error that replaces its result.
     call: Option<(Call, Option<Errno>)>,
 }
 
@@ -52,31 +51,23 @@ struct Tracees<'a> {
     first: Pid,
     watch: &'a mut dyn Watch,
     threads: BTreeMap<Pid, Thread>,
-    /// All that there have been: the exit of a short-lived child may be seen before its parent's news of it.
+    /// All threads so far. The end of a short-lived child may be seen before the event of its parent.
     known: BTreeSet<Pid>,
-    /// Whether the shell has become the program.
+    /// Whether the shell has executed the program.
     started: bool,
     killed: bool,
-    peaks: BTreeMap<Pid, u64>,
-    own: BTreeMap<Pid, u64>,
     faults: BTreeMap<Pid, u64>,
     faults_of_shell: u64,
     traced: Traced,
 }
 
+/// `__WALL` includes threads; `__WNOTHREAD` excludes children of other threads of this program.
+const ANY_TRACEE: WaitPidFlag = WaitPidFlag::__WALL.union(WaitPidFlag::__WNOTHREAD);
+
 impl<'a> Tracees<'a> {
     fn new(first: Pid, watch: &'a mut dyn Watch) -> Self {
-        let traced = Traced {
-            code: None,
-            stdout: Vec::new(),
-            stderr: Vec::new(),
-            calls: 0,
-            processes: 1,
-            threads: 0,
-            page_faults: 0,
-            peak_memory: 0,
-            own_memory: 0,
-        };
+        let mut traced = Traced::default();
+        traced.usage.processes = 1;
         Self {
             first,
             watch,
@@ -84,8 +75,6 @@ impl<'a> Tracees<'a> {
             known: BTreeSet::new(),
             started: false,
             killed: false,
-            peaks: BTreeMap::new(),
-            own: BTreeMap::new(),
             faults: BTreeMap::new(),
             faults_of_shell: 0,
             traced,
@@ -97,38 +86,32 @@ impl<'a> Tracees<'a> {
             self.end();
             return Err(error);
         }
-        self.traced.page_faults =
-            self.faults.values().sum::<u64>().saturating_sub(self.faults_of_shell);
-        self.traced.own_memory = self.own.values().copied().max().unwrap_or_default();
-        self.traced.peak_memory = self.peaks.values().copied().max().unwrap_or_default();
+        let faults: u64 = self.faults.values().sum();
+        self.traced.usage.page_faults = faults.saturating_sub(self.faults_of_shell);
         Ok(self.traced)
     }
 
     fn trace(&mut self) -> Result<()> {
         match waitpid(self.first, Some(WaitPidFlag::WUNTRACED))? {
             WaitStatus::Stopped(..) => {}
-            other => bail!("the shell that was to start it did not stop: {other:?}"),
+            other => bail!("the shell did not stop before it executes the program: {other:?}"),
         }
-        ptrace::seize(
-            self.first,
-            Options::PTRACE_O_TRACESYSGOOD
-                | Options::PTRACE_O_TRACEFORK
-                | Options::PTRACE_O_TRACEVFORK
-                | Options::PTRACE_O_TRACECLONE
-                | Options::PTRACE_O_TRACEEXEC
-                | Options::PTRACE_O_TRACEEXIT
-                | Options::PTRACE_O_EXITKILL,
-        )
-        .context("ptrace is not allowed here")?;
+        let options = Options::PTRACE_O_TRACESYSGOOD
+            | Options::PTRACE_O_TRACEFORK
+            | Options::PTRACE_O_TRACEVFORK
+            | Options::PTRACE_O_TRACECLONE
+            | Options::PTRACE_O_TRACEEXEC
+            | Options::PTRACE_O_TRACEEXIT
+            | Options::PTRACE_O_EXITKILL;
+        ptrace::seize(self.first, options).context("ptrace is not allowed here")?;
         self.add(self.first);
         while !self.threads.is_empty() {
-            // `__WALL`: threads too. `__WNOTHREAD`: not the children of this program's other threads.
-            let status = match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD)) {
+            let status = match waitpid(None, Some(ANY_TRACEE)) {
                 Err(Errno::EINTR) => continue,
                 status => status?,
             };
             match self.stopped(status) {
-                // A thread that was killed while it was stopped: its end is reported next.
+                // The thread was killed while it was stopped. Its end is reported next.
                 Err(error) if error.downcast_ref() == Some(&Errno::ESRCH) => {}
                 outcome => outcome?,
             }
@@ -137,14 +120,13 @@ impl<'a> Tracees<'a> {
         Ok(())
     }
 
-    /// Leaves nothing behind of what cannot be traced.
+    /// Kills all processes after a failure.
     fn end(&mut self) {
         self.add(self.first);
         self.kill_all();
-        while let Ok(status) = waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD)) {
-            if let (Some(thread), false) =
-                (status.pid(), matches!(status, WaitStatus::Exited(..) | WaitStatus::Signaled(..)))
-            {
+        while let Ok(status) = waitpid(None, Some(ANY_TRACEE)) {
+            let has_ended = matches!(status, WaitStatus::Exited(..) | WaitStatus::Signaled(..));
+            if let Some(thread) = status.pid().filter(|_| !has_ended) {
                 let _ = ptrace::cont(thread, Signal::SIGKILL);
             }
         }
@@ -162,7 +144,7 @@ impl<'a> Tracees<'a> {
                 self.event(thread, event)?;
                 ptrace::syscall(thread, None)?;
             }
-            // A signal on its way to the program.
+            // A signal that is delivered to the program.
             WaitStatus::Stopped(thread, signal) => {
                 self.add(thread);
                 ptrace::syscall(thread, signal)?;
@@ -172,15 +154,13 @@ impl<'a> Tracees<'a> {
         Ok(())
     }
 
-    fn add(&mut self, thread: Pid) -> bool {
-        let is_new = self.known.insert(thread);
-        if is_new {
+    fn add(&mut self, thread: Pid) {
+        if self.known.insert(thread) {
             self.threads.insert(thread, Thread::default());
             if self.killed {
                 let _ = kill(thread, Signal::SIGKILL);
             }
         }
-        is_new
     }
 
     fn remove(&mut self, thread: Pid, code: Option<i32>) {
@@ -201,13 +181,13 @@ impl<'a> Tracees<'a> {
                 let child = Pid::from_raw(i32::try_from(ptrace::getevent(thread)?)?);
                 self.add(child);
                 if event == CLONE && process::of_thread(child).is_some_and(|of| of != child) {
-                    self.traced.threads += 1;
+                    self.traced.usage.threads += 1;
                 } else {
-                    self.traced.processes += 1;
+                    self.traced.usage.processes += 1;
                 }
             }
             EXEC => {
-                // Another thread than the first one of a process takes over the first one's number.
+                // A thread that is not the first of its process takes over the id of the first one.
                 let before = Pid::from_raw(i32::try_from(ptrace::getevent(thread)?)?);
                 if before != thread {
                     self.threads.remove(&before);
@@ -220,31 +200,22 @@ impl<'a> Tracees<'a> {
                 }
             }
             EXIT => self.account(thread),
-            _ => {
-                self.add(thread);
-            }
+            _ => self.add(thread),
         }
         Ok(())
     }
 
-    /// A thread is about to end. What its process has used is known only as long as there is a thread.
+    /// Reads the resources of a thread's process. That is possible only while it has a thread.
     fn account(&mut self, thread: Pid) {
         let Some(process) = process::of_thread(thread) else { return };
-        if let Some(peak) = process::peak_memory(thread) {
-            self.peaks.entry(process).and_modify(|known| *known = peak.max(*known)).or_insert(peak);
-        }
-        if let Some(own) = process::own_memory(thread) {
-            self.own.entry(process).and_modify(|known| *known = own.max(*known)).or_insert(own);
-        }
-        if let Some(faults) = process::page_faults(process) {
-            self.faults
-                .entry(process)
-                .and_modify(|known| *known = faults.max(*known))
-                .or_insert(faults);
-        }
+        let usage = &mut self.traced.usage;
+        usage.peak_memory = usage.peak_memory.max(process::peak_memory(thread).unwrap_or_default());
+        usage.own_memory = usage.own_memory.max(process::own_memory(thread).unwrap_or_default());
+        let faults = self.faults.entry(process).or_default();
+        *faults = process::page_faults(process).unwrap_or_default().max(*faults);
     }
 
-    /// A thread is at the entry or the exit of a call.
+    /// Handles the entry or the exit of a call.
     fn call(&mut self, thread: Pid) -> Result<()> {
         let state = self.threads.entry(thread).or_default();
         state.in_call = !state.in_call;
@@ -252,9 +223,10 @@ impl<'a> Tracees<'a> {
             return Ok(());
         }
         if state.in_call {
-            let registers::Entry { number, arguments } = registers::entry(thread)?;
-            let call = Call { index: self.traced.calls, thread, number, arguments };
-            self.traced.calls += 1;
+            let (number, arguments) = registers::entry(thread)?;
+            let index = self.traced.usage.system_calls;
+            let call = Call { index, thread, number, arguments };
+            self.traced.usage.system_calls += 1;
             let mut error = None;
             match self.watch.entry(&call) {
                 Verdict::Pass => {}
@@ -279,7 +251,7 @@ impl<'a> Tracees<'a> {
     fn kill_all(&mut self) {
         self.killed = true;
         for thread in self.threads.keys() {
-            // Of a process that is gone already there is nothing to kill.
+            // An error means that it has already ended.
             let _ = kill(*thread, Signal::SIGKILL);
         }
     }

@@ -1,10 +1,6 @@
-//! The first process inside User-Mode Linux: makes a system of the bare kernel, runs the job, powers off.
-//!
-//! How it gets there and what becomes of the result is left to the module above.
+//! The first process inside User-Mode Linux: sets up the system, runs the job, powers off.
 
 use std::{
-    ffi::CStr,
-    fs::{self, File},
     net::{Ipv6Addr, UdpSocket},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -12,134 +8,126 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use fs_err as fs;
 use rustix::{
-    mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount},
+    mount::{UnmountFlags, mount_bind, unmount},
     process::pivot_root,
     system::{RebootCommand, finit_module, reboot, uname},
     termios::{OptionalActions, OutputModes, tcdrain, tcgetattr, tcsetattr},
 };
+use xtask::program;
 
 use super::{EXIT_CODE, JOB, Job};
+use crate::mounts::{mount, mount_overlay};
 
-/// The name of the hidden task.
+/// Name of the hidden command.
 pub(crate) const INIT: &str = "uml-init";
 
-/// An empty directory beside the job, for this module's first mount.
+/// An empty directory beside the job, for the first mount.
 pub(super) const SCRATCH: &str = "scratch";
 
-/// Where the directory with the job is found once the root has changed.
+/// Path of the directory with the job in the new root.
 const SHARED: &str = "/run/uml";
 
-/// Where Debian's package keeps the modules.
+/// Directory of the modules in Debian's package.
 const MODULES: &str = "/usr/lib/uml/modules";
 
-/// What the kernel's command line says.
+/// Arguments on the kernel's command line.
 #[derive(clap::Args)]
 pub(crate) struct InitOptions {
     /// The directory with the job.
     shared: PathBuf,
 }
 
-/// Runs the job and powers off. Returns only if this is not User-Mode Linux at all.
+/// Runs the job and powers off. Returns only outside User-Mode Linux.
 pub(crate) fn run(options: &InitOptions) -> Result<ExitCode> {
     if !rustix::process::getpid().is_init() {
         bail!("{INIT} is the first process of User-Mode Linux and does nothing elsewhere");
     }
-    if let Err(error) = read_job(&options.shared)
-        .and_then(|job| make_root(&options.shared, &job).and_then(|()| run_job(&job)))
-    {
+    let outcome = read_job(&options.shared)
+        .and_then(|job| make_root(&options.shared, &job).and_then(|()| run_job(&job)));
+    if let Err(error) = outcome {
         println!("error: inside User-Mode Linux: {error:#}");
     }
-    // The console is slow: what is still on its way when the power goes would be lost.
+    // The console is slow. Output that is not written yet would be lost.
     let _ = tcdrain(std::io::stdout());
-    // Silences the kernel's own last words.
+    // Silences the kernel's messages about the shutdown.
     let _ = fs::write("/proc/sys/kernel/printk", "0");
     reboot(RebootCommand::PowerOff).context("power off")?;
     bail!("the power stayed on")
 }
 
-/// Puts an overlay in memory over the host's files and the usual file systems into it, and makes that the root.
+/// Makes an overlay in memory over the host's files, mounts the usual file systems in it, and makes it the root.
 fn make_root(shared: &Path, job: &Job) -> Result<()> {
     let scratch = shared.join(SCRATCH);
-    mounted("tmpfs", &scratch, "mode=755")?;
-    let (upper, work, root) = (scratch.join("upper"), scratch.join("work"), scratch.join("root"));
-    for directory in [&upper, &work, &root] {
-        fs::create_dir(directory).with_context(|| format!("make {}", directory.display()))?;
-    }
+    mount("tmpfs", &scratch, "mode=755")?;
+    let root = scratch.join("root");
+    fs::create_dir(&root)?;
     load_overlay()?;
-    let layers = format!("lowerdir=/,upperdir={},workdir={}", upper.display(), work.display());
-    mounted("overlay", &root, &layers)?;
-
-    mounted("proc", &root.join("proc"), "")?;
-    mounted("sysfs", &root.join("sys"), "")?;
-    mounted("devtmpfs", &root.join("dev"), "")?;
-    mounted_in_new_directory("devpts", &root.join("dev/pts"), "ptmxmode=666")?;
-    mounted_in_new_directory("tmpfs", &root.join("dev/shm"), "mode=1777")?;
-    // State of the host's own programs would only mislead.
-    mounted_in_new_directory("tmpfs", &root.join("run"), "mode=755")?;
-    for directory in ["var/lib/cni", "etc/cni"] {
-        mounted_in_new_directory("tmpfs", &root.join(directory), "mode=755")?;
+    mount_overlay("/", &root, &scratch)?;
+    let mount_below = |kind: &str, path: &str, options: &str| {
+        let target = root.join(path.trim_start_matches('/'));
+        fs::create_dir_all(&target)?;
+        mount(kind, &target, options)
+    };
+    mount_below("proc", "proc", "")?;
+    mount_below("sysfs", "sys", "")?;
+    mount_below("devtmpfs", "dev", "")?;
+    mount_below("devpts", "dev/pts", "ptmxmode=666")?;
+    mount_below("tmpfs", "dev/shm", "mode=1777")?;
+    // State of the host's own programs would mislead.
+    for directory in ["run", "var/lib/cni", "etc/cni"] {
+        mount_below("tmpfs", directory, "mode=755")?;
     }
-    // The ways back to the host: the directory of the job, and that which the job names, writable.
-    let shared_inside = root.join(SHARED.trim_start_matches('/'));
-    mounted_in_new_directory("hostfs", &shared_inside, &shared.display().to_string())?;
-    if let Some(kept) = &job.kept {
-        let inside = root.join(kept.strip_prefix("/").unwrap_or(kept));
-        mounted_in_new_directory("hostfs", &inside, &kept.display().to_string())?;
+    // Changes in these directories reach the host.
+    mount_below("hostfs", SHARED, &shared.display().to_string())?;
+    if let Some(writable) = job.writable.as_ref().and_then(|path| path.to_str()) {
+        mount_below("hostfs", writable, writable)?;
     }
-    // The kernel asks modprobe for what it lacks, and modprobe looks here.
+    // modprobe, which the kernel calls, looks here.
     let modules = root.join("lib/modules");
-    fs::create_dir_all(&modules).context("make /lib/modules")?;
+    fs::create_dir_all(&modules)?;
     mount_bind(MODULES, &modules).with_context(|| format!("bind {MODULES} to /lib/modules"))?;
 
     std::env::set_current_dir(&root).context("enter the new root")?;
     pivot_root(".", ".").context("change the root")?;
-    unmount(".", UnmountFlags::DETACH).context("let go of the old root")?;
+    unmount(".", UnmountFlags::DETACH).context("unmount the old root")?;
     std::env::set_current_dir("/").context("enter the new root")
 }
 
-fn mounted(kind: &str, target: &Path, options: &str) -> Result<()> {
-    let data = std::ffi::CString::new(options).context("mount options with a NUL")?;
-    mount("none", target, kind, MountFlags::empty(), Some(data.as_c_str()))
-        .with_context(|| format!("mount {kind} at {} ({options})", target.display()))
-}
-
-fn mounted_in_new_directory(kind: &str, target: &Path, options: &str) -> Result<()> {
-    fs::create_dir_all(target).with_context(|| format!("make {}", target.display()))?;
-    mounted(kind, target, options)
-}
-
-/// Before there is an overlay there is no /lib/modules for modprobe, so this one module is loaded by hand.
+/// Loads the module of the overlay. modprobe cannot: /lib/modules exists only in the overlay.
 fn load_overlay() -> Result<()> {
     let release = uname();
     let release = release.release().to_string_lossy();
     let path = format!("{MODULES}/{release}/kernel/fs/overlayfs/overlay.ko");
-    let file = File::open(&path).with_context(|| format!("open {path}"))?;
-    finit_module(&file, CStr::from_bytes_until_nul(b"\0").unwrap_or_default(), 0)
-        .with_context(|| format!("load {path}"))
+    finit_module(fs::File::open(&path)?, c"", 0).with_context(|| format!("load {path}"))
 }
 
 fn read_job(shared: &Path) -> Result<Job> {
-    let job = fs::read(shared.join(JOB)).context("read the job")?;
-    serde_json::from_slice(&job).context("read the job")
+    serde_json::from_slice(&fs::read(shared.join(JOB))?).context("read the job")
 }
 
 fn run_job(job: &Job) -> Result<()> {
-    leave_line_ends_alone()?;
-    let Some((program, arguments)) = job.command.split_first() else {
-        bail!("the job has no command");
+    keep_line_ends()?;
+    let (program, arguments) = job.command.split_first().context("the job has no command")?;
+    let path = job.environment.get("PATH").map_or("", String::as_str);
+    let path = format!("{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin");
+    let capture = |words: &str| {
+        let mut words = words.split(' ');
+        let mut command = Command::new(words.next().unwrap_or_default());
+        program::capture(command.args(words).env("PATH", &path))
     };
-    let path = format!(
-        "{}:/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin",
-        job.environment.get("PATH").map_or("", String::as_str)
-    );
     pass_tunables_to_modprobe()?;
-    load_ipv6()?;
-    xtask::program::capture(
-        Command::new("ip").args(["link", "set", "lo", "up"]).env("PATH", &path),
-    )?;
+    // IPv6 is a module that the first socket loads. Its addresses and settings then appear in every existing namespace,
+    // which must not happen in the middle of a test.
+    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).context("load IPv6")?;
+    capture("ip link set lo up")?;
     if job.in_use {
-        take_into_use(&path)?;
+        const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+        fs::write(FORWARDING, "1")?;
+        capture("ip netns add in-use")?;
+        let copied = capture(&format!("unshare --net cat {FORWARDING}"))?;
+        ensure!(copied.trim() == "1", "a new network namespace does not copy {FORWARDING}");
     }
     let status = Command::new(program)
         .args(arguments)
@@ -150,44 +138,24 @@ fn run_job(job: &Job) -> Result<()> {
         .stdin(Stdio::null())
         .status()
         .with_context(|| format!("start {program} in {}", job.directory.display()))?;
-    // As a shell says it: 128 and the signal for a process that was killed.
+    // As in a shell: 128 plus the signal for a process that was killed.
     let signal = std::os::unix::process::ExitStatusExt::signal(&status);
     let code = status.code().or(signal.map(|signal| 128 + signal));
     let code = code.context("the command ended neither by itself nor by a signal")?;
-    fs::write(Path::new(SHARED).join(EXIT_CODE), code.to_string()).context("write the exit code")
+    Ok(fs::write(Path::new(SHARED).join(EXIT_CODE), code.to_string())?)
 }
 
-/// Turns forwarding on, which new network namespaces copy, and makes a named network namespace.
-fn take_into_use(path: &str) -> Result<()> {
-    const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
-    fs::write(FORWARDING, "1").with_context(|| format!("write {FORWARDING}"))?;
-    xtask::program::capture(Command::new("ip").args(["netns", "add", "in-use"]).env("PATH", path))?;
-    let copied = xtask::program::capture(
-        Command::new("unshare").args(["--net", "cat", FORWARDING]).env("PATH", path),
-    )?;
-    ensure!(copied.trim() == "1", "a new network namespace does not copy {FORWARDING}");
-    Ok(())
-}
-
-/// The kernel starts modprobe with variables of its own. It has to have that of this process, where there is one.
+/// Makes the kernel start modprobe with the tunables, where there are any. It does not pass on variables of this process.
 fn pass_tunables_to_modprobe() -> Result<()> {
     const SCRIPT: &str = "/run/modprobe-with-tunables";
     let [(name, value), ..] = super::start::tunables() else { return Ok(()) };
-    fs::write(SCRIPT, format!("#!/bin/sh\n{name}='{value}' exec modprobe \"$@\"\n"))
-        .and_then(|()| fs::set_permissions(SCRIPT, fs::Permissions::from_mode(0o755)))
-        .and_then(|()| fs::write("/proc/sys/kernel/modprobe", SCRIPT))
-        .context("have the kernel start modprobe with the variable GLIBC_TUNABLES")
+    fs::write(SCRIPT, format!("#!/bin/sh\n{name}='{value}' exec modprobe \"$@\"\n"))?;
+    fs::set_permissions(SCRIPT, PermissionsExt::from_mode(0o755))?;
+    Ok(fs::write("/proc/sys/kernel/modprobe", SCRIPT)?)
 }
 
-/// IPv6 is a module, which the first socket brings in; its addresses and settings then appear in every namespace
-/// that there is by then, in the middle of a test.
-fn load_ipv6() -> Result<()> {
-    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).context("load IPv6")?;
-    Ok(())
-}
-
-/// The console is a terminal and would end every line with a carriage return.
-fn leave_line_ends_alone() -> Result<()> {
+/// Keeps the console, which is a terminal, from ending lines with a carriage return.
+fn keep_line_ends() -> Result<()> {
     let console = std::io::stdout();
     let mut modes = tcgetattr(&console).context("read the console's modes")?;
     modes.output_modes.remove(OutputModes::OPOST);

@@ -1,6 +1,6 @@
-//! Finds, builds and runs the tests that belong into User-Mode Linux.
+//! Finds, builds and runs the tests for User-Mode Linux.
 //!
-//! The convention: a file `tests/uml_SOMETHING.rs` in any crate of the workspace, named in its Cargo.toml as
+//! They are files `tests/uml_SOMETHING.rs` of any crate of the workspace, named in its Cargo.toml as
 //!
 //! ```toml
 //! [[test]]
@@ -8,238 +8,157 @@
 //! test = false
 //! ```
 //!
-//! `test = false` keeps it from a plain `cargo test`, where it would fail, or worse, quietly do nothing, on a
-//! kernel without the link kind; the name makes `cargo xtask test` build it and run it inside. A file with the
-//! name but without the entry is an error here, so that none is ever left out.
+//! `test = false` keeps them out of a plain `cargo test`, where they would fail on a kernel without the link kind. The
+//! step `uml` of `cargo xtask test` builds and runs them. A file without the entry is an error.
 
 use std::{
-    path::{Path, PathBuf},
+    io::Write,
+    path::PathBuf,
     process::ExitCode,
-    sync::{Mutex, mpsc},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
-use serde_json::Value;
-
-use crate::pool;
+use anyhow::{Context, Result, bail, ensure};
+use cargo_metadata::{Message, camino::Utf8PathBuf};
 use xtask::{packages, program, tally::Tally};
+
+use super::Job;
+use crate::pool;
 
 /// A test program for User-Mode Linux.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Target {
-    pub(crate) name: String,
-    package: String,
-    /// Where cargo would run it: the package's directory.
+struct Target {
+    name: String,
+    program: String,
+    /// Working directory for cargo's tests: the directory of the package.
     directory: PathBuf,
 }
 
-/// All test programs of the workspace that belong into User-Mode Linux.
-pub(crate) fn targets() -> Result<Vec<Target>> {
-    let metadata = program::capture(program::cargo().args([
-        "metadata",
-        "--no-deps",
-        "--format-version",
-        "1",
-    ]))?;
-    let metadata =
-        serde_json::from_str(&metadata).context("read the answer of `cargo metadata`")?;
-    find(&metadata)
-}
+/// Attempts on a processor whose registers are hidden (see [`start`](mod@super::start)). A program that clears its
+/// environment loses the tunables and may fail there; a wrong test fails each time.
+const ATTEMPTS: usize = 4;
 
-/// Builds all of them and runs each inside, several at once, since User-Mode Linux has one processor and waits a lot.
-/// What they print is shown when they have ended.
+/// Builds all programs and runs each inside, several at a time: User-Mode Linux has one processor and waits a lot.
 pub(crate) fn run() -> Result<ExitCode> {
     packages::ensure("tests in User-Mode Linux", packages::FOR_UML)?;
-    let targets = targets()?;
-    if targets.is_empty() {
-        bail!("the workspace has no test target named uml_*");
-    }
     println!(
-        "   These need what the running kernel may lack, such as VLANs on bridges: each program runs in a small"
+        "   These need features that the running kernel may lack, such as VLANs on bridges. Each program runs in \
+         User-Mode\n   Linux, an ordinary process that leaves nothing behind. Building them ..."
     );
-    println!(
-        "   Linux of its own, User-Mode Linux, an ordinary process that leaves nothing here. Building them ..."
-    );
-    let programs = build(&targets)?;
-    let waiting = Mutex::new(programs.into_iter());
-    let next = || waiting.lock().expect("no other thread panics").next();
-    let at_once = 2 * pool::processors();
-    let (done, ended) = mpsc::channel();
-    let mut failed = Vec::new();
-    std::thread::scope(|scope| {
-        for done in std::iter::repeat_n(done, at_once) {
-            scope.spawn(move || {
-                while let Some((target, program)) = next() {
-                    // Nobody listens any more where an earlier one could not be run at all.
-                    let _ = done.send((target, run_one(target, program)));
-                }
-            });
+    let targets = build()?;
+    ensure!(!targets.is_empty(), "the workspace has no test target named uml_*");
+    let passed = pool::run(targets, 2 * pool::processors(), |target| {
+        let start = Instant::now();
+        let (code, lines) = target.run()?;
+        let mut tally = Tally::default();
+        for line in &lines {
+            tally.read(line);
         }
-        for (target, ran) in ended {
-            let ran = ran?;
-            println!("     Ran {}: {} in User-Mode Linux", target.package, target.name);
-            let mut tally = Tally::default();
-            for line in &ran.lines {
-                println!("{line}");
-                tally.read(line);
-            }
-            println!("     {} took {:.0?} with booting\n", target.name, ran.took);
-            if tally == Tally::default() {
-                bail!("{} ran no test in User-Mode Linux", target.name);
-            }
-            if ran.code != 0 {
-                failed.push(target.name.as_str());
-            }
-        }
-        Ok(())
+        ensure!(tally != Tally::default(), "{} ran no test in User-Mode Linux", target.name);
+        let took = start.elapsed();
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "     Ran {} in User-Mode Linux\n{}", target.name, lines.join("\n"))?;
+        writeln!(out, "     {} took {took:.0?} with booting\n", target.name)?;
+        Ok((target.name, code == 0))
     })?;
-    if !failed.is_empty() {
-        bail!("failed in User-Mode Linux: {}", failed.join(", "));
-    }
+    let failed: Vec<_> =
+        passed.into_iter().filter_map(|(name, passed)| (!passed).then_some(name)).collect();
+    ensure!(failed.is_empty(), "failed in User-Mode Linux: {}", failed.join(", "));
     Ok(ExitCode::SUCCESS)
 }
 
-/// How a test program ended, and what it printed.
-struct Ran {
-    code: i32,
-    lines: Vec<String>,
-    took: Duration,
-}
-
-/// Runs a program until it passes: once, but for a processor of which not all registers are kept (see
-/// [`start`](mod@super::start)). There a program may fail that cannot be told to do without them, such as what clears its
-/// environment; a test that is wrong fails each time.
-fn run_one(target: &Target, program: String) -> Result<Ran> {
-    // Most of the time tests wait for the kernel to take namespaces apart.
-    let command = [program, "--test-threads=4".to_owned()];
-    let mut left = if super::start::tunables().is_empty() { 1 } else { ATTEMPTS };
-    loop {
-        left -= 1;
-        match run_once(target, &command) {
-            Ok(ran) if ran.code == 0 || left == 0 => return Ok(ran),
-            Err(error) if left == 0 => return Err(error),
-            _ => {
-                println!("     {} failed; once more, as registers may have been lost", target.name);
+impl Target {
+    /// Runs the program until it passes or there are no attempts left; returns its exit code and output.
+    fn run(&self) -> Result<(i32, Vec<String>)> {
+        let command = vec![self.program.clone(), "--test-threads=4".to_owned()];
+        let job = Job {
+            in_use: true,
+            limit: Duration::from_secs(900),
+            ..Job::new(command, &self.directory)
+        };
+        let mut left = if super::start::tunables().is_empty() { 1 } else { ATTEMPTS };
+        loop {
+            let mut lines = Vec::new();
+            let code = job
+                .run(&mut |line| lines.push(line.to_owned()))
+                .with_context(|| format!("{}, which printed:\n{}", self.name, lines.join("\n")));
+            left -= 1;
+            match code {
+                Ok(code) if code == 0 || left == 0 => return Ok((code, lines)),
+                Err(error) if left == 0 => return Err(error),
+                _ => println!("     {} failed; retrying, registers may have been lost", self.name),
             }
         }
     }
 }
 
-const ATTEMPTS: usize = 4;
-
-fn run_once(target: &Target, command: &[String]) -> Result<Ran> {
-    let start = Instant::now();
-    let mut lines = Vec::new();
-    let code =
-        super::run_in_uml(command, &target.directory, &mut |line| lines.push(line.to_owned()))
-            .with_context(|| format!("{}, which printed:\n{}", target.name, lines.join("\n")))?;
-    Ok(Ran { code, lines, took: start.elapsed() })
-}
-
-fn find(metadata: &Value) -> Result<Vec<Target>> {
-    let mut found = Vec::new();
-    for package in list(metadata, "packages") {
-        let manifest = Path::new(text(package, "manifest_path"));
-        for target in list(package, "targets") {
-            let name = text(target, "name");
-            let is_test = list(target, "kind").iter().any(|kind| kind == "test");
-            if !is_test || !name.starts_with("uml_") {
-                continue;
-            }
-            if target["test"] != Value::Bool(false) {
-                bail!(
-                    "the test {name} runs in User-Mode Linux only: add this to {}\n\n\
-                     [[test]]\nname = \"{name}\"\ntest = false\n",
-                    manifest.display()
-                );
-            }
-            found.push(Target {
-                name: name.to_owned(),
-                package: text(package, "name").to_owned(),
-                directory: manifest.parent().unwrap_or(manifest).to_path_buf(),
-            });
-        }
-    }
-    Ok(found)
-}
-
-/// Builds the targets, and gives each with the path of its program.
-fn build(targets: &[Target]) -> Result<Vec<(&Target, String)>> {
+fn build() -> Result<Vec<Target>> {
     let mut command = program::cargo();
     command.args(["test", "--workspace", "--all-features", "--no-run", "--quiet"]);
-    command.arg("--message-format=json-render-diagnostics");
-    for target in targets {
-        command.args(["--test", &target.name]);
+    command
+        .args(["--test", "uml_*", program::JSON_MESSAGES])
+        .stderr(std::process::Stdio::inherit());
+    targets(&program::capture(&mut command)?)
+}
+
+/// Reads the messages of `cargo test --no-run`.
+fn targets(messages: &str) -> Result<Vec<Target>> {
+    let mut targets = Vec::new();
+    for message in Message::parse_stream(messages.as_bytes()) {
+        let Message::CompilerArtifact(artifact) = message? else { continue };
+        let Some(program) = artifact.executable.filter(|_| artifact.target.is_test()) else {
+            continue;
+        };
+        let name = artifact.target.name;
+        if artifact.target.test {
+            bail!(
+                "the test {name} runs in User-Mode Linux only: add this to {}\n\n\
+                 [[test]]\nname = \"{name}\"\ntest = false\n",
+                artifact.manifest_path
+            );
+        }
+        let directory = artifact.manifest_path.parent().map(Utf8PathBuf::from).unwrap_or_default();
+        targets.push(Target { name, program: program.into(), directory: directory.into() });
     }
-    command.stderr(std::process::Stdio::inherit());
-    let messages = program::capture(&mut command)?;
-    let messages: Vec<Value> = messages
-        .lines()
-        .map(serde_json::from_str)
-        .collect::<Result<_, _>>()
-        .context("read the messages of `cargo test --no-run`")?;
-    targets
-        .iter()
-        .map(|target| {
-            let program = messages
-                .iter()
-                .find(|message| is_program_of(message, target))
-                .map(|message| text(message, "executable").to_owned())
-                .with_context(|| format!("cargo built no program for the test {}", target.name))?;
-            Ok((target, program))
-        })
-        .collect()
-}
-
-fn is_program_of(message: &Value, target: &Target) -> bool {
-    message["reason"] == "compiler-artifact"
-        && message["target"]["name"] == target.name.as_str()
-        && Path::new(text(message, "manifest_path")).parent() == Some(&target.directory)
-        && message["executable"].is_string()
-}
-
-fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
-    value[key].as_array().map_or(&[], Vec::as_slice)
-}
-
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value[key].as_str().unwrap_or_default()
+    Ok(targets)
 }
 
 #[cfg(test)]
 mod unit {
-    use super::*;
     use serde_json::json;
 
-    fn metadata(target: &Value) -> Value {
-        json!({"packages": [{"name": "plug", "manifest_path": "/w/plug/Cargo.toml", "targets": [
-            {"name": "plug", "kind": ["lib"], "test": true},
-            {"name": "bridge", "kind": ["test"], "test": true},
-            target,
-        ]}]})
+    use super::*;
+
+    fn message(kind: &str, is_run_by_cargo_test: bool) -> String {
+        let profile = json!({"opt_level": "0", "debuginfo": 1, "debug_assertions": true,
+            "overflow_checks": true, "test": true});
+        let target = json!({"kind": [kind], "crate_types": ["bin"], "name": "uml_vlan",
+            "src_path": "/w/plug/tests/uml_vlan.rs", "edition": "2024", "doc": false,
+            "doctest": false, "test": is_run_by_cargo_test});
+        json!({"reason": "compiler-artifact", "package_id": "plug 0.1.0",
+            "manifest_path": "/w/plug/Cargo.toml", "target": target, "profile": profile,
+            "features": [], "filenames": [], "executable": "/w/target/uml_vlan", "fresh": true})
+        .to_string()
     }
 
     #[test]
-    fn a_test_named_uml_is_found_with_the_directory_it_runs_in() {
-        let found =
-            find(&metadata(&json!({"name": "uml_vlan", "kind": ["test"], "test": false}))).unwrap();
-        let expected =
-            Target { name: "uml_vlan".into(), package: "plug".into(), directory: "/w/plug".into() };
-        assert_eq!(found, [expected]);
+    fn a_test_program_has_the_directory_of_its_package() {
+        let expected = Target {
+            name: "uml_vlan".into(),
+            program: "/w/target/uml_vlan".into(),
+            directory: "/w/plug".into(),
+        };
+        assert_eq!(targets(&message("test", false)).unwrap(), [expected]);
     }
 
     #[test]
-    fn one_that_a_plain_cargo_test_would_run_is_refused_with_what_to_add() {
-        let error = find(&metadata(&json!({"name": "uml_vlan", "kind": ["test"], "test": true})))
-            .unwrap_err();
+    fn a_test_that_cargo_test_runs_too_is_rejected_with_the_entry_to_add() {
+        let error = targets(&message("test", true)).unwrap_err();
         assert!(error.to_string().contains("name = \"uml_vlan\"\ntest = false"));
     }
 
     #[test]
-    fn a_library_of_that_name_is_none_of_ours() {
-        let found =
-            find(&metadata(&json!({"name": "uml_vlan", "kind": ["lib"], "test": true}))).unwrap();
-        assert_eq!(found, []);
+    fn a_program_that_is_no_test_is_ignored() {
+        assert_eq!(targets(&message("bin", false)).unwrap(), []);
     }
 }

@@ -1,97 +1,97 @@
-//! Runs a suite in a private network, and gives what became of each case.
+//! Runs a suite in a private network, and returns the result of each case.
 //!
-//! A case that does not pass in the company of the others is tried again alone, in a network that nobody has used:
-//! what an earlier case left behind is not its fault.
+//! A case that fails among the others runs again alone in a new network, since an earlier case may have left something
+//! behind.
 
 use std::{
     collections::BTreeMap,
     fmt::{self, Display},
-    fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
+use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-
-use super::Prepared;
-use crate::uml;
 use xtask::program;
 
-/// The name of the hidden task.
+use super::sources::Prepared;
+use crate::uml;
+
+/// Name of the hidden command.
 pub(crate) const INSIDE: &str = "upstream-inside";
 
-/// What the inside needs to know.
+/// Arguments of the hidden command.
 #[derive(clap::Args)]
 pub(crate) struct InsideOptions {
     /// The file with the job.
     job: PathBuf,
 }
 
-/// A test suite, built.
+/// A built test suite.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Suite {
     pub(super) plugin: String,
     pub(super) program: PathBuf,
-    /// Where Go would run it.
+    /// The directory in which Go would run it.
     pub(super) directory: PathBuf,
 }
 
-/// Whose plugins.
+/// A set of plugins.
 #[derive(Clone, Copy)]
 pub(super) enum Set {
     Theirs,
     Ours,
 }
 
-/// Which kernel the suites run on.
+/// The kernel that the suites run on.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    RunningKernel,
+pub(super) enum Kernel {
+    Running,
     UserModeLinux,
 }
 
-/// What became of a case.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// The result of a case.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Case {
+    /// Unique within the suite.
     pub(super) name: String,
-    /// What Ginkgo calls it; several may have the same text.
+    /// Ginkgo's name, which several cases may share.
     pub(super) text: String,
     pub(super) passed: bool,
-    /// Whether it called a plugin at all; others are about upstream's own functions.
+    /// Whether it called a plugin. Other cases test upstream's own functions.
     pub(super) calls_plugin: bool,
-    /// Why it did not pass.
+    /// Reason of the failure.
     pub(super) message: String,
 }
 
-/// A suite, the plugins that it is to call, and where the cases are to be written.
+/// A suite, its plugins, and the directory for results.
 #[derive(Serialize, Deserialize)]
 struct Job {
     suite: Suite,
     tools: PathBuf,
     plugins: PathBuf,
-    /// Errors may be told in other words than upstream's.
+    /// Whether error messages may differ from upstream's.
     own_words: bool,
     scratch: PathBuf,
 }
 
-/// The file in the job's scratch directory for what became of the cases.
+/// File with the results in the job's scratch directory.
 const CASES: &str = "cases.json";
 
-/// For a whole suite; those of dhcp and bandwidth wait a lot.
+/// Time limit for a whole suite. Those of dhcp and bandwidth wait a lot.
 const SUITE_LIMIT: Duration = Duration::from_secs(900);
 
-/// For one case alone.
+/// Time limit for one case alone.
 const CASE_LIMIT: Duration = Duration::from_secs(180);
 
-/// For a run in User-Mode Linux, with all that is tried again.
+/// Time limit in User-Mode Linux, including retries.
 const UML_LIMIT: Duration = Duration::from_secs(2400);
 
-/// What becomes of the namespaces before a suite starts in them: its directory is the first argument, the suite and
-/// its arguments the others.
-const FURNISH: &str = "
+/// Prepares the namespaces of a suite. The first argument is its directory, the others are the suite and its arguments.
+const SETUP: &str = "
 set -e
 mount -t sysfs none /sys
 for directory in /run /var/lib; do mount -t tmpfs none $directory; done
@@ -101,12 +101,12 @@ cd $1
 shift
 exec \"$@\"";
 
-/// Runs a suite with a set of plugins. `scratch` is for files.
+/// Runs a suite with a set of plugins.
 pub(super) fn run(
     suite: &Suite,
     prepared: &Prepared,
     set: Set,
-    place: Place,
+    kernel: Kernel,
     scratch: &Path,
 ) -> Result<Vec<Case>> {
     if !prepared.plugins(set).join(&suite.plugin).exists() {
@@ -120,60 +120,52 @@ pub(super) fn run(
         own_words: matches!(set, Set::Ours),
         scratch: scratch.to_path_buf(),
     };
-    if place == Place::RunningKernel {
+    if kernel == Kernel::Running {
         return job.run();
     }
-    let (file, this_program, cases) =
-        (scratch.join("job.json"), scratch.join("rigs"), scratch.join(CASES));
-    fs::write(&file, serde_json::to_vec(&job)?)
-        .with_context(|| format!("write {}", file.display()))?;
+    let [file, rigs, cases] = ["job.json", "rigs", CASES].map(|name| scratch.join(name));
+    fs::write(&file, serde_json::to_vec(&job)?)?;
     let _ = fs::remove_file(&cases);
-    if !this_program.exists() {
-        program::copy_self(&this_program)?;
+    if !rigs.exists() {
+        program::copy_self(&rigs)?;
     }
-    let command = [&this_program, Path::new(INSIDE), &file].map(|part| part.display().to_string());
-    let code =
-        uml::run_in(&command, scratch, Some(scratch), UML_LIMIT, &mut |line| println!("{line}"))?;
-    ensure!(code == 0, "the suite of {} could not be run inside User-Mode Linux", job.suite.plugin);
-    serde_json::from_slice(&fs::read(&cases)?).with_context(|| format!("read {}", cases.display()))
+    let command = [&rigs, Path::new(INSIDE), &file].map(|part| part.display().to_string());
+    let in_uml = uml::Job {
+        writable: Some(scratch.to_owned()),
+        limit: UML_LIMIT,
+        ..uml::Job::new(command.to_vec(), scratch)
+    };
+    let code = in_uml.run(&mut |line| println!("{line}"))?;
+    ensure!(code == 0, "the suite of {} could not be run inside User-Mode Linux", suite.plugin);
+    Ok(serde_json::from_slice(&fs::read(cases)?)?)
 }
 
-/// The inside of User-Mode Linux.
+/// Runs a job inside User-Mode Linux.
 pub(crate) fn run_inside(options: &InsideOptions) -> Result<ExitCode> {
-    let job = fs::read(&options.job).with_context(|| format!("read {}", options.job.display()))?;
-    let job: Job = serde_json::from_slice(&job)?;
-    fs::write(job.scratch.join(CASES), serde_json::to_vec(&job.run()?)?)
-        .context("write the cases")?;
+    let job: Job = serde_json::from_slice(&fs::read(&options.job)?)?;
+    fs::write(job.scratch.join(CASES), serde_json::to_vec(&job.run()?)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
 impl Job {
     fn run(&self) -> Result<Vec<Case>> {
-        let limit = format!("--ginkgo.timeout={}s", SUITE_LIMIT.as_secs());
-        let report = match self.attempt(&[limit], SUITE_LIMIT)? {
-            Some(report) => report,
-            // A panic in the wrong place ends the whole suite; its cases are there nevertheless.
-            None => self
-                .attempt(&["--ginkgo.dry-run".to_owned()], CASE_LIMIT)?
-                .with_context(|| {
-                    format!("the suite of {} does not even list its cases", self.suite.plugin)
-                })?
-                .nothing_ran(),
-        };
-        let mut cases = report.cases.clone();
+        let timeout = |limit: Duration| format!("--ginkgo.timeout={}s", limit.as_secs());
+        let mut report = self.attempt(&[timeout(SUITE_LIMIT)], SUITE_LIMIT)?;
+        if report.is_none() {
+            // A panic can end the whole suite. A dry run still lists the cases.
+            report = self.attempt(&["--ginkgo.dry-run".to_owned()], CASE_LIMIT)?;
+            report.iter_mut().flat_map(|report| &mut report.cases).for_each(|c| c.passed = false);
+        }
+        let plugin = &self.suite.plugin;
+        let report = report.with_context(|| format!("the suite of {plugin} lists no cases"))?;
+        let mut cases = report.cases;
         for case in cases.iter_mut().filter(|case| !case.passed) {
-            let limit = format!("--ginkgo.timeout={}s", CASE_LIMIT.as_secs());
-            let focus = format!(
-                "--ginkgo.focus=^{}$",
-                escaped(&format!("{} {}", report.description, case.text))
-            );
-            match self.attempt(&[limit, focus], CASE_LIMIT)? {
+            let name = escaped(&format!("{} {}", report.description, case.text));
+            let focus = format!("--ginkgo.focus=^{name}$");
+            match self.attempt(&[timeout(CASE_LIMIT), focus], CASE_LIMIT)? {
                 Some(alone) => {
-                    *case = alone
-                        .cases
-                        .into_iter()
-                        .find(|c| c.name == case.name)
-                        .unwrap_or_else(|| case.clone());
+                    let same = alone.cases.into_iter().find(|other| other.name == case.name);
+                    *case = same.unwrap_or_else(|| case.clone());
                 }
                 None => "it ended the whole suite".clone_into(&mut case.message),
             }
@@ -181,39 +173,23 @@ impl Job {
         Ok(cases)
     }
 
-    /// Runs the suite in new namespaces. There is no report if it ended before it could write one.
+    /// Runs the suite in new namespaces. Returns `None` if it ended before it wrote a report.
     fn attempt(&self, arguments: &[String], limit: Duration) -> Result<Option<Report>> {
         let file = self.scratch.join("report.json");
         let _ = fs::remove_file(&file);
         let mut command = Command::new("setpriv");
         command
-            // With this task goes `unshare`, and with `unshare` everything in there.
-            .args([
-                "--pdeathsig",
-                "KILL",
-                "unshare",
-                "--mount",
-                "--net",
-                "--pid",
-                "--fork",
-                "--kill-child",
-            ])
+            // Ends `unshare` and everything in the namespaces if this process ends.
+            .args(["--pdeathsig", "KILL", "unshare", "--mount", "--net", "--pid", "--fork"])
             .args(if program::is_root() { &[][..] } else { &["--user", "--map-root-user"] })
-            // Ginkgo ends at its own limit; this is for one that does not.
-            .args([
-                "--mount-proc",
-                "timeout",
-                "--signal=KILL",
-                &(limit + CASE_LIMIT).as_secs().to_string(),
-            ])
-            .args(["sh", "-c", FURNISH, "sh"])
+            // Ginkgo ends at its own limit; this is for a suite that does not.
+            .args(["--kill-child", "--mount-proc", "timeout", "--signal=KILL"])
+            .arg((limit + CASE_LIMIT).as_secs().to_string())
+            .args(["sh", "-c", SETUP, "sh"])
             .args([&self.suite.directory, &self.suite.program])
-            // The seed keeps the order, and with it cases of the same name apart.
-            .args([
-                "--ginkgo.no-color".to_owned(),
-                "--ginkgo.seed=1".to_owned(),
-                format!("--ginkgo.json-report={}", file.display()),
-            ])
+            // The seed fixes the order, and with it the numbers of cases of the same name.
+            .args(["--ginkgo.no-color", "--ginkgo.seed=1"])
+            .arg(format!("--ginkgo.json-report={}", file.display()))
             .args(arguments)
             .env("TMPDIR", "/run/tmp")
             .env("UPSTREAM_PLUGINS", &self.plugins)
@@ -227,7 +203,7 @@ impl Job {
             .output()
             .with_context(|| format!("start the suite of {}", self.suite.plugin))?;
         if file.exists() {
-            return Report::read(&file).map(Some);
+            return Report::read(&fs::read(&file)?).map(Some);
         }
         let lines = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         let last: Vec<&str> = lines.lines().rev().take(20).collect();
@@ -236,7 +212,7 @@ impl Job {
         Ok(None)
     }
 
-    /// Upstream's tests take the directories of programs for those of plugins, so the plugins are first among them.
+    /// `PATH` begins with the plugins: upstream's tests take its directories for those of plugins.
     fn path(&self) -> Result<std::ffi::OsString> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let first = [self.plugins.clone(), self.tools.clone()];
@@ -245,7 +221,7 @@ impl Job {
     }
 }
 
-/// What Ginkgo reports of a run.
+/// Ginkgo's report of a run.
 #[derive(Debug)]
 struct Report {
     description: String,
@@ -253,21 +229,14 @@ struct Report {
 }
 
 impl Report {
-    fn read(file: &Path) -> Result<Self> {
-        let text = fs::read(file).with_context(|| format!("read {}", file.display()))?;
-        let json: Value =
-            serde_json::from_slice(&text).with_context(|| format!("read {}", file.display()))?;
+    fn read(json: &[u8]) -> Result<Self> {
+        let json: Value = serde_json::from_slice(json).context("read Ginkgo's report")?;
         let suite = &json[0];
         let specs =
             suite["SpecReports"].as_array().context("Ginkgo's report has no SpecReports")?;
-        let cases =
-            numbered(specs.iter().filter(|spec| spec["LeafNodeType"] == "It").map(case).collect());
-        Ok(Self { description: text_of(&suite["SuiteDescription"]).to_owned(), cases })
-    }
-
-    fn nothing_ran(mut self) -> Self {
-        self.cases.iter_mut().for_each(|case| case.passed = false);
-        self
+        let cases = specs.iter().filter(|spec| spec["LeafNodeType"] == "It").map(case);
+        let description = text_of(&suite["SuiteDescription"]).to_owned();
+        Ok(Self { description, cases: numbered(cases.collect()) })
     }
 }
 
@@ -275,20 +244,14 @@ fn case(spec: &Value) -> Case {
     let containers = spec["ContainerHierarchyTexts"].as_array().into_iter().flatten();
     let texts: Vec<&str> = containers.chain([&spec["LeafNodeText"]]).map(text_of).collect();
     let state = text_of(&spec["State"]);
-    let failure = &spec["Failure"];
-    let place =
-        Path::new(text_of(&failure["Location"]["FileName"])).file_name().unwrap_or_default();
+    let (location, message) = (&spec["Failure"]["Location"], text_of(&spec["Failure"]["Message"]));
+    let file = text_of(&location["FileName"]).rsplit('/').next().unwrap_or_default();
     Case {
         name: texts.join(" "),
         text: texts.join(" "),
         passed: state == "passed",
         calls_plugin: spec["ReportEntries"].as_array().is_some_and(|entries| !entries.is_empty()),
-        message: format!(
-            "{state} at {}:{}: {}",
-            place.to_string_lossy(),
-            failure["Location"]["LineNumber"],
-            text_of(&failure["Message"])
-        ),
+        message: format!("{state} at {file}:{}: {message}", location["LineNumber"]),
     }
 }
 
@@ -296,7 +259,7 @@ fn text_of(json: &Value) -> &str {
     json.as_str().unwrap_or_default()
 }
 
-/// Tells cases of the same name apart.
+/// Numbers the cases of the same name.
 fn numbered(mut cases: Vec<Case>) -> Vec<Case> {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for case in &mut cases {
@@ -309,16 +272,10 @@ fn numbered(mut cases: Vec<Case>) -> Vec<Case> {
     cases
 }
 
-/// A regular expression of Go's that means the text.
+/// The regular expression (Go syntax) that matches the text.
 fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
-    for letter in text.chars() {
-        if letter.is_ascii_punctuation() {
-            escaped.push('\\');
-        }
-        escaped.push(letter);
-    }
-    escaped
+    let escape = |c: char| if c.is_ascii_punctuation() { format!("\\{c}") } else { c.to_string() };
+    text.chars().map(escape).collect()
 }
 
 impl Display for Set {
@@ -332,8 +289,9 @@ impl Display for Set {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn a_case_is_read_from_ginkgo_s_report() {
@@ -350,12 +308,12 @@ mod tests {
     }
 
     #[test]
-    fn a_focus_means_one_name() {
+    fn a_focus_matches_one_name() {
         assert_eq!(escaped("[0.1.0] a-b (c)"), r"\[0\.1\.0\] a\-b \(c\)");
     }
 
     #[test]
-    fn cases_of_the_same_name_are_told_apart() {
+    fn cases_of_the_same_name_are_numbered() {
         let case = case(&json!({"LeafNodeText": "works"}));
         let names: Vec<String> =
             numbered(vec![case.clone(), case]).into_iter().map(|case| case.name).collect();

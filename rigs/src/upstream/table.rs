@@ -1,4 +1,4 @@
-//! The comparison: a table in Markdown, and below it each case that passes with upstream's plugins and not with ours.
+//! The comparison: a Markdown table, and each case that passes with upstream's plugins and fails with ours.
 
 use std::{
     collections::BTreeMap,
@@ -8,52 +8,49 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use super::suite::{Case, Place};
+use super::suite::{Case, Kernel};
+use crate::page;
 
-/// Cases that need not pass, each with the reason.
+/// Cases that may fail, each with a reason.
 pub(super) struct Exceptions(Vec<Exception>);
 
-/// One case, in all versions of the spec that it is repeated for.
+/// A case, in all versions of the spec that it is repeated for.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Exception {
     plugin: String,
     /// Its name, with `[*]` for the version.
     case: String,
-    /// The versions that it is about; all if there are none.
+    /// Versions; empty for all.
     #[serde(default)]
     versions: Vec<String>,
     reason: String,
 }
 
 impl Exceptions {
-    /// Those of the checked-in file.
+    /// Reads the checked-in file.
     pub(super) fn read() -> Result<Self> {
         Self::parse(include_str!("exceptions.json"))
     }
 
     fn parse(text: &str) -> Result<Self> {
         let all: Vec<Exception> = serde_json::from_str(text).context("read exceptions.json")?;
-        for exception in &all {
-            ensure!(
-                !exception.reason.trim().is_empty(),
-                "exceptions.json gives no reason for: {}",
-                exception.case
-            );
+        for Exception { case, reason, .. } in &all {
+            ensure!(!reason.trim().is_empty(), "exceptions.json gives no reason for: {case}");
         }
         Ok(Self(all))
     }
 
-    fn find(&self, plugin: &str, case: &str) -> Option<&Exception> {
-        self.0.iter().find(|exception| exception.plugin == plugin && exception.is_about(case))
+    fn of(&self, plugin: &str) -> impl Iterator<Item = &Exception> {
+        self.0.iter().filter(move |exception| exception.plugin == plugin)
     }
 }
 
 impl Exception {
-    fn is_about(&self, case: &str) -> bool {
-        let is_its_version = |version: &String| case.contains(&format!("[{version}]"));
+    fn covers(&self, case: &str) -> bool {
+        let has_version = |version: &String| case.contains(&format!("[{version}]"));
         self.case == without_version(case)
-            && (self.versions.is_empty() || self.versions.iter().any(is_its_version))
+            && (self.versions.is_empty() || self.versions.iter().any(has_version))
     }
 }
 
@@ -61,25 +58,18 @@ impl Exception {
 fn without_version(case: &str) -> String {
     let is_version =
         |text: &str| text.contains('.') && text.chars().all(|c| c == '.' || c.is_ascii_digit());
-    let mut rest = case;
-    let mut name = String::new();
-    while let Some((before, after)) = rest.split_once('[') {
-        let inside = after.split(']').next().unwrap_or_default();
-        name += before;
-        name.push('[');
-        rest = after;
-        if is_version(inside) {
-            name.push('*');
-            rest = &after[inside.len()..];
-        }
-    }
-    name + rest
+    let mut parts = case.split('[');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |name, part| match part.split_once(']') {
+        Some((inside, rest)) if is_version(inside) => format!("{name}[*]{rest}"),
+        _ => format!("{name}[{part}"),
+    })
 }
 
 /// The comparison so far.
 pub(super) struct Table {
     exceptions: Exceptions,
-    place: Place,
+    kernel: Kernel,
     rows: Vec<Row>,
 }
 
@@ -89,167 +79,151 @@ struct Row {
     with_theirs: usize,
     with_ours: usize,
     about_functions: usize,
-    /// With theirs and not with ours, and why not.
+    /// Cases that pass with theirs only, with the failure of ours.
     missing: Vec<(String, String)>,
-    /// The same, where that is accepted: the name without its version, how often, the reason.
+    /// Such cases with an exception: name without version, number of cases, reason.
     excepted: BTreeMap<String, (usize, String)>,
     /// Exceptions that no case needs.
     needless: Vec<String>,
 }
 
 impl Table {
-    pub(super) fn new(exceptions: Exceptions, place: Place) -> Self {
-        Self { exceptions, place, rows: Vec::new() }
+    pub(super) fn new(exceptions: Exceptions, kernel: Kernel) -> Self {
+        Self { exceptions, kernel, rows: Vec::new() }
     }
 
-    /// Adds what became of a suite's cases.
+    /// Adds the results of a suite.
     pub(super) fn add(&mut self, plugin: &str, theirs: &[Case], ours: &[Case]) {
-        // A case that passes and calls no plugin says nothing about one.
+        // A case that passes and calls no plugin tests upstream's functions.
         let (about_functions, about_plugin): (Vec<&Case>, Vec<&Case>) =
             theirs.iter().partition(|case| case.passed && !case.calls_plugin);
         let with_ours = |case: &Case| ours.iter().find(|other| other.name == case.name);
         let passes_with_ours = |case: &Case| with_ours(case).is_some_and(|case| case.passed);
-        let mut row = Row {
+        let mut missing = Vec::new();
+        let mut excepted = BTreeMap::new();
+        for case in theirs.iter().filter(|case| case.passed && !passes_with_ours(case)) {
+            if let Some(exception) = self.exceptions.of(plugin).find(|it| it.covers(&case.name)) {
+                let entry = excepted.entry(exception.case.clone());
+                entry.or_insert((0, exception.reason.clone())).0 += 1;
+            } else {
+                let message = with_ours(case).map_or("it was not run", |case| &case.message);
+                missing.push((case.name.clone(), message.to_owned()));
+            }
+        }
+        let is_needless = |exception: &&Exception| {
+            let mut covered = theirs.iter().filter(|case| exception.covers(&case.name)).peekable();
+            covered.peek().is_none() || covered.all(|case| case.passed && passes_with_ours(case))
+        };
+        let needless = self.exceptions.of(plugin).filter(is_needless);
+        self.rows.push(Row {
             plugin: plugin.to_owned(),
             cases: about_plugin.len(),
             with_theirs: about_plugin.iter().filter(|case| case.passed).count(),
             with_ours: about_plugin.iter().filter(|case| passes_with_ours(case)).count(),
             about_functions: about_functions.len(),
-            missing: Vec::new(),
-            excepted: BTreeMap::new(),
-            needless: Vec::new(),
-        };
-        for case in theirs.iter().filter(|case| case.passed && !passes_with_ours(case)) {
-            if let Some(exception) = self.exceptions.find(plugin, &case.name) {
-                row.excepted
-                    .entry(exception.case.clone())
-                    .or_insert((0, exception.reason.clone()))
-                    .0 += 1;
-            } else {
-                let message = with_ours(case).map_or("it was not run", |case| &case.message);
-                row.missing.push((case.name.clone(), message.to_owned()));
-            }
-        }
-        let all_pass = |exception: &Exception| {
-            let mut its = theirs.iter().filter(|case| exception.is_about(&case.name)).peekable();
-            its.peek().is_none() || (its.all(|case| case.passed && passes_with_ours(case)))
-        };
-        let its_own = self.exceptions.0.iter().filter(|exception| exception.plugin == plugin);
-        row.needless =
-            its_own.filter(|exception| all_pass(exception)).map(|e| e.case.clone()).collect();
-        self.rows.push(row);
+            missing,
+            excepted,
+            needless: needless.map(|exception| exception.case.clone()).collect(),
+        });
     }
 
-    /// Whether all that passes with theirs passes with ours or is excepted, and no exception is needless.
-    pub(super) fn is_as_it_should_be(&self) -> bool {
+    /// Whether each case that passes with theirs passes with ours or is excepted, and no exception is needless.
+    pub(super) fn passes(&self) -> bool {
         self.rows.iter().all(|row| row.missing.is_empty() && row.needless.is_empty())
     }
 }
 
 impl Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = match self.place {
-            Place::RunningKernel => "the running kernel",
-            Place::UserModeLinux => "User-Mode Linux",
+        let first = match self.kernel {
+            Kernel::Running => "on the running kernel",
+            Kernel::UserModeLinux => "on User-Mode Linux",
         };
-        writeln!(
-            f,
-            "| on {place} | cases | pass with upstream's | pass with ours | excepted | call no plugin |"
-        )?;
-        writeln!(f, "|---|---|---|---|---|---|")?;
-        for row in &self.rows {
-            let Row { plugin, cases, with_theirs, with_ours, about_functions, excepted, .. } = row;
-            let excepted: usize = excepted.values().map(|(times, _)| times).sum();
-            writeln!(
-                f,
-                "| {plugin} | {cases} | {with_theirs} | {with_ours} | {excepted} | {about_functions} |"
-            )?;
-        }
-        for row in &self.rows {
-            for (case, (times, reason)) in &row.excepted {
-                writeln!(f, "\nexcepted: {}: {case} ({times} cases): {reason}", row.plugin)?;
+        let head = [
+            first,
+            "cases",
+            "pass with upstream's",
+            "pass with ours",
+            "excepted",
+            "call no plugin",
+        ];
+        let cells = |row: &Row| {
+            let excepted = row.excepted.values().map(|(times, _)| times).sum();
+            let numbers =
+                [row.cases, row.with_theirs, row.with_ours, excepted, row.about_functions];
+            let numbers = numbers.iter().map(ToString::to_string);
+            [row.plugin.clone()].into_iter().chain(numbers).collect()
+        };
+        f.write_str(&page::table(&head, &self.rows.iter().map(cells).collect::<Vec<_>>()))?;
+        for Row { plugin, excepted, needless, missing, .. } in &self.rows {
+            for (case, (times, reason)) in excepted {
+                writeln!(f, "\nexcepted: {plugin}: {case} ({times} cases): {reason}")?;
             }
-            for case in &row.needless {
-                writeln!(f, "\nNEEDLESS EXCEPTION: {}: {case}", row.plugin)?;
+            for case in needless {
+                writeln!(f, "\nNEEDLESS EXCEPTION: {plugin}: {case}")?;
             }
-            for (case, message) in &row.missing {
-                writeln!(f, "\nPASSES WITH UPSTREAM'S ONLY: {}: {case}", row.plugin)?;
-                for line in message.lines() {
-                    writeln!(f, "    {line}")?;
-                }
+            for (case, message) in missing {
+                let message = message.replace('\n', "\n    ");
+                writeln!(f, "\nPASSES WITH UPSTREAM'S ONLY: {plugin}: {case}\n    {message}")?;
             }
         }
         let missing: usize = self.rows.iter().map(|row| row.missing.len()).sum();
-        writeln!(
-            f,
-            "\ncases that pass with upstream's plugins and, unexcepted, not with ours: {missing}"
-        )
+        writeln!(f, "\ncases that pass with upstream's plugins only, without exception: {missing}")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::page::tests::squeezed;
 
     fn case(name: &str, passed: bool, calls_plugin: bool) -> Case {
-        Case {
-            name: name.into(),
-            text: name.into(),
-            passed,
-            calls_plugin,
-            message: "failed".into(),
-        }
+        let (name, text, message) = (name.into(), name.into(), "failed".into());
+        Case { name, text, passed, calls_plugin, message }
     }
 
     fn table(exceptions: &str) -> Table {
-        Table::new(Exceptions::parse(exceptions).unwrap(), Place::RunningKernel)
+        Table::new(Exceptions::parse(exceptions).unwrap(), Kernel::Running)
     }
 
     #[test]
-    fn what_passes_with_upstream_s_plugins_has_to_pass_with_ours() {
+    fn a_case_that_passes_with_upstream_s_plugins_must_pass_with_ours() {
         let mut table = table("[]");
         let theirs = [case("a", true, true), case("b", false, true), case("internal", true, false)];
         table.add("ptp", &theirs, &theirs);
-        assert!(table.is_as_it_should_be());
-        assert!(table.to_string().contains("| ptp | 2 | 1 | 1 | 0 | 1 |"), "{table}");
+        assert!(table.passes());
+        assert!(squeezed(&table.to_string()).contains("| ptp | 2 | 1 | 1 | 0 | 1 |"), "{table}");
         table.add("bridge", &theirs, &[case("a", false, true), case("b", true, true)]);
-        assert!(!table.is_as_it_should_be());
-        assert!(table.to_string().contains("| bridge | 2 | 1 | 1 | 0 | 1 |"), "{table}");
-        assert!(
-            table.to_string().contains("PASSES WITH UPSTREAM'S ONLY: bridge: a\n    failed"),
-            "{table}"
-        );
+        assert!(!table.passes());
+        assert!(squeezed(&table.to_string()).contains("| bridge | 2 | 1 | 1 | 0 | 1 |"), "{table}");
+        let failure = "PASSES WITH UPSTREAM'S ONLY: bridge: a\n    failed";
+        assert!(table.to_string().contains(failure), "{table}");
     }
 
     #[test]
-    fn an_exception_covers_all_versions_and_is_an_error_once_it_is_not_needed() {
+    fn an_exception_covers_all_versions_and_must_be_needed() {
         let one = r#"[{"plugin": "ptp", "case": "ptp [*] works [x]", "reason": "it is random"}]"#;
         let theirs =
             [case("ptp [0.1.0] works [x]", true, true), case("ptp [1.0.0] works [x]", true, true)];
         let mut needed = table(one);
         needed.add("ptp", &theirs, &[]);
-        assert!(needed.is_as_it_should_be());
-        assert!(
-            needed.to_string().contains("excepted: ptp: ptp [*] works [x] (2 cases): it is random"),
-            "{needed}"
-        );
+        assert!(needed.passes());
+        let line = "excepted: ptp: ptp [*] works [x] (2 cases): it is random";
+        assert!(needed.to_string().contains(line), "{needed}");
         let mut needless = table(one);
         needless.add("ptp", &theirs, &theirs);
-        assert!(!needless.is_as_it_should_be());
+        assert!(!needless.passes());
     }
 
     #[test]
     fn an_exception_of_some_versions_does_not_cover_the_others() {
         let one = r#"[{"plugin": "ptp", "case": "ptp [*] a", "versions": ["0.1.0"], "reason": "it is old"}]"#;
+        let (old, new) = (case("ptp [0.1.0] a", true, true), case("ptp [1.0.0] a", true, true));
         let mut table = table(one);
-        table.add("ptp", &[case("ptp [0.1.0] a", true, true)], &[]);
-        assert!(table.is_as_it_should_be());
-        table.add(
-            "ptp",
-            &[case("ptp [0.1.0] a", true, true), case("ptp [1.0.0] a", true, true)],
-            &[],
-        );
-        assert!(!table.is_as_it_should_be());
+        table.add("ptp", std::slice::from_ref(&old), &[]);
+        assert!(table.passes());
+        table.add("ptp", &[old, new], &[]);
+        assert!(!table.passes());
     }
 
     #[test]

@@ -1,11 +1,9 @@
-//! What a call costs where much is held already: reservations in host-local's store, mappings of portmap, containers.
+//! Cost of a call while many things are held: reservations in host-local's store, mappings of portmap, containers.
 
-use std::{
-    fmt::Write,
-    path::{Path, PathBuf},
-};
+use std::{fmt::Write, path::Path};
 
 use anyhow::{Context, Result};
+use fs_err as fs;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -16,21 +14,21 @@ use super::{
     world::World,
 };
 
-/// What an ADD and a DEL take, by how much is held.
+/// Cost of ADD and DEL by the number of things held.
 #[derive(Debug, Serialize)]
 pub(crate) struct Curve {
-    /// Of what.
+    /// The kind of thing.
     pub(crate) held: &'static str,
     pub(crate) points: Vec<Point>,
 }
 
-/// A point of both curves.
+/// ADD and DEL with a number of things held.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Point {
     pub(crate) held: usize,
-    /// In turn with the peer, as far as that goes.
+    /// In turn with the peer, as far as the peer is measured.
     pub(crate) measures: [Measure; 2],
-    /// Ours alone: a peer that reads all that is held leaves little of what ours needs in the processor's caches.
+    /// Ours alone. A peer that reads everything held evicts our data from the processor's caches.
     pub(crate) alone: [Measure; 2],
 }
 
@@ -40,37 +38,35 @@ impl Curve {
     }
 }
 
-/// How far a curve goes, and how far for the peer, which would take unbearably long beyond.
+/// Numbers of things to hold. Beyond `peer_most` the peer would take too long.
 pub(crate) struct Extent<'a> {
     pub(crate) counts: &'a [usize],
     pub(crate) peer_most: usize,
     pub(crate) rounds: Rounds,
 }
 
-/// host-local, with this many reservations of others in its store.
+/// host-local with reservations of other containers in its store.
 pub(crate) fn reservations(world: &World, extent: &Extent<'_>, on: &Attachment) -> Result<Curve> {
     let points = points(world, &HOST_LOCAL, extent, on, fill_store)?;
     for side in BOTH {
-        empty_store(side)?;
+        fs::remove_dir_all(Path::new(STORES).join(cases::network(side)))?;
     }
     Ok(Curve { held: "reservations", points })
 }
 
-/// portmap, with this many ports that lead to others.
+/// portmap with ports of other containers.
 pub(crate) fn mappings(world: &World, extent: &Extent<'_>, on: &Attachment) -> Result<Curve> {
+    const FIRST_PORT: usize = 30_000;
+    const PORTS_EACH: usize = 10;
     let mut dels: Vec<Call> = Vec::new();
-    let mut holders = 0;
+    let mut containers = 0;
     let points = points(world, &PORTMAP, extent, on, |side, from, to| {
         for first in (from..to).step_by(PORTS_EACH) {
-            let count = PORTS_EACH.min(to - first);
-            holders += 1;
-            let on = Attachment { id: format!("holder-{holders}"), ..on.clone() };
-            let config = cases::published(
-                side,
-                u16::try_from(FIRST_PORT + first)?,
-                u16::try_from(count)?,
-                holders,
-            );
+            let count = u16::try_from(PORTS_EACH.min(to - first))?;
+            containers += 1;
+            let on = Attachment { id: format!("other-{containers}"), ..on.clone() };
+            let first = u16::try_from(FIRST_PORT + first)?;
+            let config = cases::published(side, first, count, containers);
             let call = |command| {
                 Call::plugin(&world.directory(side), PORTMAP.plugin, command, Some(&on), &config)
             };
@@ -79,17 +75,11 @@ pub(crate) fn mappings(world: &World, extent: &Extent<'_>, on: &Attachment) -> R
         }
         Ok(())
     })?;
-    for del in &dels {
-        del.timed()?;
-    }
+    dels.iter().try_for_each(|del| del.timed().map(drop))?;
     Ok(Curve { held: "mappings", points })
 }
 
-const FIRST_PORT: usize = 30_000;
-/// How many ports a holder has.
-const PORTS_EACH: usize = 10;
-
-/// bridge with ipMasq, with this many others attached.
+/// bridge with ipMasq and other containers attached.
 pub(crate) fn containers(world: &World, extent: &Extent<'_>, on: &Attachment) -> Result<Curve> {
     let mut dels: Vec<Call> = Vec::new();
     let points = points(world, &BRIDGE_MASQUERADE, extent, on, |side, from, to| {
@@ -100,15 +90,13 @@ pub(crate) fn containers(world: &World, extent: &Extent<'_>, on: &Attachment) ->
         }
         Ok(())
     })?;
-    for del in &dels {
-        del.timed()?;
-    }
+    dels.iter().try_for_each(|del| del.timed().map(drop))?;
     Ok(Curve { held: "containers", points })
 }
 
 const BOTH: [Side; 2] = [Side::Ours, Side::Peer];
 
-/// Measures at each count, after `raise` has brought what a side holds from one count to the next.
+/// Measures at each count. `raise` increases the number of things that a side holds.
 fn points(
     world: &World,
     case: &Case,
@@ -125,10 +113,9 @@ fn points(
                 .with_context(|| format!("hold {held} for {}", side.name()))?;
         }
         let alone = measure::case(world, case, extent.rounds, &BOTH[..1], on)?;
-        let measures = if sides.len() == 1 {
-            alone.clone()
-        } else {
-            measure::case(world, case, extent.rounds, sides, on)?
+        let measures = match sides {
+            [_] => alone.clone(),
+            _ => measure::case(world, case, extent.rounds, sides, on)?,
         };
         points.push(Point { held, measures, alone });
         before = held;
@@ -136,28 +123,20 @@ fn points(
     Ok(points)
 }
 
-/// Reservations as host-local keeps them: a file for each, and the last one that was given.
+const STORES: &str = "/var/lib/cni/networks";
+
+/// Writes reservations as host-local does: a file for each, and the last address.
 fn fill_store(side: Side, from: usize, to: usize) -> Result<()> {
-    let store = store(side);
-    std::fs::create_dir_all(&store).with_context(|| format!("make {}", store.display()))?;
-    for number in from..to {
-        // From the first address after the gateway on.
-        let number = number + 2;
+    let store = Path::new(STORES).join(cases::network(side));
+    fs::create_dir_all(&store)?;
+    // From the first address after the gateway on.
+    for number in from + 2..to + 2 {
         let mut address = side.prefix();
-        let _ = write!(address, "{}.{}", number / 256, number % 256);
-        std::fs::write(store.join(&address), format!("holder-{number}\r\neth0"))?;
+        write!(address, "{}.{}", number / 256, number % 256)?;
+        fs::write(store.join(&address), format!("other-{number}\r\neth0"))?;
         if number == to + 1 {
-            std::fs::write(store.join("last_reserved_ip.0"), address)?;
+            fs::write(store.join("last_reserved_ip.0"), address)?;
         }
     }
     Ok(())
-}
-
-fn empty_store(side: Side) -> Result<()> {
-    std::fs::remove_dir_all(store(side))?;
-    Ok(())
-}
-
-fn store(side: Side) -> PathBuf {
-    Path::new("/var/lib/cni/networks").join(cases::network(side))
 }
