@@ -18,8 +18,8 @@ pub(crate) fn write(results: &Results, directory: &Path) -> Result<()> {
     fs::create_dir_all(directory)?;
     fs::write(directory.join("README.md"), INTRODUCTION.to_owned() + &text(results))?;
     fs::write(directory.join("results.json"), serde_json::to_string_pretty(results)? + "\n")?;
-    fs::write(directory.join("operations.svg"), chart::operations(&results.measures))?;
-    Ok(fs::write(directory.join("growth.svg"), chart::growth(&results.curves))?)
+    fs::write(directory.join("operations.svg"), chart::operations(&results.measures)?)?;
+    Ok(fs::write(directory.join("growth.svg"), chart::growth(&results.curves)?)?)
 }
 
 const INTRODUCTION: &str = "\
