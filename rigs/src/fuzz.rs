@@ -1,9 +1,9 @@
 //! `cargo xtask fuzz`: runs the fuzzers of `fuzz/`, one after the other.
 //!
-//! They are built with cargo-fuzz and a nightly toolchain, and run in private namespaces, since a plugin acts on its
-//! configuration. New inputs are kept in `fuzz/found`, outside the repository, for the next run; inputs that fail are kept
-//! in `fuzz/artifacts`. With `--write`, `fuzz/results.json` gets the
-//! numbers of the run.
+//! They are built with cargo-fuzz and a nightly toolchain, and run in private namespaces, since a
+//! plugin acts on its configuration. New inputs are kept in `fuzz/found`, outside the repository,
+//! for the next run; inputs that fail are kept in `fuzz/artifacts`. With `--write`,
+//! `fuzz/results.json` gets the numbers of the run.
 //!
 //! With `--properties` it runs the property tests instead, as ordinary tests.
 
@@ -46,8 +46,8 @@ struct Run {
 
 const RESULTS: &str = "results.json";
 
-/// Property tests of code that the fuzzers reach less well, as arguments of `cargo test`: results in all versions, ranges,
-/// host-local's store and index, randomly generated networks.
+/// Property tests of code that the fuzzers reach less well, as arguments of `cargo test`: results
+/// in all versions, ranges, host-local's store and index, randomly generated networks.
 const PROPERTIES: [&[&str]; 5] = [
     &["-p", "rscni", "--test", "results"],
     &["-p", "rscni-plugins", "--lib", "host_local::range"],
@@ -68,7 +68,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     ensure_tools()?;
     let host = host()?;
     for target in &targets {
-        // No sanitizer: the only unsafe code is elsewhere, and without one it is several times as fast.
+        // No sanitizer: the only unsafe code is elsewhere, and without one it is several times as
+        // fast.
         let mut build = cargo_fuzz();
         build.args(["build", "--sanitizer", "none", target]);
         program::foreground(build.current_dir(&fuzz))?;
@@ -86,7 +87,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         let mut command =
             Command::new(fuzz.join("target").join(&host).join("release").join(target));
         command
-            // Without PATH, so that no program of this machine is called, such as iptables, which takes most of the time.
+            // Without PATH, so that no program of this machine is called, such as iptables, which
+            // takes most of the time.
             .env_clear()
             // In memory. On a disk the fuzzer mostly waits, and files stay behind.
             .env("TMPDIR", "/run")
@@ -157,7 +159,8 @@ fn chosen(all: &[String], wanted: &[String]) -> Result<Vec<String>> {
     Ok(if wanted.is_empty() { all.to_vec() } else { wanted.to_vec() })
 }
 
-/// A dictionary for libFuzzer: words of the plugins' documentation, and those that may be keys also as JSON keys.
+/// A dictionary for libFuzzer: words of the plugins' documentation, and those that may be keys also
+/// as JSON keys.
 fn dictionary(docs: &Path) -> Result<String> {
     let mut words = BTreeSet::new();
     for file in fs::read_dir(docs)? {
@@ -179,7 +182,8 @@ fn dictionary(docs: &Path) -> Result<String> {
     Ok(dictionary)
 }
 
-/// A command of the nightly toolchain. Variables that the cargo of this task has set would confuse it.
+/// A command of the nightly toolchain. Variables that the cargo of this task has set would confuse
+/// it.
 fn nightly(program: &str) -> Command {
     let mut command = Command::new("rustup");
     command.args(["run", "nightly", program]).env_remove("CARGO").env_remove("RUSTFLAGS");

@@ -1,16 +1,19 @@
 //! The test rigs, which `cargo xtask RIG` builds and starts.
 //!
-//! - [`mod@bench`]: cost of a call, beside the Go plugins and bare netlink; and the guard of counts.
+//! - [`mod@bench`]: cost of a call, beside the Go plugins and bare netlink; and the guard of
+//!   counts.
 //! - [`conformance`]: every plugin, and the Go plugins, checked against the specification.
-//! - [`e2e`]: the plugins under containerd, runc and `BuildKit`; handover to and from the Go plugins.
+//! - [`e2e`]: the plugins under containerd, runc and `BuildKit`; handover to and from the Go
+//!   plugins.
 //! - [`faults`]: plugins are killed, and their system calls fail; nothing may be left behind.
 //! - [`fuzz`]: the fuzzers.
 //! - [`supply`]: licences, sources and versions of the dependencies.
 //! - [`uml`]: commands and tests inside User-Mode Linux.
 //! - [`upstream`]: the Go plugins' own test cases, run against our programs.
 //!
-//! [`tracer`] watches the system calls of a program, [`daemon`] starts daemons, [`mounts`] mounts file systems, [`pool`] is
-//! a pool of threads, [`page`] makes Markdown tables. Code that the tasks need too is in the library `xtask`.
+//! [`tracer`] watches the system calls of a program, [`daemon`] starts daemons, [`mounts`] mounts
+//! file systems, [`pool`] is a pool of threads, [`page`] makes Markdown tables. Code that the tasks
+//! need too is in the library `xtask`.
 
 mod bench;
 mod conformance;

@@ -9,8 +9,8 @@ pub(crate) fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Runs all jobs in their order, `at_once` at a time, and returns their results in the same order. After an error the other
-/// jobs still run.
+/// Runs all jobs in their order, `at_once` at a time, and returns their results in the same order.
+/// After an error the other jobs still run.
 pub(crate) fn run<Job: Send, Outcome: Send>(
     jobs: Vec<Job>,
     at_once: usize,

@@ -1,8 +1,9 @@
-//! The step `supply` of `cargo xtask test`: licences, sources and versions of the dependencies, as deny.toml has them.
+//! The step `supply` of `cargo xtask test`: licences, sources and versions of the dependencies, as
+//! deny.toml has them.
 //!
-//! These are the checks `licenses`, `bans` and `sources` of `cargo deny`, with the same file, for machines that have
-//! neither that program nor a network. A crate's licence is the one in its Cargo.toml; `cargo deny` also reads licence
-//! texts, and asks for advisories.
+//! These are the checks `licenses`, `bans` and `sources` of `cargo deny`, with the same file, for
+//! machines that have neither that program nor a network. A crate's licence is the one in its
+//! Cargo.toml; `cargo deny` also reads licence texts, and asks for advisories.
 
 use std::{collections::BTreeMap, process::ExitCode};
 
@@ -12,7 +13,8 @@ use serde::Deserialize;
 use spdx::{Expression, Licensee, ParseMode};
 use xtask::program;
 
-/// The rules of deny.toml that are checked here. A missing list is an error, as it would check nothing.
+/// The rules of deny.toml that are checked here. A missing list is an error, as it would check
+/// nothing.
 #[derive(Deserialize)]
 struct Rules {
     licenses: Licenses,

@@ -1,6 +1,7 @@
 //! User-Mode Linux has what the plugins' own tests go there for.
 //!
-//! Should a distribution's kernel lose a link kind, this says so in plain words before they fail in theirs.
+//! Should a distribution's kernel lose a link kind, this says so in plain words before they fail in
+//! theirs.
 
 use std::process::Command;
 

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that CI checks, in order, up to the first failure.
 //!
-//! Debian packages that a step needs are installed, or asked for, before the first step. Only the end-to-end run needs
-//! root; for an ordinary user it is left out, and the last line says so.
+//! Debian packages that a step needs are installed, or asked for, before the first step. Only the
+//! end-to-end run needs root; for an ordinary user it is left out, and the last line says so.
 
 use std::{
     process::{Command, ExitCode},
@@ -94,8 +94,8 @@ impl Step {
             Self::Supply => rig(&["supply"]),
             Self::Tests => cargo_test(&["--lib", "--bins", "--tests", "--examples"], tally),
             Self::Doctests => cargo_test(&["--doc"], tally),
-            // In a process of its own, which moves into a private network and stays there. The file that this process
-            // was started from may have been replaced by the tests' build.
+            // In a process of its own, which moves into a private network and stays there. The file
+            // that this process was started from may have been replaced by the tests' build.
             Self::Demo => program::foreground(Command::new("/proc/self/exe").arg("demo")),
             Self::Counts => rig(&["counts"]),
             Self::Faults => rig(&["faults", "--sample"]),
@@ -166,15 +166,17 @@ fn failure(step: Step) -> String {
     )
 }
 
-/// `--all-targets` leaves out targets with `test = false`, which are the tests for User-Mode Linux. The fuzzers are not
-/// part of the workspace; they are checked without nightly and without a C++ compiler.
+/// `--all-targets` leaves out targets with `test = false`, which are the tests for User-Mode Linux.
+/// The fuzzers are not part of the workspace; they are checked without nightly and without a C++
+/// compiler.
 fn lint() -> Result<()> {
     let mut workspace = program::cargo();
     workspace.args(["clippy", "--quiet", "--workspace", "--all-features", "--all-targets"]);
     program::foreground(workspace.args(["--test", "uml_*", "--", "-D", "warnings"]))?;
     let mut fuzzers = program::cargo();
     fuzzers.args(["check", "--quiet", "--locked", "--manifest-path", "fuzz/Cargo.toml"]);
-    // cargo-fuzz sets the first; the second keeps libfuzzer-sys from compiling libFuzzer, as nothing is linked.
+    // cargo-fuzz sets the first; the second keeps libfuzzer-sys from compiling libFuzzer, as
+    // nothing is linked.
     fuzzers
         .env("RUSTFLAGS", "--cfg fuzzing")
         .env("CUSTOM_LIBFUZZER_PATH", "/nonexistent/libfuzzer.a");

@@ -1,8 +1,9 @@
 //! Programs of other projects, built from their Go modules.
 //!
-//! A module is pinned to a version, and Go checks the download against its checksum database. The module is built as the
-//! main module, so its own `go.mod` decides all versions. The programs stay in a cache directory outside the workspace
-//! ([`cache`]), for the next run and for other checkouts.
+//! A module is pinned to a version, and Go checks the download against its checksum database. The
+//! module is built as the main module, so its own `go.mod` decides all versions. The programs stay
+//! in a cache directory outside the workspace ([`cache`]), for the next run and for other
+//! checkouts.
 
 use std::{
     path::{Path, PathBuf},
@@ -84,7 +85,8 @@ impl Module {
         Ok(answer["Dir"].as_str().context("`go mod download` names no directory")?.into())
     }
 
-    /// The name of its directory in the cache, different for each version, toolchain and way to build.
+    /// The name of its directory in the cache, different for each version, toolchain and way to
+    /// build.
     fn name(&self, go: &str) -> String {
         let options = [self.packages, self.tags, self.variables].map(|words| words.join(" "));
         let hash = sha256(format!("{go}\n{}", options.join("\n")).as_bytes());
@@ -136,7 +138,8 @@ fn toolchain() -> Result<String> {
     Ok(version.trim().to_owned())
 }
 
-/// The directory for programs that are built once per machine: `RSCNI_CACHE`, or `rscni` in the user's cache directory.
+/// The directory for programs that are built once per machine: `RSCNI_CACHE`, or `rscni` in the
+/// user's cache directory.
 pub fn cache() -> Result<PathBuf> {
     let variable =
         |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);

@@ -1,7 +1,7 @@
 //! The project's own tasks, as `cargo xtask TASK`.
 //!
-//! `demo`, `test` and `dist` are here. All others are test rigs: a package of its own, `rscni-rigs`, so that a
-//! contributor who wants to see the demo does not build what they need.
+//! `demo`, `test` and `dist` are here. All others are test rigs: a package of its own,
+//! `rscni-rigs`, so that a contributor who wants to see the demo does not build what they need.
 
 mod check;
 mod demo;

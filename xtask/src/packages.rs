@@ -1,8 +1,8 @@
 //! The Debian packages that the tasks and rigs need, and their installation.
 //!
-//! A package counts as installed if one of its witness files exists. A program from elsewhere, such as containerd from
-//! Docker's packages, is used as it is. Root gets missing packages installed; an ordinary user gets the command to type.
-//! rustfmt and clippy come with the toolchain.
+//! A package counts as installed if one of its witness files exists. A program from elsewhere, such
+//! as containerd from Docker's packages, is used as it is. Root gets missing packages installed; an
+//! ordinary user gets the command to type. rustfmt and clippy come with the toolchain.
 
 use std::{path::Path, process::Command};
 
@@ -32,7 +32,8 @@ const STRACE: Package = package("strace", &["/usr/bin/strace"]);
 const DBUS: Package = package("dbus-daemon", &["/usr/bin/dbus-daemon"]);
 const DNSMASQ: Package = package("dnsmasq-base", &["/usr/sbin/dnsmasq", "/sbin/dnsmasq"]);
 
-/// For `cargo test`: the Go plugins for the handover, tools to inspect the network, a message bus, a DHCP server.
+/// For `cargo test`: the Go plugins for the handover, tools to inspect the network, a message bus,
+/// a DHCP server.
 pub const FOR_TESTS: &[Package] =
     &[GO_PLUGINS, IPTABLES, NFTABLES, IPROUTE2, UTIL_LINUX, STRACE, DBUS, DNSMASQ];
 
@@ -56,8 +57,8 @@ pub const FOR_UPSTREAM: &[Package] = &[
 /// For the bench: the tools that the Go plugins call.
 pub const FOR_BENCH: &[Package] = &[IPTABLES, NFTABLES];
 
-/// For the end-to-end run. The package `busybox` has the same program as `busybox-static`, but linked dynamically, so the
-/// witness is dpkg's file.
+/// For the end-to-end run. The package `busybox` has the same program as `busybox-static`, but
+/// linked dynamically, so the witness is dpkg's file.
 pub const FOR_E2E: &[Package] = &[
     package("containerd", &["/usr/bin/containerd"]),
     package("runc", &["/usr/sbin/runc", "/usr/bin/runc"]),

@@ -16,8 +16,8 @@ pub fn shown(command: &Command) -> String {
     words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }
 
-/// Runs a program and returns its stdout. Its output is shown only if it fails. The locale is C, since other code reads
-/// the output.
+/// Runs a program and returns its stdout. Its output is shown only if it fails. The locale is C,
+/// since other code reads the output.
 pub fn capture(command: &mut Command) -> Result<String> {
     let output = command
         .env("LC_ALL", "C")
@@ -35,7 +35,8 @@ pub fn capture(command: &mut Command) -> Result<String> {
 /// The option with which cargo prints its messages as JSON.
 pub const JSON_MESSAGES: &str = "--message-format=json-render-diagnostics";
 
-/// Builds a program with a cargo command that has the option [`JSON_MESSAGES`], and returns its path.
+/// Builds a program with a cargo command that has the option [`JSON_MESSAGES`], and returns its
+/// path.
 pub fn build(command: &mut Command) -> Result<PathBuf> {
     let output = command
         .stderr(Stdio::inherit())
@@ -72,7 +73,8 @@ pub fn watched(command: &mut Command, on_line: &mut dyn FnMut(&str)) -> Result<(
     succeeded(command, status)
 }
 
-/// Passes each line to `on_line` until the stream ends. A test may print any bytes, so invalid UTF-8 is replaced.
+/// Passes each line to `on_line` until the stream ends. A test may print any bytes, so invalid
+/// UTF-8 is replaced.
 pub fn each_line(stream: impl std::io::Read, on_line: &mut dyn FnMut(&str)) -> Result<()> {
     let mut stream = BufReader::new(stream);
     let mut line = Vec::new();
@@ -100,8 +102,8 @@ pub fn workspace_root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is in the workspace").into()
 }
 
-/// Makes a directory `/tmp/rscni-NAME-…`, deleted when the value is dropped. `TMPDIR` is ignored: its path may contain
-/// spaces, or not exist in a private namespace.
+/// Makes a directory `/tmp/rscni-NAME-…`, deleted when the value is dropped. `TMPDIR` is ignored:
+/// its path may contain spaces, or not exist in a private namespace.
 pub fn temporary_directory(name: &str) -> Result<TempDir> {
     let directory = tempfile::Builder::new().prefix(&format!("rscni-{name}-")).tempdir_in("/tmp");
     directory.context("make a directory in /tmp")
@@ -109,8 +111,8 @@ pub fn temporary_directory(name: &str) -> Result<TempDir> {
 
 /// Copies the running program to `to`. A build may have replaced the file that it was started from.
 ///
-/// Another process writes the copy. If it were open for writing in this process while another thread starts a program,
-/// the kernel would refuse to execute it (ETXTBSY).
+/// Another process writes the copy. If it were open for writing in this process while another
+/// thread starts a program, the kernel would refuse to execute it (ETXTBSY).
 pub fn copy_self(to: &Path) -> Result<()> {
     capture(Command::new("cp").arg(format!("/proc/{}/exe", std::process::id())).arg(to)).map(drop)
 }

@@ -31,8 +31,8 @@ pub const RIGS: [(&str, &str); 8] = [
     ("upstream", "Run the Go plugins' own test cases against our programs, and compare"),
 ];
 
-/// The command that builds and runs a rig, in the caller's directory. Cargo becomes the rig, so signals and exit codes
-/// are the rig's.
+/// The command that builds and runs a rig, in the caller's directory. Cargo becomes the rig, so
+/// signals and exit codes are the rig's.
 pub fn command(arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Command {
     let mut cargo = program::cargo_here();
     let manifest = program::workspace_root().join("Cargo.toml");

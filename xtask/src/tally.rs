@@ -10,7 +10,8 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Adds the counts of a line, if it is a `test result:` line of cargo or ends with a displayed [`Tally`].
+    /// Adds the counts of a line, if it is a `test result:` line of cargo or ends with a displayed
+    /// [`Tally`].
     pub fn read(&mut self, line: &str) {
         let counts = match line.strip_prefix("test result: ") {
             Some(rest) => rest.split_once(". "),

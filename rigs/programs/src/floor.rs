@@ -1,7 +1,8 @@
-//! The netlink messages for the effect of a plugin, and nothing else: no JSON, no checks, no reservation, no undo.
+//! The netlink messages for the effect of a plugin, and nothing else: no JSON, no checks, no
+//! reservation, no undo.
 //!
-//! It is a static program like `rscni`, so its start costs as much as that of an empty program, and the difference to a plugin
-//! is the plugin's own cost.
+//! It is a static program like `rscni`, so its start costs as much as that of an empty program, and
+//! the difference to a plugin is the plugin's own cost.
 //!
 //! ```text
 //! floor lo-up NETNS

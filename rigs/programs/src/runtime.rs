@@ -4,8 +4,9 @@
 //! runtime LIST CACHE_DIRECTORY [PLUGIN_DIRECTORY]
 //! ```
 //!
-//! Without a plugin directory it calls the linked plugins in this process; with one, it starts the programs in it. Each line
-//! of stdin is `add ID NETNS` or `del ID NETNS`; the answer is the time in nanoseconds.
+//! Without a plugin directory it calls the linked plugins in this process; with one, it starts the
+//! programs in it. Each line of stdin is `add ID NETNS` or `del ID NETNS`; the answer is the time
+//! in nanoseconds.
 
 use std::{
     io::{Write, stdin, stdout},

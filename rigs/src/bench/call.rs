@@ -1,7 +1,8 @@
 //! A call of a program, to be timed or traced.
 //!
-//! Ours, the peer and the floor are started in exactly the same way: by `posix_spawn`, with a file for each stream and the
-//! same variables. The time is measured by the parent, from the start of the process to its end.
+//! Ours, the peer and the floor are started in exactly the same way: by `posix_spawn`, with a file
+//! for each stream and the same variables. The time is measured by the parent, from the start of
+//! the process to its end.
 
 use std::{
     fs::File,

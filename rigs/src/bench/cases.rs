@@ -1,7 +1,7 @@
 //! The measured plugins with their configurations and limits.
 //!
-//! Both sets get the same configuration, except for names and subnets, so that neither sees what the other left. It is in
-//! the newest version of the specification.
+//! Both sets get the same configuration, except for names and subnets, so that neither sees what
+//! the other left. It is in the newest version of the specification.
 
 use serde_json::{Value, json};
 
@@ -181,7 +181,8 @@ fn portmap(side: Side, first: u16, count: u16, address: &str) -> Value {
     })
 }
 
-/// The configuration of portmap with `count` host ports from `first` on, for the container of that number.
+/// The configuration of portmap with `count` host ports from `first` on, for the container of that
+/// number.
 pub(crate) fn published(side: Side, first: u16, count: u16, number: u16) -> Value {
     let mut config = portmap(side, first, count, &side.address(number));
     config["cniVersion"] = VERSION.into();

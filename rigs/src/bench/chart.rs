@@ -1,5 +1,6 @@
-//! The charts as SVG: bars for the operations, lines for the growth. Scales are logarithmic, since the contenders differ by
-//! a factor of a hundred. The background is white, so that they are readable on a dark page too.
+//! The charts as SVG: bars for the operations, lines for the growth. Scales are logarithmic, since
+//! the contenders differ by a factor of a hundred. The background is white, so that they are
+//! readable on a dark page too.
 
 use std::ops::Range;
 

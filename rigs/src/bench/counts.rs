@@ -1,13 +1,16 @@
-//! `cargo xtask counts`: counts the system calls, processes and threads of each operation, and fails when there are more
-//! than `counts.json` allows. Unlike times, counts do not vary between machines, so CI checks them.
+//! `cargo xtask counts`: counts the system calls, processes and threads of each operation, and
+//! fails when there are more than `counts.json` allows. Unlike times, counts do not vary between
+//! machines, so CI checks them.
 //!
-//! The program is the development build, linked statically so that the loader of the C library is not counted. Except at the
-//! start of the C library it makes the same system calls as the binary for nodes (`--release` counts that), and it is
-//! built in seconds.
+//! The program is the development build, linked statically so that the loader of the C library is
+//! not counted. Except at the start of the C library it makes the same system calls as the binary
+//! for nodes (`--release` counts that), and it is built in seconds.
 //!
-//! counts.json is written by root: an ordinary user cannot read some files of `/proc/net`, and counts less.
+//! counts.json is written by root: an ordinary user cannot read some files of `/proc/net`, and
+//! counts less.
 //!
-//! An operation fails if it makes more calls than allowed, or more with [`HELD`] other containers than with one.
+//! An operation fails if it makes more calls than allowed, or more with [`HELD`] other containers
+//! than with one.
 
 use std::{cmp::Ordering, collections::BTreeMap, path::PathBuf, process::ExitCode};
 
@@ -168,8 +171,8 @@ impl Watch for Counting {
         Verdict::Pass
     }
 
-    /// A call that the kernel restarts counts once. It restarts writes to network sysctls while another process, in any
-    /// namespace, holds the kernel's lock of all networking.
+    /// A call that the kernel restarts counts once. It restarts writes to network sysctls while
+    /// another process, in any namespace, holds the kernel's lock of all networking.
     fn exit(&mut self, call: &tracer::Call, result: i64) {
         /// `ERESTARTSYS` and similar, which no program sees.
         const RESTARTED: std::ops::RangeInclusive<i64> = -516..=-512;
@@ -183,7 +186,8 @@ impl Watch for Counting {
 fn is_left_to_luck(call: &tracer::Call) -> bool {
     const F_GETFD: u64 = libc::F_GETFD.cast_unsigned() as u64;
     const ANY: [i64; 9] = [
-        // The allocator's: they depend on thresholds, on lengths of texts, and on addresses that the kernel chooses.
+        // The allocator's: they depend on thresholds, on lengths of texts, and on addresses that
+        // the kernel chooses.
         libc::SYS_brk,
         libc::SYS_mmap,
         libc::SYS_munmap,

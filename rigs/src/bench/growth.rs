@@ -1,4 +1,5 @@
-//! Cost of a call while many things are held: reservations in host-local's store, mappings of portmap, containers.
+//! Cost of a call while many things are held: reservations in host-local's store, mappings of
+//! portmap, containers.
 
 use std::{fmt::Write, path::Path};
 

@@ -1,6 +1,6 @@
-//! Samples of ours, the peer and the floor in turn, so that other work of the machine affects all of them alike. The order
-//! rotates with each round, and every other round it is reversed, so that none always follows the same one. Warm-up
-//! rounds are dropped.
+//! Samples of ours, the peer and the floor in turn, so that other work of the machine affects all
+//! of them alike. The order rotates with each round, and every other round it is reversed, so that
+//! none always follows the same one. Warm-up rounds are dropped.
 
 use std::time::Duration;
 
@@ -119,14 +119,16 @@ pub(crate) fn case(
     Ok(measures)
 }
 
-/// Waits until the kernel has finished work that the previous call deferred. The pause varies: grace periods and timers
-/// end with the kernel's ticks, and all samples would otherwise begin at the same place between two ticks.
+/// Waits until the kernel has finished work that the previous call deferred. The pause varies:
+/// grace periods and timers end with the kernel's ticks, and all samples would otherwise begin at
+/// the same place between two ticks.
 fn pause(round: usize) {
     const TICK_AT_MOST: usize = 10;
     std::thread::sleep(Duration::from_millis(5 + (round * 3 % TICK_AT_MOST) as u64));
 }
 
-/// Pause of a contender that is measured alone. Without it, ADD would wait for what the kernel still frees after DEL.
+/// Pause of a contender that is measured alone. Without it, ADD would wait for what the kernel
+/// still frees after DEL.
 const TURN_OF_ANOTHER: Duration = Duration::from_millis(30);
 
 /// VERSION, against a program that does nothing: linked with glibc, and with our C library.

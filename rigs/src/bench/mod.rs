@@ -1,7 +1,9 @@
-//! `cargo xtask bench`: cost of a call, beside the Go plugins and beside the least that the kernel needs.
+//! `cargo xtask bench`: cost of a call, beside the Go plugins and beside the least that the kernel
+//! needs.
 //!
-//! It builds the static binary and programs to compare with, moves into a private network, and measures all contenders in
-//! turn. The result is a table, charts, and a list of limits and whether each holds.
+//! It builds the static binary and programs to compare with, moves into a private network, and
+//! measures all contenders in turn. The result is a table, charts, and a list of limits and whether
+//! each holds.
 //!
 //! | module | content |
 //! |---|---|
@@ -124,7 +126,8 @@ fn build(peer: &Path) -> Result<Programs> {
 
 struct Plan {
     rounds: Rounds,
-    /// The kernel removes a link after a random number of grace periods, so the median needs more samples.
+    /// The kernel removes a link after a random number of grace periods, so the median needs more
+    /// samples.
     rounds_with_links: Rounds,
     rounds_at_once: Rounds,
     reservations: Extent<'static>,

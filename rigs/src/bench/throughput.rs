@@ -1,4 +1,5 @@
-//! A hundred containers at once, as after a restart of the node; and a chain of plugins through a long-lived runtime.
+//! A hundred containers at once, as after a restart of the node; and a chain of plugins through a
+//! long-lived runtime.
 
 use std::{
     io::{BufRead, BufReader, Write},

@@ -23,7 +23,8 @@ pub(crate) struct Programs {
     pub(crate) others: Vec<PathBuf>,
 }
 
-/// Programs that do nothing: linked with glibc, as most static programs are, and with our C library.
+/// Programs that do nothing: linked with glibc, as most static programs are, and with our C
+/// library.
 pub(crate) const EMPTY: [&str; 2] = ["empty-glibc", "empty"];
 
 /// The host end of the floor's veth pair.
@@ -36,7 +37,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Moves this process, which must have one thread, into a private network, and installs the programs.
+    /// Moves this process, which must have one thread, into a private network, and installs the
+    /// programs.
     pub(crate) fn enter(programs: &Programs) -> Result<Self> {
         let lab = rscni_test::enter_private_network()?;
         let mut host = lab.host().netlink();
@@ -151,7 +153,8 @@ impl World {
         previous: &Value,
     ) -> Call {
         let mut config = case.config(side, on.number);
-        // The answer of an IPAM plugin is not the result of an attachment, so runtimes do not pass it on.
+        // The answer of an IPAM plugin is not the result of an attachment, so runtimes do not pass
+        // it on.
         if !previous.is_null() && case.plugin != "host-local" {
             config["prevResult"] = previous.clone();
         }

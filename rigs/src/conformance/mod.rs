@@ -1,5 +1,5 @@
-//! `cargo xtask conformance`: runs `rscni conformance` on every plugin, and with `--peer` on the Go plugins, each with the
-//! configuration of the tests; and prints a table of the results.
+//! `cargo xtask conformance`: runs `rscni conformance` on every plugin, and with `--peer` on the Go
+//! plugins, each with the configuration of the tests; and prints a table of the results.
 //!
 //! Plugins whose link kinds many kernels lack run in User-Mode Linux.
 
@@ -20,7 +20,8 @@ use xtask::{dist, go, packages, program};
 use self::table::Line;
 use crate::{pool, uml};
 
-/// Time limit in User-Mode Linux. A plugin that leaves something behind gets a new host for each requirement.
+/// Time limit in User-Mode Linux. A plugin that leaves something behind gets a new host for each
+/// requirement.
 const UML_LIMIT: Duration = Duration::from_secs(3600);
 
 /// Plugins to check.

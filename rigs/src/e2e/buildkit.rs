@@ -1,11 +1,12 @@
-//! Image builds by `BuildKit`, whose worker attaches each build step to a bridge (`--oci-worker-net=bridge`).
+//! Image builds by `BuildKit`, whose worker attaches each build step to a bridge
+//! (`--oci-worker-net=bridge`).
 //!
-//! `BuildKit` looks for `buildkit-cni-bridge`, `buildkit-cni-loopback`, `buildkit-cni-host-local` and
-//! `buildkit-cni-firewall` in `PATH`, and uses these names as plugin types. If they are missing, it uses the plugins'
-//! own names in its plugin directory. Both are tested.
+//! `BuildKit` looks for `buildkit-cni-bridge`, `buildkit-cni-loopback`, `buildkit-cni-host-local`
+//! and `buildkit-cni-firewall` in `PATH`, and uses these names as plugin types. If they are
+//! missing, it uses the plugins' own names in its plugin directory. Both are tested.
 //!
-//! The steps of a build run at the same time: each connects to a server outside the node, which answers none of them
-//! before all have connected.
+//! The steps of a build run at the same time: each connects to a server outside the node, which
+//! answers none of them before all have connected.
 
 use std::{
     io::Write,
@@ -79,8 +80,8 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Things that stay: our table and the shared chains of iptables, forwarding, host-local's last address. Processes, and
-/// files of containerd, runc and `BuildKit`, are not the plugins'.
+/// Things that stay: our table and the shared chains of iptables, forwarding, host-local's last
+/// address. Processes, and files of containerd, runc and `BuildKit`, are not the plugins'.
 const STAYS: [&str; 8] = [
     "inet rscni",
     "CNI-",
@@ -234,8 +235,8 @@ fn serve(listener: &TcpListener) -> Result<Vec<SocketAddr>> {
     Ok(steps.into_iter().map(|(_, client)| client).collect())
 }
 
-/// Stages that depend only on the first one run at the same time. Each has a different command, since `BuildKit` runs
-/// equal commands once.
+/// Stages that depend only on the first one run at the same time. Each has a different command,
+/// since `BuildKit` runs equal commands once.
 fn dockerfile() -> String {
     let script = format!(
         "ip -o -4 address show dev eth0 >/said && ping -c 2 -W 30 {GATEWAY} >>/said && \
@@ -250,8 +251,8 @@ fn dockerfile() -> String {
     format!("FROM scratch AS base\nADD rootfs.tar /\n{stages}FROM scratch\n{results}")
 }
 
-/// Checks the output of a step: an address of the network, answers of the gateway and of the server outside. Returns
-/// the address.
+/// Checks the output of a step: an address of the network, answers of the gateway and of the server
+/// outside. Returns the address.
 fn check_step(output: &str) -> Result<IpAddr> {
     let address = output.split_whitespace().skip_while(|word| *word != "inet").nth(1);
     let address = address.and_then(|address| address.split('/').next()?.parse().ok());

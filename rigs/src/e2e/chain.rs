@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 /// A value of a sysctl that differs from its default.
 pub(super) const SOMAXCONN: &str = "777";
 
-/// The list of a network with the addresses `10.NET.0.0/24` and `fd00:NET::/64`, on a bridge of the network's name.
+/// The list of a network with the addresses `10.NET.0.0/24` and `fd00:NET::/64`, on a bridge of the
+/// network's name.
 ///
 /// Version 1.0.0 is the highest that Debian's containerd and Go plugins support.
 pub(super) fn list(name: &str, net: u8) -> Value {

@@ -1,5 +1,5 @@
-//! Calls a list of plugins as a runtime does, without our own runtime code, so that a fault there cannot hide one in the
-//! plugins.
+//! Calls a list of plugins as a runtime does, without our own runtime code, so that a fault there
+//! cannot hide one in the plugins.
 
 use std::net::IpAddr;
 

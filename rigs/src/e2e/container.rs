@@ -1,4 +1,5 @@
-//! A container started by `ctr run --cni`, inspected from inside and outside, and the host after its end.
+//! A container started by `ctr run --cni`, inspected from inside and outside, and the host after
+//! its end.
 
 use std::{
     io::{BufRead, BufReader},
@@ -23,15 +24,16 @@ use crate::daemon::until_ok;
 pub(super) const NETWORK: &str = "e2e";
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
 
-/// The container shows its network, pings the gateway, and stays until it is killed. sbr has moved the routes to a table
-/// for its address, so the ping names its source.
+/// The container shows its network, pings the gateway, and stays until it is killed. sbr has moved
+/// the routes to a table for its address, so the ping names its source.
 const SCRIPT: &str = "ip -o -4 address show dev eth0; ip route show table all; set -- $(ip -o -4 address show dev eth0); \
                       ping -c 2 -W 30 -I ${4%/*} 10.88.0.1; echo READY; exec sleep 300";
 
-/// Runs the container on each set of plugins: on the Go plugins first, to detect faults of the machine.
+/// Runs the container on each set of plugins: on the Go plugins first, to detect faults of the
+/// machine.
 ///
-/// `ctr run` calls DEL without a namespace. Most Go plugins of version 1.1 then leave something behind or fail; this is
-/// checked only for ours.
+/// `ctr run` calls DEL without a namespace. Most Go plugins of version 1.1 then leave something
+/// behind or fail; this is checked only for ours.
 pub(super) fn run(
     containerd: &Containerd,
     go: &PluginSet,
@@ -113,7 +115,8 @@ fn until_ready(ctr: &mut Child) -> Result<String> {
     bail!("ctr run ended early with {}:\n{output}{errors}", ctr.wait().context("wait for ctr")?)
 }
 
-/// Checks the container's view: an address of the range, a default route through the gateway, and answers from it.
+/// Checks the container's view: an address of the range, a default route through the gateway, and
+/// answers from it.
 fn check_inside(output: &str) -> Result<Ipv4Addr> {
     let address = output
         .split_whitespace()

@@ -87,7 +87,8 @@ fn spawn(directory: &Path) -> Result<Daemon> {
     Daemon::start("containerd", &mut command, directory.join("log"))
 }
 
-/// Disables plugins that depend on the machine. The snapshotter `native` copies, so it works on every file system.
+/// Disables plugins that depend on the machine. The snapshotter `native` copies, so it works on
+/// every file system.
 fn config(directory: &Path) -> String {
     format!(
         r#"version = 2

@@ -1,7 +1,8 @@
-//! The calls of the Container Runtime Interface by which kubelet manages a pod's network, over containerd's socket.
+//! The calls of the Container Runtime Interface by which kubelet manages a pod's network, over
+//! containerd's socket.
 //!
-//! The messages have the fields of `runtime.v1` (`api.proto` of Kubernetes' cri-api) that are used here; protobuf gives all
-//! others their defaults.
+//! The messages have the fields of `runtime.v1` (`api.proto` of Kubernetes' cri-api) that are used
+//! here; protobuf gives all others their defaults.
 
 use std::{
     collections::{BTreeMap, HashMap},

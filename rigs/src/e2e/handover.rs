@@ -1,8 +1,8 @@
 //! The handover: one set of plugins adds, the other checks and deletes, with the same list.
 //!
-//! A node goes through this when its plugins are replaced while containers run. A case is one list in one direction. Links
-//! and addresses are handed over in both directions. Our DEL removes NAT entries of the Go plugins; theirs removes only
-//! entries that they make themselves.
+//! A node goes through this when its plugins are replaced while containers run. A case is one list
+//! in one direction. Links and addresses are handed over in both directions. Our DEL removes NAT
+//! entries of the Go plugins; theirs removes only entries that they make themselves.
 
 use anyhow::{Context, Result, ensure};
 use rscni_test::Container;
@@ -59,8 +59,9 @@ fn lists() -> Vec<Value> {
     .collect()
 }
 
-/// An IPv4 and an IPv6 range. The route names its gateway, which is redundant: CHECK of the Go plugins compares routes
-/// literally, and rejects what their own ADD makes of a route without gateway.
+/// An IPv4 and an IPv6 range. The route names its gateway, which is redundant: CHECK of the Go
+/// plugins compares routes literally, and rejects what their own ADD makes of a route without
+/// gateway.
 fn ranges(net: u8) -> Value {
     json!({
         "type": "host-local",
@@ -119,8 +120,9 @@ impl Case<'_> {
 
     /// DEL by the second set.
     ///
-    /// DEL of the Go plugins expects their own masquerading. Without it, it removes link and address and then fails; when
-    /// repeated, as runtimes do, it succeeds. With `ipMasqBackend: iptables` it succeeds at once.
+    /// DEL of the Go plugins expects their own masquerading. Without it, it removes link and
+    /// address and then fails; when repeated, as runtimes do, it succeeds. With `ipMasqBackend:
+    /// iptables` it succeeds at once.
     fn del(&self, attachment: &Attachment, result: &Value) -> Result<()> {
         let plugin = &self.list["plugins"][0];
         let is_unknown_to_go = plugin["ipMasq"] == true && plugin["ipMasqBackend"] != "iptables";

@@ -1,4 +1,5 @@
-//! A container image made from busybox-static, as an archive in the OCI image layout for `ctr image import`.
+//! A container image made from busybox-static, as an archive in the OCI image layout for `ctr image
+//! import`.
 //!
 //! Nothing is downloaded: the only layer is the machine's busybox with links to it.
 
@@ -12,7 +13,8 @@ use xtask::digest::sha256;
 /// Name of the imported image.
 pub(super) const NAME: &str = "localhost/rscni/busybox:latest";
 
-/// Default command: it sleeps longer than any run takes. So the image can serve as that of a pod's sandbox.
+/// Default command: it sleeps longer than any run takes. So the image can serve as that of a pod's
+/// sandbox.
 const COMMAND: [&str; 2] = ["/bin/sleep", "3600"];
 
 const BUSYBOX: &str = "/usr/bin/busybox";

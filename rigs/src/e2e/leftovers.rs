@@ -51,8 +51,8 @@ impl Host {
         Ok(files)
     }
 
-    /// NAT rules and set elements that name the container: by its id, by its address, or by a chain of its own, which the
-    /// Go plugins make with iptables. Rules for all containers may stay.
+    /// NAT rules and set elements that name the container: by its id, by its address, or by a chain
+    /// of its own, which the Go plugins make with iptables. Rules for all containers may stay.
     pub(super) fn nat_entries(&self) -> Result<Vec<String>> {
         let mut entries = Vec::new();
         for command in ["nft list ruleset", "iptables-save -t nat", "ip6tables-save -t nat"] {
@@ -84,7 +84,8 @@ impl Host {
 const SHARED_CHAINS: [&str; 4] =
     ["CNI-HOSTPORT", "CNI-FORWARD", "CNI-ADMIN", "CNI-ISOLATION-STAGE"];
 
-/// Removes host-local's directories and all NAT rules, so that a case does not depend on the one before.
+/// Removes host-local's directories and all NAT rules, so that a case does not depend on the one
+/// before.
 pub(super) fn forget() -> Result<()> {
     if Path::new(NETWORKS).exists() {
         fs::remove_dir_all(NETWORKS)?;

@@ -1,16 +1,18 @@
-//! `cargo xtask e2e`: the plugins under a real container runtime, and beside the Go plugins. Needs root.
+//! `cargo xtask e2e`: the plugins under a real container runtime, and beside the Go plugins. Needs
+//! root.
 //!
-//! The parts run in one private node made of namespaces ([`sandbox`]), so the host's network, containerd and CNI state are
-//! not touched:
+//! The parts run in one private node made of namespaces ([`sandbox`]), so the host's network,
+//! containerd and CNI state are not touched:
 //!
-//! - [`container`]: Debian's containerd and runc start a container, which reaches its gateway. First on the Go plugins, to
-//!   detect faults of the machine, then on ours.
+//! - [`container`]: Debian's containerd and runc start a container, which reaches its gateway.
+//!   First on the Go plugins, to detect faults of the machine, then on ours.
 //! - [`pods`]: pods over the CRI service, as kubelet starts them.
 //! - [`handover`]: one set of plugins adds, the other checks and deletes.
 //! - [`buildkit`]: `BuildKit` builds an image whose steps are attached to its bridge.
 //!
-//! [`leftovers`] finds what an attachment has left behind, [`chain`] is the list of plugins, [`image`] makes the
-//! containers' image, [`cni`] calls plugins as a runtime does, [`cri`] is a client of the CRI service over [`grpc`].
+//! [`leftovers`] finds what an attachment has left behind, [`chain`] is the list of plugins,
+//! [`image`] makes the containers' image, [`cni`] calls plugins as a runtime does, [`cri`] is a
+//! client of the CRI service over [`grpc`].
 
 mod buildkit;
 mod chain;

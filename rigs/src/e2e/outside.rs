@@ -63,7 +63,8 @@ pub(super) fn while_nothing_is_forwarded(test: impl FnOnce() -> Result<()>) -> R
     outcome
 }
 
-/// Sets the policy for forwarded packets. This also creates the tables of iptables, which every node with kubelet has.
+/// Sets the policy for forwarded packets. This also creates the tables of iptables, which every
+/// node with kubelet has.
 pub(super) fn set_policy(policy: &str) -> Result<()> {
     for iptables in ["iptables", "ip6tables"] {
         program::output_of(&format!("{iptables} --policy FORWARD {policy}"))?;

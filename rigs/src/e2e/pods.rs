@@ -1,5 +1,5 @@
-//! Pods over containerd's CRI service, as kubelet starts and stops them: with host ports and rate limits, through a restart
-//! of containerd, and after the loss of their namespace.
+//! Pods over containerd's CRI service, as kubelet starts and stops them: with host ports and rate
+//! limits, through a restart of containerd, and after the loss of their namespace.
 
 use std::{net::IpAddr, path::Path, process::Command, time::Duration};
 
@@ -102,7 +102,8 @@ impl Pod {
         Ok(Self { id, addresses: status.addresses, container })
     }
 
-    /// Stops the pod as kubelet does, which often calls `StopPodSandbox` again after it has succeeded.
+    /// Stops the pod as kubelet does, which often calls `StopPodSandbox` again after it has
+    /// succeeded.
     fn stop(&self, cri: &Cri) -> Result<()> {
         cri.stop_pod_sandbox(&self.id)?;
         cri.stop_pod_sandbox(&self.id).context("the second time")?;
@@ -114,7 +115,8 @@ impl Pod {
         [self.container.serve_tcp(TCP.1), self.container.serve_udp(UDP.1)]
     }
 
-    /// Adds routes for packets without source address. sbr removes them, since it is made for a second interface.
+    /// Adds routes for packets without source address. sbr removes them, since it is made for a
+    /// second interface.
     fn add_default_routes(&self) -> Result<()> {
         for gateway in chain::gateways(NET) {
             self.ip(&format!("route add default via {gateway} dev eth0 onlink"))?;
@@ -145,7 +147,8 @@ impl Pod {
     }
 }
 
-/// A snapshot after the first pod of the network has come and gone. It contains what belongs to the network.
+/// A snapshot after the first pod of the network has come and gone. It contains what belongs to the
+/// network.
 fn between_pods(cri: &Cri) -> Result<Snapshot> {
     Pod::start(cri, "first", true)?.stop(cri)?;
     // Files and shims of containerd, host-local's last address and index, the runtime's locks.

@@ -1,5 +1,5 @@
-//! An attachment by containerd, seen by our runtime through libcni's cache: listed, checked, detached. Also compares cache
-//! entries of ours with containerd's.
+//! An attachment by containerd, seen by our runtime through libcni's cache: listed, checked,
+//! detached. Also compares cache entries of ours with containerd's.
 
 use std::{
     path::{Path, PathBuf},
@@ -54,7 +54,8 @@ pub(super) fn take_over(plugins: &PluginSet, container_id: &str) -> Result<()> {
     Ok(())
 }
 
-/// Checks that an entry of our runtime for the same list has every field of containerd's, with the same type.
+/// Checks that an entry of our runtime for the same list has every field of containerd's, with the
+/// same type.
 fn compare_entries(plugins: &PluginSet, theirs: &Value) -> Result<()> {
     const NAME: &str = "entry-of-ours";
     let add = rscni(plugins, &["add", NETWORK, NAME, "--create-netns", "--container-id", NAME]);

@@ -1,17 +1,19 @@
-//! The private node: network, mount, process and IPC namespaces in which containerd and the plugins find their usual
-//! directories empty.
+//! The private node: network, mount, process and IPC namespaces in which containerd and the plugins
+//! find their usual directories empty.
 //!
-//! When the first process of the process namespace ends, or the task that started it, the kernel kills containerd, its
-//! shims and the containers.
+//! When the first process of the process namespace ends, or the task that started it, the kernel
+//! kills containerd, its shims and the containers.
 //!
 //! # Mounts
 //!
-//! - `/run`, `/var/lib` and `/opt` are empty. containerd's shims have their sockets in `/run/containerd/s` regardless of its
-//!   configuration, and `ctr run --cni` takes plugins from `/opt/cni/bin` only.
-//! - `/etc` is an overlay: `ctr run --cni` reads `/etc/cni/net.d`, and the rest is needed unchanged.
+//! - `/run`, `/var/lib` and `/opt` are empty. containerd's shims have their sockets in
+//!   `/run/containerd/s` regardless of its configuration, and `ctr run --cni` takes plugins from
+//!   `/opt/cni/bin` only.
+//! - `/etc` is an overlay: `ctr run --cni` reads `/etc/cni/net.d`, and the rest is needed
+//!   unchanged.
 //! - `/usr/lib/cni` is hidden, so that no plugin is taken from it.
-//! - `/sys` is new, since the old one shows the host's interfaces. The control groups, which runc needs, are bound from the
-//!   old one; a machine without them gets version 2.
+//! - `/sys` is new, since the old one shows the host's interfaces. The control groups, which runc
+//!   needs, are bound from the old one; a machine without them gets version 2.
 
 use std::{
     path::{Path, PathBuf},
@@ -49,7 +51,8 @@ pub(super) fn command(directory: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// Sets up the namespaces. Returns the paths inside of the plugins under test, the Go plugins and `BuildKit`.
+/// Sets up the namespaces. Returns the paths inside of the plugins under test, the Go plugins and
+/// `BuildKit`.
 pub(super) fn enter(directory: &Path, sets: [&PathBuf; 3]) -> Result<[PathBuf; 3]> {
     if !rustix::process::getpid().is_init() {
         bail!("{} is started by `cargo xtask e2e` and does nothing elsewhere", super::INSIDE);

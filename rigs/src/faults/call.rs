@@ -51,7 +51,8 @@ impl Ended {
     }
 }
 
-/// The outcome of a list's ADD: results of the plugins that succeeded, and the end of the one that failed.
+/// The outcome of a list's ADD: results of the plugins that succeeded, and the end of the one that
+/// failed.
 pub(super) struct Added {
     pub(super) results: Vec<Value>,
     pub(super) failed: Option<Ended>,
@@ -61,7 +62,8 @@ pub(super) struct Added {
 pub(super) struct Caller<'a> {
     pub(super) directory: &'a Path,
     pub(super) list: &'a List,
-    /// Whether they are the Go plugins, whose DEL of a complete attachment needs `prevResult`. Ours does not.
+    /// Whether they are the Go plugins, whose DEL of a complete attachment needs `prevResult`. Ours
+    /// does not.
     pub(super) is_peer: bool,
 }
 
@@ -95,8 +97,8 @@ impl Caller<'_> {
         Ok(None)
     }
 
-    /// Calls DEL of the first `count` plugins in reverse order, also after failures, which it returns. After a kill it calls
-    /// no further plugin, as the runtime is considered dead too.
+    /// Calls DEL of the first `count` plugins in reverse order, also after failures, which it
+    /// returns. After a kill it calls no further plugin, as the runtime is considered dead too.
     pub(super) fn del(
         &self,
         on: &Attachment,

@@ -1,8 +1,8 @@
-//! Churn: many containers are attached and detached at once, the plugins (or the daemon of dhcp) are killed at random, and GC
-//! runs at the end.
+//! Churn: many containers are attached and detached at once, the plugins (or the daemon of dhcp)
+//! are killed at random, and GC runs at the end.
 //!
-//! A ledger has the owner of each address, from the report of an ADD until the DEL begins. An address that is reported while
-//! it has an owner was allocated twice.
+//! A ledger has the owner of each address, from the report of an ADD until the DEL begins. An
+//! address that is reported while it has an owner was allocated twice.
 
 use std::{
     collections::BTreeMap,
@@ -96,7 +96,8 @@ pub(super) fn run(
         anyhow::Ok(attached)
     })?;
 
-    // Most containers are attached, some partly. Their namespaces vanish; with GC the runtime has no valid attachment.
+    // Most containers are attached, some partly. Their namespaces vanish; with GC the runtime has
+    // no valid attachment.
     for container in &containers {
         lab.remove_namespace(container);
     }
@@ -250,7 +251,8 @@ impl Worker<'_> {
     }
 }
 
-/// Pseudorandom numbers (xorshift), the same in each run. Only the interleaving of the workers differs.
+/// Pseudorandom numbers (xorshift), the same in each run. Only the interleaving of the workers
+/// differs.
 struct Random(u64);
 
 impl Random {

@@ -1,4 +1,5 @@
-//! Requirements of the list `dhcp`: a LAN with a server (Debian's dnsmasq), and the plugin's daemon, which can be killed.
+//! Requirements of the list `dhcp`: a LAN with a server (Debian's dnsmasq), and the plugin's
+//! daemon, which can be killed.
 //!
 //! A separate thread starts both, since a thread that traces must have no other children.
 
@@ -22,7 +23,8 @@ use crate::daemon::{Daemon, bound_to_thread};
 /// The bridge of the server.
 pub(super) const LAN: &str = "br-lan";
 const SERVER: &str = "10.50.0.1/24";
-/// The server may keep an address for its last client for an hour, so the range exceeds the number of containers.
+/// The server may keep an address for its last client for an hour, so the range exceeds the number
+/// of containers.
 const RANGE: &str = "10.50.0.10,10.50.0.250,255.255.255.0,1h";
 const SOCKET: &str = "/run/cni/dhcp.sock";
 /// Timeout for the start of a program.

@@ -1,8 +1,8 @@
 //! Whether host-local's index agrees with its directory, wherever a call would trust it.
 //!
-//! This is a separate reader of the format in `crates/rscni-plugins/src/host_local/index.rs`, so that an error there cannot
-//! hide itself. A call does not trust an index of another boot or with another modification time of the directory, but
-//! rebuilds it; such an index may contain anything.
+//! This is a separate reader of the format in `crates/rscni-plugins/src/host_local/index.rs`, so
+//! that an error there cannot hide itself. A call does not trust an index of another boot or with
+//! another modification time of the directory, but rebuilds it; such an index may contain anything.
 
 use std::{collections::BTreeSet, net::IpAddr, os::unix::fs::MetadataExt, path::Path};
 

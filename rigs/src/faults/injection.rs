@@ -1,4 +1,5 @@
-//! Faults: the errors that are tried at each system call, and the codes that are right answers to them.
+//! Faults: the errors that are tried at each system call, and the codes that are right answers to
+//! them.
 
 use nix::{errno::Errno, libc};
 
@@ -38,9 +39,9 @@ use Errno::{EAGAIN, EINTR, EIO, EMFILE, ENOBUFS, ENOMEM, ENOSPC, EPERM};
 /// All errors that are tried.
 const ERRORS: [Errno; 8] = [ENOSPC, EIO, EMFILE, ENOMEM, EINTR, EAGAIN, EPERM, ENOBUFS];
 
-/// The errors that the kernel can return for a call. There are none for calls without errors, and for calls after whose
-/// failure a program can do nothing: its own end, signals, clocks, `execve` and memory, which end the process as a SIGKILL
-/// does.
+/// The errors that the kernel can return for a call. There are none for calls without errors, and
+/// for calls after whose failure a program can do nothing: its own end, signals, clocks, `execve`
+/// and memory, which end the process as a SIGKILL does.
 pub(super) fn errors_of(number: i64) -> &'static [Errno] {
     match number {
         libc::SYS_open | libc::SYS_openat | libc::SYS_openat2 | libc::SYS_creat => {
@@ -102,9 +103,10 @@ pub(super) fn errors_of(number: i64) -> &'static [Errno] {
     }
 }
 
-/// Whether a code of the spec is a right answer to the error: I/O (5), "try again later" (11) for temporary errors, and for
-/// calls that open or read a file also decoding, configuration and namespace (6 to 8). 100 is the plugins' code for an
-/// error of the kernel, 999 for an internal one.
+/// Whether a code of the spec is a right answer to the error: I/O (5), "try again later" (11) for
+/// temporary errors, and for calls that open or read a file also decoding, configuration and
+/// namespace (6 to 8). 100 is the plugins' code for an error of the kernel, 999 for an internal
+/// one.
 pub(super) fn is_right(code: u64, errno: Errno, call: i64) -> bool {
     let reads = matches!(
         call,
@@ -170,7 +172,8 @@ impl Watch for Injection {
         }
         let verdict = match fault {
             Fault::Kill => Verdict::Kill,
-            // With several threads or processes another call may have this index. Then the next one is hit.
+            // With several threads or processes another call may have this index. Then the next one
+            // is hit.
             Fault::Error(errno) if !errors_of(call.number).contains(&errno) => {
                 return Verdict::Pass;
             }

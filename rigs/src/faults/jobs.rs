@@ -61,8 +61,8 @@ pub(super) fn all(options: &Options, peer_plugins: Option<&Path>) -> Result<Vec<
         for name in NAMES.iter().rev().filter(is_wanted) {
             let list = List::named(name)?;
             let exists = |set: &Path| list.steps.iter().all(|step| set.join(step.plugin).exists());
-            // User-Mode Linux does not save the registers that Go uses, and each trial of the Go plugins takes seconds
-            // there.
+            // User-Mode Linux does not save the registers that Go uses, and each trial of the Go
+            // plugins takes seconds there.
             if peer && (list.needs_uml() || !peer_plugins.is_some_and(exists)) {
                 continue;
             }

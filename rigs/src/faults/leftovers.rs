@@ -1,4 +1,5 @@
-//! Things that an attachment has left behind: everything that did not exist in the network without attachments.
+//! Things that an attachment has left behind: everything that did not exist in the network without
+//! attachments.
 
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,9 @@ const SETTLE: Duration = Duration::from_secs(60);
 /// The same for the Go plugins, which often leave something that never goes.
 const SETTLE_PEER: Duration = Duration::from_secs(10);
 
-/// Things that may differ between attachments: host-local's last address and index; the addresses and the IPv6 state that
-/// the kernel keeps of a `lo` that was up; and the kernel's rule for the first VRF of a namespace.
+/// Things that may differ between attachments: host-local's last address and index; the addresses
+/// and the IPv6 state that the kernel keeps of a `lo` that was up; and the kernel's rule for the
+/// first VRF of a namespace.
 const CHANGES: [&str; 6] = [
     "/last_reserved_ip.",
     "/.index/",

@@ -19,7 +19,8 @@ pub(super) struct Step {
 pub(super) struct List {
     pub(super) name: &'static str,
     pub(super) steps: Vec<Step>,
-    /// Whether the container's namespace may vanish. With a device of the host in it, the kernel destroys that too.
+    /// Whether the container's namespace may vanish. With a device of the host in it, the kernel
+    /// destroys that too.
     pub(super) may_vanish: bool,
 }
 

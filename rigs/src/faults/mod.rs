@@ -1,16 +1,21 @@
-//! `cargo xtask faults`: plugins are killed, their system calls fail, the power goes, containers are churned; nothing may be
-//! left behind.
+//! `cargo xtask faults`: plugins are killed, their system calls fail, the power goes, containers
+//! are churned; nothing may be left behind.
 //!
 //! Each list of [`lists`] is tried in a process and a private network of its own ([`inside`]):
 //!
-//! - `kill` ([`trial`]): a SIGKILL at each system call of ADD and of DEL, then the next calls of a runtime.
-//! - `errno` ([`trial`]): each system call fails with each of its errors ([`injection`] has the list).
-//! - `power` ([`power`]): the store is rebuilt from each prefix of the writes, with and without unsynced data.
-//! - `churn` ([`churn`]): many containers are attached and detached at once, with random kills; then GC.
+//! - `kill` ([`trial`]): a SIGKILL at each system call of ADD and of DEL, then the next calls of a
+//!   runtime.
+//! - `errno` ([`trial`]): each system call fails with each of its errors ([`injection`] has the
+//!   list).
+//! - `power` ([`power`]): the store is rebuilt from each prefix of the writes, with and without
+//!   unsynced data.
+//! - `churn` ([`churn`]): many containers are attached and detached at once, with random kills;
+//!   then GC.
 //!
-//! [`jobs`] makes the processes, in User-Mode Linux where the kernel lacks a link kind, and [`results`] saves their results.
-//! [`call`] calls plugins, [`dhcp`] is the server and the daemon of that list, [`leftovers`] finds things left behind,
-//! [`index`] checks host-local's index, [`kinds`] and [`table`] show the results.
+//! [`jobs`] makes the processes, in User-Mode Linux where the kernel lacks a link kind, and
+//! [`results`] saves their results. [`call`] calls plugins, [`dhcp`] is the server and the daemon
+//! of that list, [`leftovers`] finds things left behind, [`index`] checks host-local's index,
+//! [`kinds`] and [`table`] show the results.
 
 mod call;
 mod churn;

@@ -1,9 +1,10 @@
-//! Power loss: the files of host-local and of the runtime after each write, with and without unsynced data.
+//! Power loss: the files of host-local and of the runtime after each write, with and without
+//! unsynced data.
 //!
-//! A sequence of operations of the runtime is traced, and the files are recorded whenever a system call has changed them.
-//! The disk may hold each of these states after a power loss; and each in which data that the current operation wrote and
-//! did not sync is missing or truncated, since a file system may persist names before data. For each state the node starts
-//! again:
+//! A sequence of operations of the runtime is traced, and the files are recorded whenever a system
+//! call has changed them. The disk may hold each of these states after a power loss; and each in
+//! which data that the current operation wrote and did not sync is missing or truncated, since a
+//! file system may persist names before data. For each state the node starts again:
 //!
 //! - no address is allocated that belongs to an attachment whose ADD has reported success;
 //! - every attachment can be detached, and GC succeeds;
@@ -206,7 +207,8 @@ impl Recorder {
         Ok(Self { states: vec![(files()?, BTreeSet::new())], synced: BTreeSet::new() })
     }
 
-    /// Every state as recorded, and with the unsynced data of each file that this operation wrote lost.
+    /// Every state as recorded, and with the unsynced data of each file that this operation wrote
+    /// lost.
     fn losses(self, operation: &str, live: &BTreeSet<String>) -> Vec<Loss> {
         let first = self.states[0].0.clone();
         let mut losses = Vec::new();

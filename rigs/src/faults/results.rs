@@ -1,5 +1,5 @@
-//! The file of `--keep`: results of finished jobs, so that a long run can be made in pieces. Results of another program are
-//! ignored.
+//! The file of `--keep`: results of finished jobs, so that a long run can be made in pieces.
+//! Results of another program are ignored.
 
 use std::{
     io::Write,

@@ -1,4 +1,5 @@
-//! One trial: a fault at one call of an operation, the next calls of a runtime, and a check that nothing is left.
+//! One trial: a fault at one call of an operation, the next calls of a runtime, and a check that
+//! nothing is left.
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
@@ -84,14 +85,15 @@ pub(super) enum Outcome {
     },
 }
 
-/// A private network for trials, in which the list has had its first attachment, so that everything that belongs to the
-/// network exists.
+/// A private network for trials, in which the list has had its first attachment, so that everything
+/// that belongs to the network exists.
 pub(super) struct TestBed<'a> {
     lab: &'a Lab,
     caller: Caller<'a>,
     container: Container,
     baseline: Snapshot,
-    /// Whether CHECK succeeds after an ADD without a fault. With some of the Go plugins it does not.
+    /// Whether CHECK succeeds after an ADD without a fault. With some of the Go plugins it does
+    /// not.
     has_check: bool,
 }
 
@@ -203,8 +205,8 @@ impl<'a> TestBed<'a> {
             (Some(ended), Fault::Error(errno)) => {
                 let hit = injection.hit.unwrap_or_default();
                 problems.extend(judge(ended, errno, hit, self.caller.is_peer));
-                // A plugin that fails rolls back: nothing of it may be left before its DEL. One that could not write its
-                // result is undone by DEL.
+                // A plugin that fails rolls back: nothing of it may be left before its DEL. One
+                // that could not write its result is undone by DEL.
                 if !is_reply(hit, self.caller.is_peer) {
                     let failures = self.caller.del(&on, added.results.len(), None, None)?;
                     add_failures(problems, "DEL of a plugin before it fails", &failures);
@@ -276,13 +278,13 @@ impl<'a> TestBed<'a> {
         leftovers::since(self.lab, &self.baseline, self.caller.is_peer)
     }
 
-    /// After a failure: removes what is left, or else makes it part of the baseline, so that it does not affect the next
-    /// trial.
+    /// After a failure: removes what is left, or else makes it part of the baseline, so that it
+    /// does not affect the next trial.
     fn recover(&mut self) -> Result<()> {
         self.del(&self.attachment(Netns::Present), None, None)?;
         self.caller.gc()?;
-        // A rule in the baseline would be missed when a later DEL of the same address removes it. User-Mode Linux has no
-        // nftables.
+        // A rule in the baseline would be missed when a later DEL of the same address removes it.
+        // User-Mode Linux has no nftables.
         let _ = program::output_of("nft flush ruleset");
         self.set_baseline().context("recover after a trial that failed")
     }
@@ -337,7 +339,8 @@ fn is_reply((call, first): (i64, u64), is_peer: bool) -> bool {
     is_stdout && matches!(call, nix::libc::SYS_write | nix::libc::SYS_writev)
 }
 
-/// The problem with the error reply of a plugin, if there is one. Error replies of the Go plugins lack `cniVersion`.
+/// The problem with the error reply of a plugin, if there is one. Error replies of the Go plugins
+/// lack `cniVersion`.
 fn judge(ended: &Ended, errno: Errno, hit: (i64, u64), is_peer: bool) -> Option<String> {
     let (call, _) = hit;
     if is_reply(hit, is_peer) && ended.code.is_some_and(|code| code != 0) {

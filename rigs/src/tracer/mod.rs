@@ -1,9 +1,9 @@
-//! Runs a program under ptrace, with all threads and processes that it starts, and shows each system call to a [`Watch`]:
-//! at entry, where the call can be let through, failed or answered with a SIGKILL for all processes, and at exit, with its
-//! result.
+//! Runs a program under ptrace, with all threads and processes that it starts, and shows each
+//! system call to a [`Watch`]: at entry, where the call can be let through, failed or answered with
+//! a SIGKILL for all processes, and at exit, with its result.
 //!
-//! A shell stops itself and then executes the program, so the trace begins with the program's first call. It needs no
-//! root: a process may trace its descendants.
+//! A shell stops itself and then executes the program, so the trace begins with the program's first
+//! call. It needs no root: a process may trace its descendants.
 //!
 //! ```text
 //! let mut command = tracer::command("/opt/cni/bin/bridge");
@@ -33,7 +33,8 @@ use xtask::program;
 
 pub(crate) use self::names::name_of;
 
-/// Time limit for a program. After it the program is killed with all that it started, which is an error.
+/// Time limit for a program. After it the program is killed with all that it started, which is an
+/// error.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A system call of the traced program or of its descendants.
@@ -66,8 +67,9 @@ pub(crate) trait Watch {
         Verdict::Pass
     }
 
-    /// A call has ended with `result`: its value, or the negative number of an error. Calls that do not return
-    /// (`exit_group`, a successful `execve` of another program, calls interrupted by a SIGKILL) have no exit.
+    /// A call has ended with `result`: its value, or the negative number of an error. Calls that do
+    /// not return (`exit_group`, a successful `execve` of another program, calls interrupted by a
+    /// SIGKILL) have no exit.
     fn exit(&mut self, _call: &Call, _result: i64) {}
 }
 
@@ -105,8 +107,8 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Runs a [`command`] to its end, with `stdin` as its input. The calling thread must have no other children, since it waits
-/// for any child.
+/// Runs a [`command`] to its end, with `stdin` as its input. The calling thread must have no other
+/// children, since it waits for any child.
 ///
 /// # Errors
 ///

@@ -7,12 +7,14 @@ pub(super) fn of_thread(thread: Pid) -> Option<Pid> {
     status(thread, "Tgid").and_then(|id| Some(Pid::from_raw(i32::try_from(id).ok()?)))
 }
 
-/// Peak resident memory in KiB. Unlike the value of `wait4`, it is reset when a program is executed.
+/// Peak resident memory in KiB. Unlike the value of `wait4`, it is reset when a program is
+/// executed.
 pub(super) fn peak_memory(pid: Pid) -> Option<u64> {
     status(pid, "VmHWM")
 }
 
-/// Anonymous memory in KiB. Other resident pages belong to the program's file, and all processes share them.
+/// Anonymous memory in KiB. Other resident pages belong to the program's file, and all processes
+/// share them.
 pub(super) fn own_memory(pid: Pid) -> Option<u64> {
     status(pid, "RssAnon")
 }

@@ -1,8 +1,9 @@
 //! Registers at entry and exit of a system call.
 //!
-//! This is the only part of the tracer that depends on the architecture. It supports `x86_64`. On `aarch64` the number of a
-//! call in progress can be changed only through a register set that nix lacks, so calls could be watched but not failed;
-//! elsewhere tracing is refused before anything is started.
+//! This is the only part of the tracer that depends on the architecture. It supports `x86_64`. On
+//! `aarch64` the number of a call in progress can be changed only through a register set that nix
+//! lacks, so calls could be watched but not failed; elsewhere tracing is refused before anything is
+//! started.
 
 use nix::{errno::Errno, unistd::Pid};
 
@@ -25,7 +26,8 @@ mod supported {
         Ok(ptrace::getregs(pid)?.rax.cast_signed())
     }
 
-    /// At entry: makes the kernel do nothing. The number -1 is no call, and its exit is reported like any other.
+    /// At entry: makes the kernel do nothing. The number -1 is no call, and its exit is reported
+    /// like any other.
     pub(in crate::tracer) fn skip(pid: Pid) -> nix::Result<()> {
         let mut registers = ptrace::getregs(pid)?;
         registers.orig_rax = u64::MAX;

@@ -19,7 +19,8 @@ use nix::{
 
 use super::{Call, Traced, Verdict, Watch, process, registers};
 
-/// Traces the stopped shell `first`, leader of a process group, from the point where it executes the program.
+/// Traces the stopped shell `first`, leader of a process group, from the point where it executes
+/// the program.
 pub(super) fn run(first: Pid, timeout: Duration, watch: &mut dyn Watch) -> Result<Traced> {
     let (done, wait) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
@@ -41,7 +42,8 @@ pub(super) fn run(first: Pid, timeout: Duration, watch: &mut dyn Watch) -> Resul
 /// State of a thread between two stops.
 #[derive(Default)]
 struct Thread {
-    /// Whether the next stop at a call is its exit. `PTRACE_GET_SYSCALL_INFO` would tell, but User-Mode Linux lacks it.
+    /// Whether the next stop at a call is its exit. `PTRACE_GET_SYSCALL_INFO` would tell, but
+    /// User-Mode Linux lacks it.
     in_call: bool,
     /// The call in progress, and the error that replaces its result.
     call: Option<(Call, Option<Errno>)>,
@@ -51,7 +53,8 @@ struct Tracees<'a> {
     first: Pid,
     watch: &'a mut dyn Watch,
     threads: BTreeMap<Pid, Thread>,
-    /// All threads so far. The end of a short-lived child may be seen before the event of its parent.
+    /// All threads so far. The end of a short-lived child may be seen before the event of its
+    /// parent.
     known: BTreeSet<Pid>,
     /// Whether the shell has executed the program.
     started: bool,

@@ -57,7 +57,8 @@ pub(crate) fn run(options: &InitOptions) -> Result<ExitCode> {
     bail!("the power stayed on")
 }
 
-/// Makes an overlay in memory over the host's files, mounts the usual file systems in it, and makes it the root.
+/// Makes an overlay in memory over the host's files, mounts the usual file systems in it, and makes
+/// it the root.
 fn make_root(shared: &Path, job: &Job) -> Result<()> {
     let scratch = shared.join(SCRATCH);
     mount("tmpfs", &scratch, "mode=755")?;
@@ -118,8 +119,8 @@ fn run_job(job: &Job) -> Result<()> {
         program::capture(command.args(words).env("PATH", &path))
     };
     pass_tunables_to_modprobe()?;
-    // IPv6 is a module that the first socket loads. Its addresses and settings then appear in every existing namespace,
-    // which must not happen in the middle of a test.
+    // IPv6 is a module that the first socket loads. Its addresses and settings then appear in every
+    // existing namespace, which must not happen in the middle of a test.
     UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).context("load IPv6")?;
     capture("ip link set lo up")?;
     if job.in_use {
@@ -145,7 +146,8 @@ fn run_job(job: &Job) -> Result<()> {
     Ok(fs::write(Path::new(SHARED).join(EXIT_CODE), code.to_string())?)
 }
 
-/// Makes the kernel start modprobe with the tunables, where there are any. It does not pass on variables of this process.
+/// Makes the kernel start modprobe with the tunables, where there are any. It does not pass on
+/// variables of this process.
 fn pass_tunables_to_modprobe() -> Result<()> {
     const SCRIPT: &str = "/run/modprobe-with-tunables";
     let [(name, value), ..] = super::start::tunables() else { return Ok(()) };

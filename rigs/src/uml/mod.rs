@@ -1,29 +1,34 @@
-//! `cargo xtask uml -- COMMAND ARGS`: runs a command inside User-Mode Linux, a Linux kernel that is an ordinary program,
-//! and returns its exit code.
+//! `cargo xtask uml -- COMMAND ARGS`: runs a command inside User-Mode Linux, a Linux kernel that is
+//! an ordinary program, and returns its exit code.
 //!
-//! It has link kinds and options that the running kernel may lack: dummy, 802.1Q, ipvlan, macvlan, vrf, bridge VLAN
-//! filtering. It needs no root and no network. This module boots the kernel, shows the output and enforces the time
-//! limit. [`mod@init`] is the first process inside, [`tests`] finds and runs the test programs.
+//! It has link kinds and options that the running kernel may lack: dummy, 802.1Q, ipvlan, macvlan,
+//! vrf, bridge VLAN filtering. It needs no root and no network. This module boots the kernel, shows
+//! the output and enforces the time limit. [`mod@init`] is the first process inside, [`tests`]
+//! finds and runs the test programs.
 //!
 //! # Inside
 //!
 //! - Debian's kernel 6.1 on one CPU; boot and shutdown take about three seconds.
-//! - The host's files are at the same paths, mounted read-only (hostfs) below an overlay in memory. Changes are gone at
-//!   the end.
-//! - The command runs as root with every capability, in the directory and with the environment of the caller. For the
-//!   host it remains the caller: files that the caller cannot read are unreadable inside too.
-//! - The module of a link kind is loaded when first needed. User namespaces and veth work; nftables and iptables do not,
-//!   since the kernel has no NAT.
-//! - Test programs run as on a machine that runs containers: forwarding is on, and there is a named network namespace.
+//! - The host's files are at the same paths, mounted read-only (hostfs) below an overlay in memory.
+//!   Changes are gone at the end.
+//! - The command runs as root with every capability, in the directory and with the environment of
+//!   the caller. For the host it remains the caller: files that the caller cannot read are
+//!   unreadable inside too.
+//! - The module of a link kind is loaded when first needed. User namespaces and veth work; nftables
+//!   and iptables do not, since the kernel has no NAT.
+//! - Test programs run as on a machine that runs containers: forwarding is on, and there is a named
+//!   network namespace.
 //! - The only device is `lo`, and it is up. The console is the command's output; there is no input.
 //!
 //! # Pitfalls
 //!
 //! - After a SIGKILL, User-Mode Linux leaves helper processes behind; after a SIGTERM it ends them.
-//! - In a user namespace that maps only the caller, set-user-id programs of the host belong to `nobody`, and `mount`,
-//!   `su` and others lose root inside. So it is started without a user namespace.
+//! - In a user namespace that maps only the caller, set-user-id programs of the host belong to
+//!   `nobody`, and `mount`, `su` and others lose root inside. So it is started without a user
+//!   namespace.
 //! - It creates `~/.uml` unless `uml_dir=` is given.
-//! - On a processor with AMX it ends at once, unless a filter hides the registers: see [`mod@start`].
+//! - On a processor with AMX it ends at once, unless a filter hides the registers: see
+//!   [`mod@start`].
 
 mod init;
 mod start;
@@ -66,7 +71,8 @@ pub(crate) struct Job {
     pub(crate) directory: PathBuf,
     /// Directory whose changes remain on the host.
     pub(crate) writable: Option<PathBuf>,
-    /// Whether the machine runs containers: forwarding is on, and there is a named network namespace.
+    /// Whether the machine runs containers: forwarding is on, and there is a named network
+    /// namespace.
     pub(crate) in_use: bool,
     pub(crate) limit: Duration,
     pub(crate) environment: BTreeMap<String, String>,
@@ -107,8 +113,8 @@ impl Job {
         }
     }
 
-    /// Runs the command inside User-Mode Linux and returns its exit code. Each line of its output (stdout and stderr are
-    /// one stream) goes to `on_line`.
+    /// Runs the command inside User-Mode Linux and returns its exit code. Each line of its output
+    /// (stdout and stderr are one stream) goes to `on_line`.
     ///
     /// # Errors
     ///
@@ -142,8 +148,9 @@ fn boot(shared: &Path, limit: Duration, on_line: &mut dyn FnMut(&str)) -> Result
         .args(["con=null", "con0=null,fd:1", "ssl=null", "quiet", "loglevel=1"])
         .arg(format!("uml_dir={shared}/uml"))
         .arg(format!("init={shared}/init"))
-        // Words that the kernel does not know become variables of init if they contain a `=`, else arguments. They may
-        // not follow `--`: User-Mode Linux appends `root=`, which would become an argument.
+        // Words that the kernel does not know become variables of init if they contain a `=`, else
+        // arguments. They may not follow `--`: User-Mode Linux appends `root=`, which would become
+        // an argument.
         .args(start::tunables().iter().take(1).map(|(name, value)| format!("{name}={value}")))
         .args([init::INIT, &shared.to_string()])
         .stdin(Stdio::null())

@@ -1,9 +1,9 @@
 //! Starts User-Mode Linux, also on a processor with more registers than it supports.
 //!
-//! User-Mode Linux asks the host's kernel for all registers of its processes, into a buffer of the size that processors
-//! had when it was built. With AMX they are larger, the host's kernel refuses, and User-Mode Linux ends at its first
-//! process. If the request for all registers is an error, it uses the registers that every processor has. A seccomp
-//! filter makes the request an error.
+//! User-Mode Linux asks the host's kernel for all registers of its processes, into a buffer of the
+//! size that processors had when it was built. With AMX they are larger, the host's kernel refuses,
+//! and User-Mode Linux ends at its first process. If the request for all registers is an error, it
+//! uses the registers that every processor has. A seccomp filter makes the request an error.
 
 use std::{
     os::unix::process::CommandExt,
@@ -42,7 +42,8 @@ fn has_too_many_registers() -> bool {
     processor.lines().any(|line| line.starts_with("flags") && line.contains(" amx_tile"))
 }
 
-/// Variables that keep glibc and Go's runtime inside from using registers that are not saved, if registers are hidden.
+/// Variables that keep glibc and Go's runtime inside from using registers that are not saved, if
+/// registers are hidden.
 pub(super) fn tunables() -> &'static [(&'static str, &'static str)] {
     const VECTORS: &str =
         "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX2,-AVX,-AVX_Fast_Unaligned_Load";

@@ -1,6 +1,7 @@
 //! Finds, builds and runs the tests for User-Mode Linux.
 //!
-//! They are files `tests/uml_SOMETHING.rs` of any crate of the workspace, named in its Cargo.toml as
+//! They are files `tests/uml_SOMETHING.rs` of any crate of the workspace, named in its Cargo.toml
+//! as
 //!
 //! ```toml
 //! [[test]]
@@ -8,8 +9,9 @@
 //! test = false
 //! ```
 //!
-//! `test = false` keeps them out of a plain `cargo test`, where they would fail on a kernel without the link kind. The
-//! step `uml` of `cargo xtask test` builds and runs them. A file without the entry is an error.
+//! `test = false` keeps them out of a plain `cargo test`, where they would fail on a kernel without
+//! the link kind. The step `uml` of `cargo xtask test` builds and runs them. A file without the
+//! entry is an error.
 
 use std::{
     io::Write,
@@ -34,11 +36,12 @@ struct Target {
     directory: PathBuf,
 }
 
-/// Attempts on a processor whose registers are hidden (see [`start`](mod@super::start)). A program that clears its
-/// environment loses the tunables and may fail there; a wrong test fails each time.
+/// Attempts on a processor whose registers are hidden (see [`start`](mod@super::start)). A program
+/// that clears its environment loses the tunables and may fail there; a wrong test fails each time.
 const ATTEMPTS: usize = 4;
 
-/// Builds all programs and runs each inside, several at a time: User-Mode Linux has one processor and waits a lot.
+/// Builds all programs and runs each inside, several at a time: User-Mode Linux has one processor
+/// and waits a lot.
 pub(crate) fn run() -> Result<ExitCode> {
     packages::ensure("tests in User-Mode Linux", packages::FOR_UML)?;
     println!(
@@ -68,7 +71,8 @@ pub(crate) fn run() -> Result<ExitCode> {
 }
 
 impl Target {
-    /// Runs the program until it passes or there are no attempts left; returns its exit code and output.
+    /// Runs the program until it passes or there are no attempts left; returns its exit code and
+    /// output.
     fn run(&self) -> Result<(i32, Vec<String>)> {
         let command = vec![self.program.clone(), "--test-threads=4".to_owned()];
         let job = Job {

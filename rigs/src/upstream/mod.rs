@@ -1,12 +1,13 @@
 //! `cargo xtask upstream`: the test cases of the Go plugins' project, run against programs.
 //!
-//! Upstream's cases call a plugin's functions in their own process. Here they run in a copy of upstream's sources in which
-//! those functions start a program instead ([`sources`]), each suite in a private network ([`suite`]): once with the
-//! plugins built from the same sources, once with ours. Each case that passes with theirs must pass with ours ([`table`]),
-//! unless `exceptions.json` gives a reason.
+//! Upstream's cases call a plugin's functions in their own process. Here they run in a copy of
+//! upstream's sources in which those functions start a program instead ([`sources`]), each suite in
+//! a private network ([`suite`]): once with the plugins built from the same sources, once with
+//! ours. Each case that passes with theirs must pass with ours ([`table`]), unless
+//! `exceptions.json` gives a reason.
 //!
-//! It needs a Go toolchain, which downloads upstream's sources, so CI does not run it. `docs/upstream.md` has the last
-//! result.
+//! It needs a Go toolchain, which downloads upstream's sources, so CI does not run it.
+//! `docs/upstream.md` has the last result.
 
 mod sources;
 mod suite;
@@ -26,7 +27,8 @@ pub(crate) use suite::{INSIDE, InsideOptions, run_inside};
 /// Suites and toolchain.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// A checkout of github.com/containernetworking/plugins [default: the variable `UPSTREAM_SOURCES`, else the Go module].
+    /// A checkout of github.com/containernetworking/plugins [default: the variable
+    /// `UPSTREAM_SOURCES`, else the Go module].
     #[arg(long, value_name = "DIR")]
     sources: Option<PathBuf>,
     /// The Go toolchain's program.

@@ -1,7 +1,8 @@
-//! A copy of upstream's sources, edited so that plugins are programs, and the programs built from it.
+//! A copy of upstream's sources, edited so that plugins are programs, and the programs built from
+//! it.
 //!
-//! The edits are renames (`cmdAdd` becomes `originalCmdAdd`) and files of our own with replacements (`go/`). No text of
-//! upstream is kept here.
+//! The edits are renames (`cmdAdd` becomes `originalCmdAdd`) and files of our own with replacements
+//! (`go/`). No text of upstream is kept here.
 
 use std::{
     fmt::Write,
@@ -60,7 +61,8 @@ const COMMANDS: [(&str, &str); 5] = [
     ("STATUS", "cmdStatus"),
 ];
 
-/// Functions of vendored packages that start programs: file, beginning of the definition, replacement.
+/// Functions of vendored packages that start programs: file, beginning of the definition,
+/// replacement.
 const VENDORED: [(&str, &str, &str); 3] = [
     ("vendor/github.com/onsi/gomega/gexec/build.go", "func Build(", "func originalBuild("),
     ("vendor/github.com/onsi/gomega/gexec/session.go", "func Start(", "func originalStart("),
@@ -102,7 +104,8 @@ const ADDED: [(&str, &str); 2] = [
 const CALLS: &str = include_str!("go/commands.go");
 
 impl Sources {
-    /// Finds the checkout that is named, or that the environment names, or else the module's source.
+    /// Finds the checkout that is named, or that the environment names, or else the module's
+    /// source.
     pub(super) fn find(named: Option<&Path>, go: &Path) -> Result<Self> {
         let variable = || std::env::var_os("UPSTREAM_SOURCES").map(PathBuf::from);
         let checkout = named.map(Path::to_path_buf).or_else(variable);
@@ -214,7 +217,8 @@ impl Sources {
     }
 }
 
-/// Makes the command functions of a plugin's package start the program, and the cases accept its error messages.
+/// Makes the command functions of a plugin's package start the program, and the cases accept its
+/// error messages.
 fn call_programs(package: &Path, plugin: &str) -> Result<()> {
     let mut text = format!("{CALLS}\nconst pluginUnderTest = \"{plugin}\"\n");
     for name in names_in(package)? {

@@ -1,7 +1,7 @@
 //! Runs a suite in a private network, and returns the result of each case.
 //!
-//! A case that fails among the others runs again alone in a new network, since an earlier case may have left something
-//! behind.
+//! A case that fails among the others runs again alone in a new network, since an earlier case may
+//! have left something behind.
 
 use std::{
     collections::BTreeMap,
@@ -90,7 +90,8 @@ const CASE_LIMIT: Duration = Duration::from_secs(180);
 /// Time limit in User-Mode Linux, including retries.
 const UML_LIMIT: Duration = Duration::from_secs(2400);
 
-/// Prepares the namespaces of a suite. The first argument is its directory, the others are the suite and its arguments.
+/// Prepares the namespaces of a suite. The first argument is its directory, the others are the
+/// suite and its arguments.
 const SETUP: &str = "
 set -e
 mount -t sysfs none /sys

@@ -1,4 +1,5 @@
-//! The comparison: a Markdown table, and each case that passes with upstream's plugins and fails with ours.
+//! The comparison: a Markdown table, and each case that passes with upstream's plugins and fails
+//! with ours.
 
 use std::{
     collections::BTreeMap,
@@ -127,7 +128,8 @@ impl Table {
         });
     }
 
-    /// Whether each case that passes with theirs passes with ours or is excepted, and no exception is needless.
+    /// Whether each case that passes with theirs passes with ours or is excepted, and no exception
+    /// is needless.
     pub(super) fn passes(&self) -> bool {
         self.rows.iter().all(|row| row.missing.is_empty() && row.needless.is_empty())
     }

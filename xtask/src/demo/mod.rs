@@ -1,9 +1,9 @@
 //! `cargo xtask demo`: a real network from one command.
 //!
-//! It builds `rscni`, moves into a private network and acts as an operator: it installs the plugins, writes a network
-//! configuration list, attaches two containers, sends packets, runs CHECK, and takes everything down. It needs no root and
-//! does not touch the machine's own network. What it shows is read from the kernel ([`topology`]). A step that fails ends
-//! it with an error.
+//! It builds `rscni`, moves into a private network and acts as an operator: it installs the
+//! plugins, writes a network configuration list, attaches two containers, sends packets, runs
+//! CHECK, and takes everything down. It needs no root and does not touch the machine's own network.
+//! What it shows is read from the kernel ([`topology`]). A step that fails ends it with an error.
 
 mod topology;
 
@@ -146,7 +146,8 @@ fn tcp(from: &Container, address: &str, to: &Namespace) -> Result<()> {
     Ok(())
 }
 
-/// Removes what a network keeps after its last DEL: bridge, table, last address of each range, forwarding.
+/// Removes what a network keeps after its last DEL: bridge, table, last address of each range,
+/// forwarding.
 fn remove_network(lab: &Lab) -> Result<()> {
     let mut host = lab.host().netlink();
     let bridge = host.link_by_name("demo0")?;

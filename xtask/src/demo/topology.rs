@@ -1,4 +1,5 @@
-//! Draws a network: bridges, their ports, and the interfaces, addresses and routes of the containers.
+//! Draws a network: bridges, their ports, and the interfaces, addresses and routes of the
+//! containers.
 //!
 //! It asks the kernel and not the plugins, so a mistake of a plugin shows in the drawing.
 

@@ -1,8 +1,9 @@
 //! The bill of materials of the static binary: the crates linked into it, as `CycloneDX` 1.5.
 //!
-//! `cargo tree` lists them for one target with the features of the build; `cargo metadata` would add the features that
-//! tests and other packages enable. Procedural macros run on the build machine and are left out. The bill contains no time
-//! and no random number, so the same binary always has the same bill.
+//! `cargo tree` lists them for one target with the features of the build; `cargo metadata` would
+//! add the features that tests and other packages enable. Procedural macros run on the build
+//! machine and are left out. The bill contains no time and no random number, so the same binary
+//! always has the same bill.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,8 +1,9 @@
 //! `cargo xtask dist`: the static binary for nodes, and other builds of the workspace's programs.
 //!
-//! The binary is linked with musl, which starts with a few system calls. glibc executes `cpuid` some seventy times at its
-//! start. In a virtual machine each of them traps into the hypervisor, which takes longer than everything else that a
-//! plugin does in user space. The Rust libraries for musl are installed with rustup if they are missing ([`target`]).
+//! The binary is linked with musl, which starts with a few system calls. glibc executes `cpuid`
+//! some seventy times at its start. In a virtual machine each of them traps into the hypervisor,
+//! which takes longer than everything else that a plugin does in user space. The Rust libraries for
+//! musl are installed with rustup if they are missing ([`target`]).
 //!
 //! The bill of materials ([`bom`]) is written beside the binary.
 
@@ -19,7 +20,8 @@ use fs_err as fs;
 
 use crate::{digest::sha256, program};
 
-/// Maximum size of the binary, as README promises it. A small binary is quick to ship and to page in.
+/// Maximum size of the binary, as README promises it. A small binary is quick to ship and to page
+/// in.
 const SIZE_LIMIT: u64 = 4_000_000;
 
 /// Builds the binary, checks its size and prints its path.
@@ -41,7 +43,8 @@ pub fn build(package: &str, program: &str) -> Result<PathBuf> {
     build_for(&target::musl(), package, program)
 }
 
-/// Builds a static program with glibc, as most static programs are. Its file is named `PROGRAM-glibc`.
+/// Builds a static program with glibc, as most static programs are. Its file is named
+/// `PROGRAM-glibc`.
 pub fn build_with_glibc(package: &str, program: &str) -> Result<PathBuf> {
     let built = build_for(&target::with("gnu"), package, program)?;
     let named = built.with_file_name(format!("{program}-glibc"));
@@ -49,7 +52,8 @@ pub fn build_with_glibc(package: &str, program: &str) -> Result<PathBuf> {
     Ok(named)
 }
 
-/// Builds `rscni` statically, but for development: in seconds, since the tests share its dependencies.
+/// Builds `rscni` statically, but for development: in seconds, since the tests share its
+/// dependencies.
 pub fn build_static_for_development() -> Result<PathBuf> {
     let mut cargo = program::cargo();
     cargo.args(["rustc", "--package", "rscni-cli", "--bin", "rscni", program::JSON_MESSAGES]);
@@ -70,8 +74,8 @@ pub fn install(rscni: &Path, directory: &Path) -> Result<String> {
 fn build_for(target: &str, package: &str, program: &str) -> Result<PathBuf> {
     let mut cargo = program::cargo();
     cargo.args(["build", "--release", "--target", target, "--package", package, "--bin", program]);
-    // These flags replace all others from the environment. They apply to the target alone: procedural macros and build
-    // scripts are built for this machine.
+    // These flags replace all others from the environment. They apply to the target alone:
+    // procedural macros and build scripts are built for this machine.
     cargo.arg(program::JSON_MESSAGES).env("CARGO_ENCODED_RUSTFLAGS", flags()?.join("\x1f"));
     move_to_release(&built_static(&mut cargo)?, target)
 }
@@ -91,13 +95,16 @@ fn flags() -> Result<Vec<String>> {
         "-Crelocation-model=static".into(),
         // The profile says so too, but cargo ignores it for a package with settings of its own.
         "-Cstrip=symbols".into(),
-        // A panic aborts, so nothing unwinds. The script and the last flag remove the tables of precompiled code.
+        // A panic aborts, so nothing unwinds. The script and the last flag remove the tables of
+        // precompiled code.
         "-Cforce-unwind-tables=no".into(),
         format!("-Clink-arg=-Wl,--script={}", script.display()),
         "-Clink-arg=-Wl,--no-eh-frame-hdr".into(),
-        // Cargo does not look into linker scripts. This flag makes it link again after the script has changed.
+        // Cargo does not look into linker scripts. This flag makes it link again after the script
+        // has changed.
         format!("--cfg=linker_script=\"{}\"", sha256(&fs::read(&script)?)),
-        // Only names of a few bytes are hashed. Detecting the processor's instructions takes longer than it saves.
+        // Only names of a few bytes are hashed. Detecting the processor's instructions takes longer
+        // than it saves.
         "--cfg=sha2_backend=\"soft\"".into(),
         "--cfg=sha2_backend_soft=\"compact\"".into(),
     ])
@@ -105,7 +112,8 @@ fn flags() -> Result<Vec<String>> {
 
 /// Copies a program from `target/TARGET/release` to `target/release`.
 ///
-/// The existing file may be a hard link to one that cargo keeps, or be running, so it is replaced and not overwritten.
+/// The existing file may be a hard link to one that cargo keeps, or be running, so it is replaced
+/// and not overwritten.
 fn move_to_release(built: &Path, target: &str) -> Result<PathBuf> {
     let output: PathBuf = built.iter().filter(|directory| *directory != target).collect();
     let new = output.with_extension("new");

@@ -46,7 +46,8 @@ fn has_libraries(target: &str) -> bool {
         .is_ok_and(|directory| has_std(Path::new(directory.trim())))
 }
 
-/// Whether the directory contains the standard library. An interrupted installation leaves it empty.
+/// Whether the directory contains the standard library. An interrupted installation leaves it
+/// empty.
 fn has_std(directory: &Path) -> bool {
     let Ok(files) = directory.read_dir() else { return false };
     files.flatten().any(|file| file.file_name().to_string_lossy().starts_with("libstd-"))
