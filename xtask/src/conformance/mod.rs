@@ -12,8 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use serde::Deserialize;
-use serde_json::Value;
+use rscni_catalogue::{Row, Values};
 
 use self::table::Line;
 use crate::{dist, go, packages, pool, program, uml};
@@ -38,17 +37,8 @@ pub(crate) struct Options {
     write: bool,
 }
 
-/// A plugin with the configuration that it is called with.
-#[derive(Clone, Deserialize)]
-struct Case {
-    plugin: String,
-    uml: bool,
-    options: Vec<String>,
-    config: Value,
-}
-
 struct Job {
-    case: Case,
+    case: Row,
     peer: bool,
 }
 
@@ -66,7 +56,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     packages::ensure("conformance", packages::FOR_TESTS)?;
     let peer = options.peer.then(|| go::plugins(options.go_plugins.as_deref())).transpose()?;
     let mut jobs = jobs(options, peer.as_deref())?;
-    if jobs.iter().any(|job| job.case.uml) {
+    if jobs.iter().any(|job| job.case.needs_uml()) {
         packages::ensure("User-Mode Linux", packages::FOR_UML)?;
     }
     let directory = tempfile::Builder::new()
@@ -80,7 +70,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let place = Place { rscni, plugins, peer, directory: directory.path().to_owned() };
 
     // The Go plugins take the longest, most of the time waiting.
-    jobs.sort_by_key(|job| (!job.peer, job.case.uml));
+    jobs.sort_by_key(|job| (!job.peer, job.case.needs_uml()));
     let mut lines = pool::share_out(jobs, 2 * pool::processors(), |job| {
         let start = Instant::now();
         let line = hold(&job, &place)
@@ -97,20 +87,15 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 }
 
 fn jobs(options: &Options, peer: Option<&Path>) -> Result<Vec<Job>> {
-    let file = program::workspace_root().join("crates/rscni-cli/tests/conformance/plugins.json");
-    let text = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
-    let cases: Vec<Case> =
-        serde_json::from_slice(&text).with_context(|| format!("read {}", file.display()))?;
+    let cases = rscni_catalogue::rows();
     for name in &options.plugin {
         ensure!(
             cases.iter().any(|case| case.plugin == *name),
-            "{} has no plugin {name}",
-            file.display()
+            "the catalogue has no plugin {name}"
         );
     }
-    let is_wanted =
-        |case: &Case| options.plugin.is_empty() || options.plugin.contains(&case.plugin);
-    let whose = |case: Case| {
+    let is_wanted = |case: &Row| options.plugin.is_empty() || options.plugin.contains(&case.plugin);
+    let whose = |case: Row| {
         let is_there = peer.is_some_and(|set| set.join(&case.plugin).exists());
         let peer = is_there.then(|| Job { case: case.clone(), peer: true });
         [Job { case, peer: false }].into_iter().chain(peer)
@@ -120,21 +105,21 @@ fn jobs(options: &Options, peer: Option<&Path>) -> Result<Vec<Job>> {
 
 /// Holds a plugin against the specification, and reads the report.
 fn hold(job: &Job, place: &Place) -> Result<Line> {
-    let Case { plugin, uml, options, config } = &job.case;
+    let (case, plugin) = (&job.case, &job.case.plugin);
+    let values = Values::default();
     let directory = place.directory.join(format!("{plugin}-{}", table::whose(job.peer)));
     std::fs::create_dir(&directory)?;
     let (list, report) = (directory.join("list"), directory.join("report"));
-    std::fs::write(&list, config.to_string())?;
+    std::fs::write(&list, case.list("1.1.0", "conformance", &values).to_string())?;
     let plugins = place.peer.as_ref().filter(|_| job.peer).unwrap_or(&place.plugins);
     let mut command = vec![place.rscni.display().to_string(), "conformance".to_owned()];
     let path = |path: &Path| path.display().to_string();
     command.extend(["--plugin".to_owned(), plugin.clone(), "--config".to_owned(), path(&list)]);
     command.extend(["--path".to_owned(), path(plugins), "--format".to_owned(), "json".to_owned()]);
     command.extend(["--output".to_owned(), path(&report)]);
-    let daemon = format!("{}/dhcp daemon", plugins.display());
-    command.extend(options.iter().map(|option| option.replace("DHCP_DAEMON", &daemon)));
+    command.extend(case.conformance_options(&values, plugins));
     let mut told = Vec::new();
-    let code = if *uml {
+    let code = if case.needs_uml() {
         uml::run_in(&command, &directory, Some(&directory), UML_LIMIT, &mut |line| {
             told.push(line.to_owned());
         })?
