@@ -13,8 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use fs_err as fs;
-use serde::Deserialize;
-use serde_json::Value;
+use rscni_catalogue::{Row, Values};
 use xtask::{dist, go, packages, program};
 
 use self::table::Line;
@@ -41,17 +40,8 @@ pub(crate) struct Options {
     write: bool,
 }
 
-/// A plugin and its configuration.
-#[derive(Clone, Deserialize)]
-struct Case {
-    plugin: String,
-    uml: bool,
-    options: Vec<String>,
-    config: Value,
-}
-
 struct Job {
-    case: Case,
+    row: Row,
     /// Whether the Go plugin is checked.
     peer: bool,
     plugins: PathBuf,
@@ -63,8 +53,13 @@ struct Job {
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     packages::ensure("conformance", packages::FOR_TESTS)?;
     let peer = options.peer.then(|| go::plugins(options.go_plugins.as_deref())).transpose()?;
-    let cases = cases(&options.plugin)?;
-    if cases.iter().any(|case| case.uml) {
+    let mut rows = rscni_catalogue::rows();
+    for name in &options.plugin {
+        let exists = rows.iter().any(|row| row.plugin == *name);
+        ensure!(exists, "the catalogue has no plugin {name}");
+    }
+    rows.retain(|row| options.plugin.is_empty() || options.plugin.contains(&row.plugin));
+    if rows.iter().any(Row::needs_uml) {
         packages::ensure("User-Mode Linux", packages::FOR_UML)?;
     }
     let directory = program::temporary_directory("conformance")?;
@@ -73,24 +68,24 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     dist::install(&rscni, &ours)?;
 
     let mut jobs = Vec::new();
-    for case in &cases {
+    for row in &rows {
         for (plugins, peer) in [(Some(&ours), false), (peer.as_ref(), true)] {
-            let has = |set: &&PathBuf| !peer || set.join(&case.plugin).exists();
+            let has = |set: &&PathBuf| !peer || set.join(&row.plugin).exists();
             let Some(plugins) = plugins.filter(has) else { continue };
             jobs.push(Job {
-                case: case.clone(),
+                row: row.clone(),
                 peer,
                 plugins: plugins.clone(),
                 rscni: rscni.clone(),
-                directory: directory.path().join(format!("{}-{peer}", case.plugin)),
+                directory: directory.path().join(format!("{}-{peer}", row.plugin)),
             });
         }
     }
     // The Go plugins take longest, mostly waiting.
-    jobs.sort_by_key(|job| (!job.peer, job.case.uml));
+    jobs.sort_by_key(|job| (!job.peer, job.row.needs_uml()));
     let mut lines = pool::run(jobs, 2 * pool::processors(), |job| {
         let start = Instant::now();
-        let line = job.run().with_context(|| job.case.plugin.clone())?;
+        let line = job.run().with_context(|| job.row.plugin.clone())?;
         println!("{line} in {:.0?}", start.elapsed());
         Ok(line)
     })?;
@@ -102,24 +97,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(if conforms { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn cases(only: &[String]) -> Result<Vec<Case>> {
-    let file = program::workspace_root().join("crates/rscni-cli/tests/conformance/plugins.json");
-    let mut cases: Vec<Case> = serde_json::from_slice(&fs::read(&file)?)
-        .with_context(|| format!("read {}", file.display()))?;
-    for name in only {
-        let exists = cases.iter().any(|case| case.plugin == *name);
-        ensure!(exists, "{} has no plugin {name}", file.display());
-    }
-    cases.retain(|case| only.is_empty() || only.contains(&case.plugin));
-    Ok(cases)
-}
-
 impl Job {
     /// Runs `rscni conformance` and reads its report.
     fn run(&self) -> Result<Line> {
-        let Case { plugin, uml, options, config } = &self.case;
+        let (plugin, values) = (&self.row.plugin, Values::default());
         fs::create_dir(&self.directory)?;
         let [list, report] = ["list", "report"].map(|name| self.directory.join(name));
+        let config = self.row.list("1.1.0", "conformance", &values);
         fs::write(&list, config.to_string())?;
         let mut command = vec![self.rscni.display().to_string(), "conformance".to_owned()];
         let mut add = |words: [&str; 2]| command.extend(words.map(str::to_owned));
@@ -128,10 +112,9 @@ impl Job {
         add(["--path", &self.plugins.display().to_string()]);
         add(["--format", "json"]);
         add(["--output", &report.display().to_string()]);
-        let daemon = format!("{}/dhcp daemon", self.plugins.display());
-        command.extend(options.iter().map(|option| option.replace("DHCP_DAEMON", &daemon)));
+        command.extend(self.row.conformance_options(&values, &self.plugins));
         let mut output = Vec::new();
-        let code = if *uml {
+        let code = if self.row.needs_uml() {
             let job = uml::Job {
                 writable: Some(self.directory.clone()),
                 limit: UML_LIMIT,

@@ -1,14 +1,13 @@
-//! What the tests of the firewall share.
+//! Networks and assertions of the firewall tests.
 
-use std::{net::IpAddr, ops::Deref, process::Command, time::Duration};
+use std::{net::IpAddr, ops::Deref, time::Duration};
 
-use rscni_test::{Lab, Namespace, Outcome};
+use rscni_test::{Lab, Namespace};
 use serde_json::{Value, json};
 
-use crate::support::{Attached, Network};
+use crate::support::{self, Attached, Network};
 
-pub(crate) const NFTABLES: &str = "nftables";
-pub(crate) const IPTABLES: &str = "iptables";
+pub(crate) use crate::support::{IPTABLES, NFTABLES};
 
 /// A list of bridge and firewall: the network number `number`, on the bridge `br<number>`.
 pub(crate) struct List {
@@ -34,7 +33,7 @@ impl List {
     }
 }
 
-/// A container with both plugins. It derefs to the firewall's part.
+/// A container that both plugins attached. It derefs to the firewall's part.
 pub(crate) struct Member {
     pub(crate) bridge: Attached,
     pub(crate) firewall: Attached,
@@ -48,16 +47,10 @@ impl Deref for Member {
     }
 }
 
-/// Runs a program of the host, which has to succeed, and gives what it prints.
+/// Runs a program of the host with these words, and returns what it prints.
 #[track_caller]
-pub(crate) fn run(program: &str, arguments: &str) -> String {
-    let output = Command::new(program).args(arguments.split_whitespace()).output().expect(program);
-    assert!(
-        output.status.success(),
-        "{program} {arguments}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).expect("text")
+pub(crate) fn run(program: &str, words: &str) -> String {
+    support::run(program, &words.split_whitespace().collect::<Vec<_>>())
 }
 
 /// The rules of iptables' table `filter`, a line each, of both families.
@@ -89,12 +82,12 @@ pub(crate) fn assert_does_not_reach(from: &Namespace, to: &Attached) {
     }
 }
 
-/// What is left of an attachment on the host, by its addresses and its container's id.
+/// Returns what is left of an attachment on the host, by its addresses and container id.
 pub(crate) fn left(lab: &Lab, of: &Attached) -> Vec<String> {
     let text = lab.snapshot().to_string();
     let mut left: Vec<String> =
         text.lines().filter(|line| line.contains(of.id())).map(str::to_owned).collect();
-    // The bridge plugin's own is still there.
+    // The bridge plugin's part is still there.
     left.retain(|line| !line.contains(" link veth") && !line.contains("/var/lib/cni"));
     let rules = iptables_rules();
     let addresses: Vec<IpAddr> = of.reply.ips().iter().map(ipnet::IpNet::addr).collect();
@@ -122,21 +115,7 @@ pub(crate) const ENDS: [&str; 6] = [
     "gc",
 ];
 
-/// Ends an attachment in one of them.
-#[track_caller]
-pub(crate) fn end(lab: &Lab, attached: &Attached, how: &str) -> Outcome {
-    if how.starts_with("netns_gone") {
-        lab.remove_namespace(attached);
-    }
-    match how {
-        "with_result" | "netns_gone" => attached.del(),
-        "without_result" | "netns_gone_without_result" => attached.del_without_result(),
-        "without_netns" => attached.del_without_netns(),
-        _ => attached.network.gc(&[]),
-    }
-}
-
-/// From now on, every forwarded packet that no rule accepts is dropped.
+/// Makes the host drop every forwarded packet that no rule accepts.
 pub(crate) fn drop_by_default(backend: &str) {
     match backend {
         NFTABLES => drop(run("nft", "add chain inet rscni forward { policy drop ; }")),
