@@ -7,13 +7,13 @@
 use std::{
     fs::File,
     io::{Read, Seek, Write},
-    os::unix::process::ExitStatusExt,
-    path::{Path, PathBuf},
-    process::{Command, ExitStatus},
+    path::Path,
+    process::Output,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
+use rscni_test::{Container, Plugin, Process};
 use serde_json::Value;
 
 use crate::tracer::{self, Traced, Watch};
@@ -21,8 +21,7 @@ use crate::tracer::{self, Traced, Watch};
 /// A container to attach.
 #[derive(Debug, Clone)]
 pub(crate) struct Attachment {
-    pub(crate) id: String,
-    pub(crate) netns: PathBuf,
+    pub(crate) container: Container,
     /// Distinguishes addresses and ports in configurations.
     pub(crate) number: u16,
 }
@@ -30,88 +29,85 @@ pub(crate) struct Attachment {
 /// A program with its arguments, variables and stdin.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
-    program: PathBuf,
+    plugin: Plugin,
+    command: &'static str,
+    container: Option<Container>,
+    config: Value,
     arguments: Vec<String>,
-    variables: Vec<(&'static str, String)>,
-    stdin: String,
 }
 
 impl Call {
-    pub(crate) fn program(program: &Path, arguments: &[String]) -> Self {
+    /// A program that is not a plugin, with arguments separated by spaces.
+    pub(crate) fn program(program: &Path, arguments: &str) -> Self {
+        let arguments = arguments.split(' ').filter(|argument| !argument.is_empty());
         Self {
-            program: program.to_owned(),
-            arguments: arguments.to_vec(),
-            variables: vec![("PATH", std::env::var("PATH").unwrap_or_default())],
-            stdin: String::new(),
+            plugin: Plugin::at(program),
+            command: "",
+            container: None,
+            config: Value::Null,
+            arguments: arguments.map(str::to_owned).collect(),
         }
     }
 
-    /// A call of a plugin in `directory`, as a runtime makes it.
+    /// A call of a plugin in `directory`.
     pub(crate) fn plugin(
         directory: &Path,
-        plugin: &str,
-        command: &str,
+        command: &'static str,
         on: Option<&Attachment>,
-        config: &Value,
+        config: Value,
     ) -> Self {
-        let mut call = Self::program(&directory.join(plugin), &[]);
-        call.variables.push(("CNI_COMMAND", command.to_owned()));
-        call.variables.push(("CNI_PATH", directory.display().to_string()));
-        if let Some(on) = on {
-            call.variables.push(("CNI_CONTAINERID", on.id.clone()));
-            call.variables.push(("CNI_NETNS", on.netns.display().to_string()));
-            call.variables.push(("CNI_IFNAME", "eth0".to_owned()));
+        let plugin = config["type"].as_str().unwrap_or_default();
+        Self {
+            plugin: Plugin::at(directory.join(plugin)),
+            command,
+            container: on.map(|on| on.container.clone()),
+            config,
+            arguments: Vec::new(),
         }
-        call.stdin = config.to_string();
-        call
     }
 
     /// Runs the program, which must succeed; returns its time and answer.
     pub(crate) fn timed(&self) -> Result<(Duration, Value)> {
-        let mut files = [tempfile::tempfile()?, tempfile::tempfile()?, tempfile::tempfile()?];
-        files[0].write_all(self.stdin.as_bytes())?;
-        files[0].rewind()?;
-        let [stdin, mut stdout, mut stderr] = files;
-        let mut command = Command::new(&self.program);
-        self.prepare(&mut command)
-            .stdin(stdin)
-            .stdout(stdout.try_clone()?)
-            .stderr(stderr.try_clone()?);
-        let start = Instant::now();
-        let mut child = command.spawn().with_context(|| format!("start {}", self.shown()))?;
-        let status = child.wait().with_context(|| format!("wait for {}", self.shown()))?;
-        let time = start.elapsed();
-        Ok((time, self.answer(status, &read(&mut stdout)?, &read(&mut stderr)?)?))
+        let mut time = Duration::ZERO;
+        let answer = self.run(|process| {
+            let mut stdin = tempfile::tempfile()?;
+            let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
+            stdin.write_all(process.stdin)?;
+            stdin.rewind()?;
+            let mut command = process.command();
+            command.args(&self.arguments).stdin(stdin);
+            command.stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
+            let start = Instant::now();
+            let mut child = command.spawn().context("start the program")?;
+            let status = child.wait()?;
+            time = start.elapsed();
+            Ok(Output { status, stdout: read(&mut stdout)?, stderr: read(&mut stderr)? })
+        })?;
+        Ok((time, answer))
     }
 
-    /// Runs the program under ptrace; it must succeed.
+    /// Runs the plugin under ptrace; it must succeed.
     pub(crate) fn traced(&self, watch: &mut dyn Watch) -> Result<(Traced, Value)> {
-        let mut command = tracer::command(&self.program);
-        let traced = tracer::run(self.prepare(&mut command), self.stdin.as_bytes(), watch)?;
-        let status = ExitStatus::from_raw(traced.code.map_or(9, |code| code << 8));
-        let answer = self.answer(status, &traced.stdout, &traced.stderr)?;
+        let mut traced = Traced::default();
+        let answer = self.run(|process| {
+            traced = tracer::run_call(process, watch)?;
+            Ok(traced.output())
+        })?;
         Ok((traced, answer))
     }
 
-    fn prepare<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        let variables = self.variables.iter().map(|(name, value)| (name, value));
-        command.args(&self.arguments).env_clear().envs(variables)
-    }
-
-    fn answer(&self, status: ExitStatus, stdout: &[u8], stderr: &[u8]) -> Result<Value> {
-        let [out, err] = [stdout, stderr].map(String::from_utf8_lossy);
-        ensure!(status.success(), "{} failed ({status}):\n{out}{err}", self.shown());
+    fn run(&self, start: impl FnOnce(&Process) -> Result<Output>) -> Result<Value> {
+        let mut call = self.plugin.call(self.command).alone();
+        if let Some(container) = &self.container {
+            call = call.attachment(container, "eth0");
+        }
+        let outcome = call.config(&self.config).run_with(start)?;
+        ensure!(outcome.exit_code() == Some(0), "{outcome}");
+        let stdout = outcome.stdout();
         if stdout.is_empty() {
             return Ok(Value::Null);
         }
-        serde_json::from_slice(stdout).with_context(|| format!("the answer of {}", self.shown()))
-    }
-
-    fn shown(&self) -> String {
-        let is_command = |(name, _): &&(&str, String)| *name == "CNI_COMMAND";
-        let command = self.variables.iter().find(is_command).map(|(_, value)| value);
-        let words = self.arguments.iter().chain(command);
-        words.fold(self.program.display().to_string(), |shown, word| shown + " " + word)
+        serde_json::from_str(&stdout).with_context(|| format!("read the answer: {outcome}"))
     }
 }
 
@@ -127,7 +123,9 @@ mod tests {
     use super::*;
 
     fn shell(script: &str) -> Call {
-        Call::program(Path::new("/bin/sh"), &["-c".to_owned(), script.to_owned()])
+        let mut call = Call::program(Path::new("/bin/sh"), "-c");
+        call.arguments.push(script.to_owned());
+        call
     }
 
     #[test]

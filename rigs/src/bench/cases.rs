@@ -1,8 +1,9 @@
 //! The measured plugins with their configurations and limits.
 //!
-//! Both sets get the same configuration, except for names and subnets, so that neither sees what
+//! Configurations are those of the catalogue. Both sets get the same one, except for names and subnets, so that neither sees what
 //! the other left. It is in the newest version of the specification.
 
+use rscni_catalogue::{Values, row};
 use serde_json::{Value, json};
 
 /// The newest version of the specification, which both sets support.
@@ -45,9 +46,18 @@ impl Side {
         format!("{}{}.{}/16", self.prefix(), 240 + number / 200, 1 + number % 200)
     }
 
-    fn ipam(self) -> Value {
+    /// The plugin that a row of the catalogue is about, with names and addresses of this side.
+    fn example(self, plugin: &str) -> Value {
         let subnet = format!("{}0.0/16", self.prefix());
-        json!({"type": "host-local", "subnet": subnet, "routes": [{"dst": "0.0.0.0/0"}]})
+        let values = Values { bridge: self.bridge(), ..Values::with_subnets(&[&subnet]) };
+        row(plugin).plugins(&values).pop().unwrap_or_default()
+    }
+
+    /// The same without masquerading.
+    fn example_without_masquerading(self, plugin: &str) -> Value {
+        let mut config = self.example(plugin);
+        config["ipMasq"] = false.into();
+        config
     }
 }
 
@@ -98,40 +108,40 @@ pub(crate) fn network(side: Side) -> String {
 pub(crate) const LOOPBACK: Case = Case {
     floor: Some(Floor::Loopback),
     limits: [Some(0.35), Some(0.35)],
-    ..case("loopback", "loopback", |_, _| json!({}))
+    ..case("loopback", "loopback", |side, _| side.example("loopback"))
 };
 
 pub(crate) const HOST_LOCAL: Case = Case {
     limits: [Some(0.3), None],
-    ..case("host-local", "host-local", |side, _| json!({"ipam": side.ipam()}))
+    ..case(
+        "host-local",
+        "host-local",
+        |side, _| json!({"ipam": side.example("host-local")["ipam"]}),
+    )
 };
 
 pub(crate) const BRIDGE: Case = Case {
     floor: Some(Floor::Bridge),
     limits: [Some(0.2), Some(0.85)],
     del_to_floor: Some(1.15),
-    ..case("bridge + host-local", "bridge", |side, _| bridge(side))
+    ..case("bridge + host-local", "bridge", |side, _| side.example_without_masquerading("bridge"))
 };
 
 pub(crate) const BRIDGE_MASQUERADE: Case = Case {
     limits: [Some(0.1), Some(0.3)],
-    ..case("bridge + host-local, ipMasq", "bridge", |side, _| {
-        let mut config = bridge(side);
-        config["ipMasq"] = true.into();
-        config
-    })
+    ..case("bridge + host-local, ipMasq", "bridge", |side, _| side.example("bridge"))
 };
 
 pub(crate) const PTP: Case = Case {
     floor: Some(Floor::Ptp),
     limits: [Some(0.2), None],
-    ..case("ptp + host-local", "ptp", |side, _| json!({"ipam": side.ipam()}))
+    ..case("ptp + host-local", "ptp", |side, _| side.example_without_masquerading("ptp"))
 };
 
 pub(crate) const PORTMAP: Case = Case {
     limits: [Some(0.05), Some(0.03)],
     ..case("portmap, one port", "portmap", |side, number| {
-        portmap(side, 20_000 + number, 1, &side.address(number))
+        portmap(side, 20_000 + number, 1, Some(&side.address(number)))
     })
 };
 
@@ -140,10 +150,10 @@ pub(crate) const ALL: [Case; 6] = [LOOPBACK, HOST_LOCAL, BRIDGE, BRIDGE_MASQUERA
 
 /// Other chained plugins, without limits of time.
 pub(crate) const CHAINED: [Case; 4] = [
-    Case { chained: true, ..case("bandwidth", "bandwidth", |_, _| bandwidth()) },
-    Case { chained: true, ..case("tuning", "tuning", |_, _| tuning()) },
+    Case { chained: true, ..case("bandwidth", "bandwidth", |side, _| side.example("bandwidth")) },
+    Case { chained: true, ..case("tuning", "tuning", |side, _| tuning(side)) },
     Case { chained: true, ..case("firewall", "firewall", |_, _| json!({"backend": "nftables"})) },
-    Case { chained: true, ..case("sbr", "sbr", |_, _| json!({})) },
+    Case { chained: true, ..case("sbr", "sbr", |side, _| side.example("sbr")) },
 ];
 
 const fn case(name: &'static str, plugin: &'static str, config: fn(Side, u16) -> Value) -> Case {
@@ -151,40 +161,35 @@ const fn case(name: &'static str, plugin: &'static str, config: fn(Side, u16) ->
     Case { name, plugin, config, floor: None, limits, del_to_floor: None, chained: false }
 }
 
-fn bridge(side: Side) -> Value {
-    json!({"type": "bridge", "bridge": side.bridge(), "isGateway": true, "ipam": side.ipam()})
-}
-
-fn bandwidth() -> Value {
-    json!({"type": "bandwidth", "ingressRate": 80_000_000, "ingressBurst": 8_000_000,
-        "egressRate": 80_000_000, "egressBurst": 8_000_000})
-}
-
-fn tuning() -> Value {
-    json!({"type": "tuning", "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}})
+/// Only a sysctl, without the keys for the interface.
+fn tuning(side: Side) -> Value {
+    json!({"type": "tuning", "sysctl": side.example("tuning")["sysctl"]})
 }
 
 /// `count` host ports from `first` on, for a container with `address`.
-fn portmap(side: Side, first: u16, count: u16, address: &str) -> Value {
+fn portmap(side: Side, first: u16, count: u16, address: Option<&str>) -> Value {
     let mappings: Vec<Value> = (0..count)
         .map(|n| json!({"hostPort": first + n, "containerPort": 80, "protocol": "tcp"}))
         .collect();
-    json!({
-        "type": "portmap",
-        "capabilities": {"portMappings": true},
-        "runtimeConfig": {"portMappings": mappings},
-        "prevResult": {
+    let mut config = side.example("portmap");
+    config["runtimeConfig"]["portMappings"] = mappings.into();
+    if let Some(address) = address {
+        let gateway = side.gateway();
+        let ip = json!({"address": address, "gateway": gateway.trim_end_matches("/16"),
+            "interface": 0});
+        config["prevResult"] = json!({
             "cniVersion": VERSION,
             "interfaces": [{"name": "eth0", "sandbox": "/run/netns/bench"}],
-            "ips": [{"address": address, "gateway": side.gateway().split('/').next(), "interface": 0}],
-        },
-    })
+            "ips": [ip],
+        });
+    }
+    config
 }
 
 /// The configuration of portmap with `count` host ports from `first` on, for the container of that
 /// number.
 pub(crate) fn published(side: Side, first: u16, count: u16, number: u16) -> Value {
-    let mut config = portmap(side, first, count, &side.address(number));
+    let mut config = portmap(side, first, count, Some(&side.address(number)));
     config["cniVersion"] = VERSION.into();
     config["name"] = network(side).into();
     config
@@ -192,13 +197,12 @@ pub(crate) fn published(side: Side, first: u16, count: u16, number: u16) -> Valu
 
 /// The list for a runtime: an interface with an address, a port, a rate limit and a sysctl.
 pub(crate) fn chain(side: Side) -> Value {
-    let mut bridge = bridge(side);
+    let mut bridge = side.example_without_masquerading("bridge");
     bridge["bridge"] = format!("ch-{}", side.name()).into();
-    let mut portmap = portmap(side, 21_000, 1, "");
-    portmap.as_object_mut().expect("it is an object").remove("prevResult");
+    let portmap = portmap(side, 21_000, 1, None);
     json!({
         "cniVersion": VERSION,
         "name": format!("chain-{}", side.name()),
-        "plugins": [bridge, portmap, bandwidth(), tuning()],
+        "plugins": [bridge, portmap, side.example("bandwidth"), tuning(side)],
     })
 }

@@ -5,6 +5,7 @@ use std::{fmt::Write, path::Path};
 
 use anyhow::{Context, Result};
 use fs_err as fs;
+use rscni_test::Container;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -65,12 +66,12 @@ pub(crate) fn mappings(world: &World, extent: &Extent<'_>, on: &Attachment) -> R
         for first in (from..to).step_by(PORTS_EACH) {
             let count = u16::try_from(PORTS_EACH.min(to - first))?;
             containers += 1;
-            let on = Attachment { id: format!("other-{containers}"), ..on.clone() };
+            let container = Container::at(&format!("other-{containers}"), on.container.path());
+            let on = Attachment { container, number: on.number };
             let first = u16::try_from(FIRST_PORT + first)?;
             let config = cases::published(side, first, count, containers);
-            let call = |command| {
-                Call::plugin(&world.directory(side), PORTMAP.plugin, command, Some(&on), &config)
-            };
+            let call =
+                |command| Call::plugin(&world.directory(side), command, Some(&on), config.clone());
             call("ADD").timed()?;
             dels.push(call("DEL"));
         }

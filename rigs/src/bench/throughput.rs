@@ -84,7 +84,7 @@ impl Runtime {
     }
 
     fn call(&mut self, command: &str, on: &Attachment) -> Result<Duration> {
-        writeln!(self.stdin, "{command} {} {}", on.id, on.netns.display())?;
+        writeln!(self.stdin, "{command} {} {}", on.container.id(), on.container.path().display())?;
         let mut line = String::new();
         self.stdout.read_line(&mut line)?;
         let nanoseconds =

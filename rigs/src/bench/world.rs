@@ -67,8 +67,7 @@ impl World {
 
     /// Makes a container.
     pub(crate) fn attachment(&self, name: &str, number: u16) -> Attachment {
-        let container = self.lab.container(name);
-        Attachment { id: container.id().to_owned(), netns: container.path().to_owned(), number }
+        Attachment { container: self.lab.container(name), number }
     }
 
     /// Makes a container for a case.
@@ -104,7 +103,7 @@ impl World {
         if side != Side::Floor {
             return Ok(self.plugin(case, side, "ADD", on, before));
         }
-        let (netns, bridge) = (on.netns.display(), self.floor_bridge);
+        let (netns, bridge) = (on.container.path().display(), self.floor_bridge);
         let (address, gateway) = (side.address(on.number), side.gateway());
         let gateway = gateway.trim_end_matches("/16");
         Ok(self.floor(&match case.floor.context("this case has no floor")? {
@@ -126,7 +125,7 @@ impl World {
             return Ok(self.plugin(case, side, "DEL", on, answer));
         }
         Ok(self.floor(&match case.floor.context("this case has no floor")? {
-            Floor::Loopback => format!("lo-down {}", on.netns.display()),
+            Floor::Loopback => format!("lo-down {}", on.container.path().display()),
             Floor::Bridge | Floor::Ptp => {
                 format!("del {}", self.lab.host().netlink().link_by_name(FLOOR_END)?.index)
             }
@@ -135,20 +134,20 @@ impl World {
 
     /// A program that does nothing.
     pub(crate) fn empty(&self, program: &str) -> Call {
-        Call::program(&self.directory(Side::Floor).join(program), &[])
+        Call::program(&self.directory(Side::Floor).join(program), "")
     }
 
     /// VERSION of a side's bridge plugin.
     pub(crate) fn version(&self, side: Side) -> Call {
-        let config = json!({"cniVersion": cases::VERSION});
-        Call::plugin(&self.directory(side), "bridge", "VERSION", None, &config)
+        let config = json!({"cniVersion": cases::VERSION, "type": "bridge"});
+        Call::plugin(&self.directory(side), "VERSION", None, config)
     }
 
     fn plugin(
         &self,
         case: &Case,
         side: Side,
-        command: &str,
+        command: &'static str,
         on: &Attachment,
         previous: &Value,
     ) -> Call {
@@ -158,11 +157,10 @@ impl World {
         if !previous.is_null() && case.plugin != "host-local" {
             config["prevResult"] = previous.clone();
         }
-        Call::plugin(&self.directory(side), case.plugin, command, Some(on), &config)
+        Call::plugin(&self.directory(side), command, Some(on), config)
     }
 
     fn floor(&self, arguments: &str) -> Call {
-        let arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
-        Call::program(&self.directory(Side::Floor).join("floor"), &arguments)
+        Call::program(&self.directory(Side::Floor).join("floor"), arguments)
     }
 }

@@ -3,17 +3,18 @@
 use std::{
     io::{Seek, Write},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
 };
 
 use anyhow::{Context, Result};
+use rscni_test::{Call, Plugin};
 use serde_json::Value;
 
 use super::{
     injection::Injection,
     lists::{List, Step},
 };
-use crate::tracer;
+use crate::tracer::{self, Traced};
 
 /// An attachment, as a call names it.
 #[derive(Debug, Clone)]
@@ -30,8 +31,16 @@ pub(super) struct Attachment {
 pub(super) struct Ended {
     /// `None` after a signal.
     pub(super) code: Option<i32>,
-    pub(super) stdout: Vec<u8>,
-    pub(super) stderr: Vec<u8>,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
+}
+
+impl From<Output> for Ended {
+    fn from(Output { status, stdout, stderr }: Output) -> Self {
+        let [stdout, stderr] =
+            [stdout, stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        Self { code: status.code(), stdout, stderr }
+    }
 }
 
 impl Ended {
@@ -40,12 +49,12 @@ impl Ended {
     }
 
     pub(super) fn json(&self) -> Option<Value> {
-        serde_json::from_slice(&self.stdout).ok()
+        serde_json::from_str(&self.stdout).ok()
     }
 
     /// Code and output on one line, for a message.
     pub(super) fn shown(&self) -> String {
-        let text = [&self.stdout[..], &self.stderr[..]].map(String::from_utf8_lossy).join(" ");
+        let text = format!("{} {}", self.stdout, self.stderr);
         let code = self.code.map_or_else(|| "killed".to_owned(), |code| format!("exit {code}"));
         format!("{code}: {}", text.split_whitespace().collect::<Vec<_>>().join(" "))
     }
@@ -128,7 +137,7 @@ impl Caller<'_> {
             // The first version with GC.
             config["cniVersion"] = "1.1.0".into();
             config["cni.dev/valid-attachments"] = Value::Array(Vec::new());
-            let ended = self.run(self.command(step, "GC"), &config, None)?;
+            let ended = self.run(self.plugin(step).call("GC").config(&config), None)?;
             if !ended.succeeded() {
                 failures.push(ended);
             }
@@ -148,62 +157,48 @@ impl Caller<'_> {
         if let Some(result) = result {
             config["prevResult"] = result.clone();
         }
-        if let (Some(port), "portmap") = (on.host_port, step.plugin) {
+        if let (Some(port), "portmap") = (on.host_port, step.plugin()) {
             config["runtimeConfig"]["portMappings"][0]["hostPort"] = port.into();
         }
-        let mut command = self.command(step, command);
-        let ifname = if step.plugin == "loopback" { "lo" } else { "eth0" };
-        command.env("CNI_CONTAINERID", &on.container_id).env("CNI_IFNAME", ifname);
+        let plugin = self.plugin(step);
+        let mut call = plugin.call(command).config(&config);
+        call = call.env("CNI_CONTAINERID", &on.container_id).env("CNI_IFNAME", &self.list.ifname);
         if let Some(netns) = &on.netns {
-            command.env("CNI_NETNS", netns);
+            call = call.env("CNI_NETNS", netns);
         }
-        self.run(command, &config, injection)
+        self.run(call, injection)
     }
 
-    fn command(&self, step: &Step, command: &str) -> Command {
-        let mut call = tracer::command(self.directory.join(step.plugin));
-        call.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        call.env("CNI_COMMAND", command).env("CNI_PATH", self.directory);
-        // In User-Mode Linux, glibc may not use registers that are not saved.
-        call.envs(std::env::vars_os().filter(|(name, _)| name == "GLIBC_TUNABLES"));
-        call
+    fn plugin(&self, step: &Step) -> Plugin {
+        Plugin::at(self.directory.join(step.plugin())).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
     }
 
-    /// Runs a command of the tracer, traced if there is an injection.
-    fn run(
-        &self,
-        mut command: Command,
-        config: &Value,
-        injection: Option<&mut Injection>,
-    ) -> Result<Ended> {
-        let stdin = serde_json::to_vec(config)?;
-        let Some(injection) = injection else {
-            // Without the shell that stops for the tracer.
-            let program = command.get_args().nth(2).context("the program of a call")?;
-            let mut plain = Command::new(program);
-            let variables = command.get_envs();
-            plain.env_clear().envs(variables.filter_map(|(name, value)| Some((name, value?))));
-            return untraced(plain, &stdin);
-        };
-        let traced = match tracer::run(&mut command, &stdin, injection) {
-            // Some Go plugins wait forever after a fault.
-            Err(error) if self.is_peer => {
-                let stderr = format!("{error:#}").into_bytes();
-                return Ok(Ended { code: None, stdout: Vec::new(), stderr });
-            }
-            traced => traced?,
-        };
-        injection.next_program(traced.usage.system_calls);
-        Ok(Ended { code: traced.code, stdout: traced.stdout, stderr: traced.stderr })
+    /// Runs a call, traced if there is an injection.
+    fn run(&self, call: Call<'_>, injection: Option<&mut Injection>) -> Result<Ended> {
+        let outcome = call.alone().run_with(|process| {
+            let Some(injection) = injection else {
+                return output(process.command(), process.stdin);
+            };
+            let traced = match tracer::run_call(process, injection) {
+                // Some Go plugins wait forever after a fault.
+                Err(error) if self.is_peer => {
+                    Traced { stderr: format!("{error:#}").into_bytes(), ..Traced::default() }
+                }
+                traced => traced?,
+            };
+            injection.next_program(traced.usage.system_calls);
+            Ok(traced.output())
+        })?;
+        let (stdout, stderr) = (outcome.stdout(), outcome.stderr());
+        Ok(Ended { code: outcome.exit_code(), stdout, stderr })
     }
 }
 
 /// Runs a program to its end.
-pub(super) fn untraced(mut command: Command, stdin: &[u8]) -> Result<Ended> {
+pub(super) fn output(mut command: Command, stdin: &[u8]) -> Result<Output> {
     let mut input = tempfile::tempfile().context("make a temporary file")?;
     input.write_all(stdin)?;
     input.rewind()?;
     let output = command.stdin(input).output();
-    let output = output.with_context(|| format!("start {}", command.get_program().display()))?;
-    Ok(Ended { code: output.status.code(), stdout: output.stdout, stderr: output.stderr })
+    output.with_context(|| format!("start {}", command.get_program().display()))
 }

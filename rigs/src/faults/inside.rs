@@ -65,7 +65,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             let (containers, workers) = if service.is_some() { (60, 8) } else { (200, 16) };
             let gc = *directory == options.ours;
             let plan = Plan { containers, workers, daemon: service.as_ref(), gc };
-            churn::run(&lab, directory, &list.for_many(), options.seconds, &plan)?
+            let list = List::for_many(&options.list)?;
+            churn::run(&lab, directory, &list, options.seconds, &plan)?
         }
     };
     println!("{count}");

@@ -12,7 +12,7 @@ use xtask::program;
 
 use super::{
     INSIDE, Kind, Options,
-    lists::{CHURNED, List, NAMES},
+    lists::{self, CHURNED, List},
     table::Count,
 };
 use crate::uml;
@@ -50,20 +50,20 @@ pub(super) fn all(options: &Options, peer_plugins: Option<&Path>) -> Result<Vec<
     for name in &options.plugin {
         List::named(name)?;
     }
-    let is_wanted = |name: &&&str| {
-        options.plugin.is_empty() || options.plugin.iter().any(|wanted| wanted == **name)
-    };
+    let mut names = lists::names();
+    names.retain(|name| options.plugin.is_empty() || options.plugin.contains(name));
     let mut kinds = vec![Kind::Churn, Kind::Power, Kind::Errno, Kind::Kill];
     kinds.retain(|kind| options.kind.is_empty() || options.kind.contains(kind));
     let mut jobs = Vec::new();
     for peer in [false, true].into_iter().filter(|peer| options.only_peer == *peer || options.peer)
     {
-        for name in NAMES.iter().rev().filter(is_wanted) {
+        for name in names.iter().rev() {
             let list = List::named(name)?;
-            let exists = |set: &Path| list.steps.iter().all(|step| set.join(step.plugin).exists());
+            let exists =
+                |set: &Path| list.steps.iter().all(|step| set.join(step.plugin()).exists());
             // User-Mode Linux does not save the registers that Go uses, and each trial of the Go
             // plugins takes seconds there.
-            if peer && (list.needs_uml() || !peer_plugins.is_some_and(exists)) {
+            if peer && (list.needs_uml || !peer_plugins.is_some_and(exists)) {
                 continue;
             }
             for &kind in &kinds {
@@ -71,8 +71,8 @@ pub(super) fn all(options: &Options, peer_plugins: Option<&Path>) -> Result<Vec<
                     // A single trial names its fault itself.
                     Kind::Kill => options.trial.is_none(),
                     Kind::Errno => true,
-                    Kind::Power => *name == "host-local",
-                    Kind::Churn => CHURNED.contains(name) && !(peer && *name == "dhcp"),
+                    Kind::Power => name == "host-local",
+                    Kind::Churn => CHURNED.contains(&&**name) && !(peer && name == "dhcp"),
                 };
                 if !applies {
                     continue;
@@ -82,7 +82,7 @@ pub(super) fn all(options: &Options, peer_plugins: Option<&Path>) -> Result<Vec<
                 let parts = if has_parts { PARTS } else { 1 };
                 let is_churn = kind == Kind::Churn;
                 jobs.extend((0..parts).map(|part| Job {
-                    list: (*name).to_owned(),
+                    list: name.clone(),
                     kind,
                     peer,
                     every: if is_churn { 1 } else { options.every },
@@ -107,7 +107,7 @@ impl Job {
             Err(()) => {}
         };
         let arguments = self.arguments(options, sets);
-        let outcome = if List::named(&self.list).is_ok_and(|list| list.needs_uml()) {
+        let outcome = if List::named(&self.list).is_ok_and(|list| list.needs_uml) {
             let command = [this_program.display().to_string()].into_iter().chain(arguments);
             let job = uml::Job { limit: LIMIT, ..uml::Job::new(command.collect(), Path::new("/")) };
             let ended = job.run(&mut on_line);

@@ -170,8 +170,6 @@ fn lines(counts: Vec<(Job, Count)>) -> Vec<Line> {
             None => lines.push(Line { list, kind, peer, count }),
         }
     }
-    lines.sort_by_key(|line| {
-        (line.peer, line.kind, lists::NAMES.iter().position(|name| *name == line.list))
-    });
+    lines.sort_by_key(|line| (line.peer, line.kind, line.list.clone()));
     lines
 }

@@ -19,13 +19,13 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use fs_err as fs;
 use nix::libc;
-use rscni_test::{Container, Lab};
+use rscni_test::{Container, Lab, Plugin};
 use serde_json::{Value, json};
 
 use super::{
-    call::{Ended, untraced},
+    call::{Ended, output},
     index,
-    lists::{NETWORK, host_local},
+    lists::{self, NETWORK},
     table::Count,
 };
 use crate::tracer::{self, Call, Watch};
@@ -51,7 +51,7 @@ pub(super) fn run(lab: &Lab, directory: &Path, ours: &Path, every: usize) -> Res
     // Older Go plugins do not support 1.1.0.
     let version = if directory == ours { "1.1.0" } else { "1.0.0" };
     let list = json!({"cniVersion": version, "name": NETWORK, "plugins": [
-        {"type": "bridge", "bridge": "br0", "ipam": host_local()}]});
+        {"type": "bridge", "bridge": "br0", "ipam": lists::ipam()}]});
     let networks = lab.dir().join("networks");
     fs::create_dir_all(&networks)?;
     fs::write(networks.join("net.conflist"), list.to_string())?;
@@ -100,7 +100,7 @@ impl Node<'_> {
             let mut recorder = Recorder::start()?;
             let mut command = self.rscni(tracer::command(&self.runtime), operation, on);
             let traced = tracer::run(&mut command, b"", &mut recorder)?;
-            let ended = Ended { code: traced.code, stdout: traced.stdout, stderr: traced.stderr };
+            let ended = Ended::from(traced.output());
             let shown = ended.shown();
             ensure!(ended.succeeded(), "{operation} fails without a power loss: {shown}");
             let name = format!("{operation} of {}", on.name());
@@ -136,7 +136,7 @@ impl Node<'_> {
             problems.push(format!("an address is given twice: {given:?}"));
         }
         let runtime = |operation: &str, on: &Container| {
-            untraced(self.rscni(Command::new(&self.runtime), operation, on), b"")
+            output(self.rscni(Command::new(&self.runtime), operation, on), b"").map(Ended::from)
         };
         for container in &self.containers {
             let ended = runtime("del", container)?;
@@ -163,22 +163,20 @@ impl Node<'_> {
 
     /// Allocates addresses from host-local until there are no more.
     fn allocate(&self, prefix: &str) -> Result<Vec<String>> {
-        let config = json!({"cniVersion": self.version, "name": NETWORK, "type": "bridge", "ipam": host_local()});
+        let (version, ipam) = (self.version, lists::ipam());
+        let config =
+            json!({"cniVersion": version, "name": NETWORK, "type": "bridge", "ipam": ipam});
+        let plugin = Plugin::at(self.directory.join("host-local"));
         let mut given = Vec::new();
         for number in 0..=ADDRESSES {
-            let mut command = Command::new(self.directory.join("host-local"));
-            command
-                .env("CNI_COMMAND", "ADD")
-                .env("CNI_CONTAINERID", format!("{prefix}{number}"))
-                .env("CNI_NETNS", "/run/netns/none")
-                .env("CNI_IFNAME", "eth0")
-                .env("CNI_PATH", self.directory);
-            let ended = untraced(command, config.to_string().as_bytes())?;
-            let reply = ended.json().with_context(|| ended.shown())?;
-            match address(&reply).filter(|_| ended.succeeded()) {
+            let container = Container::at(&format!("{prefix}{number}"), "/run/netns/none");
+            let outcome = plugin.add(&container, "eth0", &config);
+            let reply: Value =
+                serde_json::from_str(&outcome.stdout()).with_context(|| outcome.to_string())?;
+            match address(&reply).filter(|_| outcome.exit_code() == Some(0)) {
                 Some(address) => given.push(address),
                 None if is_exhausted(&reply) => return Ok(given),
-                None => bail!("host-local fails: {}", ended.shown()),
+                None => bail!("host-local fails: {outcome}"),
             }
         }
         Ok(given)

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, kinds, lists::NAMES};
+use super::{Kind, kinds, lists};
 use crate::page;
 
 /// Numbers of trials.
@@ -120,14 +120,15 @@ pub(super) fn write(lines: &[Line], every: usize, page: &Path) -> Result<()> {
 
 fn markdown(lines: &[Line], every: usize) -> String {
     let (mut rows, mut failures) = (Vec::new(), Vec::new());
-    let keys = NAMES.iter().flat_map(|name| Kind::value_variants().iter().map(move |k| (name, *k)));
-    for (name, kind) in keys {
+    let names = lists::names();
+    let kinds = |name| Kind::value_variants().iter().map(move |kind| (name, *kind));
+    for (name, kind) in names.iter().flat_map(kinds) {
         let of = |peer: bool| {
             let is_it = |l: &&Line| l.list == *name && l.kind == kind && l.peer == peer;
             lines.iter().find(is_it).map(|line| &line.count)
         };
         let both = [("rscni", of(false)), ("Go", of(true))];
-        let first = [(*name).to_owned(), kind.name()];
+        let first = [name.clone(), kind.name()];
         let cells = both.iter().flat_map(|(_, count)| match count {
             Some(count) => [count.trials().to_string(), count.failed.to_string()],
             None => [String::new(), String::new()],

@@ -99,6 +99,7 @@ pub(super) struct TestBed<'a> {
 
 impl<'a> TestBed<'a> {
     pub(super) fn new(lab: &'a Lab, caller: Caller<'a>) -> Result<Self> {
+        caller.list.set_up(lab)?;
         let container = lab.container("c");
         let baseline = Snapshot::default();
         let mut bed = Self { lab, caller, container, baseline, has_check: true };
@@ -112,7 +113,7 @@ impl<'a> TestBed<'a> {
         if may_vanish {
             self.renew_namespace();
         }
-        self.caller.list.set_up(self.lab)?;
+        self.caller.list.restore_device(self.lab)?;
         let on = self.attachment(Netns::Present);
         let added = self.caller.add(&on, None)?;
         if let Some(ended) = added.failed {
@@ -261,7 +262,7 @@ impl<'a> TestBed<'a> {
 
     /// Attaches and detaches the same container again.
     fn attach_again(&mut self, problems: &mut Vec<String>) -> Result<()> {
-        self.caller.list.set_up(self.lab)?;
+        self.caller.list.restore_device(self.lab)?;
         let on = self.attachment(Netns::Present);
         let added = self.caller.add(&on, None)?;
         add_failures(problems, "the next ADD fails", added.failed.as_slice());
@@ -425,7 +426,8 @@ mod tests {
 
     #[test]
     fn a_failure_needs_a_complete_reply_with_a_right_code() {
-        let ended = |code, stdout: &str| Ended { code, stdout: stdout.into(), stderr: Vec::new() };
+        let ended =
+            |code, stdout: &str| Ended { code, stdout: stdout.into(), stderr: String::new() };
         let judge = |code, stdout: &str, hit, is_peer| {
             judge(&ended(code, stdout), Errno::EIO, hit, is_peer).is_none()
         };

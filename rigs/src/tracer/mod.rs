@@ -21,13 +21,13 @@ use std::{
     ffi::OsStr,
     fs::File,
     io::{Read, Seek, Write},
-    os::unix::process::CommandExt,
-    process::Command,
+    os::unix::process::{CommandExt, ExitStatusExt},
+    process::{Command, ExitStatus, Output},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::{errno::Errno, unistd::Pid};
+use nix::{errno::Errno, libc, unistd::Pid};
 use serde::Serialize;
 use xtask::program;
 
@@ -83,6 +83,14 @@ pub(crate) struct Traced {
     pub(crate) usage: Usage,
 }
 
+impl Traced {
+    /// Exit status and output.
+    pub(crate) fn output(&self) -> Output {
+        let status = ExitStatus::from_raw(self.code.map_or(libc::SIGKILL, |code| code << 8));
+        Output { status, stdout: self.stdout.clone(), stderr: self.stderr.clone() }
+    }
+}
+
 /// Resources of a program with its descendants.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Usage {
@@ -115,6 +123,12 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
 /// If tracing fails. A program that fails is no error.
 pub(crate) fn run(command: &mut Command, stdin: &[u8], watch: &mut dyn Watch) -> Result<Traced> {
     run_within(TIMEOUT, command, stdin, watch)
+}
+
+/// Runs the process of a plugin's call, as [`run`] does.
+pub(crate) fn run_call(process: &rscni_test::Process, watch: &mut dyn Watch) -> Result<Traced> {
+    let mut command = command(process.program);
+    run(command.env_clear().envs(&process.environment), process.stdin, watch)
 }
 
 fn run_within(

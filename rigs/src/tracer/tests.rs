@@ -1,5 +1,3 @@
-use nix::libc;
-
 use super::*;
 
 /// Records calls and results; a closure decides.
