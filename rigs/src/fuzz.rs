@@ -110,7 +110,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         let status = fuzzer.wait()?;
         ensure!(
             status.success(),
-            "{target}: {status}: a finding; the input is in fuzz/artifacts, or nowhere after a stack overflow"
+            "{target}: {status}: a finding; the input is in fuzz/artifacts, or nowhere after a \
+             stack overflow"
         );
         if options.write {
             record(&fuzz.join(RESULTS), target, start.elapsed(), inputs)?;
@@ -201,11 +202,13 @@ fn ensure_tools() -> Result<()> {
     for (mut command, instructions) in [
         (
             nightly("rustc"),
-            "fuzzing needs a nightly toolchain. Type this, then start again:\n\n    rustup toolchain install nightly\n",
+            "fuzzing needs a nightly toolchain. Type this, then start again:\n\n    \
+             rustup toolchain install nightly\n",
         ),
         (
             cargo_fuzz(),
-            "fuzzing needs cargo-fuzz. Type this, then start again:\n\n    cargo install cargo-fuzz\n",
+            "fuzzing needs cargo-fuzz. Type this, then start again:\n\n    \
+             cargo install cargo-fuzz\n",
         ),
         (
             Command::new("c++"),
@@ -276,15 +279,20 @@ mod tests {
     fn the_property_tests_exist() {
         for test in PROPERTIES {
             let [_, package, kind, name] = test else { panic!("{test:?}") };
-            let file = match *kind {
-                "--test" => format!("tests/{name}.rs"),
-                _ => format!("src/{}.rs", name.replace("::", "/")),
+            let directory = program::workspace_root().join("crates").join(package);
+            let files = if *kind == "--test" {
+                vec![directory.join(format!("tests/{name}.rs"))]
+            } else {
+                // A module of the crate, or of one of its folders.
+                let file = name.replace("::", "/") + ".rs";
+                let folders = fs::read_dir(directory.join("src")).unwrap();
+                let folders = folders.map(|folder| folder.unwrap().path());
+                folders.chain([directory.join("src")]).map(|folder| folder.join(&file)).collect()
             };
-            let file = program::workspace_root().join("crates").join(package).join(file);
-            let text = fs::read_to_string(&file).unwrap();
+            let text = files.iter().find_map(|file| fs::read_to_string(file).ok()).expect(name);
             let is_property_test =
                 text.contains("proptest! {") || text.contains("TestRunner::new(");
-            assert!(is_property_test, "{}", file.display());
+            assert!(is_property_test, "{name}");
         }
     }
 

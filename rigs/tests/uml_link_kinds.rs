@@ -1,7 +1,6 @@
-//! User-Mode Linux has what the plugins' own tests go there for.
+//! Link kinds and features of User-Mode Linux that the plugins' tests need.
 //!
-//! Should a distribution's kernel lose a link kind, this says so in plain words before they fail in
-//! theirs.
+//! If a distribution's kernel loses a link kind, this test names it before the others fail.
 
 use std::process::Command;
 
@@ -11,47 +10,43 @@ fn ip(arguments: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Makes a device of the kind, sees that the kernel shows it as one, and deletes it.
-fn has_kind(kind: &str, add: &str) {
-    let name = format!("k-{kind}");
-    ip(&format!("link add {} name {name} type {add}", parent_for(kind)));
+/// Creates a device of the kind, checks that the kernel shows the kind, and deletes it.
+fn has_kind(kind: &str, options: &str) {
+    let (name, parent) = (format!("k-{kind}"), format!("p-{kind}"));
+    let mut link = String::new();
+    if ["vlan", "ipvlan", "macvlan"].contains(&kind) {
+        ip(&format!("link add {parent} type dummy"));
+        link = format!("link {parent}");
+    }
+    ip(&format!("link add {link} name {name} type {kind} {options}"));
     let shown = ip(&format!("-details link show {name}"));
     ip(&format!("link delete {name}"));
     assert!(shown.contains(kind), "not shown as {kind}: {shown}");
 }
 
-fn parent_for(kind: &str) -> String {
-    if !["vlan", "ipvlan", "macvlan"].contains(&kind) {
-        return String::new();
-    }
-    let parent = format!("p-{kind}");
-    ip(&format!("link add {parent} type dummy"));
-    format!("link {parent}")
-}
-
 #[test]
 fn dummy() {
-    has_kind("dummy", "dummy");
+    has_kind("dummy", "");
 }
 
 #[test]
 fn vlan_802_1q() {
-    has_kind("vlan", "vlan protocol 802.1Q id 5");
+    has_kind("vlan", "protocol 802.1Q id 5");
 }
 
 #[test]
 fn ipvlan() {
-    has_kind("ipvlan", "ipvlan mode l2");
+    has_kind("ipvlan", "mode l2");
 }
 
 #[test]
 fn macvlan() {
-    has_kind("macvlan", "macvlan mode bridge");
+    has_kind("macvlan", "mode bridge");
 }
 
 #[test]
 fn vrf() {
-    has_kind("vrf", "vrf table 10");
+    has_kind("vrf", "table 10");
 }
 
 #[test]
@@ -73,14 +68,9 @@ fn packets_cross_a_veth_pair_between_two_namespaces() {
         ip(&format!("-n {name} link set lo up"));
     }
     // A neighbour is found only if its answer came back over the pair.
-    let east_asks = "netns exec east bash -c";
-    let status = Command::new("ip")
-        .args(east_asks.split_whitespace())
-        .arg(
-            "for i in {1..600}; do echo hello > /dev/udp/10.9.0.2/9; ip neigh | grep -q lladdr && exit 0; sleep 0.1; done
-            exit 1",
-        )
-        .status()
-        .expect("start ip");
-    assert!(status.success(), "no answer over the veth pair");
+    let script = "for i in {1..600}; do echo hello > /dev/udp/10.9.0.2/9; \
+                  ip neigh | grep -q lladdr && exit 0; sleep 0.1; done; exit 1";
+    let mut bash = Command::new("ip");
+    let status = bash.args(["netns", "exec", "east", "bash", "-c", script]).status();
+    assert!(status.expect("start ip").success(), "no answer over the veth pair");
 }

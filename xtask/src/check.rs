@@ -239,7 +239,8 @@ mod tests {
     fn the_last_line_of_a_failure_names_the_step_and_how_to_run_it_again() {
         assert_eq!(
             failure(Step::Doctests),
-            "rscni: FAILED at the step tests in the documentation (again: cargo xtask test --only doctests)"
+            "rscni: FAILED at the step tests in the documentation \
+             (again: cargo xtask test --only doctests)"
         );
     }
 }

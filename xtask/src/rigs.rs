@@ -17,17 +17,14 @@ pub const RIGS: [(&str, &str); 8] = [
     ),
     (
         "e2e",
-        "Run containerd, runc and BuildKit on the plugins; hand over to and from the Go plugins (root)",
+        "Run containerd and BuildKit on the plugins; hand over to and from the Go plugins (root)",
     ),
     (
         "faults",
         "Kill the plugins and fail their system calls at every place; nothing may be left behind",
     ),
     ("fuzz", "Run the fuzzers, which need a nightly toolchain and cargo-fuzz"),
-    (
-        "uml",
-        "Run a command inside User-Mode Linux, which has link kinds that the running kernel may lack",
-    ),
+    ("uml", "Run a command inside User-Mode Linux, for link kinds that the running kernel lacks"),
     ("upstream", "Run the Go plugins' own test cases against our programs, and compare"),
 ];
 

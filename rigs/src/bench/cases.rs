@@ -1,7 +1,8 @@
 //! The measured plugins with their configurations and limits.
 //!
-//! Configurations are those of the catalogue. Both sets get the same one, except for names and subnets, so that neither sees what
-//! the other left. It is in the newest version of the specification.
+//! Configurations are those of the catalogue. Both sets get the same one, except for names and
+//! subnets, so that neither sees what the other left. It is in the newest version of the
+//! specification.
 
 use rscni_catalogue::{Values, row};
 use serde_json::{Value, json};

@@ -25,11 +25,13 @@ pub(crate) fn write(results: &Results, directory: &Path) -> Result<()> {
 const INTRODUCTION: &str = "\
 # Cost of a call
 
-Written by `cargo xtask bench`. It measures rscni, the Go plugins (the peer) and the least that the kernel needs (the floor)
-in turn, in one private network. The floor is an empty static program, linked with glibc as most are, or bare netlink. A
-time is measured from the start of a process to its end: the median, and the quartiles in parentheses. Of two numbers the
-first is ours. Memory is that of the largest process: own memory is not backed by a file and needed by each call; resident
-memory also contains pages of the program, which all calls share. Written counts bytes to files, pipes and sockets.
+Written by `cargo xtask bench`. It measures rscni, the Go plugins (the peer) and the least that the
+kernel needs (the floor) in turn, in one private network. The floor is an empty static program,
+linked with glibc as most are, or bare netlink. A time is measured from the start of a process to
+its end: the median, and the quartiles in parentheses. Of two numbers the first is ours. Memory is
+that of the largest process: own memory is not backed by a file and needed by each call; resident
+memory also contains pages of the program, which all calls share. Written counts bytes to files,
+pipes and sockets.
 
 ![rscni, floor and peer, by operation](operations.svg)
 
@@ -63,7 +65,8 @@ pub(crate) fn text(results: &Results) -> String {
     let [ours, peer] = [results.disk, results.peer_disk].map(|bytes| bytes as f64 / 1e6);
     let _ = write!(
         text,
-        "\n## Limits\n\n{limits}\nOn disk: every plugin and cnitool in {ours:.1} MB; the peer's plugins have {peer:.1} MB.\n"
+        "\n## Limits\n\n{limits}\nOn disk: every plugin and cnitool in {ours:.1} MB; the peer's \
+         plugins have {peer:.1} MB.\n"
     );
     text
 }

@@ -269,7 +269,8 @@ mod tests {
     use super::*;
 
     const OUTPUT: &str = "2: eth0    inet 10.10.0.5/16 brd 10.10.255.255 scope global eth0\n\
-                          2 packets transmitted, 2 packets received, 0% packet loss\nall connected\n";
+                          2 packets transmitted, 2 packets received, 0% packet loss\n\
+                          all connected\n";
 
     #[test]
     fn a_step_needs_an_address_its_gateway_and_the_server() {

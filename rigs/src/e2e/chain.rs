@@ -10,6 +10,7 @@ pub(super) const SOMAXCONN: &str = "777";
 ///
 /// Version 1.0.0 is the highest that Debian's containerd and Go plugins support.
 pub(super) fn list(name: &str, net: u8) -> Value {
+    let subnets = [format!("10.{net}.0.0/24"), format!("fd00:{net}::/64")];
     let plugins = json!([
         {
             "type": "bridge",
@@ -19,7 +20,7 @@ pub(super) fn list(name: &str, net: u8) -> Value {
             "hairpinMode": true,
             "ipam": {
                 "type": "host-local",
-                "ranges": [[{"subnet": format!("10.{net}.0.0/24")}], [{"subnet": format!("fd00:{net}::/64")}]],
+                "ranges": subnets.map(|subnet| json!([{"subnet": subnet}])),
                 "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
             },
         },

@@ -26,7 +26,8 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
 
 /// The container shows its network, pings the gateway, and stays until it is killed. sbr has moved
 /// the routes to a table for its address, so the ping names its source.
-const SCRIPT: &str = "ip -o -4 address show dev eth0; ip route show table all; set -- $(ip -o -4 address show dev eth0); \
+const SCRIPT: &str = "ip -o -4 address show dev eth0; ip route show table all; \
+                      set -- $(ip -o -4 address show dev eth0); \
                       ping -c 2 -W 30 -I ${4%/*} 10.88.0.1; echo READY; exec sleep 300";
 
 /// Runs the container on each set of plugins: on the Go plugins first, to detect faults of the
@@ -148,7 +149,8 @@ mod tests {
     use super::*;
 
     const OUTPUT: &str = "2: eth0    inet 10.88.0.5/24 brd 10.88.0.255 scope global eth0\n\
-                          default via 10.88.0.1 dev eth0 \n2 packets transmitted, 2 packets received, 0% packet loss\n";
+                          default via 10.88.0.1 dev eth0 \n\
+                          2 packets transmitted, 2 packets received, 0% packet loss\n";
 
     #[test]
     fn a_container_needs_an_address_a_route_and_answers() {

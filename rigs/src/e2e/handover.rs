@@ -32,8 +32,8 @@ pub(super) fn run(go: &PluginSet, tested: &PluginSet, tally: &mut Tally) {
 /// Version 1.0.0 is the highest that Debian's Go plugins support.
 fn lists() -> Vec<Value> {
     let bridge = |net: u8| {
-        json!({"type": "bridge", "bridge": format!("ho{net}"), "isDefaultGateway": true, "hairpinMode": true, "mtu": 1400,
-            "ipam": ranges(net)})
+        json!({"type": "bridge", "bridge": format!("ho{net}"), "isDefaultGateway": true,
+            "hairpinMode": true, "mtu": 1400, "ipam": ranges(net)})
     };
     let ptp = |net: u8| json!({"type": "ptp", "mtu": 1400, "ipam": ranges(net)});
     let masq = |mut plugin: Value| {
@@ -63,9 +63,10 @@ fn lists() -> Vec<Value> {
 /// plugins compares routes literally, and rejects what their own ADD makes of a route without
 /// gateway.
 fn ranges(net: u8) -> Value {
+    let subnets = [format!("10.77.{net}.0/24"), format!("fd00:77:{net}::/64")];
     json!({
         "type": "host-local",
-        "ranges": [[{"subnet": format!("10.77.{net}.0/24")}], [{"subnet": format!("fd00:77:{net}::/64")}]],
+        "ranges": subnets.map(|subnet| json!([{"subnet": subnet}])),
         "routes": [{"dst": "10.200.0.0/16", "gw": format!("10.77.{net}.1")}],
     })
 }

@@ -103,9 +103,11 @@ mod tests {
 
     #[test]
     fn a_field_that_is_missing_or_of_another_type_is_named() {
-        let theirs = json!({ "kind": "cniCacheV1", "result": { "ips": [{ "address": "10.0.0.2/24" }], "dns": {} } });
+        let ips = json!([{ "address": "10.0.0.2/24" }]);
+        let theirs = json!({ "kind": "cniCacheV1", "result": { "ips": ips, "dns": {} } });
         assert!(compare("", &theirs, &theirs).is_ok());
-        let ours = json!({ "kind": "cniCacheV1", "result": { "ips": [{ "address": "10.0.0.3/24" }] }, "more": 1 });
+        let ips = json!([{ "address": "10.0.0.3/24" }]);
+        let ours = json!({ "kind": "cniCacheV1", "result": { "ips": ips }, "more": 1 });
         assert!(compare("", &theirs, &ours).is_ok());
         for (ours, word) in [
             (json!({ "result": { "ips": [{ "address": "x" }] } }), ".kind"),

@@ -107,7 +107,7 @@ pub(crate) struct Options {
     #[arg(long)]
     write: bool,
     /// Try the sample of CI, always the same, with the development build.
-    #[arg(long, conflicts_with_all = ["plugin", "kind", "trial", "peer", "only_peer", "keep", "write"])]
+    #[arg(long, exclusive = true)]
     sample: bool,
 }
 

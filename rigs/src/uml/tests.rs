@@ -45,8 +45,9 @@ const ATTEMPTS: usize = 4;
 pub(crate) fn run() -> Result<ExitCode> {
     packages::ensure("tests in User-Mode Linux", packages::FOR_UML)?;
     println!(
-        "   These need features that the running kernel may lack, such as VLANs on bridges. Each program runs in \
-         User-Mode\n   Linux, an ordinary process that leaves nothing behind. Building them ..."
+        "   These need features that the running kernel may lack, such as VLANs on bridges. Each\n   \
+         program runs in User-Mode Linux, an ordinary process that leaves nothing behind.\n   \
+         Building them ..."
     );
     let targets = build()?;
     ensure!(!targets.is_empty(), "the workspace has no test target named uml_*");

@@ -121,7 +121,8 @@ impl Sources {
             (checkout, version.trim().to_owned())
         } else {
             let source = go::PLUGINS.source(go::command(go)).context(
-                "upstream's tests need a Go toolchain (https://go.dev/dl; see --go) or a checkout (see --sources)",
+                "upstream's tests need a Go toolchain (https://go.dev/dl; see --go) or a checkout \
+                 (see --sources)",
             )?;
             (source, go::PLUGINS.version.to_owned())
         };
