@@ -1,26 +1,25 @@
 //! `cargo xtask test`: everything that CI checks, in order, up to the first failure.
 //!
-//! A step is a headline and a few commands; what a step needs of Debian is installed, or asked for, before the
-//! first step starts. Everything works for an ordinary user except the end-to-end run, which needs root: it is
-//! left out then, and the last line says so.
+//! Debian packages that a step needs are installed, or asked for, before the first step. Only the
+//! end-to-end run needs root; for an ordinary user it is left out, and the last line says so.
 
-use std::{process::ExitCode, time::Instant};
+use std::{
+    process::{Command, ExitCode},
+    time::Instant,
+};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-
-use crate::{
-    e2e, faults, fuzz,
+use xtask::{
     packages::{self, Package},
-    program, supply,
+    program, rigs,
     tally::Tally,
-    uml,
 };
 
-/// What to check.
+/// Steps to run.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Run this step only; may be given several times.
+    /// Run only this step; can be given several times.
     #[arg(long, value_name = "STEP")]
     only: Vec<Step>,
 }
@@ -29,11 +28,11 @@ pub(crate) struct Options {
 enum Step {
     /// cargo fmt --check
     Format,
-    /// cargo clippy, every warning an error; cargo check of the fuzzers
+    /// cargo clippy with every warning an error; cargo check of the fuzzers
     Lint,
-    /// cargo doc, every warning an error
+    /// cargo doc with every warning an error
     Docs,
-    /// licences, sources and versions of the dependencies, by deny.toml
+    /// licences, sources and versions of the dependencies against deny.toml
     Supply,
     /// cargo test: unit and integration tests, examples
     Tests,
@@ -43,13 +42,16 @@ enum Step {
     Demo,
     /// cargo xtask counts: system calls and processes of each operation
     Counts,
-    /// cargo xtask faults: a sample of kills and failing system calls, power losses, churn
+    /// cargo xtask faults: a sample of kills, failing system calls, power losses and churn
     Faults,
     /// the tests that need User-Mode Linux
     Uml,
-    /// containers with containerd and runc, and the handover to and from the Go plugins (root)
+    /// cargo xtask e2e: containerd, runc, image builds, handover to and from the Go plugins (root)
     E2e,
 }
+
+/// Tests run at a time. Most of the time they wait for the kernel to destroy namespaces.
+const TEST_THREADS: &str = "8";
 
 impl Step {
     fn headline(self) -> &'static str {
@@ -78,23 +80,27 @@ impl Step {
     }
 
     fn run(self, tally: &mut Tally) -> Result<()> {
+        let mut cargo = program::cargo();
+        let mut rig = |arguments: &[&str]| counted(&mut rigs::command(arguments), tally);
         match self {
-            Self::Format => program::foreground(program::cargo().args(["fmt", "--all", "--check"]))
-                .context("`cargo fmt` puts it right, if it is the format"),
+            Self::Format => program::foreground(cargo.args(["fmt", "--all", "--check"]))
+                .context("`cargo fmt` formats the sources"),
             Self::Lint => lint(),
             Self::Docs => program::foreground(
-                program::cargo()
+                cargo
                     .args(["doc", "--quiet", "--workspace", "--all-features", "--no-deps"])
                     .env("RUSTDOCFLAGS", "-D warnings"),
             ),
-            Self::Supply => supply::check(),
+            Self::Supply => rig(&["supply"]),
             Self::Tests => cargo_test(&["--lib", "--bins", "--tests", "--examples"], tally),
             Self::Doctests => cargo_test(&["--doc"], tally),
-            Self::Demo => program::apart("demo"),
-            Self::Counts => program::apart("counts"),
-            Self::Faults => faults::run_sample(&mut |line| tally.read(line)),
-            Self::Uml => uml::run_tests(&mut |line| tally.read(line)),
-            Self::E2e => e2e::run_default(&mut |line| tally.read(line)),
+            // In a process of its own, which moves into a private network and stays there. The file
+            // that this process was started from may have been replaced by the tests' build.
+            Self::Demo => program::foreground(Command::new("/proc/self/exe").arg("demo")),
+            Self::Counts => rig(&["counts"]),
+            Self::Faults => rig(&["faults", "--sample"]),
+            Self::Uml => rig(&["uml-tests"]),
+            Self::E2e => rig(&["e2e"]),
         }
     }
 }
@@ -115,8 +121,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         let start = Instant::now();
         if let Err(error) = step.run(&mut tally) {
             eprintln!("\nerror: {error:#}");
-            println!("\ntests: {tally}");
-            println!("{}", failure(*step));
+            println!("\ntests: {tally}\n{}", failure(*step));
             return Ok(ExitCode::FAILURE);
         }
         println!("   {} passed in {:.0?}", step.headline(), start.elapsed());
@@ -133,23 +138,19 @@ fn plan(only: &[Step], is_root: bool) -> Result<(Vec<Step>, Option<Step>)> {
     if only.contains(&Step::E2e) && !is_root {
         bail!("the step e2e ({}) needs root", Step::E2e.headline());
     }
-    let wanted = |step: &Step| only.is_empty() || only.contains(step);
     let left_out = (only.is_empty() && !is_root).then_some(Step::E2e);
-    let steps = Step::value_variants()
-        .iter()
-        .copied()
-        .filter(|step| wanted(step) && Some(*step) != left_out)
-        .collect();
+    let mut steps = Step::value_variants().to_vec();
+    steps.retain(|step| only.is_empty() || only.contains(step));
+    steps.retain(|step| Some(*step) != left_out);
     Ok((steps, left_out))
 }
 
 fn success(only: &[Step], left_out: Option<Step>) -> String {
-    let passed = match only {
-        [] => "all steps passed".to_owned(),
-        some => format!(
-            "passed, of all steps only: {}",
-            some.iter().map(|step| step.headline()).collect::<Vec<_>>().join(", ")
-        ),
+    let only: Vec<_> = only.iter().map(|step| step.headline()).collect();
+    let passed = if only.is_empty() {
+        "all steps passed".to_owned()
+    } else {
+        format!("passed, of all steps only: {}", only.join(", "))
     };
     match left_out {
         None => format!("rscni: {passed}"),
@@ -158,52 +159,61 @@ fn success(only: &[Step], left_out: Option<Step>) -> String {
 }
 
 fn failure(step: Step) -> String {
-    let name = step.to_possible_value().expect("no step is hidden");
     format!(
         "rscni: FAILED at the step {} (again: cargo xtask test --only {})",
         step.headline(),
-        name.get_name()
+        step.to_possible_value().expect("no step is hidden").get_name()
     )
 }
 
-/// `--all-targets` leaves out targets with `test = false`, so the tests for User-Mode Linux are named. The package of the
-/// fuzzers is no part of the workspace; that it compiles is seen apart.
+/// `--all-targets` leaves out targets with `test = false`, which are the tests for User-Mode Linux.
+/// The fuzzers are not part of the workspace; they are checked without nightly and without a C++
+/// compiler.
 fn lint() -> Result<()> {
-    let mut command = program::cargo();
-    command.args(["clippy", "--quiet", "--workspace", "--all-features", "--all-targets"]);
-    for target in uml::test_targets()? {
-        command.args(["--test", &target.name]);
-    }
-    program::foreground(command.args(["--", "-D", "warnings"]))?;
-    fuzz::check()
+    let mut workspace = program::cargo();
+    workspace.args(["clippy", "--quiet", "--workspace", "--all-features", "--all-targets"]);
+    program::foreground(workspace.args(["--test", "uml_*", "--", "-D", "warnings"]))?;
+    let mut fuzzers = program::cargo();
+    fuzzers.args(["check", "--quiet", "--locked", "--manifest-path", "fuzz/Cargo.toml"]);
+    // cargo-fuzz sets the first; the second keeps libfuzzer-sys from compiling libFuzzer, as
+    // nothing is linked.
+    fuzzers
+        .env("RUSTFLAGS", "--cfg fuzzing")
+        .env("CUSTOM_LIBFUZZER_PATH", "/nonexistent/libfuzzer.a");
+    program::foreground(&mut fuzzers)
 }
 
 fn cargo_test(targets: &[&str], tally: &mut Tally) -> Result<()> {
     let mut cargo = program::cargo();
-    // All of them, even after a failure: one run then shows everything there is to put right.
+    // All tests even after a failure, so that one run shows every failure.
     cargo.args(["test", "--workspace", "--all-features", "--no-fail-fast"]).args(targets);
     if std::env::var_os("RUST_TEST_THREADS").is_none() {
-        cargo.env("RUST_TEST_THREADS", AT_ONCE);
+        cargo.env("RUST_TEST_THREADS", TEST_THREADS);
     }
-    program::watched(&mut cargo, |line| tally.read(line))
+    counted(&mut cargo, tally)
 }
 
-/// How many tests run at a time: most of the time they wait for the kernel to take namespaces apart.
-const AT_ONCE: &str = "8";
+/// Shows the output of a command, and counts the tests that it reports.
+fn counted(command: &mut Command, tally: &mut Tally) -> Result<()> {
+    program::watched(command, &mut |line| {
+        println!("{line}");
+        tally.read(line);
+    })
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn for_root_no_step_is_left_out() {
+    fn root_runs_every_step() {
         let (steps, left_out) = plan(&[], true).unwrap();
         assert_eq!(steps, Step::value_variants());
         assert_eq!(success(&[], left_out), "rscni: all steps passed");
     }
 
     #[test]
-    fn for_an_ordinary_user_the_last_line_says_that_the_end_to_end_run_is_left_out() {
+    fn the_last_line_tells_an_ordinary_user_that_the_end_to_end_run_is_left_out() {
         let (steps, left_out) = plan(&[], false).unwrap();
         assert!(!steps.contains(&Step::E2e) && steps.contains(&Step::Uml));
         assert_eq!(
@@ -213,13 +223,13 @@ mod tests {
     }
 
     #[test]
-    fn asking_an_ordinary_user_s_run_for_the_end_to_end_step_is_an_error() {
+    fn the_end_to_end_step_is_an_error_for_an_ordinary_user() {
         let error = plan(&[Step::E2e], false).unwrap_err();
         assert!(error.to_string().contains("needs root"));
     }
 
     #[test]
-    fn a_chosen_step_is_the_only_one_and_the_last_line_does_not_claim_more() {
+    fn the_last_line_names_the_chosen_steps() {
         let (steps, left_out) = plan(&[Step::Lint], false).unwrap();
         assert_eq!(steps, [Step::Lint]);
         assert_eq!(success(&[Step::Lint], left_out), "rscni: passed, of all steps only: lint");
@@ -229,7 +239,8 @@ mod tests {
     fn the_last_line_of_a_failure_names_the_step_and_how_to_run_it_again() {
         assert_eq!(
             failure(Step::Doctests),
-            "rscni: FAILED at the step tests in the documentation (again: cargo xtask test --only doctests)"
+            "rscni: FAILED at the step tests in the documentation \
+             (again: cargo xtask test --only doctests)"
         );
     }
 }

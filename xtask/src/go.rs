@@ -1,38 +1,39 @@
 //! Programs of other projects, built from their Go modules.
 //!
-//! A module is pinned to a version, and Go checks what it downloads against the checksum database. A module is built
-//! as the main module, so its own `go.mod` decides the versions of everything else. The programs are kept in a cache
-//! folder outside of the workspace ([`cache`]), for the next run and for other checkouts.
+//! A module is pinned to a version, and Go checks the download against its checksum database. The
+//! module is built as the main module, so its own `go.mod` decides all versions. The programs stay
+//! in a cache directory outside the workspace ([`cache`]), for the next run and for other
+//! checkouts.
 
 use std::{
-    fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
     time::Instant,
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
+use fs_err as fs;
 use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
 
 use crate::{digest::sha256, program};
 
-/// A Go module at a version, and what to build of it.
-pub(crate) struct Module {
-    /// Its path, as in an import.
-    pub(crate) path: &'static str,
-    /// With the `v`.
-    pub(crate) version: &'static str,
+/// A Go module at a version, and how to build it.
+pub struct Module {
+    /// Import path.
+    pub path: &'static str,
+    /// Version, with the `v`.
+    pub version: &'static str,
     /// Patterns of the packages whose programs are built.
-    pub(crate) packages: &'static [&'static str],
+    pub packages: &'static [&'static str],
     /// Build tags.
-    pub(crate) tags: &'static [&'static str],
-    /// Variables that the linker sets, as `-X` takes them.
-    pub(crate) variables: &'static [&'static str],
+    pub tags: &'static [&'static str],
+    /// Variables that the linker sets, in the syntax of `-X`.
+    pub variables: &'static [&'static str],
 }
 
-/// The reference plugins, as Go programs.
-pub(crate) const PLUGINS: Module = Module {
+/// The Go plugins.
+pub const PLUGINS: Module = Module {
     path: "github.com/containernetworking/plugins",
     version: "v1.10.0",
     packages: &["./plugins/main/...", "./plugins/ipam/...", "./plugins/meta/..."],
@@ -42,31 +43,29 @@ pub(crate) const PLUGINS: Module = Module {
     ],
 };
 
-/// Where the Go plugins are that ours are compared with: those named, or the ones that are built from [`PLUGINS`].
-pub(crate) fn plugins(named: Option<&Path>) -> Result<PathBuf> {
+/// The directory of the Go plugins to compare with: `named`, or the ones built from [`PLUGINS`].
+pub fn plugins(named: Option<&Path>) -> Result<PathBuf> {
     let Some(named) = named else { return PLUGINS.build() };
-    let directory =
-        named.canonicalize().with_context(|| format!("find the Go plugins {}", named.display()))?;
+    let directory = fs::canonicalize(named)?;
     ensure!(directory.join("bridge").is_file(), "{} has no plugin bridge", directory.display());
     Ok(directory)
 }
 
 impl Module {
-    /// The directory with its programs. They are built the first time.
+    /// Builds the programs unless they are cached, and returns their directory.
     ///
     /// # Errors
     ///
-    /// If there is no Go toolchain, if the module cannot be downloaded, or if it does not build.
-    pub(crate) fn build(&self) -> Result<PathBuf> {
+    /// If there is no Go toolchain, or if the module cannot be downloaded or built.
+    pub fn build(&self) -> Result<PathBuf> {
         let go = toolchain()?;
-        let place = cache()?.join("go");
-        fs::create_dir_all(&place).with_context(|| format!("make {}", place.display()))?;
-        let directory = place.join(self.name(&go));
+        let programs = cache()?.join("go");
+        fs::create_dir_all(&programs)?;
+        let directory = programs.join(self.name(&go));
         // Two tasks may need the same programs at the same time.
-        let lock = File::create(place.join("lock"))
-            .with_context(|| format!("create a lock in {}", place.display()))?;
+        let lock = fs::File::create(programs.join("lock"))?;
         flock(&lock, FlockOperation::LockExclusive)
-            .with_context(|| format!("lock {}", place.display()))?;
+            .with_context(|| format!("lock {}", programs.display()))?;
         if !directory.exists() {
             let start = Instant::now();
             println!("building {} {} with {go}", self.path, self.version);
@@ -77,22 +76,20 @@ impl Module {
         Ok(directory)
     }
 
-    /// Where its source is, in Go's module cache.
-    pub(crate) fn source(&self, mut go: Command) -> Result<PathBuf> {
+    /// The directory of its source in Go's module cache.
+    pub fn source(&self, mut go: Command) -> Result<PathBuf> {
         go.args(["mod", "download", "-json"]).arg(format!("{}@{}", self.path, self.version));
         // Not in the workspace: Go looks for a `go.mod` in every parent.
-        go.current_dir("/");
-        let answer = program::capture(&mut go)?;
-        let answer: Value = serde_json::from_str(&answer).context("read what Go downloaded")?;
-        let directory = answer["Dir"].as_str().context("Go does not say where the module is")?;
-        Ok(directory.into())
+        let answer: Value = serde_json::from_str(&program::capture(go.current_dir("/"))?)
+            .context("read the answer of `go mod download`")?;
+        Ok(answer["Dir"].as_str().context("`go mod download` names no directory")?.into())
     }
 
-    /// The name of its directory in the cache. Another version, toolchain or way to build is another directory.
+    /// The name of its directory in the cache, different for each version, toolchain and way to
+    /// build.
     fn name(&self, go: &str) -> String {
-        let how =
-            [self.packages, self.tags, self.variables].map(|words| words.join(" ")).join("\n");
-        let hash = sha256(format!("{go}\n{how}").as_bytes());
+        let options = [self.packages, self.tags, self.variables].map(|words| words.join(" "));
+        let hash = sha256(format!("{go}\n{}", options.join("\n")).as_bytes());
         let name = self.path.split('/').skip(1).collect::<Vec<_>>().join("-");
         format!("{name}-{}-{}", self.version, &hash[..8])
     }
@@ -102,7 +99,7 @@ impl Module {
         if unfinished.exists() {
             fs::remove_dir_all(&unfinished)?;
         }
-        fs::create_dir(&unfinished).with_context(|| format!("make {}", unfinished.display()))?;
+        fs::create_dir(&unfinished)?;
         let variables: String =
             self.variables.iter().flat_map(|variable| [" -X ", variable]).collect();
         let mut build = go();
@@ -111,14 +108,13 @@ impl Module {
             .arg(format!("-tags={}", self.tags.join(",")))
             .arg(format!("-ldflags=-s -w{variables}"))
             .arg("-o")
-            // With a slash at its end it is a directory for Go.
+            // The slash at the end makes it a directory for Go.
             .arg(unfinished.join(""))
             .args(self.packages)
             .current_dir(self.source(go())?)
             .env("CGO_ENABLED", "0");
         program::capture(&mut build)?;
-        fs::rename(&unfinished, directory)
-            .with_context(|| format!("rename {} to {}", unfinished.display(), directory.display()))
+        Ok(fs::rename(&unfinished, directory)?)
     }
 }
 
@@ -126,14 +122,14 @@ fn go() -> Command {
     command(Path::new("go"))
 }
 
-/// The Go toolchain's program, without settings of the caller that would change what is built.
-pub(crate) fn command(program: &Path) -> Command {
+/// The Go toolchain's program, without settings of the caller that change the build.
+pub fn command(program: &Path) -> Command {
     let mut go = Command::new(program);
     go.env("GOWORK", "off").env_remove("GOFLAGS").env_remove("GOOS").env_remove("GOARCH");
     go
 }
 
-/// The version of the toolchain.
+/// Version of the toolchain.
 fn toolchain() -> Result<String> {
     let version = program::capture(go().args(["env", "GOVERSION"]).current_dir("/"));
     let version = version.map_err(|error| {
@@ -142,16 +138,15 @@ fn toolchain() -> Result<String> {
     Ok(version.trim().to_owned())
 }
 
-/// The folder for what is built once per machine: `RSCNI_CACHE`, or `rscni` in the user's cache folder.
-pub(crate) fn cache() -> Result<PathBuf> {
+/// The directory for programs that are built once per machine: `RSCNI_CACHE`, or `rscni` in the
+/// user's cache directory.
+pub fn cache() -> Result<PathBuf> {
     let variable =
         |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     variable("RSCNI_CACHE")
         .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("rscni")))
         .or_else(|| Some(variable("HOME")?.join(".cache/rscni")))
-        .context(
-            "find the user's cache folder: neither RSCNI_CACHE, XDG_CACHE_HOME nor HOME is set",
-        )
+        .context("none of RSCNI_CACHE, XDG_CACHE_HOME and HOME is set")
 }
 
 #[cfg(test)]
@@ -159,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_version_toolchain_or_tag_is_another_directory() {
+    fn each_version_toolchain_and_tag_has_its_own_directory() {
         let one = PLUGINS.name("go1.26.8");
         assert!(one.starts_with("containernetworking-plugins-v1.10.0-"), "{one}");
         assert_eq!(one, PLUGINS.name("go1.26.8"));

@@ -1,9 +1,8 @@
-//! The Debian packages that the tasks need, and how they come onto the machine.
+//! The Debian packages that the tasks and rigs need, and their installation.
 //!
-//! A package counts as there when one of its witness files is: so a program that came from elsewhere (say,
-//! containerd from Docker's own packages) is used as it is, and nothing is replaced. As root what is missing is
-//! installed; an ordinary user is told the command to type. Rust's own components (rustfmt, clippy) come with
-//! the toolchain and are left to rustup.
+//! A package counts as installed if one of its witness files exists. A program from elsewhere, such
+//! as containerd from Docker's packages, is used as it is. Root gets missing packages installed; an
+//! ordinary user gets the command to type. rustfmt and clippy come with the toolchain.
 
 use std::{path::Path, process::Command};
 
@@ -11,104 +10,94 @@ use anyhow::{Context, Result, bail};
 
 use crate::program;
 
-/// A Debian package, and files that show that it, or a stand-in for it, is there.
+/// A Debian package, and files of which each shows that it, or a replacement, is installed.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Package {
+pub struct Package {
     name: &'static str,
     witnesses: &'static [&'static str],
 }
 
-/// Where Debian has the Go plugins.
-pub(crate) const GO_PLUGINS_DIR: &str = "/usr/lib/cni";
-const GO_PLUGINS: Package =
-    Package { name: "containernetworking-plugins", witnesses: &["/usr/lib/cni/bridge"] };
-const IPTABLES: Package =
-    Package { name: "iptables", witnesses: &["/usr/sbin/iptables", "/sbin/iptables"] };
-const NFTABLES: Package = Package { name: "nftables", witnesses: &["/usr/sbin/nft", "/sbin/nft"] };
-const IPROUTE2: Package =
-    Package { name: "iproute2", witnesses: &["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip"] };
-const UTIL_LINUX: Package = Package { name: "util-linux", witnesses: &["/usr/bin/setpriv"] };
-const STRACE: Package = Package { name: "strace", witnesses: &["/usr/bin/strace"] };
+const fn package(name: &'static str, witnesses: &'static [&'static str]) -> Package {
+    Package { name, witnesses }
+}
 
-const DBUS: Package = Package { name: "dbus-daemon", witnesses: &["/usr/bin/dbus-daemon"] };
-const DNSMASQ: Package =
-    Package { name: "dnsmasq-base", witnesses: &["/usr/sbin/dnsmasq", "/sbin/dnsmasq"] };
+/// Directory of Debian's Go plugins.
+pub const GO_PLUGINS_DIR: &str = "/usr/lib/cni";
+const GO_PLUGINS: Package = package("containernetworking-plugins", &["/usr/lib/cni/bridge"]);
+const IPTABLES: Package = package("iptables", &["/usr/sbin/iptables", "/sbin/iptables"]);
+const NFTABLES: Package = package("nftables", &["/usr/sbin/nft", "/sbin/nft"]);
+const IPROUTE2: Package = package("iproute2", &["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip"]);
+const UTIL_LINUX: Package = package("util-linux", &["/usr/bin/setpriv"]);
+const STRACE: Package = package("strace", &["/usr/bin/strace"]);
+const DBUS: Package = package("dbus-daemon", &["/usr/bin/dbus-daemon"]);
+const DNSMASQ: Package = package("dnsmasq-base", &["/usr/sbin/dnsmasq", "/sbin/dnsmasq"]);
 
-/// What `cargo test` needs: the plugins to hand over to and from, tools to look with, a message bus, a DHCP server.
-pub(crate) const FOR_TESTS: &[Package] =
+/// For `cargo test`: the Go plugins for the handover, tools to inspect the network, a message bus,
+/// a DHCP server.
+pub const FOR_TESTS: &[Package] =
     &[GO_PLUGINS, IPTABLES, NFTABLES, IPROUTE2, UTIL_LINUX, STRACE, DBUS, DNSMASQ];
 
-/// What a run in User-Mode Linux needs. The kernel in there calls kmod's modprobe for a link kind it lacks.
-pub(crate) const FOR_UML: &[Package] = &[
-    Package { name: "user-mode-linux", witnesses: &["/usr/bin/linux.uml"] },
-    Package { name: "kmod", witnesses: &["/usr/sbin/modprobe", "/sbin/modprobe"] },
+/// For User-Mode Linux. Its kernel calls modprobe of kmod for a missing link kind.
+pub const FOR_UML: &[Package] = &[
+    package("user-mode-linux", &["/usr/bin/linux.uml"]),
+    package("kmod", &["/usr/sbin/modprobe", "/sbin/modprobe"]),
     IPROUTE2,
 ];
 
-/// What upstream's test cases call.
-pub(crate) const FOR_UPSTREAM: &[Package] = &[
-    Package { name: "iputils-ping", witnesses: &["/usr/bin/ping", "/bin/ping"] },
-    Package { name: "dnsmasq-base", witnesses: &["/usr/sbin/dnsmasq"] },
+/// For upstream's test cases.
+pub const FOR_UPSTREAM: &[Package] = &[
+    package("iputils-ping", &["/usr/bin/ping", "/bin/ping"]),
+    DNSMASQ,
     DBUS,
     IPTABLES,
     NFTABLES,
     IPROUTE2,
 ];
 
-/// What the bench needs: what the Go plugins call.
-pub(crate) const FOR_BENCH: &[Package] = &[IPTABLES, NFTABLES];
+/// For the bench: the tools that the Go plugins call.
+pub const FOR_BENCH: &[Package] = &[IPTABLES, NFTABLES];
 
-/// What shows which functions a program runs.
-pub(crate) const FOR_ORDER: &[Package] =
-    &[Package { name: "valgrind", witnesses: &["/usr/bin/valgrind"] }, IPROUTE2];
-
-/// What the end-to-end run needs.
-pub(crate) const FOR_E2E: &[Package] = &[
-    Package { name: "containerd", witnesses: &["/usr/bin/containerd"] },
-    Package { name: "runc", witnesses: &["/usr/sbin/runc", "/usr/bin/runc"] },
-    // A witness of its own: the package `busybox` has the same program, but linked to a C library.
-    Package { name: "busybox-static", witnesses: &["/var/lib/dpkg/info/busybox-static.list"] },
+/// For the end-to-end run. The package `busybox` has the same program as `busybox-static`, but
+/// linked dynamically, so the witness is dpkg's file.
+pub const FOR_E2E: &[Package] = &[
+    package("containerd", &["/usr/bin/containerd"]),
+    package("runc", &["/usr/sbin/runc", "/usr/bin/runc"]),
+    package("busybox-static", &["/var/lib/dpkg/info/busybox-static.list"]),
     GO_PLUGINS,
     IPTABLES,
     NFTABLES,
     IPROUTE2,
 ];
 
-/// Makes sure that all of `packages` are there; what they are for goes into the message.
-pub(crate) fn ensure(what_for: &str, packages: &[Package]) -> Result<()> {
+/// Makes sure that all `packages` are installed; messages name `purpose`.
+pub fn ensure(purpose: &str, packages: &[Package]) -> Result<()> {
     let missing = missing(packages, |file| Path::new(file).exists());
     if missing.is_empty() {
         return Ok(());
     }
     let list = missing.join(" ");
     if !program::is_root() {
-        bail!("{}", what_to_type(what_for, &list));
+        bail!("{}", instructions(purpose, &list));
     }
-    println!("{what_for}: installing the Debian packages {list}");
+    println!("{purpose}: installing the Debian packages {list}");
     program::capture(apt_get().arg("update"))
         .and_then(|_| {
-            // A package that would push out one of the machine's own is not worth it: stop and say so.
-            program::capture(
-                apt_get()
-                    .args(["install", "--yes", "--no-install-recommends", "--no-remove"])
-                    .args(&missing),
-            )
+            // A package that conflicts with an installed one is an error, not a replacement.
+            let options = ["install", "--yes", "--no-install-recommends", "--no-remove"];
+            program::capture(apt_get().args(options).args(&missing))
         })
-        .with_context(|| format!("install the Debian packages {list} for {what_for}"))?;
+        .with_context(|| format!("install the Debian packages {list} for {purpose}"))?;
     Ok(())
 }
 
 fn missing(packages: &[Package], exists: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    packages
-        .iter()
-        .filter(|package| !package.witnesses.iter().any(|file| exists(file)))
-        .map(|package| package.name)
-        .collect()
+    let is_missing = |package: &&Package| !package.witnesses.iter().any(|file| exists(file));
+    packages.iter().filter(is_missing).map(|package| package.name).collect()
 }
 
-fn what_to_type(what_for: &str, list: &str) -> String {
+fn instructions(purpose: &str, list: &str) -> String {
     format!(
-        "{what_for}: these Debian packages are missing: {list}\n\
+        "{purpose}: these Debian packages are missing: {list}\n\
          Type this, then start again:\n\n    \
          sudo apt-get update && sudo apt-get install -y --no-install-recommends {list}\n"
     )
@@ -125,24 +114,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_package_is_missing_only_when_none_of_its_witnesses_is_there() {
-        let only_docker_s_runc =
-            |file: &str| file == "/usr/bin/runc" || file == "/usr/bin/containerd";
-        let missing = missing(FOR_E2E, only_docker_s_runc);
+    fn a_package_is_missing_if_none_of_its_witnesses_exists() {
+        let missing =
+            missing(FOR_E2E, |file| ["/usr/bin/runc", "/usr/bin/containerd"].contains(&file));
         assert!(!missing.contains(&"runc") && !missing.contains(&"containerd"));
         assert!(missing.contains(&"busybox-static"));
     }
 
     #[test]
-    fn an_ordinary_user_is_told_the_exact_command() {
-        let message = what_to_type("User-Mode Linux", "user-mode-linux kmod");
-        assert!(
-            message.contains(
-                "User-Mode Linux: these Debian packages are missing: user-mode-linux kmod"
-            )
-        );
-        assert!(
-            message.contains("apt-get install -y --no-install-recommends user-mode-linux kmod")
-        );
+    fn an_ordinary_user_gets_the_exact_command() {
+        let message = instructions("User-Mode Linux", "user-mode-linux kmod");
+        for part in [
+            "User-Mode Linux: these Debian packages are missing: user-mode-linux kmod",
+            "apt-get install -y --no-install-recommends user-mode-linux kmod",
+        ] {
+            assert!(message.contains(part), "{message}");
+        }
     }
 }

@@ -1,6 +1,4 @@
-//! Starts other programs and says what went wrong in terms of the command that was typed.
-//!
-//! It knows nothing of what the programs do; what their output means is left to the caller.
+//! Starts other programs. Errors name the command as one would type it.
 
 use std::{
     ffi::OsStr,
@@ -10,19 +8,17 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
 
 /// The command as one would type it, for messages.
-pub(crate) fn shown(command: &Command) -> String {
-    std::iter::once(command.get_program())
-        .chain(command.get_args())
-        .map(OsStr::to_string_lossy)
-        .collect::<Vec<_>>()
-        .join(" ")
+pub fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }
 
-/// Runs a program whose output is of interest only if it fails, and gives what it wrote to stdout. That is read by other
-/// code, so it does not depend on the caller's locale.
-pub(crate) fn capture(command: &mut Command) -> Result<String> {
+/// Runs a program and returns its stdout. Its output is shown only if it fails. The locale is C,
+/// since other code reads the output.
+pub fn capture(command: &mut Command) -> Result<String> {
     let output = command
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
@@ -36,8 +32,12 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
     Ok(stdout)
 }
 
-/// Runs a `cargo` command with `--message-format=json`, and gives the executable that it built.
-pub(crate) fn built(command: &mut Command) -> Result<PathBuf> {
+/// The option with which cargo prints its messages as JSON.
+pub const JSON_MESSAGES: &str = "--message-format=json-render-diagnostics";
+
+/// Builds a program with a cargo command that has the option [`JSON_MESSAGES`], and returns its
+/// path.
+pub fn build(command: &mut Command) -> Result<PathBuf> {
     let output = command
         .stderr(Stdio::inherit())
         .output()
@@ -50,88 +50,75 @@ pub(crate) fn built(command: &mut Command) -> Result<PathBuf> {
         .with_context(|| format!("`{}` built no program", shown(command)))
 }
 
-/// Runs a program in the foreground: what it says is for the person who typed the task.
-pub(crate) fn foreground(command: &mut Command) -> Result<()> {
+/// Runs a command line whose words are separated by single spaces, as [`capture`] does.
+pub fn output_of(line: &str) -> Result<String> {
+    let mut words = line.split(' ');
+    capture(Command::new(words.next().unwrap_or_default()).args(words))
+}
+
+/// Runs a program in the foreground.
+pub fn foreground(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("start `{}`", shown(command)))?;
     succeeded(command, status)
 }
 
-/// Like [`foreground`], and hands each line of stdout to `on_line` after showing it.
-pub(crate) fn watched(command: &mut Command, mut on_line: impl FnMut(&str)) -> Result<()> {
-    watched_quietly(command, |line| {
-        println!("{line}");
-        on_line(line);
-    })
-}
-
-/// The same, which leaves it to `on_line` whether a line is shown.
-pub(crate) fn watched_quietly(command: &mut Command, mut on_line: impl FnMut(&str)) -> Result<()> {
+/// Runs a program and passes each line of its stdout to `on_line`.
+pub fn watched(command: &mut Command, on_line: &mut dyn FnMut(&str)) -> Result<()> {
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("start `{}`", shown(command)))?;
-    let stdout = child.stdout.take().expect("stdout was piped just above");
-    each_line(stdout, &mut on_line)?;
+    each_line(child.stdout.take().expect("stdout is piped"), on_line)?;
     let status = child.wait().with_context(|| format!("wait for `{}`", shown(command)))?;
     succeeded(command, status)
 }
 
-/// Hands each line to `on_line` until the stream ends. A test may print any bytes, so they are not taken to be UTF-8.
-pub(crate) fn each_line(stream: impl std::io::Read, on_line: &mut dyn FnMut(&str)) -> Result<()> {
+/// Passes each line to `on_line` until the stream ends. A test may print any bytes, so invalid
+/// UTF-8 is replaced.
+pub fn each_line(stream: impl std::io::Read, on_line: &mut dyn FnMut(&str)) -> Result<()> {
     let mut stream = BufReader::new(stream);
     let mut line = Vec::new();
-    loop {
-        line.clear();
-        if stream.read_until(b'\n', &mut line)? == 0 {
-            return Ok(());
-        }
+    while stream.read_until(b'\n', &mut line)? > 0 {
         on_line(String::from_utf8_lossy(&line).trim_end());
+        line.clear();
     }
+    Ok(())
 }
 
-/// The cargo that this task was started by.
-pub(crate) fn cargo() -> Command {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.current_dir(workspace_root());
-    command
+/// The cargo that started this task, in the caller's directory.
+pub fn cargo_here() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// git, in the workspace.
-pub(crate) fn git() -> Command {
-    let mut command = Command::new("git");
+/// The cargo that started this task, in the workspace.
+pub fn cargo() -> Command {
+    let mut command = cargo_here();
     command.current_dir(workspace_root());
     command
 }
 
 /// The directory of the workspace's Cargo.toml.
-pub(crate) fn workspace_root() -> PathBuf {
-    let xtask = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    xtask.parent().expect("xtask is a folder of the workspace").to_path_buf()
+pub fn workspace_root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is in the workspace").into()
 }
 
-/// Copies this program to `to`, to be started from there: building the tests may have replaced the file that it was
-/// itself started from.
+/// Makes a directory `/tmp/rscni-NAME-…`, deleted when the value is dropped. `TMPDIR` is ignored:
+/// its path may contain spaces, or not exist in a private namespace.
+pub fn temporary_directory(name: &str) -> Result<TempDir> {
+    let directory = tempfile::Builder::new().prefix(&format!("rscni-{name}-")).tempdir_in("/tmp");
+    directory.context("make a directory in /tmp")
+}
+
+/// Copies the running program to `to`. A build may have replaced the file that it was started from.
 ///
-/// It is another process that writes the copy: were it open in this one while another thread starts a program, the kernel
-/// would refuse to run it (ETXTBSY).
-pub(crate) fn copy_self(to: &Path) -> Result<()> {
-    let this_program = format!("/proc/{}/exe", std::process::id());
-    capture(Command::new("cp").arg(this_program).arg(to))?;
-    Ok(())
+/// Another process writes the copy. If it were open for writing in this process while another
+/// thread starts a program, the kernel would refuse to execute it (ETXTBSY).
+pub fn copy_self(to: &Path) -> Result<()> {
+    capture(Command::new("cp").arg(format!("/proc/{}/exe", std::process::id())).arg(to)).map(drop)
 }
 
-/// Runs a task in a process of its own, as one step of several: a process that moves into a private network stays there.
-pub(crate) fn apart(task: &str) -> Result<()> {
-    let directory =
-        tempfile::tempdir().with_context(|| format!("make a directory for the task {task}"))?;
-    let this_program = directory.path().join("xtask");
-    copy_self(&this_program)?;
-    foreground(Command::new(this_program).arg(task))
-}
-
-/// Whether the tasks may do what only root may do on the host.
-pub(crate) fn is_root() -> bool {
+/// Whether the effective user is root.
+pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
@@ -147,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_runs_at_once_while_other_threads_start_programs() {
+    fn a_copy_can_be_executed_at_once_while_other_threads_start_programs() {
         let directory = tempfile::tempdir().unwrap();
         let copy_and_run = |name: String| {
             let copy = directory.path().join(name);

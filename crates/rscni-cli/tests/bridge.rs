@@ -7,7 +7,8 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use support::{
-    Network, V4, V6, act_as_udev, addresses, assert_talk, change, fixed, host_link, host_local, up,
+    Network, V4, V6, act_as_udev, add_address, addresses, assert_gone, assert_talk, change, fixed,
+    host_link, host_local, up,
 };
 
 #[rstest]
@@ -27,12 +28,7 @@ fn two_containers_talk_and_reach_the_gateway(#[case] subnets: &[&str]) {
             a.ping(gateway);
         }
         a.check().success();
-        for attached in [&a, &b] {
-            attached.del().success();
-            attached.del().success();
-            lab.remove_namespace(attached);
-        }
-        lab.assert_unchanged_since(&before);
+        support::assert_del_restores(lab, &before, &[&a, &b]);
     });
 }
 
@@ -58,7 +54,7 @@ fn the_result_lists_bridge_port_and_container() {
 }
 
 #[test]
-fn a_bridge_that_is_no_gateway_has_no_address() {
+fn a_bridge_without_is_gateway_has_no_address() {
     rscni_test::run(|lab| {
         let a = Network::bridge(lab, &[V4, V6], &json!({ "isGateway": false })).attach(lab, "a");
         assert_eq!(addresses(lab.host(), "br0"), [""; 0]);
@@ -81,12 +77,8 @@ fn the_default_gateway_is_in_the_result_and_in_the_container() {
             json!([{ "dst": "0.0.0.0/0", "gw": "10.1.0.1" }, { "dst": "::/0", "gw": "fd01::1" }]);
         assert_eq!(a.reply["routes"], expected);
         // Addresses of the host that are in no subnet of the container.
-        let lo = host_link(lab, "lo").index;
         for address in ["192.0.2.1/32", "2001:db8::1/128"] {
-            lab.host()
-                .netlink()
-                .add_address(lo, address.parse().unwrap(), AddressFlags::default())
-                .unwrap();
+            add_address(lab.host(), "lo", address);
         }
         a.ping("192.0.2.1");
         a.ping("2001:db8::1");
@@ -95,7 +87,7 @@ fn the_default_gateway_is_in_the_result_and_in_the_container() {
 }
 
 #[test]
-fn an_address_in_the_way_of_the_gateway_is_replaced_only_if_forced() {
+fn a_conflicting_address_is_replaced_only_with_force_address() {
     rscni_test::run(|lab| {
         let first = Network::bridge(lab, &[V4, V6], &json!({})).attach(lab, "a");
         first.del().success();
@@ -103,7 +95,7 @@ fn an_address_in_the_way_of_the_gateway_is_replaced_only_if_forced() {
         let second = Network::bridge(lab, &other, &json!({ "name": "net2" }));
         let b = lab.container("b");
         let before = support::snapshot(lab);
-        second.plugin.add(&b, "eth0", &second.config).error(7).mentions("forceAddress");
+        second.add(&b).error(7).mentions("forceAddress");
         lab.assert_unchanged_since(&before);
         let forced = second.with(&json!({ "forceAddress": true })).attach_as(&b, "eth0");
         assert_eq!(addresses(lab.host(), "br0"), ["10.2.0.1/24", "fd01::1/48"]);
@@ -117,7 +109,8 @@ fn a_link_local_gateway_is_beside_the_address_that_the_kernel_gives() {
     rscni_test::run(|lab| {
         let mut ipam = support::fixed(&[("fd01::5/64", "fe80::1")]);
         ipam["routes"] = json!([{ "dst": "::/0" }]);
-        // The first one makes the bridge, which has an address of its own by the time of the second.
+        // The first ADD creates the bridge, which has a link-local address by the time of the
+        // second.
         for name in ["a", "b"] {
             let a = Network::bridge(lab, &[], &json!({ "isDefaultGateway": true, "ipam": ipam }))
                 .attach(lab, name);
@@ -186,7 +179,7 @@ fn promiscuous_mode_is_set_on_the_bridge_and_does_not_trouble_its_other_networks
 }
 
 #[test]
-fn an_address_that_another_has_is_refused_with_enabledad() {
+fn enabledad_rejects_a_duplicate_address() {
     rscni_test::run(|lab| {
         let network = Network::bridge(
             lab,
@@ -200,9 +193,9 @@ fn an_address_that_another_has_is_refused_with_enabledad() {
         assert!(!settled.tentative && !settled.nodad, "{settled:?}");
         let b = lab.container("b");
         let before = lab.snapshot().ignoring("sysctl");
-        network.plugin.add(&b, "eth0", &network.config).error(11).mentions("fd01::5");
+        network.add(&b).error(11).mentions("fd01::5");
         lab.assert_unchanged_since(&before);
-        // The first one is not harmed.
+        // The first attachment still works.
         first.check().success();
         first.ping("fd01::1");
     });
@@ -212,8 +205,8 @@ fn an_address_that_another_has_is_refused_with_enabledad() {
 fn without_enabledad_addresses_can_be_used_at_once() {
     rscni_test::run(|lab| {
         let a = Network::bridge(lab, &[V6], &json!({})).attach(lab, "a");
-        for (place, link) in [(&**a, "eth0"), (lab.host(), "br0")] {
-            let mut netlink = place.netlink();
+        for (namespace, link) in [(&**a, "eth0"), (lab.host(), "br0")] {
+            let mut netlink = namespace.netlink();
             let index = netlink.link_by_name(link).unwrap().index;
             let addresses = netlink.addresses(index).unwrap();
             assert!(
@@ -248,7 +241,7 @@ fn without_ipam_there_is_a_link_and_no_address(#[case] ipam: Value) {
         assert_eq!(a.reply.interfaces().len(), 3);
         a.check().success();
         a.del().success();
-        network.plugin.status(&network.config).success();
+        network.status().success();
     });
 }
 
@@ -263,9 +256,9 @@ fn versions_whose_results_begin_with_an_address_need_ipam(
         let network = Network::bridge(lab, &[], &keys).with(&json!({ "cniVersion": version }));
         let a = lab.container("a");
         let before = lab.snapshot();
-        network.plugin.add(&a, "eth0", &network.config).error(7).mentions(version).mentions("ipam");
+        network.add(&a).error(7).mentions(version).mentions("ipam");
         lab.assert_unchanged_since(&before);
-        network.plugin.del(&a, "eth0", &network.config).success();
+        network.del(&a).success();
     });
 }
 
@@ -287,7 +280,7 @@ fn the_hardware_address_comes_from_the_runtime_from_args_or_from_cni_args() {
             .add(&c, "eth0", &network.config)
             .success();
         let links = [&**by_runtime, &**by_args, &*c]
-            .map(|place| place.netlink().link_by_name("eth0").unwrap());
+            .map(|namespace| namespace.netlink().link_by_name("eth0").unwrap());
         assert_eq!(links.map(|link| link.mac.unwrap().to_string()), [mac(1), mac(2), mac(3)]);
         assert_eq!(by_runtime.reply["interfaces"][2]["mac"], mac(1));
         by_runtime.ping(by_args.v4());
@@ -308,7 +301,7 @@ fn dns_of_the_network_goes_before_that_of_ipam() {
         let with_dns = network.with(&dns).attach_as(&a, "eth0");
         assert_eq!(with_dns.reply["dns"], dns["dns"]);
         with_dns.del().success();
-        // An empty list says that there is nothing; an empty object says nothing.
+        // An empty list sets no servers. An empty object sets nothing.
         let empty_list =
             network.with(&json!({ "dns": { "nameservers": [] } })).attach_as(&a, "eth0");
         assert!(empty_list.reply["dns"].get("search").is_none(), "{:?}", empty_list.reply["dns"]);
@@ -336,7 +329,7 @@ fn several_networks_share_a_bridge_and_a_container_is_on_both() {
 }
 
 #[test]
-fn a_bridge_that_somebody_else_made_is_used_as_it_is() {
+fn an_existing_bridge_is_used_as_it_is() {
     rscni_test::run(|lab| {
         let mut host = lab.host().netlink();
         let bridge = host.add_bridge(&Bridge { mtu: Some(1450), ..Bridge::new("br0") }).unwrap();
@@ -366,7 +359,7 @@ fn the_bridge_keeps_its_address_when_ports_come_and_go() {
 }
 
 #[test]
-fn names_may_be_as_long_as_the_specification_allows() {
+fn names_may_have_the_maximum_length() {
     rscni_test::run(|lab| {
         let name = "n".repeat(190);
         let keys = json!({ "name": name, "macspoofchk": true, "ipMasq": true });
@@ -379,13 +372,12 @@ fn names_may_be_as_long_as_the_specification_allows() {
         assert!(a.netlink().find_link(&a.ifname).unwrap().is_none());
         b.check().success();
         b.del_without_result().success();
-        let left = lab.snapshot().to_string();
-        assert!(!left.contains("nft element") && !left.contains("link veth"), "{left}");
+        assert_gone(lab, &["nft element", "link veth"]);
     });
 }
 
 #[test]
-fn ipv6_works_in_a_container_that_has_it_switched_off() {
+fn ipv6_works_in_a_container_that_disables_it() {
     rscni_test::run(|lab| {
         let network = Network::bridge(lab, &[V4, V6], &json!({}));
         let a = lab.container("a");
@@ -415,7 +407,7 @@ fn a_container_may_have_several_addresses_of_a_subnet() {
         }
         a.check().success();
         a.del().success();
-        assert!(!lab.snapshot().to_string().contains("ctr-a"));
+        assert_gone(lab, &["ctr-a"]);
     });
 }
 
@@ -423,31 +415,28 @@ fn a_container_may_have_several_addresses_of_a_subnet() {
 fn status_tells_whether_add_could_work() {
     rscni_test::run(|lab| {
         let network = Network::bridge(lab, &[V4], &json!({}));
-        network.plugin.status(&network.config).success();
+        network.status().success();
         let bad = network.with(&json!({ "ipam": host_local(&["10.1.0.0/32"]) }));
-        bad.plugin.status(&bad.config).error(7).mentions("10.1.0.0/32");
+        bad.status().error(7).mentions("10.1.0.0/32");
         let bad = network.with(&json!({ "vlan": 5000 }));
-        bad.plugin.status(&bad.config).error(7).mentions("5000");
+        bad.status().error(7).mentions("5000");
         let bad = network.with(&json!({ "ipam": { "type": "nothing" } }));
-        bad.plugin.status(&bad.config).error(7).mentions("nothing");
+        bad.status().error(7).mentions("nothing");
         for own in ["bridge", "loopback"] {
             let bad = network.with(&json!({ "ipam": { "type": own } }));
-            bad.plugin
-                .status(&bad.config)
-                .error(7)
-                .mentions(&format!("{own} gives no addresses: set host-local"));
+            bad.status().error(7).mentions(&format!("{own} gives no addresses: set host-local"));
         }
     });
 }
 
 #[test]
-fn a_second_add_of_the_same_attachment_is_refused_and_harms_nothing() {
+fn a_second_add_of_an_attachment_fails_and_changes_nothing() {
     rscni_test::run(|lab| {
         let network =
             Network::bridge(lab, &[V4, V6], &json!({ "ipMasq": true, "macspoofchk": true }));
         let a = network.attach(lab, "a");
         let before = support::snapshot(lab);
-        network.plugin.add(&a, "eth0", &network.config).error(4).mentions("eth0");
+        network.add(&a).error(4).mentions("eth0");
         lab.assert_unchanged_since(&before);
         a.check().success();
     });
@@ -484,7 +473,7 @@ fn the_table_and_the_metric_of_a_route_take_effect_in_every_version() {
                 routes.iter().map(|r| (r.dst.to_string(), r.priority)).collect::<Vec<_>>(),
                 [("192.0.2.0/24".into(), Some(7))]
             );
-            // As with the Go plugins, though the specification has these keys since 1.1.0.
+            // Like the Go plugins, although the specification has these keys only since 1.1.0.
             assert_eq!(a.reply["routes"], ipam["routes"]);
             if version == "1.0.0" {
                 a.check().success();
@@ -506,7 +495,7 @@ fn udev_leaves_the_hardware_addresses_on_the_host(#[case] plugin: &str, #[case] 
         let bandwidth = Network::new(lab, "bandwidth", &limits);
         let [a, b] = ["a", "b"].map(|name| network.attach(lab, name));
         let limited = bandwidth.after(&a);
-        // The containers resolve the addresses before udev gets to work.
+        // The containers resolve the addresses before udev changes them.
         for v4 in [true, false] {
             assert_talk(lab, &a, &b, v4);
         }
@@ -516,7 +505,7 @@ fn udev_leaves_the_hardware_addresses_on_the_host(#[case] plugin: &str, #[case] 
         }
         a.check().success();
         limited.check().success();
-        // The address follows from the attachment, so the next one of the same names has it too.
+        // The address is derived from the attachment, so another one of the same names gets it too.
         let before = host_link(lab, &a.port_name()).mac;
         limited.del().success();
         a.del().success();
@@ -528,7 +517,8 @@ fn udev_leaves_the_hardware_addresses_on_the_host(#[case] plugin: &str, #[case] 
     });
 }
 
-/// A veth pair between the host, as a port of `bridge`, and another place: an uplink with the address of a card.
+/// Adds a veth pair between a port of the bridge and another namespace. It has the address of a
+/// network card.
 fn uplink(lab: &rscni_test::Lab, bridge: &str, to: &rscni_test::Namespace) {
     let netns = Netns::open(to.path()).unwrap();
     let mut host = lab.host().netlink();
@@ -552,22 +542,22 @@ fn a_bridge_keeps_its_hardware_address_when_ports_come_and_go() {
         a.del().success();
         b.del().success();
         assert_eq!(host_link(lab, "br0").mac, mac);
-        // One that is created again has it too.
+        // A bridge that is created again has it too.
         lab.host().netlink().del_link(host_link(lab, "br0").index).unwrap();
         network.attach(lab, "c");
         assert_eq!(host_link(lab, "br0").mac, mac);
     });
 }
 
-/// What an interrupted ADD, or the operator, may leave: a bridge with the gateway's address, and with a hardware address
-/// that nobody has set.
+/// An interrupted ADD, or the operator, may leave a bridge with the gateway's address whose
+/// hardware address the kernel chose.
 #[rstest]
 #[case::v4(&[V4], &["10.1.0.1/24"], false)]
 #[case::v6(&[V6], &["fd01::1/64"], false)]
 #[case::one_of_both_families(&[V4, V6], &["fd01::1/64"], false)]
 #[case::after_its_last_port(&[V4, V6], &[], true)]
 #[case::with_addresses_after_its_last_port(&[V4, V6], &["10.1.0.1/24", "fd01::1/64"], true)]
-fn a_bridge_that_is_a_gateway_gets_a_hardware_address_that_stays(
+fn a_gateway_bridge_has_a_stable_hardware_address(
     #[case] subnets: &[&str],
     #[case] present: &[&str],
     #[case] had_ports: bool,
@@ -631,7 +621,7 @@ fn bridges_of_one_name_on_two_hosts_of_a_segment_talk() {
         let other = first.with(&json!({ "ipam": fixed(&[("10.1.0.4/24", "10.1.0.3")]) }));
         let a = first.attach(lab, "a");
         let b = lab.container("b");
-        let reply = second.run(|| other.plugin.add(&b, "eth0", &other.config)).success();
+        let reply = second.run(|| other.add(&b)).success();
         uplink(lab, "br0", &second);
         let mut netlink = second.netlink();
         let master = Some(netlink.link_by_name("br0").unwrap().index);

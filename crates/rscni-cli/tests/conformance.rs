@@ -1,5 +1,4 @@
-//! `rscni conformance`: the plugins of this program are held against the specification, and plugins that break it are
-//! found out.
+//! `rscni conformance`: the plugins of this program conform, and defects of plugins are found.
 
 #[path = "conformance/defects.rs"]
 mod defects;
@@ -11,48 +10,25 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Output, Stdio},
-    sync::Mutex,
 };
 
 use rstest::rstest;
 use tempfile::TempDir;
 
-use defects::{Crowd, DEFECTS};
-use subjects::{cases, command, conformance, each_conforms, entries, names, node};
+use defects::{DEFECTS, Group};
+use subjects::{RSCNI, assert_conform, command, conformance, entries, in_parallel, node};
 
-each_conforms! {
-    bandwidth "bandwidth"
-    bridge "bridge"
-    dhcp "dhcp"
-    firewall "firewall"
-    flannel "flannel"
-    host_device "host-device"
-    host_local "host-local"
-    loopback "loopback"
-    macvlan "macvlan"
-    portmap "portmap"
-    ptp "ptp"
-    sbr "sbr"
-    r#static "static"
-    tap "tap"
-    tuning "tuning"
-}
-
+/// The others are tested in `uml_conformance` and `uml_conformance_master`.
 #[test]
-fn every_plugin_of_this_program_is_held_against_the_specification() {
-    let all: BTreeSet<_> = rscni_plugins::ALL.iter().map(|plugin| plugin.name.to_owned()).collect();
-    let with_configuration: BTreeSet<_> =
-        cases().iter().map(|case| case["plugin"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(with_configuration, all);
-    // The others are tested in `uml_conformance.rs` and `uml_conformance_master.rs`.
-    assert_eq!(TESTED.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>(), names(false));
+fn plugins_conform() {
+    assert_conform(|row| !row.needs_uml());
 }
 
-/// Under file names that distributions and operators use, for the plugin and the one that it calls.
+/// Distributions and operators install plugins under other file names.
 #[rstest]
 #[case::known_prefix("bridge", ["buildkit-cni-bridge", "buildkit-cni-host-local"])]
 #[case::link("host-local", ["uplink", "pool"])]
-fn the_specification_is_met_under_other_names(#[case] plugin: &str, #[case] names: [&str; 2]) {
+fn plugins_conform_under_other_names(#[case] plugin: &str, #[case] names: [&str; 2]) {
     let (dir, config) = node(plugin);
     let mut text = std::fs::read_to_string(&config).unwrap();
     let mut tested = plugin;
@@ -62,7 +38,7 @@ fn the_specification_is_met_under_other_names(#[case] plugin: &str, #[case] name
         tested = if own == plugin { name } else { tested };
     }
     std::fs::write(&config, text).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rscni"));
+    let mut command = Command::new(RSCNI);
     command.args(["conformance", "--format", "json", "--timeout", "10m", "--plugin", tested]);
     let output = command.arg("--config").arg(&config).arg("--path").arg(dir.path());
     let entries = entries(&output.output().unwrap());
@@ -73,7 +49,7 @@ fn the_specification_is_met_under_other_names(#[case] plugin: &str, #[case] name
 }
 
 #[test]
-fn for_every_requirement_there_is_a_plugin_that_breaks_it() {
+fn every_requirement_has_a_defect() {
     let broken: BTreeSet<_> = DEFECTS.iter().map(|(id, ..)| *id).collect();
     assert_eq!(broken.len(), DEFECTS.len());
     let without: Vec<_> =
@@ -81,9 +57,9 @@ fn for_every_requirement_there_is_a_plugin_that_breaks_it() {
     assert_eq!(without, [""; 0]);
 }
 
-/// One requirement is asked for at a time, of a plugin that meets it but for the defect.
+/// Checks one requirement at a time, of a plugin with the defect.
 #[rstest]
-fn every_requirement_finds_the_plugin_that_breaks_it(
+fn each_defect_fails_its_requirement(
     #[values("host-local", "bridge", "ptp", "tuning")] plugin: &str,
 ) {
     let defects: Vec<_> =
@@ -91,47 +67,39 @@ fn every_requirement_finds_the_plugin_that_breaks_it(
     assert_eq!(misjudged(plugin, &defects, defects::ids), [""; 0]);
 }
 
-/// All requirements are asked for, of a plugin with several defects.
+/// Checks all requirements, of a plugin with several defects.
 #[rstest]
-fn nothing_else_is_held_against_a_plugin_than_what_it_breaks(
+fn defects_fail_no_other_requirements(
     #[values("host-local", "bridge", "ptp", "tuning")] plugin: &str,
 ) {
-    let all = |_: &Crowd| rscni_conformance::ALL.iter().map(|requirement| requirement.id).collect();
-    assert_eq!(misjudged(plugin, &defects::crowds(plugin), all), [""; 0]);
+    let all = |_: &Group| rscni_conformance::ALL.iter().map(|requirement| requirement.id).collect();
+    assert_eq!(misjudged(plugin, &defects::groups(plugin), all), [""; 0]);
 }
 
-/// Of the requirements that are asked for, what is held against plugins with these defects and should not be, and the other
-/// way round.
+/// Returns the requirements with a wrong verdict on plugins with these defects.
 fn misjudged(
     plugin: &str,
-    crowds: &[Crowd],
-    asked: impl Fn(&Crowd) -> Vec<&'static str> + Sync,
+    groups: &[Group],
+    asked: impl Fn(&Group) -> Vec<&'static str> + Sync,
 ) -> Vec<String> {
     let (dir, config) = node(plugin);
-    let left = Mutex::new(crowds.iter());
-    let misjudged = Mutex::new(Vec::new());
-    let judge = || {
-        while let Some(crowd) = { left.lock().unwrap().next() } {
-            let program = defects::install(crowd, dir.path());
-            let asked = asked(crowd);
-            let options = ["--format", "json", "--timeout", "10m", "--only", &asked.join(",")];
-            let output = conformance(plugin, &[&program, dir.path()], &config, &options);
-            let (entries, broken) = (entries(&output), defects::broken_by_all(crowd));
-            assert_eq!(entries.len(), asked.len());
-            for entry in entries {
-                let is_broken = broken.contains(entry["id"].as_str().unwrap());
-                if is_broken != (entry["verdict"] == "fail") {
-                    misjudged.lock().unwrap().push(format!("{:?}: {entry:#}", defects::ids(crowd)));
-                }
-            }
-        }
-    };
-    std::thread::scope(|scope| (0..2).for_each(|_| drop(scope.spawn(judge))));
-    misjudged.into_inner().unwrap()
+    in_parallel(groups, 2, |group| {
+        let program = defects::install(group, dir.path());
+        let asked = asked(group);
+        let options = ["--format", "json", "--timeout", "10m", "--only", &asked.join(",")];
+        let output = conformance(plugin, &[&program, dir.path()], &config, &options);
+        let (entries, broken) = (entries(&output), defects::broken_by_all(group));
+        assert_eq!(entries.len(), asked.len());
+        let is_wrong = |entry: &&serde_json::Value| {
+            broken.contains(entry["id"].as_str().unwrap()) != (entry["verdict"] == "fail")
+        };
+        let wrong = entries.iter().filter(is_wrong);
+        wrong.map(|entry| format!("{:?}: {entry:#}", defects::ids(group))).collect()
+    })
 }
 
 #[test]
-fn what_must_be_decides_the_status_and_what_should_be_only_where_it_is_asked_for() {
+fn should_requirements_fail_the_run_only_with_strict() {
     let (dir, config) = node("host-local");
     let broken = defects::install(&[defects::of("check-after-del")], dir.path());
     let only = ["--only", "check-after-del,version-reply"];
@@ -148,9 +116,9 @@ fn what_must_be_decides_the_status_and_what_should_be_only_where_it_is_asked_for
     assert!(xml.contains(r#"tests="2" failures="1" errors="0" skipped="0""#), "{xml}");
 }
 
-/// What gives addresses and keeps nothing has nothing to miss.
+/// An IPAM plugin without state has nothing that CHECK could miss.
 #[test]
-fn check_after_del_does_not_concern_a_plugin_whose_add_makes_nothing() {
+fn check_after_del_does_not_apply_to_plugins_without_state() {
     let (dir, config) = node("static");
     let output = conformance(
         "static",
@@ -162,7 +130,7 @@ fn check_after_del_does_not_concern_a_plugin_whose_add_makes_nothing() {
 }
 
 #[test]
-fn a_plugin_that_is_not_there_was_looked_for() {
+fn a_missing_plugin_is_reported_with_its_path() {
     let (dir, config) = node("bridge");
     let empty = dir.path().join("empty");
     let output = conformance("bridge", &[&empty], &config, &[]);
@@ -171,7 +139,7 @@ fn a_plugin_that_is_not_there_was_looked_for() {
     assert!(told.contains(&empty.join("bridge").display().to_string()), "{told}");
 }
 
-/// A script in the place of a plugin, and the command that holds it against the specification.
+/// Installs a script as the plugin bridge, and returns the command that checks it.
 fn of_script(text: &str, mode: u32, options: &[&str]) -> (TempDir, Command) {
     let (dir, config) = node("bridge");
     let program = dir.path().join("own/bridge");
@@ -182,7 +150,7 @@ fn of_script(text: &str, mode: u32, options: &[&str]) -> (TempDir, Command) {
     (dir, command)
 }
 
-/// What is said of it.
+/// Runs that command.
 fn script(text: &str, mode: u32, options: &[&str]) -> (TempDir, Output) {
     let (dir, mut command) = of_script(text, mode, options);
     let output = command.output().unwrap();
@@ -195,7 +163,7 @@ fn script(text: &str, mode: u32, options: &[&str]) -> (TempDir, Output) {
 #[case("neither program nor script", 0o755, "it is for another kind of machine")]
 #[case("#!/bin/sh\nexec sleep 1000\n", 0o755, "does not answer VERSION: still running after 100ms")]
 #[case("#!/bin/sh\nexec yes\n", 0o755, "does not answer VERSION: still running after 100ms")]
-fn a_program_that_can_be_no_plugin_is_told_once(
+fn a_program_that_is_not_a_plugin_is_reported_once(
     #[case] text: &str,
     #[case] mode: u32,
     #[case] told: &str,
@@ -206,7 +174,7 @@ fn a_program_that_can_be_no_plugin_is_told_once(
     assert!(stderr.contains(told), "{stderr}");
 }
 
-/// It answers VERSION, and notes its calls.
+/// A plugin that answers VERSION, hangs otherwise, and logs its calls.
 const HANGING: &str = r#"#!/bin/sh
 echo "$CNI_COMMAND" >> "${0%/*}/calls"
 [ "$CNI_COMMAND" = VERSION ] && exec echo '{"cniVersion":"1.1.0","supportedVersions":["1.0.0","1.1.0"]}'
@@ -234,14 +202,14 @@ fn a_plugin_that_hangs_is_given_up_after_three_requirements() {
             "{entry:#}"
         );
     }
-    // Each of them has a worker of its own, which asks for the version first.
+    // Each requirement has its own worker, which asks for the version first.
     let calls = std::fs::read_to_string(dir.path().join("own/calls")).unwrap();
     assert_eq!(calls.lines().collect::<Vec<_>>(), ["VERSION", "ADD"].repeat(3));
 }
 
-/// None of these requirements concerns a plugin whose first ADD is not answered.
+/// These requirements do not apply if the first ADD is not answered.
 #[test]
-fn what_was_given_up_has_not_passed() {
+fn requirements_that_were_not_tried_do_not_pass() {
     let only = "add-interface,add-stdout,del-silent,del-twice";
     let (_dir, output) = script(HANGING, 0o755, &["--timeout", "5s", "--only", only]);
     let text = String::from_utf8(output.stdout).unwrap();
@@ -250,7 +218,7 @@ fn what_was_given_up_has_not_passed() {
 }
 
 #[test]
-fn what_a_plugin_has_left_running_is_ended() {
+fn leftover_processes_of_a_plugin_are_killed() {
     let text = "#!/bin/sh\nsetsid sh -c 'echo $$ >> \"$0\"; exec sleep 1000' \"${0%/*}/pids\" >/dev/null 2>&1 </dev/null &\n";
     let (dir, output) = script(text, 0o755, &["--only", "version-reply,command-unknown"]);
     let pids = std::fs::read_to_string(dir.path().join("own/pids")).unwrap();
@@ -260,7 +228,7 @@ fn what_a_plugin_has_left_running_is_ended() {
     assert_eq!(running, [""; 0]);
 }
 
-/// The processes that this one has started, and those that they have.
+/// Returns the descendants of a process.
 fn descendants(pid: u32) -> Vec<u32> {
     let children =
         std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
@@ -268,14 +236,14 @@ fn descendants(pid: u32) -> Vec<u32> {
     children.flat_map(|child| [vec![child], descendants(child)].concat()).collect()
 }
 
-/// One that has ended, and is not waited for, has no command line.
+/// A zombie has no command line.
 fn is_running(pid: u32) -> bool {
     std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|command| !command.is_empty())
 }
 
-/// A worker with its guard, a plugin, and a daemon that it has started.
+/// The processes are a worker with its guard, a plugin, and a daemon that it started.
 #[test]
-fn of_a_run_that_was_killed_nothing_is_left() {
+fn a_killed_run_leaves_no_processes() {
     let text = HANGING.replace(
         "exec sleep",
         "setsid sh -c 'echo $$ > \"$0\"; exec sleep 999' \"${0%/*}/daemon\" &\nexec sleep",

@@ -1,13 +1,13 @@
-//! DEL finds what is its attachment's, and only that, whatever has become of it.
+//! DEL removes what the attachment owns and nothing else.
 
 mod support;
 
 use rscni_linux::{Bridge, LinkChange, Veth};
 use serde_json::json;
 
-use support::{Network, V4, host_local, up};
+use support::{Network, V4, assert_gone, host_local, up};
 
-/// Keys of the protocol, with values that they cannot have.
+/// Keys of the protocol with invalid values.
 fn wrong_keys() -> [(&'static str, serde_json::Value); 8] {
     [
         ("ipMasq", json!("yes")),
@@ -45,7 +45,7 @@ fn a_wrong_key_does_not_stop_del_of_any_plugin() {
                     network = network.with(&json!({ "ipam": { "type": plugin.name } }));
                 }
                 println!("{} with {key} {value}", plugin.name);
-                network.plugin.del(&a, "eth0", &network.config).success();
+                network.del(&a).success();
             }
         }
     });
@@ -63,7 +63,7 @@ fn del_removes_everything_with_a_wrong_key(#[values("bridge", "ptp")] plugin: &s
         for (key, value) in wrong_keys() {
             let a = network.attach(lab, "a");
             let wrong = network.with(&json!({ key: value }));
-            wrong.plugin.del(&a, "eth0", &wrong.config).success();
+            wrong.del(&a).success();
             lab.remove_namespace(&a);
             lab.assert_unchanged_since(&before);
         }
@@ -75,42 +75,43 @@ fn del_of_host_local_takes_a_wrong_data_dir_for_the_default() {
     rscni_test::run(|lab| {
         let network = Network::new(lab, "host-local", &json!({ "ipam": host_local(&[V4]) }));
         let a = lab.container("a");
-        network.plugin.add(&a, "eth0", &network.config).success();
+        network.add(&a).success();
         let file = std::path::Path::new("/var/lib/cni/networks/net/10.1.0.2");
         for data_dir in [json!(5), json!("/a\0b")] {
             std::fs::write(file, "ctr-a\r\neth0").unwrap();
             let mut wrong = network.clone();
             wrong.config["ipam"]["dataDir"] = data_dir;
-            // What it does not know GC must not remove.
+            // GC fails, since it does not know what to keep.
             wrong.gc(&[]).error(7).mentions("dataDir");
             assert!(file.exists());
-            wrong.plugin.del(&a, "eth0", &wrong.config).success();
+            wrong.del(&a).success();
             assert!(!file.exists());
         }
     });
 }
 
 #[test]
-fn an_interface_of_somebody_else_is_left_alone() {
+fn an_interface_of_another_network_is_not_removed() {
     rscni_test::run(|lab| {
         let network = Network::bridge(lab, &[V4], &json!({}));
         let a = network.attach(lab, "a");
-        // Another network of the same host fails to attach the same interface, and the runtime cleans up.
+        // Another network of the same host fails to attach the same interface, and the runtime
+        // cleans up.
         let second = network.with(&json!({ "name": "net2", "ipam": host_local(&["10.2.0.0/24"]) }));
-        second.plugin.add(&a, "eth0", &second.config).error(4).mentions("eth0");
-        second.plugin.del(&a, "eth0", &second.config).success();
+        second.add(&a).error(4).mentions("eth0");
+        second.del(&a).success();
         a.check().success();
         a.ping("10.1.0.1");
-        // A bridge in the container with that name is none of ours either.
+        // A bridge in the container with that name is not removed either.
         let b = lab.container("b");
         b.netlink().add_bridge(&Bridge::new("eth0")).unwrap();
-        network.plugin.del(&b, "eth0", &network.config).success();
+        network.del(&b).success();
         assert!(b.netlink().find_link("eth0").unwrap().is_some());
     });
 }
 
 #[test]
-fn an_interface_whose_alias_names_another_owner_is_left_alone_whatever_its_name() {
+fn an_interface_with_another_owner_tag_is_not_removed() {
     rscni_test::run(|lab| {
         let network = Network::bridge(lab, &[V4], &json!({}));
         let a = network.attach(lab, "a");
@@ -121,7 +122,7 @@ fn an_interface_whose_alias_names_another_owner_is_left_alone_whatever_its_name(
         host.set_link(index, &alias("rscni net2 ctr-other eth0")).unwrap();
         a.del().success();
         assert!(host.find_link(&port).unwrap().is_some());
-        // Any other text says nothing about owners.
+        // Any other text is not an owner tag.
         host.set_link(index, &alias("a note by hand")).unwrap();
         a.del().success();
         assert!(host.find_link(&port).unwrap().is_none());
@@ -143,12 +144,12 @@ fn del_finds_an_attachment_whose_interface_was_removed_or_renamed_by_hand() {
             .unwrap();
         b.del().success();
         assert!(b.netlink().find_link("other").unwrap().is_none());
-        assert!(!lab.snapshot().to_string().contains("10.1.0.2"), "{}", lab.snapshot());
+        assert_gone(lab, &["10.1.0.2"]);
     });
 }
 
 #[test]
-fn what_the_go_plugin_left_with_a_random_name_is_found_in_the_container() {
+fn a_veth_of_the_go_plugin_is_found_in_the_container() {
     rscni_test::run(|lab| {
         let network = Network::bridge(lab, &[V4], &json!({}));
         let a = lab.container("a");
@@ -156,13 +157,13 @@ fn what_the_go_plugin_left_with_a_random_name_is_found_in_the_container() {
         let veth = Veth { peer_netns: Some(&netns), ..Veth::new("vethdeadbeef", "eth0") };
         lab.host().netlink().add_veth(&veth).unwrap();
         drop(netns);
-        network.plugin.del(&a, "eth0", &network.config).success();
+        network.del(&a).success();
         assert!(lab.host().netlink().find_link("vethdeadbeef").unwrap().is_none());
     });
 }
 
 #[test]
-fn a_late_del_spares_the_next_container_at_the_same_path() {
+fn a_late_del_keeps_the_next_container_at_the_same_path() {
     rscni_test::run(|lab| {
         let network = Network::bridge(lab, &[V4], &json!({}));
         let old = network.attach(lab, "a");

@@ -1,43 +1,29 @@
-//! Which IPAM plugin is called: the one in `CNI_PATH`, without a process if that is this binary.
+//! The IPAM plugin is the one in `CNI_PATH`. If that is this binary, it runs in the same process.
 
 mod support;
 
-use std::{
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::{Path, PathBuf};
 
+use rscni_catalogue::{Values, row};
 use rscni_test::Lab;
 use rstest::rstest;
 use serde_json::json;
 
-use support::{Network, V4, V6};
+use support::{BIN, GO, Network, RSCNI, V4, V6, assert_gone, run, write_script, write_strace};
 
-/// A directory with a `host-local` that notes that it was called, and answers as Debian's.
+/// Returns a directory with a `host-local` that logs its calls and runs Debian's plugin.
 fn noting(lab: &Lab) -> PathBuf {
     let dir = lab.dir().join("noting");
     std::fs::create_dir_all(&dir).unwrap();
-    let script = format!(
-        "#!/bin/sh\necho $CNI_COMMAND >> {}/log\nexec /usr/lib/cni/host-local\n",
-        dir.display()
-    );
-    std::fs::write(dir.join("host-local"), script).unwrap();
-    std::fs::set_permissions(dir.join("host-local"), PermissionsExt::from_mode(0o755)).unwrap();
+    let script = format!("echo $CNI_COMMAND >> {}/log\nexec {GO}/host-local", dir.display());
+    write_script(dir.join("host-local"), &script);
     dir
 }
 
-/// The programs that a call starts, its own left out.
+/// Returns the programs that a call starts, without the plugin itself.
 fn started(lab: &Lab, network: &Network, command: &str) -> Vec<String> {
-    let log = lab.dir().join("strace");
-    let program = network.plugin.program().to_str().unwrap();
-    let tracer = lab.dir().join(network.config["type"].as_str().unwrap());
-    // The name by which it is called is what says which plugin it is.
-    let script =
-        format!("#!/bin/sh\nexec strace -f -qq -e trace=execve -o {} {program}\n", log.display());
-    std::fs::write(&tracer, script).unwrap();
-    std::fs::set_permissions(&tracer, PermissionsExt::from_mode(0o755)).unwrap();
-    let plugin = lab.plugin(&tracer).cni_path(["/run/rscni-test/bin"]);
+    let (tracer, log) = write_strace(lab, network.kind(), "execve");
+    let plugin = lab.plugin(&tracer).cni_path([BIN]);
     let container = lab.container(&format!("traced-{command}"));
     let call = plugin.call(command).attachment(&container, "eth0").config(&network.config);
     call.run().success();
@@ -47,7 +33,7 @@ fn started(lab: &Lab, network: &Network, command: &str) -> Vec<String> {
 }
 
 #[rstest]
-fn this_binarys_own_host_local_is_no_process(#[values("bridge", "ptp")] plugin: &str) {
+fn the_built_in_host_local_starts_no_process(#[values("bridge", "ptp")] plugin: &str) {
     rscni_test::run(|lab| {
         let keys = json!({ "bridge": "br0", "isGateway": true, "ipam": support::host_local(&[V4, V6]), "ipMasq": true });
         let network = Network::new(lab, plugin, &keys);
@@ -57,16 +43,14 @@ fn this_binarys_own_host_local_is_no_process(#[values("bridge", "ptp")] plugin: 
     });
 }
 
-/// Installs two plugins under other names: with a prefix that distributions use, as links to the
-/// plugins' entries, and with a prefix of one's own.
+/// Installs bridge and host-local under other names.
 fn renamed(lab: &Lab, names: [&str; 2]) -> Network {
     support::install(lab);
     for (name, plugin) in names.into_iter().zip(["bridge", "host-local"]) {
         if name.ends_with(plugin) {
-            lab.install(name, env!("CARGO_BIN_EXE_rscni"));
+            lab.install(name, RSCNI);
         } else {
-            std::os::unix::fs::symlink(plugin, Path::new("/run/rscni-test/bin").join(name))
-                .unwrap();
+            std::os::unix::fs::symlink(plugin, Path::new(BIN).join(name)).unwrap();
         }
     }
     let mut ipam = support::host_local(&[V4, V6]);
@@ -82,7 +66,7 @@ fn renamed(lab: &Lab, names: [&str; 2]) -> Network {
 #[case::known_prefix(["buildkit-cni-bridge", "buildkit-cni-host-local"])]
 #[case::link(["uplink", "pool"])]
 #[case::own_prefix(["edge-bridge", "edge-host-local"])]
-fn under_another_name_it_is_no_process_either(
+fn built_in_plugins_under_other_names_start_no_process(
     #[case] names: [&str; 2],
     #[values("0.4.0", "1.0.0", "1.1.0")] version: &str,
 ) {
@@ -96,20 +80,15 @@ fn under_another_name_it_is_no_process_either(
         support::assert_talk(lab, &a, &b, true);
         for attached in [&a, &b] {
             attached.check().success();
-            attached.del().success();
-            lab.remove_namespace(attached);
         }
-        lab.assert_unchanged_since(&before);
+        support::assert_del_restores(lab, &before, &[&a, &b]);
     });
 }
 
 #[test]
-fn neither_are_the_plugins_that_flannel_calls() {
+fn delegates_of_flannel_run_in_the_same_process() {
     rscni_test::run(|lab| {
-        std::fs::create_dir("/run/flannel").unwrap();
-        let lease = "FLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET=10.1.0.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=false\n";
-        std::fs::write("/run/flannel/subnet.env", lease).unwrap();
-        let network = Network::new(lab, "flannel", &json!({}));
+        let network = Network::of_row(lab, &row("flannel"), &Values::default()).remove(0);
         for command in ["ADD", "DEL"] {
             assert_eq!(started(lab, &network, command), [""; 0], "{command}");
         }
@@ -117,7 +96,7 @@ fn neither_are_the_plugins_that_flannel_calls() {
 }
 
 #[test]
-fn it_is_called_where_cni_path_has_none() {
+fn the_built_in_ipam_plugin_is_used_without_one_in_cni_path() {
     rscni_test::run(|lab| {
         let mut network = Network::bridge(lab, &[V4], &json!({}));
         network.plugin = network.plugin.cni_path([Path::new("/nowhere")]);
@@ -128,57 +107,57 @@ fn it_is_called_where_cni_path_has_none() {
 }
 
 #[test]
-fn another_one_that_comes_first_is_executed() {
+fn the_first_ipam_plugin_in_cni_path_is_executed() {
     rscni_test::run(|lab| {
         let mut network = Network::bridge(lab, &[V4, V6], &json!({ "cniVersion": "1.0.0" }));
         let dir = noting(lab);
-        network.plugin = network.plugin.cni_path([dir.as_path(), Path::new("/run/rscni-test/bin")]);
+        network.plugin = network.plugin.cni_path([dir.as_path(), Path::new(BIN)]);
         let a = network.attach(lab, "a");
         a.ping("10.1.0.1");
         a.check().success();
         a.del().success();
         assert_eq!(std::fs::read_to_string(dir.join("log")).unwrap(), "ADD\nCHECK\nDEL\n");
-        assert!(!lab.snapshot().to_string().contains("ctr-a"), "{}", lab.snapshot());
+        assert_gone(lab, &["ctr-a"]);
     });
 }
 
 #[test]
-fn another_one_that_comes_second_is_not() {
+fn the_second_ipam_plugin_in_cni_path_is_not_executed() {
     rscni_test::run(|lab| {
         let mut network = Network::bridge(lab, &[V4], &json!({}));
         let dir = noting(lab);
-        network.plugin = network.plugin.cni_path([Path::new("/run/rscni-test/bin"), dir.as_path()]);
+        network.plugin = network.plugin.cni_path([Path::new(BIN), dir.as_path()]);
         network.attach(lab, "a").del().success();
         assert!(!dir.join("log").exists());
     });
 }
 
 #[test]
-fn addresses_of_this_one_are_released_by_the_other_and_the_other_way_round() {
+fn either_host_local_releases_addresses_of_the_other() {
     rscni_test::run(|lab| {
         let network = Network::bridge(lab, &[V4, V6], &json!({ "cniVersion": "1.0.0" }));
         let mut with_other = network.clone();
-        with_other.plugin = with_other.plugin.cni_path(["/usr/lib/cni"]);
+        with_other.plugin = with_other.plugin.cni_path([GO]);
         for (add, del, name) in [(&network, &with_other, "a"), (&with_other, &network, "b")] {
             let a = add.attach(lab, name);
             del.plugin.check(&a, "eth0", &a.config()).success();
             del.plugin.del(&a, "eth0", &a.config()).success();
-            assert!(!lab.snapshot().to_string().contains(a.id()), "{}", lab.snapshot());
+            assert_gone(lab, &[a.id()]);
         }
     });
 }
 
 #[test]
-fn of_the_runtimes_environment_another_one_gets_what_the_protocol_has_and_path() {
+fn an_external_ipam_plugin_gets_only_protocol_variables_and_path() {
     rscni_test::run(|lab| {
         let dir = noting(lab);
         let script = format!(
-            "#!/bin/sh\ntr '\\0' '\\n' </proc/$$/environ >{0}/$CNI_COMMAND\nexec /usr/lib/cni/host-local\n",
+            "tr '\\0' '\\n' </proc/$$/environ >{0}/$CNI_COMMAND\nexec {GO}/host-local",
             dir.display()
         );
-        std::fs::write(dir.join("host-local"), script).unwrap();
+        write_script(dir.join("host-local"), &script);
         let network = Network::bridge(lab, &[V4], &json!({ "cniVersion": "1.0.0" }));
-        let plugin = network.plugin.cni_path([dir.as_path(), Path::new("/run/rscni-test/bin")]);
+        let plugin = network.plugin.cni_path([dir.as_path(), Path::new(BIN)]);
         let container = lab.container("a");
         for command in ["ADD", "DEL"] {
             let call = plugin.call(command).attachment(&container, "eth0").config(&network.config);
@@ -197,7 +176,7 @@ fn of_the_runtimes_environment_another_one_gets_what_the_protocol_has_and_path()
                 format!("CNI_CONTAINERID={}", container.id()),
                 "CNI_IFNAME=eth0".to_owned(),
                 format!("CNI_NETNS={}", container.path().display()),
-                format!("CNI_PATH={}:/run/rscni-test/bin", dir.display()),
+                format!("CNI_PATH={}:{BIN}", dir.display()),
                 "TRACEPARENT=00-1-2-01".to_owned(),
             ];
             assert_eq!(variables, expected, "{command}");
@@ -207,16 +186,11 @@ fn of_the_runtimes_environment_another_one_gets_what_the_protocol_has_and_path()
 
 #[test]
 fn strace_shows_a_process_where_there_is_one() {
-    // What the first test relies on.
+    // The tests above rely on this.
     rscni_test::run(|lab| {
         let log = lab.dir().join("log");
-        let status = Command::new("strace")
-            .args(["-f", "-qq", "-e", "trace=execve", "-o"])
-            .arg(&log)
-            .args(["sh", "-c", "true; /bin/true; true"])
-            .status()
-            .unwrap();
-        assert!(status.success());
+        let options = ["-f", "-qq", "-e", "trace=execve", "-o", log.to_str().unwrap()];
+        run("strace", &[&options[..], &["sh", "-c", "true; /bin/true; true"]].concat());
         assert_eq!(
             std::fs::read_to_string(log).unwrap().lines().filter(|l| l.contains("execve(")).count(),
             2

@@ -1,4 +1,4 @@
-//! The dhcp plugin with Debian's dnsmasq as server: leases, options, and packets.
+//! The dhcp plugin with Debian's dnsmasq as the server.
 
 mod support;
 
@@ -13,7 +13,7 @@ use support::{
 };
 
 #[test]
-fn a_lease_is_obtained_used_and_given_back() {
+fn a_lease_is_obtained_used_and_released() {
     rscni_test::run(|lab| {
         let (server, _daemon) = dhcp::set_up(lab, &[]);
         let network = dhcp::network(lab, &json!({}));
@@ -43,12 +43,12 @@ fn a_lease_is_obtained_used_and_given_back() {
 #[rstest]
 #[case::with_result(true)]
 #[case::without_result(false)]
-fn an_address_that_was_given_back_is_free_for_another(#[case] with_result: bool) {
+fn a_released_address_is_free_for_another_container(#[case] with_result: bool) {
     rscni_test::run(|lab| {
         let one = ["--dhcp-range=10.50.0.200,10.50.0.200,255.255.255.0,1h", "--dhcp-ignore-names"];
         dhcp::lan(lab);
         let _server = dhcp::dnsmasq_with_range(lab, &one);
-        // One that gives up soon, for what is to be in vain.
+        // A daemon with a short timeout, for requests without an answer.
         let hasty = lab.dir().join("hasty.sock");
         let (_daemon, _hasty) = (
             dhcp::daemon(lab, &[]),
@@ -59,11 +59,7 @@ fn an_address_that_was_given_back_is_free_for_another(#[case] with_result: bool)
         assert_eq!(address(&a), "10.50.0.200");
         let b = lab.container("b");
         let in_vain = dhcp::network(lab, &json!({ "daemonSocketPath": hasty }));
-        in_vain
-            .plugin
-            .add(&b, "eth0", &in_vain.config)
-            .error(11)
-            .mentions("no DHCP server gave an address");
+        in_vain.add(&b).error(11).mentions("no DHCP server gave an address");
         let outcome = if with_result { a.del() } else { a.del_without_result() };
         outcome.success();
         assert_eq!(address(&network.attach_as(&b, "eth0")), "10.50.0.200");
@@ -73,7 +69,7 @@ fn an_address_that_was_given_back_is_free_for_another(#[case] with_result: bool)
 #[rstest]
 #[case::known_prefix("cnv-dhcp")]
 #[case::link("leases")]
-fn a_lease_of_dhcp_under_another_name_is_given_back(#[case] name: &str) {
+fn a_lease_of_dhcp_under_another_name_is_released(#[case] name: &str) {
     rscni_test::run(|lab| {
         let (server, _daemon) = dhcp::set_up(lab, &[]);
         let network = dhcp::network(lab, &json!({ "type": name }));
@@ -81,7 +77,7 @@ fn a_lease_of_dhcp_under_another_name_is_given_back(#[case] name: &str) {
         std::os::unix::fs::symlink("dhcp", program).unwrap();
         let a = network.attach(lab, "a");
         a.ping(dhcp::SERVER);
-        // The server gets it back through the interface, so dhcp is asked before that goes.
+        // The release is sent through the interface, so dhcp is called before its removal.
         a.del().success();
         server.says_times("DHCPRELEASE", 1);
         eventually("the release", || leased(lab).is_empty().then_some(()));
@@ -89,11 +85,11 @@ fn a_lease_of_dhcp_under_another_name_is_given_back(#[case] name: &str) {
 }
 
 #[test]
-fn it_is_renewed_by_its_server() {
+fn a_lease_is_renewed_by_its_server() {
     rscni_test::run(|lab| {
         let (server, daemon) = dhcp::set_up(lab, &["--dhcp-option=option:T1,3"]);
         let a = dhcp::network(lab, &json!({})).attach(lab, "a");
-        // From the address, to the server alone: the first one of the container, and two more.
+        // Unicast from the address to the server: the first container and two more.
         server.says_times(&format!("DHCPACK(br-lan) {}", address(&a)), 3);
         daemon.says_times(&format!("{}/24 of {}", address(&a), dhcp::SERVER), 3);
         a.check().success();
@@ -217,7 +213,7 @@ fn check_names_what_is_missing() {
         a.netlink().del_address(index, a.reply.ips()[0]).unwrap();
         a.check_misses(&format!("{} is leased, and not on eth0", a.reply.ips()[0]));
         a.netlink().add_address(index, a.reply.ips()[0], AddressFlags::default()).unwrap();
-        network.plugin.check(&a, "eth0", &network.config).error(7).mentions("prevResult");
+        network.check(&a).error(7).mentions("prevResult");
         let ipam = network.with(&json!({ "type": "dhcp" }));
         lab.plugin("/run/rscni-test/bin/dhcp")
             .check(&a, "eth0", &ipam.config)
@@ -229,7 +225,7 @@ fn check_names_what_is_missing() {
         daemon.end();
         a.check_misses("no DHCP daemon listens");
         let _daemon = dhcp::daemon(lab, &[]);
-        // It has gone on with the lease, and loses it now.
+        // The daemon resumed the lease and loses it now.
         let ipam = network.with(&json!({ "type": "dhcp" }));
         let ipam = lab.plugin("/run/rscni-test/bin/dhcp").del(&a, "eth0", &ipam.config);
         ipam.success();
@@ -247,16 +243,16 @@ fn an_add_that_fails_leaves_no_lease() {
         let network = Network { plugin: network.plugin.clone().env("PATH", ""), ..network };
         let a = lab.container("a");
         let before = support::snapshot(lab);
-        network.plugin.add(&a, "eth0", &network.config).error(5).mentions("iptables");
+        network.add(&a).error(5).mentions("iptables");
         server.says("DHCPRELEASE");
         eventually("the release", || leased(lab).is_empty().then_some(()));
         lab.assert_unchanged_since(&before);
-        network.plugin.del(&a, "eth0", &network.config).success();
+        network.del(&a).success();
     });
 }
 
 #[test]
-fn what_was_leased_is_given_back_from_an_interface_that_has_lost_its_address() {
+fn a_lease_is_released_without_its_address_on_the_interface() {
     rscni_test::run(|lab| {
         let (_server, _daemon) = dhcp::set_up(lab, &[]);
         let a = dhcp::network(lab, &json!({})).attach(lab, "a");
@@ -268,7 +264,7 @@ fn what_was_leased_is_given_back_from_an_interface_that_has_lost_its_address() {
 }
 
 #[test]
-fn what_was_leased_is_given_back_where_nobody_tells_the_hardware_address_of_the_server() {
+fn a_lease_is_released_without_the_servers_hardware_address() {
     rscni_test::run(|lab| {
         let (_server, _daemon) = dhcp::set_up(lab, &[]);
         let a = dhcp::network(lab, &json!({})).attach(lab, "a");
@@ -282,7 +278,7 @@ fn what_was_leased_is_given_back_where_nobody_tells_the_hardware_address_of_the_
 }
 
 #[test]
-fn gc_gives_back_what_no_valid_attachment_has() {
+fn gc_returns_devices_of_stale_attachments() {
     rscni_test::run(|lab| {
         let (_server, _daemon) = dhcp::set_up(lab, &[]);
         let network = dhcp::network(lab, &json!({}));
@@ -308,7 +304,7 @@ fn gc_gives_back_what_no_valid_attachment_has() {
 }
 
 #[test]
-fn an_interface_that_was_made_anew_does_not_get_the_lease_of_the_old_one_as_it_is() {
+fn a_new_interface_does_not_get_the_old_lease_unchecked() {
     rscni_test::run(|lab| {
         let (server, daemon) = dhcp::set_up(lab, &[]);
         let network = dhcp::network(lab, &json!({}));
@@ -317,7 +313,7 @@ fn an_interface_that_was_made_anew_does_not_get_the_lease_of_the_old_one_as_it_i
         let again = network.attach_as(&a.container, "eth0");
         daemon.says("it is added anew");
         server.says_times("DHCPACK", 2);
-        // The same client, so the same address.
+        // The client is the same, and so is the address.
         assert_eq!(address(&again), address(&a));
         again.check().success();
         again.ping(dhcp::SERVER);
@@ -337,14 +333,14 @@ fn bad_keys_are_named(#[case] keys: serde_json::Value, #[case] word: &str) {
         let network = dhcp::network(lab, &keys);
         let a = lab.container("a");
         let before = support::snapshot(lab);
-        network.plugin.add(&a, "eth0", &network.config).error(7).mentions(word);
+        network.add(&a).error(7).mentions(word);
         lab.assert_unchanged_since(&before);
-        network.plugin.status(&network.config).error(7).mentions(word);
+        network.status().error(7).mentions(word);
     });
 }
 
 #[rstest]
-fn every_version_is_spoken(
+fn every_version_works(
     #[values("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")] version: &str,
 ) {
     rscni_test::run(|lab| {
@@ -353,7 +349,7 @@ fn every_version_is_spoken(
             .with(&json!({ "cniVersion": version }))
             .attach(lab, "a");
         assert_eq!(a.reply["cniVersion"], version);
-        // The metric is in effect in all versions from which on results have lists.
+        // The metric has an effect in all versions whose results have lists.
         let routes = a.netlink().routes(RouteFilter {
             dst: Some("0.0.0.0/0".parse().unwrap()),
             ..RouteFilter::default()

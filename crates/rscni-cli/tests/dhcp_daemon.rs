@@ -1,4 +1,4 @@
-//! The daemon of the dhcp plugin as a program: how it starts, ends, starts again, and what is left without it.
+//! The daemon of the dhcp plugin: start, end, restart, and what is left without it.
 
 mod support;
 
@@ -30,7 +30,7 @@ fn leases_survive_a_daemon_that_is_killed() {
         let [a, b] = ["a", "b"].map(|name| network.attach(lab, name));
         daemon.kill();
         assert_eq!(kept(SOCKET).len(), 2);
-        // The socket of the dead one is in the way, and is not minded.
+        // The stale socket of the killed daemon is replaced.
         assert!(Path::new(SOCKET).exists());
         let before = server.log().matches("DHCPACK").count();
         let daemon = dhcp::daemon(lab, &[]);
@@ -38,7 +38,7 @@ fn leases_survive_a_daemon_that_is_killed() {
         a.check().success();
         b.check().success();
         server.says_times("DHCPACK", before + 4);
-        // Two when they began, and one with each renewal.
+        // Two messages at the start, and one per renewal.
         assert!(server.log().matches("vendor class: kept-too").count() > 4);
         a.ping(dhcp::SERVER);
         for attached in [&a, &b] {
@@ -50,7 +50,7 @@ fn leases_survive_a_daemon_that_is_killed() {
 }
 
 #[test]
-fn a_daemon_that_is_asked_to_end_leaves_leases_and_nothing_else() {
+fn a_terminated_daemon_leaves_only_leases() {
     rscni_test::run(|lab| {
         dhcp::lan(lab);
         let _server = dhcp::dnsmasq(lab, &[]);
@@ -70,23 +70,19 @@ fn a_daemon_that_is_asked_to_end_leaves_leases_and_nothing_else() {
 }
 
 #[test]
-fn without_a_daemon_status_says_so_add_fails_and_del_gives_leases_back() {
+fn without_a_daemon_status_and_add_fail_and_del_releases_leases() {
     rscni_test::run(|lab| {
         let (_server, mut daemon) = dhcp::set_up(lab, &[]);
         let network = dhcp::network(lab, &json!({}));
-        network.plugin.status(&network.config).success();
+        network.status().success();
         let [a, b, c] = ["a", "b", "c"].map(|name| network.attach(lab, name));
         daemon.end();
-        network
-            .plugin
-            .status(&network.config)
-            .error(51)
-            .mentions("no DHCP daemon listens at /run/cni/dhcp.sock");
+        network.status().error(51).mentions("no DHCP daemon listens at /run/cni/dhcp.sock");
         let d = lab.container("d");
         let before = support::snapshot(lab);
-        network.plugin.add(&d, "eth0", &network.config).error(11).mentions("start `dhcp daemon`");
+        network.add(&d).error(11).mentions("start `dhcp daemon`");
         lab.assert_unchanged_since(&before);
-        network.plugin.del(&d, "eth0", &network.config).success();
+        network.del(&d).success();
         a.del().success();
         network.gc(&[&b]).success();
         eventually("the release", || (leased(lab) == [address(&b)]).then_some(()));
@@ -100,12 +96,13 @@ fn without_a_daemon_status_says_so_add_fails_and_del_gives_leases_back() {
 }
 
 #[test]
-fn the_leases_of_containers_that_are_gone_are_not_kept() {
+fn leases_of_removed_containers_are_not_kept() {
     rscni_test::run(|lab| {
         let (_server, mut daemon) = dhcp::set_up(lab, &[]);
         let network = dhcp::network(lab, &json!({}));
         let [a, b] = ["a", "b"].map(|name| network.attach(lab, name));
-        // Its interface goes with its namespace at once: nothing of the daemon is in there.
+        // Its interface goes with its namespace at once, because the daemon keeps nothing open
+        // there.
         let port = a.port_name();
         lab.remove_namespace(&a);
         eventually("the end of the link", || {
@@ -115,7 +112,7 @@ fn the_leases_of_containers_that_are_gone_are_not_kept() {
         assert_eq!(kept(SOCKET).len(), 1);
         a.check_misses("there is no DHCP lease");
         a.del().success();
-        // A namespace that has another's name is not mistaken for it.
+        // A new namespace of the same name is not mistaken for it.
         daemon.kill();
         lab.remove_namespace(&b);
         let other = lab.container("b");
@@ -123,7 +120,7 @@ fn the_leases_of_containers_that_are_gone_are_not_kept() {
         daemon.says("the container is gone");
         daemon.says("0 leases kept");
         assert_eq!(kept(SOCKET).len(), 0);
-        network.plugin.del(&other, "eth0", &network.config).success();
+        network.del(&other).success();
     });
 }
 
@@ -140,7 +137,7 @@ fn the_lease_of_an_interface_that_is_gone_is_not_renewed() {
 }
 
 #[test]
-fn files_that_are_no_leases_of_this_boot_are_not_minded() {
+fn files_without_leases_of_this_boot_are_ignored() {
     rscni_test::run(|lab| {
         let (_server, mut daemon) = dhcp::set_up(lab, &[]);
         let a = dhcp::network(lab, &json!({})).attach(lab, "a");
@@ -187,7 +184,7 @@ fn there_is_one_daemon_for_a_socket_and_one_for_each() {
     });
 }
 
-/// The daemon with a socket that someone else has made, as systemd starts it.
+/// Starts the daemon with an inherited socket, like systemd.
 fn activated(lab: &Lab, listener: UnixListener, environment: &str) -> Running {
     if !Path::new("/run/rscni-test/bin/dhcp").exists() {
         support::install(lab);
@@ -231,7 +228,7 @@ fn a_socket_that_systemd_hands_over_is_used_and_stays() {
 #[rstest]
 #[case::more_than_one("LISTEN_PID=$$ LISTEN_FDS=2", "LISTEN_FDS=2: one socket")]
 #[case::none_at_all("exec <&-; LISTEN_PID=$$ LISTEN_FDS=1", "descriptor 3 is no Unix socket")]
-fn what_is_handed_over_must_be_one_socket(#[case] environment: &str, #[case] word: &str) {
+fn systemd_must_pass_one_socket(#[case] environment: &str, #[case] word: &str) {
     rscni_test::run(|lab| {
         let listener = UnixListener::bind(lab.dir().join("socket")).unwrap();
         let environment = environment.replace("exec <&-;", "exec </dev/null;");
@@ -266,13 +263,13 @@ fn a_prefix_stands_before_the_paths_of_sockets_and_namespaces() {
         std::fs::remove_file(host.join("run/netns")).unwrap();
         let b = lab.container("b");
         let network = a.network.clone();
-        network.plugin.add(&b, "eth0", &network.config).error(8).mentions("host/run/netns/b");
+        network.add(&b).error(8).mentions("host/run/netns/b");
         a.del().success();
     });
 }
 
 #[test]
-fn the_daemon_of_the_go_plugin_and_this_one_are_told_apart() {
+fn the_daemons_of_both_plugins_are_distinguished() {
     rscni_test::run(|lab| {
         dhcp::lan(lab);
         support::install(lab);
@@ -283,7 +280,7 @@ fn the_daemon_of_the_go_plugin_and_this_one_are_told_apart() {
         );
         eventually("the socket", || Path::new(SOCKET).exists().then_some(()));
         let a = lab.container("a");
-        network.plugin.add(&a, "eth0", &network.config).failure().mentions("another DHCP daemon");
+        network.add(&a).failure().mentions("another DHCP daemon");
         let newest = network.with(&json!({ "cniVersion": "1.1.0" }));
         network.plugin.status(&newest.config).error(51).mentions("another DHCP daemon");
         go.end();
@@ -297,12 +294,12 @@ fn the_daemon_of_the_go_plugin_and_this_one_are_told_apart() {
 }
 
 #[test]
-fn what_is_no_call_is_refused_and_harms_nobody() {
+fn invalid_requests_are_rejected() {
     rscni_test::run(|lab| {
         let (_server, _daemon) = dhcp::set_up(lab, &[]);
         let say = |bytes: &[u8]| {
             let mut stream = UnixStream::connect(SOCKET).unwrap();
-            // It may be cut off before it has said all.
+            // The connection may be closed before all is written.
             let _ = stream.write_all(bytes);
             let mut answer = Vec::new();
             let _ = stream.read_to_end(&mut answer);
@@ -311,7 +308,7 @@ fn what_is_no_call_is_refused_and_harms_nobody() {
         assert!(say(b"nonsense\n").contains("501"));
         assert!(say(b"\n").contains("501"));
         assert_eq!(say(&vec![b'x'; 3 << 20]), "");
-        // One that says nothing waits; others are served.
+        // A silent client does not block others.
         let _silent = UnixStream::connect(SOCKET).unwrap();
         assert_eq!(say(b"\"ping\"\n"), "\"done\"\n");
         let key = r#"{"network":"../../etc","container_id":"/","ifname":"\u0000"}"#;
@@ -336,7 +333,7 @@ fn many_containers_get_their_leases_at_once() {
         addresses.sort();
         addresses.dedup();
         assert_eq!(addresses.len(), names.len());
-        // Nothing of the containers is open: no socket, no namespace.
+        // No socket and no namespace of the containers is open.
         let open = || std::fs::read_dir(format!("/proc/{}/fd", daemon.id())).unwrap().count();
         eventually("nothing is open", || (open() < 12).then_some(()));
         std::thread::scope(|scope| {
@@ -348,9 +345,9 @@ fn many_containers_get_their_leases_at_once() {
     });
 }
 
-/// A container whose runtime has given up, at a server that does not answer.
+/// A container whose runtime timed out while the server does not answer.
 #[test]
-fn an_add_that_nobody_waits_for_ends() {
+fn an_abandoned_add_ends() {
     rscni_test::run(|lab| {
         dhcp::lan(lab);
         let daemon = dhcp::daemon(lab, &[]);
@@ -368,10 +365,10 @@ fn an_add_that_nobody_waits_for_ends() {
         given_up.kill().unwrap();
         given_up.wait().unwrap();
         daemon.says("nobody waits for it any more");
-        network.plugin.del(&a, "eth0", &network.config).success();
-        // And one that a DEL overtakes.
+        network.del(&a).success();
+        // A DEL comes before the answer.
         std::thread::scope(|scope| {
-            let adding = scope.spawn(|| network.plugin.add(&a, "eth0", &network.config));
+            let adding = scope.spawn(|| network.add(&a));
             daemon.says_times("asking for an address", 2);
             lab.plugin("/run/rscni-test/bin/dhcp").del(&a, "eth0", &network.config).success();
             adding.join().unwrap().error(11).mentions("DEL");

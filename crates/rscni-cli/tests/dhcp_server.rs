@@ -21,7 +21,7 @@ use support::{
 
 const HOUR: (u32, u32, u32) = (3600, 1800, 3150);
 
-/// A LAN with such a server, and a daemon.
+/// Sets up a LAN with such a server, and a daemon.
 fn set_up(
     lab: &Lab,
     answers: impl Fn(&Heard) -> Vec<Vec<u8>> + Send + 'static,
@@ -36,14 +36,14 @@ fn is_up(a: &Attached) -> bool {
 }
 
 #[test]
-fn it_renews_from_its_address_and_gives_back_from_it() {
+fn a_lease_is_renewed_and_released_from_its_address() {
     rscni_test::run(|lab| {
         let (server, _daemon, network) = set_up(lab, |heard| proper(heard, (60, 2, 50)));
         let a = network.attach(lab, "a");
         assert_eq!(address(&a), "10.50.0.9");
         let renewal = server.hears("a renewal", Heard::asks_for_more_time);
         assert_eq!((renewal.from, renewal.ciaddr), (GIVEN.into(), GIVEN.into()));
-        // Neither is said again (RFC 2131, table 5).
+        // Neither is repeated (RFC 2131, table 5).
         assert_eq!((renewal.options.get(&50), renewal.options.get(&54)), (None, None));
         a.check().success();
         a.del().success();
@@ -55,9 +55,10 @@ fn it_renews_from_its_address_and_gives_back_from_it() {
 }
 
 #[test]
-fn it_rebinds_with_another_server_when_its_own_is_silent() {
+fn a_lease_rebinds_with_another_server_when_its_own_is_silent() {
     rscni_test::run(|lab| {
-        // Whoever asks this one alone gets no answer. Both are at one address, but the other calls itself another.
+        // This server does not answer unicast requests. The other has the same address and another
+        // identifier.
         let asked = AtomicUsize::new(0);
         let (server, daemon, network) = set_up(lab, move |heard| {
             if !heard.asks_for_more_time() {
@@ -84,7 +85,7 @@ fn it_rebinds_with_another_server_when_its_own_is_silent() {
 }
 
 #[test]
-fn a_server_that_has_forgotten_the_lease_gives_it_again() {
+fn a_server_that_forgot_the_lease_grants_it_again() {
     rscni_test::run(|lab| {
         let refused = AtomicUsize::new(0);
         let (server, daemon, network) = set_up(lab, move |heard| {
@@ -110,7 +111,7 @@ fn a_server_that_has_forgotten_the_lease_gives_it_again() {
 #[case::silence(0)]
 #[case::a_refusal(NAK)]
 #[case::another_address(ACK)]
-fn a_lease_that_is_over_takes_the_address_out_of_use(#[case] answer: u8) {
+fn an_expired_lease_removes_the_address(#[case] answer: u8) {
     rscni_test::run(|lab| {
         // Until then the lease lasts, however long that takes.
         let is_attached = Arc::new(AtomicBool::new(false));
@@ -120,7 +121,7 @@ fn a_lease_that_is_over_takes_the_address_out_of_use(#[case] answer: u8) {
                 (false, _) => proper(heard, (10, 2, 4)),
                 (true, 0) => Vec::new(),
                 (true, NAK) if heard.asks_for_more_time() => vec![heard.answer(NAK, [0; 4], &[])],
-                // What it has is 10.50.0.9, and nobody would tell the container.
+                // The container has 10.50.0.9 and would not learn of another address.
                 _ => {
                     let kind = if heard.kind == DISCOVER { OFFER } else { ACK };
                     vec![heard.answer(kind, [10, 50, 0, 77], &options(&[[0, 0, 14, 16]; 3]))]
@@ -136,11 +137,11 @@ fn a_lease_that_is_over_takes_the_address_out_of_use(#[case] answer: u8) {
     });
 }
 
-/// Has the time of every lease on disk begun so long ago that it is over.
+/// Changes the start of every lease on disk so that it has expired.
 fn age_leases() {
     for file in kept(SOCKET) {
         let mut lease: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-        // Times count from the boot; a lease that was given before it was over then.
+        // Times count from boot, so a lease from before it has expired.
         lease["held"]["since"] = json!({ "secs": 0, "nanos": 0 });
         lease["held"]["terms"] = json!({
             "renew": { "secs": 0, "nanos": 1 }, "rebind": { "secs": 0, "nanos": 2 }, "expire": { "secs": 0, "nanos": 3 },
@@ -150,7 +151,7 @@ fn age_leases() {
 }
 
 #[test]
-fn a_lease_that_was_over_while_no_daemon_ran_is_asked_for_once_more() {
+fn a_lease_that_expired_without_a_daemon_is_requested_again() {
     rscni_test::run(|lab| {
         let (server, mut daemon, network) = set_up(lab, |heard| proper(heard, HOUR));
         let a = network.attach(lab, "a");
@@ -169,7 +170,7 @@ fn a_lease_that_was_over_while_no_daemon_ran_is_asked_for_once_more() {
 }
 
 #[test]
-fn a_lease_that_was_over_and_is_not_given_again_is_lost() {
+fn an_expired_lease_is_lost_without_a_new_offer() {
     rscni_test::run(|lab| {
         let (mut server, mut daemon, network) = set_up(lab, |heard| proper(heard, HOUR));
         let a = network.attach(lab, "a");
@@ -185,10 +186,10 @@ fn a_lease_that_was_over_and_is_not_given_again_is_lost() {
 }
 
 #[test]
-fn a_container_whose_server_is_silent_keeps_no_other_waiting() {
+fn a_silent_server_does_not_delay_other_containers() {
     rscni_test::run(|lab| {
         dhcp::lan(lab);
-        // The first container to ask is the one that is not answered.
+        // The first container that asks gets no answer.
         let silenced = std::sync::OnceLock::new();
         let server = Server::start(move |heard| {
             let id = &heard.options[&61];
@@ -198,13 +199,13 @@ fn a_container_whose_server_is_silent_keeps_no_other_waiting() {
         let network = dhcp::network(lab, &json!({}));
         let slow = lab.container("slow");
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| network.plugin.add(&slow, "eth0", &network.config));
+            let waiting = scope.spawn(|| network.add(&slow));
             server.hears("the slow one", |heard| heard.kind == DISCOVER);
             let quick = network.attach(lab, "quick");
             quick.check().success();
             quick.del().success();
             assert!(!waiting.is_finished());
-            network.plugin.del(&slow, "eth0", &network.config).success();
+            network.del(&slow).success();
             waiting.join().unwrap().error(11).mentions("DEL");
         });
     });
@@ -215,7 +216,7 @@ fn a_container_whose_server_is_silent_keeps_no_other_waiting() {
 #[case::no_host("which is no address for a host")]
 #[case::no_answer_to_the_request("did not answer the request")]
 #[case::a_refusal("refused the address that it had offered")]
-fn an_add_says_why_no_server_was_of_use(#[case] why: &'static str) {
+fn a_failed_add_reports_why_each_server_was_unusable(#[case] why: &'static str) {
     rscni_test::run(|lab| {
         dhcp::lan(lab);
         let _server = Server::start(move |heard| {
@@ -231,17 +232,17 @@ fn an_add_says_why_no_server_was_of_use(#[case] why: &'static str) {
                 _ => Vec::new(),
             }
         });
-        // One that gives up, though not before the server has been heard.
+        // The daemon times out after the server was heard.
         let _daemon = dhcp::daemon(lab, &["-timeout", "1s", "-resendtimeout", "8s"]);
         let network = dhcp::network(lab, &json!({}));
         let a = lab.container("a");
         let before = support::snapshot(lab);
-        network.plugin.add(&a, "eth0", &network.config).error(11).mentions(why);
+        network.add(&a).error(11).mentions(why);
         lab.assert_unchanged_since(&before);
     });
 }
 
-/// Answers that a proper server does not give, before the proper one.
+/// Invalid answers, followed by a valid one.
 fn hostile(heard: &Heard) -> Vec<Vec<u8>> {
     let proper = proper(heard, HOUR);
     let Some(good) = proper.first() else { return proper };
@@ -255,14 +256,14 @@ fn hostile(heard: &Heard) -> Vec<Vec<u8>> {
         vec![0xff; 1400],
         good[..200].to_vec(),
         good[..good.len() - 3].to_vec(),
-        // A request, another link, another exchange, another client, no cookie, an option that is cut off.
+        // A request, another link, transaction or client, no cookie, and a truncated option.
         spoiled(0, 1),
         spoiled(1, 6),
         spoiled(4, !good[4]),
         spoiled(28, !good[28]),
         spoiled(236, 0),
         spoiled(241, 255),
-        // The address of another, in the name of another server.
+        // Another address from another server.
         heard.answer(if heard.kind == DISCOVER { ACK } else { OFFER }, [10, 50, 0, 66], &[]),
         heard.answer(NAK, [0; 4], &[(54, &[10, 50, 0, 66])]),
     ];
@@ -285,7 +286,7 @@ fn hostile_answers_change_nothing() {
 }
 
 #[test]
-fn servers_are_asked_to_answer_to_all_when_configured() {
+fn the_broadcast_flag_is_set_when_configured() {
     rscni_test::run(|lab| {
         dhcp::lan(lab);
         let server = dhcp::dnsmasq(lab, &[]);

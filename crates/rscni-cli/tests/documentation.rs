@@ -1,10 +1,10 @@
-//! The reference pages in `docs/plugins`: there is one for each plugin, and its examples work as they stand.
+//! The examples of the reference pages in `docs/plugins` work.
 //!
-//! An example is a fenced `json` block with the key `plugins`. Its network is added to a container in a private
-//! network, checked and deleted; the host has an interface `eth0` with a default route. One that follows a line
-//! `<!-- run in User-Mode Linux: REASON -->` needs something that kernels may lack: it is run by `uml_documentation`,
-//! and here only its configuration is tested, with STATUS. So is that of one after `<!-- not run: REASON -->`, anywhere.
-//! A block of any kind that follows a line `<!-- file: PATH -->` is a file that has to be there for the examples.
+//! An example is a fenced `json` block with the key `plugins`. A container in a private network is
+//! attached to it, checked and detached. The host has an interface `eth0` with a default route.
+//! After a line `<!-- run in User-Mode Linux: REASON -->`, only `uml_documentation` runs the
+//! example, and this program calls STATUS. After `<!-- not run: REASON -->`, both call STATUS only.
+//! A block after a line `<!-- file: PATH -->` is a file that the examples need.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -15,16 +15,15 @@ use std::{
     process::{Command, Output},
 };
 
-use rscni_linux::{AddressFlags, LinkChange, Netns, Route, Veth};
+use rscni_linux::Route;
 use rscni_test::{Container, Lab, Plugin};
 use serde_json::{Value, json};
 
-/// The binary under test.
-const RSCNI: &str = env!("CARGO_BIN_EXE_rscni");
+use support::RSCNI;
 
 struct Example {
     /// File and line.
-    place: String,
+    location: String,
     list: Value,
     runs: Runs,
 }
@@ -36,12 +35,12 @@ enum Runs {
     Never,
 }
 
-/// Where the examples are that this program runs.
+/// The examples that this program runs.
 const HERE: Runs =
     if env!("CARGO_CRATE_NAME").as_bytes()[0] == b'u' { Runs::InUml } else { Runs::Anywhere };
 
 impl Runs {
-    /// From the line before an example.
+    /// Reads the line before an example.
     fn after(line: &str) -> Self {
         match line {
             line if line.starts_with("<!-- not run: ") => Self::Never,
@@ -53,16 +52,16 @@ impl Runs {
 
 impl Example {
     fn name(&self) -> &str {
-        self.list["name"].as_str().unwrap_or_else(|| panic!("{}: no name", self.place))
+        self.list["name"].as_str().unwrap_or_else(|| panic!("{}: no name", self.location))
     }
 
     fn plugins(&self) -> &[Value] {
         self.list["plugins"]
             .as_array()
-            .unwrap_or_else(|| panic!("{}: plugins is no array", self.place))
+            .unwrap_or_else(|| panic!("{}: plugins is no array", self.location))
     }
 
-    /// The plugins that it uses, IPAM plugins too.
+    /// The plugins of the example, with IPAM plugins.
     fn types(&self) -> impl Iterator<Item = &str> {
         self.plugins()
             .iter()
@@ -84,16 +83,16 @@ fn examples_in(page: &Path) -> Vec<Example> {
     let mut lines = text.lines().enumerate();
     while let Some((number, line)) = lines.next() {
         if line.trim() == "```json" {
-            let place = format!("{file}:{}", number + 1);
+            let location = format!("{file}:{}", number + 1);
             let block: Vec<_> = lines
                 .by_ref()
                 .map(|(_, line)| line)
                 .take_while(|line| line.trim() != "```")
                 .collect();
-            let list: Value =
-                serde_json::from_str(&block.join("\n")).unwrap_or_else(|e| panic!("{place}: {e}"));
+            let list: Value = serde_json::from_str(&block.join("\n"))
+                .unwrap_or_else(|e| panic!("{location}: {e}"));
             if list.get("plugins").is_some() {
-                examples.push(Example { place, list, runs: Runs::after(before) });
+                examples.push(Example { location, list, runs: Runs::after(before) });
             }
         }
         if !line.trim().is_empty() {
@@ -107,7 +106,7 @@ fn all_examples() -> Vec<Example> {
     pages_of_plugins().iter().flat_map(|page| examples_in(page)).collect()
 }
 
-/// The files that a page wants to be there, with what is in them.
+/// Returns the files that a page defines, with their content.
 fn files_in(page: &Path) -> Vec<(PathBuf, String)> {
     let text = std::fs::read_to_string(page).unwrap_or_else(|e| panic!("{}: {e}", page.display()));
     let parts = text.split("<!-- file: ").skip(1);
@@ -131,25 +130,22 @@ fn pages_of_plugins() -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_plugin_has_a_page_with_an_example_and_a_line_in_the_index() {
-    let index = std::fs::read_to_string(pages().join("README.md")).unwrap();
+fn every_page_has_an_example_that_is_run() {
     for plugin in rscni_plugins::ALL {
         let page = format!("{}.md", plugin.name);
-        let examples = examples_in(&pages().join(&page));
         let uses_it = |example: &Example| {
             example.runs != Runs::Never && example.types().any(|name| name == plugin.name)
         };
         assert!(
-            examples.iter().any(uses_it),
+            examples_in(&pages().join(&page)).iter().any(uses_it),
             "{page} has no example that is run and uses {}",
             plugin.name
         );
-        assert!(index.contains(&format!("]({page})")), "README.md has no link to {page}");
     }
 }
 
 #[test]
-fn the_readme_shows_the_plugins_that_there_are() {
+fn the_readme_lists_the_plugins() {
     let readme = std::fs::read_to_string(pages().join("../../README.md")).unwrap();
     let (_, shown) = readme.split_once("$ rscni plugins\n").expect("the README shows the command");
     let (shown, _) = shown.split_once("```").expect("the block ends");
@@ -165,7 +161,7 @@ fn the_readme_shows_the_plugins_that_there_are() {
 fn links_between_pages_lead_somewhere() {
     let headings = |text: &str| -> BTreeSet<String> {
         let headings = text.lines().filter_map(|line| line.strip_prefix('#'));
-        // As GitHub makes anchors of them.
+        // Like GitHub's anchors.
         let anchor = |c: char| match c {
             ' ' => Some('-'),
             c if c.is_alphanumeric() || c == '-' || c == '_' => Some(c.to_ascii_lowercase()),
@@ -200,11 +196,11 @@ fn links_between_pages_lead_somewhere() {
     }
 }
 
-/// `rscni ACTION NETWORK NETNS` with the plugins that are inside.
+/// Runs `rscni ACTION NETWORK NETNS` with the built-in plugins.
 fn rscni(lab: &Lab, action: &str, example: &Example, container: &Container) -> Output {
     let mut command = Command::new(RSCNI);
     command.env_clear().args([action, example.name()]).arg(container.path());
-    // Without it nothing can be relied on in a User-Mode Linux that does not keep all registers.
+    // User-Mode Linux may need this variable, because it does not save all registers.
     command.envs(std::env::var("GLIBC_TUNABLES").map(|value| ("GLIBC_TUNABLES", value)));
     command
         .arg("--conf-dir")
@@ -217,11 +213,11 @@ fn rscni(lab: &Lab, action: &str, example: &Example, container: &Container) -> O
 #[track_caller]
 fn succeeded(example: &Example, action: &str, output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{}: {action}: {}", example.place, text(&output.stderr));
+    assert!(output.status.success(), "{}: {action}: {}", example.location, text(&output.stderr));
     text(&output.stdout)
 }
 
-/// The addresses of the result's gateways that the host itself has.
+/// Returns the gateways of the result that are addresses of the host.
 fn gateways_on_host(lab: &Lab, added: &str) -> Vec<String> {
     let result: Value = serde_json::from_str(added).unwrap();
     let mut netlink = lab.host().netlink();
@@ -236,7 +232,7 @@ fn gateways_on_host(lab: &Lab, added: &str) -> Vec<String> {
         .collect()
 }
 
-/// Add, look, check, delete.
+/// Runs add, check and del, and pings the gateways after add.
 fn attach_and_detach(lab: &Lab, example: &Example, container: &Container) {
     let added = succeeded(example, "add", &rscni(lab, "add", example, container));
     for gateway in gateways_on_host(lab, &added) {
@@ -251,31 +247,14 @@ fn attach_and_detach(lab: &Lab, example: &Example, container: &Container) {
     }
 }
 
-/// An interface `eth1` that the host can lend, with somebody at its other end.
-fn add_device(lab: &Lab) {
-    let world = lab.container("eth1-world");
-    let netns = Netns::open(world.path()).unwrap();
-    let mut host = lab.host().netlink();
-    let device = host
-        .add_veth(&Veth { up: true, peer_netns: Some(&netns), ..Veth::new("eth1", "eth1") })
-        .unwrap();
-    host.add_address(device.index, "192.168.2.2/24".parse().unwrap(), AddressFlags::default())
-        .unwrap();
-}
-
-/// The interface by which the host reaches the world.
-fn add_uplink(lab: &Lab) {
-    let world = lab.container("world");
-    let netns = Netns::open(world.path()).unwrap();
-    let mut host = lab.host().netlink();
-    let uplink = host
-        .add_veth(&Veth { up: true, peer_netns: Some(&netns), ..Veth::new("eth0", "eth0") })
-        .unwrap();
-    let up = LinkChange { up: Some(true), ..LinkChange::default() };
-    world.netlink().set_link(world.netlink().link_by_name("eth0").unwrap().index, &up).unwrap();
-    host.add_address(uplink.index, "198.51.100.2/24".parse().unwrap(), AddressFlags::default())
-        .unwrap();
-    host.add_route(&Route::default_via("198.51.100.1".parse().unwrap())).unwrap();
+/// Adds an interface `eth1` for host-device, and `eth0` with the default route.
+fn add_interfaces(lab: &Lab) {
+    for (name, address) in [("eth1", "192.168.2.2/24"), ("eth0", "198.51.100.2/24")] {
+        support::cable(lab, name, &lab.container(&format!("machine-{name}")), name);
+        support::add_address(lab.host(), name, address);
+    }
+    let route = Route::default_via("198.51.100.1".parse().unwrap());
+    lab.host().netlink().add_route(&route).unwrap();
 }
 
 fn status(example: &Example, plugins: &[(&str, Plugin)]) {
@@ -293,23 +272,22 @@ fn every_example_works_and_leaves_nothing_of_an_attachment() {
     let examples = all_examples();
     let files: Vec<_> = pages_of_plugins().iter().flat_map(|page| files_in(page)).collect();
     if HERE == Runs::InUml {
-        // An ordinary system has taps from the start. In the private network it cannot be done any more.
-        let _ = Command::new("modprobe").arg("tun").status();
+        // In the private network the module cannot be loaded any more.
+        support::sh("modprobe tun");
     }
     rscni_test::run(|lab| {
-        add_device(lab);
+        add_interfaces(lab);
         for (path, content) in &files {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, content).unwrap();
         }
-        add_uplink(lab);
         let plugins: Vec<_> =
             rscni_plugins::ALL.iter().map(|p| (p.name, lab.install(p.name, RSCNI))).collect();
-        // The host's own network, for containers that get their addresses from there.
+        // The LAN of the host, for examples with DHCP.
         let _lan = support::dhcp::set_up(lab, &[]);
         for (number, example) in examples.iter().enumerate() {
-            // Shown if it fails.
-            println!("{}", example.place);
+            // Shown if the test fails.
+            println!("{}", example.location);
             status(example, &plugins);
             if example.runs != HERE {
                 continue;
@@ -330,7 +308,7 @@ fn every_example_works_and_leaves_nothing_of_an_attachment() {
                 .ignoring("/last_reserved_ip.")
                 .ignoring("/.index/")
                 .ignoring(": address 127.0.0.1/8 on lo")
-                // And its own rule for VRFs.
+                // It also keeps its rule for VRFs.
                 .ignoring("policy rule 1000:");
             attach_and_detach(lab, example, &second);
             lab.assert_unchanged_since(&before);

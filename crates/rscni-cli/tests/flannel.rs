@@ -1,4 +1,4 @@
-//! The flannel plugin, with packets, and with a file that says what the daemon would.
+//! The flannel plugin, with a subnet file in place of the daemon.
 
 mod support;
 
@@ -9,7 +9,10 @@ use rscni_test::{Container, Lab, VERSIONS};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use support::{Attached, Network, addresses, assert_talk, change, host_link, up};
+use support::{
+    Attached, Network, addresses, assert_gone, assert_talk, change, host_link, up, wait_until_gone,
+    write_script,
+};
 
 const SUBNET_FILE: &str = "/run/flannel/subnet.env";
 const DATA_DIR: &str = "/var/lib/cni/flannel";
@@ -17,7 +20,7 @@ const DATA_DIR: &str = "/var/lib/cni/flannel";
 const V4: &str = "FLANNEL_NETWORK=10.42.0.0/16\nFLANNEL_SUBNET=10.42.1.1/24\n";
 const V6: &str = "FLANNEL_IPV6_NETWORK=fd00:42::/56\nFLANNEL_IPV6_SUBNET=fd00:42:0:1::1/64\n";
 
-/// What the daemon has leased, where it says that.
+/// Writes the subnet file of the daemon.
 fn lease(subnets: &str) {
     lease_at(SUBNET_FILE, subnets, 1450, false);
 }
@@ -32,7 +35,7 @@ fn flannel(lab: &Lab, keys: &Value) -> Network {
     Network::new(lab, "flannel", keys)
 }
 
-/// Everything but the directory itself: it stays, empty.
+/// Asserts that nothing is left except the empty directory.
 fn assert_nothing_left(lab: &Lab) {
     let left = lab.snapshot().to_string();
     let is_left = |line: &&str| {
@@ -66,7 +69,7 @@ fn two_containers_talk_with_addresses_of_the_lease(#[case] subnets: String) {
         support::install(lab);
         lease(&subnets);
         let network = flannel(lab, &json!({}));
-        // What belongs to the network comes with the first.
+        // The first attachment creates what belongs to the network.
         network.attach(lab, "first").del().success();
         let before = support::snapshot(lab).ignoring("netns first");
         let [a, b] = ["a", "b"].map(|name| network.attach(lab, name));
@@ -79,17 +82,12 @@ fn two_containers_talk_with_addresses_of_the_lease(#[case] subnets: String) {
         }
         assert_eq!((a.link().mtu, host_link(lab, "cni0").mtu), (1450, 1450));
         a.check().success();
-        for attached in [&a, &b] {
-            attached.del().success();
-            attached.del().success();
-            lab.remove_namespace(attached);
-        }
-        lab.assert_unchanged_since(&before);
+        support::assert_del_restores(lab, &before, &[&a, &b]);
         assert_nothing_left(lab);
     });
 }
 
-/// What flannel's own plugin saves for the same keys and the same file; but that leaves out `dns`.
+/// The file that flannel's own plugin saves for the same keys, which omits `dns`.
 #[rstest]
 #[case::defaults(
     json!({}),
@@ -150,7 +148,7 @@ fn two_containers_talk_with_addresses_of_the_lease(#[case] subnets: String) {
         },
     })
 )]
-fn the_other_plugin_gets_these_keys(#[case] keys: Value, #[case] expected: Value) {
+fn the_delegate_gets_these_keys(#[case] keys: Value, #[case] expected: Value) {
     rscni_test::run(|lab| {
         lease(&format!("{V4}{V6}"));
         let a = flannel(lab, &keys).attach(lab, "a");
@@ -171,7 +169,7 @@ fn the_other_plugin_gets_these_keys(#[case] keys: Value, #[case] expected: Value
 #[rstest]
 #[case::daemon_masquerades(true, false)]
 #[case::daemon_does_not(false, true)]
-fn one_of_daemon_and_plugin_masquerades(#[case] daemon: bool, #[case] plugin: bool) {
+fn either_the_daemon_or_the_plugin_masquerades(#[case] daemon: bool, #[case] plugin: bool) {
     rscni_test::run(|lab| {
         lease_at(SUBNET_FILE, V4, 1450, daemon);
         let network = flannel(lab, &json!({ "delegate": { "isDefaultGateway": true } }));
@@ -237,7 +235,7 @@ fn file_and_directory_are_where_the_keys_say() {
 #[case::delegate_is_a_list(json!({ "delegate": [] }), 7, "delegate: [] is not an object")]
 #[case::routes(json!({ "ipam": { "routes": [{ "dst": "everywhere" }] } }), 7, "ipam.routes")]
 #[case::of_the_delegate(json!({ "delegate": { "hairpinMode": true, "promiscMode": true } }), 7, "promiscMode")]
-fn what_is_wrong_in_the_configuration_is_named(
+fn invalid_config_is_rejected_naming_the_key(
     #[case] keys: Value,
     #[case] code: u64,
     #[case] word: &str,
@@ -247,8 +245,8 @@ fn what_is_wrong_in_the_configuration_is_named(
         let network = flannel(lab, &keys);
         let a = lab.container("a");
         let before = support::snapshot(lab).ignoring(DATA_DIR);
-        network.plugin.add(&a, "eth0", &network.config).error(code).mentions(word);
-        network.plugin.status(&network.config).error(code).mentions(word);
+        network.add(&a).error(code).mentions(word);
+        network.status().error(code).mentions(word);
         lab.assert_unchanged_since(&before);
         assert_eq!(saved_names(DATA_DIR), [""; 0]);
     });
@@ -270,7 +268,7 @@ fn a_saved_configuration_of_flannel_itself_counts_as_broken() {
             std::fs::create_dir_all(DATA_DIR).unwrap();
             std::fs::write(Path::new(DATA_DIR).join(a.id()), saved.config.to_string()).unwrap();
             network.gc(&[]).success();
-            network.plugin.del(&a, "eth0", &network.config).success();
+            network.del(&a).success();
             assert_eq!(saved_names(DATA_DIR), [""; 0]);
         }
         lab.assert_unchanged_since(&before);
@@ -282,7 +280,7 @@ fn a_saved_configuration_of_flannel_itself_counts_as_broken() {
 #[case::empty(Some(""), 6, "missing FLANNEL_NETWORK, FLANNEL_IPV6_NETWORK, FLANNEL_SUBNET")]
 #[case::half(Some("FLANNEL_NETWORK=10.42.0.0/16\n"), 6, "FLANNEL_MTU, FLANNEL_IPMASQ")]
 #[case::nonsense(Some("FLANNEL_NETWORK=10.42.0.0\n"), 6, "is not a CIDR")]
-fn without_the_daemons_file_add_and_status_say_so_and_del_works(
+fn without_a_subnet_file_add_and_status_fail_and_del_works(
     #[case] text: Option<&str>,
     #[case] code: u64,
     #[case] word: &str,
@@ -295,18 +293,13 @@ fn without_the_daemons_file_add_and_status_say_so_and_del_works(
         let network = flannel(lab, &json!({}));
         let a = lab.container("a");
         let before = lab.snapshot();
-        network
-            .plugin
-            .add(&a, "eth0", &network.config)
-            .error(code)
-            .mentions(word)
-            .mentions("daemon");
-        network.plugin.status(&network.config).error(50).mentions(word);
-        network.plugin.del(&a, "eth0", &network.config).success();
+        network.add(&a).error(code).mentions(word).mentions("daemon");
+        network.status().error(50).mentions(word);
+        network.del(&a).success();
         network.gc(&[]).success();
         lab.assert_unchanged_since(&before);
         lease(V4);
-        network.plugin.status(&network.config).success();
+        network.status().success();
         network.attach_as(&a, "eth0").del().success();
     });
 }
@@ -316,9 +309,9 @@ fn status_asks_the_other_plugin_too() {
     rscni_test::run(|lab| {
         lease("FLANNEL_NETWORK=10.42.0.0/16\nFLANNEL_SUBNET=10.42.1.1/30\n");
         let network = flannel(lab, &json!({}));
-        network.plugin.status(&network.config).success();
+        network.status().success();
         network.attach(lab, "a");
-        network.plugin.status(&network.config).error(50).mentions("10.42.1");
+        network.status().error(50).mentions("10.42.1");
     });
 }
 
@@ -330,10 +323,10 @@ fn an_add_that_fails_leaves_nothing() {
         let a = network.attach(lab, "a");
         let before = support::snapshot(lab);
         // The name is taken.
-        network.plugin.add(&a, "eth0", &network.config).error(4).mentions("eth0");
+        network.add(&a).error(4).mentions("eth0");
         lab.assert_unchanged_since(&before);
         a.check().success();
-        // A route that leads nowhere is the last step but one.
+        // An unreachable route fails in the last step but one.
         let bad = network.with(
             &json!({ "ipam": { "routes": [{ "dst": "192.0.2.0/24", "gw": "203.0.113.1" }] } }),
         );
@@ -353,7 +346,7 @@ fn an_add_that_fails_leaves_nothing() {
 }
 
 #[test]
-fn an_add_that_is_ended_half_way_is_cleaned_up() {
+fn del_cleans_up_after_a_killed_add() {
     rscni_test::run(|lab| {
         lease(V4);
         let network = flannel(lab, &json!({ "delegate": { "type": "fussy" } }));
@@ -361,21 +354,20 @@ fn an_add_that_is_ended_half_way_is_cleaned_up() {
         std::fs::create_dir_all(&dir).unwrap();
         let log = dir.join("log");
         let text = format!(
-            "#!/bin/sh\ncat > /dev/null\necho $CNI_COMMAND >> {}\ntest $CNI_COMMAND = ADD || exit 0\nkill -9 $PPID\n",
+            "cat > /dev/null\necho $CNI_COMMAND >> {}\ntest $CNI_COMMAND = ADD || exit 0\nkill -9 $PPID",
             log.display()
         );
-        std::fs::write(dir.join("fussy"), text).unwrap();
-        std::fs::set_permissions(dir.join("fussy"), PermissionsExt::from_mode(0o755)).unwrap();
+        write_script(dir.join("fussy"), &text);
         let mut network = network;
         network.plugin = network.plugin.cni_path([dir.as_path()]);
         let a = lab.container("a");
         let call = network.plugin.call("ADD").attachment(&a, "eth0").config(&network.config);
         assert_ne!(call.run().exit_code(), Some(0));
         assert_eq!(saved_names(DATA_DIR), [a.id()]);
-        network.plugin.del(&a, "eth0", &network.config).success();
+        network.del(&a).success();
         assert_eq!(saved_names(DATA_DIR), [""; 0]);
-        // Nothing is saved any more, and this program may not know what to do without a subnet.
-        network.plugin.del(&a, "eth0", &network.config).success();
+        // Nothing is saved any more, and the delegate may fail without a subnet.
+        network.del(&a).success();
         assert_eq!(std::fs::read_to_string(log).unwrap(), "ADD\nDEL\n");
     });
 }
@@ -470,7 +462,7 @@ fn two_interfaces_and_two_networks_of_one_container_do_not_mix() {
         for attached in [&a, &second, &other] {
             attached.check().success();
         }
-        // A second DEL does not take another interface's file for its own.
+        // A second DEL does not remove the file of another interface.
         second.del().success();
         second.del().success();
         second.check().error(100).mentions(DATA_DIR);
@@ -489,7 +481,7 @@ fn two_interfaces_and_two_networks_of_one_container_do_not_mix() {
 }
 
 #[test]
-fn gc_tells_the_interfaces_of_a_container_apart() {
+fn gc_distinguishes_interfaces_of_a_container() {
     rscni_test::run(|lab| {
         lease(V4);
         let network = flannel(lab, &json!({}));
@@ -507,9 +499,9 @@ fn gc_tells_the_interfaces_of_a_container_apart() {
     });
 }
 
-/// A file of Go's, or of an earlier release, does not say which interface it is about.
+/// A file of Go, or of an earlier release, does not name its interface.
 #[test]
-fn a_second_interface_spares_the_file_that_go_has_saved() {
+fn a_second_interface_keeps_the_file_that_go_saved() {
     rscni_test::run(|lab| {
         lease(V4);
         let network = flannel(lab, &json!({}));
@@ -544,7 +536,7 @@ fn check_names_what_differs() {
         lease(&format!("{V4}{V6}"));
         let network = flannel(lab, &json!({}));
         let a = network.attach(lab, "a");
-        network.plugin.check(&a, "eth0", &network.config).error(7).mentions("prevResult");
+        network.check(&a).error(7).mentions("prevResult");
         // The lease may change while containers run.
         std::fs::remove_file(SUBNET_FILE).unwrap();
         a.check().success();
@@ -563,12 +555,12 @@ fn check_names_what_differs() {
 }
 
 #[test]
-fn gc_spares_what_is_valid_and_removes_the_rest() {
+fn gc_keeps_valid_attachments_and_removes_stale_ones() {
     rscni_test::run(|lab| {
         lease(&format!("{V4}{V6}"));
         let network = flannel(lab, &json!({}));
         let [kept, stale] = ["kept", "stale"].map(|name| network.attach(lab, name));
-        // One that was made while configuration and lease said something else.
+        // Attached with another configuration and lease.
         lease("FLANNEL_NETWORK=10.42.0.0/16\nFLANNEL_SUBNET=10.42.9.1/24\n");
         let old = network
             .with(&json!({ "delegate": { "type": "ptp" }, "ipam": { "dataDir": "/run/old" } }));
@@ -591,11 +583,7 @@ fn gc_spares_what_is_valid_and_removes_the_rest() {
         names.sort();
         assert_eq!(names, [".hidden", kept.id(), other.id(), "half-written"]);
         for name in ["old", "stale"] {
-            assert!(
-                !lab.snapshot().to_string().contains(&format!("ctr-{name}")),
-                "{}",
-                lab.snapshot()
-            );
+            assert_gone(lab, &[&format!("ctr-{name}")]);
         }
         other.check().success();
         network.plugin.gc(&network.config).success();
@@ -637,7 +625,7 @@ fn the_result_is_that_of_the_other_plugin_in_every_version() {
             a.del().success();
             a.del().success();
             assert_nothing_left(lab);
-            // host-local goes round; each version is to get the same address.
+            // Without host-local's state, each version gets the same address.
             std::fs::remove_dir_all("/var/lib/cni/networks/net").unwrap();
         }
         let network = flannel(lab, &json!({ "cniVersion": null }));
@@ -647,7 +635,7 @@ fn the_result_is_that_of_the_other_plugin_in_every_version() {
 }
 
 #[test]
-fn what_was_added_in_one_version_is_checked_collected_and_deleted_in_another() {
+fn attachments_are_checked_collected_and_deleted_in_another_version() {
     rscni_test::run(|lab| {
         lease(V4);
         let old = flannel(lab, &json!({ "cniVersion": "0.3.1" }));
@@ -657,20 +645,16 @@ fn what_was_added_in_one_version_is_checked_collected_and_deleted_in_another() {
         a.check().success();
         new.gc(&[&a]).success();
         assert_eq!(saved_names(DATA_DIR), [a.id()]);
-        assert!(
-            !lab.snapshot().to_string().contains(&format!("{} eth0", b.id())),
-            "{}",
-            lab.snapshot()
-        );
+        assert_gone(lab, &[&format!("{} eth0", b.id())]);
         a.del().success();
         assert_nothing_left(lab);
     });
 }
 
-/// Go's plugin of flannel calls the bridge plugin beside it, with what it has saved.
+/// Go's flannel plugin calls the bridge plugin with what it saved.
 #[rstest]
-fn what_go_saved_and_attached_is_checked_and_deleted(
-    #[values("with_result", "without_result", "gc")] how: &str,
+fn attachments_of_the_go_plugin_are_checked_and_deleted(
+    #[values("with_result", "without_result", "netns_gone_gc")] how: &str,
 ) {
     rscni_test::run(|lab| {
         lease(&format!("{V4}{V6}"));
@@ -683,24 +667,15 @@ fn what_go_saved_and_attached_is_checked_and_deleted(
             },
             "isGateway": true, "mtu": 1450, "name": "net", "type": "bridge"
         });
-        let go = lab.plugin("/usr/lib/cni/bridge").cni_path(["/usr/lib/cni"]);
-        let theirs = Network { plugin: go, config: saved.clone() };
+        let theirs = Network { config: saved.clone(), ..ours.clone() }.with_go(lab);
         let container = lab.container("a");
         let Attached { reply, .. } = theirs.attach_as(&container, "eth0");
         std::fs::create_dir_all(DATA_DIR).unwrap();
         std::fs::write(Path::new(DATA_DIR).join(container.id()), saved.to_string()).unwrap();
         let a = Attached { network: ours.clone(), container, ifname: "eth0".into(), reply };
         a.check().success();
-        match how {
-            "with_result" => a.del().success(),
-            "without_result" => a.del_without_result().success(),
-            _ => {
-                lab.remove_namespace(&a);
-                ours.with(&json!({ "cniVersion": "1.1.0" })).gc(&[]).success()
-            }
-        };
-        let is_there = || lab.snapshot().to_string().contains("link veth");
-        rscni_test::eventually("the end of the link", || (!is_there()).then_some(()));
+        a.end(lab, how).success();
+        wait_until_gone(lab, "link veth");
         assert_nothing_left(lab);
     });
 }

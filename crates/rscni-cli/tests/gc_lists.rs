@@ -1,23 +1,23 @@
-//! GC of whole lists, by their plugins alone: the runtime has forgotten its attachments, and their namespaces are gone.
-//! What a valid attachment or another network has is spared, containers of which come at the same time.
+//! GC of lists whose attachments the runtime has forgotten, and whose namespaces are gone. It
+//! spares valid attachments, and other networks to which containers are attached at the same time.
 
 mod support;
+
+use std::path::Path;
 
 use rscni::{
     Attachment,
     invoke::Process,
     runtime::{AttachmentParams, NetConfList, Runtime},
 };
-use rscni_linux::Veth;
+use rscni_catalogue::{Values, row};
 use rscni_test::{Container, Lab, Snapshot};
 use rstest::rstest;
 use serde_json::{Map, Value, json};
 
-use support::{V4, V6, host_local};
+use support::{BIN, V4, V6, host_local};
 
-const BIN: &str = "/run/rscni-test/bin";
-
-/// A list of bridge, with these keys more, and these plugins after it.
+/// A list of bridge with these additional keys, and of these plugins after it.
 fn bridge(keys: &Value, chained: &[Value]) -> Vec<Value> {
     let mut first = json!({ "type": "bridge", "bridge": "br0", "isGateway": true, "ipam": host_local(&[V4, V6]) });
     first.as_object_mut().unwrap().extend(keys.as_object().cloned().unwrap_or_default());
@@ -41,7 +41,7 @@ fn flannel() -> Value {
     json!({ "type": "flannel", "delegate": { "bridge": "br0", "isDefaultGateway": true } })
 }
 
-/// A list as a network.
+/// A network list and a runtime.
 struct Network {
     list: NetConfList,
     runtime: Runtime<Process>,
@@ -65,7 +65,7 @@ impl Network {
         params
     }
 
-    /// A container that the runtime knows nothing of, as one whose cache was lost.
+    /// Attaches a container and removes it from the runtime's cache.
     fn attach(&self, lab: &Lab, name: &str) -> Container {
         let container = lab.container(name);
         let params = self.params(&container);
@@ -86,7 +86,7 @@ impl Network {
     }
 }
 
-/// Everything but what belongs to no attachment, and what comes and goes with those of the third network.
+/// Everything that belongs to attachments, except those of the third network.
 fn snapshot(lab: &Lab) -> Snapshot {
     let others = ["/var/lib/cni/locks", "directory /run/cni/host-device", "br2"];
     others.iter().fold(support::snapshot(lab), |snapshot, text| snapshot.ignoring(text))
@@ -112,18 +112,15 @@ fn snapshot(lab: &Lab) -> Snapshot {
     &json!({ "ipMasq": true, "macspoofchk": true }),
     &[portmap("nftables"), bandwidth(), tuning(), json!({ "type": "firewall" }), json!({ "type": "sbr" })]
 ))]
-fn gc_removes_all_that_is_stale_and_only_that(#[case] plugins: Vec<Value>) {
+fn gc_removes_stale_objects_only(#[case] plugins: Vec<Value>) {
     rscni_test::run(|lab| {
         support::install(lab);
-        let mut host = lab.host().netlink();
-        host.add_veth(&Veth { up: true, ..Veth::new("device", "beyond") }).unwrap();
-        // Without a carrier macvlan waits for one.
-        support::change(&mut host, "beyond", &support::up(true));
-        std::fs::create_dir_all("/run/flannel").unwrap();
-        let subnet = "FLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET=10.1.0.1/24\nFLANNEL_MTU=1400\nFLANNEL_IPMASQ=false\n";
-        std::fs::write("/run/flannel/subnet.env", subnet).unwrap();
+        support::cable(lab, "device", &lab.container("machine"), "device");
+        for command in row("flannel").setup(&Values::default(), Path::new(BIN)) {
+            support::sh(&command);
+        }
         let network = Network::new("net", &plugins, 8000);
-        // The same plugins and the same addresses' chains, in a network whose name begins with the first one's.
+        // The same plugins in a network whose name begins with the first one's.
         let mut others = plugins.clone();
         if others[0].get("ipam").is_some() {
             others[0]["ipam"] = host_local(&["10.1.1.0/24", "fd01:1::/64"]);
@@ -136,10 +133,10 @@ fn gc_removes_all_that_is_stale_and_only_that(#[case] plugins: Vec<Value>) {
             json!({ "type": "bridge", "bridge": "br2", "ipMasq": true, "ipam": host_local(&["10.1.2.0/24"]) }),
         ];
         let third = Network::new("third", &third, 0);
-        // What belongs to the networks.
+        // Objects that belong to the networks.
         for network in [&network, &other, &third] {
             let first = network.attach(lab, &format!("first-{}", network.list.name));
-            // With DEL, which takes links away at once, and not as the kernel gets to it.
+            // DEL removes links at once, unlike the end of a namespace.
             network.runtime.del(&network.list, &network.params(&first)).unwrap();
             lab.remove_namespace(&first);
         }
@@ -174,7 +171,7 @@ fn gc_removes_all_that_is_stale_and_only_that(#[case] plugins: Vec<Value>) {
         network.gc(&[&kept]);
         lab.assert_unchanged_since(&before);
 
-        // They are no longer valid either, by now.
+        // The third network has no valid attachments any more.
         for container in [&kept, &of_other] {
             lab.remove_namespace(container);
         }

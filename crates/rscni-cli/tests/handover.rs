@@ -1,19 +1,15 @@
-//! A node goes over from the Go plugins, which are Debian's here, to this binary and back: either can CHECK and DEL
-//! what the other added.
+//! Handover between Debian's Go plugins and this binary: each can CHECK and DEL what the other
+//! added.
 
 mod support;
 
-use std::path::Path;
-
-use rscni_test::{Lab, Plugin};
+use rscni_test::Lab;
 use rstest::rstest;
 use serde_json::json;
 
-use support::{Network, V4, V6, host_local};
+use support::{Network, V4, V6, assert_gone, host_local, wait_until_gone};
 
-const GO: &str = "/usr/lib/cni";
-
-/// The network with all that makes something, at the newest version that both speak.
+/// A network with masquerading, in the newest version that both support.
 fn network(lab: &Lab, plugin: &str) -> Network {
     let mut ipam = host_local(&[V4, V6]);
     ipam["routes"] = json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]);
@@ -24,51 +20,29 @@ fn network(lab: &Lab, plugin: &str) -> Network {
     Network::new(lab, plugin, &keys)
 }
 
-fn go(lab: &Lab, plugin: &str) -> Plugin {
-    lab.plugin(Path::new(GO).join(plugin)).cni_path([GO])
-}
-
 fn assert_nothing_left(lab: &Lab) {
-    let left = lab.snapshot().to_string();
-    let is_left = |line: &&str| {
-        ["ctr-", "CNI-", "veth", "cni-br-iface"].iter().any(|word| line.contains(word))
-    };
-    let left: Vec<&str> = left.lines().filter(is_left).collect();
-    assert!(left.is_empty(), "{left:#?}");
+    assert_gone(lab, &["ctr-", "CNI-", "veth", "cni-br-iface"]);
 }
 
 #[rstest]
-fn what_the_go_plugin_added_is_checked_and_deleted(
+fn attachments_of_the_go_plugin_are_checked_and_deleted(
     #[values("bridge", "ptp")] plugin: &str,
-    #[values("with_result", "without_result", "without_netns", "netns_gone", "gc")] how: &str,
+    #[values("with_result", "without_result", "without_netns", "netns_gone", "netns_gone_gc")] how: &str,
 ) {
     rscni_test::run(|lab| {
         let ours = network(lab, plugin);
-        let theirs = Network { plugin: go(lab, plugin), ..ours.clone() };
+        let theirs = ours.with_go(lab);
         let mut a = theirs.attach(lab, "a");
         a.network = ours.clone();
         a.ping("10.1.0.1");
         a.check().success();
-        match how {
-            "with_result" => a.del().success(),
-            "without_result" => a.del_without_result().success(),
-            "without_netns" => {
-                // Nothing tells the name of its link on the host. It goes with the namespace, which the runtime removes.
-                let reply = a.del_without_netns().success();
-                lab.remove_namespace(&a);
-                reply
-            }
-            "netns_gone" => {
-                lab.remove_namespace(&a);
-                a.del().success()
-            }
-            _ => {
-                lab.remove_namespace(&a);
-                ours.with(&json!({ "cniVersion": "1.1.0" })).gc(&[]).success()
-            }
-        };
-        let is_there = || lab.snapshot().to_string().contains("link veth");
-        rscni_test::eventually("the end of the link", || (!is_there()).then_some(()));
+        a.end(lab, how).success();
+        if how == "without_netns" {
+            // The name of its host interface is unknown. It goes with the namespace, which the
+            // runtime removes.
+            lab.remove_namespace(&a);
+        }
+        wait_until_gone(lab, "link veth");
         assert_nothing_left(lab);
     });
 }
@@ -77,7 +51,7 @@ fn what_the_go_plugin_added_is_checked_and_deleted(
 fn the_filter_of_the_go_plugin_is_checked_and_deleted() {
     rscni_test::run(|lab| {
         let ours = network(lab, "bridge").with(&json!({ "macspoofchk": true }));
-        let theirs = Network { plugin: go(lab, "bridge"), ..ours.clone() };
+        let theirs = ours.with_go(lab);
         let mut a = theirs.attach(lab, "a");
         a.network = ours;
         a.check().success();
@@ -87,13 +61,11 @@ fn the_filter_of_the_go_plugin_is_checked_and_deleted() {
 }
 
 #[rstest]
-fn what_was_added_here_is_checked_and_deleted_by_the_go_plugin(
-    #[values("bridge", "ptp")] plugin: &str,
-) {
+fn the_go_plugin_checks_and_deletes_our_attachments(#[values("bridge", "ptp")] plugin: &str) {
     rscni_test::run(|lab| {
         let ours = network(lab, plugin);
         let a = ours.attach(lab, "a");
-        let theirs = go(lab, plugin);
+        let theirs = ours.with_go(lab).plugin;
         theirs.check(&a, "eth0", &a.config()).success();
         theirs.del(&a, "eth0", &a.config()).success();
         assert_nothing_left(lab);
@@ -104,7 +76,7 @@ fn what_was_added_here_is_checked_and_deleted_by_the_go_plugin(
 fn containers_of_both_talk_on_one_bridge() {
     rscni_test::run(|lab| {
         let ours = network(lab, "bridge");
-        let theirs = Network { plugin: go(lab, "bridge"), ..ours.clone() };
+        let theirs = ours.with_go(lab);
         for (first, second, names) in [(&theirs, &ours, ["a", "b"]), (&ours, &theirs, ["c", "d"])] {
             let (a, b) = (first.attach(lab, names[0]), second.attach(lab, names[1]));
             support::assert_talk(lab, &a, &b, true);

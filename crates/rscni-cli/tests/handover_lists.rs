@@ -1,5 +1,5 @@
-//! A node whose containers were attached by the Go plugins, which are Debian's here, goes over to this binary: DEL of
-//! the same list through the runtime removes all that they have set up, and nothing else.
+//! Handover of lists from Debian's Go plugins to this binary: DEL removes what they set up and
+//! nothing else.
 
 mod support;
 
@@ -12,12 +12,9 @@ use rscni_test::{Container, Lab, Snapshot};
 use rstest::rstest;
 use serde_json::{Map, Value, json};
 
-use support::{V4, V6, host_local};
+use support::{BIN, GO, V4, V6, host_local};
 
-const GO: &str = "/usr/lib/cni";
-const OURS: &str = "/run/rscni-test/bin";
-
-/// A list of bridge, with these keys more, and these plugins after it.
+/// A list of bridge with these additional keys, and of these plugins after it.
 fn bridge(keys: &Value, chained: &[Value]) -> Vec<Value> {
     let mut ipam = host_local(&[V4, V6]);
     ipam["routes"] = json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]);
@@ -39,7 +36,7 @@ fn tuning() -> Value {
             "promisc": true, "allmulti": true })
 }
 
-/// What the runtime passes to the plugins that can do something with it.
+/// Capability arguments of the runtime.
 fn capability_args() -> Map<String, Value> {
     let mapping = |protocol: &str, port: u16, host_ip: &str| json!({ "hostPort": port, "containerPort": 80, "protocol": protocol, "hostIP": host_ip });
     let args = json!({
@@ -60,25 +57,25 @@ struct Handover {
 }
 
 impl Handover {
-    /// With what belongs to the network and to no container made by a first container, which Go's plugins remove.
+    /// A first container creates the objects that belong to the network.
     fn new(lab: &Lab, plugins: &[Value]) -> (Self, Snapshot) {
         support::install(lab);
-        // For plugins that need a device of the host.
+        // The device for plugins that need one.
         lab.host().netlink().add_veth(&Veth::new("device", "beyond")).unwrap();
         let list = json!({ "cniVersion": "1.0.0", "name": "net", "plugins": plugins }).to_string();
         let list = NetConfList::from_json(list.as_bytes()).unwrap();
-        let [go, ours] = [GO, OURS].map(|dir| Runtime::new(Process, [dir]));
+        let [go, ours] = [GO, BIN].map(|dir| Runtime::new(Process, [dir]));
         let this = Self { list, go, ours };
         let first = lab.container("first");
         this.go.add(&this.list, &params(&first)).unwrap();
         this.go.del(&this.list, &params(&first)).unwrap();
         lab.remove_namespace(&first);
-        // Go's host-device leaves the name that a device had while it was away as its alias.
+        // Go's host-device leaves an alias on the device.
         let mut host = lab.host().netlink();
         let device = host.link_by_name("device").unwrap().index;
         host.set_link(device, &LinkChange { alias: Some(String::new()), ..LinkChange::default() })
             .unwrap();
-        // Where host-local goes on and what it has counted, locks.
+        // State of host-local, and locks.
         let others = [
             "/last_reserved_ip.",
             "/.index",
@@ -124,16 +121,16 @@ fn params(container: &Container) -> AttachmentParams {
     &json!({ "ipMasq": true, "hairpinMode": true }),
     &[portmap(), bandwidth(), tuning(), json!({ "type": "firewall" }), json!({ "type": "sbr" })]
 ))]
-fn what_the_go_plugins_set_up_is_removed_completely(
+fn attachments_of_the_go_plugins_are_removed_completely(
     #[case] plugins: Vec<Value>,
     #[values("with_result", "without_result", "netns_gone", "netns_and_result_gone")] how: &str,
 ) {
     rscni_test::run(|lab| hand_over(lab, &plugins, how));
 }
 
-/// The device is one that goes with its namespace, so the namespace has to be there.
+/// A virtual device is destroyed with its namespace, so the namespace exists in these cases.
 #[rstest]
-fn the_device_that_the_go_plugin_moved_comes_back(
+fn a_device_that_the_go_plugin_moved_is_returned(
     #[values("with_result", "without_result")] how: &str,
 ) {
     let plugin =
@@ -151,7 +148,7 @@ fn hand_over(lab: &Lab, plugins: &[Value], how: &str) {
         lab.remove_namespace(&a);
     }
     if how == "netns_and_result_gone" {
-        // Go's firewall says in its rules which addresses they are for, and nothing else; and nobody knows those now.
+        // The rules of Go's firewall name addresses only, and these are unknown now.
         before = before.ignoring("ip filter CNI-FORWARD").ignoring("ip6 filter CNI-FORWARD");
     }
     handover.ours.del(&handover.list, &params(&a)).unwrap();

@@ -1,10 +1,10 @@
-//! `ipMasq` and packets that connection tracking calls invalid: they must not leave with the container's address.
+//! `ipMasq` drops packets that connection tracking calls invalid, so that they do not leave with
+//! the container's address.
 
 mod support;
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
-    process::Command,
     time::Duration,
 };
 
@@ -14,23 +14,20 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 use serde_json::{Value, json};
 
 use support::{
-    Attached, Network, V4, V6, host_local,
+    Attached, IPTABLES, NFTABLES, Network, V4, V6, host_local, nft,
     outside::{OUTSIDE, outside},
 };
 
-const NFTABLES: &str = "nftables";
-const IPTABLES: &str = "iptables";
-
-/// A raw socket for TCP. `UdpSocket` is any datagram socket to the standard library.
-fn raw(place: &Namespace, v4: bool) -> UdpSocket {
+/// Opens a raw socket for TCP. `UdpSocket` works for any datagram socket.
+fn raw(namespace: &Namespace, v4: bool) -> UdpSocket {
     let family = if v4 { AddressFamily::INET } else { AddressFamily::INET6 };
     let open = || socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::TCP));
-    let socket: UdpSocket = place.run(|| open().unwrap()).into();
+    let socket: UdpSocket = namespace.run(|| open().unwrap()).into();
     socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     socket
 }
 
-/// A TCP segment without connection that ends one: RST, with a checksum that is right.
+/// Encodes a TCP RST without a connection.
 fn reset(from: IpAddr, to: IpAddr) -> Vec<u8> {
     let mut segment = vec![0; 20];
     segment[..2].copy_from_slice(&4000_u16.to_be_bytes());
@@ -48,8 +45,8 @@ fn reset(from: IpAddr, to: IpAddr) -> Vec<u8> {
     segment
 }
 
-/// The addresses that the outside sees resets from when these containers send one each, in this order. It waits for that
-/// of the last container.
+/// Returns the source addresses of the resets that these containers send, as seen outside. It waits
+/// for the reset of the last container.
 fn seen_from(outside: &Namespace, containers: &[&Attached], v4: bool) -> Vec<IpAddr> {
     let listener = raw(outside, v4);
     let to: IpAddr = OUTSIDE[usize::from(!v4)].parse().unwrap();
@@ -79,13 +76,12 @@ fn network(lab: &Lab, plugin: &str, number: u8, keys: &Value) -> Network {
     Network::new(lab, plugin, &own).with(keys)
 }
 
-/// The chain that drops them.
+/// Lists the chain that drops these packets.
 fn rules() -> String {
-    let words = ["list", "chain", "inet", "rscni", "masquerading-invalid"];
-    String::from_utf8(Command::new("nft").args(words).output().unwrap().stdout).unwrap()
+    nft("list chain inet rscni masquerading-invalid")
 }
 
-/// How many packets the rule for this set has dropped.
+/// Number of packets that the rule for this set has dropped.
 fn dropped(set: &str) -> u64 {
     let text = rules();
     let rule = text.lines().find(|line| line.contains(&format!("@{set} ")));
@@ -95,7 +91,7 @@ fn dropped(set: &str) -> u64 {
 }
 
 #[rstest]
-fn they_leave_neither_with_nor_without_the_containers_address(
+fn invalid_packets_are_dropped(
     #[values("bridge", "ptp")] plugin: &str,
     #[values(NFTABLES, IPTABLES)] backend: &str,
     #[values(true, false)] v4: bool,
@@ -112,11 +108,11 @@ fn they_leave_neither_with_nor_without_the_containers_address(
             (_, false) => "masquerade6-net-64",
         };
         assert_eq!(dropped(set), 0);
-        // The same packet of an address that is not masqueraded passes.
+        // The packet passes if the address is not masqueraded.
         assert_eq!(seen_from(&outside, &[&masqueraded, &plain], v4), [plain.address(v4)]);
         assert!(dropped(set) > 0);
         masqueraded.check().success();
-        // What makes sense passes as before.
+        // Valid packets pass.
         let server = outside.serve_tcp(8080);
         let target = OUTSIDE[usize::from(!v4)];
         let target = if v4 { format!("{target}:8080") } else { format!("[{target}]:8080") };
@@ -144,7 +140,7 @@ fn an_address_is_free_again_after_del() {
 #[rstest]
 #[case::without_the_rules("without the rules")]
 #[case::without_a_table("delete table inet rscni")]
-fn the_next_add_brings_the_rules_to_a_table_of_an_older_version(
+fn the_next_add_adds_the_rules_to_a_table_of_an_older_version(
     #[values(NFTABLES, IPTABLES)] backend: &str,
     #[case] as_before: &str,
 ) {
@@ -160,9 +156,9 @@ fn the_next_add_brings_the_rules_to_a_table_of_an_older_version(
                 format!("{all}; delete set inet rscni {set}")
             });
         let as_before = if as_before.contains("table") { as_before } else { &without_the_rules };
-        assert!(Command::new("nft").arg(as_before).status().unwrap().success());
+        nft(as_before);
         if !as_before.contains("table") {
-            // An attachment of the older version is as its ADD left it.
+            // The attachment of the older version is unchanged.
             old.check().success();
             assert_eq!(seen_from(&outside, &[&old], true), [old.v4()]);
         }
@@ -181,8 +177,7 @@ fn the_next_add_brings_the_rules_to_a_table_of_an_older_version(
 fn check_misses_the_rules() {
     rscni_test::run(|lab| {
         let a = network(lab, "ptp", 1, &json!({ "ipMasq": true })).attach(lab, "a");
-        let flush = ["flush", "chain", "inet", "rscni", "masquerading-invalid"];
-        assert!(Command::new("nft").args(flush).status().unwrap().success());
+        nft("flush chain inet rscni masquerading-invalid");
         a.check_misses("masquerading-invalid, which drop invalid packets, are missing");
     });
 }

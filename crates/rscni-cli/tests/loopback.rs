@@ -12,7 +12,7 @@ fn lo_is_up_until_del() {
     rscni_test::run(|lab| {
         let network = Network::new(lab, "loopback", &json!({}));
         let a = lab.container("a");
-        // The kernel leaves it there when it switches lo off.
+        // The kernel keeps this address when lo is set down.
         let before = lab.snapshot().ignoring("address 127.0.0.1/8");
         // `CNI_IFNAME` does not matter.
         let attached = network.attach_as(&a, "eth7");
@@ -34,7 +34,7 @@ fn lo_is_up_until_del() {
 }
 
 #[test]
-fn check_tells_that_lo_is_down() {
+fn check_reports_that_lo_is_down() {
     rscni_test::run(|lab| {
         let a = Network::new(lab, "loopback", &json!({})).attach(lab, "a");
         change(&mut a.netlink(), "lo", &up(false));
@@ -43,7 +43,7 @@ fn check_tells_that_lo_is_down() {
 }
 
 #[test]
-fn check_tells_which_address_of_the_result_is_missing() {
+fn check_names_a_missing_address_of_the_result() {
     rscni_test::run(|lab| {
         let a = Network::new(lab, "loopback", &json!({})).attach(lab, "a");
         a.check().success();
@@ -54,7 +54,7 @@ fn check_tells_which_address_of_the_result_is_missing() {
 }
 
 #[test]
-fn check_needs_the_result_and_minds_nothing_in_it_but_lo() {
+fn check_needs_the_result_and_compares_only_lo() {
     rscni_test::run(|lab| {
         let network = Network::new(lab, "loopback", &json!({}));
         let a = network.attach(lab, "a");
@@ -80,13 +80,13 @@ fn a_result_of_plugins_before_it_is_passed_on() {
             json!({ "cniVersion": "1.1.0", "interfaces": [{ "name": "eth0", "sandbox": "/x" }] });
         let chained = network.with(&json!({ "prevResult": previous }));
         let a = lab.container("a");
-        assert_eq!(chained.plugin.add(&a, "eth0", &chained.config).success().json(), &previous);
+        assert_eq!(chained.add(&a).success().json(), &previous);
         a.ping("127.0.0.1");
     });
 }
 
 #[test]
-fn a_lo_with_an_address_of_the_network_is_refused() {
+fn an_external_address_on_lo_is_rejected() {
     rscni_test::run(|lab| {
         let network = Network::new(lab, "loopback", &json!({}));
         let a = lab.container("a");

@@ -8,14 +8,12 @@ use rscni_test::Lab;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use container_link::{
-    Assertion, Damage, add_address, assert_noticed, assert_talk_and_go, ip, lan, network, remac,
-};
-use support::{Attached, Network, V4, V6, addresses, host_link, host_local, up};
+use container_link::{Damage, assert_noticed, assert_talk_and_del, lan, network, remac};
+use support::{Attached, Network, V4, V6, add_address, host_link, host_local, ip};
 
 /// A network on `lan0`, with addresses of both families.
 fn macvlan(lab: &Lab, keys: &Value) -> Network {
-    network(lab, "macvlan", &[V4, V6], &json!({ "master": "lan0" })).with(keys)
+    network(lab, "macvlan").with(keys)
 }
 
 /// The same without addresses.
@@ -36,41 +34,7 @@ fn two_containers_talk(#[case] subnets: &[&str], #[case] families: &[bool]) {
             ipam["routes"] = json!([{ "dst": "192.0.2.0/24" }]);
         }
         let network = macvlan(lab, &json!({ "ipam": ipam }));
-        assert_talk_and_go(lab, [&network, &network], families);
-    });
-}
-
-#[rstest]
-#[case::versions(container_link::speaks_every_version)]
-#[case::del(container_link::is_deleted_whatever_is_left_of_it)]
-#[case::others(container_link::spares_what_belongs_to_others)]
-#[case::names(container_link::does_not_mind_the_names_on_the_host)]
-#[case::failure(container_link::leaves_nothing_when_it_fails)]
-#[case::check(container_link::notices_what_was_changed)]
-#[case::check_without_result(container_link::needs_the_result_for_check)]
-#[case::gc(container_link::gives_back_addresses_with_gc)]
-#[case::status(container_link::tells_whether_it_could_add)]
-#[case::race(container_link::gives_a_name_once)]
-#[case::handover(container_link::is_handed_over_from_and_to_the_go_plugin)]
-#[case::announcement(container_link::tells_its_neighbours)]
-#[case::duplicate(container_link::refuses_an_address_that_another_machine_has)]
-fn it_does_what_every_link_does(#[case] assertion: Assertion) {
-    rscni_test::run(|lab| {
-        lan(lab);
-        assertion(lab, &macvlan(lab, &json!({})));
-    });
-}
-
-#[test]
-fn containers_reach_machines_outside_and_those_reach_them() {
-    rscni_test::run(|lab| {
-        let outside = lan(lab);
-        let a = macvlan(lab, &json!({})).attach(lab, "a");
-        for (own, other) in [("10.1.0.1", a.v4()), ("fd01::1", a.v6())] {
-            a.ping(own);
-            outside.ping(other);
-            lab.tcp(&outside, &a, other, 80);
-        }
+        assert_talk_and_del(lab, [&network, &network], families);
     });
 }
 
@@ -78,7 +42,7 @@ fn containers_reach_machines_outside_and_those_reach_them() {
 #[case::bridge("bridge", true)]
 #[case::private("private", false)]
 #[case::vepa("vepa", false)]
-fn the_mode_says_who_reaches_whom_on_the_same_master(#[case] mode: &str, #[case] talk: bool) {
+fn the_mode_isolates_containers_of_a_master(#[case] mode: &str, #[case] talk: bool) {
     rscni_test::run(|lab| {
         lan(lab);
         let network = macvlan(lab, &json!({ "mode": mode }));
@@ -108,11 +72,7 @@ fn passthru_takes_the_master_and_its_hardware_address_for_one_container() {
         a.check().success();
         let b = lab.container("b");
         let before = support::snapshot(lab);
-        network
-            .plugin
-            .add(&b, "eth0", &network.config)
-            .error(5)
-            .mentions("create macvlan eth0 (passthru) on lan0");
+        network.add(&b).error(5).mentions("create macvlan eth0 (passthru) on lan0");
         lab.assert_unchanged_since(&before);
         a.del().success();
         network.attach_as(&b, "eth0").ping("10.1.0.1");
@@ -120,7 +80,7 @@ fn passthru_takes_the_master_and_its_hardware_address_for_one_container() {
 }
 
 #[test]
-fn a_network_that_is_down_is_no_obstacle() {
+fn add_succeeds_without_a_carrier() {
     rscni_test::run(|lab| {
         let outside = lan(lab);
         ip(&outside, "link set lan0 down");
@@ -134,31 +94,6 @@ fn a_network_that_is_down_is_no_obstacle() {
         ip(lab.host(), "link set lan0 up");
         b.ping("fd01::1");
         b.check().success();
-    });
-}
-
-#[test]
-fn without_ipam_the_link_is_only_switched_on() {
-    rscni_test::run(|lab| {
-        lan(lab);
-        let network = l2(lab, &json!({}));
-        let a = network.attach(lab, "a");
-        assert!(
-            a.reply.ips().is_empty() && a.reply["interfaces"][0]["name"] == "eth0",
-            "{}",
-            a.reply.json()
-        );
-        assert!(a.link().up && addresses(&a, "eth0").is_empty());
-        a.check().success();
-        add_address(&a, "eth0", "10.1.0.9/24");
-        a.ping("10.1.0.1");
-        support::change(&mut a.netlink(), "eth0", &up(false));
-        a.check_misses("down");
-        network.plugin.status(&network.config).success();
-        network.gc(&[]).success();
-        a.del().success();
-        a.del().success();
-        assert!(a.netlink().find_link("eth0").unwrap().is_none());
     });
 }
 
@@ -199,28 +134,7 @@ fn unknown_arguments_are_refused() {
 }
 
 #[test]
-fn the_mtu_is_that_of_the_master_or_a_smaller_one() {
-    rscni_test::run(|lab| {
-        lan(lab);
-        ip(lab.host(), "link set lan0 mtu 1450");
-        let a = l2(lab, &json!({})).attach(lab, "a");
-        assert_eq!((a.link().mtu, &a.reply["interfaces"][0]["mtu"]), (1450, &json!(1450)));
-        for mtu in [1450, 1400] {
-            let b = l2(lab, &json!({ "mtu": mtu })).attach_as(&a, "eth1");
-            assert_eq!((b.link().mtu, &b.reply["interfaces"][0]["mtu"]), (mtu, &json!(mtu)));
-            b.check().success();
-            b.del().success();
-        }
-        let network = l2(lab, &json!({ "mtu": 1451 }));
-        let before = support::snapshot(lab);
-        network.plugin.add(&a, "eth1", &network.config).error(7).mentions("1451").mentions("1450");
-        network.plugin.status(&network.config).error(7).mentions("1451");
-        lab.assert_unchanged_since(&before);
-    });
-}
-
-#[test]
-fn a_plugin_after_it_may_change_the_mtu_if_it_says_so() {
+fn a_later_plugin_may_change_the_mtu_in_the_result() {
     rscni_test::run(|lab| {
         lan(lab);
         let a = l2(lab, &json!({ "mtu": 1400 })).attach(lab, "a");
@@ -255,23 +169,15 @@ fn the_length_of_the_queue_of_broadcasts_can_be_chosen() {
     "route add default via 10.1.0.1 dev lan0 metric 50",
     "route add default dev other table 99",
 ])]
-fn without_master_it_is_the_interface_of_the_default_route(
-    #[case] address: &str,
-    #[case] routes: &[&str],
-) {
+fn the_default_master_has_the_default_route(#[case] address: &str, #[case] routes: &[&str]) {
     rscni_test::run(|lab| {
         let outside = lan(lab);
         let network = macvlan(lab, &json!({ "master": null }));
         let a = lab.container("a");
         let before = support::snapshot(lab);
-        network
-            .plugin
-            .add(&a, "eth0", &network.config)
-            .error(7)
-            .mentions("default route")
-            .mentions("set master");
-        network.plugin.status(&network.config).error(50).mentions("default route");
-        network.plugin.del(&a, "eth0", &network.config).success();
+        network.add(&a).error(7).mentions("default route").mentions("set master");
+        network.status().error(50).mentions("default route");
+        network.del(&a).success();
         lab.assert_unchanged_since(&before);
 
         lab.host().netlink().add_veth(&Veth { up: true, ..Veth::new("other", "peer") }).unwrap();
@@ -280,7 +186,7 @@ fn without_master_it_is_the_interface_of_the_default_route(
         for route in routes {
             ip(lab.host(), route);
         }
-        network.plugin.status(&network.config).success();
+        network.status().success();
         let a = network.attach_as(&a, "eth0");
         outside.ping(a.v4());
         outside.ping(a.v6());
@@ -292,42 +198,7 @@ fn without_master_it_is_the_interface_of_the_default_route(
 }
 
 #[test]
-fn the_master_can_be_in_the_container() {
-    rscni_test::run(|lab| {
-        lan(lab);
-        let below = Network::bridge(
-            lab,
-            &["10.9.0.0/24"],
-            &json!({ "name": "below", "isDefaultGateway": true }),
-        );
-        let [a, b] = ["a", "b"].map(|name| below.attach(lab, name));
-        let before = support::snapshot(lab);
-        // The host has no eth0, nor a default route.
-        for master in [json!("eth0"), json!(null)] {
-            let network = macvlan(lab, &json!({ "master": master, "linkInContainer": true }));
-            network.plugin.status(&network.config).success();
-            let [c, d] = [&a, &b].map(|below| network.attach_as(below, "net1"));
-            assert_eq!((c.link().peer_index, c.link().peer_netnsid), (Some(a.link().index), None));
-            support::assert_talk(lab, &c, &d, true);
-            support::assert_talk(lab, &c, &d, false);
-            for attached in [&c, &d] {
-                attached.check().success();
-                attached.del().success();
-            }
-            lab.assert_unchanged_since(&before);
-        }
-        let network = macvlan(lab, &json!({ "linkInContainer": true }));
-        network
-            .plugin
-            .add(&a, "net1", &network.config)
-            .error(7)
-            .mentions("lan0")
-            .mentions("in the container");
-    });
-}
-
-#[test]
-fn one_can_stand_on_another() {
+fn a_macvlan_can_be_the_master_of_another() {
     rscni_test::run(|lab| {
         lan(lab);
         ip(lab.host(), "link add link lan0 name mac0 type macvlan mode bridge");
@@ -343,7 +214,7 @@ fn one_can_stand_on_another() {
     });
 }
 
-/// What only a macvlan has.
+/// Changes that only a macvlan has.
 const DAMAGES: &[Damage] = &[
     (remac, "02:00:00:00:00:99"),
     (|_, a| ip(a, "link set eth0 type macvlan mode private"), "mode private"),
@@ -351,7 +222,7 @@ const DAMAGES: &[Damage] = &[
 ];
 
 #[test]
-fn check_notices_what_only_a_macvlan_has() {
+fn check_notices_changes_of_a_macvlan() {
     rscni_test::run(|lab| {
         lan(lab);
         assert_noticed(lab, &macvlan(lab, &json!({})), DAMAGES);
@@ -394,20 +265,15 @@ fn check_notices_another_master() {
 #[case(json!({ "mac": "02:00:00:00:00" }), 7, "02:00:00:00:00")]
 #[case(json!({ "master": "no/such" }), 7, "no/such")]
 #[case(json!({ "mtu": 60 }), 5, "eth0")]
-fn the_configuration_is_wrong(#[case] keys: Value, #[case] code: u64, #[case] word: &str) {
+fn invalid_config_is_rejected(#[case] keys: Value, #[case] code: u64, #[case] word: &str) {
     rscni_test::run(|lab| {
         lan(lab);
-        let network = macvlan(lab, &keys);
-        let a = lab.container("a");
-        let before = support::snapshot(lab);
-        network.plugin.add(&a, "eth0", &network.config).error(code).mentions(word);
-        lab.assert_unchanged_since(&before);
-        network.plugin.del(&a, "eth0", &network.config).success();
+        macvlan(lab, &keys).assert_add_fails(lab, &lab.container("a"), code, word);
     });
 }
 
 #[test]
-fn many_come_and_go_at_the_same_time() {
+fn many_containers_attach_and_detach_concurrently() {
     rscni_test::run(|lab| {
         lan(lab);
         let network = macvlan(lab, &json!({}));
@@ -422,9 +288,7 @@ fn many_come_and_go_at_the_same_time() {
         assert!(attached.iter().all(|a| a.link().macvlan.unwrap().mode == MacvlanMode::Bridge));
         for a in &attached {
             a.check().success();
-            a.del().success();
-            lab.remove_namespace(a);
         }
-        lab.assert_unchanged_since(&before);
+        support::assert_del_restores(lab, &before, &attached.iter().collect::<Vec<_>>());
     });
 }

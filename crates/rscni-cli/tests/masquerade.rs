@@ -1,8 +1,8 @@
-//! `ipMasq`, seen from outside: who a server of another network says that it was called by.
+//! `ipMasq`: the source addresses that an outside server sees.
 
 mod support;
 
-use std::{net::IpAddr, process::Command};
+use std::net::IpAddr;
 
 use rscni_linux::nft::{BaseChain, Element, Family, Nft, Rule, Table};
 use rscni_test::{Lab, Namespace};
@@ -10,12 +10,10 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use support::{
-    Attached, Network, V4, V6,
+    Attached, IPTABLES, NFTABLES, Network, V4, V6, assert_gone, nft,
     outside::{HOST, OUTSIDE, outside},
+    run,
 };
-
-const NFTABLES: &str = "nftables";
-const IPTABLES: &str = "iptables";
 
 /// A bridge network of both families whose containers reach everything.
 fn network(lab: &Lab, backend: &str) -> Network {
@@ -26,7 +24,7 @@ fn network(lab: &Lab, backend: &str) -> Network {
     )
 }
 
-/// Asserts that servers in `to` see `from` masqueraded, or not, in both families.
+/// Asserts that servers in `to` see `from` masqueraded or not, in both families.
 #[track_caller]
 fn assert_seen(from: &Attached, to: &Namespace, addresses: [&str; 2], masqueraded: bool) {
     let server = to.serve_tcp(8080);
@@ -39,19 +37,16 @@ fn assert_seen(from: &Attached, to: &Namespace, addresses: [&str; 2], masquerade
     }
 }
 
-/// Asserts that nothing on the host names an attachment or masquerades.
+/// Asserts that no object on the host names an attachment or masquerades.
 #[track_caller]
 fn assert_no_rules(lab: &Lab) {
-    let left = lab.snapshot().to_string();
-    let is_left = |line: &&str| line.contains("ctr-") || line.contains("CNI-");
-    let left: Vec<&str> = left.lines().filter(is_left).collect();
-    assert!(left.is_empty(), "{left:#?}");
+    assert_gone(lab, &["ctr-", "CNI-"]);
 }
 
 #[rstest]
 #[case(NFTABLES)]
 #[case(IPTABLES)]
-fn what_leaves_the_subnet_has_the_hosts_address(#[case] backend: &str) {
+fn packets_to_other_networks_are_masqueraded(#[case] backend: &str) {
     rscni_test::run(|lab| {
         let outside = outside(lab);
         let network = network(lab, backend);
@@ -85,7 +80,7 @@ fn ptp_masquerades_too_and_not_within_the_subnet() {
 }
 
 #[test]
-fn without_ip_masq_the_outside_sees_the_container() {
+fn without_ip_masq_addresses_are_not_translated() {
     rscni_test::run(|lab| {
         let outside = outside(lab);
         let a = network(lab, NFTABLES).with(&json!({ "ipMasq": false })).attach(lab, "a");
@@ -115,7 +110,7 @@ fn every_kind_of_del_removes_it(#[case] backend: &str) {
 #[rstest]
 #[case(NFTABLES)]
 #[case(IPTABLES)]
-fn a_late_del_spares_the_next_owner_of_the_address(#[case] backend: &str) {
+fn a_late_del_keeps_the_next_owner_of_the_address(#[case] backend: &str) {
     rscni_test::run(|lab| {
         let outside = outside(lab);
         let ipam = support::fixed(&[("10.1.0.5/24", "10.1.0.1"), ("fd01::5/64", "fd01::1")]);
@@ -148,7 +143,7 @@ fn an_address_whose_owner_was_never_deleted_goes_to_the_next_one() {
 }
 
 #[test]
-fn a_subnet_of_a_length_that_was_there_before_needs_no_rule_of_its_own() {
+fn subnets_of_the_same_length_share_rules() {
     rscni_test::run(|lab| {
         let first = network(lab, NFTABLES);
         let second = first.with(&json!({
@@ -181,7 +176,7 @@ fn a_subnet_of_a_length_that_was_there_before_needs_no_rule_of_its_own() {
 #[rstest]
 #[case(NFTABLES)]
 #[case(IPTABLES)]
-fn gc_removes_what_is_stale_and_of_this_network(#[case] backend: &str) {
+fn gc_removes_stale_objects_of_this_network(#[case] backend: &str) {
     rscni_test::run(|lab| {
         let outside = outside(lab);
         let network = network(lab, backend);
@@ -192,18 +187,16 @@ fn gc_removes_what_is_stale_and_of_this_network(#[case] backend: &str) {
         let foreign = other.attach(lab, "foreign");
         lab.remove_namespace(&stale);
         network.gc(&[&valid]).success();
-        let left = lab.snapshot().to_string();
-        assert!(!left.contains("ctr-stale"), "{left}");
+        assert_gone(lab, &["ctr-stale"]);
         for attached in [&valid, &foreign] {
             attached.check().success();
             assert_seen(attached, &outside, OUTSIDE, true);
         }
-        // An attachment that still has its link is stale if the runtime says so.
+        // An attachment is stale if the runtime says so, even with its link.
         network.gc(&[]).success();
         assert!(valid.netlink().find_link("eth0").unwrap().is_none());
         foreign.check().success();
-        let left = lab.snapshot().to_string();
-        assert!(!left.contains("ctr-valid"), "{left}");
+        assert_gone(lab, &["ctr-valid"]);
     });
 }
 
@@ -219,7 +212,7 @@ fn gc_without_a_list_of_valid_attachments_removes_everything_of_the_network() {
     });
 }
 
-/// What the Go plugins make with nftables for a container `ctr-NAME` on `net`.
+/// Adds the rule of the Go plugins' nftables backend for a container `ctr-NAME` on `net`.
 fn add_go_rule(nft: &mut Nft, name: &str, hash: &str) {
     let table = Table::new(Family::Inet, "cni_plugins_masquerade");
     let rule = Rule::new()
@@ -232,15 +225,14 @@ fn add_go_rule(nft: &mut Nft, name: &str, hash: &str) {
     transaction.commit().unwrap();
 }
 
-/// The first digits of the SHA-512 of a text, as `sha512sum` has it.
+/// Returns the first digits of the SHA-512 of a text.
 fn sha512(text: &str) -> String {
-    let script = "printf %s \"$1\" | sha512sum | cut -c 1-16";
-    let output = Command::new("sh").args(["-c", script, "sh", text]).output().unwrap();
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    let script = format!("printf %s '{text}' | sha512sum | cut -c 1-16");
+    run("sh", &["-c", &script]).trim().to_owned()
 }
 
 #[test]
-fn what_the_go_plugins_left_in_nftables_goes_with_del_and_gc() {
+fn del_and_gc_remove_nftables_rules_of_the_go_plugins() {
     rscni_test::run(|lab| {
         let network = network(lab, NFTABLES);
         let mut nft = Nft::open().unwrap();
@@ -256,7 +248,7 @@ fn what_the_go_plugins_left_in_nftables_goes_with_del_and_gc() {
                 .collect::<String>()
         };
         assert_eq!(rest(), "abcd");
-        network.plugin.del(&lab.container("a"), "eth0", &network.config).success();
+        network.del(&lab.container("a")).success();
         assert_eq!(rest(), "bcd");
         let valid = json!([{ "containerID": "ctr-b", "ifname": "eth0" }]);
         network
@@ -267,13 +259,12 @@ fn what_the_go_plugins_left_in_nftables_goes_with_del_and_gc() {
     });
 }
 
-/// CHECK misses what `damage` does to a container's masquerading.
+/// Asserts that CHECK finds the masquerading missing after this command.
 #[track_caller]
 fn assert_checked(lab: &Lab, backend: &str, damage: &[&str]) {
     let a = network(lab, backend).attach(lab, "a");
     a.check().success();
-    let output = Command::new(damage[0]).args(&damage[1..]).output().unwrap();
-    assert!(output.status.success(), "{damage:?}: {}", String::from_utf8_lossy(&output.stderr));
+    run(damage[0], &damage[1..]);
     a.check_misses("masquerading of");
     a.del().success();
     assert_no_rules(lab);
@@ -304,7 +295,7 @@ fn check_misses_what_was_removed_with_iptables(#[case] damage: &[&str]) {
 }
 
 #[test]
-fn an_element_of_another_owner_is_none_of_this_one() {
+fn an_element_of_another_owner_does_not_count() {
     rscni_test::run(|lab| {
         let a = network(lab, NFTABLES).attach(lab, "a");
         let table = Table::new(Family::Inet, "rscni");
@@ -325,11 +316,10 @@ fn an_element_of_another_owner_is_none_of_this_one() {
 }
 
 #[test]
-fn the_rules_are_as_iptables_itself_lists_those_of_the_go_plugins() {
+fn iptables_lists_the_same_rules_as_with_the_go_plugins() {
     rscni_test::run(|lab| {
         let a = network(lab, IPTABLES).attach(lab, "a");
-        let output = Command::new("iptables").args(["-t", "nat", "-S"]).output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
+        let text = run("iptables", &["-t", "nat", "-S"]);
         let chain = text.lines().find_map(|line| line.strip_prefix("-N ")).unwrap();
         let comment = r#"-m comment --comment "name: \"net\" id: \"ctr-a\"""#;
         for rule in [
@@ -363,21 +353,18 @@ fn the_configured_backend_does_not_matter_to_del() {
 fn the_rules_can_be_saved_and_restored_with_nft() {
     rscni_test::run(|lab| {
         let a = network(lab, NFTABLES).attach(lab, "a");
-        let shell = |line: &str| {
-            let output =
-                Command::new("sh").args(["-c", line]).current_dir(lab.dir()).output().unwrap();
-            assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-        };
-        shell("nft list table inet rscni > saved && nft delete table inet rscni");
+        let saved = lab.dir().join("saved");
+        std::fs::write(&saved, nft("list table inet rscni")).unwrap();
+        nft("delete table inet rscni");
         a.check_misses("masquerading of");
-        shell("nft -f saved");
+        run("nft", &["-f", saved.to_str().unwrap()]);
         a.check().success();
         a.del().success();
         assert_no_rules(lab);
     });
 }
 
-/// The addresses as which the outside sees the container in both families.
+/// Returns the source addresses that the outside sees, of both families.
 fn seen_as(from: &Attached, outside: &Namespace) -> [IpAddr; 2] {
     let server = outside.serve_tcp(8080);
     [format!("{}:8080", OUTSIDE[0]), format!("[{}]:8080", OUTSIDE[1])].map(|target| {
@@ -410,11 +397,11 @@ fn one_family_only_is_masqueraded(
         *translated = host.parse().unwrap();
         assert_eq!(seen_as(&a, &outside), [v4, v6]);
         a.check().success();
-        // The other family has no entry that CHECK for both could find.
+        // The other family has no entry, so CHECK for both fails.
         let both = a.reply.follow(&network.with(&json!({ "ipMasqFamilies": null })).config);
         let missing = if family == "ipv4" { a.v6() } else { a.v4() };
         let checked = network.plugin.check(&a, "eth0", &both);
-        // With iptables the number of rules is compared, so the error names the first address.
+        // CHECK compares the number of iptables rules, so the error names the first address.
         let named = if backend == NFTABLES { missing.to_string() } else { String::new() };
         checked.error(100).mentions(&format!("masquerading of {named}"));
         match how {
@@ -428,9 +415,7 @@ fn one_family_only_is_masqueraded(
 }
 
 #[rstest]
-fn families_that_changed_since_add_do_not_keep_anything(
-    #[values(NFTABLES, IPTABLES)] backend: &str,
-) {
+fn del_removes_families_that_changed_since_add(#[values(NFTABLES, IPTABLES)] backend: &str) {
     rscni_test::run(|lab| {
         let network = network(lab, backend);
         let one = network.with(&json!({ "ipMasqFamilies": ["ipv4"] }));
@@ -461,8 +446,8 @@ fn wrong_families_are_rejected_naming_the_key(#[values("bridge", "ptp")] plugin:
         for wrong in [json!([]), json!(["ipv5"]), json!("ipv4"), json!([4])] {
             let network = network.with(&json!({ "ipMasq": true, "ipMasqFamilies": wrong }));
             let a = lab.container("a");
-            network.plugin.add(&a, "eth0", &network.config).error(7).mentions("ipMasqFamilies");
-            network.plugin.status(&network.config).error(7).mentions("ipMasqFamilies");
+            network.add(&a).error(7).mentions("ipMasqFamilies");
+            network.status().error(7).mentions("ipMasqFamilies");
             lab.remove_namespace(&a);
         }
     });

@@ -1,4 +1,5 @@
-//! A `prevResult` that holds several attachments of one container: each plugin works on its own interface only.
+//! Plugins work on their own interface only when `prevResult` holds several attachments of a
+//! container.
 
 mod support;
 
@@ -7,11 +8,11 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use support::{
-    Attached, Network, V4, V6, host_local,
+    Attached, IPTABLES, NFTABLES, Network, V4, V6, assert_gone, host_local, nft,
     outside::{HOST, OUTSIDE, outside},
 };
 
-/// The results of two attachments as one, the interfaces of the first before those of the second.
+/// Merges the results of two attachments. The interfaces of the first come first.
 fn merge(first: &Value, second: &Value) -> Value {
     let list = |result: &Value, key: &str| result[key].as_array().cloned().unwrap_or_default();
     let mut merged = first.clone();
@@ -27,7 +28,7 @@ fn merge(first: &Value, second: &Value) -> Value {
     merged
 }
 
-/// One container in two networks, and what a runtime passes as the result of both.
+/// A container in two networks, and the merged result.
 struct Both {
     eth0: Attached,
     net1: Attached,
@@ -54,7 +55,7 @@ impl Both {
         Self { eth0, net1, merged }
     }
 
-    /// A plugin after the one that made the interface, added as a runtime without merged results does.
+    /// Calls ADD of a chained plugin without a merged result.
     fn chained(lab: &Lab, before: &Attached, plugin: &str, keys: &Value) -> Attached {
         let name = json!({ "name": before.network.config["name"] });
         Network::new(lab, plugin, &name).with(keys).after(before)
@@ -77,7 +78,7 @@ impl Both {
 
 #[rstest]
 fn check_passes_and_still_finds_damage(
-    #[values("nftables", "iptables")] backend: &str,
+    #[values(NFTABLES, IPTABLES)] backend: &str,
     #[values(false, true)] second_first: bool,
 ) {
     rscni_test::run(|lab| {
@@ -93,12 +94,10 @@ fn check_passes_and_still_finds_damage(
 }
 
 #[test]
-fn check_finds_masquerading_and_gateways_that_are_gone() {
+fn check_finds_missing_masquerading_and_gateways() {
     rscni_test::run(|lab| {
-        let both = Both::new(lab, "nftables", true);
-        let mut nft = std::process::Command::new("nft");
-        nft.arg("delete element inet rscni masquerade4 { 10.1.0.2 }");
-        assert!(nft.status().unwrap().success());
+        let both = Both::new(lab, NFTABLES, true);
+        nft("delete element inet rscni masquerade4 { 10.1.0.2 }");
         both.check(&both.eth0).error(100).mentions("masquerading of 10.1.0.2");
         both.check(&both.net1).success();
         let mut host = lab.host().netlink();
@@ -113,7 +112,7 @@ fn check_finds_masquerading_and_gateways_that_are_gone() {
 
 #[rstest]
 fn del_of_one_attachment_spares_the_other(
-    #[values("nftables", "iptables")] backend: &str,
+    #[values(NFTABLES, IPTABLES)] backend: &str,
     #[values(false, true)] second_first: bool,
 ) {
     rscni_test::run(|lab| {
@@ -128,8 +127,7 @@ fn del_of_one_attachment_spares_the_other(
             assert_eq!(answer.seen_as.to_string(), host);
         }
         both.del(&both.eth0).success();
-        let left = lab.snapshot().to_string();
-        assert!(!left.contains("ctr-a") && !left.contains("CNI-"), "{left}");
+        assert_gone(lab, &["ctr-a", "CNI-"]);
     });
 }
 
@@ -146,8 +144,8 @@ fn del_of_one_attachment_spares_the_other(
 fn chained_plugins_work_on_their_own_interface(#[case] plugin: &str, #[case] keys: Value) {
     rscni_test::run(|lab| {
         for second_first in [false, true] {
-            let both = Both::new(lab, "nftables", second_first);
-            // Both have a host port of their own.
+            let both = Both::new(lab, NFTABLES, second_first);
+            // Each has its own host port.
             let mut keys = keys.clone();
             let chained: Vec<Attached> = [&both.net1, &both.eth0]
                 .into_iter()
@@ -157,7 +155,7 @@ fn chained_plugins_work_on_their_own_interface(#[case] plugin: &str, #[case] key
                     }
                     let chained = Both::chained(lab, attached, plugin, &keys);
                     both.check(&chained).success();
-                    // What the plugin changed belongs to the other attachment or to a later plugin.
+                    // CHECK of the interface plugins ignores what a chained plugin changed.
                     both.check(&both.eth0).success();
                     both.check(&both.net1).success();
                     chained
@@ -177,7 +175,7 @@ fn chained_plugins_work_on_their_own_interface(#[case] plugin: &str, #[case] key
 #[test]
 fn host_ports_lead_to_the_interface_of_the_call() {
     rscni_test::run(|lab| {
-        let both = Both::new(lab, "nftables", true);
+        let both = Both::new(lab, NFTABLES, true);
         let mapping = |port: u16| json!([{ "hostPort": port, "containerPort": 80 }]);
         let keys = |port| json!({ "runtimeConfig": { "portMappings": mapping(port) } });
         for (attached, port) in [(&both.eth0, 8081), (&both.net1, 8082)] {
@@ -187,11 +185,7 @@ fn host_ports_lead_to_the_interface_of_the_call() {
             config["prevResult"] = both.merged.clone();
             portmap.plugin.add(attached, &attached.ifname, &config).success();
             portmap.plugin.check(attached, &attached.ifname, &config).success();
-            let map = std::process::Command::new("nft")
-                .args(["list", "map", "inet", "rscni", "hostport4_any"])
-                .output()
-                .unwrap();
-            let map = String::from_utf8(map.stdout).unwrap();
+            let map = nft("list map inet rscni hostport4_any");
             let element = format!(
                 "tcp . {port} comment \"{} ctr-a {}\" : {} . 80",
                 attached.network.config["name"].as_str().unwrap(),

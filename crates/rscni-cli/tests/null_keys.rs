@@ -1,4 +1,4 @@
-//! A key that is null counts as absent: programs write out the fields that they have no value for.
+//! A key that is null counts as absent, because some programs write null for missing values.
 
 mod support;
 
@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use support::{Network, V4, host_local};
 
-/// What STATUS says of a configuration: nothing, or the code and the reason.
+/// Returns the output of STATUS: nothing, or an error reply.
 fn status(lab: &Lab, plugin: &str, keys: &Value) -> String {
-    // `Network::with` takes null for a key to remove.
+    // `Network::with` would remove keys that are null.
     let mut network = Network::new(lab, plugin, &json!({}));
     network.config.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
-    network.plugin.status(&network.config).stdout()
+    network.status().stdout()
 }
 
 #[rstest]
@@ -67,7 +67,7 @@ fn every_optional_key_may_be_null(
     });
 }
 
-/// Null within objects and lists, each with what it is the same as.
+/// Null within objects and lists, with an equal configuration.
 #[rstest]
 #[case::port_mapping("portmap",
     json!({ "runtimeConfig": { "portMappings": [{ "hostPort": 1, "containerPort": 2, "protocol": null, "hostIP": null }] } }),

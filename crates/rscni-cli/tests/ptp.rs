@@ -23,12 +23,7 @@ fn two_containers_talk_by_way_of_the_host(#[case] subnets: &[&str]) {
             a.ping(a.reply.gateways().into_iter().find(|gateway| gateway.is_ipv4() == v4).unwrap());
         }
         a.check().success();
-        for attached in [&a, &b] {
-            attached.del().success();
-            attached.del().success();
-            lab.remove_namespace(attached);
-        }
-        lab.assert_unchanged_since(&before);
+        support::assert_del_restores(lab, &before, &[&a, &b]);
     });
 }
 
@@ -139,9 +134,9 @@ fn an_address_without_gateway_is_refused() {
         let network = Network::new(lab, "ptp", &json!({ "ipam": fixed(&[("10.1.0.5/24", "")]) }));
         let a = lab.container("a");
         let before = lab.snapshot();
-        network.plugin.add(&a, "eth0", &network.config).error(7).mentions("gateway");
+        network.add(&a).error(7).mentions("gateway");
         lab.assert_unchanged_since(&before);
-        network.plugin.del(&a, "eth0", &network.config).success();
+        network.del(&a).success();
     });
 }
 
@@ -150,21 +145,21 @@ fn ipam_is_required() {
     rscni_test::run(|lab| {
         let network = Network::new(lab, "ptp", &json!({}));
         let a = lab.container("a");
-        network.plugin.add(&a, "eth0", &network.config).error(7).mentions("ipam");
-        network.plugin.status(&network.config).error(7).mentions("ipam");
-        network.plugin.del(&a, "eth0", &network.config).success();
+        network.add(&a).error(7).mentions("ipam");
+        network.status().error(7).mentions("ipam");
+        network.del(&a).success();
     });
 }
 
 #[test]
-fn a_container_on_two_networks_leaves_each_alone() {
+fn del_in_one_network_keeps_the_other() {
     rscni_test::run(|lab| {
         let one = Network::ptp(lab, &[V4], &json!({}));
         let two = one.with(&json!({ "name": "net2", "ipam": host_local(&["10.2.0.0/24"]) }));
         let a1 = one.attach(lab, "a");
         let a2 = two.attach_as(&a1, "net1");
-        two.plugin.add(&a1, "eth0", &two.config).error(4).mentions("eth0");
-        two.plugin.del(&a1, "eth0", &two.config).success();
+        two.add(&a1).error(4).mentions("eth0");
+        two.del(&a1).success();
         a1.check().success();
         a1.del().success();
         a2.check().success();
@@ -194,7 +189,7 @@ fn a_container_on_one_network_twice_is_reached_by_both_interfaces_until_one_goes
         for gateway in ["10.1.0.1", "fd01::1"] {
             first.ping(gateway);
         }
-        // The one that goes may be the older one.
+        // The older one may be removed first.
         let second = network.attach_as(&first, "net1");
         first.del().success();
         second.check().success();
@@ -223,7 +218,7 @@ fn del_works_without_result_without_netns_and_with_netns_gone() {
 }
 
 #[test]
-fn a_foreign_veth_is_removed_only_if_it_is_not_visibly_of_another_attachment() {
+fn a_veth_with_another_owner_tag_is_not_removed() {
     rscni_test::run(|lab| {
         let network = Network::ptp(lab, &[V4], &json!({}));
         let a = lab.container("a");
@@ -235,16 +230,16 @@ fn a_foreign_veth_is_removed_only_if_it_is_not_visibly_of_another_attachment() {
         };
         let mut host = lab.host().netlink();
         host.add_veth(&veth(Some("rscni other ctr-a eth0".into()))).unwrap();
-        network.plugin.del(&a, "eth0", &network.config).success();
+        network.del(&a).success();
         let index = host.link_by_name("vethx").unwrap().index;
         host.del_link(index).unwrap();
         host.add_veth(&veth(None)).unwrap();
-        network.plugin.del(&a, "eth0", &network.config).success();
+        network.del(&a).success();
         assert!(host.find_link("vethx").unwrap().is_none());
     });
 }
 
-/// A link with this address, by hand.
+/// Adds an address to a link.
 #[track_caller]
 fn give_address(netlink: &mut rscni_linux::Netlink, link: &str, address: &str) {
     let index = netlink.link_by_name(link).unwrap().index;
@@ -269,7 +264,7 @@ fn an_empty_ipam_leaves_a_pair_without_addresses(
         assert_eq!((outer.up, outer.mtu), (true, 1400));
         assert!(addresses(&a, "eth0").is_empty() && addresses(lab.host(), &outer.name).is_empty());
         assert_eq!(lab.host().sysctl("net/ipv4/ip_forward"), "0");
-        // Whoever gives addresses has a link.
+        // Addresses can be added by hand.
         for (inside, outside) in [("10.9.0.2/24", "10.9.0.1/24"), ("fd09::2/64", "fd09::1/64")] {
             give_address(&mut a.netlink(), "eth0", inside);
             give_address(&mut lab.host().netlink(), &outer.name, outside);
@@ -281,7 +276,7 @@ fn an_empty_ipam_leaves_a_pair_without_addresses(
             a.check_misses("eth0");
         }
         if version == "1.1.0" {
-            network.plugin.status(&network.config).success();
+            network.status().success();
             network.gc(&[&a]).success();
             assert!(lab.host().netlink().find_link(&outer.name).unwrap().is_some());
         }
@@ -293,24 +288,24 @@ fn an_empty_ipam_leaves_a_pair_without_addresses(
 }
 
 #[test]
-fn only_an_empty_ipam_is_none() {
+fn only_an_empty_ipam_means_no_ipam() {
     rscni_test::run(|lab| {
         let a = lab.container("a");
         for ipam in [Value::Null, json!({ "subnet": V4 }), json!({ "type": "" , "subnet": V4 })] {
             let network = Network::new(lab, "ptp", &json!({ "ipam": ipam }));
-            network.plugin.add(&a, "eth0", &network.config).error(7).mentions("ipam");
-            network.plugin.status(&network.config).error(7).mentions("ipam");
+            network.add(&a).error(7).mentions("ipam");
+            network.status().error(7).mentions("ipam");
         }
         let keys = json!({ "cniVersion": "0.2.0", "ipam": {} });
         let network = Network::new(lab, "ptp", &keys);
-        network.plugin.add(&a, "eth0", &network.config).error(7).mentions("0.3.0");
+        network.add(&a).error(7).mentions("0.3.0");
     });
 }
 
 #[test]
 fn an_error_has_the_interface_name_of_the_call() {
     rscni_test::run(|lab| {
-        // More than a veth can have.
+        // An MTU that a veth cannot have.
         let network = Network::ptp(lab, &[V4], &json!({ "mtu": 70_000 }));
         let a = lab.container("a");
         network.plugin.add(&a, "web#1", &network.config).error(5).mentions("web#1");
@@ -318,7 +313,7 @@ fn an_error_has_the_interface_name_of_the_call() {
 }
 
 #[test]
-fn addresses_outlast_a_link_that_was_down_and_routes_do_not() {
+fn addresses_survive_a_link_that_was_down_but_routes_do_not() {
     rscni_test::run(|lab| {
         let a = with_route(lab, &json!({ "dst": "192.0.2.0/24" }));
         for on in [false, true] {

@@ -1,4 +1,4 @@
-//! `rscni repair`, with packets: rules are flushed, put back, and packets flow again.
+//! `rscni repair` restores rules that were flushed, and packets pass again.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -15,11 +15,13 @@ use rscni_test::{Container, Lab, Namespace};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use support::outside::{HOST, outside};
+use support::{
+    IPTABLES, NFTABLES, RSCNI,
+    outside::{HOST, outside},
+    sh,
+};
 
-const RSCNI: &str = env!("CARGO_BIN_EXE_rscni");
-
-/// What a command did.
+/// Result of a command.
 #[derive(Debug)]
 struct Ran {
     status: i32,
@@ -74,7 +76,7 @@ impl<'a> Node<'a> {
         fs::write(self.conf_dir().join(format!("{name}.conflist")), list.to_string()).unwrap();
     }
 
-    /// Attaches a new container, with a port of the host for its port 80.
+    /// Attaches a new container, with a host port for its port 80.
     fn add(&self, number: u8, name: &str, port: u16) -> Container {
         let container = self.lab.container(name);
         let mapping =
@@ -89,12 +91,6 @@ impl<'a> Node<'a> {
     fn checks(&self, number: u8, name: &str) -> Ran {
         self.rscni(&["check", &format!("net{number}"), name, "--container-id", name])
     }
-}
-
-#[track_caller]
-fn sh(line: &str) {
-    let output = Command::new("sh").args(["-ec", line]).output().unwrap();
-    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn bridge(number: u8, backend: &str) -> Value {
@@ -115,8 +111,7 @@ fn chained(backend: &str, policy: &str) -> [Value; 2] {
     ]
 }
 
-/// Asserts that the port of the host leads to the container, and that what it sends out has the
-/// host's address.
+/// Asserts that the host port leads to the container, and that its connections are masqueraded.
 #[track_caller]
 fn assert_works(outside: &Container, container: &Namespace, port: u16) {
     let server = container.serve_tcp(80);
@@ -131,9 +126,6 @@ fn assert_works(outside: &Container, container: &Namespace, port: u16) {
     }
 }
 
-const NFTABLES: &str = "nftables";
-const IPTABLES: &str = "iptables";
-
 const FLUSH_IPTABLES: &str = "for t in iptables ip6tables; do $t -F; $t -t nat -F; done";
 
 #[rstest]
@@ -144,7 +136,7 @@ const FLUSH_IPTABLES: &str = "for t in iptables ip6tables; do $t -F; $t -t nat -
 )]
 #[case::iptables_all(IPTABLES, "nft flush ruleset")]
 #[case::iptables_rules(IPTABLES, FLUSH_IPTABLES)]
-fn what_a_flush_has_removed_is_put_back(
+fn flushed_rules_are_restored(
     #[case] backend: &str,
     #[case] damage: &str,
     #[values("bridge", "ptp")] plugin: &str,
@@ -180,7 +172,7 @@ fn what_a_flush_has_removed_is_put_back(
 
         let ran = node.succeeds(&["repair"]);
         assert!(ran.stdout.contains("ok        net1 a/eth0\n"), "{ran:?}");
-        // Rules of nftables are the same for all.
+        // Rules of nftables are shared.
         let left = if damage.contains("flush table") { "ok        " } else { "restored  " };
         assert!(ran.stdout.contains(&format!("{left}net2 b/eth0")), "{ran:?}");
         assert_works(&outside, &b, 8081);
@@ -234,7 +226,7 @@ fn a_healthy_attachment_loses_no_packet(#[values(NFTABLES, IPTABLES)] backend: &
                     }
                 }
             });
-            // A failure must not leave the other thread running.
+            // The other thread must end if the test fails.
             let _end = End(&is_done);
             for _ in 0..3 {
                 match backend {
@@ -264,7 +256,7 @@ fn a_healthy_attachment_loses_no_packet(#[values(NFTABLES, IPTABLES)] backend: &
 }
 
 #[test]
-fn routes_addresses_and_forwarding_are_put_back() {
+fn routes_addresses_and_forwarding_are_restored() {
     rscni_test::run(|lab| {
         let (node, outside) = (Node::new(lab), outside(lab));
         node.network(1, &ptp(NFTABLES), &chained(NFTABLES, "open"));
@@ -324,7 +316,7 @@ fn traffic_shaping_is_put_back() {
 }
 
 #[test]
-fn what_cannot_be_put_back_is_told_with_the_command_that_helps() {
+fn irreparable_damage_is_reported_with_a_command() {
     rscni_test::run(|lab| {
         let node = Node::new(lab);
         node.network(1, &bridge(1, NFTABLES), &chained(NFTABLES, "open"));
@@ -341,7 +333,7 @@ fn what_cannot_be_put_back_is_told_with_the_command_that_helps() {
         ] {
             assert!(ran.stdout.contains(what), "{what}: {ran:?}");
         }
-        // One that is gone is not this command's, and nothing is no mistake.
+        // The command ignores a container that is gone, and no containers are not an error.
         node.succeeds(&["del", "net1", "a", "--container-id", "a"]);
         assert_eq!(node.succeeds(&["repair"]).stdout, "");
         let ran = node.rscni(&["repair", "net1"]);
@@ -350,7 +342,7 @@ fn what_cannot_be_put_back_is_told_with_the_command_that_helps() {
 }
 
 #[test]
-fn an_address_that_has_another_owner_is_left_to_it() {
+fn an_address_with_another_owner_is_kept() {
     rscni_test::run(|lab| {
         let node = Node::new(lab);
         node.network(1, &bridge(1, NFTABLES), &chained(NFTABLES, "open"));

@@ -2,35 +2,32 @@
 
 mod support;
 
-use std::path::Path;
-
 use rscni_linux::{LinkChange, Route, RouteFilter, Rule};
 use rscni_test::{Container, Lab};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use support::{Attached, Network, V4, V6, change, fixed, host_local};
+use support::{Attached, Network, V4, V6, change, fixed, host_local, ip};
 
 /// The subnets of the second network.
 const SECOND_V4: &str = "10.2.0.0/24";
 const SECOND_V6: &str = "fd02::/64";
-const GO: &str = "/usr/lib/cni";
 
-/// The network that has the default routes.
+/// The network with the default routes.
 fn first(lab: &Lab) -> Network {
     let mut ipam = host_local(&[V4, V6]);
     ipam["routes"] = json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]);
     Network::bridge(lab, &[], &json!({ "ipam": ipam }))
 }
 
-/// The network whose interface is to answer for itself.
+/// The network whose interface gets source-based routing.
 fn second(lab: &Lab, routes: &Value) -> Network {
     let mut ipam = host_local(&[SECOND_V4, SECOND_V6]);
     ipam["routes"] = routes.clone();
     Network::bridge(lab, &[], &json!({ "name": "second", "bridge": "br1", "ipam": ipam }))
 }
 
-/// sbr after the plugin that made the interface.
+/// Calls sbr after the interface plugin.
 fn chained(lab: &Lab, before: &Attached, keys: &Value) -> Attached {
     let network = sbr(lab, keys);
     let config = before.reply.follow(&network.config);
@@ -42,14 +39,14 @@ fn sbr(lab: &Lab, keys: &Value) -> Network {
     Network::new(lab, "sbr", &json!({ "name": "second" })).with(keys)
 }
 
-/// A container in both networks, without sbr.
+/// Attaches a container to both networks, without sbr.
 fn in_both(lab: &Lab, name: &str) -> (Attached, Attached) {
     let eth0 = first(lab).attach(lab, name);
     let net1 = second(lab, &json!([])).attach_as(&eth0.container, "net1");
     (eth0, net1)
 }
 
-/// The rules that no kernel makes, as `SOURCE TABLE`.
+/// Returns the rules without those of the kernel, as `SOURCE TABLE`.
 fn rules(container: &Container) -> Vec<String> {
     let rules = container.netlink().rules().unwrap();
     let ours = rules.into_iter().filter(|rule| !(253..=255).contains(&rule.table));
@@ -62,7 +59,7 @@ fn routes_by(container: &Container, ifname: &str, table: u32) -> Vec<Route> {
     netlink.routes(RouteFilter { table: Some(table), oif, ..RouteFilter::default() }).unwrap()
 }
 
-/// The routes by an interface in a table, as `DESTINATION GATEWAY`; without multicast.
+/// Returns the routes of an interface in a table as `DESTINATION GATEWAY`, without multicast.
 fn routes(container: &Container, ifname: &str, table: u32) -> Vec<String> {
     let by = |route: Route| match route.gateway {
         Some(gateway) => format!("{} via {gateway}", route.dst),
@@ -76,7 +73,7 @@ fn routes(container: &Container, ifname: &str, table: u32) -> Vec<String> {
 #[rstest]
 #[case::v4(true)]
 #[case::v6(false)]
-fn replies_leave_by_the_interface_that_the_question_came_in_by(#[case] v4: bool) {
+fn replies_leave_by_the_interface_of_the_request(#[case] v4: bool) {
     rscni_test::run(|lab| {
         let mut ipam = host_local(&["10.9.0.0/24", "fd09::/64"]);
         ipam["routes"] = json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]);
@@ -84,7 +81,7 @@ fn replies_leave_by_the_interface_that_the_question_came_in_by(#[case] v4: bool)
             .attach(lab, "client");
         let (eth0, net1) = in_both(lab, "a");
         client.ping(net1.address(v4));
-        // From here on nothing that leaves by eth0 arrives.
+        // From here on, packets that leave by eth0 are lost.
         let unplugged = LinkChange { master: Some(0), ..LinkChange::default() };
         change(&mut lab.host().netlink(), &eth0.port_name(), &unplugged);
         client.cannot_ping(net1.address(v4));
@@ -120,7 +117,7 @@ fn each_address_has_a_rule_and_a_table_and_the_main_table_has_none_of_it() {
         assert_eq!(routes(&a, "net1", 254), ["fe80::/64"]);
         assert_eq!(a.reply, net1.reply);
         a.check().success();
-        // The plugin before finds its routes where they are now.
+        // CHECK of the previous plugin finds the moved routes.
         net1.check().success();
         a.del().success();
         net1.del().success();
@@ -188,11 +185,11 @@ fn calls_at_the_same_time_take_different_tables() {
 }
 
 #[test]
-fn a_default_route_of_each_network_leads_its_own_way() {
+fn default_routes_of_both_networks_are_separate() {
     rscni_test::run(|lab| {
         let eth0 = first(lab).attach(lab, "a");
         let before = routes(&eth0, "eth0", 254);
-        // The kernel makes one route with two ways of the two IPv6 ones.
+        // The kernel merges the two IPv6 routes into a multipath route.
         let given = json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]);
         let net1 = second(lab, &given).attach_as(&eth0.container, "net1");
         let a = chained(lab, &net1, &json!({}));
@@ -206,7 +203,7 @@ fn a_default_route_of_each_network_leads_its_own_way() {
 }
 
 #[test]
-fn tables_that_are_in_use_are_left_alone() {
+fn tables_in_use_are_not_chosen() {
     rscni_test::run(|lab| {
         let (_, net1) = in_both(lab, "a");
         let mut netlink = net1.netlink();
@@ -236,7 +233,7 @@ fn tables_that_are_in_use_are_left_alone() {
 #[rstest]
 #[case(100)]
 #[case(5000)]
-fn with_a_table_there_are_rules_and_nothing_else(#[case] table: u32) {
+fn with_table_only_rules_are_added(#[case] table: u32) {
     rscni_test::run(|lab| {
         let eth0 = first(lab).attach(lab, "a");
         let given =
@@ -252,7 +249,7 @@ fn with_a_table_there_are_rules_and_nothing_else(#[case] table: u32) {
         a.netlink().add_rule(&Rule { table: 4000, ..rule }).unwrap();
         a.check_misses(&format!("rule from 10.2.0.2 lookup {table}"));
         a.del().success();
-        // One that leads elsewhere is somebody else's, and so are the table's routes.
+        // A rule for another table belongs to another program, like the table's routes.
         assert_eq!(rules(&a), ["10.2.0.2/32 4000"]);
         assert_eq!([routes(&a, "net1", 254), routes(&a, "net1", table)], before);
     });
@@ -276,7 +273,7 @@ fn configured_gateways_replace_those_of_ipam_and_its_default_routes() {
 }
 
 #[test]
-fn with_source_hints_the_main_table_keeps_the_subnets_and_says_whom_they_are_from() {
+fn source_hints_are_added_to_subnet_routes() {
     rscni_test::run(|lab| {
         let eth0 = first(lab).attach(lab, "a");
         let net1 =
@@ -380,11 +377,7 @@ fn del_leaves_rules_that_say_more_than_a_source() {
     rscni_test::run(|lab| {
         let (_, net1) = in_both(lab, "a");
         let a = chained(lab, &net1, &json!({}));
-        let added = a.run(|| {
-            let rule = "rule add from 10.2.0.2 fwmark 7 lookup 100";
-            std::process::Command::new("ip").args(rule.split(' ')).status().unwrap()
-        });
-        assert!(added.success());
+        ip(&a, "rule add from 10.2.0.2 fwmark 7 lookup 100");
         a.del().success();
         assert_eq!(rules(&a), ["10.2.0.2/32 100"]);
     });
@@ -410,15 +403,15 @@ fn assert_fails(
 }
 
 #[test]
-fn an_add_that_fails_puts_all_routes_back() {
+fn add_restores_routes_when_it_fails() {
     rscni_test::run(|lab| {
         let eth0 = first(lab).attach(lab, "a");
         let net1 =
             second(lab, &json!([{ "dst": "192.0.2.0/24" }])).attach_as(&eth0.container, "net1");
-        // The table of the first address is made by then.
+        // This fails after the table of the first address exists.
         let unreachable = sbr(lab, &json!({ "gateways": ["10.2.0.1", "2001:db8::1"] }));
         assert_fails(lab, &net1, &unreachable, net1.reply.json(), 5, "2001:db8::1");
-        // The main table has lost a route by then.
+        // This fails after a route of the main table was moved.
         let mut result = net1.reply.json().clone();
         result["ips"]
             .as_array_mut()
@@ -439,7 +432,7 @@ fn an_add_that_fails_puts_all_routes_back() {
 #[case::table_negative(json!({ "table": -1 }), Some(json!({})), 7, "table")]
 #[case::table_text(json!({ "table": "main" }), Some(json!({})), 7, "main")]
 #[case::hints(json!({ "addSourceHints": "yes" }), Some(json!({})), 7, "yes")]
-fn a_wrong_configuration_is_named(
+fn invalid_config_is_rejected_naming_the_key(
     #[case] keys: Value,
     #[case] result: Option<Value>,
     #[case] code: u64,
@@ -451,7 +444,7 @@ fn a_wrong_configuration_is_named(
         let result = result.unwrap_or(Value::Null);
         assert_fails(lab, &net1, &network, &result, code, word);
         if !keys.as_object().unwrap().is_empty() {
-            network.plugin.status(&network.config).error(code).mentions(word);
+            network.status().error(code).mentions(word);
         }
     });
 }
@@ -491,7 +484,7 @@ fn the_result_is_passed_on_in_every_version(
         } else {
             a.check().error(1).mentions("0.4.0");
         }
-        let status = a.network.plugin.status(&a.network.config);
+        let status = a.network.status();
         let gc = a.network.gc(&[&a]);
         if version == "1.1.0" {
             status.success();
@@ -506,14 +499,14 @@ fn the_result_is_passed_on_in_every_version(
 }
 
 #[test]
-fn it_takes_over_from_the_go_plugin_and_hands_back() {
+fn attachments_are_handed_over_from_and_to_the_go_plugin() {
     rscni_test::run(|lab| {
         let old = json!({ "cniVersion": "1.0.0" });
-        let go = lab.plugin(Path::new(GO).join("sbr")).cni_path([GO]);
         let ours = sbr(lab, &old);
+        let go = ours.with_go(lab).plugin;
         let eth0 = first(lab).attach(lab, "a");
         let network = second(lab, &json!([{ "dst": "192.0.2.0/24" }])).with(&old);
-        // Each container has the next addresses.
+        // Each container gets the next addresses.
         let look = |net1: &Attached, number: &str| {
             let [v4, v6] = [true, false].map(|v4| net1.address(v4).to_string());
             let text = format!("{:?} {:?}", rules(net1), routes(net1, "net1", 100));
@@ -524,7 +517,7 @@ fn it_takes_over_from_the_go_plugin_and_hands_back() {
         let net1 = network.attach_as(&eth0.container, "net1");
         let config = net1.reply.follow(&ours.config);
         go.add(&net1, "net1", &config).success();
-        // With every IPv4 address the Go plugin copies IPv6 routes too, which nothing looks up there.
+        // The Go plugin also copies unused IPv6 routes with every IPv4 address.
         let of_go = look(&net1, "2").replace(", \"fd02::/64\", \"fe80::/64\"", "");
         ours.plugin.check(&net1, "net1", &config).success();
         ours.plugin.del(&net1, "net1", &ours.config).success();

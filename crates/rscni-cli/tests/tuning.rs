@@ -1,19 +1,18 @@
-//! The tuning plugin, after bridge as in a network's list.
+//! The tuning plugin after bridge.
 
 mod support;
 
 use std::path::Path;
 
 use rscni_linux::{Link, LinkChange, Netns, sysctl};
-use rscni_test::{Lab, Outcome, Versions};
+use rscni_test::{Lab, Outcome, VERSIONS, Versions};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use support::{Attached, Network, V4, V6, change};
+use support::{Attached, Network, V4, V6, change, sh};
 
 const FILE: &str = "/run/cni/tuning/ctr-a_eth0.json";
 const MAC: &str = "02:00:00:00:00:11";
-const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
 fn bridged(lab: &Lab, name: &str) -> Attached {
     Network::bridge(lab, &[V4, V6], &json!({})).attach(lab, name)
@@ -23,7 +22,7 @@ fn tuning(lab: &Lab, keys: &Value) -> Network {
     Network::new(lab, "tuning", keys)
 }
 
-/// What tuning can change of a link.
+/// Attributes of a link that tuning can change.
 fn attributes(link: &Link) -> Value {
     json!({
         "mac": link.mac.unwrap().to_string(), "promisc": link.promisc, "mtu": link.mtu, "allmulti": link.allmulticast,
@@ -55,7 +54,7 @@ fn set(a: &Attached, key: &str, value: &str) {
 #[case::queue(json!({ "txQLen": 20000 }))]
 #[case::no_queue(json!({ "txQLen": 0 }))]
 #[case::all(json!({ "mac": MAC, "promisc": true, "mtu": 1400, "allmulti": true, "txQLen": 20000 }))]
-fn an_attribute_is_set_and_comes_back(#[case] keys: Value, #[values("key", "args")] place: &str) {
+fn an_attribute_is_set_and_restored(#[case] keys: Value, #[values("key", "args")] place: &str) {
     rscni_test::run(|lab| {
         let first = bridged(lab, "a");
         let before = lab.snapshot();
@@ -83,13 +82,13 @@ fn an_attribute_is_set_and_comes_back(#[case] keys: Value, #[values("key", "args
 }
 
 #[test]
-fn what_is_on_can_be_switched_off_and_is_on_again() {
+fn promisc_and_allmulti_can_be_unset_and_are_restored() {
     rscni_test::run(|lab| {
         let first = bridged(lab, "a");
         let on =
             LinkChange { allmulticast: Some(true), promisc: Some(true), ..LinkChange::default() };
         change(&mut first.netlink(), "eth0", &on);
-        // promisc has no way to say off.
+        // `promisc: false` keeps the present value.
         let a = tuning(lab, &json!({ "allmulti": false, "promisc": false })).after(&first);
         assert!(!a.link().allmulticast && a.link().promisc);
         a.check().success();
@@ -107,12 +106,12 @@ fn what_is_on_can_be_switched_off_and_is_on_again() {
     json!({ "args": { "cni": { "mac": MAC } }, "runtimeConfig": { "mac": "02:00:00:00:00:98" } }),
     "MAC=02:00:00:00:00:99"
 )]
-fn a_hardware_address_may_come_by_any_way(#[case] keys: Value, #[case] cni_args: &str) {
+fn a_hardware_address_can_be_set_by_each_source(#[case] keys: Value, #[case] cni_args: &str) {
     rscni_test::run(|lab| {
         let first = bridged(lab, "a");
         let other = bridged(lab, "b");
         let was = first.link().mac;
-        // Both sides know the old one.
+        // Both sides know the old address.
         other.ping(first.v4());
         other.ping(first.v6());
         let mut tuning = tuning(lab, &keys);
@@ -125,7 +124,7 @@ fn a_hardware_address_may_come_by_any_way(#[case] keys: Value, #[case] cni_args:
         support::assert_talk(lab, &a, &other, true);
         support::assert_talk(lab, &a, &other, false);
         a.check().success();
-        // The plugin before it finds in the result of all what it looks for.
+        // CHECK of the previous plugin accepts the result of the list.
         first.network.plugin.check(&a, "eth0", &a.reply.follow(&first.network.config)).success();
         a.del().success();
         assert_eq!(a.link().mac, was);
@@ -143,7 +142,7 @@ fn the_result_has_the_mtu_that_the_interface_has() {
 }
 
 #[rstest]
-fn the_plugin_before_does_not_miss_the_mtu_that_it_gave(
+fn check_of_the_previous_plugin_accepts_the_new_mtu(
     #[values("0.4.0", "1.0.0", "1.1.0")] version: &str,
 ) {
     rscni_test::run(|lab| {
@@ -178,7 +177,7 @@ fn sysctls_are_set_in_the_container_and_nowhere_else() {
             ("net/ipv4/conf/eth0/arp_filter", "1"),
             ("net/ipv4/ip_local_port_range", "2000\t3000"),
             ("net/ipv6/conf/eth0/hop_limit", "33"),
-            // It is 0 for all already; writing it passes it on.
+            // `all` is 0 already; the write changes the interfaces.
             ("net/ipv6/conf/lo/disable_ipv6", "0"),
         ] {
             assert_eq!(setting(&a, key), value, "{key}");
@@ -212,7 +211,7 @@ fn an_interface_with_a_dot_in_its_name_has_its_sysctls() {
 }
 
 #[test]
-fn nothing_is_touched_if_nothing_is_asked_for() {
+fn without_limits_nothing_changes() {
     rscni_test::run(|lab| {
         let first = bridged(lab, "a");
         let before = lab.snapshot();
@@ -227,7 +226,7 @@ fn nothing_is_touched_if_nothing_is_asked_for() {
 }
 
 #[test]
-fn every_version_is_spoken() {
+fn every_version_works() {
     rscni_test::run(|lab| {
         let versions = Versions::of(tuning(lab, &json!({})).plugin.program()).must_be_chained();
         versions.key("cni.dev/valid-attachments", json!([])).speak();
@@ -262,14 +261,10 @@ fn every_version_shows_the_new_address_where_it_shows_any() {
     });
 }
 
-/// Makes the node's allow list, on a machine that may have no `/etc/cni`.
+/// Writes the node's allow list, even on a machine without `/etc/cni`.
 fn allow(text: &str) {
     if !Path::new("/etc/cni").is_dir() {
-        let status = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "none", "/etc"])
-            .status()
-            .unwrap();
-        assert!(status.success());
+        sh("mount -t tmpfs none /etc");
     }
     std::fs::create_dir_all("/etc/cni/tuning").unwrap();
     std::fs::write("/etc/cni/tuning/allowlist.conf", text).unwrap();
@@ -291,15 +286,10 @@ fn the_allow_list_says_which_sysctls_may_be_set() {
         ] {
             let tuning = tuning(lab, &json!({ "sysctl": { key: "1" }, "mtu": 1400 }));
             if is_allowed {
-                tuning.plugin.status(&tuning.config).success();
+                tuning.status().success();
                 tuning.after(&first).del().success();
             } else {
-                tuning
-                    .plugin
-                    .status(&tuning.config)
-                    .error(7)
-                    .mentions(key)
-                    .mentions("allowlist.conf");
+                tuning.status().error(7).mentions(key).mentions("allowlist.conf");
                 tuning
                     .call_after(&first)
                     .error(7)
@@ -310,7 +300,7 @@ fn the_allow_list_says_which_sysctls_may_be_set() {
         set(&first, "net/core/somaxconn", "4096");
         set(&first, "net/ipv4/conf/eth0/arp_filter", "0");
         lab.assert_unchanged_since(&before.ignoring("directory /run/cni"));
-        // Attributes are none of its business.
+        // It does not apply to attributes.
         tuning(lab, &json!({ "mtu": 1400 })).after(&first).del().success();
     });
 }
@@ -341,11 +331,7 @@ fn an_allow_list_that_cannot_be_read_or_understood_allows_nothing() {
 #[case::negative(json!({ "mtu": -5 }), 7, "-5")]
 #[case::data_dir(json!({ "mtu": 1400, "dataDir": "/proc/nothing" }), 5, "/proc/nothing")]
 #[case::data_dir_is_none(json!({ "mtu": 1400, "dataDir": "/proc/version" }), 5, "/proc/version")]
-fn an_add_that_fails_leaves_everything_as_it_was(
-    #[case] keys: Value,
-    #[case] code: u64,
-    #[case] word: &str,
-) {
+fn add_rolls_back_when_it_fails(#[case] keys: Value, #[case] code: u64, #[case] word: &str) {
     rscni_test::run(|lab| {
         let first = bridged(lab, "a");
         std::fs::create_dir_all("/run/cni/tuning").unwrap();
@@ -353,13 +339,13 @@ fn an_add_that_fails_leaves_everything_as_it_was(
         let tuning = tuning(lab, &keys);
         tuning.call_after(&first).error(code).mentions(word);
         lab.assert_unchanged_since(&before);
-        tuning.plugin.del(&first, "eth0", &tuning.config).success();
+        tuning.del(&first).success();
         lab.assert_unchanged_since(&before);
     });
 }
 
 #[test]
-fn a_sysctl_that_stands_there_twice_is_refused() {
+fn a_duplicate_sysctl_is_rejected() {
     rscni_test::run(|lab| {
         let first = bridged(lab, "a");
         let tuning = tuning(lab, &json!({}));
@@ -375,14 +361,14 @@ fn a_sysctl_that_stands_there_twice_is_refused() {
 }
 
 #[test]
-fn the_interface_and_the_result_before_have_to_be_there() {
+fn add_needs_the_interface_and_a_previous_result() {
     rscni_test::run(|lab| {
         let first = bridged(lab, "a");
         let tuning = tuning(lab, &json!({ "mtu": 1400 }));
-        tuning.plugin.add(&first, "eth0", &tuning.config).error(7).mentions("prevResult");
+        tuning.add(&first).error(7).mentions("prevResult");
         let config = first.reply.follow(&tuning.config);
         tuning.plugin.add(&first, "eth1", &config).error(5).mentions("eth1");
-        tuning.plugin.check(&first, "eth0", &tuning.config).error(7).mentions("prevResult");
+        tuning.check(&first).error(7).mentions("prevResult");
         lab.remove_namespace(&first);
         tuning.plugin.add(&first, "eth0", &config).error(8);
         assert!(!Path::new(FILE).exists());
@@ -392,7 +378,7 @@ fn the_interface_and_the_result_before_have_to_be_there() {
 type Damage = fn(&Attached);
 
 #[test]
-fn check_names_what_somebody_has_changed() {
+fn check_names_changes() {
     rscni_test::run(|lab| {
         let keys = json!({
             "mac": MAC, "promisc": true, "mtu": 1400, "allmulti": true, "txQLen": 20000,
@@ -488,7 +474,7 @@ fn del_removes_the_file_if_the_interface_cannot_be_restored() {
 }
 
 #[test]
-fn a_late_del_spares_the_next_container_at_the_same_path() {
+fn a_late_del_keeps_the_next_container_at_the_same_path() {
     rscni_test::run(|lab| {
         let tuning = tuning(lab, &json!({ "mtu": 1400 }));
         let old = tuning.after(&bridged(lab, "a"));
@@ -509,7 +495,7 @@ fn a_late_del_spares_the_next_container_at_the_same_path() {
 }
 
 #[test]
-fn two_in_one_list_restore_what_was_before_both() {
+fn two_tuning_plugins_of_a_list_restore_the_original_values() {
     rscni_test::run(|lab| {
         let first = bridged(lab, "a");
         let was = attributes(&first.link());
@@ -526,13 +512,13 @@ fn two_in_one_list_restore_what_was_before_both() {
 }
 
 #[test]
-fn gc_removes_the_files_of_attachments_that_are_gone() {
+fn gc_removes_files_of_stale_attachments() {
     rscni_test::run(|lab| {
         let dir = lab.dir().join("saved");
         let network = tuning(lab, &json!({ "mtu": 1400, "dataDir": dir }));
         let [kept, gone] = ["a", "b"].map(|name| network.after(&bridged(lab, name)));
         let other = network.with(&json!({ "name": "net2" })).after(&bridged(lab, "c"));
-        // One of the Go plugin, which could be of any network, and what is none.
+        // A file of the Go plugin, which could belong to any network, and another file.
         std::fs::write(dir.join("ctr-d_eth0.json"), "{\n \"mtu\": 1500\n}").unwrap();
         std::fs::write(dir.join("notes"), "").unwrap();
         lab.remove_namespace(&gone);
@@ -554,7 +540,7 @@ fn gc_removes_the_files_of_attachments_that_are_gone() {
 fn status_reads_the_configuration() {
     rscni_test::run(|lab| {
         let network = tuning(lab, &json!({ "sysctl": { "net.ipv4.conf.IFNAME.arp_filter": "1" } }));
-        network.plugin.status(&network.config).success();
+        network.status().success();
         network
             .plugin
             .status(&network.with(&json!({ "mac": "x" })).config)
@@ -564,13 +550,11 @@ fn status_reads_the_configuration() {
 }
 
 #[rstest]
-fn either_undoes_what_the_go_plugin_or_this_one_has_done(
-    #[values(true, false)] is_ours_first: bool,
-) {
+fn either_plugin_undoes_changes_of_the_other(#[values(true, false)] is_ours_first: bool) {
     rscni_test::run(|lab| {
         let first = Network::bridge(lab, &[V4], &json!({ "cniVersion": "1.0.0" })).attach(lab, "a");
         let was = attributes(&first.link());
-        // All that Debian's knows.
+        // All keys of Debian's plugin.
         let keys = json!({
             "cniVersion": "1.0.0", "mac": MAC, "promisc": true, "mtu": 1400, "allmulti": true,
             "sysctl": { "net.ipv4.conf.eth0.arp_filter": "1" },

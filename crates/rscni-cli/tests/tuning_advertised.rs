@@ -1,4 +1,4 @@
-//! The tuning plugin after router advertisements that the container has received before: real ones, from the host.
+//! The tuning plugin keeps what the container learned from router advertisements.
 
 mod support;
 
@@ -16,7 +16,7 @@ use support::{Attached, Network, V4, V6, host_link};
 
 const RTPROT_RA: u8 = 9;
 const ADVERTISED: &str = "2001:db8:a::";
-/// The parameters that an advertisement carries: hop limit, reachable time, retransmission time, MTU.
+/// Parameters in an advertisement: hop limit, reachable time, retransmission time, MTU.
 const PARAMETERS: [(&str, &str); 4] = [
     ("conf/eth0/hop_limit", "33"),
     ("neigh/eth0/base_reachable_time_ms", "12000"),
@@ -24,8 +24,8 @@ const PARAMETERS: [(&str, &str); 4] = [
     ("conf/eth0/mtu", "1340"),
 ];
 
-/// A router advertisement (RFC 4861, section 4.2) of a default route, an MTU, the prefix that the container's own
-/// address is of, and another one.
+/// A router advertisement (RFC 4861, section 4.2) with a default route, an MTU, the container's
+/// prefix and another one.
 fn advertisement() -> Vec<u8> {
     let mut packet = vec![134, 0, 0, 0, 33, 0];
     packet.extend(1800_u16.to_be_bytes());
@@ -53,13 +53,13 @@ fn advertise(lab: &Lab, interface: &str) -> rustix::io::Result<()> {
         SocketFlags::CLOEXEC,
         Some(ipproto::ICMPV6),
     )?;
-    // One with another hop limit comes from beyond the link, and is ignored.
+    // The kernel ignores advertisements with another hop limit.
     rustix::net::sockopt::set_ipv6_multicast_hops(&socket, 255)?;
     let all_nodes = SocketAddrV6::new("ff02::1".parse().unwrap(), 0, 0, index);
     sendto(&socket, &advertisement(), SendFlags::empty(), &all_nodes).map(drop)
 }
 
-/// What the container has learned from advertisements.
+/// State that the container learned from advertisements.
 struct Learned {
     addresses: Vec<Address>,
     routes: Vec<Route>,
@@ -93,7 +93,7 @@ impl Learned {
     }
 }
 
-/// A container that has learned all of an advertisement, and the host's interface that it came from.
+/// Returns a container that received an advertisement, and the host interface that sent it.
 fn taught(lab: &Lab, plugin: &str) -> (Attached, String) {
     let network = if plugin == "bridge" {
         Network::bridge(lab, &[V4, V6], &json!({}))
@@ -108,7 +108,7 @@ fn taught(lab: &Lab, plugin: &str) -> (Attached, String) {
 
 fn teach(lab: &Lab, a: &Attached, interface: &str) {
     rscni_test::eventually("an advertisement that is accepted", || {
-        // The host's own address can be tentative still.
+        // The host's address may still be tentative.
         advertise(lab, interface).ok()?;
         (learned(a).numbers() == [2, 1, 1]).then_some(())
     });
@@ -118,7 +118,7 @@ fn tuned(lab: &Lab, a: &Attached, sysctl: &Value) -> Attached {
     Network::new(lab, "tuning", &json!({ "sysctl": sysctl })).after(a)
 }
 
-/// How many advertisements the container has received.
+/// Number of advertisements that the container has received.
 fn received(a: &Attached) -> u64 {
     let text = a.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp6").unwrap());
     let line = text.lines().find(|line| line.starts_with("Icmp6InRouterAdvertisements"));
@@ -142,7 +142,7 @@ fn received(a: &Attached) -> u64 {
     [2, 1, 1]
 )]
 #[case::something_else(json!({ "net.ipv6.conf.IFNAME.accept_redirects": "0" }), [2, 1, 1])]
-fn what_the_settings_forbid_is_forgotten(
+fn learned_state_is_dropped_when_sysctls_forbid_it(
     #[values("bridge", "ptp")] plugin: &str,
     #[case] sysctl: Value,
     #[case] left: [usize; 3],
@@ -158,18 +158,19 @@ fn what_the_settings_forbid_is_forgotten(
         let before = others(&first);
         let a = tuned(lab, &first, &sysctl);
         if left == [2, 1, 1] {
-            // Becoming a router, the kernel forgets routes by itself; the next advertisement brings them.
+            // The kernel removes learned routes when forwarding is set. The next advertisement adds
+            // them.
             teach(lab, &a, &interface);
         }
         assert_eq!(learned(&a).numbers(), left);
-        // What IPAM gave is there, and works.
+        // The addresses of IPAM are present and work.
         assert_eq!(others(&a), before);
         a.check().success();
         first.check().success();
         for gateway in first.reply.gateways() {
             a.ping(gateway);
         }
-        // Nothing comes back.
+        // The learned state does not come back.
         let count = received(&a);
         advertise(lab, &interface).unwrap();
         rscni_test::eventually("the next advertisement", || (received(&a) > count).then_some(()));
@@ -201,7 +202,7 @@ fn an_interface_without_ipv6_has_learned_nothing() {
     rscni_test::run(|lab| {
         let network = Network::bridge(lab, &[V4], &json!({}));
         let a = network.attach(lab, "a");
-        // The host has an address of its own on the bridge as soon as that is up.
+        // The host gets a link-local address on the bridge as soon as that is up.
         rscni_test::eventually("an advertisement that is accepted", || {
             advertise(lab, "br0").ok()?;
             (learned(&a).default_routes() == 1).then_some(())

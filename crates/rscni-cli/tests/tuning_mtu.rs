@@ -1,4 +1,4 @@
-//! `mtu` of the tuning plugin and the other end of the veth pair, with packets of sizes between both.
+//! `mtu` of the tuning plugin also changes the host's end of the veth pair.
 
 mod support;
 
@@ -29,12 +29,13 @@ fn tuning(lab: &Lab, mtu: u32) -> Network {
 #[track_caller]
 fn assert_arrives(from: &Namespace, to: &Namespace, address: IpAddr, size: usize) {
     let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    let [sender, receiver] = [from, to].map(|place| place.run(|| UdpSocket::bind(any).unwrap()));
+    let [sender, receiver] =
+        [from, to].map(|namespace| namespace.run(|| UdpSocket::bind(any).unwrap()));
     receiver.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     let port = receiver.local_addr().unwrap().port();
     let what = format!("{size} bytes from {} at {address}", from.name());
     rscni_test::eventually(&what, || {
-        // While the kernel learns about the path it refuses some.
+        // Sending may fail while the kernel learns the path MTU.
         sender.send_to(&vec![7; size], (address, port)).ok()?;
         let mut buffer = vec![0; 65536];
         receiver.recv(&mut buffer).ok().filter(|length| *length == size)
@@ -84,7 +85,7 @@ fn mtu_of(mtu: u32) -> LinkChange<'static> {
 }
 
 #[test]
-fn two_in_one_list_restore_the_other_end_too() {
+fn two_tuning_plugins_of_a_list_restore_both_ends() {
     rscni_test::run(|lab| {
         let first = attached(lab, "ptp", "a");
         let port = first.port_name();
@@ -103,7 +104,7 @@ fn del_after_an_interrupted_add_restores_both_ends() {
         let first = attached(lab, "ptp", "a");
         let port = first.port_name();
         let a = tuning(lab, 1400).after(&first);
-        // As if the ADD had been killed between the two ends, and as if before the first.
+        // As if ADD had been killed between the two ends, or before the first.
         for ends in [[1400, 1500], [1500, 1500]] {
             change(&mut first.netlink(), "eth0", &mtu_of(ends[0]));
             change(&mut lab.host().netlink(), &port, &mtu_of(ends[1]));
@@ -120,7 +121,7 @@ fn other_containers_on_the_bridge_still_reach_everything() {
     rscni_test::run(|lab| {
         let [first, other] = ["a", "b"].map(|name| attached(lab, "bridge", name));
         let a = tuning(lab, 1300).after(&first);
-        // The bridge has the smallest MTU of its ports: the host sends what all of them can take.
+        // The bridge has the smallest MTU of its ports.
         assert_eq!((host_link(lab, "br0").mtu, other.link().mtu), (1300, 1500));
         assert_all_sizes_pass(lab, &other);
         support::assert_talk(lab, &a, &other, true);
@@ -136,7 +137,7 @@ fn other_containers_on_the_bridge_still_reach_everything() {
 fn a_bridge_with_another_mtu_is_reported(#[case] mtu: u32, #[case] warning: &str) {
     rscni_test::run(|lab| {
         let first = attached(lab, "bridge", "a");
-        // One that was set does not follow the ports.
+        // A configured MTU does not follow the ports.
         change(&mut lab.host().netlink(), "br0", &mtu_of(1400));
         change(&mut lab.host().netlink(), "br0", &mtu_of(1500));
         let outcome = tuning(lab, mtu).call_after(&first);
@@ -189,7 +190,8 @@ fn an_interface_of_the_host_with_the_same_index_is_left_alone() {
         pair(lab.host(), &b);
         pair(&c, &third);
         let ends = [(lab.host(), "x0"), (&*b, "x1"), (&*c, "x0"), (&*third, "x1")];
-        let links = || ends.map(|(place, name)| place.netlink().link_by_name(name).unwrap());
+        let links =
+            || ends.map(|(namespace, name)| namespace.netlink().link_by_name(name).unwrap());
         assert_eq!(links().map(|link| link.index), [2; 4]);
 
         let tuning = tuning(lab, 1400);

@@ -1,25 +1,26 @@
-//! The VLANs of the plugin bridge, with packets: who reaches whom, and what is left when it goes wrong.
+//! VLANs of the bridge plugin, with packets.
 //!
-//! Run in User-Mode Linux, since the kernel needs bridge VLAN filtering: `cargo xtask test --only uml`.
+//! Run in User-Mode Linux, since the kernel needs bridge VLAN filtering: `cargo xtask test --only
+//! uml`.
 
-use std::net::IpAddr;
+mod support;
 
-use ipnet::IpNet;
 use rscni_linux::{AddressFlags, Bridge, Dummy, LinkChange, Netlink, Vlan, VlanOwner};
 use rscni_test::{Container, Lab, Namespace, Plugin, Reply};
 use serde_json::{Value, json};
 
-/// A bridge plugin with addresses from `static`, in a private network.
+use support::{RSCNI, add_address, addresses, ip};
+
+/// Runs a test with a bridge plugin and static addresses.
 fn with_bridge(test: impl FnOnce(&Lab, &Plugin) + Send) {
     rscni_test::run(|lab| {
-        let program = env!("CARGO_BIN_EXE_rscni");
-        lab.install("static", program);
-        let bridge = lab.install("bridge", program);
+        lab.install("static", RSCNI);
+        let bridge = lab.install("bridge", RSCNI);
         test(lab, &bridge);
     });
 }
 
-/// A configuration: `keys` of the plugin, and the addresses of the container.
+/// Returns a configuration with keys of the plugin and addresses of the container.
 fn config(keys: Value, addresses: &[&str]) -> Value {
     let addresses: Vec<_> = addresses.iter().map(|address| json!({ "address": address })).collect();
     let mut config = json!({
@@ -31,48 +32,37 @@ fn config(keys: Value, addresses: &[&str]) -> Value {
     config
 }
 
-/// A container with this name and address.
+/// Attaches a container with this name and address.
 fn attach(lab: &Lab, bridge: &Plugin, name: &str, address: &str, keys: Value) -> Container {
     let container = lab.container(name);
     bridge.add(&container, "eth0", &config(keys, &[address])).success();
     container
 }
 
-/// The container's port, which results name second.
+/// Returns the container's port, the second interface of the result.
 fn port(reply: &Reply) -> &str {
     reply.interfaces()[1]
 }
 
-fn vlans(place: &Namespace, name: &str) -> Vec<Vlan> {
-    let mut netlink = place.netlink();
+fn vlans(namespace: &Namespace, name: &str) -> Vec<Vlan> {
+    let mut netlink = namespace.netlink();
     let index = netlink.link_by_name(name).unwrap().index;
     netlink.vlans(index).unwrap()
 }
 
-/// Takes `name` out of VLANs, as an operator may.
-fn leave_vlans(place: &Namespace, name: &str, vlans: &[Vlan]) {
-    let mut netlink = place.netlink();
+/// Removes `name` from VLANs, like an operator.
+fn leave_vlans(namespace: &Namespace, name: &str, vlans: &[Vlan]) {
+    let mut netlink = namespace.netlink();
     let index = netlink.link_by_name(name).unwrap().index;
     netlink.del_vlans(index, vlans, VlanOwner::Port).unwrap();
 }
 
-/// An 802.1Q interface on `eth0` of a container, as a router or a virtual machine host would have it.
+/// Adds an 802.1Q interface to `eth0` of a container.
 fn add_tagged(container: &Container, id: u16, address: &str) {
-    let command = format!("link add link eth0 name eth0.{id} type vlan id {id}");
-    let output = container
-        .run(|| std::process::Command::new("ip").args(command.split(' ')).output().unwrap());
-    assert!(output.status.success(), "ip {command}: {}", String::from_utf8_lossy(&output.stderr));
-    let mut netlink = container.netlink();
-    let index = netlink.link_by_name(&format!("eth0.{id}")).unwrap().index;
-    netlink.add_address(index, address.parse().unwrap(), AddressFlags::default()).unwrap();
-    netlink.set_link(index, &LinkChange { up: Some(true), ..LinkChange::default() }).unwrap();
-}
-
-fn addresses(place: &Namespace, name: &str) -> Vec<IpNet> {
-    let mut netlink = place.netlink();
-    let index = netlink.link_by_name(name).unwrap().index;
-    let all = netlink.addresses(index).unwrap().into_iter().map(|address| address.net);
-    all.filter(|net| !matches!(net.addr(), IpAddr::V6(v6) if v6.is_unicast_link_local())).collect()
+    let name = format!("eth0.{id}");
+    ip(container, &format!("link add link eth0 name {name} type vlan id {id}"));
+    add_address(container, &name, address);
+    ip(container, &format!("link set {name} up"));
 }
 
 #[test]
@@ -100,7 +90,7 @@ fn a_vlan_port_leaves_the_default_vlan_unless_that_is_preserved() {
         assert_eq!(moved, [Vlan::access(100)]);
         let (_, kept) =
             add("b", "10.1.0.3/24", json!({ "vlan": 100, "preserveDefaultVlan": true }));
-        // What comes in untagged is of VLAN 100; both leave untagged.
+        // Untagged frames belong to VLAN 100; both VLANs leave untagged.
         assert_eq!(kept, [Vlan { pvid: false, ..Vlan::access(1) }, Vlan::access(100)]);
         let (_, plain) = add("c", "10.1.0.4/24", json!({}));
         assert_eq!(plain, [Vlan::access(1)]);
@@ -125,18 +115,18 @@ fn a_trunk_carries_its_vlans_tagged_and_no_others() {
         lab.tcp(&inside, &trunk, "10.2.0.1", 80);
         trunk.cannot_ping("10.3.0.2");
         outside.cannot_ping("10.3.0.1");
-        // Untagged is VLAN 1, the one of ports without any configuration.
+        // Untagged frames belong to VLAN 1, the default of ports.
         trunk.ping("10.1.0.2");
         native.ping("10.1.0.1");
     });
 }
 
 #[test]
-fn a_trunk_with_a_vlan_has_that_as_its_native_one() {
+fn vlan_is_the_native_vlan_of_a_trunk() {
     with_bridge(|lab, bridge| {
         let access = attach(lab, bridge, "access", "10.1.0.2/24", json!({ "vlan": 7 }));
         let trunk = lab.container("trunk");
-        // It may be part of the trunk, too.
+        // VLAN 1 may be part of the trunk, too.
         let keys = json!({ "vlan": 7, "vlanTrunk": [{ "minID": 5, "maxID": 9 }] });
         let config = config(keys, &["10.1.0.1/24"]);
         let reply = bridge.add(&trunk, "eth0", &config).success();
@@ -178,7 +168,7 @@ fn every_vlan_has_a_gateway_of_its_own() {
         let (b, ..) = attach("b", 100, &["10.1.0.3/24", "fd00:1::3/64"]);
         let (c, ..) = attach("c", 200, &["10.2.0.2/24", "fd00:2::2/64"]);
         assert_eq!(addresses(lab.host(), "br0.100").len(), 2);
-        assert_eq!(addresses(lab.host(), "br0"), []);
+        assert_eq!(addresses(lab.host(), "br0"), [""; 0]);
         assert_eq!(lab.host().netlink().link_by_name("br0.200").unwrap().mtu, 1400);
 
         for (container, gateways) in
@@ -188,7 +178,7 @@ fn every_vlan_has_a_gateway_of_its_own() {
                 container.ping(gateway);
             }
         }
-        // From VLAN to VLAN by way of the host, which routes.
+        // The host routes between the VLANs.
         a.ping("10.2.0.2");
         lab.tcp(&c, &b, "10.1.0.3", 80);
 
@@ -205,7 +195,7 @@ fn udev_leaves_the_hardware_addresses_of_a_vlan_gateway() {
         let mut macs = std::collections::HashSet::new();
         for link in lab.host().netlink().links().unwrap().into_iter().filter(|link| !link.loopback)
         {
-            // What udev looks at: 3 is an address that a program has set (NET_ADDR_SET).
+            // udev checks this: 3 is an address that a program has set (NET_ADDR_SET).
             let file = format!("/sys/class/net/{}/addr_assign_type", link.name);
             assert_eq!(std::fs::read_to_string(&file).unwrap().trim(), "3", "{file}");
             assert!(macs.insert(link.mac), "{} shares an address", link.name);
@@ -217,7 +207,7 @@ fn udev_leaves_the_hardware_addresses_of_a_vlan_gateway() {
 }
 
 #[test]
-fn check_notices_what_happened_to_the_vlans_since() {
+fn check_notices_changes_of_vlans() {
     with_bridge(|lab, bridge| {
         let container = lab.container("a");
         let config = config(
@@ -239,20 +229,13 @@ fn check_notices_what_happened_to_the_vlans_since() {
             host.add_vlans(index, &[missing], VlanOwner::Port).unwrap();
             check().success();
         }
-        // Tagged, where it was to be untagged.
+        // Tagged instead of untagged.
         host.add_vlans(index, &[Vlan::tagged(7)], VlanOwner::Port).unwrap();
         check().failure().mentions("VLAN 7");
         host.add_vlans(index, &[Vlan::access(7)], VlanOwner::Port).unwrap();
 
         let set = |filtering: &str| {
-            let command = format!("link set br0 type bridge vlan_filtering {filtering}");
-            assert!(
-                std::process::Command::new("ip")
-                    .args(command.split(' '))
-                    .status()
-                    .unwrap()
-                    .success()
-            );
+            ip(lab.host(), &format!("link set br0 type bridge vlan_filtering {filtering}"));
         };
         set("0");
         check().failure().mentions("br0").mentions("VLAN");
@@ -291,7 +274,7 @@ fn del_and_gc_leave_nothing_of_the_attachment() {
 }
 
 #[test]
-fn a_bridge_that_does_not_filter_vlans_is_refused_and_left_as_it_is() {
+fn a_bridge_without_vlan_filtering_is_rejected_and_unchanged() {
     with_bridge(|lab, bridge| {
         lab.host().netlink().add_bridge(&Bridge::new("br0")).unwrap();
         let container = lab.container("a");
@@ -305,7 +288,7 @@ fn a_bridge_that_does_not_filter_vlans_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn a_bridge_made_by_someone_else_may_have_another_default_vlan_or_none() {
+fn an_existing_bridge_may_have_another_default_vlan_or_none() {
     with_bridge(|lab, bridge| {
         for (name, default, address) in [("br5", 5, "10.1.0.2/24"), ("br-none", 0, "10.2.0.2/24")] {
             let spec = Bridge {
@@ -323,23 +306,23 @@ fn a_bridge_made_by_someone_else_may_have_another_default_vlan_or_none() {
 }
 
 #[test]
-fn an_add_that_fails_at_its_vlans_gateway_leaves_no_gateway_although_other_vlans_are_in_use() {
+fn add_rolls_back_the_gateway_of_its_vlan() {
     with_bridge(|lab, bridge| {
         let keys = |vlan| json!({ "vlan": vlan, "isGateway": true });
         let first = lab.container("first");
         bridge.add(&first, "eth0", &config(keys(100), &["10.1.0.2/24"])).success();
         let container = lab.container("second");
-        // A host that refuses IPv6 to new interfaces refuses the gateway its address.
+        // With IPv6 disabled for new interfaces, the gateway cannot get its address.
         for interface in ["default", "br0.100"] {
             std::fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "1")
                 .unwrap();
         }
-        // Forwarding is the host's affair, and stays on once a network needs it.
+        // Forwarding stays on once a network needs it.
         let before = lab.snapshot().ignoring("forwarding");
         let both = ["10.2.0.2/24", "fd00:2::2/64"];
         bridge.add(&container, "eth0", &config(keys(200), &both)).failure().mentions("fd00:2::1");
         lab.assert_unchanged_since(&before);
-        // One that is there already stays.
+        // An existing gateway interface stays.
         bridge
             .add(&container, "eth0", &config(keys(100), &["10.1.0.3/24", "fd00:1::3/64"]))
             .failure();
@@ -380,12 +363,12 @@ fn many_containers_attached_at_once_share_one_gateway() {
                 });
             }
         });
-        assert_eq!(addresses(lab.host(), "br0.100"), ["10.1.0.1/24".parse().unwrap()]);
+        assert_eq!(addresses(lab.host(), "br0.100"), ["10.1.0.1/24"]);
     });
 }
 
 #[test]
-fn an_interface_that_is_no_bridge_is_refused_and_left_as_it_is() {
+fn an_interface_other_than_a_bridge_is_rejected_and_unchanged() {
     with_bridge(|lab, bridge| {
         Netlink::open().unwrap().add_link(&Dummy::new("br0")).unwrap();
         let container = lab.container("a");

@@ -1,5 +1,5 @@
-//! The examples in `docs/plugins` that need what kernels may lack.
+//! The examples in `docs/plugins` that need features many kernels lack.
 //!
-//! Run in User-Mode Linux, which has it: `cargo xtask test --only uml`.
+//! Run in User-Mode Linux: `cargo xtask test --only uml`.
 
 mod documentation;

@@ -4,11 +4,11 @@
 
 mod support;
 
-use rscni_linux::{Dummy, Ipvlan, LinkChange, Netlink, Netns, Veth};
-use rscni_test::{Lab, Namespace};
+use rscni_linux::{Dummy, Ipvlan, LinkChange, Netlink, Veth};
+use rscni_test::Lab;
 use serde_json::{Value, json};
 
-use support::{Attached, Network, addresses, change, host_link, up};
+use support::{Attached, Network, add_address, addresses, change, host_link, move_link, up};
 
 fn network(lab: &Lab, keys: &Value) -> Network {
     Network::new(lab, "host-device", &json!({ "device": "dev0" })).with(keys)
@@ -18,9 +18,7 @@ fn dummy(lab: &Lab) -> Netlink {
     let mut host = lab.host().netlink();
     host.add_link(&Dummy { up: true, ..Dummy::new("dev0") }).unwrap();
     change(&mut host, "dev0", &up(true));
-    let index = host.link_by_name("dev0").unwrap().index;
-    let flags = rscni_linux::AddressFlags::default();
-    host.add_address(index, "10.40.0.2/24".parse().unwrap(), flags).unwrap();
+    add_address(lab.host(), "dev0", "10.40.0.2/24");
     host
 }
 
@@ -40,11 +38,6 @@ fn disguise(a: &Attached) {
     );
 }
 
-fn send(from: &Namespace, name: &str, to: &Namespace) {
-    let netns = Netns::open(to.path()).unwrap();
-    change(&mut from.netlink(), name, &LinkChange { netns: Some(&netns), ..LinkChange::default() });
-}
-
 #[test]
 fn a_disguised_dummy_comes_back_as_it_was() {
     rscni_test::run(|lab| {
@@ -60,7 +53,7 @@ fn a_disguised_dummy_comes_back_as_it_was() {
 }
 
 #[test]
-fn a_dummy_that_the_container_deleted_is_taken_for_destroyed() {
+fn a_dummy_that_the_container_deleted_counts_as_destroyed() {
     rscni_test::run(|lab| {
         dummy(lab);
         let a = network(lab, &json!({})).attach(lab, "a");
@@ -71,7 +64,7 @@ fn a_dummy_that_the_container_deleted_is_taken_for_destroyed() {
 }
 
 #[test]
-fn the_network_of_a_dummy_goes_in_and_comes_back() {
+fn the_network_of_a_dummy_is_moved_and_returned() {
     rscni_test::run(|lab| {
         dummy(lab);
         let a = network(lab, &json!({ "useInterfaceNetwork": true })).attach(lab, "a");
@@ -95,8 +88,8 @@ fn a_device_is_recognized_by_its_permanent_address() {
         let [a, nested] = ["a", "nested"].map(|name| lab.container(name));
         let a = network(lab, &json!({})).attach_as(&a, "eth0");
         let index = a.link().index;
-        // It comes back to the container under another index, since its own is taken.
-        send(&a, "eth0", &nested);
+        // It returns to the container with another index, since its own is in use.
+        move_link(&a, "eth0", &nested);
         a.del().error(11).mentions("dev0");
         while a.netlink().link_by_index(index).is_err() {
             let number = a.netlink().links().unwrap().len();
@@ -109,7 +102,7 @@ fn a_device_is_recognized_by_its_permanent_address() {
             ..LinkChange::default()
         };
         change(&mut netlink, "eth0", &other);
-        send(&nested, "mine", &a);
+        move_link(&nested, "mine", &a);
         assert_ne!(a.netlink().link_by_name("mine").unwrap().index, index);
         a.del().success();
         let back = host_link(lab, "dev0");

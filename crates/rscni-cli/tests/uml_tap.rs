@@ -1,6 +1,7 @@
 //! The plugin tap, with packets.
 //!
-//! Run in User-Mode Linux, since `/dev/net/tun` is for root alone on many machines: `cargo xtask test --only uml`.
+//! Run in User-Mode Linux, because only root can open `/dev/net/tun` on many machines: `cargo xtask
+//! test --only uml`.
 
 mod container_link;
 mod support;
@@ -8,7 +9,6 @@ mod support;
 use std::{
     fs::File,
     io::{Read, Write},
-    process::Command,
 };
 
 use rscni_linux::{Bridge, Netns, Tap, TunInfo};
@@ -16,19 +16,19 @@ use rscni_test::Lab;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use container_link::{Assertion, Damage, add_address, assert_noticed, ip, network, remac};
-use support::{Attached, Network, V4, V6, addresses, up};
+use container_link::{Damage, assert_noticed, network, remac};
+use support::{Attached, Network, add_address, addresses, ip, sh, up};
 
-/// Runs the test where there are taps.
+/// Runs a test with the module for taps.
 fn with_taps(test: impl FnOnce(&Lab) + Send) {
-    // Once the test is in its private network, it is there already.
-    let _ = Command::new("modprobe").arg("tun").status();
+    // In the private network the module cannot be loaded any more.
+    sh("modprobe tun");
     rscni_test::run(test);
 }
 
 /// A network with addresses of both families.
 fn tap(lab: &Lab, keys: &Value) -> Network {
-    network(lab, "tap", &[V4, V6], keys)
+    network(lab, "tap").with(keys)
 }
 
 /// The same without addresses.
@@ -36,7 +36,7 @@ fn l2(lab: &Lab, keys: &Value) -> Network {
     Network::new(lab, "tap", keys)
 }
 
-/// The file in which the packets of a tap are.
+/// Opens the file of a tap.
 fn open(a: &Attached, multi_queue: bool) -> rscni_linux::Result<File> {
     Tap { multi_queue, ..Tap::new(&a.ifname) }.open_in(&Netns::open(a.path()).unwrap())
 }
@@ -45,7 +45,7 @@ fn info(a: &Attached) -> TunInfo {
     a.link().tun.unwrap()
 }
 
-/// Lays a cable between the two: what leaves by one tap arrives at the other.
+/// Connects two taps: packets from one arrive at the other.
 fn connect(a: &Attached, b: &Attached) {
     let files = [a, b].map(|attached| open(attached, false).unwrap());
     for (from, to) in [(&files[0], &files[1]), (&files[1], &files[0])] {
@@ -60,21 +60,6 @@ fn connect(a: &Attached, b: &Attached) {
     }
 }
 
-#[rstest]
-#[case::versions(container_link::speaks_every_version)]
-#[case::del(container_link::is_deleted_whatever_is_left_of_it)]
-#[case::others(container_link::spares_what_belongs_to_others)]
-#[case::names(container_link::does_not_mind_the_names_on_the_host)]
-#[case::failure(container_link::leaves_nothing_when_it_fails)]
-#[case::check(container_link::notices_what_was_changed)]
-#[case::check_without_result(container_link::needs_the_result_for_check)]
-#[case::gc(container_link::gives_back_addresses_with_gc)]
-#[case::status(container_link::tells_whether_it_could_add)]
-#[case::race(container_link::gives_a_name_once)]
-fn it_does_what_every_link_does(#[case] assertion: Assertion) {
-    with_taps(|lab| assertion(lab, &tap(lab, &json!({}))));
-}
-
 #[test]
 fn packets_go_through_the_file_in_both_directions() {
     with_taps(|lab| {
@@ -86,7 +71,7 @@ fn packets_go_through_the_file_in_both_directions() {
         support::assert_talk(lab, &a, &b, false);
         for attached in [&a, &b] {
             attached.check().success();
-            // With the file open, too.
+            // This works with the file open, too.
             attached.del().success();
             assert!(attached.netlink().find_link("eth0").unwrap().is_none());
         }
@@ -94,7 +79,7 @@ fn packets_go_through_the_file_in_both_directions() {
 }
 
 #[test]
-fn it_is_there_when_nobody_has_it_open() {
+fn a_tap_persists_when_it_is_closed() {
     with_taps(|lab| {
         let a = l2(lab, &json!({})).attach(lab, "a");
         drop(open(&a, false).unwrap());
@@ -112,7 +97,7 @@ fn it_is_there_when_nobody_has_it_open() {
 }
 
 #[test]
-fn it_has_one_queue_or_several() {
+fn a_tap_has_one_or_several_queues() {
     with_taps(|lab| {
         let one = l2(lab, &json!({})).attach(lab, "one");
         let first = open(&one, false).unwrap();
@@ -127,7 +112,7 @@ fn it_has_one_queue_or_several() {
 }
 
 #[test]
-fn it_belongs_to_a_user_and_a_group() {
+fn a_tap_belongs_to_a_user_and_a_group() {
     with_taps(|lab| {
         for (number, (owner, group)) in
             [(Some(0), None), (None, Some(0)), (Some(0), Some(0))].into_iter().enumerate()
@@ -146,12 +131,12 @@ fn it_belongs_to_a_user_and_a_group() {
             a.check().success();
             a.del().success();
         }
-        // In here there is no such user.
+        // The user namespace has no such user.
         for key in ["owner", "group"] {
             let network = l2(lab, &json!({ key: 12345 }));
             let a = lab.container(key);
             let before = support::snapshot(lab);
-            network.plugin.add(&a, "eth0", &network.config).error(5).mentions("12345");
+            network.add(&a).error(5).mentions("12345");
             lab.assert_unchanged_since(&before);
         }
     });
@@ -171,17 +156,12 @@ fn the_hardware_address_can_be_chosen_by_the_runtime() {
 }
 
 #[test]
-fn as_a_port_of_a_bridge_it_leads_to_what_is_on_the_bridge() {
+fn a_tap_is_a_port_of_a_bridge_in_the_container() {
     with_taps(|lab| {
         let a = lab.container("a");
         let network = l2(lab, &json!({ "bridge": "br1" }));
         let before = support::snapshot(lab);
-        network
-            .plugin
-            .add(&a, "eth0", &network.config)
-            .error(7)
-            .mentions("br1")
-            .mentions("in the container");
+        network.add(&a).error(7).mentions("br1").mentions("in the container");
         lab.assert_unchanged_since(&before);
 
         a.netlink().add_bridge(&Bridge { up: true, ..Bridge::new("br1") }).unwrap();
@@ -200,37 +180,37 @@ fn as_a_port_of_a_bridge_it_leads_to_what_is_on_the_bridge() {
     });
 }
 
-/// A bridge of another sort than bridges cannot have it: the tap that was made by then goes.
+/// The tap cannot be a port of this interface, so it is removed again.
 #[test]
-fn what_is_no_bridge_is_refused_and_leaves_no_tap() {
+fn an_interface_other_than_a_bridge_is_rejected_and_leaves_no_tap() {
     with_taps(|lab| {
         let a = lab.container("a");
         ip(&a, "link add br1 type veth peer name other");
         let network = l2(lab, &json!({ "bridge": "br1" }));
         let before = support::snapshot(lab);
-        network.plugin.add(&a, "eth0", &network.config).error(5).mentions("attach eth0 to br1");
+        network.add(&a).error(5).mentions("attach eth0 to br1");
         lab.assert_unchanged_since(&before);
     });
 }
 
 #[test]
-fn a_tun_of_that_name_is_none_of_ours() {
+fn a_tun_of_that_name_is_not_removed() {
     with_taps(|lab| {
         let network = l2(lab, &json!({}));
         let a = lab.container("a");
         ip(&a, "tuntap add mode tun name eth0");
-        network.plugin.add(&a, "eth0", &network.config).error(4).mentions("eth0");
-        network.plugin.del(&a, "eth0", &network.config).success();
+        network.add(&a).error(4).mentions("eth0");
+        network.del(&a).success();
         assert!(a.netlink().find_link("eth0").unwrap().is_some());
         ip(&a, "tuntap del mode tun name eth0");
-        // One that something else made as the Go plugin does is.
+        // A tap like that of the Go plugin is removed.
         ip(&a, "tuntap add mode tap name eth0 user 0");
-        network.plugin.del(&a, "eth0", &network.config).success();
+        network.del(&a).success();
         assert!(a.netlink().find_link("eth0").unwrap().is_none());
     });
 }
 
-/// Another tap in place of the one that ADD made.
+/// Replaces the tap by another one.
 fn replace(a: &Attached, words: &str) {
     let mac = a.link().mac.unwrap();
     ip(a, "link del eth0");
@@ -240,7 +220,7 @@ fn replace(a: &Attached, words: &str) {
 }
 
 #[test]
-fn check_notices_what_only_a_tap_has() {
+fn check_notices_changes_of_a_tap() {
     const DAMAGES: &[Damage] = &[
         (remac, "02:00:00:00:00:99"),
         (|_, a| replace(a, "mode tap group 0 multi_queue"), "owner none"),
@@ -255,9 +235,9 @@ fn check_notices_what_only_a_tap_has() {
 }
 
 #[test]
-fn with_a_label_ip_makes_the_tap() {
+fn ip_creates_taps_with_a_label() {
     with_taps(|lab| {
-        // This kernel has no policy, so each label is as good as any other.
+        // Without a policy the kernel accepts any label.
         let keys = json!({ "selinuxContext": "system_u:system_r:container_t:s0", "owner": 0, "multiQueue": true });
         let network = tap(lab, &keys);
         let a = network.attach(lab, "a");
@@ -272,35 +252,24 @@ fn with_a_label_ip_makes_the_tap() {
             .mentions("selinuxContext")
             .mentions("iproute2");
         let other = network.with(&json!({ "owner": 12345 }));
-        other
-            .plugin
-            .add(&b, "eth0", &other.config)
-            .error(5)
-            .mentions("ip could not create tap eth0");
+        other.add(&b).error(5).mentions("ip could not create tap eth0");
         lab.assert_unchanged_since(&before);
         a.del().success();
     });
 }
 
 #[test]
-fn a_label_is_refused_where_there_are_none() {
+fn a_label_without_selinux_is_rejected() {
     with_taps(|lab| {
         let without = lab.dir().join("filesystems");
         std::fs::write(&without, "nodev\tproc\n\text4\n").unwrap();
-        let mount =
-            Command::new("mount").arg("--bind").arg(&without).arg("/proc/filesystems").status();
-        assert!(mount.unwrap().success());
+        sh(&format!("mount --bind {} /proc/filesystems", without.display()));
         let network = l2(lab, &json!({ "selinuxContext": "system_u:system_r:container_t:s0" }));
         let a = lab.container("a");
         let before = support::snapshot(lab);
-        network
-            .plugin
-            .add(&a, "eth0", &network.config)
-            .error(7)
-            .mentions("selinuxContext")
-            .mentions("SELinux");
+        network.add(&a).error(7).mentions("selinuxContext").mentions("SELinux");
         lab.assert_unchanged_since(&before);
-        network.plugin.del(&a, "eth0", &network.config).success();
+        network.del(&a).success();
     });
 }
 
@@ -309,13 +278,8 @@ fn a_label_is_refused_where_there_are_none() {
 #[case(json!({ "multiQueue": "yes" }), 7, "multiQueue")]
 #[case(json!({ "mac": "02:00" }), 7, "02:00")]
 #[case(json!({ "mtu": 60 }), 5, "eth0")]
-fn the_configuration_is_wrong(#[case] keys: Value, #[case] code: u64, #[case] word: &str) {
+fn invalid_config_is_rejected(#[case] keys: Value, #[case] code: u64, #[case] word: &str) {
     with_taps(|lab| {
-        let network = tap(lab, &keys);
-        let a = lab.container("a");
-        let before = support::snapshot(lab);
-        network.plugin.add(&a, "eth0", &network.config).error(code).mentions(word);
-        lab.assert_unchanged_since(&before);
-        network.plugin.del(&a, "eth0", &network.config).success();
+        tap(lab, &keys).assert_add_fails(lab, &lab.container("a"), code, word);
     });
 }

@@ -1,6 +1,6 @@
-//! The vrf plugin, after bridge as in a network's list, with packets.
+//! The vrf plugin after bridge, with packets.
 //!
-//! Run in User-Mode Linux, since not every kernel has VRFs: `cargo xtask test --only uml`.
+//! Run in User-Mode Linux, because many kernels lack VRFs: `cargo xtask test --only uml`.
 
 mod support;
 
@@ -13,12 +13,11 @@ use serde_json::{Value, json};
 
 use support::{Attached, Network, addresses, change, fixed, up};
 
-const GO: &str = "/usr/lib/cni";
 const V4: &str = "10.1.0.2";
 const V6: &str = "fd01::2";
 
-/// A network of its own, the bridge NAME, with a router in it. All of them have the same subnets.
-fn world(lab: &Lab, name: &str) -> Attached {
+/// Attaches a router to the network and bridge NAME. All these networks have the same subnets.
+fn router(lab: &Lab, name: &str) -> Attached {
     let ipam = fixed(&[
         ("10.1.0.1/24", ""),
         ("fd01::1/64", ""),
@@ -36,7 +35,7 @@ fn bridge(lab: &Lab, name: &str, ipam: &Value, version: &str) -> Network {
     )
 }
 
-/// The container in that network by the interface `NAME1`, without vrf.
+/// Attaches the container to that network as `NAME1`, without vrf.
 fn attach(lab: &Lab, container: &Container, name: &str, version: &str) -> Attached {
     let mut ipam = fixed(&[("10.1.0.2/24", "10.1.0.1"), ("fd01::2/64", "fd01::1")]);
     ipam["routes"] =
@@ -48,16 +47,13 @@ fn vrf(lab: &Lab, keys: &Value) -> Network {
     Network::new(lab, "vrf", keys)
 }
 
-/// The interface in a VRF.
+/// Calls vrf after the interface plugin.
 #[track_caller]
 fn chained(before: &Attached, network: &Network) -> Attached {
-    let config = before.reply.follow(&network.config);
-    let reply = network.plugin.add(before, &before.ifname, &config).success();
-    let (container, ifname) = (before.container.clone(), before.ifname.clone());
-    Attached { network: network.clone(), container, ifname, reply }
+    network.after(before)
 }
 
-/// The routes by an interface in a table, as `DESTINATION GATEWAY`; those to subnets and beyond.
+/// Returns the routes of an interface in a table as `DESTINATION GATEWAY`.
 fn routes(a: &Attached, table: u32) -> Vec<String> {
     let filter =
         RouteFilter { table: Some(table), oif: Some(a.link().index), ..RouteFilter::default() };
@@ -84,14 +80,14 @@ fn table(a: &Attached, name: &str) -> Option<u32> {
 }
 
 #[test]
-fn two_networks_with_the_same_addresses_do_not_get_in_each_others_way() {
+fn two_networks_with_the_same_addresses_do_not_conflict() {
     rscni_test::run(|lab| {
-        let [red, blue] = ["red", "blue"].map(|name| world(lab, name));
+        let [red, blue] = ["red", "blue"].map(|name| router(lab, name));
         let a = lab.container("a");
         let [red1, blue1] = ["red", "blue"].map(|name| attach(lab, &a, name, "1.1.0"));
-        // The main table knows one way to the subnet.
+        // The main table has one route to the subnet.
         let reached =
-            || [&red, &blue].map(|world| world.try_ping(V4, Duration::from_secs(1)).is_ok());
+            || [&red, &blue].map(|router| router.try_ping(V4, Duration::from_secs(1)).is_ok());
         rscni_test::eventually("one of them reaches it", || {
             reached().contains(&true).then_some(())
         });
@@ -100,25 +96,25 @@ fn two_networks_with_the_same_addresses_do_not_get_in_each_others_way() {
 
         let red1 = chained(&red1, &vrf(lab, &json!({ "vrfname": "red" })));
         let blue1 = chained(&blue1, &vrf(lab, &json!({ "vrfname": "blue" })));
-        // Servers are not bound to a VRF, so the kernel is asked to let them answer in each.
+        // This sysctl lets servers answer in every VRF.
         a.run(|| std::fs::write("/proc/sys/net/ipv4/tcp_l3mdev_accept", "1").unwrap());
-        for world in [&red, &blue] {
+        for router in [&red, &blue] {
             for address in [V4, V6] {
-                world.ping(address);
-                lab.tcp(world, &a, address, 8080);
+                router.ping(address);
+                lab.tcp(router, &a, address, 8080);
             }
         }
-        // They reach what is beyond the router, too: a reply to there leaves by the routes of the VRF.
-        for world in [&red, &blue] {
-            let mut netlink = world.netlink();
-            let index = world.link().index;
+        // Addresses beyond the router are reachable by the routes of the VRF.
+        for router in [&red, &blue] {
+            let mut netlink = router.netlink();
+            let index = router.link().index;
             for (destination, source) in
                 [("10.1.0.2/32", "192.0.2.1"), ("fd01::2/128", "2001:db8::1")]
             {
                 let dst: ipnet::IpNet = destination.parse().unwrap();
                 let route = Route { oif: Some(index), src: source.parse().ok(), ..Route::new(dst) };
                 netlink.add_route(&route).unwrap();
-                world.ping(dst.addr());
+                router.ping(dst.addr());
             }
         }
         for attached in [&red1, &blue1] {
@@ -132,11 +128,12 @@ fn two_networks_with_the_same_addresses_do_not_get_in_each_others_way() {
 #[test]
 fn addresses_and_routes_are_in_the_table_of_the_vrf() {
     rscni_test::run(|lab| {
-        world(lab, "red");
+        router(lab, "red");
         let before = attach(lab, &lab.container("a"), "red", "1.1.0");
         let mut netlink = before.netlink();
         let oif = Some(before.link().index);
-        // A route to a router that is in no subnet, and what another plugin has put into a table of its own.
+        // A route to a router outside of the subnets, and a route of another plugin in another
+        // table.
         let router: ipnet::IpNet = "203.0.113.1/32".parse().unwrap();
         netlink.add_route(&Route { oif, ..Route::new(router) }).unwrap();
         let beyond: ipnet::IpNet = "198.51.100.0/24".parse().unwrap();
@@ -174,24 +171,24 @@ fn addresses_and_routes_are_in_the_table_of_the_vrf() {
 }
 
 #[test]
-fn ipv6_addresses_stay_where_the_kernel_takes_them_away() {
+fn ipv6_addresses_are_restored_after_the_kernel_removed_them() {
     rscni_test::run(|lab| {
-        let world = world(lab, "red");
+        let red = router(lab, "red");
         let before = attach(lab, &lab.container("a"), "red", "1.1.0");
         before
             .run(|| std::fs::write("/proc/sys/net/ipv6/conf/red1/keep_addr_on_down", "0").unwrap());
         let a = chained(&before, &vrf(lab, &json!({ "vrfname": "red" })));
         assert_eq!(addresses(&a, "red1"), ["10.1.0.2/24", "fd01::2/64"]);
-        world.ping(V6);
+        red.ping(V6);
         a.check().success();
     });
 }
 
 #[test]
-fn a_table_is_chosen_that_nobody_uses() {
+fn an_unused_table_is_chosen() {
     rscni_test::run(|lab| {
         for name in ["red", "blue", "green"] {
-            world(lab, name);
+            router(lab, name);
         }
         let a = lab.container("a");
         let [red, blue, green] =
@@ -201,7 +198,7 @@ fn a_table_is_chosen_that_nobody_uses() {
         netlink.add_link(&Vrf::new("other", 1)).unwrap();
         let red = chained(&red, &vrf(lab, &json!({ "vrfname": "red" })));
         assert_eq!(table(&red, "red"), Some(3));
-        // One that is there is joined, whether its table is named or not.
+        // An existing VRF is used, with or without its table in the configuration.
         chained(&blue, &vrf(lab, &json!({ "vrfname": "red", "table": 3 })));
         let green = chained(&green, &vrf(lab, &json!({ "vrfname": "red" })));
         assert_eq!(green.link().master, Some(netlink.link_by_name("red").unwrap().index));
@@ -213,21 +210,17 @@ fn a_table_is_chosen_that_nobody_uses() {
 #[track_caller]
 fn assert_fails(lab: &Lab, before: &Attached, network: &Network, code: u64, word: &str) {
     let snapshot = support::snapshot(lab);
-    network
-        .plugin
-        .add(before, &before.ifname, &before.reply.follow(&network.config))
-        .error(code)
-        .mentions(word);
+    network.call_after(before).error(code).mentions(word);
     lab.assert_unchanged_since(&snapshot);
 }
 
 #[test]
-fn an_add_that_fails_leaves_all_as_it_was() {
+fn add_rolls_back_when_it_fails() {
     rscni_test::run(|lab| {
-        world(lab, "red");
+        router(lab, "red");
         let before = attach(lab, &lab.container("a"), "red", "1.1.0");
         let mut netlink = before.netlink();
-        // The kernel's own rule for VRFs stays from the first one on.
+        // The kernel's rule for VRFs stays after the first one.
         let first = netlink.add_link(&Vrf::new("first", 500)).unwrap();
         assert_fails(
             lab,
@@ -254,15 +247,15 @@ fn an_add_that_fails_leaves_all_as_it_was() {
 }
 
 #[test]
-fn an_interface_whose_routes_cannot_be_put_back_leaves_the_vrf_again() {
+fn an_interface_leaves_the_vrf_if_its_routes_cannot_be_restored() {
     rscni_test::run(|lab| {
-        world(lab, "red");
+        router(lab, "red");
         let before = attach(lab, &lab.container("a"), "red", "1.1.0");
         let mut netlink = before.netlink();
-        // The kernel's own rule for VRFs stays from the first one on.
+        // The kernel's rule for VRFs stays after the first one.
         let first = netlink.add_link(&Vrf::new("first", 500)).unwrap();
         netlink.del_link(first.index).unwrap();
-        // The source is an address of another interface, which the VRF knows nothing of.
+        // The source is an address of another interface, which is not in the VRF.
         let other = netlink.add_bridge(&Bridge { up: true, ..Bridge::new("br0") }).unwrap().index;
         let nodad = AddressFlags { nodad: true, ..AddressFlags::default() };
         netlink.add_address(other, "fd07::7/64".parse().unwrap(), nodad).unwrap();
@@ -283,7 +276,7 @@ fn del_is_clean(#[values("with_result", "without_result", "released", "gone")] h
     rscni_test::run(|lab| {
         let a = lab.container("a");
         for name in ["red", "blue"] {
-            world(lab, name);
+            router(lab, name);
         }
         let [red, blue] = ["red", "blue"].map(|name| attach(lab, &a, name, "1.1.0"));
         let network = vrf(lab, &json!({ "vrfname": "both" }));
@@ -323,7 +316,7 @@ fn del_is_clean(#[values("with_result", "without_result", "released", "gone")] h
 #[test]
 fn del_leaves_interfaces_of_others_alone() {
     rscni_test::run(|lab| {
-        world(lab, "red");
+        router(lab, "red");
         let red = attach(lab, &lab.container("a"), "red", "1.1.0");
         let mut netlink = red.netlink();
         let index = netlink.add_bridge(&Bridge::new("br0")).unwrap().index;
@@ -339,7 +332,7 @@ fn del_leaves_interfaces_of_others_alone() {
 #[test]
 fn check_misses_what_was_changed() {
     rscni_test::run(|lab| {
-        world(lab, "red");
+        router(lab, "red");
         let before = attach(lab, &lab.container("a"), "red", "1.1.0");
         let a = chained(&before, &vrf(lab, &json!({ "vrfname": "red", "table": 10 })));
         let mut netlink = a.netlink();
@@ -349,7 +342,7 @@ fn check_misses_what_was_changed() {
             let route = netlink.routes(filter).unwrap().remove(0);
             netlink.del_route(&route).unwrap();
             a.check_misses(&format!("route to {destination}"));
-            // In the main table it is of no use.
+            // It has no effect in the main table.
             netlink.add_route(&Route { table: None, ..route.clone() }).ok();
             a.check_misses(&format!("route to {destination}"));
             netlink.del_route(&Route { table: None, ..route.clone() }).ok();
@@ -375,9 +368,9 @@ fn check_misses_what_was_changed() {
 }
 
 #[test]
-fn sbr_after_it_leads_to_the_table_of_the_vrf_and_to_no_other() {
+fn sbr_after_vrf_uses_the_table_of_the_vrf() {
     rscni_test::run(|lab| {
-        world(lab, "red");
+        router(lab, "red");
         let a = chained(
             &attach(lab, &lab.container("a"), "red", "1.1.0"),
             &vrf(lab, &json!({ "vrfname": "red" })),
@@ -409,14 +402,14 @@ fn sbr_after_it_leads_to_the_table_of_the_vrf_and_to_no_other() {
 #[test]
 fn it_must_be_chained() {
     rscni_test::run(|lab| {
-        world(lab, "red");
+        router(lab, "red");
         let before = attach(lab, &lab.container("a"), "red", "1.1.0");
         let network = vrf(lab, &json!({ "vrfname": "red" }));
         network.plugin.add(&before, "red1", &network.config).error(7).mentions("prevResult");
         network.plugin.check(&before, "red1", &network.config).error(7).mentions("prevResult");
-        network.plugin.status(&network.config).success();
+        network.status().success();
         let unnamed = vrf(lab, &json!({}));
-        unnamed.plugin.status(&unnamed.config).error(7).mentions("vrfname");
+        unnamed.status().error(7).mentions("vrfname");
         lab.remove_namespace(&before);
         network
             .plugin
@@ -427,17 +420,16 @@ fn it_must_be_chained() {
 }
 
 #[test]
-fn every_version_goes_in_and_out() {
+fn every_version_works() {
     rscni_test::run(|lab| {
-        world(lab, "red");
+        router(lab, "red");
         for version in ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
             let before = attach(lab, &lab.container(&format!("a{version}")), "red", version);
             let a =
                 chained(&before, &vrf(lab, &json!({ "cniVersion": version, "vrfname": "red" })));
             assert_eq!(a.reply, before.reply);
             assert_eq!(routes(&a, 1), ROUTES, "{version}");
-            let outcomes =
-                [a.check(), a.network.gc(&[&a]), a.network.plugin.status(&a.network.config)];
+            let outcomes = [a.check(), a.network.gc(&[&a]), a.network.status()];
             for (outcome, since) in outcomes.iter().zip(["0.4.0", "1.1.0", "1.1.0"]) {
                 if version >= since {
                     outcome.success();
@@ -452,16 +444,13 @@ fn every_version_goes_in_and_out() {
 }
 
 #[test]
-fn it_takes_over_from_the_go_plugin_and_hands_back() {
+fn attachments_are_handed_over_from_and_to_the_go_plugin() {
     rscni_test::run(|lab| {
-        world(lab, "red");
+        router(lab, "red");
         let a = lab.container("a");
         let ours = vrf(lab, &json!({ "cniVersion": "1.0.0", "vrfname": "red" }));
-        let go = Network {
-            plugin: lab.plugin(Path::new(GO).join("vrf")).cni_path([GO]),
-            ..ours.clone()
-        };
-        // Debian's release of it loses the routes.
+        let go = ours.with_go(lab);
+        // Debian's release loses the routes.
         let addresses = fixed(&[("10.1.0.2/24", "10.1.0.1"), ("fd01::2/64", "fd01::1")]);
         let network = bridge(lab, "red", &addresses, "1.0.0");
         for (first, second) in [(&go, &ours), (&ours, &go)] {

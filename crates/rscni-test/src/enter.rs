@@ -1,10 +1,10 @@
-//! Makes the private network: namespaces, and what the file system looks like from inside.
+//! Creates the private network: namespaces, and the file system inside.
 //!
-//! Nothing here reaches outside: the mount namespace is private, `/run`, `/var/run` and `/var/lib/cni` are empty and
-//! in memory, `/etc/cni` and `/opt/cni` too where they exist, and `/sys` shows this network. Everything else, the
-//! executables and the home directories among them, stays where it is. How a test gets here is up to [`crate::run()`].
+//! Changes do not reach outside, because the mount namespace is private. `/run`, `/var/run` and
+//! `/var/lib/cni` are empty and in memory, and so are `/etc/cni` and `/opt/cni` where they exist.
+//! `/sys` shows this network. Everything else is as outside. [`crate::run()`] brings a test here.
 //!
-//! Nothing from outside changes what a test sees: sysctls and umask are those of [`settings`].
+//! Sysctls and umask do not depend on the machine: [`settings`] sets them.
 
 use std::{
     fmt::Write,
@@ -21,11 +21,12 @@ use rustix::{
 
 use crate::{Lab, settings};
 
-/// Why there is no private network.
+/// An error of creating the private network.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnterError {
-    /// The process has more than one thread, and the kernel moves only whole processes into a user namespace.
+    /// The process has more than one thread, and the kernel moves only whole processes into a user
+    /// namespace.
     #[error(
         "enter a private network: this process has {0} threads; call this first, while there is one"
     )]
@@ -33,41 +34,41 @@ pub enum EnterError {
     /// The kernel refused the namespaces.
     #[error("enter a private network: {what}: {source}\n{advice}")]
     Refused {
-        /// What was being done.
+        /// Action that failed.
         what: &'static str,
-        /// What the kernel said.
+        /// Error of the kernel.
         source: io::Error,
-        /// What may have to be enabled on this system.
+        /// Settings that may have to change on this system.
         advice: String,
     },
     /// A mount, or a file in one.
     #[error("prepare the private network: {what} {}: {source}", path.display())]
     Files {
-        /// What was being done.
+        /// Action that failed.
         what: &'static str,
-        /// To which file or directory.
+        /// File or directory.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error of the kernel.
         source: io::Error,
     },
     /// The settings of the new network namespace.
     #[error("prepare the private network: set sysctl {source}")]
     Settings {
-        /// Which setting, and what the kernel said.
+        /// Setting, and the error of the kernel.
         source: io::Error,
     },
     /// The network inside.
     #[error("prepare the private network: {what}: {source}")]
     Network {
-        /// What was being done.
+        /// Action that failed.
         what: &'static str,
-        /// What the kernel said.
+        /// Error of the kernel.
         source: rscni_linux::Error,
     },
 }
 
-/// Moves this process into user, network and mount namespaces of its own, in which it is root, and gives the
-/// [`Lab`] there. There is no way back. For programs that want a private network and are no tests.
+/// Moves this process into user, network and mount namespaces of its own, in which it is root, and
+/// returns the [`Lab`]. It cannot return. This is for programs other than tests.
 ///
 /// ```
 /// let lab = rscni_test::enter_private_network()?;
@@ -79,8 +80,8 @@ pub enum EnterError {
 ///
 /// # Errors
 ///
-/// [`EnterError::Threads`] if the process has started a thread, [`EnterError::Refused`] with advice if the system
-/// allows no user namespaces, and the others if one cannot be furnished.
+/// [`EnterError::Threads`] if the process has started a thread, [`EnterError::Refused`] with advice
+/// if the system allows no user namespaces, and the others if setting one up fails.
 pub fn enter_private_network() -> Result<Lab, EnterError> {
     let threads = threads();
     if threads != 1 {
@@ -91,7 +92,7 @@ pub fn enter_private_network() -> Result<Lab, EnterError> {
         CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS,
     )
     .map_err(|errno| refused("make user, network and mount namespaces", errno.into()))?;
-    // The kernel lets a group be mapped without privilege only after setgroups is given up.
+    // Without privileges, the kernel permits a group mapping only after setgroups is denied.
     for (file, text) in [
         ("/proc/self/setgroups", "deny".to_owned()),
         ("/proc/self/uid_map", format!("0 {} 1", user.as_raw())),
@@ -103,7 +104,7 @@ pub fn enter_private_network() -> Result<Lab, EnterError> {
     prepare()
 }
 
-/// How many threads this process has.
+/// Number of threads of this process.
 pub(crate) fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
 }
@@ -112,7 +113,7 @@ fn refused(what: &'static str, source: io::Error) -> EnterError {
     EnterError::Refused { what, source, advice: what_to_enable() }
 }
 
-/// Which settings of this system may be in the way of a user namespace, and what to do about them.
+/// Describes the settings of this system that may prevent user namespaces.
 pub(crate) fn what_to_enable() -> String {
     let setting = |name: &str| {
         std::fs::read_to_string(Path::new("/proc/sys").join(name))
@@ -142,7 +143,7 @@ pub(crate) fn what_to_enable() -> String {
     advice
 }
 
-/// Furnishes the namespaces that this process has just entered.
+/// Sets up the namespaces that this process has just entered.
 pub(crate) fn prepare() -> Result<Lab, EnterError> {
     settings::reset_umask();
     let root = Path::new("/");
@@ -159,8 +160,7 @@ pub(crate) fn prepare() -> Result<Lab, EnterError> {
         }
     }
     settings::reset_sysctls().map_err(|source| EnterError::Settings { source })?;
-    // Where the outer mount of /sys is masked, in most containers, the kernel refuses a new one. What little of a
-    // plugin reads /sys does without.
+    // In most containers /sys is masked, and the kernel refuses a new mount. Few plugins read /sys.
     let _ = mount(
         "sysfs",
         "/sys",
@@ -175,8 +175,8 @@ fn same_directory(a: &str, b: &str) -> bool {
     matches!((std::fs::canonicalize(a), std::fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
 }
 
-/// Makes `path` an empty directory in memory. One that does not exist comes into being, though its parent
-/// belongs to somebody else.
+/// Makes `path` an empty directory in memory. If it does not exist, it is created even if its
+/// parent has another owner.
 fn fresh(path: &Path) -> Result<(), EnterError> {
     if !path.is_dir() {
         let mut parent = path;
@@ -186,7 +186,7 @@ fn fresh(path: &Path) -> Result<(), EnterError> {
         make_writable(parent)?;
         std::fs::create_dir_all(path).map_err(files("make", path))?;
     }
-    // The links that a distribution keeps in /run (NixOS its whole system) are part of how programs are found.
+    // Symbolic links in /run are kept, because programs may be found through them (NixOS).
     let links = entries(path)?.into_iter().filter(|entry| entry.kind == Kind::Link);
     let links: Vec<_> = links
         .map(|entry| std::fs::read_link(path.join(&entry.name)).map(|to| (entry.name, to)))
@@ -204,8 +204,8 @@ fn in_memory(path: &Path) -> Result<(), EnterError> {
         .map_err(|errno| files("mount a tmpfs on", path)(errno.into()))
 }
 
-/// Covers a directory with one in memory that holds the same things, mounted from beneath it. An overlay would do the
-/// same where the file system below allows one; this works on all of them.
+/// Covers a directory with one in memory that has the same entries, mounted from beneath it. Unlike
+/// an overlay, this works on all file systems.
 fn make_writable(path: &Path) -> Result<(), EnterError> {
     let below =
         rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -261,7 +261,7 @@ fn entries(path: &Path) -> Result<Vec<Entry>, EnterError> {
     read().map_err(files("list", path))
 }
 
-/// The error for a file, for `map_err`.
+/// Returns a function for `map_err` that makes the error of a file.
 pub(crate) fn files(what: &'static str, path: &Path) -> impl Fn(io::Error) -> EnterError {
     move |source| EnterError::Files { what, path: path.to_owned(), source }
 }

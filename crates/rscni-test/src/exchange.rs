@@ -1,5 +1,5 @@
-//! TCP and UDP between two places: a server that says who it is and whom it saw, and a client that believes nothing
-//! but its own bytes coming back.
+//! TCP and UDP exchanges: a server that sends its name and the address that it saw, and a client
+//! that expects its own bytes back.
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -16,13 +16,13 @@ use std::{
 const TCP_BYTES: usize = 64 * 1024;
 const UDP_BYTES: usize = 64;
 const ATTEMPT: Duration = Duration::from_secs(2);
-/// What an attempt gets even if patience ends before. The first packet may be lost while a link settles, and TCP sends it
-/// again after a second: an attempt that is over by then says nothing about the network.
+/// Minimum time of an attempt, even beyond the timeout. The first packet may be lost while a link
+/// settles, and TCP repeats it after a second.
 const LAST_ATTEMPT: Duration = Duration::from_millis(1500);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Something in a namespace that answers, until it is dropped.
-/// Made by [`Namespace::serve_tcp`](crate::Namespace::serve_tcp) and
+/// A server in a namespace, until it is dropped. Started by
+/// [`Namespace::serve_tcp`](crate::Namespace::serve_tcp) and
 /// [`serve_udp`](crate::Namespace::serve_udp).
 #[derive(Debug)]
 pub struct Server {
@@ -37,12 +37,12 @@ pub struct Server {
 pub struct Answer {
     /// The name of the namespace in which the server runs: `host`, or the container's.
     pub server: String,
-    /// The address that the server saw the question come from: the host's, if it was masqueraded.
+    /// Source address that the server saw: the host's, if the connection was masqueraded.
     pub seen_as: IpAddr,
 }
 
 impl Answer {
-    /// Asserts that it was this server and no other that answered.
+    /// Asserts that this server answered.
     ///
     /// # Panics
     ///
@@ -86,7 +86,7 @@ impl Server {
                 if let Ok((length, peer)) = socket.recv_from(&mut buffer) {
                     let mut answer = introduction(name, peer);
                     answer.extend(&buffer[..length]);
-                    // An answer that cannot be sent is one that the client misses and reports.
+                    // The client reports a missing answer.
                     let _ = socket.send_to(&answer, peer);
                 }
             }
@@ -109,13 +109,14 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // The port must be free again when this returns. A server that panicked has freed it too.
+            // The port must be free again when this returns. A server that panicked has freed it
+            // too.
             let _ = thread.join();
         }
     }
 }
 
-/// A socket for both families where there is IPv6; a container may have it switched off.
+/// Binds a socket for both families, or for IPv4 if IPv6 is disabled.
 fn both_families<T>(bind: impl Fn(IpAddr) -> io::Result<T>) -> io::Result<T> {
     bind(Ipv6Addr::UNSPECIFIED.into()).or_else(|error| match error.kind() {
         ErrorKind::AddrInUse => Err(error),
@@ -135,11 +136,11 @@ fn answer_tcp(mut stream: TcpStream, peer: SocketAddr, name: &str) {
         stream.read_to_end(&mut answer)?;
         stream.write_all(&answer)
     };
-    // The client reports what it misses.
+    // The client reports a missing answer.
     let _ = exchange();
 }
 
-/// Bytes that no earlier exchange used.
+/// Returns bytes that no earlier exchange used.
 fn question(length: usize) -> Vec<u8> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let mut state = u64::from(std::process::id()) << 32 | NEXT.fetch_add(1, Ordering::Relaxed);
@@ -157,7 +158,7 @@ fn understand(answer: &[u8], question: &[u8]) -> Result<Answer, String> {
     let end = answer
         .iter()
         .position(|byte| *byte == b'\n')
-        .ok_or("the answer is from no server of ours")?;
+        .ok_or("the answer is not from a server of this crate")?;
     let (introduction, rest) = (String::from_utf8_lossy(&answer[..end]), &answer[end + 1..]);
     if rest != question {
         return Err(format!(
@@ -167,14 +168,14 @@ fn understand(answer: &[u8], question: &[u8]) -> Result<Answer, String> {
         ));
     }
     let (server, seen_as) =
-        introduction.rsplit_once(' ').ok_or("the answer is from no server of ours")?;
-    let seen_as = seen_as.parse().map_err(|_| "the answer is from no server of ours")?;
+        introduction.rsplit_once(' ').ok_or("the answer is not from a server of this crate")?;
+    let seen_as = seen_as.parse().map_err(|_| "the answer is not from a server of this crate")?;
     Ok(Answer { server: server.to_owned(), seen_as })
 }
 
-/// Asks over TCP from the calling thread's namespace.
-pub(crate) fn tcp(to: SocketAddr, patience: Duration) -> Result<Answer, String> {
-    until(patience, |left| {
+/// Sends a request over TCP from the calling thread's namespace.
+pub(crate) fn tcp(to: SocketAddr, timeout: Duration) -> Result<Answer, String> {
+    until(timeout, |left| {
         let say = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
         let question = question(TCP_BYTES);
         let mut stream = TcpStream::connect_timeout(&to, left).map_err(say("connect"))?;
@@ -188,11 +189,11 @@ pub(crate) fn tcp(to: SocketAddr, patience: Duration) -> Result<Answer, String> 
     })
 }
 
-/// Asks over UDP from the calling thread's namespace.
-pub(crate) fn udp(to: SocketAddr, patience: Duration) -> Result<Answer, String> {
+/// Sends a request over UDP from the calling thread's namespace.
+pub(crate) fn udp(to: SocketAddr, timeout: Duration) -> Result<Answer, String> {
     let any: IpAddr =
         if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    until(patience, |left| {
+    until(timeout, |left| {
         let say = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
         let question = question(UDP_BYTES);
         let socket = UdpSocket::bind((any, 0)).map_err(say("open a socket"))?;
@@ -208,13 +209,13 @@ pub(crate) fn udp(to: SocketAddr, patience: Duration) -> Result<Answer, String> 
     })
 }
 
-/// Tries again until it succeeds or `patience` is over; the first packets may be lost while a link settles. The last
-/// attempt may outlast it.
+/// Repeats an attempt until it succeeds or the timeout ends, because the first packets may be lost
+/// while a link settles. The last attempt may outlast the timeout.
 fn until<T>(
-    patience: Duration,
+    timeout: Duration,
     attempt: impl Fn(Duration) -> Result<T, String>,
 ) -> Result<T, String> {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match attempt(left.clamp(LAST_ATTEMPT, ATTEMPT)) {
@@ -230,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_attempt_is_too_short_to_learn_anything() {
+    fn every_attempt_has_a_minimum_time() {
         let shortest = std::cell::Cell::new(Duration::MAX);
         let end = until(3 * PAUSE, |left| -> Result<(), String> {
             shortest.set(shortest.get().min(left));

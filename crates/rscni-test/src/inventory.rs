@@ -1,8 +1,8 @@
-//! Lists what is in one network namespace, other than its nftables rules: links, addresses, routes, policy rules,
-//! permanent neighbours, queueing disciplines and sysctls.
+//! Lists what is in one network namespace, other than its nftables rules: links, addresses, routes,
+//! policy rules, permanent neighbours, queueing disciplines and sysctls.
 //!
-//! What the kernel makes by itself and takes away by itself (local routes, link-local addresses, learnt neighbours,
-//! default queueing) is left out: nobody has to clean it up, and it comes at no fixed time.
+//! Objects that the kernel creates and removes by itself are left out, since they come at no fixed
+//! time: local routes, link-local addresses, learnt neighbours, default queueing.
 
 use std::{
     collections::BTreeMap,
@@ -35,8 +35,8 @@ const NEIGHBOUR_PERMANENT: u16 = 0x80;
 /// Names of interfaces by their index.
 type Names = BTreeMap<u32, String>;
 
-/// Adds what is in the calling thread's network namespace, which messages call `place`.
-pub(crate) fn list(place: &str, items: &mut Items) -> io::Result<()> {
+/// Adds what is in the calling thread's network namespace, with `namespace` as its name.
+pub(crate) fn list(namespace: &str, items: &mut Items) -> io::Result<()> {
     let links = dump(NETLINK_ROUTE, GET_LINK, &[0; 16])?;
     let names: Names = links
         .iter()
@@ -44,7 +44,7 @@ pub(crate) fn list(place: &str, items: &mut Items) -> io::Result<()> {
         .collect();
     let mut add = |found: Option<(String, String)>| {
         if let Some((what, how)) = found {
-            items.add(format!("{place}: {what}"), how);
+            items.add(format!("{namespace}: {what}"), how);
         }
     };
     for message in &links {
@@ -182,7 +182,7 @@ fn neighbour(message: &[u8], names: &Names) -> Option<(String, String)> {
 }
 
 fn qdisc(message: &[u8], names: &Names) -> Option<(String, String)> {
-    // Those that the kernel set up by default have no handle.
+    // The kernel's default qdiscs have no handle.
     if u32_at(message, 8)? == 0 {
         return None;
     }
@@ -238,7 +238,7 @@ fn read_settings(directory: &str, found: &mut Vec<(String, String)>) {
     let settings = std::fs::read_dir(Path::new("/proc/sys").join(directory));
     for setting in settings.into_iter().flatten().flatten() {
         let name = setting.file_name().to_string_lossy().into_owned();
-        // What is available changes with the kernel's modules. Secrets and triggers cannot be read.
+        // Lists of available modules change. Secrets and triggers cannot be read.
         if !name.contains("available")
             && let Ok(value) = std::fs::read_to_string(setting.path())
         {

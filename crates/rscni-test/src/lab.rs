@@ -1,4 +1,4 @@
-//! The private network as a test sees it: a host, containers, plugins, and what is there at any time.
+//! The private network of a test: a host, containers, plugins and snapshots.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,19 +13,20 @@ use crate::{
     enter::{EnterError, files},
     settings,
     snapshot::{self, Snapshot},
-    wait::PATIENCE,
+    wait::TIMEOUT,
 };
 
-/// Where `ip netns` and container runtimes keep network namespaces by name.
+/// Directory of named network namespaces, like that of `ip netns`.
 pub(crate) const NAMESPACES: &str = "/run/netns";
-/// The harness's own corner, in the private `/run`.
+/// Directory of this crate, in the private `/run`.
 pub(crate) const OWN: &str = "/run/rscni-test";
 /// `lo` is the first interface of every network namespace.
 const LOOPBACK: u32 = 1;
 
 /// A private network. Everything in it is gone when the process that entered it ends.
 ///
-/// All methods take `&self`, and threads may share it: that is how to test plugins that run at the same time.
+/// All methods take `&self`, and threads may share it: that is how to test plugins that run at the
+/// same time.
 #[derive(Debug)]
 pub struct Lab {
     host: Namespace,
@@ -33,7 +34,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// The lab of this process, which is in its namespaces already.
+    /// Returns the lab of this process, which is in its namespaces already.
     pub(crate) fn new() -> Result<Self, EnterError> {
         for path in [NAMESPACES, OWN, &format!("{OWN}/dir"), &format!("{OWN}/bin")] {
             std::fs::create_dir_all(path).map_err(files("make", Path::new(path)))?;
@@ -46,17 +47,17 @@ impl Lab {
         Ok(Self { host: Namespace::host(host), watched: Mutex::default() })
     }
 
-    /// The network that plugins are called in, the node's own.
+    /// The host's network, in which plugins are called.
     pub fn host(&self) -> &Namespace {
         &self.host
     }
 
-    /// A new container: a network namespace at `/run/netns/NAME`, in which not even `lo` is up, and a container id.
-    /// Its sysctls are the kernel's defaults, whatever this machine has set.
+    /// Creates a container: a network namespace at `/run/netns/NAME` with `lo` down, and a
+    /// container id. Its sysctls are the kernel's defaults.
     ///
     /// # Panics
     ///
-    /// If there is one of that name.
+    /// If a container of that name exists.
     #[track_caller]
     pub fn container(&self, name: &str) -> Container {
         let path = Path::new(NAMESPACES).join(name);
@@ -71,12 +72,12 @@ impl Lab {
         }
     }
 
-    /// Deletes the container's network namespace under its feet, as a runtime does that is late with DEL, or a node
-    /// that was rebooted. What was in it goes too; its end of a veth takes the host's with it a moment later.
+    /// Deletes the container's network namespace, like a runtime that calls DEL late, or a reboot.
+    /// Its links go too, and a veth takes the host's end with it a moment later.
     ///
     /// # Panics
     ///
-    /// If it is gone already.
+    /// If it does not exist any more.
     #[track_caller]
     pub fn remove_namespace(&self, container: &Container) {
         if let Err(error) = Netns::unbind(container.path()) {
@@ -84,8 +85,8 @@ impl Lab {
         }
     }
 
-    /// The plugin in this file. It finds others in the directory of the file, and those that are
-    /// [installed](Self::install).
+    /// Returns the plugin in this file. It finds others in the directory of the file, and
+    /// [installed](Self::install) ones.
     ///
     /// # Panics
     ///
@@ -95,12 +96,12 @@ impl Lab {
         Plugin::at(program).finding_others_in(Self::bin())
     }
 
-    /// Makes `program` available under a plugin's name, for a program that is several plugins and for plugins that
-    /// others delegate to. All that are installed find each other.
+    /// Makes `program` available under a plugin's name. Installed plugins find each other, for
+    /// delegation.
     ///
     /// # Panics
     ///
-    /// If there is no such program, or the name is taken.
+    /// If there is no such program, or the name is in use.
     #[track_caller]
     pub fn install(&self, name: &str, program: impl AsRef<Path>) -> Plugin {
         let program = program.as_ref();
@@ -117,26 +118,26 @@ impl Lab {
         Path::new(OWN).join("bin")
     }
 
-    /// A directory for the test's own files. Not part of a [`snapshot`](Self::snapshot) unless it is
+    /// Directory for the test's own files. [`snapshot`](Self::snapshot) ignores it unless it is
     /// [`watch`](Self::watch)ed.
     pub fn dir(&self) -> &Path {
         Path::new("/run/rscni-test/dir")
     }
 
-    /// Has snapshots list the files below `dir` too, such as the `dataDir` of host-local that a test gave.
+    /// Adds the files below `dir` to snapshots, such as a `dataDir` of host-local.
     ///
     /// # Panics
     ///
-    /// If a thread panicked in the middle of this.
+    /// If another thread panicked during a call.
     pub fn watch(&self, dir: impl AsRef<Path>) {
         self.watched.lock().expect("the list of watched directories").push(dir.as_ref().to_owned());
     }
 
-    /// Everything that is there now. See [`Snapshot`] for what that is.
+    /// Takes a [`Snapshot`] of everything that is there now.
     ///
     /// # Panics
     ///
-    /// If the kernel does not tell.
+    /// If the kernel refuses to list something.
     #[track_caller]
     pub fn snapshot(&self) -> Snapshot {
         let watched = self.watched.lock().expect("the list of watched directories").clone();
@@ -146,27 +147,27 @@ impl Lab {
         }
     }
 
-    /// Asserts that everything is as it was `before`. What the kernel does in the background, such as taking the
-    /// host's end of a veth away after the container's, is waited for.
+    /// Asserts that everything is as it was `before`. It waits for the kernel's work in the
+    /// background, such as the removal of the host's end of a veth.
     ///
     /// # Panics
     ///
-    /// With each difference on a line of its own.
+    /// If something differs, with one difference per line.
     #[track_caller]
     pub fn assert_unchanged_since(&self, before: &Snapshot) {
-        let changes = self.changes_since(before, PATIENCE);
+        let changes = self.changes_since(before, TIMEOUT);
         assert!(changes.is_empty(), "{}", snapshot::complaint(&changes));
     }
 
-    /// What is different from `before`, each difference on a line, once it is nothing or `patience` is over: that is how
-    /// long the kernel may take for what it does in the background.
+    /// Returns the differences from `before`, once there are none or the timeout is over. The
+    /// kernel may remove objects in the background.
     ///
     /// # Panics
     ///
-    /// If the kernel does not tell what is there.
+    /// If the kernel refuses to list something.
     #[track_caller]
-    pub fn changes_since(&self, before: &Snapshot, patience: Duration) -> Vec<String> {
-        let deadline = Instant::now() + patience;
+    pub fn changes_since(&self, before: &Snapshot, timeout: Duration) -> Vec<String> {
+        let deadline = Instant::now() + timeout;
         loop {
             let is_over = Instant::now() >= deadline;
             let changes = before.changes_to(&self.snapshot());
@@ -183,8 +184,8 @@ impl Lab {
         from.ping(to);
     }
 
-    /// Asserts that `from` reaches `to` over TCP at `address` and `port`: something is made to listen there, and 64 KiB
-    /// go there and back. For more, such as an address that is translated, see [`Namespace::serve_tcp`].
+    /// Asserts that `from` reaches a server in `to` over TCP at `address` and `port`. 64 KiB go
+    /// there and back. For translated addresses use [`Namespace::serve_tcp`].
     #[track_caller]
     pub fn tcp(
         &self,
@@ -197,8 +198,8 @@ impl Lab {
         from.tcp(socket(&address, server.port())).assert_by(&server);
     }
 
-    /// Asserts that `from` reaches `to` over UDP at `address` and `port`. The same as [`tcp`](Self::tcp) with
-    /// [`Namespace::serve_udp`].
+    /// Asserts that `from` reaches `to` over UDP at `address` and `port`. The same as
+    /// [`tcp`](Self::tcp) with [`Namespace::serve_udp`].
     #[track_caller]
     pub fn udp(
         &self,

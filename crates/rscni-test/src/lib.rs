@@ -1,18 +1,20 @@
-//! A private network for tests of CNI plugins. Needs no root, and no tool but util-linux's `unshare`.
+//! A private network for tests of CNI plugins. Needs no root, and no tool but util-linux's
+//! `unshare`.
 //!
-//! A test calls [`run`] with a closure. The closure runs in user, network and mount namespaces of its own, where it
-//! is root, whoever you are; nothing that it does can be seen outside, and all of it is gone at the end. So tests run
-//! in parallel, as an ordinary user, on your own machine.
+//! A test calls [`run`] with a closure. The closure runs as root in user, network and mount
+//! namespaces of its own. Its changes cannot be seen outside, and they are gone at the end. So
+//! tests run in parallel, as an ordinary user, on your own machine.
 //!
-//! In there is a [`Lab`]: a host, to which you add [`Container`]s, and [`Plugin`]s, which are called as a container
-//! runtime calls them. What a plugin answers is an [`Outcome`], to be held against the specification with
-//! [`success`](Outcome::success) or [`error`](Outcome::error). Packets are sent with [`ping`](Namespace::ping),
-//! [`tcp`](Namespace::tcp) and [`udp`](Namespace::udp). And since the hard part of a plugin is to leave
-//! nothing behind, a [`Snapshot`] lists everything that is there, so that two can be compared.
+//! The closure gets a [`Lab`]: a host, to which you add [`Container`]s, and [`Plugin`]s, which you
+//! call as a container runtime does. The answer of a plugin is an [`Outcome`]; assert it with
+//! [`success`](Outcome::success) or [`error`](Outcome::error). Send packets with
+//! [`ping`](Namespace::ping), [`tcp`](Namespace::tcp) and [`udp`](Namespace::udp). Compare two
+//! [`Snapshot`]s to find what a plugin has left behind.
 //!
 //! # A test to paste
 //!
-//! Into `tests/` of the crate of your plugin; `env!("CARGO_BIN_EXE_my-plugin")` is where cargo has put its program.
+//! Put it into `tests/` of your plugin's crate. `env!("CARGO_BIN_EXE_my-plugin")` is the path of
+//! its program.
 //!
 //! ```standalone_crate
 //! # // This program is the plugin too: it joins the container and the host with a cable.
@@ -74,31 +76,32 @@
 //! # }
 //! ```
 //!
-//! Were the second half of the plugin's DEL missing, the test would end like this:
+//! If the plugin's DEL left the link behind, the test would fail like this:
 //!
 //! ```text
-//! not everything is as it was (+ came, - went, ~ changed):
+//! the network has changed (+ added, - removed, ~ changed):
 //!   + a: link eth0 (veth up mtu 1500 qlen 1000 62:5e:22:0c:39:a1)
 //!   + host: link my-ctr-a (veth up mtu 1500 qlen 1000 fa:42:4e:4c:fa:8b)
 //! ```
 //!
-//! # What else there is
+//! # More
 //!
-//! - every version of the specification, in a line: [`Versions`]
-//! - plugins that touch no network: [`Plugin::at`] calls them where the test is
-//! - errors: `plugin.add(..).error(7).mentions("cniOutput")` asserts the code, the exit status, and that there is
-//!   exactly one JSON object with `cniVersion`, `code` and `msg`
-//! - what a runtime should not do: [`Plugin::call`] puts a call together variable by variable, with any stdin;
-//!   [`Lab::remove_namespace`] takes the namespace away before DEL
-//! - several plugins: they find each other in the directory of the one that is called, and by the names that
-//!   [`Lab::install`] gives them
-//! - what was translated on the way: [`Namespace::serve_tcp`] answers with whom it [saw](Answer::seen_as)
-//! - a look from inside: [`Namespace::run`] runs a closure, and what programs that starts, in a container
-//! - what happens in the background: [`eventually`] waits for it
-//! - programs that are no tests: [`enter_private_network`]
+//! - [`Versions`] tests every version of the specification in a line.
+//! - [`Plugin::at`] calls plugins that do not change a network, without a lab.
+//! - `plugin.add(..).error(7).mentions("cniOutput")` asserts the code, the exit status, and that
+//!   stdout has exactly one JSON object with `cniVersion`, `code` and `msg`.
+//! - [`Plugin::call`] makes calls that a runtime should not make, with any variables and stdin.
+//!   [`Call::run_with`] lets you wrap or trace the process.
+//! - [`Lab::remove_namespace`] removes the namespace before DEL.
+//! - [`Lab::install`] installs plugins by name, so that they find each other.
+//! - [`Namespace::serve_tcp`] shows translated addresses: the server tells which address it
+//!   [saw](Answer::seen_as).
+//! - [`Namespace::run`] runs a closure, and the programs that it starts, in a container.
+//! - [`eventually`] waits for something in the background.
+//! - [`enter_private_network`] is for programs other than tests.
 //!
-//! A plugin that takes longer than two minutes is killed, and an assertion that fails shows the whole call. A test
-//! that cannot have its namespaces fails and says what to enable; it never counts as passed.
+//! A plugin that takes longer than two minutes is killed. A failed assertion shows the whole call.
+//! A test that cannot create its namespaces fails and says what to enable.
 
 mod enter;
 mod exchange;
@@ -121,7 +124,7 @@ pub use exchange::{Answer, Server};
 pub use lab::Lab;
 pub use namespace::{Container, Namespace, Unreachable};
 pub use outcome::{ErrorReply, Outcome, Reply};
-pub use plugin::{Call, Plugin};
+pub use plugin::{Call, Plugin, Process};
 pub use run::{Verdict, run};
 pub use snapshot::Snapshot;
 pub use versions::{VERSIONS, Versions, result_in};

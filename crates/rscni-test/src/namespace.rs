@@ -1,4 +1,4 @@
-//! A place in the private network that packets start from and arrive at: the host, or a container.
+//! Network namespaces of the private network: the host's and those of containers.
 
 use std::{
     fmt::Display,
@@ -14,22 +14,24 @@ use rscni_linux::{Netlink, Netns};
 use crate::{
     exchange::{self, Answer, Server},
     ping,
-    wait::PATIENCE,
+    wait::TIMEOUT,
 };
 
-/// How long to wait for an answer that should not come.
-const IMPATIENCE: Duration = Duration::from_secs(1);
+/// Timeout for an answer that should not come.
+const NO_ANSWER: Duration = Duration::from_secs(1);
 
-/// A network namespace with a name: the host's ([`Lab::host`](crate::Lab::host)) or a [`Container`]'s.
+/// A network namespace with a name: the host's ([`Lab::host`](crate::Lab::host)) or a
+/// [`Container`]'s.
 #[derive(Debug, Clone)]
 pub struct Namespace {
     name: String,
     path: PathBuf,
-    /// Held open for the host only. A container's must go when its name does, so nothing here may keep it.
+    /// Open for the host only. A container's namespace must end with its name, so it is not held
+    /// here.
     held: Option<Arc<Netns>>,
 }
 
-/// What was tried and why nothing came back.
+/// A request without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("{what} from {from} to {to}: {why}")]
 pub struct Unreachable {
@@ -48,17 +50,17 @@ impl Namespace {
         Self { name: name.to_owned(), path, held: None }
     }
 
-    /// What messages call it: `host`, or the name that the container was made with.
+    /// Name in messages: `host`, or the name of the container.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where it can be opened: `CNI_NETNS` for a container.
+    /// Path of the namespace: `CNI_NETNS` for a container.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether it still has its name.
+    /// Whether the namespace still exists.
     pub fn exists(&self) -> bool {
         self.held.is_some() || Netns::open(&self.path).is_ok()
     }
@@ -67,8 +69,8 @@ impl Namespace {
         self.held.clone().map_or_else(|| Netns::open(&self.path).map(Arc::new), Ok)
     }
 
-    /// Runs `f` inside, on a thread of its own. Programs that it starts and sockets that it opens are inside too, and
-    /// the sockets stay so.
+    /// Runs `f` in the namespace, on a thread of its own. Programs that it starts and sockets that
+    /// it opens are in the namespace too.
     ///
     /// # Panics
     ///
@@ -81,7 +83,7 @@ impl Namespace {
         }
     }
 
-    /// A netlink socket inside, to look at links, addresses and routes, or to set up what a plugin should find.
+    /// Opens a netlink socket in the namespace.
     ///
     /// # Panics
     ///
@@ -94,7 +96,8 @@ impl Namespace {
         }
     }
 
-    /// Reads `/proc/sys/NAME` inside; the name is written with slashes, for interfaces may have dots.
+    /// Reads `/proc/sys/NAME` in the namespace. The name has slashes, because interfaces may have
+    /// dots.
     ///
     /// # Panics
     ///
@@ -112,10 +115,10 @@ impl Namespace {
     ///
     /// # Panics
     ///
-    /// If no answer comes, with what did come instead.
+    /// If no answer comes, with the reason.
     #[track_caller]
     pub fn ping(&self, address: impl Display) {
-        if let Err(error) = self.try_ping(address, PATIENCE) {
+        if let Err(error) = self.try_ping(address, TIMEOUT) {
             panic!("{error}");
         }
     }
@@ -129,24 +132,25 @@ impl Namespace {
     pub fn cannot_ping(&self, address: impl Display) {
         let address = address.to_string();
         assert!(
-            self.try_ping(&address, IMPATIENCE).is_err(),
+            self.try_ping(&address, NO_ANSWER).is_err(),
             "ping from {} to {address}: an answer came, and none should",
             self.name
         );
     }
 
-    /// Sends echo requests to `address` until one is answered or `patience` is over.
+    /// Sends echo requests to `address` until one is answered or the timeout ends.
     ///
     /// # Errors
     ///
-    /// [`Unreachable`] with what came instead: an ICMP error, the kernel's refusal to send, or nothing.
+    /// [`Unreachable`] with an ICMP error, the error of sending, or no reason.
     #[track_caller]
-    pub fn try_ping(&self, address: impl Display, patience: Duration) -> Result<(), Unreachable> {
+    pub fn try_ping(&self, address: impl Display, timeout: Duration) -> Result<(), Unreachable> {
         let to: IpAddr = parse("an IP address", &address);
-        self.run(|| ping::ping(to, patience)).map_err(self.unreachable("ping", to))
+        self.run(|| ping::ping(to, timeout)).map_err(self.unreachable("ping", to))
     }
 
-    /// Answers TCP connections inside on `port` (0 lets the kernel choose) until the [`Server`] is dropped.
+    /// Answers TCP connections inside on `port` (0 lets the kernel choose) until the [`Server`] is
+    /// dropped.
     ///
     /// # Panics
     ///
@@ -156,7 +160,8 @@ impl Namespace {
         self.serving("TCP", port, self.run(|| Server::tcp(&self.name, port)))
     }
 
-    /// Answers UDP packets inside on `port` (0 lets the kernel choose) until the [`Server`] is dropped.
+    /// Answers UDP packets inside on `port` (0 lets the kernel choose) until the [`Server`] is
+    /// dropped.
     ///
     /// # Panics
     ///
@@ -174,30 +179,27 @@ impl Namespace {
         }
     }
 
-    /// Asserts that a [`Server`] answers at `address` (`10.1.0.3:80`, `[fd00::3]:80`) over TCP: 64 KiB go there and
-    /// come back the same. The answer says which server it was and whom it saw.
+    /// Asserts that a [`Server`] answers at `address` (`10.1.0.3:80`, `[fd00::3]:80`) over TCP: 64
+    /// KiB go there and come back the same. The answer names the server and the address that it
+    /// saw.
     ///
     /// # Panics
     ///
     /// If that fails, with the reason.
     #[track_caller]
     pub fn tcp(&self, address: impl Display) -> Answer {
-        self.try_tcp(address, PATIENCE).unwrap_or_else(|error| panic!("{error}"))
+        self.try_tcp(address, TIMEOUT).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Tries [`tcp`](Self::tcp) until it succeeds or `patience` is over.
+    /// Tries [`tcp`](Self::tcp) until it succeeds or the timeout ends.
     ///
     /// # Errors
     ///
     /// [`Unreachable`] with the reason of the last attempt.
     #[track_caller]
-    pub fn try_tcp(
-        &self,
-        address: impl Display,
-        patience: Duration,
-    ) -> Result<Answer, Unreachable> {
+    pub fn try_tcp(&self, address: impl Display, timeout: Duration) -> Result<Answer, Unreachable> {
         let to: SocketAddr = parse("an IP address with a port", &address);
-        self.run(|| exchange::tcp(to, patience)).map_err(self.unreachable("TCP", to))
+        self.run(|| exchange::tcp(to, timeout)).map_err(self.unreachable("TCP", to))
     }
 
     /// Asserts that a [`Server`] answers at `address` over UDP.
@@ -207,22 +209,18 @@ impl Namespace {
     /// If none does.
     #[track_caller]
     pub fn udp(&self, address: impl Display) -> Answer {
-        self.try_udp(address, PATIENCE).unwrap_or_else(|error| panic!("{error}"))
+        self.try_udp(address, TIMEOUT).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Sends UDP packets to `address` until one is answered or `patience` is over.
+    /// Sends UDP packets to `address` until one is answered or the timeout ends.
     ///
     /// # Errors
     ///
     /// [`Unreachable`] with the last reason.
     #[track_caller]
-    pub fn try_udp(
-        &self,
-        address: impl Display,
-        patience: Duration,
-    ) -> Result<Answer, Unreachable> {
+    pub fn try_udp(&self, address: impl Display, timeout: Duration) -> Result<Answer, Unreachable> {
         let to: SocketAddr = parse("an IP address with a port", &address);
-        self.run(|| exchange::udp(to, patience)).map_err(self.unreachable("UDP", to))
+        self.run(|| exchange::udp(to, timeout)).map_err(self.unreachable("UDP", to))
     }
 
     fn unreachable(
@@ -241,7 +239,8 @@ fn parse<T: std::str::FromStr>(kind: &str, address: &impl Display) -> T {
     text.parse().unwrap_or_else(|_| panic!("`{text}` is not {kind}"))
 }
 
-/// A container as a runtime sees it before it calls the first plugin: a network namespace and an id.
+/// A container as a runtime sees it before it calls the first plugin: a network namespace and an
+/// id.
 #[derive(Debug, Clone)]
 pub struct Container {
     id: String,
@@ -253,14 +252,14 @@ impl Container {
         Self { id: format!("ctr-{name}"), namespace: Namespace::named(name, path) }
     }
 
-    /// A container that a plugin is told of, with this id and this path of its network namespace. Nothing is made;
-    /// [`Lab::container`](crate::Lab::container) does that.
+    /// Returns a container with this id and this path of its network namespace. The namespace is
+    /// not created; [`Lab::container`](crate::Lab::container) does that.
     pub fn at(id: &str, netns: impl Into<PathBuf>) -> Self {
         Self { id: id.to_owned(), namespace: Namespace::named(id, netns.into()) }
     }
 
-    /// The container id, `CNI_CONTAINERID`. For a [lab](crate::Lab)'s container it is not the name of the namespace, so
-    /// that a plugin that takes the one for the other is found out.
+    /// Container id, `CNI_CONTAINERID`. For a [lab](crate::Lab)'s container it differs from the
+    /// name of the namespace, so that tests notice if a plugin confuses them.
     pub fn id(&self) -> &str {
         &self.id
     }

@@ -1,7 +1,7 @@
-//! Dumps of what the kernel holds, attribute by attribute, as bytes.
+//! Dumps of kernel objects, attribute by attribute, as bytes.
 //!
-//! On purpose not through `rscni-linux`: the list of what a plugin left behind must not depend on the code that the
-//! plugin was written with, and must not pass over a kind of rule or link that this code does not know.
+//! It does not use `rscni-linux`: the list of leftovers must not depend on the code of the plugin,
+//! and must include kinds of rules and links that `rscni-linux` does not know.
 
 use std::{collections::BTreeMap, fmt::Write, io};
 
@@ -12,13 +12,14 @@ const ERROR: u16 = 2;
 const DONE: u16 = 3;
 const REQUEST_DUMP: u16 = 0x301;
 const DUMP_INTERRUPTED: u16 = 0x10;
-/// The bits of an attribute's type that say how its value is laid out.
+/// Flag bits of an attribute's type.
 const LAYOUT_BITS: u16 = 0xc000;
 
-/// What a dump of `kind` gives: the messages without their netlink header. Read in the calling thread's namespace.
+/// Dumps objects in the calling thread's namespace. Returns the messages without their netlink
+/// header.
 pub(crate) fn dump(protocol: isize, kind: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
     let socket = Socket::new(protocol)?;
-    // A dump during which something changed says so and may lack something.
+    // The kernel marks a dump during which something changed, since it may be incomplete.
     for _ in 0..100 {
         if let Some(messages) = attempt(&socket, kind, body)? {
             return Ok(messages);
@@ -64,15 +65,15 @@ fn refusal(message: &[u8]) -> io::Error {
     io::Error::from_raw_os_error(code.wrapping_neg().cast_signed())
 }
 
-/// Attributes by their type, the flag bits taken off.
+/// Attributes by their type without the flag bits.
 pub(crate) type Attributes<'a> = BTreeMap<u16, &'a [u8]>;
 
-/// The attributes in `bytes`. Of those that come more than once, the last.
+/// Reads the attributes in `bytes`, the last one of each type.
 pub(crate) fn attributes(bytes: &[u8]) -> Attributes<'_> {
     list(bytes).into_iter().collect()
 }
 
-/// The attributes in `bytes`, in order.
+/// Reads the attributes in `bytes`, in order.
 pub(crate) fn list(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
     let mut found = Vec::new();
     while let (Some(length), Some(kind)) = (u16_at(bytes, 0), u16_at(bytes, 2)) {
@@ -86,7 +87,7 @@ pub(crate) fn list(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
     found
 }
 
-/// An attribute, for a request.
+/// Encodes an attribute for a request.
 pub(crate) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
     let mut bytes = length.to_ne_bytes().to_vec();
@@ -109,7 +110,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned()
 }
 
-/// Bytes that mean nothing to this code.
+/// Formats bytes as hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

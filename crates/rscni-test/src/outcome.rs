@@ -1,6 +1,7 @@
-//! What a plugin answered, held against the specification and against what the test expects.
+//! The answer of a plugin, and assertions about it.
 //!
-//! An assertion that fails shows the whole call: program, variables, configuration, exit status and output.
+//! A failed assertion shows the whole call: program, variables, configuration, exit status and
+//! output.
 
 use std::{
     collections::BTreeMap,
@@ -18,16 +19,16 @@ use serde_json::Value;
 
 const ABORT: i32 = rustix::process::Signal::ABORT.as_raw();
 
-/// How a call ended.
+/// The end of a call.
 #[derive(Debug, Clone)]
 pub(crate) enum End {
     Exited(ExitStatus),
-    /// Killed at the time limit, with what it was about.
+    /// Killed at the time limit, with a description.
     Overdue(String),
 }
 
-/// One call of a plugin and its answer, still to be judged: by [`success`](Self::success), [`error`](Self::error)
-/// or [`failure`](Self::failure). Its `Display` is the whole call.
+/// A call of a plugin and its answer. Assert the result with [`success`](Self::success),
+/// [`error`](Self::error) or [`failure`](Self::failure). `Display` shows the whole call.
 #[derive(Debug, Clone)]
 #[must_use = "say what is expected: `.success()` or `.error(code)`"]
 pub struct Outcome {
@@ -45,17 +46,17 @@ impl Outcome {
         &self.program
     }
 
-    /// The `CNI_*` variables, and what else was set for the call.
+    /// The `CNI_*` variables, and others that were set for the call.
     pub fn variables(&self) -> impl Iterator<Item = (&str, &OsStr)> {
         self.variables.iter().map(|(name, value)| (name.as_str(), value.as_os_str()))
     }
 
-    /// What the plugin was given on stdin.
+    /// The plugin's stdin.
     pub fn stdin(&self) -> String {
         String::from_utf8_lossy(&self.stdin).into_owned()
     }
 
-    /// How it ended, in words.
+    /// The exit status or the time limit, as text.
     pub fn end(&self) -> String {
         match &self.end {
             End::Exited(status) => status.to_string(),
@@ -63,17 +64,17 @@ impl Outcome {
         }
     }
 
-    /// Whether the time limit ended it.
+    /// Whether the call reached the time limit.
     pub fn is_overdue(&self) -> bool {
         matches!(self.end, End::Overdue(_))
     }
 
-    /// What the plugin wrote to stdout.
+    /// The plugin's stdout.
     pub fn stdout(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// What the plugin wrote to stderr, the runtime's log.
+    /// The plugin's stderr.
     pub fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.stderr).into_owned()
     }
@@ -86,13 +87,13 @@ impl Outcome {
         }
     }
 
-    /// Asserts that the plugin succeeded and answered as the specification has it: exit code 0; for ADD exactly one
-    /// JSON object on stdout, in the version of the configuration; for VERSION one with `supportedVersions`; for the
-    /// other commands nothing.
+    /// Asserts that the plugin succeeded and answered as the specification has it: exit code 0; for
+    /// ADD exactly one JSON object on stdout, in the version of the configuration; for VERSION one
+    /// with `supportedVersions`; for the other commands nothing.
     ///
     /// # Panics
     ///
-    /// If not, with the whole call.
+    /// If not; the message shows the whole call.
     #[track_caller]
     #[allow(clippy::must_use_candidate, clippy::return_self_not_must_use)]
     pub fn success(&self) -> Reply {
@@ -102,12 +103,14 @@ impl Outcome {
         }
     }
 
-    /// Asserts that the plugin failed with this error code and answered as the specification has it: an exit code that is
-    /// not 0 (or an abort: that is how a `main` ends that panics over the error, where panics abort), and on stdout exactly one JSON object with `cniVersion`, `code`, `msg` and, if any, `details`.
+    /// Asserts that the plugin failed with this error code and answered as the specification has
+    /// it: an exit code that is not 0 (or an abort: that is how a `main` ends that panics over the
+    /// error, where panics abort), and on stdout exactly one JSON object with `cniVersion`, `code`,
+    /// `msg` and, if any, `details`.
     ///
     /// # Panics
     ///
-    /// If not, with the whole call.
+    /// If not; the message shows the whole call.
     #[track_caller]
     pub fn error(&self, code: u64) -> ErrorReply {
         let reply = self.read_error().and_then(|reply| match reply.json["cniVersion"].as_str() {
@@ -125,11 +128,12 @@ impl Outcome {
         }
     }
 
-    /// Asserts that the plugin failed with any error reply. It may lack `cniVersion`, as those of the Go plugins do.
+    /// Asserts that the plugin failed with any error reply. It may lack `cniVersion`, as those of
+    /// the Go plugins do.
     ///
     /// # Panics
     ///
-    /// If not, with the whole call.
+    /// If not; the message shows the whole call.
     #[track_caller]
     #[allow(clippy::must_use_candidate)]
     pub fn failure(&self) -> ErrorReply {
@@ -238,8 +242,8 @@ impl Display for Outcome {
     }
 }
 
-/// What a plugin answered that succeeded. It derefs to the JSON, so `reply["dns"]["domain"]` works; `null` where
-/// the command has no answer.
+/// The answer of a successful call. It derefs to the JSON, so `reply["dns"]["domain"]` works. It is
+/// `null` if the command has no answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reply {
     json: Value,
@@ -254,7 +258,7 @@ impl Deref for Reply {
 }
 
 impl Reply {
-    /// The answer as it is.
+    /// The answer as JSON.
     pub fn json(&self) -> &Value {
         &self.json
     }
@@ -308,8 +312,8 @@ impl Reply {
         interfaces.filter_map(|interface| interface["name"].as_str()).collect()
     }
 
-    /// The configuration for what comes after this answer: `config` with it as `prevResult`, for CHECK, DEL, or
-    /// the next plugin of a list.
+    /// Returns `config` with this answer as `prevResult`, for CHECK, DEL, or the next plugin of a
+    /// list.
     ///
     /// # Panics
     ///
@@ -327,7 +331,7 @@ fn parse<T: std::str::FromStr>(text: &str) -> T {
     text.parse().unwrap_or_else(|_| panic!("`{text}` in the result is not an address"))
 }
 
-/// The reply of a plugin that failed. It derefs to the JSON.
+/// The error reply of a plugin. It derefs to the JSON.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ErrorReply {
     json: Value,
@@ -357,7 +361,7 @@ impl ErrorReply {
         self["details"].as_str().unwrap_or_default()
     }
 
-    /// Asserts that `text` stands in the short message or in the long one.
+    /// Asserts that the short or the long message contains `text`.
     ///
     /// # Panics
     ///

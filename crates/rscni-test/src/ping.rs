@@ -1,4 +1,4 @@
-//! ICMP echo over a raw socket, which needs no setting and, unlike a datagram socket, hears the ICMP errors too.
+//! ICMP echo over a raw socket, which needs no sysctl and also receives ICMP errors.
 
 use std::{
     io,
@@ -9,19 +9,20 @@ use std::{
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 
-/// How often a request goes out.
+/// Interval between requests.
 const INTERVAL: Duration = Duration::from_millis(200);
-const PAYLOAD: &[u8] = b"rscni-test: is there anybody?";
+const PAYLOAD: &[u8] = b"rscni-test echo request";
 
-/// Sends requests from the calling thread's namespace until one is answered. The error is what came instead.
-pub(crate) fn ping(to: IpAddr, patience: Duration) -> Result<(), String> {
+/// Sends requests from the calling thread's namespace until one is answered. The error is the
+/// reason.
+pub(crate) fn ping(to: IpAddr, timeout: Duration) -> Result<(), String> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let socket = open(to).map_err(|error| format!("open a raw socket: {error}"))?;
-    // Several of these may run in one namespace, from threads and from processes, and each hears all answers.
+    // Several pings may run in one namespace, and each receives all answers.
     let process = u16::try_from(std::process::id() & 0xffff).unwrap_or_default();
     let id = process.rotate_left(8) ^ NEXT.fetch_add(1, Ordering::Relaxed);
-    let deadline = Instant::now() + patience;
-    let mut why = format!("no answer within {patience:?}");
+    let deadline = Instant::now() + timeout;
+    let mut why = format!("no answer within {timeout:?}");
     for sequence in 1_u16.. {
         let now = Instant::now();
         if now >= deadline {
@@ -44,7 +45,7 @@ pub(crate) fn ping(to: IpAddr, patience: Duration) -> Result<(), String> {
     Err(why)
 }
 
-/// `UdpSocket` is any datagram socket to the standard library, and spares us the address types.
+/// `UdpSocket` works for any datagram socket and has the address types of the standard library.
 fn open(to: IpAddr) -> io::Result<UdpSocket> {
     let (family, protocol) = match to {
         IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP),
@@ -59,7 +60,7 @@ fn request(to: IpAddr, id: u16, sequence: u16) -> Vec<u8> {
     packet.extend(id.to_be_bytes());
     packet.extend(sequence.to_be_bytes());
     packet.extend(PAYLOAD);
-    // For IPv6 the kernel does it: the addresses are part of that sum.
+    // The kernel does this for IPv6.
     if to.is_ipv4() {
         let sum = checksum(&packet).to_be_bytes();
         packet[2..4].copy_from_slice(&sum);
@@ -88,7 +89,8 @@ fn listen(socket: &UdpSocket, to: IpAddr, id: u16, until: Instant) -> io::Result
     let mut heard = Heard::Nothing;
     let mut buffer = [0; 2048];
     loop {
-        // What has come is read though the time is over: it may be this process that was held up, not the answer.
+        // Reads what has arrived even after the deadline, because this process may have been
+        // delayed.
         let left = until.saturating_duration_since(Instant::now());
         socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
         let (length, from) = match socket.recv_from(&mut buffer) {
@@ -114,7 +116,7 @@ fn listen(socket: &UdpSocket, to: IpAddr, id: u16, until: Instant) -> io::Result
     }
 }
 
-/// Reads an ICMP packet: our answer, an error about our request, or something that is meant for somebody else.
+/// Reads an ICMP packet: our answer, an error about our request, or another packet.
 fn read(packet: &[u8], from: IpAddr, to: IpAddr, id: u16) -> Heard {
     let understood = match to {
         // A raw IPv4 socket gives the IP header too.
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_from_somebody_else_or_to_somebody_else_is_no_answer() {
+    fn answers_of_other_pings_are_ignored() {
         let (to, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
         let mut answer = vec![0x45; 20];
         answer.extend(request(to, 7, 1));

@@ -1,6 +1,6 @@
-//! Calls a plugin as a container runtime does: a process, variables, a configuration on stdin.
+//! Calls of plugins as a container runtime makes them.
 //!
-//! Whether the answer is what the test expects is up to [`Outcome`].
+//! [`Outcome`] compares the answer with what the test expects.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
     io::{Read, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -20,13 +20,14 @@ use serde_json::{Value, json};
 
 use crate::{Container, Outcome, outcome::End, run::PRIVATE_VARIABLES};
 
-/// A busy machine takes its time, and so does a kernel that takes many networks apart, which holds its lock for links.
+/// Default time limit. It is long for busy machines, and because the kernel holds its lock for
+/// links while it removes networks.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
-/// How long what was killed may take to let go of its output; who has left its process group may hold on to it.
+/// Time for a killed process to close its output. A process that left the group may keep it open.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// A plugin that can be called. Made by [`Lab::plugin`](crate::Lab::plugin) and [`Lab::install`](crate::Lab::install),
-/// and by [`Plugin::at`] where it needs no private network.
+/// A plugin that can be called. Made by [`Lab::plugin`](crate::Lab::plugin) and
+/// [`Lab::install`](crate::Lab::install), and by [`Plugin::at`] where it needs no private network.
 #[derive(Debug, Clone)]
 pub struct Plugin {
     program: PathBuf,
@@ -38,8 +39,8 @@ pub struct Plugin {
 }
 
 impl Plugin {
-    /// The plugin in this file, to be called where the test is: for one that touches no network, and for calls that
-    /// it has to refuse. It finds others in the directory of the file.
+    /// Returns the plugin in this file, for calls that do not change a network. It finds other
+    /// plugins in the directory of the file.
     ///
     /// ```no_run
     /// # use rscni_test::{Container, Plugin};
@@ -65,18 +66,18 @@ impl Plugin {
         }
     }
 
-    /// The same, which looks for others in `directory` too.
+    /// Adds `directory` to the directories of other plugins.
     pub(crate) fn finding_others_in(mut self, directory: PathBuf) -> Self {
         self.path.push(directory);
         self
     }
 
-    /// The file that is executed.
+    /// Program file.
     pub fn program(&self) -> &Path {
         &self.program
     }
 
-    /// Has it find other plugins in these directories (`CNI_PATH`) and no others.
+    /// Sets the directories of other plugins (`CNI_PATH`).
     #[must_use]
     pub fn cni_path<P: Into<PathBuf>>(mut self, directories: impl IntoIterator<Item = P>) -> Self {
         self.path = directories.into_iter().map(Into::into).collect();
@@ -90,15 +91,15 @@ impl Plugin {
         self
     }
 
-    /// Changes how long a call may take before the plugin is killed and the call failed; two minutes
-    /// otherwise.
+    /// Sets the time limit of a call, after which the plugin is killed and the call fails. The
+    /// default is two minutes.
     #[must_use]
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
         self
     }
 
-    /// How many calls the time limit has ended so far, of this plugin and of its copies with other settings.
+    /// Number of calls that reached the time limit so far, of this plugin and its copies.
     pub fn overdue_calls(&self) -> usize {
         self.overdue.load(Ordering::SeqCst)
     }
@@ -108,7 +109,8 @@ impl Plugin {
         self.call("ADD").attachment(container, ifname).config(config).run()
     }
 
-    /// CHECK: `config` holds the result of ADD as `prevResult`, see [`Reply::follow`](crate::Reply::follow).
+    /// CHECK: `config` holds the result of ADD as `prevResult`, see
+    /// [`Reply::follow`](crate::Reply::follow).
     pub fn check(&self, container: &Container, ifname: &str, config: &Value) -> Outcome {
         self.call("CHECK").attachment(container, ifname).config(config).run()
     }
@@ -133,7 +135,7 @@ impl Plugin {
         self.call("VERSION").config(&json!({ "cniVersion": "1.1.0" })).run()
     }
 
-    /// A call to be put together piece by piece, for tests of what a runtime should not do.
+    /// Returns a call without variables, for tests of what a runtime should not do.
     pub fn call(&self, command: &str) -> Call<'_> {
         let mut variables = self.variables.clone();
         variables.insert("CNI_COMMAND".to_owned(), command.into());
@@ -143,7 +145,7 @@ impl Plugin {
     }
 }
 
-/// A call of a plugin that is being put together. Variables that are not set are not there.
+/// A call of a plugin before it runs. Unset variables are absent.
 #[derive(Debug, Clone)]
 #[must_use = "call `run`"]
 pub struct Call<'a> {
@@ -167,33 +169,33 @@ impl Call<'_> {
         self
     }
 
-    /// Leaves a variable out, such as `CNI_NETNS` of a DEL.
+    /// Removes a variable, such as `CNI_NETNS` of a DEL.
     pub fn without(mut self, name: &str) -> Self {
         self.variables.remove(name);
         self
     }
 
-    /// Gives the plugin none of this process's variables but `PATH`, only those of the call.
+    /// Passes only `PATH` and the variables of the call.
     ///
-    /// Those stay that tell glibc and Go's runtime which registers the processor has: User-Mode Linux may need them.
+    /// Tunables of glibc and Go are passed too, because User-Mode Linux may need them.
     pub fn alone(mut self) -> Self {
         self.alone = true;
         self
     }
 
-    /// Gives the configuration on stdin.
+    /// Sets the configuration on stdin.
     pub fn config(self, config: &Value) -> Self {
         self.stdin(config.to_string())
     }
 
-    /// Gives these bytes on stdin, whatever they are.
+    /// Sets the bytes on stdin.
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = bytes.into();
         self
     }
 
-    /// Starts the plugin in the calling thread's network namespace and waits for it to end and to let go of its
-    /// output, as a runtime does.
+    /// Starts the plugin in the calling thread's network namespace. Waits until it has exited and
+    /// closed its output, as a runtime does.
     ///
     /// # Panics
     ///
@@ -207,43 +209,104 @@ impl Call<'_> {
         }
     }
 
-    /// The same where it is not certain that the program can be started.
+    /// Runs the plugin, where it is not certain that the program can be started.
     ///
     /// # Errors
     ///
-    /// What the system says of a program that it cannot start.
+    /// If the program cannot be started.
     pub fn try_run(self) -> std::io::Result<Outcome> {
-        let program = &self.plugin.program;
-        let mut command = Command::new(program);
-        for (name, _) in std::env::vars_os() {
-            let name_text = name.to_string_lossy();
-            let unwanted =
-                self.alone && !["PATH", "GLIBC_TUNABLES", "GODEBUG"].contains(&&*name_text);
-            if unwanted || name_text.starts_with("CNI_") || name_text.starts_with(PRIVATE_VARIABLES)
-            {
-                command.env_remove(&name);
+        let limit = self.plugin.time_limit;
+        let overdue = &self.plugin.overdue;
+        self.finish(|process| {
+            let mut command = process.command();
+            // A process group, so that what a plugin has started can be killed with it.
+            command.process_group(0);
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let ended = finish(command.spawn()?, process.stdin.to_vec(), limit);
+            if matches!(ended.0, End::Overdue(_)) {
+                overdue.fetch_add(1, Ordering::SeqCst);
             }
-        }
-        // A process group, so that what a plugin has started can be killed with it.
-        command.envs(&self.variables).process_group(0);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let (end, stdout, stderr) =
-            finish(command.spawn()?, self.stdin.clone(), self.plugin.time_limit);
-        if matches!(end, End::Overdue(_)) {
-            self.plugin.overdue.fetch_add(1, Ordering::SeqCst);
-        }
-        Ok(Outcome {
-            program: program.clone(),
-            variables: self.variables,
-            stdin: self.stdin,
-            stdout,
-            stderr,
-            end,
+            Ok(ended)
         })
+    }
+
+    /// Runs the plugin with `start`, which may wrap the process, trace it or measure its time.
+    /// `start` gives the process its stdin, waits for it and returns its output. The time limit is
+    /// up to it.
+    ///
+    /// ```
+    /// # use rscni_test::Plugin;
+    /// let mut time = Default::default();
+    /// let outcome = Plugin::at("/bin/true").call("DEL").alone().run_with(|process| {
+    ///     let start = std::time::Instant::now();
+    ///     let output = process.command().output();
+    ///     time = start.elapsed();
+    ///     output
+    /// });
+    /// outcome.unwrap().success();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Errors of `start`.
+    pub fn run_with<E>(
+        self,
+        start: impl FnOnce(&Process<'_>) -> Result<Output, E>,
+    ) -> Result<Outcome, E> {
+        self.finish(|process| {
+            let output = start(process)?;
+            Ok((End::Exited(output.status), output.stdout, output.stderr))
+        })
+    }
+
+    fn finish<E>(
+        self,
+        start: impl FnOnce(&Process<'_>) -> Result<(End, Vec<u8>, Vec<u8>), E>,
+    ) -> Result<Outcome, E> {
+        let process = Process {
+            program: &self.plugin.program,
+            environment: self.environment(),
+            stdin: &self.stdin,
+        };
+        let (end, stdout, stderr) = start(&process)?;
+        let program = self.plugin.program.clone();
+        let (variables, stdin) = (self.variables, self.stdin);
+        Ok(Outcome { program, variables, stdin, stdout, stderr, end })
+    }
+
+    /// The variables of this process that the plugin inherits, and those of the call.
+    fn environment(&self) -> BTreeMap<OsString, OsString> {
+        let is_passed_on = |(name, _): &(OsString, OsString)| {
+            let name = name.to_string_lossy();
+            let is_kept = !self.alone || ["PATH", "GLIBC_TUNABLES", "GODEBUG"].contains(&&*name);
+            is_kept && !name.starts_with("CNI_") && !name.starts_with(PRIVATE_VARIABLES)
+        };
+        let own = self.variables.iter().map(|(name, value)| (name.into(), value.clone()));
+        std::env::vars_os().filter(is_passed_on).chain(own).collect()
     }
 }
 
-/// What a thread has read from a pipe so far, and whether it has come to the end.
+/// The process of a call before it is started.
+#[derive(Debug, Clone)]
+pub struct Process<'a> {
+    /// The program.
+    pub program: &'a Path,
+    /// The complete environment.
+    pub environment: BTreeMap<OsString, OsString>,
+    /// The bytes for its stdin.
+    pub stdin: &'a [u8],
+}
+
+impl Process<'_> {
+    /// Returns a command that starts the program with this environment. Its streams are not set.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(self.program);
+        command.env_clear().envs(&self.environment);
+        command
+    }
+}
+
+/// Output that a thread has read from a pipe so far, and whether it is complete.
 #[derive(Default)]
 struct Collected {
     bytes: Vec<u8>,
@@ -253,7 +316,7 @@ struct Collected {
 fn finish(mut child: Child, stdin: Vec<u8>, limit: Duration) -> (End, Vec<u8>, Vec<u8>) {
     let deadline = Instant::now() + limit;
     if let Some(mut pipe) = child.stdin.take() {
-        // A plugin need not read it all; what it makes of that is in its reply.
+        // A plugin need not read everything.
         std::thread::spawn(move || pipe.write_all(&stdin));
     }
     let stdout = collect(child.stdout.take());
@@ -268,7 +331,7 @@ fn finish(mut child: Child, stdin: Vec<u8>, limit: Duration) -> (End, Vec<u8>, V
             Some(status) if complete() => break End::Exited(status),
             _ if Instant::now() >= deadline => {
                 kill(&child);
-                // What was printed before is in the pipes, and is part of what a test is told.
+                // Output before the kill is still in the pipes.
                 let begin = Instant::now();
                 while !complete() && begin.elapsed() < LAST_WORDS {
                     std::thread::sleep(Duration::from_millis(1));
@@ -298,12 +361,12 @@ fn overdue(status: Option<ExitStatus>, limit: Duration) -> End {
 fn kill(child: &Child) {
     let group = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
     if let Some(group) = group {
-        // It may have ended just now.
+        // The process may have just exited.
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
 }
 
-/// As much of its output is kept: a plugin that writes without end is not to take all memory until its time is over.
+/// Maximum output that is kept, for plugins that write without end.
 const KEPT: usize = 16 << 20;
 
 fn collect(pipe: Option<impl Read + Send + 'static>) -> Arc<Mutex<Collected>> {

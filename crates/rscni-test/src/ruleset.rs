@@ -1,7 +1,8 @@
-//! Lists the nftables rules of one network namespace, including those that `iptables` made through nftables.
+//! Lists the nftables rules of one network namespace, including those that `iptables` made through
+//! nftables.
 //!
-//! An expression is shown by its name and its values, whatever expression it is; counters, handles and timers, which
-//! change by themselves, are left out.
+//! Every expression is shown with its name and values. Counters, handles and timers are left out,
+//! because they change by themselves.
 
 use std::{fmt::Write, io};
 
@@ -21,14 +22,14 @@ const GET_SET_ELEMENTS: u16 = NFTABLES + 13;
 const GET_OBJECT: u16 = NFTABLES + 19;
 const GET_FLOWTABLE: u16 = NFTABLES + 23;
 
-/// Adds the rules in the calling thread's network namespace, which messages call `place`.
-pub(crate) fn list(place: &str, items: &mut Items) -> io::Result<()> {
+/// Adds the rules in the calling thread's network namespace, with `namespace` as its name.
+pub(crate) fn list(namespace: &str, items: &mut Items) -> io::Result<()> {
     let tables = match dump(NETLINK_NETFILTER, GET_TABLE, &any_family()) {
-        // This kernel has no nftables, or has not loaded it: then nobody has made a rule.
-        Err(error) if is_absent(&error) => return list_legacy(place, items),
+        // Without nftables in the kernel there are no rules.
+        Err(error) if is_absent(&error) => return list_legacy(namespace, items),
         tables => tables?,
     };
-    let mut add = |what: String, how: String| items.add(format!("{place}: nft {what}"), how);
+    let mut add = |what: String, how: String| items.add(format!("{namespace}: nft {what}"), how);
     for message in tables {
         let (family, table) = named(&message, &[1]);
         add(format!("table {family} {table}"), String::new());
@@ -75,21 +76,21 @@ pub(crate) fn list(place: &str, items: &mut Items) -> io::Result<()> {
             add(format!("element {family} {set}: {element}"), String::new());
         }
     }
-    list_legacy(place, items)
+    list_legacy(namespace, items)
 }
 
-/// The tables of the old `iptables`; it makes them when it first looks, and the kernel tells no more without
-/// its binary interface.
-fn list_legacy(place: &str, items: &mut Items) -> io::Result<()> {
+/// Tables of legacy `iptables`, which creates them on its first use. The kernel shows no more
+/// without its binary interface.
+fn list_legacy(namespace: &str, items: &mut Items) -> io::Result<()> {
     for family in ["ip", "ip6"] {
         match std::fs::read_to_string(format!("/proc/thread-self/net/{family}_tables_names")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // The kernel shows this one only to root of the machine.
+            // The kernel shows this file only to root of the machine.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
             tables => {
                 tables?.lines().for_each(|table| {
                     items.add(
-                        format!("{place}: legacy {family}tables table {table}"),
+                        format!("{namespace}: legacy {family}tables table {table}"),
                         String::new(),
                     );
                 });
@@ -134,7 +135,7 @@ fn expressions(list: &[u8]) -> String {
         let found = attributes(expression);
         let name = found.get(&1).map(|name| text(name)).unwrap_or_default();
         match (name.as_str(), found.get(&2)) {
-            // Their numbers grow as packets pass.
+            // Counters grow with packets.
             ("counter" | "quota" | "last" | "connlimit", _) | (_, None) => shown.push(name),
             (_, Some(data)) => shown.push(format!("{name}({})", values(data))),
         }
@@ -142,7 +143,7 @@ fn expressions(list: &[u8]) -> String {
     shown.join(" ")
 }
 
-/// Values by their numbers, nested ones too.
+/// Formats values by their numbers, with nested ones.
 fn values(bytes: &[u8]) -> String {
     let shown: Vec<_> = in_order(bytes)
         .into_iter()
@@ -184,7 +185,7 @@ fn comment(mut data: &[u8]) -> Option<String> {
     }
 }
 
-/// What is in a set, given the message that describes it.
+/// Adds the elements of a set, given its message.
 fn elements(set: &[u8]) -> io::Result<Vec<String>> {
     let found = attributes(set.get(4..).unwrap_or_default());
     let mut request = vec![set.first().copied().unwrap_or_default(), 0, 0, 0];

@@ -1,10 +1,10 @@
-//! Runs a test in a private network of its own.
+//! Running tests in private networks.
 //!
-//! A user namespace can only be entered by a process with one thread, and Rust's test runner gives every test a
-//! thread of its own. So [`run`] starts this test once more: the same executable, told to run exactly this test,
-//! behind util-linux's `unshare`. There the closure is called. The second process says in a file how the closure
-//! ended; nothing else counts as passed, least of all an exit status of a test runner that found no test.
-//! What the namespaces look like inside is up to [`crate::enter`].
+//! Only a process with one thread can enter a user namespace, and Rust's test runner has several.
+//! So [`run`] starts the same executable again behind util-linux's `unshare`, for exactly this
+//! test. There the closure is called. The second process writes the result of the closure to a
+//! file. A test passes only by that file, since a test runner that finds no test exits with 0.
+//! [`crate::enter`] sets up the namespaces.
 
 use std::{
     cell::Cell,
@@ -22,23 +22,23 @@ use crate::{
     settings,
 };
 
-/// Names the file in which the second process says how the closure ended. Set only in the second process.
+/// Variable with the file for the result of the closure. Set only in the second process.
 const VERDICT_FILE: &str = "RSCNI_TEST_VERDICT_FILE";
-/// Which of the test's calls of [`run`] the second process is for.
+/// Variable with the number of the call of [`run`] that the second process executes.
 const CALL: &str = "RSCNI_TEST_CALL";
-/// The prefix of the variables that are between the two processes and no business of a plugin.
+/// Prefix of the variables between the two processes, which plugins do not get.
 pub(crate) const PRIVATE_VARIABLES: &str = "RSCNI_TEST_";
 
 const PASSED: &str = "passed";
 const FAILED: &str = "failed\n";
 
 thread_local! {
-    /// How many times this test has called [`run`] so far.
+    /// Number of calls of [`run`] in this test so far.
     static CALLS: Cell<usize> = const { Cell::new(0) };
 }
 static INSIDE: AtomicBool = AtomicBool::new(false);
 
-/// What a test's closure may return: nothing, or a `Result` whose error fails the test.
+/// Return value of a test's closure: nothing, or a `Result` whose error fails the test.
 pub trait Verdict {
     /// `Err` with the reason if the test failed.
     fn verdict(self) -> Result<(), String>;
@@ -56,18 +56,20 @@ impl<E: Debug> Verdict for Result<(), E> {
     }
 }
 
-/// Calls `test` in a private network: user, network and mount namespaces that nothing else is in and that are gone
-/// when it returns. The caller is root in there, whoever it is outside.
+/// Calls `test` in a private network: new user, network and mount namespaces, which end when it
+/// returns. The caller is root in there.
 ///
-/// In a test (`#[test]`, also an rstest case, under `cargo test` or nextest) the closure runs in a second process,
-/// which runs the test from its start: what stands before the call runs in both. What the closure prints appears
-/// where the test's output does, and its panic or error fails the test. In a process with a single thread (a
-/// doctest, a `main`) the process itself moves and stays there.
+/// In a test (`#[test]`, also an rstest case, under `cargo test` or nextest) the closure runs in a
+/// second process, which runs the test from its start: what stands before the call runs in both.
+/// What the closure prints appears where the test's output does, and its panic or error fails the
+/// test. In a process with a single thread (a doctest, a `main`) the process itself moves and stays
+/// there.
 ///
 /// # Panics
 ///
-/// If the closure panics or returns an error, if its process ends in any other way before the closure did, and
-/// if this system does not allow user namespaces: then the message says what to enable.
+/// If the closure panics or returns an error, if its process ends in any other way before the
+/// closure did, and if this system does not allow user namespaces: then the message says what to
+/// enable.
 #[track_caller]
 pub fn run<R: Verdict>(test: impl FnOnce(&Lab) -> R) {
     let call = CALLS.replace(CALLS.get() + 1);
@@ -80,7 +82,7 @@ pub fn run<R: Verdict>(test: impl FnOnce(&Lab) -> R) {
             !INSIDE.load(Ordering::SeqCst),
             "rscni_test::run was called inside rscni_test::run; use the lab that is there already"
         );
-        // An earlier call of the same test. It has its own process; this one is for a later call.
+        // An earlier call of the same test has its own process.
         return;
     }
     if crate::enter::threads() == 1 {
@@ -100,10 +102,10 @@ pub fn run<R: Verdict>(test: impl FnOnce(&Lab) -> R) {
     }
 }
 
-/// The second process: prepares the network, calls the closure, leaves the verdict and ends.
+/// Prepares the network in the second process, calls the closure, writes the verdict and exits.
 fn call_inside<R: Verdict>(verdict_file: &Path, test: impl FnOnce(&Lab) -> R) -> ! {
     INSIDE.store(true, Ordering::SeqCst);
-    // The test's process may be killed, by a time limit for one; nobody would be left to end this one.
+    // This process must end with the test's process, which may be killed by a time limit.
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     let result = crate::enter::prepare().map_err(|error| error.to_string()).and_then(|lab| {
         mark("begin", verdict_file);
@@ -121,8 +123,8 @@ fn call_inside<R: Verdict>(verdict_file: &Path, test: impl FnOnce(&Lab) -> R) ->
     std::process::exit(i32::from(result.is_err()));
 }
 
-/// Says on stdout that the closure begins or has ended. What the test runner prints around it is left out of the
-/// test's output, and a daemon that still holds stdout keeps nobody waiting.
+/// Marks the begin or the end of the closure's output on stdout. Output of the test runner around
+/// it is dropped, and a daemon that keeps stdout open does not block.
 fn mark(what: &str, verdict_file: &Path) {
     let mut stdout = std::io::stdout();
     let _ = stdout.write_all(marker(what, verdict_file).as_bytes());
@@ -141,7 +143,7 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_else(|| "the test panicked".to_owned())
 }
 
-/// The first process: starts the second and tells the test runner what became of it.
+/// Starts the second process and reports its result to the test runner.
 #[track_caller]
 fn run_again(name: &str, call: usize) {
     let home =
@@ -160,8 +162,8 @@ fn run_again(name: &str, call: usize) {
         if let Output::Unshown(_) = output {
             panic!("{name}: {reason}");
         }
-        // Printed already, with its place, by the process it happened in. `resume_unwind` runs no hook, so it is not
-        // printed twice, and what `should_panic(expected = ..)` looks for is there.
+        // The second process has printed the panic already. `resume_unwind` runs no hook, so it is
+        // not printed twice, and `should_panic(expected = ..)` works.
         resume_unwind(Box::new(reason.to_owned()));
     }
     match output {
@@ -179,9 +181,9 @@ fn run_again(name: &str, call: usize) {
 }
 
 enum Output {
-    /// The closure was reached, and what was printed from there on has been printed here too.
+    /// The closure was reached, and its output has been printed.
     Shown,
-    /// The closure was not reached. This is all that was printed.
+    /// The closure was not reached. This is all output.
     Unshown(String),
 }
 
@@ -208,7 +210,7 @@ fn second_process(
         .stderr(writer.try_clone().map_err(while_("make a pipe"))?)
         .stdout(writer)
         .spawn();
-    // It holds the writing end of the pipe, which must be closed here for the reading end to see its end.
+    // Closes the writing end of the pipe, so that the reading end sees the end.
     drop(command);
     let mut child = child.map_err(while_("start `unshare`, which is part of util-linux"))?;
     let output =
@@ -220,7 +222,7 @@ fn second_process(
     Ok((status, output?))
 }
 
-/// Prints what the closure prints, as it comes, through the test runner's own capturing.
+/// Prints the closure's output through the capturing of the test runner.
 fn pass_on(mut from: impl BufRead, verdict_file: &Path) -> std::io::Result<Output> {
     let begin = marker("begin", verdict_file);
     let end = marker("end", verdict_file);
@@ -261,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_stands_between_the_marks_is_passed_on() {
+    fn only_output_between_the_marks_is_passed_on() {
         let file = Path::new("/nowhere");
         let text = format!(
             "running 1 test\ntest x ... {}mine\n{}ok\n",
@@ -272,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_printed_before_the_closure_is_kept_for_the_message() {
+    fn output_before_the_closure_is_kept_for_the_message() {
         let file = Path::new("/nowhere");
         let Output::Unshown(text) = pass_on(&b"unshare: not permitted\n"[..], file).unwrap() else {
             panic!("taken for the closure's output");

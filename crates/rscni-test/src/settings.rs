@@ -1,9 +1,9 @@
-//! The settings of a private network, the same on every machine.
+//! Settings of a private network, the same on every machine.
 //!
-//! A new network namespace does not start from the kernel's defaults: it copies `net.ipv4.conf` from the machine's own
-//! network, and `net.ipv6.conf` too if `net.core.devconf_inherit_init_net` says so. A machine that runs containers
-//! has forwarding on, and most distributions change `rp_filter`. Here these settings get the values that the kernel
-//! is built with.
+//! A new network namespace does not start from the kernel's defaults: it copies `net.ipv4.conf`
+//! from the machine's own network, and `net.ipv6.conf` too if `net.core.devconf_inherit_init_net`
+//! says so. A machine that runs containers has forwarding on, and most distributions change
+//! `rp_filter`. Here these settings get the values that the kernel is built with.
 
 use std::{
     io::{self, ErrorKind},
@@ -12,13 +12,13 @@ use std::{
 
 use rustix::fs::Mode;
 
-/// The variables that a test does not inherit: configuration of CNI tools.
+/// Variables that a test does not inherit, because they configure CNI tools.
 pub(crate) const REMOVED_VARIABLES: [&str; 6] =
     ["CAP_ARGS", "CNI_ARGS", "CNI_IFNAME", "CNI_PATH", "NETCONFPATH", "LANGUAGE"];
 /// The variable that decides the language of messages, and its value.
 pub(crate) const LOCALE: (&str, &str) = ("LC_ALL", "C");
 
-/// Where the settings of interfaces are, below `/proc/sys`.
+/// Directories of interface settings, below `/proc/sys`.
 const IPV4: &str = "net/ipv4/conf";
 const IPV6: &str = "net/ipv6/conf";
 
@@ -64,16 +64,16 @@ const IPV6_DEFAULTS: [(&str, &str); 18] = [
     ("use_tempaddr", "0"),
 ];
 
-/// What new files and directories may not be, whatever the caller's umask is.
+/// Sets the umask, whatever the caller's is.
 pub(crate) fn reset_umask() {
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
 }
 
-/// Gives the settings of the calling thread's network namespace, which is new, the kernel's defaults.
+/// Sets the kernel's defaults in the calling thread's network namespace, which is new.
 ///
 /// # Errors
 ///
-/// If a setting that differs cannot be written. One that this kernel does not have is passed over.
+/// If a setting that differs cannot be written. Settings that this kernel lacks are skipped.
 pub(crate) fn reset_sysctls() -> io::Result<()> {
     for (name, value) in FORWARDING {
         set(name, value)?;
@@ -118,7 +118,8 @@ fn names(directory: &str) -> io::Result<Vec<String>> {
         .collect()
 }
 
-/// Writes a setting only if it differs: a write to `default` counts as a decision for interfaces to come.
+/// Writes a setting only if it differs: a write to `default` counts as a decision for interfaces to
+/// come.
 fn set(name: &str, value: &str) -> io::Result<()> {
     let path = Path::new("/proc/sys").join(name);
     let what =
@@ -136,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reset_undoes_what_a_host_in_use_has_set() {
+    fn reset_restores_the_kernels_defaults() {
         crate::run(|lab| {
             let before = lab.snapshot();
             for (name, value) in [

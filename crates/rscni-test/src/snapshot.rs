@@ -1,4 +1,4 @@
-//! Everything that is there at one time, and what became different between two times.
+//! Snapshots of the private network, and their differences.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,24 +15,25 @@ use crate::{
     ruleset,
 };
 
-/// Everything in a [`Lab`](crate::Lab) that a plugin can leave behind, as of one moment:
+/// Everything in a [`Lab`](crate::Lab) that a plugin can leave behind, at one moment:
 ///
 /// - the network namespaces by name, and in each of them and on the host
-/// - links with their kind, state, MTU, address, master and alias; addresses; routes; policy rules; permanent
-///   neighbours; queueing disciplines
-/// - nftables tables, chains, rules, sets and what is in them, without counters
+/// - links with their kind, state, MTU, address, master and alias; addresses; routes; policy rules;
+///   permanent neighbours; queueing disciplines
+/// - nftables tables, chains, rules, sets and elements, without counters
 /// - sysctls
-/// - files below `/run`, `/var/lib/cni`, `/etc/cni` and what is [watched](crate::Lab::watch), with their content
+/// - files below `/run`, `/var/lib/cni`, `/etc/cni` and what is [watched](crate::Lab::watch), with
+///   their content
 /// - processes that a plugin started and that still run
 ///
-/// Left out is what the kernel makes and takes away by itself: local routes, link-local addresses, learnt neighbours.
+/// Objects of the kernel are left out: local routes, link-local addresses, learnt neighbours.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     items: Items,
     ignored: Vec<String>,
 }
 
-/// What is there, and how it is: `host: link cni0` and `bridge up mtu 1500`.
+/// Objects and their state: `host: link cni0` and `bridge up mtu 1500`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Items(BTreeMap<String, String>);
 
@@ -53,37 +54,38 @@ impl Items {
 }
 
 impl Snapshot {
-    /// Everything that is there in the network that this process is in, which somebody else than a
-    /// [`Lab`](crate::Lab) has made, and in the namespaces that `/run/netns` names.
+    /// Takes a snapshot of this process's network namespace without a [`Lab`](crate::Lab), and of
+    /// the namespaces in `/run/netns`.
     ///
     /// # Errors
     ///
-    /// If the kernel does not tell.
+    /// If the kernel refuses to list something.
     pub fn of_this_network() -> io::Result<Self> {
         take(&Namespace::host(Netns::current().map_err(io::Error::other)?), &[])
     }
 
-    /// Leaves what mentions `text` out of comparisons with this snapshot: what a plugin is meant to leave behind, such as
-    /// its bridge, or `ip_forward`.
+    /// Ignores objects that contain `text` in comparisons with this snapshot. Use it for what a
+    /// plugin is meant to leave behind, such as its bridge or `ip_forward`.
     #[must_use]
     pub fn ignoring(mut self, text: &str) -> Self {
         self.ignored.push(text.to_owned());
         self
     }
 
-    /// Asserts that everything is as it was `before`. [`Lab::assert_unchanged_since`](crate::Lab::assert_unchanged_since)
-    /// does the same and waits for what the kernel still has to do.
+    /// Asserts that nothing differs from `before`.
+    /// [`Lab::assert_unchanged_since`](crate::Lab::assert_unchanged_since) also waits for the
+    /// kernel.
     ///
     /// # Panics
     ///
-    /// With each difference on a line of its own.
+    /// If something differs, with one difference per line.
     #[track_caller]
     pub fn assert_same(&self, before: &Self) {
         let changes = before.changes_to(self);
         assert!(changes.is_empty(), "{}", complaint(&changes));
     }
 
-    /// The differences, each on a line: `+` came, `-` went, `~` changed.
+    /// Returns the differences: `+` added, `-` removed, `~` changed.
     pub fn changes_to(&self, after: &Self) -> Vec<String> {
         let keys: BTreeSet<_> = self.items.0.keys().chain(after.items.0.keys()).collect();
         let mut changes = Vec::new();
@@ -109,14 +111,15 @@ impl Snapshot {
         changes
     }
 
-    /// Whether a difference only repeats another one: the settings of a link that came or went, everything
-    /// in a namespace that did, and what the kernel sets on every interface when forwarding as such is switched.
+    /// Whether a difference follows from another one: the sysctls of an added or removed link,
+    /// everything in an added or removed namespace, and the sysctls that the kernel sets with
+    /// forwarding.
     fn is_consequence(&self, after: &Self, what: &str) -> bool {
-        let Some((place, thing)) = what.split_once(": ") else {
+        let Some((namespace, thing)) = what.split_once(": ") else {
             return false;
         };
         let both = |key: &str| (self.items.0.get(key), after.items.0.get(key));
-        if matches!(both(&format!("namespace {place}")), (Some(_), None) | (None, Some(_))) {
+        if matches!(both(&format!("namespace {namespace}")), (Some(_), None) | (None, Some(_))) {
             return true;
         }
         let Some(setting) = thing.strip_prefix("sysctl ") else {
@@ -129,12 +132,14 @@ impl Snapshot {
             return false;
         };
         let special = ["all", "default"].contains(&interface);
-        if !special && !matches!(both(&format!("{place}: link {interface}")), (Some(_), Some(_))) {
+        if !special
+            && !matches!(both(&format!("{namespace}: link {interface}")), (Some(_), Some(_)))
+        {
             return true;
         }
         let switch = match family {
-            "ipv4" => format!("{place}: sysctl net/ipv4/ip_forward"),
-            _ => format!("{place}: sysctl net/ipv6/conf/all/forwarding"),
+            "ipv4" => format!("{namespace}: sysctl net/ipv4/ip_forward"),
+            _ => format!("{namespace}: sysctl net/ipv6/conf/all/forwarding"),
         };
         let follows = name == "forwarding" || setting == "net/ipv4/conf/all/accept_redirects";
         let (then, now) = both(&switch);
@@ -142,7 +147,7 @@ impl Snapshot {
     }
 }
 
-/// One thing per line, as in messages. Sysctls are left out, for there are hundreds.
+/// One object per line. Sysctls are left out, since there are hundreds.
 impl Display for Snapshot {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         for (what, how) in &self.items.0 {
@@ -154,9 +159,9 @@ impl Display for Snapshot {
     }
 }
 
-/// What a test says of differences.
+/// Formats differences for a message.
 pub(crate) fn complaint(changes: &[String]) -> String {
-    format!("not everything is as it was (+ came, - went, ~ changed):\n  {}", changes.join("\n  "))
+    format!("the network has changed (+ added, - removed, ~ changed):\n  {}", changes.join("\n  "))
 }
 
 fn in_brackets(how: &str) -> String {
@@ -169,7 +174,7 @@ fn short(how: &str) -> String {
     if how.escape_debug().nth(ENOUGH).is_some() { shown + "..." } else { shown }
 }
 
-/// Lists everything there is. Files that go while they are listed count as gone.
+/// Lists everything. Files that vanish during the listing are left out.
 pub(crate) fn take(host: &Namespace, watched: &[PathBuf]) -> io::Result<Snapshot> {
     let mut items = Items::default();
     list_network(host, &mut items)?;
@@ -244,7 +249,7 @@ fn list_files(path: &Path, is_root: bool, seen: &mut BTreeSet<PathBuf>, items: &
     }
 }
 
-/// Whoever is in our user namespace was started from here.
+/// Lists the processes of our user namespace, which were started from here.
 fn list_processes(items: &mut Items) {
     let user_namespace = |process: &Path| std::fs::read_link(process.join("ns/user")).ok();
     let Some(own) = user_namespace(Path::new("/proc/self")) else {
@@ -257,7 +262,7 @@ fn list_processes(items: &mut Items) {
         {
             continue;
         }
-        // One that has ended and is not waited for has no command line.
+        // A zombie has no command line.
         let command = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
         let command = command.trim_end_matches('\0').replace('\0', " ");
         if !command.is_empty() {

@@ -1,8 +1,7 @@
-//! Calls a plugin with every command in every version of the specification and holds its answers against what the
-//! specification says.
+//! Calls of a plugin with every command in every version of the specification.
 //!
-//! What an answer has to look like is written out by hand in [`result_in`]. What the plugin *does* is left to its own
-//! tests, and so are plugins that cannot be called without a network: those are tested in a [`Lab`](crate::Lab).
+//! [`result_in`] has the expected answers. The effects of a plugin are left to its own tests, and
+//! so are plugins that need a network: test those in a [`Lab`](crate::Lab).
 
 use std::path::Path;
 
@@ -16,13 +15,14 @@ pub const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1
 /// The newest version.
 const LATEST: &str = VERSIONS[VERSIONS.len() - 1];
 
-/// No versions of the specification; the first two were releases of the Go library.
+/// Strings that are not versions of the specification. The first two were releases of the Go
+/// library.
 const FOREIGN: [&str; 3] = ["1.2.0", "1.3.0", "2.0.0"];
 
-/// A plugin that is to speak every version of the specification, tested in one line.
+/// A plugin that should support every version of the specification.
 ///
-/// It is called as it is, with no network made for it: container `c1`, interface `eth0`, and the network namespace
-/// `/nowhere/netns`, which does not exist.
+/// It is called without a private network: container `c1`, interface `eth0`, and the network
+/// namespace `/nowhere/netns`, which does not exist.
 ///
 /// ```no_run
 /// # macro_rules! env { ($name:literal) => { "my-plugin" } }
@@ -37,7 +37,7 @@ pub struct Versions {
 }
 
 impl Versions {
-    /// The plugin that is this program.
+    /// Returns the plugin in this file.
     ///
     /// # Panics
     ///
@@ -52,21 +52,21 @@ impl Versions {
         }
     }
 
-    /// Adds a key that the plugin wants in its configuration.
+    /// Adds a key to the configuration.
     #[must_use]
     pub fn key(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.keys.insert(key.to_owned(), value.into());
         self
     }
 
-    /// Says that the plugin refuses, with code 7, an ADD without `prevResult`.
+    /// Expects error 7 from an ADD without `prevResult`.
     #[must_use]
     pub fn must_be_chained(mut self) -> Self {
         self.must_be_chained = true;
         self
     }
 
-    /// A configuration of `version` with the plugin's keys and, if it is given, `prevResult`.
+    /// Returns a configuration of `version` with the plugin's keys and, if given, `prevResult`.
     pub fn config(&self, version: &str, prev_result: Option<&Value>) -> Value {
         let mut config = json!({ "cniVersion": version, "name": "net", "type": "plugin" });
         for (key, value) in &self.keys {
@@ -78,23 +78,25 @@ impl Versions {
         config
     }
 
-    /// A call for the container, to be changed or [run](Call::run).
+    /// Returns a call for the container.
     pub fn call(&self, command: &str, config: &Value) -> Call<'_> {
         self.plugin.call(command).attachment(&self.container, "eth0").config(config)
     }
 
-    /// Asserts that the plugin speaks every version:
+    /// Asserts that the plugin supports every version:
     ///
     /// - VERSION names all of them, with no other variable set
-    /// - ADD answers in the version of its configuration; a `prevResult` is passed on as it is, and without one the
-    ///   result is empty, or error 7 if the plugin [must be chained](Self::must_be_chained)
+    /// - ADD answers in the version of its configuration; a `prevResult` is passed on as it is, and
+    ///   without one the result is empty, or error 7 if the plugin [must be
+    ///   chained](Self::must_be_chained)
     /// - DEL succeeds in silence, with and without `prevResult` and `CNI_NETNS`
-    /// - CHECK succeeds in silence from 0.4.0 on, GC and STATUS from 1.1.0 on; before, they are error 1
-    /// - what is no version of the specification is error 1
+    /// - CHECK succeeds in silence from 0.4.0 on, GC and STATUS from 1.1.0 on; before, they are
+    ///   error 1
+    /// - strings that are not versions of the specification are error 1
     ///
     /// # Panics
     ///
-    /// At the first answer that is not so, with the whole call.
+    /// At the first wrong answer; the message shows the whole call.
     #[track_caller]
     pub fn speak(&self) {
         self.report();
@@ -154,17 +156,17 @@ impl Versions {
     }
 }
 
-/// The place of a version among [`VERSIONS`].
+/// Index of a version in [`VERSIONS`].
 fn age(version: &str) -> usize {
-    let place = VERSIONS.iter().position(|known| *known == version);
-    place.unwrap_or_else(|| panic!("{version} is no version of the specification"))
+    let index = VERSIONS.iter().position(|known| *known == version);
+    index.unwrap_or_else(|| panic!("{version} is not a version of the specification"))
 }
 
-/// A result with all that `version` knows, for `prevResult`.
+/// Returns a result with all keys of `version`, for `prevResult`.
 ///
 /// # Panics
 ///
-/// If it is no version of the specification.
+/// If it is not a version of the specification.
 #[track_caller]
 pub fn result_in(version: &str) -> Value {
     let mut result = match age(version) {

@@ -1,14 +1,14 @@
-//! Waiting for what must happen.
+//! Waiting for a condition.
 
 use std::time::{Duration, Instant};
 
-/// How long something may take that must happen. It ends as soon as it has happened, so it costs nothing to be patient
-/// with a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout for a condition that must become true. It is long for busy machines, since waiting ends
+/// with the condition.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Waits for what must happen, such as what the kernel or a daemon does in the background: calls `look` until it gives
-/// something, for a minute.
+/// Calls `look` until it returns something, for up to a minute. It waits for what the kernel or a
+/// daemon does in the background.
 ///
 /// ```
 /// let mut daemon = std::process::Command::new("true").spawn()?;
@@ -19,22 +19,22 @@ const PAUSE: Duration = Duration::from_millis(10);
 ///
 /// # Panics
 ///
-/// If it does not happen, with the description.
+/// If it returns nothing, with the description.
 #[track_caller]
 pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    within(PATIENCE, what, look)
+    within(TIMEOUT, what, look)
 }
 
 #[track_caller]
-fn within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + patience;
+fn within<T>(timeout: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + timeout;
     loop {
-        // Looked at once more after the time is over: this process may have been held up, and not what it waits for.
+        // Looks once more after the deadline, because this process itself may have been delayed.
         let is_over = Instant::now() >= deadline;
         if let Some(found) = look() {
             return found;
         }
-        assert!(!is_over, "{what}: it did not happen within {patience:?}");
+        assert!(!is_over, "{what}: it did not happen within {timeout:?}");
         std::thread::sleep(PAUSE);
     }
 }
@@ -44,13 +44,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_who_comes_late_still_looks() {
+    fn a_late_caller_still_looks() {
         assert_eq!(within(Duration::ZERO, "it", || Some(7)), 7);
     }
 
     #[test]
     #[should_panic(expected = "the end: it did not happen within 30ms")]
-    fn what_does_not_happen_is_named() {
+    fn a_timeout_names_the_condition() {
         within(Duration::from_millis(30), "the end", || None::<()>);
     }
 }

@@ -1,4 +1,4 @@
-//! How a test gets into its private network, and how what happens there comes out again.
+//! Tests run in their private network, and their results come back.
 
 use std::{
     os::unix::fs::PermissionsExt,
@@ -22,12 +22,12 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// What stands before a call of `run` is run outside and inside.
+/// Code before a call of `run` runs in both processes.
 fn is_second_process() -> bool {
     std::env::vars().any(|(name, _)| name.starts_with("RSCNI_TEST_"))
 }
 
-/// A file that the test has in common with its second process.
+/// A file that both processes of the test use.
 fn shared_file(name: &str) -> PathBuf {
     let id =
         if is_second_process() { std::os::unix::process::parent_id() } else { std::process::id() };
@@ -39,7 +39,7 @@ fn a_lab_starts_empty() {
     rscni_test::run(|lab| {
         println!("a lab for {}", std::process::id());
         let start = lab.snapshot().to_string();
-        // Some kernels put a tunnel or two into every network, switched off.
+        // Some kernels add tunnels to every network, which are down.
         let tunnel = |line: &str| line.starts_with("host: link ") && !line.contains(" up ");
         let given =
             |line: &str| line.contains("policy rule") || line.contains("(link to ") || tunnel(line);
@@ -64,7 +64,7 @@ fn a_lab_starts_empty() {
     });
 }
 
-/// Waits until two have come to this place.
+/// Waits until two tests have reached this place.
 fn meet(place: &Path) {
     std::fs::write(place.join(std::process::id().to_string()), "").unwrap();
     rscni_test::eventually("the other comes", || {
@@ -109,7 +109,7 @@ fn the_file_system_stays_where_plugins_and_tests_are() {
         std::fs::write(lab.dir().join("mine"), "").unwrap();
         std::fs::write("/var/lib/cni/rscni-test-mine", "").unwrap();
     });
-    // The rest of it is the machine's, which may be doing something there.
+    // The rest belongs to the machine and may change.
     assert_eq!(Path::new("/var/lib/cni").exists(), has_state, "the host's files changed");
     assert!(!Path::new("/var/lib/cni/rscni-test-mine").exists(), "the host's files changed");
     assert!(!Path::new("/run/rscni-test").exists(), "the host's files changed");
@@ -124,7 +124,7 @@ fn names(directory: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_lies_in_var_lib_is_still_there_inside() {
+fn files_in_var_lib_are_visible_inside() {
     let before = names("/var/lib");
     let list = shared_file("names");
     rscni_test::run(|_| {
@@ -138,7 +138,7 @@ fn what_lies_in_var_lib_is_still_there_inside() {
     let after = names("/var/lib");
     let inside = std::fs::read_to_string(&list).unwrap();
     std::fs::remove_file(list).unwrap();
-    // The machine may be doing something there: what counts is what was there all the time, or never.
+    // The machine may change files there, so only those that were there all the time count.
     let inside: Vec<_> = inside.lines().collect();
     assert!(inside.contains(&"cni"));
     for name in before.iter().filter(|name| after.contains(name)) {
@@ -186,7 +186,7 @@ fn a_process_that_ends_before_the_closure_does_fails_the_test() {
 fn every_call_in_a_test_is_run_once() {
     let mark = |number: u32| shared_file(&format!("mark-{number}"));
     if !is_second_process() {
-        // An earlier process of this number may have left them.
+        // An earlier process of this number may have left these files.
         for number in [1, 2] {
             let _ = std::fs::remove_file(mark(number));
         }
@@ -198,7 +198,7 @@ fn every_call_in_a_test_is_run_once() {
 }
 
 #[test]
-fn a_thread_without_the_name_of_a_test_is_told_so() {
+fn run_fails_on_a_thread_without_the_name_of_a_test() {
     let panic = std::thread::spawn(|| rscni_test::run(|_| ())).join().unwrap_err();
     let message = panic.downcast_ref::<&str>().unwrap();
     assert!(message.contains("on the test's own thread"), "{message}");

@@ -1,4 +1,4 @@
-//! What a plugin leaves behind is listed, each thing by its name.
+//! Snapshots list everything that a plugin leaves behind.
 
 use std::{
     fs,
@@ -163,7 +163,7 @@ fn processes_that_still_run_are_listed() {
     rscni_test::run(|lab| {
         let before = lab.snapshot();
         let mut daemon = Command::new("sleep").arg("1234").stdout(Stdio::null()).spawn().unwrap();
-        // Until it has its arguments, which is after it has begun, it is none that anybody could name.
+        // The process has no arguments until it has executed the program.
         let expected = ["+ process sleep 1234"];
         rscni_test::eventually("the process is listed", || {
             (before.changes_to(&lab.snapshot()) == expected).then_some(())
@@ -175,7 +175,7 @@ fn processes_that_still_run_are_listed() {
 }
 
 #[test]
-fn a_namespace_that_came_or_went_is_one_line() {
+fn an_added_or_removed_namespace_is_one_line() {
     rscni_test::run(|lab| {
         let a = lab.container("a");
         let before = lab.snapshot();
@@ -186,7 +186,7 @@ fn a_namespace_that_came_or_went_is_one_line() {
 }
 
 #[test]
-fn what_goes_with_a_namespace_is_waited_for() {
+fn objects_that_vanish_with_a_namespace_are_waited_for() {
     rscni_test::run(|lab| {
         let before = lab.snapshot();
         let a = lab.container("a");
@@ -207,7 +207,7 @@ fn leftovers_fail_the_test_with_their_names() {
 }
 
 #[test]
-fn what_a_plugin_is_meant_to_leave_can_be_ignored() {
+fn intended_leftovers_can_be_ignored() {
     rscni_test::run(|lab| {
         let before = lab.snapshot().ignoring("cni0").ignoring("ip_forward");
         lab.host().netlink().add_bridge(&Bridge::new("cni0")).unwrap();

@@ -1,4 +1,4 @@
-//! Packets between containers: that they are seen when they pass, and missed when they do not.
+//! Packets between containers.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -22,7 +22,7 @@ fn up(namespace: &Namespace, name: &str, addresses: &[&str]) {
     }
 }
 
-/// Two containers, `a` and `b`, with a cable between them.
+/// Creates two containers, `a` and `b`, with a veth between them.
 fn pair(lab: &Lab) -> (Container, Container) {
     let (a, b) = (lab.container("a"), lab.container("b"));
     let peer = rscni_linux::Netns::open(b.path()).unwrap();
@@ -30,7 +30,7 @@ fn pair(lab: &Lab) -> (Container, Container) {
     a.netlink().add_veth(&veth).unwrap();
     up(&a, "eth0", &["10.1.0.1/24", "fd00::1/64"]);
     up(&b, "eth0", &["10.1.0.2/24", "fd00::2/64"]);
-    // The kernel tells a sender of an unreachable neighbour by ICMP over `lo`.
+    // The kernel sends the ICMP error about an unreachable neighbour over `lo`.
     up(&a, "lo", &[]);
     up(&b, "lo", &[]);
     (a, b)
@@ -65,7 +65,7 @@ fn the_host_reaches_itself() {
 }
 
 #[test]
-fn an_answer_says_who_answered_and_whom_it_saw() {
+fn an_answer_names_the_server_and_the_source() {
     rscni_test::run(|lab| {
         let (a, b) = pair(lab);
         let (tcp, udp) = (b.serve_tcp(80), b.serve_udp(80));
@@ -93,7 +93,7 @@ fn an_answer_from_the_wrong_place_fails() {
 }
 
 #[test]
-fn a_server_lets_go_of_its_port() {
+fn a_dropped_server_releases_its_port() {
     rscni_test::run(|lab| {
         let (a, b) = pair(lab);
         drop(b.serve_tcp(80));
@@ -109,12 +109,12 @@ fn a_server_lets_go_of_its_port() {
 }
 
 #[test]
-fn an_address_that_nobody_has_does_not_answer() {
+fn an_unused_address_does_not_answer() {
     rscni_test::run(|lab| {
         let (a, b) = pair(lab);
         a.cannot_ping("10.1.0.9");
         a.cannot_ping("fd00::9");
-        // The kernel asks three times for the neighbour before it gives up, a second apart.
+        // The kernel asks for the neighbour three times, once a second.
         a.run(|| std::fs::write("/proc/sys/net/ipv4/neigh/eth0/retrans_time_ms", "10")).unwrap();
         rscni_test::eventually("the kernel gives up", || {
             let error = a.try_ping("10.1.0.9", SHORT).unwrap_err().to_string();
@@ -150,7 +150,7 @@ fn a_link_that_is_down_carries_nothing() {
 }
 
 #[test]
-fn what_runs_in_a_container_is_inside_and_the_caller_is_not() {
+fn a_closure_runs_in_the_container_and_the_caller_does_not() {
     rscni_test::run(|lab| {
         let (a, _b) = pair(lab);
         let own = || std::fs::read_link("/proc/thread-self/ns/net").unwrap();
@@ -171,7 +171,7 @@ fn a_container_that_is_gone_is_named() {
         assert!(!b.exists());
         let message = message(|| b.ping("10.1.0.1"));
         assert!(message.starts_with("run something in b:"), "{message}");
-        // The kernel takes a cable away with its other end, but takes its time.
+        // The kernel removes the other end of a veth in the background.
         rscni_test::eventually("the end of the cable", || {
             a.netlink().find_link("eth0").unwrap().is_none().then_some(())
         });
@@ -180,7 +180,7 @@ fn a_container_that_is_gone_is_named() {
 }
 
 #[test]
-fn nonsense_for_an_address_is_named() {
+fn an_invalid_address_is_named() {
     rscni_test::run(|lab| {
         let message = message(|| lab.host().ping("10.1.0.300"));
         assert_eq!(message, "`10.1.0.300` is not an IP address");

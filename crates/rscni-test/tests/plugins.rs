@@ -1,5 +1,4 @@
-//! Plugins that are called: what they are given, and what is held against what they answer. The plugins here are
-//! shell scripts that answer rightly and wrongly.
+//! Calls of plugins and assertions about their answers. The plugins are shell scripts.
 
 use std::{
     os::unix::fs::PermissionsExt,
@@ -11,7 +10,7 @@ use std::{
 use rscni_test::{Lab, Plugin};
 use serde_json::{Value, json};
 
-/// For plugins that reach it; a busy machine must have run the script up to there.
+/// Time limit for plugins that reach it. A busy machine must get to the end of the script.
 const LIMIT: Duration = Duration::from_secs(5);
 
 fn script(lab: &Lab, name: &str, text: &str) -> Plugin {
@@ -21,7 +20,7 @@ fn script(lab: &Lab, name: &str, text: &str) -> Plugin {
     lab.plugin(path)
 }
 
-/// A plugin that prints this and ends so.
+/// Returns a plugin with this output and exit code.
 fn says(lab: &Lab, stdout: &Value, code: i32) -> Plugin {
     script(lab, "says", &format!("cat > /dev/null\necho '{stdout}'\nexit {code}"))
 }
@@ -64,7 +63,7 @@ fn a_plugin_gets_the_variables_of_its_call_and_no_others() {
 }
 
 #[test]
-fn variables_of_a_call_that_the_test_itself_is_part_of_are_not_passed_on() {
+fn cni_variables_of_the_test_are_not_passed_on() {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "a_plugin_gets_the_variables_of_its_call_and_no_others"])
         .env("CNI_NETNS_OVERRIDE", "1")
@@ -115,7 +114,7 @@ fn a_result_can_be_read_in_every_version() {
 }
 
 #[test]
-fn success_that_is_not_as_the_specification_has_it_fails() {
+fn success_asserts_the_format_of_the_specification() {
     rscni_test::run(|lab| {
         let a = lab.container("a");
         let good = json!({ "cniVersion": "1.1.0" });
@@ -178,7 +177,7 @@ fn an_error_has_its_code_and_says_what_it_is_about() {
 }
 
 #[test]
-fn an_error_that_is_not_as_the_specification_has_it_fails() {
+fn error_asserts_the_format_of_the_specification() {
     rscni_test::run(|lab| {
         let a = lab.container("a");
         let wrong = |reply: Value, code, expected: &str| {
@@ -226,7 +225,7 @@ fn a_plugin_that_does_not_end_is_killed_with_what_it_started() {
 }
 
 #[test]
-fn a_plugin_that_leaves_its_output_open_would_hang_a_runtime() {
+fn a_plugin_that_leaves_its_output_open_fails() {
     rscni_test::run(|lab| {
         let a = lab.container("a");
         let plugin = script(lab, "daemon", "sleep 60 &").time_limit(LIMIT);

@@ -1,5 +1,5 @@
-//! What a lab looks like on a machine whose own settings differ from the kernel's defaults. Only in User-Mode Linux
-//! may a test change the settings of the whole machine.
+//! Settings of a lab on a machine whose settings differ from the kernel's defaults. It runs in
+//! User-Mode Linux, because it changes settings of the whole machine.
 
 use std::path::Path;
 
@@ -16,8 +16,8 @@ const OF_THE_MACHINE: [(&str, &str); 8] = [
 ];
 
 #[test]
-fn a_lab_has_the_kernels_defaults_whatever_the_machine_has_set() {
-    // The closure runs in a second process, and so does this, where the machine's settings are out of reach.
+fn a_lab_has_the_kernels_defaults_on_any_machine() {
+    // This code runs in the second process too, which cannot change the machine's settings.
     if std::env::var_os("RSCNI_TEST_VERDICT_FILE").is_none() {
         for (name, value) in OF_THE_MACHINE {
             std::fs::write(Path::new("/proc/sys").join(name), value).unwrap();

@@ -1,4 +1,5 @@
-//! Plugins that speak every version, or say so. They are shell scripts, and none needs a private network.
+//! Plugins that support every version, or claim to. They are shell scripts without a private
+//! network.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -9,7 +10,7 @@ use std::{
 use rscni_test::{Container, Plugin, VERSIONS, Versions, result_in};
 use serde_json::json;
 
-/// A plugin that answers as the specification has it.
+/// A plugin that conforms to the specification.
 const RIGHT: &str = r#"#!/bin/sh
 input=$(cat)
 version=$(expr "$input" : '{"cniVersion":"\([^"]*\)"')
@@ -31,13 +32,13 @@ case $CNI_COMMAND,$input in
 esac
 "#;
 
-/// The plugin, with `from` in it changed to `to`.
+/// Writes the plugin with `from` replaced by `to`.
 fn plugin(from: &str, to: &str) -> (tempfile::TempDir, PathBuf) {
     assert!(RIGHT.contains(from), "{from}");
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("plugin");
-    // Written by another process: were it open in this one while another test starts something, the kernel would
-    // refuse to run it (ETXTBSY).
+    // Another process writes the file. If it were open here while another test starts a process,
+    // the kernel would refuse to execute it (ETXTBSY).
     let write = ["-c", "printf %s \"$1\" >\"$0\" && chmod 755 \"$0\""];
     let status =
         Command::new("sh").args(write).arg(&program).arg(RIGHT.replace(from, to)).status().unwrap();
@@ -63,7 +64,7 @@ fn a_plugin_that_must_be_chained_passes_if_the_test_says_so() {
 }
 
 #[test]
-fn a_plugin_that_does_not_is_found_out() {
+fn missing_versions_are_reported() {
     for (from, to, told) in [
         ("\"0.1.0\",\"0.2.0\"", "\"0.2.0\"", "CNI_COMMAND=VERSION"),
         (
@@ -92,7 +93,7 @@ fn a_plugin_that_does_not_is_found_out() {
     }
 }
 
-/// What an author is told whose plugin does not speak every version.
+/// Message for a plugin that does not support every version.
 fn complaint(versions: &Versions) -> String {
     let panic = catch_unwind(AssertUnwindSafe(|| versions.speak())).expect_err("the plugin passed");
     panic.downcast_ref::<String>().expect("a message").clone()

@@ -1,6 +1,7 @@
-//! Draws what there is in a network: bridges, what hangs on them, and what the containers have.
+//! Draws a network: bridges, their ports, and the interfaces, addresses and routes of the
+//! containers.
 //!
-//! It asks the kernel, not the plugins: a drawing that is wrong shows that something is.
+//! It asks the kernel and not the plugins, so a mistake of a plugin shows in the drawing.
 
 use std::{fmt::Write, net::IpAddr};
 
@@ -11,8 +12,8 @@ use rscni_linux::{
 };
 use rscni_test::{Container, Namespace};
 
-/// The end of a veth that is in a container.
-struct Inner {
+/// The container interface of a veth pair.
+struct ContainerInterface {
     container: String,
     link: Link,
     facts: Vec<String>,
@@ -20,72 +21,63 @@ struct Inner {
 
 /// Draws the host with its bridges, and the containers behind their ports.
 pub(crate) fn draw(host: &Namespace, containers: &[Container]) -> Result<String> {
-    let inner = containers.iter().map(look_inside).collect::<Result<Vec<_>>>()?;
-    let inner: Vec<Inner> = inner.into_iter().flatten().collect();
+    let mut interfaces = Vec::new();
+    for container in containers {
+        interfaces.extend(interfaces_of(container)?);
+    }
     let mut netlink = host.netlink();
     let links = netlink.links()?;
     let mut text = String::from("host\n");
-    let top: Vec<&Link> = links
-        .iter()
-        .filter(|link| {
-            link.master.is_none() && !link.loopback && (link.up || link.master.is_some())
-        })
-        .collect();
-    for link in top {
+    for link in links.iter().filter(|link| link.master.is_none() && !link.loopback && link.up) {
         let ports: Vec<&Link> =
             links.iter().filter(|port| port.master == Some(link.index)).collect();
-        let _ = writeln!(text, "│\n├─ {}", describe(link));
+        writeln!(text, "│\n├─ {}", describe(link))?;
         for fact in facts(&mut netlink, link)? {
-            let _ = writeln!(text, "│  {}{fact}", if ports.is_empty() { "   " } else { "│  " });
+            writeln!(text, "│  {}{fact}", if ports.is_empty() { "   " } else { "│  " })?;
         }
         for (number, port) in ports.iter().enumerate() {
-            let is_last = number + 1 == ports.len();
-            let _ =
-                writeln!(text, "│  │\n│  {} {}", if is_last { "└─" } else { "├─" }, describe(port));
-            draw_inner(
-                &mut text,
-                &format!("│  {}", if is_last { "   " } else { "│  " }),
-                port,
-                &inner,
-            );
+            let (branch, indent) =
+                if number + 1 == ports.len() { ("└─", "   ") } else { ("├─", "│  ") };
+            writeln!(text, "│  │\n│  {branch} {}", describe(port))?;
+            draw_peer(&mut text, &format!("│  {indent}"), port, &interfaces)?;
         }
-        draw_inner(&mut text, "│  ", link, &inner);
+        draw_peer(&mut text, "│  ", link, &interfaces)?;
     }
-    let mut masqueraded = masqueraded()?;
-    masqueraded.sort_unstable();
-    let masqueraded: Vec<String> = masqueraded.iter().map(ToString::to_string).collect();
-    let _ =
-        writeln!(text, "│\n└─ nftables, table inet rscni: masquerades {}", masqueraded.join(", "));
+    let mut addresses = masqueraded()?;
+    addresses.sort_unstable();
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    writeln!(text, "│\n└─ nftables, table inet rscni: masquerades {}", addresses.join(", "))?;
     Ok(text)
 }
 
-fn draw_inner(text: &mut String, indent: &str, port: &Link, inner: &[Inner]) {
-    let Some(inner) = inner.iter().find(|inner| inner.link.peer_index == Some(port.index)) else {
-        return;
+/// Draws the container at the other end of a veth pair, if there is one.
+fn draw_peer(
+    text: &mut String,
+    indent: &str,
+    port: &Link,
+    interfaces: &[ContainerInterface],
+) -> Result<()> {
+    let Some(peer) = interfaces.iter().find(|peer| peer.link.peer_index == Some(port.index)) else {
+        return Ok(());
     };
-    let _ = writeln!(text, "{indent}  ║");
-    let _ = writeln!(
-        text,
-        "{indent}╔═╩═ container {} {}",
-        inner.container,
-        "═".repeat(40 - inner.container.len().min(30))
-    );
-    let _ = writeln!(text, "{indent}║  {}", describe(&inner.link));
-    for fact in &inner.facts {
-        let _ = writeln!(text, "{indent}║     {fact}");
+    let rule = "═".repeat(40 - peer.container.len().min(30));
+    writeln!(text, "{indent}  ║\n{indent}╔═╩═ container {} {rule}", peer.container)?;
+    writeln!(text, "{indent}║  {}", describe(&peer.link))?;
+    for fact in &peer.facts {
+        writeln!(text, "{indent}║     {fact}")?;
     }
-    let _ = writeln!(text, "{indent}╚{}", "═".repeat(55));
+    Ok(writeln!(text, "{indent}╚{}", "═".repeat(55))?)
 }
 
-fn look_inside(container: &Container) -> Result<Vec<Inner>> {
+fn interfaces_of(container: &Container) -> Result<Vec<ContainerInterface>> {
     let mut netlink = container.netlink();
-    let links = netlink.links()?;
-    let mut found = Vec::new();
-    for link in links.into_iter().filter(|link| link.kind.as_deref() == Some("veth")) {
+    let mut links = netlink.links()?;
+    links.retain(|link| link.kind.as_deref() == Some("veth"));
+    let interface = |link: Link| {
         let facts = facts(&mut netlink, &link)?;
-        found.push(Inner { container: container.name().to_owned(), link, facts });
-    }
-    Ok(found)
+        Ok(ContainerInterface { container: container.name().to_owned(), link, facts })
+    };
+    links.into_iter().map(interface).collect()
 }
 
 fn describe(link: &Link) -> String {
@@ -95,19 +87,16 @@ fn describe(link: &Link) -> String {
     format!("{} ({kind}, {state}, mtu {}{mac})", link.name, link.mtu)
 }
 
-/// Addresses and routes of an interface, without what the kernel adds by itself for link-local use.
+/// Addresses and routes of an interface, without the link-local ones that the kernel adds.
 fn facts(netlink: &mut Netlink, link: &Link) -> Result<Vec<String>> {
-    /// `fe80::/10` and `ff00::/8` are on every interface.
     fn is_local(net: &ipnet::IpNet) -> bool {
         matches!(net.addr(), IpAddr::V6(v6) if v6.is_unicast_link_local() || v6.is_multicast())
     }
     const MAIN: u32 = 254;
-    let mut facts: Vec<String> = netlink
-        .addresses(link.index)?
-        .iter()
-        .filter(|address| !is_local(&address.net))
-        .map(|address| format!("address  {}", address.net))
-        .collect();
+    let mut facts = Vec::new();
+    for address in netlink.addresses(link.index)?.iter().filter(|it| !is_local(&it.net)) {
+        facts.push(format!("address  {}", address.net));
+    }
     let filter = RouteFilter { table: Some(MAIN), oif: Some(link.index), ..RouteFilter::default() };
     for route in netlink.routes(filter)?.iter().filter(|route| !is_local(&route.dst)) {
         let via = route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
@@ -122,11 +111,10 @@ fn masqueraded() -> Result<Vec<IpAddr>> {
     let mut addresses = Vec::new();
     for map in ["masquerade4", "masquerade6"] {
         for element in nft.elements(&table, map)? {
-            let address = match *element.key.as_slice() {
+            addresses.push(match *element.key.as_slice() {
                 [a, b, c, d] => IpAddr::from([a, b, c, d]),
                 ref key => IpAddr::from(<[u8; 16]>::try_from(key)?),
-            };
-            addresses.push(address);
+            });
         }
     }
     Ok(addresses)

@@ -1,12 +1,11 @@
-//! `cargo xtask dist`: the one static binary, as it goes onto nodes.
+//! `cargo xtask dist`: the static binary for nodes, and other builds of the workspace's programs.
 //!
-//! It is linked with musl, whose start is a few system calls. glibc's asks the processor some seventy times what it can
-//! do, and in a virtual machine each of these questions goes to the hypervisor: that takes longer than all else that
-//! an operation of a plugin does in user space. Rust's libraries for musl are installed with rustup if they are missing
-//! ([`target`]).
+//! The binary is linked with musl, which starts with a few system calls. glibc executes `cpuid`
+//! some seventy times at its start. In a virtual machine each of them traps into the hypervisor,
+//! which takes longer than everything else that a plugin does in user space. The Rust libraries for
+//! musl are installed with rustup if they are missing ([`target`]).
 //!
-//! What the plugins run lies together in it (`order.ld`, which [`crate::bench::order`] writes). Beside the binary lies its
-//! bill of materials ([`bom`]).
+//! The bill of materials ([`bom`]) is written beside the binary.
 
 mod bom;
 mod target;
@@ -17,140 +16,110 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use fs_err as fs;
 
 use crate::{digest::sha256, program};
 
-/// What the project promises: a file that is small to ship, and of which little is to be read before it runs.
+/// Maximum size of the binary, as README promises it. A small binary is quick to ship and to page
+/// in.
 const SIZE_LIMIT: u64 = 4_000_000;
 
-/// Builds it, makes sure that it is small, and says where it is.
-pub(crate) fn run() -> Result<ExitCode> {
+/// Builds the binary, checks its size and prints its path.
+pub fn run() -> Result<ExitCode> {
     let output = build("rscni-cli", "rscni")?;
-    let size = std::fs::metadata(&output)?.len();
+    let size = fs::metadata(&output)?.len();
     ensure!(is_small(size), "{} has {size} bytes; the limit is {SIZE_LIMIT}", output.display());
     println!("{}: static, with musl, {} kB", output.display(), size / 1000);
-    let bill = bom::of("rscni-cli", &target::musl(), &std::fs::read(&output)?)?;
+    let bill = bom::of("rscni-cli", &target::musl(), &fs::read(&output)?)?;
     let file = output.with_extension("cdx.json");
-    std::fs::write(&file, serde_json::to_vec_pretty(&bill)?)
-        .with_context(|| format!("write {}", file.display()))?;
-    println!("{}: what is linked into it (CycloneDX)", file.display());
+    fs::write(&file, serde_json::to_vec_pretty(&bill)?)?;
+    println!("{}: bill of materials (CycloneDX)", file.display());
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds a program of the workspace as it is built for nodes.
-pub(crate) fn build(package: &str, program: &str) -> Result<PathBuf> {
+/// Builds a program of the workspace in the way that the binary for nodes is built.
+pub fn build(package: &str, program: &str) -> Result<PathBuf> {
     target::ensure_musl()?;
     build_for(&target::musl(), package, program)
 }
 
-/// Builds a static program with glibc, as most static programs are. It has that in its file's name.
-pub(crate) fn build_with_glibc(package: &str, program: &str) -> Result<PathBuf> {
+/// Builds a static program with glibc, as most static programs are. Its file is named
+/// `PROGRAM-glibc`.
+pub fn build_with_glibc(package: &str, program: &str) -> Result<PathBuf> {
     let built = build_for(&target::with("gnu"), package, program)?;
     let named = built.with_file_name(format!("{program}-glibc"));
-    std::fs::rename(&built, &named)
-        .with_context(|| format!("rename {} to {}", built.display(), named.display()))?;
+    fs::rename(&built, &named)?;
     Ok(named)
 }
 
-/// Builds a program as it is built for nodes, but with the names of its functions. Gives it where cargo puts it.
-pub(crate) fn build_unstripped(package: &str, program: &str) -> Result<PathBuf> {
-    target::ensure_musl()?;
-    let mut command = cargo_build(&target::musl(), package, program, &[])?;
-    built(command.env("CARGO_PROFILE_RELEASE_STRIP", "none"))
+/// Builds `rscni` statically, but for development: in seconds, since the tests share its
+/// dependencies.
+pub fn build_static_for_development() -> Result<PathBuf> {
+    let mut cargo = program::cargo();
+    cargo.args(["rustc", "--package", "rscni-cli", "--bin", "rscni", program::JSON_MESSAGES]);
+    built_static(cargo.args(["--", "-Ctarget-feature=+crt-static", "-Crelocation-model=static"]))
+}
+
+/// Builds `rscni` as `cargo build` does.
+pub fn build_for_development() -> Result<PathBuf> {
+    program::build(program::cargo().args(["build", "-p", "rscni-cli", program::JSON_MESSAGES]))
+}
+
+/// Makes a directory of all plugins of an `rscni` program, as an operator does.
+pub fn install(rscni: &Path, directory: &Path) -> Result<String> {
+    fs::create_dir_all(directory)?;
+    program::capture(Command::new(rscni).arg("install").arg(directory))
 }
 
 fn build_for(target: &str, package: &str, program: &str) -> Result<PathBuf> {
-    // The profile says so too, but cargo forgets it for a package with settings of its own.
-    place(&built(&mut cargo_build(target, package, program, &["-Cstrip=symbols"])?)?, target)
+    let mut cargo = program::cargo();
+    cargo.args(["build", "--release", "--target", target, "--package", package, "--bin", program]);
+    // These flags replace all others from the environment. They apply to the target alone:
+    // procedural macros and build scripts are built for this machine.
+    cargo.arg(program::JSON_MESSAGES).env("CARGO_ENCODED_RUSTFLAGS", flags()?.join("\x1f"));
+    move_to_release(&built_static(&mut cargo)?, target)
 }
 
-fn cargo_build(target: &str, package: &str, program: &str, more: &[&str]) -> Result<Command> {
-    let mut command = program::cargo();
-    command.args([
-        "build",
-        "--release",
-        "--target",
-        target,
-        "--package",
-        package,
-        "--bin",
-        program,
-    ]);
-    // Before all other ways to give flags, whatever the environment has. They concern the target alone: procedural
-    // macros and build scripts are built for this machine.
-    command
-        .env("CARGO_ENCODED_RUSTFLAGS", flags(more)?.join("\x1f"))
-        .arg("--message-format=json-render-diagnostics");
-    Ok(command)
-}
-
-fn built(command: &mut Command) -> Result<PathBuf> {
-    let built = program::built(command)?;
-    ensure!(is_static(&built)?, "{} asks for a loader, so it is not static", built.display());
+fn built_static(command: &mut Command) -> Result<PathBuf> {
+    let built = program::build(command)?;
+    ensure!(is_static(&built)?, "{} names a loader, so it is not static", built.display());
     Ok(built)
 }
 
-/// Builds a program as a static one, but for development: in seconds, from what the tests have built already.
-pub(crate) fn build_for_development(package: &str, program: &str) -> Result<PathBuf> {
-    let mut command = program::cargo();
-    command.args([
-        "rustc",
-        "--package",
-        package,
-        "--bin",
-        program,
-        "--message-format=json-render-diagnostics",
-        "--",
-    ]);
-    built(command.args(["-Ctarget-feature=+crt-static", "-Crelocation-model=static"]))
-}
-
-/// Which functions the linker puts together.
-pub(crate) fn order_file() -> PathBuf {
-    program::workspace_root().join("xtask/src/dist/order.ld")
-}
-
-fn flags(more: &[&str]) -> Result<Vec<String>> {
-    let without_tables = program::workspace_root().join("xtask/src/dist/no_unwinding.ld");
-    let scripts = [without_tables, order_file()];
-    let mut contents = Vec::new();
-    for script in &scripts {
-        contents
-            .extend(std::fs::read(script).with_context(|| format!("read {}", script.display()))?);
-    }
-    let mut flags = vec![
+fn flags() -> Result<Vec<String>> {
+    let script = program::workspace_root().join("xtask/src/dist/no_unwinding.ld");
+    Ok(vec![
         // The default for musl.
         "-Ctarget-feature=+crt-static".into(),
         // A program at a fixed address has nothing to relocate before `main`.
         "-Crelocation-model=static".into(),
-        // A panic aborts: nobody unwinds. The second and third leave out the tables of code that was compiled before.
+        // The profile says so too, but cargo ignores it for a package with settings of its own.
+        "-Cstrip=symbols".into(),
+        // A panic aborts, so nothing unwinds. The script and the last flag remove the tables of
+        // precompiled code.
         "-Cforce-unwind-tables=no".into(),
-        format!("-Clink-arg=-Wl,--script={}", scripts[0].display()),
+        format!("-Clink-arg=-Wl,--script={}", script.display()),
         "-Clink-arg=-Wl,--no-eh-frame-hdr".into(),
-        // What the plugins run is to be together. That goes by names, which in this mangling say what generics are of.
-        "-Csymbol-mangling-version=v0".into(),
-        format!("-Clink-arg=-Wl,--script={}", scripts[1].display()),
-        // Cargo does not look into the linker's scripts: with this it links again when they have changed.
-        format!("--cfg=linker_scripts=\"{}\"", sha256(&contents)),
-        // Names are hashed, a few bytes each. To ask for the processor's instructions takes longer than to do without.
+        // Cargo does not look into linker scripts. This flag makes it link again after the script
+        // has changed.
+        format!("--cfg=linker_script=\"{}\"", sha256(&fs::read(&script)?)),
+        // Only names of a few bytes are hashed. Detecting the processor's instructions takes longer
+        // than it saves.
         "--cfg=sha2_backend=\"soft\"".into(),
         "--cfg=sha2_backend_soft=\"compact\"".into(),
-    ];
-    flags.extend(more.iter().map(|flag| (*flag).to_owned()));
-    Ok(flags)
+    ])
 }
 
-/// Puts what was built for a target to where cargo puts what it builds for none, `target/release`.
+/// Copies a program from `target/TARGET/release` to `target/release`.
 ///
-/// The file there may be another name of one that cargo keeps, or be running: it is replaced, not written to.
-fn place(built: &Path, target: &str) -> Result<PathBuf> {
-    let output: PathBuf = built.iter().filter(|folder| *folder != target).collect();
+/// The existing file may be a hard link to one that cargo keeps, or be running, so it is replaced
+/// and not overwritten.
+fn move_to_release(built: &Path, target: &str) -> Result<PathBuf> {
+    let output: PathBuf = built.iter().filter(|directory| *directory != target).collect();
     let new = output.with_extension("new");
-    let folder = output.parent().context("a program is in a folder")?;
-    std::fs::create_dir_all(folder)
-        .and_then(|()| std::fs::copy(built, &new))
-        .and_then(|_| std::fs::rename(&new, &output))
-        .with_context(|| format!("copy {} to {}", built.display(), output.display()))?;
+    fs::create_dir_all(output.parent().context("a program is in a directory")?)?;
+    fs::copy(built, &new)?;
+    fs::rename(&new, &output)?;
     Ok(output)
 }
 
@@ -161,7 +130,7 @@ fn is_small(size: u64) -> bool {
 /// Whether an ELF file names no program interpreter.
 fn is_static(program: &Path) -> Result<bool> {
     let headers = program::capture(Command::new("readelf").arg("--program-headers").arg(program))
-        .context("readelf (Debian package binutils) looks at what was built")?;
+        .context("readelf (Debian package binutils) inspects the program")?;
     Ok(!headers.contains("INTERP"))
 }
 
@@ -172,37 +141,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_built_for_a_target_replaces_the_file_of_target_release_and_leaves_its_other_names_alone()
-     {
-        let folder = tempfile::tempdir().unwrap();
-        let built = folder.path().join("x-unknown-linux-musl/release/rscni");
-        let output = folder.path().join("release/rscni");
-        let kept = folder.path().join("release/deps-rscni");
+    fn a_program_for_a_target_replaces_the_one_in_target_release_but_not_its_hard_links() {
+        let directory = tempfile::tempdir().unwrap();
+        let built = directory.path().join("x-unknown-linux-musl/release/rscni");
+        let output = directory.path().join("release/rscni");
+        let link = directory.path().join("release/deps-rscni");
         for file in [&built, &output] {
-            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
         }
-        std::fs::write(&built, "static").unwrap();
-        std::fs::write(&output, "dynamic").unwrap();
-        std::fs::hard_link(&output, &kept).unwrap();
+        fs::write(&built, "static").unwrap();
+        fs::write(&output, "dynamic").unwrap();
+        fs::hard_link(&output, &link).unwrap();
 
-        assert_eq!(place(&built, "x-unknown-linux-musl").unwrap(), output);
+        assert_eq!(move_to_release(&built, "x-unknown-linux-musl").unwrap(), output);
 
-        assert_eq!(std::fs::read_to_string(&output).unwrap(), "static");
-        assert_eq!(std::fs::read_to_string(&kept).unwrap(), "dynamic");
-        assert_ne!(
-            std::fs::metadata(&output).unwrap().ino(),
-            std::fs::metadata(&kept).unwrap().ino()
-        );
+        assert_eq!(fs::read_to_string(&output).unwrap(), "static");
+        assert_eq!(fs::read_to_string(&link).unwrap(), "dynamic");
+        assert_ne!(fs::metadata(&output).unwrap().ino(), fs::metadata(&link).unwrap().ino());
     }
 
     #[test]
-    fn a_program_of_four_million_bytes_is_small_enough_and_a_larger_one_is_not() {
+    fn the_size_limit_is_four_million_bytes() {
         assert!(is_small(4_000_000));
         assert!(!is_small(4_000_001));
     }
 
     #[test]
-    fn a_program_that_names_a_loader_is_not_static() {
+    fn a_program_with_a_loader_is_not_static() {
         assert!(!is_static(&std::env::current_exe().unwrap()).unwrap());
     }
 }

@@ -1,31 +1,27 @@
-//! The target that programs for nodes are built for, and the Rust libraries that it needs.
+//! Targets for programs that go onto nodes, and the Rust libraries for them.
 
-use std::{
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{path::Path, process::Command};
 
 use anyhow::{Result, anyhow, ensure};
 
 use crate::program;
 
-/// The target for programs linked with musl, for the architecture of this machine.
+/// The target with musl for the architecture of this machine.
 pub(super) fn musl() -> String {
     with("musl")
 }
 
-/// The target for programs linked with the C library of this name.
+/// The target with this C library for the architecture of this machine.
 pub(super) fn with(libc: &str) -> String {
     format!("{}-unknown-linux-{libc}", std::env::consts::ARCH)
 }
 
-/// Makes sure that the toolchain in use has the Rust libraries for the musl target: what is missing is installed with
-/// rustup.
+/// Installs the Rust libraries for the musl target with rustup if the toolchain in use lacks them.
 ///
 /// # Errors
 ///
-/// If they cannot be installed; the message says what to type.
-pub(crate) fn ensure_musl() -> Result<()> {
+/// If they cannot be installed; the message gives the command to type.
+pub(super) fn ensure_musl() -> Result<()> {
     let target = musl();
     if has_libraries(&target) {
         return Ok(());
@@ -33,13 +29,12 @@ pub(crate) fn ensure_musl() -> Result<()> {
     let mut rustup = Command::new("rustup");
     rustup.args(["target", "add", &target]);
     println!("{}: installing the Rust libraries for this target", program::shown(&rustup));
-    rustup.stdin(Stdio::null());
     program::capture(&mut rustup)
-        .map_err(|error| anyhow!("{error:#}\n\n{}", what_to_type(&target)))?;
+        .map_err(|error| anyhow!("{error:#}\n\n{}", instructions(&target)))?;
     ensure!(
         has_libraries(&target),
         "rustup installed {target}, but not for the compiler in use. {}",
-        what_to_type(&target)
+        instructions(&target)
     );
     Ok(())
 }
@@ -51,13 +46,14 @@ fn has_libraries(target: &str) -> bool {
         .is_ok_and(|directory| has_std(Path::new(directory.trim())))
 }
 
-/// Whether the standard library is in this directory: an interrupted installation may leave it empty.
+/// Whether the directory contains the standard library. An interrupted installation leaves it
+/// empty.
 fn has_std(directory: &Path) -> bool {
     let Ok(files) = directory.read_dir() else { return false };
     files.flatten().any(|file| file.file_name().to_string_lossy().starts_with("libstd-"))
 }
 
-fn what_to_type(target: &str) -> String {
+fn instructions(target: &str) -> String {
     format!(
         "The binary is linked with musl, and the Rust libraries for {target} are not installed.\n\
          Type this, then start again:\n\n    rustup target add {target}\n\n\
@@ -80,11 +76,9 @@ mod tests {
     }
 
     #[test]
-    fn the_error_says_what_to_type() {
-        let message = what_to_type("x86_64-unknown-linux-musl");
-        assert!(
-            message.contains("\n    rustup target add x86_64-unknown-linux-musl\n"),
-            "{message}"
-        );
+    fn the_error_gives_the_command_to_type() {
+        let message = instructions("x86_64-unknown-linux-musl");
+        let command = "\n    rustup target add x86_64-unknown-linux-musl\n";
+        assert!(message.contains(command), "{message}");
     }
 }

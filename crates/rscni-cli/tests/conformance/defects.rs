@@ -1,4 +1,4 @@
-//! A plugin for each requirement that does not meet it: one of ours, behind a script of a shell that does one thing wrong.
+//! A defect for each requirement: a script that calls a plugin of ours and does one thing wrong.
 
 use std::{
     collections::BTreeSet,
@@ -7,8 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What the scripts have: `$config` is the plugin's stdin, `real` is the plugin, or the next defect where there are several.
-/// A defect that goes on after that has it in parentheses, as the next one may exit.
+/// Functions of the scripts. `$config` is the plugin's stdin; `real` calls the plugin or the next
+/// defect. A defect that continues after `real` calls it in a subshell, since the next one may
+/// exit.
 const PRELUDE: &str = r#"#!/bin/sh
 config=$(cat)
 next=0
@@ -29,10 +30,11 @@ alone() {
 }
 "#;
 
-/// A requirement, the plugin, and what it does wrong.
+/// Requirement, plugin, and script.
 pub(crate) type Defect = (&'static str, &'static str, &'static str);
 
-/// Where a defect would be in the way of the attachments that each requirement begins with, it spares those (`first-*`).
+/// A defect spares the attachments that each requirement begins with (`first-*`) if it would break
+/// them.
 #[allow(clippy::needless_raw_string_hashes, reason = "all of them have one form")]
 #[rustfmt::skip]
 pub(crate) const DEFECTS: &[Defect] = &[
@@ -51,7 +53,7 @@ pub(crate) const DEFECTS: &[Defect] = &[
     ("add-in-0.3.1", "host-local", r#"in_version 0.3.1 && is ADD && edited 's/"version":"6"/"version":6/'; real"#),
     ("add-in-0.4.0", "host-local", r#"in_version 0.4.0 && is ADD && edited 's/\(10\.1\.[0-9.]*\)\/16/\1/'; real"#),
     ("add-in-1.0.0", "host-local", r#"in_version 1.0.0 && is ADD && edited 's/"address":"10/"version":"4",&/'; real"#),
-    ("add-in-1.1.0", "host-local", r#"in_version 1.1.0 && is ADD && edited 's/"dst":"192.0.2.0\/24"/"dst":"192.0.2.0"/'; change 's/"dst":"192.0.2.0"/"dst":"192.0.2.0\/24"/'; real"#),
+    ("add-in-1.1.0", "host-local", r#"in_version 1.1.0 && is ADD && edited 's/"dst":"0.0.0.0\/0"/"dst":"0.0.0.0"/'; change 's/"dst":"0.0.0.0"/"dst":"0.0.0.0\/0"/'; real"#),
     ("del-in-each-version", "host-local", r#"in_version 0.2.0 && is DEL && fail 1; real"#),
 
     ("command-unknown", "host-local", r#"is FROBNICATE && exit 0; real"#),
@@ -143,9 +145,8 @@ pub(crate) const DEFECTS: &[Defect] = &[
     ("error-version", "host-local", r#"edited 's/"cniVersion":"0.3.0","code"/"cniVersion":"1.1.0","code"/'"#),
 ];
 
-/// The requirements that a defect breaks besides its own. These are not put together with others, nor are those without
-/// any, which would be in the way: who has not been attached or is not ready is not looked at any more, and with addresses
-/// that are wrong no IPAM plugin can be tried.
+/// Requirements that a defect fails besides its own. These defects are not combined with others,
+/// nor are those with an empty list, because they prevent other checks.
 const BESIDES: &[(&str, &[&str])] = &[
     ("command-unknown", &["invalid-variable-named"]),
     ("add-interface", &["result-interfaces-exist", "result-addresses", "result-routes"]),
@@ -170,40 +171,40 @@ const BESIDES: &[(&str, &[&str])] = &[
     ("result-addresses", &[]),
 ];
 
-/// All requirements that are not met because of a defect.
+/// Returns the requirements that a defect fails.
 fn broken_by(defect: &Defect) -> Vec<&'static str> {
     let besides = BESIDES.iter().find(|(id, _)| *id == defect.0).map(|(_, others)| *others);
     [&[defect.0], besides.unwrap_or_default()].concat()
 }
 
 /// A plugin with several defects at a time.
-pub(crate) type Crowd = Vec<&'static Defect>;
+pub(crate) type Group = Vec<&'static Defect>;
 
-/// The defects of a plugin, in crowds, since to try one after the other takes much longer. Those that break more than their
-/// own requirement are alone.
-pub(crate) fn crowds(plugin: &str) -> Vec<Crowd> {
+/// Returns the defects of a plugin in groups, which takes less time than one by one. A defect that
+/// fails several requirements is alone.
+pub(crate) fn groups(plugin: &str) -> Vec<Group> {
     let of_plugin = DEFECTS.iter().filter(|(_, of, _)| *of == plugin);
-    let (alone, others): (Crowd, Crowd) =
+    let (alone, others): (Group, Group) =
         of_plugin.partition(|(id, ..)| BESIDES.iter().any(|(of, _)| of == id));
-    let count = others.len().div_ceil(CROWD);
-    let crowd = |first| others.iter().skip(first).step_by(count).copied().collect();
-    alone.into_iter().map(|defect| vec![defect]).chain((0..count).map(crowd)).collect()
+    let count = others.len().div_ceil(MAX_GROUP);
+    let group = |first| others.iter().skip(first).step_by(count).copied().collect();
+    alone.into_iter().map(|defect| vec![defect]).chain((0..count).map(group)).collect()
 }
 
-/// How many are in one crowd at the most.
-const CROWD: usize = 10;
+/// Maximum number of defects in a group.
+const MAX_GROUP: usize = 10;
 
-/// All requirements that are not met because of these.
-pub(crate) fn broken_by_all(crowd: &Crowd) -> BTreeSet<&'static str> {
-    crowd.iter().flat_map(|defect| broken_by(defect)).collect()
+/// Returns the requirements that these defects fail.
+pub(crate) fn broken_by_all(group: &Group) -> BTreeSet<&'static str> {
+    group.iter().flat_map(|defect| broken_by(defect)).collect()
 }
 
-/// Which these are.
-pub(crate) fn ids(crowd: &Crowd) -> Vec<&'static str> {
-    crowd.iter().map(|(id, ..)| *id).collect()
+/// Returns the requirements of these defects.
+pub(crate) fn ids(group: &Group) -> Vec<&'static str> {
+    group.iter().map(|(id, ..)| *id).collect()
 }
 
-/// Installs the plugin with these defects in a new directory, which it gives.
+/// Installs the plugin with these defects in a new directory and returns the directory.
 pub(crate) fn install(defects: &[&Defect], dir: &Path) -> PathBuf {
     let plugin = defects[0].1;
     let mut script = PRELUDE.to_owned();
@@ -212,7 +213,7 @@ pub(crate) fn install(defects: &[&Defect], dir: &Path) -> PathBuf {
         writeln!(script, "defect{number}() {{\n{wrong}\n}}").unwrap();
     }
     script.push_str("real\n");
-    // Gone with the directory that it is in.
+    // Removed with its parent directory.
     let broken = tempfile::tempdir_in(dir).unwrap().keep();
     let file = broken.join(plugin);
     std::fs::write(&file, script).unwrap();
@@ -220,7 +221,7 @@ pub(crate) fn install(defects: &[&Defect], dir: &Path) -> PathBuf {
     broken
 }
 
-/// The defect that a requirement finds.
+/// Returns the defect of a requirement.
 pub(crate) fn of(id: &str) -> &'static Defect {
     DEFECTS.iter().find(|(found, ..)| *found == id).unwrap()
 }

@@ -1,7 +1,8 @@
-//! A message bus of the lab's own (Debian's dbus-daemon), and on it something that answers as firewalld does.
+//! A private message bus (Debian's dbus-daemon) with a stand-in for firewalld.
 //!
-//! firewalld itself is Python with many libraries; what the plugin asks of it are three methods of its zones. The
-//! stand-in speaks D-Bus on its own account, and in the other byte order, so that it does not share the plugin's errors.
+//! firewalld is Python with many libraries, and the plugin calls three methods of its zones. The
+//! stand-in has its own D-Bus code and uses the other byte order, so that it does not share the
+//! plugin's errors.
 
 use std::{
     collections::BTreeMap,
@@ -45,14 +46,14 @@ impl Bus {
             .stdout(Stdio::piped())
             .spawn()
             .expect("dbus-daemon");
-        // It says its address when it listens.
+        // It prints its address when it listens.
         let mut line = String::new();
         BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert!(line.starts_with("unix:path="), "{line:?}");
         Self { daemon, socket }
     }
 
-    /// What `DBUS_SYSTEM_BUS_ADDRESS` has to say.
+    /// Value of `DBUS_SYSTEM_BUS_ADDRESS`.
     pub(crate) fn address(&self) -> String {
         format!("unix:path=/nowhere;unix:path={},guid=0123", self.socket)
     }
@@ -65,13 +66,13 @@ impl Drop for Bus {
     }
 }
 
-/// The zones that there are.
+/// Names of the zones.
 const ZONES: [&str; 3] = ["trusted", "public", "internal"];
 
 /// Sources with their zones.
 type Sources = Arc<Mutex<BTreeMap<String, String>>>;
 
-/// firewalld, as far as the plugin sees it, until it is dropped.
+/// A stand-in for firewalld, until it is dropped.
 pub(crate) struct FakeFirewalld {
     sources: Sources,
     stream: UnixStream,
@@ -104,7 +105,7 @@ impl FakeFirewalld {
         body.resize(body.len().next_multiple_of(4), 0);
         body.extend(4_u32.to_be_bytes());
         stream.write_all(&message(1, 2, &to_bus("RequestName"), "su", &body)).unwrap();
-        // The answer to the second call: from now on the name is ours.
+        // The answer to the second call: the name is ours from now on.
         while Received::from(&mut stream).expect("an answer of the bus").reply_serial != Some(2) {}
         let sources = Sources::default();
         let (mut inside, known) = (stream.try_clone().unwrap(), sources.clone());
@@ -147,7 +148,7 @@ impl Drop for FakeFirewalld {
 }
 
 fn effective_uid() -> String {
-    // The first line about the process that names its user ids.
+    // The line with the user ids.
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("Uid:")).unwrap();
     line.split_whitespace().nth(2).unwrap().to_owned()
@@ -227,7 +228,7 @@ fn message(kind: u8, serial: u32, fields: &[Vec<u8>], signature: &str, body: &[u
     [&start[..], &header, body].concat()
 }
 
-/// A message that came.
+/// A received message.
 #[derive(Default)]
 struct Received {
     kind: u8,
@@ -237,16 +238,16 @@ struct Received {
     interface: String,
     member: String,
     sender: String,
-    /// The texts of the body, if there is nothing else in it.
+    /// The strings of the body, if it has nothing else.
     arguments: Vec<String>,
 }
 
 impl Received {
-    /// The next one; none when the connection ends.
+    /// Reads the next message; `None` when the connection ends.
     fn from(stream: &mut UnixStream) -> Option<Self> {
         let mut start = [0; 16];
         stream.read_exact(&mut start).ok()?;
-        // The plugin and the bus are of the machine's own byte order.
+        // The plugin and the bus use the machine's byte order.
         assert_eq!(start[0], b'l');
         let number = |bytes: &[u8]| u32::from_le_bytes(bytes[..4].try_into().unwrap());
         let length = number(&start[12..]) as usize;

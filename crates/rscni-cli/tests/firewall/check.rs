@@ -1,10 +1,10 @@
-//! CHECK says what is missing.
+//! CHECK reports what is missing.
 
 use rscni_linux::nft::{Family, Nft, Table};
 use rstest::rstest;
 use serde_json::json;
 
-use crate::world::{IPTABLES, List, NFTABLES, run};
+use crate::lists::{IPTABLES, List, NFTABLES, run};
 
 #[rstest]
 #[case::element("delete element inet rscni firewall4 { 10.1.0.2 }", "10.1.0.2")]
@@ -20,7 +20,7 @@ use crate::world::{IPTABLES, List, NFTABLES, run};
 #[case::rules("flush chain inet rscni forward", "inet rscni forward")]
 #[case::table("delete table inet rscni", "10.1.0.2")]
 #[case::table_of_bridges("delete table bridge rscni", "port veth")]
-fn what_was_removed_with_nft_is_named(#[case] damage: &str, #[case] what: &str) {
+fn check_names_rules_removed_with_nft(#[case] damage: &str, #[case] what: &str) {
     rscni_test::run(|lab| {
         let a = List::new(lab, 1, &json!({ "ingressPolicy": "isolated" })).attach(lab, "a");
         a.check().success();
@@ -85,7 +85,7 @@ fn rules_that_the_operator_adds_do_not_matter() {
 }
 
 #[test]
-fn an_address_of_another_owner_is_none_of_this_one() {
+fn an_address_of_another_owner_does_not_count() {
     rscni_test::run(|lab| {
         let a = List::new(lab, 1, &json!({ "backend": NFTABLES })).attach(lab, "a");
         run("nft", "delete element inet rscni firewall4 { 10.1.0.2 }");
@@ -100,7 +100,7 @@ fn an_address_of_another_owner_is_none_of_this_one() {
 #[case::of_ipv4("iptables")]
 #[case::of_ipv6("ip6tables")]
 #[case::in_the_old_kernel_tables("iptables-legacy")]
-fn iptables_that_comes_later_and_drops_is_noticed(#[case] program: &str) {
+fn check_notices_iptables_rules_that_drop_later(#[case] program: &str) {
     rscni_test::run(|lab| {
         let list = List::new(lab, 1, &json!({}));
         let a = list.attach(lab, "a");
@@ -112,7 +112,7 @@ fn iptables_that_comes_later_and_drops_is_noticed(#[case] program: &str) {
         if program == "iptables-legacy" {
             return;
         }
-        // Again, and now with iptables.
+        // Now with iptables.
         let again = list.firewall.after(&a.bridge);
         again.check().success();
         assert!(run("iptables", "-S CNI-FORWARD").contains("10.1.0.2/32"));
@@ -120,7 +120,7 @@ fn iptables_that_comes_later_and_drops_is_noticed(#[case] program: &str) {
     });
 }
 
-/// The rules that the Go plugin makes, but for the comments, in the order of `iptables -S`.
+/// The rules of the Go plugin without their comments, in the order of `iptables -S`.
 const RULES: [&str; 8] = [
     "FORWARD -j CNI-ISOLATION-STAGE-1",
     "FORWARD -j CNI-FORWARD",
@@ -153,7 +153,7 @@ fn each_rule_of_iptables_is_missed(#[values("iptables", "ip6tables")] program: &
             let number = number.unwrap_or_else(|| panic!("{rule}\n{lines}")) + 1;
             run(program, &format!("-D {chain} {number}"));
             a.check_misses(&format!("{program}: the rule `-A {rule}` is missing"));
-            // An ADD puts back what is missing, where it belongs.
+            // ADD restores the missing rules in their order.
             a.firewall = list.firewall.after(&a.bridge);
         }
         a.check().success();

@@ -1,14 +1,13 @@
 //! Configurations, results and versions.
 
+use rscni_test::VERSIONS;
 use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::{
-    support::{self, Network},
-    world::{IPTABLES, List, NFTABLES, run},
+    lists::{IPTABLES, List, NFTABLES, run},
+    support::{self, Network, assert_gone},
 };
-
-const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
 #[rstest]
 fn the_result_of_the_plugins_before_is_passed_on(#[values(NFTABLES, IPTABLES)] backend: &str) {
@@ -19,18 +18,9 @@ fn the_result_of_the_plugins_before_is_passed_on(#[values(NFTABLES, IPTABLES)] b
             list.bridge = list.bridge.with(&json!({ "cniVersion": version }));
             let a = list.attach(lab, version);
             assert_eq!(a.reply.json(), a.bridge.reply.json(), "{version}");
-            if ["0.4.0", "1.0.0", "1.1.0"].contains(&version) {
-                a.check().success();
-            } else {
-                a.check().error(1).mentions("0.4.0");
-            }
-            if version == "1.1.0" {
-                a.network.plugin.status(&a.network.config).success();
-            } else {
-                a.network.gc(&[]).error(1).mentions("1.1.0");
-            }
+            a.assert_commands_of(version);
             a.del().success();
-            crate::world::assert_nothing_left(lab, &a);
+            crate::lists::assert_nothing_left(lab, &a);
         }
         let reply = Network::new(lab, "firewall", &json!({})).plugin.version().success();
         assert_eq!(reply["supportedVersions"], json!(VERSIONS));
@@ -38,14 +28,14 @@ fn the_result_of_the_plugins_before_is_passed_on(#[values(NFTABLES, IPTABLES)] b
 }
 
 #[test]
-fn without_a_result_there_is_nothing_to_let_through() {
+fn a_previous_result_is_required() {
     rscni_test::run(|lab| {
         let firewall = Network::new(lab, "firewall", &json!({}));
         let a = lab.container("a");
         let before = lab.snapshot();
-        firewall.plugin.add(&a, "eth0", &firewall.config).error(7).mentions("prevResult");
-        firewall.plugin.check(&a, "eth0", &firewall.config).error(7).mentions("prevResult");
-        firewall.plugin.del(&a, "eth0", &firewall.config).success();
+        firewall.add(&a).error(7).mentions("prevResult");
+        firewall.check(&a).error(7).mentions("prevResult");
+        firewall.del(&a).success();
         lab.assert_unchanged_since(&before);
     });
 }
@@ -84,7 +74,7 @@ fn an_address_may_be_listed_twice(#[values(NFTABLES, IPTABLES)] backend: &str) {
         }
         firewall.plugin.del(&a, "eth0", &config).success();
         assert!(!run("iptables", "-S").contains("10.1.0.2"));
-        assert!(!lab.snapshot().to_string().contains("ctr-a"));
+        assert_gone(lab, &["ctr-a"]);
     });
 }
 
@@ -93,14 +83,14 @@ fn an_address_may_be_listed_twice(#[values(NFTABLES, IPTABLES)] backend: &str) {
 #[case::policy_of_another_type(json!({ "ingressPolicy": 1 }), "ingressPolicy")]
 #[case::backend_of_another_type(json!({ "backend": ["iptables"] }), "backend")]
 #[case::chain(json!({ "iptablesAdminChainName": "a chain" }), "a chain")]
-fn a_wrong_value_is_named_and_changes_nothing(#[case] keys: Value, #[case] word: &str) {
+fn invalid_config_is_rejected_and_changes_nothing(#[case] keys: Value, #[case] word: &str) {
     rscni_test::run(|lab| {
         let list = List::new(lab, 1, &keys);
         let bridge = list.bridge.attach(lab, "a");
         let before = support::snapshot(lab);
         list.firewall.call_after(&bridge).error(7).mentions(word);
-        list.firewall.plugin.status(&list.firewall.config).error(7).mentions(word);
-        list.firewall.plugin.del(&bridge, "eth0", &list.firewall.config).success();
+        list.firewall.status().error(7).mentions(word);
+        list.firewall.del(&bridge).success();
         lab.assert_unchanged_since(&before);
     });
 }
@@ -122,7 +112,7 @@ fn a_policy_needs_a_bridge(#[values("same-bridge", "isolated")] policy: &str) {
 }
 
 #[test]
-fn a_backend_that_is_not_known_counts_as_not_given() {
+fn an_unknown_backend_is_ignored() {
     rscni_test::run(|lab| {
         let list = List::new(lab, 1, &json!({ "backend": "ipfw" }));
         let bridge = list.bridge.attach(lab, "a");
@@ -142,13 +132,13 @@ fn iptables_is_chosen_only_where_something_demands_it() {
         let firewall = list.firewall.clone();
         let attach = |keys: &Value| firewall.with(keys).after(&bridge);
         attach(&json!({})).del().success();
-        assert!(!lab.snapshot().to_string().contains("nft table ip filter"), "{}", lab.snapshot());
+        assert_gone(lab, &["nft table ip filter"]);
 
         let named = attach(&json!({ "iptablesAdminChainName": "OURS" }));
         assert!(has_rule());
         named.del().success();
 
-        // The table is there now, so it may come to drop.
+        // The table exists now, so its policy may become drop.
         let a = attach(&json!({}));
         assert!(has_rule());
         a.del().success();

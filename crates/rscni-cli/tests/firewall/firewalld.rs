@@ -1,4 +1,4 @@
-//! The backend firewalld, over a bus of the lab's own.
+//! The backend firewalld, over a private bus.
 
 use rscni_test::Lab;
 use rstest::rstest;
@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::{
     bus::{Bus, FakeFirewalld},
+    lists::{ENDS, List, assert_does_not_reach, assert_nothing_left, run},
     support,
-    world::{ENDS, List, assert_does_not_reach, assert_nothing_left, end, run},
 };
 
 /// A list whose firewall plugin finds this bus.
@@ -26,12 +26,12 @@ fn addresses_are_sources_of_the_zone(#[case] keys: Value, #[case] zone: &str) {
         let bus = Bus::start(lab);
         let firewalld = FakeFirewalld::start(&bus);
         let list = list(lab, &bus, 1, &keys);
-        list.firewall.plugin.status(&list.firewall.config).success();
+        list.firewall.status().success();
         let a = list.attach(lab, "a");
         assert_eq!(a.reply.json(), a.bridge.reply.json());
         assert_eq!(firewalld.sources_of(zone), ["10.1.0.2/32", "fd01::2/128"]);
         a.check().success();
-        // Once more: it is there already.
+        // Add it again.
         list.firewall.after(&a.bridge);
         a.del().success();
         assert!(firewalld.sources_of(zone).is_empty());
@@ -49,7 +49,7 @@ fn every_end_removes_everything() {
         for how in ENDS {
             let a = list.attach(lab, how);
             assert_eq!(firewalld.sources_of("public").len(), 2);
-            end(lab, &a, how).success();
+            a.end(lab, how).success();
             assert!(firewalld.sources_of("public").is_empty(), "{how}");
             assert_nothing_left(lab, &a);
             a.del_without_result().success();
@@ -58,7 +58,7 @@ fn every_end_removes_everything() {
 }
 
 #[test]
-fn what_another_plugin_added_is_checked_and_removed() {
+fn attachments_of_another_plugin_are_checked_and_removed() {
     rscni_test::run(|lab| {
         let bus = Bus::start(lab);
         let firewalld = FakeFirewalld::start(&bus);
@@ -66,20 +66,20 @@ fn what_another_plugin_added_is_checked_and_removed() {
         for how in ["with_result", "without_result"] {
             let mut a = list.attach(lab, how);
             a.firewall.del().success();
-            // As the Go plugin leaves it: nothing says whose it is.
+            // The Go plugin leaves no owner tag.
             for ip in a.reply.ips() {
                 firewalld.put(&ipnet::IpNet::from(ip.addr()).to_string(), "trusted");
             }
             a.firewall.network = list.firewall.clone();
             a.check().success();
-            end(lab, &a, how).success();
+            a.end(lab, how).success();
             assert!(firewalld.sources_of("trusted").is_empty(), "{how}");
         }
     });
 }
 
 #[test]
-fn a_late_del_spares_the_next_owner_of_the_address() {
+fn a_late_del_keeps_the_next_owner_of_the_address() {
     rscni_test::run(|lab| {
         let bus = Bus::start(lab);
         let firewalld = FakeFirewalld::start(&bus);
@@ -112,18 +112,18 @@ fn check_misses_each_source_and_the_zone() {
         let mut elsewhere = a.firewall;
         elsewhere.network = elsewhere.network.with(&json!({ "firewalldZone": "nowhere" }));
         elsewhere.check_misses("no zone nowhere");
-        // What is not in the zone needs not be removed from it.
+        // A source that is not in the zone is not removed.
         elsewhere.del().success();
     });
 }
 
 #[test]
-fn an_address_in_the_way_or_a_zone_that_is_not_there_fails_and_leaves_nothing() {
+fn a_conflicting_source_or_a_missing_zone_fails_and_leaves_nothing() {
     rscni_test::run(|lab| {
         let bus = Bus::start(lab);
         let firewalld = FakeFirewalld::start(&bus);
         let wrong = list(lab, &bus, 1, &json!({ "firewalldZone": "nowhere" }));
-        // What all share stays.
+        // The shared rules stay.
         let first = list(lab, &bus, 2, &json!({})).attach(lab, "first");
         let bridge = wrong.bridge.attach(lab, "a");
         let before = support::snapshot(lab);
@@ -139,7 +139,7 @@ fn an_address_in_the_way_or_a_zone_that_is_not_there_fails_and_leaves_nothing() 
 }
 
 #[test]
-fn without_firewalld_it_is_not_chosen_and_del_still_works() {
+fn without_firewalld_another_backend_is_chosen_and_del_works() {
     rscni_test::run(|lab| {
         let bus = Bus::start(lab);
         let firewalld = FakeFirewalld::start(&bus);
@@ -166,7 +166,7 @@ fn without_firewalld_it_is_not_chosen_and_del_still_works() {
             .mentions("firewalld");
         drop(bus);
         configured.firewall.call_after(&bridge).error(5).mentions("D-Bus");
-        configured.firewall.plugin.del(&bridge, "eth0", &configured.firewall.config).success();
+        configured.firewall.del(&bridge).success();
         c.check().success();
     });
 }
@@ -190,7 +190,7 @@ fn policies_are_kept_with_firewalld_too(#[case] existing: &str) {
         assert_does_not_reach(&c, &a);
         a.check().success();
         c.check().success();
-        let by_iptables = crate::world::iptables_rules()
+        let by_iptables = crate::lists::iptables_rules()
             .iter()
             .any(|rule| rule.contains("CNI-ISOLATION-STAGE-2"));
         assert_eq!(by_iptables, existing == "iptables");
@@ -214,7 +214,7 @@ fn a_policy_that_is_older_than_those_in_iptables_counts() {
 }
 
 #[test]
-fn a_bus_that_does_not_speak_is_no_bus() {
+fn a_silent_bus_counts_as_missing() {
     rscni_test::run(|lab| {
         let socket = lab.dir().join("mute");
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();

@@ -1,26 +1,17 @@
-//! The backend iptables, and the Go plugin, which has no other for its rules.
+//! The backend iptables, and handover from and to the Go plugin.
 
-use std::path::Path;
-
-use rscni_test::{Lab, Plugin};
+use rscni_test::Lab;
 use rstest::rstest;
 use serde_json::json;
 
 use crate::{
-    support::{self, Network},
-    world::{
-        ENDS, IPTABLES, List, assert_does_not_reach, assert_nothing_left, assert_reaches, end, run,
+    lists::{
+        ENDS, IPTABLES, List, assert_does_not_reach, assert_nothing_left, assert_reaches, run,
     },
+    support,
 };
 
-/// Debian's.
-const GO: &str = "/usr/lib/cni";
-
-fn go(lab: &Lab) -> Plugin {
-    lab.plugin(Path::new(GO).join("firewall")).cni_path([GO])
-}
-
-/// The newest version that both speak. The policy is one that both know.
+/// A list in the newest version, and with a policy, that both plugins support.
 fn list(lab: &Lab, number: u8) -> List {
     let version = json!({ "cniVersion": "1.0.0" });
     let keys = json!({ "backend": IPTABLES, "ingressPolicy": "same-bridge" });
@@ -29,10 +20,7 @@ fn list(lab: &Lab, number: u8) -> List {
 }
 
 fn with_go(lab: &Lab, list: &List) -> List {
-    List {
-        bridge: list.bridge.clone(),
-        firewall: Network { plugin: go(lab), ..list.firewall.clone() },
-    }
+    List { bridge: list.bridge.clone(), firewall: list.firewall.with_go(lab) }
 }
 
 #[test]
@@ -46,7 +34,7 @@ fn the_rules_are_those_of_the_go_plugin() {
             a.del().success();
             a.bridge.del().success();
             lab.remove_namespace(&a);
-            // host-local goes round.
+            // host-local allocates the next address.
             std::fs::remove_dir_all("/var/lib/cni/networks/net1").unwrap();
             for program in ["iptables", "ip6tables"] {
                 run(program, "-F");
@@ -55,13 +43,13 @@ fn the_rules_are_those_of_the_go_plugin() {
         }
         let [theirs, ours] = &rules[..] else { panic!("{rules:?}") };
         assert!(ours[0].contains("10.1.0.2/32"), "{}", ours[0]);
-        // The order of chains is by time.
+        // Chains are listed by their age.
         let sorted = |text: &str| {
             let mut chains: Vec<String> =
                 text.lines().filter(|l| l.starts_with("-N")).map(str::to_owned).collect();
             chains.sort();
             chains.extend(text.lines().filter(|line| line.starts_with("-A")).map(str::to_owned));
-            // What the comments name has become more since Debian's version.
+            // Newer releases than Debian's have longer comments.
             chains
                 .iter()
                 .map(|line| line.replace("same-bridge|isolated", "same-bridge"))
@@ -71,14 +59,14 @@ fn the_rules_are_those_of_the_go_plugin() {
             let (own, shared): (Vec<_>, Vec<_>) =
                 sorted(ours).into_iter().partition(|rule| rule.contains("--ctstate DNAT"));
             assert_eq!(sorted(theirs), shared);
-            // One for the address, and one for each chain of the policies.
+            // One rule for the address, and one per chain of the policies.
             assert_eq!(own.len(), 3, "{own:#?}");
         }
     });
 }
 
 #[rstest]
-fn what_the_go_plugin_added_is_checked_and_removed(
+fn attachments_of_the_go_plugin_are_checked_and_removed(
     #[values("with_result", "without_result", "netns_gone")] how: &str,
 ) {
     rscni_test::run(|lab| {
@@ -86,40 +74,39 @@ fn what_the_go_plugin_added_is_checked_and_removed(
         let mut a = with_go(lab, &ours).attach(lab, "a");
         a.firewall.network = ours.firewall.clone();
         a.check().success();
-        end(lab, &a, how).success();
+        a.end(lab, how).success();
         assert_nothing_left(lab, &a);
-        end(lab, &a, if how == "netns_gone" { "with_result" } else { how }).success();
+        a.end(lab, if how == "netns_gone" { "with_result" } else { how }).success();
     });
 }
 
 #[test]
-fn what_was_added_here_is_checked_and_removed_by_the_go_plugin() {
+fn the_go_plugin_checks_and_removes_our_attachments() {
     rscni_test::run(|lab| {
         let ours = list(lab, 1);
         let a = ours.attach(lab, "a");
-        let theirs = go(lab);
+        let theirs = ours.firewall.with_go(lab).plugin;
         theirs.check(&a, "eth0", &a.config()).success();
         theirs.del(&a, "eth0", &a.config()).success();
-        let rules = crate::world::iptables_rules();
+        let rules = crate::lists::iptables_rules();
         let left: Vec<_> = rules
             .iter()
             .filter(|rule| rule.contains("10.1.0.2/") || rule.contains("fd01::2/"))
             .collect();
-        // It does not know the rule for published ports, which no packet matches when portmap's
-        // rules are gone.
+        // The Go plugin leaves the rule for published ports. Without portmap's rules no packet
+        // matches it.
         assert!(
             left.len() == 2 && left.iter().all(|rule| rule.contains("--ctstate DNAT -j ACCEPT")),
             "{left:#?}"
         );
-        // That rule, and the note of whose the addresses were, go with the next that has them, or
-        // with GC.
+        // GC, or the next owner of the addresses, removes that rule and the record of the owner.
         ours.firewall.with(&json!({ "cniVersion": "1.1.0" })).gc(&[]).success();
         assert_nothing_left(lab, &a);
     });
 }
 
 #[test]
-fn bridges_of_both_are_kept_apart_by_the_same_rules() {
+fn bridges_of_both_plugins_are_isolated_by_the_same_rules() {
     rscni_test::run(|lab| {
         let [one, two] = [1, 2].map(|number| list(lab, number));
         let (a, b) = (with_go(lab, &one).attach(lab, "a"), one.attach(lab, "b"));
@@ -131,17 +118,17 @@ fn bridges_of_both_are_kept_apart_by_the_same_rules() {
 }
 
 #[test]
-fn a_published_port_is_reachable_from_a_bridge_that_the_go_plugin_keeps_apart() {
+fn a_published_port_is_reachable_from_a_bridge_that_the_go_plugin_isolates() {
     rscni_test::run(|lab| {
         let [one, two] = [1, 2].map(|number| list(lab, number));
-        let a = crate::published::publish(lab, &one, crate::world::NFTABLES, "a");
-        // It inserts its rules before those that are there.
+        let a = crate::published::publish(lab, &one, crate::lists::NFTABLES, "a");
+        // The Go plugin inserts its rules before the present ones.
         let c = with_go(lab, &two).attach(lab, "c");
         crate::published::assert_published(&c, &["10.2.0.1", "fd02::1"], &a);
         assert_does_not_reach(&c, &a);
         assert_does_not_reach(&a, &c);
         a.check().success();
-        // The next ADD here puts the rule first again.
+        // The next ADD of ours moves the rule to the top again.
         let b = one.attach(lab, "b");
         let rules = run("iptables", "-S CNI-ISOLATION-STAGE-1");
         assert!(rules.lines().nth(1).unwrap().contains("--ctstate DNAT"), "{rules}");
@@ -150,26 +137,29 @@ fn a_published_port_is_reachable_from_a_bridge_that_the_go_plugin_keeps_apart() 
     });
 }
 
-/// Directories for `PATH` in which iptables is the one for the old kernel tables.
+/// Returns a `PATH` in which iptables uses the legacy tables.
 fn with_legacy(lab: &Lab) -> String {
-    let dir = lab.dir().join("legacy");
-    std::fs::create_dir_all(&dir).unwrap();
-    for program in ["iptables", "ip6tables"] {
-        for tool in ["", "-restore", "-save"] {
-            let to = format!("/usr/sbin/{program}-legacy{tool}");
-            std::os::unix::fs::symlink(to, dir.join(format!("{program}{tool}"))).unwrap();
-        }
-    }
+    let dir = support::path_with(
+        lab,
+        &[
+            ("iptables-legacy", "iptables"),
+            ("iptables-legacy-restore", "iptables-restore"),
+            ("iptables-legacy-save", "iptables-save"),
+            ("ip6tables-legacy", "ip6tables"),
+            ("ip6tables-legacy-restore", "ip6tables-restore"),
+            ("ip6tables-legacy-save", "ip6tables-save"),
+        ],
+    );
     format!("{}:/usr/sbin:/usr/bin", dir.display())
 }
 
 #[test]
-fn the_old_kernel_tables_are_used_where_iptables_uses_them() {
+fn legacy_tables_are_used_if_iptables_uses_them() {
     rscni_test::run(|lab| {
         for program in ["iptables-legacy", "ip6tables-legacy"] {
             run(program, "-P FORWARD DROP");
         }
-        // The host's rules are what demands it.
+        // The rules of the host demand it.
         let mut list = List::new(lab, 1, &json!({ "ingressPolicy": "isolated" }));
         list.firewall.plugin = list.firewall.plugin.env("PATH", with_legacy(lab));
         let d = List::new(lab, 2, &json!({})).bridge.attach(lab, "d");
@@ -186,7 +176,7 @@ fn the_old_kernel_tables_are_used_where_iptables_uses_them() {
             let damage = format!("-D CNI-FORWARD -s {address} -j ACCEPT");
             run("iptables-legacy", &damage);
             a.check_misses(&format!("-s {address}"));
-            end(lab, &a, how).success();
+            a.end(lab, how).success();
             assert!(!rules().contains(&address), "{}", rules());
             b.del().success();
         }
@@ -196,22 +186,17 @@ fn the_old_kernel_tables_are_used_where_iptables_uses_them() {
 }
 
 #[test]
-fn one_family_that_fails_takes_the_other_back() {
+fn add_rolls_back_when_one_family_fails() {
     rscni_test::run(|lab| {
         let list = List::new(lab, 1, &json!({ "backend": IPTABLES, "ingressPolicy": "isolated" }));
-        // What all share stays.
+        // The shared rules stay.
         list.attach(lab, "first").del().success();
-        let dir = lab.dir().join("path");
-        std::fs::create_dir_all(&dir).unwrap();
-        std::os::unix::fs::symlink("/usr/sbin/iptables-restore", dir.join("iptables-restore"))
-            .unwrap();
-        let mut broken = list.firewall.clone();
-        broken.plugin = broken.plugin.env("PATH", &dir);
+        let broken = support::without_ip6tables(lab, &list.firewall);
         let bridge = list.bridge.attach(lab, "a");
         let before = support::snapshot(lab);
         broken.call_after(&bridge).error(5).mentions("ip6tables-restore");
         lab.assert_unchanged_since(&before);
-        broken.plugin.del(&bridge, "eth0", &broken.config).success();
+        broken.del(&bridge).success();
         lab.assert_unchanged_since(&before);
     });
 }

@@ -1,4 +1,4 @@
-//! The firewall plugin, with packets: two networks on bridges of their own, and a third without the plugin.
+//! The firewall plugin, with packets between two networks and a third one without the plugin.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -8,7 +8,7 @@ mod check;
 mod configuration;
 mod firewalld;
 mod iptables;
+mod lists;
 mod policy;
 mod published;
 mod removal;
-mod world;

@@ -1,17 +1,17 @@
-//! What passes and what does not.
+//! Connections that policies allow or drop.
 
 use rstest::rstest;
 use serde_json::json;
 
 use crate::{
-    support::Network,
-    world::{
+    lists::{
         IPTABLES, List, NFTABLES, assert_does_not_reach, assert_reaches, drop_by_default, run,
     },
+    support::Network,
 };
 
 #[rstest]
-fn bridges_with_a_policy_are_kept_apart(
+fn bridges_with_a_policy_are_isolated(
     #[values(NFTABLES, IPTABLES)] backend: &str,
     #[values("same-bridge", "isolated")] policy: &str,
 ) {
@@ -27,7 +27,7 @@ fn bridges_with_a_policy_are_kept_apart(
         } else {
             assert_reaches(lab, &a, &b);
         }
-        // Their own host, both ways, and a network that has no policy.
+        // The host, in both directions, and a network without a policy.
         let free = List::new(lab, 3, &json!({})).bridge.attach(lab, "free");
         a.ping("10.1.0.1");
         a.ping("fd01::1");
@@ -56,7 +56,7 @@ fn isolated_ports_do_not_reach_each_other(
         let (a, b) = (list.attach(lab, "a"), list.attach(lab, "b"));
         assert_does_not_reach(&a, &b);
         a.ping("10.1.0.1");
-        // One that the plugin was not called for is not reached either.
+        // A container without the plugin is not reached either.
         let other = list.bridge.attach(lab, "other");
         assert_does_not_reach(&other, &a);
         // The port is free again.
@@ -72,7 +72,7 @@ fn isolated_ports_do_not_reach_each_other(
 #[case::nftables(json!({ "backend": NFTABLES }), NFTABLES)]
 #[case::iptables(json!({ "backend": IPTABLES }), IPTABLES)]
 #[case::the_choice_of_a_host_with_iptables(json!({}), "before")]
-fn a_host_that_drops_by_default_lets_the_container_through_and_nothing_else(
+fn a_dropping_host_accepts_only_attached_containers(
     #[case] keys: serde_json::Value,
     #[case] when: &str,
 ) {
@@ -99,7 +99,7 @@ fn a_host_that_drops_by_default_lets_the_container_through_and_nothing_else(
 #[case::nftables(NFTABLES, "CNI-ADMIN")]
 #[case::iptables(IPTABLES, "CNI-ADMIN")]
 #[case::iptables_with_another_name(IPTABLES, "OURS")]
-fn the_operators_chain_comes_first(#[case] backend: &str, #[case] chain: &str) {
+fn the_operators_chain_is_first(#[case] backend: &str, #[case] chain: &str) {
     rscni_test::run(|lab| {
         let keys = json!({ "backend": backend, "iptablesAdminChainName": chain });
         let a = List::new(lab, 1, &keys).attach(lab, "a");
@@ -113,7 +113,7 @@ fn the_operators_chain_comes_first(#[case] backend: &str, #[case] chain: &str) {
             }
         }
         assert_does_not_reach(&a, &d);
-        // It stays as it is, whoever comes and goes.
+        // It stays while attachments come and go.
         a.del().success();
         let b = List::new(lab, 1, &keys).attach(lab, "b");
         assert_does_not_reach(&b, &d);
@@ -121,7 +121,7 @@ fn the_operators_chain_comes_first(#[case] backend: &str, #[case] chain: &str) {
 }
 
 #[test]
-fn with_nftables_the_operators_chain_makes_exceptions_from_a_policy() {
+fn the_operators_nftables_chain_overrides_a_policy() {
     rscni_test::run(|lab| {
         let keys = json!({ "backend": NFTABLES, "ingressPolicy": "same-bridge" });
         let [one, two] = [1, 2].map(|number| List::new(lab, number, &keys));

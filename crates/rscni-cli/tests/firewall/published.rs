@@ -8,18 +8,18 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::{
+    lists::{
+        ENDS, IPTABLES, List, Member, NFTABLES, assert_does_not_reach, assert_nothing_left,
+        assert_reaches, drop_by_default, iptables_rules, run,
+    },
     support::{
         self, Attached, Network,
         outside::{HOST, outside},
     },
-    world::{
-        ENDS, IPTABLES, List, Member, NFTABLES, assert_does_not_reach, assert_nothing_left,
-        assert_reaches, drop_by_default, end, iptables_rules, run,
-    },
 };
 
-/// The container with port 8080 of the host published for its port 80, and with firewall after
-/// that.
+/// Attaches a container with portmap from host port 8080 to its port 80, and with firewall after
+/// it.
 #[track_caller]
 pub(crate) fn publish(lab: &Lab, list: &List, portmap_backend: &str, name: &str) -> Member {
     let link = list.bridge.attach(lab, name);
@@ -98,7 +98,7 @@ fn published_ports_are_reachable_where_the_host_drops_forwarded_traffic(
 }
 
 #[rstest]
-fn a_published_port_is_reachable_from_a_bridge_that_a_policy_keeps_apart(
+fn a_published_port_is_reachable_from_an_isolated_bridge(
     #[values(NFTABLES, IPTABLES)] backend: &str,
     #[values("same-bridge", "isolated")] policy: &str,
     #[values("0", "1")] bridge_nf_call: &str,
@@ -115,9 +115,8 @@ fn a_published_port_is_reachable_from_a_bridge_that_a_policy_keeps_apart(
         assert_published(&c, &["10.2.0.1", "fd02::1"], &a);
         assert_not_direct(&c, &a);
         assert_not_direct(&a, &c);
-        // One of the same bridge, by way of the host. With the sysctl on, the kernel passes the
-        // packet on within the bridge after it was translated, and the rule for ports cannot tell
-        // it from a direct one.
+        // A container of the same bridge, through the host. With the sysctl set, the kernel bridges
+        // the translated packet, and the rule for ports cannot distinguish it from a direct one.
         if policy == "isolated" && bridge_nf_call == "1" {
             assert_not_published(&neighbour, &["10.1.0.1", "fd01::1"]);
         } else {
@@ -132,7 +131,7 @@ fn a_published_port_is_reachable_from_a_bridge_that_a_policy_keeps_apart(
     });
 }
 
-/// The rules that releases before this one made.
+/// Rules of earlier releases.
 const EARLIER_RULES: &str = "
 flush chain inet rscni forward
 flush chain inet rscni firewall-policy
@@ -170,7 +169,7 @@ fn add_replaces_the_rules_of_an_earlier_release() {
         drop_by_default(NFTABLES);
         assert_not_published(&outside, &HOST);
         assert_not_published(&c, &HOST);
-        // Attachments of that release are as it left them, and end as ever.
+        // Attachments of that release are unchanged, and DEL removes them.
         for attached in [&a, &c] {
             attached.check().success();
         }
@@ -211,7 +210,7 @@ fn attachments_of_an_earlier_release_are_checked_and_removed_with_iptables() {
         }
         assert!(!iptables_rules().iter().any(|rule| rule.contains("DNAT")));
         a.check().success();
-        // The next one brings them in, before the rules of the policies.
+        // The next ADD adds them before the rules of the policies.
         let b = list.attach(lab, "b");
         let rules = run("iptables", "-S CNI-ISOLATION-STAGE-1");
         assert!(rules.lines().nth(1).unwrap().contains("--ctstate DNAT"), "{rules}");
@@ -223,7 +222,7 @@ fn attachments_of_an_earlier_release_are_checked_and_removed_with_iptables() {
     });
 }
 
-/// Lists of ptp and firewall: the network number `number`.
+/// Returns a list of ptp and firewall.
 fn ptp(lab: &Lab, number: u8, firewall: &Value) -> List {
     let list = List::new(lab, number, firewall);
     let mut ipam =
@@ -235,7 +234,7 @@ fn ptp(lab: &Lab, number: u8, firewall: &Value) -> List {
 }
 
 #[rstest]
-fn a_policy_behind_ptp_keeps_the_container_apart(
+fn a_policy_behind_ptp_isolates_the_container(
     #[values(NFTABLES, IPTABLES)] backend: &str,
     #[values("same-bridge", "isolated")] policy: &str,
 ) {
@@ -251,7 +250,7 @@ fn a_policy_behind_ptp_keeps_the_container_apart(
             // A published port is reachable.
             assert_published(other, &HOST, &a);
         }
-        // The host, the world and networks without a policy are not concerned, as behind bridge.
+        // The host, the LAN and networks without a policy are not affected.
         let free = List::new(lab, 3, &json!({})).bridge.attach(lab, "free");
         assert_reaches(lab, lab.host(), &a);
         assert_reaches(lab, &free, &a);
@@ -264,10 +263,10 @@ fn a_policy_behind_ptp_keeps_the_container_apart(
 }
 
 #[rstest]
-fn a_policy_behind_ptp_goes_with_the_attachment(#[values(NFTABLES, IPTABLES)] backend: &str) {
+fn del_removes_a_policy_behind_ptp(#[values(NFTABLES, IPTABLES)] backend: &str) {
     rscni_test::run(|lab| {
         let list = ptp(lab, 1, &json!({ "backend": backend, "ingressPolicy": "same-bridge" }));
-        // What belongs to the host stays.
+        // The rules of the host stay.
         list.attach(lab, "first").firewall.del().success();
         let rules = iptables_rules();
         for how in ENDS {
@@ -279,7 +278,7 @@ fn a_policy_behind_ptp_goes_with_the_attachment(#[values(NFTABLES, IPTABLES)] ba
             };
             assert!(found.contains(&link), "{found}");
             a.check().success();
-            end(lab, &a, how).success();
+            a.end(lab, how).success();
             assert_nothing_left(lab, &a);
             a.bridge.del().success();
             assert_eq!(iptables_rules(), rules, "{how}");
@@ -302,12 +301,7 @@ fn an_add_that_fails_leaves_no_policy_of_a_link() {
     rscni_test::run(|lab| {
         let list = ptp(lab, 1, &json!({ "backend": IPTABLES, "ingressPolicy": "isolated" }));
         list.attach(lab, "first").del().success();
-        let dir = lab.dir().join("path");
-        std::fs::create_dir_all(&dir).unwrap();
-        std::os::unix::fs::symlink("/usr/sbin/iptables-restore", dir.join("iptables-restore"))
-            .unwrap();
-        let mut broken = list.firewall.clone();
-        broken.plugin = broken.plugin.env("PATH", &dir);
+        let broken = support::without_ip6tables(lab, &list.firewall);
         let link = list.bridge.attach(lab, "a");
         let before = support::snapshot(lab);
         broken.call_after(&link).error(5).mentions("ip6tables-restore");

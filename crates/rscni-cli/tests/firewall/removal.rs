@@ -1,11 +1,11 @@
-//! What an attachment made goes with it, however it ends.
+//! DEL and GC remove everything of an attachment.
 
 use rstest::rstest;
 use serde_json::json;
 
 use crate::{
+    lists::{ENDS, IPTABLES, List, NFTABLES, assert_nothing_left, assert_reaches, left, run},
     support,
-    world::{ENDS, IPTABLES, List, NFTABLES, assert_nothing_left, assert_reaches, end, left, run},
 };
 
 #[rstest]
@@ -18,7 +18,7 @@ fn every_end_removes_everything(
         for how in ENDS {
             let a = list.attach(lab, how);
             assert!(!left(lab, &a).is_empty());
-            end(lab, &a, how).success();
+            a.end(lab, how).success();
             assert_nothing_left(lab, &a);
             // Once more.
             a.del().success();
@@ -60,7 +60,7 @@ fn the_configured_backend_does_not_matter_to_del(#[values(NFTABLES, IPTABLES)] a
 }
 
 #[rstest]
-fn gc_spares_what_is_valid_and_other_networks(#[values(NFTABLES, IPTABLES)] backend: &str) {
+fn gc_keeps_valid_attachments_and_other_networks(#[values(NFTABLES, IPTABLES)] backend: &str) {
     rscni_test::run(|lab| {
         let keys = json!({ "backend": backend, "ingressPolicy": "isolated" });
         let [one, two] = [1, 2].map(|number| List::new(lab, number, &keys));
@@ -78,7 +78,7 @@ fn gc_spares_what_is_valid_and_other_networks(#[values(NFTABLES, IPTABLES)] back
 }
 
 #[rstest]
-fn a_late_del_spares_the_next_owner_of_the_address(#[values(NFTABLES, IPTABLES)] backend: &str) {
+fn a_late_del_keeps_the_next_owner_of_the_address(#[values(NFTABLES, IPTABLES)] backend: &str) {
     rscni_test::run(|lab| {
         let ipam = support::fixed(&[("10.1.0.5/24", "10.1.0.1"), ("fd01::5/64", "fd01::1")]);
         let mut list = List::new(lab, 1, &json!({ "backend": backend }));
@@ -97,7 +97,7 @@ fn a_late_del_spares_the_next_owner_of_the_address(#[values(NFTABLES, IPTABLES)]
 }
 
 #[test]
-fn a_container_on_two_networks_leaves_each_alone() {
+fn del_in_one_network_keeps_the_other() {
     rscni_test::run(|lab| {
         let [one, two] = [1, 2].map(|number| List::new(lab, number, &json!({})));
         let first = one.attach(lab, "a");
@@ -113,11 +113,11 @@ fn a_container_on_two_networks_leaves_each_alone() {
 fn an_add_that_nftables_refuses_leaves_nothing() {
     rscni_test::run(|lab| {
         let list = List::new(lab, 1, &json!({ "backend": IPTABLES, "ingressPolicy": "isolated" }));
-        // Somebody has a set of that name, and it is for something else.
+        // Another program has a set of that name.
         run("nft", "add table inet rscni");
         run("nft", "add set inet rscni firewall-iptables4 { type ifname ; }");
         let (a, b) = (list.bridge.attach(lab, "a"), list.bridge.attach(lab, "b"));
-        // What all share is made by the first, and stays.
+        // The first attachment creates the shared rules, which stay.
         list.firewall.call_after(&a).error(5).mentions("firewall-iptables4");
         let before = support::snapshot(lab);
         list.firewall.call_after(&b).error(5).mentions("firewall-iptables4");
@@ -147,7 +147,7 @@ fn many_at_once_make_the_shared_chains_once() {
             }
             assert_reaches(lab, &attached[0], &attached[1]);
             if backend == IPTABLES {
-                let rules = crate::world::iptables_rules();
+                let rules = crate::lists::iptables_rules();
                 for jump in ["-j CNI-FORWARD", "-j CNI-ISOLATION-STAGE-1", "-j CNI-ADMIN"] {
                     let jumps = rules.iter().filter(|rule| rule.ends_with(jump)).count();
                     assert_eq!(jumps, 2, "one for each family: {jump}\n{rules:#?}");

@@ -1,4 +1,4 @@
-//! How a device is found: by what the kernel knows of it, and in sysfs.
+//! Devices are found in the kernel and in sysfs.
 
 use rscni_test::Lab;
 use rstest::rstest;
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{MAC, assert_fails, bare, device, host_link, network, snapshot, support};
 
-/// A tree in place of `/sys`, with the interface `dev0` below the device at `path`.
+/// Mounts a tree on `/sys` that has the interface `dev0` below the device at `path`.
 pub(super) fn sysfs(lab: &Lab, path: &str, driver: Option<&str>) {
     let root = lab.dir().join("sys");
     let device = root.join(path);
@@ -75,7 +75,7 @@ fn a_device_is_found_in_sysfs(
         assert_eq!(a.link().mac.unwrap().to_string(), MAC);
         assert_eq!(a.reply["interfaces"][0].get("pciID"), driver.map(|_| json!(PCI)).as_ref());
         a.check().success();
-        // Nothing has to be found for it to come back.
+        // The device comes back although it is not in sysfs any more.
         std::fs::remove_dir_all(lab.dir().join("sys").join(path)).unwrap();
         a.del().success();
         assert!(host_link(lab, "dev0").unwrap().up);
@@ -87,7 +87,7 @@ fn a_device_is_found_in_sysfs(
 #[case::by_its_driver_with_a_name(json!({ "pciBusID": PCI, "device": "dev0" }))]
 #[case::by_the_runtime(json!({ "runtimeConfig": { "deviceID": PCI } }))]
 #[case::by_configuration(json!({ "DPDKMode": true, "device": "dev0" }))]
-fn a_device_that_is_left_to_a_program_stays_and_has_a_result(#[case] keys: Value) {
+fn a_dpdk_device_stays_on_the_host_and_has_a_result(#[case] keys: Value) {
     rscni_test::run(|lab| {
         device(lab);
         support::install(lab);
@@ -131,19 +131,15 @@ fn a_device_that_is_left_to_a_program_stays_and_has_a_result(#[case] keys: Value
 #[case::device_id_that_is_not_there(json!({ "device": null, "runtimeConfig": { "deviceID": "x" } }), 5, "deviceID")]
 #[case::loopback(json!({ "device": "lo" }), 5, "lo")]
 #[case::type_of_a_key(json!({ "DPDKMode": "yes" }), 7, "yes")]
-fn what_is_wrong_with_the_device_is_said(
-    #[case] keys: Value,
-    #[case] code: u64,
-    #[case] word: &str,
-) {
+fn invalid_devices_are_rejected(#[case] keys: Value, #[case] code: u64, #[case] word: &str) {
     rscni_test::run(|lab| {
         device(lab);
         let network = network(lab, &keys);
         assert_fails(lab, &network, &lab.container("a"), "eth0", code, word);
         if code == 7 {
-            network.plugin.status(&network.config).error(7).mentions(word);
+            network.status().error(7).mentions(word);
         } else {
-            network.plugin.status(&network.config).success();
+            network.status().success();
         }
     });
 }

@@ -1,15 +1,14 @@
-//! A device is recognized although the container changed everything that it can change, and is never lost.
+//! A device is recognized although the container changed everything that it can change.
 
 use std::path::Path;
 
-use rscni_linux::{LinkChange, Netlink, Netns, Veth};
-use rscni_test::Namespace;
+use rscni_linux::{LinkChange, Netlink, Veth};
 use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::{
     bare, device, host_link, network, snapshot,
-    support::{Attached, change, fixed, up},
+    support::{Attached, change, fixed, move_link, up},
 };
 
 const RECORD: &str = "/run/cni/host-device/dev0";
@@ -26,7 +25,7 @@ fn remac(mac: &str) -> LinkChange<'static> {
     LinkChange { mac: mac.parse().ok(), ..LinkChange::default() }
 }
 
-/// Renames an interface, which has to be off for that on older kernels.
+/// Renames an interface, which must be down on older kernels.
 fn rename(netlink: &mut Netlink, from: &str, to: &str) {
     change(netlink, from, &up(false));
     change(netlink, from, &named(to));
@@ -39,7 +38,7 @@ fn disguise(a: &Attached) {
     rename(&mut netlink, "net1", "mine");
 }
 
-/// An interface of the container's own, which it passes off as the device.
+/// Adds an interface that pretends to be the device.
 fn decoy(a: &Attached) {
     disguise(a);
     let mut netlink = a.netlink();
@@ -69,12 +68,7 @@ fn a_disguised_device_comes_back(
         let before = snapshot(lab);
         let a = bare(lab).attach_as(&a, "net1");
         disguise(&a);
-        match how {
-            "with_result" => a.del().success(),
-            "without_result" => a.del_without_result().success(),
-            "without_netns" => a.del_without_netns().success(),
-            _ => a.network.gc(&[]).success(),
-        };
+        a.end(lab, how).success();
         if let Some(decoy) = a.netlink().find_link("decoy").unwrap() {
             a.netlink().del_link(decoy.index).unwrap();
         }
@@ -96,7 +90,7 @@ fn two_devices_of_a_container_are_not_mistaken_for_each_other() {
         let before = snapshot(lab);
         let first = bare(lab).attach_as(&a, "net1");
         let second = bare(lab).with(&json!({ "device": "dev1" })).attach_as(&a, "net2");
-        // Each gets the name, the alias and the address of the other.
+        // Swaps name, alias and address of the devices.
         let mut netlink = a.netlink();
         for (from, to) in [("net1", "x"), ("net2", "net1"), ("x", "net2")] {
             rename(&mut netlink, from, to);
@@ -116,7 +110,7 @@ fn a_device_whose_index_is_taken_in_the_container_comes_back() {
     rscni_test::run(|lab| {
         device(lab);
         let a = lab.container("a");
-        // Indices up to that of the device.
+        // Use the indices up to that of the device.
         while a.netlink().link_by_index(host_link(lab, "dev0").unwrap().index).is_err() {
             let number = a.netlink().links().unwrap().len();
             a.netlink().add_veth(&Veth::new(format!("a{number}"), format!("b{number}"))).unwrap();
@@ -129,12 +123,6 @@ fn a_device_whose_index_is_taken_in_the_container_comes_back() {
         attached.del().success();
         lab.assert_unchanged_since(&before);
     });
-}
-
-/// Moves an interface between namespaces.
-fn send(from: &Namespace, name: &str, to: &Namespace) {
-    let netns = Netns::open(to.path()).unwrap();
-    change(&mut from.netlink(), name, &LinkChange { netns: Some(&netns), ..LinkChange::default() });
 }
 
 #[rstest]
@@ -152,13 +140,13 @@ fn del_fails_as_long_as_the_device_is_elsewhere(
             "gc" => a.network.gc(&[]),
             _ => a.del_without_netns(),
         };
-        send(&a, "net1", &nested);
+        move_link(&a, "net1", &nested);
         for _ in 0..2 {
             del().error(11).mentions("dev0 is neither in /run/netns/a nor on the host");
             assert!(Path::new(RECORD).exists());
         }
         assert!(nested.netlink().find_link("net1").unwrap().is_some());
-        send(&nested, "net1", if back == "the host" { lab.host() } else { &a });
+        move_link(&nested, "net1", if back == "the host" { lab.host() } else { &a });
         del().success();
         lab.assert_unchanged_since(&before);
     });
@@ -170,9 +158,9 @@ fn del_succeeds_when_the_namespace_is_gone_without_the_device() {
         device(lab);
         let nested = lab.container("nested");
         let a = bare(lab).attach(lab, "a");
-        send(&a, "eth0", &nested);
+        move_link(&a, "eth0", &nested);
         lab.remove_namespace(&a);
-        // A new namespace of that name is another one.
+        // A new namespace of the same name is another one.
         lab.container("a");
         a.del().success();
         assert!(!Path::new(RECORD).exists());
@@ -181,11 +169,11 @@ fn del_succeeds_when_the_namespace_is_gone_without_the_device() {
 }
 
 #[test]
-fn a_veth_that_the_container_deleted_is_known_to_be_destroyed() {
+fn a_veth_that_the_container_deleted_counts_as_destroyed() {
     rscni_test::run(|lab| {
         device(lab);
         lab.host().netlink().add_veth(&Veth::new("dev1", "peer1")).unwrap();
-        // The other end of the first is on the host, that of the second in another namespace.
+        // The peer of the first device is on the host, that of the second in another namespace.
         for (name, device) in [("a", "dev1"), ("b", "dev0")] {
             let a = bare(lab).with(&json!({ "device": device })).attach(lab, name);
             a.netlink().del_link(a.link().index).unwrap();
@@ -197,7 +185,7 @@ fn a_veth_that_the_container_deleted_is_known_to_be_destroyed() {
 }
 
 #[test]
-fn a_late_del_ends_its_own_record_and_spares_another_device_at_the_same_path() {
+fn a_late_del_keeps_another_device_at_the_same_path() {
     rscni_test::run(|lab| {
         device(lab);
         lab.host().netlink().add_veth(&Veth::new("dev1", "peer1")).unwrap();
@@ -234,7 +222,7 @@ fn a_record_of_an_earlier_version_is_understood(#[case] disguise: fn(&Attached))
     });
 }
 
-/// What is left when an ADD is killed between writing the record and moving the device.
+/// An ADD that is killed before it moves the device leaves a record.
 #[test]
 fn del_after_an_add_that_moved_nothing_succeeds() {
     rscni_test::run(|lab| {

@@ -1,13 +1,16 @@
-//! `useInterfaceNetwork`: the container gets the addresses, routes and rules that the device has on the host.
+//! `useInterfaceNetwork`: the container gets the addresses, routes and rules that the device has on
+//! the host.
 
 use ipnet::IpNet;
-use rscni_linux::{AddressFlags, LinkChange, Netns, Route, RouteFilter, Rule};
+use rscni_linux::{Route, RouteFilter, Rule};
 use rscni_test::{Container, Lab, Namespace};
 use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::{
-    MAC, assert_fails, device, found, host_link, network, snapshot,
+    MAC, assert_fails, device, found, host_link, network,
+    returned::fall_back,
+    snapshot,
     support::{self, Attached, Network, addresses, fixed, host_local},
 };
 
@@ -17,7 +20,7 @@ fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
-/// The routes of the device, each with the router that it leads by.
+/// Routes of the device.
 fn routes() -> Vec<Route> {
     let via = |dst: &str, gateway: &str, table| Route {
         gateway: gateway.parse().ok(),
@@ -32,7 +35,7 @@ fn routes() -> Vec<Route> {
             ..via("192.0.2.0/24", "10.5.0.1", 254)
         },
         Route { scope: Some(253), ..Route::new(net("198.51.100.0/24")) },
-        // The router is on the link and in no subnet of it.
+        // The router is on the link, in none of its subnets.
         Route { onlink: true, ..via("203.0.113.0/24", "198.18.0.1", 254) },
         Route { priority: Some(20), ..via("::/0", "fd05::1", 254) },
         via("192.0.2.0/24", "10.5.0.1", 100),
@@ -48,18 +51,15 @@ fn rules() -> [Rule; 2] {
     [rule("10.5.0.9/32", 100, 1000), rule("fd05::/64", 1000, 1001)]
 }
 
-/// The device with its routes and rules, and the network behind it, where the routes lead to.
+/// Creates the device with its routes and rules, and the network behind it.
 fn routed_device(lab: &Lab) -> Container {
     let outside = device(lab);
-    let nodad = AddressFlags { nodad: true, ..AddressFlags::default() };
-    let mut netlink = outside.netlink();
     for (link, address) in
         [("peer", "fd05::1/64"), ("lo", "192.0.2.1/32"), ("lo", "2001:db8::1/128")]
     {
-        let index = netlink.link_by_name(link).unwrap().index;
-        netlink.add_address(index, net(address), nodad).unwrap();
+        support::add_address(&outside, link, address);
     }
-    support::change(&mut netlink, "lo", &support::up(true));
+    support::change(&mut outside.netlink(), "lo", &support::up(true));
     let mut host = lab.host().netlink();
     let index = host.link_by_name("dev0").unwrap().index;
     for route in routes() {
@@ -68,7 +68,7 @@ fn routed_device(lab: &Lab) -> Container {
     for rule in rules() {
         host.add_rule(&rule).unwrap();
     }
-    // This one is about another address, that one about a table without a route of the device.
+    // One rule is for another address, the other for a table without a route of the device.
     host.add_rule(&Rule::new(net("10.99.0.0/16"), 100)).unwrap();
     host.add_rule(&Rule::new(net("10.5.0.0/24"), 101)).unwrap();
     outside
@@ -78,9 +78,9 @@ fn lending(lab: &Lab, keys: &Value) -> Network {
     network(lab, &json!({ "useInterfaceNetwork": true, "ipam": null })).with(keys)
 }
 
-/// The routes of an interface that have been added, as text.
-fn routes_of(place: &Namespace, link: &str) -> Vec<String> {
-    let mut netlink = place.netlink();
+/// Returns the routes of an interface as text, without those of the kernel.
+fn routes_of(namespace: &Namespace, link: &str) -> Vec<String> {
+    let mut netlink = namespace.netlink();
     let index = netlink.link_by_name(link).unwrap().index;
     let filter = RouteFilter { oif: Some(index), ..RouteFilter::default() };
     let mut routes = netlink.routes(filter).unwrap();
@@ -110,7 +110,7 @@ fn assert_has_all(lab: &Lab, a: &Attached, expected: &[String]) {
 }
 
 #[rstest]
-fn what_the_device_has_goes_in_and_comes_back(
+fn addresses_and_routes_are_moved_and_returned(
     #[values("dev0", "net1")] ifname: &str,
     #[values("with_result", "without_result", "without_netns", "gc", "netns_gone")] how: &str,
 ) {
@@ -123,25 +123,12 @@ fn what_the_device_has_goes_in_and_comes_back(
         let before = snapshot(lab);
         let a = lending(lab, &json!({})).attach_as(&a, ifname);
         assert_has_all(lab, &a, &expected);
-        match how {
-            "with_result" => a.del().success(),
-            "without_result" => a.del_without_result().success(),
-            "without_netns" => a.del_without_netns().success(),
-            "gc" => a.network.gc(&[]).success(),
-            _ => {
-                // Where the kernel puts a physical device whose namespace goes.
-                let host = Netns::open(lab.host().path()).unwrap();
-                let index = a.link().index;
-                let to_host = LinkChange {
-                    netns: Some(&host),
-                    name: Some("dev7".into()),
-                    ..LinkChange::default()
-                };
-                a.netlink().set_link(index, &to_host).unwrap();
-                lab.remove_namespace(&a);
-                a.del().success()
-            }
-        };
+        if how == "netns_gone" {
+            fall_back(lab, &a, "dev7");
+            a.del().success();
+        } else {
+            a.end(lab, how).success();
+        }
         let before = if how == "netns_gone" { before_container } else { before };
         lab.assert_unchanged_since(&before.ignoring("sysctl net/ipv6/conf/lo/"));
         assert_eq!(routes_of(lab.host(), "dev0"), expected);
@@ -192,7 +179,7 @@ fn ipam_can_add_to_it() {
         outside.ping("10.1.0.2");
         a.del().success();
         lab.assert_unchanged_since(&before.ignoring("sysctl net/ipv6/conf/lo/"));
-        // One that has routes alone is enough.
+        // A result with routes only is enough.
         let ipam =
             json!({ "type": "static", "routes": [{ "dst": "10.77.0.0/16", "gw": "10.5.0.1" }] });
         let b = lending(lab, &json!({ "ipam": ipam })).attach(lab, "b");
@@ -214,13 +201,13 @@ fn a_failed_add_gives_everything_back(#[case] ipam: Value, #[case] code: u64, #[
         routed_device(lab);
         let a = lab.container("a");
         let mut host = lab.host().netlink();
-        // Without a default route nothing leads to the router that IPAM names.
+        // Without a default route there is no route to the router of IPAM.
         let index = host.link_by_name("dev0").unwrap().index;
         let default = routes().swap_remove(0);
         host.del_route(&Route { oif: Some(index), ..default }).unwrap();
         let before = snapshot(lab);
         let network = lending(lab, &json!({ "ipam": ipam }));
-        network.plugin.add(&a, "eth0", &network.config).error(code).mentions(word);
+        network.add(&a).error(code).mentions(word);
         lab.assert_unchanged_since(&before.ignoring("sysctl net/ipv6/conf/lo/"));
     });
 }
@@ -246,16 +233,16 @@ fn check_names_what_is_missing() {
     });
 }
 
-/// The Go plugin makes this difference too: nothing in the container renews a lease, routers advertise again.
+/// The Go plugin does the same: nothing in the container renews a lease, but routers advertise
+/// again.
 #[test]
-fn an_ipv4_address_that_expires_goes_in_and_an_ipv6_address_does_not() {
+fn expiring_ipv4_addresses_are_moved_but_not_ipv6_addresses() {
     rscni_test::run(|lab| {
         device(lab);
         for address in ["10.8.0.9/24", "fd08::9/64"] {
             let command =
                 format!("address add {address} dev dev0 valid_lft 9000 preferred_lft 9000");
-            let done = std::process::Command::new("ip").args(command.split(' ')).status().unwrap();
-            assert!(done.success(), "ip {command}");
+            support::ip(lab.host(), &command);
         }
         let a = lending(lab, &json!({})).attach(lab, "a");
         let expected = ["10.5.0.9/24", "10.6.0.9/24", "10.8.0.9/24", "fd05::9/64"];
@@ -283,7 +270,7 @@ fn a_rule_of_the_container_stays_there() {
 #[rstest]
 #[case::by_configuration(json!({ "DPDKMode": true }))]
 #[case::by_its_driver(json!({ "pciBusID": found::PCI }))]
-fn a_device_that_is_left_to_a_program_is_refused(#[case] keys: Value) {
+fn a_dpdk_device_is_rejected(#[case] keys: Value) {
     rscni_test::run(|lab| {
         routed_device(lab);
         support::install(lab);

@@ -1,5 +1,5 @@
-//! The host-device plugin, with packets. The device is one end of a veth pair; the other stands for the network that it
-//! is connected to.
+//! The host-device plugin, with packets. The device is one end of a veth pair, and the other end is
+//! its network.
 
 mod found;
 mod identified;
@@ -18,13 +18,14 @@ use support::{Network, V4, V6, host_local, up};
 const MAC: &str = "02:00:00:00:00:01";
 const STATE: &str = "/run/cni/host-device";
 
-/// What is there, but for the directory that the plugin keeps.
+/// Everything except the plugin's empty directory.
 #[track_caller]
 fn snapshot(lab: &Lab) -> Snapshot {
     support::snapshot(lab).ignoring(&format!("directory {STATE}")).ignoring("directory /run/cni ")
 }
 
-/// The device `dev0`, on, with addresses, an MTU and an alias; and the other end, which has the gateway's addresses.
+/// Creates the device `dev0`, which is up and has addresses, an MTU and an alias. Its peer has the
+/// gateway's addresses.
 fn device(lab: &Lab) -> Container {
     let net = lab.container("net");
     let netns = Netns::open(net.path()).unwrap();
@@ -52,13 +53,13 @@ fn device(lab: &Lab) -> Container {
     net
 }
 
-/// A network of that device, with addresses of both families.
+/// A network with that device and addresses of both families.
 fn network(lab: &Lab, keys: &Value) -> Network {
     let ipam = host_local(&[V4, V6]);
     Network::new(lab, "host-device", &json!({ "device": "dev0", "ipam": ipam })).with(keys)
 }
 
-/// A network without IPAM, for tests of where the device is.
+/// A network without IPAM.
 fn bare(lab: &Lab) -> Network {
     network(lab, &json!({ "ipam": null }))
 }

@@ -1,4 +1,4 @@
-//! A device goes into a container and comes out of it.
+//! A device is moved into a container and back.
 
 use rscni_linux::{AddressFlags, Bridge, LinkChange};
 use rscni_test::Container;
@@ -11,7 +11,7 @@ use super::{
 };
 
 #[rstest]
-fn a_device_goes_in_talks_and_comes_back_as_it_was(
+fn a_device_is_moved_works_and_is_restored(
     #[values("dev0", "net1")] ifname: &str,
     #[values("with_result", "without_result", "without_netns")] how: &str,
 ) {
@@ -27,24 +27,19 @@ fn a_device_goes_in_talks_and_comes_back_as_it_was(
             lab.tcp(&net, &a, a.address(v4), 8080);
             lab.udp(&net, &a, a.address(v4), 5353);
         }
-        // The name on the host is kept where the Go plugin keeps it.
+        // The alias keeps the name on the host, like with the Go plugin.
         assert_eq!(a.link().alias.as_deref(), Some("dev0"));
         assert_eq!((a.link().mtu, a.link().mac.unwrap().to_string().as_str()), (1400, MAC));
         a.check().success();
-        let del = || match how {
-            "with_result" => a.del(),
-            "without_result" => a.del_without_result(),
-            _ => a.del_without_netns(),
-        };
-        del().success();
+        a.end(lab, how).success();
         lab.assert_unchanged_since(&before.ignoring("sysctl net/ipv6/conf/lo/"));
         net.ping("10.5.0.9");
-        del().success();
+        a.end(lab, how).success();
     });
 }
 
 #[test]
-fn a_device_that_was_off_comes_back_off() {
+fn a_device_that_was_down_is_down_after_del() {
     rscni_test::run(|lab| {
         device(lab);
         change(&mut lab.host().netlink(), "dev0", &up(false));
@@ -52,7 +47,7 @@ fn a_device_that_was_off_comes_back_off() {
         let before = snapshot(lab);
         let a = bare(lab).attach_as(&a, "eth0");
         assert!(a.link().up);
-        // What the container does with it stays in the container.
+        // Changes by the container are undone.
         let mut netlink = a.netlink();
         change(&mut netlink, "eth0", &up(false));
         let other =
@@ -64,7 +59,7 @@ fn a_device_that_was_off_comes_back_off() {
 }
 
 #[test]
-fn the_result_has_the_interface_alone() {
+fn the_result_has_only_the_interface() {
     rscni_test::run(|lab| {
         device(lab);
         let a = bare(lab).with(&json!({ "dns": { "nameservers": ["10.1.0.1"] } })).attach(lab, "a");
@@ -86,27 +81,22 @@ fn the_result_has_the_interface_alone() {
 #[case::route(json!({ "ipam": { "type": "static", "addresses": [{ "address": "10.1.0.5/24" }],
     "routes": [{ "dst": "192.0.2.0/24", "gw": "203.0.113.1" }] } }), 5, "203.0.113.1")]
 #[case::no_address(json!({ "ipam": { "type": "static" } }), 7, "no address")]
-fn a_device_is_back_as_it_was_if_the_rest_fails(
-    #[case] keys: Value,
-    #[case] code: u64,
-    #[case] word: &str,
-) {
+fn a_failed_add_restores_the_device(#[case] keys: Value, #[case] code: u64, #[case] word: &str) {
     rscni_test::run(|lab| {
         device(lab);
-        let network = network(lab, &keys);
         let a = lab.container("a");
-        let before = snapshot(lab);
-        network.plugin.add(&a, "eth0", &network.config).error(code).mentions(word);
-        lab.assert_unchanged_since(&before);
-        if word != "nothing" {
-            network.plugin.del(&a, "eth0", &network.config).success();
+        if word == "nothing" {
+            let before = snapshot(lab);
+            network(lab, &keys).add(&a).error(code).mentions(word);
             lab.assert_unchanged_since(&before);
+        } else {
+            assert_fails(lab, &network(lab, &keys), &a, "eth0", code, word);
         }
     });
 }
 
 #[test]
-fn an_address_that_another_host_has_is_found_out() {
+fn a_duplicate_address_is_declined() {
     rscni_test::run(|lab| {
         device(lab);
         let network = network(lab, &json!({ "ipam": fixed(&[("fd01::1/64", "")]) }));
@@ -115,14 +105,14 @@ fn an_address_that_another_host_has_is_found_out() {
 }
 
 #[test]
-fn names_that_are_taken_are_minded() {
+fn names_in_use_are_rejected() {
     rscni_test::run(|lab| {
         device(lab);
         let network = bare(lab);
         let a = lab.container("a");
         a.netlink().add_bridge(&Bridge::new("eth0")).unwrap();
         assert_fails(lab, &network, &a, "eth0", 4, "eth0");
-        // The name that it has on the host is another's in the container, the one in the container another's on the host.
+        // The host's name is in use in the container, and the container's name on the host.
         a.netlink().add_bridge(&Bridge::new("dev0")).unwrap();
         lab.host().netlink().add_bridge(&Bridge::new("net1")).unwrap();
         let before = snapshot(lab);
@@ -227,12 +217,12 @@ fn check_misses_what_was_changed() {
 }
 
 #[test]
-fn an_interface_that_is_no_device_of_the_host_is_left_alone() {
+fn an_interface_of_the_container_is_not_moved() {
     rscni_test::run(|lab| {
         device(lab);
         let network = bare(lab);
         let other = Network::bridge(lab, &[V4], &json!({ "name": "other" })).attach(lab, "a");
-        network.plugin.del(&other, "eth0", &network.config).success();
+        network.del(&other).success();
         other.check().success();
         let b = lab.container("b");
         b.netlink()
@@ -241,13 +231,13 @@ fn an_interface_that_is_no_device_of_the_host_is_left_alone() {
                 ..Bridge::new("eth0")
             })
             .unwrap();
-        network.plugin.del(&b, "eth0", &network.config).success();
+        network.del(&b).success();
         assert!(b.netlink().find_link("eth0").unwrap().is_some());
     });
 }
 
 #[test]
-fn of_two_calls_for_one_device_one_gets_it() {
+fn one_of_two_concurrent_calls_gets_the_device() {
     rscni_test::run(|lab| {
         device(lab);
         let network = bare(lab);
@@ -255,22 +245,20 @@ fn of_two_calls_for_one_device_one_gets_it() {
             (0..4).map(|number| lab.container(&format!("c{number}"))).collect();
         let before = snapshot(lab);
         let codes: Vec<Option<i32>> = std::thread::scope(|scope| {
-            let calls: Vec<_> = containers
-                .iter()
-                .map(|c| scope.spawn(|| network.plugin.add(c, "eth0", &network.config).exit_code()))
-                .collect();
+            let calls: Vec<_> =
+                containers.iter().map(|c| scope.spawn(|| network.add(c).exit_code())).collect();
             calls.into_iter().map(|call| call.join().unwrap()).collect()
         });
         assert_eq!(codes.iter().filter(|code| **code == Some(0)).count(), 1, "{codes:?}");
         for container in &containers {
-            network.plugin.del(container, "eth0", &network.config).success();
+            network.del(container).success();
         }
         lab.assert_unchanged_since(&before);
     });
 }
 
 #[rstest]
-fn every_version_goes_in_and_out(
+fn every_version_works(
     #[values("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")] version: &str,
 ) {
     rscni_test::run(|lab| {
@@ -284,8 +272,7 @@ fn every_version_goes_in_and_out(
         };
         assert_eq!(a.reply.get("interfaces").unwrap_or(&Value::Null), &interface);
         assert_eq!(a.reply.ips().len(), 2);
-        let (check, gc, status) =
-            (a.check(), network.gc(&[&a]), network.plugin.status(&network.config));
+        let (check, gc, status) = (a.check(), network.gc(&[&a]), network.status());
         if ["0.4.0", "1.0.0", "1.1.0"].contains(&version) {
             check.success();
         } else {
@@ -310,8 +297,8 @@ fn status_asks_ipam_and_not_for_the_device() {
         device(lab);
         let network = network(lab, &json!({}));
         network.attach(lab, "a");
-        network.plugin.status(&network.config).success();
+        network.status().success();
         let network = network.with(&json!({ "ipam": { "type": "host-local" } }));
-        network.plugin.status(&network.config).failure();
+        network.status().failure();
     });
 }

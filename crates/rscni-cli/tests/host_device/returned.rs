@@ -1,6 +1,4 @@
-//! A device comes back although its namespace vanished, the runtime lost it, or the Go plugin moved it.
-
-use std::path::Path;
+//! A device comes back after its namespace vanished, or after the Go plugin moved it.
 
 use rscni_linux::{LinkChange, Netns};
 use rscni_test::Lab;
@@ -9,26 +7,19 @@ use serde_json::json;
 
 use super::{
     bare, device, host_link, network, snapshot,
-    support::{Attached, Network, fixed},
+    support::{Attached, assert_gone, fixed},
 };
 
-const GO: &str = "/usr/lib/cni";
-
 #[rstest]
-fn a_virtual_device_goes_with_the_namespace(
-    #[values("with_path", "without_path", "gc")] how: &str,
+fn a_virtual_device_is_destroyed_with_the_namespace(
+    #[values("with_result", "without_netns", "gc")] how: &str,
 ) {
     rscni_test::run(|lab| {
         device(lab);
         let a = network(lab, &json!({})).attach(lab, "a");
         lab.remove_namespace(&a);
-        match how {
-            "with_path" => a.del().success(),
-            "without_path" => a.del_without_netns().success(),
-            _ => a.network.gc(&[]).success(),
-        };
-        let left = lab.snapshot().to_string();
-        assert!(!left.contains("ctr-a") && !left.contains("file /run/cni"), "{left}");
+        a.end(lab, how).success();
+        assert_gone(lab, &["ctr-a", "file /run/cni"]);
         a.del().success();
     });
 }
@@ -40,15 +31,15 @@ fn a_device_comes_back_when_its_network_was_renamed() {
         let before = snapshot(lab);
         let a = bare(lab).attach(lab, "a");
         let renamed = a.network.with(&json!({ "name": "renamed" }));
-        renamed.plugin.del(&a.container, "eth0", &renamed.config).success();
+        renamed.del(&a.container).success();
         lab.remove_namespace(&a);
         lab.assert_unchanged_since(&before);
     });
 }
 
-/// Has the device of `a` be where the kernel puts a physical one whose namespace goes: on the host, off, without
-/// addresses, under this name and with its alias.
-fn fall_back(lab: &Lab, a: &Attached, name: &str) {
+/// Removes the namespace of `a` and moves its device to where the kernel puts a physical one: to
+/// the host, down, without addresses, under this name and with its alias.
+pub(super) fn fall_back(lab: &Lab, a: &Attached, name: &str) {
     let host = Netns::open(lab.host().path()).unwrap();
     let index = a.link().index;
     let change =
@@ -58,26 +49,22 @@ fn fall_back(lab: &Lab, a: &Attached, name: &str) {
 }
 
 #[rstest]
-fn a_device_that_the_kernel_gave_back_is_as_it_was(
+fn a_device_that_the_kernel_returned_is_restored(
     #[values("eth0", "dev7", "dev0")] name: &str,
-    #[values("with_path", "without_path", "gc")] how: &str,
+    #[values("with_result", "without_netns", "gc")] how: &str,
 ) {
     rscni_test::run(|lab| {
         device(lab);
         let before = snapshot(lab);
         let a = bare(lab).attach(lab, "a");
         fall_back(lab, &a, name);
-        match how {
-            "with_path" => a.del().success(),
-            "without_path" => a.del_without_netns().success(),
-            _ => a.network.gc(&[]).success(),
-        };
+        a.end(lab, how).success();
         lab.assert_unchanged_since(&before);
     });
 }
 
 #[test]
-fn gc_gives_back_what_no_valid_attachment_has() {
+fn gc_returns_devices_of_stale_attachments() {
     rscni_test::run(|lab| {
         device(lab);
         let a = lab.container("a");
@@ -95,7 +82,7 @@ fn gc_gives_back_what_no_valid_attachment_has() {
 }
 
 #[test]
-fn a_late_del_spares_the_next_container_at_the_same_path() {
+fn a_late_del_keeps_the_next_container_at_the_same_path() {
     rscni_test::run(|lab| {
         let net = device(lab);
         let network = network(lab, &json!({ "ipam": fixed(&[("10.1.0.5/24", "10.1.0.1")]) }));
@@ -113,33 +100,28 @@ fn a_late_del_spares_the_next_container_at_the_same_path() {
 }
 
 #[rstest]
-fn it_takes_over_from_the_go_plugin_and_hands_back(
+fn attachments_are_handed_over_from_and_to_the_go_plugin(
     #[values("with_result", "without_result", "netns_gone")] how: &str,
 ) {
     rscni_test::run(|lab| {
         device(lab);
         let ours = network(lab, &json!({ "cniVersion": "1.0.0" }));
-        let go = Network {
-            plugin: lab.plugin(Path::new(GO).join("host-device")).cni_path([GO]),
-            ..ours.clone()
-        };
+        let go = ours.with_go(lab);
         let mut a = go.attach(lab, "a");
         a.network = ours.clone();
         a.check().success();
-        match how {
-            "with_result" => a.del().success(),
-            "without_result" => a.del_without_result().success(),
-            _ => {
-                fall_back(lab, &a, "eth0");
-                a.del().success()
-            }
-        };
+        if how == "netns_gone" {
+            fall_back(lab, &a, "eth0");
+            a.del().success();
+        } else {
+            a.end(lab, how).success();
+        }
         let back = host_link(lab, "dev0").unwrap();
-        // Nobody knows what it was like before.
+        // Its earlier state is unknown.
         assert_eq!((back.alias.as_deref().unwrap_or_default(), back.up), ("", false));
-        assert!(!lab.snapshot().to_string().contains("ctr-a"), "{}", lab.snapshot());
+        assert_gone(lab, &["ctr-a"]);
 
-        // A file of an attachment that the Go plugin ended says nothing about the next.
+        // The record of an attachment that the Go plugin removed is ignored.
         let b = ours.attach(lab, "b");
         go.plugin.check(&b, "eth0", &b.config()).success();
         go.plugin.del(&b, "eth0", &b.config()).success();
@@ -149,6 +131,6 @@ fn it_takes_over_from_the_go_plugin_and_hands_back(
         c.del().success();
         assert!(host_link(lab, "dev0").is_some());
         b.del().success();
-        assert!(!lab.snapshot().to_string().contains("file /run/cni"), "{}", lab.snapshot());
+        assert_gone(lab, &["file /run/cni"]);
     });
 }

@@ -1,6 +1,6 @@
-//! The keys that are about rules: marks, chains of others, conditions.
+//! Keys for rules: marks, external chains, conditions.
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use rscni_linux::nft::{BaseChain, Family, Field, Hook, Nft, Rule, Table};
 use rstest::rstest;
@@ -18,12 +18,8 @@ use crate::{
 
 const SHORT: Duration = Duration::from_secs(1);
 
-/// Runs a tool, which must succeed, and gives what it prints.
-#[track_caller]
 fn run(words: &[&str]) -> String {
-    let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
-    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    support::run(words[0], &words[1..])
 }
 
 /// Counts the packets with these bits of their mark that the host forwards.
@@ -39,7 +35,7 @@ fn count_marked(mark: u32) -> impl Fn() -> u64 {
     transaction.add_rule(&table, "marked", &Rule::new().masked(Field::Mark, mark, mark).counter());
     transaction.commit().unwrap();
     || {
-        let text = run(&["nft", "list", "chain", "inet", "counted", "marked"]);
+        let text = support::nft("list chain inet counted marked");
         let packets = text.split("packets ").nth(1).unwrap();
         packets.split(' ').next().unwrap().parse().unwrap()
     }
@@ -50,7 +46,7 @@ fn count_marked(mark: u32) -> impl Fn() -> u64 {
 #[case::another(json!({ "markMasqBit": 5 }), 0x20)]
 #[case::the_first(json!({ "markMasqBit": 0 }), 1)]
 #[case::the_last(json!({ "markMasqBit": 31 }), 0x8000_0000)]
-fn what_is_masqueraded_has_the_mark_and_nothing_else_has(
+fn only_masqueraded_packets_have_the_mark(
     #[values(NFTABLES, IPTABLES)] backend: &str,
     #[case] keys: Value,
     #[case] mark: u32,
@@ -91,7 +87,7 @@ fn networks_may_have_different_marks(#[values(NFTABLES, IPTABLES)] backend: &str
 }
 
 #[test]
-fn the_chain_of_somebody_else_marks() {
+fn an_external_chain_sets_the_mark() {
     rscni_test::run(|lab| {
         for iptables in ["iptables", "ip6tables"] {
             run(&[iptables, "-t", "nat", "-N", "KUBE-MARK-MASQ"]);
@@ -169,7 +165,7 @@ fn conditions_keep_some_out(#[case] backend: &str, #[case] keys: Value) {
 }
 
 #[test]
-fn conditions_are_met_in_both_families_by_what_they_say() {
+fn conditions_apply_in_both_families() {
     rscni_test::run(|lab| {
         let outside = outside(lab);
         let conditions = json!(["iifname", "!=", "\"uplink\""]);
@@ -180,7 +176,7 @@ fn conditions_are_met_in_both_families_by_what_they_say() {
             assert!(outside.try_tcp(target(HOST[i]), SHORT).is_err());
             a.tcp(target(gateway)).assert_by(&server);
         }
-        // Without conditions the same port is another one.
+        // A mapping of the same port without conditions is another one.
         let other = publish(lab, &bridge(lab), "other", &json!({}), &web());
         other.assert_reached(&outside, HOST[0], OUTSIDE[0]);
         a.check().success();
@@ -192,14 +188,14 @@ fn conditions_are_met_in_both_families_by_what_they_say() {
 #[rstest]
 #[case(json!({ "conditionsV4": ["not", "nftables"] }), 7, "not nftables")]
 #[case(json!({ "conditionsV4": ["-s", "nowhere.invalid"] }), 5, "nowhere.invalid")]
-fn conditions_that_nobody_understands_fail_and_leave_nothing(
+fn invalid_conditions_fail_and_leave_nothing(
     #[case] keys: Value,
     #[case] code: u64,
     #[case] word: &str,
 ) {
     rscni_test::run(|lab| {
         let link = bridge(lab).attach(lab, "a");
-        // What iptables has for all containers stays, as with the Go plugin.
+        // The shared rules of iptables stay, like with the Go plugin.
         publish(lab, &link.network, "first", &json!({ "backend": IPTABLES }), &web())
             .ports
             .del()
@@ -212,9 +208,9 @@ fn conditions_that_nobody_understands_fail_and_leave_nothing(
 }
 
 #[test]
-fn the_old_tables_of_the_kernel_do_too() {
+fn legacy_tables_work_too() {
     rscni_test::run(|lab| {
-        // A host whose iptables is the old one.
+        // A host with legacy iptables.
         let dir = lab.dir().join("legacy");
         std::fs::create_dir_all(&dir).unwrap();
         for (name, program) in [

@@ -1,4 +1,4 @@
-//! What a runtime calls, in and out of order.
+//! Calls of a runtime, in and out of order.
 
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -9,8 +9,9 @@ use crate::{
         publish_attached, target, try_publish, web,
     },
     support::{
-        self, Network, fixed,
+        self, Network, fixed, make_read_only, nft,
         outside::{HOST, OUTSIDE, outside},
+        wait_until_gone,
     },
 };
 
@@ -32,7 +33,7 @@ fn every_kind_of_del_removes_all(#[values(NFTABLES, IPTABLES)] backend: &str) {
         c.ports.del_without_netns().success();
         lab.remove_namespace(d);
         d.ports.del().success();
-        // The configuration has changed since, or become invalid.
+        // The configuration has changed or become invalid.
         let del = |published: &crate::published::Published, keys: &Value| {
             let config = published.ports.network.with(keys).config;
             published
@@ -43,7 +44,7 @@ fn every_kind_of_del_removes_all(#[values(NFTABLES, IPTABLES)] backend: &str) {
         };
         del(e, &json!({ "markMasqBit": 7, "snat": false, "backend": null }));
         del(f, &json!({ "markMasqBit": 70 }));
-        // Mappings are lost together with the result.
+        // The mappings are lost with the result.
         let lost = g.network.with(&json!({ "runtimeConfig": null })).config;
         g.network.plugin.del(g, "eth0", &lost).success();
         assert_no_ports(lab);
@@ -54,7 +55,7 @@ fn every_kind_of_del_removes_all(#[values(NFTABLES, IPTABLES)] backend: &str) {
 }
 
 #[rstest]
-fn a_del_spares_other_containers_and_networks(#[values(NFTABLES, IPTABLES)] backend: &str) {
+fn del_keeps_other_containers_and_networks(#[values(NFTABLES, IPTABLES)] backend: &str) {
     rscni_test::run(|lab| {
         let outside = outside(lab);
         let keys = json!({ "backend": backend });
@@ -81,7 +82,7 @@ fn a_del_spares_other_containers_and_networks(#[values(NFTABLES, IPTABLES)] back
 }
 
 #[rstest]
-fn gc_removes_what_is_stale_and_of_this_network(#[values(NFTABLES, IPTABLES)] backend: &str) {
+fn gc_removes_stale_objects_of_this_network(#[values(NFTABLES, IPTABLES)] backend: &str) {
     rscni_test::run(|lab| {
         let network = bridge(lab);
         let other = network.with(&json!({
@@ -105,13 +106,13 @@ fn gc_removes_what_is_stale_and_of_this_network(#[values(NFTABLES, IPTABLES)] ba
 }
 
 #[test]
-fn a_port_that_another_container_has_is_refused() {
+fn a_port_of_another_container_is_rejected() {
     rscni_test::run(|lab| {
         let outside = outside(lab);
         let a = publish(lab, &bridge(lab), "a", &json!({}), &web());
         let b = bridge(lab).attach(lab, "b");
         let before = support::snapshot(lab);
-        // Its other mappings are not made either.
+        // Its other mappings are not created either.
         let (network, refused) =
             try_publish(lab, &b, &json!({}), &json!([mapping(1, "tcp"), mapping(8080, "udp")]));
         let refused = refused.error(11);
@@ -123,7 +124,7 @@ fn a_port_that_another_container_has_is_refused() {
         lab.assert_unchanged_since(&before);
         a.check().success();
         a.assert_reached(&outside, HOST[0], OUTSIDE[0]);
-        // When the first lets go of it, the second has it.
+        // The second gets the port when the first releases it.
         a.ports.del().success();
         let b = publish_attached(lab, b, &json!({}), &web());
         b.assert_reached(&outside, HOST[0], OUTSIDE[0]);
@@ -138,17 +139,15 @@ fn a_port_of_a_container_whose_address_was_given_to_another_goes_over() {
         let outside = outside(lab);
         let ipam = fixed(&[("10.1.0.5/24", "10.1.0.1"), ("fd01::5/64", "fd01::1")]);
         let network = bridge(lab).with(&json!({ "ipam": ipam }));
-        // Nobody called DEL for it.
+        // DEL is not called for this container.
         let keys = json!({ "markMasqBit": 3 });
         let old =
             publish(lab, &network, "old", &keys, &json!([mapping(8080, "tcp"), mapping(1, "tcp")]));
         lab.remove_namespace(&old);
         let new = publish(lab, &network, "new", &json!({}), &web());
         new.assert_reached(&outside, HOST[0], OUTSIDE[0]);
-        // Its interface goes when the kernel gets to it.
-        rscni_test::eventually("nothing is the old one's", || {
-            (!lab.snapshot().to_string().contains("ctr-old")).then_some(())
-        });
+        // The kernel removes its interface in the background.
+        wait_until_gone(lab, "ctr-old");
         old.ports.del().success();
         old.ports.del_without_result().success();
         new.check().success();
@@ -158,15 +157,12 @@ fn a_port_of_a_container_whose_address_was_given_to_another_goes_over() {
 }
 
 #[test]
-fn a_rest_of_a_port_is_in_nobodys_way() {
+fn an_incomplete_mapping_does_not_block_the_port() {
     rscni_test::run(|lab| {
         let network = bridge(lab);
         let a = publish(lab, &network, "a", &json!({}), &web());
-        // The port itself is gone, the note of whom to masquerade is not.
-        let status = std::process::Command::new("nft")
-            .args(["flush", "map", "inet", "rscni", "hostport4_any"])
-            .status();
-        assert!(status.unwrap().success());
+        // The port is removed, but not the element for masquerading.
+        nft("flush map inet rscni hostport4_any");
         let b = publish(lab, &network, "b", &json!({}), &json!([at("0.0.0.0", 8080)]));
         b.check().success();
         a.ports.del().success();
@@ -207,18 +203,7 @@ fn every_version_passes_the_result_on(
         let a = publish(lab, &network, "a", &json!({}), &web());
         assert_eq!(a.reply.json(), a.link.reply.json());
         a.assert_reached(lab.host(), "127.0.0.1", "10.1.0.1");
-        if ["0.4.0", "1.0.0", "1.1.0"].contains(&version) {
-            a.check().success();
-        } else {
-            a.check().error(1).mentions("0.4.0");
-        }
-        if version == "1.1.0" {
-            a.network.plugin.status(&a.network.config).success();
-            a.network.gc(&[&a]).success();
-            a.check().success();
-        } else {
-            a.network.plugin.status(&a.network.config).error(1).mentions("1.1.0");
-        }
+        a.assert_commands_of(version);
         a.ports.del().success();
         assert_no_ports(lab);
     });
@@ -230,19 +215,19 @@ fn a_result_of_a_plugin_before_is_needed() {
         let a = lab.container("a");
         for mappings in [web(), json!([])] {
             let network = portmap(lab, &bridge(lab), &json!({}), &mappings);
-            network.plugin.add(&a, "eth0", &network.config).error(7).mentions("needs a prevResult");
-            network.plugin.check(&a, "eth0", &network.config).error(7).mentions("prevResult");
-            network.plugin.del(&a, "eth0", &network.config).success();
+            network.add(&a).error(7).mentions("needs a prevResult");
+            network.check(&a).error(7).mentions("prevResult");
+            network.del(&a).success();
         }
     });
 }
 
 #[test]
-fn only_the_addresses_of_the_interface_count() {
+fn mappings_use_only_addresses_of_the_interface() {
     rscni_test::run(|lab| {
         let link = bridge(lab).attach(lab, "a");
         let mut config = link.reply.follow(&portmap(lab, &link.network, &json!({}), &web()).config);
-        // Those of the bridge, and a second of the container, come before and after it.
+        // Interfaces of the bridge and of a second container interface surround it.
         let bridge = json!({ "interface": 0, "address": "10.9.0.1/24" });
         let second = json!({ "interface": 2, "address": "10.9.0.2/24" });
         let ips = config["prevResult"]["ips"].as_array_mut().unwrap();
@@ -271,24 +256,14 @@ fn a_bad_configuration_changes_nothing(#[case] keys: Value, #[case] word: &str) 
         let config = link.reply.follow(&network.config);
         network.plugin.add(&link, "eth0", &config).error(7).mentions(word);
         network.plugin.check(&link, "eth0", &config).error(7).mentions(word);
-        network.plugin.status(&network.config).error(7).mentions(word);
+        network.status().error(7).mentions(word);
         network.plugin.del(&link, "eth0", &config).success();
         lab.assert_unchanged_since(&before);
     });
 }
 
-/// Has writing to a file fail, for whoever tries.
-fn read_only(path: &str) {
-    for flags in [&["--bind", path, path][..], &["-o", "remount,bind,ro", path]] {
-        assert!(
-            std::process::Command::new("mount").args(flags).status().unwrap().success(),
-            "mount {flags:?}"
-        );
-    }
-}
-
 #[rstest]
-fn an_add_that_fails_half_way_leaves_nothing(#[values(NFTABLES, IPTABLES)] backend: &str) {
+fn an_interrupted_add_leaves_nothing(#[values(NFTABLES, IPTABLES)] backend: &str) {
     rscni_test::run(|lab| {
         let network = bridge(lab);
         let keys = json!({ "backend": backend });
@@ -297,7 +272,7 @@ fn an_add_that_fails_half_way_leaves_nothing(#[values(NFTABLES, IPTABLES)] backe
             .del()
             .success();
         let link = network.attach(lab, "a");
-        read_only("/proc/sys/net/ipv4/conf/br0/route_localnet");
+        make_read_only("/proc/sys/net/ipv4/conf/br0/route_localnet");
         let before = support::snapshot(lab);
         let (portmap, refused) = try_publish(lab, &link, &keys, &web());
         refused.error(5).mentions("route_localnet");
@@ -308,7 +283,7 @@ fn an_add_that_fails_half_way_leaves_nothing(#[values(NFTABLES, IPTABLES)] backe
 }
 
 #[test]
-fn conditions_without_the_program_that_knows_them_fail_and_leave_nothing() {
+fn conditions_without_their_program_fail_and_leave_nothing() {
     rscni_test::run(|lab| {
         let network = bridge(lab);
         publish(lab, &network, "first", &json!({}), &web()).ports.del().success();
@@ -347,10 +322,8 @@ fn iptables_works_for_one_family_only_or_not_at_all() {
             portmap.plugin.add(&link, "eth0", &config).error(5).mentions(missing);
             lab.assert_unchanged_since(&before);
             match there {
-                None => drop(
-                    portmap.plugin.status(&portmap.config).error(50).mentions("iptables-restore"),
-                ),
-                Some(_) => drop(portmap.plugin.status(&portmap.config).success()),
+                None => drop(portmap.status().error(50).mentions("iptables-restore")),
+                Some(_) => drop(portmap.status().success()),
             }
             portmap.plugin.del(&link, "eth0", &config).success();
         }

@@ -1,6 +1,4 @@
-//! CHECK tells what somebody has changed, of all that ADD left.
-
-use std::process::Command;
+//! CHECK finds changes of everything that ADD set up.
 
 use rscni_linux::nft::{Element, Family, Nft, Table, Value};
 use rstest::rstest;
@@ -8,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     published::{IPTABLES, NFTABLES, Published, assert_no_ports, at, bridge, mapping, publish},
-    support::outside::HOST,
+    support::{outside::HOST, sh},
 };
 
 fn attach(lab: &rscni_test::Lab, backend: &str) -> Published {
@@ -23,12 +21,6 @@ fn assert_noticed(a: &Published, lab: &rscni_test::Lab, word: &str) {
     a.check_misses(word);
     a.ports.del().success();
     assert_no_ports(lab);
-}
-
-#[track_caller]
-fn run(script: &str) {
-    let output = Command::new("sh").args(["-ec", script]).output().unwrap();
-    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 const PRELUDE: &str = r#"
@@ -121,10 +113,10 @@ rule() { nft delete rule inet rscni $1 handle $(nft -a list chain inet rscni $1 
     "echo 0 > /proc/sys/net/ipv4/conf/br0/route_localnet",
     "route_localnet of br0 is off"
 )]
-fn what_is_gone_from_nftables(#[case] damage: &str, #[case] word: &str) {
+fn check_finds_missing_nftables_elements(#[case] damage: &str, #[case] word: &str) {
     rscni_test::run(|lab| {
         let a = attach(lab, NFTABLES);
-        run(&format!("{PRELUDE}{damage}"));
+        sh(&format!("{PRELUDE}{damage}"));
         assert_noticed(&a, lab, word);
     });
 }
@@ -174,12 +166,12 @@ fn a_port_that_somebody_else_has_now() {
     "echo 0 > /proc/sys/net/ipv4/conf/br0/route_localnet",
     "route_localnet of br0 is off"
 )]
-fn what_is_gone_from_iptables(#[case] damage: &str, #[case] word: &str) {
+fn check_finds_missing_iptables_rules(#[case] damage: &str, #[case] word: &str) {
     rscni_test::run(|lab| {
         let a = attach(lab, IPTABLES);
         let chains = "chain=$(iptables -t nat -S | sed -n 's/^-N CNI-DN-/CNI-DN-/p')\n\
                       chain6=$(ip6tables -t nat -S | sed -n 's/^-N CNI-DN-/CNI-DN-/p')\n";
-        run(&format!("{chains}{damage}"));
+        sh(&format!("{chains}{damage}"));
         assert_noticed(&a, lab, word);
     });
 }

@@ -1,25 +1,21 @@
-//! What calls cost: what they send and receive, and nothing at all where there are no ports.
-
-use std::os::unix::fs::PermissionsExt;
+//! The cost of calls. Without ports there is none.
 
 use rscni_test::{Lab, Plugin};
 use serde_json::{Value, json};
 
-use crate::published::{bridge, mapping, portmap, publish, web};
+use crate::{
+    published::{bridge, mapping, portmap, publish, web},
+    support::write_strace,
+};
 
-/// A plugin under `strace`, which writes the calls of these kinds into the file.
+/// Returns portmap under `strace`, and the log of these system calls.
 fn traced(lab: &Lab, calls: &str) -> (Plugin, std::path::PathBuf) {
-    let (log, script) = (lab.dir().join("strace"), lab.dir().join("portmap"));
-    let program = "/run/rscni-test/bin/portmap";
-    let text =
-        format!("#!/bin/sh\nexec strace -f -qq -e trace={calls} -o {} {program}\n", log.display());
-    std::fs::write(&script, text).unwrap();
-    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    let (script, log) = write_strace(lab, "portmap", calls);
     (lab.plugin(script), log)
 }
 
 #[test]
-fn without_ports_nothing_is_touched_and_no_socket_opened() {
+fn without_ports_no_socket_is_opened() {
     rscni_test::run(|lab| {
         let link = bridge(lab).attach(lab, "a");
         let before = lab.snapshot();
@@ -32,7 +28,7 @@ fn without_ports_nothing_is_touched_and_no_socket_opened() {
             plugin.check(&link, "eth0", &config).success();
             plugin.del(&link, "eth0", &config).success();
             let calls = std::fs::read_to_string(&log).unwrap();
-            // strace begins with the program itself.
+            // The log begins with the program itself.
             assert!(
                 calls.lines().all(|line| line.contains("execve(\"/run/rscni-test/bin/portmap\"")),
                 "{calls}"
@@ -46,7 +42,7 @@ fn without_ports_nothing_is_touched_and_no_socket_opened() {
 fn calls_cost_the_same_with_one_port_or_a_thousand() {
     rscni_test::run(|lab| {
         let network = bridge(lab);
-        // It makes what is there once for all.
+        // The first attachment creates the shared rules.
         publish(lab, &network, "first", &json!({}), &json!([mapping(1, "tcp")]));
         let link = network.attach(lab, "a");
         let config = link.reply.follow(&portmap(lab, &network, &json!({}), &web()).config);

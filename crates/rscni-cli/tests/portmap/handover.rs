@@ -1,7 +1,5 @@
-//! A node goes over from the Go plugin, which is Debian's here, to this one and back: either can DEL what the other
-//! added. What Go's newer releases make with nftables is made by hand.
-
-use std::process::Command;
+//! Handover between Debian's Go plugin and this one: each can DEL what the other added. The
+//! nftables rules of newer Go releases are added by hand.
 
 use rscni_test::Lab;
 use rstest::rstest;
@@ -12,28 +10,28 @@ use crate::{
         IPTABLES, Published, assert_no_ports, at, bridge, mapping, portmap, publish,
         publish_attached,
     },
-    support::{Attached, Network, outside::HOST},
+    support::{Attached, Network, nft, outside::HOST, run},
 };
 
-const GO: &str = "/usr/lib/cni/portmap";
+const GO_PORTMAP: &str = "/usr/lib/cni/portmap";
 
 fn mappings() -> serde_json::Value {
     let mut all = vec![at(HOST[0], 9000), at(HOST[1], 9001), mapping(53, "udp")];
-    // More than go into one rule.
+    // More than one rule holds.
     all.extend((8080..8100).map(|port| mapping(port, "tcp")));
     all.into()
 }
 
-/// A network of the newest version that both speak.
+/// A network of the newest version that both support.
 fn network(lab: &Lab) -> Network {
     bridge(lab).with(&json!({ "cniVersion": "1.0.0" }))
 }
 
-/// A container that the Go plugin has published, in the hands of ours.
+/// A container that the Go plugin published, with our plugin for the next calls.
 fn published_by_go(lab: &Lab, name: &str) -> Published {
     let link = network(lab).attach(lab, name);
     let ours = portmap(lab, &link.network, &json!({}), &mappings());
-    let theirs = lab.plugin(GO);
+    let theirs = lab.plugin(GO_PORTMAP);
     let reply = theirs.add(&link, "eth0", &link.reply.follow(&ours.config)).success();
     let ports =
         Attached { network: ours, container: link.container.clone(), ifname: "eth0".into(), reply };
@@ -41,7 +39,7 @@ fn published_by_go(lab: &Lab, name: &str) -> Published {
 }
 
 #[rstest]
-fn what_the_go_plugin_added_is_checked_and_deleted(
+fn attachments_of_the_go_plugin_are_checked_and_deleted(
     #[values("with_result", "without_result", "without_netns", "netns_gone", "gc")] how: &str,
 ) {
     rscni_test::run(|lab| {
@@ -50,17 +48,7 @@ fn what_the_go_plugin_added_is_checked_and_deleted(
         let server = a.serve_tcp(80);
         lab.host().tcp("127.0.0.1:8099").assert_by(&server);
         drop(server);
-        match how {
-            "with_result" => a.ports.del(),
-            "without_result" => a.ports.del_without_result(),
-            "without_netns" => a.ports.del_without_netns(),
-            "netns_gone" => {
-                lab.remove_namespace(&a);
-                a.ports.del()
-            }
-            _ => a.network.with(&json!({ "cniVersion": "1.1.0" })).gc(&[]),
-        }
-        .success();
+        a.ports.end(lab, how).success();
         assert_no_ports(lab);
         let left = lab.snapshot().to_string();
         let of_container = |line: &&str| {
@@ -71,7 +59,7 @@ fn what_the_go_plugin_added_is_checked_and_deleted(
 }
 
 #[test]
-fn what_was_added_here_is_deleted_by_the_go_plugin() {
+fn the_go_plugin_deletes_our_attachments() {
     rscni_test::run(|lab| {
         for keys in [
             json!({}),
@@ -88,8 +76,8 @@ fn what_was_added_here_is_deleted_by_the_go_plugin() {
                 &keys,
                 &mappings(),
             );
-            // Its CHECK is of no use here: that release misses rules of IPv4 among those of IPv6, its own too.
-            lab.plugin(GO).del(&a, "eth0", &a.config()).success();
+            // CHECK of that Go release is wrong: it looks for IPv4 rules among those of IPv6.
+            lab.plugin(GO_PORTMAP).del(&a, "eth0", &a.config()).success();
             assert_no_ports(lab);
             a.link.del().success();
         }
@@ -97,11 +85,10 @@ fn what_was_added_here_is_deleted_by_the_go_plugin() {
 }
 
 #[test]
-fn both_share_the_chains_that_are_for_all() {
+fn both_plugins_share_the_common_chains() {
     rscni_test::run(|lab| {
         let saved = |program: &str| {
-            let output = Command::new(program).args(["-t", "nat"]).output().unwrap();
-            let text = String::from_utf8(output.stdout).unwrap();
+            let text = run(program, &["-t", "nat"]);
             let is_shared =
                 |line: &&str| line.contains("CNI-HOSTPORT") && !line.contains("CNI-DN-");
             text.lines().filter(is_shared).map(str::to_owned).collect::<Vec<_>>()
@@ -123,7 +110,7 @@ fn both_share_the_chains_that_are_for_all() {
     });
 }
 
-/// What Go's release after 1.6 makes with nftables for a container's port 8080.
+/// Adds the nftables rules of Go releases after 1.6 for a container's port 8080.
 fn add_go_rules(id: &str, v4: &str, v6: &str) {
     let masquerade = |family: &str, from: &str, to: &str| {
         format!("{family} saddr {from} {family} daddr {to} masquerade comment \"{id}\"; ")
@@ -143,12 +130,11 @@ fn add_go_rules(id: &str, v4: &str, v6: &str) {
     let rules = masquerade("ip", v4, v4) + &masquerade("ip", "127.0.0.1", v4);
     let tables =
         table("ip", v4, &rules) + &table("ip6", &format!("[{v6}]"), &masquerade("ip6", v6, v6));
-    let output = Command::new("nft").arg(tables).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    nft(&tables);
 }
 
 #[test]
-fn what_the_go_plugin_made_with_nftables_is_checked_and_deleted() {
+fn nftables_rules_of_the_go_plugin_are_checked_and_deleted() {
     rscni_test::run(|lab| {
         let network = bridge(lab);
         let ports = json!([mapping(8080, "tcp")]);
@@ -170,10 +156,7 @@ fn what_the_go_plugin_made_with_nftables_is_checked_and_deleted() {
         });
         rscni_linux::sysctl::set("net/ipv4/conf/br0/route_localnet", "1").unwrap();
         let rules = || {
-            let text = String::from_utf8(
-                Command::new("nft").args(["list", "ruleset"]).output().unwrap().stdout,
-            )
-            .unwrap();
+            let text = nft("list ruleset");
             ["ctr-a", "ctr-b"].map(|id| text.matches(&format!("\"{id}\"")).count())
         };
         assert_eq!(rules(), [5, 5]);

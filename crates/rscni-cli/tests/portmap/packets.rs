@@ -1,4 +1,4 @@
-//! Who reaches a host port, and as whom the container sees them.
+//! Clients of host ports, and the source addresses that the container sees.
 
 use std::time::Duration;
 
@@ -9,15 +9,16 @@ use serde_json::{Value, json};
 use crate::{
     published::{IPTABLES, NFTABLES, at, bridge, mapping, publish, target, web},
     support::{
-        self, Network, V4, V6,
+        self, Network, V4, V6, ip,
         outside::{HOST, OUTSIDE, outside},
+        sh,
     },
 };
 
-/// Long enough for an answer that should not come.
+/// Timeout for an answer that should not come.
 const SHORT: Duration = Duration::from_secs(1);
 
-/// The gateway's addresses, as which the container sees what is masqueraded.
+/// Addresses of the gateway, which the container sees as the source of masqueraded connections.
 const GATEWAY: [&str; 2] = ["10.1.0.1", "fd01::1"];
 
 #[rstest]
@@ -29,25 +30,25 @@ fn a_port_of_the_host_is_reached_from_everywhere(#[values(NFTABLES, IPTABLES)] b
         let keys = json!({ "name": "net2", "bridge": "br1", "ipam": support::host_local(&["10.2.0.0/24", "fd02::/64"]) });
         let stranger = network.with(&keys).attach(lab, "stranger");
         let keys = json!({ "backend": backend });
-        // What is there for all stays.
+        // The shared rules stay.
         publish(lab, &network, "first", &keys, &web()).ports.del().success();
         let before = support::snapshot(lab);
 
         let a = publish(lab, &network, "a", &keys, &web());
         a.check().success();
         for (i, v4) in [true, false].into_iter().enumerate() {
-            // Another machine is seen as itself, and so is a container of another subnet.
+            // Other machines and containers of other subnets are not masqueraded.
             a.assert_reached(&outside, HOST[i], OUTSIDE[i]);
             for address in [HOST[i], GATEWAY[i]] {
                 a.assert_reached(&stranger, address, &stranger.address(v4).to_string());
-                // The way back from these does not lead through the host by itself.
+                // Replies from these would not pass the host.
                 a.assert_reached(&neighbour, address, GATEWAY[i]);
                 a.assert_reached(&a, address, GATEWAY[i]);
                 a.assert_reached(lab.host(), address, address);
             }
         }
         a.assert_reached(lab.host(), "127.0.0.1", GATEWAY[0]);
-        // What is not for the host goes where it should.
+        // Packets to other hosts are not translated.
         lab.tcp(&stranger, &neighbour, neighbour.v4(), 8080);
 
         a.del_all();
@@ -94,10 +95,11 @@ fn a_mapping_for_one_address_leaves_the_others_alone(#[values(NFTABLES, IPTABLES
             outside.tcp(target(GATEWAY[i])).assert_by(&own);
         }
         lab.host().tcp("127.0.0.1:8080").assert_by(&own);
-        // Nothing leads from there to the container.
+        // There is no route from there to the container.
         assert_eq!(lab.host().sysctl("net/ipv4/conf/br0/route_localnet"), "0");
         a.check().success();
-        // Another container has the same port of another address, and a third the rest.
+        // Another container maps the same port of another address, and a third one that of all
+        // others.
         let b = publish(
             lab,
             &bridge(lab),
@@ -117,7 +119,7 @@ fn a_mapping_for_one_address_leaves_the_others_alone(#[values(NFTABLES, IPTABLES
 }
 
 #[rstest]
-fn an_unspecified_address_is_all_of_its_family(#[values(NFTABLES, IPTABLES)] backend: &str) {
+fn an_unspecified_address_means_all_of_its_family(#[values(NFTABLES, IPTABLES)] backend: &str) {
     rscni_test::run(|lab| {
         let outside = outside(lab);
         let own = lab.host().serve_tcp(8080);
@@ -187,7 +189,7 @@ fn the_ipv6_loopback_leads_into_the_container(
         let a = publish(lab, &network, "a", &keys, &json!([on("tcp"), on("udp")]));
         a.assert_reached(lab.host(), "::1", GATEWAY[1]);
         a.check().success();
-        // A second ADD, and a second container on the same interface, find everything in place.
+        // A second ADD, and a second container, find the rules in place.
         let other = json!([{ "hostPort": 8081, "containerPort": 80, "hostIP": address }]);
         let b = publish(lab, &network, "b", &keys, &other);
         let server = b.serve_tcp(80);
@@ -220,7 +222,7 @@ fn a_service_of_the_host_on_the_ipv6_loopback_is_left_alone(
 }
 
 #[test]
-fn the_way_back_to_the_ipv6_loopback_is_none_for_others() {
+fn only_the_host_can_use_the_ipv6_loopback_route() {
     rscni_test::run(|lab| {
         let a = publish(lab, &bridge(lab), "a", &json!({}), &web());
         a.assert_reached(lab.host(), "::1", GATEWAY[1]);
@@ -228,19 +230,14 @@ fn the_way_back_to_the_ipv6_loopback_is_none_for_others() {
         lab.host().tcp("[::1]:9000").assert_by(&service);
         // A container without an address `::1` of its own sends such packets to the host.
         let other = a.link.network.attach(lab, "other");
-        let ip = |arguments: &str| {
-            let words: Vec<&str> = arguments.split(' ').collect();
-            let run = || std::process::Command::new("ip").args(&words).status().unwrap();
-            assert!(other.run(run).success(), "ip {arguments}");
-        };
-        ip("-6 route add ::1/128 via fd01::1 dev eth0 src fd01::3");
+        ip(&other, "-6 route add ::1/128 via fd01::1 dev eth0 src fd01::3");
         assert!(other.try_tcp("[::1]:9000", SHORT).is_err());
         assert!(other.try_tcp("[::1]:8080", SHORT).is_err());
     });
 }
 
 #[test]
-fn an_older_version_has_no_way_for_the_ipv6_loopback_until_the_next_add() {
+fn the_next_add_adds_ipv6_loopback_rules_of_an_older_version() {
     rscni_test::run(|lab| {
         let a = publish(lab, &bridge(lab), "a", &json!({}), &web());
         let script = "for chain in hostport-output hostports6_any hostports6; do
@@ -250,8 +247,7 @@ fn an_older_version_has_no_way_for_the_ipv6_loopback_until_the_next_add() {
             nft delete set inet rscni hostport6_any_from_lo_13
             nft delete set inet rscni hostport6_from_lo_13
             ip -6 route del local ::1 dev br0 table local";
-        let status = std::process::Command::new("sh").args(["-ec", script]).status();
-        assert!(status.unwrap().success());
+        sh(script);
         a.check().success();
         let own = lab.host().serve_tcp(8080);
         lab.host().tcp("[::1]:8080").assert_by(&own);
@@ -267,11 +263,12 @@ fn an_older_version_has_no_way_for_the_ipv6_loopback_until_the_next_add() {
 }
 
 #[test]
-fn the_way_in_for_localhost_is_none_for_others() {
+fn only_the_host_can_use_ports_of_localhost() {
     rscni_test::run(|lab| {
         let a = publish(lab, &bridge(lab), "a", &json!({}), &web());
         assert_eq!(lab.host().sysctl("net/ipv4/conf/br0/route_localnet"), "1");
-        // A service that is meant for the host alone, and a container that sends packets to 127.0.0.1 out: its lo is down.
+        // A service for the host only. The container sends packets for 127.0.0.1 to the host,
+        // because its lo is down.
         let service = lab.host().serve_tcp(9000);
         let other = a.link.network.attach(lab, "other");
         other.run(|| rscni_linux::sysctl::set("net/ipv4/conf/eth0/route_localnet", "1").unwrap());
@@ -287,14 +284,14 @@ fn the_way_in_for_localhost_is_none_for_others() {
 }
 
 #[rstest]
-fn without_snat_nobody_is_masqueraded(#[values(NFTABLES, IPTABLES)] backend: &str) {
+fn without_snat_clients_are_not_masqueraded(#[values(NFTABLES, IPTABLES)] backend: &str) {
     rscni_test::run(|lab| {
         let outside = outside(lab);
         let a =
             publish(lab, &bridge(lab), "a", &json!({ "backend": backend, "snat": false }), &web());
         for i in [0, 1] {
             a.assert_reached(&outside, HOST[i], OUTSIDE[i]);
-            // The container answers its neighbour itself, who knows nothing of that.
+            // The container answers its neighbour directly, without translation.
             let neighbour = a.link.network.attach(lab, ["n4", "n6"][i]);
             let server = a.serve_tcp(80);
             assert!(neighbour.try_tcp(target(HOST[i]), SHORT).is_err());
@@ -307,7 +304,7 @@ fn without_snat_nobody_is_masqueraded(#[values(NFTABLES, IPTABLES)] backend: &st
 }
 
 #[rstest]
-fn with_masq_all_everybody_is(#[values(NFTABLES, IPTABLES)] backend: &str) {
+fn masq_all_masquerades_all_clients(#[values(NFTABLES, IPTABLES)] backend: &str) {
     rscni_test::run(|lab| {
         let outside = outside(lab);
         let a = publish(

@@ -1,4 +1,4 @@
-//! Containers with host ports, as a runtime makes them: a link first, then portmap with its result.
+//! Containers with host ports: an interface plugin, then portmap.
 
 use std::ops::Deref;
 
@@ -7,26 +7,25 @@ use serde_json::{Value, json};
 
 use crate::support::{self, Attached, Network, V4, V6};
 
-pub(crate) const NFTABLES: &str = "nftables";
-pub(crate) const IPTABLES: &str = "iptables";
+pub(crate) use crate::support::{IPTABLES, NFTABLES};
 
-/// TCP and UDP of port 8080 of the host, to port 80 of the container.
+/// Mappings of TCP and UDP from host port 8080 to port 80 of the container.
 pub(crate) fn web() -> Value {
     json!([mapping(8080, "tcp"), mapping(8080, "UDP")])
 }
 
-/// A port of the host, to port 80 of the container.
+/// A mapping of a host port to port 80 of the container.
 pub(crate) fn mapping(host_port: u16, protocol: &str) -> Value {
     json!({ "hostPort": host_port, "containerPort": 80, "protocol": protocol })
 }
 
-/// A mapping for one address of the host only.
+/// A mapping of one address of the host.
 pub(crate) fn at(host_ip: &str, host_port: u16) -> Value {
     json!({ "hostPort": host_port, "containerPort": 80, "protocol": "tcp", "hostIP": host_ip })
 }
 
-/// A bridge network of both families whose containers reach everything. Its frames are no business of the host's
-/// rules, as on a host without the module `br_netfilter`.
+/// A bridge network of both families whose containers reach everything. The host's rules do not see
+/// bridged frames, like on a host without `br_netfilter`.
 pub(crate) fn bridge(lab: &Lab) -> Network {
     for key in ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"] {
         match rscni_linux::sysctl::set(&format!("net/bridge/{key}"), "0") {
@@ -37,7 +36,7 @@ pub(crate) fn bridge(lab: &Lab) -> Network {
     Network::bridge(lab, &[V4, V6], &json!({ "isDefaultGateway": true }))
 }
 
-/// A container with its link, and with portmap after it. It derefs to the latter.
+/// A container with its link and portmap. It derefs to the latter.
 pub(crate) struct Published {
     pub(crate) link: Attached,
     pub(crate) ports: Attached,
@@ -51,14 +50,14 @@ impl Deref for Published {
     }
 }
 
-/// The configuration of portmap with these keys and mappings, on the network of the link.
+/// Portmap with these keys and mappings, in the network of the link.
 pub(crate) fn portmap(lab: &Lab, link: &Network, keys: &Value, mappings: &Value) -> Network {
     let (name, version) = (&link.config["name"], &link.config["cniVersion"]);
     let own = json!({ "name": name, "cniVersion": version, "runtimeConfig": { "portMappings": mappings } });
     Network::new(lab, "portmap", keys).with(&own)
 }
 
-/// ADD of portmap after that of the link.
+/// Calls ADD of portmap after that of the link.
 pub(crate) fn try_publish(
     lab: &Lab,
     link: &Attached,
@@ -90,7 +89,7 @@ pub(crate) fn publish_attached(
     keys: &Value,
     mappings: &Value,
 ) -> Published {
-    // As the runtime does with the plugin loopback.
+    // Like the plugin loopback.
     support::change(&mut link.netlink(), "lo", &support::up(true));
     let (network, outcome) = try_publish(lab, &link, keys, mappings);
     let ports = Attached {
@@ -103,14 +102,15 @@ pub(crate) fn publish_attached(
 }
 
 impl Published {
-    /// DEL of the whole chain, the last plugin first.
+    /// Calls DEL of the list, the last plugin first.
     #[track_caller]
     pub(crate) fn del_all(&self) {
         self.ports.del().success();
         self.link.del().success();
     }
 
-    /// Asserts that TCP and UDP to this address and port 8080 lead to the container, from a place as which it is seen.
+    /// Asserts that TCP and UDP to port 8080 of this address reach the container, which sees this
+    /// source.
     #[track_caller]
     pub(crate) fn assert_reached(&self, from: &Namespace, address: &str, seen_as: &str) {
         let (tcp, udp) = (self.serve_tcp(80), self.serve_udp(80));
@@ -127,12 +127,8 @@ pub(crate) fn target(address: &str) -> String {
     if address.contains(':') { format!("[{address}]:8080") } else { format!("{address}:8080") }
 }
 
-/// Asserts that nothing on the host names an attachment or leads to one.
+/// Asserts that the host has no rule or element of a mapping.
 #[track_caller]
 pub(crate) fn assert_no_ports(lab: &Lab) {
-    let left = lab.snapshot().to_string();
-    let words = ["CNI-DN-", "nft element inet rscni hostport"];
-    let left: Vec<&str> =
-        left.lines().filter(|line| words.iter().any(|word| line.contains(word))).collect();
-    assert!(left.is_empty(), "{left:#?}");
+    support::assert_gone(lab, &["CNI-DN-", "nft element inet rscni hostport"]);
 }

@@ -1,5 +1,5 @@
-//! SCTP. Many kernels translate it but have no sockets for it, so both ends are made by hand here: the packets by which
-//! an association begins.
+//! SCTP. Many kernels translate it but have no sockets for it, so the test sends and receives raw
+//! packets.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -27,14 +27,14 @@ const INIT: u8 = 1;
 const INIT_ACK: u8 = 2;
 const TAG: u32 = 0x1234_5678;
 
-/// The check sum of SCTP: CRC-32C, least significant byte first.
+/// The checksum of SCTP: CRC-32C, least significant byte first.
 fn crc32c(bytes: &[u8]) -> [u8; 4] {
     let step = |crc: u32, _| (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
     let crc = bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step));
     (!crc).to_le_bytes()
 }
 
-/// A packet with one chunk, that begins an association or answers that.
+/// A packet with one chunk: INIT or INIT ACK.
 fn packet(sport: u16, dport: u16, tag: u32, chunk: u8) -> Vec<u8> {
     let mut packet = [sport.to_be_bytes(), dport.to_be_bytes()].concat();
     packet.extend(tag.to_be_bytes());
@@ -48,17 +48,17 @@ fn packet(sport: u16, dport: u16, tag: u32, chunk: u8) -> Vec<u8> {
     packet
 }
 
-/// Everything of SCTP that arrives in a namespace, and a way to send.
+/// A raw socket for SCTP in a namespace.
 struct Raw {
     socket: OwnedFd,
     v4: bool,
 }
 
 impl Raw {
-    fn new(place: &Namespace, v4: bool) -> Self {
+    fn new(namespace: &Namespace, v4: bool) -> Self {
         let family = if v4 { AddressFamily::INET } else { AddressFamily::INET6 };
         let protocol = Protocol::from_raw(SCTP.try_into().unwrap());
-        let socket = place.run(|| socket(family, SocketType::RAW, Some(protocol)).unwrap());
+        let socket = namespace.run(|| socket(family, SocketType::RAW, Some(protocol)).unwrap());
         let limit = Some(Duration::from_millis(100));
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, limit).unwrap();
         Self { socket, v4 }
@@ -68,7 +68,7 @@ impl Raw {
         sendto(&self.socket, packet, SendFlags::empty(), &SocketAddr::new(to, 0)).unwrap();
     }
 
-    /// The next packet with this chunk, and who sent it.
+    /// Receives the next packet with this chunk, and its source.
     fn receive(&self, chunk: u8) -> Option<(IpAddr, Vec<u8>)> {
         let mut buffer = [0; 1500];
         let (_, length, from) = recvfrom(&self.socket, &mut buffer, RecvFlags::empty()).ok()?;
@@ -118,7 +118,7 @@ fn an_association_begins_with_the_container(
 }
 
 #[test]
-fn the_check_sum_is_that_of_the_standard() {
+fn the_checksum_is_that_of_the_standard() {
     // RFC 3720, appendix B.4: 32 bytes of zeroes.
     assert_eq!(crc32c(&[0; 32]), [0xaa, 0x36, 0x91, 0x8a]);
 }

@@ -1,7 +1,5 @@
 //! Several attachments of one container that map the same host ports.
 
-use std::process::Command;
-
 use rscni_linux::nft::{Family, Nft, Table};
 use rscni_test::Lab;
 use rstest::rstest;
@@ -13,12 +11,14 @@ use crate::{
         publish_attached, try_publish, web,
     },
     support::{
-        self, Network,
+        self, Network, nft,
         outside::{HOST, OUTSIDE, outside},
+        run,
     },
 };
 
-/// The gateways of the networks, as which a container sees what the host sends to its own `127.0.0.1`.
+/// The gateways of the networks. The container sees them as the source of the host's connections to
+/// `127.0.0.1`.
 const FIRST: &str = "10.1.0.1";
 const SECOND: &str = "10.2.0.1";
 
@@ -38,7 +38,7 @@ fn on_two_networks(lab: &Lab, keys: &Value, mappings: &Value) -> [Published; 2] 
     [first, second]
 }
 
-/// The gateway as which the container sees the host, in IPv4.
+/// Asserts that the mapping of this attachment is active: the container sees this gateway.
 #[track_caller]
 fn assert_active(lab: &Lab, published: &Published, gateway: &str) {
     published.assert_reached(lab.host(), "127.0.0.1", gateway);
@@ -71,7 +71,7 @@ fn the_second_takes_over_when_the_first_goes(
         second.check().success();
         first.check().error(100);
         assert_active(lab, &second, SECOND);
-        // The way back to the outside is by the interface that is left.
+        // Replies to the outside leave by the remaining interface.
         first.link.del().success();
         for i in [0, 1] {
             second.assert_reached(&outside, HOST[i], OUTSIDE[i]);
@@ -164,7 +164,7 @@ fn mappings_for_one_address_and_for_all_do_not_wait_for_each_other() {
 }
 
 #[test]
-fn another_container_is_refused_while_a_port_is_shared() {
+fn another_container_is_rejected_while_a_port_is_shared() {
     rscni_test::run(|lab| {
         let [first, second] = on_two_networks(lab, &json!({}), &web());
         let b = bridge(lab).attach(lab, "b");
@@ -210,7 +210,8 @@ fn an_add_that_is_repeated_waits_or_stays_active() {
         first.check().success();
         second.check().success();
         assert_active(lab, &first, FIRST);
-        // What an earlier ADD left is removed before the new one, so the second takes over in between.
+        // What an earlier ADD left is removed before the new one, so the second takes over in
+        // between.
         let first = publish_attached(lab, first.link, &json!({}), &web());
         first.check().success();
         second.check().success();
@@ -259,7 +260,7 @@ fn attachments_whose_names_are_too_long_for_a_tag_share_a_port() {
 }
 
 #[test]
-fn more_ports_than_fit_into_a_transaction_go_over() {
+fn more_ports_than_fit_into_a_transaction_are_taken_over() {
     rscni_test::run(|lab| {
         let many: Vec<Value> = (1000..1120).map(|port| mapping(port, "tcp")).collect();
         let [first, second] = on_two_networks(lab, &json!({}), &json!(many));
@@ -286,7 +287,7 @@ fn more_ports_than_fit_into_a_transaction_go_over() {
 fn check_finds_a_mapping_that_does_not_wait(#[case] damage: &str, #[case] what: &str) {
     rscni_test::run(|lab| {
         let [first, second] = on_two_networks(lab, &json!({}), &web());
-        assert!(Command::new("nft").arg(damage).status().unwrap().success());
+        nft(damage);
         second.check_misses(what);
         second.ports.del().success();
         first.ports.del().success();
@@ -298,10 +299,10 @@ fn check_finds_a_mapping_that_does_not_wait(#[case] damage: &str, #[case] what: 
 fn waiting_mappings_can_be_saved_and_restored_with_nft() {
     rscni_test::run(|lab| {
         let [first, second] = on_two_networks(lab, &json!({}), &web());
-        let line =
-            "nft list table inet rscni > saved && nft delete table inet rscni && nft -f saved";
-        let status = Command::new("sh").args(["-c", line]).current_dir(lab.dir()).status();
-        assert!(status.unwrap().success());
+        let saved = lab.dir().join("saved");
+        std::fs::write(&saved, nft("list table inet rscni")).unwrap();
+        nft("delete table inet rscni");
+        run("nft", &["-f", saved.to_str().unwrap()]);
         first.check().success();
         second.check().success();
         first.ports.del().success();
@@ -312,7 +313,7 @@ fn waiting_mappings_can_be_saved_and_restored_with_nft() {
 }
 
 #[test]
-fn an_add_and_a_del_at_the_same_time_leave_the_port_with_the_one_that_stays() {
+fn concurrent_add_and_del_leave_the_port_with_the_remaining_attachment() {
     rscni_test::run(|lab| {
         let [mut first, mut second] = on_two_networks(lab, &json!({}), &web());
         for _ in 0..10 {

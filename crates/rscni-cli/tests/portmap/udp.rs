@@ -1,4 +1,4 @@
-//! Flows of UDP that were begun before a mapping came or went.
+//! UDP flows that begin before a mapping is added or removed.
 
 use std::{
     net::UdpSocket,
@@ -15,28 +15,28 @@ use crate::{
     support::outside::{HOST, OUTSIDE, outside},
 };
 
-/// A client that keeps its port, so that all it sends to one target is one flow.
+/// A client that keeps its port, so that all packets to a target are one flow.
 struct Client {
     socket: UdpSocket,
     target: String,
 }
 
 impl Client {
-    fn new(place: &Namespace, target: String) -> Self {
+    fn new(namespace: &Namespace, target: String) -> Self {
         let any = if target.starts_with('[') { "[::]:4000" } else { "0.0.0.0:4000" };
-        let socket = place.run(|| UdpSocket::bind(any).unwrap());
+        let socket = namespace.run(|| UdpSocket::bind(any).unwrap());
         socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         Self { socket, target }
     }
 
-    /// Who answers within the time, if anybody.
-    fn ask(&self, patience: Duration) -> Option<String> {
+    /// Sends a request and returns the name of the server that answers within the timeout.
+    fn ask(&self, timeout: Duration) -> Option<String> {
         let begin = Instant::now();
         let mut buffer = [0; 200];
         // Answers to earlier questions may come late.
         let question = format!("{begin:?}");
-        while begin.elapsed() < patience {
-            // What an earlier question caused, such as "port unreachable", is none of this one's.
+        while begin.elapsed() < timeout {
+            // An error of an earlier request, such as "port unreachable", is ignored.
             let _ = self.socket.send_to(question.as_bytes(), &self.target);
             if let Ok((length, _)) = self.socket.recv_from(&mut buffer) {
                 let answer = String::from_utf8_lossy(&buffer[..length]).into_owned();
@@ -60,14 +60,14 @@ fn a_flow_moves_to_the_next_container(
     rscni_test::run(|lab| {
         let client = Client::new(&outside(lab), target(HOST[family]));
         let (keys, mappings) = (json!({ "backend": backend }), json!([mapping(8080, "udp")]));
-        // Before there is any mapping the flow leads to the host.
+        // Without a mapping the flow leads to the host.
         assert_eq!(client.ask(SHORT), None);
         let a = publish(lab, &bridge(lab), "a", &keys, &mappings);
         let server = a.serve_udp(80);
         assert_eq!(client.ask(LONG).as_deref(), Some("a"));
         drop(server);
         a.ports.del().success();
-        // Now it leads to the host again, not to the container that is still there.
+        // Now it leads to the host again, not to the container.
         let _still_there = a.serve_udp(80);
         assert_eq!(client.ask(SHORT), None);
         let b = publish(lab, &bridge(lab), "b", &keys, &mappings);

@@ -1,30 +1,28 @@
-//! Files and directories: whatever the umask of the caller is, and whatever others have put in the way.
+//! Modes of files under any umask, and files of other users.
 
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
     path::Path,
-    process::Command,
 };
 
 use rscni_test::Lab;
 use rstest::rstest;
 use serde_json::json;
 
-use crate::support::{Network, V4, host_local};
+use crate::support::{BIN, Network, RSCNI, V4, host_local, sh, write_script};
 
-/// Has the plugin of a network called under a umask.
+/// Returns the network with its plugin called under a umask.
 fn under(lab: &Lab, umask: &str, mut network: Network) -> Network {
-    let program = network.plugin.program().to_owned();
-    let script =
-        lab.dir().join(format!("umask-{umask}-{}", network.config["type"].as_str().unwrap()));
-    fs::write(&script, format!("#!/bin/sh\numask {umask}\nexec {}\n", program.display())).unwrap();
-    fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
-    network.plugin = lab.plugin(&script).cni_path(["/run/rscni-test/bin"]);
+    let script = write_script(
+        lab.dir().join(format!("umask-{umask}-{}", network.kind())),
+        &format!("umask {umask}\nexec {}", network.plugin.program().display()),
+    );
+    network.plugin = lab.plugin(script).cni_path([BIN]);
     network
 }
 
-/// Every file and directory below, with its mode.
+/// Returns every file and directory below, with its mode.
 fn modes(dir: &Path) -> Vec<String> {
     let mut all = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -40,9 +38,7 @@ fn modes(dir: &Path) -> Vec<String> {
 }
 
 #[rstest]
-fn what_plugins_keep_has_the_same_modes_whatever_the_umask(
-    #[values("000", "077", "777")] umask: &str,
-) {
+fn state_has_the_same_modes_under_any_umask(#[values("000", "077", "777")] umask: &str) {
     rscni_test::run(|lab| {
         // Short, and the same for both.
         let dir = Path::new("/run/modes");
@@ -82,17 +78,9 @@ fn what_plugins_keep_has_the_same_modes_whatever_the_umask(
 }
 
 #[rstest]
-fn an_installation_has_the_same_modes_whatever_the_umask(
-    #[values("000", "077", "777")] umask: &str,
-) {
+fn an_installation_has_the_same_modes_under_any_umask(#[values("000", "077", "777")] umask: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let script = format!(
-        "umask {umask}; exec {} install {}/cni/bin",
-        env!("CARGO_BIN_EXE_rscni"),
-        dir.path().display()
-    );
-    let status = Command::new("sh").args(["-c", &script]).status().unwrap();
-    assert!(status.success());
+    sh(&format!("umask {umask}; exec {RSCNI} install {}/cni/bin", dir.path().display()));
     let modes = modes(dir.path());
     let modes: Vec<_> = modes.iter().filter(|line| !line.starts_with("777 ")).collect();
     let [cni, bin, program] = &modes[..] else { panic!("{modes:?}") };
@@ -102,7 +90,7 @@ fn an_installation_has_the_same_modes_whatever_the_umask(
     );
 }
 
-/// Who may write into a directory that a configuration names has links wait there under names that are foreseen.
+/// Another user who can write to a configured directory puts symbolic links there.
 #[test]
 fn no_link_in_the_place_of_a_file_is_followed() {
     rscni_test::run(|lab| {
@@ -117,17 +105,17 @@ fn no_link_in_the_place_of_a_file_is_followed() {
         for file in ["lock", "last_reserved_ip.0"] {
             fs::create_dir(dir.join("net")).unwrap();
             symlink(&victim, dir.join("net").join(file)).unwrap();
-            network.plugin.add(&container, "eth0", &network.config).error(5).mentions(file);
+            network.add(&container).error(5).mentions(file);
             fs::remove_dir_all(dir.join("net")).unwrap();
         }
         let elsewhere = lab.dir().join("elsewhere");
         fs::create_dir(&elsewhere).unwrap();
         symlink(&elsewhere, dir.join("net")).unwrap();
-        network.plugin.add(&container, "eth0", &network.config).error(5).mentions("shared/net");
+        network.add(&container).error(5).mentions("shared/net");
         assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
         fs::remove_file(dir.join("net")).unwrap();
 
-        // An address, a draft and an index that are links are in nobody's way.
+        // An address, a draft and an index that are links do not matter.
         fs::create_dir_all(dir.join("net")).unwrap();
         fs::remove_file(dir.join(".index/net")).unwrap();
         for link in ["net/.reservation", "net/10.1.0.2", ".index/net"] {
@@ -151,7 +139,7 @@ fn no_link_in_the_place_of_a_file_is_followed() {
             &json!({ "subnetFile": "/run/subnet.env", "dataDir": dir }),
         );
         symlink(&victim, dir.join("ctr-b")).unwrap();
-        flannel.plugin.add(&lab.container("b"), "eth0", &flannel.config).error(5).mentions("ctr-b");
+        flannel.add(&lab.container("b")).error(5).mentions("ctr-b");
         assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
     });
 }
@@ -166,7 +154,7 @@ fn the_data_directory_itself_may_be_a_link() {
         let mut ipam = host_local(&[V4]);
         ipam["dataDir"] = json!(link);
         let network = Network::bridge(lab, &[], &json!({ "ipam": ipam }));
-        network.plugin.status(&network.config).success();
+        network.status().success();
         let a = network.attach(lab, "a");
         assert!(real.join("net/10.1.0.2").is_file());
         a.del().success();

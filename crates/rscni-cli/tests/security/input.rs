@@ -1,5 +1,5 @@
-//! Text that becomes a path, a name of the kernel's or a line of a program's input: what is none is refused with the
-//! right code, before anything is changed.
+//! Invalid names, paths and rule texts are rejected with the right code, before anything is
+//! changed.
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 
 use crate::support::{Network, V4, host_local};
 
-/// No name of an interface.
+/// Invalid interface names.
 const NO_INTERFACE: &[&str] =
     &["../br0", "a/b", "..", "a\0b", "a\nb", "a b", "sixteen-letters-", "eth%d", "a:b"];
-/// No plugin's name.
+/// Invalid plugin names.
 const NO_TYPE: &[&str] = &["../../bin/sh", "/bin/sh", "..", "host-local\0", "host-local\n", "a\\b"];
-/// Nothing that can stand in a line for iptables.
+/// Invalid chain names of iptables.
 const NO_CHAIN: &[&str] =
     &["A\n-F INPUT", "A\0", "A B", "-F", "!A", "a-chain-of-more-than-28-letters", "A\"B"];
 const NO_PATH: &[&str] = &["/run\0/x"];
@@ -24,7 +24,7 @@ const NO_ZONE: &[&str] = &["trusted\0", "trusted\n"];
 const NO_SYSCTL: &[&str] =
     &["net/../kernel/hostname", "kernel.hostname", "net/ipv4/\0", "../net.ipv4.x", "/etc/passwd"];
 
-/// What a plugin after others is given.
+/// A result for chained plugins.
 fn previous() -> Value {
     json!({
         "cniVersion": "1.1.0",
@@ -33,7 +33,7 @@ fn previous() -> Value {
     })
 }
 
-/// Whatever a configuration may hold besides.
+/// A network with a previous result and IPAM.
 fn network(lab: &Lab, plugin: &str) -> Network {
     Network::new(lab, plugin, &json!({ "prevResult": previous(), "ipam": host_local(&[V4]) }))
 }
@@ -61,7 +61,7 @@ fn network(lab: &Lab, plugin: &str) -> Network {
 #[case("firewall", "/firewalldZone", NO_ZONE)]
 #[case("portmap", "/externalSetMarkChain", NO_CHAIN)]
 #[case("portmap", "/conditionsV4", NO_CONDITION)]
-fn a_value_that_could_be_something_else_is_refused(
+fn ambiguous_values_are_rejected(
     #[case] plugin: &str,
     #[case] key: &str,
     #[case] values: &'static [&'static str],
@@ -81,7 +81,7 @@ fn a_value_that_could_be_something_else_is_refused(
     });
 }
 
-/// Whether a value that is too long is one for this key: of conditions and zones others know how long they may be.
+/// Whether the value is invalid for this key. The length of conditions and sysctls is not checked.
 fn is_for(key: &str, value: &str) -> bool {
     value.len() < 5000 || !matches!(key, "/conditionsV4" | "/sysctl")
 }
@@ -96,7 +96,7 @@ fn set(config: &mut Value, key: &str, value: &str) {
 }
 
 #[test]
-fn a_plugin_that_flannel_is_to_call_is_a_name() {
+fn delegates_of_flannel_are_plugin_names() {
     rscni_test::run(|lab| {
         let subnet = lab.dir().join("subnet.env");
         std::fs::write(
@@ -110,7 +110,7 @@ fn a_plugin_that_flannel_is_to_call_is_a_name() {
         for value in NO_TYPE {
             let config = network.with(&json!({ "delegate": { "type": value } })).config;
             network.plugin.add(&container, "eth0", &config).error(7);
-            // What was kept is gone again; the directory that it is kept in stays.
+            // The saved file is removed; its directory stays.
             lab.snapshot().ignoring("/var/lib/cni").assert_same(&before);
         }
     });
@@ -119,7 +119,7 @@ fn a_plugin_that_flannel_is_to_call_is_a_name() {
 #[rstest]
 #[case("CNI_CONTAINERID", &["../a", "a/b", "-a", ".a", "a\nb", "a b", "é"], 200)]
 #[case("CNI_IFNAME", &["../a", "a/b", "..", "a\nb", "a b", "eth%d", "a:b"], 15)]
-fn names_of_the_caller_follow_the_specification_and_the_kernel(
+fn invalid_names_in_variables_are_rejected(
     #[values("bridge", "tuning", "host-local")] plugin: &str,
     #[case] variable: &str,
     #[case] values: &'static [&'static str],
@@ -145,7 +145,7 @@ fn names_of_the_caller_follow_the_specification_and_the_kernel(
 }
 
 #[test]
-fn variables_that_are_no_text_are_refused() {
+fn variables_that_are_not_utf8_are_rejected() {
     rscni_test::run(|lab| {
         let network = network(lab, "bridge");
         let container = lab.container("a");
@@ -180,7 +180,7 @@ fn variables_that_are_no_text_are_refused() {
     });
 }
 
-/// To the kernel it is a name like others, and no program is given it as an option.
+/// The kernel accepts such names, and no program gets them as options.
 #[test]
 fn interfaces_may_be_named_like_options() {
     rscni_test::run(|lab| {

@@ -1,5 +1,5 @@
-//! What SECURITY.md promises: input that is meant to harm, files that others have put in the way, and what each plugin
-//! may do; and that the tests which the page names are there.
+//! The promises of SECURITY.md: malicious input, files of other users, and capabilities. The tests
+//! that the page names exist.
 
 mod capabilities;
 mod files;

@@ -1,14 +1,14 @@
-//! The tests that SECURITY.md names are there.
+//! The tests that SECURITY.md names exist.
 //!
-//! They stand in the last column of the threats, and after `shown by` elsewhere: files of `tests`, each maybe with words
-//! in brackets that pick tests of it, and behind `unit tests of` modules.
+//! The page names them in the last column of the threats, and after `shown by`. Words in
+//! parentheses after a file of `tests` select some of its tests. Modules follow `unit tests of`.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// What `text` names: files of tests with the words in brackets, and modules with unit tests.
+/// Named tests: files with the words in parentheses, and modules.
 #[derive(Default, Debug, PartialEq)]
 struct Named {
     tests: Vec<(String, Vec<String>)>,
@@ -30,7 +30,7 @@ impl Named {
         }
     }
 
-    /// Those of a whole page.
+    /// Reads a page.
     fn of_page(page: &str) -> Self {
         let mut named = Self::default();
         for row in page.lines().filter(|line| line.starts_with("| **")) {
@@ -45,7 +45,7 @@ impl Named {
         named
     }
 
-    /// Those that are not there, by what `crates` holds.
+    /// Returns the named tests that `crates` does not have.
     fn missing(&self, crates: &Path) -> Vec<String> {
         let crates: Vec<PathBuf> =
             fs::read_dir(crates).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -74,7 +74,7 @@ fn quoted(text: &str) -> impl Iterator<Item = String> {
     text.split('`').skip(1).step_by(2).map(str::to_owned)
 }
 
-/// Whether a word picks a test of a file: a module beside it, or a part of a test's name.
+/// Whether a word selects a test of a file: a module beside it, or a part of a test's name.
 fn has(file: &Path, filter: &str) -> bool {
     let names = fs::read_to_string(file).unwrap();
     let mut names = names.lines().filter_map(|line| line.strip_prefix("fn ")?.split('(').next());
@@ -84,7 +84,7 @@ fn has(file: &Path, filter: &str) -> bool {
 }
 
 #[test]
-fn the_tests_that_the_page_names_are_there() {
+fn the_named_tests_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let named = Named::of_page(&fs::read_to_string(root.join("SECURITY.md")).unwrap());
     assert!(
@@ -95,7 +95,7 @@ fn the_tests_that_the_page_names_are_there() {
 }
 
 #[test]
-fn a_test_that_is_not_there_is_told() {
+fn a_missing_test_is_reported() {
     let page = "| who | shown by |\n|---|---|\n| **a** | `spoof` (`macspoofchk`, `nonsense`), `nowhere`; unit tests of `no::where` |\n\n\
                 All is shown by `security` (`input`, `output`), and `spoof`. `Other` words.\n";
     let missing = Named::of_page(page).missing(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));

@@ -1,4 +1,4 @@
-//! A LAN with a DHCP server (Debian's dnsmasq), and the daemon of the plugin.
+//! A LAN with Debian's dnsmasq as the DHCP server, and the daemon of the plugin.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use super::{Attached, Network};
 
-/// The bridge that the server is at, and where it stands.
+/// Name of the LAN's bridge, and address of the server.
 pub(crate) const LAN: &str = "br-lan";
 pub(crate) const SERVER: &str = "10.50.0.1";
-/// Where the daemon listens unless it is told otherwise.
+/// Default socket of the daemon.
 pub(crate) const SOCKET: &str = "/run/cni/dhcp.sock";
 
 /// A program that ends with the test.
@@ -41,12 +41,12 @@ impl Running {
         self.child.id()
     }
 
-    /// What it has said so far.
+    /// The output so far.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Waits until it says something.
+    /// Waits until the output contains a text.
     #[track_caller]
     pub(crate) fn says(&self, text: &str) {
         self.says_times(text, 1);
@@ -54,18 +54,18 @@ impl Running {
 
     #[track_caller]
     pub(crate) fn says_times(&self, text: &str, times: usize) {
-        // When it fails, the whole log is printed as this is dropped.
+        // If this fails, `drop` prints the whole log.
         let what = format!("{} says `{text}` ({times} times)", self.log.display());
         eventually(&what, || (self.log().matches(text).count() >= times).then_some(()));
     }
 
-    /// Kills it, so that it can clean nothing up.
+    /// Kills the program without a chance to clean up.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Sends SIGTERM and waits for the exit.
     #[track_caller]
     pub(crate) fn end(&mut self) -> std::process::ExitStatus {
         let id = rustix::process::Pid::from_child(&self.child);
@@ -89,7 +89,7 @@ impl Drop for Running {
     }
 }
 
-/// The bridge of the LAN, with the server's address on it.
+/// Creates the bridge of the LAN with the server's address.
 pub(crate) fn lan(lab: &Lab) {
     let mut netlink = lab.host().netlink();
     let index = netlink.add_bridge(&Bridge { up: true, ..Bridge::new(LAN) }).unwrap().index;
@@ -98,13 +98,13 @@ pub(crate) fn lan(lab: &Lab) {
         .unwrap();
 }
 
-/// dnsmasq on the LAN, for 10.50.0.100 to 10.50.0.150.
+/// Starts dnsmasq for 10.50.0.100 to 10.50.0.150.
 pub(crate) fn dnsmasq(lab: &Lab, options: &[&str]) -> Running {
     let range = ["--dhcp-range=10.50.0.100,10.50.0.150,255.255.255.0,1h"];
     dnsmasq_with_range(lab, &[&range, options].concat())
 }
 
-/// dnsmasq on the LAN.
+/// Starts dnsmasq.
 pub(crate) fn dnsmasq_with_range(lab: &Lab, options: &[&str]) -> Running {
     let log = lab.dir().join("dnsmasq.log");
     let mut command = Command::new("dnsmasq");
@@ -136,20 +136,20 @@ fn lease_file(lab: &Lab) -> PathBuf {
     lab.dir().join("dnsmasq.leases")
 }
 
-/// The addresses that the server has given, as its lease file says.
+/// Returns the leased addresses of the server's lease file.
 pub(crate) fn leased(lab: &Lab) -> Vec<String> {
     let text = std::fs::read_to_string(lease_file(lab)).unwrap_or_default();
     text.lines().filter_map(|line| line.split(' ').nth(2)).map(str::to_owned).collect()
 }
 
-/// The plugin's daemon.
+/// Starts the plugin's daemon.
 pub(crate) fn daemon(lab: &Lab, options: &[&str]) -> Running {
     let daemon = daemon_in_vain(lab, options);
     daemon.says("listening");
     daemon
 }
 
-/// The daemon, which may not come up.
+/// Starts the daemon, which may fail.
 pub(crate) fn daemon_in_vain(lab: &Lab, options: &[&str]) -> Running {
     if !Path::new("/run/rscni-test/bin/dhcp").exists() {
         super::install(lab);
@@ -160,7 +160,7 @@ pub(crate) fn daemon_in_vain(lab: &Lab, options: &[&str]) -> Running {
     Running::start(Command::new("/run/rscni-test/bin/dhcp").arg("daemon").args(options), log)
 }
 
-/// A network on the LAN whose addresses come from the server.
+/// Returns a network on the LAN with addresses of the server.
 pub(crate) fn network(lab: &Lab, keys: &Value) -> Network {
     let mut ipam = json!({ "type": "dhcp" });
     for (key, value) in keys.as_object().unwrap() {
@@ -169,19 +169,19 @@ pub(crate) fn network(lab: &Lab, keys: &Value) -> Network {
     Network::new(lab, "bridge", &json!({ "bridge": LAN, "ipam": ipam }))
 }
 
-/// A LAN with its server, and the daemon.
+/// Sets up the LAN, the server and the daemon.
 pub(crate) fn set_up(lab: &Lab, server: &[&str]) -> (Running, Running) {
     lan(lab);
     (dnsmasq(lab, server), daemon(lab, &[]))
 }
 
-/// The files of the leases that a daemon keeps, or has left.
+/// Returns the lease files of a daemon.
 pub(crate) fn kept(socket: &str) -> Vec<PathBuf> {
     let files = std::fs::read_dir(format!("{socket}.leases")).into_iter().flatten();
     files.map(|entry| entry.unwrap().path()).collect()
 }
 
-/// The address that the container has got.
+/// Returns the address of the container.
 pub(crate) fn address(attached: &Attached) -> String {
     attached.v4().to_string()
 }

@@ -1,5 +1,5 @@
-//! A DHCP server that does what a test wants, for what no proper server does. It reads and writes messages by itself,
-//! so that an error in the plugin's way of doing so cannot hide itself.
+//! A DHCP server for tests of unusual answers. It has its own code for messages, so that it does
+//! not share the plugin's errors.
 
 use std::{
     collections::BTreeMap,
@@ -21,13 +21,13 @@ pub(crate) const ACK: u8 = 5;
 pub(crate) const NAK: u8 = 6;
 pub(crate) const RELEASE: u8 = 7;
 
-/// What a client has sent.
+/// A message of a client.
 #[derive(Clone, Debug)]
 pub(crate) struct Heard {
     pub(crate) kind: u8,
-    /// The address that it says it has.
+    /// The client's address (`ciaddr`).
     pub(crate) ciaddr: Ipv4Addr,
-    /// Where the packet came from.
+    /// Source address.
     pub(crate) from: Ipv4Addr,
     pub(crate) options: BTreeMap<u8, Vec<u8>>,
     bytes: Vec<u8>,
@@ -60,12 +60,12 @@ impl Heard {
         })
     }
 
-    /// Renewing: it has the address, and asks this server alone.
+    /// Whether the client renews its lease.
     pub(crate) fn asks_for_more_time(&self) -> bool {
         self.kind == REQUEST && !self.ciaddr.is_unspecified()
     }
 
-    /// An answer with these options, as bytes that a test may spoil.
+    /// Encodes an answer with these options.
     pub(crate) fn answer(&self, kind: u8, yiaddr: [u8; 4], options: &[(u8, &[u8])]) -> Vec<u8> {
         let mut bytes = self.bytes[..240].to_vec();
         bytes[0] = 2;
@@ -90,8 +90,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Answers every message with those that `answers` makes of it, on the LAN. What is not answered at once is sent
-    /// again, so how many there were before says nothing.
+    /// Answers every message on the LAN with the results of `answers`. Clients repeat messages, so
+    /// `answers` must not count them.
     pub(crate) fn start(answers: impl Fn(&Heard) -> Vec<Vec<u8>> + Send + 'static) -> Self {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 67)).unwrap();
         socket.set_broadcast(true).unwrap();
@@ -131,7 +131,7 @@ impl Server {
         eventually(what, || self.heard().into_iter().find(|heard| is_it(heard)))
     }
 
-    /// Goes away: nobody listens there any more.
+    /// Stops the server.
     pub(crate) fn stop(&mut self) {
         self.is_over.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
@@ -146,10 +146,10 @@ impl Drop for Server {
     }
 }
 
-/// The address that it gives.
+/// Address in the answers.
 pub(crate) const GIVEN: [u8; 4] = [10, 50, 0, 9];
 
-/// What a proper server answers, with these times in seconds: the lease, T1, T2.
+/// Returns valid answers with these times in seconds: lease, T1, T2.
 pub(crate) fn proper(heard: &Heard, times: (u32, u32, u32)) -> Vec<Vec<u8>> {
     let kind = match heard.kind {
         DISCOVER => OFFER,
@@ -159,7 +159,7 @@ pub(crate) fn proper(heard: &Heard, times: (u32, u32, u32)) -> Vec<Vec<u8>> {
     vec![heard.answer(kind, GIVEN, &options(&[times.0, times.1, times.2].map(u32::to_be_bytes)))]
 }
 
-/// The mask, the router, and the times.
+/// Options with the mask, the router and the times.
 pub(crate) fn options(times: &[[u8; 4]; 3]) -> [(u8, &[u8]); 5] {
     [
         (1, &[255, 255, 255, 0]),

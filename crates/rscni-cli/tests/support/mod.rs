@@ -1,24 +1,29 @@
-//! What the tests of the plugins share: networks that containers are attached to with the real binary, under the
-//! names that a node has it installed under.
+//! Networks to which tests attach containers, with the plugins of the binary under test.
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
 pub(crate) mod dhcp;
 pub(crate) mod dhcp_server;
+mod links;
 pub(crate) mod outside;
+mod programs;
 
-use std::{net::IpAddr, ops::Deref};
+use std::{net::IpAddr, ops::Deref, path::Path};
 
-use rscni_linux::{Link, LinkChange, Netlink};
-use rscni_test::{Container, Lab, Namespace, Outcome, Plugin, Reply, Snapshot};
+use rscni_catalogue::{Row, Values};
+use rscni_linux::Link;
+use rscni_test::{Container, Lab, Outcome, Plugin, Reply, Snapshot, VERSIONS};
 use serde_json::{Value, json};
 
-/// The subnets of most tests.
+#[allow(unused_imports, reason = "each test program uses its part")]
+pub(crate) use self::{links::*, programs::*};
+
+/// Subnets of most tests.
 pub(crate) const V4: &str = "10.1.0.0/24";
 pub(crate) const V6: &str = "fd01::/64";
 
-/// What belongs to no attachment and stays when the last one goes: host-local's lock, index and where it goes on,
-/// forwarding, and tables, sets and rules that are the same for all.
+/// Objects that belong to no attachment and stay: files of host-local, forwarding, and shared
+/// tables, sets and rules.
 const STAYS: &[&str] = &[
     "forward",
     "/last_reserved_ip.",
@@ -44,20 +49,20 @@ const STAYS: &[&str] = &[
     "nft chain bridge rscni prerouting",
     "nft rule bridge rscni prerouting",
     "nft set bridge rscni spoof",
-    // IPv6 is switched on for `lo` of a container that gets an address of it.
+    // ADD enables IPv6 on `lo` of the container if it adds an IPv6 address.
     "sysctl net/ipv6/conf/lo/disable_ipv6",
 ];
 
-/// Everything that is there, for a comparison that minds what attachments leave.
+/// Takes a snapshot without objects that belong to no attachment.
 #[track_caller]
 pub(crate) fn snapshot(lab: &Lab) -> Snapshot {
     STAYS.iter().fold(lab.snapshot(), |snapshot, text| snapshot.ignoring(text))
 }
 
-/// Every plugin of the binary, installed.
+/// Installs every plugin of the binary.
 pub(crate) fn install(lab: &Lab) {
     for plugin in rscni_plugins::ALL {
-        lab.install(plugin.name, env!("CARGO_BIN_EXE_rscni"));
+        lab.install(plugin.name, RSCNI);
     }
 }
 
@@ -67,7 +72,7 @@ pub(crate) fn host_local(subnets: &[&str]) -> Value {
     json!({ "type": "host-local", "ranges": ranges })
 }
 
-/// `ipam` with these addresses, and the gateway that belongs to each.
+/// `ipam` with these addresses and gateways.
 pub(crate) fn fixed(addresses: &[(&str, &str)]) -> Value {
     let entry = |(address, gateway): &(&str, &str)| match *gateway {
         "" => json!({ "address": address }),
@@ -76,7 +81,7 @@ pub(crate) fn fixed(addresses: &[(&str, &str)]) -> Value {
     json!({ "type": "static", "addresses": addresses.iter().map(entry).collect::<Vec<_>>() })
 }
 
-/// A plugin with the configuration that it is called with.
+/// A plugin with its configuration.
 #[derive(Clone)]
 pub(crate) struct Network {
     pub(crate) plugin: Plugin,
@@ -84,14 +89,75 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// A network `net` of this type, at version 1.1.0, with these keys.
+    /// Returns a network `net` of this type in version 1.1.0, with these keys.
     pub(crate) fn new(lab: &Lab, plugin: &str, keys: &Value) -> Self {
-        if !std::path::Path::new("/run/rscni-test/bin/bridge").exists() {
+        if !Path::new(BIN).join("bridge").exists() {
             install(lab);
         }
         let config = json!({ "cniVersion": "1.1.0", "name": "net", "type": plugin });
-        let plugin = lab.plugin(format!("/run/rscni-test/bin/{plugin}"));
+        let plugin = lab.plugin(Path::new(BIN).join(plugin));
         Self { plugin, config }.with(keys)
+    }
+
+    /// The networks of a row of the catalogue, one per plugin of its list, on a host that is set up
+    /// for them.
+    #[track_caller]
+    pub(crate) fn of_row(lab: &Lab, row: &Row, values: &Values) -> Vec<Self> {
+        if row.needs_device() {
+            cable(lab, &values.device, &lab.container("machine"), "peer");
+        }
+        for command in row.setup(values, Path::new(BIN)) {
+            sh(&command);
+        }
+        let plugins = row.plugins(values);
+        let last = plugins.len() - 1;
+        let network = |(index, config): (usize, &Value)| match config["type"].as_str() {
+            Some(kind) if index < last => Self::new(lab, kind, config),
+            _ => Self::new(lab, &row.plugin, config),
+        };
+        plugins.iter().enumerate().map(network).collect()
+    }
+
+    /// The same network with the Go plugin.
+    pub(crate) fn with_go(&self, lab: &Lab) -> Self {
+        let program = Path::new(GO).join(self.kind());
+        Self { plugin: lab.plugin(program).cni_path([GO]), config: self.config.clone() }
+    }
+
+    /// The type of the configuration.
+    #[track_caller]
+    pub(crate) fn kind(&self) -> &str {
+        self.config["type"].as_str().expect("a type")
+    }
+
+    /// ADD of the container as `eth0`.
+    pub(crate) fn add(&self, container: &Container) -> Outcome {
+        self.plugin.add(container, "eth0", &self.config)
+    }
+
+    /// CHECK of the container's `eth0`, with the configuration as it is.
+    pub(crate) fn check(&self, container: &Container) -> Outcome {
+        self.plugin.check(container, "eth0", &self.config)
+    }
+
+    /// DEL of the container's `eth0`, with the configuration as it is.
+    pub(crate) fn del(&self, container: &Container) -> Outcome {
+        self.plugin.del(container, "eth0", &self.config)
+    }
+
+    pub(crate) fn status(&self) -> Outcome {
+        self.plugin.status(&self.config)
+    }
+
+    /// Asserts that ADD fails with this code and text, and that neither it nor the DEL after it
+    /// changes anything.
+    #[track_caller]
+    pub(crate) fn assert_add_fails(&self, lab: &Lab, on: &Container, code: u64, text: &str) {
+        let before = snapshot(lab);
+        self.add(on).error(code).mentions(text);
+        lab.assert_unchanged_since(&before);
+        self.del(on).success();
+        lab.assert_unchanged_since(&before);
     }
 
     /// A bridge network with addresses of these subnets.
@@ -110,7 +176,7 @@ impl Network {
         Self::new(lab, "ptp", &json!({ "ipam": host_local(subnets) })).with(keys)
     }
 
-    /// The same with other keys; `null` removes one.
+    /// Returns the network with other keys; `null` removes one.
     pub(crate) fn with(&self, keys: &Value) -> Self {
         let mut network = self.clone();
         for (key, value) in keys.as_object().expect("keys") {
@@ -123,13 +189,13 @@ impl Network {
         network
     }
 
-    /// A new container, attached as `eth0`.
+    /// Attaches a new container as `eth0`.
     #[track_caller]
     pub(crate) fn attach(&self, lab: &Lab, name: &str) -> Attached {
         self.attach_as(&lab.container(name), "eth0")
     }
 
-    /// The container attached as `ifname`.
+    /// Attaches the container as `ifname`.
     #[track_caller]
     pub(crate) fn attach_as(&self, container: &Container, ifname: &str) -> Attached {
         let reply = self.plugin.add(container, ifname, &self.config).success();
@@ -141,12 +207,12 @@ impl Network {
         }
     }
 
-    /// This plugin called as the next one of the list by which `first` was attached.
+    /// Calls ADD of this plugin as the next one of the list of `first`.
     pub(crate) fn call_after(&self, first: &Attached) -> Outcome {
         self.plugin.add(&first.container, &first.ifname, &first.reply.follow(&self.config))
     }
 
-    /// The container with this plugin's ADD after that by which it was attached.
+    /// Attaches the container of `first` with this plugin as the next one of its list.
     #[track_caller]
     pub(crate) fn after(&self, first: &Attached) -> Attached {
         let reply = self.call_after(first).success();
@@ -154,7 +220,7 @@ impl Network {
         Attached { network: self.clone(), container, ifname, reply }
     }
 
-    /// GC that is to spare these.
+    /// Calls GC with these valid attachments.
     pub(crate) fn gc(&self, valid: &[&Attached]) -> Outcome {
         let entry = |a: &&Attached| json!({ "containerID": a.container.id(), "ifname": a.ifname });
         let valid: Vec<Value> = valid.iter().map(entry).collect();
@@ -162,7 +228,7 @@ impl Network {
     }
 }
 
-/// A container on a network. It derefs to the container.
+/// An attachment. It derefs to the container.
 pub(crate) struct Attached {
     pub(crate) network: Network,
     pub(crate) container: Container,
@@ -188,7 +254,7 @@ impl Attached {
         self.network.plugin.check(&self.container, &self.ifname, &self.config())
     }
 
-    /// Asserts that CHECK finds the attachment changed, and says `what`.
+    /// Asserts that CHECK fails and mentions `what`.
     #[track_caller]
     pub(crate) fn check_misses(&self, what: &str) {
         self.check().error(100).mentions(what);
@@ -198,15 +264,55 @@ impl Attached {
         self.network.plugin.del(&self.container, &self.ifname, &self.config())
     }
 
-    /// DEL of a runtime that has lost the result of the ADD.
+    /// DEL without `prevResult`.
     pub(crate) fn del_without_result(&self) -> Outcome {
         self.network.plugin.del(&self.container, &self.ifname, &self.network.config)
     }
 
-    /// DEL of a runtime that has lost the container's namespace too.
+    /// DEL without `prevResult` and `CNI_NETNS`.
     pub(crate) fn del_without_netns(&self) -> Outcome {
         let call = self.network.plugin.call("DEL").attachment(&self.container, &self.ifname);
         call.without("CNI_NETNS").config(&self.network.config).run()
+    }
+
+    /// Ends the attachment: `with_result`, `without_result`, `without_netns` or `gc`, each also
+    /// after `netns_gone_`.
+    #[track_caller]
+    pub(crate) fn end(&self, lab: &Lab, how: &str) -> Outcome {
+        let how = match how.strip_prefix("netns_gone") {
+            Some(rest) => {
+                lab.remove_namespace(self);
+                rest.trim_start_matches('_')
+            }
+            None => how,
+        };
+        match how {
+            "with_result" | "" => self.del(),
+            "without_result" => self.del_without_result(),
+            "without_netns" => self.del_without_netns(),
+            "gc" => self.network.with(&json!({ "cniVersion": "1.1.0" })).gc(&[]),
+            _ => panic!("{how}"),
+        }
+    }
+
+    /// Asserts that CHECK, STATUS and GC work in the versions that have them and fail in the
+    /// others.
+    #[track_caller]
+    pub(crate) fn assert_commands_of(&self, version: &str) {
+        let (network, age) = (&self.network, VERSIONS.iter().position(|known| *known == version));
+        if age >= VERSIONS.iter().position(|known| *known == "0.4.0") {
+            self.check().success();
+        } else {
+            self.check().error(1).mentions("0.4.0");
+        }
+        if version == "1.1.0" {
+            network.status().success();
+            network.gc(&[self]).success();
+            self.check().success();
+        } else {
+            network.status().error(1).mentions("1.1.0");
+            network.gc(&[]).error(1).mentions("1.1.0");
+        }
     }
 
     /// Its first address of the family.
@@ -233,7 +339,7 @@ impl Attached {
         self.netlink().link_by_name(&self.ifname).expect("the container's interface")
     }
 
-    /// The name of the host's end in the result of the ADD.
+    /// The name of the host interface in the result of ADD.
     #[track_caller]
     pub(crate) fn port_name(&self) -> String {
         let interfaces = self.reply["interfaces"].as_array().expect("interfaces");
@@ -245,58 +351,7 @@ impl Attached {
     }
 }
 
-/// The host's link of that name.
-#[track_caller]
-pub(crate) fn host_link(lab: &Lab, name: &str) -> Link {
-    lab.host().netlink().link_by_name(name).unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// Where `addr_assign_type` says that a program set the address (`NET_ADDR_SET`).
-const SET: &str = "3";
-
-/// Changes hardware addresses as udev does with `MACAddressPolicy=persistent`, its default: each host interface
-/// whose address the kernel chose gets another one. Returns the names of these interfaces.
-#[track_caller]
-pub(crate) fn act_as_udev(lab: &Lab) -> Vec<String> {
-    let mut host = lab.host().netlink();
-    let mut changed = Vec::new();
-    for link in host.links().expect("the links").into_iter().filter(|link| !link.loopback) {
-        let file = format!("/sys/class/net/{}/addr_assign_type", link.name);
-        let kind = std::fs::read_to_string(&file)
-            .unwrap_or_else(|error| panic!("{file}, which needs a sysfs of this network: {error}"));
-        if kind.trim() != SET {
-            let mac = Some(rscni_linux::MacAddr::random().expect("an address"));
-            host.set_link(link.index, &LinkChange { mac, ..LinkChange::default() })
-                .expect("change");
-            changed.push(link.name);
-        }
-    }
-    changed
-}
-
-/// The addresses of a link, without those that the kernel makes.
-#[track_caller]
-pub(crate) fn addresses(place: &Namespace, link: &str) -> Vec<String> {
-    let mut netlink = place.netlink();
-    let link = netlink.link_by_name(link).expect("the link");
-    let addresses = netlink.addresses(link.index).expect("its addresses");
-    let given = addresses.iter().filter(|address| address.scope != 253);
-    given.map(|address| address.net.to_string()).collect()
-}
-
-/// Changes a link.
-#[track_caller]
-pub(crate) fn change(netlink: &mut Netlink, link: &str, change: &LinkChange<'_>) {
-    let index = netlink.link_by_name(link).expect("the link").index;
-    netlink.set_link(index, change).expect("change the link");
-}
-
-/// Switches a link on or off.
-pub(crate) fn up(on: bool) -> LinkChange<'static> {
-    LinkChange { up: Some(on), ..LinkChange::default() }
-}
-
-/// Asserts that the two reach each other with pings, TCP and UDP.
+/// Asserts that the two containers reach each other with pings, TCP and UDP.
 #[track_caller]
 pub(crate) fn assert_talk(lab: &Lab, a: &Attached, b: &Attached, v4: bool) {
     for (from, to) in [(a, b), (b, a)] {
@@ -305,4 +360,31 @@ pub(crate) fn assert_talk(lab: &Lab, a: &Attached, b: &Attached, v4: bool) {
         lab.tcp(from, to, address, 8080);
         lab.udp(from, to, address, 5353);
     }
+}
+
+/// Asserts that DEL of these attachments, twice each, restores what was there before.
+#[track_caller]
+pub(crate) fn assert_del_restores(lab: &Lab, before: &Snapshot, attached: &[&Attached]) {
+    for attached in attached {
+        attached.del().success();
+        attached.del().success();
+        lab.remove_namespace(attached);
+    }
+    lab.assert_unchanged_since(before);
+}
+
+/// Asserts that no line of a snapshot contains one of these texts.
+#[track_caller]
+pub(crate) fn assert_gone(lab: &Lab, texts: &[&str]) {
+    let left = lab.snapshot().to_string();
+    let is_left = |line: &&str| texts.iter().any(|text| line.contains(text));
+    let left: Vec<&str> = left.lines().filter(is_left).collect();
+    assert!(left.is_empty(), "{left:#?}");
+}
+
+/// Waits until no line of a snapshot contains this text.
+#[track_caller]
+pub(crate) fn wait_until_gone(lab: &Lab, text: &str) {
+    let is_gone = || (!lab.snapshot().to_string().contains(text)).then_some(());
+    rscni_test::eventually(&format!("{text} is gone"), is_gone);
 }

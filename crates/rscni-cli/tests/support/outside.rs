@@ -1,27 +1,22 @@
-//! A machine outside of the host, for tests of what is translated on the way.
+//! A machine outside of the host, for tests of address translation.
 
-use rscni_linux::{AddressFlags, Netns, Route, Veth};
+use rscni_linux::Route;
 use rscni_test::{Container, Lab};
 
-use super::up;
+use super::{add_address, cable};
 
-/// The host as the outside sees it.
+/// Addresses of the host's uplink.
 pub(crate) const HOST: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
+/// Addresses of the machine.
 pub(crate) const OUTSIDE: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
 
-/// A machine that is reached by way of the host, and knows the way back to containers.
+/// A machine at the host's uplink, which it uses as its router.
 pub(crate) fn outside(lab: &Lab) -> Container {
     let outside = lab.container("outside");
-    let netns = Netns::open(outside.path()).unwrap();
-    let veth = Veth { up: true, peer_netns: Some(&netns), ..Veth::new("uplink", "eth0") };
-    lab.host().netlink().add_veth(&veth).unwrap();
-    for (place, name, ips) in [(lab.host(), "uplink", HOST), (&*outside, "eth0", OUTSIDE)] {
-        let mut netlink = place.netlink();
-        let index = netlink.link_by_name(name).unwrap().index;
-        netlink.set_link(index, &up(true)).unwrap();
+    cable(lab, "uplink", &outside, "eth0");
+    for (namespace, link, ips) in [(lab.host(), "uplink", HOST), (&*outside, "eth0", OUTSIDE)] {
         for (ip, prefix) in ips.iter().zip([24, 64]) {
-            let flags = AddressFlags { nodad: true, ..AddressFlags::default() };
-            netlink.add_address(index, format!("{ip}/{prefix}").parse().unwrap(), flags).unwrap();
+            add_address(namespace, link, &format!("{ip}/{prefix}"));
         }
     }
     for ip in HOST {

@@ -1,0 +1,83 @@
+//! A container image made from busybox-static, as an archive in the OCI image layout for `ctr image
+//! import`.
+//!
+//! Nothing is downloaded: the only layer is the machine's busybox with links to it.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use fs_err as fs;
+use serde_json::{Value, json};
+use xtask::digest::sha256;
+
+/// Name of the imported image.
+pub(super) const NAME: &str = "localhost/rscni/busybox:latest";
+
+/// Default command: it sleeps longer than any run takes. So the image can serve as that of a pod's
+/// sandbox.
+const COMMAND: [&str; 2] = ["/bin/sleep", "3600"];
+
+const BUSYBOX: &str = "/usr/bin/busybox";
+const APPLETS: [&str; 6] = ["sh", "ip", "ping", "cat", "sleep", "nc"];
+
+/// Writes the archive.
+pub(super) fn write(archive: &Path) -> Result<()> {
+    let layer = layer().context("make the image's layer of busybox-static")?;
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let config = serde_json::to_vec(&json!({
+        "architecture": architecture,
+        "os": "linux",
+        "config": {"Env": ["PATH=/bin"], "Cmd": COMMAND},
+        "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
+    }))?;
+    let manifest = serde_json::to_vec(&json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
+        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
+    }))?;
+    let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
+    entry["annotations"] =
+        json!({"io.containerd.image.name": NAME, "org.opencontainers.image.ref.name": "latest"});
+    let index = serde_json::to_vec(&json!({"schemaVersion": 2, "manifests": [entry]}))?;
+
+    let mut tar = tar::Builder::new(fs::File::create(archive)?);
+    let mut add = |name: &str, content: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, content).with_context(|| format!("add {name}"))
+    };
+    add("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    add("index.json", &index)?;
+    for blob in [&config, &manifest, &layer] {
+        add(&digest(blob).replacen("sha256:", "blobs/sha256/", 1), blob)?;
+    }
+    tar.finish().with_context(|| format!("write {}", archive.display()))
+}
+
+/// The only layer of the image, as a tar archive.
+pub(super) fn layer() -> Result<Vec<u8>> {
+    let mut tar = tar::Builder::new(Vec::new());
+    tar.append_path_with_name(BUSYBOX, "bin/busybox").with_context(|| format!("read {BUSYBOX}"))?;
+    for applet in APPLETS {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        header.set_mode(0o777);
+        tar.append_link(&mut header, format!("bin/{applet}"), "busybox")?;
+    }
+    Ok(tar.into_inner()?)
+}
+
+fn descriptor(media_type: &str, blob: &[u8]) -> Value {
+    json!({"mediaType": media_type, "digest": digest(blob), "size": blob.len()})
+}
+
+fn digest(blob: &[u8]) -> String {
+    format!("sha256:{}", sha256(blob))
+}
