@@ -3,8 +3,6 @@
 
 mod support;
 
-use std::path::Path;
-
 use rscni::{
     Attachment,
     invoke::Process,
@@ -116,9 +114,7 @@ fn gc_removes_stale_objects_only(#[case] plugins: Vec<Value>) {
     rscni_test::run(|lab| {
         support::install(lab);
         support::cable(lab, "device", &lab.container("machine"), "device");
-        for command in row("flannel").setup(&Values::default(), Path::new(BIN)) {
-            support::sh(&command);
-        }
+        support::set_up(&row("flannel"), &Values::default());
         let network = Network::new("net", &plugins, 8000);
         // The same plugins in a network whose name begins with the first one's.
         let mut others = plugins.clone();

@@ -66,6 +66,14 @@ pub(crate) fn install(lab: &Lab) {
     }
 }
 
+/// Prepares the host for a row of the catalogue, except for its device.
+#[track_caller]
+pub(crate) fn set_up(row: &Row, values: &Values) {
+    for command in row.setup(values, Path::new(BIN)) {
+        run("sh", &["-c", &command]);
+    }
+}
+
 /// `ipam` with a range for each of these subnets.
 pub(crate) fn host_local(subnets: &[&str]) -> Value {
     let ranges: Vec<Value> = subnets.iter().map(|subnet| json!([{ "subnet": subnet }])).collect();
@@ -106,9 +114,7 @@ impl Network {
         if row.needs_device() {
             cable(lab, &values.device, &lab.container("machine"), "peer");
         }
-        for command in row.setup(values, Path::new(BIN)) {
-            sh(&command);
-        }
+        set_up(row, values);
         let plugins = row.plugins(values);
         let last = plugins.len() - 1;
         let network = |(index, config): (usize, &Value)| match config["type"].as_str() {
