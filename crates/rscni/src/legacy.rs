@@ -1,12 +1,11 @@
-//! The shapes that results had before 1.0.0: `ip4` and `ip6` up to 0.2.0, a `version` in each address up to 0.4.0.
+//! The shapes of results before 1.0.0: `ip4` and `ip6` up to 0.2.0, `version` in each address from
+//! 0.3.0 to 0.4.0.
 
 use ipnet::IpNet;
-use serde::de::MapAccess;
 use serde_json::{Map, Value};
 
 use crate::{
-    address::{MaybeAddress, Net},
-    extra::{self, Extra, Object},
+    extra::{Object, impl_object},
     result::{CNIResult, IpConfig, Route, object, remove_newer_keys},
 };
 
@@ -17,26 +16,15 @@ pub(crate) struct Ip {
     routes: Vec<Route>,
 }
 
-impl Object for Ip {
-    const WHAT: &'static str = "an address with its routes, an object";
-    const KEYS: &'static [&'static str] = &["ip", "gateway", "routes"];
-    const REQUIRED: Option<&'static str> = Some("ip");
-
-    fn read<'de, A: MapAccess<'de>>(&mut self, key: usize, access: &mut A) -> Result<(), A::Error> {
-        match key {
-            0 => self.ip.address = access.next_value::<Net>()?.0,
-            1 => self.ip.gateway = access.next_value::<MaybeAddress>()?.0,
-            _ => self.routes = extra::value(access)?,
-        }
-        Ok(())
-    }
-
-    fn extra(&mut self) -> &mut Extra {
-        &mut self.ip.extra
-    }
+impl_object! {
+    Ip: "an address with its routes, an object", required: Some("ip"), ignored: [],
+    keys: { "ip" => ip.address: net, "gateway" => ip.gateway: address, "routes" => routes: value },
+    newer: {},
+    extra: ip.extra
 }
 
 impl Ip {
+    /// Appends the address and its routes to a result.
     pub(crate) fn add_to(self, result: &mut CNIResult) {
         let Self { ip, routes } = self;
         result.ips.push(IpConfig { extra: ip.extra.without(IpConfig::KEYS), ..ip });
@@ -44,7 +32,8 @@ impl Ip {
     }
 }
 
-/// The first address of the family, which is all that the shape can hold, with the family's routes.
+/// The first address of a family, the only one that this shape can hold, with the routes of the
+/// family.
 fn of_family(result: &CNIResult, v4: bool) -> Option<Map<String, Value>> {
     let is_family = |net: &IpNet| net.addr().is_ipv4() == v4;
     let ip = result.ips.iter().find(|ip| is_family(&ip.address))?;
@@ -66,7 +55,7 @@ fn of_family(result: &CNIResult, v4: bool) -> Option<Map<String, Value>> {
     Some(json)
 }
 
-/// The members of a result of 0.1.0 and 0.2.0.
+/// The members of a result in 0.1.0 and 0.2.0.
 pub(crate) fn shape(result: &CNIResult) -> Map<String, Value> {
     let mut json = Map::new();
     for (key, v4) in [("ip4", true), ("ip6", false)] {
@@ -81,7 +70,7 @@ pub(crate) fn shape(result: &CNIResult) -> Map<String, Value> {
     json
 }
 
-/// Puts `version` into each entry of `ips`, as 0.3.0 to 0.4.0 want it.
+/// Adds `version` to each entry of `ips`, for 0.3.0 to 0.4.0.
 pub(crate) fn insert_ip_version(json: &mut Map<String, Value>, ips: &[IpConfig]) {
     let entries = json.get_mut("ips").and_then(Value::as_array_mut);
     for (entry, ip) in entries.into_iter().flatten().zip(ips) {

@@ -1,49 +1,41 @@
-//! The result of ADD (spec: "ADD Success"), as a plugin writes it and as it comes back in `prevResult`.
+//! The result of ADD (spec: "ADD Success"), on stdout and in `prevResult`.
 //!
-//! There is one type, [`CNIResult`], whatever the version: reading takes every shape that the spec ever had, and
-//! [`CNIResult::to_json`] writes the shape of the version that is asked for. What an old shape cannot hold is left
-//! out, as the spec of that version demands.
+//! [`CNIResult`] is the type for all versions: reading accepts the shapes of all versions, and
+//! [`CNIResult::to_json`] writes the shape of one. Members that an old shape does not have are
+//! omitted, as the spec of that version requires.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::{
-    Deserialize, Deserializer, Serialize,
-    de::{IgnoredAny, MapAccess},
-};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    Error, SpecVersion,
-    address::{MaybeAddress, Net},
-    any_case,
-    extra::{self, Extra, Object},
+    Error, SpecVersion, any_case,
+    extra::{Extra, Object, impl_object},
     legacy,
 };
 
-/// What an ADD gave to a container: interfaces, addresses, routes, DNS.
+/// The result of ADD: interfaces, addresses, routes, DNS settings.
 ///
-/// An IPAM plugin fills `ips`, `routes` and `dns` only.
+/// An IPAM plugin only sets `ips`, `routes` and `dns`. An empty optional string counts as `None`.
+/// Unknown keys are kept in `extra`, here and in the parts, so that a plugin passes them on.
 ///
-/// Text that is optional may be empty or none: neither is written, and both are read as none.
-///
-/// Keys that are not in the specification are kept in `extra`, here and in the parts of the result. So a plugin passes on
-/// what it did not change.
-///
-/// Serde reads every version's shape, with keys in any case, and writes the newest one, without `cniVersion`;
-/// [`to_json`](CNIResult::to_json) writes that of a given version.
+/// Serde reads the shapes of all versions, with keys in any case, and writes the newest without
+/// `cniVersion`; [`to_json`](CNIResult::to_json) writes the shape of a given version.
 ///
 /// ```
 /// use rscni::{CNIResult, SpecVersion};
 ///
-/// let old: CNIResult = serde_json::from_str(r#"{ "ip4": { "ip": "10.1.0.5/16", "gateway": "10.1.0.1" } }"#)?;
+/// let old = r#"{ "ip4": { "ip": "10.1.0.5/16", "gateway": "10.1.0.1" } }"#;
+/// let old: CNIResult = serde_json::from_str(old)?;
 /// assert_eq!(old.ips[0].address.to_string(), "10.1.0.5/16");
 /// assert_eq!(old.to_json(SpecVersion::V0_4_0)["ips"][0]["version"], "4");
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CNIResult {
-    /// The interfaces that the attachment made, those on the host included.
+    /// The interfaces that the attachment made, including host interfaces.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub interfaces: Vec<Interface>,
     /// The addresses.
@@ -55,7 +47,7 @@ pub struct CNIResult {
     /// DNS settings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<Dns>,
-    /// Every other key.
+    /// All other keys.
     #[serde(flatten)]
     pub extra: Extra,
 }
@@ -66,22 +58,22 @@ pub struct CNIResult {
 pub struct Interface {
     /// Its name.
     pub name: String,
-    /// Its hardware address, if it has one.
+    /// Its MAC address, if it has one.
     #[serde(skip_serializing_if = "no_text")]
     pub mac: Option<String>,
     /// Its MTU in bytes (1.1.0).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
-    /// The isolation domain that it is in, `CNI_NETNS` as it was given; none on the host.
+    /// `CNI_NETNS` of the container that it is in; `None` on the host.
     #[serde(skip_serializing_if = "no_text")]
     pub sandbox: Option<String>,
-    /// Absolute path of a socket that belongs to it (1.1.0).
+    /// Absolute path of its socket (1.1.0).
     #[serde(skip_serializing_if = "no_text")]
     pub socket_path: Option<String>,
-    /// The platform's identifier of the PCI device behind it (1.1.0).
+    /// The platform's identifier of its PCI device (1.1.0).
     #[serde(rename = "pciID", skip_serializing_if = "no_text")]
     pub pci_id: Option<String>,
-    /// Every other key.
+    /// All other keys.
     #[serde(flatten)]
     pub extra: Extra,
 }
@@ -89,9 +81,9 @@ pub struct Interface {
 /// An address of an attachment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct IpConfig {
-    /// Index into [`CNIResult::interfaces`] of the interface that has it.
+    /// Index into [`CNIResult::interfaces`] of its interface.
     ///
-    /// Up to 0.4.0 some plugins write -1 for "unknown"; that is read as none.
+    /// Up to 0.4.0 some plugins write -1 for "unknown"; it is read as `None`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interface: Option<u32>,
     /// The address with its prefix length.
@@ -99,13 +91,13 @@ pub struct IpConfig {
     /// The default gateway of its subnet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
-    /// Every other key.
+    /// All other keys.
     #[serde(flatten)]
     pub extra: Extra,
 }
 
 impl IpConfig {
-    /// An address without gateway, on no interface yet.
+    /// An address without gateway and interface.
     pub fn new(address: IpNet) -> Self {
         Self { address, ..Self::default() }
     }
@@ -116,13 +108,13 @@ impl IpConfig {
 pub struct Route {
     /// The destination.
     pub dst: IpNet,
-    /// The next hop; without it the gateway of the addresses may be used.
+    /// The next hop; without it, plugins may use the gateway of an address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gw: Option<IpAddr>,
     /// Path MTU in bytes (1.1.0).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
-    /// TCP's maximal segment size to advertise, in bytes (1.1.0).
+    /// TCP maximum segment size to advertise, in bytes (1.1.0).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advmss: Option<u32>,
     /// Priority, lower is preferred (1.1.0).
@@ -134,13 +126,13 @@ pub struct Route {
     /// Scope: 0 global, 253 link, 254 host (1.1.0).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<u8>,
-    /// Every other key.
+    /// All other keys.
     #[serde(flatten)]
     pub extra: Extra,
 }
 
 impl Route {
-    /// A route to `dst` by way of `gw`.
+    /// A route to `dst` via `gw`.
     pub fn new(dst: IpNet, gw: Option<IpAddr>) -> Self {
         Self { dst, gw, ..Self::default() }
     }
@@ -149,7 +141,7 @@ impl Route {
 /// DNS settings, in a result and in a configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Dns {
-    /// Addresses of name servers, most preferred first. Text, since a scoped address has a zone.
+    /// Addresses of name servers, most preferred first. Strings, since a scoped address has a zone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nameservers: Vec<String>,
     /// The local domain for short names.
@@ -161,7 +153,7 @@ pub struct Dns {
     /// Options for the resolver.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
-    /// Every other key.
+    /// All other keys.
     #[serde(flatten)]
     pub extra: Extra,
 }
@@ -180,16 +172,15 @@ impl CNIResult {
     /// Reads a result of any version.
     ///
     /// # Errors
-    /// [`Error::FailedToDecode`] if it is no JSON object of any version's shape.
+    /// [`Error::FailedToDecode`] if it is not a JSON object with the shape of a version.
     pub fn from_json(bytes: &[u8]) -> Result<Self, Error> {
-        let invalid = |problem: &dyn std::fmt::Display| {
-            Error::FailedToDecode(format!("result of a plugin: {problem}"))
-        };
-        let json: Value = serde_json::from_slice(bytes).map_err(|error| invalid(&error))?;
-        any_case::read(&json, "").map_err(|error| invalid(&error))
+        serde_json::from_slice(bytes)
+            .map_err(|error| error.to_string())
+            .and_then(|json| any_case::read(&json, ""))
+            .map_err(|problem| Error::FailedToDecode(format!("result of a plugin: {problem}")))
     }
 
-    /// This result in the shape of `version`, with its `cniVersion`.
+    /// Returns this result in the shape of `version`, with `cniVersion`.
     pub fn to_json(&self, version: SpecVersion) -> Value {
         let mut json = Map::new();
         json.insert("cniVersion".into(), version.as_str().into());
@@ -197,23 +188,17 @@ impl CNIResult {
         Value::Object(json)
     }
 
-    /// The members of this result in the shape of `version`.
+    /// Returns the members in the shape of `version`.
     fn shape(&self, version: SpecVersion) -> Map<String, Value> {
         if version.has_legacy_result() {
             return legacy::shape(self);
         }
         let mut json = object(self);
         if version < SpecVersion::V1_1_0 {
-            remove_newer::<Interface>(
-                &mut json,
-                "interfaces",
-                self.interfaces.iter().map(|i| &i.extra),
-            );
-            remove_newer::<Route>(
-                &mut json,
-                "routes",
-                self.routes.iter().map(|route| &route.extra),
-            );
+            let extras = self.interfaces.iter().map(|interface| &interface.extra);
+            remove_newer::<Interface>(&mut json, "interfaces", extras);
+            let extras = self.routes.iter().map(|route| &route.extra);
+            remove_newer::<Route>(&mut json, "routes", extras);
         }
         if version < SpecVersion::V1_0_0 {
             legacy::insert_ip_version(&mut json, &self.ips);
@@ -221,9 +206,9 @@ impl CNIResult {
         json
     }
 
-    /// The addresses on interfaces named `ifname` in the container, and those on no known interface.
+    /// Returns the addresses of the container interface `ifname`, and those without an interface.
     ///
-    /// Results may hold addresses of the host's side too, so a chained plugin that wants the container's asks here.
+    /// For chained plugins, since a result may also contain addresses of host interfaces.
     pub fn container_ips<'a>(&'a self, ifname: &'a str) -> impl Iterator<Item = &'a IpConfig> {
         self.ips.iter().filter(move |ip| {
             ip.interface
@@ -233,7 +218,7 @@ impl CNIResult {
     }
 }
 
-/// Serialises a type of this crate, all of which are JSON objects with string keys.
+/// Serializes a type of this crate, all of which are JSON objects with string keys.
 pub(crate) fn object<T: Serialize>(value: &T) -> Map<String, Value> {
     match serde_json::to_value(value) {
         Ok(Value::Object(map)) => map,
@@ -241,7 +226,7 @@ pub(crate) fn object<T: Serialize>(value: &T) -> Map<String, Value> {
     }
 }
 
-/// Removes the keys of newer versions from a list, but not those that a plugin before has given.
+/// Removes the keys of 1.1.0 from the objects of a list, except those set by a previous plugin.
 fn remove_newer<'a, T: Object>(
     json: &mut Map<String, Value>,
     list: &str,
@@ -255,7 +240,7 @@ fn remove_newer<'a, T: Object>(
     }
 }
 
-/// The same for one object.
+/// Removes the keys of 1.1.0 from an object, except those set by a previous plugin.
 pub(crate) fn remove_newer_keys<T: Object>(json: &mut Map<String, Value>, extra: &Extra) {
     for key in (T::NEWER..T::KEYS.len()).filter(|key| !extra.has_given(*key)) {
         json.shift_remove(T::KEYS[key]);
@@ -266,142 +251,70 @@ pub(crate) fn remove_newer_keys<T: Object>(json: &mut Map<String, Value>, extra:
 #[derive(Default)]
 struct AnyShape {
     result: CNIResult,
-    legacy: [Option<legacy::Ip>; 2],
-}
-
-impl Object for AnyShape {
-    const WHAT: &'static str = "the result of a plugin, an object";
-    const KEYS: &'static [&'static str] =
-        &["cniVersion", "interfaces", "ips", "routes", "dns", "ip4", "ip6"];
-
-    fn read<'de, A: MapAccess<'de>>(&mut self, key: usize, access: &mut A) -> Result<(), A::Error> {
-        match key {
-            1 => self.result.interfaces = extra::value(access)?,
-            2 => self.result.ips = extra::value(access)?,
-            3 => self.result.routes = extra::value(access)?,
-            4 => self.result.dns = access.next_value()?,
-            5 => self.legacy[0] = access.next_value()?,
-            6 => self.legacy[1] = access.next_value()?,
-            _ => drop(access.next_value::<IgnoredAny>()?),
-        }
-        Ok(())
-    }
-
-    fn extra(&mut self) -> &mut Extra {
-        &mut self.result.extra
-    }
+    ip4: Option<legacy::Ip>,
+    ip6: Option<legacy::Ip>,
 }
 
 impl<'de> Deserialize<'de> for CNIResult {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let AnyShape { mut result, legacy } = extra::object(deserializer)?;
-        for ip in legacy.into_iter().flatten() {
+        let AnyShape { mut result, ip4, ip6 } = AnyShape::deserialize(deserializer)?;
+        for ip in [ip4, ip6].into_iter().flatten() {
             ip.add_to(&mut result);
         }
         Ok(result)
     }
 }
 
-impl Object for Interface {
-    const WHAT: &'static str = "an interface, an object";
-    const KEYS: &'static [&'static str] = &["name", "mac", "sandbox", "mtu", "socketPath", "pciID"];
-    const NEWER: usize = 3;
-
-    fn read<'de, A: MapAccess<'de>>(&mut self, key: usize, access: &mut A) -> Result<(), A::Error> {
-        match key {
-            0 => self.name = extra::value(access)?,
-            1 => self.mac = extra::text(access)?,
-            2 => self.sandbox = extra::text(access)?,
-            3 => self.mtu = extra::number(access)?,
-            4 => self.socket_path = extra::text(access)?,
-            _ => self.pci_id = extra::text(access)?,
-        }
-        Ok(())
-    }
-
-    fn extra(&mut self) -> &mut Extra {
-        &mut self.extra
-    }
+impl_object! {
+    AnyShape: "the result of a plugin, an object", required: None, ignored: ["cniVersion"],
+    keys: {
+        "interfaces" => result.interfaces: value, "ips" => result.ips: value,
+        "routes" => result.routes: value, "dns" => result.dns: value,
+        "ip4" => ip4: value, "ip6" => ip6: value
+    },
+    newer: {},
+    extra: result.extra
 }
 
-impl Object for IpConfig {
-    const WHAT: &'static str = "an address of a result, an object";
-    const KEYS: &'static [&'static str] = &["interface", "address", "gateway", "version"];
-    const REQUIRED: Option<&'static str> = Some("address");
-
-    fn read<'de, A: MapAccess<'de>>(&mut self, key: usize, access: &mut A) -> Result<(), A::Error> {
-        match key {
-            0 => self.interface = extra::value::<extra::Index, A>(access)?.0,
-            1 => self.address = access.next_value::<Net>()?.0,
-            2 => self.gateway = access.next_value::<MaybeAddress>()?.0,
-            // It follows from the address, and is written where a version wants it.
-            _ => drop(access.next_value::<IgnoredAny>()?),
-        }
-        Ok(())
-    }
-
-    fn extra(&mut self) -> &mut Extra {
-        &mut self.extra
-    }
+impl_object! {
+    Interface: "an interface, an object", required: None, ignored: [],
+    keys: { "name" => name: value, "mac" => mac: text, "sandbox" => sandbox: text },
+    newer: { "mtu" => mtu: number, "socketPath" => socket_path: text, "pciID" => pci_id: text },
+    extra: extra
 }
 
-impl Object for Route {
-    const WHAT: &'static str = "a route, an object";
-    const KEYS: &'static [&'static str] =
-        &["dst", "gw", "mtu", "advmss", "priority", "table", "scope"];
-    const NEWER: usize = 2;
-    const REQUIRED: Option<&'static str> = Some("dst");
-
-    fn read<'de, A: MapAccess<'de>>(&mut self, key: usize, access: &mut A) -> Result<(), A::Error> {
-        match key {
-            0 => self.dst = access.next_value::<Net>()?.0,
-            1 => self.gw = access.next_value::<MaybeAddress>()?.0,
-            2 => self.mtu = extra::number(access)?,
-            3 => self.advmss = extra::number(access)?,
-            4 => self.priority = extra::number(access)?,
-            5 => self.table = extra::number(access)?,
-            _ => self.scope = extra::number(access)?,
-        }
-        Ok(())
-    }
-
-    fn extra(&mut self) -> &mut Extra {
-        &mut self.extra
-    }
+// `version` follows from the address, and is written in the versions that require it.
+impl_object! {
+    IpConfig: "an address of a result, an object", required: Some("address"), ignored: ["version"],
+    keys: {
+        "interface" => interface: interface, "address" => address: net,
+        "gateway" => gateway: address
+    },
+    newer: {},
+    extra: extra
 }
 
-impl Object for Dns {
-    const WHAT: &'static str = "DNS settings, an object";
-    const KEYS: &'static [&'static str] = &["nameservers", "domain", "search", "options"];
-
-    fn read<'de, A: MapAccess<'de>>(&mut self, key: usize, access: &mut A) -> Result<(), A::Error> {
-        match key {
-            0 => self.nameservers = extra::value(access)?,
-            1 => self.domain = extra::text(access)?,
-            2 => self.search = extra::value(access)?,
-            _ => self.options = extra::value(access)?,
-        }
-        Ok(())
-    }
-
-    fn extra(&mut self) -> &mut Extra {
-        &mut self.extra
-    }
+impl_object! {
+    Route: "a route, an object", required: Some("dst"), ignored: [],
+    keys: { "dst" => dst: net, "gw" => gw: address },
+    newer: {
+        "mtu" => mtu: number, "advmss" => advmss: number, "priority" => priority: number,
+        "table" => table: number, "scope" => scope: number
+    },
+    extra: extra
 }
 
-macro_rules! deserialize_objects {
-    ($($object:ty),*) => {
-        $(impl<'de> Deserialize<'de> for $object {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                extra::object(deserializer)
-            }
-        })*
-    };
+impl_object! {
+    Dns: "DNS settings, an object", required: None, ignored: [],
+    keys: {
+        "nameservers" => nameservers: value, "domain" => domain: text, "search" => search: value,
+        "options" => options: value
+    },
+    newer: {},
+    extra: extra
 }
 
-deserialize_objects!(Interface, IpConfig, Route, Dns, legacy::Ip);
-
-/// Empty text is not written, as it is read as none.
+/// Whether an optional string is omitted; an empty one is, as it counts as `None`.
 #[expect(clippy::ref_option, reason = "serde calls it with a reference to the field")]
 fn no_text(text: &Option<String>) -> bool {
     text.as_ref().is_none_or(String::is_empty)
@@ -418,18 +331,21 @@ mod tests {
             "interfaces": [
                 { "name": "cni0", "mac": "00:11:22:33:44:55", "mtu": 1500 },
                 { "name": "veth1", "mac": "00:11:22:33:44:56" },
-                { "name": "eth0", "mac": "00:11:22:33:44:57", "mtu": 1400, "sandbox": "/run/netns/a",
-                  "socketPath": "/run/vhost.sock", "pciID": "0000:04:00.5" }
+                { "name": "eth0", "mac": "00:11:22:33:44:57", "mtu": 1400,
+                  "sandbox": "/run/netns/a", "socketPath": "/run/vhost.sock",
+                  "pciID": "0000:04:00.5" }
             ],
             "ips": [
                 { "interface": 2, "address": "10.1.0.5/16", "gateway": "10.1.0.1" },
                 { "interface": 2, "address": "fd00::5/64" }
             ],
             "routes": [
-                { "dst": "0.0.0.0/0", "gw": "10.1.0.1", "mtu": 1400, "advmss": 1360, "priority": 10, "table": 100, "scope": 253 },
+                { "dst": "0.0.0.0/0", "gw": "10.1.0.1", "mtu": 1400, "advmss": 1360,
+                  "priority": 10, "table": 100, "scope": 253 },
                 { "dst": "::/0" }
             ],
-            "dns": { "nameservers": ["10.1.0.1"], "domain": "local", "search": ["a", "b"], "options": ["ndots:2"] }
+            "dns": { "nameservers": ["10.1.0.1"], "domain": "local", "search": ["a", "b"],
+                     "options": ["ndots:2"] }
         })
     }
 
@@ -437,8 +353,8 @@ mod tests {
         serde_json::from_value(json.clone()).unwrap()
     }
 
-    /// The same result as a plugin makes it, not as it is passed on.
-    fn added(mut result: CNIResult) -> CNIResult {
+    /// The result as if a plugin had made it, instead of passing it on.
+    fn made_by_plugin(mut result: CNIResult) -> CNIResult {
         for interface in &mut result.interfaces {
             interface.extra = Extra::default();
         }
@@ -449,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_plugin_does_not_change_is_passed_on_in_every_version() {
+    fn unchanged_keys_are_passed_on_in_all_versions() {
         for version in SpecVersion::ALL.into_iter().filter(|version| !version.has_legacy_result()) {
             let mut json = full();
             json["cniVersion"] = version.as_str().into();
@@ -467,8 +383,10 @@ mod tests {
         for version in [SpecVersion::V0_1_0, SpecVersion::V0_2_0] {
             let json = json!({
                 "cniVersion": version, "x": 1, "dns": { "search": ["a"], "y": 2 },
-                "ip4": { "ip": "10.1.0.5/16", "z": 3,
-                         "routes": [{ "dst": "0.0.0.0/0", "gw": "10.1.0.1", "mtu": 1400, "w": [] }] },
+                "ip4": {
+                    "ip": "10.1.0.5/16", "z": 3,
+                    "routes": [{ "dst": "0.0.0.0/0", "gw": "10.1.0.1", "mtu": 1400, "w": [] }]
+                },
                 "ip6": { "ip": "fd00::5/64", "gateway": "fd00::1", "v": {} },
             });
             assert_eq!(read(&json).to_json(version), json, "{version}");
@@ -476,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_means_something_in_another_shape_does_not_get_there() {
+    fn an_unknown_key_is_dropped_in_a_shape_that_gives_it_a_meaning() {
         let json = json!({ "ips": [{ "address": "10.1.0.5/16", "routes": 5, "ip": "x", "y": 1 }] });
         let legacy = read(&json).to_json(SpecVersion::V0_2_0);
         assert_eq!(legacy["ip4"], json!({ "ip": "10.1.0.5/16", "y": 1 }));
@@ -487,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_a_plugin_changes_is_passed_on_as_it_is_now() {
+    fn a_value_changed_by_a_plugin_is_written() {
         let mut result = read(&full());
         result.interfaces[2].mtu = Some(9000);
         result.interfaces[2].socket_path = None;
@@ -497,13 +415,14 @@ mod tests {
     }
 
     #[test]
-    fn results_are_read_with_keys_in_any_case_numbers_in_any_notation_and_the_last_value() {
-        let result = CNIResult::from_json(
-            br#"{ "CNIVersion": "1.0.0", "Interfaces": [{ "Name": "eth0", "MTU": 1.5e3, "sandbox": "/a" }],
-                 "IPS": [], "ips": [{ "Address": "10.1.0.5/16", "address": "10.1.0.6/16", "Interface": 0.0 }],
-                 "Routes": [{ "DST": "0.0.0.0/0", "Table": 1e2 }], "DNS": { "Search": ["a"] } }"#,
-        )
-        .unwrap();
+    fn results_are_read_with_keys_in_any_case_and_numbers_in_any_notation() {
+        let text = br#"{
+            "CNIVersion": "1.0.0",
+            "Interfaces": [{ "Name": "eth0", "MTU": 1.5e3, "sandbox": "/a" }], "IPS": [],
+            "ips": [{ "Address": "10.1.0.5/16", "address": "10.1.0.6/16", "Interface": 0.0 }],
+            "Routes": [{ "DST": "0.0.0.0/0", "Table": 1e2 }], "DNS": { "Search": ["a"] }
+        }"#;
+        let result = CNIResult::from_json(text).unwrap();
         assert_eq!((&*result.interfaces[0].name, result.interfaces[0].mtu), ("eth0", Some(1500)));
         assert_eq!(result.ips[0].address.to_string(), "10.1.0.6/16");
         assert_eq!((result.ips[0].interface, result.routes[0].table), (Some(0), Some(100)));
@@ -536,13 +455,13 @@ mod tests {
     }
 
     #[test]
-    fn newest_shape_survives_the_round_trip() {
+    fn the_newest_shape_survives_the_round_trip() {
         assert_eq!(read(&full()).to_json(SpecVersion::V1_1_0), full());
     }
 
     #[test]
-    fn members_of_1_1_0_that_a_plugin_adds_stand_only_there() {
-        let json = added(read(&full())).to_json(SpecVersion::V1_0_0);
+    fn members_of_1_1_0_made_by_a_plugin_are_written_only_in_1_1_0() {
+        let json = made_by_plugin(read(&full())).to_json(SpecVersion::V1_0_0);
         assert_eq!(
             json["interfaces"][2],
             json!({ "name": "eth0", "mac": "00:11:22:33:44:57", "sandbox": "/run/netns/a" })
@@ -564,9 +483,9 @@ mod tests {
     }
 
     #[test]
-    fn ip4_and_ip6_hold_the_routes_of_their_family_up_to_0_2_0() {
+    fn ip4_and_ip6_contain_the_routes_of_their_family_up_to_0_2_0() {
         for version in [SpecVersion::V0_1_0, SpecVersion::V0_2_0] {
-            let json = added(read(&full())).to_json(version);
+            let json = made_by_plugin(read(&full())).to_json(version);
             assert_eq!(
                 json["ip4"],
                 json!({ "ip": "10.1.0.5/16", "gateway": "10.1.0.1",
@@ -580,14 +499,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_result_is_empty_in_every_version() {
+    fn an_empty_result_is_empty_in_all_versions() {
         for version in SpecVersion::ALL {
             assert_eq!(CNIResult::default().to_json(version), json!({ "cniVersion": version }));
         }
     }
 
     #[test]
-    fn habits_of_go_are_understood() {
+    fn null_lists_and_unknown_interfaces_of_go_plugins_are_read() {
         let result = read(&json!({
             "interfaces": null, "routes": null, "dns": { "nameservers": null },
             "ips": [{ "version": "4", "interface": -1, "address": "10.0.0.2/24", "gateway": "" }]
@@ -597,9 +516,10 @@ mod tests {
     }
 
     #[test]
-    fn a_container_has_its_own_addresses_not_the_hosts() {
+    fn container_ips_excludes_addresses_of_host_interfaces() {
         let result = read(&json!({
-            "interfaces": [{ "name": "eth0" }, { "name": "eth0", "sandbox": "/run/netns/a" }, { "name": "net1", "sandbox": "/run/netns/a" }],
+            "interfaces": [{ "name": "eth0" }, { "name": "eth0", "sandbox": "/run/netns/a" },
+                           { "name": "net1", "sandbox": "/run/netns/a" }],
             "ips": [
                 { "interface": 0, "address": "10.0.0.1/24" },
                 { "interface": 1, "address": "10.0.0.2/24" },
@@ -613,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_result_is_refused() {
+    fn json_that_is_not_a_result_is_rejected() {
         for text in [
             "",
             "[]",
