@@ -1,7 +1,7 @@
-//! What the fuzzers call: each function takes any bytes, and panics if what must always hold does not.
+//! Fuzz targets: each function takes any bytes and panics if an invariant is violated.
 //!
-//! It is there for fuzzers and tests only, so nothing of it is part of the crate. `fuzz/` has the programs around these
-//! functions and the bytes to begin with, which the tests replay.
+//! Compiled for fuzzers and tests only. `fuzz/` contains the programs around these functions and
+//! the seed inputs, which the tests replay.
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
 
@@ -17,7 +17,7 @@ use crate::{
     invoke::{Exit, Outcome},
 };
 
-/// A result in any version's shape: it survives in every version that can hold it.
+/// A result in any version: writing and reading it in another version keeps what that can express.
 pub fn result(data: &[u8]) {
     let result = match CNIResult::from_json(data) {
         Ok(result) => result,
@@ -39,13 +39,13 @@ pub fn result(data: &[u8]) {
     }
 }
 
-/// The result as it is read by whoever gets it in this version.
+/// Writes the result in a version and reads it back.
 pub(crate) fn through(result: &CNIResult, version: SpecVersion) -> CNIResult {
     let text = result.to_json(version).to_string();
     CNIResult::from_json(text.as_bytes()).unwrap_or_else(|error| panic!("{error} in {text}"))
 }
 
-/// A plugin's configuration: written and read again it is the same.
+/// A plugin's configuration: unchanged after writing and reading it.
 pub fn configuration(data: &[u8]) {
     let conf = match NetConf::from_json(data) {
         Ok(conf) => conf,
@@ -53,7 +53,7 @@ pub fn configuration(data: &[u8]) {
     };
     let text = serde_json::to_vec(&conf).expect("a configuration is JSON");
     let read = NetConf::from_json(&text).expect("what was written is read");
-    // An old version's shape may hold less of the previous result.
+    // The shape of an old version may not hold all of the previous result.
     let shape =
         |conf: &NetConf| conf.prev_result.as_ref().map(|result| result.to_json(conf.cni_version));
     assert_eq!(shape(&read), shape(&conf));
@@ -64,7 +64,7 @@ pub fn configuration(data: &[u8]) {
     }
 }
 
-/// A whole call: lines of variables, an empty line, stdin. The plugin gives what its configuration says.
+/// A whole call: lines of variables, an empty line, stdin.
 pub fn dispatcher(data: &[u8]) {
     let (head, stdin) = split(data, b"\n\n");
     let mut request = Request { stdin: stdin.to_vec(), ..Request::default() };
@@ -76,60 +76,51 @@ pub fn dispatcher(data: &[u8]) {
     }
     request.netns_is_own = request.vars.contains_key("NETNS_IS_OWN");
     for info in [PluginInfo::default(), PluginInfo::since(SpecVersion::V0_4_0)] {
-        let reply = Plugin::default().versions(info.clone()).reply(&Obedient, &request);
-        is_as_the_spec_says(&request, &info, &reply);
+        let reply = Plugin::default().versions(info.clone()).reply(&ConfiguredPlugin, &request);
+        check_reply(&request, &info, &reply);
     }
 }
 
-/// A plugin that does what its configuration says: `error` fails, `result` is the result, and else that of the plugin
-/// before is passed on.
-struct Obedient;
+/// A plugin that returns `error` or `result` of its configuration, otherwise `prevResult`.
+struct ConfiguredPlugin;
 
 #[derive(Deserialize)]
-struct Orders {
+struct ConfiguredReply {
     error: Option<ErrorReply>,
     result: Option<CNIResult>,
 }
 
-impl Obedient {
-    fn obey(args: &Args) -> Result<CNIResult, Error> {
+impl Cni for ConfiguredPlugin {
+    fn add(&self, args: Args) -> Result<CNIResult, Error> {
         args.cni_args()?.refuse_unknown(&["IP", "K8S_POD_NAME"])?;
         args.runtime_config()?;
-        let orders: Orders = args.conf()?.custom_as()?;
-        match orders.error {
-            Some(reply) => Err(reply.into()),
-            None => Ok(orders
-                .result
-                .or_else(|| args.conf().ok()?.prev_result.clone())
-                .unwrap_or_default()),
+        let conf = args.conf()?;
+        let reply: ConfiguredReply = conf.custom_as()?;
+        match reply.error {
+            Some(error) => Err(error.into()),
+            None => Ok(reply.result.or_else(|| conf.prev_result.clone()).unwrap_or_default()),
         }
-    }
-}
-
-impl Cni for Obedient {
-    fn add(&self, args: Args) -> Result<CNIResult, Error> {
-        Self::obey(&args)
     }
 
     fn del(&self, args: Args) -> Result<(), Error> {
-        Self::obey(&args).map(drop)
+        self.add(args).map(drop)
     }
 
     fn check(&self, args: Args) -> Result<(), Error> {
-        Self::obey(&args).map(drop)
+        self.add(args).map(drop)
     }
 
     fn gc(&self, args: Args) -> Result<(), Error> {
-        Self::obey(&args).map(drop)
+        self.add(args).map(drop)
     }
 
     fn status(&self, args: Args) -> Result<(), Error> {
-        Self::obey(&args).map(drop)
+        self.add(args).map(drop)
     }
 }
 
-/// Holds a reply against the specification, whatever the request was.
-fn is_as_the_spec_says(request: &Request, info: &PluginInfo, reply: &Reply) {
+/// Checks a reply against the specification.
+fn check_reply(request: &Request, info: &PluginInfo, reply: &Reply) {
     let command = request.vars.get("CNI_COMMAND").filter(|command| !command.is_empty());
     let command = command.map(|command| command.to_string_lossy().parse::<Command>());
     assert_eq!(reply.exit_code() == 0, reply.error.is_none());
@@ -140,25 +131,19 @@ fn is_as_the_spec_says(request: &Request, info: &PluginInfo, reply: &Reply) {
             assert!(error.is_none() && reply.stdout.is_empty() && !reply.stderr.is_empty());
         }
         (_, Some(error)) => {
-            let told: ErrorReply = serde_json::from_slice(&reply.stdout).expect("an error is told");
+            let written: ErrorReply =
+                serde_json::from_slice(&reply.stdout).expect("an error reply");
             assert_eq!(
-                (told.code, &*told.msg, &*told.details),
+                (written.code, &*written.msg, &*written.details),
                 (error.code(), error.msg(), error.details())
             );
-            assert_eq!(
-                outcome.into_success("a").unwrap_err(),
-                told.into(),
-                "and read as it was told"
-            );
+            assert_eq!(outcome.into_success("a").unwrap_err(), written.into(), "as it is read");
         }
         (Some(Ok(Command::Add)), None) => {
             let result = outcome.into_result("a").expect("ADD has a result");
-            let version = json["cniVersion"]
-                .as_str()
-                .and_then(|text| text.parse().ok())
-                .expect("it has a version");
+            let version = version_of(&json).expect("a result has a version");
             assert!(info.supports(version));
-            assert_eq!(result.to_json(version), json, "and nothing else");
+            assert_eq!(result.to_json(version), json, "a result has no other keys");
         }
         (Some(Ok(Command::Version)), None) => {
             let versions: Vec<SpecVersion> =
@@ -166,41 +151,42 @@ fn is_as_the_spec_says(request: &Request, info: &PluginInfo, reply: &Reply) {
             assert_eq!(versions, info.supported_versions());
         }
         (Some(Ok(_)), None) => assert!(reply.stdout.is_empty(), "no other command has a result"),
-        (Some(Err(error)), None) => panic!("no command, but success: {error}"),
+        (Some(Err(error)), None) => panic!("success without a command: {error}"),
     }
     if reply.stdout.is_empty() {
         return;
     }
-    let version: SpecVersion =
-        json["cniVersion"].as_str().and_then(|text| text.parse().ok()).expect("it has a version");
-    let asked = serde_json::from_slice::<Value>(&request.stdin).ok();
-    let asked = asked
-        .as_ref()
-        .and_then(|stdin| stdin.get("cniVersion")?.as_str()?.parse::<SpecVersion>().ok());
-    assert!(asked.is_none_or(|asked| asked == version), "{version} instead of the configuration's");
+    let version = version_of(&json).expect("a reply has a version");
+    let requested =
+        serde_json::from_slice::<Value>(&request.stdin).ok().as_ref().and_then(version_of);
+    assert!(requested.is_none_or(|requested| requested == version), "{version}: {requested:?}");
 }
 
-/// The end of a plugin's process: a letter for how it ended, stdout, NUL, stderr.
+fn version_of(json: &Value) -> Option<SpecVersion> {
+    json.get("cniVersion")?.as_str()?.parse().ok()
+}
+
+/// The end of a plugin's process: a letter for the exit, stdout, NUL, stderr.
 pub fn outcome(data: &[u8]) {
-    let outcome = ending(data);
-    let said = serde_json::from_slice::<ErrorReply>(&outcome.stdout).ok();
+    let outcome = parse_outcome(data);
+    let reply = serde_json::from_slice::<ErrorReply>(&outcome.stdout).ok();
     let success = outcome.clone().into_success("a");
     assert_eq!(success.is_ok(), outcome.exit == Exit::Status(0));
-    if let (Err(error), Some(said), Exit::Status(_) | Exit::Signal(_)) =
-        (&success, said, outcome.exit)
+    if let (Err(error), Some(reply), Exit::Status(_) | Exit::Signal(_)) =
+        (&success, reply, outcome.exit)
     {
-        assert_eq!(*error, Error::from(said), "the plugin's own error is passed on as it came");
+        assert_eq!(*error, Error::from(reply), "a plugin's own error is passed on unchanged");
     }
     if let Err(error) = &success {
-        let told = serde_json::to_vec(&ErrorReply::new(error, SpecVersion::LATEST))
-            .expect("an error can be told");
-        let again = Outcome { exit: Exit::Status(1), stdout: told, stderr: Vec::new() }
+        let stdout = serde_json::to_vec(&ErrorReply::new(error, SpecVersion::LATEST))
+            .expect("an error reply is JSON");
+        let again = Outcome { exit: Exit::Status(1), stdout, stderr: Vec::new() }
             .into_success("b")
             .unwrap_err();
         assert_eq!(
             (again.code(), again.msg(), again.details()),
             (error.code(), error.msg(), error.details()),
-            "and by the next one too"
+            "by the next plugin too"
         );
     }
     match outcome.clone().into_result("a") {
@@ -211,8 +197,8 @@ pub fn outcome(data: &[u8]) {
     crate::runtime::fuzzing::versions(outcome);
 }
 
-/// An outcome from bytes: the first says how the plugin ended, then come stdout and, after a NUL, stderr.
-pub(crate) fn ending(data: &[u8]) -> Outcome {
+/// Parses an outcome: a byte for the exit, stdout, NUL, stderr.
+pub(crate) fn parse_outcome(data: &[u8]) -> Outcome {
     let (exit, text) = data.split_first().map_or((b'0', data), |(exit, text)| (*exit, text));
     let exit = match exit {
         b's' => Exit::Signal(9),
@@ -224,7 +210,7 @@ pub(crate) fn ending(data: &[u8]) -> Outcome {
     Outcome { exit, stdout: stdout.to_vec(), stderr: stderr.to_vec() }
 }
 
-/// What is before and after the first `separator`; all and nothing if there is none.
+/// Splits at the first `separator`; without one, the second part is empty.
 pub(crate) fn split<'a>(data: &'a [u8], separator: &[u8]) -> (&'a [u8], &'a [u8]) {
     match data.windows(separator.len()).position(|window| window == separator) {
         Some(at) => (&data[..at], &data[at + separator.len()..]),
@@ -249,7 +235,7 @@ mod tests {
     #[case("network", network)]
     #[case("chain", chain)]
     #[case("cache", cache)]
-    fn what_fuzzing_began_with_holds(#[case] name: &str, #[case] target: fn(&[u8])) {
+    fn seed_inputs_hold_the_invariants(#[case] name: &str, #[case] target: fn(&[u8])) {
         replay::replay(name, target);
     }
 }

@@ -1,18 +1,18 @@
-//! The runtime that does not block.
+//! The async runtime.
 
 use std::{io, path::PathBuf, time::Duration};
 
 use super::{
     AttachmentParams, Cache, CacheListing, Failures, NetConfList, TraceContext,
-    engine::{Engine, Waiter},
+    engine::{Engine, Operations, Waiter, runtime_settings},
 };
 use crate::{
     Attachment, CNIResult, Error, PluginInfo,
     invoke::{AsyncExec, Invocation, Outcome},
 };
 
-/// Runs the chains of networks without blocking; what each operation means is told at
-/// [`Runtime`](super::Runtime).
+/// Runs the plugins of networks without blocking; [`Runtime`](super::Runtime) describes the
+/// operations.
 ///
 /// ```no_run
 /// use rscni::invoke::AsyncProcess;
@@ -31,10 +31,11 @@ use crate::{
 /// # }
 /// ```
 ///
-/// Plugins are waited for, and other operations. The few small files of the cache are read and written in place.
+/// It awaits plugins and other operations; the small files of the cache are read and written
+/// synchronously.
 ///
-/// An operation whose future is dropped ends where it is: the plugin that runs is ended, if it is an
-/// [`AsyncProcess`](crate::invoke::AsyncProcess), and an ADD is not undone. Its caller calls DEL.
+/// Dropping the future of an operation stops it and kills the running plugin, if it is an
+/// [`AsyncProcess`](crate::invoke::AsyncProcess). An ADD is not rolled back; its caller calls DEL.
 #[derive(Clone, Debug)]
 pub struct AsyncRuntime<E> {
     exec: E,
@@ -42,45 +43,7 @@ pub struct AsyncRuntime<E> {
 }
 
 impl<E: AsyncExec> AsyncRuntime<E> {
-    /// A runtime that looks for plugins in `path` (`CNI_PATH`) and calls them through `exec`. Its cache is libcni's.
-    pub fn new<P: Into<PathBuf>>(exec: E, path: impl IntoIterator<Item = P>) -> Self {
-        Self {
-            exec,
-            engine: Engine {
-                path: path.into_iter().map(Into::into).collect(),
-                ..Engine::default()
-            },
-        }
-    }
-
-    /// The same with another cache.
-    #[must_use]
-    pub fn with_cache(mut self, cache: Cache) -> Self {
-        self.engine.cache = cache;
-        self
-    }
-
-    /// The same with a limit for each call of a plugin, and for each wait until another operation has ended.
-    ///
-    /// A plugin that takes longer is ended with all that it has started, and has failed; a plugin that is called within
-    /// this process cannot be ended, and is waited for.
-    #[must_use]
-    pub fn with_time_limit(mut self, limit: Duration) -> Self {
-        self.engine.time_limit = Some(limit);
-        self
-    }
-
-    /// The same with a trace that its calls belong to. A runtime that serves many callers is cloned for each.
-    #[must_use]
-    pub fn with_trace(mut self, trace: TraceContext) -> Self {
-        self.engine.trace = Some(trace);
-        self
-    }
-
-    /// What is remembered of attachments.
-    pub fn cache(&self) -> &Cache {
-        &self.engine.cache
-    }
+    runtime_settings!(Awaiting);
 
     /// ADD: attaches a container.
     ///
@@ -91,7 +54,7 @@ impl<E: AsyncExec> AsyncRuntime<E> {
         list: &NetConfList,
         params: &AttachmentParams,
     ) -> Result<CNIResult, Error> {
-        self.engine.add(&Awaiting(&self.exec), list, params).await
+        self.operations().add(list, params).await
     }
 
     /// DEL: detaches a container.
@@ -99,26 +62,26 @@ impl<E: AsyncExec> AsyncRuntime<E> {
     /// # Errors
     /// As [`Runtime::del`](super::Runtime::del).
     pub async fn del(&self, list: &NetConfList, params: &AttachmentParams) -> Result<(), Failures> {
-        self.engine.del(&Awaiting(&self.exec), list, params).await
+        self.operations().del(list, params).await
     }
 
-    /// CHECK: asks every plugin whether the attachment is as ADD left it.
+    /// CHECK: asks each plugin whether the attachment matches the result of ADD.
     ///
     /// # Errors
     /// As [`Runtime::check`](super::Runtime::check).
     pub async fn check(&self, list: &NetConfList, params: &AttachmentParams) -> Result<(), Error> {
-        self.engine.check(&Awaiting(&self.exec), list, params).await
+        self.operations().check(list, params).await
     }
 
-    /// GC: removes what belongs to attachments of a network that are not in `valid`.
+    /// GC: removes what attachments of a network left that are not in `valid`.
     ///
     /// # Errors
     /// As [`Runtime::gc`](super::Runtime::gc).
     pub async fn gc(&self, list: &NetConfList, valid: &[Attachment]) -> Result<(), Failures> {
-        self.engine.gc(&Awaiting(&self.exec), list, |_| Ok(valid.to_vec())).await
+        self.operations().gc(list, |_| Ok(valid.to_vec())).await
     }
 
-    /// GC with a set that is worked out from what the cache holds, while no other operation on the network runs.
+    /// GC with valid attachments that `valid` selects from the cache.
     ///
     /// # Errors
     /// As [`Runtime::gc_by`](super::Runtime::gc_by).
@@ -127,37 +90,35 @@ impl<E: AsyncExec> AsyncRuntime<E> {
         list: &NetConfList,
         valid: impl FnOnce(&CacheListing) -> Result<Vec<Attachment>, Error>,
     ) -> Result<(), Failures> {
-        let valid =
-            |listing: &Result<CacheListing, Error>| valid(listing.as_ref().map_err(Clone::clone)?);
-        self.engine.gc(&Awaiting(&self.exec), list, valid).await
+        self.operations().gc(list, |listing| valid(listing.as_ref().map_err(Clone::clone)?)).await
     }
 
-    /// STATUS: asks every plugin whether an ADD could be serviced.
+    /// STATUS: asks each plugin whether it can service ADD.
     ///
     /// # Errors
     /// As [`Runtime::status`](super::Runtime::status).
     pub async fn status(&self, list: &NetConfList) -> Result<(), Error> {
-        self.engine.status(&Awaiting(&self.exec), list).await
+        self.operations().status(list).await
     }
 
-    /// VERSION: the versions that a plugin supports, of those that are known here.
+    /// VERSION: returns the versions that a plugin supports.
     ///
     /// # Errors
     /// As [`Runtime::version`](super::Runtime::version).
     pub async fn version(&self, plugin: &str) -> Result<PluginInfo, Error> {
-        self.engine.version(&Awaiting(&self.exec), plugin).await
+        self.operations().version(plugin).await
     }
 
-    /// Sees that every plugin of a network is installed and supports its version; gives their capabilities.
+    /// Checks the plugins of a network and returns the capabilities that they declare.
     ///
     /// # Errors
     /// As [`Runtime::validate`](super::Runtime::validate).
     pub async fn validate(&self, list: &NetConfList) -> Result<Vec<String>, Failures> {
-        self.engine.validate(&Awaiting(&self.exec), list).await
+        self.operations().validate(list).await
     }
 }
 
-/// Gives the thread back where it has to wait.
+/// Waits by yielding the thread.
 struct Awaiting<'a, E>(&'a E);
 
 impl<E: AsyncExec> Waiter for Awaiting<'_, E> {

@@ -1,7 +1,8 @@
-//! What a runtime remembers of an attachment between ADD and DEL, in libcni's files and format, so that a network
-//! attached by one runtime can be checked and detached by another.
+//! The cache of attachments between ADD and DEL, in the files and format of libcni, so that one
+//! runtime can check and detach what another has attached.
 //!
-//! An entry is the file `results/<network>-<container id>-<interface>` with a JSON object of the kind `cniCacheV1`.
+//! An entry is the file `results/<network>-<container id>-<interface>` with a JSON object of the
+//! kind `cniCacheV1`.
 
 use std::{
     ffi::OsString,
@@ -17,20 +18,20 @@ use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{AttachmentParams, NetConfList};
+use super::{AttachmentParams, NetConfList, conf_dir::files};
 use crate::{
     Attachment, CNIResult, Error, SpecVersion, any_case,
     conf::version_of,
     name::{check_container_id, check_interface_name, check_network_name},
 };
 
-/// The entries of a directory.
+/// A directory of cached attachments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cache {
     dir: PathBuf,
 }
 
-/// An attachment as it was made.
+/// A cached attachment.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct CacheEntry {
@@ -38,23 +39,23 @@ pub struct CacheEntry {
     pub network: String,
     /// The parameters of the ADD.
     pub params: AttachmentParams,
-    /// The network's configuration as it was written; empty where a runtime has not kept it.
+    /// The network's configuration; empty if the runtime did not store it.
     pub config: Vec<u8>,
     /// The result of the chain.
     pub result: CNIResult,
-    /// The version in which the result is kept.
+    /// The version of the stored result.
     pub version: SpecVersion,
-    /// When its file was written; none for an entry that is not from a file.
+    /// Modification time of its file; `None` if it was not read from a file.
     pub modified: Option<SystemTime>,
 }
 
-/// What a cache holds, in the order of the files' names.
+/// The contents of a cache, in the order of the file names.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct CacheListing {
     /// The attachments.
     pub entries: Vec<CacheEntry>,
-    /// The files that cannot be read, each with what is wrong; the text names the file.
+    /// The files that cannot be read, each with an error that names it.
     pub broken: Vec<(PathBuf, Error)>,
 }
 
@@ -71,7 +72,7 @@ impl CacheEntry {
         }
     }
 
-    /// The attachment, as GC names it.
+    /// Returns the attachment as GC passes it to plugins.
     pub fn attachment(&self) -> Attachment {
         Attachment {
             container_id: self.params.container_id.clone(),
@@ -87,45 +88,45 @@ impl CacheEntry {
 }
 
 impl Default for Cache {
-    /// The directory that libcni has, `/var/lib/cni`.
+    /// The directory of libcni, `/var/lib/cni`.
     fn default() -> Self {
         Self::new("/var/lib/cni")
     }
 }
 
 impl Cache {
-    /// The cache in `dir`; it is made with the first entry.
+    /// The cache in `dir`, which is created with the first entry.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into() }
     }
 
-    /// The file of an attachment.
+    /// Returns the file of an attachment.
     ///
     /// # Errors
-    /// [`Error::InvalidNetworkConfig`] or [`Error::InvalidEnvValue`] if a name is none by the spec's rules, or all
-    /// together are longer than a file's name.
+    /// [`Error::InvalidNetworkConfig`] or [`Error::InvalidEnvValue`] if a name is invalid, or all
+    /// together are too long for a file name.
     pub fn file(&self, network: &str, params: &AttachmentParams) -> Result<PathBuf, Error> {
         check_network_name(network)?;
         check_container_id(&params.container_id)?;
         check_interface_name(&params.ifname)?;
         let name = format!("{network}-{}-{}", params.container_id, params.ifname);
         if name.len() > LONGEST_NAME {
-            let problem = "the names of network, container and interface are too long to remember the attachment by";
             return Err(Error::InvalidEnvValue(format!(
-                "{name}: {problem}: {LONGEST_NAME} bytes are possible"
+                "{name}: the names of network, container and interface are too long for a cache \
+                 file: the maximum is {LONGEST_NAME} bytes"
             )));
         }
         Ok(self.results().join(name))
     }
 
-    /// The entry of an attachment, if there is one.
+    /// Loads the entry of an attachment, if there is one.
     ///
-    /// Names may hold the `-` that divides them in the file's name; an entry that turns out to be another
-    /// attachment's is none.
+    /// Two attachments can share a file name, since names may contain the separator `-`; an entry
+    /// of another attachment is ignored.
     ///
     /// # Errors
-    /// [`Error::FailedToDecode`] if it is damaged, [`Error::IOFailure`] if it cannot be read, and those of
-    /// [`file`](Self::file).
+    /// [`Error::FailedToDecode`] if it is damaged, [`Error::IOFailure`] if it cannot be read, and
+    /// those of [`file`](Self::file).
     pub fn load(
         &self,
         network: &str,
@@ -137,16 +138,16 @@ impl Cache {
         Ok(entry.filter(|entry| entry.is_of(network, params)))
     }
 
-    /// Every attachment that is remembered. A directory that does not exist holds none.
+    /// Lists all entries; none if the directory does not exist.
     ///
-    /// Files that older releases of libcni wrote do not say whose they are, and so count as broken.
+    /// Files of old libcni releases do not name their attachment, so they are listed as broken.
     ///
     /// # Errors
     /// [`Error::IOFailure`] if the directory cannot be read.
     pub fn list(&self) -> Result<CacheListing, Error> {
         let mut listing = CacheListing::default();
-        for file in files(&self.results())? {
-            match read(&file, None).and_then(|entry| self.in_its_place(entry, &file)) {
+        for file in files(&self.results(), |file| !is_draft(file))? {
+            match read(&file, None).and_then(|entry| self.check_file(entry, &file)) {
                 // Removed since the directory was read.
                 Ok(None) => {}
                 Ok(Some(entry)) => listing.entries.push(entry),
@@ -159,10 +160,11 @@ impl Cache {
         Ok(listing)
     }
 
-    /// The attachments of one container, and the broken files whose names may mean it.
+    /// Lists the attachments of a container, and the broken files whose names may refer to it.
     ///
     /// # Errors
-    /// [`Error::IOFailure`] if the directory cannot be read, [`Error::InvalidEnvValue`] if that is no container's id.
+    /// [`Error::IOFailure`] if the directory cannot be read, [`Error::InvalidEnvValue`] if the
+    /// container id is invalid.
     pub fn list_of(&self, container_id: &str) -> Result<CacheListing, Error> {
         check_container_id(container_id)?;
         let mut listing = self.list()?;
@@ -174,23 +176,23 @@ impl Cache {
         Ok(listing)
     }
 
-    /// An entry that stands where its own names say; no other would be found again.
-    fn in_its_place(
+    /// Checks that an entry is in the file of its attachment; it would not be found otherwise.
+    fn check_file(
         &self,
         entry: Option<CacheEntry>,
         file: &Path,
     ) -> Result<Option<CacheEntry>, Error> {
         if let Some(entry) = &entry {
-            let place = self.file(&entry.network, &entry.params)?;
-            if place != file {
-                let text = format!("what it holds belongs into {}", place.display());
+            let own = self.file(&entry.network, &entry.params)?;
+            if own != file {
+                let text = format!("the entry belongs into {}", own.display());
                 return Err(Error::FailedToDecode(text));
             }
         }
         Ok(entry)
     }
 
-    /// Writes an entry. A reader sees the one before or this one, never a part.
+    /// Writes an entry. A reader sees the previous entry or this one, never a part.
     ///
     /// # Errors
     /// [`Error::IOFailure`] if it cannot be written, and those of [`file`](Self::file).
@@ -198,29 +200,29 @@ impl Cache {
         let file = self.file(&entry.network, &entry.params)?;
         let bytes = encode(entry)?;
         self.write(&file, &bytes)
-            .map_err(|e| Error::IOFailure(format!("write {}: {e}", file.display())))
+            .map_err(|e| Error::IOFailure(format!("cannot write {}: {e}", file.display())))
     }
 
-    /// Removes the entry of an attachment, damaged or not, if there is one.
+    /// Removes the entry of an attachment, even a damaged one, if there is one.
     ///
     /// # Errors
     /// [`Error::IOFailure`] if it cannot be removed, and those of [`file`](Self::file).
     pub fn remove(&self, network: &str, params: &AttachmentParams) -> Result<(), Error> {
         let file = self.file(network, params)?;
         if let Ok(None) = self.load(network, params) {
-            // An ADD may have been ended before it was complete.
+            // Left by an ADD that was killed.
             let _ = fs::remove_file(draft_of(&file));
             return Ok(());
         }
         match fs::remove_file(&file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::IOFailure(format!("remove {}: {error}", file.display())))
+                Err(Error::IOFailure(format!("cannot remove {}: {error}", file.display())))
             }
             _ => Ok(()),
         }
     }
 
-    /// Entries that were begun and are not complete, each with the file whose lock its writer holds if it lives.
+    /// Returns incomplete entries, each with the lock file that its writer holds while it is alive.
     pub(super) fn drafts(&self) -> Vec<(PathBuf, PathBuf)> {
         let entries = fs::read_dir(self.results()).into_iter().flatten().flatten();
         let drafts = entries.filter_map(|entry| {
@@ -230,19 +232,19 @@ impl Cache {
         drafts.collect()
     }
 
-    /// The file whose lock keeps operations on a network apart.
+    /// Returns the lock file of a network.
     pub(super) fn network_lock(&self, network: &str) -> Result<PathBuf, Error> {
         check_network_name(network)?;
         Ok(self.dir.join("locks/networks").join(network))
     }
 
-    /// The file whose lock says who may wait for that of the network.
+    /// Returns the lock file of a network's gate, held while waiting for the network's lock.
     pub(super) fn gate(&self, network: &str) -> Result<PathBuf, Error> {
         check_network_name(network)?;
         Ok(self.dir.join("locks/gates").join(network))
     }
 
-    /// The file whose lock keeps operations on an attachment apart, or on all that share its entry's file.
+    /// Returns the lock file of an attachment, and of all others with the same entry file.
     pub(super) fn attachment_lock(
         &self,
         network: &str,
@@ -256,32 +258,34 @@ impl Cache {
         self.dir.join("results")
     }
 
-    /// Writes a file beside the other and renames it over that. Not synced to the disk: what an entry describes does
-    /// not outlive the kernel that a crash takes down.
+    /// Writes a draft and renames it. It is not synced: an attachment does not outlive a kernel
+    /// crash.
     fn write(&self, file: &Path, bytes: &[u8]) -> io::Result<()> {
         let dir = self.results();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-        let temporary = draft_of(file);
-        let written =
-            create_anew(&temporary)?.write_all(bytes).and_then(|()| fs::rename(&temporary, file));
+        let draft = draft_of(file);
+        let written = create_new(&draft)?.write_all(bytes).and_then(|()| fs::rename(&draft, file));
         if written.is_err() {
-            // The first error is the one to tell.
-            let _ = fs::remove_file(&temporary);
+            // Best effort: returns the first error.
+            let _ = fs::remove_file(&draft);
         }
         written
     }
 }
 
-/// Where an entry is written before it is complete. Not in anyone's way: names do not begin with a dot.
+fn is_draft(file: &Path) -> bool {
+    file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+/// The file of an incomplete entry; network names do not begin with a dot.
 fn draft_of(file: &Path) -> PathBuf {
-    let name = file.file_name().unwrap_or_default();
     let mut draft = OsString::from(".");
-    draft.push(name);
+    draft.push(file.file_name().unwrap_or_default());
     file.with_file_name(draft)
 }
 
-/// Makes a file that has not been there: what the one before holds is of a process that was ended, or is being renamed.
-fn create_anew(path: &Path) -> io::Result<fs::File> {
+/// Creates a new file; an existing one was left by a killed process or is being renamed.
+fn create_new(path: &Path) -> io::Result<fs::File> {
     loop {
         match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::remove_file(path)?,
@@ -292,7 +296,7 @@ fn create_anew(path: &Path) -> io::Result<fs::File> {
 
 const KIND: &str = "cniCacheV1";
 
-/// The longest name of an entry: with a dot before it, as long as a file's may be.
+/// Maximum length of an entry's file name; a draft has one more byte.
 const LONGEST_NAME: usize = 254;
 
 /// The members of an entry's file.
@@ -339,7 +343,7 @@ impl Stored {
         let config = self.config.unwrap_or_default();
         let version = version_of(&self.result)?;
         let result: CNIResult = any_case::from_value(self.result)?;
-        // Before release 1.2 libcni did not keep the namespace, but results say where the interfaces are.
+        // libcni before 1.2 did not store the network namespace, but results contain it.
         let sandbox = || result.interfaces.iter().find_map(|interface| interface.sandbox.clone());
         let netns = self.netns.filter(|path| !path.is_empty()).or_else(sandbox);
         Ok(CacheEntry {
@@ -362,20 +366,7 @@ impl Stored {
     }
 }
 
-/// The files of a directory in lexical order, without those that are being written.
-fn files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
-    let list =
-        || fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
-    let mut names = match list() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        listed => listed.map_err(|e| Error::IOFailure(format!("list {}: {e}", dir.display())))?,
-    };
-    names.retain(|name| !name.as_encoded_bytes().starts_with(b"."));
-    names.sort();
-    Ok(names.into_iter().map(|name| dir.join(name)).collect())
-}
-
-/// Opens a file to be read. A link that somebody has put in its place is not followed, and a pipe not waited for.
+/// Opens a file for reading. Does not follow a symbolic link and does not block on a pipe.
 fn open(file: &Path) -> io::Result<fs::File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     fs::OpenOptions::new().read(true).custom_flags(flags).open(file)
@@ -387,18 +378,18 @@ fn read(file: &Path, of: Option<(&str, &AttachmentParams)>) -> Result<Option<Cac
     let read = open(file).and_then(|mut file| file.read_to_end(&mut bytes).map(|_| file));
     let modified = match read {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::IOFailure(format!("read: {error}"))),
+        Err(error) => return Err(Error::IOFailure(format!("cannot read: {error}"))),
         Ok(file) => file.metadata().and_then(|metadata| metadata.modified()).ok(),
     };
     Ok(Some(CacheEntry { modified, ..decode(&bytes, of)? }))
 }
 
-/// An entry as it stands in its file.
+/// Encodes an entry for its file.
 pub(super) fn encode(entry: &CacheEntry) -> Result<Vec<u8>, Error> {
     Ok(serde_json::to_vec(&Stored::from(entry))?)
 }
 
-/// Reads an entry; before it had kinds, libcni kept nothing but the result, and so it must be known whose that is.
+/// Decodes an entry. An old libcni stored only the result, so its attachment must be given in `of`.
 pub(super) fn decode(
     bytes: &[u8],
     of: Option<(&str, &AttachmentParams)>,
@@ -420,7 +411,7 @@ pub(super) fn decode(
                 modified: None,
             })
         }
-        (kind, _) => Err(Error::FailedToDecode(format!("an entry of kind {kind:?}, not {KIND:?}"))),
+        (kind, _) => Err(Error::FailedToDecode(format!("kind {kind:?} is not {KIND:?}"))),
     }
 }
 
@@ -455,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_has_libcnis_place_format_and_modes() {
+    fn an_entry_has_the_file_format_and_modes_of_libcni() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::new(dir.path().join("cni"));
         cache.store(&entry()).unwrap();
@@ -465,9 +456,10 @@ mod tests {
             json,
             json!({
                 "kind": "cniCacheV1", "containerId": "box", "ifName": "eth0", "networkName": "net",
-                "config": BASE64_STANDARD.encode(CONFIG.as_bytes()), "netns": "/run/netns/box", "cniArgs": [["K", "v"]],
-                "capabilityArgs": { "mac": "00:11:22:33:44:55" },
-                "result": { "cniVersion": "1.0.0", "ips": [{ "address": "10.0.0.2/24" }], "dns": {} }
+                "config": BASE64_STANDARD.encode(CONFIG.as_bytes()), "netns": "/run/netns/box",
+                "cniArgs": [["K", "v"]], "capabilityArgs": { "mac": "00:11:22:33:44:55" },
+                "result": { "cniVersion": "1.0.0", "ips": [{ "address": "10.0.0.2/24" }],
+                            "dns": {} }
             })
         );
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -497,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_result_of_an_old_libcni_is_understood() {
+    fn a_bare_result_of_an_old_libcni_is_read() {
         let (_dir, cache) = with_text(
             r#"{ "cniVersion": "0.4.0", "ips": [{ "version": "4", "address": "10.0.0.2/24" }] }"#,
         );
@@ -506,13 +498,13 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_entry_is_named_and_can_be_removed() {
+    fn a_damaged_entry_is_reported_and_can_be_removed() {
         let whole = serde_json::to_string(&Stored::from(&entry())).unwrap();
         let config = BASE64_STANDARD.encode(CONFIG);
-        let cut_off = whole.replace(&config, &config[..config.len() - 1]);
-        assert_ne!(cut_off, whole);
+        let truncated = whole.replace(&config, &config[..config.len() - 1]);
+        assert_ne!(truncated, whole);
         let other = [r#"{ "kind": "other" }"#, r#"{ "kind": "cniCacheV1" }"#];
-        for text in ["", "[]", "{}", other[0], other[1], &cut_off, &whole[..whole.len() / 2]] {
+        for text in ["", "[]", "{}", other[0], other[1], &truncated, &whole[..whole.len() / 2]] {
             let (_dir, cache) = with_text(text);
             let error = cache.load("net", &params()).unwrap_err();
             assert!(
@@ -525,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_of_another_attachment_is_neither_taken_nor_removed() {
+    fn an_entry_of_another_attachment_is_neither_loaded_nor_removed() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::new(dir.path());
         let other = CacheEntry {
@@ -542,30 +534,21 @@ mod tests {
     }
 
     #[test]
-    fn names_that_would_leave_the_directory_are_refused() {
+    fn names_that_would_leave_the_directory_are_rejected() {
         let cache = Cache::new("/nowhere");
         assert_eq!(cache.file("../x", &params()).unwrap_err().code(), 7);
         for (container_id, ifname) in [("..", "eth0"), ("a/b", "eth0"), ("a", "../x")] {
-            assert_eq!(
-                cache
-                    .file("net", &AttachmentParams::new(container_id, "/n", ifname))
-                    .unwrap_err()
-                    .code(),
-                4
-            );
+            let params = AttachmentParams::new(container_id, "/n", ifname);
+            assert_eq!(cache.file("net", &params).unwrap_err().code(), 4);
         }
     }
 
     #[test]
-    fn a_listing_has_every_attachment_and_every_broken_file() {
-        let (dir, cache) = with_text("{ cut off");
+    fn a_listing_contains_all_attachments_and_broken_files() {
+        let (dir, cache) = with_text("{ truncated");
         let results = dir.path().join("results");
         for (container_id, ifname) in [("b", "eth0"), ("a", "eth1"), ("a", "eth0")] {
-            let params = AttachmentParams {
-                container_id: container_id.into(),
-                ifname: ifname.into(),
-                ..params()
-            };
+            let params = AttachmentParams::new(container_id, "/run/netns/box", ifname);
             cache.store(&CacheEntry { params, ..entry() }).unwrap();
         }
         fs::write(results.join(".1.0.tmp"), "half").unwrap();
@@ -589,14 +572,11 @@ mod tests {
         let broken: Vec<_> =
             listing.broken.iter().map(|(file, _)| file.strip_prefix(&results).unwrap()).collect();
         assert_eq!(broken, ["net-box-eth0", "net-copy-eth0", "net-old-eth0"].map(Path::new));
-        for ((file, error), part) in
-            listing.broken.iter().zip(["key must be", "belongs into", "an entry of kind None"])
-        {
-            assert!(
-                error.details().starts_with(file.to_str().unwrap())
-                    && error.details().contains(part),
-                "{error}"
-            );
+        let problems = ["key must be", "belongs into", "kind None is not"];
+        for ((file, error), problem) in listing.broken.iter().zip(problems) {
+            let details = error.details();
+            assert!(details.starts_with(file.to_str().unwrap()), "{error}");
+            assert!(details.contains(problem), "{error}");
         }
         assert_eq!(names(&cache.list_of("a").unwrap()), ["a eth0", "a eth1"]);
         assert_eq!(cache.list_of("box").unwrap().broken.len(), 1);
@@ -605,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_write_leaves_the_entry_before() {
+    fn a_failed_write_keeps_the_previous_entry() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::new(dir.path());
         let file = cache.file("net", &params()).unwrap();

@@ -1,8 +1,8 @@
-//! The order of calls in a chain of plugins, without making them (spec: "Section 3: Execution of Network
-//! Configurations").
+//! The order of calls in a chain of plugins, as state machines that do not make the calls (spec:
+//! "Section 3: Execution of Network Configurations").
 //!
-//! An [`Operation`] says which call comes next and takes its outcome; whoever drives it waits for plugins in
-//! whatever way he likes, and that is all that differs between the ways.
+//! An [`Operation`] returns the next call and takes its outcome. The driver decides how to wait,
+//! blocking or async; nothing else differs.
 
 use std::{io, path::PathBuf};
 
@@ -16,7 +16,7 @@ use crate::{
     request::Command,
 };
 
-/// A network, an attachment to it, and where the network's plugins are.
+/// A network, an attachment to it, and the programs of the network's plugins.
 pub(super) struct Chain<'a> {
     list: &'a NetConfList,
     params: AttachmentParams,
@@ -25,17 +25,17 @@ pub(super) struct Chain<'a> {
     programs: Vec<Result<PathBuf, Error>>,
 }
 
-/// A sequence of calls, each of which may depend on the outcomes before.
+/// A sequence of calls, each of which may depend on previous outcomes.
 pub(super) trait Operation {
-    /// The next call; none at the end.
+    /// Returns the next call; `None` at the end.
     fn next(&mut self) -> Option<Invocation>;
 
-    /// Takes how that call ended.
+    /// Takes the outcome of that call.
     fn take(&mut self, outcome: io::Result<Outcome>);
 }
 
 impl<'a> Chain<'a> {
-    /// Looks up every plugin, so that a missing one is known before the first is called.
+    /// Finds all plugins, so that a missing one is reported before the first call.
     pub(super) fn new(
         find: impl Fn(&str) -> Result<PathBuf, Error>,
         path: &[PathBuf],
@@ -47,7 +47,7 @@ impl<'a> Chain<'a> {
         Self { list, params, valid: None, args, programs }
     }
 
-    /// The same with the attachments that GC must leave alone.
+    /// Sets the valid attachments for GC.
     pub(super) fn with_valid(self, valid: &'a [Attachment]) -> Self {
         Self { valid: Some(valid), ..self }
     }
@@ -60,7 +60,7 @@ impl<'a> Chain<'a> {
         self.list.plugins[index].plugin_type()
     }
 
-    /// Every plugin is there.
+    /// Fails if a plugin is not installed.
     fn check_programs(&self, command: Command) -> Result<(), Error> {
         self.programs.iter().enumerate().try_for_each(|(index, program)| match program {
             Ok(_) => Ok(()),
@@ -79,7 +79,7 @@ impl<'a> Chain<'a> {
         let mut config =
             request_config(self.list, &self.list.plugins[index], &self.params, previous);
         if let Some(valid) = self.valid {
-            // The spec's text had the second name for a while, and plugins may know only that.
+            // Plugins may only know the second name, from an earlier text of the spec.
             for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
                 config.insert(key.into(), json!(valid));
             }
@@ -94,7 +94,7 @@ impl<'a> Chain<'a> {
         })
     }
 
-    /// The error of the call of one plugin, with the place in the chain that it comes from.
+    /// Adds the position in the chain to an error of a plugin.
     fn context(&self, command: Command, index: usize, error: Error) -> Error {
         let (plugin, number, count) = (self.plugin(index), index + 1, self.len());
         error.context(format!(
@@ -108,12 +108,13 @@ impl<'a> Chain<'a> {
             let program = self.programs[index]
                 .as_ref()
                 .map_or_else(|_| "?".into(), |path| path.display().to_string());
-            Error::IOFailure(format!("start {program}: {e}"))
+            Error::IOFailure(format!("cannot start {program}: {e}"))
         })
     }
 }
 
-/// The configuration that one plugin gets (spec: "Deriving request configuration from plugin configuration").
+/// Returns the configuration of one plugin (spec: "Deriving request configuration from plugin
+/// configuration").
 fn request_config(
     list: &NetConfList,
     plugin: &PluginConf,
@@ -124,12 +125,12 @@ fn request_config(
     config.insert("cniVersion".into(), list.cni_version.as_str().into());
     config.insert("name".into(), list.name.as_str().into());
     for (key, value) in plugin.as_map() {
-        // These are the runtime's to set, in whatever case they are spelled; every other key is the plugin's.
-        let is_ours = ["cniVersion", "name", "capabilities", "prevResult"]
+        // Only the runtime sets these keys, in any case; all others are the plugin's.
+        let is_runtimes = ["cniVersion", "name", "capabilities", "prevResult"]
             .iter()
-            .any(|ours| ours.eq_ignore_ascii_case(key));
+            .any(|name| name.eq_ignore_ascii_case(key));
         let start = key.get(..RESERVED.len()).unwrap_or_default();
-        if !is_ours && !start.eq_ignore_ascii_case(RESERVED) {
+        if !is_runtimes && !start.eq_ignore_ascii_case(RESERVED) {
             config.insert(key.clone(), value.clone());
         }
     }
@@ -148,7 +149,7 @@ fn request_config(
     config
 }
 
-/// ADD: in order, each with the result of the one before, up to the first failure.
+/// ADD: in order, each with the result of the previous plugin, up to the first failure.
 pub(super) struct Add<'a> {
     chain: &'a Chain<'a>,
     called: usize,
@@ -159,13 +160,13 @@ pub(super) struct Add<'a> {
 
 /// How an ADD ended.
 pub(super) struct Added {
-    /// How many plugins were called, the one that failed included.
+    /// The number of plugins called, including the one that failed.
     pub(super) called: usize,
-    /// The result of the last one that did not fail.
+    /// The result of the last plugin that succeeded.
     pub(super) result: Option<CNIResult>,
-    /// Why it ended before the last plugin.
+    /// The error with its context.
     pub(super) error: Option<Error>,
-    /// The error as the plugin gave it.
+    /// The plugin's own error.
     pub(super) cause: Option<Error>,
 }
 
@@ -210,16 +211,16 @@ impl Operation for Add<'_> {
     }
 }
 
-/// A command that has no result, called on each plugin with the same `prevResult`.
+/// A command without a result, called on each plugin with the same `prevResult`.
 pub(super) struct Each<'a> {
     chain: &'a Chain<'a>,
     command: Command,
-    /// The plugins that are still to be called, the next one last.
+    /// The plugins that are not called yet, the next one last.
     left: Vec<usize>,
     current: usize,
     previous: Option<CNIResult>,
-    goes_on: bool,
-    /// An error that is not to be repeated.
+    is_best_effort: bool,
+    /// The error of the ADD, which is not repeated.
     known: Option<Error>,
     errors: Vec<Error>,
 }
@@ -232,7 +233,7 @@ impl<'a> Each<'a> {
             left,
             current: 0,
             previous: None,
-            goes_on: false,
+            is_best_effort: false,
             known: None,
             errors: Vec::new(),
         }
@@ -246,21 +247,23 @@ impl<'a> Each<'a> {
         }
     }
 
-    /// DEL of the first `count` plugins: in reverse order, going on past failures.
+    /// DEL of the first `count` plugins: in reverse order, best effort.
     pub(super) fn del(chain: &'a Chain<'a>, count: usize, result: Option<CNIResult>) -> Self {
         // Before 0.4.0 there is no prevResult on DEL.
         let previous = result.filter(|_| chain.list.cni_version.has_check());
-        Self { previous, goes_on: true, ..Self::new(chain, Command::Del, (0..count).collect()) }
+        let del = Self::new(chain, Command::Del, (0..count).collect());
+        Self { previous, is_best_effort: true, ..del }
     }
 
-    /// DEL after an ADD that failed: errors that are the `cause` of that refer to it.
+    /// DEL after a failed ADD. An error equal to that of the ADD is not repeated.
     pub(super) fn undo(chain: &'a Chain<'a>, added: Added) -> Self {
         Self { known: added.cause, ..Self::del(chain, added.called, added.result) }
     }
 
-    /// GC: in order, going on past failures.
+    /// GC: in order, best effort.
     pub(super) fn gc(chain: &'a Chain<'a>) -> Self {
-        Self { goes_on: true, ..Self::new(chain, Command::Gc, (0..chain.len()).rev().collect()) }
+        let gc = Self::new(chain, Command::Gc, (0..chain.len()).rev().collect());
+        Self { is_best_effort: true, ..gc }
     }
 
     /// STATUS: in order, up to the first failure.
@@ -275,7 +278,7 @@ impl<'a> Each<'a> {
 
 impl Operation for Each<'_> {
     fn next(&mut self) -> Option<Invocation> {
-        while self.goes_on || self.errors.is_empty() {
+        while self.is_best_effort || self.errors.is_empty() {
             self.current = self.left.pop()?;
             match self.chain.invocation(self.command, self.current, self.previous.as_ref()) {
                 Ok(invocation) => return Some(invocation),

@@ -1,8 +1,7 @@
-//! Network configurations as an administrator writes them (spec: "Section 1: Network configuration format").
+//! Network configurations as an administrator writes them (spec: "Section 1: Network configuration
+//! format").
 //!
-//! [`NetConfList`] is one network: its name, its version and the chain of plugins. Where several lie in a directory,
-//! that is [`ConfDir`](super::ConfDir). What a plugin's own keys mean is left to the plugin; they pass through here
-//! unchanged and in their order.
+//! The keys of plugins are passed on unchanged and in their order.
 
 use std::{
     collections::BTreeMap,
@@ -19,19 +18,21 @@ use serde::{
 };
 use serde_json::{Map, Value, json};
 
+use super::conf_dir::{files, has_extension};
 use crate::{
     Dns, Error, SpecVersion, any_case,
     fault::{excerpt, join},
     name::{check_network_name, check_plugin_type},
 };
 
-/// A network: a chain of plugins with a name.
+/// A network: a name, a version and a chain of plugins.
 ///
 /// ```
 /// use rscni::runtime::NetConfList;
 ///
 /// let list = NetConfList::from_json(
-///     br#"{ "cniVersion": "1.0.0", "name": "net", "plugins": [{ "type": "bridge" }, { "type": "portmap" }] }"#,
+///     br#"{ "cniVersion": "1.0.0", "name": "net",
+///           "plugins": [{ "type": "bridge" }, { "type": "portmap" }] }"#,
 /// )?;
 /// assert_eq!(list.plugins[1].plugin_type(), "portmap");
 /// # Ok::<(), rscni::Error>(())
@@ -41,36 +42,36 @@ use crate::{
 pub struct NetConfList {
     /// The network's name.
     pub name: String,
-    /// The version that its plugins are called in: the highest known one of `cniVersions` and `cniVersion`.
+    /// The version for its plugins: the highest known one of `cniVersions` and `cniVersion`.
     pub cni_version: SpecVersion,
-    /// Whether CHECK is not to be called (`disableCheck`).
+    /// Whether CHECK is disabled (`disableCheck`).
     pub disable_check: bool,
-    /// Whether GC is not to be called (`disableGC`).
+    /// Whether GC is disabled (`disableGC`).
     pub disable_gc: bool,
-    /// Whether the folder with the network's name is not looked at (`loadOnlyInlinedPlugins`).
+    /// Whether the folder with the network's name is ignored (`loadOnlyInlinedPlugins`).
     pub load_only_inlined_plugins: bool,
     /// The chain, in the order of ADD.
     pub plugins: Vec<PluginConf>,
     source: Vec<u8>,
-    /// The keys of every plugin that have wrong types.
+    /// The problems of plugin keys with wrong types.
     wrong_types: Vec<String>,
 }
 
-/// One plugin of a chain: its configuration as it was written, in the order in which it was written.
+/// The configuration of a plugin in a chain, with all keys in their order.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct PluginConf(Map<String, Value>);
 
 impl NetConfList {
-    /// Reads a list (`.conflist`). Keys may be spelled in any case; of a key that is there twice, the last value counts.
+    /// Reads a list (`.conflist`). Keys may have any case; the last value of a repeated key wins.
     ///
-    /// A key that a plugin is not called with, such as `capabilities`, may have a wrong value and the list be read:
-    /// see [`check_types`](Self::check_types).
+    /// Wrong types of keys such as `capabilities` are only reported by
+    /// [`check_types`](Self::check_types).
     ///
     /// # Errors
-    /// [`Error::FailedToDecode`] with line and column if it is not JSON; [`Error::InvalidNetworkConfig`] with the path of
-    /// the key if it is not a list of plugins with a valid name; [`Error::IncompatibleVersion`] if no version that it
-    /// offers is known.
+    /// [`Error::FailedToDecode`] with line and column if it is not JSON;
+    /// [`Error::InvalidNetworkConfig`] with the path of the key if it is not a list of plugins with
+    /// a valid name; [`Error::IncompatibleVersion`] if none of its versions is known.
     pub fn from_json(bytes: &[u8]) -> Result<Self, Error> {
         Self::read(&parse(bytes, LIST)?, bytes.to_vec(), None)
     }
@@ -89,12 +90,13 @@ impl NetConfList {
         list.insert("plugins".into(), json!([plugin]));
         let source = serde_json::to_vec(&list)?;
         let mut list = Self::read(&list, source, None)?;
-        list.wrong_types = plugin.wrong_types("");
+        list.wrong_types = plugin.wrong_types("").into_iter().collect();
         Ok(list)
     }
 
-    /// Checks the types of the keys that every plugin has: `capabilities`, `ipam`, `dns` and the like. ADD and STATUS
-    /// reject a list that has wrong ones. DEL, CHECK and GC do not, since earlier releases attached with such a list.
+    /// Checks the types of keys that are common to all plugins, such as `capabilities`, `ipam` and
+    /// `dns`. ADD and STATUS reject a list with wrong types. DEL, CHECK and GC do not, since
+    /// earlier releases attached with such a list.
     ///
     /// # Errors
     /// [`Error::InvalidNetworkConfig`] with the path of each wrong key.
@@ -105,16 +107,17 @@ impl NetConfList {
         }
     }
 
-    /// Reads a file, by its extension a list (`.conflist`) or a single plugin (anything else).
+    /// Reads a file: a list if its extension is `.conflist`, otherwise a single plugin.
     ///
-    /// A list that does not say `loadOnlyInlinedPlugins` is completed with the `*.conf` files of the folder beside it
-    /// that carries the network's name.
+    /// Adds the plugins in the `*.conf` files of the folder beside it that has the network's name,
+    /// unless the list sets `loadOnlyInlinedPlugins`.
     ///
     /// # Errors
-    /// [`Error::IOFailure`] if it cannot be read, and those of [`from_json`](Self::from_json); all name the file.
+    /// [`Error::IOFailure`] if it cannot be read, and those of [`from_json`](Self::from_json); all
+    /// name the file.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
         let bytes = read_file(path)?;
-        if path.extension().is_some_and(|extension| extension == "conflist") {
+        if has_extension(path, "conflist") {
             parse(&bytes, LIST).and_then(|list| Self::read(&list, bytes, path.parent()))
         } else {
             Self::from_plugin_json(&bytes)
@@ -122,37 +125,34 @@ impl NetConfList {
         .map_err(|error| error.context(path.display()))
     }
 
-    /// The list as it was written; what a runtime keeps to be able to undo the ADD when the file is gone.
+    /// Returns the list as it was written, for the DEL after its file is gone.
     pub fn source(&self) -> &[u8] {
         &self.source
     }
 
-    /// Reads a list, and the plugins that a folder in `dir` adds to it.
+    /// Reads a list, and the plugins of the folder in `dir` with the network's name.
     fn read(list: &Map<String, Value>, source: Vec<u8>, dir: Option<&Path>) -> Result<Self, Error> {
-        let written: Written = any_case::section(list, "")?;
-        check_network_name(&written.name)?;
-        if written.plugins.is_none() && written.load_only_inlined_plugins {
+        let mut keys: ListKeys = any_case::section(list, "")?;
+        check_network_name(&keys.name)?;
+        if keys.plugins.is_none() && keys.load_only_inlined_plugins {
             return Err(Error::InvalidNetworkConfig(
                 "plugins: missing, but loadOnlyInlinedPlugins is true".into(),
             ));
         }
-        let path = |index: usize| format!("plugins[{index}]");
-        let plugins = written.plugins.clone().unwrap_or_default();
-        let plugins = plugins.into_iter().enumerate();
-        let plugins: Vec<_> = plugins
-            .map(|(i, plugin)| PluginConf::new(plugin, &path(i)))
-            .collect::<Result<_, _>>()?;
+        let (mut plugins, mut wrong_types) = (Vec::new(), Vec::new());
+        for (index, plugin) in keys.plugins.take().into_iter().flatten().enumerate() {
+            let path = format!("plugins[{index}]");
+            let plugin = PluginConf::new(plugin, &path)?;
+            wrong_types.extend(plugin.wrong_types(&path));
+            plugins.push(plugin);
+        }
         let mut list = Self {
-            cni_version: written.version()?,
-            name: written.name,
-            disable_check: written.disable_check,
-            disable_gc: written.disable_gc,
-            load_only_inlined_plugins: written.load_only_inlined_plugins,
-            wrong_types: plugins
-                .iter()
-                .enumerate()
-                .flat_map(|(i, plugin)| plugin.wrong_types(&path(i)))
-                .collect(),
+            cni_version: keys.version()?,
+            name: keys.name,
+            disable_check: keys.disable_check,
+            disable_gc: keys.disable_gc,
+            load_only_inlined_plugins: keys.load_only_inlined_plugins,
+            wrong_types,
             plugins,
             source,
         };
@@ -168,16 +168,15 @@ impl NetConfList {
         Ok(list)
     }
 
-    /// Appends plugins from elsewhere. The source then holds them too, so that it stays the whole list.
+    /// Appends plugins, also to the source, so that the source is complete.
     fn append(&mut self, plugins: Vec<(PathBuf, PluginConf)>) -> Result<(), Error> {
         if plugins.is_empty() {
             return Ok(());
         }
         for (file, plugin) in plugins {
-            let problems = plugin.wrong_types("");
-            self.wrong_types.extend(
-                problems.into_iter().map(|problem| format!("{}: {problem}", file.display())),
-            );
+            let problem = plugin.wrong_types("");
+            self.wrong_types
+                .extend(problem.map(|problem| format!("{}: {problem}", file.display())));
             self.plugins.push(plugin);
         }
         let mut source: Map<String, Value> = serde_json::from_slice(&self.source)?;
@@ -192,7 +191,7 @@ impl NetConfList {
 }
 
 impl PluginConf {
-    /// Checks that it is the configuration of a plugin. `path` is where it stands in a list.
+    /// Checks the `type` of the plugin at `path` of a list.
     fn new(keys: Map<String, Value>, path: &str) -> Result<Self, Error> {
         let invalid = |problem: &str| {
             Err(Error::InvalidNetworkConfig(format!("{}: {problem}", join(path, "type"))))
@@ -211,8 +210,8 @@ impl PluginConf {
         }
     }
 
-    /// What Go's libcni rejects: keys of every plugin that have wrong types.
-    fn wrong_types(&self, path: &str) -> Vec<String> {
+    /// Describes keys with wrong types, as Go's libcni rejects them.
+    fn wrong_types(&self, path: &str) -> Option<String> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Types {
@@ -239,15 +238,15 @@ impl PluginConf {
         }
 
         let entries: Vec<_> = self.0.iter().map(|(key, value)| (key.as_str(), value)).collect();
-        any_case::read_entries::<Types>(&entries, path).err().into_iter().collect()
+        any_case::read_entries::<Types>(&entries, path).err()
     }
 
-    /// The plugin's name, its `type`.
+    /// Returns the plugin's name, its `type`.
     pub fn plugin_type(&self) -> &str {
         self.get("type").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The capabilities that it declares, in their order.
+    /// Returns the capabilities that the plugin declares, in order.
     pub fn capabilities(&self) -> impl Iterator<Item = &str> {
         let declared = self.get("capabilities").and_then(Value::as_object);
         declared
@@ -257,12 +256,12 @@ impl PluginConf {
             .map(|(name, _)| name.as_str())
     }
 
-    /// The value of a key, however it is spelled.
+    /// Returns the value of a key in any case.
     pub fn get(&self, key: &str) -> Option<&Value> {
         any_case::get(&self.0, key)
     }
 
-    /// Every key as it was written.
+    /// Returns all keys as they were written.
     pub fn as_map(&self) -> &Map<String, Value> {
         &self.0
     }
@@ -275,10 +274,10 @@ impl<'de> Deserialize<'de> for PluginConf {
     }
 }
 
-/// The keys of a list, as they are written.
+/// The keys of a list.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Written {
+struct ListKeys {
     name: String,
     cni_version: Option<String>,
     #[serde(default)]
@@ -292,8 +291,8 @@ struct Written {
     plugins: Option<Vec<Map<String, Value>>>,
 }
 
-impl Written {
-    /// The highest version that is offered and known (spec: "Version considerations").
+impl ListKeys {
+    /// Returns the highest offered version that is known (spec: "Version considerations").
     fn version(&self) -> Result<SpecVersion, Error> {
         let single = self.cni_version.as_deref().filter(|text| !text.is_empty());
         let offered: Vec<_> = self.cni_versions.iter().map(String::as_str).chain(single).collect();
@@ -303,14 +302,14 @@ impl Written {
         offered.iter().filter_map(|text| text.parse().ok()).max().ok_or_else(|| {
             let known = SpecVersion::ALL.map(SpecVersion::as_str).join(", ");
             Error::IncompatibleVersion(format!(
-                "none of the cniVersions {} is a known version of the CNI spec; known are {known}",
+                "no cniVersion of {} is a version of the CNI spec; supported are {known}",
                 offered.join(", ")
             ))
         })
     }
 }
 
-/// A boolean, or its name in a string in any case, as libcni takes it.
+/// Reads a boolean, or its name in a string in any case, as libcni does.
 fn bool_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     match Value::deserialize(deserializer)? {
         Value::Bool(on) => Ok(on),
@@ -323,7 +322,7 @@ fn bool_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::E
 const LIST: &str = "a list of plugins, an object with \"name\" and \"plugins\"";
 const PLUGIN: &str = "the configuration of a plugin, an object with \"type\"";
 
-/// Reads an object. Text that is not JSON is another error than JSON that is not an object.
+/// Reads a JSON object: code 6 if the text is not JSON, code 7 if it is not an object.
 fn parse(bytes: &[u8], expected: &str) -> Result<Map<String, Value>, Error> {
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(map)) => Ok(map),
@@ -334,31 +333,29 @@ fn parse(bytes: &[u8], expected: &str) -> Result<Map<String, Value>, Error> {
     }
 }
 
-/// Longer than any configuration. What is in its place may have no end, as a device.
-const LONGEST: u64 = 1 << 24;
+/// Size limit of a file, since a device in its place may be endless.
+const MAX_SIZE: u64 = 1 << 24;
 
-/// What is in a file; a pipe in its place does not make anybody wait.
+/// Reads a file. Does not block on a pipe.
 fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
-    let failed = |e: std::io::Error| Error::IOFailure(format!("read {}: {e}", path.display()));
+    let mut bytes = Vec::new();
     let mut options = OpenOptions::new();
-    let file = options
+    options
         .read(true)
         .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
         .open(path)
-        .map_err(failed)?;
-    let mut bytes = Vec::new();
-    if file.take(LONGEST).read_to_end(&mut bytes).map_err(failed)? as u64 == LONGEST {
-        return Err(Error::InvalidNetworkConfig(format!(
-            "{} is too long for a configuration",
-            path.display()
-        )));
+        .and_then(|file| file.take(MAX_SIZE).read_to_end(&mut bytes))
+        .map_err(|e| Error::IOFailure(format!("cannot read {}: {e}", path.display())))?;
+    if bytes.len() as u64 == MAX_SIZE {
+        let text = format!("{} is too long for a configuration", path.display());
+        return Err(Error::InvalidNetworkConfig(text));
     }
     Ok(bytes)
 }
 
-/// The plugins that a folder adds to a network; none if there is no such folder.
+/// Reads the plugins that a folder adds to a network; none if it does not exist.
 fn plugins_in(folder: &Path) -> Result<Vec<(PathBuf, PluginConf)>, Error> {
-    let files = super::conf_dir::files(folder, &["conf"])?;
+    let files = files(folder, |file| has_extension(file, "conf") && !file.is_dir())?;
     let load = |file: PathBuf| {
         let plugin = parse(&read_file(&file)?, PLUGIN).and_then(|keys| PluginConf::new(keys, ""));
         match plugin {
@@ -385,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_end_is_no_configuration_and_a_pipe_is_not_waited_for() {
+    fn a_too_long_file_and_a_pipe_are_rejected() {
         let dir = tempfile::tempdir().unwrap();
         let (long, pipe) = (dir.path().join("long.conflist"), dir.path().join("pipe.conflist"));
         std::fs::File::create(&long).unwrap().set_len(1 << 40).unwrap();
@@ -397,8 +394,9 @@ mod tests {
     }
 
     #[test]
-    fn plugins_keep_every_key_in_its_order() {
-        let text = r#"{"name":"net","plugins":[{"zebra":1,"type":"a","ape":{"y":[2],"b":null}},{"type":"b"}]}"#;
+    fn plugins_keep_all_keys_in_order() {
+        let text = r#"{"name":"net","plugins":[{"zebra":1,"type":"a","ape":{"y":[2],"b":null}},
+            {"type":"b"}]}"#;
         let list = NetConfList::from_json(text.as_bytes()).unwrap();
         assert_eq!(
             serde_json::to_string(&list.plugins[0]).unwrap(),
@@ -412,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_known_version_wins() {
+    fn the_highest_known_version_is_used() {
         let version = |offered: Value| list(&with("cniVersions", offered)).unwrap().cni_version;
         assert_eq!(version(json!(["0.3.1", "1.1.0", "0.4.0"])), SpecVersion::V1_1_0);
         assert_eq!(version(json!(["0.3.1", "9.0.0"])), SpecVersion::V1_0_0);
@@ -423,32 +421,23 @@ mod tests {
     }
 
     #[test]
-    fn booleans_may_be_text() {
-        for (value, on) in [
-            (json!(true), true),
-            (json!("TRUE"), true),
-            (json!("false"), false),
-            (json!(false), false),
-        ] {
-            assert_eq!(
-                list(&with("disableCheck", value.clone())).unwrap().disable_check,
-                on,
-                "{value}"
-            );
+    fn booleans_may_be_strings() {
+        let check = |value: &Value| list(&with("disableCheck", value.clone()));
+        let texts = [json!("TRUE"), json!("false")];
+        for (value, on) in
+            [json!(true), json!(false)].iter().chain(&texts).zip([true, false, true, false])
+        {
+            assert_eq!(check(value).unwrap().disable_check, on, "{value}");
             assert_eq!(list(&with("disableGC", value.clone())).unwrap().disable_gc, on, "{value}");
         }
         for value in [json!("yes"), json!(1)] {
-            assert_eq!(
-                list(&with("disableCheck", value.clone())).unwrap_err().code(),
-                7,
-                "{value}"
-            );
+            assert_eq!(check(&value).unwrap_err().code(), 7, "{value}");
         }
-        assert!(!list(&with("disableCheck", json!(null))).unwrap().disable_check);
+        assert!(!check(&json!(null)).unwrap().disable_check);
     }
 
     #[test]
-    fn only_capabilities_that_are_true_are_declared() {
+    fn only_true_capabilities_are_declared() {
         let plugin =
             json!([{ "type": "a", "capabilities": { "mac": true, "ips": false, "dns": true } }]);
         let list = list(&with("plugins", plugin)).unwrap();
@@ -456,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_place_or_the_path_of_the_key() {
+    fn errors_name_the_line_or_the_path_of_the_key() {
         let broken = [
             ("{\n \"name\": \"net\",\n oops }", 6, "line 3 column 2"),
             ("{\n \"name\": 1 }", 7, "name: 1 is not a string"),
@@ -467,17 +456,13 @@ mod tests {
             (r#"{ "name": "net", "plugins": [{ "type": "../sh" }] }"#, 7, "plugins[0].type: \"../"),
             (r#"{ "name": "net", "disableCheck": "no" }"#, 7, "disableCheck: \"no\" is not true"),
             (r#"{ "plugins": [] }"#, 7, "name: missing, but required"),
-            (
-                r#"{ "name": 1, "cniVersions": 2, "plugins": [] }"#,
-                7,
-                "cniVersions: 2 is not a list",
-            ),
+            (r#"{ "name": 1, "cniVersions": 2 }"#, 7, "cniVersions: 2 is not a list"),
             ("[]", 7, "[] is not a list of plugins"),
         ];
-        for (text, code, place) in broken {
+        for (text, code, problem) in broken {
             let error = NetConfList::from_json(text.as_bytes()).unwrap_err();
             assert_eq!(error.code(), code, "{text}: {error}");
-            assert!(error.details().contains(place), "{text}: {error}");
+            assert!(error.details().contains(problem), "{text}: {error}");
         }
         let error =
             NetConfList::from_plugin_json(b"{ \"name\": \"net\",\n \"plugins\": [] }").unwrap_err();
@@ -487,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_every_plugin_have_the_types_that_go_wants() {
+    fn common_keys_of_plugins_must_have_the_types_that_go_requires() {
         for (key, value, problem) in [
             (
                 "capabilities",
@@ -507,11 +492,8 @@ mod tests {
             let read = list(&with("plugins", json!([plugin]))).unwrap();
             let error = read.check_types().unwrap_err();
             assert!(error.code() == 7 && error.details().contains(problem), "{error}");
-            assert_eq!(
-                list(&with("plugins", json!([{ "type": "a" }]))).unwrap().check_types(),
-                Ok(())
-            );
         }
+        list(&with("plugins", json!([{ "type": "a" }]))).unwrap().check_types().unwrap();
         let fine = json!([{ "type": "a", "capabilities": null, "ipam": null, "dns": null },
                           { "type": "a", "capabilities": { "mac": null }, "ipam": {}, "dns": {} }]);
         list(&with("plugins", fine)).unwrap().check_types().unwrap();
@@ -521,9 +503,10 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_read_in_any_case_and_the_last_value_counts() {
-        let text = br#"{ "name": "a", "Name": "b", "CNIVERSION": "0.4.0", "cniversions": ["1.0.0"], "name": "c",
-            "DisableCheck": true, "Plugins": [{ "Type": "x", "Capabilities": { "mac": true } }] }"#;
+    fn keys_are_read_in_any_case_and_the_last_value_wins() {
+        let text = br#"{ "name": "a", "Name": "b", "CNIVERSION": "0.4.0",
+            "cniversions": ["1.0.0"], "name": "c", "DisableCheck": true,
+            "Plugins": [{ "Type": "x", "Capabilities": { "mac": true } }] }"#;
         let list = NetConfList::from_json(text).unwrap();
         assert_eq!((&*list.name, list.cni_version), ("c", SpecVersion::V1_0_0));
         assert!(list.disable_check);
@@ -536,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_needs_a_valid_name_and_plugins() {
+    fn a_network_requires_a_valid_name_and_plugins() {
         for (key, value) in [("name", json!("")), ("name", json!("../x")), ("plugins", json!([]))] {
             assert_eq!(list(&with(key, value)).unwrap_err().code(), 7, "{key}");
         }
@@ -562,11 +545,8 @@ mod tests {
         let path = dir.path().join("10-net.conflist");
         std::fs::create_dir(dir.path().join("net")).unwrap();
         for (file, plugin) in [("2.conf", "third"), ("1.conf", "second"), ("3.txt", "never")] {
-            std::fs::write(
-                dir.path().join("net").join(file),
-                json!({ "type": plugin }).to_string(),
-            )
-            .unwrap();
+            let text = json!({ "type": plugin }).to_string();
+            std::fs::write(dir.path().join("net").join(file), text).unwrap();
         }
         std::fs::write(&path, with("plugins", json!([{ "type": "first" }])).to_string()).unwrap();
         let list = NetConfList::from_file(&path).unwrap();

@@ -1,7 +1,4 @@
 //! A directory of network configurations, such as `/etc/cni/net.d`.
-//!
-//! What stands in one file is [`NetConfList`]'s; this is which files there are, in which order, and what is wrong
-//! with those that cannot be read.
 
 use std::{
     io,
@@ -13,7 +10,7 @@ use crate::Error;
 
 /// The networks of a directory, in the lexical order of their files.
 ///
-/// A file that cannot be read does not hide the others: it is in [`broken`](ConfDir::broken), and in the error of a
+/// A file that cannot be read is in [`broken`](ConfDir::broken), and in the error of a
 /// [`find`](ConfDir::find) that finds nothing.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -22,18 +19,22 @@ pub struct ConfDir {
     pub path: PathBuf,
     /// The networks, each with its file.
     pub networks: Vec<(PathBuf, NetConfList)>,
-    /// The files that are no network configurations, each with what is wrong; the text names the file.
+    /// The files that are not valid configurations, each with an error that names it.
     pub broken: Vec<(PathBuf, Error)>,
 }
 
 impl ConfDir {
-    /// Reads the files `*.conflist`, `*.conf` and `*.json` of a directory. One that does not exist is empty.
+    /// Reads the files `*.conflist`, `*.conf` and `*.json` of a directory, if it exists.
     ///
     /// # Errors
     /// [`Error::IOFailure`] if the directory cannot be read.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let mut dir = Self { path: path.to_owned(), networks: Vec::new(), broken: Vec::new() };
-        for file in files(path, &["conflist", "conf", "json"])? {
+        let is_config = |file: &Path| {
+            ["conflist", "conf", "json"].iter().any(|extension| has_extension(file, extension))
+                && !file.is_dir()
+        };
+        for file in files(path, is_config)? {
             match NetConfList::from_file(&file) {
                 Ok(list) => dir.networks.push((file, list)),
                 Err(error) => dir.broken.push((file, error)),
@@ -42,63 +43,49 @@ impl ConfDir {
         Ok(dir)
     }
 
-    /// The network of that name. As in libcni, lists come before single plugins; within each the first file wins.
+    /// Finds a network by its name. As in libcni, lists win over single plugins, then the first
+    /// file.
     ///
     /// # Errors
-    /// [`Error::InvalidNetworkConfig`] if there is none, with the names that there are and the files that are broken.
+    /// [`Error::InvalidNetworkConfig`] if it is not found, with the existing names and broken
+    /// files.
     pub fn find(&self, name: &str) -> Result<&NetConfList, Error> {
-        let is_list =
-            |file: &Path| file.extension().is_some_and(|extension| extension == "conflist");
-        let named = || self.networks.iter().filter(|(_, list)| list.name == name);
-        named()
-            .find(|(file, _)| is_list(file))
-            .or_else(|| named().next())
-            .map(|(_, list)| list)
-            .ok_or_else(|| {
-                let there = match self.networks.as_slice() {
-                    [] => {
-                        "there is no network configuration (*.conflist, *.conf, *.json)".to_owned()
-                    }
-                    some => format!(
-                        "there are {}",
-                        some.iter()
-                            .map(|(_, list)| list.name.as_str())
-                            .collect::<Vec<_>>()
-                            .join(", ")
-                    ),
-                };
-                let broken: Vec<_> = self
-                    .broken
-                    .iter()
-                    .map(|(_, error)| format!("; cannot be used: {error}"))
-                    .collect();
-                Error::InvalidNetworkConfig(format!(
-                    "no network named {name:?} in {}: {there}{}",
-                    self.path.display(),
-                    broken.concat()
-                ))
-            })
+        let matching = || self.networks.iter().filter(|(_, list)| list.name == name);
+        let network = matching()
+            .find(|(file, _)| has_extension(file, "conflist"))
+            .or_else(|| matching().next());
+        network.map(|(_, list)| list).ok_or_else(|| {
+            let names: Vec<_> = self.networks.iter().map(|(_, list)| list.name.as_str()).collect();
+            let existing = if names.is_empty() {
+                "there is no network configuration (*.conflist, *.conf, *.json)".to_owned()
+            } else {
+                format!("existing networks: {}", names.join(", "))
+            };
+            let broken = self.broken.iter().map(|(_, error)| format!("; invalid file: {error}"));
+            Error::InvalidNetworkConfig(format!(
+                "no network named {name:?} in {}: {existing}{}",
+                self.path.display(),
+                broken.collect::<String>()
+            ))
+        })
     }
 }
 
-/// The files of a directory with one of these extensions, in lexical order; none if there is no such directory.
-pub(super) fn files(dir: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, Error> {
-    let list = || -> io::Result<Vec<PathBuf>> {
-        let entries = std::fs::read_dir(dir)?.map(|entry| Ok(entry?.path()));
-        entries
-            .filter(|path| {
-                path.as_ref().map_or(true, |path| {
-                    path.extension()
-                        .is_some_and(|extension| extensions.iter().any(|known| extension == *known))
-                        && !path.is_dir()
-                })
-            })
-            .collect()
-    };
+pub(super) fn has_extension(file: &Path, extension: &str) -> bool {
+    file.extension().is_some_and(|own| own == extension)
+}
+
+/// Returns the matching files of a directory in lexical order; none if it does not exist.
+pub(super) fn files(dir: &Path, is_wanted: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf>, Error> {
+    let list =
+        || std::fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
     let mut files = match list() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        listed => listed.map_err(|e| Error::IOFailure(format!("list {}: {e}", dir.display())))?,
+        listed => {
+            listed.map_err(|e| Error::IOFailure(format!("cannot list {}: {e}", dir.display())))?
+        }
     };
+    files.retain(|file| is_wanted(file));
     files.sort();
     Ok(files)
 }
@@ -117,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn files_come_in_lexical_order_and_others_are_left_alone() {
+    fn files_are_read_in_lexical_order_and_others_are_ignored() {
         let (_, dir) = dir(&[
             ("20-b.conf", r#"{ "name": "b", "type": "x" }"#),
             ("30-c.json", r#"{ "name": "c", "type": "x" }"#),
@@ -143,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_file_does_not_hide_the_others_and_is_told() {
+    fn a_broken_file_does_not_hide_others_and_is_reported() {
         let (_, dir) = dir(&[
             ("10-bad.conflist", "{ \"name\": \"bad\",\n oops }"),
             ("20-good.conflist", r#"{ "name": "good", "plugins": [{ "type": "x" }] }"#),
@@ -151,13 +138,13 @@ mod tests {
         assert_eq!(dir.find("good").unwrap().name, "good");
         let error = dir.find("bad").unwrap_err();
         assert_eq!(error.code(), 7);
-        for part in ["\"bad\"", "there are good", "10-bad.conflist", "line 2 column 2"] {
+        for part in ["\"bad\"", "networks: good", "10-bad.conflist", "line 2 column 2"] {
             assert!(error.details().contains(part), "{part}: {error}");
         }
     }
 
     #[test]
-    fn a_directory_that_is_not_there_is_empty() {
+    fn a_missing_directory_is_empty() {
         let (temp, _) = dir(&[]);
         let dir = ConfDir::load(&temp.path().join("none")).unwrap();
         assert!(dir.find("net").unwrap_err().details().contains("no network configuration"));

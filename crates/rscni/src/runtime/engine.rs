@@ -1,7 +1,8 @@
-//! The operations of a runtime, written once for every way to wait.
+//! The operations of a runtime, written once for the blocking and the async runtime.
 //!
-//! An operation is a future that waits through a [`Waiter`] and for nothing else. The runtime that blocks has one whose
-//! futures are ready at once, and so has the whole operation at the first poll.
+//! An operation is a future that only waits through a [`Waiter`]. The waiter of the blocking
+//! runtime returns futures that are ready at once, so the whole operation is ready at the first
+//! poll.
 
 use std::{
     io,
@@ -24,17 +25,17 @@ use crate::{
     request::Command,
 };
 
-/// How long to wait before a lock is tried again.
+/// Interval between attempts to take a lock.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// A way to find plugins, and to wait for them and for time to pass.
+/// Finds plugins, and waits for plugins and for time to pass.
 pub(super) trait Waiter {
     fn find(&self, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error>;
     fn exec(&self, invocation: Invocation) -> impl Future<Output = io::Result<Outcome>>;
     fn sleep(&self, time: Duration) -> impl Future<Output = ()>;
 }
 
-/// What a runtime is made of, other than its way to call plugins.
+/// The configuration of a runtime, without its way to call plugins.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Engine {
     pub(super) path: Vec<PathBuf>,
@@ -43,33 +44,84 @@ pub(super) struct Engine {
     pub(super) trace: Option<TraceContext>,
 }
 
-/// The locks of an operation on an attachment; none where it goes on without.
-type Held = Option<(Lock, Lock)>;
+/// Implements the constructor and the setters of `Runtime` and `AsyncRuntime`.
+macro_rules! runtime_settings {
+    ($waiter:ident) => {
+        /// A runtime that finds plugins in `path` (`CNI_PATH`) and calls them through `exec`. It
+        /// uses the cache of libcni.
+        pub fn new<P: Into<PathBuf>>(exec: E, path: impl IntoIterator<Item = P>) -> Self {
+            let path = path.into_iter().map(Into::into).collect();
+            Self { exec, engine: Engine { path, ..Engine::default() } }
+        }
 
-impl Engine {
+        /// Sets another cache.
+        #[must_use]
+        pub fn with_cache(mut self, cache: Cache) -> Self {
+            self.engine.cache = cache;
+            self
+        }
+
+        /// Sets a timeout for each call of a plugin and for each wait for another operation.
+        ///
+        /// A plugin that exceeds it is killed with its process group, and its call fails. A plugin
+        /// in this process cannot be killed and has no timeout.
+        #[must_use]
+        pub fn with_time_limit(mut self, limit: Duration) -> Self {
+            self.engine.time_limit = Some(limit);
+            self
+        }
+
+        /// Sets the trace of the calls. A runtime that serves several callers is cloned for each.
+        #[must_use]
+        pub fn with_trace(mut self, trace: TraceContext) -> Self {
+            self.engine.trace = Some(trace);
+            self
+        }
+
+        /// Returns the cache of attachments.
+        pub fn cache(&self) -> &Cache {
+            &self.engine.cache
+        }
+
+        fn operations(&self) -> Operations<'_, $waiter<'_, E>> {
+            Operations { engine: &self.engine, waiter: $waiter(&self.exec) }
+        }
+    };
+}
+pub(super) use runtime_settings;
+
+/// The locks of an operation on an attachment; `None` if it runs without locks.
+type Locks = Option<(Lock, Lock)>;
+
+/// The operations of a runtime.
+pub(super) struct Operations<'a, W> {
+    pub(super) engine: &'a Engine,
+    pub(super) waiter: W,
+}
+
+impl<W: Waiter> Operations<'_, W> {
     pub(super) async fn add(
         &self,
-        waiter: &impl Waiter,
         list: &NetConfList,
         params: &AttachmentParams,
     ) -> Result<CNIResult, Error> {
         params.check(Command::Add)?;
         check_types(list)?;
-        let _held = self.lock(waiter, &list.name, params).await?;
-        let was_there = match self.cache.load(&list.name, params) {
+        let _locks = self.lock(&list.name, params).await?;
+        let is_attached = match self.engine.cache.load(&list.name, params) {
             Ok(entry) => entry.is_some(),
-            // Where nothing can be read, nothing could be kept.
+            // If the cache cannot be read, the result could not be stored either.
             Err(error @ Error::IOFailure(_)) => return Err(error),
-            // A damaged entry tells of an attachment, too.
+            // A damaged entry also stands for an attachment.
             Err(_) => true,
         };
-        let chain = self.chain(waiter, list, params.clone());
+        let chain = self.chain(list, params.clone());
         let mut add = Add::new(&chain);
-        self.drive(waiter, &mut add).await;
+        self.drive(&mut add).await;
         let mut added = add.finish();
         let error = match (added.error.take(), &added.result) {
             (None, Some(result)) => {
-                match self.cache.store(&CacheEntry::new(list, params, result)) {
+                match self.engine.cache.store(&CacheEntry::new(list, params, result)) {
                     Ok(()) => return Ok(result.clone()),
                     Err(error) => error,
                 }
@@ -82,56 +134,54 @@ impl Engine {
         if added.called == 0 {
             return Err(error);
         }
-        if was_there {
-            let advice = "nothing was undone, since this attachment was there before: call DEL before another ADD";
+        if is_attached {
+            let advice = "not rolled back, since the attachment already existed: \
+                          call DEL before another ADD";
             return Err(suffixed(&error, advice));
         }
         let mut undo = Each::undo(&chain, added);
-        self.drive(waiter, &mut undo).await;
+        self.drive(&mut undo).await;
         Err(match Failures::of(undo.finish()) {
             Ok(()) => error,
-            Err(failures) => suffixed(&error, &format!("undoing it failed too: {failures}")),
+            Err(failures) => suffixed(&error, &format!("rollback failed too: {failures}")),
         })
     }
 
     pub(super) async fn del(
         &self,
-        waiter: &impl Waiter,
         list: &NetConfList,
         params: &AttachmentParams,
     ) -> Result<(), Failures> {
         params.check(Command::Del)?;
-        let _held = self.lock_if_possible(waiter, &list.name, params).await?;
-        self.del_locked(waiter, list, params).await
+        let _locks = self.lock_if_possible(&list.name, params).await?;
+        self.del_locked(list, params).await
     }
 
     async fn del_locked(
         &self,
-        waiter: &impl Waiter,
         list: &NetConfList,
         params: &AttachmentParams,
     ) -> Result<(), Failures> {
         params.check(Command::Del)?;
-        let entry = self.cache.load(&list.name, params).ok().flatten();
-        let chain = self.chain(waiter, list, completed(params, entry.as_ref()));
+        let entry = self.engine.cache.load(&list.name, params).ok().flatten();
+        let chain = self.chain(list, completed(params, entry.as_ref()));
         let mut del = Each::del(&chain, list.plugins.len(), entry.map(|entry| entry.result));
-        self.drive(waiter, &mut del).await;
+        self.drive(&mut del).await;
         Failures::of(del.finish())?;
-        // The container is detached, whatever becomes of the entry; a DEL that fails here would be tried for ever.
-        let _ = self.cache.remove(&list.name, params);
+        // Best effort: the container is detached, and a runtime would retry a failing DEL forever.
+        let _ = self.engine.cache.remove(&list.name, params);
         Ok(())
     }
 
     pub(super) async fn check(
         &self,
-        waiter: &impl Waiter,
         list: &NetConfList,
         params: &AttachmentParams,
     ) -> Result<(), Error> {
         params.check(Command::Check)?;
         if !list.cni_version.has_check() {
             return Err(Error::IncompatibleVersion(format!(
-                "network {} has cniVersion {}, CHECK exists from {} on",
+                "network {} has cniVersion {}, but CHECK requires {}",
                 list.name,
                 list.cni_version,
                 SpecVersion::V0_4_0
@@ -140,25 +190,24 @@ impl Engine {
         if list.disable_check {
             return Ok(());
         }
-        let _held = self.lock_if_possible(waiter, &list.name, params).await?;
-        let Some(entry) = self.cache.load(&list.name, params)? else {
+        let _locks = self.lock_if_possible(&list.name, params).await?;
+        let Some(entry) = self.engine.cache.load(&list.name, params)? else {
             return Err(Error::NotExist(format!(
-                "container {} is not attached to network {} with interface {}: there is no {}",
+                "container {} is not attached to network {} with interface {}: {} not found",
                 params.container_id,
                 list.name,
                 params.ifname,
-                self.cache.file(&list.name, params)?.display()
+                self.engine.cache.file(&list.name, params)?.display()
             )));
         };
-        let chain = self.chain(waiter, list, completed(params, Some(&entry)));
+        let chain = self.chain(list, completed(params, Some(&entry)));
         let mut check = Each::check(&chain, entry.result);
-        self.drive(waiter, &mut check).await;
+        self.drive(&mut check).await;
         check.finish().into_iter().next().map_or(Ok(()), Err)
     }
 
     pub(super) async fn gc(
         &self,
-        waiter: &impl Waiter,
         list: &NetConfList,
         valid: impl FnOnce(&Result<CacheListing, Error>) -> Result<Vec<Attachment>, Error>,
     ) -> Result<(), Failures> {
@@ -166,65 +215,51 @@ impl Engine {
         if list.disable_gc {
             return Ok(());
         }
-        let _held = self.lock_network(waiter, &list.name, Mode::Alone).await?;
+        let _lock = self.lock_network(&list.name, Mode::Exclusive).await?;
         let mut errors = Vec::new();
-        let listing = self.cache.list();
+        let listing = self.engine.cache.list();
         let valid = valid(&listing)?;
-        match listing {
-            Ok(listing) => {
-                for entry in listing.entries.iter().filter(|entry| entry.network == list.name) {
-                    if !valid.contains(&entry.attachment()) {
-                        let made_with = made_with(entry, list);
-                        let ended = self
-                            .del_locked(waiter, made_with.as_ref().unwrap_or(list), &entry.params)
-                            .await;
-                        let id = &entry.params.container_id;
-                        errors.extend(
-                            ended.err().into_iter().flat_map(|failures| failures.in_context(id)),
-                        );
-                    }
-                }
-            }
-            Err(error) => errors.push(error),
+        let entries = listing.map(|listing| listing.entries);
+        let entries = entries.map_err(|error| errors.push(error)).unwrap_or_default();
+        let is_stale = |entry: &&CacheEntry| {
+            entry.network == list.name && !valid.contains(&entry.attachment())
+        };
+        for entry in entries.iter().filter(is_stale) {
+            let list_of_add = list_of_add(entry, list);
+            let deleted = self.del_locked(list_of_add.as_ref().unwrap_or(list), &entry.params);
+            let id = &entry.params.container_id;
+            errors.extend(deleted.await.err().into_iter().flat_map(|f| f.in_context(id)));
         }
-        for (draft, lock) in self.cache.drafts() {
-            // Who holds the lock is writing it now.
-            if let Ok(Some(held)) = Lock::try_take(&lock, Mode::Alone) {
-                let _held = held.removed_after(&lock);
+        for (draft, lock) in self.engine.cache.drafts() {
+            // If the lock is taken, its holder is writing the draft now.
+            if let Ok(Some(taken)) = Lock::try_take(&lock, Mode::Exclusive) {
+                let _lock = taken.removed_after(&lock);
                 let _ = std::fs::remove_file(draft);
             }
         }
         if list.cni_version.has_gc_and_status() {
-            let chain = self.chain(waiter, list, AttachmentParams::default()).with_valid(&valid);
+            let chain = self.chain(list, AttachmentParams::default()).with_valid(&valid);
             let mut gc = Each::gc(&chain);
-            self.drive(waiter, &mut gc).await;
+            self.drive(&mut gc).await;
             errors.extend(gc.finish());
         }
         Failures::of(errors)
     }
 
-    pub(super) async fn status(
-        &self,
-        waiter: &impl Waiter,
-        list: &NetConfList,
-    ) -> Result<(), Error> {
+    pub(super) async fn status(&self, list: &NetConfList) -> Result<(), Error> {
         check_network_name(&list.name)?;
         check_types(list)?;
         if !list.cni_version.has_gc_and_status() {
             return Ok(());
         }
-        let chain = self.chain(waiter, list, AttachmentParams::default());
+        let chain = self.chain(list, AttachmentParams::default());
         let mut status = Each::status(&chain);
-        self.drive(waiter, &mut status).await;
+        self.drive(&mut status).await;
         status.finish().into_iter().next().map_or(Ok(()), Err)
     }
 
-    pub(super) async fn version(
-        &self,
-        waiter: &impl Waiter,
-        plugin: &str,
-    ) -> Result<PluginInfo, Error> {
-        // Plugins that are older than the command want the variables of an attachment.
+    pub(super) async fn version(&self, plugin: &str) -> Result<PluginInfo, Error> {
+        // Plugins older than this command require the variables of an attachment.
         let vars = [
             ("CNI_COMMAND", "VERSION"),
             ("CNI_NETNS", "dummy"),
@@ -233,45 +268,39 @@ impl Engine {
         ];
         let invocation = Invocation {
             plugin: plugin.to_owned(),
-            program: waiter.find(plugin, &self.path)?,
+            program: self.waiter.find(plugin, &self.engine.path)?,
             vars: vars.map(|(name, value)| (name.to_owned(), value.into())).into(),
             inherits: Inherits::Everything,
             stdin: json!({ "cniVersion": SpecVersion::LATEST }).to_string().into_bytes(),
             time_limit: None,
         };
         let program = invocation.program.display().to_string();
-        let outcome = self.exec(waiter, invocation).await;
-        let outcome = outcome.map_err(|e| Error::IOFailure(format!("start {program}: {e}")))?;
+        let outcome = self.exec(invocation).await;
+        let outcome =
+            outcome.map_err(|e| Error::IOFailure(format!("cannot start {program}: {e}")))?;
         version::supported(plugin, outcome)
             .map_err(|error| error.context(format!("VERSION of {plugin}")))
     }
 
-    pub(super) async fn validate(
-        &self,
-        waiter: &impl Waiter,
-        list: &NetConfList,
-    ) -> Result<Vec<String>, Failures> {
+    pub(super) async fn validate(&self, list: &NetConfList) -> Result<Vec<String>, Failures> {
         check_network_name(&list.name)?;
         let (mut errors, mut capabilities) = (Vec::new(), Vec::new());
         errors.extend(check_types(list).err());
         for (index, plugin) in list.plugins.iter().enumerate() {
             let name = plugin.plugin_type();
-            let supports = self.version(waiter, name).await.and_then(|info| {
+            let supports = self.version(name).await.and_then(|info| {
                 if info.supports(list.cni_version) {
                     return Ok(());
                 }
-                let (wanted, there) = (list.cni_version, info.list());
                 Err(Error::IncompatibleVersion(format!(
-                    "it does not support cniVersion {wanted}, but {there}"
+                    "cniVersion {} is not supported; supported are {}",
+                    list.cni_version,
+                    info.list()
                 )))
             });
-            let place = format!(
-                "network {}: plugin {} of {}, {name}",
-                list.name,
-                index + 1,
-                list.plugins.len()
-            );
-            errors.extend(supports.err().map(|error| error.context(place)));
+            let (network, number, count) = (&list.name, index + 1, list.plugins.len());
+            let context = format!("network {network}: plugin {number} of {count}, {name}");
+            errors.extend(supports.err().map(|error| error.context(context)));
             for capability in plugin.capabilities() {
                 if !capabilities.iter().any(|known| known == capability) {
                     capabilities.push(capability.to_owned());
@@ -281,89 +310,74 @@ impl Engine {
         Failures::of(errors).map(|()| capabilities)
     }
 
-    fn chain<'a>(
-        &self,
-        waiter: &impl Waiter,
-        list: &'a NetConfList,
-        params: AttachmentParams,
-    ) -> Chain<'a> {
-        Chain::new(|plugin| waiter.find(plugin, &self.path), &self.path, list, params)
+    fn chain<'a>(&self, list: &'a NetConfList, params: AttachmentParams) -> Chain<'a> {
+        let path = &self.engine.path;
+        Chain::new(|plugin| self.waiter.find(plugin, path), path, list, params)
     }
 
-    async fn drive(&self, waiter: &impl Waiter, operation: &mut impl Operation) {
+    async fn drive(&self, operation: &mut impl Operation) {
         while let Some(invocation) = operation.next() {
-            operation.take(self.exec(waiter, invocation).await);
+            operation.take(self.exec(invocation).await);
         }
     }
 
-    async fn exec(&self, waiter: &impl Waiter, mut invocation: Invocation) -> io::Result<Outcome> {
-        invocation.time_limit = self.time_limit;
-        if let Some(trace) = &self.trace {
+    async fn exec(&self, mut invocation: Invocation) -> io::Result<Outcome> {
+        invocation.time_limit = self.engine.time_limit;
+        if let Some(trace) = &self.engine.trace {
             trace.set(&mut invocation.vars);
         }
-        waiter.exec(invocation).await
+        self.waiter.exec(invocation).await
     }
 
-    /// Keeps other operations off an attachment, and GC off its network.
-    async fn lock(
-        &self,
-        waiter: &impl Waiter,
-        network: &str,
-        params: &AttachmentParams,
-    ) -> Result<Held, Error> {
-        let attachment = self.cache.attachment_lock(network, params)?;
-        let network = self.lock_network(waiter, network, Mode::Shared).await?;
-        let lock = self.take(waiter, &attachment, Mode::Alone).await?;
+    /// Locks an attachment against other operations, and its network against GC.
+    async fn lock(&self, network: &str, params: &AttachmentParams) -> Result<Locks, Error> {
+        let attachment = self.engine.cache.attachment_lock(network, params)?;
+        let network = self.lock_network(network, Mode::Shared).await?;
+        let lock = self.take(&attachment, Mode::Exclusive).await?;
         Ok(Some((network, lock.removed_after(&attachment))))
     }
 
-    /// The same; but a container must be detachable where no file can be made, on a disk that is full or read-only. No
-    /// ADD could run beside it there.
+    /// Locks as [`lock`](Self::lock), but goes on without locks if their files cannot be made, such
+    /// as on a full disk: DEL must still work, and no ADD can run concurrently.
     async fn lock_if_possible(
         &self,
-        waiter: &impl Waiter,
         network: &str,
         params: &AttachmentParams,
-    ) -> Result<Held, Error> {
-        match self.lock(waiter, network, params).await {
+    ) -> Result<Locks, Error> {
+        match self.lock(network, params).await {
             Err(Error::IOFailure(_)) => Ok(None),
             locked => locked,
         }
     }
 
-    /// Takes the lock of a network. A GC that waits for it is at the gate, where those who come later wait for the GC;
-    /// on a busy node it would never have its turn otherwise.
-    async fn lock_network(
-        &self,
-        waiter: &impl Waiter,
-        network: &str,
-        mode: Mode,
-    ) -> Result<Lock, Error> {
-        let _gate = self.take(waiter, &self.cache.gate(network)?, mode).await?;
-        self.take(waiter, &self.cache.network_lock(network)?, mode).await
+    /// Takes the lock of a network. A GC that waits for it holds the gate's lock: later operations
+    /// queue behind a waiting GC so that it is not starved.
+    async fn lock_network(&self, network: &str, mode: Mode) -> Result<Lock, Error> {
+        let _gate = self.take(&self.engine.cache.gate(network)?, mode).await?;
+        self.take(&self.engine.cache.network_lock(network)?, mode).await
     }
 
-    async fn take(&self, waiter: &impl Waiter, path: &Path, mode: Mode) -> Result<Lock, Error> {
+    async fn take(&self, path: &Path, mode: Mode) -> Result<Lock, Error> {
         let begin = Instant::now();
         loop {
             let lock = Lock::try_take(path, mode);
             if let Some(lock) =
-                lock.map_err(|e| Error::IOFailure(format!("lock {}: {e}", path.display())))?
+                lock.map_err(|e| Error::IOFailure(format!("cannot lock {}: {e}", path.display())))?
             {
                 return Ok(lock);
             }
-            if let Some(limit) = self.time_limit.filter(|limit| begin.elapsed() >= *limit) {
+            if let Some(limit) = self.engine.time_limit.filter(|limit| begin.elapsed() >= *limit) {
                 return Err(Error::TryAgainLater(format!(
-                    "another operation has held {} for {limit:?}",
+                    "another operation has held the lock {} for {limit:?}",
                     path.display()
                 )));
             }
-            waiter.sleep(PAUSE).await;
+            self.waiter.sleep(PAUSE).await;
         }
     }
 }
 
-/// The parameters, with the arguments of the ADD where the caller gives none.
+/// Adds the arguments of the ADD to the parameters, if the caller passes none.
 fn completed(params: &AttachmentParams, entry: Option<&CacheEntry>) -> AttachmentParams {
     let mut params = params.clone();
     if let Some(entry) = entry {
@@ -377,21 +391,21 @@ fn completed(params: &AttachmentParams, entry: Option<&CacheEntry>) -> Attachmen
     params
 }
 
-/// Rejects a list with keys of the wrong type. A list with such keys may have been attached to by an earlier release, so
-/// whatever removes goes on.
+/// Rejects a list with keys of the wrong type. Not used for removal, since an earlier release may
+/// have attached with such a list.
 fn check_types(list: &NetConfList) -> Result<(), Error> {
     list.check_types().map_err(|error| error.context(format!("network {}", list.name)))
 }
 
-/// The network as it was when the attachment was made; none where the cache does not have it, or `list` has all of it.
-fn made_with(entry: &CacheEntry, list: &NetConfList) -> Option<NetConfList> {
-    let made_with = NetConfList::from_json(&entry.config)
+/// Returns the list of the ADD, if the cache has it and it contains plugins that `list` does not.
+fn list_of_add(entry: &CacheEntry, list: &NetConfList) -> Option<NetConfList> {
+    let cached = NetConfList::from_json(&entry.config)
         .or_else(|_| NetConfList::from_plugin_json(&entry.config));
-    // What libcni keeps lacks the plugins that come from the network's folder.
-    made_with.ok().filter(|old| old.name == list.name && !list.plugins.starts_with(&old.plugins))
+    // libcni caches the list without the plugins of the network's folder.
+    cached.ok().filter(|old| old.name == list.name && !list.plugins.starts_with(&old.plugins))
 }
 
-/// The error with more text at its end.
+/// Appends text to an error.
 fn suffixed(error: &Error, text: &str) -> Error {
     let details = if error.details().is_empty() {
         text.to_owned()

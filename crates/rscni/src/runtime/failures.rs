@@ -1,12 +1,12 @@
-//! The errors of an operation that goes on past failures.
+//! The errors of a best-effort operation.
 
 use std::fmt;
 
 use crate::Error;
 
-/// What went wrong, one error or several, in the order in which they happened.
+/// One or several errors, in the order in which they occurred.
 ///
-/// Where one [`Error`] is wanted, it converts into one with the code of the first and the text of all.
+/// Converts to one [`Error`] with the code of the first and the text of all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failures {
     first: Error,
@@ -14,18 +14,18 @@ pub struct Failures {
 }
 
 impl Failures {
-    /// Nothing, if there are none.
+    /// Succeeds if there are no errors.
     pub(super) fn of(errors: Vec<Error>) -> Result<(), Self> {
         let mut errors = errors.into_iter();
         errors.next().map_or(Ok(()), |first| Err(Self { first, rest: errors.collect() }))
     }
 
-    /// Every error, with `context` before its text.
+    /// Returns all errors with `context` before their texts.
     pub(super) fn in_context(self, context: impl fmt::Display) -> impl Iterator<Item = Error> {
         std::iter::once(self.first).chain(self.rest).map(move |error| error.context(&context))
     }
 
-    /// Every error.
+    /// Returns all errors.
     pub fn iter(&self) -> impl Iterator<Item = &Error> {
         std::iter::once(&self.first).chain(&self.rest)
     }
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn several_errors_become_one_that_tells_all() {
+    fn several_errors_become_one_with_all_texts() {
         let errors = vec![Error::IOFailure("a".into()), Error::Internal("b".into())];
         let failures = Failures::of(errors).unwrap_err();
         assert_eq!(failures.iter().count(), 2);
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn one_error_stays_what_it_is() {
+    fn a_single_error_is_unchanged() {
         assert_eq!(Failures::of(vec![]), Ok(()));
         let error = Error::TryAgainLater("a".into());
         assert_eq!(Error::from(Failures::from(error.clone())), error);

@@ -1,4 +1,4 @@
-//! The runtime's part of [`fuzzing`](crate::fuzzing).
+//! Fuzz targets of the runtime side; see [`fuzzing`](crate::fuzzing).
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
 
@@ -14,11 +14,12 @@ use super::{
 };
 use crate::{
     CNIResult, SpecVersion,
-    fuzzing::{ending, split},
+    fuzzing::{parse_outcome, split},
     invoke::{Exit, Invocation, Outcome},
 };
 
-/// A network's configuration, as a list and as a single plugin: what a runtime keeps of it is read as the same.
+/// A network's configuration, as a list and as a single plugin: unchanged when read from its
+/// source.
 pub fn network(data: &[u8]) {
     for read in [NetConfList::from_json, NetConfList::from_plugin_json] {
         match read(data) {
@@ -32,14 +33,15 @@ pub fn network(data: &[u8]) {
     }
 }
 
-/// An entry of libcni's cache, written and read again; and one of a version that kept nothing but the result.
+/// An entry of libcni's cache, and one of an old version with only the result: unchanged after
+/// writing and reading it.
 pub fn cache(data: &[u8]) {
     let params = AttachmentParams::new("id", "/run/netns/a", "eth0");
     for of in [None, Some(("net", &params))] {
         let Ok(entry) = decode(data, of) else { continue };
         let written = encode(&entry).expect("an entry is JSON");
         let read = decode(&written, None).expect("what was written is read");
-        // An old version's shape may hold less of the result.
+        // The shape of an old version may not hold all of the result.
         assert_eq!(read.result.to_json(read.version), entry.result.to_json(entry.version));
         assert_eq!(
             (&read.network, &read.config, read.version),
@@ -49,14 +51,14 @@ pub fn cache(data: &[u8]) {
     }
 }
 
-/// What a plugin answers to VERSION.
+/// The reply of a plugin to VERSION.
 pub(crate) fn versions(outcome: Outcome) {
     if let Ok(info) = supported("a", outcome) {
         assert!(info.supported_versions().is_sorted());
     }
 }
 
-/// A chain of plugins: a network's list and the outcomes of the calls, divided by lines of `---`.
+/// A chain of plugins: a network's list and the outcomes of the calls, separated by lines of `---`.
 pub fn chain(data: &[u8]) {
     let (list, mut outcomes) = split(data, b"\n---\n");
     let Ok(list) = NetConfList::from_json(list) else { return };
@@ -65,7 +67,7 @@ pub fn chain(data: &[u8]) {
         outcomes = rest;
         match this {
             b"e" => Err(io::ErrorKind::PermissionDenied.into()),
-            this => Ok(ending(this)),
+            this => Ok(parse_outcome(this)),
         }
     };
     let mut params = AttachmentParams::new("id", "/run/netns/a", "eth0");
@@ -76,8 +78,8 @@ pub fn chain(data: &[u8]) {
     let mut results: Vec<CNIResult> = Vec::new();
     let mut failed = false;
     while let Some(invocation) = add.next() {
-        assert!(!failed, "nothing is called after a failure");
-        is_derived(&list, results.len(), &invocation, "ADD", results.last());
+        assert!(!failed, "no plugin is called after a failure");
+        check_invocation(&list, results.len(), &invocation, "ADD", results.last());
         let outcome = outcome();
         match outcome.as_ref().ok().cloned().map(|outcome| outcome.into_result("a")) {
             Some(Ok(result)) => results.push(result),
@@ -93,62 +95,36 @@ pub fn chain(data: &[u8]) {
     assert_eq!(added.result.as_ref(), results.last());
 
     let result = added.result.clone().unwrap_or_default();
-    let every = list.plugins.len();
-    let in_order: Vec<_> = (0..every).collect();
+    let in_order: Vec<_> = (0..list.plugins.len()).collect();
     let reversed: Vec<_> = (0..added.called).rev().collect();
+    let del = Each::del(&chain, added.called, Some(result.clone()));
+    let check = Each::check(&chain, result.clone());
     let previous = Some(&result).filter(|_| list.cni_version >= SpecVersion::V0_4_0);
-    drive(
-        &list,
-        Each::del(&chain, added.called, Some(result.clone())),
-        "DEL",
-        &reversed,
-        true,
-        previous,
-        &mut outcome,
-    );
-    drive(
-        &list,
-        Each::check(&chain, result.clone()),
-        "CHECK",
-        &in_order,
-        false,
-        Some(&result),
-        &mut outcome,
-    );
-    drive(&list, Each::gc(&chain), "GC", &in_order, true, None, &mut outcome);
-    drive(&list, Each::status(&chain), "STATUS", &in_order, false, None, &mut outcome);
+    // Runs an operation: it calls each plugin once, in order, and stops at a failure unless it is
+    // best effort.
+    let mut drive =
+        |mut each: Each<'_>, command, order: &[usize], is_best_effort: bool, previous| {
+            let (mut called, mut failures) = (0, 0);
+            while let Some(invocation) = each.next() {
+                check_invocation(&list, order[called], &invocation, command, previous);
+                called += 1;
+                let outcome = outcome();
+                failures += usize::from(!outcome.as_ref().is_ok_and(|o| o.exit == Exit::Status(0)));
+                each.take(outcome);
+            }
+            assert_eq!(each.finish().len(), failures);
+            let is_complete = called == order.len() || failures == 1 && !is_best_effort;
+            assert!(is_complete, "{command} called {called} of {}", order.len());
+        };
+    drive(del, "DEL", &reversed, true, previous);
+    drive(check, "CHECK", &in_order, false, Some(&result));
+    drive(Each::gc(&chain), "GC", &in_order, true, None);
+    drive(Each::status(&chain), "STATUS", &in_order, false, None);
 }
 
-/// Runs an operation to its end: each plugin is called once, in that order, up to the first failure unless it goes on.
-fn drive(
-    list: &NetConfList,
-    mut each: Each<'_>,
-    command: &str,
-    order: &[usize],
-    goes_on: bool,
-    previous: Option<&CNIResult>,
-    outcome: &mut dyn FnMut() -> io::Result<Outcome>,
-) {
-    let (mut called, mut failures) = (0, 0);
-    while let Some(invocation) = each.next() {
-        is_derived(list, order[called], &invocation, command, previous);
-        called += 1;
-        let outcome = outcome();
-        failures +=
-            usize::from(!outcome.as_ref().is_ok_and(|outcome| outcome.exit == Exit::Status(0)));
-        each.take(outcome);
-    }
-    assert_eq!(each.finish().len(), failures);
-    assert!(
-        called == order.len() || failures == 1 && !goes_on,
-        "{command} called {called} of {}",
-        order.len()
-    );
-}
-
-/// Holds what a plugin gets against what the network's list says (spec: "Deriving request configuration from plugin
+/// Checks an invocation against the list (spec: "Deriving request configuration from plugin
 /// configuration").
-fn is_derived(
+fn check_invocation(
     list: &NetConfList,
     index: usize,
     invocation: &Invocation,
@@ -171,8 +147,8 @@ fn is_derived(
     assert!(!config.contains_key("capabilities"));
     let own = plugin.as_map().iter().filter(|(key, _)| {
         let key = key.to_ascii_lowercase();
-        let is_ours = ["name", "cniversion", "prevresult", "capabilities", "runtimeconfig"];
-        !is_ours.contains(&key.as_str()) && !key.starts_with("cni.dev/")
+        let runtimes = ["name", "cniversion", "prevresult", "capabilities", "runtimeconfig"];
+        !runtimes.contains(&key.as_str()) && !key.starts_with("cni.dev/")
     });
     for (key, value) in own {
         assert_eq!(config.get(key), Some(value), "{key}");

@@ -1,8 +1,9 @@
-//! What keeps operations apart, in this process and across processes: `flock` on files in `locks/` of the cache's
-//! directory, where libcni does not look. The kernel gives a lock back when its holder dies.
+//! Locks between operations, within this process and across processes: `flock` on files in `locks/`
+//! of the cache directory, which libcni does not use. The kernel releases a lock when its holder
+//! dies.
 //!
-//! An operation on an attachment holds the network, shared with others, and the attachment for itself; GC holds the
-//! network for itself (spec: "Lifecycle & Ordering"). Who waits, and for how long, is left to the engine.
+//! An operation on an attachment takes a shared lock of the network and an exclusive lock of the
+//! attachment; GC takes an exclusive lock of the network (spec: "Lifecycle & Ordering").
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -16,14 +17,14 @@ use rustix::{
     io::Errno,
 };
 
-/// With whom a lock is held.
+/// The mode of a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Shared,
-    Alone,
+    Exclusive,
 }
 
-/// A lock that is held.
+/// A lock, released on drop.
 #[derive(Debug)]
 pub(super) struct Lock {
     _file: File,
@@ -31,34 +32,35 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock of that file; none if it is another's.
+    /// Takes the lock of a file; `None` if it is held elsewhere.
     pub(super) fn try_take(path: &Path, mode: Mode) -> io::Result<Option<Self>> {
         if let Some(dir) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         }
         let operation = match mode {
             Mode::Shared => FlockOperation::NonBlockingLockShared,
-            Mode::Alone => FlockOperation::NonBlockingLockExclusive,
+            Mode::Exclusive => FlockOperation::NonBlockingLockExclusive,
         };
         loop {
             let mut options = OpenOptions::new();
             options.write(true).create(true).truncate(false).mode(0o600);
-            // A link in its place is not followed: there would be a lock elsewhere.
+            // Does not follow a symbolic link, which would lock another file.
             let file = options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)?;
             match flock(&file, operation) {
                 Err(Errno::WOULDBLOCK) => return Ok(None),
                 Err(Errno::INTR) => continue,
                 locked => locked?,
             }
-            // Its last holder may have removed it since it was opened; then it keeps no one out.
+            // The last holder may have removed the file since it was opened; a lock on it is
+            // useless.
             if is_at(&file, path)? {
                 return Ok(Some(Self { _file: file, removed_after: None }));
             }
         }
     }
 
-    /// The same, with the file removed in the end: there would be one for each container that ever was. Only for a
-    /// lock that is held alone.
+    /// Removes the file with the lock, so that files of old containers do not accumulate. Only for
+    /// an exclusive lock.
     pub(super) fn removed_after(mut self, path: &Path) -> Self {
         self.removed_after = Some(path.to_owned());
         self
@@ -67,7 +69,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Before the file is closed, and with it the lock. What cannot be removed is an empty file.
+        // Removes the file before the lock is released. If this fails, an empty file is left.
         let _ = self.removed_after.as_ref().map(fs::remove_file);
     }
 }
@@ -86,31 +88,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_is_held_by_one_or_shared_by_many() {
+    fn a_lock_is_exclusive_or_shared() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("locks/networks/net");
         let take = |mode| Lock::try_take(&path, mode).unwrap();
         let shared = [take(Mode::Shared), take(Mode::Shared)];
-        assert!(shared.iter().all(Option::is_some) && take(Mode::Alone).is_none());
+        assert!(shared.iter().all(Option::is_some) && take(Mode::Exclusive).is_none());
         drop(shared);
-        let alone = take(Mode::Alone);
-        assert!(alone.is_some() && take(Mode::Shared).is_none() && take(Mode::Alone).is_none());
+        let alone = take(Mode::Exclusive);
+        assert!(alone.is_some() && take(Mode::Shared).is_none() && take(Mode::Exclusive).is_none());
         drop(alone);
         assert!(take(Mode::Shared).is_some());
     }
 
     #[test]
-    fn a_file_that_is_removed_in_the_end_still_keeps_others_out() {
+    fn a_lock_whose_file_is_removed_on_release_is_exclusive() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let count = std::sync::atomic::AtomicU32::new(0);
-        // Many take, hold and remove it at once; no two may ever hold it.
+        // Several threads take and release it concurrently; only one may hold it at a time.
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     let mut times = 0;
                     while times < 200 {
-                        let Some(lock) = Lock::try_take(&path, Mode::Alone).unwrap() else {
+                        let Some(lock) = Lock::try_take(&path, Mode::Exclusive).unwrap() else {
                             continue;
                         };
                         let _lock = lock.removed_after(&path);

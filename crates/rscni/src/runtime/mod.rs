@@ -1,4 +1,4 @@
-//! The runtime side of the protocol: attach a container to a network, check it, detach it.
+//! The runtime side of the protocol: attaches containers to networks, checks and detaches them.
 //!
 //! ```no_run
 //! use rscni::invoke::Process;
@@ -17,16 +17,14 @@
 //! # }
 //! ```
 //!
-//! The same without blocking, on tokio (feature `async`): `AsyncRuntime::new(AsyncProcess, …)`, and `.await` after each
-//! operation; the example is at `AsyncRuntime`. With no plugin installed anywhere: `Runtime::new(Linked, …)`, with
-//! `Linked` from the crate `rscni-plugins`, where its example is.
+//! A network is a [`NetConfList`], a directory of them a [`ConfDir`]. [`Runtime`] runs the plugins
+//! of a network through an [`Exec`], as processes or linked into the same program: `Linked` of the
+//! crate `rscni-plugins` needs no installed plugins. `AsyncRuntime` (feature `async`) does not
+//! block. The [`Cache`] stores what DEL needs to know of the ADD; it is shared with Go's libcni.
+//! The caller creates and removes the network namespace.
 //!
-//! [`NetConfList`] is a network, [`ConfDir`] a directory of them. [`Runtime`] runs a network's plugins through any
-//! [`Exec`]: as processes, or linked into the same program. What it must remember between ADD and DEL it keeps in
-//! the [`Cache`], which it shares with Go's libcni. The caller makes and removes the network namespace.
-//!
-//! Operations on the same attachment wait for each other, and GC and the other operations on a network do, in whatever
-//! processes they run, as long as these use the same cache. Go's libcni does not take part in that.
+//! Operations on the same attachment are serialized, and so are GC and the other operations on the
+//! same network, in all processes that use the same cache. Go's libcni does not take these locks.
 
 #[cfg(feature = "async")]
 mod async_runtime;
@@ -64,9 +62,9 @@ use crate::{
     Attachment, CNIResult, Error, PluginInfo,
     invoke::{Exec, Invocation, Outcome},
 };
-use engine::{Engine, Waiter};
+use engine::{Engine, Operations, Waiter, runtime_settings};
 
-/// Runs the chains of networks.
+/// Runs the plugins of networks.
 #[derive(Clone, Debug)]
 pub struct Runtime<E> {
     exec: E,
@@ -74,143 +72,105 @@ pub struct Runtime<E> {
 }
 
 impl<E: Exec> Runtime<E> {
-    /// A runtime that looks for plugins in `path` (`CNI_PATH`) and calls them through `exec`. Its cache is libcni's.
-    pub fn new<P: Into<PathBuf>>(exec: E, path: impl IntoIterator<Item = P>) -> Self {
-        Self {
-            exec,
-            engine: Engine {
-                path: path.into_iter().map(Into::into).collect(),
-                ..Engine::default()
-            },
-        }
-    }
-
-    /// The same with another cache.
-    #[must_use]
-    pub fn with_cache(mut self, cache: Cache) -> Self {
-        self.engine.cache = cache;
-        self
-    }
-
-    /// The same with a limit for each call of a plugin, and for each wait until another operation has ended.
-    ///
-    /// A plugin that takes longer is ended with all that it has started, and has failed; a plugin that is called within
-    /// this process cannot be ended, and is waited for.
-    #[must_use]
-    pub fn with_time_limit(mut self, limit: Duration) -> Self {
-        self.engine.time_limit = Some(limit);
-        self
-    }
-
-    /// The same with a trace that its calls belong to. A runtime that serves many callers is cloned for each.
-    #[must_use]
-    pub fn with_trace(mut self, trace: TraceContext) -> Self {
-        self.engine.trace = Some(trace);
-        self
-    }
-
-    /// What is remembered of attachments.
-    pub fn cache(&self) -> &Cache {
-        &self.engine.cache
-    }
+    runtime_settings!(Blocking);
 
     /// ADD: attaches a container (spec: "Adding an attachment").
     ///
-    /// If a plugin fails, or the result cannot be kept, the plugins that were called are undone with DEL. Only where
-    /// the cache says that the attachment was there before is nothing undone, since that would cut off a container.
+    /// If a plugin fails or the result cannot be stored, calls DEL of the plugins that were called.
+    /// An attachment that is already in the cache is not rolled back, since it may be in use.
     ///
     /// # Errors
-    /// The error of the plugin that failed, with its place in the chain; [`Error::InvalidNetworkConfig`] if a plugin is
-    /// not installed, and [`Error::IOFailure`] if the cache cannot be read or locked, before any is called;
-    /// [`Error::InvalidEnvValue`] if a parameter is not valid; [`Error::TryAgainLater`] if another operation takes
-    /// longer than the limit.
+    /// The error of the plugin that failed, with its position in the chain. Before any plugin is
+    /// called: [`Error::InvalidNetworkConfig`] if a plugin is not installed, [`Error::IOFailure`]
+    /// if the cache cannot be read or locked, [`Error::InvalidEnvValue`] if a parameter is invalid,
+    /// [`Error::TryAgainLater`] if the wait for another operation times out.
     pub fn add(&self, list: &NetConfList, params: &AttachmentParams) -> Result<CNIResult, Error> {
-        ready(self.engine.add(&Blocking(&self.exec), list, params))
+        ready(self.operations().add(list, params))
     }
 
-    /// DEL: detaches a container (spec: "Deleting an attachment"), in reverse order, going on past failures.
+    /// DEL: detaches a container (spec: "Deleting an attachment"), in reverse order, best effort.
     ///
-    /// The plugins get the result that the cache holds, and the arguments that it holds where the caller gives none.
-    /// A damaged or missing entry is no obstacle, nor is a directory where no lock can be made. The entry is removed
-    /// when every plugin has succeeded.
+    /// The plugins get the cached result, and the cached arguments if the caller passes none. DEL
+    /// also works if the entry is damaged or missing, or if the lock's file cannot be made. The
+    /// entry is removed after all plugins have succeeded.
     ///
     /// # Errors
-    /// Every plugin's error, with its place in the chain; [`Error::TryAgainLater`] if another operation takes longer
-    /// than the limit.
+    /// The errors of all plugins, with their positions in the chain; [`Error::TryAgainLater`] if
+    /// the wait for another operation times out.
     pub fn del(&self, list: &NetConfList, params: &AttachmentParams) -> Result<(), Failures> {
-        ready(self.engine.del(&Blocking(&self.exec), list, params))
+        ready(self.operations().del(list, params))
     }
 
-    /// CHECK: asks every plugin whether the attachment is as ADD left it (spec: "Checking an attachment").
-    ///
-    /// With `disableCheck` in the configuration it always is.
+    /// CHECK: asks each plugin whether the attachment matches the result of ADD (spec: "Checking an
+    /// attachment"). Succeeds if the configuration sets `disableCheck`.
     ///
     /// # Errors
-    /// The first plugin's error, with its place in the chain; [`Error::IncompatibleVersion`] if the network's version
-    /// has no CHECK; [`Error::NotExist`] if the cache knows of no such attachment; [`Error::TryAgainLater`] if another
-    /// operation takes longer than the limit.
+    /// The error of the first plugin that fails, with its position in the chain;
+    /// [`Error::IncompatibleVersion`] if the network's version has no CHECK; [`Error::NotExist`] if
+    /// the attachment is not in the cache; [`Error::TryAgainLater`] if the wait for another
+    /// operation times out.
     pub fn check(&self, list: &NetConfList, params: &AttachmentParams) -> Result<(), Error> {
-        ready(self.engine.check(&Blocking(&self.exec), list, params))
+        ready(self.operations().check(list, params))
     }
 
-    /// GC: removes what belongs to attachments of a network that are not in `valid` (spec: "GC").
+    /// GC: removes what attachments of a network left that are not in `valid` (spec: "GC").
     ///
-    /// Each such attachment that the cache knows is detached with DEL, in the configuration that it was made with as
-    /// far as the cache has it. Then every plugin is told which attachments are valid, if the network's version has GC.
-    /// With `disableGC` in the configuration nothing is done. A damaged entry of the cache is nobody's, and is left.
+    /// First calls DEL for each stale attachment in the cache, with the cached configuration of its
+    /// ADD. Then passes the valid attachments to each plugin, if the network's version has GC. Does
+    /// nothing if the configuration sets `disableGC`. Damaged entries of the cache are kept.
     ///
     /// # Errors
-    /// Every plugin's error, with its place in the chain; [`Error::IOFailure`] if the cache cannot be read or locked;
-    /// [`Error::TryAgainLater`] if another operation takes longer than the limit.
+    /// The errors of all plugins, with their positions in the chain; [`Error::IOFailure`] if the
+    /// cache cannot be read or locked; [`Error::TryAgainLater`] if the wait for another operation
+    /// times out.
     pub fn gc(&self, list: &NetConfList, valid: &[Attachment]) -> Result<(), Failures> {
-        ready(self.engine.gc(&Blocking(&self.exec), list, |_| Ok(valid.to_vec())))
+        ready(self.operations().gc(list, |_| Ok(valid.to_vec())))
     }
 
-    /// GC with a set that is worked out from what the cache holds, while no other operation on the network runs.
+    /// GC with valid attachments that `valid` selects from the cache.
     ///
-    /// So an attachment that is made at the same time is either in the listing, or made after GC.
+    /// No other operation on the network runs meanwhile, so a concurrent ADD is either in the
+    /// listing or starts after GC.
     ///
     /// # Errors
-    /// As [`gc`](Runtime::gc), and that of `valid`; then nothing is removed.
+    /// As [`gc`](Runtime::gc), and the error of `valid`; then nothing is removed.
     pub fn gc_by(
         &self,
         list: &NetConfList,
         valid: impl FnOnce(&CacheListing) -> Result<Vec<Attachment>, Error>,
     ) -> Result<(), Failures> {
-        ready(self.engine.gc(&Blocking(&self.exec), list, |listing| {
-            valid(listing.as_ref().map_err(Clone::clone)?)
-        }))
+        ready(self.operations().gc(list, |listing| valid(listing.as_ref().map_err(Clone::clone)?)))
     }
 
-    /// STATUS: asks every plugin whether an ADD could be serviced (spec: "STATUS").
-    ///
-    /// A network whose version has no STATUS always is ready, as in libcni.
+    /// STATUS: asks each plugin whether it can service ADD (spec: "STATUS"). Succeeds if the
+    /// network's version has no STATUS, as in libcni.
     ///
     /// # Errors
-    /// The first plugin's error, with its place in the chain.
+    /// The error of the first plugin that fails, with its position in the chain.
     pub fn status(&self, list: &NetConfList) -> Result<(), Error> {
-        ready(self.engine.status(&Blocking(&self.exec), list))
+        ready(self.operations().status(list))
     }
 
-    /// VERSION: the versions that a plugin supports, of those that are known here.
+    /// VERSION: returns the versions that a plugin supports, without those unknown to this library.
     ///
     /// # Errors
-    /// [`Error::InvalidNetworkConfig`] if it is not installed, [`Error::FailedToDecode`] if it gives no versions.
+    /// [`Error::InvalidNetworkConfig`] if it is not installed, [`Error::FailedToDecode`] if its
+    /// reply has no versions.
     pub fn version(&self, plugin: &str) -> Result<PluginInfo, Error> {
-        ready(self.engine.version(&Blocking(&self.exec), plugin))
+        ready(self.operations().version(plugin))
     }
 
-    /// Sees that every plugin of a network is installed and supports its version. Gives the capabilities that they
-    /// declare, each once.
+    /// Checks that all plugins of a network are installed and support its version. Returns the
+    /// capabilities that they declare, each once.
     ///
     /// # Errors
-    /// What is wrong with each plugin.
+    /// The errors of all plugins.
     pub fn validate(&self, list: &NetConfList) -> Result<Vec<String>, Failures> {
-        ready(self.engine.validate(&Blocking(&self.exec), list))
+        ready(self.operations().validate(list))
     }
 }
 
-/// Blocks where it has to wait.
+/// Waits by blocking the thread.
 struct Blocking<'a, E>(&'a E);
 
 impl<E: Exec> Waiter for Blocking<'_, E> {
@@ -228,13 +188,11 @@ impl<E: Exec> Waiter for Blocking<'_, E> {
     }
 }
 
-/// The output of an operation that waits through [`Blocking`].
+/// Returns the output of an operation that waits through [`Blocking`].
 fn ready<T>(operation: impl Future<Output = T>) -> T {
     match pin!(operation).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
-        Poll::Pending => {
-            unreachable!("an operation waits through its waiter only, and that one has blocked")
-        }
+        Poll::Pending => unreachable!("the futures of the blocking waiter are ready"),
     }
 }
 

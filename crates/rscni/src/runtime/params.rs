@@ -1,4 +1,4 @@
-//! What a runtime says about one attachment, beside the network (spec: "Attachment Parameters").
+//! The parameters of an attachment (spec: "Attachment Parameters").
 
 use std::path::PathBuf;
 
@@ -10,21 +10,21 @@ use crate::{
     request::Command,
 };
 
-/// The parameters of one attachment. They should be the same for its ADD, CHECK and DEL.
+/// The parameters of an attachment, which should be the same for its ADD, CHECK and DEL.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct AttachmentParams {
     /// The container (`CNI_CONTAINERID`).
     pub container_id: String,
-    /// Its network namespace (`CNI_NETNS`); none only for the DEL of a container that is gone.
+    /// Its network namespace (`CNI_NETNS`); `None` only for the DEL of a container that is gone.
     pub netns: Option<PathBuf>,
-    /// The interface to make in it (`CNI_IFNAME`).
+    /// The container interface (`CNI_IFNAME`).
     pub ifname: String,
-    /// Generic arguments, key and value (`CNI_ARGS`); every plugin gets them.
+    /// Arguments for all plugins, as key and value (`CNI_ARGS`).
     pub args: Vec<(String, String)>,
-    /// Capability arguments; a plugin gets those that it declares, as `runtimeConfig`.
+    /// Capability arguments (`runtimeConfig`); each plugin gets those that it declares.
     pub capability_args: Map<String, Value>,
-    /// Whether plugins may be given their own network namespace (`CNI_NETNS_OVERRIDE`).
+    /// Whether to allow the plugins' own network namespace (`CNI_NETNS_OVERRIDE`).
     pub netns_override: bool,
 }
 
@@ -39,26 +39,27 @@ impl AttachmentParams {
         Self { container_id, netns: Some(netns.into()), ifname, ..Self::default() }
     }
 
-    /// Checks what `command` needs.
+    /// Validates the parameters for `command`.
     pub(super) fn check(&self, command: Command) -> Result<(), Error> {
         check_container_id(&self.container_id)?;
         check_interface_name(&self.ifname)?;
         if self.netns.is_none() && command.required_variables().contains(&"CNI_NETNS") {
             return Err(Error::InvalidEnvValue(format!(
-                "{command} needs the container's network namespace"
+                "{command} requires the container's network namespace"
             )));
         }
         for (key, value) in &self.args {
             if key.is_empty() || key.contains(['=', ';']) || value.contains(';') {
                 return Err(Error::InvalidEnvValue(format!(
-                    "argument {key:?}={value:?} cannot be written as CNI_ARGS: ';' divides pairs, '=' key and value"
+                    "argument {key:?}={value:?} is invalid in CNI_ARGS: \
+                     remove ';', and '=' from the key"
                 )));
             }
         }
         Ok(())
     }
 
-    /// The parameters as a plugin's arguments, which have all that its variables say.
+    /// Converts the parameters to the arguments of a plugin.
     pub(super) fn to_args(&self, path: &[PathBuf]) -> Args {
         let pairs: Vec<_> = self.args.iter().map(|(key, value)| format!("{key}={value}")).collect();
         Args {
@@ -78,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_are_checked_before_any_plugin_sees_them() {
+    fn invalid_parameters_are_rejected() {
         let good = AttachmentParams::new("id", "/run/netns/a", "eth0");
         assert_eq!(good.check(Command::Add), Ok(()));
         let bad = [

@@ -1,14 +1,13 @@
-//! The trace that a call belongs to, in the words of W3C Trace Context.
+//! The trace context of a call (W3C Trace Context).
 
 use std::{collections::BTreeMap, ffi::OsString};
 
-/// A W3C trace context. Plugins get it as environment variables.
+/// A W3C trace context, passed to plugins as environment variables.
 ///
-/// Without one, plugins inherit the variables of this process. With one they get nothing of those, since they tell of
-/// another trace.
+/// It replaces the trace variables of this process, which plugins inherit otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TraceContext {
-    /// `traceparent`: the trace and the span that the call is in (`TRACEPARENT`).
+    /// `traceparent`: the trace and span of the call (`TRACEPARENT`).
     pub parent: String,
     /// `tracestate` (`TRACESTATE`).
     pub state: Option<String>,
@@ -17,7 +16,8 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// The context of a call in this span, for instance `00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01`.
+    /// A context with only `traceparent`, such as
+    /// `00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01`.
     pub fn new(parent: impl Into<String>) -> Self {
         Self { parent: parent.into(), ..Self::default() }
     }

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn add_hands_each_result_to_the_next_plugin_and_keeps_the_last() {
+fn add_passes_each_result_to_the_next_plugin_and_caches_the_last() {
     let (net, script) = (Net::of_three(), Script::default());
     let result = net.runtime(&script).add(&net.list, &net.params).unwrap();
     assert_eq!(script.calls(), ["ADD a none", "ADD b 10.0.0.0/24", "ADD c 10.0.0.1/24"]);
@@ -13,10 +13,10 @@ fn add_hands_each_result_to_the_next_plugin_and_keeps_the_last() {
 }
 
 #[test]
-fn a_plugin_gets_its_own_keys_unchanged_and_the_runtimes_beside_them() {
+fn a_plugin_gets_its_own_keys_unchanged_and_those_of_the_runtime() {
     let plugin = json!({
-        "zebra": { "y": 1, "b": 2 }, "type": "a", "cniVersion": "0.3.0", "name": "other", "prevResult": {},
-        "capabilities": { "portMappings": true, "mac": true, "ips": false },
+        "zebra": { "y": 1, "b": 2 }, "type": "a", "cniVersion": "0.3.0", "name": "other",
+        "prevResult": {}, "capabilities": { "portMappings": true, "mac": true, "ips": false },
         "cni.dev/valid-attachments": [], "args": { "cni": {} }, "ape": null,
     });
     let (mut net, script) = (Net::new("0.4.0", &json!([plugin])), Script::default());
@@ -32,8 +32,8 @@ fn a_plugin_gets_its_own_keys_unchanged_and_the_runtimes_beside_them() {
     assert_eq!(
         String::from_utf8_lossy(&call.stdin),
         concat!(
-            r#"{"cniVersion":"0.4.0","name":"net","zebra":{"y":1,"b":2},"type":"a","args":{"cni":{}},"ape":null,"#,
-            r#""runtimeConfig":{"mac":"00:11:22:33:44:55"}}"#
+            r#"{"cniVersion":"0.4.0","name":"net","zebra":{"y":1,"b":2},"type":"a","#,
+            r#""args":{"cni":{}},"ape":null,"runtimeConfig":{"mac":"00:11:22:33:44:55"}}"#
         )
     );
     let vars: Vec<_> =
@@ -55,10 +55,8 @@ fn a_plugin_gets_its_own_keys_unchanged_and_the_runtimes_beside_them() {
 #[test]
 fn prev_result_is_in_the_version_of_the_network() {
     for version in SpecVersion::ALL.into_iter().filter(|version| version.has_chaining()) {
-        let (net, script) = (
-            Net::new(version.as_str(), &json!([{ "type": "a" }, { "type": "b" }])),
-            Script::default(),
-        );
+        let plugins = json!([{ "type": "a" }, { "type": "b" }]);
+        let (net, script) = (Net::new(version.as_str(), &plugins), Script::default());
         net.runtime(&script).add(&net.list, &net.params).unwrap();
         let config: Value = serde_json::from_slice(&script.calls.borrow()[1].stdin).unwrap();
         assert_eq!(config["prevResult"]["cniVersion"], version.as_str());
@@ -71,8 +69,8 @@ fn prev_result_is_in_the_version_of_the_network() {
 }
 
 #[test]
-fn a_failed_add_is_undone_in_reverse_wherever_it_fails() {
-    let undone = [
+fn a_failed_add_is_rolled_back_in_reverse_order() {
+    let expected = [
         ("a", vec!["ADD a none", "DEL a none"]),
         ("b", vec!["ADD a none", "ADD b 10.0.0.0/24", "DEL b 10.0.0.0/24", "DEL a 10.0.0.0/24"]),
         (
@@ -87,33 +85,30 @@ fn a_failed_add_is_undone_in_reverse_wherever_it_fails() {
             ],
         ),
     ];
-    for (number, (plugin, calls)) in undone.into_iter().enumerate() {
+    for (number, (plugin, calls)) in expected.into_iter().enumerate() {
         let (net, script) = (Net::of_three(), Script::failing(&[("ADD", plugin)]));
         let error = net.runtime(&script).add(&net.list, &net.params).unwrap_err();
         assert_eq!(script.calls(), calls);
         assert_eq!((error.code() as usize, error.msg()), (100 + number, "no"));
-        let place =
+        let details =
             format!("network net: ADD of {plugin} (plugin {} of 3): {plugin} cannot", number + 1);
-        assert_eq!(error.details(), place);
+        assert_eq!(error.details(), details);
         assert!(!net.is_cached());
     }
 }
 
 #[test]
-fn a_failure_of_the_undoing_is_told_beside_the_first_error() {
+fn a_failed_rollback_is_reported_after_the_first_error() {
     let (net, script) = (Net::of_three(), Script::failing(&[("ADD", "b"), ("DEL", "b")]));
     let error = net.runtime(&script).add(&net.list, &net.params).unwrap_err();
     assert_eq!(error.code(), 101);
-    assert!(
-        error.details().contains("undoing it failed too: no: network net: DEL of b"),
-        "{error}"
-    );
+    assert!(error.details().contains("rollback failed too: no: network net: DEL of b"), "{error}");
     assert_eq!(script.calls().last().unwrap(), "DEL a 10.0.0.0/24");
 }
 
 #[test]
-fn an_undo_that_fails_for_the_same_reason_does_not_repeat_it() {
-    /// Fails in one way whatever it is called for.
+fn a_rollback_that_fails_for_the_same_reason_does_not_repeat_it() {
+    /// Fails all calls with the same error.
     struct Broken;
 
     impl Exec for Broken {
@@ -132,23 +127,23 @@ fn an_undo_that_fails_for_the_same_reason_does_not_repeat_it() {
     let error = runtime.add(&net.list, &net.params).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "invalid: network net: ADD of a (plugin 1 of 3): key: 1 is no text; undoing it failed too: \
-         network net: DEL of a (plugin 1 of 3): for the same reason"
+        "invalid: network net: ADD of a (plugin 1 of 3): key: 1 is no text; \
+         rollback failed too: network net: DEL of a (plugin 1 of 3): for the same reason"
     );
 }
 
 #[test]
-fn a_second_add_that_fails_does_not_cut_off_the_first() {
+fn a_failed_second_add_does_not_remove_the_first() {
     let (net, script) = (Net::of_three(), Script::failing(&[("ADD", "a")]));
     net.add();
     let error = net.runtime(&script).add(&net.list, &net.params).unwrap_err();
     assert_eq!(script.calls(), ["ADD a none"]);
-    assert!(error.details().contains("was there before"), "{error}");
+    assert!(error.details().contains("already existed"), "{error}");
     assert!(net.is_cached());
 }
 
 #[test]
-fn a_missing_plugin_is_known_before_the_first_is_called() {
+fn a_missing_plugin_is_reported_before_the_first_call() {
     let (net, script) =
         (Net::new("1.0.0", &json!([{ "type": "a" }, { "type": "missing" }])), Script::default());
     let error = net.runtime(&script).add(&net.list, &net.params).unwrap_err();
@@ -160,7 +155,7 @@ fn a_missing_plugin_is_known_before_the_first_is_called() {
 }
 
 #[test]
-fn an_add_whose_result_cannot_be_kept_is_undone() {
+fn an_add_whose_result_cannot_be_cached_is_rolled_back() {
     let (net, script) = (Net::new("1.0.0", &json!([{ "type": "a" }])), Script::default());
     std::os::unix::fs::symlink("/nowhere/at/all", net.dir.path().join("results")).unwrap();
     let error = net.runtime(&script).add(&net.list, &net.params).unwrap_err();
@@ -169,7 +164,7 @@ fn an_add_whose_result_cannot_be_kept_is_undone() {
 }
 
 #[test]
-fn an_add_is_not_begun_where_the_cache_cannot_be_read() {
+fn add_calls_no_plugin_if_the_cache_cannot_be_read() {
     let (net, script) = (Net::of_three(), Script::default());
     std::fs::write(net.dir.path().join("results"), "a file, not a directory").unwrap();
     let error = net.runtime(&script).add(&net.list, &net.params).unwrap_err();
@@ -178,7 +173,7 @@ fn an_add_is_not_begun_where_the_cache_cannot_be_read() {
 }
 
 #[test]
-fn del_goes_in_reverse_with_the_cached_result_and_forgets_it() {
+fn del_calls_plugins_in_reverse_with_the_cached_result_and_removes_it() {
     let (net, script) = (Net::of_three(), Script::default());
     net.add();
     net.runtime(&script).del(&net.list, &net.params).unwrap();
@@ -189,7 +184,7 @@ fn del_goes_in_reverse_with_the_cached_result_and_forgets_it() {
 }
 
 #[test]
-fn del_goes_on_past_failures_and_tells_all() {
+fn del_continues_past_failures_and_reports_all() {
     let plugins = json!([{ "type": "a" }, { "type": "missing" }, { "type": "b" }, { "type": "c" }]);
     let (net, script) = (Net::new("1.0.0", &plugins), Script::failing(&[("DEL", "c")]));
     let failures = net.runtime(&script).del(&net.list, &net.params).unwrap_err();
@@ -198,7 +193,7 @@ fn del_goes_on_past_failures_and_tells_all() {
 }
 
 #[test]
-fn del_that_fails_keeps_the_entry_for_the_next_try() {
+fn a_failed_del_keeps_the_cache_entry() {
     let (net, script) = (Net::of_three(), Script::failing(&[("DEL", "b")]));
     net.add();
     net.runtime(&script).del(&net.list, &net.params).unwrap_err();
@@ -206,11 +201,9 @@ fn del_that_fails_keeps_the_entry_for_the_next_try() {
 }
 
 #[test]
-fn del_takes_what_the_caller_leaves_out_from_the_cache() {
-    let (mut net, script) = (
-        Net::new("1.0.0", &json!([{ "type": "a", "capabilities": { "mac": true } }])),
-        Script::default(),
-    );
+fn del_uses_the_cached_arguments_if_the_caller_passes_none() {
+    let plugins = json!([{ "type": "a", "capabilities": { "mac": true } }]);
+    let (mut net, script) = (Net::new("1.0.0", &plugins), Script::default());
     net.params.args = vec![("K".into(), "v".into())];
     net.params.capability_args = json!({ "mac": "x" }).as_object().unwrap().clone();
     net.add();
@@ -228,7 +221,7 @@ fn del_takes_what_the_caller_leaves_out_from_the_cache() {
 }
 
 #[test]
-fn a_damaged_entry_is_no_obstacle_to_del() {
+fn del_succeeds_with_a_damaged_cache_entry() {
     let (net, script) = (Net::of_three(), Script::default());
     net.add();
     std::fs::write(net.cache.file("net", &net.params).unwrap(), "{ \"kind\": \"cniCa").unwrap();
@@ -246,7 +239,7 @@ fn del_has_no_prev_result_before_0_4_0() {
 }
 
 #[test]
-fn check_asks_in_order_with_the_cached_result_up_to_the_first_failure() {
+fn check_calls_plugins_in_order_up_to_the_first_failure() {
     let (net, script) = (Net::of_three(), Script::failing(&[("CHECK", "b")]));
     net.add();
     let error = net.runtime(&script).check(&net.list, &net.params).unwrap_err();
@@ -256,21 +249,18 @@ fn check_asks_in_order_with_the_cached_result_up_to_the_first_failure() {
 }
 
 #[test]
-fn check_needs_an_attachment_and_a_version_that_has_it() {
+fn check_requires_an_attachment_and_a_version_with_check() {
     let script = Script::default();
     for (version, code) in [("0.1.0", 1), ("0.3.1", 1), ("0.4.0", 3), ("1.1.0", 3)] {
         let net = Net::new(version, &json!([{ "type": "a" }]));
-        assert_eq!(
-            net.runtime(&script).check(&net.list, &net.params).unwrap_err().code(),
-            code,
-            "{version}"
-        );
+        let error = net.runtime(&script).check(&net.list, &net.params).unwrap_err();
+        assert_eq!(error.code(), code, "{version}");
     }
     assert!(script.calls().is_empty());
 }
 
 #[test]
-fn check_is_not_called_where_the_network_disables_it() {
+fn check_does_nothing_with_disable_check() {
     let (mut net, script) = (Net::of_three(), Script::default());
     net.list.disable_check = true;
     assert_eq!(net.runtime(&script).check(&net.list, &net.params), Ok(()));

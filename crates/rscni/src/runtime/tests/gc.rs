@@ -1,9 +1,9 @@
-//! GC: what is detached, and what plugins are told.
+//! GC: which attachments are removed, and what the plugins get.
 
 use super::*;
 
 #[test]
-fn gc_detaches_what_is_not_valid_and_tells_the_plugins_what_is() {
+fn gc_removes_stale_attachments_and_passes_the_valid_ones_to_the_plugins() {
     let (net, script) =
         (Net::new("1.1.0", &json!([{ "type": "a" }, { "type": "b" }])), Script::default());
     let runtime = net.runtime(&script);
@@ -24,11 +24,9 @@ fn gc_detaches_what_is_not_valid_and_tells_the_plugins_what_is() {
         (&"stale".into(), &"/run/netns/stale".into())
     );
     let config: Value = serde_json::from_slice(&calls[3].stdin).unwrap();
-    let told = json!([{ "containerID": "box", "ifname": "eth0" }]);
-    assert_eq!(
-        (&config["cni.dev/valid-attachments"], &config["cni.dev/attachments"]),
-        (&told, &told)
-    );
+    let valid = json!([{ "containerID": "box", "ifname": "eth0" }]);
+    assert_eq!(config["cni.dev/valid-attachments"], valid);
+    assert_eq!(config["cni.dev/attachments"], valid);
     assert_eq!(calls[3].vars.keys().collect::<Vec<_>>(), ["CNI_COMMAND", "CNI_PATH"]);
     assert!(net.is_cached());
     let left = net.cache.list().unwrap().entries;
@@ -39,17 +37,16 @@ fn gc_detaches_what_is_not_valid_and_tells_the_plugins_what_is() {
 }
 
 #[test]
-fn gc_can_work_out_what_is_valid_while_nothing_else_runs() {
+fn gc_by_selects_valid_attachments_and_does_nothing_if_that_fails() {
     let (net, script) = (Net::new("1.1.0", &json!([{ "type": "a" }])), Script::default());
     let runtime = net.runtime(&script);
     runtime.add(&net.list, &net.params).unwrap();
     runtime.add(&net.list, &other("stale")).unwrap();
     script.calls.take();
-    let refused = runtime
-        .gc_by(&net.list, |_| Err(Error::FailedToDecode("who is there?".into())))
-        .unwrap_err();
-    assert_eq!(refused.iter().map(Error::details).collect::<Vec<_>>(), ["who is there?"]);
-    assert_eq!(script.calls(), [] as [&str; 0], "nothing is removed where the set is not known");
+    let unknown = |_: &CacheListing| Err(Error::FailedToDecode("no list of containers".into()));
+    let failures = runtime.gc_by(&net.list, unknown).unwrap_err();
+    assert_eq!(failures.iter().map(Error::details).collect::<Vec<_>>(), ["no list of containers"]);
+    assert!(script.calls().is_empty());
     let keep_box = |listing: &CacheListing| {
         let all = listing.entries.iter().map(CacheEntry::attachment);
         Ok(all.filter(|attachment| attachment.container_id == "box").collect())
@@ -60,8 +57,7 @@ fn gc_can_work_out_what_is_valid_while_nothing_else_runs() {
 }
 
 #[test]
-fn what_a_killed_add_had_begun_to_write_goes_with_del_and_with_gc_but_not_under_its_writers_hands()
-{
+fn del_and_gc_remove_the_draft_of_a_killed_add_but_not_of_a_running_one() {
     let (net, script) = (Net::new("1.1.0", &json!([{ "type": "a" }])), Script::default());
     let runtime = net.runtime(&script);
     let draft = net.dir.path().join("results/.net-box-eth0");
@@ -72,12 +68,10 @@ fn what_a_killed_add_had_begun_to_write_goes_with_del_and_with_gc_but_not_under_
 
     std::fs::write(&draft, "half").unwrap();
     let lock = net.cache.attachment_lock("net", &net.params).unwrap();
-    let held = crate::runtime::lock::Lock::try_take(&lock, crate::runtime::lock::Mode::Alone)
-        .unwrap()
-        .unwrap();
+    let lock = Lock::try_take(&lock, Mode::Exclusive).unwrap().unwrap();
     runtime.gc(&net.list, &[]).unwrap();
     assert!(draft.exists());
-    drop(held);
+    drop(lock);
     runtime.gc(&net.list, &[]).unwrap();
     assert!(!draft.exists());
 
@@ -87,7 +81,7 @@ fn what_a_killed_add_had_begun_to_write_goes_with_del_and_with_gc_but_not_under_
 }
 
 #[test]
-fn gc_goes_on_past_failures_and_tells_all() {
+fn gc_continues_past_failures_and_reports_all() {
     let plugins = json!([{ "type": "a" }, { "type": "b" }]);
     let (net, script) =
         (Net::new("1.1.0", &plugins), Script::failing(&[("DEL", "b"), ("GC", "a")]));
@@ -105,19 +99,16 @@ fn gc_goes_on_past_failures_and_tells_all() {
             "GC b none"
         ]
     );
-    let texts: Vec<_> = failures.iter().map(Error::details).collect();
-    assert_eq!(
-        texts,
-        [
-            "box: network net: DEL of b (plugin 2 of 2): b cannot",
-            "other: network net: DEL of b (plugin 2 of 2): b cannot",
-            "network net: GC of a (plugin 1 of 2): a cannot",
-        ]
-    );
+    let expected = [
+        "box: network net: DEL of b (plugin 2 of 2): b cannot",
+        "other: network net: DEL of b (plugin 2 of 2): b cannot",
+        "network net: GC of a (plugin 1 of 2): a cannot",
+    ];
+    assert_eq!(failures.iter().map(Error::details).collect::<Vec<_>>(), expected);
 }
 
 #[test]
-fn gc_of_a_version_without_it_only_detaches() {
+fn gc_in_a_version_without_gc_only_removes_stale_attachments() {
     let (net, script) = (Net::of_three(), Script::default());
     net.add();
     net.runtime(&script).gc(&net.list, &[]).unwrap();
@@ -126,7 +117,7 @@ fn gc_of_a_version_without_it_only_detaches() {
 }
 
 #[test]
-fn gc_does_nothing_where_the_network_disables_it() {
+fn gc_does_nothing_with_disable_gc() {
     let (mut net, script) = (Net::of_three(), Script::default());
     net.add();
     net.list.disable_gc = true;
@@ -135,7 +126,7 @@ fn gc_does_nothing_where_the_network_disables_it() {
 }
 
 #[test]
-fn gc_detaches_through_the_plugins_of_the_add() {
+fn gc_removes_stale_attachments_with_the_plugins_of_their_add() {
     let (mut net, script) = (Net::of_three(), Script::default());
     net.add();
     net.list = Net::new("1.1.0", &json!([{ "type": "new" }])).list;
@@ -145,7 +136,7 @@ fn gc_detaches_through_the_plugins_of_the_add() {
 }
 
 #[test]
-fn gc_still_reaches_the_plugins_where_the_cache_cannot_be_read() {
+fn gc_calls_the_plugins_if_the_cache_cannot_be_read() {
     let (net, script) = (Net::new("1.1.0", &json!([{ "type": "a" }])), Script::default());
     std::fs::write(net.dir.path().join("results"), "a file, not a directory").unwrap();
     let failures = net.runtime(&script).gc(&net.list, &[]).unwrap_err();

@@ -1,4 +1,4 @@
-//! Operations against plugins that follow a script: what is called, in which order, with what.
+//! Operations with scripted plugins: which calls are made, in which order, with which input.
 
 mod chain;
 mod gc;
@@ -17,8 +17,8 @@ use crate::{
     invoke::{Exit, find_plugin},
 };
 
-/// Plugins that note how they are called. ADD adds an address with its own number in the chain, and everything
-/// succeeds, other than what is listed to fail; plugins named `missing` are not installed.
+/// Plugins that record their calls. ADD returns an address with the number of the call. All calls
+/// succeed except those in `fails`; a plugin named `missing` is not installed.
 #[derive(Default)]
 struct Script {
     fails: Vec<(&'static str, &'static str)>,
@@ -41,15 +41,11 @@ impl Exec for &Script {
         let (status, stdout) = if command == "VERSION" {
             (0, json!({ "cniVersion": "1.0.0", "supportedVersions": ["0.4.0", "1.0.0", "2.0.0"] }))
         } else if self.fails.contains(&(command, &invocation.plugin)) {
-            (
-                1,
-                json!({ "code": 100 + number, "msg": "no", "details": format!("{} cannot", invocation.plugin) }),
-            )
+            let details = format!("{} cannot", invocation.plugin);
+            (1, json!({ "code": 100 + number, "msg": "no", "details": details }))
         } else {
-            (
-                0,
-                json!({ "cniVersion": "1.1.0", "ips": [{ "address": format!("10.0.0.{number}/24") }] }),
-            )
+            let address = format!("10.0.0.{number}/24");
+            (0, json!({ "cniVersion": "1.1.0", "ips": [{ "address": address }] }))
         };
         let stdout = if matches!(command, "ADD" | "VERSION") || status > 0 {
             stdout.to_string().into_bytes()
@@ -65,15 +61,14 @@ impl Script {
         Self { fails: fails.to_vec(), ..Self::default() }
     }
 
-    /// What was called, and the address in the `prevResult` that it got.
+    /// Takes the calls: command, plugin, and the address in `prevResult`.
     fn calls(&self) -> Vec<String> {
-        let calls = self.calls.take();
-        let told = calls.iter().map(|call| {
+        let describe = |call: &Invocation| {
             let config: Value = serde_json::from_slice(&call.stdin).unwrap();
             let previous = config["prevResult"]["ips"][0]["address"].as_str().unwrap_or("none");
             format!("{} {} {previous}", call.vars["CNI_COMMAND"].to_str().unwrap(), call.plugin)
-        });
-        told.collect()
+        };
+        self.calls.take().iter().map(describe).collect()
     }
 }
 

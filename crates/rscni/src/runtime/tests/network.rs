@@ -1,9 +1,9 @@
-//! STATUS and validation, limits and locks.
+//! STATUS, validation, timeouts and locks.
 
 use super::*;
 
 #[test]
-fn status_asks_in_order_up_to_the_first_failure() {
+fn status_calls_plugins_in_order_up_to_the_first_failure() {
     let plugins = json!([{ "type": "a" }, { "type": "b" }, { "type": "c" }]);
     let (net, script) = (Net::new("1.1.0", &plugins), Script::failing(&[("STATUS", "b")]));
     let error = net.runtime(&script).status(&net.list).unwrap_err();
@@ -12,14 +12,14 @@ fn status_asks_in_order_up_to_the_first_failure() {
 }
 
 #[test]
-fn status_of_a_version_without_it_is_good() {
+fn status_in_a_version_without_status_succeeds() {
     let (net, script) = (Net::of_three(), Script::failing(&[("STATUS", "a")]));
     assert_eq!(net.runtime(&script).status(&net.list), Ok(()));
     assert!(script.calls().is_empty());
 }
 
 #[test]
-fn validation_asks_every_plugin_and_tells_all_that_is_wrong() {
+fn validation_asks_all_plugins_and_reports_all_problems() {
     let plugins = json!([
         { "type": "a", "capabilities": { "mac": true, "ips": false } },
         { "type": "missing" },
@@ -27,29 +27,26 @@ fn validation_asks_every_plugin_and_tells_all_that_is_wrong() {
     ]);
     let (net, script) = (Net::new("1.1.0", &plugins), Script::default());
     let failures = net.runtime(&script).validate(&net.list).unwrap_err();
-    let texts: Vec<_> =
-        failures.iter().map(|error| (error.code(), error.details().to_owned())).collect();
-    assert_eq!(texts.iter().map(|(code, _)| *code).collect::<Vec<_>>(), [1, 7, 1]);
+    assert_eq!(failures.iter().map(Error::code).collect::<Vec<_>>(), [1, 7, 1]);
+    let texts: Vec<_> = failures.iter().map(Error::details).collect();
     assert_eq!(
-        texts[0].1,
-        "network net: plugin 1 of 3, a: it does not support cniVersion 1.1.0, but 0.4.0, 1.0.0"
+        texts[0],
+        "network net: plugin 1 of 3, a: cniVersion 1.1.0 is not supported; \
+         supported are 0.4.0, 1.0.0"
     );
-    assert!(texts[1].1.starts_with("network net: plugin 2 of 3, missing: "), "{failures}");
+    assert!(texts[1].starts_with("network net: plugin 2 of 3, missing: "), "{failures}");
 
-    let plugins = json!([plugins[0], plugins[2]]);
-    let net = Net::new("1.0.0", &plugins);
+    let net = Net::new("1.0.0", &json!([plugins[0], plugins[2]]));
+    let runtime = net.runtime(&script);
+    assert_eq!(runtime.validate(&net.list).unwrap(), ["mac", "dns"]);
     assert_eq!(
-        net.runtime(&script).validate(&net.list),
-        Ok(vec!["mac".to_owned(), "dns".to_owned()])
-    );
-    assert_eq!(
-        net.runtime(&script).version("a").unwrap().supported_versions(),
+        runtime.version("a").unwrap().supported_versions(),
         [SpecVersion::V0_4_0, SpecVersion::V1_0_0]
     );
 }
 
 #[test]
-fn every_call_carries_the_limit_and_the_trace() {
+fn all_calls_have_the_timeout_and_the_trace() {
     let (net, script) = (Net::new("1.1.0", &json!([{ "type": "a" }])), Script::default());
     let trace =
         TraceContext { baggage: Some("k=v".into()), ..TraceContext::new("00-trace-span-01") };
@@ -72,12 +69,12 @@ fn every_call_carries_the_limit_and_the_trace() {
 }
 
 #[test]
-fn an_operation_that_is_held_up_for_too_long_says_by_what() {
+fn a_timeout_of_a_lock_names_its_file() {
     let (net, script) = (Net::of_three(), Script::default());
     let runtime = net.runtime(&script).with_time_limit(Duration::from_millis(20));
     let network = net.cache.network_lock("net").unwrap();
     let attachment = net.cache.attachment_lock("net", &net.params).unwrap();
-    let held = Lock::try_take(&attachment, Mode::Alone).unwrap();
+    let held = Lock::try_take(&attachment, Mode::Exclusive).unwrap();
     let errors = [
         runtime.add(&net.list, &net.params).unwrap_err(),
         runtime.check(&net.list, &net.params).unwrap_err(),
@@ -95,17 +92,17 @@ fn an_operation_that_is_held_up_for_too_long_says_by_what() {
     runtime.add(&net.list, &net.params).unwrap();
     drop(held);
     script.calls.take();
-    let held = Lock::try_take(&network, Mode::Alone).unwrap();
+    let held = Lock::try_take(&network, Mode::Exclusive).unwrap();
     let error = Error::from(runtime.del(&net.list, &net.params).unwrap_err());
     assert!(error.code() == 11 && error.details().contains("locks/networks/net"), "{error}");
     assert!(script.calls().is_empty());
     drop(held);
     runtime.del(&net.list, &net.params).unwrap();
-    assert!(!attachment.exists(), "nothing is left of an attachment that is gone");
+    assert!(!attachment.exists(), "DEL removes the lock file");
 }
 
 #[test]
-fn who_comes_after_a_waiting_gc_lets_it_go_first() {
+fn operations_queue_behind_a_waiting_gc() {
     let net = Net::of_three();
     let held = Lock::try_take(&net.cache.network_lock("net").unwrap(), Mode::Shared).unwrap();
     std::thread::scope(|scope| {
@@ -124,7 +121,7 @@ fn who_comes_after_a_waiting_gc_lets_it_go_first() {
 }
 
 #[test]
-fn only_del_and_check_go_on_where_no_lock_can_be_made() {
+fn only_del_and_check_succeed_if_lock_files_cannot_be_made() {
     let (net, script) = (Net::of_three(), Script::default());
     net.add();
     std::fs::remove_dir_all(net.dir.path().join("locks")).unwrap();
@@ -139,7 +136,7 @@ fn only_del_and_check_go_on_where_no_lock_can_be_made() {
 }
 
 #[test]
-fn a_plugin_that_prints_no_result_fails_the_add() {
+fn add_fails_if_a_plugin_prints_no_result() {
     struct Silent;
     impl Exec for Silent {
         fn find(&self, plugin: &str, _: &[PathBuf]) -> Result<PathBuf, Error> {
