@@ -1,7 +1,7 @@
-//! Asynchronous plugins, on whatever executor the plugin chooses.
+//! Async plugins, on any executor.
 //!
-//! [`Cni`] and [`Plugin`] are [`rscni::Cni`](crate::Cni) and [`rscni::Plugin`](crate::Plugin) with `async` before their
-//! functions; every line but the one that waits is shared with them. Nothing here starts or needs a particular runtime.
+//! [`Cni`] and [`Plugin`] are [`rscni::Cni`](crate::Cni) and [`rscni::Plugin`](crate::Plugin) with
+//! async functions. They behave the same.
 //!
 //! ```no_run
 //! use rscni::async_cni::{Cni, Plugin};
@@ -29,42 +29,45 @@ use std::{
 use crate::{
     CNIResult, Error, PluginInfo, SpecVersion,
     args::Args,
-    plugin::{Identity, Prepared, answer_abort, deliver, failure, finish, panicked, prepare},
+    plugin::{
+        Identity, Prepared, answer_abort, deliver, failure, finish, panicked, plugin_settings,
+        prepare,
+    },
     request::{Command, Reply, Request, reserve_stdout},
 };
 
-/// An asynchronous plugin; what each command means is told at [`rscni::Cni`](crate::Cni).
+/// An async plugin; [`rscni::Cni`](crate::Cni) describes the commands.
 #[expect(
     async_fn_in_trait,
-    reason = "the plugin's own main awaits it, so no bound on the future is wanted"
+    reason = "the plugin's own main awaits it, so the future needs no bounds"
 )]
 pub trait Cni {
-    /// ADD: attach the container.
+    /// ADD: attaches the container.
     async fn add(&self, args: Args) -> Result<CNIResult, Error>;
 
-    /// DEL: undo what ADD did, as far as it is there.
+    /// DEL: removes what ADD made and still exists.
     async fn del(&self, args: Args) -> Result<(), Error>;
 
-    /// CHECK: see that everything is as ADD left it.
+    /// CHECK: compares the attachment with the result of ADD.
     async fn check(&self, args: Args) -> Result<(), Error> {
         let _ = args;
         Ok(())
     }
 
-    /// GC: remove what belongs to attachments that are no longer valid.
+    /// GC: removes what stale attachments left.
     async fn gc(&self, args: Args) -> Result<(), Error> {
         let _ = args;
         Ok(())
     }
 
-    /// STATUS: whether ADD could be serviced.
+    /// STATUS: fails if the plugin cannot service ADD.
     async fn status(&self, args: Args) -> Result<(), Error> {
         let _ = args;
         Ok(())
     }
 }
 
-/// Three asynchronous functions as a plugin; made by [`Plugin::new`].
+/// Three async functions as a plugin; made by [`Plugin::new`].
 #[derive(Clone, Copy, Debug)]
 pub struct Functions<A, D, C> {
     add: A,
@@ -91,7 +94,7 @@ where
     }
 }
 
-/// An asynchronous plugin with the versions that it supports and a text about it.
+/// An async plugin with the versions that it supports and a text about it.
 #[derive(Clone, Debug)]
 pub struct Plugin<F = ()> {
     functions: F,
@@ -104,7 +107,7 @@ where
     D: AsyncFn(Args) -> Result<CNIResult, Error>,
     C: AsyncFn(Args) -> Result<CNIResult, Error>,
 {
-    /// A plugin made of three functions, `async fn` or such as return a boxed future.
+    /// A plugin made of three async functions.
     pub fn new(add: A, del: D, check: C, info: PluginInfo, about: impl Into<String>) -> Self {
         Self {
             functions: Functions { add, del, check },
@@ -114,11 +117,8 @@ where
 
     /// Answers the call that this process was started with.
     ///
-    /// From here on stdout is the reply's alone: what the plugin prints, and what its children write to stdout, goes to
-    /// stderr.
-    ///
     /// # Errors
-    /// The error that was told to the caller on stdout; `main` need only end with a non-zero status.
+    /// As [`rscni::Plugin::run`](crate::Plugin::run).
     pub async fn run(&self) -> Result<(), Error> {
         run(&self.functions, &self.identity).await
     }
@@ -129,35 +129,13 @@ where
     }
 }
 
-impl Default for Plugin<()> {
-    /// A plugin that supports every version, and says nothing about itself yet.
-    fn default() -> Self {
-        Self { functions: (), identity: Identity::default() }
-    }
-}
+plugin_settings!();
 
 impl Plugin<()> {
-    /// Sets the text about the plugin, shown when it is started without `CNI_COMMAND`.
-    #[must_use]
-    pub fn msg(mut self, about: impl Into<String>) -> Self {
-        self.identity.about = about.into();
-        self
-    }
-
-    /// Sets the versions that the plugin supports.
-    #[must_use]
-    pub fn versions(mut self, info: PluginInfo) -> Self {
-        self.identity.info = info;
-        self
-    }
-
     /// Answers, with `plugin`, the call that this process was started with.
     ///
-    /// From here on stdout is the reply's alone: what the plugin prints, and what its children write to stdout, goes to
-    /// stderr.
-    ///
     /// # Errors
-    /// The error that was told to the caller on stdout; `main` need only end with a non-zero status.
+    /// As [`rscni::Plugin::run`](crate::Plugin::run).
     pub async fn run<P: Cni>(&self, plugin: &P) -> Result<(), Error> {
         run(plugin, &self.identity).await
     }

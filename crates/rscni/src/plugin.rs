@@ -1,8 +1,9 @@
-//! The plugin side of the protocol: one dispatcher, and the ways to write a plugin on top of it.
+//! The plugin side of the protocol: the dispatcher, and the styles of plugins on top of it.
 //!
-//! A plugin is three functions ([`Plugin::new`]), a value with the trait [`Cni`] ([`Plugin::default`], then
-//! [`run`](Plugin::run)), or an asynchronous one ([`async_cni`](crate::async_cni), with the feature `async`).
-//! All of them go through [`prepare`] and [`finish`], which validate the call and shape the reply, and do no I/O.
+//! A plugin is three functions ([`Plugin::new`]), a type with the trait [`Cni`]
+//! ([`Plugin::default`], then [`run`](Plugin::run)), or an async one
+//! ([`async_cni`](crate::async_cni)). All of them use [`prepare`], which validates the call, and
+//! [`finish`], which shapes the reply. Both do no I/O.
 
 use std::{
     any::Any,
@@ -21,37 +22,39 @@ use crate::{
     version::{PluginInfo, SpecVersion},
 };
 
-/// A plugin, as a type with state.
+/// A plugin as a type with state.
 ///
-/// The skeleton calls it with a validated [`Args`] and turns what it returns into the reply. Only ADD has a result.
+/// The dispatcher calls it with validated [`Args`] and turns the return value into the reply. Only
+/// ADD has a result.
 pub trait Cni {
-    /// ADD: attach the container, or change the attachment that the plugins before have made.
+    /// ADD: attaches the container, or changes the attachment made by the previous plugins.
     fn add(&self, args: Args) -> Result<CNIResult, Error>;
 
-    /// DEL: undo what ADD did, as far as it is there. A second DEL, or one without namespace, succeeds.
+    /// DEL: removes what ADD made and still exists. A second DEL, or one without a network
+    /// namespace, succeeds.
     fn del(&self, args: Args) -> Result<(), Error>;
 
-    /// CHECK: see that everything is as ADD left it. Unless provided, it finds nothing to complain of.
+    /// CHECK: compares the attachment with the result of ADD. Succeeds by default.
     fn check(&self, args: Args) -> Result<(), Error> {
         let _ = args;
         Ok(())
     }
 
-    /// GC: remove what belongs to attachments that are not in [`NetConf::valid_attachments`]. Unless provided, there
-    /// is nothing to remove.
+    /// GC: removes what attachments left that are not in [`NetConf::valid_attachments`]. Does
+    /// nothing by default.
     fn gc(&self, args: Args) -> Result<(), Error> {
         let _ = args;
         Ok(())
     }
 
-    /// STATUS: whether ADD could be serviced. Unless provided, it could.
+    /// STATUS: fails if the plugin cannot service ADD. Succeeds by default.
     fn status(&self, args: Args) -> Result<(), Error> {
         let _ = args;
         Ok(())
     }
 }
 
-/// The type of a plugin's functions. The result of DEL and CHECK is not written.
+/// The function type of [`Plugin::new`]. The result of DEL and CHECK is not written.
 pub type CmdFn = fn(Args) -> Result<CNIResult, Error>;
 
 /// Three functions as a plugin; made by [`Plugin::new`].
@@ -91,7 +94,8 @@ impl Cni for Functions {
 /// }
 ///
 /// fn main() -> Result<(), Error> {
-///     Plugin::new(add, nothing, nothing, PluginInfo::default(), "passes on what it is given").run()
+///     let about = "passes on the result of the previous plugin";
+///     Plugin::new(add, nothing, nothing, PluginInfo::default(), about).run()
 /// }
 /// ```
 ///
@@ -111,25 +115,15 @@ impl Cni for Functions {
 /// }
 /// ```
 ///
-/// The caller is told of a failure before `run` returns it. What is left for `main` is to end with a status other
-/// than 0: by returning the error, as above, or by a panic over it.
-///
-/// ```no_run
-/// # use rscni::{Args, CNIResult, Error, Plugin, PluginInfo};
-/// # fn add(_: Args) -> Result<CNIResult, Error> { Ok(CNIResult::default()) }
-/// # fn nothing(_: Args) -> Result<CNIResult, Error> { Ok(CNIResult::default()) }
-/// fn main() {
-///     let plugin = Plugin::new(add, nothing, nothing, PluginInfo::default(), "passes on what it is given");
-///     plugin.run().expect("the CNI call failed");
-/// }
-/// ```
+/// `run` writes the error reply before it returns the error. `main` only has to exit with a status
+/// other than 0: it returns the error, as above, or panics (`plugin.run().expect("…")`).
 #[derive(Clone, Debug)]
 pub struct Plugin<F = ()> {
     functions: F,
     identity: Identity,
 }
 
-/// What a plugin says of itself.
+/// The self-description of a plugin.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Identity {
     pub(crate) info: PluginInfo,
@@ -153,11 +147,12 @@ impl Plugin<Functions> {
 
     /// Answers the call that this process was started with.
     ///
-    /// From here on stdout is the reply's alone: what the plugin prints, and what its children write to stdout, goes to
+    /// Reserves stdout for the reply: output of the plugin and its children to stdout goes to
     /// stderr.
     ///
     /// # Errors
-    /// The error that was told to the caller on stdout; `main` need only end with a non-zero status.
+    /// The error of the error reply, which is already written; `main` only has to exit with a
+    /// non-zero status.
     pub fn run(&self) -> Result<(), Error> {
         run(&self.functions, &self.identity)
     }
@@ -168,39 +163,51 @@ impl Plugin<Functions> {
     }
 }
 
-impl Default for Plugin<()> {
-    /// A plugin that supports every version, and says nothing about itself yet.
-    fn default() -> Self {
-        Self { functions: (), identity: Identity::default() }
-    }
+/// Implements the default and the setters of the blocking and the async `Plugin`.
+macro_rules! plugin_settings {
+    () => {
+        impl Default for Plugin<()> {
+            /// A plugin that supports all versions, without a text about itself.
+            fn default() -> Self {
+                Self { functions: (), identity: Identity::default() }
+            }
+        }
+
+        impl Plugin<()> {
+            /// Sets the text about the plugin, written to stderr when it is started without
+            /// `CNI_COMMAND`. A line with the supported versions of the protocol follows.
+            ///
+            /// Programs that look for the version of a plugin expect `CNI <name> plugin v<version>`
+            /// as the first line: `concat!("CNI mine plugin v", env!("CARGO_PKG_VERSION"))`.
+            #[must_use]
+            pub fn msg(mut self, about: impl Into<String>) -> Self {
+                self.identity.about = about.into();
+                self
+            }
+
+            /// Sets the versions that the plugin supports.
+            #[must_use]
+            pub fn versions(mut self, info: PluginInfo) -> Self {
+                self.identity.info = info;
+                self
+            }
+        }
+    };
 }
+#[cfg(feature = "async")]
+pub(crate) use plugin_settings;
+
+plugin_settings!();
 
 impl Plugin<()> {
-    /// Sets the text about the plugin, written to stderr when it is started without `CNI_COMMAND`.
-    /// A line with the supported versions of the protocol follows.
-    ///
-    /// Programs that look for the version of a plugin expect `CNI <name> plugin v<version>` as the
-    /// first line, such as `concat!("CNI mine plugin v", env!("CARGO_PKG_VERSION"))`.
-    #[must_use]
-    pub fn msg(mut self, about: impl Into<String>) -> Self {
-        self.identity.about = about.into();
-        self
-    }
-
-    /// Sets the versions that the plugin supports.
-    #[must_use]
-    pub fn versions(mut self, info: PluginInfo) -> Self {
-        self.identity.info = info;
-        self
-    }
-
     /// Answers, with `plugin`, the call that this process was started with.
     ///
-    /// From here on stdout is the reply's alone: what the plugin prints, and what its children write to stdout, goes to
+    /// Reserves stdout for the reply: output of the plugin and its children to stdout goes to
     /// stderr.
     ///
     /// # Errors
-    /// The error that was told to the caller on stdout; `main` need only end with a non-zero status.
+    /// The error of the error reply, which is already written; `main` only has to exit with a
+    /// non-zero status.
     pub fn run<C: Cni + ?Sized>(&self, plugin: &C) -> Result<(), Error> {
         run(plugin, &self.identity)
     }
@@ -239,7 +246,7 @@ fn reply<C: Cni + ?Sized>(plugin: &C, identity: &Identity, request: &Request) ->
     finish(version, outcome.unwrap_or_else(|panic| Err(panicked(&*panic))))
 }
 
-/// A call that is ready for the plugin, or one that is answered already.
+/// A validated call, or the reply to one that does not reach the plugin.
 pub(crate) enum Prepared {
     Call(Command, Box<Args>),
     Done(Reply),
@@ -275,7 +282,7 @@ pub(crate) fn finish(version: SpecVersion, outcome: Result<Option<CNIResult>, Er
     }
 }
 
-/// The error that stands for a panic.
+/// Converts the payload of a panic to an error.
 pub(crate) fn panicked(payload: &(dyn Any + Send)) -> Error {
     let text = payload
         .downcast_ref::<&str>()
@@ -284,12 +291,11 @@ pub(crate) fn panicked(payload: &(dyn Any + Send)) -> Error {
     Error::Internal(format!("the plugin panicked: {}", text.unwrap_or("without a message")))
 }
 
-/// Whether this process has given its answer. There is one per process, whoever gives it.
+/// Whether this process has written its reply.
 static ANSWERED: AtomicBool = AtomicBool::new(false);
 
-/// Where panics abort there is nothing to catch: answers `request` from the panic hook, before the process ends.
-///
-/// A panic that comes after the answer, such as that of a `main` that ends in `expect`, adds nothing to it.
+/// With `panic = "abort"`, installs a panic hook that replies to `request`, since nothing can be
+/// caught. A panic after the reply, such as an `expect` in `main`, writes no second one.
 pub(crate) fn answer_abort(request: &Request) {
     if cfg!(panic = "abort") {
         let previous = std::panic::take_hook();
@@ -297,14 +303,14 @@ pub(crate) fn answer_abort(request: &Request) {
         std::panic::set_hook(Box::new(move |info| {
             previous(info);
             if !ANSWERED.swap(true, Ordering::SeqCst) {
-                // The result is the error that is being written.
+                // `emit` returns the error that it wrote.
                 let _ = failure(panicked(info.payload()), version_for_error(&stdin)).emit();
             }
         }));
     }
 }
 
-/// Gives the answer of this process.
+/// Writes the reply of this process.
 pub(crate) fn deliver(reply: Reply) -> Result<(), Error> {
     ANSWERED.store(true, Ordering::SeqCst);
     reply.emit()
@@ -325,13 +331,13 @@ pub(crate) fn failure(error: Error, version: SpecVersion) -> Reply {
     Reply { stdout, stderr: String::new(), error: Some(error) }
 }
 
-/// Builds the arguments of a call. An error comes with the version that its reply is to be in.
+/// Builds the arguments of a call. An error comes with the version of its reply.
 fn args(
     command: Command,
     request: &Request,
     info: &PluginInfo,
 ) -> Result<Args, (Error, SpecVersion)> {
-    // The configuration decides the version of every reply, so it is read first, even where another error is told.
+    // The configuration decides the version of all replies, so it is read first.
     let mut config = NetConf::from_json(&request.stdin);
     if let (Command::Del, Err(Error::FailedToDecode(_))) = (command, &config)
         && let Some(readable) = removal::read(&request.stdin)
@@ -360,16 +366,17 @@ fn validate(
     let is_host = request.netns_is_own && !vars.netns_override;
     if command == Command::Add && is_host {
         return Err(Error::InvalidNetns(format!(
-            "CNI_NETNS={} is the plugin's own network namespace; give the container's, or set CNI_NETNS_OVERRIDE=1",
+            "CNI_NETNS={} is the plugin's own network namespace; pass the container's, \
+             or set CNI_NETNS_OVERRIDE=1",
             vars.netns
         )));
     }
-    // `/proc/PID/ns/net` of a container that is gone leads here once a process of the host has its number. What is
-    // held outside of the container can be freed all the same, and only that.
-    let is_nowhere = vars.netns.is_empty() || (command == Command::Del && is_host);
+    // `/proc/PID/ns/net` of a container that is gone can lead here, once a process of the host has
+    // its PID. DEL then only removes what is outside of the container.
+    let has_no_netns = vars.netns.is_empty() || (command == Command::Del && is_host);
     Ok(Args {
         container_id: vars.container_id,
-        netns: if is_nowhere { None } else { Some(vars.netns.into()) },
+        netns: (!has_no_netns).then(|| vars.netns.into()),
         ifname: vars.ifname,
         args: vars.args,
         path: vars.path.split(':').filter(|path| !path.is_empty()).map(Into::into).collect(),
@@ -382,7 +389,8 @@ fn validate(
 fn check_version(command: Command, info: &PluginInfo, version: SpecVersion) -> Result<(), Error> {
     if !info.supports(version) {
         return Err(Error::IncompatibleVersion(format!(
-            "the configuration has cniVersion {version}, the plugin supports {}",
+            "cniVersion {version} of the configuration is not supported by the plugin; \
+             supported are {}",
             info.list()
         )));
     }
@@ -395,11 +403,11 @@ fn check_version(command: Command, info: &PluginInfo, version: SpecVersion) -> R
         return Ok(());
     }
     Err(Error::IncompatibleVersion(format!(
-        "the configuration has cniVersion {version}, {command} exists from {since} on"
+        "the configuration has cniVersion {version}, but {command} requires {since}"
     )))
 }
 
-/// The `CNI_*` variables of a call, as text.
+/// The `CNI_*` variables of a call as text.
 struct Variables {
     container_id: String,
     netns: String,
@@ -417,7 +425,7 @@ impl Variables {
             command.required_variables().iter().filter(is_missing).copied().collect();
         if !missing.is_empty() {
             return Err(Error::InvalidEnvValue(format!(
-                "{command} needs {}: set it",
+                "{command} requires {}",
                 missing.join(", ")
             )));
         }
@@ -428,7 +436,7 @@ impl Variables {
                 None => Err(Error::InvalidEnvValue(format!("{name} is not UTF-8"))),
             },
         };
-        // A command without attachment has no container, whatever the caller's environment may hold.
+        // GC and STATUS ignore the variables of an attachment in the caller's environment.
         let of_attachment = |name| if command.has_attachment() { get(name) } else { Ok(None) };
         Ok(Self {
             container_id: of_attachment("CNI_CONTAINERID")?.unwrap_or_default(),
