@@ -1,7 +1,7 @@
 //! Addresses and prefixes as text.
 //!
-//! Leading zeros are rejected, as Go rejects them: `10.010.0.0` is 10.8.0.0 for programs that read octal numbers, and
-//! 10.10.0.0 for others.
+//! Leading zeros are rejected, as in Go: `10.010.0.0` is 10.8.0.0 for programs that read octal
+//! numbers and 10.10.0.0 for others.
 
 use std::{fmt, net::IpAddr};
 
@@ -11,7 +11,7 @@ use serde::{
     de::{Error as _, Unexpected},
 };
 
-/// The reason why text is not an address or a prefix.
+/// The error of text that is not an address or a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressError {
     expected: &'static str,
@@ -26,7 +26,7 @@ impl fmt::Display for AddressError {
 
 impl std::error::Error for AddressError {}
 
-/// What the text should have been, as a noun phrase.
+/// The expected form as a noun phrase, for serde.
 struct Expected(AddressError);
 
 impl fmt::Display for Expected {
@@ -42,7 +42,7 @@ impl serde::de::Expected for Expected {
     }
 }
 
-/// Reads an address such as `10.1.0.5` or `fd00::5`.
+/// Parses an address such as `10.1.0.5` or `fd00::5`.
 ///
 /// ```
 /// use rscni::address::parse_address;
@@ -61,7 +61,7 @@ pub fn parse_address(text: &str) -> Result<IpAddr, AddressError> {
     })
 }
 
-/// Reads an address with a prefix length, such as `10.1.0.5/16` or `fd00::/64`.
+/// Parses an address with a prefix length, such as `10.1.0.5/16` or `fd00::/64`.
 ///
 /// ```
 /// use rscni::address::parse_net;
@@ -72,7 +72,8 @@ pub fn parse_address(text: &str) -> Result<IpAddr, AddressError> {
 /// ```
 ///
 /// # Errors
-/// [`AddressError`] if the text is not of that form, the prefix is too long, or there are leading zeros.
+/// [`AddressError`] if the text has another form, the prefix is too long, or there are leading
+/// zeros.
 pub fn parse_net(text: &str) -> Result<IpNet, AddressError> {
     let read = || {
         let (address, length) = text.split_once('/')?;
@@ -86,8 +87,8 @@ pub fn parse_net(text: &str) -> Result<IpNet, AddressError> {
     })
 }
 
-/// Whether text is an address or a prefix with leading zeros in a number of IPv4 or in the prefix length. The groups of
-/// IPv6 may have them.
+/// Whether text is an address or a prefix with leading zeros in an IPv4 number or in the prefix
+/// length. IPv6 groups may have them.
 pub fn has_leading_zero(text: &str) -> bool {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let is_zero = |number: &str| number.len() > 1 && number.starts_with('0') && is_number(number);
@@ -98,7 +99,7 @@ pub fn has_leading_zero(text: &str) -> bool {
         || is_zero(length) && (is_v4 || address.parse::<IpAddr>().is_ok())
 }
 
-/// A string that is a prefix.
+/// A prefix as a JSON string.
 pub(crate) struct Net(pub(crate) IpNet);
 
 impl<'de> Deserialize<'de> for Net {
@@ -110,7 +111,7 @@ impl<'de> Deserialize<'de> for Net {
     }
 }
 
-/// A string that is an address. Go writes an absent one as an empty string in places.
+/// An address as a JSON string. Go sometimes writes an absent one as an empty string.
 pub(crate) struct MaybeAddress(pub(crate) Option<IpAddr>);
 
 impl<'de> Deserialize<'de> for MaybeAddress {
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn every_other_form_is_read_as_before() {
+    fn other_forms_are_parsed_as_by_the_standard_library() {
         for text in ["10.0.0.0/24", "0.0.0.0/0", "fd00::1/64", "fd00:0db8::0001/128", "::/0"] {
             assert_eq!(parse_net(text).ok(), text.parse().ok(), "{text}");
             assert!(parse_net(text).is_ok(), "{text}");

@@ -1,7 +1,8 @@
-//! Reading JSON as the Go plugins do: keys in any case, null as absent, whole numbers in any notation.
+//! JSON as the Go plugins read it: keys in any case, null as absent, whole numbers in any notation.
 //!
-//! `ipmasq` is `ipMasq`, and `1500.0` and `1.5e3` are 1500: templating tools write numbers so. A key in its own spelling
-//! goes before the others. An error names the path of each wrong key, its value and what is expected.
+//! `ipmasq` is read as `ipMasq`, and `1500.0` and `1.5e3`, which templating tools write, as 1500.
+//! The exact spelling of a key wins. An error names the path of each wrong key, its value and what
+//! is expected.
 
 use serde::{
     de::{
@@ -17,8 +18,8 @@ use crate::fault::{Fault, join};
 
 /// Reads a value from JSON in which the keys of structs may be spelled in any case.
 ///
-/// It holds for structs within structs and lists too, but not for one that has a part flattened into it. In a struct, a
-/// key that is null counts as absent.
+/// Nested structs are included, structs with a `#[serde(flatten)]` field are not. A key of a struct
+/// that is null counts as absent.
 ///
 /// ```
 /// #[derive(Debug, serde::Deserialize)]
@@ -31,23 +32,22 @@ use crate::fault::{Fault, join};
 ///
 /// let json = serde_json::json!({ "hairpinMode": "on", "mtu": -1 });
 /// let error = rscni::any_case::from_value::<Keys>(json).unwrap_err();
-/// assert_eq!(
-///     error.to_string(),
-///     "hairpinMode: \"on\" is not true or false; mtu: -1 is not a whole number from 0 to 4294967295"
-/// );
+/// let expected = r#"hairpinMode: "on" is not true or false; mtu: -1 is not a whole number"#;
+/// assert!(error.to_string().starts_with(expected));
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 ///
 /// # Errors
-/// What is missing or wrong, with the path of the key.
+/// An error that names the path of each missing or wrong key.
 pub fn from_value<T: DeserializeOwned>(json: impl Into<Value>) -> Result<T, Error> {
     read(&json.into(), "").map_err(Error::custom)
 }
 
-/// Reads a part of a configuration, such as the object of `ipam`. `path` is where it is; errors name keys below it.
+/// Reads the object at `path` of a configuration, such as `ipam`.
 ///
 /// # Errors
-/// [`Error::InvalidNetworkConfig`](crate::Error::InvalidNetworkConfig) with the path of each wrong key.
+/// [`Error::InvalidNetworkConfig`](crate::Error::InvalidNetworkConfig) with the path of each wrong
+/// key.
 pub fn section<T: DeserializeOwned>(
     part: &Map<String, Value>,
     path: &str,
@@ -56,20 +56,21 @@ pub fn section<T: DeserializeOwned>(
     read_entries(&entries, path).map_err(crate::Error::InvalidNetworkConfig)
 }
 
-/// Reads one value of a configuration. `path` is where it is; errors name keys below it.
+/// Reads the value at `path` of a configuration.
 ///
 /// # Errors
-/// [`Error::InvalidNetworkConfig`](crate::Error::InvalidNetworkConfig) with the path of each wrong key.
+/// [`Error::InvalidNetworkConfig`](crate::Error::InvalidNetworkConfig) with the path of each wrong
+/// key.
 pub fn value_at<T: DeserializeOwned>(value: &Value, path: &str) -> Result<T, crate::Error> {
     read(value, path).map_err(crate::Error::InvalidNetworkConfig)
 }
 
-/// Reads the value at `path`.
+/// Reads a value; errors name paths below `path`.
 pub(crate) fn read<T: DeserializeOwned>(value: &Value, path: &str) -> Result<T, String> {
     read_any_case(AnyCase::Value(value), path)
 }
 
-/// Reads the object at `path`, given as its entries.
+/// Reads an object, given as its entries; errors name paths below `path`.
 pub(crate) fn read_entries<T: DeserializeOwned>(
     entries: &[(&str, &Value)],
     path: &str,
@@ -78,7 +79,7 @@ pub(crate) fn read_entries<T: DeserializeOwned>(
 }
 
 fn read_any_case<T: DeserializeOwned>(json: AnyCase<'_>, path: &str) -> Result<T, String> {
-    // The path is followed only after a failure, so that it costs nothing otherwise.
+    // Paths are tracked in a second pass after a failure, so that success does not pay for them.
     T::deserialize(json).map_err(|_| {
         explain(json, path, &mut |json| {
             let error = serde_path_to_error::deserialize::<_, T>(json).err()?;
@@ -88,7 +89,7 @@ fn read_any_case<T: DeserializeOwned>(json: AnyCase<'_>, path: &str) -> Result<T
     })
 }
 
-/// The path to a wrong value, and what is wrong.
+/// The path to a wrong value, and the fault.
 type Failed = (Vec<Step>, Fault);
 
 /// One step of the path to a value.
@@ -107,22 +108,21 @@ impl Step {
     }
 }
 
-/// All that is wrong: each key of the object that has a wrong value is left out in turn, and the rest read again.
+/// Describes all faults: removes each key with a wrong value in turn and reads the rest again.
 #[cold]
 fn explain(
     json: AnyCase<'_>,
     path: &str,
     read_again: &mut dyn FnMut(AnyCase<'_>) -> Option<Failed>,
 ) -> String {
-    let mut rest: Vec<(&str, &Value)> = match json {
-        AnyCase::Object(entries) => entries.to_vec(),
-        AnyCase::Value(Value::Object(map)) => map.iter().map(|(k, v)| (k.as_str(), v)).collect(),
-        AnyCase::Value(value) => {
-            return read_again(json)
-                .map(|(steps, fault)| describe(path, &steps, Some(value), &fault))
-                .unwrap_or_default();
-        }
-    };
+    if let AnyCase::Value(value) = json
+        && !value.is_object()
+    {
+        return read_again(json)
+            .map(|(steps, fault)| describe(path, &steps, Some(value), &fault))
+            .unwrap_or_default();
+    }
+    let mut rest = json.entries();
     let mut faults: Vec<String> = Vec::new();
     let mut left_out: Vec<String> = Vec::new();
     while let Some((steps, fault)) = read_again(AnyCase::Object(&rest)) {
@@ -152,7 +152,8 @@ fn explain(
     faults.join("; ")
 }
 
-/// The message about what `steps` lead to. `value` is what the first of them leads to, if that is a key of an object.
+/// The message about the fault at `path` and `steps`. `value` is the value of the first step, if
+/// that is a key.
 fn describe(path: &str, steps: &[Step], value: Option<&Value>, fault: &Fault) -> String {
     let mut path = path.to_owned();
     let mut value = value;
@@ -173,16 +174,16 @@ fn describe(path: &str, steps: &[Step], value: Option<&Value>, fault: &Fault) ->
     fault.at(&path, value)
 }
 
-/// Takes the value of a key, however it is spelled.
+/// Removes a key in any case and returns its value.
 pub(crate) fn take(map: &mut Map<String, Value>, key: &str) -> Option<Value> {
     let spelled = spelling(map, key)?.clone();
     let value = map.shift_remove(&spelled);
-    // Other spellings were passed over. Whoever reads what is left must not take one of them for the key.
+    // The exact spelling won; the other spellings must not be read as the key later.
     map.retain(|other, _| !other.eq_ignore_ascii_case(key));
     value
 }
 
-/// The value of a key, however it is spelled.
+/// Returns the value of a key in any case; the exact spelling wins.
 pub fn get<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     map.get(spelling(map, key)?)
 }
@@ -192,21 +193,21 @@ fn spelling<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a String> {
     own.or_else(|| map.keys().find(|other| other.eq_ignore_ascii_case(key)))
 }
 
-/// A whole number, if that is what a number with a fraction or an exponent is.
+/// The whole number that a JSON number with a fraction or an exponent stands for.
 pub(crate) enum Whole {
     Unsigned(u64),
     Signed(i64),
 }
 
 impl Whole {
-    /// Reads a number in any notation.
+    /// Converts a float without a fraction.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "the ranges are checked; a float that is whole has no fraction to lose"
+        reason = "the ranges are checked, and a whole float has no fraction to lose"
     )]
     pub(crate) fn of(number: f64) -> Option<Self> {
-        // 2^64 and -2^63 are exact; the largest numbers of the types are not.
+        // 2^64 and -2^63 are exact as floats; u64::MAX and i64::MAX are not.
         const UNSIGNED_END: f64 = 18_446_744_073_709_551_616.0;
         const SIGNED_START: f64 = -9_223_372_036_854_775_808.0;
         match number {
@@ -218,7 +219,7 @@ impl Whole {
     }
 }
 
-/// JSON that is read with its keys in any case.
+/// A deserializer that matches keys in any case.
 #[derive(Clone, Copy)]
 enum AnyCase<'de> {
     Value(&'de Value),
@@ -274,6 +275,14 @@ impl<'de> AnyCase<'de> {
     }
 }
 
+macro_rules! whole_numbers {
+    ($($method:ident)*) => {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+            self.whole(visitor)
+        })*
+    };
+}
+
 impl<'de> Deserializer<'de> for AnyCase<'de> {
     type Error = Fault;
 
@@ -301,7 +310,7 @@ impl<'de> Deserializer<'de> for AnyCase<'de> {
         visitor: V,
     ) -> Result<V::Value, Fault> {
         if !self.is_object() {
-            // Serde would take a list, as the values in their order.
+            // Serde would accept a list and take its values as the fields in order.
             return Err(Fault::invalid_type(Unexpected::Other("no object"), &"an object"));
         }
         let mut entries = self.entries();
@@ -315,7 +324,7 @@ impl<'de> Deserializer<'de> for AnyCase<'de> {
             }
             let field = fields.iter().copied().find(|field| field.eq_ignore_ascii_case(key));
             let Some(field) = field.filter(|_| !is_exact(key)) else { return true };
-            // Another spelling of a key that is there is passed over: it must not be taken for unknown either.
+            // Another spelling of a present key is dropped; it must not count as unknown either.
             if exact.contains(&field) || taken.contains(&field) {
                 return false;
             }
@@ -360,41 +369,14 @@ impl<'de> Deserializer<'de> for AnyCase<'de> {
         }
     }
 
-    fn deserialize_i8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        self.whole(visitor)
-    }
-
-    fn deserialize_i16<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        self.whole(visitor)
-    }
-
-    fn deserialize_i32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        self.whole(visitor)
-    }
-
-    fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        self.whole(visitor)
-    }
-
-    fn deserialize_u8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        self.whole(visitor)
-    }
-
-    fn deserialize_u16<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        self.whole(visitor)
-    }
-
-    fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        self.whole(visitor)
-    }
-
-    fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        self.whole(visitor)
+    whole_numbers! {
+        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
+        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
     }
 
     forward_to_deserialize_any! {
-        bool i128 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map identifier
-        ignored_any
+        bool i128 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
+        tuple_struct map identifier ignored_any
     }
 }
 
@@ -437,10 +419,10 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_read_in_any_case_in_structs_within_structs_too() {
+    fn keys_are_read_in_any_case_in_nested_structs() {
         let keys: Keys = from_value(json!({
-            "isgateway": true, "MTU": 1400, "PortMappings": [{ "hostip": "10.1.0.1" }], "Backend": "iptables",
-            "REST": { "Its": "own" }, "net": "10.1.0.0/16", "unknown": [1]
+            "isgateway": true, "MTU": 1400, "PortMappings": [{ "hostip": "10.1.0.1" }],
+            "Backend": "iptables", "REST": { "Its": "own" }, "net": "10.1.0.0/16", "unknown": [1]
         }))
         .unwrap();
         let expected = Keys {
@@ -455,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_in_its_own_spelling_goes_before_others() {
+    fn the_exact_spelling_of_a_key_wins() {
         for json in [json!({ "mtu": 1, "MTU": 2 }), json!({ "MTU": 2, "mtu": 1 })] {
             assert_eq!(from_value::<Keys>(json).unwrap().mtu, 1);
         }
@@ -477,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn null_counts_as_absent_in_every_struct() {
+    fn a_null_key_counts_as_absent() {
         let keys: Keys =
             from_value(json!({ "mtu": null, "portMappings": null, "x": null })).unwrap();
         assert_eq!(keys, Keys::default());
@@ -506,13 +488,13 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_not_taken_for_a_struct() {
+    fn a_list_is_rejected_as_a_struct() {
         let error = from_value::<Keys>(json!({ "portMappings": [["10.1.0.1"]] })).unwrap_err();
         assert_eq!(error.to_string(), r#"portMappings[0]: ["10.1.0.1"] is not an object"#);
     }
 
     #[test]
-    fn keys_that_are_not_known_can_be_rejected() {
+    fn unknown_keys_can_be_rejected() {
         #[derive(Debug, Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Strict {
@@ -524,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_the_wrong_type_is_an_error() {
+    fn a_value_of_the_wrong_type_is_an_error() {
         for json in [
             json!({ "mtu": "x" }),
             json!({ "mtu": -1 }),

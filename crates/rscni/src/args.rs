@@ -7,46 +7,47 @@ use serde_json::{Map, Value};
 
 use crate::{Error, SpecVersion, any_case, conf::NetConf};
 
-/// What a plugin is called with. The skeleton has validated it: names follow the spec's rules, and what the command
-/// requires is there.
+/// The arguments of a call. They are validated: names follow the rules of the spec, and everything
+/// that the command requires is set.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Args {
     /// `CNI_CONTAINERID`; empty for GC and STATUS.
     pub container_id: String,
-    /// `CNI_NETNS`; none for GC and STATUS, and for a DEL after the container is gone, or whose path leads into the plugin's
-    /// own namespace by now.
+    /// `CNI_NETNS`; `None` for GC and STATUS, and for a DEL whose container is gone or whose path
+    /// now leads to the plugin's own namespace.
     pub netns: Option<PathBuf>,
     /// `CNI_IFNAME`; empty for GC and STATUS.
     pub ifname: String,
-    /// `CNI_ARGS` as it came; [`cni_args`](Args::cni_args) has it parsed.
+    /// `CNI_ARGS` unparsed; see [`cni_args`](Args::cni_args).
     pub args: Option<String>,
-    /// `CNI_PATH`: where plugins are looked for.
+    /// `CNI_PATH`: the directories with plugins.
     pub path: Vec<PathBuf>,
-    /// The configuration from stdin; there for every command that calls a plugin.
+    /// The configuration from stdin; set for every command.
     pub config: Option<NetConf>,
-    /// The bytes of stdin, which a delegated plugin gets unchanged.
+    /// The bytes of stdin, passed unchanged to a delegated plugin.
     pub stdin: Vec<u8>,
     /// Whether `CNI_NETNS_OVERRIDE` allows the plugin's own network namespace.
     pub netns_override: bool,
 }
 
 impl Args {
-    /// The configuration.
+    /// Returns the configuration.
     ///
     /// # Errors
-    /// [`Error::InvalidNetworkConfig`] if there is none, which the skeleton never lets happen.
+    /// [`Error::InvalidNetworkConfig`] if there is none; never for a call made through
+    /// [`Plugin`](crate::Plugin).
     pub fn conf(&self) -> Result<&NetConf, Error> {
         self.config
             .as_ref()
             .ok_or_else(|| Error::InvalidNetworkConfig("there is no network configuration".into()))
     }
 
-    /// The version of the configuration; 0.1.0 without one.
+    /// Returns the version of the configuration; 0.1.0 without one.
     pub fn version(&self) -> SpecVersion {
         self.config.as_ref().map_or_else(SpecVersion::default, |conf| conf.cni_version)
     }
 
-    /// `CNI_NETNS`, for commands that need it.
+    /// Returns `CNI_NETNS`, for commands that need it.
     ///
     /// # Errors
     /// [`Error::InvalidEnvValue`] if it is not set.
@@ -54,26 +55,27 @@ impl Args {
         self.netns.as_deref().ok_or_else(|| Error::InvalidEnvValue("CNI_NETNS must be set".into()))
     }
 
-    /// `CNI_ARGS`, parsed.
+    /// Parses `CNI_ARGS`.
     ///
     /// # Errors
-    /// [`Error::InvalidEnvValue`] if a pair is not of the form `KEY=VALUE`, or `IgnoreUnknown` is not a boolean.
+    /// [`Error::InvalidEnvValue`] if a pair is not of the form `KEY=VALUE`, or `IgnoreUnknown` is
+    /// not a boolean.
     pub fn cni_args(&self) -> Result<CniArgs, Error> {
         self.args.as_deref().map_or_else(|| Ok(CniArgs::default()), CniArgs::parse)
     }
 
-    /// `args.cni` of the configuration: structured arguments that are meant for every plugin.
+    /// Returns `args.cni` of the configuration: structured arguments for all plugins.
     pub fn args_cni(&self) -> Option<&Map<String, Value>> {
         self.config.as_ref().and_then(NetConf::args_cni)
     }
 
-    /// `runtimeConfig`, with the well-known capabilities typed.
+    /// Reads `runtimeConfig` into typed capabilities.
     ///
     /// # Errors
-    /// [`Error::InvalidNetworkConfig`] with the path of each key that is not of its shape.
+    /// [`Error::InvalidNetworkConfig`] with the path of each key that has a wrong type.
     pub fn runtime_config(&self) -> Result<RuntimeConfig, Error> {
         let Some(conf) = &self.config else { return Ok(RuntimeConfig::default()) };
-        // A struct with a flattened part does not find keys in other spellings.
+        // `any_case` does not match other spellings in a struct with a flattened field.
         let mut entries = Vec::new();
         for (key, value) in conf.runtime_config.iter().filter(|(_, value)| !value.is_null()) {
             match CAPABILITIES.iter().find(|known| known.eq_ignore_ascii_case(key)) {
@@ -89,9 +91,9 @@ impl Args {
     }
 }
 
-/// The pairs of `CNI_ARGS`, `KEY=VALUE` divided by `;`.
+/// The `KEY=VALUE` pairs of `CNI_ARGS`, separated by `;`.
 ///
-/// By convention a plugin refuses keys that it does not know, unless the caller sets `IgnoreUnknown=1`:
+/// By convention a plugin rejects unknown keys, unless the caller sets `IgnoreUnknown=1`:
 ///
 /// ```
 /// use rscni::CniArgs;
@@ -111,7 +113,8 @@ impl CniArgs {
     /// Parses the text of `CNI_ARGS`.
     ///
     /// # Errors
-    /// [`Error::InvalidEnvValue`] if a pair is not of the form `KEY=VALUE`, or `IgnoreUnknown` is not a boolean.
+    /// [`Error::InvalidEnvValue`] if a pair is not of the form `KEY=VALUE`, or `IgnoreUnknown` is
+    /// not a boolean.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let mut args = Self::default();
         for pair in text.split(';').filter(|pair| !pair.is_empty()) {
@@ -134,22 +137,22 @@ impl CniArgs {
         Ok(args)
     }
 
-    /// The value of a key; the last one if it stands there more than once.
+    /// Returns the value of a key; the last one if it is repeated.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.pairs.iter().rev().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
     }
 
-    /// All pairs in their order, without `IgnoreUnknown`.
+    /// Returns all pairs in order, without `IgnoreUnknown`.
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.pairs.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
-    /// Whether the caller said `IgnoreUnknown`.
+    /// Whether the caller set `IgnoreUnknown`.
     pub fn ignores_unknown(&self) -> bool {
         self.ignore_unknown
     }
 
-    /// Refuses keys other than `known`, unless the caller said `IgnoreUnknown`.
+    /// Rejects keys other than `known`, unless the caller set `IgnoreUnknown`.
     ///
     /// # Errors
     /// [`Error::InvalidEnvValue`], naming the unknown keys.
@@ -160,14 +163,14 @@ impl CniArgs {
             return Ok(());
         }
         Err(Error::InvalidEnvValue(format!(
-            "CNI_ARGS: unknown {}; known are {}, others need IgnoreUnknown=1",
+            "CNI_ARGS: unknown {}; known are {}; set IgnoreUnknown=1 to ignore others",
             unknown.join(", "),
             known.join(", ")
         )))
     }
 }
 
-/// The keys of [`RuntimeConfig`].
+/// The typed keys of [`RuntimeConfig`].
 const CAPABILITIES: [&str; 10] = [
     "portMappings",
     "ipRanges",
@@ -181,7 +184,7 @@ const CAPABILITIES: [&str; 10] = [
     "cgroupPath",
 ];
 
-/// A boolean as Go's tools write it in variables.
+/// Parses a boolean as Go's tools write it in variables.
 pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "true" => Some(true),
@@ -190,32 +193,31 @@ pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// `runtimeConfig` with the capabilities of the conventions typed, and all others in `custom`.
+/// `runtimeConfig`, with the capabilities of the CNI conventions typed and all others in `custom`.
 ///
-/// Their keys come in any case: containerd, whose types say nothing about JSON, writes `HostPort`, `IngressRate`, `Subnet`
-/// and `Servers`.
+/// Keys are read in any case: containerd writes `HostPort`, `IngressRate`, `Subnet` and `Servers`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RuntimeConfig {
-    /// Host ports that lead into the container.
+    /// Host ports to forward to the container.
     pub port_mappings: Vec<PortMapping>,
-    /// Ranges to allocate from: per address a set of ranges.
+    /// Address ranges to allocate from: one set of ranges per address.
     pub ip_ranges: Vec<Vec<IpRange>>,
-    /// Limits of the container's traffic.
+    /// Traffic limits of the container.
     pub bandwidth: Option<Bandwidth>,
     /// DNS settings.
     pub dns: Option<RuntimeDns>,
-    /// Addresses for the container, with or without prefix length.
+    /// Addresses requested for the container, with or without prefix length.
     pub ips: Vec<String>,
-    /// Hardware address for the container's interface.
+    /// MAC address requested for the container interface.
     pub mac: Option<String>,
-    /// GUID for an InfiniBand interface.
+    /// GUID requested for an InfiniBand interface.
     #[serde(rename = "infinibandGUID")]
     pub infiniband_guid: Option<String>,
-    /// The device that belongs to the network, a PCI address for instance.
+    /// The device to attach, such as a PCI address.
     #[serde(rename = "deviceID")]
     pub device_id: Option<String>,
-    /// Names for the container in this network.
+    /// DNS names of the container in this network.
     pub aliases: Vec<String>,
     /// The container's cgroup.
     pub cgroup_path: Option<String>,
@@ -224,7 +226,7 @@ pub struct RuntimeConfig {
     pub custom: Map<String, Value>,
 }
 
-/// A port of the host that leads into the container.
+/// A host port that is forwarded to the container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PortMapping {
@@ -234,12 +236,12 @@ pub struct PortMapping {
     pub container_port: u16,
     /// `tcp`, `udp` or `sctp`, in any case; empty means tcp.
     pub protocol: String,
-    /// The host address that it is bound to; empty means all.
+    /// The host address to forward from; empty means all.
     #[serde(rename = "hostIP")]
     pub host_ip: String,
 }
 
-/// A range of addresses: a subnet, or a part of it.
+/// A range of addresses: a subnet or a part of one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct IpRange {
@@ -253,7 +255,7 @@ pub struct IpRange {
     pub gateway: Option<String>,
 }
 
-/// Limits of a container's traffic: rates in bits per second, bursts in bits.
+/// Traffic limits of a container: rates in bits per second, bursts in bits.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Bandwidth {
@@ -267,7 +269,7 @@ pub struct Bandwidth {
     pub egress_burst: u64,
 }
 
-/// DNS settings as the `dns` capability has them.
+/// DNS settings of the `dns` capability.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct RuntimeDns {
@@ -284,6 +286,12 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn runtime_config(json: &Value) -> Result<RuntimeConfig, Error> {
+        let runtime_config = json.as_object().cloned().unwrap();
+        let config = Some(NetConf { runtime_config, ..NetConf::default() });
+        Args { config, ..Args::default() }.runtime_config()
+    }
+
     #[test]
     fn pairs_of_cni_args_are_found_by_key() {
         let args = CniArgs::parse("FOO=BAR;ABC=123;FOO=last;E=;Q=a=b;").unwrap();
@@ -294,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_are_refused_unless_they_may_be_ignored() {
+    fn unknown_keys_are_rejected_unless_ignore_unknown_is_set() {
         let error = CniArgs::parse("IP=1;K8S_POD=x").unwrap().refuse_unknown(&["IP"]).unwrap_err();
         assert!(error.code() == 4 && error.details().contains("K8S_POD"), "{error}");
         for yes in ["1", "true", "True"] {
@@ -314,21 +322,18 @@ mod tests {
 
     #[test]
     fn well_known_capabilities_are_typed() {
-        let conf = NetConf {
-            runtime_config: json!({
-                "portMappings": [{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": "127.0.0.1" }],
-                "ipRanges": [[{ "subnet": "10.1.0.0/16", "rangeStart": "10.1.0.9", "gateway": "10.1.0.254" }]],
-                "bandwidth": { "ingressRate": 2048, "ingressBurst": 1600, "egressRate": 4096, "egressBurst": 1600 },
-                "dns": { "searches": ["a"], "servers": ["8.8.8.8"] }, "ips": ["10.0.0.2/24"],
-                "mac": "c2:11:22:33:44:55", "infinibandGUID": "c2:11:22:33:44:55:66:77", "deviceID": "0000:04:00.5",
-                "aliases": ["db"], "cgroupPath": "/k", "sample": { "x": 1 }
-            })
-            .as_object()
-            .cloned()
-            .unwrap(),
-            ..NetConf::default()
-        };
-        let runtime = Args { config: Some(conf), ..Args::default() }.runtime_config().unwrap();
+        let runtime = runtime_config(&json!({
+            "portMappings": [{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp",
+                               "hostIP": "127.0.0.1" }],
+            "ipRanges": [[{ "subnet": "10.1.0.0/16", "rangeStart": "10.1.0.9",
+                            "gateway": "10.1.0.254" }]],
+            "bandwidth": { "ingressRate": 2048, "ingressBurst": 1600,
+                           "egressRate": 4096, "egressBurst": 1600 },
+            "dns": { "searches": ["a"], "servers": ["8.8.8.8"] }, "ips": ["10.0.0.2/24"],
+            "mac": "c2:11:22:33:44:55", "infinibandGUID": "c2:11:22:33:44:55:66:77",
+            "deviceID": "0000:04:00.5", "aliases": ["db"], "cgroupPath": "/k", "sample": { "x": 1 }
+        }))
+        .unwrap();
         assert_eq!(
             (runtime.port_mappings[0].host_port, runtime.port_mappings[0].container_port),
             (8080, 80)
@@ -348,19 +353,15 @@ mod tests {
 
     #[test]
     fn capabilities_are_read_as_containerd_writes_them() {
-        let conf = NetConf {
-            runtime_config: json!({
-                "portMappings": [{ "HostPort": 8080, "ContainerPort": 80, "Protocol": "udp", "HostIP": "127.0.0.1" }],
-                "ipRanges": [[{ "Subnet": "10.1.0.0/16", "RangeStart": "10.1.0.9", "RangeEnd": "", "Gateway": "" }]],
-                "bandwidth": { "IngressRate": 1, "IngressBurst": 2, "EgressRate": 3, "EgressBurst": 4 },
-                "dns": { "Servers": ["8.8.8.8"], "Searches": ["a"], "Options": ["ndots:5"] },
-            })
-            .as_object()
-            .cloned()
-            .unwrap(),
-            ..NetConf::default()
-        };
-        let runtime = Args { config: Some(conf), ..Args::default() }.runtime_config().unwrap();
+        let runtime = runtime_config(&json!({
+            "portMappings": [{ "HostPort": 8080, "ContainerPort": 80, "Protocol": "udp",
+                               "HostIP": "127.0.0.1" }],
+            "ipRanges": [[{ "Subnet": "10.1.0.0/16", "RangeStart": "10.1.0.9", "RangeEnd": "",
+                            "Gateway": "" }]],
+            "bandwidth": { "IngressRate": 1, "IngressBurst": 2, "EgressRate": 3, "EgressBurst": 4 },
+            "dns": { "Servers": ["8.8.8.8"], "Searches": ["a"], "Options": ["ndots:5"] },
+        }))
+        .unwrap();
         let mapping = PortMapping {
             host_port: 8080,
             container_port: 80,
@@ -384,14 +385,9 @@ mod tests {
     }
 
     #[test]
-    fn a_capability_of_the_wrong_shape_is_code_7() {
-        let runtime_config =
-            json!({ "portMappings": [{ "hostPort": 70000 }] }).as_object().cloned().unwrap();
-        let args = Args {
-            config: Some(NetConf { runtime_config, ..NetConf::default() }),
-            ..Args::default()
-        };
-        let error = args.runtime_config().unwrap_err();
+    fn a_capability_of_the_wrong_type_is_code_7() {
+        let error =
+            runtime_config(&json!({ "portMappings": [{ "hostPort": 70000 }] })).unwrap_err();
         assert_eq!(error.code(), 7);
         assert_eq!(
             error.details(),
@@ -401,13 +397,11 @@ mod tests {
 
     #[test]
     fn capabilities_are_read_in_any_case_and_notation() {
-        let runtime_config = json!({
+        let runtime = runtime_config(&json!({
             "PortMappings": [{ "hostPort": 8080.0, "containerPort": 8e1, "hostIP": null }],
             "BANDWIDTH": { "ingressRate": 1e6 }, "Mac": "x", "mac": "y", "ips": null, "Other": 1
-        });
-        let runtime_config = runtime_config.as_object().cloned().unwrap();
-        let conf = NetConf { runtime_config, ..NetConf::default() };
-        let runtime = Args { config: Some(conf), ..Args::default() }.runtime_config().unwrap();
+        }))
+        .unwrap();
         let mapping = &runtime.port_mappings[0];
         assert_eq!((mapping.host_port, mapping.container_port, &*mapping.host_ip), (8080, 80, ""));
         assert_eq!(runtime.bandwidth.unwrap().ingress_rate, 1_000_000);

@@ -1,6 +1,4 @@
-//! Calling plugins without blocking, on tokio.
-//!
-//! [`AsyncExec`] is [`Exec`] with `async` before it; what is asked and answered, and when a plugin is ended, is the same.
+//! Non-blocking calls of plugins, on tokio. [`AsyncExec`] is the async form of [`Exec`].
 
 use std::{
     io,
@@ -22,12 +20,12 @@ use crate::{
     process::{self, GRACE, MAX_OUTPUT, PAUSE},
 };
 
-/// A way from an invocation to its outcome that does not block.
+/// Executes invocations without blocking.
 pub trait AsyncExec {
-    /// Where the plugin named `plugin` is.
+    /// Finds the program of a plugin.
     ///
     /// # Errors
-    /// [`Error::InvalidNetworkConfig`] if the name is none or there is no such plugin.
+    /// [`Error::InvalidNetworkConfig`] if the name is invalid or the plugin is not installed.
     fn find(&self, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
         find_plugin(plugin, path)
     }
@@ -35,17 +33,17 @@ pub trait AsyncExec {
     /// Makes the call and waits for its end.
     ///
     /// # Errors
-    /// If the plugin could not be started, or its streams not be read.
+    /// If the plugin cannot be started or its streams cannot be read.
     fn exec(&self, invocation: Invocation) -> impl Future<Output = io::Result<Outcome>> + Send;
 
-    /// Lets time pass; to be replaced where the executor is not tokio's.
+    /// Sleeps; override it for an executor other than tokio.
     fn sleep(&self, time: Duration) -> impl Future<Output = ()> + Send {
         sleep(time)
     }
 }
 
-/// Calls plugins through an [`Exec`] that blocks, each on a thread of tokio's that may: plugins that are linked in, for
-/// instance. A call whose future is dropped goes on.
+/// Calls plugins through a blocking [`Exec`], such as linked-in plugins, on tokio's threads for
+/// blocking work. A call continues if its future is dropped.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OnThread<E>(pub E);
 
@@ -62,9 +60,9 @@ impl<E: Exec + Clone + Send + Sync + 'static> AsyncExec for OnThread<E> {
     }
 }
 
-/// Starts plugins as processes, each in a group of its own, and waits for them without blocking.
+/// Starts each plugin as a process in its own process group and waits without blocking.
 ///
-/// A plugin whose future is dropped is ended with all that it has started.
+/// Dropping the future kills the plugin with its process group.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AsyncProcess;
 
@@ -73,11 +71,11 @@ impl AsyncExec for AsyncProcess {
         let begin = Instant::now();
         let left = || invocation.time_limit.map(|limit| limit.saturating_sub(begin.elapsed()));
         let mut child = start(&invocation, &left).await?;
-        // Dropped before the child, so that the group's number is still its own when it is ended.
+        // Dropped before the child, while the group's id cannot have been reused.
         let mut group = Group::of(&child);
         let mut streams = Streams::of(&mut child);
         let ended = within(left(), async {
-            streams.converse(&invocation.stdin).await?;
+            streams.exchange(&invocation.stdin).await?;
             if streams.are_flooded() { Ok(None) } else { child.wait().await.map(Some) }
         });
         let ended: Option<io::Result<Option<ExitStatus>>> = ended.await;
@@ -97,7 +95,7 @@ impl AsyncExec for AsyncProcess {
     }
 }
 
-/// Starts the plugin; one that is just being installed, and so still open for writing, is waited for.
+/// Starts the plugin; retries while an installer has the program open for writing (`ETXTBSY`).
 async fn start(invocation: &Invocation, left: &impl Fn() -> Option<Duration>) -> io::Result<Child> {
     let mut command = process::command(invocation);
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -113,7 +111,7 @@ async fn start(invocation: &Invocation, left: &impl Fn() -> Option<Duration>) ->
     command.spawn()
 }
 
-/// The output of a future, if it has one in time.
+/// Awaits a future; `None` if it takes longer than `time`.
 async fn within<T>(time: Option<Duration>, future: impl Future<Output = T>) -> Option<T> {
     match time {
         Some(time) => timeout(time, future).await.ok(),
@@ -121,7 +119,7 @@ async fn within<T>(time: Option<Duration>, future: impl Future<Output = T>) -> O
     }
 }
 
-/// The process group of a plugin that has not been waited for.
+/// The process group of a plugin that is not reaped yet; killed on drop.
 struct Group(Option<Pid>);
 
 impl Group {
@@ -129,23 +127,23 @@ impl Group {
         Self(child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)))
     }
 
-    /// Asks it to end, and after a while makes it.
+    /// Sends SIGTERM, and SIGKILL after [`GRACE`].
     async fn end(&mut self, streams: &mut Streams) {
         let Some(pid) = self.0 else { return };
         if !streams.are_flooded() {
-            // Whom a signal does not reach has ended.
+            // If the signal cannot be delivered, the process has already exited.
             let _ = kill_process_group(pid, Signal::TERM);
-            let goodbye = async {
+            let exit = async {
                 let _ = streams.read().await;
                 while !process::has_ended(pid).unwrap_or(true) {
                     sleep(PAUSE).await;
                 }
             };
-            let _ = timeout(GRACE, goodbye).await;
+            let _ = timeout(GRACE, exit).await;
         }
         self.kill();
         if !streams.are_flooded() {
-            // What was printed at the end is still in the pipes, which one who escaped may hold open.
+            // Reads the last output; a process outside of the group may keep the pipes open.
             let _ = timeout(GRACE, streams.read()).await;
         }
     }
@@ -163,14 +161,14 @@ impl Drop for Group {
     }
 }
 
-/// The pipes to a plugin.
+/// The pipes of a plugin.
 struct Streams {
     stdin: Option<ChildStdin>,
     stdout: Output<tokio::process::ChildStdout>,
     stderr: Output<tokio::process::ChildStderr>,
 }
 
-/// What a plugin has printed to a stream, and the stream.
+/// An output stream of a plugin and the bytes read from it.
 struct Output<R> {
     pipe: Option<R>,
     bytes: Vec<u8>,
@@ -183,18 +181,18 @@ impl Streams {
         Self { stdin: child.stdin.take(), stdout, stderr }
     }
 
-    /// Writes the configuration and reads until both outputs are closed, or one is flooded.
-    async fn converse(&mut self, input: &[u8]) -> io::Result<()> {
+    /// Writes the configuration and reads until both outputs are closed or one exceeds the limit.
+    async fn exchange(&mut self, input: &[u8]) -> io::Result<()> {
         let stdin = self.stdin.take();
         let feed = async {
             let Some(mut stdin) = stdin else { return Ok(()) };
             match stdin.write_all(input).await {
-                // A plugin need not read its configuration.
+                // A plugin may ignore its configuration.
                 Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
                 _ => Ok(()),
             }
         };
-        // A plugin may answer before it has read everything, so writing must not hold up reading.
+        // A plugin may reply before it has read everything, so write and read concurrently.
         tokio::try_join!(feed, self.read())
             .map(drop)
             .or_else(|error| if is_flood(&error) { Ok(()) } else { Err(error) })
@@ -225,7 +223,7 @@ impl<R: AsyncRead + Unpin> Output<R> {
     }
 }
 
-/// Whether it is the error of [`Output::read`].
+/// Whether this is the error of [`Output::read`] for too much output.
 fn is_flood(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::FileTooLarge
 }

@@ -1,4 +1,4 @@
-//! The configuration of one plugin, as it arrives on stdin (spec: "Deriving request configuration from plugin
+//! The configuration of one plugin on stdin (spec: "Deriving request configuration from plugin
 //! configuration").
 
 use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
@@ -11,10 +11,12 @@ use crate::{
     result::{CNIResult, Dns, object},
 };
 
-/// A plugin's configuration: the keys of the protocol, and all others in [`custom`](NetConf::custom).
+/// A plugin's configuration: the keys of the protocol, and all others in
+/// [`custom`](NetConf::custom).
 ///
-/// Reading and writing it keeps every key; `prevResult` is written in the shape of `cniVersion`. The plugin's own struct
-/// may have `deny_unknown_fields`: no key of the protocol is among the others, whatever the command.
+/// Reading and writing it keeps every key; `prevResult` is written in the shape of `cniVersion`.
+/// The plugin's own struct may use `deny_unknown_fields`: `custom` never contains a key of the
+/// protocol.
 ///
 /// ```
 /// use rscni::NetConf;
@@ -24,57 +26,58 @@ use crate::{
 /// #[serde(rename_all = "camelCase")]
 /// struct Mine { cni_output: std::path::PathBuf }
 ///
-/// let conf: NetConf = serde_json::from_str(r#"{ "name": "net", "type": "debug", "cniOutput": "/tmp/cni" }"#)?;
+/// let text = r#"{ "name": "net", "type": "debug", "cniOutput": "/tmp/cni" }"#;
+/// let conf: NetConf = serde_json::from_str(text)?;
 /// assert_eq!(conf.custom_as::<Mine>()?.cni_output.to_str(), Some("/tmp/cni"));
 /// # Ok::<(), rscni::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(try_from = "Map<String, Value>")]
 pub struct NetConf {
-    /// The version of the configuration, and so of the reply.
+    /// The version of the configuration and of the reply.
     pub cni_version: SpecVersion,
     /// The network's name.
     pub name: String,
     /// The plugin's own name.
     pub r#type: String,
-    /// What the plugin says that it can take in `runtimeConfig`.
+    /// The capabilities that the plugin accepts in `runtimeConfig`.
     pub capabilities: Map<String, Value>,
-    /// Capability arguments from the runtime; typed by [`Args::runtime_config`](crate::Args::runtime_config).
+    /// Capability arguments from the runtime; typed by
+    /// [`Args::runtime_config`](crate::Args::runtime_config).
     pub runtime_config: Map<String, Value>,
-    /// Arguments by convention; those of all plugins in `cni`.
+    /// `args` of the CNI conventions; arguments for all plugins are in `cni`.
     pub args: Map<String, Value>,
-    /// Whether the host masquerades for this network.
+    /// Whether the host masquerades the traffic of this network.
     pub ip_masq: Option<bool>,
     /// Address management.
     pub ipam: Option<Ipam>,
-    /// DNS settings to put into the result, over those of the IPAM plugin. An object without a list or a domain, as
-    /// `{}`, is none; one with an empty list is settings, which say that there are no servers.
+    /// DNS settings for the result; they override those of the IPAM plugin. `{}` counts as absent;
+    /// an empty list is a setting.
     pub dns: Option<Dns>,
-    /// The result of the plugin before in the chain (ADD), or of the whole ADD (DEL, CHECK).
+    /// The result of the previous plugin in the chain (ADD), or of the whole ADD (DEL, CHECK).
     pub prev_result: Option<CNIResult>,
-    /// GC: the attachments that are still valid (`cni.dev/valid-attachments`, or `cni.dev/attachments` if that is all that
-    /// the runtime passes).
+    /// GC: the valid attachments (`cni.dev/valid-attachments`, otherwise `cni.dev/attachments`).
     pub valid_attachments: Option<Vec<Attachment>>,
-    /// The protocol's keys that matter to a runtime only, such as `disableCheck`, and all others that begin with
+    /// Keys of the protocol for runtimes, such as `disableCheck`, and all others with the prefix
     /// `cni.dev/`.
     pub protocol: Map<String, Value>,
-    /// Every other key, in the order in which they stood.
+    /// All other keys, in their order.
     pub custom: Custom,
 }
 
-/// The `ipam` part of a configuration. `{}` means: none.
+/// The `ipam` object of a configuration. `{}` means no IPAM.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Map<String, Value>")]
 pub struct Ipam {
     /// The IPAM plugin; empty for none.
     #[serde(rename = "type", skip_serializing_if = "String::is_empty")]
     pub r#type: String,
-    /// Every other key, in the order in which they stood.
+    /// All other keys, in their order.
     #[serde(flatten)]
     pub custom: Map<String, Value>,
 }
 
-/// One attachment of a network: a container and an interface in it.
+/// An attachment to a network: a container and an interface in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Attachment {
     /// `CNI_CONTAINERID` of the ADD.
@@ -85,21 +88,22 @@ pub struct Attachment {
 }
 
 const VALID_ATTACHMENTS: &str = "cni.dev/valid-attachments";
-/// The name that an earlier text of the spec had for it.
+/// The key's name in an earlier text of the spec.
 const ATTACHMENTS: &str = "cni.dev/attachments";
 
-/// What every key begins with that is reserved for the protocol.
+/// Prefix of keys that are reserved for the protocol.
 pub(crate) const RESERVED: &str = "cni.dev/";
 
-/// Keys of a list that a runtime may leave in the configuration of a plugin.
-const OF_LISTS: [&str; 4] = ["cniVersions", "disableCheck", "disableGC", "loadOnlyInlinedPlugins"];
+/// Keys of network lists that a runtime may leave in the configuration of a plugin.
+const LIST_KEYS: [&str; 4] = ["cniVersions", "disableCheck", "disableGC", "loadOnlyInlinedPlugins"];
 
 impl NetConf {
     /// Reads a configuration from JSON.
     ///
     /// # Errors
-    /// [`Error::FailedToDecode`] if it is not a JSON object, with the place, or if keys of the protocol have wrong values,
-    /// with the path of each; [`Error::IncompatibleVersion`] if `cniVersion` is none of the spec's.
+    /// [`Error::FailedToDecode`] with line and column if it is not a JSON object, or with the path
+    /// of each key of the protocol that has a wrong value; [`Error::IncompatibleVersion`] if
+    /// `cniVersion` is not a version of the spec.
     pub fn from_json(bytes: &[u8]) -> Result<Self, Error> {
         let map: Map<String, Value> = serde_json::from_slice(bytes).map_err(|e| {
             Error::FailedToDecode(format!("network configuration is not a JSON object: {e}"))
@@ -107,10 +111,12 @@ impl NetConf {
         Self::try_from(map)
     }
 
-    /// Reads the keys of [`custom`](NetConf::custom) into a plugin's own struct. A key that is null counts as absent.
+    /// Reads the keys of [`custom`](NetConf::custom) into a plugin's own struct. A null key counts
+    /// as absent.
     ///
     /// # Errors
-    /// [`Error::InvalidNetworkConfig`] with the path of each key that is missing or has a wrong value.
+    /// [`Error::InvalidNetworkConfig`] with the path of each key that is missing or has a wrong
+    /// value.
     pub fn custom_as<T: DeserializeOwned>(&self) -> Result<T, Error> {
         let entries: Vec<_> =
             self.custom.iter().map(|(key, value)| (key.as_str(), value)).collect();
@@ -120,23 +126,23 @@ impl NetConf {
         })
     }
 
-    /// The versions that the network offers (`cniVersions`), if the runtime passes them; none otherwise.
+    /// Returns the versions that the network offers (`cniVersions`), if the runtime passes them.
     pub fn cni_versions(&self) -> impl Iterator<Item = &str> {
         let versions = any_case::get(&self.protocol, "cniVersions").and_then(Value::as_array);
         versions.into_iter().flatten().filter_map(Value::as_str)
     }
 
-    /// Whether the network says `disableCheck`, if the runtime passes it.
+    /// Whether the network sets `disableCheck`, if the runtime passes it.
     pub fn disable_check(&self) -> bool {
-        self.says("disableCheck")
+        self.is_true("disableCheck")
     }
 
-    /// Whether the network says `disableGC`, if the runtime passes it.
+    /// Whether the network sets `disableGC`, if the runtime passes it.
     pub fn disable_gc(&self) -> bool {
-        self.says("disableGC")
+        self.is_true("disableGC")
     }
 
-    fn says(&self, key: &str) -> bool {
+    fn is_true(&self, key: &str) -> bool {
         match any_case::get(&self.protocol, key) {
             Some(Value::Bool(on)) => *on,
             Some(Value::String(text)) => text.eq_ignore_ascii_case("true"),
@@ -144,17 +150,17 @@ impl NetConf {
         }
     }
 
-    /// The IPAM plugin's name, if there is one.
+    /// Returns the name of the IPAM plugin, if one is configured.
     pub fn ipam_type(&self) -> Option<&str> {
         self.ipam.as_ref().map(|ipam| ipam.r#type.as_str()).filter(|name| !name.is_empty())
     }
 
-    /// `args.cni`, the arguments by convention that are meant for every plugin.
+    /// Returns `args.cni`: structured arguments for all plugins.
     pub fn args_cni(&self) -> Option<&Map<String, Value>> {
         any_case::get(&self.args, "cni").and_then(Value::as_object)
     }
 
-    /// This configuration as a JSON object.
+    /// Returns this configuration as a JSON object.
     pub fn to_json(&self) -> Map<String, Value> {
         let mut map = Map::new();
         map.insert("cniVersion".into(), self.cni_version.as_str().into());
@@ -200,7 +206,7 @@ impl TryFrom<Map<String, Value>> for Ipam {
 }
 
 impl Ipam {
-    /// Reads the keys of `ipam`, which is at `path`.
+    /// Reads the keys of the `ipam` object at `path`.
     fn read(keys: &mut Keys, path: &str) -> Self {
         Self { r#type: keys.take("type", path), custom: std::mem::take(&mut keys.map) }
     }
@@ -232,7 +238,7 @@ impl TryFrom<Map<String, Value>> for NetConf {
     }
 }
 
-/// The keys of a configuration that have not been read, and what was wrong with those that have.
+/// The keys of a configuration that are not read yet, and the problems of the others.
 struct Keys {
     map: Map<String, Value>,
     problems: Vec<String>,
@@ -243,7 +249,7 @@ impl Keys {
         Self { map, problems: Vec::new() }
     }
 
-    /// Reads and removes a key of the object at `path`; absent and null are the default.
+    /// Reads and removes a key of the object at `path`; the default if it is absent or null.
     fn take<T: DeserializeOwned + Default>(&mut self, key: &str, path: &str) -> T {
         match any_case::take(&mut self.map, key) {
             None | Some(Value::Null) => T::default(),
@@ -254,7 +260,7 @@ impl Keys {
         }
     }
 
-    /// The same for an object, whose keys are not looked at.
+    /// Removes a key that must be an object, without reading the object's keys.
     fn take_object(&mut self, key: &str) -> Option<Map<String, Value>> {
         match any_case::take(&mut self.map, key) {
             None | Some(Value::Null) => None,
@@ -266,7 +272,7 @@ impl Keys {
         }
     }
 
-    /// Reads the keys of an object at `path`.
+    /// Reads the keys of the object at `path`.
     fn within<T>(
         &mut self,
         map: Map<String, Value>,
@@ -279,7 +285,7 @@ impl Keys {
         value
     }
 
-    /// The DNS settings, if there are any: see [`NetConf::dns`].
+    /// Reads the DNS settings, if any: see [`NetConf::dns`].
     fn take_dns(&mut self) -> Option<Dns> {
         let dns = self.take_object("dns")?;
         let any_is_set = dns.values().any(|value| !value.is_null() && value != "");
@@ -294,22 +300,22 @@ impl Keys {
 
     fn take_valid_attachments(&mut self) -> Option<Vec<Attachment>> {
         if any_case::get(&self.map, VALID_ATTACHMENTS).is_some_and(Value::is_null) {
-            // Go's libcni writes an empty list so. That the key is absent means something else.
+            // Go's libcni writes an empty list as null; an absent key means something else.
             any_case::take(&mut self.map, VALID_ATTACHMENTS);
             return Some(Vec::new());
         }
         let valid: Option<Vec<Attachment>> = self.take(VALID_ATTACHMENTS, "");
-        // Under the second name it is passed on as it came.
+        // The key with the second name stays in place and is passed on unchanged.
         valid.or_else(|| {
             let list = any_case::get(&self.map, ATTACHMENTS).filter(|list| !list.is_null())?;
             any_case::read(list, ATTACHMENTS).map_err(|problem| self.problems.push(problem)).ok()
         })
     }
 
-    /// The other keys that are the protocol's.
+    /// Removes the other keys of the protocol.
     fn take_protocol(&mut self) -> Map<String, Value> {
         let is_protocol = |key: &str| {
-            OF_LISTS.iter().any(|known| known.eq_ignore_ascii_case(key))
+            LIST_KEYS.iter().any(|known| known.eq_ignore_ascii_case(key))
                 || key
                     .get(..RESERVED.len())
                     .is_some_and(|start| start.eq_ignore_ascii_case(RESERVED))
@@ -334,7 +340,7 @@ impl Serialize for NetConf {
     }
 }
 
-/// The version of a configuration: 0.1.0 where it says nothing (spec: "Version considerations").
+/// Returns the version of a configuration; 0.1.0 if not set (spec: "Version considerations").
 pub(crate) fn version_of(map: &Map<String, Value>) -> Result<SpecVersion, Error> {
     match any_case::get(map, "cniVersion") {
         None | Some(Value::Null) => Ok(SpecVersion::default()),
@@ -346,8 +352,7 @@ pub(crate) fn version_of(map: &Map<String, Value>) -> Result<SpecVersion, Error>
     }
 }
 
-/// The version in which an error is told, which may be that `stdin` is no configuration: the one that it names, if
-/// that much can be read, and the newest otherwise.
+/// Returns the version for an error reply: that of `stdin` if it can be read, otherwise the newest.
 pub(crate) fn version_for_error(stdin: &[u8]) -> SpecVersion {
     serde_json::from_slice(stdin)
         .ok()
@@ -355,7 +360,7 @@ pub(crate) fn version_for_error(stdin: &[u8]) -> SpecVersion {
         .unwrap_or(SpecVersion::LATEST)
 }
 
-/// The DNS settings as they are read again.
+/// Writes DNS settings so that they are read back as settings even if they are empty.
 fn dns_object(dns: &Dns) -> Value {
     let mut settings = object(dns);
     if settings.is_empty() {
@@ -374,8 +379,9 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_passed_on_to_the_last_digit() {
-        let text = r#"{"cniVersion":"1.1.0","name":"net","own":{"x":2.666666666666666e117,"y":[0.1,18446744073709551615]}}"#;
+    fn numbers_keep_all_digits() {
+        let text = r#"{"cniVersion":"1.1.0","name":"net",
+            "own":{"x":2.666666666666666e117,"y":[0.1,18446744073709551615]}}"#;
         let conf = NetConf::from_json(text.as_bytes()).unwrap();
         let written = serde_json::to_string(&conf).unwrap();
         assert_eq!(NetConf::from_json(written.as_bytes()).unwrap(), conf);
@@ -386,20 +392,23 @@ mod tests {
     }
 
     #[test]
-    fn another_spelling_of_a_key_that_was_passed_over_is_not_taken_for_it_later() {
-        let text = r#"{ "name": "", "Name": "x", "runtimeConfig": {}, "RuntimeConfig": { "mac": 1 }, "CNIVERSION": "0.4.0" }"#;
+    fn other_spellings_of_a_present_key_are_dropped() {
+        let text = r#"{ "name": "", "Name": "x", "runtimeConfig": {},
+            "RuntimeConfig": { "mac": 1 }, "CNIVERSION": "0.4.0" }"#;
         let conf = NetConf::from_json(text.as_bytes()).unwrap();
         assert_eq!((conf.name.as_str(), conf.runtime_config.len(), conf.custom.len()), ("", 0, 0));
         assert_eq!(NetConf::try_from(conf.to_json()).unwrap(), conf);
     }
 
     #[test]
-    fn every_key_survives_and_unknown_ones_keep_their_order() {
+    fn all_keys_are_kept_and_unknown_ones_keep_their_order() {
         let json = json!({
             "cniVersion": "1.1.0", "name": "net", "type": "bridge", "capabilities": { "mac": true },
-            "runtimeConfig": { "mac": "00:11:22:33:44:55", "x": [1] }, "args": { "cni": { "ips": [] }, "other": 1 },
-            "ipMasq": true, "ipam": { "type": "host-local", "z": 1, "a": 2 }, "dns": { "search": ["x"] },
-            "zebra": 1, "ape": { "b": 1, "a": 2 }, "big": 18_446_744_073_709_551_615_u64, "half": 0.5,
+            "runtimeConfig": { "mac": "00:11:22:33:44:55", "x": [1] },
+            "args": { "cni": { "ips": [] }, "other": 1 }, "ipMasq": true,
+            "ipam": { "type": "host-local", "z": 1, "a": 2 }, "dns": { "search": ["x"] },
+            "zebra": 1, "ape": { "b": 1, "a": 2 }, "big": 18_446_744_073_709_551_615_u64,
+            "half": 0.5,
             "prevResult": { "cniVersion": "1.1.0", "ips": [{ "address": "10.0.0.2/24" }] },
             "cni.dev/valid-attachments": [{ "containerID": "a", "ifname": "eth0" }],
         });
@@ -415,14 +424,16 @@ mod tests {
     }
 
     #[test]
-    fn prev_result_keeps_the_shape_of_each_version() {
+    fn prev_result_is_read_and_written_in_all_versions() {
         for version in SpecVersion::ALL {
             let result: CNIResult = serde_json::from_value(json!({
-                "ips": [{ "address": "10.0.0.2/24", "gateway": "10.0.0.1" }, { "address": "fd00::2/64" }],
+                "ips": [{ "address": "10.0.0.2/24", "gateway": "10.0.0.1" },
+                        { "address": "fd00::2/64" }],
                 "routes": [{ "dst": "0.0.0.0/0", "gw": "10.0.0.1" }], "dns": { "domain": "x" }
             }))
             .unwrap();
-            let json = json!({ "cniVersion": version, "name": "n", "type": "t", "prevResult": result.to_json(version) });
+            let prev_result = result.to_json(version);
+            let json = json!({ "cniVersion": version, "name": "n", "prevResult": prev_result });
             let conf = read(&json);
             assert_eq!(conf.prev_result.as_ref(), Some(&result), "{version}");
             assert_eq!(Value::Object(conf.to_json()), json, "{version}");
@@ -430,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn absent_empty_and_null_parts_are_fine() {
+    fn absent_empty_and_null_objects_are_accepted() {
         let conf =
             read(&json!({ "name": "n", "ipam": {}, "dns": { "domain": "", "search": null } }));
         assert_eq!((conf.cni_version, conf.ipam_type()), (SpecVersion::V0_1_0, None));
@@ -459,8 +470,8 @@ mod tests {
             is_gateway: bool,
         }
         let conf = read(&json!({
-            "CNIVersion": "1.0.0", "Name": "n", "ipmasq": true, "RuntimeConfig": { "a": 1 }, "isgateway": true,
-            "IPAM": { "Type": "static" }, "DNS": { "Domain": "x" },
+            "CNIVersion": "1.0.0", "Name": "n", "ipmasq": true, "RuntimeConfig": { "a": 1 },
+            "isgateway": true, "IPAM": { "Type": "static" }, "DNS": { "Domain": "x" },
         }));
         assert_eq!(
             (conf.cni_version, &*conf.name, conf.ip_masq),
@@ -472,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_type_is_named() {
+    fn an_error_names_the_key_with_the_wrong_type() {
         #[derive(Debug, Default, serde::Deserialize)]
         #[serde(default)]
         struct Own {
@@ -491,9 +502,10 @@ mod tests {
     }
 
     #[test]
-    fn every_wrong_key_is_named_with_its_path_and_value() {
+    fn an_error_names_each_wrong_key_with_its_path_and_value() {
         let json = json!({
-            "name": 5, "capabilities": [], "ipMasq": "yes", "ipam": { "type": ["x"] }, "dns": { "search": "x" },
+            "name": 5, "capabilities": [], "ipMasq": "yes", "ipam": { "type": ["x"] },
+            "dns": { "search": "x" },
             "prevResult": { "ips": [{ "address": "10.0.0.2/24" }, { "address": "10.010.0.2/24" }] },
         });
         let error = NetConf::from_json(json.to_string().as_bytes()).unwrap_err();
@@ -512,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_the_protocol_are_not_among_the_others() {
+    fn custom_contains_no_keys_of_the_protocol() {
         #[derive(Debug, serde::Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Own {
@@ -537,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_name_of_the_attachments_counts_only_without_the_first() {
+    fn the_second_name_of_valid_attachments_is_read_only_without_the_first() {
         let attachment = |id: &str| json!([{ "containerID": id, "ifname": "eth0" }]);
         let conf = read(&json!({
             "cni.dev/valid-attachments": attachment("a"), "cni.dev/attachments": attachment("b"),
@@ -550,14 +562,15 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_several_values_of_a_key_counts() {
-        let text = r#"{ "name": "a", "ipMasq": true, "name": "b", "ipMasq": false, "ipam": { "type": "x", "type": "y" } }"#;
+    fn the_last_value_of_a_repeated_key_wins() {
+        let text = r#"{ "name": "a", "ipMasq": true, "name": "b", "ipMasq": false,
+            "ipam": { "type": "x", "type": "y" } }"#;
         let conf = NetConf::from_json(text.as_bytes()).unwrap();
         assert_eq!((&*conf.name, conf.ip_masq, conf.ipam_type()), ("b", Some(false), Some("y")));
     }
 
     #[test]
-    fn a_megabyte_of_configuration_is_fine() {
+    fn a_configuration_of_a_megabyte_is_read() {
         let json = json!({ "name": "n", "blob": "x".repeat(1 << 20) });
         assert_eq!(read(&json).custom["blob"].as_str().map(str::len), Some(1 << 20));
     }

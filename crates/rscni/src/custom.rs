@@ -1,13 +1,13 @@
-//! The map of the keys that the library does not know.
+//! The keys of a configuration that are not defined by the protocol.
 
 use std::{collections::HashMap, ops::Deref};
 
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-/// The keys of a configuration that are not the protocol's, in the order in which they stood.
+/// The keys of a configuration that are not defined by the protocol, in their order.
 ///
-/// It reads like the `HashMap<String, Value>` that it dereferences to; written out, the keys keep their order.
+/// It dereferences to a `HashMap<String, Value>`; serialization keeps the order of the keys.
 /// [`NetConf::custom_as`](crate::NetConf::custom_as) reads it into a struct.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Custom {
@@ -16,12 +16,12 @@ pub struct Custom {
 }
 
 impl Custom {
-    /// Keys and values in their order.
+    /// Returns keys and values in their order.
     pub fn iter(&self) -> impl Iterator<Item = (&String, &Value)> {
         self.order.iter().filter_map(|key| self.values.get_key_value(key))
     }
 
-    /// Sets a key; a new one comes last.
+    /// Sets a key; a new one is appended.
     pub fn insert(&mut self, key: impl Into<String>, value: impl Into<Value>) -> Option<Value> {
         let key = key.into();
         let previous = self.values.insert(key.clone(), value.into());
@@ -31,7 +31,7 @@ impl Custom {
         previous
     }
 
-    /// The same as a JSON object.
+    /// Converts to a JSON object.
     pub fn to_map(&self) -> Map<String, Value> {
         self.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
     }
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_keep_their_order_and_a_changed_one_its_place() {
+    fn a_changed_key_keeps_its_position() {
         let mut custom: Custom = [("z", 1), ("a", 2), ("m", 3)].into_iter().collect();
         assert_eq!(custom.insert("a", 5), Some(2.into()));
         assert_eq!(serde_json::to_string(&custom).unwrap(), r#"{"z":1,"a":5,"m":3}"#);

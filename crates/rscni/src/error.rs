@@ -1,4 +1,4 @@
-//! What can go wrong, and how it is told to the caller.
+//! The errors of the protocol and the error reply.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,8 +6,8 @@ use crate::{SpecVersion, any_case};
 
 /// An error of a CNI call, one variant per code of the spec (section "Error").
 ///
-/// The text says what was being done, to what, and what to do about it. On the wire the variant becomes `code` and
-/// `msg`, the text becomes `details`.
+/// In the error reply the variant becomes `code` and `msg`, its text becomes `details`. The text
+/// says what was being done, to which object, what happened, and what to do.
 ///
 /// ```
 /// use rscni::Error;
@@ -19,54 +19,54 @@ use crate::{SpecVersion, any_case};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
-    /// 1: the configuration's `cniVersion` is not one that the plugin supports, or the command does not exist in it.
+    /// 1: the plugin does not support `cniVersion` of the configuration, or the command does not
+    /// exist in it.
     IncompatibleVersion(String),
     /// 2: a key of the configuration is not supported. The text names the key and its value.
     UnsupportedNetworkConfiguration(String),
-    /// 3: the container is not known. Tells the runtime that no DEL is needed.
+    /// 3: the container is unknown. Tells the runtime that no DEL is needed.
     NotExist(String),
     /// 4: `CNI_*` variables are missing or invalid. The text names them.
     InvalidEnvValue(String),
-    /// 5: reading or writing failed.
+    /// 5: I/O failure.
     IOFailure(String),
-    /// 6: something could not be decoded, the configuration for instance.
+    /// 6: data such as the configuration cannot be decoded.
     FailedToDecode(String),
-    /// 7: the configuration is well-formed but not valid.
+    /// 7: the configuration is well-formed but invalid.
     InvalidNetworkConfig(String),
-    /// 8: `CNI_NETNS` is not a network namespace that a container can have.
+    /// 8: `CNI_NETNS` is not the network namespace of a container.
     InvalidNetns(String),
-    /// 11: a passing condition; the runtime should try again.
+    /// 11: a temporary condition; the runtime should retry.
     TryAgainLater(String),
     /// 50: STATUS: the plugin cannot service ADD.
     PluginNotAvailable(String),
     /// 51: STATUS: as 50, and existing containers may have limited connectivity.
     PluginNotAvailableLimitedConnectivity(String),
-    /// 999: a fault of the plugin itself.
+    /// 999: an error in the plugin itself.
     Internal(String),
     /// A plugin's own error: code (100 and up), short message, details.
     ///
-    /// The error of a delegated plugin is carried in this variant whatever its code, so that it is passed on as it
-    /// came.
+    /// Also carries the error of a delegated plugin, whatever its code, to pass it on unchanged.
     Custom(u32, String, String),
 }
 
 impl Error {
-    /// The code of the error reply.
+    /// Returns the code of the error reply.
     pub fn code(&self) -> u32 {
         self.parts().0
     }
 
-    /// The short message of the error reply.
+    /// Returns the short message of the error reply.
     pub fn msg(&self) -> &str {
         self.parts().1
     }
 
-    /// The text: what happened, to what, and what to do.
+    /// Returns the text of the error.
     pub fn details(&self) -> &str {
         self.parts().2
     }
 
-    /// The code, the short message and the text.
+    /// Returns the code, the short message and the text.
     fn parts(&self) -> (u32, &str, &str) {
         match self {
             Self::IncompatibleVersion(text) => (1, "incompatible CNI version", text),
@@ -91,7 +91,7 @@ impl Error {
         }
     }
 
-    /// The same error with `context` before its text: `bridge: make veth: …`.
+    /// Puts `context` before the text: `bridge: make veth: …`.
     #[must_use]
     pub fn context(mut self, context: impl std::fmt::Display) -> Self {
         let (Self::IncompatibleVersion(text)
@@ -146,11 +146,11 @@ impl From<&Error> for u32 {
     }
 }
 
-/// An error as it stands on stdout (spec: "Error").
+/// The error reply on stdout (spec: "Error").
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorReply {
-    /// The version in use. Go's plugins leave it out.
+    /// The version in use. Go plugins omit it.
     #[serde(default)]
     pub cni_version: String,
     /// The code.
@@ -164,13 +164,13 @@ pub struct ErrorReply {
 }
 
 impl ErrorReply {
-    /// Reads a reply, with its keys in any case; none if it is not one.
+    /// Reads an error reply, with keys in any case; `None` if the bytes are not one.
     pub(crate) fn from_json(bytes: &[u8]) -> Option<Self> {
         let json: serde_json::Value = serde_json::from_slice(bytes).ok()?;
         any_case::from_value(json).ok()
     }
 
-    /// The reply that tells `error` to a caller that speaks `version`.
+    /// Creates the reply for `error` in `version`.
     pub fn new(error: &Error, version: SpecVersion) -> Self {
         Self {
             cni_version: version.to_string(),
@@ -182,7 +182,7 @@ impl ErrorReply {
 }
 
 impl From<ErrorReply> for Error {
-    /// Keeps code, message and details as they came.
+    /// Keeps code, message and details unchanged.
     fn from(reply: ErrorReply) -> Self {
         Self::Custom(reply.code, reply.msg, reply.details)
     }
@@ -224,14 +224,15 @@ mod tests {
 
     #[test]
     fn a_reply_is_read_with_its_keys_in_any_case() {
-        let text = br#"{ "CNIVERSION": "1.0.0", "Code": 1e1, "code": 11.0, "Msg": "m", "MSG": "n", "details": null }"#;
+        let text = br#"{ "CNIVERSION": "1.0.0", "Code": 1e1, "code": 11.0, "Msg": "m",
+            "MSG": "n", "details": null }"#;
         let reply = ErrorReply::from_json(text).unwrap();
         assert_eq!((reply.code, &*reply.msg, &*reply.cni_version), (11, "m", "1.0.0"));
         assert!(ErrorReply::from_json(b"{}").is_none());
     }
 
     #[test]
-    fn errors_of_io_and_serde_get_their_codes() {
+    fn errors_of_io_and_serde_become_codes_5_and_6() {
         assert_eq!(Error::from(std::io::Error::other("disk")).code(), 5);
         assert_eq!(Error::from(serde_json::from_str::<u8>("{").unwrap_err()).code(), 6);
     }

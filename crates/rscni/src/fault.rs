@@ -1,14 +1,14 @@
-//! What is wrong with a value in JSON: the path of its key, the value, and what is expected instead.
+//! Faults of JSON values, described by path, value and expectation.
 
 use std::fmt;
 
 use serde::de::{Expected, Unexpected};
 use serde_json::Value;
 
-/// An error of reading JSON, without the value: whoever has the document and the path adds it.
+/// An error of reading JSON; the reader adds the path and the value in [`Fault::at`].
 #[derive(Debug)]
 pub(crate) enum Fault {
-    /// The value has the wrong type, or is not one of those that are possible. The noun phrase says what is expected.
+    /// The value has the wrong type or is not allowed. The noun phrase names what is expected.
     Expected(String),
     /// A key is missing.
     Missing(&'static str),
@@ -17,7 +17,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// The message about the value at `path`; the path of the document itself is empty.
+    /// Returns the message about the value at `path`, which is empty for the whole document.
     pub(crate) fn at(&self, path: &str, value: Option<&Value>) -> String {
         let place = match value.filter(|_| !path.is_empty()) {
             Some(value) => format!("{path}: {}", excerpt(value)),
@@ -33,7 +33,7 @@ impl Fault {
     }
 }
 
-/// A key below a path.
+/// Appends a key to a path.
 pub(crate) fn join(path: &str, key: &str) -> String {
     match (path, key) {
         ("", key) => key.to_owned(),
@@ -43,7 +43,7 @@ pub(crate) fn join(path: &str, key: &str) -> String {
     }
 }
 
-/// A value as JSON, short enough for a message.
+/// The beginning of a value as JSON, for a message.
 pub(crate) fn excerpt(value: &Value) -> String {
     const LENGTH: usize = 120;
     let mut text = value.to_string();
@@ -54,7 +54,7 @@ pub(crate) fn excerpt(value: &Value) -> String {
     text
 }
 
-/// What serde says that it expects, in words that do not need Rust.
+/// Rephrases serde's expectation for readers who do not know Rust.
 fn expectation(expected: &dyn Expected) -> String {
     let text = expected.to_string();
     let range = |low: &dyn fmt::Display, high: &dyn fmt::Display| {
@@ -120,7 +120,7 @@ impl serde::de::Error for Fault {
     }
 
     fn duplicate_field(field: &'static str) -> Self {
-        Self::Other(format!("key {field:?} is there more than once"))
+        Self::Other(format!("duplicate key {field:?}"))
     }
 }
 

@@ -1,9 +1,9 @@
-//! Calling plugins: find one, call it, read its answer; and delegation, where a plugin calls another on its own
-//! behalf (spec: "Section 4: Plugin Delegation").
+//! Calls of plugins: find a plugin, call it, read its reply. Includes delegation, where one plugin
+//! calls another (spec: "Section 4: Plugin Delegation").
 //!
-//! A call is an [`Invocation`], its end an [`Outcome`]; making the first and reading the second is pure. What lies
-//! between is the trait [`Exec`]: [`Process`] starts a program; whoever has plugins linked in turns the invocation
-//! into a [`Request`] instead, and the [`Reply`] into an outcome.
+//! An [`Invocation`] describes a call, an [`Outcome`] how it ended. The trait [`Exec`] turns one
+//! into the other: [`Process`] starts a program, while a caller with linked-in plugins converts the
+//! invocation to a [`Request`] and the [`Reply`] to an outcome.
 
 use std::{
     borrow::Cow,
@@ -25,34 +25,34 @@ use crate::{
     request::{Command, Reply, Request},
 };
 
-/// One call of a plugin, ready to be made.
+/// A call of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invocation {
     /// The plugin's name, its `type`.
     pub plugin: String,
     /// The program.
     pub program: PathBuf,
-    /// The `CNI_*` variables, and those of a trace.
+    /// The `CNI_*` variables and those of a trace.
     pub vars: BTreeMap<String, OsString>,
-    /// Which others a process has.
+    /// Which other variables a process inherits.
     pub inherits: Inherits,
     /// The configuration.
     pub stdin: Vec<u8>,
-    /// How long it may take; none for as long as it likes.
+    /// Timeout; `None` for no limit.
     pub time_limit: Option<Duration>,
 }
 
-/// What a plugin that is a process has of the environment of its caller, besides the variables of the call.
+/// The variables that a plugin process inherits from its caller, besides those of the call.
 ///
-/// Never are `CNI_*` variables that the call does not set among them, nor those of another trace than its own.
+/// `CNI_*` variables are never inherited, nor are those of a trace if the call sets its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Inherits {
-    /// All of it: that of a runtime was set up for its plugins too.
+    /// All variables: the environment of a runtime is also meant for its plugins.
     #[default]
     Everything,
-    /// `PATH`, for the programs that a plugin runs, and the trace that the caller is in (`TRACEPARENT`, `TRACESTATE`,
-    /// `BAGGAGE`). So plugins call plugins: what the specification has a delegated plugin get is the environment of
-    /// the protocol.
+    /// `PATH`, for the programs that the plugin runs, and the caller's trace (`TRACEPARENT`,
+    /// `TRACESTATE`, `BAGGAGE`). For delegated plugins, since the spec only gives them the
+    /// environment of the protocol.
     PathAndTrace,
 }
 
@@ -62,27 +62,27 @@ impl From<&Invocation> for Request {
     }
 }
 
-/// How a call ended.
+/// The exit and the output of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// How the plugin ended.
     pub exit: Exit,
-    /// What it wrote to stdout.
+    /// Its stdout.
     pub stdout: Vec<u8>,
-    /// What it wrote to stderr.
+    /// Its stderr.
     pub stderr: Vec<u8>,
 }
 
 /// How a plugin ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// It returned this status.
+    /// It exited with this status.
     Status(i32),
-    /// It was ended by this signal.
+    /// It was killed by this signal.
     Signal(i32),
-    /// It was ended by the caller, since it took longer than this.
+    /// The caller killed it after this timeout.
     TimedOut(Duration),
-    /// It was ended by the caller, since it printed more than any answer is long.
+    /// The caller killed it because its output exceeded the limit of 16 MiB.
     Flooded,
 }
 
@@ -97,25 +97,24 @@ impl From<Reply> for Outcome {
 }
 
 impl Outcome {
-    /// The result of an ADD, in whatever version it is written.
+    /// Reads the result of an ADD, in any version.
     ///
     /// # Errors
-    /// The plugin's own error as it came, or one that says in what way the answer is none.
+    /// The plugin's error reply, unchanged, or an error describing why the output is invalid.
     pub fn into_result(self, plugin: &str) -> Result<CNIResult, Error> {
         self.check_exit(plugin)?;
         if self.stdout.trim_ascii().is_empty() {
-            return Err(Error::FailedToDecode(format!(
-                "plugin {plugin} succeeded, but printed no result"
-            )));
+            let text = format!("plugin {plugin} succeeded but printed no result");
+            return Err(Error::FailedToDecode(text));
         }
         CNIResult::from_json(&self.stdout)
             .map_err(|error| error.context(format!("plugin {plugin}")))
     }
 
-    /// The end of a command that has no result.
+    /// Checks the success of a command without a result.
     ///
     /// # Errors
-    /// The plugin's own error as it came, or one that says in what way the answer is none.
+    /// The plugin's error reply, unchanged, or an error describing how it ended.
     pub fn into_success(self, plugin: &str) -> Result<(), Error> {
         self.check_exit(plugin)
     }
@@ -130,35 +129,35 @@ impl Outcome {
             return Err(reply.into());
         }
         let how = match self.exit {
-            Exit::Status(status) => format!("ended with status {status} and gave no error reply"),
-            Exit::Signal(signal) => format!("was ended by signal {signal} and gave no error reply"),
-            Exit::TimedOut(limit) => format!("was ended since it took longer than {limit:?}"),
+            Exit::Status(status) => format!("exited with status {status} without an error reply"),
+            Exit::Signal(signal) => format!("was killed by signal {signal}"),
+            Exit::TimedOut(limit) => format!("was killed because it took longer than {limit:?}"),
             Exit::Flooded => {
-                format!("was ended since it printed more than {} MiB", MAX_OUTPUT >> 20)
+                format!("was killed because it printed more than {} MiB", MAX_OUTPUT >> 20)
             }
         };
-        let said: Vec<_> = [("stdout", excerpt(&self.stdout)), ("stderr", excerpt(&self.stderr))]
+        let output: Vec<_> = [("stdout", excerpt(&self.stdout)), ("stderr", excerpt(&self.stderr))]
             .into_iter()
             .filter(|(_, text)| !text.is_empty())
             .map(|(stream, text)| format!("; {stream}: {text}"))
             .collect();
-        Err(Error::Internal(format!("plugin {plugin} {how}{}", said.concat())))
+        Err(Error::Internal(format!("plugin {plugin} {how}{}", output.concat())))
     }
 }
 
-/// The end of what a plugin printed, short enough for a message.
+/// The end of a plugin's output, for a message.
 fn excerpt(bytes: &[u8]) -> Cow<'_, str> {
     const LENGTH: usize = 1024;
     let bytes = bytes.trim_ascii();
     String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(LENGTH)..])
 }
 
-/// A way from an invocation to its outcome.
+/// Executes invocations.
 pub trait Exec {
-    /// Where the plugin named `plugin` is.
+    /// Finds the program of a plugin.
     ///
     /// # Errors
-    /// [`Error::InvalidNetworkConfig`] if the name is none or there is no such plugin.
+    /// [`Error::InvalidNetworkConfig`] if the name is invalid or the plugin is not installed.
     fn find(&self, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
         find_plugin(plugin, path)
     }
@@ -166,10 +165,11 @@ pub trait Exec {
     /// Makes the call and waits for its end.
     ///
     /// # Errors
-    /// If the plugin could not be started, or its streams not be read.
+    /// If the plugin cannot be started or its streams cannot be read.
     fn exec(&self, invocation: &Invocation) -> io::Result<Outcome>;
 
-    /// The same with a limit for each call, as far as it can end a plugin; [`Process`] can.
+    /// Sets a timeout for each call. It only applies to an `Exec` that can kill plugins, such as
+    /// [`Process`].
     fn with_time_limit(self, limit: Duration) -> TimeLimited<Self>
     where
         Self: Sized,
@@ -178,10 +178,10 @@ pub trait Exec {
     }
 }
 
-/// Finds an executable file named `plugin` in the directories of `CNI_PATH`; the first one wins.
+/// Finds the first executable file named `plugin` in the directories of `CNI_PATH`.
 ///
 /// # Errors
-/// [`Error::InvalidNetworkConfig`] if the name is no plain file name, or no directory has such a file.
+/// [`Error::InvalidNetworkConfig`] if the name is not a plain file name or there is no such file.
 pub fn find_plugin(plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
     use std::os::unix::fs::PermissionsExt;
     check_plugin_type(plugin)?;
@@ -190,14 +190,14 @@ pub fn find_plugin(plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
     };
     path.iter().map(|dir| dir.join(plugin)).find(|file| is_executable(file)).ok_or_else(|| {
         let dirs = path.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", ");
-        let place = if dirs.is_empty() { "CNI_PATH, which is empty".to_owned() } else { dirs };
+        let dirs = if dirs.is_empty() { "CNI_PATH, which is empty" } else { &dirs };
         Error::InvalidNetworkConfig(format!(
-            "plugin {plugin} is not installed: no executable of that name in {place}"
+            "plugin {plugin} is not installed: no executable of that name in {dirs}"
         ))
     })
 }
 
-/// A way to call plugins with a limit; made by [`Exec::with_time_limit`].
+/// An [`Exec`] with a timeout; made by [`Exec::with_time_limit`].
 #[derive(Clone, Copy, Debug)]
 pub struct TimeLimited<E> {
     exec: E,
@@ -215,15 +215,14 @@ impl<E: Exec> Exec for TimeLimited<E> {
     }
 }
 
-/// Another plugin, called with the `CNI_*` variables and the configuration of this call. A process has nothing else of
-/// this one's environment but [what it needs to work](Inherits::PathAndTrace).
+/// Another plugin, called with the `CNI_*` variables and the configuration of this call.
 ///
 /// ```no_run
 /// # fn add(args: &rscni::Args) -> Result<(), rscni::Error> {
 /// use rscni::invoke::{Delegate, Process};
 ///
 /// let ipam = Delegate::new(&Process, args, "host-local");
-/// let addresses = ipam.add()?; // a failure is undone with DEL, and told as it came
+/// let addresses = ipam.add()?; // calls DEL if ADD fails
 /// # let make_interface = |_: &rscni::CNIResult| Ok::<(), rscni::Error>(());
 /// if let Err(error) = make_interface(&addresses) {
 ///     ipam.del()?;
@@ -240,62 +239,62 @@ pub struct Delegate<'a> {
 }
 
 impl<'a> Delegate<'a> {
-    /// The plugin of that name, with the configuration that came on stdin.
+    /// The plugin of this name, with the configuration from stdin.
     pub fn new(exec: &'a dyn Exec, args: &'a Args, plugin: &'a str) -> Self {
         Self { exec, args, plugin, config: None }
     }
 
-    /// The same with another configuration.
+    /// Replaces the configuration.
     #[must_use]
     pub fn with_config(mut self, config: Vec<u8>) -> Self {
         self.config = Some(config);
         self
     }
 
-    /// ADD. If it fails, DEL is called before the error is returned, as the spec asks.
+    /// Calls ADD. If it fails, calls DEL before it returns the error, as the spec requires.
     ///
     /// # Errors
-    /// The plugin's error as it came; [`Error::InvalidNetworkConfig`] if there is no such plugin,
-    /// [`Error::IOFailure`] if it cannot be started, [`Error::FailedToDecode`] if it gives no result, and
-    /// [`Error::Internal`] if it fails without an error reply.
+    /// The plugin's error reply, unchanged; [`Error::InvalidNetworkConfig`] if it is not installed,
+    /// [`Error::IOFailure`] if it cannot be started, [`Error::FailedToDecode`] if its result is
+    /// invalid, and [`Error::Internal`] if it fails without an error reply.
     pub fn add(&self) -> Result<CNIResult, Error> {
         let invocation = self.invocation(Command::Add)?;
-        self.exec(&invocation).and_then(|outcome| outcome.into_result(self.plugin)).inspect_err(
-            |_| {
-                // The first error is the one to tell.
-                let _ = self.del();
-            },
-        )
+        let result = self.exec(&invocation).and_then(|outcome| outcome.into_result(self.plugin));
+        if result.is_err() {
+            // Returns the error of ADD, whether DEL succeeds or not.
+            let _ = self.del();
+        }
+        result
     }
 
-    /// DEL.
+    /// Calls DEL.
     ///
     /// # Errors
-    /// As [`add`](Delegate::add), but there is no result to be given.
+    /// As [`add`](Delegate::add), except for results.
     pub fn del(&self) -> Result<(), Error> {
         self.call(Command::Del)
     }
 
-    /// CHECK.
+    /// Calls CHECK.
     ///
     /// # Errors
-    /// As [`add`](Delegate::add), but there is no result to be given.
+    /// As [`del`](Delegate::del).
     pub fn check(&self) -> Result<(), Error> {
         self.call(Command::Check)
     }
 
-    /// GC.
+    /// Calls GC.
     ///
     /// # Errors
-    /// As [`add`](Delegate::add), but there is no result to be given.
+    /// As [`del`](Delegate::del).
     pub fn gc(&self) -> Result<(), Error> {
         self.call(Command::Gc)
     }
 
-    /// STATUS.
+    /// Calls STATUS.
     ///
     /// # Errors
-    /// As [`add`](Delegate::add), but there is no result to be given.
+    /// As [`del`](Delegate::del).
     pub fn status(&self) -> Result<(), Error> {
         self.call(Command::Status)
     }
@@ -307,20 +306,20 @@ impl<'a> Delegate<'a> {
     fn exec(&self, invocation: &Invocation) -> Result<Outcome, Error> {
         let outcome = self.exec.exec(invocation).map_err(|error| {
             Error::IOFailure(format!(
-                "start plugin {} ({}): {error}",
+                "cannot start plugin {} ({}): {error}",
                 self.plugin,
                 invocation.program.display()
             ))
         })?;
-        // What a delegated plugin says to people goes where this plugin's words go.
+        // The log output of a delegated plugin goes to the same place as ours.
         let _ = io::stderr().write_all(&outcome.stderr);
         Ok(outcome)
     }
 
-    /// The call of `command`, as it will be made.
+    /// Returns the invocation of `command`.
     ///
     /// # Errors
-    /// [`Error::InvalidNetworkConfig`] if there is no such plugin.
+    /// [`Error::InvalidNetworkConfig`] if the plugin is not installed.
     pub fn invocation(&self, command: Command) -> Result<Invocation, Error> {
         Ok(Invocation {
             plugin: self.plugin.to_owned(),
@@ -337,7 +336,7 @@ impl<'a> Delegate<'a> {
     }
 }
 
-/// The `CNI_*` variables that say `args` to another plugin.
+/// Returns the `CNI_*` variables that pass `args` to another plugin.
 pub(crate) fn variables(command: Command, args: &Args) -> BTreeMap<String, OsString> {
     let path = args
         .path

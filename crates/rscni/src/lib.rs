@@ -1,6 +1,9 @@
-//! The CNI protocol for Rust: write plugins that every container runtime can call, in every version of the spec.
+//! The CNI protocol for Rust: a library for network plugins and for the runtimes that call them.
 //!
-//! A plugin in ten lines:
+//! A container runtime attaches a container to a network by running a *plugin*: a program that
+//! reads a JSON configuration on stdin and prints the addresses it assigned. The [CNI
+//! specification](https://www.cni.dev/docs/spec/) defines the variables, the JSON and the errors.
+//! This crate implements them in all versions from 0.1.0 to 1.1.0; you write what ADD and DEL do:
 //!
 //! ```no_run
 //! use rscni::{Args, CNIResult, Cni, Error, Plugin};
@@ -22,24 +25,24 @@
 //! }
 //! ```
 //!
-//! Three functions do as well, see [`Plugin`]; and so does an asynchronous plugin, see `async_cni` (feature `async`).
-//! What they share: the call is validated before your code sees it ([`Args`]), your own keys are one call away
-//! ([`NetConf::custom_as`]), the result is written in the version of the configuration ([`CNIResult`]), and an
-//! [`Error`] becomes the error reply of the spec.
+//! # Where to look next
 //!
-//! # The protocol does no I/O
+//! - [`Args`]: the call, validated before your code sees it.
+//! - [`NetConf::custom_as`]: your own configuration keys, read into your own struct.
+//! - [`CNIResult`]: the result of ADD, written in the version of the configuration.
+//! - [`Error`]: one variant per error code; becomes the error reply of the spec.
+//! - [`Cni`]: CHECK, GC and STATUS. [`Plugin`]: the same plugin as three functions. `async_cni`
+//!   (feature `async`): an async plugin on any executor.
+//! - [`invoke::Delegate`]: a call of another plugin, such as an IPAM plugin.
+//! - [`runtime`]: the calling side, with network lists, the result cache and garbage collection.
 //!
-//! A [`Request`] (variables and stdin) and a plugin give a [`Reply`] (stdout, stderr, error): that is
-//! [`Plugin::reply`], a function without side effects of its own, and so a plugin can be tested, fuzzed or linked into
-//! another program as it is. [`Plugin::run`] is that function with the process's environment around it.
-//! On the calling side [`invoke`] is its mirror image: an [`Invocation`](invoke::Invocation) goes out, an
-//! [`Outcome`](invoke::Outcome) comes back, and the trait [`Exec`](invoke::Exec) is what lies between.
-//! [`runtime`] runs whole networks on top of that.
+//! # Testing a plugin
 //!
-//! # Versions
-//!
-//! [`SpecVersion`] knows 0.1.0 to 1.1.0. There is one [`CNIResult`] for all of them: what arrives in an old shape is
-//! converted, what leaves is converted back.
+//! The protocol does no I/O. [`Plugin::reply`] takes a [`Request`] (variables and stdin) and
+//! returns a [`Reply`] (stdout, stderr, error), so a test can call a plugin, and a program can link
+//! it in, without starting a process. [`Plugin::run`] adds the environment and the streams. The
+//! calling side is its mirror image: [`Exec`](invoke::Exec) turns an
+//! [`Invocation`](invoke::Invocation) into an [`Outcome`](invoke::Outcome).
 
 #![forbid(unsafe_code)]
 
@@ -79,23 +82,23 @@ pub use request::{Command, Reply, Request};
 pub use result::{CNIResult, Dns, Interface, IpConfig, Route};
 pub use version::{PluginInfo, SpecVersion};
 
-/// The names that earlier releases had for the function style: `rscni::skel::Plugin`.
+/// Names of earlier releases for the function style: `rscni::skel::Plugin`.
 pub mod skel {
     pub use crate::plugin::{CmdFn, Plugin};
 }
 
-/// The names that earlier releases had for the trait style: `rscni::cni::{Cni, Plugin}`.
+/// Names of earlier releases for the trait style: `rscni::cni::{Cni, Plugin}`.
 pub mod cni {
     pub use crate::plugin::{Cni, Plugin};
 }
 
-/// The name that earlier releases had for asynchronous functions: `rscni::async_skel::Plugin`.
+/// Name of earlier releases for async functions: `rscni::async_skel::Plugin`.
 #[cfg(feature = "async")]
 pub mod async_skel {
     pub use crate::async_cni::Plugin;
 }
 
-/// The types of calls, configurations and results, under the name that earlier releases had for them.
+/// Types of calls, configurations and results under the name of earlier releases.
 pub mod types {
     pub use crate::{
         args::{Args, PortMapping, RuntimeConfig},
@@ -105,7 +108,7 @@ pub mod types {
     };
 }
 
-/// What the README shows is compiled with the tests.
+/// Compiles the README's example as a doctest.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,18 +1,18 @@
-//! Which names the spec and the kernel allow.
+//! Validation of names by the rules of the spec and the kernel.
 //!
-//! Every name that comes from outside passes one of these before a path, an interface or a rule is made from it.
+//! Every external name is checked before it becomes part of a path, an interface or a rule.
 
 use crate::Error;
 
-/// The longest container id and the longest name of a network, in bytes: files are named after them, with an interface's
-/// name and an extension behind, in 255 bytes.
+/// Maximum length of a container id and of a network name, in bytes. File names of at most 255
+/// bytes consist of one, an interface name and an extension.
 pub const LONGEST_IDENTIFIER: usize = 200;
 
-/// The longest path that the kernel takes, in bytes.
+/// Maximum length of a path in the kernel, in bytes.
 const LONGEST_PATH: usize = 4095;
 
-/// Checks a container id (spec: "Parameters"): an alphanumeric character, then any of these, `_`, `.` and `-`; not more
-/// than [`LONGEST_IDENTIFIER`].
+/// Checks a container id (spec: "Parameters"): an alphanumeric character, then alphanumeric
+/// characters, `_`, `.` and `-`; at most [`LONGEST_IDENTIFIER`] bytes.
 ///
 /// # Errors
 /// [`Error::InvalidEnvValue`].
@@ -23,7 +23,7 @@ pub fn check_container_id(id: &str) -> Result<(), Error> {
     }
 }
 
-/// Checks a network name (spec: "Configuration format"); the rule is that of container ids.
+/// Checks a network name (spec: "Configuration format") by the rules for container ids.
 ///
 /// # Errors
 /// [`Error::InvalidNetworkConfig`].
@@ -37,7 +37,8 @@ pub fn check_network_name(name: &str) -> Result<(), Error> {
     }
 }
 
-/// Checks an interface name by the kernel's rules: 1 to 15 bytes, no `/`, `:`, `%` or white space, not `.` or `..`.
+/// Checks an interface name by the kernel's rules: 1 to 15 bytes without `/`, `:`, `%` and white
+/// space, and not `.` or `..`.
 ///
 /// # Errors
 /// [`Error::InvalidEnvValue`].
@@ -48,78 +49,73 @@ pub fn check_interface_name(name: &str) -> Result<(), Error> {
     }
 }
 
-/// What is wrong with an interface name, as the end of a sentence; none if the kernel takes it.
+/// Returns the reason why the kernel rejects an interface name, as the end of a sentence.
 pub fn interface_name_problem(name: &str) -> Option<&'static str> {
     if name.is_empty() {
         Some("is empty")
     } else if name.len() > 15 {
         Some("is longer than the 15 bytes that the kernel allows")
     } else if name == "." || name == ".." {
-        Some("is not a name that the kernel allows")
+        Some("is not allowed by the kernel")
     } else if name.contains('%') {
-        Some("holds a %, of which the kernel makes a number")
+        Some("contains '%', which the kernel replaces by a number")
     } else if name.contains(|c: char| matches!(c, '/' | ':' | '\0') || c.is_whitespace())
         || name.as_bytes().contains(&NBSP)
     {
-        Some("holds a character that the kernel does not allow (/, :, white space)")
+        Some("contains a character that the kernel does not allow (/, :, white space)")
     } else {
         None
     }
 }
 
-/// The kernel knows characters of one byte each, and takes this one for white space, in whatever letter it is.
+/// The kernel checks single bytes and treats this one as white space, even inside a UTF-8 letter.
 const NBSP: u8 = 0xa0;
 
-/// Checks a path that a configuration gives as `key`. Which directories it may be in is up to whoever configures.
+/// Checks the path that a configuration sets as `key`, in any directory.
 ///
 /// # Errors
-/// [`Error::InvalidNetworkConfig`] if it holds NUL, or is longer than the kernel allows.
+/// [`Error::InvalidNetworkConfig`] if it contains NUL or is longer than the kernel allows.
 pub fn check_path(key: &str, path: &str) -> Result<(), Error> {
-    if path.contains('\0') {
-        return Err(Error::InvalidNetworkConfig(format!(
-            "{key}: {path:?} is not a path: remove the NUL character"
-        )));
-    }
-    if path.len() > LONGEST_PATH {
-        let problem =
-            format!("{key}: {} bytes are too long: a path has up to {LONGEST_PATH}", path.len());
-        return Err(Error::InvalidNetworkConfig(problem));
-    }
-    Ok(())
+    let problem = if path.contains('\0') {
+        format!("{key}: {path:?} is not a path: remove the NUL character")
+    } else if path.len() > LONGEST_PATH {
+        format!("{key}: the path has {} bytes, the maximum is {LONGEST_PATH}", path.len())
+    } else {
+        return Ok(());
+    };
+    Err(Error::InvalidNetworkConfig(problem))
 }
 
-/// Checks a plugin's `type`: a plain file name.
+/// Checks the `type` of a plugin: a plain file name.
 ///
 /// # Errors
-/// [`Error::InvalidNetworkConfig`] if it is empty, `.` or `..`, or holds a path separator or a control character.
+/// [`Error::InvalidNetworkConfig`] if it is empty, `.` or `..`, or contains a path separator or a
+/// control character.
 pub fn check_plugin_type(name: &str) -> Result<(), Error> {
     if name.is_empty() {
         return Err(Error::InvalidNetworkConfig(
-            "the plugin has no type: set \"type\" to a plugin's name".into(),
+            "the plugin has no type: set \"type\" to the name of a plugin".into(),
         ));
     }
     if matches!(name, "." | "..")
         || name.contains(|c: char| matches!(c, '/' | '\\') || c.is_control())
     {
         return Err(Error::InvalidNetworkConfig(format!(
-            "type {name:?} is not the name of a plugin: it must be a file name, without a path"
+            "type {name:?} is not the name of a plugin: use a file name without a path"
         )));
     }
     Ok(())
 }
 
-const IDENTIFIER: &str =
-    "must start with a letter or digit and go on with letters, digits, '_', '.' or '-'";
-
 fn identifier_problem(name: &str) -> Option<&'static str> {
     if name.len() > LONGEST_IDENTIFIER {
-        return Some(
-            "is longer than 200 bytes: give it a shorter one, since files are named after it",
-        );
+        return Some("is longer than 200 bytes: shorten it, since it is part of file names");
     }
     let is_identifier = name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
-    (!is_identifier).then_some(IDENTIFIER)
+    (!is_identifier).then_some(
+        "must start with a letter or digit; letters, digits, '_', '.' and '-' may follow",
+    )
 }
 
 #[cfg(test)]
@@ -127,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn identifiers_follow_the_spec() {
+    fn identifiers_are_checked_by_the_spec() {
         for good in ["a", "0", "A-b_c.d", "cnitool-77383ca0a0715733ca6f"] {
             assert!(check_container_id(good).is_ok() && check_network_name(good).is_ok(), "{good}");
         }
@@ -143,24 +139,13 @@ mod tests {
     }
 
     #[test]
-    fn interface_names_follow_the_kernel() {
+    fn interface_names_are_checked_by_the_kernels_rules() {
         for good in ["eth0", "a.b", "fifteen-letters", "@x", "é"] {
             assert!(check_interface_name(good).is_ok(), "{good}");
         }
-        for bad in [
-            "",
-            ".",
-            "..",
-            "sixteen-letters!",
-            "a/b",
-            "a:b",
-            "a b",
-            "a\tb",
-            "a\nb",
-            "a\0",
-            "eth%d",
-            "à",
-        ] {
+        let too_long_or_special = ["", ".", "..", "sixteen-letters!", "eth%d", "à"];
+        let bad_characters = ["a/b", "a:b", "a b", "a\tb", "a\nb", "a\0"];
+        for bad in too_long_or_special.into_iter().chain(bad_characters) {
             assert_eq!(check_interface_name(bad).unwrap_err().code(), 4, "{bad:?}");
         }
     }
@@ -174,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_end_where_the_kernel_s_do() {
+    fn paths_are_limited_as_in_the_kernel() {
         let longest = "x".repeat(LONGEST_PATH);
         for good in ["/run", "relative", "/a b/\n", &longest] {
             assert_eq!(check_path("dataDir", good), Ok(()), "{good}");

@@ -1,7 +1,6 @@
-//! Plugins as processes: start one, feed it, read it, and end it if it does not end itself.
+//! Plugins as processes: start, write stdin, read the outputs, and kill after a timeout.
 //!
-//! What is asked and what is answered is [`invoke`](crate::invoke)'s. A process that is ended is ended with all that it
-//! has started: a plugin with a time limit is the leader of a process group of its own.
+//! A plugin with a time limit leads its own process group, so that its children are killed too.
 
 use std::{
     ffi::OsStr,
@@ -22,13 +21,13 @@ use rustix::{
 
 use crate::invoke::{Exec, Exit, Inherits, Invocation, Outcome};
 
-/// How much a plugin may print, to each stream.
+/// Limit of a plugin's output per stream, in bytes.
 pub(crate) const MAX_OUTPUT: usize = 16 << 20;
 
-/// How long a plugin may take to clean up after it was told to end.
+/// Time between SIGTERM and SIGKILL.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
-/// How long to wait where only looking again helps.
+/// Polling interval where no event can be waited for.
 pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 
 /// Starts plugins as processes.
@@ -43,7 +42,7 @@ impl Exec for Process {
         let mut streams = Streams::of(&mut running.child, &invocation.stdin);
         let end = running.wait(&mut streams, deadline);
         if !matches!(end, Ok(End::Itself)) {
-            running.end(&mut streams);
+            running.terminate(&mut streams);
         }
         let status = running.child.wait()?;
         let exit = match end? {
@@ -56,10 +55,10 @@ impl Exec for Process {
     }
 }
 
-/// The program with its environment, as yet not started.
+/// Builds the command with its environment.
 pub(crate) fn command(invocation: &Invocation) -> Command {
     let mut command = Command::new(&invocation.program);
-    // A trace that the caller names has nothing to do with the one that this process is in.
+    // A trace given by the caller replaces the trace of this process completely.
     let is_traced = invocation.vars.contains_key("TRACEPARENT");
     let is_inherited = |name: &OsStr| match name.to_str() {
         Some(name) if name.starts_with("CNI_") => false,
@@ -74,13 +73,13 @@ pub(crate) fn command(invocation: &Invocation) -> Command {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     if invocation.time_limit.is_some() {
-        // Only then, since the keys that end a program end just the group that the terminal knows.
+        // Not otherwise: Ctrl-C signals only the terminal's foreground process group.
         command.process_group(0);
     }
     command
 }
 
-/// Starts a program; one that is just being installed, and so still open for writing, is waited for.
+/// Starts a program; retries while an installer has it open for writing (`ETXTBSY`).
 fn start(command: &mut Command, deadline: Option<Instant>) -> io::Result<Child> {
     for _ in 0..50 {
         match command.spawn() {
@@ -96,7 +95,7 @@ fn start(command: &mut Command, deadline: Option<Instant>) -> io::Result<Child> 
     command.spawn()
 }
 
-/// Whether the program is still open for writing.
+/// Whether an installer still has the program open for writing.
 pub(crate) fn is_being_installed(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::ExecutableFileBusy
 }
@@ -108,23 +107,23 @@ pub(crate) fn exit_of(status: ExitStatus) -> Exit {
     }
 }
 
-/// Why a plugin ended.
+/// The reason why the wait for a plugin ended.
 enum End {
     Itself,
     TimedOut,
     Flooded,
 }
 
-/// A plugin that has not been waited for, so that its number is that of no other process or group.
+/// A plugin that is not reaped yet, so that its PID cannot have been reused.
 struct Running {
     child: Child,
     is_group: bool,
 }
 
 impl Running {
-    /// Waits until it has ended and everything that it printed is read.
+    /// Waits until the plugin has exited and its output is read.
     fn wait(&self, streams: &mut Streams, deadline: Option<Instant>) -> io::Result<End> {
-        // A plugin that has closed its streams is about to end.
+        // Short at first: a plugin that has closed its streams is about to exit.
         let mut pause = Duration::from_micros(50);
         loop {
             let is_silent = !streams.can_print();
@@ -147,9 +146,9 @@ impl Running {
         }
     }
 
-    /// Asks it to end, and after a while makes it.
-    fn end(&self, streams: &mut Streams) {
-        // Whom a signal does not reach has ended.
+    /// Sends SIGTERM, and SIGKILL after [`GRACE`].
+    fn terminate(&self, streams: &mut Streams) {
+        // If the signal cannot be delivered, the process has already exited.
         let _ = self.signal(Signal::TERM);
         let begin = Instant::now();
         while begin.elapsed() < GRACE && !streams.are_flooded() {
@@ -160,7 +159,7 @@ impl Running {
             }
         }
         let _ = self.signal(Signal::KILL);
-        // What was printed at the end is still in the pipes; nothing is lost but that if it cannot be read.
+        // Best effort: reads the last output from the pipes.
         let _ = streams.pump(Some(Duration::ZERO));
     }
 
@@ -174,20 +173,20 @@ impl Running {
     }
 }
 
-/// Whether a child has ended. It still has to be waited for.
+/// Whether a child has exited, without reaping it.
 pub(crate) fn has_ended(pid: Pid) -> io::Result<bool> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     Ok(waitid(WaitId::Pid(pid), options)?.is_some())
 }
 
-/// The pipes to a plugin. None of them blocks, since a plugin may answer before it has read everything.
+/// The pipes of a plugin, all non-blocking, since it may reply before it has read everything.
 struct Streams<'a> {
     stdin: Option<File>,
     input: &'a [u8],
     outputs: [Output; 2],
 }
 
-/// What a plugin has printed to a stream, and the stream while it is open.
+/// An output stream of a plugin, while it is open, and the bytes read from it.
 struct Output {
     pipe: Option<File>,
     bytes: Vec<u8>,
@@ -195,10 +194,10 @@ struct Output {
 
 impl<'a> Streams<'a> {
     fn of(child: &mut Child, input: &'a [u8]) -> Self {
-        let stdout = child.stdout.take().map(OwnedFd::from).map(unblocked);
-        let stderr = child.stderr.take().map(OwnedFd::from).map(unblocked);
+        let stdout = child.stdout.take().map(OwnedFd::from).map(non_blocking);
+        let stderr = child.stderr.take().map(OwnedFd::from).map(non_blocking);
         let outputs = [stdout, stderr].map(|pipe| Output { pipe, bytes: Vec::new() });
-        Self { stdin: child.stdin.take().map(OwnedFd::from).map(unblocked), input, outputs }
+        Self { stdin: child.stdin.take().map(OwnedFd::from).map(non_blocking), input, outputs }
     }
 
     fn can_print(&self) -> bool {
@@ -209,7 +208,7 @@ impl<'a> Streams<'a> {
         self.outputs.iter().any(|output| output.bytes.len() > MAX_OUTPUT)
     }
 
-    /// Waits until something can be read or written, and does it.
+    /// Waits until a pipe is readable or writable, then reads and writes.
     fn pump(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let outputs = self.outputs.iter().filter_map(|output| output.pipe.as_ref());
         let mut fds: Vec<_> =
@@ -217,7 +216,7 @@ impl<'a> Streams<'a> {
         fds.extend(
             self.stdin.as_ref().map(|pipe| PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::OUT)),
         );
-        // A time that cannot be told is as good as none.
+        // Treats an unrepresentable timeout as no timeout.
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         match poll(&mut fds, timeout.as_ref()) {
             Err(error) if error != rustix::io::Errno::INTR => return Err(error.into()),
@@ -231,9 +230,9 @@ impl<'a> Streams<'a> {
         let Some(stdin) = &mut self.stdin else { return Ok(()) };
         match stdin.write(self.input) {
             Ok(count) => self.input = &self.input[count..],
-            // A plugin need not read its configuration.
+            // A plugin may ignore its configuration.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.input = &[],
-            Err(error) if is_passing(&error) => return Ok(()),
+            Err(error) if is_transient(&error) => return Ok(()),
             Err(error) => return Err(error),
         }
         if self.input.is_empty() {
@@ -250,20 +249,20 @@ impl Output {
         match pipe.read(&mut buffer) {
             Ok(0) => self.pipe = None,
             Ok(count) => self.bytes.extend_from_slice(&buffer[..count]),
-            Err(error) if is_passing(&error) => {}
+            Err(error) if is_transient(&error) => {}
             Err(error) => return Err(error),
         }
         Ok(())
     }
 }
 
-fn is_passing(error: &io::Error) -> bool {
+fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-/// This end of a pipe, which is ours alone, as one that does not block.
-fn unblocked(pipe: OwnedFd) -> File {
-    // It cannot fail on a pipe; where it did, reading would wait for as long as the plugin likes.
+/// Makes our end of a pipe non-blocking.
+fn non_blocking(pipe: OwnedFd) -> File {
+    // This cannot fail on a pipe.
     let _ = rustix::io::ioctl_fionbio(&pipe, true);
     pipe.into()
 }

@@ -1,17 +1,18 @@
-//! Reading a configuration for DEL, which a wrong key must not stop.
+//! A tolerant reader of configurations for DEL, which must not fail because of a wrong key.
 
 use serde_json::{Map, Value};
 
 use crate::{any_case, conf::NetConf};
 
-/// The keys of the protocol that DEL can do without.
+/// The keys of the protocol that DEL does not need.
 const DISPENSABLE: [&str; 7] =
     ["capabilities", "runtimeConfig", "args", "ipMasq", "ipam", "dns", "prevResult"];
 
-/// Reads a configuration without the keys of the protocol that cannot be read.
+/// Reads a configuration and drops unreadable keys that DEL does not need; `None` if other keys are
+/// unreadable too.
 ///
-/// The configuration may have changed since ADD, so an `ipMasq` that cannot be read counts as set:
-/// what is not there need not be removed. `None` if the rest cannot be read either.
+/// An unreadable `ipMasq` counts as true: the configuration may have changed since ADD, and
+/// removing absent rules does no harm.
 pub(crate) fn read(stdin: &[u8]) -> Option<NetConf> {
     let mut map: Map<String, Value> = serde_json::from_slice(stdin).ok()?;
     for key in DISPENSABLE {
@@ -38,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_cannot_be_read_are_left_out() {
+    fn unreadable_keys_are_dropped() {
         let conf = read_json(&json!({
             "cniVersion": "1.0.0", "name": "net", "type": "bridge", "bridge": "cni0",
             "capabilities": [], "runtimeConfig": 1, "args": "x", "IPMASQ": "yes",
@@ -52,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_keys_stay() {
+    fn readable_keys_are_kept() {
         let conf = json!({
             "cniVersion": "1.0.0", "name": "net", "type": "bridge", "ipMasq": 1,
             "ipam": { "type": "host-local" },

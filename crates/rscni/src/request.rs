@@ -1,7 +1,6 @@
-//! What goes into a plugin and what comes out of it, as plain values (spec: "Section 2: Execution Protocol").
+//! Input and output of a plugin as plain values (spec: "Section 2: Execution Protocol").
 //!
-//! [`Request`] and [`Reply`] are all that the dispatcher knows of the world; the process's environment and streams
-//! are read and written here, and nowhere else.
+//! Only this file reads the environment and stdin of the process and writes its streams.
 
 use std::{
     collections::BTreeMap,
@@ -20,25 +19,25 @@ use rustix::{
 
 use crate::Error;
 
-/// The operation that is asked for.
+/// The command of a call (`CNI_COMMAND`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Add a container to a network.
+    /// Adds a container to a network.
     Add,
-    /// Remove it.
+    /// Removes a container from a network.
     Del,
-    /// See that it is as ADD left it.
+    /// Compares an attachment with the result of ADD.
     Check,
-    /// Remove what belongs to attachments that are no longer valid.
+    /// Removes what stale attachments left.
     Gc,
-    /// Say whether ADD could be serviced.
+    /// Reports whether the plugin can service ADD.
     Status,
-    /// Say which versions are supported.
+    /// Reports the supported versions.
     Version,
 }
 
 impl Command {
-    /// As it stands in `CNI_COMMAND`.
+    /// Returns the value of `CNI_COMMAND`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Add => "ADD",
@@ -50,7 +49,7 @@ impl Command {
         }
     }
 
-    /// The variables, other than `CNI_COMMAND`, without which the command cannot be run.
+    /// Returns the required variables, other than `CNI_COMMAND`.
     pub const fn required_variables(self) -> &'static [&'static str] {
         match self {
             Self::Add | Self::Check => &["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"],
@@ -60,7 +59,7 @@ impl Command {
         }
     }
 
-    /// Whether it concerns one attachment, and so has a container id and an interface name.
+    /// Whether it operates on one attachment, given by container id and interface name.
     pub const fn has_attachment(self) -> bool {
         matches!(self, Self::Add | Self::Del | Self::Check)
     }
@@ -87,21 +86,22 @@ impl std::fmt::Display for Command {
     }
 }
 
-/// A call of a plugin: the `CNI_*` variables and the bytes of stdin.
+/// A call of a plugin: the `CNI_*` variables and stdin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     /// The variables whose names start with `CNI_`.
     pub vars: BTreeMap<String, OsString>,
     /// The configuration.
     pub stdin: Vec<u8>,
-    /// Whether `CNI_NETNS` is the network namespace that the plugin itself runs in.
+    /// Whether `CNI_NETNS` is the network namespace of the plugin itself.
     pub netns_is_own: bool,
 }
 
 impl Request {
-    /// The call that this process was started with. Stdin is read to its end where there is a command. That of VERSION
-    /// is no more than the version that the reply is to be in: nobody at a terminal is asked for it, and who writes nothing
-    /// is waited for no longer than a second.
+    /// Reads the call that this process was started with; without a command, stdin is not read.
+    ///
+    /// The stdin of VERSION only contains the version of the reply. It is optional: it is not read
+    /// from a terminal, and times out after a second.
     ///
     /// # Errors
     /// [`Error::IOFailure`] if stdin cannot be read.
@@ -111,18 +111,19 @@ impl Request {
             .filter(|(name, _)| name.starts_with("CNI_"))
             .collect();
         let mut request = Self::new(vars, Vec::new());
-        // Room for nearly every configuration: what grows while it is read is read in small pieces.
         let stdin = &mut request.stdin;
         let outcome = match request.vars.get("CNI_COMMAND").and_then(|command| command.to_str()) {
             None | Some("") => Ok(0),
-            Some("VERSION") => read_in_time(stdin),
+            Some("VERSION") => read_with_timeout(stdin),
             Some(_) => {
-                stdin.reserve(STDIN_ROOM);
+                // Large enough for nearly all configurations, since a growing buffer costs more
+                // reads.
+                stdin.reserve(8192);
                 std::io::stdin().lock().read_to_end(stdin)
             }
         };
         outcome.map_err(|e| {
-            Error::IOFailure(format!("read the network configuration from stdin: {e}"))
+            Error::IOFailure(format!("cannot read the network configuration from stdin: {e}"))
         })?;
         Ok(request)
     }
@@ -134,17 +135,17 @@ impl Request {
     }
 }
 
-/// How long VERSION waits for its input.
-const VERSION_PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// Timeout of VERSION for each read of stdin.
+const VERSION_TIMEOUT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
-/// Reads the input of VERSION: to its end, or as far as it comes in time.
-fn read_in_time(bytes: &mut Vec<u8>) -> std::io::Result<usize> {
+/// Reads stdin to its end or until the timeout; reads nothing from a terminal.
+fn read_with_timeout(bytes: &mut Vec<u8>) -> std::io::Result<usize> {
     let stdin = std::io::stdin();
     if stdin.is_terminal() {
         return Ok(0);
     }
     let mut chunk = [0; 256];
-    while poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&VERSION_PATIENCE))? > 0 {
+    while poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&VERSION_TIMEOUT))? > 0 {
         match stdin.lock().read(&mut chunk)? {
             0 => break,
             some => bytes.extend_from_slice(&chunk[..some]),
@@ -153,20 +154,20 @@ fn read_in_time(bytes: &mut Vec<u8>) -> std::io::Result<usize> {
     Ok(bytes.len())
 }
 
-const STDIN_ROOM: usize = 8192;
-
-/// The stdout that this process was started with, once it is reserved for the reply.
+/// The original stdout of this process, once it is reserved for the reply.
 static RESERVED_STDOUT: OnceLock<File> = OnceLock::new();
 
-/// Reserves stdout for the reply: whatever else this process or its children write there goes to stderr. Children do not
-/// inherit the reserved one, so that the caller sees the end of the reply although a child may live longer.
+/// Reserves stdout for the reply: other output of this process and its children goes to stderr.
+///
+/// Children do not inherit the reserved descriptor, so that the caller sees the end of the reply
+/// even if a child lives longer.
 pub(crate) fn reserve_stdout() {
     const LOWEST: i32 = 3;
     if RESERVED_STDOUT.get().is_some() {
         return;
     }
     let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
-    // If that fails, as without free descriptors, the reply goes where it always went.
+    // If this fails, such as without free descriptors, the reply goes to the normal stdout.
     if let Ok(reserved) = fcntl_dupfd_cloexec(&stdout, LOWEST)
         && dup2_stdout(&stderr).is_ok()
     {
@@ -174,7 +175,7 @@ pub(crate) fn reserve_stdout() {
     }
 }
 
-/// Whether `path` is the network namespace of this thread. Where there are none, on other systems, it is not.
+/// Whether `path` is the network namespace of this thread; false on systems without namespaces.
 fn is_own_netns(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     match (std::fs::metadata(path), std::fs::metadata("/proc/thread-self/ns/net")) {
@@ -183,30 +184,30 @@ fn is_own_netns(path: &Path) -> bool {
     }
 }
 
-/// What a plugin answers.
+/// The reply of a plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reply {
-    /// The result or the error reply; empty where the spec wants silence.
+    /// The result or the error reply; empty if the command has no result.
     pub stdout: Vec<u8>,
-    /// Text for people.
+    /// Text for the user.
     pub stderr: String,
     /// The error, if the call failed.
     pub error: Option<Error>,
 }
 
 impl Reply {
-    /// The exit status: 0 for success, 1 for failure.
+    /// Returns the exit status: 0 for success, 1 for failure.
     pub fn exit_code(&self) -> u8 {
         u8::from(self.error.is_some())
     }
 
-    /// Writes the reply to this process's streams: to the stdout that it was started with, also if
-    /// [`Plugin::run`](crate::Plugin::run) has reserved that for the reply.
+    /// Writes the reply to the original stdout of this process, even if
+    /// [`Plugin::run`](crate::Plugin::run) has reserved it, and to stderr.
     ///
     /// # Errors
     /// The call's own error, or [`Error::IOFailure`] if a stream cannot be written.
     pub fn emit(self) -> Result<(), Error> {
-        // A plugin whose stderr is closed has still done its work.
+        // Ignores a closed stderr, since the call itself succeeded.
         let _ = std::io::stderr().write_all(self.stderr.as_bytes());
         let written = if let Some(mut stdout) = RESERVED_STDOUT.get() {
             stdout.write_all(&self.stdout)
@@ -216,9 +217,8 @@ impl Reply {
         };
         match self.error {
             Some(error) => Err(error),
-            None => {
-                written.map_err(|e| Error::IOFailure(format!("write the reply to stdout: {e}")))
-            }
+            None => written
+                .map_err(|e| Error::IOFailure(format!("cannot write the reply to stdout: {e}"))),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The versions of the CNI spec, and what each of them can do.
+//! The versions of the CNI specification and their features.
 //!
-//! A version here is a version of the *specification*. The Go library has release numbers of its own (1.2.3, 1.3.0);
-//! they are not spec versions, and a configuration that names one is refused with code 1.
+//! Release numbers of the Go library (1.2.3, 1.3.0) are not spec versions; a configuration with one
+//! is rejected with code 1.
 
 use std::{fmt, str::FromStr};
 
@@ -9,9 +9,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{Error, any_case};
 
-/// A released version of the CNI spec. They are ordered by age.
+/// A released version of the CNI spec, ordered by age.
 ///
-/// The default is 0.1.0, since that is what a configuration without `cniVersion` means.
+/// The default is 0.1.0, the version of a configuration without `cniVersion`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum SpecVersion {
@@ -22,18 +22,19 @@ pub enum SpecVersion {
     V0_2_0,
     /// 0.3.0: chains, and results with `interfaces`, `ips` and `routes`.
     V0_3_0,
-    /// 0.3.1: corrections of 0.3.0's text.
+    /// 0.3.1: corrections of the text.
     V0_3_1,
     /// 0.4.0: CHECK, and `prevResult` on DEL.
     V0_4_0,
     /// 1.0.0: lists only, no `version` in a result's `ips`.
     V1_0_0,
-    /// 1.1.0: GC and STATUS; interface `mtu`, `socketPath`, `pciID`; route `mtu`, `advmss`, `priority`, `table`, `scope`.
+    /// 1.1.0: GC and STATUS; `mtu`, `socketPath`, `pciID` of interfaces; `mtu`, `advmss`,
+    /// `priority`, `table`, `scope` of routes.
     V1_1_0,
 }
 
 impl SpecVersion {
-    /// Every version, oldest first.
+    /// All versions, oldest first.
     pub const ALL: [Self; 7] = [
         Self::V0_1_0,
         Self::V0_2_0,
@@ -47,7 +48,7 @@ impl SpecVersion {
     /// The newest version, 1.1.0.
     pub const LATEST: Self = Self::V1_1_0;
 
-    /// As it is written in `cniVersion`.
+    /// Returns the value of `cniVersion`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::V0_1_0 => "0.1.0",
@@ -60,12 +61,12 @@ impl SpecVersion {
         }
     }
 
-    /// Whether results are of the shape with `ip4` and `ip6` (up to 0.2.0).
+    /// Whether results have the shape with `ip4` and `ip6` (up to 0.2.0).
     pub fn has_legacy_result(self) -> bool {
         self <= Self::V0_2_0
     }
 
-    /// Whether plugins can be chained, each with the `prevResult` of the one before (from 0.3.0).
+    /// Whether plugins can be chained, each with the `prevResult` of the previous one (from 0.3.0).
     pub fn has_chaining(self) -> bool {
         self >= Self::V0_3_0
     }
@@ -95,7 +96,7 @@ impl FromStr for SpecVersion {
     fn from_str(text: &str) -> Result<Self, Error> {
         Self::ALL.into_iter().find(|v| v.as_str() == text).ok_or_else(|| {
             Error::IncompatibleVersion(format!(
-                "cniVersion {text:?} is not a version of the CNI spec; known are {}",
+                "cniVersion {text:?} is not a version of the CNI spec; supported are {}",
                 join(&Self::ALL)
             ))
         })
@@ -115,17 +116,17 @@ impl<'de> Deserialize<'de> for SpecVersion {
     }
 }
 
-/// The spec versions that a plugin supports, as it reports them to VERSION.
+/// The spec versions that a plugin supports, as reported by VERSION.
 ///
-/// [`PluginInfo::default`] supports every one: the library converts configuration and results, so there is seldom a
-/// reason for less.
+/// [`PluginInfo::default`] contains all versions, since the library converts configurations and
+/// results.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PluginInfo {
     supported: Vec<SpecVersion>,
 }
 
 impl PluginInfo {
-    /// A plugin that supports just these versions.
+    /// A plugin that supports exactly these versions.
     pub fn new(versions: impl IntoIterator<Item = SpecVersion>) -> Self {
         let mut supported: Vec<_> = versions.into_iter().collect();
         supported.sort_unstable();
@@ -138,18 +139,18 @@ impl PluginInfo {
         Self::new(SpecVersion::ALL.into_iter().filter(|v| *v >= oldest))
     }
 
-    /// The supported versions, oldest first.
+    /// Returns the supported versions, oldest first.
     pub fn supported_versions(&self) -> &[SpecVersion] {
         &self.supported
     }
 
-    /// Whether this plugin takes configurations of `version`.
+    /// Whether the plugin supports configurations of `version`.
     pub fn supports(&self, version: SpecVersion) -> bool {
         self.supported.contains(&version)
     }
 
-    /// The reply to VERSION (spec: "VERSION Success"), in the version that the input names. One that names none gets the
-    /// newest that is supported.
+    /// Returns the reply to VERSION (spec: "VERSION Success"), in the version of the input, or in
+    /// the newest supported one.
     pub(crate) fn reply(&self, stdin: &[u8]) -> Vec<u8> {
         let input: serde_json::Value = serde_json::from_slice(stdin).unwrap_or_default();
         let asked = input.as_object().and_then(|input| any_case::get(input, "cniVersion"));
@@ -160,7 +161,7 @@ impl PluginInfo {
         reply.to_string().into_bytes()
     }
 
-    /// The supported versions as one line of text.
+    /// Returns the supported versions as a comma-separated list.
     pub(crate) fn list(&self) -> String {
         join(&self.supported)
     }
@@ -181,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_version_survives_its_text() {
+    fn versions_are_parsed_from_their_text() {
         for version in SpecVersion::ALL {
             assert_eq!(version.to_string().parse::<SpecVersion>().unwrap(), version);
         }
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn abilities_come_with_the_version_that_brought_them() {
+    fn features_exist_from_the_version_that_added_them() {
         let with =
             |f: fn(SpecVersion) -> bool| SpecVersion::ALL.into_iter().filter(|v| f(*v)).count();
         assert_eq!(with(SpecVersion::has_legacy_result), 2);
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn plugin_info_speaks_every_version_unless_told_otherwise() {
+    fn plugin_info_supports_all_versions_by_default() {
         assert_eq!(PluginInfo::default().supported_versions(), SpecVersion::ALL);
         let since = PluginInfo::since(SpecVersion::V0_4_0);
         assert!(since.supports(SpecVersion::V1_1_0) && !since.supports(SpecVersion::V0_3_1));

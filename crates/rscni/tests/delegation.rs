@@ -1,4 +1,4 @@
-//! Delegation to real programs: shell scripts that answer as the test says, or do not answer at all.
+//! Delegation to shell scripts with various replies, and without any.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
@@ -17,9 +17,9 @@ struct Installed {
 }
 
 impl Installed {
-    /// Installs a plugin that notes command, environment and configuration of each call, and then runs `script`.
+    /// Installs a plugin that records command and environment of each call and then runs `script`.
     ///
-    /// The script has `$CNI_COMMAND`, and `$DIR` for the plugin's directory.
+    /// `$DIR` is the plugin's directory.
     fn new(script: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let dir = directory.path().display();
@@ -33,7 +33,8 @@ impl Installed {
         );
         fs::write(&file, text).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
-        let config = r#"{ "cniVersion": "1.1.0", "name": "net", "type": "main", "ipam": { "type": "ipam" }, "z": 1, "a": 2 }"#;
+        let config = r#"{ "cniVersion": "1.1.0", "name": "net", "type": "main",
+            "ipam": { "type": "ipam" }, "z": 1, "a": 2 }"#;
         let args = Args {
             container_id: "c1".into(),
             netns: Some("/nowhere/netns".into()),
@@ -47,12 +48,12 @@ impl Installed {
         Self { directory, args }
     }
 
-    /// One that answers ADD with this text.
-    fn answering(text: &str) -> Self {
+    /// Installs a plugin that prints `text` for ADD and succeeds.
+    fn printing(text: &str) -> Self {
         Self::new(&format!("[ $CNI_COMMAND = ADD ] && cat <<'EOF'\n{text}\nEOF\nexit 0"))
     }
 
-    /// One that fails every command with this text on stdout.
+    /// Installs a plugin that prints `text` and fails.
     fn failing(text: &str) -> Self {
         Self::new(&format!("cat <<'EOF'\n{text}\nEOF\nexit 1"))
     }
@@ -71,7 +72,7 @@ impl Installed {
 }
 
 #[test]
-fn the_plugin_gets_this_calls_environment_and_configuration() {
+fn the_plugin_gets_the_variables_and_configuration_of_the_call() {
     let installed =
         Installed::new("cat >$DIR/stdin.$CNI_COMMAND; [ $CNI_COMMAND = ADD ] && echo '{}' || true");
     let ipam = installed.ipam();
@@ -85,19 +86,17 @@ fn the_plugin_gets_this_calls_environment_and_configuration() {
         assert_eq!(
             installed.read(&format!("env.{command}")),
             format!(
-                "CNI_ARGS=IgnoreUnknown=1\nCNI_COMMAND={command}\nCNI_CONTAINERID=c1\nCNI_IFNAME=eth0\n\
-                 CNI_NETNS=/nowhere/netns\nCNI_PATH=/nowhere/first:{}\n",
+                "CNI_ARGS=IgnoreUnknown=1\nCNI_COMMAND={command}\nCNI_CONTAINERID=c1\n\
+                 CNI_IFNAME=eth0\nCNI_NETNS=/nowhere/netns\nCNI_PATH=/nowhere/first:{}\n",
                 installed.directory.path().display()
             )
         );
-        // Byte for byte: keys that this plugin does not know are the other one's.
         assert_eq!(installed.read(&format!("stdin.{command}")).as_bytes(), installed.args.stdin);
     }
 }
 
-/// What this process has of its own, such as cargo's variables, is no business of the other plugin.
 #[test]
-fn of_all_other_variables_the_plugin_gets_path_and_the_trace_alone() {
+fn the_plugin_inherits_only_path_and_the_trace() {
     let installed =
         Installed::new("tr '\\0' '\\n' </proc/$$/environ | cut -d= -f1 | sort >$DIR/names");
     installed.ipam().del().unwrap();
@@ -111,7 +110,7 @@ fn of_all_other_variables_the_plugin_gets_path_and_the_trace_alone() {
 }
 
 #[test]
-fn what_this_call_does_not_have_is_not_set() {
+fn absent_variables_are_not_set() {
     let mut installed = Installed::new("exit 0");
     let path = std::mem::take(&mut installed.args.path);
     installed.args = Args { path, netns_override: true, ..Args::default() };
@@ -122,20 +121,20 @@ fn what_this_call_does_not_have_is_not_set() {
 }
 
 #[test]
-fn another_configuration_can_be_given() {
+fn the_configuration_can_be_replaced() {
     let installed = Installed::new("cat >$DIR/stdin");
     installed.ipam().with_config(b"{\"other\":1}".to_vec()).del().unwrap();
     assert_eq!(installed.read("stdin"), "{\"other\":1}");
-    // Arguments that were made by hand have no stdin; then it is what the configuration says.
-    let mut by_hand = Installed::new("cat >$DIR/stdin");
-    by_hand.args.stdin.clear();
-    by_hand.ipam().del().unwrap();
-    let sent: Value = serde_json::from_str(&by_hand.read("stdin")).unwrap();
+    // Without stdin, as in arguments of a test, the parsed configuration is passed on.
+    let mut without_stdin = Installed::new("cat >$DIR/stdin");
+    without_stdin.args.stdin.clear();
+    without_stdin.ipam().del().unwrap();
+    let sent: Value = serde_json::from_str(&without_stdin.read("stdin")).unwrap();
     assert_eq!(sent, serde_json::from_slice::<Value>(&installed.args.stdin).unwrap());
 }
 
 #[test]
-fn a_result_is_read_in_whatever_version_it_comes() {
+fn a_result_is_read_in_all_versions() {
     let result: CNIResult = serde_json::from_value(json!({
         "ips": [{ "address": "10.1.0.5/16", "gateway": "10.1.0.1" }, { "address": "fd00::5/64" }],
         "routes": [{ "dst": "0.0.0.0/0", "gw": "10.1.0.1" }],
@@ -143,24 +142,19 @@ fn a_result_is_read_in_whatever_version_it_comes() {
     }))
     .unwrap();
     for version in SpecVersion::ALL {
-        let installed = Installed::answering(&result.to_json(version).to_string());
+        let installed = Installed::printing(&result.to_json(version).to_string());
         assert_eq!(installed.ipam().add().unwrap(), result, "{version}");
         assert_eq!(installed.commands(), ["ADD"]);
     }
 }
 
 #[test]
-fn an_error_is_passed_on_as_it_came() {
+fn an_error_is_passed_on_unchanged() {
+    let full = r#"{ "cniVersion": "1.0.0", "code": 11, "msg": "empty", "details": "10.1.0.0/30" }"#;
+    let of_go_plugin = r#"{ "code": 999, "msg": "no space" }"#;
     for (reply, error) in [
-        (
-            r#"{ "cniVersion": "1.0.0", "code": 11, "msg": "pool is empty", "details": "10.1.0.0/30" }"#,
-            Error::Custom(11, "pool is empty".into(), "10.1.0.0/30".into()),
-        ),
-        // As Go's plugins write it.
-        (
-            r#"{ "code": 999, "msg": "no space" }"#,
-            Error::Custom(999, "no space".into(), String::new()),
-        ),
+        (full, Error::Custom(11, "empty".into(), "10.1.0.0/30".into())),
+        (of_go_plugin, Error::Custom(999, "no space".into(), String::new())),
     ] {
         let installed = Installed::failing(reply);
         let ipam = installed.ipam();
@@ -172,71 +166,65 @@ fn an_error_is_passed_on_as_it_came() {
 }
 
 #[test]
-fn an_add_that_fails_is_undone() {
+fn a_failed_add_is_rolled_back() {
     let installed = Installed::failing(r#"{ "code": 100, "msg": "half way" }"#);
     assert_eq!(installed.ipam().add().unwrap_err().msg(), "half way");
     assert_eq!(installed.commands(), ["ADD", "DEL"]);
-    // The undoing may fail as well; the first error is told.
+    // If DEL fails too, the error of ADD is returned.
     let installed =
         Installed::new(r#"echo "{ \"code\": 100, \"msg\": \"$CNI_COMMAND failed\" }"; exit 1"#);
     assert_eq!(installed.ipam().add().unwrap_err().msg(), "ADD failed");
-    // An answer that cannot be read may stand for an address that is taken.
-    let installed = Installed::answering("garbage");
+    // A result that cannot be read may contain a reserved address.
+    let installed = Installed::printing("garbage");
     installed.ipam().add().unwrap_err();
     assert_eq!(installed.commands(), ["ADD", "DEL"]);
-    // Nothing but ADD is undone.
+    // Only ADD is rolled back.
     let installed = Installed::failing("{}");
     installed.ipam().check().unwrap_err();
     assert_eq!(installed.commands(), ["CHECK"]);
 }
 
 #[rstest]
-#[case::nothing("exit 1", "status 1")]
-#[case::garbage("echo garbage; exit 3", "status 3 and gave no error reply; stdout: garbage")]
-#[case::another_document(
-    "echo '{ \"ips\": [] }'; exit 1",
-    "no error reply; stdout: { \"ips\": [] }"
-)]
+#[case::no_output("exit 1", "status 1")]
+#[case::garbage("echo garbage; exit 3", "status 3 without an error reply; stdout: garbage")]
+#[case::another_document("echo '{ \"ips\": [] }'; exit 1", "error reply; stdout: { \"ips\": [] }")]
 #[case::only_stderr(
     "echo 'panic: oh' >&2; exit 2",
-    "status 2 and gave no error reply; stderr: panic: oh"
+    "status 2 without an error reply; stderr: panic: oh"
 )]
 #[case::killed("kill -9 $$", "signal 9")]
-#[case::bytes("printf '\\377\\376'; exit 1", "stdout: \u{fffd}\u{fffd}")]
-fn a_plugin_that_ends_without_an_error_reply_is_an_internal_error(
-    #[case] script: &str,
-    #[case] told: &str,
-) {
+#[case::not_utf8("printf '\\377\\376'; exit 1", "stdout: \u{fffd}\u{fffd}")]
+fn a_failure_without_an_error_reply_is_code_999(#[case] script: &str, #[case] text: &str) {
     let installed = Installed::new(script);
     for error in [installed.ipam().add().unwrap_err(), installed.ipam().del().unwrap_err()] {
         assert_eq!(error.code(), 999);
-        assert!(error.details().contains("ipam") && error.details().contains(told), "{error}");
+        assert!(error.details().contains("ipam") && error.details().contains(text), "{error}");
     }
 }
 
 #[rstest]
-#[case::nothing("true")]
+#[case::no_output("true")]
 #[case::white_space("echo; echo")]
 #[case::garbage("echo garbage")]
 #[case::a_list("echo '[]'")]
 #[case::two_documents("echo '{} {}'")]
 #[case::noise_before("echo 'starting...'; echo '{}'")]
 #[case::a_bad_address("echo '{ \"ips\": [{ \"address\": \"10.0.0.300/24\" }] }'")]
-#[case::bytes("printf '{\\377}'")]
-fn a_success_without_a_result_is_a_failed_add(#[case] script: &str) {
+#[case::not_utf8("printf '{\\377}'")]
+fn add_without_a_valid_result_is_code_6(#[case] script: &str) {
     let error = Installed::new(script).ipam().add().unwrap_err();
     assert_eq!(error.code(), 6);
     assert!(error.details().contains("ipam"), "{error}");
 }
 
 #[test]
-fn output_without_measure_is_read_and_an_excerpt_told() {
-    // More than any pipe holds, in both streams at once.
-    let flood =
+fn long_output_is_read_and_an_excerpt_is_reported() {
+    // More than a pipe buffer, in both streams.
+    let print =
         "head -c 4000000 /dev/zero | tr '\\0' x; head -c 4000000 /dev/zero | tr '\\0' y >&2;";
-    let flooding = Installed::new(&format!("{flood} exit 1"));
-    // Not through `del`, which would pass all that on to the stderr of the tests.
-    let outcome = Process.exec(&flooding.ipam().invocation(Command::Del).unwrap()).unwrap();
+    let printing = Installed::new(&format!("{print} exit 1"));
+    // `del` would copy it to the stderr of the tests.
+    let outcome = Process.exec(&printing.ipam().invocation(Command::Del).unwrap()).unwrap();
     assert_eq!((outcome.stdout.len(), outcome.stderr.len()), (4_000_000, 4_000_000));
     let error = outcome.into_success("ipam").unwrap_err();
     assert_eq!(error.code(), 999);
@@ -251,11 +239,11 @@ fn output_without_measure_is_read_and_an_excerpt_told() {
 }
 
 #[test]
-fn a_plugin_need_not_read_its_configuration() {
+fn a_plugin_may_ignore_its_configuration() {
     let installed = Installed::new("exec <&-; echo '{}'");
     let megabytes = json!({ "blob": "x".repeat(4 << 20) }).to_string().into_bytes();
     installed.ipam().with_config(megabytes.clone()).add().unwrap();
-    // Nor read it before it answers.
+    // It may also print a lot before it reads.
     let installed =
         Installed::new("head -c 4000000 /dev/zero | tr '\\0' ' '; cat >/dev/null; echo '{}'");
     installed.ipam().with_config(megabytes).add().unwrap();
@@ -268,8 +256,8 @@ fn a_plugin_need_not_read_its_configuration() {
 #[case("a/b", "path")]
 #[case("..", "path")]
 #[case("missing", "not installed")]
-fn what_is_no_installed_plugin_is_refused(#[case] plugin: &str, #[case] told: &str) {
-    let installed = Installed::answering("{}");
+fn an_invalid_or_missing_plugin_is_code_7(#[case] plugin: &str, #[case] text: &str) {
+    let installed = Installed::printing("{}");
     let delegate = Delegate::new(&Process, &installed.args, plugin);
     let outcomes = [
         delegate.add().map(drop),
@@ -281,14 +269,14 @@ fn what_is_no_installed_plugin_is_refused(#[case] plugin: &str, #[case] told: &s
     for outcome in outcomes {
         let error = outcome.unwrap_err();
         assert_eq!(error.code(), 7);
-        assert!(error.details().contains(told), "{error}");
+        assert!(error.details().contains(text), "{error}");
     }
     assert!(installed.commands().is_empty());
 }
 
 #[test]
 fn the_first_executable_in_the_path_is_called() {
-    let installed = Installed::answering("{}");
+    let installed = Installed::printing("{}");
     let [not_executable, directory, second] = [(); 3].map(|()| tempfile::tempdir().unwrap());
     fs::write(not_executable.path().join("ipam"), "").unwrap();
     fs::create_dir(directory.path().join("ipam")).unwrap();
@@ -299,14 +287,13 @@ fn the_first_executable_in_the_path_is_called() {
     let args = Args { path, ..installed.args.clone() };
     Delegate::new(&Process, &args, "ipam").add().unwrap();
     let args = Args { path: Vec::new(), ..args };
-    assert!(
-        Delegate::new(&Process, &args, "ipam").add().unwrap_err().details().contains("CNI_PATH")
-    );
+    let error = Delegate::new(&Process, &args, "ipam").add().unwrap_err();
+    assert!(error.details().contains("CNI_PATH"), "{error}");
 }
 
 #[test]
-fn a_program_that_cannot_be_started_is_an_io_failure() {
-    let installed = Installed::answering("{}");
+fn a_program_that_cannot_be_started_is_code_5() {
+    let installed = Installed::printing("{}");
     fs::write(installed.directory.path().join("ipam"), "#!/nowhere/interpreter\n").unwrap();
     let error = installed.ipam().add().unwrap_err();
     assert_eq!(error.code(), 5);
@@ -314,8 +301,8 @@ fn a_program_that_cannot_be_started_is_an_io_failure() {
 }
 
 #[test]
-fn a_plugin_that_is_being_written_is_waited_for() {
-    let installed = Installed::answering("{}");
+fn the_call_of_a_plugin_that_is_being_installed_is_retried() {
+    let installed = Installed::printing("{}");
     let file =
         fs::File::options().append(true).open(installed.directory.path().join("ipam")).unwrap();
     std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! Results, whatever they are, in every version: what has been written once is read and written again the same.
+//! Generated results in all versions: reading and writing them again changes nothing.
 
 use std::net::IpAddr;
 
@@ -15,12 +15,12 @@ fn network() -> impl Strategy<Value = IpNet> {
         .prop_map(|(addr, v4, v6)| IpNet::new_assert(addr, if addr.is_ipv4() { v4 } else { v6 }))
 }
 
-/// Text that may be empty, which is the same as none.
+/// A string that may be empty, which counts as `None`.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![1 => Just(String::new()), 3 => ".{1,12}"]
 }
 
-/// The same result, without text that is empty.
+/// Replaces empty strings by `None`.
 fn without_empty_text(mut result: CNIResult) -> CNIResult {
     let texts = result
         .interfaces
@@ -37,7 +37,7 @@ fn texts() -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec(".{0,12}", 0..3)
 }
 
-/// Keys that no version knows.
+/// Keys that are not in the specification.
 fn extra() -> impl Strategy<Value = Extra> {
     let value = prop_oneof![
         Just(Value::Null),
@@ -66,16 +66,19 @@ prop_compose! {
 
 prop_compose! {
     fn route()(
-        dst in network(), gw in of(address()), mtu in any::<Option<u32>>(), advmss in any::<Option<u32>>(),
-        priority in any::<Option<u32>>(), table in any::<Option<u32>>(), scope in any::<Option<u8>>(),
-        extra in extra(),
+        dst in network(), gw in of(address()), mtu in any::<Option<u32>>(),
+        advmss in any::<Option<u32>>(), priority in any::<Option<u32>>(),
+        table in any::<Option<u32>>(), scope in any::<Option<u8>>(), extra in extra(),
     ) -> Route {
         Route { dst, gw, mtu, advmss, priority, table, scope, extra }
     }
 }
 
 prop_compose! {
-    fn dns()(nameservers in texts(), domain in of(text()), search in texts(), options in texts(), extra in extra()) -> Dns {
+    fn dns()(
+        nameservers in texts(), domain in of(text()), search in texts(), options in texts(),
+        extra in extra(),
+    ) -> Dns {
         Dns { nameservers, domain, search, options, extra }
     }
 }
@@ -92,19 +95,20 @@ prop_compose! {
     }
 }
 
-/// Through text, as it goes from plugin to plugin.
+/// Reads a result from text, as a plugin does.
 fn read(json: &Value) -> CNIResult {
     CNIResult::from_json(json.to_string().as_bytes()).unwrap()
 }
 
 proptest! {
     #[test]
-    fn what_a_version_can_hold_survives(result in result()) {
+    fn members_of_a_version_survive(result in result()) {
         for version in SpecVersion::ALL {
             let written = result.to_json(version);
             prop_assert_eq!(&written["cniVersion"], version.as_str());
             prop_assert_eq!(&read(&written).to_json(version), &written, "{}", version);
-            prop_assert_eq!(without_empty_text(result.clone()).to_json(version), written, "{}", version);
+            let without_empty = without_empty_text(result.clone());
+            prop_assert_eq!(without_empty.to_json(version), written, "{}", version);
         }
     }
 
@@ -120,33 +124,40 @@ proptest! {
             let result = without_empty_text(result.clone());
             prop_assert_eq!(&back.ips, &result.ips);
             prop_assert_eq!(&back.dns, &result.dns);
-            let destinations = |r: &CNIResult| r.routes.iter().map(|r| (r.dst, r.gw)).collect::<Vec<_>>();
-            prop_assert_eq!(destinations(&back), destinations(&result));
-            let places = |r: &CNIResult| {
-                r.interfaces.iter().map(|i| (i.name.clone(), i.mac.clone(), i.sandbox.clone())).collect::<Vec<_>>()
+            let routes = |r: &CNIResult| -> Vec<_> {
+                r.routes.iter().map(|r| (r.dst, r.gw)).collect()
             };
-            prop_assert_eq!(places(&back), places(&result));
+            prop_assert_eq!(routes(&back), routes(&result));
+            let interfaces = |r: &CNIResult| -> Vec<_> {
+                let fields = |i: &Interface| (i.name.clone(), i.mac.clone(), i.sandbox.clone());
+                r.interfaces.iter().map(fields).collect()
+            };
+            prop_assert_eq!(interfaces(&back), interfaces(&result));
         }
     }
 
     #[test]
-    fn old_versions_hold_the_first_address_of_each_family(result in result()) {
+    fn old_versions_keep_the_first_address_of_each_family(result in result()) {
         for version in [SpecVersion::V0_1_0, SpecVersion::V0_2_0] {
             let back = read(&result.to_json(version));
             let first = |v4| result.ips.iter().find(move |ip| ip.address.addr().is_ipv4() == v4);
-            let expected: Vec<_> = [first(true), first(false)].into_iter().flatten().map(|ip| (ip.address, ip.gateway)).collect();
-            prop_assert_eq!(back.ips.iter().map(|ip| (ip.address, ip.gateway)).collect::<Vec<_>>(), expected);
+            let expected = [first(true), first(false)].into_iter().flatten();
+            let fields = |ip: &IpConfig| (ip.address, ip.gateway);
+            prop_assert!(back.ips.iter().map(fields).eq(expected.map(fields)), "{:?}", back);
         }
     }
 
     #[test]
-    fn old_versions_hold_the_routes_of_the_families_that_have_an_address(result in result()) {
+    fn old_versions_keep_the_routes_of_families_with_an_address(result in result()) {
         for version in [SpecVersion::V0_1_0, SpecVersion::V0_2_0] {
             let back = read(&result.to_json(version));
             let has_address = |v4| result.ips.iter().any(|ip| ip.address.addr().is_ipv4() == v4);
-            let of = |v4| result.routes.iter().filter(move |route| route.dst.addr().is_ipv4() == v4 && has_address(v4));
-            let expected: Vec<_> = of(true).chain(of(false))
-                .map(|route| Route { extra: route.extra.clone(), ..Route::new(route.dst, route.gw) })
+            let of_family = |v4| {
+                let is_kept = move |r: &&Route| r.dst.addr().is_ipv4() == v4 && has_address(v4);
+                result.routes.iter().filter(is_kept)
+            };
+            let expected: Vec<_> = of_family(true).chain(of_family(false))
+                .map(|r| Route { extra: r.extra.clone(), ..Route::new(r.dst, r.gw) })
                 .collect();
             prop_assert_eq!(back.routes, expected);
             prop_assert_eq!(back.dns, without_empty_text(result.clone()).dns);
@@ -155,13 +166,13 @@ proptest! {
     }
 
     #[test]
-    fn on_its_way_through_any_two_versions_a_result_keeps_what_the_older_one_can_hold(result in result()) {
+    fn conversion_between_two_versions_keeps_the_members_of_the_older(result in result()) {
         for one in SpecVersion::ALL {
             for other in SpecVersion::ALL {
                 let sent = read(&result.to_json(one));
-                let arrived = read(&sent.to_json(other));
+                let received = read(&sent.to_json(other));
                 let older = one.min(other);
-                prop_assert_eq!(arrived.to_json(older), sent.to_json(older), "{} to {}", one, other);
+                prop_assert_eq!(received.to_json(older), sent.to_json(older), "{} {}", one, other);
             }
         }
     }
@@ -169,14 +180,15 @@ proptest! {
     #[test]
     fn a_configuration_keeps_its_prev_result(result in result()) {
         for version in SpecVersion::ALL {
-            let config = json!({ "cniVersion": version, "name": "n", "prevResult": result.to_json(version) });
+            let prev_result = result.to_json(version);
+            let config = json!({ "cniVersion": version, "name": "n", "prevResult": prev_result });
             let conf = NetConf::from_json(config.to_string().as_bytes()).unwrap();
             prop_assert_eq!(Value::Object(conf.to_json()), config);
         }
     }
 
     #[test]
-    fn reading_anything_ends_in_a_result_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_are_a_result_or_code_6(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         if let Err(error) = CNIResult::from_json(&bytes) {
             prop_assert_eq!(error.code(), 6);
         }

@@ -1,4 +1,4 @@
-//! A plugin that misbehaves as its configuration says, for the tests of how the library behaves in a real process.
+//! A plugin with faults that its configuration selects, to test the library in a real process.
 
 use std::process::{Command, Stdio};
 
@@ -10,9 +10,9 @@ use rscni::{Args, CNIResult, Error};
 
 #[cfg(not(feature = "async"))]
 fn main() {
-    let about = "faulty: misbehaves as it is told";
+    let about = "faulty: a plugin with faults";
     let plugin = Plugin::new(act, act, act, rscni::PluginInfo::default(), about);
-    // This ends a failed call with a panic, after the answer has been given.
+    // A failed call panics here, after the reply is written.
     plugin.run().expect("the CNI call failed");
 }
 
@@ -41,7 +41,7 @@ fn main() {
 
     let plugin = Plugin::default();
     let mut run = pin!(plugin.run(&Faulty));
-    // Nothing in it waits.
+    // It never waits.
     match run.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(outcome) => outcome.expect("the CNI call failed"),
         Poll::Pending => unreachable!("the plugin waits for something"),
@@ -76,9 +76,9 @@ fn act(args: Args) -> Result<CNIResult, Error> {
 /// Writes to stdout in several ways.
 fn print() {
     println!("printed");
-    // Relative to no PATH: a call has none.
+    // An absolute path, since the call has no PATH.
     let status = Command::new("/bin/echo").arg("from a child").status();
     assert!(status.is_ok_and(|status| status.success()));
-    // It stays in the buffer until the process ends.
+    // Stays in the buffer until the process exits.
     print!("without an end of line");
 }

@@ -1,4 +1,4 @@
-//! The same without blocking.
+//! The async runtime with shell scripts as plugins.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -8,20 +8,23 @@ use rscni::{
 };
 
 use super::{
-    AMPLE, install, installed, is_alive, network, params, wait_for, while_being_installed,
+    LONG, check_timeout, hanging, install, installed, network, params, wait_for_exit,
+    while_being_installed,
 };
 
 fn runtime<E: AsyncExec>(exec: E, dir: &Path) -> AsyncRuntime<E> {
     AsyncRuntime::new(exec, [dir]).with_cache(Cache::new(dir.join("cache")))
 }
 
-/// Attaches and detaches two containers at once on several threads, in whatever way plugins are called.
+/// Attaches and detaches two containers concurrently on several threads.
 async fn attach_and_detach(exec: impl AsyncExec + Clone + Send + Sync + 'static) -> String {
     let dir = installed(
-        "cat >$DIR/config.$CNI_CONTAINERID.$CNI_COMMAND; echo $CNI_COMMAND >>$DIR/calls.$CNI_CONTAINERID\n\
-         [ $CNI_COMMAND = VERSION ] && echo '{ \"cniVersion\": \"1.1.0\", \"supportedVersions\": [\"1.1.0\"] }'\n\
-         [ $CNI_COMMAND = ADD ] && echo '{ \"cniVersion\": \"1.1.0\", \"ips\": [{ \"address\": \"10.0.0.2/24\" }] }'\n\
-         exit 0",
+        "cat >$DIR/config.$CNI_CONTAINERID.$CNI_COMMAND\n\
+         echo $CNI_COMMAND >>$DIR/calls.$CNI_CONTAINERID\n\
+         case $CNI_COMMAND in\n\
+         VERSION) echo '{ \"cniVersion\": \"1.1.0\", \"supportedVersions\": [\"1.1.0\"] }';;\n\
+         ADD) echo '{ \"cniVersion\": \"1.1.0\", \"ips\": [{ \"address\": \"10.0.0.2/24\" }] }';;\n\
+         esac",
     );
     let tasks = ["a", "b"].map(|id| {
         let runtime = runtime(exec.clone(), dir.path());
@@ -51,27 +54,15 @@ async fn containers_are_attached_and_detached() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_hangs_is_ended_with_the_children_that_hang_too() {
-    let dir = installed(
-        "trap '' TERM\n\
-         echo 'waiting for the moon' >&2\n\
-         sh -c 'echo $$ >$0/child; while :; do sleep 1; done' $DIR &\n\
-         echo $$ >$DIR/own; while :; do sleep 1; done",
-    );
+async fn a_hanging_plugin_is_killed_with_its_children() {
+    let dir = hanging();
     let limited = runtime(AsyncProcess, dir.path()).with_time_limit(Duration::from_secs(5));
     let error = limited.status(&network()).await.unwrap_err();
-    for part in ["STATUS of script (plugin 1 of 1)", "took longer than 5s", "waiting for the moon"]
-    {
-        assert!(error.details().contains(part), "{error}");
-    }
-    for file in ["child", "own"] {
-        let pid = fs::read_to_string(dir.path().join(file)).unwrap();
-        wait_for("the plugin's processes end", || !is_alive(pid.trim()));
-    }
+    check_timeout(&error, "STATUS of script (plugin 1 of 1)", &dir);
 }
 
 #[tokio::test]
-async fn a_plugin_whose_caller_loses_interest_is_ended() {
+async fn a_plugin_is_killed_when_its_future_is_dropped() {
     let dir = installed(
         "sh -c 'echo $$ >$0/child.new; mv $0/child.new $0/child; sleep 1000' $DIR & wait",
     );
@@ -87,15 +78,14 @@ async fn a_plugin_whose_caller_loses_interest_is_ended() {
         ended = runtime.add(&network, &params) => panic!("{ended:?}"),
         () = is_started => {}
     }
-    let pid = fs::read_to_string(child).unwrap();
-    wait_for("the plugin's processes end", || !is_alive(pid.trim()));
-    // Nor does it keep others from the attachment.
+    wait_for_exit(&child);
+    // The lock of the attachment is released.
     install(dir.path(), "exit 0");
-    runtime.with_time_limit(AMPLE).del(&network, &params).await.unwrap();
+    runtime.with_time_limit(LONG).del(&network, &params).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_plugin_that_never_stops_printing_is_ended() {
+async fn a_plugin_that_never_stops_printing_is_killed() {
     for stream in ["", ">&2"] {
         let dir = installed(&format!("exec yes {stream}"));
         let error = runtime(AsyncProcess, dir.path()).status(&network()).await.unwrap_err();
@@ -104,12 +94,12 @@ async fn a_plugin_that_never_stops_printing_is_ended() {
 }
 
 #[tokio::test]
-async fn what_a_plugin_says_and_how_it_ends_is_told() {
-    for limit in [None, Some(AMPLE)] {
-        for (script, code, told) in [
+async fn the_error_and_the_exit_of_a_plugin_are_reported() {
+    for limit in [None, Some(LONG)] {
+        for (script, code, text) in [
             ("echo '{ \"code\": 7, \"msg\": \"no\", \"details\": \"why\" }'; exit 1", 7, "why"),
-            ("echo oh >&2; exit 3", 999, "ended with status 3 and gave no error reply; stderr: oh"),
-            ("kill -9 $$", 999, "was ended by signal 9"),
+            ("echo oh >&2; exit 3", 999, "exited with status 3 without an error reply; stderr: oh"),
+            ("kill -9 $$", 999, "was killed by signal 9"),
         ] {
             let dir = installed(script);
             let mut runtime = runtime(AsyncProcess, dir.path());
@@ -117,19 +107,19 @@ async fn what_a_plugin_says_and_how_it_ends_is_told() {
                 runtime = runtime.with_time_limit(limit);
             }
             let error = runtime.status(&network()).await.unwrap_err();
-            assert!(error.code() == code && error.details().contains(told), "{error}");
+            assert!(error.code() == code && error.details().contains(text), "{error}");
         }
     }
 }
 
 #[tokio::test]
-async fn one_who_waits_for_another_does_not_hold_it_up() {
-    // On one thread, the second ADD must let the first one go on.
+async fn an_operation_that_waits_for_a_lock_does_not_block_its_holder() {
+    // Both ADDs run on one thread.
     let dir = installed(
         "mkdir $DIR/busy || echo overlap >>$DIR/overlap; sleep 0.05; rmdir $DIR/busy\n\
          [ $CNI_COMMAND = ADD ] && echo '{ \"cniVersion\": \"1.1.0\" }'; exit 0",
     );
-    let runtime = runtime(AsyncProcess, dir.path()).with_time_limit(AMPLE);
+    let runtime = runtime(AsyncProcess, dir.path()).with_time_limit(LONG);
     let (network, params) = (network(), params("box"));
     let (first, second) =
         tokio::join!(runtime.add(&network, &params), runtime.add(&network, &params));
@@ -138,7 +128,7 @@ async fn one_who_waits_for_another_does_not_hold_it_up() {
 }
 
 #[test]
-fn a_plugin_that_is_just_being_installed_is_waited_for() {
+fn the_call_of_a_plugin_that_is_being_installed_is_retried() {
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let dir = installed("exit 0");
     let runtime = runtime(AsyncProcess, dir.path());

@@ -1,4 +1,4 @@
-//! Networks whose plugins are real programs: shell scripts that hang, flood, or tell when two of them run at once.
+//! Networks with shell scripts as plugins, which hang, print too much, or detect concurrent calls.
 
 #[cfg(feature = "async")]
 mod asynchronous;
@@ -18,10 +18,10 @@ use rscni::{
 };
 use tempfile::TempDir;
 
-/// How long a plugin has to end that must end by itself.
-const AMPLE: Duration = Duration::from_secs(120);
+/// A timeout that no test reaches.
+const LONG: Duration = Duration::from_secs(120);
 
-/// Installs the plugin `script`, which has `$CNI_COMMAND`, and `$DIR` for its own directory.
+/// Installs the plugin `script`; `$DIR` is its directory.
 fn install(dir: &Path, script: &str) {
     let file = dir.join("script");
     fs::write(&file, format!("#!/bin/sh\nDIR={}\n{script}\n", dir.display())).unwrap();
@@ -49,42 +49,52 @@ fn params(container_id: &str) -> AttachmentParams {
     AttachmentParams::new(container_id, "/run/netns/none", "eth0")
 }
 
-/// Whether a process with this number is there and does something.
+/// Whether a process exists and is not a zombie.
 fn is_alive(pid: &str) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
-fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+/// Waits until the process whose PID is in `file` has exited.
+fn wait_for_exit(file: &Path) {
+    let pid = fs::read_to_string(file).unwrap();
     let begin = Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < AMPLE, "{what}");
+    while is_alive(pid.trim()) {
+        assert!(begin.elapsed() < LONG, "process {pid} of the plugin has not exited");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-#[test]
-fn a_plugin_that_hangs_is_ended_with_the_children_that_hang_too() {
-    // Both shells are deaf to the friendly signal.
-    let dir = installed(
+/// A plugin that hangs with a child in all commands but DEL; both ignore SIGTERM.
+fn hanging() -> TempDir {
+    installed(
         "trap '' TERM\n\
          [ $CNI_COMMAND = DEL ] && exit 0\n\
-         echo 'waiting for the moon' >&2\n\
-         sh -c 'echo $$ >$0/pids; while :; do sleep 1; done' $DIR &\n\
-         echo $$ >>$DIR/pids.own; while :; do sleep 1; done",
-    );
-    let limited = runtime(dir.path()).with_time_limit(Duration::from_secs(5));
-    let error = limited.add(&network(), &params("box")).unwrap_err();
-    for part in ["ADD of script (plugin 1 of 1)", "took longer than 5s", "waiting for the moon"] {
+         echo 'waiting for a server' >&2\n\
+         sh -c 'echo $$ >$0/child; while :; do sleep 1; done' $DIR &\n\
+         echo $$ >$DIR/own; while :; do sleep 1; done",
+    )
+}
+
+/// Checks the error of the plugin [`hanging`] and that its processes are killed.
+fn check_timeout(error: &Error, call: &str, dir: &TempDir) {
+    for part in [call, "took longer than 5s", "waiting for a server"] {
         assert!(error.details().contains(part), "{error}");
     }
-    for file in ["pids", "pids.own"] {
-        let pid = fs::read_to_string(dir.path().join(file)).unwrap();
-        wait_for("the plugin's processes end", || !is_alive(pid.trim()));
+    for file in ["child", "own"] {
+        wait_for_exit(&dir.path().join(file));
     }
 }
 
 #[test]
-fn a_plugin_that_is_told_to_end_may_clean_up() {
+fn a_hanging_plugin_is_killed_with_its_children() {
+    let dir = hanging();
+    let limited = runtime(dir.path()).with_time_limit(Duration::from_secs(5));
+    let error = limited.add(&network(), &params("box")).unwrap_err();
+    check_timeout(&error, "ADD of script (plugin 1 of 1)", &dir);
+}
+
+#[test]
+fn a_plugin_can_clean_up_on_sigterm() {
     let dir = installed("trap 'echo cleaned >$DIR/cleaned; exit 0' TERM; sleep 1000 & wait");
     let limited = Process.with_time_limit(Duration::from_secs(3));
     let limited =
@@ -94,8 +104,8 @@ fn a_plugin_that_is_told_to_end_may_clean_up() {
 }
 
 #[test]
-fn a_child_that_holds_the_output_open_is_not_waited_for_longer_than_the_plugin() {
-    // In a session of its own it is out of reach, and the plugin itself has ended.
+fn a_child_that_keeps_stdout_open_does_not_outlast_the_timeout() {
+    // The child is in its own session and not killed; the plugin itself has exited.
     let dir = installed("setsid sleep 1000 & echo $! >$DIR/pid; exit 0");
     let limited = runtime(dir.path()).with_time_limit(Duration::from_secs(5));
     assert!(limited.status(&network()).unwrap_err().details().contains("took longer"));
@@ -104,7 +114,7 @@ fn a_child_that_holds_the_output_open_is_not_waited_for_longer_than_the_plugin()
 }
 
 #[test]
-fn a_plugin_that_never_stops_printing_is_ended() {
+fn a_plugin_that_never_stops_printing_is_killed() {
     for stream in ["", ">&2"] {
         let dir = installed(&format!("[ $CNI_COMMAND = DEL ] || exec yes {stream}"));
         let error = runtime(dir.path()).add(&network(), &params("box")).unwrap_err();
@@ -114,20 +124,21 @@ fn a_plugin_that_never_stops_printing_is_ended() {
 }
 
 #[test]
-fn a_limit_does_not_change_what_an_honest_plugin_says() {
+fn a_timeout_does_not_change_the_error_of_a_plugin() {
     let dir = installed(
-        "cat >/dev/null; echo words >&2; echo '{ \"code\": 7, \"msg\": \"no\", \"details\": \"why\" }'; exit 1",
+        "cat >/dev/null; echo words >&2\n\
+         echo '{ \"code\": 7, \"msg\": \"no\", \"details\": \"why\" }'; exit 1",
     );
-    for runtime in [runtime(dir.path()), runtime(dir.path()).with_time_limit(AMPLE)] {
+    for runtime in [runtime(dir.path()), runtime(dir.path()).with_time_limit(LONG)] {
         let error = runtime.status(&network()).unwrap_err();
         assert_eq!((error.code(), error.msg()), (7, "no"));
     }
     install(dir.path(), "kill -9 $$");
-    let error = runtime(dir.path()).with_time_limit(AMPLE).status(&network()).unwrap_err();
-    assert!(error.details().contains("was ended by signal 9"), "{error}");
+    let error = runtime(dir.path()).with_time_limit(LONG).status(&network()).unwrap_err();
+    assert!(error.details().contains("was killed by signal 9"), "{error}");
 }
 
-/// Holds the plugin open for writing, as one who installs it does, until `f` has been at it for a while.
+/// Runs `f` while the plugin is open for writing, as during its installation; then closes it.
 fn while_being_installed<T>(dir: &Path, f: impl FnOnce() -> T) -> T {
     let file = fs::File::options().append(true).open(dir.join("script")).unwrap();
     std::thread::scope(|scope| {
@@ -140,9 +151,9 @@ fn while_being_installed<T>(dir: &Path, f: impl FnOnce() -> T) -> T {
 }
 
 #[test]
-fn a_plugin_that_is_just_being_installed_is_waited_for() {
+fn the_call_of_a_plugin_that_is_being_installed_is_retried() {
     let dir = installed("exit 0");
-    for runtime in [runtime(dir.path()), runtime(dir.path()).with_time_limit(AMPLE)] {
+    for runtime in [runtime(dir.path()), runtime(dir.path()).with_time_limit(LONG)] {
         while_being_installed(dir.path(), || runtime.status(&network())).unwrap();
     }
     let _file = fs::File::options().append(true).open(dir.path().join("script")).unwrap();
@@ -164,25 +175,24 @@ fn a_plugin_gets_the_trace_of_the_caller() {
     );
 }
 
-/// Names the directory in which a test that runs itself as another process does the other's part.
-const PART: &str = "RSCNI_TEST_PART";
+/// The variable with the directory of a test that runs itself as a child process.
+const CHILD_DIR: &str = "RSCNI_TEST_CHILD_DIR";
 
-/// This program, running the test `name` alone and in its other part.
-fn part(command: &mut Command, name: &str, dir: &Path) {
-    command.args(["--exact", name, "--nocapture"]).env(PART, dir);
+/// Adds the arguments with which this program runs only the test `name`, as a child process.
+fn child_args(command: &mut Command, name: &str, dir: &Path) {
+    command.args(["--exact", name, "--nocapture"]).env(CHILD_DIR, dir);
 }
 
 #[test]
-fn processes_that_fight_over_an_attachment_take_turns() {
-    let fight = |dir: &Path| {
+fn operations_on_an_attachment_in_several_processes_are_serialized() {
+    if let Some(dir) = std::env::var_os(CHILD_DIR) {
+        let runtime = runtime(dir.as_ref());
         for _ in 0..10 {
-            // Another may have attached it; what matters is that no two are at it.
-            let _ = runtime(dir).add(&network(), &params("box"));
-            runtime(dir).del(&network(), &params("box")).unwrap();
+            // ADD fails if the other process has attached it. The plugin detects concurrent calls.
+            let _ = runtime.add(&network(), &params("box"));
+            runtime.del(&network(), &params("box")).unwrap();
         }
-    };
-    if let Some(dir) = std::env::var_os(PART) {
-        return fight(dir.as_ref());
+        return;
     }
     let dir = installed(
         "mkdir $DIR/busy || echo $CNI_COMMAND >>$DIR/overlap\n\
@@ -194,7 +204,8 @@ fn processes_that_fight_over_an_attachment_take_turns() {
     let children: Vec<_> = (0..2)
         .map(|_| {
             let mut command = Command::new(std::env::current_exe().unwrap());
-            part(&mut command, "processes_that_fight_over_an_attachment_take_turns", dir.path());
+            let name = "operations_on_an_attachment_in_several_processes_are_serialized";
+            child_args(&mut command, name, dir.path());
             command.spawn().unwrap()
         })
         .collect();
@@ -207,7 +218,7 @@ fn processes_that_fight_over_an_attachment_take_turns() {
 }
 
 #[test]
-fn gc_and_concurrent_adds_take_turns() {
+fn gc_and_concurrent_adds_are_serialized() {
     let dir = installed(
         "if [ $CNI_COMMAND = GC ]; then\n\
            mkdir $DIR/gc; ls $DIR | grep attaching && echo gc >>$DIR/overlap\n\
@@ -238,33 +249,24 @@ fn gc_and_concurrent_adds_take_turns() {
         });
     });
     assert!(!dir.path().join("overlap").exists());
-    assert_eq!(
-        runtime(dir.path()).cache().list().unwrap().entries.len(),
-        ids.len(),
-        "what is valid is left"
-    );
-    runtime(dir.path()).gc(&network(), &[]).unwrap();
-    assert_eq!(runtime(dir.path()).cache().list().unwrap().entries.len(), 0);
+    let runtime = runtime(dir.path());
+    let entries = || runtime.cache().list().unwrap().entries.len();
+    assert_eq!(entries(), ids.len(), "valid attachments are kept");
+    runtime.gc(&network(), &[]).unwrap();
+    assert_eq!(entries(), 0);
 }
 
 #[test]
-fn an_add_on_a_full_disk_is_undone_and_a_del_is_not_held_up() {
-    let name = "an_add_on_a_full_disk_is_undone_and_a_del_is_not_held_up";
-    if let Some(dir) = std::env::var_os(PART) {
+fn on_a_full_disk_add_is_rolled_back_and_del_succeeds() {
+    if let Some(dir) = std::env::var_os(CHILD_DIR) {
         let dir = Path::new(&dir);
         let error = runtime(dir).add(&network(), &params("new")).unwrap_err();
         assert!(matches!(error, Error::IOFailure(_)), "{error}");
-        assert!(
-            error.details().contains("net-new-eth0") && error.details().contains("space"),
-            "{error}"
-        );
+        let details = error.details();
+        assert!(details.contains("net-new-eth0") && details.contains("space"), "{error}");
         assert_eq!(fs::read_to_string(dir.join("calls")).unwrap(), "ADD new\nDEL new\n");
         runtime(dir).del(&network(), &params("old")).unwrap();
-        assert_eq!(
-            fs::read_dir(dir.join("cache/results")).unwrap().count(),
-            0,
-            "no part of an entry is left"
-        );
+        assert_eq!(fs::read_dir(dir.join("cache/results")).unwrap().count(), 0, "no draft is left");
         return;
     }
     let dir = installed(
@@ -273,70 +275,69 @@ fn an_add_on_a_full_disk_is_undone_and_a_del_is_not_held_up() {
     );
     fs::create_dir(dir.path().join("cache")).unwrap();
     let script = "mount -t tmpfs -o size=16k none $0/cache && mkdir $0/cache/results && \
-                  echo '{}' >$0/cache/results/net-old-eth0 && { cat /dev/zero >$0/cache/fill 2>/dev/null; true; } && \
-                  exec \"$@\"";
+                  echo '{}' >$0/cache/results/net-old-eth0 && \
+                  { cat /dev/zero >$0/cache/fill 2>/dev/null; true; } && exec \"$@\"";
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]).arg(dir.path());
     command.arg(std::env::current_exe().unwrap());
-    part(&mut command, name, dir.path());
+    child_args(&mut command, "on_a_full_disk_add_is_rolled_back_and_del_succeeds", dir.path());
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
 }
 
-/// A plugin that notes what it is called with, and gives this result.
-fn giving(result: &str) -> TempDir {
+/// A plugin that stores its stdin in `<command>.<number>` and prints `result` for ADD.
+fn recording(result: &str) -> TempDir {
     installed(&format!(
         "cat >$DIR/$CNI_COMMAND.$(ls $DIR | grep -c \"^$CNI_COMMAND\")\n\
          [ $CNI_COMMAND = ADD ] && cat <<'EOF'\n{result}\nEOF\nexit 0"
     ))
 }
 
-/// What the plugin was called with.
-fn noted(dir: &TempDir, call: &str) -> serde_json::Value {
-    serde_json::from_slice(&fs::read(dir.path().join(call)).unwrap()).unwrap()
+fn read_json(dir: &TempDir, file: &str) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(dir.path().join(file)).unwrap()).unwrap()
 }
 
 #[test]
-fn a_result_is_passed_on_and_kept_with_every_key_in_every_version() {
+fn a_result_is_passed_on_and_cached_with_all_keys_in_all_versions() {
     for version in ["0.3.1", "0.4.0", "1.0.0"] {
         let result = serde_json::json!({
             "cniVersion": version, "x-result": { "y": null },
-            "interfaces": [{ "name": "eth0", "mtu": 1400, "socketPath": "/a", "pciID": "b", "x": 1 }],
+            "interfaces":
+                [{ "name": "eth0", "mtu": 1400, "socketPath": "/a", "pciID": "b", "x": 1 }],
             "routes": [{ "dst": "192.0.2.0/24", "mtu": 1300, "table": 7, "scope": 253, "x": 2 }],
             "dns": { "search": ["a"], "x": 3 },
         });
-        let dir = giving(&result.to_string());
-        let text = format!(
-            r#"{{ "cniVersion": "{version}", "name": "net", "plugins": [{{ "type": "script" }}, {{ "type": "script" }}] }}"#
-        );
-        let list = NetConfList::from_json(text.as_bytes()).unwrap();
+        let dir = recording(&result.to_string());
+        let plugins =
+            [serde_json::json!({ "type": "script" }), serde_json::json!({ "type": "script" })];
+        let list = serde_json::json!({ "cniVersion": version, "name": "net", "plugins": plugins });
+        let list = NetConfList::from_json(list.to_string().as_bytes()).unwrap();
         let runtime = runtime(dir.path());
         let added = runtime.add(&list, &params("box")).unwrap();
         assert_eq!(added.to_json(list.cni_version), result);
-        assert_eq!(noted(&dir, "ADD.1")["prevResult"], result, "{version}");
-        let cached = noted(&dir, "cache/results/net-box-eth0");
+        assert_eq!(read_json(&dir, "ADD.1")["prevResult"], result, "{version}");
+        let cached = read_json(&dir, "cache/results/net-box-eth0");
         assert_eq!(cached["result"], result, "{version}");
         if version != "0.3.1" {
             runtime.check(&list, &params("box")).unwrap();
             runtime.del(&list, &params("box")).unwrap();
             for call in ["CHECK.0", "CHECK.1", "DEL.0", "DEL.1"] {
-                assert_eq!(noted(&dir, call)["prevResult"], result, "{version} {call}");
+                assert_eq!(read_json(&dir, call)["prevResult"], result, "{version} {call}");
             }
         }
     }
 }
 
 #[test]
-fn malformed_capabilities_are_rejected_by_add_and_do_not_stop_del_and_gc() {
-    let dir = giving("{}");
+fn malformed_capabilities_are_rejected_by_add_and_accepted_by_del_and_gc() {
+    let dir = recording("{}");
     let runtime = runtime(dir.path());
-    let text = br#"{ "cniVersion": "1.1.0", "name": "net", "plugins": [
-        { "type": "script" }, { "type": "script", "capabilities": { "portMappings": "true" }, "ipam": [] }] }"#;
+    let text = br#"{ "cniVersion": "1.1.0", "name": "net", "plugins": [{ "type": "script" },
+        { "type": "script", "capabilities": { "portMappings": "true" }, "ipam": [] }] }"#;
     let list = NetConfList::from_json(text).unwrap();
-    for error in
-        [runtime.add(&list, &params("box")).unwrap_err(), runtime.status(&list).unwrap_err()]
-    {
+    let add = runtime.add(&list, &params("box"));
+    for error in [add.unwrap_err(), runtime.status(&list).unwrap_err()] {
         assert_eq!(error.code(), 7);
         for part in [
             r#"plugins[1].capabilities.portMappings: "true" is not true or false"#,
@@ -346,7 +347,7 @@ fn malformed_capabilities_are_rejected_by_add_and_do_not_stop_del_and_gc() {
         }
     }
     assert!(!dir.path().join("ADD.0").exists());
-    // An earlier release attached with it.
+    // An earlier release may have attached with it.
     runtime.del(&list, &params("box")).unwrap();
     runtime.gc(&list, &[]).unwrap();
     assert!(dir.path().join("DEL.1").exists() && dir.path().join("GC.1").exists());
@@ -354,14 +355,14 @@ fn malformed_capabilities_are_rejected_by_add_and_do_not_stop_del_and_gc() {
 
 #[test]
 fn capabilities_in_another_case_are_passed_on() {
-    let dir = giving("{}");
+    let dir = recording("{}");
     let text = br#"{ "CniVersion": "1.0.0", "Name": "net", "Plugins": [
         { "Type": "script", "Capabilities": { "mac": true }, "RuntimeConfig": { "mac": "x" } }] }"#;
     let list = NetConfList::from_json(text).unwrap();
     let mut params = params("box");
     params.capability_args.insert("mac".into(), "02:00:00:00:00:01".into());
     runtime(dir.path()).add(&list, &params).unwrap();
-    let config = noted(&dir, "ADD.0");
+    let config = read_json(&dir, "ADD.0");
     assert_eq!(config["runtimeConfig"]["mac"], "02:00:00:00:00:01");
     assert!(config.get("RuntimeConfig").is_none() && config.get("Capabilities").is_none());
 }
