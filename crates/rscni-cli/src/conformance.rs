@@ -10,7 +10,7 @@ use std::{
 
 use clap::ValueEnum;
 use rscni_conformance::{
-    ALL, Entry, Orphans, Report, Requirement, Result as Verdict, Subject, Wanted,
+    ALL, Entry, Orphans, Report, Requirement, Result as Verdict, Subject, SubjectOptions,
 };
 
 use crate::{
@@ -100,7 +100,7 @@ impl Conformance {
         let file = self.config.clone().unwrap_or_default();
         let about_file = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
         let config = std::fs::read_to_string(&file).map_err(|error| about_file(&error))?;
-        let subject = Subject::find(Wanted {
+        let subject = Subject::find(SubjectOptions {
             plugin: self.plugin.clone().unwrap_or_default(),
             path: self.path(),
             config,

@@ -1,4 +1,4 @@
-//! Workers, and the work that they are given.
+//! The run: starts workers and collects their verdicts.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -11,18 +11,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     guard::guard,
-    overdue::{self, Overdue},
+    host::PrivateHost,
     report::{Entry, Report},
     requirement::Requirement,
     subject::Subject,
+    timeouts::{self, TimeoutCounter},
     verdict::{Failure, not_applicable},
-    world::World,
 };
 
-/// What one of these processes is given on its stdin, in a line.
+/// The line on the stdin of a guard or a worker.
 #[derive(Serialize, Deserialize)]
 enum Order {
-    /// Start a worker, give it this, and see to it that nothing of it stays.
+    /// Guard a worker that gets this job.
     Guard(Job),
     Work(Job),
 }
@@ -33,25 +33,25 @@ struct Job {
     ids: Vec<String>,
 }
 
-/// What they say, a line each.
+/// A line on the stdout of a guard or a worker.
 #[derive(Serialize, Deserialize)]
-enum Said {
-    /// It is in its namespaces, and calls the plugin in this version, which claims these.
+enum Message {
+    /// The worker is in its namespaces: the version of its calls, and the plugin's versions.
     Ready { version: String, supported: Vec<String> },
-    /// What a requirement came to, and whether a call was overdue.
+    /// The result of a requirement, and whether a call timed out.
     Done(Box<Entry>, bool),
-    /// It cannot go on.
+    /// The worker cannot continue.
     Failed(String),
-    /// The guard: how the worker has ended.
+    /// The guard reports how the worker ended.
     Ended(String),
 }
 
-/// Holds the subject against these requirements. `worker` is a program that calls [`work`] when it is called with
-/// these arguments; `on_entry` is told each verdict as it comes.
+/// Checks the subject for these requirements. `worker` is a program with arguments that calls
+/// [`work`]; `on_entry` gets each verdict when it is known.
 ///
 /// # Errors
 ///
-/// If there can be no private host; the text says what to do.
+/// If the private host cannot be created; the text says what to do.
 pub fn run(
     subject: &Subject,
     requirements: &[&Requirement],
@@ -60,12 +60,12 @@ pub fn run(
 ) -> Result<Report, String> {
     let mut report = Report::of(subject);
     let mut left: Vec<&Requirement> = requirements.to_vec();
-    let mut overdue = Overdue::default();
+    let mut timeouts = TimeoutCounter::default();
     while let Some(&next) = left.first() {
-        if overdue.is_enough() {
+        if timeouts.is_exceeded() {
             report.gave_up = true;
             for requirement in left.drain(..) {
-                let entry = Entry::new(requirement, not_applicable(overdue::REASON));
+                let entry = Entry::new(requirement, not_applicable(timeouts::REASON));
                 on_entry(&entry);
                 report.entries.push(entry);
             }
@@ -75,84 +75,87 @@ pub fn run(
         let job =
             Job { subject: subject.clone(), ids: left.iter().map(|r| r.id.to_owned()).collect() };
         let mut end = None;
-        let guard = one_worker(job, worker, &mut |said| match said {
-            Said::Ready { version, supported } => {
+        let mut failed = None;
+        let guard = run_worker(job, worker, &mut |message| match message {
+            Message::Ready { version, supported } => {
                 (report.version, report.supported) = (version, supported);
             }
-            Said::Failed(why) => report.failed = Some(why),
-            Said::Ended(how) => end = Some(how),
-            Said::Done(entry, was_overdue) => {
-                overdue.note(&entry.result, was_overdue);
+            Message::Failed(reason) => failed = Some(reason),
+            Message::Ended(status) => end = Some(status),
+            Message::Done(entry, timed_out) => {
+                timeouts.count(&entry.result, timed_out);
                 left.retain(|requirement| requirement.id != entry.id);
                 on_entry(&entry);
                 report.entries.push(*entry);
             }
         })?;
-        if let Some(why) = report.failed.take() {
-            return Err(why);
+        if let Some(reason) = failed {
+            return Err(reason);
         }
         if left.len() == before {
-            let end = end.map_or_else(
-                || format!("guard ended with {guard}"),
-                |how| format!("check ended with {how}"),
-            );
-            let failure =
-                Failure { expected: next.text.to_owned(), found: format!("the {end}"), call: None };
+            let found = match end {
+                Some(status) => format!("the check ended with {status}"),
+                None => format!("the guard ended with {guard}"),
+            };
+            let failure = Failure { expected: next.text.to_owned(), found, call: None };
             let entry = Entry::failed(next, failure);
-            overdue.note(&entry.result, false);
+            timeouts.count(&entry.result, false);
             on_entry(&entry);
             report.entries.push(entry);
             left.remove(0);
         }
     }
-    let place =
+    let position =
         |entry: &Entry| requirements.iter().position(|requirement| requirement.id == entry.id);
-    report.entries.sort_by_key(place);
+    report.entries.sort_by_key(position);
     Ok(report)
 }
 
-/// Has one worker do as much as it can, and says how its guard ended.
-fn one_worker(
+/// Runs a worker until it ends, and returns the exit status of its guard.
+fn run_worker(
     job: Job,
     worker: (&Path, &[&str]),
-    on_said: &mut dyn FnMut(Said),
+    on_message: &mut dyn FnMut(Message),
 ) -> Result<ExitStatus, String> {
     let (program, args) = worker;
-    let failed = |what: &str, error: &dyn std::fmt::Display| {
-        format!("{what} {}: {error}", program.display())
+    let failed = |action: &str, error: &dyn std::fmt::Display| {
+        format!("cannot {action} {}: {error}", program.display())
     };
     let mut command = Command::new(program);
-    // A group of its own, so that who ends the run's group leaves it the time to tidy up.
+    // In its own process group, so that a signal to the run's group does not kill the guard.
     command.args(args).process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut guard = command.spawn().map_err(|error| failed("start", &error))?;
-    // Open until it has ended: where this process ends before, the guard notices.
+    // Kept open until the guard has exited, since its end tells the guard that the run has ended.
     let mut stdin = guard.stdin.take();
     if let Some(stdin) = &mut stdin {
-        write_line(stdin, &Order::Guard(job)).map_err(|error| failed("tell", &error))?;
+        write_line(stdin, &Order::Guard(job)).map_err(|error| failed("write to", &error))?;
     }
     for line in guard.stdout.take().into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
-        let line = line.map_err(|error| failed("listen to", &error))?;
-        on_said(serde_json::from_str(&line).map_err(|error| failed("understand", &error))?);
+        let line = line.map_err(|error| failed("read from", &error))?;
+        let message = serde_json::from_str(&line);
+        on_message(message.map_err(|error| failed("read a message of", &error))?);
     }
     let status = guard.wait();
     drop(stdin);
     status.map_err(|error| failed("wait for", &error))
 }
 
-/// What the processes do that [`run`] starts. The first is a guard; the second, which the guard starts, is the worker. It
-/// enters namespaces of its own, and tells the verdicts on stdout until all is done or a plugin has spoilt the place.
+/// Does the work of a process that [`run`] starts: a guard, or the worker that a guard starts.
+///
+/// A worker enters its own namespaces and prints its verdicts, until all requirements are checked
+/// or the plugin has left something behind.
 ///
 /// # Errors
 ///
-/// If the order cannot be read, or nobody listens to the worker.
+/// If the order cannot be read, or the verdicts cannot be written.
 pub fn work() -> std::io::Result<()> {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
     match serde_json::from_str(&line)? {
         Order::Guard(job) => {
             let end = guard(&as_line(&Order::Work(job))?)?;
-            // Where the run has ended, nobody is to be told.
-            let _ = say(&Said::Ended(end));
+            // Best effort: the run may have ended.
+            let _ = send(&Message::Ended(end));
             Ok(())
         }
         Order::Work(job) => work_on(job),
@@ -160,37 +163,37 @@ pub fn work() -> std::io::Result<()> {
 }
 
 fn work_on(job: Job) -> std::io::Result<()> {
-    let world = match World::enter(job.subject) {
-        Ok(world) => world,
-        Err(why) => return say(&Said::Failed(why)),
+    let host = match PrivateHost::enter(job.subject) {
+        Ok(host) => host,
+        Err(reason) => return send(&Message::Failed(reason)),
     };
-    let supported = world.supported.iter().map(|version| (*version).to_owned()).collect();
-    say(&Said::Ready { version: world.version.to_owned(), supported })?;
+    let supported = host.supported.iter().map(|version| (*version).to_owned()).collect();
+    send(&Message::Ready { version: host.version.to_owned(), supported })?;
     for requirement in
         crate::ALL.iter().filter(|requirement| job.ids.iter().any(|id| id == requirement.id))
     {
-        world.begin(requirement.id);
-        let entry = Entry::new(requirement, (requirement.check)(&world, requirement.about));
-        let is_fit = world.end();
-        say(&Said::Done(Box::new(entry), world.is_overdue()))?;
-        if !is_fit {
+        host.begin(requirement.id);
+        let entry = Entry::new(requirement, (requirement.check)(&host, requirement.parameter));
+        let is_clean = host.end();
+        send(&Message::Done(Box::new(entry), host.has_timed_out()))?;
+        if !is_clean {
             break;
         }
     }
     Ok(())
 }
 
-fn say(said: &Said) -> std::io::Result<()> {
-    write_line(&mut std::io::stdout().lock(), said)
+fn send(message: &Message) -> std::io::Result<()> {
+    write_line(&mut std::io::stdout().lock(), message)
 }
 
-fn write_line(to: &mut dyn Write, what: &impl Serialize) -> std::io::Result<()> {
-    to.write_all(&as_line(what)?)?;
+fn write_line(to: &mut dyn Write, value: &impl Serialize) -> std::io::Result<()> {
+    to.write_all(&as_line(value)?)?;
     to.flush()
 }
 
-fn as_line(what: &impl Serialize) -> std::io::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(what)?;
+fn as_line(value: &impl Serialize) -> std::io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(value)?;
     line.push(b'\n');
     Ok(line)
 }

@@ -1,24 +1,24 @@
-//! Processes that plugins have started and left behind.
+//! Processes that plugins have started and left running.
 
 use rustix::process::{
     Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid,
 };
 
-/// What plugins have left running, such as one that makes a daemon of itself, once the workers that called them are
-/// gone. It becomes a child of this process, and is ended when this value is dropped.
+/// Adopts the processes that plugins leave running, such as daemons, and kills them on drop.
 ///
-/// So is every other child that this process has got meanwhile: it is for a process that does nothing else.
+/// It kills all children that this process gets in the meantime, so the process must have no
+/// others.
 #[derive(Debug)]
 pub struct Orphans {
-    /// Who was a child before.
+    /// The children that existed before.
     own: Vec<Pid>,
 }
 
 impl Orphans {
-    /// Takes them from now on.
-    #[must_use = "they are ended when it is dropped"]
+    /// Starts to adopt processes.
+    #[must_use = "the processes are killed on drop"]
     pub fn adopt() -> Self {
-        // Where that is not possible they are the system's.
+        // Best effort: otherwise the system's init adopts them.
         let _ = set_child_subreaper(Some(getpid()));
         Self { own: children() }
     }
@@ -27,7 +27,7 @@ impl Orphans {
 impl Drop for Orphans {
     fn drop(&mut self) {
         let is_orphan = |pid: &Pid| !self.own.contains(pid);
-        // The children of who is ended are next.
+        // The children of a killed process are adopted next.
         while let Some(orphan) = children().into_iter().find(is_orphan) {
             let _ = kill_process(orphan, Signal::KILL);
             if waitpid(Some(orphan), WaitOptions::empty()).is_err() {
@@ -38,7 +38,7 @@ impl Drop for Orphans {
     }
 }
 
-/// The children of this process, as far as the kernel tells.
+/// Returns the children of this process.
 fn children() -> Vec<Pid> {
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());

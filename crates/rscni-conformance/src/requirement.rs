@@ -1,21 +1,21 @@
-//! What a requirement is.
+//! The type of requirements.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{verdict::Checked, world::World};
+use crate::{host::PrivateHost, verdict::CheckResult};
 
-/// How the specification words a requirement.
+/// The level of a requirement in the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Level {
-    /// A plugin that does otherwise is not conformant.
+    /// Required for conformance.
     Must,
-    /// There may be reasons to do otherwise.
+    /// Recommended.
     Should,
 }
 
 impl Level {
-    /// As it is written.
+    /// Returns the keyword of the specification.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Must => "MUST",
@@ -29,13 +29,13 @@ impl Level {
 pub struct Requirement {
     /// Its stable name.
     pub id: &'static str,
-    /// How the specification words it.
+    /// Its level in the specification.
     pub level: Level,
     /// The heading in the specification, version 1.1.0.
     pub section: &'static str,
-    /// What is required, in a sentence.
+    /// The requirement as a sentence.
     pub text: &'static str,
-    /// What tells several requirements with the same check apart.
-    pub(crate) about: &'static str,
-    pub(crate) check: fn(&World, &'static str) -> Checked,
+    /// The argument of the check, for several requirements with the same check.
+    pub(crate) parameter: &'static str,
+    pub(crate) check: fn(&PrivateHost, &'static str) -> CheckResult,
 }

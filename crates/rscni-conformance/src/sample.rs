@@ -1,41 +1,41 @@
-//! An attachment, and what the kernel has while it is there.
+//! A sample attachment: its result and the state of the kernel.
 
 use ipnet::IpNet;
 use rscni_linux::{Link, Route, RouteFilter};
 use rscni_test::Namespace;
 use serde_json::Value;
 
-use crate::world::{Attachment, World};
+use crate::host::{Attachment, PrivateHost};
 
-/// What there was.
+/// An attachment and the state of both namespaces while it existed.
 pub(crate) struct Sample {
     pub(crate) result: Value,
     /// `CNI_NETNS`.
     pub(crate) netns: String,
-    pub(crate) container: Place,
-    pub(crate) host: Place,
+    pub(crate) container: NamespaceState,
+    pub(crate) host: NamespaceState,
 }
 
-/// A network namespace.
-pub(crate) struct Place {
+/// The state of a network namespace.
+pub(crate) struct NamespaceState {
     pub(crate) links: Vec<Link>,
-    /// With the index of their link.
+    /// Addresses with the index of their link.
     pub(crate) addresses: Vec<(u32, IpNet)>,
     pub(crate) routes: Vec<Route>,
 }
 
 impl Sample {
-    pub(crate) fn take(world: &World, made: &Attachment) -> Self {
+    pub(crate) fn take(host: &PrivateHost, made: &Attachment) -> Self {
         Self {
             result: made.result.clone().unwrap_or_default(),
             netns: made.container.path().display().to_string(),
-            container: Place::look(&made.container),
-            host: Place::look(world.lab.host()),
+            container: NamespaceState::read(&made.container),
+            host: NamespaceState::read(host.lab.host()),
         }
     }
 
-    /// Where an interface of the result is: in the container, or on the host.
-    pub(crate) fn place_of(&self, interface: &Value) -> &Place {
+    /// Returns the namespace that an interface of the result must be in.
+    pub(crate) fn namespace_of(&self, interface: &Value) -> &NamespaceState {
         if interface["sandbox"].as_str().is_none_or(str::is_empty) {
             &self.host
         } else {
@@ -44,9 +44,9 @@ impl Sample {
     }
 }
 
-impl Place {
-    /// A kernel that does not tell has nothing.
-    pub(crate) fn look(namespace: &Namespace) -> Self {
+impl NamespaceState {
+    /// Reads the state; parts that the kernel does not list are empty.
+    pub(crate) fn read(namespace: &Namespace) -> Self {
         let mut netlink = namespace.netlink();
         let addresses = netlink.all_addresses().unwrap_or_default();
         Self {

@@ -1,4 +1,4 @@
-//! What a result looks like in each version of the specification.
+//! The shape of results in each version of the specification.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use rscni_test::VERSIONS;
 use serde_json::Value;
 
-/// The place of a version among all.
+/// Returns the index of a version among all versions.
 pub(crate) fn age(version: &str) -> usize {
     VERSIONS.iter().position(|known| *known == version).unwrap_or_default()
 }
@@ -16,45 +16,45 @@ pub(crate) fn is_since(version: &str, since: &str) -> bool {
     age(version) >= age(since)
 }
 
-/// The elements of an array, or none.
+/// Returns the elements of an array; none if the key is not an array.
 pub(crate) fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     value[key].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// The addresses of a result of any version.
+/// Returns the addresses of a result of any version.
 pub(crate) fn addresses(result: &Value) -> Vec<String> {
-    let now = list(result, "ips").iter().filter_map(|ip| ip["address"].as_str());
-    let before = ["ip4", "ip6"].iter().filter_map(|family| result[family]["ip"].as_str());
-    now.chain(before).map(str::to_owned).collect()
+    let ips = list(result, "ips").iter().filter_map(|ip| ip["address"].as_str());
+    let legacy = ["ip4", "ip6"].iter().filter_map(|family| result[family]["ip"].as_str());
+    ips.chain(legacy).map(str::to_owned).collect()
 }
 
-/// What is wrong with a result of a version: nothing, or one complaint for each part.
-pub(crate) fn complaints(version: &str, result: &Value) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let said = result["cniVersion"].as_str();
-    // The first version had no versions in results.
-    if said != Some(version) && !(said.is_none() && version == "0.1.0") {
-        wrong.push(format!("cniVersion is {}, not {version}", result["cniVersion"]));
+/// Describes the faults of a result in a version.
+pub(crate) fn faults(version: &str, result: &Value) -> Vec<String> {
+    let mut faults = Vec::new();
+    let own = result["cniVersion"].as_str();
+    // Results of 0.1.0 had no version.
+    if own != Some(version) && !(own.is_none() && version == "0.1.0") {
+        faults.push(format!("cniVersion is {}, not {version}", result["cniVersion"]));
     }
     if is_since(version, "0.3.0") {
-        since_lists(version, result, &mut wrong);
+        check_result(version, result, &mut faults);
     } else {
-        before_lists(result, &mut wrong);
+        check_legacy_result(result, &mut faults);
     }
     for key in ["nameservers", "search", "options"] {
-        let texts = |all: &Vec<Value>| all.iter().all(Value::is_string);
-        if !result["dns"][key].is_null() && !result["dns"][key].as_array().is_some_and(texts) {
-            wrong.push(format!("dns.{key} is no list of texts"));
+        let strings = |all: &Vec<Value>| all.iter().all(Value::is_string);
+        if !result["dns"][key].is_null() && !result["dns"][key].as_array().is_some_and(strings) {
+            faults.push(format!("dns.{key} is not a list of strings"));
         }
     }
-    wrong
+    faults
 }
 
-/// `ip4` and `ip6`, up to 0.2.0.
-fn before_lists(result: &Value, wrong: &mut Vec<String>) {
+/// Checks `ip4` and `ip6`, up to 0.2.0.
+fn check_legacy_result(result: &Value, faults: &mut Vec<String>) {
     for key in ["ips", "interfaces", "routes"] {
         if !result[key].is_null() {
-            wrong.push(format!("{key} exists from 0.3.0 on"));
+            faults.push(format!("{key} requires 0.3.0"));
         }
     }
     for (key, v4) in [("ip4", true), ("ip6", false)] {
@@ -63,95 +63,90 @@ fn before_lists(result: &Value, wrong: &mut Vec<String>) {
             continue;
         }
         if net(&ip["ip"]).is_none_or(|net| net.addr().is_ipv4() != v4) {
-            wrong.push(format!(
-                "{key}.ip is {}, no address of its family with a prefix length",
-                ip["ip"]
+            let family = if v4 { "IPv4" } else { "IPv6" };
+            let address = &ip["ip"];
+            faults.push(format!(
+                "{key}.ip {address} is not an {family} address with a prefix length"
             ));
         }
-        gateway(key, &ip["gateway"], wrong);
-        routes(&format!("{key}.routes"), list(ip, "routes"), wrong);
+        check_gateway(key, &ip["gateway"], faults);
+        check_routes(&format!("{key}.routes"), list(ip, "routes"), faults);
     }
 }
 
-/// `interfaces`, `ips` and `routes`, from 0.3.0 on.
-fn since_lists(version: &str, result: &Value, wrong: &mut Vec<String>) {
+/// Checks `interfaces`, `ips` and `routes`, from 0.3.0.
+fn check_result(version: &str, result: &Value, faults: &mut Vec<String>) {
     for key in ["ip4", "ip6"] {
         if !result[key].is_null() {
-            wrong.push(format!("{key} exists up to 0.2.0"));
+            faults.push(format!("{key} only exists up to 0.2.0"));
         }
     }
     for key in ["ips", "interfaces", "routes"] {
         if !result[key].is_null() && !result[key].is_array() {
-            wrong.push(format!("{key} is no list"));
+            faults.push(format!("{key} is not a list"));
         }
     }
     let interfaces = list(result, "interfaces");
-    for (place, interface) in interfaces.iter().enumerate() {
+    for (i, interface) in interfaces.iter().enumerate() {
         if interface["name"].as_str().is_none_or(str::is_empty) {
-            wrong.push(format!("interfaces[{place}] has no name"));
+            faults.push(format!("interfaces[{i}] has no name"));
         }
         for key in ["mac", "sandbox"] {
             if !interface[key].is_null() && !interface[key].is_string() {
-                wrong.push(format!("interfaces[{place}].{key} is no text"));
+                faults.push(format!("interfaces[{i}].{key} is not a string"));
             }
         }
     }
-    for (place, ip) in list(result, "ips").iter().enumerate() {
-        let address = net(&ip["address"]);
-        let Some(address) = address else {
-            wrong.push(format!(
-                "ips[{place}].address is {}, no address with a prefix length",
-                ip["address"]
-            ));
+    for (i, ip) in list(result, "ips").iter().enumerate() {
+        let address = &ip["address"];
+        let Some(net) = net(address) else {
+            faults
+                .push(format!("ips[{i}].address {address} is not an address with a prefix length"));
             continue;
         };
-        let family = if address.addr().is_ipv4() { "4" } else { "6" };
+        let family = if net.addr().is_ipv4() { "4" } else { "6" };
         match (is_since(version, "1.0.0"), &ip["version"]) {
-            (false, said) if *said != family => {
-                wrong.push(format!("ips[{place}].version is {said}, not {family:?}"));
+            (false, own) if *own != family => {
+                faults.push(format!("ips[{i}].version is {own}, not {family:?}"));
             }
-            (true, said) if !said.is_null() => {
-                wrong.push(format!("ips[{place}].version exists up to 0.4.0"));
+            (true, own) if !own.is_null() => {
+                faults.push(format!("ips[{i}].version only exists up to 0.4.0"));
             }
             _ => {}
         }
-        gateway(&format!("ips[{place}]"), &ip["gateway"], wrong);
-        let index = &ip["interface"];
-        let is_valid =
-            |index: u64| usize::try_from(index).is_ok_and(|index| index < interfaces.len());
+        check_gateway(&format!("ips[{i}]"), &ip["gateway"], faults);
+        let (index, count) = (&ip["interface"], interfaces.len());
+        let is_valid = |index: u64| usize::try_from(index).is_ok_and(|index| index < count);
         if !index.is_null() && !index.as_u64().is_some_and(is_valid) {
-            wrong.push(format!(
-                "ips[{place}].interface is {index}, of {} interfaces",
-                interfaces.len()
-            ));
+            faults.push(format!("ips[{i}].interface is {index}, of {count} interfaces"));
         }
     }
-    routes("routes", list(result, "routes"), wrong);
+    check_routes("routes", list(result, "routes"), faults);
 }
 
-fn gateway(of: &str, gateway: &Value, wrong: &mut Vec<String>) {
+fn check_gateway(path: &str, gateway: &Value, faults: &mut Vec<String>) {
     if !gateway.is_null() && ip(gateway).is_none() {
-        wrong.push(format!("{of}.gateway is {gateway}, no address"));
+        faults.push(format!("{path}.gateway {gateway} is not an address"));
     }
 }
 
-fn routes(of: &str, routes: &[Value], wrong: &mut Vec<String>) {
-    for (place, route) in routes.iter().enumerate() {
+fn check_routes(path: &str, routes: &[Value], faults: &mut Vec<String>) {
+    for (i, route) in routes.iter().enumerate() {
         if net(&route["dst"]).is_none() {
-            wrong.push(format!("{of}[{place}].dst is {}, no network", route["dst"]));
+            faults.push(format!("{path}[{i}].dst {} is not a network", route["dst"]));
         }
         if !route["gw"].is_null() && ip(&route["gw"]).is_none() {
-            wrong.push(format!("{of}[{place}].gw is {}, no address", route["gw"]));
+            faults.push(format!("{path}[{i}].gw {} is not an address", route["gw"]));
         }
     }
 }
 
-/// An address with its prefix length.
+/// Parses an address with its prefix length.
 pub(crate) fn net(value: &Value) -> Option<IpNet> {
     value.as_str()?.parse().ok()
 }
 
-/// An address.
+/// Parses an address.
 pub(crate) fn ip(value: &Value) -> Option<IpAddr> {
     value.as_str()?.parse().ok()
 }
@@ -163,19 +158,19 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn results_of_every_version_are_what_they_should_be_in_it_alone() {
+    fn a_result_is_valid_only_in_its_version() {
         for version in VERSIONS {
             let result = result_in(version);
-            assert_eq!(complaints(version, &result), [""; 0], "{version}");
+            assert_eq!(faults(version, &result), [""; 0], "{version}");
             for other in ["0.2.0", "0.4.0", "1.0.0"].iter().filter(|other| **other != version) {
-                assert!(!complaints(other, &result).is_empty(), "{version} as {other}");
+                assert!(!faults(other, &result).is_empty(), "{version} as {other}");
             }
         }
     }
 
     #[test]
-    fn each_part_is_looked_at() {
-        for (path, value, complaint) in [
+    fn each_part_is_checked() {
+        for (path, value, fault) in [
             ("/ips/0/address", json!("10.1.0.5"), "prefix length"),
             ("/ips/0/gateway", json!("x"), "gateway"),
             ("/ips/0/interface", json!(2), "of 2 interfaces"),
@@ -183,13 +178,13 @@ mod tests {
             ("/interfaces/0/mac", json!(1), "mac"),
             ("/routes/0/dst", json!("10.0.0.1"), "dst"),
             ("/routes/0/gw", json!("10.0.0.1/8"), "gw"),
-            ("/routes", json!({}), "no list"),
+            ("/routes", json!({}), "not a list"),
             ("/dns/search", json!("a"), "dns.search"),
         ] {
             let mut result = result_in("1.1.0");
             *result.pointer_mut(path).unwrap() = value;
-            let found = complaints("1.1.0", &result);
-            assert!(found.len() == 1 && found[0].contains(complaint), "{path}: {found:?}");
+            let found = faults("1.1.0", &result);
+            assert!(found.len() == 1 && found[0].contains(fault), "{path}: {found:?}");
         }
     }
 }

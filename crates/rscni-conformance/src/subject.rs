@@ -1,4 +1,4 @@
-//! What is tested: a plugin, its configuration, and the plugins before it.
+//! The subject of a run: a plugin, its configuration, and the plugins before it.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,29 +8,29 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// What somebody wants tested.
+/// The options of a run.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub struct SubjectOptions {
     /// The plugin's name, or the path of its program.
     pub plugin: String,
-    /// Directories in which plugins are looked for.
+    /// Directories with plugins.
     pub path: Vec<PathBuf>,
-    /// The text of the configuration: a plugin's, or a network list.
+    /// The text of the configuration: of a plugin, or a network list.
     pub config: String,
     /// `CNI_IFNAME`.
     pub ifname: String,
-    /// Interfaces that the private host is to have.
+    /// Interfaces to create on the private host.
     pub host_interfaces: Vec<String>,
-    /// Commands of a shell that furnish the private host.
+    /// Shell commands that set up the private host.
     pub setup: Vec<String>,
-    /// How long a call may take; half a minute unless said otherwise.
+    /// Timeout of a call; 30 seconds by default.
     pub time_limit: Option<Duration>,
 }
 
-/// How long a call may take by itself.
+/// Default timeout of a call.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 
-/// A plugin to be tested, with all that its calls need.
+/// A plugin to check, with everything that its calls need.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Subject {
     /// The plugin's name.
@@ -45,19 +45,19 @@ pub struct Subject {
     pub version: String,
     /// `prevResult` of the configuration.
     pub prev_result: Option<Value>,
-    /// The plugins before it, with their configurations.
+    /// The programs before it, with their configurations.
     pub before: Vec<(PathBuf, Map<String, Value>)>,
     /// `CNI_IFNAME`.
     pub ifname: String,
-    /// Interfaces that the private host is to have.
+    /// Interfaces to create on the private host.
     pub host_interfaces: Vec<String>,
-    /// Commands of a shell that furnish the private host.
+    /// Shell commands that set up the private host.
     pub setup: Vec<String>,
-    /// How long a call may take.
+    /// Timeout of a call.
     pub time_limit: Duration,
 }
 
-/// Why there is nothing to test.
+/// An error of [`Subject::find`].
 #[derive(Debug)]
 pub struct SubjectError(String);
 
@@ -69,30 +69,30 @@ impl std::fmt::Display for SubjectError {
 
 impl std::error::Error for SubjectError {}
 
-fn wrong<T>(text: impl Into<String>) -> Result<T, SubjectError> {
+fn invalid<T>(text: impl Into<String>) -> Result<T, SubjectError> {
     Err(SubjectError(text.into()))
 }
 
 impl Subject {
-    /// Finds the plugin, and its part of the configuration.
+    /// Finds the plugin and its part of the configuration.
     ///
     /// # Errors
     ///
-    /// If there is no such plugin, which says where it was looked for, and if the configuration is none or has no
-    /// place for it.
-    pub fn find(wanted: Wanted) -> Result<Self, SubjectError> {
-        let program = find_program(&wanted.plugin, &wanted.path)?;
-        let name = Path::new(&wanted.plugin)
+    /// If the plugin is not found, with the paths that were tried, or if the configuration is
+    /// invalid or does not contain the plugin.
+    pub fn find(options: SubjectOptions) -> Result<Self, SubjectError> {
+        let program = find_program(&options.plugin, &options.path)?;
+        let name = Path::new(&options.plugin)
             .file_name()
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        let mut path = wanted.path;
-        if let Some(directory) = program.parent().filter(|_| wanted.plugin.contains('/')) {
+        let mut path = options.path;
+        if let Some(directory) = program.parent().filter(|_| options.plugin.contains('/')) {
             path.insert(0, directory.to_owned());
         }
-        let Ok(Value::Object(file)) = serde_json::from_str(&wanted.config) else {
-            return wrong("the configuration is no JSON object");
+        let Ok(Value::Object(file)) = serde_json::from_str(&options.config) else {
+            return invalid("the configuration is not a JSON object");
         };
         let version = file.get("cniVersion").and_then(Value::as_str).unwrap_or("1.1.0").to_owned();
         let network = file.get("name").and_then(Value::as_str).unwrap_or("conformance").to_owned();
@@ -101,14 +101,14 @@ impl Subject {
             Some(Value::Array(plugins)) => {
                 plugins.iter().filter_map(Value::as_object).cloned().collect()
             }
-            Some(_) => return wrong("`plugins` of the configuration is no array"),
+            Some(_) => return invalid("`plugins` of the configuration is not an array"),
         };
-        let Some(place) = plugins.iter().position(|plugin| is_for(plugin, &name)) else {
-            return wrong(format!(
-                "the configuration has no plugin of the type {name}, and no `ipam` of it"
+        let Some(index) = plugins.iter().position(|plugin| is_for(plugin, &name)) else {
+            return invalid(format!(
+                "the configuration has no plugin and no `ipam` with the type {name}"
             ));
         };
-        plugins.truncate(place + 1);
+        plugins.truncate(index + 1);
         for plugin in &mut plugins {
             plugin.retain(|key, _| key != "cniVersion" && key != "capabilities");
             plugin.insert("name".to_owned(), network.clone().into());
@@ -120,9 +120,6 @@ impl Subject {
             Ok((find_program(kind, &path)?, plugin))
         });
         let before = before.collect::<Result<_, _>>()?;
-        let (ifname, host_interfaces, setup) =
-            (wanted.ifname, wanted.host_interfaces, wanted.setup);
-        let time_limit = wanted.time_limit.unwrap_or(TIME_LIMIT);
         Ok(Self {
             name,
             program,
@@ -131,30 +128,31 @@ impl Subject {
             version,
             prev_result,
             before,
-            ifname,
-            host_interfaces,
-            setup,
-            time_limit,
+            ifname: options.ifname,
+            host_interfaces: options.host_interfaces,
+            setup: options.setup,
+            time_limit: options.time_limit.unwrap_or(TIME_LIMIT),
         })
     }
 
-    /// The IPAM plugin that the configuration names.
+    /// Returns the IPAM plugin of the configuration.
     pub(crate) fn ipam(&self) -> Option<&str> {
         self.config.get("ipam")?.get("type")?.as_str()
     }
 
-    /// Whether it is an IPAM plugin itself, which makes no interface.
+    /// Whether the plugin is an IPAM plugin.
     pub(crate) fn is_ipam(&self) -> bool {
         self.ipam() == Some(&self.name)
     }
 
-    /// Whether others come before it, whose result it passes on. Those before an IPAM plugin stand for its caller.
+    /// Whether the plugin passes on the result of a previous one. The plugins before an IPAM plugin
+    /// only stand in for its caller.
     pub(crate) fn is_chained(&self) -> bool {
         !self.is_ipam() && (!self.before.is_empty() || self.prev_result.is_some())
     }
 }
 
-/// Whether this configuration calls the plugin, itself or for addresses.
+/// Whether a configuration has the plugin as its `type` or `ipam.type`.
 fn is_for(config: &Map<String, Value>, name: &str) -> bool {
     let named = |value: Option<&Value>| value.and_then(Value::as_str) == Some(name);
     named(config.get("type")) || named(config.get("ipam").and_then(|ipam| ipam.get("type")))
@@ -162,7 +160,7 @@ fn is_for(config: &Map<String, Value>, name: &str) -> bool {
 
 fn find_program(plugin: &str, path: &[PathBuf]) -> Result<PathBuf, SubjectError> {
     if plugin.is_empty() {
-        return wrong("a plugin of the configuration has no `type`");
+        return invalid("a plugin of the configuration has no `type`");
     }
     let candidates: Vec<_> = if plugin.contains('/') {
         vec![PathBuf::from(plugin)]
@@ -174,8 +172,8 @@ fn find_program(plugin: &str, path: &[PathBuf]) -> Result<PathBuf, SubjectError>
         .find(|file| file.is_file())
         .and_then(|file| std::path::absolute(file).ok());
     found.ok_or_else(|| {
-        let looked: Vec<_> = candidates.iter().map(|file| file.display().to_string()).collect();
-        SubjectError(format!("plugin {plugin} not found: looked for {}", looked.join(", ")))
+        let tried: Vec<_> = candidates.iter().map(|file| file.display().to_string()).collect();
+        SubjectError(format!("plugin {plugin} not found: tried {}", tried.join(", ")))
     })
 }
 
@@ -184,17 +182,13 @@ mod tests {
     use super::*;
 
     fn find(plugin: &str, config: &str) -> Result<Subject, SubjectError> {
+        let (plugin, config) = (plugin.into(), config.into());
         let path = vec!["/nowhere".into(), "/bin".into()];
-        Subject::find(Wanted {
-            plugin: plugin.into(),
-            path,
-            config: config.into(),
-            ..Wanted::default()
-        })
+        Subject::find(SubjectOptions { plugin, path, config, ..SubjectOptions::default() })
     }
 
     #[test]
-    fn of_a_list_the_plugin_and_those_before_it_are_taken() {
+    fn the_subject_of_a_list_is_the_plugin_and_those_before_it() {
         let list = r#"{ "cniVersion": "1.0.0", "name": "net", "plugins":
             [{ "type": "cat" }, { "type": "sh", "capabilities": {}, "a": 1 }, { "type": "ls" }] }"#;
         let subject = find("sh", list).unwrap();
@@ -207,25 +201,21 @@ mod tests {
     }
 
     #[test]
-    fn an_ipam_plugin_has_the_configuration_of_who_calls_it() {
+    fn an_ipam_plugin_has_the_configuration_of_its_caller() {
         let subject =
             find("sh", r#"{ "name": "net", "type": "bridge", "ipam": { "type": "sh" } }"#).unwrap();
         assert!(subject.is_ipam());
     }
 
     #[test]
-    fn a_plugin_that_is_not_there_was_looked_for_in_places_that_are_named() {
+    fn errors_name_the_paths_that_were_tried_and_the_type() {
         let error = find("no-such-plugin", "{}").unwrap_err().to_string();
         assert!(
             error.contains("/nowhere/no-such-plugin") && error.contains("/bin/no-such-plugin"),
             "{error}"
         );
-        assert!(
-            find("sh", r#"{ "type": "cat" }"#)
-                .unwrap_err()
-                .to_string()
-                .contains("no plugin of the type sh")
-        );
+        let error = find("sh", r#"{ "type": "cat" }"#).unwrap_err().to_string();
+        assert!(error.contains("with the type sh"), "{error}");
         assert!(find("sh", "[]").unwrap_err().to_string().contains("JSON object"));
     }
 }

@@ -1,4 +1,4 @@
-//! What a check finds, and what calls of the plugin say about it.
+//! The result of a check, and functions that judge the calls of a plugin.
 
 use std::fmt::Write;
 
@@ -6,40 +6,40 @@ use rscni_test::Outcome;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What a check comes to: nothing to complain of, or why not.
-pub(crate) type Checked<T = ()> = Result<T, Not>;
+/// The result of a check.
+pub(crate) type CheckResult<T = ()> = Result<T, NotPassed>;
 
-/// Why a requirement is not met, or cannot be asked for.
+/// The reason why a check has not passed.
 #[derive(Debug)]
-pub(crate) enum Not {
-    /// It does not concern this plugin, for this reason.
-    Applicable(String),
-    /// It is not met.
-    Met(Box<Failure>),
+pub(crate) enum NotPassed {
+    /// The requirement does not apply to this plugin, for this reason.
+    NotApplicable(String),
+    /// The requirement is not met.
+    Failed(Box<Failure>),
 }
 
 /// A requirement that is not met.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Failure {
-    /// What should have been.
+    /// The expected behaviour.
     pub expected: String,
-    /// What was.
+    /// The actual behaviour.
     pub found: String,
-    /// The call that shows it, where there is one.
+    /// The call that shows it, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub call: Option<CallRecord>,
 }
 
-/// A call of the plugin, to be made again.
+/// A call of the plugin, to be repeated by hand.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CallRecord {
-    /// The line of a shell that makes the call.
+    /// The shell command of the call.
     pub command: String,
     /// How it ended.
     pub end: String,
-    /// What the plugin wrote to stdout.
+    /// The plugin's stdout.
     pub stdout: String,
-    /// What the plugin wrote to stderr.
+    /// The plugin's stderr.
     pub stderr: String,
 }
 
@@ -55,7 +55,7 @@ impl CallRecord {
     }
 }
 
-/// A word of a shell.
+/// Quotes a word for a shell.
 fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:=,@%+".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
@@ -65,39 +65,42 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// It does not apply, because of `reason`.
-pub(crate) fn not_applicable<T>(reason: impl Into<String>) -> Checked<T> {
-    Err(Not::Applicable(reason.into()))
+/// The requirement does not apply.
+pub(crate) fn not_applicable<T>(reason: impl Into<String>) -> CheckResult<T> {
+    Err(NotPassed::NotApplicable(reason.into()))
 }
 
-/// It is not met, which no single call shows.
-pub(crate) fn not_met<T>(expected: impl Into<String>, found: impl Into<String>) -> Checked<T> {
-    Err(Not::Met(Box::new(Failure { expected: expected.into(), found: found.into(), call: None })))
+/// The requirement is not met; no single call shows it.
+pub(crate) fn fail<T>(expected: impl Into<String>, found: impl Into<String>) -> CheckResult<T> {
+    let failure = Failure { expected: expected.into(), found: found.into(), call: None };
+    Err(NotPassed::Failed(Box::new(failure)))
 }
 
-/// It is not met, as this call shows.
-pub(crate) fn shown<T>(
+/// The requirement is not met, as this call shows.
+pub(crate) fn fail_with_call<T>(
     outcome: &Outcome,
     expected: impl Into<String>,
     found: impl Into<String>,
-) -> Checked<T> {
+) -> CheckResult<T> {
     let call = Some(CallRecord::of(outcome));
-    Err(Not::Met(Box::new(Failure { expected: expected.into(), found: found.into(), call })))
+    let failure = Failure { expected: expected.into(), found: found.into(), call };
+    Err(NotPassed::Failed(Box::new(failure)))
 }
 
-/// How much of what a plugin wrote a report has.
-const SHOWN: usize = 4096;
+/// Limit of a plugin's output in a report, in bytes.
+const MAX_OUTPUT: usize = 4096;
 
-/// What a plugin wrote, without what is too much for a report.
+/// Shortens a plugin's output for a report.
 fn shortened(text: String) -> String {
-    if text.len() <= SHOWN {
+    if text.len() <= MAX_OUTPUT {
         return text;
     }
-    let end = (0..=SHOWN).rfind(|at| text.is_char_boundary(*at)).unwrap_or_default();
+    let end = (0..=MAX_OUTPUT).rfind(|at| text.is_char_boundary(*at)).unwrap_or_default();
     format!("{}… and {} bytes more", &text[..end], text.len() - end)
 }
 
-/// The JSON object on stdout, also where something else is there too: that is a requirement of its own.
+/// Returns the JSON object on stdout, even if there is other output too: that is another
+/// requirement.
 pub(crate) fn json(outcome: &Outcome) -> Option<Value> {
     let stdout = outcome.stdout();
     let object = |text: &str| {
@@ -107,73 +110,78 @@ pub(crate) fn json(outcome: &Outcome) -> Option<Value> {
     stdout.match_indices('{').find_map(|(at, _)| object(&stdout[at..]))
 }
 
-/// Whether there is exactly one JSON object on stdout.
+/// Whether stdout is exactly one JSON object.
 pub(crate) fn is_one_object(outcome: &Outcome) -> bool {
     serde_json::from_str::<Value>(&outcome.stdout()).is_ok_and(|value| value.is_object())
 }
 
-/// The error that the plugin tells. An exit status or an error reply is enough: that both belong together is a
-/// requirement of its own.
+/// Returns the error of a call: an error reply, or null for an exit status other than 0. That both
+/// occur together is another requirement.
 pub(crate) fn error(outcome: &Outcome) -> Option<Value> {
     let reply = json(outcome).filter(|reply| reply["code"].as_u64().is_some_and(|code| code != 0));
     reply.or_else(|| (outcome.exit_code() != Some(0)).then_some(Value::Null))
 }
 
-/// The call succeeded.
-pub(crate) fn succeeded(outcome: &Outcome, what: &str) -> Checked {
+/// Fails unless the call succeeded.
+pub(crate) fn expect_success(outcome: &Outcome, what: &str) -> CheckResult {
     match error(outcome) {
         None => Ok(()),
-        Some(reply) => shown(outcome, format!("{what} succeeds"), told(outcome, &reply)),
+        Some(reply) => {
+            fail_with_call(outcome, format!("{what} succeeds"), describe_error(outcome, &reply))
+        }
     }
 }
 
-/// The call was refused, with any error.
-pub(crate) fn refused(outcome: &Outcome, what: &str) -> Checked {
+/// Fails unless the call returned an error.
+pub(crate) fn expect_error(outcome: &Outcome, what: &str) -> CheckResult {
     match error(outcome) {
         Some(_) => Ok(()),
-        None => shown(outcome, format!("{what} is an error"), "it succeeded"),
+        None => fail_with_call(outcome, format!("{what} is an error"), "it succeeded"),
     }
 }
 
-/// The call was refused with one of these codes, and the error mentions `name`.
-pub(crate) fn refused_with(outcome: &Outcome, what: &str, codes: &[u64], name: &str) -> Checked {
-    let mut expected = format!("{what} is error {}", listed(codes));
+/// Fails unless the call returned one of these codes, with a text that contains `name`.
+pub(crate) fn expect_error_code(
+    outcome: &Outcome,
+    what: &str,
+    codes: &[u64],
+    name: &str,
+) -> CheckResult {
+    let list = codes.iter().map(u64::to_string).collect::<Vec<_>>().join(" or ");
+    let mut expected = format!("{what} is error {list}");
     if !name.is_empty() {
         let _ = write!(expected, ", which names {name}");
     }
     let Some(reply) = error(outcome) else {
-        return shown(outcome, expected, "it succeeded");
+        return fail_with_call(outcome, expected, "it succeeded");
     };
-    let names_it = ["msg", "details"]
-        .iter()
-        .any(|key| reply[key].as_str().is_some_and(|text| text.contains(name)));
     if reply["code"].as_u64().is_some_and(|code| codes.contains(&code))
-        && (name.is_empty() || names_it)
+        && (name.is_empty() || error_texts(&reply).any(|text| text.contains(name)))
     {
         return Ok(());
     }
-    shown(outcome, expected, told(outcome, &reply))
+    fail_with_call(outcome, expected, describe_error(outcome, &reply))
 }
 
-/// What an error says, in a line.
-pub(crate) fn told(outcome: &Outcome, reply: &Value) -> String {
-    let code = reply["code"].as_u64();
-    code.map_or_else(
-        || format!("it ended with {}, and told no error", outcome.end()),
-        |code| format!("error {code}: {}", text(reply)),
-    )
+/// Fails if the call wrote to stdout.
+pub(crate) fn expect_silence(outcome: &Outcome) -> CheckResult {
+    if outcome.stdout().is_empty() {
+        return Ok(());
+    }
+    fail_with_call(outcome, "nothing on stdout", outcome.stdout())
 }
 
-fn text(reply: &Value) -> String {
-    let texts = ["msg", "details"]
-        .iter()
-        .filter_map(|key| reply[key].as_str())
-        .filter(|text| !text.is_empty());
-    texts.collect::<Vec<_>>().join("; ")
+/// Describes an error in one line.
+pub(crate) fn describe_error(outcome: &Outcome, reply: &Value) -> String {
+    let texts = error_texts(reply).filter(|text| !text.is_empty());
+    match reply["code"].as_u64() {
+        Some(code) => format!("error {code}: {}", texts.collect::<Vec<_>>().join("; ")),
+        None => format!("it ended with {} and no error reply", outcome.end()),
+    }
 }
 
-fn listed(codes: &[u64]) -> String {
-    codes.iter().map(u64::to_string).collect::<Vec<_>>().join(" or ")
+fn error_texts(reply: &Value) -> impl Iterator<Item = &str> {
+    ["msg", "details"].into_iter().filter_map(|key| reply[key].as_str())
 }
 
 #[cfg(test)]
@@ -181,14 +189,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_has_the_beginning_of_what_is_long() {
-        assert_eq!(shortened("x".repeat(SHOWN)), "x".repeat(SHOWN));
-        let short = shortened(format!("x{}", "ä".repeat(SHOWN)));
-        assert!(short.ends_with("ä… and 4098 bytes more"), "{}", &short[SHOWN - 8..]);
+    fn a_report_contains_the_beginning_of_a_long_output() {
+        assert_eq!(shortened("x".repeat(MAX_OUTPUT)), "x".repeat(MAX_OUTPUT));
+        let short = shortened(format!("x{}", "ä".repeat(MAX_OUTPUT)));
+        assert!(short.ends_with("ä… and 4098 bytes more"), "{}", &short[MAX_OUTPUT - 8..]);
     }
 
     #[test]
-    fn words_of_a_shell_are_quoted_where_they_must_be() {
+    fn words_of_a_shell_are_quoted_if_necessary() {
         assert_eq!(quoted("/opt/cni/bin"), "/opt/cni/bin");
         assert_eq!(quoted(""), "''");
         assert_eq!(quoted("it's {}"), r"'it'\''s {}'");

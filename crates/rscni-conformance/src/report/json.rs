@@ -1,4 +1,4 @@
-//! The report for programs.
+//! The report as JSON.
 
 use serde::Serialize;
 
@@ -16,7 +16,7 @@ struct Document<'a> {
 }
 
 impl Report {
-    /// One object, with all requirements in an array.
+    /// Returns the report as a JSON object with all requirements in an array.
     pub fn json(&self) -> String {
         let document = Document {
             plugin: &self.plugin,
@@ -26,7 +26,7 @@ impl Report {
             counts: self.counts(),
             requirements: &self.entries,
         };
-        // Nothing in there has a key that is no text, the one thing that could fail.
+        // Serialization only fails for keys that are not strings.
         serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
     }
 }

@@ -1,12 +1,12 @@
-//! The report as `JUnit` XML, which systems for continuous integration read.
+//! The report as `JUnit` XML for CI systems.
 
 use std::fmt::Write;
 
 use super::{Level, Report, Result, text::parts};
 
 impl Report {
-    /// One test suite, with a test case for each requirement. A SHOULD that is not met is a failure where `strict`, and
-    /// else a case that was skipped, with what is wrong.
+    /// Returns the report as a test suite with a test case per requirement. A SHOULD that is not
+    /// met is a failure if `strict`, otherwise a skipped case.
     pub fn junit(&self, strict: bool) -> String {
         let counts = self.counts();
         let soft = if strict { 0 } else { counts.failed_should };
@@ -14,7 +14,8 @@ impl Report {
         // Writing to a string cannot fail.
         let _ = writeln!(
             xml,
-            "<testsuites>\n<testsuite name=\"CNI conformance of {}\" tests=\"{}\" failures=\"{}\" errors=\"0\" skipped=\"{}\">",
+            "<testsuites>\n<testsuite name=\"CNI conformance of {}\" tests=\"{}\" \
+             failures=\"{}\" errors=\"0\" skipped=\"{}\">",
             escaped(&self.plugin),
             self.entries.len(),
             counts.failed_must + counts.failed_should - soft,
@@ -51,7 +52,7 @@ impl Report {
     }
 }
 
-/// Text for an attribute or an element. What XML cannot have at all, a plugin's control characters, becomes `?`.
+/// Escapes text for an attribute or an element; characters that XML does not allow become `?`.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -74,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_xml_gives_a_meaning_is_written_out() {
+    fn special_and_invalid_characters_are_escaped() {
         assert_eq!(escaped("a<b>&\"c\"\u{1b}\n\u{ffff}é"), "a&lt;b&gt;&amp;&quot;c&quot;?&#10;?é");
     }
 }

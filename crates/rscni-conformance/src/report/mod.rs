@@ -1,4 +1,4 @@
-//! What has come out.
+//! The report of a run.
 
 mod json;
 mod junit;
@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     requirement::{Level, Requirement},
     subject::Subject,
-    verdict::{Checked, Failure, Not},
+    verdict::{CheckResult, Failure, NotPassed},
 };
 
-/// What all requirements came to.
+/// The results of all requirements.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The plugin's name.
@@ -21,81 +21,78 @@ pub struct Report {
     pub program: String,
     /// The version of most calls.
     pub version: String,
-    /// The versions that the plugin claims, of those that the specification has.
+    /// The versions of the specification that the plugin supports.
     pub supported: Vec<String>,
-    /// One for each requirement.
+    /// The result of each requirement.
     pub entries: Vec<Entry>,
-    /// Whether the last of them were not tried, as too many calls were overdue.
+    /// Whether the last requirements were not checked, because too many calls timed out.
     pub gave_up: bool,
-    /// Why there can be no report.
-    pub(crate) failed: Option<String>,
 }
 
-/// What a requirement came to.
+/// A requirement and its result.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Entry {
     /// The requirement's stable name.
     pub id: String,
-    /// How the specification words it.
+    /// Its level in the specification.
     pub level: Level,
     /// The heading in the specification.
     pub section: String,
-    /// What is required.
+    /// The requirement as a sentence.
     pub requirement: String,
-    /// What came of it.
+    /// The result.
     #[serde(flatten)]
     pub result: Result,
 }
 
-/// What came of a requirement.
+/// The result of a requirement.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "lowercase")]
 pub enum Result {
     /// It is met.
     Pass,
-    /// It is not.
+    /// It is not met.
     Fail(Box<Failure>),
-    /// It does not concern the plugin.
+    /// It does not apply to the plugin.
     #[serde(rename = "not applicable")]
     NotApplicable {
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
 impl Entry {
-    pub(crate) fn new(requirement: &Requirement, checked: Checked) -> Self {
+    pub(crate) fn new(requirement: &Requirement, checked: CheckResult) -> Self {
         let result = match checked {
             Ok(()) => Result::Pass,
-            Err(Not::Met(failure)) => Result::Fail(failure),
-            Err(Not::Applicable(reason)) => Result::NotApplicable { reason },
+            Err(NotPassed::Failed(failure)) => Result::Fail(failure),
+            Err(NotPassed::NotApplicable(reason)) => Result::NotApplicable { reason },
         };
-        let (section, text) = (requirement.section.to_owned(), requirement.text.to_owned());
         Self {
             id: requirement.id.to_owned(),
             level: requirement.level,
-            section,
-            requirement: text,
+            section: requirement.section.to_owned(),
+            requirement: requirement.text.to_owned(),
             result,
         }
     }
 
     pub(crate) fn failed(requirement: &Requirement, failure: Failure) -> Self {
-        Self::new(requirement, Err(Not::Met(Box::new(failure))))
+        Self::new(requirement, Err(NotPassed::Failed(Box::new(failure))))
     }
 }
 
-/// How many requirements came to what.
+/// The number of requirements per result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
-    /// Met.
+    /// Requirements that are met.
     pub passed: usize,
-    /// Not met, though they must be.
+    /// MUST requirements that are not met.
     pub failed_must: usize,
-    /// Not met, though they should be.
+    /// SHOULD requirements that are not met.
     pub failed_should: usize,
-    /// No concern of the plugin.
+    /// Requirements that do not apply to the plugin.
     pub not_applicable: usize,
 }
 
@@ -108,11 +105,10 @@ impl Report {
             supported: Vec::new(),
             entries: Vec::new(),
             gave_up: false,
-            failed: None,
         }
     }
 
-    /// How many there are of what.
+    /// Counts the results.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for entry in &self.entries {

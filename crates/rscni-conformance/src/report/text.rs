@@ -1,4 +1,4 @@
-//! The report for people.
+//! The report as text.
 
 use std::fmt::Write;
 
@@ -6,14 +6,14 @@ use super::{Entry, Report, Result};
 use crate::verdict::CallRecord;
 
 impl Report {
-    /// By section, with the counts in the last line; coloured for a terminal.
+    /// Returns the report by section, with the counts in the last line.
     pub fn text(&self, colour: bool) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{} ({})", self.plugin, self.program);
         let _ = writeln!(
             text,
-            "claims {}; called in {} where nothing else is said",
+            "supports {}; called in {} unless stated otherwise",
             self.supported.join(", "),
             self.version
         );
@@ -40,29 +40,29 @@ impl Report {
 }
 
 fn write_entry(text: &mut String, entry: &Entry, colour: bool) {
-    let (verdict, look) = match &entry.result {
+    let (verdict, style) = match &entry.result {
         Result::Pass => ("pass", "32"),
         Result::Fail(_) => ("FAIL", "31"),
         Result::NotApplicable { .. } => ("n/a ", "2"),
     };
-    let (level, verdict) = (entry.level.as_str(), paint(verdict, look, colour));
+    let (level, verdict) = (entry.level.as_str(), paint(verdict, style, colour));
     let _ = writeln!(text, "  {verdict}  {:26} {level:6} {}", entry.id, entry.requirement);
     match &entry.result {
         Result::Pass => {}
-        Result::NotApplicable { reason } => block(text, "because", reason),
+        Result::NotApplicable { reason } => write_block(text, "because", reason),
         Result::Fail(failure) => {
-            block(text, "expected", &failure.expected);
-            block(text, "found", &failure.found);
+            write_block(text, "expected", &failure.expected);
+            write_block(text, "found", &failure.found);
             if let Some(call) = &failure.call {
                 for (name, content) in parts(call) {
-                    block(text, name, content);
+                    write_block(text, name, content);
                 }
             }
         }
     }
 }
 
-/// What there is to say of a call.
+/// Returns the parts of a call with their labels.
 pub(super) fn parts(call: &CallRecord) -> [(&'static str, &str); 4] {
     [
         ("again", &call.command),
@@ -72,16 +72,16 @@ pub(super) fn parts(call: &CallRecord) -> [(&'static str, &str); 4] {
     ]
 }
 
-fn block(text: &mut String, name: &str, content: &str) {
+fn write_block(text: &mut String, name: &str, content: &str) {
     let mut label = name;
     for line in content.lines() {
-        // A plugin's output is shown, not obeyed.
+        // The terminal must not interpret control characters in the output of a plugin.
         let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let _ = writeln!(text, "          {label:9} {line}");
         label = "";
     }
 }
 
-fn paint(text: &str, look: &str, colour: bool) -> String {
-    if colour { format!("\x1b[{look}m{text}\x1b[0m") } else { text.to_owned() }
+fn paint(text: &str, style: &str, colour: bool) -> String {
+    if colour { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
 }

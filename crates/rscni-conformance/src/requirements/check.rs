@@ -1,91 +1,80 @@
-//! "CHECK": it says nothing while all is well, and notices what is not.
+//! "CHECK".
 
 use rscni_linux::{LinkChange, Netlink, RouteFilter};
 use rscni_test::Outcome;
+use serde_json::Value;
 
-use super::add::{is_first, makes_interface};
+use super::add::{require_first_plugin, require_interface_plugin};
 use crate::{
+    host::{Attachment, PrivateHost},
     shape::{list, net},
-    verdict::{Checked, not_applicable, refused, shown, succeeded},
-    world::{Attachment, World},
+    verdict::{CheckResult, expect_error, expect_silence, expect_success, not_applicable},
 };
 
-/// An attachment in a version that has CHECK.
-fn attached(world: &World) -> Checked<Attachment> {
-    world.facts()?;
-    let version = world.version_since("0.4.0")?;
-    world.attach_in(world.container(&world.first, "a"), &world.subject.ifname, version)
+const SINCE: &str = "0.4.0";
+
+fn check(host: &PrivateHost, made: &Attachment) -> Outcome {
+    host.call("CHECK", made, made.result.as_ref()).run()
 }
 
-fn check(world: &World, made: &Attachment) -> Outcome {
-    world.call("CHECK", made, made.result.as_ref()).run()
+pub(super) fn succeeds(host: &PrivateHost, _: &str) -> CheckResult {
+    let made = host.attach_since(SINCE)?;
+    expect_success(&check(host, &made), "CHECK right after ADD")
 }
 
-pub(super) fn succeeds(world: &World, _: &str) -> Checked {
-    let made = attached(world)?;
-    succeeded(&check(world, &made), "CHECK right after ADD")
+pub(super) fn silent(host: &PrivateHost, _: &str) -> CheckResult {
+    let made = host.attach_since(SINCE)?;
+    let outcome = check(host, &made);
+    expect_success(&outcome, "CHECK")?;
+    expect_silence(&outcome)
 }
 
-pub(super) fn silent(world: &World, _: &str) -> Checked {
-    let made = attached(world)?;
-    let outcome = check(world, &made);
-    succeeded(&outcome, "CHECK")?;
-    if outcome.stdout().is_empty() {
-        Ok(())
-    } else {
-        shown(&outcome, "nothing on stdout", outcome.stdout())
-    }
+pub(super) fn without_result(host: &PrivateHost, _: &str) -> CheckResult {
+    let made = host.attach_since(SINCE)?;
+    expect_error(&host.call("CHECK", &made, None).run(), "CHECK without prevResult")
 }
 
-pub(super) fn without_result(world: &World, _: &str) -> Checked {
-    let made = attached(world)?;
-    refused(&world.call("CHECK", &made, None).run(), "CHECK without prevResult")
-}
-
-pub(super) fn after_del(world: &World, _: &str) -> Checked {
-    world.facts()?;
-    let version = world.version_since("0.4.0")?;
-    let mut made =
-        world.prepare(world.container(&world.first, "a"), &world.subject.ifname, version)?;
-    let prepared = world.snapshot()?;
-    let outcome = world.add(&made);
-    world.note(&mut made, &outcome, "ADD")?;
-    if world.has_not_changed_since(&prepared) {
+pub(super) fn after_del(host: &PrivateHost, _: &str) -> CheckResult {
+    host.facts()?;
+    let mut made = host.prepare_first(host.version_since(SINCE)?)?;
+    let prepared = host.snapshot()?;
+    let outcome = host.add(&made);
+    host.record_result(&mut made, &outcome, "ADD")?;
+    if host.changes_since(&prepared).is_empty() {
         return not_applicable("its ADD makes nothing that could be missing after DEL");
     }
-    succeeded(&world.call("DEL", &made, made.result.as_ref()).run(), "DEL")?;
-    refused(&check(world, &made), "CHECK after DEL")
+    expect_success(&host.call("DEL", &made, made.result.as_ref()).run(), "DEL")?;
+    expect_error(&check(host, &made), "CHECK after DEL")
 }
 
-/// `what` is the part of the attachment that somebody spoils.
-pub(super) fn changed(world: &World, what: &str) -> Checked {
-    makes_interface(world)?;
-    if world.subject.is_chained() {
-        return not_applicable("a plugin before it has made the interface");
+/// `part` is the part of the attachment to damage.
+pub(super) fn damaged(host: &PrivateHost, part: &str) -> CheckResult {
+    require_interface_plugin(host)?;
+    if host.subject.is_chained() {
+        return not_applicable("a previous plugin has made the interface");
     }
-    if what == "interface" {
-        is_first(world)?;
+    if part == "interface" {
+        require_first_plugin(host)?;
     }
-    let made = attached(world)?;
-    succeeded(&check(world, &made), "CHECK before anything is changed")?;
-    spoil(&made, what)?;
-    let happened = match what {
+    let made = host.attach_since(SINCE)?;
+    expect_success(&check(host, &made), "CHECK before the change")?;
+    damage(&made, part)?;
+    let change = match part {
         "interface" => "the interface was removed",
         "down" => "the interface was set down",
         "address" => "an address was removed",
         _ => "a route was removed",
     };
-    refused(&check(world, &made), &format!("CHECK after {happened}"))
+    expect_error(&check(host, &made), &format!("CHECK after {change}"))
 }
 
-fn spoil(made: &Attachment, what: &str) -> Checked {
+fn damage(made: &Attachment, part: &str) -> CheckResult {
     let mut netlink = made.container.netlink();
     let result = made.result.clone().unwrap_or_default();
-    let link = netlink.link_by_name(&made.ifname);
-    let Ok(link) = link else {
+    let Ok(link) = netlink.link_by_name(&made.ifname) else {
         return not_applicable(format!("{} is not in the container", made.ifname));
     };
-    let spoilt = match what {
+    let damaged = match part {
         "interface" => netlink.del_link(link.index),
         "down" => {
             netlink.set_link(link.index, &LinkChange { up: Some(false), ..LinkChange::default() })
@@ -93,17 +82,16 @@ fn spoil(made: &Attachment, what: &str) -> Checked {
         "address" => {
             let mut addresses = list(&result, "ips").iter().filter_map(|ip| net(&ip["address"]));
             let Some(address) = addresses.next() else {
-                return not_applicable("it gives no address");
+                return not_applicable("it assigns no address");
             };
             netlink.del_address(link.index, address)
         }
         _ => return remove_route(&mut netlink, &result),
     };
-    spoilt
-        .or_else(|error| not_applicable(format!("the kernel does not let that be spoilt: {error}")))
+    damaged.or_else(|error| not_applicable(format!("the kernel rejects the change: {error}")))
 }
 
-fn remove_route(netlink: &mut Netlink, result: &serde_json::Value) -> Checked {
+fn remove_route(netlink: &mut Netlink, result: &Value) -> CheckResult {
     let Some(dst) = list(result, "routes").iter().find_map(|route| net(&route["dst"])) else {
         return not_applicable("it makes no route");
     };

@@ -1,55 +1,55 @@
-//! "Lifecycle & Ordering": plugins are executed at the same time for different containers.
+//! "Lifecycle & Ordering": plugins run concurrently for different containers.
 
 use std::collections::BTreeSet;
 
 use rscni_test::{Container, Outcome, Snapshot};
 
 use crate::{
+    host::{Attachment, PrivateHost},
     shape::addresses,
-    verdict::{Checked, not_applicable, not_met, succeeded},
-    world::{Attachment, World},
+    verdict::{CheckResult, expect_success, fail, not_applicable},
 };
 
-/// How many at once.
-const AT_ONCE: usize = 16;
+/// The number of concurrent calls.
+const COUNT: usize = 16;
 
-/// Containers that are there for as long as this is.
-struct Crowd<'a> {
-    world: &'a World,
+/// Containers for concurrent calls, removed on drop.
+struct ConcurrentContainers<'a> {
+    host: &'a PrivateHost,
     namespaces: Vec<Container>,
     before: Snapshot,
 }
 
-impl<'a> Crowd<'a> {
-    fn gather(world: &'a World) -> Checked<Self> {
-        world.shareable()?;
-        if world.subject.prev_result.is_some() {
+impl<'a> ConcurrentContainers<'a> {
+    fn create(host: &'a PrivateHost) -> CheckResult<Self> {
+        host.require_two_attachments()?;
+        if host.subject.prev_result.is_some() {
             return not_applicable("the prevResult of the configuration is of one container");
         }
-        let before = world.snapshot()?;
-        let namespaces =
-            (0..AT_ONCE).map(|number| world.lab.container(&format!("c{number}"))).collect();
-        Ok(Self { world, namespaces, before })
+        let before = host.snapshot()?;
+        let namespaces = (0..COUNT).map(|i| host.lab.container(&format!("c{i}"))).collect();
+        Ok(Self { host, namespaces, before })
     }
 
-    /// Attaches all of them, at once but for the plugins that come before.
-    fn attach(&self) -> Checked<Vec<Attachment>> {
-        let world = self.world;
-        let container = |(number, namespace)| world.container(namespace, &format!("c{number}"));
+    /// Attaches all containers: with the previous plugins one by one, then concurrently.
+    fn attach(&self) -> CheckResult<Vec<Attachment>> {
+        let host = self.host;
+        let container = |(i, namespace)| host.container(namespace, &format!("c{i}"));
         let containers = self.namespaces.iter().enumerate().map(container);
-        let prepared = containers.map(|c| world.prepare(c, &world.subject.ifname, world.version));
-        let mut all = prepared.collect::<Checked<Vec<_>>>()?;
-        let outcomes = self.at_once(&all, "ADD");
+        let prepared = containers.map(|c| host.prepare(c, &host.subject.ifname, host.version));
+        let mut all = prepared.collect::<CheckResult<Vec<_>>>()?;
+        let outcomes = self.call(&all, "ADD");
         for (made, outcome) in all.iter_mut().zip(&outcomes) {
-            world.note(made, outcome, "each of 16 ADDs at once")?;
+            host.record_result(made, outcome, "each of 16 concurrent ADDs")?;
         }
         Ok(all)
     }
 
-    fn at_once(&self, all: &[Attachment], command: &str) -> Vec<Outcome> {
-        let world = self.world;
-        let given = |made: &Attachment| made.result.clone().or_else(|| made.prev_result().cloned());
-        let calls = all.iter().map(|made| world.call(command, made, given(made).as_ref()));
+    fn call(&self, all: &[Attachment], command: &str) -> Vec<Outcome> {
+        let host = self.host;
+        let prev_result =
+            |made: &Attachment| made.result.clone().or_else(|| made.prev_result().cloned());
+        let calls = all.iter().map(|made| host.call(command, made, prev_result(made).as_ref()));
         std::thread::scope(|scope| {
             let started: Vec<_> = calls.map(|call| scope.spawn(|| call.run())).collect();
             started.into_iter().map(|call| call.join().expect("a call does not panic")).collect()
@@ -57,63 +57,60 @@ impl<'a> Crowd<'a> {
     }
 }
 
-impl Drop for Crowd<'_> {
+impl Drop for ConcurrentContainers<'_> {
     fn drop(&mut self) {
         for namespace in &self.namespaces {
-            self.world.lab.remove_namespace(namespace);
+            self.host.lab.remove_namespace(namespace);
         }
     }
 }
 
-pub(super) fn add(world: &World, _: &str) -> Checked {
-    let (added, deleted) = both(world);
-    // The next requirement need not gather all of them again.
-    world.keep(deleted);
+pub(super) fn add(host: &PrivateHost, _: &str) -> CheckResult {
+    let (added, deleted) = add_and_del(host);
+    // The next requirement needs no containers of its own.
+    host.defer(deleted);
     added
 }
 
-pub(super) fn del(world: &World, _: &str) -> Checked {
-    world.kept().unwrap_or_else(|| both(world).1)
+pub(super) fn del(host: &PrivateHost, _: &str) -> CheckResult {
+    host.take_deferred().unwrap_or_else(|| add_and_del(host).1)
 }
 
-/// What attaching them comes to, and what detaching them.
-fn both(world: &World) -> (Checked, Checked) {
-    let attached = Crowd::gather(world).and_then(|crowd| Ok((crowd.attach()?, crowd)));
+/// Returns the results of attaching and of detaching.
+fn add_and_del(host: &PrivateHost) -> (CheckResult, CheckResult) {
+    let attached = ConcurrentContainers::create(host)
+        .and_then(|containers| Ok((containers.attach()?, containers)));
     match attached {
-        Ok((all, crowd)) => (distinct(world, &all), detach(crowd, &all)),
-        Err(not) => (
-            Err(not),
-            not_applicable("16 containers cannot be attached at once, see concurrent-add"),
+        Ok((all, containers)) => (expect_distinct(host, &all), detach(containers, &all)),
+        Err(error) => (
+            Err(error),
+            not_applicable("16 containers cannot be attached concurrently, see concurrent-add"),
         ),
     }
 }
 
-fn distinct(world: &World, all: &[Attachment]) -> Checked {
-    if world.facts()?.fixed {
-        // The configuration itself gives all containers the same.
+fn expect_distinct(host: &PrivateHost, all: &[Attachment]) -> CheckResult {
+    if host.facts()?.has_fixed_addresses {
         return Ok(());
     }
-    let given: Vec<_> =
+    let addresses: Vec<_> =
         all.iter().filter_map(|made| made.result.as_ref()).flat_map(addresses).collect();
-    let distinct = given.iter().collect::<BTreeSet<_>>().len();
-    if distinct == given.len() {
+    let (count, distinct) = (addresses.len(), addresses.iter().collect::<BTreeSet<_>>().len());
+    if distinct == count {
         return Ok(());
     }
-    not_met(
-        "addresses that no two containers have",
-        format!("{} addresses, {distinct} of them distinct", given.len()),
-    )
+    fail("different addresses", format!("{count} addresses, {distinct} of them distinct"))
 }
 
-fn detach(crowd: Crowd<'_>, all: &[Attachment]) -> Checked {
-    let world = crowd.world;
-    for outcome in crowd.at_once(all, "DEL") {
-        succeeded(&outcome, "each of 16 DELs at once")?;
+fn detach(containers: ConcurrentContainers<'_>, all: &[Attachment]) -> CheckResult {
+    let host = containers.host;
+    for outcome in containers.call(all, "DEL") {
+        expect_success(&outcome, "each of 16 concurrent DELs")?;
     }
     for made in all {
-        world.forget(made);
+        host.detach_previous(made);
     }
-    let before = crowd.before.clone();
-    drop(crowd);
-    world.unchanged_since(&before, "nothing is left of 16 containers")
+    let before = containers.before.clone();
+    drop(containers);
+    host.expect_unchanged(&before, "nothing is left of 16 containers")
 }

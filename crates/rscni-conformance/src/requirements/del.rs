@@ -1,162 +1,144 @@
-//! "DEL": what it removes, and what it does not mind.
+//! "DEL".
 
-use rscni_test::Container;
+use rscni_test::{Container, Snapshot};
 use serde_json::Value;
 
-use super::add::is_first;
+use super::add::{require_first_plugin, require_interface_plugin};
 use crate::{
-    verdict::{Checked, not_applicable, not_met, shown, succeeded},
-    world::{Attachment, World},
+    host::{Attachment, PrivateHost},
+    verdict::{CheckResult, expect_silence, expect_success, fail, not_applicable},
 };
 
-/// Everything on the host is as it was.
-const CLEAN: &str = "everything is as it was before ADD";
+const CLEAN: &str = "everything is as before ADD";
 
-pub(super) fn interface(world: &World, _: &str) -> Checked {
-    is_first(world)?;
-    let made = world.attach()?;
-    world.detach(&made)?;
-    match world.first.netlink().find_link(&made.ifname) {
+pub(super) fn interface(host: &PrivateHost, _: &str) -> CheckResult {
+    require_first_plugin(host)?;
+    let made = host.attach()?;
+    host.detach(&made)?;
+    match host.first.netlink().find_link(&made.ifname) {
         Ok(Some(_)) => {
-            not_met(format!("{} is gone after DEL", made.ifname), "it is still in the container")
+            fail(format!("{} is gone after DEL", made.ifname), "it is still in the container")
         }
         _ => Ok(()),
     }
 }
 
-pub(super) fn leaves_nothing(world: &World, _: &str) -> Checked {
-    let leaks = &world.facts()?.leaks;
-    if leaks.is_empty() { Ok(()) } else { not_met(CLEAN, leaks.join("\n")) }
+pub(super) fn leaves_nothing(host: &PrivateHost, _: &str) -> CheckResult {
+    let leaks = &host.facts()?.leaks;
+    if leaks.is_empty() { Ok(()) } else { fail(CLEAN, leaks.join("\n")) }
 }
 
-pub(super) fn silent(world: &World, _: &str) -> Checked {
-    let made = world.attach()?;
-    let outcome = world.call("DEL", &made, made.result.as_ref()).run();
-    succeeded(&outcome, "DEL")?;
-    if outcome.stdout().is_empty() {
-        Ok(())
-    } else {
-        shown(&outcome, "nothing on stdout", outcome.stdout())
+pub(super) fn silent(host: &PrivateHost, _: &str) -> CheckResult {
+    let made = host.attach()?;
+    let outcome = host.call("DEL", &made, made.result.as_ref()).run();
+    expect_success(&outcome, "DEL")?;
+    expect_silence(&outcome)
+}
+
+pub(super) fn twice(host: &PrivateHost, _: &str) -> CheckResult {
+    let made = host.attach()?;
+    let del = || host.call("DEL", &made, made.result.as_ref()).run();
+    expect_success(&del(), "DEL")?;
+    expect_success(&del(), "a second DEL")
+}
+
+pub(super) fn without_add(host: &PrivateHost, _: &str) -> CheckResult {
+    let before = host.snapshot()?;
+    let made = host.prepare_first(host.version)?;
+    expect_success(&host.call("DEL", &made, None).run(), "DEL without ADD")?;
+    host.detach_previous(&made);
+    host.expect_unchanged(&before, "DEL without ADD changes nothing")
+}
+
+pub(super) fn without_netns(host: &PrivateHost, _: &str) -> CheckResult {
+    let before = host.snapshot()?;
+    let made = host.attach()?;
+    let call = host.call("DEL", &made, made.result.as_ref()).without("CNI_NETNS");
+    expect_success(&call.run(), "DEL without CNI_NETNS")?;
+    clean_container(host, &made)?;
+    host.expect_unchanged(&before, "everything on the host is released")
+}
+
+/// Attaches a container with its own namespace; also returns the snapshot before.
+fn attach_with_namespace(host: &PrivateHost) -> CheckResult<(Container, Attachment, Snapshot)> {
+    host.facts()?;
+    let before = host.snapshot()?;
+    let namespace = host.lab.container("mortal");
+    let container = host.container(&namespace, "a");
+    let made = host.attach_in(container, &host.subject.ifname, host.version);
+    if made.is_err() {
+        host.lab.remove_namespace(&namespace);
     }
+    Ok((namespace, made?, before))
 }
 
-pub(super) fn twice(world: &World, _: &str) -> Checked {
-    let made = world.attach()?;
-    let del = || world.call("DEL", &made, made.result.as_ref()).run();
-    succeeded(&del(), "DEL")?;
-    succeeded(&del(), "a second DEL")
+pub(super) fn netns_gone(host: &PrivateHost, _: &str) -> CheckResult {
+    let (namespace, made, before) = attach_with_namespace(host)?;
+    host.lab.remove_namespace(&namespace);
+    let outcome = host.call("DEL", &made, made.result.as_ref()).run();
+    expect_success(&outcome, "DEL after the namespace was removed")?;
+    host.detach_previous(&made);
+    host.expect_unchanged(&before, CLEAN)
 }
 
-pub(super) fn without_add(world: &World, _: &str) -> Checked {
-    let before = world.snapshot()?;
-    let made =
-        world.prepare(world.container(&world.first, "a"), &world.subject.ifname, world.version)?;
-    succeeded(&world.call("DEL", &made, None).run(), "DEL without ADD")?;
-    world.forget(&made);
-    world.unchanged_since(&before, "nothing is changed by DEL without ADD")
-}
-
-pub(super) fn without_netns(world: &World, _: &str) -> Checked {
-    let before = world.snapshot()?;
-    let made = world.attach()?;
-    let call = world.call("DEL", &made, made.result.as_ref()).without("CNI_NETNS");
-    succeeded(&call.run(), "DEL without CNI_NETNS")?;
-    clean_without_namespace(world, &made)?;
-    host_is(world, &before)
-}
-
-/// An attachment of a container whose namespace can go, and the snapshot before.
-fn attach_mortal(world: &World) -> Checked<(Container, Attachment, rscni_test::Snapshot)> {
-    world.facts()?;
-    let before = world.snapshot()?;
-    let namespace = world.lab.container("mortal");
-    let made =
-        world.attach_in(world.container(&namespace, "a"), &world.subject.ifname, world.version);
-    match made {
-        Ok(made) => Ok((namespace, made, before)),
-        Err(not) => {
-            world.lab.remove_namespace(&namespace);
-            Err(not)
-        }
-    }
-}
-
-pub(super) fn netns_gone(world: &World, _: &str) -> Checked {
-    let (namespace, made, before) = attach_mortal(world)?;
-    world.lab.remove_namespace(&namespace);
-    succeeded(
-        &world.call("DEL", &made, made.result.as_ref()).run(),
-        "DEL after the namespace went",
-    )?;
-    world.forget(&made);
-    world.unchanged_since(&before, CLEAN)
-}
-
-pub(super) fn interface_gone(world: &World, _: &str) -> Checked {
-    super::add::makes_interface(world)?;
-    let (namespace, made, before) = attach_mortal(world)?;
+pub(super) fn interface_gone(host: &PrivateHost, _: &str) -> CheckResult {
+    require_interface_plugin(host)?;
+    let (namespace, made, before) = attach_with_namespace(host)?;
     let mut netlink = namespace.netlink();
-    let gone = netlink.link_by_name(&made.ifname).and_then(|link| netlink.del_link(link.index));
-    let outcome = world.call("DEL", &made, made.result.as_ref()).run();
-    world.forget(&made);
-    world.lab.remove_namespace(&namespace);
-    if let Err(error) = gone {
+    let removed = netlink.link_by_name(&made.ifname).and_then(|link| netlink.del_link(link.index));
+    let outcome = host.call("DEL", &made, made.result.as_ref()).run();
+    host.detach_previous(&made);
+    host.lab.remove_namespace(&namespace);
+    if let Err(error) = removed {
         return not_applicable(format!("the interface cannot be removed: {error}"));
     }
-    succeeded(&outcome, "DEL after the interface was removed")?;
-    world.unchanged_since(&before, CLEAN)
+    expect_success(&outcome, "DEL after the interface was removed")?;
+    host.expect_unchanged(&before, CLEAN)
 }
 
-pub(super) fn without_result(world: &World, _: &str) -> Checked {
-    let before = world.snapshot()?;
-    let made = world.attach()?;
-    succeeded(&world.call("DEL", &made, None).run(), "DEL without prevResult")?;
-    world.forget(&made);
-    world.unchanged_since(&before, CLEAN)
+pub(super) fn without_result(host: &PrivateHost, _: &str) -> CheckResult {
+    let before = host.snapshot()?;
+    let made = host.attach()?;
+    expect_success(&host.call("DEL", &made, None).run(), "DEL without prevResult")?;
+    host.detach_previous(&made);
+    host.expect_unchanged(&before, CLEAN)
 }
 
-/// What an ADD that cannot succeed leaves: one that finds its interface there, or has no namespace.
-pub(super) fn after_failed_add(world: &World, _: &str) -> Checked {
-    let before = world.snapshot()?;
-    let nowhere = Container::at(world.container(&world.first, "a").id(), "/run/netns/nowhere");
-    let made = world.prepare(nowhere, &world.subject.ifname, world.version)?;
-    // An IPAM plugin, which looks into no namespace, succeeds.
-    let _ = world.add(&made);
-    succeeded(&world.call("DEL", &made, None).run(), "DEL after an ADD that failed")?;
-    world.forget(&made);
-    world.unchanged_since(&before, CLEAN)
+/// The ADD fails because its namespace does not exist.
+pub(super) fn after_failed_add(host: &PrivateHost, _: &str) -> CheckResult {
+    let before = host.snapshot()?;
+    let nowhere = Container::at(host.container(&host.first, "a").id(), "/run/netns/nowhere");
+    let made = host.prepare(nowhere, &host.subject.ifname, host.version)?;
+    // ADD of an IPAM plugin succeeds, since it does not enter the namespace.
+    let _ = host.add(&made);
+    expect_success(&host.call("DEL", &made, None).run(), "DEL after a failed ADD")?;
+    host.detach_previous(&made);
+    host.expect_unchanged(&before, CLEAN)
 }
 
-pub(super) fn spares_others(world: &World, _: &str) -> Checked {
-    world.shareable()?;
-    let first = world.attach()?;
-    let before = world.snapshot()?;
-    let second = world.attach_another()?;
-    world.detach(&second)?;
-    world.unchanged_since(&before, "the other container's attachment is as it was")?;
-    if world.version_since("0.4.0").is_ok_and(|version| version == world.version) {
-        let outcome = world.call("CHECK", &first, first.result.as_ref()).run();
-        succeeded(&outcome, "CHECK of the container that is still attached")?;
-    }
-    Ok(())
+pub(super) fn spares_others(host: &PrivateHost, _: &str) -> CheckResult {
+    host.require_two_attachments()?;
+    let first = host.attach()?;
+    let before = host.snapshot()?;
+    let container = host.container(&host.second, "b");
+    let second = host.attach_in(container, &host.subject.ifname, host.version)?;
+    host.detach(&second)?;
+    host.expect_unchanged(&before, "the attachment of the other container is unchanged")?;
+    host.expect_check(&first, "CHECK of the container that is still attached")
 }
 
-/// Once a DEL without namespace is done, what is in the container goes with that: this removes it there.
-fn clean_without_namespace(world: &World, made: &Attachment) -> Checked {
+/// Removes what a DEL without a namespace may leave in the container.
+fn clean_container(host: &PrivateHost, made: &Attachment) -> CheckResult {
     let mut netlink = made.container.netlink();
-    if is_first(world).is_ok()
+    if require_first_plugin(host).is_ok()
         && let Ok(Some(link)) = netlink.find_link(&made.ifname)
     {
         let _ = netlink.del_link(link.index);
     }
-    // What it changed in the container alone, it may leave as it is; those before it remove their interface.
-    if world.subject.is_chained() || world.facts()?.adjusts {
-        let _ = world.call("DEL", made, made.result.as_ref().filter(|r| *r != &Value::Null)).run();
+    // The interface stays if another plugin or the container itself made it.
+    if host.subject.is_chained() || host.facts()?.modifies_existing {
+        let _ = host.call("DEL", made, made.result.as_ref().filter(|r| *r != &Value::Null)).run();
     }
-    world.forget(made);
+    host.detach_previous(made);
     Ok(())
-}
-
-fn host_is(world: &World, before: &rscni_test::Snapshot) -> Checked {
-    world.unchanged_since(before, "what the host had for the container is released")
 }

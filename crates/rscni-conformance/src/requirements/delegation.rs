@@ -1,56 +1,47 @@
-//! "Plugin Delegation": the plugin calls an IPAM plugin that notes how it is called, and fails when it is told to.
+//! "Plugin Delegation", with an IPAM plugin that records its calls and fails on demand.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use rscni_test::{Call, Outcome, Plugin};
 use serde_json::{Value, json};
 
 use crate::{
+    host::{Attachment, PrivateHost},
     shape::{is_since, list, net},
-    verdict::{Checked, error, not_applicable, not_met, refused, shown, succeeded},
-    world::{Attachment, World},
+    verdict::{
+        CheckResult, describe_error, error, expect_error, expect_success, fail, fail_with_call,
+        not_applicable,
+    },
 };
 
-/// The name of that plugin.
+/// The name of the IPAM plugin.
 const NAME: &str = "conformance-ipam";
-/// The error that it is told to tell.
+/// The code of its errors.
 const CODE: u64 = 177;
+const CNI_ARGS: &str = "IgnoreUnknown=1;K8S_POD_NAME=web";
 
-/// The IPAM plugin, and the directory in which it keeps its notes.
+/// The IPAM plugin and its directory.
 struct Ipam<'a> {
-    world: &'a World,
+    host: &'a PrivateHost,
     directory: PathBuf,
     caller: Plugin,
     version: &'static str,
 }
 
-fn with_gateway(mut entry: Value, gateway: &Value) -> Value {
-    if !gateway.is_null() {
-        entry["gateway"] = gateway.clone();
-    }
-    entry
-}
-
 impl<'a> Ipam<'a> {
-    fn install(world: &'a World, version: &'static str) -> Checked<Self> {
-        match world.subject.ipam() {
-            None => return not_applicable("its configuration names no IPAM plugin"),
-            Some(_) if world.subject.is_ipam() || world.subject.is_chained() => {
-                return not_applicable("it calls no IPAM plugin itself");
-            }
-            Some(_) => {}
+    fn install(host: &'a PrivateHost, version: &'static str) -> CheckResult<Self> {
+        if host.subject.ipam().is_none() {
+            return not_applicable("its configuration has no IPAM plugin");
         }
-        let directory = world.lab.dir().join("ipam");
+        if host.subject.is_ipam() || host.subject.is_chained() {
+            return not_applicable("it does not call an IPAM plugin itself");
+        }
+        let directory = host.lab.dir().join("ipam");
         let _ = fs::remove_dir_all(&directory);
         let mut path = vec![directory.clone()];
-        path.extend(world.subject.path.iter().cloned());
-        let ipam = Self { world, directory, caller: world.plugin.clone().cni_path(path), version };
-        let sample = world.sample()?;
-        match ipam.write(&sample.result) {
+        path.extend(host.subject.path.iter().cloned());
+        let ipam = Self { host, directory, caller: host.plugin.clone().cni_path(path), version };
+        match ipam.write(&host.sample()?.result) {
             Ok(()) => Ok(ipam),
             Err(error) => not_applicable(format!("the IPAM plugin cannot be installed: {error}")),
         }
@@ -62,7 +53,8 @@ impl<'a> Ipam<'a> {
         let script = format!(
             "#!/bin/sh\n\
              cd {directory} || exit 1\n\
-             printf '%s\\n' \"$CNI_COMMAND|$CNI_CONTAINERID|$CNI_NETNS|$CNI_IFNAME|$CNI_ARGS|$CNI_PATH\" >> calls\n\
+             attachment=\"$CNI_CONTAINERID|$CNI_NETNS|$CNI_IFNAME\"\n\
+             printf '%s\\n' \"$CNI_COMMAND|$attachment|$CNI_ARGS|$CNI_PATH\" >> calls\n\
              cat > \"stdin-$CNI_COMMAND\"\n\
              if [ -e \"fail-$CNI_COMMAND\" ]; then echo '{failure}'; exit 1; fi\n\
              if [ \"$CNI_COMMAND\" = ADD ]; then echo '{result}'; fi\n",
@@ -74,18 +66,22 @@ impl<'a> Ipam<'a> {
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755))
     }
 
-    /// The addresses that the plugin gets from its own IPAM plugin: others may not fit the network.
-    fn result(&self, of: &Value) -> Value {
+    /// Returns a result with the addresses of the plugin's own IPAM plugin, since others may not
+    /// fit the network.
+    fn result(&self, sample: &Value) -> Value {
         let mut result = json!({ "cniVersion": self.version });
-        for ip in list(of, "ips") {
-            let (address, gateway) = (&ip["address"], &ip["gateway"]);
+        for ip in list(sample, "ips") {
+            let address = &ip["address"];
             let v4 = net(address).is_none_or(|net| net.addr().is_ipv4());
-            if !is_since(self.version, "0.3.0") {
-                result[if v4 { "ip4" } else { "ip6" }] =
-                    with_gateway(json!({ "ip": address }), gateway);
+            let is_legacy = !is_since(self.version, "0.3.0");
+            let mut entry = json!({ if is_legacy { "ip" } else { "address" }: address });
+            if !ip["gateway"].is_null() {
+                entry["gateway"] = ip["gateway"].clone();
+            }
+            if is_legacy {
+                result[if v4 { "ip4" } else { "ip6" }] = entry;
                 continue;
             }
-            let mut entry = with_gateway(json!({ "address": address }), gateway);
             if !is_since(self.version, "1.0.0") {
                 entry["version"] = if v4 { "4" } else { "6" }.into();
             }
@@ -97,11 +93,10 @@ impl<'a> Ipam<'a> {
         result
     }
 
-    /// Tells it to fail from now on.
-    fn fail(&self, command: &str) -> Checked {
-        let told = fs::write(self.directory.join(format!("fail-{command}")), "");
-        told.or_else(|error| {
-            not_applicable(format!("the IPAM plugin cannot be told to fail: {error}"))
+    /// Lets a command fail from now on.
+    fn fail(&self, command: &str) -> CheckResult {
+        fs::write(self.directory.join(format!("fail-{command}")), "").or_else(|error| {
+            not_applicable(format!("the IPAM plugin cannot be configured to fail: {error}"))
         })
     }
 
@@ -109,18 +104,14 @@ impl<'a> Ipam<'a> {
         let _ = fs::remove_file(self.directory.join(format!("fail-{command}")));
     }
 
-    /// The calls so far, a line each.
+    /// Returns the calls so far.
     fn calls(&self) -> Vec<String> {
         let text = fs::read_to_string(self.directory.join("calls")).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
 
-    fn was_called(&self, command: &str) -> bool {
-        self.calls().iter().any(|call| call.split('|').next() == Some(command))
-    }
-
     fn config(&self, prev_result: Option<&Value>) -> Value {
-        let mut config = self.world.config(self.version, prev_result);
+        let mut config = self.host.config(self.version, prev_result);
         config["ipam"] = json!({ "type": NAME, "conformance": [1] });
         config
     }
@@ -132,126 +123,115 @@ impl<'a> Ipam<'a> {
             return self.caller.call(command).config(&config);
         }
         let call = self.caller.call(command).config(&self.config(made.result.as_ref()));
-        call.attachment(&made.container, &made.ifname)
-            .env("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAME=web")
+        call.attachment(&made.container, &made.ifname).env("CNI_ARGS", CNI_ARGS)
     }
 
-    fn prepare(&self) -> Checked<Attachment> {
-        let world = self.world;
-        world.prepare(world.container(&world.first, "a"), &world.subject.ifname, self.version)
-    }
-
-    fn attach(&self) -> Checked<Attachment> {
-        let mut made = self.prepare()?;
+    fn attach(&self) -> CheckResult<Attachment> {
+        let mut made = self.host.prepare_first(self.version)?;
         let outcome = self.call("ADD", &made).run();
         if let Some(reply) = error(&outcome) {
-            let why = crate::verdict::told(&outcome, &reply);
-            self.finish(&made);
+            let reason = describe_error(&outcome, &reply);
+            self.detach(&made);
             return not_applicable(format!(
-                "it cannot do with addresses of another IPAM plugin: {why}"
+                "it rejects addresses of another IPAM plugin: {reason}"
             ));
         }
-        self.world.note(&mut made, &outcome, "ADD")?;
+        self.host.record_result(&mut made, &outcome, "ADD")?;
         Ok(made)
     }
 
-    /// Removes the attachment, for which the caller has to find this IPAM plugin.
-    fn finish(&self, made: &Attachment) {
+    /// Removes the attachment with this IPAM plugin.
+    fn detach(&self, made: &Attachment) {
         for command in ["ADD", "DEL", "CHECK"] {
             self.stop_failing(command);
         }
         let _ = self.call("DEL", made).run();
-        self.world.touch();
-        self.world.forget(made);
+        self.host.mark_changed();
+        self.host.detach_previous(made);
     }
 
-    /// Looks at an attachment, and removes it.
-    fn with<T>(&self, made: &Attachment, look: impl FnOnce() -> Checked<T>) -> Checked<T> {
-        let looked = look();
-        self.finish(made);
-        looked
+    /// Runs a check of an attachment and removes the attachment.
+    fn check(&self, made: &Attachment, check: impl FnOnce() -> CheckResult) -> CheckResult {
+        let result = check();
+        self.detach(made);
+        result
+    }
+
+    /// Runs a check of a call with an IPAM plugin whose ADD fails.
+    fn check_failed_add(&self, check: impl FnOnce(&Outcome) -> CheckResult) -> CheckResult {
+        self.fail("ADD")?;
+        let made = self.host.prepare_first(self.version)?;
+        self.check(&made, || check(&self.call("ADD", &made).run()))
+    }
+
+    /// Fails unless the IPAM plugin was called with this command.
+    fn expect_call(&self, outcome: &Outcome, command: &str) -> CheckResult {
+        let calls = self.calls();
+        if calls.iter().any(|call| call.split('|').next() == Some(command)) {
+            return Ok(());
+        }
+        let expected = format!("the IPAM plugin's {command} is called");
+        fail_with_call(outcome, expected, format!("its calls are: {}", calls.join(", ")))
     }
 }
 
-pub(super) fn parameters(world: &World, _: &str) -> Checked {
-    let ipam = Ipam::install(world, world.version)?;
+pub(super) fn parameters(host: &PrivateHost, _: &str) -> CheckResult {
+    let ipam = Ipam::install(host, host.version)?;
     let made = ipam.attach()?;
-    ipam.with(&made, || {
-        let path = std::env::join_paths([&ipam.directory].into_iter().chain(&world.subject.path))
+    ipam.check(&made, || {
+        let path = std::env::join_paths([&ipam.directory].into_iter().chain(&host.subject.path))
             .unwrap_or_default();
-        let wanted = format!(
-            "ADD|{}|{}|{}|IgnoreUnknown=1;K8S_POD_NAME=web|{}",
+        let expected = format!(
+            "ADD|{}|{}|{}|{CNI_ARGS}|{}",
             made.container.id(),
             made.container.path().display(),
             made.ifname,
             path.to_string_lossy()
         );
         let calls = ipam.calls();
-        if calls.first() != Some(&wanted) {
-            return not_met(format!("a call with {wanted}"), calls.join("\n"));
+        if calls.first() != Some(&expected) {
+            return fail(format!("a call with {expected}"), calls.join("\n"));
         }
-        let got = read(&ipam.directory.join("stdin-ADD"));
-        let wanted = ipam.config(None);
-        if got == wanted { Ok(()) } else { not_met(wanted.to_string(), got.to_string()) }
+        let stdin = fs::read(ipam.directory.join("stdin-ADD")).unwrap_or_default();
+        let found: Value = serde_json::from_slice(&stdin).unwrap_or_default();
+        let expected = ipam.config(None);
+        if found == expected { Ok(()) } else { fail(expected.to_string(), found.to_string()) }
     })
 }
 
-fn read(file: &Path) -> Value {
-    fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
-}
-
-pub(super) fn add_fails(world: &World, _: &str) -> Checked {
-    let ipam = Ipam::install(world, world.version)?;
-    ipam.fail("ADD")?;
-    let made = ipam.prepare()?;
-    ipam.with(&made, || {
-        let outcome = ipam.call("ADD", &made).run();
-        called(&ipam, &outcome, "ADD")?;
-        refused(&outcome, "ADD whose IPAM plugin fails")
+pub(super) fn add_fails(host: &PrivateHost, _: &str) -> CheckResult {
+    let ipam = Ipam::install(host, host.version)?;
+    ipam.check_failed_add(|outcome| {
+        ipam.expect_call(outcome, "ADD")?;
+        expect_error(outcome, "ADD with a failing IPAM plugin")
     })
 }
 
-pub(super) fn undo(world: &World, _: &str) -> Checked {
-    let ipam = Ipam::install(world, world.version)?;
-    ipam.fail("ADD")?;
-    let made = ipam.prepare()?;
-    ipam.with(&made, || {
-        let outcome = ipam.call("ADD", &made).run();
-        called(&ipam, &outcome, "DEL")
-    })
+pub(super) fn undo(host: &PrivateHost, _: &str) -> CheckResult {
+    let ipam = Ipam::install(host, host.version)?;
+    ipam.check_failed_add(|outcome| ipam.expect_call(outcome, "DEL"))
 }
 
-fn called(ipam: &Ipam<'_>, outcome: &Outcome, command: &str) -> Checked {
-    if ipam.was_called(command) {
-        return Ok(());
-    }
-    shown(
-        outcome,
-        format!("the IPAM plugin's {command} is called"),
-        format!("its calls are: {}", ipam.calls().join(", ")),
-    )
-}
-
-pub(super) fn del(world: &World, _: &str) -> Checked {
-    let ipam = Ipam::install(world, world.version)?;
+pub(super) fn del(host: &PrivateHost, _: &str) -> CheckResult {
+    let ipam = Ipam::install(host, host.version)?;
     let made = ipam.attach()?;
-    ipam.with(&made, || {
+    ipam.check(&made, || {
         let outcome = ipam.call("DEL", &made).run();
-        succeeded(&outcome, "DEL")?;
-        called(&ipam, &outcome, "DEL")
+        expect_success(&outcome, "DEL")?;
+        ipam.expect_call(&outcome, "DEL")
     })
 }
 
-/// `about` is a command, and the version that it comes with.
-pub(super) fn forwards(world: &World, about: &str) -> Checked {
-    let (command, since) = about.split_once(' ').unwrap_or_default();
-    let ipam = Ipam::install(world, world.version_since(since)?)?;
+/// `parameter` is a command and its first version.
+pub(super) fn forwards(host: &PrivateHost, parameter: &str) -> CheckResult {
+    let (command, since) = parameter.split_once(' ').unwrap_or_default();
+    let ipam = Ipam::install(host, host.version_since(since)?)?;
     let made = ipam.attach()?;
-    ipam.with(&made, || {
+    ipam.check(&made, || {
         ipam.fail(command)?;
         let outcome = ipam.call(command, &made).run();
         ipam.stop_failing(command);
-        called(&ipam, &outcome, command)?;
-        refused(&outcome, &format!("{command} whose IPAM plugin fails"))
+        ipam.expect_call(&outcome, command)?;
+        expect_error(&outcome, &format!("{command} with a failing IPAM plugin"))
     })
 }

@@ -1,55 +1,59 @@
-//! "Errors" and "Error": how a failure is told.
+//! "Errors" and "Error".
+
+use rscni_test::Outcome;
 
 use crate::{
-    verdict::{Checked, is_one_object, json, not_applicable, shown},
-    world::World,
+    host::PrivateHost,
+    verdict::{CheckResult, fail_with_call, is_one_object, json, not_applicable},
 };
 
-/// A call that every plugin has to refuse.
-fn refused_call(world: &World, version: &str) -> rscni_test::Outcome {
-    world.try_call(world.bare("ADD", version).without("CNI_CONTAINERID"))
+/// Makes a call that every plugin must reject.
+fn invalid_call(host: &PrivateHost, version: &str) -> Outcome {
+    host.try_call(host.valid_call("ADD", version).without("CNI_CONTAINERID"))
 }
 
-pub(super) fn exit(world: &World, _: &str) -> Checked {
-    let outcome = refused_call(world, world.version);
-    match outcome.exit_code() {
-        Some(0) => shown(
-            &outcome,
-            "ADD without CNI_CONTAINERID ends with a status other than 0",
-            "it ended with 0",
-        ),
-        _ => Ok(()),
+pub(super) fn exit(host: &PrivateHost, _: &str) -> CheckResult {
+    let outcome = invalid_call(host, host.version);
+    if outcome.exit_code() != Some(0) {
+        return Ok(());
     }
+    let expected = "ADD without CNI_CONTAINERID ends with a status other than 0";
+    fail_with_call(&outcome, expected, "it ended with 0")
 }
 
-pub(super) fn reply(world: &World, _: &str) -> Checked {
-    let outcome = refused_call(world, world.version);
+pub(super) fn reply(host: &PrivateHost, _: &str) -> CheckResult {
+    let outcome = invalid_call(host, host.version);
     let reply = json(&outcome).unwrap_or_default();
-    let found = match () {
-        () if !is_one_object(&outcome) => "its stdout is not one JSON object, and nothing else",
-        () if reply["code"].as_u64().is_none_or(|code| code == 0) => "there is no code",
-        () if reply["msg"].as_str().is_none_or(str::is_empty) => "there is no msg",
-        () if !reply["details"].is_null() && !reply["details"].is_string() => "details is no text",
-        () => return Ok(()),
+    let found = if !is_one_object(&outcome) {
+        "its stdout is not exactly one JSON object"
+    } else if reply["code"].as_u64().is_none_or(|code| code == 0) {
+        "there is no code"
+    } else if reply["msg"].as_str().is_none_or(str::is_empty) {
+        "there is no msg"
+    } else if !reply["details"].is_null() && !reply["details"].is_string() {
+        "details is not a string"
+    } else {
+        return Ok(());
     };
-    shown(&outcome, "an error reply for ADD without CNI_CONTAINERID", found)
+    fail_with_call(&outcome, "an error reply for ADD without CNI_CONTAINERID", found)
 }
 
-pub(super) fn version(world: &World, _: &str) -> Checked {
-    for version in &world.supported {
-        let outcome = refused_call(world, version);
-        let said = json(&outcome).unwrap_or_default()["cniVersion"].clone();
-        if said != *version {
-            return shown(
-                &outcome,
-                format!("an error reply in {version}"),
-                format!("its cniVersion is {said}"),
-            );
-        }
+pub(super) fn version(host: &PrivateHost, _: &str) -> CheckResult {
+    for version in &host.supported {
+        let outcome = invalid_call(host, version);
+        expect_version(&outcome, version, &format!("an error reply in {version}"))?;
     }
-    if world.supported.is_empty() {
-        not_applicable("its VERSION claims no version")
-    } else {
-        Ok(())
+    if host.supported.is_empty() {
+        return not_applicable("its VERSION lists no version");
     }
+    Ok(())
+}
+
+/// Fails unless the reply has this `cniVersion`.
+pub(super) fn expect_version(outcome: &Outcome, version: &str, expected: &str) -> CheckResult {
+    let found = json(outcome).unwrap_or_default()["cniVersion"].clone();
+    if found == *version {
+        return Ok(());
+    }
+    fail_with_call(outcome, expected, format!("its cniVersion is {found}"))
 }

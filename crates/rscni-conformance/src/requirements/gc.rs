@@ -1,85 +1,67 @@
-//! "GC": what is valid stays, what is not goes.
+//! "GC".
 
 use rscni_test::Outcome;
 use serde_json::{Value, json};
 
 use crate::{
-    verdict::{Checked, shown, succeeded},
-    world::{Attachment, World},
+    host::{Attachment, PrivateHost},
+    verdict::{CheckResult, expect_silence, expect_success},
 };
 
-const GC_SINCE: &str = "1.1.0";
+const SINCE: &str = "1.1.0";
 
-/// GC of a network, with these as the valid attachments.
-fn gc(world: &World, network: Option<&str>, valid: &[&Attachment]) -> Checked<Outcome> {
-    let mut config = world.config(world.version_since(GC_SINCE)?, None);
+/// Calls GC of a network with these valid attachments.
+fn gc(host: &PrivateHost, network: Option<&str>, valid: &[&Attachment]) -> CheckResult<Outcome> {
+    let mut config = host.config(host.version_since(SINCE)?, None);
     let entry = |of: &&Attachment| json!({ "containerID": of.container.id(), "ifname": of.ifname });
     config["cni.dev/valid-attachments"] = valid.iter().map(entry).collect::<Vec<Value>>().into();
     if let Some(network) = network {
         config["name"] = network.into();
     }
-    Ok(world.plugin.gc(&config))
+    Ok(host.plugin.gc(&config))
 }
 
-/// An attachment in a version that has GC.
-fn attached(world: &World) -> Checked<Attachment> {
-    world.facts()?;
-    let version = world.version_since(GC_SINCE)?;
-    world.attach_in(world.container(&world.first, "a"), &world.subject.ifname, version)
+pub(super) fn keeps_valid(host: &PrivateHost, _: &str) -> CheckResult {
+    let made = host.attach_since(SINCE)?;
+    let before = host.snapshot()?;
+    expect_success(&gc(host, None, &[&made])?, "GC")?;
+    host.expect_unchanged(&before, "the valid attachment is as before GC")?;
+    host.expect_check(&made, "CHECK after GC")
 }
 
-fn check(world: &World, made: &Attachment) -> Checked {
-    succeeded(&world.call("CHECK", made, made.result.as_ref()).run(), "CHECK after GC")
-}
-
-pub(super) fn keeps_valid(world: &World, _: &str) -> Checked {
-    let made = attached(world)?;
-    let before = world.snapshot()?;
-    succeeded(&gc(world, None, &[&made])?, "GC")?;
-    world.unchanged_since(&before, "what is valid is as it was before GC")?;
-    check(world, &made)
-}
-
-pub(super) fn removes_stale(world: &World, _: &str) -> Checked {
-    world.facts()?;
-    let version = world.version_since(GC_SINCE)?;
-    let before = world.snapshot()?;
-    let namespace = world.lab.container("mortal");
-    let made = world.attach_in(world.container(&namespace, "a"), &world.subject.ifname, version);
-    world.lab.remove_namespace(&namespace);
+pub(super) fn removes_stale(host: &PrivateHost, _: &str) -> CheckResult {
+    host.facts()?;
+    let version = host.version_since(SINCE)?;
+    let before = host.snapshot()?;
+    let namespace = host.lab.container("mortal");
+    let made = host.attach_in(host.container(&namespace, "a"), &host.subject.ifname, version);
+    host.lab.remove_namespace(&namespace);
     let made = made?;
-    let outcome = gc(world, None, &[])?;
-    // What those before it hold is none of its business.
-    world.forget(&made);
-    succeeded(&outcome, "GC")?;
-    world.unchanged_since(&before, "nothing is left of an attachment that is not valid")
+    let outcome = gc(host, None, &[])?;
+    // GC of this plugin does not remove what the previous plugins made.
+    host.detach_previous(&made);
+    expect_success(&outcome, "GC")?;
+    host.expect_unchanged(&before, "nothing is left of an attachment that is not valid")
 }
 
-pub(super) fn spares_networks(world: &World, _: &str) -> Checked {
-    let made = attached(world)?;
-    let before = world.snapshot()?;
-    succeeded(&gc(world, Some("another-network"), &[])?, "GC of another network")?;
-    world.unchanged_since(
-        &before,
-        "what is attached to one network is as it was before GC of another",
-    )?;
-    check(world, &made)
+pub(super) fn spares_networks(host: &PrivateHost, _: &str) -> CheckResult {
+    let made = host.attach_since(SINCE)?;
+    let before = host.snapshot()?;
+    expect_success(&gc(host, Some("another-network"), &[])?, "GC of another network")?;
+    host.expect_unchanged(&before, "the attachment is as before GC of another network")?;
+    host.expect_check(&made, "CHECK after GC")
 }
 
-pub(super) fn twice(world: &World, _: &str) -> Checked {
-    world.facts()?;
-    succeeded(&gc(world, None, &[])?, "GC")?;
-    let before = world.snapshot()?;
-    succeeded(&gc(world, None, &[])?, "a second GC")?;
-    world.unchanged_since(&before, "a second GC changes nothing")
+pub(super) fn twice(host: &PrivateHost, _: &str) -> CheckResult {
+    host.facts()?;
+    expect_success(&gc(host, None, &[])?, "GC")?;
+    let before = host.snapshot()?;
+    expect_success(&gc(host, None, &[])?, "a second GC")?;
+    host.expect_unchanged(&before, "a second GC changes nothing")
 }
 
-pub(super) fn silent(world: &World, _: &str) -> Checked {
-    let outcome = gc(world, None, &[])?;
-    succeeded(&outcome, "GC")?;
-    if outcome.stdout().is_empty() {
-        Ok(())
-    } else {
-        shown(&outcome, "nothing on stdout", outcome.stdout())
-    }
+pub(super) fn silent(host: &PrivateHost, _: &str) -> CheckResult {
+    let outcome = gc(host, None, &[])?;
+    expect_success(&outcome, "GC")?;
+    expect_silence(&outcome)
 }

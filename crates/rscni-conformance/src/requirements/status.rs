@@ -1,28 +1,25 @@
-//! "STATUS": whether ADD could be serviced.
+//! "STATUS".
 
 use rscni_test::Outcome;
 
 use crate::{
-    verdict::{Checked, shown, succeeded},
-    world::World,
+    host::PrivateHost,
+    verdict::{CheckResult, error, expect_silence, expect_success},
 };
 
-fn status(world: &World) -> Checked<Outcome> {
-    let config = world.config(world.version_since("1.1.0")?, None);
-    Ok(world.plugin.status(&config))
+fn status(host: &PrivateHost) -> CheckResult<Outcome> {
+    let config = host.config(host.version_since("1.1.0")?, None);
+    Ok(host.plugin.status(&config))
 }
 
-pub(super) fn ready(world: &World, _: &str) -> Checked {
-    let outcome = status(world)?;
-    world.facts()?;
-    succeeded(&outcome, "STATUS, where ADD does,")
+pub(super) fn ready(host: &PrivateHost, _: &str) -> CheckResult {
+    let outcome = status(host)?;
+    host.facts()?;
+    expect_success(&outcome, "STATUS, as ADD does,")
 }
 
-pub(super) fn silent(world: &World, _: &str) -> Checked {
-    let outcome = status(world)?;
-    world.facts()?;
-    if outcome.stdout().is_empty() || crate::verdict::error(&outcome).is_some() {
-        return Ok(());
-    }
-    shown(&outcome, "nothing on stdout", outcome.stdout())
+pub(super) fn silent(host: &PrivateHost, _: &str) -> CheckResult {
+    let outcome = status(host)?;
+    host.facts()?;
+    if error(&outcome).is_some() { Ok(()) } else { expect_silence(&outcome) }
 }
