@@ -311,7 +311,7 @@ fn a_new_interface_does_not_get_the_old_lease_unchecked() {
         let a = network.attach(lab, "a");
         lab.host().netlink().del_link(support::host_link(lab, &a.port_name()).index).unwrap();
         let again = network.attach_as(&a.container, "eth0");
-        daemon.says("it is added anew");
+        daemon.says("it is added again");
         server.says_times("DHCPACK", 2);
         // The client is the same, and so is the address.
         assert_eq!(address(&again), address(&a));

@@ -226,8 +226,8 @@ fn a_socket_that_systemd_hands_over_is_used_and_stays() {
 }
 
 #[rstest]
-#[case::more_than_one("LISTEN_PID=$$ LISTEN_FDS=2", "LISTEN_FDS=2: one socket")]
-#[case::none_at_all("exec <&-; LISTEN_PID=$$ LISTEN_FDS=1", "descriptor 3 is no Unix socket")]
+#[case::more_than_one("LISTEN_PID=$$ LISTEN_FDS=2", "LISTEN_FDS=2: pass exactly one socket")]
+#[case::none_at_all("exec <&-; LISTEN_PID=$$ LISTEN_FDS=1", "3 is not a listening Unix socket")]
 fn systemd_must_pass_one_socket(#[case] environment: &str, #[case] word: &str) {
     rscni_test::run(|lab| {
         let listener = UnixListener::bind(lab.dir().join("socket")).unwrap();
@@ -364,7 +364,7 @@ fn an_abandoned_add_ends() {
         daemon.says("asking for an address");
         given_up.kill().unwrap();
         given_up.wait().unwrap();
-        daemon.says("nobody waits for it any more");
+        daemon.says("the plugin has disconnected");
         network.del(&a).success();
         // A DEL comes before the answer.
         std::thread::scope(|scope| {

@@ -129,7 +129,7 @@ fn an_expired_lease_removes_the_address(#[case] answer: u8) {
             });
         let a = network.attach(lab, "a");
         is_attached.store(true, Ordering::SeqCst);
-        daemon.says("the interface was switched off");
+        daemon.says("the interface was set down");
         assert!(!is_up(&a));
         assert_eq!(kept(SOCKET).len(), 0);
         a.check_misses("there is no DHCP lease");
@@ -179,7 +179,7 @@ fn an_expired_lease_is_lost_without_a_new_offer() {
         age_leases();
         let daemon = dhcp::daemon(lab, &["-resendtimeout", "2s"]);
         a.check_misses("there is no DHCP lease");
-        daemon.says("the interface was switched off");
+        daemon.says("the interface was set down");
         assert!(!is_up(&a));
         a.del().success();
     });
@@ -213,7 +213,7 @@ fn a_silent_server_does_not_delay_other_containers() {
 
 #[rstest]
 #[case::no_mask("no subnet mask")]
-#[case::no_host("which is no address for a host")]
+#[case::no_host("which is not a host address")]
 #[case::no_answer_to_the_request("did not answer the request")]
 #[case::a_refusal("refused the address that it had offered")]
 fn a_failed_add_reports_why_each_server_was_unusable(#[case] why: &'static str) {
@@ -223,7 +223,7 @@ fn a_failed_add_reports_why_each_server_was_unusable(#[case] why: &'static str) 
             let offer = &options(&[[0, 0, 14, 16]; 3]);
             let (address, options) = match why {
                 "no subnet mask" => (GIVEN, &offer[1..]),
-                "which is no address for a host" => ([224, 0, 0, 9], &offer[..]),
+                "which is not a host address" => ([224, 0, 0, 9], &offer[..]),
                 _ => (GIVEN, &offer[..]),
             };
             match heard.kind {

@@ -1,23 +1,26 @@
-//! Functions for the fuzzers. Each takes any bytes, and panics if an invariant is violated.
+//! What the fuzzers call: each function takes any bytes, and panics if what must always hold does not.
 //!
-//! They are compiled for fuzzers and tests only. `fuzz/` contains the programs around them and the
-//! seeds, which the tests replay.
+//! It is there for fuzzers and tests only, so nothing of it is part of the crate. `fuzz/` has the programs around these
+//! functions and the bytes to begin with, which the tests replay.
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
 
-use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
+pub(crate) mod scratch;
+
+use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 
 use rscni::{Request, SpecVersion, invoke::Outcome};
 use serde::Deserialize;
 use serde_json::Value;
 
+use self::scratch::ScratchDirectory;
 pub use crate::{
     ipam::{dhcp::fuzzing::dhcp, host_local::fuzzing::host_local},
     meta::firewall::dbus::fuzzing::dbus,
 };
 
-/// Parses what programs and plugins keep in files, comments and names, and checks that it is
-/// written and read as the same. Also parses the allow list of tuning.
+/// What programs and plugins keep in files, in comments and in names: what was read is written and read again. And the list
+/// of sysctls that an administrator allows.
 pub fn saved(data: &[u8]) {
     crate::meta::tuning::backup::fuzz(data);
     crate::interface::host_device::record::fuzz(data);
@@ -31,12 +34,12 @@ pub fn saved(data: &[u8]) {
     crate::meta::tuning::allow_list::fuzz(data);
 }
 
-/// Calls the plugin in the configuration: lines of variables, an empty line, stdin. The container's
-/// namespace does not exist, so that only what comes before it runs.
+/// A call of the plugin that the configuration names: lines of variables, an empty line, stdin. The container's
+/// namespace is not there, and so everything is read that is read before it, and little is done after that.
 ///
 /// # Panics
-/// If this is the network of the host. `cargo xtask fuzz` provides another one, and empty
-/// directories for default paths.
+/// If it would be done to the host's own network. `cargo xtask fuzz` gives it one, and empty directories for what a
+/// configuration leaves where it is.
 pub fn plugins(data: &[u8]) {
     assert!(
         !is_in_network_of_host(),
@@ -46,10 +49,10 @@ pub fn plugins(data: &[u8]) {
     let end = data.windows(2).position(|two| two == b"\n\n");
     let (head, stdin) = end.map_or((&[][..], data), |end| (&data[..end], &data[end + 2..]));
     let Ok(mut config) = serde_json::from_slice::<Value>(stdin) else { return };
-    let place = Place::new();
-    place.keep_within(&mut config);
+    let scratch = ScratchDirectory::new();
+    scratch.redirect_paths(&mut config);
     if config["type"] == "flannel" {
-        std::fs::write(place.0.join("subnetFile"), SUBNET_ENV)
+        std::fs::write(scratch.0.join("subnetFile"), SUBNET_ENV)
             .expect("write what flannel's daemon writes");
     }
     let Some(entry) = config["type"].as_str().and_then(crate::find) else { return };
@@ -86,54 +89,14 @@ pub fn plugins(data: &[u8]) {
     }
 }
 
-/// Without the file flannel fails early.
+/// Without it flannel would get no further than to look for it.
 const SUBNET_ENV: &str = "FLANNEL_NETWORK=10.0.0.0/8\nFLANNEL_SUBNET=10.1.0.1/16\nFLANNEL_IPV6_NETWORK=fd00::/48\n\
     FLANNEL_IPV6_SUBNET=fd00::1/64\nFLANNEL_MTU=1400\nFLANNEL_IPMASQ=true\n";
 
-/// Whether this is the network of the host. An ordinary user can neither see nor change that.
+/// Whether this is the network of the machine. An ordinary user cannot see that, and cannot do anything to it.
 fn is_in_network_of_host() -> bool {
     let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
     namespace("1").is_some_and(|host| Some(host) == namespace("self"))
-}
-
-/// A directory for all paths of a configuration.
-pub(crate) struct Place(pub(crate) PathBuf);
-
-impl Place {
-    pub(crate) fn new() -> Self {
-        // Tests run in threads of one process.
-        let thread =
-            format!("{:?}", std::thread::current().id()).replace(|c: char| !c.is_ascii_digit(), "");
-        let path =
-            std::env::temp_dir().join(format!("rscni-fuzzing-{}-{thread}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("make a directory for files");
-        Self(path)
-    }
-
-    fn keep_within(&self, value: &mut Value) {
-        const PATHS: [&str; 4] = ["dataDir", "resolvConf", "daemonSocketPath", "subnetFile"];
-        match value {
-            Value::Object(map) => {
-                for (key, value) in map {
-                    match PATHS.iter().find(|path| path.eq_ignore_ascii_case(key)) {
-                        Some(path) if value.is_string() => {
-                            *value = self.0.join(path).to_string_lossy().into();
-                        }
-                        _ => self.keep_within(value),
-                    }
-                }
-            }
-            Value::Array(list) => list.iter_mut().for_each(|value| self.keep_within(value)),
-            _ => {}
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        // A leftover directory does not matter.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 #[cfg(test)]
@@ -145,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_corpus_replays() {
+    fn what_fuzzing_began_with_holds() {
         replay::replay("host_local", host_local);
         replay::replay("dhcp", dhcp);
         replay::replay("dbus", dbus);
@@ -153,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn the_corpus_of_plugins_replays() {
+    fn what_fuzzing_of_whole_plugins_began_with_holds() {
         rscni_test::run(|_| replay::replay("plugins", plugins));
     }
 }

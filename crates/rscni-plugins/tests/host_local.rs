@@ -1,4 +1,4 @@
-//! host-local, called as a runtime calls it, with reservations in a directory of the test's own.
+//! host-local as a runtime calls it, with reservations in a temporary directory.
 
 mod ipam;
 
@@ -10,7 +10,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A network with its reservations in a directory of its own.
+/// A network with its own directory of reservations.
 struct Network {
     dir: TempDir,
     conf: Value,
@@ -31,9 +31,8 @@ impl Network {
     }
 
     fn of(subnets: &[&str]) -> Self {
-        Self::latest(
-            &json!({ "ranges": subnets.iter().map(|s| json!([{ "subnet": s }])).collect::<Vec<_>>() }),
-        )
+        let ranges: Vec<_> = subnets.iter().map(|s| json!([{ "subnet": s }])).collect();
+        Self::latest(&json!({ "ranges": ranges }))
     }
 
     fn call(&self, command: &str, container: &str) -> Call {
@@ -58,7 +57,7 @@ impl Network {
         fs::write(self.file(file), content).unwrap();
     }
 
-    /// The addresses that are reserved.
+    /// Returns the reserved addresses.
     fn reserved(&self) -> Vec<String> {
         let Ok(files) = fs::read_dir(self.dir.path().join("net")) else { return Vec::new() };
         let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
@@ -70,15 +69,14 @@ impl Network {
 }
 
 #[test]
-fn every_version_gets_addresses_in_its_own_shape() {
+fn results_have_the_format_of_each_version() {
     for version in SpecVersion::ALL {
-        let network = Network::new(
-            version,
-            &json!({
-                "ranges": [[{ "subnet": "10.1.2.0/24" }], [{ "subnet": "fd00:1::/64" }]],
-                "routes": [{ "dst": "0.0.0.0/0" }, { "dst": "10.9.0.0/16", "gw": "10.1.2.1", "mtu": 1400 }]
-            }),
-        );
+        let routes = json!([
+            { "dst": "0.0.0.0/0" },
+            { "dst": "10.9.0.0/16", "gw": "10.1.2.1", "mtu": 1400 }
+        ]);
+        let ranges = json!([[{ "subnet": "10.1.2.0/24" }], [{ "subnet": "fd00:1::/64" }]]);
+        let network = Network::new(version, &json!({ "ranges": ranges, "routes": routes }));
         let result = network.call("ADD", "a").ok();
         let mut expected = json!({
             "cniVersion": version,
@@ -86,13 +84,13 @@ fn every_version_gets_addresses_in_its_own_shape() {
                 { "address": "10.1.2.2/24", "gateway": "10.1.2.1" },
                 { "address": "fd00:1::2/64", "gateway": "fd00:1::1" }
             ],
-            "routes": [{ "dst": "0.0.0.0/0" }, { "dst": "10.9.0.0/16", "gw": "10.1.2.1", "mtu": 1400 }]
+            "routes": routes
         });
         match version {
             SpecVersion::V0_1_0 | SpecVersion::V0_2_0 => {
                 expected = json!({
                     "cniVersion": version,
-                    "ip4": { "ip": "10.1.2.2/24", "gateway": "10.1.2.1", "routes": expected["routes"] },
+                    "ip4": { "ip": "10.1.2.2/24", "gateway": "10.1.2.1", "routes": routes },
                     "ip6": { "ip": "fd00:1::2/64", "gateway": "fd00:1::1" }
                 });
             }
@@ -126,7 +124,7 @@ fn every_version_gets_addresses_in_its_own_shape() {
 }
 
 #[test]
-fn an_address_that_was_given_up_is_given_again_last() {
+fn a_released_address_is_allocated_last() {
     let network = Network::of(&["10.0.0.0/29"]);
     assert_eq!(network.add("a"), ["10.0.0.2/29"]);
     for next in ["10.0.0.3/29", "10.0.0.4/29", "10.0.0.5/29", "10.0.0.6/29", "10.0.0.3/29"] {
@@ -136,9 +134,10 @@ fn an_address_that_was_given_up_is_given_again_last() {
 }
 
 #[test]
-fn the_old_form_with_one_range_comes_before_the_range_sets() {
+fn the_single_range_precedes_the_range_sets() {
     let network = Network::latest(&json!({
-        "subnet": "10.0.0.0/24", "rangeStart": "10.0.0.10", "rangeEnd": "10.0.0.11", "gateway": "10.0.0.254",
+        "subnet": "10.0.0.0/24", "gateway": "10.0.0.254",
+        "rangeStart": "10.0.0.10", "rangeEnd": "10.0.0.11",
         "ranges": [[{ "subnet": "10.0.1.0/24" }]]
     }));
     let result = network.call("ADD", "a").ok();
@@ -163,7 +162,7 @@ fn ranges_of_the_runtime_come_first() {
 }
 
 #[test]
-fn dns_settings_come_from_the_file_that_is_named() {
+fn dns_settings_come_from_resolv_conf() {
     let mut network = Network::of(&["10.0.0.0/24"]);
     let file = network.dir.path().join("resolv.conf");
     network.conf["ipam"]["resolvConf"] = file.to_str().into();
@@ -182,10 +181,7 @@ fn dns_settings_come_from_the_file_that_is_named() {
 #[case("CNI_ARGS", "IP=10.0.0.22/8;IgnoreUnknown=1;K8S_POD_NAME=x")]
 #[case("args", r#"{ "cni": { "ips": ["10.0.0.22"] } }"#)]
 #[case("runtimeConfig", r#"{ "ips": ["::ffff:10.0.0.22"] }"#)]
-fn an_address_is_given_that_is_requested_in_one_of_three_places(
-    #[case] place: &str,
-    #[case] request: &str,
-) {
+fn an_address_can_be_requested_in_three_ways(#[case] place: &str, #[case] request: &str) {
     let network = Network::of(&["10.0.0.0/24", "fd00::/64"]);
     let call = network.call("ADD", "a");
     let call = match place {
@@ -197,7 +193,7 @@ fn an_address_is_given_that_is_requested_in_one_of_three_places(
 }
 
 #[test]
-fn requests_from_all_places_add_up_and_the_same_one_counts_once() {
+fn requests_of_all_sources_add_up_without_duplicates() {
     let network = Network::of(&["10.0.0.0/24", "fd00::/64"]);
     let call = network
         .call("ADD", "a")
@@ -218,7 +214,7 @@ fn requests_from_all_places_add_up_and_the_same_one_counts_once() {
 #[case(json!(["10.0.0.8", "fd00::2"]), 11, "fd00::2")]
 #[case(json!(["10.0.0"]), 7, "runtimeConfig.ips[0]: \"10.0.0\"")]
 #[case(json!([""]), 7, "runtimeConfig.ips")]
-fn a_request_that_cannot_be_met_reserves_nothing(
+fn an_impossible_request_reserves_nothing(
     #[case] ips: Value,
     #[case] code: u32,
     #[case] problem: &str,
@@ -236,7 +232,7 @@ fn a_request_that_cannot_be_met_reserves_nothing(
 #[case("IP=10.9.9.9", "10.9.9.9 is in no range set")]
 #[case("GATEWAY=10.0.0.1", "unknown GATEWAY")]
 #[case("nonsense", "KEY=VALUE")]
-fn a_bad_request_in_cni_args_is_code_4(#[case] args: &str, #[case] problem: &str) {
+fn an_invalid_request_in_cni_args_is_code_4(#[case] args: &str, #[case] problem: &str) {
     let network = Network::of(&["10.0.0.0/24"]);
     let (code, details) = network.call("ADD", "a").var("CNI_ARGS", args).error();
     assert!(code == 4 && details.contains(problem), "{code} {details}");
@@ -244,7 +240,7 @@ fn a_bad_request_in_cni_args_is_code_4(#[case] args: &str, #[case] problem: &str
 }
 
 #[test]
-fn an_exhausted_set_is_told_and_releases_what_the_call_had_reserved() {
+fn add_rolls_back_if_a_set_is_exhausted() {
     let network = Network::of(&["fd00::/64", "10.0.0.0/30"]);
     assert_eq!(network.add("a"), ["fd00::2/64", "10.0.0.2/30"]);
     let (code, details) = network.call("ADD", "b").error();
@@ -262,7 +258,7 @@ fn an_exhausted_set_is_told_and_releases_what_the_call_had_reserved() {
 }
 
 #[test]
-fn a_failing_write_releases_what_the_call_had_reserved() {
+fn add_rolls_back_if_a_write_fails() {
     let network = Network::of(&["10.0.0.0/24", "fd00::/64"]);
     fs::create_dir_all(network.file("last_reserved_ip.1")).unwrap();
     let (code, details) = network.call("ADD", "a").error();
@@ -271,7 +267,7 @@ fn a_failing_write_releases_what_the_call_had_reserved() {
 }
 
 #[test]
-fn a_second_add_is_refused_and_leaves_the_first_alone() {
+fn a_second_add_fails_and_does_not_change_the_first() {
     let network = Network::of(&["10.0.0.0/24"]);
     network.add("a");
     for request in ["", "IP=10.0.0.7"] {
@@ -287,7 +283,7 @@ fn a_second_add_is_refused_and_leaves_the_first_alone() {
 }
 
 #[test]
-fn del_releases_the_attachments_addresses_and_no_others() {
+fn del_releases_only_the_addresses_of_the_attachment() {
     let network = Network::of(&["10.0.0.0/24", "fd00::/64"]);
     network.add("a");
     network.add("ab");
@@ -297,7 +293,7 @@ fn del_releases_the_attachments_addresses_and_no_others() {
 }
 
 #[test]
-fn del_and_gc_need_no_valid_ranges_and_make_no_directory() {
+fn del_and_gc_need_no_valid_ranges_and_create_no_directory() {
     let mut network = Network::of(&["10.0.0.0/24"]);
     network.call("DEL", "a").ok();
     network.gc(&json!([])).ok();
@@ -312,7 +308,7 @@ fn del_and_gc_need_no_valid_ranges_and_make_no_directory() {
 }
 
 #[test]
-fn files_of_old_releases_belong_to_every_interface_of_their_container() {
+fn reservations_of_old_releases_belong_to_all_interfaces() {
     let network = Network::of(&["10.0.0.0/24"]);
     network.write("10.0.0.2", "a");
     network.write("10.0.0.3", "b\n");
@@ -326,7 +322,7 @@ fn files_of_old_releases_belong_to_every_interface_of_their_container() {
 }
 
 #[test]
-fn an_old_file_stays_while_the_interface_has_one_of_its_own() {
+fn del_keeps_a_reservation_of_an_old_release_beside_a_new_one() {
     let network = Network::of(&["10.0.0.0/24"]);
     network.write("10.0.0.2", "a");
     network.write("10.0.0.3", "a\r\neth0");
@@ -335,7 +331,7 @@ fn an_old_file_stays_while_the_interface_has_one_of_its_own() {
 }
 
 #[test]
-fn check_finds_what_is_missing() {
+fn check_finds_missing_reservations() {
     let network = Network::of(&["10.0.0.0/24", "fd00::/64"]);
     let (code, details) = network.call("CHECK", "a").key("prevResult", json!({})).error();
     assert!(
@@ -360,7 +356,7 @@ fn check_finds_what_is_missing() {
 }
 
 #[test]
-fn check_leaves_addresses_to_others_that_are_not_of_these_ranges() {
+fn check_ignores_addresses_outside_of_its_ranges() {
     let network = Network::of(&["10.0.0.0/24"]);
     network.add("a");
     let prev = json!({
@@ -375,7 +371,7 @@ fn check_leaves_addresses_to_others_that_are_not_of_these_ranges() {
 }
 
 #[test]
-fn gc_releases_what_no_valid_attachment_holds() {
+fn gc_releases_reservations_without_a_valid_attachment() {
     let network = Network::of(&["10.0.0.0/24"]);
     for container in ["a", "b", "c"] {
         network.add(container);
@@ -389,19 +385,19 @@ fn gc_releases_what_no_valid_attachment_holds() {
 }
 
 #[test]
-fn gc_without_a_list_or_with_an_empty_one_releases_everything() {
+fn gc_without_valid_attachments_releases_everything() {
     let network = Network::of(&["10.0.0.0/24"]);
     network.add("a");
     network.call("GC", "").ok();
     assert!(network.reserved().is_empty());
     network.add("a");
-    // What libcni makes of an empty list.
+    // libcni writes an empty list as null.
     network.gc(&Value::Null).ok();
     assert!(network.reserved().is_empty());
 }
 
 #[test]
-fn gc_goes_on_after_a_failure_and_tells_it() {
+fn gc_continues_after_a_failure_and_reports_it() {
     let network = Network::of(&["10.0.0.0/24"]);
     network.add("a");
     fs::create_dir_all(network.file("10.0.0.9/kept")).unwrap();
@@ -412,7 +408,7 @@ fn gc_goes_on_after_a_failure_and_tells_it() {
 }
 
 #[test]
-fn status_makes_nothing_and_tells_a_directory_that_cannot_be_used() {
+fn status_creates_nothing_and_reports_an_unusable_directory() {
     let mut network = Network::of(&["10.0.0.0/24"]);
     network.call("STATUS", "").ok();
     assert!(!network.dir.path().join("net").exists());
@@ -431,12 +427,24 @@ fn status_makes_nothing_and_tells_a_directory_that_cannot_be_used() {
 #[case(json!({ "ranges": [[{}]] }), "ipam.ranges[0][0].subnet: missing")]
 #[case(json!({ "subnet": "" }), "ipam.subnet: missing")]
 #[case(json!({ "ranges": [{ "subnet": "10.0.0.0/24" }] }), "ipam.ranges[0]: ")]
-#[case(json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "10.0.0.5/24" }]] }), "ipam.ranges[1][0].subnet: \"10.0.0.5/24\"")]
-#[case(json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "10.0.0.0/25" }]] }), "range set 0 overlaps range set 1")]
-#[case(json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }, { "subnet": "fd00::/64" }]] }), "mixes IPv4 and IPv6")]
-#[case(json!({ "subnet": "10.0.0.0/24", "routes": [{ "dst": "default" }] }), "ipam.routes[0].dst: \"default\"")]
+#[case(
+    json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "10.0.0.5/24" }]] }),
+    "ipam.ranges[1][0].subnet: \"10.0.0.5/24\""
+)]
+#[case(
+    json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "10.0.0.0/25" }]] }),
+    "range set 0 overlaps range set 1"
+)]
+#[case(
+    json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }, { "subnet": "fd00::/64" }]] }),
+    "mixes IPv4 and IPv6"
+)]
+#[case(
+    json!({ "subnet": "10.0.0.0/24", "routes": [{ "dst": "default" }] }),
+    "ipam.routes[0].dst: \"default\""
+)]
 #[case(json!({ "subnet": "10.0.0.0/24", "resolvConf": 1 }), "ipam.resolvConf: 1 is not a string")]
-fn a_configuration_that_cannot_be_is_code_7(#[case] ipam: Value, #[case] problem: &str) {
+fn an_invalid_configuration_is_code_7(#[case] ipam: Value, #[case] problem: &str) {
     let network = Network::latest(&ipam);
     for command in ["ADD", "CHECK", "STATUS"] {
         let (code, details) = network.call(command, "a").error();
@@ -447,7 +455,10 @@ fn a_configuration_that_cannot_be_is_code_7(#[case] ipam: Value, #[case] problem
 
 #[rstest]
 #[case::of_a_range(
-    json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "fd00::/64", "gateway": "fd00:1::1" }]] }),
+    json!({ "ranges": [
+        [{ "subnet": "10.0.0.0/24" }],
+        [{ "subnet": "fd00::/64", "gateway": "fd00:1::1" }]
+    ] }),
     "ipam.ranges[1][0].gateway: \"fd00:1::1\" is not in subnet fd00::/64"
 )]
 #[case::of_the_old_form(
@@ -455,10 +466,12 @@ fn a_configuration_that_cannot_be_is_code_7(#[case] ipam: Value, #[case] problem
     "ipam.gateway: \"10.0.1.1\" is not in subnet 10.0.0.0/24"
 )]
 #[case::of_the_other_family(
-    json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }, { "subnet": "10.0.1.0/24", "gateway": "fd00::1" }]] }),
+    json!({ "ranges": [
+        [{ "subnet": "10.0.0.0/24" }, { "subnet": "10.0.1.0/24", "gateway": "fd00::1" }]
+    ] }),
     "ipam.ranges[0][1].gateway: \"fd00::1\" is not in subnet 10.0.1.0/24"
 )]
-fn a_gateway_outside_of_the_subnet_is_rejected_and_stops_no_removal(
+fn a_gateway_outside_of_the_subnet_prevents_only_additions(
     #[case] ipam: Value,
     #[case] problem: &str,
 ) {
@@ -480,7 +493,7 @@ fn a_gateway_outside_of_the_subnet_is_rejected_and_stops_no_removal(
 }
 
 #[test]
-fn a_gateway_of_the_runtime_is_named_by_its_path() {
+fn errors_in_ranges_of_the_runtime_name_the_key() {
     let ranges = json!([[{ "subnet": "10.0.0.0/24", "gateway": "10.0.1.1" }]]);
     let call = Network::of(&["fd00::/64"]).call("ADD", "a");
     let (code, details) = call.key("runtimeConfig", json!({ "ipRanges": ranges })).error();
@@ -490,16 +503,17 @@ fn a_gateway_of_the_runtime_is_named_by_its_path() {
     );
 }
 
-/// Two ranges of the first subnet, and one of IPv6; addresses outside of them are given if somebody
-/// asks.
+/// Two ranges of an IPv4 subnet and one of an IPv6 subnet, with `allowOutsideRange`.
 fn with_room_outside() -> Network {
+    let v4 = |first: &str, last: &str| {
+        json!({
+            "subnet": "10.0.0.0/24", "rangeStart": first, "rangeEnd": last, "gateway": "10.0.0.254"
+        })
+    };
     Network::latest(&json!({
         "allowOutsideRange": true,
         "ranges": [
-            [
-                { "subnet": "10.0.0.0/24", "rangeStart": "10.0.0.10", "rangeEnd": "10.0.0.12", "gateway": "10.0.0.254" },
-                { "subnet": "10.0.0.0/24", "rangeStart": "10.0.0.20", "rangeEnd": "10.0.0.21", "gateway": "10.0.0.254" },
-            ],
+            [v4("10.0.0.10", "10.0.0.12"), v4("10.0.0.20", "10.0.0.21")],
             [{ "subnet": "fd00::/64", "rangeStart": "fd00::10", "rangeEnd": "fd00::1f" }],
         ],
     }))
@@ -507,11 +521,26 @@ fn with_room_outside() -> Network {
 
 #[rstest]
 #[case::cni_args("IP=10.0.0.100", json!({}), json!({}), ["10.0.0.100/24", "fd00::10/64"])]
-#[case::args("", json!({ "cni": { "ips": ["10.0.0.100/32"] } }), json!({}), ["10.0.0.100/24", "fd00::10/64"])]
+#[case::args(
+    "",
+    json!({ "cni": { "ips": ["10.0.0.100/32"] } }),
+    json!({}),
+    ["10.0.0.100/24", "fd00::10/64"]
+)]
 #[case::runtime("", json!({}), json!({ "ips": ["fd00::5"] }), ["10.0.0.10/24", "fd00::5/64"])]
-#[case::all("IP=10.0.0.15", json!({ "cni": { "ips": ["10.0.0.15"] } }), json!({ "ips": ["fd00::ffff"] }), ["10.0.0.15/24", "fd00::ffff/64"])]
-#[case::in_a_range("IP=10.0.0.21", json!({}), json!({ "ips": ["fd00::1f"] }), ["10.0.0.21/24", "fd00::1f/64"])]
-fn an_address_outside_of_the_range_is_given_on_request_if_that_is_allowed(
+#[case::all(
+    "IP=10.0.0.15",
+    json!({ "cni": { "ips": ["10.0.0.15"] } }),
+    json!({ "ips": ["fd00::ffff"] }),
+    ["10.0.0.15/24", "fd00::ffff/64"]
+)]
+#[case::in_a_range(
+    "IP=10.0.0.21",
+    json!({}),
+    json!({ "ips": ["fd00::1f"] }),
+    ["10.0.0.21/24", "fd00::1f/64"]
+)]
+fn an_allowed_address_outside_of_the_range_can_be_requested(
     #[case] cni_args: &str,
     #[case] args: Value,
     #[case] runtime: Value,
@@ -530,7 +559,7 @@ fn an_address_outside_of_the_range_is_given_on_request_if_that_is_allowed(
     assert!(code == 11 && details.contains("has been allocated to a eth0"), "{code} {details}");
     let (code, _) = call(&network, "ADD", "b").error();
     assert_eq!(code, 11);
-    // Without the request, and without the key, others get what the ranges have.
+    // Without request and key, addresses come from the ranges.
     network.conf["ipam"]["allowOutsideRange"] = Value::Null;
     let other = network.add("b");
     assert!(other[0].starts_with("10.0.0.") && !expected.contains(&other[0].as_str()), "{other:?}");
@@ -550,10 +579,7 @@ fn an_address_outside_of_the_range_is_given_on_request_if_that_is_allowed(
 #[case("fd00::1", "is the gateway")]
 #[case("10.0.1.5", "is in no range set")]
 #[case("fd00:0:0:1::5", "is in no range set")]
-fn an_address_that_no_container_can_have_is_not_given_on_request(
-    #[case] address: &str,
-    #[case] problem: &str,
-) {
+fn an_unusable_address_cannot_be_requested(#[case] address: &str, #[case] problem: &str) {
     let network = with_room_outside();
     let runtime = json!({ "ips": [address] });
     let (code, details) = network.call("ADD", "a").key("runtimeConfig", runtime).error();
@@ -563,7 +589,10 @@ fn an_address_that_no_container_can_have_is_not_given_on_request(
 
 #[test]
 fn an_address_of_another_set_is_not_outside() {
-    let range = |first: &str, last: &str| json!([{ "subnet": "10.0.0.0/24", "rangeStart": first, "rangeEnd": last }]);
+    let range = |first: &str, last: &str| {
+        let range = json!({ "subnet": "10.0.0.0/24", "rangeStart": first, "rangeEnd": last });
+        json!([range])
+    };
     let network = Network::latest(&json!({
         "allowOutsideRange": true,
         "ranges": [range("10.0.0.10", "10.0.0.19"), range("10.0.0.20", "10.0.0.29")],
@@ -580,7 +609,7 @@ fn an_address_of_another_set_is_not_outside() {
 }
 
 #[test]
-fn addresses_outside_of_the_range_leave_its_turn_and_the_index_alone() {
+fn addresses_outside_of_the_range_do_not_move_the_round_robin() {
     let network = with_room_outside();
     assert_eq!(network.add("a")[0], "10.0.0.10/24");
     for address in ["10.0.0.100", "10.0.0.2"] {
@@ -588,7 +617,7 @@ fn addresses_outside_of_the_range_leave_its_turn_and_the_index_alone() {
         network.call("ADD", address).key("runtimeConfig", runtime).ok();
     }
     assert_eq!(network.add("b")[0], "10.0.0.11/24");
-    // The index is made anew from the directory.
+    // The index is rebuilt from the directory.
     fs::remove_dir_all(network.dir.path().join(".index")).unwrap();
     let runtime = json!({ "ips": ["10.0.0.100"] });
     assert_eq!(network.call("ADD", "c").key("runtimeConfig", runtime).error().0, 11);
@@ -610,7 +639,7 @@ fn allow_outside_range_is_a_boolean(#[case] value: Value) {
 }
 
 #[test]
-fn a_configuration_without_ipam_or_with_a_bad_data_dir_is_code_7() {
+fn a_missing_ipam_and_an_invalid_data_dir_are_code_7() {
     let network = Network::of(&["10.0.0.0/24"]);
     for ipam in [
         Value::Null,
@@ -631,7 +660,7 @@ fn a_configuration_without_ipam_or_with_a_bad_data_dir_is_code_7() {
 }
 
 #[test]
-fn versions_with_one_address_per_family_take_one_range_set_per_family() {
+fn old_versions_allow_one_range_set_per_family() {
     for version in SpecVersion::ALL {
         let two =
             json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "10.0.1.0/24" }]] });
@@ -645,7 +674,7 @@ fn versions_with_one_address_per_family_take_one_range_set_per_family() {
 }
 
 #[test]
-fn the_largest_ranges_are_no_larger_a_task() {
+fn addresses_of_the_largest_ranges_are_allocated() {
     let network = Network::of(&["::/0"]);
     network.call("STATUS", "").ok();
     assert_eq!(network.add("a"), ["::2/0"]);
@@ -654,7 +683,7 @@ fn the_largest_ranges_are_no_larger_a_task() {
 }
 
 #[test]
-fn callers_at_the_same_time_never_get_the_same_address() {
+fn concurrent_adds_get_different_addresses() {
     const CALLERS: usize = 8;
     const EACH: usize = 15;
     let network = Network::of(&["10.0.0.0/25", "fd00::/64"]);

@@ -1,6 +1,6 @@
-//! host-local beside the Go plugin of that name: each takes over what the other left, and both work at once.
+//! Handover between host-local and the Go plugin in both directions, and concurrent use.
 //!
-//! Needs Debian's package containernetworking-plugins, and fails without it.
+//! Fails without Debian's package containernetworking-plugins.
 
 mod ipam;
 
@@ -43,7 +43,7 @@ impl Network {
         Call::new("host-local", command, container, &self.conf)
     }
 
-    /// Calls the Go plugin. An error is the reply that it printed.
+    /// Calls the Go plugin. The error is its reply.
     fn go(&self, command: &str, container: &str) -> Result<Value, String> {
         let mut child = Command::new(GO)
             .env_clear()
@@ -67,7 +67,7 @@ impl Network {
 }
 
 #[test]
-fn what_go_added_is_checked_and_deleted_here() {
+fn reservations_of_go_are_checked_and_released() {
     let network = Network::new("10.0.0.0/29");
     let result = network.go("ADD", "a").unwrap();
     let check = || network.ours("CHECK", "a").key("prevResult", result.clone());
@@ -79,7 +79,7 @@ fn what_go_added_is_checked_and_deleted_here() {
 }
 
 #[test]
-fn what_was_added_here_is_checked_and_deleted_by_go() {
+fn go_checks_and_releases_our_reservations() {
     let network = Network::new("10.0.0.0/29");
     let ours = network.ours("ADD", "a").ok();
     network.go("CHECK", "a").unwrap();
@@ -91,14 +91,14 @@ fn what_was_added_here_is_checked_and_deleted_by_go() {
 }
 
 #[test]
-fn an_address_outside_of_the_range_is_checked_and_deleted_by_go() {
+fn go_checks_and_releases_an_address_outside_of_the_range() {
     let mut network = Network::new("10.0.0.0/24");
     network.conf["ipam"]["ranges"][0][0]["rangeEnd"] = "10.0.0.9".into();
     network.conf["ipam"]["allowOutsideRange"] = true.into();
     let ours = network.ours("ADD", "a").var("CNI_ARGS", "IP=10.0.0.100").ok();
     assert_eq!(addresses(&ours)[0], "10.0.0.100/24");
     network.go("CHECK", "a").unwrap();
-    // Its turn goes on in the range.
+    // Allocation continues in the range.
     let theirs = addresses(&network.go("ADD", "b").unwrap());
     assert_eq!(theirs[0], "10.0.0.2/24");
     network.go("DEL", "a").unwrap();
@@ -108,7 +108,7 @@ fn an_address_outside_of_the_range_is_checked_and_deleted_by_go() {
 }
 
 #[test]
-fn an_address_that_go_gave_is_not_given_on_request() {
+fn an_address_reserved_by_go_cannot_be_requested() {
     let network = Network::new("10.0.0.0/24");
     network.go("ADD", "a").unwrap();
     let (code, details) = network.ours("ADD", "b").var("CNI_ARGS", "IP=10.0.0.2").error();
@@ -118,13 +118,13 @@ fn an_address_that_go_gave_is_not_given_on_request() {
 }
 
 #[test]
-fn both_give_the_same_addresses_with_the_same_gateways() {
+fn both_allocate_the_same_addresses_and_gateways() {
     let (one, other) = (Network::new("10.0.0.0/24"), Network::new("10.0.0.0/24"));
     assert_eq!(one.ours("ADD", "a").ok()["ips"], other.go("ADD", "a").unwrap()["ips"]);
 }
 
 #[test]
-fn the_round_goes_on_from_one_to_the_other() {
+fn both_continue_one_round_robin() {
     let network = Network::new("10.0.0.0/29");
     let mut given = Vec::new();
     for i in 0..5 {
@@ -140,7 +140,7 @@ fn the_round_goes_on_from_one_to_the_other() {
     assert_eq!(network.ours("ADD", "more").error().0, 11);
     network.go("ADD", "more").unwrap_err();
 
-    // Given up in the wrong order, taken from where the round stands.
+    // Released out of order, and allocated from the current position.
     network.ours("DEL", "c0").ok();
     network.go("DEL", "c3").unwrap();
     assert_eq!(addresses(&network.go("ADD", "d").unwrap())[0], "10.0.0.2/29");
@@ -148,7 +148,7 @@ fn the_round_goes_on_from_one_to_the_other() {
 }
 
 #[test]
-fn processes_of_both_at_the_same_time_never_give_the_same_address() {
+fn concurrent_processes_of_both_allocate_different_addresses() {
     const CALLERS: usize = 3;
     const EACH: usize = 12;
     let network = Network::new("10.0.0.0/24");

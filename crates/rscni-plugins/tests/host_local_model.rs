@@ -1,5 +1,5 @@
-//! host-local against a model: whatever calls there are, and whatever others do to the directory in between, an attachment
-//! gets the address whose turn it is, and the directory says the same as the model. The index has to follow all of it.
+//! host-local compared with a model, for random calls and random changes by other programs. An
+//! attachment gets the next address, and the directory agrees with the model.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,21 +11,21 @@ use proptest::prelude::*;
 use rscni::{Error, Request};
 use serde_json::{Value, json};
 
-/// What is done, to containers by number and addresses by their last byte.
+/// A step, with container numbers and the last byte of addresses.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Add(u8),
     Del(u8),
     Check(u8),
-    /// With the containers that are still wanted, a bit each.
+    /// With a bit for each valid container.
     Gc(u8),
     Status,
-    /// Another program reserves, as the Go plugin does it.
-    TheyReserve(u8, u8),
-    TheyRelease(u8),
-    /// A power loss, or the Go plugin in the middle of it, leaves a file without content.
-    Remains(u8),
-    /// The index is gone, is nonsense, or is cut off.
+    /// Another program reserves an address like the Go plugin.
+    OtherReserves(u8, u8),
+    OtherReleases(u8),
+    /// A power loss or a killed Go plugin leaves an empty file.
+    Incomplete(u8),
+    /// The index is missing, overwritten or truncated.
     IndexGone,
     IndexBroken(u8),
     IndexCut(u8),
@@ -43,20 +43,20 @@ fn step() -> impl Strategy<Value = Step> {
         1 => container().prop_map(Step::Check),
         1 => any::<u8>().prop_map(Step::Gc),
         1 => Just(Step::Status),
-        4 => (address(), container()).prop_map(|(address, container)| Step::TheyReserve(address, container)),
-        2 => address().prop_map(Step::TheyRelease),
-        2 => address().prop_map(Step::Remains),
+        4 => (address(), container()).prop_map(|(n, holder)| Step::OtherReserves(n, holder)),
+        2 => address().prop_map(Step::OtherReleases),
+        2 => address().prop_map(Step::Incomplete),
         1 => Just(Step::IndexGone),
         1 => any::<u8>().prop_map(Step::IndexBroken),
         1 => any::<u8>().prop_map(Step::IndexCut),
     ]
 }
 
-/// What there should be.
+/// The expected state.
 #[derive(Default)]
 struct Model {
     held: BTreeMap<u8, u8>,
-    remains: BTreeSet<u8>,
+    incomplete: BTreeSet<u8>,
     last: Option<u8>,
 }
 
@@ -65,7 +65,7 @@ impl Model {
         self.held.values().any(|holder| *holder == container)
     }
 
-    /// The address whose turn it is: the first free one after the last that was given.
+    /// Returns the next address: the first free one after the last allocated one.
     fn next(&self) -> Option<u8> {
         let last = self.last.unwrap_or_default();
         let after = ADDRESSES.filter(|address| *address > last);
@@ -114,17 +114,17 @@ impl Node {
         }
     }
 
-    /// Who holds what, and what nobody holds, by the directory alone.
+    /// Reads holders and incomplete reservations from the directory.
     fn look(&self) -> (BTreeMap<u8, String>, BTreeSet<u8>) {
-        let (mut held, mut remains) = (BTreeMap::new(), BTreeSet::new());
+        let (mut held, mut incomplete) = (BTreeMap::new(), BTreeSet::new());
         for address in 0..=u8::MAX {
             match fs::read_to_string(self.file(address)) {
-                Ok(content) if content.is_empty() => drop(remains.insert(address)),
+                Ok(content) if content.is_empty() => drop(incomplete.insert(address)),
                 Ok(content) => drop(held.insert(address, content)),
                 Err(_) => {}
             }
         }
-        (held, remains)
+        (held, incomplete)
     }
 }
 
@@ -136,8 +136,8 @@ fn content(container: u8) -> String {
     format!("{}\r\neth0", id(container))
 }
 
-/// Does it to both, and holds what the plugin says against the model.
-fn take(step: Step, node: &Node, model: &mut Model) -> Result<(), TestCaseError> {
+/// Applies a step to both, and compares the reply with the model.
+fn apply(step: Step, node: &Node, model: &mut Model) -> Result<(), TestCaseError> {
     let plain = json!({});
     match step {
         Step::Add(container) => {
@@ -149,7 +149,7 @@ fn take(step: Step, node: &Node, model: &mut Model) -> Result<(), TestCaseError>
                         json!([{ "address": format!("10.0.0.{next}/28"), "gateway": "10.0.0.1" }]);
                     prop_assert_eq!(&outcome.unwrap()["ips"], &expected);
                     model.held.insert(next, container);
-                    model.remains.remove(&next);
+                    model.incomplete.remove(&next);
                     model.last = Some(next);
                 }
             }
@@ -169,39 +169,39 @@ fn take(step: Step, node: &Node, model: &mut Model) -> Result<(), TestCaseError>
                 model.has(container)
             );
         }
-        Step::Gc(wanted) => {
-            let is_wanted = |container: u8| wanted >> container & 1 == 1;
+        Step::Gc(valid) => {
+            let is_valid = |container: u8| valid >> container & 1 == 1;
             let valid: Vec<_> = (0..CONTAINERS)
-                .filter(|container| is_wanted(*container))
+                .filter(|container| is_valid(*container))
                 .map(|container| json!({ "containerID": id(container), "ifname": "eth0" }))
                 .collect();
             let valid = json!({ "cni.dev/valid-attachments": valid });
             prop_assert!(node.call("GC", None, &valid).is_ok());
-            model.held.retain(|_, holder| is_wanted(*holder));
-            model.remains.clear();
+            model.held.retain(|_, holder| is_valid(*holder));
+            model.incomplete.clear();
         }
         Step::Status => {
             prop_assert_eq!(node.call("STATUS", None, &plain).is_ok(), model.next().is_some());
         }
-        Step::TheyReserve(address, container) if !model.held.contains_key(&address) => {
+        Step::OtherReserves(address, container) if !model.held.contains_key(&address) => {
             fs::write(node.file(address), content(container)).unwrap();
             model.held.insert(address, container);
-            // To write into a file does not show in its directory, but then it was there for a moment only.
-            if model.remains.remove(&address) {
+            // A write does not change the time of the directory, but creating the file did.
+            if model.incomplete.remove(&address) {
                 fs::remove_file(node.file(address)).unwrap();
                 fs::write(node.file(address), content(container)).unwrap();
             }
         }
-        Step::TheyRelease(address) if model.held.remove(&address).is_some() => {
+        Step::OtherReleases(address) if model.held.remove(&address).is_some() => {
             fs::remove_file(node.file(address)).unwrap();
         }
-        Step::Remains(address) if !model.held.contains_key(&address) => {
+        Step::Incomplete(address) if !model.held.contains_key(&address) => {
             fs::write(node.file(address), "").unwrap();
-            model.remains.insert(address);
+            model.incomplete.insert(address);
         }
         Step::IndexGone => drop(fs::remove_file(node.index())),
         Step::IndexBroken(byte) if node.index().exists() => {
-            // Without its seal: one that has it is believed.
+            // With the seal it would be valid.
             fs::write(node.index(), vec![byte; 5000]).unwrap();
         }
         Step::IndexCut(part) if node.index().exists() => {
@@ -209,10 +209,10 @@ fn take(step: Step, node: &Node, model: &mut Model) -> Result<(), TestCaseError>
             let length = index.metadata().unwrap().len();
             index.set_len(length * u64::from(part) / 256).unwrap();
         }
-        // Of what is not there, or is there already.
-        Step::TheyReserve(..)
-        | Step::TheyRelease(_)
-        | Step::Remains(_)
+        // Impossible in this state.
+        Step::OtherReserves(..)
+        | Step::OtherReleases(_)
+        | Step::Incomplete(_)
         | Step::IndexBroken(_)
         | Step::IndexCut(_) => {}
     }
@@ -223,14 +223,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn whatever_happens_the_directory_and_the_answers_are_those_of_the_model(
+    fn directory_and_replies_agree_with_the_model(
         steps in prop::collection::vec(step(), 1..60),
     ) {
         let (node, mut model) = (Node::new(), Model::default());
         for step in steps {
-            take(step, &node, &mut model)?;
-            let held = model.held.iter().map(|(address, holder)| (*address, content(*holder))).collect();
-            prop_assert_eq!(node.look(), (held, model.remains.clone()), "after {:?}", step);
+            apply(step, &node, &mut model)?;
+            let held = model.held.iter().map(|(n, holder)| (*n, content(*holder))).collect();
+            prop_assert_eq!(node.look(), (held, model.incomplete.clone()), "after {:?}", step);
         }
     }
 }

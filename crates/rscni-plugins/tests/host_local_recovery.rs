@@ -1,4 +1,4 @@
-//! What host-local does with what crashes, power losses and reboots leave in its directory.
+//! host-local after crashes, power losses and reboots.
 
 mod ipam;
 
@@ -13,7 +13,7 @@ use ipam::{Call, addresses};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-/// A network with its reservations in a directory of its own.
+/// A network with its own directory of reservations.
 struct Network {
     dir: PathBuf,
     conf: Value,
@@ -46,7 +46,7 @@ impl Network {
         self.dir.join("net").join(name)
     }
 
-    /// As a process that does not know of the index: the Go plugin, or one that was ended.
+    /// Writes a file without the index, like the Go plugin or a killed process.
     fn write(&self, file: &str, content: &[u8]) {
         fs::create_dir_all(self.dir.join("net")).unwrap();
         fs::write(self.file(file), content).unwrap();
@@ -62,7 +62,7 @@ impl Network {
     }
 }
 
-/// Makes what is not a reservation, in the place of one.
+/// Creates an incomplete reservation.
 fn make(network: &Network, kind: &str, name: &str) {
     network.write(name, kind.as_bytes());
     let path = network.file(name);
@@ -76,12 +76,12 @@ fn make(network: &Network, kind: &str, name: &str) {
     }
 }
 
-const REMAINS: [&str; 8] =
+const INCOMPLETE: [&str; 8] =
     ["empty", "\n", "id\r", "id\r\n", "zeros", "not text", "directory", "dangling"];
 
 #[test]
-fn remains_are_given_again_when_their_turn_comes() {
-    for kind in REMAINS {
+fn addresses_of_incomplete_reservations_are_allocated() {
+    for kind in INCOMPLETE {
         let dir = tempfile::tempdir().unwrap();
         let network = Network::new(dir.path(), "10.0.0.0/29");
         assert_eq!(network.add("a"), "10.0.0.2/29");
@@ -89,7 +89,6 @@ fn remains_are_given_again_when_their_turn_comes() {
         assert_eq!(network.add("b"), "10.0.0.3/29", "{kind:?}");
         assert_eq!(fs::read_to_string(network.file("10.0.0.3")).unwrap(), "b\r\neth0");
         assert_eq!(network.add("c"), "10.0.0.4/29");
-        // And the books are right about all of it.
         network.call("CHECK", "b").key("prevResult", json!({})).ok();
         network.call("DEL", "b").ok();
         assert_eq!(network.reserved(), ["10.0.0.2", "10.0.0.4"]);
@@ -97,8 +96,8 @@ fn remains_are_given_again_when_their_turn_comes() {
 }
 
 #[test]
-fn remains_are_given_on_request_and_do_not_make_a_set_full() {
-    for kind in REMAINS {
+fn an_incomplete_reservation_is_free_on_request_and_for_status() {
+    for kind in INCOMPLETE {
         let dir = tempfile::tempdir().unwrap();
         let network = Network::new(dir.path(), "10.0.0.0/30");
         make(&network, kind, "10.0.0.2");
@@ -110,12 +109,12 @@ fn remains_are_given_on_request_and_do_not_make_a_set_full() {
 }
 
 #[test]
-fn gc_removes_remains_and_nothing_that_is_valid() {
+fn gc_removes_incomplete_reservations_but_no_valid_ones() {
     let dir = tempfile::tempdir().unwrap();
     let network = Network::new(dir.path(), "10.0.0.0/24");
     network.add("a");
     network.write("10.0.0.10", b"old");
-    for (kind, n) in REMAINS.iter().zip(100..) {
+    for (kind, n) in INCOMPLETE.iter().zip(100..) {
         make(&network, kind, &format!("10.0.0.{n}"));
     }
     for _ in 0..2 {
@@ -125,7 +124,7 @@ fn gc_removes_remains_and_nothing_that_is_valid() {
 }
 
 #[test]
-fn without_an_index_remains_are_given_again_too() {
+fn incomplete_reservations_are_free_without_an_index_too() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join(".index"), "").unwrap();
     let network = Network::new(dir.path(), "10.0.0.0/30");
@@ -138,7 +137,7 @@ fn without_an_index_remains_are_given_again_too() {
 #[case::of_an_old_release(b"abc")]
 #[case::of_an_old_release_with_a_line_end(b"abc\n")]
 #[case::with_an_interface_that_is_not_text(b"abc\r\n\xff\xfe")]
-fn what_may_be_a_whole_reservation_is_never_given(#[case] content: &[u8]) {
+fn a_file_that_may_be_a_reservation_stays(#[case] content: &[u8]) {
     let dir = tempfile::tempdir().unwrap();
     let network = Network::new(dir.path(), "10.0.0.0/30");
     network.write("10.0.0.2", content);
@@ -151,7 +150,7 @@ fn what_may_be_a_whole_reservation_is_never_given(#[case] content: &[u8]) {
 }
 
 #[test]
-fn a_link_to_a_file_and_a_directory_with_something_in_it_stay() {
+fn links_to_files_and_directories_with_content_stay() {
     let dir = tempfile::tempdir().unwrap();
     let network = Network::new(dir.path(), "10.0.0.0/29");
     network.write("note", b"");
@@ -167,7 +166,7 @@ fn a_link_to_a_file_and_a_directory_with_something_in_it_stay() {
 }
 
 #[rstest]
-fn the_draft_of_a_killed_add_goes_with_the_next_call(#[values("DEL", "GC", "ADD")] next: &str) {
+fn the_next_call_removes_the_draft_of_a_killed_add(#[values("DEL", "GC", "ADD")] next: &str) {
     let dir = tempfile::tempdir().unwrap();
     let network = Network::new(dir.path(), "10.0.0.0/29");
     network.add("a");
@@ -180,11 +179,11 @@ fn the_draft_of_a_killed_add_goes_with_the_next_call(#[values("DEL", "GC", "ADD"
 }
 
 #[test]
-fn a_reservation_that_cannot_be_read_keeps_del_from_succeeding() {
+fn del_fails_if_a_reservation_is_unreadable() {
     let dir = tempfile::tempdir().unwrap();
     let network = Network::new(dir.path(), "10.0.0.0/29");
     network.add("a");
-    // The index knows whose it is; what is read through a link that leads to itself is an error.
+    // The index knows its holder, but a link to itself is unreadable.
     let file = network.file("10.0.0.2");
     let sealed = fs::metadata(network.file("")).unwrap().modified().unwrap();
     let content = fs::read(&file).unwrap();
@@ -198,7 +197,7 @@ fn a_reservation_that_cannot_be_read_keeps_del_from_succeeding() {
     assert!(network.reserved().is_empty());
 }
 
-/// Has all that follows be another boot.
+/// Simulates another boot.
 fn reboot(lab: &rscni_test::Lab, name: &str) {
     let file = lab.dir().join(format!("boot-{name}"));
     fs::write(&file, format!("00000000-0000-0000-0000-{name:0>12}\n")).unwrap();
@@ -210,7 +209,7 @@ fn reboot(lab: &rscni_test::Lab, name: &str) {
     assert!(mount.unwrap().success());
 }
 
-/// A network that frees what an earlier boot reserved.
+/// A network with `reclaimAfterReboot`.
 fn reclaiming(lab: &rscni_test::Lab) -> Network {
     let mut network = Network::new(&lab.dir().join("networks"), "10.0.0.0/24");
     network.conf["ipam"]["reclaimAfterReboot"] = true.into();
@@ -218,7 +217,7 @@ fn reclaiming(lab: &rscni_test::Lab) -> Network {
 }
 
 #[rstest]
-fn what_an_earlier_boot_reserved_is_free_after_the_first_call(
+fn the_first_call_releases_reservations_of_an_earlier_boot(
     #[values("ADD", "CHECK", "DEL", "GC")] first: &str,
 ) {
     rscni_test::run(|lab| {
@@ -236,12 +235,12 @@ fn what_an_earlier_boot_reserved_is_free_after_the_first_call(
                 assert_eq!(network.call("CHECK", "a").key("prevResult", json!({})).error().0, 100);
             }
             "DEL" => drop(network.call("DEL", "c").ok()),
-            // They are not valid, whatever the runtime remembers.
+            // The cache of the runtime survives a reboot.
             _ => drop(network.gc(&["a", "b"]).ok()),
         }
         let left = if first == "ADD" { vec!["10.0.0.4"] } else { vec![] };
         assert_eq!(network.reserved(), left);
-        // And nothing of this boot, whichever call comes next.
+        // Later calls release nothing of this boot.
         let given = network.add("d");
         network.call("CHECK", "d").key("prevResult", json!({})).ok();
         network.gc(&["a", "d"]).ok();
@@ -250,7 +249,7 @@ fn what_an_earlier_boot_reserved_is_free_after_the_first_call(
 }
 
 #[test]
-fn without_the_key_or_a_record_of_the_earlier_boot_everything_stays() {
+fn without_the_key_or_an_index_reservations_survive_a_reboot() {
     rscni_test::run(|lab| {
         let mut network = reclaiming(lab);
         network.add("a");
@@ -258,7 +257,7 @@ fn without_the_key_or_a_record_of_the_earlier_boot_everything_stays() {
         reboot(lab, "2");
         network.add("b");
         assert_eq!(network.reserved(), ["10.0.0.2", "10.0.0.3"]);
-        // The first call of an upgrade: there is no index.
+        // The first call after an upgrade has no index.
         network.conf["ipam"]["reclaimAfterReboot"] = true.into();
         fs::remove_file(network.dir.join(".index/net")).unwrap();
         reboot(lab, "3");
@@ -274,20 +273,20 @@ fn without_the_key_or_a_record_of_the_earlier_boot_everything_stays() {
 }
 
 #[test]
-fn what_the_go_plugin_reserved_in_this_boot_before_any_call_of_ours_stays() {
+fn reservations_that_the_go_plugin_made_in_this_boot_stay() {
     rscni_test::run(|lab| {
         let network = reclaiming(lab);
         network.add("a");
         network.add("b");
         reboot(lab, "2");
-        // A container that is new, and one that has its old name and address.
+        // A new container, and one with its old name and address.
         network.write("10.0.0.9", b"new\r\neth0");
         std::thread::sleep(std::time::Duration::from_millis(1100));
         fs::remove_file(network.file("10.0.0.3")).unwrap();
         network.write("10.0.0.3", b"b\r\neth0");
         assert_eq!(network.add("c"), "10.0.0.4/24");
         assert_eq!(network.reserved(), ["10.0.0.3", "10.0.0.4", "10.0.0.9"]);
-        // They are in the index now, and go with this boot.
+        // Now they are in the index, and the next boot releases them.
         reboot(lab, "3");
         network.call("DEL", "none").ok();
         assert!(network.reserved().is_empty());
@@ -295,7 +294,7 @@ fn what_the_go_plugin_reserved_in_this_boot_before_any_call_of_ours_stays() {
 }
 
 #[test]
-fn a_power_loss_that_takes_the_last_writes_of_the_index_costs_only_those() {
+fn after_a_power_loss_an_outdated_index_releases_what_it_has() {
     rscni_test::run(|lab| {
         let network = reclaiming(lab);
         network.add("a");
@@ -306,7 +305,7 @@ fn a_power_loss_that_takes_the_last_writes_of_the_index_costs_only_those() {
         reboot(lab, "2");
         network.add("c");
         assert_eq!(network.reserved(), ["10.0.0.3", "10.0.0.4"]);
-        // Nothing at all is as good as no record.
+        // An empty index is like none.
         fs::write(&index, "").unwrap();
         reboot(lab, "3");
         network.add("d");
@@ -315,7 +314,7 @@ fn a_power_loss_that_takes_the_last_writes_of_the_index_costs_only_those() {
 }
 
 #[test]
-fn status_says_what_the_next_add_will_find_and_changes_nothing() {
+fn status_predicts_add_after_a_reboot_without_changes() {
     rscni_test::run(|lab| {
         let mut network = reclaiming(lab);
         network.conf["ipam"]["ranges"] = json!([[{ "subnet": "10.0.0.0/30" }]]);
@@ -326,7 +325,7 @@ fn status_says_what_the_next_add_will_find_and_changes_nothing() {
         assert_eq!(network.reserved(), ["10.0.0.2"]);
         assert_eq!(network.add("b"), "10.0.0.2/30");
         assert_eq!(network.call("STATUS", "").error().0, 50);
-        // A directory that is gone has nothing to free.
+        // A missing directory has no reservations.
         reboot(lab, "3");
         fs::remove_dir_all(network.dir.join("net")).unwrap();
         assert_eq!(network.add("c"), "10.0.0.2/30");

@@ -1,4 +1,4 @@
-//! static, called as a runtime calls it.
+//! static as a runtime calls it.
 
 mod ipam;
 
@@ -15,14 +15,20 @@ fn call(command: &str, ipam: &Value) -> Call {
 fn configured() -> Value {
     json!({
         "type": "static",
-        "addresses": [{ "address": "10.10.0.1/24", "gateway": "10.10.0.254" }, { "address": "fd00::1/64" }],
-        "routes": [{ "dst": "0.0.0.0/0" }, { "dst": "192.168.0.0/16", "gw": "10.10.5.1", "table": 7 }],
+        "addresses": [
+            { "address": "10.10.0.1/24", "gateway": "10.10.0.254" },
+            { "address": "fd00::1/64" }
+        ],
+        "routes": [
+            { "dst": "0.0.0.0/0" },
+            { "dst": "192.168.0.0/16", "gw": "10.10.5.1", "table": 7 }
+        ],
         "dns": { "nameservers": ["8.8.8.8"], "domain": "example.com", "search": ["example.com"] }
     })
 }
 
 #[test]
-fn every_version_gets_the_configured_addresses_in_its_own_shape() {
+fn results_have_the_format_of_each_version() {
     for version in SpecVersion::ALL {
         let with =
             |command| call(command, &configured()).key("cniVersion", version.as_str().into());
@@ -54,7 +60,7 @@ fn every_version_gets_the_configured_addresses_in_its_own_shape() {
 }
 
 #[test]
-fn addresses_of_cni_args_come_after_the_configured_ones_with_their_gateways() {
+fn addresses_of_cni_args_follow_the_configured_ones() {
     let add = call("ADD", &configured())
         .var("CNI_ARGS", "IP=10.10.0.7/24, 11.11.0.1/24;GATEWAY=10.10.0.9,11.11.0.9");
     let result = add.ok();
@@ -65,7 +71,7 @@ fn addresses_of_cni_args_come_after_the_configured_ones_with_their_gateways() {
 }
 
 #[test]
-fn addresses_of_args_replace_all_before_and_those_of_the_runtime_replace_them() {
+fn runtime_config_replaces_args_and_args_replace_the_rest() {
     let add = || {
         call("ADD", &configured())
             .var("CNI_ARGS", "IP=10.10.0.7/24")
@@ -83,7 +89,7 @@ fn addresses_of_args_replace_all_before_and_those_of_the_runtime_replace_them() 
 }
 
 #[test]
-fn a_configured_address_that_is_replaced_need_not_be_valid() {
+fn a_replaced_address_may_be_invalid() {
     let add = call("ADD", &json!({ "addresses": [{ "address": "" }] }));
     assert_eq!(
         addresses(&add.key("runtimeConfig", json!({ "ips": ["10.3.3.3/24"] })).ok()),
@@ -92,19 +98,25 @@ fn a_configured_address_that_is_replaced_need_not_be_valid() {
 }
 
 #[test]
-fn nothing_configured_gives_nothing() {
+fn without_addresses_the_result_is_empty() {
     assert_eq!(call("ADD", &json!({ "type": "static" })).ok(), json!({ "cniVersion": "1.1.0" }));
 }
 
 #[rstest]
 #[case(Value::Null, "set \"ipam\"")]
-#[case(json!({ "addresses": [{ "address": "10.0.0.1" }] }), "ipam.addresses[0].address: \"10.0.0.1\" is not a CIDR")]
+#[case(
+    json!({ "addresses": [{ "address": "10.0.0.1" }] }),
+    "ipam.addresses[0].address: \"10.0.0.1\" is not a CIDR"
+)]
 #[case(json!({ "addresses": [{ "address": "10.0.0.1/33" }] }), "is not a CIDR")]
 #[case(json!({ "addresses": [{ "address": "::ffff:10.0.0.1/64" }] }), "is IPv4 mapped into IPv6")]
 #[case(json!({ "addresses": [{ "gateway": "10.0.0.1" }] }), "ipam.addresses[0].address: missing")]
-#[case(json!({ "addresses": [{ "address": "10.0.0.2/24", "gateway": "x" }] }), "ipam.addresses[0].gateway: \"x\" is not an IP address")]
+#[case(
+    json!({ "addresses": [{ "address": "10.0.0.2/24", "gateway": "x" }] }),
+    "ipam.addresses[0].gateway: \"x\" is not an IP address"
+)]
 #[case(json!({ "routes": [{ "dst": "default" }] }), "ipam.routes[0].dst: \"default\"")]
-fn a_configuration_that_cannot_be_is_code_7(#[case] ipam: Value, #[case] problem: &str) {
+fn an_invalid_configuration_is_code_7(#[case] ipam: Value, #[case] problem: &str) {
     for command in ["ADD", "CHECK", "STATUS"] {
         let (code, details) = call(command, &ipam).error();
         assert!(code == 7 && details.contains(problem), "{command}: {code} {details}");
@@ -115,7 +127,7 @@ fn a_configuration_that_cannot_be_is_code_7(#[case] ipam: Value, #[case] problem
 #[rstest]
 #[case("args", json!({ "cni": { "ips": ["10.0.0.1"] } }), "args.cni.ips[0]: \"10.0.0.1\"")]
 #[case("runtimeConfig", json!({ "ips": ["10.0.0.1"] }), "runtimeConfig.ips[0]: \"10.0.0.1\"")]
-fn an_address_of_the_runtime_needs_a_prefix(
+fn addresses_of_the_runtime_need_a_prefix_length(
     #[case] key: &str,
     #[case] value: Value,
     #[case] problem: &str,
@@ -128,13 +140,13 @@ fn an_address_of_the_runtime_needs_a_prefix(
 #[case("IP=10.0.0.1", "IP: \"10.0.0.1\"")]
 #[case("IP=10.0.0.1/24;GATEWAY=x", "GATEWAY: \"x\"")]
 #[case("K8S_POD_NAME=x", "unknown K8S_POD_NAME")]
-fn bad_cni_args_are_code_4(#[case] args: &str, #[case] problem: &str) {
+fn invalid_cni_args_are_code_4(#[case] args: &str, #[case] problem: &str) {
     let (code, details) = call("ADD", &configured()).var("CNI_ARGS", args).error();
     assert!(code == 4 && details.contains(problem), "{code} {details}");
 }
 
 #[test]
-fn versions_with_one_address_per_family_take_one_per_family() {
+fn old_versions_allow_one_address_per_family() {
     for version in SpecVersion::ALL {
         let add = call("ADD", &configured())
             .var("CNI_ARGS", "IP=11.11.0.1/24")
@@ -145,7 +157,7 @@ fn versions_with_one_address_per_family_take_one_per_family() {
 }
 
 #[test]
-fn check_wants_every_address_and_gateway_in_the_result() {
+fn check_requires_every_address_and_gateway_in_the_result() {
     let check = |prev: Value| call("CHECK", &configured()).key("prevResult", prev);
     let result = call("ADD", &configured()).ok();
     check(result.clone()).ok();

@@ -1,8 +1,7 @@
-//! static: gives the addresses that the configuration names, and keeps nothing.
+//! static: returns the addresses in the configuration, and stores nothing.
 //!
-//! Whether an address is free is for whoever configures it to know.
+//! The configuration must name free addresses.
 
-use crate::plugin::Call;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -13,33 +12,34 @@ use rscni::{
 };
 use serde::Deserialize;
 
-use crate::plugin::{Commands, Plugin, call::IpamOrder, error::differs, facts::Facts};
+use super::ipam_keys;
+use crate::plugin::{
+    Call, Commands, Plugin,
+    call::IpamOrder,
+    error::{self, differs},
+    facts::Facts,
+};
 
 /// The plugin.
 pub(crate) const STATIC: Plugin = Plugin {
     name: "static",
     about: "assigns the addresses in the configuration",
     commands: Commands {
-        add: |call| Ok(add(call)?),
+        add,
         del: |_| Ok(()),
-        check: |call| Ok(check(call)?),
+        check,
         gc: |_| Ok(()),
         status: |call| Ok(Config::read(call).map(drop)?),
     },
     facts: Facts { ipam: Some(IpamOrder::AfterLink), ..Facts::NONE },
 };
 
-fn add(call: &Call<'_>) -> Result<CNIResult, Error> {
-    let config = Config::read(call)?;
-    Ok(CNIResult {
-        ips: config.ips,
-        routes: config.routes,
-        dns: config.dns,
-        ..CNIResult::default()
-    })
+fn add(call: &Call<'_>) -> error::Result<CNIResult> {
+    let Config { ips, routes, dns } = Config::read(call)?;
+    Ok(CNIResult { ips, routes, dns, ..CNIResult::default() })
 }
 
-/// What an ADD with this configuration gives.
+/// A validated configuration.
 #[derive(Debug)]
 struct Config {
     ips: Vec<IpConfig>,
@@ -62,27 +62,23 @@ struct Address {
     gateway: Option<String>,
 }
 
-/// A list of addresses from the runtime, in `args.cni` and in `runtimeConfig`.
+/// The addresses of the runtime, in `args.cni` and in `runtimeConfig`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Listed {
+struct RuntimeKeys {
     ips: Option<Vec<String>>,
 }
 
 impl Config {
     fn read(call: &Call<'_>) -> Result<Self, Error> {
-        let conf = call.conf;
-        let ipam = conf
-            .ipam
-            .as_ref()
-            .ok_or_else(|| Error::InvalidNetworkConfig("set \"ipam\": it is missing".into()))?;
-        let keys: Keys = section(&ipam.custom, "ipam")?;
+        let keys: Keys = section(ipam_keys(call.conf)?, "ipam")?;
         let ips = addresses(call, &keys.addresses.unwrap_or_default())?;
         let v4 = ips.iter().filter(|ip| ip.address.addr().is_ipv4()).count();
-        if conf.cni_version.has_legacy_result() && (v4 > 1 || ips.len() - v4 > 1) {
+        let version = call.conf.cni_version;
+        if version.has_legacy_result() && (v4 > 1 || ips.len() - v4 > 1) {
             return Err(Error::InvalidNetworkConfig(format!(
-                "cniVersion {} has room for one address per family: give one of each, or use 0.3.0",
-                conf.cni_version
+                "cniVersion {version} has room for one address per family: give one of each, or \
+                 use 0.3.0"
             )));
         }
         Ok(Self {
@@ -93,19 +89,20 @@ impl Config {
     }
 }
 
-/// The addresses to give. `runtimeConfig.ips` replaces all others, and `args.cni.ips` all but those; the ones of
-/// `CNI_ARGS` come after the configured ones.
+/// Returns the addresses of the first source that has any: `runtimeConfig.ips`, `args.cni.ips`, or
+/// the configuration followed by `CNI_ARGS`.
 fn addresses(call: &Call<'_>, configured: &[Address]) -> Result<Vec<IpConfig>, Error> {
-    let conf = call.conf;
-    let of_variables = of_variables(call)?;
-    let of_args: Listed =
-        conf.args_cni().map_or_else(|| Ok(Listed::default()), |cni| section(cni, "args.cni"))?;
-    let of_runtime: Listed = section(&conf.runtime_config, "runtimeConfig")?;
+    let from_cni_args = from_cni_args(call)?;
+    let args: RuntimeKeys = call
+        .conf
+        .args_cni()
+        .map_or_else(|| Ok(RuntimeKeys::default()), |cni| section(cni, "args.cni"))?;
+    let runtime: RuntimeKeys = section(&call.conf.runtime_config, "runtimeConfig")?;
     let invalid = |path: String| {
         move |problem: String| Error::InvalidNetworkConfig(format!("{path}: {problem}"))
     };
-    for (source, listed) in [("runtimeConfig.ips", of_runtime), ("args.cni.ips", of_args)] {
-        let texts = listed.ips.unwrap_or_default();
+    for (source, keys) in [("runtimeConfig.ips", runtime), ("args.cni.ips", args)] {
+        let texts = keys.ips.unwrap_or_default();
         if !texts.is_empty() {
             let read = |(i, text): (usize, &String)| {
                 read_net(text).map(IpConfig::new).map_err(invalid(format!("{source}[{i}]")))
@@ -125,12 +122,12 @@ fn addresses(call: &Call<'_>, configured: &[Address]) -> Result<Vec<IpConfig>, E
         })
     });
     let mut ips = configured.collect::<Result<Vec<_>, Error>>()?;
-    ips.extend(of_variables);
+    ips.extend(from_cni_args);
     Ok(ips)
 }
 
-/// The addresses that `CNI_ARGS` has in `IP`, each with the one in `GATEWAY` that is in its subnet.
-fn of_variables(call: &Call<'_>) -> Result<Vec<IpConfig>, Error> {
+/// Returns the addresses of `IP` in `CNI_ARGS`, each with the address of `GATEWAY` in its subnet.
+fn from_cni_args(call: &Call<'_>) -> Result<Vec<IpConfig>, Error> {
     let cni_args = call.args.cni_args()?;
     cni_args.refuse_unknown(&["IP", "GATEWAY"])?;
     let items = |key| {
@@ -151,34 +148,28 @@ fn of_variables(call: &Call<'_>) -> Result<Vec<IpConfig>, Error> {
     Ok(ips)
 }
 
-/// Finds every configured address in the result of the ADD, with its gateway if it has one.
-fn check(call: &Call<'_>) -> Result<(), Error> {
+/// Checks that the result of ADD has every configured address with its gateway.
+fn check(call: &Call<'_>) -> error::Result<()> {
     let config = Config::read(call)?;
     let own = call.own(call.checked_result()?);
     for ip in &config.ips {
         let address = ip.address.addr();
-        let Some(found) = own.ips().find(|other| other.address.addr() == address) else {
-            return Err(mismatch(call, &format!("{address} is not in prevResult")));
+        let what = match own.ips().find(|other| other.address.addr() == address) {
+            None => format!("{address} is not in prevResult"),
+            Some(found) if ip.gateway.is_some() && ip.gateway != found.gateway => {
+                format!("the gateway of {address} is not that of prevResult")
+            }
+            Some(_) => continue,
         };
-        if ip.gateway.is_some() && ip.gateway != found.gateway {
-            return Err(mismatch(
-                call,
-                &format!("the gateway of {address} is not that of prevResult"),
-            ));
-        }
+        return Err(differs(format!(
+            "{}: {what}: add it again, or restore the configuration that it was added with",
+            call.args.ifname
+        )));
     }
     Ok(())
 }
 
-fn mismatch(call: &Call<'_>, what: &str) -> Error {
-    differs(format!(
-        "{}: {what}: add it again, or restore the configuration that it was added with",
-        call.args.ifname
-    ))
-    .into()
-}
-
-/// Reads `ADDRESS/PREFIX`; an IPv4 address mapped into IPv6 is IPv4.
+/// Parses `ADDRESS/PREFIX`. An IPv4-mapped IPv6 address becomes IPv4.
 fn read_net(text: &str) -> Result<IpNet, String> {
     let net = parse_net(text).map_err(|error| format!("{text:?} {error}"))?;
     let canonical = match net.addr().to_canonical() {

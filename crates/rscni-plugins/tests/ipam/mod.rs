@@ -1,11 +1,11 @@
-//! Calls IPAM plugins through the dispatcher, in this process.
+//! In-process calls of IPAM plugins through the dispatcher.
 
 use std::{collections::BTreeMap, ffi::OsString};
 
 use rscni::{Reply, Request};
 use serde_json::Value;
 
-/// One call of a plugin, for the interface `eth0` of a container unless told otherwise.
+/// A call of a plugin, by default for the interface `eth0` of a container.
 pub(crate) struct Call {
     plugin: &'static str,
     vars: BTreeMap<String, OsString>,
@@ -13,7 +13,6 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// A call with this configuration.
     pub(crate) fn new(plugin: &'static str, command: &str, container: &str, conf: &Value) -> Self {
         let vars = [
             ("CNI_COMMAND", command),
@@ -26,25 +25,24 @@ impl Call {
         Self { plugin, vars: vars.into(), conf: conf.clone() }
     }
 
-    /// With another value of a variable.
+    /// Sets a variable.
     pub(crate) fn var(mut self, name: &str, value: &str) -> Self {
         self.vars.insert(name.into(), value.into());
         self
     }
 
-    /// With another value of a top-level key of the configuration.
+    /// Sets a top-level key of the configuration.
     pub(crate) fn key(mut self, key: &str, value: Value) -> Self {
         self.conf[key] = value;
         self
     }
 
-    /// The reply.
     pub(crate) fn reply(self) -> Reply {
         let request = Request::new(self.vars, self.conf.to_string().into_bytes());
         rscni_plugins::find(self.plugin).expect("the plugin is linked in").reply(&request)
     }
 
-    /// The result, of a call that succeeds; null where there is none.
+    /// Returns the result of a call that must succeed, or null.
     #[track_caller]
     pub(crate) fn ok(self) -> Value {
         let reply = self.reply();
@@ -56,7 +54,7 @@ impl Call {
         }
     }
 
-    /// Code and details, of a call that fails.
+    /// Returns code and details of a call that must fail.
     #[track_caller]
     pub(crate) fn error(self) -> (u32, String) {
         let reply = self.reply();
@@ -68,7 +66,7 @@ impl Call {
     }
 }
 
-/// The addresses of a result, with their prefix lengths.
+/// Returns the addresses of a result with their prefix lengths.
 pub(crate) fn addresses(result: &Value) -> Vec<String> {
     let ips = result["ips"].as_array().map(Vec::as_slice).unwrap_or_default();
     ips.iter().map(|ip| ip["address"].as_str().unwrap().to_owned()).collect()

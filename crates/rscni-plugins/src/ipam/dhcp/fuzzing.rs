@@ -8,19 +8,20 @@ use rscni::{CNIResult, SpecVersion};
 use rscni_linux::MacAddr;
 
 use super::{
-    client::{Client, Identity, Patience, Step, Time},
+    client::{Client, Identity, Step, Time, Timeouts},
     lease::{Lease, Terms},
     message::{Kind, Message},
-    options::Wishes,
+    options::ClientOptions,
     request::{Answer, DaemonRequest},
-    store::Kept,
+    store::SavedLease,
+    system::now,
 };
 
-/// The number of every exchange.
+/// ID of all transactions.
 const XID: u32 = 0x0102_0304;
 
-/// What a server sends, one datagram after the other: two bytes for the seconds that have gone by, two for the length,
-/// the datagram. And a line of a plugin to the daemon or back, and a lease on disk.
+/// Fuzzes datagrams of a server, lines between plugin and daemon, and leases on disk. A datagram
+/// follows two bytes with the seconds that have passed and two with its length.
 pub fn dhcp(data: &[u8]) {
     message(data);
     exchange(client(), data);
@@ -32,19 +33,19 @@ fn client() -> Client {
         mac: MacAddr([2, 0, 0, 0, 0, 1]),
         largest: 1500,
         client_id: b"\0id/net/eth0".to_vec(),
-        wishes: Wishes::default(),
+        client_options: ClientOptions::default(),
         broadcast: false,
     };
-    Client::new(identity, PATIENCE, || XID, Time::ZERO)
+    Client::new(identity, TIMEOUTS, || XID, Time::ZERO)
 }
 
-const PATIENCE: Patience = Patience {
+const TIMEOUTS: Timeouts = Timeouts {
     timeout: Duration::from_secs(10),
     resend_max: Duration::from_secs(62),
     resend_timeout: Duration::from_secs(60),
 };
 
-/// A datagram: what is read of it is written and read again, and a lease that it gives can be handed on.
+/// Decodes a datagram. What was decoded can be encoded again, and its lease becomes a result.
 fn message(data: &[u8]) -> Option<Message> {
     let message = Message::decode(data)?;
     assert_eq!(Message::decode(&message.encode()).as_ref(), Some(&message));
@@ -65,7 +66,7 @@ fn message(data: &[u8]) -> Option<Message> {
     Some(message)
 }
 
-/// Datagrams as a client gets them: whatever they are, it asks to be called later, and what it sends can be read.
+/// Passes datagrams to a client. It always returns to waiting, and sends only valid messages.
 fn exchange(mut client: Client, mut data: &[u8]) {
     let mut now = Time::ZERO;
     settle(&mut client, now);
@@ -75,15 +76,15 @@ fn exchange(mut client: Client, mut data: &[u8]) {
         let (datagram, rest) = rest.split_at(rest.len().min(u16::from_be_bytes([*l0, *l1]).into()));
         data = rest;
         let Some(message) = message(datagram) else { continue };
-        let before = client.held().cloned();
+        let before = client.binding().cloned();
         match client.receive(now, &message) {
             Step::Bound => {
                 assert!(message.kind == Kind::Ack && client.is_live(now));
-                let held = client.held().expect("it is bound");
-                assert_eq!(held.lease.address.addr(), message.yiaddr);
+                let binding = client.binding().expect("it is bound");
+                assert_eq!(binding.lease.address.addr(), message.yiaddr);
                 assert!(
-                    before.is_none_or(|before| before.lease == held.lease),
-                    "the container has the first one"
+                    before.is_none_or(|before| before.lease == binding.lease),
+                    "the container keeps the first lease"
                 );
             }
             step => sends(&step),
@@ -98,17 +99,17 @@ fn exchange(mut client: Client, mut data: &[u8]) {
     }
 }
 
-/// Has the client do what is to be done now.
+/// Calls the client until it waits.
 fn settle(client: &mut Client, now: Time) {
     for _ in 0..8 {
         let step = client.elapse(now);
         sends(&step);
         if step == Step::Wait {
-            assert!(client.wake().is_none_or(|wake| wake > now), "it is called again and again");
+            assert!(client.wake().is_none_or(|wake| wake > now), "the client never waits");
             return;
         }
     }
-    panic!("it has no end");
+    panic!("the client never waits");
 }
 
 fn sends(step: &Step) {
@@ -129,11 +130,11 @@ fn json(data: &[u8]) {
         assert!(!written.contains(&b'\n'), "it is one line");
         serde_json::from_slice::<Answer>(&written).expect("what was written is read");
     }
-    if let Some(kept) = Kept::read(data) {
-        let written = serde_json::to_vec(&kept).expect("a lease is JSON");
-        Kept::read(&written).expect("what was written is read");
-        let mut client = kept.resume(PATIENCE, false);
-        for now in [Time::ZERO, super::now(), Duration::from_secs(1 << 40)] {
+    if let Some(saved) = SavedLease::read(data) {
+        let written = serde_json::to_vec(&saved).expect("a lease is JSON");
+        SavedLease::read(&written).expect("what was written is read");
+        let mut client = saved.resume(TIMEOUTS, false);
+        for now in [Time::ZERO, now(), Duration::from_secs(1 << 40)] {
             let _ = (client.elapse(now), client.wake(), client.is_live(now));
         }
     }

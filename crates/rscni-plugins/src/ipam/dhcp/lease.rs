@@ -1,4 +1,4 @@
-//! What a server's answer gives: address, routes, DNS settings, and for how long.
+//! The content of a server's answer: address, routes, DNS settings, times.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::message::{Message, code};
 
-/// How long a lease is that says nothing of it.
+/// Duration of a lease without a lease time.
 const DEFAULT_TIME: Duration = Duration::from_secs(3600);
 /// The scope of a route without a router.
 const SCOPE_LINK: u8 = 253;
 
-/// An address with what belongs to it, as ADD hands it on. It stays the same while it is renewed, since nobody would
-/// tell the container.
+/// An address with its configuration, as ADD returns it. A renewal does not change it, since the
+/// container would not notice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Lease {
     pub(crate) address: Ipv4Net,
@@ -23,36 +23,36 @@ pub(crate) struct Lease {
     dns: Option<Dns>,
 }
 
-/// The times of a lease, from the moment it was asked for. None of them means for ever.
+/// The times of a lease, relative to its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Terms {
-    /// T1: when to ask its server for more time.
+    /// T1: when to renew the lease with its server.
     pub(crate) renew: Duration,
-    /// T2: when to ask any server.
+    /// T2: when to rebind the lease with any server.
     pub(crate) rebind: Duration,
     pub(crate) expire: Duration,
 }
 
 impl Lease {
-    /// What an offer or an acknowledgement gives.
+    /// Reads an offer or an acknowledgement.
     ///
     /// # Errors
-    /// Why it cannot be used, in words that go on after "it".
+    /// The reason why it is unusable, as the predicate of a sentence.
     pub(crate) fn of(message: &Message) -> Result<Self, String> {
         let address = message.yiaddr;
-        if !is_station(address) {
-            return Err(format!("gives {address}, which is no address for a host"));
+        if !is_unicast(address) {
+            return Err(format!("gives {address}, which is not a host address"));
         }
         let mask =
             message.options.address(code::SUBNET_MASK).ok_or("gives no subnet mask (option 1)")?;
         let address = Ipv4Net::with_netmask(address, mask)
             .map_err(|_| format!("gives {mask} as subnet mask"))?;
         let gateway =
-            message.options.addresses(code::ROUTERS).next().filter(|gateway| is_station(*gateway));
+            message.options.addresses(code::ROUTERS).next().filter(|gateway| is_unicast(*gateway));
         Ok(Self { address, gateway, routes: routes(message, gateway), dns: dns(message) })
     }
 
-    /// The result of an ADD; the routes with this metric, if one is given.
+    /// Converts the lease to a result of ADD. The priority is the metric of all routes.
     pub(crate) fn result(self, priority: Option<u32>) -> CNIResult {
         let routes = self.routes.into_iter().map(|route| Route { priority, ..route });
         let ip = IpConfig {
@@ -64,10 +64,10 @@ impl Lease {
 }
 
 impl Terms {
-    /// Those of an acknowledgement; `None` for a lease without end.
+    /// Reads an acknowledgement. Returns `None` for a lease that does not expire.
     ///
     /// # Errors
-    /// If it is over at once.
+    /// If the lease expires at once.
     pub(crate) fn of(message: &Message) -> Result<Option<Self>, String> {
         let seconds = |code| message.options.number(code).map(|n| Duration::from_secs(n.into()));
         let expire = match message.options.number(code::LEASE_TIME) {
@@ -75,7 +75,7 @@ impl Terms {
             Some(u32::MAX) => return Ok(None),
             _ => seconds(code::LEASE_TIME).unwrap_or(DEFAULT_TIME),
         };
-        // RFC 2131, section 4.4.5, has these for servers that do not say, or say what makes no sense.
+        // RFC 2131, section 4.4.5, has these defaults for missing or invalid times.
         let within = |time: &Duration| !time.is_zero() && *time < expire;
         let rebind = seconds(code::REBINDING_TIME).filter(within).unwrap_or(expire * 7 / 8);
         let renew = seconds(code::RENEWAL_TIME)
@@ -85,13 +85,13 @@ impl Terms {
     }
 }
 
-/// Whether a host can have this address.
-fn is_station(address: Ipv4Addr) -> bool {
+/// Whether an interface can have this address.
+fn is_unicast(address: Ipv4Addr) -> bool {
     let first = address.octets()[0];
     (1..224).contains(&first) && !address.is_loopback()
 }
 
-/// Classless routes go before all others (RFC 3442); else those of the classes of old, and a default route.
+/// Returns the classless routes (RFC 3442), or else the static routes and a default route.
 fn routes(message: &Message, gateway: Option<Ipv4Addr>) -> Vec<Route> {
     if let Some(routes) = message.options.get(code::CLASSLESS_ROUTES).and_then(classless) {
         return routes;
@@ -106,7 +106,7 @@ fn routes(message: &Message, gateway: Option<Ipv4Addr>) -> Vec<Route> {
         .collect()
 }
 
-/// The routes of option 121: width of the prefix, its bytes, the router. None if there is none, or one is cut off.
+/// Parses option 121: prefix length, prefix, router. Returns `None` if it is empty or invalid.
 fn classless(mut bytes: &[u8]) -> Option<Vec<Route>> {
     let mut routes = Vec::new();
     while let [width, rest @ ..] = bytes {
@@ -126,7 +126,7 @@ fn classless(mut bytes: &[u8]) -> Option<Vec<Route>> {
     Some(routes).filter(|routes| !routes.is_empty())
 }
 
-/// The network of an address's class; there is none for the default route, and for multicast.
+/// Returns the classful network of an address. The default route and multicast have none.
 fn classful(address: Ipv4Addr) -> Option<Ipv4Net> {
     let width = match address.octets()[0] {
         1..128 => 8,
@@ -137,11 +137,11 @@ fn classful(address: Ipv4Addr) -> Option<Ipv4Net> {
     Ipv4Net::new(address, width).ok().map(|net| net.trunc())
 }
 
-/// DNS settings, if the server gave any.
+/// Returns the DNS settings, if there are any.
 fn dns(message: &Message) -> Option<Dns> {
     let name = |bytes: &[u8]| {
         let text = std::str::from_utf8(bytes).ok()?.trim_end_matches('\0');
-        // It may end up in a resolv.conf, where a newline would begin something else.
+        // In a resolv.conf a newline would start another entry.
         let is_name = !text.is_empty()
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
         is_name.then(|| text.to_owned())
@@ -166,7 +166,7 @@ fn dns(message: &Message) -> Option<Dns> {
     Some(dns).filter(|dns| !dns.is_empty())
 }
 
-/// The names of option 119, which are written as in DNS, with pointers back to earlier ones (RFC 3397).
+/// Parses the names of option 119, in the compressed form of DNS (RFC 3397).
 fn names(bytes: &[u8]) -> Option<Vec<String>> {
     let mut names = Vec::new();
     let mut at = 0;
@@ -178,10 +178,10 @@ fn names(bytes: &[u8]) -> Option<Vec<String>> {
     Some(names)
 }
 
-/// The longest name: its labels with their lengths, and an empty one at its end (RFC 1035, section 2.3.4).
+/// Length of the longest name with its length bytes (RFC 1035, section 2.3.4).
 const LONGEST_NAME: usize = 255;
 
-/// The name at `at`, and where the next one begins.
+/// Returns the name at `at`, and the position of the next one.
 fn name_at(bytes: &[u8], mut at: usize) -> Option<(String, usize)> {
     let mut labels = Vec::new();
     let (mut next, mut start, mut length_of_all) = (None, at, 0);
@@ -199,7 +199,7 @@ fn name_at(bytes: &[u8], mut at: usize) -> Option<(String, usize)> {
             high @ 192..256 => {
                 let target = (high - 192) << 8 | usize::from(*bytes.get(at + 1)?);
                 next.get_or_insert(at + 2);
-                // Only to before where the labels began that led here: else they would lead here again, without end.
+                // Only backwards, or the name would never end.
                 at = Some(target).filter(|target| *target < start)?;
                 start = at;
             }
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn classless_routes_go_before_all_others() {
+    fn classless_routes_replace_all_others() {
         let routes = [
             0, 10, 0, 0, 1, 24, 192, 0, 2, 10, 0, 0, 9, 12, 172, 16, 0, 0, 0, 0, 32, 203, 0, 113,
             5, 10, 0, 0, 9,
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn static_routes_have_the_widths_of_their_classes() {
+    fn static_routes_have_classful_prefixes() {
         let routes = [
             9, 9, 9, 9, 10, 0, 0, 1, 172, 16, 5, 5, 10, 0, 0, 2, 192, 0, 2, 3, 10, 0, 0, 3, 224, 0,
             0, 1, 10, 0, 0, 4, 7,
@@ -282,14 +282,14 @@ mod tests {
     }
 
     #[test]
-    fn the_metric_is_that_of_all_routes() {
+    fn all_routes_have_the_metric() {
         let lease =
             Lease::of(&ack(&[(3, &[10, 0, 0, 1]), (33, &[9, 0, 0, 0, 10, 0, 0, 1])])).unwrap();
         assert!(lease.result(Some(7)).routes.iter().all(|route| route.priority == Some(7)));
     }
 
     #[test]
-    fn names_that_lead_back_to_themselves_or_are_too_long_are_none() {
+    fn recursive_or_long_names_are_ignored() {
         for to_itself in [
             &[1, b'a', 0xc0, 0][..],
             &[0xc0, 0],
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn dns_settings_are_those_of_the_server() {
+    fn dns_settings_come_from_the_server() {
         let search = b"\x03eng\x05apple\x03com\x00\x09marketing\xc0\x04";
         let result = result(&[(6, &[8, 8, 8, 8, 9, 9, 9, 9]), (15, b"apple.com\0"), (119, search)]);
         let expected = json!({
@@ -326,7 +326,7 @@ mod tests {
     #[case::a_label_cut_off(119, &[5, b'a'])]
     #[case::no_end(119, &[1, b'a'])]
     #[case::no_kind_of_label(119, &[0x80, 0])]
-    fn names_that_are_none_are_left_out(#[case] code: u8, #[case] value: &[u8]) {
+    fn invalid_names_are_ignored(#[case] code: u8, #[case] value: &[u8]) {
         assert_eq!(result(&[(code, value)]).get("dns"), None);
     }
 
@@ -335,18 +335,18 @@ mod tests {
     #[case::too_wide(&[33, 192, 0, 2, 1, 1, 10, 0, 0, 1])]
     #[case::far_too_wide(&[255, 192, 0, 2, 1, 1, 10, 0, 0, 1])]
     #[case::empty(&[])]
-    fn classless_routes_that_are_wrong_count_for_nothing(#[case] value: &[u8]) {
+    fn invalid_classless_routes_are_ignored(#[case] value: &[u8]) {
         let result = result(&[(121, value), (3, &[10, 0, 0, 1])]);
         assert_eq!(result["routes"], json!([{ "dst": "0.0.0.0/0", "gw": "10.0.0.1" }]));
     }
 
     #[rstest]
-    #[case::unspecified([0, 0, 0, 0], [255, 255, 255, 0], "no address for a host")]
-    #[case::all_stations([255, 255, 255, 255], [255, 255, 255, 0], "no address for a host")]
-    #[case::a_group([224, 0, 0, 1], [255, 255, 255, 0], "no address for a host")]
-    #[case::loopback([127, 0, 0, 1], [255, 255, 255, 0], "no address for a host")]
+    #[case::unspecified([0, 0, 0, 0], [255, 255, 255, 0], "not a host address")]
+    #[case::all_stations([255, 255, 255, 255], [255, 255, 255, 0], "not a host address")]
+    #[case::a_group([224, 0, 0, 1], [255, 255, 255, 0], "not a host address")]
+    #[case::loopback([127, 0, 0, 1], [255, 255, 255, 0], "not a host address")]
     #[case::mask_with_a_hole([10, 0, 0, 1], [255, 0, 255, 0], "255.0.255.0")]
-    fn an_address_that_no_host_can_have_is_refused(
+    fn invalid_addresses_and_masks_are_rejected(
         #[case] address: [u8; 4],
         #[case] mask: [u8; 4],
         #[case] word: &str,
@@ -363,7 +363,7 @@ mod tests {
     #[case::the_wrong_way_round(&[(51, 80), (58, 75), (59, 70)], (40, 70, 80))]
     #[case::after_the_end(&[(51, 80), (58, 90), (59, 90)], (40, 70, 80))]
     #[case::at_once(&[(51, 80), (58, 0), (59, 0)], (40, 70, 80))]
-    fn times_make_sense_whatever_the_server_says(
+    fn invalid_times_have_defaults(
         #[case] options: &[(u8, u32)],
         #[case] expected: (u64, u64, u64),
     ) {
@@ -375,14 +375,14 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_may_have_no_end_but_not_no_time() {
+    fn a_lease_can_be_infinite_but_not_empty() {
         assert_eq!(Terms::of(&ack(&[(51, &[255; 4])])), Ok(None));
         assert!(Terms::of(&ack(&[(51, &[0; 4])])).is_err());
     }
 
     proptest! {
         #[test]
-        fn no_options_make_it_panic(code: u8, value in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn no_option_causes_a_panic(code: u8, value in prop::collection::vec(any::<u8>(), 0..300)) {
             let message = ack(&[(code, &value)]);
             let _ = Terms::of(&message);
             if let Ok(lease) = Lease::of(&message) {

@@ -1,4 +1,4 @@
-//! The daemon's socket: one that it makes, or one that systemd has handed over; and the file with its number.
+//! The socket of the daemon, its own or one from systemd, and its PID file.
 
 use std::{
     io::ErrorKind,
@@ -22,30 +22,30 @@ use rustix::{
 
 use crate::state::state_file;
 
-/// The first descriptor that systemd hands over (`sd_listen_fds(3)`).
+/// The first descriptor of socket activation (`sd_listen_fds(3)`).
 const FIRST: i32 = 3;
-/// How many plugins may wait to be heard.
+/// Number of plugins that can wait for a connection.
 const BACKLOG: i32 = 4096;
 
-/// A socket that plugins connect to. Its file goes with it, if it was made here.
+/// The socket that plugins connect to. Dropping it removes its file, if it created the file.
 #[derive(Debug)]
 pub(super) struct Listener {
     socket: UnixListener,
-    made: Option<PathBuf>,
+    created: Option<PathBuf>,
 }
 
 impl Listener {
-    /// The socket that systemd has handed over, or else one at `path`.
+    /// Returns the socket of systemd, or creates one at `path`.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        let listener = match handed_over()? {
-            Some(socket) => Self { socket: socket.into(), made: None },
-            None => Self { socket: make(path)?.into(), made: Some(path.to_owned()) },
+        let listener = match activated()? {
+            Some(socket) => Self { socket: socket.into(), created: None },
+            None => Self { socket: create(path)?.into(), created: Some(path.to_owned()) },
         };
         listener.socket.set_nonblocking(true)?;
         Ok(listener)
     }
 
-    /// The next connection, if there is one.
+    /// Accepts a connection, if one is waiting.
     pub(super) fn accept(&self) -> std::io::Result<Option<UnixStream>> {
         match self.socket.accept() {
             Ok((stream, _)) => stream.set_nonblocking(true).map(|()| Some(stream)),
@@ -67,13 +67,13 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Some(path) = &self.made {
+        if let Some(path) = &self.created {
             let _ = std::fs::remove_file(path);
         }
     }
 }
 
-fn handed_over() -> Result<Option<OwnedFd>, Error> {
+fn activated() -> Result<Option<OwnedFd>, Error> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<i32>().ok());
     if number("LISTEN_PID") != Some(getpid().as_raw_nonzero().get()) {
         return Ok(None);
@@ -82,15 +82,13 @@ fn handed_over() -> Result<Option<OwnedFd>, Error> {
         None | Some(0) => return Ok(None),
         Some(1) => {}
         Some(n) => {
-            return Err(Error::InvalidEnvValue(format!(
-                "LISTEN_FDS={n}: one socket has to be handed over, not more"
-            )));
+            return Err(Error::InvalidEnvValue(format!("LISTEN_FDS={n}: pass exactly one socket")));
         }
     }
     let no_socket = || {
-        Error::InvalidEnvValue("LISTEN_FDS=1: descriptor 3 is no Unix socket that listens".into())
+        Error::InvalidEnvValue("LISTEN_FDS=1: descriptor 3 is not a listening Unix socket".into())
     };
-    // A descriptor of one's own that came from outside can be had safely in this way alone.
+    // The only safe way to own a descriptor that was open at the start of the process.
     let own = pidfd_open(getpid(), PidfdFlags::empty()).map_err(std::io::Error::from)?;
     let socket = pidfd_getfd(own, FIRST, PidfdGetfdFlags::empty()).map_err(|_| no_socket())?;
     let is_listening = sockopt::socket_domain(&socket) == Ok(AddressFamily::UNIX)
@@ -99,9 +97,9 @@ fn handed_over() -> Result<Option<OwnedFd>, Error> {
     is_listening.then_some(Some(socket)).ok_or_else(no_socket)
 }
 
-/// Makes a socket for its owner alone. The caller has made sure that no other daemon is there: a file that is in the
-/// way was left by one that was killed.
-fn make(path: &Path) -> Result<OwnedFd, Error> {
+/// Creates a socket that only its owner can access. The caller has the lock of the leases, so an
+/// existing socket was left by a killed daemon.
+fn create(path: &Path) -> Result<OwnedFd, Error> {
     let failed =
         |error: std::io::Error| Error::IOFailure(format!("listen at {}: {error}", path.display()));
     let is_socket =
@@ -112,19 +110,19 @@ fn make(path: &Path) -> Result<OwnedFd, Error> {
     {
         std::fs::remove_file(path).map_err(failed)?;
     }
-    let make = || -> std::io::Result<OwnedFd> {
+    let create = || -> std::io::Result<OwnedFd> {
         let socket =
             socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         bind(&socket, &SocketAddrUnix::new(path)?)?;
-        // Nobody can connect before it listens.
+        // No program can connect before the socket listens.
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
         listen(&socket, BACKLOG)?;
         Ok(socket)
     };
-    make().map_err(failed)
+    create().map_err(failed)
 }
 
-/// A file with the number of this process, while it runs.
+/// The PID file, removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct PidFile(PathBuf);
 
@@ -136,7 +134,7 @@ impl PidFile {
         if !path.is_absolute() {
             return Err(failed(&"the path must be absolute"));
         }
-        // Others may read it, whatever the umask is.
+        // Readable by all users, whatever the umask.
         state_file::replace(path, getpid().as_raw_nonzero().to_string().as_bytes())
             .and_then(|file| file.set_permissions(PermissionsExt::from_mode(0o644)))
             .map_err(|error| failed(&error))?;

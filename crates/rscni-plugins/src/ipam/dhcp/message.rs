@@ -1,12 +1,11 @@
-//! DHCP messages as they travel (RFC 2131, section 2, and RFC 2132).
+//! Encoding of DHCP messages (RFC 2131, section 2, and RFC 2132).
 //!
-//! What is read comes from the network: nothing in it is taken for granted, and nothing in it can make this panic.
+//! The input is untrusted: no message may cause a panic.
 
 use std::net::Ipv4Addr;
 
 use rscni_linux::MacAddr;
 
-/// Where servers listen, and where clients do.
 pub(crate) const SERVER_PORT: u16 = 67;
 pub(crate) const CLIENT_PORT: u16 = 68;
 
@@ -36,7 +35,7 @@ pub(crate) mod code {
     pub(crate) const END: u8 = 255;
 }
 
-/// What a message is for (option 53).
+/// The message type (option 53).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Discover = 1,
@@ -60,17 +59,17 @@ impl Kind {
 pub(crate) struct Message {
     pub(crate) kind: Kind,
     pub(crate) xid: u32,
-    /// Seconds since the client began.
+    /// Seconds since the client started.
     pub(crate) secs: u16,
-    /// Whether the client asks for answers to all stations.
+    /// Whether servers shall broadcast their answers.
     pub(crate) broadcast: bool,
-    /// The address that the client has.
+    /// The current address of the client.
     pub(crate) ciaddr: Ipv4Addr,
-    /// The address that the client is given.
+    /// The address for the client.
     pub(crate) yiaddr: Ipv4Addr,
     /// The client's hardware address.
     pub(crate) chaddr: MacAddr,
-    /// The options but for the message type, each of them once.
+    /// The options without the message type.
     pub(crate) options: Options,
 }
 
@@ -82,11 +81,10 @@ const BROADCAST: u16 = 0x8000;
 const SERVER_NAME: std::ops::Range<usize> = 44..108;
 const BOOT_FILE: std::ops::Range<usize> = 108..236;
 const OPTIONS: usize = 240;
-/// The smallest message that every relay passes on (RFC 1542, section 2.1).
+/// Size of the smallest message that every relay forwards (RFC 1542, section 2.1).
 const SMALLEST: usize = 300;
 
 impl Message {
-    /// The message of a client.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(SMALLEST);
         bytes.extend([if self.is_reply() { REPLY } else { REQUEST }, ETHERNET, 6, 0]);
@@ -101,7 +99,7 @@ impl Message {
         bytes.extend(COOKIE);
         bytes.extend([code::MESSAGE_TYPE, 1, self.kind as u8]);
         for (code, value) in &self.options.0 {
-            // One that is longer than an option can be goes into several (RFC 3396). An empty one is one too.
+            // A long value is split into several options (RFC 3396). An empty one is one option.
             let mut parts = value.chunks(255);
             let first = parts.next().unwrap_or_default();
             for part in std::iter::once(first).chain(parts) {
@@ -114,7 +112,7 @@ impl Message {
         bytes
     }
 
-    /// Reads a message; none if it is not a whole and valid one for an Ethernet client.
+    /// Parses a message. Returns `None` if it is not a valid one for an Ethernet client.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let four = |at: usize| -> Option<[u8; 4]> { bytes.get(at..at + 4)?.try_into().ok() };
         let two = |at: usize| -> Option<u16> {
@@ -126,7 +124,7 @@ impl Message {
         }
         let mut options = Options::default();
         options.read(bytes.get(OPTIONS..)?)?;
-        // Options may go on in the fields for names (RFC 2132, section 9.3).
+        // Options can continue in the fields for names (RFC 2132, section 9.3).
         let overload = options
             .take(code::OVERLOAD)
             .and_then(|value| value.first().copied())
@@ -136,7 +134,7 @@ impl Message {
                 options.read(bytes.get(field)?)?;
             }
         }
-        // There it says nothing.
+        // In those fields the option has no meaning.
         options.take(code::OVERLOAD);
         let [kind] = options.take(code::MESSAGE_TYPE)?[..] else { return None };
         let message = Self {
@@ -157,12 +155,12 @@ impl Message {
     }
 }
 
-/// Options of a message in their order.
+/// Ordered options of a message, each of them once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options(Vec<(u8, Vec<u8>)>);
 
 impl Options {
-    /// Gives an option this value, and no other.
+    /// Sets the value of an option.
     pub(crate) fn set(&mut self, code: u8, value: impl Into<Vec<u8>>) {
         let value = value.into();
         match self.0.iter_mut().find(|(other, _)| *other == code) {
@@ -175,12 +173,12 @@ impl Options {
         self.0.iter().find(|(other, _)| *other == code).map(|(_, value)| value.as_slice())
     }
 
-    /// An option that is one address.
+    /// Returns an option that is an address.
     pub(crate) fn address(&self, code: u8) -> Option<Ipv4Addr> {
         <[u8; 4]>::try_from(self.get(code)?).ok().map(Ipv4Addr::from)
     }
 
-    /// An option that is a list of addresses; what is behind the last whole one is left out.
+    /// Returns an option that is a list of addresses.
     pub(crate) fn addresses(&self, code: u8) -> impl Iterator<Item = Ipv4Addr> {
         self.get(code)
             .unwrap_or_default()
@@ -188,7 +186,7 @@ impl Options {
             .map(|four| Ipv4Addr::new(four[0], four[1], four[2], four[3]))
     }
 
-    /// An option that is a number of four bytes.
+    /// Returns an option that is a 32-bit number.
     pub(crate) fn number(&self, code: u8) -> Option<u32> {
         self.address(code).map(u32::from)
     }
@@ -198,8 +196,8 @@ impl Options {
         Some(self.0.remove(at).1)
     }
 
-    /// Adds the options of a field. What stands there several times is one value in parts (RFC 3396). None if one of
-    /// them is cut off.
+    /// Parses the options of a field. Repeated options are parts of one value (RFC 3396). Returns
+    /// `None` if an option is truncated.
     fn read(&mut self, mut bytes: &[u8]) -> Option<()> {
         while let [code, rest @ ..] = bytes {
             bytes = match *code {
@@ -243,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_reads_back() {
+    fn messages_are_decoded_as_encoded() {
         assert_eq!(Message::decode(&message().encode()).unwrap(), message());
         let small = Message { options: Options::default(), kind: Kind::Discover, ..message() };
         let bytes = small.encode();
@@ -252,10 +250,10 @@ mod tests {
     }
 
     #[test]
-    fn options_go_on_in_the_fields_for_names() {
+    fn options_continue_in_the_fields_for_names() {
         let mut bytes = Message { options: Options::default(), ..message() }.encode();
         bytes[OPTIONS + 3..OPTIONS + 7].copy_from_slice(&[code::OVERLOAD, 1, 3, code::END]);
-        // That there are more of them says nothing there.
+        // A nested overload option has no meaning.
         bytes[108..118].copy_from_slice(&[
             code::ROUTERS,
             4,
@@ -278,12 +276,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_whole_is_refused() {
+    fn truncated_and_invalid_messages_are_rejected() {
         let whole = message().encode();
         for length in 0..OPTIONS + 3 {
             assert_eq!(Message::decode(&whole[..length]), None, "{length}");
         }
-        // A request that says it is an answer, another kind of link, another cookie, no such type.
+        // Wrong direction, hardware type, cookie and message type.
         for (at, value) in [(0, 1), (1, 6), (2, 16), (236, 0), (OPTIONS + 2, 99), (OPTIONS + 1, 2)]
         {
             let mut bad = whole.clone();
@@ -294,7 +292,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..700), looks_real: bool) {
+        fn no_input_causes_a_panic(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..700),
+            looks_real: bool,
+        ) {
             if looks_real && bytes.len() > OPTIONS {
                 bytes[..3].copy_from_slice(&[REPLY, ETHERNET, 6]);
                 bytes[236..OPTIONS].copy_from_slice(&COOKIE);

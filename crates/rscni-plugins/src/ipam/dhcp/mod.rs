@@ -1,89 +1,67 @@
-//! dhcp: has a daemon get addresses from a DHCP server, by way of the container's own interface, and keep them.
+//! dhcp: leases addresses from a DHCP server through its daemon.
 //!
-//! The plugin itself only asks the daemon, which renews leases as long as their containers live. The interface has to
-//! be there when ADD asks for its address, and still be there when DEL gives it back.
+//! The daemon sends and receives on the interface of the container, and renews leases while their
+//! containers exist. So the interface must exist before ADD and until the end of DEL.
 //!
-//! | module | has |
+//! | module | content |
 //! |---|---|
-//! | `options` | which options a configuration sends and asks for |
-//! | `call` | what plugin and daemon say to each other |
-//! | `message` | how DHCP messages are written |
-//! | `lease` | what a server's answer gives |
+//! | `options` | options that the configuration sends and requests |
+//! | `request` | messages between plugin and daemon |
+//! | `message` | encoding of DHCP messages |
+//! | `lease` | content of a server's answer |
 //! | `client` | the protocol, without sockets and clocks |
-//! | `place` | the interface of a container, and the ways onto the wire |
+//! | `interface` | interface of a container, and sockets on it |
 //! | `store` | leases on disk, for the next daemon |
-//! | `listener` | the daemon's socket, and how systemd hands one over |
-//! | `daemon` | the loop that waits for calls, messages and times |
+//! | `listener` | the daemon's socket, also from systemd |
+//! | `daemon` | event loop for plugins, servers and timers |
+//! | `system` | clock, random numbers, log |
 
 mod client;
 mod daemon;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod interface;
 mod lease;
 mod listener;
 mod message;
 mod options;
-mod place;
 mod request;
 mod store;
+mod system;
 
-use crate::plugin::{Call, facts::StateFiles};
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use rscni::{CNIResult, Error, NetConf, any_case};
-use rustix::time::{ClockId, clock_gettime};
 use serde::Deserialize;
 use serde_json::Value;
 
 use self::{
-    client::Time,
     lease::Lease,
-    options::{Provide, Request, Wishes},
+    options::{ClientOptions, Provide, Request},
     request::{Answer, DaemonRequest, Key, Outcome},
     store::Store,
+    system::log,
 };
+use super::ipam_keys;
 use crate::{
     attach::sandbox::Sandbox,
-    plugin::{Commands, Plugin, call::IpamOrder, error::differs, facts::Facts},
+    plugin::{
+        Call, Commands, Plugin,
+        call::IpamOrder,
+        error::{Result, differs},
+        facts::{Facts, StateFiles},
+    },
 };
 
 pub use self::daemon::Daemon;
 
 use self::request::SOCKET;
 
-/// Time since the machine was booted, that of sleep included.
-fn now() -> Time {
-    let time = clock_gettime(ClockId::Boottime);
-    Time::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap_or_default())
-}
-
-/// A number that nobody can foresee.
-fn random() -> u32 {
-    let mut bytes = [0; 4];
-    // It cannot fail for so few bytes once the machine is up.
-    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    u32::from_ne_bytes(bytes)
-}
-
-/// Says what happens. That nobody reads it must not end the daemon.
-fn log(what: std::fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stderr(), "{what}");
-}
-
 /// The plugin.
 pub(crate) const DHCP: Plugin = Plugin {
     name: "dhcp",
     about: "leases addresses from a DHCP server through its daemon",
-    commands: Commands {
-        add: |call| Ok(add(call)?),
-        del: |call| Ok(del(call)?),
-        check: |call| Ok(check(call)?),
-        gc: |call| Ok(gc(call)?),
-        status: |call| Ok(status(call)?),
-    },
+    commands: Commands { add, del, check, gc, status },
     facts: Facts {
         ipam: Some(IpamOrder::BeforeLink),
         owns_on_host: true,
@@ -106,88 +84,77 @@ struct Keys {
 }
 
 impl Keys {
-    fn read(conf: &NetConf) -> Result<Self, Error> {
-        let ipam = conf
-            .ipam
-            .as_ref()
-            .ok_or_else(|| Error::InvalidNetworkConfig("set \"ipam\": it is missing".into()))?;
-        any_case::section(&ipam.custom, "ipam")
+    fn read(conf: &NetConf) -> Result<Self> {
+        Ok(any_case::section(ipam_keys(conf)?, "ipam")?)
     }
 
-    fn wishes(&self, call: &Call<'_>) -> Result<Wishes, Error> {
-        let (provide, request) = (self.provide.as_deref(), self.request.as_deref());
-        Wishes::new(
-            provide.unwrap_or_default(),
-            request.unwrap_or_default(),
-            &call.args.cni_args()?,
-        )
+    fn client_options(&self, call: &Call<'_>) -> Result<ClientOptions> {
+        let provide = self.provide.as_deref().unwrap_or_default();
+        let request = self.request.as_deref().unwrap_or_default();
+        Ok(ClientOptions::new(provide, request, &call.args.cni_args()?)?)
     }
 }
 
-/// The longest path of a socket, in bytes.
+/// Length of the longest path of a socket, in bytes.
 const LONGEST_SOCKET: usize = 107;
 
-/// Where the daemon listens: `daemonSocketPath`. DEL needs no other key, so that it is not stopped by those.
-fn socket(conf: &NetConf) -> Result<PathBuf, Error> {
+/// Reads `daemonSocketPath`. DEL reads no other key, so that other invalid keys do not prevent it.
+fn socket(conf: &NetConf) -> Result<PathBuf> {
+    let invalid =
+        |problem| Error::InvalidNetworkConfig(format!("ipam.daemonSocketPath: {problem}"));
     match conf.ipam.as_ref().and_then(|ipam| any_case::get(&ipam.custom, "daemonSocketPath")) {
         None | Some(Value::Null) => Ok(SOCKET.into()),
         Some(Value::String(path)) if path.is_empty() => Ok(SOCKET.into()),
         Some(Value::String(path)) if path.contains('\0') || path.len() > LONGEST_SOCKET => {
-            let problem = format!(
-                "ipam.daemonSocketPath: {path:?} is no path of a socket: up to {LONGEST_SOCKET} bytes, no NUL"
-            );
-            Err(Error::InvalidNetworkConfig(problem))
+            Err(invalid(format!(
+                "{path:?} is not the path of a socket: at most {LONGEST_SOCKET} bytes, no NUL"
+            ))
+            .into())
         }
         Some(Value::String(path)) => Ok(path.into()),
-        Some(other) => Err(Error::InvalidNetworkConfig(format!(
-            "ipam.daemonSocketPath: {other} is not a string"
-        ))),
+        Some(other) => Err(invalid(format!("{other} is not a string")).into()),
     }
 }
 
-fn add(call: &Call<'_>) -> Result<CNIResult, Error> {
-    let conf = call.conf;
-    let keys = Keys::read(conf)?;
-    let wishes = keys.wishes(call)?;
+fn add(call: &Call<'_>) -> Result<CNIResult> {
+    let keys = Keys::read(call.conf)?;
+    let client_options = keys.client_options(call)?;
     // The daemon has another working directory.
-    let netns = std::path::absolute(call.args.require_netns()?)?;
-    match request::ask(
-        &socket(conf)?,
-        &DaemonRequest::Acquire { key: Key::new(&conf.name, call), netns, wishes },
-    )? {
+    let netns = std::path::absolute(call.args.require_netns()?).map_err(Error::from)?;
+    let request = DaemonRequest::Acquire { key: Key::new(call), netns, client_options };
+    match request::send(&socket(call.conf)?, &request)? {
         Outcome::Answered(Answer::Lease(lease)) => {
             Ok(lease.result(keys.priority.filter(|priority| *priority != 0)))
         }
-        Outcome::Answered(_) => Err(Error::Internal("the daemon gave no lease".into())),
-        Outcome::NoDaemon(why) => Err(Error::TryAgainLater(why)),
+        Outcome::Answered(_) => Err(Error::Internal("the daemon gave no lease".into()).into()),
+        Outcome::NoDaemon(why) => Err(Error::TryAgainLater(why).into()),
     }
 }
 
-/// Finds that the daemon keeps a lease, that it is the one that ADD gave, and that its address is on the interface.
-fn check(call: &Call<'_>) -> Result<(), Error> {
-    let conf = call.conf;
-    Keys::read(conf)?.wishes(call)?;
+/// Checks that the daemon keeps a lease, that ADD returned it, and that its address is on the
+/// interface.
+fn check(call: &Call<'_>) -> Result<()> {
+    Keys::read(call.conf)?.client_options(call)?;
     let result = call.checked_result()?;
-    let key = Key::new(&conf.name, call);
-    let lease = match request::ask(&socket(conf)?, &DaemonRequest::Look { key: key.clone() })? {
+    let key = Key::new(call);
+    let request = DaemonRequest::Look { key: key.clone() };
+    let lease = match request::send(&socket(call.conf)?, &request)? {
         Outcome::Answered(Answer::Lease(lease)) => lease,
         Outcome::Answered(_) => {
-            return Err(differs(format!(
-                "there is no DHCP lease for {key}: DEL it and add it again"
-            ))
-            .into());
+            let what = format!("there is no DHCP lease for {key}: DEL it and add it again");
+            return Err(differs(what));
         }
         Outcome::NoDaemon(why) => {
-            return Err(differs(format!("the DHCP lease is not kept: {why}")).into());
+            return Err(differs(format!("the DHCP lease is not kept: {why}")));
         }
     };
     if !result.ips.iter().any(|ip| ip.address == lease.address.into()) {
-        return Err(differs(format!("{} is leased, and not in prevResult", lease.address)).into());
+        return Err(differs(format!("{} is leased, and not in prevResult", lease.address)));
     }
-    Ok(check_address(call, &lease)?)
+    check_address(call, &lease)
 }
 
-fn check_address(call: &Call<'_>, lease: &Lease) -> crate::plugin::error::Result<()> {
+fn check_address(call: &Call<'_>, lease: &Lease) -> Result<()> {
     let mut sandbox = Sandbox::open(call)?;
     let present = match sandbox.netlink.find_link(&call.args.ifname)? {
         Some(link) => sandbox.netlink.addresses(link.index)?,
@@ -202,55 +169,52 @@ fn check_address(call: &Call<'_>, lease: &Lease) -> crate::plugin::error::Result
     )))
 }
 
-fn del(call: &Call<'_>) -> Result<(), Error> {
-    let conf = call.conf;
-    // No ADD has used a path that is wrong.
-    let socket = socket(conf).unwrap_or_else(|_| SOCKET.into());
-    let key = Key::new(&conf.name, call);
-    match request::ask(&socket, &DaemonRequest::Release { key: key.clone() })? {
+fn del(call: &Call<'_>) -> Result<()> {
+    // No ADD has used an invalid path.
+    let socket = socket(call.conf).unwrap_or_else(|_| SOCKET.into());
+    let key = Key::new(call);
+    match request::send(&socket, &DaemonRequest::Release { key: key.clone() })? {
         Outcome::Answered(_) => Ok(()),
-        Outcome::NoDaemon(_) => release_without_daemon(&socket, |kept| *kept == key),
+        Outcome::NoDaemon(_) => release_without_daemon(&socket, |saved| *saved == key),
     }
 }
 
-fn gc(call: &Call<'_>) -> Result<(), Error> {
-    let conf = call.conf;
-    let socket = socket(conf)?;
-    let valid = call.valid_attachments();
-    let valid: Vec<_> =
-        valid.iter().map(|a| Key::of(&conf.name, &a.container_id, &a.ifname)).collect();
-    match request::ask(
-        &socket,
-        &DaemonRequest::ReleaseOthers { network: conf.name.clone(), valid: valid.clone() },
-    )? {
+fn gc(call: &Call<'_>) -> Result<()> {
+    let socket = socket(call.conf)?;
+    let network = &call.conf.name;
+    let valid = call.valid_attachments().iter();
+    let valid: Vec<_> = valid.map(|a| Key::of(network, &a.container_id, &a.ifname)).collect();
+    let request = DaemonRequest::ReleaseOthers { network: network.clone(), valid: valid.clone() };
+    match request::send(&socket, &request)? {
         Outcome::Answered(_) => Ok(()),
-        Outcome::NoDaemon(_) => release_without_daemon(&socket, |kept| {
-            kept.network == conf.name && !valid.contains(kept)
+        Outcome::NoDaemon(_) => release_without_daemon(&socket, |saved| {
+            saved.network == *network && !valid.contains(saved)
         }),
     }
 }
 
-/// Gives leases back that a daemon has left on disk. While none is there, nobody else does it.
-fn release_without_daemon(socket: &Path, is_over: impl Fn(&Key) -> bool) -> Result<(), Error> {
-    let Some(store) = Store::open_if_there(socket)? else { return Ok(()) };
-    for kept in store.all()?.into_iter().filter(|kept| is_over(&kept.key)) {
-        let client = kept.resume(Daemon::default().patience(), false);
-        if let Some(Err(error)) = client.release().map(|release| kept.place.release(&release)) {
-            // The server has it back when its time is over.
-            log(format_args!("release {}: {error}", kept.key));
+/// Releases leases that a daemon has left on disk, while no daemon is running.
+fn release_without_daemon(socket: &Path, is_stale: impl Fn(&Key) -> bool) -> Result<()> {
+    let Some(store) = Store::open(socket)? else { return Ok(()) };
+    for saved in store.all()?.into_iter().filter(|saved| is_stale(&saved.key)) {
+        let client = saved.resume(Daemon::default().timeouts(), false);
+        if let Some(Err(error)) = client.release().map(|release| saved.interface.release(&release))
+        {
+            // The lease expires at the server.
+            log(format_args!("release {}: {error}", saved.key));
         }
-        store.remove(&kept.key)?;
+        store.remove(&saved.key)?;
     }
     Ok(())
 }
 
-fn status(call: &Call<'_>) -> Result<(), Error> {
-    let conf = call.conf;
-    Keys::read(conf)?.wishes(call)?;
-    match request::ask(&socket(conf)?, &DaemonRequest::Ping) {
-        Ok(Outcome::Answered(_)) => Ok(()),
-        // Nor are the leases of containers that run renewed.
-        Ok(Outcome::NoDaemon(why)) => Err(Error::PluginNotAvailableLimitedConnectivity(why)),
-        Err(error) => Err(Error::PluginNotAvailableLimitedConnectivity(error.details().into())),
-    }
+fn status(call: &Call<'_>) -> Result<()> {
+    Keys::read(call.conf)?.client_options(call)?;
+    // Without a daemon the leases of running containers are not renewed either.
+    let why = match request::send(&socket(call.conf)?, &DaemonRequest::Ping) {
+        Ok(Outcome::Answered(_)) => return Ok(()),
+        Ok(Outcome::NoDaemon(why)) => why,
+        Err(error) => error.details().into(),
+    };
+    Err(Error::PluginNotAvailableLimitedConnectivity(why).into())
 }

@@ -1,11 +1,11 @@
-//! The options that a configuration has the client send and ask for, by name or number.
+//! The options that the configuration sends and requests, by name or number.
 
 use rscni::{CniArgs, Error};
 use serde::{Deserialize, Serialize};
 
 use super::message::code;
 
-/// The names of dhcp-options(5) that can stand for numbers: those of the Go plugin, and those that take effect here.
+/// Names of options (dhcp-options(5)): those of the Go plugin, and those that take effect here.
 const NAMES: [(&str, u8); 12] = [
     ("dhcp-client-identifier", code::CLIENT_IDENTIFIER),
     ("subnet-mask", code::SUBNET_MASK),
@@ -21,13 +21,13 @@ const NAMES: [(&str, u8); 12] = [
     ("dhcp-lease-time", code::LEASE_TIME),
 ];
 
-/// What is asked for unless `skipDefault` says otherwise.
+/// Options that are requested unless `skipDefault` is set.
 const DEFAULT: [u8; 2] = [code::ROUTERS, code::SUBNET_MASK];
 
-/// The longest value of an option.
+/// Length of the longest value.
 const LONGEST: usize = 255;
 
-/// One entry of the key `provide`.
+/// An entry of the key `provide`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Provide {
@@ -36,7 +36,7 @@ pub(crate) struct Provide {
     from_arg: String,
 }
 
-/// One entry of the key `request`.
+/// An entry of the key `request`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Request {
@@ -44,38 +44,38 @@ pub(crate) struct Request {
     option: String,
 }
 
-/// Options for a client, as they go to the daemon.
+/// Options of a client, in the request to the daemon.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Wishes {
-    /// What is sent along: numbers with their values.
+pub(crate) struct ClientOptions {
+    /// Options to send, by number.
     pub(crate) provide: Vec<(u8, Vec<u8>)>,
-    /// What the server is asked for.
+    /// Options to request from the server.
     pub(crate) request: Vec<u8>,
 }
 
-impl Wishes {
-    /// Those of a configuration. Values of `fromArg` are those in `CNI_ARGS`, and go before `value`.
+impl ClientOptions {
+    /// Reads a configuration. The `CNI_ARGS` variable in `fromArg` takes precedence over `value`.
     ///
     /// # Errors
-    /// [`Error::InvalidNetworkConfig`] for an option that has no such name or number, or is the protocol's own, and for
-    /// a value that is too long.
+    /// [`Error::InvalidNetworkConfig`] for an unknown name, an invalid number, an option that the
+    /// protocol itself uses, or a value that is too long.
     pub(crate) fn new(
         provide: &[Provide],
         request: &[Request],
         variables: &CniArgs,
     ) -> Result<Self, Error> {
-        let mut wishes = Self::default();
+        let mut options = Self::default();
         for (i, entry) in provide.iter().enumerate() {
-            let place = format!("provide[{i}]");
-            let code = number(&entry.option)
-                .map_err(|problem| invalid(&place, &entry.option, &problem))?;
+            let path = format!("provide[{i}]");
+            let code =
+                number(&entry.option).map_err(|problem| invalid(&path, &entry.option, &problem))?;
             if let code::OVERLOAD
             | code::MESSAGE_TYPE
             | code::PARAMETER_REQUEST_LIST
             | code::REQUESTED_ADDRESS
             | code::SERVER_IDENTIFIER = code
             {
-                return Err(invalid(&place, &entry.option, "the client itself sets it"));
+                return Err(invalid(&path, &entry.option, "the client itself sets it"));
             }
             let variable = variables.get(&entry.from_arg).filter(|_| !entry.from_arg.is_empty());
             let Some(value) =
@@ -84,25 +84,25 @@ impl Wishes {
                 continue;
             };
             if value.len() > LONGEST {
-                return Err(invalid(&place, &entry.option, "its value is longer than 255 bytes"));
+                return Err(invalid(&path, &entry.option, "its value is longer than 255 bytes"));
             }
-            wishes.provide.retain(|(other, _)| *other != code);
-            wishes.provide.push((code, value.into()));
+            options.provide.retain(|(other, _)| *other != code);
+            options.provide.push((code, value.into()));
         }
         for (i, entry) in request.iter().enumerate().filter(|(_, e)| !e.option.is_empty()) {
             let code = number(&entry.option)
                 .map_err(|problem| invalid(&format!("request[{i}]"), &entry.option, &problem))?;
-            wishes.ask_for(code);
+            options.request(code);
         }
         if !request.iter().any(|entry| entry.skip_default) {
             for code in DEFAULT {
-                wishes.ask_for(code);
+                options.request(code);
             }
         }
-        Ok(wishes)
+        Ok(options)
     }
 
-    fn ask_for(&mut self, code: u8) {
+    fn request(&mut self, code: u8) {
         if !self.request.contains(&code) {
             self.request.push(code);
         }
@@ -133,27 +133,27 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn wishes(provide: Value, request: Value, variables: &str) -> Result<Wishes, Error> {
+    fn options(provide: Value, request: Value, variables: &str) -> Result<ClientOptions, Error> {
         let provide: Vec<Provide> = serde_json::from_value(provide).unwrap();
         let request: Vec<Request> = serde_json::from_value(request).unwrap();
-        Wishes::new(&provide, &request, &CniArgs::parse(variables).unwrap())
+        ClientOptions::new(&provide, &request, &CniArgs::parse(variables).unwrap())
     }
 
     #[test]
-    fn routers_and_the_mask_are_asked_for_unless_skipped() {
-        assert_eq!(wishes(json!([]), json!([]), "").unwrap().request, [3, 1]);
+    fn routers_and_mask_are_requested_unless_skipped() {
+        assert_eq!(options(json!([]), json!([]), "").unwrap().request, [3, 1]);
         assert_eq!(
-            wishes(json!([]), json!([{ "option": "121" }, { "option": "routers" }]), "")
+            options(json!([]), json!([{ "option": "121" }, { "option": "routers" }]), "")
                 .unwrap()
                 .request,
             [121, 3, 1]
         );
         let skipped = json!([{ "skipDefault": true }, { "option": "subnet-mask" }]);
-        assert_eq!(wishes(json!([]), skipped, "").unwrap().request, [1]);
+        assert_eq!(options(json!([]), skipped, "").unwrap().request, [1]);
     }
 
     #[test]
-    fn values_come_from_the_configuration_or_from_variables() {
+    fn values_come_from_the_configuration_or_cni_args() {
         let provide = json!([
             { "option": "host-name", "fromArg": "K8S_POD_NAME" },
             { "option": "60", "value": "class", "fromArg": "NOT_GIVEN" },
@@ -162,21 +162,21 @@ mod tests {
         ]);
         let variables = "K8S_POD_NAME=web-0;CLASS=given;IgnoreUnknown=1";
         let expected: [(u8, &[u8]); 3] = [(12, b"web-0"), (60, b"class"), (77, b"given")];
-        let found = wishes(provide, json!([]), variables).unwrap().provide;
+        let found = options(provide, json!([]), variables).unwrap().provide;
         assert_eq!(found, expected.map(|(code, value)| (code, value.to_vec())));
     }
 
     #[test]
-    fn options_that_are_none_are_refused() {
+    fn invalid_options_are_rejected() {
         for option in ["", "no-such-option", "0", "255", "256", "-1", "+3", " 3"] {
             let error =
-                wishes(json!([{ "option": option, "value": "x" }]), json!([]), "").unwrap_err();
+                options(json!([{ "option": option, "value": "x" }]), json!([]), "").unwrap_err();
             assert_eq!(error.code(), 7, "{option:?}");
         }
-        assert_eq!(wishes(json!([]), json!([{ "option": "routerz" }]), "").unwrap_err().code(), 7);
+        assert_eq!(options(json!([]), json!([{ "option": "routerz" }]), "").unwrap_err().code(), 7);
         let own = json!([{ "option": "53", "value": "x" }]);
-        assert!(wishes(own, json!([]), "").unwrap_err().details().contains("the client itself"));
+        assert!(options(own, json!([]), "").unwrap_err().details().contains("the client itself"));
         let long = json!([{ "option": "60", "value": "x".repeat(256) }]);
-        assert!(wishes(long, json!([]), "").unwrap_err().details().contains("255 bytes"));
+        assert!(options(long, json!([]), "").unwrap_err().details().contains("255 bytes"));
     }
 }

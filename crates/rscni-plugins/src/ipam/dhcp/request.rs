@@ -1,6 +1,5 @@
-//! What the plugin and its daemon say to each other: one line of JSON there, one line back, over a Unix socket.
+//! Messages between plugin and daemon: one line of JSON each way, over a Unix socket.
 
-use crate::plugin::Call;
 use std::{
     io::{BufRead, BufReader, ErrorKind, Read, Write},
     os::unix::net::UnixStream,
@@ -10,16 +9,16 @@ use std::{
 use rscni::Error;
 use serde::{Deserialize, Serialize};
 
-use super::{lease::Lease, options::Wishes};
-use crate::state::owner::Owner;
+use super::{lease::Lease, options::ClientOptions};
+use crate::{plugin::Call, state::owner::Owner};
 
-/// Where the daemon listens if nobody says otherwise; the Go daemon's place, too.
+/// Default of `daemonSocketPath`, as in the Go plugin.
 pub(crate) const SOCKET: &str = "/run/cni/dhcp.sock";
 
-/// The longest line.
-pub(super) const LONGEST: usize = 1 << 20;
+/// Length of the longest line.
+pub(super) const LONGEST_LINE: usize = 1 << 20;
 
-/// What a lease belongs to.
+/// The attachment that a lease belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Key {
     pub(super) network: String,
@@ -28,15 +27,15 @@ pub(super) struct Key {
 }
 
 impl Key {
-    pub(super) fn new(network: &str, call: &Call<'_>) -> Self {
-        Self::of(network, &call.args.container_id, &call.args.ifname)
+    pub(super) fn new(call: &Call<'_>) -> Self {
+        Self::of(&call.conf.name, &call.args.container_id, &call.args.ifname)
     }
 
     pub(super) fn of(network: &str, container_id: &str, ifname: &str) -> Self {
         Self { network: network.into(), container_id: container_id.into(), ifname: ifname.into() }
     }
 
-    /// The client identifier, as the Go daemon has it, so that a server knows the container whichever asks.
+    /// Returns the client identifier of the Go daemon, so that servers recognize the container.
     pub(super) fn client_id(&self) -> Vec<u8> {
         let Self { network, container_id, ifname } = self;
         // Type 0: no hardware address.
@@ -45,7 +44,7 @@ impl Key {
         id
     }
 
-    /// The name of its file: a hash, since names together may be longer than a file's may be.
+    /// Returns the name of its file: a hash, since the names together may be too long.
     pub(super) fn file_name(&self) -> String {
         let Self { network, container_id, ifname } = self;
         format!("{}.json", Owner { network, container_id, ifname }.digest())
@@ -58,31 +57,36 @@ impl std::fmt::Display for Key {
     }
 }
 
-/// What the daemon is asked to do.
+/// A request to the daemon.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum DaemonRequest {
-    /// Get a lease, and keep it.
-    Acquire { key: Key, netns: PathBuf, wishes: Wishes },
-    /// Say which lease there is.
+    /// Obtains a lease and keeps it.
+    Acquire {
+        key: Key,
+        netns: PathBuf,
+        #[serde(rename = "wishes")]
+        client_options: ClientOptions,
+    },
+    /// Returns the lease.
     Look { key: Key },
-    /// Give a lease back.
+    /// Releases the lease.
     Release { key: Key },
-    /// Give back all leases of a network but these.
+    /// Releases all leases of a network except these.
     ReleaseOthers { network: String, valid: Vec<Key> },
-    /// Say something.
+    /// Tests that the daemon is running.
     Ping,
 }
 
-/// What the daemon answers.
+/// An answer of the daemon.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Answer {
-    /// The lease that was asked for.
+    /// The requested lease.
     Lease(Lease),
-    /// It is done; or there is none.
+    /// The request is done, or there is no lease.
     Done,
-    /// An error of the protocol: code, message, details.
+    /// Code, message and details of an error.
     Error(u32, String, String),
 }
 
@@ -92,19 +96,19 @@ impl From<Error> for Answer {
     }
 }
 
-/// What came of a call.
+/// The outcome of a request.
 pub(super) enum Outcome {
     Answered(Answer),
-    /// Nobody listens there; why.
+    /// No daemon is running, for this reason.
     NoDaemon(String),
 }
 
-/// Asks the daemon that listens at `socket`, and waits for its answer.
+/// Sends a request to the daemon at `socket`, and waits for the answer.
 ///
 /// # Errors
-/// The error that it answered; [`Error::TryAgainLater`] if it ended before it answered, and [`Error::IOFailure`] if
-/// something else listens there.
-pub(super) fn ask(socket: &Path, call: &DaemonRequest) -> Result<Outcome, Error> {
+/// The error in the answer; [`Error::TryAgainLater`] if the daemon exits before it answers, and
+/// [`Error::IOFailure`] if another program listens there.
+pub(super) fn send(socket: &Path, request: &DaemonRequest) -> Result<Outcome, Error> {
     let at = socket.display();
     let mut stream = match UnixStream::connect(socket) {
         Ok(stream) => stream,
@@ -112,31 +116,34 @@ pub(super) fn ask(socket: &Path, call: &DaemonRequest) -> Result<Outcome, Error>
             if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
         {
             return Ok(Outcome::NoDaemon(format!(
-                "no DHCP daemon listens at {at} ({error}): start `dhcp daemon`, or the unit cni-dhcp.socket"
+                "no DHCP daemon listens at {at} ({error}): start `dhcp daemon`, or the unit \
+                 cni-dhcp.socket"
             )));
         }
         Err(error) => {
             return Err(Error::IOFailure(format!("connect to the DHCP daemon at {at}: {error}")));
         }
     };
-    let mut line = serde_json::to_vec(call)?;
+    let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     let mut reply = Vec::new();
     let broken = |error| broken(socket, &error);
     stream.write_all(&line).map_err(broken)?;
-    BufReader::new(stream.take(LONGEST as u64)).read_until(b'\n', &mut reply).map_err(broken)?;
+    BufReader::new(stream.take(LONGEST_LINE as u64))
+        .read_until(b'\n', &mut reply)
+        .map_err(broken)?;
     match serde_json::from_slice(&reply) {
         Ok(Answer::Error(code, msg, details)) => Err(Error::Custom(code, msg, details)),
         Ok(answer) => Ok(Outcome::Answered(answer)),
         Err(_) if reply.is_empty() => Err(broken(ErrorKind::UnexpectedEof.into())),
         Err(_) => Err(Error::IOFailure(format!(
-            "what listens at {at} is another DHCP daemon, perhaps that of the Go plugin: stop it, and start this one"
+            "what listens at {at} is another DHCP daemon, perhaps that of the Go plugin: stop it, \
+             and start this one"
         ))),
     }
 }
 
-/// What an error in the middle of a conversation with the daemon is: that it went away passes, for whoever keeps it
-/// starts it again.
+/// Converts an error of a connection. After an exit of the daemon its supervisor restarts it.
 fn broken(socket: &Path, error: &std::io::Error) -> Error {
     let at = socket.display();
     match error.kind() {
@@ -147,15 +154,16 @@ fn broken(socket: &Path, error: &std::io::Error) -> Error {
     }
 }
 
-/// What a Go plugin is told, which speaks HTTP: it shows the status line to its caller.
-pub(super) const TO_GO: &str = "HTTP/1.0 501 this is the DHCP daemon of rscni: install its plugin dhcp too\r\nContent-Length: 0\r\n\r\n";
+/// The answer to a Go plugin, which speaks HTTP and prints the status line.
+pub(super) const ANSWER_TO_GO: &str = "HTTP/1.0 501 this is the DHCP daemon of rscni: install its \
+                                       plugin dhcp too\r\nContent-Length: 0\r\n\r\n";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_daemon_that_goes_away_is_worth_another_try_and_a_call_that_is_refused_is_not() {
+    fn only_an_exit_of_the_daemon_is_worth_another_try() {
         let code = |kind: ErrorKind| broken(Path::new("/run/cni/dhcp.sock"), &kind.into()).code();
         for kind in [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe] {
             assert_eq!(code(kind), 11);
@@ -164,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_client_identifier_is_that_of_the_go_daemon() {
+    fn client_identifiers_are_those_of_the_go_daemon() {
         let mut key = Key::of("net", "id", "eth0");
         assert_eq!(key.client_id(), b"\0id/net/eth0");
         key.container_id = "x".repeat(300);

@@ -1,12 +1,9 @@
-//! Leases on disk: a file for each, so that the next daemon goes on where the last one ended.
+//! Leases on disk, a file for each, for the next daemon.
 //!
-//! They lie beside the socket, in a directory that one program at a time may use. Times count from the boot of the
-//! machine, and namespaces do not outlive it: what was written before is of no use.
+//! The directory is beside the socket, and locked by one process at a time. Leases of an earlier
+//! boot are useless: times count from boot, and namespaces do not survive it.
 
-use crate::state::{
-    inventory,
-    inventory::{Owned, OwnedBy},
-};
+use crate::state::inventory::{self, Owned, OwnedBy};
 use std::{
     fs::File,
     path::{Path, PathBuf},
@@ -19,88 +16,92 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    client::{Client, Held, Identity, Patience},
-    options::Wishes,
-    place::Place,
+    client::{Binding, Client, Identity, Timeouts},
+    interface::ContainerInterface,
+    options::ClientOptions,
     request::Key,
+    system::{now, random},
 };
 use crate::state::state_file;
 
-/// A lease with all that is needed to keep it.
+/// A lease on disk, with everything that renewing it needs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Kept {
+pub(super) struct SavedLease {
     boot_id: String,
     pub(super) key: Key,
-    pub(super) place: Place,
+    #[serde(rename = "place")]
+    pub(super) interface: ContainerInterface,
     mac: [u8; 6],
     largest: u16,
-    wishes: Wishes,
-    held: Held,
+    #[serde(rename = "wishes")]
+    client_options: ClientOptions,
+    #[serde(rename = "held")]
+    binding: Binding,
 }
 
-impl Kept {
-    /// Reads a file; none if it is no lease, or has times that no lease has.
+impl SavedLease {
+    /// Parses a file. Returns `None` for an invalid lease.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
-        serde_json::from_slice::<Self>(bytes).ok().filter(|kept| kept.held.has_end_in_sight())
+        serde_json::from_slice::<Self>(bytes).ok().filter(|saved| saved.binding.has_valid_times())
     }
 
     pub(super) fn new(
         key: &Key,
-        place: &Place,
+        interface: &ContainerInterface,
         client: &Client,
-        held: &Held,
+        binding: &Binding,
     ) -> Result<Self, Error> {
         let identity = client.identity();
         Ok(Self {
             boot_id: boot_id()?,
             key: key.clone(),
-            place: place.clone(),
+            interface: interface.clone(),
             mac: identity.mac.0,
             largest: identity.largest,
-            wishes: identity.wishes.clone(),
-            held: held.clone(),
+            client_options: identity.client_options.clone(),
+            binding: binding.clone(),
         })
     }
 
-    /// The client that goes on with it.
-    pub(super) fn resume(&self, patience: Patience, broadcast: bool) -> Client {
+    /// Creates a client that continues the lease.
+    pub(super) fn resume(&self, timeouts: Timeouts, broadcast: bool) -> Client {
         let identity = Identity {
             mac: MacAddr(self.mac),
             largest: self.largest,
             client_id: self.key.client_id(),
-            wishes: self.wishes.clone(),
+            client_options: self.client_options.clone(),
             broadcast,
         };
-        Client::resume(identity, patience, super::random, super::now(), self.held.clone())
+        Client::resume(identity, timeouts, random, now(), self.binding.clone())
     }
 }
 
-/// The directory, which nobody else uses as long as this is there.
+/// The directory of leases, locked until this is dropped.
 pub(super) struct Store {
     dir: PathBuf,
     _lock: File,
 }
 
-/// How long a plugin that gives a lease back may hold the directory.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the daemon waits for a plugin that holds the lock.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl Store {
-    /// The directory that belongs to a socket, for its daemon; it is made if it is not there.
+    /// Opens the directory of a socket for its daemon, and creates it if it is missing.
     ///
     /// # Errors
-    /// If another daemon uses it.
+    /// [`Error::TryAgainLater`] if another daemon uses it.
     pub(super) fn create(socket: &Path) -> Result<Self, Error> {
         let dir = directory(socket);
-        let failed = failed("make", &dir);
+        let failed = failed("create", &dir);
         rscni_linux::make_directory(&dir, 0o700).map_err(failed)?;
-        let mut patience = PATIENCE;
+        let mut left = LOCK_TIMEOUT;
         loop {
-            match Self::open_if_there(socket) {
-                Err(Error::TryAgainLater(_)) if !patience.is_zero() => {
+            match Self::open(socket) {
+                Err(Error::TryAgainLater(_)) if !left.is_zero() => {
                     std::thread::sleep(PAUSE);
-                    patience = patience.saturating_sub(PAUSE);
+                    left = left.saturating_sub(PAUSE);
                 }
                 Ok(None) => return Err(Error::IOFailure(format!("{} is gone", dir.display()))),
                 Ok(Some(store)) => return Ok(store),
@@ -109,11 +110,11 @@ impl Store {
         }
     }
 
-    /// The directory, if any daemon has made it.
+    /// Opens the directory of a socket, if a daemon has created it.
     ///
     /// # Errors
     /// [`Error::TryAgainLater`] while a daemon uses it.
-    pub(super) fn open_if_there(socket: &Path) -> Result<Option<Self>, Error> {
+    pub(super) fn open(socket: &Path) -> Result<Option<Self>, Error> {
         let dir = directory(socket);
         let lock = match File::open(&dir) {
             Ok(lock) => lock,
@@ -126,15 +127,15 @@ impl Store {
         Ok(Some(Self { dir, _lock: lock }))
     }
 
-    /// Writes a lease; its file is always a whole one.
-    pub(super) fn save(&self, kept: &Kept) -> Result<(), Error> {
-        let path = self.dir.join(kept.key.file_name());
-        state_file::replace(&path, &serde_json::to_vec(kept)?)
+    /// Writes a lease atomically.
+    pub(super) fn save(&self, saved: &SavedLease) -> Result<(), Error> {
+        let path = self.dir.join(saved.key.file_name());
+        state_file::replace(&path, &serde_json::to_vec(saved)?)
             .map(drop)
             .map_err(failed("write", &path))
     }
 
-    /// Removes a lease, which may be gone already.
+    /// Removes a lease. A missing one is not an error.
     pub(super) fn remove(&self, key: &Key) -> Result<(), Error> {
         let path = self.dir.join(key.file_name());
         match std::fs::remove_file(&path) {
@@ -145,19 +146,19 @@ impl Store {
         }
     }
 
-    /// Every lease since the machine was booted. Files of earlier ones, and such that cannot be read, are removed.
-    pub(super) fn all(&self) -> Result<Vec<Kept>, Error> {
+    /// Returns the leases of this boot, and removes all other files.
+    pub(super) fn all(&self) -> Result<Vec<SavedLease>, Error> {
         let boot_id = boot_id()?;
         let mut all = Vec::new();
         for entry in std::fs::read_dir(&self.dir).map_err(failed("list", &self.dir))? {
             let path = entry?.path();
-            let kept = state_file::read(&path).ok().and_then(|bytes| Kept::read(&bytes));
-            let is_own = |kept: &Kept| {
-                kept.boot_id == boot_id
-                    && path.file_name().is_some_and(|name| *name == *kept.key.file_name())
+            let saved = state_file::read(&path).ok().and_then(|bytes| SavedLease::read(&bytes));
+            let is_own = |saved: &SavedLease| {
+                saved.boot_id == boot_id
+                    && path.file_name().is_some_and(|name| *name == *saved.key.file_name())
             };
-            match kept.filter(is_own) {
-                Some(kept) => all.push(kept),
+            match saved.filter(is_own) {
+                Some(saved) => all.push(saved),
                 None => {
                     let _ = std::fs::remove_file(&path);
                 }
@@ -167,7 +168,7 @@ impl Store {
     }
 }
 
-/// Where the leases of the daemon at a socket are.
+/// Returns the directory with the leases of the daemon at `socket`.
 pub(crate) fn directory(socket: &Path) -> PathBuf {
     let mut name = socket.as_os_str().to_owned();
     name.push(".leases");

@@ -1,36 +1,38 @@
-//! The configuration of host-local: the ranges, and the addresses that are asked for by name.
+//! The configuration of host-local: ranges and requested addresses.
 
-use crate::plugin::Call;
-use std::{net::IpAddr, path::PathBuf};
+use std::{fmt::Display, net::IpAddr, path::PathBuf};
 
 use rscni::{
-    Error, IpRange, NetConf, Route, SpecVersion, address::parse_net, any_case, name::check_path,
+    Error, IpRange, NetConf, Route, SpecVersion,
+    address::parse_net,
+    any_case::{self, section},
+    name::check_path,
 };
-use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::range::{Range, RangeSet, read_address};
+use crate::{ipam::ipam_keys, plugin::Call};
 
-/// Where reservations are kept unless `dataDir` says otherwise.
+/// Default of `dataDir`.
 pub(crate) const DATA_DIR: &str = "/var/lib/cni/networks";
 
-/// What host-local is configured to do.
+/// A validated configuration.
 #[derive(Debug)]
 pub(crate) struct Config {
-    /// An attachment gets an address of each.
+    /// Range sets. An attachment gets an address of each.
     pub(crate) sets: Vec<RangeSet>,
     pub(crate) routes: Vec<Route>,
-    /// A file to take DNS settings from.
+    /// File with DNS settings.
     pub(crate) resolv_conf: Option<PathBuf>,
     pub(crate) data_dir: PathBuf,
-    /// Addresses that are asked for, each once.
+    /// Requested addresses without duplicates.
     pub(crate) requested: Vec<Requested>,
-    /// Whether those may be outside of `rangeStart` to `rangeEnd`, as long as they are in the
-    /// subnet.
+    /// Whether requested addresses may be outside of `rangeStart` to `rangeEnd`, but in the subnet.
     pub(crate) allow_outside_range: bool,
 }
 
-/// An address that the caller asks for.
+/// An address that the caller requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Requested {
     pub(crate) address: IpAddr,
@@ -53,28 +55,25 @@ impl Source {
         }
     }
 
-    /// The error that an entry of this source is at fault.
-    fn refuse_at(self, place: usize, problem: impl std::fmt::Display) -> Error {
-        let text = format!("{}[{place}]: {problem}", self.name());
+    /// Returns the error for an invalid entry of this source.
+    fn refuse_at(self, index: usize, problem: impl Display) -> Error {
         match self {
             Self::CniArgs => self.refuse(problem),
-            Self::Args | Self::RuntimeConfig => Error::InvalidNetworkConfig(text),
+            Self::Args | Self::RuntimeConfig => {
+                invalid(format!("{}[{index}]: {problem}", self.name()))
+            }
         }
     }
 
-    /// The error that this source is at fault.
-    fn refuse(self, problem: impl std::fmt::Display) -> Error {
+    /// Returns the error for an invalid value of this source.
+    fn refuse(self, problem: impl Display) -> Error {
         let text = format!("{}: {problem}", self.name());
-        if self == Self::CniArgs {
-            Error::InvalidEnvValue(text)
-        } else {
-            Error::InvalidNetworkConfig(text)
-        }
+        if self == Self::CniArgs { Error::InvalidEnvValue(text) } else { invalid(text) }
     }
 }
 
 impl Requested {
-    /// The error that this address cannot be had, ever.
+    /// Returns the error that this address can never be allocated.
     pub(crate) fn refuse(&self, problem: &str) -> Error {
         self.source.refuse(format!("{} {problem}", self.address))
     }
@@ -90,7 +89,7 @@ struct Keys {
     /// See [`reclaims_after_reboot`].
     #[serde(rename = "reclaimAfterReboot")]
     _reclaim_after_reboot: Option<bool>,
-    /// The single range of old configurations: its keys stand in `ipam` itself.
+    /// The single range of old configurations, whose keys are in `ipam` itself.
     subnet: Option<String>,
     /// See [`Config::allow_outside_range`].
     allow_outside_range: Option<bool>,
@@ -115,23 +114,23 @@ struct ArgsCni {
 }
 
 impl Config {
-    /// Whether an address is of one of the range sets.
+    /// Whether an address belongs to one of the range sets.
     pub(crate) fn has(&self, address: IpAddr) -> bool {
         self.sets.iter().any(|set| self.range_in(set, address).is_some())
     }
 
-    /// The range of a set that gives an address, if somebody asks for it.
+    /// Returns the range of a set from which an address can be requested.
     pub(crate) fn range_in<'a>(&self, set: &'a RangeSet, address: IpAddr) -> Option<&'a Range> {
         if self.allow_outside_range { set.range_around(address) } else { set.range_of(address) }
     }
 
-    /// Reads and validates everything, which ADD, CHECK and STATUS do.
+    /// Reads and validates the configuration for ADD, CHECK and STATUS.
     ///
     /// # Errors
-    /// [`Error::InvalidNetworkConfig`], or [`Error::InvalidEnvValue`] where `CNI_ARGS` is at fault.
+    /// [`Error::InvalidNetworkConfig`], or [`Error::InvalidEnvValue`] if `CNI_ARGS` is invalid.
     pub(crate) fn read(call: &Call<'_>) -> Result<Self, Error> {
         let conf = call.conf;
-        let keys: Keys = section(ipam(conf)?, "ipam")?;
+        let keys: Keys = section(ipam_keys(conf)?, "ipam")?;
         check_path("ipam.resolvConf", keys.resolv_conf.as_deref().unwrap_or_default())?;
         let runtime: Runtime = section(&conf.runtime_config, "runtimeConfig")?;
         Ok(Self {
@@ -145,65 +144,51 @@ impl Config {
     }
 }
 
-/// The range sets of a configuration, without those that a runtime may add.
+/// Returns the range sets of a configuration, without those of `runtimeConfig`.
 ///
 /// # Errors
 /// [`Error::InvalidNetworkConfig`].
 pub(crate) fn sets_of(conf: &NetConf) -> Result<Vec<RangeSet>, Error> {
-    sets(section(ipam(conf)?, "ipam")?, Vec::new(), conf.cni_version)
+    sets(section(ipam_keys(conf)?, "ipam")?, Vec::new(), conf.cni_version)
 }
 
-/// Whether addresses that are asked for may be outside of the ranges, for operators' tools.
+/// Whether requested addresses may be outside of the ranges, for the tools of operators.
 pub(crate) fn allows_outside_range(conf: &NetConf) -> bool {
-    ipam(conf)
-        .is_ok_and(|ipam| any_case::get(ipam, "allowOutsideRange") == Some(&Value::Bool(true)))
+    is_true(conf, "allowOutsideRange")
 }
 
-/// Where the reservations are. DEL and GC need to know no more, so nothing else that may be wrong with the
-/// configuration keeps them from releasing.
+/// Returns the directory of all networks. DEL and GC read no other key, so that other invalid keys
+/// do not prevent a release.
 ///
 /// # Errors
 /// [`Error::InvalidNetworkConfig`].
 pub(crate) fn data_dir(conf: &NetConf) -> Result<PathBuf, Error> {
-    match any_case::get(ipam(conf)?, "dataDir") {
+    match any_case::get(ipam_keys(conf)?, "dataDir") {
         None | Some(Value::Null) => Ok(DATA_DIR.into()),
         Some(Value::String(path)) if path.is_empty() => Ok(DATA_DIR.into()),
         Some(Value::String(path)) => check_path("ipam.dataDir", path).map(|()| path.into()),
-        Some(other) => {
-            Err(Error::InvalidNetworkConfig(format!("ipam.dataDir: {other} is not a path")))
-        }
+        Some(other) => Err(invalid(format!("ipam.dataDir: {other} is not a path"))),
     }
 }
 
-/// Where DEL looks for reservations: a `dataDir` that is wrong counts as missing, since no ADD has
-/// used it.
+/// Returns the directory for DEL. An invalid `dataDir` counts as missing, since no ADD has used it.
 ///
 /// # Errors
 /// [`Error::InvalidNetworkConfig`] if there is no `ipam`.
 pub(crate) fn data_dir_of_del(conf: &NetConf) -> Result<PathBuf, Error> {
-    ipam(conf).map(|_| data_dir(conf).unwrap_or_else(|_| DATA_DIR.into()))
+    ipam_keys(conf).map(|_| data_dir(conf).unwrap_or_else(|_| DATA_DIR.into()))
 }
 
-/// Whether reservations of an earlier boot are to be freed: `reclaimAfterReboot`. As with `dataDir`, nothing that is wrong
-/// keeps DEL and GC from releasing.
+/// Whether `reclaimAfterReboot` is set. As with `dataDir`, other invalid keys do not matter.
 pub(crate) fn reclaims_after_reboot(conf: &NetConf) -> bool {
-    ipam(conf)
-        .is_ok_and(|ipam| any_case::get(ipam, "reclaimAfterReboot") == Some(&Value::Bool(true)))
+    is_true(conf, "reclaimAfterReboot")
 }
 
-fn ipam(conf: &NetConf) -> Result<&Map<String, Value>, Error> {
-    let ipam = conf
-        .ipam
-        .as_ref()
-        .ok_or_else(|| Error::InvalidNetworkConfig("set \"ipam\": it is missing".into()))?;
-    Ok(&ipam.custom)
+fn is_true(conf: &NetConf, key: &str) -> bool {
+    ipam_keys(conf).is_ok_and(|keys| any_case::get(keys, key) == Some(&Value::Bool(true)))
 }
 
-fn section<T: DeserializeOwned>(part: &Map<String, Value>, name: &str) -> Result<T, Error> {
-    any_case::section(part, name)
-}
-
-/// The range sets: those of the runtime first, then the single range of old configurations, then `ranges`.
+/// Returns the range sets: those of the runtime, the single range of old configurations, `ranges`.
 fn sets(
     keys: Keys,
     of_runtime: Vec<Vec<IpRange>>,
@@ -222,7 +207,7 @@ fn sets(
     let sets = sets
         .map(|(path, set, is_single)| {
             RangeSet::read(&set).map_err(|problem| {
-                // The short form has no lists.
+                // The single range is not in lists.
                 let problem = problem.strip_prefix("[0]").filter(|_| is_single).unwrap_or(&problem);
                 invalid(format!("{path}{problem}"))
             })
@@ -234,7 +219,8 @@ fn sets(
     let v4 = sets.iter().filter(|set| set.is_v4()).count();
     if version.has_legacy_result() && (v4 > 1 || sets.len() - v4 > 1) {
         return Err(invalid(format!(
-            "cniVersion {version} has room for one address per family: give one range set per family, or use 0.3.0"
+            "cniVersion {version} has room for one address per family: give one range set per \
+             family, or use 0.3.0"
         )));
     }
     for (i, one) in sets.iter().enumerate() {
@@ -249,7 +235,7 @@ fn sets(
     Ok(sets)
 }
 
-/// The addresses that are asked for. As with the Go plugin the three places add up.
+/// Returns the requested addresses. As in the Go plugin, the three sources add up.
 fn requested(call: &Call<'_>, of_runtime: Vec<String>) -> Result<Vec<Requested>, Error> {
     let cni_args = call.args.cni_args()?;
     cni_args.refuse_unknown(&["IP"])?;
@@ -275,7 +261,7 @@ fn requested(call: &Call<'_>, of_runtime: Vec<String>) -> Result<Vec<Requested>,
     Ok(requested)
 }
 
-/// Reads `ADDRESS[/PREFIX]`. The prefix length that counts is that of the range.
+/// Parses `ADDRESS[/PREFIX]`. The prefix length is that of the range.
 fn read_requested(text: &str) -> Result<IpAddr, String> {
     let address = match parse_net(text) {
         Ok(net) => Some(net.addr().to_canonical()),

@@ -7,14 +7,14 @@ use std::{collections::HashSet, fs, net::IpAddr};
 use rscni::IpRange;
 
 use super::{
-    index::Index,
+    index::{BLOCK, BLOCKS, COUNT, HEAD, NUMBER},
     range::{RangeSet, number},
     reservation::Holder,
     store::Store,
 };
-use crate::fuzzing::Place;
+use crate::fuzzing::scratch::ScratchDirectory;
 
-/// The content of a reservation's file; range sets as they are configured; and, after an `i`, an index.
+/// Fuzzes the content of a reservation, configured range sets, and after an `i` an index.
 pub fn host_local(data: &[u8]) {
     if let Some(index) = data.strip_prefix(b"i") {
         return with_index(index);
@@ -28,84 +28,82 @@ pub fn host_local(data: &[u8]) {
     }
 }
 
-/// How many addresses of a set are looked at.
+/// Number of addresses of a set to walk.
 const SOME: usize = 300;
 
 fn arithmetic(set: &RangeSet) {
     assert!(set.size() > 0 && set.overlaps(set));
-    let stretches = set.stretches(None);
+    let intervals = set.intervals(None);
     let length = |first: u128, last: u128| (last - first).saturating_add(1);
     assert_eq!(
-        stretches.iter().fold(0, |n: u128, s| n.saturating_add(length(s.first, s.last))),
+        intervals.iter().fold(0, |n: u128, s| n.saturating_add(length(s.first, s.last))),
         set.size()
     );
-    for stretch in &stretches {
-        assert!(stretch.first <= stretch.last);
-        for last in [stretch.first, stretch.last].map(|number| stretch.address(number)) {
-            assert_eq!((set.contains(last), number(last) <= stretch.last), (true, true));
+    for interval in &intervals {
+        assert!(interval.first <= interval.last);
+        for last in [interval.first, interval.last].map(|number| interval.address(number)) {
+            assert_eq!((set.contains(last), number(last) <= interval.last), (true, true));
             let walked: Vec<_> = set.candidates(Some(last)).take(SOME).collect();
             let distinct: HashSet<_> = walked.iter().collect();
-            assert_eq!(distinct.len(), walked.len(), "each once");
+            assert_eq!(distinct.len(), walked.len(), "no address twice");
             assert!(
                 walked.iter().all(|address| set.contains(*address) && !set.is_gateway(*address))
             );
             assert!(
                 walked.len() == SOME || !walked.contains(&last) || walked.last() == Some(&last)
             );
-            let range = set.range_of(last).expect("it is of a range");
+            let range = set.range_of(last).expect("the address is in a range");
             assert!(range.with_prefix(last).contains(&last));
         }
     }
 }
 
-/// An index that is believed and says whatever: nobody holds what the directory does not give him, and what is reserved
-/// and released is.
+/// A valid index with any content: no attachment gets an address that the directory does not give
+/// it, and reserving and releasing have their effects.
 fn with_index(index: &[u8]) {
-    let place = Place::new();
+    let scratch = ScratchDirectory::new();
+    let data_dir = &scratch.0;
     let held: IpAddr = [10, 0, 0, 2].into();
-    let file = |address: IpAddr| place.0.join("net").join(address.to_string());
-    drop(Store::create(&place.0, "net").expect("the store is made"));
+    let file = |address: IpAddr| data_dir.join("net").join(address.to_string());
+    let create = || Store::create(data_dir, "net").expect("the store opens");
+    drop(create());
     fs::write(file(held), "id\r\neth0").expect("a reservation is written");
-    // It becomes true, and then something else behind its seal and in its table.
-    drop(Store::create(&place.0, "net").expect("the store is opened"));
-    let path = place.0.join(".index/net");
+    drop(create());
+    // The index is sealed now. Change its cells and the numbers of its blocks.
+    let path = data_dir.join(".index/net");
     let mut bytes = fs::read(&path).expect("there is an index");
-    let (front, table) = index.split_at(index.len() / 2);
-    for (at, part) in [(Index::SEAL_END, front), (Index::TABLE_START, table)] {
-        let length = part.len().min(bytes.len() - at);
-        bytes[at..at + length].copy_from_slice(&part[..length]);
-    }
+    let (numbers, cells) = index.split_at(index.len() / 2);
+    let count = (cells.len() + numbers.len()).div_ceil(BLOCK).max(1);
+    bytes.resize(BLOCKS + count * BLOCK, 0);
+    bytes[COUNT..HEAD].copy_from_slice(&(count as u64).to_le_bytes());
+    // The first block keeps its number, the others get any.
+    let numbers = &numbers[..numbers.len().min(NUMBER * (count - 1))];
+    bytes[HEAD + NUMBER..][..numbers.len()].copy_from_slice(numbers);
+    bytes[BLOCKS..][..cells.len()].copy_from_slice(cells);
     fs::write(&path, bytes).expect("the index is written");
 
     let addresses = |store: &Store, id: &str| -> Vec<IpAddr> {
         let held = store.held_by(id, "eth0").expect("the store is read");
         held.own.iter().map(|reservation| reservation.address).collect()
     };
-    let store = Store::create(&place.0, "net").expect("the store is opened");
+    let store = create();
     assert!(addresses(&store, "id").iter().all(|address| *address == held));
     assert!(addresses(&store, "other").is_empty());
-    let set = RangeSet::read(&[IpRange { subnet: "10.0.0.0/29".into(), ..IpRange::default() }])
-        .expect("a range");
-    for stretch in set.stretches(Some(held)) {
-        if let Some(free) = store.first_free(stretch).expect("the store is read") {
-            assert!((stretch.first..=stretch.last).contains(&free));
+    let range = IpRange { subnet: "10.0.0.0/29".into(), ..IpRange::default() };
+    for interval in RangeSet::read(&[range]).expect("a range").intervals(Some(held)) {
+        if let Some(free) = store.first_free(interval) {
+            assert!((interval.first..=interval.last).contains(&free));
         }
     }
-    assert_eq!(
-        store.reserve(held, "other", "eth0", 0).expect("the store is written"),
-        None,
-        "it is taken"
-    );
+    let reserve =
+        |address| store.reserve(address, "other", "eth0", 0).expect("the store is written");
+    assert_eq!(reserve(held), None, "the address is taken");
     for n in 3..7 {
         let address = IpAddr::from([10, 0, 0, n]);
-        let reservation = store
-            .reserve(address, "other", "eth0", 0)
-            .expect("the store is written")
-            .expect("it is free");
+        let reservation = reserve(address).expect("the address is free");
         assert_eq!(fs::read(file(address)).expect("a reservation has a file"), b"other\r\neth0");
         if n % 2 == 0 {
-            let holder = Holder::Attachment { container_id: "other".into(), ifname: "eth0".into() };
-            store.release(&reservation, Some(&holder)).expect("the store is written");
+            store.release(&reservation).expect("the store is written");
             assert!(!file(address).exists());
         }
     }

@@ -1,19 +1,18 @@
-//! host-local: gives addresses from ranges of this host's own, and remembers on disk who has which.
+//! host-local: allocates addresses from ranges local to this host, and stores reservations on disk.
 //!
-//! An attachment gets one address of every range set, going round so that an address that was given up is given again
-//! as late as possible. What this leaves to others: the addresses' way onto an interface, to the plugin that asks.
+//! An attachment gets one address of every range set. Allocation is round-robin, so a released
+//! address is reused as late as possible. The calling plugin configures the interface.
 //!
-//! | module | has |
+//! | module | content |
 //! |---|---|
-//! | `config` | the keys of the configuration, validated |
-//! | `range` | which addresses there are, and in what order they are tried |
-//! | `store` | which are taken, and by whom: the directory that the Go plugin shares |
-//! | `directory` | where that is, its lock, and the names in it |
-//! | `reservation` | the file that reserves an address, and who holds it |
-//! | `index` | the same as `store`, in a form in which nothing has to be walked |
-//! | `remains` | what stands in the place of a reservation and is none |
-//! | `reboot` | which reservations are of an earlier boot |
-//! | `usage` | what is reserved and how full ranges are, for operators |
+//! | `config` | keys of the configuration, validated |
+//! | `range` | ranges of addresses and the order in which they are tried |
+//! | `store` | reservations on disk, shared with the Go plugin |
+//! | `directory` | directory of a network: path, lock, file names |
+//! | `reservation` | the file that reserves an address, and its holder |
+//! | `index` | index of the store, so that no call reads the whole directory |
+//! | `reboot` | release of reservations of an earlier boot |
+//! | `usage` | reservations and use of ranges, for operators |
 //! | `resolv_conf` | DNS settings from a file |
 
 mod config;
@@ -23,28 +22,29 @@ pub(crate) mod fuzzing;
 mod index;
 mod range;
 mod reboot;
-mod remains;
 mod reservation;
 pub(crate) mod resolv_conf;
 mod store;
 mod usage;
 
-use crate::plugin::{Call, facts::StateFiles};
 use std::{collections::HashSet, net::IpAddr, path::Path};
 
-use rscni::{CNIResult, Error, IpConfig, NetConf};
+use rscni::{Args, CNIResult, Error, IpConfig, NetConf};
 
 use self::{
     config::{Config, Requested},
-    range::{RangeSet, Stretch},
-    reservation::{Holder, Reservation},
+    range::RangeSet,
+    reservation::Holder,
     store::Store,
 };
-use crate::plugin::{
-    Commands, Plugin,
-    call::IpamOrder,
-    error::{BestEffort, differs},
-    facts::Facts,
+use crate::{
+    plugin::{
+        Call, Commands, Plugin,
+        call::IpamOrder,
+        error::{BestEffort, Result, differs},
+        facts::{Facts, StateFiles},
+    },
+    state::undo::Undo,
 };
 
 use self::config::DATA_DIR;
@@ -54,13 +54,7 @@ pub use self::usage::{Reservations, Usage, usage};
 pub(crate) const HOST_LOCAL: Plugin = Plugin {
     name: "host-local",
     about: "allocates addresses from ranges local to this host",
-    commands: Commands {
-        add: |call| Ok(add(call)?),
-        del: |call| Ok(del(call)?),
-        check: |call| Ok(check(call)?),
-        gc: |call| Ok(gc(call)?),
-        status: |call| Ok(status(call)?),
-    },
+    commands: Commands { add, del, check, gc, status },
     facts: Facts {
         ipam: Some(IpamOrder::AfterLink),
         owns_on_host: true,
@@ -69,52 +63,40 @@ pub(crate) const HOST_LOCAL: Plugin = Plugin {
     },
 };
 
-fn add(call: &Call<'_>) -> Result<CNIResult, Error> {
+fn add(call: &Call<'_>) -> Result<CNIResult> {
     let config = Config::read(call)?;
     let dns = config.resolv_conf.as_deref().map(resolv_conf::read).transpose()?;
     let requests = assign(&config)?;
 
-    let conf = call.conf;
-    reboot::reclaim(conf, &config.data_dir)?;
-    let store = Store::create(&config.data_dir, &conf.name)?;
-    refuse_second(call, &config, &store)?;
+    reboot::reclaim(call.conf, &config.data_dir)?;
+    let store = Store::create(&config.data_dir, &call.conf.name)?;
+    let args = call.args;
+    if let Some(address) = held(&store, args)?.into_iter().find(|address| config.has(*address)) {
+        return Err(Error::TryAgainLater(format!(
+            "{address} has been allocated to {} {} before, duplicate allocation is not allowed: \
+             DEL it first",
+            args.container_id, args.ifname
+        ))
+        .into());
+    }
 
-    let mut undo = Undo { call: *call, store: &store, reserved: Vec::new() };
+    let mut undo = Undo::default();
+    // Before this ADD the attachment had no address of these ranges.
+    undo.push(|| release(&store, args, |address| config.has(address)));
     let mut ips = Vec::new();
     for (index, (set, request)) in config.sets.iter().zip(requests).enumerate() {
-        let turn = Turn { call: *call, config: &config, store: &store, index, set };
-        let (reservation, ip) = match request {
-            Some(request) => turn.take_requested(request)?,
-            None => turn.take_next()?,
-        };
-        undo.reserved.push(reservation);
-        ips.push(ip);
+        let allocator = Allocator { args, config: &config, store: &store, index, set };
+        ips.push(match request {
+            Some(request) => allocator.allocate_requested(request)?,
+            None => allocator.allocate_next()?,
+        });
     }
-    undo.reserved.clear();
+    undo.commit();
     Ok(CNIResult { ips, routes: config.routes, dns, ..CNIResult::default() })
 }
 
-/// Releases what a failed ADD has reserved, and nothing else that the attachment may hold.
-struct Undo<'a> {
-    call: Call<'a>,
-    store: &'a Store,
-    reserved: Vec<Reservation>,
-}
-
-impl Drop for Undo<'_> {
-    fn drop(&mut self) {
-        let (container_id, ifname) =
-            (self.call.args.container_id.clone(), self.call.args.ifname.clone());
-        let holder = Holder::Attachment { container_id, ifname };
-        for reservation in &self.reserved {
-            // The ADD fails already, with the error that matters; DEL and GC find what is left.
-            let _ = self.store.release(reservation, Some(&holder));
-        }
-    }
-}
-
-/// The requested address for each set, if one is requested.
-fn assign(config: &Config) -> Result<Vec<Option<&Requested>>, Error> {
+/// Returns the requested address of each range set, if there is one.
+fn assign(config: &Config) -> Result<Vec<Option<&Requested>>> {
     let mut open: Vec<_> = config.requested.iter().collect();
     let mut assigned = Vec::new();
     for set in &config.sets {
@@ -122,7 +104,7 @@ fn assign(config: &Config) -> Result<Vec<Option<&Requested>>, Error> {
         assigned.push(found.map(|at| open.remove(at)));
     }
     if config.allow_outside_range {
-        // An address that another set has in its ranges is not outside.
+        // An address in the range of another set is not outside.
         let is_outside = |address| !config.sets.iter().any(|set| set.contains(address));
         for (set, assigned) in config.sets.iter().zip(&mut assigned) {
             let found = open.iter().position(|request| {
@@ -135,160 +117,146 @@ fn assign(config: &Config) -> Result<Vec<Option<&Requested>>, Error> {
     }
     let Some(request) = open.first() else { return Ok(assigned) };
     let is_around = config.sets.iter().any(|set| set.range_around(request.address).is_some());
-    Err(request.refuse(if config.has(request.address) {
+    let problem = if config.has(request.address) {
         "is a second request for one range set, of which an attachment gets one address"
     } else if is_around {
         "is in no range set: request one that ipam.ranges has, or set ipam.allowOutsideRange"
     } else {
         "is in no range set: request one that ipam.ranges has"
-    }))
+    };
+    Err(request.refuse(problem).into())
 }
 
-/// Refuses an attachment that holds an address of these sets already.
-fn refuse_second(call: &Call<'_>, config: &Config, store: &Store) -> Result<(), Error> {
-    let held = store.held_by(&call.args.container_id, &call.args.ifname)?;
-    let mut of_sets = held.own.iter().chain(&held.of_container).filter(|r| config.has(r.address));
-    match of_sets.next() {
-        None => Ok(()),
-        Some(reservation) => Err(Error::TryAgainLater(format!(
-            "{} has been allocated to {} {} before, duplicate allocation is not allowed: DEL it first",
-            reservation.address, call.args.container_id, call.args.ifname
-        ))),
-    }
-}
-
-/// One range set's turn in an ADD.
-struct Turn<'a> {
-    call: Call<'a>,
+/// Allocates an address of one range set.
+struct Allocator<'a> {
+    args: &'a Args,
     config: &'a Config,
     store: &'a Store,
     index: usize,
     set: &'a RangeSet,
 }
 
-impl Turn<'_> {
-    fn take_requested(&self, request: &Requested) -> Result<(Reservation, IpConfig), Error> {
+impl Allocator<'_> {
+    fn allocate_requested(&self, request: &Requested) -> Result<IpConfig> {
         let address = request.address;
         if self.config.sets.iter().any(|set| set.is_gateway(address)) {
-            return Err(request.refuse("is the gateway: request another address"));
+            return Err(request.refuse("is the gateway: request another address").into());
         }
-        self.take(address)?.ok_or_else(|| {
+        self.reserve(address)?.ok_or_else(|| {
             Error::TryAgainLater(format!(
-                "requested address {address} of range set {} ({}) is taken: release it or request another",
+                "requested address {address} of range set {} ({}) is taken: release it or request \
+                 another",
                 self.index, self.set
             ))
+            .into()
         })
     }
 
-    fn take_next(&self) -> Result<(Reservation, IpConfig), Error> {
+    fn allocate_next(&self) -> Result<IpConfig> {
         loop {
-            for stretch in self.set.stretches(self.store.last_reserved(self.index)) {
-                let mut rest = Some(stretch);
-                while let Some(stretch) = rest {
-                    let Some(free) = self.store.first_free(stretch)? else { break };
-                    let address = stretch.address(free);
+            for mut interval in self.set.intervals(self.store.last_reserved(self.index)) {
+                while let Some(free) = self.store.first_free(interval) {
+                    let address = interval.address(free);
                     if !self.set.is_gateway(address)
-                        && let Some(taken) = self.take(address)?
+                        && let Some(ip) = self.reserve(address)?
                     {
-                        return Ok(taken);
+                        return Ok(ip);
                     }
-                    rest = (free < stretch.last).then(|| Stretch { first: free + 1, ..stretch });
+                    if free == interval.last {
+                        break;
+                    }
+                    interval.first = free + 1;
                 }
             }
-            if !self.store.doubt()? {
-                break;
+            if !self.store.distrust_index()? {
+                return Err(Error::TryAgainLater(exhausted(self.index, self.set)).into());
             }
         }
-        Err(Error::TryAgainLater(exhausted(self.index, self.set)))
     }
 
-    /// Reserves an address of the set; none if another has it.
-    fn take(&self, address: IpAddr) -> Result<Option<(Reservation, IpConfig)>, Error> {
+    /// Reserves an address. Returns `None` if it is taken.
+    fn reserve(&self, address: IpAddr) -> Result<Option<IpConfig>> {
         let Some(range) = self.config.range_in(self.set, address) else { return Ok(None) };
-        // The next address follows the last one that its turn came to.
+        // An address outside of the ranges does not move the round-robin position.
         let set = self.set.contains(address).then_some(self.index);
-        let reservation = self.store.reserve(
-            address,
-            &self.call.args.container_id,
-            &self.call.args.ifname,
-            set,
-        )?;
-        let ip = IpConfig {
+        let Args { container_id, ifname, .. } = self.args;
+        let reserved = self.store.reserve(address, container_id, ifname, set)?;
+        Ok(reserved.map(|_| IpConfig {
             gateway: Some(range.gateway()),
             ..IpConfig::new(range.with_prefix(address))
-        };
-        Ok(reservation.map(|reservation| (reservation, ip)))
+        }))
     }
 }
 
 fn exhausted(index: usize, set: &RangeSet) -> String {
     format!(
-        "no IP addresses available in range set {index} ({set}): remove containers, run GC, or give the network a \
-         larger range"
+        "no IP addresses available in range set {index} ({set}): remove containers, run GC, or \
+         give the network a larger range"
     )
 }
 
-/// Finds that the attachment holds an address, and every one that its result has from these ranges.
-fn check(call: &Call<'_>) -> Result<(), Error> {
+/// Returns the addresses that an attachment holds, in its own name or in that of its container.
+fn held(store: &Store, args: &Args) -> Result<Vec<IpAddr>> {
+    let held = store.held_by(&args.container_id, &args.ifname)?;
+    Ok(held.own.into_iter().chain(held.of_container).map(|held| held.address).collect())
+}
+
+/// Releases the addresses of an attachment that `is_released` selects.
+fn release(store: &Store, args: &Args, is_released: impl Fn(IpAddr) -> bool) -> Result<()> {
+    let held = store.held_by(&args.container_id, &args.ifname)?;
+    // A reservation without an interface name may belong to another interface of the container.
+    let mut held = if held.own.is_empty() { held.of_container } else { held.own };
+    held.retain(|reservation| is_released(reservation.address));
+    let mut all = BestEffort::default();
+    for reservation in &held {
+        all.step(store.release(reservation));
+    }
+    all.finish()
+}
+
+/// Checks that the attachment holds an address, and every address of these ranges in its result.
+fn check(call: &Call<'_>) -> Result<()> {
     let config = Config::read(call)?;
-    let conf = call.conf;
     let result = call.checked_result()?;
-    reboot::reclaim(conf, &config.data_dir)?;
-    let held: HashSet<_> = match Store::open(&config.data_dir, &conf.name)? {
-        None => HashSet::new(),
-        Some(store) => {
-            let held = store.held_by(&call.args.container_id, &call.args.ifname)?;
-            held.own
-                .into_iter()
-                .chain(held.of_container)
-                .map(|reservation| reservation.address)
-                .collect()
-        }
+    reboot::reclaim(call.conf, &config.data_dir)?;
+    let held = match Store::open(&config.data_dir, &call.conf.name)? {
+        None => Vec::new(),
+        Some(store) => held(&store, call.args)?,
     };
-    let mut of_sets =
-        call.own(result).ips().map(|ip| ip.address.addr()).filter(|ip| config.has(*ip));
-    let missing = match of_sets.find(|address| !held.contains(address)) {
+    let own = call.own(result);
+    let mut addresses = own.ips().map(|ip| ip.address.addr()).filter(|ip| config.has(*ip));
+    let missing = match addresses.find(|address| !held.contains(address)) {
         Some(address) => address.to_string(),
         None if held.is_empty() => "an address".to_owned(),
         None => return Ok(()),
     };
-    let (id, ifname) = (&call.args.container_id, &call.args.ifname);
-    Err(differs(format!("{missing} is not reserved for {id} {ifname}: DEL it and add it again"))
-        .into())
+    let Args { container_id, ifname, .. } = call.args;
+    Err(differs(format!(
+        "{missing} is not reserved for {container_id} {ifname}: DEL it and add it again"
+    )))
 }
 
-/// The store for calls that only release, if there is one.
-fn open(conf: &NetConf, data_dir: &Path) -> Result<Option<Store>, Error> {
+/// Opens the store of calls that only release, if it exists.
+fn open(conf: &NetConf, data_dir: &Path) -> Result<Option<Store>> {
     reboot::reclaim(conf, data_dir)?;
-    Store::open(data_dir, &conf.name)
+    Ok(Store::open(data_dir, &conf.name)?)
 }
 
-fn del(call: &Call<'_>) -> Result<(), Error> {
-    let conf = call.conf;
-    let Some(store) = open(conf, &config::data_dir_of_del(conf)?)? else { return Ok(()) };
-    let held = store.held_by(&call.args.container_id, &call.args.ifname)?;
-    // What stands in the container's name alone may be another interface's, as long as this one has its own.
-    let id = call.args.container_id.clone();
-    let (held, holder) = if held.own.is_empty() {
-        (held.of_container, Holder::Container(id))
-    } else {
-        (held.own, Holder::Attachment { container_id: id, ifname: call.args.ifname.clone() })
-    };
-    let mut all = BestEffort::default();
-    for reservation in &held {
-        all.step(store.release(reservation, Some(&holder)));
+fn del(call: &Call<'_>) -> Result<()> {
+    match open(call.conf, &config::data_dir_of_del(call.conf)?)? {
+        Some(store) => release(&store, call.args, |_| true),
+        None => Ok(()),
     }
-    Ok(all.finish()?)
 }
 
-/// Releases every reservation of the network that no valid attachment holds, and the remains of such.
-fn gc(call: &Call<'_>) -> Result<(), Error> {
-    let conf = call.conf;
+/// Releases all reservations of the network that belong to no valid attachment, and incomplete
+/// ones.
+fn gc(call: &Call<'_>) -> Result<()> {
     let valid = call.valid_attachments();
     let attachments: HashSet<_> =
         valid.iter().map(|a| (a.container_id.as_str(), a.ifname.as_str())).collect();
     let containers: HashSet<_> = attachments.iter().map(|(id, _)| *id).collect();
-    let Some(store) = open(conf, &config::data_dir(conf)?)? else { return Ok(()) };
+    let Some(store) = open(call.conf, &config::data_dir(call.conf)?)? else { return Ok(()) };
     let is_valid = |holder: &Holder| match holder {
         Holder::Attachment { container_id, ifname } => {
             attachments.contains(&(container_id.as_str(), ifname.as_str()))
@@ -299,18 +267,17 @@ fn gc(call: &Call<'_>) -> Result<(), Error> {
     for reservation in store.reservations()? {
         all.step(match store.holder(&reservation) {
             Ok(Some(holder)) if is_valid(&holder) => Ok(()),
-            Ok(holder) => store.release(&reservation, holder.as_ref()),
+            Ok(_) => store.release(&reservation),
             Err(error) => Err(error),
         });
     }
-    Ok(all.finish()?)
+    all.finish()
 }
 
-fn status(call: &Call<'_>) -> Result<(), Error> {
+fn status(call: &Call<'_>) -> Result<()> {
     let config = Config::read(call)?;
-    let conf = call.conf;
-    let taken = |with_remains| -> Result<HashSet<_>, Error> {
-        let taken = directory::peek(&config.data_dir, &conf.name, with_remains);
+    let taken = |with_incomplete| -> Result<HashSet<_>> {
+        let taken = directory::peek(&config.data_dir, &call.conf.name, with_incomplete);
         let unusable = |error: Error| {
             Error::PluginNotAvailable(format!("dataDir cannot be used: {}", error.details()))
         };
@@ -321,14 +288,14 @@ fn status(call: &Call<'_>) -> Result<(), Error> {
     };
     let mut all = taken(true)?;
     if config.sets.iter().any(|set| is_full(set, &all)) {
-        // Not all of it would be in the way of an ADD.
+        // An ADD would release some of these addresses.
         all = taken(false)?;
-        for address in reboot::would_reclaim(conf, &config.data_dir)? {
+        for address in reboot::would_reclaim(call.conf, &config.data_dir)? {
             all.remove(&address);
         }
     }
     match config.sets.iter().enumerate().find(|(_, set)| is_full(set, &all)) {
         None => Ok(()),
-        Some((index, set)) => Err(Error::PluginNotAvailable(exhausted(index, set))),
+        Some((index, set)) => Err(Error::PluginNotAvailable(exhausted(index, set)).into()),
     }
 }

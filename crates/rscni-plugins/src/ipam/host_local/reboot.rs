@@ -1,27 +1,26 @@
-//! `reclaimAfterReboot`: frees what was reserved before the machine was booted. No container lives that long.
+//! `reclaimAfterReboot`: releases the addresses that were reserved before the last boot.
 //!
-//! No clock decides which that is, since clocks are set, and no file is kept for it: the index carries the boot that it
-//! was written in. The first call of a boot finds that of an earlier one. If it still describes the directory, nobody
-//! has changed that since, so all of it is of before. If it does not, somebody has: a call that a power loss cut off, the
-//! Go plugin, then or now. Then a reservation is of before if the index has it, with its holder, and its file was not
-//! touched after the index was sealed. All others stay, until GC or the next boot. Without an index, as after an upgrade,
-//! nothing is freed.
+//! The clock cannot tell which those are, since it may be set. Instead the index carries the boot
+//! in which it was sealed, and the first call of a boot finds that of an earlier one. If it is
+//! still valid for the directory, all reservations are from before the boot. If not, a call that a
+//! power loss interrupted or the Go plugin has changed the directory. Then a reservation is
+//! released only if the index knows it with its holder and its file has not changed since the index
+//! was sealed. All others stay until GC or the next boot. Without an index nothing is released.
 
 use std::{net::IpAddr, os::fd::OwnedFd, path::Path};
 
 use rscni::{Error, NetConf};
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, statat};
 
 use super::{
     config::reclaims_after_reboot,
     directory,
     index::{Index, Seal},
-    remains,
-    reservation::Reservation,
+    reservation::{self, Reservation},
 };
 
-/// Frees the reservations of an earlier boot, if the configuration says so and no call of this boot has done it. It
-/// has to be asked before the store is opened, since that makes the index anew.
+/// Releases reservations of an earlier boot if the configuration asks for it and this is the first
+/// call of this boot. To be called before the store is opened, which rebuilds the index.
 ///
 /// # Errors
 /// [`Error::IOFailure`] if the directory cannot be locked or read.
@@ -34,18 +33,17 @@ pub(super) fn reclaim(conf: &NetConf, data_dir: &Path) -> Result<(), Error> {
         return Ok(());
     }
     let (dir, _lock) = directory::open_locked(&path)?;
-    // Another call may have had the lock before.
+    // Another call may have been first.
     let Some((index, seal)) = Index::of_earlier_boot(data_dir, &conf.name) else { return Ok(()) };
-    for reservation in earlier(&dir, &index, seal)? {
-        // What cannot be removed stays taken, and is in nobody's way.
-        if let Err(error) = remains::remove(&dir, &reservation.file) {
-            eprintln!("free {}, reserved before the last boot: {error}", reservation.address);
+    for Reservation { address, file } in earlier(&dir, &index, seal)? {
+        if let Err(error) = reservation::remove(&dir, &file) {
+            eprintln!("release {address}, reserved before the last boot: {error}");
         }
     }
     Ok(())
 }
 
-/// What [`reclaim`] would free now.
+/// Returns what [`reclaim`] would release.
 ///
 /// # Errors
 /// [`Error::IOFailure`] if the directory cannot be read.
@@ -72,10 +70,7 @@ fn earlier(dir: &OwnedFd, index: &Index, seal: Seal) -> Result<Vec<Reservation>,
 }
 
 fn is_earlier(dir: &OwnedFd, index: &Index, seal: Seal, reservation: &Reservation) -> bool {
-    let untouched = rustix::fs::statat(dir, &reservation.file, AtFlags::SYMLINK_NOFOLLOW);
-    let Ok(Some(holder)) = remains::read_holder(dir, &reservation.file) else { return false };
-    untouched.is_ok_and(|stat| seal.is_after(&stat))
-        && index
-            .find(&holder.content())
-            .is_ok_and(|addresses| addresses.contains(&reservation.address))
+    let stat = statat(dir, &reservation.file, AtFlags::SYMLINK_NOFOLLOW);
+    let Ok(Some(holder)) = reservation::holder(dir, &reservation.file) else { return false };
+    stat.is_ok_and(|stat| seal.is_after(&stat)) && index.is_held_by(reservation.address, &holder)
 }

@@ -14,7 +14,7 @@ pub(crate) fn read(path: &Path) -> Result<Dns, Error> {
     Ok(parse(&String::from_utf8_lossy(&bytes)))
 }
 
-/// Unlike the resolver, which keeps the last one only, takes up every `search` line; the Go plugin does.
+/// Parses the text. Like the Go plugin, and unlike the resolver, it takes every `search` line.
 fn parse(text: &str) -> Dns {
     let mut dns = Dns::default();
     for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
@@ -40,7 +40,6 @@ pub(crate) fn fuzz(data: &[u8]) {
     let lines =
         [("nameserver", &dns.nameservers), ("search", &dns.search), ("options", &dns.options)];
     for (key, words) in lines {
-        // One line for each is what the format allows for all of them.
         text.extend(words.iter().map(|word| format!("{key} {word}\n")));
     }
     text.extend(dns.domain.iter().map(|domain| format!("domain {domain}\n")));
@@ -52,10 +51,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lines_of_resolv_conf_become_dns_settings() {
+    fn lines_of_resolv_conf_become_dns_settings() {
         let dns = parse(
-            "# comment\n; comment\n\nnameserver 192.0.2.1\n  nameserver fe80::1%eth0 # two\nnameserver\n\
-             domain a.example\ndomain\tb.example\nsearch one two\nsearch three\noptions ndots:2 edns0\nsortlist x\n",
+            "# comment\n; comment\n\nnameserver 192.0.2.1\n  nameserver fe80::1%eth0 # two\n\
+             nameserver\ndomain a.example\ndomain\tb.example\nsearch one two\nsearch three\n\
+             options ndots:2 edns0\nsortlist x\n",
         );
         assert_eq!(dns.nameservers, ["192.0.2.1", "fe80::1%eth0"]);
         assert_eq!(dns.domain.as_deref(), Some("b.example"));

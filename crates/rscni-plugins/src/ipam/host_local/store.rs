@@ -1,22 +1,20 @@
-//! The reservations of one network, on disk.
+//! The reservations of one network on disk.
 //!
-//! The format is that of the Go plugin, so that both can work on the same directory, at the same time even:
-//! `<dataDir>/<network>/` holds a file per address, named by the address, with the container id and the interface
-//! name in it; `last_reserved_ip.<n>`, the address that range set `n` gave last; and `lock`, which whoever changes
-//! anything holds by `flock`. Files of old releases have the container id alone.
+//! The Go plugin can use the same directory at the same time: `<dataDir>/<network>/` contains a
+//! file per address, named after it, with container ID and interface name; `last_reserved_ip.<n>`
+//! with the last address of range set `n`; and `lock`, which every change holds by `flock`. Files
+//! of old releases contain the container ID alone.
 //!
-//! A reservation is written under another name first and gets its own when it is complete, so that no one ever sees half
-//! of one: a process that is killed leaves either all of a reservation or nothing of it. The Go plugin makes
-//! the file first and writes it then, and a power loss may take what is in a file; what such a call leaves behind says
-//! of nobody that he has the address. Under the lock, where nobody is in the middle of writing, it is as good as free.
-//! Which addresses there are to reserve is the business of [`range`](super::range). The directory is what counts; so
-//! that no call has to walk it, an [`Index`] says the same faster. Where none can be had the directory is walked.
+//! A reservation is written as a draft and then renamed, so it is either complete or absent. The Go
+//! plugin creates the file before it writes it, and a power loss can truncate a file. Such an
+//! incomplete reservation names no holder, so under the lock its address is free.
+//!
+//! The directory is authoritative; the [`Index`] avoids reading all of it in each call.
 
 use std::{
     cell::RefCell,
-    collections::HashSet,
     fs::File,
-    io::Write,
+    io::{ErrorKind, Write},
     net::IpAddr,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -24,58 +22,48 @@ use std::{
 
 use rscni::Error;
 use rustix::{
-    fs::{AtFlags, Mode, OFlags, RenameFlags},
+    fs::{AtFlags, Mode, OFlags, RenameFlags, openat, unlinkat},
     io::Errno,
 };
 
 use super::{
-    directory::{self, failure, list},
+    directory::{self, failure},
     index::Index,
-    range::Stretch,
-    remains::{is_remains, read, read_holder, remove},
-    reservation::{Held, Holder, Reservation},
+    range::Interval,
+    reservation::{self, Held, Holder, Reservation, is_incomplete, read, remove},
 };
 
-/// A reservation that is being written. No address, so no one takes it for one.
+/// Name of a reservation that is being written. It is not an address.
 const DRAFT: &str = ".reservation";
 
-/// The directory of one network, locked as long as this lives.
+/// The directory of one network, locked until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Store {
     path: PathBuf,
     dir: OwnedFd,
     _lock: OwnedFd,
-    books: RefCell<Books>,
-}
-
-/// From where it is known what is taken.
-#[derive(Debug)]
-enum Books {
-    /// The index, and whether it has to be sealed.
-    Index(Index, bool),
-    /// The names in the directory.
-    List(HashSet<IpAddr>),
+    index: RefCell<Index>,
 }
 
 impl Store {
-    /// Opens and locks the directory of `network`, and makes it where there is none.
+    /// Opens and locks the directory of `network`, and creates it if it is missing.
     ///
     /// # Errors
-    /// [`Error::IOFailure`], or [`Error::InvalidNetworkConfig`] for a network name that is not one.
+    /// [`Error::IOFailure`], or [`Error::InvalidNetworkConfig`] for an invalid network name.
     pub(crate) fn create(data_dir: &Path, network: &str) -> Result<Self, Error> {
         if let Some(store) = Self::open(data_dir, network)? {
             return Ok(store);
         }
         let path = directory::path(data_dir, network)?;
-        rscni_linux::make_directory(&path, 0o755).map_err(|e| failure("make", &path, &e))?;
+        rscni_linux::make_directory(&path, 0o755).map_err(|e| failure("create", &path, &e))?;
         let dir = directory::open(&path).map_err(|e| failure("open", &path, &e))?;
         Self::lock(data_dir, path, dir, network)
     }
 
-    /// Opens and locks the directory of `network`, if there is one.
+    /// Opens and locks the directory of `network` if it exists.
     ///
     /// # Errors
-    /// [`Error::IOFailure`], or [`Error::InvalidNetworkConfig`] for a network name that is not one.
+    /// [`Error::IOFailure`], or [`Error::InvalidNetworkConfig`] for an invalid network name.
     pub(crate) fn open(data_dir: &Path, network: &str) -> Result<Option<Self>, Error> {
         let path = directory::path(data_dir, network)?;
         match directory::open(&path) {
@@ -87,165 +75,114 @@ impl Store {
 
     fn lock(data_dir: &Path, path: PathBuf, dir: OwnedFd, network: &str) -> Result<Self, Error> {
         let lock = directory::lock(&dir, &path)?;
-        let books = RefCell::new(Books::List(HashSet::new()));
-        let store = Self { path, dir, _lock: lock, books };
-        match Index::open(data_dir, network, &store.dir) {
-            Ok((index, true)) => *store.books.borrow_mut() = Books::Index(index, false),
-            Ok((index, false)) => store.fill(index)?,
-            Err(_) => store.list_only()?,
+        // Without a file the index serves this call only.
+        let (index, is_valid) = Index::open(data_dir, network, &dir).unwrap_or_default();
+        let store = Self { path, dir, _lock: lock, index: index.into() };
+        if !is_valid {
+            store.rebuild_index()?;
         }
         Ok(store)
     }
 
-    /// Makes the index anew from the directory, and removes the draft of a process that did not live to do so: it has
-    /// not sealed the index either.
-    fn fill(&self, mut index: Index) -> Result<(), Error> {
-        let _ = rustix::fs::unlinkat(&self.dir, DRAFT, AtFlags::empty());
-        let mut fill = || {
-            index.clear()?;
-            for reservation in list(&self.dir)? {
-                if reservation.file != reservation.address.to_string() {
-                    // Only the directory knows how it is spelled.
-                    return Err(std::io::Error::other(reservation.file));
-                }
-                match read_holder(&self.dir, &reservation.file) {
-                    // Its turn may come.
-                    Ok(None) => {}
-                    Ok(Some(holder)) => {
-                        index.insert(Some(&holder.content()), reservation.address)?;
-                    }
-                    Err(_) => index.insert(None, reservation.address)?,
-                }
-            }
-            Ok(())
-        };
-        if fill().is_err() {
-            return self.list_only();
+    /// Rebuilds the index from the directory, and removes the draft of a killed process: such a
+    /// process left the index invalid.
+    fn rebuild_index(&self) -> Result<(), Error> {
+        let _ = unlinkat(&self.dir, DRAFT, AtFlags::empty());
+        let all = self.reservations()?;
+        let mut index = self.index.borrow_mut();
+        if all.iter().any(|reservation| reservation.file != reservation.address.to_string()) {
+            // Only the directory has unusual spellings.
+            index.keep_in_memory();
         }
-        *self.books.borrow_mut() = Books::Index(index, true);
+        index.clear();
+        for Reservation { address, file } in all {
+            match reservation::holder(&self.dir, &file) {
+                Ok(None) => {}
+                Ok(Some(holder)) => index.insert(address, Some(&holder)),
+                Err(_) => index.insert(address, None),
+            }
+        }
         Ok(())
     }
 
-    /// Goes by the directory from here on.
-    fn list_only(&self) -> Result<(), Error> {
-        let mut taken = self.reservations()?;
-        taken.retain(|reservation| !is_remains(&self.dir, reservation));
-        *self.books.borrow_mut() =
-            Books::List(taken.into_iter().map(|reservation| reservation.address).collect());
-        Ok(())
-    }
-
-    /// Asks or changes the index. If that fails the directory is walked from here on.
-    fn with_index<T>(
-        &self,
-        changes: bool,
-        f: impl FnOnce(&mut Index) -> std::io::Result<T>,
-    ) -> Result<Option<T>, Error> {
-        let outcome = match &mut *self.books.borrow_mut() {
-            Books::List(_) => return Ok(None),
-            Books::Index(index, has_changed) => {
-                *has_changed |= changes;
-                f(index)
-            }
-        };
-        match outcome {
-            Ok(found) => Ok(Some(found)),
-            Err(_) => self.list_only().map(|()| None),
-        }
-    }
-
-    /// Every reservation, in no order. Reads names only.
+    /// Lists all reservations by their file names, unordered.
     ///
     /// # Errors
     /// [`Error::IOFailure`].
     pub(crate) fn reservations(&self) -> Result<Vec<Reservation>, Error> {
-        list(&self.dir).map_err(|e| failure("read", &self.path, &e))
+        directory::list(&self.dir).map_err(|e| failure("read", &self.path, &e))
     }
 
-    /// Who holds a reservation; none if it is gone, or only the remains of one.
+    /// Returns the holder of a reservation, or `None` if it is removed or incomplete.
     ///
     /// # Errors
     /// [`Error::IOFailure`].
     pub(crate) fn holder(&self, reservation: &Reservation) -> Result<Option<Holder>, Error> {
-        read_holder(&self.dir, &reservation.file)
+        reservation::holder(&self.dir, &reservation.file)
             .map_err(|e| failure("read", &self.path.join(&reservation.file), &e))
     }
 
-    /// What an attachment holds. What cannot be read is not its, unless the index says that it is.
+    /// Returns the reservations of an attachment.
     ///
     /// # Errors
-    /// [`Error::IOFailure`].
+    /// [`Error::IOFailure`] if a reservation that the index has for the attachment is not readable.
     pub(crate) fn held_by(&self, container_id: &str, ifname: &str) -> Result<Held, Error> {
-        let own = Holder::Attachment { container_id: container_id.into(), ifname: ifname.into() };
+        let own = Holder::attachment(container_id, ifname);
         let of_container = Holder::Container(container_id.into());
-        let find = |index: &mut Index| {
-            Ok([index.find(&own.content())?, index.find(&of_container.content())?].concat())
-        };
-        let (candidates, indexed) = match self.with_index(false, find)? {
-            Some(found) => (found.into_iter().map(Reservation::of).collect(), true),
-            None => (self.reservations()?, false),
+        let indexed = self.index.borrow().find([&own, &of_container]);
+        let is_indexed = indexed.is_some();
+        let candidates = match indexed {
+            Some(found) => found.into_iter().map(Reservation::of).collect(),
+            None => self.reservations()?,
         };
         let mut held = Held::default();
         for reservation in candidates {
             match self.holder(&reservation) {
                 Ok(Some(holder)) if holder == own => held.own.push(reservation),
                 Ok(Some(holder)) if holder == of_container => held.of_container.push(reservation),
-                Err(error) if indexed => return Err(error),
+                Err(error) if is_indexed => return Err(error),
                 _ => {}
             }
         }
         Ok(held)
     }
 
-    /// The first address of a stretch, from number `first` on, that seems to be free: [`Store::reserve`] says whether
-    /// it is.
+    /// Returns the first free address of an interval, by its number. [`Store::reserve`] has the
+    /// final say.
+    pub(crate) fn first_free(&self, Interval { v4, first, last }: Interval) -> Option<u128> {
+        self.index.borrow().first_free(v4, first..=last)
+    }
+
+    /// Replaces a saved index, which shows no free address, by the names in the directory. Returns
+    /// `false` if the index is from the directory already.
     ///
     /// # Errors
     /// [`Error::IOFailure`].
-    pub(crate) fn first_free(&self, stretch: Stretch) -> Result<Option<u128>, Error> {
-        let Stretch { v4, first, last } = stretch;
-        if let Some(found) = self.with_index(false, |index| index.first_free(v4, first, last))? {
-            return Ok(found);
+    pub(crate) fn distrust_index(&self) -> Result<bool, Error> {
+        let mut index = self.index.borrow_mut();
+        if !index.is_saved() {
+            return Ok(false);
         }
-        match &*self.books.borrow() {
-            Books::List(taken) => {
-                Ok((first..=last).find(|number| !taken.contains(&stretch.address(*number))))
-            }
-            Books::Index(..) => Ok(Some(first)),
+        index.keep_in_memory();
+        index.clear();
+        for reservation in self.reservations()? {
+            index.insert(reservation.address, None);
         }
+        Ok(true)
     }
 
-    /// Looks at the directory itself where the index has shown nothing free; says whether that may change anything.
-    ///
-    /// # Errors
-    /// [`Error::IOFailure`].
-    pub(crate) fn doubt(&self) -> Result<bool, Error> {
-        let is_indexed = matches!(&*self.books.borrow(), Books::Index(..));
-        if is_indexed {
-            // By names only: remains have come into no index.
-            let taken =
-                self.reservations()?.into_iter().map(|reservation| reservation.address).collect();
-            *self.books.borrow_mut() = Books::List(taken);
-        }
-        Ok(is_indexed)
-    }
-
-    /// The address that range set `set` gave last, where that is known.
+    /// Returns the last address that range set `set` has allocated, if it is known.
     pub(crate) fn last_reserved(&self, set: usize) -> Option<IpAddr> {
         let content = read(&self.dir, &last_reserved_file(set)).ok()?;
-        std::str::from_utf8(&content)
-            .ok()?
-            .trim()
-            .parse::<IpAddr>()
-            .ok()
-            .map(|address| address.to_canonical())
+        let address = std::str::from_utf8(&content).ok()?.trim().parse::<IpAddr>().ok()?;
+        Some(address.to_canonical())
     }
 
-    /// Reserves an address for an attachment, as the last one of range set `set`, if it is in one.
-    /// None if it is taken; the remains of another reservation make way.
+    /// Reserves an address for an attachment, and records it as the last one of range set `set`.
+    /// Replaces an incomplete reservation. Returns `None` if the address is taken.
     ///
     /// # Errors
-    /// [`Error::IOFailure`]; then it is not reserved.
+    /// [`Error::IOFailure`]; the address is then not reserved.
     pub(crate) fn reserve(
         &self,
         address: IpAddr,
@@ -255,82 +192,75 @@ impl Store {
     ) -> Result<Option<Reservation>, Error> {
         let reservation = Reservation::of(address);
         let path = self.path.join(&reservation.file);
-        let holder =
-            Holder::Attachment { container_id: container_id.into(), ifname: ifname.into() };
+        let holder = Holder::attachment(container_id, ifname);
         let written =
             self.write_draft(&holder.content()).and_then(|()| match self.publish(&reservation) {
-                Err(Errno::EXIST) if is_remains(&self.dir, &reservation) => {
-                    // What cannot be removed stays in the way.
+                Err(Errno::EXIST) if is_incomplete(&self.dir, &reservation) => {
+                    // If it cannot be removed, the address is taken.
                     let _ = remove(&self.dir, &reservation.file);
                     Ok(self.publish(&reservation)?)
                 }
                 published => Ok(published?),
             });
         if let Err(error) = written {
-            self.remove_draft()?;
+            self.remove_draft();
             return match error.kind() {
-                std::io::ErrorKind::AlreadyExists => Ok(None),
+                ErrorKind::AlreadyExists => Ok(None),
                 _ => Err(failure("write", &path, &error)),
             };
         }
         if let Some(set) = set.into()
             && let Err(e) = self.write_last_reserved(set, address)
         {
-            let _ = self.release(&reservation, Some(&holder));
+            let _ = self.release(&reservation);
             return Err(failure("write", &self.path.join(last_reserved_file(set)), &e));
         }
-        self.with_index(true, |index| index.insert(Some(&holder.content()), address))?;
+        self.index.borrow_mut().insert(address, Some(&holder));
         Ok(Some(reservation))
     }
 
-    /// Gives a reservation up; one that is gone already is fine.
+    /// Removes a reservation. One that is removed already is not an error.
     ///
     /// # Errors
     /// [`Error::IOFailure`].
-    pub(crate) fn release(
-        &self,
-        reservation: &Reservation,
-        holder: Option<&Holder>,
-    ) -> Result<(), Error> {
+    pub(crate) fn release(&self, reservation: &Reservation) -> Result<(), Error> {
         remove(&self.dir, &reservation.file)
             .map_err(|e| failure("remove", &self.path.join(&reservation.file), &e))?;
-        let holder = holder.map(Holder::content);
-        self.with_index(true, |index| index.remove(holder.as_deref(), reservation.address))?;
+        self.index.borrow_mut().remove(reservation.address);
         Ok(())
     }
 
-    /// Gives the draft the name of its address, if no file has that.
+    /// Renames the draft to its address unless that file exists.
     fn publish(&self, reservation: &Reservation) -> Result<(), Errno> {
         let (dir, file) = (&self.dir, &reservation.file);
         match rustix::fs::renameat_with(dir, DRAFT, dir, file, RenameFlags::NOREPLACE) {
-            // A file system that does not know this, such as NFS.
+            // Not supported by this file system, such as NFS.
             Err(Errno::INVAL | Errno::NOSYS) => {
                 rustix::fs::linkat(dir, DRAFT, dir, file, AtFlags::empty())?;
-                self.remove_draft().map_err(|_| Errno::IO)
+                self.remove_draft();
+                Ok(())
             }
             renamed => renamed,
         }
     }
 
-    /// Removes the draft. One that cannot be removed is in no one's way: without the seal the next call makes the index
-    /// anew, and removes it.
-    fn remove_draft(&self) -> Result<(), Error> {
-        match rustix::fs::unlinkat(&self.dir, DRAFT, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(_) => self.list_only(),
+    /// Removes the draft. If that fails, the next call does it with its rebuild of the index.
+    fn remove_draft(&self) {
+        if !matches!(unlinkat(&self.dir, DRAFT, AtFlags::empty()), Ok(()) | Err(Errno::NOENT)) {
+            self.index.borrow_mut().keep_in_memory();
         }
     }
 
     fn write_draft(&self, content: &str) -> std::io::Result<()> {
-        // Never into an existing draft: that of a killed process may be linked to its address already.
+        // An existing draft of a killed process may be linked to its address already.
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(0o600);
-        let file = match rustix::fs::openat(&self.dir, DRAFT, flags, mode) {
+        let create = || openat(&self.dir, DRAFT, flags, Mode::from_raw_mode(0o600));
+        let file = match create() {
             Err(Errno::EXIST) => {
-                rustix::fs::unlinkat(&self.dir, DRAFT, AtFlags::empty())?;
-                rustix::fs::openat(&self.dir, DRAFT, flags, mode)
+                unlinkat(&self.dir, DRAFT, AtFlags::empty())?;
+                create()
             }
-            opened => opened,
+            created => created,
         }?;
         File::from(file).write_all(content.as_bytes())
     }
@@ -338,22 +268,16 @@ impl Store {
     fn write_last_reserved(&self, set: usize, address: IpAddr) -> std::io::Result<()> {
         let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let file = rustix::fs::openat(
-            &self.dir,
-            last_reserved_file(set),
-            flags,
-            Mode::from_raw_mode(0o600),
-        )?;
+        let name = last_reserved_file(set);
+        let file = openat(&self.dir, name, flags, Mode::from_raw_mode(0o600))?;
         File::from(file).write_all(address.to_string().as_bytes())
     }
 }
 
 impl Drop for Store {
-    /// Leaves an index that describes the directory. One that cannot be sealed does not, and will be made anew.
     fn drop(&mut self) {
-        if let Books::Index(index, true) = &*self.books.borrow() {
-            let _ = index.seal(&self.dir);
-        }
+        // An index without a seal is rebuilt by the next call.
+        let _ = self.index.borrow().seal(&self.dir);
     }
 }
 
@@ -369,7 +293,10 @@ mod tests {
     use rustix::fs::CWD;
     use tempfile::TempDir;
 
-    use super::*;
+    use super::{
+        super::range::{RangeSet, number},
+        *,
+    };
 
     #[fixture]
     fn data_dir() -> TempDir {
@@ -387,7 +314,7 @@ mod tests {
     }
 
     #[rstest]
-    fn a_reservation_is_the_file_that_go_writes(data_dir: TempDir) {
+    fn reservations_have_the_format_of_the_go_plugin(data_dir: TempDir) {
         let store = Store::create(&data_dir.path().join("a/b"), "net").unwrap();
         store.reserve(ip("10.0.0.2"), "id", "eth0", 0).unwrap().unwrap();
         store.reserve(ip("fd00:0:0::2"), "id", "eth0", 1).unwrap().unwrap();
@@ -409,7 +336,7 @@ mod tests {
     }
 
     #[rstest]
-    fn a_taken_address_is_not_reserved_again(data_dir: TempDir) {
+    fn a_taken_address_is_not_reserved(data_dir: TempDir) {
         let store = Store::create(data_dir.path(), "net").unwrap();
         store.reserve(ip("10.0.0.2"), "first", "eth0", 0).unwrap().unwrap();
         assert_eq!(store.reserve(ip("10.0.0.2"), "second", "eth0", 0).unwrap(), None);
@@ -420,7 +347,7 @@ mod tests {
     }
 
     #[rstest]
-    fn the_draft_of_a_killed_process_harms_no_reservation(data_dir: TempDir) {
+    fn the_draft_of_a_killed_process_is_replaced(data_dir: TempDir) {
         let store = Store::create(data_dir.path(), "net").unwrap();
         store.reserve(ip("10.0.0.2"), "first", "eth0", 0).unwrap().unwrap();
         let file = |name: &str| data_dir.path().join("net").join(name);
@@ -432,7 +359,7 @@ mod tests {
     }
 
     #[rstest]
-    fn an_address_whose_mark_cannot_be_written_is_not_reserved(data_dir: TempDir) {
+    fn reserve_fails_if_last_reserved_ip_is_not_writable(data_dir: TempDir) {
         let store = Store::create(data_dir.path(), "net").unwrap();
         fs::create_dir(data_dir.path().join("net/last_reserved_ip.0")).unwrap();
         let error = store.reserve(ip("10.0.0.2"), "id", "eth0", 0).unwrap_err();
@@ -450,7 +377,7 @@ mod tests {
     #[case("", 0, 0)]
     #[case("id\r\n", 0, 0)]
     #[case("id\0\0", 0, 0)]
-    fn the_holder_is_read_as_go_reads_it(
+    fn holders_are_parsed_like_in_the_go_plugin(
         data_dir: TempDir,
         #[case] content: &str,
         #[case] own: usize,
@@ -464,7 +391,7 @@ mod tests {
     }
 
     #[rstest]
-    fn only_names_that_are_addresses_are_reservations(data_dir: TempDir) {
+    fn only_files_named_by_addresses_are_reservations(data_dir: TempDir) {
         let store = Store::create(data_dir.path(), "net").unwrap();
         for file in [
             "10.0.0.2",
@@ -480,8 +407,8 @@ mod tests {
         let reservations = store.reservations().unwrap();
         assert_eq!(addresses(&reservations), ["10.0.0.2", "fd00::2", "fd00::3"]);
         for reservation in &reservations {
-            store.release(reservation, None).unwrap();
-            store.release(reservation, None).unwrap();
+            store.release(reservation).unwrap();
+            store.release(reservation).unwrap();
         }
         assert!(store.reservations().unwrap().is_empty());
         assert!(data_dir.path().join("net/x").exists());
@@ -490,10 +417,10 @@ mod tests {
     #[rstest]
     #[case("lock", true)]
     #[case("last_reserved_ip.0", false)]
-    fn a_pipe_in_place_of_a_file_keeps_nobody_waiting(
+    fn a_pipe_in_place_of_a_file_does_not_block(
         data_dir: TempDir,
         #[case] file: &str,
-        #[case] is_as_good: bool,
+        #[case] is_harmless: bool,
     ) {
         fs::create_dir(data_dir.path().join("net")).unwrap();
         let kind = rustix::fs::FileType::Fifo;
@@ -506,12 +433,12 @@ mod tests {
         )
         .unwrap();
         let store = Store::create(data_dir.path(), "net").unwrap();
-        assert_eq!(store.reserve(ip("10.0.0.2"), "id", "eth0", 0).is_ok(), is_as_good);
-        assert_eq!(store.reservations().unwrap().len(), usize::from(is_as_good));
+        assert_eq!(store.reserve(ip("10.0.0.2"), "id", "eth0", 0).is_ok(), is_harmless);
+        assert_eq!(store.reservations().unwrap().len(), usize::from(is_harmless));
     }
 
     #[rstest]
-    fn a_pipe_or_a_directory_in_place_of_a_file_is_no_ones(data_dir: TempDir) {
+    fn a_pipe_or_an_empty_directory_reserves_no_address(data_dir: TempDir) {
         let store = Store::create(data_dir.path(), "net").unwrap();
         fs::create_dir(data_dir.path().join("net/10.0.0.2")).unwrap();
         rustix::fs::mknodat(
@@ -528,14 +455,14 @@ mod tests {
         for address in ["10.0.0.2", "10.0.0.3"] {
             store.reserve(ip(address), "id", "eth0", 0).unwrap().unwrap();
         }
-        // But for one in which somebody keeps something.
+        // A directory with content stays.
         fs::create_dir_all(data_dir.path().join("net/10.0.0.4/kept")).unwrap();
         assert_eq!(store.reserve(ip("10.0.0.4"), "id", "eth0", 0).unwrap(), None);
         assert!(!data_dir.path().join("net").join(DRAFT).exists());
     }
 
     #[rstest]
-    fn the_last_reserved_address_is_known_to_the_next_call(data_dir: TempDir) {
+    fn the_next_call_knows_the_last_reserved_address(data_dir: TempDir) {
         let store = Store::create(data_dir.path(), "net").unwrap();
         assert_eq!(store.last_reserved(0), None);
         store.reserve(ip("10.0.0.2"), "id", "eth0", 0).unwrap();
@@ -547,14 +474,14 @@ mod tests {
     }
 
     #[rstest]
-    fn looking_makes_nothing(data_dir: TempDir) {
+    fn open_and_peek_create_nothing(data_dir: TempDir) {
         assert!(Store::open(data_dir.path(), "net").unwrap().is_none());
         assert!(directory::peek(&data_dir.path().join("a/b"), "net", true).unwrap().is_empty());
         assert_eq!(fs::read_dir(data_dir.path()).unwrap().count(), 0);
     }
 
     #[rstest]
-    fn a_file_in_place_of_the_directory_is_an_error_that_names_it(data_dir: TempDir) {
+    fn a_file_in_place_of_the_directory_is_an_error_with_its_path(data_dir: TempDir) {
         fs::write(data_dir.path().join("net"), "").unwrap();
         for error in [
             Store::create(data_dir.path(), "net").unwrap_err(),
@@ -571,9 +498,95 @@ mod tests {
     #[case("..")]
     #[case("a/b")]
     #[case("")]
-    fn no_path_is_made_from_a_name_that_leads_elsewhere(data_dir: TempDir, #[case] name: &str) {
+    fn network_names_that_are_paths_are_rejected(data_dir: TempDir, #[case] name: &str) {
         assert_eq!(Store::create(data_dir.path(), name).unwrap_err().code(), 7);
         assert_eq!(Store::open(data_dir.path(), name).unwrap_err().code(), 7);
         assert_eq!(directory::peek(data_dir.path(), name, true).unwrap_err().code(), 7);
+    }
+
+    fn is_valid(data_dir: &Path) -> bool {
+        let dir = directory::open(&data_dir.join("net")).unwrap();
+        Index::valid(data_dir, "net", &dir).is_some()
+    }
+
+    fn own(store: &Store, id: &str) -> Vec<String> {
+        addresses(&store.held_by(id, "eth0").unwrap().own)
+    }
+
+    #[rstest]
+    fn the_index_is_valid_until_another_program_changes_the_directory(data_dir: TempDir) {
+        let data_dir = data_dir.path();
+        let held = |id: &str| own(&Store::create(data_dir, "net").unwrap(), id);
+        let file = |address: &str| data_dir.join("net").join(address);
+        let store = Store::create(data_dir, "net").unwrap();
+        store.reserve(ip("10.0.0.2"), "a", "eth0", 0).unwrap().unwrap();
+        drop(store);
+        assert!(is_valid(data_dir));
+        // Like the Go plugin.
+        fs::write(file("10.0.0.3"), "b\r\neth0").unwrap();
+        assert!(!is_valid(data_dir));
+        assert_eq!((held("a"), held("b")), (vec!["10.0.0.2".into()], vec!["10.0.0.3".into()]));
+        assert!(is_valid(data_dir));
+        fs::remove_file(file("10.0.0.2")).unwrap();
+        assert!(!is_valid(data_dir));
+        assert!(held("a").is_empty());
+        // An index of another boot, or a truncated one.
+        let path = data_dir.join(".index/net");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[8] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        assert!(!is_valid(data_dir));
+        fs::write(&path, &bytes[..100]).unwrap();
+        assert!(!is_valid(data_dir));
+        assert_eq!(held("b"), ["10.0.0.3"]);
+    }
+
+    #[rstest]
+    fn a_truncated_index_hides_no_reservation(data_dir: TempDir) {
+        let store = || Store::create(data_dir.path(), "net").unwrap();
+        for n in 2..100 {
+            let address = IpAddr::from([10, 0, 0, n]);
+            store().reserve(address, &n.to_string(), "eth0", 0).unwrap().unwrap();
+        }
+        let path = data_dir.path().join(".index/net");
+        let whole = fs::metadata(&path).unwrap().len();
+        let range = rscni::IpRange { subnet: "10.0.0.0/24".into(), ..Default::default() };
+        let interval = RangeSet::read(&[range]).unwrap().intervals(Some([10, 0, 0, 1].into()))[0];
+        for length in (0..whole).step_by(51).chain([48, 64, whole - 1]) {
+            fs::remove_file(&path).unwrap();
+            drop(store());
+            File::options().write(true).open(&path).unwrap().set_len(length).unwrap();
+            let store = store();
+            for n in (2..100).step_by(7) {
+                assert_eq!(own(&store, &n.to_string()).len(), 1, "{n} at {length}");
+            }
+            let expected = Some(number([10, 0, 0, 100].into()));
+            assert_eq!(store.first_free(interval), expected, "{length}");
+        }
+    }
+
+    #[rstest]
+    fn a_process_that_is_killed_before_sealing_leaves_an_invalid_index(data_dir: TempDir) {
+        drop(Store::create(data_dir.path(), "net").unwrap());
+        let store = Store::create(data_dir.path(), "net").unwrap();
+        store.reserve(ip("10.0.0.2"), "a", "eth0", 0).unwrap().unwrap();
+        assert!(!is_valid(data_dir.path()));
+        drop(store);
+        assert!(is_valid(data_dir.path()));
+    }
+
+    #[rstest]
+    fn without_an_index_file_the_directory_is_read(data_dir: TempDir) {
+        // Another file has the name of the directory of indexes.
+        fs::write(data_dir.path().join(".index"), "").unwrap();
+        for n in 2..5 {
+            let store = Store::create(data_dir.path(), "net").unwrap();
+            store.reserve(IpAddr::from([10, 0, 0, n]), &n.to_string(), "eth0", 0).unwrap().unwrap();
+        }
+        let store = Store::create(data_dir.path(), "net").unwrap();
+        assert_eq!(own(&store, "3").len(), 1);
+        let number = |n| number(IpAddr::from([10, 0, 0, n]));
+        let interval = Interval { v4: true, first: number(2), last: number(9) };
+        assert_eq!(store.first_free(interval), Some(number(5)));
     }
 }

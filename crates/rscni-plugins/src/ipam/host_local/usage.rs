@@ -1,114 +1,104 @@
-//! What is reserved, and how the ranges of a network are used, for operators' tools: without the lock, as nothing is
-//! changed.
+//! Reservations and use of the ranges of a network, for the tools of operators. Nothing is changed,
+//! so no lock is taken.
 
-use crate::state::{
-    inventory,
-    inventory::{Item, Owned, OwnedBy},
-};
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
 };
 
+use crate::state::inventory::{self, Item, Owned, OwnedBy};
 use rscni::{Error, NetConf};
 use rustix::fs::{AtFlags, statat};
 
 use super::{
-    config, directory,
-    directory::{failure, list},
+    config,
+    directory::{self, failure, list},
     index::Index,
-    range::number,
-    remains::{Place, is_remains, look},
-    reservation::{Holder, Reservation},
+    range::RangeSet,
+    reservation::{Holder, Reservation, State, is_incomplete, state},
 };
 
-/// How full a range set is.
+/// Use of a range set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usage {
     /// The set, as its ranges from first to last.
     pub range: String,
-    /// The first and the last address of each of them.
+    /// First and last address of each range.
     pub ranges: Vec<(IpAddr, IpAddr)>,
-    /// How many addresses it has for containers.
+    /// Number of addresses for containers.
     pub size: u128,
-    /// How many of them are reserved.
+    /// Number of reserved addresses.
     pub taken: u128,
-    /// The gateway of each range.
+    /// Gateway of each range.
     pub gateways: Vec<IpAddr>,
 }
 
-/// What host-local keeps for a network.
+/// Reservations of a network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reservations {
-    /// Each range set.
+    /// Use of each range set.
     pub sets: Vec<Usage>,
-    /// The addresses that are reserved, and in no set, nor allowed outside of one.
+    /// Reserved addresses that are in no range set and not allowed outside of one.
     pub outside: Vec<IpAddr>,
-    /// Whether the index says something else than the directory, and would be believed.
+    /// Whether the index is valid, but misses a reservation of the directory.
     pub index_differs: bool,
-    /// The file of the index.
+    /// File of the index.
     pub index: PathBuf,
-    /// The directory of the reservations.
+    /// Directory of the reservations.
     pub directory: PathBuf,
 }
 
-/// Looks at the reservations for a plugin's configuration with `ipam`, in which `name` and `cniVersion` are set.
+/// Returns the reservations for the configuration of a plugin with `ipam`, in which `name` and
+/// `cniVersion` are set.
 ///
 /// # Errors
-/// [`Error::InvalidNetworkConfig`] if the ranges are not valid, [`Error::IOFailure`] if the directory cannot be read.
+/// [`Error::InvalidNetworkConfig`] if the ranges are not valid, [`Error::IOFailure`] if the
+/// directory cannot be read.
 pub fn usage(conf: &NetConf) -> Result<Reservations, Error> {
     let (sets, data_dir) = (config::sets_of(conf)?, config::data_dir(conf)?);
     let path = directory::path(&data_dir, &conf.name)?;
     let taken: Vec<IpAddr> = if path.is_dir() { reserved(&path)? } else { Vec::new() };
-    // What comes and goes meanwhile may be in the one and not yet, or no more, in the other.
+    // A reservation that is added or removed meanwhile differs only once.
     let differs = |taken: &[IpAddr]| differs(&data_dir, &conf.name, &path, taken);
     let index_differs =
         differs(&taken) && (0..2).all(|_| reserved(&path).is_ok_and(|taken| differs(&taken)));
-    let of_set = |set: &super::range::RangeSet| {
+    let of_set = |set: &RangeSet| {
         let gateways = set.gateways().filter(|gateway| set.contains(*gateway)).count() as u128;
-        let taken = taken
-            .iter()
-            .filter(|address| set.contains(**address) && !set.is_gateway(**address))
-            .count();
+        let is_allocated =
+            |address: &&IpAddr| set.contains(**address) && !set.is_gateway(**address);
         Usage {
             range: set.to_string(),
             ranges: set.bounds().collect(),
             size: set.size() - gateways,
-            taken: taken as u128,
+            taken: taken.iter().filter(is_allocated).count() as u128,
             gateways: set.gateways().collect(),
         }
     };
     let may_be_around = config::allows_outside_range(conf);
-    let has = |set: &super::range::RangeSet, address| {
+    let has = |set: &RangeSet, address| {
         set.contains(address) || may_be_around && set.range_around(address).is_some()
     };
+    let is_outside = |address: &IpAddr| !sets.iter().any(|set| has(set, *address));
     Ok(Reservations {
         sets: sets.iter().map(of_set).collect(),
-        outside: taken
-            .iter()
-            .filter(|address| !sets.iter().any(|set| has(set, **address)))
-            .copied()
-            .collect(),
+        outside: taken.iter().copied().filter(is_outside).collect(),
         index_differs,
         index: data_dir.join(".index").join(&conf.name),
         directory: path,
     })
 }
 
-/// Whether the index would be believed, and misses what the directory has had and has.
+/// Whether the index is valid and misses an address that is still reserved.
 fn differs(data_dir: &Path, network: &str, path: &Path, taken: &[IpAddr]) -> bool {
     let Ok(dir) = directory::open(path) else { return false };
-    let misses = |index: &Index, address: &IpAddr| {
-        let number = number(*address);
-        let is_there = || statat(&dir, address.to_string(), AtFlags::SYMLINK_NOFOLLOW).is_ok();
-        !matches!(index.first_free(address.is_ipv4(), number, number), Ok(None)) && is_there()
-    };
-    Index::believed(data_dir, network, &dir)
-        .is_some_and(|index| taken.iter().any(|at| misses(&index, at)))
+    let exists =
+        |address: &IpAddr| statat(&dir, address.to_string(), AtFlags::SYMLINK_NOFOLLOW).is_ok();
+    Index::valid(data_dir, network, &dir).is_some_and(|index| {
+        taken.iter().any(|address| !index.is_taken(*address) && exists(address))
+    })
 }
 
-/// Lists the reservations of all networks for the inventory: without the lock, as nothing is
-/// changed.
+/// Lists the reservations of all networks for the inventory.
 pub(super) fn inventory(data_dir: &Path) -> crate::plugin::error::Result<Vec<Owned>> {
     let mut all = Vec::new();
     for (network, _) in inventory::entries(data_dir, true)? {
@@ -117,22 +107,23 @@ pub(super) fn inventory(data_dir: &Path) -> crate::plugin::error::Result<Vec<Own
     Ok(all)
 }
 
+/// Lists the reservations of a network.
 fn reservations(data_dir: &Path, network: &str) -> Result<Vec<Owned>, Error> {
     let path = data_dir.join(network);
     let dir = directory::open(&path).map_err(|e| failure("open", &path, &e))?;
     let mut all = Vec::new();
     for Reservation { file, address, .. } in list(&dir).map_err(|e| failure("read", &path, &e))? {
         let network = network.to_owned();
-        let by = match look(&dir, &file) {
+        let by = match state(&dir, &file) {
             // Removed since the directory was read.
-            Ok(Place::Free) => continue,
-            Ok(Place::Held(Holder::Attachment { container_id, ifname })) => {
+            Ok(State::Free) => continue,
+            Ok(State::Held(Holder::Attachment { container_id, ifname })) => {
                 OwnedBy::Attachment { network, container_id, ifname }
             }
-            Ok(Place::Held(Holder::Container(container_id))) => {
+            Ok(State::Held(Holder::Container(container_id))) => {
                 OwnedBy::Container { network, container_id }
             }
-            Ok(Place::Remains) => OwnedBy::Interrupted { network: Some(network) },
+            Ok(State::Incomplete) => OwnedBy::Interrupted { network: Some(network) },
             Err(error) => OwnedBy::Unreadable { network: Some(network), why: error.to_string() },
         };
         all.push(Owned { item: Item::Reservation { address, file: path.join(file) }, by });
@@ -140,14 +131,14 @@ fn reservations(data_dir: &Path, network: &str) -> Result<Vec<Owned>, Error> {
     Ok(all)
 }
 
-/// The addresses with a file that is a reservation, or may be one: without the lock.
+/// Returns the addresses with a file that is or may be a reservation.
 ///
 /// # Errors
 /// [`Error::IOFailure`] if the directory cannot be read.
 fn reserved(path: &Path) -> Result<Vec<IpAddr>, Error> {
     let dir = directory::open(path).map_err(|e| failure("open", path, &e))?;
     let mut all = list(&dir).map_err(|e| failure("read", path, &e))?;
-    all.retain(|reservation| !is_remains(&dir, reservation));
+    all.retain(|reservation| !is_incomplete(&dir, reservation));
     Ok(all.into_iter().map(|reservation| reservation.address).collect())
 }
 
@@ -160,9 +151,10 @@ mod tests {
     use super::{super::store::Store, *};
 
     #[test]
-    fn what_comes_and_goes_while_it_is_looked_at_is_neither_remains_nor_missed_by_the_index() {
+    fn concurrent_changes_are_neither_incomplete_nor_missing_in_the_index() {
         let dir = tempfile::tempdir().unwrap();
-        let ipam = json!({ "type": "host-local", "dataDir": dir.path(), "ranges": [[{ "subnet": "10.1.0.0/24" }]] });
+        let ranges = json!([[{ "subnet": "10.1.0.0/24" }]]);
+        let ipam = json!({ "type": "host-local", "dataDir": dir.path(), "ranges": ranges });
         let conf = json!({ "cniVersion": "1.1.0", "name": "net", "ipam": ipam });
         let conf: NetConf = serde_json::from_value(conf).unwrap();
         drop(Store::create(dir.path(), "net").unwrap());
@@ -182,16 +174,16 @@ mod tests {
                         Store::open(dir.path(), "net")
                             .unwrap()
                             .unwrap()
-                            .release(&reservation, None)
+                            .release(&reservation)
                             .unwrap();
                     }
                 }
             });
             let found = (0..500).find_map(|_| {
                 let all = reservations(dir.path(), "net").unwrap();
-                let is_remains =
+                let is_incomplete =
                     all.iter().any(|owned| matches!(owned.by, OwnedBy::Interrupted { .. }));
-                (is_remains || usage(&conf).unwrap().index_differs).then_some(is_remains)
+                (is_incomplete || usage(&conf).unwrap().index_differs).then_some(is_incomplete)
             });
             is_over.store(true, Ordering::Relaxed);
             assert_eq!(found, None);

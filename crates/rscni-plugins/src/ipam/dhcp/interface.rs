@@ -1,6 +1,7 @@
-//! The interface of a container, and the ways from it onto the wire.
+//! The interface of a container, and sockets on it.
 //!
-//! Nothing here keeps a namespace alive but an open [`Channel`], and that is there only while an answer may arrive.
+//! Only an open [`Channel`] keeps the namespace alive, and it is open only while an answer may
+//! arrive.
 
 use std::{
     io::ErrorKind,
@@ -15,14 +16,14 @@ use rscni_linux::{Arp, Link, LinkChange, Netlink, Netns, RawUdp, udp_socket_in};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    client::{Release, Way},
+    client::{Release, Transport},
     message::{CLIENT_PORT, SERVER_PORT},
 };
 use crate::plugin::error::{Failure, Result};
 
-/// An interface in a namespace, and what tells them from others that come to have the same names.
+/// An interface in a namespace. Inode and index distinguish them from later ones of the same name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Place {
+pub(super) struct ContainerInterface {
     netns: PathBuf,
     /// Device and inode of the namespace.
     identity: (u64, u64),
@@ -30,15 +31,16 @@ pub(super) struct Place {
     index: u32,
 }
 
-impl Place {
-    /// Finds the interface, and switches it on, for nothing goes through one that is off.
+impl ContainerInterface {
+    /// Finds the interface and brings it up.
     pub(super) fn find(path: PathBuf, ifname: &str) -> Result<(Self, Link)> {
         let invalid = |error: rscni_linux::Error| Failure(Error::InvalidNetns(error.to_string()));
         let netns = Netns::open(&path).map_err(invalid)?;
         let mut netlink = Netlink::open_in(&netns)?;
         let link = netlink.find_link(ifname)?.ok_or_else(|| {
             Failure(Error::InvalidNetworkConfig(format!(
-                "there is no interface {ifname} in {}: a plugin must make it before it asks for addresses",
+                "there is no interface {ifname} in {}: a plugin must create it before it asks for \
+                 addresses",
                 path.display()
             )))
         })?;
@@ -50,7 +52,7 @@ impl Place {
         Ok((Self { netns: path, identity, ifname: ifname.into(), index: link.index }, link))
     }
 
-    /// Whether the namespace is still there.
+    /// Whether the namespace still exists.
     pub(super) fn exists(&self) -> bool {
         self.netns().is_some()
     }
@@ -60,7 +62,7 @@ impl Place {
         (identity(&netns).ok()? == self.identity).then_some(netns)
     }
 
-    /// The namespace, a socket in it, and the interface, if all of it is still there.
+    /// Opens the namespace and the interface, if they still exist.
     fn open(&self) -> Result<Option<(Netns, Netlink, Link)>> {
         let Some(netns) = self.netns() else { return Ok(None) };
         let mut netlink = Netlink::open_in(&netns)?;
@@ -68,8 +70,8 @@ impl Place {
         Ok(link.map(|link| (netns, netlink, link)))
     }
 
-    /// Switches the interface off: its address is not the container's any more.
-    pub(super) fn switch_off(&self) -> Result<()> {
+    /// Sets the interface down, because its address is no longer leased.
+    pub(super) fn set_down(&self) -> Result<()> {
         if let Some((_, mut netlink, link)) = self.open()? {
             netlink
                 .set_link(link.index, &LinkChange { up: Some(false), ..LinkChange::default() })?;
@@ -77,28 +79,27 @@ impl Place {
         Ok(())
     }
 
-    /// Sends a message that gives a lease back, if the interface is still there, and waits until it is under way.
+    /// Sends a release if the interface still exists, and waits until the message has left it.
     ///
-    /// The link may be removed a moment later, and takes with it what has not left it. So the message goes to all
-    /// stations, as the first one of the client did: no packet has to wait for ARP, or goes to a hardware address that
-    /// the server had once. And the next station is asked for a sign of life, which comes after the message has passed.
+    /// The link may be removed right afterwards, with all packets in its queue. So the message is a
+    /// broadcast, which does not wait for ARP. An ARP reply of the next hop then shows that the
+    /// message has passed.
     pub(super) fn release(&self, Release { message, from, to }: &Release) -> Result<()> {
         let Some((netns, mut netlink, link)) = self.open()? else { return Ok(()) };
         let route = netlink.route_to((*to).into())?.filter(|route| route.oif == Some(link.index));
         let next = route.and_then(|route| route.gateway).unwrap_or((*to).into());
-        let way = Way::Broadcast { from: *from };
-        let channel = Channel::open_on(&netns, &link, way)?;
+        let transport = Transport::Broadcast { from: *from };
+        let channel = Channel::open_on(&netns, &link, transport)?;
         let arp = Arp::open_in(&netns, &link)?;
-        channel.send(message, way)?;
+        channel.send(message, transport)?;
         if let IpAddr::V4(next) = next {
-            arp.who_has(*from, next, PASSING)?;
+            arp.who_has(*from, next, ARP_TIMEOUT)?;
         }
         Ok(())
     }
 }
 
-/// How long a packet may take to the next station and its answer back.
-const PASSING: Duration = Duration::from_secs(2);
+const ARP_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn identity(netns: &Netns) -> Result<(u64, u64)> {
     let stat =
@@ -109,44 +110,45 @@ fn identity(netns: &Netns) -> Result<(u64, u64)> {
 /// A socket in a container's namespace.
 #[derive(Debug)]
 pub(super) enum Channel {
-    /// To all stations, and from any, whatever addresses the interface has.
+    /// For broadcasts, without an address on the interface.
     Raw(RawUdp),
-    /// From an address of the interface.
-    Routed(UdpSocket),
+    /// For unicast from an address of the interface.
+    Udp(UdpSocket),
 }
 
 impl Channel {
-    /// Opens what a message needs to go this way; `None` if the interface is gone.
-    pub(super) fn open(place: &Place, way: Way) -> Result<Option<Self>> {
-        let Some((netns, _, link)) = place.open()? else { return Ok(None) };
-        Self::open_on(&netns, &link, way).map(Some)
+    /// Opens a socket for this transport, or returns `None` if the interface is gone.
+    pub(super) fn open(
+        interface: &ContainerInterface,
+        transport: Transport,
+    ) -> Result<Option<Self>> {
+        let Some((netns, _, link)) = interface.open()? else { return Ok(None) };
+        Self::open_on(&netns, &link, transport).map(Some)
     }
 
-    fn open_on(netns: &Netns, link: &Link, way: Way) -> Result<Self> {
-        Ok(match way {
-            Way::Broadcast { .. } => Self::Raw(RawUdp::open_in(netns, link, CLIENT_PORT)?),
-            Way::Routed { from, .. } => Self::Routed(udp_socket_in(
-                netns,
-                &link.name,
-                SocketAddrV4::new(from, CLIENT_PORT),
-            )?),
+    fn open_on(netns: &Netns, link: &Link, transport: Transport) -> Result<Self> {
+        Ok(match transport {
+            Transport::Broadcast { .. } => Self::Raw(RawUdp::open_in(netns, link, CLIENT_PORT)?),
+            Transport::Unicast { from, .. } => {
+                Self::Udp(udp_socket_in(netns, &link.name, SocketAddrV4::new(from, CLIENT_PORT))?)
+            }
         })
     }
 
-    /// Whether messages can go this way.
-    pub(super) fn is_for(&self, way: Way) -> bool {
+    /// Whether the socket is for this transport.
+    pub(super) fn is_for(&self, transport: Transport) -> bool {
         matches!(
-            (self, way),
-            (Self::Raw(_), Way::Broadcast { .. }) | (Self::Routed(_), Way::Routed { .. })
+            (self, transport),
+            (Self::Raw(_), Transport::Broadcast { .. }) | (Self::Udp(_), Transport::Unicast { .. })
         )
     }
 
-    pub(super) fn send(&self, message: &[u8], way: Way) -> Result<()> {
-        match (self, way) {
-            (Self::Raw(socket), Way::Broadcast { from }) => {
+    pub(super) fn send(&self, message: &[u8], transport: Transport) -> Result<()> {
+        match (self, transport) {
+            (Self::Raw(socket), Transport::Broadcast { from }) => {
                 Ok(socket.broadcast(from, SERVER_PORT, message)?)
             }
-            (Self::Routed(socket), Way::Routed { to, .. }) => {
+            (Self::Udp(socket), Transport::Unicast { to, .. }) => {
                 socket.send_to(message, (to, SERVER_PORT)).map(drop).map_err(|error| {
                     Failure(Error::IOFailure(format!("send to the DHCP server {to}: {error}")))
                 })
@@ -155,11 +157,11 @@ impl Channel {
         }
     }
 
-    /// The next message that has arrived, if there is one.
+    /// Returns the next message, if one has arrived.
     pub(super) fn receive<'a>(&self, buffer: &'a mut [u8]) -> Result<Option<&'a [u8]>> {
         match self {
             Self::Raw(socket) => Ok(socket.receive(buffer)?),
-            Self::Routed(socket) => match socket.recv(buffer) {
+            Self::Udp(socket) => match socket.recv(buffer) {
                 Ok(length) => Ok(Some(&buffer[..length])),
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
@@ -176,7 +178,7 @@ impl AsFd for Channel {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Raw(socket) => socket.as_fd(),
-            Self::Routed(socket) => socket.as_fd(),
+            Self::Udp(socket) => socket.as_fd(),
         }
     }
 }
