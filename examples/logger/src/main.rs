@@ -1,20 +1,19 @@
-//! A CNI plugin that logs what it is called with to stderr, and changes nothing.
+//! A CNI plugin that logs its calls to stderr and changes nothing.
 //!
-//! Stdout belongs to the protocol: only the result or the error may stand there, and the library writes both.
-//! Stderr is free, and container runtimes put it into their logs.
+//! Stdout is reserved for the result or the error, and the library writes both. Container runtimes
+//! copy stderr to their logs.
 
 use rscni::{Args, CNIResult, Cni, Error, Plugin};
 use serde_json::Value;
 
 struct Logger;
 
-// The trait `Cni` has a method for each command. `add` and `del` are required; the others do nothing unless they are
-// written, as here, where every call is to be seen.
+// The trait `Cni` has a method per command. `add` and `del` are required; the others do nothing by
+// default.
 impl Cni for Logger {
     fn add(&self, args: Args) -> Result<CNIResult, Error> {
         log(&args)?;
-        // What the plugins earlier in the chain have set up is passed on. If this plugin stands first, the result is
-        // empty.
+        // Passes on the result of the previous plugins; that of the first plugin is empty.
         Ok(args.config.and_then(|conf| conf.prev_result).unwrap_or_default())
     }
 
@@ -36,7 +35,7 @@ impl Cni for Logger {
 }
 
 fn log(args: &Args) -> Result<(), Error> {
-    // `args` has the variables as fields, ready for use. Here they are wanted just as the runtime has set them.
+    // `args` contains the parsed variables; this logs them as the runtime has set them.
     let mut variables: Vec<_> = std::env::vars_os().collect();
     variables.sort();
     for (name, value) in variables {
@@ -51,5 +50,5 @@ fn log(args: &Args) -> Result<(), Error> {
 }
 
 fn main() -> Result<(), Error> {
-    Plugin::default().msg("logger: logs what it is called with").run(&Logger)
+    Plugin::default().msg("logger: logs its calls").run(&Logger)
 }

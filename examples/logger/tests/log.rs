@@ -1,4 +1,4 @@
-//! What the plugin logs, and that it says nothing else.
+//! The log of the plugin.
 
 use rscni_test::Versions;
 use serde_json::json;
@@ -8,12 +8,12 @@ fn logger() -> Versions {
 }
 
 #[test]
-fn speaks_every_version() {
+fn all_versions_are_supported() {
     logger().speak();
 }
 
 #[test]
-fn logs_every_variable_and_the_configuration_of_every_command() {
+fn all_commands_log_the_variables_and_the_configuration() {
     let config = logger().config("1.1.0", None);
     for command in ["ADD", "DEL", "CHECK", "GC", "STATUS"] {
         let outcome =

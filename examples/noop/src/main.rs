@@ -1,6 +1,5 @@
-//! A CNI plugin that does nothing, and does it in every version of the spec.
-//!
-//! It is the least that a plugin can be, and a place holder for tests of runtimes and chains.
+//! A CNI plugin that does nothing, in all versions of the spec: a minimal plugin, and a placeholder
+//! in tests of runtimes and chains.
 
 use rscni::{Args, CNIResult, Cni, Error, Plugin};
 
@@ -8,7 +7,7 @@ struct Noop;
 
 impl Cni for Noop {
     fn add(&self, args: Args) -> Result<CNIResult, Error> {
-        // In a chain, the result so far is passed on. If this plugin stands first, the result is empty.
+        // Passes on the result of the previous plugins; that of the first plugin is empty.
         Ok(args.config.and_then(|conf| conf.prev_result).unwrap_or_default())
     }
 
@@ -16,7 +15,7 @@ impl Cni for Noop {
         Ok(())
     }
 
-    // CHECK, GC and STATUS succeed unless a plugin says otherwise.
+    // CHECK, GC and STATUS succeed by default.
 }
 
 fn main() -> Result<(), Error> {

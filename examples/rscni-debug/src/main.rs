@@ -1,6 +1,6 @@
-//! A CNI plugin that writes down what it is called with, and changes nothing.
+//! A CNI plugin that writes each call to a file and changes nothing.
 //!
-//! It is written as three functions, one for each command that concerns a container.
+//! It consists of three functions, one per command that concerns a container.
 
 use std::{fs, path::PathBuf};
 
@@ -8,9 +8,9 @@ use rscni::{Args, CNIResult, Error, Plugin, PluginInfo};
 use serde::Deserialize;
 use serde_json::Value;
 
-const ABOUT: &str = "rscni-debug: writes down what it is called with";
+const ABOUT: &str = "rscni-debug: writes its calls to files";
 
-/// The keys of the network configuration that are this plugin's own. The library takes care of all others.
+/// The plugin's own keys of the network configuration. The library reads all others.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct DebugConf {
@@ -19,46 +19,48 @@ struct DebugConf {
 }
 
 fn main() -> Result<(), Error> {
-    // `PluginInfo::default()` stands for every version of the spec: the library converts configurations and results.
-    // If the call fails, `run` has told the runtime so on stdout; the error returned here only sets the exit status.
+    // `PluginInfo::default()` supports all versions of the spec: the library converts
+    // configurations and results. If the call fails, `run` has already written the error reply to
+    // stdout; the returned error only sets the exit status.
     Plugin::new(add, del, check, PluginInfo::default(), ABOUT).run()
 }
 
 fn add(args: Args) -> Result<CNIResult, Error> {
-    write_down("Add", &args)?;
-    // `prevResult` is what the plugins earlier in the chain have set up. A plugin that has nothing to add to it
-    // passes it on. There is none if this plugin stands first.
+    write_call("Add", &args)?;
+    // `prevResult` is the result of the previous plugins in the chain. A plugin that changes
+    // nothing passes it on. The first plugin of a chain has none.
     Ok(args.config.and_then(|conf| conf.prev_result).unwrap_or_default())
 }
 
-// DEL and CHECK have no result: what is returned here tells success, and is not printed.
+// DEL and CHECK have no result: the library does not print what they return.
 
 fn del(args: Args) -> Result<CNIResult, Error> {
-    write_down("Del", &args)?;
+    write_call("Del", &args)?;
     Ok(CNIResult::default())
 }
 
 fn check(args: Args) -> Result<CNIResult, Error> {
-    write_down("Check", &args)?;
+    write_call("Check", &args)?;
     Ok(CNIResult::default())
 }
 
-/// Writes one call to `<cniOutput>/<container id>-<command>`.
-fn write_down(command: &str, args: &Args) -> Result<(), Error> {
-    // If `cniOutput` is missing, this is the error reply with code 7.
+/// Writes a call to `<cniOutput>/<container id>-<command>`.
+fn write_call(command: &str, args: &Args) -> Result<(), Error> {
+    // Fails with code 7 if `cniOutput` is missing.
     let conf: DebugConf = args.conf()?.custom_as()?;
-    // The library has checked that the container id is a plain name, so this path cannot lead out of the directory.
+    // The path cannot leave the directory: the library has validated the container id.
     let file = conf.cni_output.join(format!("{}-{command}", args.container_id));
     let text = describe(command, args)?;
     fs::create_dir_all(&conf.cni_output)
         .and_then(|()| fs::write(&file, text))
-        .map_err(|error| Error::IOFailure(format!("write {}: {error}", file.display())))
+        .map_err(|error| Error::IOFailure(format!("cannot write {}: {error}", file.display())))
 }
 
+/// Describes a call.
 fn describe(command: &str, args: &Args) -> Result<String, Error> {
     let netns = args.netns.as_ref().map(|netns| netns.display().to_string()).unwrap_or_default();
     let path: Vec<_> = args.path.iter().map(|dir| dir.display().to_string()).collect();
-    // Parsed and printed again, the configuration takes one line however it was sent.
+    // Parsing and printing puts the configuration on one line.
     let stdin: Value = serde_json::from_slice(&args.stdin)?;
     let lines = [
         format!("CNI_COMMAND: {command}"),

@@ -1,11 +1,11 @@
-//! What the debug plugins write; both, the synchronous and the asynchronous one, have to pass.
+//! The files of both debug plugins, the blocking and the async one.
 
 use std::{fs, path::Path};
 
 use rscni_test::{Versions, result_in};
 use serde_json::Value;
 
-/// The plugin of the package that this test is compiled for.
+/// The plugin of the package that is tested.
 const PROGRAM: &str = match (
     option_env!("CARGO_BIN_EXE_rscni-debug"),
     option_env!("CARGO_BIN_EXE_async-rscni-debug"),
@@ -20,26 +20,20 @@ fn debug(directory: &Path) -> Versions {
     Versions::of(PROGRAM).key("cniOutput", directory.to_str())
 }
 
-fn names_in(directory: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
-}
-
 #[test]
-fn speaks_every_version() {
+fn all_versions_are_supported() {
     let directory = tempfile::tempdir().unwrap();
     debug(directory.path()).speak();
-    assert_eq!(names_in(directory.path()), ["c1-Add", "c1-Check", "c1-Del"]);
+    for name in ["c1-Add", "c1-Check", "c1-Del"] {
+        assert!(directory.path().join(name).is_file(), "{name}");
+    }
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
 }
 
 #[test]
-fn each_command_has_its_file_with_all_that_was_given() {
+fn the_file_of_a_command_contains_its_variables_and_configuration() {
     let directory = tempfile::tempdir().unwrap();
-    // The directory is made if need be.
+    // The plugin creates the directory.
     let directory = directory.path().join("to/be/made");
     let config = debug(&directory).config(LATEST, Some(&result_in(LATEST)));
     for (command, name) in [("ADD", "Add"), ("DEL", "Del"), ("CHECK", "Check")] {
@@ -65,7 +59,7 @@ fn each_command_has_its_file_with_all_that_was_given() {
 }
 
 #[test]
-fn a_file_holds_the_last_call_and_all_of_it() {
+fn a_file_contains_only_the_last_call() {
     let directory = tempfile::tempdir().unwrap();
     let long = debug(directory.path()).key("blob", "x".repeat(1 << 20));
     for plugin in [&long, &debug(directory.path())] {
@@ -79,7 +73,7 @@ fn a_file_holds_the_last_call_and_all_of_it() {
 }
 
 #[test]
-fn what_is_not_given_is_an_empty_line() {
+fn absent_variables_are_empty() {
     let directory = tempfile::tempdir().unwrap();
     let plugin = debug(directory.path());
     let call = plugin.call("DEL", &plugin.config(LATEST, None));
@@ -89,7 +83,7 @@ fn what_is_not_given_is_an_empty_line() {
 }
 
 #[test]
-fn without_an_output_directory_it_is_misconfigured() {
+fn a_configuration_without_cni_output_is_code_7() {
     let plugin = Versions::of(PROGRAM);
     for command in ["ADD", "DEL", "CHECK"] {
         plugin.call(command, &plugin.config(LATEST, None)).run().error(7).mentions("cniOutput");
@@ -97,7 +91,7 @@ fn without_an_output_directory_it_is_misconfigured() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_written_is_an_io_failure() {
+fn a_directory_that_cannot_be_written_is_code_5() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let plugin = debug(file.path());
     let outcome = plugin.call("ADD", &plugin.config(LATEST, None)).run();

@@ -1,4 +1,5 @@
-//! `make start` and `make stop`, with programs in place of `kind` and `docker` that note what they are asked.
+//! `make start` and `make stop`, with fake programs `kind` and `docker` that record their
+//! arguments.
 
 use std::{
     fs,
@@ -9,7 +10,7 @@ use std::{
 
 use tempfile::TempDir;
 
-/// A directory for PATH with a `kind` and a `docker` that note their arguments; `docker cp` also keeps the file.
+/// A directory for PATH with the fake `kind` and `docker`; `docker cp` also copies the file.
 struct Programs(TempDir);
 
 impl Programs {
@@ -20,19 +21,16 @@ impl Programs {
             [("kind", "true"), ("docker", "cp \"$2\" $DIR/copied.$(basename \"$3\")")]
         {
             let file = directory.path().join(name);
-            fs::write(
-                &file,
-                format!("#!/bin/sh\nDIR={dir}\necho {name} \"$@\" >>$DIR/calls\n{then}\n"),
-            )
-            .unwrap();
+            let script = format!("#!/bin/sh\nDIR={dir}\necho {name} \"$@\" >>$DIR/calls\n{then}\n");
+            fs::write(&file, script).unwrap();
             fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
         }
         Self(directory)
     }
 
-    /// Runs make in a directory of the examples. The plugin is built for release, but without optimisations, which
-    /// take long; in a target directory of its own, as cargo may be waiting for this test; and from what the
-    /// workspace's own build has downloaded.
+    /// Runs make in a directory of the examples. The plugin is built without optimizations, which
+    /// are slow, without network access, and in its own target directory, since cargo may have
+    /// locked that of the workspace.
     fn make(&self, directory: &str, arguments: &[&str]) -> Output {
         let path = format!("{}:{}", self.0.path().display(), std::env::var("PATH").unwrap());
         let output = Command::new("make")
@@ -48,7 +46,7 @@ impl Programs {
         output
     }
 
-    /// The calls so far, without the directories of what is copied.
+    /// Returns the calls so far, without the directories of copied files.
     fn calls(&self) -> Vec<String> {
         let calls = fs::read_to_string(self.0.path().join("calls")).unwrap();
         let short = |word: &str| {
@@ -62,7 +60,7 @@ impl Programs {
     }
 }
 
-/// What a plugin says of itself.
+/// Returns the text about a plugin.
 fn about(plugin: &Path) -> String {
     let output = Command::new(plugin)
         .env_remove("CNI_COMMAND")
@@ -72,7 +70,7 @@ fn about(plugin: &Path) -> String {
 }
 
 #[test]
-fn start_brings_plugin_and_list_to_the_node_and_stop_removes_the_cluster() {
+fn start_installs_plugin_and_list_and_stop_deletes_the_cluster() {
     for (asynchronous, package) in [("false", "rscni-debug"), ("true", "async-rscni-debug")] {
         let programs = Programs::new();
         programs.make(".", &["start", &format!("ASYNC={asynchronous}")]);
@@ -87,10 +85,8 @@ fn start_brings_plugin_and_list_to_the_node_and_stop_removes_the_cluster() {
         let plugin = programs.copied("rscni-debug");
         assert!(about(&plugin).starts_with(&format!("{package}: ")), "{}", about(&plugin));
         let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("netconf.json");
-        assert_eq!(
-            fs::read(programs.copied("01-rscni-debug.conflist")).unwrap(),
-            fs::read(list).unwrap()
-        );
+        let copied = fs::read(programs.copied("01-rscni-debug.conflist")).unwrap();
+        assert_eq!(copied, fs::read(list).unwrap());
 
         programs.make(".", &["stop"]);
         assert_eq!(programs.calls()[3..], ["kind delete cluster --name kind"]);
@@ -98,7 +94,7 @@ fn start_brings_plugin_and_list_to_the_node_and_stop_removes_the_cluster() {
 }
 
 #[test]
-fn the_examples_directory_forwards() {
+fn the_makefile_of_the_examples_forwards() {
     let programs = Programs::new();
     programs.make("..", &["start", "ASYNC=true", "CLUSTER=mine"]);
     programs.make("..", &["stop", "CLUSTER=mine"]);
@@ -114,7 +110,7 @@ fn the_examples_directory_forwards() {
 }
 
 #[test]
-fn the_list_ends_in_the_debug_plugin() {
+fn the_list_ends_with_the_debug_plugin() {
     let list: serde_json::Value = serde_json::from_str(include_str!("../netconf.json")).unwrap();
     let types: Vec<_> =
         list["plugins"].as_array().unwrap().iter().map(|plugin| plugin["type"].clone()).collect();

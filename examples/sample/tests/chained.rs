@@ -1,28 +1,28 @@
-//! The plugin as a link of a chain.
+//! The plugin in a chain.
 
 use rscni_test::{Versions, result_in};
 use serde_json::json;
 
 const LATEST: &str = "1.1.0";
 
-/// The plugin, without the key that it requires.
-fn bare() -> Versions {
+/// The plugin without its required key.
+fn without_key() -> Versions {
     Versions::of(env!("CARGO_BIN_EXE_sample"))
 }
 
 fn sample() -> Versions {
-    bare().key("anotherAwesomeArg", "awesome")
+    without_key().key("anotherAwesomeArg", "awesome")
 }
 
 #[test]
-fn speaks_every_version() {
+fn all_versions_are_supported() {
     sample().must_be_chained().speak();
 }
 
 #[test]
-fn its_required_key_is_required() {
-    let wrong = [bare(), bare().key("anotherAwesomeArg", ""), sample().key("myAwesomeFlag", "yes")];
-    for plugin in wrong {
+fn missing_and_wrong_keys_are_code_7() {
+    let empty = without_key().key("anotherAwesomeArg", "");
+    for plugin in [without_key(), empty, sample().key("myAwesomeFlag", "yes")] {
         for command in ["ADD", "DEL", "CHECK", "STATUS"] {
             let outcome =
                 plugin.call(command, &plugin.config(LATEST, Some(&result_in(LATEST)))).run();
@@ -36,7 +36,7 @@ fn its_required_key_is_required() {
 }
 
 #[test]
-fn has_to_be_chained_for_add_and_check_but_not_for_del() {
+fn add_and_check_require_a_chain_but_del_does_not() {
     let config = sample().config(LATEST, None);
     for command in ["ADD", "CHECK"] {
         sample().call(command, &config).run().error(7).mentions("chained");
@@ -45,7 +45,7 @@ fn has_to_be_chained_for_add_and_check_but_not_for_del() {
 }
 
 #[test]
-fn lists_the_addresses_of_the_container_and_not_the_hosts() {
+fn add_uses_only_the_addresses_of_the_container() {
     let prev_result = json!({
         "cniVersion": "0.3.0",
         "interfaces": [{ "name": "cni0" }, { "name": "eth0", "sandbox": "/nowhere/netns" }],
@@ -61,13 +61,15 @@ fn lists_the_addresses_of_the_container_and_not_the_hosts() {
     assert_eq!(*outcome.success(), prev_result);
     assert_eq!(
         outcome.stderr(),
-        "sample: [\"10.1.0.5/16\"], flag true, arg \"awesome\", runtimeConfig.sample {\"key\":\"value\"}\n"
+        "sample: [\"10.1.0.5/16\"], flag true, arg \"awesome\", \
+         runtimeConfig.sample {\"key\":\"value\"}\n"
     );
 }
 
 #[test]
-fn a_container_without_address_is_an_error() {
-    let prev_result = json!({ "cniVersion": "1.1.0", "interfaces": [{ "name": "eth0", "sandbox": "/nowhere/netns" }] });
+fn a_container_without_address_is_code_7() {
+    let interfaces = json!([{ "name": "eth0", "sandbox": "/nowhere/netns" }]);
+    let prev_result = json!({ "cniVersion": "1.1.0", "interfaces": interfaces });
     sample()
         .call("ADD", &sample().config(LATEST, Some(&prev_result)))
         .run()
