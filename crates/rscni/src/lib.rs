@@ -40,9 +40,9 @@
 //!
 //! The protocol does no I/O. [`Plugin::reply`] takes a [`Request`] (variables and stdin) and
 //! returns a [`Reply`] (stdout, stderr, error), so a test can call a plugin, and a program can link
-//! it in, without starting a process. [`Plugin::run`] adds the environment and the streams. The
-//! calling side is its mirror image: [`Exec`](invoke::Exec) turns an
-//! [`Invocation`](invoke::Invocation) into an [`Outcome`](invoke::Outcome).
+//! it in, without starting a process. [`Plugin::run`] adds the environment and the streams. On the
+//! calling side, [`Exec`](invoke::Exec) turns an [`Invocation`](invoke::Invocation) into an
+//! [`Outcome`](invoke::Outcome).
 
 #![forbid(unsafe_code)]
 
