@@ -58,7 +58,7 @@ enum Rig {
     /// The step `uml` of `cargo xtask test`.
     #[command(hide = true)]
     UmlTests,
-    /// What becomes User-Mode Linux.
+    /// Becomes User-Mode Linux.
     #[command(hide = true, name = uml::START)]
     UmlStart(uml::StartOptions),
     /// The first process inside User-Mode Linux.

@@ -1,4 +1,4 @@
-//! What the tasks (`cargo xtask TASK`) and the test rigs (the package `rscni-rigs`) share.
+//! Code for the tasks (`cargo xtask TASK`) and the test rigs (the package `rscni-rigs`).
 
 #![expect(
     clippy::missing_panics_doc,

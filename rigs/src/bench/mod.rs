@@ -86,7 +86,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let programs = build(&peer)?;
     let environment = Environment::read(&peer)?;
     let world = World::enter(&programs)?;
-    let plan = if options.quick { Plan::quick() } else { Plan::full() };
+    let plan = Plan::new(options.quick);
     let (measures, curves) = measure(&world, &plan)?;
     let size = |program: &PathBuf| fs::metadata(program).map(|data| data.len());
     let mut results = Results {
@@ -139,30 +139,25 @@ struct Plan {
 const AT_ONCE: u16 = 100;
 
 impl Plan {
-    fn full() -> Self {
-        let few = Rounds { dropped: 1, counted: 9 };
+    fn new(quick: bool) -> Self {
+        let rounds = if quick {
+            [(1, 7), (1, 15), (0, 1), (1, 3)]
+        } else {
+            [(3, 41), (3, 123), (1, 5), (1, 9)]
+        };
+        let [rounds, rounds_with_links, rounds_at_once, few] =
+            rounds.map(|(dropped, counted)| Rounds { dropped, counted });
         let extent = |counts, peer_most| Extent { counts, peer_most, rounds: few };
-        Self {
-            rounds: Rounds { dropped: 3, counted: 41 },
-            rounds_with_links: Rounds { dropped: 3, counted: 123 },
-            rounds_at_once: Rounds { dropped: 1, counted: 5 },
-            reservations: extent(&[0, 100, 1_000, 10_000, 60_000], 60_000),
-            mappings: extent(&[0, 10, 100, 1_000], 100),
-            containers: Some(extent(&[1, 10, 50, 100, 200], 100)),
-        }
-    }
-
-    fn quick() -> Self {
-        let few = Rounds { dropped: 1, counted: 3 };
-        let extent = |counts, peer_most| Extent { counts, peer_most, rounds: few };
-        Self {
-            rounds: Rounds { dropped: 1, counted: 7 },
-            rounds_with_links: Rounds { dropped: 1, counted: 15 },
-            rounds_at_once: Rounds { dropped: 0, counted: 1 },
-            reservations: extent(&[0, 10_000, 60_000], 60_000),
-            mappings: extent(&[0, 1_000], 0),
-            containers: None,
-        }
+        let (reservations, mappings, containers) = if quick {
+            (extent(&[0, 10_000, 60_000], 60_000), extent(&[0, 1_000], 0), None)
+        } else {
+            (
+                extent(&[0, 100, 1_000, 10_000, 60_000], 60_000),
+                extent(&[0, 10, 100, 1_000], 100),
+                Some(extent(&[1, 10, 50, 100, 200], 100)),
+            )
+        };
+        Self { rounds, rounds_with_links, rounds_at_once, reservations, mappings, containers }
     }
 }
 

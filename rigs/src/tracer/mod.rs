@@ -151,7 +151,7 @@ fn run_within(
         .stdin(input)
         .stdout(stdout.try_clone()?)
         .stderr(stderr.try_clone()?)
-        // So that the time limit can kill the whole group.
+        // A group of its own, which the time limit kills.
         .process_group(0)
         .spawn()
         .with_context(|| format!("start `{shown}`"))?;

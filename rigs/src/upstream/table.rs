@@ -82,7 +82,7 @@ struct Row {
     about_functions: usize,
     /// Cases that pass with theirs only, with the failure of ours.
     missing: Vec<(String, String)>,
-    /// Such cases with an exception: name without version, number of cases, reason.
+    /// The same with an exception: name without version, number of cases, reason.
     excepted: BTreeMap<String, (usize, String)>,
     /// Exceptions that no case needs.
     needless: Vec<String>,
