@@ -118,6 +118,7 @@ fn an_interface_other_than_a_bridge_is_rejected() {
 #[case(json!({ "vlanTrunk": [{ "minID": 5, "maxID": 7 }] }))]
 fn a_bridge_without_vlan_filtering_is_rejected(#[case] keys: Value) {
     rscni_test::run(|lab| {
+        lab.host().netlink().add_bridge(&Bridge { up: true, ..Bridge::new("br0") }).unwrap();
         networks(lab)[0].with(&keys).assert_add_fails(
             lab,
             &lab.container("a"),
