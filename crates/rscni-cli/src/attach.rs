@@ -1,4 +1,4 @@
-//! `rscni add`, `del` and `check`: one network namespace and one network.
+//! `rscni add`, `del` and `check`: operations on one attachment.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -12,115 +12,104 @@ use crate::{
     container::Selector,
     netns,
     network::{Action, Added, Target, absolute, container_id, is_true, parse_args, parse_cap_args},
+    options::RuntimeOptions,
     output::{self, Format, Style},
-    places::{Memory, Places},
     summary::summary,
 };
 
-/// What `add` takes beside the attachment.
+/// Arguments of `add`.
 #[derive(clap::Args)]
 pub(crate) struct Add {
     /// Name of a network in the configuration directory
     network: String,
-    /// Network namespace: a path, or a name as of "ip netns"
+    /// Network namespace: a path, or a name known to "ip netns"
     netns: OsString,
-    /// Container id [default: derived from the namespace's path, as cnitool does]
+    /// Container id [default: derived from the namespace's path, like cnitool]
     #[arg(long, value_name = "ID")]
     container_id: Option<String>,
     #[command(flatten)]
     options: Options,
-    /// Make the namespace if there is none of that name, as "ip netns add" does; if it then cannot be attached,
-    /// it is removed again
+    /// Create the named namespace if it does not exist, like "ip netns add"; it is removed again if
+    /// the attachment fails
     #[arg(long)]
     create_netns: bool,
-    /// How to print the result [default: text on a terminal, else json]
+    /// Output format [default: text on a terminal, else json]
     #[arg(long, short, value_name = "FORMAT")]
     output: Option<Format>,
 }
 
-/// An attachment that was made, as command lines name it.
+/// Arguments of `del` and `check`.
 #[derive(clap::Args)]
 pub(crate) struct Attachment {
     /// Name of a network in the configuration directory
     network: String,
-    /// Network namespace: a path, or a name as of "ip netns" [default: that of the container, as it
-    /// is remembered]
+    /// Network namespace: a path, or a name known to "ip netns" [default: the one in the cache]
     #[arg(required_unless_present = "container_id")]
     netns: Option<OsString>,
-    /// Container: its id, twelve digits of a long id, or its pod as NAMESPACE/NAME [default:
-    /// derived from the namespace's path, as cnitool does]
+    /// Container: its id, the first twelve digits of a long id, or its pod as NAMESPACE/NAME
+    /// [default: derived from the namespace's path, like cnitool]
     #[arg(long, value_name = "ID")]
     container_id: Option<Selector>,
     #[command(flatten)]
     options: Options,
 }
 
-/// What every operation on an attachment takes.
+/// Options of every operation on an attachment.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Interface to make in the namespace
-    #[arg(long, short, value_name = "NAME", env = "CNI_IFNAME", hide_env_values = true, default_value = IFNAME)]
+    /// Name of the interface in the namespace
+    #[arg(long, short, value_name = "NAME", env = "CNI_IFNAME", hide_env_values = true)]
+    #[arg(default_value = IFNAME)]
     ifname: String,
     /// Arguments for the plugins
     #[arg(long, value_name = "KEY=VALUE;..", env = "CNI_ARGS", hide_env_values = true)]
     args: Option<String>,
-    // As text, since backticks around a variable's name would be seen in the terminal.
+    // Not a doc comment: clippy wants backticks in those, and the help would show them.
     #[arg(long, value_name = "KEY=JSON", help = CAP_HELP)]
     cap: Vec<String>,
     #[command(flatten)]
-    places: Places,
-    #[command(flatten)]
-    memory: Memory,
-    /// Capability arguments, as cnitool takes them
+    runtime: RuntimeOptions,
+    /// Capability arguments in cnitool's variable
     #[arg(long, env = "CAP_ARGS", hide = true)]
     cap_args: Option<String>,
-    /// Whether the namespace may be this program's own
+    /// Allow the namespace of this process
     #[arg(long, env = "CNI_NETNS_OVERRIDE", hide = true)]
     netns_override: Option<String>,
 }
 
-const CAP_HELP: &str = "Capability argument for the plugins that take it; may be repeated, and adds to the object in $CAP_ARGS";
+const CAP_HELP: &str =
+    "Capability argument for plugins that declare it; may be repeated and extends $CAP_ARGS";
 const IFNAME: &str = "eth0";
 
 impl Add {
-    /// Attaches, and prints the result.
+    /// Attaches the namespace and prints the result.
     pub(crate) fn run(self) -> Result<(), Error> {
         let format = self.output.unwrap_or_else(Format::of_results);
         let name = self.netns;
         let netns = netns_path(&name)?;
         let id = self.container_id.unwrap_or_else(|| container_id(&netns));
         let target = self.options.target(self.network, netns, id)?;
-        let made = self.create_netns && netns::make_if_missing(&target.netns)?;
-        let Added { result, version, steps } = add(&target)
-            .map_err(|error| if made { netns::unmake(&target.netns, error) } else { error })?;
+        let created = self.create_netns && netns::create_if_missing(&target.netns)?;
+        let added = must_exist(&target).and_then(|()| target.add());
+        let Added { result, version, calls } =
+            added.map_err(|e| if created { netns::remove_after(&target.netns, e) } else { e })?;
         match format {
             Format::Json => output::json(&result.to_json(version)),
             Format::Text => {
                 let name = name.to_string_lossy();
-                output::text(&summary(
-                    &name,
-                    &target.network,
-                    &target.params,
-                    &result,
-                    &steps,
-                    Style::of_stdout(),
-                ));
+                let (network, params) = (&target.network, &target.params);
+                output::text(&summary(&name, network, params, &result, &calls, Style::of_stdout()));
             }
         }
         Ok(())
     }
 }
 
-fn add(target: &Target) -> Result<Added, Error> {
-    must_exist(target)?;
-    target.add()
-}
-
 impl Attachment {
-    /// Does what prints nothing.
+    /// Runs an operation, which prints nothing.
     pub(crate) fn run(self, action: Action) -> Result<(), Error> {
         let target = self.target()?;
-        // To detach what was in it is still possible, and needed, when the namespace is gone.
+        // DEL must also work after the namespace is gone.
         if action != Action::Del {
             must_exist(&target)?;
         }
@@ -131,21 +120,22 @@ impl Attachment {
         let Self { network, netns, container_id: selector, options } = self;
         let netns = netns.as_deref().map(netns_path).transpose()?;
         let Some(selector) = selector else {
-            // Without a container the command line has a namespace.
+            // clap requires the namespace if there is no container.
             let netns = netns.unwrap_or_default();
             let id = container_id(&netns);
             return options.target(network, netns, id);
         };
-        let known = selector.find(&options.memory.cache(), &network, options.ifname())?;
-        let (id, remembered) = match (known, &selector) {
+        let cache = options.runtime.cache.cache();
+        let entry = selector.find(&cache, &network, options.ifname())?;
+        let (id, cached) = match (entry, &selector) {
             (Some(entry), _) => (entry.params.container_id, entry.params.netns),
             (None, Selector::Id(id)) => (id.clone(), None),
             (None, Selector::Pod(pod)) => (pod.to_string(), None),
         };
-        let netns = netns.or(remembered).ok_or_else(|| {
+        let netns = netns.or(cached).ok_or_else(|| {
             Error::InvalidNetns(format!(
-                "no namespace of {selector} is remembered for network {network}: name it after the \
-                 network"
+                "the cache has no namespace of {selector} for network {network}: add the namespace \
+                 to the command line"
             ))
         })?;
         options.target(network, netns, id)
@@ -153,7 +143,7 @@ impl Attachment {
 }
 
 impl Options {
-    /// The interface; a variable that is set to nothing is not set.
+    /// Returns the interface name. An empty variable counts as unset.
     fn ifname(&self) -> &str {
         if self.ifname.is_empty() { IFNAME } else { &self.ifname }
     }
@@ -167,10 +157,10 @@ impl Options {
             network,
             netns,
             params,
-            conf_dir: self.places.conf_dir().to_owned(),
-            plugin_path: self.places.plugin_path(),
-            timeout: self.places.timeout(),
-            cache: self.memory.cache(),
+            conf_dir: self.runtime.plugins.conf_dir().to_owned(),
+            plugin_path: self.runtime.plugins.plugin_path(),
+            timeout: self.runtime.plugins.timeout(),
+            cache: self.runtime.cache.cache(),
         })
     }
 }
@@ -180,12 +170,12 @@ fn must_exist(target: &Target) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::InvalidNetns(format!(
-        "{} does not exist: make it with --create-netns or `ip netns add`, or give the path of another",
+        "{} does not exist: create it with --create-netns or `ip netns add`, or use another one",
         target.netns.display()
     )))
 }
 
-/// The path of a network namespace; a bare name is one of `ip netns`.
+/// Returns the path of a network namespace. A bare name is one of `ip netns`.
 fn netns_path(text: &OsStr) -> Result<PathBuf, Error> {
     if text.as_encoded_bytes().contains(&b'/') {
         return absolute(Path::new(text));
@@ -199,7 +189,7 @@ fn netns_path(text: &OsStr) -> Result<PathBuf, Error> {
     Ok(netns::named_dir().join(text))
 }
 
-/// Capability arguments: those of the variable, then those of the options.
+/// Merges the capability arguments of the variable and the options; options take precedence.
 fn capabilities(variable: Option<&str>, options: &[String]) -> Result<Map<String, Value>, Error> {
     let mut all = match variable.filter(|text| !text.is_empty()) {
         Some(text) => parse_cap_args(text)?,
@@ -212,9 +202,7 @@ fn capabilities(variable: Option<&str>, options: &[String]) -> Result<Map<String
             .filter(|(key, _)| !key.is_empty())
             .ok_or_else(|| invalid("must be of the form KEY=JSON".into()))?;
         let value = serde_json::from_str(json).map_err(|e| {
-            invalid(format!(
-                "the value is not JSON ({e}); text needs its quotes: {key}='\"{json}\"'"
-            ))
+            invalid(format!("the value is not JSON ({e}); strings need quotes: {key}='\"{json}\"'"))
         })?;
         all.insert(key.into(), value);
     }
@@ -226,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bare_name_is_one_of_ip_netns_and_all_else_a_path() {
+    fn bare_names_are_named_namespaces_and_others_are_paths() {
         let path = |text: &str| netns_path(OsStr::new(text)).map(|path| path.display().to_string());
         assert!(path("testing").unwrap().ends_with("/run/netns/testing"));
         assert_eq!(path("/proc/7/ns/net").unwrap(), "/proc/7/ns/net");
@@ -240,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn capability_options_add_to_the_variable() {
+    fn cap_options_extend_the_variable() {
         let all =
             capabilities(Some(r#"{ "mac": "a", "ips": [] }"#), &["mac=\"b\"".into()]).unwrap();
         assert_eq!(Value::Object(all).to_string(), r#"{"mac":"b","ips":[]}"#);

@@ -1,10 +1,12 @@
-//! The subcommands of `rscni`: what they are called and take, and what of it goes where.
+//! The command line of `rscni`: subcommands and dispatch.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand};
+use rscni::Error;
 
 use crate::{
+    PROGRAM,
     attach::{Add, Attachment},
     cnitool,
     conformance::{self, Conformance},
@@ -20,9 +22,9 @@ use crate::{
     status::Status,
 };
 
-/// CNI networks for containers: every reference plugin in one file, and a tool to run networks with
+/// Every CNI reference plugin in one binary, and commands to run and inspect CNI networks
 ///
-/// Called under the name of a plugin, it is that plugin; `rscni install` makes the names.
+/// Called under the name of a plugin, it is that plugin. `rscni install` creates these names.
 #[derive(Parser)]
 #[command(name = "rscni", version, after_help = EXAMPLES, arg_required_else_help = true)]
 struct Cli {
@@ -32,104 +34,105 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  rscni install /opt/cni/bin               put the plugins where container runtimes look for them
-  rscni plugins                            see which there are
-  rscni add mynet testing --create-netns   attach /var/run/netns/testing to the network mynet of /etc/cni/net.d
+  rscni install /opt/cni/bin               install the plugins for container runtimes
+  rscni plugins                            list the plugins
+  rscni add mynet testing --create-netns   attach /var/run/netns/testing to mynet of /etc/cni/net.d
   rscni check mynet testing
-  rscni ls                                 see what is attached to what
+  rscni ls                                 list attachments
   rscni del mynet testing
-  rscni gc --auto --dry-run                see what was left by containers that are gone
-  rscni gc mynet --auto                    remove it
-  rscni repair                             put back what running containers have lost, such as flushed rules
-  rscni doctor                             see what is wrong with this node, and what mends it
-  rscni add mynet testing --cap portMappings='[{\"hostPort\":8080,\"containerPort\":80,\"protocol\":\"tcp\"}]'";
+  rscni gc --auto --dry-run                list stale resources of containers that no longer exist
+  rscni gc mynet --auto                    remove those of one network
+  rscni repair                             restore lost rules and routes of running containers
+  rscni doctor                             find problems on this node, with commands that fix them
+  rscni add mynet testing --cap \\
+    portMappings='[{\"hostPort\":8080,\"containerPort\":80,\"protocol\":\"tcp\"}]'";
 
 #[derive(Subcommand)]
 enum Command {
-    /// Attach a network namespace to a network, and print the result
+    /// Attach a network namespace to a network and print the result
     ///
-    /// On a terminal the result is a summary, with the time that each plugin took; elsewhere it is the JSON of the
-    /// spec, as cnitool prints it.
+    /// On a terminal, prints a summary with the time that each plugin took. Otherwise, prints the
+    /// result as JSON, like cnitool.
     Add(Add),
     /// Detach a network namespace from a network
     Del(Attachment),
-    /// See that an attachment is as `add` left it
+    /// Check that an attachment is still as `add` left it
     Check(Attachment),
-    /// List attachments: of which container, with which addresses, and whether it is still there
+    /// List attachments with their containers, addresses and network namespaces
     Ls(List),
-    /// Remove what containers that are gone have left behind in a network
+    /// Remove stale resources of containers that no longer exist
     ///
-    /// Attachments that are not in the given set are detached, and then each plugin is told the set, to remove what
-    /// else it may hold. What was removed is printed, with the reason; --dry-run says it before. With --auto the set is
-    /// what the cache directory remembers and has its namespace, and what has an interface in some namespace. Use it
-    /// while none but rscni attaches: what another runtime is about to attach may look like what is left behind.
+    /// Detaches every attachment to the network that is not valid, and then calls GC of each plugin
+    /// with the valid attachments. Prints what it removed and why. With --auto, an attachment is
+    /// valid if its namespace exists, or if its interface exists in some namespace. Do not run it
+    /// while another runtime attaches containers: an unfinished ADD may look stale.
     // The network first: behind --valid it would be taken for an attachment.
     #[command(
-        override_usage = "rscni gc [OPTIONS] <NETWORK> <--valid <CONTAINER/IFNAME>...|--auto>\n       \
-                                rscni gc [OPTIONS] --auto"
+        override_usage = "rscni gc [OPTIONS] <NETWORK> <--valid <CONTAINER/IFNAME>...|--auto>
+       rscni gc [OPTIONS] --auto"
     )]
     Gc(Gc),
-    /// Put back what running attachments have lost, such as rules after a flush or a firewall
-    /// reload
+    /// Restore what running attachments have lost, such as rules after a flush or firewall reload
     ///
-    /// Every attachment, or those of a network or of some containers of it, is compared with what
-    /// `add` left. What can be put back without touching the interface is put back: rules and
-    /// elements of nftables and iptables, firewalld's sources, routes, the gateway's addresses,
-    /// forwarding and traffic shaping. Other attachments are not touched. Prints a line for each
-    /// attachment and for each thing that was missing, and ends with status 1 if something could
-    /// not be put back. --dry-run says what is missing.
+    /// Compares every attachment, or those of a network or of some containers, with what `add`
+    /// created. Restores rules and set elements of nftables and iptables, sources of firewalld,
+    /// routes, gateway addresses, forwarding and traffic shaping. Does not change the interface or
+    /// intact attachments. Prints a line for each attachment and each missing thing. Exits with
+    /// status 1 if something could not be restored.
     Repair(Repair),
-    /// See whether networks are ready for containers
+    /// Report whether networks are ready for containers
     ///
-    /// Prints a line for each network, and ends with status 1 if one is not ready or its file cannot be read.
+    /// Prints a line for each network. Exits with status 1 if a network is not ready or its file is
+    /// invalid.
     Status(Status),
-    /// Look at this node: what is wrong, why it matters, and the command that mends it
+    /// Find problems on this node: each with its effect and the command that fixes it
     ///
-    /// Looks at directories, networks, plugins, the kernel, forwarding, addresses, and what is left of containers that are
-    /// gone. It changes nothing, and ends with status 1 if it finds an error.
+    /// Checks directories, networks, plugins, the kernel, forwarding, addresses, and stale
+    /// resources. Changes nothing. Exits with status 1 if there is an error.
     Doctor(Doctor),
-    /// Put this program and an entry for each plugin (and cnitool) into a directory
+    /// Install this program and an entry for each plugin and cnitool into a directory
     ///
-    /// Every file appears whole or not at all, so it may be a directory that runtimes are using, and may hold other
-    /// plugins of the same names, which are replaced. Others stay as they are.
+    /// Files are replaced atomically, so runtimes may use the directory meanwhile. Plugins of the
+    /// same names are replaced; other files stay.
     Install {
-        /// The directory, /opt/cni/bin for most runtimes; it is made if it is not there
+        /// Target directory, /opt/cni/bin for most runtimes; created if missing
         dir: PathBuf,
-        /// Only these plugins; '' for none
+        /// Install only these plugins; '' for none
         #[arg(long, value_name = "NAMES", value_delimiter = ',')]
         only: Option<Vec<String>>,
-        /// Make an entry of another name for a plugin too, such as cnv-bridge=bridge; may be given
-        /// several times
+        /// Also create an entry for a plugin under another name, such as cnv-bridge=bridge; may be
+        /// repeated
         #[arg(long = "as", value_name = "NAME=PLUGIN")]
         aliases: Vec<Alias>,
     },
-    /// List the plugins that are inside this program
+    /// List the plugins in this program
     Plugins,
-    /// Get and keep leases for the plugin dhcp, until SIGTERM or SIGINT; the same as `dhcp daemon`
+    /// Run the daemon of the dhcp plugin until SIGTERM or SIGINT; same as `dhcp daemon`
     DhcpDaemon(dhcp_daemon::Options),
-    /// Hold a plugin, of whatever origin, against the requirements of the CNI specification
+    /// Check a CNI plugin for conformance with the specification
     ///
-    /// The plugin is called in namespaces of its own, where nothing of this host can be reached; no root is needed.
-    /// Ends with status 0 if all that MUST be is met, 1 if not, and 2 if there is nothing to test.
+    /// Calls the plugin in private namespaces, isolated from this host; root is not required. Exits
+    /// with status 0 if every MUST requirement is met, 1 if not, and 2 if there is nothing to test.
     Conformance(Conformance),
-    /// The part of `conformance` that is in the namespaces.
+    /// The worker process of `conformance`, which runs in the private namespaces.
     #[command(hide = true, name = conformance::WORKER)]
     ConformanceWorker,
-    /// Print a script that completes command lines of this program in a shell
+    /// Print a shell completion script
     ///
-    /// For bash: source <(rscni completions bash). For the others, write it to a file where the shell looks for such.
+    /// For bash: source <(rscni completions bash). For other shells, save it where the shell looks
+    /// for completions.
     Completions {
         /// The shell
         shell: Shell,
     },
-    /// Write manual pages, one for each command, for cnitool and for the daemon of dhcp
+    /// Write manual pages for all commands, cnitool and the dhcp daemon
     Man {
-        /// The directory, such as /usr/local/share/man/man1; it is made if it is not there
+        /// Target directory, such as /usr/local/share/man/man1; created if missing
         dir: PathBuf,
     },
 }
 
-/// Runs the subcommand that this process was called with.
+/// Runs the subcommand on the command line.
 pub(crate) fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Add(add) => add.run(),
@@ -137,13 +140,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Check(attachment) => attachment.run(Action::Check),
         Command::Ls(list) => list.run(),
         Command::Gc(gc) => gc.run(),
-        Command::Repair(repair) => {
-            return repair.run().unwrap_or_else(|error| output::exit("rscni", Err(error)));
-        }
+        Command::Repair(repair) => return status(repair.run()),
         Command::Status(status) => status.run(),
-        Command::Doctor(doctor) => {
-            return doctor.run().unwrap_or_else(|error| output::exit("rscni", Err(error)));
-        }
+        Command::Doctor(doctor) => return status(doctor.run()),
         Command::Install { dir, only, aliases } => {
             install::install(&dir, only.as_deref(), &aliases, &mut |done| output::line(&done))
         }
@@ -162,7 +161,11 @@ pub(crate) fn main() -> ExitCode {
             generate::manual(&dir, [Cli::command(), cnitool::command(), dhcp_daemon::command()])
         }
     };
-    output::exit("rscni", outcome)
+    output::exit(PROGRAM, outcome)
+}
+
+fn status(outcome: Result<ExitCode, Error>) -> ExitCode {
+    outcome.unwrap_or_else(|error| output::exit(PROGRAM, Err(error)))
 }
 
 fn list_plugins() {
@@ -177,16 +180,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definitions_hold_together() {
+    fn command_definition_is_valid() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn every_command_has_its_place_in_the_page_about_them() {
+    fn docs_mention_every_command() {
         let page = include_str!("../../../docs/rscni.md");
         for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
             let name = format!("rscni {}", command.get_name());
-            assert!(page.contains(&name), "docs/rscni.md does not say what `{name}` is for");
+            assert!(page.contains(&name), "docs/rscni.md does not describe `{name}`");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The face of Go's `cnitool`: the same command lines and variables, for scripts and habits that have them.
+//! `cnitool`, with the command lines and variables of Go's.
 
 use std::{
     ffi::OsString,
@@ -21,10 +21,10 @@ use crate::{
     output,
 };
 
-/// The name under which this program is cnitool.
+/// The file name that makes this program cnitool.
 pub(crate) const NAME: &str = "cnitool";
 
-/// Add a network interface to a network namespace, check it, or remove it; collect garbage, or ask for the status.
+/// Add, check or delete the interface of a network namespace, collect garbage, or query the status
 #[derive(Parser)]
 #[command(name = NAME, version, after_help = VARIABLES)]
 struct Arguments {
@@ -43,34 +43,34 @@ struct Arguments {
 const VARIABLES: &str = "\
 Variables:
   NETCONFPATH  directory of network configurations [default: /etc/cni/net.d]
-  CNI_PATH     directories of plugins, divided by ':'; those inside this program need not be there
+  CNI_PATH     directories of plugins, separated by ':'; this program's own are always found
   CNI_ARGS     arguments for the plugins: KEY1=VALUE1;KEY2=VALUE2
   CAP_ARGS     capability arguments, a JSON object
   CNI_IFNAME   interface name [default: eth0]";
 
 #[derive(Subcommand)]
 enum Command {
-    /// Add a network interface to a network namespace, and print the result
+    /// Add an interface to a network namespace and print the result
     Add(Attachment),
-    /// Check the network interface in a network namespace
+    /// Check the interface in a network namespace
     Check(Attachment),
-    /// Delete the network interface from a network namespace
+    /// Delete the interface from a network namespace
     Del(Attachment),
-    /// Remove every attachment to the network, whatever the namespace, and what else its plugins hold
+    /// Remove all attachments to the network, in any namespace, and other resources of its plugins
     Gc(Attachment),
-    /// Ask the network's plugins whether they are ready
+    /// Query whether the network's plugins are ready
     Status(Attachment),
-    /// Print a script that completes command lines of cnitool in a shell
+    /// Print a shell completion script for cnitool
     ///
-    /// For bash: source <(cnitool completion bash). For the others, write it to a file where the
-    /// shell looks for such.
+    /// For bash: source <(cnitool completion bash). For other shells, save it where the shell looks
+    /// for completions.
     Completion {
         #[command(subcommand)]
         shell: Option<Completion>,
     },
 }
 
-/// A shell, as cobra has it: a command each.
+/// A subcommand for each shell, as in cobra.
 #[derive(Clone, Copy, Subcommand)]
 enum Completion {
     /// Print the script for bash
@@ -85,7 +85,7 @@ enum Completion {
 
 #[derive(Clone, Copy, clap::Args)]
 struct Descriptions {
-    /// Leave out what the commands and options do
+    /// Omit the descriptions of commands and options
     #[arg(long = "no-descriptions")]
     without: bool,
 }
@@ -97,12 +97,12 @@ struct Attachment {
     network: String,
     /// Path of the network namespace
     netns: PathBuf,
-    /// Go's cnitool ignores what follows.
+    /// Ignored, as in Go's cnitool.
     #[arg(hide = true)]
     ignored: Vec<OsString>,
 }
 
-/// Runs the command that this process was called with.
+/// Runs the command on the command line.
 pub(crate) fn main() -> ExitCode {
     match Arguments::try_parse() {
         Ok(Arguments { command: None, .. }) => help(&[]),
@@ -114,19 +114,19 @@ pub(crate) fn main() -> ExitCode {
             output::exit(NAME, run(command, ifname))
         }
         Err(help) => {
-            // Where neither stream takes it there is no one to tell.
+            // There is nowhere to report a failed write.
             let _ = help.print();
             if help.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
         }
     }
 }
 
-/// The definition of the command lines.
+/// Returns the definition of the command line.
 pub(crate) fn command() -> clap::Command {
     Arguments::command()
 }
 
-/// Prints the help of a command, which without its own subcommand does nothing else.
+/// Prints the help of a command that was called without its subcommand.
 fn help(path: &[&str]) -> ExitCode {
     let mut command = command();
     command.build();
@@ -162,7 +162,7 @@ fn run(command: Command, ifname: Option<String>) -> Result<(), Error> {
         Command::Del(attachment) => (Some(Action::Del), attachment),
         Command::Gc(attachment) => (Some(Action::Gc), attachment),
         Command::Status(attachment) => (Some(Action::Status), attachment),
-        // Answered before.
+        // `main` has handled it.
         Command::Completion { .. } => return Ok(()),
     };
     let netns = absolute(&attachment.netns)?;
@@ -194,7 +194,7 @@ fn run(command: Command, ifname: Option<String>) -> Result<(), Error> {
     }
 }
 
-/// A variable that is set to something.
+/// Returns the value of a variable unless it is empty.
 fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }

@@ -1,4 +1,4 @@
-//! `rscni conformance`: what there is to test, and where the report goes. The tests are those of `rscni-conformance`.
+//! `rscni conformance`: the command line of `rscni-conformance`.
 
 use std::{
     ffi::OsString,
@@ -16,74 +16,75 @@ use rscni_conformance::{
 use crate::{
     duration::duration,
     network::split_path,
+    options::PLUGIN_DIR,
     output::{self, Style},
 };
 
-/// The hidden subcommand that [`work`] is.
+/// The hidden subcommand that runs [`work`].
 pub(crate) const WORKER: &str = "conformance-worker";
 
-const PLUGIN_DIR: &str = "/opt/cni/bin";
-/// There is nothing to test, or no place for it.
+/// Exit status if there is nothing to test or the test environment cannot be created.
 const USAGE: u8 = 2;
 
-/// What to test, and how to tell.
+/// Arguments of `conformance`.
 #[derive(clap::Args)]
 pub(crate) struct Conformance {
-    /// The plugin: its name, or the path of its program
+    /// Plugin to test: its name, or the path of its program
     #[arg(long, value_name = "NAME", required_unless_present = "list")]
     plugin: Option<String>,
-    /// Its configuration, or a network list: then the plugins before it are called too, and it is tested on what they made
+    /// Configuration of the plugin, or a network list: the plugins before it in the list are called
+    /// first
     #[arg(long, value_name = "FILE", required_unless_present = "list")]
     config: Option<PathBuf>,
     #[arg(
         long,
         value_name = "DIR",
-        help = "A directory of plugins; may be given several times. Otherwise those of CNI_PATH, or /opt/cni/bin"
+        help = "Directory of plugins; may be repeated [default: $CNI_PATH, or /opt/cni/bin]"
     )]
     path: Vec<PathBuf>,
-    /// The name of the interface in the container
+    /// Name of the interface in the container
     #[arg(long, value_name = "NAME", default_value = "eth0")]
     ifname: String,
-    /// An interface that the private host is to have, for plugins that need one: a dummy, or a veth where the kernel
-    /// has no dummies; may be given several times
+    /// Create this interface on the private host, for plugins that need one: a dummy, or a veth if
+    /// the kernel has no dummy; may be repeated
     #[arg(long, value_name = "NAME")]
     host_interface: Vec<String>,
-    /// A command of a shell that is run on the private host before the plugin is called; what it starts in the
-    /// background stays until the end; may be given several times
+    /// Run this shell command on the private host before the plugin is called; its background
+    /// processes run until the end; may be repeated
     #[arg(long, value_name = "COMMAND")]
     setup: Vec<String>,
-    /// How the report is written
+    /// Format of the report
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-    /// Where the report is written, instead of stdout
+    /// Write the report to this file instead of stdout
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Only these requirements, by their ids, divided by ','; may be given several times
+    /// Check only the requirements with these ids, separated by ','; may be repeated
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     only: Vec<String>,
-    /// Fail where something is not as it SHOULD be, too
+    /// Also fail if a SHOULD requirement is not met
     #[arg(long)]
     strict: bool,
-    /// End a call that takes longer than this, such as 2m [default: 30s]
+    /// Kill a plugin call that takes longer than this, such as 2m [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     timeout: Option<Duration>,
-    /// List the requirements, and call nothing
+    /// List the requirements and exit
     #[arg(long)]
     list: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// For people
+    /// Readable text
     Text,
-    /// An object with all requirements in an array
+    /// An object with an array of all requirements
     Json,
-    /// XML of `JUnit`, for systems of continuous integration
+    /// `JUnit` XML for CI systems
     Junit,
 }
 
 impl Conformance {
-    /// Tests, and says whether the plugin has passed.
+    /// Runs the checks. The exit status says whether the plugin passed.
     pub(crate) fn run(self) -> ExitCode {
         self.try_run().unwrap_or_else(|why| {
             let _ = writeln!(std::io::stderr(), "rscni: {why}");
@@ -110,17 +111,16 @@ impl Conformance {
             time_limit: self.timeout,
         })
         .map_err(|error| about_file(&error))?;
-        // Opened before anything is called, so that a report is not lost for a mistake in its name.
-        let file = self.output.as_ref().map(|file| match std::fs::File::create(file) {
-            Ok(opened) => Ok(opened),
-            Err(error) => Err(format!("{}: {error}", file.display())),
-        });
-        let mut file = file.transpose()?;
+        // Opened before any call, so that a wrong path does not lose the report.
+        let create = |file: &PathBuf| {
+            std::fs::File::create(file).map_err(|error| format!("{}: {error}", file.display()))
+        };
+        let mut file = self.output.as_ref().map(create).transpose()?;
         let own = std::env::current_exe().map_err(|error| format!("find this program: {error}"))?;
         let _orphans = Orphans::adopt();
         let report =
             rscni_conformance::run(&subject, &requirements, (&own, &[WORKER]), &mut progress)?;
-        let text = self.written(&report, file.is_none());
+        let text = self.format(&report, file.is_none());
         match &mut file {
             None => output::text(&text),
             Some(file) => file
@@ -137,7 +137,7 @@ impl Conformance {
             self.only.iter().find(|id| !ALL.iter().any(|requirement| requirement.id == **id))
         {
             return Err(format!(
-                "there is no requirement {unknown}; `rscni conformance --list` shows them all"
+                "unknown requirement {unknown}; `rscni conformance --list` lists them"
             ));
         }
         let wanted = |requirement: &&Requirement| {
@@ -158,7 +158,7 @@ impl Conformance {
         split_path(&variable.unwrap_or_else(|| OsString::from(PLUGIN_DIR)))
     }
 
-    fn written(&self, report: &Report, to_stdout: bool) -> String {
+    fn format(&self, report: &Report, to_stdout: bool) -> String {
         match self.format {
             Format::Text => report.text(to_stdout && Style::of_stdout().bold),
             Format::Json => report.json(),
@@ -167,7 +167,7 @@ impl Conformance {
     }
 }
 
-/// Somebody who waits at a terminal sees how far it has come.
+/// Shows progress on a terminal.
 fn progress(entry: &Entry) {
     let mut stderr = std::io::stderr();
     if stderr.is_terminal() && std::io::stdout().is_terminal() {
@@ -192,7 +192,7 @@ fn list(requirements: &[&Requirement]) {
     }
 }
 
-/// Does the part of the work that is in the namespaces.
+/// Runs the worker process, which calls the plugin in private namespaces.
 pub(crate) fn work() -> ExitCode {
     match rscni_conformance::work() {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! Which container a command line means: by its id, by the beginning of a long id, or by its Kubernetes pod.
+//! Selects containers on command lines by id, by the beginning of a long id, or by Kubernetes pod.
 
 use std::{fmt, path::Path, str::FromStr};
 
@@ -11,13 +11,13 @@ use serde::Serialize;
 
 use crate::{netns::Presence, node};
 
-/// How many digits of a long id are shown, and have to be given; as in `docker ps`.
+/// Digits of a long id that are shown and required, as in `docker ps`.
 const SHORT: usize = 12;
 
-/// The length of the ids that container runtimes make: hexadecimal digits of SHA-256.
+/// Length of the ids of container runtimes: a SHA-256 in hexadecimal.
 const LONG: usize = 64;
 
-/// The Kubernetes pod of an attachment, as its runtime told the plugins in `CNI_ARGS`.
+/// The Kubernetes pod of an attachment, from the runtime's `CNI_ARGS`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Pod {
     pub(crate) namespace: String,
@@ -25,7 +25,9 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
-    /// The pod of an attachment. `CNI_ARGS` are other programs' text: what cannot be the name of a pod is none.
+    /// Returns the pod of an attachment.
+    ///
+    /// Invalid pod names are ignored, since any program may have written `CNI_ARGS`.
     pub(crate) fn of(entry: &CacheEntry) -> Option<Self> {
         let value = |key: &str| {
             let pair = entry.params.args.iter().rfind(|(it, _)| it == key);
@@ -41,7 +43,7 @@ impl fmt::Display for Pod {
     }
 }
 
-/// Whether Kubernetes allows it as a name (RFC 1123), in either case.
+/// Whether the text is a name as Kubernetes allows it (RFC 1123), in either case.
 fn is_name(text: &str) -> bool {
     let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
     let ends = [text.as_bytes().first(), text.as_bytes().last()];
@@ -50,12 +52,12 @@ fn is_name(text: &str) -> bool {
         && ends.iter().all(|end| end.is_some_and(u8::is_ascii_alphanumeric))
 }
 
-/// What a command line names a container by.
+/// A container on a command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Selector {
-    /// Its id, or at least twelve digits of a long one.
+    /// The id, or at least twelve digits of a long one.
     Id(String),
-    /// Its pod, `NAMESPACE/NAME`.
+    /// The pod, `NAMESPACE/NAME`.
     Pod(Pod),
 }
 
@@ -68,7 +70,7 @@ impl FromStr for Selector {
             return Ok(Self::Id(text.to_owned()));
         };
         if !is_name(namespace) || !is_name(name) {
-            return Err("a container is named by its id, or by its pod as NAMESPACE/NAME".into());
+            return Err("a container is an id, or a pod as NAMESPACE/NAME".into());
         }
         Ok(Self::Pod(Pod { namespace: namespace.to_owned(), name: name.to_owned() }))
     }
@@ -84,14 +86,14 @@ impl fmt::Display for Selector {
 }
 
 impl Selector {
-    /// The attachments that are meant. A whole id means no other that begins with it.
+    /// Returns the selected attachments. An exact match takes precedence over abbreviated ids.
     pub(crate) fn select<'a>(
         &self,
         entries: impl IntoIterator<Item = &'a CacheEntry>,
     ) -> Vec<&'a CacheEntry> {
         let entries: Vec<_> = entries.into_iter().collect();
-        let with = |is_meant: &dyn Fn(&CacheEntry) -> bool| -> Vec<&'a CacheEntry> {
-            entries.iter().copied().filter(|entry| is_meant(entry)).collect()
+        let with = |matches: &dyn Fn(&CacheEntry) -> bool| -> Vec<&'a CacheEntry> {
+            entries.iter().copied().filter(|entry| matches(entry)).collect()
         };
         match self {
             Self::Pod(pod) => with(&|entry| Pod::of(entry).as_ref() == Some(pod)),
@@ -107,11 +109,11 @@ impl Selector {
         }
     }
 
-    /// The one attachment that is meant, by this interface to this network. None if nothing is remembered of an id.
+    /// Returns the selected attachment to the network, or `None` if the cache does not have the id.
     ///
     /// # Errors
-    /// [`Error::NotExist`] if nothing is remembered of a pod, [`Error::InvalidEnvValue`] if several containers may be
-    /// meant, and those of the cache.
+    /// [`Error::NotExist`] if the cache does not have the pod, [`Error::InvalidEnvValue`] if
+    /// several containers match, and errors of the cache.
     pub(crate) fn find(
         &self,
         cache: &Cache,
@@ -122,7 +124,7 @@ impl Selector {
             let mut params = AttachmentParams::default();
             params.container_id.clone_from(id);
             ifname.clone_into(&mut params.ifname);
-            // A damaged entry is the plugins' to deal with.
+            // The operation itself reports a damaged entry.
             let entry = cache.load(network, &params).ok().flatten();
             if entry.is_some() || !is_abbreviation(id) {
                 return Ok(entry);
@@ -138,12 +140,13 @@ impl Selector {
             ([entry], _) => Ok(Some((*entry).clone())),
             ([], Self::Id(_)) => Ok(None),
             ([], Self::Pod(_)) => Err(Error::NotExist(format!(
-                "no attachment of {self} to network {network} as {ifname} is remembered; `rscni ls --all` shows what is"
+                "no attachment of {self} to network {network} as {ifname} in the cache; \
+                 `rscni ls --all` lists the attachments"
             ))),
             (several, _) => {
                 let ids: Vec<_> = several.iter().map(|entry| described(entry)).collect();
                 Err(Error::InvalidEnvValue(format!(
-                    "{self} may be one of several containers, name one by its id: {}",
+                    "{self} matches several containers, give the id of one: {}",
                     ids.join(", ")
                 )))
             }
@@ -151,18 +154,18 @@ impl Selector {
     }
 }
 
-/// A container's id, with what has become of its namespace.
+/// Formats the container id, with a note if the namespace is gone.
 fn described(entry: &CacheEntry) -> String {
     let gone = if node::namespace(entry) == Some(Presence::Gone) { " (gone)" } else { "" };
     format!("{}{gone}", entry.params.container_id)
 }
 
-/// An id as it is shown in a table.
+/// Returns the id as tables show it.
 pub(crate) fn shortened(id: &str) -> &str {
     if is_long(id) { &id[..SHORT] } else { id }
 }
 
-/// Whether an attachment is the loopback interface's, which every container has.
+/// Whether an attachment is that of the loopback interface, which every container has.
 pub(crate) fn is_loopback(entry: &CacheEntry) -> bool {
     let is_loopback = |plugin: &str| node::plain_kind(plugin) == "loopback";
     let of_plugins = || {
@@ -172,16 +175,16 @@ pub(crate) fn is_loopback(entry: &CacheEntry) -> bool {
     entry.params.ifname == "lo" || of_plugins()
 }
 
-/// Networks that runtimes define themselves, without a file: the loopback interface of containerd, CRI-O and others on
-/// go-cni, the bridges of Nomad and `BuildKit`.
-const OF_RUNTIMES: [&str; 3] = ["cni-loopback", "nomad", "buildkit"];
+/// Networks that runtimes define without a file: the loopback network of containerd, CRI-O and
+/// other users of go-cni, and the bridges of Nomad and `BuildKit`.
+const BUILT_IN_NETWORKS: [&str; 3] = ["cni-loopback", "nomad", "buildkit"];
 
-/// Whether an attachment is to a network that belongs to its runtime.
+/// Whether the runtime itself defines the attachment's network.
 pub(crate) fn is_of_runtime(entry: &CacheEntry) -> bool {
-    OF_RUNTIMES.contains(&entry.network.as_str()) || is_loopback(entry)
+    BUILT_IN_NETWORKS.contains(&entry.network.as_str()) || is_loopback(entry)
 }
 
-/// The path of an attachment's namespace; empty if that is not known.
+/// Returns the path of the attachment's namespace, or an empty path if unknown.
 pub(crate) fn netns_of(entry: &CacheEntry) -> &Path {
     entry.params.netns.as_deref().unwrap_or(Path::new(""))
 }
@@ -217,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_what_kubernetes_could_have_named() {
+    fn pod_names_must_be_valid_in_kubernetes() {
         let pod = |entry: &CacheEntry| Pod::of(entry).map(|pod| pod.to_string());
         assert_eq!(pod(&of_pod("a", "kube-system", "dns-1.x")), Some("kube-system/dns-1.x".into()));
         let twice = [("K8S_POD_NAMESPACE", "a"), ("K8S_POD_NAME", "b"), ("K8S_POD_NAME", "c")];
@@ -230,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_selector_is_an_id_or_a_pod() {
+    fn selector_is_an_id_or_a_pod() {
         assert_eq!("web-1".parse(), Ok(Selector::Id("web-1".into())));
         let pod = Pod { namespace: "default".into(), name: "web".into() };
         assert_eq!("default/web".parse(), Ok(Selector::Pod(pod)));

@@ -1,4 +1,4 @@
-//! `dhcp daemon`: the daemon of the plugin dhcp, with the command line of Go's.
+//! `dhcp daemon`: the daemon of the dhcp plugin, with the command line of Go's.
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -12,37 +12,38 @@ use rustix::{
 
 use crate::{duration::duration, output};
 
-/// The name under which this program is the plugin, and with an argument its daemon.
+/// The file name that makes this program the plugin or, with arguments, its daemon.
 pub(crate) const NAME: &str = "dhcp";
 
-/// The options of Go's daemon, which take one hyphen or two.
+/// The options of Go's daemon, with one hyphen or two.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// File to write the number of the process to
+    /// Write the process id to this file
     #[arg(long, value_name = "PATH")]
     pidfile: Option<PathBuf>,
-    /// What to put before the paths of the socket and of network namespaces
+    /// Prefix of the paths of the socket and of network namespaces
     #[arg(long, value_name = "PATH", default_value = "")]
     hostprefix: String,
-    /// Where to listen, unless systemd hands a socket over; leases are kept in a directory beside it
+    /// Socket to listen on, unless systemd passes one; leases are stored in a directory next to it
     #[arg(long, value_name = "PATH", default_value = "/run/cni/dhcp.sock")]
     socketpath: PathBuf,
-    /// Ask servers to answer to all stations
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
+    /// Ask servers for broadcast replies
+    #[arg(long, num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", default_value = "false")]
     broadcast: bool,
-    /// How long to wait for the answer to a request before all begins anew
+    /// Restart the exchange with the server if a request is not answered within this time
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     timeout: Duration,
-    /// The longest pause between two attempts to get a lease
+    /// Maximum delay between two attempts to get a lease
     #[arg(long, value_name = "TIME", default_value = "62s", value_parser = duration)]
     resendmax: Duration,
-    /// When to give up getting a lease
+    /// Give up getting a lease after this time
     #[arg(long, value_name = "TIME", default_value = "208s", value_parser = duration)]
     resendtimeout: Duration,
 }
 
 impl Options {
-    /// Runs the daemon until it is asked to end.
+    /// Runs the daemon until SIGTERM or SIGINT.
     pub(crate) fn run(self) -> Result<(), Error> {
         let Self { pidfile, hostprefix, socketpath, broadcast, timeout, resendmax, resendtimeout } =
             self;
@@ -55,17 +56,18 @@ impl Options {
             resend_timeout: resendtimeout,
             broadcast,
         };
-        confine().map_err(|errno| Error::IOFailure(format!("give up capabilities: {errno}")))?;
+        confine().map_err(|errno| Error::IOFailure(format!("drop capabilities: {errno}")))?;
         daemon.run()
     }
 }
 
-/// Gives up what the daemon has no use for, since it reads what anybody on a container's network may send, for as long as
-/// the node runs. It starts no programs, so none can give it back.
+/// Drops the capabilities that the daemon does not need, since it parses untrusted packets.
+///
+/// It executes no programs, so they cannot be regained.
 fn confine() -> Result<(), Errno> {
     let before = capabilities(None)?;
-    // To send from containers, from the port of DHCP; and to enter namespaces wherever their paths are, those of other
-    // users' processes too.
+    // The first three send from containers and from the DHCP port. The others enter namespaces
+    // under any path, also those of other users' processes.
     let kept = CapabilitySet::NET_ADMIN
         | CapabilitySet::NET_RAW
         | CapabilitySet::NET_BIND_SERVICE
@@ -81,7 +83,7 @@ fn confine() -> Result<(), Errno> {
     set_no_new_privs(true)
 }
 
-/// CNI plugin that gets addresses from a DHCP server; runtimes call it without arguments.
+/// CNI plugin that gets addresses from a DHCP server; runtimes call it without arguments
 #[derive(Parser)]
 #[command(name = NAME, version, arg_required_else_help = true)]
 struct Arguments {
@@ -91,23 +93,23 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Get and keep leases for the plugin, until SIGTERM or SIGINT
+    /// Get and renew leases for the plugin until SIGTERM or SIGINT
     Daemon(Options),
 }
 
-/// Runs what this process was called with under the plugin's name.
+/// Runs the command line under the plugin's name.
 pub(crate) fn main() -> ExitCode {
     let Arguments { command: Command::Daemon(options) } =
         Arguments::parse_from(std::env::args_os().map(with_two_hyphens));
     output::exit("dhcp daemon", options.run())
 }
 
-/// The definition of the command line.
+/// Returns the definition of the command line.
 pub(crate) fn command() -> clap::Command {
     Arguments::command()
 }
 
-/// `-pidfile` as `--pidfile`.
+/// Turns `-pidfile` into `--pidfile`.
 fn with_two_hyphens(argument: OsString) -> OsString {
     match argument.to_str().and_then(|text| text.strip_prefix('-')) {
         Some(name) if name.len() > 1 && !name.starts_with('-') => format!("--{name}").into(),
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn options_are_written_as_for_gos_daemon() {
+    fn options_of_gos_daemon_are_accepted() {
         let all = [
             "-pidfile",
             "/run/p",
@@ -144,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_those_of_gos_daemon() {
+    fn defaults_equal_those_of_the_daemon() {
         let Options {
             pidfile,
             hostprefix,

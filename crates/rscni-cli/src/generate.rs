@@ -1,5 +1,4 @@
-//! What packagers want beside the program: completions for shells, and manual pages, both from the definitions of the
-//! command lines, so that they say what the program does.
+//! Shell completions and manual pages, generated from the definitions of the command lines.
 
 use std::path::Path;
 
@@ -8,7 +7,7 @@ use rscni::Error;
 
 use crate::output;
 
-/// A shell that command lines can be completed in.
+/// A shell with completion support.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Shell {
     Bash,
@@ -17,13 +16,13 @@ pub(crate) enum Shell {
     Powershell,
 }
 
-/// The command without what is told about its words.
+/// Removes the descriptions of arguments and subcommands.
 pub(crate) fn without_descriptions(command: Command) -> Command {
     let command = command.mut_args(|argument| argument.help(None).long_help(None));
     command.mut_subcommands(|one| without_descriptions(one.about(None).long_about(None)))
 }
 
-/// Prints the script that completes the command.
+/// Prints the completion script of the command.
 pub(crate) fn completions(shell: Shell, command: &mut Command) {
     let shell = match shell {
         Shell::Bash => clap_complete::Shell::Bash,
@@ -37,7 +36,7 @@ pub(crate) fn completions(shell: Shell, command: &mut Command) {
     output::text(&String::from_utf8_lossy(&script));
 }
 
-/// Writes the pages of the commands and of their subcommands.
+/// Writes the manual pages of the commands and their subcommands.
 pub(crate) fn manual(dir: &Path, commands: impl IntoIterator<Item = Command>) -> Result<(), Error> {
     let failed = |e: std::io::Error| {
         Error::IOFailure(format!("write manual pages to {}: {e}", dir.display()))

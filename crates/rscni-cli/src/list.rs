@@ -1,4 +1,4 @@
-//! `rscni ls`: what is attached to what, from what is remembered of attachments.
+//! `rscni ls`: lists the attachments in the cache.
 
 use std::{
     fmt::Write as _,
@@ -17,64 +17,64 @@ use crate::{
     container::{Pod, Selector, is_loopback, netns_of, shortened},
     netns::Presence,
     node,
+    options::CacheOptions,
     output::{self, Style},
-    places::Memory,
     table::{Table, printable},
 };
 
-/// What `ls` takes.
+/// Arguments of `ls`.
 #[derive(clap::Args)]
 pub(crate) struct List {
-    /// Only attachments of this container: its id, twelve digits of a long id, or its pod as
-    /// NAMESPACE/NAME
+    /// Only attachments of this container: its id, the first twelve digits of a long id, or its pod
+    /// as NAMESPACE/NAME
     #[arg(value_name = "CONTAINER", conflicts_with = "container")]
     positional: Option<Selector>,
-    /// The same as CONTAINER
+    /// Same as CONTAINER
     #[arg(long, value_name = "ID")]
     container: Option<Selector>,
     /// Only attachments to this network
     #[arg(long, value_name = "NAME")]
     network: Option<String>,
-    /// Show loopback interfaces too, which every container has
+    /// Also show loopback interfaces, which every container has
     #[arg(long, short)]
     all: bool,
-    /// Show all digits of container ids
+    /// Do not shorten container ids
     #[arg(long)]
     no_trunc: bool,
-    /// How to print them
+    /// Output format
     #[arg(long, short, value_name = "FORMAT", default_value = "text")]
-    output: Shape,
+    output: ListFormat,
     #[command(flatten)]
-    memory: Memory,
+    cache: CacheOptions,
 }
 
-/// How attachments are printed.
+/// The output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Shape {
+enum ListFormat {
     /// A table
     Text,
-    /// A table with all digits of ids, hardware addresses and interfaces on the host
+    /// A table with full ids, MAC addresses and host interfaces
     Wide,
-    /// An object with all attachments in an array
+    /// An object with an array of all attachments
     Json,
-    /// A line CONTAINER/IFNAME for each, as `gc --valid` takes it
+    /// A line CONTAINER/IFNAME for each, the format of `gc --valid`
     Name,
 }
 
 impl List {
-    /// Prints the attachments, and below them the files that should be some, but cannot be read.
+    /// Prints the attachments, and below them the unreadable files of the cache.
     pub(crate) fn run(&self) -> Result<(), Error> {
-        let listing = self.select(self.memory.cache().list()?);
+        let listing = self.select(self.cache.cache().list()?);
         let style = Style::of_stdout();
         match self.output {
-            Shape::Json => output::json(&as_json(&listing)),
-            Shape::Text => {
+            ListFormat::Json => output::json(&as_json(&listing)),
+            ListFormat::Text => {
                 output::text(&as_text(&listing, SystemTime::now(), self.no_trunc, style));
             }
-            Shape::Wide => output::text(&as_wide_text(&listing, SystemTime::now(), style)),
-            Shape::Name => {
+            ListFormat::Wide => output::text(&as_wide_text(&listing, SystemTime::now(), style)),
+            ListFormat::Name => {
                 for entry in &listing.entries {
-                    output::line(&printable(&node::named(entry)));
+                    output::line(&printable(&node::full_name(entry)));
                 }
                 for (_, error) in &listing.broken {
                     output::note(&unreadable(error));
@@ -84,7 +84,7 @@ impl List {
         Ok(())
     }
 
-    /// The attachments that are wanted, and the broken files that may be such.
+    /// Returns the selected attachments and the unreadable files that may belong to them.
     fn select(&self, mut listing: CacheListing) -> CacheListing {
         if let Some(network) = &self.network {
             listing.entries.retain(|entry| entry.network == *network);
@@ -92,14 +92,13 @@ impl List {
         }
         if let Some(selector) = self.positional.as_ref().or(self.container.as_ref()) {
             listing.entries = selector.select(&listing.entries).into_iter().cloned().collect();
-            let mut infixes: Vec<String> =
-                listing.entries.iter().map(|it| format!("-{}-", it.params.container_id)).collect();
-            if let Selector::Id(id) = selector {
-                infixes.push(format!("-{id}"));
-            }
             listing.broken.retain(|(file, _)| {
                 let name = file.file_name().unwrap_or_default().to_string_lossy();
-                infixes.iter().any(|infix| name.contains(infix.as_str()))
+                matches!(selector, Selector::Id(id) if name.contains(&format!("-{id}")))
+                    || listing
+                        .entries
+                        .iter()
+                        .any(|entry| may_be_of_container(file, &entry.params.container_id))
             });
         }
         if !self.all {
@@ -109,14 +108,21 @@ impl List {
     }
 }
 
-/// Whether a file of the cache is one of this network's, by its name; that of a network whose name begins with this
-/// one's may look the same.
+/// Whether the name of a cache file may be that of an attachment to the network.
+///
+/// The files of networks `net` and `net-a` cannot be told apart.
 pub(crate) fn may_be_of(file: &Path, network: &str) -> bool {
     let name = file.file_name().unwrap_or_default().as_encoded_bytes();
     name.strip_prefix(network.as_bytes()).is_some_and(|rest| rest.starts_with(b"-"))
 }
 
-/// The addresses of an attachment.
+/// Whether the name of a cache file may be that of an attachment of the container.
+pub(crate) fn may_be_of_container(file: &Path, id: &str) -> bool {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    name.contains(&format!("-{id}-"))
+}
+
+/// Returns the addresses of an attachment.
 pub(crate) fn addresses(entry: &CacheEntry) -> Vec<String> {
     entry.result.ips.iter().map(|ip| ip.address.to_string()).collect()
 }
@@ -125,16 +131,9 @@ fn as_text(listing: &CacheListing, now: SystemTime, no_trunc: bool, style: Style
     let mut table =
         Table::new(["NETWORK", "CONTAINER", "POD", "INTERFACE", "ADDRESSES", "AGE", "NAMESPACE"]);
     for entry in &listing.entries {
-        let id = &entry.params.container_id;
-        table.row([
-            entry.network.clone(),
-            if no_trunc { id } else { shortened(id) }.to_owned(),
-            pod(entry),
-            entry.params.ifname.clone(),
-            addresses(entry).join(" "),
-            age_of(entry, now),
-            namespace(entry),
-        ]);
+        let [network, id, pod, ifname, _, addresses, _, age, netns] = cells(entry, now);
+        let id = if no_trunc { id } else { shortened(&id).to_owned() };
+        table.row([network, id, pod, ifname, addresses, age, netns]);
     }
     with_broken(table.text(style), listing)
 }
@@ -152,29 +151,35 @@ fn as_wide_text(listing: &CacheListing, now: SystemTime, style: Style) -> String
         "NAMESPACE",
     ]);
     for entry in &listing.entries {
-        let interfaces = &entry.result.interfaces;
-        let inner = interfaces
-            .iter()
-            .find(|it| it.sandbox.is_some() && it.name == entry.params.ifname)
-            .and_then(|it| it.mac.clone());
-        let outer: Vec<&str> =
-            interfaces.iter().filter(|it| it.sandbox.is_none()).map(|it| &*it.name).collect();
-        table.row([
-            entry.network.clone(),
-            entry.params.container_id.clone(),
-            pod(entry),
-            entry.params.ifname.clone(),
-            inner.unwrap_or_else(none),
-            addresses(entry).join(" "),
-            outer.join(" "),
-            age_of(entry, now),
-            namespace(entry),
-        ]);
+        table.row(cells(entry, now));
     }
     with_broken(table.text(style), listing)
 }
 
-/// The table, and below it the files that cannot be read.
+/// Returns the cells of a wide row.
+fn cells(entry: &CacheEntry, now: SystemTime) -> [String; 9] {
+    let interfaces = &entry.result.interfaces;
+    let mac = interfaces
+        .iter()
+        .find(|it| it.sandbox.is_some() && it.name == entry.params.ifname)
+        .and_then(|it| it.mac.clone());
+    let host: Vec<&str> =
+        interfaces.iter().filter(|it| it.sandbox.is_none()).map(|it| &*it.name).collect();
+    let age = |made| age(now.duration_since(made).unwrap_or_default());
+    [
+        entry.network.clone(),
+        entry.params.container_id.clone(),
+        Pod::of(entry).map_or_else(none, |pod| pod.to_string()),
+        entry.params.ifname.clone(),
+        mac.unwrap_or_else(none),
+        addresses(entry).join(" "),
+        host.join(" "),
+        entry.modified.map(age).unwrap_or_default(),
+        namespace(entry),
+    ]
+}
+
+/// Appends the unreadable files to the table.
 fn with_broken(mut text: String, listing: &CacheListing) -> String {
     for (index, (_, error)) in listing.broken.iter().enumerate() {
         let gap = if index == 0 { "\n" } else { "" };
@@ -184,36 +189,27 @@ fn with_broken(mut text: String, listing: &CacheListing) -> String {
     text
 }
 
-fn unreadable(error: &Error) -> String {
+/// Formats the error of an unreadable cache file.
+pub(crate) fn unreadable(error: &Error) -> String {
     format!("cannot be read: {}", printable(error.details()))
 }
 
-/// What stands in a column that has nothing to say, so that each line has as many words.
+/// Returns the text of an empty cell, so that every line has the same number of words.
 fn none() -> String {
     "-".to_owned()
-}
-
-fn pod(entry: &CacheEntry) -> String {
-    Pod::of(entry).map_or_else(none, |pod| pod.to_string())
-}
-
-fn age_of(entry: &CacheEntry, now: SystemTime) -> String {
-    entry
-        .modified
-        .map_or_else(String::new, |made| age(now.duration_since(made).unwrap_or_default()))
 }
 
 fn namespace(entry: &CacheEntry) -> String {
     let path = netns_of(entry).display();
     match node::namespace(entry) {
-        Some(Presence::There) => path.to_string(),
+        Some(Presence::Exists) => path.to_string(),
         Some(Presence::Gone) => format!("{path} (gone)"),
         Some(Presence::Unknown(why)) => format!("{path} (unknown: {why})"),
         None => "unknown".to_owned(),
     }
 }
 
-/// Time in its largest unit: that is enough to tell what was made just now from what was left behind.
+/// Formats an age in its largest unit.
 fn age(age: Duration) -> String {
     let seconds = age.as_secs();
     match seconds {
@@ -230,7 +226,7 @@ fn as_json(listing: &CacheListing) -> Value {
             time.duration_since(SystemTime::UNIX_EPOCH).ok().map(|time| time.as_secs())
         };
         let exists = match node::namespace(entry) {
-            Some(Presence::There) => Some(true),
+            Some(Presence::Exists) => Some(true),
             Some(Presence::Gone) => Some(false),
             Some(Presence::Unknown(_)) | None => None,
         };
@@ -258,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_age_is_in_its_largest_unit() {
+    fn age_is_in_its_largest_unit() {
         let ages = [
             (0, "0s"),
             (59, "59s"),
@@ -274,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_belongs_to_the_network_that_its_name_begins_with() {
+    fn cache_file_names_begin_with_the_network() {
         let of = |name: &str| may_be_of(&Path::new("/var/lib/cni/results").join(name), "net");
         assert!(of("net-box-eth0") && of("net-a-box-eth0"));
         assert!(!of("network-box-eth0") && !of("box-net-eth0") && !of("net"));

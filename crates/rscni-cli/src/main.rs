@@ -1,11 +1,13 @@
-//! The one binary `rscni`: every plugin of `rscni-plugins`, `cnitool`, and the operator's commands.
+//! The `rscni` binary: every plugin of `rscni-plugins`, `cnitool`, and the operator's commands.
 //!
-//! What it is depends on the name that it is called by. Under a plugin's name it is that plugin,
-//! and nothing else is even set up, since a node calls it for every container; `dhcp daemon` is
-//! what that plugin asks. Names such as `buildkit-cni-bridge`, and links to a plugin's name, stand
-//! for that plugin too. Under the name `cnitool` it takes the command lines of Go's `cnitool`.
-//! Under any other it is `rscni`, with subcommands. What `rscni` starts itself as, where no file
-//! has a plugin's name, is the plugin that a variable names.
+//! The name that it is called by selects what it is:
+//!
+//! - A plugin's name, an alias such as `buildkit-cni-bridge`, or a link to a plugin's name: that
+//!   plugin. Nothing else is initialised, since a node calls plugins for every container. With
+//!   arguments, `dhcp` is the daemon of that plugin.
+//! - `cnitool`: the command lines of Go's `cnitool`.
+//! - Any other name: `rscni` with its subcommands. If `CNI_COMMAND` is set and there are no
+//!   arguments, an environment variable selects the plugin: `rscni` starts itself that way.
 
 #![forbid(unsafe_code)]
 
@@ -24,8 +26,8 @@ mod list;
 mod netns;
 mod network;
 mod node;
+mod options;
 mod output;
-mod places;
 mod repair;
 mod status;
 mod summary;
@@ -37,17 +39,18 @@ use rscni::{Error, ErrorReply, SpecVersion};
 use rscni_plugins::{Certainty, Plugin};
 use rustix::{fs::Mode, param::linux_execfn, process::umask};
 
-/// The static binary's C library is musl, whose allocator maps and unmaps a page at a time and checks each block: a third
-/// of the instructions of an ADD, and as many system calls again.
+/// Replaces musl's allocator, which maps single pages and checks each block.
+///
+/// musl's takes a third of the instructions of an ADD and doubles the system calls.
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
-/// This program's own name.
+/// The name of this program.
 const PROGRAM: &str = "rscni";
 
 fn main() -> ExitCode {
-    spare_the_owner();
+    keep_owner_access();
     let mut args = std::env::args_os();
     let called = args.next().unwrap_or_default();
     let name = Path::new(&called).file_name().and_then(OsStr::to_str).unwrap_or(PROGRAM);
@@ -60,7 +63,7 @@ fn main() -> ExitCode {
     if let Some(plugin) = plugin_of_other_name(name, Path::new(&called)) {
         return run_as(plugin);
     }
-    // Runtimes call plugins without arguments; with some it is a person, whatever the environment may hold.
+    // Runtimes call plugins without arguments; a command line with arguments is not such a call.
     if args.next().is_none()
         && std::env::var_os("CNI_COMMAND").is_some_and(|command| !command.is_empty())
     {
@@ -70,36 +73,37 @@ fn main() -> ExitCode {
     cli::main()
 }
 
-/// Has the umask take nothing from the owner of a file, who could not open it again. What it takes from others it goes on
-/// to take, in programs that are started from here too.
-fn spare_the_owner() {
+/// Clears the owner bits of the umask so that files stay accessible to us.
+///
+/// The other bits stay as they are, also for child processes.
+fn keep_owner_access() {
     let callers = umask(Mode::RWXG | Mode::RWXO);
     umask(callers - Mode::RWXU);
 }
 
-/// The plugin that this program is started as under a name that is not the plugin's own.
+/// Returns the plugin that an alias stands for.
 ///
-/// argv\[0\] is whatever the caller chose; the path that the kernel started is `execfn`.
+/// The caller chooses argv\[0\], so the path that the kernel executed (`execfn`) counts as well.
 fn plugin_of_other_name(name: &str, called: &Path) -> Option<&'static Plugin> {
     if name == PROGRAM {
         return None;
     }
     let started = Path::new(OsStr::from_bytes(linux_execfn().to_bytes()));
     let (plugin, certainty) = rscni_plugins::resolve([called, started])?;
-    // `rscni-static` may be a build of this program. A plugin takes no arguments, a tool does.
+    // `rscni-static` may be a build of this program. Arguments show that it is called as a tool.
     (certainty == Certainty::Explicit || takes_arguments(plugin)).then_some(plugin)
 }
 
-/// Asks a plugin for its version.
+/// The option that prints the version of a plugin.
 const VERSION: &str = "--version";
 
-/// Whether the arguments of this process are such as a plugin takes.
-fn takes_arguments(plugin: &Plugin) -> bool {
+/// Whether the plugin accepts the arguments of this process.
+fn takes_arguments(plugin: &'static Plugin) -> bool {
     let first = std::env::args_os().nth(1);
     first.is_none_or(|it| it == VERSION || plugin.name == dhcp_daemon::NAME && it == "daemon")
 }
 
-/// Runs the plugin. Runtimes call plugins without arguments.
+/// Runs the plugin, prints its version, or starts the dhcp daemon.
 fn run_as(plugin: &'static Plugin) -> ExitCode {
     match std::env::args_os().nth(1) {
         Some(argument) if argument == VERSION => exit_code(&plugin.write_version()),
@@ -109,7 +113,7 @@ fn run_as(plugin: &'static Plugin) -> ExitCode {
 }
 
 fn run(plugin: &'static Plugin) -> ExitCode {
-    // The error is told to the caller on stdout.
+    // The plugin has written the error to stdout.
     exit_code(&plugin.run())
 }
 
@@ -117,19 +121,24 @@ fn exit_code(outcome: &Result<(), Error>) -> ExitCode {
     if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Tells a runtime that started this program as a plugin that it is none under this name.
+/// Returns the names of all plugins for an error message.
+fn plugin_names() -> String {
+    let names: Vec<_> = rscni_plugins::ALL.iter().map(|plugin| plugin.name).collect();
+    names.join(", ")
+}
+
+/// Replies to a runtime that this name does not select a plugin.
 fn not_a_plugin(name: &str) -> ExitCode {
     let error = Error::InvalidEnvValue(if name == PROGRAM {
-        "rscni was started as a plugin under its own name: use `rscni install DIR` to get one entry for each plugin, \
-         and a plugin's name as \"type\""
+        "rscni was called as a plugin under its own name: run `rscni install DIR` to create an \
+         entry for each plugin, and use a plugin's name as \"type\""
             .into()
     } else {
-        let inside: Vec<_> = rscni_plugins::ALL.iter().map(|plugin| plugin.name).collect();
         format!(
-            "{name:?} is not the name of a plugin of rscni, does not end in one after a '-', and \
-             is no link to one; make an entry with `rscni install DIR --as {name}=PLUGIN`, where \
-             PLUGIN is one of {}",
-            inside.join(", ")
+            "{name:?} does not select a plugin of rscni: it is not a plugin's name, does not end \
+             in one after a '-', and is not a link to one; create an entry with \
+             `rscni install DIR --as {name}=PLUGIN`, where PLUGIN is one of {}",
+            plugin_names()
         )
     });
     output::json(&ErrorReply::new(&error, SpecVersion::LATEST));

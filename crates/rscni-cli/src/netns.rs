@@ -1,4 +1,4 @@
-//! Network namespaces by name, in the directory where `ip netns` keeps them and everyone looks.
+//! Named network namespaces, in the directory of `ip netns`.
 
 use std::{fs::File, io, path::Path};
 
@@ -10,9 +10,9 @@ use rustix::{
     mount::{MountPropagationFlags, mount_bind_recursive, mount_change},
 };
 
-/// The directory of names.
+/// Returns the directory of named namespaces.
 ///
-/// cnitool's users write `/var/run`, and the container id depends on how it is written.
+/// Users of cnitool write `/var/run`, and the container id depends on the spelling of the path.
 pub(crate) fn named_dir() -> &'static Path {
     Path::new(if Path::new("/var/run").exists() { "/var/run/netns" } else { "/run/netns" })
 }
@@ -20,17 +20,17 @@ pub(crate) fn named_dir() -> &'static Path {
 /// Whether a namespace exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Presence {
-    There,
-    /// Nothing is there, or a file that a namespace was once mounted on.
+    Exists,
+    /// The path does not exist, or is a file that no namespace is mounted on.
     Gone,
-    /// This process cannot look, for that reason.
+    /// This process cannot open the path, for this reason.
     Unknown(String),
 }
 
-/// Looks whether there is a namespace.
+/// Returns whether the path leads to a namespace.
 pub(crate) fn presence(path: &Path) -> Presence {
     match Netns::open(path) {
-        Ok(_) => Presence::There,
+        Ok(_) => Presence::Exists,
         Err(rscni_linux::Error::NotFound { .. } | rscni_linux::Error::Invalid { .. }) => {
             Presence::Gone
         }
@@ -38,17 +38,17 @@ pub(crate) fn presence(path: &Path) -> Presence {
     }
 }
 
-/// Whether a path names a process by its number, and that process is in the namespace that this is called in.
+/// Whether the path is `/proc/PID/...` of a process in the caller's namespace.
 pub(crate) fn is_own_by_process(path: &Path) -> bool {
-    let number =
+    let pid =
         path.strip_prefix("/proc").ok().and_then(|rest| rest.iter().next()).unwrap_or_default();
-    let is_number = !number.is_empty() && number.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+    let is_number = !pid.is_empty() && pid.as_encoded_bytes().iter().all(u8::is_ascii_digit);
     let is_own = || Netns::open(path)?.is_same(&Netns::current()?);
     is_number && is_own().unwrap_or_default()
 }
 
-/// Makes a namespace under that name, and says whether there was none.
-pub(crate) fn make_if_missing(path: &Path) -> Result<bool, Error> {
+/// Creates the named namespace if it does not exist. Returns whether it was created.
+pub(crate) fn create_if_missing(path: &Path) -> Result<bool, Error> {
     if path.exists() {
         return Ok(false);
     }
@@ -56,36 +56,38 @@ pub(crate) fn make_if_missing(path: &Path) -> Result<bool, Error> {
         path.parent().filter(|dir| *dir == named_dir() || *dir == Path::new("/run/netns"))
     else {
         return Err(Error::InvalidNetns(format!(
-            "{} does not exist, and --create-netns makes namespaces in {} only: give a name instead of a path",
+            "{} does not exist, and --create-netns creates namespaces in {} only: give a name \
+             instead of a path",
             path.display(),
             named_dir().display()
         )));
     };
     prepare(dir).map_err(|e| {
-        Error::IOFailure(format!("make {} a place for namespaces: {e}", dir.display()))
+        Error::IOFailure(format!("prepare {} for network namespaces: {e}", dir.display()))
     })?;
-    let made = Netns::create().and_then(|netns| netns.bind(path));
-    made.map_err(|e| Error::IOFailure(e.to_string()))?;
+    let created = Netns::create().and_then(|netns| netns.bind(path));
+    created.map_err(|e| Error::IOFailure(e.to_string()))?;
     Ok(true)
 }
 
-/// Removes what was made, because of that error.
-pub(crate) fn unmake(path: &Path, error: Error) -> Error {
+/// Removes a namespace after the error, and returns the error.
+pub(crate) fn remove_after(path: &Path, error: Error) -> Error {
     match Netns::unbind(path) {
         Ok(()) => error,
-        Err(left) => error.context(format!(
-            "{} was made for this and is left, since it cannot be removed ({left})",
+        Err(cause) => error.context(format!(
+            "{} was created for this attachment and cannot be removed ({cause})",
             path.display()
         )),
     }
 }
 
-/// Makes the directory, and a mount point of it that is shared with other mount namespaces: a name that is removed
-/// in one of them would otherwise live on in the others, and the namespace with it.
+/// Creates the directory as a mount point that is shared with other mount namespaces.
+///
+/// Otherwise a name removed in one of them stays in the others and keeps the namespace alive.
 fn prepare(dir: &Path) -> io::Result<()> {
     make_directory(dir, 0o755)?;
     let handle = File::open(dir)?;
-    // As `ip netns add` holds it: two at once would mount it twice.
+    // `ip netns add` takes the same lock: two processes at once would mount the directory twice.
     flock(&handle, FlockOperation::LockExclusive)?;
     let share = || mount_change(dir, MountPropagationFlags::SHARED | MountPropagationFlags::REC);
     match share() {

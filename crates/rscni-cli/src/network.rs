@@ -1,4 +1,4 @@
-//! The operations on a network by its name, as `rscni` and `cnitool` both do it.
+//! Operations on a network by its name, shared by `rscni` and `cnitool`.
 
 use std::{
     ffi::OsStr,
@@ -19,10 +19,10 @@ use rscni_plugins::Linked;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha512};
 
-/// Where network configurations are, unless said otherwise.
+/// The default directory of network configurations.
 pub(crate) const CONF_DIR: &str = "/etc/cni/net.d";
 
-/// What is to be done with an attachment, or with the network that it is to.
+/// An operation without a result, on an attachment or its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Del,
@@ -31,7 +31,7 @@ pub(crate) enum Action {
     Status,
 }
 
-/// An attachment to a network, and where all that belongs to it is found.
+/// An attachment with the directories and limits of its operations.
 pub(crate) struct Target {
     pub(crate) network: String,
     pub(crate) netns: PathBuf,
@@ -42,50 +42,50 @@ pub(crate) struct Target {
     pub(crate) cache: Cache,
 }
 
-/// What an ADD gave.
+/// The outcome of an ADD.
 pub(crate) struct Added {
     pub(crate) result: CNIResult,
-    /// The network's version, in which the result is to be written.
+    /// The network's version, which is also that of the printed result.
     pub(crate) version: SpecVersion,
-    /// The plugins that were called, in their order.
-    pub(crate) steps: Vec<Step>,
+    /// The plugin calls in their order.
+    pub(crate) calls: Vec<TimedCall>,
 }
 
-/// One call of a plugin.
+/// A plugin call and its duration.
 #[derive(Clone, Debug)]
-pub(crate) struct Step {
+pub(crate) struct TimedCall {
     pub(crate) plugin: String,
     pub(crate) time: Duration,
 }
 
 impl Target {
-    /// Attaches.
+    /// Attaches the namespace to the network.
     pub(crate) fn add(&self) -> Result<Added, Error> {
         let list = self.list(None)?;
-        let watched = Watched::default();
-        let result = self.runtime(&watched).add(&list, &self.params)?;
-        Ok(Added { result, version: list.cni_version, steps: watched.steps() })
+        let exec = TimedExec::default();
+        let result = self.runtime(&exec).add(&list, &self.params)?;
+        Ok(Added { result, version: list.cni_version, calls: exec.calls() })
     }
 
-    /// Does what has no result.
+    /// Runs an operation without a result.
     pub(crate) fn run(&self, action: Action) -> Result<(), Error> {
         let list = self.list(Some(action))?;
-        let watched = Watched::default();
-        let runtime = self.runtime(&watched);
+        let exec = TimedExec::default();
+        let runtime = self.runtime(&exec);
         match action {
             Action::Del => runtime.del(&list, &self.params).map_err(Error::from),
             Action::Check => runtime.check(&list, &self.params),
-            // As cnitool does it: it knows of no attachment that is to be kept.
+            // As in cnitool, no attachment is valid.
             Action::Gc => runtime.gc(&list, &[]).map_err(Error::from),
             Action::Status => runtime.status(&list),
         }
     }
 
-    fn runtime<'a>(&self, exec: &'a Watched) -> Runtime<&'a Watched> {
+    fn runtime<'a>(&self, exec: &'a TimedExec) -> Runtime<&'a TimedExec> {
         runtime(exec, &self.plugin_path, self.cache.clone(), self.timeout)
     }
 
-    /// The network's configuration. One whose file is gone is still good for a DEL, from the cache.
+    /// Returns the network's configuration. DEL falls back to the cached one.
     fn list(&self, action: Option<Action>) -> Result<NetConfList, Error> {
         let missing = match ConfDir::load(&self.conf_dir)?.find(&self.network) {
             Ok(list) => return Ok(list.clone()),
@@ -100,7 +100,7 @@ impl Target {
     }
 }
 
-/// A runtime that ends plugins at the limit, if there is one.
+/// Returns a runtime with an optional time limit for each plugin call.
 pub(crate) fn runtime<'a, E>(
     exec: &'a E,
     path: &[PathBuf],
@@ -117,18 +117,18 @@ where
     }
 }
 
-/// Calls plugins, passes on to this program's stderr what they say there, and notes how long each takes.
+/// Calls plugins, forwards their stderr and records the duration of each call.
 #[derive(Default)]
-pub(crate) struct Watched(Mutex<Vec<Step>>);
+pub(crate) struct TimedExec(Mutex<Vec<TimedCall>>);
 
-impl Watched {
-    /// The calls so far.
-    fn steps(&self) -> Vec<Step> {
-        self.0.lock().map(|steps| steps.clone()).unwrap_or_default()
+impl TimedExec {
+    /// Returns the calls so far.
+    fn calls(&self) -> Vec<TimedCall> {
+        self.0.lock().map(|calls| calls.clone()).unwrap_or_default()
     }
 }
 
-impl Exec for &Watched {
+impl Exec for &TimedExec {
     fn find(&self, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
         Linked.find(plugin, path)
     }
@@ -137,30 +137,30 @@ impl Exec for &Watched {
         let begin = Instant::now();
         let outcome = match invocation.time_limit {
             None => Linked.exec(invocation)?,
-            Some(_) => Process.exec(&apart(invocation))?,
+            Some(_) => Process.exec(&as_process(invocation))?,
         };
-        if let Ok(mut steps) = self.0.lock() {
-            steps.push(Step { plugin: invocation.plugin.clone(), time: begin.elapsed() });
+        if let Ok(mut calls) = self.0.lock() {
+            calls.push(TimedCall { plugin: invocation.plugin.clone(), time: begin.elapsed() });
         }
-        // What plugins say to people is no part of their answer.
         let _ = io::stderr().write_all(&outcome.stderr);
         Ok(outcome)
     }
 }
 
-/// Whether a file is this program, here or as it was installed.
+/// Whether the file is this program or an installed copy of it.
 pub(crate) fn is_this_program(program: &Path) -> bool {
     let identity = |file: &Path| file.metadata().ok().map(|it| (it.dev(), it.ino()));
     rscni_plugins::is_named_as_this_program(program)
         || identity(program).is_some_and(|it| Some(it) == identity(Path::new("/proc/self/exe")))
 }
 
-/// Names the plugin of this program that a process is to be, where its own name does not say it.
+/// Environment variable that selects a plugin if the program's file name does not.
 pub(crate) const PLUGIN_VARIABLE: &str = "RSCNI_PLUGIN";
 
-/// The call as one of a process: only that can be ended at its limit. Where the plugin is inside this program and no
-/// file has its name, a variable tells it.
-fn apart(invocation: &Invocation) -> Invocation {
+/// Prepares the call for a separate process, since only a process can be killed at its time limit.
+///
+/// If the file name is not the plugin's, [`PLUGIN_VARIABLE`] selects the plugin.
+fn as_process(invocation: &Invocation) -> Invocation {
     let mut invocation = invocation.clone();
     if invocation.program.file_name() != Some(OsStr::new(&invocation.plugin)) {
         invocation.vars.insert(PLUGIN_VARIABLE.into(), invocation.plugin.clone().into());
@@ -168,8 +168,8 @@ fn apart(invocation: &Invocation) -> Invocation {
     invocation
 }
 
-/// The container id that `cnitool` derives from the path of a network namespace, so that one tool can detach what
-/// another attached.
+/// Derives the container id from the namespace's path as `cnitool` does, so that either tool can
+/// detach what the other attached.
 pub(crate) fn container_id(netns: &Path) -> String {
     let digest = Sha512::digest(netns.as_os_str().as_encoded_bytes());
     digest[..10].iter().fold("cnitool-".to_owned(), |mut id, byte| {
@@ -179,8 +179,9 @@ pub(crate) fn container_id(netns: &Path) -> String {
     })
 }
 
-/// A path made absolute by its text alone, as Go does it: the container id depends on it, and the namespace may be
-/// gone.
+/// Makes a path absolute and clean without resolving links, as Go's `filepath.Abs` does.
+///
+/// The container id depends on it, and the namespace may no longer exist.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Error> {
     let from_root = std::path::absolute(path).map_err(|e| {
         Error::InvalidEnvValue(format!("network namespace {:?}: {e}", path.display()))
@@ -198,34 +199,34 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Error> {
     Ok(clean)
 }
 
-/// The directories of `CNI_PATH`.
+/// Splits the value of `CNI_PATH`.
 pub(crate) fn split_path(text: &OsStr) -> Vec<PathBuf> {
     std::env::split_paths(text).filter(|dir| !dir.as_os_str().is_empty()).collect()
 }
 
-/// The pairs of `CNI_ARGS`.
+/// Parses the value of `CNI_ARGS`.
 pub(crate) fn parse_args(text: &str) -> Result<Vec<(String, String)>, Error> {
     let pairs = text.split(';').filter(|pair| !pair.is_empty());
     pairs
         .map(|pair| match pair.split_once('=') {
             Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
             _ => Err(Error::InvalidEnvValue(format!(
-                "CNI_ARGS: {pair:?} is not a pair of the form KEY=VALUE"
+                "CNI_ARGS: {pair:?} must be of the form KEY=VALUE"
             ))),
         })
         .collect()
 }
 
-/// A variable's text that says yes.
+/// Whether the value of a boolean variable is true.
 pub(crate) fn is_true(text: &str) -> bool {
     text == "1" || text.eq_ignore_ascii_case("true")
 }
 
-/// The object of `CAP_ARGS`.
+/// Parses the value of `CAP_ARGS`.
 pub(crate) fn parse_cap_args(text: &str) -> Result<Map<String, Value>, Error> {
     serde_json::from_str(text).map_err(|e| {
         Error::InvalidEnvValue(format!(
-            "CAP_ARGS: must be a JSON object of capabilities and their values: {e}"
+            "CAP_ARGS: must be a JSON object that maps capabilities to values: {e}"
         ))
     })
 }
@@ -235,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_container_id_is_cnitools() {
+    fn container_id_equals_that_of_cnitool() {
         // From `cnitool add mynet /var/run/netns/testing`.
         assert_eq!(
             container_id(Path::new("/var/run/netns/testing")),
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_cleaned_as_go_cleans_them() {
+    fn absolute_cleans_paths_like_go() {
         let clean = |path: &str| absolute(Path::new(path)).unwrap();
         assert_eq!(clean("/var//run/./netns/../netns/a/"), Path::new("/var/run/netns/a"));
         assert_eq!(clean("/../.."), Path::new("/"));
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_are_pairs() {
+    fn cni_args_must_be_pairs() {
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         assert_eq!(
             parse_args("IgnoreUnknown=1;K=a=b;").unwrap(),
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn capability_arguments_are_an_object() {
+    fn cap_args_must_be_an_object() {
         assert_eq!(parse_cap_args(r#"{ "mac": "x" }"#).unwrap()["mac"], "x");
         assert_eq!(parse_cap_args("[]").unwrap_err().code(), 4);
     }

@@ -1,7 +1,8 @@
-//! What attachments hold on this node, and whether each of them is still there: what `gc` removes and `doctor` tells.
+//! The inventory of a node: the resources of attachments, and whether the attachments still exist.
 
 use std::{
     collections::{BTreeSet, HashSet},
+    fmt,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -15,61 +16,96 @@ use rscni_plugins::inventory::{Inventory, Live, Owned, OwnedBy, StateDirs, live}
 use serde_json::{Map, Value};
 
 use crate::{
-    container::Selector,
-    list::{addresses, may_be_of},
+    container::{Selector, netns_of},
+    list::{addresses, may_be_of, may_be_of_container},
     netns::{Presence, is_own_by_process, presence},
 };
 
-/// A node as it is at one time.
+/// A snapshot of a node.
 pub(crate) struct Node {
     pub(crate) listing: CacheListing,
     pub(crate) inventory: Inventory,
-    /// Where plugins keep files, as all configurations together say.
+    /// The directories of plugin state in all configurations.
     pub(crate) dirs: StateDirs,
+    /// Owners of interfaces in other namespaces.
     live: Vec<OwnedBy>,
-    /// The addresses of interfaces in other namespaces.
+    /// Addresses of interfaces in other namespaces.
     addresses: HashSet<IpAddr>,
 }
 
-/// Whether what somebody holds is still of use.
+/// Whether the owner of a resource still exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// It is, or may be.
+    /// It exists, or may exist.
     InUse,
-    /// It is not, and why.
-    Orphaned(String),
+    /// It does not exist.
+    Stale(Reason),
 }
 
-/// Something that GC removes, and why.
+/// Why a resource can be removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    Interrupted,
+    NamespaceGone(PathBuf),
+    NotFound,
+    NotValid,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Interrupted => f.write_str("left by an interrupted call"),
+            Self::NamespaceGone(path) => write!(f, "its namespace {} is gone", path.display()),
+            Self::NotFound => f.write_str("not in the cache, and no namespace has its interface"),
+            Self::NotValid => f.write_str("not listed in --valid"),
+        }
+    }
+}
+
+/// A resource that GC removes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Object {
+    Attachment(Box<CacheEntry>),
+    Owned(Owned),
+}
+
+/// A resource that GC removes, and why.
 pub(crate) struct Removal {
-    /// What it is, as its line says it.
-    pub(crate) what: String,
-    pub(crate) why: String,
+    pub(crate) object: Object,
+    reason: Reason,
+}
+
+impl fmt::Display for Removal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.object {
+            Object::Attachment(entry) => {
+                let words = [vec![full_name(entry)], addresses(entry)].concat();
+                write!(f, "{}: {}", words.join(" "), self.reason)
+            }
+            Object::Owned(holding) => write!(f, "{holding}: {}", self.reason),
+        }
+    }
 }
 
 impl Node {
-    /// Looks at everything. The lists say where plugins keep files.
+    /// Takes a snapshot. The lists name further directories of plugin state.
     ///
     /// # Errors
-    /// If what is remembered cannot be read.
-    pub(crate) fn look(cache: &Cache, lists: &[&NetConfList]) -> Result<Self, Error> {
-        let listing = cache.list()?;
-        Ok(Self::new(listing, lists))
+    /// If the cache cannot be read.
+    pub(crate) fn inspect(cache: &Cache, lists: &[&NetConfList]) -> Result<Self, Error> {
+        Ok(Self::new(cache.list()?, lists))
     }
 
-    /// The same with what is remembered read before.
+    /// Takes a snapshot with a cache that was read before.
     pub(crate) fn new(listing: CacheListing, lists: &[&NetConfList]) -> Self {
         let mut dirs = StateDirs::default();
-        for list in lists {
-            list.plugins.iter().for_each(|plugin| dirs.add(plugin.as_map()));
-        }
-        for list in listing.entries.iter().filter_map(configuration) {
+        let cached: Vec<_> = listing.entries.iter().filter_map(configuration).collect();
+        for list in lists.iter().copied().chain(&cached) {
             list.plugins.iter().for_each(|plugin| dirs.add(plugin.as_map()));
         }
         let inventory = Inventory::list(&dirs);
         let Live { tagged: mut live, untagged, addresses } = live();
-        // Whose interface has no mark has a reservation of the address that it has.
+        // An interface without an owner tag belongs to the owner of its address.
         let interface_of =
             |holding: &Owned| untagged.get(&holding.item.reserved_address()?).cloned();
         live.extend(inventory.items.iter().filter_map(|holding| {
@@ -85,7 +121,7 @@ impl Node {
         Self { listing, inventory, dirs, live, addresses }
     }
 
-    /// The containers that a selector means, by what is remembered and by what they hold.
+    /// Returns the ids of the selected containers, from the cache and from owner tags.
     pub(crate) fn containers(&self, selector: &Selector) -> BTreeSet<String> {
         let entries = selector.select(&self.listing.entries);
         let mut ids: BTreeSet<String> =
@@ -98,13 +134,10 @@ impl Node {
         ids
     }
 
-    /// Leaves only what is about these containers.
-    pub(crate) fn keep(&mut self, ids: &BTreeSet<String>) {
+    /// Removes everything that does not concern these containers from the snapshot.
+    pub(crate) fn retain_containers(&mut self, ids: &BTreeSet<String>) {
         self.listing.entries.retain(|entry| ids.contains(&entry.params.container_id));
-        self.listing.broken.retain(|(file, _)| {
-            let name = file.file_name().unwrap_or_default().to_string_lossy();
-            ids.iter().any(|id| name.contains(&format!("-{id}-")))
-        });
+        self.listing.broken.retain(|(file, _)| ids.iter().any(|id| may_be_of_container(file, id)));
         let entries = &self.listing.entries;
         let is_kept = |by: &OwnedBy| match by.container_id() {
             Some(id) => ids.contains(id),
@@ -114,177 +147,152 @@ impl Node {
         self.live.retain(is_kept);
     }
 
-    /// The names of the networks that something is left of.
+    /// Returns the names of the networks with attachments or stale resources.
     pub(crate) fn networks(&self) -> BTreeSet<String> {
         let held = self.inventory.items.iter().filter_map(|holding| holding.by.network());
-        self.listing
-            .entries
-            .iter()
-            .map(|entry| &*entry.network)
-            .chain(held)
-            .map(ToOwned::to_owned)
-            .collect()
+        let cached = self.listing.entries.iter().map(|entry| &*entry.network);
+        cached.chain(held).map(ToOwned::to_owned).collect()
     }
 
-    /// The files of the cache that may be of the network, and cannot be read.
+    /// Returns the errors of unreadable cache files that may belong to the network.
     pub(crate) fn broken(&self, network: &str) -> impl Iterator<Item = &Error> {
-        self.listing
-            .broken
-            .iter()
-            .filter(move |(file, _)| may_be_of(file, network))
-            .map(|(_, error)| error)
+        let broken = self.listing.broken.iter();
+        broken.filter(move |(file, _)| may_be_of(file, network)).map(|(_, error)| error)
     }
 
-    /// Whether a container may have the address: an attachment that is there, or an interface in
-    /// some namespace.
+    /// Returns the cached attachments that an owner tag matches.
+    pub(crate) fn cached(&self, by: &OwnedBy) -> impl Iterator<Item = &CacheEntry> {
+        self.listing.entries.iter().filter(move |entry| by.is(&entry.network, &entry.attachment()))
+    }
+
+    /// Whether a container may have the address: an existing attachment, or an interface in some
+    /// namespace.
     pub(crate) fn has_address(&self, address: IpAddr) -> bool {
         let has_it =
             |entry: &&CacheEntry| entry.result.ips.iter().any(|ip| ip.address.addr() == address);
         self.addresses.contains(&address)
-            || self.listing.entries.iter().filter(has_it).any(is_there)
+            || self.listing.entries.iter().filter(has_it).any(may_exist)
     }
 
-    /// Whether a file of the cache that cannot be read is of a container that is there, as far as
-    /// its name tells.
+    /// Whether an unreadable cache file has the name of a container that exists.
     pub(crate) fn is_of_running(&self, file: &Path) -> bool {
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let is_named = |id: &str| name.contains(&format!("-{id}-"));
-        self.listing.entries.iter().any(|it| is_named(&it.params.container_id) && is_there(it))
+        let is_named = |id: &str| may_be_of_container(file, id);
+        self.listing.entries.iter().any(|it| is_named(&it.params.container_id) && may_exist(it))
             || self.live.iter().filter_map(OwnedBy::container_id).any(is_named)
     }
 
-    /// The attachments of a network that are in use: those that are remembered and have their namespace, or may have it,
-    /// and those that nobody remembers, but whose interface is in a namespace, by its mark or by its address.
+    /// Returns the attachments of the network that are in use.
+    ///
+    /// These are the cached ones whose namespace may exist, and others whose interface is found in
+    /// a namespace by owner tag or address.
     pub(crate) fn in_use(&self, network: &str) -> Vec<Attachment> {
         let of_network = self.listing.entries.iter().filter(|entry| entry.network == network);
-        let mut valid: Vec<_> =
-            of_network.filter(|entry| is_there(entry)).map(CacheEntry::attachment).collect();
-        for by in &self.live {
-            if let OwnedBy::Attachment { network: of, container_id, ifname } = by
-                && of == network
-                && !self
-                    .listing
-                    .entries
-                    .iter()
-                    .any(|entry| by.is(&entry.network, &entry.attachment()))
-            {
-                valid.push(Attachment {
-                    container_id: container_id.clone(),
-                    ifname: ifname.clone(),
-                });
-            }
-        }
-        valid
+        let cached = of_network.filter(|entry| may_exist(entry)).map(CacheEntry::attachment);
+        let of_network = self.live.iter().filter(|by| by.network() == Some(network));
+        let others = of_network.filter(|by| self.cached(by).next().is_none());
+        cached.chain(others.filter_map(attachment)).collect()
     }
 
-    /// Whether a network has attachments with an interface in some namespace that nobody remembers, and whose names
-    /// their marks do not tell.
-    pub(crate) fn has_nameless(&self, network: &str) -> bool {
-        let is_remembered = |by: &OwnedBy| {
-            self.listing.entries.iter().any(|entry| by.is(&entry.network, &entry.attachment()))
-        };
-        let mut nameless =
+    /// Whether an interface exists whose attachment to the network is not cached and whose owner
+    /// tag is a hash.
+    pub(crate) fn has_unnamed(&self, network: &str) -> bool {
+        let mut hashed =
             self.live.iter().filter(|by| matches!(by, OwnedBy::Hashed(_)) && by.is_of(network));
-        nameless.any(|by| !is_remembered(by))
+        hashed.any(|by| self.cached(by).next().is_none())
     }
 
-    /// Whether something is of use for whoever holds it.
+    /// Returns whether the owner of a resource still exists.
     pub(crate) fn state(&self, holding: &Owned) -> State {
         let by = &holding.by;
         match by {
-            OwnedBy::Interrupted { .. } => {
-                return State::Orphaned("it is what a call that was cut off has left".into());
-            }
+            OwnedBy::Interrupted { .. } => return State::Stale(Reason::Interrupted),
             OwnedBy::Unreadable { .. } => return State::InUse,
             _ => {}
         }
-        let remembered = || {
-            self.listing.entries.iter().filter(|entry| by.is(&entry.network, &entry.attachment()))
-        };
-        if remembered().any(is_there) {
+        if self.cached(by).any(may_exist) {
             return State::InUse;
         }
-        if let Some(entry) = remembered().next() {
-            return State::Orphaned(gone(entry));
+        if let Some(entry) = self.cached(by).next() {
+            return State::Stale(namespace_gone(entry));
         }
-        let is_live = |live: &OwnedBy| match live {
-            OwnedBy::Attachment { network, container_id, ifname } => by.is(
-                network,
-                &Attachment { container_id: container_id.clone(), ifname: ifname.clone() },
-            ),
-            other => other == by,
+        let is_live = |live: &OwnedBy| match (live.network(), attachment(live)) {
+            (Some(network), Some(attachment)) => by.is(network, &attachment),
+            _ => live == by,
         };
-        let may_be_remembered = match by.network() {
+        let may_be_cached = match by.network() {
             Some(network) => self.broken(network).next().is_some(),
             None => !self.listing.broken.is_empty(),
         };
-        if may_be_remembered || self.live.iter().any(is_live) {
+        if may_be_cached || self.live.iter().any(is_live) {
             return State::InUse;
         }
-        State::Orphaned("no runtime remembers it, and its interface is in no namespace".into())
+        State::Stale(Reason::NotFound)
     }
 
-    /// What GC of a network with these valid attachments removes. `why` says it of those that the node itself does not.
+    /// Returns what GC of the network removes. With `auto`, resources in use are kept.
     pub(crate) fn removals(
         &self,
         list: &NetConfList,
         valid: &[Attachment],
-        why: Option<&str>,
+        auto: bool,
     ) -> Vec<Removal> {
-        let mut removals = Vec::new();
-        for entry in &self.listing.entries {
-            if entry.network == list.name && !valid.contains(&entry.attachment()) {
-                let what = [vec![named(entry)], addresses(entry)].concat().join(" ");
-                removals.push(Removal {
-                    what,
-                    why: why.map_or_else(|| gone(entry), ToOwned::to_owned),
-                });
-            }
-        }
-        for holding in &self.inventory.items {
+        let is_invalid = |entry: &&CacheEntry| {
+            entry.network == list.name && !valid.contains(&entry.attachment())
+        };
+        let cached = self.listing.entries.iter().filter(is_invalid).map(|entry| {
+            let reason = if auto { namespace_gone(entry) } else { Reason::NotValid };
+            Removal { object: Object::Attachment(entry.clone().into()), reason }
+        });
+        let held = self.inventory.items.iter().filter_map(|holding| {
             let by = &holding.by;
             let is_valid = valid.iter().any(|attachment| by.is(&list.name, attachment));
-            let is_removed = by.is_of(&list.name) && !is_valid && is_reached(by, list);
-            let why = match (self.state(holding), why) {
-                (State::Orphaned(why), _) => why,
-                (State::InUse, Some(why)) if !matches!(by, OwnedBy::Unreadable { .. }) => {
-                    why.to_owned()
-                }
-                (State::InUse, _) => continue,
-            };
-            if is_removed {
-                removals.push(Removal { what: holding.to_string(), why });
+            if !by.is_of(&list.name) || is_valid || !is_collected(by, list) {
+                return None;
             }
-        }
-        removals
+            let reason = match self.state(holding) {
+                State::Stale(reason) => reason,
+                State::InUse if auto || matches!(by, OwnedBy::Unreadable { .. }) => return None,
+                State::InUse => Reason::NotValid,
+            };
+            Some(Removal { object: Object::Owned(holding.clone()), reason })
+        });
+        cached.chain(held).collect()
     }
 }
 
-/// Whether GC of a network gets at what somebody holds: before version 1.1.0 plugins have none, and it has to be
-/// detached by its full name.
-fn is_reached(by: &OwnedBy, list: &NetConfList) -> bool {
+/// Returns the attachment of an owner tag that has its full name.
+pub(crate) fn attachment(by: &OwnedBy) -> Option<Attachment> {
+    let OwnedBy::Attachment { container_id, ifname, .. } = by else { return None };
+    Some(Attachment { container_id: container_id.clone(), ifname: ifname.clone() })
+}
+
+/// Whether GC of the network can remove what the owner has.
+///
+/// Before version 1.1.0 plugins have no GC, so the attachment is detached, which takes its full
+/// name.
+fn is_collected(by: &OwnedBy, list: &NetConfList) -> bool {
     list.cni_version.has_gc_and_status() || matches!(by, OwnedBy::Attachment { .. })
 }
 
-/// Whether the namespace of an attachment exists, or may exist.
-pub(crate) fn is_there(entry: &CacheEntry) -> bool {
+/// Whether the namespace of the attachment exists or may exist.
+pub(crate) fn may_exist(entry: &CacheEntry) -> bool {
     namespace(entry) != Some(Presence::Gone)
 }
 
-/// Whether the namespace of an attachment exists, if it is known which that is.
+/// Returns whether the namespace of the attachment exists, or `None` if its path is not known.
 ///
-/// The number in `/proc/PID/ns/net` is given again, to a process of the host too: what leads into the own namespace and not
-/// to the attachment's interface leads to no container.
+/// The process id in `/proc/PID/ns/net` may be reused by a process of the host. A path that leads
+/// to the caller's namespace without the attachment's interface counts as gone.
 pub(crate) fn namespace(entry: &CacheEntry) -> Option<Presence> {
     let path = entry.params.netns.as_deref()?;
     let presence = presence(path);
-    let is_given_again = presence == Presence::There
+    let is_reused = presence == Presence::Exists
         && is_own_by_process(path)
         && has_its_interface(entry).is_ok_and(|has_it| !has_it);
-    Some(if is_given_again { Presence::Gone } else { presence })
+    Some(if is_reused { Presence::Gone } else { presence })
 }
 
-/// Whether one of the interfaces that the attachment made in its container is in the namespace that this is called in.
+/// Whether the caller's namespace has an interface that the attachment created in its container.
 fn has_its_interface(entry: &CacheEntry) -> Result<bool, rscni_linux::Error> {
     let links = Netlink::open()?.links()?;
     let inside = entry.result.interfaces.iter().filter(|interface| interface.sandbox.is_some());
@@ -297,37 +305,37 @@ fn has_its_interface(entry: &CacheEntry) -> Result<bool, rscni_linux::Error> {
     }))
 }
 
-/// What has become of an attachment that is not there any more.
-fn gone(entry: &CacheEntry) -> String {
-    let path = entry.params.netns.as_deref().unwrap_or(Path::new("?"));
-    format!("its namespace {} is gone", path.display())
+fn namespace_gone(entry: &CacheEntry) -> Reason {
+    Reason::NamespaceGone(netns_of(entry).to_owned())
 }
 
-/// An attachment as people name it.
-pub(crate) fn named(entry: &CacheEntry) -> String {
+/// Returns `CONTAINER/IFNAME`.
+pub(crate) fn full_name(entry: &CacheEntry) -> String {
     format!("{}/{}", entry.params.container_id, entry.params.ifname)
 }
 
-/// The network as an attachment remembers it.
+/// Returns the network configuration that the cache stores with the attachment.
 pub(crate) fn configuration(entry: &CacheEntry) -> Option<NetConfList> {
     NetConfList::from_json(&entry.config)
         .or_else(|_| NetConfList::from_plugin_json(&entry.config))
         .ok()
 }
 
-/// The name that a plugin has by itself, as far as the `type` of a configuration tells it alone.
+/// Returns the plugin behind a `type`, judged by the name alone.
 pub(crate) fn plain_kind(plugin: &str) -> &str {
     rscni_plugins::kind(plugin, &[])
 }
 
-/// The plugins that one plugin of a list leads to, itself first. `path` is that of the plugins.
+/// Returns the plugin of a list and the plugins that it calls. `path` is `CNI_PATH`.
 pub(crate) fn types<'p>(plugin: &'p PluginConf, path: &[PathBuf]) -> Vec<&'p str> {
     let called = calls(plugin, path).into_iter().map(|(_, called)| called);
     std::iter::once(plugin.plugin_type()).chain(called).collect()
 }
 
-/// The plugins that are called for one plugin of a list, each with the one that calls it: IPAM
-/// plugins, the `delegate` of flannel, and the `delegates` of plugins such as multus.
+/// Returns the plugins that a plugin of a list calls, as pairs of caller and callee.
+///
+/// These are IPAM plugins, the `delegate` of flannel, and the `delegates` of plugins such as
+/// multus.
 pub(crate) fn calls<'p>(plugin: &'p PluginConf, path: &[PathBuf]) -> Vec<(&'p str, &'p str)> {
     let mut calls = Vec::new();
     calls_of(plugin.as_map(), path, &mut calls);
@@ -349,7 +357,7 @@ fn calls_of<'p>(
         return;
     }
     calls.extend(ipam.map(|ipam| (name, ipam)));
-    // With `binDir` they are looked for elsewhere.
+    // With `binDir`, the plugin searches another directory.
     if any_case::get(keys, "binDir").is_some() {
         return;
     }
@@ -368,12 +376,12 @@ fn text(value: Option<&Value>) -> Option<&str> {
     value.and_then(Value::as_str).filter(|text| !text.is_empty())
 }
 
-/// The value of a key of `ipam`, however it is spelled.
+/// Returns a key of `ipam`, ignoring case.
 pub(crate) fn ipam_key<'a>(plugin: &'a PluginConf, key: &str) -> Option<&'a Value> {
     any_case::get(plugin.get("ipam")?.as_object()?, key)
 }
 
-/// The IPAM plugin that a plugin asks.
+/// Returns the IPAM plugin of a plugin.
 pub(crate) fn ipam_type(plugin: &PluginConf) -> Option<&str> {
     text(ipam_key(plugin, "type"))
 }

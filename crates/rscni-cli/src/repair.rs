@@ -1,69 +1,67 @@
-//! `rscni repair`: puts back what running attachments have lost, such as rules after `nft flush
+//! `rscni repair`: restores what running attachments have lost, such as rules after `nft flush
 //! ruleset`.
 //!
-//! Each attachment is checked with the configuration and the result that were kept when it was
-//! made. A plugin of this program that finds something missing puts it back, and is asked again.
-//! Healthy attachments are not touched.
+//! Each attachment is checked with its configuration and result in the cache. A plugin of this
+//! program that finds something missing restores it and is checked again. Intact attachments are
+//! not changed.
 
 use std::{io, path::PathBuf, process::ExitCode, sync::Mutex};
 
 use rscni::{
     Error,
     invoke::{Exec, Exit, Invocation, Outcome},
-    runtime::{CacheEntry, NetConfList, Runtime},
+    runtime::{CacheEntry, NetConfList},
 };
 
 use crate::{
     container::{Selector, netns_of},
     doctor::quoted,
-    list::may_be_of,
-    network::{Watched, is_this_program},
-    node::{configuration, is_there, named, plain_kind},
+    list::{may_be_of, unreadable},
+    network::{TimedExec, is_this_program},
+    node::{configuration, full_name, may_exist, plain_kind},
+    options::RuntimeOptions,
     output,
-    places::{Memory, Places},
     table::printable,
 };
 
-/// What `repair` takes.
+/// Arguments of `repair`.
 #[derive(clap::Args)]
 pub(crate) struct Repair {
     /// Only attachments to this network
     network: Option<String>,
-    /// Only attachments of these containers: ids, twelve digits of long ones, or pods as
+    /// Only attachments of these containers: ids, the first twelve digits of long ids, or pods as
     /// NAMESPACE/NAME
     container: Vec<Selector>,
-    /// Say what is missing, and change nothing
+    /// Print what is missing and change nothing
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    places: Places,
-    #[command(flatten)]
-    memory: Memory,
+    options: RuntimeOptions,
 }
 
-/// What became of something that a plugin found missing.
+/// The state of a missing thing after the repair.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
-    /// It is back.
-    Restored,
-    /// It would be put back, as far as that is possible.
-    Missing,
-    /// It could not be put back, for this reason.
-    Failed(String),
+enum Repaired {
+    /// It was restored.
+    Yes,
+    /// It is still missing, since this is a dry run.
+    DryRun,
+    /// It could not be restored; the text is empty or a cause in parentheses.
+    No(String),
 }
 
-/// What a plugin found missing.
+/// Something that a plugin found missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Loss {
-    pub(crate) plugin: String,
-    pub(crate) what: String,
-    pub(crate) fate: Fate,
+struct Missing {
+    plugin: String,
+    what: String,
+    repaired: Repaired,
 }
 
 impl Repair {
-    /// Repairs, prints a line for each attachment, and says by its status whether all are whole.
+    /// Repairs the attachments and prints them. The exit status says whether all are intact.
     pub(crate) fn run(&self) -> Result<ExitCode, Error> {
-        let cache = self.memory.cache();
+        let cache = self.options.cache.cache();
         let listing = cache.list()?;
         let is_of_network = |entry: &&CacheEntry| {
             self.network.as_ref().is_none_or(|network| entry.network == *network)
@@ -73,77 +71,74 @@ impl Repair {
             let of = |selector: &Selector| selector.select(entries.iter().copied());
             entries = self.container.iter().flat_map(of).collect();
         }
-        let mut is_whole = true;
+        let mut is_intact = true;
         for (file, error) in &listing.broken {
             if self.network.as_ref().is_none_or(|network| may_be_of(file, network)) {
-                output::note(&format!("cannot be read: {}", printable(error.details())));
-                is_whole = false;
+                output::note(&unreadable(error));
+                is_intact = false;
             }
         }
         if entries.is_empty() && (self.network.is_some() || !self.container.is_empty()) {
             let network = self.network.iter().map(|network| format!("network {network}"));
             let of = network.chain(self.container.iter().map(ToString::to_string));
             return Err(Error::NotExist(format!(
-                "no attachment of {} is remembered: `rscni ls --all` lists those that are",
+                "no attachment of {} in the cache: `rscni ls --all` lists the attachments",
                 of.collect::<Vec<_>>().join(", ")
             )));
         }
         for entry in entries {
-            is_whole &= self.repair(entry);
+            is_intact &= self.repair(entry);
         }
-        Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if is_intact { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// Repairs one attachment; whether it is whole then.
+    /// Repairs one attachment. Returns whether it is intact afterwards.
     fn repair(&self, entry: &CacheEntry) -> bool {
-        let name = format!("{} {}", entry.network, named(entry));
+        let name = format!("{} {}", entry.network, full_name(entry));
         let line = |state: &str, text: &str| {
             output::line(&printable(&format!("{state:<9} {name}{text}")));
         };
-        if !is_there(entry) {
+        if !may_exist(entry) {
             line("gone", &format!(": its namespace is gone; rscni gc {} --auto", entry.network));
             return true;
         }
         let Some(list) = configuration(entry) else {
-            line("failed", ": its configuration was not kept: detach and attach it again");
+            line(
+                "failed",
+                ": the cache does not have its configuration: detach and attach it again",
+            );
             return false;
         };
-        let watched = Watched::default();
-        let repairer = Repairer::new(&watched, self.dry_run);
-        let runtime =
-            Runtime::new(&repairer, self.places.plugin_path()).with_cache(self.memory.cache());
-        let runtime = match self.places.timeout() {
-            Some(limit) => runtime.with_time_limit(limit),
-            None => runtime,
-        };
+        let repairer = Repairer::new(self.dry_run);
+        let runtime = self.options.plugins.runtime(&repairer, self.options.cache.cache());
         let outcome = runtime.check(&checkable(list), &entry.params);
-        let losses = repairer.losses();
-        for Loss { plugin, what, fate } in &losses {
-            match fate {
-                Fate::Restored => line("restored", &format!(": {plugin}: {what}")),
-                Fate::Missing => line("missing", &format!(": {plugin}: {what}")),
-                Fate::Failed(why) => {
-                    line("failed", &format!(": {plugin}: {what}{why}; {}", again(entry)));
+        let missing = repairer.missing.into_inner().unwrap_or_default();
+        for Missing { plugin, what, repaired } in &missing {
+            match repaired {
+                Repaired::Yes => line("restored", &format!(": {plugin}: {what}")),
+                Repaired::DryRun => line("missing", &format!(": {plugin}: {what}")),
+                Repaired::No(why) => {
+                    line("failed", &format!(": {plugin}: {what}{why}; {}", advice(entry)));
                 }
             }
         }
         if let Err(error) = &outcome {
             line("failed", &format!(": {}", error.details()));
-        } else if losses.is_empty() {
+        } else if missing.is_empty() {
             line("ok", "");
         }
-        outcome.is_ok() && !losses.iter().any(|loss| matches!(loss.fate, Fate::Failed(_)))
+        outcome.is_ok() && !missing.iter().any(|it| matches!(it.repaired, Repaired::No(_)))
     }
 }
 
-/// The network with CHECK allowed: `disableCheck` is about runtimes that check by themselves.
+/// Enables CHECK: `disableCheck` concerns runtimes that check periodically.
 pub(crate) fn checkable(mut list: NetConfList) -> NetConfList {
     list.disable_check = false;
     list
 }
 
-/// The commands that help where nothing can be put back.
-fn again(entry: &CacheEntry) -> String {
+/// Returns what to do if something cannot be restored.
+fn advice(entry: &CacheEntry) -> String {
     let (network, netns) = (quoted(&entry.network), quoted(netns_of(entry)));
     let (id, ifname) = (quoted(&entry.params.container_id), quoted(&entry.params.ifname));
     format!(
@@ -152,72 +147,72 @@ fn again(entry: &CacheEntry) -> String {
     )
 }
 
-/// Calls plugins for CHECK. Those of this program put back what they find missing.
-pub(crate) struct Repairer<'a> {
-    watched: &'a Watched,
-    is_dry: bool,
-    losses: Mutex<Vec<Loss>>,
+/// Calls plugins for CHECK. Those of this program restore what they find missing.
+struct Repairer {
+    exec: TimedExec,
+    dry_run: bool,
+    missing: Mutex<Vec<Missing>>,
 }
 
-impl<'a> Repairer<'a> {
-    pub(crate) fn new(watched: &'a Watched, is_dry: bool) -> Self {
-        Self { watched, is_dry, losses: Mutex::default() }
+impl Repairer {
+    fn new(dry_run: bool) -> Self {
+        Self { exec: TimedExec::default(), dry_run, missing: Mutex::default() }
     }
 
-    /// What was found missing so far.
-    pub(crate) fn losses(&self) -> Vec<Loss> {
-        self.losses.lock().map(|losses| losses.clone()).unwrap_or_default()
-    }
-
-    fn lost(&self, plugin: &str, what: &Error, fate: Fate) {
-        if let Ok(mut losses) = self.losses.lock() {
-            let what = what.details().to_owned();
-            losses.push(Loss { plugin: plugin.to_owned(), what, fate });
+    fn record(&self, plugin: &str, error: &Error, repaired: Repaired) {
+        if let Ok(mut missing) = self.missing.lock() {
+            let what = error.details().to_owned();
+            missing.push(Missing { plugin: plugin.to_owned(), what, repaired });
         }
     }
-}
 
-impl Exec for &Repairer<'_> {
-    fn find(&self, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
-        self.watched.find(plugin, path)
-    }
-
-    fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
+    /// Checks the plugin, restores what is missing, and checks it again.
+    fn repair(&self, invocation: &Invocation) -> io::Result<()> {
         let plugin = &*invocation.plugin;
         let kind = plain_kind(plugin);
         let own = rscni_plugins::find(kind)
             .filter(|own| own.can_restore() && is_this_program(&invocation.program));
-        let look = || match own.and_then(|own| own.look(&invocation.into())) {
+        let check = || match own.and_then(|own| own.look(&invocation.into())) {
             Some(reply) => Ok(Outcome::from(reply)),
-            None => self.watched.exec(invocation),
+            None => (&self.exec).exec(invocation),
         };
-        let Err(missing) = look()?.into_success(plugin) else { return Ok(success()) };
+        let Err(missing) = check()?.into_success(plugin) else { return Ok(()) };
         let Some(own) = own else {
-            self.lost(plugin, &missing, Fate::Failed(String::new()));
-            return Ok(success());
+            self.record(plugin, &missing, Repaired::No(String::new()));
+            return Ok(());
         };
-        if self.is_dry {
-            self.lost(plugin, &missing, Fate::Missing);
-            return Ok(success());
+        if self.dry_run {
+            self.record(plugin, &missing, Repaired::DryRun);
+            return Ok(());
         }
         let restored = own.restore(&invocation.into()).map(Outcome::from);
         let error = restored.and_then(|outcome| outcome.into_success(plugin).err());
-        match (look()?.into_success(plugin), error) {
-            (Ok(()), _) => self.lost(plugin, &missing, Fate::Restored),
-            (Err(left), error) => {
-                let why = error.filter(|error| error.details() != left.details());
-                let why = why.map(|error| format!(" ({})", error.details())).unwrap_or_default();
-                if left.details() != missing.details() {
-                    self.lost(plugin, &missing, Fate::Restored);
-                }
-                self.lost(plugin, &left, Fate::Failed(why));
-            }
+        let Err(left) = check()?.into_success(plugin) else {
+            self.record(plugin, &missing, Repaired::Yes);
+            return Ok(());
+        };
+        if left.details() != missing.details() {
+            self.record(plugin, &missing, Repaired::Yes);
         }
-        Ok(success())
+        let cause = error.filter(|error| error.details() != left.details());
+        let cause = cause.map(|error| format!(" ({})", error.details())).unwrap_or_default();
+        self.record(plugin, &left, Repaired::No(cause));
+        Ok(())
     }
 }
 
-/// The chain goes on, so that the other plugins are repaired too.
-fn success() -> Outcome {
+impl Exec for &Repairer {
+    fn find(&self, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
+        (&self.exec).find(plugin, path)
+    }
+
+    /// Always succeeds, so that the other plugins of the chain are repaired too.
+    fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
+        self.repair(invocation).map(|()| success())
+    }
+}
+
+/// Returns the outcome of a successful call without a result.
+pub(crate) fn success() -> Outcome {
     Outcome { exit: Exit::Status(0), stdout: Vec::new(), stderr: Vec::new() }
 }

@@ -1,33 +1,37 @@
-//! `rscni status`: whether networks could take another container.
+//! `rscni status`: reports whether networks are ready for containers.
 
 use std::path::PathBuf;
 
 use rscni::{
-    Error,
+    Error, PluginInfo,
     invoke::{Exec, find_plugin},
     runtime::{Cache, ConfDir, NetConfList},
 };
 
 use crate::{
-    network::{Watched, is_this_program},
-    node, output,
-    places::Places,
+    network::{TimedExec, is_this_program},
+    node,
+    options::PluginOptions,
+    output,
     table::{columns, printable},
 };
 
-/// What `status` takes.
+/// Arguments of `status`.
 #[derive(clap::Args)]
 pub(crate) struct Status {
-    /// Name of a network in the configuration directory [default: all of them]
+    /// Name of a network in the configuration directory [default: all networks]
     network: Option<String>,
     #[command(flatten)]
-    places: Places,
+    options: PluginOptions,
 }
 
 impl Status {
-    /// Prints a line for each network and for each file that should be one. One that is not ready is an error.
+    /// Prints a line for each network and each invalid file.
+    ///
+    /// # Errors
+    /// If a network is not ready or a file is invalid.
     pub(crate) fn run(&self) -> Result<(), Error> {
-        let dir = ConfDir::load(self.places.conf_dir())?;
+        let dir = ConfDir::load(self.options.conf_dir())?;
         let (networks, broken) = match &self.network {
             Some(name) => (vec![dir.find(name)?], &[][..]),
             None => (effective(&dir), &dir.broken[..]),
@@ -49,15 +53,15 @@ impl Status {
             output::line(&line);
         }
         for (_, error) in broken {
-            output::line(&format!("cannot be used: {}", printable(error.details())));
+            output::line(&format!("invalid file: {}", printable(error.details())));
         }
 
         let bad = answers.iter().filter(|(_, answer)| answer.is_err()).count();
         match (bad, broken.len()) {
             (0, 0) => Ok(()),
-            (0, files) => Err(Error::InvalidNetworkConfig(format!(
-                "configuration files that cannot be used: {files}"
-            ))),
+            (0, files) => {
+                Err(Error::InvalidNetworkConfig(format!("invalid configuration files: {files}")))
+            }
             (bad, _) => Err(Error::PluginNotAvailable(format!(
                 "networks that are not ready: {bad} of {}",
                 rows.len()
@@ -65,15 +69,15 @@ impl Status {
         }
     }
 
-    /// What stands in the way of an ADD, as far as can be known without one.
+    /// Checks whether an ADD could succeed, without running one.
     fn ask(&self, list: &NetConfList) -> Result<(), Error> {
-        let (watched, path) = (Watched::default(), self.places.plugin_path());
-        let runtime = self.places.runtime(&watched, Cache::default());
+        let (exec, path) = (TimedExec::default(), self.options.plugin_path());
+        let runtime = self.options.runtime(&exec, Cache::default());
         let mut names = Vec::new();
         for plugin in &list.plugins {
-            (&watched).find(plugin.plugin_type(), &path)?;
+            (&exec).find(plugin.plugin_type(), &path)?;
             names.push(plugin.plugin_type());
-            // From 1.1.0 on, a plugin answers STATUS for those that it calls.
+            // From 1.1.0 on, STATUS of the caller covers the plugins that it calls.
             if !list.cni_version.has_gc_and_status() {
                 for (caller, called) in node::calls(plugin, &path) {
                     find_for(caller, called, &path)?;
@@ -82,19 +86,14 @@ impl Status {
             }
         }
         for name in names {
-            // One that does not say its versions may support this one nevertheless.
+            // A plugin without a valid VERSION reply may support this version nevertheless.
             let unsupported =
                 runtime.version(name).ok().filter(|info| !info.supports(list.cni_version));
             if let Some(info) = unsupported {
-                let known = info
-                    .supported_versions()
-                    .iter()
-                    .map(|version| version.as_str())
-                    .collect::<Vec<_>>();
                 return Err(Error::IncompatibleVersion(format!(
                     "plugin {name} does not support cniVersion {}, but {}",
                     list.cni_version,
-                    known.join(", ")
+                    versions(&info)
                 )));
             }
         }
@@ -102,19 +101,26 @@ impl Status {
     }
 }
 
-/// Finds the plugin that another one calls. Only a plugin of this program can call one that is not
-/// installed.
+/// Formats the versions that a plugin supports.
+pub(crate) fn versions(info: &PluginInfo) -> String {
+    let versions: Vec<_> = info.supported_versions().iter().map(|it| it.as_str()).collect();
+    versions.join(", ")
+}
+
+/// Finds the plugin that another plugin calls.
+///
+/// Only a plugin of this program can call one that is not installed.
 ///
 /// # Errors
-/// [`Error::InvalidNetworkConfig`] if there is none.
+/// [`Error::InvalidNetworkConfig`] if it does not exist.
 fn find_for(caller: &str, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
-    let watched = Watched::default();
-    let is_inside = is_this_program(&(&watched).find(caller, path)?);
-    let found = if is_inside { (&watched).find(plugin, path) } else { find_plugin(plugin, path) };
+    let exec = &TimedExec::default();
+    let is_inside = is_this_program(&exec.find(caller, path)?);
+    let found = if is_inside { exec.find(plugin, path) } else { find_plugin(plugin, path) };
     found.map_err(|error| error.context(format!("{caller} calls another plugin")))
 }
 
-/// The networks, each once: of several with a name, the one that would be used.
+/// Returns the networks. Of several with the same name, only the one in use.
 fn effective(dir: &ConfDir) -> Vec<&NetConfList> {
     let is_used =
         |list: &&NetConfList| dir.find(&list.name).is_ok_and(|used| std::ptr::eq(used, *list));
@@ -126,7 +132,7 @@ fn ready(list: &NetConfList) -> String {
         return "ready".to_owned();
     }
     format!(
-        "ready, as far as can be known: its plugins are there, but version {} has no STATUS",
+        "ready, not confirmed: its plugins are installed, but version {} has no STATUS",
         list.cni_version
     )
 }

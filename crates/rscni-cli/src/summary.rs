@@ -1,22 +1,22 @@
-//! What `rscni add` tells people on a terminal: the result of an ADD, and where the time went.
+//! The summary that `rscni add` prints on a terminal: the result and the time of each plugin.
 
 use std::{fmt::Write as _, time::Duration};
 
 use rscni::{CNIResult, runtime::AttachmentParams};
 
 use crate::{
-    network::Step,
+    network::TimedCall,
     output::Style,
     table::{columns, printable},
 };
 
-/// The summary of an attachment of `netns`, as it was named, to `network`.
+/// Formats the attachment of `netns`, as spelled on the command line, to `network`.
 pub(crate) fn summary(
     netns: &str,
     network: &str,
     params: &AttachmentParams,
     result: &CNIResult,
-    steps: &[Step],
+    calls: &[TimedCall],
     style: Style,
 ) -> String {
     let mut text = format!(
@@ -31,12 +31,12 @@ pub(crate) fn summary(
         ("addresses", columns(&addresses(result))),
         ("routes", columns(&routes(result))),
         ("dns", dns(result)),
-        ("plugins", columns(&times(steps))),
+        ("plugins", columns(&times(calls))),
     ];
     for (title, lines) in sections {
         for (index, line) in lines.iter().enumerate() {
             let title = if index == 0 { title } else { "" };
-            // Padded before it is bold: what makes it bold has no width.
+            // Padded before it is bold, since escape sequences have no width.
             let _ = writeln!(text, "  {}  {line}", style.bold(&format!("{title:10}")));
         }
     }
@@ -45,7 +45,7 @@ pub(crate) fn summary(
 
 fn interfaces(params: &AttachmentParams, result: &CNIResult) -> Vec<[String; 4]> {
     let row = |interface: &rscni::Interface| {
-        let place = match &interface.sandbox {
+        let location = match &interface.sandbox {
             None => "on the host".to_owned(),
             Some(path)
                 if params
@@ -60,7 +60,7 @@ fn interfaces(params: &AttachmentParams, result: &CNIResult) -> Vec<[String; 4]>
         let mtu = interface.mtu.map_or_else(String::new, |mtu| format!("mtu {mtu}"));
         [
             printable(&interface.name),
-            place,
+            location,
             printable(interface.mac.as_deref().unwrap_or_default()),
             mtu,
         ]
@@ -119,16 +119,16 @@ fn dns(result: &CNIResult) -> Vec<String> {
     columns(&rows)
 }
 
-fn times(steps: &[Step]) -> Vec<[String; 2]> {
+fn times(calls: &[TimedCall]) -> Vec<[String; 2]> {
     let mut rows: Vec<_> =
-        steps.iter().map(|step| [printable(&step.plugin), milliseconds(step.time)]).collect();
+        calls.iter().map(|call| [printable(&call.plugin), milliseconds(call.time)]).collect();
     if rows.len() > 1 {
-        rows.push(["together".into(), milliseconds(steps.iter().map(|step| step.time).sum())]);
+        rows.push(["total".into(), milliseconds(calls.iter().map(|call| call.time).sum())]);
     }
     rows
 }
 
-/// Right-aligned up to ten seconds, so that they can be compared at a glance.
+/// Formats a time, right-aligned below 100 seconds.
 fn milliseconds(time: Duration) -> String {
     format!("{:>6.1} ms", time.as_secs_f64() * 1000.0)
 }
@@ -138,12 +138,12 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn step(plugin: &str, micros: u64) -> Step {
-        Step { plugin: plugin.into(), time: Duration::from_micros(micros) }
+    fn call(plugin: &str, micros: u64) -> TimedCall {
+        TimedCall { plugin: plugin.into(), time: Duration::from_micros(micros) }
     }
 
     #[test]
-    fn every_part_of_a_result_has_its_lines() {
+    fn summary_shows_every_part_of_the_result() {
         let result: CNIResult = serde_json::from_value(json!({
             "interfaces": [
                 { "name": "cni0", "mac": "aa:00:00:00:00:01", "mtu": 1500 },
@@ -154,13 +154,16 @@ mod tests {
                 { "address": "10.1.0.2/16", "gateway": "10.1.0.1", "interface": 1 },
                 { "address": "fd00::2/64", "interface": 9 },
             ],
-            "routes": [{ "dst": "0.0.0.0/0" }, { "dst": "10.0.0.0/8", "gw": "10.1.0.9", "mtu": 1400, "scope": 253 }],
+            "routes": [
+                { "dst": "0.0.0.0/0" },
+                { "dst": "10.0.0.0/8", "gw": "10.1.0.9", "mtu": 1400, "scope": 253 },
+            ],
             "dns": { "nameservers": ["10.1.0.1", "fd00::1"], "domain": "local" },
         }))
         .unwrap();
         let params = AttachmentParams::new("box", "/run/netns/a", "eth0");
-        let steps = [step("bridge", 12_340), step("portmap", 800)];
-        let text = summary("a", "net", &params, &result, &steps, Style::default());
+        let calls = [call("bridge", 12_340), call("portmap", 800)];
+        let text = summary("a", "net", &params, &result, &calls, Style::default());
         assert_eq!(
             text,
             "\
@@ -175,22 +178,22 @@ a is attached to net as eth0
               10.0.0.0/8  via 10.1.0.9  mtu 1400 scope 253
   dns         servers  10.1.0.1 fd00::1
               domain   local
-  plugins     bridge      12.3 ms
-              portmap      0.8 ms
-              together    13.1 ms
+  plugins     bridge     12.3 ms
+              portmap     0.8 ms
+              total      13.1 ms
 "
         );
     }
 
     #[test]
-    fn what_a_result_does_not_have_takes_no_line_and_titles_are_bold_where_asked() {
+    fn summary_omits_missing_parts_and_prints_bold_titles() {
         let params = AttachmentParams::new("box", "/run/netns/a", "eth0");
         let text = summary(
             "a",
             "net",
             &params,
             &CNIResult::default(),
-            &[step("noop", 1500)],
+            &[call("noop", 1500)],
             Style { bold: true },
         );
         assert_eq!(

@@ -1,9 +1,8 @@
-//! Text in columns, each as wide as its widest cell. Nothing is ever cut: what is too wide for a terminal wraps there,
-//! and a pipe gets it whole.
+//! Tables of text. A column is as wide as its widest cell, and cells are never truncated.
 
 use crate::output::Style;
 
-/// Rows under a header.
+/// A header with rows.
 pub(crate) struct Table<const N: usize> {
     rows: Vec<[String; N]>,
 }
@@ -17,7 +16,7 @@ impl<const N: usize> Table<N> {
         self.rows.push(cells.map(|cell| printable(&cell)));
     }
 
-    /// The lines, the header in bold where the style has that.
+    /// Returns the lines, with the header in bold if the style has that.
     pub(crate) fn text(&self, style: Style) -> String {
         let mut text = String::new();
         for (index, line) in columns(&self.rows).into_iter().enumerate() {
@@ -28,7 +27,7 @@ impl<const N: usize> Table<N> {
     }
 }
 
-/// Lines of cells, with two blanks between columns and none at the end of a line.
+/// Formats rows with two spaces between columns and no trailing spaces.
 pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
     let width = |column: usize| {
         rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
@@ -42,7 +41,7 @@ pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// The text without characters that would do something to a terminal: it comes from files and from plugins.
+/// Escapes control characters, since the text comes from files and plugins.
 pub(crate) fn printable(text: &str) -> String {
     let shown =
         |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };

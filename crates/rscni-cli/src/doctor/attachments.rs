@@ -1,4 +1,4 @@
-//! Whether running attachments are as ADD left them, as far as this program's own plugins can tell.
+//! Checks that running attachments are as ADD left them, with the plugins of this program.
 
 use std::{
     io,
@@ -7,56 +7,55 @@ use std::{
 
 use rscni::{
     Error,
-    invoke::{Exec, Exit, Invocation, Outcome},
+    invoke::{Exec, Invocation, Outcome},
 };
 
-use super::{Patient, Report, quoted};
+use super::{Context, Report};
 use crate::{
-    network::{Watched, is_this_program},
-    node::{configuration, is_there, named},
-    repair::checkable,
+    container::netns_of,
+    network::{TimedExec, is_this_program},
+    node::{configuration, full_name, may_exist},
+    repair::{checkable, success},
 };
 
-pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
+pub(super) fn check(context: &Context<'_>, report: &mut Report) {
     let is_root = rustix::process::geteuid().is_root();
-    for entry in &patient.node.listing.entries {
-        // What is gone, another check tells.
-        if entry.params.netns.as_deref().is_none_or(|path| path == Path::new(""))
-            || !is_there(entry)
-        {
+    for entry in &context.node.listing.entries {
+        // Another check reports attachments whose namespace is gone.
+        if netns_of(entry) == Path::new("") || !may_exist(entry) {
             continue;
         }
         let Some(list) = configuration(entry) else { continue };
-        let own = Own(Watched::default());
-        let runtime = patient.runtime(&own);
+        let exec = OwnPlugins::default();
+        let runtime = context.runtime(&exec);
         let Err(error) = runtime.check(&checkable(list), &entry.params) else { continue };
-        // The code of a CHECK that found something changed. Other codes say that it could not look.
+        // Other codes say that the plugin could not check.
         if error.code() != CHANGED || !is_root {
             continue;
         }
-        let words =
-            format!("repair {} {}", quoted(&entry.network), quoted(&entry.params.container_id));
         report.error(
             "attachment-damaged",
             format!(
-                "{} is attached to {} and is not as it was left: {}",
-                named(entry),
+                "{} is attached to {} and has changed since ADD: {}",
+                full_name(entry),
                 entry.network,
                 error.details()
             ),
-            "its packets may be dropped or leave with a wrong address; a flush of the host's rules does that",
-            Some(patient.command(&words)),
+            "its packets may be dropped or leave with a wrong address; a flush of the host's rules \
+             is a common cause",
+            Some(context.repair(entry)),
         );
     }
 }
 
-/// The code by which the plugins of this program say that an attachment is not as ADD left it.
+/// The error code of this program's plugins for an attachment that CHECK found changed.
 const CHANGED: u32 = 100;
 
-/// Calls the plugins of this program. Others pass: their CHECK may change something.
-pub(super) struct Own(Watched);
+/// Calls only the plugins of this program, since CHECK of others may change something.
+#[derive(Default)]
+struct OwnPlugins(TimedExec);
 
-impl Exec for &Own {
+impl Exec for &OwnPlugins {
     fn find(&self, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
         (&self.0).find(plugin, path)
     }
@@ -65,6 +64,6 @@ impl Exec for &Own {
         if is_this_program(&invocation.program) {
             return (&self.0).exec(invocation);
         }
-        Ok(Outcome { exit: Exit::Status(0), stdout: Vec::new(), stderr: Vec::new() })
+        Ok(success())
     }
 }

@@ -1,77 +1,74 @@
-//! Directories: are they there, can nobody but root change what is in them, and can the plugins write into theirs.
+//! Checks that directories exist, that only root can change them, and that plugins can write state.
 
 use std::{
+    collections::HashSet,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use super::{Patient, Report, quoted};
+use super::{Context, Report, quoted};
 
-pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
-    if !patient.conf_dir.is_dir() {
-        let what = format!("{} is not there", patient.conf_dir.display());
-        let mend = format!("mkdir -p {}", quoted(patient.conf_dir));
-        report.error(
-            "conf-dir-missing",
-            what,
-            "runtimes read network configurations from it",
-            Some(mend),
-        );
+pub(super) fn check(context: &Context<'_>, report: &mut Report) {
+    if !context.conf_dir.is_dir() {
+        let what = format!("{} does not exist", context.conf_dir.display());
+        let why = "runtimes read network configurations from it";
+        let mend = format!("mkdir -p {}", quoted(context.conf_dir));
+        report.error("conf-dir-missing", what, why, Some(mend));
     }
-    for dir in patient.plugin_path.iter().filter(|dir| !dir.is_dir()) {
+    for dir in context.plugin_path.iter().filter(|dir| !dir.is_dir()) {
         report.warning(
             "plugin-dir-missing",
-            format!("{} is not there", dir.display()),
-            "runtimes start plugins from it; this program's own work for rscni alone without it",
+            format!("{} does not exist", dir.display()),
+            "runtimes execute plugins from it; only rscni itself works without it",
             Some(format!("rscni install {}", quoted(dir))),
         );
     }
-    for path in trusted(patient) {
+    for path in privileged_paths(context) {
         if let Ok(metadata) = path.metadata() {
-            inspect(&path, metadata.mode(), metadata.uid(), report);
+            check_owner(&path, metadata.mode(), metadata.uid(), report);
         }
     }
     let mut seen = Vec::new();
-    for path in written(patient) {
+    for path in state_dirs(context) {
         let Some((at, metadata)) =
             path.ancestors().find_map(|path| Some((path, path.metadata().ok()?)))
         else {
             continue;
         };
-        // Once for each file system.
+        // Each file system is checked once.
         if !seen.contains(&metadata.dev()) {
             seen.push(metadata.dev());
             if let Ok(storage) = rustix::fs::statvfs(at) {
-                weigh(at, &storage, report);
+                check_space(at, &storage, report);
             }
         }
     }
 }
 
-/// Where plugins and runtimes keep what they must not lose.
-fn written(patient: &Patient<'_>) -> Vec<PathBuf> {
-    let dirs = &patient.node.dirs;
+/// Returns the directories in which plugins and runtimes keep state.
+fn state_dirs(context: &Context<'_>) -> Vec<PathBuf> {
+    let dirs = &context.node.dirs;
     let others = ["/var/lib/cni/networks", "/run/cni"].map(PathBuf::from);
-    [patient.cache_dir.to_owned()]
+    [context.cache_dir.to_owned()]
         .into_iter()
         .chain(others)
         .chain(dirs.directories().map(Path::to_owned))
         .collect()
 }
 
-fn weigh(path: &Path, storage: &rustix::fs::StatVfs, report: &mut Report) {
-    /// What a few calls need.
+fn check_space(path: &Path, storage: &rustix::fs::StatVfs, report: &mut Report) {
+    /// Enough for a few calls.
     const BYTES: u64 = 256 << 10;
     const FILES: u64 = 16;
     let shown = path.display();
     if storage.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
-        let what = format!("{shown} is on a file system that nobody can write to");
-        let why = "an ADD fails there, and a DEL cannot give back what is kept there";
+        let what = format!("{shown} is on a read-only file system");
+        let why = "ADD fails, and DEL cannot release what is recorded there";
         let mend = format!("mount -o remount,rw \"$(stat -c %m {})\"", quoted(path));
         return report.error("storage-read-only", what, why, Some(super::as_root(&mend)));
     }
     let bytes = storage.f_bfree.saturating_mul(storage.f_frsize);
-    // Where files are not counted there is no end of them.
+    // Totals of zero mean that the file system has no limit.
     let short = if bytes < BYTES && storage.f_blocks > 0 {
         format!("{} KiB", bytes >> 10)
     } else if storage.f_ffree < FILES && storage.f_files > 0 {
@@ -80,48 +77,43 @@ fn weigh(path: &Path, storage: &rustix::fs::StatVfs, report: &mut Report) {
         return;
     };
     let what = format!("the file system of {shown} has {short} left");
-    let why = "an ADD fails there; `rscni gc --auto` gives back what containers that are gone hold, the rest is others'";
+    let why = "ADD fails; `rscni gc --auto` removes the files of containers that no longer exist";
     report.error("storage-full", what, why, None);
 }
 
-/// What root acts on: whoever can change it can become root.
-fn trusted(patient: &Patient<'_>) -> Vec<PathBuf> {
+/// Returns the paths that determine what root executes: write access to them is root access.
+fn privileged_paths(context: &Context<'_>) -> Vec<PathBuf> {
     let mut paths = vec![
-        patient.conf_dir.to_owned(),
-        patient.cache_dir.to_owned(),
-        patient.cache_dir.join("results"),
+        context.conf_dir.to_owned(),
+        context.cache_dir.to_owned(),
+        context.cache_dir.join("results"),
     ];
-    paths.extend(patient.networks.networks.iter().map(|(file, _)| file.clone()));
-    paths.extend(patient.networks.broken.iter().map(|(file, _)| file.clone()));
-    let dirs = &patient.node.dirs;
+    paths.extend(context.networks.networks.iter().map(|(file, _)| file.clone()));
+    paths.extend(context.networks.broken.iter().map(|(file, _)| file.clone()));
+    let dirs = &context.node.dirs;
     paths.push("/var/lib/cni/networks".into());
     paths.extend(dirs.directories().map(Path::to_owned));
-    for dir in &patient.plugin_path {
+    for dir in &context.plugin_path {
         paths.push(dir.clone());
-        let types = patient.plugins().flat_map(|(_, plugin)| patient.types(plugin));
+        let types = context.plugins().flat_map(|(_, plugin)| context.types(plugin));
         paths.extend(types.map(|name| dir.join(name)));
     }
-    let mut each: Vec<PathBuf> = Vec::new();
-    for path in paths {
-        if !each.contains(&path) {
-            each.push(path);
-        }
-    }
-    each
+    let mut seen = HashSet::new();
+    paths.retain(|path| seen.insert(path.clone()));
+    paths
 }
 
-fn inspect(path: &Path, mode: u32, owner: u32, report: &mut Report) {
+fn check_owner(path: &Path, mode: u32, owner: u32, report: &mut Report) {
     const OTHERS_WRITE: u32 = 0o002;
     let shown = path.display();
     if mode & OTHERS_WRITE != 0 {
-        let what = format!("{shown} can be changed by everyone (mode {:o})", mode & 0o7777);
-        let why =
-            "what is in it is done by root: a list can start any program, a program is started";
+        let what = format!("{shown} is writable by all users (mode {:o})", mode & 0o7777);
+        let why = "any user can become root: root executes plugins, and a network names them";
         report.error("writable-by-all", what, why, Some(format!("chmod o-w {}", quoted(path))));
     }
     if owner != 0 && owner != rustix::process::geteuid().as_raw() {
         let what = format!("{shown} belongs to user {owner}");
-        let why = "that user can have root do anything: a list can start any program, a program is started";
+        let why = "that user can become root: root executes plugins, and a network names them";
         report.error("owner-not-root", what, why, Some(format!("chown root {}", quoted(path))));
     }
 }
@@ -131,11 +123,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_can_change_is_told_with_what_takes_it_from_them() {
+    fn wrong_permissions_are_reported_with_a_fix() {
         let mut report = Report::default();
-        inspect(Path::new("/a"), 0o40755, 0, &mut report);
+        check_owner(Path::new("/a"), 0o40755, 0, &mut report);
         assert!(report.findings.is_empty());
-        inspect(Path::new("/a b"), 0o40757, 4_000_000_001, &mut report);
+        check_owner(Path::new("/a b"), 0o40757, 4_000_000_001, &mut report);
         let found: Vec<_> =
             report.findings.iter().map(|f| (f.id, f.mend.as_deref().unwrap())).collect();
         assert_eq!(
@@ -144,18 +136,18 @@ mod tests {
         );
     }
 
-    /// A file of somebody else needs a second user, whom the namespaces of an ordinary user's tests do not have: see
-    /// `uml_security`. Here the command is run with a `chown` that notes what it is to do.
+    /// The namespaces of tests have only one user, so `chown` is replaced by a function that prints
+    /// its arguments; `uml_security` runs the real one.
     #[test]
-    fn the_shell_reads_the_command_that_gives_a_file_to_root() {
+    fn chown_command_is_quoted_for_the_shell() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("it's $HOME");
         std::fs::write(&path, "").unwrap();
         let mut report = Report::default();
-        inspect(&path, 0o40755, 4_000_000_001, &mut report);
+        check_owner(&path, 0o40755, 4_000_000_001, &mut report);
         let mend = report.findings[0].mend.as_deref().unwrap();
-        let noting = format!("chown() {{ printf '%s|' \"$@\"; }}; {mend}");
-        let output = std::process::Command::new("sh").args(["-ec", &noting]).output().unwrap();
+        let script = format!("chown() {{ printf '%s|' \"$@\"; }}; {mend}");
+        let output = std::process::Command::new("sh").args(["-ec", &script]).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("root|{}|", path.display()));
     }

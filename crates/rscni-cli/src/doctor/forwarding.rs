@@ -1,76 +1,83 @@
-//! Whether the host passes on the packets of its containers.
+//! Checks that the host forwards the packets of its containers.
 
 use std::{collections::BTreeSet, path::Path};
 
-use rscni::runtime::{CacheEntry, NetConfList, PluginConf};
+use rscni::{
+    invoke::find_plugin,
+    runtime::{CacheEntry, NetConfList, PluginConf},
+};
 use rscni_linux::sysctl;
 use rscni_plugins::{
     forward_policy::{self, Dropping, Packet},
     inventory::Purpose,
 };
 
-use super::{Patient, Report, as_root, kernel::routes, quoted, reservations::addresses};
-use crate::node::{State, is_there, named, plain_kind};
+use super::{Context, Report, as_root, kernel::routes, reservations::addresses};
+use crate::{
+    network::is_this_program,
+    node::{State, full_name, may_exist, plain_kind},
+};
 
-pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
+pub(super) fn check(context: &Context<'_>, report: &mut Report) {
     let routing: Vec<_> =
-        patient.lists().into_iter().filter(|list| list.plugins.iter().any(routes)).collect();
+        context.lists().into_iter().filter(|list| list.plugins.iter().any(routes)).collect();
     for (v4, key) in [(true, "net.ipv4.ip_forward"), (false, "net.ipv6.conf.all.forwarding")] {
         let is_routed = |network: &str| routing.iter().any(|list| list.name == network);
-        let count = attached(patient, v4, is_routed).len();
-        // ADD switches it on; what has switched it off since has cut off those that are attached.
+        let count = attached(context, v4, is_routed).len();
+        // ADD enables forwarding, so something has disabled it since.
         if count > 0 && sysctl::get(&key.replace('.', "/")).is_ok_and(|value| value.trim() == "0") {
             report.error(
                 "forwarding-off",
                 format!("{key} is 0; attachments whose gateway is this host: {count}"),
-                "their packets to other networks are dropped; something has switched it off since they were attached",
+                "their packets to other networks are dropped; forwarding was disabled after \
+                 they were attached",
                 Some(format!("sysctl -w {key}=1")),
             );
         }
     }
-    if patient.uses("sbr") {
+    if context.uses("sbr") {
         for key in ["net.ipv4.conf.all.rp_filter", "net.ipv4.conf.default.rp_filter"] {
             if sysctl::get(&key.replace('.', "/")).is_ok_and(|value| value.trim() == "1") {
                 report.warning(
                     "rp-filter-strict",
                     format!("{key} is 1, and a network uses sbr"),
-                    "packets that come in by one interface while the way back is another are dropped",
+                    "packets are dropped if the route back leads through another interface",
                     Some(format!("sysctl -w {key}=2")),
                 );
             }
         }
     }
-    isolation(patient, report);
+    isolation(context, report);
     let outcome = forward_policy::dropping().and_then(|chains| {
-        routing.iter().try_for_each(|list| reach(patient, list, &chains, report))
+        routing.iter().try_for_each(|list| reach(context, list, &chains, report))
     });
     if let Err(why) = outcome {
         report.unknown(
             "forward-policy-unknown",
-            format!("the policy of FORWARD is not known: {why}"),
-            "if it is DROP, packets of containers are dropped unless a rule lets them through",
+            format!("the policy of FORWARD cannot be read: {why}"),
+            "if it is DROP, packets of containers are dropped unless a rule accepts them",
             format!("{} && {}", as_root("iptables -S FORWARD"), as_root("ip6tables -S FORWARD")),
         );
     }
 }
 
-/// Whether chains that drop by policy let the packets of a network's containers through, and
+/// Checks that chains with policy drop accept the packets of a network's containers, and
 /// connections to their published ports.
 fn reach(
-    patient: &Patient<'_>,
+    context: &Context<'_>,
     list: &NetConfList,
     chains: &[Dropping],
     report: &mut Report,
 ) -> Result<(), String> {
     let firewall =
         list.plugins.iter().find(|plugin| plain_kind(plugin.plugin_type()) == "firewall");
-    let entries = patient.node.listing.entries.iter();
+    let entries = context.node.listing.entries.iter();
     let entries: Vec<_> =
-        entries.filter(|entry| entry.network == list.name && is_there(entry)).collect();
+        entries.filter(|entry| entry.network == list.name && may_exist(entry)).collect();
     let mut dropped = Vec::new();
     for entry in &entries {
         for address in entry.result.ips.iter().map(|ip| ip.address.addr()) {
-            let published = is_published(patient, entry, address.is_ipv4());
+            let published = is_published(context, entry, address.is_ipv4());
             let packets = [
                 Some(Packet::FromContainer(address)),
                 published.then_some(Packet::ToPublishedPort(address)),
@@ -82,23 +89,19 @@ fn reach(
         }
     }
     let Some(firewall) = firewall else {
-        let named: Vec<&Dropping> = if entries.is_empty() {
-            chains.iter().collect()
-        } else {
-            let is_dropping = |chain: &&Dropping| dropped.iter().any(|(.., by)| by == chain);
-            chains.iter().filter(is_dropping).collect()
-        };
-        for chain in named {
+        let is_dropping =
+            |chain: &&Dropping| entries.is_empty() || dropped.iter().any(|(.., by)| by == chain);
+        for chain in chains.iter().filter(is_dropping) {
             let name = chain.name();
             report.warning(
                 "forward-policy-drop",
                 format!(
-                    "{} drops what is forwarded, and {} has no plugin firewall",
+                    "{} drops forwarded packets, and network {} does not use the firewall plugin",
                     chain.iptables().unwrap_or(&name),
                     list.name
                 ),
-                "packets of its containers and connections to their published ports are dropped unless a rule lets \
-                 them through; the plugin firewall in the list makes such rules",
+                "packets of its containers and connections to their published ports are dropped \
+                 unless a rule accepts them; the firewall plugin adds such rules",
                 Some(chain.accept_all()),
             );
         }
@@ -112,15 +115,15 @@ fn reach(
         report.error(
             "forward-policy-drop",
             format!(
-                "{what} of {} in network {} ({container}) are dropped: {} drops by policy, and no rule accepts them",
-                named(entry),
+                "{what} of {} in network {} ({container}) are dropped: {} has policy drop, \
+                 and no rule accepts them",
+                full_name(entry),
                 list.name,
                 chain.name()
             ),
-            "the container is cut off from other networks, or its published ports from other machines",
-            Some(if is_repaired(patient, entry, firewall, chain) {
-                let (network, id) = (quoted(&entry.network), quoted(&entry.params.container_id));
-                patient.command(&format!("repair {network} {id}"))
+            "the container cannot reach other networks, or its published ports cannot be reached",
+            Some(if is_repaired(context, entry, firewall, chain) {
+                context.repair(entry)
             } else {
                 chain.accept(packet)
             }),
@@ -129,46 +132,49 @@ fn reach(
     Ok(())
 }
 
-/// Whether the plugin firewall of this program makes rules for the chain.
+/// Whether `rscni repair` adds rules to the chain, by the firewall plugin of this program.
 fn is_repaired(
-    patient: &Patient<'_>,
+    context: &Context<'_>,
     entry: &CacheEntry,
     firewall: &PluginConf,
     chain: &Dropping,
 ) -> bool {
-    let is_ours = rscni::invoke::find_plugin("firewall", &patient.plugin_path)
-        .map_or(true, |it| super::plugins::is_this(&it));
     let backend = firewall.get("backend").and_then(serde_json::Value::as_str);
     let makes_rules = if chain.iptables().is_some() {
         backend != Some("nftables")
     } else {
-        let uses_iptables = patient.node.inventory.items.iter().any(|holding| {
+        let uses_iptables = context.node.inventory.items.iter().any(|holding| {
             holding.item.purpose() == Some(Purpose::FirewallInIptables)
                 && holding.by.is(&entry.network, &entry.attachment())
         });
         chain.is_of_firewall() && !uses_iptables
     };
-    is_ours && makes_rules
+    is_own_firewall(context) && makes_rules
 }
 
-/// Whether portmap has made something for the attachment in this family.
-fn is_published(patient: &Patient<'_>, entry: &CacheEntry, v4: bool) -> bool {
-    patient.node.inventory.items.iter().any(|holding| {
+/// Whether the firewall plugin that runtimes execute is that of this program.
+fn is_own_firewall(context: &Context<'_>) -> bool {
+    find_plugin("firewall", &context.plugin_path).map_or(true, |it| is_this_program(&it))
+}
+
+/// Whether the attachment has port mappings of this family.
+fn is_published(context: &Context<'_>, entry: &CacheEntry, v4: bool) -> bool {
+    context.node.inventory.items.iter().any(|holding| {
         holding.item.purpose() == Some(Purpose::PublishedPort { v4 })
             && holding.by.is(&entry.network, &entry.attachment())
     })
 }
 
-/// The attachments that are there and have an address of the family, by their caches' entries and by their reservations.
-fn attached(patient: &Patient<'_>, v4: bool, is_wanted: impl Fn(&str) -> bool) -> BTreeSet<String> {
-    let node = &patient.node;
+/// Returns the running attachments with an address of the family, by cache entry or reservation.
+fn attached(context: &Context<'_>, v4: bool, is_wanted: impl Fn(&str) -> bool) -> BTreeSet<String> {
+    let node = &context.node;
     let has_family = |entry: &&CacheEntry| {
         entry.result.ips.iter().any(|ip| ip.address.addr().is_ipv4() == v4 && ip.gateway.is_some())
     };
     let entries =
-        node.listing.entries.iter().filter(|entry| is_wanted(&entry.network) && is_there(entry));
-    let mut attached: BTreeSet<_> = entries.filter(has_family).map(named).collect();
-    let of_family = addresses(patient).filter(|(address, holding)| {
+        node.listing.entries.iter().filter(|entry| is_wanted(&entry.network) && may_exist(entry));
+    let mut attached: BTreeSet<_> = entries.filter(has_family).map(full_name).collect();
+    let of_family = addresses(context).filter(|(address, holding)| {
         address.is_ipv4() == v4
             && holding.by.network().is_some_and(&is_wanted)
             && node.state(holding) == State::InUse
@@ -177,17 +183,17 @@ fn attached(patient: &Patient<'_>, v4: bool, is_wanted: impl Fn(&str) -> bool) -
     attached
 }
 
-/// Rules of iptables see what a bridge passes on itself only with `bridge-nf-call-iptables`. This project's firewall does
-/// not depend on it.
-fn isolation(patient: &Patient<'_>, report: &mut Report) {
-    let isolates = |(_, plugin): (_, &rscni::runtime::PluginConf)| {
+/// Checks that iptables sees bridged packets, for `ingressPolicy: isolated` of another firewall
+/// plugin.
+///
+/// The firewall plugin of this program does not depend on `bridge-nf-call-iptables`.
+fn isolation(context: &Context<'_>, report: &mut Report) {
+    let isolates = |(_, plugin): (_, &PluginConf)| {
         plugin.get("ingressPolicy").is_some_and(|policy| policy == "isolated")
     };
-    let is_ours = rscni::invoke::find_plugin("firewall", &patient.plugin_path)
-        .map_or(true, |it| super::plugins::is_this(&it));
     let key = "net/bridge/bridge-nf-call-iptables";
-    if is_ours
-        || !patient.plugins().any(isolates)
+    if is_own_firewall(context)
+        || !context.plugins().any(isolates)
         || sysctl::get(key).is_ok_and(|value| value.trim() == "1")
     {
         return;
@@ -196,9 +202,11 @@ fn isolation(patient: &Patient<'_>, report: &mut Report) {
         if Path::new("/proc/sys").join(key).exists() { "" } else { "modprobe br_netfilter && " };
     report.warning(
         "bridge-not-filtered",
-        "net.bridge.bridge-nf-call-iptables is not 1, and a network has ingressPolicy isolated by another firewall plugin"
+        "net.bridge.bridge-nf-call-iptables is not 1, and a network has ingressPolicy isolated by \
+         another firewall plugin"
             .to_owned(),
-        "containers on the same bridge reach each other: that plugin's rules do not see what a bridge passes on",
+        "containers on the same bridge reach each other: that plugin's rules do not see bridged \
+         packets",
         Some(format!("{module}sysctl -w net.bridge.bridge-nf-call-iptables=1")),
     );
 }

@@ -1,18 +1,18 @@
-//! `rscni doctor`: looks at a node, and says of each thing that it finds what it is, why it matters, and what mends it.
+//! `rscni doctor`: finds problems on a node, and for each its effect and the command that fixes it.
 //!
-//! It changes nothing. Each check is a function that adds findings to a [`Report`]; a finding's id is for programs and
-//! stays what it is.
+//! It changes nothing. Each check is a function that adds findings to a [`Report`]. Programs rely
+//! on the ids of findings, which never change.
 
 mod attachments;
+mod conflicts;
 mod directories;
 mod forwarding;
 mod kernel;
-mod left;
-mod neighbours;
 mod networks;
 mod plugins;
 mod ready;
 mod reservations;
+mod stale;
 
 use std::{
     fmt::Write as _,
@@ -24,7 +24,7 @@ use std::{
 use rscni::{
     Error,
     invoke::Exec,
-    runtime::{Cache, ConfDir, NetConfList, PluginConf, Runtime},
+    runtime::{Cache, CacheEntry, ConfDir, NetConfList, PluginConf, Runtime},
 };
 use serde::Serialize;
 use serde_json::json;
@@ -34,30 +34,28 @@ use crate::{
     gc::lists,
     network::{CONF_DIR, runtime},
     node::{self, Node},
+    options::{CACHE_DIR, PLUGIN_DIR, RuntimeOptions},
     output::{self, Format, Style},
-    places::{CACHE_DIR, Memory, PLUGIN_DIR, Places},
     table::printable,
 };
 
-/// What `doctor` takes.
+/// Arguments of `doctor`.
 #[derive(clap::Args)]
 pub(crate) struct Doctor {
-    /// Look only at what is about this container and its networks: its id, twelve digits of a long
-    /// id, or its pod as NAMESPACE/NAME
+    /// Check only this container and its networks: its id, the first twelve digits of a long id, or
+    /// its pod as NAMESPACE/NAME
     container: Option<Selector>,
-    /// How to print what is found
+    /// Output format
     #[arg(long, short, value_name = "FORMAT", default_value = "text")]
     output: Format,
     #[command(flatten)]
-    places: Places,
-    #[command(flatten)]
-    memory: Memory,
+    options: RuntimeOptions,
 }
 
-/// How long a plugin may take to answer.
+/// Time limit of each plugin call.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// How bad it is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Severity {
@@ -66,37 +64,40 @@ pub(crate) enum Severity {
     Error,
 }
 
-/// Something that was found.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
     id: &'static str,
     severity: Severity,
-    /// What it is.
+    /// The problem.
     what: String,
-    /// Why it matters.
+    /// Its effect.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<&'static str>,
-    /// The command that mends it; of what could not be found out, the one that looks.
+    /// The command that fixes it, or the one that finds out what doctor could not.
     #[serde(skip_serializing_if = "Option::is_none")]
     mend: Option<String>,
 }
 
-/// What has been found so far.
+/// The findings so far.
 #[derive(Default)]
 pub(crate) struct Report {
     findings: Vec<Finding>,
 }
 
-/// What the checks look at.
-pub(crate) struct Patient<'a> {
+/// The configuration and state of the node that the checks inspect.
+pub(crate) struct Context<'a> {
     conf_dir: &'a Path,
     plugin_path: Vec<PathBuf>,
     cache_dir: &'a Path,
     networks: &'a ConfDir,
     node: Node,
-    /// The options that a command needs to look where this one does.
+    /// The options for commands of this program that doctor suggests.
     options: String,
 }
+
+/// Adds the findings of a check to a report.
+type Check = fn(&Context<'_>, &mut Report);
 
 impl Report {
     fn add(
@@ -122,23 +123,17 @@ impl Report {
         self.findings.push(Finding { id, severity: Severity::Ok, what, why: None, mend: None });
     }
 
-    /// What could not be found out, why that matters, and the command that does.
+    /// Adds a finding about something that could not be checked, with the command that does.
     fn unknown(&mut self, id: &'static str, what: String, why: &'static str, mend: String) {
         self.add(id, Severity::Ok, what, why, Some(mend));
     }
 
-    /// Runs a check, and says that all is well if it finds nothing that is not.
-    fn check(
-        &mut self,
-        id: &'static str,
-        well: &str,
-        patient: &Patient<'_>,
-        check: fn(&Patient<'_>, &mut Self),
-    ) {
+    /// Runs a check. Adds the text with severity ok if it finds no problem.
+    fn check(&mut self, id: &'static str, text: &str, context: &Context<'_>, check: Check) {
         let before = self.findings.len();
-        check(patient, self);
+        check(context, self);
         if self.findings[before..].iter().all(|finding| finding.severity == Severity::Ok) {
-            self.ok(id, well.to_owned());
+            self.ok(id, text.to_owned());
         }
     }
 
@@ -147,13 +142,13 @@ impl Report {
     }
 }
 
-impl Patient<'_> {
-    /// The networks.
+impl Context<'_> {
+    /// Returns the networks.
     fn lists(&self) -> Vec<&NetConfList> {
         lists(self.networks)
     }
 
-    /// Every plugin of every list, with the list.
+    /// Returns every plugin of every list, with the list.
     fn plugins(&self) -> impl Iterator<Item = (&NetConfList, &PluginConf)> {
         self.networks
             .networks
@@ -161,7 +156,7 @@ impl Patient<'_> {
             .flat_map(|(_, list)| list.plugins.iter().map(move |plugin| (list, plugin)))
     }
 
-    /// What asks the plugins.
+    /// Returns a runtime for plugin calls.
     fn runtime<'a, E>(&self, exec: &'a E) -> Runtime<&'a E>
     where
         &'a E: Exec,
@@ -169,23 +164,24 @@ impl Patient<'_> {
         runtime(exec, &self.plugin_path, Cache::new(self.cache_dir), Some(LIMIT))
     }
 
-    /// Whether a list uses a plugin, as IPAM plugin or as the one that flannel calls too.
+    /// Whether a network uses the plugin, also indirectly through another plugin.
     fn uses(&self, name: &str) -> bool {
         self.plugins().any(|(_, plugin)| self.types(plugin).iter().any(|it| self.kind(it) == name))
     }
 
-    /// The name that a plugin has by itself.
+    /// Returns the plugin behind a `type`.
     fn kind<'n>(&self, plugin: &'n str) -> &'n str {
         rscni_plugins::kind(plugin, &self.plugin_path)
     }
 
-    /// The plugins that one plugin of a list leads to, itself first.
+    /// Returns the plugin of a list and the plugins that it calls.
     fn types<'p>(&self, plugin: &'p PluginConf) -> Vec<&'p str> {
         node::types(plugin, &self.plugin_path)
     }
 
-    /// What has runtimes pass over a network, one of [`lists`](Self::lists). None while containers
-    /// are attached to it: their runtime needs the file to detach them.
+    /// Returns the command that disables a network of [`lists`](Self::lists).
+    ///
+    /// Returns `None` while containers are attached: their runtime needs the file to detach them.
     fn disabling(&self, list: &NetConfList) -> Option<String> {
         if self.is_in_use(&list.name) {
             return None;
@@ -194,24 +190,35 @@ impl Patient<'_> {
         of_list.map(|(file, _)| networks::disable(file))
     }
 
-    /// Whether containers are attached to a network.
+    /// Whether containers are attached to the network.
     fn is_in_use(&self, network: &str) -> bool {
-        !self.node.in_use(network).is_empty() || self.node.has_nameless(network)
+        !self.node.in_use(network).is_empty() || self.node.has_unnamed(network)
     }
 
-    /// A command of this program.
+    /// Returns a command line of this program.
     fn command(&self, words: &str) -> String {
         format!("rscni {words}{}", self.options)
     }
+
+    /// Returns the command that removes the stale resources of a network.
+    fn gc(&self, network: &str) -> String {
+        self.command(&format!("gc {} --auto", quoted(network)))
+    }
+
+    /// Returns the command that repairs an attachment.
+    fn repair(&self, entry: &CacheEntry) -> String {
+        let (network, id) = (quoted(&entry.network), quoted(&entry.params.container_id));
+        self.command(&format!("repair {network} {id}"))
+    }
 }
 
-/// A command of root's, as somebody calls it who is not.
+/// Prefixes a command with `sudo` unless the caller is root.
 fn as_root(command: &str) -> String {
     let sudo = if rustix::process::geteuid().is_root() { "" } else { "sudo " };
     format!("{sudo}{command}")
 }
 
-/// A path or a name as a word of a shell's command line.
+/// Quotes a path or a name for a shell.
 pub(crate) fn quoted(text: impl AsRef<std::ffi::OsStr>) -> String {
     let text = text.as_ref().to_string_lossy();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-:+@%,".contains(c);
@@ -222,69 +229,39 @@ pub(crate) fn quoted(text: impl AsRef<std::ffi::OsStr>) -> String {
 }
 
 impl Doctor {
-    /// Looks, prints, and says by its status whether there is an error.
+    /// Runs the checks and prints the findings. The exit status says whether there is an error.
     pub(crate) fn run(&self) -> Result<ExitCode, Error> {
-        let mut networks = ConfDir::load(self.places.conf_dir())?;
-        let cache_dir = self.memory.dir();
-        let mut node = Node::look(&Cache::new(cache_dir), &lists(&networks))?;
+        let mut networks = ConfDir::load(self.options.plugins.conf_dir())?;
+        let cache_dir = self.options.cache.dir();
+        let mut node = Node::inspect(&Cache::new(cache_dir), &lists(&networks))?;
         if let Some(selector) = &self.container {
             narrow(selector, &mut node, &mut networks)?;
         }
-        let patient = Patient {
-            conf_dir: self.places.conf_dir(),
-            plugin_path: self.places.plugin_path(),
+        let context = Context {
+            conf_dir: self.options.plugins.conf_dir(),
+            plugin_path: self.options.plugins.plugin_path(),
             cache_dir,
             node,
             networks: &networks,
-            options: self.options(),
+            options: self.shown_options(),
         };
         let mut report = Report::default();
-        report.check(
-            "directories",
-            "directories are there, and are root's alone",
-            &patient,
-            directories::check,
-        );
-        if self.container.is_none() {
-            report.check(
-                "networks",
-                "network configurations can be read",
-                &patient,
-                networks::check,
-            );
+        let checks: [(_, _, Check); 9] = [
+            ("directories", "directories exist and only root can change them", directories::check),
+            ("networks", "network configurations are valid", networks::check),
+            ("plugins", "plugins are installed and support their networks", plugins::check),
+            ("kernel", "the kernel has the features that the networks need", kernel::check),
+            ("forwarding", "packets of containers are forwarded", forwarding::check),
+            ("attachments", "running attachments are intact", attachments::check),
+            ("reservations", "address reservations are consistent", reservations::check),
+            ("ready", "no network reports that it is not ready", ready::check),
+            ("left", "there are no stale resources", stale::check),
+        ];
+        for (id, text, check) in checks {
+            if id != "networks" || self.container.is_none() {
+                report.check(id, text, &context, check);
+            }
         }
-        report.check(
-            "plugins",
-            "plugins are there, and support their networks",
-            &patient,
-            plugins::check,
-        );
-        report.check("kernel", "the kernel has what the networks need", &patient, kernel::check);
-        report.check(
-            "forwarding",
-            "packets are forwarded where they have to be",
-            &patient,
-            forwarding::check,
-        );
-        report.check(
-            "attachments",
-            "what is attached is as it was left",
-            &patient,
-            attachments::check,
-        );
-        report.check(
-            "reservations",
-            "addresses are reserved as they should be",
-            &patient,
-            reservations::check,
-        );
-        report.check(
-            "ready",
-            "no network says that it cannot take a container",
-            &patient,
-            ready::check,
-        );
-        report.check("left", "nothing is left of containers that are gone", &patient, left::check);
         match self.output {
             Format::Json => output::json(&json!({ "findings": report.findings })),
             Format::Text => output::text(&as_text(&report, Style::of_stdout())),
@@ -292,13 +269,15 @@ impl Doctor {
         Ok(if report.count(Severity::Error) > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
-    fn options(&self) -> String {
+    /// Returns the directories that differ from the defaults, as options of a command line.
+    fn shown_options(&self) -> String {
         let mut options = String::new();
-        let plugin_dirs = std::env::join_paths(self.places.plugin_path()).unwrap_or_default();
+        let plugin_dirs =
+            std::env::join_paths(self.options.plugins.plugin_path()).unwrap_or_default();
         for (name, value, default) in [
-            ("conf-dir", self.places.conf_dir().as_os_str(), CONF_DIR),
+            ("conf-dir", self.options.plugins.conf_dir().as_os_str(), CONF_DIR),
             ("plugin-dir", &plugin_dirs, PLUGIN_DIR),
-            ("cache-dir", self.memory.dir().as_os_str(), CACHE_DIR),
+            ("cache-dir", self.options.cache.dir().as_os_str(), CACHE_DIR),
         ] {
             if value != default {
                 let _ = write!(options, " --{name} {}", quoted(value));
@@ -308,19 +287,18 @@ impl Doctor {
     }
 }
 
-/// Leaves only what is about the containers that are meant, and the networks that they are attached
-/// to.
+/// Limits the checks to the selected containers and their networks.
 ///
 /// # Errors
-/// [`Error::NotExist`] if there is no such container.
+/// [`Error::NotExist`] if no container matches.
 fn narrow(selector: &Selector, node: &mut Node, networks: &mut ConfDir) -> Result<(), Error> {
     let ids = node.containers(selector);
     if ids.is_empty() {
         return Err(Error::NotExist(format!(
-            "{selector} has no attachment: `rscni ls --all` shows what is remembered"
+            "{selector} has no attachment: `rscni ls --all` lists the attachments"
         )));
     }
-    node.keep(&ids);
+    node.retain_containers(&ids);
     let attached = node.networks();
     networks.networks.retain(|(_, list)| attached.contains(&list.name));
     networks.broken.clear();
@@ -361,7 +339,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_finding_has_a_line_for_each_thing_that_there_is_to_say() {
+    fn findings_are_printed_with_why_and_mend() {
         let mut report = Report::default();
         report.ok("networks", "fine".into());
         report.error("list-unreadable", "a\u{1b}b".into(), "it is skipped", Some("mv a b".into()));
@@ -381,7 +359,7 @@ warning  range-full: full
     }
 
     #[test]
-    fn words_are_quoted_where_a_shell_would_change_them() {
+    fn quoted_protects_words_from_the_shell() {
         assert_eq!(quoted("/etc/cni/net.d/10-a.conflist"), "/etc/cni/net.d/10-a.conflist");
         assert_eq!(quoted("it's $HOME"), "'it'\\''s $HOME'");
         assert_eq!(quoted(""), "''");

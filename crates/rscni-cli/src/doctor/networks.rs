@@ -1,4 +1,4 @@
-//! Network configurations: what runtimes read, what they pass over, and which of several they use.
+//! Checks network configurations: invalid, duplicate, outdated and ignored files.
 
 use std::path::{Path, PathBuf};
 
@@ -8,35 +8,37 @@ use rscni::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{Patient, Report, quoted};
-use crate::{container::is_of_runtime, node::is_there};
+use super::{Context, Report, quoted};
+use crate::{container::is_of_runtime, node::may_exist};
 
-/// What is put behind the name of a file that is not to be read.
+/// The suffix of a disabled file.
 const DISABLED: &str = "disabled";
 
-pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
-    let dir = patient.networks;
+pub(super) fn check(context: &Context<'_>, report: &mut Report) {
+    let dir = context.networks;
     for (file, error) in &dir.broken {
-        let why = "runtimes pass over it, or refuse all networks because of it";
+        let why = "runtimes ignore it, or fail to load any network because of it";
         let (what, mend) = misnamed(file).unwrap_or((error.details().to_owned(), None));
         report.error("list-unreadable", what, why, Some(mend.unwrap_or_else(|| disable(file))));
     }
-    if patient.conf_dir.is_dir() && dir.networks.is_empty() {
-        let what = format!("{} has no network configuration", patient.conf_dir.display());
-        let why = "no container gets a network; this makes a bridge, docs/plugins of this program has all other plugins";
-        // Where containers are attached, a file is missing that has been there.
-        let is_attached = |entry: &CacheEntry| is_there(entry) && !is_of_runtime(entry);
-        let had_one = patient.node.listing.entries.iter().any(is_attached);
-        let mend = (!had_one).then(|| first_network(patient.conf_dir));
+    if context.conf_dir.is_dir() && dir.networks.is_empty() {
+        let what = format!("{} has no network configuration", context.conf_dir.display());
+        let why = "no container gets a network; this command creates one with a bridge, and \
+                   docs/plugins describes the other plugins";
+        // Attached containers show that a file existed, which should be restored.
+        let is_attached = |entry: &CacheEntry| may_exist(entry) && !is_of_runtime(entry);
+        let had_one = context.node.listing.entries.iter().any(is_attached);
+        let mend = (!had_one).then(|| first_network(context.conf_dir));
         report.error("no-network", what, why, mend);
     }
     for (file, list) in &dir.networks {
         let used = dir.find(&list.name).is_ok_and(|used| std::ptr::eq(used, list));
         if !used {
             let what =
-                format!("{}: another file has a network named {} too", file.display(), list.name);
-            let why = "runtimes that look for the name use the other one, those that take the first file may not";
-            report.warning("list-duplicate", what, why, patient.disabling(list));
+                format!("{}: another file also defines network {}", file.display(), list.name);
+            let why = "runtimes that select a network by name use the other file; others may use this \
+                       one";
+            report.warning("list-duplicate", what, why, context.disabling(list));
         }
         if !list.cni_version.has_check() {
             let what = format!(
@@ -45,10 +47,9 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
                 list.name,
                 list.cni_version
             );
-            let why =
-                "there is no CHECK, GC and STATUS in it; not every old runtime knows 1.1.0, though";
-            // A runtime that does not know the new version could not detach what is attached.
-            let mend = (!patient.is_in_use(&list.name)).then(|| renew(file));
+            let why = "it has no CHECK, GC and STATUS; old runtimes may not support 1.1.0";
+            // A runtime without support for the new version could not detach attached containers.
+            let mend = (!context.is_in_use(&list.name)).then(|| renew(file));
             report.warning("list-old", what, why, mend);
         }
     }
@@ -60,39 +61,31 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
         );
         report.ok("list-first", what);
     }
-    for file in others(patient.conf_dir) {
+    for file in others(context.conf_dir) {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let extension = file.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        let is_put_aside = [
-            "disabled",
-            "bak",
-            "orig",
-            "old",
-            "save",
-            "rpmsave",
-            "rpmnew",
-            "dpkg-dist",
-            "dpkg-old",
-            "md",
-        ];
-        if is_put_aside.contains(&&*extension)
+        let backups = [DISABLED, "bak", "orig", "old", "save"];
+        let of_packages = ["rpmsave", "rpmnew", "dpkg-dist", "dpkg-old"];
+        if extension == "md"
+            || backups.contains(&&*extension)
+            || of_packages.contains(&&*extension)
             || name.starts_with("README")
             || name.starts_with('.')
         {
             continue;
         }
         let what = format!(
-            "{} is read by no runtime: it is not named *.conflist, *.conf or *.json",
+            "{} is ignored by runtimes: it is not named *.conflist, *.conf or *.json",
             file.display()
         );
-        let why =
-            "it looks as if it should be a network, and is none; rename it if it is to be one";
+        let why = "it looks like a network configuration; rename it if it is one";
         report.warning("list-ignored", what, why, Some(disable(&file)));
     }
 }
 
-/// What is wrong with a file whose extension is that of the other kind, and what mends it: lists
-/// are named *.conflist, the configurations of single plugins *.conf or *.json.
+/// Returns the problem and the fix of a file with the wrong extension.
+///
+/// Lists are named *.conflist, the configurations of single plugins *.conf or *.json.
 fn misnamed(file: &Path) -> Option<(String, Option<String>)> {
     let bytes = std::fs::read(file).ok()?;
     let keys: Map<String, Value> = serde_json::from_slice(&bytes).ok()?;
@@ -108,38 +101,38 @@ fn misnamed(file: &Path) -> Option<(String, Option<String>)> {
     let shown = file.display();
     let renamed = file.with_extension(extension);
     Some(match read {
-        Err(error) => (format!("{shown} is {kind} that cannot be used: {}", error.details()), None),
+        Err(error) => (format!("{shown} is {kind} and invalid: {}", error.details()), None),
         Ok(_) if renamed.exists() => {
             let other = renamed.display();
-            (
-                format!("{shown} is {kind}, and would be named *.{extension}, but {other} exists"),
-                None,
-            )
+            (format!("{shown} is {kind} and must be named *.{extension}, but {other} exists"), None)
         }
         Ok(_) => (
-            format!("{shown} is {kind}, and has to be named *.{extension}"),
+            format!("{shown} is {kind} and must be named *.{extension}"),
             Some(format!("mv {} {}", quoted(file), quoted(renamed))),
         ),
     })
 }
 
-/// What has runtimes pass over a file.
+/// Returns the command that disables a file.
 pub(super) fn disable(file: &Path) -> String {
     format!("mv {0} {1}", quoted(file), quoted(with_suffix(file)))
 }
 
-/// What makes a network that most nodes can do with.
+/// Returns the command that creates a network suitable for most nodes.
 fn first_network(dir: &Path) -> String {
     let ipam = json!({
-        "type": "host-local", "ranges": [[{ "subnet": "10.88.0.0/16" }]], "routes": [{ "dst": "0.0.0.0/0" }],
+        "type": "host-local", "ranges": [[{ "subnet": "10.88.0.0/16" }]],
+        "routes": [{ "dst": "0.0.0.0/0" }],
     });
-    let bridge = json!({ "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "ipam": ipam });
+    let bridge = json!({
+        "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "ipam": ipam,
+    });
     let ports = json!({ "type": "portmap", "capabilities": { "portMappings": true } });
     let list = json!({ "cniVersion": "1.1.0", "name": "bridge", "plugins": [bridge, ports] });
     format!("echo {} > {}", quoted(list.to_string()), quoted(dir.join("10-bridge.conflist")))
 }
 
-/// What gives a file the newest version; one that names none has the oldest.
+/// Returns the command that sets the newest version; a file without a version has the oldest.
 fn renew(file: &Path) -> String {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     let script = if text.contains("\"cniVersion\"") {
@@ -157,7 +150,7 @@ fn with_suffix(file: &Path) -> PathBuf {
     name.into()
 }
 
-/// The files of the directory that are no configurations by their names.
+/// Returns the files of the directory whose names are not those of configurations.
 fn others(dir: &Path) -> Vec<PathBuf> {
     let is_list = |path: &Path| {
         path.extension().is_some_and(|e| e == "conflist" || e == "conf" || e == "json")

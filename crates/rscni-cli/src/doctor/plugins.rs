@@ -1,4 +1,5 @@
-//! The plugins that the networks name: are they there, do they answer, do they support their networks' versions.
+//! Checks that the plugins of the networks are installed, work, and support their networks'
+//! versions.
 
 use std::{
     collections::BTreeSet,
@@ -8,34 +9,35 @@ use std::{
 
 use rscni::invoke::find_plugin;
 
-use super::{Patient, Report, quoted};
-use crate::network::Watched;
+use super::{Context, Report, quoted};
+use crate::{
+    network::{TimedExec, is_this_program},
+    status::versions,
+};
 
-pub(super) use crate::network::is_this_program as is_this;
-
-pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
-    let names = patient.plugins().flat_map(|(_, plugin)| patient.types(plugin));
+pub(super) fn check(context: &Context<'_>, report: &mut Report) {
+    let names = context.plugins().flat_map(|(_, plugin)| context.types(plugin));
     let names: BTreeSet<String> = names.map(ToOwned::to_owned).collect();
     let (mut ours, mut others) = (Vec::new(), Vec::new());
     for name in names.iter().map(String::as_str) {
-        match find_plugin(name, &patient.plugin_path) {
+        match find_plugin(name, &context.plugin_path) {
             Ok(program) => {
-                if is_this(&program) {
+                if is_this_program(&program) {
                     ours.push(name);
                 } else {
                     others.push(name);
                 }
-                answers(patient, name, &program, report);
+                check_version(context, name, &program, report);
             }
-            Err(_) => missing(patient, name, report),
+            Err(_) => missing(context, name, report),
         }
-        several(patient, name, report);
+        check_shadowed(context, name, report);
     }
     let replaced: Vec<_> =
-        others.into_iter().filter(|name| is_inside(patient.kind(name))).collect();
+        others.into_iter().filter(|name| is_inside(context.kind(name))).collect();
     if !ours.is_empty() && !replaced.is_empty() {
         let what = format!(
-            "plugins of several kinds work together: {} of rscni, {} of others",
+            "plugins of several projects are in use: {} of rscni, {} of others",
             ours.join(", "),
             replaced.join(", ")
         );
@@ -47,80 +49,73 @@ fn is_inside(name: &str) -> bool {
     rscni_plugins::find(name).is_some()
 }
 
-/// The command that installs one of our plugins.
-fn install(patient: &Patient<'_>, name: &str) -> Option<String> {
-    let dir = patient.plugin_path.first()?;
-    let kind = patient.kind(name);
-    // Nothing under the plugin's own name is replaced: it may be another project's, and in use.
+/// Returns the command that installs a plugin of this program.
+fn install(context: &Context<'_>, name: &str) -> Option<String> {
+    let dir = context.plugin_path.first()?;
+    let kind = context.kind(name);
+    // An alias must not replace a file with the plugin's own name: it may be another project's.
     let names =
         if kind == name { kind.to_owned() } else { format!("'' --as {}={kind}", quoted(name)) };
     is_inside(kind).then(|| format!("rscni install {} --only {names}", quoted(dir)))
 }
 
-fn missing(patient: &Patient<'_>, name: &str, report: &mut Report) {
-    let there = patient.plugin_path.iter().map(|dir| dir.join(name)).find(|file| file.is_file());
-    if let Some(file) = there {
+fn missing(context: &Context<'_>, name: &str, report: &mut Report) {
+    let file = context.plugin_path.iter().map(|dir| dir.join(name)).find(|file| file.is_file());
+    if let Some(file) = file {
         let what = format!("{} is not executable", file.display());
         let mend = format!("chmod 755 {}", quoted(&file));
         return report.error("plugin-not-executable", what, "runtimes do not find it", Some(mend));
     }
-    let networks = patient.plugins().filter(|(_, plugin)| patient.types(plugin).contains(&name));
+    let networks = context.plugins().filter(|(_, plugin)| context.types(plugin).contains(&name));
     let mut networks: Vec<_> = networks.map(|(list, _)| &*list.name).collect();
     networks.dedup();
-    let dirs: Vec<_> = patient.plugin_path.iter().map(|dir| dir.display().to_string()).collect();
+    let dirs: Vec<_> = context.plugin_path.iter().map(|dir| dir.display().to_string()).collect();
     let what = format!("plugin {name} of {} is not in {}", networks.join(", "), dirs.join(", "));
-    let why = "runtimes start it from there; `rscni add` works without, if it is a plugin of this program";
-    let mend = install(patient, name);
-    // Where nothing is installed, no runtime is meant to be served.
-    if mend.is_some() && !patient.plugin_path.iter().any(|dir| dir.is_dir()) {
+    let why = "runtimes execute it from there; only rscni itself works without it";
+    let mend = install(context, name);
+    // Without any plugin directory, the node does not serve a container runtime.
+    if mend.is_some() && !context.plugin_path.iter().any(|dir| dir.is_dir()) {
         report.warning("plugin-missing", what, why, mend);
     } else {
         report.error("plugin-missing", what, why, mend);
     }
 }
 
-fn answers(patient: &Patient<'_>, name: &str, program: &Path, report: &mut Report) {
-    let watched = Watched::default();
+fn check_version(context: &Context<'_>, name: &str, program: &Path, report: &mut Report) {
+    let exec = TimedExec::default();
     let shown = program.display();
-    let info = match patient.runtime(&watched).version(name) {
+    let info = match context.runtime(&exec).version(name) {
         Ok(info) => info,
         Err(error) => {
-            let what =
-                format!("{shown} does not say which versions it supports: {}", error.details());
-            return report.error(
-                "plugin-broken",
-                what,
-                "it is no plugin, or for another kind of machine",
-                install(patient, name),
-            );
+            let what = format!("{shown} does not answer VERSION: {}", error.details());
+            let why = "it is not a plugin, or built for another architecture";
+            return report.error("plugin-broken", what, why, install(context, name));
         }
     };
-    for list in patient.lists() {
-        let is_used = list.plugins.iter().any(|plugin| patient.types(plugin).contains(&name));
+    for list in context.lists() {
+        let is_used = list.plugins.iter().any(|plugin| context.types(plugin).contains(&name));
         if is_used && !info.supports(list.cni_version) {
-            let known: Vec<_> =
-                info.supported_versions().iter().map(|version| version.as_str()).collect();
             let what = format!(
                 "{shown} does not support cniVersion {} of network {}, but {}",
                 list.cni_version,
                 list.name,
-                known.join(", ")
+                versions(&info)
             );
             let why = "every ADD to the network fails";
-            report.error("plugin-version", what, why, install(patient, name));
+            report.error("plugin-version", what, why, install(context, name));
         }
     }
 }
 
-/// Different programs of one name: only the first is used.
-fn several(patient: &Patient<'_>, name: &str, report: &mut Report) {
+/// Reports further programs of the same name, since only the first one is used.
+fn check_shadowed(context: &Context<'_>, name: &str, report: &mut Report) {
     let files =
-        patient.plugin_path.iter().map(|dir| dir.join(name)).filter(|file| is_executable(file));
+        context.plugin_path.iter().map(|dir| dir.join(name)).filter(|file| is_executable(file));
     let mut files = files.filter_map(|file| Some((identity(&file)?, file)));
     let Some((first, used)) = files.next() else { return };
     for (_, file) in files.filter(|(other, _)| *other != first) {
         let what = format!("{} is never used: {} comes first", file.display(), used.display());
-        let why = "an update of the wrong one changes nothing, and another order of directories changes all";
+        let why = "updating it has no effect, and another order of the directories would select it";
         report.warning("plugin-shadowed", what, why, Some(format!("rm {}", quoted(&file))));
     }
 }

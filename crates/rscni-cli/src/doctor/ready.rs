@@ -1,47 +1,46 @@
-//! Whether the networks' plugins would take a container, as far as they say so when they are asked (STATUS).
+//! Checks the networks with STATUS of their plugins.
 
 use rscni::{invoke::Exec, runtime::NetConfList};
 
-use super::{Patient, Report, Severity};
-use crate::network::Watched;
+use super::{Context, Report, Severity};
+use crate::network::TimedExec;
 
-pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
-    let watched = Watched::default();
-    let runtime = patient.runtime(&watched);
-    let is_there = |list: &NetConfList| {
-        let mut names = list.plugins.iter().flat_map(|plugin| patient.types(plugin));
-        names.all(|name| (&watched).find(name, &patient.plugin_path).is_ok())
+pub(super) fn check(context: &Context<'_>, report: &mut Report) {
+    let exec = TimedExec::default();
+    let runtime = context.runtime(&exec);
+    let is_installed = |list: &NetConfList| {
+        let mut names = list.plugins.iter().flat_map(|plugin| context.types(plugin));
+        names.all(|name| (&exec).find(name, &context.plugin_path).is_ok())
     };
     let is_root = rustix::process::geteuid().is_root();
-    for list in patient.lists() {
-        // Why it is not, other checks have told: a plugin is missing, or the addresses are not as they should be.
-        if !is_there(list) || is_told(list, report) {
+    for list in context.lists() {
+        // Other checks have reported a missing plugin or invalid addresses.
+        if !is_installed(list) || is_reported(list, report) {
             continue;
         }
         let Err(error) = runtime.status(list) else { continue };
         let what = error.details().to_owned();
         match error.code() {
-            // A key that is not supported, a configuration that is not valid.
+            // An unsupported field or an invalid configuration.
             2 | 7 => {
-                let why = "every ADD to the network fails until this is right; without it others have their turn";
-                report.error("network-not-ready", what, why, patient.disabling(list));
+                let why = "every ADD to the network fails until its configuration is fixed; \
+                           without its file, runtimes use the next network";
+                report.error("network-not-ready", what, why, context.disabling(list));
             }
-            // The plugin is not available. To somebody without root's rights it may say so for want of these.
+            // The plugin is not available. Without root it may lack the permission to find out.
             50 | 51 if is_root => {
-                let why = "its plugin says itself that no container can be attached to it now";
+                let why = "its plugin reports that it cannot attach containers now";
                 report.error("network-not-ready", what, why, None);
             }
-            // It could not be asked: it is older than STATUS, for instance.
+            // The plugin did not answer, for instance because it does not know STATUS.
             _ => {}
         }
     }
 }
 
-/// Whether an error of this network is among the findings.
-fn is_told(list: &NetConfList, report: &Report) -> bool {
+/// Whether the findings have an error of this network.
+fn is_reported(list: &NetConfList, report: &Report) -> bool {
     let name = format!("network {}: ", list.name);
-    report
-        .findings
-        .iter()
-        .any(|finding| finding.severity == Severity::Error && finding.what.starts_with(&name))
+    let mut findings = report.findings.iter();
+    findings.any(|it| it.severity == Severity::Error && it.what.starts_with(&name))
 }

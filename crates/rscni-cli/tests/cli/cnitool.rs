@@ -1,75 +1,74 @@
-//! The binary under the name `cnitool`.
+//! The binary called as `cnitool`.
 
 use std::{os::unix::process::CommandExt, process::Command};
 
-use crate::world::{RSCNI, Ran, World, run};
+use serde_json::json;
 
-/// `cnitool` with these arguments in a mount namespace where /var/lib is empty, since it has libcni's cache there.
-fn cnitool(world: &World, arguments: &[&str], vars: &[(&str, &str)]) -> Ran {
-    let bin = world.path("cnitool");
+use crate::fixture::{CommandOutput, Fixture, RSCNI, run};
+
+/// Runs `cnitool` in a mount namespace with an empty /var/lib, which has libcni's cache.
+fn cnitool(fixture: &Fixture, arguments: &[&str], vars: &[(&str, &str)]) -> CommandOutput {
+    let bin = fixture.path("cnitool");
     if !bin.exists() {
         std::os::unix::fs::symlink(RSCNI, &bin).unwrap();
     }
-    let script = "mount -t tmpfs tmpfs /var/lib && mkdir -p \"$0/lib\" && mount --bind \"$0/lib\" /var/lib && exec \"$@\"";
+    let script = "mount -t tmpfs tmpfs /var/lib && mkdir -p \"$0/lib\" && \
+                  mount --bind \"$0/lib\" /var/lib && exec \"$@\"";
     let mut command = Command::new("unshare");
-    command.args(["-rm", "sh", "-c", script]).arg(world.path("")).arg(bin).args(arguments);
-    command.env("NETCONFPATH", world.path("net.d")).env("CNI_PATH", world.path("bin"));
+    command.args(["-rm", "sh", "-c", script]).arg(fixture.path("")).arg(bin).args(arguments);
+    command.env("NETCONFPATH", fixture.path("net.d")).env("CNI_PATH", fixture.path("bin"));
     run(command.envs(vars.iter().copied()))
 }
 
 #[test]
-fn its_command_lines_are_gos() {
-    let world = World::new();
-    let netns = world.path("netns");
+fn command_lines_equal_those_of_go() {
+    let fixture = Fixture::new();
+    let netns = fixture.path("netns");
     let netns = netns.to_str().unwrap();
     let vars = [
         ("CNI_ARGS", "IgnoreUnknown=1;K=v"),
         ("CAP_ARGS", r#"{"mac":"00:11"}"#),
         ("CNI_IFNAME", "net1"),
     ];
-    let added = cnitool(&world, &["add", "mynet", netns], &vars).succeeded();
+    let added = cnitool(&fixture, &["add", "mynet", netns], &vars).succeeded();
     assert_eq!(added.json()["ips"][0]["address"], "10.0.0.3/24");
-    cnitool(&world, &["check", "mynet", netns], &vars).succeeded();
-    cnitool(&world, &["del", "mynet", netns], &vars).succeeded();
-    assert_eq!(world.order().len(), 6);
-    let told = world.vars("ADD-first");
+    cnitool(&fixture, &["check", "mynet", netns], &vars).succeeded();
+    cnitool(&fixture, &["del", "mynet", netns], &vars).succeeded();
+    assert_eq!(fixture.order().len(), 6);
+    let told = fixture.vars("ADD-first");
     let [id, path, ifname, _, args] = told.split(' ').collect::<Vec<_>>().try_into().unwrap();
     assert!(id.starts_with("cnitool-") && id.len() == 28, "{id}");
     assert_eq!((path, ifname, args), (netns, "net1", "IgnoreUnknown=1;K=v"));
-    assert_eq!(world.config("ADD-second")["runtimeConfig"]["mac"], "00:11");
-    assert!(world.config("CHECK-second")["prevResult"].is_object());
+    assert_eq!(fixture.config("ADD-second")["runtimeConfig"]["mac"], "00:11");
+    assert!(fixture.config("CHECK-second")["prevResult"].is_object());
 }
 
 #[test]
-fn what_it_attaches_rscni_detaches() {
-    let world = World::new();
+fn rscni_detaches_what_cnitool_attached() {
+    let fixture = Fixture::new();
     cnitool(
-        &world,
-        &["add", "mynet", world.path("netns").to_str().unwrap(), "--ifname", "net2"],
+        &fixture,
+        &["add", "mynet", fixture.path("netns").to_str().unwrap(), "--ifname", "net2"],
         &[],
     )
     .succeeded();
-    std::fs::rename(world.path("lib/cni"), world.path("cache")).unwrap();
-    world.rscni("del", "mynet", &["--ifname", "net2"]).succeeded();
-    assert_eq!(world.vars("ADD-first"), world.vars("DEL-first"));
-    assert!(world.config("DEL-first")["prevResult"].is_object());
+    std::fs::rename(fixture.path("lib/cni"), fixture.path("cache")).unwrap();
+    fixture.rscni("del", "mynet", &["--ifname", "net2"]).succeeded();
+    assert_eq!(fixture.vars("ADD-first"), fixture.vars("DEL-first"));
+    assert!(fixture.config("DEL-first")["prevResult"].is_object());
 }
 
 #[test]
-fn gc_removes_every_attachment_and_status_asks_the_plugins() {
-    let world = World::new();
-    let plugins = serde_json::json!([{ "type": "first" }, { "type": "second" }]);
-    world.network(
-        "10-mynet.conflist",
-        &serde_json::json!({ "cniVersion": "1.1.0", "name": "mynet", "plugins": plugins }),
-    );
-    // Given as a path that is not clean, and collected under another.
-    let netns = format!("{}/./netns", world.path("").display());
-    cnitool(&world, &["add", "mynet", &netns], &[]).succeeded();
+fn gc_removes_every_attachment_and_status_calls_the_plugins() {
+    let fixture = Fixture::new();
+    fixture.mynet("1.1.0", &json!([{ "type": "first" }, { "type": "second" }]));
+    // GC ignores the namespace, and paths need not be clean.
+    let netns = format!("{}/./netns", fixture.path("").display());
+    cnitool(&fixture, &["add", "mynet", &netns], &[]).succeeded();
     for command in ["status", "gc", "gc"] {
-        let ran = cnitool(&world, &[command, "mynet", "/anything"], &[]).succeeded();
-        assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""), "{command}");
-        assert_eq!(cnitool(&world, &[command, "mynet"], &[]).status, 1);
+        let out = cnitool(&fixture, &[command, "mynet", "/anything"], &[]).succeeded();
+        assert_eq!((out.stdout.as_str(), out.stderr.as_str()), ("", ""), "{command}");
+        assert_eq!(cnitool(&fixture, &[command, "mynet"], &[]).status, 1);
     }
     let calls = [
         "STATUS first",
@@ -81,40 +80,40 @@ fn gc_removes_every_attachment_and_status_asks_the_plugins() {
         "GC first",
         "GC second",
     ];
-    assert_eq!(world.order()[2..], calls);
-    assert_eq!(world.config("GC-first")["cni.dev/valid-attachments"], serde_json::json!([]));
+    assert_eq!(fixture.order()[2..], calls);
+    assert_eq!(fixture.config("GC-first")["cni.dev/valid-attachments"], json!([]));
 
-    world.plugin("first", r#"echo '{ "code": 50, "msg": "not now" }'; exit 1"#);
+    fixture.plugin("first", r#"echo '{ "code": 50, "msg": "not now" }'; exit 1"#);
     for command in ["status", "gc"] {
-        let ran = cnitool(&world, &[command, "mynet", "/anything"], &[]);
-        assert_eq!((ran.status, ran.stdout.as_str()), (1, ""), "{command}");
-        assert!(ran.stderr.contains("not now"), "{}", ran.stderr);
+        let out = cnitool(&fixture, &[command, "mynet", "/anything"], &[]);
+        assert_eq!((out.status, out.stdout.as_str()), (1, ""), "{command}");
+        assert!(out.stderr.contains("not now"), "{}", out.stderr);
     }
 }
 
 #[test]
-fn what_it_attaches_rscni_lists_and_collects() {
-    let world = World::new();
-    cnitool(&world, &["add", "mynet", world.path("netns").to_str().unwrap()], &[]).succeeded();
-    std::fs::rename(world.path("lib/cni"), world.path("cache")).unwrap();
-    let listed = world.call(&["ls", "-o", "json"]).succeeded().json();
+fn rscni_lists_and_collects_what_cnitool_attached() {
+    let fixture = Fixture::new();
+    cnitool(&fixture, &["add", "mynet", fixture.path("netns").to_str().unwrap()], &[]).succeeded();
+    std::fs::rename(fixture.path("lib/cni"), fixture.path("cache")).unwrap();
+    let listed = fixture.call(&["ls", "-o", "json"]).succeeded().json();
     let id = listed["attachments"][0]["containerID"].as_str().unwrap().to_owned();
     assert!(id.starts_with("cnitool-") && id.len() == 28, "{id}");
-    world.call(&["gc", "mynet", "--valid", &format!("{id}/eth0")]).succeeded();
-    assert_eq!(world.order().len(), 2);
-    let ran = world.call(&["gc", "mynet", "--auto"]).succeeded();
+    fixture.call(&["gc", "mynet", "--valid", &format!("{id}/eth0")]).succeeded();
+    assert_eq!(fixture.order().len(), 2);
+    let out = fixture.call(&["gc", "mynet", "--auto"]).succeeded();
     assert!(
-        ran.stdout.starts_with(&format!("removed {id}/eth0 10.0.0.3/24: its namespace ")),
+        out.stdout.starts_with(&format!("removed {id}/eth0 10.0.0.3/24: its namespace ")),
         "{}",
-        ran.stdout
+        out.stdout
     );
-    assert_eq!(world.order()[2..], ["DEL second", "DEL first"]);
-    assert_eq!(world.vars("ADD-first"), world.vars("DEL-first"));
+    assert_eq!(fixture.order()[2..], ["DEL second", "DEL first"]);
+    assert_eq!(fixture.vars("ADD-first"), fixture.vars("DEL-first"));
 }
 
 #[test]
 fn errors_are_on_stderr_with_status_1() {
-    let world = World::new();
+    let fixture = Fixture::new();
     let unknown = ["check", "mynet", "/never/attached"];
     for arguments in [
         &["add", "none", "/x"][..],
@@ -123,9 +122,9 @@ fn errors_are_on_stderr_with_status_1() {
         &["frobnicate"],
         &["completion", "tcsh"],
     ] {
-        let ran = cnitool(&world, arguments, &[]);
-        assert_eq!((ran.status, ran.stdout.as_str()), (1, ""), "{arguments:?}: {ran:?}");
-        assert!(!ran.stderr.is_empty(), "{arguments:?}");
+        let out = cnitool(&fixture, arguments, &[]);
+        assert_eq!((out.status, out.stdout.as_str()), (1, ""), "{arguments:?}: {out:?}");
+        assert!(!out.stderr.is_empty(), "{arguments:?}");
     }
     let help = run(Command::new(RSCNI).arg0("cnitool").arg("--help")).succeeded();
     assert!(
@@ -136,9 +135,9 @@ fn errors_are_on_stderr_with_status_1() {
 }
 
 #[test]
-fn what_go_does_without_a_command_or_with_words_too_many() {
-    let world = World::new();
-    // A command that only has others prints its help.
+fn missing_commands_print_help_and_extra_words_are_ignored() {
+    let fixture = Fixture::new();
+    // A command with subcommands prints its help.
     for (arguments, text) in [
         (&[][..], "NETCONFPATH"),
         (&["help"], "NETCONFPATH"),
@@ -146,34 +145,34 @@ fn what_go_does_without_a_command_or_with_words_too_many() {
         (&["help", "completion"], "powershell"),
         (&["add", "--help"], "NETWORK-NAME"),
     ] {
-        let ran = cnitool(&world, arguments, &[]).succeeded();
-        assert!(ran.stdout.contains(text) && ran.stderr.is_empty(), "{arguments:?}: {ran:?}");
+        let out = cnitool(&fixture, arguments, &[]).succeeded();
+        assert!(out.stdout.contains(text) && out.stderr.is_empty(), "{arguments:?}: {out:?}");
     }
-    let netns = world.path("netns");
+    let netns = fixture.path("netns");
     let netns = netns.to_str().unwrap();
-    cnitool(&world, &["add", "mynet", netns, "more", "words"], &[]).succeeded();
-    cnitool(&world, &["-i", "net1", "add", "mynet", netns], &[]).succeeded();
-    assert!(world.vars("ADD-first").contains(" net1 "), "{}", world.vars("ADD-first"));
-    cnitool(&world, &["del", "mynet", "-i=net1", netns], &[]).succeeded();
+    cnitool(&fixture, &["add", "mynet", netns, "more", "words"], &[]).succeeded();
+    cnitool(&fixture, &["-i", "net1", "add", "mynet", netns], &[]).succeeded();
+    assert!(fixture.vars("ADD-first").contains(" net1 "), "{}", fixture.vars("ADD-first"));
+    cnitool(&fixture, &["del", "mynet", "-i=net1", netns], &[]).succeeded();
 }
 
-/// A command of cnitool, without its cache.
-fn plain(arguments: &[&str]) -> Ran {
+/// Runs a command of cnitool that needs no cache.
+fn plain(arguments: &[&str]) -> CommandOutput {
     run(Command::new(RSCNI).arg0("cnitool").args(arguments))
 }
 
 #[test]
-fn completion_is_printed_for_four_shells() {
+fn completion_supports_four_shells() {
     for shell in ["bash", "zsh", "fish", "powershell"] {
         let script = plain(&["completion", shell]).succeeded().stdout;
         for word in ["cnitool", "check", "status", "completion", "ifname"] {
             assert!(script.contains(word), "{shell}: {word}: {script}");
         }
         let short = plain(&["completion", shell, "--no-descriptions"]).succeeded().stdout;
-        assert!(!short.contains("whatever the namespace"), "{shell}: {short}");
-        assert!(shell == "bash" || script.contains("whatever the namespace"), "{shell}: {script}");
+        assert!(!short.contains("in any namespace"), "{shell}: {short}");
+        assert!(shell == "bash" || script.contains("in any namespace"), "{shell}: {script}");
     }
-    // As bash calls it when Tab is pressed behind these words.
+    // Bash makes this call when Tab is pressed after the words.
     for (words, completed) in [
         ("che", "check"),
         ("st", "status"),
@@ -186,8 +185,8 @@ fn completion_is_printed_for_four_shells() {
              COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _cnitool cnitool {last} cnitool; \
              echo \"${{COMPREPLY[@]}}\""
         );
-        let ran = run(Command::new("bash").args(["-c", &typed, RSCNI])).succeeded();
-        assert_eq!(ran.stdout.trim(), completed, "{words}: {}", ran.stderr);
+        let out = run(Command::new("bash").args(["-c", &typed, RSCNI])).succeeded();
+        assert_eq!(out.stdout.trim(), completed, "{words}: {}", out.stderr);
     }
     let help = plain(&["completion", "zsh", "--help"]).succeeded().stdout;
     assert!(help.contains("--no-descriptions"), "{help}");

@@ -2,134 +2,130 @@
 
 use serde_json::{Value, json};
 
-use crate::world::World;
+use crate::fixture::Fixture;
 
-/// `mynet` at a version with GC, and two containers in it, of which `gone` has no namespace any more.
-fn attached() -> World {
-    let world = World::new();
-    let plugins = json!([{ "type": "first" }, { "type": "second" }]);
-    world.network(
-        "10-mynet.conflist",
-        &json!({ "cniVersion": "1.1.0", "name": "mynet", "plugins": plugins }),
-    );
-    world.rscni("add", "mynet", &["--container-id", "gone"]).succeeded();
-    world.call(&["add", "mynet", "/proc/self/ns/net", "--container-id", "there"]).succeeded();
-    world
+/// Attaches `gone`, without a namespace, and `there` to `mynet` in a version with GC.
+fn attached() -> Fixture {
+    let fixture = Fixture::new();
+    fixture.mynet("1.1.0", &json!([{ "type": "first" }, { "type": "second" }]));
+    fixture.rscni("add", "mynet", &["--container-id", "gone"]).succeeded();
+    fixture.call(&["add", "mynet", "/proc/self/ns/net", "--container-id", "there"]).succeeded();
+    fixture
 }
 
-fn left(world: &World) -> Vec<String> {
-    let listed = world.call(&["ls", "-o", "json"]).succeeded().json();
+fn left(fixture: &Fixture) -> Vec<String> {
+    let listed = fixture.call(&["ls", "-o", "json"]).succeeded().json();
     let entries = listed["attachments"].as_array().unwrap();
     entries.iter().map(|entry| entry["containerID"].as_str().unwrap().to_owned()).collect()
 }
 
-fn told(world: &World) -> Value {
-    world.config("GC-first")["cni.dev/valid-attachments"].clone()
+fn valid(fixture: &Fixture) -> Value {
+    fixture.config("GC-first")["cni.dev/valid-attachments"].clone()
 }
 
-#[test]
-fn what_has_no_namespace_any_more_is_removed() {
-    let world = attached();
-    let ran = world.call(&["gc", "mynet", "--auto"]).succeeded();
-    let netns = world.path("netns");
+/// Asserts that `gc --auto` removes the attachment of `gone`.
+#[track_caller]
+fn assert_collects_gone(fixture: &Fixture) {
+    let out = fixture.call(&["gc", "mynet", "--auto"]).succeeded();
+    let netns = fixture.path("netns");
     assert_eq!(
-        ran.stdout,
+        out.stdout,
         format!("removed gone/eth0 10.0.0.3/24: its namespace {} is gone\n", netns.display())
     );
-    assert_eq!(world.order()[4..], ["DEL second", "DEL first", "GC first", "GC second"]);
-    assert_eq!(told(&world), json!([{ "containerID": "there", "ifname": "eth0" }]));
-    assert_eq!(left(&world), ["there"]);
-    assert_eq!(world.call(&["gc", "mynet", "--auto"]).succeeded().stdout, "");
+    assert_eq!(fixture.order()[4..], ["DEL second", "DEL first", "GC first", "GC second"]);
 }
 
 #[test]
-fn what_is_said_to_be_valid_is_kept() {
-    let world = attached();
-    let ran = world.call(&["gc", "mynet", "--valid", "gone/eth0", "new/net1"]).succeeded();
-    assert_eq!(ran.stdout, "removed there/eth0 10.0.0.3/24: it is not named by --valid\n");
-    let valid = json!([{ "containerID": "gone", "ifname": "eth0" }, { "containerID": "new", "ifname": "net1" }]);
-    assert_eq!((told(&world), left(&world)), (valid, vec!["gone".to_owned()]));
+fn auto_removes_attachments_without_namespace() {
+    let fixture = attached();
+    assert_collects_gone(&fixture);
+    assert_eq!(valid(&fixture), json!([{ "containerID": "there", "ifname": "eth0" }]));
+    assert_eq!(left(&fixture), ["there"]);
+    assert_eq!(fixture.call(&["gc", "mynet", "--auto"]).succeeded().stdout, "");
 }
 
 #[test]
-fn a_network_whose_file_is_gone_is_known_from_what_was_attached() {
-    let world = attached();
-    std::fs::remove_file(world.path("net.d/10-mynet.conflist")).unwrap();
-    let ran = world.call(&["gc", "mynet", "--auto"]).succeeded();
-    let netns = world.path("netns");
-    assert_eq!(
-        ran.stdout,
-        format!("removed gone/eth0 10.0.0.3/24: its namespace {} is gone\n", netns.display())
-    );
-    assert_eq!(world.order()[4..], ["DEL second", "DEL first", "GC first", "GC second"]);
+fn valid_attachments_are_kept() {
+    let fixture = attached();
+    let out = fixture.call(&["gc", "mynet", "--valid", "gone/eth0", "new/net1"]).succeeded();
+    assert_eq!(out.stdout, "removed there/eth0 10.0.0.3/24: not listed in --valid\n");
+    let attachment = |id: &str, ifname: &str| json!({ "containerID": id, "ifname": ifname });
+    let expected = json!([attachment("gone", "eth0"), attachment("new", "net1")]);
+    assert_eq!((valid(&fixture), left(&fixture)), (expected, vec!["gone".to_owned()]));
 }
 
 #[test]
-fn nothing_is_done_unless_it_is_said_what_is_valid() {
-    let world = attached();
+fn network_without_file_is_collected_from_the_cache() {
+    let fixture = attached();
+    std::fs::remove_file(fixture.path("net.d/10-mynet.conflist")).unwrap();
+    assert_collects_gone(&fixture);
+}
+
+#[test]
+fn valid_or_auto_is_required() {
+    let fixture = attached();
     for words in
         [&["gc", "mynet"][..], &["gc", "mynet", "--valid"], &["gc", "mynet", "--valid", "gone"]]
     {
-        assert_eq!(world.call(words).status, 2, "{words:?}");
+        assert_eq!(fixture.call(words).status, 2, "{words:?}");
     }
-    assert_eq!(world.call(&["gc", "mynet", "--auto", "--valid", "gone/eth0"]).status, 2);
-    assert_eq!(world.call(&["gc", "none", "--auto"]).status, 1);
-    assert_eq!((world.order().len(), left(&world).len()), (4, 2));
+    assert_eq!(fixture.call(&["gc", "mynet", "--auto", "--valid", "gone/eth0"]).status, 2);
+    assert_eq!(fixture.call(&["gc", "none", "--auto"]).status, 1);
+    assert_eq!((fixture.order().len(), left(&fixture).len()), (4, 2));
 }
 
 #[test]
-fn an_entry_that_cannot_be_read_may_be_in_use() {
-    let world = attached();
-    std::fs::write(world.path("cache/results/mynet-half-eth0"), "{").unwrap();
-    let ran = world.call(&["gc", "mynet", "--auto"]);
-    assert!(ran.status == 1 && ran.stderr.contains("mynet-half-eth0"), "{}", ran.stderr);
-    assert_eq!((world.order().len(), left(&world).len()), (4, 2));
-    // Who says what is valid knows.
-    world.call(&["gc", "mynet", "--valid", "there/eth0"]).succeeded();
-    assert_eq!(left(&world), ["there"]);
+fn auto_keeps_networks_with_unreadable_cache_files() {
+    let fixture = attached();
+    std::fs::write(fixture.path("cache/results/mynet-half-eth0"), "{").unwrap();
+    let out = fixture.call(&["gc", "mynet", "--auto"]);
+    assert!(out.status == 1 && out.stderr.contains("mynet-half-eth0"), "{}", out.stderr);
+    assert_eq!((fixture.order().len(), left(&fixture).len()), (4, 2));
+    fixture.call(&["gc", "mynet", "--valid", "there/eth0"]).succeeded();
+    assert_eq!(left(&fixture), ["there"]);
 }
 
 #[test]
-fn what_could_not_be_removed_is_an_error_and_stays() {
-    let world = attached();
-    world.plugin(
+fn failed_del_is_an_error_and_stays_cached() {
+    let fixture = attached();
+    fixture.plugin(
         "second",
         r#"[ "$CNI_COMMAND" != DEL ] || { echo '{ "code": 117, "msg": "stuck" }'; exit 1; }"#,
     );
-    let ran = world.call(&["gc", "mynet", "--auto"]);
-    assert_eq!((ran.status, ran.stdout.as_str()), (1, ""));
-    assert!(ran.stderr.contains("gone: network mynet: DEL of second"), "{}", ran.stderr);
-    assert_eq!(left(&world), ["gone", "there"]);
+    let out = fixture.call(&["gc", "mynet", "--auto"]);
+    assert_eq!((out.status, out.stdout.as_str()), (1, ""));
+    assert!(out.stderr.contains("gone: network mynet: DEL of second"), "{}", out.stderr);
+    assert_eq!(left(&fixture), ["gone", "there"]);
 }
 
 #[test]
-fn a_network_that_disables_it_is_left_alone() {
-    let world = attached();
+fn networks_with_disable_gc_are_skipped() {
+    let fixture = attached();
     let plugins = json!([{ "type": "first" }]);
     let list =
         json!({ "cniVersion": "1.1.0", "name": "mynet", "disableGC": true, "plugins": plugins });
-    world.network("10-mynet.conflist", &list);
-    let ran = world.call(&["gc", "mynet", "--auto"]).succeeded();
+    fixture.network("10-mynet.conflist", &list);
+    let out = fixture.call(&["gc", "mynet", "--auto"]).succeeded();
     assert_eq!(
-        (ran.stdout.as_str(), world.order().len()),
-        ("nothing is removed: network mynet has disableGC\n", 4)
+        (out.stdout.as_str(), fixture.order().len()),
+        ("network mynet has disableGC: nothing is removed\n", 4)
     );
 }
 
 #[test]
-fn a_dry_run_says_what_would_be_removed_and_changes_nothing() {
-    let world = attached();
-    let ran = world.call(&["gc", "mynet", "--auto", "--dry-run"]).succeeded();
+fn dry_run_changes_nothing() {
+    let fixture = attached();
+    let out = fixture.call(&["gc", "mynet", "--auto", "--dry-run"]).succeeded();
     let said = format!(
         "would remove gone/eth0 10.0.0.3/24: its namespace {} is gone\n",
-        world.path("netns").display()
+        fixture.path("netns").display()
     );
-    assert_eq!(ran.stdout, said);
-    assert_eq!((world.order().len(), left(&world).len()), (4, 2));
-    let removed = world.call(&["gc", "mynet", "--auto"]).succeeded().stdout;
+    assert_eq!(out.stdout, said);
+    assert_eq!((fixture.order().len(), left(&fixture).len()), (4, 2));
+    let removed = fixture.call(&["gc", "mynet", "--auto"]).succeeded().stdout;
     assert_eq!(removed, said.replace("would remove", "removed"));
-    assert_eq!(left(&world), ["there"]);
-    let ran = world.call(&["gc", "mynet", "--valid", "a/eth0", "--dry-run"]).succeeded();
-    assert_eq!(ran.stdout, "would remove there/eth0 10.0.0.3/24: it is not named by --valid\n");
-    assert_eq!(world.call(&["gc", "--valid", "a/eth0"]).status, 2);
+    assert_eq!(left(&fixture), ["there"]);
+    let out = fixture.call(&["gc", "mynet", "--valid", "a/eth0", "--dry-run"]).succeeded();
+    assert_eq!(out.stdout, "would remove there/eth0 10.0.0.3/24: not listed in --valid\n");
+    assert_eq!(fixture.call(&["gc", "--valid", "a/eth0"]).status, 2);
 }

@@ -1,4 +1,4 @@
-//! `rscni gc` on a node with real attachments, which is a private network.
+//! `rscni gc` with real attachments in a private network.
 
 use std::{path::Path, process::Command};
 
@@ -7,19 +7,20 @@ use rscni_test::{Lab, Snapshot};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::world::{RSCNI, Ran, run};
+use crate::fixture::{CommandOutput, RSCNI, run};
 
-fn rscni(lab: &Lab, words: &[&str]) -> Ran {
+fn rscni(lab: &Lab, words: &[&str]) -> CommandOutput {
     let mut command = Command::new(RSCNI);
     command.args(words).env("NETCONFPATH", lab.dir().join("net.d")).env("CNI_PATH", lab.dir());
     run(&mut command)
 }
 
-/// A network with something of every kind that an attachment holds on the host.
+/// Creates a network whose attachments have every kind of resource on the host.
 fn network(lab: &Lab, version: &str, name: &str, subnet: &str) {
     std::fs::create_dir_all(lab.dir().join("net.d")).unwrap();
     let bridge = json!({
-        "type": "bridge", "bridge": format!("br-{name}"), "isGateway": true, "ipMasq": true, "macspoofchk": true,
+        "type": "bridge", "bridge": format!("br-{name}"), "isGateway": true, "ipMasq": true,
+        "macspoofchk": true,
         "ipam": { "type": "host-local", "ranges": [[{ "subnet": subnet }]] },
     });
     let chained = [
@@ -41,11 +42,11 @@ fn add(lab: &Lab, network: &str, container: &str, port: u16) {
         .succeeded();
 }
 
-fn forget(network: &str, container: &str) {
+fn remove_cache_entry(network: &str, container: &str) {
     std::fs::remove_file(format!("/var/lib/cni/results/{network}-{container}-eth0")).unwrap();
 }
 
-fn leave(container: &str) {
+fn remove_namespace(container: &str) {
     Netns::unbind(Path::new("/run/netns").join(container)).unwrap();
 }
 
@@ -63,8 +64,8 @@ fn snapshot(lab: &Lab) -> Snapshot {
     stays.iter().fold(lab.snapshot(), |snapshot, text| snapshot.ignoring(text))
 }
 
-/// Waits until the kernel has taken the veths away whose namespaces are gone.
-fn settle(lab: &Lab, links: usize) {
+/// Waits until the kernel has removed the veths of removed namespaces.
+fn wait_for_veths(lab: &Lab, links: usize) {
     rscni_test::eventually("the end of the veths", || {
         let all = lab.host().netlink().links().unwrap();
         (all.iter().filter(|link| link.kind.as_deref() == Some("veth")).count() == links)
@@ -72,9 +73,10 @@ fn settle(lab: &Lab, links: usize) {
     });
 }
 
-/// Another runtime's cache may be anywhere, and what the Go plugins make on the host has no mark.
+/// The cache of another runtime may be elsewhere, and host interfaces of the Go plugins have no
+/// owner tag.
 #[test]
-fn a_container_that_another_program_has_attached_is_not_gone() {
+fn containers_of_other_programs_are_kept() {
     rscni_test::run(|lab| {
         network(lab, "1.1.0", "net", "10.1.0.0/24");
         for (container, ifname, mark) in
@@ -102,16 +104,16 @@ fn a_container_that_another_program_has_attached_is_not_gone() {
         assert!(!rscni(lab, &["doctor"]).stdout.contains("orphaned"));
         rscni(lab, &["gc", "--auto"]).succeeded();
         snapshot(lab).assert_same(&before);
-        leave("foreign");
-        leave("old");
-        settle(lab, 0);
+        remove_namespace("foreign");
+        remove_namespace("old");
+        wait_for_veths(lab, 0);
         assert_eq!(rscni(lab, &["gc", "--auto"]).succeeded().stdout.lines().count(), 2);
     });
 }
 
-/// The number in `/proc/PID/ns/net` is given again, to a process of the host too.
+/// The process id in `/proc/PID/ns/net` may be reused by a process of the host.
 #[test]
-fn a_container_whose_process_has_its_number_taken_by_the_host_is_gone() {
+fn container_whose_process_id_is_reused_is_removed() {
     rscni_test::run(|lab| {
         network(lab, "1.1.0", "net", "10.1.0.0/24");
         add(lab, "net", "first", 8000);
@@ -123,8 +125,8 @@ fn a_container_whose_process_has_its_number_taken_by_the_host_is_gone() {
             add(lab, "net", "gone", 8001);
             let text = std::fs::read_to_string(entry).unwrap();
             std::fs::write(entry, text.replace("/var/run/netns/gone", &host)).unwrap();
-            leave("gone");
-            settle(lab, 0);
+            remove_namespace("gone");
+            wait_for_veths(lab, 0);
             assert!(rscni(lab, &["ls"]).succeeded().stdout.contains(&format!("{host} (gone)")));
             let words: Vec<_> = words
                 .into_iter()
@@ -136,9 +138,9 @@ fn a_container_whose_process_has_its_number_taken_by_the_host_is_gone() {
     });
 }
 
-/// As where an operator looks from inside of a container.
+/// The namespace of a container is also that of the caller inside the container.
 #[test]
-fn a_container_that_this_is_called_in_is_not_gone() {
+fn container_of_the_caller_is_kept() {
     rscni_test::run(|lab| {
         network(lab, "1.1.0", "net", "10.1.0.0/24");
         let container = lab.container("inside");
@@ -159,28 +161,28 @@ fn a_container_that_this_is_called_in_is_not_gone() {
 #[rstest]
 #[case("1.1.0")]
 #[case("1.0.0")]
-fn a_dry_run_tells_what_a_run_then_removes(#[case] version: &str) {
+fn dry_run_lists_what_a_run_removes(#[case] version: &str) {
     rscni_test::run(|lab| {
         network(lab, version, "net", "10.1.0.0/24");
         network(lab, version, "other", "10.2.0.0/24");
         add(lab, "net", "first", 8000);
         rscni(lab, &["del", "net", "first", "--container-id", "first"]).succeeded();
         add(lab, "net", "kept", 8001);
-        add(lab, "net", "kept-and-forgotten", 8002);
-        forget("net", "kept-and-forgotten");
+        add(lab, "net", "kept-and-uncached", 8002);
+        remove_cache_entry("net", "kept-and-uncached");
         add(lab, "other", "kept-elsewhere", 8003);
         let before = snapshot(lab);
         let nothing = rscni(lab, &["gc", "net", "--auto", "--dry-run"]).succeeded();
         assert_eq!((nothing.stdout.as_str(), nothing.stderr.as_str()), ("", ""));
 
         add(lab, "net", "gone", 8004);
-        add(lab, "net", "gone-and-forgotten", 8005);
-        forget("net", "gone-and-forgotten");
-        leave("gone");
-        leave("gone-and-forgotten");
-        settle(lab, 3);
+        add(lab, "net", "gone-and-uncached", 8005);
+        remove_cache_entry("net", "gone-and-uncached");
+        remove_namespace("gone");
+        remove_namespace("gone-and-uncached");
+        wait_for_veths(lab, 3);
         if version == "1.1.0" {
-            // A link that says whose it is, with its other end nowhere but here. DEL would not know its name.
+            // A link with an owner tag whose name is not derived from the attachment.
             let alias = Some("rscni net stray eth0".to_owned());
             lab.host().netlink().add_veth(&Veth { alias, ..Veth::new("stray", "beyond") }).unwrap();
             std::fs::write("/var/lib/cni/networks/net/10.1.0.77", "").unwrap();
@@ -189,30 +191,34 @@ fn a_dry_run_tells_what_a_run_then_removes(#[case] version: &str) {
         let dirty = lab.snapshot();
         let dry = rscni(lab, &["gc", "net", "--auto", "--dry-run"]).succeeded();
         lab.snapshot().assert_same(&dirty);
-        let forgotten = "of gone-and-forgotten/eth0: no runtime remembers it, and its interface is in no namespace\n";
-        for line in [
-            "would remove gone/eth0 10.1.0.5/24: its namespace /var/run/netns/gone is gone\n"
-                .to_owned(),
-            "would remove address /var/lib/cni/networks/net/10.1.0.5 of gone/eth0: its namespace"
-                .to_owned(),
-            format!("would remove address /var/lib/cni/networks/net/10.1.0.6 {forgotten}"),
-            format!("would remove element inet rscni masquerade4 10.1.0.6 {forgotten}"),
-            format!(
-                "would remove element inet rscni masquerade4-inside-24 10.1.0.0 . 10.1.0.6 {forgotten}"
-            ),
-            format!("would remove element inet rscni firewall4 10.1.0.6 {forgotten}"),
-            format!("would remove element inet rscni hostport4_any port 8005 {forgotten}"),
-            "would remove file /run/tuning/gone-and-forgotten_eth0.json of".to_owned(),
-            "would remove link bwp".to_owned(),
-        ] {
+        let uncached =
+            "of gone-and-uncached/eth0: not in the cache, and no namespace has its interface\n";
+        let uncached = [
+            "address /var/lib/cni/networks/net/10.1.0.6",
+            "element inet rscni masquerade4 10.1.0.6",
+            "element inet rscni masquerade4-inside-24 10.1.0.0 . 10.1.0.6",
+            "element inet rscni firewall4 10.1.0.6",
+            "element inet rscni hostport4_any port 8005",
+        ]
+        .map(|what| format!("{what} {uncached}"));
+        let others = [
+            "gone/eth0 10.1.0.5/24: its namespace /var/run/netns/gone is gone\n",
+            "address /var/lib/cni/networks/net/10.1.0.5 of gone/eth0: its namespace",
+            "file /run/tuning/gone-and-uncached_eth0.json of",
+            "link bwp",
+        ];
+        for line in uncached.iter().map(String::as_str).chain(others) {
+            let line = format!("would remove {line}");
             assert!(dry.stdout.contains(&line), "{line}\n{}", dry.stdout);
         }
         assert_eq!(
-            dry.stdout.contains("would remove link stray (veth) of stray/eth0: no"),
+            dry.stdout.contains("would remove link stray (veth) of stray/eth0: not in the cache"),
             version == "1.1.0"
         );
+        let interrupted = "left by an interrupted call";
+        let mut lines = dry.stdout.lines();
         assert_eq!(
-            dry.stdout.contains("10.1.0.77 of no attachment: it is what a call"),
+            lines.any(|line| line.contains("10.1.0.77 of ") && line.ends_with(interrupted)),
             version == "1.1.0"
         );
         assert!(!dry.stdout.contains("kept"), "{}", dry.stdout);
@@ -226,7 +232,7 @@ fn a_dry_run_tells_what_a_run_then_removes(#[case] version: &str) {
 }
 
 #[test]
-fn a_network_that_only_marks_tell_of_is_collected_and_so_are_all_at_once() {
+fn network_known_from_owner_tags_only_is_collected() {
     rscni_test::run(|lab| {
         network(lab, "1.1.0", "net", "10.1.0.0/24");
         network(lab, "1.1.0", "old", "10.2.0.0/24");
@@ -234,17 +240,17 @@ fn a_network_that_only_marks_tell_of_is_collected_and_so_are_all_at_once() {
             add(lab, name, &format!("first-{name}"), port);
             let first = format!("first-{name}");
             rscni(lab, &["del", name, &first, "--container-id", &first]).succeeded();
-            leave(&first);
+            remove_namespace(&first);
         }
         let before = snapshot(lab).ignoring("/run/cni/host-device");
         for (name, port) in [("net", 8000), ("old", 8001)] {
             let gone = format!("gone-{name}");
             add(lab, name, &gone, port);
-            forget(name, &gone);
-            leave(&gone);
+            remove_cache_entry(name, &gone);
+            remove_namespace(&gone);
         }
-        settle(lab, 0);
-        // As a network of flannel leaves it.
+        wait_for_veths(lab, 0);
+        // The saved configuration of flannel.
         std::fs::create_dir_all("/var/lib/cni/flannel").unwrap();
         let saved = json!({ "cniVersion": "1.1.0", "name": "old", "type": "bridge" });
         std::fs::write("/var/lib/cni/flannel/gone-long-ago", saved.to_string()).unwrap();
@@ -269,7 +275,7 @@ fn a_network_that_only_marks_tell_of_is_collected_and_so_are_all_at_once() {
 }
 
 #[test]
-fn a_port_that_two_attachments_of_a_container_share_is_listed_for_both_and_removed() {
+fn port_shared_by_two_attachments_is_listed_for_both_and_removed() {
     rscni_test::run(|lab| {
         network(lab, "1.1.0", "net", "10.1.0.0/24");
         network(lab, "1.1.0", "other", "10.2.0.0/24");
@@ -279,8 +285,8 @@ fn a_port_that_two_attachments_of_a_container_share_is_listed_for_both_and_remov
         let words =
             ["add", "other", "both", "--container-id", "both", "--ifname", "net1", "--cap", &cap];
         rscni(lab, &words).succeeded();
-        leave("both");
-        settle(lab, 0);
+        remove_namespace("both");
+        wait_for_veths(lab, 0);
         let dry = rscni(lab, &["gc", "--auto", "--dry-run"]).succeeded().stdout;
         for (set, attachment) in
             [("hostport4_any", "both/eth0"), ("hostport4_any_standby", "both/net1")]

@@ -1,25 +1,25 @@
-//! Completions and manual pages.
+//! Shell completions and manual pages.
 
 use std::process::Command;
 
-use crate::world::{RSCNI, run};
+use crate::fixture::{RSCNI, run};
 
 #[test]
-fn completions_know_the_commands_and_bash_takes_them() {
+fn completions_have_the_commands_and_work_in_bash() {
     for shell in ["bash", "zsh", "fish", "powershell"] {
         let script = run(Command::new(RSCNI).args(["completions", shell])).succeeded().stdout;
         assert!(script.contains("create-netns") && script.contains("install"), "{shell}: {script}");
     }
-    // As bash calls it when Tab is pressed behind `rscni che`.
+    // Bash makes this call when Tab is pressed after `rscni che`.
     let typed = "eval \"$(\"$0\" completions bash)\"; COMP_WORDS=(rscni che); COMP_CWORD=1; \
                  _rscni rscni che rscni; echo \"${COMPREPLY[@]}\"";
-    let ran = run(Command::new("bash").args(["-c", typed, RSCNI])).succeeded();
-    assert_eq!(ran.stdout.trim(), "check", "{}", ran.stderr);
+    let out = run(Command::new("bash").args(["-c", typed, RSCNI])).succeeded();
+    assert_eq!(out.stdout.trim(), "check", "{}", out.stderr);
     assert_eq!(run(Command::new(RSCNI).args(["completions", "tcsh"])).status, 2);
 }
 
 #[test]
-fn there_is_a_page_for_each_command() {
+fn every_command_has_a_manual_page() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("man1");
     run(Command::new(RSCNI).arg("man").arg(&dir)).succeeded();
@@ -36,6 +36,6 @@ fn there_is_a_page_for_each_command() {
         );
     }
     std::fs::write(temp.path().join("file"), "").unwrap();
-    let ran = run(Command::new(RSCNI).arg("man").arg(temp.path().join("file")));
-    assert!(ran.status == 1 && ran.stderr.contains("(code 5)"), "{}", ran.stderr);
+    let out = run(Command::new(RSCNI).arg("man").arg(temp.path().join("file")));
+    assert!(out.status == 1 && out.stderr.contains("(code 5)"), "{}", out.stderr);
 }

@@ -12,13 +12,13 @@ use std::{
     thread::ScopedJoinHandle,
 };
 
-use crate::world::{RSCNI, Ran, run};
+use crate::fixture::{CommandOutput, RSCNI, run};
 
-fn install(dir: &Path, options: &[&str]) -> Ran {
+fn install(dir: &Path, options: &[&str]) -> CommandOutput {
     run(Command::new(RSCNI).arg("install").arg(dir).args(options))
 }
 
-/// What is to be there beside `rscni` itself.
+/// Returns the expected entries, without `rscni` itself.
 fn entries() -> Vec<&'static str> {
     rscni_plugins::ALL.iter().map(|plugin| plugin.name).chain(["cnitool"]).collect()
 }
@@ -32,7 +32,7 @@ fn names_in(dir: &Path) -> Vec<String> {
     names
 }
 
-/// Calls an entry as a runtime asks for versions; cnitool, which is no plugin, for its own.
+/// Calls VERSION of an entry, or `cnitool --version`.
 fn ask(dir: &Path, name: &str) -> Result<(), String> {
     let mut command = Command::new(dir.join(name));
     if name == "cnitool" {
@@ -41,13 +41,13 @@ fn ask(dir: &Path, name: &str) -> Result<(), String> {
         command.env("CNI_COMMAND", "VERSION");
     }
     match command.stdin(Stdio::null()).output() {
-        Ok(output) if output.status.success() && !output.stdout.is_empty() => Ok(()),
+        Ok(out) if out.status.success() && !out.stdout.is_empty() => Ok(()),
         other => Err(format!("{name}: {other:?}")),
     }
 }
 
 #[test]
-fn every_entry_is_a_relative_link_to_one_program_and_works() {
+fn entries_are_relative_links_to_the_program_and_work() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("opt/cni/bin");
     let said = install(&dir, &[]).succeeded().stdout;
@@ -65,7 +65,7 @@ fn every_entry_is_a_relative_link_to_one_program_and_works() {
 }
 
 #[test]
-fn what_others_put_there_is_replaced_or_left_by_its_name() {
+fn files_are_replaced_only_under_names_of_entries() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path();
     for name in ["cnitool", "rscni", "calico"] {
@@ -74,21 +74,21 @@ fn what_others_put_there_is_replaced_or_left_by_its_name() {
     fs::write(dir.join("target"), "of a link").unwrap();
     fs::remove_file(dir.join("rscni")).unwrap();
     symlink("target", dir.join("rscni")).unwrap();
-    fs::write(dir.join(".rscni-install-bridge"), "cut off").unwrap();
+    fs::write(dir.join(".rscni-install-bridge"), "partial").unwrap();
     let said = install(dir, &[]).succeeded().stdout;
-    assert!(said.contains("in place of what was there") && said.contains("cut off"), "{said}");
+    assert!(said.contains("replaces another file") && said.contains("interrupted"), "{said}");
     assert_eq!(ask(dir, "cnitool"), Ok(()));
     assert_eq!(fs::read_to_string(dir.join("calico")).unwrap(), "old");
     assert_eq!(fs::read_to_string(dir.join("target")).unwrap(), "of a link");
     assert!(names_in(dir).iter().all(|name| !name.starts_with('.')));
 
-    // From the directory into itself, as an upgrade in place does.
+    // The installed program may install into its own directory.
     let again = run(Command::new(dir.join("rscni")).arg("install").arg(dir)).succeeded();
     assert!(again.stdout.contains("already"), "{}", again.stdout);
     assert_eq!(ask(dir, "cnitool"), Ok(()));
 }
 
-/// Ends what waits for it, also where the test fails.
+/// Stops the other threads, also if the test fails.
 struct Done<'a>(&'a AtomicBool);
 
 impl Drop for Done<'_> {
@@ -98,11 +98,11 @@ impl Drop for Done<'_> {
 }
 
 #[test]
-fn entries_answer_at_every_moment_while_they_are_replaced() {
+fn entries_work_at_all_times_while_they_are_replaced() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path();
     install(dir, &[]).succeeded();
-    // Some of them: each is a copy of the whole program below.
+    // Only some entries, since the loop below copies the whole program for each.
     let some = || entries().into_iter().step_by(8);
     let (done, calls) = (AtomicBool::new(false), AtomicUsize::new(0));
     let ask_until_done = &|name| {
@@ -116,7 +116,7 @@ fn entries_answer_at_every_moment_while_they_are_replaced() {
         let askers: Vec<_> = some().map(|name| scope.spawn(move || ask_until_done(name))).collect();
         let guard = Done(&done);
         for _ in 0..10 {
-            // As other plugins would be there: whole files under each name, put there by renaming as well.
+            // Replaces each entry by a regular file, like that of another project.
             for name in some() {
                 let script = "cp \"$0/rscni\" \"$0/new-$1\" && mv \"$0/new-$1\" \"$0/$1\"";
                 run(Command::new("sh").args(["-c", script]).arg(dir).arg(name)).succeeded();
@@ -137,51 +137,51 @@ fn entries_answer_at_every_moment_while_they_are_replaced() {
 }
 
 #[test]
-fn a_directory_under_a_plugins_name_is_left_alone_with_all_else() {
+fn directory_under_an_entry_name_stops_the_install() {
     let temp = tempfile::tempdir().unwrap();
     fs::create_dir(temp.path().join("cnitool")).unwrap();
-    let ran = install(temp.path(), &[]);
-    assert_eq!(ran.status, 1);
-    assert!(ran.stderr.contains("cnitool is a directory"), "{}", ran.stderr);
+    let out = install(temp.path(), &[]);
+    assert_eq!(out.status, 1);
+    assert!(out.stderr.contains("cnitool is a directory"), "{}", out.stderr);
     assert_eq!(names_in(temp.path()), ["cnitool"]);
 }
 
 #[test]
-fn only_what_is_asked_for_is_installed() {
+fn only_selects_entries() {
     let temp = tempfile::tempdir().unwrap();
     install(temp.path(), &["--only", "cnitool"]).succeeded();
     assert_eq!(names_in(temp.path()), ["cnitool", "rscni"]);
-    let ran = install(temp.path(), &["--only", "cnitool,cilium"]);
-    assert_eq!(ran.status, 1);
-    assert!(ran.stderr.contains("--only cilium"), "{}", ran.stderr);
+    let out = install(temp.path(), &["--only", "cnitool,cilium"]);
+    assert_eq!(out.status, 1);
+    assert!(out.stderr.contains("--only cilium"), "{}", out.stderr);
 }
 
 #[test]
-fn a_place_that_cannot_be_written_is_named_with_what_to_do() {
+fn unwritable_directory_is_reported_with_advice() {
     let temp = tempfile::tempdir().unwrap();
     fs::write(temp.path().join("file"), "").unwrap();
-    let ran = install(&temp.path().join("file"), &[]);
-    assert_eq!(ran.status, 1);
+    let out = install(&temp.path().join("file"), &[]);
+    assert_eq!(out.status, 1);
     assert!(
-        ran.stderr.contains("must be a directory") && ran.stderr.contains("(code 5)"),
+        out.stderr.contains("must be a directory") && out.stderr.contains("(code 5)"),
         "{}",
-        ran.stderr
+        out.stderr
     );
 
     let script = "mount -t tmpfs -o ro tmpfs \"$1\" && exec \"$0\" install \"$1\"";
-    let ran =
+    let out =
         run(Command::new("unshare").args(["-rm", "sh", "-c", script, RSCNI]).arg(temp.path()));
-    assert_eq!(ran.status, 1);
-    assert!(ran.stderr.contains("read-only: choose"), "{}", ran.stderr);
+    assert_eq!(out.status, 1);
+    assert!(out.stderr.contains("read-only: choose"), "{}", out.stderr);
 }
 
-/// Calls an entry with this configuration, as a runtime asks for versions.
-fn version_of(program: &Path) -> Ran {
+/// Calls VERSION of a program.
+fn version_of(program: &Path) -> CommandOutput {
     run(Command::new(program).env("CNI_COMMAND", "VERSION"))
 }
 
 #[test]
-fn as_makes_an_entry_whose_target_tells_the_plugin() {
+fn as_links_to_the_entry_of_the_plugin() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path();
     let aliases = ["--as", "cnv-bridge=bridge", "--as", "uplink=ptp", "--as", "edge-static=bridge"];
@@ -195,11 +195,11 @@ fn as_makes_an_entry_whose_target_tells_the_plugin() {
         assert!(about.starts_with(&format!("CNI {plugin} plugin ")), "{name}: {about}");
     }
     let again = install(dir, &aliases).succeeded().stdout;
-    assert!(again.contains("uplink: a link to ptp already"), "{again}");
+    assert!(again.contains("uplink: already a link to ptp"), "{again}");
 }
 
 #[test]
-fn as_without_the_plugins_own_entry_needs_a_telling_name() {
+fn as_without_the_plugin_entry_requires_its_name_as_suffix() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path();
     fs::write(dir.join("bridge"), "of another project").unwrap();
@@ -211,14 +211,14 @@ fn as_without_the_plugins_own_entry_needs_a_telling_name() {
         assert_eq!(fs::read_link(dir.join(name)).unwrap(), Path::new("rscni"));
         assert_eq!(ask(dir, name), Ok(()));
     }
-    let ran = install(dir, &["--only", "cnitool", "--as", "uplink=bridge"]);
-    assert_eq!(ran.status, 1);
-    assert!(ran.stderr.contains("add bridge to --only"), "{}", ran.stderr);
+    let out = install(dir, &["--only", "cnitool", "--as", "uplink=bridge"]);
+    assert_eq!(out.status, 1);
+    assert!(out.stderr.contains("add bridge to --only"), "{}", out.stderr);
     assert!(!dir.join("cnitool").exists());
 }
 
 #[test]
-fn as_rejects_names_that_cannot_work() {
+fn as_rejects_invalid_names() {
     let temp = tempfile::tempdir().unwrap();
     for (value, problem) in [
         ("uplink", "NAME=PLUGIN"),
@@ -230,17 +230,17 @@ fn as_rejects_names_that_cannot_work() {
         ("rscni=bridge", "cannot be the file name"),
         ("=bridge", "cannot be the file name"),
     ] {
-        let ran = install(temp.path(), &["--as", value]);
-        assert_eq!(ran.status, 2, "{value}");
-        assert!(ran.stderr.contains(problem), "{value}: {}", ran.stderr);
+        let out = install(temp.path(), &["--as", value]);
+        assert_eq!(out.status, 2, "{value}");
+        assert!(out.stderr.contains(problem), "{value}: {}", out.stderr);
     }
-    let ran = install(temp.path(), &["--as", "x=ptp", "--as", "x=bridge"]);
-    assert!(ran.status == 1 && ran.stderr.contains("contradict"), "{}", ran.stderr);
+    let out = install(temp.path(), &["--as", "x=ptp", "--as", "x=bridge"]);
+    assert!(out.status == 1 && out.stderr.contains("contradict"), "{}", out.stderr);
     assert_eq!(names_in(temp.path()), [""; 0]);
 }
 
 #[test]
-fn a_copy_or_a_link_under_another_name_is_the_plugin_that_it_tells() {
+fn copies_and_links_under_aliases_run_the_plugin() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path();
     let copy = |name: &str| fs::copy(RSCNI, dir.join(name)).unwrap();
@@ -261,26 +261,26 @@ fn a_copy_or_a_link_under_another_name_is_the_plugin_that_it_tells() {
         let about = run(&mut Command::new(dir.join(name))).succeeded().stderr;
         assert!(about.contains(&format!("CNI {plugin} plugin ")), "{name}: {about}");
     }
-    // A shell finds it in PATH, and argv[0] has no path.
+    // For a program in PATH, the shell sets argv[0] without a directory.
     let script = format!("PATH={}:$PATH; CNI_COMMAND=VERSION third", dir.display());
     run(Command::new("sh").args(["-c", &script])).succeeded();
-    // What argv[0] says is the caller's choice.
+    // The caller chooses argv[0].
     let mut other = Command::new(dir.join("tuning"));
     run(other.arg0("anything").env("CNI_COMMAND", "VERSION")).succeeded();
 
-    // A copy whose name says nothing tells nothing, nor does a link to the program.
+    // Neither a copy under an unknown name nor a link to it selects a plugin.
     copy("mine");
     symlink("mine", dir.join("yours")).unwrap();
     for name in ["mine", "yours"] {
-        let ran = version_of(&dir.join(name));
-        assert_eq!(ran.status, 1, "{name}");
+        let out = version_of(&dir.join(name));
+        assert_eq!(out.status, 1, "{name}");
         let advice = format!("rscni install DIR --as {name}=PLUGIN");
-        assert!(ran.json()["details"].as_str().unwrap().contains(&advice), "{ran:?}");
+        assert!(out.json()["details"].as_str().unwrap().contains(&advice), "{out:?}");
     }
 }
 
 #[test]
-fn a_name_that_only_looks_like_a_plugins_stays_a_tool_when_it_has_arguments() {
+fn alias_with_arguments_runs_as_rscni() {
     let temp = tempfile::tempdir().unwrap();
     let program = temp.path().join("rscni-static");
     symlink(RSCNI, &program).unwrap();

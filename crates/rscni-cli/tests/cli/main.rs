@@ -1,8 +1,11 @@
-//! The binary as people and runtimes call it. Plugins are shell scripts, and nothing needs the kernel's network, but for
-//! what is in `doctor`, `gc_node`, `node` and `tutorial`.
+//! The command lines of the binary.
+//!
+//! Plugins are shell scripts. Only `doctor`, `gc_node`, `node` and `tutorial` use the kernel's
+//! network.
 
 mod cnitool;
 mod doctor;
+mod fixture;
 mod gc;
 mod gc_node;
 mod generate;
@@ -15,4 +18,3 @@ mod summary;
 mod timeout;
 mod tutorial;
 mod version;
-mod world;

@@ -1,33 +1,34 @@
-//! Networks that are real, in a private network of their own.
+//! `rscni add`, `check` and `del` with real plugins in a private network.
 
 use std::{path::Path, process::Command};
 
 use rscni_test::Lab;
 use serde_json::json;
 
-use crate::world::{RSCNI, Ran, run};
+use crate::fixture::{CommandOutput, RSCNI, run};
 
-/// The network `mynet`, a bridge with addresses and routes, in the lab's own directory.
+/// Creates the network `mynet`, a bridge with addresses, in the lab's directory.
 fn network(lab: &Lab) {
     let dir = lab.dir().join("net.d");
     std::fs::create_dir(&dir).unwrap();
     let ipam = json!({
-        "type": "host-local", "dataDir": lab.dir().join("addresses"), "ranges": [[{ "subnet": "10.1.0.0/16" }]],
+        "type": "host-local", "dataDir": lab.dir().join("addresses"),
+        "ranges": [[{ "subnet": "10.1.0.0/16" }]],
     });
     let bridge = json!({ "type": "bridge", "isDefaultGateway": true, "ipam": ipam });
     let list = json!({ "cniVersion": "1.0.0", "name": "mynet", "plugins": [bridge] });
     std::fs::write(dir.join("10-mynet.conflist"), list.to_string()).unwrap();
 }
 
-/// `rscni` with these words, and the plugins of `bin`; there are none in the lab's directory.
-fn rscni(lab: &Lab, bin: &Path, words: &[&str]) -> Ran {
+/// Runs `rscni` with the plugins of `bin`. The lab's directory has none.
+fn rscni(lab: &Lab, bin: &Path, words: &[&str]) -> CommandOutput {
     let mut command = Command::new(RSCNI);
     command.args(words).env("NETCONFPATH", lab.dir().join("net.d")).env("CNI_PATH", bin);
     run(command.arg("--cache-dir").arg(lab.dir().join("cache")))
 }
 
 #[test]
-fn a_namespace_is_made_where_asked_and_shared_as_ip_netns_shares_it() {
+fn create_netns_mounts_the_namespace_like_ip_netns() {
     rscni_test::run(|lab| {
         network(lab);
         let none = lab.dir();
@@ -50,7 +51,7 @@ fn a_namespace_is_made_where_asked_and_shared_as_ip_netns_shares_it() {
             rscni(lab, none, &["check", "mynet", "testing"]).succeeded();
             rscni(lab, none, &["del", "mynet", "testing"]).succeeded();
         }
-        // One mount for the directory, and one for the namespace, in a group of peers. The machine's own mounts are below
+        // The directory and the namespace are shared mounts. The mounts of the machine come before
         // that of the private /run.
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let mounts: Vec<_> = mounts.lines().collect();
@@ -65,7 +66,7 @@ fn a_namespace_is_made_where_asked_and_shared_as_ip_netns_shares_it() {
 }
 
 #[test]
-fn with_a_limit_the_plugins_inside_are_processes_of_their_own() {
+fn timeout_runs_own_plugins_as_processes() {
     rscni_test::run(|lab| {
         network(lab);
         lab.container("testing");
@@ -85,18 +86,18 @@ fn with_a_limit_the_plugins_inside_are_processes_of_their_own() {
             .unwrap();
         lab.assert_unchanged_since(&before);
 
-        // Stopped before it can do anything: the address file's lock is held by someone else.
+        // The plugin blocks on host-local's lock until it is killed.
         let addresses = lab.dir().join("addresses/mynet");
         std::fs::create_dir_all(&addresses).unwrap();
         let lock = std::fs::File::create(addresses.join("lock")).unwrap();
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
-        let ran = rscni(lab, lab.dir(), &["add", "mynet", "testing", "--timeout", "1s"]);
-        assert!(ran.status == 1 && ran.stderr.contains("longer than 1s"), "{}", ran.stderr);
+        let out = rscni(lab, lab.dir(), &["add", "mynet", "testing", "--timeout", "1s"]);
+        assert!(out.status == 1 && out.stderr.contains("longer than 1s"), "{}", out.stderr);
     });
 }
 
 #[test]
-fn a_namespace_that_was_made_in_vain_is_removed_and_any_other_is_left() {
+fn failed_add_removes_only_a_created_namespace() {
     rscni_test::run(|lab| {
         network(lab);
         let list =
@@ -104,18 +105,18 @@ fn a_namespace_that_was_made_in_vain_is_removed_and_any_other_is_left() {
         std::fs::write(lab.dir().join("net.d/20-bad.conflist"), list.to_string()).unwrap();
         lab.container("mine");
         for (name, is_left) in [("new", false), ("mine", true)] {
-            let ran = rscni(lab, lab.dir(), &["add", "bad", name, "--create-netns"]);
+            let out = rscni(lab, lab.dir(), &["add", "bad", name, "--create-netns"]);
             assert!(
-                ran.status == 1 && ran.stderr.contains("nothing is not installed"),
+                out.status == 1 && out.stderr.contains("nothing is not installed"),
                 "{}",
-                ran.stderr
+                out.stderr
             );
             assert_eq!(Path::new("/run/netns").join(name).exists(), is_left, "{name}");
         }
         let path = lab.dir().join("elsewhere");
-        let ran =
+        let out =
             rscni(lab, lab.dir(), &["add", "mynet", path.to_str().unwrap(), "--create-netns"]);
-        assert!(ran.status == 1 && ran.stderr.contains("(code 8)"), "{}", ran.stderr);
+        assert!(out.status == 1 && out.stderr.contains("(code 8)"), "{}", out.stderr);
         assert!(!path.exists());
     });
 }

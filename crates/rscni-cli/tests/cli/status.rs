@@ -2,103 +2,104 @@
 
 use serde_json::json;
 
-use crate::world::World;
+use crate::fixture::Fixture;
 
-/// Three networks: `mynet`, whose version has no STATUS, `new`, which has, and `away`, of which a plugin is missing.
-fn networks() -> World {
-    let world = World::new();
-    let list = |name: &str, plugin: &str| json!({ "cniVersion": "1.1.0", "name": name, "plugins": [{ "type": "first" }, { "type": plugin }] });
-    world.network("20-new.conflist", &list("new", "second"));
-    world.network("30-away.conflist", &list("away", "nothing"));
-    world
+/// Creates `mynet`, whose version has no STATUS, `new`, which has it, and `away`, which lacks a
+/// plugin.
+fn networks() -> Fixture {
+    let fixture = Fixture::new();
+    let list = |name: &str, plugin: &str| {
+        let plugins = json!([{ "type": "first" }, { "type": plugin }]);
+        json!({ "cniVersion": "1.1.0", "name": name, "plugins": plugins })
+    };
+    fixture.network("20-new.conflist", &list("new", "second"));
+    fixture.network("30-away.conflist", &list("away", "nothing"));
+    fixture
 }
 
 #[test]
-fn each_network_has_a_line_that_says_what_is_wrong() {
-    let world = networks();
-    let ran = world.status(&[]);
-    let lines: Vec<_> = ran.stdout.lines().collect();
-    assert_eq!((ran.status, lines.len()), (1, 3), "{ran:?}");
+fn every_network_has_a_line() {
+    let fixture = networks();
+    let out = fixture.status(&[]);
+    let lines: Vec<_> = out.stdout.lines().collect();
+    assert_eq!((out.status, lines.len()), (1, 3), "{out:?}");
     assert!(
         lines[0].starts_with("mynet  ready, ") && lines[0].ends_with("version 1.0.0 has no STATUS"),
-        "{ran:?}"
+        "{out:?}"
     );
     assert_eq!(lines[1], "new    ready");
     assert!(
         lines[2].starts_with("away   not ready: ") && lines[2].contains("nothing is not installed"),
-        "{ran:?}"
+        "{out:?}"
     );
-    assert!(ran.stderr.contains("not ready: 1 of 3"), "{ran:?}");
+    assert!(out.stderr.contains("not ready: 1 of 3"), "{out:?}");
     let status: Vec<_> =
-        world.order().into_iter().filter(|call| !call.starts_with("VERSION ")).collect();
+        fixture.order().into_iter().filter(|call| !call.starts_with("VERSION ")).collect();
     assert_eq!(status, ["STATUS first", "STATUS second"]);
 }
 
 #[test]
-fn one_network_can_be_asked_for() {
-    let world = networks();
-    let ran = world.status(&["new"]).succeeded();
-    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("new  ready\n", ""));
-    world.plugin("second", r#"echo '{ "code": 51, "msg": "no route out" }'; exit 1"#);
-    let ran = world.status(&["new"]);
+fn status_can_be_limited_to_one_network() {
+    let fixture = networks();
+    let out = fixture.status(&["new"]).succeeded();
+    assert_eq!((out.stdout.as_str(), out.stderr.as_str()), ("new  ready\n", ""));
+    fixture.plugin("second", r#"echo '{ "code": 51, "msg": "no route out" }'; exit 1"#);
+    let out = fixture.status(&["new"]);
     assert!(
-        ran.status == 1 && ran.stdout.contains("no route out") && ran.stdout.contains("(code 51)"),
-        "{ran:?}"
+        out.status == 1 && out.stdout.contains("no route out") && out.stdout.contains("(code 51)"),
+        "{out:?}"
     );
-    let ran = world.status(&["none"]);
-    assert!(ran.status == 1 && ran.stderr.contains("no network named"), "{ran:?}");
+    let out = fixture.status(&["none"]);
+    assert!(out.status == 1 && out.stderr.contains("no network named"), "{out:?}");
 }
 
 #[test]
-fn a_plugin_that_is_too_old_for_its_network_is_named() {
-    let world = networks();
-    world.plugin(
+fn plugin_without_support_for_the_version_is_not_ready() {
+    let fixture = networks();
+    fixture.plugin(
         "second",
         r#"echo '{ "cniVersion": "1.1.0", "supportedVersions": ["0.3.1", "0.4.0"] }'"#,
     );
-    let ran = world.status(&["new"]);
+    let out = fixture.status(&["new"]);
     let said = "second does not support cniVersion 1.1.0, but 0.3.1, 0.4.0 (code 1)\n";
-    assert!(ran.status == 1 && ran.stdout.ends_with(said), "{ran:?}");
+    assert!(out.status == 1 && out.stdout.ends_with(said), "{out:?}");
 }
 
 #[test]
-fn files_that_are_no_networks_are_named() {
-    let world = World::new();
-    std::fs::write(world.path("net.d/30-bad.conf"), "{ oops").unwrap();
-    let ran = world.status(&[]);
-    assert!(ran.status == 1 && ran.stdout.contains("mynet  ready"), "{ran:?}");
+fn invalid_files_are_listed() {
+    let fixture = Fixture::new();
+    std::fs::write(fixture.path("net.d/30-bad.conf"), "{ oops").unwrap();
+    let out = fixture.status(&[]);
+    assert!(out.status == 1 && out.stdout.contains("mynet  ready"), "{out:?}");
     assert!(
-        ran.stdout.lines().nth(1).unwrap().contains("30-bad.conf: key must be a string at line 1"),
-        "{ran:?}"
+        out.stdout.lines().nth(1).unwrap().contains("30-bad.conf: key must be a string at line 1"),
+        "{out:?}"
     );
-    world.status(&["mynet"]).succeeded();
+    fixture.status(&["mynet"]).succeeded();
 }
 
 #[test]
-fn no_network_at_all_is_not_ready() {
-    let world = World::new();
-    std::fs::remove_file(world.path("net.d/10-mynet.conflist")).unwrap();
-    let ran = world.status(&[]);
-    assert!(ran.status == 1 && ran.stderr.contains("no network configuration"), "{ran:?}");
+fn directory_without_networks_is_not_ready() {
+    let fixture = Fixture::new();
+    std::fs::remove_file(fixture.path("net.d/10-mynet.conflist")).unwrap();
+    let out = fixture.status(&[]);
+    assert!(out.status == 1 && out.stderr.contains("no network configuration"), "{out:?}");
 }
 
 #[test]
-fn a_plugin_that_another_one_calls_must_be_there() {
-    let world = World::new();
-    let list = |version: &str, plugin: serde_json::Value| {
-        let list = json!({ "cniVersion": version, "name": "mynet", "plugins": [plugin] });
-        world.network("10-mynet.conflist", &list);
-    };
+fn plugins_called_by_plugins_must_be_installed() {
+    let fixture = Fixture::new();
+    let list = |version: &str, plugin: serde_json::Value| fixture.mynet(version, &json!([plugin]));
     let is_missing = |plugin: &str| {
-        let ran = world.status(&["mynet"]);
+        let out = fixture.status(&["mynet"]);
         let said = format!("plugin {plugin} is not installed");
-        assert!(ran.status == 1 && ran.stdout.contains(&said), "{plugin}: {ran:?}");
+        assert!(out.status == 1 && out.stdout.contains(&said), "{plugin}: {out:?}");
     };
     let flannel = |delegate: &str| json!({ "type": "flannel", "delegate": { "type": delegate } });
     for version in ["0.3.1", "0.4.0", "1.0.0"] {
         list(version, json!({ "type": "first", "ipam": { "type": "whereabouts" } }));
         is_missing("whereabouts");
-        // Another project's plugin cannot call what is inside this program.
+        // Plugins of other projects cannot call the plugins inside this program.
         list(version, json!({ "type": "first", "ipam": { "type": "host-local" } }));
         is_missing("host-local");
         list(version, json!({ "type": "bridge", "ipam": { "type": "whereabouts" } }));
@@ -125,14 +126,14 @@ fn a_plugin_that_another_one_calls_must_be_there() {
             apart,
         ] {
             list(version, plugin);
-            world.status(&["mynet"]).succeeded();
+            fixture.status(&["mynet"]).succeeded();
         }
     }
-    // It is called with the same version.
+    // The caller passes its version on.
     list("1.0.0", json!({ "type": "first", "ipam": { "type": "second" } }));
-    world.plugin("second", r#"echo '{ "cniVersion": "1.0.0", "supportedVersions": ["0.4.0"] }'"#);
-    let ran = world.status(&["mynet"]);
-    assert!(ran.stdout.contains("plugin second does not support cniVersion 1.0.0"), "{ran:?}");
-    std::fs::remove_file(world.path("bin/second")).unwrap();
+    fixture.plugin("second", r#"echo '{ "cniVersion": "1.0.0", "supportedVersions": ["0.4.0"] }'"#);
+    let out = fixture.status(&["mynet"]);
+    assert!(out.stdout.contains("plugin second does not support cniVersion 1.0.0"), "{out:?}");
+    std::fs::remove_file(fixture.path("bin/second")).unwrap();
     is_missing("second");
 }

@@ -1,4 +1,4 @@
-//! The command lines of cnitool's tutorial, as they are typed, with plugins of all kinds.
+//! The command lines of cnitool's tutorial, with plugins of several kinds.
 
 use std::{
     os::unix::fs::symlink,
@@ -10,20 +10,22 @@ use rscni_test::Lab;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::world::{RSCNI, Ran, run, write_program};
+use crate::fixture::{CommandOutput, RSCNI, run, write_program};
 
-/// A plugin as one writes it in an afternoon.
+/// A minimal plugin.
 const BASH: &str = r#"#!/bin/bash
 config=$(cat)
 case $CNI_COMMAND in
-ADD) echo '{ "cniVersion": "1.1.0", "interfaces": [{ "name": "'$CNI_IFNAME'", "sandbox": "'$CNI_NETNS'" }] }' ;;
+ADD) echo '{ "cniVersion": "1.1.0",
+    "interfaces": [{ "name": "'$CNI_IFNAME'", "sandbox": "'$CNI_NETNS'" }] }' ;;
 DEL | GC | STATUS) ;;
-CHECK) [[ $config == *prevResult*"$CNI_NETNS"* ]] || { echo '{ "code": 100, "msg": "not mine" }'; exit 1; } ;;
+CHECK) [[ $config == *prevResult*"$CNI_NETNS"* ]] ||
+    { echo '{ "code": 100, "msg": "not mine" }'; exit 1; } ;;
 *) exit 1 ;;
 esac
 "#;
 
-/// The example, built where this test's own program is.
+/// Builds the example plugin next to the binary under test.
 fn noop() -> PathBuf {
     let target = Path::new(RSCNI).ancestors().nth(2).unwrap();
     let mut cargo = Command::new(env!("CARGO"));
@@ -33,7 +35,7 @@ fn noop() -> PathBuf {
     target.join("debug/noop")
 }
 
-/// The list `mysample` of these plugins in ./netconf, a namespace, and cnitool.
+/// Creates the list `mysample` in ./netconf, a namespace, and cnitool.
 fn prepare(lab: &Lab, version: &str, plugins: &Value) {
     std::fs::create_dir(lab.dir().join("netconf")).unwrap();
     let list = json!({ "cniVersion": version, "name": "mysample", "plugins": plugins });
@@ -42,8 +44,18 @@ fn prepare(lab: &Lab, version: &str, plugins: &Value) {
     lab.container("testing");
 }
 
-/// A line as someone types it in the lab's directory, where cnitool and rscni are commands.
-fn typed(lab: &Lab, line: &str) -> Ran {
+/// Prepares a network of bridge and portmap of the Go plugins.
+fn prepare_go_plugins(lab: &Lab) {
+    symlink("/usr/lib/cni", lab.dir().join("bin")).unwrap();
+    let data_dir = lab.dir().join("addresses");
+    let ipam = json!({ "type": "host-local", "subnet": "10.1.0.0/16", "dataDir": data_dir });
+    let bridge = json!({ "type": "bridge", "isGateway": true, "ipam": ipam });
+    let portmap = json!({ "type": "portmap", "capabilities": { "portMappings": true } });
+    prepare(lab, "1.0.0", &json!([bridge, portmap]));
+}
+
+/// Runs a shell command line in the lab's directory, with cnitool and rscni in PATH.
+fn shell(lab: &Lab, line: &str) -> CommandOutput {
     let path =
         [lab.dir(), Path::new(RSCNI).parent().unwrap(), Path::new("/usr/sbin:/usr/bin:/sbin:/bin")];
     let path = path.map(|dir| dir.to_str().unwrap()).join(":");
@@ -51,16 +63,12 @@ fn typed(lab: &Lab, line: &str) -> Ran {
 }
 
 #[rstest]
-fn every_command_works_as_typed(#[values("noop", "bash", "go")] kind: &str) {
+fn tutorial_commands_work(#[values("noop", "bash", "go")] kind: &str) {
     let noop = if kind == "noop" { noop() } else { PathBuf::new() };
     rscni_test::run(|lab| {
         let bin = lab.dir().join("bin");
         if kind == "go" {
-            symlink("/usr/lib/cni", &bin).unwrap();
-            let ipam = json!({ "type": "host-local", "subnet": "10.1.0.0/16", "dataDir": lab.dir().join("addresses") });
-            let bridge = json!({ "type": "bridge", "isGateway": true, "ipam": ipam });
-            let portmap = json!({ "type": "portmap", "capabilities": { "portMappings": true } });
-            prepare(lab, "1.0.0", &json!([bridge, portmap]));
+            prepare_go_plugins(lab);
         } else {
             std::fs::create_dir(&bin).unwrap();
             match kind {
@@ -70,16 +78,16 @@ fn every_command_works_as_typed(#[values("noop", "bash", "go")] kind: &str) {
             prepare(lab, "1.1.0", &json!([{ "type": "mine" }]));
         }
         let cnitool = |arguments: &str| {
-            typed(lab, &format!("CNI_PATH=./bin NETCONFPATH=./netconf cnitool {arguments}"))
+            shell(lab, &format!("CNI_PATH=./bin NETCONFPATH=./netconf cnitool {arguments}"))
         };
         let quiet = |arguments: &str| {
-            let ran = cnitool(arguments).succeeded();
-            assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""), "{arguments}");
+            let out = cnitool(arguments).succeeded();
+            assert_eq!((out.stdout.as_str(), out.stderr.as_str()), ("", ""), "{arguments}");
         };
         let not_attached = || {
-            let ran = cnitool("check mysample /var/run/netns/testing");
-            assert_eq!((ran.status, ran.stdout.as_str()), (1, ""));
-            assert!(ran.stderr.contains("not attached to network mysample"), "{}", ran.stderr);
+            let out = cnitool("check mysample /var/run/netns/testing");
+            assert_eq!((out.status, out.stdout.as_str()), (1, ""));
+            assert!(out.stderr.contains("not attached to network mysample"), "{}", out.stderr);
         };
         not_attached();
         for end in ["del", "gc"] {
@@ -99,25 +107,21 @@ fn every_command_works_as_typed(#[values("noop", "bash", "go")] kind: &str) {
 }
 
 #[test]
-fn rscni_takes_over_from_cnitool_and_go_plugins_alike() {
+fn rscni_takes_over_from_cnitool_and_go_plugins() {
     rscni_test::run(|lab| {
-        symlink("/usr/lib/cni", lab.dir().join("bin")).unwrap();
-        let ipam = json!({ "type": "host-local", "subnet": "10.1.0.0/16", "dataDir": lab.dir().join("addresses") });
-        let bridge = json!({ "type": "bridge", "isGateway": true, "ipam": ipam });
-        let portmap = json!({ "type": "portmap", "capabilities": { "portMappings": true } });
-        prepare(lab, "1.0.0", &json!([bridge, portmap]));
+        prepare_go_plugins(lab);
         let other = lab.container("other");
         let mapping = r#"{"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]}"#;
         let variables = "CNI_PATH=./bin NETCONFPATH=./netconf";
         let line =
             format!("{variables} CAP_ARGS='{mapping}' cnitool add mysample /var/run/netns/testing");
-        typed(lab, &line).succeeded();
-        typed(
+        shell(lab, &line).succeeded();
+        shell(
             lab,
             &format!("{variables} CNI_IFNAME=net1 cnitool add mysample /var/run/netns/other"),
         )
         .succeeded();
-        let listed = typed(lab, "rscni ls").succeeded().stdout;
+        let listed = shell(lab, "rscni ls").succeeded().stdout;
         let of = |name: &str| {
             listed.lines().find(|line| line.ends_with(&format!("/{name}"))).map(str::to_owned)
         };
@@ -130,13 +134,13 @@ fn rscni_takes_over_from_cnitool_and_go_plugins_alike() {
 
         lab.remove_namespace(&other);
         let removed =
-            typed(lab, &format!("{variables} rscni gc mysample --auto")).succeeded().stdout;
+            shell(lab, &format!("{variables} rscni gc mysample --auto")).succeeded().stdout;
         let gone = "/net1 10.1.0.3/16: its namespace /var/run/netns/other is gone\n";
         assert!(removed.starts_with("removed cnitool-") && removed.contains(gone), "{removed}");
-        // No CHECK: that of Debian's portmap looks for rules of IPv6 where the container has no such address.
-        typed(lab, &format!("{variables} rscni del mysample testing")).succeeded();
-        assert_eq!(typed(lab, "rscni ls").succeeded().stdout.lines().count(), 1);
-        let rules = typed(lab, "iptables-save").succeeded().stdout;
+        // No CHECK: Debian's portmap expects IPv6 rules without an IPv6 address.
+        shell(lab, &format!("{variables} rscni del mysample testing")).succeeded();
+        assert_eq!(shell(lab, "rscni ls").succeeded().stdout.lines().count(), 1);
+        let rules = shell(lab, "iptables-save").succeeded().stdout;
         assert!(!rules.contains("8080"), "{rules}");
         let held: Vec<_> =
             std::fs::read_dir(lab.dir().join("addresses/mysample")).unwrap().collect();

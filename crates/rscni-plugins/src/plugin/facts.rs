@@ -104,6 +104,27 @@ pub enum KernelFeature {
     Tun,
 }
 
+impl KernelFeature {
+    /// The name, which is that of the module in most cases.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Veth => "veth",
+            Self::Bridge => "bridge",
+            Self::VlanFiltering => "vlan_filtering",
+            Self::NfTables => "nf_tables",
+            Self::Macvlan => "macvlan",
+            Self::Ipvlan => "ipvlan",
+            Self::Vlan => "vlan",
+            Self::Vrf => "vrf",
+            Self::Dummy => "dummy",
+            Self::Ifb => "ifb",
+            Self::Htb => "htb",
+            Self::SchIngress => "sch_ingress",
+            Self::Tun => "tun",
+        }
+    }
+}
+
 /// The keys of an entry of a list, in any case.
 #[derive(Clone, Copy)]
 pub(crate) struct Keys<'a>(pub(crate) &'a Map<String, Value>);

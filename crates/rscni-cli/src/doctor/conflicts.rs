@@ -1,24 +1,24 @@
-//! Networks that are in each other's way: which give the same addresses, or want other ones for the same bridge.
+//! Finds networks that conflict: overlapping address ranges, and different gateways on one bridge.
 
 use std::net::IpAddr;
 
 use rscni::runtime::{NetConfList, PluginConf};
 use rscni_plugins::{GatewayBridge, inventory::Reservations};
 
-use super::{Patient, Report, kernel::routes};
+use super::{Context, Report, kernel::routes};
 use crate::node::plain_kind;
 
-/// A network whose containers the host routes to, and what it has for them.
-pub(super) struct Neighbour<'a> {
+/// A network whose containers the host routes to.
+pub(super) struct RoutedNetwork<'a> {
     list: &'a NetConfList,
     plugin: &'a PluginConf,
     ranges: Vec<(IpAddr, IpAddr)>,
     gateways: Vec<IpAddr>,
 }
 
-impl<'a> Neighbour<'a> {
-    /// None where the host has no part in it: what a macvlan does is seen by the network that it leads to.
-    pub(super) fn of(
+impl<'a> RoutedNetwork<'a> {
+    /// Returns `None` if the host does not route to the containers, as with macvlan.
+    pub(super) fn new(
         list: &'a NetConfList,
         plugin: &'a PluginConf,
         found: &Reservations,
@@ -31,22 +31,24 @@ impl<'a> Neighbour<'a> {
         Some(Self { list, plugin, ranges, gateways })
     }
 
-    /// The first addresses that both give.
+    /// Returns the first range of addresses that both networks allocate.
     fn overlap(&self, other: &Self) -> Option<(IpAddr, IpAddr)> {
         let both =
             self.ranges.iter().flat_map(|one| other.ranges.iter().map(move |two| (one, two)));
-        // All of IPv4 comes before all of IPv6, so ranges of different families do not meet.
+        // All IPv4 addresses sort before IPv6, so ranges of different families never overlap.
         let mut overlaps = both.map(|(one, two)| (one.0.max(two.0), one.1.min(two.1)));
         overlaps.find(|(first, last)| first <= last)
     }
 
-    /// The bridge that gets the addresses of the gateways.
+    /// Returns the bridge that gets the gateway addresses.
     fn bridge(&self) -> Option<GatewayBridge<'_>> {
         let plugin = rscni_plugins::find(plain_kind(self.plugin.plugin_type()))?;
         plugin.gateway_bridge(self.plugin.as_map())
     }
 
-    /// The gateways of IPv4 that this network has and another does not: a bridge has those of one network only.
+    /// Returns the IPv4 gateways that the other network does not have.
+    ///
+    /// A bridge has the IPv4 gateways of one network only.
     fn own_gateways(&self, other: &Self) -> Vec<String> {
         let own = self
             .gateways
@@ -56,16 +58,16 @@ impl<'a> Neighbour<'a> {
     }
 }
 
-/// Looks at each pair.
-pub(super) fn check(patient: &Patient<'_>, all: &[Neighbour<'_>], report: &mut Report) {
+/// Compares each pair of networks.
+pub(super) fn check(context: &Context<'_>, all: &[RoutedNetwork<'_>], report: &mut Report) {
     for (at, second) in all.iter().enumerate() {
         for first in all[..at].iter().filter(|first| first.list.name != second.list.name) {
             let names = format!("networks {} and {}", first.list.name, second.list.name);
-            let mend = || patient.disabling(second.list);
+            let mend = || context.disabling(second.list);
             if let Some((from, to)) = first.overlap(second) {
-                let what = format!("{names} both give the addresses {from} to {to}");
-                let why = "two containers may get the same address, of which the host reaches one; give each network \
-                           ranges of its own";
+                let what = format!("{names} both allocate the addresses {from} to {to}");
+                let why = "two containers may get the same address, and the host reaches only one \
+                           of them; give each network ranges of its own";
                 report.warning("range-overlap", what, why, mend());
             }
             let (one, two) = (first.own_gateways(second), second.own_gateways(first));
@@ -74,11 +76,12 @@ pub(super) fn check(patient: &Patient<'_>, all: &[Neighbour<'_>], report: &mut R
             let bridge = bridge.name;
             if bridge == other.name && !one.is_empty() && !two.is_empty() && !replaces {
                 let what = format!(
-                    "{names} want other gateways on bridge {bridge}: {} and {}",
+                    "{names} have different gateways on bridge {bridge}: {} and {}",
                     one.join(", "),
                     two.join(", ")
                 );
-                let why = "the first ADD settles it, and every ADD to the other network fails; give each a bridge of its own";
+                let why = "the network of the first ADD sets the gateway, and every ADD to the \
+                           other one fails; give each network a bridge of its own";
                 report.error("gateway-conflict", what, why, mend());
             }
         }

@@ -1,4 +1,4 @@
-//! A directory with networks and plugins, and the binary called in it.
+//! A directory with networks and plugins, and ways to call the binary with it.
 
 use std::{
     io::Write,
@@ -11,25 +11,25 @@ use serde_json::{Value, json};
 /// The binary under test.
 pub(crate) const RSCNI: &str = env!("CARGO_BIN_EXE_rscni");
 
-/// What a command did.
+/// The result of a command.
 #[derive(Debug)]
-pub(crate) struct Ran {
+pub(crate) struct CommandOutput {
     pub(crate) status: i32,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-impl From<Output> for Ran {
-    fn from(output: Output) -> Self {
+impl From<Output> for CommandOutput {
+    fn from(out: Output) -> Self {
         Self {
-            status: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
+            status: out.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(out.stdout).unwrap(),
+            stderr: String::from_utf8(out.stderr).unwrap(),
         }
     }
 }
 
-impl Ran {
+impl CommandOutput {
     #[track_caller]
     pub(crate) fn succeeded(self) -> Self {
         assert_eq!(self.status, 0, "{self:?}");
@@ -42,9 +42,8 @@ impl Ran {
     }
 }
 
-/// Runs a command line on a terminal; what it prints on either stream comes back as stdout, with the terminal's line
-/// ends made the usual ones.
-pub(crate) fn on_terminal(command: &mut Command) -> Ran {
+/// Runs a command on a terminal. Both output streams are returned as stdout, with `\n` line ends.
+pub(crate) fn on_terminal(command: &mut Command) -> CommandOutput {
     let line: Vec<_> =
         std::iter::once(command.get_program()).chain(command.get_args()).map(quoted).collect();
     let mut script = Command::new("script");
@@ -54,16 +53,16 @@ pub(crate) fn on_terminal(command: &mut Command) -> Ran {
     script
         .env_remove("NO_COLOR")
         .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let ran = run(&mut script);
-    Ran { stdout: ran.stdout.replace("\r\n", "\n"), ..ran }
+    let out = run(&mut script);
+    CommandOutput { stdout: out.stdout.replace("\r\n", "\n"), ..out }
 }
 
 fn quoted(word: &std::ffi::OsStr) -> String {
     format!("'{}'", word.to_str().unwrap().replace('\'', "'\\''"))
 }
 
-/// Runs a command without any of this process's CNI variables.
-pub(crate) fn run(command: &mut Command) -> Ran {
+/// Runs a command without the CNI variables of this process.
+pub(crate) fn run(command: &mut Command) -> CommandOutput {
     for name in ["CNI_PATH", "CNI_ARGS", "CNI_IFNAME", "CNI_COMMAND", "NETCONFPATH", "CAP_ARGS"] {
         if !command.get_envs().any(|(set, _)| set == name) {
             command.env_remove(name);
@@ -72,34 +71,29 @@ pub(crate) fn run(command: &mut Command) -> Ran {
     command.stdin(Stdio::null()).output().unwrap().into()
 }
 
-pub(crate) struct World {
+pub(crate) struct Fixture {
     dir: tempfile::TempDir,
 }
 
-impl World {
-    /// A namespace's file, the plugins `first` and `second`, which note how they are called, and the network `mynet`
-    /// of both.
+impl Fixture {
+    /// Creates a file as namespace, the plugins `first` and `second`, which record their calls, and
+    /// the network `mynet` with both.
     pub(crate) fn new() -> Self {
-        let world = Self { dir: tempfile::tempdir().unwrap() };
+        let fixture = Self { dir: tempfile::tempdir().unwrap() };
         for name in ["net.d", "bin", "calls"] {
-            std::fs::create_dir(world.path(name)).unwrap();
+            std::fs::create_dir(fixture.path(name)).unwrap();
         }
-        std::fs::write(world.path("netns"), "").unwrap();
-        world.plugin(
-            "first",
-            r#"[ "$CNI_COMMAND" = ADD ] && echo '{ "cniVersion": "1.0.0", "ips": [{ "address": "10.0.0.2/24" }] }'; :"#,
-        );
-        world.plugin(
-            "second",
-            r#"[ "$CNI_COMMAND" = ADD ] && echo '{ "cniVersion": "1.0.0", "ips": [{ "address": "10.0.0.3/24" }] }'; :"#,
-        );
-        world.network(
-            "10-mynet.conflist",
-            &json!({ "cniVersion": "1.0.0", "name": "mynet", "plugins": [
-                { "type": "first", "own": { "z": 1, "a": 2 } }, { "type": "second", "capabilities": { "mac": true } }
-            ] }),
-        );
-        world
+        std::fs::write(fixture.path("netns"), "").unwrap();
+        for (name, address) in [("first", "10.0.0.2/24"), ("second", "10.0.0.3/24")] {
+            let result = json!({ "cniVersion": "1.0.0", "ips": [{ "address": address }] });
+            fixture.plugin(name, &format!("[ \"$CNI_COMMAND\" = ADD ] && echo '{result}'; :"));
+        }
+        let plugins = json!([
+            { "type": "first", "own": { "z": 1, "a": 2 } },
+            { "type": "second", "capabilities": { "mac": true } },
+        ]);
+        fixture.mynet("1.0.0", &plugins);
+        fixture
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -110,7 +104,13 @@ impl World {
         std::fs::write(self.path("net.d").join(file), json.to_string()).unwrap();
     }
 
-    /// A plugin that notes its variables and its configuration, and then does what `script` says.
+    /// Writes the network `mynet`.
+    pub(crate) fn mynet(&self, version: &str, plugins: &Value) {
+        let list = json!({ "cniVersion": version, "name": "mynet", "plugins": plugins });
+        self.network("10-mynet.conflist", &list);
+    }
+
+    /// Creates a plugin that records its variables and configuration and then runs `script`.
     pub(crate) fn plugin(&self, name: &str, script: &str) {
         let calls = self.path("calls");
         let text = format!(
@@ -123,13 +123,13 @@ impl World {
         write_program(&self.path("bin").join(name), &text);
     }
 
-    /// The calls of plugins so far, in their order.
+    /// Returns the plugin calls so far, in their order.
     pub(crate) fn order(&self) -> Vec<String> {
         let noted = std::fs::read_to_string(self.path("calls/order")).unwrap_or_default();
         noted.lines().map(Into::into).collect()
     }
 
-    /// The configuration that a plugin got.
+    /// Returns the configuration of a call.
     pub(crate) fn config(&self, call: &str) -> Value {
         serde_json::from_slice(
             &std::fs::read(self.path("calls").join(format!("{call}.json"))).unwrap(),
@@ -137,7 +137,7 @@ impl World {
         .unwrap()
     }
 
-    /// The variables that a plugin got: container, namespace, interface, path, arguments.
+    /// Returns the variables of a call: container, namespace, interface, path, arguments.
     pub(crate) fn vars(&self, call: &str) -> String {
         std::fs::read_to_string(self.path("calls").join(format!("{call}.vars")))
             .unwrap()
@@ -145,32 +145,32 @@ impl World {
             .to_owned()
     }
 
-    /// `rscni ACTION NETWORK NETNS`, with more options behind.
-    pub(crate) fn rscni(&self, action: &str, network: &str, options: &[&str]) -> Ran {
+    /// Runs `rscni ACTION NETWORK NETNS OPTIONS`.
+    pub(crate) fn rscni(&self, action: &str, network: &str, options: &[&str]) -> CommandOutput {
         run(&mut self.command(action, network, options))
     }
 
-    /// `rscni` with these words, of which the first is a command that knows a cache.
-    pub(crate) fn call(&self, words: &[&str]) -> Ran {
-        run(&mut self.calling(words))
+    /// Runs an `rscni` command that takes `--cache-dir`.
+    pub(crate) fn call(&self, words: &[&str]) -> CommandOutput {
+        run(&mut self.call_command(words))
     }
 
-    /// `rscni status` with these words behind.
-    pub(crate) fn status(&self, words: &[&str]) -> Ran {
+    /// Runs `rscni status`.
+    pub(crate) fn status(&self, words: &[&str]) -> CommandOutput {
         let mut command = Command::new(RSCNI);
         command.arg("status").args(words).arg("--conf-dir").arg(self.path("net.d"));
         run(command.arg("--plugin-dir").arg(self.path("bin")))
     }
 
-    /// The command of [`call`](Self::call).
-    pub(crate) fn calling(&self, words: &[&str]) -> Command {
+    /// Returns the command of [`call`](Self::call).
+    pub(crate) fn call_command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(RSCNI);
         command.args(words).arg("--cache-dir").arg(self.path("cache"));
         command.env("NETCONFPATH", self.path("net.d")).env("CNI_PATH", self.path("bin"));
         command
     }
 
-    /// The command of [`rscni`](Self::rscni).
+    /// Returns the command of [`rscni`](Self::rscni).
     pub(crate) fn command(&self, action: &str, network: &str, options: &[&str]) -> Command {
         let mut command = Command::new(RSCNI);
         command.args([action, network]).arg(self.path("netns")).args(options);
@@ -180,8 +180,10 @@ impl World {
     }
 }
 
-/// Writes a program in another process: were it open in this one while another test starts something, the kernel
-/// would refuse to run it (ETXTBSY).
+/// Writes a program from a child process.
+///
+/// A child of another test could inherit a descriptor of this process that is open for writing, and
+/// executing the program would fail with ETXTBSY.
 pub(crate) fn write_program(path: &Path, text: &str) {
     let mut child = Command::new("sh")
         .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
