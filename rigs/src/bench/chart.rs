@@ -55,11 +55,11 @@ pub(crate) fn operations(measures: &[Measure]) -> Result<String> {
         let root = SVGBackend::with_string(&mut svg, (960, 90 + 44 * rows)).into_drawing_area();
         root.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(&root)
-            .caption("Time of a call (median, logarithmic scale)", (FONT, 16))
+            .caption("Time of a call (median, logarithmic scale)", (FONT, 20))
             .margin(10)
             .margin_right(80)
             .x_label_area_size(30)
-            .y_label_area_size(330)
+            .y_label_area_size(360)
             .build_cartesian_2d(range.clone().log_scale(), 0.0..f64::from(rows))?;
         chart
             .configure_mesh()
@@ -67,14 +67,15 @@ pub(crate) fn operations(measures: &[Measure]) -> Result<String> {
             .disable_y_axis()
             .bold_line_style(GRID)
             .light_line_style(TRANSPARENT)
+            .x_label_style((FONT, 14))
             .x_label_formatter(&|micros| time(*micros))
             .draw()?;
-        let end = TextStyle::from((FONT, 13)).pos(Pos::new(HPos::Right, VPos::Center));
+        let end = TextStyle::from((FONT, 15)).pos(Pos::new(HPos::Right, VPos::Center));
         chart.draw_series(measures.iter().enumerate().map(|(row, measure)| {
             let name = format!("{} {}  ", measure.case, measure.command);
             Text::new(name, (range.start, middle(row)), end.clone())
         }))?;
-        let start = TextStyle::from((FONT, 11)).pos(Pos::new(HPos::Left, VPos::Center));
+        let start = TextStyle::from((FONT, 13)).pos(Pos::new(HPos::Left, VPos::Center));
         for (place, (colour, name, values)) in contenders.iter().enumerate() {
             let top = |row| middle(row) + BAR * [1.5, 0.5, -0.5][place];
             let bars = values.iter().enumerate().filter_map(|(row, value)| Some((row, (*value)?)));
@@ -93,7 +94,7 @@ pub(crate) fn operations(measures: &[Measure]) -> Result<String> {
         chart
             .configure_series_labels()
             .position(SeriesLabelPosition::UpperRight)
-            .label_font((FONT, 13))
+            .label_font((FONT, 15))
             .background_style(WHITE)
             .border_style(GRID)
             .draw()?;
@@ -115,12 +116,12 @@ pub(crate) fn growth(curves: &[Curve]) -> Result<String> {
         let root = SVGBackend::with_string(&mut svg, (340 * panels, 370)).into_drawing_area();
         root.fill(&WHITE)?;
         let title = "Time of a call, by what is held already (median; solid: ADD, dashed: DEL)";
-        let root = root.titled(title, (FONT, 15))?;
+        let root = root.titled(title, (FONT, 19))?;
         for (curve, panel) in curves.iter().zip(root.split_evenly((1, panels as usize))) {
             let last = curve.points.len().saturating_sub(1).max(1);
             let case = curve.points.first().map_or("", |point| point.measures[0].case.as_str());
             let mut chart = ChartBuilder::on(&panel)
-                .caption(case, (FONT, 13))
+                .caption(case, (FONT, 15))
                 .margin(10)
                 .margin_right(30)
                 .x_label_area_size(40)
@@ -137,6 +138,7 @@ pub(crate) fn growth(curves: &[Curve]) -> Result<String> {
                 .x_labels(curve.points.len())
                 .x_label_formatter(&held)
                 .x_desc(format!("{} held", curve.held))
+                .label_style((FONT, 13))
                 .y_label_formatter(&|micros| time(*micros))
                 .draw()?;
             for (colour, name, is_peer) in [(OURS, "rscni", false), (PEER, "Go plugins", true)] {
@@ -159,7 +161,7 @@ pub(crate) fn growth(curves: &[Curve]) -> Result<String> {
             chart
                 .configure_series_labels()
                 .position(SeriesLabelPosition::UpperLeft)
-                .label_font((FONT, 12))
+                .label_font((FONT, 14))
                 .background_style(WHITE)
                 .border_style(GRID)
                 .draw()?;
@@ -171,7 +173,38 @@ pub(crate) fn growth(curves: &[Curve]) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{growth::Point, measure::Cost, statistics::Spread},
+        *,
+    };
+
+    fn measure(command: &'static str, micros: f64) -> Measure {
+        let spread = |median| Spread { lower: median, median, upper: median, samples: 1 };
+        let cost = |median| Cost { time: spread(median), footprint: None };
+        Measure {
+            case: "bridge".to_owned(),
+            command,
+            ours: cost(micros),
+            peer: Some(cost(10.0 * micros)),
+            floor: Some(spread(micros / 2.0)),
+        }
+    }
+
+    #[test]
+    fn charts_name_operations_contenders_and_times() {
+        let svg = operations(&[measure("ADD", 1500.0), measure("DEL", 20_000.0)]).unwrap();
+        for text in ["bridge ADD", "bridge DEL", "rscni", "floor", "Go plugins", "1.5 ms", "200 ms"]
+        {
+            assert!(svg.contains(text), "{text} is not in {svg}");
+        }
+        let measures = || [measure("ADD", 1500.0), measure("DEL", 20_000.0)];
+        let point = |held| Point { held, measures: measures(), alone: measures() };
+        let points = vec![point(0), point(100), point(60_000)];
+        let svg = growth(&[Curve { held: "reservations", points }]).unwrap();
+        for text in ["bridge", "reservations held", "100", "60000", "10 ms", "Go plugins"] {
+            assert!(svg.contains(text), "{text} is not in {svg}");
+        }
+    }
 
     #[test]
     fn a_scale_has_whole_decades() {
