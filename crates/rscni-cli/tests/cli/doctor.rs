@@ -967,7 +967,7 @@ fn stale_and_unreadable_cache_entries_are_found() {
         assert!(found["why"].as_str().unwrap().contains("has no effect"), "{found:#}");
         node.fixes("cache-unreadable", "warning", "README: expected value");
         fs::create_dir_all("/var/lib/cni/results/net-d-eth0/below").unwrap();
-        node.fixes("cache-unreadable", "warning", "net-d-eth0: read: Is a directory");
+        node.fixes("cache-unreadable", "warning", "net-d-eth0: cannot read: Is a directory");
         fs::remove_file(node.conf_dir().join("net.conflist")).unwrap();
         let without = "b/eth0 is attached to net, which no file in";
         node.has_no_fix("attachment-without-network", "warning", without);
