@@ -35,7 +35,9 @@ pub mod inventory {
 pub mod forward_policy {
     //! Whether the chains at the hook `forward` accept the packets of a container.
 
-    pub use crate::meta::firewall::forward_policy::{Dropping, Packet, dropped_by, dropping};
+    pub use crate::meta::firewall::forward_policy::{
+        DroppingChain, Packet, dropped_by, dropping_chains,
+    };
 }
 
 pub use ipam::dhcp::Daemon as DhcpDaemon;

@@ -8,7 +8,7 @@ use rscni::{
 };
 use rscni_linux::sysctl;
 use rscni_plugins::{
-    forward_policy::{self, Dropping, Packet},
+    forward_policy::{self, DroppingChain, Packet},
     inventory::Purpose,
 };
 
@@ -48,7 +48,7 @@ pub(super) fn check(context: &Context<'_>, report: &mut Report) {
         }
     }
     isolation(context, report);
-    let outcome = forward_policy::dropping().and_then(|chains| {
+    let outcome = forward_policy::dropping_chains().and_then(|chains| {
         routing.iter().try_for_each(|list| reach(context, list, &chains, report))
     });
     if let Err(why) = outcome {
@@ -66,7 +66,7 @@ pub(super) fn check(context: &Context<'_>, report: &mut Report) {
 fn reach(
     context: &Context<'_>,
     list: &NetConfList,
-    chains: &[Dropping],
+    chains: &[DroppingChain],
     report: &mut Report,
 ) -> Result<(), String> {
     let firewall =
@@ -89,20 +89,21 @@ fn reach(
         }
     }
     let Some(firewall) = firewall else {
-        let is_dropping =
-            |chain: &&Dropping| entries.is_empty() || dropped.iter().any(|(.., by)| by == chain);
+        let is_dropping = |chain: &&DroppingChain| {
+            entries.is_empty() || dropped.iter().any(|(.., by)| by == chain)
+        };
         for chain in chains.iter().filter(is_dropping) {
             let name = chain.name();
             report.warning(
                 "forward-policy-drop",
                 format!(
                     "{} drops forwarded packets, and network {} does not use the firewall plugin",
-                    chain.iptables().unwrap_or(&name),
+                    chain.iptables_program().unwrap_or(&name),
                     list.name
                 ),
                 "packets of its containers and connections to their published ports are dropped \
                  unless a rule accepts them; the firewall plugin adds such rules",
-                Some(chain.accept_all()),
+                Some(chain.accept_all_command()),
             );
         }
         return Ok(());
@@ -125,7 +126,7 @@ fn reach(
             Some(if is_repaired(context, entry, firewall, chain) {
                 context.repair(entry)
             } else {
-                chain.accept(packet)
+                chain.accept_command(packet)
             }),
         );
     }
@@ -137,10 +138,10 @@ fn is_repaired(
     context: &Context<'_>,
     entry: &CacheEntry,
     firewall: &PluginConf,
-    chain: &Dropping,
+    chain: &DroppingChain,
 ) -> bool {
     let backend = firewall.get("backend").and_then(serde_json::Value::as_str);
-    let makes_rules = if chain.iptables().is_some() {
+    let makes_rules = if chain.iptables_program().is_some() {
         backend != Some("nftables")
     } else {
         let uses_iptables = context.node.inventory.items.iter().any(|holding| {

@@ -1,10 +1,11 @@
-//! What the Go plugins make with `ipMasqBackend: nftables`: a rule per address in a chain of their own table, with a
-//! comment that begins with a hash of the network and one of interface and container.
+//! Rules of the Go plugins with `ipMasqBackend: nftables`: one per address in a chain of their own
+//! table. The comment is a hash of the network, and one of the interface and container.
 
 use rscni::Attachment;
 use rscni_linux::nft::{Family, Nft, RuleInfo, Table};
 
 use crate::{
+    netfilter::nftable,
     plugin::error::Result,
     state::owner::{Owner, Stale, go_hash},
 };
@@ -15,12 +16,12 @@ fn table() -> Table {
     Table::new(Family::Inet, "cni_plugins_masquerade")
 }
 
-/// How the comments of one network begin.
+/// Returns the start of the comments of one network.
 fn network_prefix(network: &str) -> String {
     go_hash(network, 16)
 }
 
-/// How the comments of one attachment begin.
+/// Returns the start of the comments of one attachment.
 fn prefix(network: &str, container_id: &str, ifname: &str) -> String {
     format!("{}-{}", network_prefix(network), go_hash(&format!("{ifname}:{container_id}"), 16))
 }
@@ -31,38 +32,35 @@ fn rules_with(nft: &mut Nft, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<Rul
     Ok(rules)
 }
 
-fn remove_rules(nft: &mut Nft, rules: &[RuleInfo]) -> Result<()> {
-    let mut transaction = nft.transaction();
-    for rule in rules {
-        transaction.destroy_rule(&table(), CHAIN, rule.handle);
-    }
-    Ok(transaction.commit()?)
+fn remove_with(nft: &mut Nft, is_wanted: impl Fn(&str) -> bool) -> Result<()> {
+    let rules = rules_with(nft, is_wanted)?;
+    nftable::remove_rules(nft, &table(), rules.iter().map(|rule| (CHAIN, rule.handle)))
 }
 
-fn rules_of(nft: &mut Nft, owner: Owner<'_>) -> Result<Vec<RuleInfo>> {
+fn is_own(owner: Owner<'_>) -> impl Fn(&str) -> bool {
     let prefix = prefix(owner.network, owner.container_id, owner.ifname);
-    rules_with(nft, |comment| comment.starts_with(&prefix))
+    move |comment| comment.starts_with(&prefix)
 }
 
-pub(super) fn is_there(nft: &mut Nft, owner: Owner<'_>) -> Result<bool> {
-    Ok(!rules_of(nft, owner)?.is_empty())
+/// Whether the attachment has rules.
+pub(super) fn exist(nft: &mut Nft, owner: Owner<'_>) -> Result<bool> {
+    Ok(!rules_with(nft, is_own(owner))?.is_empty())
 }
 
+/// Removes the rules of the attachment.
 pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>) -> Result<()> {
-    let rules = rules_of(nft, owner)?;
-    remove_rules(nft, &rules)
+    remove_with(nft, is_own(owner))
 }
 
+/// GC.
 pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
     let network = network_prefix(stale.network());
     let of = |a: &Attachment| prefix(stale.network(), &a.container_id, &a.ifname);
     let valid: Vec<String> = stale.valid_attachments().iter().map(of).collect();
-    let is_stale = |comment: &str| {
+    remove_with(nft, |comment| {
         comment.strip_prefix(&network).is_some_and(|rest| rest.starts_with('-'))
             && !valid.iter().any(|prefix| comment.starts_with(prefix))
-    };
-    let rules = rules_with(nft, is_stale)?;
-    remove_rules(nft, &rules)
+    })
 }
 
 #[cfg(test)]
@@ -70,10 +68,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_prefix_is_a_hash_of_the_network_and_one_of_interface_and_container() {
+    fn prefix_hashes_the_network_and_the_interface_with_the_container() {
         // echo -n net | sha512sum; echo -n eth0:id | sha512sum
-        assert_eq!(prefix("net", "id", "eth0"), GO_PREFIX);
+        assert_eq!(prefix("net", "id", "eth0"), "a4861f4ae9f7d238-9de139b3fbb6a326");
     }
-
-    const GO_PREFIX: &str = "a4861f4ae9f7d238-9de139b3fbb6a326";
 }

@@ -1,5 +1,5 @@
-//! Drops what connection tracking calls invalid, such as the answer to a late segment: NAT leaves it alone, so it would
-//! leave the host with the container's own address.
+//! Drops packets that connection tracking calls invalid, such as the answer to a late segment. NAT
+//! ignores them, so they would leave the host with the container's own address.
 //!
 //! ```text
 //! table inet rscni {
@@ -14,54 +14,58 @@
 //! }
 //! ```
 //!
-//! What iptables masquerades is known by subnet, in a set for each prefix length. A rule or element for each address would
-//! survive the DEL of the Go plugins, which know nothing of it. The subnets belong to the network, as the bridge does.
+//! If iptables masquerades, the sets hold subnets, one set for each prefix length. A rule or
+//! element for each address would survive a DEL of the Go plugins, which do not know it. The
+//! subnets belong to the network, as the bridge does.
 
 use ipnet::IpNet;
 use rscni_linux::nft::{BaseChain, CtState, Element, Hook, Nft, Rule, Set, Transaction, ValueType};
 
-use super::elements::{Kind, V4, V6, kind, make, table};
-use crate::plugin::error::{Result, differs};
+use super::family::{self, table};
+use crate::{
+    netfilter::{
+        family::{AddressFamily, FAMILIES},
+        nftable,
+    },
+    plugin::error::{Result, differs},
+};
 
 const CHAIN: &str = "masquerading-invalid";
 
-/// An empty set. Tables that an older version made do not have it, nor the rules.
+/// An empty set. Tables of older versions have neither this set nor the rules.
 const MARKER: &str = "masquerade-drops-invalid";
 
 /// The priority `filter`.
 const FILTER: i32 = 0;
 
-/// Makes a transaction fail with "not found" where the rules are missing, without a message of its own.
+/// Makes a transaction fail with "not found" if the rules are missing, without another message.
 pub(super) fn require(transaction: &mut Transaction<'_>) {
     transaction.flush_set(&table(), MARKER);
 }
 
-fn invalid() -> Rule {
-    Rule::new().ct_state(CtState::INVALID)
-}
-
-/// What is always there once the first container needed it.
+/// Creates what every container needs.
 pub(super) fn skeleton(transaction: &mut Transaction<'_>) {
     let table = table();
     transaction.add_table(&table).create_set(&table, &Set::new(MARKER, [ValueType::Ipv4Addr]));
     transaction.add_chain(&table, CHAIN, Some(&BaseChain::filter(Hook::Forward, FILTER)));
-    for kind in [&V4, &V6] {
-        let rule = of_addresses(kind);
-        transaction.add_set(&table, &Set::new(kind.set, [kind.key])).add_rule(&table, CHAIN, &rule);
+    for family in FAMILIES {
+        transaction.add_set(&table, &Set::new(family::set(family), [family.key]));
+        transaction.add_rule(&table, CHAIN, &of_addresses(family));
     }
 }
 
-fn of_addresses(kind: &Kind) -> Rule {
-    invalid().family_of(kind.any).in_set(&[kind.source], kind.set).counter().drop()
+fn of_addresses(family: &AddressFamily) -> Rule {
+    let rule = Rule::new().ct_state(CtState::INVALID).family_of(family.any);
+    rule.in_set(&[family.source], family::set(family)).counter().drop()
 }
 
 fn of_subnets(subnet: IpNet) -> Rule {
-    let (kind, set) = (kind(subnet.addr()), subnets(subnet));
-    let rule = invalid().family_of(kind.any).net_in_set(kind.source, subnet, &[], &set);
-    rule.counter().drop()
+    let family = family::of(subnet);
+    let rule = Rule::new().ct_state(CtState::INVALID).family_of(family.any);
+    rule.net_in_set(family.source, subnet, &[], &subnets(subnet)).counter().drop()
 }
 
-/// Puts the rules back in one transaction, for the sets that are there, if [`check`] misses one.
+/// Recreates the rules in one transaction, for the sets that exist, if [`check`] finds one missing.
 pub(super) fn restore(nft: &mut Nft) -> Result<()> {
     if check(nft).is_ok() {
         return Ok(());
@@ -70,43 +74,39 @@ pub(super) fn restore(nft: &mut Nft) -> Result<()> {
     let sets = nft.sets(&table)?;
     let mut transaction = nft.transaction();
     transaction.flush_chain(&table, CHAIN);
-    for kind in [&V4, &V6] {
-        transaction.add_rule(&table, CHAIN, &of_addresses(kind));
-        let longest = if kind.any.is_ipv4() { 32 } else { 128 };
-        for length in 1..=longest {
-            let subnet = IpNet::new_assert(kind.any, length);
-            if sets.contains(&subnets(subnet)) {
-                transaction.add_rule(&table, CHAIN, &of_subnets(subnet));
-            }
-        }
+    for family in FAMILIES {
+        transaction.add_rule(&table, CHAIN, &of_addresses(family));
+    }
+    for subnet in family::subnets_in(&sets, subnets) {
+        transaction.add_rule(&table, CHAIN, &of_subnets(subnet));
     }
     Ok(transaction.commit()?)
 }
 
-/// The set of the subnets of this one's length whose addresses iptables masquerades.
+/// Returns the name of the set of masqueraded subnets with this one's prefix length.
 fn subnets(subnet: IpNet) -> String {
-    format!("{}-net-{}", kind(subnet.addr()).set, subnet.prefix_len())
+    format!("{}-net-{}", family::set(family::of(subnet)), subnet.prefix_len())
 }
 
-/// What is there once iptables masquerades in a subnet as long as this.
+/// Creates what subnets with this one's prefix length need.
 fn skeleton_subnets(transaction: &mut Transaction<'_>, subnet: IpNet) {
-    let (table, kind, set) = (table(), kind(subnet.addr()), subnets(subnet));
-    let rule = of_subnets(subnet);
-    transaction.create_set(&table, &Set::new(set, [kind.key])).add_rule(&table, CHAIN, &rule);
+    let (table, rule) = (table(), of_subnets(subnet));
+    let set = Set::new(subnets(subnet), [family::of(subnet).key]);
+    transaction.create_set(&table, &set).add_rule(&table, CHAIN, &rule);
 }
 
-/// Has invalid packets from the subnets of these addresses dropped: iptables masquerades the addresses.
+/// Drops invalid packets from the subnets of addresses that iptables masquerades.
 pub(super) fn add_subnets(nft: &mut Nft, addresses: &[IpNet]) -> Result<()> {
-    // An address without a subnet tells nothing about its neighbours.
+    // Without a prefix, the other addresses of the subnet are unknown.
     let subnets: Vec<IpNet> =
         addresses.iter().filter(|net| net.prefix_len() > 0).map(IpNet::trunc).collect();
     match put_subnets(nft, &subnets) {
         Err(error) if error.is_not_found() => {}
         outcome => return Ok(outcome?),
     }
-    make(nft, skeleton)?;
+    nftable::create(nft, skeleton)?;
     for subnet in &subnets {
-        make(nft, |transaction| skeleton_subnets(transaction, *subnet))?;
+        nftable::create(nft, |transaction| skeleton_subnets(transaction, *subnet))?;
     }
     Ok(put_subnets(nft, &subnets)?)
 }
@@ -120,10 +120,11 @@ fn put_subnets(nft: &mut Nft, of: &[IpNet]) -> rscni_linux::Result<()> {
     transaction.commit()
 }
 
-/// CHECK: the rules are there, unless no ADD of this version has been called yet.
+/// CHECK: the rules exist, unless no ADD of this version was called yet.
 pub(super) fn check(nft: &mut Nft) -> Result<()> {
     let rules = nft.rules(&table(), CHAIN)?;
-    let is_complete = [&V4, &V6].iter().all(|kind| rules.iter().any(|r| r.looks_up(kind.set)));
+    let is_complete =
+        FAMILIES.iter().all(|family| rules.iter().any(|r| r.looks_up(family::set(family))));
     if is_complete || nft.chain(&table(), CHAIN)?.is_none() {
         return Ok(());
     }

@@ -1,11 +1,15 @@
-//! Masquerading as the Go plugins do it with iptables: per container a chain in the table `nat`, and in `POSTROUTING`
-//! a jump to it for each address.
+//! Masquerading with iptables, as the Go plugins do it: per container a chain in the table `nat`,
+//! and per address a jump to it in `POSTROUTING`.
 
 use ipnet::IpNet;
 use rscni_linux::nft::Nft;
 
+use super::family;
 use crate::{
-    netfilter::iptables::{self, IpTable, jump_target},
+    netfilter::{
+        iptables::{self, IpTable},
+        iptables_save::{self, SavedTable},
+    },
     plugin::error::Result,
     state::owner::{Owner, Stale, go_hash},
 };
@@ -14,68 +18,58 @@ const POSTROUTING: &str = "POSTROUTING";
 
 const NAT: [IpTable; 2] = IpTable::of_both_families("nat");
 
-/// The chain of a container. The interface is not part of the name, as it never was.
+/// Returns the name of a container's chain. As in the Go plugins, it does not depend on the
+/// interface.
 fn chain(network: &str, container_id: &str) -> String {
     format!("CNI-{}", go_hash(&format!("{network}{container_id}"), 24))
-}
-
-fn comment(network: &str, container_id: &str) -> String {
-    format!("{}{container_id}\"", comment_start(network))
 }
 
 fn comment_start(network: &str) -> String {
     format!("name: \"{network}\" id: \"")
 }
 
-/// Adds chain and jumps. What an earlier ADD left is replaced.
+/// Adds the chain and the jumps. Replaces those of an earlier ADD.
 pub(super) fn add(owner: Owner<'_>, addresses: &[IpNet]) -> Result<()> {
     remove(&mut Nft::open()?, owner)?;
     for table in NAT {
         let nets: Vec<IpNet> =
             addresses.iter().copied().filter(|net| table.is_for(net.addr())).collect();
         if !nets.is_empty() {
-            table.restore(lines(
-                owner,
-                &nets,
-                if table.v4 { "224.0.0.0/4" } else { "ff00::/8" },
-            ))?;
+            table.restore(lines(owner, &nets, family::multicast(table.v4)))?;
         }
     }
     Ok(())
 }
 
-/// The rules of a container, as `iptables-restore` reads them.
+/// Returns the rules of a container as lines for `iptables-restore`.
 fn lines(owner: Owner<'_>, nets: &[IpNet], multicast: &str) -> Vec<String> {
     let chain = chain(owner.network, owner.container_id);
-    let tail = iptables::comment(&comment(owner.network, owner.container_id));
+    let comment = format!("{}{}\"", comment_start(owner.network), owner.container_id);
+    let tail = iptables_save::comment(&comment);
     let mut lines = vec![format!(":{chain} - [0:0]")];
     lines.extend(nets.iter().map(|net| format!("-A {chain} -d {} {tail} -j ACCEPT", net.trunc())));
     lines.push(format!("-A {chain} ! -d {multicast} {tail} -j MASQUERADE"));
-    lines.extend(
-        nets.iter().map(|net| {
-            format!("-A {POSTROUTING} -s {} {tail} -j {chain}", IpNet::from(net.addr()))
-        }),
-    );
+    let sources = nets.iter().map(|net| IpNet::from(net.addr()));
+    lines.extend(sources.map(|net| format!("-A {POSTROUTING} -s {net} {tail} -j {chain}")));
     lines
 }
 
-/// Whether all of a container's addresses lead to its chain, and the chain has a rule for each and one more.
-pub(super) fn is_there(nft: &mut Nft, owner: Owner<'_>, addresses: &[IpNet]) -> Result<bool> {
+/// Whether all addresses jump to the container's chain, and the chain has a rule for each and the
+/// one that masquerades.
+pub(super) fn is_complete(nft: &mut Nft, owner: Owner<'_>, addresses: &[IpNet]) -> Result<bool> {
     let name = chain(owner.network, owner.container_id);
     for table in NAT {
         let wanted = addresses.iter().filter(|net| table.is_for(net.addr())).count();
-        let is_enough =
-            |jumps: usize, rules: usize| wanted == 0 || (jumps >= wanted && rules > wanted);
-        let jumps =
-            table.rules(nft, POSTROUTING, |rule| rule.jump_target.as_deref() == Some(&name))?.len();
-        if is_enough(jumps, table.rules(nft, &name, |_| true)?.len()) {
+        let is_enough = |saved: &SavedTable| {
+            saved.rules.iter().filter(|rule| rule.jumps_to(&name)).count() >= wanted
+                && saved.rules_of(&name).count() > wanted
+        };
+        if wanted == 0 || is_enough(&table.saved(nft, &[], &[POSTROUTING, &name])?) {
             continue;
         }
-        let Some(legacy) = table.legacy() else { return Ok(false) };
-        let (saved, start) = (legacy.save()?, format!("-A {name} "));
-        let jumps = saved.lines().filter(|line| jump_target(line) == Some(&name)).count();
-        if !is_enough(jumps, saved.lines().filter(|line| line.starts_with(&start)).count()) {
-            return Ok(false);
+        match table.legacy() {
+            Some(legacy) if is_enough(&legacy.saved()?) => {}
+            _ => return Ok(false),
         }
     }
     Ok(true)
@@ -87,16 +81,10 @@ pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>) -> Result<()> {
 
 /// GC.
 pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
-    let valid: Vec<String> =
-        stale.valid_attachments().iter().map(|a| chain(stale.network(), &a.container_id)).collect();
-    iptables::remove_stale_chains(
-        nft,
-        NAT,
-        POSTROUTING,
-        "CNI-",
-        &comment_start(stale.network()),
-        &valid,
-    )
+    let network = stale.network();
+    let valid = stale.valid_attachments().iter();
+    let valid: Vec<String> = valid.map(|a| chain(network, &a.container_id)).collect();
+    iptables::remove_stale_chains(nft, NAT, POSTROUTING, "CNI-", &comment_start(network), &valid)
 }
 
 #[cfg(test)]
@@ -106,13 +94,17 @@ mod tests {
     const OWNER: Owner<'_> = Owner { network: "net", container_id: "id", ifname: "eth0" };
 
     #[test]
-    fn rules_are_those_that_the_go_plugins_make() {
+    fn rules_equal_those_of_the_go_plugins() {
         let text = lines(OWNER, &["10.1.0.5/16".parse().unwrap()], "224.0.0.0/4").join("\n");
         // echo -n netid | sha512sum
-        let expected = r#":CNI-30e7440e95deb2a63c98a3df - [0:0]
--A CNI-30e7440e95deb2a63c98a3df -d 10.1.0.0/16 -m comment --comment "name: \"net\" id: \"id\"" -j ACCEPT
--A CNI-30e7440e95deb2a63c98a3df ! -d 224.0.0.0/4 -m comment --comment "name: \"net\" id: \"id\"" -j MASQUERADE
--A POSTROUTING -s 10.1.0.5/32 -m comment --comment "name: \"net\" id: \"id\"" -j CNI-30e7440e95deb2a63c98a3df"#;
+        let chain = "CNI-30e7440e95deb2a63c98a3df";
+        let note = r#"-m comment --comment "name: \"net\" id: \"id\"""#;
+        let expected = format!(
+            ":{chain} - [0:0]
+-A {chain} -d 10.1.0.0/16 {note} -j ACCEPT
+-A {chain} ! -d 224.0.0.0/4 {note} -j MASQUERADE
+-A POSTROUTING -s 10.1.0.5/32 {note} -j {chain}"
+        );
         assert_eq!(text, expected);
     }
 }

@@ -1,11 +1,12 @@
-//! `ipMasq`: what leaves a container's subnet gets the host's address as its source.
+//! `ipMasq`: packets that leave a container's subnet get the host's address as their source.
 //!
-//! Ours are elements in the table `inet rscni` ([`elements`]), changed over netlink. With `ipMasqBackend: iptables`
-//! the rules are those that the Go plugins make ([`iptables`]). Removal looks for both, and for what the Go plugins
-//! make with nftables ([`go_nftables`]): an attachment may be older than the node's plugins. Invalid packets, which NAT
-//! leaves alone, are dropped ([`invalid`]).
+//! By default, this adds elements to the table `inet rscni` over netlink ([`elements`]). With
+//! `ipMasqBackend: iptables`, it adds the rules of the Go plugins ([`iptables`]). Removal covers
+//! both, and the nftables rules of the Go plugins ([`go_nftables`]), because an attachment may be
+//! older than the node's plugins. Invalid packets, which NAT ignores, are dropped ([`invalid`]).
 
 mod elements;
+mod family;
 mod go_nftables;
 mod invalid;
 mod iptables;
@@ -20,7 +21,7 @@ use crate::{
     state::owner::{Owner, Stale},
 };
 
-/// `ipMasqBackend`: who does it.
+/// `ipMasqBackend`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Backend {
@@ -65,7 +66,7 @@ impl TryFrom<Vec<Family>> for Families {
 }
 
 impl Families {
-    /// The addresses of these families.
+    /// Returns the addresses of these families.
     pub(crate) fn filter(self, mut addresses: Vec<IpNet>) -> Vec<IpNet> {
         addresses.retain(|net| if net.addr().is_ipv4() { self.v4 } else { self.v6 });
         addresses
@@ -84,7 +85,7 @@ impl<'a> Masquerade<'a> {
         Self { owner, backend }
     }
 
-    /// Masquerades what these addresses send out of their subnets.
+    /// Masquerades packets from these addresses to other subnets.
     pub(crate) fn add(self, addresses: &[IpNet]) -> Result<()> {
         if addresses.is_empty() {
             return Ok(());
@@ -98,8 +99,8 @@ impl<'a> Masquerade<'a> {
         }
     }
 
-    /// Removes whatever any of the backends has for this attachment. The addresses, if known, save a search. They may be of
-    /// families that are not masqueraded.
+    /// Removes what any backend added for this attachment. The addresses, if known, save a search.
+    /// They may be of families that are not masqueraded.
     pub(crate) fn remove(self, nft: &mut Nft, known: Option<&[IpNet]>) -> Result<()> {
         let mut all = BestEffort::default();
         all.step(elements::remove(nft, self.owner, known));
@@ -108,7 +109,7 @@ impl<'a> Masquerade<'a> {
         all.finish()
     }
 
-    /// CHECK: each of these addresses is masqueraded, by whichever backend.
+    /// CHECK: each of these addresses is masqueraded, by any backend.
     pub(crate) fn check(self, addresses: &[IpNet]) -> Result<()> {
         if addresses.is_empty() {
             return Ok(());
@@ -117,15 +118,15 @@ impl<'a> Masquerade<'a> {
         let Some(missing) = elements::missing(&mut nft, self.owner, addresses)? else {
             return invalid::check(&mut nft);
         };
-        if go_nftables::is_there(&mut nft, self.owner)?
-            || iptables::is_there(&mut nft, self.owner, addresses)?
+        if go_nftables::exist(&mut nft, self.owner)?
+            || iptables::is_complete(&mut nft, self.owner, addresses)?
         {
             return Ok(());
         }
         Err(differs(format!("masquerading of {missing} is missing")))
     }
 
-    /// Puts back what [`check`](Self::check) finds missing.
+    /// Restores what [`check`](Self::check) finds missing.
     pub(crate) fn restore(self, addresses: &[IpNet]) -> Result<()> {
         if self.check(addresses).is_ok() {
             return Ok(());
@@ -141,7 +142,7 @@ impl<'a> Masquerade<'a> {
         }
     }
 
-    /// GC: removes what belongs to attachments that are no longer valid.
+    /// GC.
     pub(crate) fn remove_stale(stale: &Stale<'_>) -> Result<()> {
         let mut nft = Nft::open()?;
         let mut all = BestEffort::default();

@@ -1,4 +1,8 @@
 //! The tables of nftables and iptables that plugins work on.
 
+pub(crate) mod family;
 pub(crate) mod iptables;
+pub(crate) mod iptables_legacy;
+pub(crate) mod iptables_save;
 pub(crate) mod nftable;
+pub(crate) mod program;

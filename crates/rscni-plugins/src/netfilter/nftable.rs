@@ -1,8 +1,8 @@
-//! This project's own nftables tables: what is always in them, and elements that belong to an attachment.
+//! The project's own nftables tables, and set elements whose comment is the tag of their owner.
 //!
-//! Rules are few and the same for every container; what differs from container to container is an element of a set or
-//! map, whose comment says whose it is. So packets and calls cost the same with one container or a thousand. The table
-//! and its rules stay when the last element goes, as a bridge stays without ports.
+//! Rules are few and the same for all containers; what differs is an element of a set or map. So
+//! packets and calls cost the same with one container or a thousand. The table and its rules stay
+//! after the last element was removed, as a bridge stays without ports.
 
 use std::net::IpAddr;
 
@@ -13,50 +13,83 @@ use crate::{plugin::error::Result, state::owner::Stale};
 /// The name of our tables.
 const NAME: &str = "rscni";
 
-/// Our table of a family.
+/// How many elements go into one transaction: the kernel limits the length of a message.
+pub(crate) const ELEMENTS_AT_ONCE: usize = 150;
+
+/// Returns our table of a family.
 pub(crate) fn table(family: Family) -> Table {
     Table::new(family, NAME)
 }
 
-/// Commits `changes`; where what they need is missing, with the `skeleton`: the chains, sets and rules that are always
-/// there once the first attachment needed them.
+/// Commits `changes`, together with the `skeleton` if the chains, sets or rules in it are missing.
 ///
-/// Several features share a table, each with a skeleton of its own, which must begin by creating (not adding) a chain
-/// or a set: so two calls at once do not make its rules twice.
+/// Several features share a table, each with its own skeleton. A skeleton must begin by creating
+/// (not adding) a chain or a set, so that two calls at once do not make its rules twice.
 pub(crate) fn commit(
     nft: &mut Nft,
     table: &Table,
     skeleton: impl Fn(&mut Transaction<'_>),
     changes: impl Fn(&mut Transaction<'_>),
 ) -> Result<()> {
-    let mut attempt = |with_skeleton: bool| {
+    commit_or(nft, table, skeleton, changes, |_| Ok(()))
+}
+
+/// Commits like [`commit`]. Calls `restore` before the last attempt if the skeleton exists, but
+/// something in it is missing.
+pub(crate) fn commit_or(
+    nft: &mut Nft,
+    table: &Table,
+    skeleton: impl FnOnce(&mut Transaction<'_>),
+    changes: impl Fn(&mut Transaction<'_>),
+    restore: impl FnOnce(&mut Nft) -> Result<()>,
+) -> Result<()> {
+    let attempt = |nft: &mut Nft| {
         let mut transaction = nft.transaction();
-        if with_skeleton {
-            transaction.add_table(table);
-            skeleton(&mut transaction);
-        }
         changes(&mut transaction);
         transaction.commit()
     };
-    let outcome = match attempt(false) {
-        Err(error) if error.is_not_found() => match attempt(true) {
-            Err(error) if error.is_exists() => attempt(false),
-            outcome => outcome,
-        },
-        outcome => outcome,
-    };
-    Ok(outcome?)
+    match attempt(nft) {
+        Err(error) if error.is_not_found() => {}
+        outcome => return Ok(outcome?),
+    }
+    let mut transaction = nft.transaction();
+    skeleton(transaction.add_table(table));
+    changes(&mut transaction);
+    match transaction.commit() {
+        Err(error) if error.is_exists() => {}
+        outcome => return Ok(outcome?),
+    }
+    restore(nft)?;
+    Ok(attempt(nft)?)
 }
 
-/// Puts an element where there may be one of the same key: the address has a new owner.
+/// Commits a part of a skeleton that begins by creating something, unless that exists.
+pub(crate) fn create(
+    nft: &mut Nft,
+    part: impl FnOnce(&mut Transaction<'_>),
+) -> rscni_linux::Result<()> {
+    let mut transaction = nft.transaction();
+    part(&mut transaction);
+    match transaction.commit() {
+        Err(error) if error.is_exists() => Ok(()),
+        outcome => outcome,
+    }
+}
+
+/// Adds an element in place of one with the same key: the address has a new owner.
 pub(crate) fn put(transaction: &mut Transaction<'_>, table: &Table, set: &str, element: &Element) {
     transaction.destroy_element(table, set, element).add_element(table, set, element);
 }
 
-/// The elements of a set that carry this tag.
+/// Whether an element carries this tag.
+pub(crate) fn has_tag(element: &ElementInfo, tag: &str) -> bool {
+    element.comment.as_deref() == Some(tag)
+}
+
+/// Returns the elements of a set that carry this tag.
 ///
-/// Those with the keys given are looked up one by one. If none of them is the owner's, or there are no keys, the
-/// whole set is read: that costs more with every container, and is for calls without a `prevResult`.
+/// Reads the whole set if there are no keys, or if an element with one of the keys is missing. That
+/// costs more with every container, and is for calls without a `prevResult`.
 pub(crate) fn find(
     nft: &mut Nft,
     table: &Table,
@@ -66,17 +99,16 @@ pub(crate) fn find(
 ) -> Result<Vec<ElementInfo>> {
     let mut found = Vec::new();
     for key in keys {
-        let element = nft.get_element(table, set, key)?;
-        found.extend(element.filter(|element| element.comment.as_deref() == Some(tag)));
+        found.extend(nft.get_element(table, set, key)?.filter(|element| has_tag(element, tag)));
     }
     if found.len() < keys.len() || keys.is_empty() {
         found = nft.elements(table, set)?;
-        found.retain(|element| element.comment.as_deref() == Some(tag));
+        found.retain(|element| has_tag(element, tag));
     }
     Ok(found)
 }
 
-/// The elements of a set that GC may remove.
+/// Returns the elements of a set that GC removes.
 pub(crate) fn find_stale(
     nft: &mut Nft,
     table: &Table,
@@ -88,13 +120,43 @@ pub(crate) fn find_stale(
     Ok(found)
 }
 
-/// The address that these bytes are, as the key of an element or what a rule compares with.
+/// Removes elements by set and key, as far as they exist.
+pub(crate) fn remove_elements(
+    nft: &mut Nft,
+    table: &Table,
+    elements: &[(impl AsRef<str>, Value)],
+) -> Result<()> {
+    for elements in elements.chunks(ELEMENTS_AT_ONCE) {
+        let mut transaction = nft.transaction();
+        for (set, key) in elements {
+            transaction.destroy_element(table, set.as_ref(), &Element::new(key.clone()));
+        }
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// Removes rules by chain and handle in one transaction, as far as they exist.
+pub(crate) fn remove_rules<'c>(
+    nft: &mut Nft,
+    table: &Table,
+    rules: impl IntoIterator<Item = (&'c str, u64)>,
+) -> Result<()> {
+    let mut transaction = nft.transaction();
+    for (chain, handle) in rules {
+        transaction.destroy_rule(table, chain, handle);
+    }
+    Ok(transaction.commit()?)
+}
+
+/// Decodes an address, which is the key of an element or the operand of a rule.
 pub(crate) fn address(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = || <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
     v4().or_else(|| <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from))
 }
 
-/// The text in the key of an element, such as the name of an interface, which ends with a NUL.
+/// Returns the text in the key of an element, such as the name of an interface, which ends with a
+/// NUL.
 pub(crate) fn text(key: &[u8]) -> String {
     key.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect()
 }

@@ -13,10 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::{ALL, alias};
 use crate::{
-    netfilter::{
-        iptables::{IpTable, jump_target},
-        nftable,
-    },
+    netfilter::{iptables::IpTable, iptables_save::jump_target, nftable},
     plugin::{
         Plugin,
         error::Result,

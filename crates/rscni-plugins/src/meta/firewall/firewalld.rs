@@ -1,4 +1,4 @@
-//! The backend firewalld: a container's addresses become sources of a zone, over D-Bus.
+//! The backend firewalld: adds a container's addresses to the sources of a zone, over D-Bus.
 
 use std::net::IpAddr;
 
@@ -6,39 +6,36 @@ use ipnet::IpNet;
 use rscni::Error;
 
 use crate::{
-    meta::firewall::dbus::{self, Call, Connection},
-    plugin::error::{BestEffort, Result, differs},
+    meta::firewall::dbus::{self, Connection, MethodCall},
+    plugin::error::{BestEffort, Failure, Result, differs},
 };
 
 const NAME: &str = "org.fedoraproject.FirewallD1";
 
-/// What firewalld answers if the source is in no zone, in another one, or the zone is not there.
+/// The errors for a source in no zone, a source in another zone, and an unknown zone.
 const NOT_IN_ZONE: [&str; 3] = ["UNKNOWN_SOURCE", "ZONE_CONFLICT", "INVALID_ZONE"];
 
-/// firewalld, on the system's bus.
+/// A connection to firewalld on the system bus.
 #[derive(Debug)]
 pub(super) struct Firewalld {
     bus: Connection,
 }
 
 impl Firewalld {
-    /// firewalld, if it is running.
+    /// Connects to firewalld, if it is running.
     pub(super) fn if_running() -> Option<Self> {
         let mut bus = Connection::system().ok()?;
         bus.has_owner(NAME).ok()?.then_some(Self { bus })
     }
 
-    /// firewalld, because the configuration asks for it. The bus starts it where it knows how.
+    /// Connects to firewalld. The bus starts it if it is activatable.
     pub(super) fn required() -> Result<Self> {
-        let failed = |error| {
-            Error::IOFailure(format!(
-                "backend firewalld: {error}; start D-Bus and firewalld, or set another backend"
-            ))
-        };
+        let hint = "start D-Bus and firewalld, or set another backend";
+        let failed = |error| Error::IOFailure(format!("backend firewalld: {error}; {hint}"));
         Ok(Self { bus: Connection::system().map_err(failed)? })
     }
 
-    /// Whether it is running now.
+    /// Whether firewalld is running now.
     pub(super) fn is_running(&mut self) -> bool {
         self.bus.has_owner(NAME).unwrap_or(false)
     }
@@ -51,7 +48,7 @@ impl Firewalld {
         address: IpAddr,
     ) -> std::result::Result<dbus::Message, dbus::Error> {
         let source = IpNet::from(address).to_string();
-        self.bus.call(&Call {
+        self.bus.call(&MethodCall {
             destination: NAME,
             path: "/org/fedoraproject/FirewallD1",
             interface: "org.fedoraproject.FirewallD1.zone",
@@ -60,7 +57,7 @@ impl Firewalld {
         })
     }
 
-    /// Puts the addresses into the zone. One that is there already is as good.
+    /// Adds the addresses to the zone, unless they are already in it.
     pub(super) fn add(&mut self, zone: &str, addresses: &[IpAddr]) -> Result<()> {
         for address in addresses {
             match self.call("addSource", zone, *address) {
@@ -72,7 +69,7 @@ impl Firewalld {
         Ok(())
     }
 
-    /// Takes the addresses out of the zone.
+    /// Removes the addresses from the zone.
     pub(super) fn remove(&mut self, zone: &str, addresses: &[IpAddr]) -> Result<()> {
         let mut all = BestEffort::default();
         for address in addresses {
@@ -90,42 +87,38 @@ impl Firewalld {
     /// CHECK: the addresses are in the zone.
     pub(super) fn check(&mut self, zone: &str, addresses: &[IpAddr]) -> Result<()> {
         for address in addresses {
-            let action = format!("look for {address} in zone {zone}");
-            match self.call("querySource", zone, *address) {
-                Ok(answer) => {
-                    if !answer
-                        .boolean()
-                        .map_err(|error| failed(&action, &dbus::Error::Bus(error)))?
-                    {
-                        return Err(differs(format!(
-                            "{address} is no source of firewalld's zone {zone}"
-                        )));
-                    }
+            let answer = self.call("querySource", zone, *address);
+            match answer.and_then(|answer| answer.boolean().map_err(dbus::Error::Bus)) {
+                Ok(true) => {}
+                Ok(false) => {
+                    return Err(differs(format!(
+                        "{address} is not a source of firewalld's zone {zone}"
+                    )));
                 }
                 Err(error) if says(&error, "INVALID_ZONE") => {
                     return Err(differs(format!(
-                        "firewalld has no zone {zone}, of which {address} is to be a source"
+                        "firewalld has no zone {zone}, which needs the source {address}"
                     )));
                 }
-                Err(error) => return Err(failed(&action, &error)),
+                Err(error) => {
+                    return Err(failed(&format!("look up {address} in zone {zone}"), &error));
+                }
             }
         }
         Ok(())
     }
 }
 
-/// Whether firewalld's error is this one: it stands at the beginning of the message.
+/// Whether the error of firewalld has this name, with which its message begins.
 fn says(error: &dbus::Error, word: &str) -> bool {
     matches!(error, dbus::Error::Refused { message, .. } if message.starts_with(word))
 }
 
-fn failed(action: &str, error: &dbus::Error) -> crate::plugin::error::Failure {
+fn failed(action: &str, error: &dbus::Error) -> Failure {
     let text = format!("firewalld: {action}: {error}");
     if says(error, "INVALID_ZONE") {
-        return Error::InvalidNetworkConfig(format!(
-            "{text}; firewalldZone has to name one of its zones"
-        ))
-        .into();
+        let text = format!("{text}; firewalldZone must name one of its zones");
+        return Error::InvalidNetworkConfig(text).into();
     }
     Error::IOFailure(text).into()
 }

@@ -1,9 +1,9 @@
-//! Whether the chains at the kernel's hook `forward` let a container's packets through, judged by
-//! the rules that are there, whoever made them.
+//! Checks whether the chains at the kernel's hook `forward` accept a container's packets, whichever
+//! program made the rules.
 //!
-//! Only chains that drop by policy are looked at. A rule counts if it accepts the packet whatever
-//! else the packet is: conditions on addresses, interfaces and `dnat` are compared, and a rule with
-//! any other condition is passed over.
+//! Only chains that drop by policy are checked. A rule counts if it accepts the packet for certain:
+//! conditions on addresses, interfaces and `dnat` are compared, and rules with any other condition
+//! are skipped.
 
 use std::net::IpAddr;
 
@@ -14,20 +14,23 @@ use rscni_linux::{
 };
 
 use crate::{
-    meta::firewall::saved,
     netfilter::{
-        iptables::{IpTable, jump_target},
+        iptables::IpTable,
+        iptables_save::{SavedTable, address_option, jump_target},
         nftable,
     },
     plugin::error::Result,
 };
 
-/// A packet that is to pass.
+/// The chain of iptables at the hook `forward`.
+const FORWARD: &str = "FORWARD";
+
+/// A kind of packet to forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packet {
-    /// The container begins a connection to another network.
+    /// The first packet of a connection from the container to another network.
     FromContainer(IpAddr),
-    /// A connection to a published port, whose destination is the container by DNAT.
+    /// A packet for a published port, whose destination is the container by DNAT.
     ToPublishedPort(IpAddr),
 }
 
@@ -41,99 +44,104 @@ impl Packet {
 
 /// A chain at the hook `forward` that drops by policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dropping {
-    /// The family that it is for; none if it is for both.
+pub struct DroppingChain {
+    /// Whether the chain is for IPv4, or `None` if it is for both families.
     v4: Option<bool>,
-    place: Place,
+    rules: Rules,
 }
 
+/// The rules of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
-    /// `FORWARD` of iptables, as text: the lines of `iptables-save`.
-    Lines { program: &'static str, lines: Vec<String> },
-    /// A chain of another table of nftables.
-    Chain { table: Table, chain: String },
+enum Rules {
+    /// `FORWARD` of iptables, and the lines of its table.
+    Iptables { program: &'static str, lines: Vec<String> },
+    /// Another chain of nftables, whose rules are read when they are needed.
+    Nftables { table: Table, chain: String },
 }
 
-impl Dropping {
-    /// What the chain is called.
+impl DroppingChain {
+    /// Returns the name for people.
     pub fn name(&self) -> String {
-        match &self.place {
-            Place::Lines { program, .. } => format!("{program} FORWARD"),
-            Place::Chain { table, chain } => format!("nftables {table} {chain}"),
+        match &self.rules {
+            Rules::Iptables { program, .. } => format!("{program} {FORWARD}"),
+            Rules::Nftables { table, chain } => format!("nftables {table} {chain}"),
         }
     }
 
-    /// The program whose chain it is, if it is that of iptables or ip6tables.
-    pub fn iptables(&self) -> Option<&'static str> {
-        match &self.place {
-            Place::Lines { program, .. } => Some(program),
-            Place::Chain { .. } => None,
+    /// Returns `iptables` or `ip6tables` if the chain is theirs.
+    pub fn iptables_program(&self) -> Option<&'static str> {
+        match &self.rules {
+            Rules::Iptables { program, .. } => Some(program),
+            Rules::Nftables { .. } => None,
         }
     }
 
-    /// Whether it is the chain of the plugin firewall in this project's table.
+    /// Whether the firewall plugin of this project made the chain.
     pub fn is_of_firewall(&self) -> bool {
         let own = nftable::table(Family::Inet);
-        matches!(&self.place, Place::Chain { table, chain } if *table == own && chain == "forward")
+        matches!(
+            &self.rules,
+            Rules::Nftables { table, chain } if *table == own && chain == "forward"
+        )
     }
 
-    /// The command that has the chain accept by policy.
-    pub fn accept_all(&self) -> String {
-        match &self.place {
-            Place::Lines { program, .. } => format!("{program} -P FORWARD ACCEPT"),
-            Place::Chain { table, chain } => {
+    /// Returns the command that makes the chain accept by policy.
+    pub fn accept_all_command(&self) -> String {
+        match &self.rules {
+            Rules::Iptables { program, .. } => format!("{program} -P {FORWARD} ACCEPT"),
+            Rules::Nftables { table, chain } => {
                 format!("nft add chain {table} {chain} '{{ policy accept; }}'")
             }
         }
     }
 
-    /// The command that lets such packets through this chain, and no others.
-    pub fn accept(&self, packet: Packet) -> String {
-        let address = packet.container();
-        match (&self.place, packet) {
-            (Place::Lines { program, .. }, Packet::FromContainer(_)) => {
-                format!("{program} -I FORWARD -s {address} -j ACCEPT")
+    /// Returns the command that adds a rule which accepts only such packets.
+    pub fn accept_command(&self, packet: Packet) -> String {
+        let ip = if packet.container().is_ipv4() { "ip" } else { "ip6" };
+        let (iptables, nftables) = match packet {
+            Packet::FromContainer(address) => {
+                (format!("-s {address}"), format!("{ip} saddr {address}"))
             }
-            (Place::Lines { program, .. }, Packet::ToPublishedPort(_)) => {
-                format!("{program} -I FORWARD -d {address} -m conntrack --ctstate DNAT -j ACCEPT")
+            Packet::ToPublishedPort(address) => (
+                format!("-d {address} -m conntrack --ctstate DNAT"),
+                format!("{ip} daddr {address} ct status dnat"),
+            ),
+        };
+        match &self.rules {
+            Rules::Iptables { program, .. } => {
+                format!("{program} -I {FORWARD} {iptables} -j ACCEPT")
             }
-            (Place::Chain { table, chain }, packet) => {
-                let ip = if address.is_ipv4() { "ip" } else { "ip6" };
-                let conditions = match packet {
-                    Packet::FromContainer(_) => format!("{ip} saddr {address}"),
-                    Packet::ToPublishedPort(_) => format!("{ip} daddr {address} ct status dnat"),
-                };
-                format!("nft insert rule {table} {chain} {conditions} accept")
+            Rules::Nftables { table, chain } => {
+                format!("nft insert rule {table} {chain} {nftables} accept")
             }
         }
     }
 }
 
-/// The chains that drop what no rule of theirs accepts.
+/// Finds the chains at the hook `forward` that drop by policy.
 ///
 /// # Errors
-/// Why they cannot be looked at.
-pub fn dropping() -> std::result::Result<Vec<Dropping>, String> {
-    look().map_err(|failure| failure.0.details().to_owned())
+/// The reason why they cannot be read.
+pub fn dropping_chains() -> std::result::Result<Vec<DroppingChain>, String> {
+    find().map_err(|failure| failure.0.details().to_owned())
 }
 
-fn look() -> Result<Vec<Dropping>> {
+fn find() -> Result<Vec<DroppingChain>> {
     let mut nft = Nft::open()?;
     let mut found = Vec::new();
     for table in IpTable::of_both_families("filter") {
-        let program = if table.v4 { "iptables" } else { "ip6tables" };
-        let v4 = Some(table.v4);
-        if table.drops(&mut nft, "FORWARD")? {
-            let lines = lines(&mut nft, table)?;
-            found.push(Dropping { v4, place: Place::Lines { program, lines } });
+        let mut add = |saved: SavedTable| {
+            let lines = saved.rules.into_iter().map(|rule| rule.line).collect();
+            let rules = Rules::Iptables { program: table.program(), lines };
+            found.push(DroppingChain { v4: Some(table.v4), rules });
+        };
+        if table.saved(&mut nft, &[FORWARD], &[])?.drops(FORWARD) {
+            let chains = table.chains(&mut nft)?;
+            let chains: Vec<&str> = chains.iter().map(String::as_str).collect();
+            add(table.saved(&mut nft, &[], &chains)?);
         }
-        let saved = table.legacy().map(|legacy| legacy.save()).transpose()?.unwrap_or_default();
-        if saved.lines().any(|line| line.starts_with(":FORWARD DROP ")) {
-            let rules = saved.lines().filter(|line| line.starts_with("-A "));
-            let lines = rules.map(saved::without_comment).collect();
-            found.push(Dropping { v4, place: Place::Lines { program, lines } });
-        }
+        let legacy = table.legacy().map(|legacy| legacy.saved()).transpose()?;
+        legacy.filter(|saved| saved.drops(FORWARD)).into_iter().for_each(add);
     }
     for table in nft.tables()? {
         let v4 = match table.family {
@@ -143,10 +151,10 @@ fn look() -> Result<Vec<Dropping>> {
             _ => continue,
         };
         for chain in nft.chains(&table)? {
-            let is_iptables = v4.is_some() && table.name == "filter" && chain.name == "FORWARD";
+            let is_iptables = v4.is_some() && table.name == "filter" && chain.name == FORWARD;
             if drops(&chain) && !is_iptables {
-                let place = Place::Chain { table: table.clone(), chain: chain.name };
-                found.push(Dropping { v4, place });
+                let rules = Rules::Nftables { table: table.clone(), chain: chain.name };
+                found.push(DroppingChain { v4, rules });
             }
         }
     }
@@ -157,63 +165,55 @@ fn drops(chain: &ChainInfo) -> bool {
     chain.hook == Some(Hook::Forward) && chain.policy == Some(Policy::Drop)
 }
 
-/// The lines of all chains of iptables in nftables.
-fn lines(nft: &mut Nft, table: IpTable) -> Result<Vec<String>> {
-    let mut lines = Vec::new();
-    for chain in table.chains(nft)? {
-        let rules = table.rules(nft, &chain, |_| true)?;
-        lines.extend(rules.iter().map(|rule| saved::line(&chain, rule)));
-    }
-    Ok(lines)
-}
-
-/// The first of these chains that drops the packet.
+/// Returns the first of these chains that drops the packet.
 ///
 /// # Errors
-/// Why they cannot be looked at.
+/// The reason why the rules or the route to the container cannot be read.
 pub fn dropped_by(
-    chains: &[Dropping],
+    chains: &[DroppingChain],
     packet: Packet,
-) -> std::result::Result<Option<&Dropping>, String> {
+) -> std::result::Result<Option<&DroppingChain>, String> {
     first(chains, packet).map_err(|failure| failure.0.details().to_owned())
 }
 
-fn first(chains: &[Dropping], packet: Packet) -> Result<Option<&Dropping>> {
+fn first(chains: &[DroppingChain], packet: Packet) -> Result<Option<&DroppingChain>> {
     let address = packet.container();
-    let of_family = |chain: &&Dropping| chain.v4.is_none_or(|v4| v4 == address.is_ipv4());
+    let of_family = |chain: &&DroppingChain| chain.v4.is_none_or(|v4| v4 == address.is_ipv4());
     let mut nft = Nft::open()?;
     let mut host = Netlink::open()?;
     let oif = host.route_to(address)?.and_then(|route| route.oif);
     let link = oif.map(|index| host.link_by_index(index)).transpose()?.map(|link| link.name);
-    let known = Known { packet, link };
+    let packet = KnownPacket { packet, link };
     for chain in chains.iter().filter(of_family) {
-        let accepts = match &chain.place {
-            Place::Lines { lines, .. } => known.is_accepted_by(lines, "FORWARD", DEPTH),
-            Place::Chain { table, chain } => known.is_accepted_in(&mut nft, table, chain, DEPTH)?,
+        let is_accepted = match &chain.rules {
+            Rules::Iptables { lines, .. } => packet.is_accepted_by(lines, FORWARD, DEPTH),
+            Rules::Nftables { table, chain } => {
+                packet.is_accepted_in(&mut nft, table, chain, DEPTH)?
+            }
         };
-        if !accepts {
+        if !is_accepted {
             return Ok(Some(chain));
         }
     }
     Ok(None)
 }
 
-/// How far jumps are followed.
+/// The maximum number of nested jumps that are followed.
 const DEPTH: usize = 8;
 
-/// What is known of a packet.
-struct Known {
+/// A packet and its interface.
+struct KnownPacket {
     packet: Packet,
-    /// The host's interface to the container.
+    /// The host's interface on the route to the container.
     link: Option<String>,
 }
 
-impl Known {
+impl KnownPacket {
     fn is_dnated(&self) -> bool {
         matches!(self.packet, Packet::ToPublishedPort(_))
     }
 
-    /// Whether a chain of iptables accepts it.
+    /// Whether a chain of iptables accepts the packet.
     fn is_accepted_by(&self, lines: &[String], chain: &str, depth: usize) -> bool {
         let start = format!("-A {chain} ");
         lines.iter().filter_map(|line| line.strip_prefix(&start)).any(|rule| {
@@ -225,7 +225,7 @@ impl Known {
         })
     }
 
-    /// Whether it meets all conditions of a rule of iptables.
+    /// Whether the packet meets all conditions of a rule of iptables.
     fn meets(&self, conditions: &str) -> bool {
         let mut words = conditions.split_whitespace();
         while let Some(word) = words.next() {
@@ -262,7 +262,7 @@ impl Known {
         self.is_dnated() != as_incoming && self.link.as_deref() == Some(name)
     }
 
-    /// Whether a chain of nftables accepts it.
+    /// Whether a chain of nftables accepts the packet.
     fn is_accepted_in(
         &self,
         nft: &mut Nft,
@@ -287,7 +287,7 @@ impl Known {
         Ok(false)
     }
 
-    /// Whether it meets all conditions of a rule of nftables.
+    /// Whether the packet meets all conditions of a rule of nftables.
     fn meets_rule(&self, nft: &mut Nft, table: &Table, rule: &RuleInfo) -> Result<bool> {
         let mut field = None;
         for expression in &rule.expressions {
@@ -332,7 +332,7 @@ impl Known {
                     && value.ends_with(&[0])
                     && self.has_link(&name, field == Some(Field::Iifname))
             }
-            // The mask is left over: none of its bits is not equal.
+            // Compared with 0 after the mask: one of its bits is set.
             Some(Field::CtState) => !is_equal,
             Some(Field::CtStatus) => !is_equal && self.is_dnated(),
             None => false,
@@ -372,7 +372,7 @@ const DNAT: u32 = 0x20;
 /// `ct state new`
 const NEW: u32 = 8;
 
-/// What a rule of nftables has loaded.
+/// The field that a rule of nftables has loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Field {
     Nfproto,
@@ -392,7 +392,7 @@ impl Field {
             ("meta", Some(15)) => Some(Self::Nfproto),
             ("ct", Some(0)) => Some(Self::CtState),
             ("ct", Some(2)) => Some(Self::CtStatus),
-            ("payload", _) => match saved::address_option(expression) {
+            ("payload", _) => match address_option(expression) {
                 "-s" => Some(Self::Source),
                 "-d" => Some(Self::Destination),
                 _ => None,
@@ -406,17 +406,12 @@ impl Field {
 mod tests {
     use super::*;
 
-    fn known(packet: Packet) -> Known {
-        Known { packet, link: Some("br0".into()) }
-    }
-
     #[test]
-    fn a_packet_is_accepted_by_a_rule_whose_conditions_it_meets() {
+    fn a_rule_accepts_packets_that_meet_its_conditions() {
         let address: IpAddr = "10.1.0.5".parse().unwrap();
-        let lines = |rules: &[&str]| rules.iter().map(|rule| format!("-A {rule}")).collect();
         let accepted = |packet, rules: &[&str]| {
-            let lines: Vec<String> = lines(rules);
-            known(packet).is_accepted_by(&lines, "FORWARD", DEPTH)
+            let lines: Vec<String> = rules.iter().map(|rule| format!("-A {rule}")).collect();
+            KnownPacket { packet, link: Some("br0".into()) }.is_accepted_by(&lines, FORWARD, DEPTH)
         };
         let (out, published) = (Packet::FromContainer(address), Packet::ToPublishedPort(address));
         for (rules, passes_out, passes_published) in [

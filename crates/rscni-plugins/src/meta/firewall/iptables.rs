@@ -1,4 +1,5 @@
-//! The backend iptables: the rules that the Go plugin makes in the table `filter`, so that either finds the other's.
+//! The backend iptables: the rules of the Go plugin in the table `filter`, so that each plugin
+//! finds the rules of the other.
 //!
 //! ```text
 //! -A FORWARD -j CNI-ISOLATION-STAGE-1             only with an ingressPolicy
@@ -11,26 +12,26 @@
 //! -A CNI-ISOLATION-STAGE-2 -m conntrack --ctstate DNAT -j RETURN
 //! ```
 //!
-//! The rules with `DNAT` are not the Go plugin's. They let connections to published ports through,
-//! which the policy of `FORWARD` or another bridge's ingressPolicy would drop. Both chains of the
-//! policies need one: the Go plugin inserts its own rules before them, and what these send to the
-//! second chain returns from there.
+//! The Go plugin has no rules with `DNAT`. They accept connections to published ports, which the
+//! policy of `FORWARD` or the ingressPolicy of another bridge would drop. Both chains of the
+//! policies need one: the Go plugin inserts its rules before them, and packets that these send to
+//! the second chain return from there.
 //!
-//! What is missing is added by one `iptables-restore` per family, while a lock keeps other calls away. The Go plugin
-//! does not know that lock. Shared chains are made with `-N`, so a call that it overtakes fails as a whole and is tried
-//! again.
+//! One `iptables-restore` per family adds the missing rules, under a lock. The Go plugin ignores
+//! that lock. Shared chains are created with `-N`, so if the Go plugin is faster, the restore fails
+//! as a whole and is retried.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use rscni_linux::nft::Nft;
 
-use super::{
-    config::{On, Policy},
-    saved,
-};
+use super::{config::Policy, ingress::HostInterface};
 use crate::{
-    netfilter::iptables::{self, IpTable, Legacy, comment},
+    netfilter::{
+        iptables::{self, IpTable},
+        iptables_save::{SavedRule, SavedTable, comment},
+    },
     plugin::error::{BestEffort, Result, differs},
 };
 
@@ -48,44 +49,40 @@ const ADMIN_COMMENT: &str = "CNI firewall plugin admin overrides";
 const FORWARD_COMMENT: &str = "CNI firewall plugin rules";
 const POLICY_COMMENT: &str = "CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)";
 
-/// How often to look again when somebody else changes the same chains.
+/// How often to retry when another program changes the same chains.
 const ATTEMPTS: usize = 4;
 
-/// What is wanted in the tables.
+/// The rules that an attachment needs.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted<'a> {
-    /// Addresses to let through, and the operator's chain that is asked before; none if another backend does that.
-    pub(super) open: Option<(&'a [IpAddr], &'a str)>,
-    /// A policy, and the bridge or link that it is for.
-    pub(super) policy: Option<(Policy, On<'a>)>,
-    /// The addresses of the attachment: what is made is made for their families.
+pub(super) struct WantedRules<'a> {
+    /// Addresses to accept and the operator's chain before that, if iptables is the backend.
+    pub(super) accepted: Option<(&'a [IpAddr], &'a str)>,
+    /// A policy and its interface.
+    pub(super) policy: Option<(Policy, HostInterface<'a>)>,
+    /// The addresses of the attachment. Rules are made for their families.
     pub(super) addresses: &'a [IpAddr],
-    /// Whether the rules that neither the Go plugin nor an earlier release makes must be there.
+    /// Whether CHECK requires the rules that the Go plugin and earlier releases do not have.
     pub(super) is_strict: bool,
 }
 
-/// A rule that is wanted: its line without comment, and how it is added where it is missing.
+/// A rule, and how it is added.
 struct Rule {
+    /// The line of `iptables-save` without the comment.
     line: String,
     chain: &'static str,
     comment: Option<String>,
-    first: bool,
+    /// Whether the rule is inserted, not appended.
+    is_first: bool,
     /// Whether the Go plugin and earlier releases do not have it.
     is_own: bool,
 }
 
 impl Rule {
     fn new(chain: &'static str, rule: &str) -> Self {
-        Self {
-            line: format!("-A {chain} {rule}"),
-            chain,
-            comment: None,
-            first: false,
-            is_own: false,
-        }
+        let line = format!("-A {chain} {rule}");
+        Self { line, chain, comment: None, is_first: false, is_own: false }
     }
 
-    /// It is not among the rules of the Go plugin.
     fn own(self) -> Self {
         Self { is_own: true, ..self }
     }
@@ -94,47 +91,43 @@ impl Rule {
         Self { comment: Some(text.into()), ..self }
     }
 
-    /// It goes before what is in its chain.
     fn first(self) -> Self {
-        Self { first: true, ..self }
+        Self { is_first: true, ..self }
     }
 
-    /// The line for `iptables-restore`. `position` is where rules go that are to be the first.
+    /// Returns the line for `iptables-restore`. `position` is where first rules are inserted.
     fn addition(&self, position: usize) -> String {
-        let rule = &self.line["-A ".len() + self.chain.len()..];
-        let rule = match &self.comment {
-            Some(text) => format!(" {}{rule}", comment(text)),
-            None => rule.to_owned(),
-        };
-        if self.first {
-            format!("-I {} {position}{rule}", self.chain)
+        let chain = self.chain;
+        let rule = &self.line["-A ".len() + chain.len()..];
+        let comment = self.comment.as_ref().map(|text| format!(" {}", comment(text)));
+        let rule = comment.unwrap_or_default() + rule;
+        if self.is_first {
+            format!("-I {chain} {position}{rule}")
         } else {
-            format!("-A {}{rule}", self.chain)
+            format!("-A {chain}{rule}")
         }
     }
 }
 
-/// The rules for an address.
+/// Returns the rules for an address.
 fn rules_of(address: IpAddr) -> [Rule; 3] {
     let address = IpNet::from(address);
+    let answer = "-m conntrack --ctstate RELATED,ESTABLISHED";
     [
-        Rule::new(
-            CNI_FORWARD,
-            &format!("-d {address} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
-        ),
+        Rule::new(CNI_FORWARD, &format!("-d {address} {answer} -j ACCEPT")),
         Rule::new(CNI_FORWARD, &format!("-d {address} {DNATED} -j ACCEPT")).own(),
         Rule::new(CNI_FORWARD, &format!("-s {address} -j ACCEPT")),
     ]
 }
 
-/// The rules for a bridge or a link with a policy, but those that end the chains.
-fn rules_of_policy(policy: Policy, on: On<'_>) -> Vec<Rule> {
-    let (name, is_isolated) = (on.name(), policy == Policy::Isolated);
+/// Returns the rules for the interface of a policy, without those at the end of the chains.
+fn rules_of_policy(policy: Policy, interface: HostInterface<'_>) -> Vec<Rule> {
+    let (name, is_isolated) = (interface.name(), policy == Policy::Isolated);
     let policy = if is_isolated { "isolated" } else { "same-bridge" };
     let with_name = format!("CNI firewall plugin rules (ingressPolicy: {policy})");
     let out = format!("-i {name} ! -o {name} -j {STAGE_2}");
     let mut rules = vec![Rule::new(STAGE_1, &out).comment(&with_name).first()];
-    if is_isolated && matches!(on, On::Bridge(_)) {
+    if is_isolated && matches!(interface, HostInterface::Bridge(_)) {
         let within = format!("-i {name} -o {name} -j DROP");
         rules.push(Rule::new(STAGE_1, &within).comment(with_name).first());
     }
@@ -143,10 +136,10 @@ fn rules_of_policy(policy: Policy, on: On<'_>) -> Vec<Rule> {
     rules
 }
 
-/// What a packet of a connection to a published port matches.
+/// The match for packets of connections to published ports.
 const DNATED: &str = "-m conntrack --ctstate DNAT";
 
-/// The line by which such packets leave a chain of the policies.
+/// Returns the line by which such packets leave a chain of the policies.
 fn dnat_return(chain: &str) -> String {
     format!("-A {chain} {DNATED} -j RETURN")
 }
@@ -155,42 +148,33 @@ fn jump_to(chain: &str, comment: &str) -> Rule {
     Rule::new(FORWARD, &format!("-j {chain}")).comment(comment).first()
 }
 
-impl Wanted<'_> {
-    /// The families that something is wanted in.
-    fn tables(&self) -> Vec<IpTable> {
-        let is_wanted = |table: &IpTable| {
-            (self.open.is_some() || self.policy.is_some())
-                && self.addresses.iter().any(|a| table.is_for(*a))
-        };
-        FILTER.into_iter().filter(is_wanted).collect()
+impl WantedRules<'_> {
+    /// Returns the tables of the families with wanted rules.
+    fn tables(&self) -> impl Iterator<Item = IpTable> {
+        let has_rules = self.accepted.is_some() || self.policy.is_some();
+        tables_for(self.addresses).filter(move |_| has_rules)
     }
 
     fn chains(&self) -> Vec<&str> {
-        let open = self.open.into_iter().flat_map(|(_, admin)| [CNI_FORWARD, admin]);
-        open.chain(self.policy.into_iter().flat_map(|_| [STAGE_1, STAGE_2])).collect()
+        let accepted = self.accepted.into_iter().flat_map(|(_, admin)| [CNI_FORWARD, admin]);
+        accepted.chain(self.policy.into_iter().flat_map(|_| [STAGE_1, STAGE_2])).collect()
     }
 
-    /// The rules, in the order in which they are to be added.
+    /// Returns the rules in the order in which they are added.
     fn rules(&self, table: IpTable) -> Vec<Rule> {
         let mut rules = Vec::new();
-        if let Some((addresses, admin)) = self.open {
+        if let Some((addresses, admin)) = self.accepted {
             rules.push(jump_to(CNI_FORWARD, FORWARD_COMMENT));
-            rules.push(
-                Rule::new(CNI_FORWARD, &format!("-j {admin}")).comment(ADMIN_COMMENT).first(),
-            );
-            rules.extend(
-                addresses
-                    .iter()
-                    .filter(|a| table.is_for(**a))
-                    .flat_map(|address| rules_of(*address)),
-            );
+            let to_admin = Rule::new(CNI_FORWARD, &format!("-j {admin}"));
+            rules.push(to_admin.comment(ADMIN_COMMENT).first());
+            rules.extend(rules_in(table, addresses));
         }
-        if let Some((policy, on)) = self.policy {
+        if let Some((policy, interface)) = self.policy {
             rules.push(jump_to(STAGE_1, POLICY_COMMENT));
-            rules.extend(rules_of_policy(policy, on));
+            rules.extend(rules_of_policy(policy, interface));
             for chain in [STAGE_1, STAGE_2] {
                 rules.push(Rule::new(chain, "-j RETURN").comment(POLICY_COMMENT));
-                // The last that is inserted is the first of its chain.
+                // The rule that is inserted last is the first of its chain.
                 let dnated = Rule::new(chain, &format!("{DNATED} -j RETURN"));
                 rules.push(dnated.comment(POLICY_COMMENT).first().own());
             }
@@ -198,19 +182,25 @@ impl Wanted<'_> {
         rules
     }
 
-    /// Adds what is missing.
+    /// Reads the chains from nftables.
+    fn saved(&self, nft: &mut Nft, table: IpTable) -> Result<SavedTable> {
+        let chains = [&[FORWARD], &self.chains()[..]].concat();
+        table.saved(nft, &chains, &chains)
+    }
+
+    /// Adds the missing rules.
     pub(super) fn add(&self, nft: &mut Nft) -> Result<()> {
-        let tables = self.tables();
+        let tables: Vec<IpTable> = self.tables().collect();
         let _lock = if tables.is_empty() { None } else { Some(iptables::lock()?) };
         for table in tables {
-            // The tools of iptables use one of the two kinds of tables, and do not tell which.
+            // The tools of iptables use one of the two kinds of tables, and do not report which.
             let mut in_nftables = table.legacy().is_none() || table.has_chain(nft, FORWARD)?;
             for attempt in 1..=ATTEMPTS {
-                let seen = match table.legacy().filter(|_| !in_nftables) {
-                    Some(legacy) => Seen::by_legacy(&legacy)?,
-                    None => Seen::by_nftables(nft, table, &self.chains())?,
+                let saved = match table.legacy().filter(|_| !in_nftables) {
+                    Some(legacy) => legacy.saved()?,
+                    None => self.saved(nft, table)?,
                 };
-                let lines = self.missing_lines(table, &seen);
+                let lines = self.missing_lines(table, &saved);
                 match if lines.is_empty() { Ok(()) } else { table.restore(lines) } {
                     Ok(()) => break,
                     Err(error) if attempt == ATTEMPTS => return Err(error),
@@ -221,181 +211,128 @@ impl Wanted<'_> {
         Ok(())
     }
 
-    /// What `iptables-restore` has to add to what is seen.
-    fn missing_lines(&self, table: IpTable, seen: &Seen) -> Vec<String> {
-        let chains = self.chains().into_iter().filter(|chain| !seen.has_chain(chain));
+    /// Returns the missing lines for `iptables-restore`.
+    fn missing_lines(&self, table: IpTable, saved: &SavedTable) -> Vec<String> {
+        let chains = self.chains().into_iter().filter(|chain| !saved.has_chain(chain));
         let mut lines: Vec<String> = chains.map(|chain| format!("-N {chain}")).collect();
         for rule in self.rules(table) {
-            if seen.is_late(&rule) {
+            if is_late(saved, &rule) {
                 lines.push(rule.addition(1));
-            } else if !seen.has(&rule.line) {
-                // Behind the rule that has to stay before it.
+            } else if position(saved, rule.chain, &rule.line).is_none() {
+                // After the rule that must stay before it.
                 let before = match rule.chain {
                     FORWARD if rule.line == jump(STAGE_1) => None,
                     FORWARD => Some(jump(STAGE_1)),
                     STAGE_1 | STAGE_2 => Some(dnat_return(rule.chain)),
                     _ => None,
                 };
-                let before = before.and_then(|line| seen.position(rule.chain, &line));
+                let before = before.and_then(|line| position(saved, rule.chain, &line));
                 lines.push(rule.addition(before.map_or(1, |position| position + 1)));
             }
         }
         lines
     }
 
-    /// CHECK: everything is there, in the order that it needs.
+    /// CHECK: all rules exist, in the necessary order.
     pub(super) fn check(&self, nft: &mut Nft) -> Result<()> {
         for table in self.tables() {
-            let mut missing = self.missing(table, &Seen::by_nftables(nft, table, &self.chains())?);
+            let mut missing = self.missing(table, &self.saved(nft, table)?);
             if let (Some(_), Some(legacy)) = (&missing, table.legacy()) {
-                missing = self.missing(table, &Seen::by_legacy(&legacy)?);
+                missing = self.missing(table, &legacy.saved()?);
             }
             if let Some(what) = missing {
-                let program = if table.v4 { "iptables" } else { "ip6tables" };
-                return Err(differs(format!("{program}: {what}")));
+                return Err(differs(format!("{}: {what}", table.program())));
             }
         }
         Ok(())
     }
 
-    fn missing(&self, table: IpTable, seen: &Seen) -> Option<String> {
+    fn missing(&self, table: IpTable, saved: &SavedTable) -> Option<String> {
         let mut rules = self.rules(table);
         rules.retain(|rule| self.is_strict || !rule.is_own);
-        let missing = rules.iter().find(|rule| !seen.has(&rule.line));
-        let missing = missing.map(|rule| format!("the rule `{}` is missing", rule.line));
-        let is_late = || rules.iter().find(|rule| seen.is_late(rule));
-        missing.or_else(|| {
-            is_late().map(|rule| {
-                let other = if rule.chain == FORWARD { CNI_FORWARD } else { "the policies" };
-                format!("the rule `{}` is behind that of {other}", rule.line)
-            })
+        let is_missing = |rule: &&Rule| position(saved, rule.chain, &rule.line).is_none();
+        if let Some(rule) = rules.iter().find(is_missing) {
+            return Some(format!("the rule `{}` is missing", rule.line));
+        }
+        rules.iter().find(|rule| is_late(saved, rule)).map(|rule| {
+            let other = if rule.chain == FORWARD { CNI_FORWARD } else { "the policies" };
+            format!("the rule `{}` is behind that of {other}", rule.line)
         })
     }
 }
 
-/// The line of a jump from `FORWARD`.
+/// Returns the line of a jump from `FORWARD`.
 fn jump(chain: &str) -> String {
     format!("-A {FORWARD} -j {chain}")
 }
 
-/// The chains that matter here, and their rules as lines.
-struct Seen {
-    chains: Vec<String>,
-    lines: Vec<String>,
+/// Returns the position of a rule in its chain, from 1.
+fn position(saved: &SavedTable, chain: &str, line: &str) -> Option<usize> {
+    saved.rules_of(chain).position(|rule| rule.line == line).map(|index| index + 1)
 }
 
-impl Seen {
-    fn by_nftables(nft: &mut Nft, table: IpTable, chains: &[&str]) -> Result<Self> {
-        let mut seen = Self { chains: Vec::new(), lines: Vec::new() };
-        for chain in [FORWARD].iter().chain(chains) {
-            if table.has_chain(nft, chain)? {
-                seen.chains.push((*chain).to_owned());
-                let rules = table.rules(nft, chain, |_| true)?;
-                seen.lines.extend(rules.iter().map(|rule| saved::line(chain, rule)));
-            }
-        }
-        Ok(seen)
-    }
-
-    fn by_legacy(legacy: &Legacy) -> Result<Self> {
-        let saved = legacy.save()?;
-        let chains = saved.lines().filter_map(|line| line.strip_prefix(':')?.split(' ').next());
-        let lines = saved.lines().filter(|line| line.starts_with("-A "));
-        Ok(Self {
-            chains: chains.map(str::to_owned).collect(),
-            lines: lines.map(saved::without_comment).collect(),
-        })
-    }
-
-    fn has_chain(&self, name: &str) -> bool {
-        self.chains.iter().any(|chain| chain == name)
-    }
-
-    fn has(&self, line: &str) -> bool {
-        self.lines.iter().any(|seen| seen == line)
-    }
-
-    /// The rules of a chain.
-    fn rules<'a>(&'a self, chain: &str) -> impl Iterator<Item = &'a str> + use<'a> {
-        let start = format!("-A {chain} ");
-        self.lines.iter().map(String::as_str).filter(move |line| line.starts_with(&start))
-    }
-
-    /// The place of a rule in its chain, from 1.
-    fn position(&self, chain: &str, line: &str) -> Option<usize> {
-        self.rules(chain).position(|seen| seen == line).map(|index| index + 1)
-    }
-
-    /// Whether it stands behind a rule that makes it useless: the jump to the policies behind the
-    /// one that lets packets through, or the way out for connections to published ports behind a
-    /// policy.
-    fn is_late(&self, rule: &Rule) -> bool {
-        let is_behind = |chain: &str, other: Option<usize>| {
-            let positions = self.position(chain, &rule.line).zip(other);
-            positions.is_some_and(|(own, other)| own > other)
-        };
-        if rule.line == jump(STAGE_1) {
-            return is_behind(FORWARD, self.position(FORWARD, &jump(CNI_FORWARD)));
-        }
-        rule.line == dnat_return(rule.chain) && is_behind(rule.chain, Some(1))
-    }
+/// Whether a rule is behind one that makes it useless: the jump to the policies behind the jump
+/// that accepts packets, or the return of published connections behind a policy.
+fn is_late(saved: &SavedTable, rule: &Rule) -> bool {
+    let limit = if rule.line == jump(STAGE_1) {
+        position(saved, FORWARD, &jump(CNI_FORWARD))
+    } else {
+        (rule.line == dnat_return(rule.chain)).then_some(1)
+    };
+    let position = position(saved, rule.chain, &rule.line);
+    position.zip(limit).is_some_and(|(own, limit)| own > limit)
 }
 
-/// Removes the policies of links, wherever iptables keeps them.
-pub(super) fn remove_links(nft: &mut Nft, links: &[String]) -> Result<()> {
-    if links.is_empty() {
-        return Ok(());
-    }
-    let rules = links.iter().flat_map(|link| rules_of_policy(Policy::Isolated, On::Bridge(link)));
-    let unwanted: Vec<String> = rules.map(|rule| rule.line).collect();
+/// Returns the tables of the families of these addresses.
+fn tables_for(addresses: &[IpAddr]) -> impl Iterator<Item = IpTable> {
+    FILTER.into_iter().filter(|table| addresses.iter().any(|address| table.is_for(*address)))
+}
+
+/// Returns the rules for addresses in the table of their family.
+fn rules_in(table: IpTable, addresses: &[IpAddr]) -> impl Iterator<Item = Rule> {
+    let addresses = addresses.iter().filter(move |address| table.is_for(**address));
+    addresses.flat_map(|address| rules_of(*address))
+}
+
+/// Removes the policies of interfaces from nftables and the legacy tables.
+pub(super) fn remove_interfaces(nft: &mut Nft, interfaces: &[String]) -> Result<()> {
+    let rules_of = |name| rules_of_policy(Policy::Isolated, HostInterface::Bridge(name));
+    let rules = interfaces.iter().flat_map(|name| rules_of(name));
+    let lines: Vec<String> = rules.map(|rule| rule.line).collect();
     let mut all = BestEffort::default();
     for table in FILTER {
-        all.step(remove_lines(nft, table, &[STAGE_1, STAGE_2], &unwanted));
+        all.step(remove_lines(nft, table, &[STAGE_1, STAGE_2], &lines));
     }
     all.finish()
 }
 
-/// Removes the rules of addresses, wherever iptables keeps them.
+/// Removes the rules of addresses from nftables and the legacy tables.
 pub(super) fn remove(nft: &mut Nft, addresses: &[IpAddr]) -> Result<()> {
     let mut all = BestEffort::default();
     for table in FILTER {
-        let lines: Vec<String> = addresses
-            .iter()
-            .filter(|address| table.is_for(**address))
-            .flat_map(|address| rules_of(*address))
-            .map(|rule| rule.line)
-            .collect();
-        if lines.is_empty() {
-            continue;
-        }
+        let lines: Vec<String> = rules_in(table, addresses).map(|rule| rule.line).collect();
         all.step(remove_lines(nft, table, &[CNI_FORWARD], &lines));
     }
     all.finish()
 }
 
-/// Removes rules of these chains by their lines.
+/// Removes rules by their lines. `chains` are the chains that may have them in nftables.
 fn remove_lines(nft: &mut Nft, table: IpTable, chains: &[&str], lines: &[String]) -> Result<()> {
-    let is_wanted = |line: &str| lines.iter().any(|wanted| wanted == line);
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let is_wanted = |rule: &SavedRule| lines.contains(&rule.line);
     let mut all = BestEffort::default();
     for chain in chains {
-        let found = table.rules(nft, chain, |rule| is_wanted(&saved::line(chain, rule)))?;
-        let handles: Vec<u64> = found.iter().map(|rule| rule.handle).collect();
-        all.step(table.remove_rules(nft, chain, &handles));
+        all.step(table.remove_rules(nft, chain, is_wanted));
     }
     if let Some(legacy) = table.legacy() {
-        all.step(remove_by_legacy(&legacy, is_wanted));
+        all.step(legacy.remove_rules(is_wanted));
     }
     all.finish()
 }
 
-fn remove_by_legacy(legacy: &Legacy, is_wanted: impl Fn(&str) -> bool) -> Result<()> {
-    let saved = legacy.save()?;
-    let found = saved.lines().filter(|line| is_wanted(&saved::without_comment(line)));
-    let lines: Vec<String> = found.map(|line| line.replacen("-A ", "-D ", 1)).collect();
-    if lines.is_empty() { Ok(()) } else { legacy.restore(lines) }
-}
-
-/// Whether the host's forwarding goes through a table of iptables.
+/// Whether the host's forwarding passes a table of iptables.
 pub(super) fn is_in_use(nft: &mut Nft) -> Result<bool> {
     for table in FILTER {
         if table.has_chain(nft, FORWARD)? || table.legacy().is_some() {
@@ -405,14 +342,12 @@ pub(super) fn is_in_use(nft: &mut Nft) -> Result<bool> {
     Ok(false)
 }
 
-/// Whether iptables drops the packets of one of these addresses by default.
+/// Whether the policy of iptables is to drop the packets of one of these addresses.
 pub(super) fn drops(nft: &mut Nft, addresses: &[IpAddr]) -> Result<bool> {
-    for table in
-        FILTER.into_iter().filter(|table| addresses.iter().any(|address| table.is_for(*address)))
-    {
-        let saved = table.legacy().map(|legacy| legacy.save()).transpose()?.unwrap_or_default();
-        if table.drops(nft, FORWARD)?
-            || saved.lines().any(|line| line.starts_with(":FORWARD DROP "))
+    for table in tables_for(addresses) {
+        let legacy = table.legacy().map(|legacy| legacy.saved()).transpose()?;
+        if table.saved(nft, &[FORWARD], &[])?.drops(FORWARD)
+            || legacy.is_some_and(|saved| saved.drops(FORWARD))
         {
             return Ok(true);
         }
@@ -420,7 +355,7 @@ pub(super) fn drops(nft: &mut Nft, addresses: &[IpAddr]) -> Result<bool> {
     Ok(false)
 }
 
-/// Whether there are bridges with a policy that iptables keeps apart.
+/// Whether iptables has policies of bridges.
 pub(super) fn has_policies(nft: &mut Nft) -> Result<bool> {
     for table in FILTER {
         if table.has_chain(nft, STAGE_1)? {

@@ -1,9 +1,12 @@
-//! `ingressPolicy: isolated` between the ports of one bridge: frames that a bridge passes on itself come to no chain of
-//! IP, unless the host has `bridge-nf-call-iptables` on. So they are dropped in our table `bridge rscni`.
+//! `ingressPolicy: isolated` between the ports of one bridge. Frames within a bridge pass no chain
+//! of IP, unless the host has set `bridge-nf-call-iptables`, so our table `bridge rscni` drops
+//! them.
 //!
 //! ```text
 //! table bridge rscni {
-//!     set firewall-isolated { type ifname; elements = { "vethxxxxxxxxxxx" comment "net id eth0" } }
+//!     set firewall-isolated {
+//!         type ifname; elements = { "vethxxxxxxxxxxx" comment "net id eth0" }
+//!     }
 //!     chain forward {
 //!         type filter hook forward priority filter;
 //!         meta protocol != arp iifname @firewall-isolated drop
@@ -18,14 +21,14 @@ use rscni_linux::nft::{
 };
 
 use crate::{
-    netfilter::nftable,
+    netfilter::nftable::{self, has_tag},
     plugin::error::{Result, differs},
     state::owner::{Owner, Stale},
 };
 
 const FORWARD: &str = "forward";
 const PORTS: &str = "firewall-isolated";
-/// `arp` as `meta protocol`. It passes, as it does where iptables does this.
+/// `arp` as `meta protocol`. It passes, as it does with the Go plugin's rules.
 const ARP: u16 = 0x0806;
 
 fn table() -> Table {
@@ -48,12 +51,11 @@ fn rules() -> [Rule; 2] {
     })
 }
 
-/// Puts the rules back in one transaction, if one is missing.
+/// Restores the rules in one transaction, if one is missing.
 pub(super) fn restore_rules(nft: &mut Nft) -> Result<()> {
     let table = table();
-    let present = nft.rules(&table, FORWARD)?;
-    let own: Vec<u64> =
-        present.iter().filter(|rule| rule.looks_up(PORTS)).map(|rule| rule.handle).collect();
+    let mut own = nft.rules(&table, FORWARD)?;
+    own.retain(|rule| rule.looks_up(PORTS));
     if own.len() >= rules().len() {
         return Ok(());
     }
@@ -61,71 +63,62 @@ pub(super) fn restore_rules(nft: &mut Nft) -> Result<()> {
     for rule in rules() {
         transaction.add_rule(&table, FORWARD, &rule);
     }
-    for handle in own {
-        transaction.del_rule(&table, FORWARD, handle);
+    for rule in own {
+        transaction.del_rule(&table, FORWARD, rule.handle);
     }
     Ok(transaction.commit()?)
 }
 
-/// Keeps the ports from each other and from all others of their bridge.
+/// Isolates the ports from all others of their bridge.
 pub(super) fn add(nft: &mut Nft, owner: Owner<'_>, ports: &[&str]) -> Result<()> {
     let (table, tag) = (table(), owner.tag());
     nftable::commit(nft, &table, skeleton, |transaction| {
         for port in ports {
-            nftable::put(
-                transaction,
-                &table,
-                PORTS,
-                &Element::new(Value::ifname(port)).comment(&tag),
-            );
+            let element = Element::new(Value::ifname(port)).comment(&tag);
+            nftable::put(transaction, &table, PORTS, &element);
         }
     })
 }
 
-/// CHECK
+/// CHECK.
 pub(super) fn check(nft: &mut Nft, owner: Owner<'_>, ports: &[&str]) -> Result<()> {
     let (table, tag) = (table(), owner.tag());
     for port in ports {
         let element = nft.get_element(&table, PORTS, &Value::ifname(port))?;
-        if element.is_none_or(|element| element.comment.as_deref() != Some(&tag)) {
+        if !element.is_some_and(|element| has_tag(&element, &tag)) {
             return Err(differs(format!(
                 "port {port} is missing in the set bridge rscni {PORTS} of ingressPolicy"
             )));
         }
     }
-    if !ports.is_empty() && nft.rules(&table, FORWARD)?.len() < 2 {
+    if !ports.is_empty() && nft.rules(&table, FORWARD)?.len() < rules().len() {
         return Err(differs(format!("a rule of chain bridge rscni {FORWARD} is missing")));
     }
     Ok(())
 }
 
-/// Removes what is the owner's: from these ports, or wherever it is if they are not known.
+/// Removes the owner's elements: those of these ports, or all if the ports are not known.
 pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, ports: Option<&[&str]>) -> Result<()> {
     let (table, tag) = (table(), owner.tag());
+    let Some(ports) = ports else {
+        let found = nftable::find(nft, &table, PORTS, &tag, &[])?;
+        return remove_elements(nft, found);
+    };
     let mut found = Vec::new();
-    match ports {
-        None => found = nftable::find(nft, &table, PORTS, &tag, &[])?,
-        Some(ports) => {
-            for port in ports {
-                let element = nft.get_element(&table, PORTS, &Value::ifname(port))?;
-                found.extend(element.filter(|element| element.comment.as_deref() == Some(&tag)));
-            }
-        }
+    for port in ports {
+        let element = nft.get_element(&table, PORTS, &Value::ifname(port))?;
+        found.extend(element.filter(|element| has_tag(element, &tag)));
     }
     remove_elements(nft, found)
 }
 
-/// GC
+/// GC.
 pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
     let found = nftable::find_stale(nft, &table(), PORTS, stale)?;
     remove_elements(nft, found)
 }
 
-fn remove_elements(nft: &mut Nft, elements: Vec<ElementInfo>) -> Result<()> {
-    let table = table();
-    let mut transaction = nft.transaction();
-    for element in elements {
-        transaction.destroy_element(&table, PORTS, &Element::new(Value::bytes(element.key)));
-    }
-    Ok(transaction.commit()?)
+fn remove_elements(nft: &mut Nft, found: Vec<ElementInfo>) -> Result<()> {
+    let found = found.into_iter().map(|element| (PORTS, Value::bytes(element.key)));
+    nftable::remove_elements(nft, &table(), &found.collect::<Vec<_>>())
 }

@@ -1,16 +1,20 @@
-//! Whose address was let through by whom: sets in our table `inet rscni`, a pair for each backend.
+//! Sets in our table `inet rscni` that record the owner of each accepted address, two for each
+//! backend.
 //!
-//! The elements carry their owner. Neither rules that are to be those of the Go plugin nor the sources of firewalld can
-//! say whose they are, so without a `prevResult` this is how DEL and GC find what to remove, and with one it is how a
-//! late DEL spares the next owner of an address. For the backend nftables the sets are what the rules look at.
+//! Rules of the Go plugin's form and sources of firewalld cannot name their owner. Without a
+//! `prevResult`, DEL and GC find in the records what to remove. With one, the records keep a late
+//! DEL from removing rules of the next owner of an address. For the backend nftables, the rules
+//! look up these sets.
 
 use std::net::IpAddr;
 
-use rscni_linux::nft::{
-    Element, ElementInfo, Family, Nft, Set, Table, Transaction, Value, ValueType,
-};
+use rscni::IpConfig;
+use rscni_linux::nft::{Element, ElementInfo, Nft, Transaction, Value};
 
-use super::{config::Backend, forward};
+use super::{
+    backend::{Backend, table},
+    nftables,
+};
 use crate::{
     netfilter::nftable,
     plugin::error::Result,
@@ -20,22 +24,23 @@ use crate::{
     },
 };
 
-/// An address that was let through.
+/// An address that a backend accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) backend: Backend,
     pub(super) address: IpAddr,
 }
 
-/// The set of a backend for IPv4 or IPv6.
-pub(super) fn set(backend: Backend, v4: bool) -> &'static str {
-    match (backend, v4) {
-        (Backend::Nftables, true) => "firewall4",
-        (Backend::Nftables, false) => "firewall6",
-        (Backend::Iptables, true) => "firewall-iptables4",
-        (Backend::Iptables, false) => "firewall-iptables6",
-        (Backend::Firewalld, true) => "firewall-firewalld4",
-        (Backend::Firewalld, false) => "firewall-firewalld6",
+impl Record {
+    /// Returns the set with the record.
+    pub(super) fn set(self) -> &'static str {
+        self.backend.set(self.address.is_ipv4())
+    }
+
+    /// Returns the tag of the owner, or `None` if the record does not exist.
+    pub(super) fn owner_tag(self, nft: &mut Nft) -> Result<Option<String>> {
+        let element = nft.get_element(&table(), self.set(), &Value::from(self.address))?;
+        Ok(element.map(|element| element.comment.unwrap_or_default()))
     }
 }
 
@@ -52,29 +57,41 @@ pub(super) fn describe(set: &str, key: &[u8]) -> Option<(String, Purpose)> {
     Some((address.map_or_else(|| nftable::text(key), |it| it.to_string()), purpose))
 }
 
-/// Every set, with its backend.
-fn sets() -> impl Iterator<Item = (Backend, &'static str)> {
-    Backend::ALL.into_iter().flat_map(|backend| [true, false].map(|v4| (backend, set(backend, v4))))
-}
-
-fn table() -> Table {
-    nftable::table(Family::Inet)
-}
-
-/// The two sets of a backend, as they are made.
-fn definitions(backend: Backend) -> [Set; 2] {
-    [(true, ValueType::Ipv4Addr), (false, ValueType::Ipv6Addr)]
-        .map(|(v4, key)| Set::new(set(backend, v4), [key]))
-}
-
-/// Makes the two sets of a backend where they are missing.
-pub(super) fn add_sets(transaction: &mut Transaction<'_>, backend: Backend) {
-    for set in definitions(backend) {
-        transaction.add_set(&table(), &set);
+/// Returns the addresses of a result, each once.
+pub(super) fn addresses<'r>(ips: impl Iterator<Item = &'r IpConfig>) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for address in ips.map(|ip| ip.address.addr()) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
     }
+    addresses
 }
 
-/// Notes that the addresses are this owner's. For nftables this is what lets them through.
+/// Returns the possible records of these addresses with these backends.
+pub(super) fn possible(
+    backends: impl IntoIterator<Item = Backend>,
+    addresses: &[IpAddr],
+) -> impl Iterator<Item = Record> {
+    let of = |backend| addresses.iter().map(move |address| Record { backend, address: *address });
+    backends.into_iter().flat_map(of)
+}
+
+/// Returns the records among `records` that exist and are this owner's.
+pub(super) fn owned(
+    nft: &mut Nft,
+    owner: Owner<'_>,
+    records: impl Iterator<Item = Record>,
+) -> Result<Vec<Record>> {
+    let tag = owner.tag();
+    let mut found = Vec::new();
+    for record in records {
+        found.extend(record.owner_tag(nft)?.filter(|other| *other == tag).map(|_| record));
+    }
+    Ok(found)
+}
+
+/// Records that the addresses are this owner's. For nftables, this accepts their packets.
 pub(super) fn add(
     nft: &mut Nft,
     backend: Backend,
@@ -85,34 +102,27 @@ pub(super) fn add(
     let put = |transaction: &mut Transaction<'_>| {
         for address in addresses {
             let element = Element::new(*address).comment(&tag);
-            nftable::put(transaction, &table, set(backend, address.is_ipv4()), &element);
+            nftable::put(transaction, &table, backend.set(address.is_ipv4()), &element);
         }
     };
     let create_sets = |transaction: &mut Transaction<'_>| {
-        for set in definitions(backend) {
+        for set in backend.sets() {
             transaction.create_set(&table, &set);
         }
     };
     match backend {
-        Backend::Nftables => forward::commit(nft, put),
+        Backend::Nftables => nftables::commit(nft, put),
         Backend::Iptables | Backend::Firewalld => nftable::commit(nft, &table, create_sets, put),
     }
 }
 
-/// Who has the address, with this backend.
-pub(super) fn owner_of(nft: &mut Nft, backend: Backend, address: IpAddr) -> Result<Option<String>> {
-    let element =
-        nft.get_element(&table(), set(backend, address.is_ipv4()), &Value::from(address))?;
-    Ok(element.map(|element| element.comment.unwrap_or_default()))
-}
-
-/// What is this owner's, with any backend. It looks at everything.
+/// Returns this owner's records with any backend. Reads all records.
 pub(super) fn of_owner(nft: &mut Nft, owner: Owner<'_>) -> Result<Vec<Record>> {
     let tag = owner.tag();
     all(nft, |nft, set| nftable::find(nft, &table(), set, &tag, &[]))
 }
 
-/// What GC may remove.
+/// Returns the records that GC removes.
 pub(super) fn of_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<Vec<Record>> {
     all(nft, |nft, set| nftable::find_stale(nft, &table(), set, stale))
 }
@@ -122,24 +132,19 @@ fn all(
     find: impl Fn(&mut Nft, &str) -> Result<Vec<ElementInfo>>,
 ) -> Result<Vec<Record>> {
     let mut records = Vec::new();
-    for (backend, set) in sets() {
-        let addresses =
-            find(nft, set)?.into_iter().filter_map(|element| nftable::address(&element.key));
-        records.extend(addresses.map(|address| Record { backend, address }));
+    for backend in Backend::ALL {
+        for v4 in [true, false] {
+            let found = find(nft, backend.set(v4))?;
+            let addresses = found.iter().filter_map(|element| nftable::address(&element.key));
+            records.extend(addresses.map(|address| Record { backend, address }));
+        }
     }
     Ok(records)
 }
 
-/// Forgets addresses. For nftables this is what ends letting them through.
+/// Removes records. For nftables, this ends accepting packets.
 pub(super) fn remove(nft: &mut Nft, records: &[Record]) -> Result<()> {
-    let table = table();
-    let mut transaction = nft.transaction();
-    for Record { backend, address } in records {
-        transaction.destroy_element(
-            &table,
-            set(*backend, address.is_ipv4()),
-            &Element::new(*address),
-        );
-    }
-    Ok(transaction.commit()?)
+    let elements: Vec<_> =
+        records.iter().map(|record| (record.set(), Value::from(record.address))).collect();
+    nftable::remove_elements(nft, &table(), &elements)
 }

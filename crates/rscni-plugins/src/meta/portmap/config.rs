@@ -1,6 +1,5 @@
-//! The configuration of portmap, validated.
+//! The configuration of portmap.
 
-use crate::plugin::Call;
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
@@ -12,7 +11,10 @@ use serde::Deserialize;
 
 use crate::{
     netfilter::iptables,
-    plugin::error::{Failure, Result},
+    plugin::{
+        Call,
+        error::{Failure, Result},
+    },
 };
 
 /// The keys of the portmap plugin, as the Go plugin has them.
@@ -30,28 +32,28 @@ struct Keys {
     conditions_v6: Vec<String>,
 }
 
-/// The mark bit of packets that need masquerading: Kubernetes has 14 and 15, Calico 20 to 31.
+/// The mark bit of packets to masquerade. Kubernetes uses 14 and 15, Calico 20 to 31.
 const DEFAULT_MARK_BIT: i64 = 13;
 
-/// Who forwards.
+/// `backend`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Backend {
     /// nftables, over netlink. The default.
     Nftables,
-    /// iptables, where a key asks for it.
+    /// iptables, if a key needs it.
     Iptables,
 }
 
-/// What ADD, DEL and CHECK are told to do.
+/// A validated configuration.
 #[derive(Debug)]
 pub(super) struct Config {
     pub(super) backend: Backend,
-    /// Packets that would not find their way back are masqueraded.
+    /// Whether to masquerade packets whose answers would not return through the host.
     pub(super) snat: bool,
-    /// All packets are.
+    /// Whether to masquerade all packets.
     pub(super) masq_all: bool,
     pub(super) mark_bit: u8,
-    /// The chain of somebody else that marks packets to be masqueraded.
+    /// The chain of another program that marks packets to masquerade.
     pub(super) set_mark_chain: Option<String>,
     conditions_v4: Vec<String>,
     conditions_v6: Vec<String>,
@@ -67,6 +69,8 @@ pub(super) enum Protocol {
 }
 
 impl Protocol {
+    pub(super) const ALL: [Self; 3] = [Self::Sctp, Self::Tcp, Self::Udp];
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Sctp => "sctp",
@@ -75,7 +79,7 @@ impl Protocol {
         }
     }
 
-    /// Its number in the header of IP.
+    /// Returns the protocol number in the IP header.
     pub(super) fn number(self) -> u8 {
         match self {
             Self::Sctp => 132,
@@ -96,52 +100,45 @@ pub(super) struct Mapping {
 }
 
 impl Mapping {
-    /// Reads the entry at this place of `portMappings`.
-    fn new(place: usize, given: &PortMapping) -> Result<Self> {
-        let invalid = |problem: &dyn std::fmt::Display| {
-            invalid(format!("runtimeConfig.portMappings[{place}].{problem}"))
+    /// Reads the entry of `portMappings` with this index.
+    fn new(index: usize, given: &PortMapping) -> Result<Self> {
+        let invalid = |problem: std::fmt::Arguments<'_>| {
+            invalid(format!("runtimeConfig.portMappings[{index}].{problem}"))
         };
-        for (what, port) in [("container", given.container_port), ("host", given.host_port)] {
+        let (host_port, container_port) = (given.host_port, given.container_port);
+        for (what, port) in [("container", container_port), ("host", host_port)] {
             if port == 0 {
-                return Err(invalid(&format!("{what}Port: invalid {what} port number 0")));
+                return Err(invalid(format_args!("{what}Port: invalid {what} port number 0")));
             }
         }
-        let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
         let name = if given.protocol.is_empty() { "tcp" } else { &given.protocol };
-        let protocol = all
-            .into_iter()
-            .find(|protocol| protocol.name().eq_ignore_ascii_case(name))
-            .ok_or_else(|| {
-                invalid(&format!(
-                    "protocol: {name:?} of host port {} must be tcp, udp or sctp",
-                    given.host_port
-                ))
-            })?;
+        let protocol = Protocol::ALL.into_iter().find(|p| p.name().eq_ignore_ascii_case(name));
+        let protocol = protocol.ok_or_else(|| {
+            invalid(format_args!(
+                "protocol: {name:?} of host port {host_port} must be tcp, udp or sctp"
+            ))
+        })?;
         let host_ip = match given.host_ip.as_str() {
             "" => None,
             text => Some(parse_address(text).map_err(|error| {
-                invalid(&format!("hostIP: {text:?} of host port {} {error}", given.host_port))
+                invalid(format_args!("hostIP: {text:?} of host port {host_port} {error}"))
             })?),
         };
-        Ok(Self {
-            protocol,
-            host_ip: host_ip.map(|ip| ip.to_canonical()),
-            host_port: given.host_port,
-            container_port: given.container_port,
-        })
+        let host_ip = host_ip.map(|ip| ip.to_canonical());
+        Ok(Self { protocol, host_ip, host_port, container_port })
     }
 
-    /// Whether it is for packets of IPv4 (or IPv6).
+    /// Whether the mapping is for packets of IPv4, or of IPv6.
     pub(super) fn is_for(&self, v4: bool) -> bool {
         self.host_ip.is_none_or(|ip| ip.is_ipv4() == v4)
     }
 
-    /// The one address of the host that it is for; none for all.
+    /// Returns the host address of the mapping, or `None` if it is for all addresses.
     pub(super) fn address(&self) -> Option<IpAddr> {
         self.host_ip.filter(|ip| !ip.is_unspecified())
     }
 
-    /// Whether `127.0.0.1`, or `::1`, leads into the container.
+    /// Whether `127.0.0.1` or `::1` leads into the container.
     pub(super) fn is_for_localhost(&self, v4: bool) -> bool {
         self.is_for(v4) && self.address().is_none_or(|ip| ip.is_loopback())
     }
@@ -163,16 +160,14 @@ impl Config {
                 "externalSetMarkChain and markMasqBit exclude each other: give one of them",
             ));
         }
-        let mark_bit = u8::try_from(keys.mark_masq_bit.unwrap_or(DEFAULT_MARK_BIT))
-            .ok()
-            .filter(|bit| *bit < 32);
-        let mark_bit = mark_bit.ok_or_else(|| {
-            let given = keys.mark_masq_bit.unwrap_or_default();
-            invalid(format!("markMasqBit: {given} must be from 0 to 31"))
-        })?;
-        if let Some(chain) = set_mark_chain.as_ref().filter(|chain| !iptables::is_chain_name(chain))
-        {
-            return Err(invalid(format!("externalSetMarkChain: {chain:?} is no name of a chain")));
+        let bit = keys.mark_masq_bit.unwrap_or(DEFAULT_MARK_BIT);
+        let mark_bit = u8::try_from(bit).ok().filter(|bit| *bit < 32);
+        let mark_bit =
+            mark_bit.ok_or_else(|| invalid(format!("markMasqBit: {bit} must be from 0 to 31")))?;
+        if let Some(chain) = set_mark_chain.as_ref().filter(|name| !iptables::is_chain_name(name)) {
+            return Err(invalid(format!(
+                "externalSetMarkChain: {chain:?} is not a valid chain name"
+            )));
         }
         let demands = [
             ("externalSetMarkChain", set_mark_chain.as_ref().map(|_| Backend::Iptables)),
@@ -180,28 +175,10 @@ impl Config {
             ("conditionsV6", backend_of(&keys.conditions_v6)),
         ];
         let backend = choose(keys.backend.as_deref(), demands)?;
-        // A word must not end the line that it stands in, nor make a comment of the rest: that of iptables has quotes.
-        let ends = |c: char| c.is_control() || c == ';' || c == '#' && backend == Backend::Nftables;
-        for (key, words) in
-            [("conditionsV4", &keys.conditions_v4), ("conditionsV6", &keys.conditions_v6)]
-        {
-            if let Some((i, word)) = words.iter().enumerate().find(|(_, word)| word.contains(ends))
-            {
-                return Err(invalid(format!(
-                    "{key}[{i}]: {word:?} cannot be part of a rule: leave control characters, ; and # out"
-                )));
-            }
-            // The programs that read it do not agree whether such a number is octal.
-            let is_ambiguous =
-                |word: &String| word.split(['!', '{', '}', ',', '-', ' ']).any(has_leading_zero);
-            if let Some((i, word)) = words.iter().enumerate().find(|(_, word)| is_ambiguous(word)) {
-                return Err(invalid(format!("{key}[{i}]: {word:?}: remove the leading zeros")));
-            }
-        }
+        check_words("conditionsV4", &keys.conditions_v4, backend)?;
+        check_words("conditionsV6", &keys.conditions_v6, backend)?;
         let mappings = call.args.runtime_config()?.port_mappings;
-        let mappings = mappings.iter().enumerate();
-        let mappings: Vec<Mapping> =
-            mappings.map(|(i, given)| Mapping::new(i, given)).collect::<Result<_>>()?;
+        let mappings = mappings.iter().enumerate().map(|(i, given)| Mapping::new(i, given));
         let config = Self {
             backend,
             snat: keys.snat.unwrap_or(true),
@@ -210,14 +187,14 @@ impl Config {
             set_mark_chain,
             conditions_v4: keys.conditions_v4,
             conditions_v6: keys.conditions_v6,
-            mappings,
+            mappings: mappings.collect::<Result<_>>()?,
         };
-        config.refuse_contradictions()?;
+        config.reject_contradictions()?;
         Ok(config)
     }
 
-    /// A host port leads to one port of the container. That it is said twice does no harm.
-    fn refuse_contradictions(&self) -> Result<()> {
+    /// Fails if a host port leads to two ports of the container. Repeated mappings are harmless.
+    fn reject_contradictions(&self) -> Result<()> {
         let mut seen = BTreeMap::new();
         for mapping in &self.mappings {
             for v4 in [true, false].into_iter().filter(|v4| mapping.is_for(*v4)) {
@@ -234,61 +211,78 @@ impl Config {
         Ok(())
     }
 
-    /// What packets of a family must be like for the mappings to apply, in the words of the backend.
+    /// Returns the conditions for packets of a family, in the language of the backend.
     pub(super) fn conditions(&self, v4: bool) -> &[String] {
         if v4 { &self.conditions_v4 } else { &self.conditions_v6 }
     }
 
-    /// Whether a mapping leads from `127.0.0.1`, or `::1`, into the container. Conditions of nftables for IPv6 are not
-    /// looked at for `::1`, so they leave it out.
+    /// Whether a mapping leads from `127.0.0.1` or `::1` into the container. With conditions, those
+    /// of nftables for IPv6 exclude `::1`, because its rules do not evaluate them.
     pub(super) fn is_for_localhost(&self, mapping: &Mapping, v4: bool) -> bool {
         let has_conditions = self.backend == Backend::Nftables && !self.conditions(v4).is_empty();
         self.snat && (v4 || !has_conditions) && mapping.is_for_localhost(v4)
     }
 
-    /// The mark of packets that are to be masqueraded.
+    /// Returns the mark of packets to masquerade.
     pub(super) fn mark(&self) -> u32 {
         1 << self.mark_bit
     }
 }
 
-/// The backend that is asked for, or else the one that other keys need.
+/// Returns the configured backend, or else the one that other keys need.
 fn choose(asked: Option<&str>, demands: [(&str, Option<Backend>); 3]) -> Result<Backend> {
-    let needing = |backend: Backend| {
-        demands.iter().filter(move |(_, b)| *b == Some(backend)).map(|(key, _)| *key)
-    };
-    let needs_iptables = needing(Backend::Iptables).next().is_some();
+    let [for_nftables, for_iptables] = [Backend::Nftables, Backend::Iptables].map(|backend| {
+        let demands = demands.iter().filter(|(_, needed)| *needed == Some(backend));
+        demands.map(|(key, _)| *key).collect::<Vec<_>>()
+    });
     let backend = match asked {
         Some("iptables") => Backend::Iptables,
-        None if needs_iptables => Backend::Iptables,
-        Some("nftables") | None => Backend::Nftables,
+        Some("nftables") => Backend::Nftables,
         Some(other) => {
             return Err(invalid(format!(
                 "backend: unrecognized backend {other:?}: it must be nftables or iptables"
             )));
         }
+        None if for_iptables.is_empty() => Backend::Nftables,
+        None => Backend::Iptables,
     };
-    let (name, other, other_name) = match backend {
-        Backend::Nftables => ("nftables", Backend::Iptables, "iptables"),
-        Backend::Iptables => ("iptables", Backend::Nftables, "nftables"),
+    let (name, other, wrong) = match backend {
+        Backend::Nftables => ("nftables", "iptables", for_iptables),
+        Backend::Iptables => ("iptables", "nftables", for_nftables),
     };
-    let wrong: Vec<&str> = needing(other).collect();
     if wrong.is_empty() {
         return Ok(backend);
     }
-    Err(invalid(format!(
-        "the backend is {name}, but {} can only be done by {other_name}",
-        wrong.join(", ")
-    )))
+    let keys = wrong.join(", ");
+    Err(invalid(format!("the backend is {name}, but {keys} can only be done by {other}")))
 }
 
-/// The backend whose language conditions are in: those of iptables begin with an option or with `!`.
+/// Returns the backend in whose language the conditions are: those of iptables begin with an option
+/// or `!`.
 fn backend_of(conditions: &[String]) -> Option<Backend> {
     let first = conditions.first().filter(|word| !word.is_empty())?;
     Some(if first.starts_with(['-', '!']) { Backend::Iptables } else { Backend::Nftables })
 }
 
-/// The container's first address of each family, with the length of its subnet.
+/// Fails if a word of a condition would end its line, start a comment, or is ambiguous.
+fn check_words(key: &str, words: &[String], backend: Backend) -> Result<()> {
+    // In lines for iptables, words are quoted.
+    let ends = |c: char| c.is_control() || c == ';' || c == '#' && backend == Backend::Nftables;
+    if let Some((i, word)) = words.iter().enumerate().find(|(_, word)| word.contains(ends)) {
+        return Err(invalid(format!(
+            "{key}[{i}]: {word:?} cannot be part of a rule: leave control characters, ; and # out"
+        )));
+    }
+    // Programs disagree whether such a number is octal.
+    let is_ambiguous =
+        |word: &String| word.split(['!', '{', '}', ',', '-', ' ']).any(has_leading_zero);
+    if let Some((i, word)) = words.iter().enumerate().find(|(_, word)| is_ambiguous(word)) {
+        return Err(invalid(format!("{key}[{i}]: {word:?}: remove the leading zeros")));
+    }
+    Ok(())
+}
+
+/// Returns the container's first address of each family, with its prefix length.
 pub(super) fn container_nets(result: &CNIResult, call: &Call<'_>) -> Vec<IpNet> {
     let of = |v4: bool| {
         call.own(result).ips().map(|ip| ip.address).find(|net| net.addr().is_ipv4() == v4)
@@ -301,14 +295,14 @@ fn invalid(what: impl std::fmt::Display) -> Failure {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::plugin::call::testing::with_call;
     use rscni::Args;
     use rstest::rstest;
     use serde_json::{Value, json};
 
-    fn read(keys: &Value) -> Result<Config> {
+    pub(in super::super) fn read(keys: &Value) -> Result<Config> {
         let mut json = json!({ "cniVersion": "1.1.0", "name": "net", "type": "portmap" });
         for (key, value) in keys.as_object().unwrap() {
             json[key] = value.clone();
@@ -317,12 +311,10 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_those_of_the_go_plugin_but_for_the_backend() {
+    fn defaults_equal_those_of_the_go_plugin_except_the_backend() {
         let config = read(&json!({})).unwrap();
-        assert_eq!(
-            (config.backend, config.snat, config.masq_all),
-            (Backend::Nftables, true, false)
-        );
+        assert_eq!(config.backend, Backend::Nftables);
+        assert!(config.snat && !config.masq_all);
         assert_eq!((config.mark_bit, config.mark(), config.mappings.len()), (13, 0x2000, 0));
     }
 
@@ -331,7 +323,7 @@ mod tests {
     #[case(json!({ "externalSetMarkChain": "KUBE-MARK-MASQ" }))]
     #[case(json!({ "conditionsV4": ["!", "-d", "192.0.2.0/24"] }))]
     #[case(json!({ "conditionsV6": ["-s", "2001:db8::/32"] }))]
-    fn iptables_is_used_where_a_key_asks_for_it(#[case] keys: Value) {
+    fn iptables_is_used_if_a_key_needs_it(#[case] keys: Value) {
         assert_eq!(read(&keys).unwrap().backend, Backend::Iptables);
     }
 
@@ -344,16 +336,19 @@ mod tests {
 
     #[rstest]
     #[case(json!({ "backend": "ipfw" }), "ipfw")]
-    #[case(json!({ "backend": "nftables", "externalSetMarkChain": "X", "conditionsV4": ["-s", "1.2.3.4"] }),
-        "the backend is nftables, but externalSetMarkChain, conditionsV4 can only be done by iptables")]
-    #[case(json!({ "backend": "iptables", "conditionsV6": ["ip6", "saddr", "::2"] }), "conditionsV6")]
-    #[case(json!({ "conditionsV4": ["-s", "1.2.3.4"], "conditionsV6": ["ip6", "saddr", "::2"] }), "conditionsV6")]
+    #[case(
+        json!({ "backend": "nftables", "externalSetMarkChain": "X", "conditionsV4": ["-s", "::"] }),
+        "the backend is nftables, \
+         but externalSetMarkChain, conditionsV4 can only be done by iptables"
+    )]
+    #[case(json!({ "backend": "iptables", "conditionsV6": ["ip6"] }), "conditionsV6")]
+    #[case(json!({ "conditionsV4": ["-s", "1.2.3.4"], "conditionsV6": ["ip6"] }), "conditionsV6")]
     #[case(json!({ "markMasqBit": 5, "externalSetMarkChain": "X" }), "exclude each other")]
     #[case(json!({ "markMasqBit": 32 }), "0 to 31")]
     #[case(json!({ "markMasqBit": -1 }), "0 to 31")]
     #[case(json!({ "conditionsV4": ["ip", "saddr", "1.2.3.4; flush ruleset"] }), "flush")]
     #[case(json!({ "snat": "yes" }), "snat: \"yes\" is not true or false")]
-    fn what_cannot_be_is_refused(#[case] keys: Value, #[case] word: &str) {
+    fn invalid_config_is_rejected_naming_the_key(#[case] keys: Value, #[case] word: &str) {
         let error = read(&keys).unwrap_err().0;
         assert_eq!(error.code(), 7);
         assert!(error.details().contains(word), "{error}");
@@ -364,16 +359,15 @@ mod tests {
     }
 
     #[test]
-    fn an_address_decides_the_family_and_an_unspecified_one_nothing_more() {
+    fn unspecified_host_ip_restricts_only_the_family() {
         let given = |host_ip: &str| {
-            let one = json!([{ "hostPort": 1, "containerPort": 2, "protocol": "UDP", "hostIP": host_ip }]);
-            let mapping = mappings(&one).unwrap().remove(0);
+            let one = json!({
+                "hostPort": 1, "containerPort": 2, "protocol": "UDP", "hostIP": host_ip,
+            });
+            let mapping = mappings(&json!([one])).unwrap().remove(0);
             assert_eq!(mapping.protocol, Protocol::Udp);
-            (
-                mapping.is_for(true),
-                mapping.is_for(false),
-                mapping.address().map(|ip| ip.to_string()),
-            )
+            let address = mapping.address().map(|ip| ip.to_string());
+            (mapping.is_for(true), mapping.is_for(false), address)
         };
         assert_eq!(given(""), (true, true, None));
         assert_eq!(given("0.0.0.0"), (true, false, None));
@@ -391,24 +385,20 @@ mod tests {
     #[case(json!({ "hostPort": -1, "containerPort": 1 }), "-1")]
     #[case(json!({ "hostPort": 1, "containerPort": 1, "protocol": "icmp" }), "icmp")]
     #[case(json!({ "hostPort": 1, "containerPort": 1, "hostIP": "localhost" }), "localhost")]
-    fn a_mapping_that_cannot_be_is_refused(#[case] mapping: Value, #[case] word: &str) {
+    fn invalid_mapping_is_rejected(#[case] mapping: Value, #[case] word: &str) {
         let error = mappings(&json!([mapping])).unwrap_err().0;
         assert_eq!(error.code(), 7);
         assert!(error.details().contains(word), "{error}");
     }
 
     #[test]
-    fn a_host_port_leads_to_one_port() {
-        let map = |host_ip: &str, to: u16| json!({ "hostPort": 1, "containerPort": to, "hostIP": host_ip });
-        assert!(
-            mappings(&json!([map("", 2), map("", 2), map("0.0.0.0", 2), map("192.0.2.1", 3)]))
-                .is_ok()
-        );
+    fn contradicting_mappings_are_rejected() {
+        let map = |host_ip, to| json!({ "hostPort": 1, "containerPort": to, "hostIP": host_ip });
+        let same = json!([map("", 2), map("", 2), map("0.0.0.0", 2), map("192.0.2.1", 3)]);
+        assert!(mappings(&same).is_ok());
         assert!(mappings(&json!([map("0.0.0.0", 2), map("::", 3)])).is_ok());
         let error = mappings(&json!([map("", 2), map("::", 3)])).unwrap_err().0;
-        assert!(
-            error.details().contains("host port 1/tcp is to lead to port 2 and to port 3"),
-            "{error}"
-        );
+        let problem = "host port 1/tcp is to lead to port 2 and to port 3";
+        assert!(error.details().contains(problem), "{error}");
     }
 }

@@ -1,163 +1,50 @@
-//! Host ports as elements of maps and sets, whose comment is their owner; see [`names`](super::names) for the rules.
+//! Host ports as elements of maps and sets, whose comment is their owner;
+//! [`skeleton`](super::skeleton) has the rules.
 //!
-//! A host port leads to one container. The first to have it keeps it: another ADD fails, unless the address that the
-//! port leads to has gone over to the container that asks for it. Another attachment of the same container waits until
-//! the port is free ([`standby`](super::standby)).
+//! A host port leads to one container. ADD fails if another container has the port, unless the
+//! address that the port leads to now belongs to the calling container. Another attachment of the
+//! same container waits until the port is free ([`standby`](super::standby)).
 
-use crate::plugin::Call;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use rscni::Error;
-use rscni_linux::nft::{Data, Element, ElementInfo, Nft, Value};
+use rscni_linux::nft::{ElementInfo, Nft};
 
 use super::{
-    check,
-    config::{Config, Mapping, Protocol},
-    names::{self, Group, LOCALNET, Part, SETS, loopback, masquerade_chain, table},
+    check::check_rules,
+    config::{Config, Protocol},
+    entry::{Entry, entries, groups, parts, target},
+    names::{self, Group, SETS, is_of_sources, table},
     nft_program,
-    standby::{self, Step, Waiting, is_sibling},
+    skeleton::Part,
+    standby::{Found, Step, Waiting, is_sibling},
 };
 use crate::{
-    netfilter::{iptables, nftable},
-    plugin::error::Result,
+    netfilter::{
+        iptables,
+        nftable::{self, ELEMENTS_AT_ONCE, has_tag},
+    },
+    plugin::{Call, error::Result},
     state::owner::{Owner, Stale},
 };
 
-/// A mapping in one family, as the elements that make it up.
-pub(super) struct Entry<'a> {
-    pub(super) mapping: &'a Mapping,
-    pub(super) group: Group,
-    pub(super) target: IpAddr,
-    pub(super) forward: (String, Element),
-    pub(super) sources: Vec<(IpNet, String, Element)>,
-    /// Another attachment of the container has the port.
-    waits: bool,
-}
-
-impl Entry<'_> {
-    /// The elements with their sets, in the form for an active or for a waiting mapping.
-    pub(super) fn elements(
-        &self,
-        waits: bool,
-        tag: &str,
-    ) -> impl Iterator<Item = (String, Element)> {
-        let sources = self.sources.iter().map(|(_, set, source)| (set, source));
-        let all = std::iter::once((&self.forward.0, &self.forward.1)).chain(sources);
-        all.map(move |(set, element)| {
-            if waits {
-                (names::standby(set), standby::element(element, tag))
-            } else {
-                (set.clone(), element.clone())
-            }
-        })
-    }
-}
-
-/// An element that was found, and its set.
-pub(super) type Found = (String, ElementInfo);
-
-/// What was removed: a port of a protocol, and the container that it led to.
+/// A removed mapping.
 pub(super) struct Removed {
     pub(super) protocol: u8,
     pub(super) port: u16,
     pub(super) container: Option<IpAddr>,
 }
 
-/// The nets from which the way back would not lead through the host, so that they have to be masqueraded.
-fn sources(config: &Config, mapping: &Mapping, net: IpNet) -> Vec<IpNet> {
-    if !config.snat {
-        return Vec::new();
-    }
-    let v4 = net.addr().is_ipv4();
-    let localhost = config.is_for_localhost(mapping, v4).then(|| loopback(v4));
-    let (net, localhost) = if config.masq_all {
-        (IpNet::new_assert(net.addr(), 0).trunc(), localhost.filter(|_| !v4))
-    } else {
-        (net.trunc(), localhost)
-    };
-    [Some(net), localhost].into_iter().flatten().collect()
-}
-
-pub(super) fn entries<'a>(config: &'a Config, owner: Owner<'_>, nets: &[IpNet]) -> Vec<Entry<'a>> {
-    let tag = owner.tag();
-    let mut entries: Vec<Entry<'_>> = Vec::new();
-    for net in nets {
-        let group = Group::new(config, net.addr().is_ipv4());
-        for mapping in config.mappings.iter().filter(|mapping| mapping.is_for(group.v4)) {
-            let specific = mapping.address().is_some();
-            let parts = [
-                Some(Value::byte(mapping.protocol.number())),
-                mapping.address().map(Value::from),
-                Some(Value::port(mapping.host_port)),
-            ];
-            let key = || parts.iter().flatten().cloned();
-            let target =
-                Value::concat([Value::from(net.addr()), Value::port(mapping.container_port)]);
-            let forward = Element::new(Value::concat(key())).data(target).comment(&tag);
-            let map = group.map(specific);
-            // The configuration may say the same twice.
-            if entries.iter().any(|other| other.forward.0 == map && other.forward.1 == forward) {
-                continue;
-            }
-            let source = |from: IpNet| {
-                let net = (from.prefix_len() > 0).then(|| Value::from(from.network()));
-                let element =
-                    Element::new(Value::concat(net.into_iter().chain(key()))).comment(&tag);
-                (from, group.sources(specific, from, config.mark_bit), element)
-            };
-            entries.push(Entry {
-                mapping,
-                group: group.clone(),
-                target: net.addr(),
-                forward: (map, forward),
-                sources: sources(config, mapping, *net).into_iter().map(source).collect(),
-                waits: false,
-            });
-        }
-    }
-    entries
-}
-
-/// What must be there for these entries, each once, in the order in which it depends on what is before it.
-pub(super) fn parts(config: &Config, entries: &[Entry<'_>]) -> Vec<Part> {
-    let mut parts = Vec::new();
-    let mut seen = Vec::new();
-    let mut once = |name: String, part: Part| {
-        if !seen.contains(&name) {
-            seen.push(name);
-            parts.push(part);
-        }
-    };
-    for entry in entries {
-        once(entry.group.chain(true), Part::Maps(entry.group.clone()));
-        for (net, ..) in &entry.sources {
-            once(masquerade_chain(config.mark_bit), Part::Masquerade(config.mark_bit));
-            if entry.group.v4 {
-                once(LOCALNET.to_owned(), Part::Localnet);
-            }
-            let set = entry.group.sources(false, *net, config.mark_bit);
-            once(set, Part::Sources(entry.group.clone(), *net, config.mark_bit));
-        }
-    }
-    for entry in entries.iter().filter(|entry| entry.waits) {
-        let sources: Vec<_> =
-            entry.sources.iter().map(|(net, ..)| (*net, config.mark_bit)).collect();
-        let name = format!("{} {sources:?}", entry.group.chain(true));
-        once(name, Part::Standby(entry.group.clone(), sources));
-    }
-    parts
-}
-
-/// Something may be missing, and something in the way; more rounds mean that somebody else keeps changing it.
+/// How often ADD retries after creating missing parts or removing stale elements. More rounds mean
+/// that another program keeps changing them.
 const ROUNDS: u32 = 6;
 
-/// How many mappings, or elements to remove, go into one transaction: the kernel takes no message of any length, and has
-/// no room for any number of refusals.
+/// How many mappings go into one transaction: the kernel limits the length of a message, and of its
+/// list of errors.
 const MAPPINGS_AT_ONCE: usize = 50;
-const ELEMENTS_AT_ONCE: usize = 150;
 
-/// Adds the mappings to the container's addresses, in one transaction unless they are very many.
+/// Adds the mappings to the container's addresses, in one transaction unless there are very many.
 pub(super) fn add(nft: &mut Nft, call: &Call<'_>, config: &Config, nets: &[IpNet]) -> Result<()> {
     let owner = call.owner();
     let mut entries = entries(config, owner, nets);
@@ -168,7 +55,7 @@ pub(super) fn add(nft: &mut Nft, call: &Call<'_>, config: &Config, nets: &[IpNet
         if rounds < ROUNDS && error.is_not_found() {
             Part::ensure(nft, &parts(config, &entries))?;
         } else if rounds < ROUNDS && error.is_exists() {
-            // Who has the port must not change before this mapping waits for it.
+            // The holder of the port must not change before this mapping waits for it.
             if lock.is_none() {
                 lock = Some(iptables::lock()?);
             }
@@ -177,13 +64,10 @@ pub(super) fn add(nft: &mut Nft, call: &Call<'_>, config: &Config, nets: &[IpNet
             return Err(error.into());
         }
     }
-    for group in groups(&entries).filter(|group| !config.conditions(group.v4).is_empty()) {
-        nft_program::enter(nft, group, config.conditions(group.v4))?;
-    }
-    Ok(())
+    enter_with_conditions(nft, config, &entries)
 }
 
-/// Puts back the rules that the mappings need, in chains that are there without them.
+/// Restores the rules that the mappings need, in existing chains.
 pub(super) fn restore_rules(
     nft: &mut Nft,
     owner: Owner<'_>,
@@ -191,21 +75,24 @@ pub(super) fn restore_rules(
     nets: &[IpNet],
 ) -> Result<()> {
     let entries = entries(config, owner, nets);
-    if check::check_rules(nft, config, &entries).is_ok() {
+    if check_rules(nft, config, &entries).is_ok() {
         return Ok(());
     }
     for part in parts(config, &entries) {
         part.restore(nft)?;
     }
-    for group in groups(&entries).filter(|group| !config.conditions(group.v4).is_empty()) {
-        nft_program::enter(nft, group, config.conditions(group.v4))?;
-    }
-    Ok(())
+    enter_with_conditions(nft, config, &entries)
 }
 
-pub(super) fn groups<'a>(entries: &'a [Entry<'_>]) -> impl Iterator<Item = &'a Group> {
-    let is_first = |i: usize| entries[..i].iter().all(|other| other.group != entries[i].group);
-    entries.iter().enumerate().filter(move |(i, _)| is_first(*i)).map(|(_, entry)| &entry.group)
+/// Adds the rules with conditions.
+fn enter_with_conditions(nft: &mut Nft, config: &Config, entries: &[Entry<'_>]) -> Result<()> {
+    for group in groups(entries) {
+        let conditions = config.conditions(group.v4);
+        if !conditions.is_empty() {
+            nft_program::enter(nft, group, conditions)?;
+        }
+    }
+    Ok(())
 }
 
 fn create(nft: &mut Nft, owner: Owner<'_>, entries: &[Entry<'_>]) -> rscni_linux::Result<()> {
@@ -222,9 +109,14 @@ fn create(nft: &mut Nft, owner: Owner<'_>, entries: &[Entry<'_>]) -> rscni_linux
     Ok(())
 }
 
-/// Removes what earlier ADDs of this attachment left, and that of those whose ports lead to an address that is this
-/// container's now: they are gone. Mappings whose port another attachment of this container has are to wait. Any other
-/// owner keeps its port, and the call fails.
+/// Makes the ports of the entries available.
+///
+/// Removes the elements of earlier ADDs of this attachment, and of attachments whose ports lead to
+/// an address that now belongs to this container: they are stale. Entries whose port another
+/// attachment of this container has wait for it.
+///
+/// # Errors
+/// If another container has a port.
 fn make_room(
     nft: &mut Nft,
     call: &Call<'_>,
@@ -248,45 +140,33 @@ fn make_room(
             return Err(taken(entry, &holder).into());
         }
     }
-    let is_gone = |tag: &str| tags.iter().any(|other| other == tag);
+    let is_stale = |tag: &str| tags.iter().any(|other| other == tag);
     let sets = nft.sets(&table())?;
-    let found = find_tagged(nft, &sets, is_gone)?;
-    take_out(nft, &sets, &found, &is_gone)?;
+    let found = find_tagged(nft, &sets, is_stale)?;
+    take_out(nft, &sets, &found, &is_stale)?;
     let mut ownerless = Vec::new();
     for entry in entries.iter_mut().filter(|entry| !entry.waits) {
         let (map, forward) = &entry.forward;
-        match nft.get_element(&table(), map, &forward.key)? {
-            // A mapping that waited has taken over. If it belongs to another container, the next round finds out.
-            Some(holder) => entry.waits = is_sibling(&holder.comment.unwrap_or_default(), call),
-            // Without the port itself they serve nobody.
-            None => ownerless.extend(entry.sources.iter().map(|(_, set, source)| (set, source))),
+        if let Some(holder) = nft.get_element(&table(), map, &forward.key)? {
+            // A waiting mapping took over. If it is of another container, the next round fails.
+            entry.waits = is_sibling(&holder.comment.unwrap_or_default(), call);
+        } else {
+            // Without the port, the elements of its sources are useless.
+            let sources = entry.sources.iter();
+            ownerless.extend(sources.map(|(_, set, source)| (set, source.key.clone())));
         }
     }
-    for elements in ownerless.chunks(ELEMENTS_AT_ONCE) {
-        let mut transaction = nft.transaction();
-        for (set, element) in elements {
-            transaction.destroy_element(&table(), set, element);
-        }
-        transaction.commit()?;
-    }
-    Ok(())
+    nftable::remove_elements(nft, &table(), &ownerless)
 }
 
-/// The error for a port that another container has.
+/// Returns the error for a port that another container has.
 fn taken(entry: &Entry<'_>, holder: &ElementInfo) -> Error {
     let (mapping, tag) = (entry.mapping, holder.comment.as_deref().unwrap_or_default());
     let leads_to = target(holder).map(|ip| ip.to_string()).unwrap_or_default();
     Error::TryAgainLater(format!(
-        "{mapping} is taken: it leads to {leads_to} for the attachment \"{tag}\" (network, container, interface); DEL that \
-         one first, or have GC remove it if it is gone"
+        "{mapping} is taken: it leads to {leads_to} for the attachment \"{tag}\" (network, \
+         container, interface); DEL that one first, or have GC remove it if it is gone"
     ))
-}
-
-/// The address that an element of a map leads to.
-pub(super) fn target(element: &ElementInfo) -> Option<IpAddr> {
-    let Some(Data::Value(value)) = &element.data else { return None };
-    let length = value.as_bytes().len().checked_sub(4)?;
-    nftable::address(&value.as_bytes()[..length])
 }
 
 fn removed(element: &ElementInfo) -> Removed {
@@ -299,14 +179,15 @@ fn removed(element: &ElementInfo) -> Removed {
     }
 }
 
-/// Removes what the attachment has. What it was to have, if that is known, saves a search.
+/// Removes the attachment's mappings. The configuration and addresses of ADD, if known, save a
+/// search.
 pub(super) fn remove(
     nft: &mut Nft,
     owner: Owner<'_>,
     known: Option<(&Config, &[IpNet])>,
 ) -> Result<Vec<Removed>> {
     let tag = owner.tag();
-    // No other attachment must begin to wait for a port that is about to be removed.
+    // No other attachment may begin to wait for a port that is about to be removed.
     let _lock = iptables::lock()?;
     let sets = nft.sets(&table())?;
     let is_own = |other: &str| other == tag;
@@ -318,8 +199,8 @@ pub(super) fn remove(
     take_out(nft, &sets, &found, &is_own)
 }
 
-/// The elements of the mappings, if all are there and this owner's, so that it has no others: the configuration may have
-/// changed since ADD.
+/// Returns the elements of the mappings, if all exist and are this owner's. Otherwise there may be
+/// others, because the configuration may have changed since ADD.
 fn find_known(
     nft: &mut Nft,
     sets: &[String],
@@ -328,13 +209,13 @@ fn find_known(
     nets: &[IpNet],
 ) -> Result<Option<Vec<Found>>> {
     let (entries, tag) = (entries(config, owner, nets), owner.tag());
-    if entries.is_empty() || !config.snat && sets.iter().any(|set| Group::is_of_sources(set)) {
+    if entries.is_empty() || !config.snat && sets.iter().any(|set| is_of_sources(set)) {
         return Ok(None);
     }
     let mut found = Vec::new();
     for entry in entries {
         let (map, forward) = &entry.forward;
-        let is_own = |element: &ElementInfo| element.comment.as_deref() == Some(&*tag);
+        let is_own = |element: &ElementInfo| has_tag(element, &tag);
         let waits = !nft.get_element(&table(), map, &forward.key)?.as_ref().is_some_and(is_own);
         if waits && !sets.contains(&names::standby(map)) {
             return Ok(None);
@@ -358,7 +239,7 @@ pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<Vec<Remov
     take_out(nft, &sets, &found, &is_stale)
 }
 
-/// All elements whose tag is wanted. It looks at every port of the host.
+/// Returns all elements with a wanted tag. Reads every port of the host.
 fn find_tagged(
     nft: &mut Nft,
     sets: &[String],
@@ -373,8 +254,9 @@ fn find_tagged(
     Ok(found)
 }
 
-/// Removes the elements. Mappings that wait for their ports become active in the same transaction, unless they have a tag
-/// that `is_removed`. A transaction that fails, or a kill, leaves every port with what it had or with its successor.
+/// Removes the elements. The same transaction activates the mappings that wait for their ports,
+/// except those whose tag `is_removed`. So after a failure or a kill, every port is unchanged or
+/// has its successor.
 fn take_out(
     nft: &mut Nft,
     sets: &[String],
@@ -385,7 +267,7 @@ fn take_out(
     let mut gone = Vec::new();
     let mut steps = Vec::new();
     let mut rest: Vec<&Found> = found.iter().collect();
-    for forward in found.iter().filter(|(set, _)| Group::of_map(set).is_some()) {
+    for forward in found.iter().filter(|(set, _)| Group::parse_map(set).is_some()) {
         let (map, element) = forward;
         gone.push(removed(element));
         let sources = format!("{map}_from");
@@ -412,7 +294,7 @@ fn take_out(
         let (now, later) = steps.split_at(count);
         let mut transaction = nft.transaction();
         for step in now {
-            step.put_into(&mut transaction);
+            step.add_to(&mut transaction);
         }
         transaction.commit()?;
         steps = later;
@@ -420,7 +302,7 @@ fn take_out(
     Ok(gone)
 }
 
-/// The ports of UDP among what was removed.
+/// Returns the ports of the removed UDP mappings.
 pub(super) fn udp_ports(removed: &[Removed]) -> impl Iterator<Item = u16> {
     removed.iter().filter(|r| r.protocol == Protocol::Udp.number()).map(|r| r.port)
 }

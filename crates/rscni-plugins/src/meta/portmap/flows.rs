@@ -1,17 +1,20 @@
-//! UDP flows that were begun before a mapping came or went: they hold on to what was decided for their first packet,
-//! so they would pass the new container by, or go on to the one that is gone.
+//! UDP flows that are older than a mapping or outlive it. Connection tracking keeps the decision
+//! made for their first packet, so they would miss the new container, or continue to the removed
+//! one.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
+use ipnet::IpNet;
 use rscni_linux::{Conntrack, Family, conntrack::Flow};
 
 use super::config::{Config, Mapping, Protocol};
 
-/// After ADD: has all flows to the mappings' host ports begin anew.
+/// After ADD: deletes all flows to the host ports of the mappings, in the families of `nets`.
 ///
-/// One that is only masqueraded on its way to another host, a DNS query of a container for instance, is none of them.
-pub(super) fn forget_stale(config: &Config, families: impl Iterator<Item = bool>) {
-    for v4 in families {
+/// Keeps flows that are only masqueraded on their way to another host, such as a container's DNS
+/// queries.
+pub(super) fn forget_stale(config: &Config, nets: &[IpNet]) {
+    for v4 in nets.iter().map(|net| net.addr().is_ipv4()) {
         for mapping in udp(config).filter(|mapping| mapping.is_for(v4)) {
             let is_to =
                 |flow: &Flow| mapping.address().is_none_or(|address| address == flow.original.dst);
@@ -20,38 +23,30 @@ pub(super) fn forget_stale(config: &Config, families: impl Iterator<Item = bool>
     }
 }
 
-/// After DEL: forgets the flows that lead to a container which is gone.
-pub(super) fn forget_to(ports: impl Iterator<Item = u16>, containers: &[IpAddr]) {
+/// After DEL: deletes the flows from these ports to removed containers.
+pub(super) fn forget_to(ports: &BTreeSet<u16>, containers: &BTreeSet<IpAddr>) {
     for port in ports {
-        for v4 in
-            [true, false].into_iter().filter(|v4| containers.iter().any(|ip| ip.is_ipv4() == *v4))
-        {
-            forget(v4, port, |flow| flow.dnat && containers.contains(&flow.reply.src));
+        for v4 in [true, false] {
+            if containers.iter().any(|ip| ip.is_ipv4() == v4) {
+                forget(v4, *port, |flow| flow.dnat && containers.contains(&flow.reply.src));
+            }
         }
     }
 }
 
-/// The mappings of UDP.
+/// Returns the UDP mappings.
 pub(super) fn udp(config: &Config) -> impl Iterator<Item = &Mapping> {
     config.mappings.iter().filter(|mapping| mapping.protocol == Protocol::Udp)
 }
 
-/// What fails here is told and does no harm: the flows end by themselves when they are silent for a while.
+/// Deletes flows. Only warns about errors, because idle flows time out by themselves.
 fn forget(v4: bool, port: u16, is_wanted: impl Fn(&Flow) -> bool) {
     let family = if v4 { Family::V4 } else { Family::V6 };
     let outcome = Conntrack::open().and_then(|mut conntrack| {
-        for flow in conntrack
-            .flows_to(family, Protocol::Udp.number(), port)?
-            .iter()
-            .filter(|flow| is_wanted(flow))
-        {
-            conntrack.delete(flow)?;
-        }
-        Ok(())
+        let flows = conntrack.flows_to(family, Protocol::Udp.number(), port)?;
+        flows.iter().filter(|flow| is_wanted(flow)).try_for_each(|flow| conntrack.delete(flow))
     });
     if let Err(error) = outcome {
-        eprintln!(
-            "portmap: UDP flows that were begun before may not reach the container yet: {error}"
-        );
+        eprintln!("portmap: earlier UDP flows may not reach the container yet: {error}");
     }
 }

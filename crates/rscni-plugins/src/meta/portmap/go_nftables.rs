@@ -1,13 +1,13 @@
-//! What the Go plugin makes with its nftables backend: in tables `cni_hostport` of each family a rule per mapping and
-//! for masquerading, whose comment is the container id alone.
+//! Rules of the Go plugin's nftables backend: in the tables `cni_hostport`, one per mapping and for
+//! masquerading, whose comment is the container id alone.
 
 use ipnet::IpNet;
-use rscni_linux::nft::{Family, Nft, Table};
+use rscni_linux::nft::{Family, Nft, RuleInfo, Table};
 
 use super::config::Config;
-use crate::plugin::error::Result;
+use crate::{netfilter::nftable, plugin::error::Result};
 
-/// The chains that have rules of containers.
+/// The chains with rules of containers.
 const CHAINS: [&str; 3] = [HOSTPORTS, "hostip_hostports", MASQUERADING];
 const HOSTPORTS: &str = "hostports";
 const MASQUERADING: &str = "masquerading";
@@ -16,39 +16,41 @@ fn table(v4: bool) -> Table {
     Table::new(if v4 { Family::Ip } else { Family::Ip6 }, "cni_hostport")
 }
 
-/// Removes the rules of a container. The network is not part of the comment, as it is not for the Go plugin's own DEL.
+fn rules_of(
+    nft: &mut Nft,
+    table: &Table,
+    chain: &str,
+    container_id: &str,
+) -> Result<Vec<RuleInfo>> {
+    let mut rules = nft.rules(table, chain)?;
+    rules.retain(|rule| rule.comment.as_deref() == Some(container_id));
+    Ok(rules)
+}
+
+/// Removes the rules of a container in all networks: as for the Go plugin's own DEL, the comment
+/// does not name the network.
 pub(super) fn remove(nft: &mut Nft, container_id: &str) -> Result<()> {
     let tables = nft.tables()?;
     for table in [table(true), table(false)].into_iter().filter(|table| tables.contains(table)) {
         let mut found = Vec::new();
         for chain in CHAINS {
-            let rules = nft.rules(&table, chain)?;
-            let of_container =
-                rules.iter().filter(|rule| rule.comment.as_deref() == Some(container_id));
-            found.extend(of_container.map(|rule| (chain, rule.handle)));
+            let rules = rules_of(nft, &table, chain, container_id)?;
+            found.extend(rules.iter().map(|rule| (chain, rule.handle)));
         }
-        let mut transaction = nft.transaction();
-        for (chain, handle) in found {
-            transaction.destroy_rule(&table, chain, handle);
-        }
-        transaction.commit()?;
+        nftable::remove_rules(nft, &table, found)?;
     }
     Ok(())
 }
 
 /// Whether there are as many rules as the mappings need.
-pub(super) fn is_there(
+pub(super) fn exist(
     nft: &mut Nft,
     container_id: &str,
     config: &Config,
     nets: &[IpNet],
 ) -> Result<bool> {
-    for net in nets {
-        let v4 = net.addr().is_ipv4();
-        let mut count = |chain: &str| -> Result<usize> {
-            let rules = nft.rules(&table(v4), chain)?;
-            Ok(rules.iter().filter(|rule| rule.comment.as_deref() == Some(container_id)).count())
-        };
+    for v4 in nets.iter().map(|net| net.addr().is_ipv4()) {
+        let mut count = |chain| rules_of(nft, &table(v4), chain, container_id).map(|all| all.len());
         let masqueraded = match (config.snat, config.masq_all) {
             (false, _) => 0,
             (true, true) => 1,

@@ -1,37 +1,50 @@
-//! Host ports as the Go plugin makes them with iptables: per container a chain in the table `nat`, which is reached from
-//! `CNI-HOSTPORT-DNAT` by rules with up to 15 ports each, and chains that mark and masquerade for all of them.
+//! Host ports as iptables rules of the Go plugin: per container a chain in the table `nat`, which
+//! rules in `CNI-HOSTPORT-DNAT` with up to 15 ports each jump to, and shared chains that mark and
+//! masquerade.
 
-use crate::plugin::Call;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
-use rscni_linux::nft::{Nft, RuleInfo};
+use rscni_linux::nft::Nft;
 
 use super::config::{Config, Mapping, Protocol};
 use crate::{
-    netfilter::iptables::{self, IpTable, jump_target},
-    plugin::error::{BestEffort, Result, differs},
+    netfilter::{
+        iptables::{self, IpTable, Legacy},
+        iptables_save::{self, SavedRule, SavedTable},
+    },
+    plugin::{
+        Call,
+        error::{BestEffort, Result, differs},
+    },
     state::owner::{Owner, Stale, go_hash},
 };
 
 const NAT: [IpTable; 2] = IpTable::of_both_families("nat");
-/// Where packets to the host are sent on.
+/// Jumps to the chains of containers.
 const DNAT: &str = "CNI-HOSTPORT-DNAT";
-/// Sets the mark of packets that are to be masqueraded.
+/// Marks packets to masquerade.
 const SET_MARK: &str = "CNI-HOSTPORT-SETMARK";
 /// Masquerades packets with the mark.
 const MASQ: &str = "CNI-HOSTPORT-MASQ";
-/// Old releases of the Go plugin had chains for this too.
+/// A chain of old releases of the Go plugin.
 const OLD_SNAT: &str = "CNI-HOSTPORT-SNAT";
 const CONTAINER: &str = "CNI-DN-";
 const OLD_CONTAINER: &str = "CNI-SN-";
-/// `multiport` takes no more.
+/// The limit of `multiport`.
 const PORTS_IN_A_RULE: usize = 15;
 const LOCALHOST_V6: &str = "::1";
-/// The longest comment that iptables takes.
+/// The maximum length of a comment of iptables.
 const LONGEST: usize = 255;
 
-/// The chain of a container. The interface is not part of the name, as it never was.
+/// The chains that all containers share.
+const CHAINS: [&str; 3] = [DNAT, SET_MARK, MASQ];
+const JUMPS: [(&str, &str); 3] = [("PREROUTING", DNAT), ("OUTPUT", DNAT), ("POSTROUTING", MASQ)];
+/// The chains with rules that all containers share.
+const WITH_SHARED_RULES: [&str; 5] = ["PREROUTING", "OUTPUT", "POSTROUTING", SET_MARK, MASQ];
+
+/// Returns the name of a container's chain. As in the Go plugin, it does not depend on the
+/// interface.
 fn chain(prefix: &str, network: &str, container_id: &str) -> String {
     format!("{prefix}{}", go_hash(&format!("{network}{container_id}"), 28 - prefix.len()))
 }
@@ -43,116 +56,62 @@ fn comment_start(network: &str) -> String {
 fn comment(owner: Owner<'_>) -> String {
     let mut comment = format!("{}{}\"", comment_start(owner.network), owner.container_id);
     comment.truncate(LONGEST);
-    iptables::comment(&comment)
+    iptables_save::comment(&comment)
 }
 
-/// Adds chain and jumps. What an earlier ADD left is replaced.
+/// Adds the chain and the jumps. Replaces those of an earlier ADD.
 pub(super) fn add(owner: Owner<'_>, config: &Config, nets: &[IpNet]) -> Result<()> {
     let mut nft = Nft::open()?;
     remove(&mut nft, owner)?;
     for net in nets {
         let Some(table) = NAT.into_iter().find(|table| table.is_for(net.addr())) else { continue };
-        let mut attempt = |legacy: bool| {
-            let there = There::look(&mut nft, table, legacy)?;
-            table.restore(
-                shared(&there, config).into_iter().chain(of_container(owner, config, *net)),
-            )
+        let mut attempt = |legacy: Option<Legacy>| {
+            let saved = match legacy {
+                Some(legacy) => legacy.saved()?,
+                None => table.saved(&mut nft, &CHAINS, &WITH_SHARED_RULES)?,
+            };
+            let shared = missing_shared(&saved, config).into_iter();
+            table.restore(shared.chain(of_container(owner, config, *net)))
         };
-        // What is there is seen in one kind of tables, and the program may be of the other; or another call was faster
-        // with what all containers share. Then it refuses all, and is asked again.
-        let first = table.legacy().is_some();
-        attempt(first).or_else(|_| attempt(false))?;
+        // `iptables-restore` fails as a whole if it uses the other kind of tables, or if another
+        // call was faster with the shared chains.
+        attempt(table.legacy()).or_else(|_| attempt(None))?;
     }
     Ok(())
 }
 
-/// What is there of what all containers share.
-struct There {
-    chains: Vec<&'static str>,
-    /// Chains of the system that lead to ours.
-    jumps: Vec<(&'static str, &'static str)>,
-    /// What the rules of the chains that mark and masquerade have in them.
-    rules: Vec<(&'static str, Vec<u8>)>,
+/// Whether a rule of the chain has this mark, as text or as the four bytes of the kernel.
+fn has_mark(saved: &SavedTable, chain: &str, mark: u32) -> bool {
+    let (text, bytes) = (format!("{mark:#x}/{mark:#x}"), mark.to_ne_bytes());
+    saved.rules_of(chain).any(|rule| rule.contains(text.as_bytes()) || rule.contains(&bytes))
 }
 
-const CHAINS: [&str; 3] = [DNAT, SET_MARK, MASQ];
-const JUMPS: [(&str, &str); 3] = [("PREROUTING", DNAT), ("OUTPUT", DNAT), ("POSTROUTING", MASQ)];
-
-impl There {
-    fn look(nft: &mut Nft, table: IpTable, legacy: bool) -> Result<Self> {
-        let mut there = Self { chains: Vec::new(), jumps: Vec::new(), rules: Vec::new() };
-        if let Some(legacy) = table.legacy().filter(|_| legacy) {
-            let saved = legacy.save()?;
-            there.chains =
-                CHAINS.into_iter().filter(|c| saved.contains(&format!("\n:{c} "))).collect();
-            let leads = |from: &str, to: &str| {
-                let start = format!("-A {from} ");
-                saved.lines().any(|line| line.starts_with(&start) && jump_target(line) == Some(to))
-            };
-            there.jumps = JUMPS.into_iter().filter(|(from, to)| leads(from, to)).collect();
-            for line in saved.lines() {
-                let chain = [SET_MARK, MASQ]
-                    .into_iter()
-                    .find(|chain| line.starts_with(&format!("-A {chain} ")));
-                there.rules.extend(chain.map(|chain| (chain, line.as_bytes().to_vec())));
-            }
-            return Ok(there);
-        }
-        for chain in CHAINS {
-            if table.has_chain(nft, chain)? {
-                there.chains.push(chain);
-            }
-        }
-        for (from, to) in JUMPS {
-            if !table.rules(nft, from, |rule| rule.jump_target.as_deref() == Some(to))?.is_empty() {
-                there.jumps.push((from, to));
-            }
-        }
-        for chain in [SET_MARK, MASQ] {
-            there
-                .rules
-                .extend(table.rules(nft, chain, |_| true)?.iter().map(|rule| (chain, bytes(rule))));
-        }
-        Ok(there)
-    }
-
-    /// Whether a rule of the chain is about this mark: it has its text or, as the kernel keeps it, its four bytes.
-    fn has_mark(&self, chain: &str, mark: u32) -> bool {
-        let (text, bytes) = (format!("{mark:#x}/{mark:#x}"), mark.to_ne_bytes());
-        self.rules
-            .iter()
-            .any(|(of, rule)| *of == chain && (holds(rule, text.as_bytes()) || holds(rule, &bytes)))
-    }
-}
-
-/// What is missing of what all containers share. A chain that another call has just made is an error, and not emptied.
-fn shared(there: &There, config: &Config) -> Vec<String> {
-    let mut lines = Vec::new();
+/// Returns the lines that add the missing shared chains and rules. `-N` fails if another call has
+/// just created the chain, and so does not empty it.
+fn missing_shared(saved: &SavedTable, config: &Config) -> Vec<String> {
     let own_mark = config.snat && config.set_mark_chain.is_none();
     let wanted = |chain: &str| chain == DNAT || own_mark;
-    lines.extend(
-        CHAINS
-            .iter()
-            .filter(|c| wanted(c) && !there.chains.contains(c))
-            .map(|chain| format!("-N {chain}")),
-    );
+    let chains = CHAINS.iter().filter(|chain| wanted(chain) && !saved.has_chain(chain));
+    let mut lines: Vec<String> = chains.map(|chain| format!("-N {chain}")).collect();
     if own_mark {
         let mark = config.mark();
-        let (text, note) =
-            (format!("{mark:#x}/{mark:#x}"), iptables::comment("CNI portfwd masquerade mark"));
+        let text = format!("{mark:#x}/{mark:#x}");
+        let note = iptables_save::comment("CNI portfwd masquerade mark");
         for (chain, rule) in [
             (SET_MARK, format!("{note} -j MARK --set-xmark {text}")),
             (MASQ, format!("-m mark --mark {text} -j MASQUERADE")),
         ] {
-            if !there.has_mark(chain, mark) {
+            if !has_mark(saved, chain, mark) {
                 lines.push(format!("-A {chain} {rule}"));
             }
         }
     }
-    for (from, to) in JUMPS.iter().filter(|jump| wanted(jump.1) && !there.jumps.contains(jump)) {
-        lines.push(if *to == MASQ {
+    let is_missing = |from, to| !saved.rules_of(from).any(|rule| rule.jumps_to(to));
+    for (from, to) in JUMPS.into_iter().filter(|(from, to)| wanted(to) && is_missing(from, to)) {
+        lines.push(if to == MASQ {
             // Before the rules of `ipMasq`, which accept what stays in a subnet.
-            format!("-I {from} 1 {} -j {to}", iptables::comment("CNI portfwd requiring masquerade"))
+            let note = iptables_save::comment("CNI portfwd requiring masquerade");
+            format!("-I {from} 1 {note} -j {to}")
         } else {
             format!("-A {from} -m addrtype --dst-type LOCAL -j {to}")
         });
@@ -160,7 +119,7 @@ fn shared(there: &There, config: &Config) -> Vec<String> {
     lines
 }
 
-/// The rules of a container, as `iptables-restore` reads them.
+/// Returns the rules of a container as lines for `iptables-restore`.
 fn of_container(owner: Owner<'_>, config: &Config, net: IpNet) -> Vec<String> {
     let chain = chain(CONTAINER, owner.network, owner.container_id);
     let v4 = net.addr().is_ipv4();
@@ -170,31 +129,29 @@ fn of_container(owner: Owner<'_>, config: &Config, net: IpNet) -> Vec<String> {
     for (protocol, ports) in jumps(&config.mappings) {
         let (note, protocol) = (comment(owner), protocol.name());
         lines.push(format!(
-            "-A {DNAT} {note} -m multiport -p {protocol} --destination-ports {ports} {conditions} -j {chain}"
+            "-A {DNAT} {note} -m multiport -p {protocol} --destination-ports {ports} {conditions} \
+             -j {chain}"
         ));
     }
     let set_mark = quoted(config.set_mark_chain.as_deref().unwrap_or(SET_MARK));
     for mapping in config.mappings.iter().filter(|mapping| mapping.is_for(v4)) {
         let address = mapping.address().map(|address| format!(" -d {address}")).unwrap_or_default();
-        let base = format!(
-            "-A {chain} -p {} --dport {}{address}",
-            mapping.protocol.name(),
-            mapping.host_port
-        );
+        let (protocol, port) = (mapping.protocol.name(), mapping.host_port);
+        let base = format!("-A {chain} -p {protocol} --dport {port}{address}");
         let sources = sources(config, net);
         lines.extend(sources.iter().map(|source| format!("{base} -s {source} -j {set_mark}")));
-        let to = destination(net.addr(), mapping.container_port);
+        let to = SocketAddr::new(net.addr(), mapping.container_port);
         lines.push(format!("{base} -j DNAT --to-destination {to}"));
     }
     lines
 }
 
-/// The nets from which packets are masqueraded.
+/// Returns the source subnets to masquerade.
 fn sources(config: &Config, net: IpNet) -> Vec<String> {
     let v4 = net.addr().is_ipv4();
     match (config.snat, config.masq_all) {
         (false, _) => Vec::new(),
-        (true, true) => vec![if v4 { "0.0.0.0/0".to_owned() } else { "::/0".to_owned() }],
+        (true, true) => vec![if v4 { "0.0.0.0/0" } else { "::/0" }.to_owned()],
         (true, false) => {
             let localhost = if v4 { "127.0.0.1" } else { LOCALHOST_V6 };
             vec![net.trunc().to_string(), localhost.to_owned()]
@@ -202,238 +159,184 @@ fn sources(config: &Config, net: IpNet) -> Vec<String> {
     }
 }
 
-/// The host ports as `multiport` takes them. As with the Go plugin those of the other family are among them.
+/// Returns the host ports as `multiport` takes them. As in the Go plugin, they include those of the
+/// other family.
 fn jumps(mappings: &[Mapping]) -> Vec<(Protocol, String)> {
     let mut jumps = Vec::new();
-    for protocol in [Protocol::Sctp, Protocol::Tcp, Protocol::Udp] {
-        let ports: Vec<String> = mappings
-            .iter()
-            .filter(|m| m.protocol == protocol)
-            .map(|m| m.host_port.to_string())
-            .collect();
+    for protocol in Protocol::ALL {
+        let mappings = mappings.iter().filter(|mapping| mapping.protocol == protocol);
+        let ports: Vec<String> = mappings.map(|mapping| mapping.host_port.to_string()).collect();
         jumps.extend(ports.chunks(PORTS_IN_A_RULE).map(|ports| (protocol, ports.join(","))));
     }
     jumps
 }
 
-/// A word as an argument in a line for `iptables-restore`.
+/// Quotes an argument for a line of `iptables-restore`.
 fn quoted(word: &str) -> String {
-    format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\""))
+    format!("\"{}\"", iptables_save::escaped(word))
 }
 
-/// CHECK: the first thing that is missing.
+/// CHECK: reports the first missing rule.
 pub(super) fn check(nft: &mut Nft, call: &Call<'_>, config: &Config, nets: &[IpNet]) -> Result<()> {
     let owner = call.owner();
+    let name = chain(CONTAINER, owner.network, owner.container_id);
+    let chains = [&WITH_SHARED_RULES[..], &[DNAT, &name]].concat();
     for net in nets {
         let Some(table) = NAT.into_iter().find(|table| table.is_for(net.addr())) else { continue };
-        let found = Found::look(nft, table, owner)?;
-        if let Some(missing) = found.missing(config, owner, *net) {
-            let family = if table.v4 { "iptables" } else { "ip6tables" };
-            return Err(differs(format!("host ports: {missing} ({family})")));
+        let mut saved = table.saved(nft, &CHAINS, &chains)?;
+        if saved.rules_of(&name).next().is_none()
+            && let Some(legacy) = table.legacy()
+        {
+            saved = legacy.saved()?;
+        }
+        if let Some(missing) = missing(&saved, config, owner, *net) {
+            return Err(differs(format!("host ports: {missing} ({})", table.program())));
         }
     }
     Ok(())
 }
 
-/// What is there of a container.
-struct Found {
-    there: There,
-    /// What its rules have in them, as [`There`] has it.
-    rules: Vec<Vec<u8>>,
-    jumps: usize,
+/// Returns the first difference from the rules that ADD makes.
+fn missing(saved: &SavedTable, config: &Config, owner: Owner<'_>, net: IpNet) -> Option<String> {
+    let name = &chain(CONTAINER, owner.network, owner.container_id);
+    let start = format!("-A {name} ");
+    let wanted = of_container(owner, config, net);
+    let rules = || saved.rules_of(name);
+    let present = rules().filter(|rule| !marks_localhost_v6(rule, config, net)).count();
+    // The Go plugin and older versions have no rules for `::1`.
+    let for_localhost = format!(" -s {LOCALHOST_V6} ");
+    let is_wanted = |line: &&String| line.starts_with(&start) && !line.contains(&for_localhost);
+    let wanted = wanted.iter().filter(is_wanted).count();
+    if present < wanted {
+        return Some(format!("{present} of {wanted} rules are in chain {name}"));
+    }
+    let mappings = || config.mappings.iter().filter(|m| m.is_for(net.addr().is_ipv4()));
+    for mapping in mappings() {
+        let port = mapping.container_port;
+        let same = mappings().filter(|other| other.container_port == port).count();
+        if rules().filter(|rule| leads_to(rule, net.addr(), port)).count() < same {
+            let to = format!("{}, port {port}", net.addr());
+            return Some(format!("{mapping} does not lead to {to} by chain {name}"));
+        }
+    }
+    let present = saved.rules_of(DNAT).filter(|rule| rule.jumps_to(name)).count();
+    let wanted = jumps(&config.mappings).len();
+    if present < wanted {
+        return Some(format!("{present} of {wanted} rules of {DNAT} lead to {name}"));
+    }
+    missing_shared(saved, config).first().map(|missing| format!("this is missing: {missing}"))
 }
 
-impl Found {
-    fn look(nft: &mut Nft, table: IpTable, owner: Owner<'_>) -> Result<Self> {
-        let name = chain(CONTAINER, owner.network, owner.container_id);
-        let rules: Vec<Vec<u8>> = table.rules(nft, &name, |_| true)?.iter().map(bytes).collect();
-        if let Some(legacy) = table.legacy().filter(|_| rules.is_empty()) {
-            let saved = legacy.save()?;
-            let of = |chain: &str| {
-                let start = format!("-A {chain} ");
-                saved.lines().filter(move |line| line.starts_with(&start))
-            };
-            return Ok(Self {
-                there: There::look(nft, table, true)?,
-                rules: of(&name).map(|line| line.as_bytes().to_vec()).collect(),
-                jumps: of(DNAT).filter(|line| jump_target(line) == Some(&name)).count(),
-            });
-        }
-        let jumps =
-            table.rules(nft, DNAT, |rule| rule.jump_target.as_deref() == Some(&name))?.len();
-        Ok(Self { there: There::look(nft, table, false)?, rules, jumps })
-    }
-
-    fn missing(&self, config: &Config, owner: Owner<'_>, net: IpNet) -> Option<String> {
-        let name = chain(CONTAINER, owner.network, owner.container_id);
-        let start = format!("-A {name} ");
-        let wanted = of_container(owner, config, net);
-        let is_for_localhost = |rule: &&Vec<u8>| marks_localhost_v6(rule, config, net);
-        let there = self.rules.iter().filter(|rule| !is_for_localhost(rule)).count();
-        // The Go plugin and older versions have no rules for `::1`.
-        let for_localhost = format!(" -s {LOCALHOST_V6} ");
-        let is_wanted = |line: &&String| line.starts_with(&start) && !line.contains(&for_localhost);
-        let wanted = wanted.iter().filter(is_wanted).count();
-        if there < wanted {
-            return Some(format!("{there} of {wanted} rules are in chain {name}"));
-        }
-        let is_for = |mapping: &&Mapping| mapping.is_for(net.addr().is_ipv4());
-        for mapping in config.mappings.iter().filter(is_for) {
-            let leads_there = |rule: &&Vec<u8>| leads_to(rule, net.addr(), mapping.container_port);
-            let same = config
-                .mappings
-                .iter()
-                .filter(is_for)
-                .filter(|m| m.container_port == mapping.container_port);
-            if self.rules.iter().filter(leads_there).count() < same.count() {
-                let to = format!("{}, port {}", net.addr(), mapping.container_port);
-                return Some(format!("{mapping} does not lead to {to} by chain {name}"));
-            }
-        }
-        let (there, wanted) = (self.jumps, jumps(&config.mappings).len());
-        if there < wanted {
-            return Some(format!("{there} of {wanted} rules of {DNAT} lead to {name}"));
-        }
-        shared(&self.there, config).first().map(|missing| format!("this is missing: {missing}"))
-    }
-}
-
-/// Whether a rule marks packets from `::1`. One for the host address `::1` has that address too, and the subnet.
-fn marks_localhost_v6(rule: &[u8], config: &Config, net: IpNet) -> bool {
+/// Whether a rule marks packets from `::1`. A rule for the host address `::1` contains that address
+/// too, but also the subnet.
+fn marks_localhost_v6(rule: &SavedRule, config: &Config, net: IpNet) -> bool {
     let IpNet::V6(subnet) = net else { return false };
     let set_mark = config.set_mark_chain.as_deref().unwrap_or(SET_MARK);
     let whole_bytes = usize::from(subnet.prefix_len() / 8).max(1);
     !config.masq_all
-        && holds(rule, set_mark.as_bytes())
-        && (holds(rule, format!("-s {LOCALHOST_V6}").as_bytes())
-            || holds(rule, &Ipv6Addr::LOCALHOST.octets())
-                && !holds(rule, &subnet.network().octets()[..whole_bytes]))
+        && rule.contains(set_mark.as_bytes())
+        && (rule.contains(format!("-s {LOCALHOST_V6}").as_bytes())
+            || rule.contains(&Ipv6Addr::LOCALHOST.octets())
+                && !rule.contains(&subnet.network().octets()[..whole_bytes]))
 }
 
-/// Whether a rule sends packets to this address and port: it has its text or, as the kernel keeps it, their bytes.
-fn leads_to(rule: &[u8], address: IpAddr, port: u16) -> bool {
+/// Whether a rule sends packets to this address and port, as text or as bytes of the kernel.
+fn leads_to(rule: &SavedRule, address: IpAddr, port: u16) -> bool {
     let octets = match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
     };
-    let text = format!("--to-destination {}", destination(address, port));
-    holds(rule, text.as_bytes()) || holds(rule, &octets) && holds(rule, &port.to_be_bytes())
+    let text = format!("--to-destination {}", SocketAddr::new(address, port));
+    rule.contains(text.as_bytes()) || rule.contains(&octets) && rule.contains(&port.to_be_bytes())
 }
 
-fn destination(address: IpAddr, port: u16) -> String {
-    std::net::SocketAddr::new(address, port).to_string()
-}
-
-/// The attributes of all that a rule is made of.
-fn bytes(rule: &RuleInfo) -> Vec<u8> {
-    rule.expressions.iter().flat_map(|expression| expression.attributes.iter().copied()).collect()
-}
-
-fn holds(rule: &[u8], part: &[u8]) -> bool {
-    rule.windows(part.len()).any(|window| window == part)
-}
-
+/// Removes the chains of the container and the jumps to them.
 pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>) -> Result<()> {
     let mut all = BestEffort::default();
     for (prefix, from) in [(CONTAINER, DNAT), (OLD_CONTAINER, OLD_SNAT)] {
-        all.step(iptables::remove_chain(
-            nft,
-            NAT,
-            &[from],
-            &chain(prefix, owner.network, owner.container_id),
-        ));
+        let name = chain(prefix, owner.network, owner.container_id);
+        all.step(iptables::remove_chain(nft, NAT, &[from], &name));
     }
     all.finish()
 }
 
 /// GC.
 pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
-    let valid: Vec<String> = stale
-        .valid_attachments()
-        .iter()
-        .map(|a| chain(CONTAINER, stale.network(), &a.container_id))
-        .collect();
-    iptables::remove_stale_chains(
-        nft,
-        NAT,
-        DNAT,
-        CONTAINER,
-        &comment_start(stale.network()),
-        &valid,
-    )
+    let network = stale.network();
+    let valid = stale.valid_attachments().iter();
+    let valid: Vec<String> = valid.map(|a| chain(CONTAINER, network, &a.container_id)).collect();
+    iptables::remove_stale_chains(nft, NAT, DNAT, CONTAINER, &comment_start(network), &valid)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::plugin::call::testing::with_call;
-    use rscni::Args;
+    use super::{super::config::tests::read, *};
     use serde_json::{Value, json};
 
     const OWNER: Owner<'_> = Owner { network: "net", container_id: "id", ifname: "eth0" };
 
-    fn lines_of(keys: &Value, net: &str) -> String {
-        let mut json = json!({ "name": "net", "type": "portmap", "backend": "iptables" });
-        json.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
-        let conf = serde_json::from_value(json).unwrap();
-        let config = with_call(Args::default(), conf, Config::new).unwrap();
-        of_container(OWNER, &config, net.parse().unwrap()).join("\n")
+    fn lines_of(mut keys: Value, net: &str) -> String {
+        keys["backend"] = "iptables".into();
+        of_container(OWNER, &read(&keys).unwrap(), net.parse().unwrap()).join("\n")
     }
 
     #[test]
-    fn rules_are_those_that_the_go_plugin_makes() {
+    fn rules_equal_those_of_the_go_plugin() {
         let mappings = json!([
             { "hostPort": 8080, "containerPort": 80, "protocol": "tcp" },
             { "hostPort": 53, "containerPort": 54, "protocol": "udp", "hostIP": "192.0.2.1" },
             { "hostPort": 8081, "containerPort": 81, "protocol": "TCP", "hostIP": "2001:db8::1" },
         ]);
-        let keys = json!({ "runtimeConfig": { "portMappings": mappings }, "conditionsV4": ["!", "-s", "192.0.2.9"] });
+        let keys = json!({
+            "runtimeConfig": { "portMappings": mappings },
+            "conditionsV4": ["!", "-s", "192.0.2.9"],
+        });
         // echo -n netid | sha512sum
-        let expected = r#":CNI-DN-30e7440e95deb2a63c98a - [0:0]
--A CNI-HOSTPORT-DNAT -m comment --comment "dnat name: \"net\" id: \"id\"" -m multiport -p tcp --destination-ports 8080,8081 "!" "-s" "192.0.2.9" -j CNI-DN-30e7440e95deb2a63c98a
--A CNI-HOSTPORT-DNAT -m comment --comment "dnat name: \"net\" id: \"id\"" -m multiport -p udp --destination-ports 53 "!" "-s" "192.0.2.9" -j CNI-DN-30e7440e95deb2a63c98a
--A CNI-DN-30e7440e95deb2a63c98a -p tcp --dport 8080 -s 10.1.0.0/16 -j "CNI-HOSTPORT-SETMARK"
--A CNI-DN-30e7440e95deb2a63c98a -p tcp --dport 8080 -s 127.0.0.1 -j "CNI-HOSTPORT-SETMARK"
--A CNI-DN-30e7440e95deb2a63c98a -p tcp --dport 8080 -j DNAT --to-destination 10.1.0.5:80
--A CNI-DN-30e7440e95deb2a63c98a -p udp --dport 53 -d 192.0.2.1 -s 10.1.0.0/16 -j "CNI-HOSTPORT-SETMARK"
--A CNI-DN-30e7440e95deb2a63c98a -p udp --dport 53 -d 192.0.2.1 -s 127.0.0.1 -j "CNI-HOSTPORT-SETMARK"
--A CNI-DN-30e7440e95deb2a63c98a -p udp --dport 53 -d 192.0.2.1 -j DNAT --to-destination 10.1.0.5:54"#;
-        assert_eq!(lines_of(&keys, "10.1.0.5/16"), expected);
-        let six = lines_of(&keys, "fd01::5/64");
-        assert!(six.contains("--dport 8081 -d 2001:db8::1 -s fd01::/64 -j"), "{six}");
-        assert!(
-            six.ends_with("--dport 8081 -d 2001:db8::1 -j DNAT --to-destination [fd01::5]:81"),
-            "{six}"
+        let chain = "CNI-DN-30e7440e95deb2a63c98a";
+        let note = r#"-m comment --comment "dnat name: \"net\" id: \"id\"" -m multiport"#;
+        let (conditions, mark) = (r#""!" "-s" "192.0.2.9""#, r#"-j "CNI-HOSTPORT-SETMARK""#);
+        let udp = format!("-A {chain} -p udp --dport 53 -d 192.0.2.1");
+        let expected = format!(
+            ":{chain} - [0:0]
+-A CNI-HOSTPORT-DNAT {note} -p tcp --destination-ports 8080,8081 {conditions} -j {chain}
+-A CNI-HOSTPORT-DNAT {note} -p udp --destination-ports 53 {conditions} -j {chain}
+-A {chain} -p tcp --dport 8080 -s 10.1.0.0/16 {mark}
+-A {chain} -p tcp --dport 8080 -s 127.0.0.1 {mark}
+-A {chain} -p tcp --dport 8080 -j DNAT --to-destination 10.1.0.5:80
+{udp} -s 10.1.0.0/16 {mark}
+{udp} -s 127.0.0.1 {mark}
+{udp} -j DNAT --to-destination 10.1.0.5:54"
         );
+        assert_eq!(lines_of(keys.clone(), "10.1.0.5/16"), expected);
+        let six = lines_of(keys, "fd01::5/64");
+        assert!(six.contains("--dport 8081 -d 2001:db8::1 -s fd01::/64 -j"), "{six}");
+        let end = "--dport 8081 -d 2001:db8::1 -j DNAT --to-destination [fd01::5]:81";
+        assert!(six.ends_with(end), "{six}");
         assert!(!six.contains("127.0.0.1") && !six.contains("--dport 53"), "{six}");
     }
 
     #[test]
-    fn keys_change_who_is_marked_and_by_whom() {
-        let with = |extra: &Value| {
-            let mut keys = json!({ "runtimeConfig": { "portMappings": [{ "hostPort": 1, "containerPort": 2 }] } });
-            keys.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-            lines_of(&keys, "10.1.0.5/16")
+    fn keys_change_the_marked_sources_and_the_chain() {
+        let with = |key: &str, value: Value| {
+            let mappings = json!([{ "hostPort": 1, "containerPort": 2 }]);
+            let keys = json!({ "runtimeConfig": { "portMappings": mappings }, key: value });
+            lines_of(keys, "10.1.0.5/16")
         };
-        assert!(!with(&json!({ "snat": false })).contains("MARK"));
-        assert!(
-            with(&json!({ "externalSetMarkChain": "KUBE-MARK-MASQ" }))
-                .contains("-j \"KUBE-MARK-MASQ\"")
-        );
-        let all = with(&json!({ "masqAll": true }));
+        assert!(!with("snat", json!(false)).contains("MARK"));
+        let external = with("externalSetMarkChain", json!("KUBE-MARK-MASQ"));
+        assert!(external.contains("-j \"KUBE-MARK-MASQ\""));
+        let all = with("masqAll", json!(true));
         assert!(all.contains("-s 0.0.0.0/0 -j") && !all.contains("127.0.0.1"), "{all}");
     }
 
     #[test]
-    fn fifteen_ports_go_into_a_rule() {
+    fn a_rule_has_at_most_fifteen_ports() {
         let mappings: Vec<Value> =
             (1..=16).map(|port| json!({ "hostPort": port, "containerPort": 1 })).collect();
-        let lines =
-            lines_of(&json!({ "runtimeConfig": { "portMappings": mappings } }), "10.1.0.5/16");
-        assert!(
-            lines.contains("--destination-ports 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15  -j"),
-            "{lines}"
-        );
+        let keys = json!({ "runtimeConfig": { "portMappings": mappings } });
+        let lines = lines_of(keys, "10.1.0.5/16");
+        let first = "--destination-ports 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15  -j";
+        assert!(lines.contains(first), "{lines}");
         assert!(lines.contains("--destination-ports 16  -j"), "{lines}");
     }
 }

@@ -1,13 +1,14 @@
 //! `127.0.0.1` and `::1` as host addresses of mappings.
 //!
-//! Packets from `127.0.0.1` are martians outside of `lo`, unless `route_localnet` of the interface to the container is on.
-//! What that lets in besides, packets from the container to the host's own `127.0.0.1`, is dropped again
-//! ([`elements`](super::elements)).
+//! Packets from `127.0.0.1` are martians outside of `lo`, unless the interface to the container has
+//! `route_localnet`. That setting also admits packets from the container to the host's own
+//! `127.0.0.1`, which a rule drops again ([`skeleton`](super::skeleton)).
 //!
-//! IPv6 has no such setting. Packets from `::1` do get out once they are masqueraded. The answers come in for the address
-//! of the interface, and connection tracking turns that into `::1`: the kernel then looks for a route to `::1` by the
-//! interface that they came in by, and the only one is by `lo`. A local route to `::1` by that interface lets them in.
-//! It opens nothing else: the kernel drops packets that arrive from or for `::1` before it looks at anything.
+//! IPv6 has no such setting. Masqueraded packets from `::1` leave the host. The answers arrive for
+//! the address of the interface, which connection tracking replaces with `::1`. The kernel then
+//! looks for a route to `::1` by the interface on which they arrived, and its own route is by `lo`.
+//! A local route to `::1` by that interface admits them. It admits nothing else, because the kernel
+//! first drops packets that arrive from or for `::1`.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -18,10 +19,10 @@ use crate::plugin::error::{Result, differs};
 
 /// The table of the host's own addresses.
 const LOCAL: u32 = 255;
-/// After the kernel's own route to `::1`, which is for packets that the host sends.
+/// A lower priority than that of the kernel's own route to `::1`, which packets of the host take.
 const METRIC: u32 = 4096;
 
-/// The local route to `::1` by an interface.
+/// Returns the local route to `::1` by an interface.
 fn route(index: u32) -> Route {
     Route {
         oif: Some(index),
@@ -32,68 +33,66 @@ fn route(index: u32) -> Route {
     }
 }
 
-/// The interface by which the container is reached; none if it is not reached by any.
-fn interface_to(host: &mut Netlink, container: IpAddr) -> Result<Option<u32>> {
-    Ok(host.route_to(container)?.and_then(|route| route.oif))
-}
-
-/// The setting of an interface for `127.0.0.1`, and the name of the interface.
-fn key(host: &mut Netlink, index: u32) -> Result<(String, String)> {
-    let name = host.link_by_index(index)?.name;
-    Ok((format!("net/ipv4/conf/{name}/route_localnet"), name))
-}
-
-/// Lets packets from `127.0.0.1` or `::1` out to these addresses, and the answers in. It belongs to the interface, and
-/// stays.
-pub(super) fn enable(containers: &[IpAddr]) -> Result<()> {
+/// Calls `step` with the index of the interface to each container that has a route.
+fn for_each_interface(
+    containers: &[IpAddr],
+    mut step: impl FnMut(&mut Netlink, IpAddr, u32) -> Result<()>,
+) -> Result<()> {
     if containers.is_empty() {
         return Ok(());
     }
     let mut host = Netlink::open()?;
     for container in containers {
-        let Some(index) = interface_to(&mut host, *container)? else { continue };
-        if container.is_ipv4() {
-            sysctl::set(&key(&mut host, index)?.0, "1")?;
-            continue;
-        }
-        // Each interface has one of its own, of the same metric.
-        match host.append_route(&route(index)) {
-            Err(error) if !error.is_exists() => {
-                let problem =
-                    format!("portmap: let [::1] of the host lead to {container}: {error}");
-                return Err(Error::IOFailure(problem).into());
-            }
-            _ => {}
+        if let Some(index) = host.route_to(*container)?.and_then(|route| route.oif) {
+            step(&mut host, *container, index)?;
         }
     }
     Ok(())
 }
 
+fn route_localnet(interface: &str) -> String {
+    format!("net/ipv4/conf/{interface}/route_localnet")
+}
+
+/// Lets packets from `127.0.0.1` or `::1` out to these addresses, and the answers in. The settings
+/// belong to the interface, and stay.
+pub(super) fn enable(containers: &[IpAddr]) -> Result<()> {
+    for_each_interface(containers, |host, container, index| {
+        if container.is_ipv4() {
+            let name = host.link_by_index(index)?.name;
+            sysctl::set(&route_localnet(&name), "1")?;
+            return Ok(());
+        }
+        // Appended, because every interface has its own route of the same metric.
+        match host.append_route(&route(index)) {
+            Err(error) if !error.is_exists() => {
+                let problem =
+                    format!("portmap: let [::1] of the host lead to {container}: {error}");
+                Err(Error::IOFailure(problem).into())
+            }
+            _ => Ok(()),
+        }
+    })
+}
+
 /// CHECK.
 pub(super) fn check(containers: &[IpAddr]) -> Result<()> {
-    if containers.is_empty() {
-        return Ok(());
-    }
-    let mut host = Netlink::open()?;
-    for container in containers {
-        let Some(index) = interface_to(&mut host, *container)? else { continue };
+    for_each_interface(containers, |host, container, index| {
         if container.is_ipv4() {
-            let (key, name) = key(&mut host, index)?;
-            if sysctl::get(&key)? != "1" {
+            let name = host.link_by_index(index)?.name;
+            if sysctl::get(&route_localnet(&name))? != "1" {
                 return Err(differs(format!(
                     "route_localnet of {name} is off: 127.0.0.1 does not reach the container"
                 )));
             }
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
-/// CHECK of what `::1` needs, which an older version and the Go plugin do not make.
-pub(super) fn check_v6(containers: &[IpAddr]) -> Result<()> {
-    let mut host = Netlink::open()?;
-    for container in containers.iter().filter(|address| address.is_ipv6()) {
-        let Some(index) = interface_to(&mut host, *container)? else { continue };
+/// CHECK of the route to `::1`, which older versions and the Go plugin do not add.
+pub(super) fn check_v6(container: IpAddr) -> Result<()> {
+    for_each_interface(&[container], |host, _, index| {
         let wanted = route(index);
         let filter = RouteFilter {
             dst: Some(wanted.dst),
@@ -107,6 +106,6 @@ pub(super) fn check_v6(containers: &[IpAddr]) -> Result<()> {
                 "the local route to ::1 by {name} is missing: [::1] does not reach the container"
             )));
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }

@@ -1,23 +1,26 @@
-//! `portmap`: ports of the host that lead into the container, as `runtimeConfig.portMappings` lists them.
+//! `portmap`: forwards ports of the host into the container, as listed in
+//! `runtimeConfig.portMappings`.
 //!
-//! It is chained after the plugin that makes the container's interface. Where there are no mappings it does nothing at
-//! all. Ours are elements in the table `inet rscni` ([`elements`]), changed over netlink; with `backend: iptables` the
-//! rules are those that the Go plugin makes ([`iptables`]). Removal looks for both, and for what the Go plugin makes
-//! with nftables ([`go_nftables`]): an attachment may be older than the node's plugins.
+//! It stands in a list after the plugin that creates the container's interface, and does nothing
+//! without mappings. By default, it adds elements to the table `inet rscni` over netlink
+//! ([`elements`]). With `backend: iptables`, it adds the rules of the Go plugin ([`iptables`]).
+//! Removal covers both, and the nftables rules of the Go plugin ([`go_nftables`]), because an
+//! attachment may be older than the node's plugins.
 
 mod check;
 mod config;
 mod elements;
+mod entry;
 mod flows;
 mod go_nftables;
 mod iptables;
 mod localnet;
 pub(crate) mod names;
 mod nft_program;
+mod skeleton;
 mod standby;
 
-use crate::plugin::Call;
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use rscni::{CNIResult, Error};
@@ -29,7 +32,7 @@ use self::{
 };
 use crate::{
     plugin::{
-        Commands, Plugin,
+        Call, Commands, Plugin,
         error::{BestEffort, Result},
         facts::{Facts, Repair},
     },
@@ -51,7 +54,6 @@ pub(crate) const PORTMAP: Plugin = Plugin {
 };
 
 fn add(call: &Call<'_>) -> Result<CNIResult> {
-    let _conf = call.conf;
     let config = Config::new(call)?;
     let previous = call.chained_result()?;
     let nets = container_nets(previous, call);
@@ -60,21 +62,19 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
     }
     let owner = call.owner();
     let mut undo = Undo::default();
-    // Before the step itself: with iptables it is one for each family.
-    undo.push(move || remove(owner, None).1);
+    undo.push(move || remove(&mut Nft::open()?, owner, None).1);
     match config.backend {
         Backend::Nftables => elements::add(&mut Nft::open()?, call, &config, &nets)?,
         Backend::Iptables => iptables::add(owner, &config, &nets)?,
     }
-    localnet::enable(&by_localhost(&config, &nets))?;
-    flows::forget_stale(&config, nets.iter().map(|net| net.addr().is_ipv4()));
+    localnet::enable(&reached_from_localhost(&config, &nets))?;
+    flows::forget_stale(&config, &nets);
     undo.commit();
     Ok(previous.clone())
 }
 
-/// Puts the mappings back: those that are left are replaced.
-pub(crate) fn restore(call: &Call<'_>) -> Result<()> {
-    let _conf = call.conf;
+/// Restores the mappings. Replaces the remaining ones.
+fn restore(call: &Call<'_>) -> Result<()> {
     let config = Config::new(call)?;
     let nets = container_nets(call.checked_result()?, call);
     let owner = call.owner();
@@ -87,13 +87,13 @@ pub(crate) fn restore(call: &Call<'_>) -> Result<()> {
             }
             Backend::Iptables => iptables::add(owner, &config, &nets)?,
         }
-        flows::forget_stale(&config, nets.iter().map(|net| net.addr().is_ipv4()));
+        flows::forget_stale(&config, &nets);
     }
-    localnet::enable(&by_localhost(&config, &nets))
+    localnet::enable(&reached_from_localhost(&config, &nets))
 }
 
-/// The container's addresses that `127.0.0.1` or `::1` of the host is to lead to.
-fn by_localhost(config: &Config, nets: &[IpNet]) -> Vec<IpAddr> {
+/// Returns the container's addresses with mappings from `127.0.0.1` or `::1` of the host.
+fn reached_from_localhost(config: &Config, nets: &[IpNet]) -> Vec<IpAddr> {
     let is_wanted = |address: &IpAddr| {
         let v4 = address.is_ipv4();
         config.mappings.iter().any(|mapping| config.is_for_localhost(mapping, v4))
@@ -101,54 +101,43 @@ fn by_localhost(config: &Config, nets: &[IpNet]) -> Vec<IpAddr> {
     nets.iter().map(IpNet::addr).filter(is_wanted).collect()
 }
 
-/// Removes whatever any of the backends has for this attachment, and gives our elements among it. What ADD was told
-/// saves a search.
-fn remove(owner: Owner<'_>, known: Option<(&Config, &[IpNet])>) -> (Vec<Removed>, Result<()>) {
-    let mut nft = match Nft::open() {
-        Ok(nft) => nft,
-        Err(error) => return (Vec::new(), Err(error.into())),
-    };
+/// Removes what any backend added for this attachment, and returns the elements. The configuration
+/// and addresses of ADD, if known, save a search.
+fn remove(
+    nft: &mut Nft,
+    owner: Owner<'_>,
+    known: Option<(&Config, &[IpNet])>,
+) -> (Vec<Removed>, Result<()>) {
     let (mut all, mut removed) = (BestEffort::default(), Vec::new());
-    all.step(elements::remove(&mut nft, owner, known).map(|elements| removed = elements));
-    all.step(go_nftables::remove(&mut nft, owner.container_id));
-    all.step(iptables::remove(&mut nft, owner));
+    all.step(elements::remove(nft, owner, known).map(|elements| removed = elements));
+    all.step(go_nftables::remove(nft, owner.container_id));
+    all.step(iptables::remove(nft, owner));
     (removed, all.finish())
 }
 
 fn del(call: &Call<'_>) -> Result<()> {
-    let conf = call.conf;
-    // One that has become invalid does not stop this; it may have asked for anything.
+    // An invalid configuration may have been valid at ADD.
     let config = Config::new(call).ok();
-    let previous = conf.prev_result.as_ref();
+    let previous = call.conf.prev_result.as_ref();
     if config.as_ref().is_some_and(|config| config.mappings.is_empty()) && previous.is_some() {
         return Ok(());
     }
     let nets = previous.map(|result| container_nets(result, call)).unwrap_or_default();
     let known = config.as_ref().filter(|_| !nets.is_empty()).map(|config| (config, &nets[..]));
-    let (removed, outcome) = remove(call.owner(), known);
+    let (removed, outcome) = remove(&mut Nft::open()?, call.owner(), known);
     let mut ports: Vec<u16> = elements::udp_ports(&removed).collect();
     ports.extend(config.iter().flat_map(flows::udp).map(|mapping| mapping.host_port));
     forget_flows(ports, nets.iter().map(IpNet::addr), &removed);
     outcome
 }
 
-/// Forgets the flows of UDP to what is removed, and to these addresses.
-fn forget_flows(
-    mut ports: Vec<u16>,
-    containers: impl Iterator<Item = IpAddr>,
-    removed: &[Removed],
-) {
-    let mut containers: Vec<IpAddr> =
-        containers.chain(removed.iter().filter_map(|r| r.container)).collect();
-    containers.sort_unstable();
-    containers.dedup();
-    ports.sort_unstable();
-    ports.dedup();
-    flows::forget_to(ports.into_iter(), &containers);
+/// Deletes the UDP flows from `ports` to these addresses and those of the removed mappings.
+fn forget_flows(ports: Vec<u16>, containers: impl Iterator<Item = IpAddr>, removed: &[Removed]) {
+    let containers = containers.chain(removed.iter().filter_map(|r| r.container)).collect();
+    flows::forget_to(&BTreeSet::from_iter(ports), &containers);
 }
 
-pub(crate) fn check(call: &Call<'_>) -> Result<()> {
-    let _conf = call.conf;
+fn check(call: &Call<'_>) -> Result<()> {
     let config = Config::new(call)?;
     let nets = container_nets(call.checked_result()?, call);
     if config.mappings.is_empty() || nets.is_empty() {
@@ -157,15 +146,15 @@ pub(crate) fn check(call: &Call<'_>) -> Result<()> {
     let owner = call.owner();
     let mut nft = Nft::open()?;
     if let Err(differs) = check_backends(&mut nft, call, &config, &nets) {
-        // It may have been added by the Go plugin.
-        if !go_nftables::is_there(&mut nft, owner.container_id, &config, &nets)? {
+        // The Go plugin may have added the mappings.
+        if !go_nftables::exist(&mut nft, owner.container_id, &config, &nets)? {
             return Err(differs);
         }
     }
-    localnet::check(&by_localhost(&config, &nets))
+    localnet::check(&reached_from_localhost(&config, &nets))
 }
 
-/// What ADD made is there, whichever backend it was told to use.
+/// Checks the mappings in both backends, the configured one first.
 fn check_backends(nft: &mut Nft, call: &Call<'_>, config: &Config, nets: &[IpNet]) -> Result<()> {
     let checks = match config.backend {
         Backend::Nftables => [check::check, iptables::check],
@@ -176,7 +165,6 @@ fn check_backends(nft: &mut Nft, call: &Call<'_>, config: &Config, nets: &[IpNet
 }
 
 fn gc(call: &Call<'_>) -> Result<()> {
-    let _conf = call.conf;
     let stale = call.stale();
     let mut nft = Nft::open()?;
     let mut all = BestEffort::default();

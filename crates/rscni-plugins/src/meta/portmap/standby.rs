@@ -1,28 +1,33 @@
-//! Host ports that two attachments of one container map. A runtime may pass the same mappings to every network of a
-//! container, as nerdctl does.
+//! Host ports that two attachments of one container map. A runtime may pass the same mappings to
+//! all networks of a container, as nerdctl does.
 //!
-//! The first attachment has the port. The elements of the others wait in maps and sets of their own, under the same keys
-//! followed by a hash of the owner tag. Whatever removes the active mapping makes a waiting one active in the same
-//! transaction. Calls that do either hold a lock, so that none misses what another one adds.
+//! The first attachment gets the port. The elements of the others wait in separate maps and sets,
+//! whose keys end with a hash of the owner tag. The transaction that removes the active mapping
+//! also activates a waiting one. Both kinds of calls hold a lock, so that neither misses a change
+//! of the other.
 
-use crate::plugin::Call;
 use rscni_linux::nft::{Element, ElementInfo, Nft, Transaction, Value};
 use sha2::{Digest, Sha256};
 
-use super::{
-    elements::Found,
-    names::{self, Group, active, table},
+use super::names::{self, active, is_of_sources, table};
+use crate::{
+    attach::sandbox::Sandbox,
+    netfilter::nftable,
+    plugin::{Call, error::Result},
+    state::owner,
 };
-use crate::{attach::sandbox::Sandbox, netfilter::nftable, plugin::error::Result, state::owner};
 
-/// The element by which a mapping waits, made from that by which it would be active.
+/// An existing element and the name of its set.
+pub(super) type Found = (String, ElementInfo);
+
+/// Returns the waiting form of an element.
 pub(super) fn element(active: &Element, tag: &str) -> Element {
     let hash: [u8; 4] = Sha256::digest(tag)[..4].try_into().expect("a hash has four bytes");
     let key = [active.key.as_bytes(), &hash].concat();
     Element { key: Value::bytes(key), ..active.clone() }
 }
 
-/// The element by which a waiting mapping becomes active.
+/// Returns the active form of a waiting element.
 fn activated(waiting: &ElementInfo) -> Element {
     let key = &waiting.key[..waiting.key.len() - 4];
     Element {
@@ -54,8 +59,8 @@ impl Waiting {
         Ok(Self(all))
     }
 
-    /// The mapping that takes over the port of `removed`, an element of the map `map`: all its elements. Those with a tag
-    /// that `is_removed` are no candidates.
+    /// Returns all elements of the mapping that takes over the port of `removed`, an element of the
+    /// map `map`. Mappings whose tag `is_removed` are no candidates.
     pub(super) fn successor(
         &self,
         map: &str,
@@ -68,13 +73,13 @@ impl Waiting {
                 && element.key.starts_with(&removed.key)
                 && element.comment.as_deref().is_some_and(|tag| !is_removed(tag))
         };
-        // All ports of an attachment go to the same one of several.
+        // Ordered by hash, so that the same attachment takes over all ports of another.
         let hash = |(_, element): &&Found| element.key[removed.key.len()..].to_vec();
         let Some(forward) = self.0.iter().filter(waits).min_by_key(hash) else {
             return Vec::new();
         };
         let of_forward = |(set, element): &&Found| {
-            Group::is_of_sources(set)
+            is_of_sources(set)
                 && set.starts_with(&format!("{map}_from"))
                 && element.key.ends_with(&forward.1.key)
                 && element.comment == forward.1.comment
@@ -83,7 +88,7 @@ impl Waiting {
     }
 }
 
-/// One step of a removal, which must not be torn apart: elements to remove, and elements that take their place.
+/// Changes that belong into one transaction: elements to remove, and elements to activate instead.
 #[derive(Default)]
 pub(super) struct Step<'a> {
     pub(super) remove: Vec<&'a Found>,
@@ -91,12 +96,12 @@ pub(super) struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// How many changes it makes.
+    /// Returns the number of changes.
     pub(super) fn len(&self) -> usize {
         self.remove.len() + 3 * self.activate.len()
     }
 
-    pub(super) fn put_into(&self, transaction: &mut Transaction<'_>) {
+    pub(super) fn add_to(&self, transaction: &mut Transaction<'_>) {
         let table = table();
         let key = |element: &ElementInfo| Element::new(Value::bytes(element.key.clone()));
         for (set, element) in &self.remove {

@@ -1,4 +1,4 @@
-//! Addresses of a bus: `unix:path=/run/dbus/system_bus_socket`, several of them divided by `;`.
+//! Addresses of a bus, such as `unix:path=/run/dbus/system_bus_socket`, separated by `;`.
 
 use std::{
     io,
@@ -11,12 +11,12 @@ use std::{
     },
 };
 
-/// Where the system's bus is if nobody says otherwise.
-const USUAL: &str = "unix:path=/var/run/dbus/system_bus_socket";
+/// The default address of the system bus.
+const DEFAULT: &str = "unix:path=/var/run/dbus/system_bus_socket";
 
-/// Connects to the first of the addresses that can be reached.
+/// Connects to the first reachable address.
 pub(super) fn connect(addresses: Option<&str>) -> io::Result<UnixStream> {
-    let addresses = addresses.filter(|text| !text.is_empty()).unwrap_or(USUAL);
+    let addresses = addresses.filter(|text| !text.is_empty()).unwrap_or(DEFAULT);
     let mut failed = None;
     for address in addresses.split(';').filter(|address| !address.is_empty()) {
         match parse(address).and_then(|address| UnixStream::connect_addr(&address)) {
@@ -42,10 +42,10 @@ pub(super) fn parse(address: &str) -> io::Result<SocketAddr> {
             _ => {}
         }
     }
-    Err(invalid("there is neither `path` nor `abstract` in it"))
+    Err(invalid("it has neither `path` nor `abstract`"))
 }
 
-/// Undoes `%2f` and the like.
+/// Decodes escapes such as `%2f`.
 fn unescaped(value: &str) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut rest = value.as_bytes();
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_and_abstract_names_are_read() {
+    fn paths_and_abstract_names_are_parsed() {
         let path = parse("unix:path=/run/a%20b,guid=1234").unwrap();
         assert_eq!(path.as_pathname().unwrap().to_str(), Some("/run/a b"));
         let name = parse("unix:guid=1234,abstract=/tmp/dbus-x").unwrap();
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_reached_is_named() {
+    fn errors_name_the_unreachable_address() {
         for (address, word) in [
             ("tcp:host=localhost,port=1", "unix:"),
             ("unix:tmpdir=/tmp", "path"),

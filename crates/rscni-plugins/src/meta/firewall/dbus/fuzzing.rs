@@ -1,13 +1,13 @@
-//! The part of the message bus in [`fuzzing`](crate::fuzzing).
+//! The functions for D-Bus in [`fuzzing`](crate::fuzzing).
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
 
 use super::{
     address,
-    message::{Call, Header},
+    message::{Header, MethodCall},
 };
 
-/// A message of the bus, and a call with texts of these bytes; and an address of a bus.
+/// Decodes a message and an address of the bus, and encodes a call with strings of these bytes.
 pub fn dbus(data: &[u8]) {
     if let Some((start, rest)) = data.split_first_chunk::<{ Header::LENGTH }>()
         && let Ok(header) = Header::decode(start)
@@ -18,7 +18,7 @@ pub fn dbus(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let _ = address::parse(text);
     let texts: Vec<&str> = text.split('\n').take(4).collect();
-    let call = Call {
+    let call = MethodCall {
         destination: texts[0],
         path: "/p",
         interface: "i.i",
@@ -26,12 +26,10 @@ pub fn dbus(data: &[u8]) {
         arguments: &texts,
     };
     let Ok(bytes) = call.encode(7) else { return assert!(text.contains('\0')) };
-    let (start, rest) = bytes.split_first_chunk().expect("a call has a start");
-    let header = Header::decode(start).expect("what was written is read");
+    let (start, rest) = bytes.split_first_chunk().expect("a call has a header");
+    let header = Header::decode(start).expect("an encoded header is valid");
     assert_eq!(header.rest, rest.len());
-    let message = header.message(start, rest).expect("what was written is read");
-    assert_eq!(
-        (message.text().expect("its first argument"), message.answers),
-        (texts[0].to_owned(), None)
-    );
+    let message = header.message(start, rest).expect("an encoded call is valid");
+    let first = message.text().expect("the first argument is a string");
+    assert_eq!((&*first, message.answers), (texts[0], None));
 }

@@ -1,6 +1,6 @@
-//! Messages: a fixed start, fields with a type each, and a body.
+//! Messages: a fixed header, typed header fields, and a body.
 //!
-//! Numbers have the byte order of the sender and stand at multiples of their size.
+//! Numbers have the byte order of the sender and are aligned to their size.
 
 use std::io;
 
@@ -16,9 +16,9 @@ const REPLY_SERIAL: u8 = 5;
 const DESTINATION: u8 = 6;
 const SIGNATURE: u8 = 8;
 
-/// A method to call: whose, and with which arguments.
+/// A method call whose arguments are strings.
 #[derive(Debug)]
-pub(crate) struct Call<'a> {
+pub(crate) struct MethodCall<'a> {
     pub(crate) destination: &'a str,
     pub(crate) path: &'a str,
     pub(crate) interface: &'a str,
@@ -26,19 +26,14 @@ pub(crate) struct Call<'a> {
     pub(crate) arguments: &'a [&'a str],
 }
 
-impl<'a> Call<'a> {
-    /// A call to the bus itself.
+impl<'a> MethodCall<'a> {
+    /// Creates a call to the bus itself.
     pub(super) fn to_bus(member: &'a str, arguments: &'a [&'a str]) -> Self {
-        Self {
-            destination: "org.freedesktop.DBus",
-            path: "/org/freedesktop/DBus",
-            interface: "org.freedesktop.DBus",
-            member,
-            arguments,
-        }
+        let (name, path) = ("org.freedesktop.DBus", "/org/freedesktop/DBus");
+        Self { destination: name, path, interface: name, member, arguments }
     }
 
-    /// The call as it is sent, with the number by which the answer refers to it.
+    /// Encodes the call. The reply refers to it by `serial`.
     pub(super) fn encode(&self, serial: u32) -> io::Result<Vec<u8>> {
         let mut body = Writer::default();
         for argument in self.arguments {
@@ -64,7 +59,7 @@ impl<'a> Call<'a> {
             fields.signature(&"s".repeat(self.arguments.len()))?;
         }
         message.number(length(fields.0.len())?);
-        // The start is 16 bytes long, so what is aligned in the fields is aligned in the message.
+        // The header has 16 bytes, so alignment in the fields is alignment in the message.
         message.0.extend(fields.0);
         message.align(8);
         message.0.extend(body.0);
@@ -87,33 +82,36 @@ impl Writer {
 
     fn text(&mut self, text: &str) -> io::Result<()> {
         if text.contains('\0') {
-            return Err(invalid("text with a NUL byte in it cannot be sent"));
+            return Err(invalid("a string contains a NUL byte"));
         }
         self.number(length(text.len())?);
-        self.0.extend(text.as_bytes());
-        self.0.push(0);
+        self.terminated(text);
         Ok(())
     }
 
     fn signature(&mut self, text: &str) -> io::Result<()> {
         self.0.push(u8::try_from(text.len()).map_err(|_| invalid("too many arguments"))?);
+        self.terminated(text);
+        Ok(())
+    }
+
+    fn terminated(&mut self, text: &str) {
         self.0.extend(text.as_bytes());
         self.0.push(0);
-        Ok(())
     }
 }
 
 fn length(length: usize) -> io::Result<u32> {
-    u32::try_from(length).map_err(|_| invalid("a text is too long"))
+    u32::try_from(length).map_err(|_| invalid("a string is too long"))
 }
 
-/// The start of a message that is being received.
+/// The fixed header of a received message.
 #[derive(Debug)]
 pub(super) struct Header {
     is_big_endian: bool,
     kind: u8,
     fields: usize,
-    /// How many bytes follow: fields, padding and body.
+    /// The number of bytes that follow: fields, padding and body.
     pub(super) rest: usize,
 }
 
@@ -124,7 +122,7 @@ impl Header {
         let is_big_endian = match start[0] {
             b'l' => false,
             b'B' => true,
-            _ => return Err(invalid("what the bus sends is no message")),
+            _ => return Err(invalid("the bus sent an invalid message")),
         };
         let mut reader = Reader { bytes: start, at: 4, is_big_endian };
         let (body, _serial, fields) = (reader.length()?, reader.number()?, reader.length()?);
@@ -133,7 +131,7 @@ impl Header {
         Ok(Self { is_big_endian, kind: start[1], fields, rest })
     }
 
-    /// The message, from its start and what followed.
+    /// Decodes the message from the header and the bytes that follow it.
     pub(super) fn message(&self, start: &[u8; Self::LENGTH], rest: &[u8]) -> io::Result<Message> {
         let bytes = [&start[..], rest].concat();
         let end = Self::LENGTH + self.fields;
@@ -165,19 +163,19 @@ impl Header {
             ERROR => {
                 message.error = Some(error_name.unwrap_or_else(|| "error without a name".into()));
             }
-            // Signals and calls answer nothing.
+            // Signals and calls are not replies.
             _ => message.answers = None,
         }
         Ok(message)
     }
 }
 
-/// A message that was received.
+/// A received message.
 #[derive(Debug)]
 pub(crate) struct Message {
-    /// The number of the call that it answers.
+    /// The serial number of the call, if this is the reply to one.
     pub(super) answers: Option<u32>,
-    /// The name of the error, if it is one.
+    /// The name of the error, if this is one.
     pub(super) error: Option<String>,
     signature: String,
     body: Vec<u8>,
@@ -185,22 +183,20 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// Its first value, which has to be a text.
+    /// Returns the first value, which must be a string.
     pub(super) fn text(&self) -> io::Result<String> {
         self.body('s')?.text()
     }
 
-    /// Its first value, which has to be a truth value.
+    /// Returns the first value, which must be a boolean.
     pub(crate) fn boolean(&self) -> io::Result<bool> {
         Ok(self.body('b')?.number()? != 0)
     }
 
     fn body(&self, wanted: char) -> io::Result<Reader<'_>> {
         if !self.signature.starts_with(wanted) {
-            return Err(invalid(format!(
-                "an answer is of type {:?}, {wanted:?} was expected",
-                self.signature
-            )));
+            let signature = &self.signature;
+            return Err(invalid(format!("a reply has type {signature:?}, not {wanted:?}")));
         }
         Ok(Reader { bytes: &self.body, at: 0, is_big_endian: self.is_big_endian })
     }
@@ -221,7 +217,7 @@ impl<'a> Reader<'a> {
         let end = self.at.checked_add(count);
         let taken = end
             .and_then(|end| self.bytes.get(self.at..end))
-            .ok_or_else(|| invalid("a message is cut off"))?;
+            .ok_or_else(|| invalid("a message is truncated"))?;
         self.at += count;
         Ok(taken)
     }
@@ -257,7 +253,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn invalid(what: impl Into<String>) -> io::Error {
+pub(super) fn invalid(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())
 }
 
@@ -266,8 +262,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_has_its_fields_at_multiples_of_eight_and_its_arguments_after_them() {
-        let bytes = Call {
+    fn call_has_aligned_fields_and_then_its_arguments() {
+        let bytes = MethodCall {
             destination: "d.d",
             path: "/p",
             interface: "i.i",
@@ -288,7 +284,7 @@ mod tests {
         assert_eq!(bytes, expected.concat());
     }
 
-    /// A reply as a sender of either byte order would write it.
+    /// Encodes and decodes a reply in either byte order.
     fn reply(
         kind: u8,
         big: bool,
@@ -302,19 +298,16 @@ mod tests {
         };
         let mut fields = [&[5, 1, b'u', 0][..], &number(42)].concat();
         if let Some(error) = error {
-            fields.extend(
-                [&[4, 1, b's', 0][..], &number(error.len()), error.as_bytes(), &[0]].concat(),
-            );
+            let length = number(error.len());
+            fields.extend([&[4, 1, b's', 0][..], &length, error.as_bytes(), &[0]].concat());
             fields.resize(fields.len().next_multiple_of(8), 0);
         }
         fields.extend([8, 1, b'g', 0, u8::try_from(signature.len()).unwrap()]);
         fields.extend(signature.as_bytes());
         fields.push(0);
         let order = if big { b'B' } else { b'l' };
-        let start =
-            [&[order, kind, 0, 1][..], &number(body.len()), &number(9), &number(fields.len())]
-                .concat();
-        let start: [u8; 16] = start.try_into().unwrap();
+        let lengths = [body.len(), 9, fields.len()].map(number).concat();
+        let start = [&[order, kind, 0, 1][..], &lengths].concat().try_into().unwrap();
         fields.resize(fields.len().next_multiple_of(8), 0);
         fields.extend(body);
         let header = Header::decode(&start)?;
@@ -323,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_of_both_byte_orders_are_read() {
+    fn replies_of_both_byte_orders_are_decoded() {
         let little = reply(METHOD_RETURN, false, None, "b", &[1, 0, 0, 0]).unwrap();
         assert_eq!((little.answers, little.boolean().unwrap()), (Some(42), true));
         let big = reply(METHOD_RETURN, true, None, "s", b"\0\0\0\x02ok\0").unwrap();
@@ -332,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_has_a_name_and_a_message() {
+    fn error_reply_has_a_name_and_a_message() {
         let message = reply(ERROR, false, Some("org.x.Error"), "s", b"\x03\0\0\0why\0").unwrap();
         assert_eq!(
             (message.error.as_deref(), message.text().unwrap()),
@@ -341,13 +334,13 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_answers_nothing() {
+    fn signal_is_not_a_reply() {
         assert_eq!(reply(4, false, None, "s", b"\x01\0\0\0x\0").unwrap().answers, None);
     }
 
     proptest::proptest! {
         #[test]
-        fn whatever_comes_is_read_or_refused(
+        fn arbitrary_bytes_are_decoded_or_rejected(
             kind in 0..5_u8,
             order in proptest::sample::select(&[b'l', b'B'][..]),
             fields in 0..200_u32,
@@ -355,15 +348,17 @@ mod tests {
         ) {
             let mut start = [0; Header::LENGTH];
             (start[0], start[1]) = (order, kind);
-            start[12..].copy_from_slice(&if order == b'l' { fields.to_le_bytes() } else { fields.to_be_bytes() });
-            if let Ok(message) = Header::decode(&start).and_then(|header| header.message(&start, &bytes)) {
+            let (little, big) = (fields.to_le_bytes(), fields.to_be_bytes());
+            start[12..].copy_from_slice(if order == b'l' { &little } else { &big });
+            let header = Header::decode(&start);
+            if let Ok(message) = header.and_then(|header| header.message(&start, &bytes)) {
                 let _ = (message.text(), message.boolean());
             }
         }
     }
 
     #[test]
-    fn nonsense_is_an_error_and_no_panic() {
+    fn malformed_messages_are_errors() {
         assert!(Header::decode(&[b'x'; 16]).is_err());
         let mut start = [0xff; 16];
         start[0] = b'l';

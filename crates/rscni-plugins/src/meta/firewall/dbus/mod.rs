@@ -1,8 +1,9 @@
-//! A client of the system's message bus (D-Bus): calls a method whose arguments are texts and waits for the answer.
+//! A client of the system message bus (D-Bus): calls a method whose arguments are strings, and
+//! waits for the reply.
 //!
-//! That is all that firewalld needs, and it is written here because a general library is as large as a third of this
-//! program. It follows the D-Bus specification, section by section: "Server Addresses", "Authentication Protocol",
-//! "Message Protocol".
+//! firewalld needs no more, and a general library is as large as a third of this program. It
+//! follows these sections of the D-Bus specification: "Server Addresses", "Authentication
+//! Protocol", "Message Protocol".
 
 mod address;
 #[cfg(any(test, fuzzing))]
@@ -16,21 +17,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::message::Header;
-pub(crate) use self::message::{Call, Message};
+use self::message::{Header, invalid};
+pub(crate) use self::message::{Message, MethodCall};
 
-/// How long a call may take: what other clients of D-Bus wait for an answer.
-const LIMIT: Duration = Duration::from_secs(25);
+/// The timeout of a call, the same as in other clients of D-Bus.
+const TIMEOUT: Duration = Duration::from_secs(25);
 
-/// The longest message that is read. The specification allows more, but nobody here has so much to say.
+/// The maximum length of a message. The specification allows more than firewalld needs.
 const LONGEST: usize = 1 << 20;
 
 /// A call that failed.
 #[derive(Debug)]
 pub(crate) enum Error {
-    /// The bus cannot be reached, or does not speak as it should.
+    /// The bus cannot be reached, or violates the protocol.
     Bus(io::Error),
-    /// The other side answered with an error: its name and its message.
+    /// The reply is an error.
     Refused { name: String, message: String },
 }
 
@@ -50,7 +51,7 @@ impl From<io::Error> for Error {
     }
 }
 
-/// A connection to the system's bus.
+/// A connection to the system bus.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: UnixStream,
@@ -58,30 +59,30 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects to the bus at `DBUS_SYSTEM_BUS_ADDRESS`, or where it usually is, and says hello.
+    /// Connects to the bus at `DBUS_SYSTEM_BUS_ADDRESS`, or at the default address.
     pub(crate) fn system() -> Result<Self, Error> {
         let stream = address::connect(std::env::var("DBUS_SYSTEM_BUS_ADDRESS").ok().as_deref())?;
         let mut connection = Self { stream, serial: 0 };
         connection.authenticate()?;
-        connection.call(&Call::to_bus("Hello", &[]))?;
+        connection.call(&MethodCall::to_bus("Hello", &[]))?;
         Ok(connection)
     }
 
-    /// Whether somebody on the bus has this name.
+    /// Whether a connection on the bus owns this name.
     pub(crate) fn has_owner(&mut self, name: &str) -> Result<bool, Error> {
-        self.call(&Call::to_bus("NameHasOwner", &[name]))?.boolean().map_err(Error::Bus)
+        self.call(&MethodCall::to_bus("NameHasOwner", &[name]))?.boolean().map_err(Error::Bus)
     }
 
-    /// Calls a method and gives the answer.
-    pub(crate) fn call(&mut self, call: &Call<'_>) -> Result<Message, Error> {
-        let deadline = Instant::now() + LIMIT;
+    /// Calls a method and returns the reply.
+    pub(crate) fn call(&mut self, call: &MethodCall<'_>) -> Result<Message, Error> {
+        let deadline = Instant::now() + TIMEOUT;
         self.serial += 1;
-        self.stream.set_write_timeout(Some(LIMIT))?;
+        self.stream.set_write_timeout(Some(TIMEOUT))?;
         self.stream.write_all(&call.encode(self.serial)?)?;
         loop {
             let message = self.receive(deadline)?;
             if message.answers != Some(self.serial) {
-                // A signal, or an answer to a call that was given up.
+                // A signal, or the reply to a call that timed out.
                 continue;
             }
             return match &message.error {
@@ -99,10 +100,7 @@ impl Connection {
         self.read(&mut start, deadline)?;
         let header = Header::decode(&start)?;
         if header.rest > LONGEST {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "a message of the bus is too long",
-            ));
+            return Err(invalid("a message of the bus is too long"));
         }
         let mut rest = vec![0; header.rest];
         self.read(&mut rest, deadline)?;
@@ -113,12 +111,13 @@ impl Connection {
         while !bytes.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"));
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "no reply in time"));
             }
             self.stream.set_read_timeout(Some(left))?;
             match self.stream.read(bytes) {
                 Ok(0) => {
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the bus hung up"));
+                    let problem = "the bus closed the connection";
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, problem));
                 }
                 Ok(count) => bytes = &mut bytes[count..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -129,19 +128,16 @@ impl Connection {
         Ok(())
     }
 
-    /// The mechanism EXTERNAL: the kernel tells the bus who we are, and we have to say the same.
+    /// Authenticates with the mechanism EXTERNAL, by the user id that the kernel also reports.
     fn authenticate(&mut self) -> io::Result<()> {
         let uid = rustix::process::geteuid().as_raw().to_string();
-        let uid: String =
-            uid.bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
-        self.stream.set_write_timeout(Some(LIMIT))?;
+        let uid = uid.bytes().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        self.stream.set_write_timeout(Some(TIMEOUT))?;
         self.stream.write_all(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes())?;
-        let answer = self.line(Instant::now() + LIMIT)?;
+        let answer = self.line(Instant::now() + TIMEOUT)?;
         if !answer.starts_with("OK ") {
-            return Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                format!("the bus answered {answer:?}"),
-            ));
+            let problem = format!("the bus answered {answer:?}");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));
         }
         self.stream.write_all(b"BEGIN\r\n")
     }
@@ -150,12 +146,9 @@ impl Connection {
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") {
             if line.len() > 4096 {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "a line of the bus is too long",
-                ));
+                return Err(invalid("a line of the bus is too long"));
             }
-            // Byte by byte: nothing of what follows may be taken away.
+            // Byte by byte, because messages follow the line.
             let mut byte = [0];
             self.read(&mut byte, deadline)?;
             line.push(byte[0]);
