@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, io};
 
-use nix::errno::Errno;
+use rustix::io::Errno;
 
 /// The result of everything in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -72,40 +72,37 @@ impl Error {
         }
     }
 
+    pub(crate) fn has_errno(&self, errno: Errno) -> bool {
+        self.errno() == Some(errno.raw_os_error())
+    }
+
     /// The object is there already (`EEXIST`).
     pub fn is_exists(&self) -> bool {
-        self.errno() == Some(Errno::EEXIST as i32)
+        self.has_errno(Errno::EXIST)
     }
 
     /// The object, or one that it needs, is not there
     /// (`ENODEV`, `ENOENT`, `ENXIO`, `ESRCH`, `EADDRNOTAVAIL` or [`Error::NotFound`]).
     pub fn is_not_found(&self) -> bool {
-        const ABSENT: [Errno; 5] = [
-            Errno::ENODEV,
-            Errno::ENOENT,
-            Errno::ENXIO,
-            // Deleting a route that is not there.
-            Errno::ESRCH,
-            // Deleting an address that is not there.
-            Errno::EADDRNOTAVAIL,
-        ];
-        matches!(self, Self::NotFound { .. })
-            || self.errno().is_some_and(|errno| ABSENT.iter().any(|absent| *absent as i32 == errno))
+        // The last two are for a route and an address to be removed.
+        const ABSENT: [Errno; 5] =
+            [Errno::NODEV, Errno::NOENT, Errno::NXIO, Errno::SRCH, Errno::ADDRNOTAVAIL];
+        matches!(self, Self::NotFound { .. }) || ABSENT.iter().any(|errno| self.has_errno(*errno))
     }
 
     /// The object is in use (`EBUSY`).
     pub fn is_busy(&self) -> bool {
-        self.errno() == Some(Errno::EBUSY as i32)
+        self.has_errno(Errno::BUSY)
     }
 
     /// The caller may not do this (`EPERM`, `EACCES`).
     pub fn is_permission(&self) -> bool {
-        matches!(self.errno(), Some(errno) if errno == Errno::EPERM as i32 || errno == Errno::EACCES as i32)
+        self.has_errno(Errno::PERM) || self.has_errno(Errno::ACCESS)
     }
 
     /// The kernel cannot do this (`EOPNOTSUPP`).
     pub fn is_unsupported(&self) -> bool {
-        self.errno() == Some(Errno::EOPNOTSUPP as i32)
+        self.has_errno(Errno::OPNOTSUPP)
     }
 
     pub(crate) fn io(action: impl Into<String>, source: impl Into<io::Error>) -> Self {
@@ -119,7 +116,7 @@ impl Error {
         source: impl Into<io::Error>,
     ) -> Self {
         let (mut action, source) = (action.into(), source.into());
-        if source.raw_os_error() == Some(Errno::EPERM as i32) {
+        if source.raw_os_error() == Some(Errno::PERM.raw_os_error()) {
             action = format!("{action} ({capability} is needed)");
         }
         Self::Io { action, source }
@@ -140,8 +137,9 @@ impl Error {
 
 /// `Operation not permitted (EPERM)`: the words for people, the name for search engines.
 fn kernel_said(errno: i32) -> String {
-    match Errno::from_raw(errno) {
-        Errno::UnknownErrno => format!("error {errno}"),
+    // rustix has no names for its error numbers.
+    match nix::errno::Errno::from_raw(errno) {
+        nix::errno::Errno::UnknownErrno => format!("error {errno}"),
         known => format!("{} ({known:?})", known.desc()),
     }
 }
@@ -157,7 +155,7 @@ fn io_said(error: &io::Error) -> Cow<'static, str> {
 fn explanation(errno: i32, extack: Option<&str>) -> String {
     match extack {
         Some(words) => format!("; {words}"),
-        None if errno == Errno::EPERM as i32 => "; CAP_NET_ADMIN is needed".to_owned(),
+        None if errno == Errno::PERM.raw_os_error() => "; CAP_NET_ADMIN is needed".to_owned(),
         None => String::new(),
     }
 }
@@ -169,7 +167,7 @@ mod tests {
     fn refused(errno: Errno, extack: Option<&str>) -> Error {
         Error::Netlink {
             action: "attach vethab12cd34 to cni0".to_owned(),
-            errno: errno as i32,
+            errno: errno.raw_os_error(),
             extack: extack.map(str::to_owned),
         }
     }
@@ -177,7 +175,7 @@ mod tests {
     #[test]
     fn an_error_says_what_was_done_to_what_and_what_is_missing() {
         assert_eq!(
-            refused(Errno::EPERM, None).to_string(),
+            refused(Errno::PERM, None).to_string(),
             "attach vethab12cd34 to cni0: Operation not permitted (EPERM); CAP_NET_ADMIN is needed"
         );
     }
@@ -185,7 +183,7 @@ mod tests {
     #[test]
     fn the_kernels_own_words_are_shown() {
         assert!(
-            refused(Errno::EINVAL, Some("Device can not be enslaved while up"))
+            refused(Errno::INVAL, Some("Device can not be enslaved while up"))
                 .to_string()
                 .ends_with("(EINVAL); Device can not be enslaved while up")
         );
@@ -193,13 +191,13 @@ mod tests {
 
     #[test]
     fn errors_can_be_asked_what_they_mean() {
-        assert!(refused(Errno::EEXIST, None).is_exists());
-        assert!(refused(Errno::ENODEV, None).is_not_found());
+        assert!(refused(Errno::EXIST, None).is_exists());
+        assert!(refused(Errno::NODEV, None).is_not_found());
         assert!(Error::not_found("interface eth0").is_not_found());
-        assert!(refused(Errno::EBUSY, None).is_busy());
-        assert!(refused(Errno::EPERM, None).is_permission());
-        assert!(!refused(Errno::EPERM, None).is_exists());
-        let gone = Error::io("open a", io::Error::from_raw_os_error(Errno::ENOENT as i32));
+        assert!(refused(Errno::BUSY, None).is_busy());
+        assert!(refused(Errno::PERM, None).is_permission());
+        assert!(!refused(Errno::PERM, None).is_exists());
+        let gone = Error::io("open a", Errno::NOENT);
         assert!(gone.is_not_found());
         assert_eq!(gone.to_string(), "open a: No such file or directory (ENOENT)");
     }

@@ -11,6 +11,7 @@ use rustix::{
     io,
     ioctl::{IntegerSetter, Updater, ioctl, opcode},
     net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque},
+    thread::{UnshareFlags, unshare_unsafe},
 };
 
 use crate::MacAddr;
@@ -106,13 +107,19 @@ pub(crate) fn own_tun_by_group(tun: impl AsFd, group: u32) -> io::Result<()> {
     }
 }
 
+/// Moves the calling thread into a new network namespace.
+pub(crate) fn unshare_network() -> io::Result<()> {
+    // SAFETY: only `UnshareFlags::FILES` makes this call unsafe.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
+}
+
 /// `SO_NETNS_COOKIE`: a number of the socket's network namespace that no other one gets before the next boot.
 ///
 /// # Errors
 ///
 /// `ENOPROTOOPT` before Linux 5.14.
 pub(crate) fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
-    use nix::libc::{SO_NETNS_COOKIE, SOL_SOCKET, getsockopt, socklen_t};
+    use libc::{SO_NETNS_COOKIE, SOL_SOCKET, getsockopt, socklen_t};
     const LENGTH: socklen_t = 8;
     const { assert!(size_of::<u64>() == LENGTH as usize) };
     let (mut cookie, mut length) = (0_u64, LENGTH);

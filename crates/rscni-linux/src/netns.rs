@@ -15,7 +15,6 @@ use std::{
     thread,
 };
 
-use nix::sched::{CloneFlags, unshare};
 use rustix::{
     fs::{Mode, OFlags, PROC_SUPER_MAGIC, fstat, fstatfs, open},
     io::Errno,
@@ -23,7 +22,7 @@ use rustix::{
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
-use crate::{Error, Result};
+use crate::{Error, Result, kernel_interface};
 
 const OWN: &str = "/proc/thread-self/ns/net";
 /// The magic number of the file system that holds namespaces (`NSFS_MAGIC` in `linux/magic.h`).
@@ -72,9 +71,8 @@ impl Netns {
     /// Makes a namespace that has no name. It lives until this value is dropped and nothing else uses it.
     pub fn create() -> Result<Self> {
         on_new_thread("create a network namespace", || {
-            unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| {
-                Error::io("create a network namespace", std::io::Error::from(errno))
-            })?;
+            kernel_interface::unshare_network()
+                .map_err(|errno| Error::io("create a network namespace", errno))?;
             Self::current()
         })?
     }
