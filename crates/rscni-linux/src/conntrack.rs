@@ -5,21 +5,17 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED, NLM_F_ACK, NLM_F_DUMP};
-use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
-    NetfilterSubsystem,
-};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use crate::{
     Family, Netns, Result,
     closing::ClosedLater,
-    netlink::{Answer, Attributes, Socket, attributes},
+    netlink::{Answer, AttributeBuf, Attributes, Message, NLM_F_ACK, Socket, attributes, octets},
 };
 
-const IPCTNL_MSG_CT_GET: u8 = 1;
-const IPCTNL_MSG_CT_DELETE: u8 = 2;
+/// The messages of the subsystem `NFNL_SUBSYS_CTNETLINK`.
+const IPCTNL_MSG_CT_GET: u16 = 0x101;
+const IPCTNL_MSG_CT_DELETE: u16 = 0x102;
 
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
@@ -98,17 +94,17 @@ impl Conntrack {
     ///
     /// Since Linux 5.8 the kernel selects them, so few are sent; older kernels send all.
     pub fn flows_to(&mut self, family: Family, protocol: u8, dport: u16) -> Result<Vec<Flow>> {
-        let proto = [byte(CTA_PROTO_NUM, protocol), port(CTA_PROTO_DST_PORT, dport)];
-        let request = message(
-            family,
-            IPCTNL_MSG_CT_GET,
-            vec![
-                nested(CTA_TUPLE_ORIG, &[nested(CTA_TUPLE_PROTO, &proto)]),
-                nested(CTA_FILTER, &[flags(CTA_FILTER_ORIG_FLAGS, FILTER_PROTO_AND_DST_PORT)]),
-            ],
-        );
+        let proto = AttributeBuf::new()
+            .with(CTA_PROTO_NUM, [protocol])
+            .with(CTA_PROTO_DST_PORT, dport.to_be_bytes());
+        // Flags of filters are in the byte order of the host, unlike all else.
+        let flags = FILTER_PROTO_AND_DST_PORT.to_ne_bytes();
+        let attributes = AttributeBuf::new()
+            .with_nested(CTA_TUPLE_ORIG, AttributeBuf::new().with_nested(CTA_TUPLE_PROTO, proto))
+            .with_nested(CTA_FILTER, AttributeBuf::new().with(CTA_FILTER_ORIG_FLAGS, flags));
+        let request = message(family, IPCTNL_MSG_CT_GET, &attributes);
         let action = format!("list the connections to port {dport}");
-        self.socket.dump(&action, NLM_F_DUMP, &request, |_, payload| {
+        self.socket.dump(&action, &request, |payload| {
             Ok(Flow::parse(payload)
                 .filter(|flow| flow.original.protocol == protocol && flow.original.dport == dport))
         })
@@ -116,10 +112,11 @@ impl Conntrack {
 
     /// Deletes a connection: its next packet begins a new one. That it is gone already is fine.
     pub fn delete(&mut self, flow: &Flow) -> Result<()> {
-        let mut attributes =
-            vec![flow.original.nested(CTA_TUPLE_ORIG), DefaultNla::new(CTA_ID, flow.id.clone())];
-        attributes.extend(flow.zone.clone().map(|zone| DefaultNla::new(CTA_ZONE, zone)));
-        let request = message(Family::of(&flow.original.dst), IPCTNL_MSG_CT_DELETE, attributes);
+        let attributes = AttributeBuf::new()
+            .with_nested(CTA_TUPLE_ORIG, flow.original.encode())
+            .with(CTA_ID, &flow.id)
+            .with_some(CTA_ZONE, flow.zone.as_ref());
+        let request = message(Family::of(&flow.original.dst), IPCTNL_MSG_CT_DELETE, &attributes);
         let action =
             format!("delete the connection from {} to {}", flow.original.src, flow.original.dst);
         match self.socket.carry_out(&action, &request) {
@@ -131,7 +128,7 @@ impl Conntrack {
 
 impl Socket {
     /// Sends one request and waits until the kernel has carried it out.
-    fn carry_out(&mut self, action: &str, request: &NetfilterMessage) -> Result<()> {
+    fn carry_out(&mut self, action: &str, request: &Message) -> Result<()> {
         use std::ops::ControlFlow::{Break, Continue};
         let sequence = self.queue(NLM_F_ACK, request);
         self.send()
@@ -139,7 +136,7 @@ impl Socket {
                 self.receive(sequence, sequence, |_, _, answer| match answer {
                     Answer::Ack => Break(Ok(())),
                     Answer::Refused(refusal) => Break(Err(refusal.during(action))),
-                    Answer::Done | Answer::Object { .. } => Continue(()),
+                    Answer::Done | Answer::Object(_) => Continue(()),
                 })
             })
             .map_err(|error| crate::Error::io(action, error))?
@@ -189,52 +186,20 @@ impl Tuple {
         Some(Self { src: src?, dst: dst?, protocol: protocol?, sport: sport?, dport: dport? })
     }
 
-    pub(crate) fn nested(&self, kind: u16) -> DefaultNla {
-        let address = |v4: u16, v6: u16, address: IpAddr| match address {
-            IpAddr::V4(address) => DefaultNla::new(v4, address.octets().to_vec()),
-            IpAddr::V6(address) => DefaultNla::new(v6, address.octets().to_vec()),
+    pub(crate) fn encode(&self) -> AttributeBuf {
+        let [src, dst] = match self.src {
+            IpAddr::V4(_) => [CTA_IP_V4_SRC, CTA_IP_V4_DST],
+            IpAddr::V6(_) => [CTA_IP_V6_SRC, CTA_IP_V6_DST],
         };
-        let ip = [
-            address(CTA_IP_V4_SRC, CTA_IP_V6_SRC, self.src),
-            address(CTA_IP_V4_DST, CTA_IP_V6_DST, self.dst),
-        ];
-        let proto = [
-            byte(CTA_PROTO_NUM, self.protocol),
-            port(CTA_PROTO_SRC_PORT, self.sport),
-            port(CTA_PROTO_DST_PORT, self.dport),
-        ];
-        nested(kind, &[nested(CTA_TUPLE_IP, &ip), nested(CTA_TUPLE_PROTO, &proto)])
+        let ip = AttributeBuf::new().with(src, octets(self.src)).with(dst, octets(self.dst));
+        let proto = AttributeBuf::new()
+            .with(CTA_PROTO_NUM, [self.protocol])
+            .with(CTA_PROTO_SRC_PORT, self.sport.to_be_bytes())
+            .with(CTA_PROTO_DST_PORT, self.dport.to_be_bytes());
+        AttributeBuf::new().with_nested(CTA_TUPLE_IP, ip).with_nested(CTA_TUPLE_PROTO, proto)
     }
 }
 
-fn message(family: Family, message_type: u8, attributes: Vec<DefaultNla>) -> NetfilterMessage {
-    let family = match family {
-        Family::V4 => NetfilterProtoFamily::IPv4,
-        Family::V6 => NetfilterProtoFamily::IPv6,
-    };
-    let inner = NetfilterMessageInner::Other {
-        subsys: NetfilterSubsystem::Conntrack,
-        message_type,
-        attributes,
-    };
-    NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), inner)
-}
-
-fn byte(kind: u16, number: u8) -> DefaultNla {
-    DefaultNla::new(kind, vec![number])
-}
-
-fn port(kind: u16, port: u16) -> DefaultNla {
-    DefaultNla::new(kind, port.to_be_bytes().to_vec())
-}
-
-/// Flags of filters are in the byte order of the host, unlike all else.
-fn flags(kind: u16, flags: u32) -> DefaultNla {
-    DefaultNla::new(kind, flags.to_ne_bytes().to_vec())
-}
-
-fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
-    let mut bytes = vec![0; attributes.buffer_len()];
-    attributes.emit(&mut bytes);
-    DefaultNla::new(kind | NLA_F_NESTED, bytes)
+fn message(family: Family, kind: u16, attributes: &AttributeBuf) -> Message {
+    Message::new(kind, &[family.number(), 0, 0, 0], attributes)
 }

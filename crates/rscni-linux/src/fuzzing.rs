@@ -7,7 +7,12 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use crate::{MacAddr, arp, conntrack::Flow, netlink::attributes, udp};
+use crate::{
+    MacAddr, arp,
+    conntrack::{Flow, Tuple},
+    netlink::attributes,
+    udp,
+};
 pub use crate::{netlink::fuzzing::netlink, nft::fuzzing::nft};
 
 /// What comes from a link: datagrams, answers to ARP; and hardware addresses that are written as text.
@@ -33,21 +38,11 @@ pub fn packets(data: &[u8]) {
 
 /// A connection that the kernel lists: its tuples are written as they were read.
 pub(crate) fn flow(payload: &[u8]) {
-    const KIND: u16 = 1;
     let Some(flow) = Flow::parse(payload) else { return };
     for tuple in [flow.original, flow.reply] {
-        let written = bytes(&[tuple.nested(KIND)]);
-        let (kind, value) = attributes(&written, 0).next().expect("an attribute was written");
-        assert_eq!((kind, crate::conntrack::Tuple::parse(value.nested())), (KIND, Some(tuple)));
+        let written = tuple.encode();
+        assert_eq!(Tuple::parse(attributes(written.as_ref(), 0)), Some(tuple));
     }
-}
-
-/// Attributes as they are sent.
-pub(crate) fn bytes(attributes: &[netlink_packet_core::DefaultNla]) -> Vec<u8> {
-    use netlink_packet_core::Emitable;
-    let mut bytes = vec![0; attributes.buffer_len()];
-    attributes.emit(&mut bytes);
-    bytes
 }
 
 #[cfg(test)]

@@ -3,22 +3,19 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
-use netlink_packet_route::{
-    RouteNetlinkMessage,
-    address::{
-        AddressAttribute, AddressFlags as KernelFlags, AddressHeaderFlags, AddressMessage,
-        AddressScope,
-    },
+use libc::{
+    IFA_ADDRESS, IFA_BROADCAST, IFA_F_DADFAILED, IFA_F_MANAGETEMPADDR, IFA_F_NODAD,
+    IFA_F_NOPREFIXROUTE, IFA_F_PERMANENT, IFA_F_SECONDARY, IFA_F_TENTATIVE, IFA_FLAGS, IFA_LOCAL,
+    RT_SCOPE_HOST, RT_SCOPE_UNIVERSE, RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR,
 };
 
-use super::{Family, Netlink, Request, action::Action, attributes};
+use super::{
+    AttributeBuf, Family, Message, NLM_F_CREATE, NLM_F_EXCL, Netlink, Request, action::Action,
+    attributes, octets,
+};
 use crate::Result;
 
 const HEADER: usize = 8;
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
-const IFA_FLAGS: u16 = 8;
 const IFA_PROTO: u16 = 11;
 /// The protocol of an address that the kernel made from a router advertisement.
 const IFAPROT_KERNEL_RA: u8 = 2;
@@ -104,33 +101,19 @@ impl Request {
     #[must_use]
     pub fn add_new_address(index: u32, address: &NewAddress) -> Self {
         let NewAddress { net, peer, scope, flags } = *address;
-        let mut kernel = KernelFlags::empty();
-        kernel.set(KernelFlags::Nodad, flags.nodad && net.addr().is_ipv6());
-        kernel.set(KernelFlags::Noprefixroute, flags.noprefixroute);
-        let mut message = message(index, net);
-        if let Some(peer) = peer {
-            message.attributes =
-                vec![AddressAttribute::Local(net.addr()), AddressAttribute::Address(peer)];
-        }
-        if let Some(scope) = scope {
-            message.header.scope = scope.into();
-        }
-        if flags.nodad && net.addr().is_ipv6() {
-            message.header.flags = AddressHeaderFlags::Nodad;
-        }
-        if !kernel.is_empty() {
-            message.attributes.push(AddressAttribute::Flags(kernel));
-        }
+        let nodad = if flags.nodad && net.addr().is_ipv6() { IFA_F_NODAD } else { 0 };
+        let noprefixroute = if flags.noprefixroute { IFA_F_NOPREFIXROUTE } else { 0 };
+        let flags = Some(nodad | noprefixroute).filter(|flags| *flags != 0);
         // A /31 and a /32 have no broadcast address.
-        if let IpNet::V4(v4) = net
-            && v4.prefix_len() < 31
-            && peer.is_none()
-        {
-            let broadcast = AddressAttribute::Broadcast(v4.broadcast());
-            message.attributes.push(broadcast);
-        }
+        let broadcast = match net {
+            IpNet::V4(v4) if v4.prefix_len() < 31 && peer.is_none() => Some(v4.broadcast()),
+            _ => None,
+        };
+        let attributes = local(net, peer)
+            .with_some(IFA_FLAGS, flags.map(u32::to_ne_bytes))
+            .with_some(IFA_BROADCAST, broadcast.map(|address| address.octets()));
         Self::new(
-            RouteNetlinkMessage::NewAddress(message),
+            message(RTM_NEWADDR, index, net, scope, nodad, &attributes),
             NLM_F_CREATE | NLM_F_EXCL,
             Action::from(format!("add address {net} to ")).link(index),
         )
@@ -140,34 +123,41 @@ impl Request {
     #[must_use]
     pub fn del_address(index: u32, net: IpNet) -> Self {
         Self::new(
-            RouteNetlinkMessage::DelAddress(message(index, net)),
+            message(RTM_DELADDR, index, net, None, 0, &local(net, None)),
             0,
             Action::from(format!("remove address {net} from ")).link(index),
         )
     }
 }
 
-fn message(index: u32, net: IpNet) -> AddressMessage {
-    let mut message = AddressMessage::default();
-    message.header.family = Family::of(&net.addr()).kernel();
-    message.header.prefix_len = net.prefix_len();
-    message.header.index = index;
-    if net.addr().is_loopback() {
-        message.header.scope = AddressScope::Host;
-    }
-    message.attributes =
-        vec![AddressAttribute::Local(net.addr()), AddressAttribute::Address(net.addr())];
-    message
+/// The address and its peer, which is the address itself if there is no other.
+fn local(net: IpNet, peer: Option<IpAddr>) -> AttributeBuf {
+    AttributeBuf::new()
+        .with(IFA_LOCAL, octets(net.addr()))
+        .with(IFA_ADDRESS, octets(peer.unwrap_or(net.addr())))
+}
+
+fn message(
+    kind: u16,
+    index: u32,
+    net: IpNet,
+    scope: Option<u8>,
+    flags: u32,
+    attributes: &AttributeBuf,
+) -> Message {
+    let own = if net.addr().is_loopback() { RT_SCOPE_HOST } else { RT_SCOPE_UNIVERSE };
+    let family = Family::of(&net.addr()).number();
+    let flags = u8::try_from(flags).unwrap_or_default();
+    let header = [family, net.prefix_len(), flags, scope.unwrap_or(own)];
+    Message::new(kind, &[header, index.to_ne_bytes()].concat(), attributes)
 }
 
 impl Netlink {
     /// The addresses of one link, IPv4 and IPv6. The kernel picks them out, however many links there are.
     pub fn addresses(&mut self, index: u32) -> Result<Vec<Address>> {
-        let mut message = AddressMessage::default();
-        message.header.index = index;
-        let message = RouteNetlinkMessage::GetAddress(message);
+        let message = list(index);
         let action = format!("list the addresses of interface {index}");
-        self.socket.dump(&action, NLM_F_DUMP, &message, |_, payload| {
+        self.socket.dump(&action, &message, |payload| {
             // Kernels before 4.20 send those of all links.
             Ok(Address::parse(payload).filter(|address| address.index == index))
         })
@@ -175,10 +165,13 @@ impl Netlink {
 
     /// All addresses of the namespace. Its cost grows with the host.
     pub fn all_addresses(&mut self) -> Result<Vec<Address>> {
-        let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        self.socket
-            .dump("list addresses", NLM_F_DUMP, &message, |_, payload| Ok(Address::parse(payload)))
+        self.socket.dump("list addresses", &list(0), |payload| Ok(Address::parse(payload)))
     }
+}
+
+/// A request for the addresses of one link, or of all links for 0.
+fn list(index: u32) -> Message {
+    Message::new(RTM_GETADDR, &[[0; 4], index.to_ne_bytes()].concat(), &AttributeBuf::new())
 }
 
 impl Address {
@@ -200,21 +193,21 @@ impl Address {
         }
         // On a point-to-point link IFA_ADDRESS is the other end; IPv6 sends IFA_LOCAL only there.
         let net = IpNet::new(local.or(address)?, prefix_len).ok()?;
-        let flags = KernelFlags::from_bits_retain(flags);
+        let has = |flag| flags & flag != 0;
         Some(Self {
             index: u32::from_ne_bytes([i0, i1, i2, i3]),
             net,
             peer: address.filter(|peer| *peer != net.addr()),
             scope,
-            tentative: flags.contains(KernelFlags::Tentative),
-            dadfailed: flags.contains(KernelFlags::Dadfailed),
-            nodad: flags.contains(KernelFlags::Nodad),
-            noprefixroute: flags.contains(KernelFlags::Noprefixroute),
-            secondary: flags.contains(KernelFlags::Secondary),
-            permanent: flags.contains(KernelFlags::Permanent),
+            tentative: has(IFA_F_TENTATIVE),
+            dadfailed: has(IFA_F_DADFAILED),
+            nodad: has(IFA_F_NODAD),
+            noprefixroute: has(IFA_F_NOPREFIXROUTE),
+            secondary: has(IFA_F_SECONDARY),
+            permanent: has(IFA_F_PERMANENT),
             // IPv4 has another meaning for the same bit.
-            temporary: net.addr().is_ipv6() && flags.contains(KernelFlags::Secondary),
-            managetempaddr: flags.contains(KernelFlags::Managetempaddr),
+            temporary: net.addr().is_ipv6() && has(IFA_F_SECONDARY),
+            managetempaddr: has(IFA_F_MANAGETEMPADDR),
             protocol,
         })
     }

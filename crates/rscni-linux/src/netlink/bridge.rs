@@ -1,15 +1,15 @@
 //! Bridges and their ports: reading what they are set to, and setting a port's flags as `bridge link set` does.
 
-use netlink_packet_core::DefaultNla;
-use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
-    link::{LinkAttribute, LinkMessage, LinkProtoInfoBridge},
+use libc::{IFLA_PROTINFO, RTM_SETLINK};
+
+use super::{
+    AttributeBuf, Attributes, Message, Request,
+    action::Action,
+    link::{AF_BRIDGE, header},
 };
 
-use super::{Attributes, Request, action::Action};
-
-const IFLA_BR_VLAN_FILTERING: u16 = 7;
-const IFLA_BR_VLAN_DEFAULT_PVID: u16 = 39;
+pub(super) const IFLA_BR_VLAN_FILTERING: u16 = 7;
+pub(super) const IFLA_BR_VLAN_DEFAULT_PVID: u16 = 39;
 
 const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_BRPORT_LEARNING: u16 = 8;
@@ -103,20 +103,16 @@ impl Request {
             (IFLA_BRPORT_BCAST_FLOOD, "bcast_flood", port.bcast_flood),
         ];
         let mut names = Vec::new();
-        let mut info = Vec::new();
+        let mut info = AttributeBuf::new();
         for (kind, name, value) in flags {
             if let Some(on) = value {
-                let value = vec![u8::from(on)];
-                info.push(LinkProtoInfoBridge::Other(DefaultNla::new(kind, value)));
+                info.push(kind, &[u8::from(on)]);
                 names.push(format!("{name} {}", if on { "on" } else { "off" }));
             }
         }
-        let mut message = LinkMessage::default();
-        message.header.interface_family = AddressFamily::Bridge;
-        message.header.index = index;
-        message.attributes = vec![LinkAttribute::ProtoInfoBridge(info)];
+        let attributes = AttributeBuf::new().with_nested(IFLA_PROTINFO, info);
         Self::new(
-            RouteNetlinkMessage::SetLink(message),
+            Message::new(RTM_SETLINK, &header(AF_BRIDGE, index, 0, 0), &attributes),
             0,
             Action::from("set bridge port ").link(index).text(format!(" {}", names.join(" "))),
         )
@@ -125,8 +121,6 @@ impl Request {
 
 #[cfg(test)]
 mod tests {
-    use netlink_packet_core::NetlinkSerializable;
-
     use super::*;
 
     #[test]
@@ -135,8 +129,7 @@ mod tests {
             BridgePort { hairpin: Some(true), isolated: Some(false), ..BridgePort::default() };
         let request = Request::set_bridge_port(5, &port);
         assert_eq!(request.action.unnamed(), "set bridge port interface 5 hairpin on isolated off");
-        let mut bytes = vec![0; request.message.buffer_len()];
-        request.message.serialize(&mut bytes);
+        let bytes = request.message.payload;
         assert_eq!(bytes[0], 7, "AF_BRIDGE");
         assert_eq!(
             bytes[16..],

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use netlink_packet_route::AddressFamily;
 
 /// A protocol family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,11 +22,16 @@ impl Family {
         }
     }
 
-    pub(super) fn kernel(self) -> AddressFamily {
+    /// `AF_INET` or `AF_INET6`.
+    pub(crate) fn number(self) -> u8 {
         match self {
-            Self::V4 => AddressFamily::Inet,
-            Self::V6 => AddressFamily::Inet6,
+            Self::V4 => 2,
+            Self::V6 => 10,
         }
+    }
+
+    pub(super) fn from_number(number: u8) -> Option<Self> {
+        [Self::V4, Self::V6].into_iter().find(|family| family.number() == number)
     }
 
     pub(super) fn everything(self) -> IpNet {

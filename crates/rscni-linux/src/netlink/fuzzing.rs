@@ -18,7 +18,7 @@ pub fn netlink(data: &[u8]) {
         assert!(others.len() < rest.len(), "it comes to an end");
         rest = others;
         match answer {
-            Answer::Object { payload, .. } => object(payload),
+            Answer::Object(payload) => object(payload),
             Answer::Refused(refusal) => assert!(!refusal.during("look").to_string().is_empty()),
             Answer::Ack | Answer::Done => {}
         }

@@ -2,42 +2,28 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use netlink_packet_core::{DefaultNla, NLM_F_DUMP};
-use netlink_packet_route::{
-    RouteNetlinkMessage,
-    link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage},
+use libc::{
+    IFF_ALLMULTI, IFF_LOOPBACK, IFF_PROMISC, IFF_RUNNING, IFF_UP, IFLA_ADDRESS, IFLA_EXT_MASK,
+    IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA,
+    IFLA_INFO_SLAVE_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU,
+    IFLA_NET_NS_FD, IFLA_OPERSTATE, IFLA_PARENT_DEV_BUS_NAME, IFLA_PARENT_DEV_NAME,
+    IFLA_PERM_ADDRESS, IFLA_PROMISCUITY, IFLA_TARGET_NETNSID, IFLA_TXQLEN, RTEXT_FILTER_SKIP_STATS,
+    RTM_DELLINK, RTM_GETLINK, RTM_SETLINK,
 };
+use rustix::io::Errno;
 
 use super::{
-    Attributes, BridgeInfo, BridgePortInfo, IpvlanMode, MacvlanInfo, Netlink, OrAbsent, Request,
-    TunInfo, action::Action, attributes, kind::parse_vlan_id,
+    AttributeBuf, Attributes, BridgeInfo, BridgePortInfo, IpvlanMode, MacvlanInfo, Message,
+    Netlink, OrAbsent, Request, TunInfo,
+    action::Action,
+    attributes,
+    kind::{IFLA_VRF_TABLE, parse_vlan_id},
+    nul_terminated,
 };
 use crate::{Error, MacAddr, Netns, Result};
 
 pub(super) const LINK_HEADER: usize = 16;
-
-const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_MTU: u16 = 4;
-const IFLA_LINK: u16 = 5;
-const IFLA_MASTER: u16 = 10;
-const IFLA_TXQLEN: u16 = 13;
-const IFLA_OPERSTATE: u16 = 16;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_IFALIAS: u16 = 20;
-const IFLA_PROMISCUITY: u16 = 30;
-const IFLA_LINK_NETNSID: u16 = 37;
-const IFLA_TARGET_NETNSID: u16 = 46;
-const IFLA_PERM_ADDRESS: u16 = 54;
-const IFLA_PARENT_DEV_NAME: u16 = 56;
-const IFLA_PARENT_DEV_BUS_NAME: u16 = 57;
-
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
-const IFLA_INFO_SLAVE_KIND: u16 = 4;
-const IFLA_INFO_SLAVE_DATA: u16 = 5;
-
-const IFLA_VRF_TABLE: u16 = 1;
+pub(super) const AF_BRIDGE: u8 = 7;
 
 /// A link as the kernel describes it.
 #[allow(clippy::struct_excessive_bools, reason = "they are the kernel's flags")]
@@ -141,14 +127,14 @@ impl Link {
             .first_chunk()
             .ok_or_else(|| Error::decode("read a link", "its header is cut off"))?;
         let [.., i0, i1, i2, i3, f0, f1, f2, f3, _, _, _, _] = *header;
-        let flags = LinkFlags::from_bits_retain(u32::from_ne_bytes([f0, f1, f2, f3]));
+        let has = |flag: i32| i32::from_ne_bytes([f0, f1, f2, f3]) & flag != 0;
         let mut link = Self {
             index: u32::from_ne_bytes([i0, i1, i2, i3]),
-            up: flags.contains(LinkFlags::Up),
-            running: flags.contains(LinkFlags::Running),
-            loopback: flags.contains(LinkFlags::Loopback),
-            promisc: flags.contains(LinkFlags::Promisc),
-            allmulticast: flags.contains(LinkFlags::Allmulti),
+            up: has(IFF_UP),
+            running: has(IFF_RUNNING),
+            loopback: has(IFF_LOOPBACK),
+            promisc: has(IFF_PROMISC),
+            allmulticast: has(IFF_ALLMULTI),
             ..Self::default()
         };
         let [mut bus, mut device] = [None, None];
@@ -236,28 +222,25 @@ pub struct LinkChange<'a> {
 }
 
 impl LinkChange<'_> {
-    fn apply(&self, message: &mut LinkMessage) {
-        let flags = [
-            (self.up, LinkFlags::Up),
-            (self.promisc, LinkFlags::Promisc),
-            (self.allmulticast, LinkFlags::Allmulti),
-        ];
-        for (wanted, flag) in flags {
+    fn message(&self, index: u32) -> Message {
+        let switches =
+            [(self.up, IFF_UP), (self.promisc, IFF_PROMISC), (self.allmulticast, IFF_ALLMULTI)];
+        let (mut flags, mut mask) = (0, 0);
+        for (wanted, flag) in switches {
             if let Some(on) = wanted {
-                message.header.change_mask |= flag;
-                message.header.flags.set(flag, on);
+                mask |= flag.cast_unsigned();
+                flags |= if on { flag.cast_unsigned() } else { 0 };
             }
         }
-        let attributes = [
-            self.netns.map(|netns| LinkAttribute::NetNsFd(netns.as_fd().as_raw_fd())),
-            self.name.clone().map(LinkAttribute::IfName),
-            self.mac.map(|mac| LinkAttribute::Address(mac.as_bytes().to_vec())),
-            self.mtu.map(LinkAttribute::Mtu),
-            self.master.map(LinkAttribute::Controller),
-            self.alias.clone().map(LinkAttribute::IfAlias),
-            self.txqlen.map(LinkAttribute::TxQueueLen),
-        ];
-        message.attributes.extend(attributes.into_iter().flatten());
+        let attributes = AttributeBuf::new()
+            .with_some(IFLA_NET_NS_FD, self.netns.map(descriptor))
+            .with_some(IFLA_IFNAME, self.name.as_deref().map(nul_terminated))
+            .with_some(IFLA_ADDRESS, self.mac.map(|mac| mac.0))
+            .with_some(IFLA_MTU, self.mtu.map(u32::to_ne_bytes))
+            .with_some(IFLA_MASTER, self.master.map(u32::to_ne_bytes))
+            .with_some(IFLA_IFALIAS, self.alias.as_deref().map(nul_terminated))
+            .with_some(IFLA_TXQLEN, self.txqlen.map(u32::to_ne_bytes));
+        Message::new(RTM_SETLINK, &header(0, index, flags, mask), &attributes)
     }
 
     /// The change to a link in words.
@@ -290,34 +273,35 @@ fn on_off(on: bool) -> &'static str {
     if on { "on" } else { "off" }
 }
 
+/// `struct ifinfomsg`: `mask` selects the flags to change.
+pub(super) fn header(family: u8, index: u32, flags: u32, mask: u32) -> Vec<u8> {
+    [u32::from_ne_bytes([family, 0, 0, 0]), index, flags, mask].map(u32::to_ne_bytes).concat()
+}
+
+/// The value of `IFLA_NET_NS_FD`.
+pub(super) fn descriptor(netns: &Netns) -> [u8; 4] {
+    netns.as_fd().as_raw_fd().to_ne_bytes()
+}
+
 impl Request {
     /// See [`Netlink::set_link`].
     #[must_use]
     pub fn set_link(index: u32, change: &LinkChange<'_>) -> Self {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        change.apply(&mut message);
-        let message = RouteNetlinkMessage::SetLink(message);
-        Self::new(message, 0, change.describe(index))
+        Self::new(change.message(index), 0, change.describe(index))
     }
 
     /// See [`Netlink::del_link`].
     #[must_use]
     pub fn del_link(index: u32) -> Self {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        let message = RouteNetlinkMessage::DelLink(message);
+        let message = Message::new(RTM_DELLINK, &header(0, index, 0, 0), &AttributeBuf::new());
         Self::new(message, 0, Action::from("delete ").link(index))
     }
 }
 
 /// A lookup that leaves out what nobody reads here: the counters.
-fn get(attribute: Option<LinkAttribute>, index: u32) -> RouteNetlinkMessage {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message.attributes.extend(attribute);
-    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    RouteNetlinkMessage::GetLink(message)
+fn get(attributes: AttributeBuf, index: u32) -> Message {
+    let attributes = attributes.with(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
+    Message::new(RTM_GETLINK, &header(0, index, 0, 0), &attributes)
 }
 
 /// The longest name, in bytes (`IFNAMSIZ` without the NUL).
@@ -342,7 +326,7 @@ impl Netlink {
     pub fn link_by_index(&mut self, index: u32) -> Result<Link> {
         let action = format!("look up interface {index}");
         self.socket
-            .get(&action, &get(None, index), |_, payload| Link::parse(payload))
+            .get(&action, &get(AttributeBuf::new(), index), Link::parse)
             .or_absent()?
             .ok_or_else(|| Error::not_found(format!("interface {index}")))
     }
@@ -354,16 +338,10 @@ impl Netlink {
     /// [`Error::NotFound`] if there is no such link or no such namespace.
     pub fn link_in(&mut self, nsid: i32, index: u32) -> Result<Link> {
         let what = format!("interface {index} of namespace {nsid}");
-        let target =
-            LinkAttribute::Other(DefaultNla::new(IFLA_TARGET_NETNSID, nsid.to_ne_bytes().to_vec()));
-        let action = format!("look up {what}");
-        let found =
-            self.socket.get(&action, &get(Some(target), index), |_, payload| Link::parse(payload));
-        match found {
+        let target = AttributeBuf::new().with(IFLA_TARGET_NETNSID, nsid.to_ne_bytes());
+        match self.socket.get(&format!("look up {what}"), &get(target, index), Link::parse) {
             // What the kernel says to an id of no namespace.
-            Err(error) if error.errno() == Some(nix::errno::Errno::EINVAL as i32) => {
-                Err(Error::not_found(what))
-            }
+            Err(error) if error.has_errno(Errno::INVAL) => Err(Error::not_found(what)),
             found => found,
         }
     }
@@ -374,26 +352,24 @@ impl Netlink {
             return Ok(None);
         }
         let action = format!("look up interface {name}");
-        let message = get_by_name(name);
-        self.socket.get(&action, &message, |_, payload| Link::parse(payload)).or_absent()
+        self.socket.get(&action, &get_by_name(name), Link::parse).or_absent()
     }
 
     /// Changes a link and gives it as it is then, in one exchange.
     pub fn change_link(&mut self, index: u32, change: &LinkChange<'_>) -> Result<Link> {
         let Request { message, flags, action } = Request::set_link(index, change);
         let first = self.socket.queue(flags, &message);
-        let last = self.socket.queue(0, &get(None, index));
+        let last = self.socket.queue(0, &get(AttributeBuf::new(), index));
         let words = action.unnamed();
         self.socket.send().map_err(|error| Error::io(&words, error))?;
-        let link = self.socket.answer(&words, first, last, |_, payload| Link::parse(payload));
+        let link = self.socket.answer(&words, first, last, Link::parse);
         link.map_err(|error| self.naming_links(error, &action))
     }
 
     /// All links of the namespace. Its cost grows with the host: for garbage collection and for people.
     pub fn links(&mut self) -> Result<Vec<Link>> {
-        self.socket.dump("list interfaces", NLM_F_DUMP, &get(None, 0), |_, payload| {
-            Link::parse(payload).map(Some)
-        })
+        let message = get(AttributeBuf::new(), 0);
+        self.socket.dump("list interfaces", &message, |payload| Link::parse(payload).map(Some))
     }
 
     /// All links with this alias. It looks at every link, see [`Netlink::links`].
@@ -404,6 +380,6 @@ impl Netlink {
     }
 }
 
-pub(super) fn get_by_name(name: &str) -> RouteNetlinkMessage {
-    get(Some(LinkAttribute::IfName(name.to_owned())), 0)
+pub(super) fn get_by_name(name: &str) -> Message {
+    get(AttributeBuf::new().with_text(IFLA_IFNAME, name), 0)
 }

@@ -3,9 +3,8 @@
 //! [`Netlink`] is a socket that stays in the namespace it was opened in: a caller that works on the host and
 //! in a container opens one for each, and no thread moves for the rest of the call.
 //!
-//! Requests are built from the typed messages of `netlink-packet-route`. Answers are read attribute by
-//! attribute, taking what is needed: one attribute of a foreign driver that a typed parser does not know must
-//! not hide a link.
+//! Messages are written and read attribute by attribute, with the constants of the kernel's headers. Reading takes what
+//! is needed and skips the rest, so that an unknown attribute of some driver cannot hide a link.
 
 mod action;
 mod address;
@@ -16,6 +15,7 @@ mod family;
 pub(crate) mod fuzzing;
 mod kind;
 mod link;
+mod message;
 mod neighbour;
 mod nsid;
 mod removal;
@@ -44,6 +44,10 @@ pub use self::{
 };
 pub(crate) use self::{
     attribute::{Attributes, Value, attributes},
+    message::{
+        AttributeBuf, Message, NLA_F_NESTED, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL,
+        NLM_F_REPLACE, nul_terminated, octets,
+    },
     socket::{Answer, Refusal, Socket},
 };
 use crate::{Error, Netns, Result};

@@ -2,19 +2,17 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE};
-use netlink_packet_route::{
-    RouteNetlinkMessage,
-    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
+use libc::{
+    NDA_DST, NDA_IFINDEX, NDA_LLADDR, NUD_PERMANENT, RTM_DELNEIGH, RTM_GETNEIGH, RTM_NEWNEIGH,
 };
 
-use super::{Family, Netlink, Request, action::Action, attributes};
+use super::{
+    AttributeBuf, Family, Message, NLM_F_CREATE, NLM_F_REPLACE, Netlink, Request, action::Action,
+    attributes, octets,
+};
 use crate::{MacAddr, Result};
 
 const HEADER: usize = 12;
-const NDA_DST: u16 = 1;
-const NDA_LLADDR: u16 = 2;
-const NUD_PERMANENT: u16 = 0x80;
 
 /// A neighbour: a host on the link, and the hardware address that it is reached by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,12 +32,8 @@ impl Request {
     /// See [`Netlink::add_neighbour`].
     #[must_use]
     pub fn add_neighbour(index: u32, address: IpAddr, mac: MacAddr) -> Self {
-        let mut message = message(index, address);
-        message.header.state = NeighbourState::Permanent;
-        let mac_attribute = NeighbourAttribute::LinkLayerAddress(mac.as_bytes().to_vec());
-        message.attributes.push(mac_attribute);
         Self::new(
-            RouteNetlinkMessage::NewNeighbour(message),
+            message(RTM_NEWNEIGH, index, address, NUD_PERMANENT, Some(mac)),
             NLM_F_CREATE | NLM_F_REPLACE,
             Action::from(format!("add neighbour {address} with {mac} to ")).link(index),
         )
@@ -49,33 +43,31 @@ impl Request {
     #[must_use]
     pub fn del_neighbour(index: u32, address: IpAddr) -> Self {
         Self::new(
-            RouteNetlinkMessage::DelNeighbour(message(index, address)),
+            message(RTM_DELNEIGH, index, address, 0, None),
             0,
             Action::from(format!("remove neighbour {address} from ")).link(index),
         )
     }
 }
 
-fn message(index: u32, address: IpAddr) -> NeighbourMessage {
-    let mut message = NeighbourMessage::default();
-    message.header.family = Family::of(&address).kernel();
-    message.header.ifindex = index;
-    let address = match address {
-        IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
-        IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
-    };
-    message.attributes = vec![NeighbourAttribute::Destination(address)];
-    message
+fn message(kind: u16, index: u32, address: IpAddr, state: u16, mac: Option<MacAddr>) -> Message {
+    let mut header = [0; HEADER];
+    header[0] = Family::of(&address).number();
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..10].copy_from_slice(&state.to_ne_bytes());
+    let attributes = AttributeBuf::new()
+        .with(NDA_DST, octets(address))
+        .with_some(NDA_LLADDR, mac.map(|mac| mac.0));
+    Message::new(kind, &header, &attributes)
 }
 
 impl Netlink {
     /// The neighbours on one link, IPv4 and IPv6.
     pub fn neighbours(&mut self, index: u32) -> Result<Vec<Neighbour>> {
-        let mut message = NeighbourMessage::default();
-        message.attributes = vec![NeighbourAttribute::IfIndex(index)];
-        let message = RouteNetlinkMessage::GetNeighbour(message);
+        let of_link = AttributeBuf::new().with(NDA_IFINDEX, index.to_ne_bytes());
+        let message = Message::new(RTM_GETNEIGH, &[0; HEADER], &of_link);
         let action = format!("list the neighbours of interface {index}");
-        self.socket.dump(&action, NLM_F_DUMP, &message, |_, payload| {
+        self.socket.dump(&action, &message, |payload| {
             Ok(Neighbour::parse(payload).filter(|neighbour| neighbour.index == index))
         })
     }

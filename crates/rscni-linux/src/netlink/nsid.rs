@@ -2,16 +2,14 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use netlink_packet_route::{
-    RouteNetlinkMessage,
-    nsid::{NsidAttribute, NsidMessage},
-};
+use libc::RTM_GETNSID;
 
-use super::{Netlink, attributes};
+use super::{AttributeBuf, Message, Netlink, attributes};
 use crate::{Netns, Result, kernel_interface};
 
 const HEADER: usize = 4;
 const NETNSA_NSID: u16 = 1;
+const NETNSA_FD: u16 = 3;
 
 impl Netlink {
     /// A number of the socket's namespace that no other one gets before the next boot. None before Linux 5.14.
@@ -22,10 +20,11 @@ impl Netlink {
     /// The id that this socket's namespace has for another one, as in
     /// [`Link::peer_netnsid`](crate::Link::peer_netnsid). None if it has none.
     pub fn nsid(&mut self, netns: &Netns) -> Result<Option<i32>> {
-        let mut message = NsidMessage::default();
-        message.attributes.push(NsidAttribute::Fd(netns.as_fd().as_raw_fd().cast_unsigned()));
+        let fd = netns.as_fd().as_raw_fd().to_ne_bytes();
+        let message =
+            Message::new(RTM_GETNSID, &[0; HEADER], &AttributeBuf::new().with(NETNSA_FD, fd));
         let action = format!("look up the id of {}", netns.path().display());
-        self.socket.get(&action, &RouteNetlinkMessage::GetNsId(message), |_, payload| {
+        self.socket.get(&action, &message, |payload| {
             let id = attributes(payload, HEADER).find(|(kind, _)| *kind == NETNSA_NSID);
             // -1 means that none is assigned.
             Ok(id.map(|(_, value)| value.i32()).filter(|id| *id >= 0))

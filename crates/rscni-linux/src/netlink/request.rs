@@ -5,22 +5,24 @@
 
 use std::ops::ControlFlow;
 
-use netlink_packet_core::NLM_F_ACK;
-use netlink_packet_route::RouteNetlinkMessage;
-
-use super::{Netlink, action::Action, socket::Answer};
+use super::{
+    Netlink,
+    action::Action,
+    message::{Message, NLM_F_ACK},
+    socket::Answer,
+};
 use crate::{Error, Result};
 
 /// One change, ready to be sent: the message, and in words what it does.
 #[derive(Debug, Clone)]
 pub struct Request {
-    pub(super) message: RouteNetlinkMessage,
+    pub(super) message: Message,
     pub(super) flags: u16,
     pub(super) action: Action,
 }
 
 impl Request {
-    pub(super) fn new(message: RouteNetlinkMessage, flags: u16, action: impl Into<Action>) -> Self {
+    pub(super) fn new(message: Message, flags: u16, action: impl Into<Action>) -> Self {
         Self { message, flags, action: action.into() }
     }
 }

@@ -1,39 +1,30 @@
 //! Routes, as `ip route` shows and changes them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
-    route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteVia},
+use libc::{
+    RT_SCOPE_HOST, RT_SCOPE_LINK, RT_SCOPE_NOWHERE, RT_SCOPE_UNIVERSE, RT_TABLE_MAIN,
+    RT_TABLE_UNSPEC, RTA_DST, RTA_GATEWAY, RTA_METRICS, RTA_MULTIPATH, RTA_OIF, RTA_PREFSRC,
+    RTA_PRIORITY, RTA_TABLE, RTM_DELROUTE, RTM_F_CLONED, RTM_GETROUTE, RTM_NEWROUTE, RTN_BLACKHOLE,
+    RTN_LOCAL, RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE, RTN_UNSPEC, RTPROT_BOOT, RTPROT_UNSPEC,
 };
+use rustix::io::Errno;
 
-use super::{Attributes, Family, Netlink, OrAbsent, Request, Value, action::Action, attributes};
+use super::{
+    AttributeBuf, Attributes, Family, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL,
+    NLM_F_REPLACE, Netlink, OrAbsent, Request, Value, action::Action, attributes, octets,
+};
 use crate::{Error, Result};
 
 const HEADER: usize = 12;
 /// What stands before the attributes of a hop of several: length, flags, weight, interface.
 const HOP_HEADER: usize = 8;
-const RTA_DST: u16 = 1;
-const RTA_OIF: u16 = 4;
-const RTA_GATEWAY: u16 = 5;
-const RTA_PRIORITY: u16 = 6;
-const RTA_PREFSRC: u16 = 7;
-const RTA_METRICS: u16 = 8;
-const RTA_MULTIPATH: u16 = 9;
-const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
 const RTAX_MTU: u16 = 2;
 const RTAX_ADVMSS: u16 = 8;
-
-const RT_SCOPE_UNIVERSE: u8 = 0;
-const RT_SCOPE_LINK: u8 = 253;
-const RT_SCOPE_HOST: u8 = 254;
-const RT_SCOPE_NOWHERE: u8 = 255;
-const RT_TABLE_UNSPEC: u8 = 0;
-/// Who added a route that nobody else claims (`RTPROT_BOOT`, what `ip` uses).
-const RTPROT_BOOT: u8 = 3;
+const RTM_F_LOOKUP_TABLE: u32 = 0x1000;
+const RTNH_F_ONLINK: u32 = 4;
 
 /// A route. What is `None` (or its default) is left to the kernel when adding, and matches all when deleting.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,11 +78,11 @@ pub enum RouteType {
 impl From<RouteType> for u8 {
     fn from(kind: RouteType) -> Self {
         match kind {
-            RouteType::Unicast => 1,
-            RouteType::Local => 2,
-            RouteType::Blackhole => 6,
-            RouteType::Unreachable => 7,
-            RouteType::Prohibit => 8,
+            RouteType::Unicast => RTN_UNICAST,
+            RouteType::Local => RTN_LOCAL,
+            RouteType::Blackhole => RTN_BLACKHOLE,
+            RouteType::Unreachable => RTN_UNREACHABLE,
+            RouteType::Prohibit => RTN_PROHIBIT,
             RouteType::Other(other) => other,
         }
     }
@@ -100,11 +91,11 @@ impl From<RouteType> for u8 {
 impl From<u8> for RouteType {
     fn from(number: u8) -> Self {
         match number {
-            1 => Self::Unicast,
-            2 => Self::Local,
-            6 => Self::Blackhole,
-            7 => Self::Unreachable,
-            8 => Self::Prohibit,
+            RTN_UNICAST => Self::Unicast,
+            RTN_LOCAL => Self::Local,
+            RTN_BLACKHOLE => Self::Blackhole,
+            RTN_UNREACHABLE => Self::Unreachable,
+            RTN_PROHIBIT => Self::Prohibit,
             other => Self::Other(other),
         }
     }
@@ -153,55 +144,47 @@ impl Route {
         Self { gateway: Some(gateway), ..Self::new(Family::of(&gateway).everything()) }
     }
 
-    fn message(&self) -> RouteMessage {
-        let mut message = RouteMessage::default();
-        message.header.address_family = Family::of(&self.dst.addr()).kernel();
-        message.header.destination_prefix_length = self.dst.prefix_len();
-        if self.onlink {
-            message.header.flags = RouteFlags::Onlink;
-        }
-        let table = match self.table.map(u8::try_from) {
-            None => Some(254),
-            Some(small) => small.ok(),
+    fn message(&self, kind: u16, protocol: u8, scope: u8, route_type: u8) -> Message {
+        let table = match self.table {
+            None => RT_TABLE_MAIN,
+            // A larger number is in the attribute.
+            Some(table) => u8::try_from(table).unwrap_or(RT_TABLE_UNSPEC),
         };
-        message.header.table = table.unwrap_or(RT_TABLE_UNSPEC);
-        let metrics: Vec<RouteMetric> =
-            [self.mtu.map(RouteMetric::Mtu), self.advmss.map(RouteMetric::Advmss)]
-                .into_iter()
-                .flatten()
-                .collect();
-        let attributes = [
-            (self.dst.prefix_len() > 0)
-                .then(|| RouteAttribute::Destination(self.dst.network().into())),
-            self.gateway.map(|gateway| self.gateway_attribute(gateway)),
-            self.oif.map(RouteAttribute::Oif),
-            self.src.map(|src| RouteAttribute::PrefSource(src.into())),
-            self.priority.map(RouteAttribute::Priority),
-            self.table.filter(|_| table.is_none()).map(RouteAttribute::Table),
-            (!metrics.is_empty()).then_some(RouteAttribute::Metrics(metrics)),
-        ];
-        message.attributes = attributes.into_iter().flatten().collect();
-        message
+        let large_table = self.table.filter(|table| *table > u8::MAX.into());
+        let family = Family::of(&self.dst.addr()).number();
+        let flags = if self.onlink { RTNH_F_ONLINK } else { 0 };
+        let prefix_len = self.dst.prefix_len();
+        let header =
+            header([family, prefix_len, 0, 0], [table, protocol, scope, route_type], flags);
+        let metrics = AttributeBuf::new()
+            .with_some(RTAX_MTU, self.mtu.map(u32::to_ne_bytes))
+            .with_some(RTAX_ADVMSS, self.advmss.map(u32::to_ne_bytes));
+        let attributes = AttributeBuf::new()
+            .with_some(RTA_DST, (prefix_len > 0).then(|| octets(self.dst.network())));
+        let attributes = match (self.dst, self.gateway) {
+            (IpNet::V4(_), Some(IpAddr::V6(gateway))) => {
+                let family = u16::from(Family::V6.number()).to_ne_bytes();
+                attributes.with(RTA_VIA, [&family[..], &gateway.octets()].concat())
+            }
+            (_, gateway) => attributes.with_some(RTA_GATEWAY, gateway.map(octets)),
+        };
+        let attributes = attributes
+            .with_some(RTA_OIF, self.oif.map(u32::to_ne_bytes))
+            .with_some(RTA_PREFSRC, self.src.map(octets))
+            .with_some(RTA_PRIORITY, self.priority.map(u32::to_ne_bytes))
+            .with_some(RTA_TABLE, large_table.map(u32::to_ne_bytes))
+            .with_some(RTA_METRICS, (!metrics.is_empty()).then_some(metrics));
+        Message::new(kind, &header, &attributes)
     }
 
-    fn gateway_attribute(&self, gateway: IpAddr) -> RouteAttribute {
-        match (self.dst, gateway) {
-            (IpNet::V4(_), IpAddr::V6(gateway)) => RouteAttribute::Via(RouteVia::Inet6(gateway)),
-            (_, gateway) => RouteAttribute::Gateway(RouteAddress::from(gateway)),
-        }
-    }
-
-    fn new_message(&self) -> RouteNetlinkMessage {
-        let mut message = self.message();
-        message.header.protocol = self.protocol.unwrap_or(RTPROT_BOOT).into();
-        message.header.kind = u8::from(self.kind).into();
+    fn new_message(&self) -> Message {
         let derived = match (self.kind, self.dst, self.gateway) {
             (RouteType::Local, ..) => RT_SCOPE_HOST,
             (RouteType::Unicast, IpNet::V4(_), None) => RT_SCOPE_LINK,
             _ => RT_SCOPE_UNIVERSE,
         };
-        message.header.scope = self.scope.unwrap_or(derived).into();
-        RouteNetlinkMessage::NewRoute(message)
+        let protocol = self.protocol.unwrap_or(RTPROT_BOOT);
+        self.message(RTM_NEWROUTE, protocol, self.scope.unwrap_or(derived), self.kind.into())
     }
 
     fn describe(&self, verb: &str) -> Action {
@@ -257,21 +240,16 @@ impl Route {
     fn parse(payload: &[u8]) -> Option<Self> {
         let [family, prefix_len, _, _, table, protocol, scope, kind, f0, f1, f2, f3] =
             *payload.first_chunk::<HEADER>()?;
-        let flags = RouteFlags::from_bits_retain(u32::from_ne_bytes([f0, f1, f2, f3]));
-        let everything: IpAddr = match AddressFamily::from(family) {
-            AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
-            AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
-            _ => return None,
-        };
+        let everything = Family::from_number(family)?.everything();
         let mut route = Self {
             table: Some(table.into()),
             protocol: Some(protocol),
             scope: Some(scope),
             kind: kind.into(),
-            onlink: flags.contains(RouteFlags::Onlink),
-            ..Self::new(IpNet::new(everything, 0).ok()?)
+            onlink: u32::from_ne_bytes([f0, f1, f2, f3]) & RTNH_F_ONLINK != 0,
+            ..Self::new(everything)
         };
-        let mut dst = everything;
+        let mut dst = everything.addr();
         for (kind, value) in attributes(payload, HEADER) {
             match kind {
                 RTA_DST => dst = value.ip()?,
@@ -321,16 +299,21 @@ impl Request {
     /// See [`Netlink::del_route`].
     #[must_use]
     pub fn del_route(route: &Route) -> Self {
-        let mut message = route.message();
         // To the kernel these mean: any.
-        message.header.scope = route.scope.unwrap_or(RT_SCOPE_NOWHERE).into();
-        message.header.protocol = route.protocol.unwrap_or(0).into();
-        if route.kind != RouteType::Unicast {
-            message.header.kind = u8::from(route.kind).into();
-        }
-        let message = RouteNetlinkMessage::DelRoute(message);
+        let (protocol, scope) =
+            (route.protocol.unwrap_or(RTPROT_UNSPEC), route.scope.unwrap_or(RT_SCOPE_NOWHERE));
+        let kind = match route.kind {
+            RouteType::Unicast => RTN_UNSPEC,
+            kind => kind.into(),
+        };
+        let message = route.message(RTM_DELROUTE, protocol, scope, kind);
         Self::new(message, 0, route.describe("remove"))
     }
+}
+
+/// `struct rtmsg`: family and prefix lengths; table, protocol, scope and type; flags.
+fn header(destination: [u8; 4], kind: [u8; 4], flags: u32) -> Vec<u8> {
+    [destination, kind, flags.to_ne_bytes()].concat()
 }
 
 /// Looking routes up.
@@ -350,20 +333,17 @@ impl Netlink {
     }
 
     fn routes_of(&mut self, family: Family, filter: RouteFilter) -> Result<Vec<Route>> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = family.kernel();
-        message.attributes =
-            [filter.table.map(RouteAttribute::Table), filter.oif.map(RouteAttribute::Oif)]
-                .into_iter()
-                .flatten()
-                .collect();
-        let message = RouteNetlinkMessage::GetRoute(message);
+        let attributes = AttributeBuf::new()
+            .with_some(RTA_TABLE, filter.table.map(u32::to_ne_bytes))
+            .with_some(RTA_OIF, filter.oif.map(u32::to_ne_bytes));
+        let header = header([family.number(), 0, 0, 0], [0; 4], 0);
+        let message = Message::new(RTM_GETROUTE, &header, &attributes);
         let wanted = |route: &Route| {
             filter.table.is_none_or(|table| route.table == Some(table))
                 && filter.oif.is_none_or(|oif| route.oif == Some(oif))
                 && filter.dst.is_none_or(|dst| route.dst == dst.trunc())
         };
-        let routes = self.socket.dump("list routes", NLM_F_DUMP, &message, |_, payload| {
+        let routes = self.socket.dump("list routes", &message, |payload| {
             Ok((!is_cached(payload)).then(|| Route::parse_all(payload)))
         });
         // A table without routes, or a link that is gone, has none.
@@ -372,19 +352,18 @@ impl Netlink {
 
     /// The route by which a packet to `address` would leave, as `ip route get`; `None` if there is none.
     pub fn route_to(&mut self, address: IpAddr) -> Result<Option<Route>> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = Family::of(&address).kernel();
-        message.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
-        message.header.flags = RouteFlags::LookupTable;
-        message.attributes = vec![RouteAttribute::Destination(address.into())];
-        let message = RouteNetlinkMessage::GetRoute(message);
+        let prefix_len = IpNet::from(address).prefix_len();
+        let route = [Family::of(&address).number(), prefix_len, 0, 0];
+        let header = header(route, [0; 4], RTM_F_LOOKUP_TABLE);
+        let attributes = AttributeBuf::new().with(RTA_DST, octets(address));
+        let message = Message::new(RTM_GETROUTE, &header, &attributes);
         let action = format!("look up the route to {address}");
-        let route = self.socket.get(&action, &message, |_, payload| {
+        let route = self.socket.get(&action, &message, |payload| {
             Route::parse(payload).ok_or_else(|| Error::decode(&action, "no route in it"))
         });
         match route {
-            Err(error) if error.errno() == Some(nix::errno::Errno::ENETUNREACH as i32) => Ok(None),
-            Err(error) if error.errno() == Some(nix::errno::Errno::EHOSTUNREACH as i32) => Ok(None),
+            Err(error) if error.has_errno(Errno::NETUNREACH) => Ok(None),
+            Err(error) if error.has_errno(Errno::HOSTUNREACH) => Ok(None),
             route => route.map(Some),
         }
     }
@@ -392,7 +371,6 @@ impl Netlink {
 
 /// IPv6 lists what it has learnt about paths among the routes.
 fn is_cached(route: &[u8]) -> bool {
-    route.get(8..).and_then(|flags| flags.first_chunk()).is_some_and(|flags| {
-        RouteFlags::from_bits_retain(u32::from_ne_bytes(*flags)).contains(RouteFlags::Cloned)
-    })
+    let flags = route.get(8..).and_then(<[u8]>::first_chunk);
+    flags.is_some_and(|flags| u32::from_ne_bytes(*flags) & RTM_F_CLONED != 0)
 }

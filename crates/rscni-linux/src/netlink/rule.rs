@@ -1,16 +1,12 @@
 //! Routing rules, as `ip rule` shows and changes them: which packets are routed by which table.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
-use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
-    route::RouteProtocol,
-    rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
-};
+use libc::{RT_TABLE_UNSPEC, RTM_DELRULE, RTM_GETRULE, RTM_NEWRULE, RTPROT_BOOT};
+use rustix::io::Errno;
 
-use super::{Family, Netlink, Request, attributes};
+use super::{
+    AttributeBuf, Family, Message, NLM_F_CREATE, NLM_F_EXCL, Netlink, Request, attributes, octets,
+};
 use crate::Result;
 
 const HEADER: usize = 12;
@@ -24,12 +20,13 @@ const FRA_TABLE: u16 = 15;
 const FRA_OIFNAME: u16 = 17;
 const FRA_L3MDEV: u16 = 19;
 const FRA_UID_RANGE: u16 = 20;
+const FRA_PROTOCOL: u16 = 21;
 const FRA_IP_PROTO: u16 = 22;
 const FRA_SPORT_RANGE: u16 = 23;
 const FRA_DPORT_RANGE: u16 = 24;
 
 const FR_ACT_TO_TBL: u8 = 1;
-const RT_TABLE_UNSPEC: u8 = 0;
+const FIB_RULE_INVERT: u32 = 2;
 
 /// A rule that has packets from a source routed by a table: `ip rule add from SRC lookup TABLE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,20 +48,18 @@ impl Rule {
         Self { src: src.into(), table, priority: None, has_more: false }
     }
 
-    fn message(&self) -> RuleMessage {
-        let mut message = RuleMessage::default();
-        message.header.family = Family::of(&self.src.addr()).kernel();
-        message.header.src_len = self.src.prefix_len();
-        message.header.action = RuleAction::ToTable;
+    fn message(&self, kind: u16, protocol: Option<u8>) -> Message {
+        let (family, prefix_len) = (Family::of(&self.src.addr()).number(), self.src.prefix_len());
         // The header has room for small numbers only; the attribute counts.
-        message.header.table = u8::try_from(self.table).unwrap_or(RT_TABLE_UNSPEC);
-        let attributes = [
-            (self.src.prefix_len() > 0).then(|| RuleAttribute::Source(self.src.network())),
-            self.priority.map(RuleAttribute::Priority),
-            Some(RuleAttribute::Table(self.table)),
-        ];
-        message.attributes = attributes.into_iter().flatten().collect();
-        message
+        let table = u8::try_from(self.table).unwrap_or(RT_TABLE_UNSPEC);
+        let header = [family, 0, prefix_len, 0, table, 0, 0, FR_ACT_TO_TBL, 0, 0, 0, 0];
+        let src = (prefix_len > 0).then(|| octets(self.src.network()));
+        let attributes = AttributeBuf::new()
+            .with_some(FRA_SRC, src)
+            .with_some(FRA_PRIORITY, self.priority.map(u32::to_ne_bytes))
+            .with(FRA_TABLE, self.table.to_ne_bytes())
+            .with_some(FRA_PROTOCOL, protocol.map(|protocol| [protocol]));
+        Message::new(kind, &header, &attributes)
     }
 
     fn describe(&self, verb: &str) -> String {
@@ -75,13 +70,8 @@ impl Rule {
     pub(super) fn parse(payload: &[u8]) -> Option<Self> {
         let [family, dst_len, src_len, tos, table, _, _, action, f0, f1, f2, f3] =
             *payload.first_chunk::<HEADER>()?;
-        let mut src: IpAddr = match AddressFamily::from(family) {
-            AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
-            AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
-            _ => return None,
-        };
-        let is_inverted = RuleFlags::from_bits_retain(u32::from_ne_bytes([f0, f1, f2, f3]))
-            .contains(RuleFlags::Invert);
+        let mut src = Family::from_number(family)?.everything().addr();
+        let is_inverted = u32::from_ne_bytes([f0, f1, f2, f3]) & FIB_RULE_INVERT != 0;
         let mut has_more = dst_len != 0 || tos != 0 || action != FR_ACT_TO_TBL || is_inverted;
         let mut table = u32::from(table);
         // The kernel leaves out a priority of zero.
@@ -115,19 +105,14 @@ impl Request {
     /// See [`Netlink::add_rule`].
     #[must_use]
     pub fn add_rule(rule: &Rule) -> Self {
-        let mut message = rule.message();
-        message.attributes.push(RuleAttribute::Protocol(RouteProtocol::Boot));
-        Self::new(
-            RouteNetlinkMessage::NewRule(message),
-            NLM_F_CREATE | NLM_F_EXCL,
-            rule.describe("add"),
-        )
+        let message = rule.message(RTM_NEWRULE, Some(RTPROT_BOOT));
+        Self::new(message, NLM_F_CREATE | NLM_F_EXCL, rule.describe("add"))
     }
 
     /// See [`Netlink::del_rule`].
     #[must_use]
     pub fn del_rule(rule: &Rule) -> Self {
-        Self::new(RouteNetlinkMessage::DelRule(rule.message()), 0, rule.describe("remove"))
+        Self::new(rule.message(RTM_DELRULE, None), 0, rule.describe("remove"))
     }
 }
 
@@ -136,18 +121,15 @@ impl Netlink {
     pub fn rules(&mut self) -> Result<Vec<Rule>> {
         let mut rules = Vec::new();
         for family in [Family::V4, Family::V6] {
-            let mut message = RuleMessage::default();
-            message.header.family = family.kernel();
-            let message = RouteNetlinkMessage::GetRule(message);
-            let listed = self
-                .socket
-                .dump("list rules", NLM_F_DUMP, &message, |_, payload| Ok(Rule::parse(payload)));
+            let mut header = [0; HEADER];
+            header[0] = family.number();
+            let message = Message::new(RTM_GETRULE, &header, &AttributeBuf::new());
+            let listed =
+                self.socket.dump("list rules", &message, |payload| Ok(Rule::parse(payload)));
             match listed {
                 Ok(listed) => rules.extend(listed),
                 // A kernel without IPv6.
-                Err(error)
-                    if error.is_unsupported()
-                        || error.errno() == Some(nix::errno::Errno::EAFNOSUPPORT as i32) => {}
+                Err(error) if error.is_unsupported() || error.has_errno(Errno::AFNOSUPPORT) => {}
                 Err(error) => return Err(error),
             }
         }

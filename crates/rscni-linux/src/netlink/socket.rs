@@ -9,13 +9,15 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP_INTR, NLM_F_ECHO, NLM_F_REQUEST,
-    NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkSerializable, NlasIterator, parse_i32,
-    parse_string,
-};
 use netlink_sys::{Socket as Raw, protocols::NETLINK_ROUTE};
 
+use super::{
+    attribute::attributes,
+    message::{
+        ALIGNMENT, Message, NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR,
+        NLM_F_ECHO, NLM_F_REQUEST,
+    },
+};
 use crate::{Error, Netns, Result};
 
 /// The kernel fills at most 32 KiB per datagram of a dump, so no answer is ever cut.
@@ -24,8 +26,9 @@ const HEADER: usize = 16;
 /// A dump that other changes keep interrupting is given up after this many attempts.
 const DUMP_ATTEMPTS: usize = 20;
 
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
 const NLMSGERR_ATTR_MSG: u16 = 1;
-const NLMSG_ALIGN: usize = 4;
 
 /// What the kernel refused, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +53,7 @@ pub(crate) enum Answer<'a> {
     /// The end of a dump.
     Done,
     /// An object.
-    Object { kind: u16, payload: &'a [u8] },
+    Object(&'a [u8]),
 }
 
 /// What came of a dump that was read to its end.
@@ -94,17 +97,16 @@ impl Socket {
     }
 
     /// Adds a message to what the next [`Socket::send`] sends. Gives the message's sequence number.
-    pub(crate) fn queue(&mut self, flags: u16, message: &impl NetlinkSerializable) -> u32 {
+    pub(crate) fn queue(&mut self, flags: u16, message: &Message) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
-        let start = self.outgoing.len();
-        let length = HEADER + message.buffer_len();
-        self.outgoing.resize(start + length.next_multiple_of(NLMSG_ALIGN), 0);
-        let mut buffer = NetlinkBuffer::new(&mut self.outgoing[start..start + length]);
-        buffer.set_length(u32::try_from(length).unwrap_or(u32::MAX));
-        buffer.set_message_type(message.message_type());
-        buffer.set_flags(flags | NLM_F_REQUEST);
-        buffer.set_sequence_number(self.sequence);
-        message.serialize(buffer.payload_mut());
+        let length = u32::try_from(HEADER + message.payload.len()).unwrap_or(u32::MAX);
+        let mut header = [0; HEADER];
+        header[..4].copy_from_slice(&length.to_ne_bytes());
+        header[4..6].copy_from_slice(&message.kind.to_ne_bytes());
+        header[6..8].copy_from_slice(&(flags | NLM_F_REQUEST).to_ne_bytes());
+        header[8..12].copy_from_slice(&self.sequence.to_ne_bytes());
+        self.outgoing.extend_from_slice(&header);
+        self.outgoing.extend_from_slice(&message.payload);
         self.sequence
     }
 
@@ -160,8 +162,8 @@ impl Socket {
     pub(crate) fn get<T>(
         &mut self,
         action: &str,
-        message: &impl NetlinkSerializable,
-        read: impl FnOnce(u16, &[u8]) -> Result<T>,
+        message: &Message,
+        read: impl FnOnce(&[u8]) -> Result<T>,
     ) -> Result<T> {
         let sequence = self.queue(0, message);
         self.send().map_err(|error| Error::io(action, error))?;
@@ -173,8 +175,8 @@ impl Socket {
     pub(crate) fn find<T>(
         &mut self,
         action: &str,
-        message: &impl NetlinkSerializable,
-        read: impl Fn(u16, &[u8]) -> Result<T>,
+        message: &Message,
+        read: impl Fn(&[u8]) -> Result<T>,
     ) -> Result<Option<T>> {
         // Older kernels answer only to an echo.
         let sequence = self.queue(NLM_F_ACK | NLM_F_ECHO, message);
@@ -182,8 +184,8 @@ impl Socket {
         let mut found = None;
         self.receive(sequence, sequence, |_, _, answer| match answer {
             Answer::Refused(refusal) => ControlFlow::Break(Err(refusal.during(action))),
-            Answer::Object { kind, payload } => {
-                found = Some(read(kind, payload));
+            Answer::Object(payload) => {
+                found = Some(read(payload));
                 ControlFlow::Continue(())
             }
             Answer::Ack | Answer::Done => ControlFlow::Break(found.take().transpose()),
@@ -197,7 +199,7 @@ impl Socket {
         action: &str,
         first: u32,
         last: u32,
-        read: impl FnOnce(u16, &[u8]) -> Result<T>,
+        read: impl FnOnce(&[u8]) -> Result<T>,
     ) -> Result<T> {
         let mut read = Some(read);
         let mut refused = None;
@@ -210,9 +212,9 @@ impl Socket {
                 refused = Some(refusal);
                 ControlFlow::Continue(())
             }
-            Answer::Object { kind, payload } => match (refused.take(), read.take()) {
+            Answer::Object(payload) => match (refused.take(), read.take()) {
                 (Some(refusal), _) => ControlFlow::Break(Err(refusal.during(action))),
-                (None, Some(read)) => ControlFlow::Break(read(kind, payload)),
+                (None, Some(read)) => ControlFlow::Break(read(payload)),
                 (None, None) => ControlFlow::Continue(()),
             },
             Answer::Ack | Answer::Done => ControlFlow::Continue(()),
@@ -223,13 +225,12 @@ impl Socket {
     /// Sends one dump request and gives every object of the answer to `read`.
     ///
     /// When the kernel says that something changed in between, the dump is done again, so what comes back is
-    /// one consistent picture. `flags` is `NLM_F_DUMP` and whatever else the request needs.
+    /// one consistent picture.
     pub(crate) fn dump<T>(
         &mut self,
         action: &str,
-        flags: u16,
-        message: &impl NetlinkSerializable,
-        mut read: impl FnMut(u16, &[u8]) -> Result<Option<T>>,
+        message: &Message,
+        mut read: impl FnMut(&[u8]) -> Result<Option<T>>,
     ) -> Result<Vec<T>> {
         if !self.strict {
             // Since Linux 4.20. Without it the kernel ignores the filter, and the callers filter again anyway.
@@ -240,15 +241,15 @@ impl Socket {
             let mut objects = Vec::new();
             let mut failure = None;
             let mut interrupted = false;
-            let sequence = self.queue(flags, message);
+            let sequence = self.queue(NLM_F_DUMP, message);
             self.send().map_err(|error| Error::io(action, error))?;
             let outcome = self
                 .receive(sequence, sequence, |_, flags, answer| {
                     interrupted |= flags & NLM_F_DUMP_INTR != 0;
                     match answer {
-                        Answer::Object { kind, payload } => {
+                        Answer::Object(payload) => {
                             // The dump is read to its end even if one object is bad: the socket goes on being used.
-                            match read(kind, payload) {
+                            match read(payload) {
                                 Ok(object) => objects.extend(object),
                                 Err(error) => failure = failure.take().or(Some(error)),
                             }
@@ -286,21 +287,24 @@ const RECEIVE_ATTEMPTS: usize = 3;
 
 /// The first answer of a datagram, with its sequence number and flags, and what follows it.
 pub(super) fn first_answer(datagram: &[u8]) -> io::Result<(u32, u16, Answer<'_>, &[u8])> {
-    let message =
-        NetlinkBuffer::new_checked(datagram).map_err(|error| invalid_data(&error.to_string()))?;
-    let (sequence, flags) = (message.sequence_number(), message.flags());
-    let end = (message.length() as usize).next_multiple_of(NLMSG_ALIGN);
-    let answer = parse(message.message_type(), flags, message.payload())?;
-    Ok((sequence, flags, answer, datagram.get(end..).unwrap_or_default()))
+    let cut_off = || invalid_data("a message is cut off");
+    let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, ..] =
+        *datagram.first_chunk::<HEADER>().ok_or_else(cut_off)?;
+    let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
+    let payload = datagram.get(HEADER..length).ok_or_else(cut_off)?;
+    let (kind, flags) = (u16::from_ne_bytes([k0, k1]), u16::from_ne_bytes([f0, f1]));
+    let answer = parse(kind, flags, payload)?;
+    let rest = datagram.get(length.next_multiple_of(ALIGNMENT)..).unwrap_or_default();
+    Ok((u32::from_ne_bytes([s0, s1, s2, s3]), flags, answer, rest))
 }
 
 fn parse(kind: u16, flags: u16, payload: &[u8]) -> io::Result<Answer<'_>> {
     if kind != NLMSG_ERROR && kind != NLMSG_DONE {
-        return Ok(Answer::Object { kind, payload });
+        return Ok(Answer::Object(payload));
     }
     // A bare NLMSG_DONE without a code is allowed.
-    let code = match payload.get(..4) {
-        Some(code) => parse_i32(code).map_err(|error| invalid_data(&error.to_string()))?,
+    let code = match payload.first_chunk() {
+        Some(code) => i32::from_ne_bytes(*code),
         None if kind == NLMSG_DONE => 0,
         None => return Err(invalid_data("an error message without a code")),
     };
@@ -313,19 +317,13 @@ fn parse(kind: u16, flags: u16, payload: &[u8]) -> io::Result<Answer<'_>> {
     } else if flags & NLM_F_CAPPED != 0 {
         HEADER
     } else {
-        payload
-            .get(4..)
-            .and_then(|header| header.first_chunk())
-            .map_or(HEADER, |length| u32::from_ne_bytes(*length) as usize)
-            .min(payload.len())
+        let length = payload.get(4..).and_then(<[u8]>::first_chunk);
+        length.map_or(HEADER, |length| u32::from_ne_bytes(*length) as usize).min(payload.len())
     };
-    let details = payload.get(4 + echoed.next_multiple_of(NLMSG_ALIGN)..);
-    let extack = details.filter(|_| flags & NLM_F_ACK_TLVS != 0).and_then(|details| {
-        NlasIterator::new(details)
-            .flatten()
-            .find(|attribute| attribute.kind() == NLMSGERR_ATTR_MSG)
-            .and_then(|attribute| parse_string(attribute.value()).ok())
-    });
+    let extack = (flags & NLM_F_ACK_TLVS != 0)
+        .then(|| attributes(payload, 4 + echoed.next_multiple_of(ALIGNMENT)))
+        .and_then(|mut details| details.find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG))
+        .map(|(_, text)| text.string());
     Ok(Answer::Refused(Refusal { errno: code.saturating_neg(), extack }))
 }
 

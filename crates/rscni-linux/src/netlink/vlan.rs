@@ -2,20 +2,26 @@
 
 use std::ops::RangeInclusive;
 
-use netlink_packet_core::NLM_F_DUMP;
-use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
-    link::{
-        AfSpecBridge, BridgeFlag, BridgeVlanInfo, BridgeVlanInfoFlags, LinkAttribute,
-        LinkExtentMask, LinkMessage,
-    },
+use libc::{
+    IFLA_AF_SPEC, IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN_COMPRESSED, RTM_DELLINK, RTM_GETLINK,
+    RTM_SETLINK,
 };
 
-use super::{Netlink, Request, action::Action, attributes, link::LINK_HEADER};
+use super::{
+    AttributeBuf, Message, Netlink, Request,
+    action::Action,
+    attributes,
+    link::{AF_BRIDGE, LINK_HEADER, header},
+};
 use crate::Result;
 
-const IFLA_AF_SPEC: u16 = 26;
+const IFLA_BRIDGE_FLAGS: u16 = 0;
 const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
+const BRIDGE_FLAGS_SELF: u16 = 2;
+const BRIDGE_VLAN_INFO_PVID: u16 = 1 << 1;
+const BRIDGE_VLAN_INFO_UNTAGGED: u16 = 1 << 2;
+const BRIDGE_VLAN_INFO_RANGE_BEGIN: u16 = 1 << 3;
+const BRIDGE_VLAN_INFO_RANGE_END: u16 = 1 << 4;
 
 /// One VLAN of a port, or several that follow each other and are alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +65,7 @@ impl Request {
     #[must_use]
     pub fn add_vlans(index: u32, vlans: &[Vlan], owner: VlanOwner) -> Self {
         Self::new(
-            RouteNetlinkMessage::SetLink(message(index, vlans, owner)),
+            message(RTM_SETLINK, index, vlans, owner),
             0,
             Action::from(format!("add VLAN {} to ", list(vlans))).link(index),
         )
@@ -69,7 +75,7 @@ impl Request {
     #[must_use]
     pub fn del_vlans(index: u32, vlans: &[Vlan], owner: VlanOwner) -> Self {
         Self::new(
-            RouteNetlinkMessage::DelLink(message(index, vlans, owner)),
+            message(RTM_DELLINK, index, vlans, owner),
             0,
             Action::from(format!("remove VLAN {} from ", list(vlans))).link(index),
         )
@@ -87,32 +93,26 @@ fn list(vlans: &[Vlan]) -> String {
     ranges.join(",")
 }
 
-fn message(index: u32, vlans: &[Vlan], owner: VlanOwner) -> LinkMessage {
-    let mut spec = Vec::new();
-    if owner == VlanOwner::Bridge {
-        spec.push(AfSpecBridge::Flags(BridgeFlag::LowerDev));
-    }
+fn message(kind: u16, index: u32, vlans: &[Vlan], owner: VlanOwner) -> Message {
+    let own = (owner == VlanOwner::Bridge).then_some(BRIDGE_FLAGS_SELF.to_ne_bytes());
+    let mut spec = AttributeBuf::new().with_some(IFLA_BRIDGE_FLAGS, own);
     for vlan in vlans {
-        let mut flags = BridgeVlanInfoFlags::empty();
-        flags.set(BridgeVlanInfoFlags::Pvid, vlan.pvid);
-        flags.set(BridgeVlanInfoFlags::Untagged, vlan.untagged);
-        let (start, end) = (*vlan.ids.start(), *vlan.ids.end());
-        let mut push = |vid, extra| {
-            let flags = flags | extra;
-            spec.push(AfSpecBridge::VlanInfo(BridgeVlanInfo { flags, vid }));
+        let pvid = if vlan.pvid { BRIDGE_VLAN_INFO_PVID } else { 0 };
+        let untagged = if vlan.untagged { BRIDGE_VLAN_INFO_UNTAGGED } else { 0 };
+        let mut push = |id: u16, range: u16| {
+            let flags = pvid | untagged | range;
+            spec.push(IFLA_BRIDGE_VLAN_INFO, &[flags.to_ne_bytes(), id.to_ne_bytes()].concat());
         };
+        let (start, end) = (*vlan.ids.start(), *vlan.ids.end());
         if start == end {
-            push(start, BridgeVlanInfoFlags::empty());
+            push(start, 0);
         } else {
-            push(start, BridgeVlanInfoFlags::RangeBegin);
-            push(end, BridgeVlanInfoFlags::RangeEnd);
+            push(start, BRIDGE_VLAN_INFO_RANGE_BEGIN);
+            push(end, BRIDGE_VLAN_INFO_RANGE_END);
         }
     }
-    let mut message = LinkMessage::default();
-    message.header.interface_family = AddressFamily::Bridge;
-    message.header.index = index;
-    message.attributes = vec![LinkAttribute::AfSpecBridge(spec)];
-    message
+    let attributes = AttributeBuf::new().with(IFLA_AF_SPEC, spec);
+    Message::new(kind, &header(AF_BRIDGE, index, 0, 0), &attributes)
 }
 
 impl Netlink {
@@ -120,13 +120,11 @@ impl Netlink {
     ///
     /// The kernel can only list those of all ports; the answer is filtered here.
     pub fn vlans(&mut self, index: u32) -> Result<Vec<Vlan>> {
-        let mut message = LinkMessage::default();
-        message.header.interface_family = AddressFamily::Bridge;
-        message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::BrvlanCompressed])];
-        let message = RouteNetlinkMessage::GetLink(message);
-        let vlans = self
-            .socket
-            .dump("list VLANs", NLM_F_DUMP, &message, |_, payload| Ok(parse(payload, index)))?;
+        let wanted = RTEXT_FILTER_BRVLAN_COMPRESSED.to_ne_bytes();
+        let attributes = AttributeBuf::new().with(IFLA_EXT_MASK, wanted);
+        let message = Message::new(RTM_GETLINK, &header(AF_BRIDGE, 0, 0, 0), &attributes);
+        let vlans =
+            self.socket.dump("list VLANs", &message, |payload| Ok(parse(payload, index)))?;
         Ok(vlans.into_iter().flatten().collect())
     }
 }
@@ -143,16 +141,16 @@ pub(super) fn parse(payload: &[u8], wanted: u32) -> Option<Vec<Vlan>> {
         let (IFLA_BRIDGE_VLAN_INFO, [f0, f1, v0, v1]) = (kind, value.0) else {
             continue;
         };
-        let flags = BridgeVlanInfoFlags::from_bits_retain(u16::from_ne_bytes([*f0, *f1]));
+        let flags = u16::from_ne_bytes([*f0, *f1]);
         let vid = u16::from_ne_bytes([*v0, *v1]);
-        if flags.contains(BridgeVlanInfoFlags::RangeBegin) {
+        if flags & BRIDGE_VLAN_INFO_RANGE_BEGIN != 0 {
             begin = Some(vid);
             continue;
         }
         vlans.push(Vlan {
             ids: begin.take().unwrap_or(vid)..=vid,
-            pvid: flags.contains(BridgeVlanInfoFlags::Pvid),
-            untagged: flags.contains(BridgeVlanInfoFlags::Untagged),
+            pvid: flags & BRIDGE_VLAN_INFO_PVID != 0,
+            untagged: flags & BRIDGE_VLAN_INFO_UNTAGGED != 0,
         });
     }
     Some(vlans)
@@ -160,22 +158,14 @@ pub(super) fn parse(payload: &[u8], wanted: u32) -> Option<Vec<Vlan>> {
 
 #[cfg(test)]
 mod tests {
-    use netlink_packet_core::NetlinkSerializable;
-
     use super::*;
-
-    fn encoded(request: &Request) -> Vec<u8> {
-        let mut bytes = vec![0; request.message.buffer_len()];
-        request.message.serialize(&mut bytes);
-        bytes
-    }
 
     #[test]
     fn an_access_port_and_a_trunk_are_written_as_bridge_writes_them() {
         let vlans = [Vlan::access(100), Vlan::trunk(200..=299)];
         let request = Request::add_vlans(5, &vlans, VlanOwner::Port);
         assert_eq!(request.action.unnamed(), "add VLAN 100,200-299 to interface 5");
-        let bytes = encoded(&request);
+        let bytes = request.message.payload;
         assert_eq!(bytes[0], 7, "AF_BRIDGE");
         assert_eq!(bytes[4..8], 5_u32.to_ne_bytes());
         let attributes: Vec<(u16, &[u8])> = attributes(&bytes, LINK_HEADER)
@@ -197,7 +187,8 @@ mod tests {
 
     #[test]
     fn the_bridges_own_vlans_are_asked_for_with_the_self_flag() {
-        let bytes = encoded(&Request::del_vlans(5, &[Vlan::tagged(1)], VlanOwner::Bridge));
+        let request = Request::del_vlans(5, &[Vlan::tagged(1)], VlanOwner::Bridge);
+        let bytes = request.message.payload;
         let flags = attributes(&bytes, LINK_HEADER)
             .flat_map(|(_, value)| value.nested())
             .find(|(kind, _)| *kind == 0)
@@ -208,7 +199,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let vlans = vec![Vlan::access(100), Vlan::trunk(200..=299), Vlan::tagged(7)];
-        let bytes = encoded(&Request::add_vlans(5, &vlans, VlanOwner::Port));
+        let bytes = Request::add_vlans(5, &vlans, VlanOwner::Port).message.payload;
         assert_eq!(parse(&bytes, 5), Some(vlans));
         assert_eq!(parse(&bytes, 6), None);
     }

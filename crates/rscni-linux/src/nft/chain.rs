@@ -1,15 +1,14 @@
 //! Tables and chains: making and deleting them.
 
-use netlink_packet_core::DefaultNla;
-
 use super::{
     Table, Transaction,
     message::{
         NFT_MSG_DELCHAIN, NFT_MSG_DELTABLE, NFT_MSG_DESTROYCHAIN, NFT_MSG_DESTROYTABLE,
-        NFT_MSG_NEWCHAIN, NFT_MSG_NEWTABLE, nested, number, signed, string, table_name,
+        NFT_MSG_NEWCHAIN, NFT_MSG_NEWTABLE, table_name,
     },
     transaction::{Create, Remove},
 };
+use crate::netlink::AttributeBuf;
 
 pub(super) const NFTA_CHAIN_TABLE: u16 = 1;
 pub(super) const NFTA_CHAIN_NAME: u16 = 3;
@@ -107,24 +106,19 @@ impl BaseChain {
         Self { kind: kind.into(), hook, priority, policy: None }
     }
 
-    fn attributes(&self) -> Vec<DefaultNla> {
-        let mut attributes = vec![
-            nested(
-                NFTA_CHAIN_HOOK,
-                &[
-                    number(NFTA_HOOK_HOOKNUM, self.hook.number()),
-                    signed(NFTA_HOOK_PRIORITY, self.priority),
-                ],
-            ),
-            string(NFTA_CHAIN_TYPE, &self.kind),
-        ];
-        attributes.extend(self.policy.map(|policy| number(NFTA_CHAIN_POLICY, policy.number())));
-        attributes
+    fn attributes(&self, name: AttributeBuf) -> AttributeBuf {
+        let hook = AttributeBuf::new()
+            .with_be(NFTA_HOOK_HOOKNUM, self.hook.number())
+            .with(NFTA_HOOK_PRIORITY, self.priority.to_be_bytes());
+        let policy = self.policy.map(|policy| policy.number().to_be_bytes());
+        name.with_nested(NFTA_CHAIN_HOOK, hook)
+            .with_text(NFTA_CHAIN_TYPE, &self.kind)
+            .with_some(NFTA_CHAIN_POLICY, policy)
     }
 }
 
-pub(super) fn chain_name(table: &Table, chain: &str) -> Vec<DefaultNla> {
-    vec![string(NFTA_CHAIN_TABLE, &table.name), string(NFTA_CHAIN_NAME, chain)]
+pub(super) fn chain_name(table: &Table, chain: &str) -> AttributeBuf {
+    AttributeBuf::new().with_text(NFTA_CHAIN_TABLE, &table.name).with_text(NFTA_CHAIN_NAME, chain)
 }
 
 /// Tables and chains.
@@ -141,7 +135,7 @@ impl Transaction<'_> {
 
     fn table(&mut self, table: &Table, create: Create) -> &mut Self {
         let action = format!("add table {table}");
-        self.create(table, NFT_MSG_NEWTABLE, create, vec![table_name(table)], action)
+        self.create(table, NFT_MSG_NEWTABLE, create, &table_name(table), action)
     }
 
     /// Deletes a table with all that is in it; it is an error (`ENOENT`) if it is not there.
@@ -157,7 +151,7 @@ impl Transaction<'_> {
     fn remove_table(&mut self, table: &Table, remove: Remove) -> &mut Self {
         let action = format!("delete table {table}");
         let kinds = (NFT_MSG_DELTABLE, NFT_MSG_DESTROYTABLE);
-        self.remove(table, kinds, remove, vec![table_name(table)], action)
+        self.remove(table, kinds, remove, &table_name(table), action)
     }
 
     /// Makes a chain, unless it is there. With `base`, packets come to it by themselves.
@@ -184,10 +178,10 @@ impl Transaction<'_> {
         base: Option<&BaseChain>,
         create: Create,
     ) -> &mut Self {
-        let mut attributes = chain_name(table, chain);
-        attributes.extend(base.map(BaseChain::attributes).unwrap_or_default());
+        let name = chain_name(table, chain);
+        let attributes = base.map_or(name.clone(), |base| base.attributes(name));
         let action = format!("add chain {table} {chain}");
-        self.create(table, NFT_MSG_NEWCHAIN, create, attributes, action)
+        self.create(table, NFT_MSG_NEWCHAIN, create, &attributes, action)
     }
 
     /// Deletes a chain with its rules; it is an error if it is not there (`ENOENT`) or rules lead to it (`EBUSY`).
@@ -203,6 +197,6 @@ impl Transaction<'_> {
     fn remove_chain(&mut self, table: &Table, chain: &str, remove: Remove) -> &mut Self {
         let action = format!("delete chain {table} {chain}");
         let kinds = (NFT_MSG_DELCHAIN, NFT_MSG_DESTROYCHAIN);
-        self.remove(table, kinds, remove, chain_name(table, chain), action)
+        self.remove(table, kinds, remove, &chain_name(table, chain), action)
     }
 }

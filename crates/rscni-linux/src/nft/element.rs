@@ -1,19 +1,18 @@
 //! Elements of sets and maps.
 
 use ipnet::IpNet;
-use netlink_packet_core::DefaultNla;
 
 use super::{
     Table, Transaction, Value, Verdict,
-    message::{
-        NFT_MSG_DELSETELEM, NFT_MSG_DESTROYSETELEM, NFT_MSG_NEWSETELEM, list, nested, number,
-        string,
-    },
+    message::{NFT_MSG_DELSETELEM, NFT_MSG_DESTROYSETELEM, NFT_MSG_NEWSETELEM, list},
     transaction::{Create, Remove},
     userdata,
     verdict::verdict_data,
 };
-use crate::Result;
+use crate::{
+    Result,
+    netlink::{AttributeBuf, NLA_F_NESTED},
+};
 
 pub(super) const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
 pub(super) const NFTA_SET_ELEM_LIST_SET: u16 = 2;
@@ -90,50 +89,38 @@ impl Element {
 
     /// The element as the kernel takes it: a range of single values is two elements, its first and what comes
     /// after its last.
-    fn encode(&self) -> Result<Vec<Vec<DefaultNla>>> {
-        let mut first = vec![data(NFTA_SET_ELEM_KEY, &self.key)];
-        let mut rest = Vec::new();
-        match &self.last {
-            Some(last) if !self.key.parts.is_empty() => {
-                first.push(data(NFTA_SET_ELEM_KEY_END, last));
-            }
-            Some(last) => rest.extend(last.next().map(|end| {
-                vec![
-                    data(NFTA_SET_ELEM_KEY, &end),
-                    number(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END),
-                ]
-            })),
-            None => {}
-        }
-        first.extend(self.data.as_ref().map(|given| match given {
-            Data::Value(value) => data(NFTA_SET_ELEM_DATA, value),
-            Data::Verdict(verdict) => nested(NFTA_SET_ELEM_DATA, &[verdict_data(verdict)]),
-        }));
-        if let Some(comment) = &self.comment {
-            let comment = userdata::comment(comment)?;
-            first.push(DefaultNla::new(NFTA_SET_ELEM_USERDATA, comment));
-        }
-        let mut elements = vec![first];
-        elements.extend(rest);
-        Ok(elements)
+    pub(super) fn in_set(&self, table: &Table, set: &str) -> Result<AttributeBuf> {
+        let joined = !self.key.parts.is_empty();
+        let key_end = self.last.as_ref().filter(|_| joined).map(data);
+        let given = self.data.as_ref().map(|given| match given {
+            Data::Value(value) => data(value),
+            Data::Verdict(verdict) => verdict_data(verdict),
+        });
+        let first = AttributeBuf::new()
+            .with_nested(NFTA_SET_ELEM_KEY, data(&self.key))
+            .with_some(NFTA_SET_ELEM_KEY_END | NLA_F_NESTED, key_end)
+            .with_some(NFTA_SET_ELEM_DATA | NLA_F_NESTED, given)
+            .with_some(NFTA_SET_ELEM_USERDATA, userdata::some_comment(self.comment.as_deref())?);
+        let after = self.last.as_ref().filter(|_| !joined).and_then(Value::next).map(|end| {
+            AttributeBuf::new()
+                .with_nested(NFTA_SET_ELEM_KEY, data(&end))
+                .with_be(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END)
+        });
+        let elements = list([&first].into_iter().chain(&after));
+        Ok(set_of_elements(table, set).with_nested(NFTA_SET_ELEM_LIST_ELEMENTS, elements))
     }
 }
 
-/// A value where the kernel wants either a value or a verdict.
-pub(super) fn data(kind: u16, value: &Value) -> DefaultNla {
-    nested(kind, &[DefaultNla::new(NFTA_DATA_VALUE, value.bytes.clone())])
+/// A value where the kernel expects a value or a verdict.
+pub(super) fn data(value: &Value) -> AttributeBuf {
+    AttributeBuf::new().with(NFTA_DATA_VALUE, &value.bytes)
 }
 
-pub(super) fn element_list(
-    table: &Table,
-    set: &str,
-    elements: &[Vec<DefaultNla>],
-) -> Vec<DefaultNla> {
-    vec![
-        string(NFTA_SET_ELEM_LIST_TABLE, &table.name),
-        string(NFTA_SET_ELEM_LIST_SET, set),
-        list(NFTA_SET_ELEM_LIST_ELEMENTS, elements.iter().map(Vec::as_slice)),
-    ]
+/// The name of a set where the kernel expects elements of it.
+pub(super) fn set_of_elements(table: &Table, set: &str) -> AttributeBuf {
+    AttributeBuf::new()
+        .with_text(NFTA_SET_ELEM_LIST_TABLE, &table.name)
+        .with_text(NFTA_SET_ELEM_LIST_SET, set)
 }
 
 /// Elements.
@@ -155,13 +142,12 @@ impl Transaction<'_> {
         element: &Element,
         create: Create,
     ) -> &mut Self {
-        let elements = match element.encode() {
-            Ok(elements) => elements,
+        let attributes = match element.in_set(table, set) {
+            Ok(attributes) => attributes,
             Err(error) => return self.fail(error),
         };
         let action = format!("add element to {table} {set}");
-        let attributes = element_list(table, set, &elements);
-        self.create(table, NFT_MSG_NEWSETELEM, create, attributes, action)
+        self.create(table, NFT_MSG_NEWSETELEM, create, &attributes, action)
     }
 
     /// Removes an element (its data and comment do not matter); it is an error (`ENOENT`) if it is not there.
@@ -182,13 +168,12 @@ impl Transaction<'_> {
         remove: Remove,
     ) -> &mut Self {
         let bare = Element { data: None, comment: None, ..element.clone() };
-        let elements = match bare.encode() {
-            Ok(elements) => elements,
+        let attributes = match bare.in_set(table, set) {
+            Ok(attributes) => attributes,
             Err(error) => return self.fail(error),
         };
         let action = format!("delete element from {table} {set}");
         let kinds = (NFT_MSG_DELSETELEM, NFT_MSG_DESTROYSETELEM);
-        let attributes = element_list(table, set, &elements);
-        self.remove(table, kinds, remove, attributes, action)
+        self.remove(table, kinds, remove, &attributes, action)
     }
 }

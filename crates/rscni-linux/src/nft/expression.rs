@@ -3,13 +3,12 @@
 //! An expression loads something into a register, compares a register, or acts. Registers are numbered in words
 //! of four bytes, as the kernel has done since 4.1; a value takes as many words as it needs.
 
-use netlink_packet_core::DefaultNla;
-
 use super::{
-    Value,
+    Value, Verdict,
     element::{NFTA_DATA_VALUE, data},
-    message::{long, nested, number, string},
+    verdict::verdict_data,
 };
+use crate::netlink::{self, AttributeBuf};
 
 const NFTA_EXPR_NAME: u16 = 1;
 const NFTA_EXPR_DATA: u16 = 2;
@@ -20,10 +19,15 @@ pub(super) const VERDICT: u32 = 0;
 pub(super) const FIRST: u32 = 8;
 
 /// One expression: its name and attributes.
-pub(super) type Expression = Vec<DefaultNla>;
+pub(super) type Expression = AttributeBuf;
 
-fn expression(name: &str, attributes: &[DefaultNla]) -> Expression {
-    vec![string(NFTA_EXPR_NAME, name), nested(NFTA_EXPR_DATA, attributes)]
+fn expression(name: &str, attributes: AttributeBuf) -> Expression {
+    AttributeBuf::new().with_text(NFTA_EXPR_NAME, name).with_nested(NFTA_EXPR_DATA, attributes)
+}
+
+/// Attributes that are numbers, by their type.
+fn numbers<const N: usize>(numbers: [(u16, u32); N]) -> AttributeBuf {
+    numbers.into_iter().fold(AttributeBuf::new(), |list, (kind, number)| list.with_be(kind, number))
 }
 
 /// What of a packet can be looked at, under the names of `nft`.
@@ -161,11 +165,11 @@ pub struct NatFlags {
 }
 
 impl NatFlags {
-    fn attribute(self, kind: u16, ports: bool) -> Option<DefaultNla> {
+    fn bits(self, ports: bool) -> Option<[u8; 4]> {
         let flags =
             [(ports, 0x2), (self.random, 0x4), (self.persistent, 0x8), (self.fully_random, 0x10)];
-        let bits = flags.into_iter().filter(|(set, _)| *set).fold(0, |all, (_, bit)| all | bit);
-        (bits != 0).then(|| number(kind, bits))
+        let bits: u32 = flags.into_iter().filter(|(set, _)| *set).map(|(_, bit)| bit).sum();
+        (bits != 0).then(|| bits.to_be_bytes())
     }
 }
 
@@ -173,82 +177,74 @@ impl NatFlags {
 pub(super) fn load(field: Field, register: u32) -> Expression {
     let (source, length) = field.describe();
     match source {
-        Source::Meta(key) => expression("meta", &[number(1, register), number(2, key)]),
-        Source::Payload(base, offset) => expression(
-            "payload",
-            &[number(1, register), number(2, base), number(3, offset), number(4, length)],
-        ),
-        Source::Ct(key) => expression("ct", &[number(1, register), number(2, key)]),
+        Source::Meta(key) => expression("meta", numbers([(1, register), (2, key)])),
+        Source::Payload(base, offset) => {
+            expression("payload", numbers([(1, register), (2, base), (3, offset), (4, length)]))
+        }
+        Source::Ct(key) => expression("ct", numbers([(1, register), (2, key)])),
         // 3 asks for the type of the address.
         Source::FibAddrType(flags) => {
-            expression("fib", &[number(1, register), number(2, 3), number(3, flags)])
+            expression("fib", numbers([(1, register), (2, 3), (3, flags)]))
         }
     }
 }
 
 /// Writes a register into the packet's mark.
 pub(super) fn store_mark(register: u32) -> Expression {
-    expression("meta", &[number(2, 3), number(3, register)])
+    expression("meta", numbers([(2, 3), (3, register)]))
 }
 
 /// Writes a register into the connection's mark.
 pub(super) fn store_ct_mark(register: u32) -> Expression {
-    expression("ct", &[number(2, 3), number(4, register)])
+    expression("ct", numbers([(2, 3), (4, register)]))
 }
 
 /// Goes on only if the register is (or, inverted, is not) the value.
 pub(super) fn compare(register: u32, inverted: bool, value: &Value) -> Expression {
-    expression("cmp", &[number(1, register), number(2, u32::from(inverted)), data(3, value)])
+    let operation = numbers([(1, register), (2, inverted.into())]);
+    expression("cmp", operation.with_nested(3, data(value)))
 }
 
 /// Goes on only if the register is (or, inverted, is not) between the values, both included.
 pub(super) fn range(register: u32, inverted: bool, from: &Value, to: &Value) -> Expression {
-    expression(
-        "range",
-        &[number(1, register), number(2, u32::from(inverted)), data(3, from), data(4, to)],
-    )
+    let operation = numbers([(1, register), (2, inverted.into())]);
+    expression("range", operation.with_nested(3, data(from)).with_nested(4, data(to)))
 }
 
 /// `register = (register & mask) ^ xor`
 pub(super) fn bitwise(register: u32, mask: &[u8], xor: &[u8]) -> Expression {
-    expression(
-        "bitwise",
-        &[
-            number(1, register),
-            number(2, register),
-            number(3, u32::try_from(mask.len()).unwrap_or(u32::MAX)),
-            data(4, &Value::bytes(mask)),
-            data(5, &Value::bytes(xor)),
-        ],
-    )
+    let length = u32::try_from(mask.len()).unwrap_or(u32::MAX);
+    let attributes = numbers([(1, register), (2, register), (3, length)])
+        .with_nested(4, data(&Value::bytes(mask)))
+        .with_nested(5, data(&Value::bytes(xor)));
+    expression("bitwise", attributes)
 }
 
 /// Goes on only if the registers' value is in the set; with a target, puts there what the map gives.
 pub(super) fn lookup(set: &str, register: u32, target: Option<u32>, inverted: bool) -> Expression {
-    let mut attributes = vec![string(1, set), number(2, register)];
-    attributes.extend(target.map(|target| number(3, target)));
-    if inverted {
-        attributes.push(number(5, 1));
-    }
-    expression("lookup", &attributes)
+    let attributes = AttributeBuf::new()
+        .with_text(1, set)
+        .with_be(2, register)
+        .with_some(3, target.map(u32::to_be_bytes))
+        .with_some(5, inverted.then_some(1_u32.to_be_bytes()));
+    expression("lookup", attributes)
 }
 
 pub(super) fn immediate(register: u32, value: &Value) -> Expression {
-    expression("immediate", &[number(1, register), data(2, value)])
+    expression("immediate", numbers([(1, register)]).with_nested(2, data(value)))
 }
 
 /// Ends the rule with a verdict.
-pub(super) fn verdict(verdict: DefaultNla) -> Expression {
-    expression("immediate", &[number(1, VERDICT), nested(2, &[verdict])])
+pub(super) fn verdict(verdict: &Verdict) -> Expression {
+    expression("immediate", numbers([(1, VERDICT)]).with_nested(2, verdict_data(verdict)))
 }
 
 pub(super) fn counter() -> Expression {
-    expression("counter", &[long(1, 0), long(2, 0)])
+    expression("counter", AttributeBuf::new().with(1, [0; 8]).with(2, [0; 8]))
 }
 
 pub(super) fn masquerade(flags: NatFlags) -> Expression {
-    let attributes: Vec<DefaultNla> = flags.attribute(1, false).into_iter().collect();
-    expression("masq", &attributes)
+    expression("masq", AttributeBuf::new().with_some(1, flags.bits(false)))
 }
 
 /// Source (0) or destination (1) NAT to the address and port in these registers.
@@ -259,23 +255,23 @@ pub(super) fn nat(
     port: Option<u32>,
     flags: NatFlags,
 ) -> Expression {
-    let mut attributes =
-        vec![number(1, kind), number(2, if v6 { 10 } else { 2 }), number(3, address)];
-    attributes.extend(port.map(|port| number(5, port)));
-    attributes.extend(flags.attribute(7, port.is_some()));
-    expression("nat", &attributes)
+    let attributes = numbers([(1, kind), (2, if v6 { 10 } else { 2 }), (3, address)])
+        .with_some(5, port.map(u32::to_be_bytes))
+        .with_some(7, flags.bits(port.is_some()));
+    expression("nat", attributes)
 }
 
 /// Destination NAT to this host, at the port in the register.
 pub(super) fn redirect(port: Option<u32>, flags: NatFlags) -> Expression {
-    let mut attributes: Vec<DefaultNla> = port.into_iter().map(|port| number(1, port)).collect();
-    attributes.extend(flags.attribute(3, port.is_some()));
-    expression("redir", &attributes)
+    let attributes = AttributeBuf::new()
+        .with_some(1, port.map(u32::to_be_bytes))
+        .with_some(3, flags.bits(port.is_some()));
+    expression("redir", attributes)
 }
 
 /// The name of an expression and its attributes, as the kernel lists them.
 pub(super) fn read<'a>(
-    attributes: impl Iterator<Item = (u16, crate::netlink::Value<'a>)>,
+    attributes: impl Iterator<Item = (u16, netlink::Value<'a>)>,
 ) -> Option<(String, &'a [u8])> {
     let mut name = None;
     let mut contents: &[u8] = &[];
@@ -290,6 +286,6 @@ pub(super) fn read<'a>(
 }
 
 /// `NFTA_DATA_VALUE` of what [`data`] wrote.
-pub(super) fn read_value(value: crate::netlink::Value<'_>) -> Option<&[u8]> {
+pub(super) fn read_value(value: netlink::Value<'_>) -> Option<&[u8]> {
     value.nested().find(|(kind, _)| *kind == NFTA_DATA_VALUE).map(|(_, value)| value.0)
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
 
 use super::{ChainInfo, Data, RuleInfo, Verdict, list::elements, userdata, verdict};
-use crate::{fuzzing::bytes, netlink::attributes};
+use crate::netlink::{Value, attributes};
 
 /// What the kernel lists: a header of four bytes, then the attributes of a chain, a rule or elements.
 pub fn nft(data: &[u8]) {
@@ -51,7 +51,6 @@ fn is_written_again(comment: Option<&str>) {
 }
 
 fn verdict_is_written_again(verdict: &Verdict) {
-    let written = bytes(&[super::message::nested(1, &[verdict::verdict_data(verdict)])]);
-    let (_, value) = attributes(&written, 0).next().expect("an attribute was written");
-    assert_eq!(verdict::read_verdict(value).as_ref(), Some(verdict));
+    let written = verdict::verdict_data(verdict);
+    assert_eq!(verdict::read_verdict(Value(written.as_ref())).as_ref(), Some(verdict));
 }

@@ -1,18 +1,16 @@
 //! Looking at what is there: tables, chains, the rules of a chain, elements.
 
-use netlink_packet_core::{DefaultNla, NLM_F_DUMP};
-
 use super::{
-    Data, Family, Hook, Nft, Policy, Table, Value, Verdict, chain,
+    Data, Element, Family, Hook, Nft, Policy, Table, Value, Verdict, chain,
     element::{
         NFT_SET_ELEM_INTERVAL_END, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_FLAGS, NFTA_SET_ELEM_KEY,
-        NFTA_SET_ELEM_KEY_END, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_ELEM_LIST_SET,
-        NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_USERDATA, data, element_list,
+        NFTA_SET_ELEM_KEY_END, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_ELEM_USERDATA,
+        set_of_elements,
     },
     expression::{self, read_value},
     message::{
-        NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETSET, NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE,
-        message, string, table_name, unspecific,
+        HEADER, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETSET, NFT_MSG_GETSETELEM, get_tables,
+        message, table_name,
     },
     rule::{NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_USERDATA, chain_attributes},
     set::{NFTA_SET_NAME, NFTA_SET_TABLE},
@@ -21,11 +19,9 @@ use super::{
 };
 use crate::{
     Error, Result,
-    netlink::{self, Attributes, OrAbsent, attributes},
+    netlink::{self, AttributeBuf, Attributes, OrAbsent, attributes},
 };
 
-/// The header of netfilter's messages: family, version, resource.
-const HEADER: usize = 4;
 const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_CHAIN_HANDLE: u16 = 2;
 
@@ -132,8 +128,7 @@ impl RuleInfo {
 impl Nft {
     /// All tables.
     pub fn tables(&mut self) -> Result<Vec<Table>> {
-        let request = unspecific(NFT_MSG_GETTABLE);
-        self.socket.dump("list tables", NLM_F_DUMP, &request, |_, payload| {
+        self.socket.dump("list tables", &get_tables(), |payload| {
             let family = payload.first().copied().and_then(Family::from_number);
             let name = attributes(payload, HEADER)
                 .find(|(kind, _)| *kind == NFTA_TABLE_NAME)
@@ -145,8 +140,8 @@ impl Nft {
     /// The chains of a table; none if the table is not there.
     pub fn chains(&mut self, table: &Table) -> Result<Vec<ChainInfo>> {
         let action = format!("list the chains of {table}");
-        let request = message(table.family, NFT_MSG_GETCHAIN, Vec::new());
-        self.socket.dump(&action, NLM_F_DUMP, &request, |_, payload| {
+        let request = message(table.family, NFT_MSG_GETCHAIN, &AttributeBuf::new());
+        self.socket.dump(&action, &request, |payload| {
             // The kernel lists those of all tables of the family.
             Ok(Some(ChainInfo::parse(payload)).filter(|chain| chain.table == table.name))
         })
@@ -155,27 +150,24 @@ impl Nft {
     /// One chain, or `None`.
     pub fn chain(&mut self, table: &Table, name: &str) -> Result<Option<ChainInfo>> {
         let action = format!("look up chain {table} {name}");
-        let attributes = chain::chain_name(table, name);
-        let request = message(table.family, NFT_MSG_GETCHAIN, attributes);
-        self.socket.get(&action, &request, |_, payload| Ok(ChainInfo::parse(payload))).or_absent()
+        let request = message(table.family, NFT_MSG_GETCHAIN, &chain::chain_name(table, name));
+        self.socket.get(&action, &request, |payload| Ok(ChainInfo::parse(payload))).or_absent()
     }
 
     /// The rules of one chain, in their order; none if the chain is not there.
     pub fn rules(&mut self, table: &Table, chain: &str) -> Result<Vec<RuleInfo>> {
         let action = format!("list the rules of chain {table} {chain}");
-        let attributes = chain_attributes(table, chain);
-        let request = message(table.family, NFT_MSG_GETRULE, attributes);
-        let rules = self
-            .socket
-            .dump(&action, NLM_F_DUMP, &request, |_, payload| Ok(Some(RuleInfo::parse(payload))));
+        let request = message(table.family, NFT_MSG_GETRULE, &chain_attributes(table, chain));
+        let rules =
+            self.socket.dump(&action, &request, |payload| Ok(Some(RuleInfo::parse(payload))));
         Ok(rules.or_absent()?.unwrap_or_default())
     }
 
     /// The names of a table's sets and maps; none if the table is not there.
     pub fn sets(&mut self, table: &Table) -> Result<Vec<String>> {
         let action = format!("list the sets of {table}");
-        let request = message(table.family, NFT_MSG_GETSET, vec![table_name(table)]);
-        let sets = self.socket.dump(&action, NLM_F_DUMP, &request, |_, payload| {
+        let request = message(table.family, NFT_MSG_GETSET, &table_name(table));
+        let sets = self.socket.dump(&action, &request, |payload| {
             let text = |wanted| {
                 attributes(payload, HEADER)
                     .find(|(kind, _)| *kind == wanted)
@@ -194,10 +186,10 @@ impl Nft {
         key: &Value,
     ) -> Result<Option<ElementInfo>> {
         let action = format!("look up an element of {table} {set}");
-        let attributes = element_list(table, set, &[vec![data(NFTA_SET_ELEM_KEY, key)]]);
-        let request = message(table.family, NFT_MSG_GETSETELEM, attributes);
+        let attributes = Element::new(key.clone()).in_set(table, set)?;
+        let request = message(table.family, NFT_MSG_GETSETELEM, &attributes);
         self.socket
-            .get(&action, &request, |_, payload| {
+            .get(&action, &request, |payload| {
                 elements(payload).next().ok_or_else(|| Error::decode(&action, "no element in it"))
             })
             .or_absent()
@@ -206,14 +198,10 @@ impl Nft {
     /// All elements of a set; none if the set is not there. Its cost grows with the set.
     pub fn elements(&mut self, table: &Table, set: &str) -> Result<Vec<ElementInfo>> {
         let action = format!("list the elements of {table} {set}");
-        let attributes: Vec<DefaultNla> = vec![
-            string(NFTA_SET_ELEM_LIST_TABLE, &table.name),
-            string(NFTA_SET_ELEM_LIST_SET, set),
-        ];
-        let request = message(table.family, NFT_MSG_GETSETELEM, attributes);
-        let found = self.socket.dump(&action, NLM_F_DUMP, &request, |_, payload| {
-            Ok(Some(elements(payload).collect::<Vec<_>>()))
-        });
+        let request = message(table.family, NFT_MSG_GETSETELEM, &set_of_elements(table, set));
+        let found = self
+            .socket
+            .dump(&action, &request, |payload| Ok(Some(elements(payload).collect::<Vec<_>>())));
         let found = found.or_absent()?.unwrap_or_default();
         Ok(found.into_iter().flatten().collect())
     }

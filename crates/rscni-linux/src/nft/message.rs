@@ -1,12 +1,7 @@
 //! Writing nftables messages: attributes in network byte order, nested where the kernel wants them nested.
 
-use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
-use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
-    NetfilterSubsystem,
-};
-
 use super::{Family, Table};
+use crate::netlink::{AttributeBuf, Message};
 
 pub(super) const NFT_MSG_NEWTABLE: u8 = 0;
 pub(super) const NFT_MSG_GETTABLE: u8 = 1;
@@ -29,99 +24,52 @@ pub(super) const NFT_MSG_DESTROYRULE: u8 = 28;
 pub(super) const NFT_MSG_DESTROYSET: u8 = 29;
 pub(super) const NFT_MSG_DESTROYSETELEM: u8 = 30;
 
-const NFNL_MSG_BATCH_BEGIN: u8 = 0x10;
-const NFNL_MSG_BATCH_END: u8 = 0x11;
-/// nftables is named in the header of the batch, as the one that it is for.
+const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
+const NFNL_MSG_BATCH_END: u16 = 0x11;
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 
-/// The member of every list.
-pub(super) const NFTA_LIST_ELEM: u16 = 1;
+const NFTA_TABLE_NAME: u16 = 1;
+/// Every member of a list has this type.
+const NFTA_LIST_ELEM: u16 = 1;
 
-pub(super) fn message(
-    family: Family,
-    message_type: u8,
-    attributes: Vec<DefaultNla>,
-) -> NetfilterMessage {
-    with_header(family.proto(), 0, NetfilterSubsystem::NfTables, message_type, attributes)
+/// The length of `struct nfgenmsg`.
+pub(super) const HEADER: usize = 4;
+
+/// A message to nftables.
+pub(super) fn message(family: Family, message_type: u8, attributes: &AttributeBuf) -> Message {
+    of_family(family.number(), message_type, attributes)
 }
 
-/// A request about all families.
-pub(super) fn unspecific(message_type: u8) -> NetfilterMessage {
-    with_header(
-        NetfilterProtoFamily::Unspec,
-        0,
-        NetfilterSubsystem::NfTables,
-        message_type,
-        Vec::new(),
-    )
+fn of_family(family: u8, message_type: u8, attributes: &AttributeBuf) -> Message {
+    let kind = NFNL_SUBSYS_NFTABLES << 8 | u16::from(message_type);
+    Message::new(kind, &[family, 0, 0, 0], attributes)
 }
 
-pub(super) fn batch_begin() -> NetfilterMessage {
+/// A request for the tables of all families.
+pub(super) fn get_tables() -> Message {
+    of_family(0, NFT_MSG_GETTABLE, &AttributeBuf::new())
+}
+
+pub(super) fn batch_begin() -> Message {
     batch(NFNL_MSG_BATCH_BEGIN)
 }
 
-pub(super) fn batch_end() -> NetfilterMessage {
+pub(super) fn batch_end() -> Message {
     batch(NFNL_MSG_BATCH_END)
 }
 
-fn batch(message_type: u8) -> NetfilterMessage {
-    with_header(
-        NetfilterProtoFamily::Unspec,
-        NFNL_SUBSYS_NFTABLES,
-        NetfilterSubsystem::None,
-        message_type,
-        Vec::new(),
-    )
-}
-
-fn with_header(
-    family: NetfilterProtoFamily,
-    res_id: u16,
-    subsys: NetfilterSubsystem,
-    message_type: u8,
-    attributes: Vec<DefaultNla>,
-) -> NetfilterMessage {
-    let inner = NetfilterMessageInner::Other { subsys, message_type, attributes };
-    NetfilterMessage::new(NetfilterHeader::new(family, 0, res_id), inner)
-}
-
-/// Text with its NUL.
-pub(super) fn string(kind: u16, text: &str) -> DefaultNla {
-    let mut bytes = text.as_bytes().to_vec();
-    bytes.push(0);
-    DefaultNla::new(kind, bytes)
-}
-
-pub(super) fn number(kind: u16, value: u32) -> DefaultNla {
-    DefaultNla::new(kind, value.to_be_bytes().to_vec())
-}
-
-pub(super) fn signed(kind: u16, value: i32) -> DefaultNla {
-    DefaultNla::new(kind, value.to_be_bytes().to_vec())
-}
-
-pub(super) fn long(kind: u16, value: u64) -> DefaultNla {
-    DefaultNla::new(kind, value.to_be_bytes().to_vec())
-}
-
-pub(super) fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
-    let mut bytes = vec![0; attributes.buffer_len()];
-    attributes.emit(&mut bytes);
-    DefaultNla::new(kind | NLA_F_NESTED, bytes)
+/// The subsystem that a batch is for is in the header, in network byte order.
+fn batch(kind: u16) -> Message {
+    let [high, low] = NFNL_SUBSYS_NFTABLES.to_be_bytes();
+    Message::new(kind, &[0, 0, high, low], &AttributeBuf::new())
 }
 
 /// A list of nested members.
-pub(super) fn list<'a>(
-    kind: u16,
-    members: impl IntoIterator<Item = &'a [DefaultNla]>,
-) -> DefaultNla {
-    let members: Vec<DefaultNla> =
-        members.into_iter().map(|member| nested(NFTA_LIST_ELEM, member)).collect();
-    nested(kind, &members)
+pub(super) fn list<'a>(members: impl IntoIterator<Item = &'a AttributeBuf>) -> AttributeBuf {
+    let members = members.into_iter();
+    members.fold(AttributeBuf::new(), |list, member| list.with_nested(NFTA_LIST_ELEM, member))
 }
 
-const NFTA_TABLE_NAME: u16 = 1;
-
-pub(super) fn table_name(table: &Table) -> DefaultNla {
-    string(NFTA_TABLE_NAME, &table.name)
+pub(super) fn table_name(table: &Table) -> AttributeBuf {
+    AttributeBuf::new().with_text(NFTA_TABLE_NAME, &table.name)
 }

@@ -3,9 +3,6 @@
 //! Names are those of `nft(8)`, and what is made here reads as it should in `nft list ruleset`, comments
 //! included. [`Nft`] is the socket; [`Transaction`] collects changes and commits all of them or none;
 //! [`Rule`] is put together from matches and one verdict; [`Value`] is what is compared and looked up.
-//!
-//! The envelope comes from `netlink-packet-netfilter`; the attributes are written here, because most of the
-//! expressions that NAT needs are not in that crate.
 
 mod chain;
 mod element;
@@ -23,7 +20,6 @@ mod verdict;
 
 use std::fmt;
 
-use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 pub use self::{
@@ -92,20 +88,20 @@ pub enum Family {
 }
 
 impl Family {
-    fn proto(self) -> NetfilterProtoFamily {
+    fn number(self) -> u8 {
         match self {
-            Self::Inet => NetfilterProtoFamily::Inet,
-            Self::Ip => NetfilterProtoFamily::IPv4,
-            Self::Ip6 => NetfilterProtoFamily::IPv6,
-            Self::Arp => NetfilterProtoFamily::ARP,
-            Self::Bridge => NetfilterProtoFamily::Bridge,
-            Self::Netdev => NetfilterProtoFamily::NetDev,
+            Self::Inet => 1,
+            Self::Ip => 2,
+            Self::Arp => 3,
+            Self::Netdev => 5,
+            Self::Bridge => 7,
+            Self::Ip6 => 10,
         }
     }
 
     fn from_number(number: u8) -> Option<Self> {
         let all = [Self::Inet, Self::Ip, Self::Ip6, Self::Arp, Self::Bridge, Self::Netdev];
-        all.into_iter().find(|family| u8::from(family.proto()) == number)
+        all.into_iter().find(|family| family.number() == number)
     }
 }
 

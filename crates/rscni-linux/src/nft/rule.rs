@@ -3,17 +3,18 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE};
 
 use super::{
     Table, Transaction, Value, Verdict,
     expression::{self, CtState, Expression, FIRST, Field, NatFlags, VERDICT},
-    message::{NFT_MSG_DELRULE, NFT_MSG_DESTROYRULE, NFT_MSG_NEWRULE, list, long, string},
+    message::{NFT_MSG_DELRULE, NFT_MSG_DESTROYRULE, NFT_MSG_NEWRULE, list},
     transaction::Remove,
     userdata,
-    verdict::verdict_data,
 };
-use crate::Result;
+use crate::{
+    Result,
+    netlink::{AttributeBuf, NLM_F_APPEND, NLM_F_CREATE},
+};
 
 pub(super) const NFTA_RULE_TABLE: u16 = 1;
 pub(super) const NFTA_RULE_CHAIN: u16 = 2;
@@ -220,7 +221,7 @@ impl Rule {
 
     /// Ends the rule with a verdict.
     pub fn verdict(self, verdict: &Verdict) -> Self {
-        self.with([expression::verdict(verdict_data(verdict))])
+        self.with([expression::verdict(verdict)])
     }
 
     /// The packet goes on.
@@ -289,14 +290,10 @@ impl Rule {
         self.with(load).with([expression::redirect(port.map(|_| FIRST), flags)])
     }
 
-    fn attributes(&self, table: &Table, chain: &str) -> Result<Vec<DefaultNla>> {
-        let mut attributes = chain_attributes(table, chain);
-        attributes.push(list(NFTA_RULE_EXPRESSIONS, self.expressions.iter().map(Vec::as_slice)));
-        if let Some(comment) = &self.comment {
-            let comment = userdata::comment(comment)?;
-            attributes.push(DefaultNla::new(NFTA_RULE_USERDATA, comment));
-        }
-        Ok(attributes)
+    fn attributes(&self, table: &Table, chain: &str) -> Result<AttributeBuf> {
+        Ok(chain_attributes(table, chain)
+            .with_nested(NFTA_RULE_EXPRESSIONS, list(&self.expressions))
+            .with_some(NFTA_RULE_USERDATA, userdata::some_comment(self.comment.as_deref())?))
     }
 }
 
@@ -305,8 +302,8 @@ fn port_after(v6: bool) -> u32 {
     FIRST + if v6 { 4 } else { 1 }
 }
 
-pub(super) fn chain_attributes(table: &Table, chain: &str) -> Vec<DefaultNla> {
-    vec![string(NFTA_RULE_TABLE, &table.name), string(NFTA_RULE_CHAIN, chain)]
+pub(super) fn chain_attributes(table: &Table, chain: &str) -> AttributeBuf {
+    AttributeBuf::new().with_text(NFTA_RULE_TABLE, &table.name).with_text(NFTA_RULE_CHAIN, chain)
 }
 
 /// Rules.
@@ -335,13 +332,13 @@ impl Transaction<'_> {
         position: Option<u64>,
         flags: u16,
     ) -> &mut Self {
-        let mut attributes = match rule.attributes(table, chain) {
+        let attributes = match rule.attributes(table, chain) {
             Ok(attributes) => attributes,
             Err(error) => return self.fail(error),
         };
-        attributes.extend(position.map(|handle| long(NFTA_RULE_POSITION, handle)));
+        let attributes = attributes.with_some(NFTA_RULE_POSITION, position.map(u64::to_be_bytes));
         let action = format!("add rule to chain {table} {chain}");
-        self.push(table, NFT_MSG_NEWRULE, flags, attributes, action)
+        self.push(table, NFT_MSG_NEWRULE, flags, &attributes, action)
     }
 
     /// Deletes the rule with this handle; it is an error (`ENOENT`) if it is not there.
@@ -361,17 +358,16 @@ impl Transaction<'_> {
         handle: u64,
         remove: Remove,
     ) -> &mut Self {
-        let mut attributes = chain_attributes(table, chain);
-        attributes.push(long(NFTA_RULE_HANDLE, handle));
+        let attributes =
+            chain_attributes(table, chain).with(NFTA_RULE_HANDLE, handle.to_be_bytes());
         let action = format!("delete rule {handle} of chain {table} {chain}");
         let kinds = (NFT_MSG_DELRULE, NFT_MSG_DESTROYRULE);
-        self.remove(table, kinds, remove, attributes, action)
+        self.remove(table, kinds, remove, &attributes, action)
     }
 
     /// Deletes all rules of a chain.
     pub fn flush_chain(&mut self, table: &Table, chain: &str) -> &mut Self {
         let action = format!("flush chain {table} {chain}");
-        let attributes = chain_attributes(table, chain);
-        self.push(table, NFT_MSG_DELRULE, 0, attributes, action)
+        self.push(table, NFT_MSG_DELRULE, 0, &chain_attributes(table, chain), action)
     }
 }

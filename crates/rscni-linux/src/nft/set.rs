@@ -1,17 +1,13 @@
 //! Sets and maps: making and deleting them. What is in them is in [`element`](super::element).
 
-use netlink_packet_core::DefaultNla;
-
 use super::{
     Table, Transaction,
-    element::{NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE},
-    message::{
-        NFT_MSG_DELSET, NFT_MSG_DELSETELEM, NFT_MSG_DESTROYSET, NFT_MSG_NEWSET, list, nested,
-        number, string,
-    },
+    element::set_of_elements,
+    message::{NFT_MSG_DELSET, NFT_MSG_DELSETELEM, NFT_MSG_DESTROYSET, NFT_MSG_NEWSET, list},
     transaction::{Create, Remove},
     userdata,
 };
+use crate::netlink::AttributeBuf;
 
 pub(super) const NFTA_SET_TABLE: u16 = 1;
 pub(super) const NFTA_SET_NAME: u16 = 2;
@@ -132,7 +128,7 @@ impl Set {
         Self { interval: true, ..self }
     }
 
-    fn attributes(&self, table: &Table, id: u32) -> Vec<DefaultNla> {
+    fn attributes(&self, table: &Table, id: u32) -> AttributeBuf {
         let (key_type, key_length) = joined(&self.key);
         let joins = self.key.len() > 1;
         let flags = [
@@ -147,38 +143,38 @@ impl Set {
             _ => 0,
         };
         let mut notes = userdata::number(KEY_BYTE_ORDER, order(&self.key));
-        let mut attributes = vec![
-            string(NFTA_SET_TABLE, &table.name),
-            string(NFTA_SET_NAME, &self.name),
-            number(NFTA_SET_FLAGS, flags),
-            number(NFTA_SET_KEY_TYPE, key_type),
-            number(NFTA_SET_KEY_LEN, key_length),
-            number(NFTA_SET_ID, id),
-        ];
+        let mut attributes = set_name(table, &self.name)
+            .with_be(NFTA_SET_FLAGS, flags)
+            .with_be(NFTA_SET_KEY_TYPE, key_type)
+            .with_be(NFTA_SET_KEY_LEN, key_length)
+            .with_be(NFTA_SET_ID, id);
         match &self.data {
             None => {}
             Some(DataType::Verdict) => {
-                attributes.push(number(NFTA_SET_DATA_TYPE, NFT_DATA_VERDICT));
+                attributes = attributes.with_be(NFTA_SET_DATA_TYPE, NFT_DATA_VERDICT);
             }
             Some(DataType::Value(types)) => {
                 let (data_type, data_length) = joined(types);
-                attributes.push(number(NFTA_SET_DATA_TYPE, data_type));
-                attributes.push(number(NFTA_SET_DATA_LEN, data_length));
+                attributes = attributes
+                    .with_be(NFTA_SET_DATA_TYPE, data_type)
+                    .with_be(NFTA_SET_DATA_LEN, data_length);
                 notes.extend(userdata::number(DATA_BYTE_ORDER, order(types)));
             }
         }
         if self.interval && joins {
-            let lengths: Vec<[DefaultNla; 1]> = self
-                .key
-                .iter()
-                .map(|part| [number(NFTA_SET_FIELD_LEN, part.describe().1)])
-                .collect();
-            let fields = list(NFTA_SET_DESC_CONCAT, lengths.iter().map(|part| &part[..]));
-            attributes.push(nested(NFTA_SET_DESC, &[fields]));
+            let length = |part: &ValueType| {
+                AttributeBuf::new().with_be(NFTA_SET_FIELD_LEN, part.describe().1)
+            };
+            let lengths: Vec<AttributeBuf> = self.key.iter().map(length).collect();
+            let fields = AttributeBuf::new().with_nested(NFTA_SET_DESC_CONCAT, list(&lengths));
+            attributes = attributes.with_nested(NFTA_SET_DESC, fields);
         }
-        attributes.push(DefaultNla::new(NFTA_SET_USERDATA, notes));
-        attributes
+        attributes.with(NFTA_SET_USERDATA, notes)
     }
+}
+
+fn set_name(table: &Table, set: &str) -> AttributeBuf {
+    AttributeBuf::new().with_text(NFTA_SET_TABLE, &table.name).with_text(NFTA_SET_NAME, set)
 }
 
 /// Sets and maps.
@@ -197,7 +193,7 @@ impl Transaction<'_> {
         self.sets += 1;
         let attributes = set.attributes(table, self.sets);
         let action = format!("add set {table} {}", set.name);
-        self.create(table, NFT_MSG_NEWSET, create, attributes, action)
+        self.create(table, NFT_MSG_NEWSET, create, &attributes, action)
     }
 
     /// Deletes a set; it is an error if it is not there (`ENOENT`) or rules use it (`EBUSY`).
@@ -211,19 +207,14 @@ impl Transaction<'_> {
     }
 
     fn remove_set(&mut self, table: &Table, set: &str, remove: Remove) -> &mut Self {
-        let attributes = vec![string(NFTA_SET_TABLE, &table.name), string(NFTA_SET_NAME, set)];
         let action = format!("delete set {table} {set}");
         let kinds = (NFT_MSG_DELSET, NFT_MSG_DESTROYSET);
-        self.remove(table, kinds, remove, attributes, action)
+        self.remove(table, kinds, remove, &set_name(table, set), action)
     }
 
     /// Removes all elements of a set.
     pub fn flush_set(&mut self, table: &Table, set: &str) -> &mut Self {
-        let attributes = vec![
-            string(NFTA_SET_ELEM_LIST_TABLE, &table.name),
-            string(NFTA_SET_ELEM_LIST_SET, set),
-        ];
         let action = format!("flush set {table} {set}");
-        self.push(table, NFT_MSG_DELSETELEM, 0, attributes, action)
+        self.push(table, NFT_MSG_DELSETELEM, 0, &set_of_elements(table, set), action)
     }
 }

@@ -9,9 +9,7 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 
-use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_netfilter::NetfilterMessage;
-use nix::errno::Errno;
+use rustix::io::Errno;
 
 use super::{
     Nft, Table,
@@ -19,7 +17,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    netlink::{Answer, Refusal},
+    netlink::{Answer, AttributeBuf, Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, Refusal},
 };
 
 /// More rounds than that mean that someone else keeps changing the same things.
@@ -41,9 +39,9 @@ pub struct Transaction<'a> {
 
 #[derive(Debug)]
 struct Operation {
-    message: NetfilterMessage,
+    message: Message,
     /// What to send instead to a kernel that does not know `message`.
-    older: Option<NetfilterMessage>,
+    older: Option<Message>,
     flags: u16,
     may_be_absent: bool,
     action: String,
@@ -73,7 +71,7 @@ impl<'a> Transaction<'a> {
         table: &Table,
         message_type: u8,
         create: Create,
-        attributes: Vec<DefaultNla>,
+        attributes: &AttributeBuf,
         action: String,
     ) -> &mut Self {
         let flags = match create {
@@ -88,7 +86,7 @@ impl<'a> Transaction<'a> {
         table: &Table,
         message_type: u8,
         flags: u16,
-        attributes: Vec<DefaultNla>,
+        attributes: &AttributeBuf,
         action: String,
     ) -> &mut Self {
         self.operations.push(Operation {
@@ -107,7 +105,7 @@ impl<'a> Transaction<'a> {
         table: &Table,
         kinds: (u8, u8),
         remove: Remove,
-        attributes: Vec<DefaultNla>,
+        attributes: &AttributeBuf,
         action: String,
     ) -> &mut Self {
         let (delete, destroy) = kinds;
@@ -115,7 +113,7 @@ impl<'a> Transaction<'a> {
             Remove::Present => self.push(table, delete, 0, attributes, action),
             Remove::MayBeAbsent => {
                 self.operations.push(Operation {
-                    message: message(table.family, destroy, attributes.clone()),
+                    message: message(table.family, destroy, attributes),
                     older: Some(message(table.family, delete, attributes)),
                     flags: 0,
                     may_be_absent: true,
@@ -159,11 +157,11 @@ impl<'a> Transaction<'a> {
             let mut unknown = false;
             for (position, refusal) in &refusals {
                 let operation = &self.operations[*position];
-                if operation.may_be_absent && refusal.errno == Errno::ENOENT as i32 {
+                if operation.may_be_absent && refusal.errno == Errno::NOENT.raw_os_error() {
                     absent.push(*position);
                 } else if operation.older.is_some()
                     && self.nft.destroy
-                    && refusal.errno == Errno::EINVAL as i32
+                    && refusal.errno == Errno::INVAL.raw_os_error()
                 {
                     unknown = true;
                 } else {

@@ -26,6 +26,11 @@ pub(super) fn comment(text: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The userdata of a comment, if there is one.
+pub(super) fn some_comment(text: Option<&str>) -> Result<Option<Vec<u8>>> {
+    text.map(comment).transpose()
+}
+
 /// The comment in the userdata of a rule or element.
 pub(super) fn read_comment(mut bytes: &[u8]) -> Option<String> {
     while let [kind, length, rest @ ..] = bytes {

@@ -1,9 +1,6 @@
 //! Verdicts: what becomes of a packet.
 
-use netlink_packet_core::DefaultNla;
-
-use super::message::{nested, signed, string};
-use crate::netlink::Value;
+use crate::netlink::{AttributeBuf, Value, nul_terminated};
 
 const NFTA_DATA_VERDICT: u16 = 2;
 const NFTA_VERDICT_CODE: u16 = 1;
@@ -47,12 +44,16 @@ impl Verdict {
     }
 }
 
-pub(super) fn verdict_data(verdict: &Verdict) -> DefaultNla {
-    let mut attributes = vec![signed(NFTA_VERDICT_CODE, verdict.code())];
-    if let Verdict::Jump(chain) | Verdict::Goto(chain) = verdict {
-        attributes.push(string(NFTA_VERDICT_CHAIN, chain));
-    }
-    nested(NFTA_DATA_VERDICT, &attributes)
+/// A verdict where the kernel expects a value or a verdict.
+pub(super) fn verdict_data(verdict: &Verdict) -> AttributeBuf {
+    let chain = match verdict {
+        Verdict::Jump(chain) | Verdict::Goto(chain) => Some(nul_terminated(chain)),
+        _ => None,
+    };
+    let attributes = AttributeBuf::new()
+        .with(NFTA_VERDICT_CODE, verdict.code().to_be_bytes())
+        .with_some(NFTA_VERDICT_CHAIN, chain);
+    AttributeBuf::new().with_nested(NFTA_DATA_VERDICT, attributes)
 }
 
 pub(super) fn read_verdict(value: Value<'_>) -> Option<Verdict> {

@@ -1,9 +1,13 @@
 //! A bridge: `ip link add NAME type bridge`. What its ports are set to is in [`bridge`](crate::netlink::BridgePort).
 
-use netlink_packet_route::link::{InfoBridge, InfoData, InfoKind};
-
 use super::NewLink;
-use crate::MacAddr;
+use crate::{
+    MacAddr,
+    netlink::{
+        AttributeBuf,
+        bridge::{IFLA_BR_VLAN_DEFAULT_PVID, IFLA_BR_VLAN_FILTERING},
+    },
+};
 
 /// A bridge to be made.
 #[derive(Debug, Clone, Default)]
@@ -33,20 +37,17 @@ impl Bridge {
 
 impl From<&Bridge> for NewLink<'_> {
     fn from(bridge: &Bridge) -> Self {
-        let data: Vec<InfoBridge> = [
-            bridge.vlan_filtering.map(InfoBridge::VlanFiltering),
-            bridge.vlan_default_pvid.map(InfoBridge::VlanDefaultPvid),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
+        let filtering = bridge.vlan_filtering.map(|filtering| [filtering.into()]);
+        let pvid = bridge.vlan_default_pvid.map(u16::to_ne_bytes);
         Self {
             alias: bridge.alias.clone(),
             mtu: bridge.mtu,
             mac: bridge.mac,
             up: bridge.up,
-            data: (!data.is_empty()).then_some(InfoData::Bridge(data)),
-            ..Self::new(InfoKind::Bridge, &bridge.name, format!("create bridge {}", bridge.name))
+            data: AttributeBuf::new()
+                .with_some(IFLA_BR_VLAN_FILTERING, filtering)
+                .with_some(IFLA_BR_VLAN_DEFAULT_PVID, pvid),
+            ..Self::new("bridge", &bridge.name, format!("create bridge {}", bridge.name))
         }
     }
 }

@@ -1,7 +1,5 @@
 //! A dummy link, which drops what it is given: `ip link add NAME type dummy`.
 
-use netlink_packet_route::link::InfoKind;
-
 use super::NewLink;
 use crate::MacAddr;
 
@@ -34,7 +32,7 @@ impl From<&Dummy> for NewLink<'_> {
             mac: dummy.mac,
             alias: dummy.alias.clone(),
             up: dummy.up,
-            ..Self::new(InfoKind::Dummy, &dummy.name, format!("create dummy {}", dummy.name))
+            ..Self::new("dummy", &dummy.name, format!("create dummy {}", dummy.name))
         }
     }
 }

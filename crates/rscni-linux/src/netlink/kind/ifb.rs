@@ -1,7 +1,5 @@
 //! An intermediate functional block, which shapes what other links redirect to it: `ip link add NAME type ifb`.
 
-use netlink_packet_route::link::InfoKind;
-
 use super::NewLink;
 use crate::MacAddr;
 
@@ -34,7 +32,7 @@ impl From<&Ifb> for NewLink<'_> {
             mac: ifb.mac,
             alias: ifb.alias.clone(),
             up: ifb.up,
-            ..Self::new(InfoKind::Ifb, &ifb.name, format!("create ifb {}", ifb.name))
+            ..Self::new("ifb", &ifb.name, format!("create ifb {}", ifb.name))
         }
     }
 }

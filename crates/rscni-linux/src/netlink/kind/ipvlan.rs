@@ -3,12 +3,10 @@
 
 use std::{fmt, str::FromStr};
 
-use netlink_packet_route::link::{InfoData, InfoIpVlan, InfoKind};
-
 use super::NewLink;
 use crate::{
     Error, Result,
-    netlink::{Attributes, action::Action},
+    netlink::{AttributeBuf, Attributes, action::Action},
 };
 
 const IFLA_IPVLAN_MODE: u16 = 1;
@@ -83,13 +81,13 @@ impl FromStr for IpvlanMode {
 
 impl From<&Ipvlan> for NewLink<'_> {
     fn from(ipvlan: &Ipvlan) -> Self {
-        let mode = InfoIpVlan::Mode(ipvlan.mode.number().into());
+        let mode = ipvlan.mode.number().to_ne_bytes();
         Self {
             lower: Some(ipvlan.lower),
             mtu: ipvlan.mtu,
-            data: Some(InfoData::IpVlan(vec![mode])),
+            data: AttributeBuf::new().with(IFLA_IPVLAN_MODE, mode),
             ..Self::new(
-                InfoKind::IpVlan,
+                "ipvlan",
                 &ipvlan.name,
                 Action::from(format!("create ipvlan {} ({}) on ", ipvlan.name, ipvlan.mode))
                     .link(ipvlan.lower),

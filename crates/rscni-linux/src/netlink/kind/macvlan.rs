@@ -2,12 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use netlink_packet_route::link::{InfoData, InfoKind, InfoMacVlan};
-
 use super::NewLink;
 use crate::{
     Error, MacAddr, Result,
-    netlink::{Attributes, action::Action},
+    netlink::{AttributeBuf, Attributes, action::Action},
 };
 
 const IFLA_MACVLAN_MODE: u16 = 1;
@@ -121,15 +119,17 @@ impl MacvlanInfo {
 
 impl From<&Macvlan> for NewLink<'_> {
     fn from(macvlan: &Macvlan) -> Self {
-        let mode = InfoMacVlan::Mode(macvlan.mode.number().into());
-        let data = [Some(mode), macvlan.bcqueuelen.map(InfoMacVlan::BcQueueLen)];
+        let mode = macvlan.mode.number().to_ne_bytes();
+        let bcqueuelen = macvlan.bcqueuelen.map(u32::to_ne_bytes);
         Self {
             lower: Some(macvlan.lower),
             mtu: macvlan.mtu,
             mac: macvlan.mac,
-            data: Some(InfoData::MacVlan(data.into_iter().flatten().collect())),
+            data: AttributeBuf::new()
+                .with(IFLA_MACVLAN_MODE, mode)
+                .with_some(IFLA_MACVLAN_BC_QUEUE_LEN, bcqueuelen),
             ..Self::new(
-                InfoKind::MacVlan,
+                "macvlan",
                 &macvlan.name,
                 Action::from(format!("create macvlan {} ({}) on ", macvlan.name, macvlan.mode))
                     .link(macvlan.lower),

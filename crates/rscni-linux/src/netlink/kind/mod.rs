@@ -10,15 +10,11 @@ mod veth;
 mod vlan;
 mod vrf;
 
-use std::os::fd::{AsFd, AsRawFd};
-
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::{
-    RouteNetlinkMessage,
-    link::{InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+use libc::{
+    IFF_UP, IFLA_ADDRESS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINK, IFLA_LINKINFO,
+    IFLA_MASTER, IFLA_MTU, IFLA_NET_NS_FD, IFLA_NUM_RX_QUEUES, IFLA_NUM_TX_QUEUES, RTM_NEWLINK,
 };
 
-pub(super) use self::vlan::parse_id as parse_vlan_id;
 pub use self::{
     bridge::Bridge,
     dummy::Dummy,
@@ -30,7 +26,12 @@ pub use self::{
     vlan::VlanLink,
     vrf::Vrf,
 };
-use super::{Link, LinkChange, Netlink, Request, action::Action, link::get_by_name};
+pub(super) use self::{vlan::parse_id as parse_vlan_id, vrf::IFLA_VRF_TABLE};
+use super::{
+    AttributeBuf, Link, LinkChange, Message, NLM_F_CREATE, NLM_F_EXCL, Netlink, Request,
+    action::Action,
+    link::{descriptor, get_by_name, header},
+};
 use crate::{MacAddr, Netns, Result};
 
 /// A link to be made, of any kind: made from a [`Veth`], a [`Bridge`], a [`Macvlan`] and so on.
@@ -50,13 +51,13 @@ pub struct NewLink<'a> {
     pub(super) up_when_made: bool,
     /// How many queues it has in each direction, if not as many as the kernel thinks fit.
     pub(super) queues: Option<u32>,
-    pub(super) kind: InfoKind,
-    pub(super) data: Option<InfoData>,
+    pub(super) kind: &'static str,
+    pub(super) data: AttributeBuf,
     pub(super) action: Action,
 }
 
 impl NewLink<'_> {
-    pub(super) fn new(kind: InfoKind, name: &str, action: impl Into<Action>) -> Self {
+    pub(super) fn new(kind: &'static str, name: &str, action: impl Into<Action>) -> Self {
         Self {
             name: name.to_owned(),
             alias: None,
@@ -69,7 +70,7 @@ impl NewLink<'_> {
             up_when_made: false,
             queues: None,
             kind,
-            data: None,
+            data: AttributeBuf::new(),
             action: action.into(),
         }
     }
@@ -78,19 +79,19 @@ impl NewLink<'_> {
         Request::new(self.message(), NEW, self.action.clone())
     }
 
-    fn message(&self) -> RouteNetlinkMessage {
-        let mut info = vec![LinkInfo::Kind(self.kind.clone())];
-        info.extend(self.data.clone().map(LinkInfo::Data));
-        let mut message = end(&self.name, self.mac, self.mtu, self.netns);
-        if self.up {
-            message.header.flags = LinkFlags::Up;
-            message.header.change_mask = LinkFlags::Up;
-        }
-        message.attributes.extend(self.master.map(LinkAttribute::Controller));
-        message.attributes.extend(queues(self.queues));
-        message.attributes.extend(self.lower.map(LinkAttribute::Link));
-        message.attributes.push(LinkAttribute::LinkInfo(info));
-        RouteNetlinkMessage::NewLink(message)
+    fn message(&self) -> Message {
+        let data = (!self.data.is_empty()).then_some(&self.data);
+        let info = AttributeBuf::new()
+            .with_text(IFLA_INFO_KIND, self.kind)
+            .with_some(IFLA_INFO_DATA, data);
+        let attributes = end(&self.name, self.mac, self.mtu, self.netns)
+            .with_some(IFLA_MASTER, self.master.map(u32::to_ne_bytes))
+            .with_some(IFLA_NUM_TX_QUEUES, self.queues.map(u32::to_ne_bytes))
+            .with_some(IFLA_NUM_RX_QUEUES, self.queues.map(u32::to_ne_bytes))
+            .with_some(IFLA_LINK, self.lower.map(u32::to_ne_bytes))
+            .with(IFLA_LINKINFO, info);
+        let flags = if self.up { IFF_UP.cast_unsigned() } else { 0 };
+        Message::new(RTM_NEWLINK, &header(0, 0, flags, flags), &attributes)
     }
 }
 
@@ -105,21 +106,13 @@ fn temporary_name() -> Result<String> {
     Ok(format!("tmp{:08x}", u32::from_ne_bytes(bytes)))
 }
 
-fn queues(number: Option<u32>) -> impl Iterator<Item = LinkAttribute> {
-    number.into_iter().flat_map(|n| [LinkAttribute::NumTxQueues(n), LinkAttribute::NumRxQueues(n)])
-}
-
 /// What both ends of a veth, and every other link, may have.
-fn end(name: &str, mac: Option<MacAddr>, mtu: Option<u32>, netns: Option<&Netns>) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    let attributes = [
-        Some(LinkAttribute::IfName(name.to_owned())),
-        mac.map(|mac| LinkAttribute::Address(mac.as_bytes().to_vec())),
-        mtu.map(LinkAttribute::Mtu),
-        netns.map(|netns| LinkAttribute::NetNsFd(netns.as_fd().as_raw_fd())),
-    ];
-    message.attributes.extend(attributes.into_iter().flatten());
-    message
+fn end(name: &str, mac: Option<MacAddr>, mtu: Option<u32>, netns: Option<&Netns>) -> AttributeBuf {
+    AttributeBuf::new()
+        .with_text(IFLA_IFNAME, name)
+        .with_some(IFLA_ADDRESS, mac.map(|mac| mac.0))
+        .with_some(IFLA_MTU, mtu.map(u32::to_ne_bytes))
+        .with_some(IFLA_NET_NS_FD, netns.map(descriptor))
 }
 
 /// Making links.
@@ -138,7 +131,7 @@ impl Netlink {
         let last = self.socket.queue(0, &get_by_name(&new.name));
         let action = new.action.unnamed();
         self.socket.send().map_err(|error| crate::Error::io(&action, error))?;
-        let link = self.socket.answer(&action, first, last, |_, payload| Link::parse(payload));
+        let link = self.socket.answer(&action, first, last, Link::parse);
         let link = link.map_err(|error| self.naming_links(error, &new.action))?;
         self.finish(link, new.alias, new.up_when_made)
     }

@@ -1,10 +1,15 @@
 //! A veth pair, with its peer made inside the namespace it is for: `ip link add NAME type veth peer name PEER
 //! netns NETNS`.
 
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth};
+use libc::{IFLA_NUM_RX_QUEUES, IFLA_NUM_TX_QUEUES};
 
-use super::{NewLink, end, queues};
-use crate::{MacAddr, Netns};
+use super::{NewLink, end};
+use crate::{
+    MacAddr, Netns,
+    netlink::{AttributeBuf, link::header},
+};
+
+const VETH_INFO_PEER: u16 = 1;
 
 /// A veth pair to be made.
 #[derive(Debug, Clone, Default)]
@@ -40,13 +45,14 @@ impl Veth<'_> {
 
 /// The kernel makes room for one queue a processor and then uses one; and it waits until every processor has noticed
 /// that, for each end.
-const QUEUES: Option<u32> = Some(1);
+const QUEUES: u32 = 1;
 
 impl<'a> From<&Veth<'a>> for NewLink<'a> {
     fn from(veth: &Veth<'a>) -> Self {
-        let mut peer =
-            end(&veth.peer_name, veth.peer_mac, veth.peer_mtu.or(veth.mtu), veth.peer_netns);
-        peer.attributes.extend(queues(QUEUES));
+        let peer = end(&veth.peer_name, veth.peer_mac, veth.peer_mtu.or(veth.mtu), veth.peer_netns)
+            .with(IFLA_NUM_TX_QUEUES, QUEUES.to_ne_bytes())
+            .with(IFLA_NUM_RX_QUEUES, QUEUES.to_ne_bytes());
+        let peer = [&header(0, 0, 0, 0), peer.as_ref()].concat();
         let action = format!("create veth {} with peer {}", veth.name, veth.peer_name);
         Self {
             alias: veth.alias.clone(),
@@ -55,9 +61,9 @@ impl<'a> From<&Veth<'a>> for NewLink<'a> {
             master: veth.master,
             // Switched on at once, without a carrier, it would have the kernel stop its queues, and wait for that.
             up_when_made: veth.up,
-            queues: QUEUES,
-            data: Some(InfoData::Veth(InfoVeth::Peer(peer))),
-            ..Self::new(InfoKind::Veth, &veth.name, action)
+            queues: Some(QUEUES),
+            data: AttributeBuf::new().with(VETH_INFO_PEER, peer),
+            ..Self::new("veth", &veth.name, action)
         }
     }
 }

@@ -1,9 +1,7 @@
 //! A link whose packets have an 802.1Q tag on the link below: `ip link add link LOWER name NAME type vlan id ID`.
 
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVlan};
-
 use super::NewLink;
-use crate::netlink::{Attributes, action::Action};
+use crate::netlink::{AttributeBuf, Attributes, action::Action};
 
 const IFLA_VLAN_ID: u16 = 1;
 
@@ -29,9 +27,9 @@ impl From<&VlanLink> for NewLink<'_> {
         Self {
             lower: Some(vlan.lower),
             mtu: vlan.mtu,
-            data: Some(InfoData::Vlan(vec![InfoVlan::Id(vlan.id)])),
+            data: AttributeBuf::new().with(IFLA_VLAN_ID, vlan.id.to_ne_bytes()),
             ..Self::new(
-                InfoKind::Vlan,
+                "vlan",
                 &vlan.name,
                 Action::from(format!("create {} for VLAN {} of ", vlan.name, vlan.id))
                     .link(vlan.lower),

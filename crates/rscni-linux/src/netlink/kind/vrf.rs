@@ -1,8 +1,9 @@
 //! A VRF: a routing table of its own for the links that belong to it, `ip link add NAME type vrf table TABLE`.
 
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVrf};
-
 use super::NewLink;
+use crate::netlink::AttributeBuf;
+
+pub(in crate::netlink) const IFLA_VRF_TABLE: u16 = 1;
 
 /// A VRF to be made. Links are put into it as into a bridge, by their `master`.
 #[derive(Debug, Clone)]
@@ -29,9 +30,9 @@ impl From<&Vrf> for NewLink<'_> {
         Self {
             alias: vrf.alias.clone(),
             up: vrf.up,
-            data: Some(InfoData::Vrf(vec![InfoVrf::TableId(vrf.table)])),
+            data: AttributeBuf::new().with(IFLA_VRF_TABLE, vrf.table.to_ne_bytes()),
             ..Self::new(
-                InfoKind::Vrf,
+                "vrf",
                 &vrf.name,
                 format!("create vrf {} with table {}", vrf.name, vrf.table),
             )

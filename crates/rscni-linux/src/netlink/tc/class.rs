@@ -1,15 +1,13 @@
 //! The classes of `htb`: `tc class`.
 
-use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
-use netlink_packet_route::{
-    RouteNetlinkMessage,
-    tc::{TcAttribute, TcOption},
-};
+use libc::{RTM_GETTCLASS, RTM_NEWTCLASS, TCA_KIND, TCA_OPTIONS};
 
-use super::{HANDLE, HEADER, Handle, TCA_KIND, TCA_OPTIONS, header, message, rate_spec, ticks};
+use super::{HANDLE, HEADER, Handle, header, large_rate, list, message, rate_spec, ticks};
 use crate::{
     Result,
-    netlink::{Netlink, Request, action::Action, attributes},
+    netlink::{
+        AttributeBuf, NLM_F_CREATE, NLM_F_EXCL, Netlink, Request, action::Action, attributes,
+    },
 };
 
 const TCA_HTB_PARMS: u16 = 1;
@@ -76,27 +74,23 @@ impl Request {
     /// See [`Netlink::add_htb_class`].
     #[must_use]
     pub fn add_htb_class(index: u32, class: &HtbClass) -> Self {
-        let option = |kind, value| TcOption::Other(DefaultNla::new(kind, value));
-        let mut options = vec![option(TCA_HTB_PARMS, class.parameters())];
-        if class.rate > u32::MAX.into() {
-            options.extend(
-                [TCA_HTB_RATE64, TCA_HTB_CEIL64]
-                    .map(|kind| option(kind, class.rate.to_ne_bytes().to_vec())),
-            );
-        }
-        let attributes = vec![TcAttribute::Kind("htb".into()), TcAttribute::Options(options)];
-        let message = message(index, class.handle.qdisc(), class.handle, attributes);
+        let large = large_rate(class.rate);
+        let options = AttributeBuf::new()
+            .with(TCA_HTB_PARMS, class.parameters())
+            .with_some(TCA_HTB_RATE64, large)
+            .with_some(TCA_HTB_CEIL64, large);
+        let attributes = AttributeBuf::new().with_text(TCA_KIND, "htb").with(TCA_OPTIONS, options);
+        let parent = class.handle.qdisc();
+        let message = message(RTM_NEWTCLASS, index, parent, class.handle, 0, &attributes);
         let action = Action::from(format!("add class htb {} to ", class.handle)).link(index);
-        Self::new(RouteNetlinkMessage::NewTrafficClass(message), NLM_F_CREATE | NLM_F_EXCL, action)
+        Self::new(message, NLM_F_CREATE | NLM_F_EXCL, action)
     }
 }
 
 impl Netlink {
     /// The classes of `htb` on a link.
     pub fn htb_classes(&mut self, index: u32) -> Result<Vec<HtbClass>> {
-        let message = message(index, Handle::default(), Handle::default(), Vec::new());
-        let message = RouteNetlinkMessage::GetTrafficClass(message);
-        self.socket
-            .dump("list classes", NLM_F_DUMP, &message, |_, payload| Ok(HtbClass::parse(payload)))
+        let message = list(RTM_GETTCLASS, index, Handle::default());
+        self.socket.dump("list classes", &message, |payload| Ok(HtbClass::parse(payload)))
     }
 }

@@ -1,20 +1,15 @@
 //! Filters: `tc filter`. Those of the kind `u32` look at 32 bits of a packet at a time.
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
-use netlink_packet_route::{
-    RouteNetlinkMessage,
-    tc::{
-        TcAction, TcActionAttribute, TcActionMirrorOption, TcActionOption, TcActionType,
-        TcAttribute, TcFilterU32Option, TcHandle as Wire, TcMirror, TcMirrorActionType, TcOption,
-        TcU32Key, TcU32Selector, TcU32SelectorFlags,
-    },
-};
+use libc::{RTM_GETTFILTER, RTM_NEWTFILTER, TCA_KIND, TCA_OPTIONS};
 
-use super::{HEADER, Handle, INFO, TCA_KIND, TCA_OPTIONS, header, message};
+use super::{HEADER, Handle, INFO, header, list, message};
 use crate::{
     Result,
-    netlink::{Attributes, Netlink, Request, action::Action, attributes},
+    netlink::{
+        AttributeBuf, Attributes, NLM_F_CREATE, NLM_F_EXCL, Netlink, Request, action::Action,
+        attributes,
+    },
 };
 
 const TCA_U32_CLASSID: u16 = 1;
@@ -23,7 +18,14 @@ const TCA_U32_ACT: u16 = 7;
 const TCA_ACT_KIND: u16 = 1;
 const TCA_ACT_OPTIONS: u16 = 2;
 const TCA_MIRRED_PARMS: u16 = 2;
-const EGRESS_REDIRECT: u32 = 1;
+const TCA_EGRESS_REDIR: u32 = 1;
+const TC_ACT_STOLEN: u32 = 4;
+const TC_U32_TERMINAL: u8 = 1;
+
+/// Actions are numbered from 1 in the order in which they are carried out.
+const FIRST_ACTION: u16 = 1;
+/// The length of `struct tc_u32_sel` without its keys.
+const SELECTOR_HEADER: usize = 16;
 
 const ETH_P_ALL: u16 = 3;
 const ETH_P_IP: u16 = 0x0800;
@@ -113,15 +115,18 @@ impl U32 {
         Self { parent: class.qdisc(), prio, protocol, keys, class: Some(class), redirect: None }
     }
 
-    fn options(&self) -> Vec<TcOption> {
-        let mut selector = TcU32Selector::default();
-        selector.flags = TcU32SelectorFlags::Terminal;
-        selector.nkeys = u8::try_from(self.keys.len()).unwrap_or(u8::MAX);
-        selector.keys = self.keys.iter().map(U32Key::encode).collect();
-        let class = self.class.map(|class| TcFilterU32Option::ClassId(Wire::from(class.0)));
-        let action = self.redirect.map(|index| TcFilterU32Option::Action(vec![redirect_to(index)]));
-        let options = [class, Some(TcFilterU32Option::Selector(selector)), action];
-        options.into_iter().flatten().map(TcOption::U32).collect()
+    fn options(&self) -> AttributeBuf {
+        // `struct tc_u32_sel`: flags, a shift, the number of keys; masks and offsets; the keys.
+        let count = u8::try_from(self.keys.len()).unwrap_or(u8::MAX);
+        let mut selector = vec![TC_U32_TERMINAL, 0, count, 0];
+        selector.resize(SELECTOR_HEADER, 0);
+        for key in &self.keys {
+            selector.extend(key.encode());
+        }
+        AttributeBuf::new()
+            .with_some(TCA_U32_CLASSID, self.class.map(|class| class.0.to_ne_bytes()))
+            .with(TCA_U32_SEL, selector)
+            .with_some(TCA_U32_ACT, self.redirect.map(redirect_to))
     }
 
     pub(in crate::netlink) fn parse(parent: Handle, payload: &[u8]) -> Option<Filter> {
@@ -150,8 +155,12 @@ impl U32 {
             match number {
                 TCA_U32_CLASSID => self.class = Some(Handle(value.u32())),
                 TCA_U32_SEL => {
-                    self.keys =
-                        value.rest(16).0.chunks_exact(16).filter_map(U32Key::parse).collect();
+                    self.keys = value
+                        .rest(SELECTOR_HEADER)
+                        .0
+                        .chunks_exact(16)
+                        .filter_map(U32Key::parse)
+                        .collect();
                 }
                 TCA_U32_ACT => {
                     let redirects =
@@ -165,12 +174,10 @@ impl U32 {
 }
 
 impl U32Key {
-    fn encode(&self) -> TcU32Key {
-        let mut key = TcU32Key::default();
-        key.mask = self.mask;
-        key.val = self.value;
-        key.off = self.offset;
-        key
+    /// `struct tc_u32_key`.
+    fn encode(&self) -> Vec<u8> {
+        [self.mask.to_be_bytes(), self.value.to_be_bytes(), self.offset.to_ne_bytes(), [0; 4]]
+            .concat()
     }
 
     fn parse(bytes: &[u8]) -> Option<Self> {
@@ -184,16 +191,14 @@ impl U32Key {
 }
 
 /// `action mirred egress redirect dev INDEX`.
-fn redirect_to(index: u32) -> TcAction {
-    let mut mirror = TcMirror::default();
-    mirror.generic.action = TcActionType::Stolen;
-    mirror.eaction = TcMirrorActionType::EgressRedir;
-    mirror.ifindex = index;
-    let options = vec![TcActionOption::Mirror(TcActionMirrorOption::Parms(mirror))];
-    let mut action = TcAction::default();
-    action.attributes =
-        vec![TcActionAttribute::Kind("mirred".into()), TcActionAttribute::Options(options)];
-    action
+fn redirect_to(index: u32) -> AttributeBuf {
+    // `struct tc_mirred`: after the index and the capabilities comes what becomes of the packet.
+    let mirred =
+        [0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, index].map(u32::to_ne_bytes).concat();
+    let action = AttributeBuf::new()
+        .with_text(TCA_ACT_KIND, "mirred")
+        .with_nested(TCA_ACT_OPTIONS, AttributeBuf::new().with(TCA_MIRRED_PARMS, mirred));
+    AttributeBuf::new().with(FIRST_ACTION, action)
 }
 
 /// The link that an action redirects to, if it is one that does.
@@ -207,7 +212,7 @@ fn parse_redirect(action: Attributes<'_>) -> Option<u32> {
                     value.nested().find(|(number, _)| *number == TCA_MIRRED_PARMS)?;
                 // After the five numbers that all actions have.
                 let (what, index) = (parameters.rest(20).u32(), parameters.rest(24).u32());
-                return (what == EGRESS_REDIRECT).then_some(index);
+                return (what == TCA_EGRESS_REDIR).then_some(index);
             }
             _ => {}
         }
@@ -220,21 +225,19 @@ impl Request {
     #[must_use]
     pub fn add_filter(index: u32, filter: &U32) -> Self {
         let attributes =
-            vec![TcAttribute::Kind("u32".into()), TcAttribute::Options(filter.options())];
-        let mut message = message(index, filter.parent, Handle::default(), attributes);
-        message.header.info = u32::from(filter.prio) << 16 | u32::from(filter.protocol.to_be());
+            AttributeBuf::new().with_text(TCA_KIND, "u32").with(TCA_OPTIONS, filter.options());
+        let info = u32::from(filter.prio) << 16 | u32::from(filter.protocol.to_be());
+        let handle = Handle::default();
+        let message = message(RTM_NEWTFILTER, index, filter.parent, handle, info, &attributes);
         let action = Action::from(format!("add filter u32 to {} of ", filter.parent)).link(index);
-        Self::new(RouteNetlinkMessage::NewTrafficFilter(message), NLM_F_CREATE | NLM_F_EXCL, action)
+        Self::new(message, NLM_F_CREATE | NLM_F_EXCL, action)
     }
 }
 
 impl Netlink {
     /// The filters of a link's queueing discipline.
     pub fn filters(&mut self, index: u32, parent: Handle) -> Result<Vec<Filter>> {
-        let message = message(index, parent, Handle::default(), Vec::new());
-        let message = RouteNetlinkMessage::GetTrafficFilter(message);
-        self.socket.dump("list filters", NLM_F_DUMP, &message, |_, payload| {
-            Ok(U32::parse(parent, payload))
-        })
+        let message = list(RTM_GETTFILTER, index, parent);
+        self.socket.dump("list filters", &message, |payload| Ok(U32::parse(parent, payload)))
     }
 }

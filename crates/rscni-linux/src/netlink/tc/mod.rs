@@ -9,19 +9,15 @@ mod qdisc;
 
 use std::fmt;
 
-use netlink_packet_route::tc::{TcAttribute, TcHandle as Wire, TcMessage};
-
 pub use self::{
     class::HtbClass,
     filter::{Filter, U32, U32Key},
     qdisc::{Qdisc, Tbf},
 };
+use super::{AttributeBuf, Message};
 
 /// The length of `struct tcmsg`.
 const HEADER: usize = 20;
-
-const TCA_KIND: u16 = 1;
-const TCA_OPTIONS: u16 = 2;
 
 /// The name of a queueing discipline (`1:`) or a class (`1:30`), and the places where one can be.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -67,13 +63,22 @@ impl fmt::Debug for Handle {
     }
 }
 
-/// A message about something on the link `index`.
-fn message(index: u32, parent: Handle, handle: Handle, attributes: Vec<TcAttribute>) -> TcMessage {
-    let mut message = TcMessage::with_index(index.cast_signed());
-    message.header.parent = Wire::from(parent.0);
-    message.header.handle = Wire::from(handle.0);
-    message.attributes = attributes;
-    message
+/// A message about something on the link `index`: `struct tcmsg` and attributes.
+fn message(
+    kind: u16,
+    index: u32,
+    parent: Handle,
+    handle: Handle,
+    info: u32,
+    attributes: &AttributeBuf,
+) -> Message {
+    let header = [0, index, handle.0, parent.0, info].map(u32::to_ne_bytes);
+    Message::new(kind, &header.concat(), attributes)
+}
+
+/// A request about what is at a place of the link `index`.
+fn list(kind: u16, index: u32, parent: Handle) -> Message {
+    message(kind, index, parent, Handle::default(), 0, &AttributeBuf::new())
 }
 
 /// The number at this place of the header of a message.
@@ -94,6 +99,11 @@ fn rate_spec(rate: u64) -> [u8; 12] {
     spec[1] = LINKLAYER_ETHERNET;
     spec[8..].copy_from_slice(&u32::try_from(rate).unwrap_or(u32::MAX).to_ne_bytes());
     spec
+}
+
+/// The value of the attribute for a rate that `rate_spec` has no room for.
+fn large_rate(rate: u64) -> Option<[u8; 8]> {
+    (rate > u32::MAX.into()).then(|| rate.to_ne_bytes())
 }
 
 /// Time that `burst` bytes take at `rate` bytes per second, in the kernel's ticks of 64 ns.

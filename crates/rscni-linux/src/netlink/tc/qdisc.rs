@@ -1,25 +1,24 @@
 //! Queueing disciplines: `tc qdisc`.
 
-use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
-use netlink_packet_route::{
-    RouteNetlinkMessage,
-    tc::{TcAttribute, TcOption},
-};
+use libc::{RTM_DELQDISC, RTM_GETQDISC, RTM_NEWQDISC, TCA_KIND, TCA_OPTIONS};
 
 use super::{
-    HANDLE, HEADER, Handle, INDEX, PARENT, TCA_KIND, TCA_OPTIONS, header, message, rate_spec, ticks,
+    HANDLE, HEADER, Handle, INDEX, PARENT, header, large_rate, list, message, rate_spec, ticks,
 };
 use crate::{
     Result,
-    netlink::{Netlink, OrAbsent, Request, Value, action::Action, attributes},
+    netlink::{
+        AttributeBuf, NLM_F_CREATE, NLM_F_EXCL, Netlink, OrAbsent, Request, Value, action::Action,
+        attributes,
+    },
 };
 
 const TCA_TBF_PARMS: u16 = 1;
 const TCA_TBF_RATE64: u16 = 4;
 const TCA_TBF_BURST: u16 = 6;
 const TCA_TBF_PBURST: u16 = 7;
-const TCA_HTB_INIT: u16 = 2;
 const TCA_DUMP_INVISIBLE: u16 = 10;
+const TCA_HTB_INIT: u16 = 2;
 
 /// A queueing discipline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,16 +85,12 @@ impl Tbf {
         bytes
     }
 
-    fn attributes(&self) -> Vec<TcOption> {
-        let option = |kind, value| TcOption::Other(DefaultNla::new(kind, value));
-        let number = |kind, number: u32| option(kind, number.to_ne_bytes().to_vec());
-        let mut options = vec![option(TCA_TBF_PARMS, self.parameters())];
-        if self.rate > u32::MAX.into() {
-            options.push(option(TCA_TBF_RATE64, self.rate.to_ne_bytes().to_vec()));
-        }
-        options.extend(self.burst.map(|burst| number(TCA_TBF_BURST, burst)));
-        options.extend(self.largest.map(|largest| number(TCA_TBF_PBURST, largest)));
-        options
+    fn options(&self) -> AttributeBuf {
+        AttributeBuf::new()
+            .with(TCA_TBF_PARMS, self.parameters())
+            .with_some(TCA_TBF_RATE64, large_rate(self.rate))
+            .with_some(TCA_TBF_BURST, self.burst.map(u32::to_ne_bytes))
+            .with_some(TCA_TBF_PBURST, self.largest.map(u32::to_ne_bytes))
     }
 
     fn parse(options: Value<'_>) -> Self {
@@ -136,26 +131,18 @@ impl Qdisc {
         }
     }
 
-    fn attributes(&self) -> Vec<TcAttribute> {
-        let mut attributes = vec![TcAttribute::Kind(self.kind().to_owned())];
-        let option = |kind, value| TcOption::Other(DefaultNla::new(kind, value));
+    fn attributes(&self) -> AttributeBuf {
+        let attributes = AttributeBuf::new().with_text(TCA_KIND, self.kind());
         match self {
-            Self::Tbf(tbf) => attributes.push(TcAttribute::Options(tbf.attributes())),
+            Self::Tbf(tbf) => attributes.with(TCA_OPTIONS, tbf.options()),
             Self::Htb { default } => {
                 // `struct tc_htb_glob`: the version, how a rate becomes a quantum, the default; counters.
-                let numbers: [u32; 5] = [3, 10, (*default).into(), 0, 0];
-                let init = numbers.iter().flat_map(|number| number.to_ne_bytes()).collect();
-                attributes.push(TcAttribute::Options(vec![option(TCA_HTB_INIT, init)]));
+                let init = [3, 10, (*default).into(), 0, 0].map(u32::to_ne_bytes).concat();
+                attributes.with(TCA_OPTIONS, AttributeBuf::new().with(TCA_HTB_INIT, init))
             }
-            Self::Bfifo { limit } => {
-                attributes.push(TcAttribute::Other(DefaultNla::new(
-                    TCA_OPTIONS,
-                    limit.to_ne_bytes().to_vec(),
-                )));
-            }
-            Self::Ingress | Self::Other(_) => {}
+            Self::Bfifo { limit } => attributes.with(TCA_OPTIONS, limit.to_ne_bytes()),
+            Self::Ingress | Self::Other(_) => attributes,
         }
-        attributes
     }
 
     pub(in crate::netlink) fn parse(payload: &[u8]) -> Self {
@@ -186,32 +173,26 @@ impl Request {
     /// See [`Netlink::add_qdisc`].
     #[must_use]
     pub fn add_qdisc(index: u32, parent: Handle, handle: Handle, qdisc: &Qdisc) -> Self {
-        let message = message(index, parent, handle, qdisc.attributes());
+        let message = message(RTM_NEWQDISC, index, parent, handle, 0, &qdisc.attributes());
         let action =
             Action::from(format!("add qdisc {} at {parent} of ", qdisc.kind())).link(index);
-        Self::new(
-            RouteNetlinkMessage::NewQueueDiscipline(message),
-            NLM_F_CREATE | NLM_F_EXCL,
-            action,
-        )
+        Self::new(message, NLM_F_CREATE | NLM_F_EXCL, action)
     }
 
     /// See [`Netlink::del_qdisc`].
     #[must_use]
     pub fn del_qdisc(index: u32, parent: Handle) -> Self {
-        let message = message(index, parent, Handle::default(), Vec::new());
         let action = Action::from(format!("delete the qdisc at {parent} of ")).link(index);
-        Self::new(RouteNetlinkMessage::DelQueueDiscipline(message), 0, action)
+        Self::new(list(RTM_DELQDISC, index, parent), 0, action)
     }
 }
 
 impl Netlink {
     /// The queueing discipline at a place of a link; none if it is only what the kernel puts there by itself.
     pub fn find_qdisc(&mut self, index: u32, parent: Handle) -> Result<Option<Qdisc>> {
-        let message = message(index, parent, Handle::default(), Vec::new());
-        let message = RouteNetlinkMessage::GetQueueDiscipline(message);
+        let message = list(RTM_GETQDISC, index, parent);
         let action = format!("look up the qdisc at {parent} of interface {index}");
-        let found = self.socket.find(&action, &message, |_, payload| Ok(Qdisc::parse(payload)));
+        let found = self.socket.find(&action, &message, |payload| Ok(Qdisc::parse(payload)));
         Ok(found.or_absent()?.flatten())
     }
 
@@ -220,12 +201,12 @@ impl Netlink {
     ///
     /// `None` if another one has taken its place, or none: then packets that go there are dropped.
     pub fn find_default_qdisc(&mut self, index: u32, parent: Handle) -> Result<Option<Qdisc>> {
-        let flag = TcAttribute::Other(DefaultNla::new(TCA_DUMP_INVISIBLE, Vec::new()));
-        let message = message(index, Handle::default(), Handle::default(), vec![flag]);
-        let message = RouteNetlinkMessage::GetQueueDiscipline(message);
+        let flag = AttributeBuf::new().with(TCA_DUMP_INVISIBLE, b"");
+        let none = Handle::default();
+        let message = message(RTM_GETQDISC, index, none, none, 0, &flag);
         // What the kernel makes by itself has no handle.
         let place = [index, 0, parent.0];
-        let found = self.socket.dump("list qdiscs", NLM_F_DUMP, &message, |_, payload| {
+        let found = self.socket.dump("list qdiscs", &message, |payload| {
             let is_there = [INDEX, HANDLE, PARENT].map(|at| header(payload, at)) == place;
             Ok(is_there.then(|| Qdisc::parse(payload)))
         })?;
