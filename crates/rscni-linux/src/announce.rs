@@ -1,9 +1,9 @@
-//! Telling the neighbours who has an address: gratuitous ARP for IPv4 (RFC 5227, section 3, and RFC 2002,
-//! section 4.6), unsolicited neighbour advertisements for IPv6 (RFC 4861, section 7.2.6).
+//! Announcements of addresses to the neighbours: gratuitous ARP for IPv4 (RFC 5227, section 3, and
+//! RFC 2002, section 4.6), unsolicited neighbour advertisements for IPv6 (RFC 4861, section 7.2.6).
 //!
-//! Neighbours that remember another hardware address for it, from a container that had it before, learn the
-//! new one at once. The frames are written whole and sent on a packet socket, so they go out even while an
-//! IPv6 address is still tentative.
+//! A neighbour may have cached the hardware address of an earlier container with the same address;
+//! the announcement replaces it. The frames are sent on a packet socket, which works even while an
+//! IPv6 address is tentative.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -22,7 +22,7 @@ pub(crate) const ETHER_ARP: u16 = 0x0806;
 pub(crate) const ARP_REQUEST: u16 = 1;
 pub(crate) const ARP_REPLY: u16 = 2;
 const ICMPV6: u8 = 58;
-/// All nodes on the link, `ff02::1`, and the Ethernet group that carries it.
+/// The all-nodes group `ff02::1`, and its Ethernet group.
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES_MAC: MacAddr = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
 
@@ -35,18 +35,18 @@ pub fn announce(netns: &Netns, link: &Link, addresses: &[IpAddr]) -> Result<()> 
     netns.enter(Announcer::open)??.announce(link, addresses)
 }
 
-/// A packet socket for announcements. It stays in the namespace it was opened in.
+/// A packet socket for announcements, bound to the namespace it was opened in.
 #[derive(Debug)]
 pub struct Announcer {
     socket: ClosedLater<OwnedFd>,
 }
 
 impl Announcer {
-    /// Opens the socket in the calling thread's namespace. It needs `CAP_NET_RAW` there.
+    /// Opens the socket in the calling thread's namespace; needs `CAP_NET_RAW` there.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] when there can be no such socket.
+    /// [`Error::Io`] if the socket cannot be opened.
     pub fn open() -> Result<Self> {
         // Without a protocol it receives nothing.
         let socket =
@@ -59,8 +59,8 @@ impl Announcer {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] if the link is none of Ethernet; [`Error::Io`] when a frame cannot be sent, such as on a
-    /// link that is down.
+    /// [`Error::Invalid`] if the link is not Ethernet; [`Error::Io`] if a frame cannot be sent, for
+    /// example because the link is down.
     pub fn announce(&self, link: &Link, addresses: &[IpAddr]) -> Result<()> {
         let no_address = || {
             Error::invalid(
@@ -71,7 +71,7 @@ impl Announcer {
         let mac = link.mac.ok_or_else(no_address)?;
         for address in addresses {
             let frames = match address {
-                // Some hosts learn from requests, some from replies.
+                // Some hosts update their cache from requests, others from replies.
                 IpAddr::V4(v4) => {
                     vec![arp(ARP_REQUEST, mac, *v4, *v4), arp(ARP_REPLY, mac, *v4, *v4)]
                 }
@@ -103,12 +103,12 @@ pub(crate) fn arp(
     target_address: Ipv4Addr,
 ) -> Vec<u8> {
     let mut frame = ethernet(MacAddr::BROADCAST, mac, ETHER_ARP);
-    // Ethernet, IPv4, and the lengths of their addresses.
+    // Hardware type Ethernet, protocol IPv4, and the lengths of their addresses.
     frame.extend([0, 1, 0x08, 0, 6, 4]);
     frame.extend(operation.to_be_bytes());
     frame.extend(mac.as_bytes());
     frame.extend(address.octets());
-    // In a reply the target is the sender once more.
+    // The target of a gratuitous reply is the sender.
     let target = if operation == ARP_REPLY { mac } else { MacAddr::default() };
     frame.extend(target.as_bytes());
     frame.extend(target_address.octets());
@@ -116,10 +116,10 @@ pub(crate) fn arp(
 }
 
 fn neighbour_advertisement(mac: MacAddr, address: Ipv6Addr) -> Vec<u8> {
-    // Type 136, code 0, no checksum yet, flag Override.
+    // Type 136, code 0, checksum to be filled in, flag Override.
     let mut message = vec![136, 0, 0, 0, 0x20, 0, 0, 0];
     message.extend(address.octets());
-    // Option 2, the sender's hardware address, one unit of eight bytes.
+    // Option 2, target link-layer address, one unit of eight bytes.
     message.extend([2, 1]);
     message.extend(mac.as_bytes());
     let length = u16::try_from(message.len()).unwrap_or(u16::MAX);
@@ -135,7 +135,7 @@ fn neighbour_advertisement(mac: MacAddr, address: Ipv6Addr) -> Vec<u8> {
     let mut frame = ethernet(ALL_NODES_MAC, mac, ETHER_IPV6);
     frame.extend([0x60, 0, 0, 0]);
     frame.extend(length.to_be_bytes());
-    // A hop limit of 255 proves that it comes from this link.
+    // Receivers require a hop limit of 255, which no router could have forwarded.
     frame.extend([ICMPV6, 255]);
     frame.extend(address.octets());
     frame.extend(ALL_NODES.octets());

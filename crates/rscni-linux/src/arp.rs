@@ -1,6 +1,6 @@
-//! Asking a station on the link for its hardware address (RFC 826).
+//! ARP requests for the hardware address of a neighbour (RFC 826).
 //!
-//! The answer says more than the address: packets that were sent to the link before the question have got as far.
+//! A reply also proves that packets sent to the link before the request have left the host.
 
 use std::{
     io::{self, Read},
@@ -18,7 +18,7 @@ use crate::{
     kernel_interface::PacketAddress,
 };
 
-/// A socket for questions on one link.
+/// A socket that sends ARP requests on one link.
 #[derive(Debug)]
 pub struct Arp {
     socket: ClosedLater<Socket>,
@@ -27,11 +27,12 @@ pub struct Arp {
 }
 
 impl Arp {
-    /// A socket for `link`, which is in `netns`. It needs `CAP_NET_RAW` there.
+    /// Opens a socket for `link` in `netns`; needs `CAP_NET_RAW` there.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] if the link is none of Ethernet; [`Error::Io`] if the socket cannot be opened.
+    /// [`Error::Invalid`] if the link is not Ethernet; [`Error::Io`] if the socket cannot be
+    /// opened.
     pub fn open_in(netns: &Netns, link: &Link) -> Result<Self> {
         let mac = link.mac.ok_or_else(|| {
             Error::invalid(format!("interface {}", link.name), "it has no Ethernet address")
@@ -51,7 +52,8 @@ impl Arp {
             })
     }
 
-    /// Asks as `source` who has `target`, and waits for the answer, at most as long as `limit`. Whether there is one.
+    /// Sends a request from `source` for `target`, and returns whether a reply arrives within
+    /// `limit`.
     pub fn who_has(&self, source: Ipv4Addr, target: Ipv4Addr, limit: Duration) -> Result<bool> {
         let failed = |error: io::Error| Error::io(format!("ask who has {target}"), error);
         let question = arp(ARP_REQUEST, self.mac, source, target);
@@ -80,7 +82,7 @@ impl Arp {
     }
 }
 
-/// Whether an Ethernet frame is an answer of the station that has this address.
+/// Whether an Ethernet frame is an ARP reply from `address`.
 pub(crate) fn is_answer(frame: &[u8], address: Ipv4Addr) -> bool {
     frame.get(20..22) == Some(&ARP_REPLY.to_be_bytes())
         && frame.get(28..32) == Some(&address.octets())

@@ -1,12 +1,12 @@
-//! Closing sockets that the kernel takes its time to close.
+//! Closing slow sockets in the kernel's own time.
 //!
-//! The close of a packet socket, and of one of nftables while something that was deleted is not freed yet, waits until
-//! every processor has let go of what it may still look at: some 10 ms, where all else that a call does takes one or
-//! two. What was asked for has been done by then; only memory is waited for.
+//! Closing a packet socket, or an nftables socket shortly after a deletion, waits for an RCU grace
+//! period: about 10 ms, where the rest of a call takes one or two. Only memory is freed then; the
+//! requests have been carried out.
 //!
-//! A file that is on its way in a message between Unix sockets which nobody has open any more is closed by the kernel's
-//! collector of such messages (`SCM_RIGHTS` in `unix(7)`): in newer kernels that is a thread of the kernel's own, in
-//! older ones whoever closes the Unix sockets, who then waits as it would have without this.
+//! A file descriptor in a message between Unix sockets that are closed is released by the kernel's
+//! garbage collector (`SCM_RIGHTS` in `unix(7)`). Newer kernels collect in a kernel thread. On
+//! older kernels the process that closes the Unix sockets waits, as it would without this.
 
 use std::{
     io::IoSlice,
@@ -20,11 +20,11 @@ use rustix::net::{
     sendmsg, socketpair,
 };
 
-/// A socket that is left to the kernel to close, when it is dropped.
+/// A socket that the kernel's collector closes after it is dropped.
 #[derive(Debug)]
 pub(crate) struct ClosedLater<T: AsFd> {
-    // Fields are dropped in this order, and so are the two: the collector, which the end of the sender calls, has to find
-    // that neither the socket nor the receiver is open here any more.
+    // The drop order of the fields, and of the pair, matters. Closing the sender starts the
+    // collector, which must find the socket and the receiver closed by this process.
     socket: T,
     in_flight: Option<(OwnedFd, OwnedFd)>,
 }
@@ -51,14 +51,15 @@ impl<T: AsFd> DerefMut for ClosedLater<T> {
 
 impl<T: AsFd> Drop for ClosedLater<T> {
     fn drop(&mut self) {
-        // Where that cannot be had, closing the socket waits.
+        // If this fails, the descriptor is closed directly, which waits.
         self.in_flight = put_in_flight(&self.socket).ok();
     }
 }
 
-/// Sends the socket to where nobody can receive it: in one message with the only end that could.
+/// Sends the socket and the only receiving end in one message, so that it can never be received.
 fn put_in_flight(socket: &impl AsFd) -> rustix::io::Result<(OwnedFd, OwnedFd)> {
-    // The receiver is the first, as it has the lower number: a process that is killed closes it before the sender, too.
+    // A process that is killed closes lower descriptors first, so the receiver must have the lower
+    // one.
     let (receiver, sender) =
         socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     let files = [socket.as_fd(), receiver.as_fd()];

@@ -1,7 +1,8 @@
-//! The connections that the kernel keeps track of, as `conntrack` lists and deletes them.
+//! Tracked connections, as `conntrack` lists and deletes them.
 //!
-//! Whether and where a connection is translated is decided by its first packet. A UDP "connection" lasts as long as
-//! packets keep coming, so it holds on to what was decided before the rules changed, until somebody deletes it.
+//! The first packet of a connection decides whether and how it is translated. A UDP flow lasts
+//! while packets keep arriving, so it keeps a translation from before a rule change until it is
+//! deleted.
 
 use std::net::IpAddr;
 
@@ -34,14 +35,14 @@ const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
 
-/// Which parts of the tuple a filter compares: the protocol's number and the destination port.
+/// The tuple fields that the filter compares: protocol and destination port.
 const FILTER_PROTO_AND_DST_PORT: u32 = 1 << 3 | 1 << 5;
 const IPS_SRC_NAT: u32 = 0x10;
 const IPS_DST_NAT: u32 = 0x20;
-/// The header of netfilter's messages: family, version, resource.
+/// The length of `struct nfgenmsg`.
 const HEADER: usize = 4;
 
-/// A socket to the kernel's table of connections. It stays in the namespace it was opened in.
+/// A connection tracking socket, bound to the namespace it was opened in.
 #[derive(Debug)]
 pub struct Conntrack {
     socket: ClosedLater<Socket>,
@@ -51,15 +52,15 @@ pub struct Conntrack {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tuple {
-    /// Where packets come from.
+    /// Source address.
     pub src: IpAddr,
-    /// Where they go.
+    /// Destination address.
     pub dst: IpAddr,
-    /// The IP protocol: 6 is TCP, 17 UDP, 132 SCTP.
+    /// IP protocol: 6 is TCP, 17 UDP, 132 SCTP.
     pub protocol: u8,
-    /// The port they come from.
+    /// Source port.
     pub sport: u16,
-    /// The port they go to.
+    /// Destination port.
     pub dport: u16,
 }
 
@@ -67,13 +68,13 @@ pub struct Tuple {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Flow {
-    /// The packets of the one who began it, as they arrive here.
+    /// Packets of the initiator, as they arrive here.
     pub original: Tuple,
-    /// The answers, as they arrive here: what they come from is where the packets were really sent.
+    /// Replies, as they arrive here: their source is where the packets were really sent.
     pub reply: Tuple,
-    /// Its source is translated.
+    /// Whether the source is translated.
     pub snat: bool,
-    /// Its destination is translated.
+    /// Whether the destination is translated.
     pub dnat: bool,
     id: Vec<u8>,
     zone: Option<Vec<u8>>,
@@ -90,14 +91,14 @@ impl Conntrack {
         Ok(Self { socket: Socket::open_in(netns, NETLINK_NETFILTER)?.into() })
     }
 
-    /// The connections of a family and protocol that were begun to this port.
+    /// Lists the connections of a family and protocol to this destination port.
     ///
-    /// Since Linux 5.8 the kernel selects them, so few are sent; older kernels send all.
+    /// The kernel filters since Linux 5.8; older kernels send all connections.
     pub fn flows_to(&mut self, family: Family, protocol: u8, dport: u16) -> Result<Vec<Flow>> {
         let proto = AttributeBuf::new()
             .with(CTA_PROTO_NUM, [protocol])
             .with(CTA_PROTO_DST_PORT, dport.to_be_bytes());
-        // Flags of filters are in the byte order of the host, unlike all else.
+        // Unlike everything else, these flags are in host byte order.
         let flags = FILTER_PROTO_AND_DST_PORT.to_ne_bytes();
         let attributes = AttributeBuf::new()
             .with_nested(CTA_TUPLE_ORIG, AttributeBuf::new().with_nested(CTA_TUPLE_PROTO, proto))
@@ -110,7 +111,8 @@ impl Conntrack {
         })
     }
 
-    /// Deletes a connection: its next packet begins a new one. That it is gone already is fine.
+    /// Deletes a connection, so that its next packet starts a new one. A missing connection is not
+    /// an error.
     pub fn delete(&mut self, flow: &Flow) -> Result<()> {
         let attributes = AttributeBuf::new()
             .with_nested(CTA_TUPLE_ORIG, flow.original.encode())
@@ -127,7 +129,7 @@ impl Conntrack {
 }
 
 impl Socket {
-    /// Sends one request and waits until the kernel has carried it out.
+    /// Sends one request and waits for its acknowledgement.
     fn carry_out(&mut self, action: &str, request: &Message) -> Result<()> {
         use std::ops::ControlFlow::{Break, Continue};
         let sequence = self.queue(NLM_F_ACK, request);
@@ -168,7 +170,7 @@ impl Flow {
 }
 
 impl Tuple {
-    /// `None` for protocols without ports.
+    /// Returns `None` for protocols without ports.
     pub(crate) fn parse(tuple: Attributes<'_>) -> Option<Self> {
         let (mut src, mut dst, mut protocol, mut sport, mut dport) = (None, None, None, None, None);
         for (kind, value) in tuple {

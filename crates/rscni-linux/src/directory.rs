@@ -1,4 +1,4 @@
-//! Directories whose mode is what their maker says.
+//! Directories with a mode that does not depend on the umask.
 
 use std::{
     fs::{DirBuilder, Permissions, remove_dir, set_permissions},
@@ -7,12 +7,12 @@ use std::{
     path::Path,
 };
 
-/// What a mode gives to others than the owner.
+/// The permissions of a mode for group and others.
 const OTHERS: u32 = 0o077;
 
-/// Makes a directory, and those that it is in (with mode 755), where they are not there yet.
+/// Creates a directory, and its missing parents with mode 755.
 ///
-/// The modes do not depend on the umask. One that is there, or a link to one, stays as it is.
+/// The umask does not change the modes. An existing directory, or a link to one, keeps its mode.
 ///
 /// # Errors
 ///
@@ -24,7 +24,8 @@ pub fn make_directory(path: &Path, mode: u32) -> Result<()> {
                 return Err(error);
             };
             make_directory(parent, 0o755)?;
-            // Once: there are file systems that say of every directory that it cannot be, such as `/proc`.
+            // Only one retry: some file systems, such as `/proc`, report every new directory as not
+            // found.
             make_one(path, mode)
         }
         outcome => outcome,
@@ -33,10 +34,9 @@ pub fn make_directory(path: &Path, mode: u32) -> Result<()> {
 
 fn make_one(path: &Path, mode: u32) -> Result<()> {
     match DirBuilder::new().mode(mode).create(path) {
-        // A umask takes away, it never adds: and what is the owner's it leaves to him.
+        // The umask only clears bits, and usually none of the owner's.
         Ok(()) if mode & OTHERS == 0 => Ok(()),
         Ok(()) => set_permissions(path, Permissions::from_mode(mode)).inspect_err(|_| {
-            // The first error is the one to tell.
             let _ = remove_dir(path);
         }),
         Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),

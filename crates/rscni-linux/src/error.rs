@@ -1,69 +1,69 @@
-//! What can go wrong when talking to the kernel, said so that an operator knows what to do.
+//! Errors of kernel operations.
 //!
-//! Every error names what was being done and to which object; what the kernel answered follows.
-//! Which of these become which CNI error code is decided by the caller: this crate knows nothing of CNI.
+//! Every error names the operation and its object, then the kernel's answer. Callers map errors to
+//! CNI codes; this crate knows nothing of CNI.
 
 use std::{borrow::Cow, io};
 
 use rustix::io::Errno;
 
-/// The result of everything in this crate.
+/// The result type of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A failed operation: what was being done, to what, and what the kernel said.
+/// A failed operation: the action, its object, and the reason.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The kernel refused a netlink request.
     #[error("{action}: {}{}", kernel_said(*errno), explanation(*errno, extack.as_deref()))]
     Netlink {
-        /// What was being done, such as `create veth vethab12 with peer eth0`.
+        /// The action, such as `create veth vethab12 with peer eth0`.
         action: String,
         /// The error number, positive as in `errno(3)`.
         errno: i32,
-        /// The kernel's own words (`NLMSGERR_ATTR_MSG`), where it gave any.
+        /// The message of the kernel (`NLMSGERR_ATTR_MSG`), if it sent one.
         extack: Option<String>,
     },
     /// A system call failed.
     #[error("{action}: {}", io_said(source))]
     Io {
-        /// What was being done, such as `open network namespace /run/netns/a`.
+        /// The action, such as `open network namespace /run/netns/a`.
         action: String,
-        /// What the system said.
+        /// The error of the system call.
         source: io::Error,
     },
-    /// The thing asked for does not exist (any more).
+    /// The object does not exist, or no longer exists.
     #[error("{what} does not exist")]
     NotFound {
-        /// What was looked for, such as `interface eth0`.
+        /// The object, such as `interface eth0`.
         what: String,
     },
-    /// The caller asked for something that cannot be.
+    /// The caller passed an unusable value.
     #[error("{what}: {reason}")]
     Invalid {
-        /// The value or object in question.
+        /// The value or object.
         what: String,
-        /// Why it cannot be used.
+        /// The reason why it cannot be used.
         reason: String,
     },
-    /// The kernel's answer could not be understood.
+    /// The answer of the kernel could not be parsed.
     #[error("{action}: cannot read the kernel's answer: {reason}")]
     Decode {
-        /// What was being done.
+        /// The action.
         action: String,
-        /// Which part of the answer was wrong.
+        /// The part of the answer that was wrong.
         reason: String,
     },
-    /// A state that was waited for did not come.
+    /// An expected state was not reached in time.
     #[error("{what} did not happen in time")]
     Timeout {
-        /// What was waited for.
+        /// The expected event.
         what: String,
     },
 }
 
 impl Error {
-    /// The error number that the kernel gave, if it was the kernel that refused.
+    /// Returns the error number, if the kernel returned one.
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Netlink { errno, .. } => Some(*errno),
@@ -76,31 +76,31 @@ impl Error {
         self.errno() == Some(errno.raw_os_error())
     }
 
-    /// The object is there already (`EEXIST`).
+    /// Whether the object already exists (`EEXIST`).
     pub fn is_exists(&self) -> bool {
         self.has_errno(Errno::EXIST)
     }
 
-    /// The object, or one that it needs, is not there
-    /// (`ENODEV`, `ENOENT`, `ENXIO`, `ESRCH`, `EADDRNOTAVAIL` or [`Error::NotFound`]).
+    /// Whether the object, or one that it needs, does not exist (`ENODEV`, `ENOENT`, `ENXIO`,
+    /// `ESRCH`, `EADDRNOTAVAIL` or [`Error::NotFound`]).
     pub fn is_not_found(&self) -> bool {
-        // The last two are for a route and an address to be removed.
+        // The kernel returns the last two for a missing route and a missing address.
         const ABSENT: [Errno; 5] =
             [Errno::NODEV, Errno::NOENT, Errno::NXIO, Errno::SRCH, Errno::ADDRNOTAVAIL];
         matches!(self, Self::NotFound { .. }) || ABSENT.iter().any(|errno| self.has_errno(*errno))
     }
 
-    /// The object is in use (`EBUSY`).
+    /// Whether the object is in use (`EBUSY`).
     pub fn is_busy(&self) -> bool {
         self.has_errno(Errno::BUSY)
     }
 
-    /// The caller may not do this (`EPERM`, `EACCES`).
+    /// Whether permission was denied (`EPERM`, `EACCES`).
     pub fn is_permission(&self) -> bool {
         self.has_errno(Errno::PERM) || self.has_errno(Errno::ACCESS)
     }
 
-    /// The kernel cannot do this (`EOPNOTSUPP`).
+    /// Whether the kernel does not support the operation (`EOPNOTSUPP`).
     pub fn is_unsupported(&self) -> bool {
         self.has_errno(Errno::OPNOTSUPP)
     }
@@ -109,7 +109,7 @@ impl Error {
         Self::Io { action: action.into(), source: source.into() }
     }
 
-    /// The same where the kernel asks for a capability.
+    /// Like [`Error::io`], naming the capability if it is missing.
     pub(crate) fn io_with(
         capability: &str,
         action: impl Into<String>,
@@ -135,7 +135,7 @@ impl Error {
     }
 }
 
-/// `Operation not permitted (EPERM)`: the words for people, the name for search engines.
+/// Formats an error number as `Operation not permitted (EPERM)`.
 fn kernel_said(errno: i32) -> String {
     // rustix has no names for its error numbers.
     match nix::errno::Errno::from_raw(errno) {
@@ -151,7 +151,7 @@ fn io_said(error: &io::Error) -> Cow<'static, str> {
     }
 }
 
-/// What follows the error's name: the kernel's own words, or what is usually missing.
+/// The text after the error's name: the kernel's message, or the missing capability.
 fn explanation(errno: i32, extack: Option<&str>) -> String {
     match extack {
         Some(words) => format!("; {words}"),

@@ -1,7 +1,7 @@
-//! What the fuzzers call: each function takes any bytes, and panics if what must always hold does not.
+//! Entry points for fuzzers: each takes arbitrary bytes and panics if an invariant is violated.
 //!
-//! It is there for fuzzers and tests only, so nothing of it is part of the crate. `fuzz/` has the programs around these
-//! functions and the bytes to begin with, which the tests replay.
+//! Compiled for fuzzers and tests only. The fuzz targets and their corpora, which the tests replay,
+//! are in `fuzz/`.
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
 
@@ -15,7 +15,7 @@ use crate::{
 };
 pub use crate::{netlink::fuzzing::netlink, nft::fuzzing::nft};
 
-/// What comes from a link: datagrams, answers to ARP; and hardware addresses that are written as text.
+/// Parses bytes as a datagram, as an ARP reply, and as a hardware address in text form.
 pub fn packets(data: &[u8]) {
     const PORT: u16 = 68;
     if let Some(range) = udp::payload(data, PORT) {
@@ -36,7 +36,7 @@ pub fn packets(data: &[u8]) {
     }
 }
 
-/// A connection that the kernel lists: its tuples are written as they were read.
+/// Parses a connection and checks that its tuples encode to what was parsed.
 pub(crate) fn flow(payload: &[u8]) {
     let Some(flow) = Flow::parse(payload) else { return };
     for tuple in [flow.original, flow.reply] {

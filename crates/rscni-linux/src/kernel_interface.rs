@@ -1,5 +1,6 @@
-//! What the kernel offers and rustix has only through unsafe functions, made safe: the addresses of packet sockets, the
-//! ioctls of `/dev/net/tun`, and the cookie of a network namespace. No other module has unsafe code.
+//! Safe wrappers for kernel interfaces that rustix has only through unsafe functions: packet socket
+//! addresses, the ioctls of `/dev/net/tun`, namespaces and their cookies. No other module contains
+//! unsafe code.
 #![allow(
     unsafe_code,
     reason = "rustix takes other addresses, ioctls and options than its own only through unsafe code"
@@ -16,7 +17,7 @@ use rustix::{
 
 use crate::MacAddr;
 
-/// `struct sockaddr_ll`: an interface and, where the kernel is to write the link's header, what belongs into it.
+/// `struct sockaddr_ll`: an interface and, if the kernel writes the link header, its contents.
 #[repr(C)]
 #[derive(Default)]
 pub(crate) struct PacketAddress {
@@ -30,17 +31,17 @@ pub(crate) struct PacketAddress {
 }
 
 impl PacketAddress {
-    /// The interface that a frame leaves by. The rest is in the frame.
+    /// Addresses the interface only; the frame contains its own header.
     pub(crate) fn of_frame(index: u32) -> Self {
         Self { family: rustix::net::AddressFamily::PACKET.as_raw(), index, ..Self::default() }
     }
 
-    /// The interface for packets of this Ethernet type, to listen to them.
+    /// Selects packets of one Ethernet type on the interface, for listening.
     pub(crate) fn of_protocol(index: u32, ethernet_type: u16) -> Self {
         Self { protocol: ethernet_type.to_be(), ..Self::of_frame(index) }
     }
 
-    /// A station behind the interface, to send it packets of this Ethernet type.
+    /// Addresses a station on the interface, for packets of this Ethernet type.
     pub(crate) fn of_station(index: u32, ethernet_type: u16, mac: MacAddr) -> Self {
         let mut address = [0; 8];
         address[..6].copy_from_slice(mac.as_bytes());
@@ -48,8 +49,8 @@ impl PacketAddress {
     }
 }
 
-// SAFETY: `with_sockaddr` gives a pointer to a whole `PacketAddress`, laid out as `struct sockaddr_ll` and
-// initialised, with its true length; it is borrowed, and so valid, for the whole call.
+// SAFETY: `with_sockaddr` passes a pointer to an initialised `PacketAddress`, laid out as `struct
+// sockaddr_ll`, with its true length; the borrow keeps it valid for the whole call.
 unsafe impl SocketAddrArg for PacketAddress {
     unsafe fn with_sockaddr<R>(
         &self,
@@ -61,7 +62,8 @@ unsafe impl SocketAddrArg for PacketAddress {
     }
 }
 
-/// `struct ifreq` with flags, as long as it is where a pointer has 64 bits; where it has 32 the kernel takes less.
+/// `struct ifreq` with flags. 40 bytes is its length with 64-bit pointers; with 32-bit pointers the
+/// kernel reads less.
 #[repr(C)]
 struct InterfaceRequest {
     name: [u8; 16],
@@ -69,11 +71,11 @@ struct InterfaceRequest {
     rest: [u8; 22],
 }
 
-/// `TUNSETIFF`: makes the interface of that name, or attaches an open `/dev/net/tun` to it.
+/// `TUNSETIFF`: creates the interface, or attaches an open `/dev/net/tun` to it.
 ///
 /// # Errors
 ///
-/// `EINVAL` for a name of more than 15 bytes; what the kernel says.
+/// `EINVAL` for a name of more than 15 bytes; otherwise the kernel's error.
 pub(crate) fn attach_tun(tun: impl AsFd, name: &str, flags: u16) -> io::Result<()> {
     const { assert!(size_of::<InterfaceRequest>() == 40) };
     let mut request = InterfaceRequest { name: [0; 16], flags, rest: [0; 22] };
@@ -81,17 +83,18 @@ pub(crate) fn attach_tun(tun: impl AsFd, name: &str, flags: u16) -> io::Result<(
         Some(bytes) if name.len() < 16 => bytes.copy_from_slice(name.as_bytes()),
         _ => return Err(io::Errno::INVAL),
     }
-    // SAFETY: this opcode reads and writes one `struct ifreq`, which `InterfaceRequest` is as long as.
+    // SAFETY: this opcode reads and writes one `struct ifreq`, which has the size of
+    // `InterfaceRequest`.
     unsafe { ioctl(tun, Updater::<{ opcode::write::<i32>(b'T', 202) }, _>::new(&mut request)) }
 }
 
-/// `TUNSETPERSIST`: the interface stays when nobody has it open.
+/// `TUNSETPERSIST`: keeps the interface after the last descriptor is closed.
 pub(crate) fn persist_tun(tun: impl AsFd) -> io::Result<()> {
     // SAFETY: this opcode takes a number.
     unsafe { ioctl(tun, IntegerSetter::<{ opcode::write::<i32>(b'T', 203) }>::new_usize(1)) }
 }
 
-/// `TUNSETOWNER`: that user may open the interface.
+/// `TUNSETOWNER`: lets this user open the interface.
 pub(crate) fn own_tun(tun: impl AsFd, user: u32) -> io::Result<()> {
     // SAFETY: this opcode takes a number.
     unsafe {
@@ -99,7 +102,7 @@ pub(crate) fn own_tun(tun: impl AsFd, user: u32) -> io::Result<()> {
     }
 }
 
-/// `TUNSETGROUP`: users of that group may open the interface.
+/// `TUNSETGROUP`: lets users of this group open the interface.
 pub(crate) fn own_tun_by_group(tun: impl AsFd, group: u32) -> io::Result<()> {
     // SAFETY: this opcode takes a number.
     unsafe {
@@ -113,7 +116,7 @@ pub(crate) fn unshare_network() -> io::Result<()> {
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
 }
 
-/// `SO_NETNS_COOKIE`: a number of the socket's network namespace that no other one gets before the next boot.
+/// `SO_NETNS_COOKIE`: identifies the socket's network namespace, unique until the next boot.
 ///
 /// # Errors
 ///
@@ -124,8 +127,8 @@ pub(crate) fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
     const { assert!(size_of::<u64>() == LENGTH as usize) };
     let (mut cookie, mut length) = (0_u64, LENGTH);
     let fd = socket.as_fd().as_raw_fd();
-    // SAFETY: the kernel writes at most `length` bytes to `cookie`, which is that long, and the number of them to
-    // `length`. Both live longer than the call.
+    // SAFETY: the kernel writes at most `length` bytes to `cookie`, which has that size, and the
+    // written length to `length`. Both outlive the call.
     let result = unsafe {
         getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut length)
     };

@@ -1,8 +1,9 @@
-//! The Linux kernel's networking as a CNI plugin needs it: network namespaces, rtnetlink, traffic control, nftables,
+//! Linux networking for CNI plugins: network namespaces, rtnetlink, traffic control, nftables,
 //! connection tracking, sysctl.
 //!
-//! It is synchronous, starts no helper process, and knows nothing of CNI. Names are those of `ip`, `bridge`,
-//! `nft` and `sysctl`; errors say what was being done, to which object, and what the kernel said.
+//! The crate is synchronous, starts no helper process, and knows nothing of CNI. Operations have
+//! the names of `ip`, `bridge`, `nft` and `sysctl`; errors name the action, its object and the
+//! kernel's answer.
 //!
 //! ```no_run
 //! use rscni_linux::{AddressFlags, LinkChange, Netlink, Netns, Route, Veth, announce};
@@ -28,18 +29,21 @@
 //!
 //! # What to know
 //!
-//! **Sockets stay.** A [`Netlink`] or [`nft::Nft`] socket belongs to the namespace it was opened in. Open one
-//! for the host and one for the container; no thread has to move after that. [`Netns::enter`] moves the calling
-//! thread for as long as its closure runs, and only if it can come back.
+//! **Sockets stay.** A [`Netlink`] or [`nft::Nft`] socket belongs to the namespace it was opened
+//! in. Open one for the host and one for the container; after that no thread has to change its
+//! namespace. [`Netns::enter`] moves the calling thread while its closure runs, and only if it can
+//! return.
 //!
-//! **Few system calls.** A batch, and a transaction of nftables, is one `send` and, when it succeeds, one
-//! `recv`. Lookups are lookups and not lists. What has to list says in its documentation that its cost grows.
+//! **Few system calls.** A batch, or an nftables transaction, is one `send` and, if it succeeds,
+//! one `recv`. Lookups do not list. A function that has to list documents that its cost grows.
 //!
-//! **A batch is no transaction.** When the kernel refuses one request of a [`Batch`] it still carries out those
-//! after it: a caller that must leave nothing behind undoes all of them. [`nft::Transaction`] is one.
+//! **A batch is not a transaction.** If the kernel refuses one request of a [`Batch`], it still
+//! carries out the later ones; a caller that must leave nothing behind undoes all of them.
+//! [`nft::Transaction`] is atomic.
 //!
-//! **Privileges.** `CAP_NET_ADMIN` in the user namespace that owns the network namespace, `CAP_SYS_ADMIN` to
-//! enter and to name one, `CAP_NET_RAW` to announce. No root: a user namespace gives all of them.
+//! **Privileges.** `CAP_NET_ADMIN` in the user namespace that owns the network namespace,
+//! `CAP_SYS_ADMIN` to enter or bind one, `CAP_NET_RAW` to announce. Root is not required: a user
+//! namespace grants all of them.
 
 mod announce;
 mod arp;

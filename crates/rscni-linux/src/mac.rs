@@ -1,4 +1,4 @@
-//! Ethernet addresses as `ip link` writes them.
+//! Ethernet addresses, as `ip link` prints them.
 
 use std::{fmt, str::FromStr};
 
@@ -9,20 +9,19 @@ use crate::{Error, Result};
 pub struct MacAddr(pub [u8; 6]);
 
 impl MacAddr {
-    /// The address that all stations listen to.
+    /// The broadcast address.
     pub const BROADCAST: Self = Self([0xff; 6]);
 
-    /// A random unicast address from the range that is free for local use.
+    /// Returns a random, locally administered unicast address.
     pub fn random() -> Result<Self> {
         let mut bytes = [0; 6];
         rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
             .map_err(|errno| Error::io("choose a random MAC address", errno))?;
-        // Locally administered, and not a group address.
         bytes[0] = (bytes[0] | 0x02) & !0x01;
         Ok(Self(bytes))
     }
 
-    /// The address in `bytes`, if they are six; other link layers have longer and shorter ones.
+    /// Returns the address in `bytes` if there are six; other link layers use other lengths.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }
@@ -32,7 +31,7 @@ impl MacAddr {
         &self.0
     }
 
-    /// Whether it names a group of stations, and so cannot be an interface's own.
+    /// Whether this is a group address, which no interface can have as its own.
     pub fn is_multicast(&self) -> bool {
         self.0[0] & 1 == 1
     }
@@ -57,7 +56,7 @@ impl fmt::Debug for MacAddr {
 impl FromStr for MacAddr {
     type Err = Error;
 
-    /// Six bytes in hexadecimal, one or two digits each, with colons or with hyphens between.
+    /// Parses six hexadecimal bytes of one or two digits, separated by colons or hyphens.
     fn from_str(text: &str) -> Result<Self> {
         let wrong =
             || Error::invalid(format!("MAC address {text:?}"), "expected aa:bb:cc:dd:ee:ff");

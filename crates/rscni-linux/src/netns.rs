@@ -1,8 +1,8 @@
-//! Network namespaces: open one, make one, run something inside one.
+//! Network namespaces: opening, creating and entering them.
 //!
-//! What has to happen inside another one happens between two steps of the calling thread, in and back; what only
-//! needs a socket there (see [`Netlink::open_in`](crate::Netlink::open_in)) keeps the socket. A thread that could not
-//! come back does not go: then a short-lived one does.
+//! The calling thread enters a namespace, does its work and returns. Code that only needs a socket
+//! there (see [`Netlink::open_in`](crate::Netlink::open_in)) keeps the socket instead. If the
+//! thread could not return, a short-lived thread does the work.
 
 use std::{
     fs::OpenOptions,
@@ -25,10 +25,10 @@ use rustix::{
 use crate::{Error, Result, kernel_interface};
 
 const OWN: &str = "/proc/thread-self/ns/net";
-/// The magic number of the file system that holds namespaces (`NSFS_MAGIC` in `linux/magic.h`).
+/// The magic number of the namespace file system (`NSFS_MAGIC` in `linux/magic.h`).
 const NSFS_MAGIC: u64 = 0x6e73_6673;
 
-/// A network namespace that is held open: it stays alive as long as this value does.
+/// An open network namespace, which stays alive as long as this value.
 #[derive(Debug)]
 pub struct Netns {
     fd: OwnedFd,
@@ -36,14 +36,14 @@ pub struct Netns {
 }
 
 impl Netns {
-    /// Opens the namespace that `path` names, such as `/run/netns/a` or `/proc/1/ns/net`.
+    /// Opens the namespace at `path`, such as `/run/netns/a` or `/proc/1/ns/net`.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] when nothing is there, [`Error::Invalid`] when what is there is no namespace.
+    /// [`Error::NotFound`] if the path does not exist, [`Error::Invalid`] if it is not a namespace.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        // Whatever else may be in its place makes nobody wait: a pipe would, for whoever writes into it.
+        // `NONBLOCK`: opening a named pipe would wait for a writer.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let fd = open(path, flags, Mode::empty()).map_err(|errno| match errno {
             Errno::NOENT | Errno::NOTDIR => {
@@ -54,7 +54,7 @@ impl Netns {
         let file_system = fstatfs(&fd)
             .map_err(|errno| Error::io(format!("examine {}", path.display()), errno))?
             .f_type;
-        // Before Linux 3.19 namespaces were files of procfs.
+        // Before Linux 3.19, namespaces were files of procfs.
         let magic = u64::try_from(file_system).unwrap_or_default();
         if magic != NSFS_MAGIC && file_system != PROC_SUPER_MAGIC {
             return Err(Error::invalid(path.display().to_string(), "not a network namespace"));
@@ -64,11 +64,12 @@ impl Netns {
 
     /// Opens the namespace of the calling thread.
     pub fn current() -> Result<Self> {
-        // The path means something else to every thread, so it is not kept.
+        // The path depends on the thread, so it is not kept.
         Ok(Self { path: None, ..Self::open(OWN)? })
     }
 
-    /// Makes a namespace that has no name. It lives until this value is dropped and nothing else uses it.
+    /// Creates a namespace without a name. It lives until this value is dropped and nothing else
+    /// uses it.
     pub fn create() -> Result<Self> {
         on_new_thread("create a network namespace", || {
             kernel_interface::unshare_network()
@@ -77,27 +78,28 @@ impl Netns {
         })?
     }
 
-    /// Gives the namespace a name: mounts it on `path`, a file made for that, as `ip netns add` does.
+    /// Binds the namespace to a new file at `path`, as `ip netns add` does.
     ///
     /// # Errors
     ///
-    /// When the file exists already, or the mount is refused (it needs `CAP_SYS_ADMIN`). No file is left then.
+    /// Fails if the file exists or the mount is refused (it needs `CAP_SYS_ADMIN`). No file is left
+    /// then.
     pub fn bind(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let failed = |error: std::io::Error| {
             Error::io(format!("bind network namespace to {}", path.display()), error)
         };
-        // Nobody writes into it, whatever the umask is.
+        // Read-only, whatever the umask is.
         OpenOptions::new().write(true).create_new(true).mode(0o444).open(path).map_err(failed)?;
         let own = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
         mount_bind(own, path).map_err(|errno| {
-            // The mount's error matters more than one about the file we just made.
+            // The error of the mount is the one to report.
             let _ = std::fs::remove_file(path);
             failed(errno.into())
         })
     }
 
-    /// Takes away the name that [`Netns::bind`] gave.
+    /// Undoes [`Netns::bind`].
     pub fn unbind(path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let failed = |error: std::io::Error| {
@@ -109,10 +111,10 @@ impl Netns {
 
     /// Runs `f` inside the namespace.
     ///
-    /// The calling thread is in there for as long as `f` runs. Where it would not be let back into its own namespace,
-    /// which takes `CAP_SYS_ADMIN` over that one too, `f` runs on a thread that lives only for this.
+    /// The calling thread enters it and returns afterwards. If it could not return, which takes
+    /// `CAP_SYS_ADMIN` over its own namespace too, `f` runs on a temporary thread.
     ///
-    /// A panic in `f` goes on in the caller.
+    /// A panic in `f` propagates to the caller.
     pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
         let go = || {
             move_into(self).map_err(|errno| {
@@ -132,7 +134,7 @@ impl Netns {
         Ok(f())
     }
 
-    /// A path by which this process, and others that may look into it, can open the namespace:
+    /// Returns a path by which this process, and others with access to it, can open the namespace:
     /// the one it was opened by, or `/proc/<pid>/fd/<n>`.
     pub fn path(&self) -> PathBuf {
         match &self.path {
@@ -141,7 +143,7 @@ impl Netns {
         }
     }
 
-    /// Whether both are the same namespace, whatever paths they were opened by.
+    /// Whether both are the same namespace, whatever their paths.
     pub fn is_same(&self, other: &Self) -> Result<bool> {
         let identity = |netns: &Self| {
             fstat(netns).map(|stat| (stat.st_dev, stat.st_ino)).map_err(|errno| {
@@ -163,14 +165,14 @@ fn move_into(netns: impl AsFd) -> rustix::io::Result<()> {
     move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
 }
 
-/// How often the way back is tried, which the kernel may lack memory for.
+/// The number of attempts to return; the kernel may be short of memory.
 const WAY_BACK_ATTEMPTS: usize = 5;
 
-/// Leads the thread back into the namespace that it was in, when it is dropped.
+/// Returns the thread to its original namespace when dropped.
 struct WayBack(OwnedFd);
 
 impl WayBack {
-    /// None if the thread would not be let back. To go where it is already asks for just that.
+    /// Returns `None` if the thread could not return; probed by re-entering the current namespace.
     fn find() -> Option<Self> {
         let own = open(OWN, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
         move_into(&own).ok()?;
@@ -180,12 +182,12 @@ impl WayBack {
 
 impl Drop for WayBack {
     fn drop(&mut self) {
-        // It was let back before. What is in the way, such as a lack of memory, may be there no more.
+        // Re-entering was allowed before, so a failure may be temporary, such as a lack of memory.
         let again = |_| move_into(&self.0).ok();
         if let Err(errno) = move_into(&self.0)
             && (0..WAY_BACK_ATTEMPTS).find_map(again).is_none()
         {
-            // Whatever came next would be done to the wrong network.
+            // Anything else would run in the wrong namespace.
             eprintln!("return from a network namespace: {errno}");
             std::process::abort();
         }

@@ -1,6 +1,6 @@
-//! The checksum of packets that are written whole.
+//! The checksum of packets.
 
-/// The Internet checksum (RFC 1071).
+/// Returns the Internet checksum (RFC 1071).
 pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     let mut sum: u32 = bytes
         .chunks(2)

@@ -1,11 +1,11 @@
-//! Kernel settings, as `sysctl` reads and writes them, in the files under `/proc/sys`.
+//! Kernel settings under `/proc/sys`, as `sysctl` reads and writes them.
 //!
-//! A key is a path (`net/ipv4/conf/eth0.10/forwarding`) or has dots (`net.ipv4.ip_forward`). With dots, as with
-//! `sysctl`, a dot within a name is written as a slash: `net.ipv4.conf.eth0/10.forwarding`. The first of the
-//! two separators that a key holds tells which way it is written.
+//! A key is a path (`net/ipv4/conf/eth0.10/forwarding`) or dotted (`net.ipv4.ip_forward`). In a
+//! dotted key, as with `sysctl`, a slash stands for a dot within a name:
+//! `net.ipv4.conf.eth0/10.forwarding`. The first separator of a key decides which form it has.
 //!
-//! Network settings belong to a namespace: of the calling thread for [`get`] and [`set`], of any for
-//! [`get_in`] and [`set_in`].
+//! Network settings belong to a namespace: [`get`] and [`set`] use that of the calling thread,
+//! [`get_in`] and [`set_in`] any other.
 
 use std::{
     fs,
@@ -18,17 +18,17 @@ use rustix::fs::{Mode, OFlags};
 use crate::{Error, Netns, Result};
 
 const ROOT: &str = "/proc/sys";
-/// More than nearly all values have.
+/// Larger than nearly all values.
 const PAGE: usize = 4096;
 
-/// The value of a setting, without the newline at its end.
+/// Returns the value of a setting, without the final newline.
 ///
 /// # Errors
 ///
-/// [`Error::Invalid`] for what is no key, [`Error::NotFound`] if the kernel has no such setting.
+/// [`Error::Invalid`] for a malformed key, [`Error::NotFound`] if the kernel has no such setting.
 pub fn get(key: &str) -> Result<String> {
     let path = path(key)?;
-    // The kernel gives a value in one piece, and nothing after it: one read is enough where it fits.
+    // The kernel returns a value in one read, if the buffer is large enough.
     let mut value = vec![0; PAGE];
     let read = || {
         let mut file = open(&path, OFlags::RDONLY)?;
@@ -45,60 +45,59 @@ pub fn get(key: &str) -> Result<String> {
     }
 }
 
-/// Gives a setting a value. Nothing is written if it has that value: what is right already may be read-only.
-///
-/// Gives back whether it was written.
+/// Sets a value, and returns whether it was written. A setting that already has the value may be
+/// read-only, so it is not written.
 ///
 /// # Errors
 ///
-/// As [`get`], and when the kernel refuses the value.
+/// As [`get`]; also if the kernel refuses the value.
 pub fn set(key: &str, value: &str) -> Result<bool> {
-    // Some can be written but not read; then the write decides.
+    // Some settings can be written but not read.
     if get(key).is_ok_and(|current| same(&current, value)) {
         return Ok(false);
     }
     write(key, value).map(|()| true)
 }
 
-/// Writes a setting whatever its value is. Some pass it on, such as `net/ipv6/conf/all/disable_ipv6`, which sets that
-/// of every interface.
+/// Writes a setting even if it already has the value. Some settings have side effects:
+/// `net/ipv6/conf/all/disable_ipv6` sets that of every interface.
 ///
 /// # Errors
 ///
 /// As [`set`].
 pub fn write(key: &str, value: &str) -> Result<()> {
     let path = path(key)?;
-    // No O_CREAT: a key that is not there is an error and not a new file.
+    // Without `O_CREAT`, a missing key is an error and not a new file.
     open(&path, OFlags::WRONLY)
         .and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()))
         .map_err(|error| failed("set", key, error))
 }
 
-/// Without what some C libraries do beside it.
+/// Opens a file without the extra flags of the standard library.
 fn open(path: &Path, flags: OFlags) -> io::Result<fs::File> {
     Ok(rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())?.into())
 }
 
-/// [`get`], in a namespace.
+/// Like [`get`], in a namespace.
 pub fn get_in(netns: &Netns, key: &str) -> Result<String> {
     netns.enter(|| get(key))?
 }
 
-/// [`set`], in a namespace.
+/// Like [`set`], in a namespace.
 pub fn set_in(netns: &Netns, key: &str, value: &str) -> Result<bool> {
     netns.enter(|| set(key, value))?
 }
 
-/// Several settings in a namespace, in their order, with one thread for all.
+/// Sets several values in a namespace, in order, with one change of namespace.
 ///
 /// # Errors
 ///
-/// The first that fails; those after it are not set.
+/// The first failure; later settings are not changed.
 pub fn set_all_in(netns: &Netns, settings: &[(&str, &str)]) -> Result<()> {
     netns.enter(|| settings.iter().try_for_each(|(key, value)| set(key, value).map(drop)))?
 }
 
-/// The file of a key.
+/// Returns the file of a key.
 ///
 /// # Errors
 ///
@@ -127,7 +126,7 @@ pub fn path(key: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Whether two values are the same. The kernel separates several numbers by tabs, people by spaces.
+/// Whether two values are equal. The kernel separates several numbers by tabs, people by spaces.
 pub fn same(current: &str, value: &str) -> bool {
     current.split_whitespace().eq(value.split_whitespace())
 }

@@ -1,5 +1,5 @@
-//! Taps: links whose packets a program reads from a file and writes to it, such as one that runs a virtual machine.
-//! As `ip tuntap add mode tap` makes them: rtnetlink cannot.
+//! Taps: links whose packets a program, such as a virtual machine monitor, reads from and writes to
+//! a file. Created like `ip tuntap add mode tap`, since rtnetlink cannot create them.
 
 use std::fs::File;
 
@@ -14,39 +14,41 @@ const IFF_TAP: u16 = 0x0002;
 const IFF_MULTI_QUEUE: u16 = 0x0100;
 const IFF_NO_PI: u16 = 0x1000;
 const IFF_VNET_HDR: u16 = 0x4000;
-/// Fail if there is an interface of that name.
+/// Fail if the interface exists.
 const IFF_TUN_EXCL: u16 = 0x8000;
 
-/// A tap.
+/// A tap to be created.
 #[derive(Debug, Clone, Default)]
 pub struct Tap {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// It can be opened several times, each a queue of its own.
+    /// Whether it can be opened several times, each with its own queue.
     pub multi_queue: bool,
-    /// The user who may open it without privileges. Without owner and group only those with `CAP_NET_ADMIN` may.
+    /// The user that may open it without privileges. Without owner and group, `CAP_NET_ADMIN` is
+    /// needed.
     pub owner: Option<u32>,
     /// The group whose users may open it.
     pub group: Option<u32>,
 }
 
 impl Tap {
-    /// A tap with this name and nothing else asked for.
+    /// A tap with this name and default settings.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), ..Self::default() }
     }
 
-    /// Makes the tap in `netns`. It is there until it is deleted, as other links are.
+    /// Creates a persistent tap in `netns`.
     ///
     /// # Errors
     ///
-    /// [`Error::is_busy`] when the name is taken, which leaves the link that has it alone; [`Error::is_not_found`]
-    /// when the kernel has no taps. Nothing is left then.
+    /// [`Error::is_busy`] if an interface has the name, which is left alone;
+    /// [`Error::is_not_found`] if the kernel does not support taps. Nothing is left behind.
     pub fn add_in(&self, netns: &Netns) -> Result<()> {
         netns.enter(|| {
-            // The one who opens it says how packets are framed. Not to have asked for the header of virtio would be seen.
+            // The opener chooses the framing. Without the flag for virtio headers the tap would
+            // look different.
             let tun = self.attach(IFF_VNET_HDR | IFF_TUN_EXCL, "create")?;
-            // As long as it is not persistent it goes when the file is closed.
+            // Until it is persistent, closing the file removes it.
             if let Some(owner) = self.owner {
                 own_tun(&tun, owner)
                     .map_err(|e| Error::io(format!("give tap {} to user {owner}", self.name), e))?;
@@ -61,11 +63,11 @@ impl Tap {
         })?
     }
 
-    /// Opens the tap that is in `netns`: each read gives a packet that leaves by it, each write is one that arrives.
+    /// Opens the tap in `netns`: a read returns a packet that the kernel sent, a write injects one.
     ///
     /// # Errors
     ///
-    /// [`Error::is_busy`] when somebody has it open, and it does not have several queues.
+    /// [`Error::is_busy`] if it is open already and not multi-queue.
     pub fn open_in(&self, netns: &Netns) -> Result<File> {
         netns.enter(|| self.attach(0, "open"))?
     }

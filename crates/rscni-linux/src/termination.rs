@@ -1,4 +1,4 @@
-//! Being asked to end, as something that a loop can poll like a socket.
+//! Termination signals as a file descriptor to poll.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -9,12 +9,13 @@ use nix::sys::{
 
 use crate::{Error, Result};
 
-/// Readable once the process has been asked to end with SIGTERM or SIGINT, which do nothing else any more.
+/// Becomes readable on SIGTERM or SIGINT, which have no other effect any more.
 #[derive(Debug)]
 pub struct Termination(SignalFd);
 
 impl Termination {
-    /// Takes the signals over. For the beginning of a program: threads that run already keep them.
+    /// Blocks the signals and opens the descriptor. Call this before starting threads: running
+    /// threads are not affected.
     pub fn catch() -> Result<Self> {
         let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
         signals

@@ -1,5 +1,5 @@
-//! UDP over IPv4 through one interface of a namespace, as a DHCP client needs it: [`RawUdp`] while the interface has
-//! no address yet, [`udp_socket_in`] when it has one.
+//! UDP over IPv4 on one interface of a namespace, for DHCP: [`RawUdp`] while the interface has no
+//! address, [`udp_socket_in`] when it has one.
 
 use std::{
     io::{self, Read},
@@ -19,9 +19,11 @@ const UDP: u8 = 17;
 const IP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
 
-/// Datagrams to one UDP port, read as they come from the wire, whatever address they are for. It sends to all stations.
+/// A packet socket that receives datagrams to one UDP port, whatever their destination address, and
+/// sends to all stations.
 ///
-/// The checksum of what is received is not looked at: between interfaces of one machine it is not there yet.
+/// Checksums of received datagrams are not verified: between interfaces of one machine they are not
+/// filled in.
 #[derive(Debug)]
 pub struct RawUdp {
     socket: Socket,
@@ -30,11 +32,12 @@ pub struct RawUdp {
 }
 
 impl RawUdp {
-    /// A socket for `port` on `link`, which is in `netns`. It never blocks. It needs `CAP_NET_RAW` there.
+    /// Opens a non-blocking socket for `port` on `link` in `netns`; needs `CAP_NET_RAW` there.
     pub fn open_in(netns: &Netns, link: &Link, port: u16) -> Result<Self> {
         netns
             .enter(|| {
-                // Without a protocol it receives nothing until the filter is in place and it is bound.
+                // Without a protocol it receives nothing until the filter is attached and it is
+                // bound.
                 let socket =
                     Socket::new(Domain::PACKET, Type::DGRAM.nonblocking().cloexec(), None)?;
                 socket.attach_filter(&filter(port))?;
@@ -50,7 +53,7 @@ impl RawUdp {
             })
     }
 
-    /// Sends `payload` from `source` to that port of everyone on the link.
+    /// Broadcasts `payload` from `source` to a port.
     pub fn broadcast(&self, source: Ipv4Addr, port: u16, payload: &[u8]) -> Result<()> {
         let from = SocketAddrV4::new(source, self.port);
         let to = SocketAddrV4::new(Ipv4Addr::BROADCAST, port);
@@ -62,8 +65,8 @@ impl RawUdp {
             .map_err(|error: io::Error| Error::io(format!("broadcast to UDP port {port}"), error))
     }
 
-    /// The payload of the next datagram that has arrived, in `buffer`; `None` when there is no more. What is too
-    /// long for `buffer`, or not whole, is passed over.
+    /// Returns the payload of the next datagram in `buffer`, or `None` if none is waiting.
+    /// Incomplete datagrams, and those longer than `buffer`, are skipped.
     pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> Result<Option<&'a [u8]>> {
         loop {
             match (&self.socket).read(buffer) {
@@ -86,7 +89,7 @@ impl AsFd for RawUdp {
     }
 }
 
-/// A UDP socket in `netns` that is bound to the interface `link` and to `local`. It never blocks.
+/// Opens a non-blocking UDP socket in `netns`, bound to the interface `link` and to `local`.
 pub fn udp_socket_in(netns: &Netns, link: &str, local: SocketAddrV4) -> Result<UdpSocket> {
     netns
         .enter(|| {
@@ -105,7 +108,8 @@ pub fn udp_socket_in(netns: &Netns, link: &str, local: SocketAddrV4) -> Result<U
         })
 }
 
-/// What lets unfragmented UDP datagrams to `port` through, in the kernel's classic BPF. Packets begin with the IP header.
+/// A classic BPF filter that accepts unfragmented UDP datagrams to `port`. Packets begin with the
+/// IP header.
 fn filter(port: u16) -> [SockFilter; 9] {
     const LOAD_BYTE: u16 = 0x30;
     const LOAD_HALF: u16 = 0x28;
@@ -119,7 +123,7 @@ fn filter(port: u16) -> [SockFilter; 9] {
         op(LOAD_BYTE, 0, 0, 9),
         op(JUMP_IF_EQUAL, 0, 5, UDP.into()),
         op(LOAD_HALF, 0, 0, 6),
-        // More fragments, or an offset.
+        // Flag "more fragments", or a fragment offset.
         op(JUMP_IF_SET, 3, 0, 0x3fff),
         op(X_IS_IP_HEADER, 0, 0, 0),
         op(LOAD_HALF_AT_X, 0, 0, 2),
@@ -129,14 +133,14 @@ fn filter(port: u16) -> [SockFilter; 9] {
     ]
 }
 
-/// `payload` as an IP packet; none if it is too long for one.
+/// Wraps `payload` in UDP and IP headers; returns `None` if it is too long.
 pub(crate) fn wrap(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Option<Vec<u8>> {
     let udp_length = u16::try_from(UDP_HEADER + payload.len()).ok()?;
     let length = u16::try_from(IP_HEADER + UDP_HEADER + payload.len()).ok()?;
     let mut packet = Vec::with_capacity(length.into());
     packet.extend([0x45, 0]);
     packet.extend(length.to_be_bytes());
-    // No identification, not to be fragmented, 64 hops.
+    // No identification, don't fragment, 64 hops.
     packet.extend([0, 0, 0x40, 0, 64, UDP, 0, 0]);
     packet.extend(from.ip().octets());
     packet.extend(to.ip().octets());
@@ -153,7 +157,7 @@ pub(crate) fn wrap(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Opti
     packet.extend([0, 0]);
     packet.extend(payload);
     pseudo.extend(&packet[udp..]);
-    // A checksum of zero would mean that there is none.
+    // Zero would mean that there is no checksum.
     let sum = match checksum(&pseudo) {
         0 => u16::MAX,
         sum => sum,
@@ -162,7 +166,7 @@ pub(crate) fn wrap(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Opti
     Some(packet)
 }
 
-/// Where in an IP packet the payload of a datagram to `port` is; none if it is no whole one.
+/// Returns the range of the payload of a datagram to `port`, or `None` if it is not a complete one.
 pub(crate) fn payload(packet: &[u8], port: u16) -> Option<std::ops::Range<usize>> {
     let half = |at: usize| Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]));
     let first = *packet.first()?;
@@ -225,7 +229,7 @@ mod tests {
             bad[at] = value;
             assert_eq!(payload(&bad, 68), None, "byte {at} is {value}");
         }
-        // What the link added behind the packet does not matter.
+        // Padding by the link is ignored.
         let mut padded = whole.clone();
         padded.extend([0; 20]);
         assert_eq!(payload(&padded, 68), payload(&whole, 68));

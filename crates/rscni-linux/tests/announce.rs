@@ -1,4 +1,4 @@
-//! Announcements, as a neighbour hears them.
+//! Announcements, as received by a neighbour.
 
 mod support;
 
@@ -20,7 +20,7 @@ const UP: LinkChange<'static> = LinkChange {
     netns: None,
 };
 
-/// A neighbour that remembers another hardware address for each of `addresses` learns the announced one.
+/// Checks that a neighbour with a stale hardware address for each address learns the announced one.
 fn a_neighbour_learns(own: &str, addresses: &[IpAddr]) {
     let netns = Netns::create().unwrap();
     let mut host = Netlink::open().unwrap();
@@ -35,9 +35,9 @@ fn a_neighbour_learns(own: &str, addresses: &[IpAddr]) {
     container.wait_until_up(far.index, limit).unwrap();
     let nodad = AddressFlags { nodad: true, ..AddressFlags::default() };
     host.add_address(near, own.parse().unwrap(), nodad).unwrap();
-    // A new link's IPv6 is not ready for packets from outside before its own address is.
+    // IPv6 on a new link accepts packets only after its own address is ready.
     host.settle_addresses(near, limit).unwrap();
-    // IPv4 otherwise holds on to an entry that was changed within the last second.
+    // IPv4 does not replace an entry that changed within the last second.
     sysctl::set("net/ipv4/neigh/veth0/locktime", "0").unwrap();
     let stale = MacAddr([2, 0, 0, 0, 0, 0x99]);
     for address in addresses {

@@ -1,4 +1,4 @@
-//! Sockets that are left to the kernel to close.
+//! Sockets that the kernel's collector closes.
 
 mod support;
 
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rscni_linux::{LinkChange, Netlink, Netns, Nft, Veth, announce};
 use support::private_network;
 
-/// Enough that one which stays open would show.
+/// Enough to notice leaked descriptors.
 const MANY: usize = 300;
 
 #[test]
@@ -31,7 +31,7 @@ fn sockets_left_to_the_kernel_are_closed_and_keep_no_namespace_alive() {
         let open = std::fs::read_dir("/proc/self/fd").unwrap().count();
         assert!(open < 50, "{open} files are open");
 
-        // With the last that holds the namespace, its interfaces go.
+        // Dropping the last reference to the namespace removes its interfaces.
         drop((container, netns));
         let deadline = Instant::now() + Duration::from_secs(60);
         while host.find_link("near").unwrap().is_some() {

@@ -1,4 +1,4 @@
-//! Connections that the kernel keeps track of, in a private network.
+//! Connection tracking in a private network.
 
 mod support;
 
@@ -9,7 +9,7 @@ use support::private_network;
 
 const UDP: u8 = 17;
 
-/// Translates port 7 of 127.0.0.0/8 to port 8, and has the kernel keep track of connections of both families.
+/// Translates port 7 of 127.0.0.0/8 to port 8, and tracks connections of both families.
 fn translate() {
     let table = nft::Table::new(nft::Family::Inet, "nat");
     let rule = nft::Rule::new()
@@ -59,7 +59,7 @@ fn flows_to_a_port_are_found_and_deleted_and_others_are_not() {
         assert_eq!(conntrack.flows_to(Family::V6, UDP, 7).unwrap().len(), 1);
         assert_eq!(conntrack.flows_to(Family::V4, 6, 7).unwrap(), []);
         conntrack.delete(flow).unwrap();
-        // It is gone, which is what was asked for.
+        // Deleting a missing connection succeeds.
         conntrack.delete(flow).unwrap();
         assert_eq!(conntrack.flows_to(Family::V4, UDP, 7).unwrap(), []);
         let other = conntrack.flows_to(Family::V4, UDP, 9).unwrap();

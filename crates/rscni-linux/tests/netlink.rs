@@ -1,4 +1,4 @@
-//! Links, addresses, routes and neighbours in a private network, compared with what `ip` says.
+//! Links, addresses, routes, rules and neighbours, compared with the output of `ip`.
 
 mod support;
 
@@ -24,7 +24,7 @@ fn up() -> LinkChange<'static> {
     LinkChange { up: Some(true), ..LinkChange::default() }
 }
 
-/// A veth from here to a new namespace, both ends up and settled.
+/// A veth pair into a new namespace, both ends up.
 fn pair() -> (Netlink, u32, Netns, Netlink, u32) {
     let netns = Netns::create().unwrap();
     let mut host = Netlink::open().unwrap();
@@ -76,7 +76,7 @@ fn a_veth_is_made_with_its_peer_in_the_container() {
         assert!(near.peer_netnsid.is_some());
         assert!(!far.up);
 
-        // With more of them the kernel would wait until every processor has noticed that they are not used.
+        // More queues would make the kernel wait for an RCU grace period.
         let shown = &json("ip", "-j -d link show vethab12cd34")[0];
         assert_eq!((&shown["num_tx_queues"], &shown["num_rx_queues"]), (&1.into(), &1.into()));
         assert_eq!(shown["ifalias"], "net/container/eth0");
@@ -508,7 +508,7 @@ fn a_macvlan_is_made_in_another_namespace_with_all_that_it_is_to_have() {
             mtu: Some(1400),
             mac: Some("02:00:00:00:00:01".parse().unwrap()),
         };
-        // Somebody here has its name.
+        // Another interface in this namespace has the name.
         host.set_link(lower, &LinkChange { up: Some(false), ..LinkChange::default() }).unwrap();
         host.set_link(lower, &LinkChange { name: Some("lower".to_owned()), ..up() }).unwrap();
         let link = host.add_link_in(&netns, &mut inside, &macvlan).unwrap();
@@ -519,7 +519,7 @@ fn a_macvlan_is_made_in_another_namespace_with_all_that_it_is_to_have() {
         assert!(host.add_link_in(&netns, &mut inside, &macvlan).unwrap_err().is_exists());
         assert_eq!(inside.links().unwrap().len(), 3, "lo, the veth, the macvlan");
 
-        // Within one namespace, with a name that the message about it shows.
+        // Within one namespace the error shows the name of the lower link.
         let own = Macvlan { name: "mac0".to_owned(), mtu: Some(9000), ..macvlan };
         let error = host.add_link(&own).unwrap_err().to_string();
         assert!(error.starts_with("create macvlan mac0 (vepa) on lower: "), "{error}");

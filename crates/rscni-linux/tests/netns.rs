@@ -1,4 +1,4 @@
-//! Namespaces: making, naming, entering.
+//! Creating, binding and entering namespaces.
 
 mod support;
 
@@ -28,7 +28,8 @@ fn a_thread_whose_work_in_a_namespace_panics_comes_back() {
     });
 }
 
-/// Root of a user namespace of its own may enter the network namespaces that it makes, but not the one it came from.
+/// Root of a nested user namespace may enter network namespaces that it creates, but not its
+/// original one.
 #[test]
 fn a_thread_that_could_not_come_back_does_not_go() {
     const NESTED: &str = "RSCNI_LINUX_TEST_NESTED";

@@ -1,4 +1,4 @@
-//! nftables in a private network, compared with what `nft list ruleset` shows.
+//! nftables in a private network, compared with `nft list ruleset`.
 
 mod support;
 
@@ -23,7 +23,7 @@ fn net(text: &str) -> ipnet::IpNet {
     text.parse().unwrap()
 }
 
-/// The ruleset as `nft` shows it, one statement a line, without indentation.
+/// The output of `nft list ruleset`, without indentation.
 fn ruleset() -> String {
     let text = run("nft", "-n list ruleset");
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
@@ -297,7 +297,7 @@ fn a_net_is_cut_out_of_an_address_and_looked_up_with_other_fields() {
             "ip6 saddr & ffff:ffff:ffff:ffff:: . meta l4proto . th dport @from6 accept",
             "ip saddr . meta l4proto . th dport @from4 accept",
         ]);
-        // Releases of nft differ in whether they take the family for a number.
+        // Some releases of `nft` print the family as a number.
         let all =
             |family: &str| format!("meta nfproto {family} meta l4proto . th dport @all accept");
         let ruleset = ruleset();
@@ -424,9 +424,9 @@ fn rules_are_found_by_comment_and_deleted_by_handle() {
     });
 }
 
-/// Deleting what is there and what is not, in one transaction: only the first shall matter.
+/// Deletes existing and missing objects in one transaction; the missing ones are no errors.
 fn destroy_everything(nft: &mut Nft) {
-    // A family that User-Mode Linux has too, whose kernel is before 6.3.
+    // User-Mode Linux, whose kernel is older than 6.3, supports this family.
     let table = table_with_chain(nft, Family::Bridge);
     let none = Table::new(Family::Bridge, "none");
     let set = Set::new("hosts", [ValueType::Ipv4Addr]);

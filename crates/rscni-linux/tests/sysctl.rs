@@ -1,4 +1,4 @@
-//! Settings, in this namespace and in another.
+//! Settings in this and another namespace.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! Queueing disciplines, classes and filters in a private network, compared with what `tc` says.
+//! Queueing disciplines, classes and filters, compared with the output of `tc`.
 
 mod support;
 
@@ -36,7 +36,7 @@ fn a_token_bucket_is_the_one_that_tc_makes() {
             netlink.add_qdisc(index, Handle::ROOT, FIRST, &Qdisc::Tbf(ours)).unwrap();
             assert_eq!(netlink.find_qdisc(index, Handle::ROOT).unwrap(), Some(Qdisc::Tbf(ours)));
             assert_eq!((ours.rate, ours.limit), (theirs.rate, theirs.limit));
-            // tc also tells the kernel the burst in bytes, which rounds otherwise.
+            // `tc` also sends the burst in bytes, which the kernel rounds differently.
             assert!(ours.buffer.abs_diff(theirs.buffer) <= 16, "{ours:?} {theirs:?}");
             let shown = &json("tc", "-j qdisc show dev veth0")[0];
             assert_eq!((&shown["kind"], &shown["options"]["rate"]), (&"tbf".into(), &rate.into()));
@@ -120,7 +120,7 @@ fn what_is_not_there_is_not_found() {
         assert_eq!(netlink.find_qdisc(4711, Handle::ROOT).unwrap(), None);
         assert!(netlink.htb_classes(index).unwrap().is_empty());
         assert!(netlink.filters(index, Handle::new(0xffff, 0)).unwrap_or_default().is_empty());
-        // What the kernel answers to the next question is about that.
+        // The socket is still in sync.
         assert_eq!(netlink.link_by_index(index).unwrap().name, "veth0");
     });
 }

@@ -1,6 +1,6 @@
-//! What not every kernel can do: bridges that keep VLANs apart, and links of the kinds dummy, ipvlan, vlan.
+//! VLAN filtering and links of kind dummy, ipvlan and vlan, which some kernels lack.
 //!
-//! Run in User-Mode Linux, which can: `cargo xtask test --only uml`.
+//! Runs in User-Mode Linux: `cargo xtask test --only uml`.
 
 mod support;
 

@@ -1,12 +1,12 @@
-//! What a request does, in words.
+//! The description of a request, for error messages.
 
 use super::Netlink;
 use crate::Error;
 
-/// What a request does, in words.
+/// The description of a request, for error messages.
 ///
-/// Links are operands beside the text and not part of it, since the text has names in it that a user chose. Their names
-/// are looked up only if there is an error to report.
+/// Links are stored by index and not as text, since the text contains names chosen by users. Their
+/// names are looked up only if there is an error to report.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Action(Vec<Part>);
 
@@ -17,21 +17,21 @@ enum Part {
 }
 
 impl Action {
-    /// Continues with text.
+    /// Appends text.
     #[must_use]
     pub(super) fn text(mut self, text: impl Into<String>) -> Self {
         self.0.push(Part::Text(text.into()));
         self
     }
 
-    /// Continues with the name of the link that has this index.
+    /// Appends the name of a link.
     #[must_use]
     pub(super) fn link(mut self, index: u32) -> Self {
         self.0.push(Part::Link(index));
         self
     }
 
-    /// Continues with another action.
+    /// Appends another action, after a comma.
     #[must_use]
     pub(super) fn and(mut self, other: Self) -> Self {
         if !self.0.is_empty() {
@@ -41,7 +41,7 @@ impl Action {
         self
     }
 
-    /// The words, with the name that `name` knows for a link.
+    /// The text, with the names of links from `name`.
     fn words(&self, mut name: impl FnMut(u32) -> Option<String>) -> String {
         let word = |part: &Part| match part {
             Part::Text(text) => text.clone(),
@@ -50,7 +50,7 @@ impl Action {
         self.0.iter().map(word).collect()
     }
 
-    /// The words, with the indexes of links.
+    /// The text, with the indexes of links.
     pub(super) fn unnamed(&self) -> String {
         self.words(|_| None)
     }
@@ -63,12 +63,12 @@ impl<T: Into<String>> From<T> for Action {
 }
 
 impl Netlink {
-    /// The words for an action, with the names of its links.
+    /// The text of an action, with the names of its links.
     pub(super) fn name_links(&mut self, action: &Action) -> String {
         action.words(|index| self.link_by_index(index).ok().map(|link| link.name))
     }
 
-    /// An error about links by their indexes becomes one about their names.
+    /// Replaces indexes of links in an error by their names.
     pub(super) fn naming_links(&mut self, error: Error, action: &Action) -> Error {
         match error {
             Error::Netlink { errno, extack, .. } => {

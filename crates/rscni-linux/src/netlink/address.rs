@@ -1,4 +1,4 @@
-//! Addresses of links, as `ip addr` shows and changes them.
+//! Addresses of links, as `ip addr` lists and changes them.
 
 use std::net::IpAddr;
 
@@ -17,40 +17,40 @@ use crate::Result;
 
 const HEADER: usize = 8;
 const IFA_PROTO: u16 = 11;
-/// The protocol of an address that the kernel made from a router advertisement.
+/// The protocol of addresses from router advertisements.
 const IFAPROT_KERNEL_RA: u8 = 2;
 
-/// How an address is added.
+/// Flags of a new address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct AddressFlags {
-    /// Use it at once, without looking for another host that has it (IPv6 duplicate address detection).
+    /// Use the address at once, without duplicate address detection (IPv6 only).
     pub nodad: bool,
-    /// Do not add the route to its prefix.
+    /// Do not add the prefix route.
     pub noprefixroute: bool,
 }
 
-/// An address to be added, with all that can be said of it.
+/// An address to be added, with all its attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewAddress {
     /// The address with its prefix length.
     pub net: IpNet,
-    /// The other end's address on a point-to-point link.
+    /// The peer address of a point-to-point link.
     pub peer: Option<IpAddr>,
-    /// Its scope; by default what follows from the address.
+    /// Scope; derived from the address by default.
     pub scope: Option<u8>,
     /// How it is added.
     pub flags: AddressFlags,
 }
 
 impl NewAddress {
-    /// The address alone.
+    /// An address with default attributes.
     pub fn new(net: IpNet) -> Self {
         Self { net, peer: None, scope: None, flags: AddressFlags::default() }
     }
 }
 
 impl From<&Address> for NewAddress {
-    /// As the link has it.
+    /// Adds the address as it was listed.
     fn from(address: &Address) -> Self {
         let flags = AddressFlags { nodad: address.nodad, noprefixroute: address.noprefixroute };
         Self { net: address.net, peer: address.peer, scope: Some(address.scope), flags }
@@ -62,31 +62,32 @@ impl From<&Address> for NewAddress {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Address {
-    /// The index of its link.
+    /// Index of the link.
     pub index: u32,
     /// The address with its prefix length.
     pub net: IpNet,
-    /// The other end's address on a point-to-point link.
+    /// The peer address of a point-to-point link.
     pub peer: Option<IpAddr>,
-    /// Its scope: 0 global, 253 link, 254 host.
+    /// Scope: 0 global, 253 link, 254 host.
     pub scope: u8,
-    /// Duplicate address detection has not finished: it cannot be used yet.
+    /// Whether duplicate address detection is still running, so the address cannot be used yet.
     pub tentative: bool,
-    /// Duplicate address detection found another host that has it.
+    /// Whether duplicate address detection found another host with the address.
     pub dadfailed: bool,
-    /// It was added without duplicate address detection.
+    /// Whether it was added without duplicate address detection.
     pub nodad: bool,
-    /// There is no route to its prefix because of it.
+    /// Whether it was added without a prefix route.
     pub noprefixroute: bool,
-    /// It is one more of a subnet that the link has an address of already.
+    /// Whether the link already had an address of the same subnet.
     pub secondary: bool,
-    /// It does not expire.
+    /// Whether it never expires.
     pub permanent: bool,
-    /// It is a temporary one of IPv6 (RFC 8981).
+    /// Whether it is a temporary IPv6 address (RFC 8981).
     pub temporary: bool,
-    /// The kernel makes temporary ones from it.
+    /// Whether the kernel derives temporary addresses from it.
     pub managetempaddr: bool,
-    /// Who made it (`IFAPROT_*`): 1 to 3 the kernel. Before Linux 5.18, and of most tools, none.
+    /// Origin (`IFAPROT_*`): 1 to 3 is the kernel. Not reported before Linux 5.18 and by most
+    /// tools.
     pub protocol: Option<u8>,
 }
 
@@ -130,7 +131,7 @@ impl Request {
     }
 }
 
-/// The address and its peer, which is the address itself if there is no other.
+/// The local and peer attributes; without a peer both are the address.
 fn local(net: IpNet, peer: Option<IpAddr>) -> AttributeBuf {
     AttributeBuf::new()
         .with(IFA_LOCAL, octets(net.addr()))
@@ -153,17 +154,18 @@ fn message(
 }
 
 impl Netlink {
-    /// The addresses of one link, IPv4 and IPv6. The kernel picks them out, however many links there are.
+    /// Lists the IPv4 and IPv6 addresses of one link. The kernel selects them, however many links
+    /// there are.
     pub fn addresses(&mut self, index: u32) -> Result<Vec<Address>> {
         let message = list(index);
         let action = format!("list the addresses of interface {index}");
         self.socket.dump(&action, &message, |payload| {
-            // Kernels before 4.20 send those of all links.
+            // Kernels before 4.20 send the addresses of all links.
             Ok(Address::parse(payload).filter(|address| address.index == index))
         })
     }
 
-    /// All addresses of the namespace. Its cost grows with the host.
+    /// Lists all addresses of the namespace. The cost grows with the number of addresses.
     pub fn all_addresses(&mut self) -> Result<Vec<Address>> {
         self.socket.dump("list addresses", &list(0), |payload| Ok(Address::parse(payload)))
     }
@@ -175,7 +177,7 @@ fn list(index: u32) -> Message {
 }
 
 impl Address {
-    /// `None` for what is neither IPv4 nor IPv6.
+    /// Returns `None` for other families than IPv4 and IPv6.
     pub(super) fn parse(payload: &[u8]) -> Option<Self> {
         let [_, prefix_len, flags, scope, i0, i1, i2, i3] = *payload.first_chunk::<HEADER>()?;
         let mut flags = u32::from(flags);
@@ -191,7 +193,7 @@ impl Address {
                 _ => {}
             }
         }
-        // On a point-to-point link IFA_ADDRESS is the other end; IPv6 sends IFA_LOCAL only there.
+        // On a point-to-point link `IFA_ADDRESS` is the peer; IPv6 sends `IFA_LOCAL` only there.
         let net = IpNet::new(local.or(address)?, prefix_len).ok()?;
         let has = |flag| flags & flag != 0;
         Some(Self {
@@ -205,16 +207,16 @@ impl Address {
             noprefixroute: has(IFA_F_NOPREFIXROUTE),
             secondary: has(IFA_F_SECONDARY),
             permanent: has(IFA_F_PERMANENT),
-            // IPv4 has another meaning for the same bit.
+            // For IPv4 the same flag means secondary.
             temporary: net.addr().is_ipv6() && has(IFA_F_SECONDARY),
             managetempaddr: has(IFA_F_MANAGETEMPADDR),
             protocol,
         })
     }
 
-    /// Whether the kernel made it from a router advertisement.
+    /// Whether the kernel created it from a router advertisement.
     pub fn is_advertised(&self) -> bool {
-        // A temporary address has no protocol, nor has any before Linux 5.18.
+        // Temporary addresses have no protocol, and no address has one before Linux 5.18.
         let looks_so = !self.permanent && (self.temporary || self.managetempaddr);
         self.net.addr().is_ipv6()
             && self.protocol.map_or(looks_so, |protocol| protocol == IFAPROT_KERNEL_RA)

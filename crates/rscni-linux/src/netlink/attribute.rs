@@ -1,4 +1,4 @@
-//! Reading the attributes of an answer: what is asked for is taken, the rest is passed over.
+//! Reading attributes: unknown ones are skipped.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,8 @@ use std::net::IpAddr;
 const TYPE_MASK: u16 = 0x3fff;
 const HEADER: usize = 4;
 
-/// The attributes after a header of `header` bytes. An attribute that is cut off ends the list.
+/// Iterates over the attributes after a header of `header` bytes. A truncated attribute ends the
+/// list.
 pub(crate) fn attributes(payload: &[u8], header: usize) -> Attributes<'_> {
     Attributes(payload.get(header..).unwrap_or_default())
 }
@@ -27,9 +28,9 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
-/// The bytes of one attribute, and how to read them.
+/// The value of one attribute.
 ///
-/// A number that has not the length it should have reads as zero: the kernel does not send such.
+/// A number of the wrong length reads as zero; the kernel does not send such.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Value<'a>(pub(crate) &'a [u8]);
 
@@ -66,7 +67,7 @@ impl<'a> Value<'a> {
         u16::from_be_bytes(self.array())
     }
 
-    /// nftables sends its numbers in network byte order.
+    /// Reads a number in network byte order, as nftables sends them.
     pub(crate) fn u32_be(self) -> u32 {
         u32::from_be_bytes(self.array())
     }
@@ -79,13 +80,13 @@ impl<'a> Value<'a> {
         u64::from_be_bytes(self.array())
     }
 
-    /// Text up to its NUL. Names in the kernel are bytes; what is not UTF-8 is shown as well as it can be.
+    /// Returns the text up to its NUL. Names in the kernel are bytes; invalid UTF-8 is replaced.
     pub(crate) fn string(self) -> String {
         let end = self.0.iter().position(|byte| *byte == 0);
         String::from_utf8_lossy(&self.0[..end.unwrap_or(self.0.len())]).into_owned()
     }
 
-    /// An IPv4 or IPv6 address, told apart by its length.
+    /// Returns an IPv4 or IPv6 address, depending on the length.
     pub(crate) fn ip(self) -> Option<IpAddr> {
         if let Ok(v4) = <[u8; 4]>::try_from(self.0) {
             return Some(v4.into());
@@ -93,7 +94,7 @@ impl<'a> Value<'a> {
         <[u8; 16]>::try_from(self.0).ok().map(IpAddr::from)
     }
 
-    /// What follows the first `skipped` bytes.
+    /// Returns the bytes after the first `skipped`.
     pub(crate) fn rest(self, skipped: usize) -> Self {
         Self(self.0.get(skipped..).unwrap_or_default())
     }

@@ -1,4 +1,4 @@
-//! Bridges and their ports: reading what they are set to, and setting a port's flags as `bridge link set` does.
+//! Settings of bridges and their ports, as `bridge link set` changes them.
 
 use libc::{IFLA_PROTINFO, RTM_SETLINK};
 
@@ -18,13 +18,13 @@ const IFLA_BRPORT_MCAST_FLOOD: u16 = 27;
 const IFLA_BRPORT_BCAST_FLOOD: u16 = 30;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 
-/// What a bridge is set to.
+/// Settings of a bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct BridgeInfo {
-    /// Whether it keeps VLANs apart.
+    /// Whether it filters by VLAN.
     pub vlan_filtering: bool,
-    /// The VLAN that ports are put into by themselves; 0 for none.
+    /// The VLAN of new ports; 0 for none.
     pub vlan_default_pvid: u16,
 }
 
@@ -42,18 +42,18 @@ impl BridgeInfo {
     }
 }
 
-/// What a port of a bridge is set to.
+/// Settings of a bridge port.
 #[allow(clippy::struct_excessive_bools, reason = "they are the kernel's switches")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct BridgePortInfo {
-    /// Whether packets may leave through the port they came by.
+    /// Whether packets may leave through the port they arrived on.
     pub hairpin: bool,
-    /// Whether it is kept apart from the other isolated ports.
+    /// Whether it is isolated from other isolated ports.
     pub isolated: bool,
     /// Whether the bridge learns addresses from it.
     pub learning: bool,
-    /// Whether packets for unknown addresses leave through it.
+    /// Whether packets to unknown addresses are flooded to it.
     pub flood: bool,
 }
 
@@ -73,20 +73,20 @@ impl BridgePortInfo {
     }
 }
 
-/// What to set on a port of a bridge; what is `None` stays as it is.
+/// Changes of a bridge port; `None` keeps a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BridgePort {
-    /// Packets may leave through the port they came by.
+    /// Packets may leave through the port they arrived on.
     pub hairpin: Option<bool>,
-    /// It is kept apart from the other isolated ports.
+    /// The port is isolated from other isolated ports.
     pub isolated: Option<bool>,
-    /// The bridge learns addresses from it.
+    /// The bridge learns addresses from the port.
     pub learning: Option<bool>,
-    /// Packets for unknown addresses leave through it.
+    /// Packets to unknown addresses are flooded to the port.
     pub flood: Option<bool>,
-    /// Multicast packets that nobody asked for leave through it.
+    /// Multicast packets without a subscriber are flooded to the port.
     pub mcast_flood: Option<bool>,
-    /// Broadcasts leave through it.
+    /// Broadcasts are flooded to the port.
     pub bcast_flood: Option<bool>,
 }
 

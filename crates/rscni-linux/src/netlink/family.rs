@@ -1,10 +1,10 @@
-//! The two protocol families.
+//! IPv4 and IPv6.
 
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// A protocol family.
+/// An address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Family {
     /// IPv4.
@@ -22,7 +22,7 @@ impl Family {
         }
     }
 
-    /// `AF_INET` or `AF_INET6`.
+    /// Returns `AF_INET` or `AF_INET6`.
     pub(crate) fn number(self) -> u8 {
         match self {
             Self::V4 => 2,

@@ -1,4 +1,4 @@
-//! The part of rtnetlink in [`fuzzing`](crate::fuzzing).
+//! Fuzzing entry points of rtnetlink, see [`fuzzing`](crate::fuzzing).
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::fuzzing::flow;
 
-/// A datagram of the kernel: each message of it is read as everything that it may be.
+/// Parses each message of a datagram as every kind of object.
 pub fn netlink(data: &[u8]) {
     let mut rest = data;
     while !rest.is_empty() {

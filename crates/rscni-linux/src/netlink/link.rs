@@ -1,4 +1,5 @@
-//! Links, as `ip link` shows and changes them. How each kind of link is made is in [`kind`](super::kind).
+//! Links, as `ip link` lists and changes them. Each kind of link is created in
+//! [`kind`](super::kind).
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -30,59 +31,59 @@ pub(super) const AF_BRIDGE: u8 = 7;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Link {
-    /// The number by which the kernel knows it, within its namespace.
+    /// Interface index, unique within its namespace.
     pub index: u32,
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its hardware address, if that is an Ethernet address.
+    /// Hardware address, if it is an Ethernet address.
     pub mac: Option<MacAddr>,
-    /// Its hardware address as bytes, whatever kind of address that is.
+    /// Hardware address of any kind, as bytes.
     pub hardware_address: Vec<u8>,
-    /// The hardware address that the device was made with, whatever it was set to since. Empty if it has none.
+    /// Permanent hardware address of the device, empty if it has none.
     pub permanent_address: Vec<u8>,
-    /// The device that it belongs to, by its bus and its name there: `pci/0000:3b:00.1`. Not before Linux 5.14.
+    /// Parent device, as bus and name: `pci/0000:3b:00.1`. Not reported before Linux 5.14.
     pub parent_device: Option<String>,
-    /// The largest packet it carries.
+    /// MTU.
     pub mtu: u32,
-    /// Its kind, such as `veth` or `bridge`; a physical device has none.
+    /// Kind, such as `veth` or `bridge`; `None` for a physical device.
     pub kind: Option<String>,
-    /// The index of the bridge, bond or VRF that it belongs to.
+    /// Index of the bridge, bond or VRF that it is a port of.
     pub master: Option<u32>,
-    /// The text that `ip link set ... alias` gave it.
+    /// Alias (`ip link set ... alias`).
     pub alias: Option<String>,
-    /// Whether it is switched on (`IFF_UP`).
+    /// Whether it is up (`IFF_UP`).
     pub up: bool,
-    /// Whether it is on and has a carrier (`IFF_RUNNING`).
+    /// Whether it is up and has a carrier (`IFF_RUNNING`).
     pub running: bool,
-    /// Its state in the words of RFC 2863.
+    /// Operational state.
     pub operstate: OperState,
-    /// Whether it is a loopback.
+    /// Whether it is a loopback interface.
     pub loopback: bool,
-    /// Whether it was told to take in all packets (`IFF_PROMISC`, as `ip link set ... promisc on` sets it).
+    /// Whether promiscuous mode was turned on (`IFF_PROMISC`, `ip link set ... promisc on`).
     pub promisc: bool,
-    /// How many users have asked it to take in all packets, a bridge or a packet capture included.
+    /// Number of users of promiscuous mode, including bridges and packet captures.
     pub promiscuity: u32,
-    /// Whether it was told to take in all multicast packets (`IFF_ALLMULTI`).
+    /// Whether all-multicast mode is on (`IFF_ALLMULTI`).
     pub allmulticast: bool,
-    /// The index of the link it stands on or, for a veth, of its peer; in the namespace `peer_netnsid`.
+    /// Index of the lower link or, for a veth, of its peer; in the namespace `peer_netnsid`.
     pub peer_index: Option<u32>,
-    /// The namespace of that link, if it is another one, as this namespace numbers it.
+    /// Id of the namespace of that link, if it is a different one.
     pub peer_netnsid: Option<i32>,
-    /// How many packets wait at most.
+    /// Length of the transmit queue, in packets.
     pub txqlen: u32,
-    /// The number of a VRF's table.
+    /// Routing table of a VRF.
     pub vrf_table: Option<u32>,
-    /// What a bridge is set to.
+    /// Settings of a bridge.
     pub bridge: Option<BridgeInfo>,
-    /// What a bridge's port is set to.
+    /// Settings of a bridge port.
     pub bridge_port: Option<BridgePortInfo>,
-    /// What a macvlan is set to.
+    /// Settings of a macvlan.
     pub macvlan: Option<MacvlanInfo>,
-    /// The mode of an ipvlan.
+    /// Mode of an ipvlan.
     pub ipvlan_mode: Option<IpvlanMode>,
-    /// The number of an 802.1Q link.
+    /// VLAN id of an 802.1Q link.
     pub vlan_id: Option<u16>,
-    /// What a tun or tap is set to.
+    /// Settings of a tun or tap.
     pub tun: Option<TunInfo>,
 }
 
@@ -90,20 +91,20 @@ pub struct Link {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OperState {
-    /// The driver does not say; a loopback that works says this.
+    /// Not reported by the driver, as for a working loopback interface.
     #[default]
     Unknown,
-    /// Some part is missing.
+    /// Hardware is missing.
     NotPresent,
-    /// Off, or without a carrier.
+    /// Down, or without a carrier.
     Down,
-    /// The link below it is down.
+    /// The lower link is down.
     LowerLayerDown,
     /// Under test.
     Testing,
-    /// Waiting for something outside.
+    /// Waiting for an external event.
     Dormant,
-    /// Ready for packets.
+    /// Operational.
     Up,
 }
 
@@ -179,7 +180,7 @@ impl Link {
         }
     }
 
-    /// The kind comes first, and what it says about itself after it.
+    /// Parses `IFLA_INFO_DATA`, which the kernel sends after the kind.
     fn parse_data(&mut self, mut data: Attributes<'_>) {
         match self.kind.as_deref() {
             Some("bridge") => self.bridge = Some(BridgeInfo::parse(data)),
@@ -196,28 +197,28 @@ impl Link {
     }
 }
 
-/// What to change of a link; what is `None` stays as it is.
+/// Changes of a link; `None` keeps a setting.
 #[derive(Debug, Clone, Default)]
 pub struct LinkChange<'a> {
-    /// Switch it on or off.
+    /// Bring it up or set it down.
     pub up: Option<bool>,
-    /// Set its MTU.
+    /// Set the MTU.
     pub mtu: Option<u32>,
-    /// Set its hardware address.
+    /// Set the hardware address.
     pub mac: Option<MacAddr>,
-    /// Make it a port of the bridge (bond, VRF) with this index; 0 takes it out of the one it is in.
+    /// Make it a port of the bridge, bond or VRF with this index; 0 detaches it.
     pub master: Option<u32>,
-    /// Set its alias; the empty text removes it.
+    /// Set the alias; the empty text removes it.
     pub alias: Option<String>,
     /// Rename it.
     pub name: Option<String>,
-    /// Have it take in all packets, or no longer.
+    /// Turn promiscuous mode on or off.
     pub promisc: Option<bool>,
-    /// Have it take in all multicast packets, or no longer.
+    /// Turn all-multicast mode on or off.
     pub allmulticast: Option<bool>,
-    /// Set the length of its queue.
+    /// Set the length of the transmit queue.
     pub txqlen: Option<u32>,
-    /// Move it into this namespace (where it gets the `name` given here).
+    /// Move it to this namespace, under the `name` given here.
     pub netns: Option<&'a Netns>,
 }
 
@@ -243,7 +244,7 @@ impl LinkChange<'_> {
         Message::new(RTM_SETLINK, &header(0, index, flags, mask), &attributes)
     }
 
-    /// The change to a link in words.
+    /// Describes the change of a link.
     fn describe(&self, index: u32) -> Action {
         let about = |text: &str| Action::from(text).link(index);
         let switch = |what: &str, on: bool| {
@@ -298,31 +299,31 @@ impl Request {
     }
 }
 
-/// A lookup that leaves out what nobody reads here: the counters.
+/// A lookup without the counters, which are not read here.
 fn get(attributes: AttributeBuf, index: u32) -> Message {
     let attributes = attributes.with(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
     Message::new(RTM_GETLINK, &header(0, index, 0, 0), &attributes)
 }
 
-/// The longest name, in bytes (`IFNAMSIZ` without the NUL).
+/// The maximum length of a name (`IFNAMSIZ` without the NUL).
 const LONGEST_NAME: usize = 15;
 
-/// Looking links up.
+/// Lookups.
 impl Netlink {
-    /// The link called `name`.
+    /// Looks up a link by its name.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] if there is none.
+    /// [`Error::NotFound`] if it does not exist.
     pub fn link_by_name(&mut self, name: &str) -> Result<Link> {
         self.find_link(name)?.ok_or_else(|| Error::not_found(format!("interface {name}")))
     }
 
-    /// The link with this index.
+    /// Looks up a link by its index.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] if there is none.
+    /// [`Error::NotFound`] if it does not exist.
     pub fn link_by_index(&mut self, index: u32) -> Result<Link> {
         let action = format!("look up interface {index}");
         self.socket
@@ -331,22 +332,23 @@ impl Netlink {
             .ok_or_else(|| Error::not_found(format!("interface {index}")))
     }
 
-    /// The link with this index in the namespace that this socket's knows by this id.
+    /// Looks up a link in the namespace that this namespace knows by `nsid`.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] if there is no such link or no such namespace.
+    /// [`Error::NotFound`] if the link or the namespace does not exist.
     pub fn link_in(&mut self, nsid: i32, index: u32) -> Result<Link> {
         let what = format!("interface {index} of namespace {nsid}");
         let target = AttributeBuf::new().with(IFLA_TARGET_NETNSID, nsid.to_ne_bytes());
         match self.socket.get(&format!("look up {what}"), &get(target, index), Link::parse) {
-            // What the kernel says to an id of no namespace.
+            // The kernel's answer to an unknown id.
             Err(error) if error.has_errno(Errno::INVAL) => Err(Error::not_found(what)),
             found => found,
         }
     }
 
-    /// The link called `name`, or `None`; no link has a name that the kernel would read in part only.
+    /// Looks up a link by its name, or returns `None`. The kernel would truncate a name that is too
+    /// long.
     pub fn find_link(&mut self, name: &str) -> Result<Option<Link>> {
         if name.contains('\0') || name.len() > LONGEST_NAME {
             return Ok(None);
@@ -355,7 +357,7 @@ impl Netlink {
         self.socket.get(&action, &get_by_name(name), Link::parse).or_absent()
     }
 
-    /// Changes a link and gives it as it is then, in one exchange.
+    /// Changes a link and returns its new state, in one exchange.
     pub fn change_link(&mut self, index: u32, change: &LinkChange<'_>) -> Result<Link> {
         let Request { message, flags, action } = Request::set_link(index, change);
         let first = self.socket.queue(flags, &message);
@@ -366,13 +368,13 @@ impl Netlink {
         link.map_err(|error| self.naming_links(error, &action))
     }
 
-    /// All links of the namespace. Its cost grows with the host: for garbage collection and for people.
+    /// Lists all links of the namespace. The cost grows with the number of links.
     pub fn links(&mut self) -> Result<Vec<Link>> {
         let message = get(AttributeBuf::new(), 0);
         self.socket.dump("list interfaces", &message, |payload| Link::parse(payload).map(Some))
     }
 
-    /// All links with this alias. It looks at every link, see [`Netlink::links`].
+    /// Lists all links with this alias. Reads every link, see [`Netlink::links`].
     pub fn links_by_alias(&mut self, alias: &str) -> Result<Vec<Link>> {
         let mut links = self.links()?;
         links.retain(|link| link.alias.as_deref() == Some(alias));

@@ -20,22 +20,22 @@ pub(crate) const NLA_F_NESTED: u16 = 0x8000;
 const ATTRIBUTE_HEADER: usize = 4;
 pub(super) const ALIGNMENT: usize = 4;
 
-/// A message without the header that all netlink messages share.
+/// A message without its `nlmsghdr`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Message {
-    /// The type of the message, such as `RTM_NEWLINK`.
+    /// The message type, such as `RTM_NEWLINK`.
     pub(crate) kind: u16,
     pub(crate) payload: Vec<u8>,
 }
 
 impl Message {
-    /// A message of this type with the header of its family.
+    /// Creates a message from its fixed header and attributes.
     pub(crate) fn new(kind: u16, header: &[u8], attributes: &AttributeBuf) -> Self {
         Self { kind, payload: [header, attributes.as_ref()].concat() }
     }
 }
 
-/// Encoded attributes, in the order in which they are sent.
+/// Encoded attributes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct AttributeBuf(Vec<u8>);
 

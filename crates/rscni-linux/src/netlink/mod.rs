@@ -1,10 +1,10 @@
-//! rtnetlink: links, addresses, routes and neighbours, as `ip` and `bridge` manage them.
+//! rtnetlink: links, addresses, routes, rules and neighbours, as `ip` and `bridge` manage them.
 //!
-//! [`Netlink`] is a socket that stays in the namespace it was opened in: a caller that works on the host and
-//! in a container opens one for each, and no thread moves for the rest of the call.
+//! A [`Netlink`] socket stays in the namespace it was opened in. A caller that works on the host
+//! and in a container opens one for each, and no thread changes its namespace after that.
 //!
-//! Messages are written and read attribute by attribute, with the constants of the kernel's headers. Reading takes what
-//! is needed and skips the rest, so that an unknown attribute of some driver cannot hide a link.
+//! Messages are written and read attribute by attribute, with the constants of the kernel headers.
+//! Unknown attributes are skipped, so that one of a foreign driver cannot hide a link.
 
 mod action;
 mod address;
@@ -52,7 +52,7 @@ pub(crate) use self::{
 };
 use crate::{Error, Netns, Result};
 
-/// An rtnetlink socket. It stays in the namespace it was opened in.
+/// An rtnetlink socket, bound to the namespace it was opened in.
 #[derive(Debug)]
 pub struct Netlink {
     socket: Socket,
@@ -70,7 +70,7 @@ impl Netlink {
     }
 }
 
-/// For lookups: what is not there is no error but `None`.
+/// Turns "not found" into `None`.
 pub(crate) trait OrAbsent<T> {
     fn or_absent(self) -> Result<Option<T>>;
 }

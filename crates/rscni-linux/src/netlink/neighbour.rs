@@ -1,4 +1,4 @@
-//! Neighbours (ARP and NDP entries), as `ip neigh` shows and changes them.
+//! Neighbours (ARP and NDP entries), as `ip neigh` lists and changes them.
 
 use std::net::IpAddr;
 
@@ -14,17 +14,17 @@ use crate::{MacAddr, Result};
 
 const HEADER: usize = 12;
 
-/// A neighbour: a host on the link, and the hardware address that it is reached by.
+/// A neighbour: the address of a host on a link, and its hardware address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Neighbour {
-    /// The index of the link.
+    /// Index of the link.
     pub index: u32,
-    /// Its address.
+    /// Address.
     pub address: IpAddr,
-    /// Its hardware address, when that is known.
+    /// Hardware address, if known.
     pub mac: Option<MacAddr>,
-    /// It was set and does not expire.
+    /// Whether it is permanent.
     pub permanent: bool,
 }
 
@@ -62,7 +62,7 @@ fn message(kind: u16, index: u32, address: IpAddr, state: u16, mac: Option<MacAd
 }
 
 impl Netlink {
-    /// The neighbours on one link, IPv4 and IPv6.
+    /// Lists the IPv4 and IPv6 neighbours of one link.
     pub fn neighbours(&mut self, index: u32) -> Result<Vec<Neighbour>> {
         let of_link = AttributeBuf::new().with(NDA_IFINDEX, index.to_ne_bytes());
         let message = Message::new(RTM_GETNEIGH, &[0; HEADER], &of_link);

@@ -1,4 +1,5 @@
-//! What identifies network namespaces: the ids by which one names others, as `ip netns list-id` shows them, and cookies.
+//! Identifiers of network namespaces: ids relative to another one, as `ip netns list-id` lists
+//! them, and cookies.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -12,13 +13,14 @@ const NETNSA_NSID: u16 = 1;
 const NETNSA_FD: u16 = 3;
 
 impl Netlink {
-    /// A number of the socket's namespace that no other one gets before the next boot. None before Linux 5.14.
+    /// Returns a number that identifies the socket's namespace until the next boot; `None` before
+    /// Linux 5.14.
     pub fn netns_cookie(&self) -> Option<u64> {
         kernel_interface::netns_cookie(&self.socket).ok()
     }
 
-    /// The id that this socket's namespace has for another one, as in
-    /// [`Link::peer_netnsid`](crate::Link::peer_netnsid). None if it has none.
+    /// Returns the id that this socket's namespace has for another one, as in
+    /// [`Link::peer_netnsid`](crate::Link::peer_netnsid), or `None` if it has none.
     pub fn nsid(&mut self, netns: &Netns) -> Result<Option<i32>> {
         let fd = netns.as_fd().as_raw_fd().to_ne_bytes();
         let message =
@@ -26,7 +28,7 @@ impl Netlink {
         let action = format!("look up the id of {}", netns.path().display());
         self.socket.get(&action, &message, |payload| {
             let id = attributes(payload, HEADER).find(|(kind, _)| *kind == NETNSA_NSID);
-            // -1 means that none is assigned.
+            // -1: no id is assigned.
             Ok(id.map(|(_, value)| value.i32()).filter(|id| *id >= 0))
         })
     }

@@ -1,4 +1,4 @@
-//! Removing a link without waiting until the kernel has freed it.
+//! Deleting a link without waiting for the kernel to free it.
 
 use std::{
     sync::mpsc::{RecvTimeoutError, channel},
@@ -9,26 +9,27 @@ use std::{
 use super::Netlink;
 use crate::{Error, Result};
 
-/// Between two looks at whether it is still there.
+/// Pause between two lookups.
 const PAUSE: Duration = Duration::from_micros(200);
 
 impl Netlink {
-    /// Deletes a link, and comes back as soon as nobody can find it any more.
+    /// Deletes a link, and returns as soon as it can no longer be found.
     ///
-    /// The kernel answers a deletion when it has also freed the link, before which it waits for all processors: some 20 ms,
-    /// ten times what the removal takes. Here a thread waits for the answer, on `other`, a socket in the same namespace.
-    /// The process does not end before that thread: this is for programs that go on.
+    /// The kernel answers a deletion after it has freed the link, which takes an RCU grace period:
+    /// about 20 ms, ten times the removal itself. A thread waits for the answer on `other`, a
+    /// socket in the same namespace. The process does not exit before that thread, so this only
+    /// helps long-running programs.
     ///
     /// # Errors
     ///
     /// As [`Netlink::del_link`].
     pub fn del_link_at_once(&mut self, mut other: Self, index: u32) -> Result<()> {
-        // One that is gone already would be taken for one that went.
+        // A link that does not exist must not count as deleted.
         self.link_by_index(index)?;
         let (sender, answer) = channel();
         thread::Builder::new()
             .name("del_link".to_owned())
-            // Nobody listens any more if the link was seen to be gone before.
+            // The receiver is gone if the lookup noticed the deletion first.
             .spawn(move || sender.send(other.del_link(index)).unwrap_or_default())
             .map_err(|error| Error::io("start a thread that removes a link", error))?;
         loop {

@@ -1,7 +1,7 @@
-//! A request to change something, and batches of them.
+//! Requests that change something, and batches of them.
 //!
-//! Every operation is written once, as a function that makes a [`Request`]. [`Netlink`] runs one at a time,
-//! a [`Batch`] collects several and sends them together.
+//! Every operation is one function that returns a [`Request`]. [`Netlink`] runs one at a time, a
+//! [`Batch`] collects several and sends them together.
 
 use std::ops::ControlFlow;
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// One change, ready to be sent: the message, and in words what it does.
+/// One change, ready to be sent, with its description.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub(super) message: Message,
@@ -28,18 +28,18 @@ impl Request {
 }
 
 impl Netlink {
-    /// Sends one request and waits until the kernel has carried it out.
+    /// Sends one request and waits for the result.
     pub fn run(&mut self, request: &Request) -> Result<()> {
         self.run_all(std::slice::from_ref(request))
     }
 
-    /// Sends all requests at once and waits until the kernel has been through them, in their order.
+    /// Sends all requests at once and waits until the kernel has processed them in order.
     ///
-    /// It is no transaction: when one is refused, the kernel still carries out those that follow.
+    /// This is not a transaction: after a refusal the kernel still carries out later requests.
     ///
     /// # Errors
     ///
-    /// The first refusal. It names the request that was refused.
+    /// The first refusal, naming its request.
     pub fn run_all(&mut self, requests: &[Request]) -> Result<()> {
         let Some(end) = requests.len().checked_sub(1) else {
             return Ok(());
@@ -47,7 +47,8 @@ impl Netlink {
         let mut first = None;
         let mut last = 0;
         for (position, request) in requests.iter().enumerate() {
-            // Refusals are always told; success only of the last one. So a batch that succeeds has one answer.
+            // Refusals are always reported, success only for the last request. A successful batch
+            // has one answer.
             let ack = if position == end { NLM_F_ACK } else { 0 };
             last = self.socket.queue(request.flags | ack, &request.message);
             first.get_or_insert(last);
@@ -74,7 +75,7 @@ impl Netlink {
         }
     }
 
-    /// Collects several changes to send them together.
+    /// Starts a batch of changes.
     ///
     /// ```no_run
     /// # fn main() -> rscni_linux::Result<()> {
@@ -93,9 +94,9 @@ impl Netlink {
     }
 }
 
-/// Changes that are sent together: made by [`Netlink::batch`], carried out by [`Batch::commit`].
+/// Changes that are sent together by [`Batch::commit`]; made by [`Netlink::batch`].
 ///
-/// Dropped without a commit, none of them happens.
+/// Dropping it without a commit changes nothing.
 #[derive(Debug)]
 #[must_use = "nothing happens until commit()"]
 pub struct Batch<'a> {
@@ -110,23 +111,24 @@ impl Batch<'_> {
         self
     }
 
-    /// Sends them all, see [`Netlink::run_all`].
+    /// Sends all requests, see [`Netlink::run_all`].
     pub fn commit(self) -> Result<()> {
         self.netlink.run_all(&self.requests)
     }
 }
 
-/// From functions that make requests, methods of [`Netlink`] that run them and of [`Batch`] that collect them.
+/// Generates, for each function that makes a request, a method of [`Netlink`] that runs it and one
+/// of [`Batch`] that collects it.
 macro_rules! operations {
     ($($(#[$doc:meta])* fn $name:ident($($argument:ident: $type:ty),*);)*) => {
-        /// Changes, one at a time.
+        /// Single changes.
         impl Netlink {
             $($(#[$doc])* pub fn $name(&mut self, $($argument: $type),*) -> Result<()> {
                 self.run(&Request::$name($($argument),*))
             })*
         }
 
-        /// The same changes, to be sent together.
+        /// Batched changes.
         impl Batch<'_> {
             $($(#[$doc])* pub fn $name(&mut self, $($argument: $type),*) -> &mut Self {
                 self.push(Request::$name($($argument),*))
@@ -136,36 +138,38 @@ macro_rules! operations {
 }
 
 operations! {
-    /// Changes a link, as `ip link set`: all that `change` says, in one message.
+    /// Changes a link, as `ip link set`, in one message.
     fn set_link(index: u32, change: &super::LinkChange<'_>);
-    /// Deletes a link (and with it its veth peer, its addresses and its routes), as `ip link del`.
+    /// Deletes a link with its veth peer, addresses and routes, as `ip link del`.
     fn del_link(index: u32);
     /// Sets flags of a bridge port, as `bridge link set`.
     fn set_bridge_port(index: u32, port: &super::BridgePort);
-    /// Adds VLANs to a bridge port or, for the bridge's own, to a bridge; as `bridge vlan add`.
+    /// Adds VLANs to a bridge port or to the bridge itself, as `bridge vlan add`.
     fn add_vlans(index: u32, vlans: &[super::Vlan], owner: super::VlanOwner);
     /// Removes VLANs, as `bridge vlan del`.
     fn del_vlans(index: u32, vlans: &[super::Vlan], owner: super::VlanOwner);
-    /// Adds an address with its prefix, as `ip addr add`. Fails with `EEXIST` if the link has it already.
+    /// Adds an address, as `ip addr add`. Fails with `EEXIST` if the link already has it.
     fn add_address(index: u32, net: ipnet::IpNet, flags: super::AddressFlags);
-    /// Adds an address as [`add_address`](Netlink::add_address) does, with its peer and its scope.
+    /// Adds an address like [`add_address`](Netlink::add_address), with peer and scope.
     fn add_new_address(index: u32, address: &super::NewAddress);
     /// Removes an address, as `ip addr del`.
     fn del_address(index: u32, net: ipnet::IpNet);
-    /// Adds a route, as `ip route add`. Fails with `EEXIST` if there is one to the same destination.
+    /// Adds a route, as `ip route add`. Fails with `EEXIST` if there is one to the same
+    /// destination.
     fn add_route(route: &super::Route);
-    /// Adds a route beside one to the same destination, as `ip route append`. Fails with `EEXIST` only if there is
-    /// one like it in all respects.
+    /// Adds a route, as `ip route append`. Fails with `EEXIST` only if an equal one exists.
     fn append_route(route: &super::Route);
-    /// Adds a route in place of one to the same destination, as `ip route replace`.
+    /// Adds or replaces a route, as `ip route replace`.
     fn replace_route(route: &super::Route);
-    /// Removes a route, as `ip route del`: the first that is like `route` in all that `route` says.
+    /// Removes the first route that matches all fields of `route`, as `ip route del`.
     fn del_route(route: &super::Route);
-    /// Adds a routing rule, as `ip rule add`. Fails with `EEXIST` if there is one like it of the same priority.
+    /// Adds a routing rule, as `ip rule add`. Fails with `EEXIST` if an equal one of the same
+    /// priority exists.
     fn add_rule(rule: &super::Rule);
-    /// Removes a routing rule, as `ip rule del`; the first that is like `rule` if it has no priority.
+    /// Removes a routing rule, as `ip rule del`; without a priority, the first match.
     fn del_rule(rule: &super::Rule);
-    /// Adds a queueing discipline, as `tc qdisc add`. Fails with `EEXIST` if there is one that somebody has put there.
+    /// Adds a queueing discipline, as `tc qdisc add`. Fails with `EEXIST` unless the present one is
+    /// the kernel's default.
     fn add_qdisc(index: u32, parent: super::tc::Handle, handle: super::tc::Handle, qdisc: &super::tc::Qdisc);
     /// Deletes a queueing discipline with its classes and filters, as `tc qdisc del`.
     fn del_qdisc(index: u32, parent: super::tc::Handle);

@@ -1,4 +1,4 @@
-//! Routes, as `ip route` shows and changes them.
+//! Routes, as `ip route` lists and changes them.
 
 use std::net::IpAddr;
 
@@ -18,7 +18,7 @@ use super::{
 use crate::{Error, Result};
 
 const HEADER: usize = 12;
-/// What stands before the attributes of a hop of several: length, flags, weight, interface.
+/// The length of `struct rtnexthop`: length, flags, weight, interface.
 const HOP_HEADER: usize = 8;
 const RTA_VIA: u16 = 18;
 const RTAX_MTU: u16 = 2;
@@ -26,52 +26,51 @@ const RTAX_ADVMSS: u16 = 8;
 const RTM_F_LOOKUP_TABLE: u32 = 0x1000;
 const RTNH_F_ONLINK: u32 = 4;
 
-/// A route. What is `None` (or its default) is left to the kernel when adding, and matches all when deleting.
+/// A route. When adding, the kernel chooses unset fields; when deleting, they match everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Where it leads; the default route is `0.0.0.0/0` or `::/0`.
+    /// Destination; `0.0.0.0/0` or `::/0` for the default route.
     pub dst: IpNet,
-    /// The router to send to. It may be IPv6 for an IPv4 destination.
+    /// Gateway. It may be IPv6 for an IPv4 destination.
     pub gateway: Option<IpAddr>,
-    /// The index of the link to send by.
+    /// Index of the outgoing link.
     pub oif: Option<u32>,
-    /// The source address that packets get.
+    /// Preferred source address.
     pub src: Option<IpAddr>,
-    /// Its table: 254 is `main`, 255 `local`.
+    /// Table: 254 is `main`, 255 `local`.
     pub table: Option<u32>,
-    /// How far it leads: 0 anywhere, 253 to hosts on the link, 254 to this host.
-    /// By default that follows from whether there is a gateway.
+    /// Scope: 0 universe, 253 link, 254 host. By default it follows from the gateway.
     pub scope: Option<u8>,
-    /// Its metric: the lowest wins.
+    /// Metric; the lowest is preferred.
     pub priority: Option<u32>,
-    /// The path's MTU.
+    /// Path MTU.
     pub mtu: Option<u32>,
-    /// The largest TCP segment to announce.
+    /// Advertised maximum segment size of TCP.
     pub advmss: Option<u32>,
-    /// The gateway is on the link even though no prefix says so.
+    /// Whether the gateway is on the link although no prefix covers it.
     pub onlink: bool,
-    /// Who added it (`RTPROT_*`): 2 the kernel, 3 (by default) a tool, 4 an administrator.
+    /// Origin (`RTPROT_*`): 2 kernel, 3 (default) boot, 4 static.
     pub protocol: Option<u8>,
-    /// What it does with packets.
+    /// Type.
     pub kind: RouteType,
 }
 
-/// What a route does with packets.
+/// The type of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum RouteType {
-    /// Sends them on.
+    /// Forwards packets.
     #[default]
     Unicast,
-    /// Takes them in.
+    /// Delivers packets to this host.
     Local,
-    /// Drops them.
+    /// Drops packets silently.
     Blackhole,
-    /// Drops them and says so.
+    /// Drops packets and reports them as unreachable.
     Unreachable,
-    /// Drops them and says that it is not allowed.
+    /// Drops packets and reports them as prohibited.
     Prohibit,
-    /// Another one, by its number (`RTN_*`).
+    /// Any other type (`RTN_*`).
     Other(u8),
 }
 
@@ -101,16 +100,16 @@ impl From<u8> for RouteType {
     }
 }
 
-/// Which routes to list; what is `None` matches all.
+/// A filter of routes; `None` matches everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RouteFilter {
-    /// Those of one family.
+    /// Address family.
     pub family: Option<Family>,
-    /// Those of one table.
+    /// Table.
     pub table: Option<u32>,
-    /// Those that send by one link.
+    /// Index of the outgoing link.
     pub oif: Option<u32>,
-    /// Those to exactly this destination.
+    /// Exact destination.
     pub dst: Option<IpNet>,
 }
 
@@ -121,7 +120,7 @@ impl Default for Route {
 }
 
 impl Route {
-    /// A route to `dst`, with everything else to be filled in.
+    /// A route to `dst` with default fields.
     pub fn new(dst: impl Into<IpNet>) -> Self {
         Self {
             dst: dst.into(),
@@ -139,7 +138,7 @@ impl Route {
         }
     }
 
-    /// The default route of the gateway's family.
+    /// A default route of the gateway's family.
     pub fn default_via(gateway: IpAddr) -> Self {
         Self { gateway: Some(gateway), ..Self::new(Family::of(&gateway).everything()) }
     }
@@ -147,7 +146,7 @@ impl Route {
     fn message(&self, kind: u16, protocol: u8, scope: u8, route_type: u8) -> Message {
         let table = match self.table {
             None => RT_TABLE_MAIN,
-            // A larger number is in the attribute.
+            // Larger numbers do not fit into the header.
             Some(table) => u8::try_from(table).unwrap_or(RT_TABLE_UNSPEC),
         };
         let large_table = self.table.filter(|table| *table > u8::MAX.into());
@@ -207,7 +206,8 @@ impl Route {
         action
     }
 
-    /// One route for each hop, of which there are several if IPv6 routes by different links lead to one destination.
+    /// Returns one route for each next hop. IPv6 routes to one destination by different links form
+    /// one multipath route.
     pub(super) fn parse_all(payload: &[u8]) -> Vec<Self> {
         let Some(route) = Self::parse(payload) else { return Vec::new() };
         let hops = attributes(payload, HEADER).find(|(kind, _)| *kind == RTA_MULTIPATH);
@@ -230,13 +230,13 @@ impl Route {
     fn parse_gateway(&mut self, kind: u16, value: Value<'_>) {
         match kind {
             RTA_GATEWAY => self.gateway = value.ip(),
-            // The family comes first, in two bytes.
+            // After a family of two bytes.
             RTA_VIA => self.gateway = value.rest(2).ip(),
             _ => {}
         }
     }
 
-    /// `None` for what is neither IPv4 nor IPv6, and for the kernel's cache.
+    /// Returns `None` for other families than IPv4 and IPv6.
     fn parse(payload: &[u8]) -> Option<Self> {
         let [family, prefix_len, _, _, table, protocol, scope, kind, f0, f1, f2, f3] =
             *payload.first_chunk::<HEADER>()?;
@@ -299,7 +299,7 @@ impl Request {
     /// See [`Netlink::del_route`].
     #[must_use]
     pub fn del_route(route: &Route) -> Self {
-        // To the kernel these mean: any.
+        // The defaults match any protocol and scope.
         let (protocol, scope) =
             (route.protocol.unwrap_or(RTPROT_UNSPEC), route.scope.unwrap_or(RT_SCOPE_NOWHERE));
         let kind = match route.kind {
@@ -316,9 +316,9 @@ fn header(destination: [u8; 4], kind: [u8; 4], flags: u32) -> Vec<u8> {
     [destination, kind, flags.to_ne_bytes()].concat()
 }
 
-/// Looking routes up.
+/// Lookups.
 impl Netlink {
-    /// The routes that match the filter. One that goes several ways is listed once for each.
+    /// Lists the routes that match the filter. A multipath route is listed once for each next hop.
     pub fn routes(&mut self, filter: RouteFilter) -> Result<Vec<Route>> {
         let families = match (filter.family, filter.dst) {
             (Some(family), _) => vec![family],
@@ -346,11 +346,11 @@ impl Netlink {
         let routes = self.socket.dump("list routes", &message, |payload| {
             Ok((!is_cached(payload)).then(|| Route::parse_all(payload)))
         });
-        // A table without routes, or a link that is gone, has none.
+        // A missing table or link has no routes.
         Ok(routes.or_absent()?.unwrap_or_default().into_iter().flatten().filter(wanted).collect())
     }
 
-    /// The route by which a packet to `address` would leave, as `ip route get`; `None` if there is none.
+    /// Returns the route to `address`, as `ip route get`, or `None` if it is unreachable.
     pub fn route_to(&mut self, address: IpAddr) -> Result<Option<Route>> {
         let prefix_len = IpNet::from(address).prefix_len();
         let route = [Family::of(&address).number(), prefix_len, 0, 0];
@@ -369,7 +369,7 @@ impl Netlink {
     }
 }
 
-/// IPv6 lists what it has learnt about paths among the routes.
+/// Whether a route belongs to the IPv6 routing cache, which is listed too.
 fn is_cached(route: &[u8]) -> bool {
     let flags = route.get(8..).and_then(<[u8]>::first_chunk);
     flags.is_some_and(|flags| u32::from_ne_bytes(*flags) & RTM_F_CLONED != 0)

@@ -1,4 +1,4 @@
-//! Routing rules, as `ip rule` shows and changes them: which packets are routed by which table.
+//! Routing rules, as `ip rule` lists and changes them.
 
 use ipnet::IpNet;
 use libc::{RT_TABLE_UNSPEC, RTM_DELRULE, RTM_GETRULE, RTM_NEWRULE, RTPROT_BOOT};
@@ -28,29 +28,30 @@ const FRA_DPORT_RANGE: u16 = 24;
 const FR_ACT_TO_TBL: u8 = 1;
 const FIB_RULE_INVERT: u32 = 2;
 
-/// A rule that has packets from a source routed by a table: `ip rule add from SRC lookup TABLE`.
+/// A rule that selects a table by source: `ip rule add from SRC lookup TABLE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// Where the packets come from; all of a family are `0.0.0.0/0` or `::/0`.
+    /// Source; `0.0.0.0/0` or `::/0` matches the whole family.
     pub src: IpNet,
-    /// The table that they are routed by.
+    /// Table.
     pub table: u32,
-    /// Its place among the rules: the lowest is looked at first. By default it goes before all but that of `local`.
+    /// Priority; the lowest comes first. By default the rule precedes all others except that of
+    /// `local`.
     pub priority: Option<u32>,
-    /// Whether it says more than this: selects by something else too, or does not look up a table. Such a rule is
-    /// listed, and cannot be added or removed here.
+    /// Whether it has other selectors or another action. Such a rule is listed only; it cannot be
+    /// added or removed here.
     pub has_more: bool,
 }
 
 impl Rule {
-    /// `from SRC lookup TABLE`.
+    /// Creates the rule `from SRC lookup TABLE`.
     pub fn new(src: impl Into<IpNet>, table: u32) -> Self {
         Self { src: src.into(), table, priority: None, has_more: false }
     }
 
     fn message(&self, kind: u16, protocol: Option<u8>) -> Message {
         let (family, prefix_len) = (Family::of(&self.src.addr()).number(), self.src.prefix_len());
-        // The header has room for small numbers only; the attribute counts.
+        // Larger numbers do not fit into the header; the attribute takes precedence.
         let table = u8::try_from(self.table).unwrap_or(RT_TABLE_UNSPEC);
         let header = [family, 0, prefix_len, 0, table, 0, 0, FR_ACT_TO_TBL, 0, 0, 0, 0];
         let src = (prefix_len > 0).then(|| octets(self.src.network()));
@@ -66,7 +67,7 @@ impl Rule {
         format!("{verb} rule from {} lookup {}", self.src, self.table)
     }
 
-    /// `None` for what is neither IPv4 nor IPv6.
+    /// Returns `None` for other families than IPv4 and IPv6.
     pub(super) fn parse(payload: &[u8]) -> Option<Self> {
         let [family, dst_len, src_len, tos, table, _, _, action, f0, f1, f2, f3] =
             *payload.first_chunk::<HEADER>()?;
@@ -74,7 +75,7 @@ impl Rule {
         let is_inverted = u32::from_ne_bytes([f0, f1, f2, f3]) & FIB_RULE_INVERT != 0;
         let mut has_more = dst_len != 0 || tos != 0 || action != FR_ACT_TO_TBL || is_inverted;
         let mut table = u32::from(table);
-        // The kernel leaves out a priority of zero.
+        // The kernel omits a priority of zero.
         let mut priority = 0;
         for (kind, value) in attributes(payload, HEADER) {
             match kind {
@@ -117,7 +118,7 @@ impl Request {
 }
 
 impl Netlink {
-    /// All rules of the namespace, IPv4 first, each family in the order in which the kernel looks at them.
+    /// Lists all rules of the namespace: IPv4, then IPv6, each by priority.
     pub fn rules(&mut self) -> Result<Vec<Rule>> {
         let mut rules = Vec::new();
         for family in [Family::V4, Family::V6] {
@@ -128,7 +129,7 @@ impl Netlink {
                 self.socket.dump("list rules", &message, |payload| Ok(Rule::parse(payload)));
             match listed {
                 Ok(listed) => rules.extend(listed),
-                // A kernel without IPv6.
+                // The kernel does not support IPv6.
                 Err(error) if error.is_unsupported() || error.has_errno(Errno::AFNOSUPPORT) => {}
                 Err(error) => return Err(error),
             }

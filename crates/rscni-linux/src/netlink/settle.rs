@@ -1,4 +1,4 @@
-//! Waiting until what was set up can be used: a carrier, and IPv6 addresses past duplicate address detection.
+//! Waiting for a carrier and for duplicate address detection.
 
 use std::{
     thread,
@@ -14,17 +14,17 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 impl Netlink {
-    /// Waits until the link has a carrier and packets can go through it.
+    /// Waits until the link is operational.
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`] if it has none within `limit`; [`Error::NotFound`] if the link goes away.
+    /// [`Error::Timeout`] if it is not within `limit`; [`Error::NotFound`] if the link disappears.
     pub fn wait_until_up(&mut self, index: u32, limit: Duration) -> Result<Link> {
         poll(
             limit,
             || {
                 let link = self.link_by_index(index)?;
-                // Loopback and some drivers never say `Up`.
+                // Loopback and some drivers never report `Up`.
                 let ready =
                     link.running && matches!(link.operstate, OperState::Up | OperState::Unknown);
                 Ok(ready.then_some(link))
@@ -33,12 +33,12 @@ impl Netlink {
         )
     }
 
-    /// Waits until none of the link's IPv6 addresses is tentative any more.
+    /// Waits until no IPv6 address of the link is tentative.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] if another host on the link has one of the addresses; [`Error::Timeout`] if the
-    /// kernel has not decided within `limit`.
+    /// [`Error::Invalid`] if another host has one of the addresses; [`Error::Timeout`] if detection
+    /// does not finish within `limit`.
     pub fn settle_addresses(&mut self, index: u32, limit: Duration) -> Result<()> {
         poll(
             limit,

@@ -1,7 +1,6 @@
-//! A netlink socket: many requests out in one `send`, the answers read into one buffer that is kept.
+//! A netlink socket: several requests in one `send`, answers read into a reused buffer.
 //!
-//! It knows the envelope (headers, acknowledgements, dumps) and nothing of what is inside: rtnetlink and
-//! nftables both stand on it.
+//! It handles headers, acknowledgements and dumps, for both rtnetlink and nftables.
 
 use std::{
     io,
@@ -20,17 +19,17 @@ use super::{
 };
 use crate::{Error, Netns, Result};
 
-/// The kernel fills at most 32 KiB per datagram of a dump, so no answer is ever cut.
+/// The kernel sends at most 32 KiB per datagram of a dump, so no answer is truncated.
 const BUFFER: usize = 32 * 1024;
 const HEADER: usize = 16;
-/// A dump that other changes keep interrupting is given up after this many attempts.
+/// The number of attempts at a dump that concurrent changes interrupt.
 const DUMP_ATTEMPTS: usize = 20;
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
-/// What the kernel refused, and why.
+/// The kernel's refusal of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) errno: i32,
@@ -46,9 +45,9 @@ impl Refusal {
 /// One message of an answer.
 #[derive(Debug)]
 pub(crate) enum Answer<'a> {
-    /// The request was carried out.
+    /// The request succeeded.
     Ack,
-    /// It was not.
+    /// The request failed.
     Refused(Refusal),
     /// The end of a dump.
     Done,
@@ -56,10 +55,10 @@ pub(crate) enum Answer<'a> {
     Object(&'a [u8]),
 }
 
-/// What came of a dump that was read to its end.
+/// The result of a complete dump.
 enum Dump {
     Complete,
-    /// Something changed underneath: some objects may be missing or doubled.
+    /// The state changed during the dump: objects may be missing or duplicated.
     Interrupted,
     Refused(Refusal),
 }
@@ -74,11 +73,11 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// A socket in the calling thread's namespace.
+    /// Opens a socket in the calling thread's namespace.
     pub(crate) fn open(protocol: isize) -> Result<Self> {
         let failed = |error| Error::io("open a netlink socket", error);
         let raw = Raw::new(protocol).map_err(failed)?;
-        // Both options exist since Linux 4.12 and only make errors better to read: older kernels do without.
+        // Both options exist since Linux 4.12 and only improve error messages.
         let _ = raw.set_cap_ack(true);
         let _ = raw.set_ext_ack(true);
         Ok(Self {
@@ -86,17 +85,17 @@ impl Socket {
             outgoing: Vec::new(),
             incoming: Vec::with_capacity(BUFFER),
             sequence: 0,
-            // nftables takes no strict checking.
+            // Strict checking exists for rtnetlink only.
             strict: protocol != NETLINK_ROUTE,
         })
     }
 
-    /// A socket in `netns`, whichever namespace the caller is in.
+    /// Opens a socket in `netns`.
     pub(crate) fn open_in(netns: &Netns, protocol: isize) -> Result<Self> {
         netns.enter(|| Self::open(protocol))?
     }
 
-    /// Adds a message to what the next [`Socket::send`] sends. Gives the message's sequence number.
+    /// Queues a message for the next [`Socket::send`], and returns its sequence number.
     pub(crate) fn queue(&mut self, flags: u16, message: &Message) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         let length = u32::try_from(HEADER + message.payload.len()).unwrap_or(u32::MAX);
@@ -110,27 +109,27 @@ impl Socket {
         self.sequence
     }
 
-    /// Sends everything queued, as one datagram.
+    /// Sends all queued messages as one datagram.
     pub(crate) fn send(&mut self) -> io::Result<()> {
         let sent = retry(|| self.raw.send(&self.outgoing, 0));
         self.outgoing.clear();
         sent.map(drop)
     }
 
-    /// Takes the next datagram in, and gives its true length.
+    /// Receives the next datagram and returns its true length.
     ///
-    /// The kernel has done what it was asked for, and has answered, when the request is sent. An error of the receiving
-    /// itself, such as a lack of memory, must not make that look undone: it is tried again, and stands only if there
-    /// is no answer.
+    /// The kernel processes a request while it is sent, so a receive error, such as a lack of
+    /// memory, does not mean that the request failed. Receiving is retried; the error is returned
+    /// only if no answer is waiting.
     fn receive_datagram(&mut self) -> io::Result<usize> {
-        // MSG_TRUNC makes the kernel tell the true length of what did not fit.
+        // With `MSG_TRUNC` the kernel returns the true length.
         let received = retry(|| self.raw.recv(&mut self.incoming, MSG_TRUNC));
         let again = |_| retry(|| self.raw.recv(&mut self.incoming, MSG_TRUNC | MSG_DONTWAIT)).ok();
         received.or_else(|error| (0..RECEIVE_ATTEMPTS).find_map(again).ok_or(error))
     }
 
-    /// Hands the answers to the messages `first..=last` to `handle`, with the sequence number of the message
-    /// that each answers, until it breaks. What still arrives for earlier requests is dropped.
+    /// Passes the answers to the messages `first..=last`, with the sequence number they answer, to
+    /// `handle` until it breaks. Answers to earlier requests are dropped.
     pub(crate) fn receive<B>(
         &mut self,
         first: u32,
@@ -158,7 +157,7 @@ impl Socket {
         }
     }
 
-    /// Sends one request and gives the object that answers it to `read`.
+    /// Sends one request and parses the object that answers it.
     pub(crate) fn get<T>(
         &mut self,
         action: &str,
@@ -170,15 +169,14 @@ impl Socket {
         self.answer(action, sequence, sequence, read)
     }
 
-    /// Sends one request that the kernel may carry out without an answer, and gives the object to `read` if there is
-    /// one.
+    /// Sends one request that may have no object as an answer.
     pub(crate) fn find<T>(
         &mut self,
         action: &str,
         message: &Message,
         read: impl Fn(&[u8]) -> Result<T>,
     ) -> Result<Option<T>> {
-        // Older kernels answer only to an echo.
+        // Older kernels return an object only with `NLM_F_ECHO`.
         let sequence = self.queue(NLM_F_ACK | NLM_F_ECHO, message);
         self.send().map_err(|error| Error::io(action, error))?;
         let mut found = None;
@@ -193,7 +191,7 @@ impl Socket {
         .map_err(|error| Error::io(action, error))?
     }
 
-    /// Waits for the one object that answers the messages `first..=last`, or for the first refusal.
+    /// Waits for the object that answers the messages `first..=last`, or for the first refusal.
     pub(crate) fn answer<T>(
         &mut self,
         action: &str,
@@ -222,10 +220,9 @@ impl Socket {
         .map_err(|error| Error::io(action, error))?
     }
 
-    /// Sends one dump request and gives every object of the answer to `read`.
+    /// Sends one dump request and parses every object of the answer.
     ///
-    /// When the kernel says that something changed in between, the dump is done again, so what comes back is
-    /// one consistent picture.
+    /// An interrupted dump is repeated, so that the result is consistent.
     pub(crate) fn dump<T>(
         &mut self,
         action: &str,
@@ -233,7 +230,8 @@ impl Socket {
         mut read: impl FnMut(&[u8]) -> Result<Option<T>>,
     ) -> Result<Vec<T>> {
         if !self.strict {
-            // Since Linux 4.20. Without it the kernel ignores the filter, and the callers filter again anyway.
+            // Since Linux 4.20. Older kernels ignore the filter of the request; callers filter
+            // again.
             let _ = self.raw.set_netlink_get_strict_chk(true);
             self.strict = true;
         }
@@ -248,7 +246,8 @@ impl Socket {
                     interrupted |= flags & NLM_F_DUMP_INTR != 0;
                     match answer {
                         Answer::Object(payload) => {
-                            // The dump is read to its end even if one object is bad: the socket goes on being used.
+                            // After a bad object the dump is still read to its end, so that the
+                            // socket can be reused.
                             match read(payload) {
                                 Ok(object) => objects.extend(object),
                                 Err(error) => failure = failure.take().or(Some(error)),
@@ -279,13 +278,13 @@ impl AsFd for Socket {
     }
 }
 
-/// `MSG_TRUNC` and `MSG_DONTWAIT` of `recv(2)`.
 const MSG_TRUNC: i32 = 0x20;
 const MSG_DONTWAIT: i32 = 0x40;
-/// How often an answer is asked for again that could not be received.
+/// The number of attempts to receive an answer.
 const RECEIVE_ATTEMPTS: usize = 3;
 
-/// The first answer of a datagram, with its sequence number and flags, and what follows it.
+/// Parses the first message of a datagram into its sequence number, flags and answer; also returns
+/// the rest.
 pub(super) fn first_answer(datagram: &[u8]) -> io::Result<(u32, u16, Answer<'_>, &[u8])> {
     let cut_off = || invalid_data("a message is cut off");
     let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, ..] =
@@ -302,7 +301,7 @@ fn parse(kind: u16, flags: u16, payload: &[u8]) -> io::Result<Answer<'_>> {
     if kind != NLMSG_ERROR && kind != NLMSG_DONE {
         return Ok(Answer::Object(payload));
     }
-    // A bare NLMSG_DONE without a code is allowed.
+    // `NLMSG_DONE` may come without an error code.
     let code = match payload.first_chunk() {
         Some(code) => i32::from_ne_bytes(*code),
         None if kind == NLMSG_DONE => 0,
@@ -311,7 +310,8 @@ fn parse(kind: u16, flags: u16, payload: &[u8]) -> io::Result<Answer<'_>> {
     if code >= 0 {
         return Ok(if kind == NLMSG_DONE { Answer::Done } else { Answer::Ack });
     }
-    // After the code of an error come the header of what failed and, unless it was capped, all of it.
+    // The error code is followed by the header of the failed request and, unless capped, its
+    // payload.
     let echoed = if kind == NLMSG_DONE {
         0
     } else if flags & NLM_F_CAPPED != 0 {

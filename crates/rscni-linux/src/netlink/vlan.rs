@@ -1,4 +1,4 @@
-//! The VLANs of a bridge and its ports, as `bridge vlan` manages them.
+//! VLANs of bridges and their ports, as `bridge vlan` manages them.
 
 use std::ops::RangeInclusive;
 
@@ -23,40 +23,40 @@ const BRIDGE_VLAN_INFO_UNTAGGED: u16 = 1 << 2;
 const BRIDGE_VLAN_INFO_RANGE_BEGIN: u16 = 1 << 3;
 const BRIDGE_VLAN_INFO_RANGE_END: u16 = 1 << 4;
 
-/// One VLAN of a port, or several that follow each other and are alike.
+/// A VLAN of a port, or a range of equal ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vlan {
-    /// The VLAN numbers, from 1 to 4094.
+    /// VLAN ids, from 1 to 4094.
     pub ids: RangeInclusive<u16>,
-    /// Packets that come in untagged belong to it. Only for a single VLAN.
+    /// Whether untagged packets that arrive are assigned to it. Only for a single VLAN.
     pub pvid: bool,
-    /// Its packets leave untagged.
+    /// Whether its packets leave untagged.
     pub untagged: bool,
 }
 
 impl Vlan {
-    /// A VLAN whose packets are tagged.
+    /// A tagged VLAN.
     pub fn tagged(id: u16) -> Self {
         Self::trunk(id..=id)
     }
 
-    /// A range of VLANs whose packets are tagged.
+    /// A range of tagged VLANs.
     pub fn trunk(ids: RangeInclusive<u16>) -> Self {
         Self { ids, pvid: false, untagged: false }
     }
 
-    /// The VLAN of a port that knows nothing of VLANs.
+    /// The VLAN of an access port.
     pub fn access(id: u16) -> Self {
         Self { ids: id..=id, pvid: true, untagged: true }
     }
 }
 
-/// Whose VLANs are meant.
+/// The owner of VLANs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VlanOwner {
-    /// Those of a port (`bridge vlan ... master`, which is what `bridge` does when it is not told).
+    /// A port (`bridge vlan ... master`, the default of `bridge`).
     Port,
-    /// Those of the bridge itself, as if it were a port of its own (`bridge vlan ... self`).
+    /// The bridge itself (`bridge vlan ... self`).
     Bridge,
 }
 
@@ -116,9 +116,9 @@ fn message(kind: u16, index: u32, vlans: &[Vlan], owner: VlanOwner) -> Message {
 }
 
 impl Netlink {
-    /// The VLANs of a port, or of a bridge itself, as `bridge vlan show dev` shows them.
+    /// Lists the VLANs of a port or of the bridge itself, as `bridge vlan show dev`.
     ///
-    /// The kernel can only list those of all ports; the answer is filtered here.
+    /// The kernel lists all ports; the answer is filtered here.
     pub fn vlans(&mut self, index: u32) -> Result<Vec<Vlan>> {
         let wanted = RTEXT_FILTER_BRVLAN_COMPRESSED.to_ne_bytes();
         let attributes = AttributeBuf::new().with(IFLA_EXT_MASK, wanted);

@@ -1,4 +1,4 @@
-//! Tables and chains: making and deleting them.
+//! Creating and deleting tables and chains.
 
 use super::{
     Table, Transaction,
@@ -18,18 +18,18 @@ pub(super) const NFTA_CHAIN_TYPE: u16 = 7;
 pub(super) const NFTA_HOOK_HOOKNUM: u16 = 1;
 pub(super) const NFTA_HOOK_PRIORITY: u16 = 2;
 
-/// Where in a packet's way a base chain stands.
+/// The hook of a base chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Hook {
-    /// Before it is decided where the packet goes.
+    /// Before routing.
     Prerouting,
-    /// On the way to this host.
+    /// Packets to this host.
     Input,
-    /// On the way through.
+    /// Forwarded packets.
     Forward,
-    /// On the way from this host.
+    /// Packets from this host.
     Output,
-    /// Before it leaves.
+    /// After routing.
     Postrouting,
 }
 
@@ -50,12 +50,12 @@ impl Hook {
     }
 }
 
-/// What happens to packets that no rule of a base chain decided on.
+/// The policy of a base chain, for packets that no rule decided on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Policy {
-    /// They go on.
+    /// Accepts the packet.
     Accept,
-    /// They are dropped.
+    /// Drops the packet.
     Drop,
 }
 
@@ -72,31 +72,31 @@ impl Policy {
     }
 }
 
-/// What makes a chain a base chain: one that packets come to by themselves.
+/// The hook of a base chain, with its type, priority and policy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BaseChain {
-    /// Its type: `filter`, `nat` or `route`.
+    /// Type: `filter`, `nat` or `route`.
     pub kind: String,
-    /// Where it stands.
+    /// Hook.
     pub hook: Hook,
-    /// Its place among the chains of the same hook: the lowest comes first.
+    /// Priority among the chains of the hook; the lowest comes first.
     pub priority: i32,
-    /// What happens at its end; the kernel's default is to accept.
+    /// Policy; the kernel's default is to accept.
     pub policy: Option<Policy>,
 }
 
 impl BaseChain {
-    /// Source NAT, where `nft` puts it (`priority srcnat`).
+    /// A chain for source NAT (`priority srcnat`).
     pub fn srcnat() -> Self {
         Self::new("nat", Hook::Postrouting, 100)
     }
 
-    /// Destination NAT of what comes in, where `nft` puts it (`priority dstnat`).
+    /// A chain for destination NAT of incoming packets (`priority dstnat`).
     pub fn dstnat() -> Self {
         Self::new("nat", Hook::Prerouting, -100)
     }
 
-    /// A filter.
+    /// A filter chain.
     pub fn filter(hook: Hook, priority: i32) -> Self {
         Self::new("filter", hook, priority)
     }
@@ -123,12 +123,12 @@ pub(super) fn chain_name(table: &Table, chain: &str) -> AttributeBuf {
 
 /// Tables and chains.
 impl Transaction<'_> {
-    /// Makes a table, unless it is there.
+    /// Creates a table, unless it exists.
     pub fn add_table(&mut self, table: &Table) -> &mut Self {
         self.table(table, Create::Idempotent)
     }
 
-    /// Makes a table; it is an error (`EEXIST`) if it is there.
+    /// Creates a table; fails with `EEXIST` if it exists.
     pub fn create_table(&mut self, table: &Table) -> &mut Self {
         self.table(table, Create::Exclusive)
     }
@@ -138,12 +138,12 @@ impl Transaction<'_> {
         self.create(table, NFT_MSG_NEWTABLE, create, &table_name(table), action)
     }
 
-    /// Deletes a table with all that is in it; it is an error (`ENOENT`) if it is not there.
+    /// Deletes a table with its contents; fails with `ENOENT` if it does not exist.
     pub fn del_table(&mut self, table: &Table) -> &mut Self {
         self.remove_table(table, Remove::Present)
     }
 
-    /// Deletes a table with all that is in it, if it is there.
+    /// Deletes a table with its contents, if it exists.
     pub fn destroy_table(&mut self, table: &Table) -> &mut Self {
         self.remove_table(table, Remove::MayBeAbsent)
     }
@@ -154,14 +154,14 @@ impl Transaction<'_> {
         self.remove(table, kinds, remove, &table_name(table), action)
     }
 
-    /// Makes a chain, unless it is there. With `base`, packets come to it by themselves.
+    /// Creates a chain, unless it exists; a base chain if `base` is set.
     ///
-    /// A chain that is there with another type, hook or priority is an error.
+    /// Fails if the chain exists with another type, hook or priority.
     pub fn add_chain(&mut self, table: &Table, chain: &str, base: Option<&BaseChain>) -> &mut Self {
         self.chain(table, chain, base, Create::Idempotent)
     }
 
-    /// Makes a chain; it is an error (`EEXIST`) if it is there.
+    /// Creates a chain; fails with `EEXIST` if it exists.
     pub fn create_chain(
         &mut self,
         table: &Table,
@@ -184,12 +184,13 @@ impl Transaction<'_> {
         self.create(table, NFT_MSG_NEWCHAIN, create, &attributes, action)
     }
 
-    /// Deletes a chain with its rules; it is an error if it is not there (`ENOENT`) or rules lead to it (`EBUSY`).
+    /// Deletes a chain with its rules; fails if it does not exist (`ENOENT`) or is referenced
+    /// (`EBUSY`).
     pub fn del_chain(&mut self, table: &Table, chain: &str) -> &mut Self {
         self.remove_chain(table, chain, Remove::Present)
     }
 
-    /// Deletes a chain with its rules, if it is there; it is an error if rules lead to it (`EBUSY`).
+    /// Deletes a chain with its rules, if it exists; fails with `EBUSY` if it is referenced.
     pub fn destroy_chain(&mut self, table: &Table, chain: &str) -> &mut Self {
         self.remove_chain(table, chain, Remove::MayBeAbsent)
     }

@@ -25,10 +25,10 @@ pub(super) const NFTA_SET_ELEM_KEY_END: u16 = 10;
 pub(super) const NFT_SET_ELEM_INTERVAL_END: u32 = 1;
 pub(super) const NFTA_DATA_VALUE: u16 = 1;
 
-/// What a map's element gives.
+/// The data of a map element.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Data {
-    /// A value, or several joined.
+    /// A value or a concatenation.
     Value(Value),
     /// A verdict.
     Verdict(Verdict),
@@ -49,13 +49,13 @@ impl From<Verdict> for Data {
 /// An element of a set or map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Element {
-    /// Its key, or the first of a range.
+    /// Key, or first value of a range.
     pub key: Value,
-    /// The last of a range.
+    /// Last value of a range.
     pub last: Option<Value>,
-    /// What it gives, if it is in a map.
+    /// Data, if it belongs to a map.
     pub data: Option<Data>,
-    /// A note, at most 128 bytes.
+    /// Comment of at most 128 bytes.
     pub comment: Option<String>,
 }
 
@@ -65,30 +65,30 @@ impl Element {
         Self { key: key.into(), last: None, data: None, comment: None }
     }
 
-    /// All from `first` to `last`, in a set with intervals.
+    /// An interval from `first` to `last`, for a set with intervals.
     pub fn range(first: impl Into<Value>, last: impl Into<Value>) -> Self {
         Self { last: Some(last.into()), ..Self::new(first) }
     }
 
-    /// All addresses of a net, in a set with intervals.
+    /// The interval of a subnet, for a set with intervals.
     pub fn net(net: IpNet) -> Self {
         Self::range(net.network(), net.broadcast())
     }
 
-    /// The same, giving `data`.
+    /// Sets the data.
     #[must_use]
     pub fn data(self, data: impl Into<Data>) -> Self {
         Self { data: Some(data.into()), ..self }
     }
 
-    /// The same with a comment.
+    /// Sets the comment.
     #[must_use]
     pub fn comment(self, comment: impl Into<String>) -> Self {
         Self { comment: Some(comment.into()), ..self }
     }
 
-    /// The element as the kernel takes it: a range of single values is two elements, its first and what comes
-    /// after its last.
+    /// Encodes the element as a list of one set. An interval of single values is two elements: its
+    /// first value, and an end marker at the value after its last.
     pub(super) fn in_set(&self, table: &Table, set: &str) -> Result<AttributeBuf> {
         let joined = !self.key.parts.is_empty();
         let key_end = self.last.as_ref().filter(|_| joined).map(data);
@@ -111,12 +111,12 @@ impl Element {
     }
 }
 
-/// A value where the kernel expects a value or a verdict.
+/// Encodes a value where the kernel expects a value or a verdict.
 pub(super) fn data(value: &Value) -> AttributeBuf {
     AttributeBuf::new().with(NFTA_DATA_VALUE, &value.bytes)
 }
 
-/// The name of a set where the kernel expects elements of it.
+/// The table and set in messages about elements.
 pub(super) fn set_of_elements(table: &Table, set: &str) -> AttributeBuf {
     AttributeBuf::new()
         .with_text(NFTA_SET_ELEM_LIST_TABLE, &table.name)
@@ -125,12 +125,13 @@ pub(super) fn set_of_elements(table: &Table, set: &str) -> AttributeBuf {
 
 /// Elements.
 impl Transaction<'_> {
-    /// Adds an element, unless it is there with the same data. With other data it is an error (`EEXIST`).
+    /// Adds an element, unless it exists with the same data; fails with `EEXIST` if its data
+    /// differ.
     pub fn add_element(&mut self, table: &Table, set: &str, element: &Element) -> &mut Self {
         self.element(table, set, element, Create::Idempotent)
     }
 
-    /// Adds an element; it is an error (`EEXIST`) if it is there.
+    /// Adds an element; fails with `EEXIST` if it exists.
     pub fn create_element(&mut self, table: &Table, set: &str, element: &Element) -> &mut Self {
         self.element(table, set, element, Create::Exclusive)
     }
@@ -150,12 +151,12 @@ impl Transaction<'_> {
         self.create(table, NFT_MSG_NEWSETELEM, create, &attributes, action)
     }
 
-    /// Removes an element (its data and comment do not matter); it is an error (`ENOENT`) if it is not there.
+    /// Removes an element by its key; fails with `ENOENT` if it does not exist.
     pub fn del_element(&mut self, table: &Table, set: &str, element: &Element) -> &mut Self {
         self.remove_element(table, set, element, Remove::Present)
     }
 
-    /// Removes an element, if it is there.
+    /// Removes an element, if it exists.
     pub fn destroy_element(&mut self, table: &Table, set: &str, element: &Element) -> &mut Self {
         self.remove_element(table, set, element, Remove::MayBeAbsent)
     }

@@ -1,7 +1,7 @@
-//! The expressions that rules are made of, one function each.
+//! Expressions, of which rules consist.
 //!
-//! An expression loads something into a register, compares a register, or acts. Registers are numbered in words
-//! of four bytes, as the kernel has done since 4.1; a value takes as many words as it needs.
+//! An expression loads a value into a register, compares a register, or acts. Registers are
+//! numbered in words of four bytes (since Linux 4.1); a value takes as many words as it needs.
 
 use super::{
     Value, Verdict,
@@ -15,7 +15,7 @@ const NFTA_EXPR_DATA: u16 = 2;
 
 /// The register that holds the verdict.
 pub(super) const VERDICT: u32 = 0;
-/// The first word of the sixteen for data (`NFT_REG32_00`).
+/// The first of the sixteen data registers (`NFT_REG32_00`).
 pub(super) const FIRST: u32 = 8;
 
 /// One expression: its name and attributes.
@@ -30,22 +30,22 @@ fn numbers<const N: usize>(numbers: [(u16, u32); N]) -> AttributeBuf {
     numbers.into_iter().fold(AttributeBuf::new(), |list, (kind, number)| list.with_be(kind, number))
 }
 
-/// What of a packet can be looked at, under the names of `nft`.
+/// A field of a packet, by its name in `nft`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Field {
-    /// `iifname`: the name of the interface it came in by. 16 bytes, see [`Value::ifname`].
+    /// `iifname`: the incoming interface, 16 bytes, see [`Value::ifname`].
     Iifname,
-    /// `oifname`: the name of the interface it leaves by.
+    /// `oifname`: the outgoing interface.
     Oifname,
-    /// `iif`: the index of the interface it came in by.
+    /// `iif`: the index of the incoming interface.
     Iif,
-    /// `oif`: the index of the interface it leaves by.
+    /// `oif`: the index of the outgoing interface.
     Oif,
-    /// `meta nfproto`: 2 for IPv4, 10 for IPv6. Needed before a field of IP in an `inet` table.
+    /// `meta nfproto`: 2 for IPv4, 10 for IPv6. Needed before an IP field in an `inet` table.
     Nfproto,
     /// `meta l4proto`: the IP protocol. Needed before a port.
     L4proto,
-    /// `meta protocol`: the frame's type. Needed before a field of IP in a `bridge` table.
+    /// `meta protocol`: the Ethernet type. Needed before an IP field in a `bridge` table.
     Protocol,
     /// `meta mark`
     Mark,
@@ -67,9 +67,9 @@ pub enum Field {
     EtherDaddr,
     /// `ether type`
     EtherType,
-    /// `arp saddr ether`: the hardware address that an ARP packet claims
+    /// `arp saddr ether`: the sender's hardware address in an ARP packet
     ArpSaddrEther,
-    /// `arp saddr ip`: the address that an ARP packet claims
+    /// `arp saddr ip`: the sender's address in an ARP packet
     ArpSaddrIp,
     /// `ct state`: compare it by a mask of [`CtState`]
     CtState,
@@ -77,13 +77,13 @@ pub enum Field {
     CtStatus,
     /// `ct mark`
     CtMark,
-    /// `fib daddr type`: what kind of address the destination is to this host; 2 is `local`
+    /// `fib daddr type`: the type of the destination address; 2 is `local`
     FibDaddrType,
-    /// `fib saddr type`: what kind of address the source is to this host
+    /// `fib saddr type`: the type of the source address
     FibSaddrType,
 }
 
-/// Where a field is found.
+/// The location of a field.
 enum Source {
     Meta(u32),
     /// Base header (0 link, 1 network, 2 transport) and offset.
@@ -93,7 +93,7 @@ enum Source {
 }
 
 impl Field {
-    /// Where it is, and how many bytes it has.
+    /// The location and length in bytes.
     fn describe(self) -> (Source, u32) {
         use Source::{Ct, FibAddrType, Meta, Payload};
         match self {
@@ -124,24 +124,24 @@ impl Field {
         }
     }
 
-    /// How many registers it takes.
+    /// The number of registers it needs.
     pub(super) fn words(self) -> u32 {
         self.describe().1.div_ceil(4)
     }
 }
 
-/// The states of a connection, as a mask for [`Field::CtState`].
+/// Connection states, as a mask for [`Field::CtState`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CtState(pub u32);
 
 impl CtState {
-    /// Belongs to no connection that makes sense.
+    /// Belongs to no valid connection.
     pub const INVALID: Self = Self(1);
-    /// Belongs to a connection that has seen packets both ways.
+    /// Belongs to a connection with packets in both directions.
     pub const ESTABLISHED: Self = Self(2);
-    /// Begins a connection that belongs to another one.
+    /// Starts a connection related to another one.
     pub const RELATED: Self = Self(4);
-    /// Begins a connection.
+    /// Starts a connection.
     pub const NEW: Self = Self(8);
 }
 
@@ -153,14 +153,14 @@ impl std::ops::BitOr for CtState {
     }
 }
 
-/// How addresses and ports are chosen by NAT.
+/// Flags of NAT statements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NatFlags {
-    /// `random`: choose ports at random.
+    /// `random`: random ports.
     pub random: bool,
-    /// `fully-random`: choose ports at random, and let none be guessed from another.
+    /// `fully-random`: unpredictable random ports.
     pub fully_random: bool,
-    /// `persistent`: give a client the same address each time.
+    /// `persistent`: the same address for a client each time.
     pub persistent: bool,
 }
 
@@ -182,36 +182,36 @@ pub(super) fn load(field: Field, register: u32) -> Expression {
             expression("payload", numbers([(1, register), (2, base), (3, offset), (4, length)]))
         }
         Source::Ct(key) => expression("ct", numbers([(1, register), (2, key)])),
-        // 3 asks for the type of the address.
+        // 3 selects the address type.
         Source::FibAddrType(flags) => {
             expression("fib", numbers([(1, register), (2, 3), (3, flags)]))
         }
     }
 }
 
-/// Writes a register into the packet's mark.
+/// Stores a register in the packet mark.
 pub(super) fn store_mark(register: u32) -> Expression {
     expression("meta", numbers([(2, 3), (3, register)]))
 }
 
-/// Writes a register into the connection's mark.
+/// Stores a register in the connection mark.
 pub(super) fn store_ct_mark(register: u32) -> Expression {
     expression("ct", numbers([(2, 3), (4, register)]))
 }
 
-/// Goes on only if the register is (or, inverted, is not) the value.
+/// Continues if the register equals (inverted: differs from) the value.
 pub(super) fn compare(register: u32, inverted: bool, value: &Value) -> Expression {
     let operation = numbers([(1, register), (2, inverted.into())]);
     expression("cmp", operation.with_nested(3, data(value)))
 }
 
-/// Goes on only if the register is (or, inverted, is not) between the values, both included.
+/// Continues if the register is (inverted: is not) between the values, inclusive.
 pub(super) fn range(register: u32, inverted: bool, from: &Value, to: &Value) -> Expression {
     let operation = numbers([(1, register), (2, inverted.into())]);
     expression("range", operation.with_nested(3, data(from)).with_nested(4, data(to)))
 }
 
-/// `register = (register & mask) ^ xor`
+/// Computes `register = (register & mask) ^ xor`.
 pub(super) fn bitwise(register: u32, mask: &[u8], xor: &[u8]) -> Expression {
     let length = u32::try_from(mask.len()).unwrap_or(u32::MAX);
     let attributes = numbers([(1, register), (2, register), (3, length)])
@@ -220,7 +220,8 @@ pub(super) fn bitwise(register: u32, mask: &[u8], xor: &[u8]) -> Expression {
     expression("bitwise", attributes)
 }
 
-/// Goes on only if the registers' value is in the set; with a target, puts there what the map gives.
+/// Continues if the registers are (inverted: are not) in the set; stores the data of a map in
+/// `target`.
 pub(super) fn lookup(set: &str, register: u32, target: Option<u32>, inverted: bool) -> Expression {
     let attributes = AttributeBuf::new()
         .with_text(1, set)
@@ -247,7 +248,7 @@ pub(super) fn masquerade(flags: NatFlags) -> Expression {
     expression("masq", AttributeBuf::new().with_some(1, flags.bits(false)))
 }
 
-/// Source (0) or destination (1) NAT to the address and port in these registers.
+/// Translates the source (0) or destination (1) to the address and port in these registers.
 pub(super) fn nat(
     kind: u32,
     v6: bool,
@@ -261,7 +262,7 @@ pub(super) fn nat(
     expression("nat", attributes)
 }
 
-/// Destination NAT to this host, at the port in the register.
+/// Translates the destination to this host, at the port in the register.
 pub(super) fn redirect(port: Option<u32>, flags: NatFlags) -> Expression {
     let attributes = AttributeBuf::new()
         .with_some(1, port.map(u32::to_be_bytes))
@@ -269,7 +270,7 @@ pub(super) fn redirect(port: Option<u32>, flags: NatFlags) -> Expression {
     expression("redir", attributes)
 }
 
-/// The name of an expression and its attributes, as the kernel lists them.
+/// Returns the name and attributes of a listed expression.
 pub(super) fn read<'a>(
     attributes: impl Iterator<Item = (u16, netlink::Value<'a>)>,
 ) -> Option<(String, &'a [u8])> {
@@ -285,7 +286,7 @@ pub(super) fn read<'a>(
     Some((name?, contents))
 }
 
-/// `NFTA_DATA_VALUE` of what [`data`] wrote.
+/// Reads a value that [`data`] encodes.
 pub(super) fn read_value(value: netlink::Value<'_>) -> Option<&[u8]> {
     value.nested().find(|(kind, _)| *kind == NFTA_DATA_VALUE).map(|(_, value)| value.0)
 }

@@ -1,11 +1,11 @@
-//! The part of nftables in [`fuzzing`](crate::fuzzing).
+//! Fuzzing entry points of nftables, see [`fuzzing`](crate::fuzzing).
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
 
 use super::{ChainInfo, Data, RuleInfo, Verdict, list::elements, userdata, verdict};
 use crate::netlink::{Value, attributes};
 
-/// What the kernel lists: a header of four bytes, then the attributes of a chain, a rule or elements.
+/// Parses a message as a chain, a rule and elements.
 pub fn nft(data: &[u8]) {
     let _ = ChainInfo::parse(data);
     let rule = RuleInfo::parse(data);
@@ -13,7 +13,7 @@ pub fn nft(data: &[u8]) {
     for expression in &rule.expressions {
         for (kind, value) in attributes(&expression.attributes, 0) {
             let found = expression.attribute(&[kind]).expect("what is listed is found");
-            // There may be several of a type.
+            // A type may occur more than once.
             assert!(
                 found == value.0
                     || attributes(&expression.attributes, 0).filter(|(k, _)| *k == kind).count()
@@ -41,7 +41,7 @@ pub fn nft(data: &[u8]) {
     is_written_again(comment.as_deref());
 }
 
-/// A comment that `nft` would take is read as it was written.
+/// Checks that a valid comment encodes to what was read.
 fn is_written_again(comment: Option<&str>) {
     let Some((comment, Ok(bytes))) = comment.map(|comment| (comment, userdata::comment(comment)))
     else {

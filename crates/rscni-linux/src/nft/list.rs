@@ -1,4 +1,4 @@
-//! Looking at what is there: tables, chains, the rules of a chain, elements.
+//! Lookups and lists of tables, chains, rules, sets and elements.
 
 use super::{
     Data, Element, Family, Hook, Nft, Policy, Table, Value, Verdict, chain,
@@ -25,39 +25,39 @@ use crate::{
 const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_CHAIN_HANDLE: u16 = 2;
 
-/// A chain that is there.
+/// An existing chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ChainInfo {
-    /// The name of its table.
+    /// Name of the table.
     pub table: String,
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// The number that the kernel gave it.
+    /// Handle.
     pub handle: u64,
-    /// The type of a base chain.
+    /// Type of a base chain.
     pub kind: Option<String>,
-    /// The hook of a base chain.
+    /// Hook of a base chain.
     pub hook: Option<Hook>,
-    /// The priority of a base chain.
+    /// Priority of a base chain.
     pub priority: Option<i32>,
-    /// The policy of a base chain.
+    /// Policy of a base chain.
     pub policy: Option<Policy>,
 }
 
-/// A rule that is there.
+/// An existing rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RuleInfo {
-    /// The number by which it is deleted.
+    /// Handle, by which it is deleted.
     pub handle: u64,
-    /// Its comment.
+    /// Comment.
     pub comment: Option<String>,
-    /// The chain that it jumps or goes to.
+    /// Target of a jump or goto.
     pub jump_target: Option<String>,
-    /// Its verdict, if it has one of its own.
+    /// Verdict of its own.
     pub verdict: Option<Verdict>,
-    /// What it is made of, as the kernel lists it.
+    /// Expressions as listed by the kernel.
     pub expressions: Vec<RawExpression>,
 }
 
@@ -65,56 +65,56 @@ pub struct RuleInfo {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RawExpression {
-    /// Its name, such as `payload`, `cmp`, `masq`.
+    /// Name, such as `payload`, `cmp`, `masq`.
     pub name: String,
-    /// Its attributes.
+    /// Encoded attributes.
     pub attributes: Vec<u8>,
 }
 
 impl RawExpression {
-    /// The bytes of the attribute of this type, or of one within it: a path of types, from the outside in.
+    /// Returns the value of an attribute, by its path of types from the outside in.
     pub fn attribute(&self, path: &[u16]) -> Option<&[u8]> {
         path.iter().try_fold(&self.attributes[..], |bytes, wanted| {
             attributes(bytes, 0).find(|(kind, _)| kind == wanted).map(|(_, value)| value.0)
         })
     }
 
-    /// The attribute as a number, which nftables keeps in network byte order.
+    /// Returns an attribute as a number, in network byte order.
     pub fn number(&self, path: &[u16]) -> Option<u32> {
         Some(u32::from_be_bytes(self.attribute(path)?.try_into().ok()?))
     }
 
-    /// The attribute as text, without its NUL.
+    /// Returns an attribute as text, without its NUL.
     pub fn text(&self, path: &[u16]) -> Option<String> {
         self.attribute(path).map(|bytes| netlink::Value(bytes).string())
     }
 }
 
-/// An element that is there.
+/// An existing element.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ElementInfo {
-    /// Its key, or the first of a range.
+    /// Key, or first value of a range.
     pub key: Vec<u8>,
-    /// The last of a range of joined values.
+    /// Last value of a range of concatenations.
     pub key_end: Option<Vec<u8>>,
-    /// It is not an element but marks where a range has ended, as its first value outside.
+    /// Whether it is the end marker of an interval: the first value after it.
     pub interval_end: bool,
-    /// What it gives, if it is in a map.
+    /// Data, if it belongs to a map.
     pub data: Option<Data>,
-    /// Its comment.
+    /// Comment.
     pub comment: Option<String>,
 }
 
 impl ElementInfo {
-    /// Whether its key is this.
+    /// Whether it has this key.
     pub fn has_key(&self, key: &Value) -> bool {
         self.key == key.bytes
     }
 }
 
 impl RuleInfo {
-    /// Whether it looks something up in this set or map.
+    /// Whether it contains a lookup in this set or map.
     pub fn looks_up(&self, set: &str) -> bool {
         const NFTA_LOOKUP_SET: u16 = 1;
         let names = |expression: &RawExpression| {
@@ -126,7 +126,7 @@ impl RuleInfo {
 }
 
 impl Nft {
-    /// All tables.
+    /// Lists all tables.
     pub fn tables(&mut self) -> Result<Vec<Table>> {
         self.socket.dump("list tables", &get_tables(), |payload| {
             let family = payload.first().copied().and_then(Family::from_number);
@@ -137,24 +137,24 @@ impl Nft {
         })
     }
 
-    /// The chains of a table; none if the table is not there.
+    /// Lists the chains of a table; empty if it does not exist.
     pub fn chains(&mut self, table: &Table) -> Result<Vec<ChainInfo>> {
         let action = format!("list the chains of {table}");
         let request = message(table.family, NFT_MSG_GETCHAIN, &AttributeBuf::new());
         self.socket.dump(&action, &request, |payload| {
-            // The kernel lists those of all tables of the family.
+            // The kernel lists the chains of all tables of the family.
             Ok(Some(ChainInfo::parse(payload)).filter(|chain| chain.table == table.name))
         })
     }
 
-    /// One chain, or `None`.
+    /// Looks up a chain.
     pub fn chain(&mut self, table: &Table, name: &str) -> Result<Option<ChainInfo>> {
         let action = format!("look up chain {table} {name}");
         let request = message(table.family, NFT_MSG_GETCHAIN, &chain::chain_name(table, name));
         self.socket.get(&action, &request, |payload| Ok(ChainInfo::parse(payload))).or_absent()
     }
 
-    /// The rules of one chain, in their order; none if the chain is not there.
+    /// Lists the rules of a chain in order; empty if it does not exist.
     pub fn rules(&mut self, table: &Table, chain: &str) -> Result<Vec<RuleInfo>> {
         let action = format!("list the rules of chain {table} {chain}");
         let request = message(table.family, NFT_MSG_GETRULE, &chain_attributes(table, chain));
@@ -163,7 +163,7 @@ impl Nft {
         Ok(rules.or_absent()?.unwrap_or_default())
     }
 
-    /// The names of a table's sets and maps; none if the table is not there.
+    /// Lists the names of a table's sets and maps; empty if it does not exist.
     pub fn sets(&mut self, table: &Table) -> Result<Vec<String>> {
         let action = format!("list the sets of {table}");
         let request = message(table.family, NFT_MSG_GETSET, &table_name(table));
@@ -178,7 +178,7 @@ impl Nft {
         Ok(sets.or_absent()?.unwrap_or_default())
     }
 
-    /// The element with this key, or `None`: a lookup that costs the same however large the set is.
+    /// Looks up an element. The cost does not depend on the size of the set.
     pub fn get_element(
         &mut self,
         table: &Table,
@@ -195,7 +195,7 @@ impl Nft {
             .or_absent()
     }
 
-    /// All elements of a set; none if the set is not there. Its cost grows with the set.
+    /// Lists the elements of a set; empty if it does not exist. The cost grows with the set.
     pub fn elements(&mut self, table: &Table, set: &str) -> Result<Vec<ElementInfo>> {
         let action = format!("list the elements of {table} {set}");
         let request = message(table.family, NFT_MSG_GETSETELEM, &set_of_elements(table, set));
@@ -244,7 +244,7 @@ impl ChainInfo {
 }
 
 impl RuleInfo {
-    /// Reads a rule as the kernel lists it: for tests of what is made of rules that no kernel has.
+    /// Parses a rule as listed by the kernel. Public for tests with rules that no kernel produces.
     #[doc(hidden)]
     pub fn parse(payload: &[u8]) -> Self {
         let mut rule = Self {

@@ -1,4 +1,4 @@
-//! Writing nftables messages: attributes in network byte order, nested where the kernel wants them nested.
+//! Messages to nftables.
 
 use super::{Family, Table};
 use crate::netlink::{AttributeBuf, Message};
@@ -58,7 +58,7 @@ pub(super) fn batch_end() -> Message {
     batch(NFNL_MSG_BATCH_END)
 }
 
-/// The subsystem that a batch is for is in the header, in network byte order.
+/// Creates the begin or end of a batch. The header names the subsystem, in network byte order.
 fn batch(kind: u16) -> Message {
     let [high, low] = NFNL_SUBSYS_NFTABLES.to_be_bytes();
     Message::new(kind, &[0, 0, high, low], &AttributeBuf::new())

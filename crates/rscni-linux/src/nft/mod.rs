@@ -1,8 +1,8 @@
 //! nftables over netlink: tables, chains, sets and rules, changed in one transaction.
 //!
-//! Names are those of `nft(8)`, and what is made here reads as it should in `nft list ruleset`, comments
-//! included. [`Nft`] is the socket; [`Transaction`] collects changes and commits all of them or none;
-//! [`Rule`] is put together from matches and one verdict; [`Value`] is what is compared and looked up.
+//! Names are those of `nft(8)`, and `nft list ruleset` prints everything that is created here, with
+//! comments. [`Nft`] is the socket; [`Transaction`] collects changes and commits all or none; a
+//! [`Rule`] consists of matches and a verdict; a [`Value`] is compared or looked up.
 
 mod chain;
 mod element;
@@ -35,11 +35,11 @@ pub use self::{
 };
 use crate::{Netns, Result, closing::ClosedLater, netlink::Socket};
 
-/// An nftables socket. It stays in the namespace it was opened in.
+/// An nftables socket, bound to the namespace it was opened in.
 #[derive(Debug)]
 pub struct Nft {
     socket: ClosedLater<Socket>,
-    /// Whether the kernel knows the messages that delete what may be absent (since Linux 6.3).
+    /// Whether the kernel supports the destroy messages (since Linux 6.3).
     destroy: bool,
 }
 
@@ -58,8 +58,7 @@ impl Nft {
         Self { socket: socket.into(), destroy: true }
     }
 
-    /// Does without the messages that came with Linux 6.3, as if the kernel were older. It need not be called
-    /// for an older kernel: that is noticed. Tests use it.
+    /// Avoids the messages of Linux 6.3, for tests. An older kernel is detected automatically.
     pub fn assume_old_kernel(&mut self) {
         self.destroy = false;
     }
@@ -70,7 +69,7 @@ impl Nft {
     }
 }
 
-/// The family of a table: which packets it sees.
+/// The family of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Family {
     /// IPv4 and IPv6.
@@ -81,9 +80,9 @@ pub enum Family {
     Ip6,
     /// ARP.
     Arp,
-    /// Frames that cross a bridge.
+    /// Bridged frames.
     Bridge,
-    /// Frames that enter or leave one device.
+    /// Frames of one device.
     Netdev,
 }
 
@@ -118,17 +117,17 @@ impl fmt::Display for Family {
     }
 }
 
-/// A table's family and name: everything else is in a table.
+/// A table, by family and name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Table {
-    /// Which packets it sees.
+    /// Family.
     pub family: Family,
-    /// Its name, unique in its family.
+    /// Name, unique in its family.
     pub name: String,
 }
 
 impl Table {
-    /// The table `name` of `family`.
+    /// Returns the table `name` of `family`.
     pub fn new(family: Family, name: impl Into<String>) -> Self {
         Self { family, name: name.into() }
     }

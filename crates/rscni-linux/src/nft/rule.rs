@@ -1,4 +1,4 @@
-//! Rules: matches, then what to do with the packets that all of them let through.
+//! Rules: matches, followed by actions.
 
 use std::net::IpAddr;
 
@@ -26,7 +26,7 @@ pub(super) const NFTA_RULE_USERDATA: u16 = 7;
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
 
-/// A rule to be made. Its parts are put on in the order in which they are to be carried out.
+/// A rule to be created. Expressions are evaluated in the order in which they were added.
 ///
 /// ```
 /// use rscni_linux::nft::{Field, NatFlags, Rule};
@@ -50,7 +50,7 @@ impl Rule {
         Self::default()
     }
 
-    /// A note that is listed with the rule, at most 128 bytes.
+    /// Sets a comment of at most 128 bytes.
     pub fn comment(mut self, comment: impl Into<String>) -> Self {
         self.comment = Some(comment.into());
         self
@@ -61,12 +61,12 @@ impl Rule {
         self
     }
 
-    /// The field has this value.
+    /// Matches if the field equals the value.
     pub fn eq(self, field: Field, value: impl Into<Value>) -> Self {
         self.compare(field, false, &value.into())
     }
 
-    /// The field has another value.
+    /// Matches if the field differs from the value.
     pub fn ne(self, field: Field, value: impl Into<Value>) -> Self {
         self.compare(field, true, &value.into())
     }
@@ -75,18 +75,19 @@ impl Rule {
         self.with([expression::load(field, FIRST), expression::compare(FIRST, inverted, value)])
     }
 
-    /// The packet is IPv4 (or IPv6). In an `inet` table this has to come before fields of that family.
+    /// Matches packets of the address's family. In an `inet` table this must precede fields of that
+    /// family.
     pub fn family_of(self, address: IpAddr) -> Self {
         let number = if address.is_ipv4() { NFPROTO_IPV4 } else { NFPROTO_IPV6 };
         self.eq(Field::Nfproto, Value::byte(number))
     }
 
-    /// The address in the field is in the net.
+    /// Matches if the address is in the subnet.
     pub fn in_net(self, field: Field, net: IpNet) -> Self {
         self.net(field, false, net)
     }
 
-    /// The address in the field is outside the net.
+    /// Matches if the address is not in the subnet.
     pub fn not_in_net(self, field: Field, net: IpNet) -> Self {
         self.net(field, true, net)
     }
@@ -100,17 +101,17 @@ impl Rule {
         self.masked_compare(field, &mask.bytes, inverted, &address)
     }
 
-    /// Of the bits of the field that are in `mask`, at least one is set.
+    /// Matches if any bit of the mask is set.
     pub fn any_of(self, field: Field, mask: u32) -> Self {
         self.masked_compare(field, &mask.to_ne_bytes(), true, &Value::number(0))
     }
 
-    /// The bits of the field that are in `mask` are those of `value`.
+    /// Matches if the masked field equals the value.
     pub fn masked(self, field: Field, mask: u32, value: u32) -> Self {
         self.masked_compare(field, &mask.to_ne_bytes(), false, &Value::number(value))
     }
 
-    /// The bits of the field that are in `mask` are not those of `value`.
+    /// Matches if the masked field differs from the value.
     pub fn not_masked(self, field: Field, mask: u32, value: u32) -> Self {
         self.masked_compare(field, &mask.to_ne_bytes(), true, &Value::number(value))
     }
@@ -123,12 +124,12 @@ impl Rule {
         ])
     }
 
-    /// The connection is in one of these states.
+    /// Matches connections in any of these states.
     pub fn ct_state(self, states: CtState) -> Self {
         self.any_of(Field::CtState, states.0)
     }
 
-    /// The field is between the two values, both included.
+    /// Matches if the field is between the values, inclusive.
     pub fn range(self, field: Field, from: impl Into<Value>, to: impl Into<Value>) -> Self {
         self.with([
             expression::load(field, FIRST),
@@ -136,18 +137,19 @@ impl Rule {
         ])
     }
 
-    /// The fields, joined, are in the set.
+    /// Matches if the concatenated fields are in the set.
     pub fn in_set(self, fields: &[Field], set: &str) -> Self {
         self.load(fields).with([expression::lookup(set, FIRST, None, false)])
     }
 
-    /// The fields, joined, are not in the set.
+    /// Matches if the concatenated fields are not in the set.
     pub fn not_in_set(self, fields: &[Field], set: &str) -> Self {
         self.load(fields).with([expression::lookup(set, FIRST, None, true)])
     }
 
-    /// The net, as long as `like`, that the address in the field is in, joined with the other fields, is in the set:
-    /// `ip saddr & 255.255.255.0 . meta l4proto . th dport @set`. If `like` is everything, the others are looked up alone.
+    /// Matches if the address, masked to the length of `like` and concatenated with the other
+    /// fields, is in the set: `ip saddr & 255.255.255.0 . meta l4proto . th dport @set`. With a
+    /// length of zero only the other fields are looked up.
     pub fn net_in_set(self, field: Field, like: IpNet, others: &[Field], set: &str) -> Self {
         let mut rule = self;
         let mut register = FIRST;
@@ -162,7 +164,7 @@ impl Rule {
         rule.load_at(others, register).with([expression::lookup(set, FIRST, None, false)])
     }
 
-    /// The verdict that the map gives for the fields (`vmap`). If it gives none, the next rule follows.
+    /// Applies the verdict that the map has for the fields (`vmap`); continues if it has none.
     pub fn verdict_map(self, fields: &[Field], map: &str) -> Self {
         self.load(fields).with([expression::lookup(map, FIRST, Some(VERDICT), false)])
     }
@@ -184,7 +186,7 @@ impl Rule {
         self.with([expression::counter()])
     }
 
-    /// Sets the packet's mark: `mark = (mark & !mask) | value`. With a mask of all ones, to `value`.
+    /// Sets the packet mark: `mark = (mark & !mask) | value`.
     pub fn set_mark(self, mask: u32, value: u32) -> Self {
         if mask == u32::MAX {
             return self.with([
@@ -192,7 +194,7 @@ impl Rule {
                 expression::store_mark(FIRST),
             ]);
         }
-        // The bits of the value are cleared before, so that xor sets them.
+        // Clears the bits of the value first, so that xor sets them.
         let keep = !(mask | value);
         self.with([
             expression::load(Field::Mark, FIRST),
@@ -201,7 +203,7 @@ impl Rule {
         ])
     }
 
-    /// Sets the connection's mark to `value`.
+    /// Sets the connection mark.
     pub fn set_ct_mark(self, value: u32) -> Self {
         self.with([
             expression::immediate(FIRST, &Value::number(value)),
@@ -209,12 +211,12 @@ impl Rule {
         ])
     }
 
-    /// Copies the packet's mark to its connection.
+    /// Copies the packet mark to the connection.
     pub fn save_mark(self) -> Self {
         self.with([expression::load(Field::Mark, FIRST), expression::store_ct_mark(FIRST)])
     }
 
-    /// Copies the connection's mark to the packet.
+    /// Copies the connection mark to the packet.
     pub fn restore_mark(self) -> Self {
         self.with([expression::load(Field::CtMark, FIRST), expression::store_mark(FIRST)])
     }
@@ -224,42 +226,42 @@ impl Rule {
         self.with([expression::verdict(verdict)])
     }
 
-    /// The packet goes on.
+    /// Accepts the packet.
     pub fn accept(self) -> Self {
         self.verdict(&Verdict::Accept)
     }
 
-    /// The packet is dropped.
+    /// Drops the packet.
     pub fn drop(self) -> Self {
         self.verdict(&Verdict::Drop)
     }
 
-    /// The packet goes back to the chain that it came from.
+    /// Returns to the calling chain.
     pub fn return_(self) -> Self {
         self.verdict(&Verdict::Return)
     }
 
-    /// The packet goes to another chain and comes back.
+    /// Calls another chain.
     pub fn jump(self, chain: &str) -> Self {
         self.verdict(&Verdict::Jump(chain.to_owned()))
     }
 
-    /// The packet goes to another chain for good.
+    /// Continues in another chain, without returning.
     pub fn goto(self, chain: &str) -> Self {
         self.verdict(&Verdict::Goto(chain.to_owned()))
     }
 
-    /// Its source becomes the address of the interface that it leaves by.
+    /// Translates the source to the address of the outgoing interface.
     pub fn masquerade(self, flags: NatFlags) -> Self {
         self.with([expression::masquerade(flags)])
     }
 
-    /// Its source becomes this.
+    /// Translates the source.
     pub fn snat(self, address: IpAddr, port: Option<u16>, flags: NatFlags) -> Self {
         self.nat(0, address, port, flags)
     }
 
-    /// Its destination becomes this.
+    /// Translates the destination.
     pub fn dnat(self, address: IpAddr, port: Option<u16>, flags: NatFlags) -> Self {
         self.nat(1, address, port, flags)
     }
@@ -275,8 +277,8 @@ impl Rule {
         rule.with([expression::nat(kind, v6, FIRST, port, flags)])
     }
 
-    /// Its destination becomes the address (`v6` says of which family) and port that the map gives for the
-    /// fields. If it gives none, the next rule follows.
+    /// Translates the destination to the address (of the family given by `v6`) and port that the
+    /// map has for the fields; continues if it has none.
     pub fn dnat_map(self, fields: &[Field], map: &str, v6: bool) -> Self {
         self.load(fields).with([
             expression::lookup(map, FIRST, Some(FIRST), false),
@@ -284,7 +286,7 @@ impl Rule {
         ])
     }
 
-    /// Its destination becomes this host, at this port if one is given.
+    /// Translates the destination to this host, and to `port` if given.
     pub fn redirect(self, port: Option<u16>, flags: NatFlags) -> Self {
         let load = port.map(|port| expression::immediate(FIRST, &Value::port(port)));
         self.with(load).with([expression::redirect(port.map(|_| FIRST), flags)])
@@ -308,12 +310,12 @@ pub(super) fn chain_attributes(table: &Table, chain: &str) -> AttributeBuf {
 
 /// Rules.
 impl Transaction<'_> {
-    /// Adds a rule at the end of a chain.
+    /// Appends a rule to a chain.
     pub fn add_rule(&mut self, table: &Table, chain: &str, rule: &Rule) -> &mut Self {
         self.rule(table, chain, rule, None, NLM_F_CREATE | NLM_F_APPEND)
     }
 
-    /// Adds a rule at the beginning of a chain, or before the rule `before`.
+    /// Inserts a rule at the beginning of a chain, or before the rule with the handle `before`.
     pub fn insert_rule(
         &mut self,
         table: &Table,
@@ -341,12 +343,12 @@ impl Transaction<'_> {
         self.push(table, NFT_MSG_NEWRULE, flags, &attributes, action)
     }
 
-    /// Deletes the rule with this handle; it is an error (`ENOENT`) if it is not there.
+    /// Deletes a rule by its handle; fails with `ENOENT` if it does not exist.
     pub fn del_rule(&mut self, table: &Table, chain: &str, handle: u64) -> &mut Self {
         self.remove_rule(table, chain, handle, Remove::Present)
     }
 
-    /// Deletes the rule with this handle, if it is there.
+    /// Deletes a rule by its handle, if it exists.
     pub fn destroy_rule(&mut self, table: &Table, chain: &str, handle: u64) -> &mut Self {
         self.remove_rule(table, chain, handle, Remove::MayBeAbsent)
     }

@@ -1,4 +1,4 @@
-//! Sets and maps: making and deleting them. What is in them is in [`element`](super::element).
+//! Creating and deleting sets and maps. Elements are in [`element`](super::element).
 
 use super::{
     Table, Transaction,
@@ -30,7 +30,7 @@ const NFT_DATA_VERDICT: u32 = 0xffff_ff00;
 const KEY_BYTE_ORDER: u8 = 0;
 const DATA_BYTE_ORDER: u8 = 1;
 
-/// The type of a key or of a map's data, under the name that `nft` gives it.
+/// The type of a key or of data, by its name in `nft`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ValueType {
     /// `ipv4_addr`
@@ -54,7 +54,7 @@ pub enum ValueType {
 }
 
 impl ValueType {
-    /// The number of the type in `nft`, and the length of a value.
+    /// The number of the type in `nft`, and its length in bytes.
     fn describe(self) -> (u32, u32) {
         match self {
             Self::Ipv4Addr => (7, 4),
@@ -69,7 +69,7 @@ impl ValueType {
         }
     }
 
-    /// 1 is the host's, 2 the network's.
+    /// Returns 1 for host byte order, 2 for network byte order.
     fn byte_order(self) -> u32 {
         match self {
             Self::Mark | Self::IfaceIndex | Self::Ifname => 1,
@@ -78,7 +78,7 @@ impl ValueType {
     }
 }
 
-/// The number and length of one type, or of several joined.
+/// The number and length of a type or a concatenation.
 fn joined(types: &[ValueType]) -> (u32, u32) {
     if let [only] = types {
         return only.describe();
@@ -89,25 +89,25 @@ fn joined(types: &[ValueType]) -> (u32, u32) {
     })
 }
 
-/// What a map gives.
+/// The data of a map.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum DataType {
-    /// A value, or several joined, such as an address and a port for `dnat`.
+    /// A value or a concatenation, such as address and port for `dnat`.
     Value(Vec<ValueType>),
     /// A verdict.
     Verdict,
 }
 
-/// A set or map to be made.
+/// A set or map to be created.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Set {
-    /// Its name, unique in its table.
+    /// Name, unique in its table.
     pub name: String,
-    /// The types of its keys; several are joined.
+    /// Type of the keys; several form a concatenation.
     pub key: Vec<ValueType>,
-    /// What it gives, if it is a map.
+    /// Data, if it is a map.
     pub data: Option<DataType>,
-    /// Whether its elements may be ranges.
+    /// Whether elements may be intervals.
     pub interval: bool,
 }
 
@@ -122,7 +122,7 @@ impl Set {
         Self { data: Some(data), ..Self::new(name, key) }
     }
 
-    /// The same with ranges as elements.
+    /// Allows intervals as elements.
     #[must_use]
     pub fn with_intervals(self) -> Self {
         Self { interval: true, ..self }
@@ -134,7 +134,7 @@ impl Set {
         let flags = [
             (self.interval, NFT_SET_INTERVAL),
             (self.data.is_some(), NFT_SET_MAP),
-            // What the kernel needs to know to look ranges up part by part.
+            // The kernel needs this to look up intervals of concatenations.
             (self.interval && joins, NFT_SET_CONCAT),
         ];
         let flags = flags.into_iter().filter(|(set, _)| *set).fold(0, |all, (_, flag)| all | flag);
@@ -179,12 +179,12 @@ fn set_name(table: &Table, set: &str) -> AttributeBuf {
 
 /// Sets and maps.
 impl Transaction<'_> {
-    /// Makes a set or map, unless it is there. One that is there with other types is an error.
+    /// Creates a set or map, unless it exists; fails if it exists with other types.
     pub fn add_set(&mut self, table: &Table, set: &Set) -> &mut Self {
         self.set(table, set, Create::Idempotent)
     }
 
-    /// Makes a set or map; it is an error (`EEXIST`) if it is there.
+    /// Creates a set or map; fails with `EEXIST` if it exists.
     pub fn create_set(&mut self, table: &Table, set: &Set) -> &mut Self {
         self.set(table, set, Create::Exclusive)
     }
@@ -196,12 +196,12 @@ impl Transaction<'_> {
         self.create(table, NFT_MSG_NEWSET, create, &attributes, action)
     }
 
-    /// Deletes a set; it is an error if it is not there (`ENOENT`) or rules use it (`EBUSY`).
+    /// Deletes a set; fails if it does not exist (`ENOENT`) or is referenced (`EBUSY`).
     pub fn del_set(&mut self, table: &Table, set: &str) -> &mut Self {
         self.remove_set(table, set, Remove::Present)
     }
 
-    /// Deletes a set, if it is there; it is an error if rules use it (`EBUSY`).
+    /// Deletes a set, if it exists; fails with `EBUSY` if it is referenced.
     pub fn destroy_set(&mut self, table: &Table, set: &str) -> &mut Self {
         self.remove_set(table, set, Remove::MayBeAbsent)
     }

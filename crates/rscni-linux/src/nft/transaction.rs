@@ -1,11 +1,13 @@
-//! A transaction: changes that the kernel carries out together, or not at all.
+//! Transactions: changes that are carried out together, or not at all.
 //!
-//! They go out in one `send` between a begin and an end message. When all succeed the kernel says so once,
-//! because only the last one asks; when some fail it names every one that failed and does none.
+//! All changes are sent at once, between a begin and an end message. Only the last one requests an
+//! acknowledgement, so success is one answer. If some fail, the kernel reports each of them and
+//! changes nothing.
 //!
-//! Deleting what may be absent (`destroy_...`) is a message of its own since Linux 6.3. It too fails when not
-//! even the table is there, and older kernels do not know it. So a transaction in which only such deletions
-//! found nothing is sent again without them: as nothing had been done, that is the same.
+//! Deleting an object that may be absent (`destroy_...`) is a separate message since Linux 6.3,
+//! which still fails if the table does not exist. If only such deletions fail, because their object
+//! or their message type is unknown, the transaction is sent again without them or with the older
+//! message: nothing has been changed.
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 
@@ -20,41 +22,41 @@ use crate::{
     netlink::{Answer, AttributeBuf, Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, Refusal},
 };
 
-/// More rounds than that mean that someone else keeps changing the same things.
+/// More rounds mean that other programs keep changing the same objects.
 const ROUNDS: usize = 8;
 
-/// Changes that are carried out together: made by [`Nft::transaction`], done by [`Transaction::commit`].
+/// A set of changes from [`Nft::transaction`], carried out by [`Transaction::commit`].
 ///
-/// Dropped without a commit, none of them happens.
+/// Dropping it without a commit changes nothing.
 #[derive(Debug)]
 #[must_use = "nothing happens until commit()"]
 pub struct Transaction<'a> {
     nft: &'a mut Nft,
     operations: Vec<Operation>,
-    /// The first change that could not be put into words for the kernel; `commit` reports it.
+    /// The first change that could not be encoded; reported by `commit`.
     failed: Option<Error>,
-    /// Sets are numbered within a transaction, so that its rules can name them.
+    /// Numbers the sets of the transaction, so that rules can refer to them.
     pub(super) sets: u32,
 }
 
 #[derive(Debug)]
 struct Operation {
     message: Message,
-    /// What to send instead to a kernel that does not know `message`.
+    /// The message for kernels that do not support `message`.
     older: Option<Message>,
     flags: u16,
     may_be_absent: bool,
     action: String,
 }
 
-/// What to do if the thing to be made is there already.
+/// Whether an existing object is an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Create {
     Idempotent,
     Exclusive,
 }
 
-/// What to do if the thing to be deleted is not there.
+/// Whether an absent object is an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Remove {
     Present,
@@ -99,7 +101,7 @@ impl<'a> Transaction<'a> {
         self
     }
 
-    /// `kinds` are the message types for what must be there and for what may be absent.
+    /// `kinds` are the delete and destroy messages.
     pub(super) fn remove(
         &mut self,
         table: &Table,
@@ -124,23 +126,23 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Keeps the first error, for `commit` to report.
+    /// Records the first error.
     pub(super) fn fail(&mut self, error: Error) -> &mut Self {
         self.failed.get_or_insert(error);
         self
     }
 
-    /// Whether there is nothing to do.
+    /// Whether there are no changes.
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty() && self.failed.is_none()
     }
 
-    /// Carries out all changes, or none.
+    /// Carries out all changes or none.
     ///
     /// # Errors
     ///
-    /// The first change that the kernel refused; or, before anything is sent, [`Error::Invalid`] for the first
-    /// that cannot be, such as one with a comment that is too long.
+    /// The first change that the kernel refused. [`Error::Invalid`], before anything is sent, for a
+    /// change that cannot be encoded, such as a comment that is too long.
     pub fn commit(mut self) -> Result<()> {
         if let Some(error) = self.failed.take() {
             return Err(error);
@@ -200,7 +202,7 @@ impl<'a> Transaction<'a> {
             last = socket.queue(operation.flags | ack, message);
         }
         let end = socket.queue(0, &batch_end());
-        // By position, each once: the kernel may start over and say the same again.
+        // By position: the kernel may restart the transaction and report again.
         let mut refusals: BTreeMap<usize, Refusal> = BTreeMap::new();
         let mut all = None;
         socket
@@ -235,6 +237,6 @@ impl<'a> Transaction<'a> {
 
 enum Outcome {
     Committed,
-    /// What was refused, by its position in the transaction. Nothing was done.
+    /// Refusals by position. Nothing was changed.
     Refused(BTreeMap<usize, Refusal>),
 }

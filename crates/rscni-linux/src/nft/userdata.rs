@@ -1,14 +1,14 @@
-//! Comments, kept where `nft` keeps them: in bytes that the kernel stores and does not read.
+//! Comments, stored where `nft` stores them: in userdata, which the kernel does not interpret.
 //!
-//! They are a list of (type, length, value) with one byte for each of the first two.
+//! Userdata is a list of (type, length, value), with one byte each for type and length.
 
 use crate::{Error, Result};
 
 const COMMENT: u8 = 0;
-/// `nft` takes no longer one.
+/// The limit of `nft`.
 const LONGEST: usize = 128;
 
-/// The comment as userdata of a rule or of a set's element: text with its NUL.
+/// Encodes a comment as userdata of a rule or element.
 pub(super) fn comment(text: &str) -> Result<Vec<u8>> {
     if text.len() > LONGEST {
         return Err(Error::invalid(
@@ -26,12 +26,12 @@ pub(super) fn comment(text: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The userdata of a comment, if there is one.
+/// Encodes an optional comment.
 pub(super) fn some_comment(text: Option<&str>) -> Result<Option<Vec<u8>>> {
     text.map(comment).transpose()
 }
 
-/// The comment in the userdata of a rule or element.
+/// Reads the comment in the userdata of a rule or element.
 pub(super) fn read_comment(mut bytes: &[u8]) -> Option<String> {
     while let [kind, length, rest @ ..] = bytes {
         let (value, rest) = rest.split_at_checked(usize::from(*length))?;
@@ -44,7 +44,7 @@ pub(super) fn read_comment(mut bytes: &[u8]) -> Option<String> {
     None
 }
 
-/// One number, in the byte order of the host: how `nft` notes the byte order of a set's keys.
+/// Encodes a number, by which `nft` records the byte order of a set's keys.
 pub(super) fn number(kind: u8, value: u32) -> Vec<u8> {
     let mut bytes = vec![kind, 4];
     bytes.extend(value.to_ne_bytes());

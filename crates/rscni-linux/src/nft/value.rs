@@ -1,4 +1,4 @@
-//! What a packet's fields are compared with and looked up by: bytes in the order that the field has.
+//! Values that fields are compared with and looked up by, in the byte order of the field.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -6,16 +6,16 @@ use crate::MacAddr;
 
 const IFNAMSIZ: usize = 16;
 
-/// A value of a field, or several joined to the key of a concatenation.
+/// A value of a field, or a concatenation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Value {
     pub(super) bytes: Vec<u8>,
-    /// The lengths of the joined values, as they stand in `bytes`; empty for a single value.
+    /// The padded lengths of concatenated values; empty for a single value.
     pub(super) parts: Vec<usize>,
 }
 
 impl Value {
-    /// An interface's name, as `iifname` and `oifname` compare it: exactly.
+    /// An interface name for `iifname` and `oifname`, compared exactly.
     pub fn ifname(name: &str) -> Self {
         let mut bytes = name.as_bytes().to_vec();
         bytes.resize(bytes.len().max(IFNAMSIZ), 0);
@@ -27,32 +27,32 @@ impl Value {
         Self::bytes(port.to_be_bytes())
     }
 
-    /// A number of one byte: an IP protocol (6 is TCP, 17 UDP, 132 SCTP) or an `nfproto` (2 is IPv4, 10 IPv6).
+    /// A number of one byte: IP protocol (6 TCP, 17 UDP, 132 SCTP) or `nfproto` (2 IPv4, 10 IPv6).
     pub fn byte(number: u8) -> Self {
         Self::bytes([number])
     }
 
-    /// A frame's type: 0x0800 is IPv4, 0x86dd IPv6, 0x0806 ARP.
+    /// An Ethernet type: 0x0800 IPv4, 0x86dd IPv6, 0x0806 ARP.
     pub fn ether_type(number: u16) -> Self {
         Self::bytes(number.to_be_bytes())
     }
 
-    /// A number of four bytes that the kernel made itself: a mark, an interface's index, an address type.
+    /// A number of four bytes in host byte order: mark, interface index, address type.
     pub fn number(number: u32) -> Self {
         Self::bytes(number.to_ne_bytes())
     }
 
-    /// The bytes as they are in the packet.
+    /// A value from the bytes of a packet.
     pub fn bytes(bytes: impl Into<Vec<u8>>) -> Self {
         Self { bytes: bytes.into(), parts: Vec::new() }
     }
 
-    /// The bytes, as the kernel has them.
+    /// Returns the bytes, as in the kernel.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Joins values to one, as `10.1.0.2 . 80`: each begins at a multiple of four bytes.
+    /// Concatenates values, as `10.1.0.2 . 80`: each is padded to four bytes.
     pub fn concat(values: impl IntoIterator<Item = Self>) -> Self {
         let mut joined = Self::bytes([]);
         for value in values {
@@ -64,7 +64,7 @@ impl Value {
         joined
     }
 
-    /// The number that comes after this one, or `None` after the last.
+    /// Returns the next value, or `None` after the last.
     pub(super) fn next(&self) -> Option<Self> {
         let mut next = self.clone();
         for byte in next.bytes.iter_mut().rev() {

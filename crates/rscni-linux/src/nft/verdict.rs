@@ -1,4 +1,4 @@
-//! Verdicts: what becomes of a packet.
+//! Verdicts.
 
 use crate::netlink::{AttributeBuf, Value, nul_terminated};
 
@@ -6,18 +6,18 @@ const NFTA_DATA_VERDICT: u16 = 2;
 const NFTA_VERDICT_CODE: u16 = 1;
 const NFTA_VERDICT_CHAIN: u16 = 2;
 
-/// What becomes of a packet.
+/// The decision on a packet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// It goes on.
+    /// Accepts the packet.
     Accept,
-    /// It is dropped.
+    /// Drops the packet.
     Drop,
-    /// It goes back to the chain that it came from.
+    /// Returns to the calling chain.
     Return,
-    /// It goes to another chain and comes back after that.
+    /// Calls another chain.
     Jump(String),
-    /// It goes to another chain for good.
+    /// Continues in another chain, without returning.
     Goto(String),
 }
 
@@ -44,7 +44,7 @@ impl Verdict {
     }
 }
 
-/// A verdict where the kernel expects a value or a verdict.
+/// Encodes a verdict where the kernel expects a value or a verdict.
 pub(super) fn verdict_data(verdict: &Verdict) -> AttributeBuf {
     let chain = match verdict {
         Verdict::Jump(chain) | Verdict::Goto(chain) => Some(nul_terminated(chain)),

@@ -1,7 +1,7 @@
-//! Runs a test in user, network and mount namespaces of its own.
+//! Runs each test in new user, network and mount namespaces.
 //!
-//! A user namespace can only be made by a process with one thread, which a test binary is not. So a test runs
-//! this binary again, under `unshare`, for that one test.
+//! Only a single-threaded process can create a user namespace, so a test re-executes its binary
+//! under `unshare` for one test.
 
 use std::{
     env,
@@ -10,7 +10,7 @@ use std::{
 
 const INSIDE: &str = "RSCNI_LINUX_TEST_INSIDE";
 
-/// Runs `body` in a private network, as root of it. Fails if there is none to be had.
+/// Runs `body` as root of a private network; fails if it cannot be created.
 pub(crate) fn private_network(body: impl FnOnce()) {
     if env::var_os(INSIDE).is_some() {
         reset_settings();
@@ -37,8 +37,8 @@ pub(crate) fn private_network(body: impl FnOnce()) {
     );
 }
 
-/// Turns forwarding and filtering by reverse path off. A new network namespace copies both from the machine, and one
-/// that runs containers has them on.
+/// Turns off forwarding and reverse path filtering, which a new network namespace inherits from the
+/// machine.
 fn reset_settings() {
     for setting in ["ipv4/conf/all/rp_filter", "ipv4/conf/default/rp_filter"]
         .into_iter()
@@ -49,7 +49,7 @@ fn reset_settings() {
     }
 }
 
-/// A new network namespace in which forwarding is off.
+/// Creates a network namespace with forwarding off.
 #[allow(dead_code, reason = "not every test binary makes namespaces")]
 pub(crate) fn namespace() -> rscni_linux::Netns {
     let netns = rscni_linux::Netns::create().expect("make a network namespace");
@@ -57,12 +57,12 @@ pub(crate) fn namespace() -> rscni_linux::Netns {
     netns
 }
 
-/// Runs `ip` with these words, which must succeed, and gives what it prints.
+/// Runs `ip`, which must succeed, and returns its output.
 pub(crate) fn ip(words: &str) -> String {
     run("ip", words)
 }
 
-/// Runs a tool with these words, which must succeed, and gives what it prints.
+/// Runs a tool, which must succeed, and returns its output.
 pub(crate) fn run(tool: &str, words: &str) -> String {
     let output = Command::new(tool)
         .args(words.split_whitespace())
@@ -72,7 +72,7 @@ pub(crate) fn run(tool: &str, words: &str) -> String {
     String::from_utf8(output.stdout).expect("tools print text")
 }
 
-/// Runs a tool and reads what it prints as JSON.
+/// Runs a tool and parses its output as JSON.
 #[allow(dead_code, reason = "not every test binary reads JSON")]
 pub(crate) fn json(tool: &str, words: &str) -> serde_json::Value {
     serde_json::from_str(&run(tool, words)).expect("the tool prints JSON")

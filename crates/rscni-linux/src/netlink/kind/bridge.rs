@@ -1,4 +1,4 @@
-//! A bridge: `ip link add NAME type bridge`. What its ports are set to is in [`bridge`](crate::netlink::BridgePort).
+//! Bridges: `ip link add NAME type bridge`. Ports are in [`bridge`](crate::netlink::BridgePort).
 
 use super::NewLink;
 use crate::{
@@ -9,27 +9,27 @@ use crate::{
     },
 };
 
-/// A bridge to be made.
+/// A bridge to be created.
 #[derive(Debug, Clone, Default)]
 pub struct Bridge {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its MTU. Without one, the kernel takes the smallest of its ports.
+    /// MTU; the smallest of the ports by default.
     pub mtu: Option<u32>,
-    /// Its hardware address. Without one, it changes with the ports.
+    /// Hardware address. By default it changes with the ports.
     pub mac: Option<MacAddr>,
-    /// Whether it is switched on at once.
+    /// Whether it is brought up at once.
     pub up: bool,
-    /// Its alias.
+    /// Alias.
     pub alias: Option<String>,
-    /// Whether it keeps VLANs apart.
+    /// Whether it filters by VLAN.
     pub vlan_filtering: Option<bool>,
-    /// The VLAN that ports are put into by themselves; 0 for none.
+    /// The VLAN of new ports; 0 for none.
     pub vlan_default_pvid: Option<u16>,
 }
 
 impl Bridge {
-    /// A bridge with this name and nothing else asked for.
+    /// A bridge with this name and default settings.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), ..Self::default() }
     }

@@ -1,5 +1,5 @@
-//! A link with addresses of its own, and the hardware address of the link below: `ip link add link LOWER name NAME
-//! type ipvlan`.
+//! Links that share the hardware address of a lower link: `ip link add link LOWER name NAME type
+//! ipvlan`.
 
 use std::{fmt, str::FromStr};
 
@@ -11,31 +11,31 @@ use crate::{
 
 const IFLA_IPVLAN_MODE: u16 = 1;
 
-/// An ipvlan to be made.
+/// An ipvlan to be created.
 #[derive(Debug, Clone, Default)]
 pub struct Ipvlan {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// The index of the link it stands on.
+    /// Index of the lower link.
     pub lower: u32,
-    /// Its mode, which all on one lower link have in common: the newest decides.
+    /// Mode. All ipvlans of a lower link share the mode of the newest.
     pub mode: IpvlanMode,
-    /// Its MTU. Without one it has that of the lower link.
+    /// MTU; that of the lower link by default.
     pub mtu: Option<u32>,
 }
 
-/// How an ipvlan passes packets on.
+/// The mode of an ipvlan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum IpvlanMode {
-    /// By hardware address, broadcasts too.
+    /// Forwards by hardware address, including broadcasts.
     #[default]
     L2,
-    /// By address alone, by the routes of the lower link's namespace.
+    /// Routes in the namespace of the lower link.
     L3,
-    /// As `L3`, and packets pass the packet filter of that namespace.
+    /// Like `L3`, and packets pass netfilter of that namespace.
     L3s,
-    /// Another one, by its number.
+    /// Any other mode.
     Other(u16),
 }
 
@@ -70,7 +70,7 @@ impl fmt::Display for IpvlanMode {
 impl FromStr for IpvlanMode {
     type Err = Error;
 
-    /// The names that `ip` has for them.
+    /// Parses the names that `ip` uses.
     fn from_str(text: &str) -> Result<Self> {
         let known = Self::NAMED.iter().find(|(name, _)| *name == text).map(|(_, mode)| *mode);
         known.ok_or_else(|| {

@@ -1,4 +1,5 @@
-//! A link with a hardware address of its own on top of another: `ip link add link LOWER name NAME type macvlan`.
+//! Links with their own hardware address on a lower link: `ip link add link LOWER name NAME type
+//! macvlan`.
 
 use std::{fmt, str::FromStr};
 
@@ -11,37 +12,37 @@ use crate::{
 const IFLA_MACVLAN_MODE: u16 = 1;
 const IFLA_MACVLAN_BC_QUEUE_LEN: u16 = 7;
 
-/// A macvlan to be made.
+/// A macvlan to be created.
 #[derive(Debug, Clone, Default)]
 pub struct Macvlan {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// The index of the link it stands on.
+    /// Index of the lower link.
     pub lower: u32,
-    /// Its mode.
+    /// Mode.
     pub mode: MacvlanMode,
-    /// How many broadcasts may wait to be delivered; the largest of those on one lower link counts.
+    /// Length of the broadcast queue; the largest of one lower link applies.
     pub bcqueuelen: Option<u32>,
-    /// Its MTU. Without one it has that of the lower link.
+    /// MTU; that of the lower link by default.
     pub mtu: Option<u32>,
-    /// Its hardware address.
+    /// Hardware address.
     pub mac: Option<MacAddr>,
 }
 
-/// Whom a macvlan reaches among those on the same lower link.
+/// The mode of a macvlan: how it reaches others on the same lower link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum MacvlanMode {
-    /// Nobody.
+    /// Not at all.
     Private,
-    /// All, by way of a switch that sends packets back by the port they came from.
+    /// Through an external switch that reflects packets.
     Vepa,
-    /// All, directly.
+    /// Directly.
     #[default]
     Bridge,
-    /// It has the lower link, and its hardware address, for itself.
+    /// The only macvlan of the lower link, with its hardware address.
     Passthru,
-    /// Another one, by its number.
+    /// Any other mode.
     Other(u32),
 }
 
@@ -80,7 +81,7 @@ impl fmt::Display for MacvlanMode {
 impl FromStr for MacvlanMode {
     type Err = Error;
 
-    /// The names that `ip` has for them.
+    /// Parses the names that `ip` uses.
     fn from_str(text: &str) -> Result<Self> {
         Self::NAMED.iter().find(|(name, ..)| *name == text).map(|(_, mode, _)| *mode).ok_or_else(
             || {
@@ -93,13 +94,13 @@ impl FromStr for MacvlanMode {
     }
 }
 
-/// What a macvlan is set to.
+/// Settings of a macvlan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct MacvlanInfo {
-    /// Its mode.
+    /// Mode.
     pub mode: MacvlanMode,
-    /// How many broadcasts it asks the lower link to let wait.
+    /// Requested length of the broadcast queue.
     pub bcqueuelen: u32,
 }
 

@@ -1,4 +1,4 @@
-//! Making links: what all kinds share is [`NewLink`], what one kind needs is in the file named after it.
+//! Creating links: [`NewLink`] has the common part, a file per kind the rest.
 
 mod bridge;
 mod dummy;
@@ -34,7 +34,8 @@ use super::{
 };
 use crate::{MacAddr, Netns, Result};
 
-/// A link to be made, of any kind: made from a [`Veth`], a [`Bridge`], a [`Macvlan`] and so on.
+/// A link of any kind to be created, converted from a [`Veth`], a [`Bridge`], a [`Macvlan`] and so
+/// on.
 #[derive(Debug, Clone)]
 pub struct NewLink<'a> {
     pub(super) name: String,
@@ -42,14 +43,14 @@ pub struct NewLink<'a> {
     pub(super) mtu: Option<u32>,
     pub(super) mac: Option<MacAddr>,
     pub(super) master: Option<u32>,
-    /// The link it stands on.
+    /// Index of the lower link.
     pub(super) lower: Option<u32>,
-    /// The namespace to make it in, if not the socket's.
+    /// Namespace to create it in, if not that of the socket.
     pub(super) netns: Option<&'a Netns>,
     pub(super) up: bool,
-    /// Whether it is switched on once it is there.
+    /// Whether it is brought up after it was created.
     pub(super) up_when_made: bool,
-    /// How many queues it has in each direction, if not as many as the kernel thinks fit.
+    /// Number of queues in each direction; chosen by the kernel by default.
     pub(super) queues: Option<u32>,
     pub(super) kind: &'static str,
     pub(super) data: AttributeBuf,
@@ -95,10 +96,9 @@ impl NewLink<'_> {
     }
 }
 
-/// The flags of a message that makes something new.
 const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
-/// A name that no other link has.
+/// A random name.
 fn temporary_name() -> Result<String> {
     let mut bytes = [0; 4];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
@@ -106,7 +106,7 @@ fn temporary_name() -> Result<String> {
     Ok(format!("tmp{:08x}", u32::from_ne_bytes(bytes)))
 }
 
-/// What both ends of a veth, and every other link, may have.
+/// Attributes common to both ends of a veth and all other links.
 fn end(name: &str, mac: Option<MacAddr>, mtu: Option<u32>, netns: Option<&Netns>) -> AttributeBuf {
     AttributeBuf::new()
         .with_text(IFLA_IFNAME, name)
@@ -115,16 +115,16 @@ fn end(name: &str, mac: Option<MacAddr>, mtu: Option<u32>, netns: Option<&Netns>
         .with_some(IFLA_NET_NS_FD, netns.map(descriptor))
 }
 
-/// Making links.
+/// Creating links.
 impl Netlink {
-    /// Makes a link and gives it as the kernel describes it, in one exchange.
+    /// Creates a link and returns it as the kernel describes it, in one exchange.
     ///
-    /// The kernel takes no alias for a new link: one that is asked for costs a second exchange.
+    /// The kernel ignores the alias of a new link, so an alias costs a second exchange.
     ///
     /// # Errors
     ///
-    /// [`Error::is_exists`](crate::Error::is_exists) when the name is taken, which leaves the link that has
-    /// it alone. When it is the alias that fails, the new link is deleted again.
+    /// [`Error::is_exists`](crate::Error::is_exists) if a link has the name, which is left alone.
+    /// If setting the alias fails, the new link is deleted.
     pub fn add_link<'a>(&mut self, link: impl Into<NewLink<'a>>) -> Result<Link> {
         let new = link.into();
         let first = self.socket.queue(NEW, &new.message());
@@ -136,11 +136,11 @@ impl Netlink {
         self.finish(link, new.alias, new.up_when_made)
     }
 
-    /// Makes a link in another namespace, on top of one of this socket's: `ip link add link LOWER name NAME netns
-    /// NETNS type ...`. Gives it as that namespace sees it, through `inside`, a socket in `netns`.
+    /// Creates a link in another namespace on a lower link of this one: `ip link add link LOWER
+    /// name NAME netns NETNS type ...`. Returns it as seen by `inside`, a socket in `netns`.
     ///
-    /// It has its final name from the start, unless the kernel is so old (6.1 is) that it minds an interface of that
-    /// name on this side, too: there it gets a temporary one first.
+    /// Linux 6.1 and older refuse a name that exists in this namespace too; there the link is
+    /// created under a temporary name and then renamed.
     ///
     /// # Errors
     ///
@@ -165,11 +165,11 @@ impl Netlink {
                     &LinkChange { name: Some(name), ..LinkChange::default() },
                 );
                 renamed.and_then(|()| inside.link_by_index(made.index)).inspect_err(|_| {
-                    // The first error is the one to report.
+                    // Only the first error is reported.
                     let _ = inside.del_link(made.index);
                 })
             }
-            // It is there: if it could not be asked for, once more.
+            // The link exists, so a failed lookup is retried.
             made => made.and_then(|()| {
                 inside.link_by_name(&new.name).or_else(|_| inside.link_by_name(&new.name))
             }),
@@ -177,12 +177,12 @@ impl Netlink {
         inside.finish(made?, new.alias, new.up_when_made)
     }
 
-    /// Gives a link that was just made what it cannot be made with, or deletes it again.
+    /// Sets what cannot be set at creation; deletes the link if that fails.
     fn finish(&mut self, mut link: Link, alias: Option<String>, up: bool) -> Result<Link> {
         if alias.is_some() || up {
             let change = LinkChange { alias, up: up.then_some(true), ..LinkChange::default() };
             if let Err(error) = self.set_link(link.index, &change) {
-                // The first error is the one to report.
+                // Only the first error is reported.
                 let _ = self.del_link(link.index);
                 return Err(error);
             }
@@ -192,17 +192,18 @@ impl Netlink {
         Ok(link)
     }
 
-    /// Makes a veth pair: both ends under their final names, the peer where it belongs. Gives the near end.
+    /// Creates a veth pair under its final names, with the peer in its namespace. Returns the near
+    /// end.
     pub fn add_veth(&mut self, veth: &Veth<'_>) -> Result<Link> {
         self.add_link(veth)
     }
 
-    /// Makes a bridge.
+    /// Creates a bridge.
     pub fn add_bridge(&mut self, bridge: &Bridge) -> Result<Link> {
         self.add_link(bridge)
     }
 
-    /// Makes a dummy link.
+    /// Creates a dummy link.
     pub fn add_dummy(&mut self, name: &str) -> Result<Link> {
         self.add_link(&Dummy::new(name))
     }

@@ -1,4 +1,4 @@
-//! What a link of the kind `tun` is set to. A [`Tap`](crate::Tap) makes one; rtnetlink only tells.
+//! Settings of tun and tap links. [`Tap`](crate::Tap) creates one; rtnetlink only lists them.
 
 use crate::netlink::Attributes;
 
@@ -7,22 +7,22 @@ const IFLA_TUN_GROUP: u16 = 2;
 const IFLA_TUN_TYPE: u16 = 3;
 const IFLA_TUN_PERSIST: u16 = 6;
 const IFLA_TUN_MULTI_QUEUE: u16 = 7;
-/// A tap, whose packets are Ethernet frames. The other type is called tun, as both together are.
+/// The type of a tap.
 const IFF_TAP: u8 = 2;
 
-/// What a tun or tap is set to.
+/// Settings of a tun or tap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct TunInfo {
-    /// Its packets are Ethernet frames.
+    /// Whether it is a tap, with Ethernet frames.
     pub tap: bool,
-    /// The user who may open it.
+    /// The user that may open it.
     pub owner: Option<u32>,
     /// The group whose users may open it.
     pub group: Option<u32>,
-    /// It stays when nobody has it open.
+    /// Whether it persists while it is not open.
     pub persist: bool,
-    /// It can be opened several times.
+    /// Whether it can be opened several times.
     pub multi_queue: bool,
 }
 

@@ -1,5 +1,5 @@
-//! A veth pair, with its peer made inside the namespace it is for: `ip link add NAME type veth peer name PEER
-//! netns NETNS`.
+//! Veth pairs whose peer is created in its final namespace: `ip link add NAME type veth peer name
+//! PEER netns NETNS`.
 
 use libc::{IFLA_NUM_RX_QUEUES, IFLA_NUM_TX_QUEUES};
 
@@ -11,40 +11,40 @@ use crate::{
 
 const VETH_INFO_PEER: u16 = 1;
 
-/// A veth pair to be made.
+/// A veth pair to be created.
 #[derive(Debug, Clone, Default)]
 pub struct Veth<'a> {
-    /// The name of the near end.
+    /// Name of the near end.
     pub name: String,
-    /// The alias of the near end.
+    /// Alias of the near end.
     pub alias: Option<String>,
-    /// The MTU of both ends, unless `peer_mtu` says otherwise.
+    /// MTU of both ends, unless `peer_mtu` is set.
     pub mtu: Option<u32>,
-    /// The hardware address of the near end.
+    /// Hardware address of the near end.
     pub mac: Option<MacAddr>,
-    /// The index of the bridge to attach the near end to.
+    /// Index of the bridge to attach the near end to.
     pub master: Option<u32>,
-    /// Whether the near end is switched on. The peer cannot be: the kernel refuses that.
+    /// Whether the near end is brought up. The kernel refuses to create the peer up.
     pub up: bool,
-    /// The name of the peer.
+    /// Name of the peer.
     pub peer_name: String,
-    /// The namespace of the peer, if not the same.
+    /// Namespace of the peer, if it is another one.
     pub peer_netns: Option<&'a Netns>,
-    /// The hardware address of the peer.
+    /// Hardware address of the peer.
     pub peer_mac: Option<MacAddr>,
-    /// The MTU of the peer.
+    /// MTU of the peer.
     pub peer_mtu: Option<u32>,
 }
 
 impl Veth<'_> {
-    /// A pair with these names and nothing else asked for.
+    /// A pair with these names and default settings.
     pub fn new(name: impl Into<String>, peer_name: impl Into<String>) -> Self {
         Self { name: name.into(), peer_name: peer_name.into(), ..Self::default() }
     }
 }
 
-/// The kernel makes room for one queue a processor and then uses one; and it waits until every processor has noticed
-/// that, for each end.
+/// By default the kernel allocates a queue per processor and then uses one. Reducing them waits for
+/// an RCU grace period at each end.
 const QUEUES: u32 = 1;
 
 impl<'a> From<&Veth<'a>> for NewLink<'a> {
@@ -59,7 +59,7 @@ impl<'a> From<&Veth<'a>> for NewLink<'a> {
             mtu: veth.mtu,
             mac: veth.mac,
             master: veth.master,
-            // Switched on at once, without a carrier, it would have the kernel stop its queues, and wait for that.
+            // Bringing up a link without a carrier would stop its queues and wait.
             up_when_made: veth.up,
             queues: Some(QUEUES),
             data: AttributeBuf::new().with(VETH_INFO_PEER, peer),

@@ -1,20 +1,20 @@
-//! A link whose packets have an 802.1Q tag on the link below: `ip link add link LOWER name NAME type vlan id ID`.
+//! 802.1Q links: `ip link add link LOWER name NAME type vlan id ID`.
 
 use super::NewLink;
 use crate::netlink::{AttributeBuf, Attributes, action::Action};
 
 const IFLA_VLAN_ID: u16 = 1;
 
-/// An 802.1Q link to be made. (A [`Vlan`](crate::Vlan) is one that a port of a bridge is in.)
+/// An 802.1Q link to be created. (A [`Vlan`](crate::Vlan) belongs to a bridge port.)
 #[derive(Debug, Clone, Default)]
 pub struct VlanLink {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// The index of the link it stands on.
+    /// Index of the lower link.
     pub lower: u32,
-    /// The number in its tag, from 0 to 4094. A lower link has one link of each.
+    /// VLAN id, from 0 to 4094, unique per lower link.
     pub id: u16,
-    /// Its MTU. Without one it has that of the lower link.
+    /// MTU; that of the lower link by default.
     pub mtu: Option<u32>,
 }
 

@@ -1,25 +1,25 @@
-//! A VRF: a routing table of its own for the links that belong to it, `ip link add NAME type vrf table TABLE`.
+//! VRFs: `ip link add NAME type vrf table TABLE`.
 
 use super::NewLink;
 use crate::netlink::AttributeBuf;
 
 pub(in crate::netlink) const IFLA_VRF_TABLE: u16 = 1;
 
-/// A VRF to be made. Links are put into it as into a bridge, by their `master`.
+/// A VRF to be created. Links join it by their `master`.
 #[derive(Debug, Clone)]
 pub struct Vrf {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// The number of its table.
+    /// Routing table.
     pub table: u32,
-    /// Its alias.
+    /// Alias.
     pub alias: Option<String>,
-    /// Whether it is switched on at once.
+    /// Whether it is brought up at once.
     pub up: bool,
 }
 
 impl Vrf {
-    /// A VRF with this name and table, switched off.
+    /// A VRF with this name and table that stays down.
     pub fn new(name: impl Into<String>, table: u32) -> Self {
         Self { name: name.into(), table, alias: None, up: false }
     }

@@ -1,4 +1,4 @@
-//! The classes of `htb`: `tc class`.
+//! Classes of `htb`: `tc class`.
 
 use libc::{RTM_GETTCLASS, RTM_NEWTCLASS, TCA_KIND, TCA_OPTIONS};
 
@@ -17,26 +17,27 @@ const TCA_HTB_CEIL64: u16 = 7;
 /// A class of `htb`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HtbClass {
-    /// Its name, in the queueing discipline of the same major number.
+    /// Class id; the major number is that of its queueing discipline.
     pub handle: Handle,
-    /// Its rate, in bytes per second. It borrows nothing of other classes.
+    /// Rate in bytes per second; also the ceiling.
     pub rate: u64,
-    /// How long its burst takes at this rate, in ticks of 64 ns.
+    /// Duration of the burst at this rate, in ticks of 64 ns.
     pub buffer: u32,
 }
 
 impl HtbClass {
-    /// `tc class add ... classid HANDLE htb rate RATE burst BURST`: bytes per second, bytes.
+    /// A class like `tc class add ... classid HANDLE htb rate RATE burst BURST`; bytes per second,
+    /// bytes.
     ///
-    /// A burst of more than 274 seconds at the rate becomes one of 274 seconds: `htb` has no
-    /// attribute for its bytes.
+    /// A burst of more than 274 seconds at the rate is reduced to that: `htb` has no attribute for
+    /// its bytes.
     pub fn new(handle: Handle, rate: u64, burst: u32) -> Self {
         Self { handle, rate, buffer: u32::try_from(ticks(rate, burst)).unwrap_or(u32::MAX) }
     }
 
     /// `struct tc_htb_opt`.
     fn parameters(&self) -> Vec<u8> {
-        // How much it may send in one turn. What the kernel makes of a rate can be too much, of which it complains.
+        // Bytes per turn. The kernel warns if the quantum derived from the rate is too large.
         let quantum = u32::try_from(self.rate / 10).unwrap_or(u32::MAX).clamp(1600, 200_000);
         let mut bytes = [rate_spec(self.rate); 2].concat();
         for number in [self.buffer, self.buffer, quantum, 0, 0] {
@@ -88,7 +89,7 @@ impl Request {
 }
 
 impl Netlink {
-    /// The classes of `htb` on a link.
+    /// Classes of `htb`: `tc class`.
     pub fn htb_classes(&mut self, index: u32) -> Result<Vec<HtbClass>> {
         let message = list(RTM_GETTCLASS, index, Handle::default());
         self.socket.dump("list classes", &message, |payload| Ok(HtbClass::parse(payload)))

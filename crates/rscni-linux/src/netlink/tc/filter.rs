@@ -1,4 +1,4 @@
-//! Filters: `tc filter`. Those of the kind `u32` look at 32 bits of a packet at a time.
+//! Filters: `tc filter`. Those of kind `u32` compare words of 32 bits.
 
 use ipnet::IpNet;
 use libc::{RTM_GETTFILTER, RTM_NEWTFILTER, TCA_KIND, TCA_OPTIONS};
@@ -22,7 +22,7 @@ const TCA_EGRESS_REDIR: u32 = 1;
 const TC_ACT_STOLEN: u32 = 4;
 const TC_U32_TERMINAL: u8 = 1;
 
-/// Actions are numbered from 1 in the order in which they are carried out.
+/// Actions are numbered from 1 in order of execution.
 const FIRST_ACTION: u16 = 1;
 /// The length of `struct tc_u32_sel` without its keys.
 const SELECTOR_HEADER: usize = 16;
@@ -35,58 +35,59 @@ const ETH_P_IPV6: u16 = 0x86dd;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Filter {
-    /// One of the kind `u32`.
+    /// A filter of kind `u32`.
     U32(U32),
-    /// One of another kind.
+    /// A filter of another kind.
     Other(String),
 }
 
-/// A filter of the kind `u32`.
+/// A filter of kind `u32`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct U32 {
-    /// The queueing discipline whose packets it looks at.
+    /// Queueing discipline whose packets it classifies.
     pub parent: Handle,
-    /// Those of a lower number come first. Filters of one number have one protocol.
+    /// Priority; the lowest comes first. All filters of one priority have the same protocol.
     pub prio: u16,
-    /// The Ethernet type of the packets; 3 for all.
+    /// Ethernet type; 3 matches all.
     pub protocol: u16,
-    /// What a packet has to match, all of it.
+    /// Keys that a packet must match, all of them.
     pub keys: Vec<U32Key>,
-    /// The class that packets go to.
+    /// Class of the matching packets.
     pub class: Option<Handle>,
-    /// The link that packets are redirected to, to leave by it.
+    /// Index of the link to redirect matching packets to.
     pub redirect: Option<u32>,
 }
 
-/// Bits that a packet has to have.
+/// A comparison of 32 bits of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct U32Key {
-    /// Where, in bytes from the beginning of the header of IP.
+    /// Offset from the start of the IP header, in bytes.
     pub offset: i32,
-    /// Which of the 32 bits.
+    /// Mask.
     pub mask: u32,
-    /// What they are.
+    /// Value.
     pub value: u32,
 }
 
 impl U32 {
-    /// Redirects all packets to the link `to`: `protocol all u32 match u32 0 0 action mirred egress redirect dev TO`.
+    /// A filter that redirects all packets: `protocol all u32 match u32 0 0 action mirred egress
+    /// redirect dev TO`.
     pub fn redirect_all(parent: Handle, to: u32) -> Self {
         let keys = vec![U32Key { offset: 0, mask: 0, value: 0 }];
         Self { parent, prio: 1, protocol: ETH_P_ALL, keys, class: None, redirect: Some(to) }
     }
 
-    /// Has a class take packets from a subnet: `u32 match ip src SUBNET flowid CLASS`.
+    /// A filter that classifies by source: `u32 match ip src SUBNET flowid CLASS`.
     pub fn from_subnet(net: IpNet, class: Handle) -> Self {
         Self::of_subnet(net, [12, 8], class)
     }
 
-    /// Has a class take packets to a subnet: `u32 match ip dst SUBNET flowid CLASS`.
+    /// A filter that classifies by destination: `u32 match ip dst SUBNET flowid CLASS`.
     pub fn to_subnet(net: IpNet, class: Handle) -> Self {
         Self::of_subnet(net, [16, 24], class)
     }
 
-    /// With the places of the address in headers of IPv4 and IPv6.
+    /// Takes the offsets of the address in IPv4 and IPv6 headers.
     fn of_subnet(net: IpNet, [offset4, offset6]: [i32; 2], class: Handle) -> Self {
         let (prio, protocol, offset, value, mask) = match net {
             IpNet::V4(net) => {
@@ -116,7 +117,7 @@ impl U32 {
     }
 
     fn options(&self) -> AttributeBuf {
-        // `struct tc_u32_sel`: flags, a shift, the number of keys; masks and offsets; the keys.
+        // `struct tc_u32_sel`: flags, shift, number of keys; masks and offsets; then the keys.
         let count = u8::try_from(self.keys.len()).unwrap_or(u8::MAX);
         let mut selector = vec![TC_U32_TERMINAL, 0, count, 0];
         selector.resize(SELECTOR_HEADER, 0);
@@ -144,7 +145,7 @@ impl U32 {
             }
         }
         match kind.as_str() {
-            // The tables in which they stand are listed too.
+            // The kernel also lists hash tables, which have no keys.
             "u32" => (!filter.keys.is_empty()).then_some(Filter::U32(filter)),
             _ => Some(Filter::Other(kind)),
         }
@@ -190,9 +191,9 @@ impl U32Key {
     }
 }
 
-/// `action mirred egress redirect dev INDEX`.
+/// Encodes `action mirred egress redirect dev INDEX`.
 fn redirect_to(index: u32) -> AttributeBuf {
-    // `struct tc_mirred`: after the index and the capabilities comes what becomes of the packet.
+    // `struct tc_mirred`: index, capabilities, action, two counters; direction, interface.
     let mirred =
         [0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, index].map(u32::to_ne_bytes).concat();
     let action = AttributeBuf::new()
@@ -201,7 +202,7 @@ fn redirect_to(index: u32) -> AttributeBuf {
     AttributeBuf::new().with(FIRST_ACTION, action)
 }
 
-/// The link that an action redirects to, if it is one that does.
+/// Returns the link that a redirect action names.
 fn parse_redirect(action: Attributes<'_>) -> Option<u32> {
     let mut is_mirred = false;
     for (number, value) in action {
@@ -210,7 +211,7 @@ fn parse_redirect(action: Attributes<'_>) -> Option<u32> {
             TCA_ACT_OPTIONS if is_mirred => {
                 let (_, parameters) =
                     value.nested().find(|(number, _)| *number == TCA_MIRRED_PARMS)?;
-                // After the five numbers that all actions have.
+                // After `struct tc_gen`, which all actions have.
                 let (what, index) = (parameters.rest(20).u32(), parameters.rest(24).u32());
                 return (what == TCA_EGRESS_REDIR).then_some(index);
             }
@@ -235,7 +236,7 @@ impl Request {
 }
 
 impl Netlink {
-    /// The filters of a link's queueing discipline.
+    /// Lists the filters of a queueing discipline.
     pub fn filters(&mut self, index: u32, parent: Handle) -> Result<Vec<Filter>> {
         let message = list(RTM_GETTFILTER, index, parent);
         self.socket.dump("list filters", &message, |payload| Ok(U32::parse(parent, payload)))

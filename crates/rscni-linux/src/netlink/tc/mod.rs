@@ -1,7 +1,7 @@
-//! Traffic control, as `tc` manages it: queueing disciplines, the classes of one that has any, and filters.
+//! Traffic control, as `tc` manages it: queueing disciplines, classes and filters.
 //!
-//! What is here is what shaping a container's traffic takes: token buckets (`tbf`), `htb`, `ingress`, and `u32`
-//! filters that redirect packets to another link or choose a class.
+//! Limited to shaping the traffic of a container: `tbf`, `htb`, `ingress`, and `u32` filters that
+//! redirect packets or select a class.
 
 mod class;
 mod filter;
@@ -19,28 +19,28 @@ use super::{AttributeBuf, Message};
 /// The length of `struct tcmsg`.
 const HEADER: usize = 20;
 
-/// The name of a queueing discipline (`1:`) or a class (`1:30`), and the places where one can be.
+/// The handle of a queueing discipline (`1:`) or class (`1:30`), or a place for one.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Handle(u32);
 
 impl Handle {
-    /// Where packets leave a link.
+    /// The root, for outgoing packets.
     pub const ROOT: Self = Self(u32::MAX);
-    /// Where packets come in.
+    /// The hook for incoming packets.
     pub const INGRESS: Self = Self(0xffff_fff1);
 
-    /// The handle `major:minor`; both are hexadecimal where people write them.
+    /// Returns the handle `major:minor`; `tc` prints both in hexadecimal.
     pub const fn new(major: u16, minor: u16) -> Self {
         Self((major as u32) << 16 | minor as u32)
     }
 
-    /// The queueing discipline of a class.
+    /// Returns the queueing discipline of a class.
     #[must_use]
     pub const fn qdisc(self) -> Self {
         Self(self.0 & 0xffff_0000)
     }
 
-    /// What tells a class from the others of its queueing discipline.
+    /// Returns the minor number of a class.
     pub const fn minor(self) -> u16 {
         (self.0 & 0xffff) as u16
     }
@@ -63,7 +63,7 @@ impl fmt::Debug for Handle {
     }
 }
 
-/// A message about something on the link `index`: `struct tcmsg` and attributes.
+/// A message about an object of the link `index`: `struct tcmsg` and attributes.
 fn message(
     kind: u16,
     index: u32,
@@ -76,23 +76,24 @@ fn message(
     Message::new(kind, &header.concat(), attributes)
 }
 
-/// A request about what is at a place of the link `index`.
+/// A request without attributes for the objects at `parent`.
 fn list(kind: u16, index: u32, parent: Handle) -> Message {
     message(kind, index, parent, Handle::default(), 0, &AttributeBuf::new())
 }
 
-/// The number at this place of the header of a message.
+/// Reads a number of `struct tcmsg`.
 fn header(payload: &[u8], place: usize) -> u32 {
     payload.get(place..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_ne_bytes(*bytes))
 }
 
-/// The places of the header's numbers.
+/// Offsets in `struct tcmsg`.
 const INDEX: usize = 4;
 const HANDLE: usize = 8;
 const PARENT: usize = 12;
 const INFO: usize = 16;
 
-/// `struct tc_ratespec`: a rate in bytes per second, for Ethernet. One beyond 32 bits is in an attribute of its own.
+/// `struct tc_ratespec` for Ethernet, in bytes per second. A rate of more than 32 bits needs an
+/// attribute as well.
 fn rate_spec(rate: u64) -> [u8; 12] {
     const LINKLAYER_ETHERNET: u8 = 1;
     let mut spec = [0; 12];
@@ -101,15 +102,15 @@ fn rate_spec(rate: u64) -> [u8; 12] {
     spec
 }
 
-/// The value of the attribute for a rate that `rate_spec` has no room for.
+/// The attribute for a rate of more than 32 bits.
 fn large_rate(rate: u64) -> Option<[u8; 8]> {
     (rate > u32::MAX.into()).then(|| rate.to_ne_bytes())
 }
 
-/// Time that `burst` bytes take at `rate` bytes per second, in the kernel's ticks of 64 ns.
+/// Returns the time that `burst` bytes take at `rate` bytes per second, in ticks of 64 ns.
 ///
-/// The time is rounded down to whole microseconds, as `tc` and the Go plugins do. The kernel's
-/// messages have 32 bits for it, which is 274 seconds.
+/// The time is rounded down to microseconds, as `tc` and the Go plugins do. The kernel's messages
+/// have 32 bits for it, which is 274 seconds.
 pub fn ticks(rate: u64, burst: u32) -> u64 {
     let microseconds = u64::from(burst) * 1_000_000 / rate.max(1);
     microseconds * 1000 / 64

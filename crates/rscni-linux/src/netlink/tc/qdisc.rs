@@ -24,49 +24,48 @@ const TCA_HTB_INIT: u16 = 2;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Qdisc {
-    /// A token bucket, which lets packets through at a rate.
+    /// A token bucket filter, which limits the rate.
     Tbf(Tbf),
-    /// Classes, each with a rate of its own. See [`HtbClass`](super::HtbClass).
+    /// A hierarchy of classes with rates, see [`HtbClass`](super::HtbClass).
     Htb {
-        /// The minor number of the class for packets that no filter chooses one for.
+        /// Minor number of the class for unclassified packets.
         default: u16,
     },
-    /// A place for filters of packets that come in; it is at [`Handle::INGRESS`].
+    /// The anchor for filters of incoming packets, at [`Handle::INGRESS`].
     Ingress,
-    /// First in, first out.
+    /// A queue limited in bytes.
     Bfifo {
-        /// How many bytes wait at most.
+        /// Limit of waiting packets, in bytes.
         limit: u32,
     },
-    /// One of another kind.
+    /// A queueing discipline of another kind.
     Other(String),
 }
 
 /// A token bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tbf {
-    /// The rate, in bytes per second.
+    /// Rate in bytes per second.
     pub rate: u64,
-    /// How long the burst takes at this rate, in ticks of 64 ns, modulo 2^32.
+    /// Duration of the burst at this rate, in ticks of 64 ns, modulo 2^32.
     pub buffer: u32,
-    /// The burst in bytes, if `buffer` cannot express it. The kernel does not report it.
+    /// Burst in bytes, if `buffer` cannot express it. The kernel does not report it.
     pub burst: Option<u32>,
-    /// How many bytes wait at most.
+    /// Limit of waiting packets, in bytes.
     pub limit: u32,
-    /// The largest packet that passes whole, in bytes, if that is less than the burst: the kernel
-    /// splits a larger one into its segments. It takes the form of a second bucket of this size,
-    /// with a rate that holds nothing up.
+    /// Largest packet in bytes, if less than the burst: the kernel segments larger ones. It is set
+    /// as a second bucket of this size, with a rate that never limits.
     ///
-    /// The kernel reports it in ticks, so that up to 275 bytes are lost.
+    /// The kernel reports it in ticks, so up to 275 bytes are lost.
     pub largest: Option<u32>,
 }
 
-/// The rate of the second bucket, in bytes per second: the highest that fits its 32 bits, 34
-/// Gbit/s.
+/// The rate of the second bucket: the maximum of its 32 bits, 34 Gbit/s.
 const PEAK_RATE: u32 = u32::MAX;
 
 impl Tbf {
-    /// `tbf rate RATE burst BURST latency LATENCY`: bytes per second, bytes, milliseconds.
+    /// A token bucket like `tbf rate RATE burst BURST latency LATENCY`; bytes per second, bytes,
+    /// milliseconds.
     pub fn new(rate: u64, burst: u32, latency: u32) -> Self {
         let waiting = u128::from(rate) * u128::from(latency) / 1000;
         let limit = u32::try_from(waiting + u128::from(burst)).unwrap_or(u32::MAX);
@@ -113,14 +112,14 @@ impl Tbf {
     }
 }
 
-/// The number modulo 2^32.
+/// Returns the number modulo 2^32.
 #[allow(clippy::cast_possible_truncation, reason = "the kernel reports what is left")]
 fn wrapped(number: u64) -> u32 {
     number as u32
 }
 
 impl Qdisc {
-    /// Its kind, as `tc` calls it.
+    /// Returns the kind, as `tc` names it.
     pub fn kind(&self) -> &str {
         match self {
             Self::Tbf(_) => "tbf",
@@ -136,7 +135,7 @@ impl Qdisc {
         match self {
             Self::Tbf(tbf) => attributes.with(TCA_OPTIONS, tbf.options()),
             Self::Htb { default } => {
-                // `struct tc_htb_glob`: the version, how a rate becomes a quantum, the default; counters.
+                // `struct tc_htb_glob`: version, rate to quantum, default class; counters.
                 let init = [3, 10, (*default).into(), 0, 0].map(u32::to_ne_bytes).concat();
                 attributes.with(TCA_OPTIONS, AttributeBuf::new().with(TCA_HTB_INIT, init))
             }
@@ -188,7 +187,7 @@ impl Request {
 }
 
 impl Netlink {
-    /// The queueing discipline at a place of a link; none if it is only what the kernel puts there by itself.
+    /// Looks up the queueing discipline at a place of a link; `None` if it is the kernel's default.
     pub fn find_qdisc(&mut self, index: u32, parent: Handle) -> Result<Option<Qdisc>> {
         let message = list(RTM_GETQDISC, index, parent);
         let action = format!("look up the qdisc at {parent} of interface {index}");
@@ -196,15 +195,14 @@ impl Netlink {
         Ok(found.or_absent()?.flatten())
     }
 
-    /// The queueing discipline that the kernel made by itself at a place of a link, such as the
-    /// queue of `tbf`.
+    /// Looks up the kernel's default queueing discipline at a place, such as the queue of `tbf`.
     ///
-    /// `None` if another one has taken its place, or none: then packets that go there are dropped.
+    /// Returns `None` if it was replaced, or deleted so that packets are dropped.
     pub fn find_default_qdisc(&mut self, index: u32, parent: Handle) -> Result<Option<Qdisc>> {
         let flag = AttributeBuf::new().with(TCA_DUMP_INVISIBLE, b"");
         let none = Handle::default();
         let message = message(RTM_GETQDISC, index, none, none, 0, &flag);
-        // What the kernel makes by itself has no handle.
+        // The kernel's defaults have no handle.
         let place = [index, 0, parent.0];
         let found = self.socket.dump("list qdiscs", &message, |payload| {
             let is_there = [INDEX, HANDLE, PARENT].map(|at| header(payload, at)) == place;
