@@ -13,7 +13,7 @@ use std::{
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sendto, socket_with};
 
 use crate::{
-    Error, Link, MacAddr, Netns, Result, closing::ClosedLater, kernel_interface::PacketAddress,
+    Error, Link, MacAddr, Netns, Result, closing::DeferredClose, kernel_interface::PacketAddress,
     packet::checksum,
 };
 
@@ -38,7 +38,7 @@ pub fn announce(netns: &Netns, link: &Link, addresses: &[IpAddr]) -> Result<()> 
 /// A packet socket for announcements, bound to the namespace it was opened in.
 #[derive(Debug)]
 pub struct Announcer {
-    socket: ClosedLater<OwnedFd>,
+    socket: DeferredClose<OwnedFd>,
 }
 
 impl Announcer {
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_arp_announcement_names_the_address_twice() {
+    fn gratuitous_arp_contains_the_address_twice() {
         let mac = MacAddr([2, 0, 0, 0, 0, 1]);
         let address = Ipv4Addr::new(10, 0, 0, 1);
         let frame = arp(ARP_REQUEST, mac, address, address);

@@ -14,14 +14,14 @@ use socket2::{Domain, Socket, Type};
 use crate::{
     Error, Link, MacAddr, Netns, Result,
     announce::{ARP_REPLY, ARP_REQUEST, ETHER_ARP, arp},
-    closing::ClosedLater,
+    closing::DeferredClose,
     kernel_interface::PacketAddress,
 };
 
 /// A socket that sends ARP requests on one link.
 #[derive(Debug)]
 pub struct Arp {
-    socket: ClosedLater<Socket>,
+    socket: DeferredClose<Socket>,
     index: u32,
     mac: MacAddr,
 }
@@ -55,7 +55,8 @@ impl Arp {
     /// Sends a request from `source` for `target`, and returns whether a reply arrives within
     /// `limit`.
     pub fn who_has(&self, source: Ipv4Addr, target: Ipv4Addr, limit: Duration) -> Result<bool> {
-        let failed = |error: io::Error| Error::io(format!("ask who has {target}"), error);
+        let failed =
+            |error: io::Error| Error::io(format!("send an ARP request for {target}"), error);
         let question = arp(ARP_REQUEST, self.mac, source, target);
         let link = PacketAddress::of_frame(self.index);
         sendto(&*self.socket, &question, SendFlags::empty(), &link)
@@ -93,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_is_that_of_the_station_that_was_asked() {
+    fn reply_must_come_from_the_requested_address() {
         let [own, asked] = [1, 2].map(|last| Ipv4Addr::new(10, 0, 0, last));
         let mac = MacAddr([2, 0, 0, 0, 0, 2]);
         let answer = arp(ARP_REPLY, mac, asked, own);

@@ -22,20 +22,20 @@ use rustix::net::{
 
 /// A socket that the kernel's collector closes after it is dropped.
 #[derive(Debug)]
-pub(crate) struct ClosedLater<T: AsFd> {
+pub(crate) struct DeferredClose<T: AsFd> {
     // The drop order of the fields, and of the pair, matters. Closing the sender starts the
     // collector, which must find the socket and the receiver closed by this process.
     socket: T,
     in_flight: Option<(OwnedFd, OwnedFd)>,
 }
 
-impl<T: AsFd> From<T> for ClosedLater<T> {
+impl<T: AsFd> From<T> for DeferredClose<T> {
     fn from(socket: T) -> Self {
         Self { socket, in_flight: None }
     }
 }
 
-impl<T: AsFd> Deref for ClosedLater<T> {
+impl<T: AsFd> Deref for DeferredClose<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -43,13 +43,13 @@ impl<T: AsFd> Deref for ClosedLater<T> {
     }
 }
 
-impl<T: AsFd> DerefMut for ClosedLater<T> {
+impl<T: AsFd> DerefMut for DeferredClose<T> {
     fn deref_mut(&mut self) -> &mut T {
         &mut self.socket
     }
 }
 
-impl<T: AsFd> Drop for ClosedLater<T> {
+impl<T: AsFd> Drop for DeferredClose<T> {
     fn drop(&mut self) {
         // If this fails, the descriptor is closed directly, which waits.
         self.in_flight = put_in_flight(&self.socket).ok();

@@ -10,7 +10,7 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use crate::{
     Family, Netns, Result,
-    closing::ClosedLater,
+    closing::DeferredClose,
     netlink::{Answer, AttributeBuf, Attributes, Message, NLM_F_ACK, Socket, attributes, octets},
 };
 
@@ -45,7 +45,7 @@ const HEADER: usize = 4;
 /// A connection tracking socket, bound to the namespace it was opened in.
 #[derive(Debug)]
 pub struct Conntrack {
-    socket: ClosedLater<Socket>,
+    socket: DeferredClose<Socket>,
 }
 
 /// One direction of a connection.
@@ -137,7 +137,7 @@ impl Socket {
             .and_then(|()| {
                 self.receive(sequence, sequence, |_, _, answer| match answer {
                     Answer::Ack => Break(Ok(())),
-                    Answer::Refused(refusal) => Break(Err(refusal.during(action))),
+                    Answer::Refused(refusal) => Break(Err(refusal.into_error(action))),
                     Answer::Done | Answer::Object(_) => Continue(()),
                 })
             })

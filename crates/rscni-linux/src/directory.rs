@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_that_is_missing_is_made_and_what_is_there_stays() {
+    fn missing_directories_are_created_and_existing_ones_keep_their_mode() {
         let dir = tempfile::tempdir().unwrap();
         let mode =
             |path: &str| dir.path().join(path).metadata().unwrap().permissions().mode() & 0o777;
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_directory_can_be_made_it_says_so() {
+    fn impossible_directory_is_an_error() {
         assert!(make_directory(Path::new("/proc/nothing/at/all"), 0o755).is_err());
         let file = tempfile::NamedTempFile::new().unwrap();
         assert!(make_directory(file.path(), 0o755).is_err());

@@ -15,7 +15,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// The kernel refused a netlink request.
-    #[error("{action}: {}{}", kernel_said(*errno), explanation(*errno, extack.as_deref()))]
+    #[error("{action}: {}{}", describe_errno(*errno), explanation(*errno, extack.as_deref()))]
     Netlink {
         /// The action, such as `create veth vethab12 with peer eth0`.
         action: String,
@@ -25,7 +25,7 @@ pub enum Error {
         extack: Option<String>,
     },
     /// A system call failed.
-    #[error("{action}: {}", io_said(source))]
+    #[error("{action}: {}", describe_io(source))]
     Io {
         /// The action, such as `open network namespace /run/netns/a`.
         action: String,
@@ -47,7 +47,7 @@ pub enum Error {
         reason: String,
     },
     /// The answer of the kernel could not be parsed.
-    #[error("{action}: cannot read the kernel's answer: {reason}")]
+    #[error("{action}: cannot parse the kernel's answer: {reason}")]
     Decode {
         /// The action.
         action: String,
@@ -55,7 +55,7 @@ pub enum Error {
         reason: String,
     },
     /// An expected state was not reached in time.
-    #[error("{what} did not happen in time")]
+    #[error("{what} timed out")]
     Timeout {
         /// The expected event.
         what: String,
@@ -136,7 +136,7 @@ impl Error {
 }
 
 /// Formats an error number as `Operation not permitted (EPERM)`.
-fn kernel_said(errno: i32) -> String {
+fn describe_errno(errno: i32) -> String {
     // rustix has no names for its error numbers.
     match nix::errno::Errno::from_raw(errno) {
         nix::errno::Errno::UnknownErrno => format!("error {errno}"),
@@ -144,9 +144,9 @@ fn kernel_said(errno: i32) -> String {
     }
 }
 
-fn io_said(error: &io::Error) -> Cow<'static, str> {
+fn describe_io(error: &io::Error) -> Cow<'static, str> {
     match error.raw_os_error() {
-        Some(errno) => kernel_said(errno).into(),
+        Some(errno) => describe_errno(errno).into(),
         None => error.to_string().into(),
     }
 }
@@ -154,7 +154,7 @@ fn io_said(error: &io::Error) -> Cow<'static, str> {
 /// The text after the error's name: the kernel's message, or the missing capability.
 fn explanation(errno: i32, extack: Option<&str>) -> String {
     match extack {
-        Some(words) => format!("; {words}"),
+        Some(message) => format!("; {message}"),
         None if errno == Errno::PERM.raw_os_error() => "; CAP_NET_ADMIN is needed".to_owned(),
         None => String::new(),
     }
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_what_was_done_to_what_and_what_is_missing() {
+    fn permission_error_names_action_and_capability() {
         assert_eq!(
             refused(Errno::PERM, None).to_string(),
             "attach vethab12cd34 to cni0: Operation not permitted (EPERM); CAP_NET_ADMIN is needed"
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_own_words_are_shown() {
+    fn message_of_the_kernel_is_shown() {
         assert!(
             refused(Errno::INVAL, Some("Device can not be enslaved while up"))
                 .to_string()
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_can_be_asked_what_they_mean() {
+    fn errors_are_classified() {
         assert!(refused(Errno::EXIST, None).is_exists());
         assert!(refused(Errno::NODEV, None).is_not_found());
         assert!(Error::not_found("interface eth0").is_not_found());

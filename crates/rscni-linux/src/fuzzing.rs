@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fuzzing_began_with_holds() {
+    fn corpus_satisfies_the_invariants() {
         replay::replay("netlink", netlink);
         replay::replay("nft", nft);
         replay::replay("packets", packets);

@@ -89,13 +89,13 @@ pub(crate) fn attach_tun(tun: impl AsFd, name: &str, flags: u16) -> io::Result<(
 }
 
 /// `TUNSETPERSIST`: keeps the interface after the last descriptor is closed.
-pub(crate) fn persist_tun(tun: impl AsFd) -> io::Result<()> {
+pub(crate) fn make_tun_persistent(tun: impl AsFd) -> io::Result<()> {
     // SAFETY: this opcode takes a number.
     unsafe { ioctl(tun, IntegerSetter::<{ opcode::write::<i32>(b'T', 203) }>::new_usize(1)) }
 }
 
 /// `TUNSETOWNER`: lets this user open the interface.
-pub(crate) fn own_tun(tun: impl AsFd, user: u32) -> io::Result<()> {
+pub(crate) fn set_tun_owner(tun: impl AsFd, user: u32) -> io::Result<()> {
     // SAFETY: this opcode takes a number.
     unsafe {
         ioctl(tun, IntegerSetter::<{ opcode::write::<i32>(b'T', 204) }>::new_usize(user as usize))
@@ -103,7 +103,7 @@ pub(crate) fn own_tun(tun: impl AsFd, user: u32) -> io::Result<()> {
 }
 
 /// `TUNSETGROUP`: lets users of this group open the interface.
-pub(crate) fn own_tun_by_group(tun: impl AsFd, group: u32) -> io::Result<()> {
+pub(crate) fn set_tun_group(tun: impl AsFd, group: u32) -> io::Result<()> {
     // SAFETY: this opcode takes a number.
     unsafe {
         ioctl(tun, IntegerSetter::<{ opcode::write::<i32>(b'T', 206) }>::new_usize(group as usize))

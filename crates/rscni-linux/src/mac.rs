@@ -82,14 +82,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_reads_back_as_it_was_written() {
+    fn mac_address_round_trips_through_text() {
         let mac: MacAddr = "02:00:5E:10:0:1".parse().unwrap();
         assert_eq!(mac.to_string(), "02:00:5e:10:00:01");
         assert_eq!("02-00-5e-10-00-01".parse::<MacAddr>().unwrap(), mac);
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn malformed_mac_address_is_rejected() {
         for text in [
             "",
             "02",
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_random_address_is_local_and_unicast() {
+    fn random_mac_address_is_local_and_unicast() {
         for _ in 0..64 {
             let mac = MacAddr::random().unwrap();
             assert_eq!(mac.0[0] & 0b11, 0b10);

@@ -125,12 +125,11 @@ impl Netns {
                 )
             })
         };
-        let Some(way_back) = WayBack::find() else {
+        let Some(_guard) = ReturnGuard::probe() else {
             let action = format!("enter network namespace {}", self.path().display());
             return on_new_thread(&action, || go().map(|()| f()))?;
         };
         go()?;
-        let _back_at_the_end = way_back;
         Ok(f())
     }
 
@@ -166,26 +165,26 @@ fn move_into(netns: impl AsFd) -> rustix::io::Result<()> {
 }
 
 /// The number of attempts to return; the kernel may be short of memory.
-const WAY_BACK_ATTEMPTS: usize = 5;
+const RETURN_ATTEMPTS: usize = 5;
 
 /// Returns the thread to its original namespace when dropped.
-struct WayBack(OwnedFd);
+struct ReturnGuard(OwnedFd);
 
-impl WayBack {
+impl ReturnGuard {
     /// Returns `None` if the thread could not return; probed by re-entering the current namespace.
-    fn find() -> Option<Self> {
+    fn probe() -> Option<Self> {
         let own = open(OWN, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
         move_into(&own).ok()?;
         Some(Self(own))
     }
 }
 
-impl Drop for WayBack {
+impl Drop for ReturnGuard {
     fn drop(&mut self) {
         // Re-entering was allowed before, so a failure may be temporary, such as a lack of memory.
         let again = |_| move_into(&self.0).ok();
         if let Err(errno) = move_into(&self.0)
-            && (0..WAY_BACK_ATTEMPTS).find_map(again).is_none()
+            && (0..RETURN_ATTEMPTS).find_map(again).is_none()
         {
             // Anything else would run in the wrong namespace.
             eprintln!("return from a network namespace: {errno}");
@@ -209,20 +208,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_namespace_that_is_gone_is_not_found() {
+    fn missing_namespace_is_not_found() {
         let error = Netns::open("/run/netns/no-such-namespace").unwrap_err();
         assert!(matches!(error, Error::NotFound { .. }), "{error}");
     }
 
     #[test]
-    fn a_file_that_is_no_namespace_is_refused() {
+    fn regular_file_is_not_a_namespace() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = Netns::open(file.path()).unwrap_err();
         assert!(matches!(error, Error::Invalid { .. }), "{error}");
     }
 
     #[test]
-    fn a_pipe_in_the_place_of_a_namespace_keeps_nobody_waiting() {
+    fn named_pipe_is_rejected_without_waiting() {
         let dir = tempfile::tempdir().unwrap();
         let pipe = dir.path().join("pipe");
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, Mode::RUSR, 0)
@@ -232,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_is_the_same_by_any_path() {
+    fn namespace_is_the_same_by_any_path() {
         let own = Netns::current().unwrap();
         assert!(own.is_same(&Netns::open("/proc/self/ns/net").unwrap()).unwrap());
         assert!(own.is_same(&Netns::open(own.path()).unwrap()).unwrap());

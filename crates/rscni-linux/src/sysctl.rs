@@ -112,13 +112,13 @@ pub fn path(key: &str) -> Result<PathBuf> {
     };
     for name in &names {
         if name.is_empty() {
-            return invalid("a name in it is empty");
+            return invalid("contains an empty name");
         }
         if name == "." || name == ".." {
-            return invalid("it leads elsewhere");
+            return invalid("must not contain . or .. as a name");
         }
         if name.contains('\0') {
-            return invalid("has a NUL byte in it");
+            return invalid("contains a NUL byte");
         }
     }
     let mut path = PathBuf::from(ROOT);
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_ways_of_writing_a_key_lead_to_its_file() {
+    fn both_key_forms_map_to_the_file() {
         for (key, file) in [
             ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
             ("net/ipv4/ip_forward", "net/ipv4/ip_forward"),
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_cannot_lead_out_of_the_settings() {
+    fn key_cannot_escape_proc_sys() {
         for key in [
             "",
             "/",

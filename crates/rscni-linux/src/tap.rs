@@ -5,7 +5,7 @@ use std::fs::File;
 
 use crate::{
     Error, Netns, Result,
-    kernel_interface::{attach_tun, own_tun, own_tun_by_group, persist_tun},
+    kernel_interface::{attach_tun, make_tun_persistent, set_tun_group, set_tun_owner},
 };
 
 const DEVICE: &str = "/dev/net/tun";
@@ -50,15 +50,16 @@ impl Tap {
             let tun = self.attach(IFF_VNET_HDR | IFF_TUN_EXCL, "create")?;
             // Until it is persistent, closing the file removes it.
             if let Some(owner) = self.owner {
-                own_tun(&tun, owner)
-                    .map_err(|e| Error::io(format!("give tap {} to user {owner}", self.name), e))?;
-            }
-            if let Some(group) = self.group {
-                own_tun_by_group(&tun, group).map_err(|e| {
-                    Error::io(format!("give tap {} to group {group}", self.name), e)
+                set_tun_owner(&tun, owner).map_err(|e| {
+                    Error::io(format!("set the owner of tap {} to {owner}", self.name), e)
                 })?;
             }
-            persist_tun(&tun)
+            if let Some(group) = self.group {
+                set_tun_group(&tun, group).map_err(|e| {
+                    Error::io(format!("set the group of tap {} to {group}", self.name), e)
+                })?;
+            }
+            make_tun_persistent(&tun)
                 .map_err(|e| Error::io(format!("make tap {} persistent", self.name), e))
         })?
     }

@@ -24,7 +24,7 @@ impl Termination {
                 SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             })
             .map(Self)
-            .map_err(|errno| Error::io("catch SIGTERM and SIGINT", std::io::Error::from(errno)))
+            .map_err(|errno| Error::io("block SIGTERM and SIGINT", std::io::Error::from(errno)))
     }
 }
 

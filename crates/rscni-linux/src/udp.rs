@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_reads_back_and_its_checksums_are_right() {
+    fn wrapped_payload_round_trips_with_valid_checksums() {
         let packet = packet(b"odd");
         assert_eq!(&packet[payload(&packet, 68).unwrap()], b"odd");
         assert_eq!(payload(&packet, 67), None);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_whole_is_passed_over() {
+    fn incomplete_datagrams_are_skipped() {
         let whole = packet(b"payload");
         for length in 0..whole.len() {
             assert_eq!(payload(&whole[..length], 68), None, "{length}");

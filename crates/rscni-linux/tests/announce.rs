@@ -21,7 +21,7 @@ const UP: LinkChange<'static> = LinkChange {
 };
 
 /// Checks that a neighbour with a stale hardware address for each address learns the announced one.
-fn a_neighbour_learns(own: &str, addresses: &[IpAddr]) {
+fn assert_neighbour_learns(own: &str, addresses: &[IpAddr]) {
     let netns = Netns::create().unwrap();
     let mut host = Netlink::open().unwrap();
     let mut container = Netlink::open_in(&netns).unwrap();
@@ -60,17 +60,17 @@ fn a_neighbour_learns(own: &str, addresses: &[IpAddr]) {
 }
 
 #[test]
-fn a_neighbour_learns_of_an_ipv4_address() {
-    private_network(|| a_neighbour_learns("10.1.0.1/24", &["10.1.0.2".parse().unwrap()]));
+fn neighbour_learns_an_ipv4_address() {
+    private_network(|| assert_neighbour_learns("10.1.0.1/24", &["10.1.0.2".parse().unwrap()]));
 }
 
 #[test]
-fn a_neighbour_learns_of_an_ipv6_address() {
-    private_network(|| a_neighbour_learns("fd00::1/64", &["fd00::2".parse().unwrap()]));
+fn neighbour_learns_an_ipv6_address() {
+    private_network(|| assert_neighbour_learns("fd00::1/64", &["fd00::2".parse().unwrap()]));
 }
 
 #[test]
-fn an_announcement_on_a_link_that_is_down_says_so() {
+fn announcement_on_a_link_that_is_down_fails() {
     private_network(|| {
         let mut nl = Netlink::open().unwrap();
         let link = nl.add_veth(&Veth::new("a", "b")).unwrap();

@@ -11,7 +11,7 @@ use support::private_network;
 const MANY: usize = 300;
 
 #[test]
-fn sockets_left_to_the_kernel_are_closed_and_keep_no_namespace_alive() {
+fn deferred_sockets_are_closed_and_release_their_namespace() {
     private_network(|| {
         let mut host = Netlink::open().unwrap();
         let netns = Netns::create().unwrap();

@@ -37,7 +37,7 @@ fn send(to: &str) -> SocketAddr {
 }
 
 #[test]
-fn flows_to_a_port_are_found_and_deleted_and_others_are_not() {
+fn only_flows_to_the_port_are_found_and_deleted() {
     private_network(|| {
         translate();
         let mut conntrack = Conntrack::open().unwrap();
@@ -71,7 +71,7 @@ fn flows_to_a_port_are_found_and_deleted_and_others_are_not() {
 }
 
 #[test]
-fn a_socket_belongs_to_its_namespace() {
+fn socket_belongs_to_its_namespace() {
     private_network(|| {
         translate();
         send("127.0.0.1:7");

@@ -38,7 +38,7 @@ fn pair() -> (Netlink, u32, Netns, Netlink, u32) {
 }
 
 #[test]
-fn a_veth_is_made_with_its_peer_in_the_container() {
+fn veth_is_created_with_its_peer_in_the_container() {
     private_network(|| {
         let netns = Netns::create().unwrap();
         let mut host = Netlink::open().unwrap();
@@ -86,7 +86,7 @@ fn a_veth_is_made_with_its_peer_in_the_container() {
 }
 
 #[test]
-fn a_name_that_is_taken_is_told_apart_and_left_alone() {
+fn existing_name_is_reported_and_left_alone() {
     private_network(|| {
         let mut nl = Netlink::open().unwrap();
         nl.add_bridge(&Bridge::new("cni0")).unwrap();
@@ -103,7 +103,7 @@ fn a_name_that_is_taken_is_told_apart_and_left_alone() {
 }
 
 #[test]
-fn what_is_absent_is_not_found() {
+fn missing_links_are_not_found() {
     private_network(|| {
         let mut nl = Netlink::open().unwrap();
         assert!(nl.find_link("nope").unwrap().is_none());
@@ -116,7 +116,7 @@ fn what_is_absent_is_not_found() {
 }
 
 #[test]
-fn an_error_names_the_links_and_gives_the_kernels_words() {
+fn error_names_the_links_and_contains_the_message_of_the_kernel() {
     private_network(|| {
         let mut nl = Netlink::open().unwrap();
         let a = nl.add_bridge(&Bridge::new("br-a")).unwrap().index;
@@ -132,7 +132,7 @@ fn an_error_names_the_links_and_gives_the_kernels_words() {
 }
 
 #[test]
-fn a_name_with_a_number_sign_is_shown_as_it_is() {
+fn name_with_a_number_sign_is_shown_unchanged() {
     private_network(|| {
         let mut netlink = Netlink::open().unwrap();
         let index = netlink.add_veth(&Veth::new("a#1", "web#1")).unwrap().index;
@@ -154,7 +154,7 @@ fn a_name_with_a_number_sign_is_shown_as_it_is() {
 }
 
 #[test]
-fn a_link_is_changed_in_one_message() {
+fn link_is_changed_in_one_message() {
     private_network(|| {
         let mut nl = Netlink::open().unwrap();
         let link = nl.add_veth(&Veth::new("a", "b")).unwrap();
@@ -191,7 +191,7 @@ fn a_link_is_changed_in_one_message() {
 }
 
 #[test]
-fn a_link_moves_to_a_namespace_under_a_new_name() {
+fn link_moves_to_a_namespace_under_a_new_name() {
     private_network(|| {
         let netns = Netns::create().unwrap();
         let mut nl = Netlink::open().unwrap();
@@ -209,7 +209,7 @@ fn a_link_moves_to_a_namespace_under_a_new_name() {
 }
 
 #[test]
-fn port_flags_are_set_and_read_back() {
+fn port_flags_are_set_and_listed() {
     private_network(|| {
         let mut nl = Netlink::open().unwrap();
         let bridge = nl.add_bridge(&Bridge::new("cni0")).unwrap();
@@ -256,7 +256,7 @@ fn addresses_are_added_listed_and_removed() {
 }
 
 #[test]
-fn an_ipv4_address_gets_the_broadcast_address_of_its_net() {
+fn ipv4_address_gets_the_broadcast_address_of_its_subnet() {
     private_network(|| {
         let mut nl = Netlink::open().unwrap();
         let link = nl.add_bridge(&Bridge::new("br")).unwrap().index;
@@ -334,7 +334,7 @@ fn routes_are_added_listed_looked_up_and_removed() {
 }
 
 #[test]
-fn a_batch_names_the_request_that_was_refused_and_the_socket_stays_usable() {
+fn batch_error_names_the_refused_request_and_the_socket_stays_usable() {
     private_network(|| {
         let (_host, _, _netns, mut nl, eth0) = pair();
         let mut batch = nl.batch();
@@ -358,7 +358,7 @@ fn a_batch_names_the_request_that_was_refused_and_the_socket_stays_usable() {
 }
 
 #[test]
-fn a_large_answer_arrives_whole() {
+fn large_answer_arrives_complete() {
     private_network(|| {
         let mut nl = Netlink::open().unwrap();
         let link = nl.add_bridge(&Bridge::new("br")).unwrap().index;
@@ -373,7 +373,7 @@ fn a_large_answer_arrives_whole() {
 }
 
 #[test]
-fn without_the_capability_the_error_says_what_is_missing() {
+fn error_names_the_missing_capability() {
     private_network(|| {
         let mut nl = Netlink::open().unwrap();
         drop_capabilities();
@@ -431,7 +431,7 @@ fn rules_are_added_listed_and_removed() {
 }
 
 #[test]
-fn rules_that_say_more_are_told_from_those_that_do_not() {
+fn rules_with_other_selectors_are_marked() {
     private_network(|| {
         let mut nl = Netlink::open().unwrap();
         for more in [
@@ -468,7 +468,7 @@ fn rules_that_say_more_are_told_from_those_that_do_not() {
 }
 
 #[test]
-fn a_route_that_goes_several_ways_is_listed_once_for_each() {
+fn multipath_route_is_listed_once_per_next_hop() {
     private_network(|| {
         let (_, _, _, mut container, far) = pair();
         let other = container.add_bridge(&Bridge { up: true, ..Bridge::new("br0") }).unwrap().index;
@@ -497,7 +497,7 @@ fn a_route_that_goes_several_ways_is_listed_once_for_each() {
 }
 
 #[test]
-fn a_macvlan_is_made_in_another_namespace_with_all_that_it_is_to_have() {
+fn macvlan_is_created_in_another_namespace_with_all_settings() {
     private_network(|| {
         let (mut host, lower, netns, mut inside, _) = pair();
         let macvlan = Macvlan {
@@ -529,7 +529,7 @@ fn a_macvlan_is_made_in_another_namespace_with_all_that_it_is_to_have() {
 }
 
 #[test]
-fn a_link_that_is_deleted_at_once_is_not_found_afterwards() {
+fn link_deleted_at_once_is_not_found_afterwards() {
     private_network(|| {
         let (mut host, near, netns, mut container, far) = pair();
         let other = Netlink::open().unwrap();

@@ -6,7 +6,7 @@ use rscni_linux::{Error, Netlink, Netns};
 use support::{ip, private_network, run};
 
 #[test]
-fn a_thread_that_enters_a_namespace_comes_back_by_itself() {
+fn thread_returns_from_a_namespace() {
     private_network(|| {
         let before = Netns::current().unwrap();
         let netns = Netns::create().unwrap();
@@ -18,7 +18,7 @@ fn a_thread_that_enters_a_namespace_comes_back_by_itself() {
 }
 
 #[test]
-fn a_thread_whose_work_in_a_namespace_panics_comes_back() {
+fn thread_returns_from_a_namespace_after_a_panic() {
     private_network(|| {
         let before = Netns::current().unwrap();
         let netns = Netns::create().unwrap();
@@ -31,7 +31,7 @@ fn a_thread_whose_work_in_a_namespace_panics_comes_back() {
 /// Root of a nested user namespace may enter network namespaces that it creates, but not its
 /// original one.
 #[test]
-fn a_thread_that_could_not_come_back_does_not_go() {
+fn thread_that_could_not_return_does_not_enter() {
     const NESTED: &str = "RSCNI_LINUX_TEST_NESTED";
     if std::env::var_os(NESTED).is_some() {
         let before = Netns::current().unwrap();
@@ -48,7 +48,7 @@ fn a_thread_that_could_not_come_back_does_not_go() {
             .arg(std::env::current_exe().unwrap())
             .args([
                 "--exact",
-                "a_thread_that_could_not_come_back_does_not_go",
+                "thread_that_could_not_return_does_not_enter",
                 "--nocapture",
                 "--test-threads=1",
             ])
@@ -62,7 +62,7 @@ fn a_thread_that_could_not_come_back_does_not_go() {
 }
 
 #[test]
-fn a_namespace_without_a_name_can_be_opened_by_its_path() {
+fn unnamed_namespace_can_be_opened_by_its_path() {
     private_network(|| {
         let netns = Netns::create().unwrap();
         let again = Netns::open(netns.path()).unwrap();
@@ -74,7 +74,7 @@ fn a_namespace_without_a_name_can_be_opened_by_its_path() {
 }
 
 #[test]
-fn a_namespace_is_named_and_unnamed() {
+fn namespace_is_bound_and_unbound() {
     private_network(|| {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a");
@@ -89,7 +89,7 @@ fn a_namespace_is_named_and_unnamed() {
 }
 
 #[test]
-fn a_socket_stays_in_the_namespace_it_was_opened_in() {
+fn socket_stays_in_the_namespace_it_was_opened_in() {
     private_network(|| {
         ip("link add only-here type bridge");
         let netns = Netns::create().unwrap();
@@ -101,7 +101,7 @@ fn a_socket_stays_in_the_namespace_it_was_opened_in() {
 }
 
 #[test]
-fn another_kind_of_namespace_cannot_be_entered() {
+fn other_kinds_of_namespaces_cannot_be_entered() {
     private_network(|| {
         let other = Netns::open("/proc/self/ns/uts").unwrap();
         assert!(other.enter(|| ()).is_err());

@@ -56,7 +56,7 @@ fn add_rules(nft: &mut Nft, table: &Table, rules: &[Rule]) {
 }
 
 #[test]
-fn a_table_with_everything_is_made_in_one_transaction_and_deleted() {
+fn complete_table_is_created_in_one_transaction_and_deleted() {
     private_network(|| {
         let mut nft = Nft::open().unwrap();
         let table = Table::new(Family::Inet, "cni_masquerade");
@@ -101,7 +101,7 @@ fn a_table_with_everything_is_made_in_one_transaction_and_deleted() {
 }
 
 #[test]
-fn a_transaction_that_fails_changes_nothing_and_names_what_failed() {
+fn failed_transaction_changes_nothing_and_names_the_failed_change() {
     private_network(|| {
         let mut nft = Nft::open().unwrap();
         let table = Table::new(Family::Ip, "cni");
@@ -124,7 +124,7 @@ fn a_transaction_that_fails_changes_nothing_and_names_what_failed() {
 }
 
 #[test]
-fn what_is_there_already_can_be_told_apart() {
+fn create_reports_existing_objects() {
     private_network(|| {
         let mut nft = Nft::open().unwrap();
         let table = table_with_chain(&mut nft, Family::Ip);
@@ -154,7 +154,7 @@ fn what_is_there_already_can_be_told_apart() {
 }
 
 #[test]
-fn matches_of_ip_read_as_they_should() {
+fn ip_matches_are_listed_by_nft() {
     private_network(|| {
         let mut nft = Nft::open().unwrap();
         let table = table_with_chain(&mut nft, Family::Inet);
@@ -205,7 +205,7 @@ fn matches_of_ip_read_as_they_should() {
 }
 
 #[test]
-fn matches_of_frames_read_as_they_should() {
+fn frame_matches_are_listed_by_nft() {
     private_network(|| {
         let mut nft = Nft::open().unwrap();
         let table = table_with_chain(&mut nft, Family::Bridge);
@@ -239,7 +239,7 @@ fn matches_of_frames_read_as_they_should() {
 }
 
 #[test]
-fn nat_statements_read_as_they_should() {
+fn nat_statements_are_listed_by_nft() {
     private_network(|| {
         let mut nft = Nft::open().unwrap();
         let table = Table::new(Family::Inet, "cni");
@@ -267,7 +267,7 @@ fn nat_statements_read_as_they_should() {
 }
 
 #[test]
-fn a_net_is_cut_out_of_an_address_and_looked_up_with_other_fields() {
+fn masked_address_is_looked_up_with_other_fields() {
     private_network(|| {
         let mut nft = Nft::open().unwrap();
         let table = table_with_chain(&mut nft, Family::Inet);
@@ -314,7 +314,7 @@ fn a_net_is_cut_out_of_an_address_and_looked_up_with_other_fields() {
 }
 
 #[test]
-fn port_maps_and_verdict_maps_read_as_they_should() {
+fn port_maps_and_verdict_maps_are_listed_by_nft() {
     private_network(|| {
         let mut nft = Nft::open().unwrap();
         let table = Table::new(Family::Ip, "cni");
@@ -467,12 +467,12 @@ fn destroy_everything(nft: &mut Nft) {
 }
 
 #[test]
-fn what_is_absent_can_be_deleted() {
+fn missing_objects_can_be_destroyed() {
     private_network(|| destroy_everything(&mut Nft::open().unwrap()));
 }
 
 #[test]
-fn what_is_absent_can_be_deleted_on_a_kernel_before_6_3() {
+fn missing_objects_can_be_destroyed_on_a_kernel_before_6_3() {
     private_network(|| {
         let mut nft = Nft::open().unwrap();
         nft.assume_old_kernel();
@@ -481,7 +481,7 @@ fn what_is_absent_can_be_deleted_on_a_kernel_before_6_3() {
 }
 
 #[test]
-fn deleting_what_must_be_there_fails_when_it_is_not() {
+fn deleting_a_missing_table_fails() {
     private_network(|| {
         let mut nft = Nft::open().unwrap();
         let mut tx = nft.transaction();
@@ -491,7 +491,7 @@ fn deleting_what_must_be_there_fails_when_it_is_not() {
 }
 
 #[test]
-fn a_comment_that_is_too_long_is_refused_before_anything_is_done() {
+fn long_comment_is_rejected_before_sending() {
     private_network(|| {
         let mut nft = Nft::open().unwrap();
         let table = Table::new(Family::Ip, "cni");
@@ -506,7 +506,7 @@ fn a_comment_that_is_too_long_is_refused_before_anything_is_done() {
 }
 
 #[test]
-fn a_socket_works_in_the_namespace_it_was_opened_in() {
+fn socket_works_in_the_namespace_it_was_opened_in() {
     private_network(|| {
         let netns = Netns::create().unwrap();
         let mut inside = Nft::open_in(&netns).unwrap();
@@ -517,7 +517,7 @@ fn a_socket_works_in_the_namespace_it_was_opened_in() {
 }
 
 #[test]
-fn a_large_transaction_and_a_large_set_are_fine() {
+fn large_transaction_and_large_set_succeed() {
     private_network(|| {
         let mut nft = Nft::open().unwrap();
         let table = table_with_chain(&mut nft, Family::Ip);

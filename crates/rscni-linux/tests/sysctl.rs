@@ -6,7 +6,7 @@ use rscni_linux::{Error, sysctl};
 use support::{ip, namespace, private_network};
 
 #[test]
-fn a_setting_belongs_to_its_namespace() {
+fn setting_belongs_to_its_namespace() {
     private_network(|| {
         let netns = namespace();
         assert!(sysctl::set_in(&netns, "net.ipv4.ip_forward", "1").unwrap());
@@ -16,7 +16,7 @@ fn a_setting_belongs_to_its_namespace() {
 }
 
 #[test]
-fn a_setting_that_is_right_is_not_written() {
+fn setting_with_the_right_value_is_not_written() {
     private_network(|| {
         assert!(sysctl::set("net/ipv4/ip_forward", "1").unwrap());
         assert!(!sysctl::set("net/ipv4/ip_forward", "1").unwrap());
@@ -26,7 +26,7 @@ fn a_setting_that_is_right_is_not_written() {
 }
 
 #[test]
-fn an_interface_may_have_a_dot_in_its_name() {
+fn interface_name_may_contain_a_dot() {
     private_network(|| {
         ip("link add eth0.10 type bridge");
         for key in ["net/ipv4/conf/eth0.10/forwarding", "net.ipv4.conf.eth0/10.forwarding"] {
@@ -39,7 +39,7 @@ fn an_interface_may_have_a_dot_in_its_name() {
 }
 
 #[test]
-fn several_settings_stop_at_the_first_that_fails() {
+fn several_settings_stop_at_the_first_failure() {
     private_network(|| {
         let netns = namespace();
         let settings = [
@@ -57,7 +57,7 @@ fn several_settings_stop_at_the_first_that_fails() {
 }
 
 #[test]
-fn a_value_that_the_kernel_refuses_is_an_error() {
+fn value_refused_by_the_kernel_is_an_error() {
     private_network(|| {
         let error = sysctl::set("net/ipv4/ip_forward", "maybe").unwrap_err();
         assert_eq!(error.to_string(), "set sysctl net/ipv4/ip_forward: Invalid argument (EINVAL)");

@@ -18,7 +18,7 @@ fn link() -> (Netlink, u32) {
 }
 
 #[test]
-fn a_token_bucket_is_the_one_that_tc_makes() {
+fn token_bucket_equals_that_of_tc() {
     private_network(|| {
         let (mut netlink, index) = link();
         assert_eq!(netlink.find_qdisc(index, Handle::ROOT).unwrap(), None);
@@ -53,7 +53,7 @@ fn a_token_bucket_is_the_one_that_tc_makes() {
 }
 
 #[test]
-fn a_token_bucket_holds_a_burst_of_any_length() {
+fn token_bucket_supports_bursts_of_any_length() {
     private_network(|| {
         let (mut netlink, index) = link();
         let other = netlink.link_by_name("veth1").unwrap().index;
@@ -90,7 +90,7 @@ fn a_token_bucket_holds_a_burst_of_any_length() {
 }
 
 #[test]
-fn the_queue_of_a_token_bucket_is_found_until_it_is_replaced() {
+fn default_queue_of_a_token_bucket_is_found_until_replaced() {
     private_network(|| {
         let (mut netlink, index) = link();
         let class = Handle::new(1, 1);
@@ -111,7 +111,7 @@ fn the_queue_of_a_token_bucket_is_found_until_it_is_replaced() {
 }
 
 #[test]
-fn what_is_not_there_is_not_found() {
+fn missing_objects_are_not_found() {
     private_network(|| {
         let (mut netlink, index) = link();
         for place in [Handle::ROOT, Handle::INGRESS] {
@@ -126,7 +126,7 @@ fn what_is_not_there_is_not_found() {
 }
 
 #[test]
-fn what_comes_in_is_redirected() {
+fn incoming_packets_are_redirected() {
     private_network(|| {
         let (mut netlink, index) = link();
         let ifb = Ifb { mtu: Some(1400), alias: Some("x".into()), up: true, ..Ifb::new("ifb7") };
@@ -146,7 +146,7 @@ fn what_comes_in_is_redirected() {
 }
 
 #[test]
-fn classes_take_packets_by_their_addresses() {
+fn filters_classify_packets_by_address() {
     private_network(|| {
         let (mut netlink, index) = link();
         netlink.add_qdisc(index, Handle::ROOT, FIRST, &Qdisc::Htb { default: 0x30 }).unwrap();

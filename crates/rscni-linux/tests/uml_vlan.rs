@@ -41,7 +41,7 @@ fn vlans_of_a_port_are_added_listed_and_removed() {
 }
 
 #[test]
-fn a_bridges_default_vlan_is_given_to_its_ports() {
+fn default_vlan_of_a_bridge_is_assigned_to_its_ports() {
     private_network(|| {
         let mut nl = Netlink::open().unwrap();
         let (bridge, port) = filtering_bridge(&mut nl, Some(5));
@@ -52,7 +52,7 @@ fn a_bridges_default_vlan_is_given_to_its_ports() {
 }
 
 #[test]
-fn a_dummy_is_made_and_deleted() {
+fn dummy_is_created_and_deleted() {
     private_network(|| {
         let mut nl = Netlink::open().unwrap();
         let link = nl.add_dummy("dummy0").unwrap();
@@ -63,7 +63,7 @@ fn a_dummy_is_made_and_deleted() {
 }
 
 #[test]
-fn links_on_top_of_others_are_made_in_another_namespace_though_the_name_is_taken_here() {
+fn links_are_created_in_another_namespace_although_the_name_exists_here() {
     private_network(|| {
         let mut nl = Netlink::open().unwrap();
         let netns = Netns::create().unwrap();

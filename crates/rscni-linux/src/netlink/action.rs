@@ -42,17 +42,17 @@ impl Action {
     }
 
     /// The text, with the names of links from `name`.
-    fn words(&self, mut name: impl FnMut(u32) -> Option<String>) -> String {
-        let word = |part: &Part| match part {
+    fn render_with(&self, mut name: impl FnMut(u32) -> Option<String>) -> String {
+        let render = |part: &Part| match part {
             Part::Text(text) => text.clone(),
             Part::Link(index) => name(*index).unwrap_or_else(|| format!("interface {index}")),
         };
-        self.0.iter().map(word).collect()
+        self.0.iter().map(render).collect()
     }
 
     /// The text, with the indexes of links.
-    pub(super) fn unnamed(&self) -> String {
-        self.words(|_| None)
+    pub(super) fn render_indexes(&self) -> String {
+        self.render_with(|_| None)
     }
 }
 
@@ -64,15 +64,15 @@ impl<T: Into<String>> From<T> for Action {
 
 impl Netlink {
     /// The text of an action, with the names of its links.
-    pub(super) fn name_links(&mut self, action: &Action) -> String {
-        action.words(|index| self.link_by_index(index).ok().map(|link| link.name))
+    pub(super) fn render(&mut self, action: &Action) -> String {
+        action.render_with(|index| self.link_by_index(index).ok().map(|link| link.name))
     }
 
     /// Replaces indexes of links in an error by their names.
-    pub(super) fn naming_links(&mut self, error: Error, action: &Action) -> Error {
+    pub(super) fn with_link_names(&mut self, error: Error, action: &Action) -> Error {
         match error {
             Error::Netlink { errno, extack, .. } => {
-                Error::Netlink { action: self.name_links(action), errno, extack }
+                Error::Netlink { action: self.render(action), errno, extack }
             }
             error => error,
         }
@@ -84,17 +84,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_operands_become_names_of_links() {
+    fn link_operands_are_rendered_by_name() {
         let action = Action::from("rename ").link(5).text(" to web#5 and #6, ").link(7);
         let name = |index| (index == 5).then(|| "a#7".to_owned());
-        assert_eq!(action.words(name), "rename a#7 to web#5 and #6, interface 7");
-        assert_eq!(action.unnamed(), "rename interface 5 to web#5 and #6, interface 7");
+        assert_eq!(action.render_with(name), "rename a#7 to web#5 and #6, interface 7");
+        assert_eq!(action.render_indexes(), "rename interface 5 to web#5 and #6, interface 7");
     }
 
     #[test]
-    fn actions_are_joined() {
+    fn actions_are_joined_by_commas() {
         let set = |what: &str| Action::from(format!("set {what} of ")).link(5);
         let both = Action::default().and(set("this")).and(set("that"));
-        assert_eq!(both.unnamed(), "set this of interface 5, set that of interface 5");
+        assert_eq!(both.render_indexes(), "set this of interface 5, set that of interface 5");
     }
 }

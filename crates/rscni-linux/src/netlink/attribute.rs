@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attributes_are_read_with_their_padding_and_without_their_flags() {
+    fn attributes_are_parsed_without_padding_and_flags() {
         let bytes = [
             5, 0, 1, 0x80, 7, 0, 0, 0, // type 1, nested flag, one byte and three of padding
             8, 0, 2, 0, 1, 2, 3, 4,
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_off_attribute_ends_the_list() {
+    fn truncated_attribute_ends_the_list() {
         assert_eq!(attributes(&[8, 0, 1, 0, 1], 0).count(), 0);
         assert_eq!(attributes(&[0, 0, 1, 0, 1], 0).count(), 0);
         assert_eq!(attributes(&[1], 0).count(), 0);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn text_ends_at_its_nul() {
+    fn text_ends_at_nul() {
         assert_eq!(Value(b"eth0\0\0").string(), "eth0");
         assert_eq!(Value(b"eth0").string(), "eth0");
     }

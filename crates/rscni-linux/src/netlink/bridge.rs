@@ -124,11 +124,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn port_flags_are_nested_as_the_kernel_wants_them() {
+    fn port_flags_are_nested() {
         let port =
             BridgePort { hairpin: Some(true), isolated: Some(false), ..BridgePort::default() };
         let request = Request::set_bridge_port(5, &port);
-        assert_eq!(request.action.unnamed(), "set bridge port interface 5 hairpin on isolated off");
+        assert_eq!(
+            request.action.render_indexes(),
+            "set bridge port interface 5 hairpin on isolated off"
+        );
         let bytes = request.message.payload;
         assert_eq!(bytes[0], 7, "AF_BRIDGE");
         assert_eq!(

@@ -19,7 +19,7 @@ pub fn netlink(data: &[u8]) {
         rest = others;
         match answer {
             Answer::Object(payload) => object(payload),
-            Answer::Refused(refusal) => assert!(!refusal.during("look").to_string().is_empty()),
+            Answer::Refused(refusal) => assert!(!refusal.into_error("look").to_string().is_empty()),
             Answer::Ack | Answer::Done => {}
         }
     }

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::{
     AttributeBuf, Attributes, BridgeInfo, BridgePortInfo, IpvlanMode, MacvlanInfo, Message,
-    Netlink, OrAbsent, Request, TunInfo,
+    Netlink, Optional, Request, TunInfo,
     action::Action,
     attributes,
     kind::{IFLA_VRF_TABLE, parse_vlan_id},
@@ -126,7 +126,7 @@ impl Link {
     pub(super) fn parse(payload: &[u8]) -> Result<Self> {
         let header: &[u8; LINK_HEADER] = payload
             .first_chunk()
-            .ok_or_else(|| Error::decode("read a link", "its header is cut off"))?;
+            .ok_or_else(|| Error::decode("parse a link", "truncated header"))?;
         let [.., i0, i1, i2, i3, f0, f1, f2, f3, _, _, _, _] = *header;
         let has = |flag: i32| i32::from_ne_bytes([f0, f1, f2, f3]) & flag != 0;
         let mut link = Self {
@@ -306,7 +306,7 @@ fn get(attributes: AttributeBuf, index: u32) -> Message {
 }
 
 /// The maximum length of a name (`IFNAMSIZ` without the NUL).
-const LONGEST_NAME: usize = 15;
+const MAX_NAME_LENGTH: usize = 15;
 
 /// Lookups.
 impl Netlink {
@@ -328,7 +328,7 @@ impl Netlink {
         let action = format!("look up interface {index}");
         self.socket
             .get(&action, &get(AttributeBuf::new(), index), Link::parse)
-            .or_absent()?
+            .optional()?
             .ok_or_else(|| Error::not_found(format!("interface {index}")))
     }
 
@@ -350,11 +350,11 @@ impl Netlink {
     /// Looks up a link by its name, or returns `None`. The kernel would truncate a name that is too
     /// long.
     pub fn find_link(&mut self, name: &str) -> Result<Option<Link>> {
-        if name.contains('\0') || name.len() > LONGEST_NAME {
+        if name.contains('\0') || name.len() > MAX_NAME_LENGTH {
             return Ok(None);
         }
         let action = format!("look up interface {name}");
-        self.socket.get(&action, &get_by_name(name), Link::parse).or_absent()
+        self.socket.get(&action, &get_by_name(name), Link::parse).optional()
     }
 
     /// Changes a link and returns its new state, in one exchange.
@@ -362,10 +362,10 @@ impl Netlink {
         let Request { message, flags, action } = Request::set_link(index, change);
         let first = self.socket.queue(flags, &message);
         let last = self.socket.queue(0, &get(AttributeBuf::new(), index));
-        let words = action.unnamed();
+        let words = action.render_indexes();
         self.socket.send().map_err(|error| Error::io(&words, error))?;
         let link = self.socket.answer(&words, first, last, Link::parse);
-        link.map_err(|error| self.naming_links(error, &action))
+        link.map_err(|error| self.with_link_names(error, &action))
     }
 
     /// Lists all links of the namespace. The cost grows with the number of links.

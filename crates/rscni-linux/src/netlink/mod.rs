@@ -71,12 +71,12 @@ impl Netlink {
 }
 
 /// Turns "not found" into `None`.
-pub(crate) trait OrAbsent<T> {
-    fn or_absent(self) -> Result<Option<T>>;
+pub(crate) trait Optional<T> {
+    fn optional(self) -> Result<Option<T>>;
 }
 
-impl<T> OrAbsent<T> for Result<T> {
-    fn or_absent(self) -> Result<Option<T>> {
+impl<T> Optional<T> for Result<T> {
+    fn optional(self) -> Result<Option<T>> {
         match self {
             Err(error) if Error::is_not_found(&error) => Ok(None),
             outcome => outcome.map(Some),

@@ -31,7 +31,7 @@ impl Netlink {
             .name("del_link".to_owned())
             // The receiver is gone if the lookup noticed the deletion first.
             .spawn(move || sender.send(other.del_link(index)).unwrap_or_default())
-            .map_err(|error| Error::io("start a thread that removes a link", error))?;
+            .map_err(|error| Error::io("start a thread to delete a link", error))?;
         loop {
             match answer.recv_timeout(PAUSE) {
                 Ok(outcome) => return outcome,
@@ -41,8 +41,8 @@ impl Netlink {
                 },
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(Error::io(
-                        "remove a link",
-                        std::io::Error::other("its thread has ended"),
+                        "delete a link",
+                        std::io::Error::other("the thread ended without an answer"),
                     ));
                 }
             }

@@ -64,13 +64,13 @@ impl Netlink {
             })
         });
         if let Err(error) = outcome {
-            return Err(Error::io(self.name_links(&requests[0].action), error));
+            return Err(Error::io(self.render(&requests[0].action), error));
         }
         match refused {
             None => Ok(()),
             Some((sequence, refusal)) => {
                 let request = &requests[sequence.wrapping_sub(first) as usize];
-                Err(refusal.during(self.name_links(&request.action)))
+                Err(refusal.into_error(self.render(&request.action)))
             }
         }
     }

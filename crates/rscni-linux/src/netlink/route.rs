@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::{
     AttributeBuf, Attributes, Family, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL,
-    NLM_F_REPLACE, Netlink, OrAbsent, Request, Value, action::Action, attributes, octets,
+    NLM_F_REPLACE, Netlink, Optional, Request, Value, action::Action, attributes, octets,
 };
 use crate::{Error, Result};
 
@@ -347,7 +347,7 @@ impl Netlink {
             Ok((!is_cached(payload)).then(|| Route::parse_all(payload)))
         });
         // A missing table or link has no routes.
-        Ok(routes.or_absent()?.unwrap_or_default().into_iter().flatten().filter(wanted).collect())
+        Ok(routes.optional()?.unwrap_or_default().into_iter().flatten().filter(wanted).collect())
     }
 
     /// Returns the route to `address`, as `ip route get`, or `None` if it is unreachable.
@@ -359,7 +359,7 @@ impl Netlink {
         let message = Message::new(RTM_GETROUTE, &header, &attributes);
         let action = format!("look up the route to {address}");
         let route = self.socket.get(&action, &message, |payload| {
-            Route::parse(payload).ok_or_else(|| Error::decode(&action, "no route in it"))
+            Route::parse(payload).ok_or_else(|| Error::decode(&action, "it contains no route"))
         });
         match route {
             Err(error) if error.has_errno(Errno::NETUNREACH) => Ok(None),

@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use super::{Link, Netlink, OperState};
 use crate::{Error, Result};
 
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+const MIN_PAUSE: Duration = Duration::from_millis(1);
+const MAX_PAUSE: Duration = Duration::from_millis(50);
 
 impl Netlink {
     /// Waits until the link is operational.
@@ -58,7 +58,7 @@ impl Netlink {
 fn duplicate_address(net: IpNet) -> Error {
     Error::invalid(
         format!("address {net}"),
-        "another host on the link has it (duplicate address detection failed)",
+        "in use by another host on the link (duplicate address detection failed)",
     )
 }
 
@@ -68,7 +68,7 @@ fn poll<T>(
     what: impl FnOnce() -> String,
 ) -> Result<T> {
     let deadline = Instant::now() + limit;
-    let mut pause = FIRST_PAUSE;
+    let mut pause = MIN_PAUSE;
     loop {
         if let Some(value) = ready()? {
             return Ok(value);
@@ -78,6 +78,6 @@ fn poll<T>(
             return Err(Error::Timeout { what: what() });
         }
         thread::sleep(pause.min(left));
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(MAX_PAUSE);
     }
 }

@@ -37,7 +37,7 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    pub(crate) fn during(self, action: impl Into<String>) -> Error {
+    pub(crate) fn into_error(self, action: impl Into<String>) -> Error {
         Error::Netlink { action: action.into(), errno: self.errno, extack: self.extack }
     }
 }
@@ -141,7 +141,7 @@ impl Socket {
             self.incoming.clear();
             let length = self.receive_datagram()?;
             if length > self.incoming.len() {
-                return Err(invalid_data("a message is longer than the buffer"));
+                return Err(invalid_data("message longer than the buffer"));
             }
             let mut rest = &self.incoming[..];
             while !rest.is_empty() {
@@ -181,7 +181,7 @@ impl Socket {
         self.send().map_err(|error| Error::io(action, error))?;
         let mut found = None;
         self.receive(sequence, sequence, |_, _, answer| match answer {
-            Answer::Refused(refusal) => ControlFlow::Break(Err(refusal.during(action))),
+            Answer::Refused(refusal) => ControlFlow::Break(Err(refusal.into_error(action))),
             Answer::Object(payload) => {
                 found = Some(read(payload));
                 ControlFlow::Continue(())
@@ -205,13 +205,13 @@ impl Socket {
             Answer::Refused(refusal) => {
                 let refusal = refused.take().unwrap_or(refusal);
                 if sequence == last {
-                    return ControlFlow::Break(Err(refusal.during(action)));
+                    return ControlFlow::Break(Err(refusal.into_error(action)));
                 }
                 refused = Some(refusal);
                 ControlFlow::Continue(())
             }
             Answer::Object(payload) => match (refused.take(), read.take()) {
-                (Some(refusal), _) => ControlFlow::Break(Err(refusal.during(action))),
+                (Some(refusal), _) => ControlFlow::Break(Err(refusal.into_error(action))),
                 (None, Some(read)) => ControlFlow::Break(read(payload)),
                 (None, None) => ControlFlow::Continue(()),
             },
@@ -263,12 +263,12 @@ impl Socket {
                 .map_err(|error| Error::io(action, error))?;
             match (outcome, failure) {
                 (Dump::Interrupted, _) => {}
-                (Dump::Refused(refusal), _) => return Err(refusal.during(action)),
+                (Dump::Refused(refusal), _) => return Err(refusal.into_error(action)),
                 (Dump::Complete, Some(error)) => return Err(error),
                 (Dump::Complete, None) => return Ok(objects),
             }
         }
-        Err(Error::Timeout { what: format!("{action}: an answer that no other change interrupts") })
+        Err(Error::Timeout { what: format!("{action} (interrupted by other changes)") })
     }
 }
 
@@ -286,11 +286,11 @@ const RECEIVE_ATTEMPTS: usize = 3;
 /// Parses the first message of a datagram into its sequence number, flags and answer; also returns
 /// the rest.
 pub(super) fn first_answer(datagram: &[u8]) -> io::Result<(u32, u16, Answer<'_>, &[u8])> {
-    let cut_off = || invalid_data("a message is cut off");
+    let truncated = || invalid_data("truncated message");
     let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, ..] =
-        *datagram.first_chunk::<HEADER>().ok_or_else(cut_off)?;
+        *datagram.first_chunk::<HEADER>().ok_or_else(truncated)?;
     let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
-    let payload = datagram.get(HEADER..length).ok_or_else(cut_off)?;
+    let payload = datagram.get(HEADER..length).ok_or_else(truncated)?;
     let (kind, flags) = (u16::from_ne_bytes([k0, k1]), u16::from_ne_bytes([f0, f1]));
     let answer = parse(kind, flags, payload)?;
     let rest = datagram.get(length.next_multiple_of(ALIGNMENT)..).unwrap_or_default();
@@ -305,7 +305,7 @@ fn parse(kind: u16, flags: u16, payload: &[u8]) -> io::Result<Answer<'_>> {
     let code = match payload.first_chunk() {
         Some(code) => i32::from_ne_bytes(*code),
         None if kind == NLMSG_DONE => 0,
-        None => return Err(invalid_data("an error message without a code")),
+        None => return Err(invalid_data("error message without a code")),
     };
     if code >= 0 {
         return Ok(if kind == NLMSG_DONE { Answer::Done } else { Answer::Ack });
@@ -345,7 +345,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_carries_the_kernels_words_whether_capped_or_not() {
+    fn refusal_contains_the_message_of_the_kernel() {
         let mut capped = (-1_i32).to_ne_bytes().to_vec();
         capped.extend(24_u32.to_ne_bytes());
         capped.extend([0; 12]);
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_that_has_no_counterpart_is_a_refusal_too() {
+    fn smallest_error_code_is_a_refusal() {
         let Ok(Answer::Refused(refusal)) = parse(NLMSG_ERROR, 0, &i32::MIN.to_ne_bytes()) else {
             panic!("not understood as a refusal");
         };
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_error_is_no_panic() {
+    fn truncated_error_does_not_panic() {
         assert!(parse(NLMSG_ERROR, 0, &[1]).is_err());
         for length in 0..40 {
             let mut payload = vec![0xff; length];

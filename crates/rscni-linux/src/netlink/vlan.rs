@@ -161,10 +161,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_access_port_and_a_trunk_are_written_as_bridge_writes_them() {
+    fn vlans_are_encoded_like_those_of_bridge() {
         let vlans = [Vlan::access(100), Vlan::trunk(200..=299)];
         let request = Request::add_vlans(5, &vlans, VlanOwner::Port);
-        assert_eq!(request.action.unnamed(), "add VLAN 100,200-299 to interface 5");
+        assert_eq!(request.action.render_indexes(), "add VLAN 100,200-299 to interface 5");
         let bytes = request.message.payload;
         assert_eq!(bytes[0], 7, "AF_BRIDGE");
         assert_eq!(bytes[4..8], 5_u32.to_ne_bytes());
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bridges_own_vlans_are_asked_for_with_the_self_flag() {
+    fn vlans_of_the_bridge_itself_set_the_self_flag() {
         let request = Request::del_vlans(5, &[Vlan::tagged(1)], VlanOwner::Bridge);
         let bytes = request.message.payload;
         let flags = attributes(&bytes, LINK_HEADER)
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn vlans_round_trip() {
         let vlans = vec![Vlan::access(100), Vlan::trunk(200..=299), Vlan::tagged(7)];
         let bytes = Request::add_vlans(5, &vlans, VlanOwner::Port).message.payload;
         assert_eq!(parse(&bytes, 5), Some(vlans));

@@ -9,7 +9,7 @@ use crate::netlink::{Value, attributes};
 pub fn nft(data: &[u8]) {
     let _ = ChainInfo::parse(data);
     let rule = RuleInfo::parse(data);
-    is_written_again(rule.comment.as_deref());
+    check_comment(rule.comment.as_deref());
     for expression in &rule.expressions {
         for (kind, value) in attributes(&expression.attributes, 0) {
             let found = expression.attribute(&[kind]).expect("what is listed is found");
@@ -30,19 +30,19 @@ pub fn nft(data: &[u8]) {
     if let Some(Verdict::Jump(chain) | Verdict::Goto(chain)) = &rule.verdict {
         assert!(rule.jump_target.as_ref() == Some(chain));
     }
-    rule.verdict.iter().for_each(verdict_is_written_again);
+    rule.verdict.iter().for_each(check_verdict);
     for element in elements(data) {
-        is_written_again(element.comment.as_deref());
+        check_comment(element.comment.as_deref());
         if let Some(Data::Verdict(verdict)) = &element.data {
-            verdict_is_written_again(verdict);
+            check_verdict(verdict);
         }
     }
     let comment = userdata::read_comment(data);
-    is_written_again(comment.as_deref());
+    check_comment(comment.as_deref());
 }
 
 /// Checks that a valid comment encodes to what was read.
-fn is_written_again(comment: Option<&str>) {
+fn check_comment(comment: Option<&str>) {
     let Some((comment, Ok(bytes))) = comment.map(|comment| (comment, userdata::comment(comment)))
     else {
         return;
@@ -50,7 +50,7 @@ fn is_written_again(comment: Option<&str>) {
     assert_eq!(userdata::read_comment(&bytes).as_deref(), Some(comment));
 }
 
-fn verdict_is_written_again(verdict: &Verdict) {
+fn check_verdict(verdict: &Verdict) {
     let written = verdict::verdict_data(verdict);
     assert_eq!(verdict::read_verdict(Value(written.as_ref())).as_ref(), Some(verdict));
 }

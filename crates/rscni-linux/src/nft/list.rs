@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    netlink::{self, AttributeBuf, Attributes, OrAbsent, attributes},
+    netlink::{self, AttributeBuf, Attributes, Optional, attributes},
 };
 
 const NFTA_TABLE_NAME: u16 = 1;
@@ -151,7 +151,7 @@ impl Nft {
     pub fn chain(&mut self, table: &Table, name: &str) -> Result<Option<ChainInfo>> {
         let action = format!("look up chain {table} {name}");
         let request = message(table.family, NFT_MSG_GETCHAIN, &chain::chain_name(table, name));
-        self.socket.get(&action, &request, |payload| Ok(ChainInfo::parse(payload))).or_absent()
+        self.socket.get(&action, &request, |payload| Ok(ChainInfo::parse(payload))).optional()
     }
 
     /// Lists the rules of a chain in order; empty if it does not exist.
@@ -160,7 +160,7 @@ impl Nft {
         let request = message(table.family, NFT_MSG_GETRULE, &chain_attributes(table, chain));
         let rules =
             self.socket.dump(&action, &request, |payload| Ok(Some(RuleInfo::parse(payload))));
-        Ok(rules.or_absent()?.unwrap_or_default())
+        Ok(rules.optional()?.unwrap_or_default())
     }
 
     /// Lists the names of a table's sets and maps; empty if it does not exist.
@@ -175,7 +175,7 @@ impl Nft {
             };
             Ok(text(NFTA_SET_NAME).filter(|_| text(NFTA_SET_TABLE).as_ref() == Some(&table.name)))
         });
-        Ok(sets.or_absent()?.unwrap_or_default())
+        Ok(sets.optional()?.unwrap_or_default())
     }
 
     /// Looks up an element. The cost does not depend on the size of the set.
@@ -190,9 +190,11 @@ impl Nft {
         let request = message(table.family, NFT_MSG_GETSETELEM, &attributes);
         self.socket
             .get(&action, &request, |payload| {
-                elements(payload).next().ok_or_else(|| Error::decode(&action, "no element in it"))
+                elements(payload)
+                    .next()
+                    .ok_or_else(|| Error::decode(&action, "it contains no element"))
             })
-            .or_absent()
+            .optional()
     }
 
     /// Lists the elements of a set; empty if it does not exist. The cost grows with the set.
@@ -202,7 +204,7 @@ impl Nft {
         let found = self
             .socket
             .dump(&action, &request, |payload| Ok(Some(elements(payload).collect::<Vec<_>>())));
-        let found = found.or_absent()?.unwrap_or_default();
+        let found = found.optional()?.unwrap_or_default();
         Ok(found.into_iter().flatten().collect())
     }
 }
@@ -322,7 +324,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_attribute_within_another_is_found_by_its_path() {
+    fn nested_attribute_is_found_by_path() {
         let expression = RawExpression {
             name: "cmp".into(),
             // cmp: register 8, operator 1, the value 10.1.0.5 within the data

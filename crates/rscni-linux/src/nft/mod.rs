@@ -33,12 +33,12 @@ pub use self::{
     value::Value,
     verdict::Verdict,
 };
-use crate::{Netns, Result, closing::ClosedLater, netlink::Socket};
+use crate::{Netns, Result, closing::DeferredClose, netlink::Socket};
 
 /// An nftables socket, bound to the namespace it was opened in.
 #[derive(Debug)]
 pub struct Nft {
-    socket: ClosedLater<Socket>,
+    socket: DeferredClose<Socket>,
     /// Whether the kernel supports the destroy messages (since Linux 6.3).
     destroy: bool,
 }

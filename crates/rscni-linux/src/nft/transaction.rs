@@ -167,7 +167,7 @@ impl<'a> Transaction<'a> {
                 {
                     unknown = true;
                 } else {
-                    return Err(refusal.clone().during(&operation.action));
+                    return Err(refusal.clone().into_error(&operation.action));
                 }
             }
             if unknown {
@@ -180,7 +180,7 @@ impl<'a> Transaction<'a> {
             });
         }
         Err(Error::Timeout {
-            what: "an nftables transaction that no other change interrupts".to_owned(),
+            what: "nftables transaction (interrupted by other changes)".to_owned(),
         })
     }
 
@@ -228,7 +228,7 @@ impl<'a> Transaction<'a> {
             })
             .map_err(|error| Error::io(whole(), error))?;
         match all {
-            Some(refusal) => Err(refusal.during(whole())),
+            Some(refusal) => Err(refusal.into_error(whole())),
             None if refusals.is_empty() => Ok(Outcome::Committed),
             None => Ok(Outcome::Refused(refusals)),
         }

@@ -6,18 +6,18 @@ use crate::{Error, Result};
 
 const COMMENT: u8 = 0;
 /// The limit of `nft`.
-const LONGEST: usize = 128;
+const MAX_LENGTH: usize = 128;
 
 /// Encodes a comment as userdata of a rule or element.
 pub(super) fn comment(text: &str) -> Result<Vec<u8>> {
-    if text.len() > LONGEST {
+    if text.len() > MAX_LENGTH {
         return Err(Error::invalid(
             format!("comment {text:?}"),
-            format!("longer than {LONGEST} bytes"),
+            format!("longer than {MAX_LENGTH} bytes"),
         ));
     }
     if text.contains('\0') {
-        return Err(Error::invalid(format!("comment {text:?}"), "has a NUL byte in it"));
+        return Err(Error::invalid(format!("comment {text:?}"), "contains a NUL byte"));
     }
     let length = u8::try_from(text.len() + 1).unwrap_or(u8::MAX);
     let mut bytes = vec![COMMENT, length];
@@ -56,14 +56,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_comment_is_written_as_nft_writes_it_and_read_back() {
+    fn comment_round_trips_in_the_format_of_nft() {
         let bytes = comment("net; id").unwrap();
         assert_eq!(bytes, b"\x00\x08net; id\x00");
         assert_eq!(read_comment(&bytes).as_deref(), Some("net; id"));
     }
 
     #[test]
-    fn a_comment_after_something_else_is_found_and_nonsense_is_none() {
+    fn comment_is_found_after_other_userdata() {
         assert_eq!(read_comment(b"\x07\x01x\x00\x02a\x00").as_deref(), Some("a"));
         assert_eq!(read_comment(b"\x00\xffa"), None);
         assert_eq!(read_comment(b"\x07\x00"), None);
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_comment_that_is_too_long_is_refused() {
+    fn long_comment_is_rejected() {
         assert!(comment(&"x".repeat(128)).is_ok());
         assert!(comment(&"x".repeat(129)).is_err());
         assert!(comment("a\0b").is_err());

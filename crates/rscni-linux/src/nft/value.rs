@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn joined_values_are_padded_to_four_bytes() {
+    fn concatenated_values_are_padded_to_four_bytes() {
         let key = Value::concat([
             Value::byte(6),
             Value::from(Ipv4Addr::new(10, 0, 0, 1)),
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_value_carries() {
+    fn next_value_carries() {
         let value = Value::from(Ipv4Addr::new(10, 0, 0, 255));
         assert_eq!(value.next(), Some(Ipv4Addr::new(10, 0, 1, 0).into()));
         assert_eq!(Value::from(Ipv4Addr::BROADCAST).next(), None);

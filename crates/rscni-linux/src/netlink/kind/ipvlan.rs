@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn modes_have_the_names_that_ip_has() {
+    fn modes_have_the_names_of_ip() {
         for (name, mode) in IpvlanMode::NAMED {
             assert_eq!(
                 (name.parse::<IpvlanMode>().unwrap(), mode.to_string().as_str()),

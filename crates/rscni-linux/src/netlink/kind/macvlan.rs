@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn modes_have_the_names_and_numbers_that_ip_and_the_kernel_have() {
+    fn modes_match_the_names_of_ip_and_the_numbers_of_the_kernel() {
         for (name, mode, number) in MacvlanMode::NAMED {
             assert_eq!(name.parse::<MacvlanMode>().unwrap(), mode);
             assert_eq!((mode.to_string().as_str(), mode.number()), (name, number));

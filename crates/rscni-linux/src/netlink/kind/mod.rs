@@ -49,7 +49,7 @@ pub struct NewLink<'a> {
     pub(super) netns: Option<&'a Netns>,
     pub(super) up: bool,
     /// Whether it is brought up after it was created.
-    pub(super) up_when_made: bool,
+    pub(super) up_after_creation: bool,
     /// Number of queues in each direction; chosen by the kernel by default.
     pub(super) queues: Option<u32>,
     pub(super) kind: &'static str,
@@ -68,7 +68,7 @@ impl NewLink<'_> {
             lower: None,
             netns: None,
             up: false,
-            up_when_made: false,
+            up_after_creation: false,
             queues: None,
             kind,
             data: AttributeBuf::new(),
@@ -129,11 +129,11 @@ impl Netlink {
         let new = link.into();
         let first = self.socket.queue(NEW, &new.message());
         let last = self.socket.queue(0, &get_by_name(&new.name));
-        let action = new.action.unnamed();
+        let action = new.action.render_indexes();
         self.socket.send().map_err(|error| crate::Error::io(&action, error))?;
         let link = self.socket.answer(&action, first, last, Link::parse);
-        let link = link.map_err(|error| self.naming_links(error, &new.action))?;
-        self.finish(link, new.alias, new.up_when_made)
+        let link = link.map_err(|error| self.with_link_names(error, &new.action))?;
+        self.finish(link, new.alias, new.up_after_creation)
     }
 
     /// Creates a link in another namespace on a lower link of this one: `ip link add link LOWER
@@ -174,7 +174,7 @@ impl Netlink {
                 inside.link_by_name(&new.name).or_else(|_| inside.link_by_name(&new.name))
             }),
         };
-        inside.finish(made?, new.alias, new.up_when_made)
+        inside.finish(made?, new.alias, new.up_after_creation)
     }
 
     /// Sets what cannot be set at creation; deletes the link if that fails.

@@ -60,7 +60,7 @@ impl<'a> From<&Veth<'a>> for NewLink<'a> {
             mac: veth.mac,
             master: veth.master,
             // Bringing up a link without a carrier would stop its queues and wait.
-            up_when_made: veth.up,
+            up_after_creation: veth.up,
             queues: Some(QUEUES),
             data: AttributeBuf::new().with(VETH_INFO_PEER, peer),
             ..Self::new("veth", &veth.name, action)

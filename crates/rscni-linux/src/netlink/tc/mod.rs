@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn handles_are_written_as_tc_writes_them() {
+    fn handles_are_formatted_like_those_of_tc() {
         assert_eq!(Handle::new(1, 0).to_string(), "1:");
         assert_eq!(Handle::new(0xffff, 0).to_string(), "ffff:");
         assert_eq!(Handle::new(1, 48).to_string(), "1:30");
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_counted_in_ticks_as_tc_counts_it() {
+    fn burst_is_converted_to_ticks_like_in_tc() {
         // 100 KiB at 8 Mbit/s are 102400 us.
         assert_eq!(ticks(1_000_000, 102_400), 1_600_000);
         assert_eq!(ticks(1_250_000_000, 1500), 15);

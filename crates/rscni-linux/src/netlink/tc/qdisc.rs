@@ -8,7 +8,7 @@ use super::{
 use crate::{
     Result,
     netlink::{
-        AttributeBuf, NLM_F_CREATE, NLM_F_EXCL, Netlink, OrAbsent, Request, Value, action::Action,
+        AttributeBuf, NLM_F_CREATE, NLM_F_EXCL, Netlink, Optional, Request, Value, action::Action,
         attributes,
     },
 };
@@ -192,7 +192,7 @@ impl Netlink {
         let message = list(RTM_GETQDISC, index, parent);
         let action = format!("look up the qdisc at {parent} of interface {index}");
         let found = self.socket.find(&action, &message, |payload| Ok(Qdisc::parse(payload)));
-        Ok(found.or_absent()?.flatten())
+        Ok(found.optional()?.flatten())
     }
 
     /// Looks up the kernel's default queueing discipline at a place, such as the queue of `tbf`.
