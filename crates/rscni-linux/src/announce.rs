@@ -13,8 +13,10 @@ use std::{
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sendto, socket_with};
 
 use crate::{
-    Error, Link, MacAddr, Netns, Result, closing::DeferredClose, kernel_interface::PacketAddress,
-    packet::checksum,
+    Error, Link, MacAddr, Netns, Result,
+    closing::DeferredClose,
+    kernel_interface::PacketAddress,
+    packet::{checksum, ethernet_address},
 };
 
 const ETHER_IPV6: u16 = 0x86dd;
@@ -62,13 +64,7 @@ impl Announcer {
     /// [`Error::Invalid`] if the link is not Ethernet; [`Error::Io`] if a frame cannot be sent, for
     /// example because the link is down.
     pub fn announce(&self, link: &Link, addresses: &[IpAddr]) -> Result<()> {
-        let no_address = || {
-            Error::invalid(
-                format!("interface {}", link.name),
-                "it has no Ethernet address to announce",
-            )
-        };
-        let mac = link.mac.ok_or_else(no_address)?;
+        let mac = ethernet_address(link)?;
         for address in addresses {
             let frames = match address {
                 // Some hosts update their cache from requests, others from replies.

@@ -8,14 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::net::{SendFlags, bind, sendto};
-use socket2::{Domain, Socket, Type};
+use rustix::net::{SendFlags, sendto};
+use socket2::{Socket, Type};
 
 use crate::{
     Error, Link, MacAddr, Netns, Result,
     announce::{ARP_REPLY, ARP_REQUEST, ETHER_ARP, arp},
     closing::DeferredClose,
     kernel_interface::PacketAddress,
+    packet::{ethernet_address, open_in},
 };
 
 /// A socket that sends ARP requests on one link.
@@ -34,22 +35,9 @@ impl Arp {
     /// [`Error::Invalid`] if the link is not Ethernet; [`Error::Io`] if the socket cannot be
     /// opened.
     pub fn open_in(netns: &Netns, link: &Link) -> Result<Self> {
-        let mac = link.mac.ok_or_else(|| {
-            Error::invalid(format!("interface {}", link.name), "it has no Ethernet address")
-        })?;
-        netns
-            .enter(|| {
-                let socket = Socket::new(Domain::PACKET, Type::RAW.cloexec(), None)?;
-                bind(&socket, &PacketAddress::of_protocol(link.index, ETHER_ARP))?;
-                Ok(Self { socket: socket.into(), index: link.index, mac })
-            })?
-            .map_err(|error: io::Error| {
-                Error::io_with(
-                    "CAP_NET_RAW",
-                    format!("open a packet socket on {}", link.name),
-                    error,
-                )
-            })
+        let mac = ethernet_address(link)?;
+        let socket = open_in(netns, link, Type::RAW, ETHER_ARP, |_| Ok(()))?;
+        Ok(Self { socket: socket.into(), index: link.index, mac })
     }
 
     /// Sends a request from `source` for `target`, and returns whether a reply arrives within

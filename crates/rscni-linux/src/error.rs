@@ -151,7 +151,7 @@ fn describe_io(error: &io::Error) -> Cow<'static, str> {
     }
 }
 
-/// The text after the error's name: the kernel's message, or the missing capability.
+/// Returns the text after the error's name: the kernel's message or the missing capability.
 fn explanation(errno: i32, extack: Option<&str>) -> String {
     match extack {
         Some(message) => format!("; {message}"),

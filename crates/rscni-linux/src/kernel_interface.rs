@@ -3,7 +3,7 @@
 //! unsafe code.
 #![allow(
     unsafe_code,
-    reason = "rustix takes other addresses, ioctls and options than its own only through unsafe code"
+    reason = "rustix has no safe functions for these addresses, ioctls and options"
 )]
 
 use std::os::fd::{AsFd, AsRawFd};

@@ -13,8 +13,9 @@
 //! let mut host = Netlink::open()?;
 //! let mut container = Netlink::open_in(&netns)?;
 //! let cni0 = host.link_by_name("cni0")?.index;
-//! // One message: both ends, the peer in the container and under its final name.
-//! host.add_veth(&Veth { master: Some(cni0), up: true, peer_netns: Some(&netns), ..Veth::new("veth1a2b", "eth0") })?;
+//! // One message: both ends, the peer in the container under its final name.
+//! let veth = Veth { master: Some(cni0), up: true, ..Veth::new("veth1a2b", "eth0") };
+//! host.add_veth(&Veth { peer_netns: Some(&netns), ..veth })?;
 //! let eth0 = container.link_by_name("eth0")?;
 //! // Three changes, one send, one answer.
 //! let mut batch = container.batch();

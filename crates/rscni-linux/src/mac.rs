@@ -26,7 +26,7 @@ impl MacAddr {
         bytes.try_into().ok().map(Self)
     }
 
-    /// The six bytes.
+    /// Returns the six bytes.
     pub fn as_bytes(&self) -> &[u8; 6] {
         &self.0
     }

@@ -1,4 +1,44 @@
-//! The checksum of packets.
+//! Packet sockets and the checksum of packets.
+
+use std::io;
+
+use rustix::net::bind;
+use socket2::{Domain, Socket, Type};
+
+use crate::{Error, Link, MacAddr, Netns, Result, kernel_interface::PacketAddress};
+
+/// Opens a packet socket in `netns`, bound to `link` and an Ethernet type.
+///
+/// It receives nothing before it is bound, so `prepare` can attach a filter.
+pub(crate) fn open_in(
+    netns: &Netns,
+    link: &Link,
+    kind: Type,
+    ethernet_type: u16,
+    prepare: impl FnOnce(&Socket) -> io::Result<()> + Send,
+) -> Result<Socket> {
+    netns
+        .enter(|| {
+            let socket = Socket::new(Domain::PACKET, kind.cloexec(), None)?;
+            prepare(&socket)?;
+            bind(&socket, &PacketAddress::of_protocol(link.index, ethernet_type))?;
+            Ok(socket)
+        })?
+        .map_err(|error: io::Error| {
+            let action = format!("open a packet socket on {}", link.name);
+            Error::io_with("CAP_NET_RAW", action, error)
+        })
+}
+
+/// Returns the Ethernet address of a link.
+///
+/// # Errors
+///
+/// [`Error::Invalid`] if the link is not Ethernet.
+pub(crate) fn ethernet_address(link: &Link) -> Result<MacAddr> {
+    let invalid = || Error::invalid(format!("interface {}", link.name), "has no Ethernet address");
+    link.mac.ok_or_else(invalid)
+}
 
 /// Returns the Internet checksum (RFC 1071).
 pub(crate) fn checksum(bytes: &[u8]) -> u16 {
@@ -17,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_is_that_of_rfc_1071() {
+    fn checksum_matches_rfc_1071() {
         assert_eq!(checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), !0xddf2);
         assert_eq!(checksum(&[1]), !0x0100);
     }

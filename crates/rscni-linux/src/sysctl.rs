@@ -73,7 +73,7 @@ pub fn write(key: &str, value: &str) -> Result<()> {
         .map_err(|error| failed("set", key, error))
 }
 
-/// Opens a file without the extra flags of the standard library.
+/// Opens a file in one system call; `open` of musl makes a second one for close-on-exec.
 fn open(path: &Path, flags: OFlags) -> io::Result<fs::File> {
     Ok(rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())?.into())
 }

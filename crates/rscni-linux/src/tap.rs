@@ -32,7 +32,7 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// A tap with this name and default settings.
+    /// Creates a tap with this name and default settings.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), ..Self::default() }
     }

@@ -7,11 +7,13 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-use rustix::net::{SendFlags, bind, sendto};
+use rustix::net::{SendFlags, sendto};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use crate::{
-    Error, Link, MacAddr, Netns, Result, kernel_interface::PacketAddress, packet::checksum,
+    Error, Link, MacAddr, Netns, Result,
+    kernel_interface::PacketAddress,
+    packet::{checksum, open_in},
 };
 
 const ETHER_IPV4: u16 = 0x0800;
@@ -34,23 +36,9 @@ pub struct RawUdp {
 impl RawUdp {
     /// Opens a non-blocking socket for `port` on `link` in `netns`; needs `CAP_NET_RAW` there.
     pub fn open_in(netns: &Netns, link: &Link, port: u16) -> Result<Self> {
-        netns
-            .enter(|| {
-                // Without a protocol it receives nothing until the filter is attached and it is
-                // bound.
-                let socket =
-                    Socket::new(Domain::PACKET, Type::DGRAM.nonblocking().cloexec(), None)?;
-                socket.attach_filter(&filter(port))?;
-                bind(&socket, &PacketAddress::of_protocol(link.index, ETHER_IPV4))?;
-                Ok(Self { socket, index: link.index, port })
-            })?
-            .map_err(|error: io::Error| {
-                Error::io_with(
-                    "CAP_NET_RAW",
-                    format!("open a packet socket on {}", link.name),
-                    error,
-                )
-            })
+        let attach_filter = |socket: &Socket| socket.attach_filter(&filter(port));
+        let socket = open_in(netns, link, Type::DGRAM.nonblocking(), ETHER_IPV4, attach_filter)?;
+        Ok(Self { socket, index: link.index, port })
     }
 
     /// Broadcasts `payload` from `source` to a port.
@@ -108,8 +96,8 @@ pub fn udp_socket_in(netns: &Netns, link: &str, local: SocketAddrV4) -> Result<U
         })
 }
 
-/// A classic BPF filter that accepts unfragmented UDP datagrams to `port`. Packets begin with the
-/// IP header.
+/// Returns a classic BPF filter that accepts unfragmented UDP datagrams to `port`. Packets begin
+/// with the IP header.
 fn filter(port: u16) -> [SockFilter; 9] {
     const LOAD_BYTE: u16 = 0x30;
     const LOAD_HALF: u16 = 0x28;

@@ -7,19 +7,6 @@ use std::net::IpAddr;
 use rscni_linux::{AddressFlags, LinkChange, MacAddr, Netlink, Netns, Veth, announce, sysctl};
 use support::private_network;
 
-const UP: LinkChange<'static> = LinkChange {
-    up: Some(true),
-    mtu: None,
-    mac: None,
-    master: None,
-    alias: None,
-    name: None,
-    promisc: None,
-    allmulticast: None,
-    txqlen: None,
-    netns: None,
-};
-
 /// Checks that a neighbour with a stale hardware address for each address learns the announced one.
 fn assert_neighbour_learns(own: &str, addresses: &[IpAddr]) {
     let netns = Netns::create().unwrap();
@@ -28,8 +15,9 @@ fn assert_neighbour_learns(own: &str, addresses: &[IpAddr]) {
     let veth = Veth { peer_netns: Some(&netns), ..Veth::new("veth0", "eth0") };
     let near = host.add_veth(&veth).unwrap().index;
     let far = container.link_by_name("eth0").unwrap();
-    host.set_link(near, &UP).unwrap();
-    container.set_link(far.index, &UP).unwrap();
+    let up = LinkChange { up: Some(true), ..LinkChange::default() };
+    host.set_link(near, &up).unwrap();
+    container.set_link(far.index, &up).unwrap();
     let limit = std::time::Duration::from_secs(60);
     host.wait_until_up(near, limit).unwrap();
     container.wait_until_up(far.index, limit).unwrap();

@@ -8,7 +8,7 @@ use rscni_linux::{
     AddressFlags, Bridge, BridgePort, Error, Family, LinkChange, MacAddr, Macvlan, MacvlanMode,
     Netlink, Netns, Route, RouteFilter, Rule, Veth,
 };
-use support::{json, private_network};
+use support::{ip, json, private_network};
 
 const NODAD: AddressFlags = AddressFlags { nodad: true, noprefixroute: false };
 
@@ -444,21 +444,10 @@ fn rules_with_other_selectors_are_marked() {
             "uidrange 0-0",
             "dport 80",
         ] {
-            let arguments = format!("rule add from 10.1.0.2 {more} lookup 100");
-            assert!(
-                std::process::Command::new("ip")
-                    .args(arguments.split(' '))
-                    .status()
-                    .unwrap()
-                    .success(),
-                "{more}"
-            );
+            ip(&format!("rule add from 10.1.0.2 {more} lookup 100"));
         }
         for other in ["rule add not from 10.1.0.2 lookup 100", "rule add from 10.1.0.2 blackhole"] {
-            assert!(
-                std::process::Command::new("ip").args(other.split(' ')).status().unwrap().success(),
-                "{other}"
-            );
+            ip(other);
         }
         let rules: Vec<Rule> =
             nl.rules().unwrap().into_iter().filter(|rule| rule.src == net("10.1.0.2/32")).collect();

@@ -46,6 +46,15 @@ fn table_with_chain(nft: &mut Nft, family: Family) -> Table {
     table
 }
 
+/// Runs `body` in a private network with a table that has the chain `rules`.
+fn with_table(family: Family, body: impl FnOnce(&mut Nft, &Table)) {
+    private_network(|| {
+        let mut nft = Nft::open().unwrap();
+        let table = table_with_chain(&mut nft, family);
+        body(&mut nft, &table);
+    });
+}
+
 #[track_caller]
 fn add_rules(nft: &mut Nft, table: &Table, rules: &[Rule]) {
     let mut tx = nft.transaction();
@@ -100,70 +109,68 @@ fn complete_table_is_created_in_one_transaction_and_deleted() {
     });
 }
 
+/// Commits a table with a rule that fails, and checks that nothing was changed.
+fn commit_failing(nft: &mut Nft, rule: &Rule) -> Error {
+    let table = Table::new(Family::Ip, "cni");
+    let mut tx = nft.transaction();
+    tx.add_table(&table);
+    tx.add_chain(&table, "a", None);
+    tx.add_rule(&table, "a", rule);
+    tx.add_chain(&table, "b", None);
+    let error = tx.commit().unwrap_err();
+    assert_eq!(ruleset(), "");
+    error
+}
+
 #[test]
 fn failed_transaction_changes_nothing_and_names_the_failed_change() {
     private_network(|| {
         let mut nft = Nft::open().unwrap();
-        let table = Table::new(Family::Ip, "cni");
-        let mut tx = nft.transaction();
-        tx.add_table(&table);
-        tx.add_chain(&table, "a", None);
-        tx.add_rule(&table, "a", &Rule::new().jump("missing"));
-        tx.add_chain(&table, "b", None);
-        let error = tx.commit().unwrap_err();
+        let error = commit_failing(&mut nft, &Rule::new().jump("missing"));
         assert!(error.is_not_found(), "{error}");
-        assert!(
-            error
-                .to_string()
-                .starts_with("add rule to chain ip cni a: No such file or directory (ENOENT)"),
-            "{error}"
-        );
-        assert_eq!(ruleset(), "");
+        let expected = "add rule to chain ip cni a: No such file or directory (ENOENT)";
+        assert!(error.to_string().starts_with(expected), "{error}");
         table_with_chain(&mut nft, Family::Ip);
     });
 }
 
 #[test]
 fn create_reports_existing_objects() {
-    private_network(|| {
-        let mut nft = Nft::open().unwrap();
-        let table = table_with_chain(&mut nft, Family::Ip);
+    with_table(Family::Ip, |nft, table| {
         let set = Set::new("hosts", [ValueType::Ipv4Addr]);
         let element = Element::new(Ipv4Addr::new(10, 0, 0, 1));
         let mut tx = nft.transaction();
-        tx.create_set(&table, &set);
-        tx.create_element(&table, "hosts", &element);
+        tx.create_set(table, &set);
+        tx.create_element(table, "hosts", &element);
         tx.commit().unwrap();
         let mut tx = nft.transaction();
-        tx.add_set(&table, &set);
-        tx.add_element(&table, "hosts", &element);
+        tx.add_set(table, &set);
+        tx.add_element(table, "hosts", &element);
         tx.commit().unwrap();
         let mut tx = nft.transaction();
-        tx.create_table(&table);
+        tx.create_table(table);
         assert!(tx.commit().unwrap_err().is_exists());
         let mut tx = nft.transaction();
-        tx.create_chain(&table, "rules", None);
+        tx.create_chain(table, "rules", None);
         assert!(tx.commit().unwrap_err().is_exists());
         let mut tx = nft.transaction();
-        tx.create_set(&table, &set);
+        tx.create_set(table, &set);
         assert!(tx.commit().unwrap_err().is_exists());
         let mut tx = nft.transaction();
-        tx.create_element(&table, "hosts", &element);
+        tx.create_element(table, "hosts", &element);
         assert!(tx.commit().unwrap_err().is_exists());
     });
 }
 
 #[test]
 fn ip_matches_are_listed_by_nft() {
-    private_network(|| {
-        let mut nft = Nft::open().unwrap();
-        let table = table_with_chain(&mut nft, Family::Inet);
+    with_table(Family::Inet, |nft, table| {
         let v4 = || Rule::new().family_of(addr("10.0.0.1"));
         let v6 = || Rule::new().family_of(addr("fd00::1"));
         let tcp = || Rule::new().eq(Field::L4proto, Value::byte(TCP));
         add_rules(
-            &mut nft,
-            &table,
+            nft,
+            table,
             &[
                 Rule::new().eq(Field::Iifname, Value::ifname("eth0")).accept(),
                 Rule::new().ne(Field::Oifname, Value::ifname("cni0")).drop(),
@@ -206,13 +213,11 @@ fn ip_matches_are_listed_by_nft() {
 
 #[test]
 fn frame_matches_are_listed_by_nft() {
-    private_network(|| {
-        let mut nft = Nft::open().unwrap();
-        let table = table_with_chain(&mut nft, Family::Bridge);
+    with_table(Family::Bridge, |nft, table| {
         let mac: MacAddr = "02:00:00:00:00:01".parse().unwrap();
         add_rules(
-            &mut nft,
-            &table,
+            nft,
+            table,
             &[
                 Rule::new()
                     .eq(Field::Iifname, Value::ifname("veth0"))
@@ -268,23 +273,21 @@ fn nat_statements_are_listed_by_nft() {
 
 #[test]
 fn masked_address_is_looked_up_with_other_fields() {
-    private_network(|| {
-        let mut nft = Nft::open().unwrap();
-        let table = table_with_chain(&mut nft, Family::Inet);
+    with_table(Family::Inet, |nft, table| {
         let (v4, v6) = (net("10.1.0.0/24"), net("fd01::/64"));
         let mut tx = nft.transaction();
         let port = [ValueType::InetProto, ValueType::InetService];
-        tx.add_set(&table, &Set::new("from4", [ValueType::Ipv4Addr, port[0], port[1]]));
-        tx.add_set(&table, &Set::new("from6", [ValueType::Ipv6Addr, port[0], port[1]]));
-        tx.add_set(&table, &Set::new("all", port));
+        tx.add_set(table, &Set::new("from4", [ValueType::Ipv4Addr, port[0], port[1]]));
+        tx.add_set(table, &Set::new("from6", [ValueType::Ipv6Addr, port[0], port[1]]));
+        tx.add_set(table, &Set::new("all", port));
         tx.commit().unwrap();
         let fields = [Field::L4proto, Field::Dport];
         let rule = |any: IpAddr, source, like, set| {
             Rule::new().family_of(any).net_in_set(source, like, &fields, set)
         };
         add_rules(
-            &mut nft,
-            &table,
+            nft,
+            table,
             &[
                 rule(v4.addr(), Field::IpSaddr, v4, "from4").accept(),
                 rule(v6.addr(), Field::Ip6Saddr, v6, "from6").accept(),
@@ -302,11 +305,11 @@ fn masked_address_is_looked_up_with_other_fields() {
             |family: &str| format!("meta nfproto {family} meta l4proto . th dport @all accept");
         let ruleset = ruleset();
         assert!(ruleset.lines().any(|line| line == all("ipv4") || line == all("2")), "{ruleset}");
-        let mut sets = nft.sets(&table).unwrap();
+        let mut sets = nft.sets(table).unwrap();
         sets.sort();
         assert_eq!(sets, ["all", "from4", "from6"]);
         assert!(nft.sets(&Table::new(Family::Inet, "none")).unwrap().is_empty());
-        let rules = nft.rules(&table, "rules").unwrap();
+        let rules = nft.rules(table, "rules").unwrap();
         let lookups: Vec<usize> =
             (0..rules.len()).filter(|i| rules[*i].looks_up("from4")).collect();
         assert_eq!(lookups, [0, 2]);
@@ -386,40 +389,38 @@ fn port_maps_and_verdict_maps_are_listed_by_nft() {
 
 #[test]
 fn rules_are_found_by_comment_and_deleted_by_handle() {
-    private_network(|| {
-        let mut nft = Nft::open().unwrap();
-        let table = table_with_chain(&mut nft, Family::Ip);
+    with_table(Family::Ip, |nft, table| {
         add_rules(
-            &mut nft,
-            &table,
+            nft,
+            table,
             &[Rule::new().accept().comment("second"), Rule::new().drop().comment("third")],
         );
         let mut tx = nft.transaction();
-        tx.add_chain(&table, "other", None);
+        tx.add_chain(table, "other", None);
         let first = Rule::new().jump("other").comment("first");
-        tx.insert_rule(&table, "rules", &first, None);
+        tx.insert_rule(table, "rules", &first, None);
         tx.commit().unwrap();
-        let rules = nft.rules(&table, "rules").unwrap();
+        let rules = nft.rules(table, "rules").unwrap();
         let comments: Vec<&str> = rules.iter().filter_map(|rule| rule.comment.as_deref()).collect();
         assert_eq!(comments, ["first", "second", "third"]);
         assert_eq!(rules[0].jump_target.as_deref(), Some("other"));
         assert_eq!(rules[1].verdict, Some(Verdict::Accept));
         assert_eq!(rules[1].expressions[0].name, "immediate");
         let mut tx = nft.transaction();
-        tx.insert_rule(&table, "rules", &Rule::new().return_(), Some(rules[2].handle));
-        tx.del_rule(&table, "rules", rules[1].handle);
+        tx.insert_rule(table, "rules", &Rule::new().return_(), Some(rules[2].handle));
+        tx.del_rule(table, "rules", rules[1].handle);
         tx.commit().unwrap();
         let verdicts: Vec<_> = nft
-            .rules(&table, "rules")
+            .rules(table, "rules")
             .unwrap()
             .into_iter()
             .filter_map(|rule| rule.verdict)
             .collect();
         let jump = Verdict::Jump("other".to_owned());
         assert_eq!(verdicts, [jump, Verdict::Return, Verdict::Drop]);
-        assert_eq!(nft.rules(&table, "none").unwrap(), []);
+        assert_eq!(nft.rules(table, "none").unwrap(), []);
         let mut tx = nft.transaction();
-        tx.del_chain(&table, "other");
+        tx.del_chain(table, "other");
         assert!(tx.commit().unwrap_err().is_busy());
     });
 }
@@ -493,15 +494,9 @@ fn deleting_a_missing_table_fails() {
 #[test]
 fn long_comment_is_rejected_before_sending() {
     private_network(|| {
-        let mut nft = Nft::open().unwrap();
-        let table = Table::new(Family::Ip, "cni");
-        let mut tx = nft.transaction();
-        tx.add_table(&table);
-        tx.add_chain(&table, "a", None);
-        tx.add_rule(&table, "a", &Rule::new().comment("x".repeat(129)));
-        let error = tx.commit().unwrap_err();
+        let rule = Rule::new().comment("x".repeat(129));
+        let error = commit_failing(&mut Nft::open().unwrap(), &rule);
         assert!(matches!(error, Error::Invalid { .. }), "{error}");
-        assert_eq!(ruleset(), "");
     });
 }
 
@@ -518,16 +513,14 @@ fn socket_works_in_the_namespace_it_was_opened_in() {
 
 #[test]
 fn large_transaction_and_large_set_succeed() {
-    private_network(|| {
-        let mut nft = Nft::open().unwrap();
-        let table = table_with_chain(&mut nft, Family::Ip);
+    with_table(Family::Ip, |nft, table| {
         let mut tx = nft.transaction();
-        tx.add_set(&table, &Set::new("hosts", [ValueType::Ipv4Addr]));
+        tx.add_set(table, &Set::new("hosts", [ValueType::Ipv4Addr]));
         for host in 0..1000_u32 {
             let element = Element::new(Ipv4Addr::from(0x0a00_0001 + host)).comment("x".repeat(64));
-            tx.add_element(&table, "hosts", &element);
+            tx.add_element(table, "hosts", &element);
         }
         tx.commit().unwrap();
-        assert_eq!(nft.elements(&table, "hosts").unwrap().len(), 1000);
+        assert_eq!(nft.elements(table, "hosts").unwrap().len(), 1000);
     });
 }

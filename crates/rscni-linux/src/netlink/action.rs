@@ -41,7 +41,7 @@ impl Action {
         self
     }
 
-    /// The text, with the names of links from `name`.
+    /// Returns the text, with the names of links from `name`.
     fn render_with(&self, mut name: impl FnMut(u32) -> Option<String>) -> String {
         let render = |part: &Part| match part {
             Part::Text(text) => text.clone(),
@@ -50,7 +50,7 @@ impl Action {
         self.0.iter().map(render).collect()
     }
 
-    /// The text, with the indexes of links.
+    /// Returns the text, with the indexes of links.
     pub(super) fn render_indexes(&self) -> String {
         self.render_with(|_| None)
     }
@@ -63,7 +63,7 @@ impl<T: Into<String>> From<T> for Action {
 }
 
 impl Netlink {
-    /// The text of an action, with the names of its links.
+    /// Returns the text of an action, with the names of its links.
     pub(super) fn render(&mut self, action: &Action) -> String {
         action.render_with(|index| self.link_by_index(index).ok().map(|link| link.name))
     }

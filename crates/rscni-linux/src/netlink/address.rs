@@ -38,19 +38,19 @@ pub struct NewAddress {
     pub peer: Option<IpAddr>,
     /// Scope; derived from the address by default.
     pub scope: Option<u8>,
-    /// How it is added.
+    /// Flags.
     pub flags: AddressFlags,
 }
 
 impl NewAddress {
-    /// An address with default attributes.
+    /// Creates an address with default attributes.
     pub fn new(net: IpNet) -> Self {
         Self { net, peer: None, scope: None, flags: AddressFlags::default() }
     }
 }
 
 impl From<&Address> for NewAddress {
-    /// Adds the address as it was listed.
+    /// Copies a listed address.
     fn from(address: &Address) -> Self {
         let flags = AddressFlags { nodad: address.nodad, noprefixroute: address.noprefixroute };
         Self { net: address.net, peer: address.peer, scope: Some(address.scope), flags }
@@ -131,7 +131,7 @@ impl Request {
     }
 }
 
-/// The local and peer attributes; without a peer both are the address.
+/// Returns the local and peer attributes; without a peer both are the address.
 fn local(net: IpNet, peer: Option<IpAddr>) -> AttributeBuf {
     AttributeBuf::new()
         .with(IFA_LOCAL, octets(net.addr()))
@@ -171,7 +171,7 @@ impl Netlink {
     }
 }
 
-/// A request for the addresses of one link, or of all links for 0.
+/// Creates a request for the addresses of one link, or of all links for 0.
 fn list(index: u32) -> Message {
     Message::new(RTM_GETADDR, &[[0; 4], index.to_ne_bytes()].concat(), &AttributeBuf::new())
 }

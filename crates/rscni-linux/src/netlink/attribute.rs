@@ -16,6 +16,20 @@ pub(crate) fn attributes(payload: &[u8], header: usize) -> Attributes<'_> {
 #[derive(Debug, Clone)]
 pub(crate) struct Attributes<'a>(&'a [u8]);
 
+impl<'a> Attributes<'a> {
+    /// Returns the value of the first attribute of this type.
+    pub(crate) fn value(mut self, wanted: u16) -> Option<Value<'a>> {
+        self.find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
+    }
+
+    /// Collects attributes into a value: `set` is called for each.
+    pub(crate) fn read<T: Default>(self, mut set: impl FnMut(&mut T, u16, Value<'a>)) -> T {
+        let mut read = T::default();
+        self.for_each(|(kind, value)| set(&mut read, kind, value));
+        read
+    }
+}
+
 impl<'a> Iterator for Attributes<'a> {
     type Item = (u16, Value<'a>);
 
@@ -26,6 +40,15 @@ impl<'a> Iterator for Attributes<'a> {
         self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some((u16::from_ne_bytes([k0, k1]) & TYPE_MASK, Value(value)))
     }
+}
+
+/// Numbers in host byte order, and in network byte order, which nftables uses.
+macro_rules! numbers {
+    ($(fn $name:ident() -> $type:ident = $decode:ident;)*) => {
+        $(pub(crate) fn $name(self) -> $type {
+            $type::$decode(self.array())
+        })*
+    };
 }
 
 /// The value of one attribute.
@@ -39,45 +62,20 @@ impl<'a> Value<'a> {
         self.0.first_chunk().copied().unwrap_or([0; N])
     }
 
-    pub(crate) fn u8(self) -> u8 {
-        u8::from_ne_bytes(self.array())
+    numbers! {
+        fn u8() -> u8 = from_ne_bytes;
+        fn u16() -> u16 = from_ne_bytes;
+        fn u32() -> u32 = from_ne_bytes;
+        fn i32() -> i32 = from_ne_bytes;
+        fn u64() -> u64 = from_ne_bytes;
+        fn u16_be() -> u16 = from_be_bytes;
+        fn u32_be() -> u32 = from_be_bytes;
+        fn i32_be() -> i32 = from_be_bytes;
+        fn u64_be() -> u64 = from_be_bytes;
     }
 
     pub(crate) fn bool(self) -> bool {
         self.u8() != 0
-    }
-
-    pub(crate) fn u16(self) -> u16 {
-        u16::from_ne_bytes(self.array())
-    }
-
-    pub(crate) fn u32(self) -> u32 {
-        u32::from_ne_bytes(self.array())
-    }
-
-    pub(crate) fn i32(self) -> i32 {
-        i32::from_ne_bytes(self.array())
-    }
-
-    pub(crate) fn u64(self) -> u64 {
-        u64::from_ne_bytes(self.array())
-    }
-
-    pub(crate) fn u16_be(self) -> u16 {
-        u16::from_be_bytes(self.array())
-    }
-
-    /// Reads a number in network byte order, as nftables sends them.
-    pub(crate) fn u32_be(self) -> u32 {
-        u32::from_be_bytes(self.array())
-    }
-
-    pub(crate) fn i32_be(self) -> i32 {
-        i32::from_be_bytes(self.array())
-    }
-
-    pub(crate) fn u64_be(self) -> u64 {
-        u64::from_be_bytes(self.array())
     }
 
     /// Returns the text up to its NUL. Names in the kernel are bytes; invalid UTF-8 is replaced.

@@ -30,15 +30,11 @@ pub struct BridgeInfo {
 
 impl BridgeInfo {
     pub(super) fn parse(data: Attributes<'_>) -> Self {
-        let mut info = Self::default();
-        for (kind, value) in data {
-            match kind {
-                IFLA_BR_VLAN_FILTERING => info.vlan_filtering = value.bool(),
-                IFLA_BR_VLAN_DEFAULT_PVID => info.vlan_default_pvid = value.u16(),
-                _ => {}
-            }
-        }
-        info
+        data.read(|info: &mut Self, kind, value| match kind {
+            IFLA_BR_VLAN_FILTERING => info.vlan_filtering = value.bool(),
+            IFLA_BR_VLAN_DEFAULT_PVID => info.vlan_default_pvid = value.u16(),
+            _ => {}
+        })
     }
 }
 
@@ -59,17 +55,13 @@ pub struct BridgePortInfo {
 
 impl BridgePortInfo {
     pub(super) fn parse(data: Attributes<'_>) -> Self {
-        let mut info = Self::default();
-        for (kind, value) in data {
-            match kind {
-                IFLA_BRPORT_MODE => info.hairpin = value.bool(),
-                IFLA_BRPORT_ISOLATED => info.isolated = value.bool(),
-                IFLA_BRPORT_LEARNING => info.learning = value.bool(),
-                IFLA_BRPORT_UNICAST_FLOOD => info.flood = value.bool(),
-                _ => {}
-            }
-        }
-        info
+        data.read(|info: &mut Self, kind, value| match kind {
+            IFLA_BRPORT_MODE => info.hairpin = value.bool(),
+            IFLA_BRPORT_ISOLATED => info.isolated = value.bool(),
+            IFLA_BRPORT_LEARNING => info.learning = value.bool(),
+            IFLA_BRPORT_UNICAST_FLOOD => info.flood = value.bool(),
+            _ => {}
+        })
     }
 }
 

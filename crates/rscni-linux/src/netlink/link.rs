@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::{
     AttributeBuf, Attributes, BridgeInfo, BridgePortInfo, IpvlanMode, MacvlanInfo, Message,
-    Netlink, Optional, Request, TunInfo,
+    Netlink, Optional, Request, TunInfo, Value,
     action::Action,
     attributes,
     kind::{IFLA_VRF_TABLE, parse_vlan_id},
@@ -181,17 +181,14 @@ impl Link {
     }
 
     /// Parses `IFLA_INFO_DATA`, which the kernel sends after the kind.
-    fn parse_data(&mut self, mut data: Attributes<'_>) {
+    fn parse_data(&mut self, data: Attributes<'_>) {
         match self.kind.as_deref() {
             Some("bridge") => self.bridge = Some(BridgeInfo::parse(data)),
             Some("macvlan") => self.macvlan = Some(MacvlanInfo::parse(data)),
             Some("ipvlan") => self.ipvlan_mode = IpvlanMode::parse(data),
             Some("tun") => self.tun = Some(TunInfo::parse(data)),
             Some("vlan") => self.vlan_id = parse_vlan_id(data),
-            Some("vrf") => {
-                self.vrf_table =
-                    data.find(|(kind, _)| *kind == IFLA_VRF_TABLE).map(|(_, table)| table.u32());
-            }
+            Some("vrf") => self.vrf_table = data.value(IFLA_VRF_TABLE).map(Value::u32),
             _ => {}
         }
     }
@@ -274,12 +271,12 @@ fn on_off(on: bool) -> &'static str {
     if on { "on" } else { "off" }
 }
 
-/// `struct ifinfomsg`: `mask` selects the flags to change.
+/// Encodes `struct ifinfomsg`: `mask` selects the flags to change.
 pub(super) fn header(family: u8, index: u32, flags: u32, mask: u32) -> Vec<u8> {
     [u32::from_ne_bytes([family, 0, 0, 0]), index, flags, mask].map(u32::to_ne_bytes).concat()
 }
 
-/// The value of `IFLA_NET_NS_FD`.
+/// Returns the value of `IFLA_NET_NS_FD`.
 pub(super) fn descriptor(netns: &Netns) -> [u8; 4] {
     netns.as_fd().as_raw_fd().to_ne_bytes()
 }
@@ -299,7 +296,7 @@ impl Request {
     }
 }
 
-/// A lookup without the counters, which are not read here.
+/// Creates a lookup without the counters, which are not read here.
 fn get(attributes: AttributeBuf, index: u32) -> Message {
     let attributes = attributes.with(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
     Message::new(RTM_GETLINK, &header(0, index, 0, 0), &attributes)
@@ -359,13 +356,17 @@ impl Netlink {
 
     /// Changes a link and returns its new state, in one exchange.
     pub fn change_link(&mut self, index: u32, change: &LinkChange<'_>) -> Result<Link> {
-        let Request { message, flags, action } = Request::set_link(index, change);
-        let first = self.socket.queue(flags, &message);
-        let last = self.socket.queue(0, &get(AttributeBuf::new(), index));
-        let words = action.render_indexes();
-        self.socket.send().map_err(|error| Error::io(&words, error))?;
-        let link = self.socket.answer(&words, first, last, Link::parse);
-        link.map_err(|error| self.with_link_names(error, &action))
+        self.run_and_get(&Request::set_link(index, change), &get(AttributeBuf::new(), index))
+    }
+
+    /// Sends a request and a lookup of its link, in one exchange.
+    pub(super) fn run_and_get(&mut self, request: &Request, lookup: &Message) -> Result<Link> {
+        let first = self.socket.queue(request.flags, &request.message);
+        let last = self.socket.queue(0, lookup);
+        let action = request.action.render_indexes();
+        self.socket.send().map_err(|error| Error::io(&action, error))?;
+        let link = self.socket.answer(&action, first, last, Link::parse);
+        link.map_err(|error| self.with_link_names(error, &request.action))
     }
 
     /// Lists all links of the namespace. The cost grows with the number of links.

@@ -101,7 +101,7 @@ pub(crate) fn nul_terminated(text: &str) -> Vec<u8> {
     [text.as_bytes(), &[0]].concat()
 }
 
-/// The 4 or 16 bytes of an address.
+/// Returns the 4 or 16 bytes of an address.
 pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use libc::RTM_GETNSID;
 
-use super::{AttributeBuf, Message, Netlink, attributes};
+use super::{AttributeBuf, Message, Netlink, Value, attributes};
 use crate::{Netns, Result, kernel_interface};
 
 const HEADER: usize = 4;
@@ -27,9 +27,9 @@ impl Netlink {
             Message::new(RTM_GETNSID, &[0; HEADER], &AttributeBuf::new().with(NETNSA_FD, fd));
         let action = format!("look up the id of {}", netns.path().display());
         self.socket.get(&action, &message, |payload| {
-            let id = attributes(payload, HEADER).find(|(kind, _)| *kind == NETNSA_NSID);
+            let id = attributes(payload, HEADER).value(NETNSA_NSID).map(Value::i32);
             // -1: no id is assigned.
-            Ok(id.map(|(_, value)| value.i32()).filter(|id| *id >= 0))
+            Ok(id.filter(|id| *id >= 0))
         })
     }
 }

@@ -3,15 +3,18 @@
 //! Every operation is one function that returns a [`Request`]. [`Netlink`] runs one at a time, a
 //! [`Batch`] collects several and sends them together.
 
-use std::ops::ControlFlow;
+use std::{net::IpAddr, ops::ControlFlow};
+
+use ipnet::IpNet;
 
 use super::{
-    Netlink,
+    AddressFlags, BridgePort, LinkChange, Netlink, NewAddress, Route, Rule, Vlan, VlanOwner,
     action::Action,
     message::{Message, NLM_F_ACK},
     socket::Answer,
+    tc::{Handle, HtbClass, Qdisc, U32},
 };
-use crate::{Error, Result};
+use crate::{Error, MacAddr, Result};
 
 /// One change, ready to be sent, with its description.
 #[derive(Debug, Clone)]
@@ -139,46 +142,46 @@ macro_rules! operations {
 
 operations! {
     /// Changes a link, as `ip link set`, in one message.
-    fn set_link(index: u32, change: &super::LinkChange<'_>);
+    fn set_link(index: u32, change: &LinkChange<'_>);
     /// Deletes a link with its veth peer, addresses and routes, as `ip link del`.
     fn del_link(index: u32);
     /// Sets flags of a bridge port, as `bridge link set`.
-    fn set_bridge_port(index: u32, port: &super::BridgePort);
+    fn set_bridge_port(index: u32, port: &BridgePort);
     /// Adds VLANs to a bridge port or to the bridge itself, as `bridge vlan add`.
-    fn add_vlans(index: u32, vlans: &[super::Vlan], owner: super::VlanOwner);
+    fn add_vlans(index: u32, vlans: &[Vlan], owner: VlanOwner);
     /// Removes VLANs, as `bridge vlan del`.
-    fn del_vlans(index: u32, vlans: &[super::Vlan], owner: super::VlanOwner);
+    fn del_vlans(index: u32, vlans: &[Vlan], owner: VlanOwner);
     /// Adds an address, as `ip addr add`. Fails with `EEXIST` if the link already has it.
-    fn add_address(index: u32, net: ipnet::IpNet, flags: super::AddressFlags);
+    fn add_address(index: u32, net: IpNet, flags: AddressFlags);
     /// Adds an address like [`add_address`](Netlink::add_address), with peer and scope.
-    fn add_new_address(index: u32, address: &super::NewAddress);
+    fn add_new_address(index: u32, address: &NewAddress);
     /// Removes an address, as `ip addr del`.
-    fn del_address(index: u32, net: ipnet::IpNet);
+    fn del_address(index: u32, net: IpNet);
     /// Adds a route, as `ip route add`. Fails with `EEXIST` if there is one to the same
     /// destination.
-    fn add_route(route: &super::Route);
+    fn add_route(route: &Route);
     /// Adds a route, as `ip route append`. Fails with `EEXIST` only if an equal one exists.
-    fn append_route(route: &super::Route);
+    fn append_route(route: &Route);
     /// Adds or replaces a route, as `ip route replace`.
-    fn replace_route(route: &super::Route);
+    fn replace_route(route: &Route);
     /// Removes the first route that matches all fields of `route`, as `ip route del`.
-    fn del_route(route: &super::Route);
+    fn del_route(route: &Route);
     /// Adds a routing rule, as `ip rule add`. Fails with `EEXIST` if an equal one of the same
     /// priority exists.
-    fn add_rule(rule: &super::Rule);
+    fn add_rule(rule: &Rule);
     /// Removes a routing rule, as `ip rule del`; without a priority, the first match.
-    fn del_rule(rule: &super::Rule);
+    fn del_rule(rule: &Rule);
     /// Adds a queueing discipline, as `tc qdisc add`. Fails with `EEXIST` unless the present one is
     /// the kernel's default.
-    fn add_qdisc(index: u32, parent: super::tc::Handle, handle: super::tc::Handle, qdisc: &super::tc::Qdisc);
+    fn add_qdisc(index: u32, parent: Handle, handle: Handle, qdisc: &Qdisc);
     /// Deletes a queueing discipline with its classes and filters, as `tc qdisc del`.
-    fn del_qdisc(index: u32, parent: super::tc::Handle);
+    fn del_qdisc(index: u32, parent: Handle);
     /// Adds a class to `htb`, as `tc class add`.
-    fn add_htb_class(index: u32, class: &super::tc::HtbClass);
+    fn add_htb_class(index: u32, class: &HtbClass);
     /// Adds a filter, as `tc filter add`.
-    fn add_filter(index: u32, filter: &super::tc::U32);
+    fn add_filter(index: u32, filter: &U32);
     /// Adds or replaces a permanent neighbour entry, as `ip neigh replace ... nud permanent`.
-    fn add_neighbour(index: u32, address: std::net::IpAddr, mac: crate::MacAddr);
+    fn add_neighbour(index: u32, address: IpAddr, mac: MacAddr);
     /// Removes a neighbour entry, as `ip neigh del`.
-    fn del_neighbour(index: u32, address: std::net::IpAddr);
+    fn del_neighbour(index: u32, address: IpAddr);
 }

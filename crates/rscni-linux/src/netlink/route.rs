@@ -120,7 +120,7 @@ impl Default for Route {
 }
 
 impl Route {
-    /// A route to `dst` with default fields.
+    /// Creates a route to `dst` with default fields.
     pub fn new(dst: impl Into<IpNet>) -> Self {
         Self {
             dst: dst.into(),
@@ -138,7 +138,7 @@ impl Route {
         }
     }
 
-    /// A default route of the gateway's family.
+    /// Creates a default route of the gateway's family.
     pub fn default_via(gateway: IpAddr) -> Self {
         Self { gateway: Some(gateway), ..Self::new(Family::of(&gateway).everything()) }
     }
@@ -210,8 +210,8 @@ impl Route {
     /// one multipath route.
     pub(super) fn parse_all(payload: &[u8]) -> Vec<Self> {
         let Some(route) = Self::parse(payload) else { return Vec::new() };
-        let hops = attributes(payload, HEADER).find(|(kind, _)| *kind == RTA_MULTIPATH);
-        let Some((_, Value(mut rest))) = hops else { return vec![route] };
+        let hops = attributes(payload, HEADER).value(RTA_MULTIPATH);
+        let Some(Value(mut rest)) = hops else { return vec![route] };
         let mut routes = Vec::new();
         while let Some([l0, l1, _, _, i0, i1, i2, i3]) = rest.first_chunk::<HOP_HEADER>() {
             let length = usize::from(u16::from_ne_bytes([*l0, *l1]));
@@ -311,7 +311,7 @@ impl Request {
     }
 }
 
-/// `struct rtmsg`: family and prefix lengths; table, protocol, scope and type; flags.
+/// Encodes `struct rtmsg`: family and prefix lengths; table, protocol, scope and type; flags.
 fn header(destination: [u8; 4], kind: [u8; 4], flags: u32) -> Vec<u8> {
     [destination, kind, flags.to_ne_bytes()].concat()
 }
@@ -369,7 +369,7 @@ impl Netlink {
     }
 }
 
-/// Whether a route belongs to the IPv6 routing cache, which is listed too.
+/// Whether a listed route belongs to the IPv6 routing cache.
 fn is_cached(route: &[u8]) -> bool {
     let flags = route.get(8..).and_then(<[u8]>::first_chunk);
     flags.is_some_and(|flags| u32::from_ne_bytes(*flags) & RTM_F_CLONED != 0)

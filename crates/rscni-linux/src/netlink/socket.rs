@@ -8,10 +8,11 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
+use libc::{MSG_DONTWAIT, MSG_TRUNC};
 use netlink_sys::{Socket as Raw, protocols::NETLINK_ROUTE};
 
 use super::{
-    attribute::attributes,
+    attribute::{Value, attributes},
     message::{
         ALIGNMENT, Message, NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR,
         NLM_F_ECHO, NLM_F_REQUEST,
@@ -278,8 +279,6 @@ impl AsFd for Socket {
     }
 }
 
-const MSG_TRUNC: i32 = 0x20;
-const MSG_DONTWAIT: i32 = 0x40;
 /// The number of attempts to receive an answer.
 const RECEIVE_ATTEMPTS: usize = 3;
 
@@ -322,8 +321,8 @@ fn parse(kind: u16, flags: u16, payload: &[u8]) -> io::Result<Answer<'_>> {
     };
     let extack = (flags & NLM_F_ACK_TLVS != 0)
         .then(|| attributes(payload, 4 + echoed.next_multiple_of(ALIGNMENT)))
-        .and_then(|mut details| details.find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG))
-        .map(|(_, text)| text.string());
+        .and_then(|details| details.value(NLMSGERR_ATTR_MSG))
+        .map(Value::string);
     Ok(Answer::Refused(Refusal { errno: code.saturating_neg(), extack }))
 }
 

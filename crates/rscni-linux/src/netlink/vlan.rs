@@ -35,17 +35,17 @@ pub struct Vlan {
 }
 
 impl Vlan {
-    /// A tagged VLAN.
+    /// Creates a tagged VLAN.
     pub fn tagged(id: u16) -> Self {
         Self::trunk(id..=id)
     }
 
-    /// A range of tagged VLANs.
+    /// Creates a range of tagged VLANs.
     pub fn trunk(ids: RangeInclusive<u16>) -> Self {
         Self { ids, pvid: false, untagged: false }
     }
 
-    /// The VLAN of an access port.
+    /// Creates the VLAN of an access port.
     pub fn access(id: u16) -> Self {
         Self { ids: id..=id, pvid: true, untagged: true }
     }

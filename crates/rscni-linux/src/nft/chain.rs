@@ -86,22 +86,22 @@ pub struct BaseChain {
 }
 
 impl BaseChain {
-    /// A chain for source NAT (`priority srcnat`).
+    /// Creates a chain for source NAT (`priority srcnat`).
     pub fn srcnat() -> Self {
         Self::new("nat", Hook::Postrouting, 100)
     }
 
-    /// A chain for destination NAT of incoming packets (`priority dstnat`).
+    /// Creates a chain for destination NAT of incoming packets (`priority dstnat`).
     pub fn dstnat() -> Self {
         Self::new("nat", Hook::Prerouting, -100)
     }
 
-    /// A filter chain.
+    /// Creates a filter chain.
     pub fn filter(hook: Hook, priority: i32) -> Self {
         Self::new("filter", hook, priority)
     }
 
-    /// A base chain of this type, hook and priority.
+    /// Creates a base chain of this type, hook and priority.
     pub fn new(kind: impl Into<String>, hook: Hook, priority: i32) -> Self {
         Self { kind: kind.into(), hook, priority, policy: None }
     }
@@ -135,7 +135,7 @@ impl Transaction<'_> {
 
     fn table(&mut self, table: &Table, create: Create) -> &mut Self {
         let action = format!("add table {table}");
-        self.create(table, NFT_MSG_NEWTABLE, create, &table_name(table), action)
+        self.create(table, NFT_MSG_NEWTABLE, create, Ok(table_name(table)), action)
     }
 
     /// Deletes a table with its contents; fails with `ENOENT` if it does not exist.
@@ -151,7 +151,7 @@ impl Transaction<'_> {
     fn remove_table(&mut self, table: &Table, remove: Remove) -> &mut Self {
         let action = format!("delete table {table}");
         let kinds = (NFT_MSG_DELTABLE, NFT_MSG_DESTROYTABLE);
-        self.remove(table, kinds, remove, &table_name(table), action)
+        self.remove(table, kinds, remove, Ok(table_name(table)), action)
     }
 
     /// Creates a chain, unless it exists; a base chain if `base` is set.
@@ -181,7 +181,7 @@ impl Transaction<'_> {
         let name = chain_name(table, chain);
         let attributes = base.map_or(name.clone(), |base| base.attributes(name));
         let action = format!("add chain {table} {chain}");
-        self.create(table, NFT_MSG_NEWCHAIN, create, &attributes, action)
+        self.create(table, NFT_MSG_NEWCHAIN, create, Ok(attributes), action)
     }
 
     /// Deletes a chain with its rules; fails if it does not exist (`ENOENT`) or is referenced
@@ -198,6 +198,6 @@ impl Transaction<'_> {
     fn remove_chain(&mut self, table: &Table, chain: &str, remove: Remove) -> &mut Self {
         let action = format!("delete chain {table} {chain}");
         let kinds = (NFT_MSG_DELCHAIN, NFT_MSG_DESTROYCHAIN);
-        self.remove(table, kinds, remove, &chain_name(table, chain), action)
+        self.remove(table, kinds, remove, Ok(chain_name(table, chain)), action)
     }
 }

@@ -60,17 +60,17 @@ pub struct Element {
 }
 
 impl Element {
-    /// An element with this key.
+    /// Creates an element with this key.
     pub fn new(key: impl Into<Value>) -> Self {
         Self { key: key.into(), last: None, data: None, comment: None }
     }
 
-    /// An interval from `first` to `last`, for a set with intervals.
+    /// Creates an interval from `first` to `last`, for a set with intervals.
     pub fn range(first: impl Into<Value>, last: impl Into<Value>) -> Self {
         Self { last: Some(last.into()), ..Self::new(first) }
     }
 
-    /// The interval of a subnet, for a set with intervals.
+    /// Creates the interval of a subnet, for a set with intervals.
     pub fn net(net: IpNet) -> Self {
         Self::range(net.network(), net.broadcast())
     }
@@ -116,7 +116,7 @@ pub(super) fn data(value: &Value) -> AttributeBuf {
     AttributeBuf::new().with(NFTA_DATA_VALUE, &value.bytes)
 }
 
-/// The table and set in messages about elements.
+/// Returns the table and set in messages about elements.
 pub(super) fn set_of_elements(table: &Table, set: &str) -> AttributeBuf {
     AttributeBuf::new()
         .with_text(NFTA_SET_ELEM_LIST_TABLE, &table.name)
@@ -143,12 +143,9 @@ impl Transaction<'_> {
         element: &Element,
         create: Create,
     ) -> &mut Self {
-        let attributes = match element.in_set(table, set) {
-            Ok(attributes) => attributes,
-            Err(error) => return self.fail(error),
-        };
+        let attributes = element.in_set(table, set);
         let action = format!("add element to {table} {set}");
-        self.create(table, NFT_MSG_NEWSETELEM, create, &attributes, action)
+        self.create(table, NFT_MSG_NEWSETELEM, create, attributes, action)
     }
 
     /// Removes an element by its key; fails with `ENOENT` if it does not exist.
@@ -169,12 +166,9 @@ impl Transaction<'_> {
         remove: Remove,
     ) -> &mut Self {
         let bare = Element { data: None, comment: None, ..element.clone() };
-        let attributes = match bare.in_set(table, set) {
-            Ok(attributes) => attributes,
-            Err(error) => return self.fail(error),
-        };
+        let attributes = bare.in_set(table, set);
         let action = format!("delete element from {table} {set}");
         let kinds = (NFT_MSG_DELSETELEM, NFT_MSG_DESTROYSETELEM);
-        self.remove(table, kinds, remove, &attributes, action)
+        self.remove(table, kinds, remove, attributes, action)
     }
 }

@@ -93,7 +93,7 @@ enum Source {
 }
 
 impl Field {
-    /// The location and length in bytes.
+    /// Returns the location and length in bytes.
     fn describe(self) -> (Source, u32) {
         use Source::{Ct, FibAddrType, Meta, Payload};
         match self {
@@ -124,7 +124,7 @@ impl Field {
         }
     }
 
-    /// The number of registers it needs.
+    /// Returns the number of registers it needs.
     pub(super) fn words(self) -> u32 {
         self.describe().1.div_ceil(4)
     }
@@ -288,5 +288,5 @@ pub(super) fn read<'a>(
 
 /// Reads a value that [`data`] encodes.
 pub(super) fn read_value(value: netlink::Value<'_>) -> Option<&[u8]> {
-    value.nested().find(|(kind, _)| *kind == NFTA_DATA_VALUE).map(|(_, value)| value.0)
+    value.nested().value(NFTA_DATA_VALUE).map(|value| value.0)
 }

@@ -75,7 +75,7 @@ impl RawExpression {
     /// Returns the value of an attribute, by its path of types from the outside in.
     pub fn attribute(&self, path: &[u16]) -> Option<&[u8]> {
         path.iter().try_fold(&self.attributes[..], |bytes, wanted| {
-            attributes(bytes, 0).find(|(kind, _)| kind == wanted).map(|(_, value)| value.0)
+            attributes(bytes, 0).value(*wanted).map(|value| value.0)
         })
     }
 
@@ -130,9 +130,8 @@ impl Nft {
     pub fn tables(&mut self) -> Result<Vec<Table>> {
         self.socket.dump("list tables", &get_tables(), |payload| {
             let family = payload.first().copied().and_then(Family::from_number);
-            let name = attributes(payload, HEADER)
-                .find(|(kind, _)| *kind == NFTA_TABLE_NAME)
-                .map(|(_, name)| name.string());
+            let name =
+                attributes(payload, HEADER).value(NFTA_TABLE_NAME).map(netlink::Value::string);
             Ok(family.zip(name).map(|(family, name)| Table { family, name }))
         })
     }
@@ -168,11 +167,7 @@ impl Nft {
         let action = format!("list the sets of {table}");
         let request = message(table.family, NFT_MSG_GETSET, &table_name(table));
         let sets = self.socket.dump(&action, &request, |payload| {
-            let text = |wanted| {
-                attributes(payload, HEADER)
-                    .find(|(kind, _)| *kind == wanted)
-                    .map(|(_, v)| v.string())
-            };
+            let text = |kind| attributes(payload, HEADER).value(kind).map(netlink::Value::string);
             Ok(text(NFTA_SET_NAME).filter(|_| text(NFTA_SET_TABLE).as_ref() == Some(&table.name)))
         });
         Ok(sets.optional()?.unwrap_or_default())
@@ -277,9 +272,7 @@ impl RuleInfo {
     fn add_expression(&mut self, name: String, contents: &[u8]) {
         const NFTA_IMMEDIATE_DATA: u16 = 2;
         if name == "immediate" {
-            let verdict = attributes(contents, 0)
-                .find(|(kind, _)| *kind == NFTA_IMMEDIATE_DATA)
-                .and_then(|(_, value)| read_verdict(value));
+            let verdict = attributes(contents, 0).value(NFTA_IMMEDIATE_DATA).and_then(read_verdict);
             if let Some(Verdict::Jump(chain) | Verdict::Goto(chain)) = &verdict {
                 self.jump_target = Some(chain.clone());
             }

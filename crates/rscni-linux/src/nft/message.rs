@@ -35,7 +35,7 @@ const NFTA_LIST_ELEM: u16 = 1;
 /// The length of `struct nfgenmsg`.
 pub(super) const HEADER: usize = 4;
 
-/// A message to nftables.
+/// Creates a message to nftables.
 pub(super) fn message(family: Family, message_type: u8, attributes: &AttributeBuf) -> Message {
     of_family(family.number(), message_type, attributes)
 }
@@ -45,7 +45,7 @@ fn of_family(family: u8, message_type: u8, attributes: &AttributeBuf) -> Message
     Message::new(kind, &[family, 0, 0, 0], attributes)
 }
 
-/// A request for the tables of all families.
+/// Creates a request for the tables of all families.
 pub(super) fn get_tables() -> Message {
     of_family(0, NFT_MSG_GETTABLE, &AttributeBuf::new())
 }
@@ -58,13 +58,13 @@ pub(super) fn batch_end() -> Message {
     batch(NFNL_MSG_BATCH_END)
 }
 
-/// Creates the begin or end of a batch. The header names the subsystem, in network byte order.
+/// Creates the begin or end of a batch, with the subsystem in network byte order.
 fn batch(kind: u16) -> Message {
     let [high, low] = NFNL_SUBSYS_NFTABLES.to_be_bytes();
     Message::new(kind, &[0, 0, high, low], &AttributeBuf::new())
 }
 
-/// A list of nested members.
+/// Returns a list of nested members.
 pub(super) fn list<'a>(members: impl IntoIterator<Item = &'a AttributeBuf>) -> AttributeBuf {
     let members = members.into_iter();
     members.fold(AttributeBuf::new(), |list, member| list.with_nested(NFTA_LIST_ELEM, member))

@@ -45,7 +45,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// A rule that matches everything and does nothing.
+    /// Creates a rule that matches everything and does nothing.
     pub fn new() -> Self {
         Self::default()
     }
@@ -299,7 +299,7 @@ impl Rule {
     }
 }
 
-/// The register that follows an address.
+/// Returns the register that follows an address.
 fn port_after(v6: bool) -> u32 {
     FIRST + if v6 { 4 } else { 1 }
 }
@@ -334,13 +334,12 @@ impl Transaction<'_> {
         position: Option<u64>,
         flags: u16,
     ) -> &mut Self {
-        let attributes = match rule.attributes(table, chain) {
-            Ok(attributes) => attributes,
-            Err(error) => return self.fail(error),
-        };
-        let attributes = attributes.with_some(NFTA_RULE_POSITION, position.map(u64::to_be_bytes));
+        let position = position.map(u64::to_be_bytes);
+        let attributes = rule
+            .attributes(table, chain)
+            .map(|attributes| attributes.with_some(NFTA_RULE_POSITION, position));
         let action = format!("add rule to chain {table} {chain}");
-        self.push(table, NFT_MSG_NEWRULE, flags, &attributes, action)
+        self.push(table, NFT_MSG_NEWRULE, flags, attributes, action)
     }
 
     /// Deletes a rule by its handle; fails with `ENOENT` if it does not exist.
@@ -364,12 +363,12 @@ impl Transaction<'_> {
             chain_attributes(table, chain).with(NFTA_RULE_HANDLE, handle.to_be_bytes());
         let action = format!("delete rule {handle} of chain {table} {chain}");
         let kinds = (NFT_MSG_DELRULE, NFT_MSG_DESTROYRULE);
-        self.remove(table, kinds, remove, &attributes, action)
+        self.remove(table, kinds, remove, Ok(attributes), action)
     }
 
     /// Deletes all rules of a chain.
     pub fn flush_chain(&mut self, table: &Table, chain: &str) -> &mut Self {
         let action = format!("flush chain {table} {chain}");
-        self.push(table, NFT_MSG_DELRULE, 0, &chain_attributes(table, chain), action)
+        self.push(table, NFT_MSG_DELRULE, 0, Ok(chain_attributes(table, chain)), action)
     }
 }

@@ -54,7 +54,7 @@ pub enum ValueType {
 }
 
 impl ValueType {
-    /// The number of the type in `nft`, and its length in bytes.
+    /// Returns the number of the type in `nft`, and its length in bytes.
     fn describe(self) -> (u32, u32) {
         match self {
             Self::Ipv4Addr => (7, 4),
@@ -78,7 +78,7 @@ impl ValueType {
     }
 }
 
-/// The number and length of a type or a concatenation.
+/// Returns the number and length of a type or a concatenation.
 fn joined(types: &[ValueType]) -> (u32, u32) {
     if let [only] = types {
         return only.describe();
@@ -112,12 +112,12 @@ pub struct Set {
 }
 
 impl Set {
-    /// A set of single values.
+    /// Creates a set of single values.
     pub fn new(name: impl Into<String>, key: impl Into<Vec<ValueType>>) -> Self {
         Self { name: name.into(), key: key.into(), data: None, interval: false }
     }
 
-    /// A map from single values.
+    /// Creates a map from single values.
     pub fn map(name: impl Into<String>, key: impl Into<Vec<ValueType>>, data: DataType) -> Self {
         Self { data: Some(data), ..Self::new(name, key) }
     }
@@ -193,7 +193,7 @@ impl Transaction<'_> {
         self.sets += 1;
         let attributes = set.attributes(table, self.sets);
         let action = format!("add set {table} {}", set.name);
-        self.create(table, NFT_MSG_NEWSET, create, &attributes, action)
+        self.create(table, NFT_MSG_NEWSET, create, Ok(attributes), action)
     }
 
     /// Deletes a set; fails if it does not exist (`ENOENT`) or is referenced (`EBUSY`).
@@ -209,12 +209,12 @@ impl Transaction<'_> {
     fn remove_set(&mut self, table: &Table, set: &str, remove: Remove) -> &mut Self {
         let action = format!("delete set {table} {set}");
         let kinds = (NFT_MSG_DELSET, NFT_MSG_DESTROYSET);
-        self.remove(table, kinds, remove, &set_name(table, set), action)
+        self.remove(table, kinds, remove, Ok(set_name(table, set)), action)
     }
 
     /// Removes all elements of a set.
     pub fn flush_set(&mut self, table: &Table, set: &str) -> &mut Self {
         let action = format!("flush set {table} {set}");
-        self.push(table, NFT_MSG_DELSETELEM, 0, &set_of_elements(table, set), action)
+        self.push(table, NFT_MSG_DELSETELEM, 0, Ok(set_of_elements(table, set)), action)
     }
 }

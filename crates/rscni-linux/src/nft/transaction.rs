@@ -45,7 +45,6 @@ struct Operation {
     /// The message for kernels that do not support `message`.
     older: Option<Message>,
     flags: u16,
-    may_be_absent: bool,
     action: String,
 }
 
@@ -73,7 +72,7 @@ impl<'a> Transaction<'a> {
         table: &Table,
         message_type: u8,
         create: Create,
-        attributes: &AttributeBuf,
+        attributes: Result<AttributeBuf>,
         action: String,
     ) -> &mut Self {
         let flags = match create {
@@ -88,17 +87,12 @@ impl<'a> Transaction<'a> {
         table: &Table,
         message_type: u8,
         flags: u16,
-        attributes: &AttributeBuf,
+        attributes: Result<AttributeBuf>,
         action: String,
     ) -> &mut Self {
-        self.operations.push(Operation {
-            message: message(table.family, message_type, attributes),
-            older: None,
-            flags,
-            may_be_absent: false,
-            action,
-        });
-        self
+        self.operation(flags, action, attributes, |attributes| {
+            (message(table.family, message_type, attributes), None)
+        })
     }
 
     /// `kinds` are the delete and destroy messages.
@@ -107,28 +101,36 @@ impl<'a> Transaction<'a> {
         table: &Table,
         kinds: (u8, u8),
         remove: Remove,
-        attributes: &AttributeBuf,
+        attributes: Result<AttributeBuf>,
         action: String,
     ) -> &mut Self {
-        let (delete, destroy) = kinds;
-        match remove {
-            Remove::Present => self.push(table, delete, 0, attributes, action),
-            Remove::MayBeAbsent => {
-                self.operations.push(Operation {
-                    message: message(table.family, destroy, attributes),
-                    older: Some(message(table.family, delete, attributes)),
-                    flags: 0,
-                    may_be_absent: true,
-                    action,
-                });
-                self
+        self.operation(0, action, attributes, |attributes| {
+            let [delete, destroy] =
+                <[u8; 2]>::from(kinds).map(|kind| message(table.family, kind, attributes));
+            match remove {
+                Remove::Present => (delete, None),
+                Remove::MayBeAbsent => (destroy, Some(delete)),
             }
-        }
+        })
     }
 
-    /// Records the first error.
-    pub(super) fn fail(&mut self, error: Error) -> &mut Self {
-        self.failed.get_or_insert(error);
+    /// Adds a change, or records the first error.
+    fn operation(
+        &mut self,
+        flags: u16,
+        action: String,
+        attributes: Result<AttributeBuf>,
+        messages: impl FnOnce(&AttributeBuf) -> (Message, Option<Message>),
+    ) -> &mut Self {
+        match attributes {
+            Ok(attributes) => {
+                let (message, older) = messages(&attributes);
+                self.operations.push(Operation { message, older, flags, action });
+            }
+            Err(error) => {
+                self.failed.get_or_insert(error);
+            }
+        }
         self
     }
 
@@ -159,7 +161,7 @@ impl<'a> Transaction<'a> {
             let mut unknown = false;
             for (position, refusal) in &refusals {
                 let operation = &self.operations[*position];
-                if operation.may_be_absent && refusal.errno == Errno::NOENT.raw_os_error() {
+                if operation.older.is_some() && refusal.errno == Errno::NOENT.raw_os_error() {
                     absent.push(*position);
                 } else if operation.older.is_some()
                     && self.nft.destroy

@@ -15,34 +15,35 @@ pub struct Value {
 }
 
 impl Value {
-    /// An interface name for `iifname` and `oifname`, compared exactly.
+    /// Creates an interface name for `iifname` and `oifname`, compared exactly.
     pub fn ifname(name: &str) -> Self {
         let mut bytes = name.as_bytes().to_vec();
         bytes.resize(bytes.len().max(IFNAMSIZ), 0);
         Self::bytes(bytes)
     }
 
-    /// A port.
+    /// Creates a port.
     pub fn port(port: u16) -> Self {
         Self::bytes(port.to_be_bytes())
     }
 
-    /// A number of one byte: IP protocol (6 TCP, 17 UDP, 132 SCTP) or `nfproto` (2 IPv4, 10 IPv6).
+    /// Creates a number of one byte: IP protocol (6 TCP, 17 UDP, 132 SCTP) or `nfproto` (2 IPv4, 10
+    /// IPv6).
     pub fn byte(number: u8) -> Self {
         Self::bytes([number])
     }
 
-    /// An Ethernet type: 0x0800 IPv4, 0x86dd IPv6, 0x0806 ARP.
+    /// Creates an Ethernet type: 0x0800 IPv4, 0x86dd IPv6, 0x0806 ARP.
     pub fn ether_type(number: u16) -> Self {
         Self::bytes(number.to_be_bytes())
     }
 
-    /// A number of four bytes in host byte order: mark, interface index, address type.
+    /// Creates a number of four bytes in host byte order: mark, interface index, address type.
     pub fn number(number: u32) -> Self {
         Self::bytes(number.to_ne_bytes())
     }
 
-    /// A value from the bytes of a packet.
+    /// Creates a value from the bytes of a packet.
     pub fn bytes(bytes: impl Into<Vec<u8>>) -> Self {
         Self { bytes: bytes.into(), parts: Vec::new() }
     }

@@ -57,7 +57,7 @@ pub(super) fn verdict_data(verdict: &Verdict) -> AttributeBuf {
 }
 
 pub(super) fn read_verdict(value: Value<'_>) -> Option<Verdict> {
-    let (_, verdict) = value.nested().find(|(kind, _)| *kind == NFTA_DATA_VERDICT)?;
+    let verdict = value.nested().value(NFTA_DATA_VERDICT)?;
     let mut code = None;
     let mut chain = None;
     for (kind, value) in verdict.nested() {

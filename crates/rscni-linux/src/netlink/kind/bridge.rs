@@ -29,7 +29,7 @@ pub struct Bridge {
 }
 
 impl Bridge {
-    /// A bridge with this name and default settings.
+    /// Creates a bridge with this name and default settings.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), ..Self::default() }
     }

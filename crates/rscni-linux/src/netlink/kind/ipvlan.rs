@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr};
 use super::NewLink;
 use crate::{
     Error, Result,
-    netlink::{AttributeBuf, Attributes, action::Action},
+    netlink::{AttributeBuf, Attributes},
 };
 
 const IFLA_IPVLAN_MODE: u16 = 1;
@@ -52,7 +52,7 @@ impl IpvlanMode {
     }
 
     pub(in crate::netlink) fn parse(data: Attributes<'_>) -> Option<Self> {
-        let number = data.into_iter().find(|(kind, _)| *kind == IFLA_IPVLAN_MODE)?.1.u16();
+        let number = data.value(IFLA_IPVLAN_MODE)?.u16();
         let known = Self::NAMED.iter().map(|(_, mode)| *mode).find(|mode| mode.number() == number);
         Some(known.unwrap_or(Self::Other(number)))
     }
@@ -81,17 +81,11 @@ impl FromStr for IpvlanMode {
 
 impl From<&Ipvlan> for NewLink<'_> {
     fn from(ipvlan: &Ipvlan) -> Self {
-        let mode = ipvlan.mode.number().to_ne_bytes();
+        let Ipvlan { name, lower, mode, mtu } = ipvlan;
+        let action = format!("create ipvlan {name} ({mode}) on ");
         Self {
-            lower: Some(ipvlan.lower),
-            mtu: ipvlan.mtu,
-            data: AttributeBuf::new().with(IFLA_IPVLAN_MODE, mode),
-            ..Self::new(
-                "ipvlan",
-                &ipvlan.name,
-                Action::from(format!("create ipvlan {} ({}) on ", ipvlan.name, ipvlan.mode))
-                    .link(ipvlan.lower),
-            )
+            data: AttributeBuf::new().with(IFLA_IPVLAN_MODE, mode.number().to_ne_bytes()),
+            ..Self::on(*lower, "ipvlan", name, *mtu, action)
         }
     }
 }

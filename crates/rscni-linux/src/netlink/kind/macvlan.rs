@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr};
 use super::NewLink;
 use crate::{
     Error, MacAddr, Result,
-    netlink::{AttributeBuf, Attributes, action::Action},
+    netlink::{AttributeBuf, Attributes},
 };
 
 const IFLA_MACVLAN_MODE: u16 = 1;
@@ -106,36 +106,22 @@ pub struct MacvlanInfo {
 
 impl MacvlanInfo {
     pub(in crate::netlink) fn parse(data: Attributes<'_>) -> Self {
-        let mut info = Self::default();
-        for (kind, value) in data {
-            match kind {
-                IFLA_MACVLAN_MODE => info.mode = MacvlanMode::from_number(value.u32()),
-                IFLA_MACVLAN_BC_QUEUE_LEN => info.bcqueuelen = value.u32(),
-                _ => {}
-            }
-        }
-        info
+        data.read(|info: &mut Self, kind, value| match kind {
+            IFLA_MACVLAN_MODE => info.mode = MacvlanMode::from_number(value.u32()),
+            IFLA_MACVLAN_BC_QUEUE_LEN => info.bcqueuelen = value.u32(),
+            _ => {}
+        })
     }
 }
 
 impl From<&Macvlan> for NewLink<'_> {
     fn from(macvlan: &Macvlan) -> Self {
-        let mode = macvlan.mode.number().to_ne_bytes();
-        let bcqueuelen = macvlan.bcqueuelen.map(u32::to_ne_bytes);
-        Self {
-            lower: Some(macvlan.lower),
-            mtu: macvlan.mtu,
-            mac: macvlan.mac,
-            data: AttributeBuf::new()
-                .with(IFLA_MACVLAN_MODE, mode)
-                .with_some(IFLA_MACVLAN_BC_QUEUE_LEN, bcqueuelen),
-            ..Self::new(
-                "macvlan",
-                &macvlan.name,
-                Action::from(format!("create macvlan {} ({}) on ", macvlan.name, macvlan.mode))
-                    .link(macvlan.lower),
-            )
-        }
+        let Macvlan { name, lower, mode, bcqueuelen, mtu, mac } = macvlan;
+        let data = AttributeBuf::new()
+            .with(IFLA_MACVLAN_MODE, mode.number().to_ne_bytes())
+            .with_some(IFLA_MACVLAN_BC_QUEUE_LEN, bcqueuelen.map(u32::to_ne_bytes));
+        let action = format!("create macvlan {name} ({mode}) on ");
+        Self { mac: *mac, data, ..Self::on(*lower, "macvlan", name, *mtu, action) }
     }
 }
 

@@ -1,10 +1,9 @@
 //! Creating links: [`NewLink`] has the common part, a file per kind the rest.
 
 mod bridge;
-mod dummy;
-mod ifb;
 mod ipvlan;
 mod macvlan;
+mod plain;
 mod tun;
 mod veth;
 mod vlan;
@@ -17,10 +16,9 @@ use libc::{
 
 pub use self::{
     bridge::Bridge,
-    dummy::Dummy,
-    ifb::Ifb,
     ipvlan::{Ipvlan, IpvlanMode},
     macvlan::{Macvlan, MacvlanInfo, MacvlanMode},
+    plain::{Dummy, Ifb},
     tun::TunInfo,
     veth::Veth,
     vlan::VlanLink,
@@ -76,8 +74,14 @@ impl NewLink<'_> {
         }
     }
 
+    /// Creates a link on a lower one, whose name ends the action.
+    fn on(lower: u32, kind: &'static str, name: &str, mtu: Option<u32>, action: String) -> Self {
+        let action = Action::from(action).link(lower);
+        Self { lower: Some(lower), mtu, ..Self::new(kind, name, action) }
+    }
+
     fn request(&self) -> Request {
-        Request::new(self.message(), NEW, self.action.clone())
+        Request::new(self.message(), NLM_F_CREATE | NLM_F_EXCL, self.action.clone())
     }
 
     fn message(&self) -> Message {
@@ -96,9 +100,7 @@ impl NewLink<'_> {
     }
 }
 
-const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
-
-/// A random name.
+/// Returns a random name.
 fn temporary_name() -> Result<String> {
     let mut bytes = [0; 4];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
@@ -127,12 +129,7 @@ impl Netlink {
     /// If setting the alias fails, the new link is deleted.
     pub fn add_link<'a>(&mut self, link: impl Into<NewLink<'a>>) -> Result<Link> {
         let new = link.into();
-        let first = self.socket.queue(NEW, &new.message());
-        let last = self.socket.queue(0, &get_by_name(&new.name));
-        let action = new.action.render_indexes();
-        self.socket.send().map_err(|error| crate::Error::io(&action, error))?;
-        let link = self.socket.answer(&action, first, last, Link::parse);
-        let link = link.map_err(|error| self.with_link_names(error, &new.action))?;
+        let link = self.run_and_get(&new.request(), &get_by_name(&new.name))?;
         self.finish(link, new.alias, new.up_after_creation)
     }
 

@@ -28,17 +28,13 @@ pub struct TunInfo {
 
 impl TunInfo {
     pub(in crate::netlink) fn parse(data: Attributes<'_>) -> Self {
-        let mut info = Self::default();
-        for (kind, value) in data {
-            match kind {
-                IFLA_TUN_OWNER => info.owner = Some(value.u32()),
-                IFLA_TUN_GROUP => info.group = Some(value.u32()),
-                IFLA_TUN_TYPE => info.tap = value.u8() == IFF_TAP,
-                IFLA_TUN_PERSIST => info.persist = value.bool(),
-                IFLA_TUN_MULTI_QUEUE => info.multi_queue = value.bool(),
-                _ => {}
-            }
-        }
-        info
+        data.read(|info: &mut Self, kind, value| match kind {
+            IFLA_TUN_OWNER => info.owner = Some(value.u32()),
+            IFLA_TUN_GROUP => info.group = Some(value.u32()),
+            IFLA_TUN_TYPE => info.tap = value.u8() == IFF_TAP,
+            IFLA_TUN_PERSIST => info.persist = value.bool(),
+            IFLA_TUN_MULTI_QUEUE => info.multi_queue = value.bool(),
+            _ => {}
+        })
     }
 }

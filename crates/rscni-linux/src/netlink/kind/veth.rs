@@ -37,7 +37,7 @@ pub struct Veth<'a> {
 }
 
 impl Veth<'_> {
-    /// A pair with these names and default settings.
+    /// Creates a pair with these names and default settings.
     pub fn new(name: impl Into<String>, peer_name: impl Into<String>) -> Self {
         Self { name: name.into(), peer_name: peer_name.into(), ..Self::default() }
     }

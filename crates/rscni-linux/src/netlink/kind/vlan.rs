@@ -1,7 +1,7 @@
 //! 802.1Q links: `ip link add link LOWER name NAME type vlan id ID`.
 
 use super::NewLink;
-use crate::netlink::{AttributeBuf, Attributes, action::Action};
+use crate::netlink::{AttributeBuf, Attributes, Value};
 
 const IFLA_VLAN_ID: u16 = 1;
 
@@ -18,22 +18,15 @@ pub struct VlanLink {
     pub mtu: Option<u32>,
 }
 
-pub(in crate::netlink) fn parse_id(mut data: Attributes<'_>) -> Option<u16> {
-    data.find(|(kind, _)| *kind == IFLA_VLAN_ID).map(|(_, value)| value.u16())
+pub(in crate::netlink) fn parse_id(data: Attributes<'_>) -> Option<u16> {
+    data.value(IFLA_VLAN_ID).map(Value::u16)
 }
 
 impl From<&VlanLink> for NewLink<'_> {
     fn from(vlan: &VlanLink) -> Self {
-        Self {
-            lower: Some(vlan.lower),
-            mtu: vlan.mtu,
-            data: AttributeBuf::new().with(IFLA_VLAN_ID, vlan.id.to_ne_bytes()),
-            ..Self::new(
-                "vlan",
-                &vlan.name,
-                Action::from(format!("create {} for VLAN {} of ", vlan.name, vlan.id))
-                    .link(vlan.lower),
-            )
-        }
+        let VlanLink { name, lower, id, mtu } = vlan;
+        let action = format!("create {name} for VLAN {id} of ");
+        let data = AttributeBuf::new().with(IFLA_VLAN_ID, id.to_ne_bytes());
+        Self { data, ..Self::on(*lower, "vlan", name, *mtu, action) }
     }
 }

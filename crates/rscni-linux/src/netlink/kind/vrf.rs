@@ -19,7 +19,7 @@ pub struct Vrf {
 }
 
 impl Vrf {
-    /// A VRF with this name and table that stays down.
+    /// Creates a VRF with this name and table that stays down.
     pub fn new(name: impl Into<String>, table: u32) -> Self {
         Self { name: name.into(), table, alias: None, up: false }
     }

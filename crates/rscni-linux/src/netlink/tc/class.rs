@@ -26,8 +26,8 @@ pub struct HtbClass {
 }
 
 impl HtbClass {
-    /// A class like `tc class add ... classid HANDLE htb rate RATE burst BURST`; bytes per second,
-    /// bytes.
+    /// Creates a class like `tc class add ... classid HANDLE htb rate RATE burst BURST`; bytes per
+    /// second, bytes.
     ///
     /// A burst of more than 274 seconds at the rate is reduced to that: `htb` has no attribute for
     /// its bytes.
@@ -35,7 +35,7 @@ impl HtbClass {
         Self { handle, rate, buffer: u32::try_from(ticks(rate, burst)).unwrap_or(u32::MAX) }
     }
 
-    /// `struct tc_htb_opt`.
+    /// Encodes `struct tc_htb_opt`.
     fn parameters(&self) -> Vec<u8> {
         // Bytes per turn. The kernel warns if the quantum derived from the rate is too large.
         let quantum = u32::try_from(self.rate / 10).unwrap_or(u32::MAX).clamp(1600, 200_000);
@@ -89,7 +89,7 @@ impl Request {
 }
 
 impl Netlink {
-    /// Classes of `htb`: `tc class`.
+    /// Lists the `htb` classes of a link.
     pub fn htb_classes(&mut self, index: u32) -> Result<Vec<HtbClass>> {
         let message = list(RTM_GETTCLASS, index, Handle::default());
         self.socket.dump("list classes", &message, |payload| Ok(HtbClass::parse(payload)))

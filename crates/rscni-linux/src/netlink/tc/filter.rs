@@ -8,7 +8,7 @@ use crate::{
     Result,
     netlink::{
         AttributeBuf, Attributes, NLM_F_CREATE, NLM_F_EXCL, Netlink, Request, action::Action,
-        attributes,
+        attributes, octets,
     },
 };
 
@@ -70,37 +70,30 @@ pub struct U32Key {
 }
 
 impl U32 {
-    /// A filter that redirects all packets: `protocol all u32 match u32 0 0 action mirred egress
-    /// redirect dev TO`.
+    /// Creates a filter that redirects all packets: `protocol all u32 match u32 0 0 action mirred
+    /// egress redirect dev TO`.
     pub fn redirect_all(parent: Handle, to: u32) -> Self {
         let keys = vec![U32Key { offset: 0, mask: 0, value: 0 }];
         Self { parent, prio: 1, protocol: ETH_P_ALL, keys, class: None, redirect: Some(to) }
     }
 
-    /// A filter that classifies by source: `u32 match ip src SUBNET flowid CLASS`.
+    /// Creates a filter that classifies by source: `u32 match ip src SUBNET flowid CLASS`.
     pub fn from_subnet(net: IpNet, class: Handle) -> Self {
         Self::of_subnet(net, [12, 8], class)
     }
 
-    /// A filter that classifies by destination: `u32 match ip dst SUBNET flowid CLASS`.
+    /// Creates a filter that classifies by destination: `u32 match ip dst SUBNET flowid CLASS`.
     pub fn to_subnet(net: IpNet, class: Handle) -> Self {
         Self::of_subnet(net, [16, 24], class)
     }
 
     /// Takes the offsets of the address in IPv4 and IPv6 headers.
     fn of_subnet(net: IpNet, [offset4, offset6]: [i32; 2], class: Handle) -> Self {
-        let (prio, protocol, offset, value, mask) = match net {
-            IpNet::V4(net) => {
-                let [value, mask] =
-                    [net.network(), net.netmask()].map(|address| address.octets().to_vec());
-                (16, ETH_P_IP, offset4, value, mask)
-            }
-            IpNet::V6(net) => {
-                let [value, mask] =
-                    [net.network(), net.netmask()].map(|address| address.octets().to_vec());
-                (15, ETH_P_IPV6, offset6, value, mask)
-            }
+        let (prio, protocol, offset) = match net {
+            IpNet::V4(_) => (16, ETH_P_IP, offset4),
+            IpNet::V6(_) => (15, ETH_P_IPV6, offset6),
         };
+        let [value, mask] = [net.network(), net.netmask()].map(octets);
         let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |word| u32::from_be_bytes(*word));
         let words =
             value.chunks(4).zip(mask.chunks(4)).map(|(value, mask)| (word(value), word(mask)));
@@ -175,7 +168,7 @@ impl U32 {
 }
 
 impl U32Key {
-    /// `struct tc_u32_key`.
+    /// Encodes `struct tc_u32_key`.
     fn encode(&self) -> Vec<u8> {
         [self.mask.to_be_bytes(), self.value.to_be_bytes(), self.offset.to_ne_bytes(), [0; 4]]
             .concat()
@@ -209,8 +202,7 @@ fn parse_redirect(action: Attributes<'_>) -> Option<u32> {
         match number {
             TCA_ACT_KIND => is_mirred = value.string() == "mirred",
             TCA_ACT_OPTIONS if is_mirred => {
-                let (_, parameters) =
-                    value.nested().find(|(number, _)| *number == TCA_MIRRED_PARMS)?;
+                let parameters = value.nested().value(TCA_MIRRED_PARMS)?;
                 // After `struct tc_gen`, which all actions have.
                 let (what, index) = (parameters.rest(20).u32(), parameters.rest(24).u32());
                 return (what == TCA_EGRESS_REDIR).then_some(index);

@@ -63,7 +63,7 @@ impl fmt::Debug for Handle {
     }
 }
 
-/// A message about an object of the link `index`: `struct tcmsg` and attributes.
+/// Creates a message about an object of the link `index`: `struct tcmsg` and attributes.
 fn message(
     kind: u16,
     index: u32,
@@ -76,7 +76,7 @@ fn message(
     Message::new(kind, &header.concat(), attributes)
 }
 
-/// A request without attributes for the objects at `parent`.
+/// Creates a request without attributes for the objects at `parent`.
 fn list(kind: u16, index: u32, parent: Handle) -> Message {
     message(kind, index, parent, Handle::default(), 0, &AttributeBuf::new())
 }
@@ -92,8 +92,8 @@ const HANDLE: usize = 8;
 const PARENT: usize = 12;
 const INFO: usize = 16;
 
-/// `struct tc_ratespec` for Ethernet, in bytes per second. A rate of more than 32 bits needs an
-/// attribute as well.
+/// Encodes `struct tc_ratespec` for Ethernet, in bytes per second. A rate of more than 32 bits
+/// needs an attribute as well.
 fn rate_spec(rate: u64) -> [u8; 12] {
     const LINKLAYER_ETHERNET: u8 = 1;
     let mut spec = [0; 12];
@@ -102,7 +102,7 @@ fn rate_spec(rate: u64) -> [u8; 12] {
     spec
 }
 
-/// The attribute for a rate of more than 32 bits.
+/// Returns the attribute for a rate of more than 32 bits.
 fn large_rate(rate: u64) -> Option<[u8; 8]> {
     (rate > u32::MAX.into()).then(|| rate.to_ne_bytes())
 }

@@ -64,8 +64,8 @@ pub struct Tbf {
 const PEAK_RATE: u32 = u32::MAX;
 
 impl Tbf {
-    /// A token bucket like `tbf rate RATE burst BURST latency LATENCY`; bytes per second, bytes,
-    /// milliseconds.
+    /// Creates a token bucket like `tbf rate RATE burst BURST latency LATENCY`; bytes per second,
+    /// bytes, milliseconds.
     pub fn new(rate: u64, burst: u32, latency: u32) -> Self {
         let waiting = u128::from(rate) * u128::from(latency) / 1000;
         let limit = u32::try_from(waiting + u128::from(burst)).unwrap_or(u32::MAX);
@@ -74,7 +74,7 @@ impl Tbf {
         Self { rate, buffer: wrapped(ticks), burst: (!fits).then_some(burst), limit, largest: None }
     }
 
-    /// `struct tc_tbf_qopt`.
+    /// Encodes `struct tc_tbf_qopt`.
     fn parameters(&self) -> Vec<u8> {
         let peak = if self.largest.is_some() { rate_spec(PEAK_RATE.into()) } else { [0; 12] };
         let mut bytes = [rate_spec(self.rate), peak].concat();
@@ -157,8 +157,8 @@ impl Qdisc {
         match kind.as_str() {
             "tbf" => Self::Tbf(Tbf::parse(options)),
             "htb" => {
-                let init = options.nested().find(|(kind, _)| *kind == TCA_HTB_INIT);
-                let default = init.map_or(0, |(_, value)| value.rest(8).u32());
+                let init = options.nested().value(TCA_HTB_INIT);
+                let default = init.map_or(0, |value| value.rest(8).u32());
                 Self::Htb { default: u16::try_from(default).unwrap_or_default() }
             }
             "ingress" => Self::Ingress,
