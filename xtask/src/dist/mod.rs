@@ -3,9 +3,9 @@
 //! The binary is linked with musl, which starts with a few system calls. glibc executes `cpuid`
 //! some seventy times at its start. In a virtual machine each of them traps into the hypervisor,
 //! which takes longer than everything else that a plugin does in user space. The Rust libraries for
-//! musl are installed with rustup if they are missing ([`target`]).
+//! musl are installed with rustup if they are missing (`target`).
 //!
-//! The bill of materials ([`bom`]) is written beside the binary.
+//! The bill of materials (`bom`) is written beside the binary.
 
 mod bom;
 mod target;

@@ -18,7 +18,7 @@ use crate::node::plain_kind;
 
 /// A feature of the kernel.
 struct Feature {
-    feature: KernelFeature,
+    kernel: KernelFeature,
     module: &'static str,
     /// Its option in the kernel configuration.
     setting: &'static str,
@@ -35,7 +35,7 @@ impl Feature {
         setting: &'static str,
         try_it: fn(&mut Netlink, u32) -> Result<()>,
     ) -> Self {
-        Self { feature, module, setting, is_optional: false, try_it }
+        Self { kernel: feature, module, setting, is_optional: false, try_it }
     }
 }
 
@@ -105,7 +105,7 @@ pub(super) fn check(context: &Context<'_>, report: &mut Report) {
         let mut users: Vec<&str> = Vec::new();
         for (list, plugin) in context.plugins() {
             let needs_it =
-                |name| needs(context.kind(name), plugin.as_map()).contains(&feature.feature);
+                |name| needs(context.kind(name), plugin.as_map()).contains(&feature.kernel);
             if context.types(plugin).into_iter().any(needs_it) {
                 users.push(&list.name);
             }
@@ -121,7 +121,7 @@ pub(super) fn check(context: &Context<'_>, report: &mut Report) {
                 "kernel-feature-missing",
                 format!(
                     "the kernel has no {}, which {users} needs: {} is off",
-                    feature.feature.name(),
+                    feature.kernel.name(),
                     feature.setting
                 ),
                 "every ADD to these networks fails; install the package with the kernel's \
@@ -131,7 +131,7 @@ pub(super) fn check(context: &Context<'_>, report: &mut Report) {
             Err(why) => {
                 let what = format!(
                     "{}, which {users} needs, cannot be tested: {why}",
-                    feature.feature.name()
+                    feature.kernel.name()
                 );
                 report.ok("kernel-feature-unknown", what);
             }

@@ -83,7 +83,7 @@ fn holdings(context: &Context<'_>, report: &mut Report) {
                 "file-cut-off",
                 format!("{} is incomplete", holding.item),
                 "left by a crash or a power loss; it has no data that could be restored",
-                Some(format!("rm {}", quoted(&holding.item.to_string()))),
+                Some(format!("rm {}", quoted(holding.item.to_string()))),
             ),
             (OwnedBy::Interrupted { .. }, _) | (_, None) => {}
             (by, Some(network)) => {

@@ -68,7 +68,7 @@ fn elements(address: IpNet) -> [(String, Value); 2] {
 
 /// Describes an element of the sets for the inventory.
 pub(crate) fn describe(set: &str, key: &[u8]) -> Option<(String, Purpose)> {
-    let family = FAMILIES.into_iter().find(|it| set.starts_with(family::set(*it)))?;
+    let family = FAMILIES.into_iter().find(|it| set.starts_with(family::set(it)))?;
     // A set for a subnet has the subnet before the container.
     let length = if family.any.is_ipv4() { 4 } else { 16 };
     let addresses = key.chunks(length).filter_map(nftable::address).map(|it| it.to_string());

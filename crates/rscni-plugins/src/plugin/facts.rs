@@ -23,7 +23,7 @@ pub(crate) struct Facts {
     pub(crate) files: Option<StateFiles>,
     /// Returns the key of an element in one of its sets as text, and the purpose of the set.
     /// Returns `None` for sets of other plugins.
-    pub(crate) describe_element: fn(set: &str, key: &[u8]) -> Option<(String, Purpose)>,
+    pub(crate) describe_element: fn(set: &str, key: &[u8]) -> Option<Description>,
     /// The kernel features that an entry of a list needs.
     pub(crate) kernel: fn(Keys<'_>) -> Vec<KernelFeature>,
     /// Whether an entry of a list makes the host a router for its containers.
@@ -48,6 +48,9 @@ impl Facts {
         delegates: |_| None,
     };
 }
+
+/// The key of an element as text, and the purpose of its set.
+pub(crate) type Description = (String, Purpose);
 
 /// Restores what a running attachment has lost, such as rules after `nft flush ruleset`, without
 /// touching its interface.
