@@ -4,18 +4,17 @@
 //! Such a plugin implements [`ContainerLink`]. ADD creates the link before it calls the IPAM
 //! plugin, and DEL removes it afterwards, because a DHCP server is reached through the link.
 
-use crate::{attach::ipam::override_dns, plugin::Call};
 use rscni::{CNIResult, Interface, SpecVersion};
 use rscni_linux::{Link, LinkChange, Netlink, Netns, announce, sysctl};
 
 use crate::{
     attach::{
-        ipam::Ipam,
+        ipam::{Ipam, override_dns},
         link,
         sandbox::{Reach, Sandbox},
     },
     plugin::{
-        Commands,
+        Call, Commands,
         error::{BestEffort, Result, differs},
     },
     state::undo::Undo,

@@ -1,12 +1,14 @@
 //! MAC addresses: the requested one of the container, and derived ones of networks.
 
-use crate::plugin::Call;
 use std::os::unix::fs::MetadataExt;
 
 use rscni::{Error, any_case};
 use rscni_linux::MacAddr;
 
-use crate::{plugin::error::Result, state::owner::derived_mac};
+use crate::{
+    plugin::{Call, error::Result},
+    state::owner::derived_mac,
+};
 
 /// The place of an address in the environment.
 pub(crate) const BY_VARIABLE: &str = "CNI_ARGS: MAC";
@@ -78,10 +80,11 @@ pub(crate) fn host_wide_mac(names: &[&str]) -> MacAddr {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::plugin::{call::testing::with_call, error::Failure};
     use rscni::Args;
     use serde_json::json;
+
+    use super::*;
+    use crate::plugin::{call::testing::with_call, error::Failure};
 
     #[test]
     fn the_mac_comes_from_the_runtime_before_args_before_cni_args_before_the_key() {

@@ -1,6 +1,5 @@
 //! The container side of an attachment: its network namespace, and addresses and routes in it.
 
-use crate::plugin::Call;
 use std::{net::IpAddr, path::Path, time::Duration};
 
 use ipnet::IpNet;
@@ -12,7 +11,10 @@ use rscni_linux::{
 
 use crate::{
     attach::routing_table::MAIN,
-    plugin::error::{Failure, Result, differs, unless_exists},
+    plugin::{
+        Call,
+        error::{Failure, Result, differs, unless_exists},
+    },
     state::result::AttachmentResult,
 };
 

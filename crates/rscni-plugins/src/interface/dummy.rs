@@ -1,6 +1,5 @@
 //! `dummy`: an interface that is connected to nothing, for local addresses of the container.
 
-use crate::plugin::{Call, facts::KernelFeature};
 use rscni_linux::Link;
 
 use crate::{
@@ -8,7 +7,11 @@ use crate::{
         container_link::{Addresses, ContainerLink, commands},
         sandbox::Sandbox,
     },
-    plugin::{Plugin, error::Result, facts::Facts},
+    plugin::{
+        Call, Plugin,
+        error::Result,
+        facts::{Facts, KernelFeature},
+    },
 };
 
 /// The dummy plugin. It has no keys of its own.

@@ -1,13 +1,12 @@
 //! `loopback`: brings up the loopback interface. `CNI_IFNAME` is ignored.
 
-use crate::plugin::Call;
 use rscni::{CNIResult, Error, Interface, IpConfig};
 use rscni_linux::{Link, LinkChange};
 
 use crate::{
     attach::sandbox::Sandbox,
     plugin::{
-        Commands, Plugin,
+        Call, Commands, Plugin,
         error::{Result, differs},
         facts::Facts,
     },

@@ -4,11 +4,6 @@
 //! The container reaches everything through the host, including its own subnet. Without an IPAM
 //! plugin only the pair is created.
 
-use crate::{
-    attach::ipam::override_dns,
-    nat,
-    plugin::{Call, facts::KernelFeature},
-};
 use ipnet::IpNet;
 use rscni::{CNIResult, Error, Interface, IpConfig};
 use rscni_linux::{AddressFlags, Link, Netlink, Nft, Route, RouteFilter, Veth};
@@ -17,16 +12,17 @@ use serde::Deserialize;
 use crate::{
     attach::{
         gateway,
-        ipam::Ipam,
+        ipam::{Ipam, override_dns},
         link,
         sandbox::{Reach, Sandbox},
         veth,
     },
+    nat,
     nat::{Backend, Families, Masquerade},
     plugin::{
-        Commands, Plugin,
+        Call, Commands, Plugin,
         error::{BestEffort, Result, differs, unless_exists},
-        facts::{Facts, Repair},
+        facts::{Facts, KernelFeature, Repair},
     },
     state::{result::AttachmentResult, undo::Undo},
 };

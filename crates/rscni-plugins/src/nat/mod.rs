@@ -11,11 +11,11 @@ mod go_nftables;
 mod invalid;
 mod iptables;
 
-pub(crate) use self::elements::describe;
 use ipnet::IpNet;
 use rscni_linux::nft::Nft;
 use serde::Deserialize;
 
+pub(crate) use self::elements::describe;
 use crate::{
     plugin::error::{BestEffort, Result, differs},
     state::owner::{Owner, Stale},

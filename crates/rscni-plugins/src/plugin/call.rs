@@ -161,6 +161,13 @@ pub(crate) mod testing {
         }
     }
 
+    /// Asserts that a configuration is rejected with code 7 and a text that contains `word`.
+    pub(crate) fn assert_invalid<T>(outcome: Result<T>, word: &str) {
+        let error = Error::from(outcome.err().expect("the configuration is rejected"));
+        assert_eq!(error.code(), 7, "{error}");
+        assert!(error.details().contains(word), "{error}");
+    }
+
     /// Runs `test` with a call of these arguments and this configuration.
     pub(crate) fn with_call<T>(args: Args, conf: NetConf, test: impl FnOnce(&Call<'_>) -> T) -> T {
         let args = Args { config: Some(conf), ..args };

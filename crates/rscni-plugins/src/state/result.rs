@@ -87,8 +87,9 @@ fn interface_of<'r>(result: &'r CNIResult, ip: &IpConfig) -> Option<&'r Interfac
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     fn merged() -> CNIResult {
         serde_json::from_value(json!({

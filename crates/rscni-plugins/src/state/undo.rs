@@ -61,8 +61,9 @@ impl Drop for Undo<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::cell::RefCell;
+
+    use super::*;
 
     #[test]
     fn steps_are_undone_last_first_unless_committed() {

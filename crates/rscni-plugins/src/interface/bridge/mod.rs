@@ -7,7 +7,6 @@ mod config;
 mod device;
 mod spoof;
 
-use crate::{attach::ipam::override_dns, nat, plugin::Call};
 use std::time::Duration;
 
 use rscni::{CNIResult, Interface};
@@ -17,14 +16,15 @@ use self::config::Config;
 use crate::{
     attach::{
         gateway,
-        ipam::Ipam,
+        ipam::{Ipam, override_dns},
         link,
         sandbox::{Reach, Sandbox, check_mac},
         veth,
     },
+    nat,
     nat::{Backend, Masquerade},
     plugin::{
-        Commands, Plugin,
+        Call, Commands, Plugin,
         error::{BestEffort, Context, Result, differs},
         facts::{Facts, Repair},
     },

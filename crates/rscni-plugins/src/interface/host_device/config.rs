@@ -1,6 +1,5 @@
 //! The keys of host-device, validated, and the lookup of the device that they name.
 
-use crate::plugin::Call;
 use rscni::{
     Error,
     name::{check_path, interface_name_problem},
@@ -9,7 +8,7 @@ use rscni_linux::{Link, Netlink};
 use serde::Deserialize;
 
 use super::sysfs::{self, Sysfs};
-use crate::plugin::error::Result;
+use crate::plugin::{Call, error::Result};
 
 /// The keys of the Go plugin.
 #[derive(Default, Deserialize)]

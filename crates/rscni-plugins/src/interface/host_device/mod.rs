@@ -8,15 +8,12 @@ pub(crate) mod record;
 mod sysfs;
 mod transfer;
 
-use crate::{
-    attach::ipam::override_dns,
-    plugin::{Call, facts::StateFiles},
-};
 use std::time::Duration;
 
 use rscni::{CNIResult, Error, Interface, NetConf};
 use rscni_linux::{Link, Netlink, Netns};
 
+pub(crate) use self::record::DIRECTORY;
 use self::{
     config::{Config, Found, invalid},
     identity::Identity,
@@ -26,19 +23,17 @@ use self::{
 };
 use crate::{
     attach::{
-        ipam::Ipam,
+        ipam::{Ipam, override_dns},
         link,
         sandbox::{Reach, Sandbox, check_mac},
     },
     plugin::{
-        Commands, Plugin,
+        Call, Commands, Plugin,
         error::{BestEffort, Result, differs},
-        facts::Facts,
+        facts::{Facts, StateFiles},
     },
     state::{owner::is_of_container, undo::Undo},
 };
-
-pub(crate) use self::record::DIRECTORY;
 
 /// The host-device plugin.
 pub(crate) const HOST_DEVICE: Plugin = Plugin {

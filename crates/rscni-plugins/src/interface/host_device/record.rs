@@ -3,13 +3,6 @@
 //! The Go plugin keeps only the name, as the alias of the device. We set that alias too; the Go
 //! plugin ignores the files.
 
-use crate::{
-    plugin::Call,
-    state::{
-        inventory,
-        inventory::{Owned, OwnedBy},
-    },
-};
 use std::{
     fs::{self, File},
     io::ErrorKind,
@@ -26,8 +19,15 @@ use super::{
     network::{Network, SavedAddress},
 };
 use crate::{
-    plugin::error::{Failure, Result},
-    state::state_file,
+    plugin::{
+        Call,
+        error::{Failure, Result},
+    },
+    state::{
+        inventory,
+        inventory::{Owned, OwnedBy},
+        state_file,
+    },
 };
 
 /// The directory of the files, which a reboot may clear like the devices' places.
@@ -194,9 +194,10 @@ pub(super) fn inventory(directory: &Path) -> Result<Vec<Owned>> {
 
 #[cfg(test)]
 mod tests {
+    use rscni::{Args, NetConf};
+
     use super::*;
     use crate::plugin::call::testing::with_call;
-    use rscni::{Args, NetConf};
 
     fn saved(owner: &str, name: &str) -> Record {
         let args =

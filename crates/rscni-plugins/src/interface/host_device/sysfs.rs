@@ -135,8 +135,9 @@ fn failed(problem: impl std::fmt::Display) -> crate::plugin::error::Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::{fs::create_dir_all, os::unix::fs::symlink};
+
+    use super::*;
 
     fn sysfs() -> (tempfile::TempDir, Sysfs) {
         let dir = tempfile::tempdir().unwrap();

@@ -210,14 +210,15 @@ fn name_at(bytes: &[u8], mut at: usize) -> Option<(String, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::message::{Kind, Options},
-        *,
-    };
     use proptest::prelude::*;
     use rscni_linux::MacAddr;
     use rstest::rstest;
     use serde_json::{Value, json};
+
+    use super::{
+        super::message::{Kind, Options},
+        *,
+    };
 
     fn ack(options: &[(u8, &[u8])]) -> Message {
         let mut all = Options::default();

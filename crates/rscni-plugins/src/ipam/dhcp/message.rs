@@ -220,8 +220,9 @@ impl Options {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn message() -> Message {
         let mut options = Options::default();

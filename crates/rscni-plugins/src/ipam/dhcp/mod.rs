@@ -35,10 +35,11 @@ use rscni::{CNIResult, Error, NetConf, any_case};
 use serde::Deserialize;
 use serde_json::Value;
 
+pub use self::daemon::Daemon;
 use self::{
     lease::Lease,
     options::{ClientOptions, Provide, Request},
-    request::{Answer, DaemonRequest, Key, Outcome},
+    request::{Answer, DaemonRequest, Key, Outcome, SOCKET},
     store::Store,
     system::log,
 };
@@ -52,10 +53,6 @@ use crate::{
         facts::{Facts, StateFiles},
     },
 };
-
-pub use self::daemon::Daemon;
-
-use self::request::SOCKET;
 
 /// The plugin.
 pub(crate) const DHCP: Plugin = Plugin {

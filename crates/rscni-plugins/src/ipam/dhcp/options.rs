@@ -130,8 +130,9 @@ fn invalid(key: &str, option: &str, problem: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::{Value, json};
+
+    use super::*;
 
     fn options(provide: Value, request: Value, variables: &str) -> Result<ClientOptions, Error> {
         let provide: Vec<Provide> = serde_json::from_value(provide).unwrap();

@@ -3,7 +3,6 @@
 //! The directory is beside the socket, and locked by one process at a time. Leases of an earlier
 //! boot are useless: times count from boot, and namespaces do not survive it.
 
-use crate::state::inventory::{self, Owned, OwnedBy};
 use std::{
     fs::File,
     path::{Path, PathBuf},
@@ -22,7 +21,10 @@ use super::{
     request::Key,
     system::{now, random},
 };
-use crate::state::state_file;
+use crate::state::{
+    inventory::{self, Owned, OwnedBy},
+    state_file,
+};
 
 /// A lease on disk, with everything that renewing it needs.
 #[derive(Clone, Debug, Serialize, Deserialize)]

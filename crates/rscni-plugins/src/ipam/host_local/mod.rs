@@ -31,8 +31,9 @@ use std::{collections::HashSet, net::IpAddr, path::Path};
 
 use rscni::{Args, CNIResult, Error, IpConfig, NetConf};
 
+pub use self::usage::{Reservations, Usage, usage};
 use self::{
-    config::{Config, Requested},
+    config::{Config, DATA_DIR, Requested},
     range::RangeSet,
     reservation::Holder,
     store::Store,
@@ -46,9 +47,6 @@ use crate::{
     },
     state::undo::Undo,
 };
-
-use self::config::DATA_DIR;
-pub use self::usage::{Reservations, Usage, usage};
 
 /// The plugin.
 pub(crate) const HOST_LOCAL: Plugin = Plugin {

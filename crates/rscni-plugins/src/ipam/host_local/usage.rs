@@ -6,7 +6,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::state::inventory::{self, Item, Owned, OwnedBy};
 use rscni::{Error, NetConf};
 use rustix::fs::{AtFlags, statat};
 
@@ -17,6 +16,7 @@ use super::{
     range::RangeSet,
     reservation::{Holder, Reservation, State, is_incomplete, state},
 };
+use crate::state::inventory::{self, Item, Owned, OwnedBy};
 
 /// Use of a range set.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,13 +1,12 @@
 //! The host side of the container's veth pair, where traffic to the container leaves and traffic
 //! from it arrives.
 
-use crate::plugin::Call;
 use rscni::{CNIResult, Error, NetConf};
 use rscni_linux::{Link, Netlink};
 
 use crate::{
     attach::{sandbox::Sandbox, veth::peer_of},
-    plugin::error::Result,
+    plugin::{Call, error::Result},
 };
 
 /// Returns the host side for ADD. The result must list it.

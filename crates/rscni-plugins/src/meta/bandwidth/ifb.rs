@@ -4,7 +4,6 @@
 //! Its name is that of the Go plugin, derived from network and container id. A second interface of
 //! a container on the same network gets another name, derived from the interface name too.
 
-use crate::plugin::Call;
 use rscni::Error;
 use rscni_linux::{
     Ifb, Link, LinkChange, Netlink,
@@ -14,7 +13,10 @@ use rscni_linux::{
 use super::shaper::{self, Shaper};
 use crate::{
     attach::link,
-    plugin::error::{BestEffort, Failure, Result, differs},
+    plugin::{
+        Call,
+        error::{BestEffort, Failure, Result, differs},
+    },
     state::{
         owner::{Owner, Stale, derived_name, go_hash},
         undo::Undo,

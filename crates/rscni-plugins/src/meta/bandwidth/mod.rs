@@ -8,7 +8,6 @@ mod host_veth;
 mod ifb;
 mod shaper;
 
-use crate::plugin::{Call, facts::KernelFeature};
 use rscni::CNIResult;
 use rscni_linux::{Netlink, tc::Handle};
 
@@ -19,9 +18,9 @@ use self::{
 use crate::{
     attach::{link, sandbox::Sandbox, veth::check_peer},
     plugin::{
-        Commands, Plugin,
+        Call, Commands, Plugin,
         error::{BestEffort, Result, differs},
-        facts::{Facts, Repair},
+        facts::{Facts, KernelFeature, Repair},
     },
     state::undo::Undo,
 };

@@ -127,8 +127,9 @@ pub(super) fn invalid(what: impl Into<String>) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::{Value, json};
+
+    use super::*;
 
     fn config(keys: &Value) -> Result<Config> {
         let mut conf = json!({ "cniVersion": "1.1.0", "name": "net", "type": "firewall" });

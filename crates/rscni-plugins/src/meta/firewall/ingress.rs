@@ -100,8 +100,9 @@ pub(super) fn ports(result: &CNIResult) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::{Value, json};
+
+    use super::*;
 
     #[test]
     fn policy_applies_to_the_first_interface_of_the_host() {

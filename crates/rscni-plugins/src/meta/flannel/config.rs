@@ -1,14 +1,12 @@
 //! The keys of flannel, and the configuration of the delegate: the keys in `delegate`, and those
 //! that flannel sets.
 
-use crate::plugin::{Call, facts};
-
 use rscni::{Error, NetConf, Route, any_case, name::check_path};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::subnet::Subnet;
-use crate::plugin::error::Result;
+use crate::plugin::{Call, error::Result, facts};
 
 /// The name of this plugin. It does not delegate to itself, since both calls would use the same
 /// file.

@@ -8,7 +8,6 @@ mod config;
 mod saved_config;
 pub(crate) mod subnet;
 
-use crate::plugin::{Call, facts::StateFiles};
 use rscni::{CNIResult, Error, NetConf, invoke::Delegate};
 
 use self::{
@@ -19,9 +18,9 @@ use self::{
 use crate::{
     attach::sandbox::Sandbox,
     plugin::{
-        Commands, Plugin,
+        Call, Commands, Plugin,
         error::{BestEffort, Result, differs},
-        facts::Facts,
+        facts::{Facts, StateFiles},
     },
     state::undo::Undo,
 };

@@ -4,13 +4,6 @@
 //! container alone. A key of ours in it names the interface. Further attachments have files with
 //! the interface in the name.
 
-use crate::{
-    plugin::Call,
-    state::{
-        inventory,
-        inventory::{Owned, OwnedBy},
-    },
-};
 use std::{
     fmt::{self, Display},
     fs, io,
@@ -21,7 +14,14 @@ use rscni::{Error, NetConf};
 use serde_json::{Value, json};
 
 use super::config::FLANNEL;
-use crate::{plugin::error::Result, state::state_file};
+use crate::{
+    plugin::{Call, error::Result},
+    state::{
+        inventory,
+        inventory::{Owned, OwnedBy},
+        state_file,
+    },
+};
 
 /// The file of an attachment, from ADD to DEL.
 pub(super) struct SavedConfig {

@@ -296,11 +296,12 @@ fn invalid(what: impl std::fmt::Display) -> Failure {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::*;
-    use crate::plugin::call::testing::with_call;
     use rscni::Args;
     use rstest::rstest;
     use serde_json::{Value, json};
+
+    use super::*;
+    use crate::plugin::call::testing::with_call;
 
     pub(in super::super) fn read(keys: &Value) -> Result<Config> {
         let mut json = json!({ "cniVersion": "1.1.0", "name": "net", "type": "portmap" });

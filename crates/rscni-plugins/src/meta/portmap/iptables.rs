@@ -270,8 +270,9 @@ pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::config::tests::read, *};
     use serde_json::{Value, json};
+
+    use super::{super::config::tests::read, *};
 
     const OWNER: Owner<'_> = Owner { network: "net", container_id: "id", ifname: "eth0" };
 

@@ -1,6 +1,5 @@
 //! Names of the chains, maps and sets for host ports; [`skeleton`](super::skeleton) shows them.
 
-use crate::state::inventory::Purpose;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -8,7 +7,10 @@ use rscni_linux::nft::{Family, Table};
 use sha2::{Digest, Sha256};
 
 use super::config::Config;
-use crate::netfilter::{family::AddressFamily, nftable};
+use crate::{
+    netfilter::{family::AddressFamily, nftable},
+    state::inventory::Purpose,
+};
 
 /// The start of the names of all sets and maps.
 pub(super) const SETS: &str = "hostport";

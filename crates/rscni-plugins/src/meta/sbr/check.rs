@@ -1,6 +1,5 @@
 //! CHECK of sbr: the rules, and the routes that their tables must have according to the result.
 
-use crate::plugin::Call;
 use ipnet::IpNet;
 use rscni::{IpConfig, SpecVersion};
 use rscni_linux::{Netlink, Route, RouteFilter};
@@ -11,7 +10,10 @@ use super::{
 };
 use crate::{
     attach::{routing_table::MAIN, sandbox::Sandbox},
-    plugin::error::{Failure, Result, differs},
+    plugin::{
+        Call,
+        error::{Failure, Result, differs},
+    },
     state::result::AttachmentResult,
 };
 

@@ -1,12 +1,11 @@
 //! The keys of sbr, validated.
 
-use crate::attach::routing_table::is_kernels_own;
 use std::net::IpAddr;
 
 use rscni::{Error, IpConfig, NetConf, address::parse_address};
 use serde::Deserialize;
 
-use crate::plugin::error::Result;
+use crate::{attach::routing_table::is_kernels_own, plugin::error::Result};
 
 /// The first table, as in the Go plugin.
 pub(super) const FIRST: u32 = 100;

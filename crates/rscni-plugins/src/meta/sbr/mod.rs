@@ -6,7 +6,6 @@ mod check;
 mod config;
 mod tables;
 
-use crate::plugin::Call;
 use ipnet::IpNet;
 use rscni::{CNIResult, Error, IpConfig};
 use rscni_linux::{Link, Netlink, Netns, Route};
@@ -18,7 +17,7 @@ use self::{
 use crate::{
     attach::{routing_table, sandbox::Sandbox},
     plugin::{
-        Commands, Plugin,
+        Call, Commands, Plugin,
         error::{BestEffort, Result},
         facts::Facts,
     },

@@ -1,13 +1,6 @@
 //! The file with the original attributes: `<dataDir>/<container id>_<ifname>.json`, with the keys
 //! of the Go plugin. Our key `rscni` holds the owner tag for GC, and identifies the link for DEL.
 
-use crate::{
-    plugin::Call,
-    state::{
-        inventory,
-        inventory::{Owned, OwnedBy},
-    },
-};
 use std::{
     fs,
     io::ErrorKind,
@@ -20,8 +13,13 @@ use serde::{Deserialize, Serialize};
 
 use super::attributes::Attributes;
 use crate::{
-    plugin::error::{BestEffort, Failure, Result},
+    plugin::{
+        Call,
+        error::{BestEffort, Failure, Result},
+    },
     state::{
+        inventory,
+        inventory::{Owned, OwnedBy},
         owner::{Owner, Stale},
         state_file,
     },
@@ -285,9 +283,10 @@ pub(super) fn inventory(data_dir: &Path) -> Result<Vec<Owned>> {
 
 #[cfg(test)]
 mod tests {
+    use rscni::{Args, NetConf};
+
     use super::*;
     use crate::plugin::call::testing::with_call;
-    use rscni::{Args, NetConf};
 
     fn saved(dir: &Path) -> Backup {
         let args = Args { container_id: "ctr-a".into(), ifname: "eth0".into(), ..Args::default() };

@@ -1,6 +1,5 @@
 //! The configuration of tuning, from its keys, `CNI_ARGS`, `runtimeConfig` and `args.cni`.
 
-use crate::plugin::Call;
 use std::path::PathBuf;
 
 use rscni::{Error, NetConf, any_case, name::check_path};
@@ -12,7 +11,10 @@ use serde::{
 use super::attributes::Attributes;
 use crate::{
     attach::mac::{BY_VARIABLE, parse_mac},
-    plugin::error::{Failure, Result},
+    plugin::{
+        Call,
+        error::{Failure, Result},
+    },
 };
 
 /// The default directory of the original attributes.
@@ -272,11 +274,12 @@ fn invalid(text: impl std::fmt::Display) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::plugin::call::testing::with_call;
     use rscni::{Args, NetConf};
     use rstest::rstest;
     use serde_json::json;
+
+    use super::*;
+    use crate::plugin::call::testing::with_call;
 
     fn read(text: &str, cni_args: &str) -> Result<Config> {
         let conf = NetConf::from_json(text.as_bytes()).unwrap();

@@ -10,7 +10,6 @@ pub(crate) mod backup;
 mod config;
 mod peer;
 
-use crate::plugin::{Call, facts::StateFiles};
 use rscni::CNIResult;
 use rscni_linux::{Link, Netlink, Netns, announce, sysctl};
 
@@ -23,9 +22,9 @@ use self::{
 use crate::{
     attach::sandbox::Sandbox,
     plugin::{
-        Commands, Plugin,
+        Call, Commands, Plugin,
         error::{BestEffort, Result, differs},
-        facts::Facts,
+        facts::{Facts, StateFiles},
     },
     state::undo::Undo,
 };
