@@ -4,9 +4,10 @@
 use std::os::fd::{AsFd, AsRawFd};
 
 use libc::RTM_GETNSID;
+use rustix::io::Errno;
 
 use super::{AttributeBuf, Message, Netlink, Value, attributes};
-use crate::{Netns, Result, kernel_interface};
+use crate::{Error, Netns, Result, kernel_interface};
 
 const HEADER: usize = 4;
 const NETNSA_NSID: u16 = 1;
@@ -15,8 +16,13 @@ const NETNSA_FD: u16 = 3;
 impl Netlink {
     /// Returns a number that identifies the socket's namespace until the next boot; `None` before
     /// Linux 5.14.
-    pub fn netns_cookie(&self) -> Option<u64> {
-        kernel_interface::netns_cookie(&self.socket).ok()
+    pub fn netns_cookie(&self) -> Result<Option<u64>> {
+        match kernel_interface::netns_cookie(&self.socket) {
+            Err(Errno::NOPROTOOPT) => Ok(None),
+            cookie => cookie
+                .map(Some)
+                .map_err(|errno| Error::io("look up the cookie of the network namespace", errno)),
+        }
     }
 
     /// Returns the id that this socket's namespace has for another one, as in

@@ -59,7 +59,7 @@ pub fn live() -> Live {
 
 /// Opens a socket in the namespace with this cookie, if a name or a process leads to it.
 pub(crate) fn namespace_with_cookie(cookie: u64) -> Option<Netlink> {
-    sockets().find(|socket| socket.netns_cookie() == Some(cookie))
+    sockets().find(|socket| matches!(socket.netns_cookie(), Ok(Some(own)) if own == cookie))
 }
 
 /// Opens a socket in each of the other namespaces.

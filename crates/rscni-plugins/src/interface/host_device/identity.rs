@@ -44,7 +44,7 @@ impl Identity {
         };
         let is_veth = device.kind.as_deref() == Some("veth");
         Ok(Self {
-            netns: container.netns_cookie(),
+            netns: container.netns_cookie()?,
             index,
             kind: device.kind.clone(),
             permanent_address: permanent_address(device),
@@ -65,13 +65,14 @@ impl Identity {
     }
 
     /// Whether the socket is in the namespace of the device, if that is known.
-    pub(super) fn is_in(&self, container: &Netlink) -> Option<bool> {
-        Some(self.netns? == container.netns_cookie()?)
+    pub(super) fn is_in(&self, container: &Netlink) -> Result<Option<bool>> {
+        let cookie = container.netns_cookie()?;
+        Ok(self.netns.zip(cookie).map(|(own, other)| own == other))
     }
 
     /// Finds the device in the namespace of the socket.
     pub(super) fn find_in(&self, container: &mut Netlink) -> Result<Option<Link>> {
-        if let (Some(index), Some(true)) = (self.index, self.is_in(container)) {
+        if let (Some(index), Some(true)) = (self.index, self.is_in(container)?) {
             match container.link_by_index(index) {
                 Ok(link) if link.kind == self.kind => return Ok(Some(link)),
                 Err(error) if !error.is_not_found() => return Err(error.into()),

@@ -219,13 +219,16 @@ fn return_device(call: &Call<'_>) -> Result<()> {
 /// nothing else describes the device.
 fn return_saved_device(store: &Store, saved: &Record, container: Option<Netlink>) -> Result<()> {
     let identity = saved.identity.clone().unwrap_or_default();
-    let is_it = |container: &Netlink| identity.is_in(container);
     let of_add = match &container {
-        Some(container) if is_it(container) == Some(true) => None,
+        Some(container) if identity.is_in(container)? == Some(true) => None,
         _ => Netns::open(&saved.netns).and_then(|netns| Netlink::open_in(&netns)).ok(),
     };
-    let mut containers: Vec<_> =
-        container.into_iter().chain(of_add).filter(|it| is_it(it) != Some(false)).collect();
+    let mut containers = Vec::new();
+    for container in container.into_iter().chain(of_add) {
+        if identity.is_in(&container)? != Some(false) {
+            containers.push(container);
+        }
+    }
     if containers.is_empty() && saved.is_physical {
         // A process can keep a namespace without a name.
         containers
