@@ -3,40 +3,29 @@
 pub(crate) mod alias;
 pub(crate) mod inventory;
 
-use crate::{
-    interface::{
-        bridge::BRIDGE, dummy::DUMMY, host_device::HOST_DEVICE, ipvlan::IPVLAN, loopback::LOOPBACK,
-        macvlan::MACVLAN, ptp::PTP, tap::TAP, vlan::VLAN,
-    },
-    ipam::{dhcp::DHCP, host_local::HOST_LOCAL, r#static::STATIC},
-    meta::{
-        bandwidth::BANDWIDTH, firewall::FIREWALL, flannel::FLANNEL, portmap::PORTMAP, sbr::SBR,
-        tuning::TUNING, vrf::VRF,
-    },
-    plugin::Plugin,
-};
+use crate::{interface, ipam, meta, plugin::Plugin};
 
 /// Every plugin, by name.
 pub static ALL: &[Plugin] = &[
-    BANDWIDTH,
-    BRIDGE,
-    DHCP,
-    DUMMY,
-    FIREWALL,
-    FLANNEL,
-    HOST_DEVICE,
-    HOST_LOCAL,
-    IPVLAN,
-    LOOPBACK,
-    MACVLAN,
-    PORTMAP,
-    PTP,
-    SBR,
-    STATIC,
-    TAP,
-    TUNING,
-    VLAN,
-    VRF,
+    meta::bandwidth::BANDWIDTH,
+    interface::bridge::BRIDGE,
+    ipam::dhcp::DHCP,
+    interface::dummy::DUMMY,
+    meta::firewall::FIREWALL,
+    meta::flannel::FLANNEL,
+    interface::host_device::HOST_DEVICE,
+    ipam::host_local::HOST_LOCAL,
+    interface::ipvlan::IPVLAN,
+    interface::loopback::LOOPBACK,
+    interface::macvlan::MACVLAN,
+    meta::portmap::PORTMAP,
+    interface::ptp::PTP,
+    meta::sbr::SBR,
+    ipam::r#static::STATIC,
+    interface::tap::TAP,
+    meta::tuning::TUNING,
+    interface::vlan::VLAN,
+    meta::vrf::VRF,
 ];
 
 /// Returns the plugin of that name.

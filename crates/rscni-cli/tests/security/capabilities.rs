@@ -1,7 +1,7 @@
 //! Plugins that are called as root with some capabilities, and the capabilities that SECURITY.md
 //! lists.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use rscni_catalogue::{Row, Values, rows};
 use rscni_test::{Lab, Snapshot};
@@ -23,19 +23,26 @@ pub(crate) fn with(lab: &Lab, network: &Network, capabilities: &[&str]) -> Netwo
     Network { plugin: lab.plugin(script).cni_path([BIN]), config: network.config.clone() }
 }
 
-/// Returns the capabilities that SECURITY.md lists for a plugin.
+/// Returns the capabilities that SECURITY.md lists for a plugin, or its page in a line that begins
+/// with `Capabilities:`.
 pub(crate) fn documented(plugin: &str) -> Vec<String> {
-    let text =
-        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../SECURITY.md")).unwrap();
+    let read = |file: &str| {
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(file)).unwrap()
+    };
+    let text = read("SECURITY.md");
     let cells = |line: &str| {
         line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>()
     };
     let rows: Vec<_> = text.lines().filter(|line| line.starts_with("| `")).map(cells).collect();
     let is_it =
         |row: &&Vec<String>| row[0].split(", ").any(|name| name.trim_matches('`') == plugin);
-    let row =
-        rows.iter().find(is_it).unwrap_or_else(|| panic!("SECURITY.md has no row for {plugin}"));
-    let words = row[1].split([',', ' ']).map(|word| word.trim_matches('`'));
+    let on_page = || {
+        let page = read(&format!("docs/plugins/{plugin}.md"));
+        let line = page.lines().find_map(|line| line.strip_prefix("Capabilities:"));
+        line.unwrap_or_else(|| panic!("docs/plugins/{plugin}.md lists no capabilities")).to_owned()
+    };
+    let row = rows.iter().find(is_it).map_or_else(on_page, |row| row[1].clone());
+    let words = row.split([',', ' ', '.']).map(|word| word.trim_matches('`'));
     words.filter_map(|word| word.strip_prefix("CAP_")).map(str::to_owned).collect()
 }
 

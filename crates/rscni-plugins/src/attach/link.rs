@@ -3,7 +3,13 @@
 use rscni::Interface;
 use rscni_linux::{Link, Netlink, Netns};
 
-use crate::plugin::{Call, error::Result};
+use crate::{
+    plugin::{
+        Call,
+        error::{BestEffort, Result},
+    },
+    state::owner::Stale,
+};
 
 /// Describes a link of the host for a result.
 pub(crate) fn interface(link: &Link) -> Interface {
@@ -34,4 +40,19 @@ pub(crate) fn del_link(
         Err(error) if !error.is_not_found() => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// Removes the links of the host that belong to attachments that are no longer valid.
+pub(crate) fn del_stale_links(
+    call: &Call<'_>,
+    stale: &Stale<'_>,
+    is_wanted: impl Fn(&Link) -> bool,
+) -> Result<()> {
+    let mut host = Netlink::open()?;
+    let mut all = BestEffort::default();
+    let is_stale = |link: &Link| link.alias.as_deref().is_some_and(|alias| stale.has_alias(alias));
+    for link in host.links()?.iter().filter(|link| is_stale(link) && is_wanted(link)) {
+        all.step(del_link(call, &mut host, None, link));
+    }
+    all.finish()
 }

@@ -6,7 +6,7 @@ use rscni_linux::{Link, Netlink, Veth};
 use crate::{
     attach::{
         ipam::Ipam,
-        link::del_link,
+        link::{del_link, del_stale_links},
         sandbox::{Sandbox, taken},
     },
     nat::Masquerade,
@@ -107,23 +107,11 @@ pub(crate) fn gc(call: &Call<'_>, others: impl FnOnce(&Stale<'_>) -> Result<()>)
     if let Some(ipam) = before {
         all.step(ipam.gc());
     }
-    all.step(del_stale_links(call, &stale));
+    all.step(del_stale_links(call, &stale, |_| true));
     all.step(others(&stale));
     all.step(Masquerade::remove_stale(&stale));
     if let Some(ipam) = after {
         all.step(ipam.gc());
-    }
-    all.finish()
-}
-
-/// Removes the links of attachments that are no longer valid.
-fn del_stale_links(call: &Call<'_>, stale: &Stale<'_>) -> Result<()> {
-    let mut host = Netlink::open()?;
-    let mut all = BestEffort::default();
-    for link in host.links()? {
-        if link.alias.as_deref().is_some_and(|alias| stale.has_alias(alias)) {
-            all.step(del_link(call, &mut host, None, &link));
-        }
     }
     all.finish()
 }

@@ -12,13 +12,9 @@ use rscni_linux::{
 
 use super::shaper::{self, Shaper};
 use crate::{
-    attach::link,
-    plugin::{
-        Call,
-        error::{BestEffort, Failure, Result, differs},
-    },
+    plugin::error::{Failure, Result, differs},
     state::{
-        owner::{Owner, Stale, derived_name, go_hash},
+        owner::{Owner, derived_name, go_hash},
         undo::Undo,
     },
 };
@@ -118,20 +114,7 @@ pub(super) fn find(host: &mut Netlink, owner: Owner<'_>) -> Result<Option<Link>>
         .filter(|link| is_ifb(link) && !owner.is_contradicted_by(link.alias.as_deref())))
 }
 
-/// Removes the ifbs of attachments that are no longer valid.
-pub(super) fn del_stale(call: &Call<'_>, stale: &Stale<'_>) -> Result<()> {
-    let mut host = Netlink::open()?;
-    let mut all = BestEffort::default();
-    let is_stale = |link: &Link| {
-        is_ifb(link) && link.alias.as_deref().is_some_and(|alias| stale.has_alias(alias))
-    };
-    for link in host.links()?.into_iter().filter(is_stale) {
-        all.step(link::del_link(call, &mut host, None, &link));
-    }
-    all.finish()
-}
-
-fn is_ifb(link: &Link) -> bool {
+pub(super) fn is_ifb(link: &Link) -> bool {
     link.kind.as_deref() == Some("ifb")
 }
 

@@ -137,7 +137,7 @@ pub(crate) fn check(call: &Call<'_>) -> Result<()> {
 }
 
 fn gc(call: &Call<'_>) -> Result<()> {
-    ifb::del_stale(call, &call.stale())
+    link::del_stale_links(call, &call.stale(), ifb::is_ifb)
 }
 
 fn status(call: &Call<'_>) -> Result<()> {
