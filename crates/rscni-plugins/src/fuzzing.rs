@@ -1,7 +1,7 @@
-//! What the fuzzers call: each function takes any bytes, and panics if what must always hold does not.
+//! Functions for the fuzzers. Each takes any bytes, and panics if an invariant is violated.
 //!
-//! It is there for fuzzers and tests only, so nothing of it is part of the crate. `fuzz/` has the programs around these
-//! functions and the bytes to begin with, which the tests replay.
+//! They are compiled for fuzzers and tests only. `fuzz/` contains the programs around them and the
+//! seeds, which the tests replay.
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is a finding")]
 
@@ -19,8 +19,8 @@ pub use crate::{
     meta::firewall::dbus::fuzzing::dbus,
 };
 
-/// What programs and plugins keep in files, in comments and in names: what was read is written and read again. And the list
-/// of sysctls that an administrator allows.
+/// Parses the texts of files, comments and names, and checks that they are written and read as the
+/// same. Also parses the allow list of tuning.
 pub fn saved(data: &[u8]) {
     crate::meta::tuning::backup::fuzz(data);
     crate::interface::host_device::record::fuzz(data);
@@ -33,12 +33,12 @@ pub fn saved(data: &[u8]) {
     crate::meta::tuning::allow_list::fuzz(data);
 }
 
-/// A call of the plugin that the configuration names: lines of variables, an empty line, stdin. The container's
-/// namespace is not there, and so everything is read that is read before it, and little is done after that.
+/// Calls the plugin in the configuration: lines of variables, an empty line, stdin. The container's
+/// namespace does not exist, so only what comes before it runs.
 ///
 /// # Panics
-/// If it would be done to the host's own network. `cargo xtask fuzz` gives it one, and empty directories for what a
-/// configuration leaves where it is.
+/// If this is the network of the host. `cargo xtask fuzz` provides another one, and empty
+/// directories for default paths.
 pub fn plugins(data: &[u8]) {
     assert!(
         !is_in_network_of_host(),
@@ -88,11 +88,11 @@ pub fn plugins(data: &[u8]) {
     }
 }
 
-/// Without it flannel would get no further than to look for it.
+/// Without the file flannel fails early.
 const SUBNET_ENV: &str = "FLANNEL_NETWORK=10.0.0.0/8\nFLANNEL_SUBNET=10.1.0.1/16\nFLANNEL_IPV6_NETWORK=fd00::/48\n\
     FLANNEL_IPV6_SUBNET=fd00::1/64\nFLANNEL_MTU=1400\nFLANNEL_IPMASQ=true\n";
 
-/// Whether this is the network of the machine. An ordinary user cannot see that, and cannot do anything to it.
+/// Whether this is the network of the host. An ordinary user can neither see nor change that.
 fn is_in_network_of_host() -> bool {
     let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
     namespace("1").is_some_and(|host| Some(host) == namespace("self"))

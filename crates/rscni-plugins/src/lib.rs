@@ -20,7 +20,7 @@ mod registry;
 mod state;
 
 pub mod inventory {
-    //! What attachments own on this node.
+    //! The resources of attachments on this node.
 
     pub use crate::{
         ipam::host_local::{Reservations, Usage, usage},

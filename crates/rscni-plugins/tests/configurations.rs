@@ -1,5 +1,5 @@
-//! Networks as chance has them, for real: what ADD has made, CHECK finds as it should be; and of an ADD that fails, and
-//! after a DEL, nothing is left.
+//! Randomly generated networks: CHECK accepts what ADD created, and a failed ADD or a DEL leaves
+//! nothing.
 
 use std::{path::Path, time::Duration};
 
@@ -17,13 +17,13 @@ use rscni_plugins::Linked;
 use rscni_test::{Container, Lab};
 use serde_json::{Map, Value, json};
 
-/// How often it is tried, unless `PROPTEST_CASES` says so. Then the cases are others each time.
+/// The number of cases, unless `PROPTEST_CASES` sets it. With that variable the cases are random.
 const CASES: u32 = 12;
 
-/// How long the kernel may take for what it does in the background.
+/// The time for what the kernel does in the background.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Values of a key: such that are right, and such that are not, or not here.
+/// Values of a key: valid ones, and invalid or unavailable ones.
 type Values = (&'static [&'static str], &'static [&'static str]);
 /// Keys with their values.
 type Keys = &'static [(&'static str, Values)];
@@ -133,7 +133,7 @@ const INTERFACES: &[(&str, Keys)] = &[
     ("loopback", &[]),
 ];
 
-/// Of kinds that common kernels lack; User-Mode Linux has them.
+/// Plugins with link kinds that common kernels lack and User-Mode Linux has.
 const MORE: &[(&str, Keys)] = &[
     (
         "macvlan",
@@ -246,7 +246,7 @@ const CHAINED: &[(&str, Keys)] = &[
     ),
 ];
 
-/// What the runtime says for capabilities that all plugins here are said to have.
+/// The runtime's values for capabilities, which all plugins here claim.
 const CAPABILITIES: Keys = &[
     (
         "portMappings",
@@ -280,7 +280,8 @@ const CAPABILITIES: Keys = &[
     ),
 ];
 
-/// Mostly what is right: of a configuration with several things that are wrong, only the first one matters.
+/// Returns a valid value in most cases, because only the first invalid key of a configuration
+/// matters.
 fn value((right, wrong): Values) -> impl Strategy<Value = &'static str> {
     (any::<Index>(), prop::bool::weighted(0.06)).prop_map(move |(index, is_wrong)| {
         *index.get(if is_wrong || right.is_empty() { wrong } else { right })
@@ -329,7 +330,8 @@ fn case(has_more: bool) -> impl Strategy<Value = Case> {
             if let Some(ipam) = ipam {
                 interface["ipam"] = serde_json::from_str(ipam).unwrap();
             }
-            // The device would go with the namespace: this one is no real one.
+            // A real device would be returned by the kernel; this virtual one is destroyed with the
+            // namespace.
             let is_gone = is_gone && interface["type"] != "host-device";
             let plugins: Vec<_> =
                 [interface].into_iter().chain(chained.into_iter().flatten()).collect();
@@ -342,9 +344,9 @@ fn case(has_more: bool) -> impl Strategy<Value = Case> {
     )
 }
 
-/// What differs from one attachment to the next though nothing is left: where host-local goes on, its index; what the
-/// kernel keeps of a `lo` that was up; its rule for VRFs, which it makes with the first; and the container's sysctls, which
-/// go with it.
+/// Differences that remain between attachments although nothing is left: the last address and the
+/// index of host-local, the kernel's state of a `lo` that was up, its rule for VRFs, which the
+/// first VRF adds, and the container's sysctls.
 const CHANGES: &[&str] = &[
     "/last_reserved_ip.",
     "/.index/",
@@ -355,9 +357,9 @@ const CHANGES: &[&str] = &[
 ];
 
 fn holds(lab: &Lab, case: &Case) -> Result<(), TestCaseError> {
-    // A list that is none is refused before anything is done.
+    // An invalid list is rejected before anything is done.
     let Ok(list) = NetConfList::from_json(case.list.to_string().as_bytes()) else { return Ok(()) };
-    // The first leaves what belongs to the network, such as the bridge.
+    // The first attachment leaves what belongs to the network, such as the bridge.
     attach_and_detach(lab, &lab.container("first"), &list, case)?;
     let container = lab.container("second");
     let before = CHANGES.iter().fold(lab.snapshot(), |snapshot, text| snapshot.ignoring(text));
@@ -373,26 +375,27 @@ fn holds(lab: &Lab, case: &Case) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Whether the kernel has links of the kinds of [`MORE`].
+/// Whether the kernel has the link kinds of [`MORE`].
 fn has_more() -> bool {
     let mut netlink = Netlink::open().unwrap();
     netlink.add_dummy("probe").is_ok_and(|link| netlink.del_link(link.index).is_ok())
 }
 
-/// A device that the host can do without.
+/// Adds a device for host-device.
 fn add_spare() {
     let mut netlink = Netlink::open().unwrap();
     let mac = MacAddr([2, 0, 0, 0, 0, 0x99]);
     netlink
         .add_link(&Veth { mac: Some(mac), up: true, ..Veth::new("spare", "spare-peer") })
         .unwrap();
-    // A carrier, which host-device waits for. An address of the kernel's own would come at any time.
+    // The carrier that host-device waits for. The kernel would add a link-local address at any
+    // time.
     sysctl::set("net/ipv6/conf/spare-peer/disable_ipv6", "1").unwrap();
     let peer = netlink.link_by_name("spare-peer").unwrap();
     netlink.set_link(peer.index, &LinkChange { up: Some(true), ..LinkChange::default() }).unwrap();
 }
 
-/// Whether there was an attachment in between.
+/// Returns whether ADD succeeded.
 fn attach_and_detach(
     lab: &Lab,
     container: &Container,
@@ -420,18 +423,18 @@ fn attach_and_detach(
     Ok(added.is_ok())
 }
 
-/// Takes away what a case may leave, be it that it should or not.
+/// Removes what a case may leave, rightly or not.
 fn tidy() {
     for name in ["first", "second"] {
         let _ = Netns::unbind(Path::new("/run/netns").join(name));
     }
-    // host-local's directory, and the runtime's cache.
+    // The directory of host-local, and the cache of the runtime.
     for entry in std::fs::read_dir("/var/lib/cni").unwrap() {
         std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
     }
     let mut netlink = Netlink::open().unwrap();
     for link in netlink.links().unwrap().into_iter().filter(|link| link.name != "lo") {
-        // An end of a veth goes with the other.
+        // The other end of a veth pair is removed with it.
         let _ = netlink.del_link(link.index);
     }
 }

@@ -1,15 +1,16 @@
-//! The error about each documented key of each plugin: it has the path of the key, the value, and what is expected.
+//! The error for an invalid value of each documented key contains the path of the key, the value,
+//! and what is expected.
 
 use std::collections::BTreeMap;
 
 use rscni::Request;
 use serde_json::{Value, json};
 
-/// A key and two values that it cannot have: one of the wrong type, and one of the right type. The second is none where
-/// every value of the type is possible, or is a matter of the host.
+/// A key and two invalid values: one of the wrong type, and one of the right type. The second is
+/// empty if every value of the type is valid, or depends on the host.
 type Case = (&'static str, &'static str, &'static str);
 
-/// The keys of a plugin, in a configuration that is right otherwise.
+/// The keys of a plugin, in an otherwise valid configuration.
 struct Keys {
     plugin: &'static str,
     base: &'static str,
@@ -325,13 +326,13 @@ const ALL: &[Keys] = &[
     },
 ];
 
-/// One step of a path such as `ranges[0].subnet`: a key, or an index.
+/// A component of a path such as `ranges[0].subnet`: a key or an index.
 enum Step {
     Key(String),
     Index(usize),
 }
 
-/// The steps; a name behind a `/` is not divided.
+/// Splits a path. A name after `/` is one component.
 fn steps(path: &str) -> Vec<Step> {
     let mut steps = Vec::new();
     for part in path.split('.') {
@@ -342,7 +343,7 @@ fn steps(path: &str) -> Vec<Step> {
     steps
 }
 
-/// Sets what a path leads to, with objects and lists of one entry on the way.
+/// Sets the value at a path, and creates objects and lists of one entry on the way.
 fn set(place: &mut Value, steps: &[Step], value: Value) {
     match steps.split_first() {
         None => *place = value,
@@ -363,7 +364,7 @@ fn set(place: &mut Value, steps: &[Step], value: Value) {
     }
 }
 
-/// Neighbours without which a value is not looked at.
+/// Adds other keys without which a value is not read.
 fn complete(config: &mut Value, path: &str) {
     let neighbours: &[(&str, Value)] = &[
         ("vlanTrunk[0].minID", json!({ "minID": 5, "maxID": 8 })),
@@ -388,7 +389,7 @@ fn complete(config: &mut Value, path: &str) {
     }
 }
 
-/// The reply of a plugin to ADD.
+/// Returns the reply of a plugin to ADD.
 fn add(plugin: &str, config: &Value, cni_args: Option<String>) -> Value {
     let mut vars: BTreeMap<String, std::ffi::OsString> = BTreeMap::from([
         ("CNI_COMMAND".into(), "ADD".into()),
@@ -403,7 +404,7 @@ fn add(plugin: &str, config: &Value, cni_args: Option<String>) -> Value {
     serde_json::from_slice(&reply.stdout).expect("a reply")
 }
 
-/// Calls a plugin with a wrong value of a key, and gives what is wrong with the error.
+/// Calls a plugin with an invalid value of a key. Returns what the error lacks.
 fn problem(keys: &Keys, path: &str, value: &Value) -> Option<String> {
     let mut config = json!({ "cniVersion": "1.1.0", "name": "net", "type": keys.plugin });
     let base: Value = serde_json::from_str(keys.base).unwrap();
@@ -424,9 +425,9 @@ fn problem(keys: &Keys, path: &str, value: &Value) -> Option<String> {
     let details = reply["details"].as_str().unwrap_or_default();
     let path_of_vlan_range = path.replace("minID", "m").replace("maxID", "m");
     let names = details.contains(path)
-        // A range that ends before it begins is about both keys.
+        // A range that ends before it begins names both keys.
         || path != path_of_vlan_range && details.contains("vlanTrunk[0].m")
-        // What is in `delegate` is the other plugin's.
+        // The delegate reports errors in `delegate`.
         || details.contains(&path.replace("delegate.", "delegate: "));
     let shown = value.to_string();
     let is_named = details.contains(&shown)
@@ -496,7 +497,7 @@ fn two_wrong_keys_are_both_named() {
     });
 }
 
-/// The keys in the tables of a plugin's page.
+/// Returns the keys in the tables of a plugin's page.
 fn documented(plugin: &str) -> Vec<String> {
     let page = format!("{}/../../docs/plugins/{plugin}.md", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(page).expect("read the page");
@@ -515,9 +516,9 @@ fn documented(plugin: &str) -> Vec<String> {
     keys
 }
 
-/// Keys that are not the plugin's to reject.
+/// Keys that the plugin does not check itself.
 const ELSEWHERE: &[(&str, &str)] = &[
-    // Whatever is in it is passed on.
+    // Its content is passed on.
     ("flannel", "runtimeConfig"),
 ];
 

@@ -1,4 +1,4 @@
-//! Networks of plugins that are linked in, run by a program that has none of them as a file.
+//! Networks of linked plugins, run by a program without plugin files.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ fn params(container: &Container) -> AttachmentParams {
     AttachmentParams::new(container.id(), container.path(), "eth0")
 }
 
-/// The network namespace that this thread is in.
+/// Returns the network namespace of this thread.
 fn own_namespace() -> PathBuf {
     std::fs::read_link("/proc/thread-self/ns/net").unwrap()
 }

@@ -24,7 +24,7 @@ use xtask::{dist, program};
 use super::{
     call::{Attachment, Call},
     cases::{self, Case, Side},
-    world::{Programs, World},
+    host::{BenchHost, Programs},
 };
 use crate::tracer::{self, Verdict, Watch};
 
@@ -67,12 +67,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     } else {
         dist::build_static_for_development()?
     };
-    let world = World::enter(&Programs { rscni, ..Programs::default() })?;
+    let host = BenchHost::enter(&Programs { rscni, ..Programs::default() })?;
     let mut counted = Counts::new();
     let mut grown = Vec::new();
-    counted.insert("VERSION".to_owned(), count(&world.version(Side::Ours))?.0);
+    counted.insert("VERSION".to_owned(), count(&host.version(Side::Ours))?.0);
     for case in cases::ALL.iter().chain(&cases::CHAINED) {
-        count_case(&world, case, &mut counted, &mut grown)
+        count_case(&host, case, &mut counted, &mut grown)
             .with_context(|| format!("count {}", case.name))?;
     }
     let file = file();
@@ -110,24 +110,24 @@ fn file() -> PathBuf {
 
 /// Counts ADD and DEL of a case: with no other container, with one, and with many.
 fn count_case(
-    world: &World,
+    host: &BenchHost,
     case: &Case,
     counted: &mut Counts,
     grown: &mut Vec<String>,
 ) -> Result<()> {
-    let container = |number| world.attachment_of(case, number);
+    let container = |number| host.attachment_of(case, number);
     let (first, second) = (container(0), container(1));
     let pair = |on: &Attachment, add_name: &str, del_name: &str| -> Result<Counts> {
-        let before = world.prepare(case, Side::Ours, on)?;
-        let (add, answer) = count(&world.add(case, Side::Ours, on, &before)?)?;
-        let (del, _) = count(&world.del(case, Side::Ours, on, &answer)?)?;
-        world.restore(case, Side::Ours, on)?;
+        let before = host.prepare(case, Side::Ours, on)?;
+        let (add, answer) = count(&host.add(case, Side::Ours, on, &before)?)?;
+        let (del, _) = count(&host.del(case, Side::Ours, on, &answer)?)?;
+        host.restore(case, Side::Ours, on)?;
         let pair = [(add_name, add), (del_name, del)];
         Ok(pair.map(|(name, count)| (format!("{}: {name}", case.name), count)).into())
     };
     let attach = |on: &Attachment| -> Result<()> {
-        let before = world.prepare(case, Side::Ours, on)?;
-        world.add(case, Side::Ours, on, &before)?.timed().map(drop)
+        let before = host.prepare(case, Side::Ours, on)?;
+        host.add(case, Side::Ours, on, &before)?.timed().map(drop)
     };
     counted.extend(pair(&first, "ADD of the first", "DEL of the last")?);
     attach(&first)?;

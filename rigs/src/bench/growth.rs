@@ -12,8 +12,8 @@ use serde_json::Value;
 use super::{
     call::{Attachment, Call},
     cases::{self, BRIDGE_MASQUERADE, Case, HOST_LOCAL, PORTMAP, Side},
+    host::BenchHost,
     measure::{self, Measure, Rounds},
-    world::World,
 };
 
 /// Cost of ADD and DEL by the number of things held.
@@ -48,8 +48,12 @@ pub(crate) struct Extent<'a> {
 }
 
 /// host-local with reservations of other containers in its store.
-pub(crate) fn reservations(world: &World, extent: &Extent<'_>, on: &Attachment) -> Result<Curve> {
-    let points = points(world, &HOST_LOCAL, extent, on, fill_store)?;
+pub(crate) fn reservations(
+    host: &BenchHost,
+    extent: &Extent<'_>,
+    on: &Attachment,
+) -> Result<Curve> {
+    let points = points(host, &HOST_LOCAL, extent, on, fill_store)?;
     for side in BOTH {
         fs::remove_dir_all(Path::new(STORES).join(cases::network(side)))?;
     }
@@ -57,12 +61,12 @@ pub(crate) fn reservations(world: &World, extent: &Extent<'_>, on: &Attachment) 
 }
 
 /// portmap with ports of other containers.
-pub(crate) fn mappings(world: &World, extent: &Extent<'_>, on: &Attachment) -> Result<Curve> {
+pub(crate) fn mappings(host: &BenchHost, extent: &Extent<'_>, on: &Attachment) -> Result<Curve> {
     const FIRST_PORT: usize = 30_000;
     const PORTS_EACH: usize = 10;
     let mut dels: Vec<Call> = Vec::new();
     let mut containers = 0;
-    let points = points(world, &PORTMAP, extent, on, |side, from, to| {
+    let points = points(host, &PORTMAP, extent, on, |side, from, to| {
         for first in (from..to).step_by(PORTS_EACH) {
             let count = u16::try_from(PORTS_EACH.min(to - first))?;
             containers += 1;
@@ -71,7 +75,7 @@ pub(crate) fn mappings(world: &World, extent: &Extent<'_>, on: &Attachment) -> R
             let first = u16::try_from(FIRST_PORT + first)?;
             let config = cases::published(side, first, count, containers);
             let call =
-                |command| Call::plugin(&world.directory(side), command, Some(&on), config.clone());
+                |command| Call::plugin(&host.directory(side), command, Some(&on), config.clone());
             call("ADD").timed()?;
             dels.push(call("DEL"));
         }
@@ -82,13 +86,13 @@ pub(crate) fn mappings(world: &World, extent: &Extent<'_>, on: &Attachment) -> R
 }
 
 /// bridge with ipMasq and other containers attached.
-pub(crate) fn containers(world: &World, extent: &Extent<'_>, on: &Attachment) -> Result<Curve> {
+pub(crate) fn containers(host: &BenchHost, extent: &Extent<'_>, on: &Attachment) -> Result<Curve> {
     let mut dels: Vec<Call> = Vec::new();
-    let points = points(world, &BRIDGE_MASQUERADE, extent, on, |side, from, to| {
+    let points = points(host, &BRIDGE_MASQUERADE, extent, on, |side, from, to| {
         for number in from..to {
-            let on = world.attachment(&format!("{}{number}", side.name()), u16::try_from(number)?);
-            let (_, answer) = world.add(&BRIDGE_MASQUERADE, side, &on, &Value::Null)?.timed()?;
-            dels.push(world.del(&BRIDGE_MASQUERADE, side, &on, &answer)?);
+            let on = host.attachment(&format!("{}{number}", side.name()), u16::try_from(number)?);
+            let (_, answer) = host.add(&BRIDGE_MASQUERADE, side, &on, &Value::Null)?.timed()?;
+            dels.push(host.del(&BRIDGE_MASQUERADE, side, &on, &answer)?);
         }
         Ok(())
     })?;
@@ -100,7 +104,7 @@ const BOTH: [Side; 2] = [Side::Ours, Side::Peer];
 
 /// Measures at each count. `raise` increases the number of things that a side holds.
 fn points(
-    world: &World,
+    host: &BenchHost,
     case: &Case,
     extent: &Extent<'_>,
     on: &Attachment,
@@ -114,10 +118,10 @@ fn points(
             raise(*side, before, held)
                 .with_context(|| format!("hold {held} for {}", side.name()))?;
         }
-        let alone = measure::case(world, case, extent.rounds, &BOTH[..1], on)?;
+        let alone = measure::case(host, case, extent.rounds, &BOTH[..1], on)?;
         let measures = match sides {
             [_] => alone.clone(),
-            _ => measure::case(world, case, extent.rounds, sides, on)?,
+            _ => measure::case(host, case, extent.rounds, sides, on)?,
         };
         points.push(Point { held, measures, alone });
         before = held;

@@ -12,8 +12,8 @@ use super::{
     call::Attachment,
     cases::{Case, Side},
     footprint::{self, Footprint},
+    host::{BenchHost, EMPTY},
     statistics::Spread,
-    world::{EMPTY, World},
 };
 
 /// Numbers of warm-up rounds and of counted rounds.
@@ -95,23 +95,23 @@ pub(crate) fn interleaved<const N: usize>(
 
 /// ADD and DEL of a case for all `sides`, with footprints.
 pub(crate) fn case(
-    world: &World,
+    host: &BenchHost,
     case: &Case,
     rounds: Rounds,
     sides: &[Side],
     on: &Attachment,
 ) -> Result<[Measure; 2]> {
     let samples = interleaved(sides, rounds, |side| {
-        let (add, answer) = world.add(case, side, on, &Value::Null)?.timed()?;
+        let (add, answer) = host.add(case, side, on, &Value::Null)?.timed()?;
         pause(add.subsec_micros() as usize);
-        let (del, _) = world.del(case, side, on, &answer)?.timed()?;
+        let (del, _) = host.del(case, side, on, &answer)?.timed()?;
         Ok([add, del])
     })
     .with_context(|| format!("measure {}", case.name))?;
     let mut measures = measures(case.name, ["ADD", "DEL"], &samples)?;
     for &side in sides.iter().filter(|side| **side != Side::Floor) {
-        let (add, answer) = footprint::of_call(&world.add(case, side, on, &Value::Null)?)?;
-        let (del, _) = footprint::of_call(&world.del(case, side, on, &answer)?)?;
+        let (add, answer) = footprint::of_call(&host.add(case, side, on, &Value::Null)?)?;
+        let (del, _) = footprint::of_call(&host.del(case, side, on, &answer)?)?;
         for (measure, footprint) in measures.iter_mut().zip([add, del]) {
             measure.set_footprint(side, footprint);
         }
@@ -132,15 +132,15 @@ fn pause(round: usize) {
 const TURN_OF_ANOTHER: Duration = Duration::from_millis(30);
 
 /// VERSION, against a program that does nothing: linked with glibc, and with our C library.
-pub(crate) fn version(world: &World, rounds: Rounds) -> Result<[Measure; 2]> {
+pub(crate) fn version(host: &BenchHost, rounds: Rounds) -> Result<[Measure; 2]> {
     let [glibc, same] = EMPTY;
     let call =
-        |side, empty| if side == Side::Floor { world.empty(empty) } else { world.version(side) };
+        |side, empty| if side == Side::Floor { host.empty(empty) } else { host.version(side) };
     let sides = [Side::Ours, Side::Peer, Side::Floor];
     let samples = interleaved(&sides, rounds, |side| Ok([call(side, glibc).timed()?.0]))?;
     let [mut with_glibc] = measures("process start", ["VERSION"], &samples)?;
     for side in [Side::Ours, Side::Peer] {
-        with_glibc.set_footprint(side, footprint::of_call(&world.version(side))?.0);
+        with_glibc.set_footprint(side, footprint::of_call(&host.version(side))?.0);
     }
     let sides = [Side::Ours, Side::Floor];
     let samples = interleaved(&sides, rounds, |side| Ok([call(side, same).timed()?.0]))?;

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`cases`] | plugins with configurations and limits |
 //! | [`call`] | a call of a program: timed, or traced |
-//! | [`world`] | the private network with both sets of plugins |
+//! | [`host`] | the private network with both sets of plugins |
 //! | [`mod@measure`], [`statistics`] | interleaved samples, median and quartiles |
 //! | [`footprint`] | system calls, processes, memory, bytes |
 //! | [`growth`] | the same with many reservations, mappings or containers |
@@ -25,12 +25,12 @@ pub(crate) mod counts;
 mod environment;
 mod footprint;
 mod growth;
+mod host;
 mod limits;
 mod measure;
 mod report;
 mod statistics;
 mod throughput;
-mod world;
 
 use std::{
     path::{Path, PathBuf},
@@ -47,9 +47,9 @@ use self::{
     cases::Side,
     environment::Environment,
     growth::{Curve, Extent},
+    host::{BenchHost, Programs},
     limits::Limit,
     measure::{Measure, Rounds},
-    world::{Programs, World},
 };
 
 /// Extent of the measurement.
@@ -85,9 +85,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let peer = go::plugins(options.go_plugins.as_deref())?;
     let programs = build(&peer)?;
     let environment = Environment::read(&peer)?;
-    let world = World::enter(&programs)?;
+    let host = BenchHost::enter(&programs)?;
     let plan = Plan::new(options.quick);
-    let (measures, curves) = measure(&world, &plan)?;
+    let (measures, curves) = measure(&host, &plan)?;
     let size = |program: &PathBuf| fs::metadata(program).map(|data| data.len());
     let mut results = Results {
         environment,
@@ -161,29 +161,29 @@ impl Plan {
     }
 }
 
-fn measure(world: &World, plan: &Plan) -> Result<(Vec<Measure>, Vec<Curve>)> {
-    let on = world.attachment("bench", 0);
-    let mut measures = Vec::from(measure::version(world, plan.rounds)?);
+fn measure(host: &BenchHost, plan: &Plan) -> Result<(Vec<Measure>, Vec<Curve>)> {
+    let on = host.attachment("bench", 0);
+    let mut measures = Vec::from(measure::version(host, plan.rounds)?);
     for case in &cases::ALL {
         println!("{}", case.name);
         let sides = [Side::Ours, Side::Peer, Side::Floor];
         let sides = if case.floor.is_some() { &sides[..] } else { &sides[..2] };
         let rounds = if case.makes_link() { plan.rounds_with_links } else { plan.rounds };
-        measures.extend(measure::case(world, case, rounds, sides, &on)?);
+        measures.extend(measure::case(host, case, rounds, sides, &on)?);
     }
     println!("a chain through a runtime");
-    measures.extend(throughput::chain(world, plan.rounds, &on)?);
+    measures.extend(throughput::chain(host, plan.rounds, &on)?);
     println!("many containers at once");
-    measures.extend(throughput::at_once(world, AT_ONCE, plan.rounds_at_once)?);
+    measures.extend(throughput::at_once(host, AT_ONCE, plan.rounds_at_once)?);
     // The kernel is still freeing their interfaces.
     std::thread::sleep(Duration::from_secs(2));
     println!("with reservations held");
-    let mut curves = vec![growth::reservations(world, &plan.reservations, &on)?];
+    let mut curves = vec![growth::reservations(host, &plan.reservations, &on)?];
     println!("with mappings held");
-    curves.push(growth::mappings(world, &plan.mappings, &on)?);
+    curves.push(growth::mappings(host, &plan.mappings, &on)?);
     if let Some(extent) = &plan.containers {
         println!("with containers attached");
-        curves.push(growth::containers(world, extent, &on)?);
+        curves.push(growth::containers(host, extent, &on)?);
     }
     Ok((measures, curves))
 }

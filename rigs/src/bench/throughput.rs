@@ -14,8 +14,8 @@ use serde_json::Value;
 use super::{
     call::{Attachment, Call},
     cases::{self, BRIDGE, Side},
+    host::BenchHost,
     measure::{self, Measure, Rounds, interleaved},
-    world::World,
 };
 use crate::pool;
 
@@ -25,14 +25,14 @@ const WORKERS: usize = 16;
 const COMMANDS: [&str; 3] = ["ADD", "DEL", "both"];
 
 /// Attaches `count` containers, [`WORKERS`] at a time, then detaches them.
-pub(crate) fn at_once(world: &World, count: u16, rounds: Rounds) -> Result<[Measure; 3]> {
+pub(crate) fn at_once(host: &BenchHost, count: u16, rounds: Rounds) -> Result<[Measure; 3]> {
     let containers: Vec<Attachment> =
-        (0..count).map(|n| world.attachment(&format!("many{n}"), n)).collect();
+        (0..count).map(|n| host.attachment(&format!("many{n}"), n)).collect();
     let samples = interleaved(&[Side::Ours, Side::Peer], rounds, |side| {
-        let adds = containers.iter().map(|on| world.add(&BRIDGE, side, on, &Value::Null));
+        let adds = containers.iter().map(|on| host.add(&BRIDGE, side, on, &Value::Null));
         let (add, answers) = all(adds.collect::<Result<_>>()?)?;
         let dels = containers.iter().zip(&answers);
-        let dels = dels.map(|(on, answer)| world.del(&BRIDGE, side, on, answer));
+        let dels = dels.map(|(on, answer)| host.del(&BRIDGE, side, on, answer));
         let (del, _) = all(dels.collect::<Result<_>>()?)?;
         Ok([add, del, add + del])
     })?;
@@ -47,10 +47,10 @@ fn all(calls: Vec<Call>) -> Result<(Duration, Vec<Value>)> {
 }
 
 /// The chain with our plugins linked into the runtime, and with the peer's as processes.
-pub(crate) fn chain(world: &World, rounds: Rounds, on: &Attachment) -> Result<[Measure; 3]> {
-    let program = world.directory(Side::Floor).join("runtime");
+pub(crate) fn chain(host: &BenchHost, rounds: Rounds, on: &Attachment) -> Result<[Measure; 3]> {
+    let program = host.directory(Side::Floor).join("runtime");
     let mut ours = Runtime::start(&program, Side::Ours, None)?;
-    let mut peer = Runtime::start(&program, Side::Peer, Some(&world.directory(Side::Peer)))?;
+    let mut peer = Runtime::start(&program, Side::Peer, Some(&host.directory(Side::Peer)))?;
     let samples = interleaved(&[Side::Ours, Side::Peer], rounds, |side| {
         let runtime = if side == Side::Ours { &mut ours } else { &mut peer };
         let (add, del) = (runtime.call("add", on)?, runtime.call("del", on)?);

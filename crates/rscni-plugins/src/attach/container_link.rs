@@ -1,8 +1,8 @@
 //! The interface plugins whose attachment is one link in the container, with nothing on the host:
-//! macvlan, ipvlan, vlan, dummy and tap.
+//! macvlan, ipvlan, vlan, dummy and tap. Each implements [`ContainerLink`].
 //!
-//! Such a plugin implements [`ContainerLink`]. ADD creates the link before it calls the IPAM
-//! plugin, and DEL removes it afterwards, because a DHCP server is reached through the link.
+//! ADD creates the link before it calls the IPAM plugin, and DEL removes it afterwards, because a
+//! DHCP server is reached through the link.
 
 use rscni::{CNIResult, Interface, SpecVersion};
 use rscni_linux::{Link, LinkChange, Netlink, Netns, announce, sysctl};

@@ -25,7 +25,7 @@ pub(crate) struct Call<'a> {
     pub(crate) exec: &'a dyn PluginExec,
 }
 
-/// What a call needs to know of another plugin of this program.
+/// The kind of another plugin of this program.
 #[derive(Clone, Copy)]
 pub(crate) struct Kind {
     pub(crate) name: &'static str,

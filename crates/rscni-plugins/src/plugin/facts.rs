@@ -1,4 +1,4 @@
-//! What the rest of the program knows of a plugin: each plugin tells it itself.
+//! The facts of a plugin, for the rest of the program. Each plugin tells them itself.
 
 use std::path::{Path, PathBuf};
 

@@ -93,8 +93,8 @@ fn by_link(path: &Path) -> Option<&'static Plugin> {
 
 /// The longest name of a plugin wins: `edge-host-local` is host-local.
 ///
-/// What a link leads to in the end may be no entry but the program itself, whose name, such as
-/// `rscni-static`, says nothing.
+/// The last target of a link may be the program itself, whose name, such as `rscni-static`, names
+/// no plugin.
 fn by_any_prefix(path: &Path) -> Option<&'static Plugin> {
     let suffix = |path: &Path| {
         let name = file_name(path)?;

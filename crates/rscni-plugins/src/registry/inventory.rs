@@ -69,12 +69,12 @@ impl StateDirs {
     }
 }
 
-/// What attachments own on a node.
+/// The resources of attachments on a node.
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
     /// The items, sorted.
     pub items: Vec<Owned>,
-    /// What could not be listed, each with the reason.
+    /// The parts that could not be listed, each with the reason.
     pub failures: Vec<String>,
 }
 

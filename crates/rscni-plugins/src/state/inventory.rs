@@ -1,8 +1,8 @@
-//! What attachments own on a node outside their namespaces, as far as owner tags, comments and file
-//! contents tell: what `rscni gc` removes and `rscni doctor` reports.
+//! The resources of attachments on a node outside their namespaces, as far as owner tags, comments
+//! and file contents tell: `rscni gc` removes them and `rscni doctor` reports them.
 //!
-//! What the Go plugins create for `macspoofchk` and with nftables names no network, and is not
-//! listed.
+//! The chains of the Go plugins for `macspoofchk`, and their rules of nftables, name no network and
+//! are not listed.
 
 use std::{
     fmt::{self, Display},
@@ -23,7 +23,7 @@ use crate::plugin::error::Result;
 /// Something that an attachment owns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owned {
-    /// What it is.
+    /// The resource.
     pub item: Item,
     /// The owner.
     pub by: OwnedBy,
@@ -45,7 +45,7 @@ pub enum Item {
         set: String,
         /// The key, or the part of it that identifies the element.
         key: String,
-        /// What it is for.
+        /// The purpose.
         purpose: Purpose,
     },
     /// A chain of iptables in the table `nat`.
@@ -54,7 +54,7 @@ pub enum Item {
         program: &'static str,
         /// Its name.
         name: String,
-        /// What it is for.
+        /// The purpose.
         purpose: Purpose,
     },
     /// An address that host-local has reserved.
@@ -68,7 +68,7 @@ pub enum Item {
     File(PathBuf),
 }
 
-/// What a rule or an element is for.
+/// The purpose of a rule or an element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// `ipMasq`.

@@ -88,7 +88,7 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
     Ok(result)
 }
 
-/// What the container has got.
+/// The device that was moved.
 struct Moved {
     /// The device in the container. None if it is left to a program.
     inner: Option<Link>,

@@ -175,7 +175,7 @@ mod tests {
         pci(&dir, "0000:00:02.0", "ixgbe", "net");
         create_dir_all(dir.path().join("bus/pci/devices/0000:00:04.0/net/x")).unwrap();
         let error = |outcome: Result<String>| outcome.unwrap_err().to_string();
-        assert!(error(sysfs.interface_of_pci("0000:00:01.0")).contains("no network interface"));
+        assert!(error(sysfs.interface_of_pci("0000:00:01.0")).contains("not a network interface"));
         assert!(
             error(sysfs.interface_of_pci("0000:00:02.0")).contains("another network namespace")
         );

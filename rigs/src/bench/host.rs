@@ -31,12 +31,12 @@ pub(crate) const EMPTY: [&str; 2] = ["empty-glibc", "empty"];
 const FLOOR_END: &str = "floor0";
 
 /// The private network, which this process has entered.
-pub(crate) struct World {
+pub(crate) struct BenchHost {
     lab: Lab,
     floor_bridge: u32,
 }
 
-impl World {
+impl BenchHost {
     /// Moves this process, which must have one thread, into a private network, and installs the
     /// programs.
     pub(crate) fn enter(programs: &Programs) -> Result<Self> {
@@ -46,18 +46,18 @@ impl World {
         let floor_bridge = host.add_bridge(&bridge)?.index;
         let gateway = Side::Floor.gateway().parse()?;
         host.add_address(floor_bridge, gateway, AddressFlags::default())?;
-        let world = Self { lab, floor_bridge };
+        let host = Self { lab, floor_bridge };
         // All on one file system, since reading from different ones would be a difference.
-        dist::install(&programs.rscni, &world.directory(Side::Ours))?;
+        dist::install(&programs.rscni, &host.directory(Side::Ours))?;
         for (side, programs) in [(Side::Peer, &programs.peer), (Side::Floor, &programs.others)] {
-            let directory = world.directory(side);
+            let directory = host.directory(side);
             fs::create_dir_all(&directory)?;
             for program in programs {
                 let name = program.file_name().context("a program has a name")?;
                 fs::copy(program, directory.join(name))?;
             }
         }
-        Ok(world)
+        Ok(host)
     }
 
     /// The directory of a side's programs.
