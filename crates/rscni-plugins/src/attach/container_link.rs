@@ -11,6 +11,7 @@ use crate::{
     attach::{
         ipam::{Ipam, override_dns},
         link,
+        master::Master,
         sandbox::{Reach, Sandbox},
     },
     plugin::{
@@ -43,18 +44,23 @@ pub(crate) trait ContainerLink: Sized {
     /// MTU.
     fn check(&self, sandbox: &mut Sandbox, link: &Link) -> Result<()>;
 
+    /// The parent interface, for kinds that have one.
+    fn parent(&self) -> Option<&Master> {
+        None
+    }
+
     /// The requested MTU.
     fn mtu(&self) -> Option<u32> {
-        None
+        self.parent()?.mtu
     }
 
     /// Whether machines unknown to this host are on the same segment. One of them may use an
     /// address of the container, or have it in its neighbour cache.
-    fn is_among_strangers(&self) -> bool;
+    fn is_on_shared_segment(&self) -> bool;
 
     /// Fails STATUS if something that the link needs is missing.
     fn status(&self) -> Result<()> {
-        Ok(())
+        self.parent().map_or(Ok(()), Master::status)
     }
 }
 
@@ -126,7 +132,7 @@ fn add<L: ContainerLink>(call: &Call<'_>) -> Result<CNIResult> {
     for ip in &mut result.ips {
         ip.interface = Some(CONTAINER);
     }
-    configure(&mut sandbox, &link, &result, config.is_among_strangers())?;
+    configure(&mut sandbox, &link, &result, config.is_on_shared_segment())?;
 
     let inner = Interface { sandbox: Some(sandbox.path), ..link::interface(&link) };
     result.interfaces = vec![inner];

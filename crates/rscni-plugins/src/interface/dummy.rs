@@ -41,7 +41,7 @@ impl ContainerLink for Dummy {
         Ok(())
     }
 
-    fn is_among_strangers(&self) -> bool {
+    fn is_on_shared_segment(&self) -> bool {
         false
     }
 }

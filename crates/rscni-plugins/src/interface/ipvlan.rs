@@ -102,12 +102,12 @@ impl ContainerLink for Ipvlan {
         }
     }
 
-    fn mtu(&self) -> Option<u32> {
-        self.master.mtu
+    fn parent(&self) -> Option<&Master> {
+        Some(&self.master)
     }
 
     /// The other modes have neither ARP nor NDP.
-    fn is_among_strangers(&self) -> bool {
+    fn is_on_shared_segment(&self) -> bool {
         self.mode == IpvlanMode::L2
     }
 

@@ -87,16 +87,12 @@ impl ContainerLink for Vlan {
         }
     }
 
-    fn mtu(&self) -> Option<u32> {
-        self.master.mtu
+    fn parent(&self) -> Option<&Master> {
+        Some(&self.master)
     }
 
-    fn is_among_strangers(&self) -> bool {
+    fn is_on_shared_segment(&self) -> bool {
         true
-    }
-
-    fn status(&self) -> Result<()> {
-        self.master.status()
     }
 }
 

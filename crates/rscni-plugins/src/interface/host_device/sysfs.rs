@@ -192,7 +192,7 @@ mod tests {
                 .has_userspace_driver("0000:00:09.0")
                 .unwrap_err()
                 .to_string()
-                .contains("no PCI device")
+                .contains("0000:00:09.0 not found")
         );
     }
 

@@ -164,7 +164,7 @@ impl ContainerLink for Tap {
         self.mtu
     }
 
-    fn is_among_strangers(&self) -> bool {
+    fn is_on_shared_segment(&self) -> bool {
         false
     }
 }
