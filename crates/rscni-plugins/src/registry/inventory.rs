@@ -216,7 +216,7 @@ fn chains() -> Result<Vec<Owned>> {
             };
             jumps.extend(saved.lines().filter_map(to));
         }
-        let program = if table.v4 { "iptables" } else { "ip6tables" };
+        let program = table.program();
         for (name, text) in jumps.into_iter().filter(|(name, _)| name.starts_with("CNI-")) {
             let Some(by) = owner(&text) else { continue };
             let purpose = if name.starts_with("CNI-DN-") {

@@ -83,7 +83,7 @@ pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, mac: Option<MacAddr>) -> R
     let (table, tag, port) = (table(), owner.tag(), owner.veth_name());
     let ports = nft
         .get_element(&table, PORTS, &Value::ifname(&port))?
-        .filter(|p| p.comment.as_deref() == Some(&tag));
+        .filter(|port| nftable::has_tag(port, &tag));
     let mut all = BestEffort::default();
     let keys: Vec<Value> = mac.map(|mac| pair(&port, mac)).into_iter().collect();
     let allowed = nftable::find(nft, &table, ALLOWED, &tag, &keys)?;
@@ -100,23 +100,21 @@ pub(super) fn remove_stale(stale: &Stale<'_>) -> Result<()> {
     remove_elements(&mut nft, ports, allowed)
 }
 
+/// Removes elements of the two sets.
 fn remove_elements(
     nft: &mut Nft,
     ports: Vec<ElementInfo>,
     allowed: Vec<ElementInfo>,
 ) -> Result<()> {
-    let table = table();
-    let mut transaction = nft.transaction();
-    for (set, elements) in [(PORTS, ports), (ALLOWED, allowed)] {
-        for element in elements {
-            transaction.destroy_element(&table, set, &Element::new(Value::bytes(element.key)));
-        }
-    }
-    Ok(transaction.commit()?)
+    let of = |set, elements: Vec<ElementInfo>| {
+        elements.into_iter().map(move |element| (set, Value::bytes(element.key)))
+    };
+    let elements: Vec<_> = of(PORTS, ports).chain(of(ALLOWED, allowed)).collect();
+    nftable::remove_elements(nft, &table(), &elements)
 }
 
-/// The chains that the Go plugin makes in the table `bridge nat`: one for the port, and one for its address that the
-/// first jumps to.
+/// Returns the chains of the Go plugin in the table `bridge nat`: one for the port, and the one for
+/// its MAC address to which the first jumps.
 fn go_chains(owner: Owner<'_>) -> [String; 2] {
     let chain = format!("cni-br-iface-{}-{}", owner.container_id, owner.ifname);
     let mac = format!("{chain}-mac");
@@ -154,7 +152,7 @@ fn remove_go_chains(nft: &mut Nft, owner: Owner<'_>) -> Result<()> {
     Ok(transaction.commit()?)
 }
 
-/// CHECK: the port is looked at, by us or by the chains of the Go plugin.
+/// Fails CHECK if neither our sets nor the chains of the Go plugin filter the port.
 pub(super) fn check(owner: Owner<'_>, port: &str, mac: Option<MacAddr>) -> Result<()> {
     let mut nft = Nft::open()?;
     let table = table();
