@@ -59,10 +59,12 @@ pub(crate) fn parse_mac(plugin: &str, path: &str, text: &str) -> Result<MacAddr>
     Ok(mac)
 }
 
-/// The hardware address of an interface that belongs to a network on this host, such as a bridge.
+/// Returns the MAC address of an interface that belongs to a network on this host, such as a
+/// bridge.
 ///
-/// It stays the same when the interface is created again. Another host on the same segment derives another
-/// one: the hosts differ in their machine id, or, where one was cloned from the other, in their name.
+/// It stays the same when the interface is created again. Another host on the segment derives
+/// another one: the hosts differ in their machine id, or, if one was cloned from the other, in
+/// their name.
 pub(crate) fn host_wide_mac(names: &[&str]) -> MacAddr {
     let read = |path: &str| {
         std::fs::read_to_string(path).ok().filter(|content| !content.trim().is_empty())

@@ -164,7 +164,8 @@ impl Backup {
 
     /// Writes the file. `previous` is its content.
     ///
-    /// Values that an earlier plugin of the same list saved for the same link stay, because they are the original ones.
+    /// Values that an earlier plugin of the same list saved for the same link stay, because they
+    /// are the original ones.
     pub(super) fn write(&self, state: &State, previous: Option<&[u8]>) -> Result<()> {
         let earlier: State =
             previous.and_then(|content| serde_json::from_slice(content).ok()).unwrap_or_default();
