@@ -374,7 +374,7 @@ fn an_interface_other_than_a_bridge_is_rejected_and_unchanged() {
         let container = lab.container("a");
         let before = lab.snapshot();
         let config = config(json!({ "vlan": 100 }), &["10.1.0.2/24"]);
-        bridge.add(&container, "eth0", &config).error(7).mentions("no bridge");
+        bridge.add(&container, "eth0", &config).error(7).mentions("not a bridge");
         lab.assert_unchanged_since(&before);
     });
 }

@@ -231,7 +231,7 @@ fn add_rolls_back_when_it_fails() {
         );
         netlink.del_link(first.index).unwrap();
         netlink.add_bridge(&Bridge::new("none")).unwrap();
-        assert_fails(lab, &before, &vrf(lab, &json!({ "vrfname": "none" })), 7, "no VRF");
+        assert_fails(lab, &before, &vrf(lab, &json!({ "vrfname": "none" })), 7, "not a VRF");
         assert_fails(lab, &before, &vrf(lab, &json!({})), 7, "vrfname");
         let gone = Attached {
             ifname: "gone".into(),
