@@ -69,16 +69,9 @@ struct Program {
     ends_with_call: bool,
 }
 
-/// The plugins of this program by their own names, whatever is installed under these.
-struct OwnNames(Program);
-
 impl Program {
     const IN_PROCESS: Self = Self { ends_with_call: false };
     const PROCESS: Self = Self { ends_with_call: true };
-
-    const fn own_names(self) -> &'static OwnNames {
-        if self.ends_with_call { &OwnNames(Self::PROCESS) } else { &OwnNames(Self::IN_PROCESS) }
-    }
 
     fn reply(self, plugin: &'static Plugin, request: &Request) -> Reply {
         plugin.skeleton().reply(&Linkage { plugin, program: self }, request)
@@ -113,16 +106,6 @@ impl Exec for Program {
     }
 }
 
-impl Exec for OwnNames {
-    fn find(&self, _: &str, _: &[PathBuf]) -> Result<PathBuf, Error> {
-        Ok(PathBuf::from(THIS_PROGRAM))
-    }
-
-    fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
-        self.0.exec(invocation)
-    }
-}
-
 impl PluginExec for Program {
     fn linked(&self, name: &str, path: &[PathBuf]) -> Option<Kind> {
         linked(name, &self.find(name, path).ok()?).map(kind)
@@ -130,10 +113,6 @@ impl PluginExec for Program {
 
     fn kind(&self, name: &str, path: &[PathBuf]) -> Option<Kind> {
         alias::plugin(name, path).map(kind)
-    }
-
-    fn in_process(&self) -> &dyn Exec {
-        self.own_names()
     }
 
     fn ends_with_call(&self) -> bool {

@@ -1,10 +1,15 @@
 //! The client of the IPAM plugin that a configuration names.
 
-use rscni::{CNIResult, Error, NetConf, SpecVersion, invoke::Delegate};
+use std::{io, path::PathBuf};
+
+use rscni::{
+    CNIResult, Error, NetConf, SpecVersion,
+    invoke::{Delegate, Exec, Invocation, Outcome},
+};
 
 use crate::{
     plugin::{
-        Call,
+        Call, PluginExec,
         call::{IpamOrder, Kind},
         error::Result,
     },
@@ -115,7 +120,7 @@ impl<'a> Ipam<'a> {
         self.must_be_ipam()?;
         let ipam = *self;
         undo.push(move || ipam.del());
-        let outcome = self.newest().unwrap_or_else(|| self.delegate()).add();
+        let outcome = self.add_newest().unwrap_or_else(|| self.delegate().add());
         if outcome.is_err() {
             // The IPAM plugin rolls back itself, and the address may be that of an earlier ADD.
             undo.cancel_last();
@@ -123,12 +128,12 @@ impl<'a> Ipam<'a> {
         Ok(outcome?)
     }
 
-    /// A call of the same plugin with the newest version, if it is linked in.
+    /// Calls ADD of the same plugin with the newest version, if it is linked in.
     ///
     /// Routes of a configuration can have a table, a metric or an MTU in every version, and the Go
     /// plugins pass them on; but replies have those only from 1.1.0 on. Between plugins of this
     /// program none gets lost. Up to 0.2.0 a result holds less than the newest, so it stays.
-    fn newest(&self) -> Option<Delegate<'a>> {
+    fn add_newest(&self) -> Option<std::result::Result<CNIResult, Error>> {
         let Call { args, conf, exec } = self.call;
         let is_between = conf.cni_version.has_chaining() && conf.cni_version < SpecVersion::LATEST;
         if !is_between {
@@ -138,7 +143,7 @@ impl<'a> Ipam<'a> {
         let plugin = exec.linked(self.plugin, &args.path)?.name;
         let newest = NetConf { cni_version: SpecVersion::LATEST, ..conf.clone() };
         let config = serde_json::to_vec(&newest).ok()?;
-        Some(Delegate::new(exec.in_process(), args, plugin).with_config(config))
+        Some(Delegate::new(&OwnNames(exec), args, plugin).with_config(config).add())
     }
 
     pub(crate) fn del(&self) -> Result<()> {
@@ -157,6 +162,19 @@ impl<'a> Ipam<'a> {
     pub(crate) fn status(&self) -> Result<()> {
         self.must_be_ipam()?;
         Ok(self.delegate().status()?)
+    }
+}
+
+/// The plugins of this program by their own names, whatever is installed under these.
+struct OwnNames<'a>(&'a dyn PluginExec);
+
+impl Exec for OwnNames<'_> {
+    fn find(&self, plugin: &str, _: &[PathBuf]) -> std::result::Result<PathBuf, Error> {
+        self.0.find(plugin, &[])
+    }
+
+    fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
+        self.0.exec(invocation)
     }
 }
 

@@ -50,9 +50,6 @@ pub(crate) trait PluginExec: Exec {
     /// installed.
     fn kind(&self, name: &str, path: &[PathBuf]) -> Option<Kind>;
 
-    /// Calls plugins of this program by their own names, whatever is installed under these.
-    fn in_process(&self) -> &dyn Exec;
-
     /// Whether the process ends with the call. Leaving work to a thread then gains nothing: the
     /// process waits for its threads.
     fn ends_with_call(&self) -> bool;
@@ -150,10 +147,6 @@ pub(crate) mod testing {
 
         fn kind(&self, _: &str, _: &[PathBuf]) -> Option<Kind> {
             None
-        }
-
-        fn in_process(&self) -> &dyn Exec {
-            self
         }
 
         fn ends_with_call(&self) -> bool {
