@@ -51,6 +51,10 @@ pub struct BridgePortInfo {
     pub learning: bool,
     /// Whether packets to unknown addresses are flooded to it.
     pub flood: bool,
+    /// Whether multicast packets without a subscriber are flooded to it.
+    pub mcast_flood: bool,
+    /// Whether broadcasts are flooded to it.
+    pub bcast_flood: bool,
 }
 
 impl BridgePortInfo {
@@ -60,8 +64,27 @@ impl BridgePortInfo {
             IFLA_BRPORT_ISOLATED => info.isolated = value.bool(),
             IFLA_BRPORT_LEARNING => info.learning = value.bool(),
             IFLA_BRPORT_UNICAST_FLOOD => info.flood = value.bool(),
+            IFLA_BRPORT_MCAST_FLOOD => info.mcast_flood = value.bool(),
+            IFLA_BRPORT_BCAST_FLOOD => info.bcast_flood = value.bool(),
             _ => {}
         })
+    }
+
+    /// Returns the first setting that differs from `wanted`: its name and what the port has.
+    #[must_use]
+    pub fn difference(&self, wanted: &BridgePort) -> Option<(&'static str, bool)> {
+        let has = [
+            self.hairpin,
+            self.isolated,
+            self.learning,
+            self.flood,
+            self.mcast_flood,
+            self.bcast_flood,
+        ];
+        has.into_iter()
+            .zip(wanted.flags())
+            .find(|(has, (_, _, wanted))| wanted.is_some_and(|wanted| wanted != *has))
+            .map(|(has, (_, name, _))| (name, has))
     }
 }
 
@@ -82,21 +105,27 @@ pub struct BridgePort {
     pub bcast_flood: Option<bool>,
 }
 
+impl BridgePort {
+    /// Returns the attribute, the name and the value of each setting.
+    const fn flags(self) -> [(u16, &'static str, Option<bool>); 6] {
+        [
+            (IFLA_BRPORT_MODE, "hairpin", self.hairpin),
+            (IFLA_BRPORT_ISOLATED, "isolated", self.isolated),
+            (IFLA_BRPORT_LEARNING, "learning", self.learning),
+            (IFLA_BRPORT_UNICAST_FLOOD, "flood", self.flood),
+            (IFLA_BRPORT_MCAST_FLOOD, "mcast_flood", self.mcast_flood),
+            (IFLA_BRPORT_BCAST_FLOOD, "bcast_flood", self.bcast_flood),
+        ]
+    }
+}
+
 impl Request {
     /// See [`Netlink::set_bridge_port`](super::Netlink::set_bridge_port).
     #[must_use]
     pub fn set_bridge_port(index: u32, port: &BridgePort) -> Self {
-        let flags = [
-            (IFLA_BRPORT_MODE, "hairpin", port.hairpin),
-            (IFLA_BRPORT_ISOLATED, "isolated", port.isolated),
-            (IFLA_BRPORT_LEARNING, "learning", port.learning),
-            (IFLA_BRPORT_UNICAST_FLOOD, "flood", port.flood),
-            (IFLA_BRPORT_MCAST_FLOOD, "mcast_flood", port.mcast_flood),
-            (IFLA_BRPORT_BCAST_FLOOD, "bcast_flood", port.bcast_flood),
-        ];
         let mut names = Vec::new();
         let mut info = AttributeBuf::new();
-        for (kind, name, value) in flags {
+        for (kind, name, value) in port.flags() {
             if let Some(on) = value {
                 info.push(kind, &[u8::from(on)]);
                 names.push(format!("{name} {}", if on { "on" } else { "off" }));
@@ -114,6 +143,15 @@ impl Request {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_differs_in_what_is_wanted_only() {
+        let port = BridgePortInfo { learning: true, ..BridgePortInfo::default() };
+        let wanted = BridgePort { hairpin: Some(false), ..BridgePort::default() };
+        assert_eq!(port.difference(&wanted), None);
+        let wanted = BridgePort { learning: Some(false), ..wanted };
+        assert_eq!(port.difference(&wanted), Some(("learning", true)));
+    }
 
     #[test]
     fn port_flags_are_nested() {

@@ -4,7 +4,7 @@ use std::{net::IpAddr, ops::RangeInclusive};
 
 use ipnet::IpNet;
 use rscni::{CNIResult, Error, Route, name::interface_name_problem};
-use rscni_linux::{MacAddr, Vlan};
+use rscni_linux::{BridgePort, MacAddr, Vlan};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -22,10 +22,11 @@ use crate::{
 const DEFAULT_BRIDGE: &str = "cni0";
 
 /// The keys of the Go plugin.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[expect(clippy::struct_excessive_bools, reason = "these are the keys of the configuration")]
 struct Keys {
+    #[serde(default = "default_bridge")]
     bridge: String,
     is_gateway: bool,
     is_default_gateway: bool,
@@ -44,27 +45,8 @@ struct Keys {
     port_isolation: bool,
 }
 
-impl Default for Keys {
-    fn default() -> Self {
-        Self {
-            bridge: DEFAULT_BRIDGE.into(),
-            is_gateway: false,
-            is_default_gateway: false,
-            force_address: false,
-            ip_masq_backend: None,
-            ip_masq_families: None,
-            mtu: 0,
-            hairpin_mode: false,
-            promisc_mode: false,
-            vlan: 0,
-            vlan_trunk: None,
-            preserve_default_vlan: false,
-            macspoofchk: false,
-            enabledad: false,
-            disable_container_interface: false,
-            port_isolation: false,
-        }
-    }
+fn default_bridge() -> String {
+    DEFAULT_BRIDGE.into()
 }
 
 /// An entry of `vlanTrunk`: one VLAN, a range of them, or both.
@@ -96,7 +78,8 @@ pub(super) struct Config {
     pub(super) masquerade_families: Families,
     /// The MTU of the bridge and of both ends of the veth pair.
     pub(super) mtu: Option<u32>,
-    pub(super) hairpin: bool,
+    /// The settings of the port.
+    pub(super) port: BridgePort,
     pub(super) promisc: bool,
     /// The VLAN of the port. Without one the port is untagged.
     pub(super) vlan: Option<u16>,
@@ -111,7 +94,6 @@ pub(super) struct Config {
     pub(super) dad: bool,
     /// Whether to leave the container interface down and without addresses.
     pub(super) disable_container_interface: bool,
-    pub(super) isolated: bool,
     /// The MAC address of the container interface.
     pub(super) mac: Option<MacAddr>,
 }
@@ -152,7 +134,11 @@ impl Config {
             masquerade: call.conf.ip_masq.unwrap_or_default().then_some(backend),
             masquerade_families: keys.ip_masq_families.unwrap_or_default(),
             mtu: Some(keys.mtu).filter(|mtu| *mtu > 0),
-            hairpin: keys.hairpin_mode,
+            port: BridgePort {
+                hairpin: Some(keys.hairpin_mode),
+                isolated: Some(keys.port_isolation),
+                ..BridgePort::default()
+            },
             promisc: keys.promisc_mode,
             vlan: Some(keys.vlan).filter(|vlan| *vlan > 0),
             vlan_filtering: keys.vlan > 0 || keys.vlan_trunk.is_some(),
@@ -161,7 +147,6 @@ impl Config {
             mac_spoof_check: keys.macspoofchk,
             dad: keys.enabledad,
             disable_container_interface: keys.disable_container_interface,
-            isolated: keys.port_isolation,
             mac: requested_mac(call, None)?,
             bridge: keys.bridge,
         })

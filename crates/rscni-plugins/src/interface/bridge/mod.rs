@@ -10,7 +10,7 @@ mod spoof;
 use std::time::Duration;
 
 use rscni::{CNIResult, Interface};
-use rscni_linux::{BridgePort, Link, LinkChange, Netlink, Nft, Veth};
+use rscni_linux::{Link, LinkChange, Netlink, Nft, Veth};
 
 use self::config::Config;
 use crate::{
@@ -152,13 +152,8 @@ const CONTAINER: u32 = 2;
 ///
 /// Router advertisements need no setting: the bridge receives what comes in on a port.
 fn set_port(host: &mut Netlink, port: &Link, config: &Config) -> Result<()> {
-    if config.hairpin || config.isolated {
-        let wanted = BridgePort {
-            hairpin: Some(config.hairpin),
-            isolated: Some(config.isolated),
-            ..BridgePort::default()
-        };
-        host.set_bridge_port(port.index, &wanted)?;
+    if port.bridge_port.unwrap_or_default().difference(&config.port).is_some() {
+        host.set_bridge_port(port.index, &config.port)?;
     }
     device::set_vlans(host, port.index, &config.port_vlans(), config.preserve_default_vlan)
 }
@@ -289,13 +284,8 @@ fn check_port(host: &mut Netlink, port: &Link, bridge: &Link, config: &Config) -
     if port.master != Some(bridge.index) {
         return Err(differs(format!("{} is not a port of bridge {}", port.name, bridge.name)));
     }
-    let flags = port.bridge_port.unwrap_or_default();
-    for (name, is, wanted) in
-        [("hairpin", flags.hairpin, config.hairpin), ("isolated", flags.isolated, config.isolated)]
-    {
-        if is != wanted {
-            return Err(differs(format!("port {} has {name} {is}, ADD left {wanted}", port.name)));
-        }
+    if let Some((name, is)) = port.bridge_port.unwrap_or_default().difference(&config.port) {
+        return Err(differs(format!("port {} has {name} {is}, ADD left {}", port.name, !is)));
     }
     device::check_vlans(host, port, &config.port_vlans())
 }
