@@ -1,8 +1,8 @@
 //! Running tests in private networks.
 //!
 //! Only a process with one thread can enter a user namespace, and Rust's test runner has several.
-//! So [`run`] starts the same executable again behind util-linux's `unshare`, for exactly this
-//! test. There the closure is called. The second process writes the result of the closure to a
+//! [`run`] therefore starts the same executable again behind util-linux's `unshare`, for exactly
+//! this test. There the closure is called. The second process writes the result of the closure to a
 //! file. A test passes only by that file, since a test runner that finds no test exits with 0.
 //! [`crate::enter`] sets up the namespaces.
 
@@ -60,10 +60,9 @@ impl<E: Debug> Verdict for Result<(), E> {
 /// returns. The caller is root in there.
 ///
 /// In a test (`#[test]`, also an rstest case, under `cargo test` or nextest) the closure runs in a
-/// second process, which runs the test from its start: what stands before the call runs in both.
-/// What the closure prints appears where the test's output does, and its panic or error fails the
-/// test. In a process with a single thread (a doctest, a `main`) the process itself moves and stays
-/// there.
+/// second process, which runs the test from its start: code before the call runs in both. Output of
+/// the closure appears where the test's output does, and its panic or error fails the test. In a
+/// process with a single thread (a doctest, a `main`) the process itself moves and stays there.
 ///
 /// # Panics
 ///

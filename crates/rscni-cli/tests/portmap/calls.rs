@@ -22,12 +22,9 @@ fn every_kind_of_del_removes_all(#[values(NFTABLES, IPTABLES)] backend: &str) {
         let keys = json!({ "backend": backend });
         let ports =
             |port: u16| json!([mapping(port, "tcp"), mapping(port, "udp"), at("127.0.0.1", port)]);
-        let names = ["a", "b", "c", "d", "e", "f", "g"];
-        let all: Vec<_> = (1..)
-            .zip(names)
-            .map(|(port, name)| publish(lab, &network, name, &keys, &ports(port)))
-            .collect();
-        let [a, b, c, d, e, f, g] = &all[..] else { unreachable!() };
+        let all = [(1, "a"), (2, "b"), (3, "c"), (4, "d"), (5, "e"), (6, "f"), (7, "g")]
+            .map(|(port, name)| publish(lab, &network, name, &keys, &ports(port)));
+        let [a, b, c, d, e, f, g] = &all;
         a.ports.del().success();
         b.ports.del_without_result().success();
         c.ports.del_without_netns().success();
