@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::{Error, SpecVersion, any_case, conf::NetConf};
+use crate::{
+    Error, SpecVersion, any_case,
+    conf::NetConf,
+    invoke::{AnyExec, Delegate},
+};
 
 /// The arguments of a call. They are validated: names follow the rules of the spec, and everything
 /// that the command requires is set.
@@ -28,6 +32,8 @@ pub struct Args {
     pub stdin: Vec<u8>,
     /// Whether `CNI_NETNS_OVERRIDE` allows the plugin's own network namespace.
     pub netns_override: bool,
+    /// Calls other plugins for [`delegate`](Args::delegate), as the caller of this plugin does.
+    pub exec: AnyExec,
 }
 
 impl Args {
@@ -62,6 +68,17 @@ impl Args {
     /// not a boolean.
     pub fn cni_args(&self) -> Result<CniArgs, Error> {
         self.args.as_deref().map_or_else(|| Ok(CniArgs::default()), CniArgs::parse)
+    }
+
+    /// Returns another plugin, to be called with these arguments.
+    pub fn delegate<'a>(&'a self, plugin: &'a str) -> Delegate<'a> {
+        Delegate::new(&self.exec, self, plugin)
+    }
+
+    /// Returns another plugin, to be called with these arguments without blocking.
+    #[cfg(feature = "async")]
+    pub fn delegate_async<'a>(&'a self, plugin: &'a str) -> crate::invoke::AsyncDelegate<'a> {
+        crate::invoke::AsyncDelegate::new(self.exec.clone(), self, plugin)
     }
 
     /// Returns `args.cni` of the configuration: structured arguments for all plugins.

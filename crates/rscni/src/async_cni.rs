@@ -20,9 +20,10 @@
 //! ```
 
 use std::{
-    future::{Future, poll_fn},
+    future::{Ready, poll_fn, ready},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
+    process::ExitCode,
     task::Poll,
 };
 
@@ -30,67 +31,107 @@ use crate::{
     CNIResult, Error, PluginInfo, SpecVersion,
     args::Args,
     plugin::{
-        Identity, Prepared, answer_abort, deliver, failure, finish, panicked, plugin_settings,
-        prepare,
+        Functions, Identity, Prepared, answer_abort, deliver, exit_code, failure, finish, panicked,
+        plugin_settings, prepare,
     },
     request::{Command, Reply, Request, reserve_stdout},
 };
 
 /// An async plugin; [`rscni::Cni`](crate::Cni) describes the commands.
-#[expect(
-    async_fn_in_trait,
-    reason = "the plugin's own main awaits it, so the future needs no bounds"
-)]
+///
+/// Implement the commands as `async fn`. Their futures must be `Send`, so that a daemon can spawn
+/// calls on the threads of its executor.
 pub trait Cni {
     /// ADD: attaches the container.
-    async fn add(&self, args: Args) -> Result<CNIResult, Error>;
+    fn add(&self, args: Args) -> impl Future<Output = Result<CNIResult, Error>> + Send;
 
     /// DEL: removes what ADD made and still exists.
-    async fn del(&self, args: Args) -> Result<(), Error>;
+    fn del(&self, args: Args) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// CHECK: compares the attachment with the result of ADD.
-    async fn check(&self, args: Args) -> Result<(), Error> {
+    fn check(&self, args: Args) -> impl Future<Output = Result<(), Error>> + Send {
         let _ = args;
-        Ok(())
+        ready(Ok(()))
     }
 
     /// GC: removes what stale attachments left.
-    async fn gc(&self, args: Args) -> Result<(), Error> {
+    fn gc(&self, args: Args) -> impl Future<Output = Result<(), Error>> + Send {
         let _ = args;
-        Ok(())
+        ready(Ok(()))
     }
 
     /// STATUS: fails if the plugin cannot service ADD.
-    async fn status(&self, args: Args) -> Result<(), Error> {
+    fn status(&self, args: Args) -> impl Future<Output = Result<(), Error>> + Send {
         let _ = args;
-        Ok(())
+        ready(Ok(()))
     }
 }
 
-/// Three async functions as a plugin; made by [`Plugin::new`].
-#[derive(Clone, Copy, Debug)]
-pub struct Functions<A, D, C> {
-    add: A,
-    del: D,
-    check: C,
-}
+/// Implements [`Cni`] for a pointer to a plugin.
+macro_rules! cni_by_pointer {
+    ($($pointer:ty),*) => {$(
+        impl<P: Cni> Cni for $pointer {
+            fn add(&self, args: Args) -> impl Future<Output = Result<CNIResult, Error>> + Send {
+                (**self).add(args)
+            }
 
-impl<A, D, C> Cni for Functions<A, D, C>
+            fn del(&self, args: Args) -> impl Future<Output = Result<(), Error>> + Send {
+                (**self).del(args)
+            }
+
+            fn check(&self, args: Args) -> impl Future<Output = Result<(), Error>> + Send {
+                (**self).check(args)
+            }
+
+            fn gc(&self, args: Args) -> impl Future<Output = Result<(), Error>> + Send {
+                (**self).gc(args)
+            }
+
+            fn status(&self, args: Args) -> impl Future<Output = Result<(), Error>> + Send {
+                (**self).status(args)
+            }
+        }
+    )*};
+}
+cni_by_pointer!(&P, Box<P>, std::sync::Arc<P>);
+
+/// A function for GC or STATUS that succeeds without doing anything.
+pub type Nothing = fn(Args) -> Ready<Result<(), Error>>;
+
+impl<A, D, C, G, S, AddFuture, DelFuture, CheckFuture, GcFuture, StatusFuture> Cni
+    for Functions<A, D, C, G, S>
 where
-    A: AsyncFn(Args) -> Result<CNIResult, Error>,
-    D: AsyncFn(Args) -> Result<CNIResult, Error>,
-    C: AsyncFn(Args) -> Result<CNIResult, Error>,
+    A: Fn(Args) -> AddFuture,
+    D: Fn(Args) -> DelFuture,
+    C: Fn(Args) -> CheckFuture,
+    G: Fn(Args) -> GcFuture,
+    S: Fn(Args) -> StatusFuture,
+    AddFuture: Future<Output = Result<CNIResult, Error>> + Send,
+    DelFuture: Future<Output = Result<CNIResult, Error>> + Send,
+    CheckFuture: Future<Output = Result<CNIResult, Error>> + Send,
+    GcFuture: Future<Output = Result<(), Error>> + Send,
+    StatusFuture: Future<Output = Result<(), Error>> + Send,
 {
-    async fn add(&self, args: Args) -> Result<CNIResult, Error> {
-        (self.add)(args).await
+    fn add(&self, args: Args) -> impl Future<Output = Result<CNIResult, Error>> + Send {
+        (self.add)(args)
     }
 
-    async fn del(&self, args: Args) -> Result<(), Error> {
-        (self.del)(args).await.map(drop)
+    fn del(&self, args: Args) -> impl Future<Output = Result<(), Error>> + Send {
+        let del = (self.del)(args);
+        async { del.await.map(drop) }
     }
 
-    async fn check(&self, args: Args) -> Result<(), Error> {
-        (self.check)(args).await.map(drop)
+    fn check(&self, args: Args) -> impl Future<Output = Result<(), Error>> + Send {
+        let check = (self.check)(args);
+        async { check.await.map(drop) }
+    }
+
+    fn gc(&self, args: Args) -> impl Future<Output = Result<(), Error>> + Send {
+        (self.gc)(args)
+    }
+
+    fn status(&self, args: Args) -> impl Future<Output = Result<(), Error>> + Send {
+        (self.status)(args)
     }
 }
 
@@ -101,26 +142,73 @@ pub struct Plugin<F = ()> {
     identity: Identity,
 }
 
-impl<A, D, C> Plugin<Functions<A, D, C>>
-where
-    A: AsyncFn(Args) -> Result<CNIResult, Error>,
-    D: AsyncFn(Args) -> Result<CNIResult, Error>,
-    C: AsyncFn(Args) -> Result<CNIResult, Error>,
-{
-    /// A plugin made of three async functions.
-    pub fn new(add: A, del: D, check: C, info: PluginInfo, about: impl Into<String>) -> Self {
+impl<A, D, C> Plugin<Functions<A, D, C, Nothing, Nothing>> {
+    /// A plugin made of three async functions or closures; GC and STATUS succeed without doing
+    /// anything.
+    pub fn new<AddFuture, DelFuture, CheckFuture>(
+        add: A,
+        del: D,
+        check: C,
+        info: PluginInfo,
+        about: impl Into<String>,
+    ) -> Self
+    where
+        A: Fn(Args) -> AddFuture,
+        D: Fn(Args) -> DelFuture,
+        C: Fn(Args) -> CheckFuture,
+        AddFuture: Future<Output = Result<CNIResult, Error>> + Send,
+        DelFuture: Future<Output = Result<CNIResult, Error>> + Send,
+        CheckFuture: Future<Output = Result<CNIResult, Error>> + Send,
+    {
+        let nothing: Nothing = |_| ready(Ok(()));
         Self {
-            functions: Functions { add, del, check },
+            functions: Functions { add, del, check, gc: nothing, status: nothing },
             identity: Identity { info, about: about.into() },
         }
     }
+}
 
+impl<A, D, C, G, S> Plugin<Functions<A, D, C, G, S>> {
+    /// Sets the async function for GC.
+    #[must_use]
+    pub fn gc<F, GcFuture>(self, gc: F) -> Plugin<Functions<A, D, C, F, S>>
+    where
+        F: Fn(Args) -> GcFuture,
+        GcFuture: Future<Output = Result<(), Error>> + Send,
+    {
+        let Functions { add, del, check, status, .. } = self.functions;
+        let functions = Functions { add, del, check, gc, status };
+        Plugin { functions, identity: self.identity }
+    }
+
+    /// Sets the async function for STATUS.
+    #[must_use]
+    pub fn status<F, StatusFuture>(self, status: F) -> Plugin<Functions<A, D, C, G, F>>
+    where
+        F: Fn(Args) -> StatusFuture,
+        StatusFuture: Future<Output = Result<(), Error>> + Send,
+    {
+        let Functions { add, del, check, gc, .. } = self.functions;
+        let functions = Functions { add, del, check, gc, status };
+        Plugin { functions, identity: self.identity }
+    }
+}
+
+impl<A, D, C, G, S> Plugin<Functions<A, D, C, G, S>>
+where
+    Functions<A, D, C, G, S>: Cni,
+{
     /// Answers the call that this process was started with.
     ///
     /// # Errors
     /// As [`rscni::Plugin::run`](crate::Plugin::run).
     pub async fn run(&self) -> Result<(), Error> {
         run(&self.functions, &self.identity).await
+    }
+
+    /// Answers the call that this process was started with; for a `main` that returns an exit code.
+    pub async fn main(&self) -> ExitCode {
+        exit_code(&self.run().await)
     }
 
     /// Answers `request`, without I/O of its own.
@@ -138,6 +226,12 @@ impl Plugin<()> {
     /// As [`rscni::Plugin::run`](crate::Plugin::run).
     pub async fn run<P: Cni>(&self, plugin: &P) -> Result<(), Error> {
         run(plugin, &self.identity).await
+    }
+
+    /// Answers, with `plugin`, the call that this process was started with; for a `main` that
+    /// returns an exit code.
+    pub async fn main<P: Cni>(&self, plugin: &P) -> ExitCode {
+        exit_code(&self.run(plugin).await)
     }
 
     /// Answers `request` with `plugin`, without I/O of its own.

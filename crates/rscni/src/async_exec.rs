@@ -42,6 +42,29 @@ pub trait AsyncExec {
     }
 }
 
+/// Implements [`AsyncExec`] for a pointer to one.
+macro_rules! exec_by_pointer {
+    ($($pointer:ty),*) => {$(
+        impl<E: AsyncExec> AsyncExec for $pointer {
+            fn find(&self, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
+                (**self).find(plugin, path)
+            }
+
+            fn exec(
+                &self,
+                invocation: Invocation,
+            ) -> impl Future<Output = io::Result<Outcome>> + Send {
+                (**self).exec(invocation)
+            }
+
+            fn sleep(&self, time: Duration) -> impl Future<Output = ()> + Send {
+                (**self).sleep(time)
+            }
+        }
+    )*};
+}
+exec_by_pointer!(&E, Box<E>, std::sync::Arc<E>);
+
 /// Calls plugins through a blocking [`Exec`], such as linked-in plugins, on tokio's threads for
 /// blocking work. A call continues if its future is dropped.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,8 +1,10 @@
 //! The errors of the protocol and the error reply.
 
+use std::{error::Error as StdError, fmt, sync::Arc};
+
 use serde::{Deserialize, Serialize};
 
-use crate::{SpecVersion, any_case};
+use crate::{SpecVersion, any_case, request::Command};
 
 /// An error of a CNI call, one variant per code of the spec (section "Error").
 ///
@@ -16,7 +18,26 @@ use crate::{SpecVersion, any_case};
 /// assert_eq!(error.code(), 7);
 /// assert_eq!(error.to_string(), "invalid network configuration: cniOutput must name a directory");
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// An error that came from elsewhere, such as from a called plugin or from `?` on an
+/// [`io::Error`](std::io::Error), also knows its [`Origin`]. Match on [`kind`](Error::kind), which
+/// is the error without its origin:
+///
+/// ```
+/// use rscni::Error;
+/// # fn add() -> Result<(), Error> {
+/// #     let error = Error::TryAgainLater("the range is full".into());
+/// #     Err(error.in_call("host-local", rscni::Command::Add))
+/// # }
+/// let error = add().unwrap_err();
+/// if let Error::TryAgainLater(details) = error.kind() {
+///     assert_eq!((error.plugin(), details.as_str()), (Some("host-local"), "the range is full"));
+/// }
+/// ```
+///
+/// `?` converts errors of I/O (code 5), of JSON (6), and of parsing addresses and numbers (7).
+/// [`Error::other`] converts anything else, such as an `anyhow::Error` (999).
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// 1: the plugin does not support `cniVersion` of the configuration, or the command does not
@@ -44,10 +65,36 @@ pub enum Error {
     PluginNotAvailableLimitedConnectivity(String),
     /// 999: an error in the plugin itself.
     Internal(String),
+    /// 7: a plugin is not installed. The text names the plugin and the directories.
+    NotInstalled(String),
+    /// 999: a plugin was killed because it took longer than its timeout.
+    TimedOut(String),
+    /// 5: the cache of a runtime cannot be read, written or locked.
+    Cache(String),
     /// A plugin's own error: code (100 and up), short message, details.
-    ///
-    /// Also carries the error of a delegated plugin, whatever its code, to pass it on unchanged.
     Custom(u32, String, String),
+    /// An error with its origin.
+    Traced(Box<Origin>),
+}
+
+/// The origin of an error: the call that returned it and the error that caused it.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    kind: Error,
+    /// The short message of an error reply, if it is not the one of the variant.
+    msg: Option<String>,
+    /// The text of `kind` with its context.
+    details: String,
+    call: Option<Call>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+/// The call of a plugin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Call {
+    plugin: String,
+    command: Command,
+    index: Option<usize>,
 }
 
 impl Error {
@@ -66,6 +113,84 @@ impl Error {
         self.parts().2
     }
 
+    /// Returns the error without its origin: never [`Error::Traced`].
+    pub fn kind(&self) -> &Self {
+        match self {
+            Self::Traced(origin) => &origin.kind,
+            other => other,
+        }
+    }
+
+    /// Returns the plugin that failed, if the error comes from a call.
+    pub fn plugin(&self) -> Option<&str> {
+        self.call().map(|call| call.plugin.as_str())
+    }
+
+    /// Returns the command that failed, if the error comes from a call.
+    pub fn command(&self) -> Option<Command> {
+        self.call().map(|call| call.command)
+    }
+
+    /// Returns the position of the failed plugin in its chain, from 0, if a runtime called it.
+    pub fn chain_index(&self) -> Option<usize> {
+        self.call().and_then(|call| call.index)
+    }
+
+    fn call(&self) -> Option<&Call> {
+        match self {
+            Self::Traced(origin) => origin.call.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Converts any error or text to [`Error::Internal`]; for `map_err`. The causes that an
+    /// `anyhow::Error` shows with `{:#}` are included.
+    ///
+    /// ```
+    /// # fn connect() -> Result<(), String> { Err("refused".into()) }
+    /// let error = connect().map_err(rscni::Error::other).unwrap_err();
+    /// assert_eq!(error.to_string(), "internal error: refused");
+    /// ```
+    pub fn other(error: impl fmt::Display) -> Self {
+        Self::Internal(format!("{error:#}"))
+    }
+
+    /// Sets the error that caused this one, for [`source`](StdError::source).
+    #[must_use]
+    pub fn with_source(self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.traced(|origin| origin.source = Some(Arc::new(source)))
+    }
+
+    /// Sets the call that returned this error; for an own implementation of delegation.
+    #[must_use]
+    pub fn in_call(self, plugin: impl Into<String>, command: Command) -> Self {
+        let plugin = plugin.into();
+        self.traced(|origin| origin.call = Some(Call { plugin, command, index: None }))
+    }
+
+    /// Sets the call in a chain that returned this error.
+    pub(crate) fn in_chain(self, plugin: &str, command: Command, index: usize) -> Self {
+        let call = Call { plugin: plugin.to_owned(), command, index: Some(index) };
+        self.traced(|origin| origin.call = Some(call))
+    }
+
+    /// Replaces the text of [`details`](Error::details), but not that of the kind.
+    pub(crate) fn with_details(self, details: String) -> Self {
+        self.traced(|origin| origin.details = details)
+    }
+
+    fn traced(self, change: impl FnOnce(&mut Origin)) -> Self {
+        let mut origin = match self {
+            Self::Traced(origin) => origin,
+            kind => {
+                let details = kind.details().to_owned();
+                Box::new(Origin { kind, msg: None, details, call: None, source: None })
+            }
+        };
+        change(&mut origin);
+        Self::Traced(origin)
+    }
+
     /// Returns the code, the short message and the text.
     fn parts(&self) -> (u32, &str, &str) {
         match self {
@@ -75,9 +200,11 @@ impl Error {
             }
             Self::NotExist(text) => (3, "container unknown or does not exist", text),
             Self::InvalidEnvValue(text) => (4, "invalid environment variables", text),
-            Self::IOFailure(text) => (5, "I/O failure", text),
+            Self::IOFailure(text) | Self::Cache(text) => (5, "I/O failure", text),
             Self::FailedToDecode(text) => (6, "failed to decode content", text),
-            Self::InvalidNetworkConfig(text) => (7, "invalid network configuration", text),
+            Self::InvalidNetworkConfig(text) | Self::NotInstalled(text) => {
+                (7, "invalid network configuration", text)
+            }
             Self::InvalidNetns(text) => (8, "invalid network namespace", text),
             Self::TryAgainLater(text) => (11, "try again later", text),
             Self::PluginNotAvailable(text) => (50, "plugin not available", text),
@@ -86,14 +213,18 @@ impl Error {
                 "plugin not available, existing containers may have limited connectivity",
                 text,
             ),
-            Self::Internal(text) => (999, "internal error", text),
+            Self::Internal(text) | Self::TimedOut(text) => (999, "internal error", text),
             Self::Custom(code, msg, text) => (*code, msg, text),
+            Self::Traced(origin) => {
+                let (code, msg, _) = origin.kind.parts();
+                (code, origin.msg.as_deref().unwrap_or(msg), &origin.details)
+            }
         }
     }
 
     /// Puts `context` before the text: `bridge: make veth: …`.
     #[must_use]
-    pub fn context(mut self, context: impl std::fmt::Display) -> Self {
+    pub fn context(mut self, context: impl fmt::Display) -> Self {
         let (Self::IncompatibleVersion(text)
         | Self::UnsupportedNetworkConfiguration(text)
         | Self::NotExist(text)
@@ -106,14 +237,36 @@ impl Error {
         | Self::PluginNotAvailable(text)
         | Self::PluginNotAvailableLimitedConnectivity(text)
         | Self::Internal(text)
-        | Self::Custom(_, _, text)) = &mut self;
+        | Self::NotInstalled(text)
+        | Self::TimedOut(text)
+        | Self::Cache(text)
+        | Self::Custom(_, _, text)) = &mut self
+        else {
+            let details = match self.details() {
+                "" => context.to_string(),
+                details => format!("{context}: {details}"),
+            };
+            return self.with_details(details);
+        };
         *text = if text.is_empty() { context.to_string() } else { format!("{context}: {text}") };
         self
     }
 }
 
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl PartialEq for Error {
+    /// Compares what the error reply contains, and the call; not the source.
+    fn eq(&self, other: &Self) -> bool {
+        let variant = |error: &Self| std::mem::discriminant(error.kind());
+        self.parts() == other.parts()
+            && variant(self) == variant(other)
+            && self.call() == other.call()
+    }
+}
+
+impl Eq for Error {}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.msg(), self.details()) {
             (msg, "") => f.write_str(msg),
             ("", details) => f.write_str(details),
@@ -122,23 +275,41 @@ impl std::fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Traced(origin) => origin.source.as_deref().map(|source| source as _),
+            _ => None,
+        }
+    }
+}
 
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
-        Self::IOFailure(error.to_string())
+        Self::IOFailure(error.to_string()).with_source(error)
     }
 }
 
 impl From<serde_json::Error> for Error {
     fn from(error: serde_json::Error) -> Self {
-        if error.is_io() {
-            Self::IOFailure(error.to_string())
-        } else {
-            Self::FailedToDecode(error.to_string())
-        }
+        let text = error.to_string();
+        if error.is_io() { Self::IOFailure(text) } else { Self::FailedToDecode(text) }
+            .with_source(error)
     }
 }
+
+/// Implements the conversion of errors that occur while a value of the configuration is parsed.
+macro_rules! invalid_value {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Error {
+            /// The text does not name the value; add it with [`context`](Error::context).
+            fn from(error: $error) -> Self {
+                Self::InvalidNetworkConfig(error.to_string()).with_source(error)
+            }
+        }
+    )*};
+}
+invalid_value!(std::net::AddrParseError, ipnet::AddrParseError, std::num::ParseIntError);
 
 impl From<&Error> for u32 {
     fn from(error: &Error) -> Self {
@@ -182,9 +353,25 @@ impl ErrorReply {
 }
 
 impl From<ErrorReply> for Error {
-    /// Keeps code, message and details unchanged.
+    /// Converts to the variant of the code; keeps message and details unchanged.
     fn from(reply: ErrorReply) -> Self {
-        Self::Custom(reply.code, reply.msg, reply.details)
+        let ErrorReply { code, msg, details, .. } = reply;
+        let kind = match code {
+            1 => Self::IncompatibleVersion(details),
+            2 => Self::UnsupportedNetworkConfiguration(details),
+            3 => Self::NotExist(details),
+            4 => Self::InvalidEnvValue(details),
+            5 => Self::IOFailure(details),
+            6 => Self::FailedToDecode(details),
+            7 => Self::InvalidNetworkConfig(details),
+            8 => Self::InvalidNetns(details),
+            11 => Self::TryAgainLater(details),
+            50 => Self::PluginNotAvailable(details),
+            51 => Self::PluginNotAvailableLimitedConnectivity(details),
+            999 => Self::Internal(details),
+            _ => return Self::Custom(code, msg, details),
+        };
+        if kind.msg() == msg { kind } else { kind.traced(|origin| origin.msg = Some(msg)) }
     }
 }
 
@@ -208,6 +395,9 @@ mod tests {
             (Error::PluginNotAvailable(t()), 50),
             (Error::PluginNotAvailableLimitedConnectivity(t()), 51),
             (Error::Internal(t()), 999),
+            (Error::NotInstalled(t()), 7),
+            (Error::TimedOut(t()), 999),
+            (Error::Cache(t()), 5),
             (Error::Custom(123, "m".into(), t()), 123),
         ];
         for (error, code) in codes {
@@ -215,11 +405,34 @@ mod tests {
             assert_eq!(error.details(), "t");
             assert_eq!(error.clone().context("c").details(), "c: t");
             let passed_on = Error::from(ErrorReply::new(&error, SpecVersion::LATEST));
-            assert_eq!(
-                (passed_on.code(), passed_on.msg(), passed_on.details()),
-                (error.code(), error.msg(), error.details())
-            );
+            assert_eq!(passed_on.parts(), error.parts());
+            assert_eq!(passed_on.kind().code(), code);
+            assert!(!matches!(passed_on, Error::Traced(_)));
         }
+    }
+
+    #[test]
+    fn a_reply_becomes_the_variant_of_its_code_and_keeps_its_message() {
+        let reply = ErrorReply {
+            cni_version: "1.1.0".into(),
+            code: 11,
+            msg: "no free address".into(),
+            details: "10.1.0.0/30".into(),
+        };
+        let error = Error::from(reply);
+        assert!(matches!(error.kind(), Error::TryAgainLater(text) if text == "10.1.0.0/30"));
+        assert_eq!(error.to_string(), "no free address: 10.1.0.0/30");
+    }
+
+    #[test]
+    fn the_call_and_the_plain_details_survive_context() {
+        let error = Error::TryAgainLater("full".into()).in_chain("host-local", Command::Add, 1);
+        let error = error.context("network a");
+        assert_eq!((error.plugin(), error.chain_index()), (Some("host-local"), Some(1)));
+        assert_eq!(error.command(), Some(Command::Add));
+        assert_eq!(error.details(), "network a: full");
+        assert_eq!(*error.kind(), Error::TryAgainLater("full".into()));
+        assert_ne!(error, *error.kind());
     }
 
     #[test]
@@ -232,8 +445,17 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_io_and_serde_become_codes_5_and_6() {
-        assert_eq!(Error::from(std::io::Error::other("disk")).code(), 5);
-        assert_eq!(Error::from(serde_json::from_str::<u8>("{").unwrap_err()).code(), 6);
+    fn question_mark_converts_errors_of_std_and_serde_and_keeps_them_as_source() {
+        let errors: [(Error, u32); 5] = [
+            (std::io::Error::other("disk").into(), 5),
+            (serde_json::from_str::<u8>("{").unwrap_err().into(), 6),
+            ("10.0.0".parse::<std::net::IpAddr>().unwrap_err().into(), 7),
+            ("10.0.0.0/33".parse::<ipnet::IpNet>().unwrap_err().into(), 7),
+            ("x".parse::<u16>().unwrap_err().into(), 7),
+        ];
+        for (error, code) in errors {
+            assert_eq!(error.code(), code);
+            assert_eq!(error.source().unwrap().to_string(), error.details());
+        }
     }
 }

@@ -9,14 +9,12 @@ use std::{
     borrow::Cow,
     collections::BTreeMap,
     ffi::OsString,
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
-#[cfg(feature = "async")]
-pub use crate::async_exec::{AsyncExec, AsyncProcess, OnThread};
-pub use crate::process::Process;
 use crate::{
     Args, CNIResult, Error,
     error::ErrorReply,
@@ -24,6 +22,12 @@ use crate::{
     process::MAX_OUTPUT,
     request::{Command, Reply, Request},
 };
+#[cfg(feature = "async")]
+pub use crate::{
+    async_exec::{AsyncExec, AsyncProcess, OnThread},
+    delegate::AsyncDelegate,
+};
+pub use crate::{delegate::Delegate, process::Process};
 
 /// A call of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,7 +145,11 @@ impl Outcome {
             .filter(|(_, text)| !text.is_empty())
             .map(|(stream, text)| format!("; {stream}: {text}"))
             .collect();
-        Err(Error::Internal(format!("plugin {plugin} {how}{}", output.concat())))
+        let text = format!("plugin {plugin} {how}{}", output.concat());
+        Err(match self.exit {
+            Exit::TimedOut(_) => Error::TimedOut(text),
+            _ => Error::Internal(text),
+        })
     }
 }
 
@@ -157,7 +165,8 @@ pub trait Exec {
     /// Finds the program of a plugin.
     ///
     /// # Errors
-    /// [`Error::InvalidNetworkConfig`] if the name is invalid or the plugin is not installed.
+    /// [`Error::InvalidNetworkConfig`] if the name is invalid, [`Error::NotInstalled`] if there is
+    /// no such plugin.
     fn find(&self, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
         find_plugin(plugin, path)
     }
@@ -181,7 +190,8 @@ pub trait Exec {
 /// Finds the first executable file named `plugin` in the directories of `CNI_PATH`.
 ///
 /// # Errors
-/// [`Error::InvalidNetworkConfig`] if the name is not a plain file name or there is no such file.
+/// [`Error::InvalidNetworkConfig`] if the name is not a plain file name, [`Error::NotInstalled`] if
+/// there is no such file.
 pub fn find_plugin(plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
     use std::os::unix::fs::PermissionsExt;
     check_plugin_type(plugin)?;
@@ -191,7 +201,7 @@ pub fn find_plugin(plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
     path.iter().map(|dir| dir.join(plugin)).find(|file| is_executable(file)).ok_or_else(|| {
         let dirs = path.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", ");
         let dirs = if dirs.is_empty() { "CNI_PATH, which is empty" } else { &dirs };
-        Error::InvalidNetworkConfig(format!(
+        Error::NotInstalled(format!(
             "plugin {plugin} is not installed: no executable of that name in {dirs}"
         ))
     })
@@ -215,126 +225,66 @@ impl<E: Exec> Exec for TimeLimited<E> {
     }
 }
 
-/// Another plugin, called with the `CNI_*` variables and the configuration of this call.
-///
-/// ```no_run
-/// # fn add(args: &rscni::Args) -> Result<(), rscni::Error> {
-/// use rscni::invoke::{Delegate, Process};
-///
-/// let ipam = Delegate::new(&Process, args, "host-local");
-/// let addresses = ipam.add()?; // calls DEL if ADD fails
-/// # let make_interface = |_: &rscni::CNIResult| Ok::<(), rscni::Error>(());
-/// if let Err(error) = make_interface(&addresses) {
-///     ipam.del()?;
-///     return Err(error);
-/// }
-/// # Ok(())
-/// # }
-/// ```
-pub struct Delegate<'a> {
-    exec: &'a dyn Exec,
-    args: &'a Args,
-    plugin: &'a str,
-    config: Option<Vec<u8>>,
+/// An [`Exec`] of any type, shared by all clones; [`Process`] by default.
+#[derive(Clone, Default)]
+pub struct AnyExec(Option<Arc<dyn Exec + Send + Sync>>);
+
+impl AnyExec {
+    /// Shares `exec`.
+    pub fn new(exec: impl Exec + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(exec)))
+    }
+
+    /// Whether plugins are processes that can be awaited instead of blocking a thread.
+    #[cfg(feature = "async")]
+    pub(crate) fn is_process(&self) -> bool {
+        self.0.is_none()
+    }
 }
 
-impl<'a> Delegate<'a> {
-    /// The plugin of this name, with the configuration from stdin.
-    pub fn new(exec: &'a dyn Exec, args: &'a Args, plugin: &'a str) -> Self {
-        Self { exec, args, plugin, config: None }
+impl Exec for AnyExec {
+    fn find(&self, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
+        self.0.as_ref().map_or_else(|| Process.find(plugin, path), |exec| exec.find(plugin, path))
     }
 
-    /// Replaces the configuration.
-    #[must_use]
-    pub fn with_config(mut self, config: Vec<u8>) -> Self {
-        self.config = Some(config);
-        self
+    fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
+        self.0.as_ref().map_or_else(|| Process.exec(invocation), |exec| exec.exec(invocation))
     }
+}
 
-    /// Calls ADD. If it fails, calls DEL before it returns the error, as the spec requires.
-    ///
-    /// # Errors
-    /// The plugin's error reply, unchanged; [`Error::InvalidNetworkConfig`] if it is not installed,
-    /// [`Error::IOFailure`] if it cannot be started, [`Error::FailedToDecode`] if its result is
-    /// invalid, and [`Error::Internal`] if it fails without an error reply.
-    pub fn add(&self) -> Result<CNIResult, Error> {
-        let invocation = self.invocation(Command::Add)?;
-        let result = self.exec(&invocation).and_then(|outcome| outcome.into_result(self.plugin));
-        if result.is_err() {
-            // Returns the error of ADD, whether DEL succeeds or not.
-            let _ = self.del();
+impl PartialEq for AnyExec {
+    /// Whether both are the same value.
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
         }
-        result
-    }
-
-    /// Calls DEL.
-    ///
-    /// # Errors
-    /// As [`add`](Delegate::add), except for results.
-    pub fn del(&self) -> Result<(), Error> {
-        self.call(Command::Del)
-    }
-
-    /// Calls CHECK.
-    ///
-    /// # Errors
-    /// As [`del`](Delegate::del).
-    pub fn check(&self) -> Result<(), Error> {
-        self.call(Command::Check)
-    }
-
-    /// Calls GC.
-    ///
-    /// # Errors
-    /// As [`del`](Delegate::del).
-    pub fn gc(&self) -> Result<(), Error> {
-        self.call(Command::Gc)
-    }
-
-    /// Calls STATUS.
-    ///
-    /// # Errors
-    /// As [`del`](Delegate::del).
-    pub fn status(&self) -> Result<(), Error> {
-        self.call(Command::Status)
-    }
-
-    fn call(&self, command: Command) -> Result<(), Error> {
-        self.exec(&self.invocation(command)?)?.into_success(self.plugin)
-    }
-
-    fn exec(&self, invocation: &Invocation) -> Result<Outcome, Error> {
-        let outcome = self.exec.exec(invocation).map_err(|error| {
-            Error::IOFailure(format!(
-                "cannot start plugin {} ({}): {error}",
-                self.plugin,
-                invocation.program.display()
-            ))
-        })?;
-        // The log output of a delegated plugin goes to the same place as ours.
-        let _ = io::stderr().write_all(&outcome.stderr);
-        Ok(outcome)
-    }
-
-    /// Returns the invocation of `command`.
-    ///
-    /// # Errors
-    /// [`Error::InvalidNetworkConfig`] if the plugin is not installed.
-    pub fn invocation(&self, command: Command) -> Result<Invocation, Error> {
-        Ok(Invocation {
-            plugin: self.plugin.to_owned(),
-            program: self.exec.find(self.plugin, &self.args.path)?,
-            vars: variables(command, self.args),
-            inherits: Inherits::PathAndTrace,
-            stdin: match (&self.config, &self.args.config) {
-                (Some(config), _) => config.clone(),
-                (None, Some(config)) if self.args.stdin.is_empty() => serde_json::to_vec(config)?,
-                (None, _) => self.args.stdin.clone(),
-            },
-            time_limit: None,
-        })
     }
 }
+
+impl Eq for AnyExec {}
+
+impl std::fmt::Debug for AnyExec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "AnyExec(..)" } else { "AnyExec(Process)" })
+    }
+}
+
+/// Implements [`Exec`] for a pointer to one.
+macro_rules! exec_by_pointer {
+    ($($pointer:ty),*) => {$(
+        impl<E: Exec + ?Sized> Exec for $pointer {
+            fn find(&self, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
+                (**self).find(plugin, path)
+            }
+
+            fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
+                (**self).exec(invocation)
+            }
+        }
+    )*};
+}
+exec_by_pointer!(&E, Box<E>, Arc<E>);
 
 /// Returns the `CNI_*` variables that pass `args` to another plugin.
 pub(crate) fn variables(command: Command, args: &Args) -> BTreeMap<String, OsString> {

@@ -8,6 +8,7 @@
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
+    process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -54,18 +55,58 @@ pub trait Cni {
     }
 }
 
-/// The function type of [`Plugin::new`]. The result of DEL and CHECK is not written.
+/// Implements [`Cni`] for a pointer to a plugin.
+macro_rules! cni_by_pointer {
+    ($($pointer:ty),*) => {$(
+        impl<C: Cni + ?Sized> Cni for $pointer {
+            fn add(&self, args: Args) -> Result<CNIResult, Error> {
+                (**self).add(args)
+            }
+
+            fn del(&self, args: Args) -> Result<(), Error> {
+                (**self).del(args)
+            }
+
+            fn check(&self, args: Args) -> Result<(), Error> {
+                (**self).check(args)
+            }
+
+            fn gc(&self, args: Args) -> Result<(), Error> {
+                (**self).gc(args)
+            }
+
+            fn status(&self, args: Args) -> Result<(), Error> {
+                (**self).status(args)
+            }
+        }
+    )*};
+}
+cni_by_pointer!(&C, Box<C>, std::sync::Arc<C>);
+
+/// A function for ADD, DEL or CHECK. The result of DEL and CHECK is not written.
 pub type CmdFn = fn(Args) -> Result<CNIResult, Error>;
 
-/// Three functions as a plugin; made by [`Plugin::new`].
+/// A function for GC or STATUS.
+pub type NodeFn = fn(Args) -> Result<(), Error>;
+
+/// Functions or closures as a plugin; made by [`Plugin::new`].
 #[derive(Clone, Copy, Debug)]
-pub struct Functions {
-    add: CmdFn,
-    del: CmdFn,
-    check: CmdFn,
+pub struct Functions<A = CmdFn, D = CmdFn, C = CmdFn, G = NodeFn, S = NodeFn> {
+    pub(crate) add: A,
+    pub(crate) del: D,
+    pub(crate) check: C,
+    pub(crate) gc: G,
+    pub(crate) status: S,
 }
 
-impl Cni for Functions {
+impl<A, D, C, G, S> Cni for Functions<A, D, C, G, S>
+where
+    A: Fn(Args) -> Result<CNIResult, Error>,
+    D: Fn(Args) -> Result<CNIResult, Error>,
+    C: Fn(Args) -> Result<CNIResult, Error>,
+    G: Fn(Args) -> Result<(), Error>,
+    S: Fn(Args) -> Result<(), Error>,
+{
     fn add(&self, args: Args) -> Result<CNIResult, Error> {
         (self.add)(args)
     }
@@ -76,6 +117,14 @@ impl Cni for Functions {
 
     fn check(&self, args: Args) -> Result<(), Error> {
         (self.check)(args).map(drop)
+    }
+
+    fn gc(&self, args: Args) -> Result<(), Error> {
+        (self.gc)(args)
+    }
+
+    fn status(&self, args: Args) -> Result<(), Error> {
+        (self.status)(args)
     }
 }
 
@@ -115,8 +164,11 @@ impl Cni for Functions {
 /// }
 /// ```
 ///
-/// `run` writes the error reply before it returns the error. `main` only has to exit with a status
-/// other than 0: it returns the error, as above, or panics (`plugin.run().expect("…")`).
+/// Functions may be closures, and there are setters for [`gc`](Plugin::gc) and
+/// [`status`](Plugin::status).
+///
+/// `run` writes the error reply before it returns the error. A `main` that returns the error, as
+/// above, prints it to stderr too; [`main`](Plugin::main) returns only the exit code.
 #[derive(Clone, Debug)]
 pub struct Plugin<F = ()> {
     functions: F,
@@ -130,21 +182,47 @@ pub(crate) struct Identity {
     pub(crate) about: String,
 }
 
-impl Plugin<Functions> {
-    /// A plugin made of three functions; GC and STATUS succeed without doing anything.
-    pub fn new(
-        add: CmdFn,
-        del: CmdFn,
-        check: CmdFn,
-        info: PluginInfo,
-        about: impl Into<String>,
-    ) -> Self {
+impl<A, D, C> Plugin<Functions<A, D, C>>
+where
+    A: Fn(Args) -> Result<CNIResult, Error>,
+    D: Fn(Args) -> Result<CNIResult, Error>,
+    C: Fn(Args) -> Result<CNIResult, Error>,
+{
+    /// A plugin made of three functions or closures; GC and STATUS succeed without doing anything.
+    pub fn new(add: A, del: D, check: C, info: PluginInfo, about: impl Into<String>) -> Self {
+        let nothing: NodeFn = |_| Ok(());
         Self {
-            functions: Functions { add, del, check },
+            functions: Functions { add, del, check, gc: nothing, status: nothing },
             identity: Identity { info, about: about.into() },
         }
     }
+}
 
+impl<A, D, C, G, S> Plugin<Functions<A, D, C, G, S>> {
+    /// Sets the function for GC.
+    #[must_use]
+    pub fn gc<F: Fn(Args) -> Result<(), Error>>(self, gc: F) -> Plugin<Functions<A, D, C, F, S>> {
+        let Functions { add, del, check, status, .. } = self.functions;
+        let functions = Functions { add, del, check, gc, status };
+        Plugin { functions, identity: self.identity }
+    }
+
+    /// Sets the function for STATUS.
+    #[must_use]
+    pub fn status<F: Fn(Args) -> Result<(), Error>>(
+        self,
+        status: F,
+    ) -> Plugin<Functions<A, D, C, G, F>> {
+        let Functions { add, del, check, gc, .. } = self.functions;
+        let functions = Functions { add, del, check, gc, status };
+        Plugin { functions, identity: self.identity }
+    }
+}
+
+impl<A, D, C, G, S> Plugin<Functions<A, D, C, G, S>>
+where
+    Functions<A, D, C, G, S>: Cni,
+{
     /// Answers the call that this process was started with.
     ///
     /// Reserves stdout for the reply: output of the plugin and its children to stdout goes to
@@ -155,6 +233,11 @@ impl Plugin<Functions> {
     /// non-zero status.
     pub fn run(&self) -> Result<(), Error> {
         run(&self.functions, &self.identity)
+    }
+
+    /// Answers the call that this process was started with; for a `main` that returns an exit code.
+    pub fn main(&self) -> ExitCode {
+        exit_code(&self.run())
     }
 
     /// Answers `request`, without I/O of its own.
@@ -210,6 +293,23 @@ impl Plugin<()> {
     /// non-zero status.
     pub fn run<C: Cni + ?Sized>(&self, plugin: &C) -> Result<(), Error> {
         run(plugin, &self.identity)
+    }
+
+    /// Answers, with `plugin`, the call that this process was started with.
+    ///
+    /// ```no_run
+    /// # use rscni::{Args, CNIResult, Cni, Error};
+    /// # struct Mine;
+    /// # impl Cni for Mine {
+    /// #     fn add(&self, _: Args) -> Result<CNIResult, Error> { Ok(CNIResult::default()) }
+    /// #     fn del(&self, _: Args) -> Result<(), Error> { Ok(()) }
+    /// # }
+    /// fn main() -> std::process::ExitCode {
+    ///     rscni::Plugin::default().msg("my plugin").main(&Mine)
+    /// }
+    /// ```
+    pub fn main<C: Cni + ?Sized>(&self, plugin: &C) -> ExitCode {
+        exit_code(&self.run(plugin))
     }
 
     /// Answers `request` with `plugin`, without I/O of its own.
@@ -316,6 +416,11 @@ pub(crate) fn deliver(reply: Reply) -> Result<(), Error> {
     reply.emit()
 }
 
+/// Returns the exit code of a plugin whose reply is already written.
+pub(crate) fn exit_code(outcome: &Result<(), Error>) -> ExitCode {
+    if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn about(identity: &Identity) -> Reply {
     let separator = if identity.about.is_empty() { "" } else { "\n" };
     let stderr = format!(
@@ -383,6 +488,7 @@ fn validate(
         config: Some(config),
         stdin: request.stdin.clone(),
         netns_override: vars.netns_override,
+        exec: request.exec.clone(),
     })
 }
 

@@ -17,7 +17,10 @@ use rustix::{
     stdio::dup2_stdout,
 };
 
-use crate::Error;
+use crate::{
+    Error,
+    invoke::{AnyExec, Exec},
+};
 
 /// The command of a call (`CNI_COMMAND`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +98,8 @@ pub struct Request {
     pub stdin: Vec<u8>,
     /// Whether `CNI_NETNS` is the network namespace of the plugin itself.
     pub netns_is_own: bool,
+    /// Calls the plugins that this one delegates to.
+    pub exec: AnyExec,
 }
 
 impl Request {
@@ -131,7 +136,14 @@ impl Request {
     /// A call with these variables and this configuration, made from this process.
     pub fn new(vars: BTreeMap<String, OsString>, stdin: Vec<u8>) -> Self {
         let netns_is_own = vars.get("CNI_NETNS").is_some_and(|path| is_own_netns(Path::new(path)));
-        Self { vars, stdin, netns_is_own }
+        Self { vars, stdin, netns_is_own, exec: AnyExec::default() }
+    }
+
+    /// Sets the way in which the plugin calls other plugins; for an [`Exec`] that calls plugins in
+    /// this process.
+    #[must_use]
+    pub fn with_exec(self, exec: impl Exec + Send + Sync + 'static) -> Self {
+        Self { exec: AnyExec::new(exec), ..self }
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
+#[cfg(feature = "async")]
+use rscni::invoke::AnyExec;
 use rscni::{
-    Args, CNIResult, Command, Error, NetConf, SpecVersion,
-    invoke::{Delegate, Exec, Process},
+    Args, CNIResult, Command, Error, IpConfig, NetConf, Plugin, PluginInfo, Request, SpecVersion,
+    invoke::{Delegate, Exec, Invocation, Outcome, Process},
 };
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -43,7 +45,7 @@ impl Installed {
             path: vec!["/nowhere/first".into(), directory.path().into()],
             config: Some(NetConf::from_json(config.as_bytes()).unwrap()),
             stdin: config.into(),
-            netns_override: false,
+            ..Args::default()
         };
         Self { directory, args }
     }
@@ -59,7 +61,7 @@ impl Installed {
     }
 
     fn ipam(&self) -> Delegate<'_> {
-        Delegate::new(&Process, &self.args, "ipam")
+        self.args.delegate("ipam")
     }
 
     fn read(&self, name: &str) -> String {
@@ -152,15 +154,28 @@ fn a_result_is_read_in_all_versions() {
 fn an_error_is_passed_on_unchanged() {
     let full = r#"{ "cniVersion": "1.0.0", "code": 11, "msg": "empty", "details": "10.1.0.0/30" }"#;
     let of_go_plugin = r#"{ "code": 999, "msg": "no space" }"#;
-    for (reply, error) in [
-        (full, Error::Custom(11, "empty".into(), "10.1.0.0/30".into())),
-        (of_go_plugin, Error::Custom(999, "no space".into(), String::new())),
+    for (reply, kind, text) in [
+        (full, Error::TryAgainLater("10.1.0.0/30".into()), "empty: 10.1.0.0/30"),
+        (of_go_plugin, Error::Internal(String::new()), "no space"),
     ] {
         let installed = Installed::failing(reply);
         let ipam = installed.ipam();
-        assert_eq!(ipam.add().unwrap_err(), error);
-        for outcome in [ipam.del(), ipam.check(), ipam.gc(), ipam.status()] {
-            assert_eq!(outcome.unwrap_err(), error);
+        let added = ipam.add().map(drop);
+        for (command, outcome) in [
+            (Command::Add, added),
+            (Command::Del, ipam.del()),
+            (Command::Check, ipam.check()),
+            (Command::Gc, ipam.gc()),
+            (Command::Status, ipam.status()),
+        ] {
+            let error = outcome.unwrap_err();
+            assert_eq!(
+                (error.kind().code(), error.kind().details()),
+                (kind.code(), kind.details())
+            );
+            assert_eq!(error.to_string(), text);
+            assert_eq!((error.plugin(), error.command()), (Some("ipam"), Some(command)));
+            assert_eq!(error.chain_index(), None);
         }
     }
 }
@@ -311,4 +326,101 @@ fn the_call_of_a_plugin_that_is_being_installed_is_retried() {
         drop(file);
         add.join().unwrap().unwrap();
     });
+}
+
+#[test]
+fn add_then_releases_the_addresses_if_the_closure_fails() {
+    let installed = Installed::printing("{}");
+    let result = installed.ipam().add_then(|addresses| Ok(addresses.ips.len()));
+    assert_eq!((result, installed.commands()), (Ok(0), vec!["ADD".to_owned()]));
+
+    let failed = Error::Internal("no interface".into());
+    let result = installed.ipam().add_then(|_| Err::<(), _>(failed.clone()));
+    assert_eq!(result, Err(failed));
+    assert_eq!(installed.commands(), ["ADD", "ADD", "DEL"]);
+}
+
+#[test]
+fn add_then_does_not_run_the_closure_if_add_fails() {
+    let installed = Installed::failing(r#"{ "code": 11, "msg": "full" }"#);
+    let result = installed.ipam().add_then(|_| -> Result<(), Error> { panic!("it ran") });
+    assert_eq!(result.unwrap_err().code(), 11);
+    assert_eq!(installed.commands(), ["ADD", "DEL"]);
+}
+
+#[test]
+fn a_plugin_that_is_not_installed_is_an_error_of_its_own() {
+    let args = Args::default();
+    let error = args.delegate("missing").add().unwrap_err();
+    assert!(matches!(error.kind(), Error::NotInstalled(_)), "{error:?}");
+    assert_eq!((error.code(), error.plugin()), (7, Some("missing")));
+}
+
+/// Calls every plugin in this process.
+struct InProcess;
+
+impl Exec for InProcess {
+    fn find(&self, plugin: &str, _: &[PathBuf]) -> Result<PathBuf, Error> {
+        Ok(plugin.into())
+    }
+
+    fn exec(&self, invocation: &Invocation) -> std::io::Result<Outcome> {
+        let main = |args: Args| args.delegate("ipam").add();
+        let ipam = |args: Args| {
+            let address = IpConfig::new("10.1.0.5/16".parse()?);
+            Ok(CNIResult {
+                ips: vec![address],
+                ..args.conf()?.prev_result.clone().unwrap_or_default()
+            })
+        };
+        let nothing = |_| Ok(CNIResult::default());
+        let request = Request::from(invocation).with_exec(Self);
+        Ok(match invocation.plugin.as_str() {
+            "main" => {
+                Plugin::new(main, nothing, nothing, PluginInfo::default(), "").reply(&request)
+            }
+            _ => Plugin::new(ipam, nothing, nothing, PluginInfo::default(), "").reply(&request),
+        }
+        .into())
+    }
+}
+
+#[test]
+fn a_delegated_plugin_is_called_as_the_plugin_itself_was() {
+    let args = Installed::printing("").args;
+    let result = Delegate::new(&InProcess, &args, "main").add().unwrap();
+    assert_eq!(result.ips[0].address.to_string(), "10.1.0.5/16");
+}
+
+#[cfg(feature = "async")]
+mod asynchronous {
+    use super::*;
+
+    #[tokio::test]
+    async fn add_then_releases_the_addresses_if_the_future_fails() {
+        let installed = Installed::printing("{}");
+        let ipam = installed.args.delegate_async("ipam");
+        let result = ipam.add_then(async |addresses| Ok(addresses.ips.len())).await;
+        assert_eq!(result, Ok(0));
+        let failed = Error::Internal("no interface".into());
+        let result = ipam.add_then(async |_| Err::<(), _>(failed.clone())).await;
+        assert_eq!(result, Err(failed));
+        assert_eq!(installed.commands(), ["ADD", "ADD", "DEL"]);
+    }
+
+    #[tokio::test]
+    async fn plugins_of_this_process_are_called_on_a_thread() {
+        let args = Args { exec: AnyExec::new(InProcess), ..Installed::printing("").args };
+        let result = args.delegate_async("main").add().await.unwrap();
+        assert_eq!(result.ips[0].address.to_string(), "10.1.0.5/16");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn calls_can_be_spawned_on_the_threads_of_tokio() {
+        let installed = Installed::printing("{}");
+        let args = installed.args.clone();
+        let add = async |args: Args| args.delegate_async("ipam").add().await;
+        let call = tokio::spawn(async move { add(args).await });
+        assert_eq!(call.await.unwrap(), Ok(CNIResult::default()));
+    }
 }

@@ -125,7 +125,7 @@ impl Cache {
     /// of another attachment is ignored.
     ///
     /// # Errors
-    /// [`Error::FailedToDecode`] if it is damaged, [`Error::IOFailure`] if it cannot be read, and
+    /// [`Error::FailedToDecode`] if it is damaged, [`Error::Cache`] if it cannot be read, and
     /// those of [`file`](Self::file).
     pub fn load(
         &self,
@@ -143,10 +143,14 @@ impl Cache {
     /// Files of old libcni releases do not name their attachment, so they are listed as broken.
     ///
     /// # Errors
-    /// [`Error::IOFailure`] if the directory cannot be read.
+    /// [`Error::Cache`] if the directory cannot be read.
     pub fn list(&self) -> Result<CacheListing, Error> {
         let mut listing = CacheListing::default();
-        for file in files(&self.results(), |file| !is_draft(file))? {
+        let results = self.results();
+        let files = files(&results, |file| !is_draft(file)).map_err(|error| {
+            Error::Cache(format!("cannot list {}: {error}", results.display())).with_source(error)
+        })?;
+        for file in files {
             match read(&file, None).and_then(|entry| self.check_file(entry, &file)) {
                 // Removed since the directory was read.
                 Ok(None) => {}
@@ -163,7 +167,7 @@ impl Cache {
     /// Lists the attachments of a container, and the broken files whose names may refer to it.
     ///
     /// # Errors
-    /// [`Error::IOFailure`] if the directory cannot be read, [`Error::InvalidEnvValue`] if the
+    /// [`Error::Cache`] if the directory cannot be read, [`Error::InvalidEnvValue`] if the
     /// container id is invalid.
     pub fn list_of(&self, container_id: &str) -> Result<CacheListing, Error> {
         check_container_id(container_id)?;
@@ -195,18 +199,19 @@ impl Cache {
     /// Writes an entry. A reader sees the previous entry or this one, never a part.
     ///
     /// # Errors
-    /// [`Error::IOFailure`] if it cannot be written, and those of [`file`](Self::file).
+    /// [`Error::Cache`] if it cannot be written, and those of [`file`](Self::file).
     pub fn store(&self, entry: &CacheEntry) -> Result<(), Error> {
         let file = self.file(&entry.network, &entry.params)?;
         let bytes = encode(entry)?;
-        self.write(&file, &bytes)
-            .map_err(|e| Error::IOFailure(format!("cannot write {}: {e}", file.display())))
+        self.write(&file, &bytes).map_err(|e| {
+            Error::Cache(format!("cannot write {}: {e}", file.display())).with_source(e)
+        })
     }
 
     /// Removes the entry of an attachment, even a damaged one, if there is one.
     ///
     /// # Errors
-    /// [`Error::IOFailure`] if it cannot be removed, and those of [`file`](Self::file).
+    /// [`Error::Cache`] if it cannot be removed, and those of [`file`](Self::file).
     pub fn remove(&self, network: &str, params: &AttachmentParams) -> Result<(), Error> {
         let file = self.file(network, params)?;
         if let Ok(None) = self.load(network, params) {
@@ -216,7 +221,8 @@ impl Cache {
         }
         match fs::remove_file(&file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::IOFailure(format!("cannot remove {}: {error}", file.display())))
+                let text = format!("cannot remove {}: {error}", file.display());
+                Err(Error::Cache(text).with_source(error))
             }
             _ => Ok(()),
         }
@@ -378,7 +384,9 @@ fn read(file: &Path, of: Option<(&str, &AttachmentParams)>) -> Result<Option<Cac
     let read = open(file).and_then(|mut file| file.read_to_end(&mut bytes).map(|_| file));
     let modified = match read {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::IOFailure(format!("cannot read: {error}"))),
+        Err(error) => {
+            return Err(Error::Cache(format!("cannot read: {error}")).with_source(error));
+        }
         Ok(file) => file.metadata().and_then(|metadata| metadata.modified()).ok(),
     };
     Ok(Some(CacheEntry { modified, ..decode(&bytes, of)? }))

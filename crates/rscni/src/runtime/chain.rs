@@ -97,7 +97,7 @@ impl<'a> Chain<'a> {
     /// Adds the position in the chain to an error of a plugin.
     fn context(&self, command: Command, index: usize, error: Error) -> Error {
         let (plugin, number, count) = (self.plugin(index), index + 1, self.len());
-        error.context(format!(
+        error.in_chain(plugin, command, index).context(format!(
             "network {}: {command} of {plugin} (plugin {number} of {count})",
             self.list.name
         ))
@@ -108,7 +108,7 @@ impl<'a> Chain<'a> {
             let program = self.programs[index]
                 .as_ref()
                 .map_or_else(|_| "?".into(), |path| path.display().to_string());
-            Error::IOFailure(format!("cannot start {program}: {e}"))
+            Error::IOFailure(format!("cannot start {program}: {e}")).with_source(e)
         })
     }
 }

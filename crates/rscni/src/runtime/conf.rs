@@ -18,7 +18,7 @@ use serde::{
 };
 use serde_json::{Map, Value, json};
 
-use super::conf_dir::{files, has_extension};
+use super::conf_dir::{cannot_list, files, has_extension};
 use crate::{
     Dns, Error, SpecVersion, any_case,
     fault::{excerpt, join},
@@ -345,7 +345,9 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
         .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
         .open(path)
         .and_then(|file| file.take(MAX_SIZE).read_to_end(&mut bytes))
-        .map_err(|e| Error::IOFailure(format!("cannot read {}: {e}", path.display())))?;
+        .map_err(|e| {
+            Error::IOFailure(format!("cannot read {}: {e}", path.display())).with_source(e)
+        })?;
     if bytes.len() as u64 == MAX_SIZE {
         let text = format!("{} is too long for a configuration", path.display());
         return Err(Error::InvalidNetworkConfig(text));
@@ -355,7 +357,8 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
 
 /// Reads the plugins that a folder adds to a network; none if it does not exist.
 fn plugins_in(folder: &Path) -> Result<Vec<(PathBuf, PluginConf)>, Error> {
-    let files = files(folder, |file| has_extension(file, "conf") && !file.is_dir())?;
+    let files = files(folder, |file| has_extension(file, "conf") && !file.is_dir())
+        .map_err(|error| cannot_list(folder, error))?;
     let load = |file: PathBuf| {
         let plugin = parse(&read_file(&file)?, PLUGIN).and_then(|keys| PluginConf::new(keys, ""));
         match plugin {

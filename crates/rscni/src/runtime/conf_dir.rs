@@ -34,7 +34,7 @@ impl ConfDir {
             ["conflist", "conf", "json"].iter().any(|extension| has_extension(file, extension))
                 && !file.is_dir()
         };
-        for file in files(path, is_config)? {
+        for file in files(path, is_config).map_err(|error| cannot_list(path, error))? {
             match NetConfList::from_file(&file) {
                 Ok(list) => dir.networks.push((file, list)),
                 Err(error) => dir.broken.push((file, error)),
@@ -76,18 +76,21 @@ pub(super) fn has_extension(file: &Path, extension: &str) -> bool {
 }
 
 /// Returns the matching files of a directory in lexical order; none if it does not exist.
-pub(super) fn files(dir: &Path, is_wanted: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf>, Error> {
+pub(super) fn files(dir: &Path, is_wanted: impl Fn(&Path) -> bool) -> io::Result<Vec<PathBuf>> {
     let list =
         || std::fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
     let mut files = match list() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        listed => {
-            listed.map_err(|e| Error::IOFailure(format!("cannot list {}: {e}", dir.display())))?
-        }
+        listed => listed?,
     };
     files.retain(|file| is_wanted(file));
     files.sort();
     Ok(files)
+}
+
+/// Returns the error for a directory of configurations that cannot be listed.
+pub(super) fn cannot_list(dir: &Path, error: io::Error) -> Error {
+    Error::IOFailure(format!("cannot list {}: {error}", dir.display())).with_source(error)
 }
 
 #[cfg(test)]

@@ -111,7 +111,7 @@ impl<W: Waiter> Operations<'_, W> {
         let is_attached = match self.engine.cache.load(&list.name, params) {
             Ok(entry) => entry.is_some(),
             // If the cache cannot be read, the result could not be stored either.
-            Err(error @ Error::IOFailure(_)) => return Err(error),
+            Err(error) if matches!(error.kind(), Error::Cache(_)) => return Err(error),
             // A damaged entry also stands for an attachment.
             Err(_) => true,
         };
@@ -137,13 +137,13 @@ impl<W: Waiter> Operations<'_, W> {
         if is_attached {
             let advice = "not rolled back, since the attachment already existed: \
                           call DEL before another ADD";
-            return Err(suffixed(&error, advice));
+            return Err(suffixed(error, advice));
         }
         let mut undo = Each::undo(&chain, added);
         self.drive(&mut undo).await;
         Err(match Failures::of(undo.finish()) {
             Ok(()) => error,
-            Err(failures) => suffixed(&error, &format!("rollback failed too: {failures}")),
+            Err(failures) => suffixed(error, &format!("rollback failed too: {failures}")),
         })
     }
 
@@ -276,9 +276,11 @@ impl<W: Waiter> Operations<'_, W> {
         };
         let program = invocation.program.display().to_string();
         let outcome = self.exec(invocation).await;
-        let outcome =
-            outcome.map_err(|e| Error::IOFailure(format!("cannot start {program}: {e}")))?;
-        version::supported(plugin, outcome)
+        let outcome = outcome
+            .map_err(|e| Error::IOFailure(format!("cannot start {program}: {e}")).with_source(e));
+        outcome
+            .and_then(|outcome| version::supported(plugin, outcome))
+            .map_err(|error| error.in_call(plugin, Command::Version))
             .map_err(|error| error.context(format!("VERSION of {plugin}")))
     }
 
@@ -345,7 +347,7 @@ impl<W: Waiter> Operations<'_, W> {
         params: &AttachmentParams,
     ) -> Result<Locks, Error> {
         match self.lock(network, params).await {
-            Err(Error::IOFailure(_)) => Ok(None),
+            Err(error) if matches!(error.kind(), Error::Cache(_)) => Ok(None),
             locked => locked,
         }
     }
@@ -361,9 +363,9 @@ impl<W: Waiter> Operations<'_, W> {
         let begin = Instant::now();
         loop {
             let lock = Lock::try_take(path, mode);
-            if let Some(lock) =
-                lock.map_err(|e| Error::IOFailure(format!("cannot lock {}: {e}", path.display())))?
-            {
+            if let Some(lock) = lock.map_err(|e| {
+                Error::Cache(format!("cannot lock {}: {e}", path.display())).with_source(e)
+            })? {
                 return Ok(lock);
             }
             if let Some(limit) = self.engine.time_limit.filter(|limit| begin.elapsed() >= *limit) {
@@ -406,11 +408,11 @@ fn list_of_add(entry: &CacheEntry, list: &NetConfList) -> Option<NetConfList> {
 }
 
 /// Appends text to an error.
-fn suffixed(error: &Error, text: &str) -> Error {
+fn suffixed(error: Error, text: &str) -> Error {
     let details = if error.details().is_empty() {
         text.to_owned()
     } else {
         format!("{}; {text}", error.details())
     };
-    Error::Custom(error.code(), error.msg().to_owned(), details)
+    error.with_details(details)
 }

@@ -54,7 +54,7 @@ impl From<Failures> for Error {
         let texts: Vec<_> = std::iter::once(failures.first.details().to_owned())
             .chain(failures.rest.iter().map(Error::to_string))
             .collect();
-        Self::Custom(failures.first.code(), failures.first.msg().to_owned(), texts.join("; "))
+        failures.first.with_details(texts.join("; "))
     }
 }
 

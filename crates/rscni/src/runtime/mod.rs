@@ -81,7 +81,7 @@ impl<E: Exec> Runtime<E> {
     ///
     /// # Errors
     /// The error of the plugin that failed, with its position in the chain. Before any plugin is
-    /// called: [`Error::InvalidNetworkConfig`] if a plugin is not installed, [`Error::IOFailure`]
+    /// called: [`Error::InvalidNetworkConfig`] if a plugin is not installed, [`Error::Cache`]
     /// if the cache cannot be read or locked, [`Error::InvalidEnvValue`] if a parameter is invalid,
     /// [`Error::TryAgainLater`] if the wait for another operation times out.
     pub fn add(&self, list: &NetConfList, params: &AttachmentParams) -> Result<CNIResult, Error> {
@@ -120,7 +120,7 @@ impl<E: Exec> Runtime<E> {
     /// nothing if the configuration sets `disableGC`. Damaged entries of the cache are kept.
     ///
     /// # Errors
-    /// The errors of all plugins, with their positions in the chain; [`Error::IOFailure`] if the
+    /// The errors of all plugins, with their positions in the chain; [`Error::Cache`] if the
     /// cache cannot be read or locked; [`Error::TryAgainLater`] if the wait for another operation
     /// times out.
     pub fn gc(&self, list: &NetConfList, valid: &[Attachment]) -> Result<(), Failures> {
@@ -154,7 +154,7 @@ impl<E: Exec> Runtime<E> {
     /// VERSION: returns the versions that a plugin supports, without those unknown to this library.
     ///
     /// # Errors
-    /// [`Error::InvalidNetworkConfig`] if it is not installed, [`Error::FailedToDecode`] if its
+    /// [`Error::NotInstalled`] if it is not installed, [`Error::FailedToDecode`] if its
     /// reply has no versions.
     pub fn version(&self, plugin: &str) -> Result<PluginInfo, Error> {
         ready(self.operations().version(plugin))
