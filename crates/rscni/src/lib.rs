@@ -63,6 +63,7 @@ mod fault;
 pub mod fuzzing;
 pub mod invoke;
 mod legacy;
+pub mod manual;
 pub mod name;
 mod plugin;
 mod process;
