@@ -7,7 +7,7 @@
 //!   plugins.
 //! - [`faults`]: plugins are killed, and their system calls fail; nothing may be left behind.
 //! - [`fuzz`]: the fuzzers.
-//! - [`supply`]: licences, sources and versions of the dependencies.
+//! - [`supply`]: licences, sources and versions of the dependencies; [`packages`] of our crates.
 //! - [`uml`]: commands and tests inside User-Mode Linux.
 //! - [`upstream`]: the Go plugins' own test cases, run against our programs.
 //!
@@ -22,6 +22,7 @@ mod e2e;
 mod faults;
 mod fuzz;
 mod mounts;
+mod packages;
 mod page;
 mod pool;
 mod supply;

@@ -1,5 +1,5 @@
 //! The step `supply` of `cargo xtask test`: licences, sources and versions of the dependencies, as
-//! deny.toml has them.
+//! deny.toml has them; and the packages of the published crates ([`packages`](crate::packages)).
 //!
 //! These are the checks `licenses`, `bans` and `sources` of `cargo deny`, with the same file, for
 //! machines that have neither that program nor a network. A crate's licence is the one in its
@@ -58,6 +58,7 @@ pub(crate) fn check() -> Result<ExitCode> {
         "   {} crates, as deny.toml has them; advisories need a network: see CONTRIBUTING.md",
         packages.len()
     );
+    crate::packages::check(&packages)?;
     Ok(ExitCode::SUCCESS)
 }
 

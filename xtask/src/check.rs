@@ -32,7 +32,7 @@ enum Step {
     Lint,
     /// cargo doc with every warning an error
     Docs,
-    /// licences, sources and versions of the dependencies against deny.toml
+    /// licences, sources and versions of the dependencies against deny.toml; packages of our crates
     Supply,
     /// cargo test: unit and integration tests, examples
     Tests,
@@ -59,7 +59,7 @@ impl Step {
             Self::Format => "format",
             Self::Lint => "lint",
             Self::Docs => "docs",
-            Self::Supply => "licences and sources of dependencies",
+            Self::Supply => "licences and sources of dependencies, packages",
             Self::Tests => "tests",
             Self::Doctests => "tests in the documentation",
             Self::Demo => "the demo",

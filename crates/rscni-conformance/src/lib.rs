@@ -10,6 +10,8 @@
 //! kills everything left of it, even if the run itself is killed. The [`Report`] is written as
 //! text, JSON or `JUnit` XML.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod guard;
 mod host;
 mod job;

@@ -46,6 +46,8 @@
 //! `CAP_SYS_ADMIN` to enter or bind one, `CAP_NET_RAW` to announce. Root is not required: a user
 //! namespace grants all of them.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod announce;
 mod arp;
 mod closing;

@@ -4,6 +4,7 @@
 //! calls it in-process through [`Linked`]. Each plugin is a module under `interface`, `ipam` or
 //! `meta` with the same order: configuration, `add`, `check`, `del`, `gc`, `status`.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod attach;

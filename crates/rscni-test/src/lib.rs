@@ -103,6 +103,8 @@
 //! A plugin that takes longer than two minutes is killed. A failed assertion shows the whole call.
 //! A test that cannot create its namespaces fails and says what to enable.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod enter;
 mod exchange;
 mod inventory;

@@ -44,6 +44,7 @@
 //! calling side, [`Exec`](invoke::Exec) turns an [`Invocation`](invoke::Invocation) into an
 //! [`Outcome`](invoke::Outcome).
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 pub mod address;
