@@ -126,6 +126,31 @@ impl NetConf {
         })
     }
 
+    /// Reads the keys of `ipam`, without its `type`, into an IPAM plugin's own struct.
+    ///
+    /// ```
+    /// # let text = br#"{ "name": "net", "ipam": { "type": "mine", "subnet": "10.1.0.0/40" } }"#;
+    /// #[derive(Debug, serde::Deserialize)]
+    /// struct Mine { subnet: rscni::IpNet }
+    ///
+    /// let conf = rscni::NetConf::from_json(text)?;
+    /// let error = conf.ipam_as::<Mine>().unwrap_err();
+    /// assert!(error.details().starts_with("mine: ipam.subnet: "), "{error}");
+    /// # Ok::<(), rscni::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidNetworkConfig`] with the path of each key that is missing or has a wrong
+    /// value.
+    pub fn ipam_as<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        let entries = self.ipam.iter().flat_map(|ipam| &ipam.custom);
+        let entries: Vec<_> = entries.map(|(key, value)| (key.as_str(), value)).collect();
+        any_case::read_entries(&entries, "ipam").map_err(|problem| {
+            let plugin = self.ipam_type().unwrap_or("IPAM plugin");
+            Error::InvalidNetworkConfig(format!("{plugin}: {problem}"))
+        })
+    }
+
     /// Returns the versions that the network offers (`cniVersions`), if the runtime passes them.
     pub fn cni_versions(&self) -> impl Iterator<Item = &str> {
         let versions = any_case::get(&self.protocol, "cniVersions").and_then(Value::as_array);
