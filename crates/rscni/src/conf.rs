@@ -595,6 +595,24 @@ mod tests {
     }
 
     #[test]
+    fn the_parts_of_a_configuration_are_read_as_they_are_written() {
+        fn assert_kept<T: Serialize + DeserializeOwned>(json: &Value) {
+            let read: T = serde_json::from_value(json.clone()).unwrap();
+            assert_eq!(&serde_json::to_value(&read).unwrap(), json);
+        }
+        assert_kept::<Ipam>(&json!({ "type": "static", "x": 1 }));
+        assert_kept::<Attachment>(&json!({ "containerID": "a", "ifname": "eth0" }));
+        assert_kept::<Custom>(&json!({ "x": [1] }));
+        assert_kept::<SpecVersion>(&json!("1.0.0"));
+        assert_kept::<crate::Command>(&json!("CHECK"));
+        assert_kept::<crate::Interface>(&json!({ "name": "eth0", "mtu": 1500, "x": 1 }));
+        assert_kept::<crate::IpConfig>(&json!({ "address": "10.0.0.2/24", "interface": 0 }));
+        assert_kept::<crate::Route>(&json!({ "dst": "10.0.0.0/8", "gw": "10.0.0.1" }));
+        assert_kept::<Dns>(&json!({ "nameservers": ["10.0.0.1"], "x": 1 }));
+        assert_kept::<crate::Extra>(&json!({ "x": [1] }));
+    }
+
+    #[test]
     fn a_configuration_of_a_megabyte_is_read() {
         let json = json!({ "name": "n", "blob": "x".repeat(1 << 20) });
         assert_eq!(read(&json).custom["blob"].as_str().map(str::len), Some(1 << 20));

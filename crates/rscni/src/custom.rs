@@ -2,14 +2,25 @@
 
 use std::{collections::HashMap, ops::Deref};
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 /// The keys of a configuration that are not defined by the protocol, in their order.
 ///
 /// It dereferences to a `HashMap<String, Value>`; serialization keeps the order of the keys.
 /// [`NetConf::custom_as`](crate::NetConf::custom_as) reads it into a struct.
-#[derive(Clone, Debug, Default, PartialEq)]
+///
+/// ```
+/// use rscni::Custom;
+///
+/// let custom: Custom = [("mtu", 1400), ("vlan", 7)].into_iter().collect();
+/// assert_eq!(custom["vlan"], 7);
+/// for (key, value) in &custom {
+///     println!("{key}: {value}");
+/// }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(from = "Map<String, Value>")]
 pub struct Custom {
     values: HashMap<String, Value>,
     order: Vec<String>,
@@ -55,6 +66,25 @@ impl<K: Into<String>, V: Into<Value>> FromIterator<(K, V)> for Custom {
     }
 }
 
+impl<'a> IntoIterator for &'a Custom {
+    type Item = (&'a String, &'a Value);
+    type IntoIter = std::vec::IntoIter<Self::Item>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter().collect::<Vec<_>>().into_iter()
+    }
+}
+
+impl IntoIterator for Custom {
+    type Item = (String, Value);
+    type IntoIter = std::vec::IntoIter<Self::Item>;
+
+    fn into_iter(mut self) -> Self::IntoIter {
+        let take = |key: String| self.values.remove(&key).map(|value| (key, value));
+        self.order.into_iter().filter_map(take).collect::<Vec<_>>().into_iter()
+    }
+}
+
 impl From<Map<String, Value>> for Custom {
     fn from(map: Map<String, Value>) -> Self {
         map.into_iter().collect()
@@ -77,5 +107,19 @@ mod tests {
         assert_eq!(custom.insert("a", 5), Some(2.into()));
         assert_eq!(serde_json::to_string(&custom).unwrap(), r#"{"z":1,"a":5,"m":3}"#);
         assert_eq!((custom.len(), &custom["m"]), (3, &Value::from(3)));
+    }
+
+    #[test]
+    fn iteration_and_json_keep_the_order() {
+        let text = r#"{"z":1,"a":[2],"m":null}"#;
+        let custom: Custom = serde_json::from_str(text).unwrap();
+        let mut keys = Vec::new();
+        for (key, _) in &custom {
+            keys.push(key.as_str());
+        }
+        assert_eq!(keys, ["z", "a", "m"]);
+        assert_eq!(serde_json::to_string(&custom).unwrap(), text);
+        let pairs: Vec<_> = custom.into_iter().collect();
+        assert_eq!(pairs[1], ("a".to_owned(), serde_json::json!([2])));
     }
 }

@@ -24,7 +24,8 @@ use crate::{
 ///
 /// It dereferences to a JSON object. It also records which keys of newer spec versions were read,
 /// so that a plugin passes them on in an old version too; comparisons ignore this.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(from = "Map<String, Value>")]
 pub struct Extra {
     keys: Map<String, Value>,
     /// The keys of newer versions that were read, as a bit mask.
@@ -65,6 +66,34 @@ impl Deref for Extra {
 impl From<Map<String, Value>> for Extra {
     fn from(keys: Map<String, Value>) -> Self {
         Self { keys, given: 0 }
+    }
+}
+
+impl<K: Into<String>, V: Into<Value>> FromIterator<(K, V)> for Extra {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
+        let mut extra = Self::default();
+        for (key, value) in pairs {
+            extra.insert(key, value);
+        }
+        extra
+    }
+}
+
+impl<'a> IntoIterator for &'a Extra {
+    type Item = (&'a String, &'a Value);
+    type IntoIter = serde_json::map::Iter<'a>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.keys.iter()
+    }
+}
+
+impl IntoIterator for Extra {
+    type Item = (String, Value);
+    type IntoIter = serde_json::map::IntoIter;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.keys.into_iter()
     }
 }
 

@@ -54,6 +54,8 @@ mod args;
 pub mod async_cni;
 #[cfg(feature = "async")]
 mod async_exec;
+mod capability;
+mod cni_args;
 mod conf;
 mod custom;
 mod delegate;
@@ -74,7 +76,9 @@ mod result;
 pub mod runtime;
 pub mod version;
 
-pub use args::{Args, Bandwidth, CniArgs, IpRange, PortMapping, RuntimeConfig, RuntimeDns};
+pub use args::Args;
+pub use capability::{Bandwidth, IpRange, PortMapping, RuntimeConfig, RuntimeDns};
+pub use cni_args::CniArgs;
 pub use conf::{Attachment, Ipam, NetConf};
 pub use custom::Custom;
 pub use error::{Error, ErrorReply, Origin};
@@ -104,7 +108,8 @@ pub mod async_skel {
 /// Types of calls, configurations and results under the name of earlier releases.
 pub mod types {
     pub use crate::{
-        args::{Args, PortMapping, RuntimeConfig},
+        args::Args,
+        capability::{PortMapping, RuntimeConfig},
         conf::{Ipam, NetConf},
         error::ErrorReply,
         result::{CNIResult, Dns, Interface, IpConfig, Route},

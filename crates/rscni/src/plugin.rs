@@ -13,7 +13,8 @@ use std::{
 };
 
 use crate::{
-    args::{Args, parse_bool},
+    args::Args,
+    cni_args::parse_bool,
     conf::{NetConf, version_for_error},
     error::{Error, ErrorReply},
     name::{check_container_id, check_interface_name, check_network_name},

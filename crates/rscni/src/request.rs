@@ -17,13 +17,16 @@ use rustix::{
     stdio::dup2_stdout,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     Error,
     invoke::{AnyExec, Exec},
 };
 
 /// The command of a call (`CNI_COMMAND`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
 pub enum Command {
     /// Adds a container to a network.
     Add,

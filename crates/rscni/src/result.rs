@@ -316,7 +316,7 @@ impl_object! {
 
 /// Whether an optional string is omitted; an empty one is, as it counts as `None`.
 #[expect(clippy::ref_option, reason = "serde calls it with a reference to the field")]
-fn no_text(text: &Option<String>) -> bool {
+pub(crate) fn no_text(text: &Option<String>) -> bool {
     text.as_ref().is_none_or(String::is_empty)
 }
 

@@ -1,8 +1,7 @@
 //! The cache of attachments between ADD and DEL, in the files and format of libcni, so that one
 //! runtime can check and detach what another has attached.
 //!
-//! An entry is the file `results/<network>-<container id>-<interface>` with a JSON object of the
-//! kind `cniCacheV1`.
+//! An entry is the file `results/<network>-<container id>-<interface>`.
 
 use std::{
     ffi::OsString,
@@ -10,18 +9,19 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 
-use base64::prelude::{BASE64_STANDARD, Engine};
 use rustix::fs::OFlags;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde::{Serialize, Serializer};
 
-use super::{AttachmentParams, NetConfList, conf_dir::files};
+use super::{
+    AttachmentParams, CacheEntry,
+    cache_entry::{decode, encode},
+    conf_dir::files,
+    failures::Described,
+};
 use crate::{
-    Attachment, CNIResult, Error, SpecVersion, any_case,
-    conf::version_of,
+    Error,
     name::{check_container_id, check_interface_name, check_network_name},
 };
 
@@ -31,60 +31,56 @@ pub struct Cache {
     dir: PathBuf,
 }
 
-/// A cached attachment.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct CacheEntry {
-    /// The network's name.
-    pub network: String,
-    /// The parameters of the ADD.
-    pub params: AttachmentParams,
-    /// The network's configuration; empty if the runtime did not store it.
-    pub config: Vec<u8>,
-    /// The result of the chain.
-    pub result: CNIResult,
-    /// The version of the stored result.
-    pub version: SpecVersion,
-    /// Modification time of its file; `None` if it was not read from a file.
-    pub modified: Option<SystemTime>,
-}
-
 /// The contents of a cache, in the order of the file names.
-#[derive(Clone, Debug, Default, PartialEq)]
+///
+/// ```no_run
+/// use rscni::runtime::Cache;
+///
+/// for entry in &Cache::default().list()? {
+///     println!("{} {}: {:?}", entry.network, entry.params.container_id, entry.result.ips);
+/// }
+/// # Ok::<(), rscni::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct CacheListing {
     /// The attachments.
     pub entries: Vec<CacheEntry>,
     /// The files that cannot be read, each with an error that names it.
+    #[serde(serialize_with = "broken_files")]
     pub broken: Vec<(PathBuf, Error)>,
 }
 
-impl CacheEntry {
-    /// The entry of an attachment to `list`.
-    pub fn new(list: &NetConfList, params: &AttachmentParams, result: &CNIResult) -> Self {
-        Self {
-            network: list.name.clone(),
-            params: params.clone(),
-            config: list.source().to_vec(),
-            result: result.clone(),
-            version: list.cni_version,
-            modified: None,
-        }
-    }
+impl<'a> IntoIterator for &'a CacheListing {
+    type Item = &'a CacheEntry;
+    type IntoIter = std::slice::Iter<'a, CacheEntry>;
 
-    /// Returns the attachment as GC passes it to plugins.
-    pub fn attachment(&self) -> Attachment {
-        Attachment {
-            container_id: self.params.container_id.clone(),
-            ifname: self.params.ifname.clone(),
-        }
+    fn into_iter(self) -> Self::IntoIter {
+        self.entries.iter()
     }
+}
 
-    fn is_of(&self, network: &str, params: &AttachmentParams) -> bool {
-        self.network == network
-            && self.params.container_id == params.container_id
-            && self.params.ifname == params.ifname
+impl IntoIterator for CacheListing {
+    type Item = CacheEntry;
+    type IntoIter = std::vec::IntoIter<CacheEntry>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.entries.into_iter()
     }
+}
+
+/// Writes objects with `file` and `error`.
+fn broken_files<S: Serializer>(
+    broken: &[(PathBuf, Error)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Broken<'a> {
+        file: &'a Path,
+        error: Described<'a>,
+    }
+    serializer
+        .collect_seq(broken.iter().map(|(file, error)| Broken { file, error: Described(error) }))
 }
 
 impl Default for Cache {
@@ -300,77 +296,8 @@ fn create_new(path: &Path) -> io::Result<fs::File> {
     }
 }
 
-const KIND: &str = "cniCacheV1";
-
 /// Maximum length of an entry's file name; a draft has one more byte.
 const LONGEST_NAME: usize = 254;
-
-/// The members of an entry's file.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Stored {
-    kind: String,
-    container_id: String,
-    config: Option<String>,
-    if_name: String,
-    network_name: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    netns: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    cni_args: Vec<(String, String)>,
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    capability_args: Map<String, Value>,
-    #[serde(default)]
-    result: Map<String, Value>,
-}
-
-impl From<&CacheEntry> for Stored {
-    fn from(entry: &CacheEntry) -> Self {
-        let result = match entry.result.to_json(entry.version) {
-            Value::Object(map) => map,
-            _ => Map::new(),
-        };
-        Self {
-            kind: KIND.into(),
-            container_id: entry.params.container_id.clone(),
-            config: Some(BASE64_STANDARD.encode(&entry.config)),
-            if_name: entry.params.ifname.clone(),
-            network_name: entry.network.clone(),
-            netns: entry.params.netns.as_ref().map(|path| path.to_string_lossy().into_owned()),
-            cni_args: entry.params.args.clone(),
-            capability_args: entry.params.capability_args.clone(),
-            result,
-        }
-    }
-}
-
-impl Stored {
-    fn into_entry(self) -> Result<CacheEntry, Error> {
-        let config = self.config.unwrap_or_default();
-        let version = version_of(&self.result)?;
-        let result: CNIResult = any_case::from_value(self.result)?;
-        // libcni before 1.2 did not store the network namespace, but results contain it.
-        let sandbox = || result.interfaces.iter().find_map(|interface| interface.sandbox.clone());
-        let netns = self.netns.filter(|path| !path.is_empty()).or_else(sandbox);
-        Ok(CacheEntry {
-            network: self.network_name,
-            params: AttachmentParams {
-                container_id: self.container_id,
-                netns: netns.map(Into::into),
-                ifname: self.if_name,
-                args: self.cni_args,
-                capability_args: self.capability_args,
-                netns_override: false,
-            },
-            config: BASE64_STANDARD
-                .decode(config)
-                .map_err(|error| Error::FailedToDecode(format!("config is not base64: {error}")))?,
-            version,
-            result,
-            modified: None,
-        })
-    }
-}
 
 /// Opens a file for reading. Does not follow a symbolic link and does not block on a pipe.
 fn open(file: &Path) -> io::Result<fs::File> {
@@ -392,41 +319,12 @@ fn read(file: &Path, of: Option<(&str, &AttachmentParams)>) -> Result<Option<Cac
     Ok(Some(CacheEntry { modified, ..decode(&bytes, of)? }))
 }
 
-/// Encodes an entry for its file.
-pub(super) fn encode(entry: &CacheEntry) -> Result<Vec<u8>, Error> {
-    Ok(serde_json::to_vec(&Stored::from(entry))?)
-}
-
-/// Decodes an entry. An old libcni stored only the result, so its attachment must be given in `of`.
-pub(super) fn decode(
-    bytes: &[u8],
-    of: Option<(&str, &AttachmentParams)>,
-) -> Result<CacheEntry, Error> {
-    let map: Map<String, Value> = serde_json::from_slice(bytes)?;
-    match (any_case::get(&map, "kind").and_then(Value::as_str), of) {
-        (Some(KIND), _) => any_case::from_value::<Stored>(map)?.into_entry(),
-        (None, Some((network, params))) if any_case::get(&map, "cniVersion").is_some() => {
-            Ok(CacheEntry {
-                network: network.into(),
-                params: AttachmentParams {
-                    container_id: params.container_id.clone(),
-                    ifname: params.ifname.clone(),
-                    ..AttachmentParams::default()
-                },
-                config: Vec::new(),
-                version: version_of(&map)?,
-                result: any_case::from_value(map)?,
-                modified: None,
-            })
-        }
-        (kind, _) => Err(Error::FailedToDecode(format!("kind {kind:?} is not {KIND:?}"))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::{SpecVersion, runtime::NetConfList};
+    use base64::prelude::{BASE64_STANDARD, Engine};
+    use serde_json::{Value, json};
     use std::os::unix::fs::PermissionsExt;
 
     const CONFIG: &str = r#"{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"noop"}]}"#;
@@ -470,6 +368,8 @@ mod tests {
                             "dns": {} }
             })
         );
+        assert_eq!(serde_json::to_value(entry()).unwrap(), json);
+        assert_eq!(serde_json::from_value::<CacheEntry>(json).unwrap(), entry());
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o600, 0o700));
     }
@@ -507,7 +407,7 @@ mod tests {
 
     #[test]
     fn a_damaged_entry_is_reported_and_can_be_removed() {
-        let whole = serde_json::to_string(&Stored::from(&entry())).unwrap();
+        let whole = serde_json::to_string(&entry()).unwrap();
         let config = BASE64_STANDARD.encode(CONFIG);
         let truncated = whole.replace(&config, &config[..config.len() - 1]);
         assert_ne!(truncated, whole);
@@ -580,6 +480,11 @@ mod tests {
         let broken: Vec<_> =
             listing.broken.iter().map(|(file, _)| file.strip_prefix(&results).unwrap()).collect();
         assert_eq!(broken, ["net-box-eth0", "net-copy-eth0", "net-old-eth0"].map(Path::new));
+        assert!((&listing).into_iter().eq(&listing.entries));
+        let json = serde_json::to_value(&listing).unwrap();
+        assert_eq!(json["entries"], json!(listing.clone().into_iter().collect::<Vec<_>>()));
+        assert_eq!(json["broken"][0]["file"], json!(results.join("net-box-eth0")));
+        assert_eq!(json["broken"][2]["error"]["code"], 6);
         let problems = ["key must be", "belongs into", "kind None is not"];
         for ((file, error), problem) in listing.broken.iter().zip(problems) {
             let details = error.details();

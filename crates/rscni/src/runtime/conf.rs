@@ -13,8 +13,9 @@ use std::{
 
 use rustix::fs::OFlags;
 use serde::{
-    Deserialize, Deserializer, Serialize,
+    Deserialize, Deserializer, Serialize, Serializer,
     de::{Error as _, Unexpected},
+    ser::Error as _,
 };
 use serde_json::{Map, Value, json};
 
@@ -37,7 +38,11 @@ use crate::{
 /// assert_eq!(list.plugins[1].plugin_type(), "portmap");
 /// # Ok::<(), rscni::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+///
+/// Serde reads a list as [`from_json`](NetConfList::from_json) and writes its
+/// [`source`](NetConfList::source), which has every key.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "Map<String, Value>")]
 #[non_exhaustive]
 pub struct NetConfList {
     /// The network's name.
@@ -187,6 +192,42 @@ impl NetConfList {
         source.insert("plugins".into(), json!(self.plugins));
         self.source = serde_json::to_vec(&source)?;
         Ok(())
+    }
+}
+
+impl TryFrom<Map<String, Value>> for NetConfList {
+    type Error = Error;
+
+    fn try_from(list: Map<String, Value>) -> Result<Self, Error> {
+        let source = serde_json::to_vec(&list)?;
+        Self::read(&list, source, None)
+    }
+}
+
+impl Serialize for NetConfList {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let list: Map<String, Value> =
+            serde_json::from_slice(&self.source).map_err(S::Error::custom)?;
+        list.serialize(serializer)
+    }
+}
+
+impl<'a> IntoIterator for &'a NetConfList {
+    type Item = &'a PluginConf;
+    type IntoIter = std::slice::Iter<'a, PluginConf>;
+
+    /// Iterates over the plugins in the order of ADD.
+    fn into_iter(self) -> Self::IntoIter {
+        self.plugins.iter()
+    }
+}
+
+impl IntoIterator for NetConfList {
+    type Item = PluginConf;
+    type IntoIter = std::vec::IntoIter<PluginConf>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.plugins.into_iter()
     }
 }
 
@@ -394,6 +435,26 @@ mod tests {
         for file in [long, pipe] {
             assert!(NetConfList::from_file(&file).is_err());
         }
+    }
+
+    #[test]
+    fn a_list_is_written_with_every_key() {
+        let json = json!({
+            "cniVersion": "1.0.0", "cniVersions": ["1.0.0", "1.1.0"], "name": "net", "own": [1],
+            "plugins": [{ "type": "a", "x": 1 }, { "type": "b" }],
+        });
+        let read: NetConfList = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(read, list(&json).unwrap());
+        assert_eq!(serde_json::to_value(&read).unwrap(), json);
+        let mut types = Vec::new();
+        for plugin in &read {
+            types.push(plugin.plugin_type());
+        }
+        assert_eq!(types, ["a", "b"]);
+        assert_eq!(read.clone().into_iter().count(), 2);
+        let invalid = json!({ "name": "net", "plugins": [{ "type": 1 }] });
+        let error = serde_json::from_value::<NetConfList>(invalid).unwrap_err();
+        assert!(error.to_string().contains("plugins[0].type"), "{error}");
     }
 
     #[test]

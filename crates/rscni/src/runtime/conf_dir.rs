@@ -12,6 +12,15 @@ use crate::Error;
 ///
 /// A file that cannot be read is in [`broken`](ConfDir::broken), and in the error of a
 /// [`find`](ConfDir::find) that finds nothing.
+///
+/// ```no_run
+/// use rscni::runtime::ConfDir;
+///
+/// for (file, network) in &ConfDir::load("/etc/cni/net.d".as_ref())? {
+///     println!("{}: {}", file.display(), network.name);
+/// }
+/// # Ok::<(), rscni::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConfDir {
@@ -71,6 +80,24 @@ impl ConfDir {
     }
 }
 
+impl<'a> IntoIterator for &'a ConfDir {
+    type Item = &'a (PathBuf, NetConfList);
+    type IntoIter = std::slice::Iter<'a, (PathBuf, NetConfList)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.networks.iter()
+    }
+}
+
+impl IntoIterator for ConfDir {
+    type Item = (PathBuf, NetConfList);
+    type IntoIter = std::vec::IntoIter<(PathBuf, NetConfList)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.networks.into_iter()
+    }
+}
+
 pub(super) fn has_extension(file: &Path, extension: &str) -> bool {
     file.extension().is_some_and(|own| own == extension)
 }
@@ -120,6 +147,17 @@ mod tests {
             ["a", "b", "c"]
         );
         assert!(dir.broken.is_empty());
+        let mut names = Vec::new();
+        for (file, network) in &dir {
+            names.push((file.file_name().unwrap().to_str().unwrap(), network.name.as_str()));
+        }
+        assert_eq!(names, [("10-a.conflist", "a"), ("20-b.conf", "b"), ("30-c.json", "c")]);
+        assert!(
+            dir.clone()
+                .into_iter()
+                .map(|(_, network)| network)
+                .eq(dir.networks.iter().map(|(_, network)| network.clone()))
+        );
     }
 
     #[test]

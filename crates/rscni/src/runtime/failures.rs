@@ -1,6 +1,8 @@
 //! The errors of a best-effort operation.
 
-use std::fmt;
+use std::{fmt, iter, slice, vec};
+
+use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::Error;
 
@@ -22,12 +24,51 @@ impl Failures {
 
     /// Returns all errors with `context` before their texts.
     pub(super) fn in_context(self, context: impl fmt::Display) -> impl Iterator<Item = Error> {
-        std::iter::once(self.first).chain(self.rest).map(move |error| error.context(&context))
+        self.into_iter().map(move |error| error.context(&context))
     }
 
     /// Returns all errors.
     pub fn iter(&self) -> impl Iterator<Item = &Error> {
-        std::iter::once(&self.first).chain(&self.rest)
+        self.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Failures {
+    type Item = &'a Error;
+    type IntoIter = iter::Chain<iter::Once<&'a Error>, slice::Iter<'a, Error>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        iter::once(&self.first).chain(&self.rest)
+    }
+}
+
+impl IntoIterator for Failures {
+    type Item = Error;
+    type IntoIter = iter::Chain<iter::Once<Error>, vec::IntoIter<Error>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        iter::once(self.first).chain(self.rest)
+    }
+}
+
+impl Serialize for Failures {
+    /// Writes a list of objects with `code`, `msg` and `details`, as in an error reply.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter().map(Described))
+    }
+}
+
+/// An error as an object with the members of an error reply.
+pub(super) struct Described<'a>(pub(super) &'a Error);
+
+impl Serialize for Described<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(error) = self;
+        let mut members = serializer.serialize_struct("Error", 3)?;
+        members.serialize_field("code", &error.code())?;
+        members.serialize_field("msg", &error.msg())?;
+        members.serialize_field("details", &error.details())?;
+        members.end()
     }
 }
 
@@ -67,6 +108,16 @@ mod tests {
         let errors = vec![Error::IOFailure("a".into()), Error::Internal("b".into())];
         let failures = Failures::of(errors).unwrap_err();
         assert_eq!(failures.iter().count(), 2);
+        let json = r#"[{"code":5,"msg":"I/O failure","details":"a"},
+            {"code":999,"msg":"internal error","details":"b"}]"#;
+        let json: serde_json::Value = serde_json::from_str(json).unwrap();
+        assert_eq!(serde_json::to_value(&failures).unwrap(), json);
+        let mut codes = Vec::new();
+        for error in &failures {
+            codes.push(error.code());
+        }
+        assert_eq!(codes, [5, 999]);
+        assert_eq!(failures.clone().into_iter().map(|error| error.code()).sum::<u32>(), 1004);
         let text = "I/O failure: a; internal error: b";
         assert_eq!(failures.to_string(), text);
         let error = Error::from(failures);

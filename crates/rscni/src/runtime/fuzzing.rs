@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{
     AttachmentParams, NetConfList,
-    cache::{decode, encode},
+    cache_entry::{decode, encode},
     chain::{Add, Chain, Each, Operation},
     version::supported,
 };

@@ -29,6 +29,7 @@
 #[cfg(feature = "async")]
 mod async_runtime;
 mod cache;
+mod cache_entry;
 mod chain;
 mod conf;
 mod conf_dir;
@@ -51,7 +52,8 @@ use std::{
 
 #[cfg(feature = "async")]
 pub use async_runtime::AsyncRuntime;
-pub use cache::{Cache, CacheEntry, CacheListing};
+pub use cache::{Cache, CacheListing};
+pub use cache_entry::CacheEntry;
 pub use conf::{NetConfList, PluginConf};
 pub use conf_dir::ConfDir;
 pub use failures::Failures;
