@@ -1,11 +1,12 @@
 //! A validated call, as a plugin receives it (spec: "Parameters").
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::{
-    Error, SpecVersion,
+    Command, Error, SpecVersion, TraceContext,
     capability::RuntimeConfig,
     cni_args::CniArgs,
     conf::NetConf,
@@ -14,8 +15,23 @@ use crate::{
 
 /// The arguments of a call. They are validated: names follow the rules of the spec, and everything
 /// that the command requires is set.
+///
+/// A test of a plugin makes them itself:
+///
+/// ```
+/// use rscni::{Args, Command, NetConf};
+///
+/// let mut args = Args::new(Command::Add)
+///     .with_attachment("my-container", "/run/netns/my-container", "eth0")
+///     .with_config(NetConf::from_json(br#"{ "name": "net", "type": "mine" }"#)?);
+/// args.args = Some("IP=10.0.0.5".into());
+/// # Ok::<(), rscni::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Args {
+    /// `CNI_COMMAND`.
+    pub command: Command,
     /// `CNI_CONTAINERID`; empty for GC and STATUS.
     pub container_id: String,
     /// `CNI_NETNS`; `None` for GC and STATUS, and for a DEL whose container is gone or whose path
@@ -35,9 +51,37 @@ pub struct Args {
     pub netns_override: bool,
     /// Calls other plugins for [`delegate`](Args::delegate), as the caller of this plugin does.
     pub exec: AnyExec,
+    /// The trace of the call, if the runtime passes one.
+    pub trace: Option<TraceContext>,
 }
 
 impl Args {
+    /// A call of `command` without arguments and configuration.
+    pub fn new(command: Command) -> Self {
+        Self { command, ..Self::default() }
+    }
+
+    /// Sets container id, network namespace and interface name.
+    #[must_use]
+    pub fn with_attachment(
+        mut self,
+        container_id: impl Into<String>,
+        netns: impl Into<PathBuf>,
+        ifname: impl Into<String>,
+    ) -> Self {
+        self.container_id = container_id.into();
+        self.netns = Some(netns.into());
+        self.ifname = ifname.into();
+        self
+    }
+
+    /// Sets the configuration.
+    #[must_use]
+    pub fn with_config(mut self, config: NetConf) -> Self {
+        self.config = Some(config);
+        self
+    }
+
     /// Returns the configuration.
     ///
     /// # Errors
@@ -58,7 +102,7 @@ impl Args {
     ///
     /// # Errors
     /// [`Error::InvalidEnvValue`] if it is not set.
-    pub fn require_netns(&self) -> Result<&std::path::Path, Error> {
+    pub fn require_netns(&self) -> Result<&Path, Error> {
         self.netns.as_deref().ok_or_else(|| Error::InvalidEnvValue("CNI_NETNS must be set".into()))
     }
 
@@ -80,6 +124,29 @@ impl Args {
     #[cfg(feature = "async")]
     pub fn delegate_async<'a>(&'a self, plugin: &'a str) -> crate::invoke::AsyncDelegate<'a> {
         crate::invoke::AsyncDelegate::new(self.exec.clone(), self, plugin)
+    }
+
+    /// Reads `CNI_ARGS` into a plugin's own struct, as `LoadArgs` of the Go library:
+    /// [`CniArgs::read_as`]. [`K8sArgs`](crate::K8sArgs) has the keys of Kubernetes.
+    ///
+    /// ```
+    /// use std::net::IpAddr;
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// #[serde(rename_all = "UPPERCASE")]
+    /// struct Mine { ip: Option<IpAddr>, mtu: Option<u32> }
+    ///
+    /// # let mut args = rscni::Args::default();
+    /// args.args = Some("IP=10.0.0.5;IgnoreUnknown=1;OTHER=x".into());
+    /// let mine: Mine = args.cni_args_as()?;
+    /// assert_eq!((mine.ip, mine.mtu), (Some(IpAddr::from([10, 0, 0, 5])), None));
+    /// # Ok::<(), rscni::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidEnvValue`], naming the key that is missing, unknown or has a wrong value.
+    pub fn cni_args_as<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        self.cni_args()?.read_as()
     }
 
     /// Returns `args.cni` of the configuration: structured arguments for all plugins.

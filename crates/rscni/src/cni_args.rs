@@ -1,8 +1,11 @@
 //! `CNI_ARGS`: pairs of key and value for all plugins (CNI conventions).
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 
-use crate::Error;
+use crate::{
+    Error,
+    text_pairs::{TextPairs, unknown_keys},
+};
 
 /// The `KEY=VALUE` pairs of `CNI_ARGS`, separated by `;`.
 ///
@@ -70,16 +73,34 @@ impl CniArgs {
     /// # Errors
     /// [`Error::InvalidEnvValue`], naming the unknown keys.
     pub fn refuse_unknown(&self, known: &[&str]) -> Result<(), Error> {
-        let unknown: Vec<_> =
-            self.pairs().map(|(key, _)| key).filter(|key| !known.contains(key)).collect();
-        if unknown.is_empty() || self.ignore_unknown {
-            return Ok(());
+        let unknown = unknown_keys(self.pairs().map(|(key, _)| key), known);
+        match unknown.filter(|_| !self.ignore_unknown) {
+            Some(problem) => Err(Error::InvalidEnvValue(format!("CNI_ARGS: {problem}"))),
+            None => Ok(()),
         }
-        Err(Error::InvalidEnvValue(format!(
-            "CNI_ARGS: unknown {}; known are {}; set IgnoreUnknown=1 to ignore others",
-            unknown.join(", "),
-            known.join(", ")
-        )))
+    }
+
+    /// Reads the pairs into a plugin's own struct, as `LoadArgs` of the Go library.
+    ///
+    /// A value becomes a number, a boolean (`0`, `1`, `true`, `false`), an address, a list separated
+    /// by commas or text, as its field requires. An empty value of an `Option` is `None`. The last
+    /// value of a repeated key wins. Keys that the struct does not have are rejected, unless the
+    /// caller sets `IgnoreUnknown` or the struct has a `#[serde(flatten)]` field.
+    ///
+    /// # Errors
+    /// [`Error::InvalidEnvValue`], naming the key that is missing, unknown or has a wrong value.
+    pub fn read_as<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        let pairs =
+            TextPairs { pairs: self.last_pairs().collect(), ignores_unknown: self.ignore_unknown };
+        T::deserialize(pairs).map_err(|fault| Error::InvalidEnvValue(format!("CNI_ARGS: {fault}")))
+    }
+
+    /// Returns the pairs that are not replaced by a later one with the same key.
+    fn last_pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        let is_last =
+            |index: usize, key: &str| self.pairs[index + 1..].iter().all(|(other, _)| other != key);
+        let pairs = self.pairs().enumerate();
+        pairs.filter(move |(index, (key, _))| is_last(*index, key)).map(|(_, pair)| pair)
     }
 }
 
@@ -105,13 +126,39 @@ impl IntoIterator for CniArgs {
 impl Serialize for CniArgs {
     /// Writes an object with the [`pairs`](CniArgs::pairs); the last value of a repeated key wins.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let is_last = |index: usize, key: &str| {
-            self.pairs.iter().skip(index + 1).all(|(other, _)| other != key)
-        };
-        let pairs = self.pairs().enumerate();
-        let last = pairs.filter(|(index, (key, _))| is_last(*index, key)).map(|(_, pair)| pair);
-        serializer.collect_map(last)
+        serializer.collect_map(self.last_pairs())
     }
+}
+
+/// The keys of `CNI_ARGS` that Kubernetes runtimes set: containerd, CRI-O, and kubelet before them.
+///
+/// ```
+/// use rscni::{Args, Command, K8sArgs};
+///
+/// let mut args = Args::new(Command::Add);
+/// args.args = Some("IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;X=1".into());
+/// let pod: K8sArgs = args.cni_args_as()?;
+/// assert_eq!(pod.pod_namespace.as_deref(), Some("shop"));
+/// assert_eq!((pod.pod_name.as_deref(), pod.pod_uid), (Some("web-0"), None));
+/// # Ok::<(), rscni::Error>(())
+/// ```
+///
+/// A plugin with keys of its own has a `#[serde(flatten)]` field of this type in its struct.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct K8sArgs {
+    /// The pod (`K8S_POD_NAME`).
+    #[serde(rename = "K8S_POD_NAME", skip_serializing_if = "Option::is_none")]
+    pub pod_name: Option<String>,
+    /// Its namespace (`K8S_POD_NAMESPACE`).
+    #[serde(rename = "K8S_POD_NAMESPACE", skip_serializing_if = "Option::is_none")]
+    pub pod_namespace: Option<String>,
+    /// Its UID (`K8S_POD_UID`).
+    #[serde(rename = "K8S_POD_UID", skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+    /// The container that holds its network namespace (`K8S_POD_INFRA_CONTAINER_ID`).
+    #[serde(rename = "K8S_POD_INFRA_CONTAINER_ID", skip_serializing_if = "Option::is_none")]
+    pub infra_container_id: Option<String>,
 }
 
 /// Parses a boolean as Go's tools write it in variables.
@@ -158,6 +205,100 @@ mod tests {
             args.refuse_unknown(&[]).unwrap();
         }
         assert!(CniArgs::parse("IgnoreUnknown=0;X=1").unwrap().refuse_unknown(&[]).is_err());
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Own {
+        #[serde(rename = "IP")]
+        ip: Option<std::net::IpAddr>,
+        #[serde(rename = "MTU", default)]
+        mtu: u16,
+        #[serde(rename = "MASQ", default)]
+        masq: bool,
+        #[serde(rename = "DNS", default)]
+        dns: Vec<std::net::IpAddr>,
+        #[serde(rename = "MODE")]
+        mode: Mode,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Mode {
+        Fast,
+        Safe,
+    }
+
+    fn own(text: &str) -> Result<Own, Error> {
+        CniArgs::parse(text)?.read_as()
+    }
+
+    #[test]
+    fn values_are_read_as_the_types_of_the_fields() {
+        let read = own("IP=fd00::5;MTU=9;MTU=1400;MASQ=True;DNS=1.1.1.1, ::1;MODE=fast").unwrap();
+        let dns = vec!["1.1.1.1".parse().unwrap(), "::1".parse().unwrap()];
+        let ip = Some("fd00::5".parse().unwrap());
+        assert_eq!(read, Own { ip, mtu: 1400, masq: true, dns, mode: Mode::Fast });
+        let absent = Own { ip: None, mtu: 0, masq: false, dns: vec![], mode: Mode::Safe };
+        assert_eq!(own("IP=;MODE=safe;DNS="), Ok(absent));
+    }
+
+    #[test]
+    fn a_wrong_value_is_code_4_and_names_its_key() {
+        for (text, details) in [
+            ("MODE=fast;IP=10.0.0.300", "IP: \"10.0.0.300\": invalid IP address syntax"),
+            ("MODE=fast;MTU=70000", "MTU: \"70000\" is not a whole number from 0 to 65535"),
+            ("MODE=fast;MTU=", "MTU: \"\" is not a whole number from 0 to 65535"),
+            ("MODE=fast;MASQ=yes", "MASQ: \"yes\" is not 0, 1, true or false"),
+            ("MODE=slow", "MODE: \"slow\" is not one of \"fast\", \"safe\""),
+            ("MTU=1", "MODE: missing, but required"),
+            (
+                "MODE=fast;K8S_POD_NAME=x;mtu=1",
+                "unknown K8S_POD_NAME, mtu; known are IP, MTU, MASQ, DNS, MODE; \
+                 set IgnoreUnknown=1 to ignore others",
+            ),
+        ] {
+            let error = own(text).unwrap_err();
+            assert_eq!((error.code(), error.details()), (4, &*format!("CNI_ARGS: {details}")));
+        }
+        assert_eq!(own("MODE=fast;mtu=1;IgnoreUnknown=1").unwrap().mtu, 0);
+    }
+
+    #[test]
+    fn a_struct_that_denies_unknown_fields_gets_none_if_they_are_ignored() {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Strict {
+            #[serde(rename = "A")]
+            a: i32,
+        }
+        let read = |text: &str| CniArgs::parse(text).unwrap().read_as::<Strict>();
+        assert_eq!(read("A=-1;B=2;IgnoreUnknown=1").unwrap().a, -1);
+        assert!(read("A=-1;B=2").is_err());
+    }
+
+    #[test]
+    fn the_keys_of_kubernetes_are_read_alone_and_beside_others() {
+        #[derive(Deserialize)]
+        struct Own {
+            #[serde(rename = "MTU")]
+            mtu: String,
+            #[serde(flatten)]
+            k8s: K8sArgs,
+        }
+        let text = "IgnoreUnknown=1;K8S_POD_NAMESPACE=ns;K8S_POD_NAME=web;K8S_POD_UID=u;MTU=1400;\
+                    K8S_POD_INFRA_CONTAINER_ID=c";
+        let args = CniArgs::parse(text).unwrap();
+        let k8s: K8sArgs = args.read_as().unwrap();
+        let expected = ["web", "ns", "u", "c"].map(|text| Some(text.to_owned()));
+        let read = k8s.clone();
+        assert_eq!(
+            [read.pod_name, read.pod_namespace, read.pod_uid, read.infra_container_id],
+            expected
+        );
+        let own: Own = args.read_as().unwrap();
+        assert_eq!((own.mtu.as_str(), own.k8s), ("1400", k8s));
+        assert_eq!(CniArgs::default().read_as::<K8sArgs>(), Ok(K8sArgs::default()));
+        assert_eq!(CniArgs::parse("X=1").unwrap().read_as::<K8sArgs>().unwrap_err().code(), 4);
     }
 
     #[test]

@@ -286,7 +286,7 @@ macro_rules! exec_by_pointer {
 }
 exec_by_pointer!(&E, Box<E>, Arc<E>);
 
-/// Returns the `CNI_*` variables that pass `args` to another plugin.
+/// Returns the variables that pass `args` to another plugin.
 pub(crate) fn variables(command: Command, args: &Args) -> BTreeMap<String, OsString> {
     let path = args
         .path
@@ -306,5 +306,8 @@ pub(crate) fn variables(command: Command, args: &Args) -> BTreeMap<String, OsStr
     set("CNI_NETNS", args.netns.clone().map(Into::into));
     set("CNI_ARGS", args.args.clone().map(Into::into));
     set("CNI_NETNS_OVERRIDE", args.netns_override.then(|| "1".into()));
+    if let Some(trace) = &args.trace {
+        trace.set(&mut vars);
+    }
     vars
 }

@@ -27,7 +27,8 @@
 //!
 //! # Where to look next
 //!
-//! - [`Args`]: the call, validated before your code sees it.
+//! - [`Args`]: the call, validated before your code sees it. [`Args::cni_args_as`] and [`K8sArgs`]
+//!   read `CNI_ARGS`.
 //! - [`NetConf::custom_as`]: your own configuration keys, read into your own struct.
 //! - [`CNIResult`]: the result of ADD, written in the version of the configuration.
 //! - [`Error`]: one variant per error code; becomes the error reply of the spec.
@@ -74,11 +75,13 @@ mod removal;
 mod request;
 mod result;
 pub mod runtime;
+mod text_pairs;
+mod trace;
 pub mod version;
 
 pub use args::Args;
 pub use capability::{Bandwidth, IpRange, PortMapping, RuntimeConfig, RuntimeDns};
-pub use cni_args::CniArgs;
+pub use cni_args::{CniArgs, K8sArgs};
 pub use conf::{Attachment, Ipam, NetConf};
 pub use custom::Custom;
 pub use error::{Error, ErrorReply, Origin};
@@ -87,6 +90,7 @@ pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use plugin::{CmdFn, Cni, Functions, NodeFn, Plugin};
 pub use request::{Command, Reply, Request};
 pub use result::{CNIResult, Dns, Interface, IpConfig, Route};
+pub use trace::TraceContext;
 pub use version::{PluginInfo, SpecVersion};
 
 /// Names of earlier releases for the function style: `rscni::skel::Plugin`.

@@ -21,6 +21,7 @@ use crate::{
     removal,
     request::{Command, Reply, Request, reserve_stdout},
     result::CNIResult,
+    trace::TraceContext,
     version::{PluginInfo, SpecVersion},
 };
 
@@ -481,6 +482,7 @@ fn validate(
     // its PID. DEL then only removes what is outside of the container.
     let has_no_netns = vars.netns.is_empty() || (command == Command::Del && is_host);
     Ok(Args {
+        command,
         container_id: vars.container_id,
         netns: (!has_no_netns).then(|| vars.netns.into()),
         ifname: vars.ifname,
@@ -490,6 +492,7 @@ fn validate(
         stdin: request.stdin.clone(),
         netns_override: vars.netns_override,
         exec: request.exec.clone(),
+        trace: TraceContext::of(&request.vars),
     })
 }
 

@@ -19,7 +19,10 @@ use rustix::{
     process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid},
 };
 
-use crate::invoke::{Exec, Exit, Inherits, Invocation, Outcome};
+use crate::{
+    TraceContext,
+    invoke::{Exec, Exit, Inherits, Invocation, Outcome},
+};
 
 /// Limit of a plugin's output per stream, in bytes.
 pub(crate) const MAX_OUTPUT: usize = 16 << 20;
@@ -62,7 +65,7 @@ pub(crate) fn command(invocation: &Invocation) -> Command {
     let is_traced = invocation.vars.contains_key("TRACEPARENT");
     let is_inherited = |name: &OsStr| match name.to_str() {
         Some(name) if name.starts_with("CNI_") => false,
-        Some("TRACEPARENT" | "TRACESTATE" | "BAGGAGE") => !is_traced,
+        Some(name) if TraceContext::VARIABLES.contains(&name) => !is_traced,
         Some("PATH") => true,
         _ => invocation.inherits == Inherits::Everything,
     };

@@ -20,15 +20,17 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error,
+    Error, TraceContext,
     invoke::{AnyExec, Exec},
 };
 
 /// The command of a call (`CNI_COMMAND`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
+#[non_exhaustive]
 pub enum Command {
     /// Adds a container to a network.
+    #[default]
     Add,
     /// Removes a container from a network.
     Del,
@@ -95,7 +97,7 @@ impl std::fmt::Display for Command {
 /// A call of a plugin: the `CNI_*` variables and stdin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// The variables whose names start with `CNI_`.
+    /// The variables whose names start with `CNI_`, and those of a trace.
     pub vars: BTreeMap<String, OsString>,
     /// The configuration.
     pub stdin: Vec<u8>,
@@ -116,7 +118,9 @@ impl Request {
     pub fn from_process() -> Result<Self, Error> {
         let vars = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
-            .filter(|(name, _)| name.starts_with("CNI_"))
+            .filter(|(name, _)| {
+                name.starts_with("CNI_") || TraceContext::VARIABLES.contains(&name.as_str())
+            })
             .collect();
         let mut request = Self::new(vars, Vec::new());
         let stdin = &mut request.stdin;

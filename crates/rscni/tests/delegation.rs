@@ -6,6 +6,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 use rscni::invoke::AnyExec;
 use rscni::{
     Args, CNIResult, Command, Error, IpConfig, NetConf, Plugin, PluginInfo, Request, SpecVersion,
+    TraceContext,
     invoke::{Delegate, Exec, Invocation, Outcome, Process},
 };
 use rstest::rstest;
@@ -37,16 +38,12 @@ impl Installed {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
         let config = r#"{ "cniVersion": "1.1.0", "name": "net", "type": "main",
             "ipam": { "type": "ipam" }, "z": 1, "a": 2 }"#;
-        let args = Args {
-            container_id: "c1".into(),
-            netns: Some("/nowhere/netns".into()),
-            ifname: "eth0".into(),
-            args: Some("IgnoreUnknown=1".into()),
-            path: vec!["/nowhere/first".into(), directory.path().into()],
-            config: Some(NetConf::from_json(config.as_bytes()).unwrap()),
-            stdin: config.into(),
-            ..Args::default()
-        };
+        let mut args = Args::new(Command::Add)
+            .with_attachment("c1", "/nowhere/netns", "eth0")
+            .with_config(NetConf::from_json(config.as_bytes()).unwrap());
+        args.args = Some("IgnoreUnknown=1".into());
+        args.path = vec!["/nowhere/first".into(), directory.path().into()];
+        args.stdin = config.into();
         Self { directory, args }
     }
 
@@ -112,10 +109,22 @@ fn the_plugin_inherits_only_path_and_the_trace() {
 }
 
 #[test]
+fn the_trace_of_the_call_is_passed_on() {
+    let mut installed = Installed::new("echo $TRACEPARENT $TRACESTATE $BAGGAGE >$DIR/trace");
+    let mut trace = TraceContext::new("00-a-b-01");
+    trace.baggage = Some("k=v".into());
+    installed.args.trace = Some(trace);
+    installed.ipam().del().unwrap();
+    assert_eq!(installed.read("trace"), "00-a-b-01 k=v\n");
+}
+
+#[test]
 fn absent_variables_are_not_set() {
     let mut installed = Installed::new("exit 0");
     let path = std::mem::take(&mut installed.args.path);
-    installed.args = Args { path, netns_override: true, ..Args::default() };
+    installed.args = Args::default();
+    installed.args.path = path;
+    installed.args.netns_override = true;
     installed.ipam().gc().unwrap();
     let env = installed.read("env.GC");
     let names: Vec<_> = env.lines().filter_map(|line| line.split('=').next()).collect();
@@ -299,9 +308,10 @@ fn the_first_executable_in_the_path_is_called() {
     let own = installed.directory.path();
     let path: Vec<PathBuf> =
         [not_executable.path(), directory.path(), own, second.path()].map(Into::into).into();
-    let args = Args { path, ..installed.args.clone() };
+    let mut args = installed.args.clone();
+    args.path = path;
     Delegate::new(&Process, &args, "ipam").add().unwrap();
-    let args = Args { path: Vec::new(), ..args };
+    args.path.clear();
     let error = Delegate::new(&Process, &args, "ipam").add().unwrap_err();
     assert!(error.details().contains("CNI_PATH"), "{error}");
 }
@@ -410,7 +420,8 @@ mod asynchronous {
 
     #[tokio::test]
     async fn plugins_of_this_process_are_called_on_a_thread() {
-        let args = Args { exec: AnyExec::new(InProcess), ..Installed::printing("").args };
+        let mut args = Installed::printing("").args;
+        args.exec = AnyExec::new(InProcess);
         let result = args.delegate_async("main").add().await.unwrap();
         assert_eq!(result.ips[0].address.to_string(), "10.1.0.5/16");
     }

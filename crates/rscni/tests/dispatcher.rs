@@ -23,6 +23,10 @@ fn act(args: Args) -> Result<CNIResult, Error> {
         Some("panic with a number") => std::panic::panic_any(7),
         Some("fail") => Err(Error::TryAgainLater("the daemon is starting".into())),
         Some("fail without a text") => Err(Error::Custom(100, String::new(), String::new())),
+        Some("print command and trace") => {
+            let trace = args.trace.as_ref().map(|trace| (&*trace.parent, trace.state.as_deref()));
+            Err(Error::Custom(200, String::new(), format!("{} {trace:?}", args.command)))
+        }
         // Returns the arguments, for all commands.
         Some("print arguments") => Err(Error::Custom(
             200,
@@ -532,6 +536,20 @@ fn variables_that_are_not_utf8_are_rejected_if_they_are_used() {
     }
     Call::new("STATUS").var("CNI_CONTAINERID", bytes).succeeds();
     Call::new("ADD").var("CNI_OTHER", bytes).succeeds();
+}
+
+#[test]
+fn the_plugin_gets_its_command_and_the_trace_of_the_call() {
+    for command in COMMANDS {
+        let call = Call::new(command).config(&doing("print command and trace"));
+        assert_eq!(call.fails(200), format!("{command} None"));
+        let call = Call::new(command)
+            .config(&doing("print command and trace"))
+            .var("TRACEPARENT", "00-a-b-01")
+            .var("TRACESTATE", "vendor=1");
+        let expected = format!(r#"{command} Some(("00-a-b-01", Some("vendor=1")))"#);
+        assert_eq!(call.fails(200), expected);
+    }
 }
 
 #[test]

@@ -93,10 +93,8 @@ mod tests {
         let mut keys = json!({
             "runtimeConfig": { "mac": "02:00:00:00:00:04" }, "args": { "cni": { "mac": "02:00:00:00:00:03" } }
         });
-        let mut args = Args {
-            args: Some("IgnoreUnknown=1;MAC=02:00:00:00:00:02;X=y".into()),
-            ..Args::default()
-        };
+        let mut args = Args::default();
+        args.args = Some("IgnoreUnknown=1;MAC=02:00:00:00:00:02;X=y".into());
         let mac = |keys: &serde_json::Value, args: &Args| {
             let conf = serde_json::from_value(keys.clone()).unwrap();
             with_call(args.clone(), conf, |call| {

@@ -163,7 +163,7 @@ pub(crate) mod testing {
 
     /// Runs `test` with a call of these arguments and this configuration.
     pub(crate) fn with_call<T>(args: Args, conf: NetConf, test: impl FnOnce(&Call<'_>) -> T) -> T {
-        let args = Args { config: Some(conf), ..args };
+        let args = args.with_config(conf);
         test(&Call { args: &args, conf: args.config.as_ref().expect("set above"), exec: &Empty })
     }
 }

@@ -39,7 +39,6 @@ mod failures;
 pub(crate) mod fuzzing;
 mod lock;
 mod params;
-mod trace;
 mod version;
 
 use std::{
@@ -58,8 +57,8 @@ pub use conf::{NetConfList, PluginConf};
 pub use conf_dir::ConfDir;
 pub use failures::Failures;
 pub use params::AttachmentParams;
-pub use trace::TraceContext;
 
+pub use crate::trace::TraceContext;
 use crate::{
     Attachment, CNIResult, Error, PluginInfo,
     invoke::{Exec, Invocation, Outcome},

@@ -65,6 +65,11 @@ fn act(args: Args) -> Result<CNIResult, Error> {
             result.extra.insert("child", child.id());
             return Ok(result);
         }
+        Some("return the trace") => {
+            let mut result = CNIResult::default();
+            result.extra.insert("trace", format!("{:?}", args.trace.map(|trace| trace.parent)));
+            return Ok(result);
+        }
         Some("error") => {
             return Err(Error::Custom(123, "told to fail".into(), "the disk is on fire".into()));
         }

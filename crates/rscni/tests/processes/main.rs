@@ -228,6 +228,15 @@ fn a_child_that_outlives_the_plugin_does_not_keep_stdout_open(
 }
 
 #[test]
+fn the_trace_comes_from_the_environment() {
+    let plugin = Build::Unwind.plugin();
+    for (variable, trace) in [("TRACEPARENT", r#"Some("00-a-b-01")"#), ("TRACESTATE", "None")] {
+        let call = call(&plugin, "/nowhere", "return the trace").env(variable, "00-a-b-01");
+        assert_eq!(only_document(&call.run())["trace"], trace);
+    }
+}
+
+#[test]
 fn a_caller_reads_the_reply_of_a_plugin_that_aborted() {
     let invocation = Invocation {
         plugin: "faulty".into(),

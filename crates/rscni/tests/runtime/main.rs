@@ -167,7 +167,8 @@ fn the_call_of_a_plugin_that_is_being_installed_is_retried() {
 #[test]
 fn a_plugin_gets_the_trace_of_the_caller() {
     let dir = installed("env | grep -E '^(TRACE|BAGGAGE)' | sort >$DIR/env; exit 0");
-    let trace = TraceContext { state: Some("vendor=1".into()), ..TraceContext::new("00-a-b-01") };
+    let mut trace = TraceContext::new("00-a-b-01");
+    trace.state = Some("vendor=1".into());
     runtime(dir.path()).with_trace(trace).status(&network()).unwrap();
     assert_eq!(
         fs::read_to_string(dir.path().join("env")).unwrap(),

@@ -194,14 +194,13 @@ pub(super) fn inventory(directory: &Path) -> Result<Vec<Owned>> {
 
 #[cfg(test)]
 mod tests {
-    use rscni::{Args, NetConf};
+    use rscni::{Args, Command, NetConf};
 
     use super::*;
     use crate::plugin::call::testing::with_call;
 
     fn saved(owner: &str, name: &str) -> Record {
-        let args =
-            Args { netns: Some("/run/netns/a".into()), ifname: "net1".into(), ..Args::default() };
+        let args = Args::new(Command::Add).with_attachment("", "/run/netns/a", "net1");
         let saved = with_call(args, NetConf::default(), |call| {
             Record::new(call, &Link::default(), &[]).unwrap()
         });

@@ -284,13 +284,13 @@ pub(super) fn inventory(data_dir: &Path) -> Result<Vec<Owned>> {
 
 #[cfg(test)]
 mod tests {
-    use rscni::{Args, NetConf};
+    use rscni::{Args, Command, NetConf};
 
     use super::*;
     use crate::plugin::call::testing::with_call;
 
     fn saved(dir: &Path) -> Backup {
-        let args = Args { container_id: "ctr-a".into(), ifname: "eth0".into(), ..Args::default() };
+        let args = Args::new(Command::Add).with_attachment("ctr-a", "/run/netns/a", "eth0");
         with_call(args, NetConf::default(), |call| Backup::new(dir, call))
     }
 

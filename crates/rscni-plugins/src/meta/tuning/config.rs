@@ -283,12 +283,10 @@ mod tests {
 
     fn read(text: &str, cni_args: &str) -> Result<Config> {
         let conf = NetConf::from_json(text.as_bytes()).unwrap();
-        let args = Args {
-            ifname: "eth0.5".into(),
-            args: Some(cni_args.into()),
-            stdin: text.into(),
-            ..Args::default()
-        };
+        let mut args = Args::default();
+        args.ifname = "eth0.5".into();
+        args.args = Some(cni_args.into());
+        args.stdin = text.into();
         with_call(args, conf, Config::new)
     }
 
