@@ -214,5 +214,5 @@ impl Exec for &Repairer {
 
 /// Returns the outcome of a successful call without a result.
 pub(crate) fn success() -> Outcome {
-    Outcome { exit: Exit::Status(0), stdout: Vec::new(), stderr: Vec::new() }
+    Outcome::new(Exit::Status(0), "")
 }

@@ -55,7 +55,8 @@ pub fn plugins(data: &[u8]) {
             .expect("write what flannel's daemon writes");
     }
     let Some(entry) = config["type"].as_str().and_then(crate::find) else { return };
-    let mut request = Request { stdin: config.to_string().into_bytes(), ..Request::default() };
+    let mut request = Request::default();
+    request.stdin = config.to_string().into_bytes();
     for line in head.split(|byte| *byte == b'\n') {
         if let Some(at) = line.iter().position(|byte| *byte == b'=') {
             request

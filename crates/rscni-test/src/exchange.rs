@@ -34,6 +34,7 @@ pub struct Server {
 
 /// A server's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Answer {
     /// The name of the namespace in which the server runs: `host`, or the container's.
     pub server: String,

@@ -288,6 +288,7 @@ impl Call<'_> {
 
 /// The process of a call before it is started.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Process<'a> {
     /// The program.
     pub program: &'a Path,

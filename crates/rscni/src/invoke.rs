@@ -31,6 +31,7 @@ pub use crate::{delegate::Delegate, process::Process};
 
 /// A call of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Invocation {
     /// The plugin's name, its `type`.
     pub plugin: String,
@@ -50,6 +51,7 @@ pub struct Invocation {
 ///
 /// `CNI_*` variables are never inherited, nor are those of a trace if the call sets its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Inherits {
     /// All variables: the environment of a runtime is also meant for its plugins.
     #[default]
@@ -60,6 +62,30 @@ pub enum Inherits {
     PathAndTrace,
 }
 
+impl Invocation {
+    /// A call of `program` without variables, configuration and timeout.
+    ///
+    /// ```no_run
+    /// use rscni::invoke::{Exec, Invocation, Process};
+    ///
+    /// let mut version = Invocation::new("bridge", "/opt/cni/bin/bridge");
+    /// version.vars.insert("CNI_COMMAND".into(), "VERSION".into());
+    /// let outcome = Process.exec(&version)?;
+    /// assert_eq!(outcome.into_success("bridge"), Ok(()));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn new(plugin: impl Into<String>, program: impl Into<PathBuf>) -> Self {
+        Self {
+            plugin: plugin.into(),
+            program: program.into(),
+            vars: BTreeMap::new(),
+            inherits: Inherits::Everything,
+            stdin: Vec::new(),
+            time_limit: None,
+        }
+    }
+}
+
 impl From<&Invocation> for Request {
     fn from(invocation: &Invocation) -> Self {
         Self::new(invocation.vars.clone(), invocation.stdin.clone())
@@ -68,6 +94,7 @@ impl From<&Invocation> for Request {
 
 /// The exit and the output of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Outcome {
     /// How the plugin ended.
     pub exit: Exit,
@@ -79,6 +106,7 @@ pub struct Outcome {
 
 /// How a plugin ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Exit {
     /// It exited with this status.
     Status(i32),
@@ -101,6 +129,19 @@ impl From<Reply> for Outcome {
 }
 
 impl Outcome {
+    /// The end of a plugin that printed `stdout`, and nothing to stderr; for an [`Exec`] of a test.
+    ///
+    /// ```
+    /// use rscni::invoke::{Exit, Outcome};
+    ///
+    /// let added = Outcome::new(Exit::Status(0), r#"{ "ips": [{ "address": "10.0.0.5/24" }] }"#);
+    /// assert_eq!(added.into_result("host-local")?.ips.len(), 1);
+    /// # Ok::<(), rscni::Error>(())
+    /// ```
+    pub fn new(exit: Exit, stdout: impl Into<Vec<u8>>) -> Self {
+        Self { exit, stdout: stdout.into(), stderr: Vec::new() }
+    }
+
     /// Reads the result of an ADD, in any version.
     ///
     /// # Errors

@@ -96,6 +96,7 @@ impl std::fmt::Display for Command {
 
 /// A call of a plugin: the `CNI_*` variables and stdin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Request {
     /// The variables whose names start with `CNI_`, and those of a trace.
     pub vars: BTreeMap<String, OsString>,
@@ -205,6 +206,7 @@ fn is_own_netns(path: &Path) -> bool {
 
 /// The reply of a plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Reply {
     /// The result or the error reply; empty if the command has no result.
     pub stdout: Vec<u8>,

@@ -178,7 +178,9 @@ impl Call {
             ("CNI_PATH", "/opt/cni/bin:/usr/lib/cni"),
         ];
         let vars = vars.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        let request = Request { vars, ..Request::default() };
+        // Not `Request::new`, which looks for the namespace.
+        let mut request = Request::default();
+        request.vars = vars;
         Self { request, info: PluginInfo::default() }
             .config(&json!({ "cniVersion": "1.1.0", "name": "net" }))
     }

@@ -20,6 +20,7 @@ pub(super) const NFTA_HOOK_PRIORITY: u16 = 2;
 
 /// The hook of a base chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Hook {
     /// Before routing.
     Prerouting,

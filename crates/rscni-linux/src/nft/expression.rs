@@ -32,6 +32,7 @@ fn numbers<const N: usize>(numbers: [(u16, u32); N]) -> AttributeBuf {
 
 /// A field of a packet, by its name in `nft`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Field {
     /// `iifname`: the incoming interface, 16 bytes, see [`Value::ifname`].
     Iifname,

@@ -32,6 +32,7 @@ const DATA_BYTE_ORDER: u8 = 1;
 
 /// The type of a key or of data, by its name in `nft`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ValueType {
     /// `ipv4_addr`
     Ipv4Addr,

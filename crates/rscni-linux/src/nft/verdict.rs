@@ -8,6 +8,7 @@ const NFTA_VERDICT_CHAIN: u16 = 2;
 
 /// The decision on a packet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Verdict {
     /// Accepts the packet.
     Accept,

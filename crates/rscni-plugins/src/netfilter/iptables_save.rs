@@ -183,7 +183,7 @@ fn target(verdict: Option<&Verdict>) -> String {
         Some(Verdict::Return) => " -j RETURN".into(),
         Some(Verdict::Jump(chain)) => format!(" -j {chain}"),
         Some(Verdict::Goto(chain)) => format!(" -g {chain}"),
-        None => " ?".into(),
+        _ => " ?".into(),
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use rscni::{
     SpecVersion,
-    invoke::{Exec, Exit, Inherits, Invocation, Process},
+    invoke::{Exec, Exit, Invocation, Process},
 };
 use rscni_test::{Call, Container, Outcome, Plugin, Versions, result_in};
 use rstest::rstest;
@@ -238,14 +238,9 @@ fn the_trace_comes_from_the_environment() {
 
 #[test]
 fn a_caller_reads_the_reply_of_a_plugin_that_aborted() {
-    let invocation = Invocation {
-        plugin: "faulty".into(),
-        program: Build::Abort.program().into(),
-        vars: VARIABLES.map(|(name, value)| (name.to_owned(), value.into())).into(),
-        inherits: Inherits::Everything,
-        stdin: config("panic").to_string().into(),
-        time_limit: None,
-    };
+    let mut invocation = Invocation::new("faulty", Build::Abort.program());
+    invocation.vars = VARIABLES.map(|(name, value)| (name.to_owned(), value.into())).into();
+    invocation.stdin = config("panic").to_string().into();
     let outcome = Process.exec(&invocation).unwrap();
     assert!(matches!(outcome.exit, Exit::Signal(_)), "{outcome:?}");
     assert_eq!(outcome.into_result("faulty").unwrap_err().code(), 999);
