@@ -35,6 +35,7 @@ use crate::{
         plugin_settings, prepare,
     },
     request::{Command, Reply, Request, reserve_stdout},
+    span::Traced,
 };
 
 /// An async plugin; [`rscni::Cni`](crate::Cni) describes the commands.
@@ -256,7 +257,7 @@ async fn reply<P: Cni>(plugin: &P, identity: &Identity, request: &Request) -> Re
         Prepared::Call(command, args) => (command, *args),
         Prepared::Done(reply) => return reply,
     };
-    let version = args.version();
+    let (version, span) = (args.version(), Traced::call(&args));
     let outcome = catch(async {
         match command {
             Command::Add => plugin.add(args).await.map(Some),
@@ -267,7 +268,7 @@ async fn reply<P: Cni>(plugin: &P, identity: &Identity, request: &Request) -> Re
             Command::Version => Ok(None),
         }
     });
-    finish(version, outcome.await)
+    finish(version, span.wait(outcome).await)
 }
 
 /// Awaits `future`; a panic in it becomes an error.

@@ -18,6 +18,7 @@ use crate::{
     Error,
     invoke::{Exec, Exit, Invocation, Outcome, find_plugin},
     process::{self, GRACE, MAX_OUTPUT, PAUSE},
+    span::Traced,
 };
 
 /// Executes invocations without blocking.
@@ -77,7 +78,8 @@ impl<E: Exec + Clone + Send + Sync + 'static> AsyncExec for OnThread<E> {
 
     async fn exec(&self, invocation: Invocation) -> io::Result<Outcome> {
         let exec = self.0.clone();
-        tokio::task::spawn_blocking(move || exec.exec(&invocation))
+        let span = Traced::current();
+        tokio::task::spawn_blocking(move || span.within(|| exec.exec(&invocation)))
             .await
             .map_err(io::Error::other)?
     }

@@ -82,10 +82,10 @@ impl CniArgs {
 
     /// Reads the pairs into a plugin's own struct, as `LoadArgs` of the Go library.
     ///
-    /// A value becomes a number, a boolean (`0`, `1`, `true`, `false`), an address, a list separated
-    /// by commas or text, as its field requires. An empty value of an `Option` is `None`. The last
-    /// value of a repeated key wins. Keys that the struct does not have are rejected, unless the
-    /// caller sets `IgnoreUnknown` or the struct has a `#[serde(flatten)]` field.
+    /// A value becomes a number, a boolean (`0`, `1`, `true`, `false`), an address, text, or a list
+    /// separated by commas, as its field requires. An empty value of an `Option` is `None`. The
+    /// last value of a repeated key wins. Keys that the struct does not have are rejected, unless
+    /// the caller sets `IgnoreUnknown` or the struct has a `#[serde(flatten)]` field.
     ///
     /// # Errors
     /// [`Error::InvalidEnvValue`], naming the key that is missing, unknown or has a wrong value.

@@ -8,6 +8,7 @@ use crate::{
     Args, CNIResult, Error, NetConf,
     invoke::{Exec, Inherits, Invocation, Outcome, variables},
     request::Command,
+    span::Traced,
 };
 
 /// Another plugin, called with the `CNI_*` variables and the configuration of this call; made by
@@ -58,7 +59,7 @@ impl<'a> Delegate<'a> {
     pub fn add(&self) -> Result<CNIResult, Error> {
         // A plugin that could not be called has nothing to undo.
         let invocation = self.invocation(Command::Add)?;
-        let result = self.call.result(self.exec.exec(&invocation), &invocation);
+        let result = self.call.result(self.exec(&invocation), &invocation);
         if result.is_err() {
             // Returns the error of ADD, whether DEL succeeds or not.
             let _ = self.del();
@@ -111,7 +112,11 @@ impl<'a> Delegate<'a> {
 
     fn call(&self, command: Command) -> Result<(), Error> {
         let invocation = self.invocation(command)?;
-        self.call.success(self.exec.exec(&invocation), &invocation, command)
+        self.call.success(self.exec(&invocation), &invocation, command)
+    }
+
+    fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
+        Traced::plugin(invocation).run(|| self.exec.exec(invocation))
     }
 
     /// Returns the invocation of `command`.
@@ -206,11 +211,15 @@ impl<'a> AsyncDelegate<'a> {
     }
 
     async fn exec(&self, invocation: Invocation) -> io::Result<Outcome> {
-        if self.exec.is_process() {
-            AsyncProcess.exec(invocation).await
-        } else {
-            OnThread(self.exec.clone()).exec(invocation).await
-        }
+        let span = Traced::plugin(&invocation);
+        let call = async {
+            if self.exec.is_process() {
+                AsyncProcess.exec(invocation).await
+            } else {
+                OnThread(self.exec.clone()).exec(invocation).await
+            }
+        };
+        span.wait(call).await
     }
 }
 

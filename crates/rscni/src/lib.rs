@@ -44,6 +44,21 @@
 //! it in, without starting a process. [`Plugin::run`] adds the environment and the streams. On the
 //! calling side, [`Exec`](invoke::Exec) turns an [`Invocation`](invoke::Invocation) into an
 //! [`Outcome`](invoke::Outcome).
+//!
+//! # Tracing
+//!
+//! With the feature `tracing`, calls are spans of the crate `tracing`, with the target `rscni`:
+//!
+//! - `call`: a call, on the side of the plugin, with `command`, `network`, `plugin`,
+//!   `container_id`, `ifname` and `traceparent`.
+//! - `operation`: an operation of a runtime, with its chain, locks and rollback. It has `command`,
+//!   `network`, `container_id` and `ifname`.
+//! - `plugin`: a call of a plugin by a runtime, or by a plugin that delegates, such as to IPAM. It
+//!   has `plugin`, `command`, `container_id` and `ifname`.
+//!
+//! Each ends with an event with `duration_ms`, and after a failure with `code` and `error`. The
+//! spans of a linked plugin are in those of its caller. A process only shares `traceparent` with
+//! its caller.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
@@ -75,6 +90,7 @@ mod removal;
 mod request;
 mod result;
 pub mod runtime;
+mod span;
 mod text_pairs;
 mod trace;
 pub mod version;

@@ -21,6 +21,7 @@ use crate::{
     removal,
     request::{Command, Reply, Request, reserve_stdout},
     result::CNIResult,
+    span::Traced,
     trace::TraceContext,
     version::{PluginInfo, SpecVersion},
 };
@@ -336,16 +337,17 @@ fn reply<C: Cni + ?Sized>(plugin: &C, identity: &Identity, request: &Request) ->
         Prepared::Call(command, args) => (command, *args),
         Prepared::Done(reply) => return reply,
     };
-    let version = args.version();
-    let outcome = catch_unwind(AssertUnwindSafe(|| match command {
+    let (version, span) = (args.version(), Traced::call(&args));
+    let call = AssertUnwindSafe(|| match command {
         Command::Add => plugin.add(args).map(Some),
         Command::Del => plugin.del(args).map(|()| None),
         Command::Check => plugin.check(args).map(|()| None),
         Command::Gc => plugin.gc(args).map(|()| None),
         Command::Status => plugin.status(args).map(|()| None),
         Command::Version => Ok(None),
-    }));
-    finish(version, outcome.unwrap_or_else(|panic| Err(panicked(&*panic))))
+    });
+    let outcome = span.run(|| catch_unwind(call).unwrap_or_else(|panic| Err(panicked(&*panic))));
+    finish(version, outcome)
 }
 
 /// A validated call, or the reply to one that does not reach the plugin.

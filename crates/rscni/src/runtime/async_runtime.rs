@@ -7,8 +7,9 @@ use super::{
     engine::{Engine, Operations, Waiter, runtime_settings},
 };
 use crate::{
-    Attachment, CNIResult, Error, PluginInfo,
+    Attachment, CNIResult, Command, Error, PluginInfo,
     invoke::{AsyncExec, Invocation, Outcome},
+    span::Traced,
 };
 
 /// Runs the plugins of networks without blocking; [`Runtime`](super::Runtime) describes the
@@ -54,7 +55,7 @@ impl<E: AsyncExec> AsyncRuntime<E> {
         list: &NetConfList,
         params: &AttachmentParams,
     ) -> Result<CNIResult, Error> {
-        self.operations().add(list, params).await
+        params.span(Command::Add, list).wait(self.operations().add(list, params)).await
     }
 
     /// DEL: detaches a container.
@@ -62,7 +63,7 @@ impl<E: AsyncExec> AsyncRuntime<E> {
     /// # Errors
     /// As [`Runtime::del`](super::Runtime::del).
     pub async fn del(&self, list: &NetConfList, params: &AttachmentParams) -> Result<(), Failures> {
-        self.operations().del(list, params).await
+        params.span(Command::Del, list).wait(self.operations().del(list, params)).await
     }
 
     /// CHECK: asks each plugin whether the attachment matches the result of ADD.
@@ -70,7 +71,7 @@ impl<E: AsyncExec> AsyncRuntime<E> {
     /// # Errors
     /// As [`Runtime::check`](super::Runtime::check).
     pub async fn check(&self, list: &NetConfList, params: &AttachmentParams) -> Result<(), Error> {
-        self.operations().check(list, params).await
+        params.span(Command::Check, list).wait(self.operations().check(list, params)).await
     }
 
     /// GC: removes what attachments of a network left that are not in `valid`.
@@ -78,7 +79,9 @@ impl<E: AsyncExec> AsyncRuntime<E> {
     /// # Errors
     /// As [`Runtime::gc`](super::Runtime::gc).
     pub async fn gc(&self, list: &NetConfList, valid: &[Attachment]) -> Result<(), Failures> {
-        self.operations().gc(list, |_| Ok(valid.to_vec())).await
+        let gc = self.operations();
+        let gc = gc.gc(list, |_| Ok(valid.to_vec()));
+        Traced::operation(Command::Gc, &list.name, None).wait(gc).await
     }
 
     /// GC with valid attachments that `valid` selects from the cache.
@@ -90,7 +93,9 @@ impl<E: AsyncExec> AsyncRuntime<E> {
         list: &NetConfList,
         valid: impl FnOnce(&CacheListing) -> Result<Vec<Attachment>, Error>,
     ) -> Result<(), Failures> {
-        self.operations().gc(list, |listing| valid(listing.as_ref().map_err(Clone::clone)?)).await
+        let gc = self.operations();
+        let gc = gc.gc(list, |listing| valid(listing.as_ref().map_err(Clone::clone)?));
+        Traced::operation(Command::Gc, &list.name, None).wait(gc).await
     }
 
     /// STATUS: asks each plugin whether it can service ADD.
@@ -98,7 +103,9 @@ impl<E: AsyncExec> AsyncRuntime<E> {
     /// # Errors
     /// As [`Runtime::status`](super::Runtime::status).
     pub async fn status(&self, list: &NetConfList) -> Result<(), Error> {
-        self.operations().status(list).await
+        Traced::operation(Command::Status, &list.name, None)
+            .wait(self.operations().status(list))
+            .await
     }
 
     /// VERSION: returns the versions that a plugin supports.

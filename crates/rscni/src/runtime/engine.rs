@@ -23,6 +23,7 @@ use crate::{
     invoke::{Inherits, Invocation, Outcome},
     name::check_network_name,
     request::Command,
+    span::Traced,
 };
 
 /// Interval between attempts to take a lock.
@@ -328,7 +329,8 @@ impl<W: Waiter> Operations<'_, W> {
         if let Some(trace) = &self.engine.trace {
             trace.set(&mut invocation.vars);
         }
-        self.waiter.exec(invocation).await
+        let span = Traced::plugin(&invocation);
+        span.wait(self.waiter.exec(invocation)).await
     }
 
     /// Locks an attachment against other operations, and its network against GC.

@@ -58,6 +58,13 @@ impl Serialize for Failures {
     }
 }
 
+#[cfg(feature = "tracing")]
+impl<T> crate::span::Ended for Result<T, Failures> {
+    fn failure(&self) -> Option<(u32, String)> {
+        self.as_ref().err().map(|failures| (failures.first.code(), failures.to_string()))
+    }
+}
+
 /// An error as an object with the members of an error reply.
 pub(super) struct Described<'a>(pub(super) &'a Error);
 

@@ -60,8 +60,9 @@ pub use params::AttachmentParams;
 
 pub use crate::trace::TraceContext;
 use crate::{
-    Attachment, CNIResult, Error, PluginInfo,
+    Attachment, CNIResult, Command, Error, PluginInfo,
     invoke::{Exec, Invocation, Outcome},
+    span::Traced,
 };
 use engine::{Engine, Operations, Waiter, runtime_settings};
 
@@ -86,7 +87,7 @@ impl<E: Exec> Runtime<E> {
     /// if the cache cannot be read or locked, [`Error::InvalidEnvValue`] if a parameter is invalid,
     /// [`Error::TryAgainLater`] if the wait for another operation times out.
     pub fn add(&self, list: &NetConfList, params: &AttachmentParams) -> Result<CNIResult, Error> {
-        ready(self.operations().add(list, params))
+        ready(params.span(Command::Add, list).wait(self.operations().add(list, params)))
     }
 
     /// DEL: detaches a container (spec: "Deleting an attachment"), in reverse order, best effort.
@@ -99,7 +100,7 @@ impl<E: Exec> Runtime<E> {
     /// The errors of all plugins, with their positions in the chain; [`Error::TryAgainLater`] if
     /// the wait for another operation times out.
     pub fn del(&self, list: &NetConfList, params: &AttachmentParams) -> Result<(), Failures> {
-        ready(self.operations().del(list, params))
+        ready(params.span(Command::Del, list).wait(self.operations().del(list, params)))
     }
 
     /// CHECK: asks each plugin whether the attachment matches the result of ADD (spec: "Checking an
@@ -111,7 +112,7 @@ impl<E: Exec> Runtime<E> {
     /// the attachment is not in the cache; [`Error::TryAgainLater`] if the wait for another
     /// operation times out.
     pub fn check(&self, list: &NetConfList, params: &AttachmentParams) -> Result<(), Error> {
-        ready(self.operations().check(list, params))
+        ready(params.span(Command::Check, list).wait(self.operations().check(list, params)))
     }
 
     /// GC: removes what attachments of a network left that are not in `valid` (spec: "GC").
@@ -125,7 +126,9 @@ impl<E: Exec> Runtime<E> {
     /// cache cannot be read or locked; [`Error::TryAgainLater`] if the wait for another operation
     /// times out.
     pub fn gc(&self, list: &NetConfList, valid: &[Attachment]) -> Result<(), Failures> {
-        ready(self.operations().gc(list, |_| Ok(valid.to_vec())))
+        let gc = self.operations();
+        let gc = gc.gc(list, |_| Ok(valid.to_vec()));
+        ready(Traced::operation(Command::Gc, &list.name, None).wait(gc))
     }
 
     /// GC with valid attachments that `valid` selects from the cache.
@@ -140,7 +143,9 @@ impl<E: Exec> Runtime<E> {
         list: &NetConfList,
         valid: impl FnOnce(&CacheListing) -> Result<Vec<Attachment>, Error>,
     ) -> Result<(), Failures> {
-        ready(self.operations().gc(list, |listing| valid(listing.as_ref().map_err(Clone::clone)?)))
+        let gc = self.operations();
+        let gc = gc.gc(list, |listing| valid(listing.as_ref().map_err(Clone::clone)?));
+        ready(Traced::operation(Command::Gc, &list.name, None).wait(gc))
     }
 
     /// STATUS: asks each plugin whether it can service ADD (spec: "STATUS"). Succeeds if the
@@ -149,7 +154,10 @@ impl<E: Exec> Runtime<E> {
     /// # Errors
     /// The error of the first plugin that fails, with its position in the chain.
     pub fn status(&self, list: &NetConfList) -> Result<(), Error> {
-        ready(self.operations().status(list))
+        ready(
+            Traced::operation(Command::Status, &list.name, None)
+                .wait(self.operations().status(list)),
+        )
     }
 
     /// VERSION: returns the versions that a plugin supports, without those unknown to this library.

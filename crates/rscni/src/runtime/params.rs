@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use super::NetConfList;
 use crate::{
     Args, Error,
     name::{check_container_id, check_interface_name},
     request::Command,
+    span::Traced,
 };
 
 /// The parameters of an attachment, which should be the same for its ADD, CHECK and DEL.
@@ -57,6 +59,11 @@ impl AttachmentParams {
             }
         }
         Ok(())
+    }
+
+    /// Creates the span of an operation on this attachment.
+    pub(super) fn span(&self, command: Command, list: &NetConfList) -> Traced {
+        Traced::operation(command, &list.name, Some((&self.container_id, &self.ifname)))
     }
 
     /// Converts the parameters to the arguments of a plugin.
