@@ -187,8 +187,8 @@ impl<E: Exec> Waiter for Blocking<'_, E> {
         self.0.find(plugin, path)
     }
 
-    fn exec(&self, invocation: Invocation) -> impl Future<Output = io::Result<Outcome>> {
-        std::future::ready(self.0.exec(&invocation))
+    async fn exec(&self, invocation: Invocation) -> io::Result<Outcome> {
+        self.0.exec(&invocation)
     }
 
     fn sleep(&self, time: Duration) -> impl Future<Output = ()> {
