@@ -104,6 +104,13 @@ impl CniArgs {
     }
 }
 
+impl CniArgs {
+    /// Iterates over the [`pairs`](CniArgs::pairs).
+    pub fn iter(&self) -> std::vec::IntoIter<(&str, &str)> {
+        self.into_iter()
+    }
+}
+
 impl<'a> IntoIterator for &'a CniArgs {
     type Item = (&'a str, &'a str);
     type IntoIter = std::vec::IntoIter<Self::Item>;

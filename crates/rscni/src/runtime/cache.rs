@@ -51,6 +51,13 @@ pub struct CacheListing {
     pub broken: Vec<(PathBuf, Error)>,
 }
 
+impl CacheListing {
+    /// Iterates over the attachments.
+    pub fn iter(&self) -> std::slice::Iter<'_, CacheEntry> {
+        self.entries.iter()
+    }
+}
+
 impl<'a> IntoIterator for &'a CacheListing {
     type Item = &'a CacheEntry;
     type IntoIter = std::slice::Iter<'a, CacheEntry>;

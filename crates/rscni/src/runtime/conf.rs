@@ -212,6 +212,13 @@ impl Serialize for NetConfList {
     }
 }
 
+impl NetConfList {
+    /// Iterates over the plugins in the order of ADD.
+    pub fn iter(&self) -> std::slice::Iter<'_, PluginConf> {
+        self.plugins.iter()
+    }
+}
+
 impl<'a> IntoIterator for &'a NetConfList {
     type Item = &'a PluginConf;
     type IntoIter = std::slice::Iter<'a, PluginConf>;

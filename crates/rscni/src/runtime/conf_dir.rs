@@ -80,6 +80,13 @@ impl ConfDir {
     }
 }
 
+impl ConfDir {
+    /// Iterates over the networks with their files.
+    pub fn iter(&self) -> std::slice::Iter<'_, (PathBuf, NetConfList)> {
+        self.networks.iter()
+    }
+}
+
 impl<'a> IntoIterator for &'a ConfDir {
     type Item = &'a (PathBuf, NetConfList);
     type IntoIter = std::slice::Iter<'a, (PathBuf, NetConfList)>;
