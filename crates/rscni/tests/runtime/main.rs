@@ -262,7 +262,7 @@ fn on_a_full_disk_add_is_rolled_back_and_del_succeeds() {
     if let Some(dir) = std::env::var_os(CHILD_DIR) {
         let dir = Path::new(&dir);
         let error = runtime(dir).add(&network(), &params("new")).unwrap_err();
-        assert!(matches!(error, Error::IOFailure(_)), "{error}");
+        assert!(matches!(error.kind(), Error::Cache(_)), "{error}");
         let details = error.details();
         assert!(details.contains("net-new-eth0") && details.contains("space"), "{error}");
         assert_eq!(fs::read_to_string(dir.join("calls")).unwrap(), "ADD new\nDEL new\n");
