@@ -145,9 +145,9 @@ fn rules_are_listed_with_their_comments_and_without_their_counters() {
 
         let with_rules = lab.snapshot();
         let expected = [
-            "+ host: nft chain inet cni post (nat hook 4 priority 100 policy accept)",
-            "+ host: nft rule inet cni post: counter # net ctr-a eth0",
-            "+ host: nft rule inet cni post: counter # net ctr-a eth0 (number 2)",
+            "+ host: nft chain inet cni post (type nat hook postrouting priority srcnat; policy accept)",
+            "+ host: nft rule inet cni post: counter comment \"net ctr-a eth0\"",
+            "+ host: nft rule inet cni post: counter comment \"net ctr-a eth0\" (number 2)",
             "+ host: nft table inet cni",
         ];
         assert_eq!(before.changes_to(&with_rules), expected);

@@ -58,6 +58,7 @@ fn snapshot(lab: &Lab) -> Snapshot {
         "nft table",
         "nft chain",
         "nft rule",
+        "nft map",
         "nft set",
         "forward",
     ];

@@ -40,6 +40,7 @@ const STAYS: &[&str] = &[
     "nft element inet rscni masquerade6-net-",
     "nft chain inet rscni hostport",
     "nft rule inet rscni hostport",
+    "nft map inet rscni hostport",
     "nft set inet rscni hostport",
     "nft chain inet rscni firewall-",
     "nft rule inet rscni firewall-policy",
