@@ -1,7 +1,7 @@
 //! Randomly generated networks: CHECK accepts what ADD created, and a failed ADD or a DEL leaves
 //! nothing.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use proptest::{
     prelude::*,
@@ -19,9 +19,6 @@ use serde_json::{Map, Value, json};
 
 /// The number of cases, unless `PROPTEST_CASES` sets it. With that variable the cases are random.
 const CASES: u32 = 12;
-
-/// The time for what the kernel does in the background.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Values of a key: valid ones, and invalid or unavailable ones.
 type Values = (&'static [&'static str], &'static [&'static str]);
@@ -365,7 +362,7 @@ fn holds(lab: &Lab, case: &Case) -> Result<(), TestCaseError> {
     let before = CHANGES.iter().fold(lab.snapshot(), |snapshot, text| snapshot.ignoring(text));
     let before = if case.is_gone { before.ignoring("namespace second") } else { before };
     let has_added = attach_and_detach(lab, &container, &list, case)?;
-    let changes = lab.changes_since(&before, PATIENCE);
+    let changes = lab.changes_since(&before);
     prop_assert!(
         changes.is_empty(),
         "{} has left\n{}",

@@ -16,7 +16,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 
 use crate::{
     netlink::{Attributes, attributes, dump, hex, text, u16_at, u32_at},
-    snapshot::Items,
+    snapshot::{End, Items},
 };
 
 const GET_LINK: u16 = 18;
@@ -64,6 +64,7 @@ pub(crate) fn list(namespace: &str, items: &mut Items) -> io::Result<()> {
     for (name, value) in sysctls() {
         add(Some((format!("sysctl {name}"), value)));
     }
+    items.ends.extend(links.iter().filter_map(|link| end(namespace, link)));
     Ok(())
 }
 
@@ -99,6 +100,16 @@ fn link(message: &[u8], names: &Names) -> Option<(String, String)> {
         write!(how, " alias {}", text(alias)).ok()?;
     }
     Some((format!("link {}", text(attributes.get(&3)?)), how))
+}
+
+/// The end of a veth pair whose other end is in another namespace, or already removed (index 0).
+fn end(namespace: &str, message: &[u8]) -> Option<End> {
+    let attributes = attributes(message.get(16..)?);
+    let kind = text(crate::netlink::attributes(attributes.get(&18)?).get(&1)?);
+    let peer = number(&attributes, 5).filter(|_| ["veth", "netkit"].contains(&kind.as_str()))?;
+    let link = format!("{namespace}: link {}", text(attributes.get(&3)?));
+    let is_end = peer == 0 || attributes.contains_key(&37);
+    is_end.then_some(End { link, index: u32_at(message, 4)?, peer })
 }
 
 fn address(message: &[u8], names: &Names) -> Option<(String, String)> {

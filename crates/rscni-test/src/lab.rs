@@ -10,6 +10,7 @@ use rscni_linux::{LinkChange, Netlink, Netns};
 
 use crate::{
     Container, Namespace, Plugin,
+    changes::Changes,
     enter::{EnterError, files},
     settings,
     snapshot::{self, Snapshot},
@@ -147,32 +148,53 @@ impl Lab {
         }
     }
 
-    /// Asserts that everything is as it was `before`. It waits for the kernel's work in the
-    /// background, such as the removal of the host's end of a veth.
+    /// Asserts that everything is as it was `before`.
+    ///
+    /// It waits, up to a minute, for what the kernel removes in the background: a veth whose peer
+    /// was in a removed namespace, with its addresses, routes and neighbours; promiscuous mode of a
+    /// parent whose macvlan links were in one; processes that end. Any other difference fails at
+    /// once, and so does one of these beside it.
+    ///
+    /// ```
+    /// # rscni_test::run(|lab| {
+    /// let before = lab.snapshot();
+    /// let a = lab.container("a");
+    /// // The plugin's ADD and DEL are here.
+    /// lab.remove_namespace(&a);
+    /// lab.assert_unchanged_since(&before);
+    /// # });
+    /// ```
     ///
     /// # Panics
     ///
     /// If something differs, with one difference per line.
     #[track_caller]
     pub fn assert_unchanged_since(&self, before: &Snapshot) {
-        let changes = self.changes_since(before, TIMEOUT);
-        assert!(changes.is_empty(), "{}", snapshot::complaint(&changes));
+        let after = self.settled(before);
+        Changes::between(before, &after).assert_none();
     }
 
-    /// Returns the differences from `before`, once there are none or the timeout is over. The
-    /// kernel may remove objects in the background.
+    /// Returns the differences from `before`, after the same wait as
+    /// [`assert_unchanged_since`](Self::assert_unchanged_since). Without a wait:
+    /// [`Snapshot::changes_to`].
     ///
     /// # Panics
     ///
     /// If the kernel refuses to list something.
     #[track_caller]
-    pub fn changes_since(&self, before: &Snapshot, timeout: Duration) -> Vec<String> {
-        let deadline = Instant::now() + timeout;
+    pub fn changes_since(&self, before: &Snapshot) -> Vec<String> {
+        before.changes_to(&self.settled(before))
+    }
+
+    /// Takes a snapshot after the kernel has removed what it removes in the background.
+    #[track_caller]
+    fn settled(&self, before: &Snapshot) -> Snapshot {
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let is_over = Instant::now() >= deadline;
-            let changes = before.changes_to(&self.snapshot());
-            if changes.is_empty() || is_over {
-                return changes;
+            let after = self.snapshot();
+            if is_over || !Changes::between(before, &after).are_going() {
+                return after;
             }
             std::thread::sleep(Duration::from_millis(20));
         }

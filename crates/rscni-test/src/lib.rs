@@ -105,6 +105,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod changes;
 mod enter;
 mod exchange;
 mod inventory;

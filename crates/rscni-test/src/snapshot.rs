@@ -10,8 +10,11 @@ use std::{
 use rscni_linux::Netns;
 
 use crate::{
-    Namespace, inventory,
+    Namespace,
+    changes::{Changes, in_brackets},
+    inventory,
     lab::{NAMESPACES, OWN},
+    netlink::hex,
     ruleset,
 };
 
@@ -29,13 +32,32 @@ use crate::{
 /// Objects of the kernel are left out: local routes, link-local addresses, learnt neighbours.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    items: Items,
-    ignored: Vec<String>,
+    pub(crate) items: Items,
+    pub(crate) ignored: Vec<String>,
 }
 
 /// Objects and their state: `host: link cni0` and `bridge up mtu 1500`.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Items(BTreeMap<String, String>);
+pub(crate) struct Items {
+    pub(crate) found: BTreeMap<String, String>,
+    /// Ends of veth pairs, unless both are in one namespace.
+    pub(crate) ends: Vec<End>,
+}
+
+/// An end of a veth pair.
+#[derive(Debug, Clone)]
+pub(crate) struct End {
+    /// Key of the link in [`Items`].
+    pub(crate) link: String,
+    pub(crate) index: u32,
+    pub(crate) peer: u32,
+}
+
+impl End {
+    pub(crate) fn namespace(&self) -> &str {
+        self.link.split_once(": ").map_or("", |(namespace, _)| namespace)
+    }
+}
 
 impl Items {
     pub(crate) fn add(&mut self, what: String, how: String) {
@@ -43,13 +65,13 @@ impl Items {
         let plain = key.len();
         // The same rule may be there twice.
         for number in 2.. {
-            if !self.0.contains_key(&key) {
+            if !self.found.contains_key(&key) {
                 break;
             }
             key.truncate(plain);
             let _ = write!(key, " (number {number})");
         }
-        self.0.insert(key, how);
+        self.found.insert(key, how);
     }
 }
 
@@ -66,6 +88,14 @@ impl Snapshot {
 
     /// Ignores objects that contain `text` in comparisons with this snapshot. Use it for what a
     /// plugin is meant to leave behind, such as its bridge or `ip_forward`.
+    ///
+    /// ```
+    /// # rscni_test::run(|lab| {
+    /// let before = lab.snapshot().ignoring("ip_forward");
+    /// std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+    /// lab.assert_unchanged_since(&before);
+    /// # });
+    /// ```
     #[must_use]
     pub fn ignoring(mut self, text: &str) -> Self {
         self.ignored.push(text.to_owned());
@@ -81,97 +111,35 @@ impl Snapshot {
     /// If something differs, with one difference per line.
     #[track_caller]
     pub fn assert_same(&self, before: &Self) {
-        let changes = before.changes_to(self);
-        assert!(changes.is_empty(), "{}", complaint(&changes));
+        Changes::between(before, self).assert_none();
     }
 
     /// Returns the differences: `+` added, `-` removed, `~` changed.
+    ///
+    /// ```no_run
+    /// # rscni_test::run(|lab| {
+    /// # let (plugin, a, config) = (lab.plugin("/p"), lab.container("a"), serde_json::json!({}));
+    /// let before = lab.snapshot();
+    /// plugin.add(&a, "eth0", &config).success();
+    /// let changes = before.changes_to(&lab.snapshot());
+    /// assert!(changes.iter().any(|line| line.starts_with("+ a: link eth0 (veth up")), "{changes:#?}");
+    /// # });
+    /// ```
     pub fn changes_to(&self, after: &Self) -> Vec<String> {
-        let keys: BTreeSet<_> = self.items.0.keys().chain(after.items.0.keys()).collect();
-        let mut changes = Vec::new();
-        for what in keys {
-            if self.is_consequence(after, what) {
-                continue;
-            }
-            let change = match (self.items.0.get(what), after.items.0.get(what)) {
-                (Some(then), Some(now)) if then == now => continue,
-                (Some(then), Some(now)) => {
-                    format!("~ {what}: was {}, is {}", short(then), short(now))
-                }
-                (None, Some(now)) => format!("+ {what}{}", in_brackets(now)),
-                (Some(then), None) => format!("- {what}{}", in_brackets(then)),
-                (None, None) => continue,
-            };
-            let ignored =
-                self.ignored.iter().chain(&after.ignored).any(|text| change.contains(text));
-            if !ignored {
-                changes.push(change);
-            }
-        }
-        changes
-    }
-
-    /// Whether a difference follows from another one: the sysctls of an added or removed link,
-    /// everything in an added or removed namespace, and the sysctls that the kernel sets with
-    /// forwarding.
-    fn is_consequence(&self, after: &Self, what: &str) -> bool {
-        let Some((namespace, thing)) = what.split_once(": ") else {
-            return false;
-        };
-        let both = |key: &str| (self.items.0.get(key), after.items.0.get(key));
-        if matches!(both(&format!("namespace {namespace}")), (Some(_), None) | (None, Some(_))) {
-            return true;
-        }
-        let Some(setting) = thing.strip_prefix("sysctl ") else {
-            return false;
-        };
-        let mut parts = setting.split('/');
-        let (Some("net"), Some(family), Some("conf"), Some(interface), Some(name)) =
-            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return false;
-        };
-        let special = ["all", "default"].contains(&interface);
-        if !special
-            && !matches!(both(&format!("{namespace}: link {interface}")), (Some(_), Some(_)))
-        {
-            return true;
-        }
-        let switch = match family {
-            "ipv4" => format!("{namespace}: sysctl net/ipv4/ip_forward"),
-            _ => format!("{namespace}: sysctl net/ipv6/conf/all/forwarding"),
-        };
-        let follows = name == "forwarding" || setting == "net/ipv4/conf/all/accept_redirects";
-        let (then, now) = both(&switch);
-        follows && what != switch && then != now
+        Changes::between(self, after).lines()
     }
 }
 
 /// One object per line. Sysctls are left out, since there are hundreds.
 impl Display for Snapshot {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for (what, how) in &self.items.0 {
+        for (what, how) in &self.items.found {
             if !what.contains(": sysctl ") {
                 writeln!(f, "{what}{}", in_brackets(how))?;
             }
         }
         Ok(())
     }
-}
-
-/// Formats differences for a message.
-pub(crate) fn complaint(changes: &[String]) -> String {
-    format!("the network has changed (+ added, - removed, ~ changed):\n  {}", changes.join("\n  "))
-}
-
-fn in_brackets(how: &str) -> String {
-    if how.is_empty() { String::new() } else { format!(" ({})", short(how)) }
-}
-
-fn short(how: &str) -> String {
-    const ENOUGH: usize = 160;
-    let shown: String = how.escape_debug().take(ENOUGH).collect();
-    if how.escape_debug().nth(ENOUGH).is_some() { shown + "..." } else { shown }
 }
 
 /// Lists everything. Files that vanish during the listing are left out.
@@ -237,7 +205,10 @@ fn list_files(path: &Path, is_root: bool, seen: &mut BTreeSet<PathBuf>, items: &
             Ok(kind) if kind.is_dir() => list_files(&path, false, seen, items),
             Ok(kind) if kind.is_file() => {
                 let content = std::fs::read(&path).unwrap_or_default();
-                items.add(what, String::from_utf8_lossy(&content).into_owned());
+                let binary =
+                    |bytes: &[u8]| format!("binary, {} bytes: {}", bytes.len(), hex(bytes));
+                items
+                    .add(what, String::from_utf8(content).unwrap_or_else(|e| binary(e.as_bytes())));
             }
             Ok(kind) if kind.is_symlink() => {
                 let to = std::fs::read_link(&path).unwrap_or_default();

@@ -4,6 +4,8 @@ use std::{
     fs,
     net::SocketAddr,
     process::{Command, Stdio},
+    sync::mpsc::{RecvTimeoutError, channel},
+    time::Duration,
 };
 
 use rscni_linux::{
@@ -38,7 +40,7 @@ fn a_network_at_rest_does_not_change() {
         attach(lab, &a);
         let before = lab.snapshot();
         a.run(|| ());
-        lab.host().try_ping("10.1.0.7", std::time::Duration::from_millis(500)).unwrap_err();
+        lab.host().try_ping("10.1.0.7", Duration::from_millis(500)).unwrap_err();
         lab.assert_unchanged_since(&before);
     });
 }
@@ -193,6 +195,28 @@ fn objects_that_vanish_with_a_namespace_are_waited_for() {
         attach(lab, &a);
         lab.remove_namespace(&a);
         lab.assert_unchanged_since(&before);
+    });
+}
+
+#[test]
+fn leftovers_that_the_kernel_does_not_remove_are_not_waited_for() {
+    rscni_test::run(|lab| {
+        let a = lab.container("a");
+        let before = lab.snapshot();
+        attach(lab, &a);
+        let index = lab.host().netlink().link_by_name("veth-a").unwrap().index;
+        let (is_told, told) = channel::<()>();
+        std::thread::scope(|scope| {
+            // Ends the difference, should it be waited for.
+            scope.spawn(move || {
+                if told.recv_timeout(Duration::from_secs(30)) == Err(RecvTimeoutError::Timeout) {
+                    lab.host().netlink().del_link(index).unwrap();
+                }
+            });
+            let changes = lab.changes_since(&before);
+            drop(is_told);
+            find(&changes, "+ host: link veth-a (veth up");
+        });
     });
 }
 

@@ -114,7 +114,7 @@ pub(super) fn run(
         }
         "DEL"
     };
-    let left = leftovers::since(lab, &baseline, caller.is_peer).into_iter();
+    let left = leftovers::since(lab, &baseline).into_iter();
     problems.extend(left.map(|line| format!("after {after}: {line}")));
     let operations = operations.into_inner();
     println!(

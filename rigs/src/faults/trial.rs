@@ -276,7 +276,7 @@ impl<'a> TestBed<'a> {
     }
 
     fn left(&self) -> Vec<String> {
-        leftovers::since(self.lab, &self.baseline, self.caller.is_peer)
+        leftovers::since(self.lab, &self.baseline)
     }
 
     /// After a failure: removes what is left, or else makes it part of the baseline, so that it

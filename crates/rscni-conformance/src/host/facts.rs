@@ -79,7 +79,7 @@ impl PrivateHost {
 
     /// Returns the present differences to a snapshot.
     pub(crate) fn changes_since(&self, before: &Snapshot) -> Vec<String> {
-        self.lab.changes_since(before, Duration::ZERO)
+        before.changes_to(&self.lab.snapshot())
     }
 
     /// Returns the differences to a snapshot after the kernel has finished its work.
