@@ -3,17 +3,12 @@
 
 mod support;
 
-use rscni::{
-    Attachment,
-    invoke::Process,
-    runtime::{AttachmentParams, NetConfList, Runtime},
-};
 use rscni_catalogue::{Values, row};
-use rscni_test::{Container, Lab, Snapshot};
+use rscni_test::{Attachment, Chain, Lab, Snapshot};
 use rstest::rstest;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use support::{BIN, V4, V6, host_local};
+use support::{V4, V6, host_local};
 
 /// A list of bridge with these additional keys, and of these plugins after it.
 fn bridge(keys: &Value, chained: &[Value]) -> Vec<Value> {
@@ -39,54 +34,33 @@ fn flannel() -> Value {
     json!({ "type": "flannel", "delegate": { "bridge": "br0", "isDefaultGateway": true } })
 }
 
-/// A network list and a runtime.
+/// A list with a host port for each container, from `port` on.
 struct Network {
-    list: NetConfList,
-    runtime: Runtime<Process>,
+    list: Chain,
     port: u16,
 }
 
 impl Network {
     fn new(name: &str, plugins: &[Value], port: u16) -> Self {
-        let list = json!({ "cniVersion": "1.1.0", "name": name, "plugins": plugins }).to_string();
-        let list = NetConfList::from_json(list.as_bytes()).unwrap();
-        Self { list, runtime: Runtime::new(Process, [BIN]), port }
+        Self { list: plugins.iter().cloned().fold(Chain::new(name), Chain::plugin), port }
     }
 
-    fn params(&self, container: &Container) -> AttachmentParams {
-        let mut params = AttachmentParams::new(container.id(), container.path(), "eth0");
-        let port = self.port + u16::from(container.name().bytes().last().unwrap());
+    fn attach(&self, lab: &Lab, name: &str) -> Attachment {
+        let port = self.port + u16::from(name.bytes().last().unwrap());
         let mapping =
             |protocol: &str| json!({ "hostPort": port, "containerPort": 80, "protocol": protocol });
-        let mappings = ("portMappings".to_owned(), json!([mapping("tcp"), mapping("udp")]));
-        params.capability_args = Map::from_iter([mappings]);
-        params
+        let mappings = json!([mapping("tcp"), mapping("udp")]);
+        self.list.clone().capability("portMappings", mappings).attach(lab, name)
     }
 
-    /// Attaches a container and removes it from the runtime's cache.
-    fn attach(&self, lab: &Lab, name: &str) -> Container {
-        let container = lab.container(name);
-        let params = self.params(&container);
-        self.runtime.add(&self.list, &params).unwrap();
-        self.runtime.cache().remove(&self.list.name, &params).unwrap();
-        container
-    }
-
-    fn gc(&self, valid: &[&Container]) {
-        let valid: Vec<_> = valid
-            .iter()
-            .map(|container| Attachment {
-                container_id: container.id().into(),
-                ifname: "eth0".into(),
-            })
-            .collect();
-        self.runtime.gc(&self.list, &valid).unwrap();
+    fn gc(&self, valid: &[&Attachment]) {
+        self.list.gc(valid).success();
     }
 }
 
 /// Everything that belongs to attachments, except those of the third network.
 fn snapshot(lab: &Lab) -> Snapshot {
-    let others = ["/var/lib/cni/locks", "directory /run/cni/host-device", "br2"];
+    let others = ["directory /run/cni/host-device", "br2"];
     others.iter().fold(support::snapshot(lab), |snapshot, text| snapshot.ignoring(text))
 }
 
@@ -130,10 +104,10 @@ fn gc_removes_stale_objects_only(#[case] plugins: Vec<Value>) {
         ];
         let third = Network::new("third", &third, 0);
         // Objects that belong to the networks.
-        for network in [&network, &other, &third] {
-            let first = network.attach(lab, &format!("first-{}", network.list.name));
+        for (network, name) in [(&network, "first-a"), (&other, "first-b"), (&third, "first-c")] {
+            let first = network.attach(lab, name);
             // DEL removes links at once, unlike the end of a namespace.
-            network.runtime.del(&network.list, &network.params(&first)).unwrap();
+            first.del().success();
             lab.remove_namespace(&first);
         }
 
@@ -150,12 +124,10 @@ fn gc_removes_stale_objects_only(#[case] plugins: Vec<Value>) {
         std::thread::scope(|scope| {
             let comings = scope.spawn(|| {
                 for round in 0..4 {
-                    let container = lab.container(&format!("third-{round}"));
-                    let params = third.params(&container);
-                    third.runtime.add(&third.list, &params).unwrap();
-                    third.runtime.check(&third.list, &params).unwrap();
-                    third.runtime.del(&third.list, &params).unwrap();
-                    lab.remove_namespace(&container);
+                    let a = third.attach(lab, &format!("third-{round}"));
+                    a.check().success();
+                    a.del().success();
+                    lab.remove_namespace(&a);
                 }
             });
             while !comings.is_finished() {

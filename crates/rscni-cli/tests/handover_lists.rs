@@ -3,16 +3,12 @@
 
 mod support;
 
-use rscni::{
-    invoke::Process,
-    runtime::{AttachmentParams, NetConfList, Runtime},
-};
 use rscni_linux::{LinkChange, Veth};
-use rscni_test::{Container, Lab, Snapshot};
+use rscni_test::{Chain, Lab, Snapshot};
 use rstest::rstest;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use support::{BIN, GO, V4, V6, host_local};
+use support::{GO, V4, V6, host_local};
 
 /// A list of bridge with these additional keys, and of these plugins after it.
 fn bridge(keys: &Value, chained: &[Value]) -> Vec<Value> {
@@ -36,70 +32,36 @@ fn tuning() -> Value {
             "promisc": true, "allmulti": true })
 }
 
-/// Capability arguments of the runtime.
-fn capability_args() -> Map<String, Value> {
+/// A list of these plugins, with arguments of their capabilities.
+fn list(plugins: &[Value]) -> Chain {
     let mapping = |protocol: &str, port: u16, host_ip: &str| json!({ "hostPort": port, "containerPort": 80, "protocol": protocol, "hostIP": host_ip });
-    let args = json!({
-        "portMappings": [
-            mapping("tcp", 8080, ""), mapping("udp", 8080, ""), mapping("tcp", 8081, "192.0.2.1"),
-            mapping("tcp", 8082, "2001:db8::1"),
-        ],
-        "bandwidth": { "ingressRate": 800_000, "ingressBurst": 1_600_000, "egressRate": 800_000,
-                       "egressBurst": 1_600_000 },
-    });
-    args.as_object().cloned().unwrap()
+    let mappings = json!([
+        mapping("tcp", 8080, ""),
+        mapping("udp", 8080, ""),
+        mapping("tcp", 8081, "192.0.2.1"),
+        mapping("tcp", 8082, "2001:db8::1"),
+    ]);
+    let limits = json!({ "ingressRate": 800_000, "ingressBurst": 1_600_000, "egressRate": 800_000,
+                         "egressBurst": 1_600_000 });
+    let empty = Chain::new("net").version("1.0.0");
+    let list = plugins.iter().cloned().fold(empty, Chain::plugin);
+    list.capability("portMappings", mappings).capability("bandwidth", limits)
 }
 
-struct Handover {
-    list: NetConfList,
-    go: Runtime<Process>,
-    ours: Runtime<Process>,
-}
-
-impl Handover {
-    /// A first container creates the objects that belong to the network.
-    fn new(lab: &Lab, plugins: &[Value]) -> (Self, Snapshot) {
-        support::install(lab);
-        // The device for plugins that need one.
-        lab.host().netlink().add_veth(&Veth::new("device", "beyond")).unwrap();
-        let list = json!({ "cniVersion": "1.0.0", "name": "net", "plugins": plugins }).to_string();
-        let list = NetConfList::from_json(list.as_bytes()).unwrap();
-        let [go, ours] = [GO, BIN].map(|dir| Runtime::new(Process, [dir]));
-        let this = Self { list, go, ours };
-        let first = lab.container("first");
-        this.go.add(&this.list, &params(&first)).unwrap();
-        this.go.del(&this.list, &params(&first)).unwrap();
-        lab.remove_namespace(&first);
-        // Go's host-device leaves an alias on the device.
-        let mut host = lab.host().netlink();
-        let device = host.link_by_name("device").unwrap().index;
-        host.set_link(device, &LinkChange { alias: Some(String::new()), ..LinkChange::default() })
-            .unwrap();
-        // State of host-local, and locks.
-        let others = [
-            "/last_reserved_ip.",
-            "/.index",
-            "/networks/net/lock",
-            "/var/lib/cni/locks",
-            "directory /run/cni/host-device",
-        ];
-        let before = others.iter().fold(lab.snapshot(), |snapshot, text| snapshot.ignoring(text));
-        (this, before)
-    }
-
-    /// A container attached by Go's plugins.
-    fn attach(&self, lab: &Lab, before: &Snapshot) -> Container {
-        let a = lab.container("a");
-        self.go.add(&self.list, &params(&a)).unwrap();
-        assert!(!before.changes_to(&lab.snapshot()).is_empty(), "nothing was set up");
-        a
-    }
-}
-
-fn params(container: &Container) -> AttachmentParams {
-    let mut params = AttachmentParams::new(container.id(), container.path(), "eth0");
-    params.capability_args = capability_args();
-    params
+/// Adds a device for plugins that need one, and the objects that belong to the network.
+fn set_up(lab: &Lab, go: &Chain) -> Snapshot {
+    support::install(lab);
+    lab.host().netlink().add_veth(&Veth::new("device", "beyond")).unwrap();
+    let first = go.attach(lab, "first");
+    first.del().success();
+    lab.remove_namespace(&first);
+    // Go's host-device leaves an alias on the device.
+    let alias = LinkChange { alias: Some(String::new()), ..LinkChange::default() };
+    support::change(&mut lab.host().netlink(), "device", &alias);
+    // State of host-local.
+    let others =
+        ["/last_reserved_ip.", "/.index", "/networks/net/lock", "directory /run/cni/host-device"];
+    others.iter().fold(lab.snapshot(), |snapshot, text| snapshot.ignoring(text))
 }
 
 #[rstest]
@@ -139,11 +101,11 @@ fn a_device_that_the_go_plugin_moved_is_returned(
 }
 
 fn hand_over(lab: &Lab, plugins: &[Value], how: &str) {
-    let (handover, mut before) = Handover::new(lab, plugins);
-    let a = handover.attach(lab, &before);
-    if how.contains("result") && how != "with_result" {
-        handover.ours.cache().remove("net", &params(&a)).unwrap();
-    }
+    let ours = list(plugins);
+    let go = ours.clone().found_in(GO);
+    let mut before = set_up(lab, &go);
+    let a = go.attach(lab, "a").handed_over_to(&ours);
+    assert!(!before.changes_to(&lab.snapshot()).is_empty(), "nothing was set up");
     if how.contains("netns") {
         lab.remove_namespace(&a);
     }
@@ -151,8 +113,14 @@ fn hand_over(lab: &Lab, plugins: &[Value], how: &str) {
         // The rules of Go's firewall name addresses only, and these are unknown now.
         before = before.ignoring("ip filter CNI-FORWARD").ignoring("ip6 filter CNI-FORWARD");
     }
-    handover.ours.del(&handover.list, &params(&a)).unwrap();
-    handover.ours.del(&handover.list, &params(&a)).unwrap();
+    let has_result = !how.contains("result") || how == "with_result";
+    for _ in 0..2 {
+        if has_result {
+            a.del().success()
+        } else {
+            a.del_without_result().success()
+        };
+    }
     if !how.contains("netns") {
         lab.remove_namespace(&a);
     }

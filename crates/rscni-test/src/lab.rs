@@ -94,7 +94,7 @@ impl Lab {
     /// If there is no such file.
     #[track_caller]
     pub fn plugin(&self, program: impl AsRef<Path>) -> Plugin {
-        Plugin::at(program).finding_others_in(Self::bin())
+        Plugin::at(program).finding_others_in(bin())
     }
 
     /// Makes `program` available under a plugin's name. Installed plugins find each other, for
@@ -106,17 +106,13 @@ impl Lab {
     #[track_caller]
     pub fn install(&self, name: &str, program: impl AsRef<Path>) -> Plugin {
         let program = program.as_ref();
-        let installed = Self::bin().join(name);
+        let installed = bin().join(name);
         let linked =
             std::path::absolute(program).and_then(|to| std::os::unix::fs::symlink(to, &installed));
         if let Err(error) = linked {
             panic!("install {} as {}: {error}", program.display(), installed.display());
         }
         self.plugin(installed)
-    }
-
-    fn bin() -> PathBuf {
-        Path::new(OWN).join("bin")
     }
 
     /// Directory for the test's own files. [`snapshot`](Self::snapshot) ignores it unless it is
@@ -242,4 +238,9 @@ fn socket(address: &impl std::fmt::Display, port: u16) -> std::net::SocketAddr {
         Ok(ip) => (ip, port).into(),
         Err(error) => panic!("`{text}`: {error}"),
     }
+}
+
+/// Directory of the installed plugins.
+pub(crate) fn bin() -> PathBuf {
+    Path::new(OWN).join("bin")
 }

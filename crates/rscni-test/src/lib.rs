@@ -86,6 +86,7 @@
 //!
 //! # More
 //!
+//! - [`Chain`] is a list of plugins with capabilities, attached and detached in a line each.
 //! - [`Versions`] tests every version of the specification in a line.
 //! - [`Plugin::at`] calls plugins that do not change a network, without a lab.
 //! - `plugin.add(..).error(7).mentions("cniOutput")` asserts the code, the exit status, and that
@@ -105,6 +106,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod chain;
 mod changes;
 mod enter;
 mod exchange;
@@ -122,6 +124,7 @@ mod snapshot;
 mod versions;
 mod wait;
 
+pub use chain::{Attachment, Chain};
 pub use enter::{EnterError, enter_private_network};
 pub use exchange::{Answer, Server};
 pub use lab::Lab;

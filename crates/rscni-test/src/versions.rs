@@ -147,13 +147,18 @@ impl Versions {
         let config = self.config(version, Some(&result_in(version)));
         for (command, since) in [("CHECK", "0.4.0"), ("GC", "1.1.0"), ("STATUS", "1.1.0")] {
             let outcome = self.call(command, &config).run();
-            if age(version) >= age(since) {
+            if is_since(version, since) {
                 outcome.success();
             } else {
                 assert_eq!(outcome.error(1)["cniVersion"], version, "\n{outcome}");
             }
         }
     }
+}
+
+/// Whether `version` is `since` or later.
+pub(crate) fn is_since(version: &str, since: &str) -> bool {
+    age(version) >= age(since)
 }
 
 /// Index of a version in [`VERSIONS`].
