@@ -87,7 +87,8 @@
 //! # More
 //!
 //! - [`Chain`] is a list of plugins with capabilities, attached and detached in a line each.
-//! - [`Versions`] tests every version of the specification in a line.
+//! - [`Versions`] tests every version of the specification in a line, or those that the plugin
+//!   supports.
 //! - [`Plugin::at`] calls plugins that do not change a network, without a lab.
 //! - `plugin.add(..).error(7).mentions("cniOutput")` asserts the code, the exit status, and that
 //!   stdout has exactly one JSON object with `cniVersion`, `code` and `msg`.
@@ -120,6 +121,7 @@ mod plugin;
 mod ruleset;
 mod run;
 mod settings;
+mod shape;
 mod snapshot;
 mod versions;
 mod wait;
@@ -132,6 +134,7 @@ pub use namespace::{Container, Namespace, Unreachable};
 pub use outcome::{ErrorReply, Outcome, Reply};
 pub use plugin::{Call, Plugin, Process};
 pub use run::{Verdict, run};
+pub use shape::result_faults;
 pub use snapshot::Snapshot;
 pub use versions::{VERSIONS, Versions, result_in};
 pub use wait::eventually;

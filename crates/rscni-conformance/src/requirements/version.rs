@@ -1,11 +1,12 @@
 //! "Version considerations" and "VERSION Success".
 
+use rscni_test::result_faults;
 use serde_json::{Value, json};
 
 use super::errors::expect_version;
 use crate::{
     host::PrivateHost,
-    shape::{age, faults, is_since},
+    shape::{age, is_since},
     verdict::{
         CheckResult, expect_error_code, expect_success, fail_with_call, is_one_object, json,
         not_applicable,
@@ -57,7 +58,7 @@ pub(super) fn add_in(host: &PrivateHost, version: &'static str) -> CheckResult {
         return not_applicable("plugins are chained from 0.3.0 on");
     }
     let (made, outcome) = host.add_first(version, &format!("ADD in {version}"))?;
-    let faults = faults(version, made.result.as_ref().unwrap_or(&Value::Null));
+    let faults = result_faults(version, made.result.as_ref().unwrap_or(&Value::Null));
     if faults.is_empty() {
         return Ok(());
     }
