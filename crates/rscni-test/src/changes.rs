@@ -144,6 +144,11 @@ fn without_promiscuity(state: &str) -> Vec<&str> {
 const ENOUGH: usize = 160;
 
 pub(crate) fn in_brackets(how: &str) -> String {
+    // The bytes of a file are of use in comparisons only.
+    let how = how.split_once(": ").map_or(how, |(start, _)| match start {
+        binary if binary.starts_with("binary, ") => binary,
+        _ => how,
+    });
     if how.is_empty() { String::new() } else { format!(" ({})", part(how, 0)) }
 }
 
@@ -226,6 +231,12 @@ mod tests {
             let after = snapshot(&[("host: link up0", state)]);
             assert_eq!(Changes::between(&before, &after).are_going(), is_going, "{state}");
         }
+    }
+
+    #[test]
+    fn bytes_of_a_file_are_counted() {
+        assert_eq!(in_brackets("binary, 3 bytes: ff00ff"), " (binary, 3 bytes)");
+        assert_eq!(in_brackets("key: value"), " (key: value)");
     }
 
     #[test]
