@@ -89,6 +89,7 @@
 //! - [`Chain`] is a list of plugins with capabilities, attached and detached in a line each.
 //! - [`Versions`] tests every version of the specification in a line, or those that the plugin
 //!   supports.
+//! - [`Plugin::linked`] is a plugin in the test's own process, such as a shim with its daemon.
 //! - [`Plugin::at`] calls plugins that do not change a network, without a lab.
 //! - `plugin.add(..).error(7).mentions("cniOutput")` asserts the code, the exit status, and that
 //!   stdout has exactly one JSON object with `cniVersion`, `code` and `msg`.

@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
+    fmt,
     io::{Read, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -36,6 +37,17 @@ pub struct Plugin {
     time_limit: Duration,
     /// Shared with its copies.
     overdue: Arc<AtomicUsize>,
+    linked: Option<Linked>,
+}
+
+/// A function that answers calls.
+#[derive(Clone)]
+struct Linked(Arc<dyn Fn(&Process<'_>) -> Output + Send + Sync>);
+
+impl fmt::Debug for Linked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a function")
+    }
 }
 
 impl Plugin {
@@ -63,6 +75,41 @@ impl Plugin {
             variables: BTreeMap::new(),
             time_limit: TIME_LIMIT,
             overdue: Arc::default(),
+            linked: None,
+        }
+    }
+
+    /// Returns a plugin in the test's own process: `answer` gets each call, instead of a program.
+    /// So a test can hold the two halves of a plugin, such as a shim and its daemon, and debug,
+    /// count or fail them. There is no time limit.
+    ///
+    /// ```
+    /// use std::{os::unix::process::ExitStatusExt, process::{ExitStatus, Output}};
+    /// use rscni_test::Plugin;
+    ///
+    /// let shim = Plugin::linked("my-shim", |call| {
+    ///     // Here a shim asks the daemon, which runs in a thread of the test.
+    ///     let command = call.environment["CNI_COMMAND".as_ref()].clone();
+    ///     let stdout = if command == "VERSION" {
+    ///         &br#"{"cniVersion":"1.1.0","supportedVersions":["1.1.0"]}"#[..]
+    ///     } else {
+    ///         &[]
+    ///     };
+    ///     Output { status: ExitStatus::from_raw(0), stdout: stdout.to_vec(), stderr: Vec::new() }
+    /// });
+    /// assert_eq!(shim.version().success()["supportedVersions"][0], "1.1.0");
+    /// ```
+    pub fn linked(
+        name: &str,
+        answer: impl Fn(&Process<'_>) -> Output + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            program: name.into(),
+            path: Vec::new(),
+            variables: BTreeMap::new(),
+            time_limit: TIME_LIMIT,
+            overdue: Arc::default(),
+            linked: Some(Linked(Arc::new(answer))),
         }
     }
 
@@ -215,6 +262,9 @@ impl Call<'_> {
     ///
     /// If the program cannot be started.
     pub fn try_run(self) -> std::io::Result<Outcome> {
+        if let Some(Linked(answer)) = &self.plugin.linked {
+            return self.run_with(|process| Ok(answer(process)));
+        }
         let limit = self.plugin.time_limit;
         let overdue = &self.plugin.overdue;
         self.finish(|process| {

@@ -1,9 +1,11 @@
 //! Calls of plugins and assertions about their answers. The plugins are shell scripts.
 
 use std::{
-    os::unix::fs::PermissionsExt,
+    ffi::OsStr,
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
     panic::{AssertUnwindSafe, catch_unwind},
-    process::Command,
+    process::{Command, ExitStatus, Output},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -283,5 +285,31 @@ fn a_plugin_that_is_not_there_is_named() {
     rscni_test::run(|lab| {
         let text = message(|| lab.plugin("/nowhere/bridge"));
         assert_eq!(text, "plugin /nowhere/bridge: there is no such file");
+    });
+}
+
+#[test]
+fn a_linked_plugin_answers_in_the_process_of_the_test() {
+    rscni_test::run(|lab| {
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&calls);
+        let plugin = Plugin::linked("mine", move |call| {
+            let variable = |name: &str| call.environment[OsStr::new(name)].clone();
+            seen.lock().unwrap().push((variable("CNI_COMMAND"), variable("CNI_NETNS")));
+            let config: Value = serde_json::from_slice(call.stdin).unwrap();
+            let reply = json!({ "cniVersion": config["cniVersion"], "code": 11, "msg": "later" });
+            let status = ExitStatus::from_raw(1 << 8);
+            Output { status, stdout: reply.to_string().into_bytes(), stderr: b"a note".to_vec() }
+        });
+        let a = lab.container("a");
+        let outcome = plugin.add(&a, "eth0", &config());
+        outcome.error(11).mentions("later");
+        assert_eq!(outcome.stderr(), "a note");
+        plugin.clone().del(&a, "eth0", &config()).error(11);
+        let calls = calls.lock().unwrap();
+        assert_eq!(
+            *calls,
+            [("ADD", "/run/netns/a"), ("DEL", "/run/netns/a")].map(|(c, n)| (c.into(), n.into()))
+        );
     });
 }
