@@ -137,19 +137,24 @@ impl Chain {
     ///
     /// If a plugin is not there, or the list is empty.
     #[track_caller]
-    pub fn try_attach(&self, container: &Container, ifname: &str) -> Result<Attachment, Outcome> {
+    pub fn try_attach(
+        &self,
+        container: &Container,
+        ifname: &str,
+    ) -> Result<Attachment, Box<Outcome>> {
         let mut results: Vec<Reply> = Vec::new();
         for config in &self.plugins {
             let config = self.config(config, results.last());
             let outcome = self.program(&config).add(container, ifname, &config);
             if outcome.exit_code() != Some(0) {
-                return Err(outcome);
+                return Err(Box::new(outcome));
             }
             results.push(outcome.success());
         }
-        assert!(!results.is_empty(), "the list {} has no plugins", self.name);
+        let result = results.last().cloned();
+        let result = result.unwrap_or_else(|| panic!("the list {} has no plugins", self.name));
         let (chain, container) = (self.clone(), container.clone());
-        Ok(Attachment { chain, container, ifname: ifname.to_owned(), results })
+        Ok(Attachment { chain, container, ifname: ifname.to_owned(), results, result })
     }
 
     /// Calls STATUS of each plugin, until one fails. Returns the last outcome.
@@ -159,7 +164,7 @@ impl Chain {
     /// If a plugin is not there, or the list is empty.
     #[track_caller]
     pub fn status(&self) -> Outcome {
-        self.each(self.plugins.iter(), |plugin, config| plugin.status(config), None)
+        self.each(self.plugins.iter(), Plugin::status, None)
     }
 
     /// Calls GC of each plugin with these valid attachments, until one fails. Returns the last
@@ -231,6 +236,7 @@ pub struct Attachment {
     container: Container,
     ifname: String,
     results: Vec<Reply>,
+    result: Reply,
 }
 
 impl Deref for Attachment {
@@ -244,7 +250,7 @@ impl Deref for Attachment {
 impl Attachment {
     /// The result of the last plugin.
     pub fn result(&self) -> &Reply {
-        self.results.last().expect("an attachment has the result of a plugin")
+        &self.result
     }
 
     /// The result of each plugin.

@@ -174,7 +174,9 @@ mod tests {
 
     fn snapshot(objects: &[(&str, &str)]) -> Snapshot {
         let mut snapshot = Snapshot::default();
-        objects.iter().for_each(|(what, how)| snapshot.items.add((*what).into(), (*how).into()));
+        for (what, how) in objects {
+            snapshot.items.add((*what).to_owned(), (*how).to_owned());
+        }
         snapshot
     }
 

@@ -200,7 +200,9 @@ impl Versions {
             check(version, &reply);
             call.use_only_the_commands_of(version, &reply);
             call.del_in(version, &reply);
-            previous.iter().for_each(|attachment| drop(attachment.del().success()));
+            if let Some(attachment) = previous {
+                attachment.del().success();
+            }
             lab.remove_namespace(&call.container);
         }
         let container = lab.container("other");

@@ -39,7 +39,8 @@ fn calls(lab: &Lab) -> Vec<(String, Value)> {
 }
 
 fn chain(lab: &Lab) -> Chain {
-    ["one", "two"].into_iter().for_each(|name| install(lab, name));
+    install(lab, "one");
+    install(lab, "two");
     Chain::new("net")
         .plugin(json!({ "type": "one", "key": 1 }))
         .plugin(json!({ "type": "two", "capabilities": { "mac": true, "ips": false } }))
@@ -121,7 +122,7 @@ fn a_failed_plugin_ends_the_call() {
                 .plugin(json!({ "type": "one" }));
             calls(lab);
             let outcome = match command {
-                "ADD" => failing.try_attach(&a, "eth0").unwrap_err(),
+                "ADD" => *failing.try_attach(&a, "eth0").unwrap_err(),
                 "CHECK" => a.handed_over_to(&failing).check(),
                 _ => a.handed_over_to(&failing).del(),
             };

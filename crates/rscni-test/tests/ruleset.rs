@@ -26,7 +26,7 @@ fn listed_by_nft() -> Vec<String> {
     for line in text.lines().map(str::trim) {
         let line = line.trim_end_matches(';').to_owned();
         if let Some(name) = line.strip_prefix("table ") {
-            table = name.trim_end_matches(" {").to_owned();
+            name.trim_end_matches(" {").clone_into(&mut table);
             lines.push(format!("table {table}"));
         } else if let Some((kind, name)) = line.strip_suffix(" {").and_then(|it| it.split_once(' '))
         {
@@ -77,13 +77,19 @@ fn rules_are_shown_as_nft_shows_them() {
 #[test]
 fn expressions_without_syntax_are_shown_with_their_attributes() {
     rscni_test::run(|lab| {
-        load(lab, "table ip t { chain c { limit rate 5/second accept; tcp flags syn counter\n } }");
+        load(
+            lab,
+            "table ip t {\nchain c {\nlimit rate 5/second accept\ntcp flags syn counter\n}\n}\n",
+        );
         let before = lab.snapshot();
         load(lab, "add rule ip t c limit rate 6/second accept");
         let changes = before.changes_to(&lab.snapshot());
         assert_eq!(changes.len(), 1, "{changes:#?}");
         assert!(changes[0].starts_with("+ host: nft rule ip t c: [limit 1="), "{changes:#?}");
         let shown = before.to_string();
-        assert!(shown.contains(": nft rule ip t c: meta l4proto tcp [payload"), "{shown}");
+        assert!(
+            shown.contains(": nft rule ip t c: meta l4proto tcp @th,104,8 & 2 != 0 counter"),
+            "{shown}"
+        );
     });
 }

@@ -1,6 +1,6 @@
 //! Registers, between the expression that loads a value and those that use it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write};
 
 use super::value::Kind;
 
@@ -47,7 +47,7 @@ impl Loaded {
         let mut text = self.text.clone();
         for (operator, bits, neutral) in [('&', kept, u8::MAX), ('^', inverted, 0), ('|', set, 0)] {
             if bits.iter().any(|byte| *byte != neutral) {
-                text += &format!(" {operator} {}", kind.show(&bits));
+                let _ = write!(text, " {operator} {}", kind.show(&bits));
             }
         }
         text
@@ -68,10 +68,15 @@ impl Registers {
 
     /// Removes values. Returns the expressions whose values no expression has used.
     pub(super) fn forget(&mut self, from: usize, to: usize) -> Vec<String> {
-        let is_in = |word: &usize, loaded: &mut Loaded| {
-            *word < to && word + loaded.length.div_ceil(4) > from
-        };
-        self.0.extract_if(.., is_in).flat_map(|(_, loaded)| loaded.unused).collect()
+        let mut unused = Vec::new();
+        self.0.retain(|word, loaded| {
+            let is_in = *word < to && word + loaded.length.div_ceil(4) > from;
+            if is_in {
+                unused.append(&mut loaded.unused);
+            }
+            !is_in
+        });
+        unused
     }
 
     /// The value that begins at this word.

@@ -54,7 +54,9 @@ pub(super) fn show(family: u8, table: &str, expressions: &[u8], sets: &Sets) -> 
         }
     }
     let unused = rule.registers.forget(0, usize::MAX);
-    unused.into_iter().for_each(|raw| rule.push(raw));
+    for raw in unused {
+        rule.push(raw);
+    }
     let shown = rule.parts.iter().map(|part| part.text.as_str()).filter(|text| !text.is_empty());
     shown.collect::<Vec<_>>().join(" ")
 }
@@ -237,7 +239,9 @@ impl Rule<'_> {
     }
 
     fn write(&mut self, word: usize, loaded: Loaded) {
-        self.registers.write(word, loaded).into_iter().for_each(|raw| self.push(raw));
+        for raw in self.registers.write(word, loaded) {
+            self.push(raw);
+        }
     }
 
     fn take(&mut self, word: usize, length: usize) -> Option<Vec<Loaded>> {

@@ -85,7 +85,7 @@ impl Set {
         let data = number(6).filter(|_| flags & MAP != 0).map(Type::read);
         let mut properties = format!("type {}", key.name());
         if let Some(data) = &data {
-            properties += &format!(" : {}", data.name());
+            let _ = write!(properties, " : {}", data.name());
         }
         let timeout = set.get(&11).and_then(|value| be_u64(value));
         // The property `timeout` implies its flag.
@@ -93,17 +93,17 @@ impl Set {
         let named: Vec<_> =
             FLAGS.into_iter().filter(|(bit, _)| flags_shown & bit != 0).map(|row| row.1).collect();
         if !named.is_empty() {
-            properties += &format!("; flags {}", named.join(","));
+            let _ = write!(properties, "; flags {}", named.join(","));
         }
         if let Some(timeout) = timeout {
-            properties += &format!("; timeout {}", duration(timeout));
+            let _ = write!(properties, "; timeout {}", duration(timeout));
         }
         let size = set.get(&9).and_then(|desc| be_u32(attributes(desc).get(&1)?));
         if let Some(size) = size {
-            properties += &format!("; size {size}");
+            let _ = write!(properties, "; size {size}");
         }
         if let Some(text) = set.get(&13).and_then(|data| comment(data, SET_COMMENT)) {
-            properties += &format!("; comment \"{text}\"");
+            let _ = write!(properties, "; comment \"{text}\"");
         }
         Self {
             is_anonymous: flags & ANONYMOUS != 0,
