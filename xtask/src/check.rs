@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use xtask::{
+    dist::target,
     packages::{self, Package},
     program, rigs,
     tally::Tally,
@@ -28,7 +29,7 @@ pub(crate) struct Options {
 enum Step {
     /// cargo fmt --check
     Format,
-    /// cargo clippy with every warning an error; cargo check of the fuzzers
+    /// cargo clippy with every warning an error; cargo check of the fuzzers and for Windows
     Lint,
     /// cargo doc with every warning an error
     Docs,
@@ -180,7 +181,20 @@ fn lint() -> Result<()> {
     fuzzers
         .env("RUSTFLAGS", "--cfg fuzzing")
         .env("CUSTOM_LIBFUZZER_PATH", "/nonexistent/libfuzzer.a");
-    program::foreground(&mut fuzzers)
+    program::foreground(&mut fuzzers)?;
+    portable()
+}
+
+/// The protocol compiles without Unix, and a plugin needs no feature.
+fn portable() -> Result<()> {
+    const WINDOWS: &str = "x86_64-pc-windows-gnu";
+    target::ensure(WINDOWS)?;
+    for features in [&[][..], &["--all-features"]] {
+        let mut cargo = program::cargo();
+        cargo.args(["check", "--quiet", "--package", "rscni", "--target", WINDOWS]).args(features);
+        program::foreground(cargo.env("RUSTFLAGS", "-D warnings"))?;
+    }
+    Ok(())
 }
 
 fn cargo_test(targets: &[&str], tally: &mut Tally) -> Result<()> {

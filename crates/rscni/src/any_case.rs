@@ -6,15 +6,15 @@
 
 use serde::{
     de::{
-        DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Unexpected, Visitor,
-        value::{MapAccessDeserializer, MapDeserializer, SeqDeserializer},
+        DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess,
+        SeqAccess, Unexpected, Visitor,
+        value::{BorrowedStrDeserializer, MapAccessDeserializer},
     },
     forward_to_deserialize_any,
 };
 use serde_json::{Error, Map, Number, Value};
-use serde_path_to_error::Segment;
 
-use crate::fault::{Fault, join};
+use crate::fault::{Fault, Step, join};
 
 /// Reads a value from JSON in which the keys of structs may be spelled in any case.
 ///
@@ -79,33 +79,8 @@ pub(crate) fn read_entries<T: DeserializeOwned>(
 }
 
 fn read_any_case<T: DeserializeOwned>(json: AnyCase<'_>, path: &str) -> Result<T, String> {
-    // Paths are tracked in a second pass after a failure, so that success does not pay for them.
-    T::deserialize(json).map_err(|_| {
-        explain(json, path, &mut |json| {
-            let error = serde_path_to_error::deserialize::<_, T>(json).err()?;
-            let steps = error.path().iter().filter_map(Step::new).collect();
-            Some((steps, error.into_inner()))
-        })
-    })
-}
-
-/// The path to a wrong value, and the fault.
-type Failed = (Vec<Step>, Fault);
-
-/// One step of the path to a value.
-enum Step {
-    Key(String),
-    Index(usize),
-}
-
-impl Step {
-    fn new(segment: &Segment) -> Option<Self> {
-        match segment {
-            Segment::Map { key } => Some(Self::Key(key.clone())),
-            Segment::Seq { index } => Some(Self::Index(*index)),
-            Segment::Enum { .. } | Segment::Unknown => None,
-        }
-    }
+    T::deserialize(json)
+        .map_err(|fault| explain(json, path, fault, &mut |rest| T::deserialize(rest).err()))
 }
 
 /// Describes all faults: removes each key with a wrong value in turn and reads the rest again.
@@ -113,26 +88,26 @@ impl Step {
 fn explain(
     json: AnyCase<'_>,
     path: &str,
-    read_again: &mut dyn FnMut(AnyCase<'_>) -> Option<Failed>,
+    first: Fault,
+    read_again: &mut dyn FnMut(AnyCase<'_>) -> Option<Fault>,
 ) -> String {
     if let AnyCase::Value(value) = json
         && !value.is_object()
     {
-        return read_again(json)
-            .map(|(steps, fault)| describe(path, &steps, Some(value), &fault))
-            .unwrap_or_default();
+        return describe(path, Some(value), &first);
     }
     let mut rest = json.entries();
     let mut faults: Vec<String> = Vec::new();
     let mut left_out: Vec<String> = Vec::new();
-    while let Some((steps, fault)) = read_again(AnyCase::Object(&rest)) {
-        if let (Fault::Missing(key), true) = (&fault, steps.is_empty())
+    let mut next = Some(first);
+    while let Some(fault) = next {
+        if let (Some(key), true) = (fault.missing_key(), fault.path().is_empty())
             && left_out.iter().any(|wrong| wrong.eq_ignore_ascii_case(key))
         {
             break;
         }
-        let Some(Step::Key(first)) = steps.first() else {
-            faults.push(describe(path, &steps, None, &fault));
+        let Some(Step::Key(first)) = fault.path().first() else {
+            faults.push(describe(path, None, &fault));
             break;
         };
         let is_it = |key: &str| key.eq_ignore_ascii_case(first);
@@ -142,22 +117,23 @@ fn explain(
             .or_else(|| rest.iter().find(|(key, value)| is_it(key) && !value.is_null()))
             .map(|(_, value)| *value);
         let before = rest.len();
-        faults.push(describe(path, &steps, value, &fault));
+        faults.push(describe(path, value, &fault));
         rest.retain(|(key, _)| !is_it(key));
         if rest.len() == before {
             break;
         }
         left_out.push(first.clone());
+        next = read_again(AnyCase::Object(&rest));
     }
     faults.join("; ")
 }
 
-/// The message about the fault at `path` and `steps`. `value` is the value of the first step, if
-/// that is a key.
-fn describe(path: &str, steps: &[Step], value: Option<&Value>, fault: &Fault) -> String {
+/// The message about a fault below `path`. `value` is the value of the first step, if that is a
+/// key.
+fn describe(path: &str, value: Option<&Value>, fault: &Fault) -> String {
     let mut path = path.to_owned();
     let mut value = value;
-    for (i, step) in steps.iter().enumerate() {
+    for (i, step) in fault.path().iter().enumerate() {
         match step {
             Step::Key(key) => {
                 path = join(&path, key);
@@ -177,10 +153,28 @@ fn describe(path: &str, steps: &[Step], value: Option<&Value>, fault: &Fault) ->
 /// Removes a key in any case and returns its value.
 pub(crate) fn take(map: &mut Map<String, Value>, key: &str) -> Option<Value> {
     let spelled = spelling(map, key)?.clone();
-    let value = map.shift_remove(&spelled);
-    // The exact spelling won; the other spellings must not be read as the key later.
-    map.retain(|other, _| !other.eq_ignore_ascii_case(key));
-    value
+    let mut taken = None;
+    map.retain(|other, value| {
+        if *other == spelled {
+            taken = Some(std::mem::take(value));
+        }
+        // The exact spelling won; the other spellings must not be read as the key later.
+        !other.eq_ignore_ascii_case(key)
+    });
+    taken
+}
+
+/// Removes a key and keeps the order of the others.
+pub(crate) fn remove(map: &mut Map<String, Value>, key: &str) -> Option<Value> {
+    let mut removed = None;
+    map.retain(|other, value| {
+        let is_it = other == key;
+        if is_it {
+            removed = Some(std::mem::take(value));
+        }
+        !is_it
+    });
+    removed
 }
 
 /// Returns the value of a key in any case; the exact spelling wins.
@@ -268,10 +262,62 @@ impl<'de> AnyCase<'de> {
         entries: Vec<(&'de str, &'de Value)>,
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        let entries = entries.into_iter().map(|(key, value)| (key, AnyCase::Value(value)));
-        let mut map = MapDeserializer::new(entries);
-        let value = visitor.visit_map(&mut map)?;
-        map.end().map(|()| value)
+        visitor.visit_map(Entries { rest: entries.into_iter(), value: None })
+    }
+}
+
+/// The entries of an object that are not read yet. A fault gets the key that it is at.
+struct Entries<'de> {
+    rest: std::vec::IntoIter<(&'de str, &'de Value)>,
+    value: Option<(&'de str, &'de Value)>,
+}
+
+impl<'de> MapAccess<'de> for Entries<'de> {
+    type Error = Fault;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Fault> {
+        self.value = self.rest.next();
+        let Some((key, _)) = self.value else { return Ok(None) };
+        seed.deserialize(BorrowedStrDeserializer::new(key)).map(Some)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
+        let Some((key, value)) = self.value.take() else {
+            return Err(Fault::custom("a value is read before its key"));
+        };
+        seed.deserialize(AnyCase::Value(value)).map_err(|fault| fault.below(Step::Key(key.into())))
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.rest.len())
+    }
+}
+
+/// The items of a list that are not read yet. A fault gets the index that it is at.
+struct Items<'de> {
+    list: &'de [Value],
+    next: usize,
+}
+
+impl<'de> SeqAccess<'de> for Items<'de> {
+    type Error = Fault;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Fault> {
+        let (index, Some(value)) = (self.next, self.list.get(self.next)) else { return Ok(None) };
+        self.next += 1;
+        seed.deserialize(AnyCase::Value(value))
+            .map(Some)
+            .map_err(|fault| fault.below(Step::Index(index)))
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.list.len() - self.next)
     }
 }
 
@@ -293,9 +339,13 @@ impl<'de> Deserializer<'de> for AnyCase<'de> {
             Self::Value(Value::Number(number)) => Self::number(number, visitor),
             Self::Value(Value::String(text)) => visitor.visit_borrowed_str(text),
             Self::Value(Value::Array(list)) => {
-                let mut list = SeqDeserializer::new(list.iter().map(AnyCase::Value));
-                let value = visitor.visit_seq(&mut list)?;
-                list.end().map(|()| value)
+                let mut items = Items { list, next: 0 };
+                let value = visitor.visit_seq(&mut items)?;
+                if items.next < list.len() {
+                    let expected = format!("{} elements in sequence", items.next);
+                    return Err(Fault::invalid_length(list.len(), &expected.as_str()));
+                }
+                Ok(value)
             }
             Self::Value(Value::Object(_)) | Self::Object(_) => {
                 Self::visit_entries(self.entries(), visitor)
@@ -361,9 +411,8 @@ impl<'de> Deserializer<'de> for AnyCase<'de> {
                 visitor.visit_enum(IntoDeserializer::<Fault>::into_deserializer(text.as_str()))
             }
             object if object.is_object() => {
-                let entries = object.entries();
-                let entries = entries.into_iter().map(|(key, value)| (key, AnyCase::Value(value)));
-                visitor.visit_enum(MapAccessDeserializer::new(MapDeserializer::new(entries)))
+                let entries = Entries { rest: object.entries().into_iter(), value: None };
+                visitor.visit_enum(MapAccessDeserializer::new(entries))
             }
             _ => Err(Fault::unknown_variant("", variants)),
         }

@@ -121,7 +121,7 @@ impl Args {
     }
 
     /// Returns another plugin, to be called with these arguments without blocking.
-    #[cfg(feature = "async")]
+    #[cfg(all(feature = "async", unix))]
     pub fn delegate_async<'a>(&'a self, plugin: &'a str) -> crate::invoke::AsyncDelegate<'a> {
         crate::invoke::AsyncDelegate::new(self.exec.clone(), self, plugin)
     }

@@ -16,8 +16,8 @@ use tokio::{
 
 use crate::{
     Error,
-    invoke::{Exec, Exit, Invocation, Outcome, find_plugin},
-    process::{self, GRACE, MAX_OUTPUT, PAUSE},
+    invoke::{Exec, Exit, Invocation, MAX_OUTPUT, Outcome, find_plugin},
+    process::{self, GRACE, PAUSE},
     span::Traced,
 };
 

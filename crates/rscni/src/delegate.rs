@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-#[cfg(feature = "async")]
+#[cfg(all(feature = "async", unix))]
 use crate::invoke::{AnyExec, AsyncExec, AsyncProcess, OnThread};
 use crate::{
     Args, CNIResult, Error, NetConf,
@@ -132,13 +132,13 @@ impl<'a> Delegate<'a> {
 ///
 /// A plugin that is a process is awaited. If this call came through another [`Exec`], such as that
 /// of a program with linked plugins, the plugin is called on a thread of tokio for blocking work.
-#[cfg(feature = "async")]
+#[cfg(all(feature = "async", unix))]
 pub struct AsyncDelegate<'a> {
     exec: AnyExec,
     call: Call<'a>,
 }
 
-#[cfg(feature = "async")]
+#[cfg(all(feature = "async", unix))]
 impl<'a> AsyncDelegate<'a> {
     /// The plugin of this name, called through `exec` with the configuration from stdin.
     pub fn new(exec: AnyExec, args: &'a Args, plugin: &'a str) -> Self {
@@ -245,7 +245,7 @@ macro_rules! configuration {
     };
 }
 configuration!(Delegate);
-#[cfg(feature = "async")]
+#[cfg(all(feature = "async", unix))]
 configuration!(AsyncDelegate);
 
 impl Call<'_> {

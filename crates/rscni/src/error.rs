@@ -169,6 +169,7 @@ impl Error {
     }
 
     /// Sets the call in a chain that returned this error.
+    #[cfg(all(feature = "runtime", unix))]
     pub(crate) fn in_chain(self, plugin: &str, command: Command, index: usize) -> Self {
         let call = Call { plugin: plugin.to_owned(), command, index: Some(index) };
         self.traced(|origin| origin.call = Some(call))

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     address::{MaybeAddress, Net},
-    any_case::Whole,
+    any_case::{self, Whole},
 };
 
 /// The keys of a result that are not in the specification, in their order.
@@ -40,7 +40,7 @@ impl Extra {
 
     /// Removes a key.
     pub fn remove(&mut self, key: &str) -> Option<Value> {
-        self.keys.shift_remove(key)
+        any_case::remove(&mut self.keys, key)
     }
 
     /// Removes keys, in any case, that have another meaning in the version to be written.

@@ -5,9 +5,23 @@ use std::fmt;
 use serde::de::{Expected, Unexpected};
 use serde_json::Value;
 
-/// An error of reading JSON; the reader adds the path and the value in [`Fault::at`].
+/// An error of reading JSON, with the path of the value in the document. The reader adds the value
+/// in [`Fault::at`].
 #[derive(Debug)]
-pub(crate) enum Fault {
+pub(crate) struct Fault {
+    kind: Kind,
+    path: Vec<Step>,
+}
+
+/// One step of the path to a value.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Key(String),
+    Index(usize),
+}
+
+#[derive(Debug)]
+enum Kind {
     /// The value has the wrong type or is not allowed. The noun phrase names what is expected.
     Expected(String),
     /// A key is missing.
@@ -16,19 +30,42 @@ pub(crate) enum Fault {
     Other(String),
 }
 
+impl From<Kind> for Fault {
+    fn from(kind: Kind) -> Self {
+        Self { kind, path: Vec::new() }
+    }
+}
+
 impl Fault {
+    /// Puts `step` before the path.
+    #[cold]
+    pub(crate) fn below(mut self, step: Step) -> Self {
+        self.path.insert(0, step);
+        self
+    }
+
+    /// Returns the path from the whole document to the value.
+    pub(crate) fn path(&self) -> &[Step] {
+        &self.path
+    }
+
+    /// Returns the key that is missing, if that is the fault.
+    pub(crate) fn missing_key(&self) -> Option<&'static str> {
+        if let Kind::Missing(key) = self.kind { Some(key) } else { None }
+    }
+
     /// Returns the message about the value at `path`, which is empty for the whole document.
     pub(crate) fn at(&self, path: &str, value: Option<&Value>) -> String {
         let place = match value.filter(|_| !path.is_empty()) {
             Some(value) => format!("{path}: {}", excerpt(value)),
             None => path.to_owned(),
         };
-        match self {
-            Self::Expected(what) if place.is_empty() => format!("not {what}"),
-            Self::Expected(what) => format!("{place} is not {what}"),
-            Self::Missing(key) => format!("{}: missing, but required", join(path, key)),
-            Self::Other(text) if place.is_empty() => text.clone(),
-            Self::Other(text) => format!("{place}: {text}"),
+        match &self.kind {
+            Kind::Expected(what) if place.is_empty() => format!("not {what}"),
+            Kind::Expected(what) => format!("{place} is not {what}"),
+            Kind::Missing(key) => format!("{}: missing, but required", join(path, key)),
+            Kind::Other(text) if place.is_empty() => text.clone(),
+            Kind::Other(text) => format!("{place}: {text}"),
         }
     }
 }
@@ -91,36 +128,36 @@ fn one_of(names: &'static [&'static str]) -> String {
 
 impl serde::de::Error for Fault {
     fn custom<T: fmt::Display>(text: T) -> Self {
-        Self::Other(text.to_string())
+        Kind::Other(text.to_string()).into()
     }
 
     fn invalid_type(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::Expected(expectation(expected))
+        Kind::Expected(expectation(expected)).into()
     }
 
     fn invalid_value(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::Expected(expectation(expected))
+        Kind::Expected(expectation(expected)).into()
     }
 
     fn invalid_length(_: usize, expected: &dyn Expected) -> Self {
-        Self::Expected(expectation(expected))
+        Kind::Expected(expectation(expected)).into()
     }
 
     fn unknown_variant(_: &str, expected: &'static [&'static str]) -> Self {
-        Self::Expected(one_of(expected))
+        Kind::Expected(one_of(expected)).into()
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
         let known = if expected.is_empty() { "none".into() } else { expected.join(", ") };
-        Self::Other(format!("unknown key {field:?}; known keys: {known}"))
+        Kind::Other(format!("unknown key {field:?}; known keys: {known}")).into()
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self::Missing(field)
+        Kind::Missing(field).into()
     }
 
     fn duplicate_field(field: &'static str) -> Self {
-        Self::Other(format!("duplicate key {field:?}"))
+        Kind::Other(format!("duplicate key {field:?}")).into()
     }
 }
 

@@ -19,15 +19,17 @@ use crate::{
     Args, CNIResult, Error,
     error::ErrorReply,
     name::check_plugin_type,
-    process::MAX_OUTPUT,
     request::{Command, Reply, Request},
 };
-#[cfg(feature = "async")]
+#[cfg(all(feature = "async", unix))]
 pub use crate::{
     async_exec::{AsyncExec, AsyncProcess, OnThread},
     delegate::AsyncDelegate,
 };
 pub use crate::{delegate::Delegate, process::Process};
+
+/// Limit of a plugin's output per stream, in bytes.
+pub(crate) const MAX_OUTPUT: usize = 16 << 20;
 
 /// A call of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -234,11 +236,7 @@ pub trait Exec {
 /// [`Error::InvalidNetworkConfig`] if the name is not a plain file name, [`Error::NotInstalled`] if
 /// there is no such file.
 pub fn find_plugin(plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
-    use std::os::unix::fs::PermissionsExt;
     check_plugin_type(plugin)?;
-    let is_executable = |file: &Path| {
-        std::fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-    };
     path.iter().map(|dir| dir.join(plugin)).find(|file| is_executable(file)).ok_or_else(|| {
         let dirs = path.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", ");
         let dirs = if dirs.is_empty() { "CNI_PATH, which is empty" } else { &dirs };
@@ -246,6 +244,17 @@ pub fn find_plugin(plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
             "plugin {plugin} is not installed: no executable of that name in {dirs}"
         ))
     })
+}
+
+#[cfg(unix)]
+fn is_executable(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(not(unix))]
+fn is_executable(file: &Path) -> bool {
+    file.is_file()
 }
 
 /// An [`Exec`] with a timeout; made by [`Exec::with_time_limit`].
@@ -277,7 +286,7 @@ impl AnyExec {
     }
 
     /// Whether plugins are processes that can be awaited instead of blocking a thread.
-    #[cfg(feature = "async")]
+    #[cfg(all(feature = "async", unix))]
     pub(crate) fn is_process(&self) -> bool {
         self.0.is_none()
     }

@@ -76,7 +76,9 @@ pub(crate) fn insert_ip_version(json: &mut Map<String, Value>, ips: &[IpConfig])
     for (entry, ip) in entries.into_iter().flatten().zip(ips) {
         if let Some(entry) = entry.as_object_mut() {
             let version = if ip.address.addr().is_ipv4() { "4" } else { "6" };
-            entry.shift_insert(0, "version".into(), version.into());
+            let others = std::mem::take(entry);
+            entry.insert("version".into(), version.into());
+            entry.extend(others);
         }
     }
 }

@@ -37,6 +37,17 @@
 //! - [`invoke::Delegate`]: a call of another plugin, such as an IPAM plugin.
 //! - [`runtime`]: the calling side, with network lists, the result cache and garbage collection.
 //!
+//! # Features
+//!
+//! A plugin needs none of them.
+//!
+//! - `runtime`: the module [`runtime`]. It enables `preserve_order` and `float_roundtrip` of
+//!   `serde_json`. Without them, JSON objects that a plugin passes on have sorted keys, as in Go,
+//!   and numbers with more than 15 digits and a fraction may change in the last digit.
+//! - `async`: async plugins on any executor and, with `runtime`, the runtime side on tokio.
+//!
+//! On Windows the crate compiles without `runtime`, and plugins cannot be called as processes.
+//!
 //! # Testing a plugin
 //!
 //! The protocol does no I/O. [`Plugin::reply`] takes a [`Request`] (variables and stdin) and
@@ -68,7 +79,7 @@ pub mod any_case;
 mod args;
 #[cfg(feature = "async")]
 pub mod async_cni;
-#[cfg(feature = "async")]
+#[cfg(all(feature = "async", unix))]
 mod async_exec;
 mod capability;
 mod cni_args;
@@ -78,18 +89,24 @@ mod delegate;
 pub mod error;
 mod extra;
 mod fault;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(feature = "runtime", any(test, fuzzing)))]
 pub mod fuzzing;
 pub mod invoke;
 mod legacy;
 pub mod manual;
 pub mod name;
 mod plugin;
+#[cfg_attr(not(unix), path = "no_process.rs")]
 mod process;
 mod removal;
 mod request;
 mod result;
+#[cfg(all(feature = "runtime", unix))]
 pub mod runtime;
+#[cfg_attr(
+    not(all(feature = "runtime", unix)),
+    allow(dead_code, unused_imports, reason = "only a runtime has spans of operations")
+)]
 mod span;
 mod text_pairs;
 mod trace;

@@ -21,11 +21,8 @@ use rustix::{
 
 use crate::{
     TraceContext,
-    invoke::{Exec, Exit, Inherits, Invocation, Outcome},
+    invoke::{Exec, Exit, Inherits, Invocation, MAX_OUTPUT, Outcome},
 };
-
-/// Limit of a plugin's output per stream, in bytes.
-pub(crate) const MAX_OUTPUT: usize = 16 << 20;
 
 /// Time between SIGTERM and SIGKILL.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);

@@ -11,6 +11,7 @@ use std::{
     sync::OnceLock,
 };
 
+#[cfg(unix)]
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::fcntl_dupfd_cloexec,
@@ -156,6 +157,7 @@ impl Request {
 }
 
 /// Timeout of VERSION for each read of stdin.
+#[cfg(unix)]
 const VERSION_TIMEOUT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// Reads stdin to its end or until the timeout; reads nothing from a terminal.
@@ -164,8 +166,16 @@ fn read_with_timeout(bytes: &mut Vec<u8>) -> std::io::Result<usize> {
     if stdin.is_terminal() {
         return Ok(0);
     }
+    #[cfg(not(unix))]
+    return stdin.lock().read_to_end(bytes);
+    #[cfg(unix)]
+    read_while_ready(&stdin, bytes)
+}
+
+#[cfg(unix)]
+fn read_while_ready(stdin: &std::io::Stdin, bytes: &mut Vec<u8>) -> std::io::Result<usize> {
     let mut chunk = [0; 256];
-    while poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&VERSION_TIMEOUT))? > 0 {
+    while poll(&mut [PollFd::new(stdin, PollFlags::IN)], Some(&VERSION_TIMEOUT))? > 0 {
         match stdin.lock().read(&mut chunk)? {
             0 => break,
             some => bytes.extend_from_slice(&chunk[..some]),
@@ -181,6 +191,7 @@ static RESERVED_STDOUT: OnceLock<File> = OnceLock::new();
 ///
 /// Children do not inherit the reserved descriptor, so that the caller sees the end of the reply
 /// even if a child lives longer.
+#[cfg(unix)]
 pub(crate) fn reserve_stdout() {
     const LOWEST: i32 = 3;
     if RESERVED_STDOUT.get().is_some() {
@@ -195,7 +206,18 @@ pub(crate) fn reserve_stdout() {
     }
 }
 
+/// Only Unix can redirect the stdout of a process in safe code.
+#[cfg(not(unix))]
+pub(crate) fn reserve_stdout() {}
+
 /// Whether `path` is the network namespace of this thread; false on systems without namespaces.
+#[cfg(not(unix))]
+fn is_own_netns(_: &Path) -> bool {
+    false
+}
+
+/// Whether `path` is the network namespace of this thread; false on systems without namespaces.
+#[cfg(unix)]
 fn is_own_netns(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     match (std::fs::metadata(path), std::fs::metadata("/proc/thread-self/ns/net")) {

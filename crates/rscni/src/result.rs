@@ -243,7 +243,7 @@ fn remove_newer<'a, T: Object>(
 /// Removes the keys of 1.1.0 from an object, except those set by a previous plugin.
 pub(crate) fn remove_newer_keys<T: Object>(json: &mut Map<String, Value>, extra: &Extra) {
     for key in (T::NEWER..T::KEYS.len()).filter(|key| !extra.has_given(*key)) {
-        json.shift_remove(T::KEYS[key]);
+        any_case::remove(json, T::KEYS[key]);
     }
 }
 

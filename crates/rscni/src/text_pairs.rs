@@ -50,7 +50,7 @@ impl<'de> Deserializer<'de> for TextPairs<'de> {
         if self.ignores_unknown {
             self.pairs.retain(|(key, _)| fields.contains(key));
         } else if let Some(problem) = unknown_keys(self.pairs.iter().map(|(key, _)| *key), fields) {
-            return Err(Fault::Other(problem));
+            return Err(Fault::custom(problem));
         }
         self.deserialize_any(visitor)
     }
@@ -92,7 +92,7 @@ impl<'de> MapAccess<'de> for Pairs<'de> {
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
         let (key, value) = self.current.unwrap_or_default();
         seed.deserialize(Text(value))
-            .map_err(|fault| Fault::Other(fault.at(key, Some(&value.into()))))
+            .map_err(|fault| Fault::custom(fault.at(key, Some(&value.into()))))
     }
 }
 
@@ -128,7 +128,7 @@ impl<'de> Deserializer<'de> for Text<'de> {
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match parse_bool(self.0) {
             Some(on) => visitor.visit_bool(on),
-            None => Err(Fault::Expected("0, 1, true or false".into())),
+            None => Err(Fault::invalid_type(Unexpected::Str(self.0), &"0, 1, true or false")),
         }
     }
 

@@ -8,7 +8,7 @@
 //! The bill of materials (`bom`) is written beside the binary.
 
 mod bom;
-mod target;
+pub mod target;
 
 use std::{
     path::{Path, PathBuf},
@@ -39,7 +39,7 @@ pub fn run() -> Result<ExitCode> {
 
 /// Builds a program of the workspace in the way that the binary for nodes is built.
 pub fn build(package: &str, program: &str) -> Result<PathBuf> {
-    target::ensure_musl()?;
+    target::ensure(&target::musl())?;
     build_for(&target::musl(), package, program)
 }
 

@@ -16,25 +16,24 @@ pub(super) fn with(libc: &str) -> String {
     format!("{}-unknown-linux-{libc}", std::env::consts::ARCH)
 }
 
-/// Installs the Rust libraries for the musl target with rustup if the toolchain in use lacks them.
+/// Installs the Rust libraries for a target with rustup if the toolchain in use lacks them.
 ///
 /// # Errors
 ///
 /// If they cannot be installed; the message gives the command to type.
-pub(super) fn ensure_musl() -> Result<()> {
-    let target = musl();
-    if has_libraries(&target) {
+pub fn ensure(target: &str) -> Result<()> {
+    if has_libraries(target) {
         return Ok(());
     }
     let mut rustup = Command::new("rustup");
-    rustup.args(["target", "add", &target]);
+    rustup.args(["target", "add", target]);
     println!("{}: installing the Rust libraries for this target", program::shown(&rustup));
     program::capture(&mut rustup)
-        .map_err(|error| anyhow!("{error:#}\n\n{}", instructions(&target)))?;
+        .map_err(|error| anyhow!("{error:#}\n\n{}", instructions(target)))?;
     ensure!(
-        has_libraries(&target),
+        has_libraries(target),
         "rustup installed {target}, but not for the compiler in use. {}",
-        instructions(&target)
+        instructions(target)
     );
     Ok(())
 }
@@ -55,7 +54,7 @@ fn has_std(directory: &Path) -> bool {
 
 fn instructions(target: &str) -> String {
     format!(
-        "The binary is linked with musl, and the Rust libraries for {target} are not installed.\n\
+        "The Rust libraries for {target} are not installed.\n\
          Type this, then start again:\n\n    rustup target add {target}\n\n\
          Without rustup, install them with the tool that installed Rust."
     )
