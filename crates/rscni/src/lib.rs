@@ -45,6 +45,7 @@
 //!   `serde_json`. Without them, JSON objects that a plugin passes on have sorted keys, as in Go,
 //!   and numbers with more than 15 digits and a fraction may change in the last digit.
 //! - `async`: async plugins on any executor and, with `runtime`, the runtime side on tokio.
+//! - `compat`: names of older crates, see `MIGRATING.md` in the repository.
 //!
 //! On Windows the crate compiles without `runtime`, and plugins cannot be called as processes.
 //!
@@ -83,6 +84,9 @@ pub mod async_cni;
 mod async_exec;
 mod capability;
 mod cni_args;
+#[cfg(feature = "compat")]
+#[doc(hidden)]
+pub mod compat;
 mod conf;
 mod custom;
 mod delegate;
@@ -127,22 +131,26 @@ pub use trace::TraceContext;
 pub use version::{PluginInfo, SpecVersion};
 
 /// Names of earlier releases for the function style: `rscni::skel::Plugin`.
+#[doc(hidden)]
 pub mod skel {
     pub use crate::plugin::{CmdFn, Plugin};
 }
 
 /// Names of earlier releases for the trait style: `rscni::cni::{Cni, Plugin}`.
+#[doc(hidden)]
 pub mod cni {
     pub use crate::plugin::{Cni, Plugin};
 }
 
 /// Name of earlier releases for async functions: `rscni::async_skel::Plugin`.
 #[cfg(feature = "async")]
+#[doc(hidden)]
 pub mod async_skel {
     pub use crate::async_cni::Plugin;
 }
 
 /// Types of calls, configurations and results under the name of earlier releases.
+#[doc(hidden)]
 pub mod types {
     pub use crate::{
         args::Args,
