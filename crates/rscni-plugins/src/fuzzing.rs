@@ -25,8 +25,8 @@ pub fn saved(data: &[u8]) {
     crate::meta::tuning::backup::fuzz(data);
     crate::interface::host_device::record::fuzz(data);
     crate::meta::flannel::subnet::fuzz(data);
+    crate::netfilter::container_chains::fuzz(data);
     crate::netfilter::iptables_save::fuzz(data);
-    crate::registry::inventory::fuzz(data);
     crate::ipam::host_local::resolv_conf::fuzz(data);
     crate::meta::portmap::names::fuzz(data);
     crate::state::owner::fuzz(data);

@@ -35,6 +35,7 @@ pub(crate) const PTP: Plugin = Plugin {
     facts: Facts {
         repair: Some(Repair { look: look_strictly, restore }),
         describe_element: nat::describe,
+        chains: Some(&nat::CHAINS),
         kernel: |keys| {
             let nft = keys.masquerades_with_nftables().then_some(KernelFeature::NfTables);
             [KernelFeature::Veth].into_iter().chain(nft).collect()

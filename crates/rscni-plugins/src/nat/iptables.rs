@@ -7,30 +7,25 @@ use rscni_linux::nft::Nft;
 use super::family;
 use crate::{
     netfilter::{
-        iptables::{self, IpTable},
+        container_chains::{ContainerChains, NAT},
         iptables_save::{self, SavedTable},
     },
     plugin::error::Result,
-    state::owner::{Owner, Stale, go_hash},
+    state::{inventory::Purpose, owner::Owner},
 };
 
 const POSTROUTING: &str = "POSTROUTING";
 
-const NAT: [IpTable; 2] = IpTable::of_both_families("nat");
-
-/// Returns the name of a container's chain. As in the Go plugins, it does not depend on the
-/// interface.
-fn chain(network: &str, container_id: &str) -> String {
-    format!("CNI-{}", go_hash(&format!("{network}{container_id}"), 24))
-}
-
-fn comment_start(network: &str) -> String {
-    format!("name: \"{network}\" id: \"")
-}
+pub(crate) const CHAINS: ContainerChains = ContainerChains {
+    parent: POSTROUTING,
+    prefix: "CNI-",
+    comment: "",
+    purpose: |_| Purpose::Masquerade,
+};
 
 /// Adds the chain and the jumps. Replaces those of an earlier ADD.
 pub(super) fn add(owner: Owner<'_>, addresses: &[IpNet]) -> Result<()> {
-    remove(&mut Nft::open()?, owner)?;
+    CHAINS.remove(&mut Nft::open()?, owner)?;
     for table in NAT {
         let nets: Vec<IpNet> =
             addresses.iter().copied().filter(|net| table.is_for(net.addr())).collect();
@@ -43,9 +38,8 @@ pub(super) fn add(owner: Owner<'_>, addresses: &[IpNet]) -> Result<()> {
 
 /// Returns the rules of a container as lines for `iptables-restore`.
 fn lines(owner: Owner<'_>, nets: &[IpNet], multicast: &str) -> Vec<String> {
-    let chain = chain(owner.network, owner.container_id);
-    let comment = format!("{}{}\"", comment_start(owner.network), owner.container_id);
-    let tail = iptables_save::comment(&comment);
+    let chain = CHAINS.name(owner.network, owner.container_id);
+    let tail = iptables_save::comment(&CHAINS.comment(owner));
     let mut lines = vec![format!(":{chain} - [0:0]")];
     lines.extend(nets.iter().map(|net| format!("-A {chain} -d {} {tail} -j ACCEPT", net.trunc())));
     lines.push(format!("-A {chain} ! -d {multicast} {tail} -j MASQUERADE"));
@@ -57,7 +51,7 @@ fn lines(owner: Owner<'_>, nets: &[IpNet], multicast: &str) -> Vec<String> {
 /// Whether all addresses jump to the container's chain, and the chain has a rule for each and the
 /// one that masquerades.
 pub(super) fn is_complete(nft: &mut Nft, owner: Owner<'_>, addresses: &[IpNet]) -> Result<bool> {
-    let name = chain(owner.network, owner.container_id);
+    let name = CHAINS.name(owner.network, owner.container_id);
     for table in NAT {
         let wanted = addresses.iter().filter(|net| table.is_for(net.addr())).count();
         let is_enough = |saved: &SavedTable| {
@@ -73,18 +67,6 @@ pub(super) fn is_complete(nft: &mut Nft, owner: Owner<'_>, addresses: &[IpNet]) 
         }
     }
     Ok(true)
-}
-
-pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>) -> Result<()> {
-    iptables::remove_chain(nft, NAT, &[POSTROUTING], &chain(owner.network, owner.container_id))
-}
-
-/// GC.
-pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
-    let network = stale.network();
-    let valid = stale.valid_attachments().iter();
-    let valid: Vec<String> = valid.map(|a| chain(network, &a.container_id)).collect();
-    iptables::remove_stale_chains(nft, NAT, POSTROUTING, "CNI-", &comment_start(network), &valid)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use rscni_linux::nft::Nft;
 use serde::Deserialize;
 
-pub(crate) use self::elements::describe;
+pub(crate) use self::{elements::describe, iptables::CHAINS};
 use crate::{
     plugin::error::{BestEffort, Result, differs},
     state::owner::{Owner, Stale},
@@ -105,7 +105,7 @@ impl<'a> Masquerade<'a> {
         let mut all = BestEffort::default();
         all.step(elements::remove(nft, self.owner, known));
         all.step(go_nftables::remove(nft, self.owner));
-        all.step(iptables::remove(nft, self.owner));
+        all.step(iptables::CHAINS.remove(nft, self.owner));
         all.finish()
     }
 
@@ -148,7 +148,7 @@ impl<'a> Masquerade<'a> {
         let mut all = BestEffort::default();
         all.step(elements::remove_stale(&mut nft, stale));
         all.step(go_nftables::remove_stale(&mut nft, stale));
-        all.step(iptables::remove_stale(&mut nft, stale));
+        all.step(iptables::CHAINS.remove_stale(&mut nft, stale));
         all.finish()
     }
 }

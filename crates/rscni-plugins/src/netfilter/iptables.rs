@@ -8,14 +8,14 @@
 use std::{fs::File, net::IpAddr};
 
 use rscni::Error;
-use rscni_linux::nft::{Family, Nft, Policy, RuleInfo, Table};
+use rscni_linux::nft::{Family, Nft, Policy, Table};
 
 pub(crate) use super::iptables_legacy::Legacy;
 use super::{
     iptables_save::{SavedChain, SavedRule, SavedTable},
     nftable, program,
 };
-use crate::plugin::error::{BestEffort, Result};
+use crate::plugin::error::Result;
 
 /// A table of iptables or ip6tables.
 #[derive(Clone, Copy, Debug)]
@@ -53,18 +53,6 @@ impl IpTable {
     /// Returns the names of all chains in nftables.
     pub(crate) fn chains(self, nft: &mut Nft) -> Result<Vec<String>> {
         Ok(nft.chains(&self.table())?.into_iter().map(|chain| chain.name).collect())
-    }
-
-    /// Returns the wanted rules of a chain in nftables, or none if the chain does not exist.
-    pub(crate) fn rules(
-        self,
-        nft: &mut Nft,
-        chain: &str,
-        is_wanted: impl Fn(&RuleInfo) -> bool,
-    ) -> Result<Vec<RuleInfo>> {
-        let mut rules = nft.rules(&self.table(), chain)?;
-        rules.retain(is_wanted);
-        Ok(rules)
     }
 
     /// Reads the existing ones of `chains`, and the rules of the chains `rules_of`, from nftables.
@@ -106,21 +94,17 @@ impl IpTable {
         nftable::remove_rules(nft, &self.table(), handles.into_iter().map(|h| (chain, h)))
     }
 
-    /// Removes a chain and the jumps to it in the chains `from` from nftables in one transaction.
-    pub(crate) fn remove_chain(self, nft: &mut Nft, from: &[&str], chain: &str) -> Result<()> {
+    /// Removes a chain and the jumps to it in the chain `from` from nftables in one transaction.
+    pub(super) fn remove_chain(self, nft: &mut Nft, from: &str, chain: &str) -> Result<()> {
         let table = self.table();
         if !self.has_chain(nft, chain)? {
             return Ok(());
         }
-        let mut jumps = Vec::new();
-        for parent in from {
-            let found =
-                self.rules(nft, parent, |rule| rule.jump_target.as_deref() == Some(chain))?;
-            jumps.extend(found.into_iter().map(|rule| (*parent, rule.handle)));
-        }
+        let mut jumps = nft.rules(&table, from)?;
+        jumps.retain(|rule| rule.jump_target.as_deref() == Some(chain));
         let mut transaction = nft.transaction();
-        for (parent, handle) in jumps {
-            transaction.destroy_rule(&table, parent, handle);
+        for jump in jumps {
+            transaction.destroy_rule(&table, from, jump.handle);
         }
         transaction.flush_chain(&table, chain).del_chain(&table, chain);
         match transaction.commit() {
@@ -175,50 +159,4 @@ pub(crate) fn lock() -> Result<File> {
         Ok(namespace)
     });
     Ok(locked.map_err(|e| Error::IOFailure(format!("lock {path}: {e}")))?)
-}
-
-/// Removes a chain and the jumps to it in the chains `from`, of both families, from nftables and
-/// from the legacy tables.
-pub(crate) fn remove_chain(
-    nft: &mut Nft,
-    tables: [IpTable; 2],
-    from: &[&str],
-    name: &str,
-) -> Result<()> {
-    let mut all = BestEffort::default();
-    for table in tables {
-        all.step(table.remove_chain(nft, from, name));
-        if let Some(legacy) = table.legacy() {
-            all.step(legacy.remove_chains(from, |jump| jump.jumps_to(name)));
-        }
-    }
-    all.finish()
-}
-
-/// GC: removes the chains with this prefix that are not `valid`, if the jump to them in the chain
-/// `from` has this text in its comment. The name of a chain is a hash, so only the comment names
-/// the owner.
-pub(crate) fn remove_stale_chains(
-    nft: &mut Nft,
-    tables: [IpTable; 2],
-    from: &str,
-    prefix: &str,
-    comment: &str,
-    valid: &[String],
-) -> Result<()> {
-    let is_stale = |jump: &SavedRule| {
-        jump.jump_target.as_ref().is_some_and(|to| to.starts_with(prefix) && !valid.contains(to))
-            && jump.has_comment(comment)
-    };
-    let mut all = BestEffort::default();
-    for table in tables {
-        let found = table.saved(nft, &[], &[from])?.rules.into_iter().filter(is_stale);
-        for chain in found.filter_map(|rule| rule.jump_target) {
-            all.step(table.remove_chain(nft, &[from], &chain));
-        }
-        if let Some(legacy) = table.legacy() {
-            all.step(legacy.remove_chains(&[from], is_stale));
-        }
-    }
-    all.finish()
 }

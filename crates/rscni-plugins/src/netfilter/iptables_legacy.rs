@@ -31,8 +31,8 @@ impl Legacy {
         names.lines().any(|name| name == table).then_some(Self { program, table })
     }
 
-    /// Returns the output of `iptables-save`.
-    pub(crate) fn save(&self) -> Result<String> {
+    /// Reads the table with `iptables-save`.
+    pub(crate) fn saved(&self) -> Result<SavedTable> {
         let name = format!("{}-save", self.program);
         let output = Command::new(&name)
             .args(["-t", self.table])
@@ -41,12 +41,7 @@ impl Legacy {
             .map_err(|e| {
                 Error::IOFailure(format!("{name}: {e}; the host has rules that only it can read"))
             })?;
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    /// Reads the table.
-    pub(crate) fn saved(&self) -> Result<SavedTable> {
-        Ok(SavedTable::parse(&self.save()?))
+        Ok(SavedTable::parse(&String::from_utf8_lossy(&output.stdout)))
     }
 
     /// Applies lines of `iptables-restore`, all or none.
@@ -62,16 +57,14 @@ impl Legacy {
         if lines.is_empty() { Ok(()) } else { self.restore(lines) }
     }
 
-    /// Removes the chains that wanted jumps in the chains `from` lead to, and these jumps.
-    pub(crate) fn remove_chains(
+    /// Removes the chains that wanted jumps in the chain `from` lead to, and these jumps.
+    pub(super) fn remove_chains(
         &self,
-        from: &[&str],
+        from: &str,
         is_wanted: impl Fn(&SavedRule) -> bool,
     ) -> Result<()> {
         let mut jumps = self.saved()?.rules;
-        jumps.retain(|rule| {
-            rule.jump_target.is_some() && from.contains(&&*rule.chain) && is_wanted(rule)
-        });
+        jumps.retain(|rule| rule.jump_target.is_some() && rule.chain == from && is_wanted(rule));
         if jumps.is_empty() {
             return Ok(());
         }

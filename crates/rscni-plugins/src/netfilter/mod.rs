@@ -1,5 +1,6 @@
 //! The tables of nftables and iptables that plugins work on.
 
+pub(crate) mod container_chains;
 pub(crate) mod family;
 pub(crate) mod iptables;
 pub(crate) mod iptables_legacy;

@@ -9,7 +9,10 @@ use super::{
     call::{Command, IpamOrder},
     error::Result,
 };
-use crate::state::inventory::{Owned, Purpose};
+use crate::{
+    netfilter::container_chains::ContainerChains,
+    state::inventory::{Owned, Purpose},
+};
 
 /// The facts of a plugin.
 pub(crate) struct Facts {
@@ -24,6 +27,8 @@ pub(crate) struct Facts {
     /// Returns the key of an element in one of its sets as text, and the purpose of the set.
     /// Returns `None` for sets of other plugins.
     pub(crate) describe_element: fn(set: &str, key: &[u8]) -> Option<Description>,
+    /// The chains of iptables that it creates per container.
+    pub(crate) chains: Option<&'static ContainerChains>,
     /// The kernel features that an entry of a list needs.
     pub(crate) kernel: fn(Keys<'_>) -> Vec<KernelFeature>,
     /// Whether an entry of a list makes the host a router for its containers.
@@ -42,6 +47,7 @@ impl Facts {
         owns_on_host: false,
         files: None,
         describe_element: |_, _| None,
+        chains: None,
         kernel: |_| Vec::new(),
         routes: |_| false,
         gateway_bridge: |_| None,

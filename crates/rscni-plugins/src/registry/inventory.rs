@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::{ALL, alias};
 use crate::{
-    netfilter::{iptables::IpTable, iptables_save::jump_target, nftable},
+    netfilter::nftable,
     plugin::{
         Plugin,
         error::Result,
@@ -193,73 +193,15 @@ fn elements() -> Result<Vec<Owned>> {
     Ok(found)
 }
 
-/// The chains of containers in the table `nat` of iptables: for masquerading and for host ports.
+/// The chains of iptables that plugins create per container.
 fn chains() -> Result<Vec<Owned>> {
+    let of_plugins = ALL.iter().filter_map(|plugin| plugin.facts.chains);
+    // bridge and ptp share theirs.
+    let by_parent: BTreeMap<_, _> = of_plugins.map(|chains| (chains.parent, chains)).collect();
     let mut nft = Nft::open()?;
-    let mut found: Vec<Owned> = Vec::new();
-    for table in IpTable::of_both_families("nat") {
-        let mut jumps: Vec<(String, Vec<u8>)> = Vec::new();
-        for from in ["POSTROUTING", "CNI-HOSTPORT-DNAT"] {
-            for rule in table.rules(&mut nft, from, |_| true)? {
-                let text = rule.comment.clone().map(String::into_bytes);
-                let texts = rule.expressions.iter().map(|expression| expression.attributes.clone());
-                jumps.extend(
-                    rule.jump_target
-                        .map(|to| (to, text.into_iter().chain(texts).flatten().collect())),
-                );
-            }
-        }
-        if let Some(legacy) = table.legacy() {
-            let saved = legacy.save()?;
-            let to = |line: &str| {
-                jump_target(line).map(|to| (to.to_owned(), line.replace('\\', "").into_bytes()))
-            };
-            jumps.extend(saved.lines().filter_map(to));
-        }
-        let program = table.program();
-        for (name, text) in jumps.into_iter().filter(|(name, _)| name.starts_with("CNI-")) {
-            let Some(by) = owner(&text) else { continue };
-            let purpose = if name.starts_with("CNI-DN-") {
-                Purpose::PublishedPort { v4: table.v4 }
-            } else {
-                Purpose::Masquerade
-            };
-            let owned = Owned { item: Item::Chain { program, name, purpose }, by };
-            if !found.contains(&owned) {
-                found.push(owned);
-            }
-        }
+    let mut found = Vec::new();
+    for chains in by_parent.into_values() {
+        found.extend(chains.list(&mut nft)?);
     }
     Ok(found)
-}
-
-/// The owner in a comment of the form `name: "NETWORK" id: "CONTAINER"`, with anything around it.
-fn owner(bytes: &[u8]) -> Option<OwnedBy> {
-    let text = String::from_utf8_lossy(bytes);
-    let (_, rest) = text.split_once("name: \"")?;
-    let (network, rest) = rest.split_once("\" id: \"")?;
-    let (container_id, _) = rest.split_once('"')?;
-    Some(OwnedBy::Container { network: network.to_owned(), container_id: container_id.to_owned() })
-}
-
-/// See [`fuzzing`](crate::fuzzing::saved).
-#[cfg(any(test, fuzzing))]
-pub(crate) fn fuzz(data: &[u8]) {
-    if let Some(OwnedBy::Container { network, container_id }) = owner(data) {
-        let comment = format!("name: \"{network}\" id: \"{container_id}\"");
-        assert_eq!(owner(comment.as_bytes()), owner(data));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_owner_is_found_in_the_bytes_of_a_comment() {
-        let by = OwnedBy::Container { network: "net".into(), container_id: "box".into() };
-        assert_eq!(owner(b"\0\x08comment\0dnat name: \"net\" id: \"box\"\0\0"), Some(by));
-        assert_eq!(owner(b"CNI portfwd requiring masquerade"), None);
-        assert_eq!(owner(b"name: \"net\" id: \"cut off"), None);
-    }
 }

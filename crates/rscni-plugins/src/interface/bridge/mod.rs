@@ -39,6 +39,7 @@ pub(crate) const BRIDGE: Plugin = Plugin {
     facts: Facts {
         repair: Some(Repair { look: look_strictly, restore }),
         describe_element: |set, key| nat::describe(set, key).or_else(|| spoof::describe(set, key)),
+        chains: Some(&nat::CHAINS),
         kernel: config::kernel_features,
         gateway_bridge: config::gateway_bridge,
         routes: |keys| {

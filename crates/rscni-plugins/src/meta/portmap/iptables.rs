@@ -10,32 +10,43 @@ use rscni_linux::nft::Nft;
 use super::config::{Config, Mapping, Protocol};
 use crate::{
     netfilter::{
-        iptables::{self, IpTable, Legacy},
+        container_chains::{ContainerChains, NAT},
+        iptables::Legacy,
         iptables_save::{self, SavedRule, SavedTable},
     },
     plugin::{
         Call,
         error::{BestEffort, Result, differs},
     },
-    state::owner::{Owner, Stale, go_hash},
+    state::{inventory::Purpose, owner::Owner},
 };
 
-const NAT: [IpTable; 2] = IpTable::of_both_families("nat");
 /// Jumps to the chains of containers.
 const DNAT: &str = "CNI-HOSTPORT-DNAT";
 /// Marks packets to masquerade.
 const SET_MARK: &str = "CNI-HOSTPORT-SETMARK";
 /// Masquerades packets with the mark.
 const MASQ: &str = "CNI-HOSTPORT-MASQ";
-/// A chain of old releases of the Go plugin.
-const OLD_SNAT: &str = "CNI-HOSTPORT-SNAT";
-const CONTAINER: &str = "CNI-DN-";
-const OLD_CONTAINER: &str = "CNI-SN-";
 /// The limit of `multiport`.
 const PORTS_IN_A_RULE: usize = 15;
 const LOCALHOST_V6: &str = "::1";
 /// The maximum length of a comment of iptables.
 const LONGEST: usize = 255;
+
+/// The chains of containers.
+pub(super) const CONTAINERS: ContainerChains = ContainerChains {
+    parent: DNAT,
+    prefix: "CNI-DN-",
+    comment: "dnat ",
+    purpose: |v4| Purpose::PublishedPort { v4 },
+};
+/// Further chains of containers of old releases of the Go plugin.
+const OLD_CONTAINERS: ContainerChains = ContainerChains {
+    parent: "CNI-HOSTPORT-SNAT",
+    prefix: "CNI-SN-",
+    comment: "snat ",
+    ..CONTAINERS
+};
 
 /// The chains that all containers share.
 const CHAINS: [&str; 3] = [DNAT, SET_MARK, MASQ];
@@ -43,18 +54,12 @@ const JUMPS: [(&str, &str); 3] = [("PREROUTING", DNAT), ("OUTPUT", DNAT), ("POST
 /// The chains with rules that all containers share.
 const WITH_SHARED_RULES: [&str; 5] = ["PREROUTING", "OUTPUT", "POSTROUTING", SET_MARK, MASQ];
 
-/// Returns the name of a container's chain. As in the Go plugin, it does not depend on the
-/// interface.
-fn chain(prefix: &str, network: &str, container_id: &str) -> String {
-    format!("{prefix}{}", go_hash(&format!("{network}{container_id}"), 28 - prefix.len()))
-}
-
-fn comment_start(network: &str) -> String {
-    format!("dnat name: \"{network}\" id: \"")
+fn chain(owner: Owner<'_>) -> String {
+    CONTAINERS.name(owner.network, owner.container_id)
 }
 
 fn comment(owner: Owner<'_>) -> String {
-    let mut comment = format!("{}{}\"", comment_start(owner.network), owner.container_id);
+    let mut comment = CONTAINERS.comment(owner);
     comment.truncate(LONGEST);
     iptables_save::comment(&comment)
 }
@@ -121,7 +126,7 @@ fn missing_shared(saved: &SavedTable, config: &Config) -> Vec<String> {
 
 /// Returns the rules of a container as lines for `iptables-restore`.
 fn of_container(owner: Owner<'_>, config: &Config, net: IpNet) -> Vec<String> {
-    let chain = chain(CONTAINER, owner.network, owner.container_id);
+    let chain = chain(owner);
     let v4 = net.addr().is_ipv4();
     let mut lines = vec![format!(":{chain} - [0:0]")];
     let conditions: Vec<String> = config.conditions(v4).iter().map(|word| quoted(word)).collect();
@@ -179,7 +184,7 @@ fn quoted(word: &str) -> String {
 /// CHECK: reports the first missing rule.
 pub(super) fn check(nft: &mut Nft, call: &Call<'_>, config: &Config, nets: &[IpNet]) -> Result<()> {
     let owner = call.owner();
-    let name = chain(CONTAINER, owner.network, owner.container_id);
+    let name = chain(owner);
     let chains = [&WITH_SHARED_RULES[..], &[DNAT, &name]].concat();
     for net in nets {
         let Some(table) = NAT.into_iter().find(|table| table.is_for(net.addr())) else { continue };
@@ -198,7 +203,7 @@ pub(super) fn check(nft: &mut Nft, call: &Call<'_>, config: &Config, nets: &[IpN
 
 /// Returns the first difference from the rules that ADD makes.
 fn missing(saved: &SavedTable, config: &Config, owner: Owner<'_>, net: IpNet) -> Option<String> {
-    let name = &chain(CONTAINER, owner.network, owner.container_id);
+    let name = &chain(owner);
     let start = format!("-A {name} ");
     let wanted = of_container(owner, config, net);
     let rules = || saved.rules_of(name);
@@ -253,19 +258,10 @@ fn leads_to(rule: &SavedRule, address: IpAddr, port: u16) -> bool {
 /// Removes the chains of the container and the jumps to them.
 pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>) -> Result<()> {
     let mut all = BestEffort::default();
-    for (prefix, from) in [(CONTAINER, DNAT), (OLD_CONTAINER, OLD_SNAT)] {
-        let name = chain(prefix, owner.network, owner.container_id);
-        all.step(iptables::remove_chain(nft, NAT, &[from], &name));
+    for chains in [CONTAINERS, OLD_CONTAINERS] {
+        all.step(chains.remove(nft, owner));
     }
     all.finish()
-}
-
-/// GC.
-pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
-    let network = stale.network();
-    let valid = stale.valid_attachments().iter();
-    let valid: Vec<String> = valid.map(|a| chain(CONTAINER, network, &a.container_id)).collect();
-    iptables::remove_stale_chains(nft, NAT, DNAT, CONTAINER, &comment_start(network), &valid)
 }
 
 #[cfg(test)]

@@ -48,6 +48,7 @@ pub(crate) const PORTMAP: Plugin = Plugin {
         repair: Some(Repair { look: check, restore }),
         owns_on_host: true,
         describe_element: names::describe,
+        chains: Some(&iptables::CONTAINERS),
         kernel: |keys| keys.nftables_backend(),
         ..Facts::NONE
     },
@@ -170,7 +171,7 @@ fn gc(call: &Call<'_>) -> Result<()> {
     let mut all = BestEffort::default();
     let mut removed = Vec::new();
     all.step(elements::remove_stale(&mut nft, &stale).map(|elements| removed = elements));
-    all.step(iptables::remove_stale(&mut nft, &stale));
+    all.step(iptables::CONTAINERS.remove_stale(&mut nft, &stale));
     forget_flows(elements::udp_ports(&removed).collect(), std::iter::empty(), &removed);
     all.finish()
 }
