@@ -28,9 +28,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use rscni_linux::nft::{
-    BaseChain, Element, ElementInfo, NatFlags, Nft, Rule, Set, Transaction, Value, Verdict,
-};
+use rscni_linux::nft::{BaseChain, Element, NatFlags, Nft, Rule, Set, Transaction, Value, Verdict};
 
 use super::{
     family::{self, table},
@@ -168,27 +166,21 @@ pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, known: Option<&[IpNet]>) -
     if !own.is_empty() {
         return nftable::remove_elements(nft, &table, &own);
     }
-    remove_all(nft, |nft, set| nftable::find(nft, &table, set, &tag, &[]))
+    let sets = sets(nft)?;
+    nftable::remove_tagged(nft, &table, &sets, |other| other == tag)
 }
 
 /// GC.
 pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
-    remove_all(nft, |nft, set| nftable::find_stale(nft, &table(), set, stale))
+    let sets = sets(nft)?;
+    nftable::remove_tagged(nft, &table(), &sets, |tag| stale.has_tag(tag))
 }
 
-/// Removes the elements that `find` returns for each set.
-fn remove_all(
-    nft: &mut Nft,
-    find: impl Fn(&mut Nft, &str) -> Result<Vec<ElementInfo>>,
-) -> Result<()> {
-    let mut found = Vec::new();
-    for set in nft.sets(&table())? {
-        if FAMILIES.iter().any(|family| set.starts_with(family::set(family))) {
-            let elements = find(nft, &set)?.into_iter();
-            found.extend(elements.map(|element| (set.clone(), Value::bytes(element.key))));
-        }
-    }
-    nftable::remove_elements(nft, &table(), &found)
+/// Returns the names of the sets for masquerading that exist.
+fn sets(nft: &mut Nft) -> Result<Vec<String>> {
+    let mut sets = nft.sets(&table())?;
+    sets.retain(|set| FAMILIES.iter().any(|family| set.starts_with(family::set(family))));
+    Ok(sets)
 }
 
 /// Returns the first address that is not masqueraded for this owner.

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use rscni_linux::nft::{Element, ElementInfo, Family, Nft, Table, Transaction, Value};
 
-use crate::{plugin::error::Result, state::owner::Stale};
+use crate::plugin::error::Result;
 
 /// The name of our tables.
 const NAME: &str = "rscni";
@@ -86,38 +86,53 @@ pub(crate) fn has_tag(element: &ElementInfo, tag: &str) -> bool {
     element.comment.as_deref() == Some(tag)
 }
 
-/// Returns the elements of a set that carry this tag.
-///
-/// Reads the whole set if there are no keys, or if an element with one of the keys is missing. That
-/// costs more with every container, and is for calls without a `prevResult`.
-pub(crate) fn find(
+/// Returns the elements with these keys that carry this tag.
+pub(crate) fn get(
     nft: &mut Nft,
     table: &Table,
     set: &str,
+    keys: impl IntoIterator<Item = Value>,
     tag: &str,
-    keys: &[Value],
 ) -> Result<Vec<ElementInfo>> {
     let mut found = Vec::new();
     for key in keys {
-        found.extend(nft.get_element(table, set, key)?.filter(|element| has_tag(element, tag)));
-    }
-    if found.len() < keys.len() || keys.is_empty() {
-        found = nft.elements(table, set)?;
-        found.retain(|element| has_tag(element, tag));
+        found.extend(nft.get_element(table, set, &key)?.filter(|element| has_tag(element, tag)));
     }
     Ok(found)
 }
 
-/// Returns the elements of a set that GC removes.
-pub(crate) fn find_stale(
+/// Returns the elements of a set with a wanted tag.
+///
+/// Reads the whole set, which costs more with every container. That is for GC and for calls without
+/// a `prevResult`.
+pub(crate) fn find(
     nft: &mut Nft,
     table: &Table,
     set: &str,
-    stale: &Stale<'_>,
+    is_wanted: impl Fn(&str) -> bool,
 ) -> Result<Vec<ElementInfo>> {
     let mut found = nft.elements(table, set)?;
-    found.retain(|element| element.comment.as_deref().is_some_and(|tag| stale.has_tag(tag)));
+    found.retain(|element| element.comment.as_deref().is_some_and(&is_wanted));
     Ok(found)
+}
+
+/// Removes the elements of these sets with a wanted tag.
+pub(crate) fn remove_tagged(
+    nft: &mut Nft,
+    table: &Table,
+    sets: &[impl AsRef<str>],
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<()> {
+    let mut found = Vec::new();
+    for set in sets {
+        found.extend(in_set(set.as_ref(), find(nft, table, set.as_ref(), &is_wanted)?));
+    }
+    remove_elements(nft, table, &found)
+}
+
+/// Returns the set and key of each element, for [`remove_elements`].
+pub(crate) fn in_set(set: &str, elements: Vec<ElementInfo>) -> impl Iterator<Item = (&str, Value)> {
+    elements.into_iter().map(move |element| (set, Value::bytes(element.key)))
 }
 
 /// Removes elements by set and key, as far as they exist.
@@ -158,5 +173,6 @@ pub(crate) fn address(bytes: &[u8]) -> Option<IpAddr> {
 /// Returns the text in the key of an element, such as the name of an interface, which ends with a
 /// NUL.
 pub(crate) fn text(key: &[u8]) -> String {
-    key.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect()
+    let end = key.iter().position(|byte| *byte == 0).unwrap_or(key.len());
+    String::from_utf8_lossy(&key[..end]).into_owned()
 }

@@ -6,8 +6,8 @@
 use rscni_linux::{
     MacAddr,
     nft::{
-        BaseChain, Element, ElementInfo, Family, Field, Hook, Nft, Rule, Set, Table, Transaction,
-        Value, ValueType,
+        BaseChain, Element, Family, Field, Hook, Nft, Rule, Set, Table, Transaction, Value,
+        ValueType,
     },
 };
 
@@ -81,36 +81,23 @@ pub(super) fn restore(owner: Owner<'_>, port: &str, mac: MacAddr) -> Result<()> 
 /// Removes the elements of the attachment. The MAC address saves a search.
 pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, mac: Option<MacAddr>) -> Result<()> {
     let (table, tag, port) = (table(), owner.tag(), owner.veth_name());
-    let ports = nft
-        .get_element(&table, PORTS, &Value::ifname(&port))?
-        .filter(|port| nftable::has_tag(port, &tag));
+    let ports = nftable::get(nft, &table, PORTS, [Value::ifname(&port)], &tag)?;
+    let mut allowed = nftable::get(nft, &table, ALLOWED, mac.map(|mac| pair(&port, mac)), &tag)?;
+    if allowed.is_empty() {
+        allowed = nftable::find(nft, &table, ALLOWED, |other| other == tag)?;
+    }
+    let both: Vec<_> =
+        nftable::in_set(PORTS, ports).chain(nftable::in_set(ALLOWED, allowed)).collect();
     let mut all = BestEffort::default();
-    let keys: Vec<Value> = mac.map(|mac| pair(&port, mac)).into_iter().collect();
-    let allowed = nftable::find(nft, &table, ALLOWED, &tag, &keys)?;
-    all.step(remove_elements(nft, ports.into_iter().collect(), allowed));
+    all.step(nftable::remove_elements(nft, &table, &both));
     all.step(remove_go_chains(nft, owner));
     all.finish()
 }
 
 /// Removes the elements of attachments that are no longer valid.
 pub(super) fn remove_stale(stale: &Stale<'_>) -> Result<()> {
-    let mut nft = Nft::open()?;
-    let ports = nftable::find_stale(&mut nft, &table(), PORTS, stale)?;
-    let allowed = nftable::find_stale(&mut nft, &table(), ALLOWED, stale)?;
-    remove_elements(&mut nft, ports, allowed)
-}
-
-/// Removes elements of the two sets.
-fn remove_elements(
-    nft: &mut Nft,
-    ports: Vec<ElementInfo>,
-    allowed: Vec<ElementInfo>,
-) -> Result<()> {
-    let of = |set, elements: Vec<ElementInfo>| {
-        elements.into_iter().map(move |element| (set, Value::bytes(element.key)))
-    };
-    let elements: Vec<_> = of(PORTS, ports).chain(of(ALLOWED, allowed)).collect();
-    nftable::remove_elements(nft, &table(), &elements)
+    let is_stale = |tag: &str| stale.has_tag(tag);
+    nftable::remove_tagged(&mut Nft::open()?, &table(), &[PORTS, ALLOWED], is_stale)
 }
 
 /// Returns the chains of the Go plugin in the table `bridge nat`: one for the port, and the one for

@@ -16,8 +16,7 @@
 //! ```
 
 use rscni_linux::nft::{
-    BaseChain, Element, ElementInfo, Family, Field, Hook, Nft, Rule, Set, Table, Transaction,
-    Value, ValueType,
+    BaseChain, Element, Family, Field, Hook, Nft, Rule, Set, Table, Transaction, Value, ValueType,
 };
 
 use crate::{
@@ -101,24 +100,14 @@ pub(super) fn check(nft: &mut Nft, owner: Owner<'_>, ports: &[&str]) -> Result<(
 pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, ports: Option<&[&str]>) -> Result<()> {
     let (table, tag) = (table(), owner.tag());
     let Some(ports) = ports else {
-        let found = nftable::find(nft, &table, PORTS, &tag, &[])?;
-        return remove_elements(nft, found);
+        return nftable::remove_tagged(nft, &table, &[PORTS], |other| other == tag);
     };
-    let mut found = Vec::new();
-    for port in ports {
-        let element = nft.get_element(&table, PORTS, &Value::ifname(port))?;
-        found.extend(element.filter(|element| has_tag(element, &tag)));
-    }
-    remove_elements(nft, found)
+    let keys = ports.iter().map(|port| Value::ifname(port));
+    let found = nftable::get(nft, &table, PORTS, keys, &tag)?;
+    nftable::remove_elements(nft, &table, &nftable::in_set(PORTS, found).collect::<Vec<_>>())
 }
 
 /// GC.
 pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
-    let found = nftable::find_stale(nft, &table(), PORTS, stale)?;
-    remove_elements(nft, found)
-}
-
-fn remove_elements(nft: &mut Nft, found: Vec<ElementInfo>) -> Result<()> {
-    let found = found.into_iter().map(|element| (PORTS, Value::bytes(element.key)));
-    nftable::remove_elements(nft, &table(), &found.collect::<Vec<_>>())
+    nftable::remove_tagged(nft, &table(), &[PORTS], |tag| stale.has_tag(tag))
 }

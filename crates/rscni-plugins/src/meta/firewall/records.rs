@@ -9,7 +9,7 @@
 use std::net::IpAddr;
 
 use rscni::IpConfig;
-use rscni_linux::nft::{Element, ElementInfo, Nft, Transaction, Value};
+use rscni_linux::nft::{Element, Nft, Transaction, Value};
 
 use super::{
     backend::{Backend, table},
@@ -119,22 +119,20 @@ pub(super) fn add(
 /// Returns this owner's records with any backend. Reads all records.
 pub(super) fn of_owner(nft: &mut Nft, owner: Owner<'_>) -> Result<Vec<Record>> {
     let tag = owner.tag();
-    all(nft, |nft, set| nftable::find(nft, &table(), set, &tag, &[]))
+    tagged(nft, |other| other == tag)
 }
 
 /// Returns the records that GC removes.
 pub(super) fn of_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<Vec<Record>> {
-    all(nft, |nft, set| nftable::find_stale(nft, &table(), set, stale))
+    tagged(nft, |tag| stale.has_tag(tag))
 }
 
-fn all(
-    nft: &mut Nft,
-    find: impl Fn(&mut Nft, &str) -> Result<Vec<ElementInfo>>,
-) -> Result<Vec<Record>> {
+/// Returns the records with a wanted tag.
+fn tagged(nft: &mut Nft, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<Record>> {
     let mut records = Vec::new();
     for backend in Backend::ALL {
         for v4 in [true, false] {
-            let found = find(nft, backend.set(v4))?;
+            let found = nftable::find(nft, &table(), backend.set(v4), &is_wanted)?;
             let addresses = found.iter().filter_map(|element| nftable::address(&element.key));
             records.extend(addresses.map(|address| Record { backend, address }));
         }

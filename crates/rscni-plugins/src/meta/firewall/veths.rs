@@ -9,7 +9,7 @@ use rscni_linux::nft::{Element, ElementInfo, Nft, Set, Value, ValueType};
 
 use super::{backend::table, ingress, iptables, nftables::BRIDGES};
 use crate::{
-    netfilter::nftable::{self, has_tag},
+    netfilter::nftable,
     plugin::error::{BestEffort, Result},
     state::owner::{Owner, Stale},
 };
@@ -38,11 +38,8 @@ pub(super) fn add_record(nft: &mut Nft, owner: Owner<'_>, veth: &str) -> Result<
 pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, veth: Option<&str>) -> Result<()> {
     let tag = owner.tag();
     let mut find = |set: &str| match veth {
-        None => nftable::find(nft, &table(), set, &tag, &[]),
-        Some(veth) => {
-            let element = nft.get_element(&table(), set, &Value::ifname(veth))?;
-            Ok(element.filter(|element| has_tag(element, &tag)).into_iter().collect())
-        }
+        None => nftable::find(nft, &table(), set, |other| other == tag),
+        Some(veth) => nftable::get(nft, &table(), set, [Value::ifname(veth)], &tag),
     };
     let (isolated, with_rules) = (find(BRIDGES)?, find(WITH_RULES)?);
     let mut all = BestEffort::default();
@@ -58,8 +55,8 @@ pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, veth: Option<&str>) -> Res
 
 /// GC.
 pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
-    let isolated = nftable::find_stale(nft, &table(), BRIDGES, stale)?;
-    let with_rules = nftable::find_stale(nft, &table(), WITH_RULES, stale)?;
+    let isolated = nftable::find(nft, &table(), BRIDGES, |tag| stale.has_tag(tag))?;
+    let with_rules = nftable::find(nft, &table(), WITH_RULES, |tag| stale.has_tag(tag))?;
     remove_elements(nft, isolated, with_rules)
 }
 
@@ -69,23 +66,13 @@ fn remove_elements(
     isolated: Vec<ElementInfo>,
     with_rules: Vec<ElementInfo>,
 ) -> Result<()> {
-    let names: Vec<String> = with_rules.iter().map(|element| name(&element.key)).collect();
+    let names: Vec<String> = with_rules.iter().map(|element| nftable::text(&element.key)).collect();
     let mut all = BestEffort::default();
     let outcome = iptables::remove_interfaces(nft, &names);
     let done = if outcome.is_ok() { with_rules } else { Vec::new() };
     all.step(outcome);
-    let elements: Vec<_> = isolated
-        .into_iter()
-        .map(|element| (BRIDGES, element))
-        .chain(done.into_iter().map(|element| (WITH_RULES, element)))
-        .map(|(set, element)| (set, Value::bytes(element.key)))
-        .collect();
+    let elements: Vec<_> =
+        nftable::in_set(BRIDGES, isolated).chain(nftable::in_set(WITH_RULES, done)).collect();
     all.step(nftable::remove_elements(nft, &table(), &elements));
     all.finish()
-}
-
-/// Decodes the name of an interface, which is the key of an element.
-fn name(key: &[u8]) -> String {
-    let end = key.iter().position(|byte| *byte == 0).unwrap_or(key.len());
-    String::from_utf8_lossy(&key[..end]).into_owned()
 }

@@ -247,9 +247,8 @@ fn find_tagged(
 ) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     for set in sets.iter().filter(|set| set.starts_with(SETS)) {
-        let elements = nft.elements(&table(), set)?.into_iter();
-        let wanted = elements.filter(|e| e.comment.as_deref().is_some_and(&is_wanted));
-        found.extend(wanted.map(|element| (set.clone(), element)));
+        let elements = nftable::find(nft, &table(), set, &is_wanted)?;
+        found.extend(elements.into_iter().map(|element| (set.clone(), element)));
     }
     Ok(found)
 }
