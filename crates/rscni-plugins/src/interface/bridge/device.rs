@@ -215,16 +215,14 @@ pub(super) fn check_vlans(host: &mut Netlink, port: &Link, wanted: &[Vlan]) -> R
     Ok(())
 }
 
-/// Fails CHECK if an address of a gateway is missing.
+/// Fails CHECK if an address of a gateway is missing on its interface.
 pub(super) fn check_gateways(
     host: &mut Netlink,
-    bridge: &Link,
-    config: &Config,
-    own: AttachmentResult<'_>,
+    gateway: &Link,
+    wanted: impl IntoIterator<Item = IpNet>,
 ) -> Result<()> {
-    let gateway = find_gateway(host, bridge, config)?;
     let present = host.addresses(gateway.index)?;
-    for wanted in gateways(own) {
+    for wanted in wanted {
         if !present.iter().any(|address| address.net == wanted) {
             return Err(differs(format!("address {wanted} is missing on {}", gateway.name)));
         }
@@ -233,7 +231,7 @@ pub(super) fn check_gateways(
 }
 
 /// Finds the interface with the gateway's addresses.
-fn find_gateway(host: &mut Netlink, bridge: &Link, config: &Config) -> Result<Link> {
+pub(super) fn find_gateway(host: &mut Netlink, bridge: &Link, config: &Config) -> Result<Link> {
     let Some(vlan) = config.vlan else { return Ok(bridge.clone()) };
     let name = vlan_interface(&bridge.name, vlan);
     host.find_link(&name)?.ok_or_else(|| differs(format!("interface {name} is missing")))
@@ -242,15 +240,4 @@ fn find_gateway(host: &mut Netlink, bridge: &Link, config: &Config) -> Result<Li
 /// Returns the addresses of the gateways in a result.
 pub(super) fn gateways(own: AttachmentResult<'_>) -> Vec<IpNet> {
     own.ips().filter_map(|ip| IpNet::new(ip.gateway?, ip.address.prefix_len()).ok()).collect()
-}
-
-/// Adds missing addresses of the gateways.
-pub(super) fn restore_gateways(
-    host: &mut Netlink,
-    bridge: &Link,
-    config: &Config,
-    own: AttachmentResult<'_>,
-) -> Result<()> {
-    let gateway = find_gateway(host, bridge, config)?;
-    gateway::ensure_addresses(host, &gateway, &gateways(own), false).map(drop)
 }

@@ -215,8 +215,11 @@ pub(crate) fn restore(call: &Call<'_>) -> Result<()> {
         all.restore_if_missing(look, || spoof::restore(owner, &port.name, mac));
     }
     if conf.ipam_type().is_some() {
-        if config.gateway && device::check_gateways(&mut host, &bridge, &config, own).is_err() {
-            all.step(device::restore_gateways(&mut host, &bridge, &config, own));
+        if config.gateway {
+            let wanted = device::gateways(own);
+            let found = device::find_gateway(&mut host, &bridge, &config);
+            let add = |link| gateway::ensure_addresses(&mut host, &link, &wanted, false);
+            all.step(found.and_then(add).map(drop));
         }
         all.step(sandbox.restore_routes(&inner, result, conf.cni_version, Reach::Link));
         if let Some(backend) = config.masquerade {
@@ -271,7 +274,8 @@ fn check(call: &Call<'_>) -> Result<()> {
     if conf.ipam_type().is_some() {
         sandbox.check_addresses_and_routes(&inner, result, conf.cni_version)?;
         if config.gateway {
-            device::check_gateways(&mut host, &bridge, &config, own)?;
+            let gateway = device::find_gateway(&mut host, &bridge, &config)?;
+            device::check_gateways(&mut host, &gateway, device::gateways(own))?;
         }
         if let Some(backend) = config.masquerade {
             Masquerade::new(owner, backend)
