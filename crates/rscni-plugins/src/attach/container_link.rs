@@ -4,7 +4,9 @@
 //! ADD creates the link before it calls the IPAM plugin, and DEL removes it afterwards, because a
 //! DHCP server is reached through the link.
 
-use rscni::{CNIResult, Interface, SpecVersion};
+use std::str::FromStr;
+
+use rscni::{CNIResult, Interface, NetConf, SpecVersion};
 use rscni_linux::{Link, LinkChange, Netlink, Netns, announce, sysctl};
 
 use crate::{
@@ -15,16 +17,23 @@ use crate::{
         sandbox::{Reach, Sandbox},
     },
     plugin::{
-        Call, Commands,
-        error::{BestEffort, Result, differs},
+        Call, Commands, Plugin,
+        error::{BestEffort, Context, Failure, Result, differs},
+        facts::{Facts, KernelFeature},
     },
     state::undo::Undo,
 };
 
 /// A validated configuration of a plugin that gives the container one link.
 pub(crate) trait ContainerLink: Sized {
+    /// The name of the plugin.
+    const NAME: &'static str;
+    /// One line on what the plugin does.
+    const ABOUT: &'static str;
+    /// The kernel feature that it needs.
+    const FEATURE: KernelFeature;
     /// The kind of the link, as the kernel names it.
-    const KIND: &'static str;
+    const KIND: &'static str = Self::NAME;
     /// The source of its addresses.
     const ADDRESSES: Addresses;
 
@@ -88,15 +97,31 @@ impl Addresses {
     }
 }
 
-/// The commands of such a plugin.
-pub(crate) const fn commands<L: ContainerLink>() -> Commands {
-    Commands {
-        add: add::<L>,
-        del: |call| del(call, L::is_this_kind),
-        check: check::<L>,
-        gc,
-        status: status::<L>,
+/// Returns such a plugin.
+pub(crate) const fn plugin<L: ContainerLink>() -> Plugin {
+    Plugin {
+        name: L::NAME,
+        about: L::ABOUT,
+        commands: Commands {
+            add: add::<L>,
+            del: |call| del(call, L::is_this_kind),
+            check: check::<L>,
+            gc,
+            status: status::<L>,
+        },
+        facts: Facts { kernel: |_| vec![L::FEATURE], ..Facts::NONE },
     }
+}
+
+/// Reads the key `mode`, unless it is empty.
+pub(crate) fn mode<M>(conf: &NetConf, text: &str) -> Result<Option<M>>
+where
+    M: FromStr<Err: Into<Failure>>,
+{
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).context(format_args!("{}: mode: {text:?}", conf.r#type))
 }
 
 /// The index of the link in the result's interfaces.

@@ -4,29 +4,23 @@ use rscni_linux::Link;
 
 use crate::{
     attach::{
-        container_link::{Addresses, ContainerLink, commands},
+        container_link::{Addresses, ContainerLink, plugin},
         sandbox::Sandbox,
     },
-    plugin::{
-        Call, Plugin,
-        error::Result,
-        facts::{Facts, KernelFeature},
-    },
+    plugin::{Call, Plugin, error::Result, facts::KernelFeature},
 };
 
 /// The dummy plugin. It has no keys of its own.
-pub(crate) const DUMMY: Plugin = Plugin {
-    name: "dummy",
-    about: "adds an interface that is connected to nothing, for local addresses",
-    commands: commands::<Dummy>(),
-    facts: Facts { kernel: |_| vec![KernelFeature::Dummy], ..Facts::NONE },
-};
+pub(crate) const DUMMY: Plugin = plugin::<Dummy>();
 
 #[derive(Debug)]
 struct Dummy;
 
 impl ContainerLink for Dummy {
-    const KIND: &'static str = "dummy";
+    const NAME: &'static str = "dummy";
+    const ABOUT: &'static str =
+        "adds an interface that is connected to nothing, for local addresses";
+    const FEATURE: KernelFeature = KernelFeature::Dummy;
     const ADDRESSES: Addresses = Addresses::Ipam;
 
     fn new(_: &Call<'_>) -> Result<Self> {

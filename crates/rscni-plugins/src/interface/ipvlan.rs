@@ -1,30 +1,25 @@
 //! `ipvlan`: an interface on a host interface, with addresses of its own and the MAC address of its
 //! parent.
 
-use rscni::{CNIResult, NetConf};
+use rscni::CNIResult;
 use rscni_linux::{IpvlanMode, Link};
 use serde::Deserialize;
 
 use crate::{
     attach::{
-        container_link::{Addresses, ContainerLink, commands},
+        container_link::{Addresses, ContainerLink, mode, plugin},
         master::Master,
         sandbox::Sandbox,
     },
     plugin::{
         Call, Plugin,
-        error::{Context, Result, differs},
-        facts::{Facts, KernelFeature},
+        error::{Result, differs},
+        facts::KernelFeature,
     },
 };
 
 /// The ipvlan plugin.
-pub(crate) const IPVLAN: Plugin = Plugin {
-    name: "ipvlan",
-    about: "adds an ipvlan interface on a host interface",
-    commands: commands::<Ipvlan>(),
-    facts: Facts { kernel: |_| vec![KernelFeature::Ipvlan], ..Facts::NONE },
-};
+pub(crate) const IPVLAN: Plugin = plugin::<Ipvlan>();
 
 /// The keys of the Go plugin, except those of the parent, which are in [`Master`].
 #[derive(Debug, Default, Deserialize)]
@@ -59,15 +54,10 @@ impl Ipvlan {
     }
 }
 
-fn mode(conf: &NetConf, text: &str) -> Result<IpvlanMode> {
-    match text {
-        "" => Ok(IpvlanMode::L2),
-        text => text.parse().context(format_args!("{}: mode: {text:?}", conf.r#type)),
-    }
-}
-
 impl ContainerLink for Ipvlan {
-    const KIND: &'static str = "ipvlan";
+    const NAME: &'static str = "ipvlan";
+    const ABOUT: &'static str = "adds an ipvlan interface on a host interface";
+    const FEATURE: KernelFeature = KernelFeature::Ipvlan;
     const ADDRESSES: Addresses = Addresses::IpamOrPrevious;
 
     fn new(call: &Call<'_>) -> Result<Self> {
@@ -75,7 +65,7 @@ impl ContainerLink for Ipvlan {
         let keys: Keys = conf.custom_as()?;
         Ok(Self {
             master: Master::new(conf)?,
-            mode: mode(conf, &keys.mode)?,
+            mode: mode(conf, &keys.mode)?.unwrap_or(IpvlanMode::L2),
             previous: conf.prev_result.clone(),
         })
     }

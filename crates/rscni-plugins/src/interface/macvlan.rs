@@ -1,30 +1,24 @@
 //! `macvlan`: an interface on a host interface, with a MAC address of its own.
 
-use rscni::NetConf;
 use rscni_linux::{Link, MacAddr, MacvlanMode};
 use serde::Deserialize;
 
 use crate::{
     attach::{
-        container_link::{Addresses, ContainerLink, commands},
+        container_link::{Addresses, ContainerLink, mode, plugin},
         mac::requested_mac,
         master::Master,
         sandbox::Sandbox,
     },
     plugin::{
         Call, Plugin,
-        error::{Context, Result, differs},
-        facts::{Facts, KernelFeature},
+        error::{Result, differs},
+        facts::KernelFeature,
     },
 };
 
 /// The macvlan plugin.
-pub(crate) const MACVLAN: Plugin = Plugin {
-    name: "macvlan",
-    about: "adds a macvlan interface on a host interface",
-    commands: commands::<Macvlan>(),
-    facts: Facts { kernel: |_| vec![KernelFeature::Macvlan], ..Facts::NONE },
-};
+pub(crate) const MACVLAN: Plugin = plugin::<Macvlan>();
 
 /// The keys of the Go plugin, except those of the parent, which are in [`Master`].
 #[derive(Debug, Default, Deserialize)]
@@ -44,22 +38,17 @@ struct Macvlan {
     bcqueuelen: Option<u32>,
 }
 
-fn mode(conf: &NetConf, text: &str) -> Result<MacvlanMode> {
-    match text {
-        "" => Ok(MacvlanMode::Bridge),
-        text => text.parse().context(format_args!("{}: mode: {text:?}", conf.r#type)),
-    }
-}
-
 impl ContainerLink for Macvlan {
-    const KIND: &'static str = "macvlan";
+    const NAME: &'static str = "macvlan";
+    const ABOUT: &'static str = "adds a macvlan interface on a host interface";
+    const FEATURE: KernelFeature = KernelFeature::Macvlan;
     const ADDRESSES: Addresses = Addresses::IpamOrNone;
 
     fn new(call: &Call<'_>) -> Result<Self> {
         let keys: Keys = call.conf.custom_as()?;
         Ok(Self {
             master: Master::new(call.conf)?,
-            mode: mode(call.conf, &keys.mode)?,
+            mode: mode(call.conf, &keys.mode)?.unwrap_or(MacvlanMode::Bridge),
             mac: requested_mac(call, keys.mac)?,
             bcqueuelen: Some(keys.bcqueuelen).filter(|length| *length > 0),
         })

@@ -6,24 +6,19 @@ use serde::Deserialize;
 
 use crate::{
     attach::{
-        container_link::{Addresses, ContainerLink, commands},
+        container_link::{Addresses, ContainerLink, plugin},
         master::Master,
         sandbox::Sandbox,
     },
     plugin::{
         Call, Plugin,
         error::{Failure, Result, differs},
-        facts::{Facts, KernelFeature},
+        facts::KernelFeature,
     },
 };
 
 /// The vlan plugin.
-pub(crate) const VLAN: Plugin = Plugin {
-    name: "vlan",
-    about: "adds an 802.1Q VLAN interface on a host interface",
-    commands: commands::<Vlan>(),
-    facts: Facts { kernel: |_| vec![KernelFeature::Vlan], ..Facts::NONE },
-};
+pub(crate) const VLAN: Plugin = plugin::<Vlan>();
 
 /// The keys of the Go plugin, except those of the parent, which are in [`Master`].
 #[derive(Debug, Default, Deserialize)]
@@ -42,7 +37,9 @@ struct Vlan {
 const MAX_ID: u16 = 4094;
 
 impl ContainerLink for Vlan {
-    const KIND: &'static str = "vlan";
+    const NAME: &'static str = "vlan";
+    const ABOUT: &'static str = "adds an 802.1Q VLAN interface on a host interface";
+    const FEATURE: KernelFeature = KernelFeature::Vlan;
     const ADDRESSES: Addresses = Addresses::IpamOrNone;
 
     fn new(call: &Call<'_>) -> Result<Self> {

@@ -8,24 +8,19 @@ use serde::Deserialize;
 
 use crate::{
     attach::{
-        container_link::{Addresses, ContainerLink, commands},
+        container_link::{Addresses, ContainerLink, plugin},
         mac::requested_mac,
         sandbox::Sandbox,
     },
     plugin::{
         Call, Plugin,
         error::{Context, Failure, Result, differs},
-        facts::{Facts, KernelFeature},
+        facts::KernelFeature,
     },
 };
 
 /// The tap plugin.
-pub(crate) const TAP: Plugin = Plugin {
-    name: "tap",
-    about: "adds a tap interface for a program in the container, such as a VMM",
-    commands: commands::<Tap>(),
-    facts: Facts { kernel: |_| vec![KernelFeature::Tun], ..Facts::NONE },
-};
+pub(crate) const TAP: Plugin = plugin::<Tap>();
 
 /// The keys of the Go plugin.
 #[derive(Debug, Default, Deserialize)]
@@ -68,6 +63,10 @@ impl Tap {
 }
 
 impl ContainerLink for Tap {
+    const NAME: &'static str = "tap";
+    const ABOUT: &'static str =
+        "adds a tap interface for a program in the container, such as a VMM";
+    const FEATURE: KernelFeature = KernelFeature::Tun;
     const KIND: &'static str = "tun";
     const ADDRESSES: Addresses = Addresses::IpamOrNone;
 
