@@ -1,7 +1,7 @@
 //! Randomly generated networks: CHECK accepts what ADD created, and a failed ADD or a DEL leaves
 //! nothing.
 
-use std::path::Path;
+use std::{path::Path, sync::LazyLock};
 
 use proptest::{
     prelude::*,
@@ -20,284 +20,45 @@ use serde_json::{Map, Value, json};
 /// The number of cases, unless `PROPTEST_CASES` sets it. With that variable the cases are random.
 const CASES: u32 = 12;
 
-/// Values of a key: valid ones, and invalid or unavailable ones.
-type Values = (&'static [&'static str], &'static [&'static str]);
-/// Keys with their values.
-type Keys = &'static [(&'static str, Values)];
+/// The keys of the plugins by kind, with valid values and with invalid or unavailable ones. The
+/// name of shared values stands for them.
+static TABLES: LazyLock<Value> = LazyLock::new(|| {
+    serde_json::from_str(include_str!("configurations.json")).expect("read configurations.json")
+});
 
-const FLAG: Values = (&["true", "false"], &[r#""yes""#]);
-const MAC: Values = (&[r#""02:00:00:00:00:07""#, r#""""#], &[r#""01:00:5e:00:00:01""#, r#""x""#]);
-const MTU: Values = (&["0", "1280", "1400", "9000"], &["68", "65535", "65536", "-1"]);
-const BACKEND: Values =
-    (&[r#""nftables""#, r#""nftables""#, r#""iptables""#], &[r#""""#, r#""x""#]);
-const DNS: Values = (&["{}", r#"{ "nameservers": ["10.0.0.53"], "search": ["a.b"] }"#], &["[]"]);
-const SUBNETS: Values =
-    (&[r#"["10.9.0.0/16"]"#, r#"["fd09::/64", "10.8.0.0/16"]"#, "[]"], &[r#"["10.9.0.0/33"]"#]);
-const RATE: Values = (&["0", "8000", "8000000"], &["8", "-1", "18446744073709551615"]);
-const BURST: Values = (&["80000", "8000000"], &["0", "8", "34359738368"]);
-const MASTER: Values = (&[r#""spare""#], &[r#""absent""#, r#""lo""#]);
-const IPAM: Values = (
-    &[
-        r#"{ "type": "host-local", "subnet": "10.1.0.0/24" }"#,
-        r#"{ "type": "host-local", "ranges": [[{ "subnet": "10.1.0.0/24" }], [{ "subnet": "fd01::/64" }]] }"#,
-        r#"{ "type": "host-local", "ranges": [[{ "subnet": "10.1.0.0/24" }], [{ "subnet": "fd01::/64" }]],
-            "routes": [{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }] }"#,
-        r#"{ "type": "host-local", "subnet": "10.1.0.0/30", "routes": [{ "dst": "10.2.0.0/16", "gw": "10.1.0.1" }] }"#,
-        r#"{ "type": "host-local", "subnet": "10.1.0.0/24", "gateway": "10.1.0.254",
-            "routes": [{ "dst": "10.2.0.0/16", "mtu": 1300, "priority": 7, "table": 77, "advmss": 1000 }] }"#,
-        r#"{ "type": "host-local", "subnet": "10.1.0.0/24", "routes": [{ "dst": "10.3.0.0/16", "scope": 253 }] }"#,
-        r#"{ "type": "static", "addresses": [{ "address": "10.1.0.5/24", "gateway": "10.1.0.1" }] }"#,
-        r#"{ "type": "static", "addresses": [{ "address": "10.1.0.5/24", "gateway": "10.1.0.1" },
-            { "address": "10.4.0.5/24", "gateway": "10.4.0.1" }, { "address": "10.1.0.6/24", "gateway": "10.1.0.1" }] }"#,
-        r#"{ "type": "static", "addresses": [{ "address": "10.1.0.5/32", "gateway": "10.1.0.1" },
-            { "address": "fd01::5/128", "gateway": "fd01::1" }] }"#,
-        r#"{ "type": "static", "addresses": [{ "address": "fd01::5/64", "gateway": "fe80::1" }],
-            "routes": [{ "dst": "::/0" }] }"#,
-    ],
-    &[
-        r#"{ "type": "host-local", "subnet": "10.1.0.0/24", "routes": [{ "dst": "10.2.0.0/16", "gw": "192.0.2.1" }] }"#,
-        r#"{ "type": "static", "addresses": [{ "address": "10.1.0.5/24" }, { "address": "10.4.0.5/24" }] }"#,
-        r#"{ "type": "static", "addresses": [{ "address": "10.1.0.5/32" }, { "address": "fd01::5/128" }] }"#,
-        r#"{ "type": "static", "addresses": [{ "address": "10.1.0.5/24", "gateway": "10.7.0.1" }] }"#,
-        r#"{ "type": "static", "addresses": [{ "address": "10.1.0.0/24" }, { "address": "10.1.0.0/24" }] }"#,
-        r#"{ "type": "static" }"#,
-        r#"{ "type": "nobody" }"#,
-        "{}",
-    ],
-);
+/// Returns the plugins of a kind, each with its keys.
+fn plugins_of(kind: &str) -> Vec<(&'static String, &'static Value)> {
+    entries(&TABLES[kind]).collect()
+}
 
-const INTERFACES: &[(&str, Keys)] = &[
-    (
-        "bridge",
-        &[
-            ("bridge", (&[r#""cni1""#], &[r#""lo""#, r#""a-name-that-is-too-long""#, r#""""#])),
-            ("isGateway", FLAG),
-            ("isDefaultGateway", FLAG),
-            ("forceAddress", FLAG),
-            ("ipMasq", FLAG),
-            ("ipMasqBackend", BACKEND),
-            ("mtu", MTU),
-            ("hairpinMode", FLAG),
-            ("promiscMode", FLAG),
-            ("vlan", (&["0", "100"], &["1", "4094", "4095", "-1"])),
-            (
-                "vlanTrunk",
-                (
-                    &["[]"],
-                    &[
-                        r#"[{ "id": 5 }]"#,
-                        r#"[{ "minID": 1, "maxID": 4094 }]"#,
-                        r#"[{ "minID": 9 }]"#,
-                    ],
-                ),
-            ),
-            ("preserveDefaultVlan", FLAG),
-            ("macspoofchk", FLAG),
-            ("disableContainerInterface", (&["false"], &["true"])),
-            ("portIsolation", FLAG),
-            ("mac", MAC),
-            ("dns", DNS),
-        ],
-    ),
-    ("ptp", &[("ipMasq", FLAG), ("ipMasqBackend", BACKEND), ("mtu", MTU), ("dns", DNS)]),
-    (
-        "tap",
-        &[
-            ("multiQueue", FLAG),
-            ("owner", (&["0"], &["1000", "-1", "4294967295"])),
-            ("group", (&["0"], &["1000"])),
-            ("mtu", MTU),
-            ("mac", MAC),
-            ("bridge", (&[r#""""#], &[r#""lo""#, r#""absent""#])),
-            ("dns", DNS),
-        ],
-    ),
-    (
-        "host-device",
-        &[
-            ("device", (&[r#""spare""#], &[r#""absent""#, r#""lo""#])),
-            (
-                "hwaddr",
-                (
-                    &[r#""02:00:00:00:00:99""#, r#""0200.0000.0099""#],
-                    &[r#""02-00-00-00-00-98""#, r#""x""#],
-                ),
-            ),
-            ("kernelpath", (&[r#""/sys/devices/virtual/net/spare""#], &[r#""/sys/devices/../x""#])),
-            ("DPDKMode", (&["false"], &["true"])),
-        ],
-    ),
-    ("loopback", &[]),
-];
-
-/// Plugins with link kinds that common kernels lack and User-Mode Linux has.
-const MORE: &[(&str, Keys)] = &[
-    (
-        "macvlan",
-        &[
-            ("master", MASTER),
-            ("mode", (&[r#""bridge""#, r#""private""#, r#""vepa""#, r#""passthru""#], &[r#""x""#])),
-            ("mtu", MTU),
-            ("mac", MAC),
-            ("bcqueuelen", (&["0", "200"], &["-1"])),
-            ("linkInContainer", (&["false"], &["true"])),
-            ("dns", DNS),
-        ],
-    ),
-    (
-        "ipvlan",
-        &[
-            ("master", MASTER),
-            ("mode", (&[r#""l2""#, r#""l3""#, r#""l3s""#], &[r#""x""#])),
-            ("mtu", MTU),
-            ("linkInContainer", (&["false"], &["true"])),
-        ],
-    ),
-    (
-        "vlan",
-        &[
-            ("master", MASTER),
-            ("vlanId", (&["0", "5", "4094"], &["4095", "-1"])),
-            ("mtu", MTU),
-            ("linkInContainer", (&["false"], &["true"])),
-        ],
-    ),
-    ("dummy", &[("dns", DNS)]),
-];
-
-const CHAINED: &[(&str, Keys)] = &[
-    (
-        "portmap",
-        &[
-            ("backend", BACKEND),
-            ("snat", FLAG),
-            ("masqAll", FLAG),
-            ("markMasqBit", (&["0", "13", "31"], &["32", "-1"])),
-            ("externalSetMarkChain", (&[], &[r#""KUBE-MARK-MASQ""#, r#""a b""#])),
-            (
-                "conditionsV4",
-                (
-                    &[r#"["ip", "saddr", "!=", "192.0.2.1"]"#],
-                    &[r#"["!", "-s", "192.0.2.1"]"#, r#"["x"]"#],
-                ),
-            ),
-        ],
-    ),
-    (
-        "bandwidth",
-        &[
-            ("ingressRate", RATE),
-            ("ingressBurst", BURST),
-            ("egressRate", RATE),
-            ("egressBurst", BURST),
-            ("unshapedSubnets", SUBNETS),
-            ("shapedSubnets", SUBNETS),
-        ],
-    ),
-    (
-        "firewall",
-        &[
-            ("backend", BACKEND),
-            ("ingressPolicy", (&[r#""open""#, r#""same-bridge""#, r#""isolated""#], &[r#""x""#])),
-            ("iptablesAdminChainName", (&[r#""ADMIN""#], &[r#""a b""#])),
-        ],
-    ),
-    (
-        "tuning",
-        &[
-            ("mac", MAC),
-            ("mtu", MTU),
-            ("promisc", FLAG),
-            ("allmulti", FLAG),
-            ("txQLen", (&["0", "500"], &["-1"])),
-            (
-                "sysctl",
-                (
-                    &[
-                        r#"{ "net.ipv4.conf.IFNAME.arp_filter": "1" }"#,
-                        r#"{ "net.ipv4.conf.IFNAME.rp_filter": "2" }"#,
-                    ],
-                    &[
-                        r#"{ "net.ipv4.conf.IFNAME.arp_filter": "1", "net.ipv4.conf.eth0.log_martians": "x" }"#,
-                        r#"{ "kernel.hostname": "x" }"#,
-                        r#"{ "net.ipv4.conf.absent.arp_filter": "1" }"#,
-                    ],
-                ),
-            ),
-        ],
-    ),
-    (
-        "sbr",
-        &[
-            ("table", (&["100"], &["0", "254", "4294967296"])),
-            ("gateways", (&[r#"["10.1.0.1"]"#, r#"["10.1.0.1", "fd01::1"]"#], &[r#"["x"]"#])),
-            ("addSourceHints", FLAG),
-        ],
-    ),
-    (
-        "vrf",
-        &[
-            ("vrfname", (&[r#""blue""#], &[r#""eth0""#, r#""a-name-that-is-too-long""#])),
-            ("table", (&["0", "10"], &["-1", "254"])),
-        ],
-    ),
-];
-
-/// The runtime's values for capabilities, which all plugins here claim.
-const CAPABILITIES: Keys = &[
-    (
-        "portMappings",
-        (
-            &[
-                r#"[{ "hostPort": 8080, "containerPort": 80 }]"#,
-                r#"[{ "hostPort": 8080, "containerPort": 80, "protocol": "udp", "hostIP": "10.1.0.1" },
-                    { "hostPort": 8080, "containerPort": 80, "protocol": "TCP", "hostIP": "::" }]"#,
-            ],
-            &[
-                r#"[{ "hostPort": 0, "containerPort": 80 }]"#,
-                r#"[{ "hostPort": 1, "containerPort": 1 }, { "hostPort": 1, "containerPort": 2 }]"#,
-            ],
-        ),
-    ),
-    (
-        "bandwidth",
-        (
-            &[r#"{ "ingressRate": 8000, "ingressBurst": 80000 }"#, "{}"],
-            &[r#"{ "ingressRate": 8000 }"#],
-        ),
-    ),
-    ("mac", MAC),
-    (
-        "ips",
-        (&[r#"["10.1.0.9/24"]"#, "[]"], &[r#"["10.1.0.9", "fd01::9"]"#, r#"["192.0.2.1/24"]"#]),
-    ),
-    (
-        "ipRanges",
-        (&[r#"[[{ "subnet": "10.5.0.0/24" }]]"#], &[r#"[[{ "subnet": "10.5.0.1/24" }]]"#]),
-    ),
-];
+fn entries(object: &'static Value) -> impl Iterator<Item = (&'static String, &'static Value)> {
+    object.as_object().expect("an object").iter()
+}
 
 /// Returns a valid value in most cases, because only the first invalid key of a configuration
 /// matters.
-fn value((right, wrong): Values) -> impl Strategy<Value = &'static str> {
+fn value(values: &'static Value) -> impl Strategy<Value = &'static Value> {
+    let values = values.as_str().map_or(values, |shared| &TABLES["values"][shared]);
+    let [right, wrong] = ["valid", "invalid"].map(|of| values[of].as_array().expect("a list"));
     (any::<Index>(), prop::bool::weighted(0.06)).prop_map(move |(index, is_wrong)| {
-        *index.get(if is_wrong || right.is_empty() { wrong } else { right })
+        index.get(if is_wrong || right.is_empty() { wrong } else { right })
     })
 }
 
-fn of(keys: Keys, often: f64) -> impl Strategy<Value = Map<String, Value>> {
-    let entries: Vec<_> =
-        keys.iter().map(|(_, values)| prop::option::weighted(often, value(*values))).collect();
-    entries.prop_map(move |chosen| {
-        let entries = keys.iter().zip(chosen).filter_map(|((key, _), value)| Some((*key, value?)));
-        entries.map(|(key, value)| (key.to_owned(), serde_json::from_str(value).unwrap())).collect()
+fn of(keys: &'static Value, often: f64) -> impl Strategy<Value = Map<String, Value>> {
+    let values: Vec<_> =
+        entries(keys).map(|(_, values)| prop::option::weighted(often, value(values))).collect();
+    values.prop_map(move |chosen| {
+        let entries = entries(keys).zip(chosen);
+        entries.filter_map(|((key, _), value)| Some((key.clone(), value?.clone()))).collect()
     })
 }
 
-fn plugin((name, keys): (&'static str, Keys)) -> impl Strategy<Value = Value> {
+fn plugin((name, keys): (&'static String, &'static Value)) -> impl Strategy<Value = Value> {
     of(keys, 0.3).prop_map(move |mut conf| {
-        conf.insert("type".into(), name.into());
-        let capabilities = CAPABILITIES.iter().map(|(name, _)| ((*name).to_owned(), true.into()));
+        conf.insert("type".into(), name.as_str().into());
+        let capabilities =
+            entries(&TABLES["capabilities"]).map(|(name, _)| (name.clone(), true.into()));
         conf.insert("capabilities".into(), capabilities.collect::<Map<_, _>>().into());
         conf.into()
     })
@@ -312,20 +73,22 @@ struct Case {
 }
 
 fn case(has_more: bool) -> impl Strategy<Value = Case> {
-    let mut interfaces = INTERFACES.to_vec();
+    let mut interfaces = plugins_of("interfaces");
     if has_more {
-        interfaces.extend(MORE);
+        interfaces.extend(plugins_of("rare_interfaces"));
     }
     let interface = prop::sample::select(interfaces).prop_flat_map(plugin);
-    let chained: Vec<_> =
-        CHAINED.iter().map(|chained| prop::option::weighted(0.25, plugin(*chained))).collect();
+    let chained: Vec<_> = plugins_of("chained")
+        .into_iter()
+        .map(|chained| prop::option::weighted(0.25, plugin(chained)))
+        .collect();
     let versions =
         prop::sample::select(&["0.2.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0", "1.1.0"][..]);
-    let ipam = prop::option::weighted(0.95, value(IPAM));
-    (interface, ipam, chained, versions, of(CAPABILITIES, 0.2), any::<bool>()).prop_map(
+    let ipam = prop::option::weighted(0.95, value(&TABLES["values"]["ipam"]));
+    (interface, ipam, chained, versions, of(&TABLES["capabilities"], 0.2), any::<bool>()).prop_map(
         |(mut interface, ipam, chained, version, capability_args, is_gone)| {
             if let Some(ipam) = ipam {
-                interface["ipam"] = serde_json::from_str(ipam).unwrap();
+                interface["ipam"] = ipam.clone();
             }
             // A real device would be returned by the kernel; this virtual one is destroyed with the
             // namespace.
@@ -372,7 +135,7 @@ fn holds(lab: &Lab, case: &Case) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Whether the kernel has the link kinds of [`MORE`].
+/// Whether the kernel has the link kinds that common kernels lack and User-Mode Linux has.
 fn has_more() -> bool {
     let mut netlink = Netlink::open().unwrap();
     netlink.add_dummy("probe").is_ok_and(|link| netlink.del_link(link.index).is_ok())

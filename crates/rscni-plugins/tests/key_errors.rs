@@ -1,330 +1,33 @@
 //! The error for an invalid value of each documented key contains the path of the key, the value,
 //! and what is expected.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::LazyLock,
+};
 
 use rscni::Request;
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
-/// A key and two invalid values: one of the wrong type, and one of the right type. The second is
-/// empty if every value of the type is valid, or depends on the host.
-type Case = (&'static str, &'static str, &'static str);
-
-/// The keys of a plugin, in an otherwise valid configuration.
+/// A row of `invalid_keys.json`.
+#[derive(Deserialize)]
 struct Keys {
-    plugin: &'static str,
-    base: &'static str,
-    cases: &'static [Case],
+    plugin: String,
+    /// A valid configuration.
+    base: Map<String, Value>,
+    /// Invalid values of keys in the base, by path: one of a wrong type, and one that is not
+    /// allowed unless every value of the type is, or that depends on the host.
+    keys: BTreeMap<String, Vec<Value>>,
+    /// Invalid configurations without the base, each with a part of the error.
+    #[serde(default)]
+    configurations: Vec<(Map<String, Value>, String)>,
 }
 
-const HOST_LOCAL: &str = r#"{ "ipam": { "type": "host-local", "subnet": "10.1.0.0/24" } }"#;
-const MASTER: &str =
-    r#"{ "master": "spare", "ipam": { "type": "host-local", "subnet": "10.1.0.0/24" } }"#;
-const PREVIOUS: &str = r#"{ "prevResult": { "cniVersion": "1.1.0",
-    "interfaces": [{ "name": "eth0", "sandbox": "/run/netns/box" }],
-    "ips": [{ "interface": 0, "address": "10.1.0.2/24" }] } }"#;
-const VRF: &str =
-    r#"{ "vrfname": "blue", "prevResult": { "cniVersion": "1.1.0", "interfaces": [] } }"#;
-
-const ALL: &[Keys] = &[
-    Keys {
-        plugin: "bridge",
-        base: HOST_LOCAL,
-        cases: &[
-            ("bridge", "5", r#""a-name-that-is-too-long""#),
-            ("isGateway", r#""yes""#, ""),
-            ("isDefaultGateway", "1", ""),
-            ("forceAddress", "[]", ""),
-            ("ipMasq", r#""yes""#, ""),
-            ("ipMasqBackend", "5", r#""pf""#),
-            ("ipMasqFamilies", r#""ipv4""#, "[]"),
-            ("mtu", r#""large""#, "-1"),
-            ("mtu", "[1]", "1500.5"),
-            ("hairpinMode", "0", ""),
-            ("promiscMode", r#""""#, ""),
-            ("vlan", r#""5""#, "4095"),
-            ("vlanTrunk", "5", ""),
-            ("vlanTrunk[0].id", r#""5""#, "0"),
-            ("vlanTrunk[0].minID", "true", "9"),
-            ("vlanTrunk[0].maxID", "[]", "4095"),
-            ("preserveDefaultVlan", "{}", ""),
-            ("macspoofchk", "2", ""),
-            ("enabledad", r#""true""#, ""),
-            ("disableContainerInterface", "[true]", ""),
-            ("portIsolation", "0", ""),
-            ("runtimeConfig.mac", "5", r#""01:00:5e:00:00:01""#),
-            ("args.cni.mac", "5", r#""x""#),
-            ("CNI_ARGS: MAC", "", r#""00:00:00:00:00:00""#),
-            ("ipam", "[]", ""),
-            ("ipam.type", "5", ""),
-            ("dns", r#""10.0.0.1""#, ""),
-            ("dns.nameservers", r#""10.0.0.1""#, ""),
-        ],
-    },
-    Keys {
-        plugin: "ptp",
-        base: HOST_LOCAL,
-        cases: &[
-            ("ipMasq", "1", ""),
-            ("ipMasqBackend", "{}", r#""pf""#),
-            ("ipMasqFamilies", "true", "[]"),
-            ("mtu", r#""1500""#, "4294967296"),
-            ("ipam", r#""host-local""#, ""),
-            ("dns", "[]", ""),
-            ("dns.search", r#""a""#, ""),
-        ],
-    },
-    Keys {
-        plugin: "macvlan",
-        base: MASTER,
-        cases: &[
-            ("master", "5", r#""a/b""#),
-            ("mode", "5", r#""x""#),
-            ("mtu", r#""1500""#, "-1"),
-            ("mac", "5", r#""x""#),
-            ("linkInContainer", "1", ""),
-            ("bcqueuelen", r#""9""#, "-1"),
-            ("runtimeConfig.mac", "{}", r#""x""#),
-            ("args.cni.mac", "[]", r#""x""#),
-            ("CNI_ARGS: MAC", "", r#""x""#),
-            ("ipam", "5", ""),
-            ("dns", "5", ""),
-        ],
-    },
-    Keys {
-        plugin: "ipvlan",
-        base: MASTER,
-        cases: &[
-            ("master", "[]", r#""a b""#),
-            ("mode", "{}", r#""l4""#),
-            ("mtu", "true", "-1"),
-            ("linkInContainer", "1", ""),
-            ("ipam", "5", ""),
-            ("dns", "5", ""),
-        ],
-    },
-    Keys {
-        plugin: "vlan",
-        base: MASTER,
-        cases: &[
-            ("master", "5", r#""..""#),
-            ("vlanId", r#""5""#, "4095"),
-            ("mtu", "{}", "-1"),
-            ("linkInContainer", r#""no""#, ""),
-            ("ipam", "5", ""),
-            ("dns", "5", ""),
-        ],
-    },
-    Keys {
-        plugin: "tap",
-        base: "{}",
-        cases: &[
-            ("multiQueue", "1", ""),
-            ("owner", r#""root""#, "-1"),
-            ("group", "[]", "4294967296"),
-            ("mtu", r#""x""#, "-1"),
-            ("mac", "5", r#""x""#),
-            ("bridge", "5", ""),
-            ("selinuxContext", "5", r#""a\nb""#),
-            ("runtimeConfig.mac", "5", r#""x""#),
-            ("args.cni.mac", "5", r#""x""#),
-            ("CNI_ARGS: MAC", "", r#""x""#),
-            ("ipam", "5", ""),
-            ("dns", "5", ""),
-        ],
-    },
-    Keys { plugin: "dummy", base: HOST_LOCAL, cases: &[("ipam", "5", ""), ("dns", "5", "")] },
-    Keys {
-        plugin: "host-device",
-        base: r#"{ "device": "spare" }"#,
-        cases: &[
-            ("useInterfaceNetwork", r#""yes""#, ""),
-            ("device", "5", r#""a/b""#),
-            ("hwaddr", "5", ""),
-            ("kernelpath", "5", ""),
-            ("pciBusID", "5", r#""x""#),
-            ("runtimeConfig.deviceID", "5", r#""a/b""#),
-            ("DPDKMode", "1", ""),
-            ("ipam", "5", ""),
-            ("dns", "5", ""),
-        ],
-    },
-    Keys {
-        plugin: "host-device",
-        base: "{}",
-        cases: &[("hwaddr", "5", r#""x""#), ("kernelpath", "5", r#""/etc""#)],
-    },
-    Keys {
-        plugin: "host-local",
-        base: HOST_LOCAL,
-        cases: &[
-            ("ipam.type", "5", ""),
-            ("ipam.ranges", "5", ""),
-            ("ipam.ranges[0]", "5", "[]"),
-            ("ipam.ranges[0][0]", "5", ""),
-            ("ipam.ranges[0][0].subnet", "5", r#""10.0.0.0/33""#),
-            ("ipam.ranges[0][0].subnet", "[]", r#""10.010.0.0/24""#),
-            ("ipam.subnet", "5", r#""10.1.0.1/24""#),
-            ("ipam.rangeStart", "5", r#""10.2.0.1""#),
-            ("ipam.rangeEnd", "[]", r#""10.1.0.09""#),
-            ("ipam.gateway", "{}", r#""x""#),
-            ("ipam.routes", "5", ""),
-            ("ipam.routes[0].dst", "5", r#""10.01.0.0/24""#),
-            ("ipam.resolvConf", "5", ""),
-            ("ipam.dataDir", "5", ""),
-            ("ipam.reclaimAfterReboot", r#""yes""#, ""),
-            ("ipam.allowOutsideRange", "1", ""),
-            ("runtimeConfig.ipRanges", "5", ""),
-            ("runtimeConfig.ipRanges[0][0].subnet", "5", r#""10.1.0.0""#),
-            ("runtimeConfig.ips", "5", ""),
-            ("runtimeConfig.ips[0]", "5", r#""10.1.0.05""#),
-            ("args.cni.ips", r#""10.1.0.5""#, ""),
-            ("args.cni.ips[0]", "5", r#""10.01.0.5/24""#),
-            ("CNI_ARGS: IP", "", r#""10.1.0.05""#),
-        ],
-    },
-    Keys {
-        plugin: "static",
-        base: r#"{ "ipam": { "type": "static", "addresses": [{ "address": "10.1.0.2/24" }] } }"#,
-        cases: &[
-            ("ipam.type", "5", ""),
-            ("ipam.addresses", "5", ""),
-            ("ipam.addresses[0].address", "5", r#""10.1.0.2""#),
-            ("ipam.addresses[0].address", "[]", r#""10.01.0.2/24""#),
-            ("ipam.addresses[0].gateway", "5", r#""010.1.0.1""#),
-            ("ipam.routes", "{}", ""),
-            ("ipam.routes[0].dst", "5", r#""10.0.0.0""#),
-            ("ipam.routes[0].gw", "5", r#""10.0.0.01""#),
-            ("ipam.routes[0].mtu", r#""x""#, "-1"),
-            ("ipam.routes[0].advmss", "[]", "-1"),
-            ("ipam.routes[0].priority", "{}", "-1"),
-            ("ipam.routes[0].table", "true", "4294967296"),
-            ("ipam.routes[0].scope", r#""link""#, "256"),
-            ("ipam.dns", "[]", ""),
-            ("ipam.dns.search", r#""a""#, ""),
-            ("runtimeConfig.ips", "5", ""),
-            ("runtimeConfig.ips[0]", "5", r#""10.1.0.05/24""#),
-            ("args.cni.ips", "5", ""),
-            ("args.cni.ips[0]", "5", r#""10.1.0.5""#),
-            ("CNI_ARGS: IP", "", r#""10.1.0.05/24""#),
-            ("CNI_ARGS: GATEWAY", "", r#""10.1.0.01""#),
-        ],
-    },
-    Keys {
-        plugin: "dhcp",
-        base: r#"{ "ipam": { "type": "dhcp" } }"#,
-        cases: &[
-            ("ipam.type", "5", ""),
-            ("ipam.daemonSocketPath", "5", r#""a\u0000b""#),
-            ("ipam.request", "5", ""),
-            ("ipam.request[0].option", "5", r#""x""#),
-            ("ipam.request[0].skipDefault", "1", ""),
-            ("ipam.provide", "{}", ""),
-            ("ipam.provide[0].option", "5", r#""x""#),
-            ("ipam.provide[0].value", "5", ""),
-            ("ipam.provide[0].fromArg", "5", ""),
-            ("ipam.priority", r#""x""#, "-1"),
-        ],
-    },
-    Keys {
-        plugin: "portmap",
-        base: PREVIOUS,
-        cases: &[
-            ("backend", "5", r#""pf""#),
-            ("snat", "1", ""),
-            ("masqAll", "1", ""),
-            ("markMasqBit", r#""5""#, "32"),
-            ("externalSetMarkChain", "5", r#""a b""#),
-            ("conditionsV4", r#""ip""#, ""),
-            ("conditionsV4[0]", "5", r#""010.0.0.1""#),
-            ("conditionsV6", "5", ""),
-            ("conditionsV6[0]", "5", r#""a;b""#),
-            ("runtimeConfig.portMappings", "5", ""),
-            ("runtimeConfig.portMappings[0]", "5", ""),
-            ("runtimeConfig.portMappings[0].hostPort", r#""80""#, "65536"),
-            ("runtimeConfig.portMappings[0].containerPort", "[]", "0"),
-            ("runtimeConfig.portMappings[0].protocol", "6", r#""icmp""#),
-            ("runtimeConfig.portMappings[0].hostIP", "5", r#""010.0.0.1""#),
-        ],
-    },
-    Keys {
-        plugin: "bandwidth",
-        base: PREVIOUS,
-        cases: &[
-            ("ingressRate", r#""8k""#, "1"),
-            ("ingressBurst", "[]", "-1"),
-            ("egressRate", "{}", "-1"),
-            ("egressBurst", "true", "8.5"),
-            ("unshapedSubnets", "5", ""),
-            ("unshapedSubnets[0]", "5", r#""10.010.0.0/24""#),
-            ("shapedSubnets", r#""10.0.0.0/8""#, ""),
-            ("shapedSubnets[0]", "5", r#""10.0.0.0""#),
-            ("runtimeConfig.bandwidth", "5", ""),
-            ("runtimeConfig.bandwidth.ingressRate", r#""8k""#, "1"),
-            ("runtimeConfig.bandwidth.egressBurst", r#""8k""#, "-1"),
-        ],
-    },
-    Keys {
-        plugin: "firewall",
-        base: PREVIOUS,
-        cases: &[
-            ("backend", "5", ""),
-            ("ingressPolicy", "5", r#""closed""#),
-            ("iptablesAdminChainName", "5", r#""a b""#),
-            ("firewalldZone", "5", r#""a\nb""#),
-        ],
-    },
-    Keys {
-        plugin: "tuning",
-        base: PREVIOUS,
-        cases: &[
-            ("sysctl", "5", ""),
-            ("sysctl.kernel/hostname", "5", ""),
-            ("mac", "5", r#""x""#),
-            ("promisc", "1", ""),
-            ("mtu", r#""x""#, "-1"),
-            ("allmulti", "1", ""),
-            ("txQLen", r#""x""#, "-1"),
-            ("dataDir", "5", ""),
-            ("args.cni.sysctl", "5", ""),
-            ("args.cni.mac", "5", r#""x""#),
-            ("args.cni.promisc", "1", ""),
-            ("args.cni.mtu", r#""x""#, "-1"),
-            ("args.cni.allmulti", "1", ""),
-            ("args.cni.txQLen", r#""x""#, "-1"),
-            ("runtimeConfig.mac", "5", r#""x""#),
-            ("CNI_ARGS: MAC", "", r#""x""#),
-        ],
-    },
-    Keys {
-        plugin: "sbr",
-        base: PREVIOUS,
-        cases: &[
-            ("table", r#""x""#, "0"),
-            ("gateways", r#""10.1.0.1""#, ""),
-            ("gateways[0]", "5", r#""10.1.0.01""#),
-            ("addSourceHints", "1", ""),
-        ],
-    },
-    Keys {
-        plugin: "vrf",
-        base: VRF,
-        cases: &[("vrfname", "5", r#""a-name-that-is-too-long""#), ("table", r#""x""#, "-1")],
-    },
-    Keys {
-        plugin: "flannel",
-        base: "{}",
-        cases: &[
-            ("subnetFile", "5", r#""a\u0000b""#),
-            ("dataDir", "5", r#""a\u0000b""#),
-            ("delegate", "5", ""),
-            ("delegate.type", "5", ""),
-            ("ipam", "5", ""),
-            ("ipam.type", "5", ""),
-            ("runtimeConfig", "5", ""),
-        ],
-    },
-];
+static ALL: LazyLock<Vec<Keys>> = LazyLock::new(|| {
+    serde_json::from_str(include_str!("invalid_keys.json")).expect("read invalid_keys.json")
+});
 
 /// A component of a path such as `ranges[0].subnet`: a key or an index.
 enum Step {
@@ -389,6 +92,13 @@ fn complete(config: &mut Value, path: &str) {
     }
 }
 
+/// Returns a configuration of a plugin.
+fn config(plugin: &str, keys: &Map<String, Value>) -> Value {
+    let mut config = json!({ "cniVersion": "1.1.0", "name": "net", "type": plugin });
+    config.as_object_mut().unwrap().extend(keys.clone());
+    config
+}
+
 /// Returns the reply of a plugin to ADD.
 fn add(plugin: &str, config: &Value, cni_args: Option<String>) -> Value {
     let mut vars: BTreeMap<String, std::ffi::OsString> = BTreeMap::from([
@@ -406,11 +116,7 @@ fn add(plugin: &str, config: &Value, cni_args: Option<String>) -> Value {
 
 /// Calls a plugin with an invalid value of a key. Returns what the error lacks.
 fn problem(keys: &Keys, path: &str, value: &Value) -> Option<String> {
-    let mut config = json!({ "cniVersion": "1.1.0", "name": "net", "type": keys.plugin });
-    let base: Value = serde_json::from_str(keys.base).unwrap();
-    for (key, value) in base.as_object().unwrap() {
-        config[key] = value.clone();
-    }
+    let mut config = config(&keys.plugin, &keys.base);
     let mut cni_args = None;
     if let Some(variable) = path.strip_prefix("CNI_ARGS: ") {
         cni_args = Some(format!("IgnoreUnknown=1;{variable}={}", value.as_str().unwrap()));
@@ -421,7 +127,7 @@ fn problem(keys: &Keys, path: &str, value: &Value) -> Option<String> {
         complete(&mut config, path);
         set(&mut config, &steps(path), value.clone());
     }
-    let reply = add(keys.plugin, &config, cni_args);
+    let reply = add(&keys.plugin, &config, cni_args);
     let details = reply["details"].as_str().unwrap_or_default();
     let path_of_vlan_range = path.replace("minID", "m").replace("maxID", "m");
     let names = details.contains(path)
@@ -444,12 +150,9 @@ fn every_documented_key_is_named_with_its_path_and_value() {
         lab.container("box");
         let before = lab.snapshot();
         let mut problems = Vec::new();
-        for keys in ALL {
-            for (path, wrong_type, wrong_value) in keys.cases {
-                for text in [wrong_type, wrong_value].into_iter().filter(|text| !text.is_empty()) {
-                    let value: Value = serde_json::from_str(text).unwrap();
-                    problems.extend(problem(keys, path, &value));
-                }
+        for keys in ALL.iter() {
+            for (path, values) in &keys.keys {
+                problems.extend(values.iter().filter_map(|value| problem(keys, path, value)));
             }
         }
         assert!(problems.is_empty(), "{}", problems.join("\n"));
@@ -458,10 +161,27 @@ fn every_documented_key_is_named_with_its_path_and_value() {
 }
 
 #[test]
+fn every_invalid_configuration_is_rejected_with_the_reason() {
+    rscni_test::run(|lab| {
+        lab.container("box");
+        let before = lab.snapshot();
+        for keys in ALL.iter() {
+            for (configuration, reason) in &keys.configurations {
+                let config = config(&keys.plugin, configuration);
+                let reply = add(&keys.plugin, &config, None);
+                let details = reply["details"].as_str().unwrap_or_default();
+                assert!(reply["code"] == 7 && details.contains(reason), "{config}: {reply}");
+            }
+        }
+        lab.assert_unchanged_since(&before);
+    });
+}
+
+#[test]
 fn two_wrong_keys_are_both_named() {
     rscni_test::run(|lab| {
         lab.container("box");
-        for (plugin, config, paths) in [
+        for (plugin, keys, paths) in [
             (
                 "bridge",
                 json!({ "mtu": "x", "isGateway": 1, "hairpinMode": [] }),
@@ -484,10 +204,7 @@ fn two_wrong_keys_are_both_named() {
                 vec!["args.cni.mtu", "args.cni.promisc"],
             ),
         ] {
-            let mut config = config;
-            for (key, value) in [("cniVersion", "1.1.0"), ("name", "net"), ("type", plugin)] {
-                config[key] = value.into();
-            }
+            let config = self::config(plugin, keys.as_object().unwrap());
             let reply = add(plugin, &config, None);
             let details = reply["details"].as_str().unwrap();
             for path in paths {
@@ -516,6 +233,11 @@ fn documented(plugin: &str) -> Vec<String> {
     keys
 }
 
+/// Whether a path of the table is that of a documented key, which can stand for more.
+fn is_of(path: &str, documented: &str) -> bool {
+    path.replace("[0]", "[]").contains(documented.trim_start_matches('.'))
+}
+
 /// Keys that the plugin does not check itself.
 const ELSEWHERE: &[(&str, &str)] = &[
     // Its content is passed on.
@@ -526,16 +248,106 @@ const ELSEWHERE: &[(&str, &str)] = &[
 fn the_table_has_every_documented_key() {
     let mut missing = Vec::new();
     for plugin in rscni_plugins::ALL {
-        let cases = ALL.iter().filter(|keys| keys.plugin == plugin.name);
-        let paths: Vec<_> = cases
-            .flat_map(|keys| keys.cases.iter().map(|(path, ..)| path.replace("[0]", "[]")))
-            .collect();
+        let rows = ALL.iter().filter(|keys| keys.plugin == plugin.name);
+        let paths: Vec<_> = rows.flat_map(|keys| keys.keys.keys()).collect();
         for key in documented(plugin.name) {
-            let is_there = paths.iter().any(|path| path.contains(key.trim_start_matches('.')));
+            let is_there = paths.iter().any(|path| is_of(path, &key));
             if !is_there && !ELSEWHERE.contains(&(plugin.name, key.as_str())) {
                 missing.push(format!("{}: {key}", plugin.name));
             }
         }
     }
     assert!(missing.is_empty(), "{}", missing.join("\n"));
+}
+
+/// Collects the words of the sources that can name a key, as they are and in camel case: fields,
+/// and texts in quotes.
+fn words(dir: &Path, found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(dir).expect("list the sources") {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            words(&path, found);
+            continue;
+        }
+        let text = std::fs::read_to_string(path).expect("read a source");
+        for word in text.split_inclusive(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+            let Some(word) = word.strip_suffix([':', '"']) else { continue };
+            let mut parts = word.split('_');
+            let mut camel = parts.next().unwrap_or_default().to_owned();
+            for part in parts.filter(|part| !part.is_empty()) {
+                camel.extend([part[..1].to_uppercase().as_str(), &part[1..]]);
+            }
+            found.extend([word.to_owned(), camel].into_iter().filter(|word| !word.is_empty()));
+        }
+    }
+}
+
+/// Returns the keys of an object that a plugin reads: the words whose value it rejects.
+fn read_keys(keys: &Keys, object: &str, words: &BTreeSet<String>) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    // A number is wrong for every type but numbers.
+    for wrong in [json!(5), json!("x")] {
+        // The errors of one type hide those of the next.
+        loop {
+            let mut config = config(&keys.plugin, &keys.base);
+            for word in words.iter().filter(|word| !found.contains(&word.to_lowercase())) {
+                set(&mut config, &steps(&format!("{object}{word}")), wrong.clone());
+            }
+            let reply = add(&keys.plugin, &config, None);
+            let details = format!(" {}", reply["details"].as_str().unwrap_or_default());
+            let is_rejected =
+                |word: &&String| details.contains(&format!(" {object}{word}: {wrong}"));
+            let before = found.len();
+            found.extend(words.iter().filter(is_rejected).map(|word| word.to_lowercase()));
+            if found.len() == before {
+                break;
+            }
+        }
+    }
+    found
+}
+
+/// Keys that every plugin has, and objects whose keys are the same in every plugin.
+const OF_THE_PROTOCOL: &[&str] =
+    &["cniVersion", "name", "type", "ipam", "dns", "prevResult", "runtimeConfig", "args"];
+const OBJECTS_OF_THE_PROTOCOL: &[&str] =
+    &["dns.", "ipam.dns.", "ipam.routes[0].", "runtimeConfig."];
+
+#[test]
+fn every_key_that_a_plugin_reads_is_on_its_page() {
+    let mut all = BTreeSet::new();
+    words(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut all);
+    all.retain(|word| OF_THE_PROTOCOL.iter().all(|key| !key.eq_ignore_ascii_case(word)));
+    let none = ALL.iter().find(|keys| keys.plugin == "dummy").expect("a plugin without own keys");
+    rscni_test::run(|_| {
+        let of_all = read_keys(none, "", &all);
+        let mut problems = Vec::new();
+        for keys in ALL.iter() {
+            let page = documented(&keys.plugin);
+            let names: BTreeSet<_> = page
+                .iter()
+                .map(|key| key.rsplit('.').next().unwrap().trim_end_matches("[]").to_lowercase())
+                .collect();
+            // The keys of `sysctl` are names of sysctls.
+            let paths = keys.keys.keys().filter(|path| !path.contains(['/', ':']));
+            let paths: Vec<_> =
+                paths.map(|path| path.split_at(path.rfind('.').map_or(0, |end| end + 1))).collect();
+            let objects: BTreeSet<_> = paths.iter().map(|(object, _)| *object).collect();
+            for object in objects.into_iter().filter(|it| !OBJECTS_OF_THE_PROTOCOL.contains(it)) {
+                let read = read_keys(keys, object, &all);
+                let missing = read.difference(&names).filter(|key| !of_all.contains(*key));
+                let of =
+                    |key| format!("docs/plugins/{}.md lacks the key {object}{key}", keys.plugin);
+                problems.extend(missing.map(of));
+                let of_table =
+                    paths.iter().filter(|(of, key)| *of == object && !key.ends_with(']'));
+                for (_, key) in of_table {
+                    if !read.contains(&key.to_lowercase()) && !OF_THE_PROTOCOL.contains(key) {
+                        problems.push(format!("{}: {object}{key} was not found", keys.plugin));
+                    }
+                }
+            }
+        }
+        assert!(problems.is_empty(), "{}", problems.join("\n"));
+    });
 }

@@ -118,8 +118,7 @@ fn without_addresses_the_result_is_empty() {
 #[case(json!({ "routes": [{ "dst": "default" }] }), "ipam.routes[0].dst: \"default\"")]
 fn an_invalid_configuration_is_code_7(#[case] ipam: Value, #[case] problem: &str) {
     for command in ["ADD", "CHECK", "STATUS"] {
-        let (code, details) = call(command, &ipam).error();
-        assert!(code == 7 && details.contains(problem), "{command}: {code} {details}");
+        call(command, &ipam).fails(7, problem);
     }
     assert_eq!(call("DEL", &ipam).ok(), Value::Null);
 }
@@ -132,8 +131,7 @@ fn addresses_of_the_runtime_need_a_prefix_length(
     #[case] value: Value,
     #[case] problem: &str,
 ) {
-    let (code, details) = call("ADD", &configured()).key(key, value).error();
-    assert!(code == 7 && details.contains(problem), "{code} {details}");
+    call("ADD", &configured()).key(key, value).fails(7, problem);
 }
 
 #[rstest]
@@ -141,8 +139,7 @@ fn addresses_of_the_runtime_need_a_prefix_length(
 #[case("IP=10.0.0.1/24;GATEWAY=x", "GATEWAY: \"x\"")]
 #[case("K8S_POD_NAME=x", "unknown K8S_POD_NAME")]
 fn invalid_cni_args_are_code_4(#[case] args: &str, #[case] problem: &str) {
-    let (code, details) = call("ADD", &configured()).var("CNI_ARGS", args).error();
-    assert!(code == 4 && details.contains(problem), "{code} {details}");
+    call("ADD", &configured()).var("CNI_ARGS", args).fails(4, problem);
 }
 
 #[test]
@@ -165,11 +162,9 @@ fn check_requires_every_address_and_gateway_in_the_result() {
 
     let mut without = result.clone();
     without["ips"].as_array_mut().unwrap().pop();
-    let (code, details) = check(without).error();
-    assert!(code == 100 && details.contains("fd00::1 is not in prevResult"), "{code} {details}");
+    check(without).fails(100, "fd00::1 is not in prevResult");
 
     let mut other = result;
     other["ips"][0]["gateway"] = "10.10.0.1".into();
-    let (code, details) = check(other).error();
-    assert!(code == 100 && details.contains("gateway of 10.10.0.1"), "{code} {details}");
+    check(other).fails(100, "gateway of 10.10.0.1");
 }

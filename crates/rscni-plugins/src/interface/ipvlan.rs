@@ -109,21 +109,17 @@ impl ContainerLink for Ipvlan {
 
 #[cfg(test)]
 mod tests {
-    use rscni::{Args, Error};
-    use rstest::rstest;
-    use serde_json::{Value, json};
+    use rscni::Error;
+    use serde_json::json;
 
     use super::*;
-    use crate::plugin::call::testing::{assert_invalid, with_call};
-
-    fn config(keys: Value) -> Result<Ipvlan> {
-        with_call(Args::default(), serde_json::from_value(keys).unwrap(), Ipvlan::new)
-    }
+    use crate::plugin::call::testing::with_keys;
 
     #[test]
     fn the_parent_is_the_only_interface_of_the_previous_plugin_unless_named() {
         let previous = |interfaces: &[&str]| json!({ "interfaces": interfaces.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>() });
-        let master = |keys| config(keys).unwrap().master().map(|master| master.name);
+        let master =
+            |keys| with_keys(keys, Ipvlan::new).unwrap().master().map(|master| master.name);
         assert_eq!(master(json!({})).unwrap(), None);
         assert_eq!(master(json!({ "prevResult": previous(&["ens0"]) })).unwrap().unwrap(), "ens0");
         let both = json!({ "prevResult": previous(&["ens0"]), "master": "ens1" });
@@ -134,13 +130,5 @@ mod tests {
             assert_eq!(error.code(), 7);
             assert!(error.details().contains("set master"), "{error}");
         }
-    }
-
-    #[rstest]
-    #[case(json!({ "mode": "l4" }), "l3s")]
-    #[case(json!({ "mode": 3 }), "mode")]
-    #[case(json!({ "mtu": -1 }), "-1")]
-    fn invalid_keys_are_rejected_by_name(#[case] keys: Value, #[case] word: &str) {
-        assert_invalid(config(keys), word);
     }
 }

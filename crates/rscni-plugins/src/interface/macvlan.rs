@@ -97,38 +97,19 @@ impl ContainerLink for Macvlan {
 
 #[cfg(test)]
 mod tests {
-    use rscni::Args;
-    use rstest::rstest;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
-    use crate::plugin::call::testing::{assert_invalid, with_call};
-
-    fn config(keys: Value) -> Result<Macvlan> {
-        with_call(Args::default(), serde_json::from_value(keys).unwrap(), Macvlan::new)
-    }
+    use crate::plugin::call::testing::with_keys;
 
     #[test]
     fn defaults_are_those_of_the_go_plugin() {
         for keys in
             [json!({}), json!({ "master": "", "mode": "", "mtu": 0, "mac": "", "bcqueuelen": 0 })]
         {
-            let config = config(keys).unwrap();
+            let config = with_keys(keys, Macvlan::new).unwrap();
             assert_eq!((config.master.name, config.master.mtu, config.mac), (None, None, None));
             assert_eq!((config.mode, config.bcqueuelen), (MacvlanMode::Bridge, None));
         }
-    }
-
-    #[rstest]
-    #[case(json!({ "master": "a/b" }), "a/b")]
-    #[case(json!({ "master": 1 }), "master")]
-    #[case(json!({ "mode": "source" }), "passthru")]
-    #[case(json!({ "mtu": -1 }), "-1")]
-    #[case(json!({ "bcqueuelen": -1 }), "-1")]
-    #[case(json!({ "linkInContainer": "yes" }), "linkInContainer")]
-    #[case(json!({ "mac": "nonsense" }), "nonsense")]
-    #[case(json!({ "runtimeConfig": { "mac": "01:00:00:00:00:00" } }), "group")]
-    fn invalid_keys_are_rejected_by_name(#[case] keys: Value, #[case] word: &str) {
-        assert_invalid(config(keys), word);
     }
 }

@@ -95,33 +95,17 @@ impl ContainerLink for Vlan {
 
 #[cfg(test)]
 mod tests {
-    use rscni::Args;
-    use rstest::rstest;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
-    use crate::plugin::call::testing::{assert_invalid, with_call};
-
-    fn config(keys: Value) -> Result<Vlan> {
-        with_call(Args::default(), serde_json::from_value(keys).unwrap(), Vlan::new)
-    }
+    use crate::plugin::call::testing::with_keys;
 
     #[test]
     fn the_least_and_the_greatest_vlan_are_allowed() {
         for (keys, id) in [(json!({}), 0), (json!({ "vlanId": 4094 }), 4094)] {
             let mut keys = keys;
             keys["master"] = "ens0".into();
-            assert_eq!(config(keys).unwrap().id, id);
+            assert_eq!(with_keys(keys, Vlan::new).unwrap().id, id);
         }
-    }
-
-    #[rstest]
-    #[case(json!({ "vlanId": 5 }), "master")]
-    #[case(json!({ "vlanId": 5, "master": "" }), "master")]
-    #[case(json!({ "vlanId": 4095, "master": "ens0" }), "4095")]
-    #[case(json!({ "vlanId": -1, "master": "ens0" }), "-1")]
-    #[case(json!({ "mtu": -1, "master": "ens0" }), "-1")]
-    fn invalid_keys_are_rejected_by_name(#[case] keys: Value, #[case] word: &str) {
-        assert_invalid(config(keys), word);
     }
 }

@@ -128,6 +128,8 @@ impl<'a> Call<'a> {
 
 #[cfg(test)]
 pub(crate) mod testing {
+    use serde_json::Value;
+
     use super::*;
 
     /// A program without plugins.
@@ -154,16 +156,15 @@ pub(crate) mod testing {
         }
     }
 
-    /// Asserts that a configuration is rejected with code 7 and a text that contains `word`.
-    pub(crate) fn assert_invalid<T>(outcome: Result<T>, word: &str) {
-        let error = Error::from(outcome.err().expect("the configuration is rejected"));
-        assert_eq!(error.code(), 7, "{error}");
-        assert!(error.details().contains(word), "{error}");
-    }
-
     /// Runs `test` with a call of these arguments and this configuration.
     pub(crate) fn with_call<T>(args: Args, conf: NetConf, test: impl FnOnce(&Call<'_>) -> T) -> T {
         let args = args.with_config(conf);
         test(&Call { args: &args, conf: args.config.as_ref().expect("set above"), exec: &Empty })
+    }
+
+    /// Runs `test` with a call of a configuration with these keys.
+    pub(crate) fn with_keys<T>(keys: Value, test: impl FnOnce(&Call<'_>) -> T) -> T {
+        let conf = serde_json::from_value(keys).expect("a configuration");
+        with_call(Args::default(), conf, test)
     }
 }

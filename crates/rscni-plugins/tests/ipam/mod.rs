@@ -64,6 +64,13 @@ impl Call {
         assert_eq!(written["details"], error.details());
         (error.code(), error.details().to_owned())
     }
+
+    /// Asserts that the call fails with this code and these words.
+    #[track_caller]
+    pub(crate) fn fails(self, code: u32, problem: &str) {
+        let (found, details) = self.error();
+        assert!(found == code && details.contains(problem), "{found} {details}");
+    }
 }
 
 /// Returns the addresses of a result with their prefix lengths.

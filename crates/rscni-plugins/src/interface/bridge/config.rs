@@ -283,20 +283,15 @@ pub(super) fn kernel_features(keys: facts::Keys<'_>) -> Vec<KernelFeature> {
 
 #[cfg(test)]
 mod tests {
-    use rscni::Args;
     use rstest::rstest;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::plugin::call::testing::{assert_invalid, with_call};
-
-    fn config(keys: Value) -> Result<Config> {
-        with_call(Args::default(), serde_json::from_value(keys).unwrap(), Config::new)
-    }
+    use crate::plugin::call::testing::with_keys;
 
     #[test]
     fn defaults_are_those_of_the_go_plugin() {
-        let config = config(json!({})).unwrap();
+        let config = with_keys(json!({}), Config::new).unwrap();
         assert_eq!((config.bridge.as_str(), config.mtu, config.vlan), ("cni0", None, None));
         assert!(
             !config.gateway && !config.vlan_filtering && config.masquerade.is_none() && !config.dad
@@ -304,36 +299,14 @@ mod tests {
         assert!(config.port_vlans().is_empty());
     }
 
-    #[rstest]
-    #[case(json!({ "bridge": "a/b" }), "a/b")]
-    #[case(json!({ "bridge": "" }), "empty")]
-    #[case(json!({ "bridge": 1 }), "bridge: 1 is not a string")]
-    #[case(json!({ "vlan": 4095 }), "4095")]
-    #[case(json!({ "vlan": -1 }), "-1")]
-    #[case(json!({ "bridge": "bridge-of-net", "vlan": 100, "isGateway": true }), "bridge-of-net.100")]
-    #[case(json!({ "mtu": -1 }), "-1")]
-    #[case(json!({ "hairpinMode": true, "promiscMode": true }), "exclude")]
-    #[case(json!({ "disableContainerInterface": true, "ipam": { "type": "static" } }), "ipam")]
-    #[case(json!({ "ipMasqBackend": "ebtables" }), "ebtables")]
-    #[case(json!({ "ipMasqFamilies": ["ipv5"] }), "ipMasqFamilies")]
-    #[case(json!({ "ipMasqFamilies": "ipv4" }), "ipMasqFamilies")]
-    #[case(json!({ "ipMasqFamilies": [] }), "ipMasqFamilies: []: must name ipv4, ipv6, or both")]
-    #[case(json!({ "vlanTrunk": [{ "minID": 5 }] }), "together")]
-    #[case(json!({ "vlanTrunk": [{ "minID": 5, "maxID": 4 }] }), "greater")]
-    #[case(json!({ "vlanTrunk": [{ "id": 0 }] }), "id: 0")]
-    #[case(json!({ "vlanTrunk": [{ "minID": 1, "maxID": 5000 }] }), "maxID: 5000")]
-    #[case(json!({ "runtimeConfig": { "mac": "nonsense" } }), "nonsense")]
-    #[case(json!({ "runtimeConfig": { "mac": "01:00:00:00:00:00" } }), "group")]
-    fn invalid_keys_are_rejected_by_name(#[case] keys: Value, #[case] word: &str) {
-        assert_invalid(config(keys), word);
-    }
-
     #[test]
     fn a_trunk_is_sorted_and_joined_and_has_a_native_vlan() {
         let entries = json!({ "vlanTrunk": [{ "id": 9 }, { "minID": 3, "maxID": 5 }, { "id": 6 }, { "id": 4 }] });
-        let vlans = config(entries).unwrap().port_vlans();
+        let vlans = with_keys(entries, Config::new).unwrap().port_vlans();
         assert_eq!(vlans, [Vlan::trunk(3..=6), Vlan::trunk(9..=9), Vlan::access(1)]);
-        let vlans = config(json!({ "vlan": 7, "vlanTrunk": [{ "id": 9 }] })).unwrap().port_vlans();
+        let vlans = with_keys(json!({ "vlan": 7, "vlanTrunk": [{ "id": 9 }] }), Config::new)
+            .unwrap()
+            .port_vlans();
         assert_eq!(vlans, [Vlan::trunk(9..=9), Vlan::access(7)]);
     }
 
@@ -348,12 +321,12 @@ mod tests {
     ) {
         let expected: Vec<_> =
             tagged.into_iter().map(Vlan::trunk).chain([Vlan::access(native)]).collect();
-        assert_eq!(config(keys).unwrap().port_vlans(), expected);
+        assert_eq!(with_keys(keys, Config::new).unwrap().port_vlans(), expected);
     }
 
     #[test]
     fn the_gateway_is_the_first_address_unless_ipam_sets_one() {
-        let config = config(json!({ "isDefaultGateway": true })).unwrap();
+        let config = with_keys(json!({ "isDefaultGateway": true }), Config::new).unwrap();
         let mut result: CNIResult = serde_json::from_value(json!({ "ips": [
             { "address": "10.1.0.5/16" }, { "address": "fd00::5/64", "gateway": "fd00::fe" }
         ] }))
@@ -373,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_default_route_of_ipam_is_not_added_twice() {
-        let config = config(json!({ "isDefaultGateway": true })).unwrap();
+        let config = with_keys(json!({ "isDefaultGateway": true }), Config::new).unwrap();
         let mut result: CNIResult = serde_json::from_value(
             json!({ "ips": [{ "address": "10.1.0.5/16" }], "routes": [{ "dst": "0.0.0.0/0", "gw": "10.1.0.9" }] }),
         )

@@ -313,6 +313,11 @@ mod tests {
         addresses
     }
 
+    fn make_pipe(path: &Path) {
+        let (kind, mode) = (rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR);
+        rustix::fs::mknodat(CWD, path, kind, mode, 0).unwrap();
+    }
+
     #[rstest]
     fn reservations_have_the_format_of_the_go_plugin(data_dir: TempDir) {
         let store = Store::create(&data_dir.path().join("a/b"), "net").unwrap();
@@ -423,15 +428,7 @@ mod tests {
         #[case] is_harmless: bool,
     ) {
         fs::create_dir(data_dir.path().join("net")).unwrap();
-        let kind = rustix::fs::FileType::Fifo;
-        rustix::fs::mknodat(
-            CWD,
-            data_dir.path().join("net").join(file),
-            kind,
-            Mode::RUSR | Mode::WUSR,
-            0,
-        )
-        .unwrap();
+        make_pipe(&data_dir.path().join("net").join(file));
         let store = Store::create(data_dir.path(), "net").unwrap();
         assert_eq!(store.reserve(ip("10.0.0.2"), "id", "eth0", 0).is_ok(), is_harmless);
         assert_eq!(store.reservations().unwrap().len(), usize::from(is_harmless));
@@ -441,14 +438,7 @@ mod tests {
     fn a_pipe_or_an_empty_directory_reserves_no_address(data_dir: TempDir) {
         let store = Store::create(data_dir.path(), "net").unwrap();
         fs::create_dir(data_dir.path().join("net/10.0.0.2")).unwrap();
-        rustix::fs::mknodat(
-            &store.dir,
-            "10.0.0.3",
-            rustix::fs::FileType::Fifo,
-            Mode::from_raw_mode(0o600),
-            rustix::fs::makedev(0, 0),
-        )
-        .unwrap();
+        make_pipe(&data_dir.path().join("net/10.0.0.3"));
         let reservations = store.reservations().unwrap();
         assert_eq!(addresses(&reservations), ["10.0.0.2", "10.0.0.3"]);
         assert!(store.held_by("id", "eth0").unwrap().own.is_empty());

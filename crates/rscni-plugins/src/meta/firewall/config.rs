@@ -132,9 +132,7 @@ mod tests {
     use super::*;
 
     fn config(keys: &Value) -> Result<Config> {
-        let mut conf = json!({ "cniVersion": "1.1.0", "name": "net", "type": "firewall" });
-        conf.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
-        Config::new(&NetConf::from_json(conf.to_string().as_bytes()).unwrap())
+        Config::new(&serde_json::from_value(keys.clone()).unwrap())
     }
 
     #[test]
@@ -152,19 +150,8 @@ mod tests {
     }
 
     #[test]
-    fn admin_chain_with_an_invalid_name_is_rejected() {
-        for name in ["-j", "a b", "a\n-F", "a\"", "chains-have-names-of-28-bytes", "!x"] {
-            let error = config(&json!({ "iptablesAdminChainName": name })).unwrap_err().0;
-            assert_eq!(error.code(), 7, "{name}");
-            assert!(error.to_string().contains("iptablesAdminChainName"), "{name}");
-        }
-        let good = config(&json!({ "iptablesAdminChainName": "CNI-foobar" })).unwrap();
-        assert_eq!(good.admin_chain.as_deref(), Some("CNI-foobar"));
-    }
-
-    #[test]
-    fn unknown_policy_is_rejected() {
-        let error = config(&json!({ "ingressPolicy": "closed" })).unwrap_err().0;
-        assert_eq!((error.code(), error.to_string().contains("\"closed\"")), (7, true));
+    fn admin_chain_has_the_configured_name() {
+        let config = config(&json!({ "iptablesAdminChainName": "CNI-foobar" })).unwrap();
+        assert_eq!(config.admin_chain.as_deref(), Some("CNI-foobar"));
     }
 }

@@ -274,7 +274,7 @@ fn invalid(text: impl std::fmt::Display) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use rscni::{Args, NetConf};
+    use rscni::{Args, Error, NetConf};
     use rstest::rstest;
     use serde_json::json;
 
@@ -318,32 +318,12 @@ mod tests {
         assert_eq!(config.sysctls, [wanted]);
     }
 
-    #[rstest]
-    #[case(r#"{ "sysctl": { "kernel.hostname": "x" } }"#, "kernel.hostname")]
-    #[case(r#"{ "sysctl": { "ipv4.ip_forward": "1" } }"#, "must begin with net.")]
-    #[case(r#"{ "sysctl": { "net": "1" } }"#, "\"net\"")]
-    #[case(r#"{ "sysctl": { "../net/x": "1" } }"#, "../net/x")]
-    #[case(r#"{ "sysctl": { "net/../../kernel/hostname": "x" } }"#, "hostname")]
-    #[case(r#"{ "sysctl": { "network.x": "1" } }"#, "network.x")]
-    #[case(r#"{ "sysctl": { "net.a\u0000b": "1" } }"#, "NUL")]
-    #[case(r#"{ "sysctl": { "": "1" } }"#, "\"\"")]
-    #[case(
-        r#"{ "sysctl": { "net.a": "1", "net.b": "2", "net.a": "1" } }"#,
-        "sysctl.net.a: duplicated sysctl"
-    )]
-    #[case(r#"{ "sysctl": { "net.a.b": "1", "net/a/b": "2" } }"#, "another value")]
-    #[case(r#"{ "sysctl": { "net.a": 1 } }"#, "sysctl.net.a: 1 is not a string")]
-    #[case(r#"{ "sysctl": [] }"#, "object of sysctls")]
-    #[case(r#"{ "mtu": -1 }"#, "-1")]
-    #[case(r#"{ "txQLen": -1 }"#, "-1")]
-    #[case(r#"{ "promisc": 1 }"#, "promisc: 1 is not true")]
-    #[case(r#"{ "mac": "02:00" }"#, "02:00")]
-    #[case(r#"{ "mac": "01:00:00:00:00:00" }"#, "group")]
-    #[case(r#"{ "args": { "cni": { "mtu": "x" } } }"#, "args.cni")]
-    fn an_invalid_configuration_is_rejected_naming_the_key(#[case] text: &str, #[case] word: &str) {
+    #[test]
+    fn a_sysctl_that_is_given_twice_is_rejected() {
+        let text = r#"{ "sysctl": { "net.a": "1", "net.b": "2", "net.a": "1" } }"#;
         let error = Error::from(read(text, "").unwrap_err());
         assert_eq!(error.code(), 7, "{error}");
-        assert!(error.details().contains(word), "{error}");
+        assert!(error.details().contains("sysctl.net.a: duplicated sysctl"), "{error}");
     }
 
     #[test]
