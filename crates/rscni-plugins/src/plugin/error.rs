@@ -52,6 +52,11 @@ impl<T, E: Into<Failure>> Context<T> for std::result::Result<T, E> {
     }
 }
 
+/// An error about the configuration of a plugin.
+pub(crate) fn invalid(plugin: &str, problem: impl Display) -> Failure {
+    Failure(Error::InvalidNetworkConfig(format!("{plugin}: {problem}")))
+}
+
 /// An error of CHECK: `what` differs from what ADD left.
 pub(crate) fn differs(what: impl Display) -> Failure {
     Failure(Error::Custom(

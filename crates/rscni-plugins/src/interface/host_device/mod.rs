@@ -15,7 +15,7 @@ use rscni_linux::{Link, Netlink, Netns};
 
 pub(crate) use self::record::DIRECTORY;
 use self::{
-    config::{Config, Found, invalid},
+    config::{Config, Found},
     identity::Identity,
     network::Network,
     record::{Record, Store},
@@ -29,7 +29,7 @@ use crate::{
     },
     plugin::{
         Call, Commands, Plugin,
-        error::{BestEffort, Result, differs},
+        error::{BestEffort, Result, differs, invalid},
         facts::{Facts, StateFiles},
     },
     state::{owner::is_of_container, undo::Undo},
@@ -111,7 +111,7 @@ fn move_in<'a>(
         Found::Dpdk(_) if config.use_interface_network => {
             let problem = "useInterfaceNetwork: the device is left to a program (DPDK) and has no \
                            interface: remove the key";
-            return Err(invalid(problem).into());
+            return Err(invalid("host-device", problem));
         }
         Found::Dpdk(pci_id) => return Ok(Moved { inner: None, pci_id, network: None }),
         Found::Link(device, pci_id) => (device, pci_id),

@@ -1,12 +1,12 @@
 //! The configuration of bandwidth: rates, bursts and subnets.
 
 use ipnet::IpNet;
-use rscni::{Error, NetConf, address::parse_net, any_case};
+use rscni::{NetConf, address::parse_net, any_case};
 use rscni_linux::tc::{self, Tbf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::plugin::error::{Failure, Result};
+use crate::plugin::error::{Result, invalid};
 
 /// The maximum time in the queue, in milliseconds.
 const LATENCY: u32 = 25;
@@ -127,7 +127,7 @@ impl Limit {
     }
 
     fn new(direction: &str, rate: u64, burst: u64) -> Result<Option<Self>> {
-        let refuse = |text: String| Err(invalid(text));
+        let refuse = |text: String| Err(invalid("bandwidth", text));
         if rate == 0 && burst == 0 {
             return Ok(None);
         }
@@ -220,7 +220,7 @@ fn subnets(keys: Keys, place: &str) -> Result<Subnets> {
     let read = |key: &str, list: Option<Vec<String>>| -> Result<Vec<IpNet>> {
         let read_one = |(i, text): (usize, String)| match parse_net(&text) {
             Ok(net) => Ok(net.trunc()),
-            Err(error) => Err(invalid(format!("{place}{key}[{i}]: {text:?} {error}"))),
+            Err(error) => Err(invalid("bandwidth", format!("{place}{key}[{i}]: {text:?} {error}"))),
         };
         list.unwrap_or_default().into_iter().enumerate().map(read_one).collect()
     };
@@ -230,14 +230,11 @@ fn subnets(keys: Keys, place: &str) -> Result<Subnets> {
         (true, true) => Ok(Subnets::All),
         (true, false) => Ok(Subnets::Only(only)),
         (false, true) => Ok(Subnets::Except(except)),
-        (false, false) => {
-            Err(invalid("unshapedSubnets and shapedSubnets exclude each other: set one of them"))
-        }
+        (false, false) => Err(invalid(
+            "bandwidth",
+            "unshapedSubnets and shapedSubnets exclude each other: set one of them",
+        )),
     }
-}
-
-fn invalid(text: impl std::fmt::Display) -> Failure {
-    Error::InvalidNetworkConfig(format!("bandwidth: {text}")).into()
 }
 
 /// Returns the length that a queue may have at any rate, in bytes.

@@ -2,10 +2,13 @@
 
 use std::net::IpAddr;
 
-use rscni::{Error, IpConfig, NetConf, address::parse_address};
+use rscni::{IpConfig, NetConf, address::parse_address};
 use serde::Deserialize;
 
-use crate::{attach::routing_table::is_kernels_own, plugin::error::Result};
+use crate::{
+    attach::routing_table::is_kernels_own,
+    plugin::error::{Result, invalid},
+};
 
 /// The first table, as in the Go plugin.
 pub(super) const FIRST: u32 = 100;
@@ -41,26 +44,30 @@ impl Config {
         if let Some(number) = keys.table {
             let table = u32::try_from(number).ok().filter(|table| *table != 0);
             return table.map(Self::Table).ok_or_else(|| {
-                invalid(format!(
-                    "table: {number} is not a routing table: set one from 1 to {}",
-                    u32::MAX
-                ))
-                .into()
+                invalid(
+                    "sbr",
+                    format!(
+                        "table: {number} is not a routing table: set one from 1 to {}",
+                        u32::MAX
+                    ),
+                )
             });
         }
         let mut tables =
             Tables { v4: None, v6: None, source_hints: keys.add_source_hints.unwrap_or_default() };
         for (i, text) in keys.gateways.iter().flatten().enumerate() {
             let gateway = parse_address(text)
-                .map_err(|error| invalid(format!("gateways[{i}]: {text:?} {error}")))?;
+                .map_err(|error| invalid("sbr", format!("gateways[{i}]: {text:?} {error}")))?;
             let gateway = gateway.to_canonical();
             let (place, family) =
                 if gateway.is_ipv4() { (&mut tables.v4, "IPv4") } else { (&mut tables.v6, "IPv6") };
             if let Some(other) = place.replace(gateway) {
-                return Err(invalid(format!(
-                    "gateways: there are multiple {family} addresses, {other} and {gateway}; one of each family can be"
-                ))
-                .into());
+                return Err(invalid(
+                    "sbr",
+                    format!(
+                        "gateways: there are multiple {family} addresses, {other} and {gateway}; one of each family can be"
+                    ),
+                ));
             }
         }
         Ok(Self::Tables(tables))
@@ -85,10 +92,6 @@ impl Tables {
     pub(super) fn gateway(&self, ip: &IpConfig) -> Option<IpAddr> {
         self.configured_gateway(ip).or(ip.gateway)
     }
-}
-
-fn invalid(problem: impl std::fmt::Display) -> Error {
-    Error::InvalidNetworkConfig(format!("sbr: {problem}"))
 }
 
 /// Whether an address can get this table.

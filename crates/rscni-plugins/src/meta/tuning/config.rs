@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use rscni::{Error, NetConf, any_case, name::check_path};
+use rscni::{NetConf, any_case, name::check_path};
 use serde::{
     Deserialize,
     de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor},
@@ -13,7 +13,7 @@ use crate::{
     attach::mac::{BY_VARIABLE, parse_mac},
     plugin::{
         Call,
-        error::{Failure, Result},
+        error::{Result, invalid},
     },
 };
 
@@ -150,7 +150,7 @@ impl Config {
     pub(super) fn new(call: &Call<'_>) -> Result<Self> {
         // Read from stdin, because the parsed configuration has each sysctl once.
         if let Ok(Twice(Some(key))) = serde_json::from_slice(&call.args.stdin) {
-            return Err(invalid(format!("sysctl.{key}: duplicated sysctl: set it once")));
+            return Err(invalid("tuning", format!("sysctl.{key}: duplicated sysctl: set it once")));
         }
         let keys: Keys = call.conf.custom_as()?;
         let by_args: Keys = match call.conf.args_cni() {
@@ -235,10 +235,13 @@ fn sysctls(configured: Pairs, by_args: Pairs, ifname: &str) -> Result<Vec<Sysctl
                 Some(other) if replaces => *other = Sysctl { key, path, value },
                 Some(other) if other.value == value => {}
                 Some(other) => {
-                    return Err(invalid(format!(
-                        "sysctl.{key}: {value:?}, but {} is the same sysctl with another value",
-                        other.key
-                    )));
+                    return Err(invalid(
+                        "tuning",
+                        format!(
+                            "sysctl.{key}: {value:?}, but {} is the same sysctl with another value",
+                            other.key
+                        ),
+                    ));
                 }
             }
         }
@@ -253,9 +256,10 @@ fn path(key: &str, ifname: &str) -> Result<String> {
         key.split(['.', '/']).filter(|name| !name.is_empty()).map(Into::into).collect();
     let is_elsewhere = key.split('/').any(|name| name == "..");
     if is_elsewhere || names.len() < 2 || names[0] != "net" {
-        return Err(invalid(format!(
-            "sysctl.{key}: {key:?} is none of the network: it must begin with net."
-        )));
+        return Err(invalid(
+            "tuning",
+            format!("sysctl.{key}: {key:?} is none of the network: it must begin with net."),
+        ));
     }
     // Replaced last, because an interface name may contain dots. GC and STATUS have none.
     if let Some(name) =
@@ -266,10 +270,6 @@ fn path(key: &str, ifname: &str) -> Result<String> {
     let path = names.join("/");
     rscni_linux::sysctl::path(&path)?;
     Ok(path)
-}
-
-fn invalid(text: impl std::fmt::Display) -> Failure {
-    Error::InvalidNetworkConfig(format!("tuning: {text}")).into()
 }
 
 #[cfg(test)]

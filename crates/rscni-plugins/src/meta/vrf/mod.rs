@@ -15,7 +15,7 @@ use crate::{
     },
     plugin::{
         Call, Commands, Plugin,
-        error::{BestEffort, Result, differs},
+        error::{BestEffort, Result, differs, invalid},
         facts::{Facts, KernelFeature},
     },
     state::undo::Undo,
@@ -49,10 +49,10 @@ impl Config {
     fn new(conf: &NetConf) -> Result<Self> {
         let keys: Keys = conf.custom_as()?;
         let name = keys.vrfname.filter(|name| !name.is_empty());
-        let name =
-            name.ok_or_else(|| invalid("vrfname is missing: set it to the name of the VRF"))?;
+        let name = name
+            .ok_or_else(|| invalid("vrf", "vrfname is missing: set it to the name of the VRF"))?;
         if let Some(problem) = interface_name_problem(&name) {
-            return Err(invalid(format!("vrfname: {name:?} {problem}")).into());
+            return Err(invalid("vrf", format!("vrfname: {name:?} {problem}")));
         }
         Ok(Self { name, table: keys.table.filter(|table| *table != 0) })
     }
@@ -70,11 +70,10 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
         let master = netlink
             .link_by_index(master)
             .map_or_else(|_| format!("interface {master}"), |link| link.name);
-        return Err(invalid(format!(
-            "{} already belongs to {master}: remove it from that first",
-            call.args.ifname
-        ))
-        .into());
+        return Err(invalid(
+            "vrf",
+            format!("{} already belongs to {master}: remove it from that first", call.args.ifname),
+        ));
     }
     let mut undo = Undo::default();
     let vrf = ensure(netlink, netns, &config, &mut undo)?;
@@ -103,12 +102,13 @@ fn ensure<'a>(
     let Config { name, table } = config;
     if let Some(vrf) = netlink.find_link(name)? {
         let Some(is) = vrf.vrf_table else {
-            return Err(invalid(format!("interface {name} of the container is not a VRF")).into());
+            return Err(invalid("vrf", format!("interface {name} of the container is not a VRF")));
         };
         if let Some(table) = table.filter(|table| *table != is) {
-            return Err(
-                invalid(format!("VRF {name} already exists with table {is}, not {table}")).into()
-            );
+            return Err(invalid(
+                "vrf",
+                format!("VRF {name} already exists with table {is}, not {table}"),
+            ));
         }
         return Ok(vrf);
     }
@@ -200,10 +200,6 @@ fn check(call: &Call<'_>) -> Result<()> {
 
 fn status(call: &Call<'_>) -> Result<()> {
     Config::new(call.conf).map(drop)
-}
-
-fn invalid(problem: impl std::fmt::Display) -> Error {
-    Error::InvalidNetworkConfig(format!("vrf: {problem}"))
 }
 
 #[cfg(test)]
