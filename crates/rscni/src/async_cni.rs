@@ -257,7 +257,17 @@ async fn reply<P: Cni>(plugin: &P, identity: &Identity, request: &Request) -> Re
         Prepared::Call(command, args) => (command, *args),
         Prepared::Done(reply) => return reply,
     };
-    let (version, span) = (args.version(), Traced::call(&args));
+    let version = args.version();
+    finish(version, call(plugin, command, args).await)
+}
+
+/// Calls the plugin; a panic in it becomes an error.
+pub(crate) async fn call<P: Cni>(
+    plugin: &P,
+    command: Command,
+    args: Args,
+) -> Result<Option<CNIResult>, Error> {
+    let span = Traced::call(&args);
     let outcome = catch(async {
         match command {
             Command::Add => plugin.add(args).await.map(Some),
@@ -268,7 +278,7 @@ async fn reply<P: Cni>(plugin: &P, identity: &Identity, request: &Request) -> Re
             Command::Version => Ok(None),
         }
     });
-    finish(version, span.wait(outcome).await)
+    span.wait(outcome).await
 }
 
 /// Awaits `future`; a panic in it becomes an error.

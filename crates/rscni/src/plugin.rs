@@ -332,12 +332,22 @@ fn run<C: Cni + ?Sized>(plugin: &C, identity: &Identity) -> Result<(), Error> {
     })
 }
 
-fn reply<C: Cni + ?Sized>(plugin: &C, identity: &Identity, request: &Request) -> Reply {
+pub(crate) fn reply<C: Cni + ?Sized>(plugin: &C, identity: &Identity, request: &Request) -> Reply {
     let (command, args) = match prepare(request, identity) {
         Prepared::Call(command, args) => (command, *args),
         Prepared::Done(reply) => return reply,
     };
-    let (version, span) = (args.version(), Traced::call(&args));
+    let version = args.version();
+    finish(version, call(plugin, command, args))
+}
+
+/// Calls the plugin; a panic in it becomes an error.
+pub(crate) fn call<C: Cni + ?Sized>(
+    plugin: &C,
+    command: Command,
+    args: Args,
+) -> Result<Option<CNIResult>, Error> {
+    let span = Traced::call(&args);
     let call = AssertUnwindSafe(|| match command {
         Command::Add => plugin.add(args).map(Some),
         Command::Del => plugin.del(args).map(|()| None),
@@ -346,8 +356,7 @@ fn reply<C: Cni + ?Sized>(plugin: &C, identity: &Identity, request: &Request) ->
         Command::Status => plugin.status(args).map(|()| None),
         Command::Version => Ok(None),
     });
-    let outcome = span.run(|| catch_unwind(call).unwrap_or_else(|panic| Err(panicked(&*panic))));
-    finish(version, outcome)
+    span.run(|| catch_unwind(call).unwrap_or_else(|panic| Err(panicked(&*panic))))
 }
 
 /// A validated call, or the reply to one that does not reach the plugin.
