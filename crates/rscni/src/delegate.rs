@@ -2,6 +2,11 @@
 
 use std::io::{self, Write};
 
+#[cfg(not(all(feature = "shim", target_os = "linux")))]
+use std::io::stderr;
+
+#[cfg(all(feature = "shim", target_os = "linux"))]
+use crate::shim::stderr;
 #[cfg(all(feature = "async", unix))]
 use crate::invoke::{AnyExec, AsyncExec, AsyncProcess, OnThread};
 use crate::{
@@ -293,14 +298,14 @@ impl Call<'_> {
                 .with_source(error)
         })?;
         // The log output of a delegated plugin goes to the same place as ours.
-        let _ = io::stderr().write_all(&outcome.stderr);
+        let _ = stderr().write_all(&outcome.stderr);
         Ok(outcome)
     }
 
     /// Reports a failed rollback, whose error is not returned.
     fn report(&self, rollback: Result<(), Error>) {
         if let Err(error) = rollback {
-            let _ = writeln!(io::stderr(), "rollback: DEL of {}: {error}", self.plugin);
+            let _ = writeln!(stderr(), "rollback: DEL of {}: {error}", self.plugin);
         }
     }
 }

@@ -84,6 +84,12 @@ pub fn dispatcher(data: &[u8]) {
 /// A plugin that returns `error` or `result` of its configuration, otherwise `prevResult`.
 struct ConfiguredPlugin;
 
+/// A connection between shim and daemon.
+#[cfg(feature = "shim")]
+pub fn shim(data: &[u8]) {
+    crate::shim::fuzzing::messages(data, ConfiguredPlugin, check_reply);
+}
+
 #[derive(Deserialize)]
 struct ConfiguredReply {
     error: Option<ErrorReply>,
@@ -235,6 +241,7 @@ mod tests {
     #[case("network", network)]
     #[case("chain", chain)]
     #[case("cache", cache)]
+    #[cfg_attr(feature = "shim", case("shim", shim))]
     fn seed_inputs_hold_the_invariants(#[case] name: &str, #[case] target: fn(&[u8])) {
         replay::replay(name, target);
     }

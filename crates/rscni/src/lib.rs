@@ -36,6 +36,7 @@
 //!   (feature `async`): an async plugin on any executor.
 //! - [`invoke::Delegate`]: a call of another plugin, such as an IPAM plugin.
 //! - [`runtime`]: the calling side, with network lists, the result cache and garbage collection.
+//! - `shim` (feature `shim`): a plugin that is a thin shim in front of a node daemon.
 //!
 //! # Features
 //!
@@ -45,6 +46,7 @@
 //!   `serde_json`. Without them, JSON objects that a plugin passes on have sorted keys, as in Go,
 //!   and numbers with more than 15 digits and a fraction may change in the last digit.
 //! - `async`: async plugins on any executor and, with `runtime`, the runtime side on tokio.
+//! - `shim`: a thin plugin in front of a node daemon, on Linux; on tokio with `async`.
 //! - `compat`: names of older crates, see `MIGRATING.md` in the repository.
 //!
 //! On Windows the crate compiles without `runtime`, and plugins cannot be called as processes.
@@ -107,6 +109,8 @@ mod request;
 mod result;
 #[cfg(all(feature = "runtime", unix))]
 pub mod runtime;
+#[cfg(all(feature = "shim", target_os = "linux"))]
+pub mod shim;
 #[cfg_attr(
     not(all(feature = "runtime", unix)),
     allow(dead_code, unused_imports, reason = "only a runtime has spans of operations")
