@@ -1,0 +1,17 @@
+//! The daemon with a thread for each call.
+
+use nix::sys::{
+    signal::{SigSet, Signal},
+    signalfd::SignalFd,
+};
+use rscni::shim;
+use thick::{Cable, SOCKET};
+
+fn main() -> std::io::Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.thread_block()?;
+    let listener = shim::listen(SOCKET)?;
+    // Running calls are finished.
+    shim::serve_blocking(listener, Cable).run_until(SignalFd::new(&signals)?)
+}
