@@ -5,10 +5,10 @@ use std::io::{self, Write};
 #[cfg(not(all(feature = "shim", target_os = "linux")))]
 use std::io::stderr;
 
-#[cfg(all(feature = "shim", target_os = "linux"))]
-use crate::shim::stderr;
 #[cfg(all(feature = "async", unix))]
 use crate::invoke::{AnyExec, AsyncExec, AsyncProcess, OnThread};
+#[cfg(all(feature = "shim", target_os = "linux"))]
+use crate::shim::stderr;
 use crate::{
     Args, CNIResult, Error, NetConf,
     invoke::{Exec, Inherits, Invocation, Outcome, variables},
