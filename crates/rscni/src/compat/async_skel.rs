@@ -27,7 +27,6 @@ impl Plugin {
     ///
     /// # Errors
     /// The error of the error reply, which is already written.
-    #[expect(clippy::needless_pass_by_ref_mut, reason = "the receiver of 0.0.x")]
     pub async fn run(&mut self) -> Result<(), Error> {
         self.0.run().await
     }
