@@ -24,6 +24,8 @@ impl<'a> Changes<'a> {
                     format!("~ {what}: was {then}, is {now}")
                 }
                 (None, Some(now)) => format!("+ {what}{}", in_brackets(now)),
+                // A plugin may leave a process that ends by itself.
+                (Some(_), None) if what.starts_with("process ") => continue,
                 (Some(then), None) => format!("- {what}{}", in_brackets(then)),
                 (None, None) => continue,
             };

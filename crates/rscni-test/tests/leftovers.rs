@@ -161,7 +161,7 @@ fn rules_are_listed_with_their_comments_and_without_their_counters() {
 }
 
 #[test]
-fn processes_that_still_run_are_listed() {
+fn processes_are_listed_until_they_end() {
     rscni_test::run(|lab| {
         let before = lab.snapshot();
         let mut daemon = Command::new("sleep").arg("1234").stdout(Stdio::null()).spawn().unwrap();
@@ -170,9 +170,11 @@ fn processes_that_still_run_are_listed() {
         rscni_test::eventually("the process is listed", || {
             (before.changes_to(&lab.snapshot()) == expected).then_some(())
         });
+        let running = lab.snapshot();
         daemon.kill().unwrap();
         daemon.wait().unwrap();
         lab.assert_unchanged_since(&before);
+        lab.assert_unchanged_since(&running);
     });
 }
 
