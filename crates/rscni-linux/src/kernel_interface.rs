@@ -1,17 +1,22 @@
 //! Safe wrappers for kernel interfaces that rustix has only through unsafe functions: packet socket
-//! addresses, the ioctls of `/dev/net/tun`, namespaces and their cookies. No other module contains
-//! unsafe code.
+//! addresses, the ioctls of `/dev/net/tun`, namespaces and their cookies, child processes. No other
+//! module contains unsafe code.
 #![allow(
     unsafe_code,
-    reason = "rustix has no safe functions for these addresses, ioctls and options"
+    reason = "rustix has no safe functions for these addresses, ioctls, options and processes"
 )]
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::{
     io,
     ioctl::{IntegerSetter, Updater, ioctl, opcode},
-    net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque},
+    net::{
+        SendFlags,
+        addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque},
+        send,
+    },
+    process::setsid,
     thread::{UnshareFlags, unshare_unsafe},
 };
 
@@ -134,7 +139,82 @@ pub(crate) fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
     };
     match result {
         0 => Ok(cookie),
-        _ => Err(io::Errno::from_io_error(&std::io::Error::last_os_error())
-            .unwrap_or(io::Errno::NOPROTOOPT)),
+        _ => Err(last_error()),
     }
+}
+
+/// `struct clone_args` of Linux 5.3, the first with `clone3`.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArguments {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+}
+
+/// Starts a child process that sends a datagram and exits.
+///
+/// The child has a session of its own. It closes all inherited descriptors except the socket before
+/// it sends. Returns a descriptor that is readable when the child has exited.
+///
+/// # Errors
+///
+/// `ENOSYS` before Linux 5.3; `EAGAIN` at a limit on processes.
+pub(crate) fn send_from_child(socket: BorrowedFd<'_>, datagram: &[u8]) -> io::Result<OwnedFd> {
+    let mut pidfd: RawFd = -1;
+    let arguments = CloneArguments {
+        flags: libc::CLONE_PIDFD.cast_unsigned().into(),
+        pidfd: &raw mut pidfd as u64,
+        exit_signal: libc::SIGCHLD.cast_unsigned().into(),
+        ..CloneArguments::default()
+    };
+    // SAFETY: without `CLONE_VM` the child has a copy of the memory and returns on a copy of the
+    // stack. Other threads do not exist in the child, so their locks are never released there; the
+    // child takes none, since it only makes system calls. The kernel reads `arguments` and writes
+    // the descriptor to `pidfd`; both outlive the call.
+    let child =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) };
+    match child {
+        0 => {
+            let sent = send_as_child(socket, datagram);
+            // SAFETY: it ends the child without running what the parent has registered for its
+            // exit.
+            unsafe { libc::_exit(sent.is_err().into()) }
+        }
+        // SAFETY: the kernel has opened the descriptor for this call.
+        1.. => Ok(unsafe { OwnedFd::from_raw_fd(pidfd) }),
+        _ => Err(last_error()),
+    }
+}
+
+/// Only makes system calls: see [`send_from_child`].
+fn send_as_child(socket: BorrowedFd<'_>, datagram: &[u8]) -> io::Result<()> {
+    let socket_number = socket.as_raw_fd().cast_unsigned();
+    if let Some(below) = socket_number.checked_sub(1) {
+        close_descriptors(0, below)?;
+    }
+    close_descriptors(socket_number + 1, u32::MAX)?;
+    setsid()?;
+    io::retry_on_intr(|| send(socket, datagram, SendFlags::empty()))?;
+    Ok(())
+}
+
+/// `close_range`.
+///
+/// # Errors
+///
+/// `ENOSYS` before Linux 5.9.
+fn close_descriptors(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: it takes three numbers. The child, the only caller, uses none of the descriptors.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0_u32) };
+    if result == 0 { Ok(()) } else { Err(last_error()) }
+}
+
+fn last_error() -> io::Errno {
+    io::Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(io::Errno::INVAL)
 }

@@ -1,7 +1,7 @@
 //! Linux networking for CNI plugins: network namespaces, rtnetlink, traffic control, nftables,
 //! connection tracking, sysctl.
 //!
-//! The crate is synchronous, starts no helper process, and knows nothing of CNI. Operations have
+//! The crate is synchronous, executes no program, and knows nothing of CNI. Operations have
 //! the names of `ip`, `bridge`, `nft` and `sysctl`; errors name the action, its object and the
 //! kernel's answer.
 //!
@@ -75,10 +75,10 @@ pub use crate::{
     error::{Error, Result},
     mac::MacAddr,
     netlink::{
-        Address, AddressFlags, Batch, Bridge, BridgeInfo, BridgePort, BridgePortInfo, Dummy,
-        Family, Ifb, Ipvlan, IpvlanMode, Link, LinkChange, Macvlan, MacvlanInfo, MacvlanMode,
-        Neighbour, Netlink, NewAddress, NewLink, OperState, Request, Route, RouteFilter, RouteType,
-        Rule, TunInfo, Veth, Vlan, VlanLink, VlanOwner, Vrf, tc,
+        Address, AddressFlags, Background, Batch, Bridge, BridgeInfo, BridgePort, BridgePortInfo,
+        Dummy, Family, Ifb, Ipvlan, IpvlanMode, Link, LinkChange, Macvlan, MacvlanInfo,
+        MacvlanMode, Neighbour, Netlink, NewAddress, NewLink, OperState, Request, Route,
+        RouteFilter, RouteType, Rule, TunInfo, Veth, Vlan, VlanLink, VlanOwner, Vrf, tc,
     },
     netns::Netns,
     nft::Nft,

@@ -516,21 +516,3 @@ fn macvlan_is_created_in_another_namespace_with_all_settings() {
         assert_eq!(host.add_link(&own).unwrap().peer_netnsid, None);
     });
 }
-
-#[test]
-fn link_deleted_at_once_is_not_found_afterwards() {
-    private_network(|| {
-        let (mut host, near, netns, mut container, far) = pair();
-        let other = Netlink::open().unwrap();
-        host.del_link_at_once(other, near).unwrap();
-        assert!(host.link_by_index(near).unwrap_err().is_not_found());
-        assert!(container.link_by_index(far).unwrap_err().is_not_found());
-
-        let other = Netlink::open_in(&netns).unwrap();
-        assert!(container.del_link_at_once(other, far).unwrap_err().is_not_found());
-        let loopback = container.link_by_name("lo").unwrap().index;
-        let refused =
-            container.del_link_at_once(Netlink::open_in(&netns).unwrap(), loopback).unwrap_err();
-        assert!(refused.to_string().starts_with("delete lo: "), "{refused}");
-    });
-}

@@ -9,6 +9,7 @@ use rscni::{
     Args, CNIResult, Cni, Error, Reply, Request,
     invoke::{Exec, Invocation, Outcome, Process, find_plugin},
 };
+use rscni_linux::Background;
 
 use crate::{
     plugin::{Call, Command, Plugin, PluginExec, call::Kind, error::Failure},
@@ -61,6 +62,9 @@ impl Exec for Linked {
         Program::IN_PROCESS.exec(invocation)
     }
 }
+
+/// The environment variable that makes DEL wait until the kernel has freed the interface.
+const WAIT: &str = "RSCNI_DEL_WAIT";
 
 /// This program, as a call of one of its plugins reaches it.
 #[derive(Clone, Copy)]
@@ -115,8 +119,11 @@ impl PluginExec for Program {
         alias::plugin(name, path).map(kind)
     }
 
-    fn ends_with_call(&self) -> bool {
-        self.ends_with_call
+    fn background(&self) -> Option<Background> {
+        if !self.ends_with_call {
+            return Some(Background::Thread);
+        }
+        std::env::var_os(WAIT).is_none_or(|value| value.is_empty()).then_some(Background::Process)
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use libc::{
     IFF_ALLMULTI, IFF_LOOPBACK, IFF_PROMISC, IFF_RUNNING, IFF_UP, IFLA_ADDRESS, IFLA_EXT_MASK,
-    IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA,
+    IFLA_GROUP, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA,
     IFLA_INFO_SLAVE_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU,
     IFLA_NET_NS_FD, IFLA_OPERSTATE, IFLA_PARENT_DEV_BUS_NAME, IFLA_PARENT_DEV_NAME,
     IFLA_PERM_ADDRESS, IFLA_PROMISCUITY, IFLA_TARGET_NETNSID, IFLA_TXQLEN, RTEXT_FILTER_SKIP_STATS,
@@ -293,6 +293,20 @@ impl Request {
     pub fn del_link(index: u32) -> Self {
         let message = Message::new(RTM_DELLINK, &header(0, index, 0, 0), &AttributeBuf::new());
         Self::new(message, 0, Action::from("delete ").link(index))
+    }
+
+    /// Puts a link into a group, as `ip link set group`.
+    pub(super) fn set_group(index: u32, group: u32) -> Self {
+        let attributes = AttributeBuf::new().with(IFLA_GROUP, group.to_ne_bytes());
+        let message = Message::new(RTM_SETLINK, &header(0, index, 0, 0), &attributes);
+        Self::new(message, 0, Action::from("set the group of ").link(index))
+    }
+
+    /// Deletes all links of a group at once, as `ip link del group`.
+    pub(super) fn del_group(group: u32) -> Self {
+        let attributes = AttributeBuf::new().with(IFLA_GROUP, group.to_ne_bytes());
+        let message = Message::new(RTM_DELLINK, &header(0, 0, 0, 0), &attributes);
+        Self::new(message, 0, format!("delete the links of group {group}"))
     }
 }
 

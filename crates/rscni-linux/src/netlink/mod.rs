@@ -37,6 +37,7 @@ pub use self::{
     },
     link::{Link, LinkChange, OperState},
     neighbour::Neighbour,
+    removal::Background,
     request::{Batch, Request},
     route::{Route, RouteFilter, RouteType},
     rule::Rule,

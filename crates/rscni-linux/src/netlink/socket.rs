@@ -3,13 +3,14 @@
 //! It handles headers, acknowledgements and dumps, for both rtnetlink and nftables.
 
 use std::{
-    io,
+    io, mem,
     ops::ControlFlow,
     os::fd::{AsFd, BorrowedFd},
 };
 
 use libc::{MSG_DONTWAIT, MSG_TRUNC};
 use netlink_sys::{Socket as Raw, protocols::NETLINK_ROUTE};
+use socket2::{SockFilter, SockRef};
 
 use super::{
     attribute::{Value, attributes},
@@ -26,7 +27,7 @@ const HEADER: usize = 16;
 /// The number of attempts at a dump that concurrent changes interrupt.
 const DUMP_ATTEMPTS: usize = 20;
 
-const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
@@ -115,6 +116,43 @@ impl Socket {
         let sent = retry(|| self.raw.send(&self.outgoing, 0));
         self.outgoing.clear();
         sent.map(drop)
+    }
+
+    /// Returns the queued messages, for another thread or process that sends them.
+    pub(super) fn take_queue(&mut self) -> Vec<u8> {
+        mem::take(&mut self.outgoing)
+    }
+
+    /// Joins a multicast group, and receives only what the filter accepts.
+    ///
+    /// A notification may have the sequence number of an answer, so the other functions must not be
+    /// used until [`Socket::unsubscribe`].
+    pub(super) fn subscribe(&self, group: u32, filter: &[SockFilter]) -> io::Result<()> {
+        SockRef::from(self).attach_filter(filter)?;
+        self.raw.add_membership(group)
+    }
+
+    /// Leaves a multicast group, and drops all notifications that have arrived.
+    pub(super) fn unsubscribe(&mut self, group: u32) -> io::Result<()> {
+        self.raw.drop_membership(group)?;
+        match SockRef::from(&*self).detach_filter() {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        loop {
+            match self.receive_now() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.raw_os_error() != Some(libc::ENOBUFS) => return Err(error),
+                _ => {}
+            }
+        }
+    }
+
+    /// Returns a datagram that has arrived.
+    pub(super) fn receive_now(&mut self) -> io::Result<&[u8]> {
+        self.incoming.clear();
+        retry(|| self.raw.recv(&mut self.incoming, MSG_DONTWAIT))?;
+        Ok(&self.incoming)
     }
 
     /// Receives the next datagram and returns its true length.

@@ -196,26 +196,24 @@ fn del(call: &Call<'_>, is_this_kind: fn(&Link) -> bool) -> Result<()> {
     if let Some(ipam) = Ipam::of(call) {
         all.step(ipam.del());
     }
-    all.step(del_link(call, is_this_kind));
+    all.step(del_links(call, is_this_kind));
     all.finish()
 }
 
-/// Removes the link of an attachment, whichever implementation created it: by name and kind, or by
+/// Removes the links of an attachment, whichever implementation created it: by name and kind, or by
 /// our alias.
-fn del_link(call: &Call<'_>, is_this_kind: fn(&Link) -> bool) -> Result<()> {
+fn del_links(call: &Call<'_>, is_this_kind: fn(&Link) -> bool) -> Result<()> {
     let Some(mut sandbox) = Sandbox::open_if_there(call)? else { return Ok(()) };
     let owner = call.owner();
     let alias = owner.alias();
-    let mut all = BestEffort::default();
-    for link in sandbox.netlink.links()? {
+    let links = sandbox.netlink.links()?;
+    let own = links.iter().filter(|link| {
         let is_ours = link.alias.as_ref() == Some(&alias);
         let is_named =
             link.name == call.args.ifname && !owner.is_contradicted_by(link.alias.as_deref());
-        if is_this_kind(&link) && (is_ours || is_named) {
-            all.step(link::del_link(call, &mut sandbox.netlink, Some(&sandbox.netns), &link));
-        }
-    }
-    all.finish()
+        is_this_kind(link) && (is_ours || is_named)
+    });
+    link::del_links(call, sandbox.netlink, own)
 }
 
 fn check<L: ContainerLink>(call: &Call<'_>) -> Result<()> {

@@ -1,13 +1,10 @@
 //! Links of the host and of containers.
 
 use rscni::Interface;
-use rscni_linux::{Link, Netlink, Netns};
+use rscni_linux::{Link, Netlink};
 
 use crate::{
-    plugin::{
-        Call,
-        error::{BestEffort, Result},
-    },
+    plugin::{Call, error::Result},
     state::owner::Stale,
 };
 
@@ -21,25 +18,15 @@ pub(crate) fn interface(link: &Link) -> Interface {
     }
 }
 
-/// Removes a link of the host, or of `netns`. A missing link is not an error.
-///
-/// A process that continues after the call does not wait until the kernel has freed the link.
-pub(crate) fn del_link(
+/// Removes links, if possible without waiting until the kernel has freed them. A missing link is
+/// not an error.
+pub(crate) fn del_links<'l>(
     call: &Call<'_>,
-    netlink: &mut Netlink,
-    netns: Option<&Netns>,
-    link: &Link,
+    netlink: Netlink,
+    links: impl IntoIterator<Item = &'l Link>,
 ) -> Result<()> {
-    let removed = if call.exec.ends_with_call() {
-        netlink.del_link(link.index)
-    } else {
-        let other = netns.map_or_else(Netlink::open, Netlink::open_in)?;
-        netlink.del_link_at_once(other, link.index)
-    };
-    match removed {
-        Err(error) if !error.is_not_found() => Err(error.into()),
-        _ => Ok(()),
-    }
+    let indexes: Vec<_> = links.into_iter().map(|link| link.index).collect();
+    Ok(netlink.del_links(&indexes, call.exec.background())?)
 }
 
 /// Removes the links of the host that belong to attachments that are no longer valid.
@@ -49,10 +36,7 @@ pub(crate) fn del_stale_links(
     is_wanted: impl Fn(&Link) -> bool,
 ) -> Result<()> {
     let mut host = Netlink::open()?;
-    let mut all = BestEffort::default();
     let is_stale = |link: &Link| link.alias.as_deref().is_some_and(|alias| stale.has_alias(alias));
-    for link in host.links()?.iter().filter(|link| is_stale(link) && is_wanted(link)) {
-        all.step(del_link(call, &mut host, None, link));
-    }
-    all.finish()
+    let links = host.links()?;
+    del_links(call, host, links.iter().filter(|link| is_stale(link) && is_wanted(link)))
 }

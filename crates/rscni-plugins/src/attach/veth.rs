@@ -6,7 +6,7 @@ use rscni_linux::{Link, Netlink, Veth};
 use crate::{
     attach::{
         ipam::Ipam,
-        link::{del_link, del_stale_links},
+        link::{del_links, del_stale_links},
         sandbox::{Sandbox, taken},
     },
     nat::Masquerade,
@@ -59,7 +59,7 @@ pub(crate) fn del_veth(call: &Call<'_>) -> Result<()> {
     let is_of_another = |link: &Link| owner.is_contradicted_by(link.alias.as_deref());
     let mut host = Netlink::open()?;
     if let Some(link) = host.find_link(&owner.veth_name())?.filter(|link| !is_of_another(link)) {
-        return del_link(call, &mut host, None, &link);
+        return del_links(call, host, [&link]);
     }
     let Some(mut sandbox) = Sandbox::open_if_there(call)? else { return Ok(()) };
     let Some(inner) = sandbox.netlink.find_link(&call.args.ifname)? else { return Ok(()) };
@@ -70,7 +70,7 @@ pub(crate) fn del_veth(call: &Call<'_>) -> Result<()> {
     if peer.as_ref().is_some_and(is_of_another) {
         return Ok(());
     }
-    del_link(call, &mut sandbox.netlink, Some(&sandbox.netns), &inner)
+    del_links(call, sandbox.netlink, [&inner])
 }
 
 /// Returns the host side of a veth pair, given the container side.

@@ -6,6 +6,7 @@ use rscni::{
     Args, Attachment, CNIResult, Error, NetConf,
     invoke::{Delegate, Exec},
 };
+use rscni_linux::Background;
 
 use super::error::Result;
 use crate::state::{
@@ -50,9 +51,8 @@ pub(crate) trait PluginExec: Exec {
     /// installed.
     fn kind(&self, name: &str, path: &[PathBuf]) -> Option<Kind>;
 
-    /// Whether the process ends with the call. Leaving work to a thread then gains nothing: the
-    /// process waits for its threads.
-    fn ends_with_call(&self) -> bool;
+    /// The worker that waits while the kernel frees a link, if DEL does not wait itself.
+    fn background(&self) -> Option<Background>;
 }
 
 impl<'a> Call<'a> {
@@ -151,8 +151,8 @@ pub(crate) mod testing {
             None
         }
 
-        fn ends_with_call(&self) -> bool {
-            true
+        fn background(&self) -> Option<Background> {
+            None
         }
     }
 

@@ -102,7 +102,7 @@ fn del(call: &Call<'_>) -> Result<()> {
         found => all.step(found.map(drop)),
     }
     if let Some(ifb) = ifb {
-        all.step(link::del_link(call, &mut host, None, &ifb));
+        all.step(link::del_links(call, host, [&ifb]));
     }
     all.finish()
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use self::membership::Belongings;
 use crate::{
     attach::{
+        link::del_links,
         routing_table::{self, MAIN},
         sandbox::Sandbox,
     },
@@ -123,19 +124,16 @@ fn ensure<'a>(
     undo.push(move || {
         let mut netlink = Netlink::open_in(netns)?;
         let Some(vrf) = netlink.find_link(&name)? else { return Ok(()) };
-        remove_if_empty(&mut netlink, vrf.index)
+        if is_empty(&mut netlink, &vrf)? {
+            netlink.del_links(&[vrf.index], None)?;
+        }
+        Ok(())
     });
     Ok(undo.unless_exists(netlink.add_link(&vrf))?)
 }
 
-fn remove_if_empty(netlink: &mut Netlink, vrf: u32) -> Result<()> {
-    if netlink.links()?.iter().any(|link| link.master == Some(vrf)) {
-        return Ok(());
-    }
-    match netlink.del_link(vrf) {
-        Err(error) if !error.is_not_found() => Err(error.into()),
-        _ => Ok(()),
-    }
+fn is_empty(netlink: &mut Netlink, vrf: &Link) -> Result<bool> {
+    Ok(!netlink.links()?.iter().any(|link| link.master == Some(vrf.index)))
 }
 
 /// Takes the interface out of the VRF, and removes the VRF with its last interface, whichever
@@ -159,7 +157,10 @@ fn del(call: &Call<'_>) -> Result<()> {
             netlink.set_link(link.index, &LinkChange { master: Some(0), ..LinkChange::default() }),
         );
     }
-    all.step(remove_if_empty(netlink, vrf.index));
+    match is_empty(netlink, &vrf) {
+        Ok(true) => all.step(del_links(call, sandbox.netlink, [&vrf])),
+        outcome => all.step(outcome.map(drop)),
+    }
     all.finish()
 }
 
