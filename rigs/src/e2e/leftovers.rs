@@ -8,6 +8,8 @@ use anyhow::{Result, ensure};
 use fs_err as fs;
 use xtask::program;
 
+use super::PluginSet;
+
 /// host-local's directories.
 const NETWORKS: &str = "/var/lib/cni/networks";
 
@@ -78,6 +80,25 @@ impl Host {
         left.extend(links.lines().map(|link| format!("the link {link}")));
         Ok(left)
     }
+}
+
+/// Fails if a plugin of the set has left a zombie. Process 1 of the node does not reap orphans.
+pub(super) fn no_zombies(set: &PluginSet) -> Result<()> {
+    let plugins: Vec<_> =
+        fs::read_dir(&set.directory)?.map(|entry| Ok(entry?.file_name())).collect::<Result<_>>()?;
+    let mut left = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        // Not every entry is a process, and processes end.
+        let Ok(stat) = fs::read_to_string(entry?.path().join("stat")) else { continue };
+        let Some((name, rest)) = stat.split_once(" (").and_then(|(_, it)| it.rsplit_once(") "))
+        else {
+            continue;
+        };
+        if rest.starts_with('Z') && plugins.iter().any(|plugin| plugin == name) {
+            left.push(format!("the zombie {stat}"));
+        }
+    }
+    nothing(&left)
 }
 
 /// Chains that the Go plugins share among all containers.

@@ -133,6 +133,7 @@ pub(crate) fn run_inside(options: &InsideOptions) -> Result<ExitCode> {
     if wanted(Part::Buildkit) {
         buildkit::run(&buildkit, &tested, &options.directory, &mut tally)?;
     }
+    report(&mut tally, "no plugin has left a zombie", leftovers::no_zombies(&tested));
     println!("end to end: {tally}");
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
