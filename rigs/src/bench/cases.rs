@@ -123,8 +123,8 @@ pub(crate) const HOST_LOCAL: Case = Case {
 
 pub(crate) const BRIDGE: Case = Case {
     floor: Some(Floor::Bridge),
-    limits: [Some(0.2), Some(0.85)],
-    del_to_floor: Some(1.15),
+    limits: [Some(0.2), Some(0.12)],
+    del_to_floor: Some(0.15),
     ..case("bridge + host-local", "bridge", |side, _| side.example_without_masquerading("bridge"))
 };
 
@@ -135,7 +135,7 @@ pub(crate) const BRIDGE_MASQUERADE: Case = Case {
 
 pub(crate) const PTP: Case = Case {
     floor: Some(Floor::Ptp),
-    limits: [Some(0.2), None],
+    limits: [Some(0.2), Some(0.12)],
     ..case("ptp + host-local", "ptp", |side, _| side.example_without_masquerading("ptp"))
 };
 

@@ -131,7 +131,7 @@ mod tests {
         let broken = |add, floor| {
             let measures = vec![
                 measure(name, "ADD", [add, 1000, 1]),
-                measure(name, "DEL", [850, 1000, floor]),
+                measure(name, "DEL", [120, 1000, floor]),
             ];
             broken(&Results { measures, ..Results::default() })
         };
