@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 /// A row of `invalid_keys.json`.
 #[derive(Deserialize)]
-struct Keys {
+struct InvalidKeys {
     plugin: String,
     /// A valid configuration.
     base: Map<String, Value>,
@@ -25,7 +25,7 @@ struct Keys {
     configurations: Vec<(Map<String, Value>, String)>,
 }
 
-static ALL: LazyLock<Vec<Keys>> = LazyLock::new(|| {
+static ALL: LazyLock<Vec<InvalidKeys>> = LazyLock::new(|| {
     serde_json::from_str(include_str!("invalid_keys.json")).expect("read invalid_keys.json")
 });
 
@@ -115,7 +115,7 @@ fn add(plugin: &str, config: &Value, cni_args: Option<String>) -> Value {
 }
 
 /// Calls a plugin with an invalid value of a key. Returns what the error lacks.
-fn problem(keys: &Keys, path: &str, value: &Value) -> Option<String> {
+fn problem(keys: &InvalidKeys, path: &str, value: &Value) -> Option<String> {
     let mut config = config(&keys.plugin, &keys.base);
     let mut cni_args = None;
     if let Some(variable) = path.strip_prefix("CNI_ARGS: ") {
@@ -283,7 +283,7 @@ fn words(dir: &Path, found: &mut BTreeSet<String>) {
 }
 
 /// Returns the keys of an object that a plugin reads: the words whose value it rejects.
-fn read_keys(keys: &Keys, object: &str, words: &BTreeSet<String>) -> BTreeSet<String> {
+fn read_keys(keys: &InvalidKeys, object: &str, words: &BTreeSet<String>) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     // A number is wrong for every type but numbers.
     for wrong in [json!(5), json!("x")] {

@@ -268,7 +268,7 @@ fn a_plugin_that_cannot_be_started_is_a_failure_with_code_5() {
     let operation = r#"operation(command="STATUS" network="not-started")"#;
     let plugin = format!(r#"{operation} > plugin(plugin="missing" command="STATUS"): WARN"#);
     let [first, last] = Recorder::events("not-started").try_into().unwrap();
-    let event = format!(r#"{plugin} message=failed code=5 error="#);
+    let event = format!(r"{plugin} message=failed code=5 error=");
     assert!(first.starts_with(&event), "{first}");
     assert!(last.starts_with(&format!("{operation}: WARN message=failed code=5")), "{last}");
 }
