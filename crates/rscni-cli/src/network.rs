@@ -3,7 +3,7 @@
 use std::{
     ffi::OsStr,
     fmt::Write as _,
-    io::{self, Write as _},
+    io,
     os::unix::fs::MetadataExt,
     path::{Component, Path, PathBuf},
     sync::Mutex,
@@ -117,7 +117,7 @@ where
     }
 }
 
-/// Calls plugins, forwards their stderr and records the duration of each call.
+/// Calls plugins and records the duration of each call.
 #[derive(Default)]
 pub(crate) struct TimedExec(Mutex<Vec<TimedCall>>);
 
@@ -142,7 +142,6 @@ impl Exec for &TimedExec {
         if let Ok(mut calls) = self.0.lock() {
             calls.push(TimedCall { plugin: invocation.plugin.clone(), time: begin.elapsed() });
         }
-        let _ = io::stderr().write_all(&outcome.stderr);
         Ok(outcome)
     }
 }

@@ -5,7 +5,12 @@
 //! program that finds something missing restores it and is checked again. Intact attachments are
 //! not changed.
 
-use std::{io, path::PathBuf, process::ExitCode, sync::Mutex};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Mutex,
+};
 
 use rscni::{
     Error,
@@ -174,7 +179,10 @@ impl Repairer {
             .filter(|own| own.can_restore() && is_this_program(&invocation.program));
         let check = || match own.and_then(|own| own.look(&invocation.into())) {
             Some(reply) => Ok(Outcome::from(reply)),
-            None => (&self.exec).exec(invocation),
+            // The runtime only sees the outcome of all steps, so it does not forward this stderr.
+            None => (&self.exec).exec(invocation).inspect(|outcome| {
+                let _ = io::stderr().write_all(&outcome.stderr);
+            }),
         };
         let Err(missing) = check()?.into_success(plugin) else { return Ok(()) };
         let Some(own) = own else {

@@ -3,8 +3,9 @@
 use std::{io, path::PathBuf, time::Duration};
 
 use super::{
-    AttachmentParams, Cache, CacheListing, Failures, NetConfList, TraceContext,
+    AttachmentParams, Cache, CacheListing, Failures, NetConfList, PluginCall, TraceContext,
     engine::{Engine, Operations, Waiter, runtime_settings},
+    observer::Observer,
 };
 use crate::{
     Attachment, CNIResult, Command, Error, PluginInfo,
@@ -133,8 +134,8 @@ impl<E: AsyncExec> Waiter for Awaiting<'_, E> {
         self.0.find(plugin, path)
     }
 
-    fn exec(&self, invocation: Invocation) -> impl Future<Output = io::Result<Outcome>> {
-        self.0.exec(invocation)
+    fn exec(&self, call: &Invocation) -> impl Future<Output = io::Result<Outcome>> {
+        self.0.exec(call.clone())
     }
 
     fn sleep(&self, time: Duration) -> impl Future<Output = ()> {

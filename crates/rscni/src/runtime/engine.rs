@@ -13,9 +13,11 @@ use std::{
 use serde_json::json;
 
 use super::{
-    AttachmentParams, Cache, CacheEntry, CacheListing, Failures, NetConfList, TraceContext,
+    AttachmentParams, Cache, CacheEntry, CacheListing, Failures, NetConfList, PluginCall,
+    TraceContext,
     chain::{Add, Chain, Each, Operation},
     lock::{Lock, Mode},
+    observer::Observer,
     version,
 };
 use crate::{
@@ -32,7 +34,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Finds plugins, and waits for plugins and for time to pass.
 pub(super) trait Waiter {
     fn find(&self, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error>;
-    fn exec(&self, invocation: Invocation) -> impl Future<Output = io::Result<Outcome>>;
+    fn exec(&self, call: &Invocation) -> impl Future<Output = io::Result<Outcome>>;
     fn sleep(&self, time: Duration) -> impl Future<Output = ()>;
 }
 
@@ -43,6 +45,7 @@ pub(super) struct Engine {
     pub(super) cache: Cache,
     pub(super) time_limit: Option<Duration>,
     pub(super) trace: Option<TraceContext>,
+    pub(super) observer: Observer,
 }
 
 /// Implements the constructor and the setters of `Runtime` and `AsyncRuntime`.
@@ -76,6 +79,20 @@ macro_rules! runtime_settings {
         #[must_use]
         pub fn with_trace(mut self, trace: TraceContext) -> Self {
             self.engine.trace = Some(trace);
+            self
+        }
+
+        /// Sets the observer, which receives every call of a plugin after its end.
+        ///
+        /// Without an observer, the runtime writes the stderr of plugins to its own, as libcni
+        /// does. An observer may do so with [`PluginCall::forward_stderr`]. It can run on several
+        /// threads at the same time. A call whose future is dropped is not reported.
+        #[must_use]
+        pub fn with_observer(
+            mut self,
+            observer: impl Fn(&PluginCall<'_>) + Send + Sync + 'static,
+        ) -> Self {
+            self.engine.observer = Observer(std::sync::Arc::new(observer));
             self
         }
 
@@ -330,7 +347,12 @@ impl<W: Waiter> Operations<'_, W> {
             trace.set(&mut invocation.vars);
         }
         let span = Traced::plugin(&invocation);
-        span.wait(self.waiter.exec(invocation)).await
+        let begin = Instant::now();
+        // A blocking call is made when it is described, so describe it inside the span.
+        let outcome = span.wait(async { self.waiter.exec(&invocation).await }).await;
+        let (invocation, duration) = (&invocation, begin.elapsed());
+        self.engine.observer.0(&PluginCall { invocation, duration, outcome: outcome.as_ref() });
+        outcome
     }
 
     /// Locks an attachment against other operations, and its network against GC.

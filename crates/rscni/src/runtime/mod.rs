@@ -38,6 +38,7 @@ mod failures;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod lock;
+mod observer;
 mod params;
 mod version;
 
@@ -56,6 +57,7 @@ pub use cache_entry::CacheEntry;
 pub use conf::{NetConfList, PluginConf};
 pub use conf_dir::ConfDir;
 pub use failures::Failures;
+pub use observer::PluginCall;
 pub use params::AttachmentParams;
 
 pub use crate::trace::TraceContext;
@@ -65,6 +67,7 @@ use crate::{
     span::Traced,
 };
 use engine::{Engine, Operations, Waiter, runtime_settings};
+use observer::Observer;
 
 /// Runs the plugins of networks.
 #[derive(Clone, Debug)]
@@ -187,8 +190,8 @@ impl<E: Exec> Waiter for Blocking<'_, E> {
         self.0.find(plugin, path)
     }
 
-    async fn exec(&self, invocation: Invocation) -> io::Result<Outcome> {
-        self.0.exec(&invocation)
+    fn exec(&self, call: &Invocation) -> impl Future<Output = io::Result<Outcome>> {
+        std::future::ready(self.0.exec(call))
     }
 
     fn sleep(&self, time: Duration) -> impl Future<Output = ()> {

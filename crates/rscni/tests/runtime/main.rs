@@ -287,6 +287,22 @@ fn on_a_full_disk_add_is_rolled_back_and_del_succeeds() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
 }
 
+#[test]
+fn stderr_of_plugins_is_forwarded_unless_there_is_an_observer() {
+    if let Some(dir) = std::env::var_os(CHILD_DIR) {
+        runtime(dir.as_ref()).status(&network()).unwrap();
+        runtime(dir.as_ref()).with_observer(|_| ()).status(&network()).unwrap();
+        return;
+    }
+    let dir = installed("echo words of $CNI_COMMAND >&2");
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let name = "stderr_of_plugins_is_forwarded_unless_there_is_an_observer";
+    child_args(&mut command, name, dir.path());
+    let output = command.output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "words of STATUS\n");
+}
+
 /// A plugin that stores its stdin in `<command>.<number>` and prints `result` for ADD.
 fn recording(result: &str) -> TempDir {
     installed(&format!(
