@@ -148,9 +148,18 @@ impl Cache {
     /// # Errors
     /// [`Error::Cache`] if the directory cannot be read.
     pub fn list(&self) -> Result<CacheListing, Error> {
+        self.list_files(|_| true)
+    }
+
+    /// Lists the entries in the files whose names match.
+    fn list_files(&self, matches: impl Fn(&str) -> bool) -> Result<CacheListing, Error> {
         let mut listing = CacheListing::default();
+        let is_entry = |file: &Path| {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            !name.starts_with('.') && matches(&name)
+        };
         let results = self.results();
-        let files = files(&results, |file| !is_draft(file)).map_err(|error| {
+        let files = files(&results, is_entry).map_err(|error| {
             Error::Cache(format!("cannot list {}: {error}", results.display())).with_source(error)
         })?;
         for file in files {
@@ -168,18 +177,16 @@ impl Cache {
     }
 
     /// Lists the attachments of a container, and the broken files whose names may refer to it.
+    /// Files with other names are not read.
     ///
     /// # Errors
     /// [`Error::Cache`] if the directory cannot be read, [`Error::InvalidEnvValue`] if the
     /// container id is invalid.
     pub fn list_of(&self, container_id: &str) -> Result<CacheListing, Error> {
         check_container_id(container_id)?;
-        let mut listing = self.list()?;
         let infix = format!("-{container_id}-");
+        let mut listing = self.list_files(|name| name.contains(&infix))?;
         listing.entries.retain(|entry| entry.params.container_id == container_id);
-        listing.broken.retain(|(file, _)| {
-            file.file_name().is_some_and(|name| name.to_string_lossy().contains(&infix))
-        });
         Ok(listing)
     }
 
@@ -280,10 +287,6 @@ impl Cache {
         }
         written
     }
-}
-
-fn is_draft(file: &Path) -> bool {
-    file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 /// The file of an incomplete entry; network names do not begin with a dot.
