@@ -3,8 +3,10 @@
 use std::{io, path::PathBuf, time::Duration};
 
 use super::{
-    AttachmentParams, Cache, CacheListing, Failures, NetConfList, PluginCall, TraceContext,
+    Attached, AttachmentParams, Cache, CacheListing, Failures, NetConfList, Networks, PluginCall,
+    Sandbox, TraceContext,
     engine::{Engine, Operations, Waiter, runtime_settings},
+    join,
     observer::Observer,
 };
 use crate::{
@@ -124,6 +126,49 @@ impl<E: AsyncExec> AsyncRuntime<E> {
     pub async fn validate(&self, list: &NetConfList) -> Result<Vec<String>, Failures> {
         self.operations().validate(list).await
     }
+
+    /// ADD for all networks of a sandbox.
+    ///
+    /// # Errors
+    /// As [`Runtime::attach`](super::Runtime::attach).
+    pub async fn attach(&self, networks: &Networks, sandbox: &Sandbox) -> Result<Attached, Failures>
+    where
+        E: Sync,
+    {
+        self.operations().attach(networks, sandbox).await
+    }
+
+    /// CHECK for all networks of a sandbox, best effort.
+    ///
+    /// # Errors
+    /// As [`Runtime::check_all`](super::Runtime::check_all).
+    pub async fn check_all(&self, networks: &Networks, sandbox: &Sandbox) -> Result<(), Failures> {
+        self.operations().check_all(networks, sandbox).await
+    }
+
+    /// DEL for all networks of a sandbox in reverse order, best effort.
+    ///
+    /// # Errors
+    /// As [`Runtime::detach`](super::Runtime::detach).
+    pub async fn detach(&self, networks: &Networks, sandbox: &Sandbox) -> Result<(), Failures> {
+        self.operations().detach(networks, sandbox).await
+    }
+
+    /// DEL for all attachments of a container in the cache, the newest first, best effort.
+    ///
+    /// # Errors
+    /// As [`Runtime::detach_all`](super::Runtime::detach_all).
+    pub async fn detach_all(&self, container_id: &str) -> Result<(), Failures> {
+        self.operations().detach_all(container_id).await
+    }
+
+    /// STATUS for all networks, best effort.
+    ///
+    /// # Errors
+    /// As [`Runtime::status_all`](super::Runtime::status_all).
+    pub async fn status_all(&self, networks: &Networks) -> Result<(), Failures> {
+        self.operations().status_all(networks).await
+    }
 }
 
 /// Waits by yielding the thread.
@@ -134,11 +179,19 @@ impl<E: AsyncExec> Waiter for Awaiting<'_, E> {
         self.0.find(plugin, path)
     }
 
-    fn exec(&self, call: &Invocation) -> impl Future<Output = io::Result<Outcome>> {
+    fn exec(&self, call: &Invocation) -> impl Future<Output = io::Result<Outcome>> + Send {
         self.0.exec(call.clone())
     }
 
-    fn sleep(&self, time: Duration) -> impl Future<Output = ()> {
+    fn sleep(&self, time: Duration) -> impl Future<Output = ()> + Send {
         self.0.sleep(time)
+    }
+
+    fn join<F>(&self, futures: Vec<F>) -> impl Future<Output = Vec<F::Output>> + Send
+    where
+        F: Future + Send,
+        F::Output: Send,
+    {
+        join::in_one_task(futures)
     }
 }

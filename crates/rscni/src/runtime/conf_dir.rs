@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -39,10 +40,6 @@ impl ConfDir {
     /// [`Error::IOFailure`] if the directory cannot be read.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let mut dir = Self { path: path.to_owned(), networks: Vec::new(), broken: Vec::new() };
-        let is_config = |file: &Path| {
-            ["conflist", "conf", "json"].iter().any(|extension| has_extension(file, extension))
-                && !file.is_dir()
-        };
         for file in files(path, is_config).map_err(|error| cannot_list(path, error))? {
             match NetConfList::from_file(&file) {
                 Ok(list) => dir.networks.push((file, list)),
@@ -50,6 +47,19 @@ impl ConfDir {
             }
         }
         Ok(dir)
+    }
+
+    /// Returns the default network: that of the first file, in lexical order, as containerd
+    /// chooses it. `None` if there are no files.
+    ///
+    /// # Errors
+    /// The error of the first file if it is invalid, even if others are valid.
+    pub fn first(&self) -> Result<Option<&NetConfList>, Error> {
+        match (self.networks.first(), self.broken.first()) {
+            (Some((valid, list)), Some((broken, _))) if valid < broken => Ok(Some(list)),
+            (_, Some((_, error))) => Err(error.clone()),
+            (network, None) => Ok(network.map(|(_, list)| list)),
+        }
     }
 
     /// Finds a network by its name. As in libcni, lists win over single plugins, then the first
@@ -103,6 +113,43 @@ impl IntoIterator for ConfDir {
     fn into_iter(self) -> Self::IntoIter {
         self.networks.into_iter()
     }
+}
+
+/// Whether a file of a directory of networks is read.
+fn is_config(file: &Path) -> bool {
+    ["conflist", "conf", "json"].iter().any(|extension| has_extension(file, extension))
+        && !file.is_dir()
+}
+
+/// Identity and time of the last change of a file, without its contents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    file: PathBuf,
+    inode: (u64, u64),
+    size: u64,
+    /// Seconds and nanoseconds. Unlike the modification time, a program cannot set it back.
+    pub(super) changed: (i64, i64),
+}
+
+/// Returns the stamps of all files that a directory of networks consists of, including the folders
+/// that add plugins to a network.
+pub(super) fn stamps(dir: &Path) -> io::Result<Vec<Stamp>> {
+    let mut all = files(dir, is_config)?;
+    for folder in files(dir, Path::is_dir)? {
+        all.extend(files(&folder, |file| has_extension(file, "conf"))?);
+    }
+    let stamp = |file: PathBuf| {
+        // A dangling link has a stamp too, so that its repair is a change.
+        let metadata = file.metadata().ok();
+        let of = |value: fn(&std::fs::Metadata) -> u64| metadata.as_ref().map_or(0, value);
+        Stamp {
+            inode: (of(MetadataExt::dev), of(MetadataExt::ino)),
+            size: of(MetadataExt::size),
+            changed: metadata.map_or((0, 0), |it| (it.ctime(), it.ctime_nsec())),
+            file,
+        }
+    };
+    Ok(all.into_iter().map(stamp).collect())
 }
 
 pub(super) fn has_extension(file: &Path, extension: &str) -> bool {

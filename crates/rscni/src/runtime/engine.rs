@@ -34,8 +34,14 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Finds plugins, and waits for plugins and for time to pass.
 pub(super) trait Waiter {
     fn find(&self, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error>;
-    fn exec(&self, call: &Invocation) -> impl Future<Output = io::Result<Outcome>>;
-    fn sleep(&self, time: Duration) -> impl Future<Output = ()>;
+    fn exec(&self, call: &Invocation) -> impl Future<Output = io::Result<Outcome>> + Send;
+    fn sleep(&self, time: Duration) -> impl Future<Output = ()> + Send;
+
+    /// Waits for all futures at the same time. Returns their outputs in order.
+    fn join<F>(&self, futures: Vec<F>) -> impl Future<Output = Vec<F::Output>> + Send
+    where
+        F: Future + Send,
+        F::Output: Send;
 }
 
 /// The configuration of a runtime, without its way to call plugins.
@@ -123,6 +129,15 @@ impl<W: Waiter> Operations<'_, W> {
         list: &NetConfList,
         params: &AttachmentParams,
     ) -> Result<CNIResult, Error> {
+        self.add_or_keep(list, params).await.map(|(result, _)| result)
+    }
+
+    /// ADD. Also returns whether the attachment is new: only then it may be rolled back.
+    pub(super) async fn add_or_keep(
+        &self,
+        list: &NetConfList,
+        params: &AttachmentParams,
+    ) -> Result<(CNIResult, bool), Error> {
         params.check(Command::Add)?;
         check_types(list)?;
         let _locks = self.lock(&list.name, params).await?;
@@ -140,7 +155,7 @@ impl<W: Waiter> Operations<'_, W> {
         let error = match (added.error.take(), &added.result) {
             (None, Some(result)) => {
                 match self.engine.cache.store(&CacheEntry::new(list, params, result)) {
-                    Ok(()) => return Ok(result.clone()),
+                    Ok(()) => return Ok((result.clone(), !is_attached)),
                     Err(error) => error,
                 }
             }
@@ -425,10 +440,20 @@ fn check_types(list: &NetConfList) -> Result<(), Error> {
 
 /// Returns the list of the ADD, if the cache has it and it contains plugins that `list` does not.
 fn list_of_add(entry: &CacheEntry, list: &NetConfList) -> Option<NetConfList> {
-    let cached = NetConfList::from_json(&entry.config)
-        .or_else(|_| NetConfList::from_plugin_json(&entry.config));
     // libcni caches the list without the plugins of the network's folder.
-    cached.ok().filter(|old| old.name == list.name && !list.plugins.starts_with(&old.plugins))
+    cached_list(entry).ok().filter(|old| !list.plugins.starts_with(&old.plugins))
+}
+
+/// Returns the list of the ADD from the cache.
+pub(super) fn cached_list(entry: &CacheEntry) -> Result<NetConfList, Error> {
+    let list = NetConfList::from_json(&entry.config);
+    let list =
+        list.or_else(|error| NetConfList::from_plugin_json(&entry.config).map_err(|_| error))?;
+    if list.name != entry.network {
+        let text = format!("the configuration is that of network {}", list.name);
+        return Err(Error::InvalidNetworkConfig(text));
+    }
+    Ok(list)
 }
 
 /// Appends text to an error.

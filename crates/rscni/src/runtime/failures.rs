@@ -22,6 +22,12 @@ impl Failures {
         errors.next().map_or(Ok(()), |first| Err(Self { first, rest: errors.collect() }))
     }
 
+    /// Succeeds if there are no failures.
+    pub(super) fn merged(failures: Vec<Self>) -> Result<(), Self> {
+        let errors = |failures: Self| std::iter::once(failures.first).chain(failures.rest);
+        Self::of(failures.into_iter().flat_map(errors).collect())
+    }
+
     /// Returns all errors with `context` before their texts.
     pub(super) fn in_context(self, context: impl fmt::Display) -> impl Iterator<Item = Error> {
         self.into_iter().map(move |error| error.context(&context))

@@ -28,6 +28,8 @@
 
 #[cfg(feature = "async")]
 mod async_runtime;
+mod attach;
+mod attached;
 mod cache;
 mod cache_entry;
 mod chain;
@@ -37,9 +39,12 @@ mod engine;
 mod failures;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod join;
 mod lock;
+mod networks;
 mod observer;
 mod params;
+mod sandbox;
 mod version;
 
 use std::{
@@ -52,13 +57,16 @@ use std::{
 
 #[cfg(feature = "async")]
 pub use async_runtime::AsyncRuntime;
+pub use attached::{Attached, AttachedInterface, AttachedNetwork};
 pub use cache::{Cache, CacheListing};
 pub use cache_entry::CacheEntry;
 pub use conf::{NetConfList, PluginConf};
 pub use conf_dir::ConfDir;
 pub use failures::Failures;
+pub use networks::{Network, Networks};
 pub use observer::PluginCall;
 pub use params::AttachmentParams;
+pub use sandbox::Sandbox;
 
 pub use crate::trace::TraceContext;
 use crate::{
@@ -180,6 +188,64 @@ impl<E: Exec> Runtime<E> {
     pub fn validate(&self, list: &NetConfList) -> Result<Vec<String>, Failures> {
         ready(self.operations().validate(list))
     }
+
+    /// ADD for all networks of a sandbox.
+    ///
+    /// If a network fails, calls DEL for those that this call has attached, in reverse order, after
+    /// the ADDs that run at the same time have ended. Attachments that already existed are kept.
+    ///
+    /// # Errors
+    /// The errors of all networks that fail, in order, each as that of [`add`](Runtime::add), then
+    /// those of the rollback. Before any plugin is called: the error of [`Networks::ready`].
+    pub fn attach(&self, networks: &Networks, sandbox: &Sandbox) -> Result<Attached, Failures>
+    where
+        E: Sync,
+    {
+        ready(self.operations().attach(networks, sandbox))
+    }
+
+    /// CHECK for all networks of a sandbox, best effort.
+    ///
+    /// # Errors
+    /// The errors of all networks, each as that of [`check`](Runtime::check); the error of
+    /// [`Networks::ready`].
+    pub fn check_all(&self, networks: &Networks, sandbox: &Sandbox) -> Result<(), Failures> {
+        ready(self.operations().check_all(networks, sandbox))
+    }
+
+    /// DEL for all networks of a sandbox in reverse order, best effort.
+    ///
+    /// The plugins also get the cached options of the sandbox, if this one has none.
+    ///
+    /// # Errors
+    /// The errors of all networks, each as those of [`del`](Runtime::del). If the networks are not
+    /// [ready](Networks::ready), their error; [`detach_all`](Runtime::detach_all) does not
+    /// need them.
+    pub fn detach(&self, networks: &Networks, sandbox: &Sandbox) -> Result<(), Failures> {
+        ready(self.operations().detach(networks, sandbox))
+    }
+
+    /// DEL for all attachments of a container in the cache, the newest first, best effort.
+    ///
+    /// The plugins get the cached configurations, so this works if files have been changed or
+    /// removed since ADD. Succeeds if the container has no attachments.
+    ///
+    /// # Errors
+    /// The errors of all attachments, each as those of [`del`](Runtime::del); errors that name the
+    /// entries of the cache that are damaged; [`Error::IOFailure`] if the cache cannot be read.
+    pub fn detach_all(&self, container_id: &str) -> Result<(), Failures> {
+        ready(self.operations().detach_all(container_id))
+    }
+
+    /// STATUS for all networks, best effort. [`status`](Runtime::status) does it for one of
+    /// [`Networks::ready`].
+    ///
+    /// # Errors
+    /// The errors of all networks, each as that of [`status`](Runtime::status); the error of
+    /// [`Networks::ready`].
+    pub fn status_all(&self, networks: &Networks) -> Result<(), Failures> {
+        ready(self.operations().status_all(networks))
+    }
 }
 
 /// Waits by blocking the thread.
@@ -190,13 +256,21 @@ impl<E: Exec> Waiter for Blocking<'_, E> {
         self.0.find(plugin, path)
     }
 
-    fn exec(&self, call: &Invocation) -> impl Future<Output = io::Result<Outcome>> {
+    fn exec(&self, call: &Invocation) -> impl Future<Output = io::Result<Outcome>> + Send {
         std::future::ready(self.0.exec(call))
     }
 
-    fn sleep(&self, time: Duration) -> impl Future<Output = ()> {
+    fn sleep(&self, time: Duration) -> impl Future<Output = ()> + Send {
         std::thread::sleep(time);
         std::future::ready(())
+    }
+
+    fn join<F>(&self, futures: Vec<F>) -> impl Future<Output = Vec<F::Output>> + Send
+    where
+        F: Future + Send,
+        F::Output: Send,
+    {
+        std::future::ready(join::on_threads(futures))
     }
 }
 

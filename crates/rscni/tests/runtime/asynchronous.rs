@@ -4,7 +4,7 @@ use std::{fs, path::Path, time::Duration};
 
 use rscni::{
     invoke::{AsyncExec, AsyncProcess, OnThread, Process},
-    runtime::{AsyncRuntime, Cache},
+    runtime::{AsyncRuntime, Cache, NetConfList, Networks, Sandbox},
 };
 
 use super::{
@@ -133,4 +133,60 @@ fn the_call_of_a_plugin_that_is_being_installed_is_retried() {
     let dir = installed("exit 0");
     let runtime = runtime(AsyncProcess, dir.path());
     while_being_installed(dir.path(), || executor.block_on(runtime.status(&network()))).unwrap();
+}
+
+/// Two networks whose ADDs wait for each other. The network `bad` then fails.
+fn meeting(names: [&str; 2]) -> (tempfile::TempDir, Networks) {
+    let dir = installed(
+        "config=$(cat); name=$(echo $config | sed 's/.*\"name\":\"\\([a-z]*\\)\".*/\\1/')\n\
+         echo $CNI_COMMAND $name $CNI_IFNAME >>$DIR/calls\n\
+         [ $CNI_COMMAND = ADD ] || exit 0\n\
+         touch $DIR/$name; while [ $(ls $DIR/one $DIR/two $DIR/bad 2>/dev/null | wc -l) -lt 2 ]\n\
+         do sleep 0.01; done\n\
+         [ $name = bad ] && echo '{ \"code\": 100, \"msg\": \"bad\" }' && exit 1\n\
+         echo '{ \"cniVersion\": \"1.1.0\", \"ips\": [{ \"address\": \"10.0.0.2/24\" }] }'",
+    );
+    let networks = Networks::of(names.map(|name| {
+        let list = format!(
+            r#"{{ "cniVersion": "1.1.0", "name": "{name}", "plugins": [{{ "type": "script" }}] }}"#
+        );
+        NetConfList::from_json(list.as_bytes()).unwrap()
+    }));
+    (dir, networks)
+}
+
+#[tokio::test]
+async fn a_sandbox_is_attached_to_all_networks_at_the_same_time() {
+    let (dir, networks) = meeting(["one", "two"]);
+    let runtime = runtime(AsyncProcess, dir.path()).with_time_limit(LONG);
+    let sandbox = Sandbox::new("box", "/run/netns/none");
+    // The future can be sent to another thread.
+    let task = {
+        let (runtime, networks, sandbox) = (runtime.clone(), networks.clone(), sandbox.clone());
+        tokio::spawn(async move { runtime.attach(&networks, &sandbox).await })
+    };
+    let attached = task.await.unwrap().unwrap();
+    assert_eq!(attached.interfaces.keys().collect::<Vec<_>>(), ["eth0", "eth1"]);
+    assert_eq!(attached.interfaces["eth1"].network, "two");
+    runtime.status_all(&networks).await.unwrap();
+    runtime.check_all(&networks, &sandbox).await.unwrap();
+    fs::remove_file(dir.path().join("calls")).unwrap();
+    runtime.detach(&networks, &sandbox).await.unwrap();
+    let calls = || fs::read_to_string(dir.path().join("calls")).unwrap();
+    assert_eq!(calls(), "DEL two eth1\nDEL one eth0\n");
+    runtime.attach(&networks, &sandbox).await.unwrap();
+    runtime.detach_all("box").await.unwrap();
+    assert_eq!(runtime.cache().list().unwrap().entries, []);
+}
+
+#[tokio::test]
+async fn a_failed_network_rolls_back_the_other() {
+    let (dir, networks) = meeting(["one", "bad"]);
+    let runtime = runtime(AsyncProcess, dir.path()).with_time_limit(LONG);
+    let sandbox = Sandbox::new("box", "/run/netns/none");
+    let failures = runtime.attach(&networks, &sandbox).await.unwrap_err();
+    assert!(failures.iter().count() == 1 && failures.to_string().contains("network bad"));
+    let calls = fs::read_to_string(dir.path().join("calls")).unwrap();
+    assert!(calls.ends_with("DEL one eth0\n"), "{calls}");
+    assert_eq!(runtime.cache().list().unwrap().entries, []);
 }

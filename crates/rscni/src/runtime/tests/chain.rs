@@ -28,7 +28,7 @@ fn a_plugin_gets_its_own_keys_unchanged_and_those_of_the_runtime() {
             .clone();
     net.runtime(&script).add(&net.list, &net.params).unwrap();
 
-    let call = &script.calls.borrow()[0];
+    let call = &script.calls.lock().unwrap()[0];
     assert_eq!(
         String::from_utf8_lossy(&call.stdin),
         concat!(
@@ -58,7 +58,7 @@ fn prev_result_is_in_the_version_of_the_network() {
         let plugins = json!([{ "type": "a" }, { "type": "b" }]);
         let (net, script) = (Net::new(version.as_str(), &plugins), Script::default());
         net.runtime(&script).add(&net.list, &net.params).unwrap();
-        let config: Value = serde_json::from_slice(&script.calls.borrow()[1].stdin).unwrap();
+        let config: Value = serde_json::from_slice(&script.calls.lock().unwrap()[1].stdin).unwrap();
         assert_eq!(config["prevResult"]["cniVersion"], version.as_str());
         assert_eq!(
             config["prevResult"]["ips"][0].get("version").is_some(),
@@ -214,7 +214,7 @@ fn del_uses_the_cached_arguments_if_the_caller_passes_none() {
         ..net.params
     };
     net.runtime(&script).del(&net.list, &net.params).unwrap();
-    let call = &script.calls.borrow()[0];
+    let call = &script.calls.lock().unwrap()[0];
     assert_eq!(call.vars.get("CNI_ARGS"), Some(&OsString::from("K=v")));
     assert_eq!(call.vars.get("CNI_NETNS"), None);
     assert!(String::from_utf8_lossy(&call.stdin).contains(r#""runtimeConfig":{"mac":"x"}"#));

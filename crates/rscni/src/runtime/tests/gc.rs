@@ -12,9 +12,9 @@ fn gc_removes_stale_attachments_and_passes_the_valid_ones_to_the_plugins() {
     runtime.add(&net.list, &net.params).unwrap();
     runtime.add(&net.list, &other("stale")).unwrap();
     runtime.add(&elsewhere, &other("stale")).unwrap();
-    script.calls.take();
+    script.calls();
     runtime.gc(&net.list, &[valid(&net.params)]).unwrap();
-    let calls = script.calls.borrow().clone();
+    let calls = script.calls.lock().unwrap().clone();
     assert_eq!(
         script.calls(),
         ["DEL b 10.0.0.3/24", "DEL a 10.0.0.3/24", "GC a none", "GC b none"]
@@ -42,7 +42,7 @@ fn gc_by_selects_valid_attachments_and_does_nothing_if_that_fails() {
     let runtime = net.runtime(&script);
     runtime.add(&net.list, &net.params).unwrap();
     runtime.add(&net.list, &other("stale")).unwrap();
-    script.calls.take();
+    script.calls();
     let unknown = |_: &CacheListing| Err(Error::FailedToDecode("no list of containers".into()));
     let failures = runtime.gc_by(&net.list, unknown).unwrap_err();
     assert_eq!(failures.iter().map(Error::details).collect::<Vec<_>>(), ["no list of containers"]);

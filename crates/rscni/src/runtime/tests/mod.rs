@@ -3,8 +3,10 @@
 mod chain;
 mod gc;
 mod network;
+mod networks;
+mod sandbox;
 
-use std::{cell::RefCell, ffi::OsString, path::Path};
+use std::{ffi::OsString, path::Path, sync::Mutex};
 
 use serde_json::{Map, Value, json};
 
@@ -22,7 +24,7 @@ use crate::{
 #[derive(Default)]
 struct Script {
     fails: Vec<(&'static str, &'static str)>,
-    calls: RefCell<Vec<Invocation>>,
+    calls: Mutex<Vec<Invocation>>,
 }
 
 impl Exec for &Script {
@@ -35,8 +37,8 @@ impl Exec for &Script {
     }
 
     fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
-        let number = self.calls.borrow().len();
-        self.calls.borrow_mut().push(invocation.clone());
+        let number = self.calls.lock().unwrap().len();
+        self.calls.lock().unwrap().push(invocation.clone());
         let command = invocation.vars["CNI_COMMAND"].to_str().unwrap();
         let (status, stdout) = if command == "VERSION" {
             (0, json!({ "cniVersion": "1.0.0", "supportedVersions": ["0.4.0", "1.0.0", "2.0.0"] }))
@@ -68,7 +70,7 @@ impl Script {
             let previous = config["prevResult"]["ips"][0]["address"].as_str().unwrap_or("none");
             format!("{} {} {previous}", call.vars["CNI_COMMAND"].to_str().unwrap(), call.plugin)
         };
-        self.calls.take().iter().map(describe).collect()
+        std::mem::take(&mut *self.calls.lock().unwrap()).iter().map(describe).collect()
     }
 }
 

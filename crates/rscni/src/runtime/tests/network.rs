@@ -57,7 +57,7 @@ fn all_calls_have_the_timeout_and_the_trace() {
     runtime.status(&net.list).unwrap();
     runtime.version("a").unwrap();
     runtime.gc(&net.list, &[]).unwrap();
-    let calls = script.calls.borrow();
+    let calls = script.calls.lock().unwrap();
     assert_eq!(calls.len(), 6);
     for call in calls.iter() {
         assert_eq!(
@@ -86,12 +86,12 @@ fn a_timeout_of_a_lock_names_its_file() {
     }
     runtime.add(&net.list, &other("other")).unwrap();
     drop(held);
-    script.calls.take();
+    script.calls();
     let held = Lock::try_take(&network, Mode::Shared).unwrap();
     assert_eq!(Error::from(runtime.gc(&net.list, &[]).unwrap_err()).code(), 11);
     runtime.add(&net.list, &net.params).unwrap();
     drop(held);
-    script.calls.take();
+    script.calls();
     let held = Lock::try_take(&network, Mode::Exclusive).unwrap();
     let error = Error::from(runtime.del(&net.list, &net.params).unwrap_err());
     assert!(error.code() == 11 && error.details().contains("locks/networks/net"), "{error}");
