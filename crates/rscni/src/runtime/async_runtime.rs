@@ -5,9 +5,10 @@ use std::{io, path::PathBuf, time::Duration};
 use super::{
     Attached, AttachmentParams, Cache, CacheListing, Failures, NetConfList, Networks, PluginCall,
     Sandbox, TraceContext,
-    engine::{Engine, Operations, Waiter, runtime_settings},
+    engine::{Operations, Waiter},
     join,
     observer::Observer,
+    settings::{Engine, runtime_settings},
 };
 use crate::{
     Attachment, CNIResult, Command, Error, PluginInfo,

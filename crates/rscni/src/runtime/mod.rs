@@ -17,6 +17,8 @@
 //! # }
 //! ```
 //!
+//! A container runtime attaches a container, a [`Sandbox`], to all its [`Networks`] at once.
+//!
 //! A network is a [`NetConfList`], a directory of them a [`ConfDir`]. [`Runtime`] runs the plugins
 //! of a network through an [`Exec`], as processes or linked into the same program: `Linked` of the
 //! crate `rscni-plugins` needs no installed plugins. `AsyncRuntime` (feature `async`) does not
@@ -45,6 +47,7 @@ mod networks;
 mod observer;
 mod params;
 mod sandbox;
+mod settings;
 mod version;
 
 use std::{
@@ -74,8 +77,9 @@ use crate::{
     invoke::{Exec, Invocation, Outcome},
     span::Traced,
 };
-use engine::{Engine, Operations, Waiter, runtime_settings};
+use engine::{Operations, Waiter};
 use observer::Observer;
+use settings::{Engine, runtime_settings};
 
 /// Runs the plugins of networks.
 #[derive(Clone, Debug)]
@@ -232,7 +236,7 @@ impl<E: Exec> Runtime<E> {
     ///
     /// # Errors
     /// The errors of all attachments, each as those of [`del`](Runtime::del); errors that name the
-    /// entries of the cache that are damaged; [`Error::IOFailure`] if the cache cannot be read.
+    /// entries of the cache that are damaged; [`Error::Cache`] if the cache cannot be read.
     pub fn detach_all(&self, container_id: &str) -> Result<(), Failures> {
         ready(self.operations().detach_all(container_id))
     }

@@ -84,18 +84,27 @@ impl<'a> PluginCall<'a> {
     }
 }
 
-/// The observer; forwards stderr by default, as libcni does.
-#[derive(Clone)]
-pub(super) struct Observer(pub(super) Arc<dyn Fn(&PluginCall<'_>) + Send + Sync>);
+/// The observer; without a function it forwards stderr, as libcni does.
+#[derive(Clone, Default)]
+pub(super) struct Observer(Option<Arc<Observe>>);
 
-impl Default for Observer {
-    fn default() -> Self {
-        Self(Arc::new(|call| call.forward_stderr()))
+type Observe = dyn Fn(&PluginCall<'_>) + Send + Sync;
+
+impl Observer {
+    pub(super) fn new(observer: impl Fn(&PluginCall<'_>) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(observer)))
+    }
+
+    pub(super) fn observe(&self, call: &PluginCall<'_>) {
+        match &self.0 {
+            Some(observer) => observer(call),
+            None => call.forward_stderr(),
+        }
     }
 }
 
 impl fmt::Debug for Observer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Observer")
+        f.debug_tuple("Observer").field(&self.0.as_ref().map(|_| "..")).finish()
     }
 }

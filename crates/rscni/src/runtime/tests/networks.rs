@@ -6,6 +6,9 @@ use super::*;
 
 const LIST: &str = r#"{ "cniVersion": "1.0.0", "name": "NAME", "plugins": [{ "type": "x" }] }"#;
 
+/// Creates an invalid file.
+type Break = fn(&Path);
+
 fn write(dir: &Path, file: &str, text: &str) {
     // The time of a change has the resolution of the kernel's clock.
     std::thread::sleep(Duration::from_millis(20));
@@ -51,7 +54,7 @@ fn interfaces_are_numbered_in_the_order_of_the_networks() {
 
 #[test]
 fn a_broken_first_file_is_an_error_that_names_it() {
-    let break_file: [(&str, fn(&Path)); 6] = [
+    let break_file: [(&str, Break); 6] = [
         ("syntax", |file| fs::write(file, "{ oops").unwrap()),
         ("empty", |file| fs::write(file, "").unwrap()),
         ("no plugins", |file| fs::write(file, r#"{ "name": "a", "plugins": [] }"#).unwrap()),
