@@ -6,7 +6,7 @@ use super::{
     engine::{Operations, Waiter, cached_list},
     networks::Network,
 };
-use crate::{CNIResult, Error};
+use crate::{CNIResult, Command, Error, span::Traced};
 
 impl<W: Waiter> Operations<'_, W> {
     /// ADD for all networks; rolls back if one fails.
@@ -26,7 +26,9 @@ impl<W: Waiter> Operations<'_, W> {
         let outcomes = if networks.is_serial() {
             self.add_serially(&attachments).await
         } else {
-            let adds = attachments.iter().map(|(list, params)| self.add_or_keep(list, params));
+            let adds = attachments.iter().map(|(list, params)| {
+                params.span(Command::Add, list).wait(self.add_or_keep(list, params))
+            });
             self.waiter.join(adds.collect()).await
         };
         let (mut results, mut added, mut errors) = (Vec::new(), Vec::new(), Vec::new());
@@ -43,7 +45,8 @@ impl<W: Waiter> Operations<'_, W> {
         }
         if !errors.is_empty() {
             for (list, params) in added.into_iter().rev() {
-                let deleted = self.del(list, params).await;
+                let del = params.span(Command::Del, list).wait(self.del(list, params));
+                let deleted = del.await;
                 errors.extend(deleted.err().into_iter().flat_map(|f| f.in_context("rollback")));
             }
         }
@@ -58,7 +61,8 @@ impl<W: Waiter> Operations<'_, W> {
     ) -> Vec<Result<(CNIResult, bool), Error>> {
         let mut outcomes = Vec::new();
         for (list, params) in attachments {
-            outcomes.push(self.add_or_keep(list, params).await);
+            let add = self.add_or_keep(list, params);
+            outcomes.push(params.span(Command::Add, list).wait(add).await);
             if outcomes.last().is_some_and(Result::is_err) {
                 break;
             }
@@ -74,7 +78,9 @@ impl<W: Waiter> Operations<'_, W> {
     ) -> Result<(), Failures> {
         let mut errors = Vec::new();
         for Network { ifname, list } in networks.ready()? {
-            errors.extend(self.check(list, &sandbox.params(ifname)).await.err());
+            let params = sandbox.params(ifname);
+            let check = params.span(Command::Check, list).wait(self.check(list, &params));
+            errors.extend(check.await.err());
         }
         Failures::of(errors)
     }
@@ -87,7 +93,9 @@ impl<W: Waiter> Operations<'_, W> {
     ) -> Result<(), Failures> {
         let mut errors = Vec::new();
         for Network { ifname, list } in networks.ready()?.into_iter().rev() {
-            errors.extend(self.del(list, &sandbox.params(ifname)).await.err());
+            let params = sandbox.params(ifname);
+            let del = params.span(Command::Del, list).wait(self.del(list, &params));
+            errors.extend(del.await.err());
         }
         Failures::merged(errors)
     }
@@ -99,7 +107,10 @@ impl<W: Waiter> Operations<'_, W> {
         let mut failures = Vec::new();
         for entry in &listing.entries {
             let deleted = match cached_list(entry) {
-                Ok(list) => self.del(&list, &entry.params).await,
+                Ok(list) => {
+                    let span = entry.params.span(Command::Del, &list);
+                    span.wait(self.del(&list, &entry.params)).await
+                }
                 Err(error) => Err(self.unusable(entry, error).into()),
             };
             failures.extend(deleted.err());
@@ -122,7 +133,8 @@ impl<W: Waiter> Operations<'_, W> {
     pub(super) async fn status_all(&self, networks: &Networks) -> Result<(), Failures> {
         let mut errors = Vec::new();
         for network in networks.ready()? {
-            errors.extend(self.status(network.list).await.err());
+            let span = Traced::operation(Command::Status, &network.list.name, None);
+            errors.extend(span.wait(self.status(network.list)).await.err());
         }
         Failures::of(errors)
     }
