@@ -82,8 +82,9 @@
 //! ```
 //!
 //! `vars` contains the variables that begin with `CNI_` and those of the trace, `stdin` the
-//! configuration. `netns` is `CNI_NETNS`, present if there is a descriptor. The daemon answers with exit status and streams of
-//! a plugin, or with a refusal (codes of the CNI specification) if it does not call the plugin:
+//! configuration. `netns` is `CNI_NETNS`, present if there is a descriptor. The daemon answers with
+//! the exit status and the streams of a plugin, or with a refusal (codes of the CNI specification)
+//! if it does not call the plugin:
 //!
 //! ```json
 //! { "version": 1, "exitCode": 0, "stdout": "{\"cniVersion\":\"1.1.0\"}", "stderr": "" }
