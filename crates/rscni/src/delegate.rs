@@ -298,7 +298,7 @@ impl Call<'_> {
                 .with_source(error)
         })?;
         // The log output of a delegated plugin goes to the same place as ours.
-        let _ = stderr().write_all(&outcome.stderr);
+        let _ = stderr().write_all(outcome.log());
         Ok(outcome)
     }
 

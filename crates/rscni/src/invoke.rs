@@ -158,6 +158,12 @@ impl Outcome {
             .map_err(|error| error.context(format!("plugin {plugin}")))
     }
 
+    /// Returns the log output to forward; empty if the plugin was killed for its amount. The error
+    /// then contains its end.
+    pub(crate) fn log(&self) -> &[u8] {
+        if self.exit == Exit::Flooded { &[] } else { &self.stderr }
+    }
+
     /// Checks the success of a command without a result.
     ///
     /// # Errors

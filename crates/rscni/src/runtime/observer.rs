@@ -73,10 +73,12 @@ impl<'a> PluginCall<'a> {
     }
 
     /// Writes the plugin's log output to stderr of this process, as a runtime without an observer
-    /// does.
+    /// does. Not written is the output of a plugin that was killed because it printed too much.
     pub fn forward_stderr(&self) {
-        // The call itself does not fail if stderr is closed.
-        let _ = io::stderr().write_all(self.stderr());
+        if let Ok(outcome) = self.outcome {
+            // The call itself does not fail if stderr is closed.
+            let _ = io::stderr().write_all(outcome.log());
+        }
     }
 
     fn variable(&self, name: &str) -> Option<&'a str> {
