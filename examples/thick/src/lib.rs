@@ -6,7 +6,7 @@
 use std::io::Write;
 
 use rscni::{Args, CNIResult, Cni, Error, Interface, IpConfig, IpNet, shim::stderr};
-use rscni_linux::{AddressFlags, LinkChange, Netlink, Netns, Veth};
+use rscni_linux::{AddressFlags, Background, LinkChange, Netlink, Netns, Veth};
 use serde::Deserialize;
 
 /// The unix socket of the daemons.
@@ -23,9 +23,10 @@ struct Conf {
     container_address: IpNet,
 }
 
-/// The plugin.
+/// The plugin. DEL returns as soon as the interface is gone, and leaves the kernel's remaining work
+/// to a thread of the daemon, or to a child process of the plugin.
 #[derive(Clone, Copy, Debug)]
-pub struct Cable;
+pub struct Cable(pub Background);
 
 impl Cni for Cable {
     fn add(&self, args: Args) -> Result<CNIResult, Error> {
@@ -64,10 +65,9 @@ impl Cni for Cable {
 
     fn del(&self, args: Args) -> Result<(), Error> {
         let mut host = Netlink::open().map_err(failed)?;
-        match host.find_link(&host_name(&args)?).map_err(failed)? {
-            Some(link) => host.del_link(link.index).map_err(failed),
-            None => Ok(()),
-        }
+        let link = host.find_link(&host_name(&args)?).map_err(failed)?;
+        let indexes: Vec<_> = link.into_iter().map(|link| link.index).collect();
+        host.del_links(&indexes, Some(self.0)).map_err(failed)
     }
 
     fn check(&self, args: Args) -> Result<(), Error> {

@@ -1,5 +1,7 @@
 //! The work without its span.
 
+#![allow(clippy::unused_self, reason = "the methods are those of spans")]
+
 use crate::{Args, Command, invoke::Invocation};
 
 pub(crate) struct Traced;

@@ -1,8 +1,11 @@
 //! The plugin without a daemon, which does the work in its own process.
 
-use rscni::{Error, Plugin};
+use std::process::ExitCode;
+
+use rscni::Plugin;
+use rscni_linux::Background;
 use thick::{ABOUT, Cable};
 
-fn main() -> Result<(), Error> {
-    Plugin::default().msg(ABOUT).run(&Cable)
+fn main() -> ExitCode {
+    Plugin::default().msg(ABOUT).main(&Cable(Background::Process))
 }

@@ -4,30 +4,33 @@ use rscni::{
     Args, CNIResult, Cni, Error, async_cni,
     shim::{self, stderr},
 };
+use rscni_linux::Background;
 use thick::{Cable, SOCKET};
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::spawn_blocking,
 };
 
+const CABLE: Cable = Cable(Background::Thread);
+
 /// The plugin, whose requests to the kernel block.
 struct AsyncCable;
 
 impl async_cni::Cni for AsyncCable {
     async fn add(&self, args: Args) -> Result<CNIResult, Error> {
-        blocking(move || Cable.add(args)).await
+        blocking(move || CABLE.add(args)).await
     }
 
     async fn del(&self, args: Args) -> Result<(), Error> {
-        blocking(move || Cable.del(args)).await
+        blocking(move || CABLE.del(args)).await
     }
 
     async fn check(&self, args: Args) -> Result<(), Error> {
-        blocking(move || Cable.check(args)).await
+        blocking(move || CABLE.check(args)).await
     }
 
     async fn gc(&self, args: Args) -> Result<(), Error> {
-        blocking(move || Cable.gc(args)).await
+        blocking(move || CABLE.gc(args)).await
     }
 }
 

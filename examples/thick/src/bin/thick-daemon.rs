@@ -5,6 +5,7 @@ use nix::sys::{
     signalfd::SignalFd,
 };
 use rscni::shim;
+use rscni_linux::Background;
 use thick::{Cable, SOCKET};
 
 fn main() -> std::io::Result<()> {
@@ -13,5 +14,5 @@ fn main() -> std::io::Result<()> {
     signals.thread_block()?;
     let listener = shim::listen(SOCKET)?;
     // Running calls are finished.
-    shim::serve_blocking(listener, Cable).run_until(SignalFd::new(&signals)?)
+    shim::serve_blocking(listener, Cable(Background::Thread)).run_until(SignalFd::new(&signals)?)
 }
