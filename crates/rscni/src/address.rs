@@ -6,10 +6,6 @@
 use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
-use serde::{
-    Deserialize, Deserializer,
-    de::{Error as _, Unexpected},
-};
 
 /// The error of text that is not an address or a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,27 +16,19 @@ pub struct AddressError {
 
 impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "is not {}", Expected(*self))
+        write!(f, "is not {}", self.expectation())
+    }
+}
+
+impl AddressError {
+    /// Returns the expected form as a noun phrase.
+    pub(crate) fn expectation(self) -> String {
+        let hint = if self.leading_zero { ": remove the leading zeros" } else { "" };
+        format!("{}{hint}", self.expected)
     }
 }
 
 impl std::error::Error for AddressError {}
-
-/// The expected form as a noun phrase, for serde.
-struct Expected(AddressError);
-
-impl fmt::Display for Expected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hint = if self.0.leading_zero { ": remove the leading zeros" } else { "" };
-        write!(f, "{}{hint}", self.0.expected)
-    }
-}
-
-impl serde::de::Expected for Expected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 /// Parses an address such as `10.1.0.5` or `fd00::5`.
 ///
@@ -97,32 +85,6 @@ pub fn has_leading_zero(text: &str) -> bool {
     let is_v4 = v4.split('.').count() == 4 && v4.split('.').all(is_number);
     is_v4 && v4.split('.').any(is_zero)
         || is_zero(length) && (is_v4 || address.parse::<IpAddr>().is_ok())
-}
-
-/// A prefix as a JSON string.
-pub(crate) struct Net(pub(crate) IpNet);
-
-impl<'de> Deserialize<'de> for Net {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse_net(&text)
-            .map(Self)
-            .map_err(|error| D::Error::invalid_value(Unexpected::Str(&text), &Expected(error)))
-    }
-}
-
-/// An address as a JSON string. Go sometimes writes an absent one as an empty string.
-pub(crate) struct MaybeAddress(pub(crate) Option<IpAddr>);
-
-impl<'de> Deserialize<'de> for MaybeAddress {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Option::<String>::deserialize(deserializer)? {
-            Some(text) if !text.is_empty() => parse_address(&text)
-                .map(|address| Self(Some(address)))
-                .map_err(|error| D::Error::invalid_value(Unexpected::Str(&text), &Expected(error))),
-            _ => Ok(Self(None)),
-        }
-    }
 }
 
 #[cfg(test)]

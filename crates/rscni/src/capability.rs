@@ -3,66 +3,40 @@
 //! The types are read with keys in any case and written in the spelling of the conventions. Empty
 //! values are omitted, so that plugins treat them as not set.
 
-use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::{
-    Error, any_case,
-    result::{no_text, object},
+    Error,
+    json::{Json, Problems},
+    object::{object, to_map},
 };
-
-/// The typed keys of [`RuntimeConfig`].
-const CAPABILITIES: [&str; 10] = [
-    "portMappings",
-    "ipRanges",
-    "bandwidth",
-    "dns",
-    "ips",
-    "mac",
-    "infinibandGUID",
-    "deviceID",
-    "aliases",
-    "cgroupPath",
-];
 
 /// `runtimeConfig`, with the capabilities of the CNI conventions typed and all others in `custom`.
 ///
 /// Keys are read in any case: containerd writes `HostPort`, `IngressRate`, `Subnet` and `Servers`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RuntimeConfig {
     /// Host ports to forward to the container.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub port_mappings: Vec<PortMapping>,
     /// Address ranges to allocate from: one set of ranges per address.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ip_ranges: Vec<Vec<IpRange>>,
     /// Traffic limits of the container.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Bandwidth>,
     /// DNS settings.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<RuntimeDns>,
     /// Addresses requested for the container, with or without prefix length.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ips: Vec<String>,
     /// MAC address requested for the container interface.
-    #[serde(skip_serializing_if = "no_text")]
     pub mac: Option<String>,
     /// GUID requested for an InfiniBand interface.
-    #[serde(rename = "infinibandGUID", skip_serializing_if = "no_text")]
     pub infiniband_guid: Option<String>,
     /// The device to attach, such as a PCI address.
-    #[serde(rename = "deviceID", skip_serializing_if = "no_text")]
     pub device_id: Option<String>,
     /// DNS names of the container in this network.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
     /// The container's cgroup.
-    #[serde(skip_serializing_if = "no_text")]
     pub cgroup_path: Option<String>,
     /// Every other capability.
-    #[serde(flatten)]
     pub custom: Map<String, Value>,
 }
 
@@ -72,19 +46,9 @@ impl RuntimeConfig {
     /// # Errors
     /// [`Error::InvalidNetworkConfig`] with the path of each key that has a wrong type.
     pub fn from_json(map: &Map<String, Value>) -> Result<Self, Error> {
-        // `any_case` does not match other spellings in a struct with a flattened field.
-        let mut entries = Vec::new();
-        for (key, value) in map.iter().filter(|(_, value)| !value.is_null()) {
-            match CAPABILITIES.iter().find(|known| known.eq_ignore_ascii_case(key)) {
-                None => entries.push((key.as_str(), value)),
-                Some(known) if known == key || !map.contains_key(*known) => {
-                    entries.retain(|(other, _)| other != known);
-                    entries.push((*known, value));
-                }
-                Some(_) => {}
-            }
-        }
-        any_case::read_entries(&entries, "runtimeConfig").map_err(Error::InvalidNetworkConfig)
+        let mut problems = Problems::at_path("runtimeConfig");
+        let config = Json::read(&Value::Object(map.clone()), &mut problems);
+        problems.finish(config).map_err(Error::InvalidNetworkConfig)
     }
 
     /// Returns the capabilities that are set, as the keys of `runtimeConfig`.
@@ -98,13 +62,12 @@ impl RuntimeConfig {
     /// assert_eq!(mappings, r#"[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]"#);
     /// ```
     pub fn to_json(&self) -> Map<String, Value> {
-        object(self)
+        to_map(self)
     }
 }
 
 /// A host port that is forwarded to the container.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortMapping {
     /// Port on the host.
     pub host_port: u16,
@@ -112,73 +75,96 @@ pub struct PortMapping {
     pub container_port: u16,
     /// `tcp`, `udp` or `sctp`, in any case; empty means tcp. Written in lower case and never empty,
     /// since the Go plugins require that.
-    #[serde(serialize_with = "protocol")]
     pub protocol: String,
     /// The host address to forward from; empty means all.
-    #[serde(rename = "hostIP", skip_serializing_if = "String::is_empty")]
     pub host_ip: String,
 }
 
 /// A range of addresses: a subnet or a part of one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IpRange {
     /// The subnet.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub subnet: String,
     /// First address of the range.
-    #[serde(skip_serializing_if = "no_text")]
     pub range_start: Option<String>,
     /// Last address of the range.
-    #[serde(skip_serializing_if = "no_text")]
     pub range_end: Option<String>,
     /// The gateway.
-    #[serde(skip_serializing_if = "no_text")]
     pub gateway: Option<String>,
 }
 
 /// Traffic limits of a container: rates in bits per second, bursts in bits.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bandwidth {
     /// Rate into the container.
-    #[serde(skip_serializing_if = "is_zero")]
     pub ingress_rate: u64,
     /// Burst into the container.
-    #[serde(skip_serializing_if = "is_zero")]
     pub ingress_burst: u64,
     /// Rate out of the container.
-    #[serde(skip_serializing_if = "is_zero")]
     pub egress_rate: u64,
     /// Burst out of the container.
-    #[serde(skip_serializing_if = "is_zero")]
     pub egress_burst: u64,
 }
 
 /// DNS settings of the `dns` capability.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuntimeDns {
     /// Name servers.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub servers: Vec<String>,
     /// Search domains.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub searches: Vec<String>,
     /// Resolver options.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
-fn is_zero(rate: &u64) -> bool {
-    *rate == 0
+object! {
+    RuntimeConfig: "an object",
+    keys: {
+        "portMappings": port_mappings, "ipRanges": ip_ranges, "bandwidth": bandwidth, "dns": dns,
+        "ips": ips, "mac": mac, "infinibandGUID": infiniband_guid, "deviceID": device_id,
+        "aliases": aliases, "cgroupPath": cgroup_path
+    },
+    rest: custom
 }
 
-fn protocol<S: Serializer>(protocol: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    match protocol {
-        "" => serializer.serialize_str("tcp"),
-        protocol => serializer.serialize_str(&protocol.to_ascii_lowercase()),
+object! {
+    PortMapping: "an object",
+    keys: {
+        "hostPort": host_port, "containerPort": container_port, "protocol": protocol,
+        "hostIP": host_ip
+    },
+    omitted_if_empty: ["hostIP"],
+    adjust: write_protocol
+}
+
+object! {
+    IpRange: "an object",
+    keys: {
+        "subnet": subnet, "rangeStart": range_start, "rangeEnd": range_end, "gateway": gateway
+    },
+    omitted_if_empty: ["subnet"]
+}
+
+object! {
+    Bandwidth: "an object",
+    keys: {
+        "ingressRate": ingress_rate, "ingressBurst": ingress_burst, "egressRate": egress_rate,
+        "egressBurst": egress_burst
+    }
+}
+
+object! {
+    RuntimeDns: "an object",
+    keys: { "servers": servers, "searches": searches, "options": options }
+}
+
+/// Writes the protocol of a mapping as the Go plugins require it.
+fn write_protocol(mapping: &mut Map<String, Value>) {
+    if let Some(Value::String(protocol)) = mapping.get_mut("protocol") {
+        match protocol.as_str() {
+            "" => "tcp".clone_into(protocol),
+            _ => protocol.make_ascii_lowercase(),
+        }
     }
 }
 

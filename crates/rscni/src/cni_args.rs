@@ -1,6 +1,11 @@
 //! `CNI_ARGS`: pairs of key and value for all plugins (CNI conventions).
 
-use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor},
+};
 
 use crate::{
     Error,
@@ -151,21 +156,65 @@ impl Serialize for CniArgs {
 /// ```
 ///
 /// A plugin with keys of its own has a `#[serde(flatten)]` field of this type in its struct.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct K8sArgs {
     /// The pod (`K8S_POD_NAME`).
-    #[serde(rename = "K8S_POD_NAME", skip_serializing_if = "Option::is_none")]
     pub pod_name: Option<String>,
     /// Its namespace (`K8S_POD_NAMESPACE`).
-    #[serde(rename = "K8S_POD_NAMESPACE", skip_serializing_if = "Option::is_none")]
     pub pod_namespace: Option<String>,
     /// Its UID (`K8S_POD_UID`).
-    #[serde(rename = "K8S_POD_UID", skip_serializing_if = "Option::is_none")]
     pub pod_uid: Option<String>,
     /// The container that holds its network namespace (`K8S_POD_INFRA_CONTAINER_ID`).
-    #[serde(rename = "K8S_POD_INFRA_CONTAINER_ID", skip_serializing_if = "Option::is_none")]
     pub infra_container_id: Option<String>,
+}
+
+impl K8sArgs {
+    const KEYS: [&'static str; 4] =
+        ["K8S_POD_NAME", "K8S_POD_NAMESPACE", "K8S_POD_UID", "K8S_POD_INFRA_CONTAINER_ID"];
+}
+
+impl Serialize for K8sArgs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { pod_name, pod_namespace, pod_uid, infra_container_id } = self;
+        let pairs =
+            Self::KEYS.into_iter().zip([pod_name, pod_namespace, pod_uid, infra_container_id]);
+        serializer.collect_map(pairs.filter(|(_, value)| value.is_some()))
+    }
+}
+
+impl<'de> Deserialize<'de> for K8sArgs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+
+        impl<'de> Visitor<'de> for Keys {
+            type Value = K8sArgs;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<K8sArgs, A::Error> {
+                let mut args = K8sArgs::default();
+                while let Some(key) = access.next_key::<String>()? {
+                    let field = match key.as_str() {
+                        "K8S_POD_NAME" => &mut args.pod_name,
+                        "K8S_POD_NAMESPACE" => &mut args.pod_namespace,
+                        "K8S_POD_UID" => &mut args.pod_uid,
+                        "K8S_POD_INFRA_CONTAINER_ID" => &mut args.infra_container_id,
+                        _ => {
+                            access.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                    };
+                    *field = access.next_value()?;
+                }
+                Ok(args)
+            }
+        }
+        // A deserializer of `CNI_ARGS` rejects keys that a struct does not have.
+        deserializer.deserialize_struct("K8sArgs", &Self::KEYS, Keys)
+    }
 }
 
 /// Parses a boolean as Go's tools write it in variables.

@@ -1,14 +1,19 @@
 //! The configuration of one plugin on stdin (spec: "Deriving request configuration from plugin
 //! configuration").
 
-use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{DeserializeOwned, Error as _},
+};
 use serde_json::{Map, Value};
 
 use crate::{
     Error, SpecVersion, any_case,
     custom::Custom,
-    fault::{excerpt, join},
-    result::{CNIResult, Dns, object},
+    fault::excerpt,
+    json::{self, Json, Problems},
+    object::{object, to_map},
+    result::{CNIResult, Dns},
 };
 
 /// A plugin's configuration: the keys of the protocol, and all others in
@@ -31,8 +36,7 @@ use crate::{
 /// assert_eq!(conf.custom_as::<Mine>()?.cni_output.to_str(), Some("/tmp/cni"));
 /// # Ok::<(), rscni::Error>(())
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(try_from = "Map<String, Value>")]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct NetConf {
     /// The version of the configuration and of the reply.
     pub cni_version: SpecVersion,
@@ -66,22 +70,18 @@ pub struct NetConf {
 }
 
 /// The `ipam` object of a configuration. `{}` means no IPAM.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Map<String, Value>")]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ipam {
     /// The IPAM plugin; empty for none.
-    #[serde(rename = "type", skip_serializing_if = "String::is_empty")]
     pub r#type: String,
     /// All other keys, in their order.
-    #[serde(flatten)]
     pub custom: Map<String, Value>,
 }
 
 /// An attachment to a network: a container and an interface in it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Attachment {
     /// `CNI_CONTAINERID` of the ADD.
-    #[serde(rename = "containerID")]
     pub container_id: String,
     /// `CNI_IFNAME` of the ADD.
     pub ifname: String,
@@ -101,14 +101,16 @@ impl NetConf {
     /// Reads a configuration from JSON.
     ///
     /// # Errors
-    /// [`Error::FailedToDecode`] with line and column if it is not a JSON object, or with the path
-    /// of each key of the protocol that has a wrong value; [`Error::IncompatibleVersion`] if
-    /// `cniVersion` is not a version of the spec.
+    /// [`Error::FailedToDecode`] with line and column if it is not JSON, or with the path of each
+    /// key of the protocol that has a wrong value; [`Error::IncompatibleVersion`] if `cniVersion`
+    /// is not a version of the spec.
     pub fn from_json(bytes: &[u8]) -> Result<Self, Error> {
-        let map: Map<String, Value> = serde_json::from_slice(bytes).map_err(|e| {
-            Error::FailedToDecode(format!("network configuration is not a JSON object: {e}"))
-        })?;
-        Self::try_from(map)
+        let problem = match serde_json::from_slice(bytes) {
+            Ok(Value::Object(map)) => return Self::try_from(map),
+            Ok(other) => excerpt(&other),
+            Err(error) => error.to_string(),
+        };
+        Err(Error::FailedToDecode(format!("network configuration is not a JSON object: {problem}")))
     }
 
     /// Reads the keys of [`custom`](NetConf::custom) into a plugin's own struct. A null key counts
@@ -204,7 +206,7 @@ impl NetConf {
             }
         }
         map.extend(self.ip_masq.map(|masq| ("ipMasq".to_owned(), masq.into())));
-        map.extend(self.ipam.as_ref().map(|ipam| ("ipam".to_owned(), object(ipam).into())));
+        map.extend(self.ipam.as_ref().map(|ipam| ("ipam".to_owned(), to_map(ipam).into())));
         map.extend(self.dns.as_ref().map(|dns| ("dns".to_owned(), dns_object(dns))));
         map.extend(self.custom.to_map());
         map.extend(self.protocol.clone());
@@ -214,7 +216,7 @@ impl NetConf {
                 .map(|prev| ("prevResult".to_owned(), prev.to_json(self.cni_version))),
         );
         if let Some(valid) = &self.valid_attachments {
-            map.insert(VALID_ATTACHMENTS.into(), valid.iter().map(object).collect::<Value>());
+            map.insert(VALID_ATTACHMENTS.into(), valid.write());
         }
         map
     }
@@ -224,17 +226,21 @@ impl TryFrom<Map<String, Value>> for Ipam {
     type Error = Error;
 
     fn try_from(map: Map<String, Value>) -> Result<Self, Error> {
-        let mut keys = Keys::new(map);
-        let ipam = Self::read(&mut keys, "");
-        keys.finish(ipam)
+        json::read(&Value::Object(map), "").map_err(Error::FailedToDecode)
     }
 }
 
-impl Ipam {
-    /// Reads the keys of the `ipam` object at `path`.
-    fn read(keys: &mut Keys, path: &str) -> Self {
-        Self { r#type: keys.take("type", path), custom: std::mem::take(&mut keys.map) }
-    }
+object! {
+    Ipam: "an object",
+    keys: { "type": r#type },
+    omitted_if_empty: ["type"],
+    rest: custom
+}
+
+object! {
+    Attachment: "an object",
+    keys: { "containerID": container_id, "ifname": ifname },
+    required: ["containerID", "ifname"]
 }
 
 impl TryFrom<Map<String, Value>> for NetConf {
@@ -246,81 +252,49 @@ impl TryFrom<Map<String, Value>> for NetConf {
         any_case::take(&mut keys.map, "cniVersion");
         let conf = Self {
             cni_version,
-            name: keys.take("name", ""),
-            r#type: keys.take("type", ""),
-            capabilities: keys.take_object("capabilities").unwrap_or_default(),
-            runtime_config: keys.take_object("runtimeConfig").unwrap_or_default(),
-            args: keys.take_object("args").unwrap_or_default(),
-            ip_masq: keys.take("ipMasq", ""),
-            ipam: keys.take_object("ipam").map(|ipam| keys.within(ipam, "ipam", Ipam::read)),
+            name: keys.take("name"),
+            r#type: keys.take("type"),
+            capabilities: keys.take("capabilities"),
+            runtime_config: keys.take("runtimeConfig"),
+            args: keys.take("args"),
+            ip_masq: keys.take("ipMasq"),
+            ipam: keys.take("ipam"),
             dns: keys.take_dns(),
-            prev_result: keys.take("prevResult", ""),
+            prev_result: keys.take("prevResult"),
             valid_attachments: keys.take_valid_attachments(),
             protocol: keys.take_protocol(),
             custom: std::mem::take(&mut keys.map).into(),
         };
-        keys.finish(conf)
+        keys.problems.finish(Some(conf)).map_err(Error::FailedToDecode)
     }
 }
 
 /// The keys of a configuration that are not read yet, and the problems of the others.
 struct Keys {
     map: Map<String, Value>,
-    problems: Vec<String>,
+    problems: Problems,
 }
 
 impl Keys {
     fn new(map: Map<String, Value>) -> Self {
-        Self { map, problems: Vec::new() }
+        Self { map, problems: Problems::default() }
     }
 
-    /// Reads and removes a key of the object at `path`; the default if it is absent or null.
-    fn take<T: DeserializeOwned + Default>(&mut self, key: &str, path: &str) -> T {
-        match any_case::take(&mut self.map, key) {
-            None | Some(Value::Null) => T::default(),
-            Some(value) => any_case::read(&value, &join(path, key)).unwrap_or_else(|problem| {
-                self.problems.push(problem);
-                T::default()
-            }),
-        }
-    }
-
-    /// Removes a key that must be an object, without reading the object's keys.
-    fn take_object(&mut self, key: &str) -> Option<Map<String, Value>> {
+    /// Reads and removes a key; the default if it is absent or null.
+    fn take<T: Json + Default>(&mut self, key: &str) -> T {
         match any_case::take(&mut self.map, key) {
             None | Some(Value::Null) => None,
-            Some(Value::Object(map)) => Some(map),
-            Some(other) => {
-                self.problems.push(format!("{key}: {} is not an object", excerpt(&other)));
-                None
-            }
+            Some(value) => self.problems.below(key, |problems| T::read(&value, problems)),
         }
-    }
-
-    /// Reads the keys of the object at `path`.
-    fn within<T>(
-        &mut self,
-        map: Map<String, Value>,
-        path: &str,
-        read: impl FnOnce(&mut Self, &str) -> T,
-    ) -> T {
-        let mut keys = Self::new(map);
-        let value = read(&mut keys, path);
-        self.problems.append(&mut keys.problems);
-        value
+        .unwrap_or_default()
     }
 
     /// Reads the DNS settings, if any: see [`NetConf::dns`].
     fn take_dns(&mut self) -> Option<Dns> {
-        let dns = self.take_object("dns")?;
+        let dns: Map<String, Value> = self.take::<Option<_>>("dns")?;
         let any_is_set = dns.values().any(|value| !value.is_null() && value != "");
-        match any_case::read(&dns.into(), "dns") {
-            Ok(dns) => Some(dns).filter(|_| any_is_set),
-            Err(problem) => {
-                self.problems.push(problem);
-                None
-            }
-        }
+        let dns = self.problems.below("dns", |problems| Json::read(&dns.into(), problems));
+        dns.filter(|_| any_is_set)
     }
 
     fn take_valid_attachments(&mut self) -> Option<Vec<Attachment>> {
@@ -329,11 +303,11 @@ impl Keys {
             any_case::take(&mut self.map, VALID_ATTACHMENTS);
             return Some(Vec::new());
         }
-        let valid: Option<Vec<Attachment>> = self.take(VALID_ATTACHMENTS, "");
+        let valid: Option<Vec<Attachment>> = self.take(VALID_ATTACHMENTS);
         // The key with the second name stays in place and is passed on unchanged.
         valid.or_else(|| {
             let list = any_case::get(&self.map, ATTACHMENTS).filter(|list| !list.is_null())?;
-            any_case::read(list, ATTACHMENTS).map_err(|problem| self.problems.push(problem)).ok()
+            self.problems.below(ATTACHMENTS, |problems| Json::read(list, problems))
         })
     }
 
@@ -345,17 +319,19 @@ impl Keys {
                     .get(..RESERVED.len())
                     .is_some_and(|start| start.eq_ignore_ascii_case(RESERVED))
         };
-        let (protocol, others) =
-            std::mem::take(&mut self.map).into_iter().partition(|(key, _)| is_protocol(key));
+        let (mut protocol, mut others) = (Map::new(), Map::new());
+        for (key, value) in std::mem::take(&mut self.map) {
+            let part = if is_protocol(&key) { &mut protocol } else { &mut others };
+            part.insert(key, value);
+        }
         self.map = others;
         protocol
     }
+}
 
-    fn finish<T>(self, value: T) -> Result<T, Error> {
-        if self.problems.is_empty() {
-            return Ok(value);
-        }
-        Err(Error::FailedToDecode(self.problems.join("; ")))
+impl<'de> Deserialize<'de> for NetConf {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::try_from(Map::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
 
@@ -379,15 +355,15 @@ pub(crate) fn version_of(map: &Map<String, Value>) -> Result<SpecVersion, Error>
 
 /// Returns the version for an error reply: that of `stdin` if it can be read, otherwise the newest.
 pub(crate) fn version_for_error(stdin: &[u8]) -> SpecVersion {
-    serde_json::from_slice(stdin)
-        .ok()
-        .and_then(|map| version_of(&map).ok())
-        .unwrap_or(SpecVersion::LATEST)
+    match serde_json::from_slice(stdin) {
+        Ok(Value::Object(map)) => version_of(&map).unwrap_or(SpecVersion::LATEST),
+        _ => SpecVersion::LATEST,
+    }
 }
 
 /// Writes DNS settings so that they are read back as settings even if they are empty.
 fn dns_object(dns: &Dns) -> Value {
-    let mut settings = object(dns);
+    let mut settings = to_map(dns);
     if settings.is_empty() {
         settings.insert("nameservers".into(), Value::Array(Vec::new()));
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, ops::Deref};
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 /// The keys of a configuration that are not defined by the protocol, in their order.
@@ -19,8 +19,7 @@ use serde_json::{Map, Value};
 ///     println!("{key}: {value}");
 /// }
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(from = "Map<String, Value>")]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Custom {
     values: HashMap<String, Value>,
     order: Vec<String>,
@@ -44,7 +43,11 @@ impl Custom {
 
     /// Converts to a JSON object.
     pub fn to_map(&self) -> Map<String, Value> {
-        self.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+        let mut map = Map::new();
+        for (key, value) in self.iter() {
+            map.insert(key.clone(), value.clone());
+        }
+        map
     }
 }
 
@@ -88,6 +91,12 @@ impl IntoIterator for Custom {
 impl From<Map<String, Value>> for Custom {
     fn from(map: Map<String, Value>) -> Self {
         map.into_iter().collect()
+    }
+}
+
+impl<'de> Deserialize<'de> for Custom {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Map::deserialize(deserializer).map(Self::from)
     }
 }
 

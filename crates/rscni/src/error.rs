@@ -2,9 +2,7 @@
 
 use std::{error::Error as StdError, fmt, sync::Arc};
 
-use serde::{Deserialize, Serialize};
-
-use crate::{SpecVersion, any_case, request::Command};
+use crate::{SpecVersion, json, object::object, request::Command};
 
 /// An error of a CNI call, one variant per code of the spec (section "Error").
 ///
@@ -319,27 +317,29 @@ impl From<&Error> for u32 {
 }
 
 /// The error reply on stdout (spec: "Error").
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ErrorReply {
     /// The version in use. Go plugins omit it.
-    #[serde(default)]
     pub cni_version: String,
     /// The code.
     pub code: u32,
     /// The short message.
-    #[serde(default)]
     pub msg: String,
     /// The longer text.
-    #[serde(default)]
     pub details: String,
+}
+
+object! {
+    ErrorReply: "an error reply, an object",
+    keys: { "cniVersion": cni_version, "code": code, "msg": msg, "details": details },
+    required: ["code"]
 }
 
 impl ErrorReply {
     /// Reads an error reply, with keys in any case; `None` if the bytes are not one.
     pub(crate) fn from_json(bytes: &[u8]) -> Option<Self> {
         let json: serde_json::Value = serde_json::from_slice(bytes).ok()?;
-        any_case::from_value(json).ok()
+        json::read(&json, "").ok()
     }
 
     /// Creates the reply for `error` in `version`.

@@ -28,6 +28,20 @@ enum Kind {
     Missing(&'static str),
     /// Anything else.
     Other(String),
+    /// Problems of a value and of its parts, with [`PLACE`] for the path of the value.
+    Parts(String),
+}
+
+/// Stands for the path of a value that is read without knowing its path.
+pub(crate) const PLACE: &str = "\u{1}";
+
+/// Puts the path of the value into the text of its problems.
+pub(crate) fn with_path(text: &str, path: &str) -> String {
+    let text = match path {
+        "" => text.replace("\u{1}.", "").replace("\u{1}: ", ""),
+        _ => text.to_owned(),
+    };
+    text.replace(PLACE, path)
 }
 
 impl From<Kind> for Fault {
@@ -66,6 +80,7 @@ impl Fault {
             Kind::Missing(key) => format!("{}: missing, but required", join(path, key)),
             Kind::Other(text) if place.is_empty() => text.clone(),
             Kind::Other(text) => format!("{place}: {text}"),
+            Kind::Parts(text) => with_path(text, path),
         }
     }
 }
@@ -83,7 +98,7 @@ pub(crate) fn join(path: &str, key: &str) -> String {
 /// The beginning of a value as JSON, for a message.
 pub(crate) fn excerpt(value: &Value) -> String {
     const LENGTH: usize = 120;
-    let mut text = value.to_string();
+    let mut text = serde_json::to_string(value).unwrap_or_default();
     if let Some((at, _)) = text.char_indices().nth(LENGTH) {
         text.truncate(at);
         text.push('…');
@@ -128,7 +143,8 @@ fn one_of(names: &'static [&'static str]) -> String {
 
 impl serde::de::Error for Fault {
     fn custom<T: fmt::Display>(text: T) -> Self {
-        Kind::Other(text.to_string()).into()
+        let text = format!("{text:#}");
+        if text.starts_with(PLACE) { Kind::Parts(text) } else { Kind::Other(text) }.into()
     }
 
     fn invalid_type(_: Unexpected<'_>, expected: &dyn Expected) -> Self {

@@ -5,8 +5,8 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use crate::{
-    extra::{Object, impl_object},
-    result::{CNIResult, IpConfig, Route, object, remove_newer_keys},
+    object::{Object, object, to_map},
+    result::{CNIResult, IpConfig, Route, remove_newer_keys},
 };
 
 /// `ip4` or `ip6` of a result up to 0.2.0.
@@ -16,18 +16,18 @@ pub(crate) struct Ip {
     routes: Vec<Route>,
 }
 
-impl_object! {
-    Ip: "an address with its routes, an object", required: Some("ip"), ignored: [],
-    keys: { "ip" => ip.address: net, "gateway" => ip.gateway: address, "routes" => routes: value },
-    newer: {},
-    extra: ip.extra
+object! {
+    Ip: "an address with its routes, an object",
+    keys: { "ip": ip.address, "gateway": ip.gateway, "routes": routes },
+    required: ["ip"],
+    rest: ip.extra
 }
 
 impl Ip {
     /// Appends the address and its routes to a result.
     pub(crate) fn add_to(self, result: &mut CNIResult) {
         let Self { ip, routes } = self;
-        result.ips.push(IpConfig { extra: ip.extra.without(IpConfig::KEYS), ..ip });
+        result.ips.push(IpConfig { extra: ip.extra.without(&IpConfig::SHAPE), ..ip });
         result.routes.extend(routes);
     }
 }
@@ -43,7 +43,7 @@ fn of_family(result: &CNIResult, v4: bool) -> Option<Map<String, Value>> {
     let routes = result.routes.iter().filter(|route| is_family(&route.dst));
     let routes: Vec<Value> = routes
         .map(|route| {
-            let mut json = object(route);
+            let mut json = to_map(route);
             remove_newer_keys::<Route>(&mut json, &route.extra);
             json.into()
         })
@@ -51,7 +51,7 @@ fn of_family(result: &CNIResult, v4: bool) -> Option<Map<String, Value>> {
     if !routes.is_empty() {
         json.insert("routes".into(), routes.into());
     }
-    json.extend(ip.extra.clone().without(Ip::KEYS).iter().map(|(k, v)| (k.clone(), v.clone())));
+    json.extend(ip.extra.clone().without(&Ip::SHAPE).iter().map(|(k, v)| (k.clone(), v.clone())));
     Some(json)
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn shape(result: &CNIResult) -> Map<String, Value> {
         }
     }
     if let Some(dns) = &result.dns {
-        json.insert("dns".into(), object(dns).into());
+        json.insert("dns".into(), to_map(dns).into());
     }
     json.extend(result.extra.iter().map(|(key, value)| (key.clone(), value.clone())));
     json

@@ -40,13 +40,15 @@
 //!
 //! # Features
 //!
-//! A plugin needs none of them.
+//! A plugin needs none of them. Your own structs derive `Deserialize` with your own dependency on
+//! `serde`; rscni does not enable its feature `derive`.
 //!
 //! - `runtime`: the module [`runtime`]. It enables `preserve_order` and `float_roundtrip` of
 //!   `serde_json`. Without them, JSON objects that a plugin passes on have sorted keys, as in Go,
 //!   and numbers with more than 15 digits and a fraction may change in the last digit.
 //! - `async`: async plugins on any executor and, with `runtime`, the runtime side on tokio.
 //! - `shim`: a thin plugin in front of a node daemon, on Linux; on tokio with `async`.
+//! - `ipnet-serde`: [`IpNet`] in your own configuration struct.
 //! - `compat`: names of older crates, see `MIGRATING.md` in the repository.
 //!
 //! On Windows the crate compiles without `runtime`, and plugins cannot be called as processes.
@@ -98,9 +100,11 @@ mod fault;
 #[cfg(all(feature = "runtime", any(test, fuzzing)))]
 pub mod fuzzing;
 pub mod invoke;
+mod json;
 mod legacy;
 pub mod manual;
 pub mod name;
+mod object;
 mod plugin;
 #[cfg_attr(not(unix), path = "no_process.rs")]
 mod process;

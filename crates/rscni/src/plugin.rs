@@ -17,7 +17,9 @@ use crate::{
     cni_args::parse_bool,
     conf::{NetConf, version_for_error},
     error::{Error, ErrorReply},
+    json,
     name::{check_container_id, check_interface_name, check_network_name},
+    object::to_map,
     removal,
     request::{Command, Reply, Request, reserve_stdout},
     result::CNIResult,
@@ -387,9 +389,7 @@ pub(crate) fn prepare(request: &Request, identity: &Identity) -> Prepared {
 /// Shapes the reply to a call.
 pub(crate) fn finish(version: SpecVersion, outcome: Result<Option<CNIResult>, Error>) -> Reply {
     match outcome {
-        Ok(Some(result)) => {
-            Reply { stdout: result.to_json(version).to_string().into_bytes(), ..Reply::default() }
-        }
+        Ok(Some(result)) => Reply { stdout: result.to_text(version), ..Reply::default() },
         Ok(None) => Reply::default(),
         Err(error) => failure(error, version),
     }
@@ -445,7 +445,7 @@ fn about(identity: &Identity) -> Reply {
 }
 
 pub(crate) fn failure(error: Error, version: SpecVersion) -> Reply {
-    let stdout = serde_json::to_vec(&ErrorReply::new(&error, version)).unwrap_or_default();
+    let stdout = json::to_text(to_map(&ErrorReply::new(&error, version)));
     Reply { stdout, stderr: String::new(), error: Some(error) }
 }
 

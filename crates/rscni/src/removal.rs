@@ -14,10 +14,11 @@ const DISPENSABLE: [&str; 7] =
 /// An unreadable `ipMasq` counts as true: the configuration may have changed since ADD, and
 /// removing absent rules does no harm.
 pub(crate) fn read(stdin: &[u8]) -> Option<NetConf> {
-    let mut map: Map<String, Value> = serde_json::from_slice(stdin).ok()?;
+    let Ok(Value::Object(mut map)) = serde_json::from_slice(stdin) else { return None };
     for key in DISPENSABLE {
         let Some(value) = any_case::get(&map, key) else { continue };
-        let alone = Map::from_iter([(key.to_owned(), value.clone())]);
+        let mut alone = Map::new();
+        alone.insert(key.to_owned(), value.clone());
         if NetConf::try_from(alone).is_ok() {
             continue;
         }

@@ -18,7 +18,7 @@ use rustix::{
     stdio::dup2_stdout,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{
     Error, TraceContext,
@@ -26,8 +26,7 @@ use crate::{
 };
 
 /// The command of a call (`CNI_COMMAND`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Command {
     /// Adds a container to a network.
@@ -89,6 +88,20 @@ impl std::str::FromStr for Command {
     }
 }
 
+impl Serialize for Command {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Command {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let names = &["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"];
+        text.parse().map_err(|_| D::Error::unknown_variant(&text, names))
+    }
+}
+
 impl std::fmt::Display for Command {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(self.as_str())
@@ -118,12 +131,14 @@ impl Request {
     /// # Errors
     /// [`Error::IOFailure`] if stdin cannot be read.
     pub fn from_process() -> Result<Self, Error> {
-        let vars = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
-            .filter(|(name, _)| {
-                name.starts_with("CNI_") || TraceContext::VARIABLES.contains(&name.as_str())
-            })
-            .collect();
+        let mut vars = BTreeMap::new();
+        for (name, value) in std::env::vars_os() {
+            if let Ok(name) = name.into_string()
+                && (name.starts_with("CNI_") || TraceContext::VARIABLES.contains(&name.as_str()))
+            {
+                vars.insert(name, value);
+            }
+        }
         let mut request = Self::new(vars, Vec::new());
         let stdin = &mut request.stdin;
         let outcome = match request.vars.get("CNI_COMMAND").and_then(|command| command.to_str()) {

@@ -7,13 +7,14 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
     Error, SpecVersion, any_case,
-    extra::{Extra, Object, impl_object},
+    extra::Extra,
+    json::{self, Json, Problems},
     legacy,
+    object::{Object, object, to_map},
 };
 
 /// The result of ADD: interfaces, addresses, routes, DNS settings.
@@ -33,66 +34,51 @@ use crate::{
 /// assert_eq!(old.to_json(SpecVersion::V0_4_0)["ips"][0]["version"], "4");
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CNIResult {
     /// The interfaces that the attachment made, including host interfaces.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub interfaces: Vec<Interface>,
     /// The addresses.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ips: Vec<IpConfig>,
     /// The routes.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<Route>,
     /// DNS settings.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<Dns>,
     /// All other keys.
-    #[serde(flatten)]
     pub extra: Extra,
 }
 
 /// An interface that an attachment made.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
     /// Its name.
     pub name: String,
     /// Its MAC address, if it has one.
-    #[serde(skip_serializing_if = "no_text")]
     pub mac: Option<String>,
     /// Its MTU in bytes (1.1.0).
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
     /// `CNI_NETNS` of the container that it is in; `None` on the host.
-    #[serde(skip_serializing_if = "no_text")]
     pub sandbox: Option<String>,
     /// Absolute path of its socket (1.1.0).
-    #[serde(skip_serializing_if = "no_text")]
     pub socket_path: Option<String>,
     /// The platform's identifier of its PCI device (1.1.0).
-    #[serde(rename = "pciID", skip_serializing_if = "no_text")]
     pub pci_id: Option<String>,
     /// All other keys.
-    #[serde(flatten)]
     pub extra: Extra,
 }
 
 /// An address of an attachment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IpConfig {
     /// Index into [`CNIResult::interfaces`] of its interface.
     ///
     /// Up to 0.4.0 some plugins write -1 for "unknown"; it is read as `None`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub interface: Option<u32>,
     /// The address with its prefix length.
     pub address: IpNet,
     /// The default gateway of its subnet.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
     /// All other keys.
-    #[serde(flatten)]
     pub extra: Extra,
 }
 
@@ -104,30 +90,23 @@ impl IpConfig {
 }
 
 /// A route of an attachment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Route {
     /// The destination.
     pub dst: IpNet,
     /// The next hop; without it, plugins may use the gateway of an address.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub gw: Option<IpAddr>,
     /// Path MTU in bytes (1.1.0).
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
     /// TCP maximum segment size to advertise, in bytes (1.1.0).
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub advmss: Option<u32>,
     /// Priority, lower is preferred (1.1.0).
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<u32>,
     /// Routing table (1.1.0).
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub table: Option<u32>,
     /// Scope: 0 global, 253 link, 254 host (1.1.0).
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<u8>,
     /// All other keys.
-    #[serde(flatten)]
     pub extra: Extra,
 }
 
@@ -139,22 +118,17 @@ impl Route {
 }
 
 /// DNS settings, in a result and in a configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dns {
     /// Addresses of name servers, most preferred first. Strings, since a scoped address has a zone.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nameservers: Vec<String>,
     /// The local domain for short names.
-    #[serde(skip_serializing_if = "no_text")]
     pub domain: Option<String>,
     /// Search domains, most preferred first.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub search: Vec<String>,
     /// Options for the resolver.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
     /// All other keys.
-    #[serde(flatten)]
     pub extra: Extra,
 }
 
@@ -162,7 +136,7 @@ impl Dns {
     /// Whether nothing is set.
     pub fn is_empty(&self) -> bool {
         let Self { nameservers, domain, search, options, extra } = self;
-        no_text(domain)
+        domain.as_ref().is_none_or(String::is_empty)
             && [nameservers, search, options].into_iter().all(Vec::is_empty)
             && extra.is_empty()
     }
@@ -176,16 +150,27 @@ impl CNIResult {
     pub fn from_json(bytes: &[u8]) -> Result<Self, Error> {
         serde_json::from_slice(bytes)
             .map_err(|error| error.to_string())
-            .and_then(|json| any_case::read(&json, ""))
+            .and_then(|json| json::read(&json, ""))
             .map_err(|problem| Error::FailedToDecode(format!("result of a plugin: {problem}")))
     }
 
     /// Returns this result in the shape of `version`, with `cniVersion`.
     pub fn to_json(&self, version: SpecVersion) -> Value {
+        Value::Object(self.with_version(version))
+    }
+
+    /// Returns the text of [`to_json`](Self::to_json).
+    pub(crate) fn to_text(&self, version: SpecVersion) -> Vec<u8> {
+        json::to_text(self.with_version(version))
+    }
+
+    fn with_version(&self, version: SpecVersion) -> Map<String, Value> {
         let mut json = Map::new();
         json.insert("cniVersion".into(), version.as_str().into());
-        json.extend(self.shape(version));
-        Value::Object(json)
+        for (key, value) in self.shape(version) {
+            json.insert(key, value);
+        }
+        json
     }
 
     /// Returns the members in the shape of `version`.
@@ -193,7 +178,7 @@ impl CNIResult {
         if version.has_legacy_result() {
             return legacy::shape(self);
         }
-        let mut json = object(self);
+        let mut json = to_map(self);
         if version < SpecVersion::V1_1_0 {
             let extras = self.interfaces.iter().map(|interface| &interface.extra);
             remove_newer::<Interface>(&mut json, "interfaces", extras);
@@ -218,14 +203,6 @@ impl CNIResult {
     }
 }
 
-/// Serializes a type of this crate, all of which are JSON objects with string keys.
-pub(crate) fn object<T: Serialize>(value: &T) -> Map<String, Value> {
-    match serde_json::to_value(value) {
-        Ok(Value::Object(map)) => map,
-        _ => Map::new(),
-    }
-}
-
 /// Removes the keys of 1.1.0 from the objects of a list, except those set by a previous plugin.
 fn remove_newer<'a, T: Object>(
     json: &mut Map<String, Value>,
@@ -242,82 +219,65 @@ fn remove_newer<'a, T: Object>(
 
 /// Removes the keys of 1.1.0 from an object, except those set by a previous plugin.
 pub(crate) fn remove_newer_keys<T: Object>(json: &mut Map<String, Value>, extra: &Extra) {
-    for key in (T::NEWER..T::KEYS.len()).filter(|key| !extra.has_given(*key)) {
-        any_case::remove(json, T::KEYS[key]);
+    for (_, key) in T::SHAPE.newer.iter().enumerate().filter(|(i, _)| !extra.has_given(*i)) {
+        any_case::remove(json, key);
     }
 }
 
-/// The union of all shapes, for reading.
-#[derive(Default)]
-struct AnyShape {
-    result: CNIResult,
-    ip4: Option<legacy::Ip>,
-    ip6: Option<legacy::Ip>,
-}
-
-impl<'de> Deserialize<'de> for CNIResult {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let AnyShape { mut result, ip4, ip6 } = AnyShape::deserialize(deserializer)?;
-        for ip in [ip4, ip6].into_iter().flatten() {
-            ip.add_to(&mut result);
+/// Moves the address and the routes of a family, as results up to 0.2.0 have them.
+fn add_legacy(result: &mut CNIResult, problems: &mut Problems) {
+    for key in ["ip4", "ip6"] {
+        if let Some(value) = result.extra.take(key).filter(|value| !value.is_null()) {
+            let ip: Option<legacy::Ip> =
+                problems.below(key, |problems| Json::read(&value, problems));
+            ip.map(|ip| ip.add_to(result));
         }
-        Ok(result)
     }
 }
 
-impl_object! {
-    AnyShape: "the result of a plugin, an object", required: None, ignored: ["cniVersion"],
-    keys: {
-        "interfaces" => result.interfaces: value, "ips" => result.ips: value,
-        "routes" => result.routes: value, "dns" => result.dns: value,
-        "ip4" => ip4: value, "ip6" => ip6: value
-    },
-    newer: {},
-    extra: result.extra
+object! {
+    CNIResult: "the result of a plugin, an object",
+    keys: { "interfaces": interfaces, "ips": ips, "routes": routes, "dns": dns },
+    ignored: ["cniVersion"],
+    rest: extra,
+    complete: add_legacy
 }
 
-impl_object! {
-    Interface: "an interface, an object", required: None, ignored: [],
-    keys: { "name" => name: value, "mac" => mac: text, "sandbox" => sandbox: text },
-    newer: { "mtu" => mtu: number, "socketPath" => socket_path: text, "pciID" => pci_id: text },
-    extra: extra
+object! {
+    Interface: "an interface, an object",
+    keys: {
+        "name": name, "mac": mac, "mtu": mtu, "sandbox": sandbox, "socketPath": socket_path,
+        "pciID": pci_id
+    },
+    newer: ["mtu", "socketPath", "pciID"],
+    rest: extra
 }
 
 // `version` follows from the address, and is written in the versions that require it.
-impl_object! {
-    IpConfig: "an address of a result, an object", required: Some("address"), ignored: ["version"],
+object! {
+    IpConfig: "an address of a result, an object",
+    keys: { "interface": interface, "address": address, "gateway": gateway },
+    required: ["address"],
+    ignored: ["version"],
+    indices: ["interface"],
+    rest: extra
+}
+
+object! {
+    Route: "a route, an object",
     keys: {
-        "interface" => interface: interface, "address" => address: net,
-        "gateway" => gateway: address
+        "dst": dst, "gw": gw, "mtu": mtu, "advmss": advmss, "priority": priority, "table": table,
+        "scope": scope
     },
-    newer: {},
-    extra: extra
+    required: ["dst"],
+    newer: ["mtu", "advmss", "priority", "table", "scope"],
+    rest: extra
 }
 
-impl_object! {
-    Route: "a route, an object", required: Some("dst"), ignored: [],
-    keys: { "dst" => dst: net, "gw" => gw: address },
-    newer: {
-        "mtu" => mtu: number, "advmss" => advmss: number, "priority" => priority: number,
-        "table" => table: number, "scope" => scope: number
-    },
-    extra: extra
-}
-
-impl_object! {
-    Dns: "DNS settings, an object", required: None, ignored: [],
-    keys: {
-        "nameservers" => nameservers: value, "domain" => domain: text, "search" => search: value,
-        "options" => options: value
-    },
-    newer: {},
-    extra: extra
-}
-
-/// Whether an optional string is omitted; an empty one is, as it counts as `None`.
-#[expect(clippy::ref_option, reason = "serde calls it with a reference to the field")]
-pub(crate) fn no_text(text: &Option<String>) -> bool {
-    text.as_ref().is_none_or(String::is_empty)
+object! {
+    Dns: "DNS settings, an object",
+    keys: { "nameservers": nameservers, "domain": domain, "search": search, "options": options },
+    rest: extra
 }
 
 #[cfg(test)]

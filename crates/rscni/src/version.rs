@@ -6,8 +6,9 @@
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
 
-use crate::{Error, any_case};
+use crate::{Error, any_case, json};
 
 /// A released version of the CNI spec, ordered by age.
 ///
@@ -152,13 +153,15 @@ impl PluginInfo {
     /// Returns the reply to VERSION (spec: "VERSION Success"), in the version of the input, or in
     /// the newest supported one.
     pub(crate) fn reply(&self, stdin: &[u8]) -> Vec<u8> {
-        let input: serde_json::Value = serde_json::from_slice(stdin).unwrap_or_default();
+        let input: Value = serde_json::from_slice(stdin).unwrap_or_default();
         let asked = input.as_object().and_then(|input| any_case::get(input, "cniVersion"));
         let asked = asked.and_then(|text| text.as_str()?.parse().ok());
         let version = asked.or(self.supported.last().copied()).unwrap_or(SpecVersion::LATEST);
-        let reply =
-            serde_json::json!({ "cniVersion": version, "supportedVersions": self.supported });
-        reply.to_string().into_bytes()
+        let supported = self.supported.iter().map(|version| version.as_str().into()).collect();
+        let mut reply = Map::new();
+        reply.insert("cniVersion".into(), version.as_str().into());
+        reply.insert("supportedVersions".into(), Value::Array(supported));
+        json::to_text(reply)
     }
 
     /// Returns the supported versions as a comma-separated list.

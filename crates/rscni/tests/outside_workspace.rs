@@ -23,8 +23,8 @@ fn copy_example(directory: &Path, name: &str, dependencies: &str) {
     fs::copy(Path::new(ROOT).join("Cargo.lock"), to.join("Cargo.lock")).unwrap();
 }
 
-/// Runs cargo without a network, with the artefacts of earlier runs.
-fn cargo(directory: &Path, arguments: &[&str]) {
+/// Runs cargo without a network, with the artefacts of earlier runs. Returns its output.
+fn cargo(directory: &Path, arguments: &[&str]) -> String {
     let out = Command::new(env!("CARGO"))
         .args(arguments)
         .arg("--offline")
@@ -34,6 +34,7 @@ fn cargo(directory: &Path, arguments: &[&str]) {
         .unwrap();
     let stderr = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.success(), "cargo {arguments:?}:\n{stderr}");
+    String::from_utf8(out.stdout).unwrap()
 }
 
 #[test]
@@ -44,6 +45,8 @@ fn an_example_builds_with_the_dependencies_of_the_readmes() {
         copy_example(directory.path(), "noop", &manifest_in(page));
         cargo(&directory.path().join("noop"), &["build"]);
     }
+    let tree = cargo(&directory.path().join("noop"), &["tree", "--prefix", "none"]);
+    assert!(tree.contains("rscni v") && !tree.contains("syn v"), "macros slow the build:\n{tree}");
     // The README of rscni-test has only the dependencies of tests. They are found, not built.
     let both = manifest_in("crates/rscni/README.md") + &manifest_in("crates/rscni-test/README.md");
     copy_example(directory.path(), "noop", &both);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::AttachmentParams;
-use crate::{Bandwidth, IpRange, PortMapping, RuntimeConfig, RuntimeDns, result::object};
+use crate::{Bandwidth, IpRange, PortMapping, RuntimeConfig, RuntimeDns, object::to_map};
 
 /// A container that is attached to several networks: a pod, a single container or a virtual
 /// machine.
@@ -173,7 +173,7 @@ impl Sandbox {
             netns: self.netns.clone(),
             ifname: ifname.into(),
             args: self.args.clone(),
-            capability_args: object(&self.capabilities),
+            capability_args: to_map(&self.capabilities),
             ..AttachmentParams::default()
         }
     }
