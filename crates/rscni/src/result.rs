@@ -230,7 +230,9 @@ fn add_legacy(result: &mut CNIResult, problems: &mut Problems) {
         if let Some(value) = result.extra.take(key).filter(|value| !value.is_null()) {
             let ip: Option<legacy::Ip> =
                 problems.below(key, |problems| Json::read(&value, problems));
-            ip.map(|ip| ip.add_to(result));
+            if let Some(ip) = ip {
+                ip.add_to(result);
+            }
         }
     }
 }
