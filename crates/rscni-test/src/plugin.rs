@@ -84,12 +84,13 @@ impl Plugin {
     /// count or fail them. There is no time limit.
     ///
     /// ```
+    /// use std::ffi::OsStr;
     /// use std::{os::unix::process::ExitStatusExt, process::{ExitStatus, Output}};
     /// use rscni_test::Plugin;
     ///
     /// let shim = Plugin::linked("my-shim", |call| {
     ///     // Here a shim asks the daemon, which runs in a thread of the test.
-    ///     let command = call.environment["CNI_COMMAND".as_ref()].clone();
+    ///     let command = call.environment[OsStr::new("CNI_COMMAND")].clone();
     ///     let stdout = if command == "VERSION" {
     ///         &br#"{"cniVersion":"1.1.0","supportedVersions":["1.1.0"]}"#[..]
     ///     } else {
