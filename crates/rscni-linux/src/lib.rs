@@ -76,9 +76,10 @@ pub use crate::{
     mac::MacAddr,
     netlink::{
         Address, AddressFlags, Background, Batch, Bridge, BridgeInfo, BridgePort, BridgePortInfo,
-        Dummy, Family, Ifb, Ipvlan, IpvlanMode, Link, LinkChange, Macvlan, MacvlanInfo,
-        MacvlanMode, Neighbour, Netlink, NewAddress, NewLink, OperState, Request, Route,
-        RouteFilter, RouteType, Rule, TunInfo, Veth, Vlan, VlanLink, VlanOwner, Vrf, tc,
+        Dummy, Event, Family, Forwarding, Ifb, Ipvlan, IpvlanMode, Link, LinkChange, Macvlan,
+        MacvlanInfo, MacvlanMode, Monitor, Neighbour, Netlink, NewAddress, NewLink, OperState,
+        Request, Route, RouteFilter, RouteType, Rule, TunInfo, Veth, Vlan, VlanLink, VlanOwner,
+        Vrf, Vxlan, VxlanInfo, tc,
     },
     netns::Netns,
     nft::Nft,

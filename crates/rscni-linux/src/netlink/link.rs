@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::{
     AttributeBuf, Attributes, BridgeInfo, BridgePortInfo, IpvlanMode, MacvlanInfo, Message,
-    Netlink, Optional, Request, TunInfo, Value,
+    Netlink, Optional, Request, TunInfo, Value, VxlanInfo,
     action::Action,
     attributes,
     kind::{IFLA_VRF_TABLE, parse_vlan_id},
@@ -85,6 +85,8 @@ pub struct Link {
     pub vlan_id: Option<u16>,
     /// Settings of a tun or tap.
     pub tun: Option<TunInfo>,
+    /// Settings of a VXLAN link.
+    pub vxlan: Option<VxlanInfo>,
 }
 
 /// The operational state of a link (`IFLA_OPERSTATE`, RFC 2863).
@@ -188,6 +190,7 @@ impl Link {
             Some("ipvlan") => self.ipvlan_mode = IpvlanMode::parse(data),
             Some("tun") => self.tun = Some(TunInfo::parse(data)),
             Some("vlan") => self.vlan_id = parse_vlan_id(data),
+            Some("vxlan") => self.vxlan = Some(VxlanInfo::parse(data)),
             Some("vrf") => self.vrf_table = data.value(IFLA_VRF_TABLE).map(Value::u32),
             _ => {}
         }

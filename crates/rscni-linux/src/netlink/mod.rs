@@ -11,11 +11,13 @@ mod address;
 mod attribute;
 mod bridge;
 mod family;
+mod forwarding;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod kind;
 mod link;
 mod message;
+mod monitor;
 mod neighbour;
 mod nsid;
 mod removal;
@@ -31,11 +33,13 @@ pub use self::{
     address::{Address, AddressFlags, NewAddress},
     bridge::{BridgeInfo, BridgePort, BridgePortInfo},
     family::Family,
+    forwarding::Forwarding,
     kind::{
         Bridge, Dummy, Ifb, Ipvlan, IpvlanMode, Macvlan, MacvlanInfo, MacvlanMode, NewLink,
-        TunInfo, Veth, VlanLink, Vrf,
+        TunInfo, Veth, VlanLink, Vrf, Vxlan, VxlanInfo,
     },
     link::{Link, LinkChange, OperState},
+    monitor::{Event, Monitor},
     neighbour::Neighbour,
     removal::Background,
     request::{Batch, Request},

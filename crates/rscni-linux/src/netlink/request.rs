@@ -184,4 +184,8 @@ operations! {
     fn add_neighbour(index: u32, address: IpAddr, mac: MacAddr);
     /// Removes a neighbour entry, as `ip neigh del`.
     fn del_neighbour(index: u32, address: IpAddr);
+    /// Adds or replaces a permanent entry of a VXLAN link, as `bridge fdb replace ... dst REMOTE`.
+    fn add_forwarding(index: u32, mac: MacAddr, remote: IpAddr);
+    /// Removes an entry of a VXLAN link, as `bridge fdb del ... dst REMOTE`.
+    fn del_forwarding(index: u32, mac: MacAddr, remote: IpAddr);
 }

@@ -196,6 +196,45 @@ impl Socket {
         }
     }
 
+    /// Returns the port id of the socket. The kernel assigns it when the first request is sent.
+    pub(crate) fn port(&self) -> Result<u32> {
+        let mut address = netlink_sys::SocketAddr::new(0, 0);
+        let port = self.raw.get_address(&mut address).map(|()| address.port_number());
+        port.map_err(|error| Error::io("look up the port of a netlink socket", error))
+    }
+
+    /// Joins multicast groups. The socket no longer blocks.
+    pub(crate) fn join(&mut self, groups: &[u32], queue: usize) -> io::Result<()> {
+        // More than the limit of the machine takes CAP_NET_ADMIN in the initial user namespace.
+        let size = socket2::SockRef::from(&self.raw).set_recv_buffer_size(queue);
+        size.and_then(|()| self.raw.bind_auto().map(drop))?;
+        groups.iter().try_for_each(|group| self.raw.add_membership(*group))?;
+        self.raw.set_non_blocking(true)
+    }
+
+    /// Passes the type, the port of the originator and the payload of each message of the next datagram to `handle`.
+    pub(crate) fn notifications(
+        &mut self,
+        mut handle: impl FnMut(u16, u32, &[u8]),
+    ) -> io::Result<()> {
+        self.incoming.clear();
+        let length = retry(|| self.raw.recv(&mut self.incoming, MSG_TRUNC | MSG_DONTWAIT))?;
+        if length > self.incoming.len() {
+            return Err(rustix::io::Errno::NOBUFS.into());
+        }
+        let mut rest = &self.incoming[..];
+        while let Some([l0, l1, l2, l3, k0, k1, _, _, _, _, _, _, p0, p1, p2, p3]) =
+            rest.first_chunk::<HEADER>()
+        {
+            let length = u32::from_ne_bytes([*l0, *l1, *l2, *l3]) as usize;
+            let Some(payload) = rest.get(HEADER..length) else { break };
+            let port = u32::from_ne_bytes([*p0, *p1, *p2, *p3]);
+            handle(u16::from_ne_bytes([*k0, *k1]), port, payload);
+            rest = rest.get(length.next_multiple_of(ALIGNMENT)..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
     /// Sends one request and parses the object that answers it.
     pub(crate) fn get<T>(
         &mut self,

@@ -282,6 +282,12 @@ impl RuleInfo {
     }
 }
 
+/// Returns the name of the table that a notification is about: attribute 1 of the messages about
+/// tables, chains, rules, sets and elements.
+pub(crate) fn table_of(payload: &[u8]) -> Option<String> {
+    attributes(payload, HEADER).value(NFTA_TABLE_NAME).map(netlink::Value::string)
+}
+
 pub(super) fn elements(payload: &[u8]) -> impl Iterator<Item = ElementInfo> {
     attributes(payload, HEADER)
         .filter(|(kind, _)| *kind == NFTA_SET_ELEM_LIST_ELEMENTS)

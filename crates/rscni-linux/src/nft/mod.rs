@@ -22,6 +22,7 @@ use std::fmt;
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
+pub(crate) use self::list::table_of;
 pub use self::{
     chain::{BaseChain, Hook, Policy},
     element::{Data, Element},
@@ -61,6 +62,11 @@ impl Nft {
     /// Avoids the messages of Linux 6.3, for tests. An older kernel is detected automatically.
     pub fn assume_old_kernel(&mut self) {
         self.destroy = false;
+    }
+
+    /// Returns the port id of the socket, by which notifications name the originator of a change.
+    pub fn port(&self) -> Result<u32> {
+        self.socket.port()
     }
 
     /// Starts a transaction.

@@ -8,6 +8,7 @@ mod tun;
 mod veth;
 mod vlan;
 mod vrf;
+mod vxlan;
 
 use libc::{
     IFF_UP, IFLA_ADDRESS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINK, IFLA_LINKINFO,
@@ -23,6 +24,7 @@ pub use self::{
     veth::Veth,
     vlan::VlanLink,
     vrf::Vrf,
+    vxlan::{Vxlan, VxlanInfo},
 };
 pub(super) use self::{vlan::parse_id as parse_vlan_id, vrf::IFLA_VRF_TABLE};
 use super::{
