@@ -1,0 +1,56 @@
+//! The network list that container runtimes read.
+
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use super::{Both, Own};
+
+/// The name of the network, which is part of names of state files.
+pub const NETWORK: &str = "rscni";
+/// Bytes that VXLAN adds to each packet.
+pub(crate) const OVERHEAD: Both<u32> = Both { v4: 50, v6: 70 };
+
+/// Returns the MTU of pods: that of the smallest uplink, less the overhead of the tunnels in use.
+pub fn mtu(own: &Own, tunnels: Both<bool>) -> Option<u32> {
+    let of = |family| {
+        let uplink = own.uplinks.of(family).as_ref()?;
+        own.pod_cidrs.of(family).as_ref()?;
+        let overhead = if *tunnels.of(family) { *OVERHEAD.of(family) } else { 0 };
+        Some(uplink.mtu.saturating_sub(overhead))
+    };
+    super::FAMILIES.into_iter().filter_map(of).min()
+}
+
+/// Returns the list, or `None` if the Node has no podCIDRs.
+///
+/// Masquerading is not in it, because it depends on other nodes: the daemon does it.
+pub fn conflist(own: &Own, tunnels: Both<bool>) -> Option<Vec<u8>> {
+    let nets: Vec<&IpNet> = own.pod_cidrs.iter().flatten().collect();
+    if nets.is_empty() {
+        return None;
+    }
+    let ranges: Vec<Value> = nets.iter().map(|net| json!([{ "subnet": net }])).collect();
+    let everything = |net: &&IpNet| if net.addr().is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+    let routes: Vec<Value> = nets.iter().map(|net| json!({ "dst": everything(net) })).collect();
+    let mut ptp = json!({
+        "type": "ptp",
+        "ipam": { "type": "host-local", "ranges": ranges, "routes": routes },
+    });
+    if let Some(mtu) = mtu(own, tunnels) {
+        ptp["mtu"] = mtu.into();
+    }
+    let list = json!({
+        "cniVersion": "1.1.0",
+        "name": NETWORK,
+        "plugins": [
+            ptp,
+            { "type": "portmap", "capabilities": { "portMappings": true } },
+            { "type": "bandwidth", "capabilities": { "bandwidth": true } },
+            // Accepts forwarded packets of pods if the policy of the host drops them.
+            { "type": "firewall" },
+        ],
+    });
+    let mut text = serde_json::to_vec_pretty(&list).ok()?;
+    text.push(b'\n');
+    Some(text)
+}

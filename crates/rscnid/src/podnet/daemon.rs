@@ -1,0 +1,319 @@
+//! The pod network in operation: Nodes and notifications in, changes of the kernel and the network
+//! list out.
+
+use std::{collections::BTreeMap, io, path::PathBuf};
+
+use rscni_linux::{Family, Monitor, Result};
+use tracing::{info, warn};
+
+use super::{
+    Backend, Both, Change, Core, NodeInfo, Problem, Tunnel,
+    conflist::conflist,
+    difference,
+    kernel::Kernel,
+    list_file::ListFile,
+    node,
+    repair::{Repair, repair},
+};
+
+/// The settings of the pod network.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Name of this Node.
+    pub node: String,
+    /// The way to other nodes.
+    pub backend: Backend,
+    /// The network list in the directory that runtimes read.
+    pub conflist: PathBuf,
+    /// The directory for the list itself, which must not survive a reboot.
+    pub run_dir: PathBuf,
+}
+
+/// The pod network of this node, in the namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct Daemon {
+    settings: Settings,
+    kernel: Kernel,
+    /// Notifications about links, addresses, routes and neighbours.
+    pub links: Monitor,
+    /// Notifications about nftables.
+    pub tables: Monitor,
+    /// This Node, if it is known and has podCIDRs.
+    core: Option<Core>,
+    own_node: Option<NodeInfo>,
+    /// A list of Nodes whose synchronization failed.
+    pending: Option<Vec<NodeInfo>>,
+    list_file: ListFile,
+    problems: Vec<Problem>,
+    /// Numbers for the metrics.
+    pub counts: Counts,
+}
+
+/// Numbers for the metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Complete comparisons with the kernel.
+    pub syncs: u64,
+    /// Objects that other programs had removed or changed.
+    pub corrections: u64,
+    /// Changes that the kernel refused.
+    pub failures: u64,
+}
+
+impl Daemon {
+    /// Opens the sockets. Nothing is changed before the first list of Nodes.
+    pub fn open(settings: Settings) -> Result<Self> {
+        let list_file = ListFile::new(&settings.conflist, &settings.run_dir);
+        Ok(Self {
+            kernel: Kernel::open()?,
+            links: Monitor::open()?,
+            tables: Monitor::open_nftables()?,
+            core: None,
+            own_node: None,
+            pending: None,
+            list_file,
+            problems: Vec::new(),
+            counts: Counts::default(),
+            settings,
+        })
+    }
+
+    /// The core, after the first list of Nodes.
+    pub fn core(&self) -> Option<&Core> {
+        self.core.as_ref()
+    }
+
+    /// The problems of all Nodes.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// Takes a complete list of Nodes.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel cannot be read, or the network list cannot be written.
+    pub fn replace(&mut self, nodes: Vec<NodeInfo>) -> io::Result<()> {
+        self.pending = Some(nodes.clone());
+        self.replace_all(nodes)?;
+        self.pending = None;
+        Ok(())
+    }
+
+    fn replace_all(&mut self, nodes: Vec<NodeInfo>) -> io::Result<()> {
+        self.own_node = nodes.iter().find(|node| node.name == self.settings.node).cloned();
+        let Some(own_node) = &self.own_node else {
+            warn!(node = self.settings.node, "the list of Nodes does not contain this node");
+            return Ok(());
+        };
+        let macs = self.core.as_ref().map(|core| core.own().macs);
+        let own = self.kernel.own(own_node, self.settings.backend, macs).map_err(other)?;
+        let state = self.kernel.read(&own).map_err(other)?;
+        match &mut self.core {
+            Some(core) => drop(core.set_own(own)),
+            none => *none = Some(Core::new(own)),
+        }
+        if let Some(core) = &mut self.core {
+            core.replace(nodes, &state);
+        }
+        self.sync()
+    }
+
+    /// Takes a new or changed Node.
+    ///
+    /// # Errors
+    ///
+    /// As [`replace`](Self::replace).
+    pub fn set(&mut self, node: NodeInfo) -> io::Result<()> {
+        if node.name == self.settings.node {
+            if self.own_node.as_ref() == Some(&node) {
+                return Ok(());
+            }
+            self.own_node = Some(node);
+            return self.look_again();
+        }
+        let Some(core) = &mut self.core else { return Ok(()) };
+        let before = Both::each(|family| core.needs_tunnel(family));
+        let changes = core.set(node);
+        if before != Both::each(|family| core.needs_tunnel(family)) {
+            return self.sync();
+        }
+        self.carry_out(&changes);
+        Ok(())
+    }
+
+    /// Forgets a Node.
+    ///
+    /// # Errors
+    ///
+    /// As [`replace`](Self::replace).
+    pub fn remove(&mut self, name: &str) -> io::Result<()> {
+        let Some(core) = self.core.as_mut().filter(|_| name != self.settings.node) else {
+            return Ok(());
+        };
+        let changes = core.remove(name);
+        self.carry_out(&changes);
+        Ok(())
+    }
+
+    /// Reads the notifications and restores what other programs changed.
+    ///
+    /// # Errors
+    ///
+    /// As [`replace`](Self::replace).
+    pub fn notice(&mut self) -> io::Result<()> {
+        let mut events = self.links.receive().map_err(other)?;
+        events.extend(self.tables.receive().map_err(other)?);
+        let Some(core) = &self.core else { return Ok(()) };
+        let mut changes: Vec<Change> = Vec::new();
+        let mut everything = false;
+        for event in &events {
+            match repair(event, core.own(), core.desired(), &mut self.kernel) {
+                Some(Repair::One(change)) if !changes.contains(&change) => changes.push(change),
+                Some(Repair::Everything) => everything = true,
+                _ => {}
+            }
+        }
+        if everything {
+            return self.look_again();
+        }
+        super::state::order(&mut changes);
+        self.correct(&changes);
+        Ok(())
+    }
+
+    /// Returns the annotations that this Node should have, or `None` if it needs no tunnel.
+    pub fn annotations(&self) -> Option<BTreeMap<String, String>> {
+        let own = self.core.as_ref()?.own();
+        let tunnel = |family: Family| {
+            let endpoint = own.uplinks.of(family).as_ref()?.address;
+            self.tunnels().of(family).then_some(Tunnel { endpoint, mac: *own.macs.of(family) })
+        };
+        let tunnels = Both::each(tunnel);
+        (tunnels != Both::default()).then(|| node::annotations(&tunnels))
+    }
+
+    /// Repeats a synchronization that failed.
+    ///
+    /// # Errors
+    ///
+    /// As [`replace`](Self::replace).
+    pub fn retry(&mut self) -> io::Result<()> {
+        match self.pending.take() {
+            Some(nodes) => self.replace(nodes),
+            None => self.look_again(),
+        }
+    }
+
+    /// Returns a table of the desired state, with what the kernel has instead.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel cannot be read.
+    pub fn status(&mut self) -> io::Result<String> {
+        use std::fmt::Write;
+        let Some(core) = &self.core else {
+            return Ok("Nodes are not known yet\n".to_owned());
+        };
+        let state = self.kernel.read(core.own()).map_err(other)?;
+        let mut text = String::new();
+        for (key, value) in core.desired() {
+            let owner = core.owner(key).unwrap_or_default();
+            let remark = match state.get(key) {
+                Some(actual) if actual == value => String::new(),
+                Some(actual) => format!("  the kernel has: {actual}"),
+                None => "  MISSING in the kernel".to_owned(),
+            };
+            let _ = writeln!(text, "{owner:<20} {key}, {value}{remark}");
+        }
+        for (key, value) in state.iter().filter(|(key, _)| !core.desired().contains_key(key)) {
+            let _ = writeln!(text, "{:<20} {key}, {value}  NOT WANTED", "-");
+        }
+        for problem in core.problems() {
+            let _ = writeln!(text, "{:<20} PROBLEM: {}", problem.node, problem.reason);
+        }
+        Ok(text)
+    }
+
+    fn tunnels(&self) -> Both<bool> {
+        Both::each(|family| self.core.as_ref().is_some_and(|core| core.needs_tunnel(family)))
+    }
+
+    /// Collects the facts about this node again, and compares everything.
+    fn look_again(&mut self) -> io::Result<()> {
+        let (Some(node), Some(core)) = (&self.own_node, &mut self.core) else { return Ok(()) };
+        let macs = Some(core.own().macs);
+        let own = self.kernel.own(node, self.settings.backend, macs).map_err(other)?;
+        core.set_own(own);
+        self.sync()
+    }
+
+    /// Brings the kernel into the desired state and writes the network list.
+    fn sync(&mut self) -> io::Result<()> {
+        let Some(core) = &self.core else { return Ok(()) };
+        self.counts.syncs += 1;
+        for fault in core.own().faults() {
+            warn!(node = self.settings.node, "{fault}");
+        }
+        self.kernel.prepare(core).map_err(other)?;
+        // The port exists since the first request.
+        self.tables.ignore(self.kernel.nft_port().map_err(other)?);
+        let state = self.kernel.read(core.own()).map_err(other)?;
+        let changes = difference(&state, core.desired());
+        self.correct(&changes);
+        self.report();
+        self.write_list()
+    }
+
+    fn correct(&mut self, changes: &[Change]) {
+        self.counts.corrections += changes.len() as u64;
+        self.apply(changes);
+    }
+
+    fn carry_out(&mut self, changes: &[Change]) {
+        self.apply(changes);
+        self.report();
+    }
+
+    fn apply(&mut self, changes: &[Change]) {
+        let Some(core) = &self.core else { return };
+        for change in changes {
+            match change {
+                Change::Set(key, value) => info!(%key, %value, "set"),
+                Change::Remove(key, value) => info!(%key, %value, "removed"),
+            }
+        }
+        let failures = self.kernel.apply(core.own(), changes);
+        self.counts.failures += failures.len() as u64;
+        failures.iter().for_each(|failure| warn!("{failure}"));
+    }
+
+    /// Logs problems that are new or solved.
+    fn report(&mut self) {
+        let problems: Vec<Problem> = self.core.iter().flat_map(Core::problems).collect();
+        for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
+            warn!(node = problem.node, "{}", problem.reason);
+        }
+        for problem in self.problems.iter().filter(|problem| !problems.contains(problem)) {
+            info!(node = problem.node, "solved: {}", problem.reason);
+        }
+        self.problems = problems;
+    }
+
+    fn write_list(&mut self) -> io::Result<()> {
+        let own = self.core.as_ref().map(Core::own);
+        match own.and_then(|own| conflist(own, self.tunnels())) {
+            Some(list) => self.list_file.write(&list),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the network list was written, so that runtimes can attach pods.
+    pub fn is_ready(&self) -> bool {
+        self.list_file.is_written()
+    }
+}
+
+fn other(error: rscni_linux::Error) -> io::Error {
+    io::Error::other(error)
+}

@@ -1,0 +1,113 @@
+//! The facts about this node: its podCIDRs, its uplinks and its tunnels.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use rscni_linux::{Address, Family, Link, MacAddr};
+
+use super::{Both, FAMILIES, NodeInfo};
+
+/// The way to other nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Backend {
+    /// A plain route to nodes on the same segment, VXLAN to all others.
+    #[default]
+    Auto,
+    /// Plain routes only.
+    Direct,
+    /// VXLAN only.
+    Vxlan,
+}
+
+/// The interface that has the address of this Node, for one family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uplink {
+    /// Index.
+    pub index: u32,
+    /// Address of this Node.
+    pub address: IpAddr,
+    /// Subnets of the interface: its neighbours are reached without a router.
+    pub segments: Vec<IpNet>,
+    /// MTU.
+    pub mtu: u32,
+}
+
+/// This node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Own {
+    /// Name of the Node.
+    pub name: String,
+    /// Its podCIDRs.
+    pub pod_cidrs: Both<Option<IpNet>>,
+    /// Hardware addresses of its VXLAN devices.
+    pub macs: Both<MacAddr>,
+    /// Its uplinks.
+    pub uplinks: Both<Option<Uplink>>,
+    /// The configured way to other nodes.
+    pub backend: Backend,
+}
+
+impl Own {
+    /// Finds the uplinks by the addresses of the Node, however the default route leads.
+    pub fn find(node: &NodeInfo, backend: Backend, links: &[Link], addresses: &[Address]) -> Self {
+        let uplink = |family: Family| {
+            let own = (*node.addresses.of(family))?;
+            let index = addresses.iter().find(|address| address.net.addr() == own)?.index;
+            let link = links.iter().find(|link| link.index == index)?;
+            let subnets = addresses.iter().filter(|address| {
+                let net = &address.net;
+                address.index == index
+                    && Family::of(&net.addr()) == family
+                    && net.prefix_len() < net.max_prefix_len()
+                    && !is_link_local(net)
+            });
+            let segments = subnets.map(|address| address.net.trunc()).collect();
+            Some(Uplink { index, address: own, segments, mtu: link.mtu })
+        };
+        Self {
+            name: node.name.clone(),
+            pod_cidrs: node.pod_cidrs,
+            macs: Both::each(|family| vtep_mac(&node.name, family)),
+            uplinks: Both::each(uplink),
+            backend,
+        }
+    }
+
+    /// Returns what prevents a pod network on this node, as messages.
+    pub fn faults(&self) -> Vec<String> {
+        if self.pod_cidrs == Both::default() {
+            let fault = "the Node has no spec.podCIDRs; start kube-controller-manager with \
+                         --allocate-node-cidrs and --cluster-cidr";
+            return vec![fault.to_owned()];
+        }
+        let lacks_uplink = |family: &Family| {
+            self.pod_cidrs.of(*family).is_some() && self.uplinks.of(*family).is_none()
+        };
+        let fault = |family: Family| {
+            format!(
+                "no interface has an InternalIP of the Node for {family:?}; pods of other nodes \
+                     cannot be reached over it"
+            )
+        };
+        FAMILIES.into_iter().filter(lacks_uplink).map(fault).collect()
+    }
+}
+
+fn is_link_local(net: &IpNet) -> bool {
+    match net.addr() {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+/// Returns the hardware address of this node's VXLAN device. It depends on the name only, so that
+/// it is the same after a reboot.
+pub fn vtep_mac(name: &str, family: Family) -> MacAddr {
+    // FNV-1a.
+    let fold = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let salt = if family == Family::V4 { b'4' } else { b'6' };
+    let hash = name.bytes().chain([salt]).fold(0xcbf2_9ce4_8422_2325, fold);
+    let [a, b, c, d, e, f, ..] = (hash ^ hash.rotate_right(17)).to_be_bytes();
+    // Locally administered, unicast.
+    MacAddr([a & !1 | 2, b, c, d, e, f])
+}

@@ -1,0 +1,155 @@
+//! The pod network with packets: nodes are namespaces on two segments with a router between them,
+//! and pods are attached with the network list that the daemon writes.
+
+mod cluster;
+
+use cluster::{Cluster, FLANNEL_MAC, ip};
+use rscni_test::eventually;
+
+/// Pods reach pods and nodes with full-size packets in both directions, over plain routes and VXLAN.
+fn assert_connected(cluster: &Cluster) {
+    for from in 0..3 {
+        for to in (0..3).filter(|to| *to != from) {
+            for address in cluster.pod_addresses(to) {
+                let server = cluster.pods[to].serve_tcp(8080);
+                let target = std::net::SocketAddr::new(address, server.port());
+                let answer = cluster.pods[from].tcp(target);
+                answer.assert_by(&server);
+                let own = cluster.pod_addresses(from);
+                assert!(own.contains(&answer.seen_as), "masqueraded as {}", answer.seen_as);
+            }
+        }
+    }
+}
+
+#[test]
+fn pods_reach_pods_of_other_nodes_over_plain_routes_and_vxlan() {
+    rscni_test::run(|lab| {
+        let cluster = Cluster::start(lab);
+        let routes = ip(&cluster.nodes[0], "route show proto 82");
+        assert!(routes.contains("10.244.1.0/24 via 192.168.0.12 dev eth0"), "{routes}");
+        assert!(routes.contains("10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink"), "{routes}");
+        let routes = ip(&cluster.nodes[0], "-6 route show proto 82");
+        assert!(routes.contains("fd01:0:0:1::/64 via fd00:0:0:a::12 dev eth0"), "{routes}");
+        assert!(routes.contains("fd01:0:0:2::/64 via fd01:0:0:2:: dev flannel-v6.1"), "{routes}");
+        let link = ip(&cluster.nodes[0], "-d link show flannel.1");
+        assert!(link.contains("vxlan id 1 local 192.168.0.11 dev eth0"), "{link}");
+        assert!(link.contains("dstport 8472 nolearning") && link.contains("mtu 1450"), "{link}");
+        assert_connected(&cluster);
+        // Packets that leave the cluster have the address of the node.
+        let server = cluster.router.serve_tcp(9090);
+        let outside = std::net::SocketAddr::new("192.168.0.1".parse().unwrap(), server.port());
+        let answer = cluster.pods[0].tcp(outside);
+        assert_eq!(answer.seen_as, "192.168.0.11".parse::<std::net::IpAddr>().unwrap());
+    });
+}
+
+#[test]
+fn second_daemon_finds_nothing_to_change() {
+    rscni_test::run(|lab| {
+        let mut cluster = Cluster::start(lab);
+        let before = lab.snapshot();
+        for node in 0..3 {
+            let daemon = cluster.restart(node);
+            assert_eq!(daemon.counts.corrections, 0, "node {node}");
+        }
+        lab.assert_unchanged_since(&before);
+    });
+}
+
+#[test]
+fn removed_state_is_restored_from_notifications() {
+    rscni_test::run(|lab| {
+        let mut cluster = Cluster::start(lab);
+        let before = lab.snapshot();
+        let node = cluster.nodes[0].path().to_owned();
+        let in_node = |command: &str| {
+            let node = rscni_linux::Netns::open(&node).unwrap();
+            node.enter(|| cluster::sh(command)).unwrap();
+        };
+        for command in [
+            "ip route flush proto 82",
+            "ip -6 route flush proto 82",
+            "ip route del 10.244.1.0/24",
+            "bridge fdb del $(bridge fdb show dev flannel.1 | head -1 | cut -d' ' -f1) dev flannel.1",
+            "ip neigh flush dev flannel.1 nud permanent",
+            "ip link set flannel.1 mtu 1300",
+            "ip link set flannel.1 address 02:00:00:00:00:99",
+            "ip link del flannel.1",
+            "ip link set eth0 down; ip link set eth0 up; ip route replace default via 192.168.0.1; \
+             ip -6 addr replace fd00:0:0:a::11/64 dev eth0 nodad; \
+             ip -6 route replace default via fd00:0:0:a::1",
+            "nft flush ruleset",
+            "nft flush set inet rscnid nodes4",
+            "nft flush chain inet rscnid masquerade",
+        ] {
+            in_node(command);
+            cluster.notice(0);
+            // The flushed tables of the plugins belong to attachments.
+            let ours =
+                |change: &String| !change.contains("inet rscni ") && !change.contains("fe80::");
+            eventually(command, || {
+                cluster.notice(0);
+                let changes = before.changes_to(&lab.snapshot());
+                (!changes.iter().any(ours)).then_some(())
+            });
+        }
+    });
+}
+
+#[test]
+fn foreign_route_is_reported_and_kept() {
+    rscni_test::run(|lab| {
+        let mut cluster = Cluster::build(lab);
+        ip(&cluster.nodes[0], "route add 10.244.1.0/24 via 192.168.0.1 metric 0");
+        cluster.run();
+        let routes = ip(&cluster.nodes[0], "route show 10.244.1.0/24");
+        assert_eq!(routes.trim(), "10.244.1.0/24 via 192.168.0.1 dev eth0");
+        assert_ne!(cluster.daemons[0].as_ref().unwrap().counts.failures, 0);
+        ip(&cluster.nodes[0], "route del 10.244.1.0/24");
+        cluster.notice(0);
+        let routes = ip(&cluster.nodes[0], "route show 10.244.1.0/24");
+        assert!(routes.contains("via 192.168.0.12") && routes.contains("proto 82"), "{routes}");
+    });
+}
+
+#[test]
+fn flannel_device_is_adopted_with_its_address() {
+    rscni_test::run(|lab| {
+        let mut cluster = Cluster::build(lab);
+        ip(
+            &cluster.nodes[0],
+            "link add flannel.1 address 7e:5c:aa:04:11:02 mtu 1450 type vxlan id 1 \
+             local 192.168.0.11 dev eth0 dstport 8472 nolearning",
+        );
+        ip(&cluster.nodes[0], "addr add 10.244.0.0/32 dev flannel.1");
+        ip(&cluster.nodes[0], "link set flannel.1 up");
+        ip(&cluster.nodes[0], "route add 10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink");
+        let index =
+            |cluster: &Cluster| cluster.nodes[0].netlink().link_by_name("flannel.1").unwrap().index;
+        let before = index(&cluster);
+        cluster.run();
+        cluster.attach(lab);
+        assert_eq!(index(&cluster), before);
+        let annotations = cluster.daemons[0].as_ref().unwrap().annotations().unwrap();
+        let data = &annotations["flannel.alpha.coreos.com/backend-data"];
+        assert!(data.contains(FLANNEL_MAC), "{data}");
+        assert_connected(&cluster);
+    });
+}
+
+#[test]
+fn node_event_sends_as_many_messages_with_many_nodes() {
+    rscni_test::run(|lab| {
+        let mut cluster = Cluster::start(lab);
+        cluster.add_nodes(3..300);
+        let syncs = cluster.daemons[0].as_ref().unwrap().counts.syncs;
+        cluster.add_nodes(300..301);
+        let routes = ip(&cluster.nodes[0], "route show 10.245.45.0/24");
+        assert!(routes.contains("proto 82"), "{routes}");
+        cluster.remove_node(300);
+        assert_eq!(ip(&cluster.nodes[0], "route show 10.245.45.0/24"), "");
+        // No complete comparison, which lists everything, was made.
+        assert_eq!(cluster.daemons[0].as_ref().unwrap().counts.syncs, syncs);
+    });
+}
