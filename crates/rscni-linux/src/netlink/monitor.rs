@@ -25,7 +25,6 @@ const NFNLGRP_NFTABLES: u32 = 7;
 const NFT_MSG_NEWGEN: u16 = 15;
 /// Room for the notifications of some ten thousand changes.
 const QUEUE: usize = 4 << 20;
-const DATAGRAMS_AT_ONCE: usize = 10_000;
 
 /// A change in the namespace of a [`Monitor`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,8 +115,7 @@ impl Monitor {
     pub fn receive(&mut self) -> Result<Vec<Event>> {
         let mut events = Vec::new();
         let (netfilter, ignored) = (self.netfilter, self.ignored);
-        // A bound, so that a program that never stops cannot hold the caller.
-        for _ in 0..DATAGRAMS_AT_ONCE {
+        loop {
             let received = self.socket.notifications(|kind, port, payload| {
                 if ignored != Some(port) {
                     events.extend(if netfilter {
@@ -129,12 +127,11 @@ impl Monitor {
             });
             match received {
                 Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(events),
                 Err(error) if is(&error, Errno::NOBUFS) => events.push(Event::Lost),
                 Err(error) => return Err(Error::io("receive notifications", error)),
             }
         }
-        Ok(events)
     }
 }
 

@@ -86,8 +86,10 @@ fn removed_state_is_restored_from_notifications() {
             in_node(command);
             cluster.notice(0);
             // The flushed tables of the plugins belong to attachments.
-            let ours =
-                |change: &String| !change.contains("inet rscni ") && !change.contains("fe80::");
+            let ours = |change: &String| {
+                !change.replace("inet rscnid", "").contains("inet rscni")
+                    && !change.contains("fe80::")
+            };
             eventually(command, || {
                 cluster.notice(0);
                 let changes = before.changes_to(&lab.snapshot());
