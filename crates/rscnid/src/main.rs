@@ -55,9 +55,9 @@ fn main() -> anyhow::Result<()> {
         Command::Run { node, backend, conflist, run_dir, listen, json } => {
             let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false);
             if json {
-                log.json().init()
+                log.json().init();
             } else {
-                log.init()
+                log.init();
             }
             rustls_graviola::default_provider()
                 .install_default()

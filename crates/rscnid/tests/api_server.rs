@@ -35,22 +35,21 @@ fn client(patches: Arc<Mutex<Vec<(String, Value)>>>) -> Client {
             let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
             let body = if request.method() == Method::PATCH {
                 let body = request.into_body().collect_bytes().await.expect("the patch");
-                let patch = serde_json::from_slice(&body).expect("JSON");
-                patches.lock().expect("the patches").push((path, patch));
+                let content = serde_json::from_slice(&body).expect("JSON");
+                patches.lock().expect("the patches").push((path, content));
                 node("a", "9").to_string()
             } else if is_watch {
                 let mut number = watches.lock().expect("the number");
                 *number += 1;
-                match *number {
-                    1 => event("ADDED", &node("c", "2")) + &event("DELETED", &node("b", "3")),
-                    _ => {
-                        let gone = json!({
-                            "kind": "Status", "apiVersion": "v1", "metadata": {},
-                            "status": "Failure", "code": 410, "reason": "Expired",
-                            "message": "too old resource version",
-                        });
-                        event("ERROR", &gone)
-                    }
+                if *number == 1 {
+                    event("ADDED", &node("c", "2")) + &event("DELETED", &node("b", "3"))
+                } else {
+                    let gone = json!({
+                        "kind": "Status", "apiVersion": "v1", "metadata": {},
+                        "status": "Failure", "code": 410, "reason": "Expired",
+                        "message": "too old resource version",
+                    });
+                    event("ERROR", &gone)
                 }
             } else {
                 json!({

@@ -329,8 +329,8 @@ impl Core {
 
     /// Returns the changes since the last call.
     fn changes(&mut self) -> Vec<Change> {
-        let changed = std::mem::take(&mut self.touched).into_iter();
-        let mut changes: Vec<Change> = changed
+        let touched = std::mem::take(&mut self.touched).into_iter();
+        let mut changes: Vec<Change> = touched
             .filter_map(|(key, before)| match (before, self.desired.get(&key)) {
                 (before, Some(now)) => (before != Some(*now)).then_some(Change::Set(key, *now)),
                 (Some(before), None) => Some(Change::Remove(key, before)),

@@ -285,7 +285,9 @@ impl Daemon {
         }
         let failures = self.kernel.apply(core.own(), changes);
         self.counts.failures += failures.len() as u64;
-        failures.iter().for_each(|failure| warn!("{failure}"));
+        for failure in failures {
+            warn!("{failure}");
+        }
     }
 
     /// Logs problems that are new or solved.

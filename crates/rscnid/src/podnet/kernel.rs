@@ -196,7 +196,9 @@ impl Kernel {
                 // Requests after a refused one were carried out; those that can be are repeated.
                 failures.extend(some.iter().filter_map(|change| self.apply_one(own, change)));
             } else {
-                some.iter().for_each(|change| self.record(change));
+                for change in some {
+                    self.record(change);
+                }
             }
         }
         failures

@@ -15,7 +15,7 @@ use super::{Both, Change, FAMILIES, Key, Own, State, Value};
 
 /// The name of the table.
 pub(super) const TABLE: &str = "rscnid";
-const CHAIN: &str = "masquerade";
+const CHAIN: &str = "from_pods";
 const PODS: Both<&str> = Both { v4: "pods4", v6: "pods6" };
 const NODES: Both<&str> = Both { v4: "nodes4", v6: "nodes6" };
 const SOURCE: Both<Field> = Both { v4: Field::IpSaddr, v6: Field::Ip6Saddr };

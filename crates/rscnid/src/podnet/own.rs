@@ -107,7 +107,8 @@ pub fn vtep_mac(name: &str, family: Family) -> MacAddr {
     let fold = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     let salt = if family == Family::V4 { b'4' } else { b'6' };
     let hash = name.bytes().chain([salt]).fold(0xcbf2_9ce4_8422_2325, fold);
-    let [a, b, c, d, e, f, ..] = (hash ^ hash.rotate_right(17)).to_be_bytes();
+    let [mut mac @ .., _, _] = (hash ^ hash.rotate_right(17)).to_be_bytes();
     // Locally administered, unicast.
-    MacAddr([a & !1 | 2, b, c, d, e, f])
+    mac[0] = mac[0] & !1 | 2;
+    MacAddr(mac)
 }

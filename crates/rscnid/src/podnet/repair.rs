@@ -26,10 +26,7 @@ pub(super) fn repair(
     match event {
         Event::Lost => Some(Repair::Everything),
         // The kernel removes routes without notification if the uplink loses its carrier.
-        Event::Link(link) => {
-            (is_uplink(link.index) || is_device(link.index)).then_some(Repair::Everything)
-        }
-        Event::LinkGone(link) => {
+        Event::Link(link) | Event::LinkGone(link) => {
             (is_uplink(link.index) || is_device(link.index)).then_some(Repair::Everything)
         }
         Event::Address(address) | Event::AddressGone(address) => {

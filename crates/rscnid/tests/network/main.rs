@@ -81,7 +81,7 @@ fn removed_state_is_restored_from_notifications() {
              ip -6 route replace default via fd00:0:0:a::1",
             "nft flush ruleset",
             "nft flush set inet rscnid nodes4",
-            "nft flush chain inet rscnid masquerade",
+            "nft flush chain inet rscnid from_pods",
         ] {
             in_node(command);
             cluster.notice(0);
