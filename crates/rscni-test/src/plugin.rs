@@ -80,7 +80,7 @@ impl Plugin {
     }
 
     /// Returns a plugin in the test's own process: `answer` gets each call, instead of a program.
-    /// So a test can hold the two halves of a plugin, such as a shim and its daemon, and debug,
+    /// A test can thus have the two halves of a plugin, such as a shim and its daemon, and debug,
     /// count or fail them. There is no time limit.
     ///
     /// ```

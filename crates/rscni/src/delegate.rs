@@ -34,7 +34,7 @@ use crate::{
 /// }
 /// ```
 ///
-/// What the plugin writes to stderr goes to stderr. An error is the plugin's error reply
+/// The stderr of the plugin goes to stderr. An error is the plugin's error reply
 /// unchanged, as the variant of its code, and knows the [`plugin`](Error::plugin) and the
 /// [`command`](Error::command).
 pub struct Delegate<'a> {

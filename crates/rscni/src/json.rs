@@ -11,7 +11,7 @@ use crate::{
     fault::{excerpt, join},
 };
 
-/// What is wrong with a document that is being read.
+/// The problems of a document that is being read.
 #[derive(Default)]
 pub(crate) struct Problems {
     path: String,

@@ -23,7 +23,7 @@ use tracing::{
 };
 use tracing_core::span::Current;
 
-/// What the subscriber of all tests has received.
+/// The spans and events that the subscriber of all tests has received.
 #[derive(Default)]
 struct Recorded {
     /// The spans, each with its name, its fields and those of its parents.

@@ -11,7 +11,7 @@ use rscni::{Args, CNIResult, Cni, Error, Ipam, K8sArgs, NetConf, Plugin, invoke:
 use serde::Deserialize;
 use serde_json::json;
 
-/// The pool of pods whose namespace has none.
+/// The pool of pods whose namespace has no pool of its own.
 const DEFAULT: &str = "default";
 
 /// The keys of `ipam`.

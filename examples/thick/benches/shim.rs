@@ -1,7 +1,7 @@
 //! The cost of a call through the shim beside the same work in the plugin's own process.
 //!
-//! `cargo bench -p thick --bench shim` prints it, and fails if a limit is exceeded. The calls alternate, since
-//! the load of the machine varies.
+//! `cargo bench -p thick --bench shim` prints it, and fails if a limit is exceeded. The calls
+//! alternate, since the load of the machine varies.
 
 use std::{
     process::{Child, Command, ExitCode, Output, Stdio},

@@ -1,5 +1,5 @@
-//! A plugin in the style of a BGP CNI: a daemon that announces a host route for each container, with
-//! its shim in the same process. The router is a peer that installs the routes it is told.
+//! A plugin in the style of a BGP CNI: a daemon that announces a host route for each container,
+//! with its shim in the same process. The router installs the routes that are announced.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 /// The gateway of all containers, on every host interface.
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
-/// What the daemon tells the router.
+/// A message of the daemon to the router.
 enum Update {
     Announce(IpNet),
     Withdraw(IpNet),

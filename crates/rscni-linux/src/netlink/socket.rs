@@ -212,7 +212,8 @@ impl Socket {
         self.raw.set_non_blocking(true)
     }
 
-    /// Passes the type, the port of the originator and the payload of each message of the next datagram to `handle`.
+    /// Passes the type, the port of the originator and the payload of each message of the next
+    /// datagram to `handle`.
     pub(crate) fn notifications(
         &mut self,
         mut handle: impl FnMut(u16, u32, &[u8]),

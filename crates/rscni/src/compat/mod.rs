@@ -90,7 +90,7 @@ impl NetConf {
     /// Returns `cniVersion`, which was validated when the configuration was read.
     ///
     /// # Errors
-    /// None any more.
+    /// Never.
     pub fn version(&self) -> Result<SpecVersion, Error> {
         Ok(self.cni_version)
     }

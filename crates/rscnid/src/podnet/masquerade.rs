@@ -27,7 +27,7 @@ fn table() -> Table {
     Table::new(nft::Family::Inet, TABLE)
 }
 
-/// Creates the sets, unless they exist, and the rules anew.
+/// Creates the sets, unless they exist, and replaces the rules.
 pub(super) fn prepare(nft: &mut Nft, own: &Own) -> Result<()> {
     let table = table();
     let mut transaction = nft.transaction();

@@ -27,7 +27,7 @@ pub struct Tunnel {
     pub mac: MacAddr,
 }
 
-/// What the watch keeps of a Node.
+/// The part of a Node that the watch keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NodeInfo {
     /// Name.

@@ -25,7 +25,7 @@ pub(crate) struct Cluster {
     pub(crate) pods: Vec<Container>,
     addresses: Vec<Vec<IpAddr>>,
     pub(crate) daemons: Vec<Option<Daemon>>,
-    /// What the API server has.
+    /// The Nodes of the API server.
     objects: Vec<NodeInfo>,
 }
 

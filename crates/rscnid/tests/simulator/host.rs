@@ -19,7 +19,7 @@ pub(crate) struct Host {
     pub(crate) number: usize,
     pub(crate) partitioned: bool,
     core: Core,
-    /// What the kernel has of ours.
+    /// Our objects in the kernel.
     pub(crate) kernel: State,
     /// Objects that another program removed, and whose notification is still in the queue.
     lost: Vec<Key>,
