@@ -10,13 +10,13 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sendto, socket_with};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::{
     Error, Link, MacAddr, Netns, Result,
     closing::DeferredClose,
     kernel_interface::PacketAddress,
-    packet::{checksum, ethernet_address},
+    packet::{checksum, ethernet_address, send},
 };
 
 const ETHER_IPV6: u16 = 0x86dd;
@@ -75,8 +75,8 @@ impl Announcer {
             };
             for frame in frames {
                 let target = PacketAddress::of_frame(link.index);
-                sendto(&*self.socket, &frame, SendFlags::empty(), &target).map_err(|errno| {
-                    Error::io(format!("announce {address} on {}", link.name), errno)
+                send(&*self.socket, &frame, &target).map_err(|error| {
+                    Error::io(format!("announce {address} on {}", link.name), error)
                 })?;
             }
         }

@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::net::{SendFlags, sendto};
 use socket2::{Socket, Type};
 
 use crate::{
@@ -16,7 +15,7 @@ use crate::{
     announce::{ARP_REPLY, ARP_REQUEST, ETHER_ARP, arp},
     closing::DeferredClose,
     kernel_interface::PacketAddress,
-    packet::{ethernet_address, open_in},
+    packet::{ethernet_address, open_in, send},
 };
 
 /// A socket that sends ARP requests on one link.
@@ -47,8 +46,7 @@ impl Arp {
             |error: io::Error| Error::io(format!("send an ARP request for {target}"), error);
         let question = arp(ARP_REQUEST, self.mac, source, target);
         let link = PacketAddress::of_frame(self.index);
-        sendto(&*self.socket, &question, SendFlags::empty(), &link)
-            .map_err(|errno| failed(errno.into()))?;
+        send(&*self.socket, &question, &link).map_err(failed)?;
         let end = Instant::now() + limit;
         let mut frame = [0; 64];
         loop {

@@ -1,8 +1,16 @@
 //! Packet sockets and the checksum of packets.
 
-use std::io;
+use std::{
+    io,
+    os::fd::AsFd,
+    thread,
+    time::{Duration, Instant},
+};
 
-use rustix::net::bind;
+use rustix::{
+    io::Errno,
+    net::{SendFlags, bind, sendto},
+};
 use socket2::{Domain, Socket, Type};
 
 use crate::{Error, Link, MacAddr, Netns, Result, kernel_interface::PacketAddress};
@@ -28,6 +36,25 @@ pub(crate) fn open_in(
             let action = format!("open a packet socket on {}", link.name);
             Error::io_with("CAP_NET_RAW", action, error)
         })
+}
+
+/// The time for which a dropped packet is sent again.
+const SEND_LIMIT: Duration = Duration::from_secs(1);
+
+/// Sends a packet on a packet socket.
+///
+/// On a busy machine the queue of a CPU or of the link can be full. The kernel then drops the
+/// packet and returns `ENOBUFS`, so it is sent again for up to a second.
+pub(crate) fn send(socket: impl AsFd, packet: &[u8], to: &PacketAddress) -> io::Result<()> {
+    let end = Instant::now() + SEND_LIMIT;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match sendto(&socket, packet, SendFlags::empty(), to) {
+            Err(Errno::NOBUFS) if Instant::now() + pause < end => thread::sleep(pause),
+            result => return Ok(result.map(drop)?),
+        }
+        pause *= 2;
+    }
 }
 
 /// Returns the Ethernet address of a link.

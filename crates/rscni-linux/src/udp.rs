@@ -7,13 +7,12 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-use rustix::net::{SendFlags, sendto};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use crate::{
     Error, Link, MacAddr, Netns, Result,
     kernel_interface::PacketAddress,
-    packet::{checksum, open_in},
+    packet::{checksum, open_in, send},
 };
 
 const ETHER_IPV4: u16 = 0x0800;
@@ -48,8 +47,7 @@ impl RawUdp {
         let station = PacketAddress::of_station(self.index, ETHER_IPV4, MacAddr::BROADCAST);
         wrap(from, to, payload)
             .ok_or_else(|| io::ErrorKind::InvalidInput.into())
-            .and_then(|packet| Ok(sendto(&self.socket, &packet, SendFlags::empty(), &station)?))
-            .map(drop)
+            .and_then(|packet| send(&self.socket, &packet, &station))
             .map_err(|error: io::Error| Error::io(format!("broadcast to UDP port {port}"), error))
     }
 

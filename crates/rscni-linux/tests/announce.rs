@@ -58,6 +58,31 @@ fn neighbour_learns_an_ipv6_address() {
 }
 
 #[test]
+fn announcement_waits_for_a_full_queue() {
+    private_network(|| {
+        let mut nl = Netlink::open().unwrap();
+        let link = nl.add_veth(&Veth::new("a", "b")).unwrap();
+        let up = LinkChange { up: Some(true), ..LinkChange::default() };
+        nl.set_link(link.index, &up).unwrap();
+        let peer = nl.link_by_name("b").unwrap().index;
+        nl.set_link(peer, &up).unwrap();
+        nl.wait_until_up(link.index, std::time::Duration::from_secs(60)).unwrap();
+        support::run("tc", "qdisc add dev a root pfifo limit 0");
+        let netns = Netns::current().unwrap();
+        let addresses = ["10.1.0.2".parse().unwrap()];
+        let error = announce(&netns, &link, &addresses).unwrap_err().to_string();
+        assert!(error.ends_with("(ENOBUFS)"), "{error}");
+
+        let empty = std::thread::spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            support::run("tc", "qdisc del dev a root");
+        });
+        announce(&netns, &link, &addresses).unwrap();
+        empty.join().unwrap();
+    });
+}
+
+#[test]
 fn announcement_on_a_link_that_is_down_fails() {
     private_network(|| {
         let mut nl = Netlink::open().unwrap();

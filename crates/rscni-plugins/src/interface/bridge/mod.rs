@@ -116,8 +116,11 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
     }
     if !config.disable_container_interface {
         host.wait_until_up(port.index, PORT_LIMIT).context("wait for the bridge port")?;
-        announcer?
-            .announce(&inner, &result.ips.iter().map(|ip| ip.address.addr()).collect::<Vec<_>>())?;
+        let addresses: Vec<_> = result.ips.iter().map(|ip| ip.address.addr()).collect();
+        // A frame may get lost on the way as well.
+        if let Err(error) = announcer?.announce(&inner, &addresses) {
+            eprintln!("{error}");
+        }
     }
     // The last step that can fail, since other containers may use these addresses at once.
     if let Some(gateway) = &gateway_link {
