@@ -59,21 +59,8 @@ impl Module {
     /// If there is no Go toolchain, or if the module cannot be downloaded or built.
     pub fn build(&self) -> Result<PathBuf> {
         let go = toolchain()?;
-        let programs = cache()?.join("go");
-        fs::create_dir_all(&programs)?;
-        let directory = programs.join(self.name(&go));
-        // Two tasks may need the same programs at the same time.
-        let lock = fs::File::create(programs.join("lock"))?;
-        flock(&lock, FlockOperation::LockExclusive)
-            .with_context(|| format!("lock {}", programs.display()))?;
-        if !directory.exists() {
-            let start = Instant::now();
-            println!("building {} {} with {go}", self.path, self.version);
-            self.build_into(&directory)
-                .with_context(|| format!("build {} {}", self.path, self.version))?;
-            println!("{}: built in {:.0?}", directory.display(), start.elapsed());
-        }
-        Ok(directory)
+        let title = format!("{} {} with {go}", self.path, self.version);
+        cached(&cache()?, &self.name(&go), &title, |directory| self.build_into(directory))
     }
 
     /// The directory of its source in Go's module cache.
@@ -95,11 +82,6 @@ impl Module {
     }
 
     fn build_into(&self, directory: &Path) -> Result<()> {
-        let unfinished = directory.with_extension("unfinished");
-        if unfinished.exists() {
-            fs::remove_dir_all(&unfinished)?;
-        }
-        fs::create_dir(&unfinished)?;
         let variables: String =
             self.variables.iter().flat_map(|variable| [" -X ", variable]).collect();
         let mut build = go();
@@ -109,13 +91,46 @@ impl Module {
             .arg(format!("-ldflags=-s -w{variables}"))
             .arg("-o")
             // The slash at the end makes it a directory for Go.
-            .arg(unfinished.join(""))
+            .arg(directory.join(""))
             .args(self.packages)
             .current_dir(self.source(go())?)
             .env("CGO_ENABLED", "0");
-        program::capture(&mut build)?;
-        Ok(fs::rename(&unfinished, directory)?)
+        program::capture(&mut build).map(drop)
     }
+}
+
+/// Returns the directory `name` of the programs in the cache. If it does not exist, `build` fills
+/// it.
+///
+/// # Errors
+///
+/// If the cache is not writable, or if the build fails.
+pub fn cached(
+    cache: &Path,
+    name: &str,
+    title: &str,
+    build: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let programs = cache.join("go");
+    fs::create_dir_all(&programs)?;
+    let directory = programs.join(name);
+    // Two tasks may need the same programs at the same time.
+    let lock = fs::File::create(programs.join("lock"))?;
+    flock(&lock, FlockOperation::LockExclusive)
+        .with_context(|| format!("lock {}", programs.display()))?;
+    if !directory.exists() {
+        let start = Instant::now();
+        println!("building {title}");
+        let unfinished = programs.join(format!("{name}.unfinished"));
+        if unfinished.exists() {
+            fs::remove_dir_all(&unfinished)?;
+        }
+        fs::create_dir(&unfinished)?;
+        build(&unfinished).with_context(|| format!("build {title}"))?;
+        fs::rename(&unfinished, &directory)?;
+        println!("{}: built in {:.0?}", directory.display(), start.elapsed());
+    }
+    Ok(directory)
 }
 
 fn go() -> Command {
@@ -130,7 +145,11 @@ pub fn command(program: &Path) -> Command {
 }
 
 /// Version of the toolchain.
-fn toolchain() -> Result<String> {
+///
+/// # Errors
+///
+/// If there is none.
+pub fn toolchain() -> Result<String> {
     let version = program::capture(go().args(["env", "GOVERSION"]).current_dir("/"));
     let version = version.map_err(|error| {
         anyhow!("a Go toolchain is needed (https://go.dev/dl), with `go` in PATH: {error:#}")

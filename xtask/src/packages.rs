@@ -56,15 +56,29 @@ pub const FOR_UPSTREAM: &[Package] = &[
 
 /// For the bench: the tools that the Go plugins call.
 pub const FOR_BENCH: &[Package] = &[IPTABLES, NFTABLES];
+const RUNC: Package = package("runc", &["/usr/sbin/runc", "/usr/bin/runc"]);
+/// The package `busybox` has the same program as `busybox-static`, but linked dynamically, so the
+/// witness is dpkg's file.
+const BUSYBOX: Package = package("busybox-static", &["/var/lib/dpkg/info/busybox-static.list"]);
 
-/// For the end-to-end run. The package `busybox` has the same program as `busybox-static`, but
-/// linked dynamically, so the witness is dpkg's file.
+/// For the end-to-end run.
 pub const FOR_E2E: &[Package] = &[
     package("containerd", &["/usr/bin/containerd"]),
-    package("runc", &["/usr/sbin/runc", "/usr/bin/runc"]),
-    package("busybox-static", &["/var/lib/dpkg/info/busybox-static.list"]),
+    RUNC,
+    BUSYBOX,
     GO_PLUGINS,
     IPTABLES,
+    NFTABLES,
+    IPROUTE2,
+];
+
+/// For the Kubernetes cluster. kube-proxy and kubelet call nft and mount.
+pub const FOR_KUBERNETES: &[Package] = &[
+    RUNC,
+    BUSYBOX,
+    package("openssl", &["/usr/bin/openssl"]),
+    package("mount", &["/usr/bin/mount", "/bin/mount"]),
+    UTIL_LINUX,
     NFTABLES,
     IPROUTE2,
 ];

@@ -17,7 +17,7 @@ pub const RIGS: [(&str, &str); 8] = [
     ),
     (
         "e2e",
-        "Run containerd and BuildKit on the plugins; hand over to and from the Go plugins (root)",
+        "Run containerd, BuildKit or a Kubernetes cluster on the plugins; handover with the Go plugins",
     ),
     (
         "faults",
