@@ -24,7 +24,7 @@ pub(crate) fn until_ok<T>(timeout: Duration, mut attempt: impl FnMut() -> Result
 
 /// A running daemon, killed when the value is dropped. Its output goes to a file.
 pub(crate) struct Daemon {
-    name: &'static str,
+    name: String,
     child: Child,
     log: PathBuf,
 }
@@ -34,11 +34,12 @@ const LAST_LINES: usize = 30;
 
 impl Daemon {
     /// Starts a daemon, and appends its output to the log.
-    pub(crate) fn start(name: &'static str, command: &mut Command, log: PathBuf) -> Result<Self> {
+    pub(crate) fn start(name: &str, command: &mut Command, log: PathBuf) -> Result<Self> {
         let output = fs::OpenOptions::new().create(true).append(true).open(&log)?;
         let output = output.into_parts().0;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        Ok(Self { name, child: command.spawn().with_context(|| format!("start {name}"))?, log })
+        let child = command.spawn().with_context(|| format!("start {name}"))?;
+        Ok(Self { name: name.to_owned(), child, log })
     }
 
     /// Waits until `attempt` succeeds. A daemon that ends meanwhile is an error.
@@ -68,6 +69,18 @@ impl Daemon {
         Ok(())
     }
 
+    /// Kills the daemon and waits for its end.
+    pub(crate) fn kill(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The end of the log, for the message of a failure.
     pub(crate) fn log(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
@@ -79,8 +92,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 

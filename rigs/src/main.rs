@@ -68,6 +68,12 @@ enum Rig {
     /// The end-to-end run, once it has its private namespaces.
     #[command(hide = true, name = e2e::INSIDE)]
     E2eInside(e2e::InsideOptions),
+    /// A Kubernetes cluster, once it has its private namespaces.
+    #[command(hide = true, name = e2e::kubernetes::INSIDE)]
+    KubernetesInside(e2e::kubernetes::InsideOptions),
+    /// The first process of a node.
+    #[command(hide = true, name = e2e::kubernetes::node::FIRST)]
+    KubernetesNode(e2e::kubernetes::node::FirstOptions),
     /// The trials of one list, in a process of their own.
     #[command(hide = true, name = faults::INSIDE)]
     FaultsInside(faults::InsideOptions),
@@ -84,6 +90,8 @@ fn main() -> ExitCode {
         Rig::Conformance(options) => conformance::run(&options),
         Rig::E2e(options) => e2e::run(&options),
         Rig::E2eInside(options) => e2e::run_inside(&options),
+        Rig::KubernetesInside(options) => e2e::kubernetes::run_inside(&options),
+        Rig::KubernetesNode(options) => e2e::kubernetes::node::run_first(&options),
         Rig::Faults(options) => faults::run(options),
         Rig::FaultsInside(options) => faults::run_inside(&options),
         Rig::Fuzz(options) => fuzz::run(&options),

@@ -107,6 +107,23 @@ struct PodIp {
 }
 
 #[derive(Clone, PartialEq, Message)]
+struct ListPodSandboxResponse {
+    #[prost(message, repeated, tag = "1")]
+    items: Vec<PodSandbox>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PodSandbox {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(message, optional, tag = "2")]
+    metadata: Option<PodSandboxMetadata>,
+    /// 0 for a sandbox that is ready.
+    #[prost(int32, tag = "3")]
+    state: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
 struct StatusRequest {}
 
 #[derive(Clone, PartialEq, Message)]
@@ -187,6 +204,18 @@ impl Cri {
             .and_then(|namespace| namespace["path"].as_str())
             .context("the pod has no netns")?;
         Ok(Status { addresses, netns: netns.into() })
+    }
+
+    /// The ids of running pods, by the names of the pods.
+    pub(super) fn pod_sandboxes(&self) -> Result<BTreeMap<String, String>> {
+        let answer: ListPodSandboxResponse = self.call("ListPodSandbox", &Empty {})?;
+        let running = answer.items.into_iter().filter(|sandbox| sandbox.state == 0);
+        Ok(running.filter_map(|sandbox| Some((sandbox.metadata?.name, sandbox.id))).collect())
+    }
+
+    /// Checks that the service answers.
+    pub(super) fn version(&self) -> Result<()> {
+        self.call("Version", &Empty {}).map(|Empty {}| ())
     }
 
     /// Checks that pods can be started; the error gives the reason.

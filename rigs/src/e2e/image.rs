@@ -1,7 +1,8 @@
-//! A container image made from busybox-static, as an archive in the OCI image layout for `ctr image
+//! Container images made from busybox-static, as archives in the OCI image layout for `ctr image
 //! import`.
 //!
-//! Nothing is downloaded: the only layer is the machine's busybox with links to it.
+//! Nothing is downloaded: the only layer is the machine's busybox with links to it, and other
+//! programs in some of them.
 
 use std::path::Path;
 
@@ -23,6 +24,11 @@ const APPLETS: [&str; 6] = ["sh", "ip", "ping", "cat", "sleep", "nc"];
 /// Writes the archive.
 pub(super) fn write(archive: &Path) -> Result<()> {
     let layer = layer().context("make the image's layer of busybox-static")?;
+    write_image(archive, NAME, &layer, &json!({"Env": ["PATH=/bin"], "Cmd": COMMAND}))
+}
+
+/// Writes the archive of an image with one layer. `config` says how containers are started.
+pub(super) fn write_image(archive: &Path, name: &str, layer: &[u8], config: &Value) -> Result<()> {
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -31,18 +37,18 @@ pub(super) fn write(archive: &Path) -> Result<()> {
     let config = serde_json::to_vec(&json!({
         "architecture": architecture,
         "os": "linux",
-        "config": {"Env": ["PATH=/bin"], "Cmd": COMMAND},
-        "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
+        "config": config,
+        "rootfs": {"type": "layers", "diff_ids": [digest(layer)]},
     }))?;
     let manifest = serde_json::to_vec(&json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
-        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
+        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", layer)],
     }))?;
     let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
     entry["annotations"] =
-        json!({"io.containerd.image.name": NAME, "org.opencontainers.image.ref.name": "latest"});
+        json!({"io.containerd.image.name": name, "org.opencontainers.image.ref.name": "latest"});
     let index = serde_json::to_vec(&json!({"schemaVersion": 2, "manifests": [entry]}))?;
 
     let mut tar = tar::Builder::new(fs::File::create(archive)?);
@@ -54,7 +60,7 @@ pub(super) fn write(archive: &Path) -> Result<()> {
     };
     add("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     add("index.json", &index)?;
-    for blob in [&config, &manifest, &layer] {
+    for blob in [&config[..], &manifest, layer] {
         add(&digest(blob).replacen("sha256:", "blobs/sha256/", 1), blob)?;
     }
     tar.finish().with_context(|| format!("write {}", archive.display()))
@@ -62,7 +68,16 @@ pub(super) fn write(archive: &Path) -> Result<()> {
 
 /// The only layer of the image, as a tar archive.
 pub(super) fn layer() -> Result<Vec<u8>> {
+    layer_with(&[])
+}
+
+/// The layer with more files: paths in the image, and their sources.
+pub(super) fn layer_with(files: &[(&str, &Path)]) -> Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
+    for (path, source) in files {
+        tar.append_path_with_name(source, path)
+            .with_context(|| format!("read {}", source.display()))?;
+    }
     tar.append_path_with_name(BUSYBOX, "bin/busybox").with_context(|| format!("read {BUSYBOX}"))?;
     for applet in APPLETS {
         let mut header = tar::Header::new_gnu();

@@ -10,6 +10,8 @@
 //! - [`handover`]: one set of plugins adds, the other checks and deletes.
 //! - [`buildkit`]: `BuildKit` builds an image whose steps are attached to its bridge.
 //!
+//! [`kubernetes`] is a run of its own: a cluster whose pods are attached by the plugins.
+//!
 //! [`leftovers`] finds what an attachment has left behind, [`chain`] is the list of plugins,
 //! [`image`] makes the containers' image, [`cni`] calls plugins as a runtime does, [`cri`] is a
 //! client of the CRI service over [`grpc`].
@@ -23,6 +25,7 @@ mod cri;
 mod grpc;
 mod handover;
 mod image;
+pub(crate) mod kubernetes;
 mod leftovers;
 mod outside;
 mod pods;
@@ -49,13 +52,23 @@ pub(crate) const INSIDE: &str = "e2e-inside";
 
 /// Parts and plugins.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
+    #[command(subcommand)]
+    cluster: Option<Cluster>,
     /// The directory of the Go plugins to compare with.
     #[arg(long, value_name = "DIR", default_value = GO_PLUGINS_DIR)]
     go_plugins: PathBuf,
     /// Run only this part; can be given several times [default: all].
     #[arg(long, value_name = "PART")]
     only: Vec<Part>,
+}
+
+/// Another run, which takes longer.
+#[derive(clap::Subcommand)]
+enum Cluster {
+    /// Run the plugins in a Kubernetes cluster, which is built with Go the first time.
+    Kubernetes(kubernetes::Options),
 }
 
 /// A part of the run.
@@ -91,6 +104,9 @@ struct PluginSet {
 
 /// Prepares the programs, and runs the parts in the private node.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    if let Some(Cluster::Kubernetes(options)) = &options.cluster {
+        return kubernetes::run(options);
+    }
     if !program::is_root() {
         bail!("the end-to-end run starts containerd, and that needs root");
     }

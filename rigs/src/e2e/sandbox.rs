@@ -97,7 +97,9 @@ pub(super) fn use_plugins(set: &Path) -> Result<()> {
     Ok(fs::os::unix::fs::symlink(set, PLUGINS)?)
 }
 
-fn renew_sys(saved: &Path) -> Result<()> {
+/// Mounts a new `/sys` for the network namespace. It keeps the control groups through a bind mount
+/// at `saved`, which is created.
+pub(super) fn renew_sys(saved: &Path) -> Result<()> {
     const CGROUP: &str = "/sys/fs/cgroup";
     let has_groups = fs::read_dir(CGROUP).is_ok_and(|mut entries| entries.next().is_some());
     fs::create_dir(saved)?;

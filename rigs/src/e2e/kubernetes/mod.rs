@@ -1,0 +1,222 @@
+//! `cargo xtask e2e kubernetes`: a Kubernetes cluster whose pods are attached by the plugins. Needs
+//! root.
+//!
+//! - [`programs`] builds Kubernetes, etcd, containerd and `CoreDNS` from Go modules.
+//! - [`site`] has the directory, processes and control groups of the cluster, and removes them.
+//! - [`lan`] is the network between the machines, [`control_plane`] and [`node`] are the machines,
+//!   [`cluster`] is all of them.
+//! - [`pod_network`] makes the nodes ready for pods.
+//! - [`scenarios`] are the tests. They use [`kubectl`], [`pods`] and [`leaks`].
+//!
+//! In the cluster's namespaces, `/mnt` has everything that the machines need.
+
+mod cluster;
+mod control_plane;
+mod images;
+mod kubectl;
+mod lan;
+mod leaks;
+pub(crate) mod node;
+mod pod_network;
+mod pods;
+mod programs;
+mod scenarios;
+mod site;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Subcommand, ValueEnum};
+use fs_err as fs;
+use rustix::mount::{mount_bind, mount_bind_recursive};
+use xtask::{dist, go, packages, program, tally::Tally};
+
+use self::{cluster::Cluster, scenarios::Scenario, site::Site};
+use super::report;
+use crate::mounts::{mount, mount_overlay};
+
+/// Name of the hidden command.
+pub(crate) const INSIDE: &str = "e2e-kubernetes-inside";
+
+/// Paths in the cluster's namespaces: the cluster's directory, its programs, and this program.
+const CLUSTER: &str = "/mnt/cluster";
+const PROGRAMS: &str = "/mnt/programs";
+const RIG: &str = "/mnt/cluster/rigs";
+
+/// The debug plugins: names of packages and programs.
+const DEBUG_PLUGINS: [&str; 2] = ["rscni-debug", "async-rscni-debug"];
+
+/// Time limit for a run that hangs.
+const TIME_LIMIT: Duration = Duration::from_secs(2400);
+
+/// The cluster and its scenarios.
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    action: Option<Action>,
+    /// Number of nodes.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=5))]
+    nodes: u8,
+    /// Run only this scenario; can be given several times [default: all].
+    #[arg(long, value_name = "SCENARIO")]
+    only: Vec<Scenario>,
+    /// Leave the cluster running.
+    #[arg(long)]
+    keep: bool,
+    /// The directory for programs that are built once [default: that of the other rigs].
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// Also build the upstream end-to-end tests of the network.
+    #[arg(long)]
+    upstream: bool,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Remove clusters that were kept.
+    Down,
+}
+
+/// Arguments of the hidden command.
+#[derive(clap::Args)]
+pub(crate) struct InsideOptions {
+    directory: PathBuf,
+    programs: PathBuf,
+    #[arg(long)]
+    nodes: u8,
+    #[arg(long)]
+    keep: bool,
+    #[arg(long)]
+    only: Vec<Scenario>,
+}
+
+/// Builds the programs, and runs the scenarios in a new cluster.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    if !program::is_root() {
+        bail!(
+            "the Kubernetes cluster needs root, for namespaces and control groups; type:\n\n    \
+             sudo --preserve-env=PATH cargo xtask e2e kubernetes\n"
+        );
+    }
+    if matches!(options.action, Some(Action::Down)) {
+        site::remove_all()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    go::toolchain()?;
+    packages::ensure("the Kubernetes cluster", packages::FOR_KUBERNETES)?;
+    let cache = match &options.cache {
+        Some(cache) => std::path::absolute(cache)?,
+        None => go::cache()?,
+    };
+    let programs = programs::cluster(&cache)?;
+    if options.upstream {
+        println!("{}", programs::upstream_tests(&cache)?.join("network").display());
+    }
+    let mut built = Vec::new();
+    for (package, name) in
+        [("rscni-cli", "rscni")].into_iter().chain(DEBUG_PLUGINS.map(|name| (name, name)))
+    {
+        built.push((name, dist::build(package, name)?));
+    }
+    let site = Site::new(options.keep)?;
+    let plugins = site.directory().join("plugins");
+    fs::create_dir(&plugins)?;
+    for (name, program) in built {
+        fs::copy(program, plugins.join(name))?;
+    }
+    let rig = site.directory().join("rigs");
+    program::copy_self(&rig)?;
+    let nodes = options.nodes.to_string();
+    let path = |path: &Path| path.to_str().map(str::to_owned).context("a path is not UTF-8");
+    let (directory, programs) = (path(site.directory())?, path(&programs)?);
+    let mut arguments = vec![INSIDE, &directory, &programs, "--nodes", &nodes];
+    let only: Vec<_> = options.only.iter().filter_map(ValueEnum::to_possible_value).collect();
+    for scenario in &only {
+        arguments.extend(["--only", scenario.get_name()]);
+    }
+    if options.keep {
+        arguments.push("--keep");
+    }
+    let passed = site.run(&rig, &arguments)?;
+    if options.keep {
+        site.write_entrances()?;
+        println!(
+            "the cluster stays:\n  \
+             {directory}/kubectl get pods -A      kubectl\n  \
+             {directory}/node n1                  a shell in a node\n  \
+             cargo xtask e2e kubernetes down      removes it"
+        );
+    }
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs the scenarios in the cluster's namespaces.
+pub(crate) fn run_inside(options: &InsideOptions) -> Result<ExitCode> {
+    if !rustix::process::getpid().is_init() {
+        bail!("{INSIDE} is started by `cargo xtask e2e kubernetes` and does nothing elsewhere");
+    }
+    site::accept_signals()?;
+    if !options.keep {
+        std::thread::spawn(|| {
+            std::thread::sleep(TIME_LIMIT);
+            println!("FAILED  not done after {} seconds", TIME_LIMIT.as_secs());
+            // The end of the first process ends all others.
+            std::process::exit(1);
+        });
+    }
+    mount_directories(options)?;
+    let mut tally = Tally::default();
+    let name = options.directory.file_name().and_then(|name| name.to_str());
+    println!("starting a cluster with {} nodes", options.nodes);
+    let mut cluster = Cluster::start(options.nodes, name.context("the directory has a name")?)?;
+    pod_network::install(&cluster)?;
+    cluster.wait_until_ready()?;
+    println!("  all nodes are Ready");
+    scenarios::run(&mut cluster, &options.only, &mut tally);
+    println!("Kubernetes: {tally}");
+    if options.keep {
+        stay(&cluster, tally)?;
+    }
+    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Hands the cluster to the user, and never returns.
+fn stay(cluster: &Cluster, tally: Tally) -> Result<()> {
+    cluster.nodes().try_for_each(node::Node::write_entrance)?;
+    let nothing = fs::OpenOptions::new().write(true).open("/dev/null")?;
+    // The one that started this program may wait for the end of its output.
+    rustix::stdio::dup2_stdout(&nothing)?;
+    rustix::stdio::dup2_stderr(&nothing)?;
+    site::finish(Path::new(CLUSTER), tally.failed == 0)?;
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Mounts `/mnt`, and hides directories of the machine from the cluster.
+fn mount_directories(options: &InsideOptions) -> Result<()> {
+    // The sources may be in `/mnt`, so it is hidden last.
+    let mnt = options.directory.join("mnt");
+    fs::create_dir(&mnt)?;
+    mount("tmpfs", &mnt, "mode=755")?;
+    for (source, name) in [
+        (&options.directory, "cluster"),
+        (&options.programs, "programs"),
+        (&options.directory.join("plugins"), "plugins"),
+    ] {
+        let target = mnt.join(name);
+        fs::create_dir(&target)?;
+        mount_bind(source, &target).with_context(|| format!("bind {}", source.display()))?;
+    }
+    mount_bind_recursive(&mnt, "/mnt").context("bind /mnt")?;
+    mount("tmpfs", Path::new("/run"), "mode=755")?;
+    let etc = Path::new("/mnt/etc");
+    fs::create_dir(etc)?;
+    mount_overlay("/etc", Path::new("/etc"), etc)?;
+    Ok(fs::create_dir_all("/etc/cni")?)
+}

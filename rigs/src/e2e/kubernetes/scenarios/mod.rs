@@ -1,0 +1,98 @@
+//! The scenarios. Each one starts with no pods, and at its end no node has anything of a pod.
+
+mod churn;
+mod dns;
+mod outside;
+mod pods;
+mod ports;
+mod reboot;
+mod services;
+mod tutorial;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use rscni_test::Container;
+use xtask::tally::Tally;
+
+use super::{cluster::Cluster, leaks, pods as objects, report};
+
+/// A scenario, in the order in which they run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(super) enum Scenario {
+    /// the debug plugins in a node, as their README shows
+    Tutorial,
+    /// pods on one node and on two
+    Pods,
+    /// Services, and a pod that reaches itself through its Service
+    Services,
+    /// node ports and host ports
+    Ports,
+    /// packets to the world and to other nodes
+    Outside,
+    /// bandwidth annotations
+    Bandwidth,
+    /// pods in the network namespace of their node
+    HostNetwork,
+    /// names of Services through `CoreDNS`
+    Dns,
+    /// a hundred pods at once on one node
+    Hundred,
+    /// a node that loses power
+    Reboot,
+    /// containerd and kubelet killed while pods come and go
+    Kills,
+}
+
+impl Scenario {
+    fn headline(self) -> &'static str {
+        match self {
+            Self::Tutorial => "the debug plugins write the calls of kubelet to files",
+            Self::Pods => "pods reach each other on one node and across nodes",
+            Self::Services => "pods reach Services, and themselves through one",
+            Self::Ports => "node ports and host ports lead to pods",
+            Self::Outside => "packets to the world are masqueraded, others keep their source",
+            Self::Bandwidth => "bandwidth annotations limit both directions",
+            Self::HostNetwork => "pods in the network of their node reach others",
+            Self::Dns => "pods resolve names of Services",
+            Self::Hundred => "a hundred pods start at once on one node",
+            Self::Reboot => "pods of a node that lost power get a new network",
+            Self::Kills => "killed containerd and kubelet leave nothing behind",
+        }
+    }
+
+    fn run(self, cluster: &mut Cluster) -> Result<()> {
+        match self {
+            Self::Tutorial => tutorial::run(cluster),
+            Self::Pods => pods::on_nodes(cluster),
+            Self::Services => services::run(cluster),
+            Self::Ports => ports::run(cluster),
+            Self::Outside => outside::run(cluster),
+            Self::Bandwidth => outside::bandwidth(cluster),
+            Self::HostNetwork => pods::of_the_host(cluster),
+            Self::Dns => dns::run(cluster),
+            Self::Hundred => pods::hundred(cluster),
+            Self::Reboot => reboot::run(cluster),
+            Self::Kills => churn::run(cluster),
+        }
+    }
+}
+
+/// Runs the scenarios.
+pub(super) fn run(cluster: &mut Cluster, only: &[Scenario], tally: &mut Tally) {
+    for scenario in Scenario::value_variants() {
+        if !only.is_empty() && !only.contains(scenario) {
+            continue;
+        }
+        let outcome = scenario.run(cluster);
+        let cleared = objects::delete_all().and_then(|()| {
+            cluster.nodes().try_for_each(leaks::none).context("after all pods were deleted")
+        });
+        let outcome = outcome.and(cleared).with_context(|| cluster.logs());
+        report(tally, scenario.headline(), outcome);
+    }
+}
+
+/// The world outside of the cluster.
+fn world() -> Container {
+    Container::at("world", "/proc/self/ns/net")
+}

@@ -1,0 +1,98 @@
+//! Pods that reach pods.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::e2e::kubernetes::{
+    cluster::{Cluster, eventually},
+    kubectl,
+    pods::{self, PACKET, Pod},
+};
+
+/// Two pods on a node and one on each other node: every one reaches every other.
+pub(super) fn on_nodes(cluster: &Cluster) -> Result<()> {
+    let names: Vec<_> = cluster.nodes().map(|node| format!("on-{}", node.name)).collect();
+    let mut wanted: Vec<_> = names.iter().map(String::as_str).zip(cluster.nodes()).collect();
+    wanted.push(("second", cluster.node(0)));
+    let pods = pods::start(&wanted)?;
+    for from in &pods {
+        for to in pods.iter().filter(|to| to.name != from.name) {
+            from.reaches(to)?;
+        }
+    }
+    Ok(())
+}
+
+/// A pod with `hostNetwork` has the addresses of its node and is reached there.
+pub(super) fn of_the_host(cluster: &Cluster) -> Result<()> {
+    let (node, other) = (cluster.node(0), cluster.node(1));
+    kubectl::apply(&[
+        pods::object("host", node, json!({"hostNetwork": true})),
+        pods::object("near", node, json!({})),
+        pods::object("far", other, json!({})),
+    ])?;
+    let host = Pod::wait("host", node)?;
+    let (near, far) = (Pod::wait("near", node)?, Pod::wait("far", other)?);
+    ensure!(
+        host.addresses == node.machine.addresses(),
+        "the pod has the addresses {:?}",
+        host.addresses
+    );
+    host.reaches(&far)?;
+    far.reaches(&host)?;
+    near.reaches(&host)?;
+    // The node's packets to its own pods have the address of their gateway.
+    for address in &near.addresses {
+        host.network.try_ping(address, PACKET)?;
+    }
+    Ok(())
+}
+
+const PODS: usize = 100;
+
+/// A hundred pods on a node have different addresses, and all of them answer.
+pub(super) fn hundred(cluster: &Cluster) -> Result<()> {
+    let (node, other) = (cluster.node(0), cluster.node(1));
+    kubectl::apply(&[
+        deployment("hundred", PODS, &pods::spec(node)),
+        pods::object("probe", other, json!({})),
+    ])?;
+    let probe = Pod::wait("probe", other)?;
+    wait_for(&["hundred"], PODS)?;
+    let running = pods::ready_pods(cluster, 0)?;
+    let addresses: BTreeSet<_> = running.values().flat_map(pods::addresses).collect();
+    ensure!(addresses.len() == 2 * PODS, "{PODS} pods have {} addresses", addresses.len());
+    for address in addresses {
+        probe.network.try_ping(address, PACKET).with_context(|| format!("a pod at {address}"))?;
+    }
+    Ok(())
+}
+
+/// A Deployment of pods with a specification.
+pub(super) fn deployment(name: &str, replicas: usize, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": {"app": name}}, "spec": spec},
+        },
+    })
+}
+
+/// Waits until all pods of Deployments are Ready.
+pub(super) fn wait_for(names: &[&str], replicas: usize) -> Result<()> {
+    for name in names {
+        eventually(|| {
+            let status = kubectl::get(&format!("deployment {name}"))?["status"].take();
+            let is_complete = status["readyReplicas"] == replicas && status["replicas"] == replicas;
+            ensure!(is_complete, "the Deployment {name} is not complete: {status}");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
