@@ -132,7 +132,9 @@ fn namespace(node: &Node, name: &str) -> Result<std::path::PathBuf> {
     let sandboxes = cri.pod_sandboxes()?;
     let id = sandboxes.get(name).with_context(|| format!("no sandbox runs for the pod {name}"))?;
     let path = cri.pod_sandbox_status(id)?.netns;
-    Ok(node.path(path.to_str().context("a path is not UTF-8")?))
+    let path = path.to_str().context("a path is not UTF-8")?;
+    // The target of the link /var/run is absolute, which is wrong outside of the node.
+    Ok(node.path(&path.replacen("/var/run/", "/run/", 1)))
 }
 
 /// The events of a pod, for the message of a failure.

@@ -1,7 +1,7 @@
-//! Kubernetes, etcd, containerd and `CoreDNS`, built from one Go module in `go/`.
+//! Kubernetes, etcd, containerd and `CoreDNS`, built from the Go modules in `go/`.
 //!
 //! `go.mod` and `go.sum` pin all versions. One module compiles the packages that the programs share
-//! once.
+//! once. containerd has its own, as it needs a newer version of the API between it and kubelet.
 
 use std::{
     io::{BufRead, BufReader},
@@ -30,13 +30,17 @@ const NAMES: [&str; 6] = [
 /// Interval between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(15);
 
-/// The programs of the cluster: `tool` are those that `go.mod` lists as tools.
+/// The programs of the cluster: `tool` are those that a `go.mod` lists as tools.
 pub(super) fn cluster(cache: &Path) -> Result<PathBuf> {
     let title = format!("Kubernetes {VERSION}, containerd, etcd and CoreDNS");
     build(cache, "kubernetes", &title, |directory| {
-        let mut go = command();
-        go.arg("build").arg("-o").arg(directory.join(""));
-        with_progress(go.args(FLAGS).args(["./kubernetes", "./etcd", "./coredns", "tool"]))?;
+        for (module, packages) in
+            [("containerd", &["tool"][..]), ("", &["./kubernetes", "./etcd", "./coredns", "tool"])]
+        {
+            let mut go = command(module);
+            go.arg("build").arg("-o").arg(directory.join(""));
+            with_progress(go.args(FLAGS).args(packages))?;
+        }
         NAMES
             .iter()
             .try_for_each(|name| Ok(fs::os::unix::fs::symlink("kubernetes", directory.join(name))?))
@@ -47,7 +51,7 @@ pub(super) fn cluster(cache: &Path) -> Result<PathBuf> {
 pub(super) fn upstream_tests(cache: &Path) -> Result<PathBuf> {
     let title = format!("the end-to-end tests of Kubernetes {VERSION}");
     build(cache, "kubernetes-tests", &title, |directory| {
-        let mut go = command();
+        let mut go = command("");
         go.args(["test", "-c", "-o"]).arg(directory.join("network"));
         with_progress(go.args(FLAGS).arg("./network"))
     })
@@ -71,19 +75,19 @@ fn build(
 ) -> Result<PathBuf> {
     let toolchain = go::toolchain()?;
     let mut sources = Vec::new();
-    add_files(&module(), "", &mut sources)?;
+    add_files(&modules(), "", &mut sources)?;
     sources.sort_unstable();
     let hash = sha256(format!("{toolchain}\n{FLAGS:?}\n{}", sources.join("\n")).as_bytes());
     let name = format!("{name}-{VERSION}-{}", &hash[..8]);
     go::cached(cache, &name, &format!("{title} with {toolchain}"), build)
 }
 
-/// The directory of the Go module.
-fn module() -> PathBuf {
+/// The directory of the Go modules.
+fn modules() -> PathBuf {
     program::workspace_root().join("rigs/src/e2e/kubernetes/go")
 }
 
-/// Adds the files of a directory with their paths below the module.
+/// Adds the files of a directory with their paths below the modules.
 fn add_files(directory: &Path, prefix: &str, sources: &mut Vec<String>) -> Result<()> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
@@ -97,9 +101,9 @@ fn add_files(directory: &Path, prefix: &str, sources: &mut Vec<String>) -> Resul
     Ok(())
 }
 
-fn command() -> Command {
+fn command(module: &str) -> Command {
     let mut go = go::command(Path::new("go"));
-    go.current_dir(module()).env("CGO_ENABLED", "0");
+    go.current_dir(modules().join(module)).env("CGO_ENABLED", "0");
     go
 }
 
@@ -147,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_version_of_the_module_is_the_one_that_the_programs_report() {
-        let module = fs::read_to_string(module().join("go.mod")).unwrap();
+        let module = fs::read_to_string(modules().join("go.mod")).unwrap();
         assert!(module.contains(&format!("\tk8s.io/kubernetes {VERSION}\n")));
         assert!(FLAGS.iter().any(|flag| flag.ends_with(&format!("gitVersion={VERSION}"))));
     }

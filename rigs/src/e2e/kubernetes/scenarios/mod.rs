@@ -9,7 +9,9 @@ mod reboot;
 mod services;
 mod tutorial;
 
-use anyhow::{Context, Result};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
 use rscni_test::Container;
 use xtask::tally::Tally;
@@ -83,11 +85,14 @@ pub(super) fn run(cluster: &mut Cluster, only: &[Scenario], tally: &mut Tally) {
         if !only.is_empty() && !only.contains(scenario) {
             continue;
         }
-        let outcome = scenario.run(cluster);
+        // Containers of the test harness panic.
+        let outcome = catch_unwind(AssertUnwindSafe(|| scenario.run(cluster)))
+            .unwrap_or_else(|_| Err(anyhow!("it panicked, as printed above")));
         let cleared = objects::delete_all().and_then(|()| {
             cluster.nodes().try_for_each(leaks::none).context("after all pods were deleted")
         });
-        let outcome = outcome.and(cleared).with_context(|| cluster.logs());
+        let outcome =
+            outcome.and(cleared).map_err(|error| anyhow!("{error:#}\n{}", cluster.logs()));
         report(tally, scenario.headline(), outcome);
     }
 }
