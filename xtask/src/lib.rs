@@ -8,6 +8,8 @@
 pub mod digest;
 pub mod dist;
 pub mod go;
+pub mod image;
+pub mod oci;
 pub mod packages;
 pub mod program;
 pub mod rigs;

@@ -1,6 +1,6 @@
 //! The project's own tasks, as `cargo xtask TASK`.
 //!
-//! `demo`, `test` and `dist` are here. All others are test rigs: a package of its own,
+//! `demo`, `test`, `dist` and `image` are here. All others are test rigs: a package of its own,
 //! `rscni-rigs`, so that a contributor who wants to see the demo does not build what they need.
 
 mod check;
@@ -10,7 +10,7 @@ use std::{ffi::OsString, os::unix::process::CommandExt, process::ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use xtask::{dist, rigs};
+use xtask::{dist, image, rigs};
 
 #[derive(Parser)]
 #[command(
@@ -30,6 +30,8 @@ enum Task {
     Demo,
     /// Build the static binary for nodes.
     Dist,
+    /// Build the container image of the pod network, with both static programs.
+    Image,
     /// Run everything that CI checks: format, lint, docs, tests, User-Mode Linux, end to end.
     Test(check::Options),
 }
@@ -50,6 +52,7 @@ fn run() -> Result<ExitCode> {
     match Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).task {
         Task::Demo => demo::run(),
         Task::Dist => dist::run(),
+        Task::Image => image::run(),
         Task::Test(options) => check::run(&options),
     }
 }

@@ -1,4 +1,4 @@
-//! The bill of materials of the static binary: the crates linked into it, as `CycloneDX` 1.5.
+//! The bill of materials of a static program: the crates linked into it, as `CycloneDX` 1.5.
 //!
 //! `cargo tree` lists them for one target with the features of the build; `cargo metadata` would
 //! add the features that tests and other packages enable. Procedural macros run on the build
@@ -69,10 +69,10 @@ struct Dependency {
 
 /// A linked crate, as `cargo tree` shows it.
 #[derive(Default)]
-struct Linked {
-    name: String,
-    version: String,
-    license: String,
+pub(super) struct Linked {
+    pub(super) name: String,
+    pub(super) version: String,
+    pub(super) license: String,
     /// Package URLs of the crates that it is linked with.
     dependencies: BTreeSet<String>,
 }
@@ -90,17 +90,24 @@ struct LockedPackage {
     checksum: Option<String>,
 }
 
-/// Returns the bill of a program that was built from a package for a target.
-pub(super) fn of(package: &str, target: &str, program: &[u8]) -> Result<Bill> {
-    let mut tree = program::cargo();
-    tree.args(["tree", "--locked", "--package", package, "--target", target]);
-    tree.args(["--edges", "normal,no-proc-macro", "--prefix", "depth", "--format", " {p} | {l}"]);
-    let crates = read_tree(&program::capture(&mut tree)?)?;
+/// Returns the bill of a program with this name and content, which was built for a target.
+pub(super) fn of(package: &str, name: &str, target: &str, program: &[u8]) -> Result<Bill> {
+    let crates = linked(package, target)?;
     let lock = fs_err::read_to_string(program::workspace_root().join("Cargo.lock"))?;
     let lock: Lock = toml::from_str(&lock).context("read Cargo.lock")?;
     let rustc = program::capture(std::process::Command::new("rustc").arg("--version"))?;
     let rustc = rustc.split_whitespace().nth(1).context("`rustc --version` prints no version")?;
-    bill(package, target, &crates, &lock, rustc, program)
+    let mut bill = bill(package, target, &crates, &lock, rustc, program)?;
+    name.clone_into(&mut bill.metadata.component.name);
+    Ok(bill)
+}
+
+/// Returns the crates linked into the programs of a package, by package URL.
+pub(super) fn linked(package: &str, target: &str) -> Result<BTreeMap<String, Linked>> {
+    let mut tree = program::cargo();
+    tree.args(["tree", "--locked", "--package", package, "--target", target]);
+    tree.args(["--edges", "normal,no-proc-macro", "--prefix", "depth", "--format", " {p} | {l}"]);
+    read_tree(&program::capture(&mut tree)?)
 }
 
 /// Reads lines of the form `2 serde v1.0.0 (path) | MIT (*)` into crates by package URL.
@@ -187,8 +194,7 @@ fn bill(
         metadata: Metadata {
             component: Component {
                 r#type: "application",
-                name: "rscni".to_owned(),
-                description: Some(format!("static binary for {target}")),
+                description: Some(format!("static program for {target}")),
                 hashes: vec![hash(&digest)],
                 ..root
             },
@@ -215,7 +221,7 @@ mod tests {
 
     fn real(program: &[u8]) -> Value {
         let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-        serde_json::to_value(of("rscni-cli", &target, program).unwrap()).unwrap()
+        serde_json::to_value(of("rscni-cli", "rscni", &target, program).unwrap()).unwrap()
     }
 
     fn components(bill: &Value) -> &[Value] {
@@ -237,6 +243,7 @@ mod tests {
         let serde = named("serde").unwrap();
         assert_eq!(serde["hashes"][0]["content"].as_str().map(str::len), Some(64));
         assert_eq!(serde["licenses"][0]["expression"], "MIT OR Apache-2.0");
+        assert_eq!(bill["metadata"]["component"]["name"], "rscni");
         assert_eq!(bill["metadata"]["component"]["hashes"][0]["content"], sha256(b"program"));
         assert_eq!(real(b"program"), bill);
         assert_ne!(real(b"other"), bill);

@@ -8,6 +8,7 @@
 //! The bill of materials (`bom`) is written beside the binary.
 
 mod bom;
+pub(crate) mod licences;
 pub mod target;
 
 use std::{
@@ -26,15 +27,22 @@ const SIZE_LIMIT: u64 = 4_000_000;
 
 /// Builds the binary, checks its size and prints its path.
 pub fn run() -> Result<ExitCode> {
-    let output = build("rscni-cli", "rscni")?;
+    let (output, bill) = build_with_bill("rscni-cli", "rscni")?;
     let size = fs::metadata(&output)?.len();
     ensure!(is_small(size), "{} has {size} bytes; the limit is {SIZE_LIMIT}", output.display());
     println!("{}: static, with musl, {} kB", output.display(), size / 1000);
-    let bill = bom::of("rscni-cli", &target::musl(), &fs::read(&output)?)?;
+    println!("{}: bill of materials (CycloneDX)", bill.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds a program as [`build`] does, and writes its bill of materials beside it. Returns both
+/// paths.
+pub(crate) fn build_with_bill(package: &str, program: &str) -> Result<(PathBuf, PathBuf)> {
+    let output = build(package, program)?;
+    let bill = bom::of(package, program, &target::musl(), &fs::read(&output)?)?;
     let file = output.with_extension("cdx.json");
     fs::write(&file, serde_json::to_vec_pretty(&bill)?)?;
-    println!("{}: bill of materials (CycloneDX)", file.display());
-    Ok(ExitCode::SUCCESS)
+    Ok((output, file))
 }
 
 /// Builds a program of the workspace in the way that the binary for nodes is built.
@@ -87,8 +95,10 @@ fn built_static(command: &mut Command) -> Result<PathBuf> {
 }
 
 fn flags() -> Result<Vec<String>> {
-    let script = program::workspace_root().join("xtask/src/dist/no_unwinding.ld");
-    Ok(vec![
+    let root = program::workspace_root();
+    // Relative, as rustc runs in the workspace: the flags are part of the symbols' names.
+    let script = "xtask/src/dist/no_unwinding.ld";
+    let mut flags = vec![
         // The default for musl.
         "-Ctarget-feature=+crt-static".into(),
         // A program at a fixed address has nothing to relocate before `main`.
@@ -98,16 +108,29 @@ fn flags() -> Result<Vec<String>> {
         // A panic aborts, so nothing unwinds. The script and the last flag remove the tables of
         // precompiled code.
         "-Cforce-unwind-tables=no".into(),
-        format!("-Clink-arg=-Wl,--script={}", script.display()),
+        format!("-Clink-arg=-Wl,--script={script}"),
         "-Clink-arg=-Wl,--no-eh-frame-hdr".into(),
         // Cargo does not look into linker scripts. This flag makes it link again after the script
         // has changed.
-        format!("--cfg=linker_script=\"{}\"", sha256(&fs::read(&script)?)),
+        format!("--cfg=linker_script=\"{}\"", sha256(&fs::read(root.join(script))?)),
         // Only names of a few bytes are hashed. Detecting the processor's instructions takes longer
         // than it saves.
         "--cfg=sha2_backend=\"soft\"".into(),
         "--cfg=sha2_backend_soft=\"compact\"".into(),
-    ])
+    ];
+    // Messages of panics name source files; those of dependencies have absolute paths.
+    let remap = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
+    flags.push(remap(&root, "."));
+    for registry in fs::read_dir(cargo_home()?.join("registry/src")).into_iter().flatten() {
+        flags.push(remap(&registry?.path(), "/crates"));
+    }
+    Ok(flags)
+}
+
+fn cargo_home() -> Result<PathBuf> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let default = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo"));
+    home.or_else(default).context("neither CARGO_HOME nor HOME is set")
 }
 
 /// Copies a program from `target/TARGET/release` to `target/release`.
