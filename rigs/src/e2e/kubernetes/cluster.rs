@@ -24,7 +24,7 @@ pub(super) fn eventually<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T>
 
 /// A running cluster.
 pub(super) struct Cluster {
-    _control_plane: ControlPlane,
+    control_plane: ControlPlane,
     nodes: Vec<Node>,
 }
 
@@ -45,7 +45,15 @@ impl Cluster {
             println!("  {} is registered", node.name);
             started.push(node);
         }
-        Ok(Self { _control_plane: control_plane, nodes: started })
+        Ok(Self { control_plane, nodes: started })
+    }
+
+    pub(super) fn stop_api_server(&mut self) {
+        self.control_plane.stop_server();
+    }
+
+    pub(super) fn start_api_server(&mut self) -> Result<()> {
+        self.control_plane.start_server()
     }
 
     pub(super) fn nodes(&self) -> impl Iterator<Item = &Node> {
@@ -78,7 +86,7 @@ impl Cluster {
         let logs = self.nodes.iter().flat_map(|node| {
             [Part::Containerd, Part::Kubelet, Part::Proxy].map(|part| node.log(part))
         });
-        logs.collect()
+        logs.chain([pod_network::logs()]).collect()
     }
 }
 

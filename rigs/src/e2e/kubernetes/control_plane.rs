@@ -32,7 +32,19 @@ const USERS: [(&str, &str); 4] = [
 
 /// The running control plane.
 pub(super) struct ControlPlane {
-    _daemons: Vec<Daemon>,
+    server: Option<Daemon>,
+    _others: Vec<Daemon>,
+}
+
+impl ControlPlane {
+    pub(super) fn stop_server(&mut self) {
+        self.server = None;
+    }
+
+    pub(super) fn start_server(&mut self) -> Result<()> {
+        self.server = Some(start_server()?);
+        Ok(())
+    }
 }
 
 /// The options of `nsenter` for the namespace.
@@ -51,6 +63,26 @@ pub(super) fn start(nodes: &[String]) -> Result<ControlPlane> {
          --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
          --listen-peer-urls http://127.0.0.1:2380",
     )?;
+    let server = start_server()?;
+    let manager = daemon(
+        "kube-controller-manager",
+        &format!(
+            "--kubeconfig CLUSTER/manager.conf --allocate-node-cidrs --cluster-cidr {} \
+             --service-cluster-ip-range {} --node-cidr-mask-size-ipv4 24 \
+             --node-cidr-mask-size-ipv6 64 --use-service-account-credentials \
+             --service-account-private-key-file CLUSTER/service-accounts.key \
+             --root-ca-file CLUSTER/pki/apiserver.crt --leader-elect=false",
+            PODS.join(","),
+            SERVICES.join(",")
+        ),
+    )?;
+    let scheduler =
+        daemon("kube-scheduler", "--kubeconfig CLUSTER/scheduler.conf --leader-elect=false")?;
+    Ok(ControlPlane { server: Some(server), _others: vec![etcd, manager, scheduler] })
+}
+
+/// Starts the API server, and waits until it is ready.
+fn start_server() -> Result<Daemon> {
     let address = CONTROL_PLANE.ipv4();
     let mut server = daemon(
         "kube-apiserver",
@@ -71,21 +103,7 @@ pub(super) fn start(nodes: &[String]) -> Result<ControlPlane> {
         ensure!(state.trim() == "ok", "the API server is not ready: {state}");
         Ok(())
     })?;
-    let manager = daemon(
-        "kube-controller-manager",
-        &format!(
-            "--kubeconfig CLUSTER/manager.conf --allocate-node-cidrs --cluster-cidr {} \
-             --service-cluster-ip-range {} --node-cidr-mask-size-ipv4 24 \
-             --node-cidr-mask-size-ipv6 64 --use-service-account-credentials \
-             --service-account-private-key-file CLUSTER/service-accounts.key \
-             --root-ca-file CLUSTER/pki/apiserver.crt --leader-elect=false",
-            PODS.join(","),
-            SERVICES.join(",")
-        ),
-    )?;
-    let scheduler =
-        daemon("kube-scheduler", "--kubeconfig CLUSTER/scheduler.conf --leader-elect=false")?;
-    Ok(ControlPlane { _daemons: vec![etcd, server, manager, scheduler] })
+    Ok(server)
 }
 
 /// Starts a program of the control plane. `CLUSTER` in its options is the cluster's directory.

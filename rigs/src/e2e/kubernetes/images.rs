@@ -1,4 +1,5 @@
-//! The images of the nodes: busybox, agnhost of the upstream tests, and `CoreDNS`.
+//! The images of the nodes: that of the pod network, busybox, agnhost of the upstream tests, and
+//! `CoreDNS`.
 
 use std::path::Path;
 
@@ -15,14 +16,16 @@ pub(super) const BUSYBOX: &str = image::NAME;
 pub(super) const AGNHOST: &str = "localhost/rscni/agnhost:latest";
 pub(super) const COREDNS: &str = "localhost/rscni/coredns:latest";
 
+/// Directory of the archives in the cluster's directory. It has that of the pod network.
+pub(super) const DIRECTORY: &str = "images";
+
 fn directory() -> std::path::PathBuf {
-    Path::new(CLUSTER).join("images")
+    Path::new(CLUSTER).join(DIRECTORY)
 }
 
-/// Makes the archives.
+/// Makes the archives of the others.
 pub(super) fn make() -> Result<()> {
     let directory = directory();
-    fs::create_dir(&directory)?;
     image::write(&directory.join("busybox.tar"))?;
     for (program, name) in [("agnhost", AGNHOST), ("coredns", COREDNS)] {
         let source = Path::new(PROGRAMS).join(program);

@@ -11,7 +11,7 @@ use xtask::program;
 
 /// The program with its configuration.
 pub(super) const WITH_CONFIG: &str = "/mnt/programs/kubectl --kubeconfig /mnt/cluster/admin.conf \
-                                      --cache-dir /mnt/cluster/kubectl";
+                                      --cache-dir /mnt/cluster/kubectl-cache";
 
 fn command() -> Command {
     let mut words = WITH_CONFIG.split(' ');
@@ -23,6 +23,13 @@ fn command() -> Command {
 /// Runs `kubectl` with a line of arguments, separated by single spaces, and returns its output.
 pub(super) fn run(line: &str) -> Result<String> {
     program::capture(command().args(line.split(' ')))
+}
+
+/// Changes the status of a Node.
+pub(super) fn patch_status(node: &str, patch: &Value) -> Result<()> {
+    let mut kubectl = command();
+    kubectl.args(["patch", "node", node, "--subresource=status", "--type=merge", "--patch"]);
+    program::capture(kubectl.arg(patch.to_string())).map(drop)
 }
 
 /// Gets objects as JSON.

@@ -38,7 +38,7 @@ fn list(node: &Node) -> Result<Vec<String>> {
     let links: Value = serde_json::from_str(&node.run("ip -json link show")?)?;
     for link in links.as_array().into_iter().flatten() {
         let name = link["ifname"].as_str().unwrap_or_default();
-        if !["lo", "eth0"].contains(&name) {
+        if !["lo", "eth0", "flannel.1", "flannel-v6.1"].contains(&name) {
             left.push(format!("link {name}"));
         }
     }

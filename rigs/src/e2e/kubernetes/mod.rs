@@ -22,6 +22,7 @@ mod pods;
 mod programs;
 mod scenarios;
 mod site;
+mod traffic;
 
 use std::{
     path::{Path, PathBuf},
@@ -117,11 +118,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if options.upstream {
         println!("{}", programs::upstream_tests(&cache)?.join("network").display());
     }
+    let (image, _) = xtask::image::build()?;
     let mut built = Vec::new();
-    for (package, name) in
-        [("rscni-cli", "rscni")].into_iter().chain(DEBUG_PLUGINS.map(|name| (name, name)))
-    {
-        built.push((name, dist::build(package, name)?));
+    for name in DEBUG_PLUGINS {
+        built.push((name, dist::build(name, name)?));
     }
     let site = Site::new(options.keep)?;
     let plugins = site.directory().join("plugins");
@@ -129,6 +129,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     for (name, program) in built {
         fs::copy(program, plugins.join(name))?;
     }
+    let images = site.directory().join(images::DIRECTORY);
+    fs::create_dir(&images)?;
+    fs::copy(image, images.join("rscni.tar"))?;
+    copy_manifests(&site.directory().join("deploy"))?;
     let rig = site.directory().join("rigs");
     program::copy_self(&rig)?;
     let nodes = options.nodes.to_string();
@@ -153,6 +157,16 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         );
     }
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Copies the directory `deploy`, which may be hidden in the cluster's namespaces.
+fn copy_manifests(target: &Path) -> Result<()> {
+    fs::create_dir(target)?;
+    for entry in fs::read_dir(program::workspace_root().join("deploy"))? {
+        let entry = entry?;
+        fs::copy(entry.path(), target.join(entry.file_name()))?;
+    }
+    Ok(())
 }
 
 /// Runs the scenarios in the cluster's namespaces.

@@ -1,48 +1,21 @@
-//! The pod network: a network list for each node's podCIDRs, routes between the nodes, and
-//! masquerading of packets to the world.
-//!
-//! [`install`] is the only place that knows which pod network the cluster has.
+//! The pod network: the manifests of `deploy/`, as a user applies them.
 
 use anyhow::{Context, Result};
-use fs_err as fs;
-use serde_json::{Value, json};
+use serde_json::Value;
 use xtask::program;
 
-use super::{
-    cluster::Cluster,
-    control_plane::{self, PODS},
-    kubectl,
-    node::Node,
-};
+use super::{CLUSTER, cluster::Cluster, control_plane, kubectl, node::Node};
 
 /// Name of the network.
-pub(super) const NAME: &str = "pods";
+pub(super) const NAME: &str = "rscni";
 
 /// Makes every node ready for pods.
 pub(super) fn install(cluster: &Cluster) -> Result<()> {
-    for node in cluster.nodes() {
-        let networks = pod_cidrs(node)?;
-        program::capture(node.command("/mnt/plugins/rscni").args(["install", "/opt/cni/bin"]))?;
-        for other in cluster.nodes().filter(|other| other.name != node.name) {
-            let inside = format!("--net={}", other.network().path().display());
-            add_routes(&inside, node, &networks)?;
-        }
-        // The API server connects to webhooks and proxies to pods.
-        add_routes(control_plane::NAMESPACE, node, &networks)?;
-        masquerade(node)?;
-        let list = node.path("/etc/cni/net.d/10-pods.conflist");
-        fs::write(list, list_of(&networks).to_string())?;
-    }
-    Ok(())
-}
-
-/// Restores what a node has lost in a reboot.
-pub(super) fn restore(cluster: &Cluster, node: &Node) -> Result<()> {
-    for other in cluster.nodes().filter(|other| other.name != node.name) {
-        let inside = format!("--net={}", node.network().path().display());
-        add_routes(&inside, other, &pod_cidrs(other)?)?;
-    }
-    masquerade(node)
+    // The API server connects to webhooks and proxies to pods, but its machine is not a Node. It
+    // has no tunnel to the nodes behind the router.
+    let mut near = cluster.nodes().filter(|node| node.machine.is_near());
+    near.try_for_each(add_routes_of_control_plane)?;
+    kubectl::run(&format!("apply -k {CLUSTER}/deploy")).map(drop)
 }
 
 /// The podCIDRs of a node.
@@ -52,52 +25,32 @@ pub(super) fn pod_cidrs(node: &Node) -> Result<Vec<String>> {
     Ok(networks.iter().filter_map(Value::as_str).map(str::to_owned).collect())
 }
 
-fn list_of(networks: &[String]) -> Value {
-    let ranges: Vec<_> = networks.iter().map(|subnet| json!([{"subnet": subnet}])).collect();
-    json!({
-        "cniVersion": "1.1.0",
-        "name": NAME,
-        "plugins": [
-            {
-                "type": "ptp",
-                "ipam": {
-                    "type": "host-local",
-                    "ranges": ranges,
-                    "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
-                },
-            },
-            {"type": "portmap", "capabilities": {"portMappings": true}, "snat": true},
-            {"type": "bandwidth", "capabilities": {"bandwidth": true}},
-        ],
-    })
-}
-
-/// Adds routes to the pods of a node in the namespace that `inside` names for `nsenter`.
-fn add_routes(inside: &str, node: &Node, networks: &[String]) -> Result<()> {
-    for network in networks {
+fn add_routes_of_control_plane(node: &Node) -> Result<()> {
+    for network in pod_cidrs(node)? {
         let [ipv4, ipv6] = node.machine.addresses();
         let gateway = if network.contains(':') { ipv6 } else { ipv4 };
-        program::output_of(&format!("nsenter {inside} ip route replace {network} via {gateway}"))?;
+        program::output_of(&format!(
+            "nsenter {} ip route replace {network} via {gateway}",
+            control_plane::NAMESPACE
+        ))?;
     }
     Ok(())
 }
 
-/// Packets of pods to the world get the address of the node. Packets within the cluster, which
-/// includes the nodes, keep theirs.
-fn masquerade(node: &Node) -> Result<()> {
-    let [ipv4, ipv6] = PODS;
-    let rules = format!(
-        "table inet pod-network\n\
-         delete table inet pod-network\n\
-         table inet pod-network {{\n\
-           chain postrouting {{\n\
-             type nat hook postrouting priority srcnat\n\
-             ip saddr {ipv4} ip daddr != {{ {ipv4}, 10.200.0.0/24 }} oifname eth0 masquerade\n\
-             ip6 saddr {ipv6} ip6 daddr != {{ {ipv6}, fd00:200::/64 }} oifname eth0 masquerade\n\
-           }}\n\
-         }}\n"
-    );
-    let file = node.path("/run/pod-network.nft");
-    fs::write(file, rules)?;
-    node.run("nft -f /run/pod-network.nft").map(drop)
+/// The ends of the logs of all daemons.
+pub(super) fn logs() -> String {
+    let logs =
+        kubectl::run("logs --namespace kube-system --selector app=rscnid --tail 20 --prefix");
+    logs.unwrap_or_else(|error| format!("no log of rscnid: {error:#}"))
+}
+
+/// The table of `rscnid status` on a node.
+pub(super) fn status(node: &Node) -> Result<String> {
+    let pods = kubectl::get(&format!(
+        "pods --namespace kube-system --selector app=rscnid --field-selector spec.nodeName={}",
+        node.name
+    ))?;
+    let name = pods["items"][0]["metadata"]["name"].as_str();
+    let name = name.with_context(|| format!("no pod of rscnid is on {}", node.name))?;
+    kubectl::run(&format!("exec --namespace kube-system {name} -c rscnid -- /rscnid status"))
 }

@@ -1,17 +1,23 @@
 //! Pods of the scenarios. Their containers only sleep: the scenarios send packets from their
 //! network namespaces and answer in them.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, UdpSocket},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use rscni_test::Container;
 use serde_json::{Value, json};
+use xtask::program;
 
 use super::{
     cluster::{Cluster, eventually, is_ready},
     images, kubectl,
     node::Node,
 };
+use crate::daemon::until_ok;
 
 /// Timeout of a packet on a busy machine.
 pub(super) const PACKET: Duration = Duration::from_secs(60);
@@ -97,7 +103,32 @@ impl Pod {
                 self.network.try_tcp(socket(*address, server.port()), PACKET).with_context(what)?;
             ensure!(answer.server == other.network.name(), "{} answered {}", answer.server, what());
             ensure!(answer.seen_as == *own, "{} is seen as {}", what(), answer.seen_as);
+            self.sends_full_packets(other, *address).with_context(what)?;
         }
+        Ok(())
+    }
+
+    /// Checks that packets as large as the MTU of the interface arrive, and that none was too large
+    /// for a part of the path.
+    fn sends_full_packets(&self, other: &Self, address: IpAddr) -> Result<()> {
+        let mtu = usize::try_from(self.network.netlink().link_by_name("eth0")?.mtu)?;
+        // Headers of IP and UDP.
+        let payload = vec![0; mtu - if address.is_ipv4() { 28 } else { 48 }];
+        let bind = |ip: IpAddr| UdpSocket::bind((ip, 0));
+        let receiver = other.network.run(|| bind(address))?;
+        receiver.set_read_timeout(Some(Duration::from_millis(300)))?;
+        let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+        let sender = self.network.run(|| bind(any))?;
+        let to = receiver.local_addr()?;
+        until_ok(PACKET, || {
+            sender.send_to(&payload, to)?;
+            let received = receiver.recv(&mut vec![0; mtu])?;
+            ensure!(received == payload.len(), "{received} of {} bytes arrived", payload.len());
+            Ok(())
+        })
+        .with_context(|| format!("send packets of {mtu} bytes"))?;
+        let route = self.network.run(|| program::output_of(&format!("ip route get {address}")))?;
+        ensure!(!route.contains(" mtu "), "{mtu} bytes are too many for the path: {route}");
         Ok(())
     }
 }

@@ -5,9 +5,10 @@
 //! namespaces. Only the directory and the control groups remain; [`remove`] removes them.
 
 use std::{
+    io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -61,7 +62,16 @@ impl Site {
     pub(super) fn run(&self, program: &Path, arguments: &[&str]) -> Result<bool> {
         let signals = ending_signals();
         signals.thread_block().context("block signals")?;
-        let mut child = self.command(program).args(arguments).spawn().context("start unshare")?;
+        let mut command = self.command(program);
+        if self.keep {
+            // Programs that read this output must see its end, although the cluster stays.
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        }
+        let mut child = command.args(arguments).spawn().context("start unshare")?;
+        if let (Some(mut output), Some(mut errors)) = (child.stdout.take(), child.stderr.take()) {
+            std::thread::spawn(move || io::copy(&mut output, &mut io::stdout()));
+            std::thread::spawn(move || io::copy(&mut errors, &mut io::stderr()));
+        }
         fs::write(self.directory.join(PROCESS), Process::of(child.id())?.to_string())?;
         let process = Pid::from_child(&child);
         let is_interrupted = Arc::new(AtomicBool::new(false));

@@ -1,7 +1,10 @@
 //! The scenarios. Each one starts with no pods, and at its end no node has anything of a pod.
 
 mod churn;
+mod daemon;
 mod dns;
+mod hosts;
+mod nodes;
 mod outside;
 mod pods;
 mod ports;
@@ -37,6 +40,18 @@ pub(super) enum Scenario {
     HostNetwork,
     /// names of Services through `CoreDNS`
     Dns,
+    /// hosts whose policy drops forwarded packets
+    Policy,
+    /// hosts with a strict `rp_filter`
+    RpFilter,
+    /// the daemon killed while packets pass
+    Daemon,
+    /// objects of the daemon that other programs remove
+    Restored,
+    /// an API server that is not available
+    ApiServer,
+    /// false Nodes
+    Invalid,
     /// a hundred pods at once on one node
     Hundred,
     /// a node that loses power
@@ -56,6 +71,12 @@ impl Scenario {
             Self::Bandwidth => "bandwidth annotations limit both directions",
             Self::HostNetwork => "pods in the network of their node reach others",
             Self::Dns => "pods resolve names of Services",
+            Self::Policy => "pods reach each other if the host drops forwarded packets",
+            Self::RpFilter => "pods reach each other with a strict rp_filter",
+            Self::Daemon => "no packet is lost while rscnid is killed and starts again",
+            Self::Restored => "routes, devices and rules that are removed come back",
+            Self::ApiServer => "pods keep their network without the API server",
+            Self::Invalid => "false Nodes change no route and are reported",
             Self::Hundred => "a hundred pods start at once on one node",
             Self::Reboot => "pods of a node that lost power get a new network",
             Self::Kills => "killed containerd and kubelet leave nothing behind",
@@ -72,6 +93,12 @@ impl Scenario {
             Self::Bandwidth => outside::bandwidth(cluster),
             Self::HostNetwork => pods::of_the_host(cluster),
             Self::Dns => dns::run(cluster),
+            Self::Policy => hosts::dropping(cluster),
+            Self::RpFilter => hosts::strict(cluster),
+            Self::Daemon => daemon::killed(cluster),
+            Self::Restored => daemon::restored(cluster),
+            Self::ApiServer => daemon::without_api_server(cluster),
+            Self::Invalid => nodes::invalid(cluster),
             Self::Hundred => pods::hundred(cluster),
             Self::Reboot => reboot::run(cluster),
             Self::Kills => churn::run(cluster),

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::e2e::kubernetes::{
     cluster::{Cluster, eventually},
-    kubectl, pod_network,
+    kubectl,
     pods::{self, Pod},
 };
 
@@ -23,7 +23,6 @@ pub(super) fn run(cluster: &mut Cluster) -> Result<()> {
         Pod::wait(name, node)?.reaches(&far)?;
     }
     cluster.node_mut(0).reboot()?;
-    pod_network::restore(cluster, cluster.node(0))?;
     cluster.wait_until_ready()?;
     let node = cluster.node(0);
     // The API server has the state from before the reboot for a while.

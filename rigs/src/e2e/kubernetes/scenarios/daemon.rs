@@ -1,0 +1,111 @@
+//! The daemon killed, without API server, and beside programs that remove its objects.
+
+use anyhow::{Context, Result, ensure};
+
+use crate::e2e::kubernetes::{
+    cluster::{Cluster, eventually},
+    kubectl,
+    node::Node,
+    pod_network,
+    pods::{self, Pod},
+    traffic::Traffic,
+};
+
+/// A pod on each node, and a second one on the first.
+fn start(cluster: &Cluster) -> Result<Vec<Pod>> {
+    let names: Vec<_> = cluster.nodes().map(|node| format!("on-{}", node.name)).collect();
+    let mut wanted: Vec<_> = names.iter().map(String::as_str).zip(cluster.nodes()).collect();
+    wanted.push(("second", cluster.node(0)));
+    pods::start(&wanted)
+}
+
+/// All pairs in which one pod is on the first node.
+fn pairs(pods: &[Pod]) -> Vec<(&Pod, &Pod)> {
+    let first = &pods[0];
+    pods[1..].iter().flat_map(|other| [(first, other), (other, first)]).collect()
+}
+
+fn all_reach(pods: &[Pod]) -> Result<()> {
+    pairs(pods).into_iter().try_for_each(|(from, to)| from.reaches(to))
+}
+
+/// Kills the daemon of a node, and waits until another process has synchronized.
+fn kill(node: &Node) -> Result<()> {
+    let before = node.run("pidof rscnid")?;
+    node.run("pkill -KILL -x rscnid")?;
+    eventually(|| {
+        let now = node.run("pidof rscnid")?;
+        ensure!(now != before, "the old process {before} still runs");
+        pod_network::status(node).map(drop)
+    })
+    .context("wait for the daemon after it was killed")
+}
+
+/// No packet is lost while the daemons are killed and start again.
+pub(super) fn killed(cluster: &Cluster) -> Result<()> {
+    let pods = start(cluster)?;
+    all_reach(&pods)?;
+    let traffic = Traffic::start(&pairs(&pods))?;
+    let killed = cluster.nodes().try_for_each(kill);
+    traffic.finish()?;
+    killed?;
+    all_reach(&pods)
+}
+
+/// Objects that another program removes come back.
+pub(super) fn restored(cluster: &Cluster) -> Result<()> {
+    let pods = start(cluster)?;
+    all_reach(&pods)?;
+    let node = cluster.node(0);
+    let mut lines = vec![
+        "ip -4 route flush proto 82",
+        "ip -6 route flush proto 82",
+        "nft delete table inet rscnid",
+    ];
+    if cluster.nodes().count() > 2 {
+        lines.extend([
+            "ip neighbour flush dev flannel.1 nud permanent",
+            "bridge fdb flush dev flannel.1",
+            "ip link set flannel.1 down",
+            "ip link delete flannel.1",
+            "ip link delete flannel-v6.1",
+        ]);
+    }
+    for line in lines {
+        node.run(line)?;
+        eventually(|| complete(node)).with_context(|| line.to_owned())?;
+        all_reach(&pods).with_context(|| line.to_owned())?;
+    }
+    Ok(())
+}
+
+/// Checks that the kernel has all objects of the daemon, and that there are some.
+fn complete(node: &Node) -> Result<()> {
+    let status = pod_network::status(node)?;
+    let differs = ["MISSING", "the kernel has", "NOT WANTED"];
+    let is_complete = !differs.iter().any(|remark| status.contains(remark));
+    ensure!(is_complete && status.contains("route"), "the objects of {}:\n{status}", node.name);
+    Ok(())
+}
+
+/// Without the API server, pods keep their network, and a daemon that starts changes nothing.
+pub(super) fn without_api_server(cluster: &mut Cluster) -> Result<()> {
+    let pods = start(cluster)?;
+    all_reach(&pods)?;
+    let traffic = Traffic::start(&pairs(&pods))?;
+    cluster.stop_api_server();
+    let node = cluster.node(0);
+    let before = node.run("pidof rscnid")?;
+    node.run("pkill -KILL -x rscnid")?;
+    let restarted = eventually(|| {
+        let now = node.run("pidof rscnid")?;
+        ensure!(now != before, "the old process {before} still runs");
+        Ok(())
+    });
+    let reached = restarted.and_then(|()| all_reach(&pods));
+    cluster.start_api_server()?;
+    traffic.finish()?;
+    reached?;
+    eventually(|| complete(cluster.node(0)))?;
+    kubectl::run("get nodes").map(drop)
+}
