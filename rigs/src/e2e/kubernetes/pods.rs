@@ -122,8 +122,8 @@ impl Pod {
         let to = receiver.local_addr()?;
         until_ok(PACKET, || {
             sender.send_to(&payload, to)?;
-            let received = receiver.recv(&mut vec![0; mtu])?;
-            ensure!(received == payload.len(), "{received} of {} bytes arrived", payload.len());
+            let length = receiver.recv(&mut vec![0; mtu])?;
+            ensure!(length == payload.len(), "{length} of {} bytes arrived", payload.len());
             Ok(())
         })
         .with_context(|| format!("send packets of {mtu} bytes"))?;
