@@ -108,10 +108,12 @@ impl Pod {
         Ok(())
     }
 
-    /// Checks that packets as large as the MTU of the interface arrive, and that none was too large
-    /// for a part of the path.
+    /// Checks that packets as large as the MTU of both interfaces arrive, and that none was too
+    /// large for a part of the path.
     fn sends_full_packets(&self, other: &Self, address: IpAddr) -> Result<()> {
-        let mtu = usize::try_from(self.network.netlink().link_by_name("eth0")?.mtu)?;
+        let mtu_of =
+            |pod: &Self| -> Result<u32> { Ok(pod.network.netlink().link_by_name("eth0")?.mtu) };
+        let mtu = usize::try_from(mtu_of(self)?.min(mtu_of(other)?))?;
         // Headers of IP and UDP.
         let payload = vec![0; mtu - if address.is_ipv4() { 28 } else { 48 }];
         let bind = |ip: IpAddr| UdpSocket::bind((ip, 0));
