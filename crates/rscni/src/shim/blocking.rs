@@ -1,22 +1,26 @@
-//! The blocking server: a thread for each call.
+//! The blocking server: threads that accept connections and serve their calls.
 
 use std::{
-    io,
+    fs, io,
+    mem::MaybeUninit,
     os::{
-        fd::{AsFd, BorrowedFd},
-        unix::net::{UnixListener, UnixStream},
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::{
+            fs::MetadataExt,
+            net::{UnixListener, UnixStream},
+        },
     },
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Wake, Waker},
-    thread::{self, Thread},
+    thread::{self, Scope, Thread},
     time::Duration,
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    io::Errno,
-};
+use rustix::{event::epoll, io::Errno};
 
 use super::{
     server::{Callee, Connection, Daemon, pause_after, server_settings},
@@ -24,7 +28,10 @@ use super::{
 };
 use crate::{Args, CNIResult, Cni, Command, Error, plugin};
 
-/// Serves the calls of shims with `plugin`, a thread for each call.
+/// Threads that are kept for later calls.
+const IDLE: usize = 16;
+
+/// Serves the calls of shims with `plugin`, on as many threads as there are calls at a time.
 ///
 /// ```no_run
 /// # use rscni::{Args, CNIResult, Cni, Error};
@@ -40,6 +47,9 @@ use crate::{Args, CNIResult, Cni, Command, Error, plugin};
 ///     shim::serve_blocking(listener, MyPlugin).run()
 /// }
 /// ```
+///
+/// A thread serves one call after the other, so a call must restore what it changes of its thread.
+/// A thread that a call leaves in another network namespace ends.
 pub fn serve_blocking<P: Cni + Sync>(listener: UnixListener, plugin: P) -> BlockingServer<P> {
     BlockingServer { listener, daemon: daemon(plugin) }
 }
@@ -81,46 +91,112 @@ impl<P: Cni + Sync> BlockingServer<P> {
 
     fn run_while(self, stop: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let Self { listener, daemon } = self;
-        // Another process may share the listener and take a connection first.
+        // Another thread or process may take a connection first.
         listener.set_nonblocking(true)?;
-        let daemon = &daemon;
+        let events = events(&listener, stop)?;
+        let pool = Pool {
+            daemon,
+            listener: RwLock::new(Some(listener)),
+            stop,
+            idle: AtomicUsize::new(1),
+            outcome: Mutex::new(Ok(())),
+        };
         // The scope ends when all calls have ended.
-        thread::scope(move |scope| {
-            loop {
-                if wait(Some(&listener), stop, None)? {
-                    return Ok(());
-                }
-                // If no thread can be started, the connection is closed and the runtime retries.
-                let started = listener.accept().and_then(|(connection, _)| {
-                    thread::Builder::new()
-                        .spawn_scoped(scope, || block_on(daemon.serve(connection)))
-                        .map(drop)
-                });
-                if let Err(error) = started {
-                    let pause = pause_after(error)?;
-                    if !pause.is_zero() && wait(None, stop, Some(pause))? {
-                        return Ok(());
-                    }
-                }
-            }
-        })
+        thread::scope(|scope| pool.work(scope, &events));
+        pool.outcome.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Waits for a connection, for `stop` or for the timeout; returns whether to stop.
-fn wait(
-    listener: Option<&UnixListener>,
-    stop: Option<BorrowedFd<'_>>,
-    timeout: Option<Duration>,
-) -> io::Result<bool> {
-    let watched = stop.into_iter().chain(listener.map(AsFd::as_fd));
-    let mut fds: Vec<_> = watched.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-    match poll(&mut fds, timeout.as_ref()) {
-        Ok(_) => Ok(stop.is_some() && !fds[0].revents().is_empty()),
-        Err(Errno::INTR) => Ok(false),
-        Err(error) => Err(error.into()),
+/// The threads of a server. At least one of them waits for a connection, unless the limit of
+/// threads is reached: then the kernel keeps the connections until a call ends.
+struct Pool<'a, P> {
+    daemon: Daemon<Blocking<P>>,
+    /// `None` after the stop, so that connections are refused.
+    listener: RwLock<Option<UnixListener>>,
+    stop: Option<BorrowedFd<'a>>,
+    /// Threads that wait for a connection.
+    idle: AtomicUsize,
+    outcome: Mutex<io::Result<()>>,
+}
+
+impl<P: Cni + Sync> Pool<'_, P> {
+    /// Serves calls on this thread until the stop, or until enough other threads wait.
+    fn work<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, events: &OwnedFd) {
+        let home = own_netns();
+        while let Some(connection) = self.accept(events).unwrap_or_else(|error| {
+            *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Err(error);
+            None
+        }) {
+            if self.idle.fetch_sub(1, Ordering::SeqCst) == 1 {
+                // If it fails, connections wait for the end of a call.
+                let _ = self.start(scope);
+            }
+            block_on(self.daemon.serve(connection));
+            let one_more = |idle| (idle < IDLE).then_some(idle + 1);
+            if own_netns() != home
+                || self.idle.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).is_err()
+            {
+                return;
+            }
+        }
     }
+
+    /// Starts a thread that waits for a connection.
+    fn start<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) -> io::Result<()> {
+        let listener = self.listener.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(listener) = &*listener else { return Ok(()) };
+        let events = events(listener, self.stop)?;
+        self.idle.fetch_add(1, Ordering::SeqCst);
+        let work = move || self.work(scope, &events);
+        let started = thread::Builder::new().spawn_scoped(scope, work);
+        started.map(drop).inspect_err(|_| {
+            self.idle.fetch_sub(1, Ordering::SeqCst);
+        })
+    }
+
+    /// Waits for a connection; `None` after the stop.
+    fn accept(&self, events: &OwnedFd) -> io::Result<Option<UnixStream>> {
+        let mut buffer = [MaybeUninit::uninit(); 2];
+        loop {
+            let (ready, _) = match epoll::wait(events, &mut buffer, None) {
+                Err(Errno::INTR) => continue,
+                ready => ready?,
+            };
+            if ready.iter().any(|event| event.data.u64() == STOP) {
+                *self.listener.write().unwrap_or_else(PoisonError::into_inner) = None;
+            }
+            let accepted = match &*self.listener.read().unwrap_or_else(PoisonError::into_inner) {
+                Some(listener) => listener.accept(),
+                None => return Ok(None),
+            };
+            match accepted {
+                Ok((connection, _)) => return Ok(Some(connection)),
+                Err(error) => thread::sleep(pause_after(error)?),
+            }
+        }
+    }
+}
+
+const CONNECTION: u64 = 0;
+const STOP: u64 = 1;
+
+/// The events that a thread waits for. The kernel wakes one thread for a connection, and all of
+/// them for `stop`.
+fn events(listener: &UnixListener, stop: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+    let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let add = |fd, data, flags| {
+        epoll::add(&events, fd, epoll::EventData::new_u64(data), epoll::EventFlags::IN | flags)
+    };
+    add(listener.as_fd(), CONNECTION, epoll::EventFlags::EXCLUSIVE)?;
+    if let Some(stop) = stop {
+        add(stop, STOP, epoll::EventFlags::empty())?;
+    }
+    Ok(events)
+}
+
+/// The inode of this thread's network namespace.
+fn own_netns() -> Option<u64> {
+    fs::metadata("/proc/thread-self/ns/net").ok().map(|netns| netns.ino())
 }
 
 /// A plugin that blocks.

@@ -128,24 +128,31 @@ impl Shim {
     /// Asks the daemon.
     fn ask(&self, command: Command, args: &Args, request: &Request) -> Result<Reply, Unanswered> {
         let deadline = deadline(self.timeout);
+        let netns = args.netns.as_deref().map(|path| (path, netns::open(path)));
+        // Without a descriptor, the container of a DEL is gone.
+        let path = netns.as_ref().filter(|(_, fd)| fd.is_ok()).map(|(path, _)| path);
+        let vars = request.vars.iter();
+        let vars = vars.filter_map(|(name, value)| Some((name.clone(), value.to_str()?.into())));
+        let call = encode(&Call {
+            version: VERSION,
+            vars: vars.collect(),
+            stdin: String::from_utf8_lossy(&request.stdin).into_owned(),
+            netns: path.map(|path| path.display().to_string()),
+        });
+        // The daemon wakes up at the connection, and the request follows at once.
         let socket = connect_to(&self.socket, self.timeout).map_err(Unanswered::Unreachable)?;
-        let (netns, fd) = match args.netns.as_deref().map(|path| (path, netns::open(path))) {
-            Some((path, Ok(fd))) => (Some(path.display().to_string()), Some(fd)),
+        let fd = match &netns {
             Some((path, Err(error))) if command != Command::Del => {
                 return Err(Unanswered::Failed(Error::InvalidNetns(format!(
                     "cannot open CNI_NETNS={}: {error}",
                     path.display()
                 ))));
             }
-            // The container is gone.
-            Some((_, Err(_))) | None => (None, None),
+            Some((_, fd)) => fd.as_ref().ok(),
+            None => None,
         };
-        let vars = request.vars.iter();
-        let vars = vars.filter_map(|(name, value)| Some((name.clone(), value.to_str()?.into())));
-        let stdin = String::from_utf8_lossy(&request.stdin).into_owned();
-        let call = encode(&Call { version: VERSION, vars: vars.collect(), stdin, netns });
         // If this fails, the daemon may have refused the call before all of it was sent.
-        let _ = send(&socket, &call, fd.as_ref().map(AsFd::as_fd), deadline);
+        let _ = send(&socket, &call, fd.map(AsFd::as_fd), deadline);
         let answer = receive(&socket, MAX_ANSWER, deadline).map_err(|error| {
             Unanswered::Broken(match error.kind() {
                 io::ErrorKind::TimedOut => format!("no answer after {:?}", self.timeout),

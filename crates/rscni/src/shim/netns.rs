@@ -7,23 +7,20 @@
 use std::{
     fs,
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
+        fd::{AsRawFd, OwnedFd},
         unix::fs::OpenOptionsExt,
     },
     path::Path,
 };
 
 use rustix::{
-    fs::{OFlags, fstatfs},
+    fs::OFlags,
     io::Errno,
-    thread::{LinkNameSpaceType, move_into_link_name_space},
+    net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with},
 };
 use serde_json::{Map, Value};
 
 use crate::{Args, CNIResult, Error};
-
-/// The magic number of the namespace file system (`NSFS_MAGIC` in `linux/magic.h`).
-const NSFS_MAGIC: u64 = 0x6e73_6673;
 
 /// Opens the namespace that a runtime passed.
 pub(super) fn open(path: &Path) -> std::io::Result<OwnedFd> {
@@ -109,22 +106,49 @@ impl Netns {
     }
 }
 
+/// Asks the kernel for the id of the network namespace (`linux/net_namespace.h`), which it rejects
+/// for other files. No thread has to enter the namespace.
 fn is_network_namespace(fd: &OwnedFd) -> Result<bool, Error> {
-    let failed = |error: std::io::Error| {
-        Error::TryAgainLater(format!("cannot examine the network namespace of the call: {error}"))
-    };
-    let file_system = fstatfs(fd).map_err(|errno| failed(errno.into()))?.f_type;
-    if u64::try_from(file_system) != Ok(NSFS_MAGIC) {
-        return Ok(false);
+    match netns_id(fd) {
+        Ok(()) => Ok(true),
+        Err(Errno::INVAL) => Ok(false),
+        Err(errno) => Err(Error::TryAgainLater(format!(
+            "cannot examine the network namespace of the call: {errno}"
+        ))),
     }
-    // The kind of a namespace: the kernel rejects another kind before it checks permissions. The
-    // thread that may now be in the namespace of the container ends.
-    let entered = std::thread::scope(|scope| {
-        let enter = || move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::Network));
-        let thread = std::thread::Builder::new().spawn_scoped(scope, enter).map_err(failed)?;
-        Ok::<_, Error>(thread.join().unwrap_or(Err(Errno::INVAL)))
-    })?;
-    Ok(entered != Err(Errno::INVAL))
+}
+
+fn netns_id(fd: &OwnedFd) -> Result<(), Errno> {
+    const NLMSG_ERROR: [u8; 2] = 2_u16.to_ne_bytes();
+    const NLM_F_REQUEST: u16 = 1;
+    const RTM_GETNSID: u16 = 90;
+    const NETNSA_FD: u16 = 3;
+
+    let request = [
+        // The header of the message, with its length, and the family.
+        &28_u32.to_ne_bytes()[..],
+        &RTM_GETNSID.to_ne_bytes(),
+        &NLM_F_REQUEST.to_ne_bytes(),
+        &[0; 8],
+        &[0; 4],
+        // The attribute, with its length.
+        &8_u16.to_ne_bytes(),
+        &NETNSA_FD.to_ne_bytes(),
+        &fd.as_raw_fd().to_ne_bytes(),
+    ]
+    .concat();
+    // Without a protocol, which is `NETLINK_ROUTE`.
+    let netlink = AddressFamily::NETLINK;
+    let socket = socket_with(netlink, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+    send(&socket, &request, SendFlags::empty())?;
+    let mut reply = [0; 256];
+    recv(&socket, &mut reply, RecvFlags::empty())?;
+    let [_, _, _, _, kind @ .., _, _] = reply.first_chunk::<8>().expect("it is longer");
+    if *kind != NLMSG_ERROR {
+        return Ok(());
+    }
+    let error = reply[16..].first_chunk().expect("it is longer");
+    Err(Errno::from_raw_os_error(-i32::from_ne_bytes(*error)))
 }
 
 /// Replaces a sandbox; returns whether there was one.

@@ -1,6 +1,7 @@
 //! The order of calls, hostile clients, and the end of a daemon.
 
 use std::{
+    collections::BTreeSet,
     io::{Read, Write},
     os::unix::net::UnixStream,
     thread,
@@ -8,11 +9,11 @@ use std::{
 };
 
 use rscni::{Reply, Request};
-use rscni_test::eventually;
+use rscni_test::{eventually, run};
 use rstest::rstest;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::{Daemon, Kind, call, code, details};
+use crate::support::{Daemon, Kind, call, code, details, request};
 
 /// Makes a call on a thread.
 fn ask(daemon: &Daemon, request: Request) -> thread::JoinHandle<Reply> {
@@ -178,4 +179,32 @@ fn a_daemon_that_stops_finishes_its_calls(#[values(Kind::Blocking, Kind::Async)]
     daemon.actor.open("a");
     assert_eq!(running.join().unwrap().error, None);
     eventually("the daemon to end", || daemon.has_ended().then_some(()));
+}
+
+#[test]
+fn calls_in_sequence_share_few_threads() {
+    let daemon = Daemon::start(Kind::Blocking);
+    let threads: BTreeSet<_> = (0..50)
+        .map(|_| {
+            assert_eq!(daemon.shim().reply(&call("DEL", "a", "")).error, None);
+            format!("{:?}", daemon.actor.thread().0)
+        })
+        .collect();
+    // A thread may still end its call when the next connection arrives.
+    assert!(threads.len() <= 16, "{threads:?}");
+}
+
+#[test]
+fn a_thread_that_a_call_moved_to_another_namespace_serves_no_other_call() {
+    run(|lab| {
+        let (daemon, a) = (Daemon::start(Kind::Blocking), lab.container("a"));
+        let own = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+        let config =
+            |act: &str| json!({ "cniVersion": "1.1.0", "name": "net", "type": "my", "act": act });
+        for _ in 0..40 {
+            let add = request("ADD", "a", Some(a.path()), &config("enter"));
+            assert_eq!(daemon.shim().reply(&add).error, None);
+            assert_eq!(daemon.actor.thread().1, own);
+        }
+    });
 }

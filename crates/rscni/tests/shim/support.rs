@@ -3,19 +3,20 @@
 use std::{
     collections::BTreeMap,
     io::Write,
-    os::unix::net::UnixStream,
+    os::{fd::AsFd, unix::net::UnixStream},
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    thread::JoinHandle,
+    thread::{JoinHandle, ThreadId},
 };
 
 use rscni::{
     Args, CNIResult, Cni, Error, Interface, Reply, Request, async_cni,
     shim::{Shim, listen, serve, serve_blocking, stderr},
 };
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
 
 /// The kinds of servers.
@@ -35,6 +36,7 @@ struct Shared {
     changed: Condvar,
     opened: Mutex<Vec<String>>,
     last: Mutex<Option<Args>>,
+    thread: Mutex<Option<(ThreadId, PathBuf)>>,
 }
 
 impl Actor {
@@ -68,10 +70,16 @@ impl Actor {
         self.0.last.lock().unwrap().clone().expect("there was a call")
     }
 
+    /// The thread of the last call, and its network namespace at the beginning.
+    pub(crate) fn thread(&self) -> (ThreadId, PathBuf) {
+        self.0.thread.lock().unwrap().clone().expect("there was a call")
+    }
+
     fn begin(&self, command: &str, args: &Args) -> (String, String) {
         *self.0.last.lock().unwrap() = Some(args.clone());
         let act = args.conf().unwrap().to_json().get("act").cloned().unwrap_or_default();
         let call = format!("{command} {}", args.container_id);
+        *self.0.thread.lock().unwrap() = Some(thread());
         self.record(format!("{call} begins"));
         (call, act.as_str().unwrap_or_default().to_owned())
     }
@@ -80,6 +88,12 @@ impl Actor {
         let _ = writeln!(stderr(), "log of {call}");
         self.record(format!("{call} ends"));
         match act {
+            "enter" => {
+                let netns = std::fs::File::open(args.require_netns()?)?;
+                let kind = Some(LinkNameSpaceType::Network);
+                move_into_link_name_space(netns.as_fd(), kind).unwrap();
+                Ok(CNIResult::default())
+            }
             "panic" => panic!("as configured"),
             "fail" => Err(Error::Custom(123, "own".into(), format!("cannot use {:?}", args.netns))),
             "flood" => {
@@ -114,6 +128,11 @@ impl Actor {
         }
         self.end(&call, &act, args)
     }
+}
+
+fn thread() -> (ThreadId, PathBuf) {
+    let netns = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+    (std::thread::current().id(), netns)
 }
 
 impl Cni for Actor {
