@@ -127,7 +127,7 @@ fn a_network_that_fails_rolls_back_the_others() {
         use_once(lab, &Networks::all_in(&dir));
         conf_dir(lab, &[("30-failing.conflist", FAILING)]);
         let container = lab.container("web");
-        for networks in [Networks::all_in(&dir), Networks::all_in(&dir).serially()] {
+        for networks in [Networks::all_in(&dir), Networks::all_in(&dir).in_parallel()] {
             let before = snapshot(lab);
             let failures = runtime().attach(&networks, &sandbox(&container)).unwrap_err();
             assert!(failures.to_string().contains("network failing: ADD of macvlan"), "{failures}");

@@ -23,13 +23,13 @@ impl<W: Waiter> Operations<'_, W> {
             .into_iter()
             .map(|Network { ifname, list }| (list, sandbox.params(ifname)))
             .collect();
-        let outcomes = if networks.is_serial() {
-            self.add_serially(&attachments).await
-        } else {
+        let outcomes = if networks.is_parallel() {
             let adds = attachments.iter().map(|(list, params)| {
                 params.span(Command::Add, list).wait(self.add_or_keep(list, params))
             });
             self.waiter.join(adds.collect()).await
+        } else {
+            self.add_serially(&attachments).await
         };
         let (mut results, mut added, mut errors) = (Vec::new(), Vec::new(), Vec::new());
         for (attachment, outcome) in attachments.iter().zip(outcomes) {

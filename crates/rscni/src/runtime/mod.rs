@@ -17,7 +17,7 @@
 //! # }
 //! ```
 //!
-//! A container runtime attaches a container, a [`Sandbox`], to all its [`Networks`] at once.
+//! A container runtime attaches a container, a [`Sandbox`], to all its [`Networks`] with one call.
 //!
 //! A network is a [`NetConfList`], a directory of them a [`ConfDir`]. [`Runtime`] runs the plugins
 //! of a network through an [`Exec`], as processes or linked into the same program: `Linked` of the
@@ -193,10 +193,11 @@ impl<E: Exec> Runtime<E> {
         ready(self.operations().validate(list))
     }
 
-    /// ADD for all networks of a sandbox.
+    /// ADD for all networks of a sandbox, one after the other, or [in
+    /// parallel](Networks::in_parallel).
     ///
     /// If a network fails, calls DEL for those that this call has attached, in reverse order, after
-    /// the ADDs that run at the same time have ended. Attachments that already existed are kept.
+    /// all ADDs have ended. Attachments that already existed are kept.
     ///
     /// # Errors
     /// The errors of all networks that fail, in order, each as that of [`add`](Runtime::add), then

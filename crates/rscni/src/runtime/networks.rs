@@ -35,7 +35,7 @@ pub struct Networks {
     has_loopback: bool,
     prefix: String,
     minimum: usize,
-    is_serial: bool,
+    is_parallel: bool,
 }
 
 /// A network with the container interface of its attachments.
@@ -104,7 +104,7 @@ impl Networks {
             has_loopback: false,
             prefix: "eth".into(),
             minimum: 1,
-            is_serial: false,
+            is_parallel: false,
         }
     }
 
@@ -129,14 +129,14 @@ impl Networks {
         self
     }
 
-    /// Lets containers be attached to one network after the other, up to the first failure.
+    /// Lets a container be attached to all networks at the same time, as containerd does.
     ///
-    /// By default, a container is attached to all networks at the same time, as by containerd. The
-    /// specification only allows that for different containers, so use this if a plugin
-    /// requires it.
+    /// By default, it is attached to one network after the other, up to the first failure: a
+    /// runtime must not invoke parallel operations for the same container (spec: "Lifecycle &
+    /// Ordering"). Use this only if all plugins allow it.
     #[must_use]
-    pub fn serially(mut self) -> Self {
-        self.is_serial = true;
+    pub fn in_parallel(mut self) -> Self {
+        self.is_parallel = true;
         self
     }
 
@@ -214,8 +214,8 @@ impl Networks {
         self.files = Files::of(dir);
     }
 
-    pub(super) fn is_serial(&self) -> bool {
-        self.is_serial
+    pub(super) fn is_parallel(&self) -> bool {
+        self.is_parallel
     }
 }
 

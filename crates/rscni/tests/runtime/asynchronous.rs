@@ -152,7 +152,7 @@ fn meeting(names: [&str; 2]) -> (tempfile::TempDir, Networks) {
         );
         NetConfList::from_json(list.as_bytes()).unwrap()
     }));
-    (dir, networks)
+    (dir, networks.in_parallel())
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ impl Node {
 #[test]
 fn each_network_gets_its_interface_and_the_options_of_the_sandbox() {
     let (node, script) = (Node::new(), Script::default());
-    let networks = networks(&["a", "b"]).with_loopback().with_interface_prefix("net").serially();
+    let networks = networks(&["a", "b"]).with_loopback().with_interface_prefix("net");
     let sandbox = sandbox().with_arg("K", "v").with_capability("mac", "02:00:00:00:00:01");
     let attached = node.runtime(&script).attach(&networks, &sandbox).unwrap();
     assert_eq!(attached.interfaces.keys().collect::<Vec<_>>(), ["lo", "net0", "net1"]);
@@ -109,19 +109,19 @@ impl Exec for &Meeting {
 }
 
 #[test]
-fn all_networks_are_attached_at_the_same_time() {
+fn all_networks_are_attached_at_the_same_time_if_configured() {
     let node = Node::new();
     let meeting = Meeting { expected: 3, arrived: Mutex::default(), all_arrived: Condvar::new() };
     let runtime = Runtime::new(&meeting, ["/x"]).with_cache(node.cache.clone());
-    let attached = runtime.attach(&networks(&["a", "b", "c"]), &sandbox()).unwrap();
+    let attached = runtime.attach(&networks(&["a", "b", "c"]).in_parallel(), &sandbox()).unwrap();
     let order: Vec<_> = attached.results.iter().map(|it| (&*it.network, &*it.ifname)).collect();
     assert_eq!(order, [("a", "eth0"), ("b", "eth1"), ("c", "eth2")]);
 }
 
 #[test]
-fn a_failure_rolls_back_the_other_networks() {
+fn a_failure_in_parallel_rolls_back_the_other_networks() {
     let (node, script) = (Node::new(), Script::failing(&[("ADD", "b")]));
-    let networks = networks(&["a", "b", "c"]);
+    let networks = networks(&["a", "b", "c"]).in_parallel();
     let failures = node.runtime(&script).attach(&networks, &sandbox()).unwrap_err();
     let texts: Vec<_> = failures.iter().map(Error::details).collect();
     assert_eq!(texts, ["network b: ADD of b (plugin 1 of 1): b cannot"]);
@@ -139,9 +139,9 @@ fn a_failure_rolls_back_the_other_networks() {
 }
 
 #[test]
-fn a_serial_attach_stops_at_the_first_failure() {
+fn networks_are_attached_in_order_up_to_the_first_failure() {
     let (node, script) = (Node::new(), Script::failing(&[("ADD", "b")]));
-    let networks = networks(&["a", "b", "c"]).serially();
+    let networks = networks(&["a", "b", "c"]);
     node.runtime(&script).attach(&networks, &sandbox()).unwrap_err();
     assert_eq!(plugins(&script), ["ADD a", "ADD b", "DEL b", "DEL a"]);
     assert!(node.cached().is_empty());
@@ -161,7 +161,7 @@ fn a_rollback_keeps_attachments_that_already_existed() {
 fn all_errors_of_an_attach_and_its_rollback_are_reported_in_order() {
     let fails = [("ADD", "c"), ("ADD", "b"), ("DEL", "a")];
     let (node, script) = (Node::new(), Script::failing(&fails));
-    let networks = networks(&["a", "b", "c"]);
+    let networks = networks(&["a", "b", "c"]).in_parallel();
     let failures = node.runtime(&script).attach(&networks, &sandbox()).unwrap_err();
     let texts: Vec<_> = failures.iter().map(Error::details).collect();
     assert_eq!(
@@ -207,7 +207,7 @@ fn check_detach_and_status_continue_past_errors() {
 fn a_container_is_detached_from_what_the_cache_knows() {
     let (node, script) = (Node::new(), Script::default());
     let runtime = node.runtime(&script);
-    let networks = networks(&["a", "b"]).with_loopback().serially();
+    let networks = networks(&["a", "b"]).with_loopback();
     runtime.attach(&networks, &sandbox().with_arg("K", "v")).unwrap();
     runtime.attach(&networks, &Sandbox::new("box-2", "/run/netns/other")).unwrap();
     script.calls();
