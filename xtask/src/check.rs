@@ -17,6 +17,8 @@ use xtask::{
     tally::Tally,
 };
 
+use crate::api;
+
 /// Steps to run.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -31,7 +33,7 @@ enum Step {
     Format,
     /// cargo clippy with every warning an error; cargo check of the fuzzers and for Windows
     Lint,
-    /// cargo doc with every warning an error
+    /// cargo doc with every warning an error; cargo xtask api: the recorded public API
     Docs,
     /// licences, sources and versions of the dependencies against deny.toml; packages of our crates
     Supply,
@@ -59,7 +61,7 @@ impl Step {
         match self {
             Self::Format => "format",
             Self::Lint => "lint",
-            Self::Docs => "docs",
+            Self::Docs => "docs and public API",
             Self::Supply => "licences and sources of dependencies, packages",
             Self::Tests => "tests",
             Self::Doctests => "tests in the documentation",
@@ -87,11 +89,11 @@ impl Step {
             Self::Format => program::foreground(cargo.args(["fmt", "--all", "--check"]))
                 .context("`cargo fmt` formats the sources"),
             Self::Lint => lint(),
-            Self::Docs => program::foreground(
-                cargo
-                    .args(["doc", "--quiet", "--workspace", "--all-features", "--no-deps"])
-                    .env("RUSTDOCFLAGS", "-D warnings"),
-            ),
+            Self::Docs => {
+                cargo.args(["doc", "--quiet", "--workspace", "--all-features", "--no-deps"]);
+                program::foreground(cargo.env("RUSTDOCFLAGS", "-D warnings"))?;
+                api::run(false)
+            }
             Self::Supply => rig(&["supply"]),
             Self::Tests => cargo_test(&["--lib", "--bins", "--tests", "--examples"], tally),
             Self::Doctests => cargo_test(&["--doc"], tally),

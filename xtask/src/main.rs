@@ -1,8 +1,10 @@
 //! The project's own tasks, as `cargo xtask TASK`.
 //!
-//! `demo`, `test`, `dist` and `image` are here. All others are test rigs: a package of its own,
-//! `rscni-rigs`, so that a contributor who wants to see the demo does not build what they need.
+//! `demo`, `test`, `dist`, `image` and `api` are here. All others are test rigs: a package of its
+//! own, `rscni-rigs`, so that a contributor who wants to see the demo does not build what they
+//! need.
 
+mod api;
 mod check;
 mod demo;
 
@@ -32,6 +34,12 @@ enum Task {
     Dist,
     /// Build the container image of the pod network, with both static programs.
     Image,
+    /// Compare the public API of the libraries with its record; fail if it differs.
+    Api {
+        /// Write the record.
+        #[arg(long)]
+        write: bool,
+    },
     /// Run everything that CI checks: format, lint, docs, tests, User-Mode Linux, end to end.
     Test(check::Options),
 }
@@ -53,6 +61,7 @@ fn run() -> Result<ExitCode> {
         Task::Demo => demo::run(),
         Task::Dist => dist::run(),
         Task::Image => image::run(),
+        Task::Api { write } => api::run(write).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => check::run(&options),
     }
 }
