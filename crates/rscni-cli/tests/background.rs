@@ -2,11 +2,15 @@
 
 mod support;
 
+use std::process::Command;
+
 use rscni_test::Lab;
-use rustix::process::{WaitId, WaitIdOptions, getpid, set_child_subreaper, waitid};
+use rustix::process::{
+    Pid, WaitId, WaitIdOptions, WaitOptions, getpid, set_child_subreaper, wait, waitid,
+};
 use serde_json::json;
 
-use support::{Network, V4, assert_gone};
+use support::{BIN, Network, V4, assert_gone};
 
 /// Attachments of a test.
 const MANY: usize = 100;
@@ -62,6 +66,49 @@ fn each_del_leaves_one_child_that_ends(#[values("bridge", "ptp")] plugin: &str) 
         };
         let expected = if is_initial_pid_namespace() { MANY } else { 0 };
         assert_eq!(orphans_of(&network, lab), expected);
+    });
+}
+
+/// A runtime that reaps its own children only: 20 workers with 50 attachments each.
+const RUNTIME: &str = r#"
+call() { CNI_COMMAND=$1 CNI_IFNAME=eth$worker "$PLUGIN" <"$CONF" >/dev/null || exit 1; }
+work() { for _ in $(seq 50); do call ADD; call DEL; done; }
+for worker in $(seq 20); do work & workers="$workers $!"; done
+for worker in $workers; do wait "$worker" || exit 1; done
+"#;
+
+#[test]
+fn a_thousand_dels_of_a_runtime_leave_neither_a_process_nor_a_zombie() {
+    rscni_test::run(|lab| {
+        let network = Network::bridge(lab, &[V4], &json!({}));
+        let container = lab.container("a");
+        let conf = lab.dir().join("bridge.conf");
+        std::fs::write(&conf, network.config.to_string()).expect("write the configuration");
+        // This process is process 1 of the runtime.
+        set_child_subreaper(Some(getpid())).expect("become a subreaper");
+        #[expect(clippy::zombie_processes, reason = "`wait` reaps it as it does the others")]
+        let runtime = Command::new("sh")
+            .args(["-c", RUNTIME])
+            .env("PLUGIN", format!("{BIN}/bridge"))
+            .env("CONF", conf)
+            .env("CNI_CONTAINERID", container.id())
+            .env("CNI_NETNS", container.path())
+            .env("CNI_PATH", BIN)
+            .spawn()
+            .expect("start the runtime");
+        let (mut orphans, mut exit_status) = (0, None);
+        // An error if no child is left, neither a running one nor a zombie.
+        while let Ok(ended) = wait(WaitOptions::empty()) {
+            match ended.expect("a child has ended") {
+                (pid, status) if pid == Pid::from_child(&runtime) => {
+                    exit_status = status.exit_status();
+                }
+                _ => orphans += 1,
+            }
+        }
+        assert_eq!(exit_status, Some(0), "a call failed");
+        assert_eq!(orphans, if is_initial_pid_namespace() { 1000 } else { 0 });
+        assert_gone(lab, &["veth"]);
     });
 }
 
