@@ -30,10 +30,11 @@ use std::{
 use crate::{
     CNIResult, Error, PluginInfo, SpecVersion,
     args::Args,
-    plugin::{
-        Functions, Identity, Prepared, answer_abort, deliver, exit_code, failure, finish, panicked,
-        plugin_settings, prepare,
+    dispatcher::{
+        Identity, Prepared, answer_abort, deliver, exit_code, failure, finish, panicked, prepare,
     },
+    functions::Functions,
+    plugin::plugin_settings,
     request::{Command, Reply, Request, reserve_stdout},
     span::Traced,
 };

@@ -94,9 +94,11 @@ pub mod compat;
 mod conf;
 mod custom;
 mod delegate;
+mod dispatcher;
 pub mod error;
 mod extra;
 mod fault;
+mod functions;
 #[cfg(all(feature = "runtime", any(test, fuzzing)))]
 pub mod fuzzing;
 pub mod invoke;
@@ -131,8 +133,9 @@ pub use conf::{Attachment, Ipam, NetConf};
 pub use custom::Custom;
 pub use error::{Error, ErrorReply, Origin};
 pub use extra::Extra;
+pub use functions::{CmdFn, Functions, NodeFn};
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-pub use plugin::{CmdFn, Cni, Functions, NodeFn, Plugin};
+pub use plugin::{Cni, Plugin};
 pub use request::{Command, Reply, Request};
 pub use result::{CNIResult, Dns, Interface, IpConfig, Route};
 pub use trace::TraceContext;
@@ -141,7 +144,7 @@ pub use version::{PluginInfo, SpecVersion};
 /// Names of earlier releases for the function style: `rscni::skel::Plugin`.
 #[doc(hidden)]
 pub mod skel {
-    pub use crate::plugin::{CmdFn, Plugin};
+    pub use crate::{functions::CmdFn, plugin::Plugin};
 }
 
 /// Names of earlier releases for the trait style: `rscni::cni::{Cni, Plugin}`.

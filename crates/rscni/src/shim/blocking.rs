@@ -26,7 +26,7 @@ use super::{
     server::{Callee, Connection, Daemon, pause_after, server_settings},
     socket::{self, Incoming, deadline},
 };
-use crate::{Args, CNIResult, Cni, Command, Error, plugin};
+use crate::{Args, CNIResult, Cni, Command, Error, dispatcher};
 
 /// Threads that are kept for later calls.
 const IDLE: usize = 16;
@@ -205,7 +205,7 @@ pub(super) struct Blocking<P>(P);
 
 impl<P: Cni + Sync> Callee for Blocking<P> {
     async fn call(&self, command: Command, args: Args) -> Result<Option<CNIResult>, Error> {
-        plugin::call(&self.0, command, args)
+        dispatcher::call(&self.0, command, args)
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Args, Cni, Command, Error, PluginInfo, Reply, Request, SpecVersion,
-    plugin::{self, Identity, Prepared, answer_abort, deliver, exit_code, failure, prepare},
+    dispatcher::{self, Identity, Prepared, answer_abort, deliver, exit_code, failure, prepare},
     request::reserve_stdout,
 };
 
@@ -105,7 +105,7 @@ impl Shim {
         let error = match (self.ask(command, &args, request), &self.fallback) {
             (Ok(reply), _) => return reply,
             (Err(Unanswered::Unreachable(_)), Some(fallback)) => {
-                return plugin::reply(&**fallback, &self.identity, request);
+                return dispatcher::reply(&**fallback, &self.identity, request);
             }
             (Err(Unanswered::Failed(error)), _) => error,
             (Err(Unanswered::Unreachable(error)), None) => {

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     Args, CNIResult, Command, Error, Reply, Request,
     conf::version_for_error,
-    plugin::{Identity, Prepared, failure, finish, prepare},
+    dispatcher::{Identity, Prepared, failure, finish, prepare},
 };
 
 /// A connection of a shim.

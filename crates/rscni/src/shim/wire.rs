@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn a_failure_has_the_error_of_its_reply() {
         let error = Error::Custom(123, "msg".into(), "details".into());
-        let reply = crate::plugin::failure(error.clone(), crate::SpecVersion::V1_0_0);
+        let reply = crate::dispatcher::failure(error.clone(), crate::SpecVersion::V1_0_0);
         assert_eq!(Answer::from(reply.clone()).into_reply(), Some(reply));
         let silent = Answer { exit_code: 1, ..Answer::default() };
         assert_eq!(silent.into_reply(), None);
