@@ -55,23 +55,6 @@ impl<'a> Delegate<'a> {
         Self { exec, call: Call { args, plugin, config: None } }
     }
 
-    /// Calls ADD. If it fails, calls DEL before it returns the error, as the spec requires.
-    ///
-    /// # Errors
-    /// The plugin's error reply; [`Error::NotInstalled`] if the plugin is not found,
-    /// [`Error::IOFailure`] if it cannot be started, [`Error::FailedToDecode`] if its result is
-    /// invalid, and [`Error::Internal`] if it fails without an error reply.
-    pub fn add(&self) -> Result<CNIResult, Error> {
-        // A plugin that could not be called has nothing to undo.
-        let invocation = self.invocation(Command::Add)?;
-        let result = self.call.result(self.exec(&invocation), &invocation);
-        if result.is_err() {
-            // Returns the error of ADD, whether DEL succeeds or not.
-            let _ = self.del();
-        }
-        result
-    }
-
     /// Calls ADD, then `then` with its result. If `then` fails, calls DEL.
     ///
     /// # Errors
@@ -81,43 +64,6 @@ impl<'a> Delegate<'a> {
         then: impl FnOnce(CNIResult) -> Result<T, Error>,
     ) -> Result<T, Error> {
         then(self.add()?).inspect_err(|_| self.call.report(self.del()))
-    }
-
-    /// Calls DEL.
-    ///
-    /// # Errors
-    /// As [`add`](Delegate::add), except for results.
-    pub fn del(&self) -> Result<(), Error> {
-        self.call(Command::Del)
-    }
-
-    /// Calls CHECK.
-    ///
-    /// # Errors
-    /// As [`del`](Delegate::del).
-    pub fn check(&self) -> Result<(), Error> {
-        self.call(Command::Check)
-    }
-
-    /// Calls GC.
-    ///
-    /// # Errors
-    /// As [`del`](Delegate::del).
-    pub fn gc(&self) -> Result<(), Error> {
-        self.call(Command::Gc)
-    }
-
-    /// Calls STATUS.
-    ///
-    /// # Errors
-    /// As [`del`](Delegate::del).
-    pub fn status(&self) -> Result<(), Error> {
-        self.call(Command::Status)
-    }
-
-    fn call(&self, command: Command) -> Result<(), Error> {
-        let invocation = self.invocation(command)?;
-        self.call.success(self.exec(&invocation), &invocation, command)
     }
 
     fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
@@ -150,19 +96,6 @@ impl<'a> AsyncDelegate<'a> {
         Self { exec, call: Call { args, plugin, config: None } }
     }
 
-    /// Calls ADD. If it fails, calls DEL before it returns the error.
-    ///
-    /// # Errors
-    /// As [`Delegate::add`].
-    pub async fn add(&self) -> Result<CNIResult, Error> {
-        let invocation = self.call.invocation(&self.exec, Command::Add)?;
-        let result = self.call.result(self.exec(invocation.clone()).await, &invocation);
-        if result.is_err() {
-            let _ = self.del().await;
-        }
-        result
-    }
-
     /// Calls ADD, then `then` with its result. If `then` fails, calls DEL.
     ///
     /// # Errors
@@ -178,59 +111,21 @@ impl<'a> AsyncDelegate<'a> {
         outcome
     }
 
-    /// Calls DEL.
-    ///
-    /// # Errors
-    /// As [`Delegate::del`].
-    pub async fn del(&self) -> Result<(), Error> {
-        self.call(Command::Del).await
-    }
-
-    /// Calls CHECK.
-    ///
-    /// # Errors
-    /// As [`Delegate::del`].
-    pub async fn check(&self) -> Result<(), Error> {
-        self.call(Command::Check).await
-    }
-
-    /// Calls GC.
-    ///
-    /// # Errors
-    /// As [`Delegate::del`].
-    pub async fn gc(&self) -> Result<(), Error> {
-        self.call(Command::Gc).await
-    }
-
-    /// Calls STATUS.
-    ///
-    /// # Errors
-    /// As [`Delegate::del`].
-    pub async fn status(&self) -> Result<(), Error> {
-        self.call(Command::Status).await
-    }
-
-    async fn call(&self, command: Command) -> Result<(), Error> {
-        let invocation = self.call.invocation(&self.exec, command)?;
-        self.call.success(self.exec(invocation.clone()).await, &invocation, command)
-    }
-
-    async fn exec(&self, invocation: Invocation) -> io::Result<Outcome> {
-        let span = Traced::plugin(&invocation);
+    async fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
         let call = async {
             if self.exec.is_process() {
-                AsyncProcess.exec(invocation).await
+                AsyncProcess.exec(invocation.clone()).await
             } else {
-                OnThread(self.exec.clone()).exec(invocation).await
+                OnThread(self.exec.clone()).exec(invocation.clone()).await
             }
         };
-        span.wait(call).await
+        Traced::plugin(invocation).wait(call).await
     }
 }
 
-/// Implements the setters of the blocking and the async delegate.
-macro_rules! configuration {
-    ($delegate:ident) => {
+/// Implements the setters and the calls of the blocking and the async delegate.
+macro_rules! delegate {
+    ($delegate:ident, $($async:ident, .$await:ident)?) => {
         impl $delegate<'_> {
             /// Replaces the configuration.
             ///
@@ -246,12 +141,68 @@ macro_rules! configuration {
                 self.call.config = Some(config);
                 self
             }
+
+            /// Calls ADD. If it fails, calls DEL before it returns the error, as the spec requires.
+            ///
+            /// # Errors
+            /// The plugin's error reply; [`Error::NotInstalled`] if the plugin is not found,
+            /// [`Error::IOFailure`] if it cannot be started, [`Error::FailedToDecode`] if its
+            /// result is invalid, and [`Error::Internal`] if it fails without an error reply.
+            pub $($async)? fn add(&self) -> Result<CNIResult, Error> {
+                // A plugin that could not be called has nothing to undo.
+                let invocation = self.call.invocation(&self.exec, Command::Add)?;
+                let ended = self.exec(&invocation)$(.$await)?;
+                let result = self.call.result(ended, &invocation);
+                if result.is_err() {
+                    // Returns the error of ADD, whether DEL succeeds or not.
+                    let _ = self.del()$(.$await)?;
+                }
+                result
+            }
+
+            /// Calls DEL.
+            ///
+            /// # Errors
+            /// As [`add`](Self::add), except for results.
+            pub $($async)? fn del(&self) -> Result<(), Error> {
+                self.call(Command::Del)$(.$await)?
+            }
+
+            /// Calls CHECK.
+            ///
+            /// # Errors
+            /// As [`del`](Self::del).
+            pub $($async)? fn check(&self) -> Result<(), Error> {
+                self.call(Command::Check)$(.$await)?
+            }
+
+            /// Calls GC.
+            ///
+            /// # Errors
+            /// As [`del`](Self::del).
+            pub $($async)? fn gc(&self) -> Result<(), Error> {
+                self.call(Command::Gc)$(.$await)?
+            }
+
+            /// Calls STATUS.
+            ///
+            /// # Errors
+            /// As [`del`](Self::del).
+            pub $($async)? fn status(&self) -> Result<(), Error> {
+                self.call(Command::Status)$(.$await)?
+            }
+
+            $($async)? fn call(&self, command: Command) -> Result<(), Error> {
+                let invocation = self.call.invocation(&self.exec, command)?;
+                let ended = self.exec(&invocation)$(.$await)?;
+                self.call.success(ended, &invocation, command)
+            }
         }
     };
 }
-configuration!(Delegate);
+delegate!(Delegate,);
 #[cfg(all(feature = "async", unix))]
-configuration!(AsyncDelegate);
+delegate!(AsyncDelegate, async, .await);
 
 impl Call<'_> {
     fn invocation(
