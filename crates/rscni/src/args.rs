@@ -84,6 +84,17 @@ impl Args {
 
     /// Returns the configuration.
     ///
+    /// ```
+    /// use rscni::{Args, Error};
+    ///
+    /// fn mtu(args: &Args) -> Result<Option<u64>, Error> {
+    ///     Ok(args.conf()?.custom.get("mtu").and_then(serde_json::Value::as_u64))
+    /// }
+    /// # let conf = rscni::NetConf::from_json(br#"{ "mtu": 1400 }"#)?;
+    /// # assert_eq!(mtu(&Args::default().with_config(conf))?, Some(1400));
+    /// # Ok::<(), rscni::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::InvalidNetworkConfig`] if there is none; never for a call made through
     /// [`Plugin`](crate::Plugin).
@@ -100,6 +111,13 @@ impl Args {
 
     /// Returns `CNI_NETNS`, for commands that need it.
     ///
+    /// ```no_run
+    /// # fn add(args: rscni::Args) -> Result<(), rscni::Error> {
+    /// let netns = std::fs::File::open(args.require_netns()?)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::InvalidEnvValue`] if it is not set.
     pub fn require_netns(&self) -> Result<&Path, Error> {
@@ -107,6 +125,13 @@ impl Args {
     }
 
     /// Parses `CNI_ARGS`.
+    ///
+    /// ```
+    /// # let mut args = rscni::Args::default();
+    /// args.args = Some("IgnoreUnknown=1;IP=10.0.0.5".into());
+    /// assert_eq!(args.cni_args()?.get("IP"), Some("10.0.0.5"));
+    /// # Ok::<(), rscni::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::InvalidEnvValue`] if a pair is not of the form `KEY=VALUE`, or `IgnoreUnknown` is
@@ -116,11 +141,32 @@ impl Args {
     }
 
     /// Returns another plugin, to be called with these arguments.
+    ///
+    /// ```
+    /// use rscni::{Args, Error};
+    ///
+    /// fn del(args: Args) -> Result<(), Error> {
+    ///     match args.conf()?.ipam_type() {
+    ///         Some(ipam) => args.delegate(ipam).del(),
+    ///         None => Ok(()),
+    ///     }
+    /// }
+    /// # del(Args::default().with_config(rscni::NetConf::default()))?;
+    /// # Ok::<(), rscni::Error>(())
+    /// ```
     pub fn delegate<'a>(&'a self, plugin: &'a str) -> Delegate<'a> {
         Delegate::new(&self.exec, self, plugin)
     }
 
     /// Returns another plugin, to be called with these arguments without blocking.
+    ///
+    /// ```
+    /// use rscni::{Args, CNIResult, Error};
+    ///
+    /// async fn add(args: Args) -> Result<CNIResult, Error> {
+    ///     args.delegate_async("host-local").add_then(async |addresses| Ok(addresses)).await
+    /// }
+    /// ```
     #[cfg(all(feature = "async", unix))]
     pub fn delegate_async<'a>(&'a self, plugin: &'a str) -> crate::invoke::AsyncDelegate<'a> {
         crate::invoke::AsyncDelegate::new(self.exec.clone(), self, plugin)
@@ -150,11 +196,25 @@ impl Args {
     }
 
     /// Returns `args.cni` of the configuration: structured arguments for all plugins.
+    ///
+    /// ```
+    /// let conf = br#"{ "args": { "cni": { "ips": ["10.0.0.5"] } } }"#;
+    /// let args = rscni::Args::default().with_config(rscni::NetConf::from_json(conf)?);
+    /// assert_eq!(args.args_cni().unwrap()["ips"][0], "10.0.0.5");
+    /// # Ok::<(), rscni::Error>(())
+    /// ```
     pub fn args_cni(&self) -> Option<&Map<String, Value>> {
         self.config.as_ref().and_then(NetConf::args_cni)
     }
 
     /// Reads `runtimeConfig` into typed capabilities.
+    ///
+    /// ```
+    /// let conf = br#"{ "runtimeConfig": { "mac": "02:00:00:00:00:01" } }"#;
+    /// let args = rscni::Args::default().with_config(rscni::NetConf::from_json(conf)?);
+    /// assert_eq!(args.runtime_config()?.mac.as_deref(), Some("02:00:00:00:00:01"));
+    /// # Ok::<(), rscni::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::InvalidNetworkConfig`] with the path of each key that has a wrong type.

@@ -100,6 +100,14 @@ const LIST_KEYS: [&str; 4] = ["cniVersions", "disableCheck", "disableGC", "loadO
 impl NetConf {
     /// Reads a configuration from JSON.
     ///
+    /// ```
+    /// use rscni::NetConf;
+    ///
+    /// let error = NetConf::from_json(br#"{ "name": 5, "dns": { "search": "x" } }"#).unwrap_err();
+    /// assert_eq!(error.code(), 6);
+    /// assert!(error.details().contains("dns.search"), "{error}");
+    /// ```
+    ///
     /// # Errors
     /// [`Error::FailedToDecode`] with line and column if it is not JSON, or with the path of each
     /// key of the protocol that has a wrong value; [`Error::IncompatibleVersion`] if `cniVersion`
@@ -115,6 +123,17 @@ impl NetConf {
 
     /// Reads the keys of [`custom`](NetConf::custom) into a plugin's own struct. A null key counts
     /// as absent.
+    ///
+    /// ```
+    /// #[derive(Debug, serde::Deserialize)]
+    /// struct Mine { mtu: u16 }
+    ///
+    /// let conf = rscni::NetConf::from_json(br#"{ "type": "mine", "mtu": 70000 }"#)?;
+    /// let error = conf.custom_as::<Mine>().unwrap_err();
+    /// assert_eq!(error.code(), 7);
+    /// assert!(error.details().starts_with("mine: mtu: "), "{error}");
+    /// # Ok::<(), rscni::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::InvalidNetworkConfig`] with the path of each key that is missing or has a wrong
@@ -178,6 +197,12 @@ impl NetConf {
     }
 
     /// Returns the name of the IPAM plugin, if one is configured.
+    ///
+    /// ```
+    /// let conf = rscni::NetConf::from_json(br#"{ "ipam": { "type": "host-local" } }"#)?;
+    /// assert_eq!(conf.ipam_type(), Some("host-local"));
+    /// # Ok::<(), rscni::Error>(())
+    /// ```
     pub fn ipam_type(&self) -> Option<&str> {
         self.ipam.as_ref().map(|ipam| ipam.r#type.as_str()).filter(|name| !name.is_empty())
     }
@@ -188,6 +213,13 @@ impl NetConf {
     }
 
     /// Returns this configuration as a JSON object.
+    ///
+    /// ```
+    /// let conf = rscni::NetConf::from_json(br#"{ "Name": "net", "type": "mine", "mtu": 1400 }"#)?;
+    /// let json = conf.to_json();
+    /// assert_eq!((&json["name"], &json["mtu"]), (&"net".into(), &1400.into()));
+    /// # Ok::<(), rscni::Error>(())
+    /// ```
     pub fn to_json(&self) -> Map<String, Value> {
         let mut map = Map::new();
         map.insert("cniVersion".into(), self.cni_version.as_str().into());

@@ -57,6 +57,15 @@ impl<'a> Delegate<'a> {
 
     /// Calls ADD, then `then` with its result. If `then` fails, calls DEL.
     ///
+    /// ```no_run
+    /// # fn add(args: rscni::Args) -> Result<rscni::CNIResult, rscni::Error> {
+    /// args.delegate("host-local").add_then(|addresses| match addresses.ips.as_slice() {
+    ///     [] => Err(rscni::Error::InvalidNetworkConfig("host-local: no address".into())),
+    ///     _ => Ok(addresses),
+    /// })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// That of [`add`](Self::add) or of `then`. If DEL fails too, its error goes to stderr.
     pub fn add_then<T>(
@@ -128,6 +137,14 @@ macro_rules! delegate {
     ($delegate:ident, $($async:ident, .$await:ident)?) => {
         impl $delegate<'_> {
             /// Replaces the configuration.
+            ///
+            /// ```no_run
+            /// # fn add(args: rscni::Args) -> Result<rscni::CNIResult, rscni::Error> {
+            /// let mut conf = args.conf()?.clone();
+            /// conf.custom.insert("mtu", 1400);
+            /// args.delegate("bridge").with_conf(&conf)?.add()
+            /// # }
+            /// ```
             ///
             /// # Errors
             /// [`Error::FailedToDecode`] if it cannot be written as JSON.

@@ -1,7 +1,7 @@
 //! The dispatcher: from a request to the reply of a plugin.
 //!
-//! All styles of plugins use [`prepare`], which validates the call, and [`finish`], which shapes the
-//! reply. Both do no I/O.
+//! All styles of plugins use [`prepare`], which validates the call, and [`finish`], which shapes
+//! the reply. Both do no I/O.
 
 use std::{
     any::Any,

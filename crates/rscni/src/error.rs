@@ -35,6 +35,18 @@ use crate::{SpecVersion, json, object::object, request::Command};
 ///
 /// `?` converts errors of I/O (code 5), of JSON (6), and of parsing addresses and numbers (7).
 /// [`Error::other`] converts anything else, such as an `anyhow::Error` (999).
+///
+/// Codes of 100 and up are a plugin's own:
+///
+/// ```
+/// use rscni::Error;
+///
+/// /// The peer has no session.
+/// fn no_session(peer: &str) -> Error {
+///     Error::Custom(100, "no BGP session".into(), format!("{peer} is not established"))
+/// }
+/// assert_eq!(no_session("10.0.0.1").code(), 100);
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -154,12 +166,30 @@ impl Error {
     }
 
     /// Sets the error that caused this one, for [`source`](StdError::source).
+    ///
+    /// ```
+    /// use std::error::Error as _;
+    ///
+    /// let error = std::fs::read("/nowhere/lease").map_err(|error| {
+    ///     rscni::Error::TryAgainLater("the lease is not there yet".into()).with_source(error)
+    /// });
+    /// let error = error.unwrap_err();
+    /// assert_eq!(error.to_string(), "try again later: the lease is not there yet");
+    /// assert!(error.source().unwrap().is::<std::io::Error>());
+    /// ```
     #[must_use]
     pub fn with_source(self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.traced(|origin| origin.source = Some(Arc::new(source)))
     }
 
     /// Sets the call that returned this error; for an own implementation of delegation.
+    ///
+    /// ```
+    /// use rscni::{Command, Error};
+    ///
+    /// let error = Error::TryAgainLater("the range is full".into()).in_call("pool", Command::Add);
+    /// assert_eq!((error.plugin(), error.command()), (Some("pool"), Some(Command::Add)));
+    /// ```
     #[must_use]
     pub fn in_call(self, plugin: impl Into<String>, command: Command) -> Self {
         let plugin = plugin.into();
@@ -222,6 +252,15 @@ impl Error {
     }
 
     /// Puts `context` before the text: `bridge: make veth: …`.
+    ///
+    /// ```
+    /// fn port(text: &str) -> Result<u16, rscni::Error> {
+    ///     let parsed = text.parse().map_err(rscni::Error::from);
+    ///     parsed.map_err(|error| error.context(format!("port: {text:?}")))
+    /// }
+    /// let error = port("http").unwrap_err();
+    /// assert_eq!(error.details(), "port: \"http\": invalid digit found in string");
+    /// ```
     #[must_use]
     pub fn context(mut self, context: impl fmt::Display) -> Self {
         let (Self::IncompatibleVersion(text)

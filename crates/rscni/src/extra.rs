@@ -14,6 +14,13 @@ use crate::{any_case, object::Shape};
 ///
 /// It dereferences to a JSON object. It also records which keys of newer spec versions were read,
 /// so that a plugin passes them on in an old version too; comparisons ignore this.
+///
+/// ```
+/// let mut result = rscni::CNIResult::from_json(br#"{ "vendor": { "vni": 7 } }"#)?;
+/// assert_eq!(result.extra["vendor"]["vni"], 7);
+/// result.extra.insert("mine", true);
+/// # Ok::<(), rscni::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Extra {
     keys: Map<String, Value>,

@@ -64,6 +64,20 @@ where
     C: Fn(Args) -> Result<CNIResult, Error>,
 {
     /// A plugin made of three functions or closures; GC and STATUS succeed without doing anything.
+    ///
+    /// ```
+    /// use rscni::{CNIResult, Plugin, PluginInfo, SpecVersion};
+    ///
+    /// let network = "my network".to_owned();
+    /// let plugin = Plugin::new(
+    ///     |args| args.delegate("host-local").add(),
+    ///     |args| args.delegate("host-local").del().map(|()| CNIResult::default()),
+    ///     |args| args.delegate("host-local").check().map(|()| CNIResult::default()),
+    ///     PluginInfo::since(SpecVersion::V0_4_0),
+    ///     network,
+    /// );
+    /// # let _ = plugin;
+    /// ```
     pub fn new(add: A, del: D, check: C, info: PluginInfo, about: impl Into<String>) -> Self {
         let nothing: NodeFn = |_| Ok(());
         Self {
@@ -75,6 +89,19 @@ where
 
 impl<A, D, C, G, S> Plugin<Functions<A, D, C, G, S>> {
     /// Sets the function for GC.
+    ///
+    /// ```
+    /// # use rscni::{Args, CNIResult, Error, Plugin, PluginInfo};
+    /// # fn nothing(_: Args) -> Result<CNIResult, Error> { Ok(CNIResult::default()) }
+    /// let plugin = Plugin::new(nothing, nothing, nothing, PluginInfo::default(), "my plugin")
+    ///     .gc(|args| {
+    ///         let valid = args.conf()?.valid_attachments.clone().unwrap_or_default();
+    ///         eprintln!("{} attachments are valid", valid.len());
+    ///         Ok(())
+    ///     })
+    ///     .status(|_| Err(Error::PluginNotAvailable("the uplink is down".into())));
+    /// # let _ = plugin;
+    /// ```
     #[must_use]
     pub fn gc<F: Fn(Args) -> Result<(), Error>>(self, gc: F) -> Plugin<Functions<A, D, C, F, S>> {
         let Functions { add, del, check, status, .. } = self.functions;
@@ -111,6 +138,18 @@ where
     }
 
     /// Answers the call that this process was started with; for a `main` that returns an exit code.
+    ///
+    /// ```no_run
+    /// use rscni::{Args, CNIResult, Error, Plugin, PluginInfo};
+    ///
+    /// fn nothing(_: Args) -> Result<CNIResult, Error> {
+    ///     Ok(CNIResult::default())
+    /// }
+    ///
+    /// fn main() -> std::process::ExitCode {
+    ///     Plugin::new(nothing, nothing, nothing, PluginInfo::default(), "does nothing").main()
+    /// }
+    /// ```
     pub fn main(&self) -> ExitCode {
         exit_code(&self.run())
     }

@@ -15,6 +15,33 @@ use crate::{
 ///
 /// The dispatcher calls it with validated [`Args`] and turns the return value into the reply. Only
 /// ADD has a result.
+///
+/// ```
+/// use rscni::{Args, CNIResult, Cni, Command, Error};
+///
+/// /// A chained plugin that refuses containers without an address.
+/// struct Addressed;
+///
+/// impl Cni for Addressed {
+///     fn add(&self, args: Args) -> Result<CNIResult, Error> {
+///         let result = args.conf()?.prev_result.clone().unwrap_or_default();
+///         if result.container_ips(&args.ifname).next().is_none() {
+///             let text = format!("{} has no address", args.ifname);
+///             return Err(Error::InvalidNetworkConfig(text));
+///         }
+///         Ok(result)
+///     }
+///
+///     fn del(&self, _: Args) -> Result<(), Error> {
+///         Ok(())
+///     }
+/// }
+///
+/// let args = Args::new(Command::Add)
+///     .with_attachment("a", "/run/netns/a", "eth0")
+///     .with_config(rscni::NetConf::default());
+/// assert_eq!(Addressed.add(args).unwrap_err().details(), "eth0 has no address");
+/// ```
 pub trait Cni {
     /// ADD: attaches the container, or changes the attachment made by the previous plugins.
     fn add(&self, args: Args) -> Result<CNIResult, Error>;
@@ -185,6 +212,22 @@ impl Plugin<()> {
     }
 
     /// Answers `request` with `plugin`, without I/O of its own.
+    ///
+    /// ```
+    /// # use rscni::{Args, CNIResult, Cni, Error};
+    /// # struct Mine;
+    /// # impl Cni for Mine {
+    /// #     fn add(&self, _: Args) -> Result<CNIResult, Error> { Ok(CNIResult::default()) }
+    /// #     fn del(&self, _: Args) -> Result<(), Error> { Ok(()) }
+    /// # }
+    /// use rscni::{Plugin, Request};
+    ///
+    /// let vars = [("CNI_COMMAND".to_owned(), "DEL".into())];
+    /// let reply = Plugin::default().reply(&Mine, &Request::new(vars.into(), b"{}".to_vec()));
+    /// let error = reply.error.unwrap();
+    /// assert_eq!(error.code(), 4);
+    /// assert_eq!(error.details(), "DEL requires CNI_CONTAINERID, CNI_IFNAME");
+    /// ```
     pub fn reply<C: Cni + ?Sized>(&self, plugin: &C, request: &Request) -> Reply {
         reply(plugin, &self.identity, request)
     }

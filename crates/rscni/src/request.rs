@@ -109,6 +109,27 @@ impl std::fmt::Display for Command {
 }
 
 /// A call of a plugin: the `CNI_*` variables and stdin.
+///
+/// A test makes one, and [`Plugin::reply`](crate::Plugin::reply) answers it:
+///
+/// ```
+/// use rscni::{CNIResult, Plugin, PluginInfo, Request};
+///
+/// let vars = [
+///     ("CNI_COMMAND", "ADD"),
+///     ("CNI_CONTAINERID", "a"),
+///     ("CNI_NETNS", "/run/netns/a"),
+///     ("CNI_IFNAME", "eth0"),
+/// ];
+/// let vars = vars.map(|(name, value)| (name.to_owned(), value.into())).into();
+/// let request = Request::new(vars, br#"{ "cniVersion": "1.1.0", "name": "net" }"#.to_vec());
+///
+/// let nothing = |_| Ok(CNIResult::default());
+/// let reply = Plugin::new(nothing, nothing, nothing, PluginInfo::default(), "").reply(&request);
+/// assert_eq!((reply.exit_code(), reply.error), (0, None));
+/// assert_eq!(CNIResult::from_json(&reply.stdout)?, CNIResult::default());
+/// # Ok::<(), rscni::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Request {

@@ -34,6 +34,25 @@ use crate::{
 /// assert_eq!(old.to_json(SpecVersion::V0_4_0)["ips"][0]["version"], "4");
 /// # Ok::<(), serde_json::Error>(())
 /// ```
+///
+/// A plugin fills it from defaults:
+///
+/// ```
+/// use rscni::{CNIResult, Interface, IpConfig, Route};
+///
+/// let result = CNIResult {
+///     interfaces: vec![Interface {
+///         name: "eth0".into(),
+///         sandbox: Some("/run/netns/a".into()),
+///         ..Interface::default()
+///     }],
+///     ips: vec![IpConfig { interface: Some(0), ..IpConfig::new("10.1.0.5/16".parse()?) }],
+///     routes: vec![Route::new("0.0.0.0/0".parse()?, Some("10.1.0.1".parse()?))],
+///     ..CNIResult::default()
+/// };
+/// assert_eq!(result.container_ips("eth0").count(), 1);
+/// # Ok::<(), rscni::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CNIResult {
     /// The interfaces that the attachment made, including host interfaces.
@@ -194,6 +213,16 @@ impl CNIResult {
     /// Returns the addresses of the container interface `ifname`, and those without an interface.
     ///
     /// For chained plugins, since a result may also contain addresses of host interfaces.
+    ///
+    /// ```
+    /// # fn add(args: rscni::Args) -> Result<(), rscni::Error> {
+    /// let result = args.conf()?.prev_result.clone().unwrap_or_default();
+    /// for ip in result.container_ips(&args.ifname) {
+    ///     println!("{} via {:?}", ip.address, ip.gateway);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn container_ips<'a>(&'a self, ifname: &'a str) -> impl Iterator<Item = &'a IpConfig> {
         self.ips.iter().filter(move |ip| {
             ip.interface

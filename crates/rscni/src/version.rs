@@ -13,6 +13,14 @@ use crate::{Error, any_case, json};
 /// A released version of the CNI spec, ordered by age.
 ///
 /// The default is 0.1.0, the version of a configuration without `cniVersion`.
+///
+/// ```
+/// use rscni::SpecVersion;
+///
+/// let version: SpecVersion = "0.4.0".parse()?;
+/// assert!(version.has_check() && version < SpecVersion::LATEST);
+/// # Ok::<(), rscni::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum SpecVersion {
@@ -136,6 +144,13 @@ impl PluginInfo {
     }
 
     /// A plugin that supports this version and all newer ones.
+    ///
+    /// ```
+    /// use rscni::{PluginInfo, SpecVersion};
+    ///
+    /// let info = PluginInfo::since(SpecVersion::V1_0_0);
+    /// assert_eq!(info.supported_versions(), [SpecVersion::V1_0_0, SpecVersion::V1_1_0]);
+    /// ```
     pub fn since(oldest: SpecVersion) -> Self {
         Self::new(SpecVersion::ALL.into_iter().filter(|v| *v >= oldest))
     }
