@@ -16,7 +16,8 @@ pub(super) fn none(node: &Node) -> Result<()> {
     })
 }
 
-fn list(node: &Node) -> Result<Vec<String>> {
+/// Everything that attachments have on the node.
+pub(super) fn list(node: &Node) -> Result<Vec<String>> {
     let mut left = Vec::new();
     for directory in ["/var/lib/cni/networks", "/run/cni-ipam-state"] {
         for network in entries(node, directory)? {

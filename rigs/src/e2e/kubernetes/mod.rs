@@ -6,6 +6,7 @@
 //! - [`lan`] is the network between the machines, [`control_plane`] and [`node`] are the machines,
 //!   [`cluster`] is all of them.
 //! - [`pod_network`] makes the nodes ready for pods.
+//! - [`measure`] compares the plugins with the Go plugins.
 //! - [`scenarios`] are the tests. They use [`kubectl`], [`pods`] and [`leaks`].
 //!
 //! In the cluster's namespaces, `/mnt` has everything that the machines need.
@@ -16,6 +17,7 @@ mod images;
 mod kubectl;
 mod lan;
 mod leaks;
+mod measure;
 pub(crate) mod node;
 mod pod_network;
 mod pods;
@@ -72,6 +74,9 @@ pub(crate) struct Options {
     /// The directory for programs that are built once [default: that of the other rigs].
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
+    /// Instead of the scenarios, measure the network of pods with these and the Go plugins.
+    #[arg(long)]
+    measure: bool,
     /// Also build the upstream end-to-end tests of the network.
     #[arg(long)]
     upstream: bool,
@@ -92,6 +97,8 @@ pub(crate) struct InsideOptions {
     nodes: u8,
     #[arg(long)]
     keep: bool,
+    #[arg(long)]
+    measure: bool,
     #[arg(long)]
     only: Vec<Scenario>,
 }
@@ -132,7 +139,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let images = site.directory().join(images::DIRECTORY);
     fs::create_dir(&images)?;
     fs::copy(image, images.join("rscni.tar"))?;
-    copy_manifests(&site.directory().join("deploy"))?;
+    // The workspace may be hidden in the cluster's namespaces.
+    copy(&program::workspace_root().join("deploy"), &site.directory().join("deploy"))?;
     let rig = site.directory().join("rigs");
     program::copy_self(&rig)?;
     let nodes = options.nodes.to_string();
@@ -145,6 +153,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     if options.keep {
         arguments.push("--keep");
+    }
+    if options.measure {
+        arguments.push("--measure");
+        copy(&go::plugins(None)?, &site.directory().join(measure::GO))?;
     }
     let passed = site.run(&rig, &arguments)?;
     if options.keep {
@@ -159,10 +171,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Copies the directory `deploy`, which may be hidden in the cluster's namespaces.
-fn copy_manifests(target: &Path) -> Result<()> {
+/// Copies the files of a directory into a new one.
+fn copy(source: &Path, target: &Path) -> Result<()> {
     fs::create_dir(target)?;
-    for entry in fs::read_dir(program::workspace_root().join("deploy"))? {
+    for entry in fs::read_dir(source)? {
         let entry = entry?;
         fs::copy(entry.path(), target.join(entry.file_name()))?;
     }
@@ -191,7 +203,11 @@ pub(crate) fn run_inside(options: &InsideOptions) -> Result<ExitCode> {
     pod_network::install(&cluster)?;
     cluster.wait_until_ready()?;
     println!("  all nodes are Ready");
-    scenarios::run(&mut cluster, &options.only, &mut tally);
+    if options.measure {
+        measure::run(&cluster)?;
+    } else {
+        scenarios::run(&mut cluster, &options.only, &mut tally);
+    }
     println!("Kubernetes: {tally}");
     if options.keep {
         stay(&cluster, tally)?;

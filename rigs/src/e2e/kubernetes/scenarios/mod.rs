@@ -3,6 +3,7 @@
 mod churn;
 mod daemon;
 mod dns;
+mod garbage;
 mod hosts;
 mod nodes;
 mod outside;
@@ -19,6 +20,10 @@ use clap::ValueEnum;
 use rscni_test::Container;
 use xtask::tally::Tally;
 
+pub(super) use self::{
+    pods::{deployment, wait_for},
+    tutorial::uses_network,
+};
 use super::{cluster::Cluster, leaks, pods as objects, report};
 
 /// A scenario, in the order in which they run.
@@ -52,6 +57,8 @@ pub(super) enum Scenario {
     ApiServer,
     /// false Nodes
     Invalid,
+    /// a network list that is replaced while a pod runs
+    Garbage,
     /// a hundred pods at once on one node
     Hundred,
     /// a node that loses power
@@ -77,6 +84,7 @@ impl Scenario {
             Self::Restored => "routes, devices and rules that are removed come back",
             Self::ApiServer => "pods keep their network without the API server",
             Self::Invalid => "false Nodes change no route and are reported",
+            Self::Garbage => "what a pod leaves of a replaced network is collected",
             Self::Hundred => "a hundred pods start at once on one node",
             Self::Reboot => "pods of a node that lost power get a new network",
             Self::Kills => "killed containerd and kubelet leave nothing behind",
@@ -99,6 +107,7 @@ impl Scenario {
             Self::Restored => daemon::restored(cluster),
             Self::ApiServer => daemon::without_api_server(cluster),
             Self::Invalid => nodes::invalid(cluster),
+            Self::Garbage => garbage::replaced_list(cluster),
             Self::Hundred => pods::hundred(cluster),
             Self::Reboot => reboot::run(cluster),
             Self::Kills => churn::run(cluster),

@@ -71,7 +71,7 @@ pub(super) fn hundred(cluster: &Cluster) -> Result<()> {
 }
 
 /// A Deployment of pods with a specification.
-pub(super) fn deployment(name: &str, replicas: usize, spec: &Value) -> Value {
+pub(in super::super) fn deployment(name: &str, replicas: usize, spec: &Value) -> Value {
     json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -85,7 +85,7 @@ pub(super) fn deployment(name: &str, replicas: usize, spec: &Value) -> Value {
 }
 
 /// Waits until all pods of Deployments are Ready.
-pub(super) fn wait_for(names: &[&str], replicas: usize) -> Result<()> {
+pub(in super::super) fn wait_for(names: &[&str], replicas: usize) -> Result<()> {
     for name in names {
         eventually(|| {
             let status = kubectl::get(&format!("deployment {name}"))?["status"].take();

@@ -45,7 +45,7 @@ pub(super) fn run(cluster: &Cluster) -> Result<()> {
 }
 
 /// Waits until containerd has loaded the list of a network. Before that, DEL would use another one.
-fn uses_network(node: &Node, name: &str) -> Result<()> {
+pub(in super::super) fn uses_network(node: &Node, name: &str) -> Result<()> {
     let crictl = "/mnt/programs/crictl --runtime-endpoint unix:///run/containerd/containerd.sock";
     eventually(|| {
         let info: Value = serde_json::from_str(&node.run(&format!("{crictl} info"))?)?;

@@ -1,0 +1,112 @@
+//! How long containerd waits for the network of a pod, with these plugins and the Go plugins.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use fs_err as fs;
+use serde_json::{Value, json};
+
+use super::{
+    CLUSTER,
+    cluster::Cluster,
+    kubectl,
+    node::Node,
+    pod_network, pods,
+    scenarios::{deployment, uses_network, wait_for},
+};
+
+/// Pods that start at once.
+const PODS: usize = 60;
+/// Each set of plugins has its turn this many times.
+const ROUNDS: usize = 2;
+/// Directory with the Go plugins in the cluster's directory.
+pub(super) const GO: &str = "go-plugins";
+
+const LIST: &str = "/etc/cni/net.d/10-rscni.conflist";
+const GO_LIST: &str = "/etc/cni/net.d/00-go.conflist";
+const GO_NETWORK: &str = "go";
+/// The Go plugins are installed beside these under names with this prefix.
+const PREFIX: &str = "go-";
+
+/// Seconds and number of calls.
+#[derive(Clone, Copy, Default)]
+struct Calls {
+    seconds: f64,
+    count: f64,
+}
+
+/// Starts and deletes pods with both sets of plugins in turn, and prints the means.
+pub(super) fn run(cluster: &Cluster) -> Result<()> {
+    let node = cluster.node(0);
+    for entry in fs::read_dir(Path::new(CLUSTER).join(GO))? {
+        let entry = entry?;
+        let name = format!("{PREFIX}{}", entry.file_name().to_string_lossy());
+        fs::copy(entry.path(), node.path(&format!("/opt/cni/bin/{name}")))?;
+    }
+    let [mut ours, mut go] = [[Calls::default(); 2]; 2];
+    for _ in 0..ROUNDS {
+        measure(node, pod_network::NAME, &mut ours)?;
+        fs::write(node.path(GO_LIST), go_list(node)?)?;
+        measure(node, GO_NETWORK, &mut go)?;
+        fs::remove_file(node.path(GO_LIST))?;
+    }
+    println!("{PODS} pods at once, {ROUNDS} times; mean of containerd's histogram in seconds");
+    for (index, name) in HISTOGRAMS.iter().enumerate() {
+        let [ours, go] = [ours, go].map(|calls| calls[index].seconds / calls[index].count);
+        println!("{name}: {ours:.3}, Go {go:.3}, ratio {:.3}", ours / go);
+    }
+    Ok(())
+}
+
+/// The list of the pod network, with the Go plugins.
+fn go_list(node: &Node) -> Result<String> {
+    let mut list: Value = serde_json::from_str(&node.run(&format!("cat {LIST}"))?)?;
+    list["name"] = json!(GO_NETWORK);
+    let rename = |object: &mut Value| {
+        if let Some(name) = object["type"].as_str() {
+            object["type"] = json!(format!("{PREFIX}{name}"));
+        }
+    };
+    for plugin in list["plugins"].as_array_mut().into_iter().flatten() {
+        rename(plugin);
+        if let Some(ipam) = plugin.get_mut("ipam") {
+            rename(ipam);
+        }
+    }
+    Ok(list.to_string())
+}
+
+fn measure(node: &Node, network: &str, calls: &mut [Calls; 2]) -> Result<()> {
+    uses_network(node, network)?;
+    let before = histograms(node)?;
+    kubectl::apply(&[deployment("measured", PODS, &pods::spec(node))])?;
+    wait_for(&["measured"], PODS)?;
+    kubectl::run("delete deployment measured --cascade=foreground --timeout=300s")?;
+    let after = histograms(node)?;
+    for ((calls, before), after) in calls.iter_mut().zip(before).zip(after) {
+        ensure!(after.count > before.count, "containerd has counted no call of {network}");
+        calls.seconds += after.seconds - before.seconds;
+        calls.count += after.count - before.count;
+    }
+    Ok(())
+}
+
+const HISTOGRAMS: [&str; 2] = [
+    "containerd_cri_sandbox_create_network_seconds",
+    "containerd_cri_sandbox_delete_network_seconds",
+];
+
+fn histograms(node: &Node) -> Result<[Calls; 2]> {
+    let text = node.run("busybox wget -q -O - http://127.0.0.1:1338/v1/metrics")?;
+    let value = |name: String| {
+        let mut lines = text.lines();
+        let line = lines.find_map(|line| line.strip_prefix(&name)?.strip_prefix(' '));
+        line.map_or(Ok(0.0), |value| value.parse().context(name))
+    };
+    let mut calls = [Calls::default(); 2];
+    for (calls, name) in calls.iter_mut().zip(HISTOGRAMS) {
+        calls.seconds = value(format!("{name}_sum"))?;
+        calls.count = value(format!("{name}_count"))?;
+    }
+    Ok(calls)
+}
