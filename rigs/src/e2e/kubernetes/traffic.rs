@@ -11,11 +11,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
+use rustix::io::Errno;
 
 use super::pods::Pod;
 
 /// Pause between two packets of a flow.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(10);
 /// Time for the last packets to arrive on a busy machine.
 const LAST: Duration = Duration::from_secs(2);
 
@@ -74,8 +75,12 @@ fn bind(address: IpAddr) -> std::io::Result<UdpSocket> {
 fn send(socket: &UdpSocket, to: SocketAddr, ends: &AtomicBool) -> Result<u64> {
     let mut sent: u64 = 0;
     while !ends.load(Ordering::Relaxed) {
-        socket.send_to(&sent.to_be_bytes(), to).context("send a packet")?;
-        sent += 1;
+        match socket.send_to(&sent.to_be_bytes(), to) {
+            Ok(_) => sent += 1,
+            // A queue of the machine is full.
+            Err(error) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => {}
+            Err(error) => return Err(error).context("send a packet"),
+        }
         thread::sleep(PAUSE);
     }
     Ok(sent)
