@@ -3,8 +3,8 @@
 use std::{io, path::PathBuf, time::Duration};
 
 use super::{
-    Attached, AttachmentParams, Cache, CacheListing, Failures, NetConfList, Networks, PluginCall,
-    Sandbox, TraceContext,
+    Attached, AttachmentParams, Cache, CacheEntry, CacheListing, Failures, NetConfList, Networks,
+    PluginCall, Sandbox, TraceContext,
     engine::{Operations, Waiter},
     join,
     observer::Observer,
@@ -68,6 +68,20 @@ impl<E: AsyncExec> AsyncRuntime<E> {
     /// As [`Runtime::del`](super::Runtime::del).
     pub async fn del(&self, list: &NetConfList, params: &AttachmentParams) -> Result<(), Failures> {
         params.span(Command::Del, list).wait(self.operations().del(list, params)).await
+    }
+
+    /// DEL of an attachment that no other operation is working on, if `is_stale` agrees.
+    ///
+    /// # Errors
+    /// As [`Runtime::del_if`](super::Runtime::del_if).
+    pub async fn del_if(
+        &self,
+        list: &NetConfList,
+        params: &AttachmentParams,
+        is_stale: impl FnOnce(Option<&CacheEntry>) -> bool,
+    ) -> Result<bool, Failures> {
+        let del = self.operations();
+        params.span(Command::Del, list).wait(del.del_if(list, params, is_stale)).await
     }
 
     /// CHECK: asks each plugin whether the attachment matches the result of ADD.

@@ -3,7 +3,7 @@
 use super::{
     Attached, AttachedNetwork, AttachmentParams, CacheEntry, Failures, NetConfList, Networks,
     Sandbox,
-    engine::{Operations, Waiter, cached_list},
+    engine::{Operations, Waiter},
     networks::Network,
 };
 use crate::{CNIResult, Command, Error, span::Traced};
@@ -106,7 +106,7 @@ impl<W: Waiter> Operations<'_, W> {
         listing.entries.sort_by_key(|entry| std::cmp::Reverse(entry.modified));
         let mut failures = Vec::new();
         for entry in &listing.entries {
-            let deleted = match cached_list(entry) {
+            let deleted = match entry.list() {
                 Ok(list) => {
                     let span = entry.params.span(Command::Del, &list);
                     span.wait(self.del(&list, &entry.params)).await

@@ -51,6 +51,23 @@ impl CacheEntry {
         }
     }
 
+    /// Returns the network list of the ADD. A list that the runtime assembled from a single plugin
+    /// is read as well.
+    ///
+    /// # Errors
+    /// [`Error::FailedToDecode`] or [`Error::InvalidNetworkConfig`] if the entry has no valid list
+    /// of its network.
+    pub fn list(&self) -> Result<NetConfList, Error> {
+        let list = NetConfList::from_json(&self.config);
+        let list =
+            list.or_else(|error| NetConfList::from_plugin_json(&self.config).map_err(|_| error))?;
+        if list.name != self.network {
+            let text = format!("the configuration is that of network {}", list.name);
+            return Err(Error::InvalidNetworkConfig(text));
+        }
+        Ok(list)
+    }
+
     /// Whether it is the entry of this attachment.
     pub(super) fn is_of(&self, network: &str, params: &AttachmentParams) -> bool {
         self.network == network

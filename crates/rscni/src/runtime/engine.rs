@@ -119,6 +119,20 @@ impl<W: Waiter> Operations<'_, W> {
         self.del_locked(list, params).await
     }
 
+    pub(super) async fn del_if(
+        &self,
+        list: &NetConfList,
+        params: &AttachmentParams,
+        is_stale: impl FnOnce(Option<&CacheEntry>) -> bool,
+    ) -> Result<bool, Failures> {
+        params.check(Command::Del)?;
+        let Some(_locks) = self.try_lock(&list.name, params)? else { return Ok(false) };
+        if !is_stale(self.engine.cache.load(&list.name, params)?.as_ref()) {
+            return Ok(false);
+        }
+        self.del_locked(list, params).await.map(|()| true)
+    }
+
     async fn del_locked(
         &self,
         list: &NetConfList,
@@ -308,6 +322,17 @@ impl<W: Waiter> Operations<'_, W> {
         Ok(Some((network, lock.removed_after(&attachment))))
     }
 
+    /// Locks as [`lock`](Self::lock) without waiting; `None` if another operation is in progress.
+    fn try_lock(&self, network: &str, params: &AttachmentParams) -> Result<Locks, Error> {
+        let cache = &self.engine.cache;
+        let attachment = cache.attachment_lock(network, params)?;
+        // A GC waits behind the gate.
+        let Some(_gate) = try_take(&cache.gate(network)?, Mode::Shared)? else { return Ok(None) };
+        let network = try_take(&cache.network_lock(network)?, Mode::Shared)?;
+        let lock = try_take(&attachment, Mode::Exclusive)?;
+        Ok(network.zip(lock.map(|lock| lock.removed_after(&attachment))))
+    }
+
     /// Locks as [`lock`](Self::lock), but goes on without locks if their files cannot be made, such
     /// as on a full disk: DEL must still work, and no ADD can run concurrently.
     async fn lock_if_possible(
@@ -331,10 +356,7 @@ impl<W: Waiter> Operations<'_, W> {
     async fn take(&self, path: &Path, mode: Mode) -> Result<Lock, Error> {
         let begin = Instant::now();
         loop {
-            let lock = Lock::try_take(path, mode);
-            if let Some(lock) = lock.map_err(|e| {
-                Error::Cache(format!("cannot lock {}: {e}", path.display())).with_source(e)
-            })? {
+            if let Some(lock) = try_take(path, mode)? {
                 return Ok(lock);
             }
             if let Some(limit) = self.engine.time_limit.filter(|limit| begin.elapsed() >= *limit) {
@@ -346,6 +368,11 @@ impl<W: Waiter> Operations<'_, W> {
             self.waiter.sleep(PAUSE).await;
         }
     }
+}
+
+fn try_take(path: &Path, mode: Mode) -> Result<Option<Lock>, Error> {
+    Lock::try_take(path, mode)
+        .map_err(|e| Error::Cache(format!("cannot lock {}: {e}", path.display())).with_source(e))
 }
 
 /// Adds the arguments of the ADD to the parameters, if the caller passes none.
@@ -371,19 +398,7 @@ fn check_types(list: &NetConfList) -> Result<(), Error> {
 /// Returns the list of the ADD, if the cache has it and it contains plugins that `list` does not.
 fn list_of_add(entry: &CacheEntry, list: &NetConfList) -> Option<NetConfList> {
     // libcni caches the list without the plugins of the network's folder.
-    cached_list(entry).ok().filter(|old| !list.plugins.starts_with(&old.plugins))
-}
-
-/// Returns the list of the ADD from the cache.
-pub(super) fn cached_list(entry: &CacheEntry) -> Result<NetConfList, Error> {
-    let list = NetConfList::from_json(&entry.config);
-    let list =
-        list.or_else(|error| NetConfList::from_plugin_json(&entry.config).map_err(|_| error))?;
-    if list.name != entry.network {
-        let text = format!("the configuration is that of network {}", list.name);
-        return Err(Error::InvalidNetworkConfig(text));
-    }
-    Ok(list)
+    entry.list().ok().filter(|old| !list.plugins.starts_with(&old.plugins))
 }
 
 /// Appends text to an error.

@@ -118,6 +118,25 @@ impl<E: Exec> Runtime<E> {
         ready(params.span(Command::Del, list).wait(self.operations().del(list, params)))
     }
 
+    /// DEL of an attachment that no other operation is working on, if `is_stale` agrees.
+    ///
+    /// `is_stale` gets the entry of the cache while the locks are held, so the decision cannot be
+    /// outdated. Returns whether DEL was called: without waiting, it is not if another operation on
+    /// the attachment or a GC of the network is in progress.
+    ///
+    /// # Errors
+    /// As [`del`](Runtime::del); [`Error::Cache`] if a lock's file cannot be made;
+    /// [`Error::FailedToDecode`] if the entry is damaged. Then no plugin is called.
+    pub fn del_if(
+        &self,
+        list: &NetConfList,
+        params: &AttachmentParams,
+        is_stale: impl FnOnce(Option<&CacheEntry>) -> bool,
+    ) -> Result<bool, Failures> {
+        let del = self.operations();
+        ready(params.span(Command::Del, list).wait(del.del_if(list, params, is_stale)))
+    }
+
     /// CHECK: asks each plugin whether the attachment matches the result of ADD (spec: "Checking an
     /// attachment"). Succeeds if the configuration sets `disableCheck`.
     ///

@@ -143,3 +143,40 @@ fn gc_calls_the_plugins_if_the_cache_cannot_be_read() {
     assert_eq!(failures.iter().map(Error::code).collect::<Vec<_>>(), [5]);
     assert_eq!(script.calls(), ["GC a none"]);
 }
+
+#[test]
+fn del_if_asks_with_the_cached_entry_and_calls_only_the_plugins_of_that_attachment() {
+    let (net, script) = (Net::new("1.1.0", &json!([{ "type": "a" }])), Script::default());
+    let runtime = net.runtime(&script);
+    runtime.add(&net.list, &net.params).unwrap();
+    runtime.add(&net.list, &other("other")).unwrap();
+    script.calls();
+    let is_box = |entry: Option<&CacheEntry>| entry.unwrap().params.container_id == "box";
+    assert_eq!(runtime.del_if(&net.list, &net.params, |entry| !is_box(entry)), Ok(false));
+    assert!(script.calls().is_empty() && net.is_cached());
+    assert_eq!(runtime.del_if(&net.list, &net.params, is_box), Ok(true));
+    assert_eq!(script.calls(), ["DEL a 10.0.0.0/24"]);
+    assert!(!net.is_cached() && net.cache.list().unwrap().entries.len() == 1);
+    assert_eq!(runtime.del_if(&net.list, &net.params, |entry| entry.is_none()), Ok(true));
+}
+
+#[test]
+fn del_if_calls_no_plugin_while_another_operation_is_in_progress_or_the_entry_is_damaged() {
+    let (net, script) = (Net::new("1.1.0", &json!([{ "type": "a" }])), Script::default());
+    let runtime = net.runtime(&script);
+    runtime.add(&net.list, &net.params).unwrap();
+    script.calls();
+    let locks = [
+        net.cache.attachment_lock("net", &net.params).unwrap(),
+        net.cache.network_lock("net").unwrap(),
+        net.cache.gate("net").unwrap(),
+    ];
+    for lock in locks {
+        let held = Lock::try_take(&lock, Mode::Exclusive).unwrap().unwrap();
+        assert_eq!(runtime.del_if(&net.list, &net.params, |_| true), Ok(false), "{lock:?}");
+        drop(held);
+    }
+    std::fs::write(net.cache.file("net", &net.params).unwrap(), "half").unwrap();
+    assert!(runtime.del_if(&net.list, &net.params, |_| true).is_err());
+    assert!(script.calls().is_empty());
+}
