@@ -7,9 +7,10 @@ use rscni::{
     name::check_container_id,
     runtime::{AttachmentParams, Cache, CacheEntry},
 };
+use rscni_plugins::inventory::{Presence, namespace};
 use serde::Serialize;
 
-use crate::{netns::Presence, node};
+use crate::node;
 
 /// Digits of a long id that are shown and required, as in `docker ps`.
 const SHORT: usize = 12;
@@ -156,7 +157,7 @@ impl Selector {
 
 /// Formats the container id, with a note if the namespace is gone.
 fn described(entry: &CacheEntry) -> String {
-    let gone = if node::namespace(entry) == Some(Presence::Gone) { " (gone)" } else { "" };
+    let gone = if namespace(entry) == Some(Presence::Gone) { " (gone)" } else { "" };
     format!("{}{gone}", entry.params.container_id)
 }
 
@@ -169,7 +170,9 @@ pub(crate) fn shortened(id: &str) -> &str {
 pub(crate) fn is_loopback(entry: &CacheEntry) -> bool {
     let is_loopback = |plugin: &str| node::plain_kind(plugin) == "loopback";
     let of_plugins = || {
-        node::configuration(entry)
+        entry
+            .list()
+            .ok()
             .is_some_and(|list| list.plugins.iter().all(|plugin| is_loopback(plugin.plugin_type())))
     };
     entry.params.ifname == "lo" || of_plugins()

@@ -6,13 +6,12 @@ use rscni::{
     Attachment, Error,
     runtime::{AttachmentParams, Cache, CacheEntry, ConfDir, NetConfList, Runtime},
 };
-use rscni_plugins::inventory::{StateDirs, gc_entries};
-use serde_json::json;
+use rscni_plugins::inventory::gc_list;
 
 use crate::{
     container::Selector,
     network::TimedExec,
-    node::{Node, State, attachment, configuration},
+    node::{Node, State},
     options::RuntimeOptions,
     output,
     table::printable,
@@ -136,21 +135,21 @@ impl Gc {
         };
         let cached = cache.list()?.entries.into_iter().filter(|entry| entry.network == name);
         let newest = cached.max_by_key(|entry| entry.modified);
-        if let Some(list) = newest.as_ref().and_then(configuration) {
+        if let Some(list) = newest.and_then(|entry| entry.list().ok()) {
             return Ok(list);
         }
         if !self.auto {
             return Err(missing);
         }
         let node = Node::inspect(cache, &lists(dir))?;
-        if node.networks().contains(name) { generic_list(name, &node.dirs) } else { Err(missing) }
+        if node.networks().contains(name) { gc_list(name, &node.dirs) } else { Err(missing) }
     }
 
     /// Returns the owners of resources that are neither valid nor in the cache.
     fn uncached(&self, node: &Node, list: &NetConfList, valid: &[Attachment]) -> Vec<Attachment> {
         let mut found: Vec<Attachment> = Vec::new();
         for holding in &node.inventory.items {
-            let Some(attachment) = attachment(&holding.by) else { continue };
+            let Some(attachment) = holding.by.attachment() else { continue };
             let is_kept =
                 valid.contains(&attachment) || self.auto && node.state(holding) == State::InUse;
             let is_cached = || node.cached(&holding.by).next().is_some();
@@ -169,14 +168,6 @@ impl Gc {
 /// Returns the networks of a directory.
 pub(crate) fn lists(dir: &ConfDir) -> Vec<&NetConfList> {
     dir.networks.iter().map(|(_, list)| list).collect()
-}
-
-/// Returns a configuration for the GC of a network that only owner tags name.
-///
-/// It has every plugin that uses owner tags, with all known directories of plugin state.
-fn generic_list(name: &str, dirs: &StateDirs) -> Result<NetConfList, Error> {
-    let list = json!({ "cniVersion": "1.1.0", "name": name, "plugins": gc_entries(dirs) });
-    NetConfList::from_json(list.to_string().as_bytes())
 }
 
 fn detach(

@@ -11,11 +11,11 @@ use rscni::{
     Error,
     runtime::{CacheEntry, CacheListing},
 };
+use rscni_plugins::inventory::{self, Presence};
 use serde_json::{Value, json};
 
 use crate::{
     container::{Pod, Selector, is_loopback, netns_of, shortened},
-    netns::Presence,
     node,
     options::CacheOptions,
     output::{self, Style},
@@ -201,7 +201,7 @@ fn none() -> String {
 
 fn namespace(entry: &CacheEntry) -> String {
     let path = netns_of(entry).display();
-    match node::namespace(entry) {
+    match inventory::namespace(entry) {
         Some(Presence::Exists) => path.to_string(),
         Some(Presence::Gone) => format!("{path} (gone)"),
         Some(Presence::Unknown(why)) => format!("{path} (unknown: {why})"),
@@ -225,7 +225,7 @@ fn as_json(listing: &CacheListing) -> Value {
         let since = |time: SystemTime| {
             time.duration_since(SystemTime::UNIX_EPOCH).ok().map(|time| time.as_secs())
         };
-        let exists = match node::namespace(entry) {
+        let exists = match inventory::namespace(entry) {
             Some(Presence::Exists) => Some(true),
             Some(Presence::Gone) => Some(false),
             Some(Presence::Unknown(_)) | None => None,

@@ -17,36 +17,6 @@ pub(crate) fn named_dir() -> &'static Path {
     Path::new(if Path::new("/var/run").exists() { "/var/run/netns" } else { "/run/netns" })
 }
 
-/// Whether a namespace exists.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Presence {
-    Exists,
-    /// The path does not exist, or is a file that no namespace is mounted on.
-    Gone,
-    /// This process cannot open the path, for this reason.
-    Unknown(String),
-}
-
-/// Returns whether the path leads to a namespace.
-pub(crate) fn presence(path: &Path) -> Presence {
-    match Netns::open(path) {
-        Ok(_) => Presence::Exists,
-        Err(rscni_linux::Error::NotFound { .. } | rscni_linux::Error::Invalid { .. }) => {
-            Presence::Gone
-        }
-        Err(error) => Presence::Unknown(error.to_string()),
-    }
-}
-
-/// Whether the path is `/proc/PID/...` of a process in the caller's namespace.
-pub(crate) fn is_own_by_process(path: &Path) -> bool {
-    let pid =
-        path.strip_prefix("/proc").ok().and_then(|rest| rest.iter().next()).unwrap_or_default();
-    let is_number = !pid.is_empty() && pid.as_encoded_bytes().iter().all(u8::is_ascii_digit);
-    let is_own = || Netns::open(path)?.is_same(&Netns::current()?);
-    is_number && is_own().unwrap_or_default()
-}
-
 /// Creates the named namespace if it does not exist. Returns whether it was created.
 pub(crate) fn create_if_missing(path: &Path) -> Result<bool, Error> {
     if path.exists() {

@@ -1,9 +1,10 @@
 //! The inventory of a node: the resources of attachments, and whether the attachments still exist.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::BTreeSet,
     fmt,
     net::IpAddr,
+    ops::Deref,
     path::{Path, PathBuf},
 };
 
@@ -11,26 +12,23 @@ use rscni::{
     Attachment, Error, any_case,
     runtime::{Cache, CacheEntry, CacheListing, NetConfList, PluginConf},
 };
-use rscni_linux::Netlink;
-use rscni_plugins::inventory::{Inventory, Live, Owned, OwnedBy, StateDirs, live};
+use rscni_plugins::inventory::{NodeSnapshot, Owned, OwnedBy, Presence, namespace};
 use serde_json::{Map, Value};
 
 use crate::{
     container::{Selector, netns_of},
     list::{addresses, may_be_of, may_be_of_container},
-    netns::{Presence, is_own_by_process, presence},
 };
 
-/// A snapshot of a node.
-pub(crate) struct Node {
-    pub(crate) listing: CacheListing,
-    pub(crate) inventory: Inventory,
-    /// The directories of plugin state in all configurations.
-    pub(crate) dirs: StateDirs,
-    /// Owners of interfaces in other namespaces.
-    live: Vec<OwnedBy>,
-    /// Addresses of interfaces in other namespaces.
-    addresses: HashSet<IpAddr>,
+/// A snapshot of a node, and which of it is stale.
+pub(crate) struct Node(NodeSnapshot);
+
+impl Deref for Node {
+    type Target = NodeSnapshot;
+
+    fn deref(&self) -> &NodeSnapshot {
+        &self.0
+    }
 }
 
 /// Whether the owner of a resource still exists.
@@ -93,32 +91,12 @@ impl Node {
     /// # Errors
     /// If the cache cannot be read.
     pub(crate) fn inspect(cache: &Cache, lists: &[&NetConfList]) -> Result<Self, Error> {
-        Ok(Self::new(cache.list()?, lists))
+        NodeSnapshot::take(cache, lists).map(Self)
     }
 
     /// Takes a snapshot with a cache that was read before.
     pub(crate) fn new(listing: CacheListing, lists: &[&NetConfList]) -> Self {
-        let mut dirs = StateDirs::default();
-        let cached: Vec<_> = listing.entries.iter().filter_map(configuration).collect();
-        for list in lists.iter().copied().chain(&cached) {
-            list.plugins.iter().for_each(|plugin| dirs.add(plugin.as_map()));
-        }
-        let inventory = Inventory::list(&dirs);
-        let Live { tagged: mut live, untagged, addresses } = live();
-        // An interface without an owner tag belongs to the owner of its address.
-        let interface_of =
-            |holding: &Owned| untagged.get(&holding.item.reserved_address()?).cloned();
-        live.extend(inventory.items.iter().filter_map(|holding| {
-            let (by, ifname) = (holding.by.clone(), interface_of(holding)?);
-            match by {
-                OwnedBy::Attachment { .. } => Some(by),
-                OwnedBy::Container { network, container_id } => {
-                    Some(OwnedBy::Attachment { network, container_id, ifname })
-                }
-                _ => None,
-            }
-        }));
-        Self { listing, inventory, dirs, live, addresses }
+        Self(NodeSnapshot::with(listing, lists))
     }
 
     /// Returns the ids of the selected containers, from the cache and from owner tags.
@@ -136,15 +114,16 @@ impl Node {
 
     /// Removes everything that does not concern these containers from the snapshot.
     pub(crate) fn retain_containers(&mut self, ids: &BTreeSet<String>) {
-        self.listing.entries.retain(|entry| ids.contains(&entry.params.container_id));
-        self.listing.broken.retain(|(file, _)| ids.iter().any(|id| may_be_of_container(file, id)));
-        let entries = &self.listing.entries;
+        let NodeSnapshot { listing, inventory, live, .. } = &mut self.0;
+        listing.entries.retain(|entry| ids.contains(&entry.params.container_id));
+        listing.broken.retain(|(file, _)| ids.iter().any(|id| may_be_of_container(file, id)));
+        let entries = &listing.entries;
         let is_kept = |by: &OwnedBy| match by.container_id() {
             Some(id) => ids.contains(id),
             None => entries.iter().any(|entry| by.is(&entry.network, &entry.attachment())),
         };
-        self.inventory.items.retain(|holding| is_kept(&holding.by));
-        self.live.retain(is_kept);
+        inventory.items.retain(|holding| is_kept(&holding.by));
+        live.retain(is_kept);
     }
 
     /// Returns the names of the networks with attachments or stale resources.
@@ -158,11 +137,6 @@ impl Node {
     pub(crate) fn broken(&self, network: &str) -> impl Iterator<Item = &Error> {
         let broken = self.listing.broken.iter();
         broken.filter(move |(file, _)| may_be_of(file, network)).map(|(_, error)| error)
-    }
-
-    /// Returns the cached attachments that an owner tag matches.
-    pub(crate) fn cached(&self, by: &OwnedBy) -> impl Iterator<Item = &CacheEntry> {
-        self.listing.entries.iter().filter(move |entry| by.is(&entry.network, &entry.attachment()))
     }
 
     /// Whether a container may have the address: an existing attachment, or an interface in some
@@ -190,7 +164,7 @@ impl Node {
         let cached = of_network.filter(|entry| may_exist(entry)).map(CacheEntry::attachment);
         let of_network = self.live.iter().filter(|by| by.network() == Some(network));
         let others = of_network.filter(|by| self.cached(by).next().is_none());
-        cached.chain(others.filter_map(attachment)).collect()
+        cached.chain(others.filter_map(OwnedBy::attachment)).collect()
     }
 
     /// Whether an interface exists whose attachment to the network is not cached and whose owner
@@ -215,15 +189,11 @@ impl Node {
         if let Some(entry) = self.cached(by).next() {
             return State::Stale(namespace_gone(entry));
         }
-        let is_live = |live: &OwnedBy| match (live.network(), attachment(live)) {
-            (Some(network), Some(attachment)) => by.is(network, &attachment),
-            _ => live == by,
-        };
         let may_be_cached = match by.network() {
             Some(network) => self.broken(network).next().is_some(),
             None => !self.listing.broken.is_empty(),
         };
-        if may_be_cached || self.live.iter().any(is_live) {
+        if may_be_cached || self.is_live(by) {
             return State::InUse;
         }
         State::Stale(Reason::NotFound)
@@ -260,12 +230,6 @@ impl Node {
     }
 }
 
-/// Returns the attachment of an owner tag that has its full name.
-pub(crate) fn attachment(by: &OwnedBy) -> Option<Attachment> {
-    let OwnedBy::Attachment { container_id, ifname, .. } = by else { return None };
-    Some(Attachment { container_id: container_id.clone(), ifname: ifname.clone() })
-}
-
 /// Whether GC of the network can remove what the owner has.
 ///
 /// Before version 1.1.0 plugins have no GC, so the attachment is detached, which takes its full
@@ -279,32 +243,6 @@ pub(crate) fn may_exist(entry: &CacheEntry) -> bool {
     namespace(entry) != Some(Presence::Gone)
 }
 
-/// Returns whether the namespace of the attachment exists, or `None` if its path is not known.
-///
-/// The process id in `/proc/PID/ns/net` may be reused by a process of the host. A path that leads
-/// to the caller's namespace without the attachment's interface counts as gone.
-pub(crate) fn namespace(entry: &CacheEntry) -> Option<Presence> {
-    let path = entry.params.netns.as_deref()?;
-    let presence = presence(path);
-    let is_reused = presence == Presence::Exists
-        && is_own_by_process(path)
-        && has_its_interface(entry).is_ok_and(|has_it| !has_it);
-    Some(if is_reused { Presence::Gone } else { presence })
-}
-
-/// Whether the caller's namespace has an interface that the attachment created in its container.
-fn has_its_interface(entry: &CacheEntry) -> Result<bool, rscni_linux::Error> {
-    let links = Netlink::open()?.links()?;
-    let inside = entry.result.interfaces.iter().filter(|interface| interface.sandbox.is_some());
-    let mut known = inside.filter_map(|interface| Some((&interface.name, interface.mac.as_ref()?)));
-    Ok(known.any(|(name, mac)| {
-        links.iter().any(|link| {
-            link.name == *name
-                && link.mac.is_some_and(|it| it.to_string().eq_ignore_ascii_case(mac))
-        })
-    }))
-}
-
 fn namespace_gone(entry: &CacheEntry) -> Reason {
     Reason::NamespaceGone(netns_of(entry).to_owned())
 }
@@ -312,13 +250,6 @@ fn namespace_gone(entry: &CacheEntry) -> Reason {
 /// Returns `CONTAINER/IFNAME`.
 pub(crate) fn full_name(entry: &CacheEntry) -> String {
     format!("{}/{}", entry.params.container_id, entry.params.ifname)
-}
-
-/// Returns the network configuration that the cache stores with the attachment.
-pub(crate) fn configuration(entry: &CacheEntry) -> Option<NetConfList> {
-    NetConfList::from_json(&entry.config)
-        .or_else(|_| NetConfList::from_plugin_json(&entry.config))
-        .ok()
 }
 
 /// Returns the plugin behind a `type`, judged by the name alone.

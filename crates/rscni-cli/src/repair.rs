@@ -23,7 +23,7 @@ use crate::{
     doctor::quoted,
     list::{may_be_of, unreadable},
     network::{TimedExec, is_this_program},
-    node::{configuration, full_name, may_exist, plain_kind},
+    node::{full_name, may_exist, plain_kind},
     options::RuntimeOptions,
     output,
     table::printable,
@@ -107,7 +107,7 @@ impl Repair {
             line("gone", &format!(": its namespace is gone; rscni gc {} --auto", entry.network));
             return true;
         }
-        let Some(list) = configuration(entry) else {
+        let Ok(list) = entry.list() else {
             line(
                 "failed",
                 ": the cache does not have its configuration: detach and attach it again",

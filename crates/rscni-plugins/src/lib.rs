@@ -24,11 +24,15 @@ pub mod inventory {
     //! The resources of attachments on this node.
 
     pub use crate::{
-        ipam::host_local::{Reservations, Usage, usage},
-        registry::inventory::{Inventory, StateDirs, gc_entries},
+        ipam::host_local::{Reservations, Usage, release_incomplete, usage},
+        registry::{
+            inventory::{Inventory, StateDirs, gc_list},
+            node::NodeSnapshot,
+        },
         state::{
             inventory::{Item, Owned, OwnedBy, Purpose},
             namespaces::{Live, live},
+            presence::{Presence, is_of_process, namespace, presence},
         },
     };
 }
@@ -42,7 +46,7 @@ pub mod forward_policy {
 }
 
 pub use ipam::dhcp::Daemon as DhcpDaemon;
-pub use linked::{EQUIVALENT_RELEASE, Linked};
+pub use linked::{EQUIVALENT_RELEASE, Linked, LinkedFirst};
 pub use plugin::{
     Plugin,
     facts::{GatewayBridge, KernelFeature},

@@ -63,6 +63,24 @@ impl Exec for Linked {
     }
 }
 
+/// Calls plugins of this crate in-process even if `CNI_PATH` has a plugin of the same name, and all
+/// others as processes.
+///
+/// For programs that remove what other implementations have left, where the programs that these
+/// need, such as iptables, may be missing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LinkedFirst;
+
+impl Exec for LinkedFirst {
+    fn find(&self, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
+        Program::IN_PROCESS_FIRST.find(plugin, path)
+    }
+
+    fn exec(&self, invocation: &Invocation) -> io::Result<Outcome> {
+        Program::IN_PROCESS_FIRST.exec(invocation)
+    }
+}
+
 /// The environment variable that makes DEL wait until the kernel has freed the interface.
 const WAIT: &str = "RSCNI_DEL_WAIT";
 
@@ -71,11 +89,14 @@ const WAIT: &str = "RSCNI_DEL_WAIT";
 struct Program {
     /// Whether the process ends with the call.
     ends_with_call: bool,
+    /// Whether its plugins win over those in `CNI_PATH`.
+    is_first: bool,
 }
 
 impl Program {
-    const IN_PROCESS: Self = Self { ends_with_call: false };
-    const PROCESS: Self = Self { ends_with_call: true };
+    const IN_PROCESS: Self = Self { ends_with_call: false, is_first: false };
+    const IN_PROCESS_FIRST: Self = Self { ends_with_call: false, is_first: true };
+    const PROCESS: Self = Self { ends_with_call: true, is_first: false };
 
     fn reply(self, plugin: &'static Plugin, request: &Request) -> Reply {
         plugin.skeleton().reply(&Linkage { plugin, program: self }, request)
@@ -96,6 +117,9 @@ fn linked(plugin: &str, program: &Path) -> Option<&'static Plugin> {
 
 impl Exec for Program {
     fn find(&self, plugin: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
+        if self.is_first && registry::find(plugin).is_some() {
+            return Ok(PathBuf::from(THIS_PROGRAM));
+        }
         match find_plugin(plugin, path) {
             Err(_) if registry::find(plugin).is_some() => Ok(PathBuf::from(THIS_PROGRAM)),
             found => found,

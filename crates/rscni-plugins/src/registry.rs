@@ -2,6 +2,7 @@
 
 pub(crate) mod alias;
 pub(crate) mod inventory;
+pub(crate) mod node;
 
 use crate::{interface, ipam, meta, plugin::Plugin};
 

@@ -14,7 +14,7 @@ use super::{Context, Report};
 use crate::{
     container::netns_of,
     network::{TimedExec, is_this_program},
-    node::{configuration, full_name, may_exist},
+    node::{full_name, may_exist},
     repair::{checkable, success},
 };
 
@@ -25,7 +25,7 @@ pub(super) fn check(context: &Context<'_>, report: &mut Report) {
         if netns_of(entry) == Path::new("") || !may_exist(entry) {
             continue;
         }
-        let Some(list) = configuration(entry) else { continue };
+        let Ok(list) = entry.list() else { continue };
         let exec = OwnPlugins::default();
         let runtime = context.runtime(&exec);
         let Err(error) = runtime.check(&checkable(list), &entry.params) else { continue };

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rscni::{Error, runtime::NetConfList};
 use rscni_linux::{
     Netlink,
     nft::{Family, Nft},
@@ -104,9 +105,19 @@ impl Inventory {
     }
 }
 
-/// Returns entries of a list with which GC removes all that a network owns on this host, wherever
-/// the lists of other networks have files.
-pub fn gc_entries(dirs: &StateDirs) -> Vec<Value> {
+/// Returns a list with which GC and DEL remove all that attachments to a network own on this host,
+/// for a network that only owner tags name.
+///
+/// # Errors
+/// [`Error::InvalidNetworkConfig`] if the name is invalid.
+pub fn gc_list(network: &str, dirs: &StateDirs) -> std::result::Result<NetConfList, Error> {
+    let list = json!({ "cniVersion": "1.1.0", "name": network, "plugins": gc_entries(dirs) });
+    NetConfList::from_json(list.to_string().as_bytes())
+}
+
+/// Returns entries with every plugin that uses owner tags, with all known directories of plugin
+/// state.
+fn gc_entries(dirs: &StateDirs) -> Vec<Value> {
     let mut entries = Vec::new();
     for plugin in ALL.iter().filter(|plugin| plugin.facts.owns_on_host) {
         let mut of_plugin = vec![json!({ "type": plugin.name })];

@@ -210,6 +210,12 @@ impl OwnedBy {
         }
     }
 
+    /// The attachment, if the owner is one whose full name is known.
+    pub fn attachment(&self) -> Option<Attachment> {
+        let Self::Attachment { container_id, ifname, .. } = self else { return None };
+        Some(Attachment { container_id: container_id.clone(), ifname: ifname.clone() })
+    }
+
     /// Whether the owner belongs to the network.
     pub fn is_of(&self, network: &str) -> bool {
         match self {

@@ -3,6 +3,7 @@
 pub(crate) mod inventory;
 pub(crate) mod namespaces;
 pub(crate) mod owner;
+pub(crate) mod presence;
 pub(crate) mod result;
 pub(crate) mod state_file;
 pub(crate) mod undo;

@@ -22,15 +22,31 @@ pub struct Live {
     pub untagged: HashMap<IpAddr, String>,
     /// The addresses of all interfaces except loopback.
     pub addresses: HashSet<IpAddr>,
+    /// The namespaces that could not be inspected, each with the reason.
+    pub failures: Vec<String>,
 }
 
 /// Lists the interfaces in all namespaces except the current one.
 pub fn live() -> Live {
     let mut live = Live::default();
-    let Ok(here) = Netlink::open().and_then(|mut host| host.links()) else { return live };
-    for netns in namespaces() {
-        let Ok(mut netlink) = Netlink::open_in(&netns) else { continue };
-        let Ok(links) = netlink.links() else { continue };
+    let here = Netlink::open().and_then(|mut host| host.links());
+    let here = here.unwrap_or_else(|error| {
+        live.failures.push(format!("interfaces of the host: {error}"));
+        Vec::new()
+    });
+    let mut failures = Vec::new();
+    for netns in namespaces(&mut failures) {
+        let listed = Netlink::open_in(&netns).and_then(|mut netlink| {
+            let links = netlink.links()?;
+            Ok((netlink, links))
+        });
+        let (mut netlink, links) = match listed {
+            Ok(listed) => listed,
+            Err(error) => {
+                failures.push(format!("{}: {error}", netns.path().display()));
+                continue;
+            }
+        };
         for inner in &links {
             let is_peer = |outer: &&Link| {
                 let is_veth =
@@ -54,6 +70,7 @@ pub fn live() -> Live {
             live.tagged.extend(owners);
         }
     }
+    live.failures.extend(failures);
     live
 }
 
@@ -64,14 +81,15 @@ pub(crate) fn namespace_with_cookie(cookie: u64) -> Option<Netlink> {
 
 /// Opens a socket in each of the other namespaces.
 pub(crate) fn sockets() -> impl Iterator<Item = Netlink> {
-    namespaces().into_iter().filter_map(|netns| Netlink::open_in(&netns).ok())
+    namespaces(&mut Vec::new()).into_iter().filter_map(|netns| Netlink::open_in(&netns).ok())
 }
 
 /// Directories of named namespaces.
 const NAMED: [&str; 3] = ["/run/netns", "/var/run/netns", "/run/docker/netns"];
 
-/// Opens every other namespace that this process may enter, once each.
-fn namespaces() -> Vec<Netns> {
+/// Opens every other namespace that this process may enter, once each. Adds one text for each that
+/// it may not open.
+fn namespaces(failures: &mut Vec<String>) -> Vec<Netns> {
     let entries = |dir: &str| {
         std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
     };
@@ -84,6 +102,14 @@ fn namespaces() -> Vec<Netns> {
     let mut seen: HashSet<_> = identity(Path::new("/proc/self/ns/net")).into_iter().collect();
     let all = NAMED.into_iter().flat_map(entries).chain(of_processes);
     all.filter(|path| identity(path).is_some_and(|identity| seen.insert(identity)))
-        .filter_map(|path| Netns::open(path).ok())
+        .filter_map(|path| match Netns::open(&path) {
+            Ok(netns) => Some(netns),
+            Err(error) if error.is_permission() => {
+                failures.push(error.to_string());
+                None
+            }
+            // A file that no namespace is mounted on, or a process that has ended.
+            Err(_) => None,
+        })
         .collect()
 }

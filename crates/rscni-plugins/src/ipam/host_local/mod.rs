@@ -31,7 +31,7 @@ use std::{collections::HashSet, net::IpAddr, path::Path};
 
 use rscni::{Args, CNIResult, Error, IpConfig, NetConf};
 
-pub use self::usage::{Reservations, Usage, usage};
+pub use self::usage::{Reservations, Usage, release_incomplete, usage};
 use self::{
     config::{Config, DATA_DIR, Requested},
     range::RangeSet,

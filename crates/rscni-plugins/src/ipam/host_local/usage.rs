@@ -1,5 +1,5 @@
-//! Reservations and use of the ranges of a network, for the tools of operators. Nothing is changed,
-//! so no lock is taken.
+//! Reservations and use of the ranges of a network, for the tools of operators. They are read
+//! without the lock.
 
 use std::{
     net::IpAddr,
@@ -14,7 +14,7 @@ use super::{
     directory::{self, failure, list},
     index::Index,
     range::RangeSet,
-    reservation::{Holder, Reservation, State, is_incomplete, state},
+    reservation::{Holder, Reservation, State, is_incomplete, remove, state},
 };
 use crate::state::inventory::{self, Item, Owned, OwnedBy};
 
@@ -96,6 +96,24 @@ fn differs(data_dir: &Path, network: &str, path: &Path, taken: &[IpAddr]) -> boo
     Index::valid(data_dir, network, &dir).is_some_and(|index| {
         taken.iter().any(|address| !index.is_taken(*address) && exists(address))
     })
+}
+
+/// Removes the file of a reservation if it is incomplete. Under the lock of its directory no call
+/// can be writing it, also none of the Go plugin. Returns whether it was removed.
+///
+/// # Errors
+/// [`Error::IOFailure`].
+pub fn release_incomplete(file: &Path) -> Result<bool, Error> {
+    let (Some(path), Some(name)) = (file.parent(), file.file_name().and_then(|name| name.to_str()))
+    else {
+        return Ok(false);
+    };
+    let (dir, _lock) = directory::open_locked(path)?;
+    let incomplete = matches!(state(&dir, name), Ok(State::Incomplete));
+    if incomplete {
+        remove(&dir, name).map_err(|e| failure("remove", file, &e))?;
+    }
+    Ok(incomplete)
 }
 
 /// Lists the reservations of all networks for the inventory.
