@@ -1,8 +1,9 @@
-//! The node daemon of rscni for Kubernetes: a pod network.
+//! The node daemon of rscni for Kubernetes: a pod network, and garbage collection.
 //!
-//! The decisions are made by a pure core, [`podnet::Core`]. The rest waits for events and carries
-//! out changes.
+//! The decisions are made by pure cores, [`podnet::Core`] and [`gc::core::Core`]. The rest waits
+//! for events and carries out changes.
 
+pub mod gc;
 pub mod kube;
 pub mod metrics;
 pub mod podnet;

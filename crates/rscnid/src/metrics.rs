@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use prometheus_client::{
     encoding::text::encode,
-    metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
-use crate::podnet::{Key, daemon::Daemon};
+use crate::{
+    gc::collector::Report,
+    podnet::{Key, daemon::Daemon},
+};
 
 /// The metrics of the daemon.
 #[derive(Debug)]
@@ -21,6 +24,17 @@ pub struct Metrics {
     peers: Gauge,
     routes: Gauge,
     problems: Gauge,
+    /// The metrics of the garbage collection.
+    pub gc: GcMetrics,
+}
+
+/// The metrics of the garbage collection.
+#[derive(Clone, Debug)]
+pub struct GcMetrics {
+    passes: Histogram,
+    stale: Family<[(&'static str, &'static str); 1], Gauge>,
+    removed: Family<[(&'static str, &'static str); 1], Counter>,
+    errors: Counter,
 }
 
 impl Default for Metrics {
@@ -35,6 +49,7 @@ impl Default for Metrics {
             peers: Gauge::default(),
             routes: Gauge::default(),
             problems: Gauge::default(),
+            gc: GcMetrics::default(),
         };
         let it = &mut metrics;
         let registry = &mut it.registry;
@@ -59,7 +74,48 @@ impl Default for Metrics {
         for (name, help, gauge) in gauges {
             registry.register(name, help, gauge.clone());
         }
+        it.gc.register(registry);
         metrics
+    }
+}
+
+impl Default for GcMetrics {
+    fn default() -> Self {
+        Self {
+            passes: Histogram::new([0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]),
+            stale: Family::default(),
+            removed: Family::default(),
+            errors: Counter::default(),
+        }
+    }
+}
+
+impl GcMetrics {
+    fn register(&self, registry: &mut Registry) {
+        let help = "Duration of a pass of the garbage collection";
+        registry.register("gc_pass_duration_seconds", help, self.passes.clone());
+        let help = "Objects of stale attachments that the last pass found and did not remove";
+        registry.register("gc_stale", help, self.stale.clone());
+        let help = "Objects of stale attachments that were removed";
+        registry.register("gc_removed", help, self.removed.clone());
+        let help = "Failed passes, and objects that could not be inspected or removed";
+        registry.register("gc_errors", help, self.errors.clone());
+    }
+
+    /// Records a pass.
+    pub fn record(&self, duration: Duration, outcome: &anyhow::Result<Report>) {
+        self.passes.observe(duration.as_secs_f64());
+        let Ok(report) = outcome else {
+            self.errors.inc();
+            return;
+        };
+        self.errors.inc_by(report.failures.len() as u64);
+        for kind in ["result", "address", "link", "element", "chain", "file"] {
+            let of_kind = || report.findings.iter().filter(|finding| finding.kind == kind);
+            let removed = of_kind().filter(|finding| finding.is_removed).count();
+            self.removed.get_or_create(&[("kind", kind)]).inc_by(removed as u64);
+            self.stale.get_or_create(&[("kind", kind)]).set(number(of_kind().count() - removed));
+        }
     }
 }
 
@@ -70,7 +126,17 @@ impl Metrics {
     }
 
     /// Returns all metrics as text.
-    pub fn text(&self, daemon: &Daemon) -> String {
+    pub fn text(&self, daemon: Option<&Daemon>) -> String {
+        if let Some(daemon) = daemon {
+            self.update(daemon);
+        }
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+
+    fn update(&self, daemon: &Daemon) {
         for (counter, total) in [
             (&self.syncs, daemon.counts.syncs),
             (&self.corrections, daemon.counts.corrections),
@@ -79,15 +145,14 @@ impl Metrics {
             counter.inc_by(total.saturating_sub(counter.get()));
         }
         let core = daemon.core();
-        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let is_route = |key: &&Key| matches!(key, Key::Route(_));
         let routes = core.map_or(0, |core| core.desired().keys().filter(is_route).count());
         self.peers.set(number(core.map_or(0, crate::podnet::Core::peers)));
         self.routes.set(number(routes));
         self.problems.set(number(daemon.problems().len()));
-        let mut text = String::new();
-        // Writing to a string cannot fail.
-        let _ = encode(&mut text, &self.registry);
-        text
     }
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! The event loop: waits for Nodes, notifications and questions.
+//! Runs the parts. The event loop waits for Nodes, notifications and questions.
 
 use std::{
     future::pending,
@@ -21,6 +21,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
+    gc,
     kube::{Change, annotate, watch},
     metrics::Metrics,
     podnet::daemon::{Daemon, Settings},
@@ -32,23 +33,74 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Questions that may wait.
 const QUESTIONS: usize = 16;
 
-/// Runs the pod network until a signal ends it. Ending changes nothing on the node.
+/// The parts that run; `None` for one that is disabled.
+pub struct Parts {
+    /// The pod network, with the API server.
+    pub podnet: Option<(Client, Settings)>,
+    /// The garbage collection, with the time between its passes.
+    pub gc: Option<(gc::collector::Settings, Duration)>,
+    /// The address of probes, metrics and status.
+    pub status: Option<SocketAddr>,
+}
+
+/// Runs the parts until a signal ends them. Ending changes nothing on the node.
 ///
 /// # Errors
 ///
 /// If the sockets cannot be opened or the address cannot be used.
-pub async fn run(client: Client, settings: Settings, listen: SocketAddr) -> anyhow::Result<()> {
+pub async fn run(parts: Parts) -> anyhow::Result<()> {
+    let metrics = Metrics::default();
+    if let Some((settings, interval)) = parts.gc {
+        gc::start(settings, interval, metrics.gc.clone())?;
+    }
+    let (sender, queries) = mpsc::channel(QUESTIONS);
+    let server = async {
+        match parts.status {
+            Some(listen) => serve(listen, sender).await,
+            None => pending().await,
+        }
+    };
+    match parts.podnet {
+        Some((client, settings)) => podnet(client, settings, &metrics, queries, server).await,
+        None => wait(&metrics, queries, server).await,
+    }
+}
+
+/// Answers questions without a pod network.
+async fn wait(
+    metrics: &Metrics,
+    mut queries: mpsc::Receiver<Query>,
+    server: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let mut server = pin!(server);
+    let [mut terminated, mut interrupted] =
+        [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+    loop {
+        tokio::select! {
+            Some(query) = queries.recv() => answer(None, metrics, query),
+            ended = &mut server => return ended,
+            _ = terminated.recv() => return Ok(()),
+            _ = interrupted.recv() => return Ok(()),
+        }
+    }
+}
+
+async fn podnet(
+    client: Client,
+    settings: Settings,
+    metrics: &Metrics,
+    mut queries: mpsc::Receiver<Query>,
+    server: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
     let node = settings.node.clone();
     let mut daemon = Daemon::open(settings).context("open the sockets of the pod network")?;
     let [links, tables] = [daemon.links.as_fd(), daemon.tables.as_fd()]
         .map(|fd| fd.try_clone_to_owned().and_then(readable));
     let (links, tables) = (links?, tables?);
-    let (sender, mut queries) = mpsc::channel(QUESTIONS);
-    let mut server = pin!(serve(listen, sender));
+    let mut server = pin!(server);
     let mut nodes = pin!(watch(client.clone()));
     let [mut terminated, mut interrupted] =
         [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
-    let metrics = Metrics::default();
     let mut published = None;
     let mut failed = false;
     loop {
@@ -77,7 +129,7 @@ pub async fn run(client: Client, settings: Settings, listen: SocketAddr) -> anyh
                 daemon.retry()
             }
             Some(query) = queries.recv() => {
-                answer(&mut daemon, &metrics, query);
+                answer(Some(&mut daemon), metrics, query);
                 continue;
             }
             ended = &mut server => return ended,
@@ -123,15 +175,18 @@ fn publish(client: Client, node: &str, annotations: std::collections::BTreeMap<S
     });
 }
 
-fn answer(daemon: &mut Daemon, metrics: &Metrics, (question, reply): Query) {
-    let answer = match question {
-        Question::Ready if daemon.is_ready() => (true, "ok\n".to_owned()),
-        Question::Ready => (false, "the first synchronization is not complete\n".to_owned()),
-        Question::Metrics => (true, metrics.text(daemon)),
-        Question::Status => match daemon.status() {
+fn answer(daemon: Option<&mut Daemon>, metrics: &Metrics, (question, reply): Query) {
+    let answer = match (question, daemon) {
+        (Question::Metrics, daemon) => (true, metrics.text(daemon.as_deref())),
+        (Question::Ready, Some(daemon)) if !daemon.is_ready() => {
+            (false, "the first synchronization is not complete\n".to_owned())
+        }
+        (Question::Ready, _) => (true, "ok\n".to_owned()),
+        (Question::Status, Some(daemon)) => match daemon.status() {
             Ok(text) => (true, text),
             Err(error) => (false, format!("{error}\n")),
         },
+        (Question::Status, None) => (false, "the pod network is disabled\n".to_owned()),
     };
     // The connection may be closed.
     let _ = reply.send(answer);

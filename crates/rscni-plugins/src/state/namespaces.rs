@@ -9,7 +9,7 @@ use std::{
 
 use rscni_linux::{Link, Netlink, Netns};
 
-use super::{inventory::OwnedBy, owner::Owner};
+use super::{inventory::OwnedBy, owner::Owner, presence::is_of_process};
 
 /// The interfaces in the namespaces that can be reached, by a name or by a process in them.
 #[derive(Clone, Debug, Default)]
@@ -22,7 +22,7 @@ pub struct Live {
     pub untagged: HashMap<IpAddr, String>,
     /// The addresses of all interfaces except loopback.
     pub addresses: HashSet<IpAddr>,
-    /// The namespaces that could not be inspected, each with the reason.
+    /// The namespaces with a name that could not be inspected, each with the reason.
     pub failures: Vec<String>,
 }
 
@@ -43,7 +43,9 @@ pub fn live() -> Live {
         let (mut netlink, links) = match listed {
             Ok(listed) => listed,
             Err(error) => {
-                failures.push(format!("{}: {error}", netns.path().display()));
+                if !is_of_process(&netns.path()) {
+                    failures.push(error.to_string());
+                }
                 continue;
             }
         };
@@ -87,8 +89,8 @@ pub(crate) fn sockets() -> impl Iterator<Item = Netlink> {
 /// Directories of named namespaces.
 const NAMED: [&str; 3] = ["/run/netns", "/var/run/netns", "/run/docker/netns"];
 
-/// Opens every other namespace that this process may enter, once each. Adds one text for each that
-/// it may not open.
+/// Opens every other namespace that this process may enter, once each. Adds one text for each with
+/// a name that it may not open.
 fn namespaces(failures: &mut Vec<String>) -> Vec<Netns> {
     let entries = |dir: &str| {
         std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
@@ -104,7 +106,7 @@ fn namespaces(failures: &mut Vec<String>) -> Vec<Netns> {
     all.filter(|path| identity(path).is_some_and(|identity| seen.insert(identity)))
         .filter_map(|path| match Netns::open(&path) {
             Ok(netns) => Some(netns),
-            Err(error) if error.is_permission() => {
+            Err(error) if error.is_permission() && !is_of_process(&path) => {
                 failures.push(error.to_string());
                 None
             }
