@@ -7,7 +7,7 @@ use fs_err as fs;
 use serde_json::{Value, json};
 
 use super::{
-    CLUSTER,
+    CLUSTER, GO_PLUGINS,
     cluster::{Cluster, eventually},
     kubectl,
     node::Node,
@@ -19,8 +19,6 @@ use super::{
 const PODS: u32 = 60;
 /// Each set of plugins has its turn this many times.
 const ROUNDS: usize = 2;
-/// Directory with the Go plugins in the cluster's directory.
-pub(super) const GO: &str = "go-plugins";
 
 const LIST: &str = "/etc/cni/net.d/10-rscni.conflist";
 const GO_LIST: &str = "/etc/cni/net.d/00-go.conflist";
@@ -38,7 +36,7 @@ struct Calls {
 /// Starts and deletes pods with both sets of plugins in turn, and prints the means.
 pub(super) fn run(cluster: &Cluster) -> Result<()> {
     let node = cluster.node(0);
-    for entry in fs::read_dir(Path::new(CLUSTER).join(GO))? {
+    for entry in fs::read_dir(Path::new(CLUSTER).join(GO_PLUGINS))? {
         let entry = entry?;
         let name = format!("{PREFIX}{}", entry.file_name().to_string_lossy());
         fs::copy(entry.path(), node.path(&format!("/opt/cni/bin/{name}")))?;

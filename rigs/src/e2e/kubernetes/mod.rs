@@ -50,6 +50,9 @@ const CLUSTER: &str = "/mnt/cluster";
 const PROGRAMS: &str = "/mnt/programs";
 const RIG: &str = "/mnt/cluster/rigs";
 
+/// Directory of the Go plugins in the cluster's directory.
+const GO_PLUGINS: &str = "go-plugins";
+
 /// The debug plugins: names of packages and programs.
 const DEBUG_PLUGINS: [&str; 2] = ["rscni-debug", "async-rscni-debug"];
 
@@ -122,6 +125,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         None => go::cache()?,
     };
     let programs = programs::cluster(&cache)?;
+    let go_plugins = go::plugins(None)?;
     if options.upstream {
         println!("{}", programs::upstream_tests(&cache)?.join("network").display());
     }
@@ -140,6 +144,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     fs::create_dir(&images)?;
     fs::copy(image, images.join("rscni.tar"))?;
     // The workspace may be hidden in the cluster's namespaces.
+    copy(&go_plugins, &site.directory().join(GO_PLUGINS))?;
     copy(&program::workspace_root().join("deploy"), &site.directory().join("deploy"))?;
     let rig = site.directory().join("rigs");
     program::copy_self(&rig)?;
@@ -156,7 +161,6 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     if options.measure {
         arguments.push("--measure");
-        copy(&go::plugins(None)?, &site.directory().join(measure::GO))?;
     }
     let passed = site.run(&rig, &arguments)?;
     if options.keep {

@@ -46,16 +46,17 @@ pub(super) fn logs() -> String {
 
 /// The table of `rscnid status` on a node.
 pub(super) fn status(node: &Node) -> Result<String> {
-    exec(node, "/rscnid status")
+    exec("rscnid", node, "/rscnid status")
 }
 
-/// Runs a command in the container of rscnid on a node.
-pub(super) fn exec(node: &Node, command: &str) -> Result<String> {
+/// Runs a command in the pod of a `DaemonSet` on a node.
+pub(super) fn exec(daemon_set: &str, node: &Node, command: &str) -> Result<String> {
     let pods = kubectl::get(&format!(
-        "pods --namespace kube-system --selector app=rscnid --field-selector spec.nodeName={}",
+        "pods --namespace kube-system --selector app={daemon_set} \
+         --field-selector spec.nodeName={}",
         node.name
     ))?;
     let name = pods["items"][0]["metadata"]["name"].as_str();
-    let name = name.with_context(|| format!("no pod of rscnid is on {}", node.name))?;
-    kubectl::run(&format!("exec --namespace kube-system {name} -c rscnid -- {command}"))
+    let name = name.with_context(|| format!("no pod of {daemon_set} is on {}", node.name))?;
+    kubectl::run(&format!("exec --namespace kube-system {name} -c {daemon_set} -- {command}"))
 }

@@ -1,13 +1,16 @@
 //! What attachments leave when the runtime does not call DEL with their network.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 use fs_err as fs;
 use serde_json::json;
 
 use super::tutorial::uses_network;
 use crate::e2e::kubernetes::{
-    cluster::Cluster,
-    kubectl, leaks,
+    CLUSTER, GO_PLUGINS,
+    cluster::{Cluster, eventually},
+    copy, kubectl, leaks,
     node::Node,
     pod_network,
     pods::{self, Pod},
@@ -28,10 +31,7 @@ pub(super) fn replaced_list(cluster: &Cluster) -> Result<()> {
     deleted?;
 
     let before = leaks::list(node)?;
-    let names_address = |left: &[String]| {
-        let addresses = &pods[1].addresses;
-        left.iter().any(|item| addresses.iter().any(|ip| item.contains(&format!(" {ip} "))))
-    };
+    let names_address = |left: &[String]| left.iter().any(|item| names(item, &pods[1]));
     ensure!(names_address(&before), "DEL with another list left nothing: {before:?}");
     let report = collect(node, " --dry-run")?;
     ensure!(report.contains("stale"), "the garbage collection finds nothing:\n{report}");
@@ -59,8 +59,73 @@ fn delete(pod: &Pod) -> Result<()> {
     kubectl::run(&format!("delete pod {} --wait", pod.name)).map(drop)
 }
 
+/// Directories of plugins.
+const BIN: &str = "/opt/cni/bin";
+const OWN_BIN: &str = "/opt/cni/bin.rscni";
+
+/// The daemon that only collects garbage removes what the Go plugins left.
+pub(super) fn of_go_plugins(cluster: &Cluster) -> Result<()> {
+    let node = cluster.node(0);
+    let bin = || node.path(BIN);
+    fs::rename(bin(), node.path(OWN_BIN))?;
+    let pod = copy(&Path::new(CLUSTER).join(GO_PLUGINS), &bin()).and_then(|()| start_with_go(node));
+    fs::remove_dir_all(bin())?;
+    fs::rename(node.path(OWN_BIN), bin())?;
+    fs::remove_file(node.path(LIST))?;
+    uses_network(node, pod_network::NAME)?;
+    let pod = pod?;
+    delete(&pod)?;
+
+    let left = || -> Result<Vec<String>> {
+        let mut left = leaks::list(node)?;
+        let rules = node.run("iptables-save -t nat")?;
+        left.extend(rules.lines().filter(|rule| names(rule, &pod)).map(str::to_owned));
+        left.retain(|item| names(item, &pod));
+        Ok(left)
+    };
+    let before = left()?;
+    let kinds = ["reservation", "DNAT"];
+    let has_all = kinds.iter().all(|kind| before.iter().any(|item| item.contains(kind)));
+    ensure!(has_all, "the Go plugins left only {before:?}");
+    kubectl::run(&format!("apply -f {CLUSTER}/deploy/rscni-gc.yaml"))?;
+    let outcome = collect_with("rscni-gc", node, "").and_then(|report| {
+        let after = left()?;
+        ensure!(after.is_empty(), "still there: {after:?}; the report:\n{report}");
+        Ok(())
+    });
+    kubectl::run(&format!("delete -f {CLUSTER}/deploy/rscni-gc.yaml --wait"))?;
+    outcome
+}
+
+/// Starts a pod whose network and host port the Go plugins set up.
+fn start_with_go(node: &Node) -> Result<Pod> {
+    let list = json!({
+        "cniVersion": "1.0.0",
+        "name": OTHER,
+        "plugins": [
+            {"type": "ptp", "ipam": {"type": "host-local", "subnet": "10.99.0.0/24"}},
+            {"type": "portmap", "capabilities": {"portMappings": true}},
+        ],
+    });
+    fs::write(node.path(LIST), list.to_string())?;
+    uses_network(node, OTHER)?;
+    let port = json!([{"containerPort": 8080, "hostPort": 18081}]);
+    kubectl::apply(&[pods::object("go", node, json!({"containers": [pods::container(&port)]}))])?;
+    Pod::wait("go", node)
+}
+
+/// Whether a line has an address of the pod.
+fn names(line: &str, pod: &Pod) -> bool {
+    let mut words = line.split([' ', ':', '/']);
+    words.any(|word| word.parse().is_ok_and(|ip| pod.addresses.contains(&ip)))
+}
+
 /// Collects garbage without the pause that protects calls in progress, as there are none.
 fn collect(node: &Node, option: &str) -> Result<String> {
-    pod_network::exec(node, &format!("/rscnid gc --once --gc-grace 0{option}"))
-        .context("collect garbage")
+    collect_with("rscnid", node, option)
+}
+
+fn collect_with(daemon_set: &str, node: &Node, option: &str) -> Result<String> {
+    let command = format!("/rscnid gc --once --gc-grace 0{option}");
+    eventually(|| pod_network::exec(daemon_set, node, &command)).context("collect garbage")
 }

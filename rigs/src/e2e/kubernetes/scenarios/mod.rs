@@ -59,6 +59,8 @@ pub(super) enum Scenario {
     Invalid,
     /// a network list that is replaced while a pod runs
     Garbage,
+    /// the garbage collection next to the Go plugins
+    GoPlugins,
     /// a hundred pods at once on one node
     Hundred,
     /// a node that loses power
@@ -85,6 +87,7 @@ impl Scenario {
             Self::ApiServer => "pods keep their network without the API server",
             Self::Invalid => "false Nodes change no route and are reported",
             Self::Garbage => "what a pod leaves of a replaced network is collected",
+            Self::GoPlugins => "rscni-gc.yaml collects what the Go plugins left",
             Self::Hundred => "a hundred pods start at once on one node",
             Self::Reboot => "pods of a node that lost power get a new network",
             Self::Kills => "killed containerd and kubelet leave nothing behind",
@@ -108,6 +111,7 @@ impl Scenario {
             Self::ApiServer => daemon::without_api_server(cluster),
             Self::Invalid => nodes::invalid(cluster),
             Self::Garbage => garbage::replaced_list(cluster),
+            Self::GoPlugins => garbage::of_go_plugins(cluster),
             Self::Hundred => pods::hundred(cluster),
             Self::Reboot => reboot::run(cluster),
             Self::Kills => churn::run(cluster),
