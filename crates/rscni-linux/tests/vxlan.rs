@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use rscni_linux::{
     AddressFlags, Event, Link, LinkChange, MacAddr, Monitor, Netlink, Nft, Route, Vxlan,
-    nft::{Family, Table},
+    nft::{BaseChain, Family, Hook, Rule, Table},
 };
 use support::{ip, private_network};
 
@@ -124,6 +124,34 @@ fn monitor_reports_lost_notifications() {
             netlink.set_link(link.index, &change(alias)).unwrap();
         }
         assert!(events(&mut monitor).contains(&Event::Lost));
+    });
+}
+
+#[test]
+fn monitor_reports_base_chains_and_removed_rules() {
+    private_network(|| {
+        let mut monitor = Monitor::open_nftables().unwrap();
+        let table = Table::new(Family::Ip, "watched");
+        let mut nft = Nft::open().unwrap();
+        let mut transaction = nft.transaction();
+        let base = BaseChain::filter(Hook::Forward, 0);
+        transaction.add_table(&table).add_chain(&table, "some", Some(&base));
+        transaction.add_chain(&table, "other", None);
+        transaction.add_rule(&table, "some", &Rule::new().comment("marked").accept());
+        transaction.commit().unwrap();
+        let specific = |events: Vec<Event>| {
+            let is_specific = |event: &Event| !matches!(event, Event::Nftables(_));
+            events.into_iter().filter(is_specific).collect::<Vec<_>>()
+        };
+        assert_eq!(specific(events(&mut monitor)), [Event::Chain(Hook::Forward)]);
+        let chains = nft.base_chains(Hook::Forward).unwrap();
+        let found = chains.iter().map(|(table, chain)| (table, &*chain.name));
+        assert_eq!(found.collect::<Vec<_>>(), [(&table, "some")]);
+        assert_eq!(nft.base_chains(Hook::Input).unwrap(), []);
+        let mut transaction = nft.transaction();
+        transaction.flush_chain(&table, "some");
+        transaction.commit().unwrap();
+        assert_eq!(specific(events(&mut monitor)), [Event::RuleGone("marked".into())]);
     });
 }
 

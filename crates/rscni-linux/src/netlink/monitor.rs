@@ -52,6 +52,10 @@ pub enum Event {
     ForwardingGone(Forwarding),
     /// The table of nftables with this name, or something in it, was changed.
     Nftables(String),
+    /// A base chain of nftables at this hook was created or changed.
+    Chain(nft::Hook),
+    /// A rule of nftables with this comment was removed.
+    RuleGone(String),
     /// Notifications were lost because they were not read in time. Everything may have changed.
     Lost,
 }
@@ -153,8 +157,13 @@ fn is(error: &io::Error, errno: Errno) -> bool {
 
 fn nftables(kind: u16, payload: &[u8]) -> Vec<Event> {
     // Every transaction ends with a message about the generation of the ruleset.
-    let table = (kind & 0xff != NFT_MSG_NEWGEN).then(|| nft::table_of(payload)).flatten();
-    table.map(Event::Nftables).into_iter().collect()
+    let is_change = kind & 0xff != NFT_MSG_NEWGEN;
+    let Some(change) = is_change.then(|| nft::Notification::parse(kind, payload)).flatten() else {
+        return Vec::new();
+    };
+    let chain = change.hook.map(Event::Chain);
+    let rule = change.comment.map(Event::RuleGone);
+    [Event::Nftables(change.table)].into_iter().chain(chain).chain(rule).collect()
 }
 
 fn parse(kind: u16, payload: &[u8]) -> Vec<Event> {

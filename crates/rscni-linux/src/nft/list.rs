@@ -9,8 +9,8 @@ use super::{
     },
     expression::{self, read_value},
     message::{
-        HEADER, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETSET, NFT_MSG_GETSETELEM, get_tables,
-        message, table_name,
+        HEADER, NFT_MSG_DELRULE, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETSET,
+        NFT_MSG_GETSETELEM, NFT_MSG_NEWCHAIN, get_chains, get_tables, message, table_name,
     },
     rule::{NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_USERDATA, chain_attributes},
     set::{NFTA_SET_NAME, NFTA_SET_TABLE},
@@ -143,6 +143,15 @@ impl Nft {
         self.socket.dump(&action, &request, |payload| {
             // The kernel lists the chains of all tables of the family.
             Ok(Some(ChainInfo::parse(payload)).filter(|chain| chain.table == table.name))
+        })
+    }
+
+    /// Lists the chains at a hook, in all tables.
+    pub fn base_chains(&mut self, hook: Hook) -> Result<Vec<(Table, ChainInfo)>> {
+        self.socket.dump("list chains", &get_chains(), |payload| {
+            let family = payload.first().copied().and_then(Family::from_number);
+            let chain = Some(ChainInfo::parse(payload)).filter(|chain| chain.hook == Some(hook));
+            Ok(family.zip(chain).map(|(family, chain)| (Table::new(family, &chain.table), chain)))
         })
     }
 
@@ -282,10 +291,31 @@ impl RuleInfo {
     }
 }
 
-/// Returns the name of the table that a notification is about: attribute 1 of the messages about
-/// tables, chains, rules, sets and elements.
-pub(crate) fn table_of(payload: &[u8]) -> Option<String> {
-    attributes(payload, HEADER).value(NFTA_TABLE_NAME).map(netlink::Value::string)
+/// A notification.
+pub(crate) struct Notification {
+    /// Name of the table.
+    pub(crate) table: String,
+    /// The hook of a base chain that was created or changed.
+    pub(crate) hook: Option<Hook>,
+    /// The comment of a rule that was removed.
+    pub(crate) comment: Option<String>,
+}
+
+impl Notification {
+    /// Parses a notification about a table, chain, rule, set or elements.
+    pub(crate) fn parse(kind: u16, payload: &[u8]) -> Option<Self> {
+        // Attribute 1 of all of them.
+        let table =
+            attributes(payload, HEADER).value(NFTA_TABLE_NAME).map(netlink::Value::string)?;
+        let [_, kind] = kind.to_be_bytes();
+        let is_chain = kind == NFT_MSG_NEWCHAIN;
+        let is_lost_rule = kind == NFT_MSG_DELRULE;
+        Some(Self {
+            table,
+            hook: is_chain.then(|| ChainInfo::parse(payload).hook).flatten(),
+            comment: is_lost_rule.then(|| RuleInfo::parse(payload).comment).flatten(),
+        })
+    }
 }
 
 pub(super) fn elements(payload: &[u8]) -> impl Iterator<Item = ElementInfo> {

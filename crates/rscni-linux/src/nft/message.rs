@@ -50,6 +50,11 @@ pub(super) fn get_tables() -> Message {
     of_family(0, NFT_MSG_GETTABLE, &AttributeBuf::new())
 }
 
+/// Creates a request for the chains of all families.
+pub(super) fn get_chains() -> Message {
+    of_family(0, NFT_MSG_GETCHAIN, &AttributeBuf::new())
+}
+
 pub(super) fn batch_begin() -> Message {
     batch(NFNL_MSG_BATCH_BEGIN)
 }

@@ -22,7 +22,7 @@ use std::fmt;
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
-pub(crate) use self::list::table_of;
+pub(crate) use self::list::Notification;
 pub use self::{
     chain::{BaseChain, Hook, Policy},
     element::{Data, Element},
