@@ -1,9 +1,11 @@
-//! The API server: a watch of Nodes that keeps little of each, and annotations of this Node.
+//! The API server: a watch of Nodes that keeps little of each; annotations and a condition of this
+//! Node, and events.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use futures_util::{Stream, StreamExt};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use http::Request;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
 use kube::{
     Api, Client, Resource,
     api::{Patch, PatchParams},
@@ -11,10 +13,17 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::{sync::watch, time::sleep};
 use tracing::warn;
 
-use crate::podnet::NodeInfo;
+use crate::{
+    podnet::NodeInfo,
+    report::{Condition, Report},
+};
+
+/// The pause before a condition is patched again after a failure.
+const RETRY: Duration = Duration::from_secs(30);
 
 /// A change of Nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +109,7 @@ impl From<&Node> for NodeInfo {
 }
 
 /// Watches Nodes. Errors are logged, and the watch goes on after a pause.
-pub fn watch(client: Client) -> impl Stream<Item = Change> {
+pub fn watch_nodes(client: Client) -> impl Stream<Item = Change> {
     let events = watcher(Api::<Node>::all(client), watcher::Config::default()).default_backoff();
     let mut listed = Vec::new();
     events.filter_map(move |event| {
@@ -138,6 +147,103 @@ pub async fn annotate(
     let patch = Patch::Merge(json!({ "metadata": { "annotations": annotations } }));
     let nodes = Api::<Node>::all(client);
     nodes.patch(node, &PatchParams::default(), &patch).await.map(drop)
+}
+
+/// Keeps a condition of this Node as wanted, until the sender is dropped. Errors are logged.
+pub async fn keep_condition(
+    client: Client,
+    node: String,
+    mut wanted: watch::Receiver<Option<Condition>>,
+) {
+    loop {
+        let condition = wanted.borrow_and_update().clone();
+        let mut failed = false;
+        if let Some(condition) = condition
+            && let Err(error) = set_condition(client.clone(), &node, &condition).await
+        {
+            warn!(node, "set the condition of this node: {error}; trying again in {RETRY:?}");
+            failed = true;
+        }
+        tokio::select! {
+            changed = wanted.changed() => if changed.is_err() { return },
+            () = sleep(RETRY), if failed => {}
+        }
+    }
+}
+
+/// Sets the condition `NetworkUnavailable` of this Node.
+async fn set_condition(client: Client, node: &str, condition: &Condition) -> kube::Result<()> {
+    let now = now();
+    let patch = Patch::Strategic(json!({ "status": { "conditions": [{
+        "type": "NetworkUnavailable",
+        "status": if condition.is_unavailable { "True" } else { "False" },
+        "reason": condition.reason,
+        "message": condition.message,
+        "lastHeartbeatTime": now,
+        "lastTransitionTime": now,
+    }] } }));
+    let nodes = Api::<Node>::all(client);
+    nodes.patch_status(node, &PatchParams::default(), &patch).await.map(drop)
+}
+
+/// Creates an event. If another node has created the same one, its time is updated. Errors are
+/// logged.
+pub async fn record(client: Client, own: String, report: Report) {
+    let content = event(&own, &report);
+    let outcome = match send(&client, "POST", EVENTS, "application/json", &content).await {
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {
+            let path = format!("{EVENTS}/{}", report.name());
+            let time = json!({ "lastTimestamp": now() });
+            send(&client, "PATCH", &path, "application/merge-patch+json", &time).await
+        }
+        outcome => outcome,
+    };
+    if let Err(error) = outcome {
+        warn!(node = report.node, "report a problem as an event: {error}");
+    }
+}
+
+/// Events about Nodes are in this namespace, as those of kubelet.
+const EVENTS: &str = "/api/v1/namespaces/default/events";
+
+fn event(own: &str, report: &Report) -> Value {
+    let now = now();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": { "name": report.name(), "namespace": "default" },
+        // kubectl describe looks for the name as UID, which kubelet writes too.
+        "involvedObject":
+            { "apiVersion": "v1", "kind": "Node", "name": report.node, "uid": report.node },
+        "type": if report.solved { "Normal" } else { "Warning" },
+        "reason": report.reason,
+        "message": report.message,
+        "source": { "component": "rscnid", "host": own },
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+        "reportingComponent": "rscnid",
+        "reportingInstance": own,
+    })
+}
+
+async fn send(
+    client: &Client,
+    method: &str,
+    path: &str,
+    content_type: &str,
+    body: &Value,
+) -> kube::Result<()> {
+    let request = Request::builder().method(method).uri(path).header("content-type", content_type);
+    let body = serde_json::to_vec(body).map_err(kube::Error::SerdeError)?;
+    let request = request.body(body).map_err(kube::Error::HttpError)?;
+    client.request_text(request).await.map(drop)
+}
+
+/// The present time in seconds, as conditions and events have it.
+fn now() -> String {
+    let seconds = Timestamp::now().as_second();
+    Timestamp::from_second(seconds).map(|time| time.to_string()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -7,5 +7,6 @@ pub mod gc;
 pub mod kube;
 pub mod metrics;
 pub mod podnet;
+pub mod report;
 pub mod run;
 pub mod status;

@@ -15,16 +15,17 @@ use kube::Client;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::sleep,
 };
-use tracing::{error, info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     gc,
-    kube::{Change, annotate, watch},
+    kube::{Change, annotate, keep_condition, record, watch_nodes},
     metrics::Metrics,
     podnet::daemon::{Daemon, Settings},
+    report::Reports,
     status::{Query, Question, serve},
 };
 
@@ -98,11 +99,14 @@ async fn podnet(
         .map(|fd| fd.try_clone_to_owned().and_then(readable));
     let (links, tables) = (links?, tables?);
     let mut server = pin!(server);
-    let mut nodes = pin!(watch(client.clone()));
+    let mut nodes = pin!(watch_nodes(client.clone()));
     let [mut terminated, mut interrupted] =
         [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
     let mut published = None;
-    let mut failed = false;
+    let (condition, wanted) = watch::channel(None);
+    tokio::spawn(keep_condition(client.clone(), node.clone(), wanted));
+    let mut reports = Reports::new(&node);
+    let start = Instant::now();
     loop {
         let begin;
         let outcome = tokio::select! {
@@ -124,9 +128,13 @@ async fn podnet(
                 ready?.clear_ready();
                 daemon.notice()
             }
-            () = pause(failed) => {
+            () = pause(daemon.is_behind().then_some(RETRY)) => {
                 begin = Instant::now();
                 daemon.retry()
+            }
+            () = pause(reports.wait(start.elapsed())) => {
+                begin = Instant::now();
+                Ok(())
             }
             Some(query) = queries.recv() => {
                 answer(Some(&mut daemon), metrics, query);
@@ -137,9 +145,17 @@ async fn podnet(
             _ = interrupted.recv() => break,
         };
         metrics.record(begin.elapsed());
-        failed = outcome.is_err();
         if let Err(error) = outcome {
-            error!("{error}; trying again in {RETRY:?}");
+            debug!("{error}; trying again in {RETRY:?}");
+        }
+        condition.send_if_modified(|last| {
+            let now = daemon.condition();
+            let is_new = now != *last;
+            *last = now;
+            is_new
+        });
+        for report in reports.update(daemon.problems(), start.elapsed()) {
+            tokio::spawn(record(client.clone(), node.clone(), report));
         }
         let annotations = daemon.annotations();
         if annotations.is_some() && annotations != published {
@@ -159,9 +175,12 @@ fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, Interest::READABLE)
 }
 
-/// Waits only after a failure: otherwise there is no timer.
-async fn pause(failed: bool) {
-    if failed { sleep(RETRY).await } else { pending().await }
+/// Waits for ever without a duration: then there is no timer.
+async fn pause(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => sleep(duration).await,
+        None => pending().await,
+    }
 }
 
 /// Publishes the tunnels of this node in the background, until it succeeds.

@@ -7,7 +7,7 @@ use rscni_linux::{Family, Monitor, Result};
 use tracing::{info, warn};
 
 use super::{
-    Backend, Both, Change, Core, NodeInfo, Problem, Tunnel,
+    Backend, Both, Change, Core, Key, NodeInfo, Problem, Reason, Tunnel,
     conflist::conflist,
     difference,
     kernel::Kernel,
@@ -15,6 +15,7 @@ use super::{
     node,
     repair::{Repair, repair},
 };
+use crate::report::Condition;
 
 /// The settings of the pod network.
 #[derive(Debug, Clone)]
@@ -43,6 +44,10 @@ pub struct Daemon {
     own_node: Option<NodeInfo>,
     /// A list of Nodes whose synchronization failed.
     pending: Option<Vec<NodeInfo>>,
+    /// Changes that the kernel refused.
+    refused: BTreeMap<Key, String>,
+    /// Why the last synchronization failed.
+    failure: Option<String>,
     list_file: ListFile,
     problems: Vec<Problem>,
     /// Numbers for the metrics.
@@ -71,6 +76,8 @@ impl Daemon {
             core: None,
             own_node: None,
             pending: None,
+            refused: BTreeMap::new(),
+            failure: None,
             list_file,
             problems: Vec::new(),
             counts: Counts::default(),
@@ -88,6 +95,24 @@ impl Daemon {
         &self.problems
     }
 
+    /// Whether a synchronization failed, so that it has to be repeated.
+    pub fn is_behind(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// The condition of this Node, or `None` if it is not known yet.
+    pub fn condition(&self) -> Option<Condition> {
+        let own = self.core.as_ref().map(Core::own).filter(|own| !own.is_connected());
+        if let Some(fault) = own.and_then(|own| own.faults().into_iter().next()) {
+            return Some(Condition::unavailable(&fault));
+        }
+        if self.is_ready() {
+            return Some(Condition::available());
+        }
+        let failure = self.failure.clone().map(Reason::NotSynchronized);
+        failure.as_ref().map(Condition::unavailable)
+    }
+
     /// Takes a complete list of Nodes.
     ///
     /// # Errors
@@ -95,15 +120,18 @@ impl Daemon {
     /// If the kernel cannot be read, or the network list cannot be written.
     pub fn replace(&mut self, nodes: Vec<NodeInfo>) -> io::Result<()> {
         self.pending = Some(nodes.clone());
-        self.replace_all(nodes)?;
-        self.pending = None;
-        Ok(())
+        let outcome = self.replace_all(nodes);
+        if outcome.is_ok() {
+            self.pending = None;
+        }
+        self.report(outcome)
     }
 
     fn replace_all(&mut self, nodes: Vec<NodeInfo>) -> io::Result<()> {
         self.own_node = nodes.iter().find(|node| node.name == self.settings.node).cloned();
         let Some(own_node) = &self.own_node else {
             warn!(node = self.settings.node, "the list of Nodes does not contain this node");
+            self.failure = None;
             return Ok(());
         };
         let macs = self.core.as_ref().map(|core| core.own().macs);
@@ -130,16 +158,19 @@ impl Daemon {
                 return Ok(());
             }
             self.own_node = Some(node);
-            return self.look_again();
+            let outcome = self.look_again();
+            return self.report(outcome);
         }
         let Some(core) = &mut self.core else { return Ok(()) };
         let before = Both::each(|family| core.needs_tunnel(family));
         let changes = core.set(node);
-        if before != Both::each(|family| core.needs_tunnel(family)) {
-            return self.sync();
-        }
-        self.carry_out(&changes);
-        Ok(())
+        let outcome = if before == Both::each(|family| core.needs_tunnel(family)) {
+            self.apply(&changes);
+            Ok(())
+        } else {
+            self.sync()
+        };
+        self.report(outcome)
     }
 
     /// Forgets a Node.
@@ -152,8 +183,8 @@ impl Daemon {
             return Ok(());
         };
         let changes = core.remove(name);
-        self.carry_out(&changes);
-        Ok(())
+        self.apply(&changes);
+        self.report(Ok(()))
     }
 
     /// Reads the notifications and restores what other programs changed.
@@ -162,6 +193,11 @@ impl Daemon {
     ///
     /// As [`replace`](Self::replace).
     pub fn notice(&mut self) -> io::Result<()> {
+        let outcome = self.restore();
+        self.report(outcome)
+    }
+
+    fn restore(&mut self) -> io::Result<()> {
         let mut events = self.links.receive().map_err(other)?;
         events.extend(self.tables.receive().map_err(other)?);
         let Some(core) = &self.core else { return Ok(()) };
@@ -199,10 +235,11 @@ impl Daemon {
     ///
     /// As [`replace`](Self::replace).
     pub fn retry(&mut self) -> io::Result<()> {
-        match self.pending.take() {
-            Some(nodes) => self.replace(nodes),
-            None => self.look_again(),
+        if let Some(nodes) = self.pending.take() {
+            return self.replace(nodes);
         }
+        let outcome = self.look_again();
+        self.report(outcome)
     }
 
     /// Returns a table of the desired state, with what the kernel has instead.
@@ -229,7 +266,7 @@ impl Daemon {
         for (key, value) in state.iter().filter(|(key, _)| !core.desired().contains_key(key)) {
             let _ = writeln!(text, "{:<20} {key}, {value}  NOT WANTED", "-");
         }
-        for problem in core.problems() {
+        for problem in &self.problems {
             let _ = writeln!(text, "{:<20} PROBLEM: {}", problem.node, problem.reason);
         }
         Ok(text)
@@ -241,7 +278,11 @@ impl Daemon {
 
     /// Collects the facts about this node again, and compares everything.
     fn look_again(&mut self) -> io::Result<()> {
-        let (Some(node), Some(core)) = (&self.own_node, &mut self.core) else { return Ok(()) };
+        let (Some(node), Some(core)) = (&self.own_node, &mut self.core) else {
+            // The list of Nodes comes first.
+            self.failure = None;
+            return Ok(());
+        };
         let macs = Some(core.own().macs);
         let own = self.kernel.own(node, self.settings.backend, macs).map_err(other)?;
         core.set_own(own);
@@ -252,27 +293,21 @@ impl Daemon {
     fn sync(&mut self) -> io::Result<()> {
         let Some(core) = &self.core else { return Ok(()) };
         self.counts.syncs += 1;
-        for fault in core.own().faults() {
-            warn!(node = self.settings.node, "{fault}");
-        }
         self.kernel.prepare(core).map_err(other)?;
         // The port exists since the first request.
         self.tables.ignore(self.kernel.nft_port().map_err(other)?);
         let state = self.kernel.read(core.own()).map_err(other)?;
         let changes = difference(&state, core.desired());
+        self.refused.clear();
         self.correct(&changes);
-        self.report();
-        self.write_list()
+        self.write_list()?;
+        self.failure = None;
+        Ok(())
     }
 
     fn correct(&mut self, changes: &[Change]) {
         self.counts.corrections += changes.len() as u64;
         self.apply(changes);
-    }
-
-    fn carry_out(&mut self, changes: &[Change]) {
-        self.apply(changes);
-        self.report();
     }
 
     fn apply(&mut self, changes: &[Change]) {
@@ -285,14 +320,23 @@ impl Daemon {
         }
         let failures = self.kernel.apply(core.own(), changes);
         self.counts.failures += failures.len() as u64;
-        for failure in failures {
-            warn!("{failure}");
+        for change in changes {
+            self.refused.remove(&change.key());
         }
+        self.refused.extend(failures);
     }
 
-    /// Logs problems that are new or solved.
-    fn report(&mut self) {
-        let problems: Vec<Problem> = self.core.iter().flat_map(Core::problems).collect();
+    /// Logs problems that are new or solved, and returns the outcome.
+    fn report(&mut self, outcome: io::Result<()>) -> io::Result<()> {
+        if let Err(error) = &outcome {
+            self.failure = Some(error.to_string());
+        }
+        let faults = self.core.iter().flat_map(|core| core.own().faults());
+        let refused = self.refused.values().cloned().map(Reason::Refused);
+        let failure = self.failure.clone().map(Reason::NotSynchronized);
+        let own = |reason| Problem { node: self.settings.node.clone(), reason };
+        let own = faults.chain(refused).chain(failure).map(own);
+        let problems: Vec<Problem> = own.chain(self.core.iter().flat_map(Core::problems)).collect();
         for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
             warn!(node = problem.node, "{}", problem.reason);
         }
@@ -300,6 +344,7 @@ impl Daemon {
             info!(node = problem.node, "solved: {}", problem.reason);
         }
         self.problems = problems;
+        outcome
     }
 
     fn write_list(&mut self) -> io::Result<()> {

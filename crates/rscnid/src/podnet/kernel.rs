@@ -184,7 +184,7 @@ impl Kernel {
     }
 
     /// Carries out changes, and returns what failed.
-    pub fn apply(&mut self, own: &Own, changes: &[Change]) -> Vec<String> {
+    pub fn apply(&mut self, own: &Own, changes: &[Change]) -> Vec<(Key, String)> {
         let (elements, others): (Vec<Change>, Vec<Change>) =
             changes.iter().partition(|change| matches!(change.key(), Key::Pods(_) | Key::Node(_)));
         // Packets on new routes must not be masqueraded.
@@ -194,7 +194,10 @@ impl Kernel {
             let requests: Vec<Request> = requests.collect();
             if self.netlink.run_all(&requests).is_err() {
                 // Requests after a refused one were carried out; those that can be are repeated.
-                failures.extend(some.iter().filter_map(|change| self.apply_one(own, change)));
+                for change in some {
+                    let failure = self.apply_one(own, change);
+                    failures.extend(failure.map(|failure| (change.key(), failure)));
+                }
             } else {
                 for change in some {
                     self.record(change);

@@ -116,7 +116,7 @@ fn address(key: &[u8]) -> Option<IpAddr> {
 }
 
 /// Adds and removes elements, and returns what failed.
-pub(super) fn apply(nft: &mut Nft, changes: &[Change]) -> Vec<String> {
+pub(super) fn apply(nft: &mut Nft, changes: &[Change]) -> Vec<(Key, String)> {
     let table = table();
     let mut failures = Vec::new();
     for some in changes.chunks(AT_ONCE) {
@@ -132,7 +132,9 @@ pub(super) fn apply(nft: &mut Nft, changes: &[Change]) -> Vec<String> {
                 Change::Remove(..) => transaction.destroy_element(&table, set, &element),
             };
         }
-        failures.extend(transaction.commit().err().map(|error| error.to_string()));
+        if let Err(error) = transaction.commit() {
+            failures.extend(some.iter().map(|change| (change.key(), error.to_string())));
+        }
     }
     failures
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use rscni_linux::{Address, Family, Link, MacAddr};
 
-use super::{Both, FAMILIES, NodeInfo};
+use super::{Both, FAMILIES, NodeInfo, Reason};
 
 /// The way to other nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -73,23 +73,23 @@ impl Own {
         }
     }
 
-    /// Returns what prevents a pod network on this node, as messages.
-    pub fn faults(&self) -> Vec<String> {
+    /// Returns what prevents a pod network on this node.
+    pub fn faults(&self) -> Vec<Reason> {
         if self.pod_cidrs == Both::default() {
-            let fault = "the Node has no spec.podCIDRs; start kube-controller-manager with \
-                         --allocate-node-cidrs and --cluster-cidr";
-            return vec![fault.to_owned()];
+            return vec![Reason::NoPodCidrs];
         }
         let lacks_uplink = |family: &Family| {
             self.pod_cidrs.of(*family).is_some() && self.uplinks.of(*family).is_none()
         };
-        let fault = |family: Family| {
-            format!(
-                "no interface has an InternalIP of the Node for {family:?}; pods of other nodes \
-                     cannot be reached over it"
-            )
+        FAMILIES.into_iter().filter(lacks_uplink).map(Reason::NoUplink).collect()
+    }
+
+    /// Whether pods of other nodes can be reached over one family, at least.
+    pub fn is_connected(&self) -> bool {
+        let has_both = |family: Family| {
+            self.pod_cidrs.of(family).is_some() && self.uplinks.of(family).is_some()
         };
-        FAMILIES.into_iter().filter(lacks_uplink).map(fault).collect()
+        FAMILIES.into_iter().any(has_both)
     }
 }
 

@@ -38,6 +38,34 @@ pub enum Reason {
     NotOnSegment(IpAddr),
     /// The Node is on another segment and has not published a tunnel.
     NoTunnel(Family),
+    /// This node has no podCIDR.
+    NoPodCidrs,
+    /// No interface of this node has its `InternalIP`.
+    NoUplink(Family),
+    /// The kernel refused a change.
+    Refused(String),
+    /// The kernel or the network list could not be brought into the desired state.
+    NotSynchronized(String),
+}
+
+impl Reason {
+    /// A word for programs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Fault(_) => "InvalidNode",
+            Self::Unusable(_) => "InvalidPodCIDR",
+            Self::CoversSegment(..) => "OverlappingPodCIDR",
+            Self::Conflict(..) => "Conflict",
+            Self::WrongEndpoint(_) => "InvalidEndpoint",
+            Self::NoAddress(_) => "NoInternalIP",
+            Self::NotOnSegment(_) => "NotOnSegment",
+            Self::NoTunnel(_) => "NoTunnel",
+            Self::NoPodCidrs => "NoPodCIDRs",
+            Self::NoUplink(_) => "NoUplink",
+            Self::Refused(_) => "RefusedByKernel",
+            Self::NotSynchronized(_) => "NotSynchronized",
+        }
+    }
 }
 
 impl Display for Problem {
@@ -49,7 +77,9 @@ impl Display for Problem {
 impl Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fault(fault) => f.write_str(fault),
+            Self::Fault(text) | Self::Refused(text) | Self::NotSynchronized(text) => {
+                f.write_str(text)
+            }
             Self::Unusable(net) => write!(f, "podCIDR {net} is too large or not unicast"),
             Self::CoversSegment(net, own) => {
                 write!(f, "podCIDR {net} overlaps {own}, which this node is connected to")
@@ -65,6 +95,15 @@ impl Display for Reason {
             Self::NoTunnel(family) => {
                 write!(f, "on another segment, and no tunnel for {family:?} is published yet")
             }
+            Self::NoPodCidrs => f.write_str(
+                "the Node has no spec.podCIDRs; start kube-controller-manager with \
+                 --allocate-node-cidrs and --cluster-cidr",
+            ),
+            Self::NoUplink(family) => write!(
+                f,
+                "no interface has an InternalIP of the Node for {family:?}; pods of other nodes \
+                 cannot be reached over it"
+            ),
         }
     }
 }

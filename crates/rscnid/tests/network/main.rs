@@ -107,9 +107,14 @@ fn foreign_route_is_reported_and_kept() {
         cluster.run();
         let routes = ip(&cluster.nodes[0], "route show 10.244.1.0/24");
         assert_eq!(routes.trim(), "10.244.1.0/24 via 192.168.0.1 dev eth0");
-        assert_ne!(cluster.daemons[0].as_ref().unwrap().counts.failures, 0);
+        let names = |cluster: &Cluster| {
+            let problems = cluster.daemons[0].as_ref().unwrap().problems();
+            problems.iter().map(|problem| problem.reason.name()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&cluster), ["RefusedByKernel"]);
         ip(&cluster.nodes[0], "route del 10.244.1.0/24");
         cluster.notice(0);
+        assert_eq!(names(&cluster), [""; 0]);
         let routes = ip(&cluster.nodes[0], "route show 10.244.1.0/24");
         assert!(routes.contains("via 192.168.0.12") && routes.contains("proto 82"), "{routes}");
     });

@@ -1,0 +1,231 @@
+//! Reports about problems to the API server: the condition of this Node, and events.
+//!
+//! A problem is reported once, after it has lasted for a while: a new Node has problems until it
+//! has published its tunnel. Reports about one Node keep an interval, so that a Node that changes
+//! all the time cannot flood the API server.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
+
+use crate::podnet::{Problem, Reason};
+
+/// The time that a problem must last, at least.
+const LASTING: Duration = Duration::from_secs(10);
+/// The pause between reports about one Node.
+const INTERVAL: Duration = Duration::from_secs(300);
+
+/// The condition `NetworkUnavailable` of this Node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// Whether pods cannot be attached, or cannot be reached by other nodes.
+    pub is_unavailable: bool,
+    /// A word for programs.
+    pub reason: &'static str,
+    /// The text for people.
+    pub message: String,
+}
+
+impl Condition {
+    /// The network works.
+    pub fn available() -> Self {
+        let message = "rscnid has set up the pod network of this node".to_owned();
+        Self { is_unavailable: false, reason: "RscniIsUp", message }
+    }
+
+    /// There is no network.
+    pub fn unavailable(reason: &Reason) -> Self {
+        Self { is_unavailable: true, reason: reason.name(), message: reason.to_string() }
+    }
+}
+
+/// An event about a Node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Report {
+    /// Name of the Node.
+    pub node: String,
+    /// Reason of the event: a word for programs.
+    pub reason: &'static str,
+    /// The problems as text.
+    pub message: String,
+    /// Whether the problems are solved.
+    pub solved: bool,
+}
+
+impl Report {
+    /// Returns a name that is the same on all nodes that report the same.
+    pub fn name(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        format!("rscnid.{:016x}", hasher.finish())
+    }
+}
+
+/// The problems that were or will be reported. Times are since any fixed moment.
+#[derive(Debug)]
+pub struct Reports {
+    lasting: Duration,
+    nodes: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    /// The present problems, and since when they are the same.
+    present: Option<(&'static str, String)>,
+    since: Duration,
+    /// The reported problems.
+    reported: Option<(&'static str, String)>,
+    last: Option<Duration>,
+}
+
+impl Entry {
+    /// Returns when a report is due, or `None` if there is nothing to report.
+    fn due(&self, lasting: Duration) -> Option<Duration> {
+        let after_last = self.last.map_or(Duration::ZERO, |last| last + INTERVAL);
+        (self.present != self.reported).then(|| after_last.max(self.since + lasting))
+    }
+}
+
+impl Reports {
+    /// Starts without problems. The name of this node spreads the reports of all nodes over time.
+    pub fn new(own: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        own.hash(&mut hasher);
+        let spread = Duration::from_millis(hasher.finish() % 10_000);
+        Self { lasting: LASTING + spread, nodes: BTreeMap::new() }
+    }
+
+    /// Takes all present problems, and returns the reports that are due.
+    pub fn update(&mut self, problems: &[Problem], now: Duration) -> Vec<Report> {
+        let mut texts: BTreeMap<&str, (&'static str, BTreeSet<String>)> = BTreeMap::new();
+        for Problem { node, reason } in problems {
+            let (_, text) = texts.entry(node).or_insert_with(|| (reason.name(), BTreeSet::new()));
+            text.insert(reason.to_string());
+        }
+        for name in texts.keys() {
+            self.nodes.entry((*name).to_owned()).or_default();
+        }
+        let mut reports = Vec::new();
+        self.nodes.retain(|name, entry| {
+            let present = texts
+                .remove(&**name)
+                .map(|(reason, texts)| (reason, Vec::from_iter(texts).join("; ")));
+            if present != entry.present {
+                (entry.present, entry.since) = (present, now);
+            }
+            if entry.due(self.lasting).is_some_and(|due| due <= now) {
+                reports.push(entry.report(name));
+                entry.last = Some(now);
+                entry.reported.clone_from(&entry.present);
+            }
+            let is_recent = entry.last.is_some_and(|last| now < last + INTERVAL);
+            entry.present.is_some() || entry.reported.is_some() || is_recent
+        });
+        reports
+    }
+
+    /// Returns how long it takes until a report is due if nothing changes, or `None` for ever.
+    pub fn wait(&self, now: Duration) -> Option<Duration> {
+        let due = self.nodes.values().filter_map(|entry| entry.due(self.lasting)).min()?;
+        Some(due.saturating_sub(now))
+    }
+}
+
+impl Entry {
+    fn report(&self, name: &str) -> Report {
+        let solved = self.present.is_none();
+        let (reason, message) = match (&self.present, &self.reported) {
+            (Some((reason, message)), _) => (*reason, message.clone()),
+            (None, Some((reason, message))) => (*reason, format!("solved: {message}")),
+            (None, None) => ("Solved", String::new()),
+        };
+        Report { node: name.to_owned(), reason, message, solved }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::podnet::Reason;
+
+    fn problem(node: &str, text: &str) -> Problem {
+        Problem { node: node.to_owned(), reason: Reason::Fault(text.to_owned()) }
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn messages(reports: &[Report]) -> Vec<&str> {
+        reports.iter().map(|report| &*report.message).collect()
+    }
+
+    #[test]
+    fn lasting_problem_is_reported_once_and_its_solution_too() {
+        let mut reports = Reports::new("own");
+        let problems = [problem("a", "bad"), problem("a", "annotation")];
+        assert_eq!(reports.update(&problems, seconds(0)), []);
+        let wait = reports.wait(seconds(0)).unwrap();
+        assert!((seconds(10)..seconds(20)).contains(&wait), "{wait:?}");
+        let due = reports.update(&problems, wait);
+        assert_eq!(messages(&due), ["annotation; bad"]);
+        assert!(!due[0].solved && due[0].node == "a" && due[0].reason == "InvalidNode");
+        for later in [30, 300, 10_000] {
+            assert_eq!(reports.update(&problems, seconds(later)), []);
+            assert_eq!(reports.wait(seconds(later)), None);
+        }
+        assert_eq!(reports.update(&[], seconds(20_000)), []);
+        let due = reports.update(&[], seconds(20_020));
+        assert_eq!(messages(&due), ["solved: annotation; bad"]);
+        assert!(due[0].solved);
+        assert_eq!(reports.wait(seconds(20_020)), None);
+        assert_eq!(reports.update(&[], seconds(30_000)), []);
+        assert!(reports.nodes.is_empty());
+    }
+
+    #[test]
+    fn short_problem_is_not_reported() {
+        let mut reports = Reports::new("own");
+        assert_eq!(reports.update(&[problem("a", "new")], seconds(0)), []);
+        assert_eq!(reports.update(&[], seconds(9)), []);
+        assert_eq!(reports.wait(seconds(9)), None);
+        assert_eq!(reports.update(&[], seconds(100)), []);
+    }
+
+    #[test]
+    fn changing_problem_of_a_node_is_reported_at_intervals() {
+        let mut reports = Reports::new("own");
+        let mut count = 0;
+        for second in 0..3000 {
+            // Another problem every 30 s.
+            let problems = [problem("a", &(second / 30).to_string())];
+            count += reports.update(&problems, seconds(second)).len();
+        }
+        assert_eq!(count, 10);
+    }
+
+    #[test]
+    fn problem_that_returns_as_it_was_reported_is_not_reported_again() {
+        let mut reports = Reports::new("own");
+        let problems = [problem("a", "bad")];
+        reports.update(&problems, seconds(0));
+        assert_eq!(reports.update(&problems, seconds(20)).len(), 1);
+        assert_eq!(reports.update(&[], seconds(21)), []);
+        assert_eq!(reports.update(&problems, seconds(25)), []);
+        assert_eq!(reports.wait(seconds(25)), None);
+    }
+
+    #[test]
+    fn reports_of_the_same_have_the_same_name() {
+        let report = |message: &str| Report {
+            node: "a".to_owned(),
+            reason: "InvalidNode",
+            message: message.to_owned(),
+            solved: false,
+        };
+        assert_eq!(report("x").name(), report("x").name());
+        assert_ne!(report("x").name(), report("y").name());
+    }
+}
