@@ -183,11 +183,23 @@ fn mtu_follows_uplink_and_tunnels() {
     let both = |v4| Both { v4, v6: false };
     assert_eq!(mtu(&own(), both(false)), Some(1500));
     assert_eq!(mtu(&own(), both(true)), Some(1450));
-    let list = String::from_utf8(conflist(&own(), both(true)).unwrap()).unwrap();
+    let list = String::from_utf8(conflist(&own(), both(true), false).unwrap()).unwrap();
     let list: serde_json::Value = serde_json::from_str(&list).unwrap();
     assert_eq!(list["plugins"][0]["mtu"], 1450);
     assert_eq!(list["plugins"][0]["ipam"]["ranges"][0][0]["subnet"], "10.244.0.0/24");
-    assert_eq!(conflist(&Own::default(), both(false)), None);
+    assert_eq!(conflist(&Own::default(), both(false), false), None);
+}
+
+#[test]
+fn firewall_is_in_the_list_only_if_the_daemon_cannot_accept_packets() {
+    let types = |firewall| {
+        let list = conflist(&own(), Both::default(), firewall).unwrap();
+        let list: serde_json::Value = serde_json::from_slice(&list).unwrap();
+        let plugins = list["plugins"].as_array().unwrap().iter();
+        plugins.map(|plugin| plugin["type"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(types(false), ["ptp", "portmap", "bandwidth"]);
+    assert_eq!(types(true), ["ptp", "portmap", "bandwidth", "firewall"]);
 }
 
 /// Nodes of which some conflict.

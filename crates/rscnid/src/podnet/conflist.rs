@@ -23,8 +23,9 @@ pub fn mtu(own: &Own, tunnels: Both<bool>) -> Option<u32> {
 
 /// Returns the list, or `None` if the Node has no podCIDRs.
 ///
-/// Masquerading is not in it, because it depends on other nodes: the daemon does it.
-pub fn conflist(own: &Own, tunnels: Both<bool>) -> Option<Vec<u8>> {
+/// Masquerading is not in it, because it depends on other nodes: the daemon does it. The daemon also
+/// accepts forwarded packets of pods; `firewall` adds the plugin for chains that it cannot change.
+pub fn conflist(own: &Own, tunnels: Both<bool>, firewall: bool) -> Option<Vec<u8>> {
     let nets: Vec<&IpNet> = own.pod_cidrs.iter().flatten().collect();
     if nets.is_empty() {
         return None;
@@ -39,16 +40,18 @@ pub fn conflist(own: &Own, tunnels: Both<bool>) -> Option<Vec<u8>> {
     if let Some(mtu) = mtu(own, tunnels) {
         ptp["mtu"] = mtu.into();
     }
+    let mut plugins = vec![
+        ptp,
+        json!({ "type": "portmap", "capabilities": { "portMappings": true } }),
+        json!({ "type": "bandwidth", "capabilities": { "bandwidth": true } }),
+    ];
+    if firewall {
+        plugins.push(json!({ "type": "firewall" }));
+    }
     let list = json!({
         "cniVersion": "1.1.0",
         "name": NETWORK,
-        "plugins": [
-            ptp,
-            { "type": "portmap", "capabilities": { "portMappings": true } },
-            { "type": "bandwidth", "capabilities": { "bandwidth": true } },
-            // Accepts forwarded packets of pods if the policy of the host drops them.
-            { "type": "firewall" },
-        ],
+        "plugins": plugins,
     });
     let mut text = serde_json::to_vec_pretty(&list).ok()?;
     text.push(b'\n');

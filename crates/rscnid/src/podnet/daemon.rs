@@ -7,7 +7,7 @@ use rscni_linux::{Family, Monitor, Result};
 use tracing::{info, warn};
 
 use super::{
-    Backend, Both, Change, Core, Key, NodeInfo, Problem, Reason, Tunnel,
+    Backend, Both, Change, Core, Key, NodeInfo, Problem, Reason, Tunnel, acceptance,
     conflist::conflist,
     difference,
     kernel::Kernel,
@@ -44,6 +44,10 @@ pub struct Daemon {
     own_node: Option<NodeInfo>,
     /// A list of Nodes whose synchronization failed.
     pending: Option<Vec<NodeInfo>>,
+    /// Chains of other programs that drop packets of pods, as messages.
+    dropping: Vec<String>,
+    /// Whether the plugin firewall has to accept packets of pods, once it was necessary.
+    needs_firewall: bool,
     /// Changes that the kernel refused.
     refused: BTreeMap<Key, String>,
     /// Why the last synchronization failed.
@@ -76,6 +80,8 @@ impl Daemon {
             core: None,
             own_node: None,
             pending: None,
+            dropping: Vec::new(),
+            needs_firewall: false,
             refused: BTreeMap::new(),
             failure: None,
             list_file,
@@ -202,10 +208,11 @@ impl Daemon {
         events.extend(self.tables.receive().map_err(other)?);
         let Some(core) = &self.core else { return Ok(()) };
         let mut changes: Vec<Change> = Vec::new();
-        let mut everything = false;
+        let (mut everything, mut acceptance) = (false, false);
         for event in &events {
             match repair(event, core.own(), core.desired(), &mut self.kernel) {
                 Some(Repair::One(change)) if !changes.contains(&change) => changes.push(change),
+                Some(Repair::Acceptance) => acceptance = true,
                 Some(Repair::Everything) => everything = true,
                 _ => {}
             }
@@ -215,6 +222,10 @@ impl Daemon {
         }
         super::state::order(&mut changes);
         self.correct(&changes);
+        if acceptance {
+            self.accept_forwarded()?;
+            self.write_list()?;
+        }
         Ok(())
     }
 
@@ -298,10 +309,20 @@ impl Daemon {
         self.tables.ignore(self.kernel.nft_port().map_err(other)?);
         let state = self.kernel.read(core.own()).map_err(other)?;
         let changes = difference(&state, core.desired());
+        self.accept_forwarded()?;
         self.refused.clear();
         self.correct(&changes);
         self.write_list()?;
         self.failure = None;
+        Ok(())
+    }
+
+    fn accept_forwarded(&mut self) -> io::Result<()> {
+        let Some(core) = &self.core else { return Ok(()) };
+        let accepted = self.kernel.accept_forwarded(core.own()).map_err(other)?;
+        self.counts.corrections += accepted.changed as u64;
+        self.dropping = accepted.failures;
+        self.needs_firewall |= !self.dropping.is_empty() || acceptance::has_legacy_tables();
         Ok(())
     }
 
@@ -333,9 +354,10 @@ impl Daemon {
         }
         let faults = self.core.iter().flat_map(|core| core.own().faults());
         let refused = self.refused.values().cloned().map(Reason::Refused);
+        let dropping = self.dropping.iter().cloned().map(Reason::Dropped);
         let failure = self.failure.clone().map(Reason::NotSynchronized);
         let own = |reason| Problem { node: self.settings.node.clone(), reason };
-        let own = faults.chain(refused).chain(failure).map(own);
+        let own = faults.chain(refused).chain(dropping).chain(failure).map(own);
         let problems: Vec<Problem> = own.chain(self.core.iter().flat_map(Core::problems)).collect();
         for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
             warn!(node = problem.node, "{}", problem.reason);
@@ -349,7 +371,7 @@ impl Daemon {
 
     fn write_list(&mut self) -> io::Result<()> {
         let own = self.core.as_ref().map(Core::own);
-        match own.and_then(|own| conflist(own, self.tunnels())) {
+        match own.and_then(|own| conflist(own, self.tunnels(), self.needs_firewall)) {
             Some(list) => self.list_file.write(&list),
             None => Ok(()),
         }

@@ -1,7 +1,8 @@
 //! Reads the state of the kernel and carries out changes.
 //!
 //! Ours are: routes of our protocol or over our VXLAN devices, these devices with their entries,
-//! and the table `inet rscnid`. Nothing else is changed.
+//! the table `inet rscnid`, and rules in the chains that drop packets of pods. Nothing else is
+//! changed.
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +15,9 @@ use rscni_linux::{
 };
 
 use super::{
-    Backend, Both, Change, Core, FAMILIES, Key, NodeInfo, Own, State, Value, conflist::OVERHEAD,
+    Backend, Both, Change, Core, FAMILIES, Key, NodeInfo, Own, State, Value,
+    acceptance::{self, Accepted},
+    conflist::OVERHEAD,
     masquerade, node,
 };
 
@@ -83,6 +86,11 @@ impl Kernel {
             }
         }
         masquerade::prepare(&mut self.nft, core.own())
+    }
+
+    /// Accepts forwarded packets of pods in the chains that drop them.
+    pub(super) fn accept_forwarded(&mut self, own: &Own) -> Result<Accepted> {
+        acceptance::accept(&mut self.nft, own)
     }
 
     fn prepare_device(&mut self, own: &Own, family: Family) -> Result<()> {

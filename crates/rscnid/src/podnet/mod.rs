@@ -3,6 +3,7 @@
 //! [`Core`] decides. It is given Nodes and this node's interfaces, and returns changes of the
 //! kernel's state. It has no clock, socket or thread, so that a simulator can drive it.
 
+mod acceptance;
 pub mod conflist;
 mod core;
 pub mod daemon;

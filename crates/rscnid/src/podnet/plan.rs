@@ -44,6 +44,8 @@ pub enum Reason {
     NoUplink(Family),
     /// The kernel refused a change.
     Refused(String),
+    /// Other rules of this node drop packets of pods.
+    Dropped(String),
     /// The kernel or the network list could not be brought into the desired state.
     NotSynchronized(String),
 }
@@ -63,6 +65,7 @@ impl Reason {
             Self::NoPodCidrs => "NoPodCIDRs",
             Self::NoUplink(_) => "NoUplink",
             Self::Refused(_) => "RefusedByKernel",
+            Self::Dropped(_) => "ForwardingDropped",
             Self::NotSynchronized(_) => "NotSynchronized",
         }
     }
@@ -77,9 +80,10 @@ impl Display for Problem {
 impl Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fault(text) | Self::Refused(text) | Self::NotSynchronized(text) => {
-                f.write_str(text)
-            }
+            Self::Fault(text)
+            | Self::Refused(text)
+            | Self::Dropped(text)
+            | Self::NotSynchronized(text) => f.write_str(text),
             Self::Unusable(net) => write!(f, "podCIDR {net} is too large or not unicast"),
             Self::CoversSegment(net, own) => {
                 write!(f, "podCIDR {net} overlaps {own}, which this node is connected to")

@@ -1,14 +1,16 @@
 //! Restores objects that other programs removed or changed, from notifications of the kernel.
 
-use rscni_linux::{Event, Family, Forwarding, Neighbour, Route};
+use rscni_linux::{Event, Family, Forwarding, Neighbour, Route, nft::Hook};
 
-use super::{Both, Change, FAMILIES, Key, Own, State, Value, kernel::Kernel};
+use super::{Both, Change, FAMILIES, Key, Own, State, Value, acceptance, kernel::Kernel};
 
 /// The reaction to a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Repair {
     /// Restores one object.
     One(Change),
+    /// Accepts forwarded packets of pods again.
+    Acceptance,
     /// Collects the facts about this node again, and compares everything.
     Everything,
 }
@@ -72,6 +74,8 @@ pub(super) fn repair(
             let (key, _) = forwarding(entry, &devices)?;
             Some(Repair::One(Change::Set(key, *desired.get(&key)?)))
         }
+        Event::Chain(hook) => (*hook == Hook::Forward).then_some(Repair::Acceptance),
+        Event::RuleGone(comment) => acceptance::is_ours(comment).then_some(Repair::Acceptance),
         Event::Nftables(table) => (table == super::masquerade::TABLE).then_some(Repair::Everything),
         _ => None,
     }

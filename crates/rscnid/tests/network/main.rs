@@ -3,8 +3,14 @@
 
 mod cluster;
 
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
+
 use cluster::{Cluster, FLANNEL_MAC, ip};
 use rscni_test::eventually;
+use rscnid::podnet::Problem;
 
 /// Pods reach pods and nodes with full-size packets in both directions, over plain routes and VXLAN.
 fn assert_connected(cluster: &Cluster) {
@@ -117,6 +123,97 @@ fn foreign_route_is_reported_and_kept() {
         assert_eq!(names(&cluster), [""; 0]);
         let routes = ip(&cluster.nodes[0], "route show 10.244.1.0/24");
         assert!(routes.contains("via 192.168.0.12") && routes.contains("proto 82"), "{routes}");
+    });
+}
+
+/// Chains of a host that drop forwarded packets: by policy, and by their last rule.
+const DROPPING: &str = "
+    iptables -P FORWARD DROP
+    ip6tables -P FORWARD DROP
+    iptables -A FORWARD -i lo -j ACCEPT
+    nft add table inet host
+    nft add chain inet host forward '{ type filter hook forward priority 10; policy drop; }'
+    nft add table ip6 host
+    nft add chain ip6 host forward '{ type filter hook forward priority 20; }'
+    nft add rule ip6 host forward iif lo accept
+    nft add rule ip6 host forward counter reject";
+
+#[test]
+fn forwarded_packets_of_pods_pass_chains_that_drop() {
+    rscni_test::run(|lab| {
+        let mut cluster = Cluster::build(lab);
+        cluster.nodes.iter().for_each(|node| drop(node.run(|| cluster::sh(DROPPING))));
+        cluster.run();
+        cluster.attach(lab);
+        assert_connected(&cluster);
+        let list = std::fs::read_to_string(lab.dir().join("node0/10-rscni.conflist")).unwrap();
+        assert!(!list.contains("firewall"), "{list}");
+        // iptables can read the rules.
+        let rules = cluster.nodes[0].run(|| cluster::sh("iptables -S FORWARD"));
+        let [accepted_from, accepted_to] = ["-s 10.244.0.0/24", "-d 10.244.0.0/24"]
+            .map(|net| rules.lines().any(|rule| rule.contains(net) && rule.ends_with("-j ACCEPT")));
+        assert!(accepted_from && accepted_to, "{rules}");
+        // The rule that rejects everything stays the last one.
+        let chain = cluster.nodes[0].run(|| cluster::sh("nft list chain ip6 host forward"));
+        let end = chain.lines().rfind(|line| line.starts_with("\t\t"));
+        assert!(end.is_some_and(|rule| rule.contains("reject")), "{chain}");
+    });
+}
+
+#[test]
+fn acceptance_is_restored_from_notifications_and_changes_nothing_else() {
+    rscni_test::run(|lab| {
+        let mut cluster = Cluster::start(lab);
+        // Chains that appear while the daemon runs.
+        cluster.nodes.iter().for_each(|node| drop(node.run(|| cluster::sh(DROPPING))));
+        (0..3).for_each(|node| cluster.notice(node));
+        assert_connected(&cluster);
+        let before = lab.snapshot();
+        for command in [
+            "iptables -F FORWARD; iptables -A FORWARD -i lo -j ACCEPT",
+            "nft flush chain inet host forward",
+            "nft delete rule ip6 host forward handle $(nft -a list chain ip6 host forward \
+             | sed -n 's/.*rscnid: to.* handle //p')",
+            "iptables -P FORWARD ACCEPT; iptables -P FORWARD DROP",
+        ] {
+            cluster.nodes[0].run(|| cluster::sh(command));
+            cluster.notice(0);
+            let changes = before.changes_to(&lab.snapshot());
+            assert_eq!(changes, [""; 0], "after {command}");
+        }
+        // The rules of a chain that no longer drops are removed.
+        cluster.nodes[0].run(|| cluster::sh("iptables -P FORWARD ACCEPT"));
+        cluster.notice(0);
+        let rules = cluster.nodes[0].run(|| cluster::sh("iptables -S FORWARD"));
+        assert_eq!(rules, "-P FORWARD ACCEPT\n-A FORWARD -i lo -j ACCEPT\n");
+    });
+}
+
+#[test]
+fn chain_of_a_program_that_owns_its_table_is_reported() {
+    rscni_test::run(|lab| {
+        let mut cluster = Cluster::build(lab);
+        let mut owner = cluster.nodes[0].run(|| {
+            let mut nft = Command::new("nft");
+            nft.arg("-i").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
+        });
+        let chain = "add table inet held { flags owner; chain forward { \
+                     type filter hook forward priority 0; policy drop; }; }\n";
+        owner.stdin.as_mut().unwrap().write_all(chain.as_bytes()).unwrap();
+        eventually("the table", || {
+            let tables = cluster.nodes[0].run(|| cluster::sh("nft list tables"));
+            tables.contains("inet held").then_some(())
+        });
+        cluster.run();
+        let daemon = cluster.daemons[0].as_ref().unwrap();
+        let dropping = |problem: &Problem| problem.reason.name() == "ForwardingDropped";
+        assert!(daemon.problems().iter().any(dropping), "{:?}", daemon.problems());
+        // The plugin may be able to do more, for example with firewalld.
+        let list = std::fs::read_to_string(lab.dir().join("node0/10-rscni.conflist")).unwrap();
+        assert!(list.contains("firewall"), "{list}");
+        // The table ends with its owner.
+        drop(owner.stdin.take());
+        owner.wait().unwrap();
     });
 }
 
