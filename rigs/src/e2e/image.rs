@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use fs_err as fs;
 use serde_json::{Value, json};
-use xtask::digest::sha256;
+use xtask::oci;
 
 /// Name of the imported image.
 pub(super) const NAME: &str = "localhost/rscni/busybox:latest";
@@ -29,41 +29,8 @@ pub(super) fn write(archive: &Path) -> Result<()> {
 
 /// Writes the archive of an image with one layer. `config` says how containers are started.
 pub(super) fn write_image(archive: &Path, name: &str, layer: &[u8], config: &Value) -> Result<()> {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    let config = serde_json::to_vec(&json!({
-        "architecture": architecture,
-        "os": "linux",
-        "config": config,
-        "rootfs": {"type": "layers", "diff_ids": [digest(layer)]},
-    }))?;
-    let manifest = serde_json::to_vec(&json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
-        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", layer)],
-    }))?;
-    let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
-    entry["annotations"] =
-        json!({"io.containerd.image.name": name, "org.opencontainers.image.ref.name": "latest"});
-    let index = serde_json::to_vec(&json!({"schemaVersion": 2, "manifests": [entry]}))?;
-
-    let mut tar = tar::Builder::new(fs::File::create(archive)?);
-    let mut add = |name: &str, content: &[u8]| {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(content.len() as u64);
-        header.set_mode(0o644);
-        tar.append_data(&mut header, name, content).with_context(|| format!("add {name}"))
-    };
-    add("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    add("index.json", &index)?;
-    for blob in [&config[..], &manifest, layer] {
-        add(&digest(blob).replacen("sha256:", "blobs/sha256/", 1), blob)?;
-    }
-    tar.finish().with_context(|| format!("write {}", archive.display()))
+    let image = oci::image(name, layer.to_vec(), config)?;
+    Ok(fs::write(archive, image.archive)?)
 }
 
 /// The only layer of the image, as a tar archive.
@@ -87,12 +54,4 @@ pub(super) fn layer_with(files: &[(&str, &Path)]) -> Result<Vec<u8>> {
         tar.append_link(&mut header, format!("bin/{applet}"), "busybox")?;
     }
     Ok(tar.into_inner()?)
-}
-
-fn descriptor(media_type: &str, blob: &[u8]) -> Value {
-    json!({"mediaType": media_type, "digest": digest(blob), "size": blob.len()})
-}
-
-fn digest(blob: &[u8]) -> String {
-    format!("sha256:{}", sha256(blob))
 }
