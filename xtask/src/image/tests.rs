@@ -111,3 +111,9 @@ fn manifests_use_the_image() {
     assert!(!images.is_empty());
     assert!(images.iter().all(|image| NAME.ends_with(&format!("/{image}"))), "{images:?}");
 }
+
+#[test]
+fn image_is_smaller_than_twenty_million_bytes() {
+    assert!(is_small(19_999_999));
+    assert!(!is_small(20_000_000));
+}
