@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use fs_err as fs;
 use serde_json::json;
 
-use super::tutorial::uses_network;
+use super::tutorial::{CRICTL, uses_network};
 use crate::e2e::kubernetes::{
     CLUSTER, GO_PLUGINS,
     cluster::{Cluster, eventually},
@@ -25,7 +25,8 @@ pub(super) fn replaced_list(cluster: &Cluster) -> Result<()> {
     let (node, other) = (cluster.node(0), cluster.node(1));
     let pods = pods::start(&[("stays", node), ("leaves", node), ("far", other)])?;
     pods[0].reaches(&pods[2])?;
-    let deleted = replace_list(node).and_then(|()| delete(&pods[1]));
+    let deleted =
+        replace_list(node).and_then(|()| delete(&pods[1])).and_then(|()| forget(node, &pods[1]));
     fs::remove_file(node.path(LIST))?;
     uses_network(node, pod_network::NAME)?;
     deleted?;
@@ -59,6 +60,16 @@ fn delete(pod: &Pod) -> Result<()> {
     kubectl::run(&format!("delete pod {} --wait", pod.name)).map(drop)
 }
 
+/// Waits until kubelet has removed the sandbox of a deleted pod, which repeats DEL.
+fn forget(node: &Node, pod: &Pod) -> Result<()> {
+    let pods = format!("{CRICTL} pods --quiet --name {}", pod.name);
+    eventually(|| {
+        let known = node.run(&pods)?;
+        ensure!(known.is_empty(), "containerd still knows the sandbox of {}: {known}", pod.name);
+        Ok(())
+    })
+}
+
 /// Directories of plugins.
 const BIN: &str = "/opt/cni/bin";
 const OWN_BIN: &str = "/opt/cni/bin.rscni";
@@ -88,7 +99,8 @@ pub(super) fn of_go_plugins(cluster: &Cluster) -> Result<()> {
     let has_all = kinds.iter().all(|kind| before.iter().any(|item| item.contains(kind)));
     ensure!(has_all, "the Go plugins left only {before:?}");
     kubectl::run(&format!("apply -f {CLUSTER}/deploy/rscni-gc.yaml"))?;
-    let outcome = collect_with("rscni-gc", node, "").and_then(|report| {
+    let outcome = eventually(|| {
+        let report = collect_with("rscni-gc", node, "")?;
         let after = left()?;
         ensure!(after.is_empty(), "still there: {after:?}; the report:\n{report}");
         Ok(())
@@ -127,5 +139,5 @@ fn collect(node: &Node, option: &str) -> Result<String> {
 
 fn collect_with(daemon_set: &str, node: &Node, option: &str) -> Result<String> {
     let command = format!("/rscnid gc --once --gc-grace 0{option}");
-    eventually(|| pod_network::exec(daemon_set, node, &command)).context("collect garbage")
+    pod_network::exec(daemon_set, node, &command).context("collect garbage")
 }

@@ -44,11 +44,14 @@ pub(super) fn run(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
+/// The client of containerd's CRI service.
+pub(super) const CRICTL: &str =
+    "/mnt/programs/crictl --runtime-endpoint unix:///run/containerd/containerd.sock";
+
 /// Waits until containerd has loaded the list of a network. Before that, DEL would use another one.
 pub(in super::super) fn uses_network(node: &Node, name: &str) -> Result<()> {
-    let crictl = "/mnt/programs/crictl --runtime-endpoint unix:///run/containerd/containerd.sock";
     eventually(|| {
-        let info: Value = serde_json::from_str(&node.run(&format!("{crictl} info"))?)?;
+        let info: Value = serde_json::from_str(&node.run(&format!("{CRICTL} info"))?)?;
         let networks = info["cniconfig"]["Networks"].as_array();
         let mut networks = networks.into_iter().flatten();
         let is_loaded = networks.any(|network| network["Config"]["Name"] == name);
