@@ -10,15 +10,16 @@ use std::fs;
 use ipnet::IpNet;
 use rscni_linux::{
     Family, Result,
-    nft::{self, Field, Hook, Nft, Policy, Rule, RuleInfo, Table, Verdict},
+    nft::{self, Hook, Nft, Policy, Rule, RuleInfo, Table, Verdict},
 };
 
-use super::{Both, FAMILIES, Own, masquerade};
+use super::{
+    FAMILIES, Own,
+    masquerade::{self, DESTINATION, SOURCE},
+};
 
 /// The comments of our rules begin so.
 const COMMENT: &str = "rscnid: ";
-const SOURCE: Both<Field> = Both { v4: Field::IpSaddr, v6: Field::Ip6Saddr };
-const DESTINATION: Both<Field> = Both { v4: Field::IpDaddr, v6: Field::Ip6Daddr };
 /// The table of the plugins. Its chain `forward` drops by rules that are configured.
 const PLUGINS: &str = "rscni";
 

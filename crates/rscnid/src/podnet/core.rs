@@ -164,7 +164,7 @@ impl Core {
         if own == self.own {
             return Vec::new();
         }
-        let mut nodes = std::mem::take(&mut self.nodes);
+        let nodes = std::mem::take(&mut self.nodes);
         for key in self.owners.keys().copied().collect::<Vec<_>>() {
             self.unset(key);
         }
@@ -174,7 +174,7 @@ impl Core {
         self.claim_own(own);
         // Nodes with objects keep them if others claim the same.
         let (having, others): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut nodes).into_values().partition(|entry| !entry.keys.is_empty());
+            nodes.into_values().partition(|entry| !entry.keys.is_empty());
         for entry in having.into_iter().chain(others) {
             self.admit(entry.info);
         }

@@ -1,7 +1,11 @@
 //! The pod network in operation: Nodes and notifications in, changes of the kernel and the network
 //! list out.
 
-use std::{collections::BTreeMap, io, path::PathBuf};
+use std::{
+    collections::{BTreeMap, HashSet},
+    io,
+    path::PathBuf,
+};
 
 use rscni_linux::{Family, Monitor, Result};
 use tracing::{info, warn};
@@ -359,10 +363,12 @@ impl Daemon {
         let own = |reason| Problem { node: self.settings.node.clone(), reason };
         let own = faults.chain(refused).chain(dropping).chain(failure).map(own);
         let problems: Vec<Problem> = own.chain(self.core.iter().flat_map(Core::problems)).collect();
-        for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
+        let [before, now] =
+            [&self.problems, &problems].map(|problems| problems.iter().collect::<HashSet<_>>());
+        for problem in problems.iter().filter(|problem| !before.contains(problem)) {
             warn!(node = problem.node, "{}", problem.reason);
         }
-        for problem in self.problems.iter().filter(|problem| !problems.contains(problem)) {
+        for problem in self.problems.iter().filter(|problem| !now.contains(problem)) {
             info!(node = problem.node, "solved: {}", problem.reason);
         }
         self.problems = problems;

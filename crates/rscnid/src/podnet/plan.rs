@@ -11,7 +11,7 @@ use rscni_linux::Family;
 use super::{Backend, Key, NodeInfo, Own, Tunnel, overlap};
 
 /// Why a Node, or a family of it, is not part of the network.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Problem {
     /// Name of the Node.
     pub node: String,
@@ -20,7 +20,7 @@ pub struct Problem {
 }
 
 /// See [`Problem`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// A value could not be read.
     Fault(String),

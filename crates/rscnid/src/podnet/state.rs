@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use rscni_linux::MacAddr;
 
 /// An object, by what is unique about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     /// An entry of the VXLAN device's forwarding database.
     Forwarding {
