@@ -2,22 +2,15 @@
 
 use anyhow::{Context, Result, ensure};
 
+use super::pods::start_on_nodes;
 use crate::e2e::kubernetes::{
     cluster::{Cluster, eventually},
     kubectl,
     node::Node,
     pod_network,
-    pods::{self, Pod},
+    pods::Pod,
     traffic::Traffic,
 };
-
-/// A pod on each node, and a second one on the first.
-fn start(cluster: &Cluster) -> Result<Vec<Pod>> {
-    let names: Vec<_> = cluster.nodes().map(|node| format!("on-{}", node.name)).collect();
-    let mut wanted: Vec<_> = names.iter().map(String::as_str).zip(cluster.nodes()).collect();
-    wanted.push(("second", cluster.node(0)));
-    pods::start(&wanted)
-}
 
 /// All pairs in which one pod is on the first node.
 fn pairs(pods: &[Pod]) -> Vec<(&Pod, &Pod)> {
@@ -29,16 +22,22 @@ fn all_reach(pods: &[Pod]) -> Result<()> {
     pairs(pods).into_iter().try_for_each(|(from, to)| from.reaches(to))
 }
 
-/// Kills the daemon of a node, and waits until another process has synchronized.
+/// Kills the daemon of a node, and waits until kubelet has started it again.
 fn kill(node: &Node) -> Result<()> {
     let before = node.run("pidof rscnid")?;
     node.run("pkill -KILL -x rscnid")?;
     eventually(|| {
         let now = node.run("pidof rscnid")?;
         ensure!(now != before, "the old process {before} still runs");
-        pod_network::status(node).map(drop)
+        Ok(())
     })
     .context("wait for the daemon after it was killed")
+}
+
+/// Kills the daemon of a node, and waits until another process has synchronized.
+fn restart(node: &Node) -> Result<()> {
+    kill(node)?;
+    eventually(|| pod_network::status(node).map(drop)).context("wait for the status")
 }
 
 /// A busy machine drops packets too, so one of these attempts must lose none.
@@ -46,12 +45,12 @@ const ATTEMPTS: usize = 3;
 
 /// No packet is lost while the daemons are killed and start again.
 pub(super) fn killed(cluster: &Cluster) -> Result<()> {
-    let pods = start(cluster)?;
+    let pods = start_on_nodes(cluster)?;
     all_reach(&pods)?;
     let mut outcome = Ok(());
     for _ in 0..ATTEMPTS {
         let traffic = Traffic::start(&pairs(&pods))?;
-        let killed = cluster.nodes().try_for_each(kill);
+        let killed = cluster.nodes().try_for_each(restart);
         outcome = traffic.finish();
         killed?;
         if outcome.is_ok() {
@@ -63,7 +62,7 @@ pub(super) fn killed(cluster: &Cluster) -> Result<()> {
 
 /// Objects that another program removes come back.
 pub(super) fn restored(cluster: &Cluster) -> Result<()> {
-    let pods = start(cluster)?;
+    let pods = start_on_nodes(cluster)?;
     all_reach(&pods)?;
     let node = cluster.node(0);
     let mut lines = vec![
@@ -99,18 +98,10 @@ fn complete(node: &Node) -> Result<()> {
 
 /// Without the API server, pods keep their network, and a daemon that starts changes nothing.
 pub(super) fn without_api_server(cluster: &mut Cluster) -> Result<()> {
-    let pods = start(cluster)?;
+    let pods = start_on_nodes(cluster)?;
     all_reach(&pods)?;
     cluster.stop_api_server();
-    let node = cluster.node(0);
-    let before = node.run("pidof rscnid")?;
-    node.run("pkill -KILL -x rscnid")?;
-    let restarted = eventually(|| {
-        let now = node.run("pidof rscnid")?;
-        ensure!(now != before, "the old process {before} still runs");
-        Ok(())
-    });
-    let reached = restarted.and_then(|()| all_reach(&pods));
+    let reached = kill(cluster.node(0)).and_then(|()| all_reach(&pods));
     cluster.start_api_server()?;
     reached?;
     eventually(|| complete(cluster.node(0)))?;

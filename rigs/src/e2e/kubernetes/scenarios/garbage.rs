@@ -1,4 +1,4 @@
-//! What attachments leave when the runtime does not call DEL with their network.
+//! Leftovers of attachments whose network the runtime does not pass to DEL.
 
 use std::path::Path;
 

@@ -11,12 +11,17 @@ use crate::e2e::kubernetes::{
     pods::{self, PACKET, Pod},
 };
 
-/// Two pods on a node and one on each other node: every one reaches every other.
-pub(super) fn on_nodes(cluster: &Cluster) -> Result<()> {
+/// Starts a pod on each node, and a second one on the first.
+pub(super) fn start_on_nodes(cluster: &Cluster) -> Result<Vec<Pod>> {
     let names: Vec<_> = cluster.nodes().map(|node| format!("on-{}", node.name)).collect();
     let mut wanted: Vec<_> = names.iter().map(String::as_str).zip(cluster.nodes()).collect();
     wanted.push(("second", cluster.node(0)));
-    let pods = pods::start(&wanted)?;
+    pods::start(&wanted)
+}
+
+/// Two pods on a node and one on each other node: every one reaches every other.
+pub(super) fn on_nodes(cluster: &Cluster) -> Result<()> {
+    let pods = start_on_nodes(cluster)?;
     for from in &pods {
         for to in pods.iter().filter(|to| to.name != from.name) {
             from.reaches(to)?;
