@@ -52,7 +52,7 @@ impl Containerd {
 
     /// Its CRI service, once it can start pods.
     pub(super) fn cri(&self) -> Result<Cri> {
-        let cri = Cri::connect(&self.socket())?;
+        let cri = Cri::at(&self.socket())?;
         until_ok(TIMEOUT, || cri.ready())
             .with_context(|| format!("the CRI service is not ready; {}", self.log()))?;
         Ok(cri)

@@ -12,9 +12,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use prost::Message;
+pub(super) use rscni_cri::PodSandboxMetadata;
 use serde_json::Value;
-
-use super::grpc::Channel;
+use tokio::runtime::{Builder, Runtime};
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct PodSandboxConfig {
@@ -26,16 +26,6 @@ pub(super) struct PodSandboxConfig {
     pub(super) port_mappings: Vec<PortMapping>,
     #[prost(btree_map = "string, string", tag = "7")]
     pub(super) annotations: BTreeMap<String, String>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct PodSandboxMetadata {
-    #[prost(string, tag = "1")]
-    pub(super) name: String,
-    #[prost(string, tag = "2")]
-    pub(super) uid: String,
-    #[prost(string, tag = "3")]
-    pub(super) namespace: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -107,23 +97,6 @@ struct PodIp {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct ListPodSandboxResponse {
-    #[prost(message, repeated, tag = "1")]
-    items: Vec<PodSandbox>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct PodSandbox {
-    #[prost(string, tag = "1")]
-    id: String,
-    #[prost(message, optional, tag = "2")]
-    metadata: Option<PodSandboxMetadata>,
-    /// 0 for a sandbox that is ready.
-    #[prost(int32, tag = "3")]
-    state: i32,
-}
-
-#[derive(Clone, PartialEq, Message)]
 struct StatusRequest {}
 
 #[derive(Clone, PartialEq, Message)]
@@ -159,12 +132,15 @@ pub(super) struct Status {
 
 /// containerd's CRI service.
 pub(super) struct Cri {
-    channel: Channel,
+    socket: PathBuf,
+    /// Serves a connection while its call waits.
+    runtime: Runtime,
 }
 
 impl Cri {
-    pub(super) fn connect(socket: &Path) -> Result<Self> {
-        Ok(Self { channel: Channel::connect(socket)? })
+    pub(super) fn at(socket: &Path) -> Result<Self> {
+        let runtime = Builder::new_current_thread().enable_io().build();
+        Ok(Self { socket: socket.to_owned(), runtime: runtime.context("start the async runtime")? })
     }
 
     /// Starts a pod and attaches it to the network; returns its id, which is CNI's container id.
@@ -208,8 +184,8 @@ impl Cri {
 
     /// The ids of running pods, by the names of the pods.
     pub(super) fn pod_sandboxes(&self) -> Result<BTreeMap<String, String>> {
-        let answer: ListPodSandboxResponse = self.call("ListPodSandbox", &Empty {})?;
-        let running = answer.items.into_iter().filter(|sandbox| sandbox.state == 0);
+        let answer = self.runtime.block_on(rscni_cri::list_pod_sandbox(&self.socket))?;
+        let running = answer.message.into_iter().filter(rscni_cri::PodSandbox::is_ready);
         Ok(running.filter_map(|sandbox| Some((sandbox.metadata?.name, sandbox.id))).collect())
     }
 
@@ -234,6 +210,7 @@ impl Cri {
         method: &str,
         request: &impl Message,
     ) -> Result<Response> {
-        self.channel.call(&format!("runtime.v1.RuntimeService/{method}"), request)
+        let answer = self.runtime.block_on(rscni_cri::call(&self.socket, method, request));
+        Ok(answer.with_context(|| method.to_owned())?.message)
     }
 }

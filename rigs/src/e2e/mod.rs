@@ -13,8 +13,8 @@
 //! [`kubernetes`] is a run of its own: a cluster whose pods are attached by the plugins.
 //!
 //! [`leftovers`] finds what an attachment has left behind, [`chain`] is the list of plugins,
-//! [`image`] makes the containers' image, [`cni`] calls plugins as a runtime does, [`cri`] is a
-//! client of the CRI service over [`grpc`].
+//! [`image`] makes the containers' image, [`cni`] calls plugins as a runtime does, [`cri`] calls
+//! the CRI service.
 
 mod buildkit;
 mod chain;
@@ -22,7 +22,6 @@ mod cni;
 mod container;
 mod containerd;
 mod cri;
-mod grpc;
 mod handover;
 mod image;
 pub(crate) mod kubernetes;

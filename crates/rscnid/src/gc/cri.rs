@@ -1,35 +1,13 @@
 //! The list of sandboxes of the container runtime, over CRI.
-//!
-//! The messages have the fields of `runtime.v1` (`api.proto` of Kubernetes' cri-api) that are used
-//! here; protobuf skips all others.
 
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context, ensure};
-use prost::Message;
 
-use super::{core::Sandboxes, grpc};
+use super::core::Sandboxes;
 
 /// The longest time to wait for the runtime.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-#[derive(Clone, PartialEq, Message)]
-struct ListPodSandboxRequest {}
-
-#[derive(Clone, PartialEq, Message)]
-struct ListPodSandboxResponse {
-    #[prost(message, repeated, tag = "1")]
-    items: Vec<PodSandbox>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct PodSandbox {
-    #[prost(string, tag = "1")]
-    id: String,
-    /// 0 for `SANDBOX_READY`.
-    #[prost(int32, tag = "3")]
-    state: i32,
-}
 
 /// The answer of the runtime.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,8 +25,7 @@ pub struct Runtime {
 /// If the runtime does not answer in ten seconds, or with an error. containerd answers with an
 /// error until it has loaded its sandboxes.
 pub async fn list(socket: &Path) -> anyhow::Result<Runtime> {
-    let method = "runtime.v1.RuntimeService/ListPodSandbox";
-    let call = grpc::call::<ListPodSandboxResponse>(socket, method, &ListPodSandboxRequest {});
+    let call = rscni_cri::list_pod_sandbox(socket);
     let answer =
         tokio::time::timeout(TIMEOUT, call).await.context("no answer in 10 s").and_then(|it| it);
     let answer = answer.with_context(|| {
@@ -57,10 +34,10 @@ pub async fn list(socket: &Path) -> anyhow::Result<Runtime> {
             socket.display()
         )
     })?;
-    let items = answer.message.items;
+    let items = answer.message;
     ensure!(items.iter().all(|it| !it.id.is_empty()), "the runtime lists a sandbox without id");
     Ok(Runtime {
-        sandboxes: items.into_iter().map(|it| (it.id, it.state == 0)).collect(),
+        sandboxes: items.iter().map(|it| (it.id.clone(), it.is_ready())).collect(),
         is_process_visible: answer.is_process_visible,
     })
 }

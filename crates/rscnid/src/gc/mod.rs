@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `core` | which attachments are stale; without clock, sockets and threads |
 //! | `node` | the traces of attachments: cache, inventory, namespaces |
-//! | `cri`, `grpc` | the sandboxes of the container runtime |
+//! | `cri` | the sandboxes of the container runtime |
 //! | `collector` | one pass: reads, decides, removes |
 //! | `table` | the report of a pass |
 //!
@@ -14,7 +14,6 @@
 pub mod collector;
 pub mod core;
 pub mod cri;
-mod grpc;
 mod node;
 mod table;
 

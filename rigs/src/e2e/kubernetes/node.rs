@@ -175,7 +175,7 @@ impl Node {
 
     /// containerd's CRI service.
     pub(super) fn cri(&self) -> Result<Cri> {
-        Cri::connect(&self.path("/run/containerd/containerd.sock"))
+        Cri::at(&self.path("/run/containerd/containerd.sock"))
     }
 
     /// A command in all namespaces of the node.

@@ -1,6 +1,9 @@
-//! A minimal gRPC client: one request, one response, over a Unix socket.
+//! A minimal client of the Container Runtime Interface: one request, one response, over a Unix
+//! socket.
 //!
-//! gRPC adds little to HTTP/2: five bytes before each message, and a status in the trailers.
+//! CRI is gRPC, which adds little to HTTP/2: five bytes before each message, and a status in the
+//! trailers. Messages have the fields of `runtime.v1` (`api.proto` of Kubernetes' cri-api) that are
+//! used; protobuf skips all others.
 
 use std::path::Path;
 
@@ -17,14 +20,75 @@ const LONGEST: usize = 64 << 20;
 
 /// A response.
 #[derive(Debug)]
-pub(super) struct Answer<Response> {
-    pub(super) message: Response,
+pub struct Answer<Response> {
+    /// The message.
+    pub message: Response,
     /// Whether the process that listens is in the pid namespace of this one.
-    pub(super) is_process_visible: bool,
+    pub is_process_visible: bool,
 }
 
-/// Calls `method`, as in `runtime.v1.RuntimeService/Version`.
-pub(super) async fn call<Response: Message + Default>(
+/// A sandbox in the list of the runtime.
+#[derive(Clone, PartialEq, Message)]
+pub struct PodSandbox {
+    /// Its id, which is CNI's container id.
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// The pod.
+    #[prost(message, optional, tag = "2")]
+    pub metadata: Option<PodSandboxMetadata>,
+    /// 0 for `SANDBOX_READY`.
+    #[prost(int32, tag = "3")]
+    pub state: i32,
+}
+
+/// The pod of a sandbox.
+#[derive(Clone, PartialEq, Message)]
+pub struct PodSandboxMetadata {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Its UID.
+    #[prost(string, tag = "2")]
+    pub uid: String,
+    /// Its Kubernetes namespace.
+    #[prost(string, tag = "3")]
+    pub namespace: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ListPodSandboxRequest {}
+
+#[derive(Clone, PartialEq, Message)]
+struct ListPodSandboxResponse {
+    #[prost(message, repeated, tag = "1")]
+    items: Vec<PodSandbox>,
+}
+
+impl PodSandbox {
+    /// Whether it runs.
+    pub fn is_ready(&self) -> bool {
+        self.state == 0
+    }
+}
+
+/// Lists the sandboxes of the runtime.
+///
+/// # Errors
+///
+/// As [`call`].
+pub async fn list_pod_sandbox(socket: &Path) -> anyhow::Result<Answer<Vec<PodSandbox>>> {
+    let answer: Answer<ListPodSandboxResponse> =
+        call(socket, "ListPodSandbox", &ListPodSandboxRequest {}).await?;
+    Ok(Answer { message: answer.message.items, is_process_visible: answer.is_process_visible })
+}
+
+/// Calls a method of the runtime service.
+///
+/// # Errors
+///
+/// If the socket cannot be connected, the runtime answers with an error, or the response cannot be
+/// read.
+pub async fn call<Response: Message + Default>(
     socket: &Path,
     method: &str,
     request: &impl Message,
@@ -43,7 +107,7 @@ async fn exchange<Response: Message + Default>(
     method: &str,
     request: Bytes,
 ) -> anyhow::Result<Response> {
-    let head = Request::post(format!("http://localhost/{method}"))
+    let head = Request::post(format!("http://localhost/runtime.v1.RuntimeService/{method}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(())?;
