@@ -41,8 +41,8 @@
 //!
 //! - It accepts calls of root and of its own user. [`allow_uid`](BlockingServer::allow_uid) adds
 //!   users.
-//! - Each running call has a thread or a task, so a client that hangs blocks no other call. Requests
-//!   have a [limit](BlockingServer::request_limit) and a
+//! - Each running call has a thread or a task, so a client that hangs blocks no other call.
+//!   Requests have a [limit](BlockingServer::request_limit) and a
 //!   [timeout](BlockingServer::request_timeout). The time of the plugin itself is not limited: code
 //!   in this process cannot be killed.
 //! - Calls of one attachment run one after the other, in the order of their arrival. GC excludes all

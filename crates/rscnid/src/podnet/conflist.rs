@@ -23,8 +23,9 @@ pub fn mtu(own: &Own, tunnels: Both<bool>) -> Option<u32> {
 
 /// Returns the list, or `None` if the Node has no podCIDRs.
 ///
-/// Masquerading is not in it, because it depends on other nodes: the daemon does it. The daemon also
-/// accepts forwarded packets of pods; `firewall` adds the plugin for chains that it cannot change.
+/// Masquerading is not in it, because it depends on other nodes: the daemon does it. The daemon
+/// also accepts forwarded packets of pods; `firewall` adds the plugin for chains that it cannot
+/// change.
 pub fn conflist(own: &Own, tunnels: Both<bool>, firewall: bool) -> Option<Vec<u8>> {
     let nets: Vec<&IpNet> = own.pod_cidrs.iter().flatten().collect();
     if nets.is_empty() {

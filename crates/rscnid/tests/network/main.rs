@@ -12,7 +12,8 @@ use cluster::{Cluster, FLANNEL_MAC, ip};
 use rscni_test::eventually;
 use rscnid::podnet::Problem;
 
-/// Pods reach pods and nodes with full-size packets in both directions, over plain routes and VXLAN.
+/// Pods reach pods and nodes with full-size packets in both directions, over plain routes and
+/// VXLAN.
 fn assert_connected(cluster: &Cluster) {
     for from in 0..3 {
         for to in (0..3).filter(|to| *to != from) {

@@ -82,7 +82,10 @@ mod tests {
 
     #[test]
     fn only_elements_with_an_owner_are_leaks() {
-        let set = |table: &str, elem: Value| json!({"map": {"family": "inet", "table": table, "name": "ports", "elem": elem}});
+        let set = |table: &str, elem: Value| {
+            let map = json!({"family": "inet", "table": table, "name": "ports", "elem": elem});
+            json!({"map": map})
+        };
         let owned = json!([[{"elem": {"val": 80, "comment": "pods;id;eth0"}}, "10.0.0.2"]]);
         let list = |objects: &[Value]| elements(&json!({"nftables": objects}).to_string()).unwrap();
         assert_eq!(list(&[set("rscni", owned.clone())]).len(), 1);

@@ -1,4 +1,5 @@
-//! VXLAN links: `ip link add NAME type vxlan id VNI local ADDRESS dev LOWER dstport PORT nolearning`.
+//! VXLAN links, as `ip link add NAME type vxlan id VNI local ADDRESS dev LOWER dstport PORT
+//! nolearning` creates them.
 
 use std::net::IpAddr;
 

@@ -65,7 +65,8 @@ fn run_pod(node: &Node, plugin: &str) -> Result<()> {
     let name = format!("test-{plugin}");
     let placement = format!("{{\"spec\":{{\"nodeName\":\"{}\"}}}}", node.name);
     kubectl::run(&format!(
-        "run {name} --labels=app={name} --image={} --image-pull-policy=Never --overrides={placement}",
+        "run {name} --labels=app={name} --image={} --image-pull-policy=Never \
+         --overrides={placement}",
         images::BUSYBOX
     ))?;
     let pod = Pod::wait(&name, node)?;
