@@ -1,18 +1,15 @@
 //! How long containerd waits for the network of a pod, with these plugins and the Go plugins.
 
-use std::path::Path;
-
 use anyhow::{Context, Result, ensure};
-use fs_err as fs;
 use serde_json::{Value, json};
 
 use super::{
-    CLUSTER, GO_PLUGINS,
     cluster::{Cluster, eventually},
     kubectl,
     node::Node,
-    pod_network, pods,
-    scenarios::{deployment, uses_network, wait_for},
+    pods,
+    replaced::{with_go_plugins, with_list},
+    scenarios::{deployment, wait_for},
 };
 
 /// Pods that start at once.
@@ -21,10 +18,6 @@ const PODS: u32 = 60;
 const ROUNDS: usize = 2;
 
 const LIST: &str = "/etc/cni/net.d/10-rscni.conflist";
-const GO_LIST: &str = "/etc/cni/net.d/00-go.conflist";
-const GO_NETWORK: &str = "go";
-/// The Go plugins are installed beside these under names with this prefix.
-const PREFIX: &str = "go-";
 
 /// Seconds and number of calls.
 #[derive(Clone, Copy, Default)]
@@ -36,17 +29,13 @@ struct Calls {
 /// Starts and deletes pods with both sets of plugins in turn, and prints the means.
 pub(super) fn run(cluster: &Cluster) -> Result<()> {
     let node = cluster.node(0);
-    for entry in fs::read_dir(Path::new(CLUSTER).join(GO_PLUGINS))? {
-        let entry = entry?;
-        let name = format!("{PREFIX}{}", entry.file_name().to_string_lossy());
-        fs::copy(entry.path(), node.path(&format!("/opt/cni/bin/{name}")))?;
-    }
+    // That of the pod network, with a name of its own.
+    let mut go_list: Value = serde_json::from_str(&node.run(&format!("cat {LIST}"))?)?;
+    go_list["name"] = json!("go");
     let [mut ours, mut go] = [[Calls::default(); 2]; 2];
     for _ in 0..ROUNDS {
-        measure(node, pod_network::NAME, &mut ours)?;
-        fs::write(node.path(GO_LIST), go_list(node)?)?;
-        measure(node, GO_NETWORK, &mut go)?;
-        fs::remove_file(node.path(GO_LIST))?;
+        measure(node, &mut ours)?;
+        with_go_plugins(node, || with_list(node, &go_list, || measure(node, &mut go)))?;
     }
     println!("{PODS} pods at once, {ROUNDS} times; mean of containerd's histogram in seconds");
     for (index, name) in HISTOGRAMS.iter().enumerate() {
@@ -56,26 +45,7 @@ pub(super) fn run(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// The list of the pod network, with the Go plugins.
-fn go_list(node: &Node) -> Result<String> {
-    let mut list: Value = serde_json::from_str(&node.run(&format!("cat {LIST}"))?)?;
-    list["name"] = json!(GO_NETWORK);
-    let rename = |object: &mut Value| {
-        if let Some(name) = object["type"].as_str() {
-            object["type"] = json!(format!("{PREFIX}{name}"));
-        }
-    };
-    for plugin in list["plugins"].as_array_mut().into_iter().flatten() {
-        rename(plugin);
-        if let Some(ipam) = plugin.get_mut("ipam") {
-            rename(ipam);
-        }
-    }
-    Ok(list.to_string())
-}
-
-fn measure(node: &Node, network: &str, calls: &mut [Calls; 2]) -> Result<()> {
-    uses_network(node, network)?;
+fn measure(node: &Node, calls: &mut [Calls; 2]) -> Result<()> {
     let before = histograms(node)?;
     kubectl::apply(&[deployment("measured", PODS as usize, &pods::spec(node))])?;
     wait_for(&["measured"], PODS as usize)?;
@@ -85,7 +55,7 @@ fn measure(node: &Node, network: &str, calls: &mut [Calls; 2]) -> Result<()> {
         let after = histograms(node)?;
         for (after, before) in after.iter().zip(&before) {
             let calls = after.count - before.count;
-            ensure!(calls >= f64::from(PODS), "containerd has counted {calls} calls of {network}");
+            ensure!(calls >= f64::from(PODS), "containerd has counted only {calls} calls");
         }
         Ok(after)
     })?;

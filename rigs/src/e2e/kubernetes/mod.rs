@@ -7,7 +7,8 @@
 //!   [`cluster`] is all of them.
 //! - [`pod_network`] makes the nodes ready for pods.
 //! - [`measure`] compares the plugins with the Go plugins.
-//! - [`scenarios`] are the tests. They use [`kubectl`], [`pods`] and [`leaks`].
+//! - [`scenarios`] are the tests. They use [`kubectl`], [`pods`], [`leaks`] and
+//!   [`replaced`].
 //!
 //! In the cluster's namespaces, `/mnt` has everything that the machines need.
 
@@ -22,6 +23,7 @@ pub(crate) mod node;
 mod pod_network;
 mod pods;
 mod programs;
+mod replaced;
 mod scenarios;
 mod site;
 mod traffic;

@@ -1,23 +1,18 @@
 //! Leftovers of attachments whose network the runtime does not pass to DEL.
 
-use std::path::Path;
-
 use anyhow::{Context, Result, ensure};
-use fs_err as fs;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::tutorial::{CRICTL, uses_network};
+use super::tutorial::CRICTL;
 use crate::e2e::kubernetes::{
-    CLUSTER, GO_PLUGINS,
+    CLUSTER,
     cluster::{Cluster, eventually},
-    copy, kubectl, leaks,
+    kubectl, leaks,
     node::Node,
     pod_network,
     pods::{self, Pod},
+    replaced::{with_go_plugins, with_list},
 };
-
-const LIST: &str = "/etc/cni/net.d/00-other.conflist";
-const OTHER: &str = "other";
 
 /// A network list that replaces the one of a pod, so that containerd calls DEL with the wrong list.
 /// The garbage collection removes what the pod leaves, and nothing of a pod that runs.
@@ -25,11 +20,8 @@ pub(super) fn replaced_list(cluster: &Cluster) -> Result<()> {
     let (node, other) = (cluster.node(0), cluster.node(1));
     let pods = pods::start(&[("stays", node), ("leaves", node), ("far", other)])?;
     pods[0].reaches(&pods[2])?;
-    let deleted =
-        replace_list(node).and_then(|()| delete(&pods[1])).and_then(|()| forget(node, &pods[1]));
-    fs::remove_file(node.path(LIST))?;
-    uses_network(node, pod_network::NAME)?;
-    deleted?;
+    let leaves = || delete(&pods[1]).and_then(|()| forget(node, &pods[1]));
+    with_list(node, &other_list(&[]), leaves)?;
 
     let before = leaks::list(node)?;
     let names_address = |left: &[String]| left.iter().any(|item| names(item, &pods[1]));
@@ -44,16 +36,11 @@ pub(super) fn replaced_list(cluster: &Cluster) -> Result<()> {
     pods[2].reaches(&pods[0])
 }
 
-fn replace_list(node: &Node) -> Result<()> {
-    let list = json!({
-        "cniVersion": "1.0.0",
-        "name": OTHER,
-        "plugins": [
-            {"type": "ptp", "ipam": {"type": "host-local", "subnet": "10.99.0.0/24"}},
-        ],
-    });
-    fs::write(node.path(LIST), list.to_string())?;
-    uses_network(node, OTHER)
+/// A list with another network, and more plugins.
+fn other_list(more: &[Value]) -> Value {
+    let ptp = json!({"type": "ptp", "ipam": {"type": "host-local", "subnet": "10.99.0.0/24"}});
+    let plugins = [&[ptp], more].concat();
+    json!({"cniVersion": "1.0.0", "name": "other", "plugins": plugins})
 }
 
 fn delete(pod: &Pod) -> Result<()> {
@@ -70,21 +57,13 @@ fn forget(node: &Node, pod: &Pod) -> Result<()> {
     })
 }
 
-/// Directories of plugins.
-const BIN: &str = "/opt/cni/bin";
-const OWN_BIN: &str = "/opt/cni/bin.rscni";
-
 /// The daemon that only collects garbage removes what the Go plugins left.
 pub(super) fn of_go_plugins(cluster: &Cluster) -> Result<()> {
     let node = cluster.node(0);
-    let bin = || node.path(BIN);
-    fs::rename(bin(), node.path(OWN_BIN))?;
-    let pod = copy(&Path::new(CLUSTER).join(GO_PLUGINS), &bin()).and_then(|()| start_with_go(node));
-    fs::remove_dir_all(bin())?;
-    fs::rename(node.path(OWN_BIN), bin())?;
-    fs::remove_file(node.path(LIST))?;
-    uses_network(node, pod_network::NAME)?;
-    let pod = pod?;
+    let portmap = json!({"type": "portmap", "capabilities": {"portMappings": true}});
+    let pod = with_go_plugins(node, || {
+        with_list(node, &other_list(&[portmap]), || start_with_host_port(node))
+    })?;
     delete(&pod)?;
 
     let left = || -> Result<Vec<String>> {
@@ -109,18 +88,7 @@ pub(super) fn of_go_plugins(cluster: &Cluster) -> Result<()> {
     outcome
 }
 
-/// Starts a pod whose network and host port the Go plugins set up.
-fn start_with_go(node: &Node) -> Result<Pod> {
-    let list = json!({
-        "cniVersion": "1.0.0",
-        "name": OTHER,
-        "plugins": [
-            {"type": "ptp", "ipam": {"type": "host-local", "subnet": "10.99.0.0/24"}},
-            {"type": "portmap", "capabilities": {"portMappings": true}},
-        ],
-    });
-    fs::write(node.path(LIST), list.to_string())?;
-    uses_network(node, OTHER)?;
+fn start_with_host_port(node: &Node) -> Result<Pod> {
     let port = json!([{"containerPort": 8080, "hostPort": 18081}]);
     kubectl::apply(&[pods::object("go", node, json!({"containers": [pods::container(&port)]}))])?;
     Pod::wait("go", node)
