@@ -115,9 +115,9 @@ pub fn cached(
     fs::create_dir_all(&programs)?;
     let directory = programs.join(name);
     // Two tasks may need the same programs at the same time.
-    let lock = fs::File::create(programs.join("lock"))?;
+    let lock = fs::File::create(programs.join(format!("{name}.lock")))?;
     flock(&lock, FlockOperation::LockExclusive)
-        .with_context(|| format!("lock {}", programs.display()))?;
+        .with_context(|| format!("lock {}", directory.display()))?;
     if !directory.exists() {
         let start = Instant::now();
         println!("building {title}");
