@@ -127,6 +127,11 @@ impl From<GcOptions> for collector::Settings {
     }
 }
 
+/// Replaces musl's allocator, which returns memory to the kernel after every Node.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 fn main() -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match Cli::parse().command {

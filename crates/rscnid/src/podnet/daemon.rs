@@ -337,12 +337,7 @@ impl Daemon {
 
     fn apply(&mut self, changes: &[Change]) {
         let Some(core) = &self.core else { return };
-        for change in changes {
-            match change {
-                Change::Set(key, value) => info!(%key, %value, "set"),
-                Change::Remove(key, value) => info!(%key, %value, "removed"),
-            }
-        }
+        log(changes);
         let failures = self.kernel.apply(core.own(), changes);
         self.counts.failures += failures.len() as u64;
         for change in changes {
@@ -391,4 +386,21 @@ impl Daemon {
 
 fn other(error: rscni_linux::Error) -> io::Error {
     io::Error::other(error)
+}
+
+/// Changes that are logged one by one. A synchronization of many Nodes takes longer to log than to
+/// carry out.
+const LOGGED: usize = 20;
+
+fn log(changes: &[Change]) {
+    if changes.len() > LOGGED {
+        let set = changes.iter().filter(|change| matches!(change, Change::Set(..))).count();
+        return info!(set, removed = changes.len() - set, "many objects");
+    }
+    for change in changes {
+        match change {
+            Change::Set(key, value) => info!(%key, %value, "set"),
+            Change::Remove(key, value) => info!(%key, %value, "removed"),
+        }
+    }
 }
