@@ -90,8 +90,9 @@ pub fn plugins(data: &[u8]) {
 }
 
 /// Without the file flannel fails early.
-const SUBNET_ENV: &str = "FLANNEL_NETWORK=10.0.0.0/8\nFLANNEL_SUBNET=10.1.0.1/16\nFLANNEL_IPV6_NETWORK=fd00::/48\n\
-    FLANNEL_IPV6_SUBNET=fd00::1/64\nFLANNEL_MTU=1400\nFLANNEL_IPMASQ=true\n";
+const SUBNET_ENV: &str = "FLANNEL_NETWORK=10.0.0.0/8\nFLANNEL_SUBNET=10.1.0.1/16\n\
+    FLANNEL_IPV6_NETWORK=fd00::/48\nFLANNEL_IPV6_SUBNET=fd00::1/64\nFLANNEL_MTU=1400\n\
+    FLANNEL_IPMASQ=true\n";
 
 /// Whether this is the network of the host. An ordinary user can neither see nor change that.
 fn is_in_network_of_host() -> bool {

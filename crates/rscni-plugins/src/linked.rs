@@ -34,9 +34,12 @@ use crate::{
 ///
 /// # rscni_test::run(|lab| {
 /// # let container = lab.container("my-container");
-/// let network = NetConfList::from_json(br#"{ "cniVersion": "1.1.0", "name": "my-network", "plugins": [
-///     { "type": "bridge", "isGateway": true, "ipam": { "type": "host-local", "subnet": "10.1.0.0/24" } }
-/// ] }"#)?;
+/// let network = NetConfList::from_json(br#"{
+///     "cniVersion": "1.1.0", "name": "my-network", "plugins": [{
+///         "type": "bridge", "isGateway": true,
+///         "ipam": { "type": "host-local", "subnet": "10.1.0.0/24" }
+///     }]
+/// }"#)?;
 /// let runtime = Runtime::new(Linked, ["/opt/cni/bin"]);
 /// let params = AttachmentParams::new("my-container", "/run/netns/my-container", "eth0");
 ///

@@ -14,7 +14,10 @@ fn network() -> NetConfList {
     let list = br#"{
         "cniVersion": "1.1.0", "name": "net",
         "plugins": [
-            { "type": "bridge", "isGateway": true, "ipam": { "type": "host-local", "subnet": "10.1.0.0/24" } }
+            {
+                "type": "bridge", "isGateway": true,
+                "ipam": { "type": "host-local", "subnet": "10.1.0.0/24" }
+            }
         ]
     }"#;
     NetConfList::from_json(list).unwrap()

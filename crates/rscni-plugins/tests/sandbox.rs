@@ -31,7 +31,10 @@ const PTP: &str = r#"{ "cniVersion": "1.0.0", "name": "routed", "plugins": [
 
 /// A network whose ADD always fails.
 const FAILING: &str = r#"{ "cniVersion": "1.0.0", "name": "failing", "plugins": [
-    { "type": "macvlan", "master": "absent", "ipam": { "type": "host-local", "subnet": "10.3.0.0/24" } }
+    {
+        "type": "macvlan", "master": "absent",
+        "ipam": { "type": "host-local", "subnet": "10.3.0.0/24" }
+    }
 ] }"#;
 
 /// Writes network configurations and returns their directory.

@@ -32,7 +32,8 @@ pub(crate) fn ensure_addresses(
         let Some(net) = missing.iter().find(|net| excludes(net, other)) else { continue };
         if !force {
             return Err(Error::InvalidNetworkConfig(format!(
-                "{} already has {other}, which conflicts with gateway {net}: set forceAddress to replace it",
+                "{} already has {other}, which conflicts with gateway {net}: set forceAddress to \
+                 replace it",
                 link.name
             ))
             .into());

@@ -91,7 +91,8 @@ mod tests {
     #[test]
     fn the_mac_comes_from_the_runtime_before_args_before_cni_args_before_the_key() {
         let mut keys = json!({
-            "runtimeConfig": { "mac": "02:00:00:00:00:04" }, "args": { "cni": { "mac": "02:00:00:00:00:03" } }
+            "runtimeConfig": { "mac": "02:00:00:00:00:04" },
+            "args": { "cni": { "mac": "02:00:00:00:00:03" } }
         });
         let mut args = Args::default();
         args.args = Some("IgnoreUnknown=1;MAC=02:00:00:00:00:02;X=y".into());

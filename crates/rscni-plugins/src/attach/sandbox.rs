@@ -311,7 +311,8 @@ const SCOPE_LINK: u8 = 253;
 /// An error for an interface that already exists.
 pub(crate) fn taken(ifname: &str, sandbox: &str) -> Failure {
     Failure(Error::InvalidEnvValue(format!(
-        "CNI_IFNAME={ifname}: the container ({sandbox}) already has an interface of that name; choose another or DEL it"
+        "CNI_IFNAME={ifname}: the container ({sandbox}) already has an interface of that name; \
+         choose another or DEL it"
     )))
 }
 

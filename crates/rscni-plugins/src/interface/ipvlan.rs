@@ -117,7 +117,10 @@ mod tests {
 
     #[test]
     fn the_parent_is_the_only_interface_of_the_previous_plugin_unless_named() {
-        let previous = |interfaces: &[&str]| json!({ "interfaces": interfaces.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>() });
+        let previous = |names: &[&str]| {
+            let interfaces: Vec<_> = names.iter().map(|name| json!({ "name": name })).collect();
+            json!({ "interfaces": interfaces })
+        };
         let master =
             |keys| with_keys(keys, Ipvlan::new).unwrap().master().map(|master| master.name);
         assert_eq!(master(json!({})).unwrap(), None);

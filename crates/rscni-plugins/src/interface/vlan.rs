@@ -67,7 +67,8 @@ impl ContainerLink for Vlan {
         self.master.add(sandbox, &vlan).map_err(|error| match error {
             // An interface has one link for each VLAN.
             taken if taken.is_exists() => Failure(Error::TryAgainLater(format!(
-                "VLAN {} of {} is in use by another container or the host: DEL that first ({taken})",
+                "VLAN {} of {} is in use by another container or the host: DEL that first \
+                 ({taken})",
                 self.id, master.name
             ))),
             error => error.into(),

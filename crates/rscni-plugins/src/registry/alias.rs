@@ -51,8 +51,8 @@ pub fn resolve<'a>(
     })
 }
 
-/// Returns the name of the plugin of this crate that `plugin`, the `type` of a configuration, stands
-/// for when it is looked for in `path`. Other plugins keep their name.
+/// Returns the name of the plugin of this crate that `plugin`, the `type` of a configuration,
+/// stands for when it is looked for in `path`. Other plugins keep their name.
 ///
 /// A link to `dhcp` counts as dhcp, whichever implementation it leads to.
 pub fn kind<'a>(plugin: &'a str, path: &[PathBuf]) -> &'a str {

@@ -310,8 +310,8 @@ mod tests {
 
     #[test]
     fn a_trunk_is_sorted_and_joined_and_has_a_native_vlan() {
-        let entries = json!({ "vlanTrunk": [{ "id": 9 }, { "minID": 3, "maxID": 5 }, { "id": 6 }, { "id": 4 }] });
-        let vlans = with_keys(entries, Config::new).unwrap().port_vlans();
+        let trunk = json!([{ "id": 9 }, { "minID": 3, "maxID": 5 }, { "id": 6 }, { "id": 4 }]);
+        let vlans = with_keys(json!({ "vlanTrunk": trunk }), Config::new).unwrap().port_vlans();
         assert_eq!(vlans, [Vlan::trunk(3..=6), Vlan::trunk(9..=9), Vlan::access(1)]);
         let vlans = with_keys(json!({ "vlan": 7, "vlanTrunk": [{ "id": 9 }] }), Config::new)
             .unwrap()
@@ -356,9 +356,10 @@ mod tests {
     #[test]
     fn a_default_route_of_ipam_is_not_added_twice() {
         let config = with_keys(json!({ "isDefaultGateway": true }), Config::new).unwrap();
-        let mut result: CNIResult = serde_json::from_value(
-            json!({ "ips": [{ "address": "10.1.0.5/16" }], "routes": [{ "dst": "0.0.0.0/0", "gw": "10.1.0.9" }] }),
-        )
+        let mut result: CNIResult = serde_json::from_value(json!({
+            "ips": [{ "address": "10.1.0.5/16" }],
+            "routes": [{ "dst": "0.0.0.0/0", "gw": "10.1.0.9" }]
+        }))
         .unwrap();
         config.gateways(&mut result).unwrap();
         assert_eq!(result.routes.len(), 1);

@@ -26,7 +26,8 @@ pub(super) fn ensure(host: &mut Netlink, config: &Config, undo: &mut Undo<'_>) -
     }
     if config.vlan_filtering && !bridge.bridge.is_some_and(|info| info.vlan_filtering) {
         let remedy = format!(
-            "does not filter VLANs, which vlan and vlanTrunk need: ip link set {} type bridge vlan_filtering 1",
+            "does not filter VLANs, which vlan and vlanTrunk need: ip link set {} type bridge \
+             vlan_filtering 1",
             bridge.name
         );
         return Err(unusable(&bridge.name, &remedy));

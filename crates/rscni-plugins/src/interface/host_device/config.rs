@@ -100,8 +100,8 @@ impl Config {
         });
         let device = name.or(address).or(path).transpose()?;
         if device.is_none() && pci.is_none() && device_id.is_none() {
-            let problem = "which device? Set one of \"device\", \"hwaddr\", \"kernelpath\", \"pciBusID\", or have the \
-                           runtime pass deviceID";
+            let problem = "which device? Set one of \"device\", \"hwaddr\", \"kernelpath\", \
+                           \"pciBusID\", or have the runtime pass deviceID";
             return Err(invalid("host-device", problem));
         }
         Ok(Self {

@@ -117,8 +117,8 @@ impl Network {
                 && routes.iter().any(|route| route.table == Some(rule.table));
             if is_about_it && rule.has_more {
                 eprintln!(
-                    "host-device: the rule from {} lookup {} of {} selects by more than the source: \
-                     the container does not get it",
+                    "host-device: the rule from {} lookup {} of {} selects by more than the \
+                     source: the container does not get it",
                     rule.src, rule.table, device.name
                 );
             }

@@ -155,7 +155,8 @@ impl Limit {
         }
         if tc::ticks(limit.rate, limit.burst) == 0 {
             return refuse(format!(
-                "{direction}Burst {burst} is too small: at {direction}Rate {rate} it lasts less than a microsecond"
+                "{direction}Burst {burst} is too small: at {direction}Rate {rate} it lasts less \
+                 than a microsecond"
             ));
         }
         Ok(Some(limit))
@@ -322,7 +323,10 @@ mod tests {
 
     #[test]
     fn limits_of_the_runtime_are_read_as_containerd_writes_them() {
-        let given = json!({ "IngressRate": 8000, "IngressBurst": 4_294_967_295_u32, "EgressRate": 0, "EgressBurst": 0 });
+        let given = json!({
+            "IngressRate": 8000, "IngressBurst": 4_294_967_295_u32,
+            "EgressRate": 0, "EgressBurst": 0
+        });
         let config = read(&json!({ "runtimeConfig": { "bandwidth": given } })).unwrap();
         assert_eq!(
             (config.ingress, config.egress),
@@ -335,7 +339,10 @@ mod tests {
     #[case(json!({ "ingressRate": 0, "ingressBurst": 0, "egressRate": 0, "egressBurst": null }))]
     #[case(json!({ "runtimeConfig": { "bandwidth": null } }))]
     #[case(json!({ "runtimeConfig": { "bandwidth": {} } }))]
-    #[case(json!({ "egressRate": 0, "runtimeConfig": { "bandwidth": { "ingressRate": 8000, "ingressBurst": 8000 } } }))]
+    #[case(json!({
+        "egressRate": 0,
+        "runtimeConfig": { "bandwidth": { "ingressRate": 8000, "ingressBurst": 8000 } }
+    }))]
     #[case(json!({ "unshapedSubnets": ["nonsense"] }))]
     fn nothing_may_be_asked_for(#[case] keys: Value) {
         assert!(read(&keys).unwrap().is_empty());
@@ -343,7 +350,9 @@ mod tests {
 
     #[test]
     fn limits_of_the_runtime_apply_if_the_configuration_has_none() {
-        let limits = json!({ "ingressRate": 8000, "ingressBurst": 8000, "egressRate": 16000, "egressBurst": 16000 });
+        let limits = json!({
+            "ingressRate": 8000, "ingressBurst": 8000, "egressRate": 16000, "egressBurst": 16000
+        });
         let config = read(&json!({
             "shapedSubnets": ["10.1.2.3/8", "fd00::/8"], "runtimeConfig": { "bandwidth": limits }
         }))
@@ -354,7 +363,9 @@ mod tests {
         assert_eq!(config.subnets, Subnets::Only(subnets.into()));
         let mut runtime = limits;
         runtime["unshapedSubnets"] = json!(["10.0.0.0/8"]);
-        let own = json!({ "ingressRate": 80, "ingressBurst": 80, "runtimeConfig": { "bandwidth": runtime } });
+        let own = json!({
+            "ingressRate": 80, "ingressBurst": 80, "runtimeConfig": { "bandwidth": runtime }
+        });
         let config = read(&own).unwrap();
         assert_eq!((config.ingress, config.egress), (Some(Limit { rate: 10, burst: 10 }), None));
         assert_eq!(config.subnets, Subnets::Except(vec!["10.0.0.0/8".parse().unwrap()]));

@@ -16,8 +16,8 @@ pub(super) fn require(host: &mut Netlink, call: &Call<'_>, result: &CNIResult) -
     let peer = peer_of(host, &inner)?.filter(|peer| is_named(result, &peer.name));
     peer.ok_or_else(|| {
         Error::InvalidNetworkConfig(format!(
-            "bandwidth: prevResult names no host's end of a veth whose other end is {} in {}; bandwidth limits what \
-             plugins such as bridge and ptp attach",
+            "bandwidth: prevResult names no host's end of a veth whose other end is {} in {}; \
+             bandwidth limits what plugins such as bridge and ptp attach",
             inner.name, sandbox.path
         ))
         .into()

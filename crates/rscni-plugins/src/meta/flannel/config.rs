@@ -77,7 +77,8 @@ impl Config {
         };
         if self.delegate.contains_key("name") || self.delegate.contains_key("ipam") {
             return refuse(
-                "must not have \"name\" or \"ipam\": flannel sets them; \"ipam\" can stand beside \"delegate\"",
+                "must not have \"name\" or \"ipam\": flannel sets them; \"ipam\" can stand beside \
+                 \"delegate\"",
             );
         }
         match self.delegate.get("type") {

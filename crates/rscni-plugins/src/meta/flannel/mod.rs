@@ -1,5 +1,5 @@
-//! `flannel`: delegates to another plugin, usually `bridge`, with the subnet that the flannel daemon
-//! has leased for this host.
+//! `flannel`: delegates to another plugin, usually `bridge`, with the subnet that the flannel
+//! daemon has leased for this host.
 //!
 //! ADD saves the configuration of the delegate where the Go plugin saves it too, because the subnet
 //! can change before DEL.

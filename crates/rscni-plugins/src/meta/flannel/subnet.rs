@@ -29,7 +29,8 @@ impl Subnet {
     pub(super) fn read(path: &str) -> Result<Self> {
         let text = fs::read_to_string(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Error::TryAgainLater(format!(
-                "{path} is not there: the flannel daemon writes it when it has a subnet for this host; see its log"
+                "{path} is not there: the flannel daemon writes it when it has a subnet for this \
+                 host; see its log"
             )),
             _ => Error::IOFailure(format!("read {path}, the flannel daemon's file: {error}")),
         })?;
@@ -106,8 +107,10 @@ mod tests {
 
     #[test]
     fn every_key_is_read_and_others_are_ignored() {
-        let text = "# by hand\nFLANNEL_IPV6_SUBNET=fd00:42:0:1::1/64\nFLANNEL_NETWORK=10.42.0.0/16,10.43.0.0/16,10.42.0.0/16\n\
-                    FLANNEL_SUBNET=10.42.1.1/24\r\nFLANNEL_MTU=1500\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\nFLANNEL_NEW\n\
+        let text = "# by hand\nFLANNEL_IPV6_SUBNET=fd00:42:0:1::1/64\n\
+                    FLANNEL_NETWORK=10.42.0.0/16,10.43.0.0/16,10.42.0.0/16\n\
+                    FLANNEL_SUBNET=10.42.1.1/24\r\nFLANNEL_MTU=1500\nFLANNEL_MTU=1450\n\
+                    FLANNEL_IPMASQ=true\nFLANNEL_NEW\n\
                     FLANNEL_IPV6_NETWORK=fd00:42::/56\n";
         let expected = Subnet {
             networks: nets(&["10.42.0.0/16", "10.43.0.0/16", "fd00:42::/56"]),
@@ -136,7 +139,8 @@ mod tests {
 
     #[test]
     fn a_missing_or_wrong_key_is_named() {
-        let good = "FLANNEL_NETWORK=10.42.0.0/16\nFLANNEL_SUBNET=10.42.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n";
+        let good = "FLANNEL_NETWORK=10.42.0.0/16\nFLANNEL_SUBNET=10.42.1.1/24\n\
+                    FLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n";
         for (from, to, words) in [
             ("FLANNEL_MTU", "MTU", "missing FLANNEL_MTU"),
             ("FLANNEL_IPMASQ", "x", "missing FLANNEL_IPMASQ"),

@@ -280,7 +280,8 @@ fn check_words(key: &str, words: &[String], backend: Backend) -> Result<()> {
         return Err(invalid(
             "portmap",
             format!(
-                "{key}[{i}]: {word:?} cannot be part of a rule: leave control characters, ; and # out"
+                "{key}[{i}]: {word:?} cannot be part of a rule: leave control characters, ; and # \
+                 out"
             ),
         ));
     }

@@ -65,7 +65,8 @@ impl Config {
                 return Err(invalid(
                     "sbr",
                     format!(
-                        "gateways: there are multiple {family} addresses, {other} and {gateway}; one of each family can be"
+                        "gateways: there are multiple {family} addresses, {other} and {gateway}; \
+                         one of each family can be"
                     ),
                 ));
             }

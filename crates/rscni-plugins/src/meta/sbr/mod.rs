@@ -71,7 +71,8 @@ fn refuse_vrf(netlink: &mut Netlink, link: &Link) -> Result<()> {
     let Some(table) = master.vrf_table else { return Ok(()) };
     let (vrf, ifname) = (master.name, &link.name);
     let problem = format!(
-        "sbr: {ifname} belongs to the VRF {vrf}, which has its routes: set \"table\" to {table}, its own"
+        "sbr: {ifname} belongs to the VRF {vrf}, which has its routes: set \"table\" to {table}, \
+         its own"
     );
     Err(Error::InvalidNetworkConfig(problem).into())
 }

@@ -314,8 +314,8 @@ mod tests {
         };
         saved(dir.path()).write(&State { rscni: None, ..state(attributes.clone()) }, None).unwrap();
         let text = fs::read_to_string(dir.path().join("ctr-a_eth0.json")).unwrap();
-        let expected = "{\n \"mac\": \"02:00:00:00:00:01\",\n \"promisc\": false,\n \"mtu\": 1500,\n \
-                        \"allmulti\": true,\n \"txQLen\": 0\n}";
+        let expected = "{\n \"mac\": \"02:00:00:00:00:01\",\n \"promisc\": false,\n \
+                        \"mtu\": 1500,\n \"allmulti\": true,\n \"txQLen\": 0\n}";
         assert_eq!(text, expected);
         let read = saved(dir.path()).read().unwrap().unwrap();
         assert_eq!(read.attributes(), attributes);

@@ -58,8 +58,8 @@ impl Peer {
             }
             None => {
                 eprintln!(
-                    "tuning: the other end of {name} is in another network namespace: set its MTU to \
-                     {mtu} there, or packets between both sizes are lost"
+                    "tuning: the other end of {name} is in another network namespace: set its MTU \
+                     to {mtu} there, or packets between both sizes are lost"
                 );
                 Ok(None)
             }
@@ -86,8 +86,8 @@ impl Peer {
         let name = &bridge.name;
         if bridge.mtu > mtu {
             eprintln!(
-                "tuning: bridge {name} has the MTU {}, its port {} now has {mtu}: larger packets to \
-                 {ifname} are lost; set the MTU of {name} to {mtu}",
+                "tuning: bridge {name} has the MTU {}, its port {} now has {mtu}: larger packets \
+                 to {ifname} are lost; set the MTU of {name} to {mtu}",
                 bridge.mtu, self.link.name
             );
         } else if bridge.mtu < mtu {
