@@ -90,7 +90,6 @@ const WAIT: &str = "RSCNI_DEL_WAIT";
 /// This program, as a call of one of its plugins reaches it.
 #[derive(Clone, Copy)]
 struct Program {
-    /// Whether the process ends with the call.
     ends_with_call: bool,
     /// Whether its plugins win over those in `CNI_PATH`.
     is_first: bool,

@@ -26,11 +26,9 @@ use crate::{
 
 /// A validated configuration of a plugin that gives the container one link.
 pub(crate) trait ContainerLink: Sized {
-    /// The name of the plugin.
     const NAME: &'static str;
     /// One line on what the plugin does.
     const ABOUT: &'static str;
-    /// The kernel feature that it needs.
     const FEATURE: KernelFeature;
     /// The kind of the link, as the kernel names it.
     const KIND: &'static str = Self::NAME;
@@ -97,7 +95,6 @@ impl Addresses {
     }
 }
 
-/// Returns such a plugin.
 pub(crate) const fn plugin<L: ContainerLink>() -> Plugin {
     Plugin {
         name: L::NAME,

@@ -31,7 +31,6 @@ pub(crate) struct Master {
 }
 
 impl Master {
-    /// Reads the keys.
     pub(crate) fn new(conf: &NetConf) -> Result<Self> {
         let keys: Keys = conf.custom_as()?;
         let master = Self {

@@ -7,13 +7,11 @@ use crate::plugin::error::Result;
 /// `default`, `main` and `local`.
 const KERNELS_OWN: std::ops::RangeInclusive<u32> = 253..=255;
 
-/// The main table.
 pub(crate) const MAIN: u32 = 254;
 
 /// The table of the host's own addresses.
 pub(crate) const LOCAL: u32 = 255;
 
-/// Whether a table is one of the kernel's.
 pub(crate) fn is_kernels_own(table: u32) -> bool {
     KERNELS_OWN.contains(&table)
 }

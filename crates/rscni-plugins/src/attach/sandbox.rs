@@ -316,7 +316,6 @@ pub(crate) fn taken(ifname: &str, sandbox: &str) -> Failure {
     )))
 }
 
-/// Compares the MAC address of a link with that of a result.
 pub(crate) fn check_mac(link: &Link, expected: Option<&str>) -> Result<()> {
     let Some(expected) = expected else { return Ok(()) };
     let actual = link.mac.map(|mac| mac.to_string()).unwrap_or_default();

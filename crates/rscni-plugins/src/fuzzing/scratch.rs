@@ -4,7 +4,6 @@ use std::{env, fs, path::PathBuf, process, thread};
 
 use serde_json::Value;
 
-/// A temporary directory.
 pub(crate) struct ScratchDirectory(pub(crate) PathBuf);
 
 impl ScratchDirectory {

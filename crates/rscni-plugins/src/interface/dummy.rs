@@ -10,7 +10,7 @@ use crate::{
     plugin::{Call, Plugin, error::Result, facts::KernelFeature},
 };
 
-/// The dummy plugin. It has no keys of its own.
+/// It has no keys of its own.
 pub(crate) const DUMMY: Plugin = plugin::<Dummy>();
 
 #[derive(Debug)]

@@ -18,7 +18,6 @@ use crate::{
     },
 };
 
-/// The ipvlan plugin.
 pub(crate) const IPVLAN: Plugin = plugin::<Ipvlan>();
 
 /// The keys of the Go plugin, except those of the parent, which are in [`Master`].

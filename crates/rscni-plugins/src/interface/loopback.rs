@@ -13,7 +13,7 @@ use crate::{
     state::result::AttachmentResult,
 };
 
-/// The loopback plugin. It owns nothing and depends on nothing.
+/// It owns nothing and depends on nothing.
 pub(crate) const LOOPBACK: Plugin = Plugin {
     name: "loopback",
     about: "brings up the loopback interface",

@@ -17,7 +17,6 @@ use crate::{
     },
 };
 
-/// The macvlan plugin.
 pub(crate) const MACVLAN: Plugin = plugin::<Macvlan>();
 
 /// The keys of the Go plugin, except those of the parent, which are in [`Master`].

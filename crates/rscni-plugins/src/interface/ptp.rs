@@ -27,7 +27,6 @@ use crate::{
     state::{result::AttachmentResult, undo::Undo},
 };
 
-/// The ptp plugin.
 pub(crate) const PTP: Plugin = Plugin {
     name: "ptp",
     about: "connects the container to the host with a veth pair and a route",

@@ -17,7 +17,6 @@ use crate::{
     },
 };
 
-/// The vlan plugin.
 pub(crate) const VLAN: Plugin = plugin::<Vlan>();
 
 /// The keys of the Go plugin, except those of the parent, which are in [`Master`].

@@ -20,7 +20,6 @@ use crate::plugin::{
     facts::Facts,
 };
 
-/// The plugin.
 pub(crate) const STATIC: Plugin = Plugin {
     name: "static",
     about: "assigns the addresses in the configuration",

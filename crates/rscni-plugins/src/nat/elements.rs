@@ -64,7 +64,6 @@ fn elements(address: IpNet) -> [(String, Value); 2] {
     [(set, container()), (inside(address), both)]
 }
 
-/// Describes an element of the sets for the inventory.
 pub(crate) fn describe(set: &str, key: &[u8]) -> Option<(String, Purpose)> {
     let family = FAMILIES.into_iter().find(|it| set.starts_with(family::set(it)))?;
     // A set for a subnet has the subnet before the container.

@@ -12,7 +12,6 @@ pub(super) fn table() -> Table {
     nftable::table(Family::Inet)
 }
 
-/// Returns the family of an address.
 pub(super) fn of(net: IpNet) -> &'static AddressFamily {
     AddressFamily::new(net.addr().is_ipv4())
 }

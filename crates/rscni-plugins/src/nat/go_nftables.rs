@@ -42,7 +42,6 @@ fn is_own(owner: Owner<'_>) -> impl Fn(&str) -> bool {
     move |comment| comment.starts_with(&prefix)
 }
 
-/// Whether the attachment has rules.
 pub(super) fn exist(nft: &mut Nft, owner: Owner<'_>) -> Result<bool> {
     Ok(!rules_with(nft, is_own(owner))?.is_empty())
 }
@@ -52,7 +51,6 @@ pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>) -> Result<()> {
     remove_with(nft, is_own(owner))
 }
 
-/// GC.
 pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
     let network = network_prefix(stale.network());
     let of = |a: &Attachment| prefix(stale.network(), &a.container_id, &a.ifname);

@@ -35,7 +35,6 @@ const CHAIN: &str = "masquerading-invalid";
 /// An empty set. Tables of older versions have neither this set nor the rules.
 const MARKER: &str = "masquerade-drops-invalid";
 
-/// The priority `filter`.
 const FILTER: i32 = 0;
 
 /// Makes a transaction fail with "not found" if the rules are missing, without another message.

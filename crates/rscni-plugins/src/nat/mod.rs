@@ -66,7 +66,6 @@ impl TryFrom<Vec<Family>> for Families {
 }
 
 impl Families {
-    /// Returns the addresses of these families.
     pub(crate) fn filter(self, mut addresses: Vec<IpNet>) -> Vec<IpNet> {
         addresses.retain(|net| if net.addr().is_ipv4() { self.v4 } else { self.v6 });
         addresses
@@ -142,7 +141,6 @@ impl<'a> Masquerade<'a> {
         }
     }
 
-    /// GC.
     pub(crate) fn remove_stale(stale: &Stale<'_>) -> Result<()> {
         let mut nft = Nft::open()?;
         let mut all = BestEffort::default();

@@ -12,7 +12,6 @@ use crate::{
     },
 };
 
-/// The table `nat` of both families.
 pub(crate) const NAT: [IpTable; 2] = IpTable::of_both_families("nat");
 
 /// The chains of one purpose.

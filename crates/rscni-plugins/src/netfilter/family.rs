@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rscni_linux::nft::{Field, Rule, ValueType};
 
-/// An address family.
 pub(crate) struct AddressFamily {
     /// The unspecified address, as [`Rule::family_of`] takes it.
     pub(crate) any: IpAddr,
@@ -29,7 +28,6 @@ pub(crate) const FAMILIES: [&AddressFamily; 2] = [
 ];
 
 impl AddressFamily {
-    /// Returns IPv4 or IPv6.
     pub(crate) fn new(v4: bool) -> &'static Self {
         FAMILIES[usize::from(!v4)]
     }

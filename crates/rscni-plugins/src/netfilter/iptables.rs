@@ -25,32 +25,26 @@ pub(crate) struct IpTable {
 }
 
 impl IpTable {
-    /// Returns the tables of this name of both families.
     pub(crate) const fn of_both_families(name: &'static str) -> [Self; 2] {
         [Self { v4: true, name }, Self { v4: false, name }]
     }
 
-    /// Whether the table has the rules for this address.
     pub(crate) fn is_for(self, address: IpAddr) -> bool {
         address.is_ipv4() == self.v4
     }
 
-    /// Returns the program that owns the table.
     pub(crate) fn program(self) -> &'static str {
         if self.v4 { "iptables" } else { "ip6tables" }
     }
 
-    /// Returns the table in nftables.
     fn table(self) -> Table {
         Table::new(if self.v4 { Family::Ip } else { Family::Ip6 }, self.name)
     }
 
-    /// Whether nftables has the chain.
     pub(crate) fn has_chain(self, nft: &mut Nft, chain: &str) -> Result<bool> {
         Ok(nft.chain(&self.table(), chain)?.is_some())
     }
 
-    /// Returns the names of all chains in nftables.
     pub(crate) fn chains(self, nft: &mut Nft) -> Result<Vec<String>> {
         Ok(nft.chains(&self.table())?.into_iter().map(|chain| chain.name).collect())
     }
@@ -125,7 +119,6 @@ impl IpTable {
     }
 }
 
-/// Whether iptables accepts this as the name of a chain.
 pub(crate) fn is_chain_name(name: &str) -> bool {
     (1..=LONGEST_CHAIN).contains(&name.len())
         && !name.starts_with(['-', '!'])

@@ -13,7 +13,6 @@ use super::{
 };
 use crate::plugin::error::Result;
 
-/// A legacy table.
 pub(crate) struct Legacy {
     program: &'static str,
     table: &'static str,
@@ -31,7 +30,6 @@ impl Legacy {
         names.lines().any(|name| name == table).then_some(Self { program, table })
     }
 
-    /// Reads the table with `iptables-save`.
     pub(crate) fn saved(&self) -> Result<SavedTable> {
         let name = format!("{}-save", self.program);
         let output = Command::new(&name)
@@ -49,7 +47,6 @@ impl Legacy {
         program::iptables_restore(&format!("{}-restore", self.program), self.table, lines)
     }
 
-    /// Removes rules.
     pub(crate) fn remove_rules(&self, is_wanted: impl Fn(&SavedRule) -> bool) -> Result<()> {
         let rules = self.saved()?.rules;
         let lines: Vec<String> =

@@ -17,14 +17,12 @@ pub(crate) struct SavedTable {
     pub(crate) rules: Vec<SavedRule>,
 }
 
-/// A chain of iptables.
 pub(crate) struct SavedChain {
     pub(crate) name: String,
     /// Whether its policy is to drop packets.
     pub(crate) drops: bool,
 }
 
-/// A rule of iptables.
 pub(crate) struct SavedRule {
     pub(crate) chain: String,
     /// The line of `iptables-save` without the comment.
@@ -57,7 +55,6 @@ impl SavedTable {
         }
     }
 
-    /// Whether the table has the chain.
     pub(crate) fn has_chain(&self, name: &str) -> bool {
         self.chains.iter().any(|chain| chain.name == name)
     }
@@ -67,14 +64,12 @@ impl SavedTable {
         self.chains.iter().any(|chain| chain.name == name && chain.drops)
     }
 
-    /// Returns the rules of a chain in their order.
     pub(crate) fn rules_of(&self, chain: &str) -> impl Iterator<Item = &SavedRule> {
         self.rules.iter().filter(move |rule| rule.chain == chain)
     }
 }
 
 impl SavedRule {
-    /// Translates a rule in nftables.
     pub(super) fn of_nftables(chain: &str, rule: RuleInfo) -> Self {
         let line = line(chain, &rule);
         let mut data = rule.comment.map(String::into_bytes).unwrap_or_default();
@@ -82,12 +77,10 @@ impl SavedRule {
         Self { chain: chain.to_owned(), line, jump_target: rule.jump_target, data }
     }
 
-    /// Whether the rule jumps to this chain.
     pub(crate) fn jumps_to(&self, chain: &str) -> bool {
         self.jump_target.as_deref() == Some(chain)
     }
 
-    /// Whether the comment contains this text.
     pub(super) fn has_comment(&self, text: &str) -> bool {
         self.contains(text.as_bytes()) || self.contains(escaped(text).as_bytes())
     }
@@ -98,7 +91,6 @@ impl SavedRule {
     }
 }
 
-/// Returns a rule in nftables as a line.
 pub(crate) fn line(chain: &str, rule: &RuleInfo) -> String {
     let mut line = format!("-A {chain}");
     let mut option = "?";
@@ -187,7 +179,6 @@ fn target(verdict: Option<&Verdict>) -> String {
     }
 }
 
-/// Returns a line of `iptables-save` without its comment.
 pub(crate) fn without_comment(line: &str) -> String {
     const START: &str = " -m comment --comment ";
     let Some((before, rest)) = line.split_once(START) else { return line.to_owned() };

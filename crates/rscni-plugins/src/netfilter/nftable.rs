@@ -10,13 +10,11 @@ use rscni_linux::nft::{Element, ElementInfo, Family, Nft, Table, Transaction, Va
 
 use crate::plugin::error::Result;
 
-/// The name of our tables.
 const NAME: &str = "rscni";
 
 /// How many elements go into one transaction: the kernel limits the length of a message.
 pub(crate) const ELEMENTS_AT_ONCE: usize = 150;
 
-/// Returns our table of a family.
 pub(crate) fn table(family: Family) -> Table {
     Table::new(family, NAME)
 }
@@ -81,7 +79,6 @@ pub(crate) fn put(transaction: &mut Transaction<'_>, table: &Table, set: &str, e
     transaction.destroy_element(table, set, element).add_element(table, set, element);
 }
 
-/// Whether an element carries this tag.
 pub(crate) fn has_tag(element: &ElementInfo, tag: &str) -> bool {
     element.comment.as_deref() == Some(tag)
 }

@@ -162,7 +162,6 @@ pub(crate) mod testing {
         test(&Call { args: &args, conf: args.config.as_ref().expect("set above"), exec: &Empty })
     }
 
-    /// Runs `test` with a call of a configuration with these keys.
     pub(crate) fn with_keys<T>(keys: Value, test: impl FnOnce(&Call<'_>) -> T) -> T {
         let conf = serde_json::from_value(keys).expect("a configuration");
         with_call(Args::default(), conf, test)

@@ -14,7 +14,6 @@ use crate::{
     state::inventory::{Owned, Purpose},
 };
 
-/// The facts of a plugin.
 pub(crate) struct Facts {
     /// The part in the call of another plugin, for plugins that allocate addresses.
     pub(crate) ipam: Option<IpamOrder>,
@@ -67,7 +66,6 @@ pub(crate) struct Repair {
     pub(crate) restore: Command,
 }
 
-/// The files that a plugin keeps for attachments.
 pub(crate) struct StateFiles {
     /// The key for their location, which is in `ipam` for IPAM plugins.
     pub(crate) key: Option<&'static str>,
@@ -152,7 +150,6 @@ impl<'a> Keys<'a> {
         self.get(key).and_then(Value::as_bool).unwrap_or_default()
     }
 
-    /// The object of a key.
     pub(crate) fn object(self, key: &str) -> Option<Self> {
         self.get(key).and_then(Value::as_object).map(Keys)
     }

@@ -171,7 +171,6 @@ impl Plugin {
     }
 }
 
-/// The links with an owner tag.
 fn links() -> Result<Vec<Owned>> {
     let owned = |link: rscni_linux::Link| {
         let by = OwnedBy::of_tag(Owner::tag_of_alias(link.alias.as_deref()?)?);

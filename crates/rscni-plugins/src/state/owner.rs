@@ -40,7 +40,6 @@ impl Owner<'_> {
         hash(&[self.network, self.container_id, self.ifname], 32)
     }
 
-    /// Returns the alias of this owner's links.
     pub(crate) fn alias(&self) -> String {
         format!("{ALIAS}{}", self.tag())
     }

@@ -31,7 +31,6 @@ impl<'r> AttachmentResult<'r> {
         Self { result, ifname, sandbox: netns.and_then(Path::to_str).filter(has) }
     }
 
-    /// Returns the container interface.
     pub(crate) fn interface(self) -> Option<&'r Interface> {
         self.result.interfaces.iter().find(|interface| self.has(interface))
     }

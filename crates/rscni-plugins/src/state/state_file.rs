@@ -43,7 +43,6 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
 /// More than the size of any file that plugins keep. A device in its place has no end.
 const LONGEST: u64 = 1 << 24;
 
-/// Reads an open file.
 pub(crate) fn whole(mut file: File) -> Result<Vec<u8>> {
     // Most files fit. A short read means the end of the file.
     let mut content = vec![0; 512];
@@ -101,7 +100,6 @@ pub(crate) fn sweep(path: &Path) -> bool {
     is_draft
 }
 
-/// Whether this is the name of a draft.
 pub(crate) fn is_draft(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(DRAFT.as_bytes())
 }

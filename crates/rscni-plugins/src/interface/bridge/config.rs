@@ -64,7 +64,6 @@ struct Trunk {
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "these are the keys of the configuration")]
 pub(super) struct Config {
-    /// The name of the bridge.
     pub(super) bridge: String,
     /// Whether the bridge gets the addresses of the gateways.
     pub(super) gateway: bool,
@@ -74,16 +73,13 @@ pub(super) struct Config {
     pub(super) force_address: bool,
     /// The backend that masquerades what leaves the network.
     pub(super) masquerade: Option<Backend>,
-    /// The families to masquerade.
     pub(super) masquerade_families: Families,
     /// The MTU of the bridge and of both ends of the veth pair.
     pub(super) mtu: Option<u32>,
-    /// The settings of the port.
     pub(super) port: BridgePort,
     pub(super) promisc: bool,
     /// The VLAN of the port. Without one the port is untagged.
     pub(super) vlan: Option<u16>,
-    /// Whether the bridge has to filter VLANs.
     pub(super) vlan_filtering: bool,
     trunk: Vec<RangeInclusive<u16>>,
     /// Whether the port stays in the default VLAN of the bridge.

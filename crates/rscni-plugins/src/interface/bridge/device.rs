@@ -238,7 +238,6 @@ pub(super) fn find_gateway(host: &mut Netlink, bridge: &Link, config: &Config) -
     host.find_link(&name)?.ok_or_else(|| differs(format!("interface {name} is missing")))
 }
 
-/// Returns the addresses of the gateways in a result.
 pub(super) fn gateways(own: AttachmentResult<'_>) -> Vec<IpNet> {
     own.ips().filter_map(|ip| IpNet::new(ip.gateway?, ip.address.prefix_len()).ok()).collect()
 }

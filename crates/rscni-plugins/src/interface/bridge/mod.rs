@@ -31,7 +31,6 @@ use crate::{
     state::{result::AttachmentResult, undo::Undo},
 };
 
-/// The bridge plugin.
 pub(crate) const BRIDGE: Plugin = Plugin {
     name: "bridge",
     about: "connects the container to a bridge of the host with a veth pair",

@@ -46,7 +46,6 @@ fn rule() -> Rule {
         .drop()
 }
 
-/// Describes an element of our sets for the inventory.
 pub(super) fn describe(set: &str, key: &[u8]) -> Option<(String, Purpose)> {
     [PORTS, ALLOWED].contains(&set).then(|| (nftable::text(key), Purpose::MacSpoofFilter))
 }

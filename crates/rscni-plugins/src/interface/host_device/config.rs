@@ -50,7 +50,6 @@ enum Device {
     KernelPath(String),
 }
 
-/// A device that was found.
 pub(super) enum Found {
     /// A device with a driver for user space, which stays on the host, and its PCI address.
     Dpdk(Option<String>),
@@ -113,7 +112,6 @@ impl Config {
         })
     }
 
-    /// Finds the device.
     pub(super) fn find(&self, host: &mut Netlink, sysfs: &Sysfs) -> Result<Found> {
         let (pci, auxiliary) = self.on_a_bus(sysfs)?;
         if self.is_left_to_a_program(pci.as_deref(), sysfs)? {

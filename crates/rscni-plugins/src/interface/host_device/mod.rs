@@ -35,7 +35,6 @@ use crate::{
     state::{owner::is_of_container, undo::Undo},
 };
 
-/// The host-device plugin.
 pub(crate) const HOST_DEVICE: Plugin = Plugin {
     name: "host-device",
     about: "moves a host device into the container",
@@ -88,7 +87,6 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
     Ok(result)
 }
 
-/// The device that was moved.
 struct Moved {
     /// The device in the container. None if it is left to a program.
     inner: Option<Link>,

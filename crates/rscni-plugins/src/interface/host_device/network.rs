@@ -185,7 +185,6 @@ impl Network {
         all.finish()
     }
 
-    /// Returns the requests that add the routes on a device.
     pub(super) fn add_routes(&self, index: u32) -> impl Iterator<Item = Request> {
         self.routes.iter().map(move |route| Request::append_route(&route.by(index)))
     }

@@ -183,7 +183,6 @@ pub(crate) fn fuzz(data: &[u8]) {
     assert!(saved.addresses().count() >= saved.addresses.len());
 }
 
-/// Lists the files of a directory for the inventory.
 pub(super) fn inventory(directory: &Path) -> Result<Vec<Owned>> {
     inventory::json_files(
         directory,

@@ -19,7 +19,6 @@ use crate::{
     },
 };
 
-/// The tap plugin.
 pub(crate) const TAP: Plugin = plugin::<Tap>();
 
 /// The keys of the Go plugin.

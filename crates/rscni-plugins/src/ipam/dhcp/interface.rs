@@ -135,7 +135,6 @@ impl Channel {
         })
     }
 
-    /// Whether the socket is for this transport.
     pub(super) fn is_for(&self, transport: Transport) -> bool {
         matches!(
             (self, transport),

@@ -137,7 +137,6 @@ fn classful(address: Ipv4Addr) -> Option<Ipv4Net> {
     Ipv4Net::new(address, width).ok().map(|net| net.trunc())
 }
 
-/// Returns the DNS settings, if there are any.
 fn dns(message: &Message) -> Option<Dns> {
     let name = |bytes: &[u8]| {
         let text = std::str::from_utf8(bytes).ok()?.trim_end_matches('\0');

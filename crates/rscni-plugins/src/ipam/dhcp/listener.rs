@@ -45,7 +45,6 @@ impl Listener {
         Ok(listener)
     }
 
-    /// Accepts a connection, if one is waiting.
     pub(super) fn accept(&self) -> std::io::Result<Option<UnixStream>> {
         match self.socket.accept() {
             Ok((stream, _)) => stream.set_nonblocking(true).map(|()| Some(stream)),

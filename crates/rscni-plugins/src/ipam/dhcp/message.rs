@@ -160,7 +160,6 @@ impl Message {
 pub(crate) struct Options(Vec<(u8, Vec<u8>)>);
 
 impl Options {
-    /// Sets the value of an option.
     pub(crate) fn set(&mut self, code: u8, value: impl Into<Vec<u8>>) {
         let value = value.into();
         match self.0.iter_mut().find(|(other, _)| *other == code) {
@@ -173,12 +172,10 @@ impl Options {
         self.0.iter().find(|(other, _)| *other == code).map(|(_, value)| value.as_slice())
     }
 
-    /// Returns an option that is an address.
     pub(crate) fn address(&self, code: u8) -> Option<Ipv4Addr> {
         <[u8; 4]>::try_from(self.get(code)?).ok().map(Ipv4Addr::from)
     }
 
-    /// Returns an option that is a list of addresses.
     pub(crate) fn addresses(&self, code: u8) -> impl Iterator<Item = Ipv4Addr> {
         self.get(code)
             .unwrap_or_default()
@@ -186,7 +183,6 @@ impl Options {
             .map(|four| Ipv4Addr::new(four[0], four[1], four[2], four[3]))
     }
 
-    /// Returns an option that is a 32-bit number.
     pub(crate) fn number(&self, code: u8) -> Option<u32> {
         self.address(code).map(u32::from)
     }

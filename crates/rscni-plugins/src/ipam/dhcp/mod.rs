@@ -54,7 +54,6 @@ use crate::{
     },
 };
 
-/// The plugin.
 pub(crate) const DHCP: Plugin = Plugin {
     name: "dhcp",
     about: "leases addresses from a DHCP server through its daemon",

@@ -49,7 +49,6 @@ pub(crate) struct Request {
 pub(crate) struct ClientOptions {
     /// Options to send, by number.
     pub(crate) provide: Vec<(u8, Vec<u8>)>,
-    /// Options to request from the server.
     pub(crate) request: Vec<u8>,
 }
 

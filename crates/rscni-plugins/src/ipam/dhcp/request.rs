@@ -15,7 +15,6 @@ use crate::{plugin::Call, state::owner::Owner};
 /// Default of `daemonSocketPath`, as in the Go plugin.
 pub(crate) const SOCKET: &str = "/run/cni/dhcp.sock";
 
-/// Length of the longest line.
 pub(super) const LONGEST_LINE: usize = 1 << 20;
 
 /// The attachment that a lease belongs to.
@@ -68,12 +67,17 @@ pub(super) enum DaemonRequest {
         #[serde(rename = "wishes")]
         client_options: ClientOptions,
     },
-    /// Returns the lease.
-    Look { key: Key },
-    /// Releases the lease.
-    Release { key: Key },
+    Look {
+        key: Key,
+    },
+    Release {
+        key: Key,
+    },
     /// Releases all leases of a network except these.
-    ReleaseOthers { network: String, valid: Vec<Key> },
+    ReleaseOthers {
+        network: String,
+        valid: Vec<Key>,
+    },
     /// Tests that the daemon is running.
     Ping,
 }
@@ -82,7 +86,6 @@ pub(super) enum DaemonRequest {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Answer {
-    /// The requested lease.
     Lease(Lease),
     /// The request is done, or there is no lease.
     Done,
@@ -96,7 +99,6 @@ impl From<Error> for Answer {
     }
 }
 
-/// The outcome of a request.
 pub(super) enum Outcome {
     Answered(Answer),
     /// No daemon is running, for this reason.

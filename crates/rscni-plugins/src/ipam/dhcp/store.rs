@@ -177,7 +177,6 @@ pub(crate) fn directory(socket: &Path) -> PathBuf {
     name.into()
 }
 
-/// Lists the leases beside a socket for the inventory.
 pub(super) fn inventory(socket: &Path) -> crate::plugin::error::Result<Vec<Owned>> {
     inventory::json_files(&directory(socket), inventory::is_json, |_, json| {
         let text = |key: &str| json.get("key")?.get(key)?.as_str().map(ToOwned::to_owned);

@@ -15,7 +15,6 @@ pub(super) fn now() -> Time {
     Time::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
-/// Returns an unpredictable number.
 pub(super) fn random() -> u32 {
     let mut bytes = [0; 4];
     // It cannot fail for so few bytes once the machine is up.

@@ -14,7 +14,6 @@ use serde_json::Value;
 use super::range::{Range, RangeSet, read_address};
 use crate::{ipam::ipam_keys, plugin::Call};
 
-/// Default of `dataDir`.
 pub(crate) const DATA_DIR: &str = "/var/lib/cni/networks";
 
 /// A validated configuration.

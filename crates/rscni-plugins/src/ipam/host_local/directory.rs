@@ -46,7 +46,6 @@ pub(crate) fn peek(
     Ok(reservations.into_iter().map(|reservation| reservation.address).collect())
 }
 
-/// Opens the directory, and waits for its lock.
 pub(super) fn open_locked(path: &Path) -> Result<(OwnedFd, OwnedFd), Error> {
     let dir = open(path).map_err(|e| failure("open", path, &e))?;
     let lock = lock(&dir, path)?;

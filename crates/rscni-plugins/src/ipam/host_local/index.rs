@@ -70,7 +70,6 @@ pub(super) struct Index {
     /// The taken addresses if there is no file.
     taken: HashSet<IpAddr>,
     boot: [u8; 16],
-    /// Number of each block.
     numbers: Vec<u128>,
     has_changed: bool,
 }

@@ -48,7 +48,6 @@ use crate::{
     state::undo::Undo,
 };
 
-/// The plugin.
 pub(crate) const HOST_LOCAL: Plugin = Plugin {
     name: "host-local",
     about: "allocates addresses from ranges local to this host",

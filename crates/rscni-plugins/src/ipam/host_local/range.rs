@@ -179,7 +179,6 @@ impl RangeSet {
         })
     }
 
-    /// Returns the range that contains `address`.
     pub(crate) fn range_of(&self, address: IpAddr) -> Option<&Range> {
         self.0.iter().find(|range| range.contains(address))
     }
@@ -189,7 +188,6 @@ impl RangeSet {
         self.0.iter().any(|range| range.gateway == address)
     }
 
-    /// Returns the gateways of the ranges without duplicates.
     pub(crate) fn gateways(&self) -> impl Iterator<Item = IpAddr> {
         let is_first =
             |at: usize| !self.0[..at].iter().any(|earlier| earlier.gateway == self.0[at].gateway);
@@ -288,7 +286,6 @@ fn is_v4(subnet: &IpNet) -> bool {
     matches!(subnet, IpNet::V4(_))
 }
 
-/// Converts an address to its number.
 pub(crate) fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u32::from(address).into(),
@@ -296,7 +293,6 @@ pub(crate) fn number(address: IpAddr) -> u128 {
     }
 }
 
-/// Converts a number to an address of the family.
 pub(crate) fn address(v4: bool, number: u128) -> IpAddr {
     match u32::try_from(number) {
         Ok(number) if v4 => Ipv4Addr::from(number).into(),

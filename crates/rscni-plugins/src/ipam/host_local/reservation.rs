@@ -38,7 +38,6 @@ impl Holder {
         Self::Attachment { container_id: container_id.into(), ifname: ifname.into() }
     }
 
-    /// Returns the content of the file.
     pub(super) fn content(&self) -> String {
         match self {
             Self::Attachment { container_id, ifname } => format!("{container_id}\r\n{ifname}"),

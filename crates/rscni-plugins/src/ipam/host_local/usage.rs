@@ -116,7 +116,6 @@ pub fn release_incomplete(file: &Path) -> Result<bool, Error> {
     Ok(incomplete)
 }
 
-/// Lists the reservations of all networks for the inventory.
 pub(super) fn inventory(data_dir: &Path) -> crate::plugin::error::Result<Vec<Owned>> {
     let mut all = Vec::new();
     for (network, _) in inventory::entries(data_dir, true)? {

@@ -44,9 +44,7 @@ impl Keys {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Subnets {
     All,
-    /// Only these subnets.
     Only(Vec<IpNet>),
-    /// All except these subnets.
     Except(Vec<IpNet>),
 }
 
@@ -211,7 +209,6 @@ impl Config {
         Ok(config)
     }
 
-    /// Whether it limits nothing.
     pub(super) fn is_empty(&self) -> bool {
         self.ingress.is_none() && self.egress.is_none()
     }

@@ -19,7 +19,6 @@ use crate::{
     },
 };
 
-/// The handle of `ingress`.
 const INGRESS: Handle = Handle::new(0xffff, 0);
 /// The length of a queue without a limit of its own, in packets.
 const QUEUE_LENGTH: u32 = 1000;

@@ -25,7 +25,6 @@ use crate::{
     state::undo::Undo,
 };
 
-/// The bandwidth plugin.
 pub(crate) const BANDWIDTH: Plugin = Plugin {
     name: "bandwidth",
     about: "limits the traffic of the container in both directions",
@@ -38,12 +37,10 @@ pub(crate) const BANDWIDTH: Plugin = Plugin {
     },
 };
 
-/// The limit of traffic to the container.
 fn to_container(config: &Config, limit: Limit) -> Shaper<'_> {
     Shaper { limit, subnets: &config.subnets, peer: Peer::Source }
 }
 
-/// The limit of traffic from the container.
 fn from_container(config: &Config, limit: Limit) -> Shaper<'_> {
     Shaper { limit, subnets: &config.subnets, peer: Peer::Destination }
 }

@@ -172,7 +172,6 @@ impl Shaper<'_> {
     }
 }
 
-/// Removes the limit from a link.
 pub(super) fn remove(host: &mut Netlink, link: &Link) -> Result<()> {
     match host.find_qdisc(link.index, Handle::ROOT)? {
         Some(Qdisc::Tbf(_) | Qdisc::Htb { .. }) => delete(host, link, Handle::ROOT),

@@ -38,7 +38,6 @@ struct Zone {
 /// A validated configuration.
 #[derive(Clone, Debug)]
 pub(super) struct Config {
-    /// The backend, if configured.
     pub(super) backend: Option<Backend>,
     /// The operator's chain of iptables, if configured. Only the backend iptables supports it.
     pub(super) admin_chain: Option<String>,

@@ -69,7 +69,6 @@ impl Firewalld {
         Ok(())
     }
 
-    /// Removes the addresses from the zone.
     pub(super) fn remove(&mut self, zone: &str, addresses: &[IpAddr]) -> Result<()> {
         let mut all = BestEffort::default();
         for address in addresses {

@@ -201,7 +201,6 @@ fn first(chains: &[DroppingChain], packet: Packet) -> Result<Option<&DroppingCha
 /// The maximum number of nested jumps that are followed.
 const DEPTH: usize = 8;
 
-/// A packet and its interface.
 struct KnownPacket {
     packet: Packet,
     /// The host's interface on the route to the container.

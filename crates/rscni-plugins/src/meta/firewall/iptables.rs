@@ -57,7 +57,6 @@ const ATTEMPTS: usize = 4;
 pub(super) struct WantedRules<'a> {
     /// Addresses to accept and the operator's chain before that, if iptables is the backend.
     pub(super) accepted: Option<(&'a [IpAddr], &'a str)>,
-    /// A policy and its interface.
     pub(super) policy: Option<(Policy, HostInterface<'a>)>,
     /// The addresses of the attachment. Rules are made for their families.
     pub(super) addresses: &'a [IpAddr],
@@ -109,7 +108,6 @@ impl Rule {
     }
 }
 
-/// Returns the rules for an address.
 fn rules_of(address: IpAddr) -> [Rule; 3] {
     let address = IpNet::from(address);
     let answer = "-m conntrack --ctstate RELATED,ESTABLISHED";
@@ -211,7 +209,6 @@ impl WantedRules<'_> {
         Ok(())
     }
 
-    /// Returns the missing lines for `iptables-restore`.
     fn missing_lines(&self, table: IpTable, saved: &SavedTable) -> Vec<String> {
         let chains = self.chains().into_iter().filter(|chain| !saved.has_chain(chain));
         let mut lines: Vec<String> = chains.map(|chain| format!("-N {chain}")).collect();
@@ -283,12 +280,10 @@ fn is_late(saved: &SavedTable, rule: &Rule) -> bool {
     position.zip(limit).is_some_and(|(own, limit)| own > limit)
 }
 
-/// Returns the tables of the families of these addresses.
 fn tables_for(addresses: &[IpAddr]) -> impl Iterator<Item = IpTable> {
     FILTER.into_iter().filter(|table| addresses.iter().any(|address| table.is_for(*address)))
 }
 
-/// Returns the rules for addresses in the table of their family.
 fn rules_in(table: IpTable, addresses: &[IpAddr]) -> impl Iterator<Item = Rule> {
     let addresses = addresses.iter().filter(move |address| table.is_for(**address));
     addresses.flat_map(|address| rules_of(*address))
@@ -355,7 +350,6 @@ pub(super) fn drops(nft: &mut Nft, addresses: &[IpAddr]) -> Result<bool> {
     Ok(false)
 }
 
-/// Whether iptables has policies of bridges.
 pub(super) fn has_policies(nft: &mut Nft) -> Result<bool> {
     for table in FILTER {
         if table.has_chain(nft, STAGE_1)? {

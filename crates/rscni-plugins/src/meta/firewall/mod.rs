@@ -40,7 +40,6 @@ use crate::{
     state::undo::Undo,
 };
 
-/// The firewall plugin.
 pub(crate) const FIREWALL: Plugin = Plugin {
     name: "firewall",
     about: "lets the container's packets through the host's firewall",

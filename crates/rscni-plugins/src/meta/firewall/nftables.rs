@@ -277,7 +277,6 @@ fn pair(bridge: &str) -> Value {
     Value::concat([Value::ifname(bridge), Value::ifname(bridge)])
 }
 
-/// Returns the elements of a policy with their sets.
 fn elements(ingress: &IngressPolicy<'_>) -> Vec<(&'static str, Value)> {
     let bridge = match ingress.interface {
         HostInterface::Veth(name) => return vec![(BRIDGES, Value::ifname(name))],

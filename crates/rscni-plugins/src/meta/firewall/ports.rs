@@ -79,7 +79,6 @@ pub(super) fn add(nft: &mut Nft, owner: Owner<'_>, ports: &[&str]) -> Result<()>
     })
 }
 
-/// CHECK.
 pub(super) fn check(nft: &mut Nft, owner: Owner<'_>, ports: &[&str]) -> Result<()> {
     let (table, tag) = (table(), owner.tag());
     for port in ports {

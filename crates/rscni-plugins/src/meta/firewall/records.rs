@@ -32,7 +32,6 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// Returns the set with the record.
     pub(super) fn set(self) -> &'static str {
         self.backend.set(self.address.is_ipv4())
     }

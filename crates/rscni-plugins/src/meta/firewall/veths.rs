@@ -14,7 +14,6 @@ use crate::{
     state::owner::{Owner, Stale},
 };
 
-/// The veths with rules of iptables.
 const WITH_RULES: &str = "firewall-iptables-links";
 
 /// Records that a veth of this owner has rules of iptables.

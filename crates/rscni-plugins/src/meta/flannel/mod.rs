@@ -25,7 +25,6 @@ use crate::{
     state::undo::Undo,
 };
 
-/// The flannel plugin.
 pub(crate) const FLANNEL: Plugin = Plugin {
     name: "flannel",
     about: "delegates to another plugin with the subnet of the flannel daemon",
@@ -61,7 +60,6 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
     Ok(result)
 }
 
-/// Returns the call of the delegate.
 fn delegate<'a>(call: &Call<'a>, delegated: &'a NetConf) -> Result<Delegate<'a>> {
     let config = serde_json::to_vec(delegated).map_err(Error::from)?;
     Ok(call.delegate(&delegated.r#type).with_config(config))

@@ -180,7 +180,6 @@ fn about(name: &str, content: Option<&Value>) -> Option<(String, Option<String>)
     Some((container_id.to_owned(), ifname))
 }
 
-/// Lists the files of a directory for the inventory.
 pub(super) fn inventory(data_dir: &Path) -> Result<Vec<Owned>> {
     let owner = |name: &str, json: &Value| {
         let network = json.get("name")?.as_str()?.to_owned();

@@ -16,7 +16,6 @@ pub(super) struct Subnet {
     /// The subnets of this host, at least one: IPv4, then IPv6.
     pub(super) subnets: Vec<IpNet>,
     pub(super) mtu: u32,
-    /// Whether the daemon masquerades.
     pub(super) ip_masq: bool,
 }
 

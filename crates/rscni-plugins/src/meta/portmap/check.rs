@@ -86,7 +86,6 @@ fn check_lookups(nft: &mut Nft, chain: &str, sets: &[&str]) -> Result<()> {
     }
 }
 
-/// Checks the rules that the entries need.
 pub(super) fn check_rules(nft: &mut Nft, config: &Config, entries: &[Entry<'_>]) -> Result<()> {
     let table = table();
     let leads = |nft: &mut Nft, from: &str, to: &str| -> Result<()> {

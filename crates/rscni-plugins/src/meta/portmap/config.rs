@@ -50,7 +50,6 @@ pub(super) struct Config {
     pub(super) backend: Backend,
     /// Whether to masquerade packets whose answers would not return through the host.
     pub(super) snat: bool,
-    /// Whether to masquerade all packets.
     pub(super) masq_all: bool,
     pub(super) mark_bit: u8,
     /// The chain of another program that marks packets to masquerade.

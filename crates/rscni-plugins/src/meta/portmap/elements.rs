@@ -29,7 +29,6 @@ use crate::{
     state::owner::{Owner, Stale},
 };
 
-/// A removed mapping.
 pub(super) struct Removed {
     pub(super) protocol: u8,
     pub(super) port: u16,
@@ -84,7 +83,6 @@ pub(super) fn restore_rules(
     enter_with_conditions(nft, config, &entries)
 }
 
-/// Adds the rules with conditions.
 fn enter_with_conditions(nft: &mut Nft, config: &Config, entries: &[Entry<'_>]) -> Result<()> {
     for group in groups(entries) {
         let conditions = config.conditions(group.v4);
@@ -301,7 +299,6 @@ fn take_out(
     Ok(gone)
 }
 
-/// Returns the ports of the removed UDP mappings.
 pub(super) fn udp_ports(removed: &[Removed]) -> impl Iterator<Item = u16> {
     removed.iter().filter(|r| r.protocol == Protocol::Udp.number()).map(|r| r.port)
 }

@@ -34,7 +34,6 @@ pub(super) fn forget_to(ports: &BTreeSet<u16>, containers: &BTreeSet<IpAddr>) {
     }
 }
 
-/// Returns the UDP mappings.
 pub(super) fn udp(config: &Config) -> impl Iterator<Item = &Mapping> {
     config.mappings.iter().filter(|mapping| mapping.protocol == Protocol::Udp)
 }

@@ -33,7 +33,6 @@ const LOCALHOST_V6: &str = "::1";
 /// The maximum length of a comment of iptables.
 const LONGEST: usize = 255;
 
-/// The chains of containers.
 pub(super) const CONTAINERS: ContainerChains = ContainerChains {
     parent: DNAT,
     prefix: "CNI-DN-",

@@ -75,7 +75,6 @@ pub(super) fn enable(containers: &[IpAddr]) -> Result<()> {
     })
 }
 
-/// CHECK.
 pub(super) fn check(containers: &[IpAddr]) -> Result<()> {
     for_each_interface(containers, |host, container, index| {
         if container.is_ipv4() {

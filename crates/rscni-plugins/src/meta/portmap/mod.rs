@@ -39,7 +39,6 @@ use crate::{
     state::{owner::Owner, undo::Undo},
 };
 
-/// The portmap plugin.
 pub(crate) const PORTMAP: Plugin = Plugin {
     name: "portmap",
     about: "maps ports of the host to ports of the container",

@@ -126,7 +126,6 @@ impl Group {
     }
 }
 
-/// Whether this is the name of a set of masqueraded sources.
 pub(super) fn is_of_sources(name: &str) -> bool {
     name.starts_with(SETS) && name.contains("_from")
 }

@@ -96,7 +96,6 @@ pub(super) struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// Returns the number of changes.
     pub(super) fn len(&self) -> usize {
         self.remove.len() + 3 * self.activate.len()
     }

@@ -65,10 +65,8 @@ pub(super) fn check(call: &Call<'_>) -> Result<()> {
 struct Table<'a> {
     number: u32,
     ip: &'a IpConfig,
-    /// All addresses of the interface.
     ips: &'a [&'a IpConfig],
     tables: &'a Tables,
-    /// The routes on the interface.
     routes: Vec<Route>,
     link: &'a str,
     path: &'a str,

@@ -14,7 +14,6 @@ pub(super) struct Attributes {
 }
 
 impl Attributes {
-    /// The attributes of a link.
     pub(super) fn of(link: &Link) -> Self {
         Self {
             mac: link.mac,
@@ -51,7 +50,6 @@ impl Attributes {
         *self == Self::default()
     }
 
-    /// Returns all of them as one change.
     pub(super) fn change(&self) -> LinkChange<'static> {
         LinkChange {
             mac: self.mac,
@@ -63,7 +61,6 @@ impl Attributes {
         }
     }
 
-    /// Returns a change for each of them.
     pub(super) fn changes(&self) -> Vec<LinkChange<'static>> {
         let none = LinkChange::default;
         let changes = [

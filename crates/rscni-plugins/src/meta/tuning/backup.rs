@@ -62,7 +62,6 @@ fn is_zero(number: &u32) -> bool {
 }
 
 impl State {
-    /// The attributes of the owner's link.
     pub(super) fn new(attributes: Attributes, owner: Owner<'_>, link: &Link) -> Self {
         let about =
             About { owner: owner.tag(), index: link.index, peer: link.peer_index, peer_mtu: None };
@@ -274,7 +273,6 @@ fn about_same(state: &State, owner: Owner<'_>) -> bool {
     owner.tag().starts_with('#') || !state.is_of_another(owner)
 }
 
-/// Lists the files of a directory for the inventory.
 pub(super) fn inventory(data_dir: &Path) -> Result<Vec<Owned>> {
     inventory::json_files(data_dir, inventory::is_json, |name, json| {
         let tag = json.pointer("/rscni/owner")?.as_str()?;

@@ -129,7 +129,6 @@ impl<'de> Deserialize<'de> for Pairs {
 /// A sysctl to set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sysctl {
-    /// The key in the configuration.
     pub(super) key: String,
     /// The path below `/proc/sys`, with the interface name.
     pub(super) path: String,
@@ -178,7 +177,6 @@ impl Config {
         })
     }
 
-    /// Whether it changes nothing.
     pub(super) fn is_empty(&self) -> bool {
         self.sysctls.is_empty() && self.attributes.is_empty()
     }

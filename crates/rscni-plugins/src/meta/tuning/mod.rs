@@ -29,7 +29,6 @@ use crate::{
     state::undo::Undo,
 };
 
-/// The tuning plugin.
 pub(crate) const TUNING: Plugin = Plugin {
     name: "tuning",
     about: "sets sysctls and attributes of the container interface",
@@ -100,7 +99,6 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
     Ok(result)
 }
 
-/// Updates the interface in the result.
 fn show(result: &mut CNIResult, ifname: &str, attributes: &Attributes) {
     for interface in
         result.interfaces.iter_mut().filter(|i| i.name == ifname && i.sandbox.is_some())

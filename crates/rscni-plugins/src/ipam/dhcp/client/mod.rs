@@ -44,7 +44,6 @@ pub(crate) struct Identity {
 pub(crate) enum Step {
     /// Wait until [`Client::wake`].
     Wait,
-    /// Send this message.
     Send(Vec<u8>, Transport),
     /// The lease is obtained or extended.
     Bound,
@@ -82,7 +81,6 @@ pub(crate) struct Release {
 pub(crate) struct Client {
     identity: Identity,
     timeouts: Timeouts,
-    /// Returns an unpredictable number.
     random: fn() -> u32,
     /// ID of the transaction. A retransmission has the same, since a server may answer late.
     xid: u32,
@@ -281,7 +279,6 @@ impl Client {
         Step::Send(message.encode(), transport)
     }
 
-    /// Processes a message of a server.
     pub(crate) fn receive(&mut self, now: Time, message: &Message) -> Step {
         let is_ours = message.xid == self.xid
             && message.chaddr == self.identity.mac

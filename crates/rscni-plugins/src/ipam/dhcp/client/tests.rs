@@ -39,7 +39,6 @@ fn discovering() -> Client {
     Client::new(identity(), timeouts(), random, at(0))
 }
 
-/// Returns a client that has sent a request, and the request.
 fn requesting() -> (Client, Message) {
     let mut client = discovering();
     let discover = sent(client.elapse(at(0))).0;

@@ -25,17 +25,14 @@ pub(super) struct Connections {
     next_id: u64,
 }
 
-/// A connected plugin.
 pub(super) struct Connection {
     stream: UnixStream,
     received: Vec<u8>,
     /// When the request must be complete. `None` after the request.
     deadline: Option<Time>,
-    /// The lease that the plugin waits for.
     waits_for: Option<Key>,
 }
 
-/// An event on a connection.
 pub(super) enum Event {
     Request(DaemonRequest),
     /// The plugin disconnected while it waited for this lease.
@@ -75,7 +72,6 @@ impl Connections {
         self.all.iter().map(|(id, connection)| (*id, connection.stream.as_fd()))
     }
 
-    /// Reads from a plugin.
     pub(super) fn read(&mut self, id: u64, buffer: &mut [u8]) -> Option<Event> {
         let connection = self.all.get_mut(&id)?;
         let is_waiting = connection.deadline.is_none();
@@ -108,7 +104,6 @@ impl Connections {
         self.all.remove(&id).is_some_and(|mut connection| connection.answer(answer))
     }
 
-    /// Answers all plugins.
     pub(super) fn answer_all(&mut self, answer: &Answer) {
         for connection in self.all.values_mut() {
             connection.answer(answer);

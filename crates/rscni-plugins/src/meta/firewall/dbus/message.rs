@@ -175,7 +175,6 @@ impl Header {
 pub(crate) struct Message {
     /// The serial number of the call, if this is the reply to one.
     pub(super) answers: Option<u32>,
-    /// The name of the error, if this is one.
     pub(super) error: Option<String>,
     signature: String,
     body: Vec<u8>,

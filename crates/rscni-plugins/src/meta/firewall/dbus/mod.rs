@@ -73,7 +73,6 @@ impl Connection {
         self.call(&MethodCall::to_bus("NameHasOwner", &[name]))?.boolean().map_err(Error::Bus)
     }
 
-    /// Calls a method and returns the reply.
     pub(crate) fn call(&mut self, call: &MethodCall<'_>) -> Result<Message, Error> {
         let deadline = Instant::now() + TIMEOUT;
         self.serial += 1;
