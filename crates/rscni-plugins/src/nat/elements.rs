@@ -1,26 +1,5 @@
 //! Masquerading with set elements: per family, a set of the containers' addresses, and a set of
-//! each address with its subnet.
-//!
-//! ```text
-//! table inet rscni {
-//!     set masquerade4 { type ipv4_addr; elements = { 10.1.0.5 comment "net id eth0" } }
-//!     set masquerade4-inside-16 {
-//!         type ipv4_addr . ipv4_addr
-//!         elements = { 10.1.0.0 . 10.1.0.5 comment "net id eth0" }
-//!     }
-//!     chain postrouting {
-//!         type nat hook postrouting priority srcnat;
-//!         ip saddr @masquerade4 jump masquerading
-//!         ip6 saddr @masquerade6 jump masquerading
-//!     }
-//!     chain masquerading {
-//!         ip daddr & 255.255.0.0 . ip saddr @masquerade4-inside-16 return
-//!         ip daddr 224.0.0.0/4 return
-//!         ip6 daddr ff00::/8 return
-//!         masquerade
-//!     }
-//! }
-//! ```
+//! each address with its subnet. `docs/plugins/README.md` shows the table.
 //!
 //! The set and rule of a prefix length are created with its first container, and stay. No element
 //! jumps to a chain, because the kernel validates all such chains whenever one is added.

@@ -1,35 +1,5 @@
 //! The backend nftables: a chain at the hook `forward` in our table, whose rules look up sets.
-//!
-//! ```text
-//! table inet rscni {
-//!     set firewall4 { type ipv4_addr; elements = { 10.1.0.5 comment "net id eth0" } }
-//!     set firewall6 { type ipv6_addr; }
-//!     set firewall-bridges { type ifname; elements = { "cni0", "cni1" } }
-//!     set firewall-same-bridge {
-//!         type ifname . ifname; elements = { "cni0" . "cni0", "cni1" . "cni1" }
-//!     }
-//!     set firewall-isolated { type ifname . ifname; elements = { "cni1" . "cni1" } }
-//!     chain firewall-admin { }
-//!     chain forward {
-//!         type filter hook forward priority filter;
-//!         jump firewall-admin
-//!         jump firewall-policy
-//!         ip daddr @firewall4 ct state established,related accept
-//!         ip daddr @firewall4 ct status dnat accept
-//!         ip saddr @firewall4 accept
-//!         ip6 daddr @firewall6 ct state established,related accept
-//!         ip6 daddr @firewall6 ct status dnat accept
-//!         ip6 saddr @firewall6 accept
-//!     }
-//!     chain firewall-policy {
-//!         ct status dnat return
-//!         iifname . oifname @firewall-isolated drop
-//!         iifname @firewall-bridges oifname @firewall-bridges
-//!             iifname . oifname != @firewall-same-bridge drop
-//!     }
-//!     chain firewall-rules-2 { }
-//! }
-//! ```
+//! `docs/plugins/firewall.md` shows the table.
 //!
 //! Connections to published ports (`ct status dnat`) are accepted even between isolated bridges;
 //! both directions have that status. The `return` comes first because packets without a connection

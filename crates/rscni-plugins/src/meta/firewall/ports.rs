@@ -1,19 +1,7 @@
 //! `ingressPolicy: isolated` between the ports of one bridge. Frames within a bridge pass no chain
 //! of IP, unless the host has set `bridge-nf-call-iptables`, so our table `bridge rscni` drops
-//! them.
+//! them. `docs/plugins/firewall.md` shows it.
 //!
-//! ```text
-//! table bridge rscni {
-//!     set firewall-isolated {
-//!         type ifname; elements = { "vethxxxxxxxxxxx" comment "net id eth0" }
-//!     }
-//!     chain forward {
-//!         type filter hook forward priority filter;
-//!         meta protocol != arp iifname @firewall-isolated drop
-//!         meta protocol != arp oifname @firewall-isolated drop
-//!     }
-//! }
-//! ```
 
 use rscni_linux::nft::{
     BaseChain, Element, Family, Field, Hook, Nft, Rule, Set, Table, Transaction, Value, ValueType,
