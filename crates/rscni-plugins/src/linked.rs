@@ -12,7 +12,7 @@ use rscni::{
 use rscni_linux::Background;
 
 use crate::{
-    plugin::{Call, Command, Plugin, PluginExec, call::Kind, error::Failure},
+    plugin::{Call, Command, Failure, Kind, Plugin, PluginExec},
     registry::{
         self,
         alias::{self, THIS_PROGRAM, is_this_program},
@@ -163,7 +163,7 @@ impl Linkage {
     fn call<T>(
         &self,
         args: &Args,
-        command: impl FnOnce(&Call<'_>) -> crate::plugin::error::Result<T>,
+        command: impl FnOnce(&Call<'_>) -> crate::plugin::Result<T>,
     ) -> Result<T, Error> {
         let outcome = Call::new(args, &self.program).and_then(|call| command(&call));
         outcome.map_err(|Failure(error)| {

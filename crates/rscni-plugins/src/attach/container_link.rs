@@ -10,18 +10,11 @@ use rscni::{CNIResult, Interface, NetConf, SpecVersion};
 use rscni_linux::{Link, LinkChange, Netlink, Netns, announce, sysctl};
 
 use crate::{
-    attach::{
-        ipam::{Ipam, override_dns},
-        link,
-        master::Master,
-        sandbox::{Reach, Sandbox},
-    },
+    attach::{Ipam, Master, Reach, Sandbox, ipam::override_dns, link},
     plugin::{
-        Call, Commands, Plugin,
-        error::{BestEffort, Context, Failure, Result, differs},
-        facts::{Facts, KernelFeature},
+        BestEffort, Call, Commands, Context, Facts, Failure, KernelFeature, Plugin, Result, differs,
     },
-    state::undo::Undo,
+    state::Undo,
 };
 
 /// A validated configuration of a plugin that gives the container one link.

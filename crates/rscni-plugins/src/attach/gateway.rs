@@ -6,8 +6,8 @@ use rscni_linux::{AddressFlags, Link, LinkChange, MacAddr, Netlink, sysctl};
 
 use crate::{
     attach::mac::host_wide_mac,
-    plugin::error::{Result, differs, unless_exists},
-    state::undo::Undo,
+    plugin::{Result, differs, unless_exists},
+    state::Undo,
 };
 
 /// Adds the addresses of a gateway to an interface, unless they are there.

@@ -8,12 +8,8 @@ use rscni::{
 };
 
 use crate::{
-    plugin::{
-        Call, PluginExec,
-        call::{IpamOrder, Kind},
-        error::Result,
-    },
-    state::undo::Undo,
+    plugin::{Call, IpamOrder, Kind, PluginExec, Result},
+    state::Undo,
 };
 
 /// The IPAM plugin of a configuration.

@@ -4,8 +4,8 @@ use rscni::Interface;
 use rscni_linux::{Link, Netlink};
 
 use crate::{
-    plugin::{Call, error::Result},
-    state::owner::Stale,
+    plugin::{Call, Result},
+    state::Stale,
 };
 
 /// Describes a link of the host for a result.

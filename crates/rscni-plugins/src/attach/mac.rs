@@ -6,8 +6,8 @@ use rscni::{Error, any_case};
 use rscni_linux::MacAddr;
 
 use crate::{
-    plugin::{Call, error::Result},
-    state::owner::derived_mac,
+    plugin::{Call, Result},
+    state::derived_mac,
 };
 
 /// The place of an address in the environment.

@@ -5,8 +5,8 @@ use rscni_linux::{Link, Netlink, NewLink, RouteFilter, RouteType};
 use serde::Deserialize;
 
 use crate::{
-    attach::{routing_table::MAIN, sandbox::Sandbox},
-    plugin::error::{Failure, Result, differs},
+    attach::{Sandbox, routing_table::MAIN},
+    plugin::{Failure, Result, differs},
 };
 
 #[derive(Debug, Default, Deserialize)]

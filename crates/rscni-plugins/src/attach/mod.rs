@@ -10,3 +10,10 @@ pub(crate) mod master;
 pub(crate) mod routing_table;
 pub(crate) mod sandbox;
 pub(crate) mod veth;
+
+pub(crate) use self::{
+    container_link::{Addresses, ContainerLink},
+    ipam::Ipam,
+    master::Master,
+    sandbox::{Reach, Sandbox},
+};

@@ -2,7 +2,7 @@
 
 use rscni_linux::{Netlink, RouteFilter};
 
-use crate::plugin::error::Result;
+use crate::plugin::Result;
 
 /// `default`, `main` and `local`.
 const KERNELS_OWN: std::ops::RangeInclusive<u32> = 253..=255;

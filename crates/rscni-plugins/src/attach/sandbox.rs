@@ -11,11 +11,8 @@ use rscni_linux::{
 
 use crate::{
     attach::routing_table::MAIN,
-    plugin::{
-        Call,
-        error::{Failure, Result, differs, unless_exists},
-    },
-    state::result::AttachmentResult,
+    plugin::{Call, Failure, Result, differs, unless_exists},
+    state::AttachmentResult,
 };
 
 /// The time to wait for duplicate address detection without a carrier.

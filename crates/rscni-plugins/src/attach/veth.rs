@@ -5,16 +5,13 @@ use rscni_linux::{Link, Netlink, Veth};
 
 use crate::{
     attach::{
-        ipam::Ipam,
+        Ipam, Sandbox,
         link::{del_links, del_stale_links},
-        sandbox::{Sandbox, taken},
+        sandbox::taken,
     },
     nat::Masquerade,
-    plugin::{
-        Call,
-        error::{BestEffort, Result, differs},
-    },
-    state::{owner::Stale, undo::Undo},
+    plugin::{BestEffort, Call, Result, differs},
+    state::{Stale, Undo},
 };
 
 /// Creates a veth pair whose peer is in the namespace of `inside`. Returns the host side.

@@ -3,11 +3,8 @@
 use rscni_linux::Link;
 
 use crate::{
-    attach::{
-        container_link::{Addresses, ContainerLink, plugin},
-        sandbox::Sandbox,
-    },
-    plugin::{Call, Plugin, error::Result, facts::KernelFeature},
+    attach::{Addresses, ContainerLink, Sandbox, container_link::plugin},
+    plugin::{Call, KernelFeature, Plugin, Result},
 };
 
 /// It has no keys of its own.

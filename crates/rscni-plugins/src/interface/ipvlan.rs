@@ -7,15 +7,10 @@ use serde::Deserialize;
 
 use crate::{
     attach::{
-        container_link::{Addresses, ContainerLink, mode, plugin},
-        master::Master,
-        sandbox::Sandbox,
+        Addresses, ContainerLink, Master, Sandbox,
+        container_link::{mode, plugin},
     },
-    plugin::{
-        Call, Plugin,
-        error::{Result, differs},
-        facts::KernelFeature,
-    },
+    plugin::{Call, KernelFeature, Plugin, Result, differs},
 };
 
 pub(crate) const IPVLAN: Plugin = plugin::<Ipvlan>();

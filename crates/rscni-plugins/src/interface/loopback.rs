@@ -4,13 +4,9 @@ use rscni::{CNIResult, Error, Interface, IpConfig};
 use rscni_linux::{Link, LinkChange};
 
 use crate::{
-    attach::sandbox::Sandbox,
-    plugin::{
-        Call, Commands, Plugin,
-        error::{Result, differs},
-        facts::Facts,
-    },
-    state::result::AttachmentResult,
+    attach::Sandbox,
+    plugin::{Call, Commands, Facts, Plugin, Result, differs},
+    state::AttachmentResult,
 };
 
 /// It owns nothing and depends on nothing.

@@ -5,16 +5,11 @@ use serde::Deserialize;
 
 use crate::{
     attach::{
-        container_link::{Addresses, ContainerLink, mode, plugin},
+        Addresses, ContainerLink, Master, Sandbox,
+        container_link::{mode, plugin},
         mac::requested_mac,
-        master::Master,
-        sandbox::Sandbox,
     },
-    plugin::{
-        Call, Plugin,
-        error::{Result, differs},
-        facts::KernelFeature,
-    },
+    plugin::{Call, KernelFeature, Plugin, Result, differs},
 };
 
 pub(crate) const MACVLAN: Plugin = plugin::<Macvlan>();

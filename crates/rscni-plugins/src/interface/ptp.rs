@@ -10,21 +10,13 @@ use rscni_linux::{AddressFlags, Link, Netlink, Nft, Route, RouteFilter, Veth};
 use serde::Deserialize;
 
 use crate::{
-    attach::{
-        gateway,
-        ipam::{Ipam, override_dns},
-        link,
-        sandbox::{Reach, Sandbox},
-        veth,
-    },
-    nat,
-    nat::{Backend, Families, Masquerade},
+    attach::{Ipam, Reach, Sandbox, gateway, ipam::override_dns, link, veth},
+    nat::{self, Backend, Families, Masquerade},
     plugin::{
-        Call, Commands, Plugin,
-        error::{BestEffort, Result, differs, unless_exists},
-        facts::{Facts, KernelFeature, Repair},
+        BestEffort, Call, Commands, Facts, KernelFeature, Plugin, Repair, Result, differs,
+        unless_exists,
     },
-    state::{result::AttachmentResult, undo::Undo},
+    state::{AttachmentResult, Undo},
 };
 
 pub(crate) const PTP: Plugin = Plugin {

@@ -5,16 +5,8 @@ use rscni_linux::{Link, VlanLink};
 use serde::Deserialize;
 
 use crate::{
-    attach::{
-        container_link::{Addresses, ContainerLink, plugin},
-        master::Master,
-        sandbox::Sandbox,
-    },
-    plugin::{
-        Call, Plugin,
-        error::{Failure, Result, differs},
-        facts::KernelFeature,
-    },
+    attach::{Addresses, ContainerLink, Master, Sandbox, container_link::plugin},
+    plugin::{Call, Failure, KernelFeature, Plugin, Result, differs},
 };
 
 pub(crate) const VLAN: Plugin = plugin::<Vlan>();

@@ -13,12 +13,7 @@ use rscni::{
 use serde::Deserialize;
 
 use super::ipam_keys;
-use crate::plugin::{
-    Call, Commands, Plugin,
-    call::IpamOrder,
-    error::{self, differs},
-    facts::Facts,
-};
+use crate::plugin::{Call, Commands, Facts, IpamOrder, Plugin, differs, error};
 
 pub(crate) const STATIC: Plugin = Plugin {
     name: "static",

@@ -15,14 +15,11 @@ use super::{
 };
 use crate::{
     netfilter::{
-        family::FAMILIES,
+        FAMILIES,
         nftable::{self, has_tag},
     },
-    plugin::error::Result,
-    state::{
-        inventory::Purpose,
-        owner::{Owner, Stale},
-    },
+    plugin::Result,
+    state::{Owner, Purpose, Stale},
 };
 
 const POSTROUTING: &str = "postrouting";

@@ -3,10 +3,7 @@
 use ipnet::IpNet;
 use rscni_linux::nft::{Family, Table};
 
-use crate::netfilter::{
-    family::{AddressFamily, FAMILIES},
-    nftable,
-};
+use crate::netfilter::{AddressFamily, FAMILIES, nftable};
 
 pub(super) fn table() -> Table {
     nftable::table(Family::Inet)

@@ -6,8 +6,8 @@ use rscni_linux::nft::{Family, Nft, RuleInfo, Table};
 
 use crate::{
     netfilter::nftable,
-    plugin::error::Result,
-    state::owner::{Owner, Stale, go_hash},
+    plugin::Result,
+    state::{Owner, Stale, go_hash},
 };
 
 const CHAIN: &str = "masq_checks";

@@ -23,11 +23,8 @@ use rscni_linux::nft::{BaseChain, CtState, Element, Hook, Nft, Rule, Set, Transa
 
 use super::family::{self, table};
 use crate::{
-    netfilter::{
-        family::{AddressFamily, FAMILIES},
-        nftable,
-    },
-    plugin::error::{Result, differs},
+    netfilter::{AddressFamily, FAMILIES, nftable},
+    plugin::{Result, differs},
 };
 
 const CHAIN: &str = "masquerading-invalid";

@@ -6,12 +6,9 @@ use rscni_linux::nft::Nft;
 
 use super::family;
 use crate::{
-    netfilter::{
-        container_chains::{ContainerChains, NAT},
-        iptables_save::{self, SavedTable},
-    },
-    plugin::error::Result,
-    state::{inventory::Purpose, owner::Owner},
+    netfilter::{ContainerChains, NAT, SavedTable, iptables_save},
+    plugin::Result,
+    state::{Owner, Purpose},
 };
 
 const POSTROUTING: &str = "POSTROUTING";

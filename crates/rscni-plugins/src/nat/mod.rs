@@ -17,8 +17,8 @@ use serde::Deserialize;
 
 pub(crate) use self::{elements::describe, iptables::CHAINS};
 use crate::{
-    plugin::error::{BestEffort, Result, differs},
-    state::owner::{Owner, Stale},
+    plugin::{BestEffort, Result, differs},
+    state::{Owner, Stale},
 };
 
 /// `ipMasqBackend`.

@@ -10,12 +10,12 @@ use std::{fs::File, net::IpAddr};
 use rscni::Error;
 use rscni_linux::nft::{Family, Nft, Policy, Table};
 
-pub(crate) use super::iptables_legacy::Legacy;
 use super::{
+    iptables_legacy::Legacy,
     iptables_save::{SavedChain, SavedRule, SavedTable},
     nftable, program,
 };
-use crate::plugin::error::Result;
+use crate::plugin::Result;
 
 /// A table of iptables or ip6tables.
 #[derive(Clone, Copy, Debug)]

@@ -11,7 +11,7 @@ use super::{
     iptables_save::{SavedRule, SavedTable},
     program,
 };
-use crate::plugin::error::Result;
+use crate::plugin::Result;
 
 pub(crate) struct Legacy {
     program: &'static str,

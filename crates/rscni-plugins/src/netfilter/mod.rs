@@ -7,3 +7,11 @@ pub(crate) mod iptables_legacy;
 pub(crate) mod iptables_save;
 pub(crate) mod nftable;
 pub(crate) mod program;
+
+pub(crate) use self::{
+    container_chains::{ContainerChains, NAT},
+    family::{AddressFamily, FAMILIES},
+    iptables::IpTable,
+    iptables_legacy::Legacy,
+    iptables_save::{SavedRule, SavedTable},
+};

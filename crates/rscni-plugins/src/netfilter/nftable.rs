@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use rscni_linux::nft::{Element, ElementInfo, Family, Nft, Table, Transaction, Value};
 
-use crate::plugin::error::Result;
+use crate::plugin::Result;
 
 const NAME: &str = "rscni";
 

@@ -7,7 +7,7 @@ use std::{
 
 use rscni::Error;
 
-use crate::plugin::error::Result;
+use crate::plugin::Result;
 
 /// Runs a program with `input` on stdin. If it fails, the inner error is its stderr.
 ///

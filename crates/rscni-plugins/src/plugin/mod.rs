@@ -6,8 +6,11 @@ pub(crate) mod facts;
 
 use rscni::CNIResult;
 
-pub(crate) use self::call::{Call, Command, PluginExec};
-use self::{error::Result, facts::Facts};
+pub(crate) use self::{
+    call::{Call, Command, IpamOrder, Kind, PluginExec},
+    error::{BestEffort, Context, Failure, Result, differs, invalid, unless_exists},
+    facts::{Facts, GatewayBridge, KernelFeature, Keys, Repair, StateFiles},
+};
 
 /// A plugin of this crate.
 pub struct Plugin {

@@ -15,15 +15,8 @@ use serde_json::{Map, Value, json};
 use super::{ALL, alias};
 use crate::{
     netfilter::nftable,
-    plugin::{
-        Plugin,
-        error::Result,
-        facts::{GatewayBridge, KernelFeature, Keys, StateFiles},
-    },
-    state::{
-        inventory::{Item, Owned, OwnedBy, Purpose},
-        owner::Owner,
-    },
+    plugin::{GatewayBridge, KernelFeature, Keys, Plugin, Result, StateFiles},
+    state::{Item, Owned, OwnedBy, Owner, Purpose},
 };
 
 /// Where plugins keep files: at their default locations, and where lists say.

@@ -10,7 +10,7 @@ use rscni::{
 
 use super::inventory::{Inventory, StateDirs};
 use crate::state::{
-    inventory::{Owned, OwnedBy},
+    Owned, OwnedBy,
     namespaces::{Live, live},
 };
 

@@ -7,3 +7,10 @@ pub(crate) mod presence;
 pub(crate) mod result;
 pub(crate) mod state_file;
 pub(crate) mod undo;
+
+pub(crate) use self::{
+    inventory::{Item, Owned, OwnedBy, Purpose},
+    owner::{Owner, Stale, derived_mac, derived_name, go_hash, is_of_container},
+    result::AttachmentResult,
+    undo::Undo,
+};

@@ -1,6 +1,6 @@
 //! Rolls back the steps of a failed ADD.
 
-use crate::plugin::error::Result;
+use crate::plugin::Result;
 
 /// The steps to undo unless ADD completes, last one first.
 ///

@@ -11,12 +11,7 @@ use serde_json::Value;
 use crate::{
     attach::mac::requested_mac,
     nat::{Backend, Families},
-    plugin::{
-        Call,
-        error::{Result, invalid},
-        facts,
-        facts::{GatewayBridge, KernelFeature},
-    },
+    plugin::{Call, GatewayBridge, KernelFeature, Result, facts, invalid},
 };
 
 const DEFAULT_BRIDGE: &str = "cni0";

@@ -7,12 +7,8 @@ use rscni_linux::{Bridge, Link, LinkChange, Netlink, Veth, Vlan, VlanOwner};
 use super::config::{Config, vlan_interface};
 use crate::{
     attach::{gateway, mac::host_wide_mac},
-    plugin::error::{Result, differs},
-    state::{
-        owner::{derived_mac, derived_name},
-        result::AttachmentResult,
-        undo::Undo,
-    },
+    plugin::{Result, differs},
+    state::{AttachmentResult, Undo, derived_mac, derived_name},
 };
 
 /// Finds the bridge, or creates it.
@@ -52,7 +48,7 @@ pub(super) fn ensure(host: &mut Netlink, config: &Config, undo: &mut Undo<'_>) -
     Ok(bridge)
 }
 
-fn unusable(bridge: &str, problem: &str) -> crate::plugin::error::Failure {
+fn unusable(bridge: &str, problem: &str) -> crate::plugin::Failure {
     Error::InvalidNetworkConfig(format!("bridge {bridge} {problem}")).into()
 }
 

@@ -14,21 +14,10 @@ use rscni_linux::{Link, LinkChange, Netlink, Nft, Veth};
 
 use self::config::Config;
 use crate::{
-    attach::{
-        gateway,
-        ipam::{Ipam, override_dns},
-        link,
-        sandbox::{Reach, Sandbox, check_mac},
-        veth,
-    },
-    nat,
-    nat::{Backend, Masquerade},
-    plugin::{
-        Call, Commands, Plugin,
-        error::{BestEffort, Context, Result, differs},
-        facts::{Facts, Repair},
-    },
-    state::{result::AttachmentResult, undo::Undo},
+    attach::{Ipam, Reach, Sandbox, gateway, ipam::override_dns, link, sandbox::check_mac, veth},
+    nat::{self, Backend, Masquerade},
+    plugin::{BestEffort, Call, Commands, Context, Facts, Plugin, Repair, Result, differs},
+    state::{AttachmentResult, Undo},
 };
 
 pub(crate) const BRIDGE: Plugin = Plugin {

@@ -13,11 +13,8 @@ use rscni_linux::{
 
 use crate::{
     netfilter::nftable,
-    plugin::error::{BestEffort, Result, differs},
-    state::{
-        inventory::Purpose,
-        owner::{Owner, Stale},
-    },
+    plugin::{BestEffort, Result, differs},
+    state::{Owner, Purpose, Stale},
 };
 
 const CHAIN: &str = "prerouting";

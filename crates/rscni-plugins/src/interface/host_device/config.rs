@@ -8,10 +8,7 @@ use rscni_linux::{Link, Netlink};
 use serde::Deserialize;
 
 use super::sysfs::{self, Sysfs};
-use crate::plugin::{
-    Call,
-    error::{Result, invalid},
-};
+use crate::plugin::{Call, Result, invalid};
 
 /// The keys of the Go plugin.
 #[derive(Default, Deserialize)]

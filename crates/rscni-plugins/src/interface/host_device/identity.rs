@@ -3,7 +3,7 @@
 use rscni_linux::{Link, Netlink};
 use serde::{Deserialize, Serialize};
 
-use crate::plugin::error::Result;
+use crate::plugin::Result;
 
 /// The properties that the container cannot change. Those that the kernel does not report are
 /// `None`.

@@ -22,17 +22,9 @@ use self::{
     sysfs::Sysfs,
 };
 use crate::{
-    attach::{
-        ipam::{Ipam, override_dns},
-        link,
-        sandbox::{Reach, Sandbox, check_mac},
-    },
-    plugin::{
-        Call, Commands, Plugin,
-        error::{BestEffort, Result, differs, invalid},
-        facts::{Facts, StateFiles},
-    },
-    state::{owner::is_of_container, undo::Undo},
+    attach::{Ipam, Reach, Sandbox, ipam::override_dns, link, sandbox::check_mac},
+    plugin::{BestEffort, Call, Commands, Facts, Plugin, Result, StateFiles, differs, invalid},
+    state::{Undo, is_of_container},
 };
 
 pub(crate) const HOST_DEVICE: Plugin = Plugin {

@@ -11,8 +11,8 @@ use rscni_linux::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    attach::{routing_table::LOCAL, sandbox::Sandbox},
-    plugin::error::{BestEffort, Result, differs},
+    attach::{Sandbox, routing_table::LOCAL},
+    plugin::{BestEffort, Result, differs},
 };
 
 /// `RTPROT_KERNEL` and `RTPROT_RA`: the kernel adds these routes itself.

@@ -19,15 +19,8 @@ use super::{
     network::{Network, SavedAddress},
 };
 use crate::{
-    plugin::{
-        Call,
-        error::{Failure, Result},
-    },
-    state::{
-        inventory,
-        inventory::{Owned, OwnedBy},
-        state_file,
-    },
+    plugin::{Call, Failure, Result},
+    state::{Owned, OwnedBy, inventory, state_file},
 };
 
 /// The directory of the files, which a reboot may clear like the devices' places.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rscni::Error;
 
-use crate::plugin::error::Result;
+use crate::plugin::Result;
 
 /// Drivers for programs in user space, such as those with DPDK. The device is then no network
 /// interface.
@@ -129,7 +129,7 @@ fn names(directory: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn failed(problem: impl std::fmt::Display) -> crate::plugin::error::Failure {
+fn failed(problem: impl std::fmt::Display) -> crate::plugin::Failure {
     Error::IOFailure(format!("host-device: {problem}")).into()
 }
 

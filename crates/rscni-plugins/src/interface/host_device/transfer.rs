@@ -7,8 +7,8 @@ use rscni_linux::{Link, LinkChange, Netlink, Netns, sysctl};
 
 use super::{network::unless_there, record::Record};
 use crate::{
-    attach::sandbox::Sandbox,
-    plugin::error::{BestEffort, Context, Result},
+    attach::Sandbox,
+    plugin::{BestEffort, Context, Result},
 };
 
 /// The time for the kernel to return a device whose namespace was removed.

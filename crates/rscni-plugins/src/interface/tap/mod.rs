@@ -7,16 +7,8 @@ use rscni_linux::{Link, LinkChange, MacAddr};
 use serde::Deserialize;
 
 use crate::{
-    attach::{
-        container_link::{Addresses, ContainerLink, plugin},
-        mac::requested_mac,
-        sandbox::Sandbox,
-    },
-    plugin::{
-        Call, Plugin,
-        error::{Context, Failure, Result, differs},
-        facts::KernelFeature,
-    },
+    attach::{Addresses, ContainerLink, Sandbox, container_link::plugin, mac::requested_mac},
+    plugin::{Call, Context, Failure, KernelFeature, Plugin, Result, differs},
 };
 
 pub(crate) const TAP: Plugin = plugin::<Tap>();

@@ -8,7 +8,7 @@ use std::process::Command;
 use rscni::Error;
 use rscni_linux::{Netns, Tap};
 
-use crate::plugin::error::{Failure, Result};
+use crate::plugin::{Failure, Result};
 
 /// The label of the next program of this thread.
 const NEXT_LABEL: &str = "/proc/thread-self/attr/exec";

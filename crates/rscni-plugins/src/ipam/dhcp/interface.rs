@@ -19,7 +19,7 @@ use super::{
     client::{Release, Transport},
     message::{CLIENT_PORT, SERVER_PORT},
 };
-use crate::plugin::error::{Failure, Result};
+use crate::plugin::{Failure, Result};
 
 /// An interface in a namespace. Inode and index distinguish them from later ones of the same name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

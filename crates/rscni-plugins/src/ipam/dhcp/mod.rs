@@ -45,13 +45,8 @@ use self::{
 };
 use super::ipam_keys;
 use crate::{
-    attach::sandbox::Sandbox,
-    plugin::{
-        Call, Commands, Plugin,
-        call::IpamOrder,
-        error::{Result, differs},
-        facts::{Facts, StateFiles},
-    },
+    attach::Sandbox,
+    plugin::{Call, Commands, Facts, IpamOrder, Plugin, Result, StateFiles, differs},
 };
 
 pub(crate) const DHCP: Plugin = Plugin {

@@ -10,7 +10,7 @@ use rscni::Error;
 use serde::{Deserialize, Serialize};
 
 use super::{lease::Lease, options::ClientOptions};
-use crate::{plugin::Call, state::owner::Owner};
+use crate::{plugin::Call, state::Owner};
 
 /// Default of `daemonSocketPath`, as in the Go plugin.
 pub(crate) const SOCKET: &str = "/run/cni/dhcp.sock";

@@ -21,10 +21,7 @@ use super::{
     request::Key,
     system::{now, random},
 };
-use crate::state::{
-    inventory::{self, Owned, OwnedBy},
-    state_file,
-};
+use crate::state::{Owned, OwnedBy, inventory, state_file};
 
 /// A lease on disk, with everything that renewing it needs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -177,7 +174,7 @@ pub(crate) fn directory(socket: &Path) -> PathBuf {
     name.into()
 }
 
-pub(super) fn inventory(socket: &Path) -> crate::plugin::error::Result<Vec<Owned>> {
+pub(super) fn inventory(socket: &Path) -> crate::plugin::Result<Vec<Owned>> {
     inventory::json_files(&directory(socket), inventory::is_json, |_, json| {
         let text = |key: &str| json.get("key")?.get(key)?.as_str().map(ToOwned::to_owned);
         let (network, container_id) = (text("network")?, text("container_id")?);

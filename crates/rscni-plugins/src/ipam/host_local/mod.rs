@@ -39,13 +39,8 @@ use self::{
     store::Store,
 };
 use crate::{
-    plugin::{
-        Call, Commands, Plugin,
-        call::IpamOrder,
-        error::{BestEffort, Result, differs},
-        facts::{Facts, StateFiles},
-    },
-    state::undo::Undo,
+    plugin::{BestEffort, Call, Commands, Facts, IpamOrder, Plugin, Result, StateFiles, differs},
+    state::Undo,
 };
 
 pub(crate) const HOST_LOCAL: Plugin = Plugin {

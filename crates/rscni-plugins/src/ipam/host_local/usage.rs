@@ -16,7 +16,7 @@ use super::{
     range::RangeSet,
     reservation::{Holder, Reservation, State, is_incomplete, remove, state},
 };
-use crate::state::inventory::{self, Item, Owned, OwnedBy};
+use crate::state::{Item, Owned, OwnedBy, inventory};
 
 /// Use of a range set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +116,7 @@ pub fn release_incomplete(file: &Path) -> Result<bool, Error> {
     Ok(incomplete)
 }
 
-pub(super) fn inventory(data_dir: &Path) -> crate::plugin::error::Result<Vec<Owned>> {
+pub(super) fn inventory(data_dir: &Path) -> crate::plugin::Result<Vec<Owned>> {
     let mut all = Vec::new();
     for (network, _) in inventory::entries(data_dir, true)? {
         all.extend(reservations(data_dir, &network)?);

@@ -6,7 +6,7 @@ use rscni_linux::tc::{self, Tbf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::plugin::error::{Result, invalid};
+use crate::plugin::{Result, invalid};
 
 /// The maximum time in the queue, in milliseconds.
 const LATENCY: u32 = 25;

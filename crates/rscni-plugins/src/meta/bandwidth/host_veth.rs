@@ -5,8 +5,8 @@ use rscni::{CNIResult, Error, NetConf};
 use rscni_linux::{Link, Netlink};
 
 use crate::{
-    attach::{sandbox::Sandbox, veth::peer_of},
-    plugin::{Call, error::Result},
+    attach::{Sandbox, veth::peer_of},
+    plugin::{Call, Result},
 };
 
 /// Returns the host side for ADD. The result must list it.

@@ -12,11 +12,8 @@ use rscni_linux::{
 
 use super::shaper::{self, Shaper};
 use crate::{
-    plugin::error::{Failure, Result, differs},
-    state::{
-        owner::{Owner, derived_name, go_hash},
-        undo::Undo,
-    },
+    plugin::{Failure, Result, differs},
+    state::{Owner, Undo, derived_name, go_hash},
 };
 
 const INGRESS: Handle = Handle::new(0xffff, 0);

@@ -16,13 +16,9 @@ use self::{
     shaper::{Peer, Shaper},
 };
 use crate::{
-    attach::{link, sandbox::Sandbox, veth::check_peer},
-    plugin::{
-        Call, Commands, Plugin,
-        error::{BestEffort, Result, differs},
-        facts::{Facts, KernelFeature, Repair},
-    },
-    state::undo::Undo,
+    attach::{Sandbox, link, veth::check_peer},
+    plugin::{BestEffort, Call, Commands, Facts, KernelFeature, Plugin, Repair, Result, differs},
+    state::Undo,
 };
 
 pub(crate) const BANDWIDTH: Plugin = Plugin {

@@ -7,7 +7,7 @@ use rscni_linux::{
 };
 
 use super::config::{Limit, Subnets};
-use crate::plugin::error::{Result, differs};
+use crate::plugin::{Result, differs};
 
 /// The remote address of a packet.
 #[derive(Clone, Copy)]

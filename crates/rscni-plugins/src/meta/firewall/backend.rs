@@ -2,7 +2,7 @@
 
 use rscni_linux::nft::{Family, Set, Table};
 
-use crate::netfilter::{family::FAMILIES, nftable};
+use crate::netfilter::{FAMILIES, nftable};
 
 /// `backend`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,11 +14,8 @@ use super::{
     selection::Selection,
 };
 use crate::{
-    plugin::{
-        Call,
-        error::{Result, differs},
-    },
-    state::owner::Owner,
+    plugin::{Call, Result, differs},
+    state::Owner,
 };
 
 /// CHECK. Rules of earlier releases and of the Go plugin are enough.

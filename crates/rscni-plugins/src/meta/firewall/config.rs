@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::backend::Backend;
 use crate::{
     netfilter::iptables::{self, LONGEST_CHAIN},
-    plugin::error::{Failure, Result},
+    plugin::{Failure, Result},
 };
 
 /// `ingressPolicy`, unless it is `open`.

@@ -7,7 +7,7 @@ use rscni::Error;
 
 use crate::{
     meta::firewall::dbus::{self, Connection, MethodCall},
-    plugin::error::{BestEffort, Failure, Result, differs},
+    plugin::{BestEffort, Failure, Result, differs},
 };
 
 const NAME: &str = "org.fedoraproject.FirewallD1";

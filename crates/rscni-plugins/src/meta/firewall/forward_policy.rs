@@ -15,11 +15,11 @@ use rscni_linux::{
 
 use crate::{
     netfilter::{
-        iptables::IpTable,
-        iptables_save::{SavedTable, address_option, jump_target},
+        IpTable, SavedTable,
+        iptables_save::{address_option, jump_target},
         nftable,
     },
-    plugin::error::Result,
+    plugin::Result,
 };
 
 /// The chain of iptables at the hook `forward`.

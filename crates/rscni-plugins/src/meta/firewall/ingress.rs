@@ -4,7 +4,7 @@ use rscni::{CNIResult, name::interface_name_problem};
 use rscni_linux::Netlink;
 
 use super::config::{Policy, invalid, is_plain};
-use crate::plugin::error::Result;
+use crate::plugin::Result;
 
 const NO_BRIDGE: &str =
     "ingressPolicy needs a bridge: put firewall into a list after the plugin `bridge` or `ptp`";

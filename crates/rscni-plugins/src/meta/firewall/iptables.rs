@@ -28,11 +28,8 @@ use rscni_linux::nft::Nft;
 
 use super::{config::Policy, ingress::HostInterface};
 use crate::{
-    netfilter::{
-        iptables::{self, IpTable},
-        iptables_save::{SavedRule, SavedTable, comment},
-    },
-    plugin::error::{BestEffort, Result, differs},
+    netfilter::{IpTable, SavedRule, SavedTable, iptables, iptables_save::comment},
+    plugin::{BestEffort, Result, differs},
 };
 
 const FILTER: [IpTable; 2] = IpTable::of_both_families("filter");

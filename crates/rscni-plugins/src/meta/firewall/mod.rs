@@ -32,12 +32,8 @@ use self::{
     selection::Selection,
 };
 use crate::{
-    plugin::{
-        Call, Commands, Plugin,
-        error::{BestEffort, Result},
-        facts::{Facts, Repair},
-    },
-    state::undo::Undo,
+    plugin::{BestEffort, Call, Commands, Facts, Plugin, Repair, Result},
+    state::Undo,
 };
 
 pub(crate) const FIREWALL: Plugin = Plugin {

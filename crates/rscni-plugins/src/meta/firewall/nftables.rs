@@ -24,9 +24,9 @@ use super::{
     ingress::{HostInterface, IngressPolicy},
 };
 use crate::{
-    netfilter::{family::FAMILIES, nftable},
-    plugin::error::{Result, differs},
-    state::owner::Owner,
+    netfilter::{FAMILIES, nftable},
+    plugin::{Result, differs},
+    state::Owner,
 };
 
 const FORWARD: &str = "forward";

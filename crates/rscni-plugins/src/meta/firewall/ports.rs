@@ -9,8 +9,8 @@ use rscni_linux::nft::{
 
 use crate::{
     netfilter::nftable::{self, has_tag},
-    plugin::error::{Result, differs},
-    state::owner::{Owner, Stale},
+    plugin::{Result, differs},
+    state::{Owner, Stale},
 };
 
 const FORWARD: &str = "forward";

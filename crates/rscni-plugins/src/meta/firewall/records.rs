@@ -17,11 +17,8 @@ use super::{
 };
 use crate::{
     netfilter::nftable,
-    plugin::error::Result,
-    state::{
-        inventory::Purpose,
-        owner::{Owner, Stale},
-    },
+    plugin::Result,
+    state::{Owner, Purpose, Stale},
 };
 
 /// An address that a backend accepts.

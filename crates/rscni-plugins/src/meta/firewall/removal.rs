@@ -12,11 +12,8 @@ use super::{
     records::{self, Record},
 };
 use crate::{
-    attach::sandbox::Sandbox,
-    plugin::{
-        Call,
-        error::{BestEffort, Result},
-    },
+    attach::Sandbox,
+    plugin::{BestEffort, Call, Result},
 };
 
 /// The scope of an address that is valid beyond its link.

@@ -12,7 +12,7 @@ use super::{
     iptables::{self, WantedRules},
     nftables, veths,
 };
-use crate::{plugin::error::Result, state::owner::Owner};
+use crate::{plugin::Result, state::Owner};
 
 /// The backend of a call.
 pub(super) struct Selection {

@@ -10,8 +10,8 @@ use rscni_linux::nft::{Element, ElementInfo, Nft, Set, Value, ValueType};
 use super::{backend::table, ingress, iptables, nftables::BRIDGES};
 use crate::{
     netfilter::nftable,
-    plugin::error::{BestEffort, Result},
-    state::owner::{Owner, Stale},
+    plugin::{BestEffort, Result},
+    state::{Owner, Stale},
 };
 
 const WITH_RULES: &str = "firewall-iptables-links";

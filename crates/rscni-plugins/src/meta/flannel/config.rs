@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::subnet::Subnet;
-use crate::plugin::{Call, error::Result, facts};
+use crate::plugin::{Call, Result, facts};
 
 /// The name of this plugin. It does not delegate to itself, since both calls would use the same
 /// file.

@@ -15,12 +15,8 @@ use serde_json::{Value, json};
 
 use super::config::FLANNEL;
 use crate::{
-    plugin::{Call, error::Result},
-    state::{
-        inventory,
-        inventory::{Owned, OwnedBy},
-        state_file,
-    },
+    plugin::{Call, Result},
+    state::{Owned, OwnedBy, inventory, state_file},
 };
 
 /// The file of an attachment, from ADD to DEL.
@@ -158,7 +154,7 @@ impl SavedConfig {
         }
     }
 
-    fn failed(&self, what: &str, error: &io::Error) -> crate::plugin::error::Failure {
+    fn failed(&self, what: &str, error: &io::Error) -> crate::plugin::Failure {
         Error::IOFailure(format!("{what} {self}: {error}")).into()
     }
 }

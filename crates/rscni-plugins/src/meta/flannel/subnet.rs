@@ -6,7 +6,7 @@ use std::{fs, io};
 use ipnet::IpNet;
 use rscni::{Error, address::parse_net};
 
-use crate::plugin::error::Result;
+use crate::plugin::Result;
 
 /// The lease of this host.
 #[derive(Debug, PartialEq, Eq)]

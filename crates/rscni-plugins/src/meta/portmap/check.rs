@@ -13,10 +13,7 @@ use super::{
 };
 use crate::{
     netfilter::nftable::has_tag,
-    plugin::{
-        Call,
-        error::{Result, differs},
-    },
+    plugin::{Call, Result, differs},
 };
 
 /// Checks that all elements exist and lead to the container, and that rules look them up. A mapping

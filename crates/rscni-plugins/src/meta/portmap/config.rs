@@ -11,10 +11,7 @@ use serde::Deserialize;
 
 use crate::{
     netfilter::iptables,
-    plugin::{
-        Call,
-        error::{Result, invalid},
-    },
+    plugin::{Call, Result, invalid},
 };
 
 /// The keys of the portmap plugin, as the Go plugin has them.

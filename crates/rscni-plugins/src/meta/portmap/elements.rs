@@ -25,8 +25,8 @@ use crate::{
         iptables,
         nftable::{self, ELEMENTS_AT_ONCE, has_tag},
     },
-    plugin::{Call, error::Result},
-    state::owner::{Owner, Stale},
+    plugin::{Call, Result},
+    state::{Owner, Stale},
 };
 
 pub(super) struct Removed {

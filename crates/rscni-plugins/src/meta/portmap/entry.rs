@@ -11,7 +11,7 @@ use super::{
     skeleton::Part,
     standby,
 };
-use crate::{netfilter::nftable, state::owner::Owner};
+use crate::{netfilter::nftable, state::Owner};
 
 /// The elements of a mapping in one family.
 pub(super) struct Entry<'a> {

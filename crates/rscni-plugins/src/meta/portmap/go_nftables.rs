@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use rscni_linux::nft::{Family, Nft, RuleInfo, Table};
 
 use super::config::Config;
-use crate::{netfilter::nftable, plugin::error::Result};
+use crate::{netfilter::nftable, plugin::Result};
 
 /// The chains with rules of containers.
 const CHAINS: [&str; 3] = [HOSTPORTS, "hostip_hostports", MASQUERADING];

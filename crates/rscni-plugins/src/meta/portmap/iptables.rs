@@ -9,16 +9,9 @@ use rscni_linux::nft::Nft;
 
 use super::config::{Config, Mapping, Protocol};
 use crate::{
-    netfilter::{
-        container_chains::{ContainerChains, NAT},
-        iptables::Legacy,
-        iptables_save::{self, SavedRule, SavedTable},
-    },
-    plugin::{
-        Call,
-        error::{BestEffort, Result, differs},
-    },
-    state::{inventory::Purpose, owner::Owner},
+    netfilter::{ContainerChains, Legacy, NAT, SavedRule, SavedTable, iptables_save},
+    plugin::{BestEffort, Call, Result, differs},
+    state::{Owner, Purpose},
 };
 
 /// Jumps to the chains of containers.

@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use rscni::Error;
 use rscni_linux::{Netlink, Route, RouteFilter, RouteType, sysctl};
 
-use crate::plugin::error::{Result, differs};
+use crate::plugin::{Result, differs};
 
 /// The table of the host's own addresses.
 const LOCAL: u32 = 255;

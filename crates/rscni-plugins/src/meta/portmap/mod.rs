@@ -31,12 +31,8 @@ use self::{
     elements::Removed,
 };
 use crate::{
-    plugin::{
-        Call, Commands, Plugin,
-        error::{BestEffort, Result},
-        facts::{Facts, Repair},
-    },
-    state::{owner::Owner, undo::Undo},
+    plugin::{BestEffort, Call, Commands, Facts, Plugin, Repair, Result},
+    state::{Owner, Undo},
 };
 
 pub(crate) const PORTMAP: Plugin = Plugin {

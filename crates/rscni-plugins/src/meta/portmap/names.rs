@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::config::Config;
 use crate::{
-    netfilter::{family::AddressFamily, nftable},
-    state::inventory::Purpose,
+    netfilter::{AddressFamily, nftable},
+    state::Purpose,
 };
 
 /// The start of the names of all sets and maps.

@@ -4,7 +4,7 @@ use rscni::Error;
 use rscni_linux::nft::Nft;
 
 use super::names::{ENTRIES, Group, table};
-use crate::{netfilter::program, plugin::error::Result};
+use crate::{netfilter::program, plugin::Result};
 
 /// Adds the rules that send packets which meet the conditions to the group's chain, if missing.
 pub(super) fn enter(nft: &mut Nft, group: &Group, conditions: &[String]) -> Result<()> {

@@ -45,7 +45,7 @@ use rscni_linux::nft::{
 };
 
 use super::names::{ENTRIES, FROM_LO, Group, LOCALNET, loopback, masquerade_chain, standby, table};
-use crate::{netfilter::nftable, plugin::error::Result};
+use crate::{netfilter::nftable, plugin::Result};
 
 /// `fib daddr type local`
 const LOCAL: u32 = 2;

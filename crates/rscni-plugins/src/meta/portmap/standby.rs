@@ -11,9 +11,9 @@ use sha2::{Digest, Sha256};
 
 use super::names::{self, active, is_of_sources, table};
 use crate::{
-    attach::sandbox::Sandbox,
+    attach::Sandbox,
     netfilter::nftable,
-    plugin::{Call, error::Result},
+    plugin::{Call, Result},
     state::owner,
 };
 

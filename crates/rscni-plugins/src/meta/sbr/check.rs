@@ -9,12 +9,9 @@ use super::{
     tables,
 };
 use crate::{
-    attach::{routing_table::MAIN, sandbox::Sandbox},
-    plugin::{
-        Call,
-        error::{Failure, Result, differs},
-    },
-    state::result::AttachmentResult,
+    attach::{Sandbox, routing_table::MAIN},
+    plugin::{Call, Failure, Result, differs},
+    state::AttachmentResult,
 };
 
 pub(super) fn check(call: &Call<'_>) -> Result<()> {

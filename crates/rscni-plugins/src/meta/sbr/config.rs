@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::{
     attach::routing_table::is_kernels_own,
-    plugin::error::{Result, invalid},
+    plugin::{Result, invalid},
 };
 
 /// The first table, as in the Go plugin.

@@ -15,13 +15,9 @@ use self::{
     config::{Config, Tables},
 };
 use crate::{
-    attach::{routing_table, sandbox::Sandbox},
-    plugin::{
-        Call, Commands, Plugin,
-        error::{BestEffort, Result},
-        facts::Facts,
-    },
-    state::undo::Undo,
+    attach::{Sandbox, routing_table},
+    plugin::{BestEffort, Call, Commands, Facts, Plugin, Result},
+    state::Undo,
 };
 
 /// The sbr plugin. Its rules and tables are in the container's namespace, so GC has nothing to

@@ -9,7 +9,7 @@ use rscni_linux::{Netlink, Route, RouteFilter, Rule};
 use super::config::{Tables, is_ours};
 use crate::{
     attach::routing_table::MAIN,
-    plugin::error::{BestEffort, Result},
+    plugin::{BestEffort, Result},
 };
 
 /// The kernel's default metric of IPv6 routes.

@@ -11,7 +11,7 @@ use rscni_linux::{Address, Family, Link, Netlink, Netns, Request, Route, RouteFi
 use super::config::Sysctl;
 use crate::{
     attach::routing_table::LOCAL,
-    plugin::error::{BestEffort, Result},
+    plugin::{BestEffort, Result},
 };
 
 /// The sysctls, of an interface or of all, that control what it learns.

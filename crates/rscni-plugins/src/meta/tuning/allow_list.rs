@@ -5,7 +5,7 @@ use regex_lite::Regex;
 use rscni::Error;
 
 use super::config::Sysctl;
-use crate::plugin::error::Result;
+use crate::plugin::Result;
 
 /// The file, with one regular expression per line, which may match any part of a key.
 const FILE: &str = "/etc/cni/tuning/allowlist.conf";

@@ -13,16 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::attributes::Attributes;
 use crate::{
-    plugin::{
-        Call,
-        error::{BestEffort, Failure, Result},
-    },
-    state::{
-        inventory,
-        inventory::{Owned, OwnedBy},
-        owner::{Owner, Stale},
-        state_file,
-    },
+    plugin::{BestEffort, Call, Failure, Result},
+    state::{Owned, OwnedBy, Owner, Stale, inventory, state_file},
 };
 
 /// The content of the file.

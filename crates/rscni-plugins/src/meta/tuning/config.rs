@@ -11,10 +11,7 @@ use serde::{
 use super::attributes::Attributes;
 use crate::{
     attach::mac::{BY_VARIABLE, parse_mac},
-    plugin::{
-        Call,
-        error::{Result, invalid},
-    },
+    plugin::{Call, Result, invalid},
 };
 
 /// The default directory of the original attributes.

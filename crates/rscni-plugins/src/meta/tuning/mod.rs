@@ -20,13 +20,9 @@ use self::{
     peer::Peer,
 };
 use crate::{
-    attach::sandbox::Sandbox,
-    plugin::{
-        Call, Commands, Plugin,
-        error::{BestEffort, Result, differs},
-        facts::{Facts, StateFiles},
-    },
-    state::undo::Undo,
+    attach::Sandbox,
+    plugin::{BestEffort, Call, Commands, Facts, Plugin, Result, StateFiles, differs},
+    state::Undo,
 };
 
 pub(crate) const TUNING: Plugin = Plugin {

@@ -5,7 +5,7 @@
 use rscni::CNIResult;
 use rscni_linux::{Link, LinkChange, Netlink, Netns};
 
-use crate::plugin::error::{Result, differs};
+use crate::plugin::{Result, differs};
 
 /// The other end of a veth pair, with a socket in its namespace.
 pub(super) struct Peer {

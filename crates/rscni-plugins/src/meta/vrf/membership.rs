@@ -12,7 +12,7 @@ use crate::{
         routing_table::{LOCAL, MAIN},
         sandbox::settle_addresses,
     },
-    plugin::error::{BestEffort, Result},
+    plugin::{BestEffort, Result},
 };
 
 /// `RTPROT_KERNEL` and `RTPROT_RA`: the kernel adds these routes again, or learns them.

@@ -10,16 +10,12 @@ use serde::Deserialize;
 use self::membership::Belongings;
 use crate::{
     attach::{
+        Sandbox,
         link::del_links,
         routing_table::{self, MAIN},
-        sandbox::Sandbox,
     },
-    plugin::{
-        Call, Commands, Plugin,
-        error::{BestEffort, Result, differs, invalid},
-        facts::{Facts, KernelFeature},
-    },
-    state::undo::Undo,
+    plugin::{BestEffort, Call, Commands, Facts, KernelFeature, Plugin, Result, differs, invalid},
+    state::Undo,
 };
 
 /// The vrf plugin. The VRF is in the container's namespace, so GC has nothing to remove.

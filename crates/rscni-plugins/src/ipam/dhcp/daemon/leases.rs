@@ -21,7 +21,7 @@ use super::{
     connections::Connections,
     settings::Daemon,
 };
-use crate::plugin::error::Result;
+use crate::plugin::Result;
 
 pub(super) const ABANDONED: &str = "the plugin has disconnected";
 const CONTAINER_GONE: &str = "the container is gone";

@@ -29,7 +29,7 @@ use super::{
     store::Store,
     system::{log, now},
 };
-use crate::plugin::error::Failure;
+use crate::plugin::Failure;
 
 /// Interval of the search for namespaces that are gone.
 const SWEEP: Duration = Duration::from_secs(10);
