@@ -1,6 +1,6 @@
 //! The configuration of the bridge plugin.
 
-use std::{net::IpAddr, ops::RangeInclusive};
+use std::{fmt::Display, net::IpAddr, ops::RangeInclusive};
 
 use ipnet::IpNet;
 use rscni::{CNIResult, Route, name::interface_name_problem};
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{
     attach::mac::requested_mac,
     nat::{Backend, Families},
-    plugin::{Call, GatewayBridge, KernelFeature, Result, facts, invalid},
+    plugin::{Call, Failure, GatewayBridge, KernelFeature, Result, error, facts},
 };
 
 const DEFAULT_BRIDGE: &str = "cni0";
@@ -94,33 +94,26 @@ impl Config {
     pub(super) fn new(call: &Call<'_>) -> Result<Self> {
         let keys: Keys = call.conf.custom_as()?;
         if let Some(problem) = interface_name_problem(&keys.bridge) {
-            return Err(invalid("bridge", format!("bridge: {:?} {problem}", keys.bridge)));
+            return Err(invalid(format!("bridge: {:?} {problem}", keys.bridge)));
         }
         if keys.vlan > MAX_VLAN {
-            return Err(invalid(
-                "bridge",
-                format!("vlan: {} must be between 0 and {MAX_VLAN}", keys.vlan),
-            ));
+            return Err(invalid(format!("vlan: {} must be between 0 and {MAX_VLAN}", keys.vlan)));
         }
         let gateway = keys.is_gateway || keys.is_default_gateway;
         if gateway && keys.vlan > 0 {
             let name = vlan_interface(&keys.bridge, keys.vlan);
             if let Some(problem) = interface_name_problem(&name) {
-                return Err(invalid(
-                    "bridge",
-                    format!("interface {name:?} for the gateway of VLAN {} {problem}", keys.vlan),
-                ));
+                return Err(invalid(format!(
+                    "interface {name:?} for the gateway of VLAN {} {problem}",
+                    keys.vlan
+                )));
             }
         }
         if keys.hairpin_mode && keys.promisc_mode {
-            return Err(invalid(
-                "bridge",
-                "hairpinMode and promiscMode exclude each other: set one of them",
-            ));
+            return Err(invalid("hairpinMode and promiscMode exclude each other: set one of them"));
         }
         if keys.disable_container_interface && call.conf.ipam_type().is_some() {
             return Err(invalid(
-                "bridge",
                 "disableContainerInterface leaves no interface for addresses: remove ipam",
             ));
         }
@@ -175,7 +168,7 @@ impl Config {
                 let address = IpNet::new(gateway, subnet.prefix_len()).ok();
                 let address = address.filter(|_| gateway.is_ipv4() == subnet.addr().is_ipv4());
                 gateways.push(address.ok_or_else(|| {
-                    invalid("bridge", format!("gateway {gateway} is not of the family of {subnet}"))
+                    invalid(format!("gateway {gateway} is not of the family of {subnet}"))
                 })?);
             }
         }
@@ -203,7 +196,7 @@ fn first_host(subnet: &IpNet) -> Result<IpAddr> {
         IpAddr::V6(network) => network.to_bits().checked_add(1).map(|bits| IpAddr::V6(bits.into())),
     };
     next.filter(|address| subnet.contains(address)).ok_or_else(|| {
-        invalid("bridge", format!("{subnet} has no room for a gateway: give ipam a \"gateway\""))
+        invalid(format!("{subnet} has no room for a gateway: give ipam a \"gateway\""))
     })
 }
 
@@ -214,10 +207,7 @@ fn trunk(entries: &[Trunk]) -> Result<Vec<RangeInclusive<u16>>> {
         let check_id = |key: &str, id: u16| {
             let is_one = (1..=MAX_VLAN).contains(&id);
             is_one.then_some(id).ok_or_else(|| {
-                invalid(
-                    "bridge",
-                    format!("vlanTrunk[{i}].{key}: {id} must be between 1 and {MAX_VLAN}"),
-                )
+                invalid(format!("vlanTrunk[{i}].{key}: {id} must be between 1 and {MAX_VLAN}"))
             })
         };
         match (entry.min_id, entry.max_id) {
@@ -226,22 +216,19 @@ fn trunk(entries: &[Trunk]) -> Result<Vec<RangeInclusive<u16>>> {
                 ids.extend(min..=max);
             }
             (Some(min), Some(max)) => {
-                return Err(invalid(
-                    "bridge",
-                    format!("vlanTrunk[{i}].minID: {min} is greater than maxID {max}"),
-                ));
+                return Err(invalid(format!(
+                    "vlanTrunk[{i}].minID: {min} is greater than maxID {max}"
+                )));
             }
             (Some(id), None) => {
-                return Err(invalid(
-                    "bridge",
-                    format!("vlanTrunk[{i}].maxID: missing; it goes together with minID {id}"),
-                ));
+                return Err(invalid(format!(
+                    "vlanTrunk[{i}].maxID: missing; it goes together with minID {id}"
+                )));
             }
             (None, Some(id)) => {
-                return Err(invalid(
-                    "bridge",
-                    format!("vlanTrunk[{i}].minID: missing; it goes together with maxID {id}"),
-                ));
+                return Err(invalid(format!(
+                    "vlanTrunk[{i}].minID: missing; it goes together with maxID {id}"
+                )));
             }
         }
         if let Some(id) = entry.id {
@@ -279,6 +266,10 @@ pub(super) fn kernel_features(keys: facts::Keys<'_>) -> Vec<KernelFeature> {
     features.extend(has_vlans.then_some(KernelFeature::VlanFiltering));
     features.extend(has_nft.then_some(KernelFeature::NfTables));
     features
+}
+
+fn invalid(problem: impl Display) -> Failure {
+    error::invalid("bridge", problem)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The keys of host-device, validated, and the lookup of the device that they name.
 
+use std::fmt::Display;
+
 use rscni::{
     Error,
     name::{check_path, interface_name_problem},
@@ -8,7 +10,7 @@ use rscni_linux::{Link, Netlink};
 use serde::Deserialize;
 
 use super::sysfs::{self, Sysfs};
-use crate::plugin::{Call, Result, invalid};
+use crate::plugin::{Call, Failure, Result, error};
 
 /// The keys of the Go plugin.
 #[derive(Default, Deserialize)]
@@ -61,26 +63,24 @@ impl Config {
         let device_id = given(call.args.runtime_config()?.device_id);
         let pci = given(keys.pci_bus_id);
         if let Some(address) = pci.as_ref().filter(|address| !sysfs::is_pci_address(address)) {
-            return Err(invalid(
-                "host-device",
-                format!("pciBusID: {address:?} is not a PCI address such as 0000:3b:00.1"),
-            ));
+            return Err(invalid(format!(
+                "pciBusID: {address:?} is not a PCI address such as 0000:3b:00.1"
+            )));
         }
         if let Some(id) = device_id.as_ref().filter(|id| !sysfs::is_plain_name(id)) {
-            return Err(invalid(
-                "host-device",
-                format!("runtimeConfig.deviceID: {id:?} is not the name of a device"),
-            ));
+            return Err(invalid(format!(
+                "runtimeConfig.deviceID: {id:?} is not the name of a device"
+            )));
         }
         let name = given(keys.device).map(|name| match interface_name_problem(&name) {
             None => Ok(Device::Name(name)),
-            Some(problem) => Err(invalid("host-device", format!("device: {name:?} {problem}"))),
+            Some(problem) => Err(invalid(format!("device: {name:?} {problem}"))),
         });
         let address = given(keys.hwaddr).map(|text| {
             let bytes = parse_hardware_address(&text);
-            bytes.map(Device::HardwareAddress).ok_or_else(|| {
-                invalid("host-device", format!("hwaddr: {text:?} is not a MAC address"))
-            })
+            bytes
+                .map(Device::HardwareAddress)
+                .ok_or_else(|| invalid(format!("hwaddr: {text:?} is not a MAC address")))
         });
         let path = given(keys.kernelpath).map(|path| {
             let is_below =
@@ -88,17 +88,16 @@ impl Config {
             if is_below && check_path("kernelpath", &path).is_ok() {
                 Ok(Device::KernelPath(path))
             } else {
-                Err(invalid(
-                    "host-device",
-                    format!("kernelpath: {path:?} must be absolute and begin with /sys/devices/"),
-                ))
+                Err(invalid(format!(
+                    "kernelpath: {path:?} must be absolute and begin with /sys/devices/"
+                )))
             }
         });
         let device = name.or(address).or(path).transpose()?;
         if device.is_none() && pci.is_none() && device_id.is_none() {
             let problem = "which device? Set one of \"device\", \"hwaddr\", \"kernelpath\", \
                            \"pciBusID\", or have the runtime pass deviceID";
-            return Err(invalid("host-device", problem));
+            return Err(invalid(problem));
         }
         Ok(Self {
             device,
@@ -194,6 +193,10 @@ fn parse_hardware_address(text: &str) -> Option<Vec<u8>> {
 
 fn missing(problem: impl std::fmt::Display) -> Error {
     Error::IOFailure(format!("host-device: {problem}"))
+}
+
+fn invalid(problem: impl Display) -> Failure {
+    error::invalid("host-device", problem)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The configuration of portmap.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, fmt::Display, net::IpAddr};
 
 use ipnet::IpNet;
 use rscni::{
@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::{
     netfilter::iptables,
-    plugin::{Call, Result, invalid},
+    plugin::{Call, Failure, Result, error},
 };
 
 /// The keys of the portmap plugin, as the Go plugin has them.
@@ -99,7 +99,7 @@ impl Mapping {
     /// Reads the entry of `portMappings` with this index.
     fn new(index: usize, given: &PortMapping) -> Result<Self> {
         let invalid = |problem: std::fmt::Arguments<'_>| {
-            invalid("portmap", format!("runtimeConfig.portMappings[{index}].{problem}"))
+            invalid(format!("runtimeConfig.portMappings[{index}].{problem}"))
         };
         let (host_port, container_port) = (given.host_port, given.container_port);
         for (what, port) in [("container", container_port), ("host", host_port)] {
@@ -153,20 +153,17 @@ impl Config {
         let set_mark_chain = keys.external_set_mark_chain.filter(|chain| !chain.is_empty());
         if keys.mark_masq_bit.is_some() && set_mark_chain.is_some() {
             return Err(invalid(
-                "portmap",
                 "externalSetMarkChain and markMasqBit exclude each other: give one of them",
             ));
         }
         let bit = keys.mark_masq_bit.unwrap_or(DEFAULT_MARK_BIT);
         let mark_bit = u8::try_from(bit).ok().filter(|bit| *bit < 32);
-        let mark_bit = mark_bit.ok_or_else(|| {
-            invalid("portmap", format!("markMasqBit: {bit} must be from 0 to 31"))
-        })?;
+        let mark_bit =
+            mark_bit.ok_or_else(|| invalid(format!("markMasqBit: {bit} must be from 0 to 31")))?;
         if let Some(chain) = set_mark_chain.as_ref().filter(|name| !iptables::is_chain_name(name)) {
-            return Err(invalid(
-                "portmap",
-                format!("externalSetMarkChain: {chain:?} is not a valid chain name"),
-            ));
+            return Err(invalid(format!(
+                "externalSetMarkChain: {chain:?} is not a valid chain name"
+            )));
         }
         let demands = [
             ("externalSetMarkChain", set_mark_chain.as_ref().map(|_| Backend::Iptables)),
@@ -201,10 +198,9 @@ impl Config {
                 let first = *seen.entry(key).or_insert(mapping.container_port);
                 if first != mapping.container_port {
                     let second = mapping.container_port;
-                    return Err(invalid(
-                        "portmap",
-                        format!("{mapping} is to lead to port {first} and to port {second}"),
-                    ));
+                    return Err(invalid(format!(
+                        "{mapping} is to lead to port {first} and to port {second}"
+                    )));
                 }
             }
         }
@@ -239,10 +235,9 @@ fn choose(asked: Option<&str>, demands: [(&str, Option<Backend>); 3]) -> Result<
         Some("iptables") => Backend::Iptables,
         Some("nftables") => Backend::Nftables,
         Some(other) => {
-            return Err(invalid(
-                "portmap",
-                format!("backend: unrecognized backend {other:?}: it must be nftables or iptables"),
-            ));
+            return Err(invalid(format!(
+                "backend: unrecognized backend {other:?}: it must be nftables or iptables"
+            )));
         }
         None if for_iptables.is_empty() => Backend::Nftables,
         None => Backend::Iptables,
@@ -255,10 +250,7 @@ fn choose(asked: Option<&str>, demands: [(&str, Option<Backend>); 3]) -> Result<
         return Ok(backend);
     }
     let keys = wrong.join(", ");
-    Err(invalid(
-        "portmap",
-        format!("the backend is {name}, but {keys} can only be done by {other}"),
-    ))
+    Err(invalid(format!("the backend is {name}, but {keys} can only be done by {other}")))
 }
 
 /// Returns the backend in whose language the conditions are: those of iptables begin with an option
@@ -273,19 +265,15 @@ fn check_words(key: &str, words: &[String], backend: Backend) -> Result<()> {
     // In lines for iptables, words are quoted.
     let ends = |c: char| c.is_control() || c == ';' || c == '#' && backend == Backend::Nftables;
     if let Some((i, word)) = words.iter().enumerate().find(|(_, word)| word.contains(ends)) {
-        return Err(invalid(
-            "portmap",
-            format!(
-                "{key}[{i}]: {word:?} cannot be part of a rule: leave control characters, ; and # \
-                 out"
-            ),
-        ));
+        return Err(invalid(format!(
+            "{key}[{i}]: {word:?} cannot be part of a rule: leave control characters, ; and # out"
+        )));
     }
     // Programs disagree whether such a number is octal.
     let is_ambiguous =
         |word: &String| word.split(['!', '{', '}', ',', '-', ' ']).any(has_leading_zero);
     if let Some((i, word)) = words.iter().enumerate().find(|(_, word)| is_ambiguous(word)) {
-        return Err(invalid("portmap", format!("{key}[{i}]: {word:?}: remove the leading zeros")));
+        return Err(invalid(format!("{key}[{i}]: {word:?}: remove the leading zeros")));
     }
     Ok(())
 }
@@ -296,6 +284,10 @@ pub(super) fn container_nets(result: &CNIResult, call: &Call<'_>) -> Vec<IpNet> 
         call.own(result).ips().map(|ip| ip.address).find(|net| net.addr().is_ipv4() == v4)
     };
     [of(true), of(false)].into_iter().flatten().collect()
+}
+
+fn invalid(problem: impl Display) -> Failure {
+    error::invalid("portmap", problem)
 }
 
 #[cfg(test)]
